@@ -1,0 +1,347 @@
+"""Likelihoods of a direction's end: link, log-likelihood, error, NEM gain.
+
+With pre-activation z, activation a = link(z) and target t (design: the table of Likelihoods):
+
+=========== ======== ================================== ============ ==========================
+likelihood  link     log p(t)                           error        gain of target noise n
+=========== ======== ================================== ============ ==========================
+multinomial softmax  Σ t log a                          a Σt − t     Σ n log a
+gaussian    identity −‖t−a‖²/2v − (d/2) log 2πv         (a − t)/v    (‖t−a‖² − ‖t+n−a‖²)/2v
+bernoulli   logistic Σ t log a + (1−t) log(1−a)         a − t        Σ n z
+=========== ======== ================================== ============ ==========================
+
+error = −∂log p/∂z: the classical update a − t in every row, which is backprop invariance
+(Adigun and Kosko 2019, section 3), and gain = log p(t+n) − log p(t).
+
+All three are exponential families, so a sum of log-likelihoods that share one activation depends
+on the targets' sum alone (and, for the Gaussian, on their squares). ``mass`` says how many targets
+a row of ``t`` sums; that is what the class-sum path of :mod:`nembp.backpropagation` rests on.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nembp.backend import Array, Backend, get_backend
+from nembp.errors import ArchitectureError
+
+__all__ = [
+    "LIKELIHOODS",
+    "Bernoulli",
+    "Gaussian",
+    "Likelihood",
+    "Multinomial",
+    "Readout",
+    "get_likelihood",
+]
+
+
+@dataclass
+class Readout:
+    """Buffers of one direction's end for a number of rows.
+
+    Attributes
+    ----------
+    z, a, scratch : array, shape (rows, width)
+        Pre-activation (in the likelihood's normal form after ``link``), activation, work space.
+    column, spare : array, shape (rows, 1)
+        Per-row results.
+    """
+
+    backend: Backend
+    z: Array
+    a: Array
+    scratch: Array
+    column: Array
+    spare: Array
+
+    @classmethod
+    def allocate(cls, backend: Backend, rows: int, width: int, dtype: str) -> Readout:
+        """Allocate the buffers, with ``z`` uninitialised."""
+        wide = [backend.empty((rows, width), dtype) for _ in range(3)]
+        thin = [backend.empty((rows, 1), dtype) for _ in range(2)]
+        return cls(backend, *wide, *thin)
+
+
+@dataclass(frozen=True)
+class Likelihood(ABC):
+    """log p(t | z) of one direction; subclass it with the four methods below to add one."""
+
+    name: ClassVar[str]
+    task: ClassVar[str]  # "classification" or "regression"
+
+    @property
+    @abstractmethod
+    def scale(self) -> float:
+        """Factor of a − t in the error: the precision 1/v, or the tempering weight."""
+
+    @property
+    def tempering(self) -> float:
+        """Power w of a tempered likelihood p(t)ʷ, by which a reported nll is divided."""
+        return 1.0
+
+    @abstractmethod
+    def link(self, o: Readout) -> None:
+        """Write a = link(z) into ``o.a``; ``o.z`` may be normalised in place."""
+
+    @abstractmethod
+    def log_likelihood(
+        self, o: Readout, t: Array, mass: Array | None = None, square: Array | None = None
+    ) -> Array:
+        """Return log p(t) of each row in nats, shape (rows, 1), in ``o.column``.
+
+        With ``mass`` (rows, 1), row i of ``t`` is the sum of ``mass[i]`` targets and ``square[i]``
+        the sum of their squared norms; the result is the sum of their log-likelihoods.
+        """
+
+    def error(
+        self,
+        o: Readout,
+        t: Array,
+        out: Array,
+        *,
+        mass: Array | float = 1.0,
+        factor: float = 1.0,
+    ) -> None:
+        """Write factor · (−∂log p/∂z) = factor · scale · (mass a − t) into ``out``."""
+        backend, xp = o.backend, o.backend.xp
+        a = o.a
+        if not (isinstance(mass, float) and mass == 1.0):
+            a = backend.into(o.scratch, xp.multiply, a, mass)
+        backend.into(out, xp.subtract, a, t)
+        backend.into(out, xp.multiply, out, factor * self.scale)
+
+    @abstractmethod
+    def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
+        """Write the summands, one a neuron, of log p(t+n) − log p(t) into ``out``, in nats."""
+
+    def gain_slope(self, o: Readout, t: Array, out: Array) -> None:
+        """Write w = ∂gain/∂n at n = 0 into ``out``; the accepted half-space is ⟨n, w⟩ ≥ 0."""
+        backend, xp = o.backend, o.backend.xp
+        backend.into(out, xp.multiply, o.z, self.scale)
+
+    def at(self, z: Any, backend: Backend | None = None) -> Readout:
+        """Return a readout with copies of ``z`` (rows, width) and its activation.
+
+        >>> import numpy as np
+        >>> o = Multinomial().at(np.zeros((1, 4)))
+        >>> o.a
+        array([[0.25, 0.25, 0.25, 0.25]])
+        """
+        backend = backend or get_backend("cpu")
+        z = backend.asarray(z)
+        rows, width = z.shape
+        o = Readout.allocate(backend, rows, width, str(z.dtype).rpartition(".")[2])
+        o.z[...] = z
+        self.link(o)
+        return o
+
+
+@dataclass(frozen=True)
+class Multinomial(Likelihood):
+    """Classification: softmax activations, log p(t) = w Σ t log a.
+
+    Parameters
+    ----------
+    weight : float
+        Tempering power w of the likelihood (1 is the likelihood itself).
+    """
+
+    name = "multinomial"
+    task = "classification"
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("weight", self.weight)
+
+    @property
+    def scale(self) -> float:
+        return self.weight
+
+    @property
+    def tempering(self) -> float:
+        return self.weight
+
+    def link(self, o: Readout) -> None:
+        # softmax is blind to a shift of z: after z ← z − max z − log Σ e^(z − max z), z is log a
+        backend, xp = o.backend, o.backend.xp
+        backend.row_max(o.z, o.column)
+        backend.into(o.z, xp.subtract, o.z, o.column)
+        backend.into(o.a, xp.exp, o.z)
+        backend.row_sum(o.a, o.column)
+        backend.into(o.column, xp.log, o.column)
+        backend.into(o.z, xp.subtract, o.z, o.column)
+        backend.into(o.a, xp.exp, o.z)
+
+    def log_likelihood(
+        self, o: Readout, t: Array, mass: Array | None = None, square: Array | None = None
+    ) -> Array:
+        o.backend.row_dot(t, o.z, o.column)
+        return o.backend.into(o.column, o.backend.xp.multiply, o.column, self.weight)
+
+    def error(
+        self,
+        o: Readout,
+        t: Array,
+        out: Array,
+        *,
+        mass: Array | float | None = None,
+        factor: float = 1.0,
+    ) -> None:
+        """Write factor · w · (a Σt − t), the exact error also of targets that do not sum to one.
+
+        An explicit ``mass`` takes the place of Σt: 1 gives the published update a − t.
+        """
+        if mass is None:
+            mass = o.backend.row_sum(t, o.column)
+        super().error(o, t, out, mass=mass, factor=factor)
+
+    def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
+        backend, xp = o.backend, o.backend.xp
+        backend.into(out, xp.multiply, n, o.z)
+        backend.into(out, xp.multiply, out, self.weight)
+
+
+@dataclass(frozen=True)
+class Gaussian(Likelihood):
+    """Regression: log p(t) = −‖t−a‖²/2v − (d/2) log 2πv.
+
+    Parameters
+    ----------
+    variance : float
+        v; its inverse weighs this direction against the other.
+    """
+
+    name = "gaussian"
+    task = "regression"
+    variance: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("variance", self.variance)
+
+    @property
+    def scale(self) -> float:
+        return 1.0 / self.variance
+
+    def link(self, o: Readout) -> None:
+        o.backend.into(o.a, o.backend.xp.multiply, o.z, 1.0)
+
+    def log_likelihood(
+        self, o: Readout, t: Array, mass: Array | None = None, square: Array | None = None
+    ) -> Array:
+        backend, xp, column = o.backend, o.backend.xp, o.column
+        width = o.a.shape[1]
+        if mass is None:  # the difference first: no cancellation
+            backend.into(o.scratch, xp.subtract, t, o.a)
+            backend.row_dot(o.scratch, o.scratch, column)
+            backend.into(column, xp.multiply, column, -0.5 / self.variance)
+            return backend.into(column, xp.subtract, column, self._log_normalizer(width))
+        backend.into(o.scratch, xp.multiply, o.a, mass)  # mass ‖a‖² − 2 ⟨a, t⟩ + square
+        backend.into(o.scratch, xp.subtract, o.scratch, t)
+        backend.into(o.scratch, xp.subtract, o.scratch, t)
+        backend.row_dot(o.a, o.scratch, column)
+        backend.into(column, xp.add, column, square)
+        backend.into(column, xp.multiply, column, -0.5 / self.variance)
+        backend.into(o.spare, xp.multiply, mass, self._log_normalizer(width))
+        return backend.into(column, xp.subtract, column, o.spare)
+
+    def _log_normalizer(self, width: int) -> float:
+        return 0.5 * width * math.log(2.0 * math.pi * self.variance)
+
+    def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
+        # (‖t−a‖² − ‖t+n−a‖²)/2v, neuron by neuron: n (2 (a−t) − n) / 2v
+        backend, xp = o.backend, o.backend.xp
+        backend.into(out, xp.subtract, o.a, t)
+        backend.into(out, xp.multiply, out, 2.0)
+        backend.into(out, xp.subtract, out, n)
+        backend.into(out, xp.multiply, out, n)
+        backend.into(out, xp.multiply, out, 0.5 / self.variance)
+
+    def gain_slope(self, o: Readout, t: Array, out: Array) -> None:
+        backend, xp = o.backend, o.backend.xp
+        backend.into(out, xp.subtract, o.a, t)
+        backend.into(out, xp.multiply, out, self.scale)
+
+
+@dataclass(frozen=True)
+class Bernoulli(Likelihood):
+    """Independent logistic neurons: log p(t) = w Σ [t z − log(1 + eᶻ)], t in [0, 1].
+
+    Parameters
+    ----------
+    weight : float
+        Tempering power w of the likelihood (1 is the likelihood itself).
+    """
+
+    name = "bernoulli"
+    task = "regression"
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("weight", self.weight)
+
+    @property
+    def scale(self) -> float:
+        return self.weight
+
+    @property
+    def tempering(self) -> float:
+        return self.weight
+
+    def link(self, o: Readout) -> None:
+        backend, xp = o.backend, o.backend.xp  # a = (1 + tanh(z/2)) / 2 never overflows
+        backend.into(o.a, xp.multiply, o.z, 0.5)
+        backend.into(o.a, xp.tanh, o.a)
+        backend.into(o.a, xp.multiply, o.a, 0.5)
+        backend.into(o.a, xp.add, o.a, 0.5)
+
+    def log_likelihood(
+        self, o: Readout, t: Array, mass: Array | None = None, square: Array | None = None
+    ) -> Array:
+        backend, xp, column = o.backend, o.backend.xp, o.column
+        backend.softplus(o.z, o.scratch)
+        backend.row_sum(o.scratch, o.spare)
+        if mass is not None:
+            backend.into(o.spare, xp.multiply, o.spare, mass)
+        backend.row_dot(t, o.z, column)
+        backend.into(column, xp.subtract, column, o.spare)
+        return backend.into(column, xp.multiply, column, self.weight)
+
+    def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
+        backend, xp = o.backend, o.backend.xp
+        backend.into(out, xp.multiply, n, o.z)
+        backend.into(out, xp.multiply, out, self.weight)
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    kind.name: kind for kind in (Multinomial, Gaussian, Bernoulli)
+}
+
+
+def get_likelihood(likelihood: str | Likelihood, weight: float = 1.0) -> Likelihood:
+    """Return the likelihood of a name; a :class:`Likelihood` is returned as it is.
+
+    ``weight`` is the Gaussian's precision 1/v, or the tempering power of the other two.
+
+    >>> get_likelihood("gaussian", weight=0.1)
+    Gaussian(variance=10.0)
+    """
+    if isinstance(likelihood, Likelihood):
+        return likelihood
+    _check_positive("weight", weight)
+    if likelihood == "gaussian":
+        return Gaussian(variance=1.0 / weight)
+    if likelihood == "multinomial":
+        return Multinomial(weight=weight)
+    if likelihood == "bernoulli":
+        return Bernoulli(weight=weight)
+    known = ", ".join(LIKELIHOODS)
+    raise ArchitectureError(f"likelihood must be one of {known}, got {likelihood!r}")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (0.0 < value < math.inf):
+        raise ArchitectureError(f"{name} must be a positive, finite number, got {value}")

@@ -1,0 +1,394 @@
+"""Networks: layers of neurons joined by synapses, usable in both directions.
+
+Signals (design: Signals), layers 0..L, synapses 1..L, rows are samples:
+
+    forward:   a⁰ = x, zᵏ = forward(aᵏ⁻¹) + bᵏ,    aᵏ = f(zᵏ),    at the output a = link(z)
+    backward:  cᴸ = y, uᵏ⁻¹ = adjoint(cᵏ) + dᵏ⁻¹, cᵏ⁻¹ = f(uᵏ⁻¹), at the input  c = link(u)
+
+All parameters live in one flat vector: weights, then forward biases, then backward biases. The
+layers hold views of it, and so does ``net.reversed``, the same parameters seen from the other end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from nembp.backend import Array, Backend, get_backend, stream
+from nembp.errors import ArchitectureError, ShapeError
+from nembp.likelihoods import Gaussian, Likelihood, Multinomial, Readout, get_likelihood
+from nembp.neurons import Activation, get_activation
+from nembp.synapses import Dense, Synapse, Transposed
+
+__all__ = ["Layer", "Network", "Parameters", "dense_network"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of neurons.
+
+    Parameters
+    ----------
+    size : int
+        Neurons in the layer.
+    activation : Activation, optional
+        f of a hidden layer; None at both ends, where the likelihood's link takes its place.
+    bias_size : int, optional
+        Biases of each direction: one a neuron by default, one a channel where neurons share them.
+        Must divide ``size``.
+    """
+
+    size: int
+    activation: Activation | None = None
+    bias_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.size % self.biases:
+            raise ArchitectureError(
+                f"a layer needs at least 1 neuron and a bias count that divides it, got "
+                f"{self.size} neurons and {self.biases} biases"
+            )
+
+    @property
+    def biases(self) -> int:
+        """Number of biases of each direction."""
+        return self.size if self.bias_size is None else self.bias_size
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Views of one flat vector, in the order of one direction.
+
+    Attributes
+    ----------
+    weights : list of array
+        W of synapse k at index k − 1.
+    biases : list of array or None
+        Bias of layer k in this direction at index k; None for its input layer.
+    """
+
+    weights: list[Array]
+    biases: list[Array | None]
+
+
+class Network:
+    """One network of two directions over the same weights.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Layers 0..L.
+    synapses : sequence of Synapse
+        Synapses 1..L; synapse k joins ``layers[k-1]`` to ``layers[k]``.
+    forward, backward : Likelihood
+        log p(y | x) at the output, log p(x | y) at the input.
+    device, dtype : str or Backend, str
+        Where and in what precision the parameters live.
+    seed : int
+        Of the initial weights, drawn from the stream ``"weights"`` on the host.
+
+    Attributes
+    ----------
+    parameters : array, shape (parameter_count,)
+        The flat vector: ``weight_count`` weights, then forward biases, then backward biases.
+    weights, biases : list of array
+        Its views in this direction.
+    likelihood : Likelihood
+        At this direction's end.
+    reversed : Network
+        The other direction of the same parameters: ``net.reversed.reversed is net``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> net = dense_network([4, 8, 3], seed=0)
+    >>> net.predict(np.zeros((2, 4), dtype=np.float32)).shape
+    (2, 3)
+    >>> net.reversed.predict(np.eye(3, dtype=np.float32)).shape
+    (3, 4)
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        synapses: Sequence[Synapse],
+        forward: Likelihood,
+        backward: Likelihood,
+        *,
+        device: str | Backend = "cpu",
+        dtype: str = "float32",
+        seed: int = 0,
+    ) -> None:
+        _check_chain(layers, synapses)
+        if dtype not in ("float32", "float64", "complex128"):
+            raise ArchitectureError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+        self.layers = tuple(layers)
+        self.synapses = tuple(synapses)
+        self.likelihood = forward
+        self.backend = get_backend(device)
+        self.dtype = dtype
+        self.direction = "forward"
+        self.weight_count = sum(synapse.weight_count for synapse in synapses)
+        self.reversed = _reversed_view(self, backward)
+        self._bind(self.backend.asarray(self._initial_parameters(seed), dtype))
+
+    def _initial_parameters(self, seed: int) -> np.ndarray[Any, Any]:
+        generator = stream(seed, "weights")
+        flat = np.zeros(self.parameter_count)
+        position = 0
+        for synapse in self.synapses:
+            flat[position : position + synapse.weight_count] = synapse.initial_weights(
+                generator
+            ).reshape(-1)
+            position += synapse.weight_count
+        return flat
+
+    def _bind(self, flat: Array) -> None:
+        """Make ``flat`` the parameters of both directions, and rebuild all views."""
+        for net in (self, self.reversed):
+            net.parameters = flat
+            views = net.views(flat)
+            net.weights, net.biases = views.weights, views.biases
+
+    parameters: Array
+    weights: list[Array]
+    biases: list[Array | None]
+
+    def __repr__(self) -> str:
+        sizes = "-".join(str(layer.size) for layer in self.layers)
+        return (
+            f"Network({sizes}, {self.likelihood.name} | {self.reversed.likelihood.name}, "
+            f"{self.direction} direction)"
+        )
+
+    # -- sizes ---------------------------------------------------------------------------------
+    @property
+    def inputs(self) -> int:
+        """Neurons at this direction's input."""
+        return self.layers[0].size
+
+    @property
+    def outputs(self) -> int:
+        """Neurons at this direction's output."""
+        return self.layers[-1].size
+
+    @property
+    def parameter_count(self) -> int:
+        """Length of the flat vector."""
+        layers = self.layers
+        return self.weight_count + sum(layer.biases for layer in (*layers[1:], *layers[:-1]))
+
+    def views(self, flat: Array) -> Parameters:
+        """Return the views of any vector laid out like ``parameters`` (a gradient, say)."""
+        primary = self if self.direction == "forward" else self.reversed
+        weights, position = [], 0
+        for synapse in primary.synapses:
+            piece = flat[position : position + synapse.weight_count]
+            weights.append(self.backend.xp.reshape(piece, synapse.weight_shape))
+            position += synapse.weight_count
+        ends = ("forward", primary.layers[1:]), ("backward", primary.layers[:-1])
+        biases: dict[str, list[Array | None]] = {}
+        for direction, layers in ends:
+            views: list[Array | None] = []
+            for layer in layers:
+                views.append(flat[position : position + layer.biases])
+                position += layer.biases
+            biases[direction] = views
+        if self.direction == "forward":
+            return Parameters(weights, [None, *biases["forward"]])
+        return Parameters(weights[::-1], [None, *biases["backward"][::-1]])
+
+    # -- use -----------------------------------------------------------------------------------
+    def readout(self, x: Any) -> Readout:
+        """Run this direction on ``x`` (rows, inputs) and return its readout.
+
+        Raises
+        ------
+        ShapeError
+            If ``x`` does not have ``inputs`` columns.
+        """
+        backend = self.backend
+        a = self._check(x, self.inputs, "input")
+        rows = a.shape[0]
+        o = Readout.allocate(backend, rows, self.outputs, self.dtype)
+        for k, synapse in enumerate(self.synapses, start=1):
+            layer, last = self.layers[k], k == len(self.synapses)
+            z = o.z if last else backend.empty((rows, layer.size), self.dtype)
+            synapse.forward(backend, a, self.weights[k - 1], z)
+            add_bias(backend, z, self.biases[k], layer)
+            if layer.activation is not None:
+                layer.activation.activate(backend, z, backend.xp.empty_like(z))
+            a = z
+        self.likelihood.link(o)
+        return o
+
+    def predict(self, x: Any) -> Array:
+        """Return this direction's output activations for ``x``, shape (rows, outputs).
+
+        Class probabilities for a multinomial end, means for a Gaussian or Bernoulli one.
+        """
+        return self.readout(x).a
+
+    def log_likelihood(self, x: Any, t: Any) -> Array:
+        """Return log p(t | x) of each row in nats, shape (rows,).
+
+        Raises
+        ------
+        ShapeError
+            If ``x`` or ``t`` does not fit this direction; the message says whether they look
+            swapped.
+        """
+        t = self._check(t, self.outputs, "target")
+        return self.likelihood.log_likelihood(self.readout(x), t)[:, 0]
+
+    def _check(self, value: Any, width: int, what: str) -> Array:
+        array = self.backend.asarray(value, self.dtype)
+        if array.ndim != 2 or array.shape[1] != width:
+            other = self.outputs if width == self.inputs else self.inputs
+            swapped = array.ndim == 2 and array.shape[1] == other
+            hint = "; did you swap x and y?" if swapped else ""
+            name = "net" if self.direction == "forward" else "net.reversed"
+            raise ShapeError(
+                f"{what} has shape {tuple(array.shape)} but {name} expects (rows, {width}){hint}"
+            )
+        return array
+
+    # -- copies --------------------------------------------------------------------------------
+    def to(self, device: str | Backend | None = None, dtype: str | None = None) -> Network:
+        """Return a copy on another device or in another precision, seen from this direction."""
+        backend = self.backend if device is None else get_backend(device)
+        primary = self if self.direction == "forward" else self.reversed
+        copy = Network(
+            primary.layers,
+            primary.synapses,
+            primary.likelihood,
+            primary.reversed.likelihood,
+            device=backend,
+            dtype=dtype or self.dtype,
+        )
+        copy._bind(backend.asarray(self.backend.to_numpy(self.parameters), copy.dtype))
+        return copy if self.direction == "forward" else copy.reversed
+
+    def copy(self) -> Network:
+        """Return an independent copy, its views rebuilt."""
+        return self.to()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        copied = self.to()
+        memo[id(self)], memo[id(self.reversed)] = copied, copied.reversed
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        primary = self if self.direction == "forward" else self.reversed
+        state = (
+            primary.layers,
+            primary.synapses,
+            primary.likelihood,
+            primary.reversed.likelihood,
+            self.dtype,
+            self.backend.to_numpy(self.parameters),
+            self.direction,
+        )
+        return _rebuild, state
+
+
+def _rebuild(
+    layers: tuple[Layer, ...],
+    synapses: tuple[Synapse, ...],
+    forward: Likelihood,
+    backward: Likelihood,
+    dtype: str,
+    flat: np.ndarray[Any, Any],
+    direction: str,
+) -> Network:
+    """Unpickle on the CPU, whatever device the network was on."""
+    net = Network(layers, synapses, forward, backward, dtype=dtype)
+    net.parameters[...] = flat
+    return net if direction == "forward" else net.reversed
+
+
+def _reversed_view(net: Network, backward: Likelihood) -> Network:
+    other = object.__new__(Network)
+    other.layers = net.layers[::-1]
+    other.synapses = tuple(Transposed(synapse) for synapse in net.synapses[::-1])
+    other.likelihood = backward
+    other.backend, other.dtype = net.backend, net.dtype
+    other.direction = "backward"
+    other.weight_count = net.weight_count
+    other.reversed = net
+    return other
+
+
+def _check_chain(layers: Sequence[Layer], synapses: Sequence[Synapse]) -> None:
+    if len(layers) < 2 or len(synapses) != len(layers) - 1:
+        raise ArchitectureError(
+            f"a network needs at least 2 layers and one synapse less than layers, got "
+            f"{len(layers)} layers and {len(synapses)} synapses"
+        )
+    for k, synapse in enumerate(synapses, start=1):
+        ends = (layers[k - 1].size, layers[k].size)
+        if (synapse.inputs, synapse.outputs) != ends:
+            raise ArchitectureError(
+                f"synapse {k} joins {synapse.inputs} to {synapse.outputs} neurons, but layers "
+                f"{k - 1} and {k} have {ends[0]} and {ends[1]}"
+            )
+
+
+def add_bias(backend: Backend, signal: Array, bias: Array | None, layer: Layer) -> None:
+    """Add a layer's bias to ``signal`` (rows, size) in place, by channel where it is shared."""
+    if bias is not None:
+        channels = backend.xp.reshape(signal, (-1, layer.biases))
+        backend.into(channels, backend.xp.add, channels, bias)
+
+
+def dense_network(
+    sizes: Sequence[int],
+    *,
+    activation: str | Activation = "relu",
+    forward: str | Likelihood | None = None,
+    backward: str | Likelihood | None = None,
+    device: str | Backend = "cpu",
+    dtype: str = "float32",
+    seed: int = 0,
+) -> Network:
+    """Build a network of dense synapses.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Neurons of each layer, input and output included.
+    activation : str or Activation
+        Of the hidden layers.
+    forward, backward : str or Likelihood
+        Ends of the two directions; multinomial and Gaussian with v = 1 by default.
+
+    Raises
+    ------
+    ArchitectureError
+        If a size is not a positive integer, or a name is unknown.
+
+    >>> dense_network([784, 512, 10])
+    Network(784-512-10, multinomial | gaussian, forward direction)
+    """
+    for k, size in enumerate(sizes):
+        if not isinstance(size, (int, np.integer)) or size < 1:
+            raise ArchitectureError(
+                f"layer {k} has size {size!r}; every layer needs a whole number of neurons ≥ 1"
+            )
+    hidden = get_activation(activation)
+    last = len(sizes) - 1
+    layers = [Layer(int(n), hidden if 0 < k < last else None) for k, n in enumerate(sizes)]
+    synapses = [Dense(int(m), int(n)) for m, n in pairwise(sizes)]
+    return Network(
+        layers,
+        synapses,
+        get_likelihood(forward) if forward is not None else Multinomial(),
+        get_likelihood(backward) if backward is not None else Gaussian(),
+        device=device,
+        dtype=dtype,
+        seed=seed,
+    )

@@ -1,0 +1,297 @@
+"""NEM noise: draws, annealing, screening and the controls.
+
+Noise n on a direction's target t is kept where it does not make the target less probable,
+gain(n) = log p(t+n) − log p(t) ≥ 0, sample by sample: the sufficient form of the noisy
+expectation-maximization condition E[gain] ≥ 0 (Osoba, Mitaim, Kosko 2013; Audhkhasi, Osoba,
+Kosko 2016, theorems 1-3). One routine screens for every likelihood, since it needs only
+``gain_terms``. The controls differ from NEM noise in one respect each:
+
+========= ================================================================================
+kind      what is added to the target
+========= ================================================================================
+``nem``   draws with gain ≥ 0
+``blind`` the same draws, unscreened
+``anti``  draws with gain ≤ 0
+``drift`` the mean of the NEM noise without its randomness
+``none``  nothing
+========= ================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from nembp.backend import Array, Backend
+from nembp.errors import ArchitectureError
+from nembp.likelihoods import Gaussian, Likelihood, Multinomial, Readout
+
+__all__ = [
+    "Clock",
+    "Kind",
+    "Law",
+    "Mode",
+    "Noise",
+    "NoiseSource",
+    "Rejected",
+    "Screening",
+    "Update",
+]
+
+Kind = Literal["none", "nem", "blind", "anti", "drift"]
+Clock = Literal["epoch", "iteration"]
+Law = Literal["gaussian", "uniform"]
+Mode = Literal["additive", "multiplicative"]
+Screening = Literal["auto", "vector", "component"]
+Rejected = Literal["zero", "reflect"]
+Update = Literal["exact", "published", "zero-sum"]
+
+DRIFT_DRAWS = 64  # draws averaged where the mean of the kept noise has no closed form
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What noise one direction's target receives.
+
+    Parameters
+    ----------
+    kind : {"none", "nem", "blind", "anti", "drift"}
+        NEM noise or one of its controls.
+    std : float
+        σ₀, the standard deviation of the first draw, in units of the target.
+    decay, clock : float, {"iteration", "epoch"}
+        σₜ = σ₀ / tᵈ with d = ``decay`` and t counted from 1 in iterations or epochs.
+    law : {"gaussian", "uniform"}
+        Distribution of the draws; both have standard deviation σₜ.
+    mode : {"additive", "multiplicative"}
+        t + n, or t (1 + n), whose effective additive noise t n passes the same test.
+    screening : {"auto", "vector", "component"}
+        Keep or drop whole samples by their gain, or single neurons by their summand of it.
+        ``auto`` is ``component`` for the Gaussian (in hundreds of dimensions its ball accepts
+        almost no whole vector) and ``vector`` for the half-spaces.
+    rejected : {"reflect", "zero"}
+        Try −n before a rejected draw becomes 0, or set it to 0 at once.
+    update : {"exact", "published", "zero-sum"}
+        Softmax targets with noise need not sum to one: the exact error a Σ(t+n) − (t+n), the
+        published a − (t+n), or noise projected to sum zero. The other likelihoods have one error.
+
+    Raises
+    ------
+    ArchitectureError
+        If an option is not one of those above, or ``std`` or ``decay`` is negative.
+
+    >>> Noise("nem", std=0.2, decay=0.5).std_at(epoch=1, iteration=4)
+    0.1
+    """
+
+    kind: Kind = "none"
+    std: float = 0.1
+    decay: float = 1.0
+    clock: Clock = "iteration"
+    law: Law = "gaussian"
+    mode: Mode = "additive"
+    screening: Screening = "auto"
+    rejected: Rejected = "reflect"
+    update: Update = "exact"
+
+    def __post_init__(self) -> None:
+        choices = {
+            "kind": Kind,
+            "clock": Clock,
+            "law": Law,
+            "mode": Mode,
+            "screening": Screening,
+            "rejected": Rejected,
+            "update": Update,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in get_args(allowed):
+                options = ", ".join(get_args(allowed))
+                raise ArchitectureError(
+                    f"noise {name} must be one of {options}, got {getattr(self, name)!r}"
+                )
+        for name in ("std", "decay"):
+            if not (0.0 <= getattr(self, name) < math.inf):
+                raise ArchitectureError(
+                    f"noise {name} must be a finite number ≥ 0, got {getattr(self, name)}"
+                )
+
+    def std_at(self, epoch: int, iteration: int) -> float:
+        """Return σₜ for the epoch and iteration, both counted from 1."""
+        t = epoch if self.clock == "epoch" else iteration
+        return self.std / math.pow(t, self.decay)
+
+    def screening_for(self, likelihood: Likelihood) -> Literal["vector", "component"]:
+        """Return how samples are screened under ``likelihood``."""
+        if self.screening != "auto":
+            return self.screening
+        return "component" if isinstance(likelihood, Gaussian) else "vector"
+
+
+@dataclass
+class NoiseSource:
+    """Draws and screens the noise of one direction into its own buffers.
+
+    Parameters
+    ----------
+    noise : Noise
+        What to draw.
+    likelihood : Likelihood
+        Of the direction whose target receives the noise.
+    backend, rows, width, dtype
+        Of the target.
+    generator : object
+        The backend's generator of this direction's own stream.
+
+    Attributes
+    ----------
+    n : array, shape (rows, width)
+        The noise after screening.
+    accepted, gain : array, shape (1, 1)
+        Share of kept draws (of samples or of neurons), and mean gain in nats a sample.
+    """
+
+    noise: Noise
+    likelihood: Likelihood
+    backend: Backend
+    rows: int
+    width: int
+    dtype: str
+    generator: Any
+    n: Array = field(init=False)
+    accepted: Array = field(init=False)
+    gain: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        b, shape = self.backend, (self.rows, self.width)
+        self.n = b.empty(shape, self.dtype)
+        self.accepted = b.zeros((1, 1), self.dtype)
+        self.gain = b.zeros((1, 1), self.dtype)
+        self._terms = b.empty(shape, self.dtype)
+        self._component = self.noise.screening_for(self.likelihood) == "component"
+        screened = shape if self._component else (self.rows, 1)
+        self._score = self._terms if self._component else b.empty(screened, self.dtype)
+        self._mask = b.empty(screened, "bool")
+        self._sign = b.empty(screened, self.dtype)
+        self._one = b.ones(screened, self.dtype)
+        self._row_ones = b.ones((1, self.rows), self.dtype)
+        self._columns = b.ones((self.width, 1), self.dtype)
+        self._column = b.empty((self.rows, 1), self.dtype)
+        self._zero_sum = self.noise.update == "zero-sum" and isinstance(
+            self.likelihood, Multinomial
+        )
+        self._mean: Array = b.empty(shape, self.dtype) if self.noise.kind == "drift" else None
+
+    def __call__(self, o: Readout, t: Array, std: float) -> Array:
+        """Return noise for target ``t`` under the readout ``o``, at standard deviation ``std``."""
+        if self.noise.kind == "drift":
+            self._drift(o, t, std)
+        else:
+            self._draw(t, std)
+            self._screen(o, t)
+        return self.n
+
+    def _draw(self, t: Array, std: float) -> None:
+        b, xp = self.backend, self.backend.xp
+        if self.noise.law == "gaussian":
+            b.normal(self.generator, self.n)
+            b.into(self.n, xp.multiply, self.n, std)
+        else:  # uniform on ±√3 σ
+            b.uniform(self.generator, self.n)
+            b.into(self.n, xp.subtract, self.n, 0.5)
+            b.into(self.n, xp.multiply, self.n, 2.0 * math.sqrt(3.0) * std)
+        self._shape(t, self.n)
+
+    def _shape(self, t: Array, n: Array) -> None:
+        """Make draws effective additive noise: times t, and projected to sum zero."""
+        if self.noise.mode == "multiplicative":
+            self.backend.into(n, self.backend.xp.multiply, n, t)
+        if self._zero_sum:
+            self._project(n)
+
+    def _project(self, n: Array) -> None:
+        b, xp = self.backend, self.backend.xp
+        b.row_sum(n, self._column)
+        b.into(self._column, xp.multiply, self._column, 1.0 / self.width)
+        b.into(n, xp.subtract, n, self._column)
+
+    def _screen(self, o: Readout, t: Array) -> None:
+        """Keep the draws that the kind asks for, and record the share kept and the mean gain."""
+        b, xp = self.backend, self.backend.xp
+        self._mask[...] = True
+        if self.noise.kind != "blind":
+            if self.noise.rejected == "reflect":
+                self._measure(o, t)
+                b.into(self._sign, xp.copysign, self._one, self._score)
+                b.into(self.n, xp.multiply, self.n, self._sign)
+            self._measure(o, t)
+            b.into(self._mask, xp.greater_equal, self._score, 0.0)
+            b.keep(self.n, self._mask)
+        b.cast(self._mask, self._sign)
+        self._average(self._sign, self.accepted)
+        self._record_gain(o, t)
+
+    def _measure(self, o: Readout, t: Array) -> None:
+        """Write the gain of each sample or neuron into ``_score``, negated for anti-NEM noise."""
+        b, xp = self.backend, self.backend.xp
+        self.likelihood.gain_terms(o, t, self.n, self._terms)
+        if not self._component:
+            b.row_sum(self._terms, self._score)
+        if self.noise.kind == "anti":
+            b.into(self._score, xp.negative, self._score)
+
+    def _record_gain(self, o: Readout, t: Array) -> None:
+        self.likelihood.gain_terms(o, t, self.n, self._terms)
+        self._average(self._terms, self.gain)
+        self.backend.into(self.gain, self.backend.xp.multiply, self.gain, float(self.width))
+
+    def _average(self, x: Array, out: Array) -> None:
+        """Write the mean over all entries of ``x`` into ``out`` (1, 1)."""
+        b = self.backend
+        if x.shape[1] == 1:
+            b.matmul(self._row_ones, x, out)
+        else:
+            b.matmul(x, self._columns, self._column)
+            b.matmul(self._row_ones, self._column, out)
+        b.into(out, b.xp.multiply, out, 1.0 / (x.shape[0] * x.shape[1]))
+
+    # -- the mean of the kept noise ------------------------------------------------------------
+    def _drift(self, o: Readout, t: Array, std: float) -> None:
+        half_space = not isinstance(self.likelihood, Gaussian)
+        if half_space and not self._component and self.noise.law == "gaussian":
+            self._half_space_mean(o, t, std)
+        else:
+            self._sampled_mean(o, t, std)
+        self.backend.into(self.accepted, self.backend.xp.multiply, self.accepted, 0.0)
+        self._record_gain(o, t)
+
+    def _half_space_mean(self, o: Readout, t: Array, std: float) -> None:
+        """E[n | kept] of n = S ξ, ξ ~ N(0, σ²I), kept where ⟨n, w⟩ ≥ 0: c σ S Sᵀw / ‖Sᵀw‖.
+
+        c = √(2/π) when rejected draws are reflected (a half-normal), 1/√(2π) when they are set
+        to zero. S is the map of ``_shape``: diag(t), the zero-sum projection, or neither.
+        """
+        b, xp = self.backend, self.backend.xp
+        self.likelihood.gain_slope(o, t, self.n)
+        if self._zero_sum:  # Sᵀ = diag(t) P projects first
+            self._project(self.n)
+        if self.noise.mode == "multiplicative":
+            b.into(self.n, xp.multiply, self.n, t)
+        b.row_dot(self.n, self.n, self._column)
+        tiny = 1e-30  # where w = 0 every draw is kept, and the mean is zero
+        b.into(self._column, xp.add, self._column, tiny)
+        b.into(self._column, xp.sqrt, self._column)
+        b.into(self.n, xp.divide, self.n, self._column)
+        c = math.sqrt(2.0 / math.pi) * (1.0 if self.noise.rejected == "reflect" else 0.5)
+        b.into(self.n, xp.multiply, self.n, c * std)
+        self._shape(t, self.n)
+
+    def _sampled_mean(self, o: Readout, t: Array, std: float) -> None:
+        b, xp = self.backend, self.backend.xp
+        self._mean[...] = 0.0
+        for _ in range(DRIFT_DRAWS):
+            self._draw(t, std)
+            self._screen(o, t)
+            b.into(self._mean, xp.add, self._mean, self.n)
+        b.into(self.n, xp.multiply, self._mean, 1.0 / DRIFT_DRAWS)

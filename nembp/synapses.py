@@ -1,0 +1,137 @@
+"""Synapses: trilinear forms T(x, W, y) = ⟨x·W, y⟩ and their three partial derivatives.
+
+========================== ========= =========================================================
+contraction                dense     used for
+========================== ========= =========================================================
+``forward(x)`` = ∂T/∂y     x W       forward signals; errors of the backward direction
+``adjoint(y)`` = ∂T/∂x     y Wᵀ      backward signals; errors of the forward direction
+``weight_gradient`` = ∂T/∂W xᵀ y     both directions' gradients
+========================== ========= =========================================================
+
+**Law**: ⟨forward(x), y⟩ = ⟨x, adjoint(y)⟩ = ⟨W, weight_gradient(x, y)⟩. A new kind of synapse is
+these three functions; nothing else in the engine changes.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nembp.backend import Array, Backend
+from nembp.errors import ArchitectureError
+
+__all__ = ["Dense", "Synapse", "Transposed"]
+
+
+class Synapse(ABC):
+    """A linear map between two layers whose signals are rows of flattened neurons.
+
+    Attributes
+    ----------
+    inputs, outputs : int
+        Neurons of the lower and the upper layer.
+    weight_shape : tuple of int
+        Shape of W; its product is 0 for a weightless map.
+    """
+
+    inputs: int
+    outputs: int
+    weight_shape: tuple[int, ...]
+
+    @property
+    def weight_count(self) -> int:
+        """Number of weights."""
+        return math.prod(self.weight_shape)
+
+    @abstractmethod
+    def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
+        """Write ∂T/∂y at (x, W), shape (rows, outputs), into ``out``."""
+
+    @abstractmethod
+    def adjoint(self, backend: Backend, y: Array, W: Array, out: Array) -> None:
+        """Write ∂T/∂x at (W, y), shape (rows, inputs), into ``out``."""
+
+    @abstractmethod
+    def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
+        """Write ∂T/∂W at (x, y), summed over rows, shape ``weight_shape``, into ``out``."""
+
+    @abstractmethod
+    def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+        """Draw float64 weights on the host, so that no device changes the randomness."""
+
+
+@dataclass(frozen=True)
+class Dense(Synapse):
+    """A full matrix W of shape (inputs, outputs): T = Σ x_ri W_ij y_rj."""
+
+    inputs: int
+    outputs: int
+
+    def __post_init__(self) -> None:
+        if self.inputs < 1 or self.outputs < 1:
+            raise ArchitectureError(
+                f"a dense synapse joins layers of at least 1 neuron, got {self.inputs} and "
+                f"{self.outputs}"
+            )
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (self.inputs, self.outputs)
+
+    def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
+        """Write x W into ``out``."""
+        backend.matmul(x, W, out)
+
+    def adjoint(self, backend: Backend, y: Array, W: Array, out: Array) -> None:
+        """Write y Wᵀ into ``out``."""
+        backend.matmul(y, W.T, out)
+
+    def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
+        """Write xᵀ y into ``out``."""
+        backend.matmul(x.T, y, out)
+
+    def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+        """Draw Glorot-normal weights, variance 2 / (inputs + outputs).
+
+        The one classical rule that treats both directions alike (Glorot and Bengio, 2010).
+        """
+        std = math.sqrt(2.0 / (self.inputs + self.outputs))
+        return generator.normal(0.0, std, self.weight_shape)
+
+
+@dataclass(frozen=True)
+class Transposed(Synapse):
+    """The same synapse used from its upper to its lower layer, over the same weights.
+
+    forward ↔ adjoint, and ∂T/∂W is the same with its two arguments exchanged.
+    """
+
+    synapse: Synapse
+
+    @property
+    def inputs(self) -> int:  # type: ignore[override]
+        return self.synapse.outputs
+
+    @property
+    def outputs(self) -> int:  # type: ignore[override]
+        return self.synapse.inputs
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.synapse.weight_shape
+
+    def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
+        self.synapse.adjoint(backend, x, W, out)
+
+    def adjoint(self, backend: Backend, y: Array, W: Array, out: Array) -> None:
+        self.synapse.forward(backend, y, W, out)
+
+    def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
+        self.synapse.weight_gradient(backend, y, x, out)
+
+    def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+        return self.synapse.initial_weights(generator)

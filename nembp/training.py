@@ -1,0 +1,303 @@
+"""Training: steps, epochs, history, early stopping, callbacks.
+
+One call trains both directions (`backward=True`) or the forward direction alone. Three named
+streams of the seed draw everything: ``weights`` (in :class:`~nembp.network.Network`), ``batches``,
+and ``noise/forward`` and ``noise/backward``, so that runs that differ only in their noise see the
+same weights and batches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nembp.backend import Array, stream
+from nembp.backpropagation import JointBackpropagation, Path
+from nembp.batches import BatchReader
+from nembp.errors import ArchitectureError, DivergenceError
+from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.network import Network
+from nembp.noise import Noise
+from nembp.optimizers import Optimizer, get_optimizer, learning_rate_schedule
+
+__all__ = ["Callback", "History", "Trainer", "set_input_bias"]
+
+Callback = Callable[[dict[str, float]], bool | None]
+CHECK_EVERY = 50  # steps between looks at the nll on the CPU; a GPU is asked once an epoch
+
+
+@dataclass
+class History:
+    """What happened, a dict of scores an epoch.
+
+    Attributes
+    ----------
+    epochs : list of dict
+        Keys: ``epoch``, ``learning_rate``, ``seconds``, ``samples_per_second``;
+        ``train/forward/nll`` and ``train/backward/nll`` (means over the epoch's steps, nats); with
+        noise, ``noise/forward/accepted``, ``noise/forward/gain`` (nats a sample) and the like; and the
+        scores of the evaluation as ``forward/accuracy`` and so on.
+    stopped_early : bool
+        Whether patience ran out; the best parameters were then restored.
+    best_epoch : int
+        The epoch whose parameters the network has.
+    """
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    stopped_early: bool = False
+    best_epoch: int = 0
+
+    def __getitem__(self, key: str) -> list[float]:
+        """Return one score over the epochs."""
+        return [row[key] for row in self.epochs]
+
+
+def set_input_bias(net: Network, mean: np.ndarray[Any, Any]) -> None:
+    """Start the backward direction at the training mean: d⁰ = link⁻¹(mean).
+
+    Then its first errors are those of the classes about the mean, not of the mean itself, which
+    would otherwise drown the forward direction's in the first epochs.
+    """
+    likelihood = net.reversed.likelihood
+    if isinstance(likelihood, Bernoulli):
+        p = np.clip(mean, 1e-3, 1 - 1e-3)
+        start = np.log(p / (1 - p))
+    elif isinstance(likelihood, Multinomial):
+        start = np.log(np.clip(mean, 1e-6, None))
+    else:
+        start = mean
+    bias = net.reversed.biases[-1]
+    if bias is not None and bias.shape[0] == net.inputs:
+        bias[...] = net.backend.asarray(start, net.dtype)
+
+
+class Trainer:
+    """Trains a network on the batches of a reader.
+
+    Parameters
+    ----------
+    net : Network
+        Seen from its forward direction; trained in place.
+    reader : BatchReader
+        The training samples.
+    epochs, batch_size : int
+        Length of the training; the last batch of an epoch may be smaller.
+    optimizer : str or Optimizer
+        With its learning rate and weight decay.
+    schedule : str
+        Learning-rate schedule: ``cosine``, ``constant`` or ``step``, over all steps.
+    backward : bool
+        Train the backward direction too.
+    noise : dict of Noise
+        For ``"forward"`` and ``"backward"``, the noise on that direction's target.
+    seed : int
+        Of the streams ``batches`` and ``noise/*``.
+    evaluate : callable, optional
+        Scores the network after each epoch; the scores join the history's row.
+    monitor, patience : str, int, optional
+        Stop when ``monitor`` (an nll or error, to be low) has not improved for ``patience``
+        epochs, and restore the best parameters.
+    callbacks : sequence of callable
+        Called with each epoch's row; one that returns True ends the training.
+    host_noise : bool
+        Draw noise on the host whatever the device, so that devices can be compared.
+
+    Examples
+    --------
+    >>> from nembp.datasets import load
+    >>> from nembp.network import dense_network
+    >>> digits = load("digits")
+    >>> net = dense_network([64, 32, 10], backward="gaussian")
+    >>> reader = BatchReader(digits.train, digits.x_scaling, digits.y_scaling, 10, net.backend,
+    ...                      net.dtype)
+    >>> history = Trainer(net, reader, epochs=2, batch_size=32).run()
+    >>> history["train/forward/nll"][1] < history["train/forward/nll"][0]
+    True
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        reader: BatchReader,
+        *,
+        epochs: int = 10,
+        batch_size: int = 128,
+        optimizer: str | Optimizer = "adam",
+        schedule: str = "cosine",
+        backward: bool = True,
+        noise: dict[str, Noise] | None = None,
+        seed: int = 0,
+        evaluate: Callable[[Network], dict[str, float]] | None = None,
+        monitor: str = "forward/nll",
+        patience: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        host_noise: bool = False,
+    ) -> None:
+        for name, value in (("epochs", epochs), ("batch size", batch_size)):
+            if value < 1:
+                raise ArchitectureError(f"{name} must be at least 1, got {value}")
+        if patience is not None and evaluate is None:
+            raise ArchitectureError("early stopping needs an evaluation to monitor")
+        self.net, self.reader = net, reader
+        self.epochs, self.batch_size = epochs, min(batch_size, reader.n)
+        self.optimizer = get_optimizer(optimizer)
+        self.schedule = learning_rate_schedule(schedule)
+        self.evaluate, self.monitor, self.patience = evaluate, monitor, patience
+        self.callbacks = list(callbacks)
+        self.history = History()
+        self.gradient = self.optimizer.bind(net)
+        self.iteration = 0
+        self.epoch = 0
+        self.learning_rate = self.optimizer.learning_rate  # of the last step
+        self._order = stream(seed, "batches")
+        draw = stream if host_noise else net.backend.generator
+        self._generators = {name: draw(seed, f"noise/{name}") for name in ("forward", "backward")}
+        self._noise = noise or {}
+        self._path: Path = "none"
+        if backward:
+            self._path = "classes" if reader.is_classification else "samples"
+        self._steps: dict[int, JointBackpropagation] = {}
+        self._totals: dict[str, Array] = {}
+        self._piece = net.backend.zeros((1, 1), net.dtype)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches in an epoch."""
+        return math.ceil(self.reader.n / self.batch_size)
+
+    # -- a run -----------------------------------------------------------------------------------
+    def run(self) -> History:
+        """Train to the end, or until a callback or patience stops it.
+
+        Raises
+        ------
+        DivergenceError
+            If a log-likelihood or parameter stops being finite; the parameters are then those of
+            the last good epoch.
+        """
+        best, waited = math.inf, 0
+        best_parameters = None
+        while self.epoch < self.epochs:
+            row = self.run_epoch()
+            stop = [callback(row) for callback in self.callbacks]  # every callback sees the row
+            self.history.best_epoch = self.epoch
+            if self.patience is not None:
+                if row[self.monitor] < best:
+                    best, waited = row[self.monitor], 0
+                    best_parameters = self.net.backend.to_numpy(self.net.parameters)
+                    best_epoch = self.epoch
+                else:
+                    waited += 1
+                    self.history.stopped_early = waited >= self.patience
+            if any(stop) or self.history.stopped_early:
+                break
+        if best_parameters is not None:
+            self.net.parameters[...] = self.net.backend.asarray(best_parameters, self.net.dtype)
+            self.history.best_epoch = best_epoch
+        return self.history
+
+    def run_epoch(self) -> dict[str, float]:
+        """Train one epoch and return its row of scores."""
+        net, start = self.net, time.perf_counter()
+        last_good = net.backend.asarray(net.backend.to_numpy(net.parameters), net.dtype)
+        self.epoch += 1
+        for total in self._totals.values():
+            total[...] = 0.0
+        order = net.backend.asarray(self._order.permutation(self.reader.n))
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for first in range(0, self.reader.n, self.batch_size):
+                self.step(order[first : first + self.batch_size])
+                if self.iteration % CHECK_EVERY == 0 and net.backend.name == "cpu":
+                    self._check_finite(last_good, whole=False)
+            self._check_finite(last_good, whole=True)
+            net.backend.synchronize()
+            seconds = time.perf_counter() - start
+            row = {
+                "epoch": float(self.epoch),
+                "learning_rate": self.learning_rate,
+                "seconds": seconds,
+                "samples_per_second": self.reader.n / seconds,
+                **self._means(),
+            }
+            if self.evaluate is not None:
+                row |= self.evaluate(net)
+        self.history.epochs.append(row)
+        return row
+
+    def step(self, index: Array) -> None:
+        """Train on the samples at ``index``: one gradient, one move, nothing allocated."""
+        rows = index.shape[0]
+        if rows not in self._steps:
+            self._steps[rows] = JointBackpropagation(
+                self.net, rows, path=self._path, noise=self._noise, generators=self._generators
+            )
+        joint = self._steps[rows]
+        factor = self._factor()
+        self.iteration += 1
+        self.reader.read(index, joint.x, joint.t)
+        joint(self.gradient, self.epoch, self.iteration)
+        self.optimizer.step(factor)
+        self.learning_rate = factor * self.optimizer.learning_rate
+        self._record(joint, rows)
+
+    def _factor(self) -> float:
+        total = self.epochs * self.steps_per_epoch
+        return self.schedule(min(self.iteration / total, 1.0))
+
+    # -- the record, on the device until the epoch ends -----------------------
+    def _record(self, joint: JointBackpropagation, rows: int) -> None:
+        share = rows / self.reader.n
+        self._accumulate("train/forward/nll", joint.forward_nll, share)
+        if self._path != "none":
+            self._accumulate("train/backward/nll", joint.backward_nll, share)
+        for direction, source in joint.sources.items():
+            self._accumulate(f"noise/{direction}/accepted", source.accepted, share)
+            self._accumulate(f"noise/{direction}/gain", source.gain, share)
+
+    def _accumulate(self, key: str, value: Array, share: float) -> None:
+        backend, xp = self.net.backend, self.net.backend.xp
+        if key not in self._totals:
+            self._totals[key] = backend.zeros((1, 1), self.net.dtype)
+        backend.into(self._piece, xp.multiply, value, share)
+        backend.into(self._totals[key], xp.add, self._totals[key], self._piece)
+
+    def _means(self) -> dict[str, float]:
+        net = self.net
+        tempering = {
+            "train/forward/nll": net.likelihood.tempering,
+            "train/backward/nll": net.reversed.likelihood.tempering,
+        }
+        return {
+            key: float(net.backend.to_numpy(total)[0, 0]) / tempering.get(key, 1.0)
+            for key, total in self._totals.items()
+        }
+
+    def _check_finite(self, last_good: Array, *, whole: bool) -> None:
+        net = self.net
+        values = self._means()
+        if whole:
+            values["the sum of the parameters"] = float(
+                net.backend.to_numpy(net.backend.xp.sum(net.parameters))
+            )
+        bad = [key for key, value in values.items() if not math.isfinite(value)]
+        if bad:
+            net.parameters[...] = last_good
+            raise DivergenceError(
+                f"training diverged in epoch {self.epoch}, step {self.iteration}: {bad[0]} is not "
+                f"finite; the parameters of epoch {self.epoch - 1} were restored. Lower the "
+                f"learning rate (now {self.optimizer.learning_rate:g})" + self._remedies()
+            )
+
+    def _remedies(self) -> str:
+        remedies = []
+        if self._path != "none" and isinstance(self.net.reversed.likelihood, Gaussian):
+            weight = self.net.reversed.likelihood.scale
+            remedies.append(f"the backward weight (now {weight:g})")
+        if any(noise.kind != "none" for noise in self._noise.values()):
+            remedies.append("the noise")
+        return f", {' or '.join(remedies)}" if remedies else ""
