@@ -1,0 +1,41 @@
+"""Data sets: readers that take nothing on trust, and what training needs of them.
+
+`load` finds a reader by name; `register` adds one; `assemble` is the door through which readers
+pass raw arrays so that they are checked, split and scaled alike.
+"""
+
+from __future__ import annotations
+
+from nembp.datasets.assemble import Raw, assemble
+from nembp.datasets.batches import batch_order, class_means, feature_means
+from nembp.datasets.dataset import Dataset, Loader, Request, Split, available, load, register
+from nembp.datasets.idx import read_idx, write_idx
+from nembp.datasets.scaling import Scaling
+
+__all__ = [
+    "Dataset",
+    "Loader",
+    "Raw",
+    "Request",
+    "Scaling",
+    "Split",
+    "assemble",
+    "available",
+    "batch_order",
+    "class_means",
+    "feature_means",
+    "fetch_mnist",
+    "load",
+    "read_idx",
+    "register",
+    "write_idx",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import `fetch_mnist` when it is used."""
+    if name == "fetch_mnist":
+        from nembp.datasets.mnist import fetch_mnist
+
+        return fetch_mnist
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,156 @@
+"""NumPy archives (.npz) of arrays, read without pickle and without trusting their headers."""
+
+from __future__ import annotations
+
+import math
+import struct
+import tokenize
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nembp.datasets.assemble import Raw, assemble
+from nembp.datasets.dataset import Dataset, Request
+from nembp.datasets.files import PIECE, only_file, reading
+from nembp.errors import DataError
+
+SPLIT_KEYS = ("x_train", "y_train", "x_test", "y_test")
+WHOLE_KEYS = ("x", "y")
+_FRESH = "Save it again with numpy.savez."
+# what zipfile raises on damaged archives
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    EOFError,
+    IndexError,
+    KeyError,
+)
+# what numpy raises on damaged array headers, which it evaluates as a Python literal
+_HEADER_ERRORS = (
+    *_ZIP_ERRORS,
+    SyntaxError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+    tokenize.TokenError,
+)
+
+
+def read_npz(path: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """Read named arrays of an .npz; each must use up its entry exactly.
+
+    Parameters
+    ----------
+    path : Path
+        The archive.
+    wanted : tuple of str
+        Names of the arrays to read where they exist.
+
+    Returns
+    -------
+    dict of str to ndarray
+        In native byte order, in memory; no more memory is taken than the entries really fill.
+
+    Raises
+    ------
+    DataError
+        If the archive is missing or damaged, or an array is pickled, structured, or does not fit
+        its entry.
+    """
+    with reading(path) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except _ZIP_ERRORS as error:
+            raise DataError(f"{path}: not an .npz archive ({error}). {_FRESH}") from error
+        names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        return {
+            key: _read_member(archive, names[key], f"{path}: {key}")
+            for key in wanted
+            if key in names
+        }
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> NDArray[Any]:
+    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{where}: encrypted or packed in an unknown way. {_FRESH}")
+    try:
+        with archive.open(info) as member:
+            dtype, shape, fortran = _read_header(member, where)
+            content = bytearray()  # grows with what is really there
+            expected = math.prod(shape) * dtype.itemsize
+            while len(content) <= expected and (piece := member.read(PIECE)):
+                content += piece
+    except DataError:
+        raise
+    except _ZIP_ERRORS as error:
+        raise DataError(f"{where}: damaged ({error}). {_FRESH}") from error
+    if len(content) != expected:
+        amount = "more" if len(content) > expected else f"only {len(content)}"
+        raise DataError(
+            f"{where}: its header declares shape {shape} of {dtype}, {expected} bytes, but "
+            f"{amount} are there. {_FRESH}"
+        )
+    try:
+        values = np.ndarray(shape, dtype, content, order="F" if fortran else "C")
+    except (ValueError, TypeError) as error:  # TypeError: no buffer where there are no bytes
+        raise DataError(f"{where}: shape {shape} of {dtype} ({error}). {_FRESH}") from error
+    return np.ascontiguousarray(values, dtype.newbyteorder("=")).reshape(shape)
+
+
+def _read_header(member: IO[bytes], where: str) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged headers make Python's parser warn
+            version = np.lib.format.read_magic(member)
+            read = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, fortran, dtype = read(member)
+    except _HEADER_ERRORS as error:
+        raise DataError(f"{where}: not a NumPy array ({error}). {_FRESH}") from error
+    if dtype.hasobject:
+        raise DataError(
+            f"{where}: holds pickled objects, which are not read because they can run code; "
+            "expected plain numbers or text. Convert it, as with astype(float), and save it again."
+        )
+    plain = dtype.kind in "biufUS" and dtype.itemsize and dtype.subdtype is None
+    if not plain or len(shape) > 32 or min(shape, default=0) < 0:
+        raise DataError(
+            f"{where}: shape {shape} of dtype {dtype}; expected numbers or text. {_FRESH}"
+        )
+    return dtype, shape, fortran
+
+
+def load_npz(request: Request) -> Dataset:
+    """Load an archive; the loader behind ``load("npz", path)``.
+
+    `path` is the archive or a folder with just one. It holds x_train, y_train, x_test and y_test,
+    or x and y, which are then split. Integer or text y of shape (n,) are classes, floats are
+    regression targets.
+    """
+    path = only_file(request.path("npz"), ".npz")
+    arrays = read_npz(path, SPLIT_KEYS + WHOLE_KEYS)
+    keys = SPLIT_KEYS if any(key in arrays for key in SPLIT_KEYS) else WHOLE_KEYS
+    missing = [key for key in keys if key not in arrays]
+    if missing:
+        raise DataError(
+            f"{path}: no array {missing[0]}; found {', '.join(arrays) or 'none of the names'}; "
+            f"expected {', '.join(SPLIT_KEYS)}, or {' and '.join(WHOLE_KEYS)}. {_FRESH}"
+        )
+    parts = [
+        Raw(arrays[x], arrays[y], f"{path}: {x}", f"{path}: {y}")
+        for x, y in zip(keys[::2], keys[1::2], strict=True)
+    ]
+    test = parts[1] if len(parts) == 2 else None
+    return assemble("npz", parts[0], test, request, source=str(path))

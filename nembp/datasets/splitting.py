@@ -1,0 +1,102 @@
+"""Seeded splits that keep every class in the training part."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nembp.errors import ArchitectureError
+
+
+def stream(seed: int, name: str) -> np.random.PCG64:
+    """Named, seeded stream of random bits; streams of other names or seeds are independent.
+
+    Parameters
+    ----------
+    seed : int
+        At least 0.
+    name : str
+        What the draws are for, such as "split".
+
+    Returns
+    -------
+    numpy.random.PCG64
+        Its raw bits are the same in every NumPy version.
+    """
+    return np.random.PCG64([seed, zlib.crc32(name.encode())])
+
+
+def shuffled(n: int, bits: np.random.PCG64) -> NDArray[np.intp]:
+    """Random order of 0..n-1 that is the same in every NumPy version.
+
+    `Generator.permutation` may change between versions; the raw bits of a bit generator may not,
+    so a split made from them lasts.
+
+    >>> shuffled(5, stream(0, "example")).tolist()
+    [2, 1, 0, 3, 4]
+    """
+    return np.argsort(bits.random_raw(n), kind="stable")
+
+
+def stratified_choice(
+    labels: NDArray[np.int64], size: int, bits: np.random.PCG64
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Draw `size` samples in the classes' proportions, at least one of each class.
+
+    Class k gets max(1, size n_k / n) samples, rounded by largest remainders.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,)
+        Labels 0..K-1, each of which occurs.
+    size : int
+        K at least, n at most.
+    bits : numpy.random.PCG64
+        The stream to draw from.
+
+    Returns
+    -------
+    chosen, rest : ndarray of intp
+        Indices in random order; together each of 0..n-1 once.
+
+    Raises
+    ------
+    ArchitectureError
+        If `size` is below K or above n.
+    """
+    n = len(labels)
+    counts = np.bincount(labels)
+    if not len(counts) <= size <= n:
+        raise ArchitectureError(
+            f"{size} samples cannot be drawn with each of {len(counts)} classes among them: "
+            f"expected a number from {len(counts)} to {n}"
+        )
+    take = _apportion(counts, size)
+    order = shuffled(n, bits)
+    drawn = labels[order]
+    by_class = np.argsort(drawn, kind="stable")
+    rank = np.empty(n, dtype=np.int64)
+    first = np.cumsum(counts) - counts
+    rank[by_class] = np.arange(n) - first[drawn[by_class]]
+    chosen = rank < take[drawn]
+    # the classes' quotas fill up at different times, so either part begins and ends unevenly
+    parts = (order[chosen], order[~chosen])
+    return parts[0][shuffled(len(parts[0]), bits)], parts[1][shuffled(len(parts[1]), bits)]
+
+
+def _apportion(counts: NDArray[Any], size: int) -> NDArray[np.int64]:
+    """Share `size` among classes of `counts` samples: at least 1, at most their count."""
+    share = counts * (size / counts.sum())
+    take: NDArray[np.int64] = np.maximum(1, np.floor(share)).astype(np.int64)
+    missing = size - int(take.sum())
+    if missing > 0:
+        take[np.argsort(take - share, kind="stable")[:missing]] += 1
+    while missing < 0:  # classes raised to 1 took too much: take it back from the larger ones
+        larger = np.flatnonzero(take > 1)
+        least_hurt = np.argsort((share - take)[larger], kind="stable")[:-missing]
+        take[larger[least_hurt]] -= 1
+        missing += len(least_hurt)
+    return take
