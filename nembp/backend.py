@@ -53,7 +53,7 @@ class Backend:
     def __init__(self, xp: Any, device: Any = None) -> None:
         self.xp = xp
         self.device = device
-        self._zero_rows: dict[tuple[int, str], Array] = {}
+        self._zero_rows: dict[tuple[int, Any], Array] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.describe()!r})"
@@ -148,7 +148,7 @@ class Backend:
 
     def _zero_row(self, z: Array) -> Array:
         # an array, since NumPy's maximum with a scalar is four times slower
-        key = (z.shape[-1], str(z.dtype))
+        key = (z.shape[-1], z.dtype)
         if key not in self._zero_rows:
             self._zero_rows[key] = self.xp.zeros(z.shape[-1], dtype=z.dtype, device=self.device)
         return self._zero_rows[key]
@@ -203,10 +203,10 @@ class NumpyBackend(Backend):
         return np.einsum("ij,ij->i", left, right, out=out[:, 0])
 
     def row_max(self, x: Array, out: Array) -> Array:
-        return np.max(x, axis=1, keepdims=True, out=out)
+        return np.maximum.reduce(x, axis=1, keepdims=True, out=out)
 
     def row_sum(self, x: Array, out: Array) -> Array:
-        return np.sum(x, axis=1, keepdims=True, out=out)
+        return np.add.reduce(x, axis=1, keepdims=True, out=out)
 
     def take_rows(self, table: Array, index: Array, out: Array) -> Array:
         # mode="raise" would copy through a temporary; indices come from permutations

@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+
 from nembp.backend import Array
 from nembp.errors import ShapeError
 from nembp.likelihoods import Gaussian, Readout
@@ -32,6 +34,9 @@ from nembp.noise import Noise, NoiseSource
 __all__ = ["JointBackpropagation", "backpropagate", "joint_gradient"]
 
 Path = Literal["none", "samples", "classes"]
+# Matrix products work through rows in groups, and a last, partial group costs as much as a full
+# one, so the class rows are rounded up; a class that no sample has adds nothing to any sum.
+CLASS_ROWS = 4
 
 
 def backpropagate(net: Network, x: Any, t: Any) -> tuple[Array, Array]:
@@ -156,7 +161,8 @@ class JointBackpropagation:
     ) -> None:
         self.net, self.rows, self.path = net, rows, path
         backend, dtype = net.backend, net.dtype
-        self._second = {"none": 0, "samples": rows, "classes": net.outputs}[path]
+        classes = -(-net.outputs // CLASS_ROWS) * CLASS_ROWS
+        self._second = {"none": 0, "samples": rows, "classes": classes}[path]
         both = rows + self._second
         sizes = [layer.size for layer in net.layers]
         self._P = [backend.empty((both, size), dtype) for size in sizes[:-1]]
@@ -189,14 +195,15 @@ class JointBackpropagation:
         return o
 
     def _allocate_class_sums(self) -> None:
-        backend, dtype, K = self.net.backend, self.net.dtype, self._second
-        self._sums = backend.empty((K, self.net.inputs), dtype)
-        self._counts = backend.empty((K, 1), dtype)
-        self._squares = backend.empty((K, 1), dtype)
-        self._row_squares = backend.empty((self.rows, 1), dtype)
-        self._row_ones = backend.ones((self.rows, 1), dtype)
-        self._eye = backend.asarray([[float(i == j) for j in range(K)] for i in range(K)], dtype)
-        self._c[-1][...] = self._eye
+        backend, xp, dtype = self.net.backend, self.net.backend.xp, self.net.dtype
+        K, rows = self._second, self.rows
+        self._sums = backend.zeros((K, self.net.inputs), dtype)
+        self._counts = backend.zeros((K, 1), dtype)
+        self._squares = backend.zeros((K, 1), dtype)
+        self._row_ones = backend.ones((rows, 1), dtype)
+        self._x_row = xp.reshape(self.x, (1, rows * self.net.inputs))
+        self._x_column = xp.reshape(self.x, (rows * self.net.inputs, 1))
+        self._c[-1][...] = backend.asarray(np.eye(K, self.net.outputs), dtype)
 
     def _noise_sources(
         self, noise: dict[str, Noise], generators: dict[str, Any]
@@ -320,24 +327,27 @@ class JointBackpropagation:
         )
         if "backward" in self.sources:
             target = self._noisy_input(self._gather(o), clock)
-            self.net.backend.matmul(self.t.T, target, self._sums)
+            self.net.backend.matmul(self.t.T, target, self._sums[: self.net.outputs, :])
         mass = self._class_mass()
         likelihood.error(o, self._sums, e, factor=1.0 / self.rows, **mass)
 
     def _sum_classes(self) -> None:
-        """Sum over each class its targets x, their number and (for a Gaussian) squares."""
-        backend, onehot = self.net.backend, self.t.T
-        backend.matmul(onehot, self.x, self._sums)
-        backend.matmul(onehot, self._row_ones, self._counts)
+        """Sum over each class its targets x and their number; the squares over all classes.
+
+        Only the total of the squares enters the nll, so one row may hold all of it.
+        """
+        backend, onehot, K = self.net.backend, self.t.T, self.net.outputs
+        backend.matmul(onehot, self.x, self._sums[:K, :])
+        backend.matmul(onehot, self._row_ones, self._counts[:K, :])
         if isinstance(self.net.reversed.likelihood, Gaussian):
-            backend.row_dot(self.x, self.x, self._row_squares)
-            backend.matmul(onehot, self._row_squares, self._squares)
+            backend.matmul(self._x_row, self._x_column, self._squares[:1, :])
 
     def _gather(self, o: Readout) -> Readout:
         """Give each sample the backward activation of its class."""
         backend, per_sample = self.net.backend, self._per_sample
-        backend.matmul(self.t, o.z, per_sample.z)
-        backend.matmul(self.t, o.a, per_sample.a)
+        K = self.net.outputs
+        backend.matmul(self.t, o.z[:K, :], per_sample.z)
+        backend.matmul(self.t, o.a[:K, :], per_sample.a)
         return per_sample
 
     def _noisy_input(self, o: Readout, clock: tuple[int, int]) -> Array:
