@@ -1,0 +1,96 @@
+"""Files that are either complete or not there: every result is written through here."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from nembp.errors import OutputError
+
+__all__ = ["replacing", "write_atomically"]
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Write to a temporary file that takes the place of `path` only when all went well.
+
+    The temporary lies in the same folder and is on the disk (fsync) before it is renamed, and so
+    is the folder afterwards: a crash or a power cut at any moment leaves the old content or the
+    new one. Missing folders are made. A symbolic link keeps pointing where it did, and what is no
+    regular file (``/dev/stdout``, a pipe) is written directly.
+
+    Parameters
+    ----------
+    path : path
+        Where the content belongs.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written there. The old file is intact and no temporary is left, as after
+        any other error of the body, which passes through.
+    """
+    try:
+        if "\0" in os.fspath(path):
+            raise OSError(errno.EINVAL, "a NUL character in its name")
+        if os.path.exists(path) and not os.path.isfile(path):
+            with open(path, "wb") as file:  # a folder fails here
+                yield file
+            return
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # a name of its own for each writer, and short even where that of `path` is not
+        temporary = target.with_name(f".nembp-{secrets.token_hex(8)}.part")
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(target.parent)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{os.fspath(path)}: cannot be written ({error.strerror or error}); expected a "
+            "writable folder with free space. Choose another path."
+        ) from error
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Make `data` the content of `path`, or leave what was there; see `replacing`.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written there; the message names the path and the remedy.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomically(Path(folder, "scores.json"), b"{}")
+    ...     Path(folder, "scores.json").read_bytes()
+    b'{}'
+    """
+    with replacing(path) as file:
+        file.write(data)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the rename on the disk, where the system can sync a folder (Windows cannot)."""
+    # the new file is complete and in place by now, so a folder that cannot sync is no failure
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from nembp import files
+from nembp.errors import DataError, OutputError
+from nembp.files import replacing, write_atomically
+
+
+def test_content_replaces_the_old_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "new" / "folder" / "scores.json"
+    write_atomically(path, b"old, and longer")
+    write_atomically(str(path), b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(path.parent) == ["scores.json"]
+
+
+def test_new_file_has_the_users_usual_permissions(tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    write_atomically(tmp_path / "ours", b"x")
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_longest_possible_name_can_be_written(tmp_path):
+    path = tmp_path / ("x" * 255)
+    write_atomically(path, b"content")
+    assert path.read_bytes() == b"content"
+
+
+def test_symbolic_link_stays_a_link(tmp_path):
+    (tmp_path / "store").mkdir()
+    target, link = tmp_path / "store" / "target", tmp_path / "link"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    write_atomically(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert os.listdir(tmp_path / "store") == ["target"]
+
+
+def test_pipe_is_written_to_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    received = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
+    reader.start()
+    write_atomically(pipe, b"content")
+    reader.join()
+    assert received == [b"content"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_failing_body_keeps_the_old_file_and_its_own_error(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(DataError, match="from the body"), replacing(path) as file:
+        file.write(b"half")
+        raise DataError("from the body")
+    with pytest.raises(OutputError, match="^from the body$"), replacing(path) as file:
+        raise OutputError("from the body")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_failing_system_call_keeps_the_old_file(tmp_path, monkeypatch, step):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, step, fail)
+    with pytest.raises(OutputError, match=r"file: cannot be written \(No space left on device\)"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_full_disk_is_an_output_error(tmp_path):
+    """A limit on the file size stands for the disk: the same error, from the system itself."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    code = """if True:
+        import resource, signal, sys
+        from nembp.errors import OutputError
+        from nembp.files import write_atomically
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            write_atomically(sys.argv[1], bytes(100_000))
+        except OutputError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(f"{path}: cannot be written (File too large); expected")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", ["file/below", "folder", "nul\0"])
+def test_impossible_path_is_named_with_the_remedy(tmp_path, name):
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError) as caught:
+        write_atomically(tmp_path / name, b"new")
+    assert str(caught.value).startswith(f"{tmp_path / name}: cannot be written (")
+    assert str(caught.value).endswith("Choose another path.")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert os.listdir(tmp_path / "folder") == []
+
+
+def test_file_is_synced_before_it_is_renamed_and_the_folder_after(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_fsync(descriptor):
+        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def note_replace(source, target):
+        assert os.path.getsize(source) == 3  # nothing is left in a buffer
+        calls.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "fsync", note_fsync)
+    monkeypatch.setattr(files.os, "replace", note_replace)
+    write_atomically(tmp_path / "file", b"new")
+    assert calls == ["file", "rename", "folder"]
+
+
+def test_concurrent_writers_never_mix(tmp_path):
+    path = tmp_path / "file"
+    contents = [bytes([value]) * 200_000 for value in range(4)]
+
+    def write(content):
+        for _ in range(5):
+            write_atomically(path, content)
+
+    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert not path.exists() or path.read_bytes() in contents
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() in contents
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_killed_writer_leaves_a_whole_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"0" * 3_000_000)
+    code = """if True:
+        import sys
+        from nembp.files import write_atomically
+        print("ready", flush=True)
+        turn = 0
+        while True:
+            turn += 1
+            write_atomically(sys.argv[1], bytes([turn % 256]) * 3_000_000)
+    """
+    for delay in (0.0, 0.003, 0.01, 0.021):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout.readline() == "ready\n"
+        time.sleep(delay)
+        writer.send_signal(signal.SIGKILL)
+        writer.communicate()
+        content = path.read_bytes()
+        assert len(content) == 3_000_000
+        assert content == content[:1] * len(content)
