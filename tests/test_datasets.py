@@ -21,7 +21,7 @@ from nembp.datasets import (
 )
 from nembp.datasets import dataset as dataset_module
 from nembp.datasets.scaling import CHUNK_VALUES, image_scaling, standardized
-from nembp.datasets.splitting import shuffled, stratified_choice, stream
+from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
 from nembp.errors import ArchitectureError, DataError
 
 DIGITS_TEST_LABELS = [5, 5, 1, 8, 5, 9, 0, 4, 9, 3, 2, 2]
@@ -229,11 +229,11 @@ def test_scalings_compare_by_value():
 
 
 def test_shuffled_is_a_permutation_by_named_stream():
-    one = shuffled(1000, stream(0, "a"))
+    one = shuffled(1000, random_bits(0, "a"))
     assert np.array_equal(np.sort(one), np.arange(1000))
-    assert np.array_equal(one, shuffled(1000, stream(0, "a")))
-    assert not np.array_equal(one, shuffled(1000, stream(0, "b")))
-    assert not np.array_equal(one, shuffled(1000, stream(1, "a")))
+    assert np.array_equal(one, shuffled(1000, random_bits(0, "a")))
+    assert not np.array_equal(one, shuffled(1000, random_bits(0, "b")))
+    assert not np.array_equal(one, shuffled(1000, random_bits(1, "a")))
 
 
 @pytest.mark.parametrize("counts", [[5, 5], [1, 1, 98], [1] * 9 + [2], [7, 11, 13, 1]])
@@ -241,7 +241,7 @@ def test_stratified_choice_keeps_proportions_and_every_class(counts):
     counts = np.array(counts)
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     for size in range(len(counts), counts.sum() + 1):
-        chosen, rest = stratified_choice(labels, size, stream(0, "test"))
+        chosen, rest = stratified_choice(labels, size, random_bits(0, "test"))
         assert np.array_equal(np.sort(np.concatenate([chosen, rest])), np.arange(len(labels)))
         taken = np.bincount(labels[chosen], minlength=len(counts))
         share = counts * size / counts.sum()
@@ -252,12 +252,12 @@ def test_stratified_choice_keeps_proportions_and_every_class(counts):
             assert np.all(np.abs(taken - share) < 1)
     for size in (len(counts) - 1, counts.sum() + 1):
         with pytest.raises(ArchitectureError, match="expected a number from"):
-            stratified_choice(labels, size, stream(0, "test"))
+            stratified_choice(labels, size, random_bits(0, "test"))
 
 
 def test_stratified_parts_are_in_random_order():
     labels = np.arange(5000) % 10
-    for part in stratified_choice(labels, 4500, stream(0, "order")):
+    for part in stratified_choice(labels, 4500, random_bits(0, "order")):
         # were the order that of the draw, the last class to fill up would end `chosen`
         positions = np.array([np.flatnonzero(labels[part] == k).mean() for k in range(10)])
         # means of at least 50 uniform positions: 5 standard errors, false alarm below 1e-4
@@ -381,8 +381,8 @@ X, Y = np.arange(6.0).reshape(6, 1), np.array([0, 1, 0, 1, 0, 1])
         (X, X[:, :, None], None, r"file: y: shape \(6, 1, 1\); expected \(n,\)"),
         (X * 1e-25, Y, (X * 1e25, Y), "file: x_test: value .* after scaling, too large"),
         (X, X * 1e-25, (X, X * 1e25), "file: y_test: value .* after scaling, too large"),
-        (X[:2], Y[:2], None, "2 samples cannot be split.*at least 3"),
-        (X[:1], X[:1], None, "1 samples cannot be split.*at least 2"),
+        (X[:2], Y[:2], None, "2 samples of 2 classes cannot be split.*at least 3.*regression"),
+        (X[:1], X[:1], None, "1 samples of 0 classes cannot be split.*at least 2"),
         (X, np.array(list("aaaaaa")), None, "one class only .a."),
         (X, np.array([b"\xff", b"a"] * 3), None, "not valid text"),
         (X, np.array([2**64 - 1, 1] * 3, dtype=np.uint64), None, "18446744073709551615 of"),

@@ -14,7 +14,7 @@ from nembp.datasets import mnist as mnist_module
 from nembp.datasets.idx import idx_header
 from nembp.datasets.idx_folder import NAMES
 from nembp.datasets.mnist import CONTENTS, idx_md5
-from nembp.datasets.splitting import shuffled, stream
+from nembp.datasets.splitting import random_bits, shuffled
 from nembp.errors import ArchitectureError, DataError, OutputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -255,7 +255,7 @@ def test_real_mnist_and_that_the_sample_is_of_it():
     sample = load("idx", SAMPLE)
     parts = (("train", mnist.train, sample.train, 100), ("t10k", mnist.test, sample.test, 20))
     for prefix, whole, part, each in parts:  # as data/mnist-sample/README.md says
-        bits = stream(0, f"mnist-sample {prefix}")
+        bits = random_bits(0, f"mnist-sample {prefix}")
         order = shuffled(len(whole), bits)
         rank = np.zeros(len(order), dtype=int)
         for k in range(10):

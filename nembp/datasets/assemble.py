@@ -18,7 +18,7 @@ from nembp.datasets.checks import (
 )
 from nembp.datasets.dataset import Dataset, Request, Split
 from nembp.datasets.scaling import Scaling, check_range, image_scaling, standardized
-from nembp.datasets.splitting import shuffled, stratified_choice, stream
+from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
 from nembp.errors import ArchitectureError, DataError
 
 
@@ -147,13 +147,15 @@ def _hold_out(
     """Rows of the training part and of the test part, which gets `test_fraction` of them."""
     n = len(y)
     if n <= max(1, n_classes):
+        hint = " For numbers to predict use task='regression'." if n_classes else ""
         raise DataError(
-            f"{where}: {n} samples cannot be split into training and test: expected at least "
-            f"{max(1, n_classes) + 1}, one per class to train on and one to test"
+            f"{where}: {n} samples of {n_classes} classes cannot be split into training and test: "
+            f"expected at least {max(1, n_classes) + 1}, one per class to train on and one to "
+            f"test.{hint}"
         )
     n_train = n - max(1, round(n * request.test_fraction))
     n_train = max(n_train, n_classes, 1)
-    bits = stream(request.seed, "test split")
+    bits = random_bits(request.seed, "test split")
     if n_classes:
         return stratified_choice(y, n_train, bits)
     order = shuffled(n, bits)
@@ -170,5 +172,5 @@ def _limited(y: NDArray[Any], n_classes: int, request: Request) -> NDArray[np.in
             f"limit={limit} training samples cannot hold each of {n_classes} classes: "
             f"expected at least {n_classes}"
         )
-    bits = stream(request.seed, "limit")
+    bits = random_bits(request.seed, "limit")
     return stratified_choice(y, limit, bits)[0] if n_classes else shuffled(len(y), bits)[:limit]

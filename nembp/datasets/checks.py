@@ -192,9 +192,14 @@ def _label_column(y: NDArray[Any], where: str) -> NDArray[Any]:
     if y.dtype.kind in "US":
         try:
             y = np.strings.decode(y, "utf-8") if y.dtype.kind == "S" else y
-            np.unique(y).tolist()  # numpy only looks at the code points here
-        except ValueError as error:  # bytes or code points that are no text
+        except UnicodeDecodeError as error:
             raise DataError(f"{where}: labels are not valid text ({error})") from error
+        codes = np.zeros(0, dtype=np.uint32)
+        if y.dtype.itemsize:
+            codes = np.ascontiguousarray(y).view(np.uint32)
+        # numpy keeps any 32 bits; Python's str fails on some, and printing on surrogates
+        if np.any((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))):
+            raise DataError(f"{where}: labels are not valid text (characters beyond Unicode)")
         return y
     check_finite(y, where)
     wrong = np.zeros(0, dtype=np.intp)

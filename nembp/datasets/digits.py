@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
 from nembp.datasets.scaling import Scaling
-from nembp.datasets.splitting import stratified_choice, stream
+from nembp.datasets.splitting import random_bits, stratified_choice
 from nembp.errors import ArchitectureError, DataError
 
 ATTRIBUTION = (
@@ -48,7 +48,7 @@ def load_digits(request: Request) -> Dataset:
     table, source = read_digits()
     labels = table[:, -1].astype(np.int64)
     images = table[:, :-1].reshape(-1, 8, 8, 1)
-    train, test = stratified_choice(labels, TRAIN_SAMPLES, stream(_SPLIT_SEED, "digits"))
+    train, test = stratified_choice(labels, TRAIN_SAMPLES, random_bits(_SPLIT_SEED, "digits"))
     parts = [Raw(images[rows], labels[rows], source, source) for rows in (train, test)]
     return assemble(
         "digits",

@@ -46,7 +46,9 @@ _HEADER_ERRORS = (
 )
 
 
-def read_npz(path: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+def read_npz(
+    path: Path, wanted: tuple[str, ...], *, packed: bool = True
+) -> dict[str, NDArray[Any]]:
     """Read named arrays of an .npz; each must use up its entry exactly.
 
     Parameters
@@ -55,6 +57,8 @@ def read_npz(path: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         The archive.
     wanted : tuple of str
         Names of the arrays to read where they exist.
+    packed : bool, default True
+        Whether entries may be compressed; without, the file's size bounds the memory.
 
     Returns
     -------
@@ -73,6 +77,9 @@ def read_npz(path: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         except _ZIP_ERRORS as error:
             raise DataError(f"{path}: not an .npz archive ({error}). {_FRESH}") from error
         names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        for info in archive.infolist():
+            if not packed and info.compress_type != zipfile.ZIP_STORED:
+                raise DataError(f"{path}: {info.filename} is compressed. {_FRESH}")
         return {
             key: _read_member(archive, names[key], f"{path}: {key}")
             for key in wanted
@@ -117,6 +124,8 @@ def _read_header(member: IO[bytes], where: str) -> tuple[np.dtype[Any], tuple[in
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             shape, fortran, dtype = read(member)
+    except (zipfile.BadZipFile, zlib.error):
+        raise
     except _HEADER_ERRORS as error:
         raise DataError(f"{where}: not a NumPy array ({error}). {_FRESH}") from error
     if dtype.hasobject:

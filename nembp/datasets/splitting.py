@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from nembp.errors import ArchitectureError
 
 
-def stream(seed: int, name: str) -> np.random.PCG64:
-    """Named, seeded stream of random bits; streams of other names or seeds are independent.
+def random_bits(seed: int, name: str) -> np.random.PCG64:
+    """Return a named, seeded stream of random bits, independent of other names and seeds.
 
     Parameters
     ----------
@@ -30,12 +30,12 @@ def stream(seed: int, name: str) -> np.random.PCG64:
 
 
 def shuffled(n: int, bits: np.random.PCG64) -> NDArray[np.intp]:
-    """Random order of 0..n-1 that is the same in every NumPy version.
+    """Return a random order of 0..n-1, the same in every NumPy version.
 
     `Generator.permutation` may change between versions; the raw bits of a bit generator may not,
     so a split made from them lasts.
 
-    >>> shuffled(5, stream(0, "example")).tolist()
+    >>> shuffled(5, random_bits(0, "example")).tolist()
     [2, 1, 0, 3, 4]
     """
     return np.argsort(bits.random_raw(n), kind="stable")

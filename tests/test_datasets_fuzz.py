@@ -1,0 +1,322 @@
+"""Any bytes at all: one error type or exact consumption, in memory bounded by the content."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import struct
+import tracemalloc
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nembp.datasets import Dataset, load, read_idx
+from nembp.datasets.idx import idx_header
+from nembp.errors import DataError
+
+# the buffers of one read (pieces, chunks, Python's own) whatever the file
+CONSTANT = 2 << 20
+# times the unpacked content. IDX: the content and its growth. npz: the content, and copies of
+# labels while they are sorted. csv: a cell of 2 bytes makes a float, a label a Python string.
+TIMES = {"idx": 3, "npz": 16, "csv": 40}
+_DTYPES = ["u1", "i1", ">i2", ">i4", ">f4", ">f8"]
+
+FILES = settings(max_examples=7 * settings().max_examples, deadline=None)
+
+
+def traced(read: Callable[[], Any]) -> tuple[Any, int]:
+    """Result of `read`, None for a DataError, and the most memory it held."""
+    message = ""
+    tracemalloc.start()
+    try:
+        result = read()
+    except DataError as error:
+        result, message = None, str(error)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert len(message.splitlines()) <= 1  # one line for the user
+    assert len(message) < 2000
+    return result, peak
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@st.composite
+def mutated(draw, valid: st.SearchStrategy[bytes]) -> bytes:
+    """Valid content with bytes flipped, cut off, inserted or appended."""
+    content = bytearray(draw(valid))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(content)))
+        kind = draw(st.sampled_from(["flip", "cut", "insert", "append", "overwrite"]))
+        if kind == "flip" and at < len(content):
+            content[at] ^= 1 << draw(st.integers(0, 7))
+        elif kind == "cut":
+            del content[at:]
+        elif kind == "insert":
+            content[at:at] = draw(st.binary(max_size=8))
+        elif kind == "append":
+            content += draw(st.binary(min_size=1, max_size=40) | st.just(bytes(1000)))
+        elif kind == "overwrite":
+            junk = draw(st.binary(max_size=8))
+            content[at : at + len(junk)] = junk
+    return bytes(content)
+
+
+@st.composite
+def arrays(draw) -> np.ndarray:
+    shape = tuple(draw(st.lists(st.integers(0, 4), max_size=4)))
+    dtype = np.dtype(draw(st.sampled_from(_DTYPES)))
+    content = draw(st.binary(min_size=(n := math.prod(shape) * dtype.itemsize), max_size=n))
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+valid_idx = arrays().map(lambda x: idx_header(x) + x.tobytes())
+random_header = st.builds(
+    lambda code, shape, data: struct.pack(f">2xBB{len(shape)}I", code, len(shape), *shape) + data,
+    st.sampled_from([8, 9, 0xB, 0xC, 0xD, 0xE]),
+    st.lists(st.integers(0, 3) | st.integers(0, 2**32 - 1), max_size=6),
+    st.binary(max_size=60),
+)
+any_idx = st.binary(max_size=100) | mutated(valid_idx) | random_header
+any_gzip = (
+    any_idx.map(lambda content: gzip.compress(content, mtime=0))
+    | mutated(any_idx.map(lambda content: gzip.compress(content, mtime=0)))
+    | st.lists(any_idx, max_size=3).map(lambda parts: b"".join(map(gzip.compress, parts)))
+    | st.binary(max_size=40).map(lambda content: b"\x1f\x8b" + content)
+)
+
+
+def check_idx(path: Path, unpacked: bytes | None, packed: int) -> None:
+    """`unpacked` is None where gzip itself would refuse the file."""
+    result, peak = traced(lambda: read_idx(path))
+    content = unpacked or b""
+    assert peak <= TIMES["idx"] * max(packed, len(content)) + CONSTANT
+    if result is None:
+        return
+    assert unpacked is not None
+    wire = result.astype(result.dtype.newbyteorder(">"))
+    assert idx_header(result) + wire.tobytes() == unpacked  # every byte, and no other
+
+
+@FILES
+@given(content=any_idx)
+def test_raw_idx(place, content):
+    path = place / "x"
+    path.write_bytes(content)
+    check_idx(path, content, len(content))
+
+
+@FILES
+@given(content=any_gzip)
+def test_gzip_idx(place, content):
+    path = place / "x.gz"
+    path.write_bytes(content)
+    try:
+        unpacked = gzip.decompress(content) if content else None
+    except (OSError, EOFError, zlib.error, struct.error):
+        unpacked = None
+    check_idx(path, unpacked, len(content))
+
+
+@FILES
+@given(x=arrays(), packed=st.booleans())
+def test_valid_idx_is_never_refused(place, x, packed):
+    path = place / "valid"
+    content = idx_header(x) + x.tobytes()
+    path.write_bytes(gzip.compress(content) if packed else content)
+    read = read_idx(path)
+    assert read.astype(x.dtype).tobytes() == x.tobytes()
+    assert read.shape == x.shape
+
+
+@pytest.mark.parametrize("fill", [0, 10**7])
+def test_gzip_bombs_stay_as_small_as_what_they_declare_or_hold(place, fill):
+    header = bytes.fromhex("00000803 7fffffff 0000001c 0000001c")
+    path = place / "bomb.gz"
+    path.write_bytes(gzip.compress(header + bytes(fill)))
+    result, peak = traced(lambda: read_idx(path))
+    assert result is None
+    assert peak < TIMES["idx"] * len(header) + CONSTANT  # refused by the bound on deflate
+    path.write_bytes(gzip.compress(idx_header(np.zeros(5, np.uint8)) + bytes(10**7)))
+    result, peak = traced(lambda: read_idx(path))
+    assert result is None
+    assert peak < CONSTANT
+
+
+def test_real_content_costs_little_more_than_itself(place):
+    x = np.random.default_rng(0).integers(0, 256, (4000, 28, 28), dtype=np.uint8)
+    path = place / "large.gz"
+    path.write_bytes(gzip.compress(idx_header(x) + x.tobytes(), 1))
+    result, peak = traced(lambda: read_idx(path))
+    assert np.array_equal(result, x)
+    assert peak < 1.2 * x.nbytes + CONSTANT
+
+
+# --- npz
+
+
+@st.composite
+def npz_bytes(draw) -> bytes:
+    """An archive whose members are valid, mutated or lies; deflated or stored."""
+    buffer = io.BytesIO()
+    kind = draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+    n = draw(st.integers(0, 6))
+    with zipfile.ZipFile(buffer, "w", kind) as archive:
+        for key in draw(st.sampled_from(["xy", ["x_train", "y_train", "x_test", "y_test"]])):
+            if key.startswith("x"):
+                x = np.arange(n * 2, dtype=draw(st.sampled_from(["u1", "f4", "f8", ">i4"])))
+                x = x.reshape(n, 2)
+            else:
+                x = (
+                    np.array(draw(st.sampled_from("abc")) + "de" * n)[None]
+                    if n == 1
+                    else np.zeros(0)
+                )
+                x = draw(
+                    st.sampled_from(
+                        [np.arange(n) % 2, np.arange(n) / 3, x, np.array(list("abcdef")[:n])]
+                    )
+                )
+            member = io.BytesIO()
+            np.save(member, x)
+            content = draw(st.just(member.getvalue()) | mutated(st.just(member.getvalue())))
+            if draw(st.integers(0, 4)) == 0:  # a header that declares what is not there
+                shape = draw(st.tuples(st.integers(-1, 2**62), st.integers(0, 2**31)))
+                content = content.replace(f"{x.shape}".encode(), f"{shape}".encode())
+            archive.writestr(f"{key}.npy", content)
+    return buffer.getvalue()
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """All that `load` promises."""
+    assert len(dataset.train) >= 1
+    assert len(dataset.test) >= 1
+    for split in (dataset.train, dataset.test):
+        assert len(split.x) == len(split.y)
+        assert split.x.shape[1:] == dataset.shape
+        assert split.x.dtype in (np.uint8, np.float32, np.float64)
+        assert np.isfinite(dataset.x_scaling.apply(split.x)).all()
+        if dataset.is_classification:
+            assert split.y.dtype == np.int64
+            assert split.y.min() >= 0
+            assert split.y.max() < dataset.outputs
+        else:
+            assert split.y.shape == (len(split), dataset.outputs)
+            assert np.isfinite(dataset.y_scaling.apply(split.y)).all()
+    if dataset.is_classification:
+        assert dataset.outputs >= 2
+        assert np.bincount(dataset.train.y, minlength=dataset.outputs).min() >= 1
+        " ".join(dataset.classes).encode()  # can be printed
+
+
+@FILES
+@given(content=npz_bytes() | mutated(npz_bytes()) | st.binary(max_size=60))
+def test_npz(place, content):
+    path = place / "x.npz"
+    path.write_bytes(content)
+    result, peak = traced(lambda: load("npz", path))
+    assert peak <= TIMES["npz"] * len(content) + CONSTANT  # members here hardly shrink
+    if result is not None:
+        check_dataset(result)
+
+
+def test_npz_member_that_declares_more_than_it_holds(place):
+    path = place / "lie.npz"
+    member = io.BytesIO()
+    np.save(member, np.zeros((1000, 10)))
+    content = member.getvalue().replace(b"(1000, 10), }  ", b"(1000, 1000000)")
+    content = content.replace(b"(1000, 1000000)", b"(10000000, 10)}")
+    assert len(content) == len(member.getvalue())
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", content)
+    result, peak = traced(lambda: load("npz", path))
+    assert result is None
+    assert peak < 2 * len(content) + CONSTANT
+
+
+@pytest.mark.parametrize("labels", ["two", "all different", "text", "targets"])
+def test_large_archives_stay_within_the_bound(place, labels):
+    n = 100_000
+    x = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
+    y = {
+        "two": np.arange(n, dtype=np.int8) % 2,
+        "all different": np.arange(n, dtype=np.int32),
+        "text": (np.arange(n) % 100).astype("U2"),
+        "targets": x,
+    }[labels]
+    path = place / "large.npz"
+    np.savez(path, x=x, y=y)
+    result, peak = traced(lambda: load("npz", path))
+    assert (result is None) == (labels == "all different")
+    assert peak <= TIMES["npz"] * path.stat().st_size + CONSTANT
+
+
+# --- csv
+
+cell = (
+    st.floats(-1e3, 1e3).map(lambda value: f"{value:g}")
+    | st.sampled_from(["1", "2", "a", "b", "", "nan", "inf", "1e999", "1_0", '"', '"a,b"', " 3 "])
+    | st.text(max_size=5)
+)
+random_table = st.lists(st.lists(cell, max_size=4), max_size=8).map(
+    lambda rows: "\n".join(",".join(row) for row in rows).encode("utf-8", "surrogatepass")
+)
+
+
+@st.composite
+def valid_table(draw) -> bytes:
+    labels = st.integers(0, 9).map(str) if draw(st.booleans()) else st.sampled_from("abc")
+    n = draw(st.integers(0, 12))
+    rows = [f"{i},{i / 7:.3f},{draw(labels)}" for i in range(n)]
+    return "\n".join(["p,q,r", *rows]).encode()
+
+
+@FILES
+@given(
+    content=mutated(valid_table()) | random_table | st.binary(max_size=80),
+    task=st.sampled_from(["auto", "classification", "regression"]),
+)
+def test_csv(place, content, task):
+    path = place / "x.csv"
+    path.write_bytes(content)
+    result, peak = traced(lambda: load("csv", path, task=task))
+    assert peak <= TIMES["csv"] * len(content) + CONSTANT
+    if result is not None:
+        check_dataset(result)
+        rows = [line for line in content.splitlines() if line]
+        if b'"' not in content:  # quotes may hold line ends
+            assert len(result.train) + len(result.test) == len(rows) - 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b\n" + "1,2\n" * 50_000,
+        "a,b\n" + "".join(f"1,{i:x}x\n" for i in range(50_000)),  # as many labels as rows
+        ",".join(f"c{i}" for i in range(50_000)) + "\n",
+        "a," * 100_000 + "\n",
+        "a,b\n" + "," * 200_000 + "\n",
+        "a,b\n" + "\n" * 200_000,
+        "a,b\n1," + '"' + "\n" * 200_000,
+        "a" * 200_000,
+    ],
+)
+def test_large_tables_stay_within_the_bound(place, text):
+    path = place / "large.csv"
+    path.write_text(text)
+    result, peak = traced(lambda: load("csv", path))
+    assert peak <= TIMES["csv"] * len(text) + CONSTANT
+    if result is not None:
+        check_dataset(result)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nembp.datasets import Scaling, load
+from nembp.errors import ArchitectureError, DataError
+
+FLOWERS = "length,width,kind\n" + "".join(
+    f"{i}.5,{i * i},{'iris' if i % 2 else 'aster'}\n" for i in range(10)
+)
+HOUSES = "area,rooms,price,tax\n" + "".join(f"{i},{i % 3},{i * 2.5},{-i}\n" for i in range(10))
+
+
+@pytest.fixture
+def put(tmp_path):
+    def write(text: str | bytes, name: str = "table.csv") -> str:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+def rows(dataset):
+    x = np.concatenate([dataset.train.x, dataset.test.x])
+    y = np.concatenate(
+        [
+            dataset.train.y.reshape(len(dataset.train), -1),
+            dataset.test.y.reshape(len(dataset.test), -1),
+        ]
+    )
+    table = np.column_stack([x, y])
+    return table[np.argsort(table[:, 0])]
+
+
+def test_text_in_the_last_column_makes_classes(put):
+    dataset = load("csv", put(FLOWERS), test_fraction=0.4)
+    assert dataset.classes == ("aster", "iris")
+    assert dataset.target_names == ()
+    assert np.array_equal(rows(dataset), [[i + 0.5, i * i, i % 2] for i in range(10)])
+    assert np.bincount(dataset.test.y).tolist() == [2, 2]
+    x = dataset.train.x
+    assert dataset.x_scaling == Scaling(x.mean(axis=0), 1 / x.std(axis=0))
+
+
+def test_numbers_make_regression_targets(put):
+    path = put(HOUSES)
+    one = load("csv", path)
+    assert (one.target_names, one.features, one.outputs) == (("tax",), 3, 1)
+    two = load("csv", path, targets=["tax", "area"])
+    assert two.target_names == ("tax", "area")
+    table = [[i % 3, i * 2.5, -i, i] for i in range(10)]
+    assert np.array_equal(rows(two)[np.argsort(rows(two)[:, 3])], table)
+    assert two.y_scaling == Scaling(two.train.y.mean(axis=0), 1 / two.train.y.std(axis=0))
+    assert load("csv", path, targets="price").target_names == ("price",)
+
+
+def test_task_overrides(put):
+    text = "x,k\n" + "".join(f"{i},{10 - i % 3 * 4}\n" for i in range(9))
+    assert load("csv", put(text)).target_names == ("k",)
+    classes = load("csv", put(text), task="classification")
+    assert classes.classes == ("2", "6", "10")  # numerically
+    assert rows(classes)[:3, 1].tolist() == [2, 1, 0]
+    with pytest.raises(DataError, match="row 2, column 'kind': text 'aster'"):
+        load("csv", put(FLOWERS), task="regression")
+    with pytest.raises(ArchitectureError, match="one target column, not 'price', 'tax'"):
+        load("csv", put(HOUSES), targets=["price", "tax"], task="classification")
+
+
+def test_training_and_test_tables_of_a_folder(put, tmp_path):
+    put(FLOWERS, "train.csv")
+    put("length,width,kind\n1,2,iris\n", "test.csv")
+    dataset = load("csv", tmp_path)
+    assert (len(dataset.train), dataset.test.y.tolist()) == (10, [1])
+    assert np.array_equal(dataset.train.x[:, 1], np.arange(10.0) ** 2)  # in the file's order
+    put("length,width,kind\n1,2,rose\n", "test.csv")
+    with pytest.raises(DataError, match="class 'rose' has no training sample"):
+        load("csv", tmp_path)
+    put("width,length,kind\n1,2,iris\n", "test.csv")
+    with pytest.raises(DataError, match=r"test\.csv: columns 'width', 'length'.*expected those"):
+        load("csv", tmp_path)
+    put("length,width,kind\n", "test.csv")
+    with pytest.raises(DataError, match=r"test\.csv: no samples"):
+        load("csv", tmp_path)
+    (tmp_path / "test.csv").unlink()
+    assert len(load("csv", tmp_path).train) == 8
+    put(FLOWERS, "other.csv")
+    with pytest.raises(DataError, match=r"2 \.csv files in this folder"):
+        load("csv", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FLOWERS.replace(",", ";"),
+        FLOWERS.replace(",", "\t"),
+        FLOWERS.replace("\n", "\r\n"),
+        "\ufeff" + FLOWERS,
+        FLOWERS.replace("\n", "\n\n"),
+        FLOWERS.replace(",", " , "),
+        FLOWERS.replace("iris", '"iris"').replace("length", '"length"'),
+        FLOWERS.rstrip("\n"),
+    ],
+)
+def test_dialects(put, text):
+    dataset = load("csv", put(text))
+    assert dataset.classes == ("aster", "iris")
+    assert np.array_equal(rows(dataset), rows(load("csv", put(FLOWERS))))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty; expected a header row"),
+        ("\n\n", "empty; expected a header row"),
+        ("a,b\n", "no samples"),
+        ("a\n1\n", "one column .'a'."),
+        (",a,b\n0,1,2\n", r"column 1 has no name.*index=False"),
+        ("a,a,b\n", "two columns are called 'a'"),
+        ("1.5,2\n3,4\n", "first row holds numbers.*Add a header row"),
+        ("a,b\n1,2\n3\n", "row 3: 1 cells; expected 2"),
+        ("a,b\n1,2,3\n", "row 2: 3 cells; expected 2"),
+        ("a,b\n1,2\nred,3\n", "row 3, column 'a': text 'red'; expected a number. Encode"),
+        ("a,b\n1,2\n1_000,3\n", "row 3, column 'a': text '1_000'"),
+        ("a,b\n1,2\n\n,3\n", "row 4, column 'a': empty cell"),
+        ("a,b\n1,2\nnan,3\n", "row 3, column 'a': nan; expected a finite number"),
+        ("a,b\n1,2\n1e999,3\n", "row 3, column 'a': 1e999; expected a finite number"),
+        ("a,b\n1,2\n3,inf\n", "row 3, column 'b': inf; expected a finite number"),
+        ("a,b\n1,2\n3,\n", "row 3, column 'b': empty cell; expected a number"),
+        ("a,b\n1,2\n3,n/a\n", "row 3, column 'b': text 'n/a'; expected a number"),
+        ("a,b\n1,x\n3,\n", "row 3, column 'b': empty cell; expected a label"),
+        ("a,b\n1,x\n3,4\n", "row 3, column 'b': number '4' among text labels.*--task class"),
+        ("a,b\n1,x\n3,x\n4,x\n", r"column 'b': one class only \(x\)"),
+        ('a,b\n1,"x\n', "row 2: unexpected end of data"),
+        ('a,b\n1,"x"y\n', "row 2: ',' expected after"),
+        ("a,b\n1," + "x" * 140_000, "field larger than field limit"),
+        (b"a,b\n1,\xff\n", "not UTF-8"),
+        (b"\xff\xfea\0,\0", "not UTF-8"),
+    ],
+)
+def test_damaged_tables(put, text, message):
+    path = put(text)
+    with pytest.raises(DataError, match=message) as caught:
+        load("csv", path)
+    assert path in str(caught.value)
+
+
+def test_sum_that_overflows_is_no_wrong_cell(put):
+    with pytest.raises(DataError, match=r"value \[0, 0\] is 1e\+308; expected finite"):
+        load("csv", put("a,b,c\n1e308,1e308,2\n1,2,3\n"))
+
+
+def test_targets_that_are_not_there(put):
+    path = put(HOUSES)
+    with pytest.raises(DataError, match=r"no column 'cost'.*'area', 'rooms', 'price', 'tax'"):
+        load("csv", path, targets="cost")
+    for targets in ([], ["tax", "tax"], ["area", "rooms", "price", "tax"]):
+        with pytest.raises(ArchitectureError, match="leave at least one feature"):
+            load("csv", path, targets=targets)
+    wide = ",".join(f"c{i}" for i in range(30)) + "\n"
+    with pytest.raises(DataError, match="'c19' and 10 more"):
+        load("csv", put(wide), targets="d")
+
+
+def test_missing_table(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        load("csv", tmp_path / "t.csv")
+    with pytest.raises(DataError, match=r"0 \.csv files"):
+        load("csv", tmp_path)
