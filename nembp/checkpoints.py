@@ -1,0 +1,271 @@
+"""Model files: a trained network and what is needed to use it, in one checked .npz.
+
+A model is written whole or not at all, is read without pickle, and comes back with the very same
+bits. See :mod:`nembp.archives` for the file, :mod:`nembp.kinds` for how a new kind of activation,
+synapse or likelihood gets into it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import sys
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import nembp
+from nembp.archives import content_hash, read_archive, write_archive
+from nembp.backend import Backend, get_backend
+from nembp.datasets.scaling import Scaling
+from nembp.errors import ArchitectureError, DataError
+from nembp.kinds import decode, encode
+from nembp.likelihoods import Likelihood
+from nembp.network import Layer, Network
+from nembp.synapses import Synapse
+
+__all__ = ["Model", "content_hash", "environment", "load_model", "save_model"]
+
+FORMAT, VERSION = "nembp model", 1
+REMEDY = (
+    "Expected a model file that `nembp train` or save_model wrote; copy it again from where it "
+    "was made, or train again."
+)
+ARRAYS = ("parameters", "centroids", "x_offset", "x_factor", "y_offset", "y_factor")
+PLAIN = ("shape", "classes", "target_names", "is_image", "dataset", "settings", "environment")
+
+
+@dataclass(eq=False)
+class Model:
+    """A trained network and what is needed to use it on raw values.
+
+    Attributes
+    ----------
+    net : Network
+        Seen from its forward direction; ``net.reversed`` is the other.
+    shape : tuple of int
+        Of one input sample, (28, 28, 1) for example; its product is ``net.inputs``.
+    classes : tuple of str
+        Names, one an output; () for regression.
+    target_names : tuple of str
+        Regression targets, one an output; () for classification.
+    x_scaling, y_scaling : Scaling
+        Between raw values and the network's units.
+    centroids : ndarray of float64, shape (classes, features), or None
+        Mean of each class in the network's units.
+    is_image : bool
+        Whether `shape` is (height, width, channels).
+    dataset : str
+        Name of the data set that it was trained on.
+    settings : dict
+        The run's configuration; JSON values, whose tuples are read back as lists.
+    environment : dict
+        Where it was trained; see `environment`.
+    """
+
+    net: Network
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    target_names: tuple[str, ...]
+    x_scaling: Scaling
+    y_scaling: Scaling
+    centroids: NDArray[np.float64] | None
+    is_image: bool
+    dataset: str
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+
+
+def environment(net: Network) -> dict[str, Any]:
+    """Describe what the bits of a training depend on besides its settings.
+
+    Float products differ in their last bits between builds and between 1 and 2 BLAS threads, so
+    repeating or resuming a run bit for bit is promised only where this is the same.
+
+    Returns
+    -------
+    dict
+        JSON values: versions, ``device``, ``platform``, and ``blas`` with its ``threads``; None
+        where the BLAS is unknown.
+
+    >>> from nembp.network import dense_network
+    >>> environment(dense_network([4, 3]))["device"]
+    'cpu'
+    """
+    import threadpoolctl
+
+    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    pools.sort(key=lambda pool: "numpy" not in pool["filepath"])  # SciPy may bring its own
+    blas = None
+    if pools:
+        names = {"internal_api": "library", "num_threads": "threads"}
+        keys = ("internal_api", "version", "architecture", "num_threads")
+        blas = {names.get(key, key): pools[0].get(key) for key in keys}
+    cupy = sys.modules.get("cupy") if net.backend.name == "gpu" else None
+    return {
+        "nembp": nembp.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "cupy": None if cupy is None else cupy.__version__,
+        "platform": platform.platform(),
+        "device": net.backend.describe(),
+        "blas": blas,
+    }
+
+
+def save_model(path: str | os.PathLike[str], model: Model) -> None:
+    """Write a model, bit for bit, in place of whatever `path` held.
+
+    Parameters
+    ----------
+    path : path
+        Commonly ``model.npz``.
+    model : Model
+        On any device; in float32 or float64.
+
+    Raises
+    ------
+    ArchitectureError
+        If the network is seen from its backward direction or is complex, a layer's or synapse's
+        class is not registered (`nembp.kinds.register_kind`), or `settings` are not JSON.
+    DataError
+        If the parts of the model do not fit together or are not finite: what `load_model` would
+        refuse is not written.
+    OutputError
+        If the file cannot be written. The old file is then still there, whole.
+    """
+    net, where = model.net, os.fspath(path)
+    if net.direction != "forward":
+        raise ArchitectureError(f"{where}: not written: save the forward direction, net.reversed")
+    if net.dtype not in ("float32", "float64"):
+        raise ArchitectureError(
+            f"{where}: not written: the network is {net.dtype}; save net.to(dtype='float64')"
+        )
+    arrays = {"parameters": net.backend.to_numpy(net.parameters)}
+    if model.centroids is not None:
+        arrays["centroids"] = np.asarray(model.centroids, np.float64)
+    for axis, scaling in (("x", model.x_scaling), ("y", model.y_scaling)):
+        arrays[f"{axis}_offset"] = np.asarray(scaling.offset, np.float64)
+        arrays[f"{axis}_factor"] = np.asarray(scaling.factor, np.float64)
+    try:
+        _check(model, arrays["parameters"])
+    except DataError as error:
+        raise DataError(f"{where}: not written: {error}") from error
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "dtype": net.dtype,
+        "layers": encode(net.layers),
+        "synapses": encode(net.synapses),
+        "forward": encode(net.likelihood),
+        "backward": encode(net.reversed.likelihood),
+    }
+    write_archive(path, header | {key: getattr(model, key) for key in PLAIN}, arrays)
+
+
+def load_model(path: str | os.PathLike[str], device: str | Backend = "cpu") -> Model:
+    """Read a model that `save_model` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    device : str or Backend
+        Where its network is to live; it does not matter where it was trained.
+
+    Returns
+    -------
+    Model
+        With the parameters' very bits, and ``net.reversed`` as always.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, truncated, damaged in any bit that matters, no model, of another
+        format version, or of a kind that is not registered; one message with the remedy. No
+        more memory is used than in proportion to the file, and nothing in it can run code.
+    DeviceError
+        If the device cannot be used.
+    """
+    backend = get_backend(device)
+    header, arrays = read_archive(path, FORMAT, VERSION, ARRAYS, REMEDY)
+    try:
+        return _decode(header, arrays, backend)
+    # a kind's class may reject a header's values with any of these
+    except (ArithmeticError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        raise DataError(f"{os.fspath(path)}: {error or 'out of memory'}. {REMEDY}") from error
+
+
+def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Backend) -> Model:
+    """Build the model; DataError or ValueError, without the file's name, where that fails."""
+
+    def read(key: str, hint: Any) -> Any:
+        try:
+            return decode(hint, header.get(key))
+        except DataError as error:
+            raise DataError(f"{key}: {error}") from error
+
+    dtype = read("dtype", Literal["float32", "float64"])
+    layers = read("layers", tuple[Layer, ...])
+    synapses = read("synapses", tuple[Synapse, ...])
+    ends = read("forward", Likelihood), read("backward", Likelihood)
+    for name in ARRAYS:
+        if name != "centroids" and name not in arrays:
+            raise DataError(f"the array {name} is missing")
+        if name in arrays and arrays[name].dtype != (dtype if name == "parameters" else "float64"):
+            raise DataError(f"the array {name} is {arrays[name].dtype}")
+    flat = arrays["parameters"]
+    # before anything is allocated by the header's sizes
+    count = sum(synapse.weight_count for synapse in synapses)
+    count += sum(layer.biases for layer in (*layers[1:], *layers[:-1]))
+    if flat.shape != (count,):
+        raise DataError(f"parameters of shape {flat.shape}, but its layers have {count}")
+    net = Network(layers, synapses, *ends, device=backend, dtype=dtype)
+    net.parameters[...] = backend.asarray(flat)
+    hints = typing.get_type_hints(Model)
+    model = Model(
+        net=net,
+        x_scaling=_scaling(arrays["x_offset"], arrays["x_factor"]),
+        y_scaling=_scaling(arrays["y_offset"], arrays["y_factor"]),
+        centroids=arrays.get("centroids"),
+        **{key: read(key, hints[key]) for key in PLAIN},
+    )
+    _check(model, flat)
+    return model
+
+
+def _scaling(offset: NDArray[Any], factor: NDArray[Any]) -> Scaling:
+    """Scalars come back as floats."""
+    return Scaling(
+        offset if offset.ndim else float(offset[()]), factor if factor.ndim else float(factor[()])
+    )
+
+
+def _check(model: Model, parameters: NDArray[Any]) -> None:
+    """Raise DataError unless the parts of a model fit together and are finite."""
+    net, shape = model.net, model.shape
+    if min(shape, default=0) < 1 or len(shape) > 8 or math.prod(shape) != net.inputs:
+        raise DataError(f"samples of shape {shape} do not fit {net.inputs} inputs")
+    if model.is_image and len(shape) != 3:
+        raise DataError(f"images of shape {shape}; expected (height, width, channels)")
+    for what, names in (("classes", model.classes), ("target names", model.target_names)):
+        if names and len(names) != net.outputs:
+            raise DataError(f"{len(names)} {what} do not fit {net.outputs} outputs")
+    sides = ("x_scaling", model.x_scaling, shape), ("y_scaling", model.y_scaling, (net.outputs,))
+    for what, scaling, full in sides:
+        for value in (scaling.offset, scaling.factor):
+            if np.ndim(value) > len(full) or np.broadcast_shapes(np.shape(value), full) != full:
+                raise DataError(f"{what} of shape {np.shape(value)} does not fit {full}")
+    centroids = model.centroids
+    if centroids is not None and centroids.shape != (len(model.classes), net.inputs):
+        raise DataError(
+            f"centroids of shape {centroids.shape} do not fit {len(model.classes)} classes and "
+            f"{net.inputs} inputs"
+        )
+    for what, values in (("parameters", parameters), ("centroids", centroids)):
+        if values is not None and not np.all(np.isfinite(values)):
+            raise DataError(f"{what} hold a NaN or an infinity")

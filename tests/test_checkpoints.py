@@ -1,0 +1,429 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import tracemalloc
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nembp import kinds
+from nembp.archives import read_archive, write_archive
+from nembp.backend import Backend, CupyBackend
+from nembp.checkpoints import ARRAYS, FORMAT, VERSION, Model, environment, load_model, save_model
+from nembp.datasets import Scaling
+from nembp.errors import ArchitectureError, DataError, DeviceError, OutputError
+from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.network import Layer, Network, dense_network
+from nembp.neurons import ACTIVATIONS, LeakyReLU, Tanh
+from nembp.synapses import Dense, Transposed
+
+CLASSES = ("zero", "één", "two")
+
+
+def image_model(dtype: str = "float32", **changes: Any) -> Model:
+    """A small network whose every parameter is random, of images of 2 x 2 pixels."""
+    layers = [Layer(4), Layer(6, LeakyReLU(0.3), 2), Layer(5, Tanh()), Layer(3)]
+    synapses = [Dense(4, 6), Transposed(Dense(5, 6)), Dense(5, 3)]
+    net = Network(layers, synapses, Multinomial(0.5), Gaussian(1 / 3), dtype=dtype)
+    generator = np.random.default_rng(5)
+    net.parameters[...] = generator.normal(size=net.parameter_count)
+    net.parameters[:3] = [-0.0, np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max]
+    model = Model(
+        net=net,
+        shape=(2, 2, 1),
+        classes=CLASSES,
+        target_names=(),
+        x_scaling=Scaling(factor=1 / 255),
+        y_scaling=Scaling(),
+        centroids=generator.random((3, 4)),
+        is_image=True,
+        dataset="squares",
+        settings={"epochs": 3, "noise": {"scale": 0.1}, "sizes": [4, 6, 5, 3], "limit": None},
+        environment=environment(net),
+    )
+    return replace(model, **changes)
+
+
+def table_model(dtype: str = "float64", **changes: Any) -> Model:
+    net = dense_network([4, 8, 2], forward="gaussian", backward="bernoulli", dtype=dtype, seed=3)
+    offset = np.random.default_rng(1).normal(size=4)
+    scaling = Scaling(np.array([1e-300, -2.5]), np.array([3.0, 1e7]))
+    model = image_model(
+        net=net,
+        shape=(4,),
+        classes=(),
+        target_names=("height", "width"),
+        x_scaling=Scaling(offset, 1 / offset),
+        y_scaling=scaling,
+        centroids=None,
+        is_image=False,
+    )
+    return replace(model, **changes)
+
+
+def contents(model: Model) -> dict[str, Any]:
+    """All there is in a model, to compare bit by bit."""
+    net = model.net
+    result = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    result["net"] = (net.layers, net.synapses, net.dtype, net.backend.name, net.direction)
+    result["ends"] = (net.likelihood, net.reversed.likelihood)
+    result["parameters"] = net.backend.to_numpy(net.parameters).tobytes()
+    for key in ("x_scaling", "y_scaling"):
+        values = [np.asarray(value) for value in (result[key].offset, result[key].factor)]
+        result[key] = [(value.shape, str(value.dtype), value.tobytes()) for value in values]
+    centroids = result["centroids"]
+    if centroids is not None:
+        result["centroids"] = (centroids.shape, str(centroids.dtype), centroids.tobytes())
+    return result
+
+
+def rewritten(path, header=None, without=(), **arrays):
+    """Change a model file's header and arrays under a seal that fits, as an attacker would."""
+    old_header, old_arrays = read_archive(path, FORMAT, VERSION, ARRAYS, "")
+    new = {key: value for key, value in (old_header | (header or {})).items() if key not in without}
+    kept = {key: value for key, value in (old_arrays | arrays).items() if key not in without}
+    write_archive(path, new, kept)
+
+
+def refused(path, reason: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load_model(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert message.endswith("train again.")
+    assert reason in message
+    assert "\n" not in message
+    assert len(message) < 1000
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.npz"
+
+
+# --- round trips
+
+
+@pytest.mark.parametrize("make", [image_model, table_model])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_model_comes_back_bit_for_bit(path, make, dtype):
+    model = make(dtype)
+    save_model(path, model)
+    back = load_model(path)
+    assert contents(back) == contents(model)
+    assert os.listdir(path.parent) == ["model.npz"]
+    save_model(path.with_name("again.npz"), back)
+    assert path.with_name("again.npz").read_bytes() == path.read_bytes()
+
+
+@given(
+    st.lists(st.integers(1, 5), min_size=2, max_size=4),
+    st.sampled_from(sorted(ACTIVATIONS)),
+    st.sampled_from(list(product([Multinomial, Gaussian, Bernoulli], repeat=2))),
+    st.floats(0.0, 1e300, exclude_min=True),
+    st.sampled_from(["float32", "float64"]),
+    st.integers(0, 2**32),
+)
+def test_any_network_comes_back(tmp_path_factory, sizes, activation, ends, weight, dtype, seed):
+    forward, backward = (end(weight) for end in ends)
+    net = dense_network(
+        sizes, activation=activation, forward=forward, backward=backward, dtype=dtype, seed=seed
+    )
+    model = table_model(
+        net=net,
+        shape=(sizes[0],),
+        target_names=(),
+        x_scaling=Scaling(),
+        y_scaling=Scaling(2.0, 0.1),
+    )
+    path = tmp_path_factory.mktemp("models") / "model.npz"
+    save_model(path, model)
+    assert contents(load_model(path)) == contents(model)
+
+
+def test_loaded_network_works_in_both_directions_over_one_memory(path):
+    model = image_model("float64", net=dense_network([4, 5, 3], dtype="float64", seed=1))
+    save_model(path, model)
+    net = load_model(path).net
+    x, y = np.random.default_rng(0).random((5, 4)), np.eye(3)
+    assert net.reversed.reversed is net
+    assert np.array_equal(net.predict(x), model.net.predict(x))
+    assert np.array_equal(net.reversed.predict(y), model.net.reversed.predict(y))
+    net.parameters[...] = 0.0
+    assert not net.weights[0].any()
+    assert not net.reversed.weights[-1].any()
+    assert np.array_equal(net.reversed.predict(y), np.zeros((3, 4)))
+
+
+def test_model_is_saved_and_loaded_where_there_is_a_gpu(path):
+    try:
+        device = CupyBackend()
+    except DeviceError:
+        pytest.skip("no GPU")
+    model = image_model()
+    save_model(path, model)
+    on_gpu = load_model(path, device="gpu")
+    assert on_gpu.net.backend.name == "gpu"
+    assert device.to_numpy(on_gpu.net.parameters).tobytes() == model.net.parameters.tobytes()
+    save_model(path.with_name("gpu.npz"), on_gpu)
+    assert path.with_name("gpu.npz").read_bytes() == path.read_bytes()
+
+
+def test_model_is_loaded_onto_any_backend(path):
+    strict = pytest.importorskip("array_api_strict")
+    backend = Backend(strict, strict.Device("device1"))
+    model = image_model()
+    save_model(path, model)
+    loaded = load_model(path, device=backend)
+    assert loaded.net.backend is backend
+    on_host = loaded.net.parameters.to_device(strict.Device("CPU_DEVICE"))
+    assert np.asarray(on_host).tobytes() == model.net.parameters.tobytes()
+
+
+def test_unusable_device_is_a_device_error(path, monkeypatch):
+    save_model(path, image_model())
+    monkeypatch.setitem(sys.modules, "cupy", None)  # import cupy fails
+    with pytest.raises(DeviceError, match="CuPy"):
+        load_model(path, device="gpu")
+
+
+# --- what is not written
+
+
+def test_failed_write_keeps_the_old_model(path, monkeypatch):
+    save_model(path, image_model())
+    old = path.read_bytes()
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OutputError, match=r"model\.npz: cannot be written \(No space left"):
+        save_model(path, table_model())
+    assert path.read_bytes() == old
+    assert os.listdir(path.parent) == ["model.npz"]
+
+
+def test_unwritable_place_is_named(path):
+    path.write_bytes(b"")
+    with pytest.raises(OutputError, match=r"model\.npz/below: cannot be written .* Choose another"):
+        save_model(path / "below", image_model())
+
+
+def poisoned() -> Network:
+    net = image_model().net
+    net.parameters[7] = np.nan
+    return net
+
+
+UNFIT = {
+    "parameters hold a NaN": lambda: image_model(net=poisoned()),
+    "centroids hold a NaN": lambda: image_model(centroids=np.full((3, 4), np.inf)),
+    "samples of shape (2, 2, 2) do not fit 4 inputs": lambda: image_model(shape=(2, 2, 2)),
+    "samples of shape (-2, -2, 1) do not fit": lambda: image_model(shape=(-2, -2, 1)),
+    "samples of shape () do not fit": lambda: image_model(shape=()),
+    "images of shape (4,)": lambda: image_model(shape=(4,)),
+    "2 classes do not fit 3 outputs": lambda: image_model(classes=("a", "b"), centroids=None),
+    "1 target names do not fit 2 outputs": lambda: table_model(target_names=("a",)),
+    "centroids of shape (4, 3)": lambda: image_model(centroids=np.zeros((4, 3))),
+    "x_scaling of shape (3,) does not fit (2, 2, 1)": lambda: image_model(
+        x_scaling=Scaling(np.zeros(3))
+    ),
+    "y_scaling of shape (2, 2) does not fit (2,)": lambda: table_model(
+        y_scaling=Scaling(factor=np.ones((2, 2)))
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", UNFIT)
+def test_what_would_not_load_is_neither_written_nor_loaded(path, reason, monkeypatch):
+    with pytest.raises(DataError) as caught:
+        save_model(path, UNFIT[reason]())
+    assert str(caught.value).startswith(f"{path}: not written: ")
+    assert reason in str(caught.value)
+    assert not path.exists()
+    with monkeypatch.context() as patch:  # the same content under a seal that fits
+        patch.setattr("nembp.checkpoints._check", lambda *_: None)
+        save_model(path, UNFIT[reason]())
+    refused(path, reason)
+
+
+def test_networks_that_no_file_holds_are_refused(path):
+    net = image_model().net
+    with pytest.raises(ArchitectureError, match="forward direction"):
+        save_model(path, image_model(net=net.reversed))
+    with pytest.raises(ArchitectureError, match="complex128"):
+        save_model(path, image_model(net=net.to(dtype="complex128")))
+    with pytest.raises(ArchitectureError, match="its header is not JSON"):
+        save_model(path, image_model(settings={"rate": float("nan")}))
+    assert not path.exists()
+
+
+# --- kinds
+
+
+@dataclass(frozen=True)
+class Masked(Dense):
+    """A synapse of the user's own."""
+
+    every: int = 2
+
+
+def test_new_kind_only_registers_itself(path, monkeypatch):
+    net = Network([Layer(4), Layer(3)], [Masked(4, 3, every=5)], Multinomial(), Gaussian())
+    model = image_model(net=net)
+    with pytest.raises(ArchitectureError, match=r'register_kind\("synapse", name, Masked\)'):
+        save_model(path, model)
+    monkeypatch.setitem(kinds._KINDS, "synapse", dict(kinds.SYNAPSES))
+    kinds.register_kind("synapse", "masked", Masked)
+    save_model(path, model)
+    assert load_model(path).net.synapses == (Masked(4, 3, every=5),)
+    kinds._KINDS["synapse"].pop("masked")
+    refused(path, "synapses: synapse of unknown kind 'masked'; expected one of dense, transposed;")
+    refused(path, "import the module that registers it (nembp.kinds.register_kind)")
+
+
+# --- what is not loaded
+
+
+def test_wrong_files_are_refused(path):
+    refused(path, "no such file")
+    path.mkdir()
+    refused(path, "is a folder")
+    path.rmdir()
+    path.write_text("a,b\n1,2\n")
+    refused(path, "not an .npz archive")
+    np.savez(path, x=np.zeros((3, 4)), y=np.zeros(3))
+    refused(path, "an .npz archive, but not a nembp model")
+
+
+def test_every_truncation_is_detected(path):
+    save_model(path, image_model())
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 13):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"model\.npz: "):
+            load_model(path)
+
+
+def test_every_single_bit_flip_is_detected_or_harmless(path):
+    """1200 flips spread over the file, all bits of a byte alike; a full run found none either."""
+    save_model(path, image_model())
+    whole = path.read_bytes()
+    reference = contents(load_model(path))
+    detected = 0
+    for number, bit in enumerate(np.linspace(0, 8 * len(whole) - 1, 1200, dtype=int).tolist()):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << number % 8
+        path.write_bytes(damaged)
+        try:
+            model = load_model(path)
+        except DataError:
+            detected += 1
+        else:
+            assert contents(model) == reference
+    assert detected > 900  # most bytes matter
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"header": {"version": 2}}, "has format version 2; this nembp reads version 1"),
+        ({"header": {"version": "1"}}, "has format version '1'"),
+        ({"header": {"format": "nembp optimizer"}}, "not a nembp model"),
+        ({"header": {"dtype": "float16"}}, "dtype: 'float16' where Literal was expected"),
+        ({"header": {"dtype": "float64"}}, "the array parameters is float32"),
+        ({"header": {"layers": None}}, "layers: None where tuple was expected"),
+        ({"header": {"layers": []}}, "parameters of shape (90,), but its layers have"),
+        ({"header": {"forward": {"kind": "poisson"}}}, "forward: likelihood of unknown kind"),
+        ({"header": {"backward": {"kind": "gaussian", "variance": 0.0}}}, "positive, finite"),
+        ({"header": {"shape": [4.0]}}, "shape: 4.0 where int was expected"),
+        ({"header": {"shape": [2] * 100}}, "do not fit 4 inputs"),
+        ({"header": {"classes": "012"}}, "classes: '012' where tuple was expected"),
+        ({"header": {"is_image": 1}}, "is_image: 1 where bool was expected"),
+        ({"header": {"settings": []}}, "settings: [] where dict was expected"),
+        ({"without": ["environment"]}, "environment: None where dict was expected"),
+        ({"without": ["x_factor"]}, "the array x_factor is missing"),
+        ({"parameters": np.zeros(89, np.float32)}, "parameters of shape (89,), but its layers"),
+        ({"parameters": np.zeros((90, 1), np.float32)}, "parameters of shape (90, 1), but"),
+        ({"parameters": np.zeros(90, np.float64)}, "the array parameters is float64"),
+        ({"parameters": np.full(90, -np.inf, np.float32)}, "parameters hold a NaN"),
+        ({"centroids": np.zeros((3, 4), np.int64)}, "the array centroids is int64"),
+        ({"x_factor": np.zeros(())}, "factors must not be zero"),
+        ({"y_offset": np.full(3, np.nan)}, "finite offsets and factors"),
+        ({"x_offset": np.zeros((1,) * 20)}, "x_scaling of shape"),
+    ],
+)
+def test_contents_that_do_not_fit_are_refused(path, change, reason):
+    save_model(path, image_model())
+    assert load_model(path).net.parameters.shape == (90,)
+    rewritten(path, **change)
+    refused(path, reason)
+
+
+def dense(*sizes: int) -> dict[str, Any]:
+    """Header of layers and synapses of these sizes."""
+    return {
+        "layers": [{"size": size, "activation": None, "bias_size": 1} for size in sizes],
+        "synapses": [
+            {"kind": "dense", "inputs": inputs, "outputs": outputs}
+            for inputs, outputs in pairwise(sizes)
+        ],
+    }
+
+
+def nested(depth: int) -> Any:
+    synapse: dict[str, Any] = {"kind": "dense", "inputs": 4, "outputs": 3}
+    for _ in range(depth):
+        synapse = {"kind": "transposed", "synapse": synapse}
+    return {"synapses": [synapse]}
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (dense(10**12, 10**12), "but its layers have 1000000000000000000000002"),
+        (dense(10**4000, 10**4000), "integer string conversion"),
+        (dense(4, 10**9, 3), "but its layers have 7000000004"),
+        (dense(-4, 22, 3), "at least 1 neuron"),
+        (nested(600), "recursion"),
+    ],
+)
+def test_hostile_headers_are_refused_without_their_memory(path, header, reason):
+    save_model(path, image_model())
+    rewritten(path, header)
+    tracemalloc.start()
+    try:
+        refused(path, reason)
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
+
+
+# --- environment
+
+
+def test_environment_says_what_the_bits_depend_on():
+    found = environment(dense_network([4, 3]))
+    assert set(found) == {"nembp", "python", "numpy", "cupy", "platform", "device", "blas"}
+    assert found["numpy"] == np.__version__
+    assert found["device"] == "cpu"
+    assert json.loads(json.dumps(found)) == found
+    import threadpoolctl
+
+    if found["blas"] is not None:
+        with threadpoolctl.threadpool_limits(1, user_api="blas"):
+            assert environment(dense_network([4, 3]))["blas"] == found["blas"] | {"threads": 1}
+
+
+def test_environment_without_a_known_blas(monkeypatch):
+    monkeypatch.setattr("threadpoolctl.threadpool_info", list)
+    assert environment(dense_network([4, 3]))["blas"] is None
