@@ -181,6 +181,11 @@ class NoiseSource:
         self._zero_sum = self.noise.update == "zero-sum" and isinstance(
             self.likelihood, Multinomial
         )
+        if self._zero_sum and self._component and self.noise.kind != "blind":
+            raise ArchitectureError(
+                "zero-sum noise on a softmax target cannot be screened by component: dropping "
+                "neurons undoes the sum of zero; use screening 'vector', or another update"
+            )
         self._mean: Array = b.empty(shape, self.dtype) if self.noise.kind == "drift" else None
 
     def __call__(self, o: Readout, t: Array, std: float) -> Array:

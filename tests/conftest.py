@@ -1,0 +1,21 @@
+"""Settings of the whole suite.
+
+Hypothesis draws the same examples in every run, so that a red run can be repeated. To search
+further: ``pytest --hypothesis-profile=search``, which draws anew and twenty times as much.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported: matrices are tiny
+
+from hypothesis import HealthCheck, settings
+
+_common = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+settings.register_profile("repeatable", max_examples=20, derandomize=True, database=None, **_common)
+settings.register_profile("search", max_examples=400, print_blob=True, **_common)
+settings.load_profile("repeatable")
