@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -277,21 +278,24 @@ class Network:
         """Return an independent copy, its views rebuilt."""
         return self.to()
 
+    def __copy__(self) -> Network:
+        return self.to()
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         copied = self.to()
         memo[id(self)], memo[id(self.reversed)] = copied, copied.reversed
         return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
-        primary = self if self.direction == "forward" else self.reversed
+        if self.direction == "backward":  # through the forward one, so that a pair stays a pair
+            return attrgetter("reversed"), (self.reversed,)
         state = (
-            primary.layers,
-            primary.synapses,
-            primary.likelihood,
-            primary.reversed.likelihood,
+            self.layers,
+            self.synapses,
+            self.likelihood,
+            self.reversed.likelihood,
             self.dtype,
             self.backend.to_numpy(self.parameters),
-            self.direction,
         )
         return _rebuild, state
 
@@ -303,12 +307,11 @@ def _rebuild(
     backward: Likelihood,
     dtype: str,
     flat: np.ndarray[Any, Any],
-    direction: str,
 ) -> Network:
     """Unpickle on the CPU, whatever device the network was on."""
     net = Network(layers, synapses, forward, backward, dtype=dtype)
     net.parameters[...] = flat
-    return net if direction == "forward" else net.reversed
+    return net
 
 
 def _reversed_view(net: Network, backward: Likelihood) -> Network:
