@@ -57,6 +57,18 @@ def test_reflection_accepts_every_draw_of_a_half_space(name, kind, data):
     assert_near(n, expected, 1e-12, "reflected noise", scale=noise.std)
 
 
+@pytest.mark.parametrize("rejected", ["reflect", "zero"])
+@pytest.mark.parametrize("kind", ["nem", "anti"])
+def test_a_gain_of_zero_is_kept(kind, rejected):
+    z, t = np.zeros((50, 1)), np.ones((50, 1))
+    for likelihood in (Multinomial(), Bernoulli()):  # one class; z = 0: every gain is 0
+        noise = Noise(kind, rejected=rejected)
+        n = laws.source(noise, likelihood, 50, 1, np.random.default_rng(0))
+        offered = laws.draws(noise, likelihood, t, 0.1, np.random.default_rng(0))
+        assert np.array_equal(np.abs(n(likelihood.at(z), t, 0.1)), np.abs(offered))
+        assert (n.accepted[0, 0], n.gain[0, 0]) == (1.0, 0.0)
+
+
 @each_likelihood
 @pytest.mark.parametrize("kind", ["nem", "anti"])
 @given(data=st.data())

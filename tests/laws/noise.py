@@ -107,6 +107,18 @@ def noise_on(
     return np.mean(kept, axis=0)
 
 
+def is_tied(net: Network, x: np.ndarray, t: np.ndarray, noise: Noise, seed: int) -> bool:
+    """Whether some draw's gain is zero but for rounding, so that either sign of it may be kept.
+
+    As when all outputs are equal, or there is just one class.
+    """
+    _, z = textbook.signals(net, net.parameters, x, textbook.ACTIVATIONS)
+    offered = draws(noise, net.likelihood, t, noise.std, np.random.default_rng(seed))
+    gain = gains(noise, net.likelihood, z, t, offered)
+    rounding = 1e-12 * net.likelihood.scale * noise.std * (1.0 + np.max(np.abs(z)))
+    return bool(np.any(np.abs(gain) < rounding))
+
+
 def replay(net: Network, x: np.ndarray, t: np.ndarray, noise: Noise, direction: str) -> np.ndarray:
     """Draw a direction's noise a second time from its stream, in a first step."""
     from laws.joint import SEED
