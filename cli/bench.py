@@ -1,0 +1,143 @@
+"""`nembp bench`: the time of a bidirectional step, beside its peers."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nembp.benchmarks import SUITES, get_suite
+from nembp.errors import ArchitectureError
+
+if TYPE_CHECKING:
+    from nembp.benchmarks import SuiteModule
+
+
+def _entries(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[str, ...] | None:
+    """Split a list with commas (from TOML it comes as a list)."""
+    if value is None:
+        return None
+    entries = value.split(",") if isinstance(value, str) else [str(entry) for entry in value]
+    stripped = tuple(entry.strip() for entry in entries)
+    if not all(stripped):
+        raise click.BadParameter("an entry is empty; expected entries separated by commas")
+    return stripped
+
+
+def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int, ...] | None:
+    """Split a list of positive whole numbers; a bad entry is named."""
+    entries = _entries(ctx, param, value)
+    for entry in entries or ():
+        if not (entry.isdecimal() and int(entry) > 0):
+            raise click.BadParameter(f"{entry!r} is no whole number of at least 1")
+    return None if entries is None else tuple(int(entry) for entry in entries)
+
+
+@click.command(
+    name="bench",
+    epilog="Exit codes: 0 done, 2 bad option, 4 no usable GPU, 6 the file of --out cannot be "
+    "written. Close other programs first: whatever else runs distorts the timings.",
+)
+@click.option(
+    "--suite",
+    type=click.Choice(list(SUITES)),
+    default="dense",
+    show_default=True,
+    help=" ".join(f"{name}: {suite.summary}." for name, suite in SUITES.items()),
+)
+@click.option(
+    "--networks",
+    type=click.UNPROCESSED,
+    callback=_entries,
+    metavar="SIZES,...",
+    help="Layer sizes, as in 784-256-128-10,784-512-512-10.  [default: the suite's]",
+)
+@click.option(
+    "--batches",
+    type=click.UNPROCESSED,
+    callback=_counts,
+    metavar="ROWS,...",
+    help="Batch sizes.  [default: the suite's]",
+)
+@click.option(
+    "--threads",
+    type=click.UNPROCESSED,
+    callback=_counts,
+    metavar="N,...",
+    help="Threads of BLAS and of PyTorch alike.  [default: 1,2]",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    help="Interleaved rounds of every line.  [default: as many as the time allows, 3 to 25]",
+)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="[default: float32]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="[default: auto]")
+@click.option("--quick", is_flag=True, help="One network, two batches, no memory run: seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object in place of a table.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also save the JSON, with machine, versions, BLAS and date, to this file.",
+)
+def bench(
+    suite: str,
+    networks: tuple[str, ...] | None,
+    batches: tuple[int, ...] | None,
+    threads: tuple[int, ...] | None,
+    repeats: int | None,
+    dtype: str | None,
+    device: str | None,
+    quick: bool,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Time a bidirectional training step beside its peers.
+
+    A step is the gradient and Adam's update, on a batch already in memory. nembp's bidirectional
+    and one-direction steps run interleaved with the same steps in PyTorch (eager, fused Adam;
+    where it is installed), scikit-learn's MLPClassifier.partial_fit, and the floor: the bare
+    matrix products and memory traffic. Reported are medians, ratios, and the peak memory of a
+    training run of MNIST's size.
+    """
+    from nembp.benchmarks.report import render
+    from nembp.benchmarks.runner import run
+    from nembp.files import replacing
+
+    module = get_suite(suite)
+    _check_networks(module, networks or ())
+    given = {
+        "networks": networks,
+        "batches": batches,
+        "threads": threads,
+        "repeats": repeats,
+        "dtype": dtype,
+        "device": device,
+    }
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    settings = replace(module.QUICK if quick else module.DEFAULTS, **chosen)
+    report: dict[str, Any] = {}
+    try:
+        with ExitStack() as stack:
+            file = stack.enter_context(replacing(out)) if out else None  # fails now, if at all
+            report = run(suite, settings, progress=lambda line: click.echo(line, err=True))
+            if file is not None:
+                file.write(f"{json.dumps(report, indent=2)}\n".encode())
+    finally:  # a disk that has filled up meanwhile does not take the timings with it
+        if report:
+            table = None if as_json else render(report, module.table(report["results"]))
+            click.echo(table or json.dumps(report))
+    if out:
+        click.echo(f"saved {out}", err=True)
+
+
+def _check_networks(module: SuiteModule, networks: tuple[str, ...]) -> None:
+    for network in networks:
+        try:
+            module.check_network(network)
+        except ArchitectureError as error:
+            raise click.BadParameter(str(error), param_hint="'--networks'") from error

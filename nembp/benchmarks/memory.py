@@ -1,0 +1,118 @@
+"""Peak memory of a training run of MNIST's size, in a process of its own.
+
+The process draws 60,000 + 10,000 uint8 images of 784 pixels, trains 784-512-256-10 in both
+directions for one epoch as :class:`~nembp.training.Trainer` does it, scores both splits, and
+prints what it used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+__all__ = ["peak_memory", "resident_peak"]
+
+IMAGES, TEST_IMAGES, SIZES, BATCH = 60_000, 10_000, (784, 512, 256, 10), 128
+TIME_LIMIT = 300.0  # seconds
+
+
+def peak_memory(*, threads: int, dtype: str, device: str, images: int = IMAGES) -> dict[str, Any]:
+    """Train in a child process and return its peak resident memory.
+
+    Returns
+    -------
+    dict
+        ``bytes`` (the peak), ``start_bytes`` (after the imports and before the data),
+        ``seconds`` and the description of the run; only ``failed``, the reason, if the child
+        failed, since that is no reason to lose the timings.
+    """
+    package_root = Path(__file__).resolve().parents[2]
+    path = os.pathsep.join([str(package_root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    request = {"threads": threads, "dtype": dtype, "device": device, "images": images}
+    command = [sys.executable, "-m", "nembp.benchmarks.memory", json.dumps(request)]
+    try:
+        child = subprocess.run(
+            command,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=TIME_LIMIT,
+        )
+    except subprocess.CalledProcessError as error:
+        return {"failed": (error.stderr.strip().splitlines() or [str(error)])[-1]}
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"failed": str(error)}
+    result: dict[str, Any] = json.loads(child.stdout)
+    return result
+
+
+def resident_peak() -> int:
+    """Return the peak resident memory of this process in bytes.
+
+    Linux's VmHWM: getrusage's ru_maxrss of a child starts at its parent's.
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def train(*, threads: int, dtype: str, device: str, images: int) -> dict[str, Any]:
+    """Train in this process and return what :func:`peak_memory` reports."""
+    import numpy as np
+
+    from nembp.backend import get_backend, stream
+    from nembp.batches import BatchReader
+    from nembp.benchmarks.environment import threads_limited
+    from nembp.datasets import Scaling, Split
+    from nembp.likelihoods import Gaussian
+    from nembp.metrics import evaluate
+    from nembp.network import dense_network
+    from nembp.training import Trainer
+
+    backend, draw = get_backend(device), stream(0, "benchmark/memory")
+    start_bytes, start = resident_peak(), time.perf_counter()
+    inputs, classes = SIZES[0], SIZES[-1]
+
+    def reader(rows: int) -> BatchReader:
+        x = draw.integers(0, 256, (rows, inputs), dtype=np.uint8)
+        split = Split(x, draw.integers(0, classes, rows))
+        return BatchReader(split, Scaling(factor=1 / 255), Scaling(), classes, backend, dtype)
+
+    training, test = reader(images), reader(max(1, images * TEST_IMAGES // IMAGES))
+    net = dense_network(SIZES, backward=Gaussian(variance=10.0), device=backend, dtype=dtype)
+    with threads_limited(threads):
+        trainer = Trainer(net, training, epochs=1, batch_size=BATCH)
+        trainer.run()
+        for split in (training, test):
+            evaluate(net, split)
+    return {
+        "bytes": resident_peak(),
+        "start_bytes": start_bytes,
+        "seconds": time.perf_counter() - start,
+        "network": "-".join(map(str, SIZES)),
+        "images": images,
+        "image_bytes": images * inputs,
+        "batch": trainer.batch_size,
+        "steps": trainer.iteration,
+        "threads": threads,
+        "dtype": dtype,
+        "device": backend.describe(),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(train(**json.loads(sys.argv[1]))))
