@@ -1,0 +1,183 @@
+"""The layout of `nembp.pictures.backward_picture`: rows of samples, a column or strip a class."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+
+__all__ = ["compare_images", "compare_strips"]
+
+WIDTH, MARGIN = 1020, 20
+INK, MUTED, EDGE, PAPER = "#202428", "#697077", "#c1c7cd", "#ffffff"
+NAME_SIZE, LABEL_SIZE = 18, 15
+LEGEND, LOWEST, HIGHEST = 96, "lowest", "highest of each feature"
+# blue, white and red of equal lightness at both ends; seen with any colour vision
+COLOURS = np.array(
+    [(33, 75, 135), (84, 147, 196), (172, 209, 231), (247, 247, 247), (246, 191, 160),
+     (219, 115, 86), (160, 32, 48)], dtype=np.float64
+)  # fmt: skip
+
+
+def compare_images(rows: Mapping[str, NDArray[np.uint8]], names: Sequence[str]) -> Image:
+    """Draw a column a class, its name above and one enlarged image of each row below.
+
+    Parameters
+    ----------
+    rows : mapping of str to ndarray of uint8, shape (classes, height, width, channels)
+        What the row is called, and its images.
+    names : sequence of str
+        Of the classes.
+    """
+    from PIL import Image
+
+    height, width = next(iter(rows.values())).shape[1:3]
+    gap, block_gap, head = 6, 24, NAME_SIZE + 10
+    left = MARGIN + max(_text_width(label, LABEL_SIZE) for label in rows) + 12
+    room = WIDTH - left - MARGIN
+    # columns wide enough for names of a usual length
+    wanted = min(120, max(_text_width(name, NAME_SIZE) for name in names) + 4)
+    lines = math.ceil(len(names) / max(1, (room + gap) // (max(width, 64, wanted) + gap)))
+    columns = math.ceil(len(names) / lines)
+    scale = min((room + gap) // columns - gap, 168 * width // max(height, width)) // width
+    scale = max(1, scale)
+    across, down = width * scale + gap, height * scale + gap
+    block = head + len(rows) * down - gap
+    size = (
+        left + columns * across - gap + MARGIN,
+        2 * MARGIN + lines * (block + block_gap) - block_gap,
+    )
+    sheet, draw = _paper(size)
+    for k, name in enumerate(names):
+        x = left + k % columns * across
+        top = MARGIN - 2 + k // columns * (block + block_gap)
+        _text(draw, (x + width * scale // 2, top), name, "ma", NAME_SIZE, across - 2)
+        for r, (label, images) in enumerate(rows.items()):
+            y = top + head + r * down
+            if k % columns == 0:
+                at = (left - 12, y + height * scale // 2)
+                _text(draw, at, label, "rm", LABEL_SIZE, colour=MUTED)
+            tile = Image.fromarray(images[k, ..., 0] if images.shape[3] == 1 else images[k])
+            box = (x - 1, y - 1, x + width * scale, y + height * scale)
+            draw.rectangle(box, outline=EDGE)
+            sheet.paste(
+                tile.resize((width * scale, height * scale), Image.Resampling.NEAREST), (x, y)
+            )
+    return sheet
+
+
+def compare_strips(rows: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Image:
+    """Draw a strip of coloured cells, one a feature, for each row of each class.
+
+    Parameters
+    ----------
+    rows : mapping of str to ndarray, shape (classes, features)
+        What the strip is called, and its values.
+    names : sequence of str
+        Of the classes.
+    """
+    from PIL import Image
+
+    strip, gap, block_gap = 26, 2, 18
+    features = next(iter(rows.values())).shape[1]
+    name_width = min(220, max(_text_width(name, NAME_SIZE) for name in names))
+    left = MARGIN + name_width + 24 + max(_text_width(label, LABEL_SIZE) for label in rows) + 12
+    room = WIDTH - left - MARGIN
+    cell = min(56, room // features)
+    width = cell * features if cell else room
+    block = len(rows) * (strip + gap) - gap
+    legend = MARGIN + len(names) * (block + block_gap)
+    across = max(width, _text_width(LOWEST + HIGHEST, LABEL_SIZE) + LEGEND + 20)
+    sheet, draw = _paper((left + across + MARGIN, legend + 14 + LABEL_SIZE + MARGIN))
+    for k, name in enumerate(names):
+        top = MARGIN + k * (block + block_gap)
+        _text(draw, (MARGIN, top + block // 2), name, "lm", NAME_SIZE, name_width)
+        for r, (label, levels) in enumerate(zip(rows, _levels(list(rows.values())), strict=True)):
+            y = top + r * (strip + gap)
+            _text(draw, (left - 12, y + strip // 2), label, "rm", LABEL_SIZE, colour=MUTED)
+            line = Image.fromarray(_colours(levels[k])[np.newaxis])
+            # more features than pixels are averaged
+            how = Image.Resampling.NEAREST if cell else Image.Resampling.BOX
+            sheet.paste(line.resize((width, strip), how), (left, y))
+            if cell >= 12:
+                for edge in range(left + cell, left + width, cell):
+                    draw.line((edge - 1, y, edge - 1, y + strip - 1), fill=PAPER)
+    _draw_legend(sheet, draw, left, legend + 4)
+    return sheet
+
+
+def _draw_legend(sheet: Image, draw: ImageDraw, left: int, top: int) -> None:
+    from PIL import Image
+
+    middle = top + LABEL_SIZE // 2
+    start = left + _text_width(LOWEST, LABEL_SIZE) + 8
+    bar = Image.fromarray(_colours(np.linspace(0.0, 1.0, LEGEND))[np.newaxis])
+    sheet.paste(bar.resize((LEGEND, 12)), (start, middle - 6))
+    for x, text in ((left, LOWEST), (start + LEGEND + 8, HIGHEST)):
+        _text(draw, (x, middle), text, "lm", LABEL_SIZE, colour=MUTED)
+
+
+def _levels(values: list[NDArray[Any]]) -> NDArray[np.float64]:
+    """Scale each feature to [0, 1] over all rows and classes; a constant one is in the middle."""
+    stack = np.stack([np.asarray(value, np.float64) for value in values])
+    low, high = stack.min((0, 1)), stack.max((0, 1))
+    # halves, since the range of huge values may not be finite
+    span = high / 2 - low / 2
+    level = np.divide(stack / 2 - low / 2, span, out=np.full(stack.shape, 0.5), where=span > 0)
+    return np.asarray(np.clip(level, 0.0, 1.0))
+
+
+def _colours(levels: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return the RGB of levels in [0, 1], shape (n, 3)."""
+    at = np.linspace(0.0, 1.0, len(COLOURS))
+    channels = [np.interp(levels, at, COLOURS[:, channel]) for channel in range(3)]
+    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def _paper(size: tuple[int, int]) -> tuple[Image, ImageDraw]:
+    from PIL import Image, ImageDraw
+
+    sheet = Image.new("RGB", size, PAPER)
+    return sheet, ImageDraw.Draw(sheet)
+
+
+@functools.cache
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
+
+
+def _text_width(text: str, size: int) -> int:
+    return math.ceil(float(_font(size).getlength(_one_line(text))))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _text(
+    draw: ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    anchor: str,
+    size: int,
+    room: int | None = None,
+    *,
+    colour: str = INK,
+) -> None:
+    """Write one line of text, cut to `room` pixels."""
+    font, text = _font(size), _one_line(text)
+    whole = text
+    while room is not None and text and font.getlength(text) > room:
+        whole = whole[:-1]
+        text = whole.rstrip() + "…" if whole else ""
+    draw.text(at, text, fill=colour, font=font, anchor=anchor)
