@@ -181,6 +181,7 @@ def test_mirror_that_misbehaves(mirror, tmp_path, case):
         fetch_mnist(tmp_path, mirror.url)
     assert str(tmp_path / LAST) in str(caught.value)
     assert mirror.url in str(caught.value)
+    assert ".part" not in str(caught.value)  # the temporary file is no one's concern
     assert "--mirror URL or NEMBP_MNIST_MIRROR" in str(caught.value)
     assert names_in(tmp_path) == sorted(FILES)  # no temporary file is left
     assert (tmp_path / LAST).read_bytes() == b"damaged"

@@ -1,4 +1,4 @@
-"""Reading and writing files with errors a user can act on, and memory bounded by content."""
+"""Reading files with errors a user can act on, and memory bounded by content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from nembp.errors import DataError, OutputError
+from nembp.errors import DataError
 
 PIECE = 1 << 18  # bytes handled at a time
 GZIP_MAGIC = b"\x1f\x8b"
@@ -28,33 +28,6 @@ def reading(path: Path, remedy: str = "Check the path.") -> Iterator[BinaryIO]:
         raise DataError(f"{path}: is a folder; expected a file. {remedy}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}). {remedy}") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write to a temporary file beside `path` that takes its place only when all went well.
-
-    Raises
-    ------
-    OutputError
-        If the folder cannot be written; nothing is left behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); expected a writable folder "
-            "with free space. Choose another path."
-        ) from error
 
 
 def inflate(file: BinaryIO, path: Path) -> Iterator[bytes]:

@@ -17,8 +17,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nembp.datasets.files import DEFLATE_RATIO, GZIP_MAGIC, inflate, reading, replacing
+from nembp.datasets.files import DEFLATE_RATIO, GZIP_MAGIC, inflate, reading
 from nembp.errors import ArchitectureError, DataError
+from nembp.files import write_atomically
 
 TYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
@@ -195,5 +196,4 @@ def write_idx(path: str | os.PathLike[str], x: NDArray[Any]) -> None:
     content = idx_header(x) + np.ascontiguousarray(x, x.dtype.newbyteorder(">")).tobytes()
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
-    with replacing(path) as file:
-        file.write(content)
+    write_atomically(path, content)

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from nembp.datasets.assemble import assemble
 from nembp.datasets.dataset import Dataset, Request
-from nembp.datasets.files import PIECE, replacing
+from nembp.datasets.files import PIECE
 from nembp.datasets.idx import idx_header, read_idx
 from nembp.datasets.idx_folder import NAMES, find, find_four, read_four
 from nembp.errors import ArchitectureError, DataError, NembpError, OutputError
+from nembp.files import replacing
 
 ATTRIBUTION = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0"
 MIRRORS = (
@@ -195,8 +196,9 @@ def _fetch(
         try:
             found = idx_md5(read_idx(file.name, max_bytes=content.size))
         except DataError as error:
+            reason = str(error).removeprefix(f"{file.name}: ")
             raise DataError(
-                f"{url}: what it sent is not MNIST's {target.name} ({error})"
+                f"{url}: what it sent is not MNIST's {target.name} ({reason})"
             ) from error
         if found != content.md5:
             raise DataError(
