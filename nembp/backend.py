@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nembp.errors import ArchitectureError, DeviceError
+from nembp.threads import thread_count
 
 Array = Any
 DeviceName = Literal["auto", "cpu", "gpu"]
@@ -74,7 +75,7 @@ class Backend:
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """Copy an array of this backend to the host (synchronises)."""
-        return np.from_dlpack(self.xp.to_device(array, self._host_device())).copy()
+        return np.from_dlpack(array.to_device(self._host_device())).copy()
 
     def _host_device(self) -> Any:
         return self.xp.Device("CPU_DEVICE")
@@ -174,12 +175,16 @@ class Backend:
     # -- work over long vectors ----------------------------------------------------------------
     chunk = 1 << 62  # elements that an optimizer works through at a time
 
+    def lanes(self) -> int:
+        """Return how many threads share an optimizer's chunks."""
+        return 1
+
 
 class NumpyBackend(Backend):
     """NumPy on the CPU: every result goes into its buffer, nothing is allocated on the way."""
 
     name = "cpu"
-    chunk = 1 << 15  # four float32 vectors and the scratch of a chunk stay in a 1 MiB cache
+    chunk = 1 << 16  # four float32 vectors and the scratch of a chunk stay in a 1 MiB cache
 
     def __init__(self) -> None:
         import array_api_compat.numpy as xp
@@ -188,6 +193,9 @@ class NumpyBackend(Backend):
 
     def describe(self) -> str:
         return "cpu"
+
+    def lanes(self) -> int:
+        return thread_count()
 
     def asarray(self, value: Any, dtype: str | None = None) -> Array:
         return np.asarray(value, dtype=dtype)

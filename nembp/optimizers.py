@@ -16,6 +16,7 @@ from typing import ClassVar
 from nembp.backend import Array, Backend
 from nembp.errors import ArchitectureError
 from nembp.network import Network
+from nembp.threads import run_parallel
 
 __all__ = [
     "OPTIMIZERS",
@@ -74,19 +75,25 @@ class Optimizer(ABC):
         self.gradient = backend.zeros((count,), net.dtype)
         self.state = {slot: backend.zeros((count,), net.dtype) for slot in self.slots}
         self._weights = net.parameters[: net.weight_count]
-        scratch = backend.empty((min(backend.chunk, count),), net.dtype)
-        self._chunks = []
-        for start in range(0, count, backend.chunk):
-            piece = slice(start, min(start + backend.chunk, count))
-            self._chunks.append(
-                _Chunk(
-                    net.parameters[piece],
-                    self.gradient[piece],
-                    [self.state[slot][piece] for slot in self.slots],
-                    scratch[: piece.stop - piece.start],
-                )
-            )
+        pieces = range(0, count, backend.chunk)
+        # each lane works through its share of the chunks; handing over costs about one chunk
+        lanes = max(1, min(backend.lanes(), len(pieces) // 2))
+        share = -(-len(pieces) // lanes)
+        self._lanes = [
+            self._chunks(net, pieces[i : i + share]) for i in range(0, len(pieces), share)
+        ]
         return self.gradient
+
+    def _chunks(self, net: Network, pieces: range) -> list[_Chunk]:
+        backend, count = self.backend, net.parameter_count
+        scratch = backend.empty((min(backend.chunk, count),), net.dtype)
+        chunks = []
+        for start in pieces:
+            piece = slice(start, min(start + backend.chunk, count))
+            state = [self.state[slot][piece] for slot in self.slots]
+            width = scratch[: piece.stop - piece.start]
+            chunks.append(_Chunk(net.parameters[piece], self.gradient[piece], state, width))
+        return chunks
 
     def step(self, factor: float = 1.0) -> None:
         """Move the parameters against ``gradient`` with learning rate factor · η."""
@@ -97,8 +104,7 @@ class Optimizer(ABC):
             self.backend.into(
                 self._weights, xp.multiply, self._weights, 1 - eta * self.weight_decay
             )
-        for chunk in self._chunks:
-            self._update(chunk, eta)
+        run_parallel(lambda chunks: [self._update(chunk, eta) for chunk in chunks], self._lanes)
 
     @abstractmethod
     def _update(self, chunk: _Chunk, eta: float) -> None:

@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from nembp.backend import Backend
+from nembp.threads import threads as nembp_threads
 
 __all__ = [
     "blas_libraries",
@@ -95,7 +96,7 @@ def threads_limited(threads: int) -> Iterator[None]:
 
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else None
-    with threadpool_limits(threads):
+    with nembp_threads(threads), threadpool_limits(threads):
         if torch:
             torch.set_num_threads(threads)
         try:

@@ -1,0 +1,87 @@
+"""Threads of the CPU: BLAS's for products, ours for the optimizer's sweeps over long vectors.
+
+NumPy works through a vector on one thread, and an optimizer's update is bound by memory, so it
+gains from a second one: chunks go to a pool that releases the interpreter lock inside NumPy.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from nembp.errors import ArchitectureError
+
+__all__ = ["blas_threads", "run_parallel", "thread_count", "threads"]
+
+T = TypeVar("T")
+_STATE: dict[str, Any] = {"count": None, "pool": None, "size": 0}
+
+
+def blas_threads() -> int:
+    """Return the threads that BLAS uses now; 1 if no BLAS that can be asked is loaded."""
+    import threadpoolctl
+
+    pools = [p for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"]
+    return max((int(pool["num_threads"]) for pool in pools), default=1)
+
+
+def thread_count() -> int:
+    """Return the threads for long vectors: those of :func:`threads`, else as many as BLAS uses."""
+    count = _STATE["count"]
+    return blas_threads() if count is None else int(count)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[int]:
+    """Use ``count`` threads in BLAS and for long vectors; None leaves both as they are.
+
+    Raises
+    ------
+    ArchitectureError
+        If ``count`` is below 1.
+
+    >>> with threads(1) as count:
+    ...     count, thread_count()
+    (1, 1)
+    """
+    if count is None:
+        yield thread_count()
+        return
+    if count < 1:
+        raise ArchitectureError(f"threads must be at least 1, got {count}")
+    import threadpoolctl
+
+    before = _STATE["count"]
+    with threadpoolctl.threadpool_limits(limits=count, user_api="blas"):
+        _STATE["count"] = count
+        try:
+            yield count
+        finally:
+            _STATE["count"] = before
+
+
+def run_parallel(function: Callable[[T], object], items: Sequence[T]) -> None:
+    """Call ``function`` on every item, the first on this thread and the others on a pool."""
+    if len(items) > 1:
+        pool = _pool(len(items) - 1)
+        # a thread of a pool has its own context, and with it its own np.errstate
+        waiting = [pool.submit(contextvars.copy_context().run, function, i) for i in items[1:]]
+        function(items[0])
+        for future in waiting:
+            future.result()
+    else:
+        for item in items:
+            function(item)
+
+
+def _pool(size: int) -> ThreadPoolExecutor:
+    if _STATE["size"] < size:
+        if _STATE["pool"] is not None:
+            _STATE["pool"].shutdown(wait=True)
+        _STATE["pool"] = ThreadPoolExecutor(size, thread_name_prefix="nembp")
+        _STATE["size"] = size
+    pool: ThreadPoolExecutor = _STATE["pool"]
+    return pool
