@@ -119,6 +119,8 @@ def test_model_comes_back_bit_for_bit(path, make, dtype):
     save_model(path, model)
     back = load_model(path)
     assert contents(back) == contents(model)
+    for part in ("offset", "factor"):  # a float or an array
+        assert type(getattr(back.x_scaling, part)) is type(getattr(model.x_scaling, part))
     assert os.listdir(path.parent) == ["model.npz"]
     save_model(path.with_name("again.npz"), back)
     assert path.with_name("again.npz").read_bytes() == path.read_bytes()

@@ -72,6 +72,7 @@ def test_floats_are_clipped_and_rounded():
 
 def test_small_images_are_enlarged_and_large_ones_are_not():
     assert tile_images(np.zeros((1, 784)), (28, 28, 1)).shape == (56, 56, 1)
+    assert tile_images(np.zeros((1, 20)), (1, 20, 1)).shape == (3, 60, 1)
     assert tile_images(np.zeros((1, 300, 200, 3)), (300, 200, 3)).shape == (300, 200, 3)
 
 
