@@ -224,7 +224,7 @@ def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Ba
     count += sum(layer.biases for layer in (*layers[1:], *layers[:-1]))
     if flat.shape != (count,):
         raise DataError(f"parameters of shape {flat.shape}, but its layers have {count}")
-    net = Network(layers, synapses, *ends, device=backend, dtype=dtype)
+    net = Network(layers, synapses, *ends, device=backend, dtype=dtype, seed=None)
     net.parameters[...] = backend.asarray(flat)
     hints = typing.get_type_hints(Model)
     model = Model(

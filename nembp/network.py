@@ -89,8 +89,9 @@ class Network:
         log p(y | x) at the output, log p(x | y) at the input.
     device, dtype : str or Backend, str
         Where and in what precision the parameters live.
-    seed : int
-        Of the initial weights, drawn from the stream ``"weights"`` on the host.
+    seed : int or None
+        Of the initial weights, drawn from the stream ``"weights"`` on the host; None leaves all
+        parameters zero.
 
     Attributes
     ----------
@@ -122,7 +123,7 @@ class Network:
         *,
         device: str | Backend = "cpu",
         dtype: str = "float32",
-        seed: int = 0,
+        seed: int | None = 0,
     ) -> None:
         _check_chain(layers, synapses)
         if dtype not in ("float32", "float64", "complex128"):
@@ -137,9 +138,11 @@ class Network:
         self.reversed = _reversed_view(self, backward)
         self._bind(self.backend.asarray(self._initial_parameters(seed), dtype))
 
-    def _initial_parameters(self, seed: int) -> np.ndarray[Any, Any]:
-        generator = stream(seed, "weights")
+    def _initial_parameters(self, seed: int | None) -> np.ndarray[Any, Any]:
         flat = np.zeros(self.parameter_count)
+        if seed is None:
+            return flat
+        generator = stream(seed, "weights")
         position = 0
         for synapse in self.synapses:
             flat[position : position + synapse.weight_count] = synapse.initial_weights(
@@ -270,6 +273,7 @@ class Network:
             primary.reversed.likelihood,
             device=backend,
             dtype=dtype or self.dtype,
+            seed=None,
         )
         copy._bind(backend.asarray(self.backend.to_numpy(self.parameters), copy.dtype))
         return copy if self.direction == "forward" else copy.reversed
@@ -309,7 +313,7 @@ def _rebuild(
     flat: np.ndarray[Any, Any],
 ) -> Network:
     """Unpickle on the CPU, whatever device the network was on."""
-    net = Network(layers, synapses, forward, backward, dtype=dtype)
+    net = Network(layers, synapses, forward, backward, dtype=dtype, seed=None)
     net.parameters[...] = flat
     return net
 
