@@ -161,12 +161,13 @@ class Backend:
 
     def normal(self, generator: Any, out: Array) -> Array:
         """Fill ``out`` with draws of mean 0 and standard deviation 1."""
-        out[...] = self._from_host(generator.standard_normal(out.shape), out)
+        draws = generator.standard_normal(out.shape, dtype=_host_dtype(out))
+        out[...] = self._from_host(draws, out)
         return out
 
     def uniform(self, generator: Any, out: Array) -> Array:
         """Fill ``out`` with draws from [0, 1)."""
-        out[...] = self._from_host(generator.random(out.shape), out)
+        out[...] = self._from_host(generator.random(out.shape, dtype=_host_dtype(out)), out)
         return out
 
     def _from_host(self, draws: np.ndarray[Any, Any], like: Array) -> Array:
@@ -178,6 +179,11 @@ class Backend:
     def lanes(self) -> int:
         """Return how many threads share an optimizer's chunks."""
         return 1
+
+
+def _host_dtype(out: Array) -> type[np.floating[Any]]:
+    """Return in what precision to draw for ``out``: in its own, as NumPy fills its arrays."""
+    return np.float32 if str(out.dtype).endswith("float32") else np.float64
 
 
 class NumpyBackend(Backend):

@@ -211,7 +211,7 @@ class Trainer:
         order = net.backend.asarray(self._order.permutation(self.reader.n))
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for first in range(0, self.reader.n, self.batch_size):
-                self.step(order[first : first + self.batch_size])
+                self.step(order[first : min(first + self.batch_size, self.reader.n)])
                 if self.iteration % CHECK_EVERY == 0 and net.backend.name == "cpu":
                     self._check_finite(last_good, whole=False)
             self._check_finite(last_good, whole=True)
