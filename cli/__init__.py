@@ -1,0 +1,1 @@
+"""The command ``nembp``; installed as the package ``nembp_cli``."""

@@ -1,0 +1,157 @@
+"""``nembp data``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from .options import json_option
+from .output import count, emit_json, emit_table, note, short_path
+
+
+@click.group()
+def data() -> None:
+    """List, inspect and fetch data sets."""
+
+
+@data.command("list")
+@json_option
+def list_sets(as_json: bool) -> None:
+    """List the data sets that train knows."""
+    from nembp.datasets import available
+
+    if as_json:
+        emit_json(available())
+    else:
+        emit_table(list(available().items()))
+
+
+@data.command("info")
+@click.argument("name")
+@click.option("--data-dir", metavar="PATH", help="Folder or file it is read from.")
+@click.option("--targets", metavar="NAMES", help="Target columns of a csv.")
+@click.option(
+    "--task",
+    type=click.Choice(["auto", "classification", "regression"]),
+    default="auto",
+    show_default=True,
+    help="What the targets are.",
+)
+@json_option
+def info(name: str, data_dir: str | None, targets: str | None, task: str, as_json: bool) -> None:
+    """Check the data set NAME, and show what training sees of it."""
+    from nembp.runs import RunConfig, recipe
+    from nembp.runs.preparation import load_data
+
+    config = RunConfig(dataset=name, data_dir=data_dir, targets=targets, task=task)  # type: ignore[arg-type]
+    loaded = load_data(config)
+    filled = recipe(loaded, config)
+    facts: dict[str, Any] = {
+        "name": loaded.name,
+        "source": loaded.source,
+        "attribution": loaded.attribution,
+        "training_samples": len(loaded.train),
+        "test_samples": len(loaded.test),
+        "shape": list(loaded.shape),
+        "dtype": str(loaded.train.x.dtype),
+        "task": "classification" if loaded.is_classification else "regression",
+        "classes": _counts(loaded),
+        "targets": list(loaded.target_names),
+        "recipe": {
+            key: getattr(filled, key)
+            for key in ("layers", "forward", "backward", "backward_weight", "batch_size", "epochs")
+        },
+    }
+    if as_json:
+        emit_json(facts)
+        return
+    plan = facts["recipe"]
+    layers = ",".join(map(str, plan["layers"]))
+    rows = [
+        ("name", loaded.name),
+        ("from", short_path(loaded.source)),
+        ("by", loaded.attribution or "unknown"),
+        ("samples", f"{len(loaded.train)} training, {len(loaded.test)} test"),
+        ("shape", f"{'x'.join(map(str, loaded.shape))} {facts['dtype']}"),
+        ("task", facts["task"]),
+        ("classes", "  ".join(f"{key}: {n}" for key, n in facts["classes"].items())),
+        ("targets", ", ".join(loaded.target_names)),
+        (
+            "recipe",
+            f"--layers {layers} --batch-size {plan['batch_size']} --epochs {plan['epochs']} "
+            f"--backward-weight {plan['backward_weight']:g}",
+        ),
+    ]
+    emit_table([row for row in rows if row[1]])
+
+
+def _counts(loaded: Any) -> dict[str, int]:
+    import numpy as np
+
+    if not loaded.is_classification:
+        return {}
+    counts = np.bincount(loaded.train.y, minlength=len(loaded.classes)).tolist()
+    return dict(zip(loaded.classes, counts, strict=True))
+
+
+@data.command()
+@click.argument("name", type=click.Choice(["mnist"]))
+@click.option("--data-dir", metavar="DIR", required=True, help="Folder for the four files.")
+@click.option(
+    "--mirror",
+    metavar="URL",
+    help="Where to fetch from.  [default: NEMBP_MNIST_MIRROR, else public mirrors]",
+)
+@click.option("--quiet", is_flag=True, help="No progress.")
+def fetch(name: str, data_dir: str, mirror: str | None, quiet: bool) -> None:
+    """Download the data set NAME, and check every file against its published checksum.
+
+    Files that are there already are kept.
+    """
+    from nembp.datasets.mnist import fetch_mnist
+
+    with _Download(quiet=quiet) as progress:
+        fetched = fetch_mnist(data_dir, mirror, progress)
+    if not quiet:
+        done = f"{count(len(fetched), 'file')} fetched" if fetched else "nothing to fetch"
+        note(f"{done}; {data_dir} holds {name}, checksums verified")
+        note(f"train on it: nembp train --dataset {name} --data-dir {data_dir}")
+
+
+class _Download:
+    """Progress of downloads: bars on a terminal, a line a file elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.bars: Any = None
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _Download:
+        if sys.stderr.isatty() and not self.quiet:
+            from rich import progress
+            from rich.console import Console
+
+            self.bars = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.DownloadColumn(),
+                progress.TransferSpeedColumn(),
+                console=Console(stderr=True),
+            )
+            self.bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+
+    def __call__(self, file: str, received: int, announced: int | None) -> None:
+        if self.bars is not None:
+            if file not in self.tasks:
+                self.tasks[file] = self.bars.add_task(file, total=announced)
+            self.bars.update(self.tasks[file], completed=received)
+        elif not self.quiet and file not in self.tasks:
+            self.tasks[file] = True
+            note(f"fetching {file}" + (f" ({announced:,} bytes)" if announced else ""))

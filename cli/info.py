@@ -1,0 +1,119 @@
+"""``nembp info``."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+import click
+
+import nembp
+
+from .options import json_option
+from .output import emit_json, emit_table
+
+PACKAGES = (
+    "numpy",
+    "array-api-compat",
+    "scikit-learn",
+    "threadpoolctl",
+    "click",
+    "rich",
+    "pillow",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "torch",
+)
+
+
+@click.command()
+@json_option
+def info(as_json: bool) -> None:
+    """Show versions, devices, BLAS and threads: what to add to a report of a problem."""
+    facts = gather()
+    if as_json:
+        emit_json(facts)
+        return
+    blas = facts["blas"] or {}
+    rows = [
+        ("nembp", facts["nembp"]),
+        ("python", f"{facts['python']} on {facts['platform']}"),
+        *((name, version or "not installed") for name, version in facts["packages"].items()),
+        ("cpu", f"{facts['cpu']['name']}, {facts['cpu']['cores']} cores usable"),
+        ("gpu", facts["gpu"]["name"] or f"none: {facts['gpu']['reason']}"),
+        (
+            "blas",
+            f"{blas['library']} {blas['version']}, {blas['architecture']} kernels, "
+            f"{blas['threads']} threads"
+            if blas
+            else "unknown",
+        ),
+        ("", facts["core_type"]),
+    ]
+    emit_table([row for row in rows if any(row)])
+
+
+def gather() -> dict[str, Any]:
+    """Collect what `info` shows."""
+    from nembp.checkpoints import environment
+    from nembp.network import dense_network
+
+    measured = environment(dense_network([1, 1]))
+    return {
+        "nembp": nembp.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "cpu": {"name": _cpu_name(), "cores": _cores()},
+        "gpu": _gpu(),
+        "blas": measured["blas"],
+        "core_type": _core_type(measured["blas"]),
+        "OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+def _gpu() -> dict[str, Any]:
+    from nembp.backend import get_backend
+    from nembp.errors import DeviceError
+
+    try:
+        return {"name": get_backend("gpu").describe(), "reason": None}
+    except DeviceError as error:
+        return {"name": None, "reason": str(error)}
+
+
+def _core_type(blas: dict[str, Any] | None) -> str:
+    """Say whether OPENBLAS_CORETYPE chose the BLAS's kernels; they fix the last bits of results."""
+    pinned = os.environ.get("OPENBLAS_CORETYPE")
+    if not blas or blas["library"] != "openblas":
+        return ""
+    if pinned is None:
+        return "kernels chosen by the CPU; OPENBLAS_CORETYPE pins them, to compare machines"
+    if pinned.lower() == str(blas["architecture"]).lower():
+        return f"kernels pinned by OPENBLAS_CORETYPE={pinned}"
+    return f"OPENBLAS_CORETYPE={pinned} is not what runs: {blas['architecture']}"

@@ -1,0 +1,121 @@
+"""Click options made from those of `RunConfig`, so that the two cannot disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from nembp.errors import ArchitectureError
+from nembp.runs.config import options
+from nembp.runs.config_file import read_settings
+from nembp.runs.option import Option
+from nembp.runs.recipes import describe_default
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+METAVARS = {"integer": "N", "number": "X", "layers": "SIZES", "names": "NAMES", "path": "PATH"}
+# the command line's own keys of a configuration file
+OWN_KEYS = {"out": str, "force": bool, "json": bool, "quiet": bool}
+
+
+class Checked(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
+    """A value that an option of `RunConfig` checks."""
+
+    def __init__(self, option: Option) -> None:
+        self.option = option
+        self.name = option.kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and self.name in ("integer", "number"):
+            value = _number(value, whole=self.name == "integer")
+        try:
+            return self.option.check("it", value)
+        except ArchitectureError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _number(text: str, *, whole: bool) -> Any:
+    try:
+        return int(text) if whole else float(text)
+    except ValueError:
+        return text  # the check says what was expected
+
+
+class GroupedOption(click.Option):
+    """An option that stands under a heading in the help."""
+
+    def __init__(self, *args: Any, group: str = "Run", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        try:
+            return super().handle_parse_result(ctx, opts, args)
+        except click.BadParameter as error:
+            if self.name in opts or self.resolve_envvar_value(ctx) is None:
+                raise
+            variable = f"{ctx.auto_envvar_prefix}_{self.name}".upper()
+            message = f"{error.message.rstrip('.')} (from {variable})"
+            raise click.BadParameter(message, ctx=ctx, param=self) from error
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options under their headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(getattr(param, "group", "Run"), []).append(record)
+        for name, records in groups.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+
+def run_options(command: F) -> F:
+    """Add an option for each field of `RunConfig`."""
+    for name, option in reversed(options().items()):
+        default = describe_default(name)
+        kind = click.Choice(option.choices) if option.kind == "choice" else None
+        decorate = click.option(
+            f"--{name.replace('_', '-')}",
+            name,
+            cls=GroupedOption,
+            type=kind or Checked(option),
+            metavar=METAVARS.get(option.kind),
+            help=option.help + (f"  [default: {default}]" if default else ""),
+            group=option.group,
+        )
+        command = decorate(command)
+    return command
+
+
+def config_option(command: F) -> F:
+    """Add --config FILE.toml, whose values rank below the environment and above the recipe."""
+    return click.option(
+        "--config",
+        cls=GroupedOption,
+        is_eager=True,
+        expose_value=False,
+        callback=_load,
+        metavar="FILE.toml",
+        help="Read options from here (keys are their names); flags and the environment override "
+        "it. RUN/config.toml repeats a run.",
+    )(command)
+
+
+def _load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None and not ctx.resilient_parsing:
+        ctx.default_map = dict(ctx.default_map or {}) | read_settings(value, OWN_KEYS)
+
+
+def json_option(command: F) -> F:
+    """Add --json."""
+    return click.option(
+        "--json", "as_json", cls=GroupedOption, is_flag=True, help="Print one JSON object."
+    )(command)

@@ -1,0 +1,78 @@
+"""What goes to stdout (results) and to stderr (everything else)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from nembp.runs.folder import to_json
+
+
+def note(text: str) -> None:
+    """Say on stderr what is no error and no result."""
+    click.echo(f"nembp: {text}", err=True)
+
+
+def emit_json(value: Any) -> None:
+    """Print one JSON object on one line, without NaN."""
+    click.echo(to_json(value))
+
+
+def emit_table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """Print rows in aligned columns, those in ``right`` flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if k in right else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """Write a score, "-" where it is not defined.
+
+    >>> number(0.97306), number(97.8), number(12345.6), number(None), number(float("nan"))
+    ('0.9731', '97.80', '12,346', '-', '-')
+    """
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:#.{digits}g}"
+
+
+def count(n: int, noun: str) -> str:
+    """Write a number of things.
+
+    >>> count(1, "epoch"), count(2000, "epoch")
+    ('1 epoch', '2,000 epochs')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say in words what each direction scored."""
+    rows = []
+    for direction in ("forward", "backward"):
+        parts = [
+            f"{words} {number(scores[key])}{unit}"
+            for key, words, unit in (
+                (f"{direction}/accuracy", "accuracy", ""),
+                (f"{direction}/r2", "R²", ""),
+                (f"{direction}/centroid_error", "centroid error", ""),
+                (f"{direction}/nll", "nll", " nats"),
+            )
+            if scores.get(key) is not None
+        ]
+        if parts:
+            rows.append((direction, "   ".join(parts)))
+    return rows
+
+
+def short_path(path: str) -> str:
+    """Write a path relative to the working directory where that is shorter."""
+    relative = os.path.relpath(path)
+    return path if len(relative) >= len(path) or relative.startswith("..") else relative

@@ -1,0 +1,245 @@
+"""``nembp predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nembp.errors import ArchitectureError, OutputError
+
+from .options import json_option
+from .output import count, emit_json, emit_table, note
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nembp.checkpoints import Model
+
+    Array = np.ndarray[Any, Any]
+
+ARRAYS, PICTURES = (".npy", ".npz"), (".png",)
+WIDE = 12  # columns in the table; above it, the few most probable classes
+EPILOG = """\
+\b
+Examples:
+  nembp predict RUN seven.png
+  nembp predict RUN images.npy --out probabilities.npy
+  nembp predict RUN --direction backward --labels 3,7 --out digits.png
+  nembp predict RUN targets.npz --direction backward --out samples.npz
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("run", metavar="RUN")
+@click.argument("inputs", metavar="[INPUT]...", nargs=-1)
+@click.option(
+    "--direction",
+    type=click.Choice(["forward", "backward"]),
+    default="forward",
+    show_default=True,
+    help="forward: samples to classes or targets; backward: classes or targets to samples.",
+)
+@click.option(
+    "--labels",
+    metavar="NAMES",
+    help="Classes to run backward, as in 3,7, in place of INPUT.  [default: every class]",
+)
+@click.option("--key", metavar="NAME", help="Array in an .npz.  [default: x, backward y]")
+@click.option("--out", metavar="FILE", help="Write the result here: .npy, .npz or, images, .png.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@json_option
+def predict(
+    run: str,
+    inputs: tuple[str, ...],
+    direction: str,
+    labels: str | None,
+    key: str | None,
+    out: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Run a trained network in either direction.
+
+    RUN is a run folder or a model file. INPUT is one or more .npy or .npz arrays or PNG or JPEG
+    images, all in the raw units of the data: pixels as they were, table columns unscaled. Forward
+    prints each sample's class and probabilities (or its targets). Backward takes class numbers of
+    shape (n,), probabilities (n, classes) or targets (n, outputs), and gives samples.
+    """
+    _check_usage(inputs, direction, labels)
+    _check_out(out, force)
+    from nembp.runs.scoring import load_run
+
+    model = load_run(run)
+    if direction == "forward":
+        _forward(model, inputs, key or "x", out, as_json)
+    else:
+        _backward(model, inputs, labels, key or "y", out, as_json)
+
+
+def _check_usage(inputs: tuple[str, ...], direction: str, labels: str | None) -> None:
+    if direction == "forward" and not inputs:
+        raise click.UsageError("Missing argument 'INPUT': the samples to predict from")
+    if direction == "forward" and labels is not None:
+        raise click.UsageError("--labels are what --direction backward starts from")
+    if labels is not None and inputs:
+        raise click.UsageError("give either --labels or INPUT, not both")
+    if direction == "backward" and len(inputs) > 1:
+        raise click.UsageError("--direction backward takes one INPUT")
+
+
+def _check_out(out: str | None, force: bool) -> None:
+    """Find out before any work whether the result can be written."""
+    if out is None:
+        return
+    suffix = Path(out).suffix.lower()
+    if suffix not in ARRAYS + PICTURES:
+        expected = ", ".join(ARRAYS + PICTURES)
+        raise click.UsageError(f"--out {out}: the name must end in one of {expected}")
+    if Path(out).exists() and not force:
+        raise OutputError(f"{out}: exists; choose another --out, or replace it with --force")
+
+
+# -- forward -------------------------------------------------------------------------------------
+def _forward(
+    model: Model, inputs: tuple[str, ...], key: str, out: str | None, as_json: bool
+) -> None:
+    from nembp.runs.predicting import predict_forward, read_samples
+
+    if out is not None and Path(out).suffix.lower() in PICTURES:
+        raise click.UsageError(f"--out {out}: forward results are numbers; use .npy or .npz")
+    x, names = read_samples(inputs, model, key)
+    _note_range(model, x)
+    y = predict_forward(model, x)
+    if out is not None:
+        content: dict[str, Any] = {"y": y}
+        if model.classes:
+            content = {"probabilities": y, "labels": y.argmax(axis=1), "classes": model.classes}
+        _write(out, y, content)
+    if as_json:
+        emit_json(_forward_json(model, names, y) | {"out": out})
+    elif out is None:
+        emit_table(_forward_rows(model, names, y), right=range(2, 2 + WIDE))
+
+
+def _note_range(model: Model, x: Array) -> None:
+    """Warn of images that look scaled already."""
+    pixels = model.is_image and float(model.x_scaling.apply(x[:1] * 0 + 1, "f8").max()) < 0.1
+    if pixels and x.dtype.kind == "f" and 0.0 <= float(x.min()) <= float(x.max()) <= 1.0:
+        note("every value lies in [0, 1], but raw pixels are expected, as in the training data")
+
+
+def _forward_json(model: Model, names: list[str], y: Array) -> dict[str, Any]:
+    if not model.classes:
+        values = [dict(zip(model.target_names, row, strict=True)) for row in y.tolist()]
+        rows: list[dict[str, Any]] = [
+            {"input": name, "targets": value} for name, value in zip(names, values, strict=True)
+        ]
+        return {"direction": "forward", "targets": list(model.target_names), "predictions": rows}
+    rows = [
+        {"input": name, "class": model.classes[best], "label": best, "probabilities": row}
+        for name, best, row in zip(names, y.argmax(axis=1).tolist(), y.tolist(), strict=True)
+    ]
+    return {"direction": "forward", "classes": list(model.classes), "predictions": rows}
+
+
+def _forward_rows(model: Model, names: list[str], y: Array) -> list[list[str]]:
+    if not model.classes:
+        head = ["input", "", *model.target_names]
+        return [
+            head,
+            *(
+                [name, "", *(f"{v:.6g}" for v in row)]
+                for name, row in zip(names, y.tolist(), strict=True)
+            ),
+        ]
+    if len(model.classes) <= WIDE:
+        head = ["input", "class", *(f"p({name})" for name in model.classes)]
+        return [
+            head,
+            *(
+                [name, model.classes[row.argmax()], *(f"{p:.4f}" for p in row)]
+                for name, row in zip(names, y, strict=True)
+            ),
+        ]
+    rows = [["input", "class", "p", "next", "p", "next", "p"]]
+    for name, row in zip(names, y, strict=True):
+        cells = [name]
+        for k in (-row).argsort()[:3]:
+            cells += [model.classes[k], f"{row[k]:.4f}"]
+        rows.append(cells)
+    return rows
+
+
+# -- backward ------------------------------------------------------------------------------------
+def _backward(
+    model: Model,
+    inputs: tuple[str, ...],
+    labels: str | None,
+    key: str,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    from nembp.runs.predicting import one_hot, predict_backward, read_targets
+
+    if inputs:
+        y = read_targets(inputs[0], model, key)
+        names = [f"{inputs[0]}[{row}]" for row in range(len(y))]
+    elif model.classes:
+        names = [name.strip() for name in labels.split(",")] if labels else list(model.classes)
+        y = one_hot(model, names)
+    else:
+        raise ArchitectureError(
+            "this model predicts numbers; give the targets to start from in a .npy or .npz"
+        )
+    x = predict_backward(model, y)
+    if out is not None:
+        _write_samples(out, model, x, y)
+    if as_json:
+        samples = (
+            [{"input": name, "x": row} for name, row in zip(names, x.tolist(), strict=True)]
+            if out is None
+            else None
+        )
+        emit_json(
+            {"direction": "backward", "shape": list(model.shape), "samples": samples, "out": out}
+        )
+    elif out is None:
+        if model.is_image:
+            raise ArchitectureError(
+                "images do not fit into a table; say where to write them with --out FILE.png, "
+                ".npy or .npz, or print them with --json"
+            )
+        flat = x.reshape(len(x), -1).tolist()
+        head = ["input", *(f"x{k}" for k in range(len(flat[0])))]
+        rows = [[name, *(f"{v:.6g}" for v in row)] for name, row in zip(names, flat, strict=True)]
+        emit_table([head, *rows], right=range(1, len(head)))
+
+
+def _write_samples(out: str, model: Model, x: Array, y: Array) -> None:
+    if Path(out).suffix.lower() not in PICTURES:
+        _write(out, x, {"x": x, "y": y})
+        return
+    if not model.is_image:
+        raise ArchitectureError(f"{out}: the samples are rows of a table; use .npy or .npz")
+    from nembp.pictures import write_images
+
+    write_images(out, model.x_scaling.apply(x, "f8"), model.shape)
+    note(f"wrote {out}: {count(len(x), 'image')}")
+
+
+def _write(out: str, array: Array, content: dict[str, Any]) -> None:
+    import io
+
+    import numpy as np
+
+    from nembp.files import write_atomically
+
+    buffer = io.BytesIO()
+    if Path(out).suffix.lower() == ".npy":
+        np.save(buffer, array, allow_pickle=False)
+    else:
+        np.savez(buffer, **content)
+    write_atomically(out, buffer.getvalue())
+    note(f"wrote {out}: {count(len(array), 'row')}")

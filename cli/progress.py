@@ -1,0 +1,181 @@
+"""The course of a training on stderr: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from typing import Any
+
+import click
+
+from .output import number
+
+SHOWN = 12  # epochs in the live table
+
+
+def describe(plan: dict[str, Any]) -> str:
+    """Say in one line what is about to be trained."""
+    shape = "x".join(map(str, plan["shape"]))
+    what = f"{plan['classes']} classes" if plan["classes"] else f"{plan['sizes'][-1]} targets"
+    backward = (
+        "forward direction only"
+        if plan["backward"] == "none"
+        else f"{plan['forward']} | {plan['backward']} (weight {plan['backward_weight']:g})"
+    )
+    noise = ""
+    if plan["noise"] != "none":
+        noise = (
+            f"; {plan['noise']} noise on {plan['noise_target']}, std {plan['noise_std']:g} / "
+            f"{plan['noise_clock']}^{plan['noise_decay']:g}"
+        )
+    threads = f", {plan['threads']} BLAS threads" if plan.get("threads") else ""
+    return (
+        f"{plan['dataset']}: {plan['training_samples']} samples of {shape}, {what}; "
+        f"{'-'.join(map(str, plan['sizes']))} {plan['activation']}, {backward}; "
+        f"{plan['optimizer']} {plan['learning_rate']:g} {plan['schedule']}, batch "
+        f"{plan['batch_size']}, {plan['epochs']} epochs{noise}; seed {plan['seed']}, "
+        f"{plan['dtype']} on {plan['device']}{threads}; scored on the {plan['scored_on']} split"
+    )
+
+
+def columns(row: dict[str, Any], epochs: int, left: float) -> list[tuple[str, str]]:
+    """Return the heading and value of each column of an epoch's row."""
+    shown = [("epoch", f"{int(row['epoch'])}/{epochs}")]
+    for key, heading in (
+        ("forward/nll", "forward nll"),
+        ("forward/accuracy", "accuracy"),
+        ("forward/r2", "R²"),
+        ("backward/nll", "backward nll"),
+        ("backward/centroid_error", "centroid error"),
+    ):
+        if key in row:
+            shown.append((heading, number(row[key])))
+    for direction in ("forward", "backward"):
+        if f"noise/{direction}/accepted" in row:
+            shown.append((f"{direction} kept", f"{row[f'noise/{direction}/accepted']:.1%}"))
+            shown.append((f"{direction} gain", number(row[f"noise/{direction}/gain"], 3)))
+    shown.append(("samples/s", f"{row['samples_per_second']:,.0f}"))
+    shown.append(("left", _duration(left)))
+    return shown
+
+
+def _duration(seconds: float) -> str:
+    """Write a time as people read it.
+
+    >>> _duration(5.4), _duration(150), _duration(7300)
+    ('5 s', '2 min 30 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Progress:
+    """Prints nothing; what ``--quiet`` gets. Use it as a context."""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        """Say what is no error and no result."""
+
+    def start(self, plan: dict[str, Any]) -> None:
+        """Show what begins."""
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Show an epoch's row."""
+
+
+class PlainProgress(Progress):
+    """One line an epoch, for pipes and log files."""
+
+    def note(self, text: str) -> None:
+        click.echo(f"nembp: {text}", err=True)
+
+    def start(self, plan: dict[str, Any]) -> None:
+        self.epochs, self.began = plan["epochs"], time.perf_counter()
+        click.echo(describe(plan), err=True)
+
+    def left(self, row: dict[str, Any]) -> float:
+        """Estimate the seconds to the end."""
+        done = row["epoch"]
+        return float((time.perf_counter() - self.began) / done * (self.epochs - done))
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        cells = columns(row, self.epochs, self.left(row))
+        line = "  ".join(
+            f"{text} {name}" if name in ("samples/s", "left") else f"{name} {text:<7}"
+            for name, text in cells
+        )
+        click.echo(line, err=True)
+
+
+class LiveProgress(PlainProgress):
+    """The last epochs in a table that stays in place, over a bar, on a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
+
+        self.console = Console(stderr=True, highlight=False)
+        self.rows: deque[list[tuple[str, str]]] = deque(
+            maxlen=max(1, min(SHOWN, self.console.height - 8))
+        )
+        self.bars = Bars(
+            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"), console=self.console,
+        )  # fmt: skip
+        self.live = Live(console=self.console, refresh_per_second=4)
+
+    def __exit__(self, *exception: object) -> None:
+        if self.live.is_started:
+            self.live.stop()
+
+    def note(self, text: str) -> None:
+        self.console.print(f"nembp: {text}", markup=False)
+
+    def start(self, plan: dict[str, Any]) -> None:
+        self.epochs, self.began = plan["epochs"], time.perf_counter()
+        self.console.print(describe(plan), markup=False)
+        self.task = self.bars.add_task("epoch 1", total=self.epochs, left="")
+        self.live.start()
+        self._show()
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        left = self.left(row)
+        self.rows.append(columns(row, self.epochs, left)[:-1])
+        done = int(row["epoch"])
+        self.bars.update(
+            self.task,
+            completed=done,
+            description=f"epoch {min(done + 1, self.epochs)}",
+            left=f"{_duration(left)} left" if done < self.epochs else "",
+        )
+        self._show()
+
+    def _show(self) -> None:
+        from rich.console import Group
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for name, _ in self.rows[-1] if self.rows else []:
+            table.add_column(name, justify="right")
+        for row in self.rows:
+            table.add_row(*(text for _, text in row))
+        self.live.update(Group(table, self.bars) if self.rows else self.bars)
+
+
+def progress_for(*, quiet: bool) -> Progress:
+    """Return the display that fits stderr."""
+    if quiet:
+        return Progress()
+    return LiveProgress() if sys.stderr.isatty() else PlainProgress()

@@ -1,0 +1,182 @@
+"""What a training run is asked for: one field an option, checked, None where a recipe decides.
+
+The fields are the only list of options there is: the command line, its environment variables and
+the TOML reader are made from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from nembp.errors import ArchitectureError
+from nembp.runs.option import Kind, Option
+
+__all__ = ["RunConfig", "options"]
+
+
+def _option(kind: Kind, group: str, help: str, default: Any = None, **more: Any) -> Any:
+    return field(default=default, metadata={"option": Option(kind, help, group, **more)})
+
+
+def _choice(group: str, help: str, *choices: str, default: str | None = None) -> Any:
+    return _option("choice", group, help, default, choices=choices)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Options of a training run; None means the data set's recipe (see `recipe`).
+
+    The fields are those of ``nembp train --help``, with _ for -.
+
+    Raises
+    ------
+    ArchitectureError
+        If a value is of the wrong type or out of bounds.
+
+    Examples
+    --------
+    >>> RunConfig(layers="32,16", epochs=3).layers
+    (32, 16)
+    >>> RunConfig(epochs=0)
+    Traceback (most recent call last):
+        ...
+    nembp.errors.ArchitectureError: epochs must be a whole number ≥ 1, got 0
+    """
+
+    dataset: str = _option("text", "Data", "Data set: `nembp data list` names them.", "digits")
+    data_dir: str | None = _option(
+        "path", "Data", "Folder (mnist, idx), or file or folder (npz, csv) it is read from."
+    )
+    targets: tuple[str, ...] | None = _option(
+        "names", "Data", "Target columns of a csv, by name; its last column if left out."
+    )
+    task: str | None = _choice(
+        "Data", "What the targets are; auto looks at them.", "auto", "classification", "regression"
+    )
+    limit: int | None = _option(
+        "integer", "Data", "Train on this many samples, drawn in the classes' proportions.", least=1
+    )
+    test_fraction: float | None = _option(
+        "number", "Data", "Share held out for testing where the files hold no test split.",
+        above=0, below=1,
+    )  # fmt: skip
+    validation_fraction: float | None = _option(
+        "number", "Data", "Share of the training samples that each epoch is scored on. Without "
+        "one, epochs are scored on the test split: for display only, nothing is chosen by it.",
+        least=0, below=1,
+    )  # fmt: skip
+    split_seed: int | None = _option(
+        "integer", "Data", "Seed of these splits and of --limit, apart from --seed so that runs "
+        "of different seeds share them.", least=0,
+    )  # fmt: skip
+
+    layers: tuple[int, ...] | None = _option(
+        "layers", "Network", 'Hidden layers, as in 512,256; "" for none.'
+    )
+    activation: str | None = _choice(
+        "Network", "Of the hidden neurons.", "relu", "leaky-relu", "tanh", "logistic", "identity"
+    )
+    forward: str | None = _choice(
+        "Network", "Likelihood of the forward direction, log p(y|x).",
+        "multinomial", "gaussian", "bernoulli",
+    )  # fmt: skip
+    backward: str | None = _choice(
+        "Network", "Likelihood of the backward direction, log p(x|y); none trains the forward "
+        "direction alone.", "gaussian", "bernoulli", "multinomial", "none",
+    )  # fmt: skip
+    backward_weight: float | None = _option(
+        "number", "Network", "Weight of the backward direction: the precision 1/v of a gaussian, "
+        "the tempering power of the others.", above=0,
+    )  # fmt: skip
+    dtype: str | None = _choice("Network", "Precision.", "float32", "float64")
+
+    noise: str | None = _choice(
+        "NEM noise", "Noise on the training targets: NEM (kept where it makes the target more "
+        "probable), or one of its controls.", "none", "nem", "blind", "anti", "drift",
+    )  # fmt: skip
+    noise_target: str | None = _choice(
+        "NEM noise", "Direction whose target receives it.", "forward", "backward", "both"
+    )
+    noise_std: float | None = _option(
+        "number", "NEM noise", "Standard deviation of the first draw, in units of the scaled "
+        "target.", least=0,
+    )  # fmt: skip
+    noise_decay: float | None = _option(
+        "number", "NEM noise", "d of the annealing: std / tᵈ.", least=0
+    )
+    noise_clock: str | None = _choice("NEM noise", "What t counts.", "epoch", "iteration")
+    noise_law: str | None = _choice("NEM noise", "Law of the draws.", "gaussian", "uniform")
+    noise_mode: str | None = _choice(
+        "NEM noise", "t + n, or t (1 + n).", "additive", "multiplicative"
+    )
+    noise_screening: str | None = _choice(
+        "NEM noise", "Screen whole targets or single neurons; auto: neurons for a gaussian, whole "
+        "targets else.", "auto", "vector", "component",
+    )  # fmt: skip
+    noise_rejected: str | None = _choice(
+        "NEM noise", "What becomes of a rejected draw: -n is tried, or 0 taken.", "reflect", "zero"
+    )
+    noise_update: str | None = _choice(
+        "NEM noise", "Softmax error under noise: a Σ(t+n) - (t+n), a - (t+n), or noise projected "
+        "to sum zero.", "exact", "published", "zero-sum",
+    )  # fmt: skip
+
+    optimizer: str | None = _choice("Training", "Optimizer.", "adam", "rmsprop", "momentum", "sgd")
+    learning_rate: float | None = _option("number", "Training", "Of the first step.", above=0)
+    weight_decay: float | None = _option(
+        "number", "Training", "Decoupled decay of the weights that both directions share.", least=0
+    )
+    schedule: str | None = _choice(
+        "Training", "Course of the learning rate over the run.", "cosine", "constant", "step"
+    )
+    batch_size: int | None = _option("integer", "Training", "Samples a step.", least=1)
+    epochs: int | None = _option("integer", "Training", "Passes over the training data.", least=1)
+    patience: int | None = _option(
+        "integer", "Training", "Stop when the validation split's forward nll has not improved for "
+        "this many epochs, and keep the best; holds out a tenth if --validation-fraction is not "
+        "given.", least=1,
+    )  # fmt: skip
+    seed: int | None = _option(
+        "integer", "Training", "Of the weights, batches and noise, each its own stream.", least=0
+    )
+    device: str | None = _choice(
+        "Training", "auto takes a GPU where one works.", "auto", "cpu", "gpu"
+    )
+    threads: int | None = _option(
+        "integer", "Training", "BLAS threads; as the BLAS has it if left out.", least=1
+    )
+
+    def __post_init__(self) -> None:
+        for name, option in options().items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, option.check(name, value))
+            elif name == "dataset":
+                raise ArchitectureError("dataset must be a name, got None")
+
+    def replace(self, changes: Mapping[str, Any]) -> RunConfig:
+        """Return a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields that are not None, tuples as lists: what JSON and TOML can hold."""
+        values = {name: getattr(self, name) for name in options()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value is not None
+        }
+
+
+_OPTIONS: dict[str, Option] = {}
+
+
+def options() -> dict[str, Option]:
+    """Return every option by the name of its field, in order."""
+    if not _OPTIONS:
+        for item in dataclasses.fields(RunConfig):
+            _OPTIONS[item.name] = cast("Option", item.metadata["option"])
+    return _OPTIONS

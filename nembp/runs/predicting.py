@@ -1,0 +1,240 @@
+"""Predictions of a saved model in either direction, in the raw units of its data."""
+
+from __future__ import annotations
+
+import os
+import tokenize
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nembp.checkpoints import Model
+from nembp.datasets.checks import feature_array, target_array
+from nembp.datasets.files import reading
+from nembp.datasets.npz import read_npz
+from nembp.datasets.scaling import check_range
+from nembp.errors import ArchitectureError, DataError
+from nembp.network import Network
+
+__all__ = [
+    "one_hot",
+    "predict_backward",
+    "predict_forward",
+    "read_array",
+    "read_samples",
+    "read_targets",
+]
+
+IMAGES = (".png", ".jpg", ".jpeg")
+ROWS = 1024  # samples at a time
+# what numpy raises on damaged headers, which it evaluates as a Python literal
+_DAMAGED = (ValueError, TypeError, EOFError, SyntaxError, OverflowError, MemoryError, KeyError,
+            IndexError, AttributeError, RecursionError, tokenize.TokenError)  # fmt: skip
+
+
+def predict_forward(model: Model, x: NDArray[Any]) -> NDArray[np.float64]:
+    """Run the forward direction on raw samples.
+
+    Parameters
+    ----------
+    model : Model
+        Trained.
+    x : ndarray, shape (n, *model.shape)
+        Raw values, as in the data it was trained on.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, outputs)
+        Class probabilities, or regression targets in their raw unit.
+    """
+    y = _run(model.net, model.x_scaling.apply(x, np.float64).reshape(len(x), -1))
+    return y if model.classes else model.y_scaling.invert(y)
+
+
+def predict_backward(model: Model, y: NDArray[Any]) -> NDArray[np.float64]:
+    """Run the backward direction on targets.
+
+    Parameters
+    ----------
+    model : Model
+        Trained.
+    y : ndarray, shape (n, outputs)
+        Class probabilities (one-hot rows for single classes), or raw regression targets.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, *model.shape)
+        Samples in raw units.
+    """
+    t = y if model.classes else model.y_scaling.apply(y, np.float64)
+    x = _run(model.net.reversed, t)
+    return model.x_scaling.invert(x.reshape(len(x), *model.shape))
+
+
+def _run(net: Network, values: NDArray[Any]) -> NDArray[np.float64]:
+    parts = [
+        net.backend.to_numpy(net.predict(values[start : start + ROWS]))
+        for start in range(0, len(values), ROWS)
+    ]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def one_hot(model: Model, labels: Sequence[str]) -> NDArray[np.float64]:
+    """Return a row for each class, given by name or, where no class has that name, by number.
+
+    Raises
+    ------
+    ArchitectureError
+        If the model has no classes, or none of that name.
+    """
+    if not model.classes:
+        raise ArchitectureError(
+            "labels name classes, and this model predicts numbers; give its targets in a file"
+        )
+    eye, rows = np.eye(len(model.classes)), []
+    for label in labels:
+        if label in model.classes:
+            rows.append(eye[model.classes.index(label)])
+        elif label.isascii() and label.isdigit() and int(label) < len(eye):
+            rows.append(eye[int(label)])
+        else:
+            raise ArchitectureError(
+                f"no class {label!r:.60}; expected names among {', '.join(model.classes[:20])}"
+                + (", ..." if len(model.classes) > 20 else "")
+            )
+    return np.array(rows)
+
+
+# -- input files -----------------------------------------------------------------------------------
+def read_samples(
+    paths: Sequence[str | os.PathLike[str]], model: Model, key: str = "x"
+) -> tuple[NDArray[Any], list[str]]:
+    """Read raw samples from .npy or .npz arrays, or from PNG or JPEG images.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        At least one. Pixels 0..255 of an image are mapped to the model's raw range.
+    model : Model
+        Whose samples they are to be.
+    key : str
+        Name of the array in an .npz.
+
+    Returns
+    -------
+    x : ndarray, shape (n, *model.shape)
+    names : list of str
+        The file of each sample, with its row where it has several.
+
+    Raises
+    ------
+    DataError
+        If a file is missing, damaged or does not fit the model.
+    """
+    x, names = [], []
+    for path in map(Path, paths):
+        if path.suffix.lower() in IMAGES:
+            part = _read_png(path, model)
+        else:
+            part = _as_samples(read_array(path, key), model, str(path))
+        x.append(part)
+        names += [str(path)] if len(part) == 1 else [f"{path}[{row}]" for row in range(len(part))]
+    return np.concatenate(x), names
+
+
+def _read_png(path: Path, model: Model) -> NDArray[Any]:
+    from nembp.pictures import read_images
+
+    if not model.is_image:
+        raise DataError(
+            f"{path}: an image, but the model was trained on tables of {model.net.inputs} "
+            "features; expected .npy or .npz"
+        )
+    return model.x_scaling.invert(read_images([path], model.shape) / 255.0)
+
+
+def _as_samples(x: NDArray[Any], model: Model, where: str) -> NDArray[Any]:
+    """Check raw samples and bring them into the shape (n, *model.shape)."""
+    shape, features = model.shape, model.net.inputs
+    grey = [shape[:2]] if len(shape) == 3 and shape[2] == 1 else []
+    forms = list(dict.fromkeys([shape, *grey, (features,)]))
+    if x.shape[1:] in forms:
+        rows = len(x)
+    elif x.shape in forms:
+        rows = 1
+    else:
+        wanted = " or ".join(f"(n, {', '.join(map(str, form))})" for form in forms)
+        raise DataError(f"{where}: shape {x.shape}; expected {wanted}")
+    if rows == 0:
+        raise DataError(f"{where}: no samples; expected at least one")
+    x = feature_array(x.reshape(rows, features), where).reshape(rows, *shape)
+    if x.dtype != np.uint8:
+        check_range(x, model.x_scaling, where)
+    return x
+
+
+def read_targets(path: str | os.PathLike[str], model: Model, key: str = "y") -> NDArray[np.float64]:
+    """Read targets of the backward direction from a .npy or .npz.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, outputs)
+        From labels (n,) or rows of probabilities (n, classes); or raw regression targets.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged or does not fit the model.
+    """
+    y, where, outputs = read_array(Path(path), key), os.fspath(path), model.net.outputs
+    if y.shape in ((), (0,)) or y.shape[0] == 0:
+        raise DataError(f"{where}: no targets; expected at least one")
+    if model.classes and y.ndim == 1 and y.dtype.kind in "US":
+        try:
+            return one_hot(model, y.astype(str).tolist())
+        except ArchitectureError as error:
+            raise DataError(f"{where}: {error}") from error
+    y = target_array(y, where)
+    if model.classes and y.shape[1] == 1:
+        labels = y[:, 0]
+        if np.any(labels != np.rint(labels)) or labels.min() < 0 or labels.max() >= outputs:
+            raise DataError(f"{where}: labels must be whole numbers from 0 to {outputs - 1}")
+        return np.eye(outputs)[labels.astype(np.int64)]
+    if y.shape[1] != outputs:
+        raise DataError(f"{where}: shape {y.shape}; expected (n, {outputs})")
+    if model.classes and y.min() < 0:
+        raise DataError(f"{where}: holds {y.min():g}; expected class probabilities ≥ 0")
+    if not model.classes:
+        check_range(y, model.y_scaling, where)
+    return y.astype(np.float64)
+
+
+def read_array(path: Path, key: str) -> NDArray[Any]:
+    """Read one array from a .npy, or the array ``key`` of a .npz; never with pickle.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, of another kind, or has no such array.
+    """
+    if path.suffix.lower() == ".npz":
+        arrays = read_npz(path, (key,))
+        if key not in arrays:
+            raise DataError(f"{path}: no array {key!r}; name the one to read with --key")
+        return arrays[key]
+    with reading(path) as file:
+        start = file.read(6)
+    if start != b"\x93NUMPY":
+        raise DataError(f"{path}: not a .npy array; expected a file of .npy, .npz or .png")
+    try:
+        # mapped, so that a header that declares more than the file holds is found out
+        mapped = np.lib.format.open_memmap(path, mode="r")
+    except _DAMAGED as error:
+        raise DataError(f"{path}: damaged or pickled ({error}). Save it with numpy.save") from error
+    expected = mapped.offset + mapped.nbytes
+    if path.stat().st_size != expected:
+        raise DataError(f"{path}: trailing bytes; expected {expected}. Save it with numpy.save")
+    return np.array(mapped)

@@ -1,0 +1,149 @@
+"""Scores of a saved model on a data set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from nembp.batches import BatchReader
+from nembp.checkpoints import Model, load_model
+from nembp.datasets import Dataset, Split
+from nembp.errors import ArchitectureError, DataError
+from nembp.metrics import evaluate
+from nembp.runs.config import RunConfig, options
+from nembp.runs.folder import MODEL
+from nembp.runs.preparation import Note, choose_backend, hold_out, load_data
+
+__all__ = ["SplitName", "evaluate_run", "load_run"]
+
+SplitName = Literal["test", "train", "validation", "all"]
+
+
+def load_run(
+    run: str | os.PathLike[str], device: str = "cpu", note: Note = lambda text: None
+) -> Model:
+    """Load the model of a run folder, or a model file.
+
+    Raises
+    ------
+    DataError
+        If there is none, or it is damaged.
+    DeviceError
+        If the device cannot be used.
+    """
+    path = Path(run)
+    if os.path.isdir(path):
+        path = path / MODEL
+        if not path.exists():
+            raise DataError(
+                f"{path}: no such file; expected the folder of a run that trained at least one "
+                "epoch. Check the path, or train with `nembp train`"
+            )
+    return load_model(path, choose_backend(device, note))
+
+
+def evaluate_run(
+    run: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    split: SplitName = "test",
+    device: str = "cpu",
+    note: Note = lambda text: None,
+) -> dict[str, Any]:
+    """Score a saved model on the data it was trained on, or on data of the same kind elsewhere.
+
+    Parameters
+    ----------
+    run : path
+        A run folder or a model file.
+    data_dir : path, optional
+        Where the data set lies; by default where it lay in training.
+    split : {"test", "train", "validation", "all"}
+        What to score on, split as in training; "all" is training and test samples together, for
+        a file of new samples.
+    device, note : str, callable
+        As in `prepare`.
+
+    Returns
+    -------
+    dict
+        The scores of `nembp.metrics.evaluate`, and ``run``, ``dataset``, ``split``, ``samples``.
+
+    Raises
+    ------
+    ArchitectureError
+        If there is no such split.
+    DataError
+        If the model or the data cannot be used, or do not fit each other.
+    """
+    if split not in get_args(SplitName):
+        raise ArchitectureError(
+            f"split must be one of {', '.join(get_args(SplitName))}, got {split!r:.80}"
+        )
+    model = load_run(run, device, note)
+    config = _config(model, os.fspath(run))
+    if data_dir is not None:
+        config = config.replace({"data_dir": os.fspath(data_dir)})
+    data = load_data(config)
+    _check_fit(model, data, os.fspath(run))
+    chosen = _choose(data, config, split)
+    net = model.net
+    reader = BatchReader(
+        chosen, model.x_scaling, model.y_scaling, net.outputs, net.backend, net.dtype
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scores = evaluate(net, reader, model.centroids)
+    return {
+        "run": os.path.abspath(run),
+        "dataset": data.name,
+        "split": split,
+        "samples": len(chosen),
+        "forward/accuracy": None,
+        "backward/centroid_error": None,
+        **scores,
+        "device": net.backend.describe(),
+    }
+
+
+def _config(model: Model, where: str) -> RunConfig:
+    """Return the settings of a model, as far as this version knows them."""
+    known = {name: model.settings[name] for name in options() if name in model.settings}
+    try:
+        return RunConfig(**({"dataset": model.dataset} | known))
+    except ArchitectureError as error:
+        raise DataError(f"{where}: settings of another version of nembp ({error})") from error
+
+
+def _check_fit(model: Model, data: Dataset, where: str) -> None:
+    for what, has, wants in (
+        ("samples of shape", data.shape, model.shape),
+        ("the classes", data.classes, model.classes),
+        ("the targets", data.target_names, model.target_names),
+    ):
+        if has != wants:
+            raise DataError(
+                f"{data.source}: {what} {_short(has)}, but the model in {where} was trained on "
+                f"{_short(wants)}; expected data of the same kind. Check --data-dir"
+            )
+
+
+def _short(value: tuple[Any, ...]) -> str:
+    shown = ", ".join(map(str, value[:12]))
+    return f"({shown}, ...)" if len(value) > 12 else f"({shown})"
+
+
+def _choose(data: Dataset, config: RunConfig, split: SplitName) -> Split:
+    if split == "test":
+        return data.test
+    if split == "all":
+        pairs = (data.train.x, data.test.x), (data.train.y, data.test.y)
+        return Split(*(np.concatenate(pair) for pair in pairs))
+    train, validation = hold_out(data, config)
+    if split == "train":
+        return train
+    if validation is None:
+        raise ArchitectureError("the run had no validation split; expected train, test or all")
+    return validation

@@ -1,0 +1,304 @@
+"""Training runs: what is learned, what is left in the folder, and what is never lost."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from nembp.checkpoints import load_model
+from nembp.datasets import load
+from nembp.errors import ArchitectureError, DataError, DivergenceError, OutputError
+from nembp.metrics import centroid_error
+from nembp.runs import RunConfig, from_toml, train_run
+from nembp.runs import training as run_module
+from nembp.runs.folder import FILES, RunFolder, to_json
+from nembp.runs.preparation import hold_out, prepare
+from nembp.threads import blas_threads
+
+TINY = RunConfig(layers=(16,), epochs=2, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def rows(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(folder) -> list[dict]:
+    return [
+        {key: value for key, value in row.items() if "seconds" not in key and "per_sec" not in key}
+        for row in rows(folder)
+    ]
+
+
+def parameters(folder) -> np.ndarray:
+    return load_model(folder / "model.npz").net.parameters
+
+
+# -- what is learned -------------------------------------------------------------------------------
+def test_the_digits_are_learned_in_both_directions(tmp_path):
+    scores = [
+        train_run(RunConfig(seed=seed, device="cpu"), tmp_path / str(seed)) for seed in range(5)
+    ]
+    assert np.mean([score["forward/accuracy"] for score in scores]) >= 0.97
+    assert np.mean([score["backward/centroid_error"] for score in scores]) <= 0.02
+
+
+def test_the_first_backward_image_is_the_mean(tmp_path):
+    """The input bias starts there, so that before training the error is that of the mean."""
+    prepared = prepare(RunConfig(layers=(), device="cpu"))
+    x = prepared.data.train.x.reshape(-1, 64) / 16.0
+    zero = np.zeros((1, 10))
+    assert np.allclose(prepared.net.reversed.predict(zero)[0], x.mean(axis=0), atol=1e-6)
+    assert centroid_error(prepared.net, prepared.centroids) < 1.5
+
+
+# -- the folder ------------------------------------------------------------------------------------
+def test_a_run_leaves_a_complete_folder(tmp_path):
+    folder, seen, plans = tmp_path / "a" / "b", [], []
+    summary = train_run(TINY, folder, on_epoch=seen.append, on_start=plans.append)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    written = json.loads((folder / "summary.json").read_text())
+    assert written == json.loads(to_json(summary))
+    assert (written["status"], written["epochs"], written["run"]) == ("finished", 2, str(folder))
+    assert [row["epoch"] for row in rows(folder)] == [1, 2]
+    assert [row["forward/nll"] for row in rows(folder)] == [row["forward/nll"] for row in seen]
+    assert {row["scored_on"] for row in rows(folder)} == {"test"}
+    assert plans[0]["sizes"] == [64, 16, 10]
+    model = load_model(folder / "model.npz")
+    assert model.settings == written["config"]
+    assert (model.shape, model.classes, model.dataset) == ((8, 8, 1), tuple("0123456789"), "digits")
+    assert summary["forward/accuracy"] == rows(folder)[-1]["forward/accuracy"]
+    assert summary["samples_per_second"] == pytest.approx(3000 / summary["seconds"])
+    from PIL import Image
+
+    with Image.open(folder / "backward.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 500
+
+
+def test_the_configuration_repeats_the_run(tmp_path):
+    config = TINY.replace(
+        {"noise": "nem", "noise_target": "both", "noise_std": 0.3, "validation_fraction": 0.1,
+         "limit": 300, "seed": 4, "optimizer": "momentum"}
+    )  # fmt: skip
+    train_run(config, tmp_path / "a")
+    again = from_toml(tmp_path / "a" / "config.toml")
+    assert None not in {getattr(again, name) for name in ("threads", "learning_rate", "forward")}
+    train_run(again, tmp_path / "b")
+    assert without_times(tmp_path / "a") == without_times(tmp_path / "b")
+    assert np.array_equal(parameters(tmp_path / "a"), parameters(tmp_path / "b"))
+    texts = [(tmp_path / name / "config.toml").read_text() for name in "ab"]
+    assert texts[0] == texts[1]
+    train_run(again.replace({"seed": 5}), tmp_path / "c")
+    assert not np.array_equal(parameters(tmp_path / "a"), parameters(tmp_path / "c"))
+
+
+def test_a_relative_path_of_the_data_still_works_from_elsewhere(tmp_path, monkeypatch):
+    np.savez("d.npz", x=np.random.default_rng(0).normal(size=(60, 3)), y=np.arange(60) % 2)
+    train_run(RunConfig(dataset="npz", data_dir="d.npz", epochs=1, device="cpu"), tmp_path / "a")
+    monkeypatch.chdir("/")
+    train_run(from_toml(tmp_path / "a" / "config.toml"), tmp_path / "b")
+    assert np.array_equal(parameters(tmp_path / "a"), parameters(tmp_path / "b"))
+
+
+def test_default_folders_are_new_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda form: "20260102-030405")
+    folders = [RunFolder.claim(None, "digits-seed0").path for _ in range(3)]
+    assert [str(folder) for folder in folders] == [
+        "runs/20260102-030405-digits-seed0",
+        "runs/20260102-030405-digits-seed0-2",
+        "runs/20260102-030405-digits-seed0-3",
+    ]
+    assert RunFolder.claim(None, "../../x").path.parent.name == "runs"
+
+
+def test_a_run_in_use_is_kept_until_the_new_one_begins(tmp_path):
+    folder = tmp_path / "run"
+    train_run(TINY, folder)
+    (folder / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def unchanged() -> bool:
+        return before == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    with pytest.raises(OutputError, match=r"not empty.*--force"):
+        train_run(TINY, folder)
+    assert unchanged()
+    with pytest.raises(DataError):  # found out after the folder was claimed
+        train_run(RunConfig(dataset="npz", data_dir="absent.npz"), folder, force=True)
+    assert unchanged()
+    train_run(TINY.replace({"seed": 9}), folder, force=True)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert from_toml(folder / "config.toml").seed == 9
+    assert len(rows(folder)) == 2
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nembp", "\0"])
+def test_what_cannot_be_written_is_found_before_training(tmp_path, monkeypatch, place):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(run_module, "prepare", lambda *args: pytest.fail("began to work"))
+    with pytest.raises(OutputError) as caught:
+        train_run(TINY, place)
+    assert place in str(caught.value)
+    assert "Choose another" in str(caught.value)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_failed_start_leaves_no_folder(tmp_path):
+    for config in (
+        RunConfig(dataset="mnist", data_dir="absent"),
+        RunConfig(dataset="nothing"),
+        RunConfig(noise="nem", noise_target="backward", backward="none"),
+        RunConfig(patience=3, validation_fraction=0.0),
+        RunConfig(limit=20, validation_fraction=0.9),
+    ):
+        with pytest.raises((DataError, ArchitectureError)):
+            train_run(config, tmp_path / "new" / "run")
+        with pytest.raises((DataError, ArchitectureError)):
+            train_run(config)
+        assert list(tmp_path.iterdir()) == []
+
+
+# -- ends that were not planned --------------------------------------------------------------------
+def test_divergence_keeps_the_last_good_model(tmp_path):
+    config = TINY.replace({"optimizer": "sgd", "learning_rate": 1e5, "epochs": 5})
+    summaries: list[dict] = []
+    with pytest.raises(DivergenceError, match=r"model\.npz holds the last good model"):
+        train_run(config, tmp_path / "run", on_end=summaries.append)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "diverged" == summaries[0]["status"]
+    assert summary["epochs"] == len(rows(tmp_path / "run"))
+    assert math.isfinite(summary["forward/nll"])
+    assert np.all(np.isfinite(parameters(tmp_path / "run")))
+
+
+def test_an_interrupted_run_keeps_the_last_epoch(tmp_path):
+    def stop(row):
+        if row["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    config = TINY.replace({"epochs": 50, "schedule": "constant"})
+    with pytest.raises(KeyboardInterrupt, match="interrupted after epoch 3"):
+        train_run(config, tmp_path / "a", on_epoch=stop)
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert (summary["status"], summary["epochs"]) == ("interrupted", 3)
+    train_run(config.replace({"epochs": 3}), tmp_path / "b")
+    assert np.array_equal(parameters(tmp_path / "a"), parameters(tmp_path / "b"))
+    assert without_times(tmp_path / "a") == without_times(tmp_path / "b")
+
+
+def test_a_step_in_progress_does_not_reach_the_model(tmp_path, monkeypatch):
+    """Ctrl-C between the optimizer's chunks leaves parameters of no epoch; they are not kept."""
+    step = run_module.Trainer.step
+
+    def interrupted_step(self, index):
+        step(self, index)
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module.Trainer, "step", interrupted_step)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(TINY.replace({"schedule": "constant"}), tmp_path / "a")
+    monkeypatch.setattr(run_module.Trainer, "step", step)
+    train_run(TINY.replace({"schedule": "constant", "epochs": 1}), tmp_path / "b")
+    assert np.array_equal(parameters(tmp_path / "a"), parameters(tmp_path / "b"))
+
+
+def test_nothing_learned_is_said(tmp_path, monkeypatch):
+    def interrupted(self, index):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module.Trainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="nothing was learned"):
+        train_run(TINY, tmp_path / "a")
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert (summary["status"], summary["epochs"], summary["forward/nll"]) == (
+        "interrupted",
+        0,
+        None,
+    )
+    assert not (tmp_path / "a" / "model.npz").exists()
+
+
+def test_a_long_run_is_saved_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "SAVE_EVERY", 0.0)
+    saved = []
+    train_run(TINY, tmp_path / "a", on_epoch=lambda row: saved.append(parameters(tmp_path / "a")))
+    assert not np.array_equal(saved[0], saved[1])
+    assert np.array_equal(saved[1], parameters(tmp_path / "a"))
+
+
+# -- options that reach the engine -----------------------------------------------------------------
+def test_arms_of_an_experiment_are_paired(tmp_path):
+    """The same seed gives the same weights and batches whatever the noise."""
+    arms = {"none": {}, "silent": {"noise": "nem", "noise_std": 0.0},
+            "nem": {"noise": "nem", "noise_std": 0.3, "noise_target": "both"}}  # fmt: skip
+    for name, changes in arms.items():
+        train_run(TINY.replace(changes), tmp_path / name)
+    results = {name: parameters(tmp_path / name) for name in arms}
+    assert np.allclose(results["none"], results["silent"], atol=1e-5)
+    assert np.abs(results["none"] - results["nem"]).max() > 1e-3
+    row = rows(tmp_path / "nem")[-1]
+    for direction in ("forward", "backward"):
+        assert 0.5 < row[f"noise/{direction}/accepted"] <= 1.001
+        assert row[f"noise/{direction}/gain"] > 0
+    assert not [key for key in rows(tmp_path / "none")[-1] if key.startswith("noise/")]
+
+
+def test_one_direction_is_the_same_call(tmp_path):
+    summary = train_run(TINY.replace({"backward": "none"}), tmp_path / "a")
+    assert summary["backward_trained"] is False
+    assert "train/backward/nll" not in rows(tmp_path / "a")[0]
+    train_run(TINY, tmp_path / "b")
+    mean = load("digits").train.x.reshape(-1, 64).mean(axis=0) / 16.0
+    moved = [
+        np.abs(load_model(tmp_path / name / "model.npz").net.reversed.biases[-1] - mean).max()
+        for name in "ab"
+    ]
+    assert moved[0] < 1e-6 < 1e-3 < moved[1]
+
+
+def test_patience_stops_and_keeps_the_best(tmp_path):
+    config = TINY.replace({"epochs": 60, "patience": 2, "learning_rate": 0.02, "limit": 200})
+    summary = train_run(config, tmp_path / "a")
+    history = rows(tmp_path / "a")
+    assert summary["status"] == "stopped early"
+    assert len(history) < 60
+    assert {row["scored_on"] for row in history} == {"validation"}
+    nlls = [row["forward/nll"] for row in history]
+    assert summary["best_epoch"] == 1 + int(np.argmin(nlls)) == len(nlls) - 2
+
+
+def test_threads_hold_for_the_training_alone(tmp_path):
+    before, during = blas_threads(), []
+    config = TINY.replace({"threads": 2})
+    train_run(config, tmp_path / "a", on_epoch=lambda row: during.append(blas_threads()))
+    assert during == [2, 2]
+    assert blas_threads() == before
+    assert from_toml(tmp_path / "a" / "config.toml").threads == 2
+
+
+def test_the_validation_split_is_a_share_of_each_class():
+    digits = load("digits")
+    train, validation = hold_out(digits, RunConfig(validation_fraction=0.2))
+    assert (len(train), len(validation)) == (1200, 300)
+    both = np.concatenate([train.x, validation.x]).reshape(1500, -1)
+    assert np.array_equal(np.sort(both, axis=0), np.sort(digits.train.x.reshape(1500, -1), axis=0))
+    shares = np.bincount(validation.y) / np.bincount(digits.train.y)
+    assert np.all(np.abs(shares - 0.2) < 0.01)
+    other = hold_out(digits, RunConfig(validation_fraction=0.2, split_seed=1))[1]
+    assert not np.array_equal(other.x, validation.x)
+
+
+def test_json_has_no_nan():
+    value = {"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf}, "e": (1, "x", None)}
+    assert json.loads(to_json(value)) == {
+        "a": None, "b": [None, 1.5], "c": {"d": None}, "e": [1, "x", None]
+    }  # fmt: skip
