@@ -184,7 +184,7 @@ class JointBackpropagation:
         if path == "classes":
             self._allocate_class_sums()
         self.sources = self._noise_sources(noise or {}, generators or {})
-        self._views: dict[int, Any] = {}
+        self._views: tuple[Any, ...] = (None,)  # of the last call's gradient vector
 
     def _backward_readout(self) -> Readout:
         net, rows = self.net, self._second
@@ -287,18 +287,17 @@ class JointBackpropagation:
             self._column_sums(self._delta[k], up[k], net.layers[k].biases)
             if self._second:
                 self._column_sums(self._e[k - 1], down[k - 1], net.layers[k - 1].biases)
+            else:  # the other direction's biases do not move
+                down[k - 1][...] = 0.0
 
     def _views_of(self, gradient: Array) -> Any:
-        if id(gradient) not in self._views:
+        if self._views[0] is not gradient:
             net, xp = self.net, self.net.backend.xp
             forward, backward = net.views(gradient), net.reversed.views(gradient)
             row = [None if b is None else xp.reshape(b, (1, -1)) for b in forward.biases]
             col = [None if d is None else xp.reshape(d, (1, -1)) for d in backward.biases[::-1]]
-            if not self._second:  # the other direction's biases do not move
-                for d in col[:-1]:
-                    d[...] = 0.0  # type: ignore[index]
-            self._views[id(gradient)] = (gradient, forward.weights, row, col)
-        return self._views[id(gradient)][1:]
+            self._views = (gradient, forward.weights, row, col)
+        return self._views[1:]
 
     # -- the two ends ----------------------------------------------------------------------------
     def _forward_error(self, clock: tuple[int, int]) -> None:

@@ -109,6 +109,11 @@ def check_no_memory(
     again, _ = run(net, *second, path, step=step)
     fresh, other = run(net, *second, path)
     assert np.array_equal(again, fresh), f"path {path}: the gradient depends on an older batch"
+    vector = np.empty(net.parameter_count)
+    for _ in range(2):  # the second time its views are known
+        vector[...] = np.nan
+        step(vector)
+        assert np.array_equal(vector, fresh), f"path {path}: the vector keeps what it held"
     assert np.array_equal(step.forward_nll, other.forward_nll)
     assert np.array_equal(step.backward_nll, other.backward_nll)
 
