@@ -1,0 +1,194 @@
+"""Random binary networks with data for the tests of nembp.em, and the laws that they must obey."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import strategies as st
+
+from nembp.em import (
+    BinaryNetwork,
+    Direction,
+    GaussianMixture,
+    entropy,
+    fit_mixture,
+    gem_step,
+    gradient,
+    initial_mixture,
+    nem_inequality,
+    q,
+    q_gradient,
+)
+from nembp.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.noise import Noise
+
+LIKELIHOODS: list[Likelihood] = [
+    Multinomial(),
+    Multinomial(weight=0.6),
+    Gaussian(variance=0.4),
+    Gaussian(variance=3.0),
+    Bernoulli(),
+    Bernoulli(weight=1.7),
+]
+DIRECTIONS: list[Direction] = ["forward", "backward", "joint"]
+
+
+@dataclass(frozen=True)
+class EmCase:
+    net: BinaryNetwork
+    theta: np.ndarray
+    other: np.ndarray  # a second parameter vector
+    x: np.ndarray
+    y: np.ndarray
+    generator: np.random.Generator
+
+
+def make_case(
+    seed: int,
+    likelihood: Likelihood,
+    input_likelihood: Likelihood,
+    sizes: tuple[int, int, int] = (3, 3, 2),
+    rows: int = 4,
+    scale: float = 1.0,
+) -> EmCase:
+    g = np.random.default_rng(seed)
+    net = BinaryNetwork(*sizes, likelihood, input_likelihood)
+    theta = net.initial(g, scale)
+    other = theta + net.initial(g, 0.5)
+    x = make_targets(g, input_likelihood, rows, sizes[0])
+    y = make_targets(g, likelihood, rows, sizes[2])
+    return EmCase(net, theta, other, x, y, g)
+
+
+def make_targets(g: np.random.Generator, likelihood: Likelihood, rows: int, width: int):
+    if isinstance(likelihood, Gaussian):
+        return g.normal(0.0, 1.5, (rows, width))
+    if isinstance(likelihood, Multinomial):
+        return (
+            np.eye(width)[g.integers(0, width, rows)]
+            if g.random() < 0.5
+            else g.dirichlet(np.ones(width), rows)
+        )
+    return np.round(g.random((rows, width)))
+
+
+@st.composite
+def em_cases(draw, max_scale: float = 3.0) -> EmCase:
+    return make_case(
+        draw(st.integers(0, 2**32 - 1)),
+        draw(st.sampled_from(LIKELIHOODS)),
+        draw(st.sampled_from(LIKELIHOODS)),
+        (draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(1, 4))),
+        draw(st.integers(1, 5)),
+        draw(st.floats(0.0, max_scale)),
+    )
+
+
+def relative(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest difference over the larger of 1 and the largest entry."""
+    return float(np.abs(a - b).max() / max(1.0, np.abs(a).max(), np.abs(b).max()))
+
+
+def check_fisher(case: EmCase, direction: Direction) -> None:
+    """Check that ∇ log p = ∇Q at Θₙ, to 1e-10."""
+    direct = gradient(case.net, case.theta, case.x, case.y, direction)
+    through_q = q_gradient(case.net, case.theta, case.theta, case.x, case.y, direction)
+    assert relative(direct, through_q) < 1e-10
+
+
+def check_decomposition(case: EmCase, direction: Direction) -> None:
+    """Check that log p = Q + H at any Θ, with the posterior of Θₙ."""
+    log_p = case.net.log_likelihood(case.other, case.x, case.y, direction)
+    arguments = (case.net, case.other, case.theta, case.x, case.y, direction)
+    assert abs(log_p - q(*arguments) - entropy(*arguments)) < 1e-10 * max(1.0, abs(log_p))
+
+
+def check_q_gradient(case: EmCase, direction: Direction) -> None:
+    """Check ∇Q against central differences of Q along one random direction, away from Θₙ."""
+    d = case.generator.standard_normal(case.net.parameter_count)
+    h = 1e-5 / np.abs(d).max()
+    arguments = (case.theta, case.x, case.y, direction)
+    difference = q(case.net, case.other + h * d, *arguments)
+    difference -= q(case.net, case.other - h * d, *arguments)
+    slope = float(q_gradient(case.net, case.other, *arguments) @ d)
+    assert abs(difference / (2 * h) - slope) < 1e-5 * max(1.0, abs(slope))
+
+
+def check_gem(case: EmCase, direction: Direction, **options) -> None:
+    """Check that a GEM step lowers neither Q nor log p, and raises log p where it is not flat."""
+    step = gem_step(case.net, case.theta, case.x, case.y, direction, **options)
+    arguments = (case.theta, case.x, case.y, direction)
+    before, after = (q(case.net, t, *arguments) for t in (case.theta, step.theta))
+    tiny = 1e-12 * max(1.0, abs(before), abs(step.log_likelihood_before))
+    assert after >= before - tiny
+    log_p = case.net.log_likelihood(step.theta, case.x, case.y, direction)
+    log_p_n = case.net.log_likelihood(case.theta, case.x, case.y, direction)
+    assert log_p >= log_p_n - tiny
+    if np.abs(gradient(case.net, case.theta, case.x, case.y, direction)).max() > 1e-3:
+        assert log_p > log_p_n
+
+
+def noises_for(direction: Direction, noise: Noise) -> dict[str, Noise]:
+    """Return the noise on every target of ``direction``, as keyword arguments."""
+    both = {"forward": {"noise_y": noise}, "backward": {"noise_x": noise}}
+    return both["forward"] | both["backward"] if direction == "joint" else both[direction]
+
+
+def check_nem(case: EmCase, direction: Direction, condition: str = "posterior") -> None:
+    """Check that NEM noise never makes Q_N < Q: exactly, on average and draw by draw."""
+    found = nem_inequality(
+        case.net,
+        case.theta,
+        case.x,
+        case.y,
+        direction,
+        **noises_for(direction, Noise("nem", std=0.5)),
+        generator=case.generator,
+        draws=50,
+        support="lattice",
+        condition=condition,
+    )
+    assert found.exact is not None
+    assert found.exact >= 0.0
+    assert found.q_gain >= -1e-12
+    assert found.holds
+
+
+def mixture_case(
+    seed: int, dimension: int = 1, components: int = 3, rows: int = 90
+) -> tuple[np.ndarray, GaussianMixture]:
+    """Return data of overlapping clusters of different shapes, and a start for EM."""
+    g = np.random.default_rng(seed)
+    y = np.concatenate(
+        [
+            g.standard_normal((rows // components, dimension)) @ g.standard_normal((dimension,) * 2)
+            + g.normal(0.0, 2.0, dimension)
+            for _ in range(components)
+        ]
+    )
+    return y, initial_mixture(y, components, g)
+
+
+def check_scikit_learn(y: np.ndarray, start: GaussianMixture, iterations: int) -> None:
+    """Check that EM's first iterations are scikit-learn's, one by one, to 1e-9."""
+    from sklearn.mixture import GaussianMixture as Reference
+
+    reference = Reference(
+        len(start.weights),
+        max_iter=1,
+        tol=0.0,
+        warm_start=True,
+        weights_init=start.weights,
+        means_init=start.means,
+        precisions_init=np.linalg.inv(start.covariances),
+    )
+    for k in range(1, iterations + 1):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one iteration does not converge: that is the point
+            reference.fit(y)
+        fitted = fit_mixture(y, start, iterations=k, tolerance=0.0)
+        for name in ("weights", "means", "covariances"):
+            assert relative(getattr(reference, f"{name}_"), getattr(fitted.mixture, name)) < 1e-9
+        assert abs(reference.lower_bound_ - fitted.log_likelihood[k - 1]) < 1e-9

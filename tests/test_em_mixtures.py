@@ -1,0 +1,281 @@
+"""EM and noisy EM for Gaussian mixtures."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from em_cases import check_scikit_learn, mixture_case, relative
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nembp.em import GaussianMixture, draw_mixture_noise, fit_mixture, initial_mixture, m_step
+from nembp.errors import ArchitectureError, DivergenceError, ShapeError
+from nembp.noise import Noise
+
+seeds = st.integers(0, 2**32 - 1)
+dimensions = st.integers(1, 4)
+KINDS = ["nem", "blind", "anti", "drift"]
+
+
+# -- the model -------------------------------------------------------------------------------------
+@given(seeds, dimensions)
+def test_density_is_that_of_the_inverse_and_the_determinant(seed, d):
+    y, mixture = mixture_case(seed, d)
+    mixture = fit_mixture(y, mixture, iterations=2, tolerance=0.0, reg_covar=0.1).mixture
+    p = np.zeros(len(y))
+    for w, mean, covariance in zip(
+        mixture.weights, mixture.means, mixture.covariances, strict=True
+    ):
+        centered = y - mean
+        square = np.einsum("na,ab,nb->n", centered, np.linalg.inv(covariance), centered)
+        scale = math.sqrt((2 * math.pi) ** d * np.linalg.det(covariance))
+        p += w * np.exp(-0.5 * square) / scale
+    np.testing.assert_allclose(mixture.log_likelihood(y)[:, 0], np.log(p), rtol=1e-9, atol=1e-9)
+    r = mixture.posterior(y)
+    np.testing.assert_allclose(r.sum(axis=1), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(
+        np.log(r[:, 0]), mixture.log_joint(y)[:, 0] - np.log(p), rtol=1e-8, atol=1e-8
+    )
+
+
+def test_samples_have_the_mixture_s_moments():
+    mixture = GaussianMixture(
+        [0.3, 0.7], [[-2.0, 0.0], [1.0, 3.0]], [[[1.0, 0.8], [0.8, 1.0]], [[2.0, 0.0], [0.0, 0.1]]]
+    )
+    y = mixture.sample(40_000, np.random.default_rng(0))
+    mean = mixture.weights @ mixture.means
+    spread = mixture.means - mean
+    covariance = np.einsum("k,kab->ab", mixture.weights, mixture.covariances)
+    covariance += np.einsum("k,ka,kb->ab", mixture.weights, spread, spread)
+    # five standard errors of a mean: sqrt(4.2 / 40000) = 0.01
+    np.testing.assert_allclose(y.mean(axis=0), mean, atol=0.05)
+    np.testing.assert_allclose(np.cov(y.T), covariance, atol=0.15)
+
+
+# -- EM --------------------------------------------------------------------------------------------
+@given(seeds, dimensions, st.integers(1, 3))
+def test_em_never_lowers_the_log_likelihood(seed, d, components):
+    y, start = mixture_case(seed, d, components)
+    history = fit_mixture(y, start, iterations=12, tolerance=0.0, reg_covar=0.0).log_likelihood
+    assert np.diff(history).min() >= -1e-10
+
+
+@given(seeds, dimensions)
+def test_the_m_step_maximizes_q(seed, d):
+    y, start = mixture_case(seed, d)
+    r = start.posterior(y)
+    best = m_step(y, r)
+    g = np.random.default_rng(seed)
+    assert best.q(y, r) >= start.q(y, r)
+    for size in (1e-3, 1e-1):
+        a = np.eye(d) + size * g.standard_normal((d, d))
+        weights = best.weights * np.exp(size * g.standard_normal(len(best.weights)))
+        other = GaussianMixture(
+            weights / weights.sum(),
+            best.means + size * g.standard_normal(best.means.shape),
+            a @ best.covariances @ a.T,
+        )
+        assert best.q(y, r) >= other.q(y, r) - 1e-9
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_em_is_scikit_learn_s_iteration_by_iteration(seed, d):
+    y, start = mixture_case(seed, d, rows=150)
+    check_scikit_learn(y, start, iterations=15)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_em_stops_where_scikit_learn_stops(seed):
+    from sklearn.mixture import GaussianMixture as Reference
+
+    y, start = mixture_case(seed, 2)
+    reference = Reference(
+        3,
+        weights_init=start.weights,
+        means_init=start.means,
+        precisions_init=np.linalg.inv(start.covariances),
+    ).fit(y)
+    fitted = fit_mixture(y, start)
+    assert fitted.converged
+    assert fitted.iterations == reference.n_iter_
+    assert relative(fitted.mixture.covariances, reference.covariances_) < 1e-9
+    np.testing.assert_allclose(fitted.log_likelihood[:-1], reference.lower_bounds_, rtol=1e-9)
+    assert fitted.log_likelihood[-1] == pytest.approx(reference.score(y), rel=1e-9)
+
+
+def test_em_that_starts_at_its_end_stops_as_soon_as_it_can_know():
+    y, start = mixture_case(0, 1)
+    end = fit_mixture(y, start, iterations=3000, tolerance=0.0).mixture
+    fitted = fit_mixture(y, end)
+    assert fitted.iterations == 2  # two log-likelihoods to compare
+    assert fitted.converged
+    assert not fit_mixture(y, start, iterations=2).converged
+
+
+def test_em_finds_well_separated_clusters():
+    truth = GaussianMixture([0.4, 0.6], [[-5.0, 0.0], [5.0, 1.0]], [np.eye(2), 0.25 * np.eye(2)])
+    y = truth.sample(2000, np.random.default_rng(1))
+    start = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], [9 * np.eye(2)] * 2)
+    found = fit_mixture(y, start, tolerance=1e-8).mixture
+    np.testing.assert_allclose(found.weights, truth.weights, atol=0.06)  # 5 standard errors
+    np.testing.assert_allclose(found.means, truth.means, atol=0.18)
+    np.testing.assert_allclose(found.covariances, truth.covariances, atol=0.26)
+
+
+# -- noise -----------------------------------------------------------------------------------------
+@given(seeds, dimensions)
+def test_gain_is_the_log_ratio_of_the_complete_data(seed, d):
+    y, mixture = mixture_case(seed, d)
+    n = np.random.default_rng(seed).standard_normal(y.shape)
+    expected = mixture.log_joint(y + n) - mixture.log_joint(y)
+    np.testing.assert_allclose(mixture.gains(y, n), expected, rtol=1e-8, atol=1e-8)
+
+
+@given(seeds)
+def test_in_one_dimension_the_condition_is_the_published_one(seed):
+    y, mixture = mixture_case(seed, 1)
+    n = np.random.default_rng(seed).normal(0.0, 2.0, y.shape)
+    published = n * (n - 2.0 * (mixture.means[:, 0] - y)) <= 0.0
+    np.testing.assert_array_equal(mixture.gains(y, n) >= 0.0, published)
+
+
+@given(seeds, dimensions, st.sampled_from(["zero", "reflect"]))
+def test_every_draw_satisfies_its_own_condition(seed, d, rejected):
+    y, mixture = mixture_case(seed, d)
+    g = np.random.default_rng(seed)
+    r = mixture.posterior(y)
+
+    def gains(kind, condition):
+        noise = Noise(kind, std=0.7, rejected=rejected)
+        n = draw_mixture_noise(mixture, y, noise, g, condition=condition)
+        return mixture.gains(y, n)
+
+    assert gains("nem", "every").min() >= 0.0
+    assert gains("anti", "every").max() <= 0.0
+    assert (r * gains("nem", "posterior")).sum(axis=1).min() >= -1e-12
+    assert (r * gains("anti", "posterior")).sum(axis=1).max() <= 1e-12
+    assert gains("blind", "every").min() < 0.0
+
+
+def test_between_two_means_no_noise_passes_in_every_component():
+    mixture = GaussianMixture([0.5, 0.5], [[-1.0], [2.0]], [[[1.0]], [[1.0]]])
+    y = np.linspace(-3.0, 4.0, 701)[:, None]
+    n = draw_mixture_noise(mixture, y, Noise("nem", std=0.3), np.random.default_rng(0))
+    between = (y > -1.0) & (y < 2.0)
+    assert not n[between].any()
+    assert (n[y < -1.0] >= 0.0).all()  # towards the means
+    assert (n[y > 2.0] <= 0.0).all()
+    assert (n[~between] != 0.0).mean() > 0.5
+    weaker = draw_mixture_noise(
+        mixture, y, Noise("nem", std=0.3), np.random.default_rng(0), condition="posterior"
+    )
+    assert (weaker[between] != 0.0).mean() > 0.5
+
+
+@given(seeds, st.integers(1, 3), st.sampled_from(["every", "posterior"]))
+def test_nem_noise_makes_q_no_lower_at_every_iteration(seed, d, condition):
+    y, start = mixture_case(seed, d)
+    arguments = {"iterations": 6, "tolerance": 0.0, "reg_covar": 1e-3, "condition": condition}
+    gain = {}
+    for kind in ("nem", "anti"):
+        g = np.random.default_rng(seed)
+        noise = Noise(kind, std=0.5)
+        gain[kind] = fit_mixture(y, start, noise=noise, generator=g, **arguments).noise_gain
+    assert gain["nem"].min() >= -1e-12
+    assert gain["anti"].max() <= 1e-12
+
+
+def test_noise_gain_is_the_difference_of_q():
+    y, start = mixture_case(5, 2)
+    noise = Noise("blind", std=0.5)
+    fitted = fit_mixture(
+        y, start, noise=noise, generator=np.random.default_rng(3), iterations=1, tolerance=0.0
+    )
+    n = draw_mixture_noise(start, y, noise, np.random.default_rng(3))
+    r = start.posterior(y)
+    expected = (start.q(y + n, r) - start.q(y, r)) / len(y)
+    assert fitted.noise_gain[0] == pytest.approx(expected, rel=1e-10)
+    assert fitted.nonzero[0] == 1.0
+    # the M-step sees the noisy data with the posterior of the clean data
+    assert relative(fitted.mixture.means, m_step(y + n, r, 1e-6).means) == 0.0
+
+
+def test_blind_noise_costs_the_mean_curvature_on_average():
+    # E gain_j = −½ tr(Σ_j⁻¹) σ²: the exact value against 4000 draws, 5 standard errors
+    mixture = GaussianMixture([0.5, 0.5], [[-1.0, 0], [1.0, 0]], [np.eye(2), 4.0 * np.eye(2)])
+    y = np.tile([[0.3, -0.2]], (4000, 1))
+    n = draw_mixture_noise(mixture, y, Noise("blind", std=0.5), np.random.default_rng(0))
+    gains = mixture.gains(y, n)
+    exact = [-0.5 * np.trace(np.linalg.inv(c)) * 0.25 for c in mixture.covariances]
+    error = gains.std(axis=0, ddof=1) / math.sqrt(len(y))
+    assert (np.abs(gains.mean(axis=0) - exact) < 5 * error).all()
+
+
+def test_noise_is_annealed_away():
+    y, start = mixture_case(1, 2)
+    noise = Noise("blind", std=1.0, decay=2.0)
+    fitted = fit_mixture(
+        y, start, noise=noise, generator=np.random.default_rng(0), iterations=300, tolerance=0.0
+    )
+    clean = fit_mixture(y, fitted.mixture, iterations=50, tolerance=0.0)
+    assert abs(clean.log_likelihood[-1] - fitted.log_likelihood[-1]) < 1e-3
+    spread = [
+        draw_mixture_noise(start, y, noise, np.random.default_rng(1), iteration=t).std()
+        for t in (1, 4)
+    ]
+    assert spread[1] == pytest.approx(spread[0] / 16.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_is_repeatable_and_none_is_em(kind):
+    y, start = mixture_case(2, 2)
+
+    def fit(noise, seed=0):
+        g = np.random.default_rng(seed)
+        return fit_mixture(y, start, noise=noise, generator=g, iterations=4, tolerance=0.0).mixture
+
+    noisy = fit(Noise(kind, std=0.5))
+    assert relative(noisy.means, fit(Noise(kind, std=0.5)).means) == 0.0
+    assert relative(noisy.means, fit(Noise(kind, std=0.5), seed=1).means) > 0.0
+    em = fit_mixture(y, start, iterations=4, tolerance=0.0).mixture
+    assert relative(fit(Noise("none")).means, em.means) == 0.0
+    assert relative(fit(Noise(kind, std=0.0)).means, em.means) == 0.0
+
+
+# -- errors ----------------------------------------------------------------------------------------
+def test_errors_say_what_to_do():
+    y, start = mixture_case(0, 2)
+    with pytest.raises(ShapeError, match="to fit means"):
+        GaussianMixture([1.0], [[0.0], [1.0]], [[[1.0]]])
+    with pytest.raises(ShapeError, match="means must have shape"):
+        GaussianMixture([1.0], [0.0], [[[1.0]]])
+    with pytest.raises(ShapeError, match="means must be finite"):
+        GaussianMixture([1.0], [[np.nan]], [[[1.0]]])
+    with pytest.raises(ArchitectureError, match="sum to 1"):
+        GaussianMixture([0.9], [[0.0]], [[[1.0]]])
+    with pytest.raises(ArchitectureError, match="covariances must be symmetric"):
+        GaussianMixture([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.0, 1.0]]])
+    with pytest.raises(DivergenceError, match="larger reg_covar"):
+        GaussianMixture([1.0], [[0.0]], [[[0.0]]])
+    with pytest.raises(ShapeError, match="y must have shape"):
+        start.posterior(y[:, :1])
+    with pytest.raises(ShapeError, match="y must be finite"):
+        fit_mixture(y * np.inf, start)
+    with pytest.raises(ArchitectureError, match="iterations must be at least 1"):
+        fit_mixture(y, start, iterations=0)
+    with pytest.raises(ArchitectureError, match="noise needs a generator"):
+        fit_mixture(y, start, noise=Noise("nem"))
+    with pytest.raises(ArchitectureError, match="screened by whole rows"):
+        draw_mixture_noise(start, y, Noise("nem", screening="component"), np.random.default_rng(0))
+    with pytest.raises(ArchitectureError, match="the number of distinct rows"):
+        initial_mixture(np.zeros((5, 2)), 2, np.random.default_rng(0))
+
+
+def test_a_collapsed_component_is_named():
+    y = np.array([[0.0], [0.0], [0.0], [9.0], [10.0]])
+    start = GaussianMixture([0.5, 0.5], [[0.0], [9.5]], [[[0.01]], [[1.0]]])
+    with pytest.raises(DivergenceError, match="covariance 0 is not positive definite"):
+        fit_mixture(y, start, reg_covar=0.0)
