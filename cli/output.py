@@ -22,15 +22,26 @@ def emit_json(value: Any) -> None:
     click.echo(to_json(value))
 
 
-def emit_table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """Print rows in aligned columns, those in ``right`` flush right."""
+def emit_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in aligned columns; columns of numbers, under any heading, flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    numeric = [
+        len(rows) > 1 and all(map(_is_number, column)) for column in zip(*rows[1:], strict=True)
+    ]
     for row in rows:
         cells = [
-            cell.rjust(width) if k in right else cell.ljust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric or [False] * len(row), strict=True)
         ]
         click.echo("  ".join(cells).rstrip())
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def number(value: Any, digits: int = 4) -> str:

@@ -79,10 +79,10 @@ def predict(
 
 
 def _check_usage(inputs: tuple[str, ...], direction: str, labels: str | None) -> None:
-    if direction == "forward" and not inputs:
-        raise click.UsageError("Missing argument 'INPUT': the samples to predict from")
     if direction == "forward" and labels is not None:
         raise click.UsageError("--labels are what --direction backward starts from")
+    if direction == "forward" and not inputs:
+        raise click.UsageError("Missing argument 'INPUT': the samples to predict from")
     if labels is not None and inputs:
         raise click.UsageError("give either --labels or INPUT, not both")
     if direction == "backward" and len(inputs) > 1:
@@ -120,56 +120,52 @@ def _forward(
     if as_json:
         emit_json(_forward_json(model, names, y) | {"out": out})
     elif out is None:
-        emit_table(_forward_rows(model, names, y), right=range(2, 2 + WIDE))
+        emit_table(_forward_rows(model, names, y))
 
 
 def _note_range(model: Model, x: Array) -> None:
-    """Warn of images that look scaled already."""
-    pixels = model.is_image and float(model.x_scaling.apply(x[:1] * 0 + 1, "f8").max()) < 0.1
-    if pixels and x.dtype.kind == "f" and 0.0 <= float(x.min()) <= float(x.max()) <= 1.0:
+    """Say so where images look scaled already."""
+    raw = model.is_image and float(model.x_scaling.apply(x[:1] * 0 + 1, "f8").max()) < 0.1
+    if raw and x.dtype.kind == "f" and float(x.min()) >= 0.0 and 0.0 < float(x.max()) <= 1.0:
         note("every value lies in [0, 1], but raw pixels are expected, as in the training data")
 
 
 def _forward_json(model: Model, names: list[str], y: Array) -> dict[str, Any]:
-    if not model.classes:
-        values = [dict(zip(model.target_names, row, strict=True)) for row in y.tolist()]
-        rows: list[dict[str, Any]] = [
-            {"input": name, "targets": value} for name, value in zip(names, values, strict=True)
-        ]
-        return {"direction": "forward", "targets": list(model.target_names), "predictions": rows}
-    rows = [
-        {"input": name, "class": model.classes[best], "label": best, "probabilities": row}
-        for name, best, row in zip(names, y.argmax(axis=1).tolist(), y.tolist(), strict=True)
-    ]
-    return {"direction": "forward", "classes": list(model.classes), "predictions": rows}
+    predictions: list[dict[str, Any]] = []
+    for name, row in zip(names, y, strict=True):
+        values = row.tolist()
+        if model.classes:
+            best = int(row.argmax())
+            found = {"class": model.classes[best], "label": best, "probabilities": values}
+        else:
+            found = {"targets": dict(zip(model.target_names, values, strict=True))}
+        predictions.append({"input": name} | found)
+    kind = {"classes": model.classes} if model.classes else {"targets": model.target_names}
+    return {"direction": "forward"} | kind | {"predictions": predictions}
 
 
 def _forward_rows(model: Model, names: list[str], y: Array) -> list[list[str]]:
+    """Make a table: targets, every class's probability, or those of the most probable ones."""
     if not model.classes:
-        head = ["input", "", *model.target_names]
-        return [
-            head,
-            *(
-                [name, "", *(f"{v:.6g}" for v in row)]
-                for name, row in zip(names, y.tolist(), strict=True)
-            ),
-        ]
+        return _table(["input", *model.target_names], [[name] for name in names], y, ".6g")
+    best = [model.classes[k] for k in y.argmax(axis=1)]
     if len(model.classes) <= WIDE:
         head = ["input", "class", *(f"p({name})" for name in model.classes)]
-        return [
-            head,
-            *(
-                [name, model.classes[row.argmax()], *(f"{p:.4f}" for p in row)]
-                for name, row in zip(names, y, strict=True)
-            ),
-        ]
+        starts = [[name, word] for name, word in zip(names, best, strict=True)]
+        return _table(head, starts, y, ".4f")
     rows = [["input", "class", "p", "next", "p", "next", "p"]]
     for name, row in zip(names, y, strict=True):
-        cells = [name]
-        for k in (-row).argsort()[:3]:
-            cells += [model.classes[k], f"{row[k]:.4f}"]
-        rows.append(cells)
+        ranked = [[model.classes[k], f"{row[k]:.4f}"] for k in (-row).argsort()[:3]]
+        rows.append([name, *(cell for pair in ranked for cell in pair)])
     return rows
+
+
+def _table(head: list[str], starts: list[list[str]], y: Array, form: str) -> list[list[str]]:
+    rows = [
+        [*start, *(format(value, form) for value in row)]
+        for start, row in zip(starts, y.tolist(), strict=True)
+    ]
+    return [head, *rows]
 
 
 # -- backward ------------------------------------------------------------------------------------
@@ -186,35 +182,31 @@ def _backward(
     if inputs:
         y = read_targets(inputs[0], model, key)
         names = [f"{inputs[0]}[{row}]" for row in range(len(y))]
-    elif model.classes:
-        names = [name.strip() for name in labels.split(",")] if labels else list(model.classes)
-        y = one_hot(model, names)
-    else:
+    elif labels is None and not model.classes:
         raise ArchitectureError(
             "this model predicts numbers; give the targets to start from in a .npy or .npz"
+        )
+    else:
+        names = list(model.classes) if labels is None else labels.split(",")
+        names = [name.strip() for name in names]
+        y = one_hot(model, names)
+    if out is None and model.is_image and not as_json:
+        raise ArchitectureError(
+            "images do not fit into a table; say where to write them with --out FILE.png, .npy or "
+            ".npz, or print them with --json"
         )
     x = predict_backward(model, y)
     if out is not None:
         _write_samples(out, model, x, y)
     if as_json:
-        samples = (
-            [{"input": name, "x": row} for name, row in zip(names, x.tolist(), strict=True)]
-            if out is None
-            else None
-        )
-        emit_json(
-            {"direction": "backward", "shape": list(model.shape), "samples": samples, "out": out}
-        )
+        pairs = zip(names, x.tolist(), strict=True) if out is None else ()
+        samples = [{"input": name, "x": sample} for name, sample in pairs]
+        shape = list(model.shape)
+        emit_json({"direction": "backward", "shape": shape, "samples": samples, "out": out})
     elif out is None:
-        if model.is_image:
-            raise ArchitectureError(
-                "images do not fit into a table; say where to write them with --out FILE.png, "
-                ".npy or .npz, or print them with --json"
-            )
-        flat = x.reshape(len(x), -1).tolist()
-        head = ["input", *(f"x{k}" for k in range(len(flat[0])))]
-        rows = [[name, *(f"{v:.6g}" for v in row)] for name, row in zip(names, flat, strict=True)]
-        emit_table([head, *rows], right=range(1, len(head)))
+        flat = x.reshape(len(x), -1)
+        head = ["input", *(f"x{k}" for k in range(flat.shape[1]))]
+        emit_table(_table(head, [[name] for name in names], flat, ".6g"))
 
 
 def _write_samples(out: str, model: Model, x: Array, y: Array) -> None:

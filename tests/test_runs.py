@@ -10,7 +10,7 @@ import pytest
 
 from nembp.checkpoints import load_model
 from nembp.datasets import load
-from nembp.errors import ArchitectureError, DataError, DivergenceError, OutputError
+from nembp.errors import ArchitectureError, DataError, OutputError
 from nembp.metrics import centroid_error
 from nembp.runs import RunConfig, from_toml, train_run
 from nembp.runs import training as run_module
@@ -166,75 +166,6 @@ def test_a_failed_start_leaves_no_folder(tmp_path):
         assert list(tmp_path.iterdir()) == []
 
 
-# -- ends that were not planned --------------------------------------------------------------------
-def test_divergence_keeps_the_last_good_model(tmp_path):
-    config = TINY.replace({"optimizer": "sgd", "learning_rate": 1e5, "epochs": 5})
-    summaries: list[dict] = []
-    with pytest.raises(DivergenceError, match=r"model\.npz holds the last good model"):
-        train_run(config, tmp_path / "run", on_end=summaries.append)
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["status"] == "diverged" == summaries[0]["status"]
-    assert summary["epochs"] == len(rows(tmp_path / "run"))
-    assert math.isfinite(summary["forward/nll"])
-    assert np.all(np.isfinite(parameters(tmp_path / "run")))
-
-
-def test_an_interrupted_run_keeps_the_last_epoch(tmp_path):
-    def stop(row):
-        if row["epoch"] == 3:
-            raise KeyboardInterrupt
-
-    config = TINY.replace({"epochs": 50, "schedule": "constant"})
-    with pytest.raises(KeyboardInterrupt, match="interrupted after epoch 3"):
-        train_run(config, tmp_path / "a", on_epoch=stop)
-    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
-    assert (summary["status"], summary["epochs"]) == ("interrupted", 3)
-    train_run(config.replace({"epochs": 3}), tmp_path / "b")
-    assert np.array_equal(parameters(tmp_path / "a"), parameters(tmp_path / "b"))
-    assert without_times(tmp_path / "a") == without_times(tmp_path / "b")
-
-
-def test_a_step_in_progress_does_not_reach_the_model(tmp_path, monkeypatch):
-    """Ctrl-C between the optimizer's chunks leaves parameters of no epoch; they are not kept."""
-    step = run_module.Trainer.step
-
-    def interrupted_step(self, index):
-        step(self, index)
-        if self.epoch == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(run_module.Trainer, "step", interrupted_step)
-    with pytest.raises(KeyboardInterrupt):
-        train_run(TINY.replace({"schedule": "constant"}), tmp_path / "a")
-    monkeypatch.setattr(run_module.Trainer, "step", step)
-    train_run(TINY.replace({"schedule": "constant", "epochs": 1}), tmp_path / "b")
-    assert np.array_equal(parameters(tmp_path / "a"), parameters(tmp_path / "b"))
-
-
-def test_nothing_learned_is_said(tmp_path, monkeypatch):
-    def interrupted(self, index):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run_module.Trainer, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="nothing was learned"):
-        train_run(TINY, tmp_path / "a")
-    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
-    assert (summary["status"], summary["epochs"], summary["forward/nll"]) == (
-        "interrupted",
-        0,
-        None,
-    )
-    assert not (tmp_path / "a" / "model.npz").exists()
-
-
-def test_a_long_run_is_saved_on_the_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "SAVE_EVERY", 0.0)
-    saved = []
-    train_run(TINY, tmp_path / "a", on_epoch=lambda row: saved.append(parameters(tmp_path / "a")))
-    assert not np.array_equal(saved[0], saved[1])
-    assert np.array_equal(saved[1], parameters(tmp_path / "a"))
-
-
 # -- options that reach the engine -----------------------------------------------------------------
 def test_arms_of_an_experiment_are_paired(tmp_path):
     """The same seed gives the same weights and batches whatever the noise."""
@@ -262,7 +193,8 @@ def test_one_direction_is_the_same_call(tmp_path):
         np.abs(load_model(tmp_path / name / "model.npz").net.reversed.biases[-1] - mean).max()
         for name in "ab"
     ]
-    assert moved[0] < 1e-6 < 1e-3 < moved[1]
+    assert moved[0] < 1e-6
+    assert moved[1] > 1e-3
 
 
 def test_patience_stops_and_keeps_the_best(tmp_path):

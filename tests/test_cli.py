@@ -1,0 +1,233 @@
+"""The command line as a whole: start-up, help, exit codes, info and data."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from command_line import fails, run
+from nembp_cli.group import CommandGroup
+from nembp_cli.main import COMMANDS, cli
+
+import nembp
+from nembp import errors
+from nembp.datasets import available
+from nembp.datasets import mnist as mnist_module
+from nembp.datasets.idx import read_idx
+from nembp.datasets.idx_folder import NAMES
+from nembp.datasets.mnist import _Content, idx_md5
+from nembp.runs.config import options
+
+SAMPLE = Path(__file__).resolve().parents[1] / "data" / "mnist-sample"
+
+
+def python(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, check=False)
+
+
+# -- start-up and help -----------------------------------------------------------------------------
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["predict"], ["data"], ["info"]])
+def test_help_imports_nothing_heavy(command):
+    """What makes help instant: `nembp --help` loads neither NumPy nor a subcommand."""
+    code = (
+        "import sys\nfrom nembp_cli.main import cli\n"
+        f"try: cli({[*command, '--help']!r})\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'numpy', 'sklearn', 'matplotlib', 'rich', 'PIL', 'cupy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "mine = {name for name in sys.modules if name.startswith('nembp_cli.')}\n"
+        f"assert {command!r} or mine == {{'nembp_cli.main', 'nembp_cli.group'}}, mine\n"
+    )
+    result = python("-c", code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("Usage: ")
+
+
+def test_help_documents_every_exit_code_and_command():
+    text = run("--help").stdout
+    for error in (errors.ArchitectureError, errors.DataError, errors.DeviceError,
+                  errors.DivergenceError, errors.OutputError):  # fmt: skip
+        assert f"\n    {error.exit_code} " in text
+    for code in (0, 1, 130):
+        assert f"\n    {code} " in text
+    for name, (_, line) in COMMANDS.items():
+        assert f"  {name} " in text
+        assert line in text
+
+
+def test_every_command_loads_and_says_the_same_of_itself():
+    with click.Context(cli) as ctx:
+        for name in COMMANDS:
+            command = cli.get_command(ctx, name)
+            assert command is not None
+            assert command.name == name
+            assert run(name, "--help").exit_code == 0
+
+
+def test_every_option_of_a_run_is_an_option_of_train():
+    text = run("train", "--help").stdout
+    for name in options():
+        assert f"  --{name.replace('_', '-')} " in text
+    for group in {option.group for option in options().values()} | {"Run"}:
+        assert f"\n{group}:\n" in text
+
+
+def test_version_by_both_names():
+    for args in (["-m", "nembp", "--version"], ["-c", "from nembp_cli.main import main; main()"]):
+        result = python(*args)
+        if "--version" in args:
+            assert result.stdout == f"nembp {nembp.__version__}\n"
+        else:
+            assert result.returncode == 2
+            assert "Usage: nembp" in result.stderr
+
+
+def test_wrong_usage_is_one_line_with_where_to_look():
+    assert "'trian'" in fails(2, "trian")
+    line = fails(2, "train", "--epoch", "3")
+    assert "--epoch" in line
+    assert "see `nembp train --help`" in line
+    assert "Missing argument 'RUN'" in fails(2, "evaluate")
+
+
+# -- errors ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (errors.DataError("a.idx: bad.\nGet another."), 3, "a.idx: bad. Get another."),
+        (errors.DeviceError("no GPU"), 4, "no GPU"),
+        (errors.DivergenceError("diverged"), 5, "diverged"),
+        (errors.OutputError("full"), 6, "full"),
+        (errors.NembpError("odd"), 1, "odd"),
+        (PermissionError(13, "Permission denied", "/x/y"), 1, "/x/y: Permission denied"),
+        (MemoryError("64 GiB"), 1, "not enough memory"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("interrupted after epoch 3"), 130, "interrupted after epoch 3"),
+        (click.UsageError("unusual"), 2, "unusual"),
+        (click.FileError("f", "no"), 1, "Could not open file 'f': no"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(error, code, line):
+    group = CommandGroup("tool", commands_table={})
+
+    @group.command()
+    def go() -> None:
+        raise error
+
+    result = CliRunner().invoke(group, ["go"])
+    assert result.exit_code == code
+    assert "Traceback" not in result.stderr
+    assert f"nembp: error: {line}" in result.stderr.strip().splitlines()[-1]
+
+
+def test_a_bug_is_not_hidden():
+    group = CommandGroup("tool", commands_table={})
+
+    @group.command()
+    def go() -> None:
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError):
+        CliRunner().invoke(group, ["go"], catch_exceptions=False)
+
+
+def test_a_closed_pipe_is_quiet():
+    code = "from nembp_cli.main import main; main()"
+    command = f"{sys.executable} -c '{code}' data list | true"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr
+
+
+# -- info ------------------------------------------------------------------------------------------
+def test_info_says_what_runs(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Nonesuch")
+    facts = json.loads(run("info", "--json").stdout)
+    import numpy
+
+    assert facts["nembp"] == nembp.__version__
+    assert facts["packages"]["numpy"] == numpy.__version__
+    assert facts["cpu"]["cores"] >= 1
+    assert set(facts["gpu"]) == {"name", "reason"}
+    assert facts["blas"]["threads"] >= 1
+    text = run("info").stdout
+    assert numpy.__version__ in text
+    if facts["blas"]["library"] == "openblas":
+        assert "OPENBLAS_CORETYPE=Nonesuch is not what runs" in facts["core_type"]
+        monkeypatch.setenv("OPENBLAS_CORETYPE", facts["blas"]["architecture"].upper())
+        assert "pinned by OPENBLAS_CORETYPE" in run("info").stdout
+        monkeypatch.delenv("OPENBLAS_CORETYPE")
+        assert "chosen by the CPU" in run("info").stdout
+
+
+# -- data ------------------------------------------------------------------------------------------
+def test_data_sets_are_listed_and_described():
+    assert json.loads(run("data", "list", "--json").stdout) == available()
+    assert all(name in run("data", "list").stdout for name in available())
+    facts = json.loads(run("data", "info", "digits", "--json").stdout)
+    assert (facts["training_samples"], facts["test_samples"], facts["shape"]) == (
+        1500, 297, [8, 8, 1]
+    )  # fmt: skip
+    assert sum(facts["classes"].values()) == 1500
+    assert facts["recipe"]["layers"] == [128, 64]
+    text = run("data", "info", "digits").stdout
+    assert "1500 training, 297 test" in text
+    assert "--backward-weight 0.3" in text
+    assert "expected one of digits" in fails(2, "data", "info", "digit")
+    assert "no such folder" in fails(3, "data", "info", "mnist", "--data-dir", "absent")
+
+
+@pytest.fixture
+def small_mnist(monkeypatch):
+    """The sample, in MNIST's place in the table of checksums; its mirror is its folder."""
+    import gzip
+
+    contents = {}
+    for name in NAMES:
+        path = SAMPLE / f"{name}.gz"
+        size = len(gzip.decompress(path.read_bytes()))
+        contents[name] = _Content(idx_md5(read_idx(path)), size)
+    monkeypatch.setattr(mnist_module, "CONTENTS", contents)
+    return SAMPLE.as_uri()
+
+
+def test_fetching_says_what_it_does(small_mnist, tmp_path):
+    folder = tmp_path / "mnist"
+    result = run("data", "fetch", "mnist", "--data-dir", folder, "--mirror", small_mnist)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == ""
+    for name in NAMES:
+        assert f"fetching {name}.gz" in result.stderr
+    assert "4 files fetched" in result.stderr
+    assert f"nembp train --dataset mnist --data-dir {folder}" in result.stderr
+    assert run("data", "info", "mnist", "--data-dir", folder).exit_code == 0
+    again = run("data", "fetch", "mnist", "--data-dir", folder, "--mirror", small_mnist)
+    assert "nothing to fetch" in again.stderr
+    assert "nembp: fetching" not in again.stderr
+    quiet = ["data", "fetch", "mnist", "--data-dir", tmp_path / "b", "--mirror", small_mnist]
+    assert run(*quiet, "--quiet").output == ""
+
+
+def test_fetching_that_fails_leaves_nothing(small_mnist, tmp_path):
+    folder = tmp_path / "mnist"
+    mirror = (tmp_path / "absent").as_uri()
+    line = fails(3, "data", "fetch", "mnist", "--data-dir", folder, "--mirror", mirror, "--quiet")
+    assert "--mirror URL" in line
+    assert not folder.exists() or list(folder.iterdir()) == []
+    assert "http" in fails(2, "data", "fetch", "mnist", "--data-dir", folder, "--mirror", "ftp://x")
+    assert "--data-dir" in fails(2, "data", "fetch", "mnist")
+
+
+def test_help_is_readable_without_a_home(tmp_path):
+    """Nothing is written or read outside the working directory on the way to help."""
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "none")}
+    result = subprocess.run(
+        [sys.executable, "-m", "nembp", "--help"], env=env, capture_output=True, check=False
+    )
+    assert result.returncode == 0
+    assert result.stderr == b""

@@ -1,0 +1,226 @@
+"""``nembp evaluate`` and ``nembp predict``, as a user calls them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import fails, run
+
+from nembp.datasets import load
+from nembp.pictures import read_images
+from nembp.runs import RunConfig, train_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run of digits, one of named classes and one of numbers."""
+    folder = tmp_path_factory.mktemp("runs")
+    train_run(RunConfig(layers=(32,), epochs=15, device="cpu"), folder / "digits")
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(150, 2)) + 6 * np.repeat([[0, 0], [1, 0], [0, 1]], 50, axis=0)
+    for name, targets, header in (
+        ("kinds", np.repeat(["ant", "bee", "cat"], 50)[:, np.newaxis], ["kind"]),
+        ("numbers", x @ [[1.0, 3.0], [2.0, -1.0]] + 100, ["left", "right"]),
+    ):
+        path = folder / f"{name}.csv"
+        with open(path, "w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["a", "b", *header])
+            table.writerows([*u, *v] for u, v in zip(x.tolist(), targets.tolist(), strict=True))
+        config = RunConfig(
+            dataset="csv", data_dir=str(path), targets=tuple(header), layers=(32,), epochs=80,
+            device="cpu",
+        )  # fmt: skip
+        train_run(config, folder / name)
+    np.save(folder / "x.npy", x[[0, 60, 120]])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+# -- evaluate --------------------------------------------------------------------------------------
+def test_evaluate_prints_scores_or_json(runs):
+    summary = json.loads((runs / "digits" / "summary.json").read_text())
+    result = run("evaluate", runs / "digits", "--json")
+    scores = json.loads(result.stdout)
+    assert scores["forward/nll"] == pytest.approx(summary["forward/nll"])
+    assert result.stderr == ""
+    text = run("evaluate", runs / "digits").stdout
+    assert f"accuracy {summary['forward/accuracy']:#.4g}" in text
+    assert "297 test samples of digits" in text
+    assert "1500 train samples" in run("evaluate", runs / "digits", "--split", "train").stdout
+
+
+def test_evaluate_reads_data_from_elsewhere(runs, tmp_path):
+    text = (runs / "numbers.csv").read_text()
+    Path("moved.csv").write_text(text)
+    args = ["evaluate", runs / "numbers", "--data-dir", "moved.csv", "--json"]
+    moved = json.loads(run(*args).stdout)
+    assert moved["forward/r2"] > 0.9
+    assert moved["forward/accuracy"] is None
+    assert "absent.csv" in fails(3, "evaluate", runs / "numbers", "--data-dir", "absent.csv")
+    Path("other.csv").write_text(text.replace("left", "other"))
+    line = fails(3, "evaluate", runs / "numbers", "--data-dir", "other.csv")
+    assert "'left'" in line
+    assert "--split" in fails(2, "evaluate", runs / "digits", "--split", "tset")
+
+
+# -- predict forward -------------------------------------------------------------------------------
+def test_forward_prints_classes_and_probabilities(runs):
+    result = run("predict", runs / "kinds", runs / "x.npy")
+    assert result.exit_code == 0, result.stderr
+    head, *lines = [line.split() for line in result.stdout.splitlines()]
+    assert head == ["input", "class", "p(ant)", "p(bee)", "p(cat)"]
+    assert [line[1] for line in lines] == ["ant", "bee", "cat"]
+    for row, line in enumerate(lines):
+        assert line[0] == f"{runs / 'x.npy'}[{row}]"
+        assert sum(map(float, line[2:])) == pytest.approx(1.0, abs=2e-4)
+        assert np.argmax([float(p) for p in line[2:]]) == row
+    found = json.loads(run("predict", runs / "kinds", runs / "x.npy", "--json").stdout)
+    assert [item["class"] for item in found["predictions"]] == ["ant", "bee", "cat"]
+    assert [item["label"] for item in found["predictions"]] == [0, 1, 2]
+
+
+def test_forward_gives_numbers_in_their_unit(runs):
+    x = np.load(runs / "x.npy")
+    expected = x @ [[1.0, 3.0], [2.0, -1.0]] + 100
+    head, *lines = [
+        line.split()
+        for line in run("predict", runs / "numbers", runs / "x.npy").stdout.splitlines()
+    ]
+    assert head == ["input", "left", "right"]
+    values = np.array([[float(cell) for cell in line[1:]] for line in lines])
+    assert np.abs(values - expected).max() < 5.0
+    found = json.loads(run("predict", runs / "numbers", runs / "x.npy", "--json").stdout)
+    assert found["predictions"][0]["targets"]["left"] == pytest.approx(values[0, 0], rel=1e-4)
+
+
+def test_forward_writes_arrays(runs, tmp_path):
+    x = load("digits").test.x[:20]
+    np.save("x.npy", x)
+    for out in ("p.npy", "p.npz"):
+        result = run("predict", runs / "digits", "x.npy", "--out", out)
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout == ""
+        assert f"wrote {out}: 20 rows" in result.stderr
+    p = np.load("p.npy")
+    assert np.allclose(p.sum(axis=1), 1.0, atol=1e-5)
+    with np.load("p.npz", allow_pickle=False) as archive:
+        assert np.array_equal(archive["probabilities"], p)
+        assert np.array_equal(archive["labels"], p.argmax(axis=1))
+        assert archive["classes"].tolist() == list("0123456789")
+    assert np.mean(p.argmax(axis=1) == load("digits").test.y[:20]) > 0.8
+    assert "exists" in fails(6, "predict", runs / "digits", "x.npy", "--out", "p.npy")
+    again = run("predict", runs / "digits", "x.npy", "--out", "p.npy", "--force")
+    assert again.exit_code == 0
+
+
+def test_pixels_that_look_scaled_are_noted(runs):
+    np.save("scaled.npy", load("digits").test.x[:2] / 16.0)
+    np.save("raw.npy", load("digits").test.x[:2] * 1.0)
+    assert "raw pixels are expected" in run("predict", runs / "digits", "scaled.npy").stderr
+    assert run("predict", runs / "digits", "raw.npy").stderr == ""
+    assert run("predict", runs / "kinds", runs / "x.npy").stderr == ""
+
+
+# -- predict backward ------------------------------------------------------------------------------
+def test_a_picture_makes_the_round_trip(runs):
+    args = ["predict", runs / "digits", "--direction", "backward"]
+    assert run(*args, "--labels", "3", "--out", "three.png").exit_code == 0
+    pixels = read_images("three.png", (8, 8, 1))
+    assert run(*args, "--labels", "3", "--out", "three.npy").exit_code == 0
+    raw = np.load("three.npy")
+    assert raw.shape == (1, 8, 8, 1)
+    assert np.abs(np.clip(raw, 0, 16) / 16 * 255 - pixels).max() <= 0.5 + 1e-9
+    text = run("predict", runs / "digits", "three.png").stdout
+    assert text.splitlines()[1].split()[:2] == ["three.png", "3"]
+    assert run(*args, "--out", "all.png").exit_code == 0  # a sheet of all ten
+    assert Path("all.png").stat().st_size > Path("three.png").stat().st_size
+
+
+def test_backward_takes_labels_probabilities_and_numbers(runs):
+    args = ["predict", runs / "digits", "--direction", "backward"]
+    np.save("labels.npy", [3, 7])
+    np.savez("rows.npz", y=np.eye(10)[[3, 7]], z=np.eye(10)[:1])
+    assert run(*args, "--labels", "3, 7", "--out", "a.npy").exit_code == 0
+    assert run(*args, "labels.npy", "--out", "b.npy").exit_code == 0
+    assert run(*args, "rows.npz", "--out", "c.npz").exit_code == 0
+    a, b = np.load("a.npy"), np.load("b.npy")
+    with np.load("c.npz") as c:
+        assert np.array_equal(c["x"], a)
+        assert np.array_equal(c["y"], np.eye(10)[[3, 7]])
+    assert np.array_equal(a, b)
+    assert run(*args, "rows.npz", "--key", "z", "--out", "d.npy").exit_code == 0
+    assert len(np.load("d.npy")) == 1
+
+
+def test_tables_go_backward_to_their_units(runs):
+    result = run("predict", runs / "kinds", "--direction", "backward")
+    head, *lines = [line.split() for line in result.stdout.splitlines()]
+    assert head == ["input", "x0", "x1"]
+    assert [line[0] for line in lines] == ["ant", "bee", "cat"]
+    values = np.array([[float(cell) for cell in line[1:]] for line in lines])
+    assert np.abs(values - [[0, 0], [6, 0], [0, 6]]).max() < 2.0
+    one = run("predict", runs / "kinds", "--direction", "backward", "--labels", "bee", "--json")
+    sample = json.loads(one.stdout)["samples"][0]
+    assert sample["input"] == "bee"
+    assert sample["x"] == pytest.approx(values[1], rel=1e-4)
+    np.save("y.npy", [[100.0, 100.0]])
+    back = run("predict", runs / "numbers", "--direction", "backward", "y.npy", "--json")
+    assert np.abs(json.loads(back.stdout)["samples"][0]["x"]).max() < 1.5
+
+
+# -- bad input -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("code", "model", "args", "message"),
+    [
+        (2, "digits", [], "Missing argument 'INPUT'"),
+        (2, "digits", ["--labels", "3"], "--direction backward"),
+        (2, "digits", ["x.npy", "--direction", "backward", "--labels", "3"], "not both"),
+        (2, "digits", ["x.npy", "x.npy", "--direction", "backward"], "one INPUT"),
+        (2, "digits", ["x.npy", "--out", "x.txt"], "must end in one of .npy, .npz, .png"),
+        (2, "digits", ["x.npy", "--out", "p.png"], "use .npy or .npz"),
+        (2, "digits", ["--direction", "backward"], "--out FILE.png"),
+        (2, "digits", ["--direction", "backward", "--labels", "3,x"], "no class 'x'"),
+        (2, "numbers", ["--direction", "backward"], "targets to start from"),
+        (2, "numbers", ["--direction", "backward", "--labels", "3"], "labels name classes"),
+        (2, "kinds", ["--direction", "backward", "--out", "a.png"], "rows of a table"),
+        (3, "digits", ["x.npy"], "x.npy: shape (2, 2)"),
+        (3, "digits", ["absent.png"], "absent.png: no such file"),
+        (3, "digits", ["not.png"], "not.png: not an image"),
+        (3, "kinds", ["not.png"], "not.png: an image"),
+        (3, "digits", ["text.npy"], "text.npy: not a .npy array"),
+        (6, "kinds", ["x.npy", "--out", "x.npy/p.npy"], "cannot be written"),
+        (6, "kinds", ["x.npy", "--out", "x.npy"], "x.npy: exists"),
+    ],
+)
+def test_bad_input_is_one_line(runs, code, model, args, message):
+    np.save("x.npy", np.zeros((2, 2)))
+    Path("not.png").write_bytes(b"no picture")
+    Path("text.npy").write_text("1,2,3")
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    assert message in fails(code, "predict", runs / model, *args)
+    assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+def test_of_many_classes_the_most_probable_are_shown():
+    x = np.eye(15)[np.arange(150) % 15]
+    np.savez("d.npz", x=x, y=np.arange(150) % 15 + 100)
+    config = RunConfig(dataset="npz", data_dir="d.npz", layers=(), epochs=3, device="cpu")
+    train_run(config, "run")
+    np.save("x.npy", x[:2])
+    head, *lines = [line.split() for line in run("predict", "run", "x.npy").stdout.splitlines()]
+    assert head == ["input", "class", "p", "next", "p", "next", "p"]
+    predictions = json.loads(run("predict", "run", "x.npy", "--json").stdout)["predictions"]
+    for line, prediction in zip(lines, predictions, strict=True):
+        best = np.argsort(prediction["probabilities"])[::-1][:3]
+        assert line[1::2] == [str(100 + k) for k in best]
+        shown = [f"{prediction['probabilities'][k]:.4f}" for k in best]
+        assert line[2::2] == shown

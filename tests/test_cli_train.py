@@ -1,0 +1,220 @@
+"""``nembp train``: precedence, output, ends, and every bad input of the issue."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import fails, run
+
+from nembp.checkpoints import load_model
+from nembp.runs import from_toml
+
+REQUIRED = (
+    "forward/accuracy", "forward/nll", "backward/nll", "backward/centroid_error", "epochs",
+    "seconds", "samples_per_second", "device", "run",
+)  # fmt: skip
+SHORT = ["--layers", "16", "--epochs", "2", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("NEMBP_"):
+            monkeypatch.delenv(name)
+
+
+def train(*args: object, env: dict[str, str] | None = None):
+    return run("train", *args, env=env)
+
+
+# -- output ----------------------------------------------------------------------------------------
+def test_json_is_one_object_on_stdout_and_all_else_on_stderr(tmp_path):
+    result = train(*SHORT, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("\n") == 1
+    summary = json.loads(result.stdout)
+    assert set(REQUIRED) <= set(summary)
+    folder = Path(summary["run"])
+    assert folder.parent == tmp_path / "runs"
+    assert re.fullmatch(r"\d{8}-\d{6}-digits-seed0", folder.name)
+    assert summary == json.loads((folder / "summary.json").read_text())
+    lines = result.stderr.splitlines()
+    assert [line.split("  ")[0] for line in lines[1:]] == ["epoch 1/2", "epoch 2/2"]
+    for word in ("forward nll", "accuracy", "backward nll", "centroid error", "samples/s", "left"):
+        assert word in lines[1]
+    assert "64-16-10 relu" in lines[0]
+    assert "kept" not in lines[1]
+
+
+def test_the_result_ends_with_the_run_and_its_picture():
+    result = train(*SHORT, "--out", "a", "--quiet")
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[-2].split() == ["run", "a"]
+    assert lines[-1].split() == ["picture", "a/backward.png"]
+    assert "accuracy" in lines[0]
+    assert "centroid error" in lines[1]
+
+
+def test_noise_shows_what_was_kept_and_gained():
+    result = train(*SHORT, "--noise", "nem", "--noise-target", "both")
+    for word in ("forward kept", "forward gain", "backward kept", "backward gain"):
+        assert word in result.stderr.splitlines()[-1]
+
+
+def test_a_score_that_is_not_defined_is_null(tmp_path):
+    """Classes of the same mean 0 have no relative centroid error."""
+    x, y = np.array([[1.0], [-1.0], [1.0], [-1.0]] * 3), np.array([0, 0, 1, 1] * 3)
+    np.savez("d.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    result = train("--dataset", "npz", "--data-dir", "d.npz", *SHORT, "--json", "--quiet")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["backward/centroid_error"] is None
+    targets = {"y_train": x, "y_test": x[:1]}
+    np.savez("r.npz", x_train=x, x_test=x[:1], **targets)
+    result = train("--dataset", "npz", "--data-dir", "r.npz", *SHORT, "--json", "--quiet")
+    summary = json.loads(result.stdout)
+    assert summary["forward/r2"] is None
+    assert summary["forward/accuracy"] is None
+    assert summary["picture"] is None
+
+
+def test_flags_without_effect_are_noted_but_not_those_of_a_file():
+    result = train(*SHORT, "--noise-std", "0.3", "--noise-law", "uniform", "--out", "a")
+    assert "--noise-std, --noise-law: without effect, since --noise is none" in result.stderr
+    again = train("--config", "a/config.toml", "--out", "b")
+    assert again.exit_code == 0
+    assert "without effect" not in again.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_shows_a_live_table(tmp_path):
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nembp", "train", *SHORT, "--out", "a"],
+        stdout=subprocess.PIPE, stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "150", "LINES": "40"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while piece := os.read(ours, 65536):
+            shown += piece
+    os.close(ours)
+    out = process.communicate()[0].decode()
+    assert process.returncode == 0
+    assert b"\x1b[" in shown
+    for word in ("forward nll", "centroid error", "samples/s", "2/2"):
+        assert word.encode() in shown
+    assert out.splitlines()[-1].split() == ["picture", "a/backward.png"]
+    assert "\x1b" not in out
+
+
+# -- where options come from -----------------------------------------------------------------------
+def test_flags_beat_environment_beats_file_beats_recipe():
+    Path("my.toml").write_text(
+        'epochs = 1\nlayers = "9"\nbatch-size = 50\nseed = 3\nout = "from-file"\nquiet = true\n'
+        'device = "cpu"\n'
+    )
+    env = {"NEMBP_TRAIN_EPOCHS": "2", "NEMBP_TRAIN_LAYERS": "8", "NEMBP_TRAIN_QUIET": "1"}
+    result = train("--config", "my.toml", "--layers", "7", env=env)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    config = from_toml("from-file/config.toml")
+    assert config.layers == (7,)  # flag
+    assert config.epochs == 2  # environment
+    assert (config.batch_size, config.seed) == (50, 3)  # file
+    assert config.backward_weight == 0.3  # recipe
+    by_env = train("--out", "b", env={**env, "NEMBP_TRAIN_CONFIG": "my.toml"})
+    assert by_env.exit_code == 0, by_env.output
+    assert from_toml("b/config.toml").layers == (8,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3", "my.toml: unknown key 'epoch'; did you mean epochs"),
+        ("epochs = '3'", "my.toml: epochs must be a whole number ≥ 1, got '3'"),
+        ("layers = [4, 0]", "my.toml: layers has 0 as entry 2"),
+        ("force = 'yes'", "my.toml: force must be true or false"),
+        ("config = 'a'", "my.toml: unknown key 'config'"),
+        ("=", "my.toml: not valid TOML"),
+    ],
+)
+def test_a_bad_configuration_is_named(text, message):
+    Path("my.toml").write_text(text)
+    assert message in fails(2, "train", "--config", "my.toml")
+    assert not Path("runs").exists()
+
+
+def test_a_bad_variable_is_named():
+    result = train(env={"NEMBP_TRAIN_LAYERS": "5,-1"})
+    assert result.exit_code == 2
+    assert "'-1' as entry 2" in result.stderr
+    assert "(from NEMBP_TRAIN_LAYERS)" in result.stderr
+
+
+def test_no_hidden_layer_is_a_network_too():
+    assert train(*SHORT, "--layers", "", "--out", "a").exit_code == 0
+    assert from_toml("a/config.toml").layers == ()
+    assert [layer.size for layer in load_model("a/model.npz").net.layers] == [64, 10]
+
+
+# -- devices ---------------------------------------------------------------------------------------
+def test_without_a_gpu(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cupy", None)  # as where it is not installed
+    line = fails(4, "train", "--device", "gpu")
+    assert "--device cpu" in line
+    assert list(tmp_path.iterdir()) == []
+    result = train("--layers", "8", "--epochs", "1", "--out", "a")
+    assert result.exit_code == 0
+    assert "nembp: training on the CPU: device 'gpu' needs CuPy" in result.stderr
+    assert from_toml("a/config.toml").device == "cpu"
+
+
+# -- ends ------------------------------------------------------------------------------------------
+def test_divergence_is_said_and_its_summary_printed():
+    wild = ["--optimizer", "sgd", "--learning-rate", "1e6"]
+    result = train(*SHORT, *wild, "--out", "a", "--json", "--quiet")
+    assert result.exit_code == 5
+    assert json.loads(result.stdout)["status"] == "diverged"
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("nembp: error: training diverged in epoch 1")
+    assert "Lower the learning rate" in line
+    assert "a/model.npz holds the last good model" in line
+    assert np.all(np.isfinite(load_model("a/model.npz").net.parameters))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_process_keeps_its_model(number):
+    command = ["train", "--layers", "8", "--epochs", "100000", "--device", "cpu", "--out", "a"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nembp", *command],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 3/"):
+            break
+    process.send_signal(number)
+    out, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert "Traceback" not in rest
+    assert re.search(r"nembp: error: interrupted after epoch \d+; a/model.npz holds", rest)
+    assert out.splitlines()[-1].split() == ["picture", "a/backward.png"]
+    summary = json.loads(Path("a/summary.json").read_text())
+    rows = Path("a/metrics.jsonl").read_text().splitlines()
+    assert (summary["status"], summary["epochs"]) == ("interrupted", len(rows))
+    assert load_model("a/model.npz").classes == tuple("0123456789")

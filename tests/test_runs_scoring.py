@@ -1,0 +1,252 @@
+"""Scores and predictions of saved models, and files that are not what they should be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from nembp.checkpoints import load_model, save_model
+from nembp.datasets import load
+from nembp.errors import ArchitectureError, DataError
+from nembp.pictures import write_images
+from nembp.runs import RunConfig, evaluate_run, train_run
+from nembp.runs.predicting import (
+    one_hot,
+    predict_backward,
+    predict_forward,
+    read_array,
+    read_samples,
+    read_targets,
+)
+from nembp.runs.scoring import load_run
+
+KEYS = ("forward/accuracy", "forward/nll", "backward/nll", "backward/centroid_error")
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    config = RunConfig(layers=(32,), epochs=25, device="cpu", validation_fraction=0.1)
+    train_run(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table_run(tmp_path_factory):
+    """A linear relation of tables: y = A x, in units far from 1."""
+    folder = tmp_path_factory.mktemp("runs")
+    generator = np.random.default_rng(0)
+    y = generator.normal(size=(400, 2)) * [1000.0, 0.01] + [5000.0, 3.0]
+    x = (y - [5000.0, 3.0]) / [1000.0, 0.01] @ generator.normal(size=(2, 3)) * 20 + 70
+    np.savez(folder / "t.npz", x=x, y=y)
+    config = RunConfig(
+        dataset="npz", data_dir=str(folder / "t.npz"), layers=(64, 64), epochs=60, device="cpu",
+        learning_rate=0.01,
+    )  # fmt: skip
+    train_run(config, folder / "run")
+    return folder / "run", x, y
+
+
+# -- scores ----------------------------------------------------------------------------------------
+def test_the_scores_of_the_run_are_found_again(digits_run):
+    summary = json.loads((digits_run / "summary.json").read_text())
+    for run in (digits_run, digits_run / "model.npz"):
+        scores = evaluate_run(run)
+        assert {key: scores[key] for key in KEYS} == pytest.approx({k: summary[k] for k in KEYS})
+    last = json.loads((digits_run / "metrics.jsonl").read_text().splitlines()[-1])
+    validation = evaluate_run(digits_run, split="validation")
+    assert validation["forward/nll"] == pytest.approx(last["forward/nll"])
+    counts = {
+        split: evaluate_run(digits_run, split=split)["samples"]
+        for split in ("train", "validation", "test", "all")
+    }
+    assert counts == {"train": 1350, "validation": 150, "test": 297, "all": 1797}
+
+
+def test_accuracy_is_counted(digits_run):
+    model, digits = load_run(digits_run), load("digits")
+    guesses = predict_forward(model, digits.test.x).argmax(axis=1)
+    accuracy = evaluate_run(digits_run)["forward/accuracy"]
+    assert accuracy == pytest.approx(np.mean(guesses == digits.test.y))
+
+
+def test_data_that_does_not_fit_is_refused(digits_run, table_run, tmp_path):
+    folder, x, y = table_run
+    np.savez(tmp_path / "wide.npz", x=np.hstack([x, x]), y=y)
+    np.savez(tmp_path / "labels.npz", x=x, y=np.arange(400) % 2)
+    for name, message in (("wide", "samples of shape"), ("labels", "the classes")):
+        with pytest.raises(DataError, match=rf"{name}\.npz: {message}.*--data-dir"):
+            evaluate_run(folder, data_dir=tmp_path / f"{name}.npz")
+    np.savez(tmp_path / "new.npz", x=x[:50], y=y[:50])
+    new = evaluate_run(folder, data_dir=tmp_path / "new.npz", split="all")
+    assert new["samples"] == 50
+    assert new["forward/r2"] > 0.99
+    with pytest.raises(ArchitectureError, match="no validation split"):
+        evaluate_run(folder, split="validation")
+    with pytest.raises(ArchitectureError, match="split must be one of"):
+        evaluate_run(digits_run, split="tset")
+
+
+def test_a_missing_or_damaged_model_is_one_error(digits_run, tmp_path):
+    with pytest.raises(DataError, match=r"model\.npz: no such file"):
+        evaluate_run(tmp_path)
+    with pytest.raises(DataError, match="absent"):
+        evaluate_run(tmp_path / "absent")
+    copy = tmp_path / "model.npz"
+    shutil.copy(digits_run / "model.npz", copy)
+    content = bytearray(copy.read_bytes())
+    content[len(content) // 2] ^= 1
+    copy.write_bytes(content)
+    with pytest.raises(DataError, match=r"model\.npz"):
+        evaluate_run(copy)
+
+
+def test_settings_of_another_version_are_no_crash(digits_run, tmp_path):
+    model = load_model(digits_run / "model.npz")
+    model.settings |= {"of_the_future": 1}
+    save_model(tmp_path / "future.npz", model)
+    assert evaluate_run(tmp_path / "future.npz")["samples"] == 297
+    model.settings |= {"epochs": "many"}
+    save_model(tmp_path / "odd.npz", model)
+    with pytest.raises(DataError, match=r"odd\.npz: settings of another version"):
+        evaluate_run(tmp_path / "odd.npz")
+
+
+# -- predictions -----------------------------------------------------------------------------------
+def test_tables_are_predicted_in_raw_units(table_run):
+    folder, x, y = table_run
+    model = load_run(folder)
+    assert np.allclose(predict_forward(model, x[:50]), y[:50], rtol=0.02, atol=[30.0, 3e-4])
+    back = predict_backward(model, y[:50])
+    assert np.abs(back - x[:50]).max() < 0.1 * x.std()
+
+
+def test_backward_images_are_near_their_class(digits_run):
+    model, digits = load_run(digits_run), load("digits")
+    images = predict_backward(model, one_hot(model, ["3", "7"]))
+    assert images.shape == (2, 8, 8, 1)
+    for image, label in zip(images, (3, 7), strict=True):
+        means = [digits.train.x[digits.train.y == k].mean(axis=0) for k in range(10)]
+        assert np.argmin([np.linalg.norm(image - mean) for mean in means]) == label
+
+
+def test_samples_are_read_in_every_form(digits_run, tmp_path):
+    model, x = load_run(digits_run), load("digits").test.x[:3]
+    forms = {
+        "a.npy": x,
+        "b.npy": x[..., 0].astype(float),
+        "c.npy": x.reshape(3, 64),
+        "e.npy": np.asfortranarray(x),
+    }
+    for name, form in forms.items():
+        np.save(tmp_path / name, form)
+        read, names = read_samples([tmp_path / name], model)
+        assert np.array_equal(read, x)
+        assert names == [f"{tmp_path / name}[{row}]" for row in range(3)]
+    np.save(tmp_path / "one.npy", x[0, :, :, 0])
+    np.savez(tmp_path / "d.npz", x=x[1:], other=x)
+    read, names = read_samples([tmp_path / "one.npy", tmp_path / "d.npz"], model)
+    assert np.array_equal(read, x)
+    assert names[0] == str(tmp_path / "one.npy")
+    assert np.array_equal(read_samples([tmp_path / "d.npz"], model, "other")[0], x)
+
+
+def test_pixels_of_pictures_are_mapped_to_the_raw_range(digits_run, tmp_path):
+    model, x = load_run(digits_run), load("digits").test.x[:1]  # raw 0..16, pixels 0..255
+    write_images(tmp_path / "a.png", x / 16.0, model.shape)
+    read, names = read_samples([tmp_path / "a.png"], model)
+    assert np.abs(read - x).max() <= 16 / 255
+    assert names == [str(tmp_path / "a.png")]
+
+
+def test_targets_are_read_in_every_form(digits_run, table_run, tmp_path):
+    model, eye = load_run(digits_run), np.eye(10)
+    forms = {
+        "labels": np.array([3, 7]),
+        "floats": np.array([3.0, 7.0]),
+        "names": np.array(["3", "7"]),
+        "rows": eye[[3, 7]],
+    }
+    for name, form in forms.items():
+        np.save(tmp_path / f"{name}.npy", form)
+        assert np.array_equal(read_targets(tmp_path / f"{name}.npy", model), eye[[3, 7]]), name
+    table, _, y = table_run
+    np.savez(tmp_path / "y.npz", y=y)
+    assert np.array_equal(read_targets(tmp_path / "y.npz", load_run(table)), y)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 7, 8)), r"shape \(3, 7, 8\); expected \(n, 8, 8, 1\) or"),
+        (np.zeros((0, 64)), "no samples"),
+        (np.full((1, 64), np.nan), "expected finite numbers"),
+        (np.full((1, 64), 1e31), "expected finite numbers"),
+        (np.full((1, 64), "a"), "expected real numbers"),
+        (np.array(5), r"shape \(\); expected"),
+    ],
+)
+def test_samples_that_do_not_fit_are_named(digits_run, tmp_path, array, message):
+    np.save(tmp_path / "bad.npy", array)
+    with pytest.raises(DataError, match=rf"bad\.npy: .*{message}"):
+        read_samples([tmp_path / "bad.npy"], load_run(digits_run))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        ([3.5], "whole numbers from 0 to 9"),
+        ([10], "whole numbers from 0 to 9"),
+        ([-1], "whole numbers from 0 to 9"),
+        ([], "no targets"),
+        ([[1.0, 0.0]], r"expected \(n, 10\)"),
+        (-np.eye(10), "probabilities ≥ 0"),
+        ([np.inf], "expected finite numbers"),
+        (["x"], "no class 'x'"),
+    ],
+)
+def test_targets_that_do_not_fit_are_named(digits_run, tmp_path, array, message):
+    np.save(tmp_path / "bad.npy", np.array(array))
+    with pytest.raises(DataError, match=rf"bad\.npy: .*{message}"):
+        read_targets(tmp_path / "bad.npy", load_run(digits_run))
+
+
+def test_classes_are_found_by_name_then_by_number(digits_run):
+    model = load_run(digits_run)
+    model.classes = ("9", *"abcdefghi")
+    assert one_hot(model, ["9", "a", "2"]).argmax(axis=1).tolist() == [0, 1, 2]
+    for label in ("10", "-1", "z", ""):
+        with pytest.raises(ArchitectureError, match="no class"):
+            one_hot(model, [label])
+
+
+def test_array_files_are_not_trusted(tmp_path):
+    good = tmp_path / "good.npy"
+    np.save(good, np.arange(6.0))
+    content = good.read_bytes()
+    assert np.array_equal(read_array(good, "x"), np.arange(6.0))
+    cases = {
+        "short": content[:-1],
+        "long": content + b"\0",
+        "header": content[:40],
+        "declared": content.replace(b"(6,)", b"(9,)"),
+        "huge": content.replace(b"(6,), }  ", b"(6000000000,), }"),
+        "text": b"1,2,3",
+        "empty": b"",
+    }
+    for name, damaged in cases.items():
+        path = tmp_path / f"{name}.npy"
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=name):
+            read_array(path, "x")
+    np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(DataError, match=r"pickled\.npy: damaged or pickled"):
+        read_array(tmp_path / "pickled.npy", "x")
+    np.savez(tmp_path / "a.npz", z=np.zeros(2))
+    with pytest.raises(DataError, match="no array 'x'"):
+        read_array(tmp_path / "a.npz", "x")
+    with pytest.raises(DataError, match="no such file"):
+        read_array(tmp_path / "absent.npy", "x")
