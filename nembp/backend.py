@@ -212,6 +212,9 @@ class NumpyBackend(Backend):
     def into(self, out: Array, function: Callable[..., Array], *args: Any) -> Array:
         return function(*args, out=out)
 
+    def matmul(self, left: Array, right: Array, out: Array) -> Array:
+        return np.matmul(left, right, out=out)
+
     def row_dot(self, left: Array, right: Array, out: Array) -> Array:
         # einsum neither conjugates nor allocates, and is as fast as a product here
         return np.einsum("ij,ij->i", left, right, out=out[:, 0])

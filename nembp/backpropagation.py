@@ -14,29 +14,24 @@ Then the joint gradient of a synapse is one product, ∂T/∂W at (Pᵏ⁻¹, Q�
 needs nothing of the forward direction, so it can join the first upward sweep; the order up, down,
 up would leave the product of the first and largest layer unshared.)
 
-The class-sum path: a classifier's backward direction has only K distinct inputs, its labels. Their
-signals need K rows, not one a sample, and by the linearity of every likelihood's error in its
-target, the error of row k needs only the sum of the targets of class k.
+The class-sum path: a classifier's backward direction has only K distinct inputs, its labels, so
+its signals and errors need K rows, not one a sample (:class:`nembp.ends.ClassEnd`).
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
-
 from nembp.backend import Array
+from nembp.ends import ClassEnd, End, SampleEnd, class_rows
 from nembp.errors import ShapeError
-from nembp.likelihoods import Gaussian, Readout
+from nembp.likelihoods import Likelihood, Readout
 from nembp.network import Network, add_bias
 from nembp.noise import Noise, NoiseSource
 
 __all__ = ["JointBackpropagation", "backpropagate", "joint_gradient"]
 
 Path = Literal["none", "samples", "classes"]
-# Matrix products work through rows in groups, and a last, partial group costs as much as a full
-# one, so the class rows are rounded up; a class that no sample has adds nothing to any sum.
-CLASS_ROWS = 4
 
 
 def backpropagate(net: Network, x: Any, t: Any) -> tuple[Array, Array]:
@@ -161,74 +156,58 @@ class JointBackpropagation:
     ) -> None:
         self.net, self.rows, self.path = net, rows, path
         backend, dtype = net.backend, net.dtype
-        classes = -(-net.outputs // CLASS_ROWS) * CLASS_ROWS
-        self._second = {"none": 0, "samples": rows, "classes": classes}[path]
-        both = rows + self._second
-        sizes = [layer.size for layer in net.layers]
+        second = {"none": 0, "samples": rows, "classes": class_rows(net.outputs)}[path]
+        self._bidirectional = second > 0
+        sizes, both = [layer.size for layer in net.layers], rows + second
         self._P = [backend.empty((both, size), dtype) for size in sizes[:-1]]
         self._Q: list[Array] = [None, *(backend.empty((both, size), dtype) for size in sizes[1:])]
-        self._scratch = backend.empty((both * max(sizes),), dtype)
-        self.x = self._P[0][:rows, :]
-        self.t = backend.empty((rows, sizes[-1]), dtype)
-        self._a = [p[:rows, :] for p in self._P]
-        self._e = [p[rows:, :] for p in self._P]
+        self._a, self._e = [p[:rows, :] for p in self._P], [p[rows:, :] for p in self._P]
         self._delta: list[Array] = [None, *(q[:rows, :] for q in self._Q[1:])]
         self._c: list[Array] = [None, *(q[rows:, :] for q in self._Q[1:])]
+        self.x = self._a[0]
+        self.t = backend.empty((rows, sizes[-1]), dtype)
+        self._scratch = backend.empty((both * max(sizes),), dtype)
+        self._scratch_views: dict[tuple[int, ...], Array] = {}
         self._ones = backend.ones((1, both * max(sizes)), dtype)
-        self.forward_nll = backend.zeros((1, 1), dtype)
-        self.backward_nll = backend.zeros((1, 1), dtype)
-        self._out = Readout.allocate(backend, rows, sizes[-1], dtype)
-        self._in: Any = self._backward_readout() if self._second else None
-        self._noisy_t = backend.empty((rows, sizes[-1]), dtype)
-        self._noisy_x = None
-        if path == "classes":
-            self._allocate_class_sums()
-        self.sources = self._noise_sources(noise or {}, generators or {})
+        self._ones_views: dict[int, Array] = {}
         self._views: tuple[Any, ...] = (None,)  # of the last call's gradient vector
 
-    def _backward_readout(self) -> Readout:
-        net, rows = self.net, self._second
-        o = Readout.allocate(net.backend, rows, net.inputs, net.dtype)
-        if net.layers[0].biases == net.inputs and self.path == "classes":
-            # few rows: the product W cᵀ into a transposed buffer is the faster one
-            o.z = net.backend.empty((net.inputs, rows), net.dtype).T
-        return o
+        self.sources: dict[str, NoiseSource] = {}
+        source = self._noise_source("forward", net.likelihood, net.outputs, noise, generators)
+        self._output: End = SampleEnd(backend, dtype, net.likelihood, self.t, source)
+        self.forward_nll = self._output.nll
+        self.backward_nll = backend.zeros((1, 1), dtype)
+        if self._bidirectional:
+            self._input = self._backward_end(noise, generators)
+            self.backward_nll = self._input.nll
 
-    def _allocate_class_sums(self) -> None:
-        backend, xp, dtype = self.net.backend, self.net.backend.xp, self.net.dtype
-        K, rows = self._second, self.rows
-        self._sums = backend.zeros((K, self.net.inputs), dtype)
-        self._counts = backend.zeros((K, 1), dtype)
-        self._squares = backend.zeros((K, 1), dtype)
-        self._row_ones = backend.ones((rows, 1), dtype)
-        self._x_row = xp.reshape(self.x, (1, rows * self.net.inputs))
-        self._x_column = xp.reshape(self.x, (rows * self.net.inputs, 1))
-        self._c[-1][...] = backend.asarray(np.eye(K, self.net.outputs), dtype)
+    def _backward_end(
+        self, noise: dict[str, Noise] | None, generators: dict[str, Any] | None
+    ) -> End:
+        net, back = self.net, self.net.reversed.likelihood
+        source = self._noise_source("backward", back, net.inputs, noise, generators)
+        if self.path == "samples":
+            return SampleEnd(net.backend, net.dtype, back, self.x, source)
+        dense = net.layers[0].biases == net.inputs
+        end = ClassEnd(net.backend, net.dtype, back, self.t, self.x, source, transposed=dense)
+        self._c[-1][...] = end.inputs
+        return end
 
-    def _noise_sources(
-        self, noise: dict[str, Noise], generators: dict[str, Any]
-    ) -> dict[str, NoiseSource]:
-        net, sources = self.net, {}
-        for direction, likelihood, width in (
-            ("forward", net.likelihood, net.outputs),
-            ("backward", net.reversed.likelihood, net.inputs),
-        ):
-            kind = noise[direction].kind if direction in noise else "none"
-            if kind != "none" and (direction == "forward" or self._second):
-                sources[direction] = NoiseSource(
-                    noise[direction],
-                    likelihood,
-                    net.backend,
-                    self.rows,
-                    width,
-                    net.dtype,
-                    generators[direction],
-                )
-        if "backward" in sources:
-            self._noisy_x = net.backend.empty((self.rows, net.inputs), net.dtype)
-            if self.path == "classes":  # screening is sample by sample, so gather c and u
-                self._per_sample = Readout.allocate(net.backend, self.rows, net.inputs, net.dtype)
-        return sources
+    def _noise_source(
+        self,
+        direction: str,
+        likelihood: Likelihood,
+        width: int,
+        noise: dict[str, Noise] | None,
+        generators: dict[str, Any] | None,
+    ) -> NoiseSource | None:
+        if not noise or direction not in noise or noise[direction].kind == "none":
+            return None
+        backend, generator = self.net.backend, (generators or {})[direction]
+        self.sources[direction] = NoiseSource(
+            noise[direction], likelihood, backend, self.rows, width, self.net.dtype, generator
+        )
+        return self.sources[direction]
 
     # -- the step ------------------------------------------------------------------------------
     def __call__(self, gradient: Array, epoch: int = 1, iteration: int = 1) -> None:
@@ -237,37 +216,38 @@ class JointBackpropagation:
         ``epoch`` and ``iteration``, both counted from 1, set the annealed noise's deviation.
         """
         clock = (epoch, iteration)
-        if self._second:
+        if self._bidirectional:
             self._sweep_backward_signals()
-            self._backward_error(clock)
+            self._input.error(self._e[0], clock)
         self._sweep_up()
-        self._forward_error(clock)
+        self._output.error(self._delta[-1], clock)
         self._sweep_forward_errors()
         self._gradients(gradient)
 
     def _sweep_backward_signals(self) -> None:
-        """Down: cᵏ⁻¹ = f(adjoint(cᵏ) + dᵏ⁻¹) to the input, c⁰ = link(u⁰)."""
-        net, back = self.net, self.net.reversed
+        """Down: cᵏ⁻¹ = f(adjoint(cᵏ) + dᵏ⁻¹), to the input's pre-activation u⁰."""
+        net, backend, last = self.net, self.net.backend, len(self.net.synapses)
         if self.path == "samples":
-            self.net.backend.into(self._c[-1], net.backend.xp.multiply, self.t, 1.0)
-        for k in range(len(net.synapses), 0, -1):
-            u = self._in.z if k == 1 else self._c[k - 1]
-            net.synapses[k - 1].adjoint(net.backend, self._c[k], net.weights[k - 1], u)
-            self._activate(u, back, len(net.synapses) - k + 1)
-        back.likelihood.link(self._in)
+            backend.into(self._c[-1], backend.xp.multiply, self.t, 1.0)
+        for k in range(last, 1, -1):
+            net.synapses[k - 1].adjoint(backend, self._c[k], net.weights[k - 1], self._c[k - 1])
+            self._activate(self._c[k - 1], net.reversed, last - k + 1)
+        u = self._input.z
+        c = self._c[1] if u.shape[0] == self._c[1].shape[0] else self._c[1][: u.shape[0], :]
+        net.synapses[0].adjoint(backend, c, net.weights[0], u)
+        self._activate(u, net.reversed, last)
 
     def _sweep_up(self) -> None:
         """Up: a and e in one product; aᵏ = f(· + bᵏ), eᵏ = · ∘ f'(cᵏ); zᴸ at the output."""
-        net, backend = self.net, self.net.backend
-        last = len(net.synapses)
+        net, backend, last = self.net, self.net.backend, len(self.net.synapses)
         for k in range(1, last):
             net.synapses[k - 1].forward(backend, self._P[k - 1], net.weights[k - 1], self._P[k])
             self._activate(self._a[k], net, k)
-            if self._second:
+            if self._bidirectional:
                 self._multiply_derivative(self._e[k], self._c[k], k)
-        net.synapses[-1].forward(backend, self._a[last - 1], net.weights[-1], self._out.z)
-        self._activate(self._out.z, net, last)
-        net.likelihood.link(self._out)
+        z = self._output.z
+        net.synapses[-1].forward(backend, self._a[last - 1], net.weights[-1], z)
+        self._activate(z, net, last)
 
     def _sweep_forward_errors(self) -> None:
         """Down: δᵏ⁻¹ = adjoint(δᵏ) ∘ f'(aᵏ⁻¹), to the first hidden layer."""
@@ -285,7 +265,7 @@ class JointBackpropagation:
         for k, synapse in enumerate(net.synapses, start=1):
             synapse.weight_gradient(backend, self._P[k - 1], self._Q[k], weights[k - 1])
             self._column_sums(self._delta[k], up[k], net.layers[k].biases)
-            if self._second:
+            if self._bidirectional:
                 self._column_sums(self._e[k - 1], down[k - 1], net.layers[k - 1].biases)
             else:  # the other direction's biases do not move
                 down[k - 1][...] = 0.0
@@ -294,78 +274,10 @@ class JointBackpropagation:
         if self._views[0] is not gradient:
             net, xp = self.net, self.net.backend.xp
             forward, backward = net.views(gradient), net.reversed.views(gradient)
-            row = [None if b is None else xp.reshape(b, (1, -1)) for b in forward.biases]
-            col = [None if d is None else xp.reshape(d, (1, -1)) for d in backward.biases[::-1]]
-            self._views = (gradient, forward.weights, row, col)
+            up = [None if b is None else xp.reshape(b, (1, -1)) for b in forward.biases]
+            down = [None if d is None else xp.reshape(d, (1, -1)) for d in backward.biases[::-1]]
+            self._views = (gradient, forward.weights, up, down)
         return self._views[1:]
-
-    # -- the two ends ----------------------------------------------------------------------------
-    def _forward_error(self, clock: tuple[int, int]) -> None:
-        net, backend, o = self.net, self.net.backend, self._out
-        self._mean_nll(net.likelihood.log_likelihood(o, self.t), self.forward_nll)
-        target, mass = self.t, {}
-        if "forward" in self.sources:
-            source = self.sources["forward"]
-            n = source(o, self.t, source.noise.std_at(*clock))
-            target = backend.into(self._noisy_t, backend.xp.add, self.t, n)
-            if source.noise.update == "published":
-                mass = {"mass": 1.0}
-        net.likelihood.error(o, target, self._delta[-1], factor=1.0 / self.rows, **mass)
-
-    def _backward_error(self, clock: tuple[int, int]) -> None:
-        likelihood, o, e = self.net.reversed.likelihood, self._in, self._e[0]
-        if self.path == "samples":
-            self._mean_nll(likelihood.log_likelihood(o, self.x), self.backward_nll)
-            target = self._noisy_input(o, clock)
-            likelihood.error(o, target, e, factor=1.0 / self.rows, **self._published_mass(1.0))
-            return
-        self._sum_classes()
-        self._mean_nll(
-            likelihood.log_likelihood(o, self._sums, self._counts, self._squares),
-            self.backward_nll,
-        )
-        if "backward" in self.sources:
-            target = self._noisy_input(self._gather(o), clock)
-            self.net.backend.matmul(self.t.T, target, self._sums[: self.net.outputs, :])
-        mass = self._class_mass()
-        likelihood.error(o, self._sums, e, factor=1.0 / self.rows, **mass)
-
-    def _sum_classes(self) -> None:
-        """Sum over each class its targets x and their number; the squares over all classes.
-
-        Only the total of the squares enters the nll, so one row may hold all of it.
-        """
-        backend, onehot, K = self.net.backend, self.t.T, self.net.outputs
-        backend.matmul(onehot, self.x, self._sums[:K, :])
-        backend.matmul(onehot, self._row_ones, self._counts[:K, :])
-        if isinstance(self.net.reversed.likelihood, Gaussian):
-            backend.matmul(self._x_row, self._x_column, self._squares[:1, :])
-
-    def _gather(self, o: Readout) -> Readout:
-        """Give each sample the backward activation of its class."""
-        backend, per_sample = self.net.backend, self._per_sample
-        K = self.net.outputs
-        backend.matmul(self.t, o.z[:K, :], per_sample.z)
-        backend.matmul(self.t, o.a[:K, :], per_sample.a)
-        return per_sample
-
-    def _noisy_input(self, o: Readout, clock: tuple[int, int]) -> Array:
-        if "backward" not in self.sources:
-            return self.x
-        source, backend = self.sources["backward"], self.net.backend
-        n = source(o, self.x, source.noise.std_at(*clock))
-        return backend.into(self._noisy_x, backend.xp.add, self.x, n)
-
-    def _published_mass(self, mass: Any) -> dict[str, Any]:
-        source = self.sources.get("backward")
-        published = source is not None and source.noise.update == "published"
-        return {"mass": mass} if published else {}
-
-    def _class_mass(self) -> dict[str, Any]:
-        # a multinomial's mass is the sum of its (noisy) target, unless the update is published
-        if self.net.reversed.likelihood.name == "multinomial":
-            return self._published_mass(self._counts)
-        return {"mass": self._counts}
 
     # -- small steps -----------------------------------------------------------------------------
     def _activate(self, z: Array, net: Network, k: int) -> None:
@@ -381,15 +293,17 @@ class JointBackpropagation:
             activation.multiply_derivative(self.net.backend, error, a, scratch)
 
     def _scratch_like(self, array: Array) -> Array:
-        rows, size = array.shape
-        return self.net.backend.xp.reshape(self._scratch[: rows * size], (rows, size))
+        shape = array.shape
+        if shape not in self._scratch_views:
+            flat = self._scratch[: shape[0] * shape[1]]
+            self._scratch_views[shape] = self.net.backend.xp.reshape(flat, shape)
+        return self._scratch_views[shape]
 
     def _column_sums(self, x: Array, out: Array, channels: int) -> None:
+        if x.shape[1] != channels:
+            x = self.net.backend.xp.reshape(x, (-1, channels))
+        rows = x.shape[0]
+        if rows not in self._ones_views:
+            self._ones_views[rows] = self._ones[:, :rows]
         # a product with ones sums columns faster than a reduction
-        x = self.net.backend.xp.reshape(x, (-1, channels))
-        self.net.backend.matmul(self._ones[:, : x.shape[0]], x, out)
-
-    def _mean_nll(self, column: Array, out: Array) -> None:
-        backend = self.net.backend
-        backend.matmul(self._ones[:, : column.shape[0]], column, out)
-        backend.into(out, backend.xp.multiply, out, -1.0 / self.rows)
+        self.net.backend.matmul(self._ones_views[rows], x, out)

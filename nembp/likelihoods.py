@@ -72,6 +72,7 @@ class Likelihood(ABC):
 
     name: ClassVar[str]
     task: ClassVar[str]  # "classification" or "regression"
+    mass_is_target_sum: ClassVar[bool] = False  # the mass of a row is Σt, not its sample count
 
     @property
     @abstractmethod
@@ -103,13 +104,16 @@ class Likelihood(ABC):
         t: Array,
         out: Array,
         *,
-        mass: Array | float = 1.0,
+        mass: Array | float | None = None,
         factor: float = 1.0,
     ) -> None:
-        """Write factor · (−∂log p/∂z) = factor · scale · (mass a − t) into ``out``."""
+        """Write factor · (−∂log p/∂z) = factor · scale · (mass a − t) into ``out``.
+
+        ``mass`` is 1 by default: a row of ``t`` is one target.
+        """
         backend, xp = o.backend, o.backend.xp
         a = o.a
-        if not (isinstance(mass, float) and mass == 1.0):
+        if mass is not None:
             a = backend.into(o.scratch, xp.multiply, a, mass)
         backend.into(out, xp.subtract, a, t)
         backend.into(out, xp.multiply, out, factor * self.scale)
@@ -152,6 +156,7 @@ class Multinomial(Likelihood):
 
     name = "multinomial"
     task = "classification"
+    mass_is_target_sum = True
     weight: float = 1.0
 
     def __post_init__(self) -> None:

@@ -348,8 +348,9 @@ def _check_chain(layers: Sequence[Layer], synapses: Sequence[Synapse]) -> None:
 def add_bias(backend: Backend, signal: Array, bias: Array | None, layer: Layer) -> None:
     """Add a layer's bias to ``signal`` (rows, size) in place, by channel where it is shared."""
     if bias is not None:
-        channels = backend.xp.reshape(signal, (-1, layer.biases))
-        backend.into(channels, backend.xp.add, channels, bias)
+        if layer.bias_size is not None:
+            signal = backend.xp.reshape(signal, (-1, layer.bias_size))
+        backend.into(signal, backend.xp.add, signal, bias)
 
 
 def dense_network(

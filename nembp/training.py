@@ -40,7 +40,7 @@ class History:
     epochs : list of dict
         Keys: ``epoch``, ``learning_rate``, ``seconds``, ``samples_per_second``;
         ``train/forward/nll`` and ``train/backward/nll`` (means over the epoch's steps, nats); with
-        noise, ``noise/forward/accepted``, ``noise/forward/gain`` (nats a sample) and the like; and the
+        noise, ``noise/forward/accepted``, ``noise/forward/gain`` (nats a sample) and so on; and the
         scores of the evaluation as ``forward/accuracy`` and so on.
     stopped_early : bool
         Whether patience ran out; the best parameters were then restored.

@@ -26,7 +26,8 @@ from itertools import pairwise
 import numpy as np
 
 from nembp.backend import Array, Backend, stream
-from nembp.backpropagation import CLASS_ROWS, Path
+from nembp.backpropagation import Path
+from nembp.ends import class_rows
 
 __all__ = ["AdamTraffic", "Products", "adam_bytes", "multiply_adds", "product_shapes"]
 
@@ -36,8 +37,7 @@ ADAM_PASSES = 7  # reads of θ, g, M, V and writes of θ, M, V: the least that A
 
 def backward_rows(sizes: Sequence[int], batch: int, path: Path) -> int:
     """Return R, the rows of the backward direction."""
-    classes = -(-sizes[-1] // CLASS_ROWS) * CLASS_ROWS
-    return {"none": 0, "samples": batch, "classes": classes}[path]
+    return {"none": 0, "samples": batch, "classes": class_rows(sizes[-1])}[path]
 
 
 def product_shapes(sizes: Sequence[int], batch: int, path: Path) -> list[Shape]:
@@ -49,7 +49,9 @@ def product_shapes(sizes: Sequence[int], batch: int, path: Path) -> list[Shape]:
     pairs, B, R = list(pairwise(sizes)), batch, backward_rows(sizes, batch, path)
     shapes: list[Shape] = []
     if R:
-        shapes += [(R, n, m) for m, n in pairs[::-1]]
+        shapes += [(R, n, m) for m, n in pairs[:0:-1]]
+        rows = sizes[-1] if path == "classes" else R  # the rows of no class end here
+        shapes.append((rows, sizes[1], sizes[0]))
     if path == "classes":
         shapes.append((sizes[-1], B, sizes[0]))
     shapes += [(B + R, m, n) for m, n in pairs[:-1]]
@@ -90,7 +92,7 @@ class Products:
         self._u = backend.empty((R, sizes[0]), dtype) if R else None
         self._sums = None
         if path == "classes":  # a product with few rows is faster transposed, as in the engine
-            self._u = backend.empty((sizes[0], R), dtype).T
+            self._u = backend.empty((sizes[0], R), dtype).T[:K, :]
             self._t, self._sums = filled(batch, K), backend.empty((K, sizes[0]), dtype)
 
     def __call__(self) -> None:
@@ -100,7 +102,7 @@ class Products:
         if self._u is not None:
             for k in range(last, 0, -1):
                 into = self._u if k == 1 else Q[k - 1][B:, :]
-                matmul(Q[k][B:, :], W[k - 1].T, into)
+                matmul(Q[k][B : B + into.shape[0], :], W[k - 1].T, into)
         if self._sums is not None:
             matmul(self._t.T, P[0][:B, :], self._sums)
         for k in range(1, last):
