@@ -188,8 +188,7 @@ class JointBackpropagation:
         source = self._noise_source("backward", back, net.inputs, noise, generators)
         if self.path == "samples":
             return SampleEnd(net.backend, net.dtype, back, self.x, source)
-        dense = net.layers[0].biases == net.inputs
-        end = ClassEnd(net.backend, net.dtype, back, self.t, self.x, source, transposed=dense)
+        end = ClassEnd(net.backend, net.dtype, back, self.t, self.x, source)
         self._c[-1][...] = end.inputs
         return end
 
@@ -232,9 +231,8 @@ class JointBackpropagation:
         for k in range(last, 1, -1):
             net.synapses[k - 1].adjoint(backend, self._c[k], net.weights[k - 1], self._c[k - 1])
             self._activate(self._c[k - 1], net.reversed, last - k + 1)
-        u = self._input.z
-        c = self._c[1] if u.shape[0] == self._c[1].shape[0] else self._c[1][: u.shape[0], :]
-        net.synapses[0].adjoint(backend, c, net.weights[0], u)
+        u = self._input.readout.z
+        net.synapses[0].adjoint(backend, self._c[1], net.weights[0], u)
         self._activate(u, net.reversed, last)
 
     def _sweep_up(self) -> None:
@@ -245,7 +243,7 @@ class JointBackpropagation:
             self._activate(self._a[k], net, k)
             if self._bidirectional:
                 self._multiply_derivative(self._e[k], self._c[k], k)
-        z = self._output.z
+        z = self._output.readout.z
         net.synapses[-1].forward(backend, self._a[last - 1], net.weights[-1], z)
         self._activate(z, net, last)
 

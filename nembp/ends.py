@@ -38,7 +38,6 @@ class End(Protocol):
     nll: Array
     source: NoiseSource | None
     inputs: Array | None
-    z: Array
 
     def error(self, out: Array, clock: Clock) -> None:
         """Write the error −∂log p/∂z / samples into ``out``, and the mean nll into ``nll``."""
@@ -72,8 +71,6 @@ class SampleEnd:
     ----------
     readout : Readout
         Its ``z`` receives the pre-activations.
-    z : array
-        The rows of ``readout.z`` that a signal must fill.
     inputs : array or None
         Constant inputs of the direction; None here, where they are the batch's.
     nll : array, shape (1, 1)
@@ -91,7 +88,6 @@ class SampleEnd:
         rows, width = target.shape
         self.likelihood, self.source, self.inputs = likelihood, source, None
         self.readout = Readout.allocate(backend, rows, width, dtype)
-        self.z = self.readout.z
         self.nll = backend.zeros((1, 1), dtype)
         self._backend, self._target, self._rows = backend, target, rows
         self._mean = _Mean(backend, rows, rows, dtype)
@@ -122,8 +118,6 @@ class ClassEnd:
         The buffer that the clean targets are written into before each step.
     source : NoiseSource, optional
         Noise for the targets, screened sample by sample.
-    transposed : bool
-        Hold ``z`` transposed: with few rows, the product W cᵀ is the faster one.
 
     Attributes
     ----------
@@ -131,8 +125,8 @@ class ClassEnd:
         ``classes`` rounded up to a multiple of ``CLASS_ROWS``.
     inputs : array, shape (rows, classes)
         e_k in row k, and zeros in the rows of no class.
-    readout, z, nll
-        As in :class:`SampleEnd`; ``z`` leaves out the rows of no class.
+    readout, nll
+        As in :class:`SampleEnd`.
     """
 
     def __init__(
@@ -143,17 +137,12 @@ class ClassEnd:
         one_hot: Array,
         target: Array,
         source: NoiseSource | None = None,
-        *,
-        transposed: bool = False,
     ) -> None:
         (samples, classes), width = one_hot.shape, target.shape[1]
         self.rows = rows = class_rows(classes)
         self.likelihood, self.source = likelihood, source
         self.inputs = backend.asarray(np.eye(rows, classes), dtype)
         self.readout = Readout.allocate(backend, rows, width, dtype)
-        z = backend.zeros((width, rows), dtype).T if transposed else None
-        self.readout.z = backend.zeros((rows, width), dtype) if z is None else z
-        self.z = self.readout.z[:classes, :]
         self.nll = backend.zeros((1, 1), dtype)
         self._backend, self._target, self._samples = backend, target, samples
         self._mean = _Mean(backend, rows, samples, dtype)

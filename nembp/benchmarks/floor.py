@@ -49,9 +49,7 @@ def product_shapes(sizes: Sequence[int], batch: int, path: Path) -> list[Shape]:
     pairs, B, R = list(pairwise(sizes)), batch, backward_rows(sizes, batch, path)
     shapes: list[Shape] = []
     if R:
-        shapes += [(R, n, m) for m, n in pairs[:0:-1]]
-        rows = sizes[-1] if path == "classes" else R  # the rows of no class end here
-        shapes.append((rows, sizes[1], sizes[0]))
+        shapes += [(R, n, m) for m, n in pairs[::-1]]
     if path == "classes":
         shapes.append((sizes[-1], B, sizes[0]))
     shapes += [(B + R, m, n) for m, n in pairs[:-1]]
@@ -91,8 +89,7 @@ class Products:
         self._z = backend.empty((batch, K), dtype)
         self._u = backend.empty((R, sizes[0]), dtype) if R else None
         self._sums = None
-        if path == "classes":  # a product with few rows is faster transposed, as in the engine
-            self._u = backend.empty((sizes[0], R), dtype).T[:K, :]
+        if path == "classes":
             self._t, self._sums = filled(batch, K), backend.empty((K, sizes[0]), dtype)
 
     def __call__(self) -> None:
@@ -102,7 +99,7 @@ class Products:
         if self._u is not None:
             for k in range(last, 0, -1):
                 into = self._u if k == 1 else Q[k - 1][B:, :]
-                matmul(Q[k][B : B + into.shape[0], :], W[k - 1].T, into)
+                matmul(Q[k][B:, :], W[k - 1].T, into)
         if self._sums is not None:
             matmul(self._t.T, P[0][:B, :], self._sums)
         for k in range(1, last):
