@@ -206,6 +206,11 @@ def test_standardized_over_several_chunks_and_with_constants():
     assert np.all(scaling.apply(x, np.float64)[:, [0, 2]] == 0.0)
 
 
+def test_what_varies_too_little_is_not_blown_up():
+    x = np.array([[0.0, 0.0], [1e-35, 1e-20]])
+    assert standardized(x).factor.tolist() == [1.0, pytest.approx(2e20)]
+
+
 def test_scaling_of_floating_images():
     inside = np.linspace(0.1, 0.9, 32).reshape(2, 4, 4, 1)
     assert image_scaling(inside) == Scaling()
@@ -311,6 +316,8 @@ def test_held_out_part_is_stratified_and_seeded():
     assert np.array_equal(np.sort(np.concatenate([one.train.x, one.test.x]), axis=0), x)
     assert not np.array_equal(one.test.x, two.test.x)
     assert np.array_equal(one.test.x, put_together(x, y, request=Request(seed=0)).test.x)
+    few = put_together(x[:4], [0, 1, 2, 2], request=Request(test_fraction=0.9))
+    assert (np.bincount(few.train.y).tolist(), few.test.y.tolist()) == ([1, 1, 1], [2])
     third = put_together(x, x[:, 0], request=Request(test_fraction=0.35))
     assert (len(third.train), len(third.test)) == (65, 35)
 

@@ -146,6 +146,8 @@ GOOD = "{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }"
         (npy("-" * 9000 + "1"), "not a NumPy array"),
         (npy("'''"), "not a NumPy array"),
         (npy("1if 1else 2"), "not a NumPy array"),
+        (npy("{1: 2, 'a': 3}"), "not a NumPy array"),
+        (npy("{[]: 1}"), "not a NumPy array"),
         (npy(GOOD, bytes(16), b"\3\0"), "not a NumPy array"),
         (npy(GOOD, bytes(16), b"\7\0"), "not a NumPy array"),
         (b"\x93NUMPY", "not a NumPy array"),
@@ -176,6 +178,23 @@ def test_damaged_archives(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=message):
             load("npz", path)
+
+
+def test_headers_of_python_2_are_read_without_a_warning(tmp_path):
+    header = GOOD.replace("2,", "2L,")
+    path = put(tmp_path / "d.npz", x=npy(header, np.array([1.0, 2.0]).tobytes()))
+    assert read_npz(path, ("x",))["x"].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("flag", [0x01, 0x20, 0x40])  # encrypted, patched, strongly encrypted
+def test_encrypted_archives(tmp_path, flag):
+    path = put(tmp_path / "d.npz", x=npy(GOOD, bytes(16)))
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(signature) + offset] |= flag
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="x: damaged"):
+        read_npz(path, ("x",))
 
 
 def test_archives_that_must_not_be_packed(tmp_path):

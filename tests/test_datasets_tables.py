@@ -44,6 +44,10 @@ def test_text_in_the_last_column_makes_classes(put):
     assert dataset.x_scaling == Scaling(x.mean(axis=0), 1 / x.std(axis=0))
 
 
+def test_byte_order_mark_is_no_part_of_a_name(put):
+    assert load("csv", put("\ufeff" + HOUSES), targets="area").target_names == ("area",)
+
+
 def test_numbers_make_regression_targets(put):
     path = put(HOUSES)
     one = load("csv", path)

@@ -88,8 +88,8 @@ def read_npz(
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> NDArray[Any]:
-    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(f"{where}: encrypted or packed in an unknown way. {_FRESH}")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{where}: packed in an unknown way. {_FRESH}")
     try:
         with archive.open(info) as member:
             dtype, shape, fortran = _read_header(member, where)
