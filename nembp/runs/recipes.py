@@ -43,13 +43,16 @@ ALWAYS: Final[dict[str, Any]] = {
 
 # by the width of a sample: digits have 64 features, MNIST 784
 WIDE: Final = 256
-NARROW_INPUT: Final[dict[str, Any]] = {"layers": (128, 64), "backward_weight": 0.3}
-WIDE_INPUT: Final[dict[str, Any]] = {"layers": (512, 256), "backward_weight": 0.1}
+NARROW_INPUT: Final[dict[str, Any]] = {"layers": (128, 64)}
+WIDE_INPUT: Final[dict[str, Any]] = {"layers": (512, 256)}
+IMAGE_WEIGHT: Final = 0.3  # of pixels in [0, 1]
 TABLE_WEIGHT: Final = 0.1  # of standardized columns, which vary more than pixels in [0, 1]
 
 # by the number of training samples: digits have 1500, MNIST 60000
 MANY: Final = 10_000
-MANY_SAMPLES: Final[dict[str, Any]] = {"batch_size": 128, "epochs": 12}
+MANY_SAMPLES: Final[dict[str, Any]] = {"batch_size": 128, "epochs": 14}
+# tuned on 50,000 + 10,000 training images of MNIST: 98.3 % for 98.1 % at 0.001 without decay
+ADAM_ON_MANY: Final[dict[str, Any]] = {"learning_rate": 0.003, "weight_decay": 0.05}
 FEW_SAMPLES: Final[dict[str, Any]] = {"batch_size": 32, "epochs": 40}
 FEW_SEEN: Final = 12_000  # samples in all; the fewer there are, the more epochs
 MOST_EPOCHS: Final = 100
@@ -58,10 +61,12 @@ _IN_WORDS: Final = {
     "dataset": "digits",
     "layers": "128,64, or 512,256 above 256 inputs",
     "forward": "multinomial for classes, gaussian for numbers",
-    "backward_weight": "by the data: 0.3 for digits, 0.1 for mnist",
-    "learning_rate": "0.001 for adam and rmsprop, 0.02 momentum, 0.1 sgd",
+    "backward_weight": "by the data: 0.3 for images",
+    "learning_rate": "0.001 for adam (0.003 from 10000 samples on) and rmsprop, 0.02 momentum, "
+    "0.1 sgd",
+    "weight_decay": "0, or 0.05 with adam from 10000 samples on",
     "batch_size": "32, or 128 from 10000 samples on",
-    "epochs": "40, or more below 300 samples, or 12 from 10000 on",
+    "epochs": "40, or more below 300 samples, or 14 from 10000 on",
     "validation_fraction": "0, or 0.1 with --patience",
 }
 
@@ -92,21 +97,23 @@ def recipe(data: Dataset, config: RunConfig | None = None) -> RunConfig:
     set_already = {name: value for name, value in vars(config).items() if value is not None}
     n = len(data.train)
     defaults = {**ALWAYS, **(WIDE_INPUT if data.features > WIDE else NARROW_INPUT)}
+    optimizer = OPTIMIZERS[set_already.get("optimizer", ALWAYS["optimizer"])]
+    defaults["learning_rate"] = optimizer.default_learning_rate
     if n >= MANY:
         defaults |= MANY_SAMPLES
+        if optimizer.name == "adam":
+            defaults |= ADAM_ON_MANY
     else:
         epochs = max(FEW_SAMPLES["epochs"], FEW_SEEN // n)
         defaults |= {**FEW_SAMPLES, "epochs": min(epochs, MOST_EPOCHS)}
     defaults["forward"] = "multinomial" if data.is_classification else "gaussian"
-    optimizer = OPTIMIZERS[set_already.get("optimizer", ALWAYS["optimizer"])]
-    defaults["learning_rate"] = optimizer.default_learning_rate
     defaults["validation_fraction"] = 0.0 if config.patience is None else 0.1
-    defaults["backward_weight"] = _backward_weight(data, defaults, set_already)
+    defaults["backward_weight"] = _backward_weight(data, set_already)
     return RunConfig(**(defaults | set_already))
 
 
-def _backward_weight(data: Dataset, defaults: dict[str, Any], set_already: dict[str, Any]) -> float:
-    weight = float(defaults["backward_weight"])
+def _backward_weight(data: Dataset, set_already: dict[str, Any]) -> float:
+    weight = IMAGE_WEIGHT
     if not data.is_classification:
         weight = min(1.0, data.outputs / data.features)  # as much error from either end
     elif not data.is_image:
