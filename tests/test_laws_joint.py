@@ -11,7 +11,7 @@ from laws.noise import is_tied
 from laws.numerics import ROUNDING, assert_near
 from strategies import KINDS, PAIRS, cases, noises
 
-from nembp.backpropagation import JointBackpropagation, backpropagate, joint_gradient
+from nembp.backpropagation import backpropagate, joint_gradient
 from nembp.errors import ShapeError
 from nembp.network import dense_network
 from nembp.noise import Noise
@@ -92,22 +92,11 @@ def test_kind_none_draws_nothing(case, noise):
     assert step.sources == {}
 
 
-@given(case=cases(), noise=noises("nem", clock="iteration", decay=1.0))
+@given(case=cases(), noise=noises())
 def test_a_step_anneals_by_its_clock(case, noise):
-    net, (x, t) = case.net(), case.batch()
-    steps = [
-        JointBackpropagation(
-            net, case.rows, noise={"forward": n}, generators=joint.generators(), path="none"
-        )
-        for n in (noise, Noise(**{**noise.__dict__, "std": noise.std / 4, "decay": 0.0}))
-    ]
-    gradients = []
-    for step, clock in zip(steps, ((9, 4), (1, 1)), strict=True):
-        step.x[...], step.t[...] = x, t
-        gradient = np.empty(net.parameter_count)
-        step(gradient, *clock)
-        gradients.append(gradient)
-    assert_near(*gradients, 1e-12, "annealed gradient", scale=joint.size_of_errors(net, x, t))
+    x, t = case.batch()
+    assume_untied(case, x, t, {"forward": noise, "backward": noise})
+    joint.check_annealing(case.net(), x, t, noise)
 
 
 def test_joint_gradient_refuses_batches_of_unequal_length():

@@ -6,9 +6,35 @@ import numpy as np
 
 from laws import textbook
 from laws.numerics import ROUNDING, assert_gradient, assert_near, nll_of_input, nll_of_parameters
+from nembp.backend import get_backend
 from nembp.backpropagation import backpropagate
 from nembp.likelihoods import Likelihood, Multinomial
 from nembp.network import Network
+from nembp.neurons import Activation
+
+
+def check_activation(activation: Activation, z: np.ndarray) -> None:
+    """f is its definition, and multiply_derivative multiplies by f', told from a alone."""
+    backend = get_backend("cpu")
+
+    def f(at: np.ndarray) -> np.ndarray:
+        a = at.copy()
+        activation.activate(backend, a, np.full_like(at, np.nan))
+        return a
+
+    slope = getattr(activation, "slope", 0.1)
+    expected = np.where(z > 0, z, slope * z) if activation.name == "leaky-relu" else None
+    if expected is None:
+        expected = textbook.ACTIVATIONS[activation.name](z)
+    assert_near(f(z), expected, ROUNDING, "activation", scale=1.0)
+    error = np.full_like(z, 3.0)
+    activation.multiply_derivative(backend, error, f(z), np.full_like(z, np.nan))
+    h = 1e-5
+    central = 3.0 * (f(z + h) - f(z - h)) / (2.0 * h)
+    assert_near(error, central, 1e-9, "derivative, central differences", scale=1.0)
+    if activation.analytic:
+        exact = 3.0 * np.imag(f(z + 1e-30j)) / 1e-30
+        assert_near(error, exact, ROUNDING, "derivative, complex steps", scale=1.0)
 
 
 def error_of(likelihood: Likelihood, z: np.ndarray, t: np.ndarray, **options: object) -> np.ndarray:
@@ -57,6 +83,34 @@ def check_noisy_softmax_errors(
     balanced = n - n.mean(axis=1, keepdims=True)
     both = [error_of(likelihood, z, t + balanced, **m) for m in ({}, {"mass": 1.0})]
     assert_near(both[0], both[1], ROUNDING, "zero-sum noise: exact and published", scale=scale)
+
+
+def check_log_likelihood(likelihood: Likelihood, z: np.ndarray, t: np.ndarray) -> None:
+    """Link and log p(t) are those of SciPy, in nats."""
+    o = likelihood.at(z)
+    assert_near(o.a, textbook.link(likelihood, z), ROUNDING, "link", scale=1.0)
+    if isinstance(likelihood, Multinomial):
+        assert_near(o.a.sum(axis=1), np.ones(len(z)), ROUNDING, "sum of softmax")
+        assert_near(np.exp(o.z), o.a, ROUNDING, "z in normal form is log a")
+    expected = textbook.log_likelihood(likelihood, z, t)[:, None]
+    scale = likelihood.scale * (1.0 + float(np.max(np.abs(z))))
+    assert_near(likelihood.log_likelihood(o, t), expected, ROUNDING, "log p", scale=scale)
+
+
+def check_gain(likelihood: Likelihood, z: np.ndarray, t: np.ndarray, n: np.ndarray) -> None:
+    """Σ gain_terms = log p(t + n) − log p(t), and gain_slope is its slope at n = 0."""
+    terms, slope = np.full_like(z, np.nan), np.full_like(z, np.nan)
+    likelihood.gain_terms(likelihood.at(z), t, n, terms)
+    before = textbook.log_likelihood(likelihood, z, t)
+    gain = textbook.log_likelihood(likelihood, z, t + n) - before
+    scale = float(np.max(np.abs(before))) + likelihood.scale * (1.0 + float(np.max(np.abs(z))))
+    assert_near(terms.sum(axis=1), gain, 1e-11, "gain", scale=scale)
+    each = textbook.gain_terms(likelihood, z, t, n)
+    assert_near(terms, each, 1e-11, "gain of each neuron", scale=scale)
+    likelihood.gain_slope(likelihood.at(z), t, slope)
+    h = np.full_like(z, 1e-4)  # gains are at most quadratic, so central differences are exact
+    plus, minus = (textbook.gain_terms(likelihood, z, t, s * h) for s in (1.0, -1.0))
+    assert_near(slope, (plus - minus) / (2.0 * h), 1e-10, "slope of the gain", scale=scale)
 
 
 def check_log_likelihood_sums(

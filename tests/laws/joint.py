@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -139,6 +140,7 @@ def check_noisy_joint_gradient(
             continue
         n, update = np.zeros_like(target), "exact"
         if name in noise and noise[name].kind != "none":
+            assert name in step.sources, f"no noise on the {name} target"
             n, update = replay(direction, source, target, noise[name], name), noise[name].update
             close = assert_near
             close(step.sources[name].n, n, 1e-9, f"{name} noise", scale=noise[name].std)
@@ -154,3 +156,18 @@ def check_noisy_joint_gradient(
             assert_near(same, chain, 1e-11, "backpropagate on noisy targets", scale=scale)
     assert_near(gradient, expected, 1e-9, f"noisy gradient by path {path}", scale=scale)
     check_recorded_nll(net, x, t, step)
+
+
+def check_annealing(net: Network, x: np.ndarray, t: np.ndarray, noise: Noise) -> None:
+    """A step at iteration 4 of epoch 9 draws with σ₀ / 4ᵈ or σ₀ / 9ᵈ, as the noise's clock says."""
+    count = {"iteration": 4, "epoch": 9}[noise.clock]
+    still = replace(noise, std=noise.std / count**noise.decay, decay=0.0)
+    vectors = []
+    for each, clock in ((noise, (9, 4)), (still, (1, 1))):
+        step = JointBackpropagation(
+            net, len(x), noise=dict.fromkeys(generators(), each), generators=generators()
+        )
+        step.x[...], step.t[...] = x, t
+        vectors.append(np.empty(net.parameter_count))
+        step(vectors[-1], *clock)
+    assert_near(*vectors, 1e-12, "annealed gradient", scale=size_of_errors(net, x, t))

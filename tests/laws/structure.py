@@ -109,7 +109,7 @@ def check_copy(net: Network, copier: Callable[[Network], Network], dtype: str) -
     assert (copied.layers, copied.synapses) == (net.layers, net.synapses)
     assert copied.likelihood == net.likelihood
     assert copied.reversed.likelihood == net.reversed.likelihood
-    assert not np.shares_memory(copied.parameters, net.parameters)
+    assert not np.shares_memory(copied.parameters, net.parameters), "a copy shares memory"
     assert np.array_equal(copied.parameters, vector.astype(dtype))
     precision = 1e-5 if "float32" in (dtype, net.dtype) else 1e-14
     assert_near(copied.predict(x), before[0], precision, "prediction of the copy", scale=1.0)
@@ -118,8 +118,8 @@ def check_copy(net: Network, copier: Callable[[Network], Network], dtype: str) -
     for W, original in zip(copied.weights, net.weights, strict=True):
         assert_near(W, original + 0.25, precision, "weights of the changed copy", scale=1.0)
     assert np.array_equal(net.parameters, vector), "changing a copy changed the original"
-    assert np.array_equal(net.predict(x), before[0])
-    assert np.array_equal(net.reversed.predict(y), before[1])
+    assert np.array_equal(net.predict(x), before[0]), "and its predictions"
+    assert np.array_equal(net.reversed.predict(y), before[1]), "and its reversed predictions"
     one = copied.reversed.biases[-1]
     assert one is not None
     one[...] = 7.0
