@@ -148,6 +148,7 @@ GOOD = "{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }"
         (npy("1if 1else 2"), "not a NumPy array"),
         (npy("{1: 2, 'a': 3}"), "not a NumPy array"),
         (npy("{[]: 1}"), "not a NumPy array"),
+        (npy("a:\n  b\n c"), "not a NumPy array"),  # IndentationError, from tokenize
         (npy(GOOD, bytes(16), b"\3\0"), "not a NumPy array"),
         (npy(GOOD, bytes(16), b"\7\0"), "not a NumPy array"),
         (b"\x93NUMPY", "not a NumPy array"),
@@ -192,6 +193,16 @@ def test_encrypted_archives(tmp_path, flag):
     content = bytearray(path.read_bytes())
     for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         content[content.index(signature) + offset] |= flag
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="x: damaged"):
+        read_npz(path, ("x",))
+
+
+def test_archive_whose_directory_points_past_its_end(tmp_path):
+    path = put(tmp_path / "d.npz", x=npy(GOOD, bytes(16)))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\1\2") + 42
+    content[at : at + 4] = (len(content) - 10).to_bytes(4, "little")
     path.write_bytes(content)
     with pytest.raises(DataError, match="x: damaged"):
         read_npz(path, ("x",))

@@ -28,7 +28,6 @@ _ZIP_ERRORS = (
     zlib.error,
     struct.error,
     ValueError,
-    NotImplementedError,
     RuntimeError,
     OverflowError,
     EOFError,
