@@ -199,7 +199,7 @@ def test_recipes_follow_the_data():
     labels = np.arange(12_600) % 3
     large = recipe(data(12_600, (20, 20), labels, pixels=True))
     assert (large.layers, large.batch_size, large.epochs) == ((512, 256), 128, 14)
-    assert (large.backward_weight, large.learning_rate, large.weight_decay) == (0.3, 0.003, 0.05)
+    assert (large.backward_weight, large.learning_rate, large.weight_decay) == (0.1, 0.003, 0.05)
     plain = recipe(data(12_600, (20, 20), labels, pixels=True), RunConfig(optimizer="sgd"))
     assert (plain.learning_rate, plain.weight_decay) == (0.1, 0.0)
     narrow = recipe(data(300, (4,), labels[:300]))
