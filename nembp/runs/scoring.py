@@ -62,8 +62,7 @@ def evaluate_run(
     data_dir : path, optional
         Where the data set lies; by default where it lay in training.
     split : {"test", "train", "validation", "all"}
-        What to score on, split as in training; "all" is training and test samples together, for
-        a file of new samples.
+        What to score on, split as in training; "all", for new samples, is training and test.
     device, note : str, callable
         As in `prepare`.
 

@@ -42,9 +42,8 @@ def train_run(
 ) -> dict[str, Any]:
     """Train as configured and leave a run folder.
 
-    The folder holds ``config.toml`` (complete, so that it repeats the run), ``metrics.jsonl``
-    (a row an epoch, as it goes), ``model.npz``, ``summary.json`` and, for classes,
-    ``backward.png``.
+    The folder holds ``config.toml`` (repeats the run), ``metrics.jsonl`` (a row an epoch, as it
+    goes), ``model.npz``, ``summary.json`` and, for classes, ``backward.png``.
 
     Parameters
     ----------
@@ -54,18 +53,15 @@ def train_run(
         A new or empty folder; by default runs/<timestamp>-<dataset>-seed<seed>.
     force : bool
         Replace the run in ``out_dir``.
-    on_start, on_epoch, on_end : callable, optional
-        Told the plan, each epoch's row and the summary; an ``on_epoch`` that returns True ends
-        the training.
-    on_note : callable, optional
-        Told what the user should know and is no error.
+    on_start, on_epoch, on_end, on_note : callable, optional
+        Told the plan, each epoch's row (True ends the training), the summary, and what the user
+        should know and is no error.
 
     Returns
     -------
     dict
-        What ``summary.json`` holds: the scores on the test split (``forward/accuracy``,
-        ``backward/centroid_error``, ...; see `nembp.metrics.evaluate`), ``epochs``, ``seconds``
-        of training, ``samples_per_second``, ``device``, ``run``, ``status`` and so on. A score
+        What ``summary.json`` holds: the scores on the test split (see `nembp.metrics.evaluate`),
+        ``epochs``, ``seconds`` of training, ``device``, ``run``, ``status`` and so on. A score
         that is not defined is NaN here and null there.
 
     Raises
