@@ -76,8 +76,7 @@ def train_run(
         After the model of the last complete epoch was saved, with status "interrupted".
     """
     started = time.perf_counter()
-    seed = 0 if config.seed is None else config.seed
-    folder = RunFolder.claim(out_dir, f"{config.dataset}-seed{seed}", force=force)
+    folder = RunFolder.claim(out_dir, f"{config.dataset}-seed{config.seed or 0}", force=force)
     ready = False
     try:
         with limit(config.threads) as threads:
