@@ -1,0 +1,45 @@
+"""The README's library example runs, and its commands have the options that it shows."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_library_example_runs_as_it_stands():
+    (example,) = blocks("python")
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert np.asarray(names["images"]).shape == (1, 64)
+    digits = names["digits"]
+    zero = digits.train.x[digits.train.y == 0].reshape(-1, 64).mean(axis=0) / 16
+    error = np.linalg.norm(names["images"] - zero) / np.linalg.norm(zero)
+    assert error < 0.05  # three seeds gave 0.01
+
+
+def test_two_commands_set_up_a_fresh_machine():
+    first, second = blocks("sh")
+    assert first.startswith("python3 -m venv")
+    assert first.strip().endswith("nembp train")
+    assert second.strip().endswith("pytest -q")
+
+
+@pytest.mark.parametrize("line", re.findall(r"^\$ (nembp .*?)(?:\s+#.*)?$", README, flags=re.M))
+def test_the_commands_shown_exist(line):
+    from nembp_cli.main import cli
+
+    words = shlex.split(line)[1:]
+    command = cli.get_command(None, words[0])
+    known = {option for parameter in command.params for option in parameter.opts}
+    for word in words[1:]:
+        assert not word.startswith("--") or word in known, f"{word} of {line!r}"
