@@ -1,7 +1,8 @@
 """Settings of the whole suite.
 
-Hypothesis draws the same examples in every run, so that a red run can be repeated. To search
-further: ``pytest --hypothesis-profile=search``, which draws anew and twenty times as much.
+Hypothesis draws the same examples in every run, so that a red run can be repeated, and reports the
+first that fails. To search further, ``pytest --hypothesis-profile=search``: other examples in every
+run, twenty times as many, and failing ones made as simple as they can be.
 """
 
 from __future__ import annotations
@@ -10,12 +11,20 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported: matrices are tiny
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 _common = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
 }
-settings.register_profile("repeatable", max_examples=20, derandomize=True, database=None, **_common)
+settings.register_profile(
+    "repeatable",
+    max_examples=20,
+    derandomize=True,
+    database=None,
+    # a bug in the engine fails dozens of laws, and simplifying each would take minutes
+    phases=[Phase.explicit, Phase.generate],
+    **_common,
+)
 settings.register_profile("search", max_examples=400, print_blob=True, **_common)
 settings.load_profile("repeatable")
