@@ -334,8 +334,8 @@ def get_backend(device: str | Backend = "cpu") -> Backend:
     Parameters
     ----------
     device : {"cpu", "gpu", "auto"} or Backend
-        ``"auto"`` takes a GPU where one works and the CPU otherwise; the reason is in the
-        returned backend's ``fallback`` attribute. A backend is returned as it is.
+        ``"auto"`` takes a GPU where one works and the CPU otherwise. A backend is returned as it
+        is.
 
     Raises
     ------

@@ -21,11 +21,17 @@ def centroid_error(net: Network, centroids: np.ndarray[Any, Any]) -> float:
         Seen from its forward direction; e_k is the one-hot row of class k.
     centroids : ndarray, shape (classes, inputs)
         c_k, the mean of each class in the network's units.
+
+    Returns
+    -------
+    float
+        NaN if a centroid is the origin, from which no relative distance can be told.
     """
     one_hot = np.eye(net.outputs)
     images = net.backend.to_numpy(net.reversed.predict(one_hot)).astype(np.float64)
     distance = np.linalg.norm(images - centroids, axis=1)
-    return float(np.mean(distance / np.linalg.norm(centroids, axis=1)))
+    length = np.linalg.norm(centroids, axis=1)
+    return float(np.mean(distance / length)) if np.all(length > 0) else float("nan")
 
 
 def evaluate(

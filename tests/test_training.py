@@ -256,3 +256,10 @@ def test_digits_are_learned_in_both_directions():
         scores = evaluate(net, test, means)
         assert scores["forward/accuracy"] > 0.94
         assert scores["backward/centroid_error"] < 0.1
+
+
+def test_centroid_error_of_a_class_at_the_origin_is_undefined():
+    net = dense_network([6, 3])
+    centroids = np.ones((3, 6))
+    centroids[1] = 0.0
+    assert np.isnan(centroid_error(net, centroids))
