@@ -1,0 +1,174 @@
+"""The part of a backend that needs nothing but the array-API standard, and the named streams."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Array = Any
+
+__all__ = ["Array", "Backend", "stream"]
+
+
+def stream(seed: int, name: str) -> np.random.Generator:
+    """Return the generator of one named stream of a seed.
+
+    Streams with different names are independent, so that injected noise (``"noise/forward"``)
+    never shifts the draws of weights or batches: arms of an experiment stay paired.
+
+    >>> bool(stream(0, "weights").random() == stream(0, "weights").random())
+    True
+    """
+    key = zlib.crc32(name.encode())
+    return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(key,)))
+
+
+class Backend:
+    """Arrays of one array-API namespace on one device, by nothing but the standard.
+
+    Parameters
+    ----------
+    xp : namespace
+        An array-API namespace (array-api-compat's, or array-api-strict itself).
+    device : object, optional
+        The namespace's own device object; its default device if None.
+    """
+
+    name = "standard"
+
+    def __init__(self, xp: Any, device: Any = None) -> None:
+        self.xp = xp
+        self.device = device
+        self._zero_rows: dict[tuple[int, Any], Array] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.describe()!r})"
+
+    def describe(self) -> str:
+        """Name the device for people."""
+        return f"{self.xp.__name__} {self.device}"
+
+    # -- arrays in and out ---------------------------------------------------------------------
+    def dtype(self, name: str) -> Any:
+        """Return the namespace's dtype called ``name``, for example ``"float32"``."""
+        return getattr(self.xp, name)
+
+    def asarray(self, value: Any, dtype: str | None = None) -> Array:
+        """Return ``value`` (host data or an array of this backend) as an array on the device."""
+        kind = None if dtype is None else self.dtype(dtype)
+        return self.xp.asarray(value, dtype=kind, device=self.device)
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """Copy an array of this backend to the host (synchronises)."""
+        return np.from_dlpack(array.to_device(self._host_device())).copy()
+
+    def _host_device(self) -> Any:
+        return self.xp.Device("CPU_DEVICE")
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Return an uninitialised array."""
+        return self.xp.empty(shape, dtype=self.dtype(dtype), device=self.device)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Return an array of zeros."""
+        return self.xp.zeros(shape, dtype=self.dtype(dtype), device=self.device)
+
+    def ones(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Return an array of ones."""
+        return self.xp.ones(shape, dtype=self.dtype(dtype), device=self.device)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all work queued so far."""
+
+    # -- results written into a given array ------------------------------------------------------
+    def into(self, out: Array, function: Callable[..., Array], *args: Any) -> Array:
+        """Write ``function(*args)`` into ``out`` and return ``out``."""
+        out[...] = function(*args)
+        return out
+
+    def matmul(self, left: Array, right: Array, out: Array) -> Array:
+        """Write the matrix product ``left @ right`` into ``out``."""
+        return self.into(out, self.xp.matmul, left, right)
+
+    def row_dot(self, left: Array, right: Array, out: Array) -> Array:
+        """Write ``out[i, 0] = sum_j left[i, j] right[i, j]`` (no conjugate)."""
+        out[...] = self.xp.sum(left * right, axis=1, keepdims=True)
+        return out
+
+    def row_max(self, x: Array, out: Array) -> Array:
+        """Write ``out[i, 0] = max_j x[i, j]``."""
+        out[...] = self.xp.max(x, axis=1, keepdims=True)
+        return out
+
+    def row_sum(self, x: Array, out: Array) -> Array:
+        """Write ``out[i, 0] = sum_j x[i, j]``."""
+        out[...] = self.xp.sum(x, axis=1, keepdims=True)
+        return out
+
+    def take_rows(self, table: Array, index: Array, out: Array) -> Array:
+        """Write ``out[i] = table[index[i]]``; every index must be in range."""
+        out[...] = self.xp.take(table, index, axis=0)
+        return out
+
+    def cast(self, source: Array, out: Array) -> Array:
+        """Write ``source`` into ``out``, converted to its dtype."""
+        out[...] = self.xp.astype(source, out.dtype)
+        return out
+
+    def keep(self, x: Array, mask: Array) -> Array:
+        """Set ``x`` to zero where the boolean ``mask`` (broadcast) is False, in place."""
+        x[...] = self.xp.where(mask, x, self.xp.zeros_like(x))
+        return x
+
+    def rectify(self, z: Array) -> Array:
+        """Write ``max(z, 0)`` over ``z`` (rows, width)."""
+        return self.into(z, self.xp.maximum, z, self._zero_row(z))
+
+    def keep_where_positive(self, x: Array, a: Array, scratch: Array) -> Array:
+        """Set ``x`` to zero where ``a`` ≤ 0, in place; ``scratch`` has their shape and dtype."""
+        return self.keep(x, a > 0)
+
+    def softplus(self, z: Array, out: Array) -> Array:
+        """Write log(1 + eᶻ) into ``out``."""
+        return self.into(out, self.xp.logaddexp, z, self._zero_row(z))
+
+    def _zero_row(self, z: Array) -> Array:
+        # an array, since NumPy's maximum with a scalar is four times slower
+        key = (z.shape[-1], z.dtype)
+        if key not in self._zero_rows:
+            self._zero_rows[key] = self.xp.zeros(z.shape[-1], dtype=z.dtype, device=self.device)
+        return self._zero_rows[key]
+
+    # -- random draws ------------------------------------------------------------------------------
+    def generator(self, seed: int, name: str) -> Any:
+        """Return the generator of a named stream for :meth:`normal` and :meth:`uniform`."""
+        return stream(seed, name)
+
+    def normal(self, generator: Any, out: Array) -> Array:
+        """Fill ``out`` with draws of mean 0 and standard deviation 1."""
+        draws = generator.standard_normal(out.shape, dtype=_host_dtype(out))
+        out[...] = self._from_host(draws, out)
+        return out
+
+    def uniform(self, generator: Any, out: Array) -> Array:
+        """Fill ``out`` with draws from [0, 1)."""
+        out[...] = self._from_host(generator.random(out.shape, dtype=_host_dtype(out)), out)
+        return out
+
+    def _from_host(self, draws: np.ndarray[Any, Any], like: Array) -> Array:
+        return self.xp.asarray(draws, dtype=like.dtype, device=self.device)
+
+    # -- work over long vectors ----------------------------------------------------------------
+    chunk = 1 << 62  # elements that an optimizer works through at a time
+
+    def lanes(self) -> int:
+        """Return how many threads share an optimizer's chunks."""
+        return 1
+
+
+def _host_dtype(out: Array) -> type[np.floating[Any]]:
+    """Return in what precision to draw for ``out``: in its own, as NumPy fills its arrays."""
+    return np.float32 if str(out.dtype).endswith("float32") else np.float64
