@@ -25,8 +25,9 @@ from typing import Any, Literal
 from nembp.backend import Array
 from nembp.ends import ClassEnd, End, SampleEnd, class_rows
 from nembp.errors import ShapeError
+from nembp.layers import add_bias
 from nembp.likelihoods import Likelihood, Readout
-from nembp.network import Network, add_bias
+from nembp.network import Network
 from nembp.noise import Noise, NoiseSource
 
 __all__ = ["JointBackpropagation", "backpropagate", "joint_gradient"]

@@ -12,7 +12,6 @@ layers hold views of it, and so does ``net.reversed``, the same parameters seen 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 from typing import Any
@@ -21,59 +20,12 @@ import numpy as np
 
 from nembp.backend import Array, Backend, get_backend, stream
 from nembp.errors import ArchitectureError, ShapeError
+from nembp.layers import Layer, Parameters, add_bias, check_chain
 from nembp.likelihoods import Gaussian, Likelihood, Multinomial, Readout, get_likelihood
 from nembp.neurons import Activation, get_activation
 from nembp.synapses import Dense, Synapse, Transposed
 
 __all__ = ["Layer", "Network", "Parameters", "dense_network"]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer of neurons.
-
-    Parameters
-    ----------
-    size : int
-        Neurons in the layer.
-    activation : Activation, optional
-        f of a hidden layer; None at both ends, where the likelihood's link takes its place.
-    bias_size : int, optional
-        Biases of each direction: one a neuron by default, one a channel where neurons share them.
-        Must divide ``size``.
-    """
-
-    size: int
-    activation: Activation | None = None
-    bias_size: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.size < 1 or self.size % self.biases:
-            raise ArchitectureError(
-                f"a layer needs at least 1 neuron and a bias count that divides it, got "
-                f"{self.size} neurons and {self.biases} biases"
-            )
-
-    @property
-    def biases(self) -> int:
-        """Number of biases of each direction."""
-        return self.size if self.bias_size is None else self.bias_size
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """Views of one flat vector, in the order of one direction.
-
-    Attributes
-    ----------
-    weights : list of array
-        W of synapse k at index k − 1.
-    biases : list of array or None
-        Bias of layer k in this direction at index k; None for its input layer.
-    """
-
-    weights: list[Array]
-    biases: list[Array | None]
 
 
 class Network:
@@ -125,7 +77,7 @@ class Network:
         dtype: str = "float32",
         seed: int | None = 0,
     ) -> None:
-        _check_chain(layers, synapses)
+        check_chain(layers, synapses)
         if dtype not in ("float32", "float64", "complex128"):
             raise ArchitectureError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
         self.layers = tuple(layers)
@@ -328,29 +280,6 @@ def _reversed_view(net: Network, backward: Likelihood) -> Network:
     other.weight_count = net.weight_count
     other.reversed = net
     return other
-
-
-def _check_chain(layers: Sequence[Layer], synapses: Sequence[Synapse]) -> None:
-    if len(layers) < 2 or len(synapses) != len(layers) - 1:
-        raise ArchitectureError(
-            f"a network needs at least 2 layers and one synapse less than layers, got "
-            f"{len(layers)} layers and {len(synapses)} synapses"
-        )
-    for k, synapse in enumerate(synapses, start=1):
-        ends = (layers[k - 1].size, layers[k].size)
-        if (synapse.inputs, synapse.outputs) != ends:
-            raise ArchitectureError(
-                f"synapse {k} joins {synapse.inputs} to {synapse.outputs} neurons, but layers "
-                f"{k - 1} and {k} have {ends[0]} and {ends[1]}"
-            )
-
-
-def add_bias(backend: Backend, signal: Array, bias: Array | None, layer: Layer) -> None:
-    """Add a layer's bias to ``signal`` (rows, size) in place, by channel where it is shared."""
-    if bias is not None:
-        if layer.bias_size is not None:
-            signal = backend.xp.reshape(signal, (-1, layer.bias_size))
-        backend.into(signal, backend.xp.add, signal, bias)
 
 
 def dense_network(
