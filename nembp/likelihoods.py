@@ -73,6 +73,8 @@ class Likelihood(ABC):
     name: ClassVar[str]
     task: ClassVar[str]  # "classification" or "regression"
     mass_is_target_sum: ClassVar[bool] = False  # the mass of a row is Σt, not its sample count
+    class_sums: ClassVar[bool] = True  # Σ log p follows from Σt, mass and Σ‖t‖² (class-sum path)
+    gain_is_linear: ClassVar[bool] = False  # in the noise, so NEM screening is a half-space
 
     @property
     @abstractmethod
@@ -157,6 +159,7 @@ class Multinomial(Likelihood):
     name = "multinomial"
     task = "classification"
     mass_is_target_sum = True
+    gain_is_linear = True
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -283,6 +286,7 @@ class Bernoulli(Likelihood):
 
     name = "bernoulli"
     task = "regression"
+    gain_is_linear = True
     weight: float = 1.0
 
     def __post_init__(self) -> None:

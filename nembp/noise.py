@@ -263,8 +263,7 @@ class NoiseSource:
 
     # -- the mean of the kept noise ------------------------------------------------------------
     def _drift(self, o: Readout, t: Array, std: float) -> None:
-        half_space = not isinstance(self.likelihood, Gaussian)
-        if half_space and not self._component and self.noise.law == "gaussian":
+        if self.likelihood.gain_is_linear and not self._component and self.noise.law == "gaussian":
             self._half_space_mean(o, t, std)
         else:
             self._sampled_mean(o, t, std)

@@ -160,7 +160,8 @@ class Trainer:
         self._noise = noise or {}
         self._path: Path = "none"
         if backward:
-            self._path = "classes" if reader.is_classification else "samples"
+            by_class = reader.is_classification and net.reversed.likelihood.class_sums
+            self._path = "classes" if by_class else "samples"
         self._steps: dict[int, JointBackpropagation] = {}
         self._totals: dict[str, Array] = {}
         self._piece = net.backend.zeros((1, 1), net.dtype)
