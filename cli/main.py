@@ -19,6 +19,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "train": (".train:train", "Train a bidirectional network and leave a run folder."),
     "evaluate": (".evaluate:evaluate", "Score a trained network in both directions."),
     "predict": (".predict:predict", "Run a trained network in either direction."),
+    "verify": (".verify:verify", "Try the laws of the engine, or check your own gradient."),
     "data": (".data:data", "List, inspect and fetch data sets."),
     "bench": (".bench:bench", "Time a training step beside its rivals and the bare products."),
     "info": (".info:info", "Show versions, devices, BLAS and threads."),
@@ -34,6 +35,7 @@ Exit codes:
   4    no usable GPU, though --device gpu asked for one
   5    training diverged (the last good model is saved)
   6    the output cannot be written
+  7    a law or a gradient does not hold (nembp verify)
   130  interrupted (the model of the last epoch is saved)
 
 \b

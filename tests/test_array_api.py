@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from laws import joint
-from laws.numerics import assert_near
+from near import assert_near
 from strategies import KINDS, PAIRS, Case, cases, noises
 
 from nembp.backend import Backend, stream
@@ -29,6 +28,7 @@ from nembp.network import Network, dense_network
 from nembp.noise import Noise
 from nembp.optimizers import OPTIMIZERS, SGD
 from nembp.training import Trainer, set_input_bias
+from nembp.verification.laws import joint
 
 STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
 TOLERANCE = {"float32": 2e-5, "float64": 1e-11}

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from laws import gradients, textbook
-from laws.numerics import KINK_MARGIN, assert_near
+from near import assert_near
 from strategies import PAIRS, Case, any_likelihood, cases, likelihoods, seeds, targets
 
 from nembp.backend import get_backend
 from nembp.likelihoods import LIKELIHOODS, Gaussian, Likelihood, Multinomial
 from nembp.neurons import ACTIVATIONS, LeakyReLU
+from nembp.verification.laws import check, ends, gradients, structure, textbook
+from nembp.verification.laws.deviations import CENTRAL, COMPLEX
+from nembp.verification.laws.ends import End
 
 kinds = pytest.mark.parametrize("kind", sorted(LIKELIHOODS))
 each_pair = pytest.mark.parametrize("pair", PAIRS, ids="-".join)
@@ -38,7 +40,7 @@ def test_activations_and_their_derivatives(name, shape, seed, scale, slope):
     activation = LeakyReLU(slope) if name == "leaky-relu" else ACTIVATIONS[name]()
     z = np.random.default_rng(seed).normal(0.0, scale, shape)
     assume(np.min(np.abs(z)) > 1e-4)  # not at a kink
-    gradients.check_activation(activation, z)
+    check(structure.derivative(activation, z), COMPLEX)
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
@@ -61,8 +63,8 @@ def test_activations_of_extreme_pre_activations_stay_finite(name, dtype):
 @given(data=st.data(), hard=st.booleans())
 def test_error_is_minus_the_slope_of_the_log_likelihood(kind, data, hard):
     likelihood, z, t, _ = draw_end(data, kind, hard)
-    gradients.check_error_is_slope(likelihood, z, t)
-    gradients.check_classical_update(likelihood, z, t)
+    check(ends.error_is_slope(End(likelihood), z, t), COMPLEX)
+    check(ends.classical_update(End(likelihood), z, t))
 
 
 @given(data=st.data(), std=st.floats(0.01, 3.0))
@@ -70,21 +72,23 @@ def test_three_softmax_updates_of_noisy_targets(data, std):
     likelihood, z, t, generator = draw_end(data, "multinomial", hard=True)
     assert isinstance(likelihood, Multinomial)
     n = generator.normal(0.0, std, z.shape)
-    gradients.check_noisy_softmax_errors(likelihood, z, t, n)
+    check(ends.noisy_softmax_errors(End(likelihood), z, t, n))
+    check(ends.error_is_slope(End(likelihood), z, t + n), COMPLEX)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "bernoulli"])
 @given(data=st.data())
 def test_noisy_targets_of_the_other_likelihoods_have_one_error(kind, data):
     likelihood, z, t, generator = draw_end(data, kind)
-    gradients.check_error_is_slope(likelihood, z, t + generator.normal(0.0, 0.5, z.shape))
+    noisy = t + generator.normal(0.0, 0.5, z.shape)
+    check(ends.error_is_slope(End(likelihood), z, noisy), COMPLEX)
 
 
 @kinds
 @given(data=st.data())
 def test_log_likelihood_and_link_are_those_of_scipy(kind, data):
     likelihood, z, t, _ = draw_end(data, kind, hard=data.draw(st.booleans()))
-    gradients.check_log_likelihood(likelihood, z, t)
+    check(ends.definitions(End(likelihood), z, t))
 
 
 @kinds
@@ -93,7 +97,7 @@ def test_sum_of_log_likelihoods_from_sums_of_targets(kind, data):
     likelihood, z, _, generator = draw_end(data, kind)
     members = data.draw(st.lists(st.integers(0, len(z) - 1), max_size=12), label="members")
     t = targets(likelihood, generator, len(members), z.shape[1], hard=data.draw(st.booleans()))
-    gradients.check_log_likelihood_sums(likelihood, z, t, members)
+    check(ends.class_sums(End(likelihood), z, t, members))
 
 
 @kinds
@@ -101,7 +105,7 @@ def test_sum_of_log_likelihoods_from_sums_of_targets(kind, data):
 def test_gain_terms_sum_to_the_gain(kind, data, std):
     likelihood, z, t, generator = draw_end(data, kind, hard=True)
     n = generator.normal(0.0, std, z.shape)
-    gradients.check_gain(likelihood, z, t, n)
+    check(ends.gains(End(likelihood), z, t, n))
 
 
 @kinds
@@ -134,8 +138,13 @@ def test_gradient_is_that_of_the_mean_nll_in_both_directions(pair, activation, d
     net, (x, t) = case.net(), case.batch()
     for direction, source, target in ((net, x, t), (net.reversed, t, x)):
         if not case.analytic:
-            assume(gradients.away_from_kinks(direction, source, KINK_MARGIN))
-        gradients.check_gradient(direction, source, target, analytic=case.analytic, seed=case.seed)
+            assume(gradients.away_from_kinks(direction, source))
+        arguments = direction, source, target
+        options = {"smooth": case.analytic, "seed": case.seed}
+        for law in (gradients.against_slopes, gradients.input_error):
+            check(law(*arguments, "central", **options), CENTRAL)
+            if case.analytic:
+                check(law(*arguments, "complex", **options), COMPLEX)
 
 
 @each_pair
@@ -143,8 +152,8 @@ def test_gradient_is_that_of_the_mean_nll_in_both_directions(pair, activation, d
 def test_gradient_is_the_chain_rules_in_both_directions(pair, data):
     case: Case = data.draw(cases(pair))
     net, (x, t) = case.net(), case.batch()
-    gradients.check_against_chain_rule(net, x, t)
-    gradients.check_against_chain_rule(net.reversed, t, x)
+    check(gradients.against_chain_rule(net, x, t))
+    check(gradients.against_chain_rule(net.reversed, t, x))
 
 
 @given(case=cases(), likelihood=any_likelihood)
@@ -153,4 +162,4 @@ def test_gradient_of_any_real_targets(case, likelihood):
     case = case.with_(forward=likelihood)
     net, (x, _) = case.net(), case.batch()
     t = case.generator("noise").normal(0.0, 1.0, (case.rows, net.outputs))
-    gradients.check_against_chain_rule(net, x, t)
+    check(gradients.against_chain_rule(net, x, t))

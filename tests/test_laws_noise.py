@@ -6,16 +6,18 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from laws import noise as laws
-from laws.numerics import assert_near
+from near import assert_near
 from strategies import KINDS, likelihoods, noises, seeds, targets
 
 from nembp.backend import stream
 from nembp.errors import ArchitectureError
 from nembp.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
 from nembp.noise import Noise
+from nembp.verification.laws import check
+from nembp.verification.laws import noise as laws
+from nembp.verification.laws.ends import End
 
 each_likelihood = pytest.mark.parametrize("name", sorted(LIKELIHOODS))
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 7))
@@ -39,7 +41,9 @@ def test_noise_is_its_definition_and_keeps_its_promise(name, kind, data):
     likelihood, z, t, seed = draw_end(data, name)
     noise = data.draw(noises(kind), label="noise")
     std = noise.std_at(epoch=2, iteration=30)
-    laws.check_screening(noise, likelihood, z, t, std, seed)
+    found = list(laws.screening(End(likelihood), noise, z, t, std, seed))
+    assume(found)  # a gain of zero but for rounding: either sign may be kept
+    check(found)
 
 
 @pytest.mark.parametrize("name", ["multinomial", "bernoulli"])
@@ -48,13 +52,9 @@ def test_noise_is_its_definition_and_keeps_its_promise(name, kind, data):
 def test_reflection_accepts_every_draw_of_a_half_space(name, kind, data):
     likelihood, z, t, seed = draw_end(data, name)
     noise = data.draw(noises(kind, rejected="reflect", screening="vector"))
-    engine = laws.source(noise, likelihood, *t.shape, np.random.default_rng(seed))
-    n = engine(likelihood.at(z), t, noise.std).copy()
-    offered = laws.draws(noise, likelihood, t, noise.std, np.random.default_rng(seed))
-    assert engine.accepted[0, 0] == 1.0
-    turned = np.sum(n * offered, axis=1, keepdims=True) < 0.0
-    expected = np.where(turned, -offered, offered)
-    assert_near(n, expected, 1e-12, "reflected noise", scale=noise.std)
+    found = list(laws.reflection(End(likelihood), noise, z, t, noise.std, seed))
+    assume(found)
+    check(found)
 
 
 @pytest.mark.parametrize("rejected", ["reflect", "zero"])
@@ -63,7 +63,7 @@ def test_a_gain_of_zero_is_kept(kind, rejected):
     z, t = np.zeros((50, 1)), np.ones((50, 1))
     for likelihood in (Multinomial(), Bernoulli()):  # one class; z = 0: every gain is 0
         noise = Noise(kind, rejected=rejected)
-        n = laws.source(noise, likelihood, 50, 1, np.random.default_rng(0))
+        n = laws.source(End(likelihood), noise, 50, 1, np.random.default_rng(0))
         offered = laws.draws(noise, likelihood, t, 0.1, np.random.default_rng(0))
         assert np.array_equal(np.abs(n(likelihood.at(z), t, 0.1)), np.abs(offered))
         assert (n.accepted[0, 0], n.gain[0, 0]) == (1.0, 0.0)
@@ -75,7 +75,7 @@ def test_a_gain_of_zero_is_kept(kind, rejected):
 def test_rejection_sets_to_zero_what_it_does_not_keep(name, kind, data):
     likelihood, z, t, seed = draw_end(data, name)
     noise = data.draw(noises(kind, rejected="zero"))
-    engine = laws.source(noise, likelihood, *t.shape, np.random.default_rng(seed))
+    engine = laws.source(End(likelihood), noise, *t.shape, np.random.default_rng(seed))
     n = engine(likelihood.at(z), t, noise.std)
     offered = laws.draws(noise, likelihood, t, noise.std, np.random.default_rng(seed))
     dropped = np.abs(n - offered) > 1e-12 * noise.std
@@ -89,11 +89,7 @@ def test_rejection_sets_to_zero_what_it_does_not_keep(name, kind, data):
 def test_component_condition_of_the_gaussian_implies_the_vectors(data):
     likelihood, z, t, seed = draw_end(data, "gaussian")
     noise = data.draw(noises("nem", screening="component"))
-    engine = laws.source(noise, likelihood, *t.shape, np.random.default_rng(seed))
-    n = engine(likelihood.at(z), t, noise.std)
-    slack = 1e-12 * (1.0 + float(np.max(np.abs(z - t)))) * noise.std
-    assert np.all(n**2 <= 2.0 * n * (z - t) + slack)  # Audhkhasi et al. 2016, theorem 2
-    assert np.all(np.sum((t + n - z) ** 2, axis=1) <= np.sum((t - z) ** 2, axis=1) + slack)
+    check(laws.component_implies_whole(End(likelihood), noise, z, t, noise.std, seed))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,7 +97,7 @@ def test_component_condition_of_the_gaussian_implies_the_vectors(data):
 def test_zero_sum_noise_sums_to_zero(kind, data):
     likelihood, z, t, seed = draw_end(data, "multinomial")
     noise = data.draw(noises(kind, update="zero-sum"))
-    laws.check_zero_sum(noise, likelihood, z, t, seed)
+    check(laws.zero_sum(End(likelihood), noise, z, t, noise.std, seed))
 
 
 @pytest.mark.parametrize("kind", ["nem", "anti", "drift"])
@@ -109,10 +105,10 @@ def test_zero_sum_softmax_noise_cannot_be_screened_by_component(kind):
     noise = Noise(kind, update="zero-sum", screening="component")
     generator = np.random.default_rng(0)
     with pytest.raises(ArchitectureError, match="zero-sum"):
-        laws.source(noise, Multinomial(), 2, 3, generator)
-    laws.source(noise, Gaussian(), 2, 3, generator)  # has one update, so nothing to refuse
+        laws.source(End(Multinomial()), noise, 2, 3, generator)
+    laws.source(End(Gaussian()), noise, 2, 3, generator)  # has one update, so nothing to refuse
     blind = Noise("blind", update="zero-sum", screening="component")
-    laws.source(blind, Multinomial(), 2, 3, generator)
+    laws.source(End(Multinomial()), blind, 2, 3, generator)
 
 
 @given(data=st.data())
@@ -121,7 +117,7 @@ def test_multiplicative_noise_is_the_target_times_the_draw(data):
     pair = []
     for mode in ("additive", "multiplicative"):
         noise = Noise("blind", std=0.3, mode=mode)
-        engine = laws.source(noise, likelihood, *t.shape, np.random.default_rng(seed))
+        engine = laws.source(End(likelihood), noise, *t.shape, np.random.default_rng(seed))
         pair.append(engine(likelihood.at(z), t, 0.3).copy())
     assert_near(pair[1], t * pair[0], 1e-15, "multiplicative noise")
 
@@ -130,7 +126,7 @@ def test_multiplicative_noise_is_the_target_times_the_draw(data):
 def test_draws_have_the_asked_deviation(law):
     """False alarms: 4 numbers at 6 sigma, less than 1e-8."""
     noise, rows, width, std = Noise("blind", law=law), 500, 40, 0.3
-    engine = laws.source(noise, Gaussian(), rows, width, np.random.default_rng(5))
+    engine = laws.source(End(Gaussian()), noise, rows, width, np.random.default_rng(5))
     z = np.zeros((rows, width))
     n = engine(Gaussian().at(z), z, std) / std
     count = n.size
@@ -170,7 +166,7 @@ def test_drift_is_the_mean_of_the_nem_noise(likelihood, options, mode, rejected)
     means, errors = [], []
     for kind in ("nem", "drift"):
         noise = Noise(kind, std=std, mode=mode, rejected=rejected, **options)
-        engine = laws.source(noise, likelihood, rows, width, np.random.default_rng(len(kind)))
+        engine = laws.source(End(likelihood), noise, rows, width, np.random.default_rng(len(kind)))
         n = engine(likelihood.at(z), t, std)
         means.append(n.mean(axis=0))
         errors.append(n.std(axis=0) / math.sqrt(rows))
@@ -188,9 +184,9 @@ def test_mean_of_component_screened_noise_has_its_closed_form(rejected):
     t = np.zeros_like(d)
     for kind in ("nem", "drift"):
         noise = Noise(kind, std=std, rejected=rejected)
-        engine = laws.source(noise, likelihood, rows, width, np.random.default_rng(4))
+        engine = laws.source(End(likelihood), noise, rows, width, np.random.default_rng(4))
         n = engine(likelihood.at(d), t, std)
-        expected = laws.component_drift(noise, likelihood, d, t, std)[0]
+        expected = laws.component_drift(noise, d, t, std)[0]
         bound = SIGMAS * n.std(axis=0) / math.sqrt(rows)
         assert np.all(np.abs(n.mean(axis=0) - expected) < bound)
 
@@ -214,7 +210,7 @@ def test_annealed_to_nothing_is_no_noise(name):
     likelihood = LIKELIHOODS[name]()
     z, t = np.random.default_rng(0).normal(size=(2, 5, 3))
     for kind in KINDS:
-        engine = laws.source(Noise(kind), likelihood, 5, 3, np.random.default_rng(1))
+        engine = laws.source(End(likelihood), Noise(kind), 5, 3, np.random.default_rng(1))
         assert not np.any(engine(likelihood.at(z), t, 0.0)), kind
         assert engine.gain[0, 0] == 0.0
 
@@ -222,7 +218,7 @@ def test_annealed_to_nothing_is_no_noise(name):
 def test_streams_are_independent_and_repeatable():
     noise, z = Noise("blind"), np.zeros((4, 3))
     first, again, other = (
-        laws.source(noise, Gaussian(), 4, 3, stream(seed, name))(Gaussian().at(z), z, 0.1)
+        laws.source(End(Gaussian()), noise, 4, 3, stream(seed, name))(Gaussian().at(z), z, 0.1)
         for seed, name in ((1, "noise/forward"), (1, "noise/forward"), (1, "noise/backward"))
     )
     assert np.array_equal(first, again)

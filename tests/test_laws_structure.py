@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from laws import structure
 from strategies import SYNAPSES, cases, seeds
 
 import nembp
 from nembp.errors import ArchitectureError, ShapeError
 from nembp.network import Layer, Network, dense_network
 from nembp.synapses import Dense, Synapse
+from nembp.verification.laws import check, structure
+from nembp.verification.laws.law import tolerances
 
 each_synapse = pytest.mark.parametrize("kind", list(SYNAPSES), ids=lambda kind: kind.__name__)
 
@@ -38,15 +39,15 @@ def test_every_synapse_of_the_package_is_put_to_the_law():
 @given(data=st.data(), rows=st.integers(1, 9), seed=seeds)
 def test_trilinear_law(kind, data, rows, seed):
     synapse = data.draw(SYNAPSES[kind])
-    structure.check_trilinear(synapse, rows, seed)
-    structure.check_transposed(synapse, rows, seed)
+    check(structure.trilinear(synapse, rows, seed))
+    check(structure.transposed(synapse, rows, seed), 0.0)
 
 
 @given(case=cases())
 def test_two_directions_are_views_of_one_vector(case):
     net = case.net()
-    structure.check_views(net)
-    structure.check_views(net.reversed)
+    check(structure.views(net), 0.0)
+    check(structure.views(net.reversed), 0.0)
 
 
 COPIERS = {
@@ -62,15 +63,17 @@ COPIERS = {
 @given(case=cases(), dtype=st.sampled_from(["float32", "float64"]))
 def test_copies_rebuild_their_views(copier, case, dtype):
     net = case.net(dtype)
-    structure.check_copy(net, copier, dtype)
-    structure.check_copy(net.reversed, copier, dtype)
+    check(structure.copies(net, copier, dtype))
+    check(structure.copies(net.reversed, copier, dtype))
 
 
 @given(case=cases(), dtypes=st.permutations(["float32", "float64"]))
 def test_another_precision_is_a_copy(case, dtypes):
     net = case.net(dtypes[0])
-    structure.check_copy(net, lambda net: net.to(dtype=dtypes[1]), dtypes[1])
-    structure.check_copy(net.reversed, lambda net: net.to(dtype=dtypes[1]), dtypes[1])
+    tolerance = tolerances()[dtypes[0]]
+    for direction in (net, net.reversed):
+        found = structure.copies(direction, lambda net: net.to(dtype=dtypes[1]), dtypes[1])
+        check(found, tolerance)
 
 
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))])

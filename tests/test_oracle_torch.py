@@ -1,6 +1,6 @@
 """PyTorch's autograd as an independent oracle of both directions.
 
-The network is written out in torch operators (laws.textbook.signals), its log-likelihoods with
+The network is written out in torch operators (textbook.signals), its log-likelihoods with
 ``torch.distributions`` where they have one; autograd then differentiates what it has not been told.
 """
 
@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from laws import gradients, textbook
-from laws.joint import run
-from laws.numerics import assert_near
+from near import assert_near
 from strategies import PAIRS, Case, cases
 
 from nembp.backpropagation import backpropagate, joint_gradient
 from nembp.likelihoods import Gaussian, Multinomial
 from nembp.network import Network
+from nembp.verification.laws import gradients, textbook
+from nembp.verification.laws.joint import run
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

@@ -19,18 +19,17 @@ from nembp.synapses import Dense, Transposed
 
 @dataclass(frozen=True)
 class Bug:
-    """What is planted where, the law that must fail, and a part of its message."""
+    """What is planted where, and the law that must fail."""
 
     owner: Any
     method: str
     law: str
-    message: str
     body: Callable[..., Any]
 
     @property
     def planted(self) -> Any:
         """What to set in place of the method; KeyError where the engine has none of that name."""
-        original = self.owner.__dict__[self.method]
+        original = vars(self.owner)[self.method]
         if isinstance(original, property):
             return property(lambda this: self.body(original.fget, this))
         return lambda *args, **options: self.body(original, *args, **options)
@@ -39,125 +38,124 @@ class Bug:
 BUGS: dict[str, Bug] = {}
 
 
-def plant(owner: Any, method: str, law: str, message: str) -> Callable[..., Any]:
+def plant(owner: Any, method: str, law: str) -> Callable[..., Any]:
     """Register the decorated function as a bug of a method that breaks a law."""
 
     def register(body: Callable[..., Any]) -> Callable[..., Any]:
         name = f"{body.__name__}: {owner.__name__}.{method} breaks {law}"
         assert name not in BUGS, f"planted twice: {name}"
-        BUGS[name] = Bug(owner, method, law, message, body)
+        BUGS[name] = Bug(owner, method, law, body)
         return body
 
     return register
 
 
 # -- synapses --------------------------------------------------------------------------------------
-@plant(Dense, "forward", "trilinear", "trilinear form")
-@plant(Dense, "weight_gradient", "trilinear", "trilinear form")
-@plant(Dense, "weight_gradient", "gradient tanh", "gradient, central differences")
-@plant(Dense, "weight_gradient", "chain rule", "gradient")
+@plant(Dense, "forward", "synapse.trilinear")
+@plant(Dense, "weight_gradient", "synapse.trilinear")
+@plant(Dense, "weight_gradient", "gradient.complex-steps")
+@plant(Dense, "weight_gradient", "gradient.classical")
 def a_thousandth_off(original, self, backend, x, y, out):
     original(self, backend, x, y, out)
     out *= 1.001
 
 
-@plant(Dense, "weight_gradient", "trilinear", "trilinear form")
-@plant(Dense, "weight_gradient", "gradient tanh", "gradient, central differences")
-@plant(Dense, "weight_gradient", "noisy samples", "backpropagate on noisy targets")
+@plant(Dense, "weight_gradient", "synapse.trilinear")
+@plant(Dense, "weight_gradient", "gradient.complex-steps")
+@plant(Dense, "weight_gradient", "joint.noisy")
 def one_entry_a_thousandth_off(original, self, backend, x, y, out):
     original(self, backend, x, y, out)
     out[-1, -1] *= 1.001
 
 
-@plant(Dense, "adjoint", "trilinear", "trilinear form")
-@plant(Dense, "adjoint", "gradient tanh", "gradient, central differences")
-@plant(Dense, "adjoint", "gradient reversed", "gradient, central differences")
+@plant(Dense, "adjoint", "synapse.trilinear")
+@plant(Dense, "adjoint", "gradient.complex-steps")
 def kernel_not_transposed(original, self, backend, y, W, out):
     out[...] = y @ W.reshape(W.shape[::-1])
 
 
-@plant(Transposed, "weight_gradient", "transposed", "same form turned")
+@plant(Transposed, "weight_gradient", "synapse.transposed")
 def arguments_not_exchanged(original, self, backend, x, y, out):
     self.synapse.weight_gradient(backend, x, y, out)
 
 
 # -- likelihoods -----------------------------------------------------------------------------------
-@plant(Likelihood, "error", "error", "error, central differences")
-@plant(Likelihood, "error", "gradient tanh", "gradient, central differences")
+@plant(Likelihood, "error", "invariance.slope")
+@plant(Likelihood, "error", "gradient.complex-steps")
 def sign_flipped(original, self, o, t, out, **options):
     original(self, o, t, out, **options)
     out *= -1.0
 
 
-@plant(Likelihood, "error", "gradient tanh", "gradient, central differences")
-@plant(Likelihood, "error", "chain rule", "gradient")
+@plant(Likelihood, "error", "gradient.complex-steps")
+@plant(Likelihood, "error", "gradient.classical")
 def rows_not_averaged(original, self, o, t, out, **options):
     original(self, o, t, out, **(options | {"factor": 1.0}))
 
 
-@plant(Gaussian, "scale", "error", "error, central differences")
+@plant(Gaussian, "scale", "invariance.slope")
 def variance_ignored(original, self):
     return 1.0
 
 
-@plant(Multinomial, "error", "noisy softmax", "exact error")
+@plant(Multinomial, "error", "invariance.noisy-softmax")
 def mass_of_the_target_ignored(original, self, o, t, out, **options):
     original(self, o, t, out, **({"mass": 1.0} | options))
 
 
-@plant(Multinomial, "error", "noisy softmax", "published error")
+@plant(Multinomial, "error", "invariance.noisy-softmax")
 def published_is_exact(original, self, o, t, out, mass=None, factor=1.0):
     original(self, o, t, out, factor=factor)
 
 
-@plant(Gaussian, "_log_normalizer", "log likelihood", "log p")
+@plant(Gaussian, "_log_normalizer", "likelihood.definition")
 def normalizer_left_out(original, self, width):
     return 0.0
 
 
-@plant(Multinomial, "link", "log likelihood", "normal form")
+@plant(Multinomial, "link", "likelihood.definition")
 def z_left_as_it_was(original, self, o):
     z = o.z.copy()
     original(self, o)
     o.z[...] = z
 
 
-@plant(Gaussian, "log_likelihood", "sums", "sum of log-likelihoods")
-@plant(Bernoulli, "log_likelihood", "sums", "sum of log-likelihoods")
+@plant(Gaussian, "log_likelihood", "likelihood.class-sums")
+@plant(Bernoulli, "log_likelihood", "likelihood.class-sums")
 def mass_ignored(original, self, o, t, mass=None, square=None):
     return original(self, o, t, None if mass is None else np.ones_like(mass), square)
 
 
-@plant(Bernoulli, "gain_terms", "gain", "gain")
-@plant(Multinomial, "gain_terms", "gain", "gain")
+@plant(Bernoulli, "gain_terms", "likelihood.gain")
+@plant(Multinomial, "gain_terms", "likelihood.gain")
 def gain_a_thousandth_off(original, self, o, t, n, out):
     original(self, o, t, n, out)
     out *= 1.001
 
 
-@plant(Gaussian, "gain_slope", "gain", "slope of the gain")
+@plant(Gaussian, "gain_slope", "likelihood.gain")
 def slope_flipped(original, self, o, t, out):
     original(self, o, t, out)
     out *= -1.0
 
 
 # -- neurons ---------------------------------------------------------------------------------------
-@plant(Tanh, "multiply_derivative", "gradient tanh", "gradient, central differences")
-@plant(Logistic, "multiply_derivative", "gradient logistic", "gradient, central differences")
-@plant(ReLU, "multiply_derivative", "gradient relu", "gradient, central differences")
-@plant(LeakyReLU, "multiply_derivative", "gradient leaky-relu", "gradient, central differences")
+@plant(Tanh, "multiply_derivative", "gradient.complex-steps")
+@plant(Logistic, "multiply_derivative", "gradient.complex-steps")
+@plant(ReLU, "multiply_derivative", "gradient.central-differences")
+@plant(LeakyReLU, "multiply_derivative", "gradient.central-differences")
 def derivative_left_out(original, self, backend, error, a, scratch):
     pass
 
 
-@plant(Tanh, "multiply_derivative", "gradient tanh", "gradient, central differences")
-@plant(Tanh, "multiply_derivative", "activation", "derivative, central differences")
+@plant(Tanh, "multiply_derivative", "gradient.complex-steps")
+@plant(Tanh, "multiply_derivative", "activation.derivative")
 def square_forgotten(original, self, backend, error, a, scratch):
     error *= 1.0 - a
 
 
 # -- views and copies ------------------------------------------------------------------------------
-@plant(Network, "views", "views", "miss or repeat")
+@plant(Network, "views", "network.views")
 def backward_biases_in_forward_order(original, self, flat):
     views = original(self, flat)
     if self.direction == "forward":
@@ -165,8 +163,8 @@ def backward_biases_in_forward_order(original, self, flat):
     return Parameters(views.weights, [None, *views.biases[:0:-1]])
 
 
-@plant(Network, "_bind", "views", "miss or repeat")
-@plant(Network, "_bind", "copy", "miss or repeat")
+@plant(Network, "_bind", "network.views")
+@plant(Network, "_bind", "network.copies")
 def reversed_view_severed(original, self, flat):
     original(self, flat)
     views = self.views(flat.copy())
@@ -174,7 +172,7 @@ def reversed_view_severed(original, self, flat):
     self.weights = views.weights
 
 
-@plant(Network, "to", "copy", "shares memory")
+@plant(Network, "to", "network.copies")
 def copy_shares_memory(original, self, device=None, dtype=None):
     copied = original(self, device, dtype)
     copied._bind(self.parameters)

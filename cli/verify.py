@@ -1,0 +1,230 @@
+"""`nembp verify`: every law on random networks, or a function or class of the user's own."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nembp.errors import VerificationError
+
+from .output import emit_json, emit_table
+
+if TYPE_CHECKING:
+    from nembp.verification.law_reports import LawReport
+    from nembp.verification.reports import GradientReport
+    from nembp.verification.runner import Outcome, Progress, Verification
+
+Report = Any
+
+
+@click.command(
+    name="verify",
+    epilog="Exit codes: 0 everything holds, 2 bad option or no such law, module or function, "
+    "3 your code raised or returned no value and gradient, 4 no usable GPU, 7 a law or gradient "
+    "does not hold.",
+)
+@click.argument("targets", nargs=-1, metavar="[LAW | MODULE:FUNCTION]...")
+@click.option(
+    "--cases",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Random networks a law; slow laws take a third or a fifth.  [default: 500]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="S",
+    help="Of networks, points and directions.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "gpu"]),
+    default="cpu",
+    show_default=True,
+    help="Where the engine runs; its numbers are compared with the host's.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float64", "float32"]),
+    default="float64",
+    show_default=True,
+    help="Precision of the engine.",
+)
+@click.option(
+    "--point",
+    metavar="FILE.npy|MODULE:NAME",
+    help="Where to check MODULE:FUNCTION.  [default: MODULE:point]",
+)
+@click.option(
+    "--size", type=click.IntRange(min=1), metavar="N", help="Check it at N random numbers instead."
+)
+@click.option("--list", "listed", is_flag=True, help="List the laws, and try nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object in place of tables.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+def verify(
+    targets: tuple[str, ...],
+    cases: int | None,
+    seed: int,
+    device: str,
+    dtype: str,
+    point: str | None,
+    size: int | None,
+    listed: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Try every law of the engine on random networks, or check your own code.
+
+    Each law compares what the engine computes with finite differences, complex steps, or the
+    definition written out a second time. A network on which a law fails is made as small as it
+    can be, and printed as code that rebuilds it. Name laws, or their beginnings, to try only
+    those: `nembp verify joint noise.screening`.
+
+    MODULE:FUNCTION, imported from the working directory, is a function of one array that returns
+    (value, gradient); or a likelihood, synapse, activation or optimizer of yours.
+    """
+    from nembp.verification.runner import CASES, find_laws
+    from nembp.verification.runner import verify as try_laws
+
+    own = [target for target in targets if ":" in target]
+    names = [target for target in targets if ":" not in target]
+    if (point is not None or size is not None) and not own:
+        raise click.UsageError("--point and --size are for MODULE:FUNCTION, and none is given")
+    laws = find_laws(names) if names or not own else []
+    if listed:
+        rows = [(law.name, law.statement, law.source) for law in laws]
+        if as_json:
+            keys = "law", "statement", "source"
+            emit_json({"laws": [dict(zip(keys, row, strict=True)) for row in rows]})
+        else:
+            emit_table([("law", "statement", "source"), *rows])
+        return
+    found: Verification | None = None
+    reports: dict[str, Report] = {}
+    if laws:
+        with _progress(quiet) as progress:
+            found = try_laws(
+                [law.name for law in laws],
+                cases=cases or CASES,
+                seed=seed,
+                device=device,
+                dtype=dtype,
+                progress=progress,
+            )
+        if not as_json:
+            _print_laws(found)
+    for target in own:
+        reports[target] = _check(target, point=point, size=size, device=device, seed=seed)
+        if not as_json:
+            click.echo(str(reports[target]))
+    if as_json:
+        emit_json(_as_dict(found, reports))
+    _raise_for_failures(found, reports)
+
+
+def _check(target: str, **options: Any) -> GradientReport | LawReport:
+    """Check the user's code; what it raises is shown before the one line of the error."""
+    from nembp.verification.user_code import UserCodeError, check_user_code
+
+    try:
+        return check_user_code(target, **options)
+    except UserCodeError as error:
+        click.echo(error.trace, err=True)
+        raise
+
+
+def _raise_for_failures(found: Verification | None, reports: dict[str, Report]) -> None:
+    """Raise the first failure, whose exit code is 7."""
+    if found is not None:
+        found.raise_for_failure()
+    for target, report in reports.items():
+        if not report.passed:
+            raise VerificationError(f"{target} does not hold: {_cause(report)}", report)
+
+
+def _cause(report: Report) -> str:
+    worst = report.worst
+    return str(getattr(report, "summary", None) or (worst.summary if worst else ""))
+
+
+# -- results -----------------------------------------------------------------------------------
+def _print_laws(found: Verification) -> None:
+    rows = [("law", "cases", "worst error", "tolerance", "", "source")]
+    for outcome in found.outcomes:
+        state = "passed" if outcome.passed else "FAILED"
+        rows.append(
+            (
+                outcome.law.name,
+                str(outcome.cases),
+                "-" if outcome.cases == 0 else f"{outcome.error:.1e}",
+                f"{outcome.tolerance:.0e}",
+                state if outcome.cases else "no case",
+                outcome.law.source,
+            )
+        )
+    emit_table(rows)
+    for outcome in found.failures:
+        _print_failure(outcome)
+    failed = len(found.failures)
+    held = f"{len(found.outcomes) - failed} of {len(found.outcomes)} laws hold"
+    click.echo(f"\n{held} ({found.device}, {found.dtype}, seed {found.seed})")
+
+
+def _print_failure(outcome: Outcome) -> None:
+    click.echo(f"\n{outcome.law.name} FAILED: {outcome.law.statement}\n  {outcome.worst}")
+    click.echo("A small network that shows it:\n")
+    click.echo("\n".join(f"    {line}".rstrip() for line in str(outcome.code).splitlines()))
+
+
+def _as_dict(found: Verification | None, reports: dict[str, Report]) -> dict[str, Any]:
+    everything = [*reports.values(), *([found] if found is not None else [])]
+    result: dict[str, Any] = {"passed": all(report.passed for report in everything)}
+    if found is not None:
+        result |= found.as_dict()
+        result["passed"] = all(report.passed for report in everything)
+    if reports:
+        result["checked"] = {
+            target: dataclasses.asdict(report) | {"passed": report.passed}
+            for target, report in reports.items()
+        }
+    return result
+
+
+# -- progress ----------------------------------------------------------------------------------
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Progress | None]:
+    """Show the law that is tried: a bar on a terminal, a line every few seconds elsewhere."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        bars = Bars(
+            TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("cases"), TimeRemainingColumn(), console=Console(stderr=True),
+            transient=True,
+        )  # fmt: skip
+        with bars:
+            task = bars.add_task("", total=None)
+            yield lambda law, done, total: bars.update(
+                task, description=law, completed=done, total=total
+            )
+    else:
+        last = [time.monotonic()]
+
+        def line(law: str, done: int, total: int) -> None:
+            if law and time.monotonic() - last[0] >= 5.0:
+                last[0] = time.monotonic()
+                click.echo(f"nembp: {law}, {done} of {total} cases done", err=True)
+
+        yield line

@@ -1,0 +1,206 @@
+"""Hypothesis strategies: random networks, batches, targets, noise and kinds.
+
+Import them from :mod:`nembp.testing`. Array values come from a NumPy generator whose seed
+Hypothesis draws: shrinking goes for sizes and kinds, which people can read, not for matrices.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from hypothesis import strategies as st
+
+from nembp.backend import Backend
+from nembp.likelihoods import LIKELIHOODS, Gaussian, Likelihood
+from nembp.network import Network
+from nembp.neurons import ACTIVATIONS, Activation, LeakyReLU
+from nembp.noise import Noise
+from nembp.synapses import Dense, Synapse, Transposed
+from nembp.verification.cases import PAIRS, Case, one_hot, random_targets
+
+__all__ = [
+    "KINDS",
+    "activations",
+    "batches_for",
+    "cases",
+    "likelihoods",
+    "networks",
+    "noise_for",
+    "seeds",
+    "synapses",
+    "targets",
+    "weights",
+    "widths",
+]
+
+Array = np.ndarray[Any, Any]
+Batch: TypeAlias = tuple[Array, Array]
+
+KINDS = ("nem", "blind", "anti", "drift")
+seeds = st.integers(0, 2**32 - 1)
+weights = st.floats(-2.0, 2.0).map(lambda exponent: round(float(10.0**exponent), 6))
+widths = st.integers(1, 7)
+
+
+def likelihoods(name: str | None = None) -> st.SearchStrategy[Likelihood]:
+    """Draw a likelihood with a weight or variance between 0.01 and 100.
+
+    Parameters
+    ----------
+    name : str, optional
+        ``multinomial``, ``gaussian`` or ``bernoulli``; any of them by default.
+    """
+    if name is None:
+        return st.sampled_from(sorted({end for pair in PAIRS for end in pair})).flatmap(likelihoods)
+    field = "variance" if issubclass(LIKELIHOODS[name], Gaussian) else "weight"
+    return weights.map(lambda w: LIKELIHOODS[name](**{field: w}))
+
+
+def activations(*, analytic: bool | None = None) -> st.SearchStrategy[Activation]:
+    """Draw an activation; with ``analytic``, one to which complex steps do or do not apply."""
+    kinds = [kind for _, kind in sorted(ACTIVATIONS.items()) if analytic in (None, kind.analytic)]
+    leaky = st.floats(0.01, 0.9).map(LeakyReLU)
+    return st.sampled_from(kinds).flatmap(
+        lambda kind: leaky if kind is LeakyReLU else st.just(kind())
+    )
+
+
+def synapses(kind: type[Synapse] | None = None) -> st.SearchStrategy[Synapse]:
+    """Draw a synapse between layers of 1 to 7 neurons; of every kind in nembp by default."""
+    dense = st.builds(Dense, widths, widths)
+    kinds: dict[type[Synapse], st.SearchStrategy[Synapse]] = {
+        Dense: dense,
+        Transposed: st.builds(Transposed, dense | st.builds(Transposed, dense)),
+    }
+    return kinds[kind] if kind is not None else st.one_of(*kinds.values())
+
+
+@st.composite
+def targets(
+    draw: st.DrawFn, likelihood: Likelihood, rows: int, width: int, *, hard: bool | None = None
+) -> Array:
+    """Draw targets (rows, width) that a likelihood can have, in float64.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+        One of yours too: see :func:`nembp.verification.cases.random_targets`.
+    rows, width : int
+        Shape.
+    hard : bool, optional
+        Labels or bits where the likelihood has them; either by default.
+    """
+    chosen = draw(st.booleans()) if hard is None else hard
+    generator = np.random.default_rng(draw(seeds))
+    return random_targets(likelihood, generator, rows, width, hard=chosen)
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn,
+    pair: tuple[str, str] | None = None,
+    activation: str | None = None,
+    *,
+    dtype: str = "float64",
+) -> Case:
+    """Draw a network of 1 to 4 synapses and a batch of 1 to 9 rows, as a case that can be printed.
+
+    Parameters
+    ----------
+    pair : tuple of str, optional
+        Names of the forward and the backward likelihood.
+    activation : str, optional
+        Name of the hidden layers' activation.
+    dtype : str
+        Precision of the network.
+    """
+    forward, backward = pair or draw(st.sampled_from(PAIRS))
+    sizes = tuple(draw(st.lists(widths, min_size=2, max_size=5)))
+    divisors = [[d for d in range(1, n + 1) if n % d == 0] for n in sizes]
+    shared = draw(st.booleans())
+    biases = tuple(draw(st.sampled_from(d)) if shared else d[-1] for d in divisors)
+    return Case(
+        sizes,
+        activation or draw(st.sampled_from(sorted(ACTIVATIONS))),
+        draw(likelihoods(forward)),
+        draw(likelihoods(backward)),
+        rows=draw(st.integers(1, 9)),
+        seed=draw(seeds),
+        hard=draw(st.booleans()),
+        biases=biases,
+        dtype=dtype,
+    )
+
+
+def networks(
+    pair: tuple[str, str] | None = None,
+    activation: str | None = None,
+    *,
+    dtype: str = "float64",
+    device: str | Backend = "cpu",
+) -> st.SearchStrategy[Network]:
+    """Draw a bidirectional network with random weights and biases; parameters as :func:`cases`."""
+    return cases(pair, activation, dtype=dtype).map(lambda case: case.net(device=device))
+
+
+@st.composite
+def batches_for(
+    draw: st.DrawFn,
+    net: Network,
+    *,
+    rows: int | None = None,
+    hard: bool | None = None,
+    labels: bool = False,
+) -> Batch:
+    """Draw (x, y) on the host that fit a network seen from either direction.
+
+    Parameters
+    ----------
+    net : Network
+        x fits its input and is a target of ``net.reversed``; y is a target of ``net``.
+    rows : int, optional
+        Samples; 1 to 9 by default.
+    hard : bool, optional
+        As in :func:`targets`.
+    labels : bool
+        One-hot y, whatever the likelihood: what the class-sum path takes.
+    """
+    count = draw(st.integers(1, 9)) if rows is None else rows
+    x = draw(targets(net.reversed.likelihood, count, net.inputs, hard=hard))
+    if labels:
+        return x, one_hot(np.random.default_rng(draw(seeds)), count, net.outputs)
+    return x, draw(targets(net.likelihood, count, net.outputs, hard=hard))
+
+
+@st.composite
+def noise_for(
+    draw: st.DrawFn, /, likelihood: Likelihood | None = None, kind: str | None = None, **fixed: Any
+) -> Noise:
+    """Draw noise of any kind but none, with every option that a likelihood's target allows.
+
+    Parameters
+    ----------
+    likelihood : Likelihood, optional
+        Of the target; by default the noise suits any.
+    kind : str, optional
+        ``nem``, ``blind``, ``anti`` or ``drift``.
+    **fixed
+        Options of :class:`~nembp.noise.Noise` that are not drawn.
+    """
+    options: dict[str, Any] = {
+        "kind": kind or draw(st.sampled_from(KINDS)),
+        "std": draw(st.floats(0.05, 1.0)),
+        "decay": draw(st.sampled_from([0.0, 0.5, 1.0])),
+        "clock": draw(st.sampled_from(["epoch", "iteration"])),
+        "law": draw(st.sampled_from(["gaussian", "uniform"])),
+        "mode": draw(st.sampled_from(["additive", "multiplicative"])),
+        "screening": draw(st.sampled_from(["auto", "vector", "component"])),
+        "rejected": draw(st.sampled_from(["reflect", "zero"])),
+        "update": draw(st.sampled_from(["exact", "published", "zero-sum"])),
+    }
+    options |= fixed
+    softmax = likelihood is None or likelihood.mass_is_target_sum
+    if softmax and options["update"] == "zero-sum" and options["screening"] == "component":
+        options["screening"] = "auto"  # refused for softmax targets
+    return Noise(**options)

@@ -1,0 +1,254 @@
+"""Laws of the noise: what is drawn, what screening keeps, and what is recorded."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from nembp.likelihoods import Gaussian, Likelihood, Multinomial
+from nembp.noise import DRIFT_DRAWS, Noise, NoiseSource
+from nembp.verification.laws import textbook
+from nembp.verification.laws.deviations import Deviations, Vector, near
+from nembp.verification.laws.ends import End
+
+__all__ = [
+    "component_drift",
+    "component_implies_whole",
+    "draws",
+    "is_component",
+    "noise_on",
+    "reflection",
+    "screened",
+    "screening",
+    "source",
+    "tied",
+    "zero_sum",
+]
+
+
+def source(end: End, noise: Noise, rows: int, width: int, generator: Any) -> NoiseSource:
+    """Return the engine's noise source for targets of one end."""
+    return NoiseSource(noise, end.likelihood, end.backend, rows, width, end.dtype, generator)
+
+
+def drawn(end: End, noise: Noise, z: Vector, t: Vector, std: float, seed: int) -> dict[str, Any]:
+    """Draw noise with the engine; return it with its record, on the host."""
+    engine = source(end, noise, t.shape[0], t.shape[1], np.random.default_rng(seed))
+    engine(end.readout(z), end.backend.asarray(t, end.dtype), std)
+    to = end.backend.to_numpy
+    return {name: to(getattr(engine, name)).astype(float) for name in ("n", "accepted", "gain")}
+
+
+# -- by definition -----------------------------------------------------------------------------
+def draws(
+    noise: Noise,
+    likelihood: Likelihood,
+    t: Vector,
+    std: float,
+    generator: np.random.Generator,
+    dtype: str = "float64",
+) -> Vector:
+    """Draw what is offered to screening, by definition."""
+    kind: Any = np.float32 if dtype == "float32" else np.float64
+    if noise.law == "gaussian":
+        n = std * generator.standard_normal(t.shape, dtype=kind).astype(float)
+    else:
+        uniform = generator.random(t.shape, dtype=kind).astype(float)
+        n = std * math.sqrt(12.0) * (uniform - 0.5)
+    if noise.mode == "multiplicative":
+        n = t * n
+    if noise.update == "zero-sum" and isinstance(likelihood, Multinomial):
+        n = n - n.mean(axis=1, keepdims=True)
+    return np.asarray(n)
+
+
+def is_component(noise: Noise, likelihood: Likelihood) -> bool:
+    """Whether single neurons are screened: by default for the Gaussian alone."""
+    default = "component" if isinstance(likelihood, Gaussian) else "vector"
+    return {"auto": default}.get(noise.screening, noise.screening) == "component"
+
+
+def gains(noise: Noise, likelihood: Likelihood, z: Vector, t: Vector, n: Vector) -> Vector:
+    """Return what screening looks at: the gain of each neuron, or of each sample as a column."""
+    terms = textbook.gain_terms(likelihood, z, t, n)
+    whole = np.sum(terms, axis=1, keepdims=True)
+    return terms if is_component(noise, likelihood) else np.asarray(whole)
+
+
+def screened(
+    noise: Noise, likelihood: Likelihood, z: Vector, t: Vector, n: Vector
+) -> tuple[Vector, Vector]:
+    """Return the noise that NEM or anti-NEM screening keeps, and where it keeps it."""
+    if noise.kind == "blind":
+        return n, np.ones((len(t), 1), dtype=bool)
+    sign = -1.0 if noise.kind == "anti" else 1.0
+    kept = sign * gains(noise, likelihood, z, t, n) >= 0.0
+    if noise.rejected == "reflect":  # a gain of exactly 0 is kept on either side; −0 is turned
+        n = np.where(np.signbit(sign * gains(noise, likelihood, z, t, n)), -n, n)
+        kept = sign * gains(noise, likelihood, z, t, n) >= 0.0
+    return np.where(kept, n, 0.0), kept
+
+
+def half_space_drift(
+    noise: Noise, likelihood: Likelihood, z: Vector, t: Vector, std: float
+) -> Vector:
+    """Return the mean of NEM noise under a half-space: n = S ξ, kept where ⟨Sᵀw, ξ⟩ ≥ 0.
+
+    E = σ √(2/π) S Sᵀw / ‖Sᵀw‖ when rejected draws are reflected, half that when they are zeroed.
+    """
+    unit = np.eye(t.shape[1])
+    mean = np.empty_like(t)
+    for i, row in enumerate(t):
+        S = np.diag(row) if noise.mode == "multiplicative" else unit
+        if noise.update == "zero-sum" and isinstance(likelihood, Multinomial):
+            S = (unit - 1.0 / len(row)) @ S
+        ones = np.ones((1, len(row)))  # the gain is linear in n
+        w = textbook.gain_terms(likelihood, z[i : i + 1], t[i : i + 1], ones)[0]
+        v = S.T @ w
+        length = float(np.linalg.norm(v))
+        mean[i] = S @ v / length if length > 0.0 else 0.0
+    share = 1.0 if noise.rejected == "reflect" else 0.5
+    return np.asarray(std * math.sqrt(2.0 / math.pi) * share * mean)
+
+
+def has_closed_mean(noise: Noise, likelihood: Likelihood) -> bool:
+    """Whether the drift is a formula; it is a mean of draws otherwise."""
+    half_space = not isinstance(likelihood, Gaussian) and not is_component(noise, likelihood)
+    return half_space and noise.law == "gaussian"
+
+
+def noise_on(
+    noise: Noise,
+    likelihood: Likelihood,
+    z: Vector,
+    t: Vector,
+    std: float,
+    generator: np.random.Generator,
+    dtype: str = "float64",
+) -> Vector:
+    """Return the noise of any kind by definition, drawing as the engine does."""
+    if noise.kind == "drift" and has_closed_mean(noise, likelihood):
+        return half_space_drift(noise, likelihood, z, t, std)
+    repeats = DRIFT_DRAWS if noise.kind == "drift" else 1
+    kept = [
+        screened(noise, likelihood, z, t, draws(noise, likelihood, t, std, generator, dtype))[0]
+        for _ in range(repeats)
+    ]
+    return np.asarray(np.mean(kept, axis=0))
+
+
+def tied(
+    noise: Noise,
+    likelihood: Likelihood,
+    z: Vector,
+    t: Vector,
+    generator: np.random.Generator,
+    dtype: str = "float64",
+    std: float | None = None,
+) -> bool:
+    """Whether some draw's gain is zero but for rounding, so that either sign of it may be kept.
+
+    As when all outputs are equal, or there is just one class.
+    """
+    std = noise.std if std is None else std
+    epsilon = float(np.finfo(dtype).eps)
+    size = float(np.max(np.abs(z)) + np.max(np.abs(t))) + std + 1.0
+    rounding = 300.0 * epsilon * likelihood.scale * std * size * t.shape[1]
+    if noise.kind == "drift" and has_closed_mean(noise, likelihood):
+        # a direction w / ‖w‖ is rounding alone where w is
+        one = half_space_drift(noise, likelihood, z, t, 1.0)
+        slope = textbook.gain_terms(likelihood, z, t, one).sum(axis=1)
+        return bool(np.any((slope > 0.0) & (slope < 1e-3 * likelihood.scale * size)))
+    for _ in range(DRIFT_DRAWS if noise.kind == "drift" else 1):
+        offered = draws(noise, likelihood, t, std, generator, dtype)
+        gain = gains(noise, likelihood, z, t, offered)
+        turned = gains(noise, likelihood, z, t, -offered)
+        moved = np.abs(offered) if gain.shape == t.shape else np.abs(offered).max(1, keepdims=True)
+        near_zero = np.minimum(np.abs(gain), np.abs(turned)) < rounding
+        if np.any(near_zero & (moved > 0.0)):
+            return True
+    return False
+
+
+# -- laws --------------------------------------------------------------------------------------
+def screening(end: End, noise: Noise, z: Vector, t: Vector, std: float, seed: int) -> Deviations:
+    """The noise is what its definition draws; NEM gains, anti loses, blind is untouched.
+
+    ``accepted`` is the share of kept draws, ``gain`` the mean gain in nats a sample.
+    """
+    likelihood = end.likelihood
+    if tied(noise, likelihood, z, t, np.random.default_rng(seed), end.dtype, std):
+        return
+    found = drawn(end, noise, z, t, std, seed)
+    n, generator = found["n"], np.random.default_rng(seed)
+    offered = draws(noise, likelihood, t, std, np.random.default_rng(seed), end.dtype)
+    expected = noise_on(noise, likelihood, z, t, std, generator, end.dtype)
+    yield near(n, expected, f"{noise.kind} noise", scale=100.0 * std)
+    gain = gains(noise, likelihood, z, t, n)
+    size = 1.0 + float(np.max(np.abs(z)) + np.max(np.abs(t))) + std
+    scale = likelihood.scale * size * size * t.shape[1]
+    # log p itself is known to rounding: a gain of −1e-17 is a gain of 0
+    worst = {"nem": gain.min(), "anti": -gain.max(), "blind": 0.0, "drift": 0.0}[noise.kind]
+    words = {"nem": "lowers", "anti": "raises"}.get(noise.kind, "changes")
+    yield near(min(worst, 0.0), 0.0, f"{noise.kind} noise {words} log p: gain", scale=scale)
+    each = textbook.gain_terms(likelihood, z, t, n).sum() / len(t)
+    yield near(found["gain"], [[each]], "mean gain recorded", scale=scale)
+    if noise.kind == "drift":
+        yield near(found["accepted"], [[0.0]], "drift draws nothing, so share accepted", scale=1.0)
+    else:
+        kept = screened(noise, likelihood, z, t, offered)[1]
+        yield near(found["accepted"], [[np.mean(kept)]], "share accepted", scale=1.0)
+
+
+def component_implies_whole(
+    end: End, noise: Noise, z: Vector, t: Vector, std: float, seed: int
+) -> Deviations:
+    """Noise whose every component passes, passes as a whole: log p(t+n) ≥ log p(t), each sample.
+
+    For the Gaussian the condition is nᵢ² ≤ 2 nᵢ (aᵢ − tᵢ) (Audhkhasi et al. 2016, theorem 2).
+    """
+    likelihood = end.likelihood
+    n = drawn(end, noise, z, t, std, seed)["n"]
+    size = 1.0 + float(np.max(np.abs(z)) + np.max(np.abs(t))) + std
+    scale = likelihood.scale * size * size * t.shape[1]
+    before = textbook.log_likelihood(likelihood, z, t)
+    after = textbook.log_likelihood(likelihood, z, t + n)
+    scale += 10.0 * float(np.max(np.abs(before)))
+    lowered = np.minimum(after - before, 0.0)
+    yield near(lowered, np.zeros(len(t)), "log p(t+n) − log p(t) of a sample", scale=scale)
+    if isinstance(likelihood, Gaussian) and noise.mode == "additive":
+        slack = np.minimum(2.0 * n * (z - t) - n**2, 0.0)
+        yield near(slack, np.zeros_like(slack), "2n(a−t) − n²", scale=size * size)
+
+
+def reflection(end: End, noise: Noise, z: Vector, t: Vector, std: float, seed: int) -> Deviations:
+    """Under a half-space every draw is accepted, n itself or −n."""
+    likelihood = end.likelihood
+    if tied(noise, likelihood, z, t, np.random.default_rng(seed), end.dtype, std):
+        return
+    found = drawn(end, noise, z, t, std, seed)
+    offered = draws(noise, likelihood, t, std, np.random.default_rng(seed), end.dtype)
+    yield near(found["accepted"], [[1.0]], "share accepted of a half-space")
+    turned = np.sum(found["n"] * offered, axis=1, keepdims=True) < 0.0
+    yield near(found["n"], np.where(turned, -offered, offered), "n or −n", scale=10.0 * std)
+
+
+def zero_sum(end: End, noise: Noise, z: Vector, t: Vector, std: float, seed: int) -> Deviations:
+    """Zero-sum noise on softmax targets leaves their sum what it was."""
+    total = drawn(end, noise, z, t, std, seed)["n"].sum(axis=1)
+    scale = std * t.shape[1] * max(1.0, float(np.max(np.abs(t))))
+    yield near(total, np.zeros(len(t)), "sum of the noise", scale=scale)
+
+
+def component_drift(noise: Noise, z: Vector, t: Vector, std: float) -> Vector:
+    """Return E[n | kept] of additive Gaussian noise under a Gaussian end, in closed form.
+
+    Kept where 0 ≤ n ≤ 2d (or 2d ≤ n ≤ 0), d = a − t: with X half-normal,
+    E[X; X ≤ 2|d|] = σ (φ(0) − φ(2d/σ)); twice that when rejected draws are reflected.
+    """
+    d = z - t
+    density = math.sqrt(1.0 / (2.0 * math.pi))
+    half = std * density * (1.0 - np.exp(-0.5 * (2.0 * d / std) ** 2))
+    return np.asarray(np.sign(d) * half * (2.0 if noise.rejected == "reflect" else 1.0))

@@ -1,0 +1,232 @@
+"""Laws of synapses (the trilinear form), activations, and networks (two views of one vector)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nembp.backend import Backend, get_backend
+from nembp.network import Network
+from nembp.neurons import Activation
+from nembp.synapses import Synapse, Transposed
+from nembp.verification.laws import textbook
+from nembp.verification.laws.deviations import (
+    KINK_MARGIN,
+    Deviations,
+    Vector,
+    equal,
+    holds,
+    near,
+)
+from nembp.verification.laws.gradients import host
+
+__all__ = ["contractions", "copies", "derivative", "transposed", "trilinear", "views"]
+
+
+# -- synapses ----------------------------------------------------------------------------------
+def contractions(
+    synapse: Synapse,
+    x: Vector,
+    W: Vector,
+    y: Vector,
+    backend: Backend | None = None,
+    dtype: str = "float64",
+) -> tuple[Vector, Vector, Vector]:
+    """Return forward(x), adjoint(y) and weight_gradient(x, y), from buffers that held NaN."""
+    backend = backend or get_backend("cpu")
+    shapes = y.shape, x.shape, synapse.weight_shape
+    outs = [backend.asarray(np.full(shape, np.nan), dtype) for shape in shapes]
+    x, y, W = (backend.asarray(value, dtype) for value in (x, y, W))
+    synapse.forward(backend, x, W, outs[0])
+    synapse.adjoint(backend, y, W, outs[1])
+    if synapse.weight_count:
+        synapse.weight_gradient(backend, x, y, outs[2])
+    up, down, gradient = (backend.to_numpy(out).astype(float) for out in outs)
+    return up, down, gradient
+
+
+def _random(synapse: Synapse, rows: int, seed: int, dtype: str) -> tuple[Vector, Vector, Vector]:
+    g = np.random.default_rng(seed)
+    shapes = (rows, synapse.inputs), synapse.weight_shape, (rows, synapse.outputs)
+    x, W, y = (g.normal(size=shape).astype(dtype).astype(float) for shape in shapes)
+    return x, W, y
+
+
+def trilinear(
+    synapse: Synapse,
+    rows: int,
+    seed: int,
+    backend: Backend | None = None,
+    dtype: str = "float64",
+) -> Deviations:
+    """⟨forward(x), y⟩ = ⟨x, adjoint(y)⟩ = ⟨W, weight_gradient(x, y)⟩, linear in x, y and W.
+
+    Row by row too, since a form summed over rows cannot tell them apart.
+    """
+    x, W, y = _random(synapse, rows, seed, dtype)
+    up, down, gradient = contractions(synapse, x, W, y, backend, dtype)
+    scale = float(np.abs(x).sum() * np.abs(y).max() * np.abs(W).max(initial=1.0))
+    form = np.sum(up * y)
+    yield near(np.sum(x * down), form, "⟨x, adjoint(y)⟩", scale=scale)
+    if synapse.weight_count:
+        yield near(np.sum(W * gradient), form, "⟨W, weight_gradient(x, y)⟩", scale=scale)
+        yield from _linear_in_weights(synapse, x, W, y, scale, backend, dtype)
+    yield holds(abs(form) > 0.0, "the form does not vanish")
+    for r in range(rows):
+        row = slice(r, r + 1)
+        one = contractions(synapse, x[row], W, y[row], backend, dtype)
+        yield near(up[row], one[0], f"forward, row {r} by itself", scale=scale)
+        yield near(down[row], one[1], f"adjoint, row {r} by itself", scale=scale)
+    twice = contractions(synapse, 2.0 * x, W, -3.0 * y, backend, dtype)
+    names = ("forward(2x) = 2 forward(x)", "adjoint(−3y)", "weight_gradient(2x, −3y)")
+    for name, actual, once, factor in zip(
+        names, twice, (up, down, gradient), (2.0, -3.0, -6.0), strict=True
+    ):
+        if actual.size and not (name == names[2] and not synapse.weight_count):
+            yield near(actual, factor * once, name, scale=scale)
+
+
+def _linear_in_weights(
+    synapse: Synapse,
+    x: Vector,
+    W: Vector,
+    y: Vector,
+    scale: float,
+    backend: Backend | None,
+    dtype: str,
+) -> Deviations:
+    """``weight_gradient`` does not see W: its product with other weights is their form too."""
+    other = _random(synapse, 1, 1 + x.size, dtype)[1]
+    up, _, gradient = contractions(synapse, x, other, y, backend, dtype)
+    scale *= 1.0 + float(np.abs(other).max())
+    yield near(np.sum(other * gradient), np.sum(up * y), "the form at other weights", scale=scale)
+    both = contractions(synapse, x, W + other, y, backend, dtype)[0]
+    alone = contractions(synapse, x, W, y, backend, dtype)[0]
+    yield near(both, up + alone, "forward at W + W'", scale=scale)
+
+
+def transposed(
+    synapse: Synapse,
+    rows: int,
+    seed: int,
+    backend: Backend | None = None,
+    dtype: str = "float64",
+) -> Deviations:
+    """``Transposed`` exchanges the arguments over the same W, and undoes itself, bit for bit."""
+    x, W, y = _random(synapse, rows, seed, dtype)
+    turned = Transposed(synapse)
+    shapes = (turned.inputs, turned.outputs, turned.weight_shape, turned.weight_count)
+    expected = (synapse.outputs, synapse.inputs, synapse.weight_shape, synapse.weight_count)
+    yield holds(shapes == expected, "sizes of the transposed synapse")
+    up, down, gradient = contractions(synapse, x, W, y, backend, dtype)
+    swapped = contractions(turned, y, W, x, backend, dtype)
+    back = contractions(Transposed(turned), x, W, y, backend, dtype)
+    for name, actual, same in zip(
+        ("forward", "adjoint", "weight_gradient"), swapped, (down, up, gradient), strict=True
+    ):
+        yield equal(actual, same, f"transposed {name}")
+    for name, actual, same in zip(
+        ("forward", "adjoint", "weight_gradient"), back, (up, down, gradient), strict=True
+    ):
+        yield equal(actual, same, f"twice transposed {name}")
+
+
+# -- activations -------------------------------------------------------------------------------
+def derivative(
+    activation: Activation, z: Vector, backend: Backend | None = None, dtype: str = "float64"
+) -> Deviations:
+    """``multiply_derivative`` multiplies by f'(z), by complex steps or central differences."""
+    backend = backend or get_backend("cpu")
+    if not activation.analytic:
+        z = np.where(np.abs(z) < KINK_MARGIN, 0.5, z)
+        z = z.astype(dtype).astype(float)
+
+    def f(at: Vector, on: Backend | None = None) -> Any:
+        on = on or get_backend("cpu")
+        out = on.asarray(at.copy())
+        activation.activate(on, out, on.xp.empty_like(out))
+        return out
+
+    error = np.cos(np.arange(z.size, dtype=float)).reshape(z.shape).astype(dtype).astype(float)
+    held = backend.asarray(error.copy(), dtype)
+    a = f(backend.to_numpy(backend.asarray(z, dtype)), backend)
+    activation.multiply_derivative(backend, held, a, backend.xp.empty_like(held))
+    value = textbook.activate(activation, z) if textbook.knows(activation) else f(z)
+    yield near(backend.to_numpy(a).astype(float), value, "f(z)", scale=1.0)
+    if activation.analytic:
+        slope = np.imag(f(z + 1e-30j)) / 1e-30
+    else:  # exact for the piecewise linear, to rounding over the step
+        slope = (f(z + 5e-4) - f(z - 5e-4)) / 1e-3
+    scale = 1.0 if activation.analytic else 1e3 * (1.0 + float(np.max(np.abs(z))))
+    yield near(backend.to_numpy(held).astype(float), error * slope, "error ∘ f'(z)", scale=scale)
+
+
+# -- networks ----------------------------------------------------------------------------------
+def views(net: Network) -> Deviations:
+    """``net.reversed.reversed`` is ``net``; both directions are views of one vector.
+
+    Weights and biases cover it exactly once, in the order weights, forward, backward biases.
+    """
+    count = net.parameter_count
+    yield holds(net.parameters.shape == (count,), "one flat vector of parameters")
+    yield holds(net.reversed.parameters is net.parameters, "the directions share one vector")
+    yield holds(net.reversed.parameter_count == count, "both directions count alike")
+    yield holds(net.reversed.reversed is net, "net.reversed.reversed is net")
+    kept = net.backend.to_numpy(net.parameters)
+    net.parameters[...] = net.backend.asarray(np.arange(count), net.dtype)
+    weights = [host(net, W).reshape(-1) for W in net.weights]
+    forward, backward = (
+        [host(net, b) for b in d.biases if b is not None] for d in (net, net.reversed)
+    )
+    if net.direction == "backward":
+        weights, forward, backward = weights[::-1], backward, forward
+    seen = np.concatenate([*weights, *forward, *backward[::-1]])
+    yield equal(seen, np.arange(count), "entry of the vector seen through the views")
+    for W, other in zip(net.weights, net.reversed.weights[::-1], strict=True):
+        yield equal(host(net, W), host(net, other), "weights of the other direction")
+    yield holds(net.biases[0] is None, "an input layer has no bias")
+    sizes = [None if b is None else tuple(b.shape) for b in net.biases[1:]]
+    yield holds(sizes == [(layer.biases,) for layer in net.layers[1:]], "sizes of the biases")
+    net.parameters[...] = net.backend.asarray(kept, net.dtype)
+
+
+def copies(
+    net: Network, copier: Callable[[Network], Network], dtype: str | None = None
+) -> Deviations:
+    """A copy predicts the same; its own vector drives its own two directions, and no others."""
+    dtype = dtype or net.dtype
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(3, net.inputs))
+    y = generator.normal(size=(3, net.outputs))
+    before = host(net, net.predict(x)), host(net, net.reversed.predict(y))
+    vector = net.backend.to_numpy(net.parameters)
+    copied = copier(net)
+    yield from views(copied)
+    yield holds((copied.dtype, copied.direction) == (dtype, net.direction), "kind of the copy")
+    same = (copied.layers, copied.synapses) == (net.layers, net.synapses)
+    ends = copied.likelihood, copied.reversed.likelihood
+    same = same and ends == (net.likelihood, net.reversed.likelihood)
+    yield holds(same, "layers, synapses and likelihoods of the copy")
+    yield equal(copied.backend.to_numpy(copied.parameters), vector.astype(dtype), "its parameters")
+    # a copy in another precision is only as near as the coarser of the two
+    epsilon = max(np.finfo(net.dtype).eps, np.finfo(dtype).eps)
+    slack = float(epsilon / np.finfo(net.dtype).eps)
+    scale = slack * (1.0 + float(max(np.max(np.abs(values)) for values in before)))
+    yield near(host(copied, copied.predict(x)), before[0], "prediction of the copy", scale=scale)
+    actual = host(copied, copied.reversed.predict(y))
+    yield near(actual, before[1], "prediction of the copy's reversed", scale=scale)
+    shifted = vector.astype(dtype) + copied.backend.to_numpy(copied.parameters).dtype.type(0.25)
+    copied.parameters[...] = copied.backend.asarray(shifted, dtype)
+    for W, original in zip(copied.weights, net.weights, strict=True):
+        moved = (host(net, original).astype(dtype) + np.dtype(dtype).type(0.25)).astype(float)
+        yield equal(host(copied, W), moved, "weights of the changed copy")
+    yield equal(net.backend.to_numpy(net.parameters), vector, "the original, its copy changed:")
+    yield equal(host(net, net.predict(x)), before[0], "the original's prediction")
+    yield equal(host(net, net.reversed.predict(y)), before[1], "the original's reversed")
+    one = copied.reversed.biases[-1]
+    assert one is not None
+    one[...] = 7.0
+    sevens = np.count_nonzero(copied.backend.to_numpy(copied.parameters) == 7.0)
+    yield holds(sevens >= one.shape[0], "the copy's backward bias is a view of its own vector")

@@ -1,0 +1,267 @@
+"""`nembp verify`: the runner, shrinking, the table, and exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import array_api_strict
+import numpy as np
+import pytest
+from command_line import fails, run
+from hypothesis import given
+from planted.engine import BUGS
+from strategies import cases
+
+from nembp.backend import Backend
+from nembp.errors import ArchitectureError, VerificationError
+from nembp.likelihoods import Bernoulli, Gaussian
+from nembp.noise import Noise
+from nembp.verification.cases import PAIRS, Case, generate
+from nembp.verification.counterexamples import as_code, shrink
+from nembp.verification.laws import LAWS, check
+from nembp.verification.laws.deviations import Deviation, near
+from nembp.verification.runner import find_laws, verify
+
+STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
+
+
+def plant(monkeypatch, name):
+    (bug,) = {key: bug for key, bug in BUGS.items() if key.startswith(f"{name}:")}.values()
+    monkeypatch.setattr(bug.owner, bug.method, bug.planted)
+    return bug.law
+
+
+# -- the runner --------------------------------------------------------------------------------
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("device", ["cpu", STRICT], ids=["cpu", "array-api-strict"])
+def test_every_law_holds(device, dtype):
+    found = verify(cases=15, seed=3, device=device, dtype=dtype)
+    assert found.passed, [str(outcome.worst) for outcome in found.failures]
+    tried = {outcome.law.name: outcome.cases for outcome in found.outcomes}
+    assert min(tried.values()) >= 1
+    assert ("device.agreement" in tried) == (device is STRICT)
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    first, second, other = (verify(["joint"], cases=12, seed=s) for s in (5, 5, 6))
+    errors = [[outcome.error for outcome in found.outcomes] for found in (first, second, other)]
+    assert errors[0] == errors[1]
+    assert errors[0] != errors[2]
+
+
+def test_cases_go_round_all_kinds():
+    seen = [generate(0, index) for index in range(45)]
+    assert len({(c.activation, c.forward.name, c.backward.name) for c in seen}) == 45
+    assert {(c.forward.name, c.backward.name) for c in seen[:9]} == set(PAIRS)
+    assert {c.forward_noise.kind for c in seen} == {"nem", "blind", "anti", "drift"}
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=list(LAWS))
+def test_the_table_says_what_and_whence(law):
+    assert law.statement
+    assert law.source
+    assert set(law.tolerance) == {"float64", "float32"}
+    assert re.fullmatch(r"[a-z]+\.[a-z-]+", law.name)
+
+
+def test_progress_counts_up():
+    seen = []
+    verify(["network"], cases=10, progress=lambda *args: seen.append(args))
+    done = [count for _, count, _ in seen]
+    assert done == sorted(done)
+    assert (done[0], seen[-1]) == (0, ("", 20, 20))
+    assert {name for name, *_ in seen} == {"network.views", "network.copies", ""}
+
+
+def test_a_wrong_option_is_named():
+    for options, message in (
+        ({"cases": 0}, "cases must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"dtype": "int8"}, "dtype must be float64 or float32, got 'int8'"),
+        ({"laws": ["nothing"]}, "there is no law 'nothing'; there are: synapse.trilinear"),
+    ):
+        with pytest.raises(ArchitectureError, match=re.escape(message)):
+            verify(**options)
+
+
+def test_laws_are_found_by_the_beginnings_of_their_names():
+    assert [law.name for law in find_laws(["noise.zero-sum", "invariance"])] == [
+        "noise.zero-sum",
+        "invariance.slope",
+        "invariance.update",
+        "invariance.noisy-softmax",
+    ]
+    assert len(find_laws()) == len(LAWS)
+
+
+def test_a_failure_is_a_verification_error(monkeypatch):
+    law = plant(monkeypatch, "biases_of_the_other_direction")
+    found = verify([law, "network"], cases=20)
+    assert not found.passed
+    assert found["network.views"].passed
+    with pytest.raises(VerificationError, match=f"1 of 3 laws do not hold: {law}$") as error:
+        found.raise_for_failure()
+    assert error.value.report is found
+
+
+def test_an_engine_that_raises_breaks_the_law(monkeypatch):
+    def crash(*args, **options):
+        raise IndexError("out of range")
+
+    monkeypatch.setattr("nembp.synapses.Dense.adjoint", crash)
+    found = verify(["synapse.trilinear"], cases=3)["synapse.trilinear"]
+    assert not found.passed
+    assert "IndexError: out of range" in str(found.worst)
+
+
+def test_a_nan_breaks_a_law(monkeypatch):
+    def silent(self, backend, x, y, out):
+        pass
+
+    monkeypatch.setattr("nembp.synapses.Dense.weight_gradient", silent)
+    found = verify(["joint.samples", "synapse.trilinear", "gradient.classical"], cases=3)
+    assert len(found.failures) == 3
+
+
+# -- deviations --------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("actual", "expected", "error"),
+    [
+        ([1.0], [1.0], 0.0),
+        ([np.nan], [1.0], np.inf),
+        ([1.0], [np.nan], np.inf),
+        ([np.inf], [np.inf], np.inf),
+        ([1.0, 2.0], [1.0], np.inf),
+        ([], [], 0.0),
+        (2.0, 1.0, 1.0),
+        ([0.0], [1e-3], 1.0),
+    ],
+)
+def test_near(actual, expected, error):
+    assert near(actual, expected, "x").error == error
+
+
+def test_check_raises_at_the_first_deviation():
+    with pytest.raises(VerificationError, match="b is wrong; tolerance 1e-12"):
+        check([Deviation("a", 0.0), Deviation("b is wrong", 1.0), Deviation("c", 1.0)])
+    with pytest.raises(VerificationError):
+        check([Deviation("a", np.nan)])
+
+
+# -- counterexamples ---------------------------------------------------------------------------
+def test_shrinking_keeps_what_fails_and_nothing_else():
+    start = generate(0, 4).with_(sizes=(5, 6, 7, 3), biases=(5, 3, 1, 3), rows=8)
+    noisy = Noise("blind", std=0.3, mode="multiplicative")
+    start = start.with_(forward=Bernoulli(2.0), forward_noise=noisy, hard=False)
+
+    def still_fails(case):
+        return case.rows >= 3 and isinstance(case.forward, Bernoulli) and max(case.sizes) >= 2
+
+    small = shrink(start, still_fails)
+    assert still_fails(small)
+    assert len(small.sizes) == 2
+    assert sum(small.sizes) == 3
+    assert small == Case(small.sizes, "identity", Bernoulli(), rows=3, seed=0)
+
+
+@given(case=cases())
+def test_code_rebuilds_the_case(case):
+    space: dict[str, object] = {}
+    exec(as_code(case), space)
+    assert space["case"] == case
+    net, x, y = case.build()
+    assert np.array_equal(space["net"].parameters, net.parameters)
+    assert np.array_equal(space["x"], x)
+    assert np.array_equal(space["y"], y)
+
+
+def test_code_holds_only_what_differs():
+    case = Case((2, 3), backward=Gaussian(0.5), forward_noise=Noise("nem", std=0.3), seed=4)
+    assert as_code(case, "joint.noisy").splitlines() == [
+        "from nembp.likelihoods import Gaussian",
+        "from nembp.noise import Noise",
+        "from nembp.verification.cases import Case",
+        "from nembp.verification.laws import LAWS",
+        "",
+        "case = Case((2, 3), backward=Gaussian(variance=0.5), seed=4, "
+        "forward_noise=Noise(kind='nem', std=0.3))",
+        "net, x, y = case.build()",
+        'LAWS["joint.noisy"].check(case)  # raises VerificationError where the law fails',
+    ]
+
+
+def test_cases_are_representable_in_their_precision():
+    for index in range(20):
+        x, t = generate(1, index, "float32").batch()
+        assert np.array_equal(x, x.astype("float32"))
+        assert np.array_equal(t, t.astype("float32"))
+
+
+# -- the command -------------------------------------------------------------------------------
+def test_the_command_prints_a_table():
+    result = run("verify", "joint", "em.fisher", "--cases", 6)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["law", "cases", "worst", "error", "tolerance", "source"]
+    assert [line.split()[0] for line in lines[1:7]] == [
+        *(name for name in LAWS if name.startswith("joint")),
+        "em.fisher",
+    ]
+    assert all("passed" in line for line in lines[1:7])
+    assert lines[-1] == "6 of 6 laws hold (cpu, float64, seed 0)"
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        "bias_correction_missing",
+        "class_ignored",
+        "noise_on_the_other_direction",
+        "copy_shares_memory",
+        "signals_of_the_last_batch",
+    ],
+)
+def test_the_command_finds_planted_bugs(bug, monkeypatch):
+    laws = {planted.law for name, planted in BUGS.items() if name.startswith(f"{bug}:")}
+    name = next(name for name in BUGS if name.startswith(f"{bug}:"))
+    monkeypatch.setattr(BUGS[name].owner, BUGS[name].method, BUGS[name].planted)
+    for law in laws:
+        result = run("verify", law, "--quiet")
+        assert result.exit_code == 7
+        assert f"{law} FAILED" in result.stdout
+        assert result.stderr == f"nembp: error: 1 of 1 laws do not hold: {law}\n"
+        code = "\n".join(line[4:] for line in result.stdout.splitlines() if line.startswith("    "))
+        with pytest.raises(VerificationError, match=law):
+            exec(code, {})
+
+
+def test_json(monkeypatch):
+    passing = json.loads(
+        run("verify", "network", "--cases", 3, "--json", "--dtype", "float32").stdout
+    )
+    assert passing["passed"] is True
+    assert (passing["cases"], passing["seed"], passing["dtype"]) == (3, 0, "float32")
+    assert passing["laws"][0]["law"] == "network.views"
+    assert passing["laws"][0]["counterexample"] is None
+    law = plant(monkeypatch, "anti_is_nem")
+    result = run("verify", law, "--json", "--quiet")
+    failing = json.loads(result.stdout)
+    assert result.exit_code == 7
+    assert (failing["passed"], failing["laws"][0]["passed"]) == (False, False)
+    assert "Case(" in failing["laws"][0]["counterexample"]
+
+
+def test_listing_tries_nothing(monkeypatch):
+    monkeypatch.setattr("nembp.verification.runner.generate", None)
+    listed = run("verify", "--list").stdout.splitlines()
+    assert len(listed) == 1 + len(LAWS)
+    assert (
+        json.loads(run("verify", "em", "--list", "--json").stdout)["laws"][0]["law"] == "em.fisher"
+    )
+
+
+def test_bad_use():
+    assert "there is no law 'joit'; there are: " in fails(2, "verify", "joit")
+    assert "--point and --size are for MODULE:FUNCTION" in fails(2, "verify", "--size", 3)
+    assert "'--cases': 0 is not in the range" in fails(2, "verify", "--cases", 0)
