@@ -112,7 +112,7 @@ def verify(
     if laws:
         with _progress(quiet) as progress:
             found = try_laws(
-                [law.name for law in laws],
+                names,
                 cases=cases or CASES,
                 seed=seed,
                 device=device,

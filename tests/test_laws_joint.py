@@ -37,6 +37,7 @@ def test_joint_gradient_is_the_sum_of_both_directions(pair, path, data):
     case = data.draw(cases(pair))
     x, t = case.labelled_batch() if path == "classes" else case.batch()
     check(joint.sum_of_directions(case.net(), x, t, path))
+    check(joint.recorded_nll(case.net(), x, t, joint.run(case.net(), x, t, path)[1]))
 
 
 @each_pair

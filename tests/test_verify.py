@@ -204,12 +204,12 @@ def test_the_command_prints_a_table():
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["law", "cases", "worst", "error", "tolerance", "source"]
-    assert [line.split()[0] for line in lines[1:7]] == [
+    assert [line.split()[0] for line in lines[1:8]] == [
         *(name for name in LAWS if name.startswith("joint")),
         "em.fisher",
     ]
-    assert all("passed" in line for line in lines[1:7])
-    assert lines[-1] == "6 of 6 laws hold (cpu, float64, seed 0)"
+    assert all("passed" in line for line in lines[1:8])
+    assert lines[-1] == "7 of 7 laws hold (cpu, float64, seed 0)"
 
 
 @pytest.mark.parametrize(
@@ -259,6 +259,13 @@ def test_listing_tries_nothing(monkeypatch):
     assert (
         json.loads(run("verify", "em", "--list", "--json").stdout)["laws"][0]["law"] == "em.fisher"
     )
+
+
+def test_a_law_without_a_case_says_so():
+    result = run("verify", "device", "--cases", 2)
+    assert result.exit_code == 0
+    assert "no case" in result.stdout
+    assert "device.agreement" not in run("verify", "--cases", 1).stdout
 
 
 def test_bad_use():

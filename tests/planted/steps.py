@@ -48,8 +48,7 @@ def derivative_of_upward_errors_only(original, self, error, a, k):
         original(self, error, a, k)
 
 
-@plant(_Mean, "__call__", "joint.samples")
-@plant(_Mean, "__call__", "joint.classes")
+@plant(_Mean, "__call__", "joint.nll")
 def nll_of_the_sum(original, self, column, out):
     out[...] = -column.sum()
 
@@ -79,12 +78,41 @@ def vector_zeroed_once(original, self, gradient):
     self.zeroed = gradient
 
 
+@plant(ClassEnd, "_sum_classes", "joint.classes")
+def means_of_classes_for_sums(original, self):
+    original(self)
+    self._sums /= np.maximum(self._counts, 1.0)
+
+
+@plant(JointBackpropagation, "_gradients", "joint.samples")
+def shared_weight_counted_twice(original, self, gradient):
+    original(self, gradient)
+    self.net.views(gradient).weights[-1][...] *= 2.0
+
+
+@plant(JointBackpropagation, "_multiply_derivative", "joint.samples")
+def derivative_at_the_layer_below(original, self, error, a, k):
+    widths = [layer.size for layer in self.net.layers]
+    same = k > 1 and widths[k - 1] == widths[k] and error is self._delta[k]
+    wrong = self._a[k - 1] if same else a
+    original(self, error, wrong, k)
+
+
 # -- noise in a step -------------------------------------------------------------------------------
 @plant(JointBackpropagation, "_noise_source", "joint.noisy")
 def noise_on_the_other_direction(original, self, direction, likelihood, width, noise, generators):
     other = {"forward": "backward", "backward": "forward"}
     exchanged = {other[name]: n for name, n in (noise or {}).items()}
     return original(self, direction, likelihood, width, exchanged, generators)
+
+
+@plant(NoiseSource, "__call__", "joint.noisy")
+def screened_under_the_uniform_prediction(original, self, o, t, std):
+    z, a = o.z.copy(), o.a.copy()
+    o.z[...], o.a[...] = z.mean(axis=1, keepdims=True), a.mean(axis=1, keepdims=True)
+    n = original(self, o, t, std)
+    o.z[...], o.a[...] = z, a
+    return n
 
 
 @plant(NoiseSource, "__call__", "joint.noisy")
@@ -165,3 +193,11 @@ def noise_not_multiplied(original, self, t, n):
 @plant(Noise, "std_at", "noise.annealing")
 def epochs_for_iterations(original, self, epoch, iteration):
     return original(self, iteration, epoch)
+
+
+@plant(NoiseSource, "_screen", "noise.screening")
+def reflected_without_screening_again(original, self, o, t):
+    offered = self.n.copy()
+    original(self, o, t)
+    if self.noise.rejected == "reflect":
+        self.n[...] = np.where(self.n == 0.0, -offered, self.n)

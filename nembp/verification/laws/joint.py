@@ -84,7 +84,7 @@ def sum_of_directions(net: Network, x: Vector, t: Vector, path: Any) -> Deviatio
     if path != "none":
         expected = expected + host(net, backpropagate(net.reversed, t, x)[0])
     scale = size_of_errors(net, x, t)
-    gradient, step = run(net, x, t, path)
+    gradient, _ = run(net, x, t, path)
     yield near(gradient, expected, f"gradient by path {path}", scale=scale)
     if path == "none":
         start = net.parameter_count - sum(layer.biases for layer in net.layers[:-1])
@@ -93,7 +93,6 @@ def sum_of_directions(net: Network, x: Vector, t: Vector, path: Any) -> Deviatio
     if path == "samples":
         again = host(net, joint_gradient(net, x, t))
         yield near(again, expected, "joint_gradient", scale=scale)
-    yield from recorded_nll(net, x, t, step)
 
 
 def recorded_nll(net: Network, x: Vector, t: Vector, step: JointBackpropagation) -> Deviations:
