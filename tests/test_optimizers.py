@@ -19,6 +19,7 @@ from nembp.optimizers import (
     get_optimizer,
     learning_rate_schedule,
 )
+from nembp.verification.laws.training import TEXTBOOK
 
 
 def trajectory(optimizer: Optimizer, steps: int = 7, seed: int = 0) -> tuple[np.ndarray, list]:
@@ -33,30 +34,6 @@ def trajectory(optimizer: Optimizer, steps: int = 7, seed: int = 0) -> tuple[np.
         optimizer.step()
         path.append((g, net.parameters.copy()))
     return start, path
-
-
-def textbook_adam(g, state, t, eta, b1=0.9, b2=0.999, eps=1e-8):
-    state["m"] = b1 * state.get("m", 0) + (1 - b1) * g
-    state["v"] = b2 * state.get("v", 0) + (1 - b2) * g**2
-    return eta * (state["m"] / (1 - b1**t)) / (np.sqrt(state["v"] / (1 - b2**t)) + eps)
-
-
-def textbook_rmsprop(g, state, t, eta, rho=0.9, eps=1e-8):
-    state["s"] = rho * state.get("s", 0) + (1 - rho) * g**2
-    return eta * g / (np.sqrt(state["s"]) + eps)
-
-
-def textbook_momentum(g, state, t, eta, mu=0.9):
-    state["v"] = mu * state.get("v", 0) + g
-    return eta * state["v"]
-
-
-TEXTBOOK = {
-    "adam": textbook_adam,
-    "rmsprop": textbook_rmsprop,
-    "momentum": textbook_momentum,
-    "sgd": lambda g, state, t, eta: eta * g,
-}
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
