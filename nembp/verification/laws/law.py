@@ -17,7 +17,15 @@ __all__ = ["FAILURES", "Law", "tolerances"]
 LawFunction = Callable[[Case, Backend], Deviations]
 SINGLE = 2e-5  # of float32, whose epsilon is 1.2e-7
 # how an engine with a bug fails besides wrong numbers
-FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def tolerances(double: float = ROUNDING, single: float = SINGLE) -> dict[str, float]:
