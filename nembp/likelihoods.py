@@ -147,20 +147,11 @@ class Likelihood(ABC):
 
 
 @dataclass(frozen=True)
-class Multinomial(Likelihood):
-    """Classification: softmax activations, log p(t) = w Σ t log a.
+class _Tempered(Likelihood):
+    """p(t)ʷ of a family whose log p(t) = Σ t z − A(z) is linear in the target."""
 
-    Parameters
-    ----------
-    weight : float
-        Tempering power w of the likelihood (1 is the likelihood itself).
-    """
-
-    name = "multinomial"
-    task = "classification"
-    mass_is_target_sum = True
-    gain_is_linear = True
     weight: float = 1.0
+    gain_is_linear = True
 
     def __post_init__(self) -> None:
         _check_positive("weight", self.weight)
@@ -172,6 +163,27 @@ class Multinomial(Likelihood):
     @property
     def tempering(self) -> float:
         return self.weight
+
+    def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
+        """Write w n z, whose sum is log p(t+n) − log p(t), into ``out``."""
+        backend, xp = o.backend, o.backend.xp
+        backend.into(out, xp.multiply, n, o.z)
+        backend.into(out, xp.multiply, out, self.weight)
+
+
+@dataclass(frozen=True)
+class Multinomial(_Tempered):
+    """Classification: softmax activations, log p(t) = w Σ t log a.
+
+    Parameters
+    ----------
+    weight : float
+        Tempering power w of the likelihood (1 is the likelihood itself).
+    """
+
+    name = "multinomial"
+    task = "classification"
+    mass_is_target_sum = True
 
     def link(self, o: Readout) -> None:
         # softmax is blind to a shift of z: after z ← z − max z − log Σ e^(z − max z), z is log a
@@ -206,11 +218,6 @@ class Multinomial(Likelihood):
         if mass is None:
             mass = o.backend.row_sum(t, o.column)
         super().error(o, t, out, mass=mass, factor=factor)
-
-    def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
-        backend, xp = o.backend, o.backend.xp
-        backend.into(out, xp.multiply, n, o.z)
-        backend.into(out, xp.multiply, out, self.weight)
 
 
 @dataclass(frozen=True)
@@ -275,7 +282,7 @@ class Gaussian(Likelihood):
 
 
 @dataclass(frozen=True)
-class Bernoulli(Likelihood):
+class Bernoulli(_Tempered):
     """Independent logistic neurons: log p(t) = w Σ [t z − log(1 + eᶻ)], t in [0, 1].
 
     Parameters
@@ -286,19 +293,6 @@ class Bernoulli(Likelihood):
 
     name = "bernoulli"
     task = "regression"
-    gain_is_linear = True
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_positive("weight", self.weight)
-
-    @property
-    def scale(self) -> float:
-        return self.weight
-
-    @property
-    def tempering(self) -> float:
-        return self.weight
 
     def link(self, o: Readout) -> None:
         backend, xp = o.backend, o.backend.xp  # a = (1 + tanh(z/2)) / 2 never overflows
@@ -318,11 +312,6 @@ class Bernoulli(Likelihood):
         backend.row_dot(t, o.z, column)
         backend.into(column, xp.subtract, column, o.spare)
         return backend.into(column, xp.multiply, column, self.weight)
-
-    def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
-        backend, xp = o.backend, o.backend.xp
-        backend.into(out, xp.multiply, n, o.z)
-        backend.into(out, xp.multiply, out, self.weight)
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {

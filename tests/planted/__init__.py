@@ -5,6 +5,7 @@ Each takes the place of one method, and gets the original as its first argument.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +29,8 @@ class Bug:
 
     @property
     def planted(self) -> Any:
-        """What to set in place of the method; KeyError where the engine has none of that name."""
-        original = vars(self.owner)[self.method]
+        """What to set in place of the method; AttributeError where the engine has none of that name."""
+        original = inspect.getattr_static(self.owner, self.method)
         if isinstance(original, property):
             return property(lambda this: self.body(original.fget, this))
         return lambda *args, **options: self.body(original, *args, **options)
