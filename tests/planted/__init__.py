@@ -29,7 +29,7 @@ class Bug:
 
     @property
     def planted(self) -> Any:
-        """What to set in place of the method; AttributeError where the engine has none of that name."""
+        """What to set in place of the method; AttributeError where the engine has none."""
         original = inspect.getattr_static(self.owner, self.method)
         if isinstance(original, property):
             return property(lambda this: self.body(original.fget, this))

@@ -69,6 +69,8 @@ def noisy_softmax(case: Case, backend: Backend) -> Deviations:
 def class_sums(case: Case, backend: Backend) -> Deviations:
     """Try sums of up to 12 random targets at both ends."""
     for end, z, _, _ in ends.ends_of(case, backend):
+        if not end.likelihood.class_sums:
+            continue
         g = case.generator("members")
         members = [int(i) for i in g.integers(0, len(z), int(g.integers(0, 13)))]
         shape = (len(members), z.shape[1])
@@ -109,7 +111,9 @@ def joint_by(path: str) -> Any:
     """Make the law of one path."""
 
     def of_case(case: Case, backend: Backend) -> Deviations:
-        x, t = case.labelled_batch() if path == "classes" else case.batch()
+        if path == "classes" and not case.backward.class_sums:
+            return
+        x, t = batch_for(case, path)
         yield from joint.sum_of_directions(case.net(device=backend), x, t, path)
 
     return of_case
@@ -118,6 +122,8 @@ def joint_by(path: str) -> Any:
 def recorded(case: Case, backend: Backend) -> Deviations:
     """Try the nll that a step of each path records."""
     for path in ("samples", "classes", "none"):
+        if path == "classes" and not case.backward.class_sums:
+            continue
         net, (x, t) = case.net(device=backend), batch_for(case, path)
         _, step = joint.run(net, x, t, path)
         yield from joint.recorded_nll(net, x, t, step)
