@@ -48,3 +48,19 @@ class OutputError(NembpError, OSError):
     """A result that cannot be written where it was asked for."""
 
     exit_code = 6
+
+
+class VerificationError(NembpError, AssertionError):
+    """A law or gradient that does not hold.
+
+    Attributes
+    ----------
+    report : object or None
+        The report of :mod:`nembp.verification` that it comes from, whose text is a table.
+    """
+
+    exit_code = 7
+
+    def __init__(self, message: str, report: object = None) -> None:
+        super().__init__(message)
+        self.report = report
