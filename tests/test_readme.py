@@ -17,7 +17,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_library_example_runs_as_it_stands():
-    (example,) = blocks("python")
+    example, _ = blocks("python")
     names: dict[str, object] = {}
     exec(example, names)
     assert np.asarray(names["images"]).shape == (1, 64)
@@ -25,6 +25,11 @@ def test_the_library_example_runs_as_it_stands():
     zero = digits.train.x[digits.train.y == 0].reshape(-1, 64).mean(axis=0) / 16
     error = np.linalg.norm(names["images"] - zero) / np.linalg.norm(zero)
     assert error < 0.05  # three seeds gave 0.01
+
+
+def test_the_verification_example_runs_as_it_stands(capsys):
+    exec(blocks("python")[1], {})
+    assert "10000" in capsys.readouterr().out.replace(",", "").replace("_", "")
 
 
 def test_two_commands_set_up_a_fresh_machine():
