@@ -10,10 +10,10 @@ from nembp.backpropagation import backpropagate
 from nembp.errors import DataError
 from nembp.likelihoods import Multinomial
 from nembp.network import Network
-from nembp.verification.classical import Classical, link, precision
 from nembp.verification.directions import batch_of, both_directions, host, parameter_blocks
 from nembp.verification.gradients import check_gradient
 from nembp.verification.law_reports import LawReport, LawResult, agree, of_gradient
+from nembp.verification.laws import textbook
 from nembp.verification.layout import Vector
 from nembp.verification.objectives import quiet
 
@@ -34,7 +34,7 @@ def check_backprop_invariance(
     - −∂log p/∂z at the output is a − t (over v for a Gaussian, times the weight of a tempered
       likelihood): by formula, and by slopes of log p;
     - the gradient of the whole network is that of classical backpropagation with the output error
-      a − t, written out sample by sample in :mod:`nembp.verification.classical` without the engine.
+      a − t, written out in :mod:`nembp.verification.laws.textbook` without the engine.
 
     Parameters
     ----------
@@ -72,9 +72,9 @@ def check_backprop_invariance(
 
 def _laws_of(net: Network, x: Vector, t: Vector, seed: int) -> list[LawResult]:
     way, likelihood, backend = net.direction, net.likelihood, net.backend
-    classical = Classical(net)
-    z = classical.outputs(x)
-    a = link(likelihood, z)
+    flat = host(net, net.parameters)
+    _, z = textbook.signals(net, flat, x)
+    a = textbook.link(likelihood, z)
     size = max(1.0, float(np.max(np.abs(z))))
     predicted = agree(
         f"{way}: signals",
@@ -97,7 +97,7 @@ def _laws_of(net: Network, x: Vector, t: Vector, seed: int) -> list[LawResult]:
         o = likelihood.at(backend.asarray(at, dtype), backend)
         return -np.sum(host(net, likelihood.log_likelihood(o, backend.asarray(t, dtype))))
 
-    scale = precision(likelihood)
+    scale = textbook.precision(likelihood)
     size = scale * float(np.max(np.abs(a)) + np.max(np.abs(t)))
     formula = agree(
         f"{way}: output error = scale · (a − t)",
@@ -124,7 +124,7 @@ def _laws_of(net: Network, x: Vector, t: Vector, seed: int) -> list[LawResult]:
         f"{way}: gradient = classical backpropagation",
         SOURCE,
         host(net, backpropagate(net, x, t)[0]),
-        classical.gradient(x, t),
+        textbook.pull_back(net, x, scale * (a - t) / len(x), flat),
         name="gradient",
         tolerance=ROUNDING if known else FREE,
         scale=size / len(x),

@@ -26,6 +26,7 @@ __all__ = [
     "link",
     "log_likelihood",
     "output_error",
+    "precision",
     "pull_back",
     "signals",
     "slope",
@@ -103,16 +104,25 @@ def signals(
 
 
 def activate(activation: Activation, z: Matrix) -> Matrix:
-    """Return f(z)."""
+    """Return f(z); of a user's own function, what it computes."""
     if isinstance(activation, LeakyReLU):
         return np.where(z > 0, z, activation.slope * z)
+    if not knows(activation):
+        a = np.array(z, dtype=float)
+        activation.activate(get_backend("cpu"), a, np.empty_like(a))
+        return a
     return np.asarray(_FUNCTIONS[type(activation)][0](z))
 
 
 def slope(activation: Activation, z: Matrix) -> Matrix:
-    """Return f'(z)."""
+    """Return f'(z); of a user's own function, its slope by extrapolated differences."""
     if isinstance(activation, LeakyReLU):
         return np.where(z > 0, 1.0, activation.slope)
+    if not knows(activation):
+        h = 1e-3 * np.maximum(1.0, np.abs(z))
+        near = (activate(activation, z + h / 8) - activate(activation, z - h / 8)) / (h / 4)
+        far = (activate(activation, z + h / 4) - activate(activation, z - h / 4)) / (h / 2)
+        return np.asarray((4.0 * near - far) / 3.0)
     return np.asarray(_FUNCTIONS[type(activation)][1](z))
 
 
@@ -159,10 +169,23 @@ def pull_back(net: Network, x: Matrix, error: Matrix, flat: Matrix) -> Matrix:
 
 
 def link(likelihood: Likelihood, z: Matrix) -> Matrix:
-    """Return the activation of each row."""
+    """Return the activation of each row; of a user's own likelihood, what it computes."""
     if isinstance(likelihood, Multinomial):
         return np.asarray(special.softmax(z, axis=1))
-    return z if isinstance(likelihood, Gaussian) else np.asarray(special.expit(z))
+    if isinstance(likelihood, Gaussian):
+        return z
+    if isinstance(likelihood, Bernoulli):
+        return np.asarray(special.expit(z))
+    return np.asarray(likelihood.at(z).a)
+
+
+def precision(likelihood: Likelihood) -> float:
+    """Return the factor of a − t: 1/v of a Gaussian, else the tempering weight."""
+    if isinstance(likelihood, Gaussian):
+        return 1.0 / likelihood.variance
+    if isinstance(likelihood, Multinomial | Bernoulli):
+        return likelihood.weight
+    return likelihood.scale
 
 
 def log_likelihood(likelihood: Likelihood, z: Matrix, t: Matrix) -> Matrix:
