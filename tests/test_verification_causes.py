@@ -234,3 +234,17 @@ def test_shifted_entries(shift):
 
     report = check_gradient(f, np.random.default_rng(0).normal(size=11), raises=False)
     assert report.cause == f"shifted: entry i holds the gradient of coordinate i{-shift:+d}"
+
+
+@pytest.mark.parametrize("count", [3, 20])
+def test_small_errors_are_no_rearrangement(count):
+    """Numbers that are off by 0.1 % are near to each other's places by chance alone."""
+
+    def f(theta):
+        gradient = np.exp(theta)
+        gradient[:count] *= 1.0 + 1e-3 * np.arange(1, count + 1) / count
+        return np.exp(theta).sum(), gradient
+
+    report = check_gradient(f, np.linspace(0.1, 0.4, 20), raises=False)
+    assert len(report.failures) == count
+    assert report.cause is None

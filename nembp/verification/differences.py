@@ -34,6 +34,7 @@ RATIO = 4.0  # of one step to the next
 SHORTEST = 18  # steps at most: down to 1e-11 of the scale
 ORDERS = 4  # columns of the extrapolation
 COMPLEX_STEP = 1e-30
+SURE = 16.0  # times its estimated error: a difference of one-sided slopes that is a kink
 STILL = 1e-3  # a hundredth of the shortening from one of these lengths to the one before
 ROW = 9  # values in a row, of whose differences the noise is told
 # lengths at which the noise of the values is looked for; a float32 cast shows at the longest
@@ -141,7 +142,7 @@ def sweep(phi: Line, at_zero: float, noise: float, largest: float = LARGEST_STEP
         difference = (ends[-1][1] - ends[-1][0]) / (2.0 * h)
         best = min(best, _extend(table, difference, h, noise, 2))
     left, right, jump_error = _one_sided(steps, ends, at_zero, noise)
-    kink = abs(right - left) > 4.0 * jump_error + 1e-9 * (abs(left) + abs(right))
+    kink = abs(right - left) > SURE * jump_error + 1e-9 * (abs(left) + abs(right))
     _, value, truncation, rounding, step = best
     return Slope(value, truncation, rounding, step, left, right, jump_error, kink)
 

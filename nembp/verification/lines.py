@@ -67,9 +67,12 @@ class Lines:
         at = self.objective.complex_value(self.theta + 1j * COMPLEX_STEP * v)
         if at is None or not np.isfinite(at) or abs(at.real - self.value) > 1e3 * self.noise:
             return False
-        exact, central = complex_slope(self._complex_line(v)), self.sweep(v)
-        allowed = ERROR_FACTOR * central.error + 1e-9 * abs(exact.value)
-        return not central.kink and abs(exact.value - central.value) <= allowed
+        exact = complex_slope(self._complex_line(v))
+        for central in (self.sweep(v), self.short_sweep(v)):
+            allowed = ERROR_FACTOR * central.error + 1e-9 * abs(exact.value)
+            if not central.kink and abs(exact.value - central.value) <= allowed:
+                return True
+        return False
 
     def restart(self) -> None:
         """Begin sweeps over many coordinates at the longest step again."""

@@ -80,9 +80,12 @@ class _NetworkCheck:
     def __init__(
         self, net: Network, x: Any, y: Any, method: Method, budget: int, seed: int
     ) -> None:
+        x, y = batch_of(net.to(dtype="float64"), x, y)
+        if net.direction == "backward":
+            net, x, y = net.reversed, y, x
         self.given, self.method, self.budget, self.seed = net, method, budget, seed
         self.net = net.to(dtype="float64")
-        self.x, self.y = batch_of(self.net, x, y)
+        self.x, self.y = x, y
         self.rows = len(self.x)
         self.start = host(net, net.parameters)
         self._copies: dict[tuple[str, str], Network] = {}

@@ -25,7 +25,7 @@ STEPS = 6  # of a trajectory
 CHUNK = 7  # parameters in a small chunk
 DESCENT = 300  # steps down a quadratic
 RATE = 0.05  # learning rate on the way down
-SINGLE = 1e-3  # relative error allowed in float32
+SINGLE = 1e-4  # relative error allowed in float32
 
 
 def check_optimizer(

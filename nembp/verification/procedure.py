@@ -22,7 +22,7 @@ __all__ = ["Options", "run"]
 
 NEARBY = 0.01  # of the scale: the distance of other points
 COMPLEX_RTOL, CENTRAL_RTOL = 1e-9, 1e-7
-VISITS, RIGHT = 6, 1  # points nearby; a kink, unlike a mistake, leaves this many right
+VISITS, MEETINGS = 6, 3  # points nearby that tell kinks from mistakes
 COARSE_NOISE = 1e-10  # relative to the value; float64 functions are far below
 COARSE = 500.0  # times the gradient's machine epsilon: the least relative tolerance
 
@@ -78,9 +78,16 @@ class _Run:
             return self._finish(*self._look_nearby())
 
     # -- points nearby -------------------------------------------------------------------------
-    def _visit(self, distance: float = NEARBY) -> tuple[Vector, Vector] | None:
-        """Return a point nearby and the gradient claimed there; None if it has none."""
+    def _visit(
+        self, distance: float = NEARBY, still: int | None = None
+    ) -> tuple[Vector, Vector] | None:
+        """Return a point nearby and the gradient claimed there; None if it has none.
+
+        The coordinate ``still`` stays where it is.
+        """
         draws = self.generator.uniform(-distance, distance, self.theta.size)
+        if still is not None:
+            draws[still] = 0.0
         point = (self.theta + draws * self.scale).astype(self.theta.dtype)
         try:
             value, gradient = self.objective.pair(point)
@@ -90,9 +97,11 @@ class _Run:
             return None
         return point, gradient
 
-    def _examine_nearby(self, distance: float = NEARBY) -> Examination | None:
+    def _examine_nearby(
+        self, distance: float = NEARBY, still: int | None = None
+    ) -> Examination | None:
         """Return the examination of another point nearby."""
-        visited = self._visit(distance)
+        visited = self._visit(distance, still)
         return None if visited is None else self._examine(*visited)
 
     # -- preparations ----------------------------------------------------------------------------
@@ -142,35 +151,58 @@ class _Run:
         return wrong or groups
 
     def _without_kinks(self, here: Examination, wrong: list[Coordinate]) -> list[Coordinate]:
-        """Forgive what kinks explain: right at points nearby, and here between the sides.
-
-        The two one-sided slopes then include the gradient, though their errors hide the kink.
-        Where values are as noisy as float32, steps are so long that there may be kinks on both
-        sides, which the two slopes need not include.
-        """
-        coarse = here.lines.noise > COARSE_NOISE * abs(here.lines.value)
-        unsure = [c for c in wrong if math.isfinite(c.distance) and (coarse or between_sides(c))]
-        if not wrong or len(unsure) < len(wrong):
+        """Return what is wrong and not explained by kinks."""
+        if not wrong or not all(math.isfinite(c.distance) for c in wrong):
             return wrong
-        right = dict.fromkeys(range(len(wrong[:LISTED])), 0)
+        some = worst_first(wrong)[:LISTED]
+        if all(c.sides is not None for c in some):
+            explained = all(self._meet(c) for c in some[:MEETINGS])
+        else:
+            # values as noisy as float32 take steps so long that kinks lie on both sides
+            coarse = here.lines.noise > COARSE_NOISE * abs(here.lines.value)
+            unsure = coarse or all(between_sides(c) for c in wrong)
+            explained = unsure and self._right_elsewhere(some)
+        if not explained:
+            return wrong
+        for c in wrong:
+            if c.index is not None:
+                low, high = c.sides or c.suspected or (c.numeric, c.numeric)
+                sides = min(low, c.analytic), max(high, c.analytic)
+                here.measured[c.index] = replace(c, sides=sides)
+        return []
+
+    def _meet(self, coordinate: Coordinate) -> bool:
+        """Whether several kinks meet here: moving the other coordinates moves them away.
+
+        Where neurons that push opposite ways are all at the kink, a gradient that counts none of
+        them need not lie between the two one-sided slopes.
+        """
+        if coordinate.index is None or self.theta.size == 1:
+            return False
+        for _ in range(MEETINGS):
+            there = self._examine_nearby(still=coordinate.index)
+            if there is None:
+                continue
+            seen = there.measure(coordinate.index)
+            if not seen.passed or seen.sides is not None:
+                return False
+        return True
+
+    def _right_elsewhere(self, wrong: list[Coordinate]) -> bool:
+        """Whether each is right at a point nearby where an error of its size would be found.
+
+        A mistake is wrong there too; a kink that rounding hides is not.
+        """
+        right = [0] * len(wrong)
         for visit in range(VISITS):
             there = self._examine_nearby(NEARBY * 2.0**visit)  # away from the kink
             if there is None:
                 continue
-            for k, c in enumerate(wrong[:LISTED]):
+            for k, c in enumerate(wrong):
                 everything = np.arange(there.size)
                 seen = there.probe(everything) if c.index is None else there.measure(c.index)
-                # right, where an error of about this size would have been found
-                sharp = seen.tolerance < 2.0 * c.distance
-                right[k] += seen.passed and sharp
-        if min(right.values()) < RIGHT:
-            return wrong
-        for c in wrong:
-            if c.index is not None:
-                low, high = c.suspected or (c.numeric, c.numeric)
-                sides = min(low, c.analytic), max(high, c.analytic)
-                here.measured[c.index] = replace(c, sides=sides)
-        return []
+                right[k] += seen.passed and seen.tolerance < 2.0 * c.distance
+        return min(right) > 0
 
     def _look_nearby(self) -> tuple[list[Coordinate], str | None]:
         """Check the gradient at two other points: one computed once and kept is wrong at both."""

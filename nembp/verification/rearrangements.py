@@ -21,6 +21,8 @@ def rearrangement(layout: Layout, analytic: Vector, numeric: Vector, wrong: Vect
     Axes of a block permuted (a transposed matrix or kernel) or flipped, two blocks swapped, all
     entries shifted, or the wrong entries permuted.
     """
+    if _agrees(analytic, numeric, wrong, 10.0 * CLOSE):
+        return None  # too small an error to come from other entries
     for guess in (_axes, _swapped, _shifted, _permuted):
         found = guess(layout, analytic, numeric, wrong)
         if found:
@@ -28,10 +30,10 @@ def rearrangement(layout: Layout, analytic: Vector, numeric: Vector, wrong: Vect
     return None
 
 
-def _agrees(candidate: Vector, numeric: Vector, scope: Vector) -> bool:
+def _agrees(candidate: Vector, numeric: Vector, scope: Vector, close: float = CLOSE) -> bool:
     expected = numeric[scope]
     size = float(np.max(np.abs(expected), initial=0.0))
-    return bool(np.all(np.abs(candidate[scope] - expected) <= CLOSE * size))
+    return bool(np.all(np.abs(candidate[scope] - expected) <= close * size))
 
 
 def _measured(block: Block, numeric: Vector) -> Vector:

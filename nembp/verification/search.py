@@ -135,13 +135,18 @@ def _cover(examination: Examination, members: Vector, budget: int) -> list[Coord
 def _convict(examination: Examination, members: Vector) -> list[Coordinate]:
     """Return a group that is wrong although no member is; from the longest steps, and twice.
 
-    At a kink the slopes of its members do not add up, so there a group tells nothing.
+    At a kink the slopes of its members do not add up, so there a group tells nothing; and steps
+    that suit most members may be far too long for one.
     """
     seen = []
-    for _ in range(2):
+    for short in (False, True, False):
+        if short and examination.analytic:
+            continue
         examination.lines.restart()
-        seen.append(examination.probe(members))
-    return [] if any(c.passed or c.sides is not None for c in seen) else seen[:1]
+        seen.append(examination.probe(members, short=short))
+        if seen[-1].passed or (seen[-1].sides is not None and not short):
+            return []
+    return seen[:1]
 
 
 def _locate(examination: Examination, members: Vector, budget: int) -> int | None:

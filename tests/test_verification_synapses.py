@@ -1,0 +1,128 @@
+"""check_synapse: right synapses of several kinds pass, and each planted mistake is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from examples_extensions import LocallyConnected
+from hypothesis import given
+from strategies import SYNAPSES
+
+from nembp.errors import VerificationError
+from nembp.synapses import Dense, Synapse, Transposed
+from nembp.verification import check_synapse
+
+
+@dataclass(frozen=True)
+class Convolution(Synapse):
+    """A circular convolution along one axis: shared weights K of shape (taps, in, out)."""
+
+    length: int = 5
+    taps: int = 3
+    below: int = 2
+    above: int = 2
+
+    @property
+    def inputs(self) -> int:  # type: ignore[override]
+        return self.length * self.below
+
+    @property
+    def outputs(self) -> int:  # type: ignore[override]
+        return self.length * self.above
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (self.taps, self.below, self.above)
+
+    def _cut(self, x: Any, channels: int, tap: int) -> Any:
+        return np.roll(x.reshape(-1, self.length, channels), -tap, axis=1)
+
+    def forward(self, backend, x, W, out):
+        z = sum(self._cut(x, self.below, k) @ W[k] for k in range(self.taps))
+        out[...] = z.reshape(out.shape)
+
+    def adjoint(self, backend, y, W, out):
+        z = sum(
+            np.roll(y.reshape(-1, self.length, self.above) @ W[k].T, k, axis=1)
+            for k in range(self.taps)
+        )
+        out[...] = z.reshape(out.shape)
+
+    def weight_gradient(self, backend, x, y, out):
+        y = y.reshape(-1, self.length, self.above)
+        for k in range(self.taps):
+            out[k] = np.einsum("rli,rlo->io", self._cut(x, self.below, k), y)
+
+    def initial_weights(self, generator):
+        return generator.normal(size=self.weight_shape)
+
+
+@dataclass(frozen=True)
+class Pool(Synapse):
+    """Averages of neighbouring pairs: no weights."""
+
+    outputs: int = 3
+
+    @property
+    def inputs(self) -> int:  # type: ignore[override]
+        return 2 * self.outputs
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (0,)
+
+    def forward(self, backend, x, W, out):
+        out[...] = 0.5 * (x[:, ::2] + x[:, 1::2])
+
+    def adjoint(self, backend, y, W, out):
+        out[:, ::2] = 0.5 * y
+        out[:, 1::2] = 0.5 * y
+
+    def weight_gradient(self, backend, x, y, out):
+        raise AssertionError("there are no weights")
+
+    def initial_weights(self, generator):
+        return np.zeros(0)
+
+
+RIGHT = [
+    Dense(3, 2),
+    Dense(1, 1),
+    Transposed(Dense(4, 3)),
+    Convolution(),
+    Convolution(above=3, taps=2),
+    Transposed(Convolution()),
+    LocallyConnected(4, 3),
+    Pool(),
+]
+
+
+@pytest.mark.parametrize("synapse", RIGHT, ids=str)
+def test_right_synapses_pass(synapse):
+    report = check_synapse(synapse)
+    assert report.passed
+    assert ("forward is linear in W" in str(report)) == (synapse.weight_count > 0)
+
+
+@pytest.mark.parametrize("kind", sorted(SYNAPSES, key=lambda kind: kind.__name__))
+def test_no_false_alarm(kind):
+    @given(synapse=SYNAPSES[kind])
+    def passes(synapse):
+        assert check_synapse(synapse, raises=False).passed
+
+    passes()
+
+
+def test_a_large_synapse_is_checked_in_groups():
+    @dataclass(frozen=True)
+    class Wrong(Dense):
+        def weight_gradient(self, backend, x, y, out):
+            super().weight_gradient(backend, x, y, out)
+            out[41, 57] *= 1.001
+
+    assert check_synapse(Dense(60, 100)).passed
+    with pytest.raises(VerificationError, match=r"weight_gradient\[41, 57\]"):
+        check_synapse(Wrong(60, 100))
