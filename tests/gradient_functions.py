@@ -130,6 +130,20 @@ def float32_network(rng: np.random.Generator, n: int, s: float) -> Pair:
     return _network(rng, bool(rng.integers(2)), np.float32, narrow=bool(rng.integers(2)))
 
 
+def float32_optimum(rng: np.random.Generator, n: int, s: float) -> Pair:
+    """Least squares at their solution: the gradient is nothing but rounding."""
+    rows = 2 * n + 3
+    X, y = rng.normal(size=(rows, n)), rng.normal(size=rows) * 10
+    point = np.linalg.lstsq(X, y, rcond=None)[0].astype(np.float32)
+
+    def f(t: np.ndarray) -> tuple[Any, np.ndarray]:
+        A, b = (v.astype(t.dtype if t.dtype.kind == "f" else float) for v in (X, y))
+        e = A @ t - b
+        return e @ e / 2, A.T @ e
+
+    return f, point
+
+
 FAMILIES = {
     f.__name__: f
     for f in (
@@ -150,6 +164,7 @@ FAMILIES = {
         relu_network,
         relu_network_at_kinks,
         float32_network,
+        float32_optimum,
     )
 }
 

@@ -125,6 +125,7 @@ def test_methods(method):
         lambda t: (np.sum(t.real**2), 2 * t),
         lambda t: (np.sum(np.asarray(t, dtype=float) ** 2), 2 * t),
         lambda t: (np.sum((t * np.conj(t)).real), 2 * t),
+        lambda t: (np.sum(t * np.conj(t)), 2 * t),  # complex, but not analytic
         lambda t: (float(np.sum(t**2)), 2 * t),
         lambda t: (max(float(t[0]), 0.0) + np.sum(t**2), 2 * t + np.eye(4)[0] * (t[0] > 0)),
         lambda t: ({2.0: t @ t}[len(t) / 2], 2 * t),  # analytic
@@ -180,3 +181,48 @@ def test_only_reporting():
     with pytest.raises(VerificationError):
         report.raise_for_failure()
     check_gradient(lambda t: (t @ t, 2 * t), np.ones(3)).raise_for_failure()
+
+
+def test_the_rounding_of_complex_steps_is_reported():
+    def f(theta):  # θ 10⁸ comes and goes
+        return theta[0] * 1e8 + np.exp(theta[0]) - theta[0] * 1e8, np.exp(theta)
+
+    for at in (0.3, 0.77, 1.234):
+        report = check_gradient(f, np.array([at]))
+        assert report.method == "complex"
+        error = abs(report.worst.numeric - np.exp(at))
+        assert 1e-10 < error < 4 * report.worst.rounding
+
+
+def test_a_tiny_kink_beside_a_steep_slope():
+    """Too small to show along a direction, it is still no mistake of its own coordinate."""
+
+    def f(theta):
+        kink = 1e-4 * np.maximum(theta[1], 0)
+        return 1e6 * theta[0] ** 2 + kink, np.array([2e6 * theta[0], 1e-4 * (theta[1] > 0)])
+
+    assert check_gradient(f, np.array([1.0, 0.0])).kinks == 1
+
+
+def test_a_coordinate_whose_scale_is_a_millionth_of_its_magnitude():
+    def f(theta):
+        return np.sin(1e6 * theta).sum(), 1e6 * np.cos(1e6 * theta)
+
+    assert check_gradient(f, np.array([0.3]), method="central").passed
+    assert not check_gradient(
+        lambda t: (f(t)[0], 1.01 * f(t)[1]), np.array([0.3]), method="central", raises=False
+    ).passed
+
+
+def test_errors_too_small_for_one_coordinate_show_along_a_direction_over_all():
+    rng = np.random.default_rng(0)
+    c, signs = rng.choice([-1.0, 1.0], (2, 400))
+    point = rng.normal(size=400)
+
+    def f(theta):
+        return 1e6 + np.sum(c * np.sin(theta)), c * np.cos(theta) + 2e-7 * signs
+
+    report = check_gradient(f, point, rtol=1e-13, method="central", raises=False)
+    assert not report.passed
+    assert report.worst.index is None
+    assert "too widely spread" in report.cause

@@ -187,12 +187,12 @@ def _one_sided(
     return slopes[0], slopes[1], error
 
 
-def complex_slope(phi: Callable[[complex], complex]) -> Slope:
+def complex_slope(phi: Callable[[complex], complex], step: float = COMPLEX_STEP) -> Slope:
     """Return Im φ(ih)/h with h = 1e-30: no truncation, and no subtraction to round.
 
     Exact to rounding where φ is analytic (Squire and Trapp 1998).
     """
-    value = phi(1j * COMPLEX_STEP).imag / COMPLEX_STEP
+    value = phi(1j * step).imag / step
     if not math.isfinite(value):
         return Slope(math.nan, math.inf, math.inf)
     return Slope(value, 0.0, 4.0 * float(np.finfo(float).eps) * abs(value))

@@ -115,13 +115,6 @@ class Examination:
         return coordinate
 
     def _by_short_steps(self, index: int, v: Vector, first: Coordinate) -> Coordinate:
-        """Look again nearer to the point, for a kink or a change within the steps taken."""
-        scale = float(self.scale[index])
-        for slope in self.lines.shorter(v, first.step / scale):
-            second = self._judge(index, slope, "central")
-            errors = second.rounding + first.rounding + first.truncation
-            if second.passed and abs(second.numeric - first.numeric) > ERROR_FACTOR * errors:
-                return second
         second = self._judge(index, self.lines.short_sweep(v), "central")
         return second if second.passed and second.numeric != 0.0 else first
 
@@ -157,16 +150,15 @@ class Examination:
         )
 
     # -- many coordinates ----------------------------------------------------------------------
-    def probe(self, members: Vector, *, short: bool = False) -> Coordinate:
+    def probe(self, members: Vector) -> Coordinate:
         """Measure and judge ``claim`` along a direction of random signs over ``members``.
 
         An error in any one of them shows in full, whatever the signs; rounding errors and small
-        differences of all the others add up like a random walk. ``short`` takes steps a thousand
-        times shorter.
+        differences of all the others add up like a random walk.
         """
         self.directions += 1
         v, allowed = self._signs(members), self.tolerances
-        slope = self.lines.short_sweep(v) if short else self.lines.slope_of_many(v)
+        slope = self.lines.slope_of_many(v)
         terms = self.claim[members] * v[members]
         tolerance = 0.0
         if math.isfinite(slope.value):
@@ -191,6 +183,18 @@ class Examination:
             found = tolerance / self.scale[members]
             self.threshold[members] = np.minimum(self.threshold[members], found)
         return seen
+
+    def is_unsettled(self, members: Vector) -> bool:
+        """Whether steps a thousand times shorter measure another slope over ``members``.
+
+        Steps that suit most of them may be far too long for one.
+        """
+        if self.analytic:
+            return False
+        v = self._signs(members)
+        long, short = self.lines.slope_of_many(v), self.lines.short_sweep(v)
+        apart = abs(long.value - short.value)
+        return apart > ERROR_FACTOR * (long.error + short.error)
 
     def _label(self, members: Vector) -> str:
         layout = self.objective.layout

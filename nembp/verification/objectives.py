@@ -25,7 +25,6 @@ REFUSALS = (
     RuntimeError,
     TypeError,
     ValueError,
-    Warning,
 )
 
 
@@ -74,8 +73,7 @@ class Objective:
         """Return f at a complex point, None if it refuses one or drops the imaginary part."""
         self.values += 1
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # NumPy's ComplexWarning: imaginary part dropped
+            with quiet():  # NumPy warns where an imaginary part is dropped: a real value tells, too
                 value = self._number(self._raw_value(theta))
         except REFUSALS:
             return None

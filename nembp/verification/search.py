@@ -19,6 +19,7 @@ __all__ = ["measure_all", "measure_groups", "measure_neighbours"]
 
 PER_COORDINATE = 5  # values of a quick measurement, and a reserve
 SWEEP = 36  # values of a sweep at most
+FEW = 16  # so many coordinates are all swept
 SAMPLE = 12  # random coordinates measured one by one beside the groups
 LARGEST = 4  # and those of the largest share in the slope
 ROUNDS = 12  # wrong coordinates looked for one after another
@@ -37,7 +38,7 @@ def measure_all(examination: Examination, budget: int) -> list[Coordinate]:
     all of them tells an error that is too small, or too widely spread, to be seen in any one.
     """
     size = examination.size
-    if size <= 4 * LARGEST and not examination.analytic:
+    if size <= FEW:
         for index in range(size):
             examination.measure(index)
     else:
@@ -135,18 +136,15 @@ def _cover(examination: Examination, members: Vector, budget: int) -> list[Coord
 def _convict(examination: Examination, members: Vector) -> list[Coordinate]:
     """Return a group that is wrong although no member is; from the longest steps, and twice.
 
-    At a kink the slopes of its members do not add up, so there a group tells nothing; and steps
-    that suit most members may be far too long for one.
+    At a kink the slopes of its members do not add up, so there a group tells nothing.
     """
     seen = []
-    for short in (False, True, False):
-        if short and examination.analytic:
-            continue
+    for _ in range(2):
         examination.lines.restart()
-        seen.append(examination.probe(members, short=short))
-        if seen[-1].passed or (seen[-1].sides is not None and not short):
+        seen.append(examination.probe(members))
+        if seen[-1].passed or seen[-1].sides is not None:
             return []
-    return seen[:1]
+    return [] if examination.is_unsettled(members) else seen[:1]
 
 
 def _locate(examination: Examination, members: Vector, budget: int) -> int | None:
