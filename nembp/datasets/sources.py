@@ -1,0 +1,261 @@
+"""Rows of a data set that may be larger than memory: views that read what is asked for.
+
+A split's samples are an array in memory, or `Rows`: a memory-mapped file, several of them, or a
+choice of rows of any of these. Nothing here holds more than the rows of one call, and reading from
+several threads at once is safe. `as_rows` makes both kinds look alike.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from nembp.errors import ShapeError
+
+__all__ = [
+    "ArrayRows",
+    "ChosenRows",
+    "JoinedRows",
+    "Rows",
+    "as_rows",
+    "choose",
+    "is_mapped",
+    "join",
+]
+
+
+class Rows(ABC):
+    """Samples that are read when asked for, row by row.
+
+    ``rows[a:b]``, ``rows[index]`` and ``np.asarray(rows)`` give arrays, like those of an array in
+    memory; `take` fills a buffer that is used again and again.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n, *sample).
+    dtype : dtype
+        Of what is read, in native byte order, whatever the file has.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes, the samples' one among them."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all rows would fill in memory."""
+        return self.size * self.dtype.itemsize
+
+    @abstractmethod
+    def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
+        """Write the rows at `index`, which is in range, into `out` (len(index), *sample)."""
+
+    def take(
+        self, index: NDArray[np.integer[Any]], out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Read rows: out[i] = rows[index[i]].
+
+        Parameters
+        ----------
+        index : ndarray of int, shape (m,)
+            In any order, each from 0 to n - 1; repeats are allowed.
+        out : ndarray, shape (m, *sample) or (m, features), optional
+            C-contiguous, of `dtype`: the buffer to fill.
+
+        Returns
+        -------
+        ndarray
+            `out`, or a new array of shape (m, *sample). Temporaries are of its size at most.
+
+        Raises
+        ------
+        IndexError
+            If an index is out of range.
+        ShapeError
+            If `out` does not fit.
+        """
+        index = np.asarray(index)
+        if index.ndim != 1 or index.dtype.kind not in "iu":
+            raise ShapeError(
+                f"rows are taken by integers of shape (m,), got {index.dtype} {index.shape}"
+            )
+        if len(index) and (index.min() < 0 or index.max() >= len(self)):
+            raise IndexError(f"rows {index.min()} to {index.max()} of {len(self)}")
+        shape = (len(index), *self.shape[1:])
+        if out is None:
+            out = np.empty(shape, self.dtype)
+        elif (
+            out.shape not in (shape, (shape[0], math.prod(shape[1:])))
+            or out.dtype != self.dtype
+            or not out.flags.c_contiguous
+        ):
+            raise ShapeError(
+                f"a buffer of {out.dtype} and shape {out.shape}; expected a contiguous one of "
+                f"{self.dtype} and shape {shape}"
+            )
+        self._read(index.astype(np.intp, copy=False), out.reshape(shape))
+        return out
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Read one row (integer) or several (slice, integer or boolean array)."""
+        n = len(self)
+        if isinstance(key, slice):
+            return self.take(np.arange(*key.indices(n)))
+        index = np.asarray(key)
+        if index.dtype.kind == "b":
+            if index.shape != (n,):
+                raise IndexError(f"a mask of shape {index.shape} for {n} rows")
+            return self.take(np.flatnonzero(index))
+        if index.dtype.kind in "iu":
+            index = np.where(index < 0, index + n, index)
+        rows = self.take(np.atleast_1d(index))
+        return rows if index.ndim else np.asarray(rows[0])
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read all rows into memory."""
+        if copy is False:
+            raise ValueError("rows of a file cannot become an array without reading them")
+        values = self.take(np.arange(len(self)))
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+
+class ArrayRows(Rows):
+    """Rows of an array, most usefully a memory-mapped one.
+
+    Parameters
+    ----------
+    array : ndarray, shape (n, ...)
+        Of any real dtype, byte order and memory order; never copied as a whole.
+    shape : sequence of int, optional
+        Of one sample, of as many values as a row of `array`, in C order; default a row's.
+    dtype : dtype, optional
+        What rows become when read; default the array's, in native byte order.
+    """
+
+    def __init__(
+        self,
+        array: NDArray[Any],
+        shape: Sequence[int] | None = None,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        sample = array.shape[1:] if shape is None else tuple(int(length) for length in shape)
+        if math.prod(sample) != math.prod(array.shape[1:]):
+            raise ShapeError(f"rows of shape {array.shape[1:]} are no samples of shape {sample}")
+        self.array = array
+        self.shape = (len(array), *sample)
+        self.dtype = np.dtype(array.dtype if dtype is None else dtype).newbyteorder("=")
+
+    def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
+        out = out.reshape(len(index), *self.array.shape[1:])
+        if self.array.dtype == out.dtype and self.array.flags.c_contiguous:
+            # "clip" writes straight into `out`; the default would fill a copy of it first
+            np.take(self.array, index, axis=0, out=out, mode="clip")
+        else:
+            out[...] = self.array[index]
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        if not isinstance(key, slice):
+            return super().__getitem__(key)
+        part = self.array[key]  # no copy, where it is as it should be
+        return np.asarray(part.astype(self.dtype, copy=False).reshape(-1, *self.shape[1:]))
+
+
+class JoinedRows(Rows):
+    """Rows of several sources, one after the other.
+
+    Parameters
+    ----------
+    parts : sequence of Rows
+        At least one; all of the same dtype and shape of a sample.
+    """
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        kinds = {(part.dtype, part.shape[1:]) for part in parts}
+        if len(kinds) != 1:
+            raise ShapeError(f"sources that differ cannot be joined: {sorted(map(str, kinds))}")
+        self.parts = tuple(parts)
+        self.ends = np.cumsum([len(part) for part in parts])
+        self.shape, self.dtype = (int(self.ends[-1]), *parts[0].shape[1:]), parts[0].dtype
+
+    def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
+        owner = np.searchsorted(self.ends, index, side="right")
+        for number in np.unique(owner).tolist():
+            mine = np.flatnonzero(owner == number)
+            part = self.parts[number]
+            local = index[mine] - (self.ends[number] - len(part))
+            if len(mine) == len(index):
+                part._read(local, out)
+            else:
+                out[mine] = part.take(local)
+
+
+class ChosenRows(Rows):
+    """A choice of another source's rows, in an order of its own.
+
+    Parameters
+    ----------
+    rows : Rows
+        The source.
+    index : ndarray of int, shape (m,)
+        Row i of this is row index[i] of `rows`.
+    """
+
+    def __init__(self, rows: Rows, index: NDArray[np.integer[Any]]) -> None:
+        index = np.asarray(index)
+        if len(index) and (index.min() < 0 or index.max() >= len(rows)):
+            raise IndexError(f"rows {index.min()} to {index.max()} of {len(rows)}")
+        self.rows: Rows = rows
+        self.index: NDArray[np.intp] = index.astype(np.intp)
+        if isinstance(rows, ChosenRows):  # one look-up however often it is split
+            self.rows, self.index = rows.rows, rows.index[self.index]
+        self.shape, self.dtype = (len(index), *rows.shape[1:]), rows.dtype
+
+    def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
+        self.rows._read(self.index[index], out)
+
+
+def as_rows(x: NDArray[Any] | Rows) -> Rows:
+    """Return samples as `Rows`, without a copy.
+
+    >>> as_rows(np.arange(6).reshape(3, 2)).take(np.array([2, 0])).tolist()
+    [[4, 5], [0, 1]]
+    """
+    return x if isinstance(x, Rows) else ArrayRows(x)
+
+
+def is_mapped(x: NDArray[Any] | Rows) -> bool:
+    """Whether samples are read when asked for: `Rows`, or a view of a memory-mapped file."""
+    base: Any = x
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    return isinstance(base, (np.memmap, Rows))
+
+
+def choose(x: NDArray[Any] | Rows, index: NDArray[np.integer[Any]]) -> NDArray[Any] | Rows:
+    """Choose samples by number: a copy of an array in memory, a view of anything mapped."""
+    return ChosenRows(as_rows(x), index) if is_mapped(x) else x[index]
+
+
+def join(parts: Sequence[NDArray[Any] | Rows]) -> NDArray[Any] | Rows:
+    """Join samples end to end: a copy of arrays in memory, a view where one is mapped."""
+    if any(is_mapped(part) for part in parts):
+        return JoinedRows([as_rows(part) for part in parts])
+    return np.concatenate([np.asarray(part) for part in parts])
