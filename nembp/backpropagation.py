@@ -81,8 +81,9 @@ def backpropagate(net: Network, x: Any, t: Any) -> tuple[Array, Array]:
     for k in range(last, 0, -1):
         synapse, below = net.synapses[k - 1], net.layers[k - 1]
         synapse.weight_gradient(backend, signals[k - 1], delta, views.weights[k - 1])
-        per_channel = xp.reshape(delta, (-1, net.layers[k].biases))
-        views.biases[k][...] = xp.sum(per_channel, axis=0)  # type: ignore[index]
+        if net.layers[k].biases:
+            per_channel = xp.reshape(delta, (-1, net.layers[k].biases))
+            views.biases[k][...] = xp.sum(per_channel, axis=0)  # type: ignore[index]
         error = backend.empty((rows, below.size), dtype)
         synapse.adjoint(backend, delta, net.weights[k - 1], error)
         if below.activation is not None:
@@ -299,6 +300,8 @@ class JointBackpropagation:
         return self._scratch_views[shape]
 
     def _column_sums(self, x: Array, out: Array, channels: int) -> None:
+        if not channels:
+            return
         if x.shape[1] != channels:
             x = self.net.backend.xp.reshape(x, (-1, channels))
         rows = x.shape[0]

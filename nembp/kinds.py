@@ -28,7 +28,13 @@ __all__ = ["SYNAPSES", "Family", "decode", "encode", "register_kind"]
 Family: TypeAlias = Literal["activation", "synapse", "likelihood"]
 
 # "module:class" is imported when a file names it
-SYNAPSES: dict[str, type[Synapse] | str] = {"dense": Dense, "transposed": Transposed}
+SYNAPSES: dict[str, type[Synapse] | str] = {
+    "dense": Dense,
+    "transposed": Transposed,
+    "convolution": "nembp.convolution:Convolution",
+    "average-pooling": "nembp.convolution:AveragePooling",
+    "reshape": "nembp.convolution:Reshape",
+}
 
 _BASES: dict[Family, type[Any]] = {
     "activation": Activation,

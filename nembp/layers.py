@@ -24,8 +24,8 @@ class Layer:
     activation : Activation, optional
         f of a hidden layer; None at both ends, where the likelihood's link takes its place.
     bias_size : int, optional
-        Biases of each direction: one a neuron by default, one a channel where neurons share them.
-        Must divide ``size``.
+        Biases of each direction: one a neuron by default, one a channel where neurons share them
+        (it must divide ``size``), 0 for none.
     """
 
     size: int
@@ -33,7 +33,7 @@ class Layer:
     bias_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.size % self.biases:
+        if self.size < 1 or self.biases < 0 or self.size % max(self.biases, 1):
             raise ArchitectureError(
                 f"a layer needs at least 1 neuron and a bias count that divides it, got "
                 f"{self.size} neurons and {self.biases} biases"
@@ -85,7 +85,7 @@ def check_chain(layers: Sequence[Layer], synapses: Sequence[Synapse]) -> None:
 
 def add_bias(backend: Backend, signal: Array, bias: Array | None, layer: Layer) -> None:
     """Add a layer's bias to ``signal`` (rows, size) in place, by channel where it is shared."""
-    if bias is not None:
+    if bias is not None and layer.biases:
         if layer.bias_size is not None:
             signal = backend.xp.reshape(signal, (-1, layer.bias_size))
         backend.into(signal, backend.xp.add, signal, bias)

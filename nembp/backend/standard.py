@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,19 @@ class Backend:
             self._zero_rows[key] = self.xp.zeros(z.shape[-1], dtype=z.dtype, device=self.device)
         return self._zero_rows[key]
 
+    # -- windows of images ---------------------------------------------------------------------
+    def copy_windows(self, images: Array, stride: tuple[int, int], out: Array) -> Array:
+        """Write ``out[n, p, q, i, j, c] = images[n, s p + i, t q + j, c]`` with stride (s, t)."""
+        for i, j, pixels in _pixels_of_windows(images, stride, out):
+            out[:, :, :, i, j, :] = pixels
+        return out
+
+    def add_windows(self, windows: Array, stride: tuple[int, int], out: Array) -> Array:
+        """Add ``windows[n, p, q, i, j, c]`` to ``out[n, s p + i, t q + j, c]``."""
+        for i, j, pixels in _pixels_of_windows(out, stride, windows):
+            self.into(pixels, self.xp.add, pixels, windows[:, :, :, i, j, :])
+        return out
+
     # -- random draws ------------------------------------------------------------------------------
     def generator(self, seed: int, name: str) -> Any:
         """Return the generator of a named stream for :meth:`normal` and :meth:`uniform`."""
@@ -167,6 +180,16 @@ class Backend:
     def lanes(self) -> int:
         """Return how many threads share an optimizer's chunks."""
         return 1
+
+
+def _pixels_of_windows(
+    images: Array, stride: tuple[int, int], windows: Array
+) -> Iterator[tuple[int, int, Array]]:
+    """Yield, for each pixel (i, j) of a window, the view of that pixel in all windows."""
+    (s, t), (_, rows, columns, height, width, _) = stride, windows.shape
+    for i in range(height):
+        for j in range(width):
+            yield i, j, images[:, i : i + s * rows : s, j : j + t * columns : t, :]
 
 
 def _host_dtype(out: Array) -> type[np.floating[Any]]:

@@ -1,0 +1,311 @@
+"""Convolutional synapses, and weightless maps between layers of images.
+
+Signals are flat rows; a layer of images has the order N, H, W, C, kernels (height, width, channels
+in, channels out). With x̃ the image padded by zeros,
+
+    T(x, W, y) = Σ_n Σ_pq Σ_ij Σ_ck  x̃[n, s p + i, s q + j, c]  W[i, j, c, k]  y[n, p, q, k]
+
+so forward correlates with W, adjoint is the transposed convolution with the same kernels, and
+∂T/∂W correlates x with y. Each is one matrix product with the image's windows laid out as rows
+(im2col): windows(x) W, its transpose y Wᵀ added back over the windows, and windows(x)ᵀ y.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nembp.backend import Array, Backend
+from nembp.errors import ArchitectureError
+from nembp.synapses import Synapse
+
+__all__ = ["AveragePooling", "Convolution", "Reshape"]
+
+Pair = tuple[int, int]
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Convolution(Synapse):
+    """Correlation of images with kernels; W has shape (height, width, channels in, channels out).
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (H, W, C) of the lower layer, to which the adjoint leads back whatever the stride leaves
+        over.
+    channels : int
+        Of the upper layer.
+    kernel, stride, padding : tuple of int
+        (vertical, horizontal) extent, step between windows, and zeros around the image, in pixels.
+
+    Raises
+    ------
+    ArchitectureError
+        If a size is not positive, or the kernel does not fit the padded image.
+
+    >>> Convolution((32, 32, 3), 16, (4, 4), (2, 2), (1, 1)).output_shape
+    (16, 16, 16)
+    """
+
+    shape: Shape
+    channels: int
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+
+    def __post_init__(self) -> None:
+        least = min(*self.shape, self.channels, *self.kernel, *self.stride)
+        if least < 1 or min(self.padding) < 0:
+            raise ArchitectureError(
+                "a convolution needs an image, channels, kernel and stride of at least 1 and a "
+                f"padding of at least 0, got {self}"
+            )
+        for size, kernel, padding in zip(self.shape, self.kernel, self.padding, strict=False):
+            if kernel > size + 2 * padding:
+                raise ArchitectureError(
+                    f"kernel {self.kernel} does not fit an image of {self.shape[:2]} pixels "
+                    f"padded by {self.padding}; expected at most {size + 2 * padding}"
+                )
+
+    @property
+    def output_shape(self) -> Shape:
+        """(H, W, C) of the upper layer: (size + 2 padding − kernel) // stride + 1."""
+        height, width = (
+            (self.shape[axis] + 2 * self.padding[axis] - self.kernel[axis]) // self.stride[axis] + 1
+            for axis in (0, 1)
+        )
+        return height, width, self.channels
+
+    @property
+    def inputs(self) -> int:  # type: ignore[override]
+        return math.prod(self.shape)
+
+    @property
+    def outputs(self) -> int:  # type: ignore[override]
+        return math.prod(self.output_shape)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (*self.kernel, self.shape[2], self.channels)
+
+    def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
+        """Write windows(x) W into ``out``."""
+        columns, matrix = self._columns(backend, x), self._matrix(backend, W)
+        with writable(backend, out, (-1, self.channels)) as pixels:
+            backend.matmul(columns, matrix, pixels)
+
+    def adjoint(self, backend: Backend, y: Array, W: Array, out: Array) -> None:
+        """Write y Wᵀ, each row added where its window was, into ``out``."""
+        xp, (height, width, channels) = backend.xp, self.shape
+        (p, q), (rows, columns, _) = self.padding, self.output_shape
+        n = y.shape[0]
+        patches = backend.empty((n * rows * columns, math.prod(self.weight_shape[:3])), _dtype(y))
+        backend.matmul(self._pixels(backend, y), self._matrix(backend, W).T, patches)
+        patches = xp.reshape(patches, (n, rows, columns, *self.weight_shape[:3]))
+        padded = backend.zeros((n, height + 2 * p, width + 2 * q, channels), _dtype(y))
+        backend.add_windows(patches, self.stride, padded)
+        with writable(backend, out, (n, *self.shape)) as image:
+            image[...] = padded[:, p : p + height, q : q + width, :]
+
+    def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
+        """Write windows(x)ᵀ y into ``out``."""
+        columns, pixels = self._columns(backend, x), self._pixels(backend, y)
+        with writable(backend, out, (-1, self.channels)) as matrix:
+            backend.matmul(columns.T, pixels, matrix)
+
+    def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+        """Draw Glorot-normal weights, variance 2 / (fan in + fan out).
+
+        A unit of the upper layer sums height · width · channels in, one of the lower layer about
+        height · width · channels out / (stride · stride).
+        """
+        area = math.prod(self.kernel)
+        fan_in = area * self.shape[2]
+        fan_out = area * self.channels / math.prod(self.stride)
+        return generator.normal(0.0, math.sqrt(2.0 / (fan_in + fan_out)), self.weight_shape)
+
+    def _columns(self, backend: Backend, x: Array) -> Array:
+        """Return windows(x), shape (rows · windows, height · width · channels in)."""
+        xp, (height, width, channels) = backend.xp, self.shape
+        (p, q), (rows, columns, _) = self.padding, self.output_shape
+        n = x.shape[0]
+        padded = backend.zeros((n, height + 2 * p, width + 2 * q, channels), _dtype(x))
+        padded[:, p : p + height, q : q + width, :] = xp.reshape(x, (n, *self.shape))
+        windows = backend.empty((n, rows, columns, *self.weight_shape[:3]), _dtype(x))
+        backend.copy_windows(padded, self.stride, windows)
+        return xp.reshape(windows, (n * rows * columns, -1))
+
+    def _pixels(self, backend: Backend, y: Array) -> Array:
+        return backend.xp.reshape(y, (-1, self.channels))
+
+    def _matrix(self, backend: Backend, W: Array) -> Array:
+        return backend.xp.reshape(W, (-1, self.channels))
+
+
+@dataclass(frozen=True)
+class AveragePooling(Synapse):
+    """Means over windows, each channel by itself: T = Σ x̄[n, p, q, c] y[n, p, q, c], no weights.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (H, W, C) of the lower layer.
+    window, stride : tuple of int
+        (vertical, horizontal) extent of a window and step between windows, in pixels.
+    """
+
+    shape: Shape
+    window: Pair
+    stride: Pair
+
+    def __post_init__(self) -> None:
+        if min(*self.shape, *self.window, *self.stride) < 1:
+            raise ArchitectureError(f"a pooling needs sizes of at least 1, got {self}")
+        if self.window[0] > self.shape[0] or self.window[1] > self.shape[1]:
+            raise ArchitectureError(
+                f"window {self.window} does not fit an image of {self.shape[:2]} pixels"
+            )
+
+    @property
+    def output_shape(self) -> Shape:
+        """(H, W, C) of the upper layer: (size − window) // stride + 1."""
+        height, width = (
+            (self.shape[axis] - self.window[axis]) // self.stride[axis] + 1 for axis in (0, 1)
+        )
+        return height, width, self.shape[2]
+
+    @property
+    def inputs(self) -> int:  # type: ignore[override]
+        return math.prod(self.shape)
+
+    @property
+    def outputs(self) -> int:  # type: ignore[override]
+        return math.prod(self.output_shape)
+
+    weight_shape = (0,)
+
+    def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
+        """Write the mean of each window into ``out``."""
+        n = x.shape[0]
+        image = backend.xp.reshape(x, (n, *self.shape))
+        with writable(backend, out, (n, *self.output_shape)) as pooled:
+            pooled[...] = 0.0
+            for pixels in self._pixels(image):
+                backend.into(pooled, backend.xp.add, pooled, pixels)
+            backend.into(pooled, backend.xp.multiply, pooled, 1.0 / math.prod(self.window))
+
+    def adjoint(self, backend: Backend, y: Array, W: Array, out: Array) -> None:
+        """Write each y, divided by the window's pixels, over its window into ``out``."""
+        n = y.shape[0]
+        share = backend.empty((n, *self.output_shape), _dtype(y))
+        pooled = backend.xp.reshape(y, (n, *self.output_shape))
+        backend.into(share, backend.xp.multiply, pooled, 1.0 / math.prod(self.window))
+        with writable(backend, out, (n, *self.shape)) as image:
+            image[...] = 0.0
+            for pixels in self._pixels(image):
+                backend.into(pixels, backend.xp.add, pixels, share)
+
+    def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
+        """Nothing to write: there are no weights."""
+
+    def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+        """Return none."""
+        return np.zeros(0)
+
+    def _pixels(self, image: Array) -> list[Array]:
+        """Return, for each pixel of a window, the view of that pixel in all windows."""
+        (height, width, _), (s, t) = self.output_shape, self.stride
+        return [
+            image[:, i : i + s * (height - 1) + 1 : s, j : j + t * (width - 1) + 1 : t, :]
+            for i in range(self.window[0])
+            for j in range(self.window[1])
+        ]
+
+
+@dataclass(frozen=True)
+class Reshape(Synapse):
+    """The same neurons in another order: T = Σ x[n, i] y[n, order(i)], no weights.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of a sample in the lower layer.
+    axes : tuple of int, optional
+        Order of these axes in the upper layer, (2, 0, 1) for channels first; as they are by
+        default, which is a plain copy.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.shape, default=0) < 1:
+            raise ArchitectureError(f"a reshape needs sizes of at least 1, got {self}")
+        if self.axes is not None and sorted(self.axes) != list(range(len(self.shape))):
+            raise ArchitectureError(
+                f"axes {self.axes} are no order of the {len(self.shape)} axes of {self.shape}"
+            )
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of a sample in the upper layer."""
+        return tuple(self.shape[axis] for axis in self._axes)
+
+    @property
+    def inputs(self) -> int:  # type: ignore[override]
+        return math.prod(self.shape)
+
+    @property
+    def outputs(self) -> int:  # type: ignore[override]
+        return math.prod(self.shape)
+
+    weight_shape = (0,)
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(range(len(self.shape))) if self.axes is None else self.axes
+
+    def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
+        """Write x in the upper layer's order into ``out``."""
+        n, xp = x.shape[0], backend.xp
+        lower = xp.reshape(x, (n, *self.shape))
+        with writable(backend, out, (n, *self.output_shape)) as upper:
+            upper[...] = xp.permute_dims(lower, (0, *(axis + 1 for axis in self._axes)))
+
+    def adjoint(self, backend: Backend, y: Array, W: Array, out: Array) -> None:
+        """Write y in the lower layer's order into ``out``."""
+        n, xp = y.shape[0], backend.xp
+        upper = xp.reshape(y, (n, *self.output_shape))
+        with writable(backend, out, (n, *self.shape)) as lower:
+            xp.permute_dims(lower, (0, *(axis + 1 for axis in self._axes)))[...] = upper
+
+    def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
+        """Nothing to write: there are no weights."""
+
+    def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+        """Return none."""
+        return np.zeros(0)
+
+
+@contextmanager
+def writable(backend: Backend, out: Array, shape: tuple[int, ...]) -> Iterator[Array]:
+    """Yield ``out`` in another shape to write into: a view, or a copy that is copied back."""
+    xp = backend.xp
+    try:
+        view = xp.reshape(out, shape, copy=False)
+    except ValueError:  # a transposed ``out``, say
+        view = xp.reshape(out, shape, copy=True)
+        yield view
+        out[...] = xp.reshape(view, tuple(out.shape))
+    else:
+        yield view
+
+
+def _dtype(array: Array) -> str:
+    return str(array.dtype).rpartition(".")[2]
