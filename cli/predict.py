@@ -125,7 +125,7 @@ def _forward(
 
 def _note_range(model: Model, x: Array) -> None:
     """Say so where images look scaled already."""
-    raw = model.is_image and float(model.x_scaling.apply(x[:1] * 0 + 1, "f8").max()) < 0.1
+    raw = model.is_image and float(model.to_unit.apply(x[:1] * 0 + 1, "f8").max()) < 0.1
     if raw and x.dtype.kind == "f" and float(x.min()) >= 0.0 and 0.0 < float(x.max()) <= 1.0:
         note("every value lies in [0, 1], but raw pixels are expected, as in the training data")
 
@@ -217,7 +217,7 @@ def _write_samples(out: str, model: Model, x: Array, y: Array) -> None:
         raise ArchitectureError(f"{out}: the samples are rows of a table; use .npy or .npz")
     from nembp.pictures import write_images
 
-    write_images(out, model.x_scaling.apply(x, "f8"), model.shape)
+    write_images(out, model.to_unit.apply(x, "f8"), model.shape)
     note(f"wrote {out}: {count(len(x), 'image')}")
 
 

@@ -35,7 +35,9 @@ REMEDY = (
     "Expected a model file that `nembp train` or save_model wrote; copy it again from where it "
     "was made, or train again."
 )
-ARRAYS = ("parameters", "centroids", "x_offset", "x_factor", "y_offset", "y_factor")
+ARRAYS = ("parameters", "x_offset", "x_factor", "y_offset", "y_factor")
+PIXEL = ("pixel_offset", "pixel_factor")
+OPTIONAL = ("centroids", *PIXEL)
 PLAIN = ("shape", "classes", "target_names", "is_image", "dataset", "settings", "environment")
 
 
@@ -65,6 +67,8 @@ class Model:
         The run's configuration; JSON values, whose tuples are read back as lists.
     environment : dict
         Where it was trained; see `environment`.
+    pixel_scaling : Scaling, optional
+        Of raw images to [0, 1], where `x_scaling` maps elsewhere; see `to_unit`.
     """
 
     net: Network
@@ -78,6 +82,12 @@ class Model:
     dataset: str
     settings: dict[str, Any]
     environment: dict[str, Any]
+    pixel_scaling: Scaling | None = None
+
+    @property
+    def to_unit(self) -> Scaling:
+        """Scaling of raw pixels to [0, 1], in which images are read and drawn."""
+        return self.x_scaling if self.pixel_scaling is None else self.pixel_scaling
 
 
 def environment(net: Network) -> dict[str, Any]:
@@ -148,7 +158,10 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
     arrays = {"parameters": net.backend.to_numpy(net.parameters)}
     if model.centroids is not None:
         arrays["centroids"] = np.asarray(model.centroids, np.float64)
-    for axis, scaling in (("x", model.x_scaling), ("y", model.y_scaling)):
+    scalings = {"x": model.x_scaling, "y": model.y_scaling}
+    if model.pixel_scaling is not None:
+        scalings["pixel"] = model.pixel_scaling
+    for axis, scaling in scalings.items():
         arrays[f"{axis}_offset"] = np.asarray(scaling.offset, np.float64)
         arrays[f"{axis}_factor"] = np.asarray(scaling.factor, np.float64)
     try:
@@ -192,7 +205,7 @@ def load_model(path: str | os.PathLike[str], device: str | Backend = "cpu") -> M
         If the device cannot be used.
     """
     backend = get_backend(device)
-    header, arrays = read_archive(path, FORMAT, VERSION, ARRAYS, REMEDY)
+    header, arrays = read_archive(path, FORMAT, VERSION, ARRAYS + OPTIONAL, REMEDY)
     try:
         return _decode(header, arrays, backend)
     # a kind's class may reject a header's values with any of these
@@ -213,8 +226,9 @@ def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Ba
     layers = read("layers", tuple[Layer, ...])
     synapses = read("synapses", tuple[Synapse, ...])
     ends = read("forward", Likelihood), read("backward", Likelihood)
-    for name in ARRAYS:
-        if name != "centroids" and name not in arrays:
+    coloured = any(name in arrays for name in PIXEL)
+    for name in (*ARRAYS, *OPTIONAL):
+        if name not in arrays and (name in ARRAYS or (coloured and name in PIXEL)):
             raise DataError(f"the array {name} is missing")
         if name in arrays and arrays[name].dtype != (dtype if name == "parameters" else "float64"):
             raise DataError(f"the array {name} is {arrays[name].dtype}")
@@ -232,6 +246,7 @@ def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Ba
         x_scaling=_scaling(arrays["x_offset"], arrays["x_factor"]),
         y_scaling=_scaling(arrays["y_offset"], arrays["y_factor"]),
         centroids=arrays.get("centroids"),
+        pixel_scaling=_scaling(*(arrays[name] for name in PIXEL)) if coloured else None,
         **{key: read(key, hints[key]) for key in PLAIN},
     )
     _check(model, flat)
@@ -245,6 +260,13 @@ def _scaling(offset: NDArray[Any], factor: NDArray[Any]) -> Scaling:
     )
 
 
+def _broadcasts(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, full) == full
+    except ValueError:
+        return False
+
+
 def _check(model: Model, parameters: NDArray[Any]) -> None:
     """Raise DataError unless the parts of a model fit together and are finite."""
     net, shape = model.net, model.shape
@@ -255,10 +277,12 @@ def _check(model: Model, parameters: NDArray[Any]) -> None:
     for what, names in (("classes", model.classes), ("target names", model.target_names)):
         if names and len(names) != net.outputs:
             raise DataError(f"{len(names)} {what} do not fit {net.outputs} outputs")
-    sides = ("x_scaling", model.x_scaling, shape), ("y_scaling", model.y_scaling, (net.outputs,))
+    sides = [("x_scaling", model.x_scaling, shape), ("y_scaling", model.y_scaling, (net.outputs,))]
+    if model.pixel_scaling is not None:
+        sides.append(("pixel_scaling", model.pixel_scaling, shape))
     for what, scaling, full in sides:
         for value in (scaling.offset, scaling.factor):
-            if np.ndim(value) > len(full) or np.broadcast_shapes(np.shape(value), full) != full:
+            if not _broadcasts(np.shape(value), full):
                 raise DataError(f"{what} of shape {np.shape(value)} does not fit {full}")
     centroids = model.centroids
     if centroids is not None and centroids.shape != (len(model.classes), net.inputs):

@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 from nembp import kinds
 from nembp.archives import read_archive, write_archive
 from nembp.backend import Backend, CupyBackend
-from nembp.checkpoints import ARRAYS, FORMAT, VERSION, Model, environment, load_model, save_model
+from nembp.checkpoints import (
+    ARRAYS,
+    FORMAT,
+    OPTIONAL,
+    VERSION,
+    Model,
+    environment,
+    load_model,
+    save_model,
+)
 from nembp.datasets import Scaling
 from nembp.errors import ArchitectureError, DataError, DeviceError, OutputError
 from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
@@ -69,6 +78,19 @@ def table_model(dtype: str = "float64", **changes: Any) -> Model:
     return replace(model, **changes)
 
 
+def colour_model(dtype: str = "float32", **changes: Any) -> Model:
+    """Colours standardized by channel: a model that knows two scalings of its pixels."""
+    channels = Scaling(np.array([118.5, 120.25, 99.0]), np.array([1 / 61, 1 / 62, 1 / 63]))
+    model = image_model(
+        net=dense_network([12, 3], backward="gaussian", dtype=dtype),
+        shape=(2, 2, 3),
+        x_scaling=channels,
+        pixel_scaling=Scaling(factor=1 / 255),
+        centroids=None,
+    )
+    return replace(model, **changes)
+
+
 def contents(model: Model) -> dict[str, Any]:
     """All there is in a model, to compare bit by bit."""
     net = model.net
@@ -76,7 +98,9 @@ def contents(model: Model) -> dict[str, Any]:
     result["net"] = (net.layers, net.synapses, net.dtype, net.backend.name, net.direction)
     result["ends"] = (net.likelihood, net.reversed.likelihood)
     result["parameters"] = net.backend.to_numpy(net.parameters).tobytes()
-    for key in ("x_scaling", "y_scaling"):
+    for key in ("x_scaling", "y_scaling", "pixel_scaling"):
+        if result[key] is None:
+            continue
         values = [np.asarray(value) for value in (result[key].offset, result[key].factor)]
         result[key] = [(value.shape, str(value.dtype), value.tobytes()) for value in values]
     centroids = result["centroids"]
@@ -87,7 +111,7 @@ def contents(model: Model) -> dict[str, Any]:
 
 def rewritten(path, header=None, without=(), **arrays):
     """Change a model file's header and arrays under a seal that fits, as an attacker would."""
-    old_header, old_arrays = read_archive(path, FORMAT, VERSION, ARRAYS, "")
+    old_header, old_arrays = read_archive(path, FORMAT, VERSION, ARRAYS + OPTIONAL, "")
     new = {key: value for key, value in (old_header | (header or {})).items() if key not in without}
     kept = {key: value for key, value in (old_arrays | arrays).items() if key not in without}
     write_archive(path, new, kept)
@@ -112,7 +136,7 @@ def path(tmp_path):
 # --- round trips
 
 
-@pytest.mark.parametrize("make", [image_model, table_model])
+@pytest.mark.parametrize("make", [image_model, table_model, colour_model])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_model_comes_back_bit_for_bit(path, make, dtype):
     model = make(dtype)
@@ -239,6 +263,9 @@ UNFIT = {
     "x_scaling of shape (3,) does not fit (2, 2, 1)": lambda: image_model(
         x_scaling=Scaling(np.zeros(3))
     ),
+    "pixel_scaling of shape (2,) does not fit (2, 2, 3)": lambda: colour_model(
+        pixel_scaling=Scaling(np.zeros(2))
+    ),
     "y_scaling of shape (2, 2) does not fit (2,)": lambda: table_model(
         y_scaling=Scaling(factor=np.ones((2, 2)))
     ),
@@ -362,6 +389,8 @@ def test_every_single_bit_flip_is_detected_or_harmless(path):
         ({"x_factor": np.zeros(())}, "factors must not be zero"),
         ({"y_offset": np.full(3, np.nan)}, "finite offsets and factors"),
         ({"x_offset": np.zeros((1,) * 20)}, "x_scaling of shape"),
+        ({"pixel_offset": np.zeros(())}, "the array pixel_factor is missing"),
+        ({"pixel_factor": np.ones(3), "pixel_offset": np.zeros(3)}, "pixel_scaling of shape (3,)"),
     ],
 )
 def test_contents_that_do_not_fit_are_refused(path, change, reason):

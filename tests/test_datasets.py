@@ -17,9 +17,9 @@ from nembp.datasets import (
     assemble,
     available,
     load,
+    loading,
     register,
 )
-from nembp.datasets import dataset as dataset_module
 from nembp.datasets.scaling import CHUNK_VALUES, image_scaling, standardized
 from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
 from nembp.errors import ArchitectureError, DataError
@@ -151,7 +151,7 @@ def test_limit_keeps_every_class_and_depends_on_the_seed_alone():
 
 
 def test_registered_data_set_is_loaded_with_the_options(monkeypatch):
-    monkeypatch.setattr(dataset_module, "_REGISTRY", dict(dataset_module._REGISTRY))
+    monkeypatch.setattr(loading, "_REGISTRY", dict(loading._REGISTRY))
     asked: list[Request] = []
 
     def loader(request: Request) -> Dataset:

@@ -74,15 +74,6 @@ def test_rows_of_an_array_come_in_native_order(dtype):
     assert np.array_equal(rows.take(np.array([4, 0])), array[[4, 0]])
 
 
-def test_a_sample_may_be_given_another_shape():
-    array = counted(3, (4,))
-    rows = ArrayRows(array, shape=(2, 2, 1))
-    assert np.array_equal(np.asarray(rows), array.reshape(3, 2, 2, 1))
-    assert np.array_equal(rows[:2], array.reshape(3, 2, 2, 1)[:2])
-    with pytest.raises(ShapeError, match="no samples of shape"):
-        ArrayRows(array, shape=(5,))
-
-
 def test_wrong_requests_are_refused():
     rows = JoinedRows([ArrayRows(counted(3, (4,)))] * 2)
     for index in ([6], [-1], [0, 99]):

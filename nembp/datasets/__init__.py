@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.batches import batch_order, class_means, feature_means
-from nembp.datasets.dataset import Dataset, Loader, Request, Split, available, load, register
+from nembp.datasets.dataset import Dataset, Request, Split
 from nembp.datasets.idx import read_idx, write_idx
+from nembp.datasets.loading import Loader, available, load, register
 from nembp.datasets.scaling import Scaling
+from nembp.datasets.sources import Rows, as_rows
 
 __all__ = [
     "Dataset",
     "Loader",
     "Raw",
     "Request",
+    "Rows",
     "Scaling",
     "Split",
+    "as_rows",
     "assemble",
     "available",
     "batch_order",

@@ -17,7 +17,14 @@ from nembp.datasets.checks import (
     target_array,
 )
 from nembp.datasets.dataset import Dataset, Request, Split
-from nembp.datasets.scaling import Scaling, check_range, image_scaling, standardized
+from nembp.datasets.scaling import (
+    Scaling,
+    check_range,
+    image_scaling,
+    standardized,
+    unit_range,
+)
+from nembp.datasets.sources import Samples
 from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
 from nembp.errors import ArchitectureError, DataError
 
@@ -28,15 +35,15 @@ class Raw:
 
     Parameters
     ----------
-    x : ndarray, shape (n, ...)
-        Images (n, H, W[, C]) or table rows (n, features).
+    x : ndarray or Rows, shape (n, ...)
+        Images (n, H, W[, C]) or table rows (n, features); what is memory-mapped stays so.
     y : ndarray, shape (n,) or (n, outputs)
         Labels or regression targets.
     x_name, y_name : str
         File and array each was read from.
     """
 
-    x: NDArray[Any]
+    x: Samples
     y: NDArray[Any]
     x_name: str
     y_name: str
@@ -63,14 +70,15 @@ def assemble(
     train, test : Raw
         Without `test`, `request.test_fraction` of `train` is held out, stratified by class.
     request : Request
-        Gives `task`, `test_fraction`, `seed` and `limit`.
+        Gives `task`, `test_fraction`, `seed`, `limit` and `scaling`.
     classes : tuple of str
         Class names when `y` already holds labels 0..K-1; by default the labels that occur in
         `train`, in sorted order.
     target_names : tuple of str
         Regression targets; default y0, y1, ...
     x_scaling : Scaling, optional
-        Default: images to [0, 1], tables standardized on the training part.
+        Of images to [0, 1], or of a table. Default: by the dtype or range of the values; tables
+        are standardized on the training part.
 
     Returns
     -------
@@ -84,53 +92,73 @@ def assemble(
     """
     labelled = bool(classes) or is_labels(train.y, train.y_name, request.task)
     splits = [train] if test is None else [train, test]
-    xs = [feature_array(part.x, part.x_name) for part in splits]
-    for part in splits:
-        check_counts(part.x, part.y, part.x_name, part.y_name)
+    xs = [feature_array(raw.x, raw.x_name) for raw in splits]
+    for raw in splits:
+        check_counts(raw.x, raw.y, raw.x_name, raw.y_name)
     if xs[-1].shape[1:] != xs[0].shape[1:]:
         raise DataError(
             f"{splits[-1].x_name}: samples of shape {xs[-1].shape[1:]}, but training samples have "
             f"shape {xs[0].shape[1:]} ({train.x_name}); expected the same shape in both"
         )
     if labelled:
-        for part in splits[1:]:
-            is_labels(part.y, part.y_name, "classification")
-        ys, classes = encode_labels([(part.y, part.y_name) for part in splits], classes)
+        for raw in splits[1:]:
+            is_labels(raw.y, raw.y_name, "classification")
+        ys, classes = encode_labels([(raw.y, raw.y_name) for raw in splits], classes)
     else:
-        ys = [target_array(part.y, part.y_name) for part in splits]
+        ys = [target_array(raw.y, raw.y_name) for raw in splits]
         _check_outputs(ys, splits)
+    parts = [Split(x, y) for x, y in zip(xs, ys, strict=True)]
     if test is None:
-        train_rows, test_rows = _hold_out(ys[0], len(classes), request, train.x_name)
-        xs = [xs[0][train_rows], xs[0][test_rows]]
-        ys = [ys[0][train_rows], ys[0][test_rows]]
+        held_out = _hold_out(ys[0], len(classes), request, train.x_name)
+        parts = [parts[0].subset(rows) for rows in held_out]
     if labelled:
-        check_every_class(ys[0], classes, train.y_name)
-    kept = _limited(ys[0], len(classes), request)
+        check_every_class(parts[0].y, classes, train.y_name)
+    kept = _limited(parts[0].y, len(classes), request)
     if kept is not None:
-        xs[0], ys[0] = xs[0][kept], ys[0][kept]
-    y_scaling = Scaling() if labelled else standardized(ys[0])
-    if x_scaling is None:
-        pixels = xs[0].dtype == np.uint8 or xs[0].ndim == 4
-        x_scaling = image_scaling(xs[0]) if pixels else standardized(xs[0])
-    for part, x, y in zip((train, test or train), xs, ys, strict=True):
-        if x.dtype != np.uint8:
-            check_range(x, x_scaling, part.x_name)
+        parts[0] = parts[0].subset(kept)
+    y_scaling = Scaling() if labelled else standardized(parts[0].y)
+    x_scaling, pixel_scaling = _input_scaling(parts[0].x, request, x_scaling)
+    for raw, part in zip((train, test or train), parts, strict=True):
+        if part.x.dtype != np.uint8:
+            check_range(part.x, x_scaling, raw.x_name)
         if not labelled:
-            check_range(y, y_scaling, part.y_name)
+            check_range(part.y, y_scaling, raw.y_name)
     if not labelled and not target_names:
-        target_names = tuple(f"y{column}" for column in range(ys[0].shape[1]))
+        target_names = tuple(f"y{column}" for column in range(parts[0].y.shape[1]))
     return Dataset(
         name=name,
-        train=Split(xs[0], ys[0]),
-        test=Split(xs[1], ys[1]),
-        shape=tuple(int(length) for length in xs[0].shape[1:]),
+        train=parts[0],
+        test=parts[1],
+        shape=tuple(int(length) for length in parts[0].x.shape[1:]),
         classes=classes,
         x_scaling=x_scaling,
         y_scaling=y_scaling,
         target_names=target_names,
         attribution=attribution,
         source=source,
+        pixel_scaling=pixel_scaling,
     )
+
+
+def _input_scaling(
+    x: Samples, request: Request, given: Scaling | None
+) -> tuple[Scaling, Scaling | None]:
+    """Scaling of the network's inputs, and that of pixels to [0, 1] where it is another."""
+    if x.ndim != 4:
+        if request.scaling == "channel":
+            raise ArchitectureError(
+                f"scaling='channel' is for images (n, height, width, channels), not for samples of "
+                f"shape {x.shape[1:]}; expected 'unit' or 'auto'"
+            )
+        if given is None and x.dtype == np.uint8:
+            given = image_scaling(x)
+        if given is None:
+            given = unit_range(x) if request.scaling == "unit" else standardized(x)
+        return given, None
+    pixels = image_scaling(x) if given is None else given
+    if request.scaling == "unit" or (request.scaling == "auto" and x.shape[3] == 1):
+        return pixels, None
+    return standardized(x, by_channel=True), pixels
 
 
 def _check_outputs(ys: list[NDArray[Any]], splits: list[Raw]) -> None:

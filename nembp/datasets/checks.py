@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from nembp.datasets.dataset import Task
 from nembp.datasets.scaling import LARGEST, chunks
+from nembp.datasets.sources import ArrayRows, Rows, Samples, is_mapped
 from nembp.errors import DataError
 
 
-def check_counts(x: NDArray[Any], y: NDArray[Any], x_name: str, y_name: str) -> None:
+def check_counts(x: Samples, y: NDArray[Any], x_name: str, y_name: str) -> None:
     """Raise DataError unless there are as many targets as samples, and at least one."""
     if y.ndim == 0:
         raise DataError(f"{y_name}: a single value; expected one label or target per sample")
@@ -25,27 +26,33 @@ def check_counts(x: NDArray[Any], y: NDArray[Any], x_name: str, y_name: str) -> 
         raise DataError(f"{x_name}: no samples; expected at least one in every split")
 
 
-def feature_array(x: NDArray[Any], where: str) -> NDArray[Any]:
+def feature_array(x: Samples, where: str) -> Samples:
     """Convert samples to uint8 or native floats of shape (n, features) or (n, H, W, C).
 
     uint8, float32 and float64 are not copied; other integers become the smallest float that
-    holds them exactly (64-bit ones are rounded to float64).
+    holds them exactly (64-bit ones are rounded to float64), those of a file as they are read.
 
     Raises
     ------
     DataError
         If `x` is not numeric, has no samples' shape, or holds a NaN or an infinity.
     """
-    x = _real_array(x, where)
+    dtype = _real_dtype(x, where)
     if not 1 <= x.ndim <= 4:
         raise DataError(
             f"{where}: shape {x.shape}; expected images (n, height, width[, channels]) or a table "
             "(n, features)"
         )
-    if x.ndim == 1:
-        x = x[:, np.newaxis]
-    elif x.ndim == 3:
-        x = x[..., np.newaxis]
+    if isinstance(x, Rows):
+        if x.ndim % 2 or x.dtype != dtype:
+            raise DataError(
+                f"{where}: rows of {x.dtype} and shape {x.shape}; expected uint8, float32 or "
+                "float64 and (n, features) or (n, height, width, channels)"
+            )
+    elif x.ndim % 2:
+        x = x[:, np.newaxis] if x.ndim == 1 else x[..., np.newaxis]
+    if not isinstance(x, Rows) and x.dtype != dtype:
+        x = ArrayRows(x, dtype) if is_mapped(x) else x.astype(dtype)
     if 0 in x.shape[1:]:
         raise DataError(f"{where}: shape {x.shape}; expected at least one value per sample")
     check_finite(x, where)
@@ -60,9 +67,8 @@ def target_array(y: NDArray[Any], where: str) -> NDArray[Any]:
     DataError
         If `y` is not numeric, is not (n,) or (n, outputs), or holds a NaN or an infinity.
     """
-    y = _real_array(y, where)
-    if y.dtype == np.uint8:
-        y = y.astype(np.float32)
+    dtype = _real_dtype(y, where)
+    y = y.astype(np.float32 if dtype == np.uint8 else dtype, copy=False)
     if y.ndim == 1:
         y = y[:, np.newaxis]
     if y.ndim != 2 or y.shape[1] == 0:
@@ -71,18 +77,19 @@ def target_array(y: NDArray[Any], where: str) -> NDArray[Any]:
     return y
 
 
-def _real_array(x: NDArray[Any], where: str) -> NDArray[Any]:
+def _real_dtype(x: Samples, where: str) -> np.dtype[Any]:
+    """Return what real numbers are converted to: uint8, float32 or float64."""
     if x.dtype.kind not in "fiub" or (x.dtype.kind == "f" and x.dtype.itemsize > 8):
         raise DataError(
             f"{where}: dtype {x.dtype}; expected real numbers of at most 64 bits (uint8 for images)"
         )
     if x.dtype == np.uint8:
-        return x
+        return x.dtype
     small = x.dtype.kind == "b" or x.dtype.itemsize <= (4 if x.dtype.kind == "f" else 2)
-    return x.astype(np.float32 if small else np.float64, copy=False)
+    return np.dtype(np.float32 if small else np.float64)
 
 
-def check_finite(x: NDArray[Any], where: str) -> None:
+def check_finite(x: Samples, where: str) -> None:
     """Raise DataError naming the first NaN, infinity or magnitude above 1e30; in chunks."""
     if x.dtype.kind in "iub":
         return

@@ -59,7 +59,7 @@ def load_mnist(request: Request) -> Dataset:
     paths = find_four(folder)
     train, test = read_four(paths)
     for name, path, x in zip(NAMES, paths, (train.x, train.y, test.x, test.y), strict=True):
-        found = idx_md5(x)
+        found = idx_md5(np.asarray(x))
         if found != CONTENTS[name].md5:
             raise DataError(
                 f"{path}: not MNIST's file (MD5 {found} unpacked, expected {CONTENTS[name].md5}). "

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from nembp.datasets.sources import Samples
 from nembp.errors import ArchitectureError, DataError
 
 CHUNK_VALUES = 1 << 18  # values converted to float64 at a time: 2 MiB
@@ -103,7 +104,7 @@ class Scaling:
         return np.asarray(np.divide(scaled, self.factor, dtype=np.float64) + self.offset)
 
 
-def chunks(x: NDArray[Any]) -> Iterator[slice]:
+def chunks(x: Samples) -> Iterator[slice]:
     """Cut the samples of `x` into slices of about `CHUNK_VALUES` values, at least one sample each.
 
     >>> list(chunks(np.zeros((3, CHUNK_VALUES // 2))))
@@ -114,44 +115,62 @@ def chunks(x: NDArray[Any]) -> Iterator[slice]:
         yield slice(start, start + rows)
 
 
-def standardized(x: NDArray[Any]) -> Scaling:
-    """Scaling to mean 0 and standard deviation 1 per feature: offset = mean, factor = 1 / std.
+def extremes(x: Samples) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Lowest and highest value of each feature, each of the shape of a sample; read in chunks."""
+    low, high = np.array(x[0]), np.array(x[0])
+    for part in chunks(x):
+        values = x[part]
+        np.minimum(low, values.min(axis=0), out=low)
+        np.maximum(high, values.max(axis=0), out=high)
+    return low, high
+
+
+def standardized(x: Samples, *, by_channel: bool = False) -> Scaling:
+    """Scaling to mean 0 and standard deviation 1: offset = mean, factor = 1 / std.
 
     A constant feature, or one that varies by less than 1e-30, keeps factor 1, so it becomes 0.
     Computed in chunks, in float64, without a float copy of `x`.
 
     Parameters
     ----------
-    x : ndarray, shape (n, *shape)
+    x : ndarray or Rows, shape (n, *shape)
         Finite raw values of the training split, n at least 1.
+    by_channel : bool, default False
+        One mean and deviation for each channel of images (n, H, W, C), over all their pixels, in
+        place of one for each feature.
 
     Returns
     -------
     Scaling
-        With `offset` and `factor` of shape `shape`.
+        With `offset` and `factor` of shape `shape`, or (C,).
     """
-    total = np.zeros(x.shape[1:])
+    axes = tuple(range(x.ndim - 1)) if by_channel else (0,)
+    low, high = extremes(x)
+    if by_channel:
+        low, high = low.min(axis=axes[:-1]), high.max(axis=axes[:-1])
+    count = x.size // low.size
+    total = np.zeros(low.shape)
     for part in chunks(x):
-        total += x[part].sum(axis=0, dtype=np.float64)
+        total += x[part].sum(axis=axes, dtype=np.float64)
     # a constant's rounded mean may differ from it, and the difference must not become 1 std
-    constant = x.max(axis=0) == x.min(axis=0)
-    mean = np.where(constant, x[0], total / len(x))
-    variance = np.zeros(x.shape[1:])
+    constant = high == low
+    mean = np.where(constant, low, total / count)
+    variance = np.zeros(low.shape)
     for part in chunks(x):
-        variance += np.square(np.subtract(x[part], mean, dtype=np.float64)).sum(axis=0)
-    std = np.sqrt(variance / len(x))
+        variance += np.square(np.subtract(x[part], mean, dtype=np.float64)).sum(axis=axes)
+    std = np.sqrt(variance / count)
     std[constant | (std < 1 / LARGEST)] = 1.0
     return Scaling(mean, 1.0 / std)
 
 
-def image_scaling(x: NDArray[Any]) -> Scaling:
+def image_scaling(x: Samples) -> Scaling:
     """Scaling of images to [0, 1]: factor 1/255 for uint8, the training range for floats.
 
     Floating images whose values already lie in [0, 1] stay as they are.
 
     Parameters
     ----------
-    x : ndarray, shape (n, H, W, C)
+    x : ndarray or Rows, shape (n, H, W, C)
         Images of the training split; for uint8 any shape.
 
     Returns
@@ -161,25 +180,39 @@ def image_scaling(x: NDArray[Any]) -> Scaling:
     """
     if x.dtype == np.uint8:
         return Scaling(factor=1 / 255)
-    low, high = float(x.min()), float(x.max())
+    lows, highs = extremes(x)
+    low, high = float(lows.min()), float(highs.max())
     if low >= 0.0 and high <= 1.0:
         return Scaling()
     return Scaling(low, 1.0 / (high - low) if high - low > 1 / LARGEST else 1.0)
 
 
-def check_range(x: NDArray[Any], scaling: Scaling, where: str) -> None:
+def unit_range(x: Samples) -> Scaling:
+    """Scaling of each feature to [0, 1]; features that all lie there already stay as they are.
+
+    >>> unit_range(np.array([[1.0, 0.0], [3.0, 0.5]])).apply(np.array([[2.0, 0.5]])).tolist()
+    [[0.5, 1.0]]
+    """
+    low, high = (extreme.astype(np.float64) for extreme in extremes(x))
+    if low.min() >= 0.0 and high.max() <= 1.0:
+        return Scaling()
+    span = high - low
+    return Scaling(low, 1.0 / np.where(span > 0, span, 1.0))
+
+
+def check_range(x: Samples, scaling: Scaling, where: str) -> None:
     """Raise DataError where scaled values would leave float32's safe range, 1e30.
 
     Parameters
     ----------
-    x : ndarray, shape (n, *shape)
+    x : ndarray or Rows, shape (n, *shape)
         Finite raw values.
     scaling : Scaling
         The scaling they will get.
     where : str
         File and array, for the message.
     """
-    for extreme in (x.min(axis=0), x.max(axis=0)):
+    for extreme in extremes(x):
         scaled = np.abs(scaling.apply(extreme, np.float64))
         if np.any(scaled > LARGEST):
             worst = extreme.flat[int(scaled.argmax())]

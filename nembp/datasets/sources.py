@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -22,6 +22,7 @@ __all__ = [
     "ChosenRows",
     "JoinedRows",
     "Rows",
+    "Samples",
     "as_rows",
     "choose",
     "is_mapped",
@@ -144,27 +145,16 @@ class ArrayRows(Rows):
     ----------
     array : ndarray, shape (n, ...)
         Of any real dtype, byte order and memory order; never copied as a whole.
-    shape : sequence of int, optional
-        Of one sample, of as many values as a row of `array`, in C order; default a row's.
     dtype : dtype, optional
         What rows become when read; default the array's, in native byte order.
     """
 
-    def __init__(
-        self,
-        array: NDArray[Any],
-        shape: Sequence[int] | None = None,
-        dtype: DTypeLike | None = None,
-    ) -> None:
-        sample = array.shape[1:] if shape is None else tuple(int(length) for length in shape)
-        if math.prod(sample) != math.prod(array.shape[1:]):
-            raise ShapeError(f"rows of shape {array.shape[1:]} are no samples of shape {sample}")
+    def __init__(self, array: NDArray[Any], dtype: DTypeLike | None = None) -> None:
         self.array = array
-        self.shape = (len(array), *sample)
+        self.shape = array.shape
         self.dtype = np.dtype(array.dtype if dtype is None else dtype).newbyteorder("=")
 
     def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
-        out = out.reshape(len(index), *self.array.shape[1:])
         if self.array.dtype == out.dtype and self.array.flags.c_contiguous:
             # "clip" writes straight into `out`; the default would fill a copy of it first
             np.take(self.array, index, axis=0, out=out, mode="clip")
@@ -175,7 +165,7 @@ class ArrayRows(Rows):
         if not isinstance(key, slice):
             return super().__getitem__(key)
         part = self.array[key]  # no copy, where it is as it should be
-        return np.asarray(part.astype(self.dtype, copy=False).reshape(-1, *self.shape[1:]))
+        return np.asarray(part.astype(self.dtype, copy=False))
 
 
 class JoinedRows(Rows):
@@ -232,7 +222,10 @@ class ChosenRows(Rows):
         self.rows._read(self.index[index], out)
 
 
-def as_rows(x: NDArray[Any] | Rows) -> Rows:
+Samples: TypeAlias = NDArray[Any] | Rows
+
+
+def as_rows(x: Samples) -> Rows:
     """Return samples as `Rows`, without a copy.
 
     >>> as_rows(np.arange(6).reshape(3, 2)).take(np.array([2, 0])).tolist()
@@ -241,7 +234,7 @@ def as_rows(x: NDArray[Any] | Rows) -> Rows:
     return x if isinstance(x, Rows) else ArrayRows(x)
 
 
-def is_mapped(x: NDArray[Any] | Rows) -> bool:
+def is_mapped(x: Samples) -> bool:
     """Whether samples are read when asked for: `Rows`, or a view of a memory-mapped file."""
     base: Any = x
     while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
@@ -249,12 +242,12 @@ def is_mapped(x: NDArray[Any] | Rows) -> bool:
     return isinstance(base, (np.memmap, Rows))
 
 
-def choose(x: NDArray[Any] | Rows, index: NDArray[np.integer[Any]]) -> NDArray[Any] | Rows:
+def choose(x: Samples, index: NDArray[np.integer[Any]]) -> Samples:
     """Choose samples by number: a copy of an array in memory, a view of anything mapped."""
     return ChosenRows(as_rows(x), index) if is_mapped(x) else x[index]
 
 
-def join(parts: Sequence[NDArray[Any] | Rows]) -> NDArray[Any] | Rows:
+def join(parts: Sequence[Samples]) -> Samples:
     """Join samples end to end: a copy of arrays in memory, a view where one is mapped."""
     if any(is_mapped(part) for part in parts):
         return JoinedRows([as_rows(part) for part in parts])

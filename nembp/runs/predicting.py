@@ -153,7 +153,7 @@ def _read_png(path: Path, model: Model) -> NDArray[Any]:
             f"{path}: an image, but the model was trained on tables of {model.net.inputs} "
             "features; expected .npy or .npz"
         )
-    return model.x_scaling.invert(read_images([path], model.shape) / 255.0)
+    return model.to_unit.invert(read_images([path], model.shape) / 255.0)
 
 
 def _as_samples(x: NDArray[Any], model: Model, where: str) -> NDArray[Any]:
@@ -170,7 +170,7 @@ def _as_samples(x: NDArray[Any], model: Model, where: str) -> NDArray[Any]:
         raise DataError(f"{where}: shape {x.shape}; expected {wanted}")
     if rows == 0:
         raise DataError(f"{where}: no samples; expected at least one")
-    x = feature_array(x.reshape(rows, features), where).reshape(rows, *shape)
+    x = np.asarray(feature_array(x.reshape(rows, features), where)).reshape(rows, *shape)
     if x.dtype != np.uint8:
         check_range(x, model.x_scaling, where)
     return x

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nembp.backend import Backend, get_backend
 from nembp.batches import BatchReader
 from nembp.datasets import Dataset, Scaling, Split, class_means, feature_means, load
+from nembp.datasets.scaling import extremes, unit_range
 from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
 from nembp.errors import ArchitectureError, DeviceError
 from nembp.likelihoods import get_likelihood
@@ -150,15 +151,14 @@ def hold_out(data: Dataset, config: RunConfig) -> tuple[Split, Split | None]:
     else:
         order = shuffled(n, bits)
         kept, held = order[:n_train], order[n_train:]
-    x, y = data.train.x, data.train.y
-    return Split(x[kept], y[kept]), Split(x[held], y[held])
+    return data.train.subset(kept), data.train.subset(held)
 
 
 def fit_scalings(data: Dataset, config: RunConfig) -> Dataset:
     """Give inputs and targets the range that their direction's likelihood describes.
 
-    A Bernoulli end wants values in [0, 1] and a multinomial one values ≥ 0. Images are in [0, 1]
-    anyway; a table's columns, standardized by default, are mapped there for such an end.
+    A Bernoulli end wants values in [0, 1] and a multinomial one values ≥ 0: images and a table's
+    columns, which may be standardized, are mapped there for such an end.
 
     Raises
     ------
@@ -166,28 +166,24 @@ def fit_scalings(data: Dataset, config: RunConfig) -> Dataset:
         If a multinomial backward direction meets negative features.
     """
     if not data.is_classification and config.forward == "bernoulli":
-        data = replace(data, y_scaling=_unit_range(data.train.y))
-    if data.is_image or config.backward not in ("bernoulli", "multinomial"):
+        data = replace(data, y_scaling=unit_range(data.train.y))
+    if config.backward not in ("bernoulli", "multinomial"):
         return data
+    if data.is_image:
+        return replace(data, x_scaling=data.to_unit, pixel_scaling=None)
     x = data.train.x
     if config.backward == "bernoulli":
-        return replace(data, x_scaling=_unit_range(x))
-    if float(x.min()) < 0:
+        return replace(data, x_scaling=unit_range(x))
+    low, high = (
+        float(edge(values)) for edge, values in zip((np.min, np.max), extremes(x), strict=True)
+    )
+    if low < 0:
         raise ArchitectureError(
             f"backward multinomial describes features ≥ 0, but {data.source} holds "
-            f"{float(x.min()):g}; expected counts, shares or one-hot columns. Use --backward "
+            f"{low:g}; expected counts, shares or one-hot columns. Use --backward "
             "gaussian"
         )
-    return replace(data, x_scaling=Scaling(factor=1.0 / max(1.0, float(x.max()))))
-
-
-def _unit_range(x: NDArray[np.generic]) -> Scaling:
-    """Map each column to [0, 1]; columns that lie there already stay as they are."""
-    low, high = x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
-    if low.min() >= 0.0 and high.max() <= 1.0:
-        return Scaling()
-    span = high - low
-    return Scaling(low, 1.0 / np.where(span > 0, span, 1.0))
+    return replace(data, x_scaling=Scaling(factor=1.0 / max(1.0, high)))
 
 
 def _build(config: RunConfig, data: Dataset, backend: Backend) -> Network:

@@ -11,6 +11,7 @@ import numpy as np
 from nembp.batches import BatchReader
 from nembp.checkpoints import Model, load_model
 from nembp.datasets import Dataset, Split
+from nembp.datasets.sources import join
 from nembp.errors import ArchitectureError, DataError
 from nembp.metrics import evaluate
 from nembp.runs.config import RunConfig, options
@@ -138,8 +139,8 @@ def _choose(data: Dataset, config: RunConfig, split: SplitName) -> Split:
     if split == "test":
         return data.test
     if split == "all":
-        pairs = (data.train.x, data.test.x), (data.train.y, data.test.y)
-        return Split(*(np.concatenate(pair) for pair in pairs))
+        both = data.train, data.test
+        return Split(join([part.x for part in both]), np.concatenate([part.y for part in both]))
     train, validation = hold_out(data, config)
     if split == "train":
         return train

@@ -245,6 +245,7 @@ class _Run:
             target_names=data.target_names,
             x_scaling=data.x_scaling,
             y_scaling=data.y_scaling,
+            pixel_scaling=data.pixel_scaling,
             centroids=self.prepared.centroids,
             is_image=data.is_image,
             dataset=data.name,
@@ -262,8 +263,10 @@ class _Run:
 
         samples = self.net.backend.to_numpy(self.net.reversed.predict(np.eye(data.outputs)))
         pair = [part.reshape(-1, *data.shape) for part in (samples, centroids)]
-        if not data.is_image:  # images are drawn from [0, 1], tables in their own units
+        if not data.is_image or data.pixel_scaling is not None:
             pair = [data.x_scaling.invert(part) for part in pair]
+        if data.pixel_scaling is not None:  # images are drawn from [0, 1]
+            pair = [data.pixel_scaling.apply(part, np.float64) for part in pair]
         path = self.folder.path / PICTURE
         backward_picture(path, pair[0], pair[1], data.shape, data.classes)
         return str(path.resolve())
