@@ -1,17 +1,30 @@
-"""Batches of a split, gathered and scaled straight into a network's buffers.
+"""Batches of a split, gathered, augmented and scaled straight into a network's buffers.
 
-Images stay uint8 in memory; each batch is converted and scaled as it is read.
+Samples stay as they are stored, 8-bit images as 8 bits, and each batch is scaled as it is read.
+They may also stay where they are, in a file larger than memory, of which two batches at a time
+are read (:mod:`nembp.staging`). What fits on a GPU moves there once.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nembp.augmentation import Augmentation, Augmenter
 from nembp.backend import Array, Backend
 from nembp.datasets import Scaling, Split
+from nembp.datasets.scaling import chunks
+from nembp.datasets.sources import Rows, as_rows, is_mapped
 from nembp.errors import ShapeError
+from nembp.staging import Staging
 
-__all__ = ["BatchReader"]
+__all__ = ["BatchReader", "Staged"]
+
+Staged: TypeAlias = NDArray[Any] | None  # raw rows on the host; None where nothing is staged
 
 
 class BatchReader:
@@ -20,18 +33,36 @@ class BatchReader:
     Parameters
     ----------
     split : Split
-        Samples and labels or regression targets.
+        Samples, in memory or in files, and labels or regression targets.
     x_scaling, y_scaling : Scaling
         scaled = (raw − offset) · factor; targets that are labels become one-hot rows instead.
     outputs : int
         Columns of the target: classes, or regression targets.
     backend, dtype : Backend, str
         Of the network that is fed.
+    augmentation : Augmentation, optional
+        Of the images, each time they are read: for training, not for scoring.
+    seed : int
+        Of the augmentation's stream.
+    resident : bool, optional
+        Whether all samples are held on the device; if not, each batch is gathered on the host.
+        Left out: on a CPU those are that are in memory, on another device those that take at most
+        half of its free memory. Samples to be augmented never are.
+
+    Attributes
+    ----------
+    n, features : int
+        Number of samples, and of values in one.
+    prefetch_pays : bool
+        Whether batches take so long to gather that it should happen during the step before: they
+        lie in files, or are augmented.
 
     Raises
     ------
     ShapeError
         If a label or target does not fit ``outputs``.
+    ArchitectureError
+        If the samples cannot be augmented so.
     """
 
     def __init__(
@@ -42,33 +73,104 @@ class BatchReader:
         outputs: int,
         backend: Backend,
         dtype: str,
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        resident: bool | None = None,
     ) -> None:
         self.backend, self.dtype, self.outputs = backend, dtype, outputs
-        self.n = len(split.x)
-        self.features = int(np.prod(split.x.shape[1:]))
+        self.n, shape = len(split.x), split.x.shape[1:]
+        self.features = int(np.prod(shape))
         self.is_classification = split.y.ndim == 1
-        self._x = backend.asarray(np.reshape(split.x, (self.n, self.features)))
-        self._offset, self._factor = _rows(x_scaling, split.x.shape[1:], backend, dtype)
-        if self.is_classification:
-            if self.n and (split.y.min() < 0 or split.y.max() >= outputs):
-                raise ShapeError(
-                    f"labels run from {split.y.min()} to {split.y.max()}, but the network has "
-                    f"{outputs} classes (0 to {outputs - 1})"
-                )
-            self._y = backend.asarray(split.y, "int64")
-            self._one_hot = backend.asarray(np.eye(outputs), dtype)
+        rows, mapped = as_rows(split.x), is_mapped(split.x)
+        if resident is None:
+            on_host = backend.name == "cpu"
+            resident = not mapped if on_host else 2 * rows.nbytes <= backend.free_memory()
+        self._x: Array = None
+        self._staging: Staging | None = None
+        if augmentation or not resident:
+            augmenter = Augmenter(augmentation, shape, seed) if augmentation else None
+            self._staging = Staging(rows, augmenter)
+        elif backend.name == "cpu" and not mapped:
+            self._x = backend.asarray(np.reshape(split.x, (self.n, self.features)))
         else:
-            if split.y.shape[1:] != (outputs,):
-                raise ShapeError(
-                    f"targets have shape {split.y.shape}, but the network has {outputs} outputs"
-                )
-            self._y = backend.asarray(y_scaling.apply(split.y, np.float64), dtype)
+            self._x = self._move(rows)
+        self.prefetch_pays = self._staging is not None and (mapped or bool(augmentation))
+        self._offset, self._factor = _rows(x_scaling, shape, backend, dtype)
+        self._set_targets(split.y, y_scaling)
         self._raw: dict[int, Array] = {}
         self._labels: dict[int, Array] = {}
 
-    def read(self, index: Array, x: Array, t: Array) -> None:
-        """Write the samples at ``index`` (device integers) into ``x``, their targets into ``t``."""
-        self.read_x(index, x)
+    def _move(self, rows: Rows) -> Array:
+        """Copy samples to the device, a part at a time: they may be larger than this memory."""
+        table = self.backend.empty((self.n, self.features), str(rows.dtype))
+        for part in chunks(rows):
+            values = rows[part].reshape(-1, self.features)
+            table[part.start : part.start + len(values), :] = self.backend.asarray(values)
+        return table
+
+    def _set_targets(self, y: NDArray[Any], y_scaling: Scaling) -> None:
+        backend, outputs = self.backend, self.outputs
+        if self.is_classification:
+            if self.n and (y.min() < 0 or y.max() >= outputs):
+                raise ShapeError(
+                    f"labels run from {y.min()} to {y.max()}, but the network has "
+                    f"{outputs} classes (0 to {outputs - 1})"
+                )
+            self._y = backend.asarray(y, "int64")
+            self._one_hot = backend.asarray(np.eye(outputs), self.dtype)
+        else:
+            if y.shape[1:] != (outputs,):
+                raise ShapeError(
+                    f"targets have shape {y.shape}, but the network has {outputs} outputs"
+                )
+            self._y = backend.asarray(y_scaling.apply(y, np.float64), self.dtype)
+
+    def batches(
+        self, order: NDArray[np.intp], batch_size: int, *, prefetch: bool | None = None
+    ) -> Generator[tuple[Array, Staged], None, None]:
+        """Go through the samples in an order, a batch at a time.
+
+        Parameters
+        ----------
+        order : ndarray of int, shape (samples,)
+            Sample numbers, on the host.
+        batch_size : int
+            The last batch may be smaller.
+        prefetch : bool, optional
+            Gather and augment each batch on a second thread, while the one before it is used; by
+            default where ``prefetch_pays``. The batches are the same, bit for bit. Samples held
+            on the device need no gathering.
+
+        Yields
+        ------
+        index, staged
+            For :meth:`read`, before the next batch is asked for.
+
+        Raises
+        ------
+        DataError
+            If a file cannot be read any more.
+        """
+        on_device = self.backend.asarray(order)
+        n = len(order)
+        ends = [(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+        if self._staging is None:
+            for start, end in ends:
+                yield on_device[start:end], None
+            return
+        ahead = self.prefetch_pays if prefetch is None else prefetch
+        stage = self._staging.ahead if ahead else self._staging.in_turn
+        with closing(stage(order[start:end] for start, end in ends)) as staged:
+            for (start, end), raw in zip(ends, staged, strict=True):
+                yield on_device[start:end], raw
+
+    def read(self, index: Array, x: Array, t: Array, staged: Staged = None) -> None:
+        """Write the samples at ``index`` (device integers) into ``x``, their targets into ``t``.
+
+        ``staged`` is what :meth:`batches` gave with the index.
+        """
+        self.read_x(index, x, staged)
         if self.is_classification:
             rows = index.shape[0]
             if rows not in self._labels:
@@ -78,12 +180,18 @@ class BatchReader:
         else:
             self.backend.take_rows(self._y, index, t)
 
-    def read_x(self, index: Array, x: Array) -> None:
+    def read_x(self, index: Array, x: Array, staged: Staged = None) -> None:
         """Write the scaled inputs at ``index`` into ``x``."""
-        backend, xp, rows = self.backend, self.backend.xp, index.shape[0]
-        if self._x.dtype == x.dtype:
+        backend, xp = self.backend, self.backend.xp
+        if self._staging is not None:
+            if staged is None:
+                host = index if backend.name == "cpu" else backend.to_numpy(index)
+                staged = self._staging.stage(host)
+            backend.cast(backend.asarray(staged), x)
+        elif self._x.dtype == x.dtype:
             backend.take_rows(self._x, index, x)
         else:
+            rows = index.shape[0]
             if rows not in self._raw:
                 shape = (rows, self.features)
                 self._raw[rows] = xp.empty(shape, dtype=self._x.dtype, device=backend.device)

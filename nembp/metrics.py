@@ -60,12 +60,11 @@ def evaluate(
         totals[key] = totals[key] + value if key in totals else value
 
     by_class = net.reversed.readout(np.eye(net.outputs)) if reader.is_classification else None
-    for start in range(0, n, batch_size):
-        rows = min(batch_size, n - start)
-        index = backend.asarray(np.arange(start, start + rows))
+    for index, staged in reader.batches(np.arange(n), batch_size):
+        rows = index.shape[0]
         x = backend.empty((rows, net.inputs), net.dtype)
         t = backend.empty((rows, net.outputs), net.dtype)
-        reader.read(index, x, t)
+        reader.read(index, x, t, staged)
         o = net.readout(x)
         add("forward/nll", -xp.sum(net.likelihood.log_likelihood(o, t)))
         if reader.is_classification:

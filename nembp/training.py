@@ -1,9 +1,9 @@
 """Training: steps, epochs, history, early stopping, callbacks.
 
-One call trains both directions (`backward=True`) or the forward direction alone. Three named
-streams of the seed draw everything: ``weights`` (in :class:`~nembp.network.Network`), ``batches``,
-and ``noise/forward`` and ``noise/backward``, so that runs that differ only in their noise see the
-same weights and batches.
+One call trains both directions (`backward=True`) or the forward direction alone. Named streams of
+the seed draw everything: ``weights`` (in :class:`~nembp.network.Network`), ``batches``,
+``augmentation`` (in :class:`~nembp.batches.BatchReader`), and ``noise/forward`` and
+``noise/backward``, so that runs that differ only in their noise see the same weights and images.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 
 from nembp.backend import Array, stream
 from nembp.backpropagation import JointBackpropagation, Path
-from nembp.batches import BatchReader
+from nembp.batches import BatchReader, Staged
 from nembp.errors import ArchitectureError, DivergenceError
+from nembp.history import EpochMeans, History
 from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.network import Network
 from nembp.noise import Noise
@@ -29,32 +30,6 @@ __all__ = ["Callback", "History", "Trainer", "set_input_bias"]
 
 Callback = Callable[[dict[str, float]], bool | None]
 CHECK_EVERY = 50  # steps between looks at the nll on the CPU; a GPU is asked once an epoch
-
-
-@dataclass
-class History:
-    """What happened, a dict of scores an epoch.
-
-    Attributes
-    ----------
-    epochs : list of dict
-        Keys: ``epoch``, ``learning_rate``, ``seconds``, ``samples_per_second``;
-        ``train/forward/nll`` and ``train/backward/nll`` (means over the epoch's steps, nats); with
-        noise, ``noise/forward/accepted``, ``noise/forward/gain`` (nats a sample) and so on; and the
-        scores of the evaluation as ``forward/accuracy`` and so on.
-    stopped_early : bool
-        Whether patience ran out; the best parameters were then restored.
-    best_epoch : int
-        The epoch whose parameters the network has.
-    """
-
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    stopped_early: bool = False
-    best_epoch: int = 0
-
-    def __getitem__(self, key: str) -> list[float]:
-        """Return one score over the epochs."""
-        return [row[key] for row in self.epochs]
 
 
 def set_input_bias(net: Network, mean: np.ndarray[Any, Any]) -> None:
@@ -106,6 +81,9 @@ class Trainer:
         Called with each epoch's row; one that returns True ends the training.
     host_noise : bool
         Draw noise on the host whatever the device, so that devices can be compared.
+    prefetch : bool, optional
+        Gather and augment each batch on a second thread during the step before, with the same
+        result; by default where that pays (:attr:`BatchReader.prefetch_pays`).
 
     Examples
     --------
@@ -137,6 +115,7 @@ class Trainer:
         patience: int | None = None,
         callbacks: Sequence[Callback] = (),
         host_noise: bool = False,
+        prefetch: bool | None = None,
     ) -> None:
         for name, value in (("epochs", epochs), ("batch size", batch_size)):
             if value < 1:
@@ -148,7 +127,7 @@ class Trainer:
         self.optimizer = get_optimizer(optimizer)
         self.schedule = learning_rate_schedule(schedule)
         self.evaluate, self.monitor, self.patience = evaluate, monitor, patience
-        self.callbacks = list(callbacks)
+        self.callbacks, self.prefetch = list(callbacks), prefetch
         self.history = History()
         self.gradient = self.optimizer.bind(net)
         self.iteration = 0
@@ -163,8 +142,7 @@ class Trainer:
             by_class = reader.is_classification and net.reversed.likelihood.class_sums
             self._path = "classes" if by_class else "samples"
         self._steps: dict[int, JointBackpropagation] = {}
-        self._totals: dict[str, Array] = {}
-        self._piece = net.backend.zeros((1, 1), net.dtype)
+        self._means = EpochMeans(net)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -207,12 +185,12 @@ class Trainer:
         net, start = self.net, time.perf_counter()
         last_good = net.backend.asarray(net.backend.to_numpy(net.parameters), net.dtype)
         self.epoch += 1
-        for total in self._totals.values():
-            total[...] = 0.0
-        order = net.backend.asarray(self._order.permutation(self.reader.n))
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            for first in range(0, self.reader.n, self.batch_size):
-                self.step(order[first : min(first + self.batch_size, self.reader.n)])
+        self._means.clear()
+        order = self._order.permutation(self.reader.n)
+        batches = self.reader.batches(order, self.batch_size, prefetch=self.prefetch)
+        with closing(batches), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for index, staged in batches:
+                self.step(index, staged)
                 if self.iteration % CHECK_EVERY == 0 and net.backend.name == "cpu":
                     self._check_finite(last_good, whole=False)
             self._check_finite(last_good, whole=True)
@@ -223,15 +201,18 @@ class Trainer:
                 "learning_rate": self.learning_rate,
                 "seconds": seconds,
                 "samples_per_second": self.reader.n / seconds,
-                **self._means(),
+                **self._means.read(),
             }
             if self.evaluate is not None:
                 row |= self.evaluate(net)
         self.history.epochs.append(row)
         return row
 
-    def step(self, index: Array) -> None:
-        """Train on the samples at ``index``: one gradient, one move, nothing allocated."""
+    def step(self, index: Array, staged: Staged = None) -> None:
+        """Train on the samples at ``index``: one gradient, one move, nothing allocated.
+
+        ``staged`` is what :meth:`BatchReader.batches` gives with the index.
+        """
         rows = index.shape[0]
         if rows not in self._steps:
             self._steps[rows] = JointBackpropagation(
@@ -240,7 +221,7 @@ class Trainer:
         joint = self._steps[rows]
         factor = self._factor()
         self.iteration += 1
-        self.reader.read(index, joint.x, joint.t)
+        self.reader.read(index, joint.x, joint.t, staged)
         joint(self.gradient, self.epoch, self.iteration)
         self.optimizer.step(factor)
         self.learning_rate = factor * self.optimizer.learning_rate
@@ -253,34 +234,16 @@ class Trainer:
     # -- the record, on the device until the epoch ends -----------------------
     def _record(self, joint: JointBackpropagation, rows: int) -> None:
         share = rows / self.reader.n
-        self._accumulate("train/forward/nll", joint.forward_nll, share)
+        self._means.add("train/forward/nll", joint.forward_nll, share)
         if self._path != "none":
-            self._accumulate("train/backward/nll", joint.backward_nll, share)
+            self._means.add("train/backward/nll", joint.backward_nll, share)
         for direction, source in joint.sources.items():
-            self._accumulate(f"noise/{direction}/accepted", source.accepted, share)
-            self._accumulate(f"noise/{direction}/gain", source.gain, share)
-
-    def _accumulate(self, key: str, value: Array, share: float) -> None:
-        backend, xp = self.net.backend, self.net.backend.xp
-        if key not in self._totals:
-            self._totals[key] = backend.zeros((1, 1), self.net.dtype)
-        backend.into(self._piece, xp.multiply, value, share)
-        backend.into(self._totals[key], xp.add, self._totals[key], self._piece)
-
-    def _means(self) -> dict[str, float]:
-        net = self.net
-        tempering = {
-            "train/forward/nll": net.likelihood.tempering,
-            "train/backward/nll": net.reversed.likelihood.tempering,
-        }
-        return {
-            key: float(net.backend.to_numpy(total)[0, 0]) / tempering.get(key, 1.0)
-            for key, total in self._totals.items()
-        }
+            self._means.add(f"noise/{direction}/accepted", source.accepted, share)
+            self._means.add(f"noise/{direction}/gain", source.gain, share)
 
     def _check_finite(self, last_good: Array, *, whole: bool) -> None:
         net = self.net
-        values = self._means()
+        values = self._means.read()
         if whole:
             values["the sum of the parameters"] = float(
                 net.backend.to_numpy(net.backend.xp.sum(net.parameters))

@@ -98,7 +98,7 @@ def test_every_sample_once_an_epoch():
     _net, trainer = make(batch_size=50)
     seen: list[int] = []
     step = trainer.step
-    trainer.step = lambda index: (seen.extend(index.tolist()), step(index))[1]  # type: ignore[method-assign]
+    trainer.step = lambda index, staged: (seen.extend(index.tolist()), step(index, staged))[1]  # type: ignore[method-assign]
     trainer.run_epoch()
     assert sorted(seen) == list(range(120))
 

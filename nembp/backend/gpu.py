@@ -64,6 +64,10 @@ class CupyBackend(Backend):
     def synchronize(self) -> None:
         self._cupy.cuda.get_current_stream().synchronize()
 
+    def free_memory(self) -> int:
+        free: int = self._cupy.cuda.runtime.memGetInfo()[0]
+        return free + int(self._cupy.get_default_memory_pool().free_bytes())
+
     def into(self, out: Array, function: Callable[..., Array], *args: Any) -> Array:
         return function(*args, out=out)
 
