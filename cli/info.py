@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -14,6 +14,10 @@ import nembp
 from .options import json_option
 from .output import emit_json, emit_table
 
+if TYPE_CHECKING:
+    from nembp.network import Network
+
+COUNTS: Final = ("weights", "biases", "multiply_adds")
 PACKAGES = (
     "numpy",
     "array-api-compat",
@@ -29,9 +33,16 @@ PACKAGES = (
 
 
 @click.command()
+@click.argument("run", metavar="[RUN]", required=False)
 @json_option
-def info(as_json: bool) -> None:
-    """Show versions, devices, BLAS and threads: what to add to a report of a problem."""
+def info(run: str | None, as_json: bool) -> None:
+    """Show versions, devices, BLAS and threads: what to add to a report of a problem.
+
+    With RUN, a run folder or a model file, show that network instead, layer by layer.
+    """
+    if run is not None:
+        show_run(run, as_json=as_json)
+        return
     facts = gather()
     if as_json:
         emit_json(facts)
@@ -72,6 +83,64 @@ def gather() -> dict[str, Any]:
         "core_type": _core_type(measured["blas"]),
         "OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE"),
     }
+
+
+def show_run(run: str, *, as_json: bool) -> None:
+    """Show what a trained network is made of: each layer, and what it cost to train."""
+    from nembp.runs.scoring import load_run
+
+    model = load_run(run)
+    layers = _layers(model.net)
+    shape = "x".join(map(str, model.shape))
+    trained = {
+        name: model.environment.get(name) for name in ("nembp", "numpy", "device", "platform")
+    }
+    totals = {name: sum(layer[name] or 0 for layer in layers) for name in COUNTS}
+    if as_json:
+        emit_json({
+            "run": os.path.abspath(run), "dataset": model.dataset, "shape": model.shape,
+            "classes": model.classes, "targets": model.target_names, "layers": layers,
+            "parameters": model.net.parameter_count, "trained": trained, "totals": totals,
+            "config": model.settings,
+        })  # fmt: skip
+        return
+    outputs = f"{len(model.classes)} classes" if model.classes else ", ".join(model.target_names)
+    emit_table(
+        [
+            ("data", f"{model.dataset}: {shape} to {outputs}"),
+            ("parameters", f"{model.net.parameter_count:,} of {model.net.dtype}"),
+            ("trained", ", ".join(f"{name} {value}" for name, value in trained.items() if value)),
+        ]
+    )
+    click.echo()
+    rows = [
+        ["layer", "description", "shape", "neurons", *(name.replace("_", "-") for name in COUNTS)]
+    ]
+    for number, layer in enumerate([*layers, {"description": "in all", **totals}]):
+        ends = [str(number) if "shape" in layer else "", layer["description"]]
+        shape = "x".join(map(str, layer.get("shape", ())))
+        counts = ["-" if layer[name] is None else f"{layer[name]:,}" for name in COUNTS]
+        rows.append([*ends, shape, layer.get("neurons", ""), *counts])
+    emit_table(rows)
+
+
+def _layers(net: Network) -> list[dict[str, Any]]:
+    """Return a row for each layer; its biases are those of both directions."""
+    from nembp.summaries import describe
+
+    kinds = [layer.activation.name if layer.activation else "-" for layer in net.layers]
+    kinds[0], kinds[-1] = net.reversed.likelihood.name, net.likelihood.name
+    return [
+        {
+            "description": up.text,
+            "shape": up.shape,
+            "neurons": kind,
+            "weights": up.weights,
+            "biases": up.biases + down.biases,
+            "multiply_adds": up.multiply_adds,
+        }
+        for up, down, kind in zip(describe(net), describe(net.reversed)[::-1], kinds, strict=True)
+    ]
 
 
 def _version(package: str) -> str | None:

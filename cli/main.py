@@ -22,7 +22,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "verify": (".verify:verify", "Try the laws of the engine, or check your own gradient."),
     "data": (".data:data", "List, inspect and fetch data sets."),
     "bench": (".bench:bench", "Time a training step beside its rivals and the bare products."),
-    "info": (".info:info", "Show versions, devices, BLAS and threads."),
+    "info": (".info:info", "Show versions, devices, BLAS and threads; or a trained network."),
 }
 
 EPILOG: Final = """\

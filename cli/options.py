@@ -15,7 +15,15 @@ from nembp.runs.recipes import describe_default
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-METAVARS = {"integer": "N", "number": "X", "layers": "SIZES", "names": "NAMES", "path": "PATH"}
+METAVARS = {
+    "integer": "N",
+    "number": "X",
+    "layers": "LAYERS",
+    "names": "NAMES",
+    "path": "PATH",
+    "size": "HxW",
+    "augmentation": "KINDS",
+}
 # the command line's own keys of a configuration file
 OWN_KEYS = {"out": str, "force": bool, "json": bool, "quiet": bool}
 

@@ -38,7 +38,7 @@ def emit_table(rows: Sequence[Sequence[str]]) -> None:
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell)
+        float(cell.replace(",", ""))
     except ValueError:
         return False
     return True

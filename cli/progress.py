@@ -17,6 +17,8 @@ SHOWN = 12  # epochs in the live table
 def describe(plan: dict[str, Any]) -> str:
     """Say in one line what is about to be trained."""
     shape = "x".join(map(str, plan["shape"]))
+    layers = "-".join(map(str, [plan["sizes"][0], *plan["layers"], plan["sizes"][-1]]))
+    augment = "" if plan["augment"] == "none" else f" with {plan['augment'].replace(',', ' and ')}"
     what = f"{plan['classes']} classes" if plan["classes"] else f"{plan['sizes'][-1]} targets"
     backward = (
         "forward direction only"
@@ -31,8 +33,8 @@ def describe(plan: dict[str, Any]) -> str:
         )
     threads = f", {plan['threads']} BLAS threads" if plan.get("threads") else ""
     return (
-        f"{plan['dataset']}: {plan['training_samples']} samples of {shape}, {what}; "
-        f"{'-'.join(map(str, plan['sizes']))} {plan['activation']}, {backward}; "
+        f"{plan['dataset']}: {plan['training_samples']} samples of {shape}{augment}, {what}; "
+        f"{layers} {plan['activation']}, {backward}; "
         f"{plan['optimizer']} {plan['learning_rate']:g} {plan['schedule']}, batch "
         f"{plan['batch_size']}, {plan['epochs']} epochs{noise}; seed {plan['seed']}, "
         f"{plan['dtype']} on {plan['device']}{threads}; scored on the {plan['scored_on']} split"

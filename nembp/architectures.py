@@ -30,7 +30,7 @@ from nembp.network import Layer, Network
 from nembp.neurons import Activation, get_activation
 from nembp.synapses import Dense, Synapse, Transposed
 
-__all__ = ["network"]
+__all__ = ["chain", "network"]
 
 Shape = tuple[int, ...]
 TRIED_SIDES: Final = (8, 7, 6, 5, 4)  # of the image that an error message proposes
@@ -79,6 +79,26 @@ def network(
         ...
     nembp.errors.ArchitectureError: layer 2 `conv16x30p0`: ...
     """
+    layers, synapses = chain(input_shape, description, outputs, activation=activation)
+    return Network(
+        layers,
+        synapses,
+        Multinomial() if forward is None else get_likelihood(forward),
+        Gaussian() if backward is None else get_likelihood(backward),
+        device=device,
+        dtype=dtype,
+        seed=seed,
+    )
+
+
+def chain(
+    input_shape: int | Sequence[int],
+    description: str | Sequence[int | str | Item],
+    outputs: int,
+    *,
+    activation: str | Activation = "relu",
+) -> tuple[list[Layer], list[Synapse]]:
+    """Return the layers and synapses of a network, as `network` and with its errors."""
     shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
     if len(shape) not in (1, 3) or min(shape) < 1:
         raise ArchitectureError(
@@ -91,17 +111,8 @@ def network(
         synapse, shape = _joined(item, shape, f"layer {number} `{item}`", below)
         synapses.append(synapse)
         layers.append(_layer(item, synapse.outputs, hidden))
-    output = DenseItem(outputs)
-    synapse, _ = _joined(output, shape, "the output", "")
-    return Network(
-        [*layers, Layer(outputs)],
-        [*synapses, synapse],
-        Multinomial() if forward is None else get_likelihood(forward),
-        Gaussian() if backward is None else get_likelihood(backward),
-        device=device,
-        dtype=dtype,
-        seed=seed,
-    )
+    synapse, _ = _joined(DenseItem(outputs), shape, "the output", "")
+    return [*layers, Layer(outputs)], [*synapses, synapse]
 
 
 def _layer(item: Item, size: int, hidden: Activation) -> Layer:

@@ -316,7 +316,7 @@ def test_new_kind_only_registers_itself(path, monkeypatch):
     save_model(path, model)
     assert load_model(path).net.synapses == (Masked(4, 3, every=5),)
     kinds._KINDS["synapse"].pop("masked")
-    refused(path, "synapses: synapse of unknown kind 'masked'; expected one of dense, transposed;")
+    refused(path, "synapses: synapse of unknown kind 'masked'; expected one of dense, transposed,")
     refused(path, "import the module that registers it (nembp.kinds.register_kind)")
 
 

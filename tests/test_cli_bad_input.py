@@ -29,9 +29,26 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--layers", "512,0"], "'--layers': it has '0' as entry 2; every hidden layer needs"),
-        (["--layers", "512,-3"], "it has '-3' as entry 2"),
-        (["--layers", "many"], "it has 'many' as entry 1"),
+        (["--layers", "512,0"], "'--layers': it has '0' as layer 2: it has 0 neurons; expected"),
+        (["--layers", "512,-3"], "it has '-3' as layer 2: expected a whole number"),
+        (["--layers", "many"], "it has 'many' as layer 1: no layer is called many; expected"),
+        (["--layers", "cnv8x4"], "it has 'cnv8x4' as layer 1: did you mean conv?"),
+        (
+            ["--layers", "16,conv8x4"],
+            "layer 2 `conv8x4`: a convolution reads an image, but layer "
+            "1 is 16 dense neurons; expected reshape",
+        ),
+        (
+            ["--layers", "conv8x4s2,conv8x4s2,conv8x4s2,conv8x4s2"],
+            "layer 4 `conv8x4s2`: kernel 4 "
+            "does not fit the 1x1 image of layer 3; expected at most 3",
+        ),
+        (["--scaling", "units"], "'units' is not one of 'auto', 'unit', 'channel'"),
+        (["--scaling", "channel", "--backward", "bernoulli"], "use --scaling unit"),
+        (["--augment", "flip"], "it must be none, flips, crops or flips,crops"),
+        (["--augment", "crops8"], "--augment"),
+        (["--image-size", "big"], "it must be height and width in pixels, as in"),
+        (["--image-size", "8x8"], "image_size resizes image files; 'digits' has none"),
         (["--epochs", "0"], "'--epochs': it must be a whole number ≥ 1, got 0"),
         (["--noise-std", "nan"], "it must be a number ≥ 0, got nan"),
         (["--learning-rate", "fast"], "it must be a number > 0, got 'fast'"),

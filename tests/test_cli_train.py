@@ -146,7 +146,7 @@ def test_flags_beat_environment_beats_file_beats_recipe():
     [
         ("epoch = 3", "my.toml: unknown key 'epoch'; did you mean epochs"),
         ("epochs = '3'", "my.toml: epochs must be a whole number ≥ 1, got '3'"),
-        ("layers = [4, 0]", "my.toml: layers has 0 as entry 2"),
+        ("layers = [4, 0]", "my.toml: layers has 0 as layer 2: it has 0 neurons"),
         ("force = 'yes'", "my.toml: force must be true or false"),
         ("config = 'a'", "my.toml: unknown key 'config'"),
         ("=", "my.toml: not valid TOML"),
@@ -161,7 +161,7 @@ def test_a_bad_configuration_is_named(text, message):
 def test_a_bad_variable_is_named():
     result = train(env={"NEMBP_TRAIN_LAYERS": "5,-1"})
     assert result.exit_code == 2
-    assert "'-1' as entry 2" in result.stderr
+    assert "'-1' as layer 2" in result.stderr
     assert "(from NEMBP_TRAIN_LAYERS)" in result.stderr
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nembp import noise
 from nembp.datasets import load
 from nembp.datasets.assemble import Raw, assemble
-from nembp.datasets.dataset import Request, Task
+from nembp.datasets.dataset import Request, ScalingName, Task
 from nembp.errors import ArchitectureError
 from nembp.likelihoods import LIKELIHOODS
 from nembp.neurons import ACTIVATIONS
@@ -23,7 +23,7 @@ from nembp.optimizers import OPTIMIZERS, SCHEDULES
 from nembp.runs import RunConfig, from_toml, recipe, to_toml
 from nembp.runs.config import options
 from nembp.runs.config_file import read_settings
-from nembp.runs.option import Option, parse_layers
+from nembp.runs.option import Option
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 
@@ -43,7 +43,12 @@ def values_of(option: Option) -> st.SearchStrategy:
             exclude_max=option.below is not None,
         )
     if option.kind == "layers":
-        return st.lists(st.integers(1, 10_000), max_size=4).map(tuple)
+        entry = st.integers(1, 10_000) | st.sampled_from(["conv8x4s2", "pool2", "reshape4x4x8"])
+        return st.lists(entry, max_size=4).map(tuple)
+    if option.kind == "size":
+        return st.tuples(st.integers(1, 9999), st.integers(1, 9999))
+    if option.kind == "augmentation":
+        return st.sampled_from(["none", "flips", "crops4", "flips,crops2"])
     if option.kind == "names":
         name = TEXT.map(str.strip).filter(bool)
         return st.lists(name, min_size=1, max_size=3).map(tuple)
@@ -70,7 +75,8 @@ def test_toml_reads_back_the_same(tmp_path_factory, config):
 
 @given(st.lists(st.integers(1, 9999), max_size=5), st.sampled_from([",", ", ", " ,"]))
 def test_layers_are_read_as_written(sizes, comma):
-    assert parse_layers(comma.join(map(str, sizes))) == tuple(sizes) == parse_layers(sizes)
+    text = comma.join(map(str, sizes))
+    assert RunConfig(layers=text).layers == tuple(sizes) == RunConfig(layers=sizes).layers
 
 
 @pytest.mark.parametrize(
@@ -79,13 +85,37 @@ def test_layers_are_read_as_written(sizes, comma):
      ("٣", 1), ([8.0], 1), ("9" * 12, 1)],
 )  # fmt: skip
 def test_a_bad_layer_is_named(text, number):
-    with pytest.raises(ArchitectureError, match=f"as entry {number};.*≥ 1"):
+    with pytest.raises(ArchitectureError, match=f"as layer {number}: .*expected"):
         RunConfig(layers=text)
+
+
+def test_layers_are_kept_as_they_are_usually_written():
+    config = RunConfig(layers="CONV8x4p1s2, pool2s2 ,16")
+    assert config.layers == ("conv8x4s2", "pool2", 16)
+    assert config.as_dict()["layers"] == ["conv8x4s2", "pool2", 16]
+    assert RunConfig(layers=config.layers) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("augment", "crops , Flips", "flips,crops4"),
+        ("augment", ["crops2"], "crops2"),
+        ("augment", "none", "none"),
+        ("image_size", "32", (32, 32)),
+        ("image_size", "32x48", (32, 48)),
+        ("image_size", 32, (32, 32)),
+        ("image_size", [32, 48], (32, 48)),
+    ],
+)
+def test_values_are_kept_in_one_form(name, value, kept):
+    assert getattr(RunConfig(**{name: value}), name) == kept
 
 
 def test_choices_are_those_of_the_engine():
     known = {
         "task": get_args(Task),
+        "scaling": get_args(ScalingName),
         "activation": ACTIVATIONS,
         "forward": LIKELIHOODS,
         "backward": [*LIKELIHOODS, "none"],
@@ -122,6 +152,17 @@ def test_choices_are_those_of_the_engine():
         ("noise", "nme", "noise must be one of none, nem, blind, anti, drift, got 'nme'"),
         ("targets", "a,,b", "targets holds an empty name"),
         ("targets", 3, "targets must be names"),
+        ("augment", "flip", "augment must be none, flips, crops or flips,crops (crops2: shifted"),
+        ("augment", "flips,flips", "augment must be none, flips"),
+        ("augment", "none,crops", "augment must be none, flips"),
+        ("augment", "crops0", "augment must be none, flips"),
+        ("augment", "", "augment must be none, flips"),
+        ("augment", 4, "augment must be none, flips"),
+        ("image_size", "32x", 'image_size must be height and width in pixels, as in "32x32"'),
+        ("image_size", "0", "image_size must be height and width in pixels"),
+        ("image_size", [4, 4, 3], "image_size must be height and width in pixels"),
+        ("image_size", True, "image_size must be height and width in pixels"),
+        ("scaling", "unti", "scaling must be one of auto, unit, channel, got 'unti'"),
         ("data_dir", 3, "data_dir must be text, got 3"),
         ("data_dir", "a\0b", "data_dir must be text"),
         ("dataset", None, "dataset must be a name"),
@@ -143,7 +184,8 @@ def test_a_bad_value_is_named(name, value, message):
         ("batch-size = 8\nbatch_size = 8", "batch_size is given twice"),
         ("[train]\nepochs = 3", "unknown key 'train'"),
         ("epochs = ", "not valid TOML"),
-        ("layers = '8,0'", "layers has '0' as entry 2"),
+        ("layers = '8,0'", "layers has '0' as layer 2: it has 0 neurons"),
+        ("layers = ['conv8x4', 'maxpool2']", "layers has 'maxpool2' as layer 2: pooling is by"),
         ("quiet = 1", "quiet must be true or false, got 1"),
     ],
 )
@@ -183,7 +225,7 @@ def test_a_recipe_leaves_nothing_open_and_changes_nothing_that_is_set():
     digits = load("digits")
     filled = recipe(digits)
     open_fields = {name for name, value in vars(filled).items() if value is None}
-    assert open_fields == {"data_dir", "targets", "limit", "patience", "threads"}
+    assert open_fields == {"data_dir", "targets", "limit", "image_size", "patience", "threads"}
     assert (filled.layers, filled.batch_size, filled.epochs) == ((128, 64), 32, 40)
     assert (filled.optimizer, filled.learning_rate, filled.schedule) == ("adam", 1e-3, "cosine")
     assert (filled.backward, filled.backward_weight, filled.noise) == ("gaussian", 0.3, "none")
@@ -208,5 +250,46 @@ def test_recipes_follow_the_data():
     assert wide.backward_weight == 0.05
     numbers = recipe(data(300, (8,), np.linspace(0.0, 1.0, 300)))
     assert (numbers.forward, numbers.backward_weight) == ("gaussian", 0.125)
+    assert {narrow.augment, wide.augment, numbers.augment} == {"none"}
     logistic = recipe(data(300, (200,), labels[:300]), RunConfig(activation="logistic"))
     assert logistic.backward_weight == 0.005
+
+
+@pytest.mark.parametrize(
+    ("shape", "layers"),
+    [
+        ((32, 32, 3), ("conv32x4s2", "conv64x4s2", "conv128x4s2", 256)),
+        ((20, 30, 2), ("conv32x4s2", "conv64x4s2", 256)),
+        ((8, 8, 3), ("conv32x4s2", 256)),
+        ((300, 200, 3), ("conv32x4s2", "conv64x4s2", "conv128x4s2", "conv256x4s2", 256)),
+        ((7, 7, 3), (128, 64)),
+        ((20, 20, 1), (512, 256)),
+    ],
+)
+def test_images_of_several_channels_get_convolutions(shape, layers):
+    assert recipe(data(24, shape, np.arange(24) % 3, pixels=True)).layers == layers
+
+
+def test_convolutions_have_defaults_of_their_own():
+    grey = data(12_600, (8, 8), np.arange(12_600) % 3, pixels=True)
+    dense = recipe(grey)
+    for config in (RunConfig(layers="conv8x4s2,32"), RunConfig(layers="7,reshape1x1x7,up2x4s2")):
+        filled = recipe(grey, config)
+        assert filled.layers == config.layers
+        assert (filled.backward_weight, filled.learning_rate) != (
+            dense.backward_weight, dense.learning_rate,
+        )  # fmt: skip
+    coloured = data(12_600, (8, 8, 3), np.arange(12_600) % 3, pixels=True)
+    assert recipe(coloured).backward_weight < filled.backward_weight
+    mine = RunConfig(layers="64", backward_weight=0.5)
+    assert (recipe(coloured, mine).layers, recipe(coloured, mine).backward_weight) == ((64,), 0.5)
+    numbers = recipe(data(300, (8, 8, 3), np.linspace(0.0, 1.0, 300), pixels=True))
+    assert (numbers.forward, numbers.backward_weight) == ("gaussian", round(1 / 192, 5))
+
+
+def test_photographs_known_by_name_are_flipped():
+    images = data(24, (8, 8, 3), np.arange(24) % 3, pixels=True)
+    assert recipe(images).augment == "none"
+    known = dataclasses.replace(images, name="cifar10")
+    assert recipe(known).augment == "flips"
+    assert recipe(known, RunConfig(augment="none")).augment == "none"

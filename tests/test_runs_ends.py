@@ -56,8 +56,8 @@ def test_a_step_in_progress_does_not_reach_the_model(tmp_path, monkeypatch):
     """Ctrl-C between the optimizer's chunks leaves parameters of no epoch; they are not kept."""
     step = run_module.Trainer.step
 
-    def interrupted_step(self, index):
-        step(self, index)
+    def interrupted_step(self, index, *staged):
+        step(self, index, *staged)
         if self.epoch == 2:
             raise KeyboardInterrupt
 
@@ -70,7 +70,7 @@ def test_a_step_in_progress_does_not_reach_the_model(tmp_path, monkeypatch):
 
 
 def test_nothing_learned_is_said(tmp_path, monkeypatch):
-    def interrupted(self, index):
+    def interrupted(self, index, *staged):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_module.Trainer, "step", interrupted)

@@ -38,8 +38,8 @@ class RunConfig:
 
     Examples
     --------
-    >>> RunConfig(layers="32,16", epochs=3).layers
-    (32, 16)
+    >>> RunConfig(layers="conv8x4s2,16", epochs=3).layers
+    ('conv8x4s2', 16)
     >>> RunConfig(epochs=0)
     Traceback (most recent call last):
         ...
@@ -48,7 +48,7 @@ class RunConfig:
 
     dataset: str = _option("text", "Data", "Data set: `nembp data list` names them.", "digits")
     data_dir: str | None = _option(
-        "path", "Data", "Folder (mnist, idx), or file or folder (npz, csv) it is read from."
+        "path", "Data", "Folder it is read from; of npz and csv the file, or a folder with it."
     )
     targets: tuple[str, ...] | None = _option(
         "names", "Data", "Target columns of a csv, by name; its last column if left out."
@@ -73,9 +73,23 @@ class RunConfig:
         "of different seeds share them.", least=0,
     )  # fmt: skip
 
-    layers: tuple[int, ...] | None = _option(
-        "layers", "Network", 'Hidden layers, as in 512,256; "" for none.'
+    image_size: tuple[int, int] | None = _option(
+        "size", "Data", "Resize the files of `images` to this height and width, as in 32x32."
     )
+    scaling: str | None = _choice(
+        "Data", "Of the inputs: unit maps images, or each column of a table, to [0, 1]; channel "
+        "standardizes images channel by channel; auto is channel for images of several channels, "
+        "unit for others, and standardizes the columns of tables.", "auto", "unit", "channel",
+    )  # fmt: skip
+    augment: str | None = _option(
+        "augmentation", "Data", "Change each training image anew every epoch: flips (half of "
+        "them, left to right), crops (shifted by up to 4 pixels; crops2: 2), flips,crops, none.",
+    )  # fmt: skip
+
+    layers: tuple[int | str, ...] | None = _option(
+        "layers", "Network", 'Hidden layers, "" for none: 256 neurons, conv32x4s2 (32 channels, '
+        "kernel 4x4, stride 2), pool2, up64x4s2, reshape4x4x128, with commas between them.",
+    )  # fmt: skip
     activation: str | None = _choice(
         "Network", "Of the hidden neurons.", "relu", "leaky-relu", "tanh", "logistic", "identity"
     )

@@ -74,9 +74,9 @@ def from_toml(path: str | os.PathLike[str]) -> RunConfig:
 def to_toml(config: RunConfig, comment: str = "") -> str:
     """Write a configuration as TOML, under a comment; what is None is left out.
 
-    >>> print(to_toml(RunConfig(layers="8,4", noise_std=0.1)), end="")
+    >>> print(to_toml(RunConfig(layers="conv8x3,4", noise_std=0.1)), end="")
     dataset = "digits"
-    layers = [8, 4]
+    layers = ["conv8x3", 4]
     noise-std = 0.1
     """
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
+from nembp.descriptions import parse, plain
 from nembp.errors import ArchitectureError
 
-__all__ = ["Kind", "Option", "parse_layers"]
+__all__ = ["Kind", "Option"]
 
-Kind: TypeAlias = Literal["choice", "integer", "number", "text", "path", "layers", "names"]
+Kind: TypeAlias = Literal[
+    "choice", "integer", "number", "text", "path", "layers", "names", "size", "augmentation"
+]
+CROP: Final = 4  # pixels that crops are shifted by at most, customary for 32x32 images
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,9 @@ class Option:
         ArchitectureError
             If it is of another type or out of bounds; the message begins with ``name``.
         """
-        if self.kind == "layers":
-            return parse_layers(value, name)
-        if self.kind == "names":
-            return _names(name, value)
+        reader = _READERS.get(self.kind)
+        if reader is not None:
+            return reader(name, value)
         if self.kind == "path" and isinstance(value, os.PathLike):
             return os.fspath(value)
         if self.kind in ("text", "path", "choice"):
@@ -81,10 +85,7 @@ class Option:
 
     @property
     def expected(self) -> str:
-        """What a value must be, in words.
-
-        XX
-        """
+        """What a value must be, in words."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if self.kind in ("text", "path"):
@@ -98,37 +99,6 @@ class Option:
         return " ".join([number, " and ".join(bounds)]).rstrip()
 
 
-def parse_layers(value: Any, name: str = "layers") -> tuple[int, ...]:
-    """Return hidden-layer sizes from text such as "512,256" or a sequence; "" is no hidden layer.
-
-    Raises
-    ------
-    ArchitectureError
-        Naming the entry that is not a whole number ≥ 1.
-
-    >>> parse_layers("512, 256"), parse_layers("")
-    ((512, 256), ())
-    """
-    if isinstance(value, str):
-        entries: Sequence[Any] = value.split(",") if value.strip() else ()
-    elif isinstance(value, Sequence):
-        entries = value
-    else:
-        raise ArchitectureError(f'{name} must be sizes such as "512,256", got {value!r:.80}')
-    sizes = []
-    for number, entry in enumerate(entries, start=1):
-        text = entry.strip() if isinstance(entry, str) else entry
-        digits = isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10
-        size = int(text) if digits else text
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ArchitectureError(
-                f"{name} has {text!r:.40} as entry {number}; every hidden layer needs a whole "
-                'number of neurons ≥ 1, as in "512,256" ("" for no hidden layer)'
-            )
-        sizes.append(size)
-    return tuple(sizes)
-
-
 def _names(name: str, value: Any) -> tuple[str, ...]:
     entries = value.split(",") if isinstance(value, str) else value
     if not isinstance(entries, Sequence) or not all(isinstance(entry, str) for entry in entries):
@@ -137,3 +107,43 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
     if not names or "" in names:
         raise ArchitectureError(f"{name} holds an empty name: {value!r:.80}")
     return names
+
+
+def _layers(name: str, value: Any) -> tuple[int | str, ...]:
+    return plain(parse(value, name))
+
+
+def _size(name: str, value: Any) -> tuple[int, int]:
+    """Read the height and width of images: "32x48", "32" for both, or whole numbers."""
+    sides = value.split("x") if isinstance(value, str) else value
+    sides = list(sides) if isinstance(sides, Sequence) else [sides]
+    texts = [str(side) for side in sides]
+    if len(texts) not in (1, 2) or not all(re.fullmatch("[1-9][0-9]{0,4}", text) for text in texts):
+        raise ArchitectureError(
+            f'{name} must be height and width in pixels, as in "32x32", got {value!r:.80}'
+        )
+    return int(texts[0]), int(texts[-1])
+
+
+def _augmentation(name: str, value: Any) -> str:
+    """Read "none", "flips", "crops" (of 4 pixels), "crops2", or both kinds as "flips,crops"."""
+    kinds = value.split(",") if isinstance(value, str) else value
+    kinds = kinds if isinstance(kinds, Sequence) else ()
+    text = ",".join(sorted(str(kind).strip().lower() for kind in kinds))
+    found = re.fullmatch("none|flips|crops([1-9][0-9]{0,3})?(,flips)?", text)
+    if found is None:
+        raise ArchitectureError(
+            f"{name} must be none, flips, crops or flips,crops (crops2: shifted by up to 2 pixels "
+            f"in place of {CROP}), got {value!r:.80}"
+        )
+    if "crops" not in text:
+        return text
+    return f"{'flips,' if found[2] else ''}crops{found[1] or CROP}"
+
+
+_READERS: Final[dict[Kind, Callable[[str, Any], Any]]] = {
+    "layers": _layers,
+    "names": _names,
+    "size": _size,
+    "augmentation": _augmentation,
+}

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nembp.architectures import chain, network
+from nembp.augmentation import Augmentation
 from nembp.backend import Backend, get_backend
 from nembp.batches import BatchReader
 from nembp.datasets import Dataset, Scaling, Split, class_means, feature_means, load
@@ -16,7 +18,7 @@ from nembp.datasets.scaling import extremes, unit_range
 from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
 from nembp.errors import ArchitectureError, DeviceError
 from nembp.likelihoods import get_likelihood
-from nembp.network import Network, dense_network
+from nembp.network import Network
 from nembp.runs.config import RunConfig
 from nembp.runs.recipes import ALWAYS, recipe
 from nembp.training import set_input_bias
@@ -51,16 +53,24 @@ class Prepared:
     net: Network
     centroids: NDArray[np.float64] | None
 
-    def reader(self, split: Split) -> BatchReader:
-        """Return the reader that feeds a split to the network."""
+    def reader(self, split: Split, *, augmented: bool = False) -> BatchReader:
+        """Return the reader that feeds a split to the network, augmented as configured or plain."""
         data, net = self.data, self.net
-        scalings = data.x_scaling, data.y_scaling
-        return BatchReader(split, *scalings, data.outputs, net.backend, net.dtype)
+        return BatchReader(
+            split,
+            data.x_scaling,
+            data.y_scaling,
+            data.outputs,
+            net.backend,
+            net.dtype,
+            augmentation=_augmentation(self.config) if augmented else None,
+            seed=self.config.seed or 0,
+        )
 
 
 def load_data(config: RunConfig) -> Dataset:
     """Load the data set that a configuration names; the errors of `nembp.datasets.load`."""
-    defaults = {name: ALWAYS[name] for name in ("task", "test_fraction", "split_seed")}
+    defaults = {name: ALWAYS[name] for name in ("task", "test_fraction", "split_seed", "scaling")}
     chosen = {name: getattr(config, name) for name in defaults}
     chosen = {name: defaults[name] if value is None else value for name, value in chosen.items()}
     return load(
@@ -71,6 +81,8 @@ def load_data(config: RunConfig) -> Dataset:
         test_fraction=chosen["test_fraction"],
         seed=chosen["split_seed"],
         limit=config.limit,
+        scaling=chosen["scaling"],
+        image_size=config.image_size,
     )
 
 
@@ -186,10 +198,17 @@ def fit_scalings(data: Dataset, config: RunConfig) -> Dataset:
     return replace(data, x_scaling=Scaling(factor=1.0 / max(1.0, high)))
 
 
+def _augmentation(config: RunConfig) -> Augmentation:
+    """Return what an option such as "flips,crops4" asks for."""
+    kinds = (config.augment or "none").split(",")
+    crops = [int(kind.removeprefix("crops")) for kind in kinds if kind.startswith("crops")]
+    return Augmentation(flip="flips" in kinds, crop=sum(crops))
+
+
 def _build(config: RunConfig, data: Dataset, backend: Backend) -> Network:
     backward = "gaussian" if config.backward == "none" else config.backward
-    return dense_network(
-        [data.features, *(config.layers or ()), data.outputs],
+    return network(
+        *_architecture(config, data),
         activation=config.activation or "relu",
         forward=config.forward,
         backward=get_likelihood(backward or "gaussian", config.backward_weight or 1.0),
@@ -197,6 +216,13 @@ def _build(config: RunConfig, data: Dataset, backend: Backend) -> Network:
         dtype=config.dtype or "float32",
         seed=config.seed or 0,
     )
+
+
+def _architecture(
+    config: RunConfig, data: Dataset
+) -> tuple[int | tuple[int, ...], tuple[int | str, ...], int]:
+    shape = data.shape if data.is_image else data.features
+    return shape, config.layers or (), data.outputs
 
 
 def _check(config: RunConfig, data: Dataset) -> None:
@@ -211,6 +237,24 @@ def _check(config: RunConfig, data: Dataset) -> None:
             f"noise_target {config.noise_target} needs a backward direction, and backward is "
             "none; use --noise-target forward, or train both directions"
         )
+    if config.scaling == "channel" and config.backward in ("bernoulli", "multinomial"):
+        raise ArchitectureError(
+            f"backward {config.backward} describes pixels in [0, 1], which scaling channel leaves; "
+            "use --scaling unit, or --backward gaussian"
+        )
+    augmentation = _augmentation(config)
+    if augmentation and not data.is_image:
+        raise ArchitectureError(
+            f"augment {config.augment} changes images, but the samples of {data.source} have the "
+            f"shape {data.shape}; use --augment none"
+        )
+    if augmentation.crop and augmentation.crop >= min(data.shape[:2]):
+        raise ArchitectureError(
+            f"augment {config.augment} would shift images of {data.shape[0]}x{data.shape[1]} "
+            f"pixels by up to {augmentation.crop}; expected at most "
+            f"crops{min(data.shape[:2]) - 1}, or --augment none"
+        )
+    chain(*_architecture(config, data))
     if config.patience is not None and not config.validation_fraction:
         raise ArchitectureError(
             "patience needs a validation split to watch, since the test split must not choose; "

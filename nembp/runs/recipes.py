@@ -1,7 +1,8 @@
 """Recipes: what an option is where nobody sets it.
 
-Measured on digits and MNIST (images) and on scikit-learn's small tables; a run writes down what it
-used, so its ``config.toml`` does not change when a recipe does.
+Images of several channels get a convolutional network, all else a dense one. Measured on digits,
+MNIST and CIFAR-10 (images) and on scikit-learn's small tables; a run writes down what it used, so
+its ``config.toml`` does not change when a recipe does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ ALWAYS: Final[dict[str, Any]] = {
     "task": "auto",
     "test_fraction": 0.2,
     "split_seed": 0,
+    "scaling": "auto",
+    "augment": "none",
     "activation": "relu",
     "backward": "gaussian",
     "dtype": "float32",
@@ -41,7 +44,7 @@ ALWAYS: Final[dict[str, Any]] = {
     "device": "auto",
 }
 
-# by the width of a sample: digits have 64 features, MNIST 784
+# of dense networks, by the width of a sample: digits have 64 features, MNIST 784
 WIDE: Final = 256
 NARROW_INPUT: Final[dict[str, Any]] = {"layers": (128, 64), "backward_weight": 0.3}
 WIDE_INPUT: Final[dict[str, Any]] = {"layers": (512, 256), "backward_weight": 0.1}
@@ -56,16 +59,36 @@ FEW_SAMPLES: Final[dict[str, Any]] = {"batch_size": 32, "epochs": 40}
 FEW_SEEN: Final = 12_000  # samples in all; the fewer there are, the more epochs
 MOST_EPOCHS: Final = 100
 
+# of convolutional networks; the layers for images of several channels that set none
+LEAST_SIDE: Final = 8
+STRIDED: Final = ("conv32x4s2", "conv64x4s2", "conv128x4s2", "conv256x4s2")
+LAST_SIDE: Final = 4  # a strided layer more as long as an image keeps this side
+TOP: Final = 256
+COLOUR_INPUT: Final[dict[str, Any]] = {"backward_weight": 0.001}
+GREY_INPUT: Final[dict[str, Any]] = {"backward_weight": 0.02}
+CONVOLUTIONAL_ON_MANY: Final[dict[str, Any]] = {"batch_size": 128, "epochs": 20}
+CONVOLUTIONAL_ADAM_ON_MANY: Final[dict[str, Any]] = {"learning_rate": 0.002, "weight_decay": 0.05}
+CONVOLUTIONAL_ON_FEW: Final[dict[str, Any]] = {"batch_size": 32, "epochs": 40}
+
+# by name, where more is known than shape and size tell
+BY_NAME: Final[dict[str, dict[str, Any]]] = {
+    "cifar10": {"augment": "flips"},
+    "cifar100": {"augment": "flips"},
+}
+
 _IN_WORDS: Final = {
     "dataset": "digits",
-    "layers": "128,64, or 512,256 above 256 inputs",
+    "layers": "128,64, or 512,256 above 256 inputs; images of several channels, by their size: "
+    "conv32x4s2,conv64x4s2,conv128x4s2,256",
+    "augment": "none, or flips for cifar10 and cifar100",
     "forward": "multinomial for classes, gaussian for numbers",
-    "backward_weight": "by the data: 0.3 for digits, 0.1 for mnist",
-    "learning_rate": "0.001 for adam (0.003 from 10000 samples on) and rmsprop, 0.02 momentum, "
-    "0.1 sgd",
+    "backward_weight": "by the data: 0.3 for digits, 0.1 for mnist; with convolutions 0.02, or "
+    "0.001 for several channels",
+    "learning_rate": "0.001 for adam (from 10000 samples on 0.003, or 0.002 with convolutions) "
+    "and rmsprop, 0.02 momentum, 0.1 sgd",
     "weight_decay": "0, or 0.05 with adam from 10000 samples on",
     "batch_size": "32, or 128 from 10000 samples on",
-    "epochs": "40, or more below 300 samples, or 14 from 10000 on",
+    "epochs": "40, or more below 300 samples; from 10000 on 14, or 20 with convolutions",
     "validation_fraction": "0, or 0.1 with --patience",
 }
 
@@ -83,7 +106,8 @@ def recipe(data: Dataset, config: RunConfig | None = None) -> RunConfig:
     Returns
     -------
     RunConfig
-        Without a None but for data_dir, targets, limit, patience and threads, where it means none.
+        Without a None but for data_dir, targets, limit, image_size, patience and threads, where
+        it means none.
 
     >>> from nembp.datasets import load
     >>> filled = recipe(load("digits"), RunConfig(optimizer="sgd"))
@@ -94,21 +118,43 @@ def recipe(data: Dataset, config: RunConfig | None = None) -> RunConfig:
 
     config = config or RunConfig(dataset=data.name)
     set_already = {name: value for name, value in vars(config).items() if value is not None}
-    n = len(data.train)
-    defaults = {**ALWAYS, **(WIDE_INPUT if data.features > WIDE else NARROW_INPUT)}
     optimizer = OPTIMIZERS[set_already.get("optimizer", ALWAYS["optimizer"])]
-    defaults["learning_rate"] = optimizer.default_learning_rate
-    if n >= MANY:
-        defaults |= MANY_SAMPLES
-        if optimizer.name == "adam":
-            defaults |= ADAM_ON_MANY
+    defaults = {**ALWAYS, "learning_rate": optimizer.default_learning_rate}
+    layers = set_already.get("layers", _convolutions(data))
+    if any(isinstance(layer, str) for layer in layers):
+        defaults |= _convolutional(data, optimizer.name) | {"layers": layers}
     else:
-        epochs = max(FEW_SAMPLES["epochs"], FEW_SEEN // n)
-        defaults |= {**FEW_SAMPLES, "epochs": min(epochs, MOST_EPOCHS)}
+        defaults |= _dense(data, optimizer.name)
+    defaults |= BY_NAME.get(data.name, {})
     defaults["forward"] = "multinomial" if data.is_classification else "gaussian"
     defaults["validation_fraction"] = 0.0 if config.patience is None else 0.1
     defaults["backward_weight"] = _backward_weight(data, defaults, set_already)
     return RunConfig(**(defaults | set_already))
+
+
+def _dense(data: Dataset, optimizer: str) -> dict[str, Any]:
+    n = len(data.train)
+    defaults = {**(WIDE_INPUT if data.features > WIDE else NARROW_INPUT)}
+    if n >= MANY:
+        return defaults | MANY_SAMPLES | (ADAM_ON_MANY if optimizer == "adam" else {})
+    epochs = max(FEW_SAMPLES["epochs"], FEW_SEEN // n)
+    return {**defaults, **FEW_SAMPLES, "epochs": min(epochs, MOST_EPOCHS)}
+
+
+def _convolutional(data: Dataset, optimizer: str) -> dict[str, Any]:
+    defaults = {**(COLOUR_INPUT if data.is_image and data.shape[2] > 1 else GREY_INPUT)}
+    if len(data.train) < MANY:
+        return defaults | CONVOLUTIONAL_ON_FEW
+    adam = CONVOLUTIONAL_ADAM_ON_MANY if optimizer == "adam" else {}
+    return defaults | CONVOLUTIONAL_ON_MANY | adam
+
+
+def _convolutions(data: Dataset) -> tuple[int | str, ...]:
+    """Return the convolutional layers that suit a data set's images, none for other data."""
+    if not data.is_image or data.shape[2] == 1 or min(data.shape[:2]) < LEAST_SIDE:
+        return ()
+    halvings = int(math.log2(min(data.shape[:2]) / LAST_SIDE))
+    return (*STRIDED[:halvings], TOP)
 
 
 def _backward_weight(data: Dataset, defaults: dict[str, Any], set_already: dict[str, Any]) -> float:

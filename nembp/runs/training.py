@@ -118,7 +118,7 @@ class _Run:
         )
         self.trainer = Trainer(
             self.net,
-            prepared.reader(prepared.train),
+            prepared.reader(prepared.train, augmented=True),
             epochs=config.epochs or 1,
             batch_size=config.batch_size or 1,
             optimizer=get_optimizer(

@@ -1,0 +1,226 @@
+"""Runs on images: convolutions, colours, augmentation; as a library and on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import fails, run
+
+from nembp.checkpoints import load_model
+from nembp.errors import ArchitectureError
+from nembp.pictures import read_images
+from nembp.runs import RunConfig, evaluate_run, from_toml, train_run
+from nembp.runs.preparation import prepare
+
+SAMPLE = Path(__file__).resolve().parents[1] / "data" / "mnist-sample"
+GENERATOR = np.random.default_rng(0)
+LABELS = np.arange(180) % 3
+CLASSES = ("red", "green", "blue")
+# a bright left half in one channel a class, over noise
+X = GENERATOR.integers(0, 100, (180, 8, 8, 3))
+X[np.arange(180), :, :4, LABELS] += 120
+X = X.astype(np.uint8)
+COLOURS = RunConfig(
+    dataset="npz",
+    data_dir="colours.npz",
+    epochs=25,
+    learning_rate=0.005,
+    backward_weight=0.1,
+    device="cpu",
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = np.array(CLASSES)[LABELS]
+    np.savez(
+        "colours.npz", x_train=X[:150], y_train=names[:150], x_test=X[150:], y_test=names[150:]
+    )
+
+
+# -- colours ---------------------------------------------------------------------------------------
+def test_colours_are_learned_in_both_directions_by_convolutions():
+    summary = train_run(COLOURS, "run")
+    assert summary["config"]["layers"] == ["conv32x4s2", 256]
+    assert summary["forward/accuracy"] == 1.0
+    assert summary["backward/centroid_error"] < 0.2
+    scores = evaluate_run("run")
+    assert scores["forward/nll"] == pytest.approx(summary["forward/nll"])
+    assert evaluate_run("run", split="all")["samples"] == 180
+
+
+def test_colours_are_standardized_by_channel_and_drawn_as_they_were(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "nembp.pictures.backward_picture", lambda path, *rest: drawn.update(rest=rest)
+    )
+    prepared = prepare(COLOURS)
+    scaled = prepared.data.x_scaling.apply(X[:150], np.float64)
+    assert np.allclose(scaled.mean(axis=(0, 1, 2)), 0.0, atol=1e-9)
+    assert np.allclose(scaled.std(axis=(0, 1, 2)), 1.0)
+    train_run(COLOURS, "run")
+    images, centroids, shape, classes = drawn["rest"]
+    order = [CLASSES.index(name) for name in classes]
+    means = np.stack([X[:150][LABELS[:150] == k].mean(axis=0) / 255 for k in order])
+    assert np.allclose(centroids, means)
+    assert np.abs(images - means).mean() < 0.05
+    assert (shape, classes) == ((8, 8, 3), tuple(sorted(CLASSES)))
+
+
+def test_a_picture_of_colours_is_in_colour():
+    from PIL import Image
+
+    train_run(COLOURS, "run")
+    with Image.open("run/backward.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"), np.int64)
+    for channel in range(3):
+        others = np.delete(pixels, channel, axis=2).max(axis=2)
+        assert np.sum(pixels[..., channel] > others + 60) > 1000
+
+
+def test_samples_of_either_direction_are_raw_pixels():
+    from PIL import Image
+
+    train_run(COLOURS, "run")
+    Image.fromarray(X[151]).save("one.png")
+    np.save("one.npy", X[151:152])
+    by_file = [
+        json.loads(run("predict", "run", name, "--json").stdout)["predictions"][0]
+        for name in ("one.png", "one.npy")
+    ]
+    assert by_file[0]["class"] == CLASSES[LABELS[151]]
+    assert by_file[0]["probabilities"] == pytest.approx(by_file[1]["probabilities"], abs=1e-6)
+    backward = "--direction", "backward", "--labels", "red"
+    assert run("predict", "run", *backward, "--out", "red.png").exit_code == 0
+    assert run("predict", "run", *backward, "--out", "red.npy").exit_code == 0
+    raw, drawn = np.load("red.npy")[0], read_images("red.png", (8, 8, 3))[0]
+    assert np.abs(np.clip(raw, 0, 255) - drawn).max() <= 1
+    left = drawn[:, :4].mean(axis=(0, 1))
+    assert left[0] > left[1:].max() + 60
+
+
+def test_a_bernoulli_end_gets_pixels_from_0_to_1():
+    data = prepare(COLOURS.replace({"backward": "bernoulli"})).data
+    assert np.allclose(data.x_scaling.apply(X), X / 255)
+    with pytest.raises(ArchitectureError, match="use --scaling unit"):
+        prepare(COLOURS.replace({"backward": "bernoulli", "scaling": "channel"}))
+    plain = prepare(COLOURS.replace({"scaling": "unit"})).data
+    assert np.allclose(plain.x_scaling.apply(X), X / 255)
+
+
+# -- augmentation ----------------------------------------------------------------------------------
+def read(prepared, *, augmented):
+    net = prepared.net
+    reader = prepared.reader(prepared.train, augmented=augmented)
+    order = np.arange(reader.n)
+    x = net.backend.empty((reader.n, net.inputs), net.dtype)
+    t = net.backend.empty((reader.n, net.outputs), net.dtype)
+    for index, staged in reader.batches(order, reader.n, prefetch=False):
+        reader.read(index, x, t, staged)
+    return x.reshape(-1, 8, 8, 3)
+
+
+def test_training_images_are_flipped_and_those_that_score_are_not():
+    prepared = prepare(COLOURS.replace({"augment": "flips"}))
+    plain, changed = read(prepared, augmented=False), read(prepared, augmented=True)
+    assert np.allclose(plain, prepared.data.x_scaling.apply(X[:150]), atol=1e-6)
+    same = np.all(changed == plain, axis=(1, 2, 3))
+    flipped = np.all(changed == plain[:, :, ::-1], axis=(1, 2, 3))
+    assert np.all(same | flipped)
+    assert 45 <= flipped.sum() <= 105  # 150 fair coins: once in 10⁶ runs outside
+    assert np.array_equal(changed, read(prepared, augmented=True))
+    other = prepare(COLOURS.replace({"augment": "flips", "seed": 1}))
+    assert not np.array_equal(flipped, np.all(
+        read(other, augmented=True) == plain[:, :, ::-1], axis=(1, 2, 3)
+    ))  # fmt: skip
+
+
+def test_training_images_are_shifted():
+    prepared = prepare(COLOURS.replace({"augment": "crops2"}))
+    plain, changed = read(prepared, augmented=False), read(prepared, augmented=True)
+    shifts = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)]
+    inner = plain[:, 2:6, 2:6]
+    found = [
+        next(
+            shift for shift in shifts
+            if np.array_equal(image[2 - shift[0] : 6 - shift[0], 2 - shift[1] : 6 - shift[1]], part)
+        )
+        for image, part in zip(changed, inner, strict=True)
+    ]  # fmt: skip
+    assert set(found) == set(shifts)  # 150 draws of 25: once in 18 seeds one is missing
+
+
+def test_augmentation_trains_and_repeats_bit_for_bit():
+    config = COLOURS.replace({"augment": "flips,crops1", "epochs": 2})
+    assert train_run(config, "a")["config"]["augment"] == "flips,crops1"
+    train_run(from_toml("a/config.toml"), "b")
+    train_run(config.replace({"augment": "none"}), "c")
+    a, b, c = (load_model(f"{name}/model.npz").net.parameters for name in "abc")
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_tables_are_not_augmented(tmp_path):
+    np.savez("table.npz", x=GENERATOR.normal(size=(30, 3)), y=np.arange(30) % 2)
+    with pytest.raises(ArchitectureError, match=r"table\.npz have the shape \(3,\); use --augment"):
+        prepare(RunConfig(dataset="npz", data_dir="table.npz", augment="flips", device="cpu"))
+    with pytest.raises(ArchitectureError, match=r"8x8 pixels by up to 8; expected at most crops7"):
+        prepare(COLOURS.replace({"augment": "crops8"}))
+
+
+# -- the command line ------------------------------------------------------------------------------
+def test_one_line_describes_a_convolutional_network():
+    arguments = ["--dataset", "idx", "--data-dir", SAMPLE, "--device", "cpu", "--epochs", "2"]
+    result = run("train", *arguments, "--layers", "conv8x4s2, pool2,32", "--out", "run")
+    assert result.exit_code == 0, result.output
+    assert "; 784-conv8x4s2-pool2-32-10 relu, " in result.stderr.splitlines()[0]
+    config = from_toml("run/config.toml")
+    assert config.layers == ("conv8x4s2", "pool2", 32)
+    again = run("train", "--config", "run/config.toml", "--out", "again", "--json", "--quiet")
+    assert json.loads(again.stdout)["config"]["layers"] == ["conv8x4s2", "pool2", 32]
+    one, two = (load_model(f"{name}/model.npz").net.parameters for name in ("run", "again"))
+    assert np.array_equal(one, two)
+    assert run("evaluate", "run").stdout.startswith("forward   accuracy")
+    by_variable = run("train", *arguments, "--out", "other", env={
+        "NEMBP_TRAIN_LAYERS": "conv4x3s2,16", "NEMBP_TRAIN_AUGMENT": "crops1",
+        "NEMBP_TRAIN_SCALING": "channel",
+    })  # fmt: skip
+    assert " samples of 28x28x1 with crops1, " in by_variable.stderr.splitlines()[0]
+    assert from_toml("other/config.toml").layers == ("conv4x3s2", 16)
+    scaling = load_model("other/model.npz").x_scaling
+    assert np.shape(scaling.offset) == (1,)
+
+
+def test_layers_in_a_file_are_text_or_a_list():
+    for text in ('"conv4x4s2,16"', '["conv4x4s2", 16]', '["conv4x4s2", "16"]'):
+        Path("my.toml").write_text(f"layers = {text}\n")
+        assert from_toml("my.toml").layers == ("conv4x4s2", 16)
+    Path("my.toml").write_text('layers = ["conv4x4s2,16"]\n')
+    assert "my.toml: layers has 'conv4x4s2,16' as layer 1: expected it as in" in fails(
+        2, "train", "--config", "my.toml"
+    )
+
+
+def test_info_shows_a_network_layer_by_layer():
+    train_run(COLOURS.replace({"epochs": 1}), "run")
+    lines = run("info", "run").stdout.splitlines()
+    assert lines[0].split() == ["data", "npz:", "8x8x3", "to", "3", "classes"]
+    rows = [line.split() for line in lines[4:]]
+    assert rows[0] == [
+        "layer", "description", "shape", "neurons", "weights", "biases", "multiply-adds",
+    ]  # fmt: skip
+    assert rows[1:3] == [
+        ["0", "input", "8x8x3", "gaussian", "0", "192", "0"],
+        ["1", "conv32x4s2", "4x4x32", "relu", "1,536", "64", "24,576"],
+    ]
+    assert rows[-1][:2] == ["in", "all"]
+    shown = json.loads(run("info", "run/model.npz", "--json").stdout)
+    totals = shown["totals"]
+    assert totals["weights"] + totals["biases"] == shown["parameters"]
+    assert shown["parameters"] == load_model("run/model.npz").net.parameter_count
+    assert shown["config"]["layers"] == ["conv32x4s2", 256]
+    assert "absent: no such file" in fails(3, "info", "absent")
