@@ -88,9 +88,11 @@ def class_means(
     x = split.x
     sums = np.zeros((k, int(np.prod(x.shape[1:]))))
     for part in chunks(x):
-        members = split.y[part] == np.arange(k)[:, np.newaxis]
-        values = x[part].reshape(members.shape[1], -1)
-        sums += members.astype(np.float64) @ values.astype(np.float64)
+        labels = split.y[part]
+        values = x[part].reshape(len(labels), -1)
+        # row sums, not a product with one-hot rows: as fast, and no threads to wait for
+        for label in np.unique(labels):
+            sums[label] += values[labels == label].sum(axis=0, dtype=np.float64)
     means = (sums / counts[:, np.newaxis]).reshape(k, *x.shape[1:])
     return scaling.apply(means, np.float64).reshape(k, -1)  # the mean of an affine map is its image
 

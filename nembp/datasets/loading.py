@@ -27,6 +27,14 @@ _REGISTRY: dict[str, tuple[str | Loader, str]] = {
         "nembp.datasets.idx_folder:load_idx",
         "a folder with the four IDX files of any MNIST-shaped set, raw or gzip",
     ),
+    "cifar10": (
+        "nembp.datasets.cifar:load_cifar10",
+        "60000 32x32 colour images in 10 classes: the folder of the binary or Python version",
+    ),
+    "cifar100": (
+        "nembp.datasets.cifar:load_cifar100",
+        "60000 32x32 colour images in 100 classes: the folder of the binary or Python version",
+    ),
     "npz": (
         "nembp.datasets.npz:load_npz",
         "a NumPy .npz with x_train, y_train, x_test, y_test, or x and y",
@@ -83,7 +91,7 @@ def load(
     Parameters
     ----------
     name : str
-        "digits", "mnist", "npz", "csv", ... or a registered name (see `available`).
+        "digits", "mnist", "cifar10", "csv", ... or a registered name (see `available`).
     data_dir : path, optional
         Folder, or for npz and csv also a file; digits needs none.
     targets : str or sequence of str, optional

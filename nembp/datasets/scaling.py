@@ -144,6 +144,8 @@ def standardized(x: Samples, *, by_channel: bool = False) -> Scaling:
     Scaling
         With `offset` and `factor` of shape `shape`, or (C,).
     """
+    if by_channel and x.dtype == np.uint8:
+        return _from_counts(_channel_counts(x))
     axes = tuple(range(x.ndim - 1)) if by_channel else (0,)
     low, high = extremes(x)
     if by_channel:
@@ -161,6 +163,25 @@ def standardized(x: Samples, *, by_channel: bool = False) -> Scaling:
     std = np.sqrt(variance / count)
     std[constant | (std < 1 / LARGEST)] = 1.0
     return Scaling(mean, 1.0 / std)
+
+
+def _channel_counts(x: Samples) -> NDArray[np.int64]:
+    """How often each of the values 0..255 occurs in each channel, shape (C, 256)."""
+    counts = np.zeros((x.shape[-1], 256), np.int64)
+    for part in chunks(x):
+        pixels = x[part].reshape(-1, x.shape[-1])
+        for channel, count in enumerate(counts):
+            count += np.bincount(pixels[:, channel], minlength=256)
+    return counts
+
+
+def _from_counts(counts: NDArray[np.int64]) -> Scaling:
+    """Scaling to mean 0 and deviation 1 of channels whose values were counted."""
+    values, total = np.arange(256.0), counts.sum(axis=1)
+    mean = counts @ values / total
+    variance = (counts * np.square(values - mean[:, np.newaxis])).sum(axis=1) / total
+    constant = (counts > 0).sum(axis=1) == 1
+    return Scaling(mean, 1.0 / np.sqrt(np.where(constant, 1.0, variance)))
 
 
 def image_scaling(x: Samples) -> Scaling:
