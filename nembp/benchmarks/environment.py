@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from nembp.backend import Backend
+from nembp.benchmarks.instructions import onednn_instructions
 from nembp.threads import threads as nembp_threads
 
 __all__ = [
@@ -24,7 +25,8 @@ __all__ = [
     "usable_cpus",
 ]
 
-PREFIXES = ("OPENBLAS_", "GOTO_", "MKL_", "OMP_", "GOMP_", "KMP_", "BLIS_", "VECLIB_")
+OF_BLAS = ("OPENBLAS_", "GOTO_", "MKL_", "BLIS_", "VECLIB_")
+PREFIXES = (*OF_BLAS, "OMP_", "GOMP_", "KMP_", "ONEDNN_", "DNNL_", "ATEN_")
 PACKAGES = ("nembp", "numpy", "array-api-compat", "torch", "scikit-learn", "cupy")
 LEVELS = ("avx512f", "avx2", "avx", "asimd")  # vector instructions worth naming, best first
 
@@ -67,14 +69,18 @@ def usable_cpus() -> int:
 
 
 def pinning_variables() -> dict[str, str]:
-    """Return the environment variables that choose kernels or threads of a BLAS or OpenMP."""
+    """Return the environment variables that choose kernels or threads of a numerical library."""
     return {name: os.environ[name] for name in sorted(os.environ) if name.startswith(PREFIXES)}
 
 
 def blas_libraries() -> list[dict[str, Any]]:
-    """Return every BLAS loaded now: name, version, core type, threading, threads."""
+    """Return every BLAS loaded now: name, version, core type, threading, threads.
+
+    NumPy's own comes first, where its file tells which it is.
+    """
     from threadpoolctl import threadpool_info
 
+    loaded = sorted(threadpool_info(), key=lambda info: "numpy" not in info["filepath"])
     return [
         {
             "library": info["internal_api"],
@@ -84,7 +90,7 @@ def blas_libraries() -> list[dict[str, Any]]:
             "threads": info["num_threads"],
             "file": os.path.basename(info["filepath"]),
         }
-        for info in threadpool_info()
+        for info in loaded
         if info["user_api"] == "blas"
     ]
 
@@ -138,8 +144,11 @@ def _torch_build() -> dict[str, Any] | None:
     torch = sys.modules.get("torch")
     if torch is None:
         return None
-    blas = "MKL" if torch.backends.mkl.is_available() else "other"
-    return {"blas": blas, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    return {
+        "blas": "MKL" if torch.backends.mkl.is_available() else "other",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "onednn": onednn_instructions(),
+    }
 
 
 def _cpuinfo(*keys: str) -> str | None:

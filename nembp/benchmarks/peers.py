@@ -7,14 +7,22 @@ in its layout, so that the tests can check that it does the same mathematics.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from nembp.benchmarks.torch_maps import (
+    bias_host,
+    bias_tensor,
+    get_map,
+    image_shapes,
+    to_image,
+)
 from nembp.likelihoods import Gaussian
 from nembp.network import Network
 
-__all__ = ["ABSENT", "MissingPeerError", "SklearnStep", "TorchStep", "load_peers"]
+__all__ = ["ABSENT", "MissingPeerError", "SklearnStep", "TorchStep", "import_peer", "load_peers"]
 
 ABSENT = "not installed"
 
@@ -23,7 +31,8 @@ class MissingPeerError(Exception):
     """A peer that cannot take part here; its message is what the table says instead."""
 
 
-def _import(name: str) -> Any:
+def import_peer(name: str) -> Any:
+    """Import a peer's module, or raise MissingPeerError."""
     try:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:  # OSError: installed, but a library of it is missing
@@ -37,19 +46,21 @@ class TorchStep:
 
         cross_entropy(z, labels) + w/2 · Σ (c⁰ − x)² / rows
 
-    with c running down through the transposed weights, ``linear(c, W.T, d)``, one row a sample:
-    the plain bidirectional step, without the class-sum path. ReLU layers.
+    with c running down through the transposes of the same maps (:mod:`.torch_maps`), one row a
+    sample: the plain bidirectional step, without the class-sum path. ReLU layers.
 
     Parameters
     ----------
     net : Network
-        Start: dense ReLU layers, multinomial forward, Gaussian backward.
+        Start: ReLU or linear layers, multinomial forward, Gaussian backward.
     x, labels : ndarray, shapes (rows, inputs) and (rows,)
         The batch, which stays on the device.
     bidirectional : bool
         Whether to train the backward direction too.
     learning_rate : float
         Of Adam.
+    channels_last : bool
+        Whether images and kernels lie in memory with their channels last.
 
     Raises
     ------
@@ -65,51 +76,68 @@ class TorchStep:
         *,
         bidirectional: bool,
         learning_rate: float,
+        channels_last: bool = False,
     ) -> None:
-        torch = _import("torch")
-        self._torch, self._linear = torch, torch.nn.functional.linear
+        torch = import_peer("torch")
+        self._functional = torch.nn.functional
         device = "cuda" if net.backend.name == "gpu" else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             raise MissingPeerError("no CUDA")
-        self._cuda = device == "cuda"
-
-        def tensor(array: Any, trained: bool = False) -> Any:
-            host = np.array(net.backend.to_numpy(array), order="C")
-            return torch.tensor(host, device=device, requires_grad=trained)
-
-        # nn.Linear's layout is (outputs, inputs), the transpose of ours
-        self.weights = [tensor(W.T, trained=True) for W in net.weights]
-        self.up = [tensor(b, trained=True) for b in net.biases[1:]]
-        down = net.reversed.biases[:0:-1] if bidirectional else []
-        self.down = [tensor(d, trained=True) for d in down]  # of layers 0..L-1
-        self.x = tensor(net.backend.asarray(x, net.dtype))
-        self.labels = torch.tensor(labels, device=device)
-        self.t = torch.nn.functional.one_hot(self.labels, net.outputs).to(self.x.dtype)
+        self._synchronize = torch.cuda.synchronize if device == "cuda" else None
         backward = net.reversed.likelihood
         if not isinstance(backward, Gaussian):
             raise TypeError(f"the peer's backward direction is Gaussian, got {backward.name}")
+
+        host, shapes = net.backend.to_numpy, image_shapes(net.synapses)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.maps = []
+        for synapse, W, lower in zip(net.synapses, net.weights, shapes, strict=False):
+            each = get_map(torch, synapse, lower, host(W), device=device)
+            if each.weight is not None and each.weight.dim() == 4:
+                each.weight = each.weight.detach().to(memory_format=layout).requires_grad_()
+            self.maps.append(each)
+
+        def biases(all_biases: Sequence[Any]) -> list[Any]:
+            return [
+                bias_tensor(torch, layer, shape, host(b), device=device)
+                if b is not None and layer.biases
+                else None
+                for layer, shape, b in zip(net.layers, shapes, all_biases, strict=True)
+            ]
+
+        self.up = biases(net.biases)[1:]
+        down = biases(net.reversed.biases[::-1])[:-1]  # of layers 0..L-1
+        self.down = down if bidirectional else []
+        self._relu = [layer.activation is not None for layer in net.layers]
+        batch = np.array(x, dtype=net.dtype)
+        if shapes[0] is not None:
+            batch = np.ascontiguousarray(to_image(batch, shapes[0]))
+        self.x = torch.tensor(batch, device=device)
+        self.x = self.x.to(memory_format=layout) if shapes[0] is not None else self.x
+        self.labels = torch.tensor(labels, device=device)
+        self.t = torch.nn.functional.one_hot(self.labels, net.outputs).to(self.x.dtype)
         self._factor = 0.5 * backward.scale / len(labels)
-        self._optimizer = torch.optim.Adam(
-            [*self.weights, *self.up, *self.down], lr=learning_rate, fused=True
-        )
+        self._optimizer = torch.optim.Adam(self._trained(), lr=learning_rate, fused=True)
+
+    def _trained(self) -> list[Any]:
+        each = [*(each.weight for each in self.maps), *self.up, *self.down]
+        return [tensor for tensor in each if tensor is not None]
 
     def objective(self) -> Any:
         """Return the joint objective of the batch in nats, up to a constant."""
-        functional, last = self._torch.nn.functional, len(self.weights) - 1
+        relu, last = self._functional.relu, len(self.maps)
         a = self.x
-        for k, (W, b) in enumerate(zip(self.weights, self.up, strict=True)):
-            a = self._linear(a, W, b)
-            if k < last:
-                a = functional.relu(a)
-        total = functional.cross_entropy(a, self.labels)
+        for k, (each, b) in enumerate(zip(self.maps, self.up, strict=True), start=1):
+            a = each.up(a, b)
+            a = relu(a) if self._relu[k] else a
+        total = self._functional.cross_entropy(a, self.labels)
         if not self.down:
             return total
         c = self.t
-        for k in range(last, -1, -1):
-            c = self._linear(c, self.weights[k].t(), self.down[k])
-            if k > 0:
-                c = functional.relu(c)
-        squares = functional.mse_loss(c, self.x, reduction="sum")
+        for k in range(last - 1, -1, -1):
+            c = self.maps[k].down(c, self.down[k])
+            c = relu(c) if self._relu[k] else c
+        squares = self._functional.mse_loss(c, self.x, reduction="sum")
         return total + self._factor * squares
 
     def __call__(self) -> None:
@@ -120,13 +148,23 @@ class TorchStep:
 
     def synchronize(self) -> None:
         """Wait for the GPU, if it is used."""
-        if self._cuda:
-            self._torch.cuda.synchronize()
+        if self._synchronize is not None:
+            self._synchronize()
+
+    def gradient(self) -> np.ndarray[Any, Any]:
+        """Return the gradient at the parameters as they are, in the network's layout."""
+        self._optimizer.zero_grad(set_to_none=True)
+        self.objective().backward()
+        return self._flat(lambda tensor: tensor.grad)
 
     def parameters(self) -> np.ndarray[Any, Any]:
         """Return the trained parameters as one vector in the network's layout."""
-        trained = [*(W.t() for W in self.weights), *self.up, *self.down]
-        return np.concatenate([p.detach().cpu().numpy().reshape(-1) for p in trained])
+        return self._flat(lambda tensor: tensor)
+
+    def _flat(self, of: Callable[[Any], Any]) -> np.ndarray[Any, Any]:
+        weights = [each.host(of(each.weight)) for each in self.maps if each.weight is not None]
+        biases = [bias_host(of(b)) for b in (*self.up, *self.down) if b is not None]
+        return np.concatenate([array.reshape(-1) for array in (*weights, *biases)])
 
 
 class SklearnStep:
@@ -153,7 +191,7 @@ class SklearnStep:
     ) -> None:
         if net.backend.name == "gpu":
             raise MissingPeerError("CPU only")
-        neural = _import("sklearn.neural_network")
+        neural = import_peer("sklearn.neural_network")
         if net.outputs < 3:
             raise MissingPeerError("one logistic output")
         self.x, self.labels = np.ascontiguousarray(x, dtype=net.dtype), labels
@@ -189,7 +227,7 @@ def load_peers() -> dict[str, bool]:
     found = {}
     for name in ("torch", "sklearn.neural_network"):
         try:
-            _import(name)
+            import_peer(name)
         except MissingPeerError:
             found[name.partition(".")[0]] = False
         else:

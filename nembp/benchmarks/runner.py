@@ -9,6 +9,7 @@ from typing import Any
 from nembp.backend import get_backend
 from nembp.benchmarks import Progress, Settings, get_suite
 from nembp.benchmarks.environment import conditions, describe, usable_cpus
+from nembp.benchmarks.instructions import pinning_note
 from nembp.benchmarks.memory import peak_memory
 
 __all__ = ["run"]
@@ -50,10 +51,14 @@ def run(name: str, settings: Settings, progress: Progress = lambda line: None) -
         memory = peak_memory(
             threads=max(settings.threads), dtype=settings.dtype, device=backend.name
         )
+    described = describe(backend)
+    if backend.name == "cpu":
+        pinned = pinning_note(described["blas"], described["torch"], begun["environment"])
+        notes += [pinned] if pinned else []
     return {
         "suite": name,
         **begun,
-        **describe(backend),
+        **described,
         "settings": asdict(settings),
         "step": suite.STEP,
         "notes": notes,

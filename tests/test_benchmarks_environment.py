@@ -1,0 +1,115 @@
+"""Threads, instruction sets, conditions and memory of a run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nembp.backend import get_backend
+from nembp.benchmarks import environment, instructions, memory, report
+
+
+def test_threads_are_set_for_every_library_and_restored(monkeypatch):
+    torch = pytest.importorskip("torch", reason="CI installs torch")
+    before, blas_before = torch.get_num_threads(), environment.threads_now()["blas"]
+    told, tell = [], torch.set_num_threads  # PyTorch's own MKL obeys nothing else
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: (told.append(n), tell(n)))
+    for threads in (1, 2):
+        with environment.threads_limited(threads):
+            assert environment.threads_now() == {"blas": threads, "torch": threads}
+            assert {library["threads"] for library in environment.blas_libraries()} == {threads}
+    assert told == [1, before, 2, before]
+    assert torch.get_num_threads() == before
+    assert environment.threads_now()["blas"] == blas_before
+
+
+def test_pinning_variables_and_core_type_are_reported(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setenv("HARMLESS", "1")
+    found = environment.conditions()["environment"]
+    assert found["OPENBLAS_CORETYPE"] == "Haswell"
+    assert found["OMP_NUM_THREADS"] == "3"
+    assert found["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    assert "HARMLESS" not in found
+    described = environment.describe(get_backend("cpu"))
+    assert described["versions"]["numpy"] == np.__version__
+    assert described["blas"]
+    assert all({"library", "core_type", "threads"} <= set(entry) for entry in described["blas"])
+
+
+def test_peak_memory_is_that_of_the_child():
+    ballast = np.ones(50_000_000, dtype=np.float64)  # 400 MB here must not count there
+    peak = memory.peak_memory(threads=1, dtype="float32", device="cpu", images=300)
+    assert peak["steps"] == 3
+    assert peak["start_bytes"] <= peak["bytes"] < ballast.nbytes
+    assert peak["image_bytes"] == 300 * 784
+    line = report.memory_line(peak)
+    assert line.startswith("peak memory: ")
+    assert "3 bidirectional steps" in line
+
+
+def test_peak_memory_grows_with_the_data():
+    few, many = (
+        memory.peak_memory(threads=1, dtype="float32", device="cpu", images=images)["bytes"]
+        for images in (128, 20_128)
+    )
+    assert many - few > 0.9 * 20_000 * 784
+
+
+def test_a_failed_memory_run_says_why():
+    peak = memory.peak_memory(threads=1, dtype="float16", device="cpu", images=10)
+    assert "float16" in peak["failed"]
+    assert "not measured" in report.memory_line(peak)
+
+
+# -- instruction sets --------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("Haswell", "AVX2"),
+        ("Zen", "AVX2"),
+        ("SkylakeX", "AVX-512"),
+        ("Sandybridge", "AVX"),
+        ("AVX512", "AVX-512"),
+        ("Intel AVX-512 with Intel DL Boost and bfloat16 support", "AVX-512"),
+        ("Intel AVX2 with Intel DL Boost", "AVX2"),
+        ("Intel AVX10.1/512", "AVX-512"),
+        ("Intel SSE4.1", "SSE"),
+        ("neoversen1", None),
+        (None, None),
+    ],
+)
+def test_levels_of_core_types_and_of_libraries_own_words(text, level):
+    assert instructions.level_of(text) == level
+
+
+def _note(core_type, onednn, **pins):
+    blas = [{"library": "openblas", "core_type": core_type}]
+    return instructions.pinning_note(blas, {"onednn": onednn, "cpu_capability": "AVX2"}, pins)
+
+
+def test_different_instruction_sets_are_noted_with_the_remedy():
+    behind = _note("Haswell", "Intel AVX-512", OPENBLAS_CORETYPE="Haswell")
+    assert "products use AVX2 (openblas, core type Haswell)" in behind
+    assert "convolutions AVX-512" in behind
+    assert "`env -u OPENBLAS_CORETYPE nembp bench ...` or `ONEDNN_MAX_CPU_ISA=AVX2 " in behind
+    assert "env -u" not in _note("Haswell", "Intel AVX-512")
+    ahead = _note("SkylakeX", "Intel AVX2", ONEDNN_MAX_CPU_ISA="AVX2")
+    assert "`env -u ONEDNN_MAX_CPU_ISA nembp bench ...` or `OPENBLAS_CORETYPE=Haswell" in ahead
+
+
+@pytest.mark.parametrize(("core_type", "onednn"), [("Haswell", "Intel AVX2"), (None, "Intel AVX2")])
+def test_the_same_or_unknown_instruction_sets_are_not_noted(core_type, onednn):
+    assert _note(core_type, onednn) is None
+    assert instructions.pinning_note([], None, {}) is None
+
+
+def test_onednn_obeys_the_variable_that_the_note_names(monkeypatch):
+    pytest.importorskip("torch", reason="CI installs torch")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    told = instructions.onednn_instructions.__wrapped__()
+    if told is None:
+        pytest.skip("this build of PyTorch has no oneDNN, or another architecture")
+    assert instructions.level_of(told) == "SSE"
