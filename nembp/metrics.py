@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from nembp.batches import BatchReader
 from nembp.network import Network
 
-__all__ = ["centroid_error", "evaluate"]
+__all__ = ["Units", "centroid_error", "evaluate"]
 
 
-def centroid_error(net: Network, centroids: np.ndarray[Any, Any]) -> float:
+Units: TypeAlias = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+
+
+def centroid_error(
+    net: Network, centroids: np.ndarray[Any, Any], units: Units | None = None
+) -> float:
     """Mean over classes of ‖backward(e_k) − c_k‖ / ‖c_k‖.
 
     Parameters
@@ -21,6 +27,9 @@ def centroid_error(net: Network, centroids: np.ndarray[Any, Any]) -> float:
         Seen from its forward direction; e_k is the one-hot row of class k.
     centroids : ndarray, shape (classes, inputs)
         c_k, the mean of each class in the network's units.
+    units : callable, optional
+        Takes samples (rows, inputs) from the network's units to those of the comparison. Relative
+        distances depend on where 0 is: standardized images are compared as pixels in [0, 1].
 
     Returns
     -------
@@ -29,6 +38,8 @@ def centroid_error(net: Network, centroids: np.ndarray[Any, Any]) -> float:
     """
     one_hot = np.eye(net.outputs)
     images = net.backend.to_numpy(net.reversed.predict(one_hot)).astype(np.float64)
+    if units is not None:
+        images, centroids = units(images), units(centroids)
     distance = np.linalg.norm(images - centroids, axis=1)
     length = np.linalg.norm(centroids, axis=1)
     return float(np.mean(distance / length)) if np.all(length > 0) else float("nan")
@@ -41,6 +52,7 @@ def evaluate(
     *,
     backward: bool = True,
     batch_size: int = 1024,
+    units: Units | None = None,
 ) -> dict[str, float]:
     """Score both directions on every sample of a reader.
 
@@ -51,7 +63,7 @@ def evaluate(
         the untempered likelihood); ``forward/accuracy`` for labels, else
         ``forward/mean_squared_error`` (network units) and ``forward/r2``;
         ``backward/mean_squared_error`` a feature; ``backward/centroid_error`` where ``centroids``
-        are given.
+        are given, in ``units`` as in `centroid_error`.
     """
     backend, xp, n = net.backend, net.backend.xp, reader.n
     totals: dict[str, Any] = {}
@@ -92,5 +104,5 @@ def evaluate(
         scores["forward/r2"] = np.asarray(1.0 - error / variance if variance > 0 else np.nan)
     result = {key: float(value) for key, value in scores.items()}
     if backward and centroids is not None:
-        result["backward/centroid_error"] = centroid_error(net, centroids)
+        result["backward/centroid_error"] = centroid_error(net, centroids, units)
     return result

@@ -13,6 +13,7 @@ from nembp.checkpoints import load_model
 from nembp.errors import ArchitectureError
 from nembp.pictures import read_images
 from nembp.runs import RunConfig, evaluate_run, from_toml, train_run
+from nembp.runs.predicting import predict_backward
 from nembp.runs.preparation import prepare
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "mnist-sample"
@@ -69,6 +70,22 @@ def test_colours_are_standardized_by_channel_and_drawn_as_they_were(monkeypatch)
     assert np.allclose(centroids, means)
     assert np.abs(images - means).mean() < 0.05
     assert (shape, classes) == ((8, 8, 3), tuple(sorted(CLASSES)))
+
+
+@pytest.mark.parametrize("scaling", ["unit", "channel"])
+def test_the_centroid_error_is_that_of_pixels_whatever_the_scaling(scaling):
+    summary = train_run(COLOURS.replace({"scaling": scaling, "epochs": 3}), "run")
+    model = load_model("run/model.npz")
+    seen = predict_backward(model, np.eye(3)) / 255
+    order = [CLASSES.index(name) for name in model.classes]
+    means = np.stack([X[:150][LABELS[:150] == k].mean(axis=0) / 255 for k in order])
+    distances = np.sqrt(np.sum((seen - means) ** 2, axis=(1, 2, 3)))
+    lengths = np.sqrt(np.sum(means**2, axis=(1, 2, 3)))
+    expected = pytest.approx(np.mean(distances / lengths), rel=1e-4)
+    assert summary["backward/centroid_error"] == expected
+    assert evaluate_run("run")["backward/centroid_error"] == expected
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["backward/centroid_error"] == expected
 
 
 def test_a_picture_of_colours_is_in_colour():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nembp.architectures import chain, network
-from nembp.augmentation import Augmentation
+from nembp.architectures import network
 from nembp.backend import Backend, get_backend
 from nembp.batches import BatchReader
 from nembp.datasets import Dataset, Scaling, Split, class_means, feature_means, load
@@ -18,12 +18,25 @@ from nembp.datasets.scaling import extremes, unit_range
 from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
 from nembp.errors import ArchitectureError, DeviceError
 from nembp.likelihoods import get_likelihood
+from nembp.metrics import Units
 from nembp.network import Network
+from nembp.runs.checks import architecture, augmentation, check_options
 from nembp.runs.config import RunConfig
 from nembp.runs.recipes import ALWAYS, recipe
 from nembp.training import set_input_bias
 
-__all__ = ["Note", "Prepared", "choose_backend", "hold_out", "load_data", "prepare"]
+if TYPE_CHECKING:
+    from nembp.checkpoints import Model
+
+__all__ = [
+    "Note",
+    "Prepared",
+    "choose_backend",
+    "hold_out",
+    "load_data",
+    "pixel_units",
+    "prepare",
+]
 
 Note = Callable[[str], None]
 
@@ -63,7 +76,7 @@ class Prepared:
             data.outputs,
             net.backend,
             net.dtype,
-            augmentation=_augmentation(self.config) if augmented else None,
+            augmentation=augmentation(self.config) if augmented else None,
             seed=self.config.seed or 0,
         )
 
@@ -105,7 +118,7 @@ def prepare(config: RunConfig, note: Note = lambda text: None) -> Prepared:
     """
     data = load_data(config)
     filled = recipe(data, config)
-    _check(filled, data)
+    check_options(filled, data)
     backend = choose_backend(filled.device or "auto", note)
     path = None if filled.data_dir is None else os.path.abspath(filled.data_dir)
     filled = filled.replace({"device": backend.name, "data_dir": path})
@@ -117,6 +130,22 @@ def prepare(config: RunConfig, note: Note = lambda text: None) -> Prepared:
     if data.is_classification:
         centroids = class_means(train, data.x_scaling, data.outputs)
     return Prepared(filled, data, train, validation, net, centroids)
+
+
+def pixel_units(data: Dataset | Model) -> Units | None:
+    """Return the map from the network's units to pixels in [0, 1]; None where it changes nothing.
+
+    It takes and gives rows of samples; tables and images that are in [0, 1] already need none.
+    """
+    scaling, pixels, shape = data.x_scaling, data.pixel_scaling, data.shape
+    if pixels is None:
+        return None
+
+    def units(x: NDArray[Any]) -> NDArray[Any]:
+        images = scaling.invert(np.reshape(x, (-1, *shape)))
+        return pixels.apply(images, np.float64).reshape(len(x), -1)
+
+    return units
 
 
 def choose_backend(device: str, note: Note) -> Backend:
@@ -198,17 +227,10 @@ def fit_scalings(data: Dataset, config: RunConfig) -> Dataset:
     return replace(data, x_scaling=Scaling(factor=1.0 / max(1.0, high)))
 
 
-def _augmentation(config: RunConfig) -> Augmentation:
-    """Return what an option such as "flips,crops4" asks for."""
-    kinds = (config.augment or "none").split(",")
-    crops = [int(kind.removeprefix("crops")) for kind in kinds if kind.startswith("crops")]
-    return Augmentation(flip="flips" in kinds, crop=sum(crops))
-
-
 def _build(config: RunConfig, data: Dataset, backend: Backend) -> Network:
     backward = "gaussian" if config.backward == "none" else config.backward
     return network(
-        *_architecture(config, data),
+        *architecture(config, data),
         activation=config.activation or "relu",
         forward=config.forward,
         backward=get_likelihood(backward or "gaussian", config.backward_weight or 1.0),
@@ -216,47 +238,3 @@ def _build(config: RunConfig, data: Dataset, backend: Backend) -> Network:
         dtype=config.dtype or "float32",
         seed=config.seed or 0,
     )
-
-
-def _architecture(
-    config: RunConfig, data: Dataset
-) -> tuple[int | tuple[int, ...], tuple[int | str, ...], int]:
-    shape = data.shape if data.is_image else data.features
-    return shape, config.layers or (), data.outputs
-
-
-def _check(config: RunConfig, data: Dataset) -> None:
-    """Raise ArchitectureError where options contradict each other or the data."""
-    if config.forward == "multinomial" and not data.is_classification:
-        raise ArchitectureError(
-            f"forward multinomial describes classes, but the targets of {data.source} are "
-            "numbers; use --forward gaussian, or say --task classification if they are labels"
-        )
-    if config.backward == "none" and config.noise != "none" and config.noise_target != "forward":
-        raise ArchitectureError(
-            f"noise_target {config.noise_target} needs a backward direction, and backward is "
-            "none; use --noise-target forward, or train both directions"
-        )
-    if config.scaling == "channel" and config.backward in ("bernoulli", "multinomial"):
-        raise ArchitectureError(
-            f"backward {config.backward} describes pixels in [0, 1], which scaling channel leaves; "
-            "use --scaling unit, or --backward gaussian"
-        )
-    augmentation = _augmentation(config)
-    if augmentation and not data.is_image:
-        raise ArchitectureError(
-            f"augment {config.augment} changes images, but the samples of {data.source} have the "
-            f"shape {data.shape}; use --augment none"
-        )
-    if augmentation.crop and augmentation.crop >= min(data.shape[:2]):
-        raise ArchitectureError(
-            f"augment {config.augment} would shift images of {data.shape[0]}x{data.shape[1]} "
-            f"pixels by up to {augmentation.crop}; expected at most "
-            f"crops{min(data.shape[:2]) - 1}, or --augment none"
-        )
-    chain(*_architecture(config, data))
-    if config.patience is not None and not config.validation_fraction:
-        raise ArchitectureError(
-            "patience needs a validation split to watch, since the test split must not choose; "
-            "expected --validation-fraction above 0, such as 0.1"
-        )

@@ -16,7 +16,7 @@ from nembp.errors import ArchitectureError, DataError
 from nembp.metrics import evaluate
 from nembp.runs.config import RunConfig, options
 from nembp.runs.folder import MODEL
-from nembp.runs.preparation import Note, choose_backend, hold_out, load_data
+from nembp.runs.preparation import Note, choose_backend, hold_out, load_data, pixel_units
 
 __all__ = ["SplitName", "evaluate_run", "load_run"]
 
@@ -95,7 +95,7 @@ def evaluate_run(
         chosen, model.x_scaling, model.y_scaling, net.outputs, net.backend, net.dtype
     )
     with np.errstate(invalid="ignore", divide="ignore"):
-        scores = evaluate(net, reader, model.centroids)
+        scores = evaluate(net, reader, model.centroids, units=pixel_units(model))
     return {
         "run": os.path.abspath(run),
         "dataset": data.name,

@@ -19,7 +19,7 @@ from nembp.optimizers import get_optimizer
 from nembp.runs.config import RunConfig
 from nembp.runs.config_file import to_toml
 from nembp.runs.folder import MODEL, PICTURE, RunFolder
-from nembp.runs.preparation import Prepared, prepare
+from nembp.runs.preparation import Prepared, pixel_units, prepare
 from nembp.threads import threads as limit
 from nembp.training import Trainer
 
@@ -110,6 +110,7 @@ class _Run:
         self.test = prepared.reader(prepared.data.test)
         watched = prepared.validation
         self.watched = self.test if watched is None else prepared.reader(watched)
+        self.units = pixel_units(self.data)
         self.environment = environment(self.net)
         self.started, self.saved_at = started, time.perf_counter()
         self.last_good: np.ndarray[Any, Any] | None = None
@@ -185,7 +186,7 @@ class _Run:
     # -- an epoch --------------------------------------------------------------------------------
     def _scores(self, net: Network) -> dict[str, float]:
         with np.errstate(invalid="ignore", divide="ignore"):
-            return evaluate(net, self.watched, self.prepared.centroids)
+            return evaluate(net, self.watched, self.prepared.centroids, units=self.units)
 
     def _scored_on(self) -> str:
         return "test" if self.watched is self.test else "validation"
@@ -207,7 +208,9 @@ class _Run:
         if keep:
             self._save()
             with np.errstate(all="ignore"):
-                scores = dict(evaluate(self.net, self.test, self.prepared.centroids))
+                scores = dict(
+                    evaluate(self.net, self.test, self.prepared.centroids, units=self.units)
+                )
             picture = self._draw()
         seconds = sum(row["seconds"] for row in history.epochs)
         seen = len(history.epochs) * self.trainer.reader.n
@@ -262,11 +265,12 @@ class _Run:
         from nembp.pictures import backward_picture
 
         samples = self.net.backend.to_numpy(self.net.reversed.predict(np.eye(data.outputs)))
-        pair = [part.reshape(-1, *data.shape) for part in (samples, centroids)]
-        if not data.is_image or data.pixel_scaling is not None:
+        pair = [samples, centroids]
+        if self.units is not None:  # images are drawn from [0, 1], tables in their own units
+            pair = [self.units(part) for part in pair]
+        pair = [part.reshape(-1, *data.shape) for part in pair]
+        if not data.is_image:
             pair = [data.x_scaling.invert(part) for part in pair]
-        if data.pixel_scaling is not None:  # images are drawn from [0, 1]
-            pair = [data.pixel_scaling.apply(part, np.float64) for part in pair]
         path = self.folder.path / PICTURE
         backward_picture(path, pair[0], pair[1], data.shape, data.classes)
         return str(path.resolve())
