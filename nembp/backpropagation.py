@@ -8,11 +8,11 @@ where a, δ are the forward direction's activations and errors, c, e the backwar
 
 1. down: the backward signals c, from the output to the input, and there the backward error e⁰;
 2. up: a and e travel the same wires, so Pᵏ = forward(Pᵏ⁻¹) carries both in one product;
-3. down: the forward errors δ.
+3. down: the forward errors δ; and with them the joint gradient of each synapse, which is one
+   product of both directions, ∂T/∂W at (Pᵏ⁻¹, Qᵏ).
 
-Then the joint gradient of a synapse is one product, ∂T/∂W at (Pᵏ⁻¹, Qᵏ). (The backward error
-needs nothing of the forward direction, so it can join the first upward sweep; the order up, down,
-up would leave the product of the first and largest layer unshared.)
+(The backward error needs nothing of the forward direction, so it can join the first upward sweep;
+the order up, down, up would leave the product of the first and largest layer unshared.)
 
 The class-sum path: a classifier's backward direction has only K distinct inputs, its labels, so
 its signals and errors need K rows, not one a sample (:class:`nembp.ends.ClassEnd`).
@@ -20,6 +20,7 @@ its signals and errors need K rows, not one a sample (:class:`nembp.ends.ClassEn
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 from nembp.backend import Array
@@ -164,16 +165,18 @@ class JointBackpropagation:
         self._P = [backend.empty((both, size), dtype) for size in sizes[:-1]]
         self._Q: list[Array] = [None, *(backend.empty((both, size), dtype) for size in sizes[1:])]
         self._a, self._e = [p[:rows, :] for p in self._P], [p[rows:, :] for p in self._P]
+        # nobody needs the forward error at the input
         self._delta: list[Array] = [None, *(q[:rows, :] for q in self._Q[1:])]
         self._c: list[Array] = [None, *(q[rows:, :] for q in self._Q[1:])]
         self.x = self._a[0]
         self.t = backend.empty((rows, sizes[-1]), dtype)
-        self._scratch = backend.empty((both * max(sizes),), dtype)
-        self._scratch_views: dict[tuple[int, ...], Array] = {}
+        self._widest = max(sizes)
+        self._scratch = backend.empty((both * self._widest,), dtype)
         self._ones = backend.ones((1, both * max(sizes)), dtype)
         self._ones_views: dict[int, Array] = {}
         self._views: tuple[Any, ...] = (None,)  # of the last call's gradient vector
 
+        self._links = [s.link(backend, (rows, second), dtype) for s in net.synapses]
         self.sources: dict[str, NoiseSource] = {}
         source = self._noise_source("forward", net.likelihood, net.outputs, noise, generators)
         self._output: End = SampleEnd(backend, dtype, net.likelihood, self.t, source)
@@ -217,53 +220,41 @@ class JointBackpropagation:
         ``epoch`` and ``iteration``, both counted from 1, set the annealed noise's deviation.
         """
         clock = (epoch, iteration)
+        for link, W in zip(self._links, self.net.weights, strict=True):
+            link.load(W)
         if self._bidirectional:
             self._sweep_backward_signals()
             self._input.error(self._e[0], clock)
         self._sweep_up()
         self._output.error(self._delta[-1], clock)
-        self._sweep_forward_errors()
-        self._gradients(gradient)
+        self._sweep_forward_errors(gradient)
 
     def _sweep_backward_signals(self) -> None:
         """Down: cᵏ⁻¹ = f(adjoint(cᵏ) + dᵏ⁻¹), to the input's pre-activation u⁰."""
-        net, backend, last = self.net, self.net.backend, len(self.net.synapses)
+        last = len(self._links)
         if self.path == "samples":
-            backend.into(self._c[-1], backend.xp.multiply, self.t, 1.0)
-        for k in range(last, 1, -1):
-            net.synapses[k - 1].adjoint(backend, self._c[k], net.weights[k - 1], self._c[k - 1])
-            self._activate(self._c[k - 1], net.reversed, last - k + 1)
-        u = self._input.readout.z
-        net.synapses[0].adjoint(backend, self._c[1], net.weights[0], u)
-        self._activate(u, net.reversed, last)
+            self.net.backend.into(self._c[-1], self.net.backend.xp.multiply, self.t, 1.0)
+        for k in range(last, 0, -1):
+            u = self._c[k - 1] if k > 1 else self._input.readout.z
+            after = partial(self._activate, self.net.reversed, last - k + 1, u)
+            self._links[k - 1].adjoint(self._c[k], u, after)
 
     def _sweep_up(self) -> None:
         """Up: a and e in one product; aᵏ = f(· + bᵏ), eᵏ = · ∘ f'(cᵏ); zᴸ at the output."""
-        net, backend, last = self.net, self.net.backend, len(self.net.synapses)
+        last = len(self._links)
         for k in range(1, last):
-            net.synapses[k - 1].forward(backend, self._P[k - 1], net.weights[k - 1], self._P[k])
-            self._activate(self._a[k], net, k)
-            if self._bidirectional:
-                self._multiply_derivative(self._e[k], self._c[k], k)
+            self._links[k - 1].forward(self._P[k - 1], self._P[k], partial(self._arrive, k))
         z = self._output.readout.z
-        net.synapses[-1].forward(backend, self._a[last - 1], net.weights[-1], z)
-        self._activate(z, net, last)
+        self._links[-1].forward(self._P[-1], z, partial(self._activate, self.net, last, z))
 
-    def _sweep_forward_errors(self) -> None:
-        """Down: δᵏ⁻¹ = adjoint(δᵏ) ∘ f'(aᵏ⁻¹), to the first hidden layer."""
+    def _sweep_forward_errors(self, gradient: Array) -> None:
+        """Down: δᵏ⁻¹ = adjoint(δᵏ) ∘ f'(aᵏ⁻¹); ∂/∂Wᵏ of both directions, ∂/∂b = Σ δ, ∂/∂d = Σ e."""
         net = self.net
-        for k in range(len(net.synapses), 1, -1):
-            net.synapses[k - 1].adjoint(
-                net.backend, self._delta[k], net.weights[k - 1], self._delta[k - 1]
-            )
-            self._multiply_derivative(self._delta[k - 1], self._a[k - 1], k - 1)
-
-    def _gradients(self, gradient: Array) -> None:
-        """∂/∂Wᵏ in one product of both directions; ∂/∂b = Σ δ, ∂/∂d = Σ e."""
-        net, backend = self.net, self.net.backend
         weights, up, down = self._views_of(gradient)
-        for k, synapse in enumerate(net.synapses, start=1):
-            synapse.weight_gradient(backend, self._P[k - 1], self._Q[k], weights[k - 1])
+        for k in range(len(self._links), 0, -1):
+            delta = self._delta[k - 1]
+            after = partial(self._multiply_derivative, k - 1, delta, self._a[k - 1])
+            self._links[k - 1].descend(self._P[k - 1], self._Q[k], delta, weights[k - 1], after)
             self._column_sums(self._delta[k], up[k], net.layers[k].biases)
             if self._bidirectional:
                 self._column_sums(self._e[k - 1], down[k - 1], net.layers[k - 1].biases)
@@ -279,25 +270,34 @@ class JointBackpropagation:
             self._views = (gradient, forward.weights, up, down)
         return self._views[1:]
 
-    # -- small steps -----------------------------------------------------------------------------
-    def _activate(self, z: Array, net: Network, k: int) -> None:
-        layer = net.layers[k]
+    # -- what is done to rows start..stop of a layer, while they are in cache ------------------
+    def _arrive(self, k: int, start: int, stop: int) -> None:
+        """Finish rows of Pᵏ that have come up: a by its activation, e by the derivative at c."""
+        if start < self.rows:
+            self._activate(self.net, k, self._a[k], start, min(stop, self.rows))
+        if stop > self.rows:
+            rows = max(start, self.rows) - self.rows, stop - self.rows
+            self._multiply_derivative(k, self._e[k], self._c[k], *rows)
+
+    def _activate(self, net: Network, k: int, signal: Array, start: int, stop: int) -> None:
+        layer, z = net.layers[k], signal[start:stop, :]
         add_bias(net.backend, z, net.biases[k], layer)
         if layer.activation is not None:
-            layer.activation.activate(net.backend, z, self._scratch_like(z))
+            layer.activation.activate(net.backend, z, self._scratch_for(z, start))
 
-    def _multiply_derivative(self, error: Array, a: Array, k: int) -> None:
+    def _multiply_derivative(self, k: int, error: Array, a: Array, start: int, stop: int) -> None:
         activation = self.net.layers[k].activation
         if activation is not None:
-            scratch = self._scratch_like(error)
-            activation.multiply_derivative(self.net.backend, error, a, scratch)
+            rows = error[start:stop, :]
+            scratch = self._scratch_for(rows, start)
+            activation.multiply_derivative(self.net.backend, rows, a[start:stop, :], scratch)
 
-    def _scratch_like(self, array: Array) -> Array:
-        shape = array.shape
-        if shape not in self._scratch_views:
-            flat = self._scratch[: shape[0] * shape[1]]
-            self._scratch_views[shape] = self.net.backend.xp.reshape(flat, shape)
-        return self._scratch_views[shape]
+    def _scratch_for(self, rows: Array, start: int) -> Array:
+        """Return scratch for rows from ``start`` on, apart from that of all other rows."""
+        count, width = rows.shape
+        first = start * self._widest
+        flat = self._scratch[first : first + count * width]
+        return self.net.backend.xp.reshape(flat, (count, width))
 
     def _column_sums(self, x: Array, out: Array, channels: int) -> None:
         if not channels:

@@ -13,7 +13,7 @@ so forward correlates with W, adjoint is the transposed convolution with the sam
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,10 @@ import numpy as np
 
 from nembp.backend import Array, Backend
 from nembp.errors import ArchitectureError
+from nembp.links import BlockLink
+from nembp.minimal_filtering import MinimalFilteringLink, definition_cost, plan
 from nembp.synapses import Synapse
+from nembp.windows import WindowsLink
 
 __all__ = ["AveragePooling", "Convolution", "Reshape"]
 
@@ -96,28 +99,31 @@ class Convolution(Synapse):
 
     def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
         """Write windows(x) W into ``out``."""
-        columns, matrix = self._columns(backend, x), self._matrix(backend, W)
-        with writable(backend, out, (-1, self.channels)) as pixels:
-            backend.matmul(columns, matrix, pixels)
+        with writable(backend, out, tuple(out.shape)) as rows:
+            self._definition(backend, x, W).forward(x, rows)
 
     def adjoint(self, backend: Backend, y: Array, W: Array, out: Array) -> None:
         """Write y Wᵀ, each row added where its window was, into ``out``."""
-        xp, (height, width, channels) = backend.xp, self.shape
-        (p, q), (rows, columns, _) = self.padding, self.output_shape
-        n = y.shape[0]
-        patches = backend.empty((n * rows * columns, math.prod(self.weight_shape[:3])), _dtype(y))
-        backend.matmul(self._pixels(backend, y), self._matrix(backend, W).T, patches)
-        patches = xp.reshape(patches, (n, rows, columns, *self.weight_shape[:3]))
-        padded = backend.zeros((n, height + 2 * p, width + 2 * q, channels), _dtype(y))
-        backend.add_windows(patches, self.stride, padded)
-        with writable(backend, out, (n, *self.shape)) as image:
-            image[...] = padded[:, p : p + height, q : q + width, :]
+        with writable(backend, out, tuple(out.shape)) as rows:
+            self._definition(backend, y, W).adjoint(y, rows)
 
     def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
         """Write windows(x)ᵀ y into ``out``."""
-        columns, pixels = self._columns(backend, x), self._pixels(backend, y)
-        with writable(backend, out, (-1, self.channels)) as matrix:
-            backend.matmul(columns.T, pixels, matrix)
+        self._definition(backend, x, out).descend(x, y, None, out)
+
+    def _definition(self, backend: Backend, signal: Array, W: Array) -> WindowsLink:
+        link = WindowsLink(self, backend, (signal.shape[0],), _dtype(signal))
+        link.load(W)
+        return link
+
+    def link(
+        self, backend: Backend, parts: Sequence[int], dtype: str, upward: bool = True
+    ) -> BlockLink:
+        """Return the link of fewest multiplications where that is worth its transforms."""
+        sizes = plan(self) if backend.has_strided_views else None
+        if sizes is not None and sizes.cost < definition_cost(self):
+            return MinimalFilteringLink(self, sizes, backend, parts, dtype, upward)
+        return WindowsLink(self, backend, parts, dtype, upward)
 
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
         """Draw Glorot-normal weights, variance 2 / (fan in + fan out).
@@ -129,23 +135,6 @@ class Convolution(Synapse):
         fan_in = area * self.shape[2]
         fan_out = area * self.channels / math.prod(self.stride)
         return generator.normal(0.0, math.sqrt(2.0 / (fan_in + fan_out)), self.weight_shape)
-
-    def _columns(self, backend: Backend, x: Array) -> Array:
-        """Return windows(x), shape (rows · windows, height · width · channels in)."""
-        xp, (height, width, channels) = backend.xp, self.shape
-        (p, q), (rows, columns, _) = self.padding, self.output_shape
-        n = x.shape[0]
-        padded = backend.zeros((n, height + 2 * p, width + 2 * q, channels), _dtype(x))
-        padded[:, p : p + height, q : q + width, :] = xp.reshape(x, (n, *self.shape))
-        windows = backend.empty((n, rows, columns, *self.weight_shape[:3]), _dtype(x))
-        backend.copy_windows(padded, self.stride, windows)
-        return xp.reshape(windows, (n * rows * columns, -1))
-
-    def _pixels(self, backend: Backend, y: Array) -> Array:
-        return backend.xp.reshape(y, (-1, self.channels))
-
-    def _matrix(self, backend: Backend, W: Array) -> Array:
-        return backend.xp.reshape(W, (-1, self.channels))
 
 
 @dataclass(frozen=True)
@@ -298,7 +287,7 @@ def writable(backend: Backend, out: Array, shape: tuple[int, ...]) -> Iterator[A
     """Yield ``out`` in another shape to write into: a view, or a copy that is copied back."""
     xp = backend.xp
     try:
-        view = xp.reshape(out, shape, copy=False)
+        view = xp.reshape(xp.reshape(out, (-1,), copy=False), shape)
     except ValueError:  # a transposed ``out``, say
         view = xp.reshape(out, shape, copy=True)
         yield view

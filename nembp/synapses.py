@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 
 from nembp.backend import Array, Backend
 from nembp.errors import ArchitectureError
+from nembp.links import Link
 
 __all__ = ["Dense", "Synapse", "Transposed"]
 
@@ -58,6 +60,18 @@ class Synapse(ABC):
     @abstractmethod
     def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
         """Write ∂T/∂W at (x, y), summed over rows, shape ``weight_shape``, into ``out``."""
+
+    def link(self, backend: Backend, parts: Sequence[int], dtype: str, upward: bool = True) -> Link:
+        """Return what computes these contractions in a training step (:mod:`nembp.links`).
+
+        Parameters
+        ----------
+        parts : sequence of int
+            Rows of the parts of a signal: samples, and class rows.
+        upward : bool
+            Whether the network uses the synapse from its lower to its upper layer.
+        """
+        return Link(self, backend, dtype, upward)
 
     @abstractmethod
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
@@ -132,6 +146,9 @@ class Transposed(Synapse):
 
     def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
         self.synapse.weight_gradient(backend, y, x, out)
+
+    def link(self, backend: Backend, parts: Sequence[int], dtype: str, upward: bool = True) -> Link:
+        return self.synapse.link(backend, parts, dtype, not upward)
 
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
         return self.synapse.initial_weights(generator)

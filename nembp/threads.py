@@ -10,6 +10,7 @@ import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 from nembp.errors import ArchitectureError
@@ -61,6 +62,29 @@ def threads(count: int | None) -> Iterator[int]:
             yield count
         finally:
             _STATE["count"] = before
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Keep BLAS to one thread, for work that :func:`run_parallel` shares among threads itself."""
+    libraries = _blas_libraries()
+    before = [library.get_num_threads() for library in libraries]
+    for library in libraries:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, count in zip(libraries, before, strict=True):
+            library.set_num_threads(count)
+
+
+@cache
+def _blas_libraries() -> list[Any]:
+    """Return the BLAS libraries that are loaded; looking for them takes milliseconds."""
+    import threadpoolctl
+
+    controllers = threadpoolctl.ThreadpoolController().lib_controllers
+    return [library for library in controllers if library.user_api == "blas"]
 
 
 def run_parallel(function: Callable[[T], object], items: Sequence[T]) -> None:

@@ -17,6 +17,8 @@ class NumpyBackend(Backend):
     """NumPy on the CPU: every result goes into its buffer, nothing is allocated on the way."""
 
     name = "cpu"
+    has_cache = True
+    has_strided_views = True
     chunk = 1 << 16  # four float32 vectors and the scratch of a chunk stay in a 1 MiB cache
 
     def __init__(self) -> None:
@@ -73,6 +75,23 @@ class NumpyBackend(Backend):
             return np.log1p(np.exp(z, out=out), out=out)
         return super().softplus(z, out)
 
+    def strided_view(self, array: Array, shape: tuple[int, ...], steps: tuple[int, ...]) -> Array:
+        strides = tuple(array.itemsize * step for step in steps)
+        return np.lib.stride_tricks.as_strided(array, shape, strides)
+
+    def copy_windows(self, images: Array, stride: tuple[int, int], out: Array) -> Array:
+        np.copyto(out, _windows(images, stride, out.shape[3:5], out.shape[1:3], images.shape[3]))
+        return out
+
+    def add_windows(self, windows: Array, stride: tuple[int, int], out: Array) -> Array:
+        rows, columns, height, width, channels = windows.shape[1:]
+        for j in range(0, width, stride[1]):  # as long runs as do not overlap
+            run = min(stride[1], width - j)
+            for i in range(height):
+                pixels = _windows(out[:, i:, j:, :], stride, (1, run), (rows, columns), channels)
+                pixels += windows[:, :, :, i : i + 1, j : j + run, :]
+        return out
+
     def normal(self, generator: Any, out: Array) -> Array:
         if out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
             return generator.standard_normal(out=out, dtype=out.dtype)
@@ -82,3 +101,17 @@ class NumpyBackend(Backend):
         if out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
             return generator.random(out=out, dtype=out.dtype)
         return super().uniform(generator, out)
+
+
+def _windows(
+    images: Array,
+    stride: tuple[int, int],
+    extent: tuple[int, ...],
+    count: tuple[int, ...],
+    channels: int,
+) -> Array:
+    """Return windows of images as a view (images, rows, columns, height, width, channels)."""
+    a, b, c, d = images.strides
+    shape = (images.shape[0], *count, *extent, channels)
+    strides = (a, stride[0] * b, stride[1] * c, b, c, d)
+    return np.lib.stride_tricks.as_strided(images, shape, strides)

@@ -146,6 +146,9 @@ class Backend:
             self._zero_rows[key] = self.xp.zeros(z.shape[-1], dtype=z.dtype, device=self.device)
         return self._zero_rows[key]
 
+    has_cache = False  # whether work in blocks of cache size pays
+    has_strided_views = False
+
     # -- windows of images ---------------------------------------------------------------------
     def copy_windows(self, images: Array, stride: tuple[int, int], out: Array) -> Array:
         """Write ``out[n, p, q, i, j, c] = images[n, s p + i, t q + j, c]`` with stride (s, t)."""
@@ -158,6 +161,10 @@ class Backend:
         for i, j, pixels in _pixels_of_windows(out, stride, windows):
             self.into(pixels, self.xp.add, pixels, windows[:, :, :, i, j, :])
         return out
+
+    def strided_view(self, array: Array, shape: tuple[int, ...], steps: tuple[int, ...]) -> Array:
+        """Return a view of a contiguous array from its start, with steps in elements."""
+        raise NotImplementedError("the array-API standard has no strided views")
 
     # -- random draws ------------------------------------------------------------------------------
     def generator(self, seed: int, name: str) -> Any:
@@ -193,7 +200,9 @@ def _pixels_of_windows(
     (s, t), (_, rows, columns, height, width, _) = stride, windows.shape
     for i in range(height):
         for j in range(width):
-            yield i, j, images[:, i : i + s * rows : s, j : j + t * columns : t, :]
+            down = slice(i, i + s * (rows - 1) + 1, s)
+            across = slice(j, j + t * (columns - 1) + 1, t)
+            yield i, j, images[:, down, across, :]
 
 
 def _host_dtype(out: Array) -> type[np.floating[Any]]:
