@@ -47,7 +47,9 @@ class _Header:
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_idx(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> NDArray[Any]:
+def read_idx(
+    path: str | os.PathLike[str], *, max_bytes: int | None = None, native: bool = True
+) -> NDArray[Any]:
     """Read an IDX file, raw or gzip (told apart by content), using exactly all of its bytes.
 
     Parameters
@@ -56,12 +58,15 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> N
         The file.
     max_bytes : int, optional
         Refuse files that declare more unpacked bytes than this.
+    native : bool, default True
+        Whether values of several bytes are converted to native byte order; without, they may come
+        in the file's, which is big-endian.
 
     Returns
     -------
     ndarray
-        In native byte order. A raw file of 8-bit values is memory-mapped, read-only; anything
-        else is in memory, of which no more is taken than the content really fills.
+        A raw file is memory-mapped, read-only, unless it is converted; anything else is in
+        memory, of which no more is taken than the content really fills.
 
     Raises
     ------
@@ -87,14 +92,14 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> N
         _check_bound(header, min(size, max_bytes or size), path)
         if header.end < size:
             raise DataError(_trailing(header, path))
-        return _read_raw(file, header)
+        return _read_raw(file, header, native)
 
 
-def _read_raw(file: BinaryIO, header: _Header) -> NDArray[Any]:
+def _read_raw(file: BinaryIO, header: _Header, native: bool) -> NDArray[Any]:
     if header.end == header.offset:  # nothing to map
         return np.empty(header.shape, dtype=header.dtype.newbyteorder("="))
     mapped = np.asarray(np.memmap(file, header.dtype, "r", header.offset, header.shape))
-    return mapped.astype(header.dtype.newbyteorder("="), copy=False)
+    return mapped.astype(header.dtype.newbyteorder("="), copy=False) if native else mapped
 
 
 def _read_gzip(file: BinaryIO, path: Path, bound: int) -> NDArray[Any]:

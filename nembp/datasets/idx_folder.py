@@ -59,8 +59,11 @@ def find_four(folder: Path) -> tuple[Path, Path, Path, Path]:
 
 
 def read_four(paths: tuple[Path, Path, Path, Path]) -> tuple[Raw, Raw]:
-    """Training and test arrays of the four files."""
-    images, labels, test_images, test_labels = ((read_idx(path), str(path)) for path in paths)
+    """Training and test arrays of the four files; unpacked images are memory-mapped."""
+    images, labels, test_images, test_labels = (
+        (read_idx(path, native=native), str(path))
+        for path, native in zip(paths, (False, True) * 2, strict=True)
+    )
     return (
         Raw(images[0], labels[0], images[1], labels[1]),
         Raw(test_images[0], test_labels[0], test_images[1], test_labels[1]),
@@ -68,7 +71,10 @@ def read_four(paths: tuple[Path, Path, Path, Path]) -> tuple[Raw, Raw]:
 
 
 def load_idx(request: Request) -> Dataset:
-    """Load any set of four IDX files; the loader behind ``load("idx", folder)``."""
+    """Load any set of four IDX files; the loader behind ``load("idx", folder)``.
+
+    Unpacked files are memory-mapped and may be larger than memory; gzip files are unpacked into it.
+    """
     folder = request.path("idx")
     train, test = read_four(find_four(folder))
     return assemble("idx", train, test, request, source=str(folder))

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import struct
-import tokenize
-import warnings
 import zipfile
-import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,32 +13,10 @@ from numpy.typing import NDArray
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
 from nembp.datasets.files import PIECE, only_file, reading
+from nembp.datasets.npy import SPLIT_KEYS, WHOLE_KEYS, ZIP_ERRORS, read_header, split_keys
 from nembp.errors import DataError
 
-SPLIT_KEYS = ("x_train", "y_train", "x_test", "y_test")
-WHOLE_KEYS = ("x", "y")
 _FRESH = "Save it again with numpy.savez."
-# what zipfile raises on damaged archives
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    ValueError,
-    RuntimeError,
-    OverflowError,
-    EOFError,
-    IndexError,
-    KeyError,
-)
-# what numpy raises on damaged array headers, which it evaluates as a Python literal
-_HEADER_ERRORS = (
-    *_ZIP_ERRORS,
-    SyntaxError,
-    TypeError,
-    AttributeError,
-    MemoryError,
-    tokenize.TokenError,
-)
 
 
 def read_npz(
@@ -73,7 +47,7 @@ def read_npz(
     with reading(path) as file:
         try:
             archive = zipfile.ZipFile(file)
-        except _ZIP_ERRORS as error:
+        except ZIP_ERRORS as error:
             raise DataError(f"{path}: not an .npz archive ({error}). {_FRESH}") from error
         names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         for info in archive.infolist():
@@ -91,14 +65,14 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) ->
         raise DataError(f"{where}: packed in an unknown way. {_FRESH}")
     try:
         with archive.open(info) as member:
-            dtype, shape, fortran = _read_header(member, where)
+            dtype, shape, fortran = read_header(member, where, _FRESH)
             content = bytearray()  # grows with what is really there
             expected = math.prod(shape) * dtype.itemsize
             while len(content) <= expected and (piece := member.read(PIECE)):
                 content += piece
     except DataError:
         raise
-    except _ZIP_ERRORS as error:
+    except ZIP_ERRORS as error:
         raise DataError(f"{where}: damaged ({error}). {_FRESH}") from error
     if len(content) != expected:
         amount = "more" if len(content) > expected else f"only {len(content)}"
@@ -113,33 +87,6 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) ->
     return np.ascontiguousarray(values, dtype.newbyteorder("=")).reshape(shape)
 
 
-def _read_header(member: IO[bytes], where: str) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged headers make Python's parser warn
-            version = np.lib.format.read_magic(member)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran, dtype = read(member)
-    except (zipfile.BadZipFile, zlib.error):
-        raise
-    except _HEADER_ERRORS as error:
-        raise DataError(f"{where}: not a NumPy array ({error}). {_FRESH}") from error
-    if dtype.hasobject:
-        raise DataError(
-            f"{where}: holds pickled objects, which are not read because they can run code; "
-            "expected plain numbers or text. Convert it, as with astype(float), and save it again."
-        )
-    plain = dtype.kind in "biufUS" and dtype.itemsize and dtype.subdtype is None
-    if not plain or len(shape) > 32 or min(shape, default=0) < 0:
-        raise DataError(
-            f"{where}: shape {shape} of dtype {dtype}; expected numbers or text. {_FRESH}"
-        )
-    return dtype, shape, fortran
-
-
 def load_npz(request: Request) -> Dataset:
     """Load an archive; the loader behind ``load("npz", path)``.
 
@@ -149,13 +96,7 @@ def load_npz(request: Request) -> Dataset:
     """
     path = only_file(request.path("npz"), ".npz")
     arrays = read_npz(path, SPLIT_KEYS + WHOLE_KEYS)
-    keys = SPLIT_KEYS if any(key in arrays for key in SPLIT_KEYS) else WHOLE_KEYS
-    missing = [key for key in keys if key not in arrays]
-    if missing:
-        raise DataError(
-            f"{path}: no array {missing[0]}; found {', '.join(arrays) or 'none of the names'}; "
-            f"expected {', '.join(SPLIT_KEYS)}, or {' and '.join(WHOLE_KEYS)}. {_FRESH}"
-        )
+    keys = split_keys(list(arrays), str(path), _FRESH)
     parts = [
         Raw(arrays[x], arrays[y], f"{path}: {x}", f"{path}: {y}")
         for x, y in zip(keys[::2], keys[1::2], strict=True)

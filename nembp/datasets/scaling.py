@@ -170,8 +170,8 @@ def _channel_counts(x: Samples) -> NDArray[np.int64]:
     counts = np.zeros((x.shape[-1], 256), np.int64)
     for part in chunks(x):
         pixels = x[part].reshape(-1, x.shape[-1])
-        for channel, count in enumerate(counts):
-            count += np.bincount(pixels[:, channel], minlength=256)
+        for channel in range(len(counts)):
+            counts[channel] += np.bincount(pixels[:, channel], minlength=256)
     return counts
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from nembp.checkpoints import Model
 from nembp.datasets.checks import feature_array, target_array
 from nembp.datasets.files import reading
+from nembp.datasets.npy import map_npy
 from nembp.datasets.npz import read_npz
 from nembp.datasets.scaling import check_range
 from nembp.errors import ArchitectureError, DataError
@@ -30,9 +30,6 @@ __all__ = [
 
 IMAGES = (".png", ".jpg", ".jpeg")
 ROWS = 1024  # samples at a time
-# what numpy raises on damaged headers, which it evaluates as a Python literal
-_DAMAGED = (ValueError, TypeError, EOFError, SyntaxError, OverflowError, MemoryError, KeyError,
-            IndexError, AttributeError, RecursionError, tokenize.TokenError)  # fmt: skip
 
 
 def predict_forward(model: Model, x: NDArray[Any]) -> NDArray[np.float64]:
@@ -229,12 +226,4 @@ def read_array(path: Path, key: str) -> NDArray[Any]:
         start = file.read(6)
     if start != b"\x93NUMPY":
         raise DataError(f"{path}: not a .npy array; expected a file of .npy, .npz or .png")
-    try:
-        # mapped, so that a header that declares more than the file holds is found out
-        mapped = np.lib.format.open_memmap(path, mode="r")
-    except _DAMAGED as error:
-        raise DataError(f"{path}: damaged or pickled ({error}). Save it with numpy.save") from error
-    expected = mapped.offset + mapped.nbytes
-    if path.stat().st_size != expected:
-        raise DataError(f"{path}: trailing bytes; expected {expected}. Save it with numpy.save")
-    return np.array(mapped)
+    return np.array(map_npy(path))
