@@ -1,4 +1,4 @@
-"""`nembp bench`: the time of a bidirectional step, beside its peers."""
+"""`nembp bench`: the time of a bidirectional step and of its parts, beside its peers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int
 @click.command(
     name="bench",
     epilog="Exit codes: 0 done, 2 bad option, 4 no usable GPU, 6 the file of --out cannot be "
-    "written. Close other programs first: whatever else runs distorts the timings.",
+    "written, 7 PyTorch computes something else. Close other programs first: whatever else runs "
+    "distorts the timings.",
 )
 @click.option(
     "--suite",
@@ -53,8 +54,10 @@ def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int
     "--networks",
     type=click.UNPROCESSED,
     callback=_entries,
-    metavar="SIZES,...",
-    help="Layer sizes, as in 784-256-128-10,784-512-512-10.  [default: the suite's]",
+    metavar="NETWORK,...",
+    help="Layer sizes, as in 784-256-128-10,784-512-512-10; for the convolution suite image and "
+    "layers, as in 32x32x3/conv32x4s2/256/10, or a layer by itself, as in 16x16x32/conv64x4s2.  "
+    "[default: the suite's]",
 )
 @click.option(
     "--batches",
@@ -77,7 +80,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int
 )
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="[default: float32]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="[default: auto]")
-@click.option("--quick", is_flag=True, help="One network, two batches, no memory run: seconds.")
+@click.option("--quick", is_flag=True, help="Fewer cases, no memory run: seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object in place of a table.")
 @click.option(
     "--out",
@@ -102,7 +105,8 @@ def bench(
     and one-direction steps run interleaved with the same steps in PyTorch (eager, fused Adam;
     where it is installed), scikit-learn's MLPClassifier.partial_fit, and the floor: the bare
     matrix products and memory traffic. Reported are medians, ratios, and the peak memory of a
-    training run of MNIST's size.
+    training run of MNIST's size. Convolutions are also timed by themselves, forward and both
+    gradients, beside PyTorch's conv2d. PyTorch's gradients must be nembp's before a time counts.
     """
     from nembp.benchmarks.report import render
     from nembp.benchmarks.runner import run

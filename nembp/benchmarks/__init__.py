@@ -29,7 +29,7 @@ class Settings:
     Attributes
     ----------
     networks : tuple of str
-        In the suite's own notation, ``784-512-512-10`` for dense ones.
+        In the suite's own notation, ``784-512-512-10`` or ``32x32x3/conv32x4s2/256/10``.
     batches, threads : tuple of int
         Rows of a batch; threads of BLAS and of PyTorch alike.
     repeats : int or None
@@ -79,6 +79,13 @@ class Suite:
 
 SUITES: dict[str, Suite] = {
     "dense": Suite("training steps of fully connected classifiers", "nembp.benchmarks.dense"),
+    "convolution": Suite(
+        "convolutions by themselves, and training steps of classifiers of images",
+        "nembp.benchmarks.convolution",
+    ),
+    "parts": Suite(
+        "where the time of a fully connected classifier's step goes", "nembp.benchmarks.parts"
+    ),
 }
 
 

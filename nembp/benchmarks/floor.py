@@ -27,7 +27,7 @@ from itertools import pairwise
 
 from nembp.backend import Array, Backend, stream
 from nembp.backpropagation import Path
-from nembp.benchmarks.window_products import Extent, WindowProducts, extent
+from nembp.benchmarks.window_products import WindowProducts, extent
 from nembp.convolution import Convolution
 from nembp.ends import class_rows
 from nembp.synapses import Dense, Synapse
@@ -51,22 +51,21 @@ def product_shapes(synapses: Sequence[Synapse], batch: int, path: Path) -> list[
     """Return (m, k, n) of every product (m × k)(k × n) of a step, in its order.
 
     >>> product_shapes(dense_synapses([4, 3, 2]), 8, "none")
-    [(8, 4, 3), (8, 3, 2), (8, 2, 3), (4, 8, 3), (3, 8, 2)]
+    [(8, 4, 3), (8, 3, 2), (8, 2, 3), (3, 8, 2), (4, 8, 3)]
     """
     extents = [extent(synapse) for synapse in synapses]
     B, R = batch, backward_rows(synapses, batch, path)
-
-    def down(rows: int, those: Sequence[Extent | None]) -> list[Shape]:
-        return [(rows * e.windows, e.columns, e.rows) for e in reversed(those) if e]
-
-    shapes = down(R, extents) if R else []
+    shapes = [(R * e.windows, e.columns, e.rows) for e in reversed(extents) if e and R]
     if path == "classes":
         shapes.append((synapses[-1].outputs, B, synapses[0].inputs))
     for number, e in enumerate(extents, start=1):
         rows = B if number == len(extents) else B + R
         shapes += [(rows * e.windows, e.rows, e.columns)] if e else []
-    shapes += down(B, extents[1:])
-    return shapes + [(e.rows, (B + R) * e.windows, e.columns) for e in extents if e]
+    for number, e in reversed(list(enumerate(extents))):
+        if e:
+            shapes += [(B * e.windows, e.columns, e.rows)] if number else []
+            shapes.append((e.rows, (B + R) * e.windows, e.columns))
+    return shapes
 
 
 def multiply_adds(synapses: Sequence[Synapse], batch: int, path: Path) -> int:
@@ -137,7 +136,6 @@ class Products:
         for k, bare in reversed(synapses):
             if k > 1:
                 bare.adjoint(Q[k][:B, :], Q[k - 1][:B, :])
-        for k, bare in synapses:
             bare.weight_gradient(P[k - 1], Q[k])
 
 

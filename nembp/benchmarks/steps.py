@@ -21,6 +21,7 @@ from nembp.benchmarks.traffic import AdamTraffic, adam_bytes
 from nembp.benchmarks.window_products import BLOCK
 from nembp.convolution import Convolution
 from nembp.network import Network
+from nembp.noise import Noise
 from nembp.optimizers import Adam
 
 __all__ = ["LEARNING_RATE", "PATHS", "PAUSE", "EngineStep", "best_of", "measure_step", "ratios"]
@@ -58,10 +59,19 @@ class EngineStep:
     """nembp's own step, of one path, on a batch already in its buffers."""
 
     def __init__(
-        self, net: Network, x: Host, labels: Host, path: Path, learning_rate: float
+        self,
+        net: Network,
+        x: Host,
+        labels: Host,
+        path: Path,
+        learning_rate: float,
+        noise: dict[str, Noise] | None = None,
     ) -> None:
         self.net = net
-        self.joint = JointBackpropagation(net, len(labels), path=path)
+        directions = {name: net.backend.generator(0, f"benchmark/{name}") for name in noise or {}}
+        self.joint = JointBackpropagation(
+            net, len(labels), path=path, noise=noise, generators=directions
+        )
         self.joint.x[...] = net.backend.asarray(x, net.dtype)
         one_hot = np.eye(net.outputs)[labels]
         self.joint.t[...] = net.backend.asarray(one_hot, net.dtype)

@@ -6,7 +6,7 @@ import textwrap
 from itertools import groupby
 from typing import Any
 
-__all__ = ["WIDTH", "columns", "convolution_table", "dense_table", "duration", "step_tables"]
+__all__ = ["WIDTH", "columns", "convolution_table", "dense_table", "duration", "parts_table"]
 
 WIDTH = 100
 Result = dict[str, Any]
@@ -56,6 +56,16 @@ def convolution_table(results: list[Result]) -> str:
     if steps:
         parts += [*step_tables(steps, (*NEMBP, *TORCH)), _wrapped(STEP_LEGEND)]
     return "\n\n".join(parts)
+
+
+PARTS_LEGEND = (
+    "one: one direction; both: bidirectional, class-sum path; samples: bidirectional, one backward "
+    "row a sample; noise: NEM noise on the target of every direction trained. products: the calls "
+    "that multiply matrices, beside the bare products of the floor in the column '/ bare'; "
+    "neurons: biases, activations and derivatives; bias sums: their gradients; output end: "
+    "softmax, likelihood and error; input end: class sums, likelihood and error; Python: between "
+    "the parts."
+)
 
 
 # -- layers ----------------------------------------------------------------------------------------
@@ -120,6 +130,34 @@ def _ratio_cells(row: Result) -> list[str]:
     counts = row["multiply_adds"]
     work = [f"{counts[f'nembp/{name}'] / 1e6:.1f} M" for name in ("bidirectional", "one_direction")]
     return [_threads(row), str(row["batch"]), *cells, *work, f"{row['adam_bytes'] / 1e6:.1f} MB"]
+
+
+# -- parts -----------------------------------------------------------------------------------------
+def parts_table(results: list[Result]) -> str:
+    """Return a table for each network and number of threads: the shares of a step's parts."""
+    text = []
+    for (network, threads), group in groupby(
+        results, key=lambda result: (result["network"], _threads(result))
+    ):
+        rows = list(group)
+        names = list(rows[0]["variants"]["one"]["shares"])
+        split = [name.rpartition(" ") for name in names]
+        head = [("", "batch"), ("", "step"), ("", "time"), ("", "±")]
+        head += [*((top, bottom) for top, _, bottom in split), ("products", "/ bare")]
+        cells = [
+            [str(row["batch"]), name, *_part_cells(variant)]
+            for row in rows
+            for name, variant in row["variants"].items()
+        ]
+        text += [f"{network}, threads: {threads}", columns(head, cells)]
+    return "\n\n".join([*text, _wrapped(PARTS_LEGEND)])
+
+
+def _part_cells(variant: Result) -> list[str]:
+    step = variant["step"]
+    shares = [f"{100 * share:.1f}%" for share in variant["shares"].values()]
+    bare = _ratio(variant["parts"]["products"] / variant["bare_products"])
+    return [duration(step["median"]), _spread(step), *shares, bare]
 
 
 # -- cells -----------------------------------------------------------------------------------------
