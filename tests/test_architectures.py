@@ -106,6 +106,14 @@ def test_upsampling_multiplies_the_sides_or_says_which_padding_does(side, k, s, 
         assert all(builds(right) == "" for right in numbers)
 
 
+def test_height_and_width_are_told_apart():
+    net = network((4, 6, 2), "conv3x1-4s2-1p0,up5x3-2s3-2p0,pool2-4", 2)
+    shapes = [synapse.output_shape for synapse in (net.synapses[0], net.synapses[2])]
+    assert shapes == [(2, 3, 3), (3, 1, 5)]
+    assert net.synapses[1].synapse.shape == (6, 6, 5)
+    assert [row.shape for row in describe(net)[:4]] == [(4, 6, 2), (2, 3, 3), (6, 6, 5), (3, 1, 5)]
+
+
 SMALL = st.sampled_from(
     ["3", "16", "conv2x3", "conv2x4s2", "conv2x3p0", "conv2x2-3s1-2", "pool2", "pool3s2", "up2x4",
      "up2x4s1", "reshape4x4x1", "reshape2x2x4"]

@@ -281,6 +281,7 @@ def test_convolutions_have_defaults_of_their_own():
         )  # fmt: skip
     coloured = data(12_600, (8, 8, 3), np.arange(12_600) % 3, pixels=True)
     assert recipe(coloured).backward_weight < filled.backward_weight
+    assert recipe(coloured, RunConfig(layers="64")).backward_weight < dense.backward_weight
     mine = RunConfig(layers="64", backward_weight=0.5)
     assert (recipe(coloured, mine).layers, recipe(coloured, mine).backward_weight) == ((64,), 0.5)
     numbers = recipe(data(300, (8, 8, 3), np.linspace(0.0, 1.0, 300), pixels=True))
