@@ -30,6 +30,7 @@ from nembp.layers import add_bias
 from nembp.likelihoods import Likelihood, Readout
 from nembp.network import Network
 from nembp.noise import Noise, NoiseSource
+from nembp.threads import single_threaded_blas
 
 __all__ = ["JointBackpropagation", "backpropagate", "joint_gradient"]
 
@@ -176,7 +177,12 @@ class JointBackpropagation:
         self._ones_views: dict[int, Array] = {}
         self._views: tuple[Any, ...] = (None,)  # of the last call's gradient vector
 
-        self._links = [s.link(backend, (rows, second), dtype) for s in net.synapses]
+        shared = any(synapse.wants_lanes for synapse in net.synapses)
+        self._lanes = backend.lanes() if shared else 1  # or leave the threads to BLAS
+        self._links = [
+            synapse.link(backend, (rows, second), dtype, lanes=self._lanes)
+            for synapse in net.synapses
+        ]
         self.sources: dict[str, NoiseSource] = {}
         source = self._noise_source("forward", net.likelihood, net.outputs, noise, generators)
         self._output: End = SampleEnd(backend, dtype, net.likelihood, self.t, source)
@@ -219,7 +225,13 @@ class JointBackpropagation:
 
         ``epoch`` and ``iteration``, both counted from 1, set the annealed noise's deviation.
         """
-        clock = (epoch, iteration)
+        if self._lanes > 1:
+            with single_threaded_blas():
+                self._step(gradient, (epoch, iteration))
+        else:
+            self._step(gradient, (epoch, iteration))
+
+    def _step(self, gradient: Array, clock: tuple[int, int]) -> None:
         for link, W in zip(self._links, self.net.weights, strict=True):
             link.load(W)
         if self._bidirectional:

@@ -116,14 +116,23 @@ class Convolution(Synapse):
         link.load(W)
         return link
 
+    @property
+    def wants_lanes(self) -> bool:
+        return True
+
     def link(
-        self, backend: Backend, parts: Sequence[int], dtype: str, upward: bool = True
+        self,
+        backend: Backend,
+        parts: Sequence[int],
+        dtype: str,
+        upward: bool = True,
+        lanes: int = 1,
     ) -> BlockLink:
         """Return the link of fewest multiplications where that is worth its transforms."""
         sizes = plan(self) if backend.has_strided_views else None
         if sizes is not None and sizes.cost < definition_cost(self):
-            return MinimalFilteringLink(self, sizes, backend, parts, dtype, upward)
-        return WindowsLink(self, backend, parts, dtype, upward)
+            return MinimalFilteringLink(self, sizes, backend, parts, dtype, upward, lanes)
+        return WindowsLink(self, backend, parts, dtype, upward, lanes)
 
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
         """Draw Glorot-normal weights, variance 2 / (fan in + fan out).

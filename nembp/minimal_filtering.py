@@ -261,6 +261,7 @@ class MinimalFilteringLink(BlockLink):
         parts: Sequence[int],
         dtype: str,
         upward: bool = True,
+        lanes: int = 1,
     ) -> None:
         m, r, t, s = sizes.results, sizes.weights, sizes.points, synapse.stride
         self._axes = [correlation_matrices(*pair) for pair in zip(m, r, strict=True)]
@@ -272,7 +273,7 @@ class MinimalFilteringLink(BlockLink):
         item = {"float32": 4, "float64": 8}.get(dtype, 16)
         image = item * self._count * self._tiles_of_image * (lower.channels + upper.channels)
         block = max(1, BLOCK_BYTES // image, LEAST_TILES // self._tiles_of_image)
-        super().__init__(synapse, backend, parts, dtype, upward, block)
+        super().__init__(synapse, backend, parts, dtype, upward, lanes, block)
 
         self._G, self._r = G, r
         kernel = (r[0], s[0], r[1], s[1], synapse.shape[2], synapse.channels)

@@ -24,9 +24,11 @@ import numpy as np
 
 from nembp.backend import Array, Backend
 from nembp.errors import ArchitectureError
-from nembp.links import Link
+from nembp.links import Link, RowsLink
 
 __all__ = ["Dense", "Synapse", "Transposed"]
+
+LANES_PAY = 1 << 21  # multiply-adds; with fewer, waking a thread takes longer than they do
 
 
 class Synapse(ABC):
@@ -61,7 +63,19 @@ class Synapse(ABC):
     def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
         """Write ∂T/∂W at (x, y), summed over rows, shape ``weight_shape``, into ``out``."""
 
-    def link(self, backend: Backend, parts: Sequence[int], dtype: str, upward: bool = True) -> Link:
+    @property
+    def wants_lanes(self) -> bool:
+        """Whether a step over it is faster on our threads than on those of BLAS."""
+        return False
+
+    def link(
+        self,
+        backend: Backend,
+        parts: Sequence[int],
+        dtype: str,
+        upward: bool = True,
+        lanes: int = 1,
+    ) -> Link:
         """Return what computes these contractions in a training step (:mod:`nembp.links`).
 
         Parameters
@@ -70,6 +84,8 @@ class Synapse(ABC):
             Rows of the parts of a signal: samples, and class rows.
         upward : bool
             Whether the network uses the synapse from its lower to its upper layer.
+        lanes : int
+            Threads to share the rows among.
         """
         return Link(self, backend, dtype, upward)
 
@@ -107,6 +123,19 @@ class Dense(Synapse):
     def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
         """Write xᵀ y into ``out``."""
         backend.matmul(x.T, y, out)
+
+    def link(
+        self,
+        backend: Backend,
+        parts: Sequence[int],
+        dtype: str,
+        upward: bool = True,
+        lanes: int = 1,
+    ) -> Link:
+        """Return a link that shares its rows among lanes where there is work for them."""
+        if lanes > 1 and sum(parts) * self.inputs * self.outputs > LANES_PAY:
+            return RowsLink(self, backend, dtype, upward, lanes)
+        return Link(self, backend, dtype, upward)
 
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
         """Draw Glorot-normal weights, variance 2 / (inputs + outputs).
@@ -147,8 +176,19 @@ class Transposed(Synapse):
     def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
         self.synapse.weight_gradient(backend, y, x, out)
 
-    def link(self, backend: Backend, parts: Sequence[int], dtype: str, upward: bool = True) -> Link:
-        return self.synapse.link(backend, parts, dtype, not upward)
+    @property
+    def wants_lanes(self) -> bool:
+        return self.synapse.wants_lanes
+
+    def link(
+        self,
+        backend: Backend,
+        parts: Sequence[int],
+        dtype: str,
+        upward: bool = True,
+        lanes: int = 1,
+    ) -> Link:
+        return self.synapse.link(backend, parts, dtype, not upward, lanes)
 
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
         return self.synapse.initial_weights(generator)

@@ -37,6 +37,7 @@ class WindowsLink(BlockLink):
         parts: Sequence[int],
         dtype: str,
         upward: bool = True,
+        lanes: int = 1,
     ) -> None:
         (height, width, channels), (p, q) = synapse.shape, synapse.padding
         rows, columns, _ = synapse.output_shape
@@ -44,15 +45,15 @@ class WindowsLink(BlockLink):
         item = {"float32": 4, "float64": 8}.get(dtype, 16)
         block = BLOCK_BYTES // (item * rows * columns * self._window)
         block = max(1, block) if backend.has_cache else sum(parts)
-        super().__init__(synapse, backend, parts, dtype, upward, block)
+        super().__init__(synapse, backend, parts, dtype, upward, lanes, block)
         most = max(stop - start for start, stop in self.blocks)
         padded = (most, height + 2 * p, width + 2 * q, channels)
         windows = (most, rows, columns, *synapse.kernel, channels)
-        lanes = range(self.lanes)
-        self._padded = [backend.zeros(padded, dtype) for _ in lanes]
-        self._windows = [backend.empty(windows, dtype) for _ in lanes]
-        self._spare = [backend.empty((self._window, synapse.channels), dtype) for _ in lanes]
-        self._sums = [backend.empty((self._window, synapse.channels), dtype) for _ in lanes]
+        each = range(self.lanes)
+        self._padded = [backend.zeros(padded, dtype) for _ in each]
+        self._windows = [backend.empty(windows, dtype) for _ in each]
+        self._spare = [backend.empty((self._window, synapse.channels), dtype) for _ in each]
+        self._sums = [backend.empty((self._window, synapse.channels), dtype) for _ in each]
 
     def load(self, W: Array) -> None:
         self._W = self.backend.xp.reshape(W, (self._window, self.synapse.channels))
