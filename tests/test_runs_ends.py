@@ -85,6 +85,25 @@ def test_nothing_learned_is_said(tmp_path, monkeypatch):
     assert not (tmp_path / "a" / "model.npz").exists()
 
 
+def test_an_error_of_a_plugin_leaves_no_open_file(tmp_path, monkeypatch):
+    """Nothing but the error is seen by who called."""
+    begun = []
+
+    class Folder(run_module.RunFolder):
+        def begin(self, config):
+            begun.append(self)
+            super().begin(config)
+
+    def broken(self, index, *staged):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(run_module, "RunFolder", Folder)
+    monkeypatch.setattr(run_module.Trainer, "step", broken)
+    with pytest.raises(ZeroDivisionError):
+        train_run(TINY, tmp_path / "a")
+    assert begun[0]._metrics.closed
+
+
 def test_a_long_run_is_saved_on_the_way(tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "SAVE_EVERY", 0.0)
     saved = []

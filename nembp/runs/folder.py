@@ -149,9 +149,13 @@ class RunFolder:
 
     def end(self, summary: Mapping[str, Any]) -> None:
         """Write the summary and close the metrics."""
+        self.close()
+        write_atomically(self.path / SUMMARY, (to_json(summary, indent=2) + "\n").encode())
+
+    def close(self) -> None:
+        """Close the metrics, whatever became of the run; again does nothing."""
         if self._metrics is not None:
             self._metrics.close()
-        write_atomically(self.path / SUMMARY, (to_json(summary, indent=2) + "\n").encode())
 
 
 def _make(path: Path) -> list[Path]:

@@ -88,6 +88,7 @@ def train_run(
                 on_start(run.plan())
             return run.train(on_end)
     finally:
+        folder.close()
         if not ready:
             folder.abandon()
 
