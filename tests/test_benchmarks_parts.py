@@ -9,7 +9,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from nembp.backend import NumpyBackend
 from nembp.benchmarks.cases import DenseCase
+from nembp.benchmarks.floor import product_shapes
 from nembp.benchmarks.parts import NOISE, VARIANTS
 from nembp.benchmarks.steps import EngineStep
 from nembp.benchmarks.stopwatch import PARTS, Stopwatch, TimedStep
@@ -72,6 +74,34 @@ def test_every_part_of_a_step_is_timed_and_no_other(name):
     if not noise:
         expected -= {"noise"}
     assert [set(lap) for lap in laps] == [expected, expected]
+
+
+class Ticking(NumpyBackend):
+    """Every product takes a second, and nothing else takes any time."""
+
+    def __init__(self):
+        super().__init__()
+        self.clock = Clock()
+
+    def matmul(self, left, right, out):
+        self.clock.spend(1.0)
+        return super().matmul(left, right, out)
+
+
+@pytest.mark.parametrize(("name", "sums"), [("one", 2), ("both", 4), ("samples", 4)])
+def test_each_part_has_its_own_calls(name, sums):
+    case, backend, (path, noise) = DenseCase("9-6-3", 8, 1), Ticking(), VARIANTS[name]
+    step = EngineStep(case.start(backend), *case.draw(), path, 0.01, noise)
+    timed = TimedStep(step, backend.clock)
+    timed()
+    synapses = step.net.synapses
+    lap = timed.laps[-1]
+    of_synapses = len(product_shapes(synapses, 8, path)) - (path == "classes")
+    assert lap["products"] == of_synapses
+    assert lap["bias sums"] == sums  # products with ones
+    assert lap["output end"] == 1.0  # the mean of the likelihood
+    assert lap.get("input end", 0.0) == {"one": 0.0, "samples": 1.0, "both": 4.0}[name]
+    assert lap["neurons"] == lap["Adam"] == lap["Python"] == 0.0
 
 
 def test_a_timed_step_is_the_same_step():

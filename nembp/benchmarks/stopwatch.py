@@ -77,9 +77,9 @@ class TimedStep:
     work on the calling thread: dense ones.
     """
 
-    def __init__(self, step: EngineStep) -> None:
+    def __init__(self, step: EngineStep, clock: Callable[[], float] = time.perf_counter) -> None:
         self.laps: list[dict[str, float]] = []
-        self._step, self._watch = step, Stopwatch()
+        self._step, self._watch = step, Stopwatch(clock)
         timed, joint = self._watch.timed, step.joint
         for name, part in METHODS.items():
             setattr(joint, name, timed(part, getattr(joint, name)))
