@@ -1,4 +1,4 @@
-"""Image files as samples: PNG and JPEG, read without trusting them."""
+"""Image files as samples: PNG, JPEG, BMP and WebP, read without trusting them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from nembp.errors import DataError, ShapeError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["check_image_shape", "read_images"]
+__all__ = ["SUFFIXES", "check_image_shape", "read_image", "read_images"]
 
-_FORMATS = ("PNG", "JPEG")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+_NAMED = "PNG, JPEG, BMP or WebP"
 # what PIL raises on damaged files
 _DAMAGE = (
     OSError,
@@ -41,7 +43,7 @@ _DAMAGE = (
 def read_images(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], shape: Sequence[int]
 ) -> NDArray[np.uint8]:
-    """Read PNG or JPEG files, one image each, as grey or RGB.
+    """Read image files, one image each, as grey or RGB.
 
     A photograph is turned as its camera says. 16-bit grey becomes 8-bit.
 
@@ -67,12 +69,57 @@ def read_images(
     check_image_shape(shape)
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     if not paths:
-        raise DataError("no image file given; expected at least one PNG or JPEG")
-    images = []
-    for path in map(Path, paths):
-        with reading(path) as file:
-            images.append(_read_image(path, file, tuple(shape)))
-    return np.stack(images)
+        raise DataError(f"no image file given; expected at least one {_NAMED}")
+    return np.stack([read_image(Path(path), tuple(shape[:2]), shape[2]) for path in paths])
+
+
+def read_image(
+    path: Path,
+    size: tuple[int, ...] | None,
+    channels: int | None,
+    *,
+    resize: bool = False,
+    remedy: str = "the size of the training images. Crop or resize it.",
+) -> NDArray[np.uint8]:
+    """Read one image file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    size : (height, width) or None
+        What it must have, or is brought to; None for any.
+    channels : int or None
+        1 (grey) or 3 (RGB), to which colours are converted; None for what the file has.
+    resize : bool, default False
+        Whether another size is scaled to `size`, with the proportions kept and what sticks out
+        cut off alike on both sides.
+    remedy : str
+        What `size` is, and what to do, for the message about another one.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, channels)
+
+    Raises
+    ------
+    DataError
+        As `read_images`.
+    """
+    with reading(path) as file:
+        try:
+            return _read(path, file, size, channels, resize, remedy)
+        except (*_DAMAGE, _bomb()) as error:
+            if isinstance(error, DataError):
+                raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{path}: damaged image ({reason}). Get a fresh copy.") from error
+
+
+def _bomb() -> type[Exception]:
+    from PIL import Image
+
+    return Image.DecompressionBombError
 
 
 def check_image_shape(shape: Sequence[int]) -> None:
@@ -84,40 +131,46 @@ def check_image_shape(shape: Sequence[int]) -> None:
         )
 
 
-def _read_image(path: Path, file: BinaryIO, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError
+def _read(
+    path: Path,
+    file: BinaryIO,
+    size: tuple[int, ...] | None,
+    channels: int | None,
+    resize: bool,
+    remedy: str,
+) -> NDArray[np.uint8]:
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    expected = (shape[1], shape[0])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes that are refused next, and odd metadata
             with Image.open(file, formats=_FORMATS) as image:
                 found = image.size
                 # nothing is decoded before its size is known to be right
-                if usable := found in (expected, expected[::-1]):
+                if usable := size is None or resize or sorted(found) == sorted(size):
                     image.verify()  # a PNG's checksums, which decoding passes over
             if usable:
                 file.seek(0)
                 with Image.open(file, formats=_FORMATS) as image:
-                    pixels = _decoded(image, shape[2], path)
-                if pixels.shape == shape:
+                    pixels = _decoded(image, channels, path)
+                if size is None or pixels.shape[:2] == size:
                     return pixels
-    except DataError:
-        raise
+                if resize:
+                    drawn = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+                    drawn = ImageOps.fit(drawn, (size[1], size[0]), Image.Resampling.BICUBIC)
+                    return np.asarray(drawn, np.uint8).reshape(*size, pixels.shape[2])
     except UnidentifiedImageError as error:
         raise DataError(
-            f"{path}: not an image file; expected {' or '.join(_FORMATS)}. Convert it to PNG."
+            f"{path}: not an image file; expected {_NAMED}. Convert it to PNG."
         ) from error
-    except (*_DAMAGE, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: damaged image ({reason}). Get a fresh copy.") from error
+    assert size is not None
     raise DataError(
-        f"{path}: {found[0]} x {found[1]} pixels (width x height); expected {expected[0]} x "
-        f"{expected[1]}, the size of the training images. Crop or resize it."
+        f"{path}: {found[0]} x {found[1]} pixels (width x height); expected {size[1]} x "
+        f"{size[0]}, {remedy}"
     )
 
 
-def _decoded(image: Image, channels: int, path: Path) -> NDArray[np.uint8]:
+def _decoded(image: Image, channels: int | None, path: Path) -> NDArray[np.uint8]:
     from PIL import ImageOps
 
     image = ImageOps.exif_transpose(image)
@@ -129,6 +182,8 @@ def _decoded(image: Image, channels: int, path: Path) -> NDArray[np.uint8]:
             f"{path}: is see-through in places, so its pixels depend on what lies behind; expected "
             "an opaque image. Flatten it onto the background that the training images have."
         )
+    if channels is None:
+        channels = 1 if image.mode in ("1", "L", "LA") or image.mode.startswith("I") else 3
     if image.mode.startswith("I"):  # 16 bits, which PIL would clip to 255
         grey = (np.asarray(image, np.int64) >> 8).astype(np.uint8)[..., np.newaxis]
         return grey.repeat(channels, axis=2)

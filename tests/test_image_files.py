@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nembp.errors import DataError, ShapeError
-from nembp.image_files import read_images
+from nembp.image_files import read_image, read_images
 
 GREY, COLOUR = (5, 7, 1), (5, 7, 3)
 
@@ -107,11 +107,11 @@ def test_what_is_no_image_is_refused(tmp_path):
     path = tmp_path / "a.png"
     refused(path, "no such file")
     path.write_bytes(b"")
-    refused(path, "not an image file; expected PNG or JPEG")
+    refused(path, "not an image file; expected PNG, JPEG, BMP or WebP")
     path.write_text("P1 1 1 0")
     refused(path, "not an image file")
-    saved(path, Image.fromarray(pixels(5, 7)), format="BMP")
-    refused(path, "not an image file; expected PNG or JPEG. Convert it to PNG.")
+    saved(path, Image.fromarray(pixels(5, 7)), format="GIF")
+    refused(path, "not an image file; expected PNG, JPEG, BMP or WebP. Convert it to PNG.")
     refused(tmp_path, "is a folder")
     with pytest.raises(DataError, match="no image file given"):
         read_images([], GREY)
@@ -192,3 +192,31 @@ def test_any_bytes_give_an_image_or_a_data_error(tmp_path_factory, data):
         assert found.shape == (1, *COLOUR)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
+
+
+# --- one file, of any size or brought to one
+
+
+def test_any_size_and_colour_can_be_asked_for(tmp_path):
+    for kind, options in (("png", {}), ("bmp", {}), ("webp", {"lossless": True})):
+        for image in (pixels(5, 7), pixels(4, 9, 3)):
+            path = saved(tmp_path / f"a.{kind}", Image.fromarray(image), **options)
+            expected = image if image.ndim == 3 else image[..., np.newaxis]
+            if kind == "webp":  # it stores colours only
+                expected = expected.repeat(3 // expected.shape[2], axis=2)
+            assert np.array_equal(read_image(path, None, None), expected)
+    deep = saved(tmp_path / "deep.png", Image.fromarray(pixels(5, 7).astype(np.uint16) << 8))
+    assert read_image(deep, None, None).shape == (5, 7, 1)
+
+
+def test_resizing_keeps_proportions_and_cuts_both_sides_alike(tmp_path):
+    image = np.zeros((20, 60), np.uint8)
+    image[:, 20:40] = 200  # the square in the middle is what is left
+    path = saved(tmp_path / "wide.png", Image.fromarray(image))
+    found = read_image(path, (10, 10), 1, resize=True)
+    assert found.shape == (10, 10, 1)
+    assert np.abs(found - 200.0).max() < 20  # bicubic edges ring a little
+    assert read_image(path, (40, 120), 3, resize=True).shape == (40, 120, 3)
+    assert np.array_equal(read_image(path, (20, 60), 1, resize=True)[..., 0], image)
+    with pytest.raises(DataError, match=r"60 x 20 pixels .*expected 10 x 10, that of the others"):
+        read_image(path, (10, 10), 1, remedy="that of the others")

@@ -35,6 +35,10 @@ _REGISTRY: dict[str, tuple[str | Loader, str]] = {
         "nembp.datasets.cifar:load_cifar100",
         "60000 32x32 colour images in 100 classes: the folder of the binary or Python version",
     ),
+    "images": (
+        "nembp.datasets.images:load_images",
+        "a folder of image files for each class, split into train and test folders or not",
+    ),
     "npy": (
         "nembp.datasets.npy:load_npy",
         "a folder of NumPy arrays x_train.npy, y_train.npy, ..., or x.npy and y.npy, of any size",

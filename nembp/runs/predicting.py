@@ -17,6 +17,7 @@ from nembp.datasets.npy import map_npy
 from nembp.datasets.npz import read_npz
 from nembp.datasets.scaling import check_range
 from nembp.errors import ArchitectureError, DataError
+from nembp.image_files import SUFFIXES
 from nembp.network import Network
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
     "read_targets",
 ]
 
-IMAGES = (".png", ".jpg", ".jpeg")
 ROWS = 1024  # samples at a time
 
 
@@ -109,7 +109,7 @@ def one_hot(model: Model, labels: Sequence[str]) -> NDArray[np.float64]:
 def read_samples(
     paths: Sequence[str | os.PathLike[str]], model: Model, key: str = "x"
 ) -> tuple[NDArray[Any], list[str]]:
-    """Read raw samples from .npy or .npz arrays, or from PNG or JPEG images.
+    """Read raw samples from .npy or .npz arrays, or from image files.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def read_samples(
     """
     x, names = [], []
     for path in map(Path, paths):
-        if path.suffix.lower() in IMAGES:
+        if path.suffix.lower() in SUFFIXES:
             part = _read_png(path, model)
         else:
             part = _as_samples(read_array(path, key), model, str(path))

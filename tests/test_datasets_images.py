@@ -1,0 +1,227 @@
+"""Class folders of image files: found, decoded without holding them, refused by name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+
+import numpy as np
+import pytest
+from command_line import fails, run
+from PIL import Image
+
+from nembp.datasets import Scaling, load
+from nembp.datasets.sources import is_mapped
+from nembp.errors import ArchitectureError, DataError, OutputError
+
+SHAPE = (6, 5)
+
+
+def picture(seed, *shape):
+    return np.random.default_rng(seed).integers(0, 256, shape or SHAPE, np.uint8)
+
+
+def put(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+
+
+def fill(folder, names=("cat", "ant", "Bee"), count=4, shape=SHAPE, suffix="png"):
+    """Images of each class, in the order in which they are to be read."""
+    return {
+        name: np.stack([put(folder / name / f"{k}.{suffix}", picture((ord(name[0]), k), *shape))
+                        for k in range(count)])
+        for name in sorted(names)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("test", ["test", "val", None])
+@pytest.mark.parametrize("shape", [SHAPE, (*SHAPE, 3)])
+def test_folders_are_classes_in_sorted_order(tmp_path, test, shape):
+    train = fill(tmp_path / "train", shape=shape)
+    if test:
+        other = fill(tmp_path / test, ("cat", "ant"), 2, shape)
+    data = load("images", tmp_path, test_fraction=0.25)
+    assert (data.name, data.source) == ("images", str(tmp_path))
+    assert data.classes == ("Bee", "ant", "cat")
+    assert data.shape == (*SHAPE, 3 if len(shape) == 3 else 1)
+    assert data.train.x.dtype == np.uint8
+    assert is_mapped(data.train.x)
+    assert data.to_unit == Scaling(factor=1 / 255)
+    whole = np.concatenate(list(train.values()))
+    if test:
+        assert np.array_equal(data.train.x, whole)
+        assert data.train.y.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+        assert np.array_equal(data.test.x, np.concatenate(list(other.values())))
+        assert data.test.y.tolist() == [1, 1, 2, 2]
+    else:
+        assert (len(data.train), len(data.test)) == (9, 3)
+        for part in (data.train, data.test):
+            for x, y in zip(np.asarray(part.x), part.y, strict=True):
+                assert (x == train[data.classes[y]]).all(axis=(1, 2, 3)).any()
+
+
+def test_folders_without_a_training_folder_are_split(tmp_path):
+    fill(tmp_path, ("a", "b"), 5)
+    data = load("images", tmp_path)
+    assert (len(data.train), len(data.test), data.classes) == (8, 2, ("a", "b"))
+
+
+def test_what_is_no_image_is_passed_over_and_depth_does_not_matter(tmp_path):
+    one = put(tmp_path / "a" / "1.PNG", picture(1))
+    two = put(tmp_path / "a" / "deeper" / "2.bmp", picture(2))
+    put(tmp_path / "b" / "1.png", picture(3))
+    put(tmp_path / "b" / "2.webp", picture(4))
+    put(tmp_path / "b" / ".hidden.png", picture(5))
+    put(tmp_path / ".cache" / "1.png", picture(6))
+    put(tmp_path / "a" / ".thumbnails" / "1.png", picture(7))
+    (tmp_path / "a" / "notes.txt").write_text("not an image")
+    (tmp_path / "README.md").write_text("not an image")
+    put(tmp_path / "cover.png", picture(8))
+    data = load("images", tmp_path, test_fraction=0.1)
+    assert (len(data.train) + len(data.test), data.classes) == (4, ("a", "b"))
+    part = np.concatenate([np.asarray(data.train.x), np.asarray(data.test.x)])
+    for image in (one, two):
+        assert (part == image).all(axis=(1, 2, 3)).any()
+
+
+@pytest.mark.parametrize("first", ["grey", "colour"])
+def test_grey_among_colours_becomes_colour_in_either_order(tmp_path, first):
+    names = ("1.png", "2.png") if first == "grey" else ("2.png", "1.png")
+    for k, group in enumerate(("train/a", "train/b", "test/b")):
+        grey = put(tmp_path / group / names[0], picture((k, 0)))
+        colour = put(tmp_path / group / names[1], picture((k, 1), *SHAPE, 3))
+    data = load("images", tmp_path)
+    assert data.shape == (*SHAPE, 3)
+    expected = {names[0]: grey.repeat(3, axis=2), names[1]: colour}
+    assert np.array_equal(data.test.x, [expected[name] for name in sorted(names)])
+
+
+def test_images_are_brought_to_one_size(tmp_path):
+    fill(tmp_path / "train", ("a", "b"), shape=(12, 20))
+    fill(tmp_path / "test", ("a", "b"), shape=(9, 7))
+    with pytest.raises(DataError, match=r"test.a.0.png: 7 x 9 pixels .*expected 20 x 12, the size"):
+        load("images", tmp_path)
+    data = load("images", tmp_path, image_size=(4, 6))
+    assert data.shape == (4, 6, 1)
+    for size in ((4,), (0, 5), (4, 6, 1)):
+        with pytest.raises(ArchitectureError, match="image_size"):
+            load("images", tmp_path, image_size=size)
+
+
+# --- what is refused
+
+
+def test_an_odd_size_is_named_with_the_remedy(tmp_path):
+    fill(tmp_path, ("a", "b"))
+    put(tmp_path / "b" / "2.png", picture(0, 6, 6))
+    message = (
+        rf"{tmp_path}.b.2.png: 6 x 6 pixels \(width x height\); expected 5 x 6, the size of "
+        rf"{tmp_path}.a.0.png. Crop or resize them, .* \(--image-size 6x5\)"
+    )
+    with pytest.raises(DataError, match=message):
+        load("images", tmp_path)
+
+
+def test_damaged_and_see_through_images_are_named(tmp_path):
+    fill(tmp_path, ("a", "b"))
+    bad = tmp_path / "b" / "3.png"
+    content = bad.read_bytes()
+    cases = {
+        "not an image file": b"text",
+        "damaged image": content[:-20],
+        r"damaged image \(.*": content[:60] + b"\0" + content[61:],
+    }
+    for message, damaged in cases.items():
+        bad.write_bytes(damaged)
+        with pytest.raises(DataError, match=f"{bad}: {message}"):
+            load("images", tmp_path)
+    put(bad, picture(1, *SHAPE, 4))
+    with pytest.raises(DataError, match=f"{bad}: is see-through in places"):
+        load("images", tmp_path)
+
+
+def test_folders_that_are_no_data_set(tmp_path):
+    with pytest.raises(ArchitectureError, match="data set 'images' is read from files"):
+        load("images")
+    with pytest.raises(ArchitectureError, match="hold classes"):
+        load("images", tmp_path, task="regression")
+    with pytest.raises(DataError, match=r"absent: no such folder; expected .* DIR/train/CLASS/\*"):
+        load("images", tmp_path / "absent")
+    with pytest.raises(DataError, match="0 class folders; expected at least 2 of them"):
+        load("images", tmp_path)
+    fill(tmp_path / "train", ("a", "b"))
+    with pytest.raises(DataError, match=r"0\.png: is a file; expected a folder"):
+        load("images", tmp_path / "train" / "a" / "0.png")
+    (tmp_path / "train" / "c").mkdir()
+    with pytest.raises(DataError, match=r"c: no image files; expected \.png, \.jpg"):
+        load("images", tmp_path)
+    (tmp_path / "train" / "c").rename(tmp_path / "train" / "c\n")
+    with pytest.raises(DataError, match=r"class folder 'c\\n': not a printable name"):
+        load("images", tmp_path)
+    (tmp_path / "train" / "c\n").rmdir()
+    fill(tmp_path / "test", ("a", "z"))
+    with pytest.raises(DataError, match=r"test.z: class 'z' has no training images"):
+        load("images", tmp_path)
+
+
+def test_a_full_temporary_folder_is_told(tmp_path, monkeypatch):
+    fill(tmp_path, ("a", "b"))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(9, 0, 9))
+        with pytest.raises(OutputError, match=r"9 bytes free, but the pixels of 8 images .*TMPDIR"):
+            load("images", tmp_path)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(OutputError, match=r"cannot hold pixels \(No space left .*TMPDIR"):
+        load("images", tmp_path)
+
+
+# --- memory and files
+
+
+def test_pixels_are_not_held_and_leave_no_file(tmp_path, monkeypatch):
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    flat = np.zeros((400, 300, 3), np.uint8)
+    for k in range(40):
+        put(tmp_path / "set" / "ab"[k % 2] / f"{k}.png", flat + np.uint8(k))
+    load("images", tmp_path / "set", limit=2)  # what is imported does not count
+    tracemalloc.start()
+    try:
+        data = load("images", tmp_path / "set")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # a chunk of values in float64, a decoded image and its copies; all images have 14 MB
+    assert peak < 8_000_000 < data.train.x.nbytes
+    assert os.listdir(place) == []
+    assert sorted(os.listdir(tmp_path / "set")) == ["a", "b"]
+
+
+def test_pillow_is_imported_only_where_images_are_read():
+    code = "import sys, nembp.datasets; assert 'PIL' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- as a user
+
+
+def test_a_user_looks_and_is_told_what_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "set", ("cat", "dog"), 6, (8, 8, 3))
+    shown = run("data", "info", "images", "--data-dir", "set")
+    assert shown.exit_code == 0, shown.output
+    assert "8x8x3 uint8" in shown.stdout
+    assert "cat: 5  dog: 5" in shown.stdout
+    put(tmp_path / "set" / "dog" / "5.png", picture(0, 9, 9))
+    assert "set/dog/5.png: 9 x 9 pixels" in fails(3, "data", "info", "images", "--data-dir", "set")
