@@ -7,6 +7,7 @@ gains from a second one: chunks go to a pool that releases the interpreter lock 
 from __future__ import annotations
 
 import contextvars
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 
 from nembp.errors import ArchitectureError
 
-__all__ = ["blas_threads", "run_parallel", "thread_count", "threads"]
+__all__ = ["blas_threads", "run_parallel", "thread_count", "threads", "usable_cores"]
 
 T = TypeVar("T")
 _STATE: dict[str, Any] = {"count": None, "pool": None, "size": 0}
@@ -33,6 +34,13 @@ def thread_count() -> int:
     """Return the threads for long vectors: those of :func:`threads`, else as many as BLAS uses."""
     count = _STATE["count"]
     return blas_threads() if count is None else int(count)
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

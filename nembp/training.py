@@ -83,7 +83,7 @@ class Trainer:
         Draw noise on the host whatever the device, so that devices can be compared.
     prefetch : bool, optional
         Gather and augment each batch on a second thread during the step before, with the same
-        result; by default where that pays (:attr:`BatchReader.prefetch_pays`).
+        result; by default where that pays (:meth:`BatchReader.prefetch_pays`).
 
     Examples
     --------

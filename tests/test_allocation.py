@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from contextlib import closing
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from strategies import KINDS, PAIRS
 
+from nembp.augmentation import Augmentation, Augmenter
 from nembp.backend import NumpyBackend
 from nembp.backpropagation import JointBackpropagation
 from nembp.batches import BatchReader
@@ -166,6 +169,60 @@ def test_steps_keep_nothing():
         assert tracemalloc.get_traced_memory()[0] - before < BOUND // 4
     finally:
         tracemalloc.stop()
+
+
+def peak_of_epoch(trainer: Trainer, prefetch: bool) -> int:
+    """Return the peak of the steps of an epoch, their staging among them, beyond its first two."""
+    order = np.random.default_rng(1).permutation(trainer.reader.n)
+    tracemalloc.start()
+    try:
+        with closing(trainer.reader.batches(order, ROWS, prefetch=prefetch)) as batches:
+            for number, (index, staged) in enumerate(batches):
+                trainer.step(index, staged)
+                del index, staged
+                if number == 1:
+                    before = tracemalloc.get_traced_memory()[0]
+                    tracemalloc.reset_peak()
+            return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+def image_trainer(folder: Path, augmentation: Augmentation | None) -> Trainer:
+    """Return a trainer of memory-mapped images, after a step and a short batch."""
+    n = 4 * ROWS + 64
+    x = np.random.default_rng(0).integers(0, 256, (n, 7, 10, 3)).astype(np.uint8)
+    np.save(folder / "x.npy", x)
+    split = Split(np.load(folder / "x.npy", mmap_mode="r"), np.arange(n) % 10)
+    net = dense_network(SIZES)
+    reader = BatchReader(
+        split, Scaling(factor=1 / 255), Scaling(), 10, net.backend, net.dtype,
+        augmentation=augmentation,
+    )  # fmt: skip
+    trainer = Trainer(net, reader, batch_size=ROWS, epochs=9)
+    for rows in (ROWS, 64):
+        trainer.step(np.arange(rows))
+    return trainer
+
+
+each_prefetch = pytest.mark.parametrize("prefetch", [False, True], ids=["in-turn", "ahead"])
+
+
+@each_prefetch
+@pytest.mark.parametrize("augmentation", [None, Augmentation(flip=True, crop=2)])
+def test_no_batch_from_a_file_allocates(augmentation, prefetch, tmp_path):
+    trainer = image_trainer(tmp_path, augmentation)
+    with closing(trainer.reader.batches(np.arange(trainer.reader.n), ROWS, prefetch=prefetch)) as b:
+        for index, staged in b:  # both staging buffers
+            trainer.step(index, staged)
+    assert peak_of_epoch(trainer, prefetch) < BOUND
+
+
+@each_prefetch
+def test_a_batch_from_a_file_that_allocates_is_caught(prefetch, tmp_path, monkeypatch):
+    trainer = image_trainer(tmp_path, Augmentation(flip=True, crop=2))
+    monkeypatch.setattr(*wrap(Augmenter, "_draw"))
+    assert peak_of_epoch(trainer, prefetch) >= BOUND
 
 
 # -- the checker is checked ------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 
 from nembp.batches import BatchReader
 from nembp.datasets import Scaling, Split, class_means, feature_means, load
-from nembp.errors import ArchitectureError, DivergenceError, ShapeError
+from nembp.errors import ArchitectureError, DivergenceError
 from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.metrics import centroid_error, evaluate
 from nembp.network import Network, dense_network
@@ -155,37 +155,6 @@ def test_input_bias_starts_at_the_mean(likelihood, mean):
     net.parameters[: net.weight_count] = 0.0
     set_input_bias(net, np.array(mean))
     np.testing.assert_allclose(net.reversed.predict(np.eye(2)), [mean, mean], rtol=1e-6)
-
-
-def test_uint8_images_are_scaled_as_they_are_read():
-    raw = np.random.default_rng(0).integers(0, 256, (9, 2, 3, 1)).astype(np.uint8)
-    split = Split(raw, np.arange(9) % 3)
-    net = dense_network([6, 3])
-    reader = reader_of(split, net, Scaling(factor=1 / 255))
-    x, t = np.empty((4, 6), np.float32), np.empty((4, 3), np.float32)
-    reader.read(np.array([8, 0, 3, 5]), x, t)
-    np.testing.assert_allclose(x, raw.reshape(9, 6)[[8, 0, 3, 5]] / 255, rtol=1e-6)
-    np.testing.assert_array_equal(t, np.eye(3)[[2, 0, 0, 2]])
-
-
-def test_regression_targets_and_features_are_standardized_as_they_are_read():
-    generator = np.random.default_rng(0)
-    x, y = generator.normal(5, 3, (20, 4)), generator.normal(-2, 7, (20, 2))
-    scalings = [Scaling(v.mean(axis=0), 1 / v.std(axis=0)) for v in (x, y)]
-    reader = BatchReader(Split(x, y), *scalings, 2, dense_network([4, 2]).backend, "float64")
-    a, t = np.empty((20, 4)), np.empty((20, 2))
-    reader.read(np.arange(20), a, t)
-    for v in (a, t):
-        np.testing.assert_allclose(v.mean(axis=0), 0, atol=1e-12)
-        np.testing.assert_allclose(v.std(axis=0), 1, rtol=1e-12)
-
-
-def test_labels_and_targets_that_do_not_fit_are_refused():
-    net = dense_network([6, 2])
-    with pytest.raises(ShapeError, match="labels run from 0 to 2, but the network has 2 classes"):
-        reader_of(blobs(), net)
-    with pytest.raises(ShapeError, match=r"targets have shape \(4, 3\)"):
-        reader_of(Split(np.zeros((4, 6)), np.zeros((4, 3))), net)
 
 
 @pytest.mark.parametrize(
