@@ -189,6 +189,30 @@ def test_tables_are_not_augmented(tmp_path):
         prepare(COLOURS.replace({"augment": "crops8"}))
 
 
+# -- image files -----------------------------------------------------------------------------------
+def test_files_of_any_size_are_trained_on_and_predicted_at_one_size():
+    from PIL import Image
+
+    for number, (image, label) in enumerate(zip(X[:60], LABELS[:60], strict=True)):
+        folder = Path("files", CLASSES[label])
+        folder.mkdir(parents=True, exist_ok=True)
+        big = Image.fromarray(image).resize((16 + 4 * (number % 2), 16), Image.Resampling.NEAREST)
+        big.save(folder / f"{number}.png")
+    arguments = ["--dataset", "images", "--data-dir", "files", "--device", "cpu"]
+    line = fails(3, "train", *arguments)
+    assert "--image-size 16x" in line
+    short = ["--image-size", "8", "--epochs", "15", "--learning-rate", "0.005", "--out", "run"]
+    result = run("train", *arguments, *short, "--json", "--quiet")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["config"]["image_size"] == [8, 8]
+    assert from_toml("run/config.toml").image_size == (8, 8)
+    assert load_model("run/model.npz").shape == (8, 8, 3)
+    assert evaluate_run("run")["samples"] == 12
+    files = [f"files/{CLASSES[k]}/{k + 3}.png" for k in range(3)]
+    found = json.loads(run("predict", "run", *files, "--json").stdout)["predictions"]
+    assert [row["class"] for row in found] == list(CLASSES)
+
+
 # -- the command line ------------------------------------------------------------------------------
 def test_one_line_describes_a_convolutional_network():
     arguments = ["--dataset", "idx", "--data-dir", SAMPLE, "--device", "cpu", "--epochs", "2"]

@@ -17,7 +17,7 @@ from nembp.datasets.npy import map_npy
 from nembp.datasets.npz import read_npz
 from nembp.datasets.scaling import check_range
 from nembp.errors import ArchitectureError, DataError
-from nembp.image_files import SUFFIXES
+from nembp.image_files import SUFFIXES, read_image, read_images
 from nembp.network import Network
 
 __all__ = [
@@ -143,14 +143,17 @@ def read_samples(
 
 
 def _read_png(path: Path, model: Model) -> NDArray[Any]:
-    from nembp.pictures import read_images
-
     if not model.is_image:
         raise DataError(
             f"{path}: an image, but the model was trained on tables of {model.net.inputs} "
             "features; expected .npy or .npz"
         )
-    return model.to_unit.invert(read_images([path], model.shape) / 255.0)
+    if "image_size" in model.settings:  # as the training images were brought to it
+        height, width, channels = model.shape
+        pixels = read_image(path, (height, width), channels, resize=True)[np.newaxis]
+    else:
+        pixels = read_images([path], model.shape)
+    return model.to_unit.invert(pixels / 255.0)
 
 
 def _as_samples(x: NDArray[Any], model: Model, where: str) -> NDArray[Any]:
