@@ -7,8 +7,15 @@ from typing import Any
 
 import click
 
-from .options import json_option
+from .options import F, json_option, run_options
 from .output import count, emit_json, emit_table, note, short_path
+
+MANY = 20  # classes listed by name
+
+
+def _data_options(command: F) -> F:
+    """Add the options of train that say what is read and how."""
+    return run_options(command, ("data_dir", "targets", "task", "image_size", "scaling"))
 
 
 @click.group()
@@ -30,22 +37,14 @@ def list_sets(as_json: bool) -> None:
 
 @data.command("info")
 @click.argument("name")
-@click.option("--data-dir", metavar="PATH", help="Folder or file it is read from.")
-@click.option("--targets", metavar="NAMES", help="Target columns of a csv.")
-@click.option(
-    "--task",
-    type=click.Choice(["auto", "classification", "regression"]),
-    default="auto",
-    show_default=True,
-    help="What the targets are.",
-)
+@_data_options
 @json_option
-def info(name: str, data_dir: str | None, targets: str | None, task: str, as_json: bool) -> None:
+def info(name: str, as_json: bool, **chosen: Any) -> None:
     """Check the data set NAME, and show what training sees of it."""
     from nembp.runs import RunConfig, recipe
     from nembp.runs.preparation import load_data
 
-    config = RunConfig(dataset=name, data_dir=data_dir, targets=targets, task=task)  # type: ignore[arg-type]
+    config = RunConfig(dataset=name, **chosen)
     loaded = load_data(config)
     filled = recipe(loaded, config)
     facts: dict[str, Any] = {
@@ -57,6 +56,7 @@ def info(name: str, data_dir: str | None, targets: str | None, task: str, as_jso
         "shape": list(loaded.shape),
         "dtype": str(loaded.train.x.dtype),
         "task": "classification" if loaded.is_classification else "regression",
+        "scaling": _scaling(loaded),
         "classes": _counts(loaded),
         "targets": list(loaded.target_names),
         "recipe": {
@@ -76,7 +76,8 @@ def info(name: str, data_dir: str | None, targets: str | None, task: str, as_jso
         ("samples", f"{len(loaded.train)} training, {len(loaded.test)} test"),
         ("shape", f"{'x'.join(map(str, loaded.shape))} {facts['dtype']}"),
         ("task", facts["task"]),
-        ("classes", "  ".join(f"{key}: {n}" for key, n in facts["classes"].items())),
+        ("scaling", _scaling_words(facts["scaling"])),
+        ("classes", _class_words(facts["classes"])),
         ("targets", ", ".join(loaded.target_names)),
         (
             "recipe",
@@ -85,6 +86,31 @@ def info(name: str, data_dir: str | None, targets: str | None, task: str, as_jso
         ),
     ]
     emit_table([row for row in rows if row[1]])
+
+
+def _scaling(loaded: Any) -> dict[str, Any] | None:
+    """Say what the network is given of images: pixels in [0, 1], or standardized by channel."""
+    if not loaded.is_image:
+        return None
+    if loaded.pixel_scaling is None:
+        return {"kind": "unit"}
+    mean, factor = loaded.x_scaling.offset, loaded.x_scaling.factor
+    return {"kind": "channel", "mean": mean.tolist(), "deviation": (1 / factor).tolist()}
+
+
+def _scaling_words(facts: dict[str, Any] | None) -> str:
+    if facts is None or facts["kind"] == "unit":
+        return "" if facts is None else "pixels to [0, 1]"
+    mean, deviation = (
+        ", ".join(f"{value:.4g}" for value in facts[key]) for key in ("mean", "deviation")
+    )
+    return f"by channel: mean {mean}; deviation {deviation}"
+
+
+def _class_words(counts: dict[str, int]) -> str:
+    words = [f"{key}: {n}" for key, n in counts.items()]
+    more = f"  and {len(words) - MANY} more" if len(words) > MANY else ""
+    return "  ".join(words[:MANY]) + more
 
 
 def _counts(loaded: Any) -> dict[str, int]:

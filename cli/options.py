@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -85,9 +85,11 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def run_options(command: F) -> F:
-    """Add an option for each field of `RunConfig`."""
+def run_options(command: F, names: Collection[str] | None = None) -> F:
+    """Add an option for each field of `RunConfig`, or for those of these names."""
     for name, option in reversed(options().items()):
+        if names is not None and name not in names:
+            continue
         default = describe_default(name)
         kind = click.Choice(option.choices) if option.kind == "choice" else None
         decorate = click.option(

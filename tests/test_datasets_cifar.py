@@ -2,70 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from command_line import fails, run
+from cifar_files import COUNT, FILES, HUNDRED, NAMES, binary, expected, hundred, pickled, shrink
 from pickles import batch, python2
 
 from nembp.datasets import Scaling, cifar, class_means, load
 from nembp.datasets.planar import PlanarRows
 from nembp.datasets.sources import is_mapped
 from nembp.errors import ArchitectureError, DataError, ShapeError
-from nembp.pictures import read_images
 
 OFFICIAL = (*cifar.CIFAR10, *cifar.CIFAR100)
-COUNT = 30  # records a file, where the official ones have 10000
-NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-HUNDRED = [f"class {number}" for number in range(100)]
 
 
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch):
-    for name, train, test in (("CIFAR10", COUNT, COUNT), ("CIFAR100", 120, COUNT)):
-        layouts = [
-            replace(layout, train=dict.fromkeys(layout.train, train),
-                    test=dict.fromkeys(layout.test, test))
-            for layout in getattr(cifar, name)
-        ]  # fmt: skip
-        monkeypatch.setattr(cifar, name, tuple(layouts))
-
-
-def records(seed, count=COUNT, classes=10):
-    """Pixels (n, 3072), plane by plane, and labels."""
-    generator = np.random.default_rng(seed)
-    labels = np.arange(count) % classes
-    colour = np.random.default_rng(9).integers(0, 200, (classes, 3))[labels].repeat(1024, axis=1)
-    return (colour + generator.integers(0, 50, (count, 3072))).astype(np.uint8), labels
-
-
-FILES = {name: records(seed) for seed, name in enumerate([*cifar._FIVE, "test_batch"])}
-
-
-def binary(folder):
-    folder.mkdir(parents=True)
-    for name, (pixels, labels) in FILES.items():
-        content = np.column_stack([labels.astype(np.uint8), pixels])
-        (folder / f"{name}.bin").write_bytes(content.tobytes())
-    (folder / "batches.meta.txt").write_text("\n".join(NAMES) + "\n\n")
-    return folder
-
-
-def pickled(folder, order="C"):
-    folder.mkdir(parents=True)
-    for name, (pixels, labels) in FILES.items():
-        content = python2(batch(np.asarray(pixels, order=order), labels))
-        (folder / name).write_bytes(content)
-    meta = {b"num_cases_per_batch": 10000, b"label_names": [name.encode() for name in NAMES]}
-    (folder / "batches.meta").write_bytes(python2(meta | {b"num_vis": 3072}))
-    return folder
-
-
-def expected(names):
-    pixels = np.concatenate([FILES[name][0] for name in names])
-    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    shrink(monkeypatch)
 
 
 # --- what is read
@@ -122,26 +74,6 @@ def test_limit_and_scaling(tmp_path):
     assert np.bincount(data.train.y).tolist() == [2] * 10
     assert data.x_scaling == Scaling(factor=1 / 255)
     assert is_mapped(data.train.x)
-
-
-def hundred(tmp_path, kind):
-    sets = {"train": records(1, 120, 100), "test": records(2, COUNT, 100)}
-    folder = tmp_path / ("cifar-100-binary" if kind == "binary" else "cifar-100-python")
-    folder.mkdir()
-    for name, (pixels, labels) in sets.items():
-        if kind == "binary":
-            content = np.column_stack([labels // 5, labels, pixels]).astype(np.uint8).tobytes()
-            (folder / f"{name}.bin").write_bytes(content)
-        else:
-            fields = batch(pixels, labels, b"fine_labels")
-            fields[b"coarse_labels"] = (labels // 5).tolist()
-            (folder / name).write_bytes(python2(fields))
-    if kind == "binary":
-        (folder / "fine_label_names.txt").write_text("\n".join(HUNDRED))
-    else:
-        names = {b"fine_label_names": [name.encode() for name in HUNDRED]}
-        (folder / "meta").write_bytes(python2(names))
-    return sets
 
 
 @pytest.mark.parametrize("kind", ["binary", "python"])
@@ -241,7 +173,7 @@ def test_damaged_pickles(tmp_path, damage, message):
 
 
 def test_wrong_paths_say_what_is_expected(tmp_path):
-    with pytest.raises(ArchitectureError, match="data set 'cifar10' is read from files"):
+    with pytest.raises(ArchitectureError, match=r"pass data_dir .*www\.cs\.toronto\.edu"):
         load("cifar10")
     with pytest.raises(ArchitectureError, match="holds classes: task='regression'"):
         load("cifar10", tmp_path, task="regression")
@@ -256,41 +188,3 @@ def test_wrong_paths_say_what_is_expected(tmp_path):
         load("cifar10", tmp_path)
     with pytest.raises(DataError, match=f"is a file; .*`tar -xf {archive}`"):
         load("cifar10", archive)
-
-
-# --- as a user
-
-
-def works(*args):
-    result = run(*args)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def test_a_user_looks_trains_and_draws_in_colour(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    binary(tmp_path / "cifar-10-batches-bin")
-    facts = json.loads(works("data", "info", "cifar10", "--data-dir", tmp_path, "--json"))
-    assert facts["shape"] == [32, 32, 3]
-    assert facts["classes"] == dict.fromkeys(NAMES, 15)
-    assert "cifar10" in works("data", "list")
-    works("train", "--dataset", "cifar10", "--data-dir", tmp_path, "--layers", "32",
-        "--epochs", "40", "--learning-rate", "0.01", "--out", "run", "--device", "cpu")  # fmt: skip
-    works("predict", "run", "--direction", "backward", "--out", "images.npy")
-    images = np.load("images.npy")
-    means = np.stack([expected(cifar._FIVE)[k::10].mean(axis=0) for k in range(10)])
-    assert images.shape == (10, 32, 32, 3)
-    error = np.abs(images - means).mean()
-    assert error < np.abs(means.mean(axis=0) - means).mean() / 2  # raw units, and not all alike
-    # what is drawn is what was predicted, in [0, 255]
-    works("predict", "run", "--direction", "backward", "--labels", "cat", "--out", "cat.png")
-    drawn = read_images(["cat.png"], (32, 32, 3))[0]
-    assert np.abs(drawn - np.clip(images[3], 0, 255)).max() <= 0.5 + 1e-6
-    # a picture goes forward as the pixels it shows
-    np.save("cat.npy", drawn[np.newaxis])
-    rows = [json.loads(works("predict", "run", name, "--json"))["predictions"][0]
-            for name in ("cat.png", "cat.npy")]  # fmt: skip
-    assert rows[0]["probabilities"] == pytest.approx(rows[1]["probabilities"], abs=1e-6)
-    assert rows[0]["class"] == "cat"
-    assert (tmp_path / "run" / "backward.png").stat().st_size > 1000
-    assert "no CIFAR-10 here" in fails(3, "data", "info", "cifar10", "--data-dir", "run")

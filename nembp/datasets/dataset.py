@@ -121,9 +121,11 @@ class Request:
     def path(self, name: str) -> Path:
         """`data_dir`, or ArchitectureError when none was given."""
         if self.data_dir is None:
-            fetch = (
-                "; `nembp data fetch mnist --data-dir DIR` fetches it" if name == "mnist" else ""
-            )
+            fetch = ""
+            if name == "mnist":
+                fetch = "; `nembp data fetch mnist --data-dir DIR` fetches it"
+            elif name.startswith("cifar"):
+                fetch = ", the folder of https://www.cs.toronto.edu/~kriz/cifar.html unpacked"
             raise ArchitectureError(
                 f"data set {name!r} is read from files and no path was given: "
                 f"pass data_dir (--data-dir PATH){fetch}"
