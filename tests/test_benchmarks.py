@@ -62,6 +62,7 @@ def test_json_is_one_object_with_every_row(tmp_path, monkeypatch):
     assert rows == [(n, t, b) for n in ("7-6-5-3",) for t in (1, 2) for b in (4, 6)]
     assert result.stderr.count("a bidirectional step") == len(rows)
     assert {"date", "machine", "versions", "blas", "environment", "step"} <= set(found)
+    assert "taken_by_others" in found
     for row in found["results"]:
         times, floor = row["times"], row["floor"]
         assert row["threads_in_force"]["blas"] == row["threads"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 
 from nembp.backend import get_backend
-from nembp.benchmarks import environment, instructions, memory, report
+from nembp.benchmarks import environment, instructions, memory, other_work, report
 
 
 def test_threads_are_set_for_every_library_and_restored(monkeypatch):
@@ -62,6 +66,40 @@ def test_a_failed_memory_run_says_why():
     peak = memory.peak_memory(threads=1, dtype="float16", device="cpu", images=10)
     assert "float16" in peak["failed"]
     assert "not measured" in report.memory_line(peak)
+
+
+# -- other work --------------------------------------------------------------------------------
+def test_this_process_s_own_work_is_not_others():
+    before = other_work.Meter.read()
+    if before is None:
+        pytest.skip("no /proc/stat here")
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        pass
+    after = other_work.Meter.read()
+    assert after.own - before.own >= 0.3
+    assert after.busy - before.busy >= 0.2  # counted in ticks of 10 ms
+    assert after.total - before.total >= after.busy - before.busy
+    found = other_work.shares(before, after)
+    assert set(found) == {"processes", "host"}
+    assert all(0.0 <= share <= 1.0 for share in found.values())
+
+
+def test_other_work_is_noted_where_it_matters():
+    assert other_work.note(None) is None
+    assert other_work.note({"processes": 0.01, "host": 0.01}) is None
+    text = other_work.note({"processes": 0.25, "host": 0.02})
+    assert "25%" in text
+    assert "2%" in text
+
+
+def test_a_child_process_is_own_work_too():
+    before = other_work.Meter.read()
+    if before is None:
+        pytest.skip("no /proc/stat here")
+    spin = "import time\nwhile time.process_time() < 0.4: pass"
+    subprocess.run([sys.executable, "-c", spin], check=True)
+    assert other_work.Meter.read().own - before.own >= 0.4
 
 
 # -- instruction sets --------------------------------------------------------------------------

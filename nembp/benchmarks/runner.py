@@ -11,6 +11,7 @@ from nembp.benchmarks import Progress, Settings, get_suite
 from nembp.benchmarks.environment import conditions, describe, usable_cpus
 from nembp.benchmarks.instructions import pinning_note
 from nembp.benchmarks.memory import peak_memory
+from nembp.benchmarks.other_work import Meter, note, shares
 
 __all__ = ["run"]
 
@@ -40,11 +41,13 @@ def run(name: str, settings: Settings, progress: Progress = lambda line: None) -
     for network in settings.networks:
         suite.check_network(network)
     backend = get_backend(settings.device)
-    start, begun = time.perf_counter(), conditions()
+    start, begun, meter = time.perf_counter(), conditions(), Meter.read()
     notes = _notes(settings, begun["load_average"])
-    for note in notes:
-        progress(f"note: {note}")
+    for each in notes:
+        progress(f"note: {each}")
     results = suite.measure(settings, backend, progress)
+    taken = shares(meter, Meter.read())
+    notes += [text] if (text := note(taken)) else []
     memory = None
     if settings.memory:
         progress("peak memory of a training run ...")
@@ -58,6 +61,7 @@ def run(name: str, settings: Settings, progress: Progress = lambda line: None) -
     return {
         "suite": name,
         **begun,
+        "taken_by_others": taken,
         **described,
         "settings": asdict(settings),
         "step": suite.STEP,

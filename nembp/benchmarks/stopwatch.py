@@ -31,12 +31,12 @@ METHODS = {  # of JointBackpropagation
 class Stopwatch:
     """Seconds of each part, those of the parts within it not counted.
 
-    >>> now = iter([0.0, 1.0, 3.0, 4.0, 6.0])
+    >>> now = iter([0.0, 1.0, 3.0, 4.0, 6.0, 8.0])
     >>> watch = Stopwatch(clock=lambda: next(now))
     >>> inner = watch.timed("inner", lambda: None)
     >>> watch.timed("outer", inner)()
     >>> watch.lap()
-    {'Python': 3.0, 'outer': 2.0, 'inner': 1.0}
+    {'Python': 3.0, 'outer': 4.0, 'inner': 1.0}
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
