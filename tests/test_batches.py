@@ -18,7 +18,7 @@ from nembp.augmentation import Augmentation
 from nembp.backend import Backend, get_backend
 from nembp.batches import LONG, BatchReader
 from nembp.datasets import Scaling, Split
-from nembp.datasets.sources import ArrayRows, Rows, choose, join
+from nembp.datasets.sources import ArrayRows, Rows, as_rows, choose, join
 from nembp.errors import ArchitectureError, DataError, DivergenceError, ShapeError
 from nembp.metrics import evaluate
 from nembp.network import Network, dense_network
@@ -273,6 +273,19 @@ def test_a_broken_file_ends_the_training_with_its_name(prefetch):
     assert no_thread_is_left()
 
 
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_a_file_cut_short_ends_the_training_not_the_process(prefetch, tmp_path):
+    split = in_file(images(), tmp_path)
+    trainer = trainer_of(split, prefetch=prefetch)
+    trainer.run_epoch()
+    os.truncate(tmp_path / "x.npy", 1000)
+    with pytest.raises(DataError, match=r"x.npy: cut short to 1000 bytes while it was in use"):
+        trainer.run_epoch()
+    with pytest.raises(DataError, match=r"x.npy: cut short"):
+        as_rows(split.x)[2:5]
+    assert no_thread_is_left()
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_an_interrupted_training_leaves_no_thread(error, tmp_path):
     trainer = trainer_of(in_file(images(), tmp_path), prefetch=True)
@@ -303,6 +316,14 @@ def test_scores_of_a_file_are_those_of_memory(tmp_path):
     expected = evaluate(net, reader_of(split, net), batch_size=16)
     actual = evaluate(net, reader_of(in_file(split, tmp_path), net), batch_size=16)
     assert actual == expected
+    assert no_thread_is_left()
+
+
+def test_scores_that_cannot_be_had_leave_no_thread(monkeypatch, tmp_path):
+    net, split = network(), in_file(images(), tmp_path)
+    monkeypatch.setattr(type(net.likelihood), "log_likelihood", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(net, reader_of(split, net), batch_size=16)
     assert no_thread_is_left()
 
 

@@ -123,6 +123,17 @@ def test_other_errors_arrive_as_they_are(name):
     assert no_thread_is_left()
 
 
+def test_the_thread_minds_the_errors_that_the_caller_minds():
+    class Dividing(Watched):
+        def _read(self, index: Any, out: Any) -> None:
+            np.ones(1) / np.zeros(1)
+
+    with np.errstate(divide="ignore"):
+        list(Staging(Dividing(images())).ahead(parts(40, 10)))
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        list(Staging(Dividing(images())).ahead(parts(40, 10)))
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
 def test_an_error_of_the_step_ends_the_thread(error):
     rows = Watched(images())

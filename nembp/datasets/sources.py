@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nembp.errors import ShapeError
+from nembp.errors import DataError, ShapeError
 
 __all__ = [
     "ArrayRows",
@@ -153,8 +153,10 @@ class ArrayRows(Rows):
         self.array = array
         self.shape = array.shape
         self.dtype = np.dtype(array.dtype if dtype is None else dtype).newbyteorder("=")
+        self._file = _mapped_file(array)
 
     def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
+        self._check_file()
         if self.array.dtype == out.dtype and self.array.flags.c_contiguous:
             # "clip" writes straight into `out`; the default would fill a copy of it first
             np.take(self.array, index, axis=0, out=out, mode="clip")
@@ -164,8 +166,19 @@ class ArrayRows(Rows):
     def __getitem__(self, key: Any) -> NDArray[Any]:
         if not isinstance(key, slice):
             return super().__getitem__(key)
+        self._check_file()
         part = self.array[key]  # no copy, where it is as it should be
         return np.asarray(part.astype(self.dtype, copy=False))
+
+    def _check_file(self) -> None:
+        """Raise DataError where the file has lost its end: reading there would end the process."""
+        file: Any = self._file
+        if file is not None and file._mmap.size() < len(file._mmap):
+            raise DataError(
+                f"{file.filename or 'a mapped file'}: cut short to {file._mmap.size()} bytes while "
+                f"it was in use; expected the {len(file._mmap)} that it had when it was opened. "
+                "Restore it and start again"
+            )
 
 
 class JoinedRows(Rows):
@@ -236,10 +249,15 @@ def as_rows(x: Samples) -> Rows:
 
 def is_mapped(x: Samples) -> bool:
     """Whether samples are read when asked for: `Rows`, or a view of a memory-mapped file."""
-    base: Any = x
-    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
-        base = base.base
-    return isinstance(base, (np.memmap, Rows))
+    return isinstance(x, Rows) or _mapped_file(x) is not None
+
+
+def _mapped_file(x: Any) -> np.memmap[Any, Any] | None:
+    """Return the mapping that an array is a view of, if it is one."""
+    while isinstance(x, np.ndarray) and not isinstance(x, np.memmap):
+        x = x.base
+    mapping = getattr(x, "_mmap", None)  # a copy of a np.memmap is one by type alone
+    return x if mapping is not None else None
 
 
 def choose(x: Samples, index: NDArray[np.integer[Any]]) -> Samples:
