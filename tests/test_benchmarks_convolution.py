@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nembp.backend import NumpyBackend, get_backend
-from nembp.benchmarks import agreement, contractions, steps
+from nembp.benchmarks import agreement, contractions, environment, steps
 from nembp.benchmarks.cases import ImageCase
 from nembp.benchmarks.contractions import EngineLayer, TorchLayer
 from nembp.benchmarks.convolution import check_network
@@ -182,6 +183,23 @@ def test_pytorch_s_layer_is_ours(text, channels_last):
     for ours, theirs in zip(engine.results(), torch.results(), strict=True):
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * np.max(np.abs(theirs)))
+
+
+def test_a_layer_s_rows_are_shared_among_threads_while_blas_keeps_to_one():
+    seen = set()
+
+    class Watching(NumpyBackend):
+        def matmul(self, left, right, out):
+            seen.add((threading.get_ident(), environment.threads_now()["blas"]))
+            return super().matmul(left, right, out)
+
+    with environment.threads_limited(2):
+        synapse, backend = convolution_of("16x16x8/conv8x4s2"), Watching()
+        x, y = np.ones((64, synapse.inputs)), np.ones((64, synapse.outputs))
+        EngineLayer(synapse, backend, x, y, np.ones(synapse.weight_shape), "float32")()
+        assert len(seen) == 2
+        assert {threads for _, threads in seen} == {1}
+        assert environment.threads_now()["blas"] == 2
 
 
 def test_disagreement_is_told_and_not_timed(monkeypatch):

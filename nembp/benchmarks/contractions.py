@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from nembp.benchmarks.timing import Contender, interleave
 from nembp.benchmarks.torch_maps import from_image, to_image
 from nembp.benchmarks.window_products import BLOCK, WindowProducts, extent
 from nembp.convolution import Convolution
+from nembp.threads import single_threaded_blas
 
 __all__ = ["measure_layer"]
 
@@ -28,23 +30,29 @@ RESULTS = ("output", "input's gradient", "kernels' gradient")
 
 
 class EngineLayer:
-    """nembp's contractions as a training step makes them: signals up, then errors down."""
+    """nembp's contractions as a training step makes them: signals up, then errors down.
+
+    On several threads the step's own share the rows, and BLAS keeps to one meanwhile.
+    """
 
     def __init__(
         self, synapse: Convolution, backend: Backend, x: Host, y: Host, W: Host, dtype: str
     ) -> None:
         self._x, self._y = backend.asarray(x, dtype), backend.asarray(y, dtype)
         self._W = backend.asarray(W, dtype)
-        self._link = synapse.link(backend, (len(x),), dtype)
+        lanes = backend.lanes() if synapse.wants_lanes else 1
+        self._link = synapse.link(backend, (len(x),), dtype, lanes=lanes)
+        self._blas = single_threaded_blas if lanes > 1 else nullcontext
         self._up, self._down = backend.empty(y.shape, dtype), backend.empty(x.shape, dtype)
         self._gradient = backend.empty(W.shape, dtype)
         self._to_numpy = backend.to_numpy
 
     def __call__(self) -> None:
         """Compute all three."""
-        self._link.load(self._W)
-        self._link.forward(self._x, self._up)
-        self._link.descend(self._x, self._y, self._down, self._gradient)
+        with self._blas():
+            self._link.load(self._W)
+            self._link.forward(self._x, self._up)
+            self._link.descend(self._x, self._y, self._down, self._gradient)
 
     def results(self) -> list[Host]:
         """Return T's three derivatives, computed last."""
