@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["MinimalFilteringLink", "Plan", "correlation_matrices", "plan"]
 
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)  # more lose too many digits of float32
-BLOCK_BYTES = 1 << 19  # of both transforms of a block
+BLOCK_BYTES = 1 << 20  # of both transforms of a block
 LEAST_TILES = 128  # of a block: with fewer, products spend their time on the weights
 
 Matrix = np.ndarray[Any, Any]
