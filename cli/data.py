@@ -123,26 +123,32 @@ def _counts(loaded: Any) -> dict[str, int]:
 
 
 @data.command()
-@click.argument("name", type=click.Choice(["mnist"]))
-@click.option("--data-dir", metavar="DIR", required=True, help="Folder for the four files.")
+@click.argument("name", type=click.Choice(["mnist", "cifar10", "cifar100"]))
+@click.option("--data-dir", metavar="DIR", required=True, help="Folder for the files.")
 @click.option(
     "--mirror",
     metavar="URL",
-    help="Where to fetch from.  [default: NEMBP_MNIST_MIRROR, else public mirrors]",
+    help="Where to fetch from.  [default: NEMBP_MNIST_MIRROR or NEMBP_CIFAR_MIRROR, else public "
+    "mirrors]",
 )
 @click.option("--quiet", is_flag=True, help="No progress.")
 def fetch(name: str, data_dir: str, mirror: str | None, quiet: bool) -> None:
-    """Download the data set NAME, and check every file against its published checksum.
+    """Download the data set NAME, and check it against the published checksums.
 
     Files that are there already are kept.
     """
+    from nembp.datasets.cifar_fetch import fetch_cifar
     from nembp.datasets.mnist import fetch_mnist
 
     with _Download(quiet=quiet) as progress:
-        fetched = fetch_mnist(data_dir, mirror, progress)
+        if name == "mnist":
+            fetched = fetch_mnist(data_dir, mirror, progress)
+        else:
+            fetched = fetch_cifar(name, data_dir, mirror, progress)
     if not quiet:
         done = f"{count(len(fetched), 'file')} fetched" if fetched else "nothing to fetch"
-        note(f"{done}; {data_dir} holds {name}, checksums verified")
+        checked = ", checksums verified" if fetched or name == "mnist" else ""
+        note(f"{done}; {data_dir} holds {name}{checked}")
         note(f"train on it: nembp train --dataset {name} --data-dir {data_dir}")
 
 

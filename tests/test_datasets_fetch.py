@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nembp.datasets import fetch_mnist, read_idx, write_idx
+from nembp.datasets import download, fetch_mnist, read_idx, write_idx
 from nembp.datasets import mnist as mnist_module
 from nembp.datasets.idx_folder import NAMES
 from nembp.datasets.mnist import _Content, idx_md5
@@ -242,7 +242,7 @@ def test_full_disk_is_not_blamed_on_the_mirror():
         open("/dev/full", "wb", 0) as full,
         pytest.raises(OutputError, match="/dev/full: cannot be written"),
     ):
-        mnist_module._receive(_Response(b"x" * 10**6), full, "url", 10**7, None)
+        download.receive(_Response(b"x" * 10**6), full, "url", 10**7, None)
 
 
 class _Response:

@@ -28,6 +28,7 @@ __all__ = [
     "batch_order",
     "class_means",
     "feature_means",
+    "fetch_cifar",
     "fetch_mnist",
     "load",
     "read_idx",
@@ -37,9 +38,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import `fetch_mnist` when it is used."""
+    """Import what fetches when it is used."""
     if name == "fetch_mnist":
         from nembp.datasets.mnist import fetch_mnist
 
         return fetch_mnist
+    if name == "fetch_cifar":
+        from nembp.datasets.cifar_fetch import fetch_cifar
+
+        return fetch_cifar
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,7 +27,7 @@ ATTRIBUTION = (
     "Images, 2009"
 )
 SHAPE = (32, 32, 3)
-_PIXELS = 3072
+PIXELS = 3072
 _FRESH = "Unpack the official archive again."
 
 
@@ -108,7 +108,7 @@ def _load(
 ) -> Dataset:
     if request.task == "regression":
         raise ArchitectureError(f"{title} holds classes: task='regression' does not apply")
-    folder, layout = _find(request.path(name), layouts, title)
+    folder, layout = _find(request.path(name), layouts, name, title)
     names = _class_names(folder / layout.names, layout, classes)
     train, test = (_read(folder, files, layout, classes) for files in (layout.train, layout.test))
     return assemble(
@@ -122,23 +122,23 @@ def _load(
     )
 
 
-def _find(path: Path, layouts: tuple[Layout, ...], title: str) -> tuple[Path, Layout]:
+def _find(path: Path, layouts: tuple[Layout, ...], name: str, title: str) -> tuple[Path, Layout]:
     """Find the folder and layout of a set that is complete."""
     wanted = " or ".join(layout.folder for layout in layouts)
-    where = f"{title} is at https://www.cs.toronto.edu/~kriz/cifar.html"
+    fetch = f"`nembp data fetch {name} --data-dir {path}` fetches it."
     if not os.path.isdir(path):
         if os.path.isfile(path):
             raise DataError(
                 f"{path}: is a file; expected the folder {wanted}. Unpack an archive first, as by "
                 f"`tar -xf {path}`, and give the folder that comes of it"
             )
-        raise DataError(f"{path}: no such folder; expected {wanted}. {where}")
+        raise DataError(f"{path}: no such folder; expected {wanted}. {fetch}")
     for folder in (path, *(path / layout.folder for layout in layouts)):
         for layout in layouts:
-            missing = [name for name in layout.files if not os.path.exists(folder / name)]
+            missing = [file for file in layout.files if not os.path.exists(folder / file)]
             if not missing:
                 return folder, layout
-            if any(os.path.exists(folder / name) for name in (*layout.train, *layout.test)):
+            if any(os.path.exists(folder / file) for file in (*layout.train, *layout.test)):
                 raise DataError(
                     f"{folder / missing[0]}: no such file; expected {', '.join(layout.files)} in "
                     f"the folder. {_FRESH}"
@@ -152,7 +152,7 @@ def _find(path: Path, layouts: tuple[Layout, ...], title: str) -> tuple[Path, La
     first, second = layouts
     raise DataError(
         f"{path}: no {title} here; expected the folder {wanted}, with {', '.join(first.files)} "
-        f"(binary version) or {', '.join(second.files)} (Python version). {where}"
+        f"(binary version) or {', '.join(second.files)} (Python version). {fetch}"
     )
 
 
@@ -191,7 +191,7 @@ def _read(folder: Path, files: dict[str, int], layout: Layout, classes: int) -> 
 
 def _binary(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Read records with their labels, memory-mapped, and the labels."""
-    length = layout.skip + _PIXELS
+    length = layout.skip + PIXELS
     with reading(path, _FRESH) as file:
         size = os.fstat(file.fileno()).st_size
         if size != count * length:
@@ -207,8 +207,8 @@ def _pickled(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8],
     """Read pixels of a pickle, memory-mapped, and labels."""
     batch = read_plain_pickle(path)
     pixels, labels = batch.get(b"data"), batch.get(layout.labels)
-    if not isinstance(pixels, np.ndarray) or pixels.shape != (count, _PIXELS):
-        raise DataError(f"{path}: no table 'data' of {count} x {_PIXELS} bytes. {_FRESH}")
+    if not isinstance(pixels, np.ndarray) or pixels.shape != (count, PIXELS):
+        raise DataError(f"{path}: no table 'data' of {count} x {PIXELS} bytes. {_FRESH}")
     known = isinstance(labels, list) and all(type(label) is int for label in labels)
     if not known or len(labels) != count or min(labels) < 0:  # type: ignore[arg-type]
         raise DataError(

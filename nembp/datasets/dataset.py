@@ -122,10 +122,8 @@ class Request:
         """`data_dir`, or ArchitectureError when none was given."""
         if self.data_dir is None:
             fetch = ""
-            if name == "mnist":
-                fetch = "; `nembp data fetch mnist --data-dir DIR` fetches it"
-            elif name.startswith("cifar"):
-                fetch = ", the folder of https://www.cs.toronto.edu/~kriz/cifar.html unpacked"
+            if name in ("mnist", "cifar10", "cifar100"):
+                fetch = f"; `nembp data fetch {name} --data-dir DIR` fetches it"
             raise ArchitectureError(
                 f"data set {name!r} is read from files and no path was given: "
                 f"pass data_dir (--data-dir PATH){fetch}"

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
-from urllib.parse import urlsplit
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nembp.datasets.assemble import assemble
 from nembp.datasets.dataset import Dataset, Request
-from nembp.datasets.files import PIECE
+from nembp.datasets.download import Progress, download, mirror_urls
 from nembp.datasets.idx import idx_header, read_idx
 from nembp.datasets.idx_folder import NAMES, find, find_four, read_four
-from nembp.errors import ArchitectureError, DataError, NembpError, OutputError
+from nembp.errors import DataError
 from nembp.files import replacing
 
 ATTRIBUTION = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0"
@@ -29,8 +27,6 @@ MIRRORS = (
 )
 MIRROR_VARIABLE = "NEMBP_MNIST_MIRROR"
 _GZIP_OVERHEAD = 1 << 16  # gzip never grows data by more than this at MNIST's sizes
-
-Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,7 @@ def fetch_mnist(
         If the folder cannot be written.
     """
     folder = Path(data_dir)
-    mirrors = _mirrors(mirror)
+    mirrors = mirror_urls(mirror, MIRROR_VARIABLE, MIRRORS)
     fetched = []
     for name in NAMES:
         if _is_there(folder, name):
@@ -137,18 +133,6 @@ def fetch_mnist(
     return tuple(fetched)
 
 
-def _mirrors(mirror: str | Sequence[str] | None) -> list[str]:
-    if mirror is None:
-        mirror = os.environ.get(MIRROR_VARIABLE) or MIRRORS
-    mirrors = [mirror] if isinstance(mirror, str) else list(mirror)
-    for base in mirrors:
-        if urlsplit(base).scheme not in ("http", "https", "file"):
-            raise ArchitectureError(
-                f"mirror {base!r}: expected a URL that starts with https://, http:// or file://"
-            )
-    return [base.rstrip("/") + "/" for base in mirrors]
-
-
 def _is_there(folder: Path, name: str) -> bool:
     """Whether the folder has this file of MNIST; DataError when another one is in its place."""
     path = find(folder, name)
@@ -168,30 +152,12 @@ def _is_there(folder: Path, name: str) -> bool:
     return True
 
 
-class _Response(Protocol):
-    """What urlopen returns, as far as it is used here."""
-
-    headers: Any
-
-    def read(self, amount: int, /) -> bytes:
-        """Next bytes, fewer than `amount` or none at the end."""
-
-
 def _fetch(
     url: str, target: Path, content: _Content, progress: Progress | None, timeout: float
 ) -> None:
     """Download one file into place, after checking it where it was downloaded to."""
-    import urllib.request  # with ssl, 30 ms that only a download pays
-
-    request = urllib.request.Request(url, headers={"User-Agent": "nembp"})
     with replacing(target) as file:
-        try:
-            with urllib.request.urlopen(request, timeout=timeout) as response:
-                _receive(response, file, url, content.size + _GZIP_OVERHEAD, progress)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            if isinstance(error, NembpError):
-                raise
-            raise DataError(f"{url}: {error}.") from error
+        download(url, file, content.size + _GZIP_OVERHEAD, progress, timeout)
         file.flush()
         try:
             found = idx_md5(read_idx(file.name, max_bytes=content.size))
@@ -204,24 +170,3 @@ def _fetch(
             raise DataError(
                 f"{url}: what it sent has MD5 {found} unpacked, expected {content.md5}."
             )
-
-
-def _receive(
-    response: _Response, file: BinaryIO, url: str, most: int, progress: Progress | None
-) -> None:
-    """Copy a response to `file`: all that was announced, and never more than `most` bytes."""
-    length = response.headers.get("Content-Length")
-    announced = int(length) if length is not None else None
-    received = 0
-    while piece := response.read(PIECE):
-        received += len(piece)
-        if received > most:
-            raise DataError(f"{url}: sends more than {most} bytes, which MNIST's file never has.")
-        try:
-            file.write(piece)
-        except OSError as error:  # not the mirror's fault
-            raise OutputError(f"{file.name}: cannot be written ({error.strerror})") from error
-        if progress is not None:
-            progress(url.rpartition("/")[2], received, announced)
-    if announced is not None and received != announced:
-        raise DataError(f"{url}: sent {received} of {announced} announced bytes.")
