@@ -114,6 +114,8 @@ def relabel(folder):
     [
         (shorten("data_batch_2.bin", 3073 * 29), "_2.bin: 89117 bytes; expected 92190, 30 rec"),
         (shorten("test_batch.bin", 92189), r"test_batch.bin: 92189 bytes; expected 92190"),
+        (lambda folder: (folder / "test_batch.bin").write_bytes(bytes(3073 * 31)),
+         "test_batch.bin: 95263 bytes; expected 92190"),
         (shorten("test_batch.bin", 0), r"test_batch.bin: 0 bytes"),
         (relabel, r"data_batch_3.bin: label 10 of record 4; expected 0 to 9. Unpack"),
         (lambda folder: (folder / "data_batch_4.bin").unlink(),

@@ -136,8 +136,15 @@ def test_archives_of_other_contents(publish, source, tmp_path, options, message)
         fetch_cifar("cifar10", tmp_path / "data", publish(source, **options))
 
 
-@pytest.mark.parametrize("damage", [lambda c: c[: len(c) // 2], gzip.compress,
-                                    lambda c: b"text", lambda c: c[:5000] + bytes(99) + c[5099:]])  # fmt: skip
+DAMAGE = {
+    "half": lambda content: content[: len(content) // 2],
+    "twice packed": gzip.compress,
+    "text": lambda content: b"text",
+    "hole": lambda content: content[:5000] + bytes(99) + content[5099:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_damaged_archives(publish, source, tmp_path, monkeypatch, damage):
     mirror = publish(source)
     path = tmp_path / "mirror" / "cifar-10-binary.tar.gz"
