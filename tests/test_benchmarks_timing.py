@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nembp.benchmarks.timing import Contender, Timing, interleave
+from nembp.benchmarks.timing import Contender, Timing, interleave, settle
 
 
 class FakeClock:
@@ -74,3 +74,24 @@ def test_rounds_fill_the_budget(budget, rounds):
     # set-up takes 12 s, a round 6 s
     timings = interleave(contenders, budget=budget, clock=clock)
     assert {timing.rounds for timing in timings.values()} == {rounds}
+
+
+def test_a_turn_begins_when_the_last_one_s_threads_sleep():
+    clock = FakeClock()
+    pauses = []
+    contenders = {name: clock.contender(name, [1.0]) for name in "ab"}
+    interleave(contenders, repeats=3, clock=clock, pause=lambda: pauses.append(len(clock.log)))
+    assert len(pauses) == 6  # each contender's turn, and each has two steps and two waits
+    assert pauses == list(range(pauses[0], pauses[0] + 24, 4))
+
+
+@pytest.mark.parametrize(("spinning", "naps"), [(0, 1), (7, 8), (10_000, 50)])
+def test_settling_lasts_as_long_as_threads_spin_but_not_for_ever(spinning, naps):
+    used, slept = [0.0], []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        used[0] += seconds if len(slept) <= spinning else 0.01 * seconds
+
+    settle(clock=lambda: used[0], sleep=sleep)
+    assert len(slept) == naps

@@ -16,7 +16,7 @@ from nembp.benchmarks.cases import ImageCase
 from nembp.benchmarks.environment import threads_now
 from nembp.benchmarks.notation import convolution_of
 from nembp.benchmarks.peers import MissingPeerError, import_peer
-from nembp.benchmarks.steps import LAYOUTS, PAUSE, best_of
+from nembp.benchmarks.steps import LAYOUTS, best_of, pause_for
 from nembp.benchmarks.timing import Contender, interleave
 from nembp.benchmarks.torch_maps import from_image, to_image
 from nembp.benchmarks.window_products import BLOCK, WindowProducts, extent
@@ -119,9 +119,8 @@ def measure_layer(
         name: Contender(step, getattr(step, "synchronize", backend.synchronize))
         for name, step in steps.items()
     }
-    pause = PAUSE if case.threads > 1 else 0.0
     start = time.perf_counter()
-    timings = interleave(contenders, repeats=repeats, budget=budget, pause=pause)
+    timings = interleave(contenders, repeats=repeats, budget=budget, pause=pause_for(case))
     elapsed = time.perf_counter() - start
     times: dict[str, dict[str, Any]] = {name: each.to_dict() for name, each in timings.items()}
     times |= best_of(times)

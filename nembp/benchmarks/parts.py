@@ -13,7 +13,7 @@ from nembp.benchmarks.cases import DenseCase, measure_cases
 from nembp.benchmarks.environment import threads_now
 from nembp.benchmarks.floor import Products
 from nembp.benchmarks.notation import parse_network
-from nembp.benchmarks.steps import LEARNING_RATE, PAUSE, EngineStep
+from nembp.benchmarks.steps import LEARNING_RATE, EngineStep, pause_for
 from nembp.benchmarks.stopwatch import PARTS, TimedStep
 from nembp.benchmarks.tables import parts_table as table
 from nembp.benchmarks.timing import Contender, interleave
@@ -83,9 +83,8 @@ def measure_parts(
         **{f"{name}, timed": Contender(each) for name, each in timed.items()},
         **{f"products of {path}": Contender(each) for path, each in bare.items()},
     }
-    pause = PAUSE if case.threads > 1 else 0.0
     start = time.perf_counter()
-    timings = interleave(contenders, repeats=repeats, budget=budget, pause=pause)
+    timings = interleave(contenders, repeats=repeats, budget=budget, pause=pause_for(case))
     elapsed = time.perf_counter() - start
     seconds = {name: timing.median for name, timing in timings.items()}
     variants = {}

@@ -16,7 +16,7 @@ from nembp.benchmarks.cases import Case
 from nembp.benchmarks.environment import threads_now
 from nembp.benchmarks.floor import Products, multiply_adds
 from nembp.benchmarks.peers import MissingPeerError, SklearnStep, TorchStep
-from nembp.benchmarks.timing import Contender, Timing, interleave
+from nembp.benchmarks.timing import Contender, Timing, interleave, settle
 from nembp.benchmarks.traffic import AdamTraffic, adam_bytes
 from nembp.benchmarks.window_products import BLOCK
 from nembp.convolution import Convolution
@@ -24,12 +24,11 @@ from nembp.network import Network
 from nembp.noise import Noise
 from nembp.optimizers import Adam
 
-__all__ = ["LEARNING_RATE", "PATHS", "PAUSE", "EngineStep", "best_of", "measure_step", "ratios"]
+__all__ = ["LEARNING_RATE", "PATHS", "EngineStep", "best_of", "measure_step", "pause_for", "ratios"]
 
 # so small that thousands of steps on one batch leave the arithmetic as it is: nothing overfits,
 # no unit dies, and no moment of Adam decays into denormal numbers, which are slow
 LEARNING_RATE = 1e-6
-PAUSE = 0.05  # seconds until the threads of the library that ran before have gone to sleep
 
 PATHS: dict[str, Path] = {
     "nembp/bidirectional": "classes",
@@ -96,13 +95,12 @@ def measure_step(
     net = case.start(backend)
     steps, missing = _contenders(case, net)
     agreement = _agreement(case, steps)
-    pause = PAUSE if case.threads > 1 else 0.0
     start = time.perf_counter()
     waits = {
         name: getattr(step, "synchronize", backend.synchronize) for name, step in steps.items()
     }
     contenders = {name: Contender(step, waits[name]) for name, step in steps.items()}
-    timings = interleave(contenders, repeats=repeats, budget=budget, pause=pause)
+    timings = interleave(contenders, repeats=repeats, budget=budget, pause=pause_for(case))
     elapsed = time.perf_counter() - start
     times = _times(timings, missing)
     seconds = {name: time["median"] for name, time in times.items() if "median" in time}
@@ -130,6 +128,11 @@ def measure_step(
         "seconds": elapsed,
         "headline": f"{1e3 * both['median']:.3g} ms a bidirectional step, {both['rounds']} rounds",
     }
+
+
+def pause_for(case: Case) -> Callable[[], None]:
+    """Return what a contender's turn begins with: with several threads, waiting for the last's."""
+    return settle if case.threads > 1 else lambda: None
 
 
 def _contenders(case: Case, net: Network) -> tuple[dict[str, Any], dict[str, str]]:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
-__all__ = ["Contender", "Timing", "interleave"]
+__all__ = ["Contender", "Timing", "interleave", "settle"]
 
 BLOCK = 0.01  # seconds of one timed block: many clock ticks, short beside a slow spell
 LONGEST_BLOCK = 200  # steps
 LEAST_ROUNDS, MOST_ROUNDS = 3, 25
+NAP, LONGEST_SPIN = 0.01, 0.5  # seconds
 WARM_UP = 3  # steps before the first timing: lazy allocations, code paths, BLAS buffers
 
 
@@ -70,7 +71,7 @@ def interleave(
     *,
     repeats: int | None = None,
     budget: float = 10.0,
-    pause: float = 0.0,
+    pause: Callable[[], object] = _nothing,
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
@@ -85,9 +86,8 @@ def interleave(
         By name.
     repeats : int, optional
         Rounds; by default as many as fit into ``budget`` seconds, from 3 to 25.
-    pause : float
-        Seconds of sleep before a contender's turn. With several threads the worker threads of
-        the library that ran last keep spinning for some milliseconds, on the cores of the next.
+    pause : callable
+        Called before a contender's turn: :func:`settle` where there are several threads.
     seed : int
         Of the order.
     clock : callable
@@ -106,13 +106,27 @@ def interleave(
                 break
             shuffle.shuffle(order)
             for name in order:
-                if pause:
-                    time.sleep(pause)
+                pause()
                 contenders[name].run(1)
                 begin = clock()
                 contenders[name].run(steps[name])
                 seconds[name].append((clock() - begin) / steps[name])
     return {name: _summary(seconds[name], steps[name]) for name in contenders}
+
+
+def settle(
+    clock: Callable[[], float] = time.process_time, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Wait until this process's other threads sleep, half a second at most.
+
+    Worker threads of a library that has just run keep spinning for a while (OpenBLAS's for a tenth
+    of a second), on the cores of the next contender's.
+    """
+    for _ in range(round(LONGEST_SPIN / NAP)):
+        before = clock()
+        sleep(NAP)
+        if clock() - before < 0.1 * NAP:
+            return
 
 
 def _block_steps(contender: Contender, clock: Callable[[], float]) -> int:
