@@ -29,7 +29,7 @@ Examples:
   nembp train --layers 256,128 --backward none --seed 1
   nembp train --noise nem --noise-target both --noise-std 0.1
   nembp train --dataset mnist --data-dir data/mnist --json
-  nembp train --dataset cifar10 --data-dir data/cifar10 --augment flips,crops
+  nembp train --dataset cifar10 --data-dir data/cifar10 --augment flips
   nembp train --dataset mnist --data-dir data/mnist --layers conv32x4s2,conv64x4s2,128
   nembp train --dataset csv --data-dir wine.csv --targets quality
   nembp train --config runs/a/config.toml --out runs/b

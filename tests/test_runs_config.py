@@ -288,9 +288,9 @@ def test_convolutions_have_defaults_of_their_own():
     assert (numbers.forward, numbers.backward_weight) == ("gaussian", round(1 / 192, 5))
 
 
-def test_photographs_known_by_name_are_flipped():
+def test_photographs_known_by_name_are_augmented():
     images = data(24, (8, 8, 3), np.arange(24) % 3, pixels=True)
     assert recipe(images).augment == "none"
     known = dataclasses.replace(images, name="cifar10")
-    assert recipe(known).augment == "flips"
+    assert recipe(known).augment == "flips,crops4"
     assert recipe(known, RunConfig(augment="none")).augment == "none"
