@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from nembp.backend import get_backend
-from nembp.benchmarks import SUITES, Settings, environment, get_suite, runner, tables
+from nembp.benchmarks import SUITES, Settings, environment, get_suite, runner, steps, tables
 from nembp.benchmarks.floor import dense_synapses, multiply_adds
 from nembp.benchmarks.notation import parse_network
 from nembp.errors import ArchitectureError, DeviceError, OutputError
@@ -49,6 +49,7 @@ def _run(*options):
 
 def test_json_is_one_object_with_every_row(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "peak_memory", lambda **given: {"failed": str(given)})
+    monkeypatch.setattr(steps, "WARM_UP", 0.0)
     out = tmp_path / "new" / "bench.json"
     options = ["--networks", "7-6-5-3", "--batches", "4,6", "--threads", "1,2"]
     result = _run(*options, "--repeats", 2, "--dtype", "float64", "--json", "--out", out)

@@ -85,6 +85,19 @@ def test_a_turn_begins_when_the_last_one_s_threads_sleep():
     assert pauses == list(range(pauses[0], pauses[0] + 24, 4))
 
 
+@pytest.mark.parametrize(("warm_up", "untimed"), [(0.0, 1), (0.5, 1), (2.5, 3), (4.0, 4)])
+def test_a_turn_warms_up_for_so_long_and_one_step_at_least(warm_up, untimed):
+    clock = FakeClock()
+    # the first untimed step of every turn is slow, and does not count
+    turn = [9.0 if warm_up == 0.0 else 1.0] * untimed + [1.0]
+    durations = [1.0] * 4 + turn * 3 + [1.0]
+    found = interleave(
+        {"a": clock.contender("a", durations)}, repeats=3, clock=clock, warm_up=warm_up
+    )
+    assert clock.log.count("a") == 4 + 3 * (untimed + 1)
+    assert found["a"].median == 1.0
+
+
 @pytest.mark.parametrize(("spinning", "naps"), [(0, 1), (7, 8), (10_000, 50)])
 def test_settling_lasts_as_long_as_threads_spin_but_not_for_ever(spinning, naps):
     used, slept = [0.0], []

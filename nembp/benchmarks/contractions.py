@@ -16,7 +16,7 @@ from nembp.benchmarks.cases import ImageCase
 from nembp.benchmarks.environment import threads_now
 from nembp.benchmarks.notation import convolution_of
 from nembp.benchmarks.peers import MissingPeerError, import_peer
-from nembp.benchmarks.steps import LAYOUTS, best_of, pause_for
+from nembp.benchmarks.steps import LAYOUTS, best_of, turns
 from nembp.benchmarks.timing import Contender, interleave
 from nembp.benchmarks.torch_maps import from_image, to_image
 from nembp.benchmarks.window_products import BLOCK, WindowProducts, extent
@@ -120,7 +120,7 @@ def measure_layer(
         for name, step in steps.items()
     }
     start = time.perf_counter()
-    timings = interleave(contenders, repeats=repeats, budget=budget, pause=pause_for(case))
+    timings = interleave(contenders, repeats=repeats, budget=budget, **turns(case))
     elapsed = time.perf_counter() - start
     times: dict[str, dict[str, Any]] = {name: each.to_dict() for name, each in timings.items()}
     times |= best_of(times)

@@ -13,7 +13,7 @@ from nembp.benchmarks.cases import DenseCase, measure_cases
 from nembp.benchmarks.environment import threads_now
 from nembp.benchmarks.floor import Products
 from nembp.benchmarks.notation import parse_network
-from nembp.benchmarks.steps import LEARNING_RATE, EngineStep, pause_for
+from nembp.benchmarks.steps import LEARNING_RATE, EngineStep, turns
 from nembp.benchmarks.stopwatch import PARTS, TimedStep
 from nembp.benchmarks.tables import parts_table as table
 from nembp.benchmarks.timing import Contender, interleave
@@ -84,7 +84,7 @@ def measure_parts(
         **{f"products of {path}": Contender(each) for path, each in bare.items()},
     }
     start = time.perf_counter()
-    timings = interleave(contenders, repeats=repeats, budget=budget, pause=pause_for(case))
+    timings = interleave(contenders, repeats=repeats, budget=budget, **turns(case))
     elapsed = time.perf_counter() - start
     seconds = {name: timing.median for name, timing in timings.items()}
     variants = {}

@@ -24,11 +24,12 @@ from nembp.network import Network
 from nembp.noise import Noise
 from nembp.optimizers import Adam
 
-__all__ = ["LEARNING_RATE", "PATHS", "EngineStep", "best_of", "measure_step", "pause_for", "ratios"]
+__all__ = ["LEARNING_RATE", "PATHS", "EngineStep", "best_of", "measure_step", "ratios", "turns"]
 
 # so small that thousands of steps on one batch leave the arithmetic as it is: nothing overfits,
 # no unit dies, and no moment of Adam decays into denormal numbers, which are slow
 LEARNING_RATE = 1e-6
+WARM_UP = 0.1  # seconds of untimed steps of several threads
 
 PATHS: dict[str, Path] = {
     "nembp/bidirectional": "classes",
@@ -100,7 +101,7 @@ def measure_step(
         name: getattr(step, "synchronize", backend.synchronize) for name, step in steps.items()
     }
     contenders = {name: Contender(step, waits[name]) for name, step in steps.items()}
-    timings = interleave(contenders, repeats=repeats, budget=budget, pause=pause_for(case))
+    timings = interleave(contenders, repeats=repeats, budget=budget, **turns(case))
     elapsed = time.perf_counter() - start
     times = _times(timings, missing)
     seconds = {name: time["median"] for name, time in times.items() if "median" in time}
@@ -130,9 +131,9 @@ def measure_step(
     }
 
 
-def pause_for(case: Case) -> Callable[[], None]:
-    """Return what a contender's turn begins with: with several threads, waiting for the last's."""
-    return settle if case.threads > 1 else lambda: None
+def turns(case: Case) -> dict[str, Any]:
+    """Return how a contender's turn begins: with several threads, apart from the last one's."""
+    return {"pause": settle, "warm_up": WARM_UP} if case.threads > 1 else {}
 
 
 def _contenders(case: Case, net: Network) -> tuple[dict[str, Any], dict[str, str]]:

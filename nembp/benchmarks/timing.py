@@ -72,13 +72,14 @@ def interleave(
     repeats: int | None = None,
     budget: float = 10.0,
     pause: Callable[[], object] = _nothing,
+    warm_up: float = 0.0,
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Time every contender in rounds, each round in a new random order.
 
-    In a round a contender makes one untimed step, which brings its data back into the caches,
-    then a block of steps of about 10 ms (at least one), whose mean is one measurement.
+    In a round a contender makes untimed steps, which bring its data back into the caches, then a
+    block of steps of about 10 ms (at least one), whose mean is one measurement.
 
     Parameters
     ----------
@@ -88,6 +89,9 @@ def interleave(
         Rounds; by default as many as fit into ``budget`` seconds, from 3 to 25.
     pause : callable
         Called before a contender's turn: :func:`settle` where there are several threads.
+    warm_up : float
+        Seconds of untimed steps (at least one). Threads that have slept often wake on one core,
+        and it can take a tenth of a second of steps, as in a training run, to part them.
     seed : int
         Of the order.
     clock : callable
@@ -107,7 +111,10 @@ def interleave(
             shuffle.shuffle(order)
             for name in order:
                 pause()
+                begin = clock()
                 contenders[name].run(1)
+                while clock() - begin < warm_up:
+                    contenders[name].run(1)
                 begin = clock()
                 contenders[name].run(steps[name])
                 seconds[name].append((clock() - begin) / steps[name])
