@@ -289,7 +289,7 @@ class JointBackpropagation:
             self._activate(self.net, k, self._a[k], start, min(stop, self.rows))
         if stop > self.rows:
             rows = max(start, self.rows) - self.rows, stop - self.rows
-            self._multiply_derivative(k, self._e[k], self._c[k], *rows)
+            self._multiply_derivative(k, self._e[k], self._c[k], *rows, first=self.rows)
 
     def _activate(self, net: Network, k: int, signal: Array, start: int, stop: int) -> None:
         layer, z = net.layers[k], signal[start:stop, :]
@@ -297,11 +297,13 @@ class JointBackpropagation:
         if layer.activation is not None:
             layer.activation.activate(net.backend, z, self._scratch_for(z, start))
 
-    def _multiply_derivative(self, k: int, error: Array, a: Array, start: int, stop: int) -> None:
+    def _multiply_derivative(
+        self, k: int, error: Array, a: Array, start: int, stop: int, first: int = 0
+    ) -> None:
         activation = self.net.layers[k].activation
         if activation is not None:
             rows = error[start:stop, :]
-            scratch = self._scratch_for(rows, start)
+            scratch = self._scratch_for(rows, first + start)  # a's rows may be at work meanwhile
             activation.multiply_derivative(self.net.backend, rows, a[start:stop, :], scratch)
 
     def _scratch_for(self, rows: Array, start: int) -> Array:
