@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
+from nembp.convolution import AveragePooling, Convolution, Reshape
 from nembp.likelihoods import Likelihood
 from nembp.noise import Noise
 from nembp.synapses import Dense, Transposed
@@ -20,7 +21,9 @@ from nembp.testing.strategies import (
 from nembp.verification.cases import PAIRS, Case, one_hot, random_targets
 
 # One strategy for each kind of synapse; test_laws_structure demands that none is missing.
-SYNAPSES = {kind: synapses(kind) for kind in (Dense, Transposed)}
+SYNAPSES = {
+    kind: synapses(kind) for kind in (Dense, Convolution, AveragePooling, Reshape, Transposed)
+}
 any_likelihood = likelihoods()
 
 

@@ -18,7 +18,7 @@ from nembp.verification.laws.ends import End
 
 kinds = pytest.mark.parametrize("kind", sorted(LIKELIHOODS))
 each_pair = pytest.mark.parametrize("pair", PAIRS, ids="-".join)
-fewer = settings(max_examples=settings.default.max_examples // 5)  # of each of many
+fewer = settings(max_examples=settings.default.max_examples // 6)  # of each of many
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 7))
 
 

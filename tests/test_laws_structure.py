@@ -18,15 +18,15 @@ import nembp
 from nembp.errors import ArchitectureError, ShapeError
 from nembp.network import Layer, Network, dense_network
 from nembp.synapses import Dense, Synapse
-from nembp.verification.laws import check, structure
+from nembp.verification.laws import check, structure, synapses
 from nembp.verification.laws.law import tolerances
 
 each_synapse = pytest.mark.parametrize("kind", list(SYNAPSES), ids=lambda kind: kind.__name__)
 
 
 def test_every_synapse_of_the_package_is_put_to_the_law():
-    for module in pkgutil.walk_packages(nembp.__path__, "nembp."):
-        if "synapse" in module.name:
+    for module in pkgutil.iter_modules(nembp.__path__, "nembp."):
+        if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     known, pending = set(), [Synapse]
     while pending:
@@ -39,8 +39,29 @@ def test_every_synapse_of_the_package_is_put_to_the_law():
 @given(data=st.data(), rows=st.integers(1, 9), seed=seeds)
 def test_trilinear_law(kind, data, rows, seed):
     synapse = data.draw(SYNAPSES[kind])
-    check(structure.trilinear(synapse, rows, seed))
-    check(structure.transposed(synapse, rows, seed), 0.0)
+    check(synapses.trilinear(synapse, rows, seed))
+    check(synapses.transposed(synapse, rows, seed), 0.0)
+
+
+@each_synapse
+@given(data=st.data(), rows=st.integers(1, 9), seed=seeds)
+def test_synapses_are_their_definition(kind, data, rows, seed):
+    synapse = data.draw(SYNAPSES[kind])
+    check(synapses.definition(synapse, rows, seed))
+    check(synapses.definition(synapse, rows, seed, dtype="float32"), tolerances()["float32"])
+
+
+@given(data=st.data(), seed=seeds)
+def test_calls_do_not_remember(data, seed):
+    several = [data.draw(SYNAPSES[kind]) for kind in SYNAPSES]
+    for rows in (5, 3, 7):
+        check(synapses.keeps_no_memory(several, rows, seed))
+
+
+@each_synapse
+@given(data=st.data(), rows=st.integers(1, 9), seed=seeds)
+def test_calls_of_two_threads_do_not_meet(kind, data, rows, seed):
+    check(synapses.reentrant(data.draw(SYNAPSES[kind]), rows, seed))
 
 
 @given(case=cases())

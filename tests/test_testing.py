@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import nembp.testing
 from nembp.batches import BatchReader
+from nembp.convolution import AveragePooling, Convolution, Reshape
 from nembp.datasets import Scaling, Split
 from nembp.errors import ArchitectureError, VerificationError
 from nembp.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
@@ -21,7 +22,7 @@ from nembp.network import Layer, Network, dense_network
 from nembp.neurons import ACTIVATIONS, Activation, LeakyReLU, Tanh
 from nembp.noise import Noise
 from nembp.optimizers import OPTIMIZERS, SGD
-from nembp.synapses import Dense
+from nembp.synapses import Dense, Transposed
 from nembp.testing import (
     activations,
     batches_for,
@@ -33,6 +34,7 @@ from nembp.testing import (
     targets,
 )
 from nembp.training import Trainer
+from nembp.verification.chains import random_chain
 
 few = settings(max_examples=20)
 
@@ -146,6 +148,12 @@ def test_a_part_that_only_fails_inside_a_network_is_found():
         Gaussian(3.0),
         Bernoulli(2.0),
         Dense(4, 3),
+        Convolution((5, 4, 2), 3, (3, 2), (2, 1), (1, 2)),
+        Convolution((4, 4, 1), 2, (3, 3), (1, 1), (1, 1)),
+        Transposed(Convolution((5, 5, 2), 2, (4, 4), (2, 2), (1, 1))),
+        AveragePooling((5, 4, 2), (2, 3), (2, 1)),
+        Reshape((5,)),
+        Reshape((2, 3, 2), (2, 0, 1)),
         *OPTIMIZERS.values(),
     ],
     ids=repr,
@@ -188,8 +196,61 @@ def test_networks_are_of_the_kind_asked_for(data):
     net = data.draw(networks(("gaussian", "bernoulli"), "relu", dtype="float32"))
     assert isinstance(net.likelihood, Gaussian)
     assert isinstance(net.reversed.likelihood, Bernoulli)
-    assert all(layer.activation.name == "relu" for layer in net.layers[1:-1])
+    names = [layer.activation and layer.activation.name for layer in net.layers[1:-1]]
+    assert set(names) <= {"relu", None}
     assert net.dtype == "float32"
+
+
+@few
+@given(data=st.data())
+def test_networks_of_images_or_without(data):
+    plain = data.draw(networks(activation="tanh", images=False))
+    assert {type(synapse) for synapse in plain.synapses} == {Dense}
+    assert all(layer.activation == Tanh() for layer in plain.layers[1:-1])
+    net = data.draw(networks(images=True))
+    assert 1 <= len(net.synapses) <= 4
+    assert max(layer.size for layer in net.layers) <= 75
+
+
+def test_networks_of_images_have_every_kind_of_synapse():
+    """Each kind is in at least one of 200: a draw without it has a chance of 1e-6 at most."""
+    kinds = set()
+    for index in range(200):
+        chain = random_chain(pick_of(index), 1 + index % 4)
+        for synapse in chain.synapses:
+            inner = synapse.synapse if isinstance(synapse, Transposed) else synapse
+            kinds.add((type(synapse), type(inner)))
+            if isinstance(inner, Convolution):
+                rest = [
+                    (size + 2 * p - k) % s
+                    for size, p, k, s in zip(
+                        inner.shape, inner.padding, inner.kernel, inner.stride, strict=False
+                    )
+                ]
+                kinds.add(("stride leaves pixels over", any(rest)))
+                kinds.add(("rectangular", inner.kernel[0] != inner.kernel[1]))
+                kinds.add(("whole image", inner.kernel == inner.shape[:2]))
+                kinds.add(("1 by 1 with stride", inner.kernel == (1, 1) and max(inner.stride) > 1))
+                kinds.add(
+                    (
+                        "padding no window needs",
+                        min(p - k for p, k in zip(inner.padding, inner.kernel, strict=True)) >= 0,
+                    )
+                )
+        kinds.add(("shared by channel", any(b == 2 for b in chain.biases[1:-1])))
+        kinds.add(("no bias", 0 in chain.biases))
+        kinds.add(("linear", bool(chain.linear)))
+    assert {Dense, Convolution, AveragePooling, Reshape} <= {
+        a for a, b in kinds if a is b and isinstance(a, type)
+    }
+    assert (Transposed, Convolution) in kinds
+    said = {what for what, found in kinds if isinstance(what, str) and found}
+    assert said == {what for what, _ in kinds if isinstance(what, str)}
+
+
+def pick_of(seed):
+    g = np.random.default_rng(seed)
+    return lambda low, high: int(g.integers(low, high + 1))
 
 
 @few

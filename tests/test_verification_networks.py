@@ -20,7 +20,7 @@ from nembp.synapses import Dense, Transposed
 from nembp.verification import check_backprop_invariance, check_network
 
 STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
-more = settings(max_examples=2 * settings.default.max_examples)
+more = settings(max_examples=settings.default.max_examples)
 
 
 def batch(net, rows=6, seed=0):

@@ -16,8 +16,9 @@ from nembp.likelihoods import LIKELIHOODS, Gaussian, Likelihood
 from nembp.network import Network
 from nembp.neurons import ACTIVATIONS, Activation, LeakyReLU
 from nembp.noise import Noise
-from nembp.synapses import Dense, Synapse, Transposed
+from nembp.synapses import Synapse
 from nembp.verification.cases import PAIRS, Case, one_hot, random_targets
+from nembp.verification.chains import Pick, random_chain, random_synapse
 
 __all__ = [
     "KINDS",
@@ -66,14 +67,21 @@ def activations(*, analytic: bool | None = None) -> st.SearchStrategy[Activation
     )
 
 
-def synapses(kind: type[Synapse] | None = None) -> st.SearchStrategy[Synapse]:
-    """Draw a synapse between layers of 1 to 7 neurons; of every kind in nembp by default."""
-    dense = st.builds(Dense, widths, widths)
-    kinds: dict[type[Synapse], st.SearchStrategy[Synapse]] = {
-        Dense: dense,
-        Transposed: st.builds(Transposed, dense | st.builds(Transposed, dense)),
-    }
-    return kinds[kind] if kind is not None else st.one_of(*kinds.values())
+@st.composite
+def synapses(draw: st.DrawFn, kind: type[Synapse] | None = None) -> Synapse:
+    """Draw a small synapse: between layers of 1 to 7 neurons, or images of 1 to 5 pixels a side.
+
+    Parameters
+    ----------
+    kind : type, optional
+        ``Dense``, ``Convolution``, ``AveragePooling``, ``Reshape`` or ``Transposed``; any of them
+        by default.
+    """
+    return random_synapse(_pick(draw), kind)
+
+
+def _pick(draw: st.DrawFn) -> Pick:
+    return lambda low, high: draw(st.integers(low, high))
 
 
 @st.composite
@@ -103,6 +111,7 @@ def cases(
     activation: str | None = None,
     *,
     dtype: str = "float64",
+    images: bool | None = None,
 ) -> Case:
     """Draw a network of 1 to 4 synapses and a batch of 1 to 9 rows, as a case that can be printed.
 
@@ -114,22 +123,29 @@ def cases(
         Name of the hidden layers' activation.
     dtype : str
         Precision of the network.
+    images : bool, optional
+        Whether its layers are images, joined by convolutions, poolings and reshapes among dense
+        synapses, or all are dense; either by default.
     """
     forward, backward = pair or draw(st.sampled_from(PAIRS))
-    sizes = tuple(draw(st.lists(widths, min_size=2, max_size=5)))
-    divisors = [[d for d in range(1, n + 1) if n % d == 0] for n in sizes]
-    shared = draw(st.booleans())
-    biases = tuple(draw(st.sampled_from(d)) if shared else d[-1] for d in divisors)
+    if draw(st.booleans()) if images is None else images:
+        options = random_chain(_pick(draw), draw(st.integers(1, 4)))._asdict()
+    else:
+        sizes = tuple(draw(st.lists(widths, min_size=2, max_size=5)))
+        divisors = [[d for d in range(1, n + 1) if n % d == 0] for n in sizes]
+        shared = draw(st.booleans())
+        biases = tuple(draw(st.sampled_from(d)) if shared else d[-1] for d in divisors)
+        options = {"sizes": sizes, "biases": biases}
     return Case(
-        sizes,
+        options.pop("sizes"),
         activation or draw(st.sampled_from(sorted(ACTIVATIONS))),
         draw(likelihoods(forward)),
         draw(likelihoods(backward)),
         rows=draw(st.integers(1, 9)),
         seed=draw(seeds),
         hard=draw(st.booleans()),
-        biases=biases,
         dtype=dtype,
+        **options,
     )
 
 
@@ -138,10 +154,12 @@ def networks(
     activation: str | None = None,
     *,
     dtype: str = "float64",
+    images: bool | None = None,
     device: str | Backend = "cpu",
 ) -> st.SearchStrategy[Network]:
     """Draw a bidirectional network with random weights and biases; parameters as :func:`cases`."""
-    return cases(pair, activation, dtype=dtype).map(lambda case: case.net(device=device))
+    drawn = cases(pair, activation, dtype=dtype, images=images)
+    return drawn.map(lambda case: case.net(device=device))
 
 
 @st.composite

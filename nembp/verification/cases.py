@@ -19,6 +19,7 @@ from nembp.network import Layer, Network
 from nembp.neurons import ACTIVATIONS, Activation, get_activation
 from nembp.noise import Noise
 from nembp.synapses import Dense, Synapse
+from nembp.verification.chains import random_chain
 
 __all__ = ["PAIRS", "Case", "generate", "one_hot", "random_targets"]
 
@@ -80,11 +81,13 @@ class Case:
     hard : bool
         Whether targets are labels or bits where they can be.
     biases : tuple of int, optional
-        Biases of each layer, a divisor of its neurons; one a neuron by default.
+        Biases of each layer, a divisor of its neurons or 0; one a neuron by default.
     forward_noise, backward_noise : Noise
         On the targets of the two directions, in the laws about noise.
     synapses : tuple of Synapse, optional
         Between the layers; dense by default.
+    linear : tuple of int
+        Hidden layers without an activation, by index.
     dtype : str
         Precision of the network.
 
@@ -105,6 +108,7 @@ class Case:
     forward_noise: Noise = SILENT
     backward_noise: Noise = SILENT
     synapses: tuple[Synapse, ...] | None = None
+    linear: tuple[int, ...] = ()
     dtype: str = "float64"
 
     @property
@@ -127,7 +131,7 @@ class Case:
         hidden, last = get_activation(self.activation), len(self.sizes) - 1
         biases = self.biases or self.sizes
         layers = [
-            Layer(size, hidden if 0 < k < last else None, count)
+            Layer(size, hidden if 0 < k < last and k not in self.linear else None, count)
             for k, (size, count) in enumerate(zip(self.sizes, biases, strict=True))
         ]
         synapses = self.synapses or [Dense(m, n) for m, n in pairwise(self.sizes)]
@@ -173,31 +177,39 @@ def generate(seed: int, index: int, dtype: str = "float64") -> Case:
     """Return the ``index``-th random case of a seed.
 
     Kinds go round in cycles of coprime lengths, so that 45 cases in a row have every activation
-    with every pair of likelihoods; everything else is drawn.
+    with every pair of likelihoods, and two cases of seven have images; everything else is drawn.
 
     >>> generate(0, 5) == generate(0, 5)
     True
     """
     g = np.random.default_rng([seed, index])
     pair = PAIRS[index % len(PAIRS)]
-    sizes = tuple(int(n) for n in g.integers(1, 8, int(g.integers(2, 6))))
-    shared = g.random() < 0.3
-    biases = tuple(
-        int(g.choice([d for d in range(1, n + 1) if n % d == 0])) if shared else n for n in sizes
-    )
+    if index % 7 in (2, 5):
+        chain = random_chain(
+            lambda low, high: int(g.integers(low, high + 1)), int(g.integers(1, 5))
+        )
+        options = chain._asdict()
+    else:
+        sizes = tuple(int(n) for n in g.integers(1, 8, int(g.integers(2, 6))))
+        options = {"sizes": sizes, "biases": _shared(sizes, g) if g.random() < 0.3 else None}
     return Case(
-        sizes,
+        options.pop("sizes"),
         sorted(ACTIVATIONS)[index % len(ACTIVATIONS)],
         _likelihood(pair[0], g),
         _likelihood(pair[1], g),
         rows=int(g.integers(1, 10)),
         seed=int(g.integers(2**32)),
         hard=bool(g.random() < 0.5),
-        biases=biases if shared else None,
         forward_noise=_noise(g, index),
         backward_noise=_noise(g, index + 2),
         dtype=dtype,
+        **options,
     )
+
+
+def _shared(sizes: tuple[int, ...], g: np.random.Generator) -> tuple[int, ...]:
+    """Return how many biases each layer has where neurons share them: any divisor."""
+    return tuple(int(g.choice([d for d in range(1, n + 1) if n % d == 0])) for n in sizes)
 
 
 def _likelihood(name: str, g: np.random.Generator) -> Likelihood:

@@ -9,6 +9,7 @@ from typing import Any
 from nembp.likelihoods import Gaussian, Likelihood, Multinomial
 from nembp.noise import Noise
 from nembp.verification.cases import Case
+from nembp.verification.simpler_synapses import simpler_chains
 
 __all__ = ["as_code", "shrink"]
 
@@ -66,11 +67,15 @@ def _narrower(case: Case) -> Iterator[Case]:
     """Yield cases with fewer biases, layers or neurons, the boldest steps first."""
     if case.biases is not None:
         yield case.with_(biases=None)
+    if case.linear:
+        yield case.with_(linear=())
     if case.synapses is not None:  # given synapses fix the sizes
+        yield from simpler_chains(case)
         return
     for k in range(1, len(case.sizes) - 1):
         biases = case.biases and case.biases[:k] + case.biases[k + 1 :]
-        yield case.with_(sizes=case.sizes[:k] + case.sizes[k + 1 :], biases=biases)
+        linear = tuple(j - (j > k) for j in case.linear if j != k)
+        yield case.with_(sizes=case.sizes[:k] + case.sizes[k + 1 :], biases=biases, linear=linear)
     for k, size in enumerate(case.sizes):
         for width in (1, 2, size // 2, size - 1) if case.biases is None else ():
             if 1 <= width < size:

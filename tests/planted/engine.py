@@ -17,9 +17,10 @@ from nembp.optimizers import SGD, Adam, Momentum, Optimizer, RMSProp
 from nembp.synapses import Dense
 from nembp.training import Trainer
 from planted import plant
+from planted.images import BUGS as IMAGES
 from planted.steps import BUGS
 
-__all__ = ["BUGS"]
+__all__ = ["BUGS", "IMAGES"]
 
 
 # -- components --------------------------------------------------------------------------------
@@ -107,10 +108,10 @@ def biases_decay_too(original, self, factor=1.0):
 
 # -- training ----------------------------------------------------------------------------------
 @plant(Trainer, "step", "training.streams")
-def noise_from_the_stream_of_the_batches(original, self, index):
+def noise_from_the_stream_of_the_batches(original, self, index, staged=None):
     if self._noise:
         self._order.random()
-    original(self, index)
+    original(self, index, staged)
 
 
 @plant(Trainer, "_factor", "training.replay")
@@ -119,16 +120,16 @@ def schedule_ignored(original, self):
 
 
 @plant(BatchReader, "read", "training.replay")
-def labels_of_the_first_samples(original, self, index, x, t):
-    original(self, index, x, t)
+def labels_of_the_first_samples(original, self, index, x, t, staged=None):
+    original(self, index, x, t, staged)
     original(self, np.sort(index), x.copy(), t)
 
 
 @plant(Trainer, "step", "training.replay")
-def noise_of_the_first_iteration(original, self, index):
+def noise_of_the_first_iteration(original, self, index, staged=None):
     iteration = self.iteration
     self.iteration = 0 if iteration % 2 else iteration
-    original(self, index)
+    original(self, index, staged)
     self.iteration = iteration + 1
 
 

@@ -20,7 +20,7 @@ def biases_of_the_other_direction(original, self, gradient):
     return weights, [None, *down[:-1]], [*up[1:], None]
 
 
-@plant(JointBackpropagation, "_gradients", "joint.none")
+@plant(JointBackpropagation, "_sweep_forward_errors", "joint.none")
 def moving_biases_of_the_other_direction(original, self, gradient):
     original(self, gradient)
     self.net.reversed.views(gradient).biases[-1][...] = 1.0
@@ -43,14 +43,24 @@ def classes_not_counted(original, self):
 
 @plant(JointBackpropagation, "_multiply_derivative", "joint.samples")
 @plant(JointBackpropagation, "_multiply_derivative", "joint.classes")
-def derivative_of_upward_errors_only(original, self, error, a, k):
+def derivative_of_upward_errors_only(original, self, k, error, a, *rows, **options):
     if a is self._c[k]:
-        original(self, error, a, k)
+        original(self, k, error, a, *rows, **options)
 
 
 @plant(_Mean, "__call__", "joint.nll")
 def nll_of_the_sum(original, self, column, out):
     out[...] = -column.sum()
+
+
+@plant(JointBackpropagation, "_scratch_for", "joint.blocks")
+def scratch_reaches_into_the_layer(original, self, rows, start):
+    return rows if start else original(self, rows, start)
+
+
+@plant(JointBackpropagation, "_arrive", "joint.blocks")
+def errors_finished_in_the_first_block_only(original, self, k, start, stop):
+    original(self, k, start, min(stop, max(self.rows + 2, start)))
 
 
 @plant(JointBackpropagation, "_sweep_up", "joint.no-memory")
@@ -68,7 +78,7 @@ def target_of_the_last_batch(original, self, out, clock):
     self.older, self._target[...] = now, now
 
 
-@plant(JointBackpropagation, "_gradients", "joint.no-memory")
+@plant(JointBackpropagation, "_sweep_forward_errors", "joint.no-memory")
 def vector_zeroed_once(original, self, gradient):
     biases = gradient[-sum(layer.biases for layer in self.net.layers[:-1]) :]
     found = biases.copy()
@@ -84,18 +94,18 @@ def means_of_classes_for_sums(original, self):
     self._sums /= np.maximum(self._counts, 1.0)
 
 
-@plant(JointBackpropagation, "_gradients", "joint.samples")
+@plant(JointBackpropagation, "_sweep_forward_errors", "joint.samples")
 def shared_weight_counted_twice(original, self, gradient):
     original(self, gradient)
     self.net.views(gradient).weights[-1][...] *= 2.0
 
 
 @plant(JointBackpropagation, "_multiply_derivative", "joint.samples")
-def derivative_at_the_layer_below(original, self, error, a, k):
+def derivative_at_the_layer_below(original, self, k, error, a, *rows, **options):
     widths = [layer.size for layer in self.net.layers]
     same = k > 1 and widths[k - 1] == widths[k] and error is self._delta[k]
     wrong = self._a[k - 1] if same else a
-    original(self, error, wrong, k)
+    original(self, k, error, wrong, *rows, **options)
 
 
 # -- noise in a step -------------------------------------------------------------------------------

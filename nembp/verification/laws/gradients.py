@@ -115,9 +115,7 @@ def away_from_kinks(net: Network, x: Vector, margin: float = KINK_MARGIN) -> boo
     a = x
     for k in range(1, len(matrices)):
         z = a @ matrices[k - 1] + biases[k - 1]
-        if np.min(np.abs(z)) <= margin:
+        if net.layers[k].activation is not None and np.min(np.abs(z)) <= margin:
             return False
-        f = net.layers[k].activation
-        assert f is not None
-        a = textbook.activate(f, z)
+        a = textbook.activate(net.layers[k].activation, z)
     return True

@@ -13,7 +13,6 @@ from nembp.likelihoods import Gaussian, Multinomial
 from nembp.network import Network
 from nembp.neurons import get_activation
 from nembp.noise import Noise
-from nembp.synapses import Transposed
 from nembp.verification.cases import Case, random_targets
 from nembp.verification.laws import (
     devices,
@@ -205,22 +204,6 @@ def balanced(likelihood: Any, spec: Noise) -> Noise | None:
     if not isinstance(likelihood, Multinomial):
         return None
     return changed(spec, update="zero-sum", screening="vector")
-
-
-def trilinear(case: Case, backend: Backend) -> Deviations:
-    """Try every synapse of the network."""
-    for synapse in case.net().synapses:
-        yield from structure.trilinear(synapse, case.rows, case.seed, backend, case.dtype)
-
-
-def transposed(case: Case, backend: Backend) -> Deviations:
-    """Try every synapse turned, and turned twice."""
-    for synapse in case.net().synapses:
-        for one in (synapse, Transposed(synapse)):
-            yield from structure.trilinear(
-                Transposed(one), case.rows, case.seed, backend, case.dtype
-            )
-            yield from structure.transposed(one, case.rows, case.seed, backend, case.dtype)
 
 
 def derivative(case: Case, backend: Backend) -> Deviations:

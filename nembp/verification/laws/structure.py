@@ -1,4 +1,4 @@
-"""Laws of synapses (the trilinear form), activations, and networks (two views of one vector)."""
+"""Laws of activations, and of networks (two views of one vector)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from nembp.backend import Backend, get_backend
 from nembp.network import Network
 from nembp.neurons import Activation
-from nembp.synapses import Synapse, Transposed
 from nembp.verification.laws import textbook
 from nembp.verification.laws.deviations import (
     KINK_MARGIN,
@@ -22,115 +21,7 @@ from nembp.verification.laws.deviations import (
 )
 from nembp.verification.laws.gradients import host
 
-__all__ = ["contractions", "copies", "derivative", "transposed", "trilinear", "views"]
-
-
-# -- synapses ----------------------------------------------------------------------------------
-def contractions(
-    synapse: Synapse,
-    x: Vector,
-    W: Vector,
-    y: Vector,
-    backend: Backend | None = None,
-    dtype: str = "float64",
-) -> tuple[Vector, Vector, Vector]:
-    """Return forward(x), adjoint(y) and weight_gradient(x, y), from buffers that held NaN."""
-    backend = backend or get_backend("cpu")
-    shapes = y.shape, x.shape, synapse.weight_shape
-    outs = [backend.asarray(np.full(shape, np.nan), dtype) for shape in shapes]
-    x, y, W = (backend.asarray(value, dtype) for value in (x, y, W))
-    synapse.forward(backend, x, W, outs[0])
-    synapse.adjoint(backend, y, W, outs[1])
-    if synapse.weight_count:
-        synapse.weight_gradient(backend, x, y, outs[2])
-    up, down, gradient = (backend.to_numpy(out).astype(float) for out in outs)
-    return up, down, gradient
-
-
-def _random(synapse: Synapse, rows: int, seed: int, dtype: str) -> tuple[Vector, Vector, Vector]:
-    g = np.random.default_rng(seed)
-    shapes = (rows, synapse.inputs), synapse.weight_shape, (rows, synapse.outputs)
-    x, W, y = (g.normal(size=shape).astype(dtype).astype(float) for shape in shapes)
-    return x, W, y
-
-
-def trilinear(
-    synapse: Synapse,
-    rows: int,
-    seed: int,
-    backend: Backend | None = None,
-    dtype: str = "float64",
-) -> Deviations:
-    """⟨forward(x), y⟩ = ⟨x, adjoint(y)⟩ = ⟨W, weight_gradient(x, y)⟩, linear in x, y and W.
-
-    Row by row too, since a form summed over rows cannot tell them apart.
-    """
-    x, W, y = _random(synapse, rows, seed, dtype)
-    up, down, gradient = contractions(synapse, x, W, y, backend, dtype)
-    scale = float(np.abs(x).sum() * np.abs(y).max() * np.abs(W).max(initial=1.0))
-    form = np.sum(up * y)
-    yield near(np.sum(x * down), form, "⟨x, adjoint(y)⟩", scale=scale)
-    if synapse.weight_count:
-        yield near(np.sum(W * gradient), form, "⟨W, weight_gradient(x, y)⟩", scale=scale)
-        yield from _linear_in_weights(synapse, x, W, y, scale, backend, dtype)
-    yield holds(abs(form) > 0.0, "the form does not vanish")
-    for r in range(rows):
-        row = slice(r, r + 1)
-        one = contractions(synapse, x[row], W, y[row], backend, dtype)
-        yield near(up[row], one[0], f"forward, row {r} by itself", scale=scale)
-        yield near(down[row], one[1], f"adjoint, row {r} by itself", scale=scale)
-    twice = contractions(synapse, 2.0 * x, W, -3.0 * y, backend, dtype)
-    names = ("forward(2x) = 2 forward(x)", "adjoint(−3y)", "weight_gradient(2x, −3y)")
-    for name, actual, once, factor in zip(
-        names, twice, (up, down, gradient), (2.0, -3.0, -6.0), strict=True
-    ):
-        if actual.size and not (name == names[2] and not synapse.weight_count):
-            yield near(actual, factor * once, name, scale=scale)
-
-
-def _linear_in_weights(
-    synapse: Synapse,
-    x: Vector,
-    W: Vector,
-    y: Vector,
-    scale: float,
-    backend: Backend | None,
-    dtype: str,
-) -> Deviations:
-    """``weight_gradient`` does not see W: its product with other weights is their form too."""
-    other = _random(synapse, 1, 1 + x.size, dtype)[1]
-    up, _, gradient = contractions(synapse, x, other, y, backend, dtype)
-    scale *= 1.0 + float(np.abs(other).max())
-    yield near(np.sum(other * gradient), np.sum(up * y), "the form at other weights", scale=scale)
-    both = contractions(synapse, x, W + other, y, backend, dtype)[0]
-    alone = contractions(synapse, x, W, y, backend, dtype)[0]
-    yield near(both, up + alone, "forward at W + W'", scale=scale)
-
-
-def transposed(
-    synapse: Synapse,
-    rows: int,
-    seed: int,
-    backend: Backend | None = None,
-    dtype: str = "float64",
-) -> Deviations:
-    """``Transposed`` exchanges the arguments over the same W, and undoes itself, bit for bit."""
-    x, W, y = _random(synapse, rows, seed, dtype)
-    turned = Transposed(synapse)
-    shapes = (turned.inputs, turned.outputs, turned.weight_shape, turned.weight_count)
-    expected = (synapse.outputs, synapse.inputs, synapse.weight_shape, synapse.weight_count)
-    yield holds(shapes == expected, "sizes of the transposed synapse")
-    up, down, gradient = contractions(synapse, x, W, y, backend, dtype)
-    swapped = contractions(turned, y, W, x, backend, dtype)
-    back = contractions(Transposed(turned), x, W, y, backend, dtype)
-    for name, actual, same in zip(
-        ("forward", "adjoint", "weight_gradient"), swapped, (down, up, gradient), strict=True
-    ):
-        yield equal(actual, same, f"transposed {name}")
-    for name, actual, same in zip(
-        ("forward", "adjoint", "weight_gradient"), back, (up, down, gradient), strict=True
-    ):
-        yield equal(actual, same, f"twice transposed {name}")
+__all__ = ["copies", "derivative", "views"]
 
 
 # -- activations -------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from nembp.verification.laws import ends, hidden, noise, training
+from nembp.verification.laws import ends, hidden, noise, synapses, training
 from nembp.verification.laws import over_cases as on
+from nembp.verification.laws import over_synapses as forms
 from nembp.verification.laws.deviations import CENTRAL, COMPLEX
 from nembp.verification.laws.law import Law, tolerances
 
@@ -17,9 +18,17 @@ EXACT = {"float64": 0.0, "float32": 0.0}
 
 _TABLE = (
     Law("synapse.trilinear", "⟨forward(x), y⟩ = ⟨x, adjoint(y)⟩ = ⟨W, weight_gradient(x, y)⟩",
-        "∂T/∂y, ∂T/∂x, ∂T/∂W of T(x, W, y) = ⟨x·W, y⟩", on.trilinear),
+        "∂T/∂y, ∂T/∂x, ∂T/∂W of T(x, W, y) = ⟨x·W, y⟩", forms.of_synapses(synapses.trilinear)),
+    Law("synapse.definition", "each is a product with M(W), written out pixel by pixel",
+        DESIGN, forms.of_synapses(synapses.definition)),
     Law("synapse.transposed", "Transposed swaps forward and adjoint over the same W",
-        BBP, on.transposed),
+        BBP, forms.of_synapses(synapses.transposed), EXACT),
+    Law("synapse.no-memory", "results depend on x, W and y, not on calls before",
+        DESIGN, forms.forgetful, every=3),
+    Law("synapse.threads", "calls of two threads do not meet",
+        DESIGN, forms.of_synapses(synapses.reentrant), every=5),
+    Law("synapse.links", "a step's links compute forward, adjoint and weight_gradient",
+        "Lavin and Gray 2016; nembp's definition", forms.linked, every=5),
     Law("activation.derivative", "multiply_derivative(e, a) = e ∘ f'(z), a = f(z)",
         "Squire and Trapp 1998: complex steps", on.derivative),
     Law("likelihood.definition", "a = link(z), log p(t) as written",
@@ -48,6 +57,8 @@ _TABLE = (
         BBP, on.joint_by("classes")),
     Law("joint.none", "without the backward direction: ∇ forward, its biases alone",
         DESIGN, on.joint_by("none")),
+    Law("joint.blocks", "rows in blocks on three threads give the same joint gradient",
+        DESIGN, forms.in_blocks),
     Law("joint.nll", "the nll that a step records = −mean log p of the clean targets",
         DESIGN, on.recorded),
     Law("joint.no-memory", "a step depends on its batch and parameters alone",

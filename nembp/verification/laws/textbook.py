@@ -1,8 +1,9 @@
 """The engine's definitions written out a second time, in plain operators, row by row.
 
-Nothing here calls the engine, but for the matrix of a synapse that is not dense, which is found by
-feeding it unit vectors. The layout of the flat vector, the two directions and shared biases are
-re-derived from their definition; ``signals`` runs on NumPy arrays and on torch tensors alike.
+Nothing here calls the engine, but for the matrix of a synapse that is not nembp's own
+(:mod:`~nembp.verification.laws.matrices`). The layout of the flat vector, the two directions and
+shared biases are re-derived from their definition; ``signals`` runs on NumPy arrays and on torch
+tensors alike.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from nembp.backend import get_backend
 from nembp.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
 from nembp.network import Network
 from nembp.neurons import Activation, Identity, LeakyReLU, Logistic, ReLU, Tanh
-from nembp.synapses import Dense, Synapse
+from nembp.verification.laws.matrices import matrix_of, weight_gradient_of
 
 __all__ = [
     "activate",
@@ -43,26 +44,11 @@ def knows(part: Likelihood | Activation) -> bool:
     return type(part) in kinds
 
 
-def matrix_of(synapse: Synapse, W: Any) -> Any:
-    """Return the (inputs, outputs) matrix by which a synapse with weights W multiplies rows."""
-    if isinstance(synapse, Dense):
-        return W.reshape(synapse.inputs, synapse.outputs)
-    out = np.empty((synapse.inputs, synapse.outputs))
-    synapse.forward(get_backend("cpu"), np.eye(synapse.inputs), np.asarray(W, float), out)
-    return out
-
-
-def weight_gradient_of(synapse: Synapse, x: Matrix, y: Matrix) -> Matrix:
-    """Return ∂⟨x·W, y⟩/∂W: the form is linear in W, so its value at each unit weight."""
-    if isinstance(synapse, Dense):
-        return np.asarray(x.T @ y)
-    units = np.eye(synapse.weight_count).reshape(-1, *synapse.weight_shape)
-    forms = [np.sum((x @ matrix_of(synapse, unit)) * y) for unit in units]
-    return np.array(forms, dtype=float).reshape(synapse.weight_shape)
-
-
 def unflatten(net: Network, flat: Any) -> tuple[list[Any], list[Any]]:
-    """Cut a flat vector into one direction's (inputs, outputs) matrices and per-neuron biases."""
+    """Cut a flat vector into one direction's (inputs, outputs) matrices and per-neuron biases.
+
+    The biases of a layer that has none are 0.0.
+    """
     primary = net if net.direction == "forward" else net.reversed
     layers = primary.layers
     position, matrices = 0, []
@@ -75,8 +61,9 @@ def unflatten(net: Network, flat: Any) -> tuple[list[Any], list[Any]]:
         biases = []
         for layer in group:
             shared = flat[position : position + layer.biases]
-            biases.append(shared[np.arange(layer.size) % layer.biases])  # neuron j: channel j mod c
             position += layer.biases
+            channel = np.arange(layer.size) % max(layer.biases, 1)  # neuron j: channel j mod c
+            biases.append(shared[channel] if layer.biases else 0.0)
         ends.append(biases)
     assert position == flat.shape[0], "the flat vector has entries that no layer uses"
     if net.direction == "forward":
@@ -98,13 +85,17 @@ def signals(
         if k == len(matrices):
             return activations, z
         f = net.layers[k].activation
-        assert f is not None, "only the ends have no activation"
-        activations.append(activate(f, z) if functions is None else functions[f.name](z))
+        if f is None:
+            activations.append(z)
+        else:
+            activations.append(activate(f, z) if functions is None else functions[f.name](z))
     raise AssertionError("a network has at least one synapse")
 
 
-def activate(activation: Activation, z: Matrix) -> Matrix:
-    """Return f(z); of a user's own function, what it computes."""
+def activate(activation: Activation | None, z: Matrix) -> Matrix:
+    """Return f(z), z itself without an f; of a user's own function, what it computes."""
+    if activation is None:
+        return z
     if isinstance(activation, LeakyReLU):
         return np.where(z > 0, z, activation.slope * z)
     if not knows(activation):
@@ -114,8 +105,10 @@ def activate(activation: Activation, z: Matrix) -> Matrix:
     return np.asarray(_FUNCTIONS[type(activation)][0](z))
 
 
-def slope(activation: Activation, z: Matrix) -> Matrix:
+def slope(activation: Activation | None, z: Matrix) -> Matrix:
     """Return f'(z); of a user's own function, its slope by extrapolated differences."""
+    if activation is None:
+        return np.ones_like(z)
     if isinstance(activation, LeakyReLU):
         return np.where(z > 0, 1.0, activation.slope)
     if not knows(activation):
@@ -135,12 +128,6 @@ _FUNCTIONS: dict[type[Activation], tuple[Function, Function]] = {
 }
 
 
-def _activation(net: Network, k: int) -> Activation:
-    activation = net.layers[k].activation
-    assert activation is not None, "only the ends have no activation"
-    return activation
-
-
 def pull_back(net: Network, x: Matrix, error: Matrix, flat: Matrix) -> Matrix:
     """Return the flat gradient that an output error (rows, outputs) causes: the chain rule."""
     matrices, biases = unflatten(net, flat)
@@ -148,7 +135,7 @@ def pull_back(net: Network, x: Matrix, error: Matrix, flat: Matrix) -> Matrix:
     for k, (W, b) in enumerate(zip(matrices, biases, strict=True), start=1):
         z.append(a[-1] @ W + b)
         if k < len(matrices):
-            a.append(activate(_activation(net, k), z[-1]))
+            a.append(activate(net.layers[k].activation, z[-1]))
     turned = net.direction == "backward"
     synapses = net.reversed.synapses[::-1] if turned else net.synapses
     weights: list[Any] = [None] * len(matrices)
@@ -156,10 +143,11 @@ def pull_back(net: Network, x: Matrix, error: Matrix, flat: Matrix) -> Matrix:
     for k in range(len(matrices), 0, -1):
         ends = (error, a[k - 1]) if turned else (a[k - 1], error)
         weights[k - 1] = weight_gradient_of(synapses[k - 1], *ends)
-        layer = net.layers[k]
-        shares[k - 1] = error.sum(axis=0).reshape(-1, layer.biases).sum(axis=0)
+        count = net.layers[k].biases
+        each = error.sum(axis=0)
+        shares[k - 1] = np.array([each[c::count].sum() for c in range(count)])
         if k > 1:
-            error = (error @ matrices[k - 1].T) * slope(_activation(net, k - 1), z[k - 2])
+            error = (error @ matrices[k - 1].T) * slope(net.layers[k - 1].activation, z[k - 2])
     untouched = np.zeros(sum(layer.biases for layer in net.layers[:-1]))
     if turned:
         parts = [W.reshape(-1) for W in weights[::-1]] + [untouched] + shares[::-1]
