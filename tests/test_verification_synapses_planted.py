@@ -124,6 +124,49 @@ class StaleBuffer(Square):
         out[...] = kept.setdefault(str(y.dtype), y @ W.T)[: len(y)]
 
 
+class SharedBuffer(Square):
+    """Keeps its argument where other threads write too."""
+
+    def forward(self, backend, x, W, out):
+        kept = self.__dict__.setdefault("kept", {})
+        kept["x"] = x
+        result = np.empty((len(x), 4), x.dtype)
+        backend.matmul(x, W, result)
+        backend.into(out, np.multiply, result, 1.0 if kept["x"] is x else 2.0)
+
+
+class DirtyBorder(Square):
+    """Adds what the row after the last holds, which other calls may have left there."""
+
+    def adjoint(self, backend, y, W, out):
+        kept = self.__dict__.setdefault("kept", np.zeros((64, 4)))
+        kept[: len(y)] = y
+        backend.matmul(y, W.T, out)
+        out += 0.0 * kept[len(y)]
+
+
+class LinkOfOtherWeights(Square):
+    def link(self, backend, parts, dtype, upward=True, lanes=1):
+        link = super().link(backend, parts, dtype, upward, lanes)
+        load = link.load
+        link.load = lambda W: load(W if link._W is None else link._W)
+        return link
+
+
+class LinkTellsTooEarly(Square):
+    def link(self, backend, parts, dtype, upward=True, lanes=1):
+        link = super().link(backend, parts, dtype, upward, lanes)
+        adjoint = link.adjoint
+
+        def early(y, out, after=None):
+            if after is not None:
+                after(0, len(out))
+            adjoint(y, out)
+
+        link.adjoint = early
+        return link
+
+
 class WeightsOfAnotherShape(Square):
     def initial_weights(self, generator):
         return np.zeros((4, 3))
@@ -160,6 +203,10 @@ WRONG = {
     ReshapesOut: ("out of any memory layout", "reshaping it makes a copy"),
     HalfPrecision: ("float32 agrees with float64", ""),
     StaleBuffer: ("adjoint treats rows alike and apart|form of Transposed", ""),
+    SharedBuffer: ("calls of two threads do not meet", "forward.* from another thread|interrupted"),
+    DirtyBorder: ("do not depend on calls before", "(forward|adjoint) after other calls"),
+    LinkOfOtherWeights: ("links compute the same", "link: "),
+    LinkTellsTooEarly: ("links compute the same", "rows told are written"),
     WeightsOfAnotherShape: ("initial weights", "12 weights were drawn"),
     WeightsAllEqual: ("initial weights", "all are equal"),
     WeightsUnseeded: ("initial weights", "two draws differ"),

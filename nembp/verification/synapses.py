@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ from nembp.backend import Backend, get_backend, stream
 from nembp.synapses import Synapse, Transposed
 from nembp.verification.gradients import check_gradient
 from nembp.verification.hosts import Host
-from nembp.verification.law_reports import LawReport, LawResult, agree, holds, of_gradient
+from nembp.verification.law_reports import ROUNDING, LawReport, LawResult, agree, holds, of_gradient
+from nembp.verification.laws import links, matrices, synapses
+from nembp.verification.laws.deviations import Deviation, worst_of
 from nembp.verification.layout import Vector
 from nembp.verification.objectives import quiet
+from nembp.verification.reports import Coordinate
 
 __all__ = ["check_synapse"]
 
@@ -35,7 +39,8 @@ def check_synapse(
     forward = ∂T/∂y is linear in x and in W; adjoint = ∂T/∂x and weight_gradient = ∂T/∂W are
     compared with slopes of ⟨forward(x), y⟩; all write every entry of their result, in any memory
     layout, and nothing else; rows do not mix; :class:`~nembp.synapses.Transposed` obeys the same
-    law; the initial weights fit.
+    law; results depend on no call before or at the same time; the links that steps use compute the
+    same; the initial weights fit. nembp's own kinds are compared with their definitions.
 
     Parameters
     ----------
@@ -76,7 +81,7 @@ class _SynapseCheck:
         self.W = g.standard_normal(synapse.weight_shape)
 
     def laws(self) -> list[LawResult]:
-        """Return every law; those about values only if the functions write their results."""
+        """Return every law; those about values, and about calls, only if those before hold."""
         first = [self._initial_weights(), *self._complete()]
         if not all(law.passed for law in first):
             return first
@@ -85,7 +90,8 @@ class _SynapseCheck:
             more[1:1] = [self._linear_in_weights()]
             more.insert(3, self._weight_gradient())
         more.append(self._trilinear(Transposed(self.synapse), "the form of Transposed"))
-        return [*first, *more, *self._rows(), self._layouts(), self._single(), self._untouched()]
+        laws = [*first, *more, *self._rows(), self._layouts(), self._single(), self._untouched()]
+        return laws + list(self._calls() if all(law.passed for law in laws) else ())
 
     # -- the three functions on the host -------------------------------------------------------
     def forward(self, x: Vector, W: Vector, synapse: Synapse | None = None) -> Vector:
@@ -246,7 +252,28 @@ class _SynapseCheck:
         ]
         return max(results, key=lambda result: result.error)
 
+    def _calls(self) -> Iterator[LawResult]:
+        """Call it again after others and meanwhile, and as steps do."""
+        one, given = self.synapse, (self.rows + 1, self.seed, self.host.backend)
+        if matrices.is_written_out(one):
+            yield _of_deviations("the definition", synapses.definition(one, *given))
+        memory = synapses.keeps_no_memory([one, Transposed(one)], *given)
+        yield _of_deviations("results do not depend on calls before", memory)
+        meeting = synapses.reentrant(one, *given)
+        yield _of_deviations("calls of two threads do not meet", meeting)
+        yield _of_deviations("links compute the same", links.links(one, *given))
+
     def _untouched(self) -> LawResult:
         names = ", ".join(sorted(self.host.changed))
         why = f"a call wrote into its argument {names}"
         return holds("arguments are left alone", CONTRACT, not self.host.changed, why)
+
+
+def _of_deviations(law: str, deviations: Iterable[Deviation]) -> LawResult:
+    worst = worst_of(deviations) or Deviation("nothing", 0.0)
+    if worst.error <= ROUNDING:
+        place = Coordinate(
+            worst.what, None, worst.actual, worst.expected, tolerance=ROUNDING, scale=1.0
+        )
+        return LawResult(law, CONTRACT, True, worst.error, ROUNDING, place)
+    return LawResult(law, CONTRACT, False, worst.error, ROUNDING, cause=str(worst))
