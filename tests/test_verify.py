@@ -14,14 +14,17 @@ from planted.engine import BUGS
 from strategies import cases
 
 from nembp.backend import Backend
+from nembp.convolution import Convolution, Reshape
 from nembp.errors import ArchitectureError, VerificationError
 from nembp.likelihoods import Bernoulli, Gaussian
 from nembp.noise import Noise
+from nembp.synapses import Dense, Transposed
 from nembp.verification.cases import PAIRS, Case, generate
 from nembp.verification.counterexamples import as_code, shrink
 from nembp.verification.laws import LAWS, check
 from nembp.verification.laws.deviations import Deviation, near
 from nembp.verification.runner import find_laws, verify
+from nembp.verification.simpler_synapses import simpler_chains
 
 STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
 
@@ -55,6 +58,8 @@ def test_cases_go_round_all_kinds():
     assert len({(c.activation, c.forward.name, c.backward.name) for c in seen}) == 45
     assert {(c.forward.name, c.backward.name) for c in seen[:9]} == set(PAIRS)
     assert {c.forward_noise.kind for c in seen} == {"nem", "blind", "anti", "drift"}
+    assert {c.forward_noise.kind for c in seen if c.synapses} == {"nem", "blind", "anti", "drift"}
+    assert sum(c.synapses is not None for c in seen[:42]) == 12
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=list(LAWS))
@@ -163,6 +168,79 @@ def test_shrinking_keeps_what_fails_and_nothing_else():
     assert len(small.sizes) == 2
     assert sum(small.sizes) == 3
     assert small == Case(small.sizes, "identity", Bernoulli(), rows=3, seed=0)
+
+
+CHAIN = Case(
+    (50, 18, 18, 12, 3),
+    "tanh",
+    rows=6,
+    seed=7,
+    biases=(50, 2, 0, 3, 3),
+    linear=(2,),
+    synapses=(
+        Convolution((5, 5, 2), 2, (3, 3), (2, 2), (1, 1)),
+        Reshape((3, 3, 2), (2, 0, 1)),
+        Transposed(Convolution((2, 2, 3), 2, (2, 2), (1, 1), (1, 1))),
+        Dense(12, 3),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("fails", "left"),
+    [
+        (lambda case: True, Case((1, 1), "identity", rows=1)),
+        (
+            lambda case: any(type(s) is Convolution for s in case.synapses or ()),
+            Case((1, 1), "identity", rows=1, synapses=(Convolution((1, 1, 1), 1, (1, 1)),)),
+        ),
+        (
+            lambda case: any(max(getattr(s, "stride", (1,))) > 1 for s in case.synapses or ()),
+            Case((1, 1), "identity", rows=1, synapses=(Convolution((1, 1, 1), 1, (1, 1), (1, 2)),)),
+        ),
+        (
+            lambda case: any(
+                type(s) is Convolution and s.kernel[0] >= 2 and max(s.padding) for s in inner(case)
+            ),
+            Case(
+                (1, 2),
+                "identity",
+                rows=1,
+                synapses=(Convolution((1, 1, 1), 1, (2, 1), (1, 1), (1, 0)),),
+            ),
+        ),
+        (
+            lambda case: any(type(s) is Reshape and s.axes for s in case.synapses or ()),
+            Case((1, 1), "identity", rows=1, synapses=(Reshape((1, 1, 1), (2, 0, 1)),)),
+        ),
+        (
+            lambda case: any(type(s) is Transposed for s in case.synapses or ()),
+            Case(
+                (1, 1),
+                "identity",
+                rows=1,
+                synapses=(Transposed(Convolution((1, 1, 1), 1, (1, 1))),),
+            ),
+        ),
+    ],
+    ids=["anything", "convolution", "stride", "kernel and padding", "order", "turned"],
+)
+def test_chains_of_images_shrink(fails, left):
+    small = shrink(CHAIN, fails)
+    assert fails(small)
+    small.net()
+    assert small.with_(seed=0) == left
+
+
+def inner(case):
+    return [getattr(s, "synapse", s) for s in case.synapses or ()]
+
+
+@given(case=cases(images=True))
+def test_every_simpler_chain_is_a_network(case):
+    for smaller in simpler_chains(case):
+        net, x, y = smaller.build()
+        assert np.all(np.isfinite(net.log_likelihood(x, y)))
 
 
 @given(case=cases())

@@ -1,0 +1,188 @@
+"""Convolution, average pooling and reshape: sizes, refusals, dtypes, devices, threads, files."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import array_api_strict
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from near import assert_near
+from strategies import SYNAPSES, seeds
+
+from nembp.backend import Backend, get_backend
+from nembp.convolution import AveragePooling, Convolution, Reshape
+from nembp.errors import ArchitectureError
+from nembp.kinds import decode, encode
+from nembp.likelihoods import Gaussian, Multinomial
+from nembp.network import Layer, Network
+from nembp.neurons import LeakyReLU
+from nembp.synapses import Dense, Synapse, Transposed
+from nembp.threads import threads
+from nembp.verification.laws import check, joint
+from nembp.verification.laws.law import tolerances
+from nembp.verification.laws.links import links
+from nembp.verification.laws.synapses import (
+    contractions,
+    definition,
+    random_arrays,
+    reentrant,
+    trilinear,
+)
+
+CPU = get_backend("cpu")
+STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
+IMAGES = {kind: SYNAPSES[kind] for kind in (Convolution, AveragePooling, Reshape, Transposed)}
+few = settings(max_examples=settings.default.max_examples // 4)
+each_kind = pytest.mark.parametrize("kind", list(IMAGES), ids=lambda kind: kind.__name__)
+
+
+# -- sizes and refusals ----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("synapse", "shape"),
+    [
+        (Convolution((32, 32, 3), 8, (4, 4), (2, 2), (1, 1)), (16, 16, 8)),
+        (Convolution((28, 28, 1), 4, (5, 5)), (24, 24, 4)),
+        (Convolution((7, 9, 2), 3, (2, 3), (3, 2)), (2, 4, 3)),  # pixels left over on both axes
+        (Convolution((6, 5, 2), 7, (6, 5)), (1, 1, 7)),  # the whole image
+        (Convolution((5, 5, 2), 4, (1, 1), (2, 3)), (3, 2, 4)),
+        (Convolution((1, 1, 1), 1, (3, 3), (1, 1), (2, 2)), (3, 3, 1)),
+        (AveragePooling((7, 6, 3), (2, 3), (2, 2)), (3, 2, 3)),
+        (AveragePooling((4, 4, 2), (4, 4), (1, 1)), (1, 1, 2)),
+        (Reshape((3, 4, 2), (2, 0, 1)), (2, 3, 4)),
+        (Reshape((6,)), (6,)),
+    ],
+    ids=str,
+)
+def test_sizes(synapse, shape):
+    assert synapse.output_shape == shape
+    assert synapse.outputs == math.prod(shape)
+    assert synapse.inputs == math.prod(synapse.shape)
+    assert synapse.initial_weights(np.random.default_rng(0)).shape == synapse.weight_shape
+    check(definition(synapse, 3, 0))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Convolution((4, 4, 1), 2, (5, 4)), r"kernel \(5, 4\) does not fit.*at most 4"),
+        (lambda: Convolution((4, 4, 1), 2, (3, 7), (1, 1), (0, 1)), "at most 6"),
+        (lambda: Convolution((4, 0, 1), 2, (1, 1)), "at least 1"),
+        (lambda: Convolution((4, 4, 1), 0, (1, 1)), "channels"),
+        (lambda: Convolution((4, 4, 1), 2, (1, 1), (0, 1)), "stride"),
+        (lambda: Convolution((4, 4, 1), 2, (1, 1), (1, 1), (-1, 0)), "padding of at least 0"),
+        (lambda: AveragePooling((4, 4, 1), (5, 1), (1, 1)), r"window \(5, 1\) does not fit"),
+        (lambda: AveragePooling((4, 4, 1), (2, 2), (0, 1)), "at least 1"),
+        (lambda: Reshape((2, 3), (0, 0)), r"axes \(0, 0\) are no order of the 2 axes"),
+        (lambda: Reshape(()), "sizes of at least 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(make, message):
+    with pytest.raises(ArchitectureError, match=message):
+        make()
+
+
+@each_kind
+@given(data=st.data())
+def test_files_hold_them(kind, data):
+    synapse = data.draw(IMAGES[kind])
+    assert decode(Synapse, encode(synapse)) == synapse
+
+
+def test_initial_weights_suit_both_directions():
+    """Variance 2 / (fan in + fan out): 6912 draws are within 10 % of it but once in 1e8."""
+    synapse = Convolution((16, 16, 12), 16, (6, 6), (2, 2), (2, 2))
+    drawn = synapse.initial_weights(np.random.default_rng(0))
+    assert drawn.var() == pytest.approx(2.0 / (36 * 12 + 9 * 16), rel=0.1)
+
+
+# -- dtypes and devices ------------------------------------------------------------------------
+@each_kind
+@given(data=st.data(), seed=seeds, rows=st.integers(1, 5))
+def test_complex_signals_and_weights(kind, data, seed, rows):
+    """Complex steps go through: each is complex-linear in both of its arguments."""
+    synapse = data.draw(IMAGES[kind])
+    parts = [random_arrays(synapse, rows, seed + k, "float64") for k in (0, 1)]
+    x, W, y = (real + 1j * imaginary for real, imaginary in zip(*parts, strict=True))
+    found = [np.full(v.shape, np.nan, "complex128") for v in (y, x, W)]
+    synapse.forward(CPU, x, W, found[0])
+    synapse.adjoint(CPU, y, W, found[1])
+    synapse.weight_gradient(CPU, x, y, found[2])
+    expected = [0.0, 0.0, 0.0]
+    for i, j in product((0, 1), (0, 1) if W.size else (0,)):
+        (x_i, _, y_i), (_, W_j, y_j) = parts[i], parts[j]
+        up, down, _ = contractions(synapse, x_i, W_j, y_i)
+        _, _, gradient = contractions(synapse, x_i, W_j, y_j)
+        for k, part in enumerate((up, down, gradient)):
+            expected[k] = expected[k] + 1j ** (i + j) * part
+    for actual, value in zip(found, expected, strict=True):
+        assert_near(actual.real, value.real, 1e-12, "real part", scale=1.0)
+        assert_near(actual.imag, value.imag, 1e-12, "imaginary part", scale=1.0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each_kind
+@few
+@given(data=st.data(), seed=seeds, rows=st.integers(1, 5))
+def test_every_law_holds_on_another_device(kind, dtype, data, seed, rows):
+    """By nothing but the array-API standard, on array-api-strict's second device."""
+    synapse, tolerance = data.draw(IMAGES[kind]), tolerances()[dtype]
+    for law in (definition, trilinear, links):
+        check(law(synapse, rows, seed, STRICT, dtype), tolerance)
+
+
+def test_no_copy_to_the_host():
+    """Contractions take arrays of their device alone."""
+    synapse = Convolution((4, 4, 1), 2, (3, 3))
+    x, W, y = random_arrays(synapse, 2, 0, "float64")
+    with pytest.raises((AttributeError, RuntimeError, TypeError, ValueError)):
+        synapse.forward(STRICT, x, STRICT.asarray(W), STRICT.asarray(y))
+
+
+# -- threads -----------------------------------------------------------------------------------
+def test_calls_of_two_threads_meet_at_operations():
+    """The law is not empty: the other thread is let in, and its results are looked at."""
+    found = list(reentrant(Convolution((4, 4, 1), 2, (3, 3)), 3, 0))
+    assert any("from another thread" in deviation.what for deviation in found)
+    assert any("interrupted" in deviation.what for deviation in found)
+
+
+def network(seed: int) -> Network:
+    layers = [
+        Layer(768),
+        Layer(512, LeakyReLU(), 8),
+        Layer(512, LeakyReLU(), 8),
+        Layer(128, None, 0),
+        Layer(10),
+    ]
+    synapses = [
+        Convolution((16, 16, 3), 8, (4, 4), (2, 2), (1, 1)),
+        Convolution((8, 8, 8), 8, (3, 3), (1, 1), (1, 1)),
+        AveragePooling((8, 8, 8), (2, 2), (2, 2)),
+        Dense(128, 10),
+    ]
+    return Network(layers, synapses, Multinomial(), Gaussian(), dtype="float64", seed=seed)
+
+
+def test_two_trainings_at_once():
+    """Two threads step their own networks, each on two lanes, as one after another would."""
+
+    def work(seed: int) -> list[np.ndarray]:
+        net, g = network(seed), np.random.default_rng(seed)
+        x, t = g.normal(size=(24, 768)), np.eye(10)[g.integers(0, 10, 24)]
+        first, step = joint.run(net, x, t, "classes")
+        return [first, *(joint.run(net, x * k, t, "classes", step=step)[0] for k in (2.0, 1.0))]
+
+    with threads(2):
+        alone = [work(seed) for seed in (0, 1)]
+        with ThreadPoolExecutor(2) as pool:
+            together = list(pool.map(work, (0, 1)))
+    for mine, same in zip(together, alone, strict=True):
+        for actual, expected in zip(mine, same, strict=True):
+            size = float(np.abs(expected).max())
+            assert_near(actual, expected, 1e-12, "gradient", scale=size)
+        assert np.array_equal(mine[0], mine[2])
