@@ -28,6 +28,11 @@ class Bug:
     body: Callable[..., Any]
 
     @property
+    def of_images(self) -> bool:
+        """Whether it is one of those in convolutions, maps without weights and links."""
+        return self.body.__module__ == "planted.images"
+
+    @property
     def planted(self) -> Any:
         """What to set in place of the method; AttributeError where the engine has none."""
         original = inspect.getattr_static(self.owner, self.method)

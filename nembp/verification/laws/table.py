@@ -26,7 +26,7 @@ _TABLE = (
     Law("synapse.no-memory", "results depend on x, W and y, not on calls before",
         DESIGN, forms.forgetful, every=3),
     Law("synapse.threads", "calls of two threads do not meet",
-        DESIGN, forms.of_synapses(synapses.reentrant), every=5),
+        DESIGN, forms.of_synapses(synapses.reentrant), every=10),
     Law("synapse.links", "a step's links compute forward, adjoint and weight_gradient",
         "Lavin and Gray 2016; nembp's definition", forms.linked, every=5),
     Law("activation.derivative", "multiply_derivative(e, a) = e ∘ f'(z), a = f(z)",
