@@ -43,7 +43,7 @@ Kind = Literal["none", "nem", "blind", "anti", "drift"]
 Clock = Literal["epoch", "iteration"]
 Law = Literal["gaussian", "uniform"]
 Mode = Literal["additive", "multiplicative"]
-Screening = Literal["auto", "vector", "component"]
+Screening = Literal["auto", "vector", "component", "expectation"]
 Rejected = Literal["zero", "reflect"]
 Update = Literal["exact", "published", "zero-sum"]
 
@@ -66,8 +66,9 @@ class Noise:
         Distribution of the draws; both have standard deviation σₜ.
     mode : {"additive", "multiplicative"}
         t + n, or t (1 + n), whose effective additive noise t n passes the same test.
-    screening : {"auto", "vector", "component"}
-        Keep or drop whole samples by their gain, or single neurons by their summand of it.
+    screening : {"auto", "vector", "component", "expectation"}
+        Keep or drop whole samples by their gain, single neurons by their summand of it, or a whole
+        batch by its mean gain, which is the NEM theorem's own condition E[gain] ≥ 0.
         ``auto`` is ``component`` for the Gaussian (in hundreds of dimensions its ball accepts
         almost no whole vector) and ``vector`` for the half-spaces.
     rejected : {"reflect", "zero"}
@@ -122,7 +123,9 @@ class Noise:
         t = epoch if self.clock == "epoch" else iteration
         return self.std / math.pow(t, self.decay)
 
-    def screening_for(self, likelihood: Likelihood) -> Literal["vector", "component"]:
+    def screening_for(
+        self, likelihood: Likelihood
+    ) -> Literal["vector", "component", "expectation"]:
         """Return how samples are screened under ``likelihood``."""
         if self.screening != "auto":
             return self.screening
@@ -169,12 +172,11 @@ class NoiseSource:
         self.accepted = b.zeros((1, 1), self.dtype)
         self.gain = b.zeros((1, 1), self.dtype)
         self._terms = b.empty(shape, self.dtype)
-        self._component = self.noise.screening_for(self.likelihood) == "component"
+        self._component = self.screening == "component"
         screened = shape if self._component else (self.rows, 1)
         self._score = self._terms if self._component else b.empty(screened, self.dtype)
         self._mask = b.empty(screened, "bool")
         self._sign = b.empty(screened, self.dtype)
-        self._one = b.ones(screened, self.dtype)
         self._row_ones = b.ones((1, self.rows), self.dtype)
         self._columns = b.ones((self.width, 1), self.dtype)
         self._column = b.empty((self.rows, 1), self.dtype)
@@ -187,6 +189,11 @@ class NoiseSource:
                 "neurons undoes the sum of zero; use screening 'vector', or another update"
             )
         self._mean: Array = b.empty(shape, self.dtype) if self.noise.kind == "drift" else None
+
+    @property
+    def screening(self) -> Literal["vector", "component", "expectation"]:
+        """How draws are screened."""
+        return self.noise.screening_for(self.likelihood)
 
     def __call__(self, o: Readout, t: Array, std: float) -> Array:
         """Return noise for target ``t`` under the readout ``o``, at standard deviation ``std``."""
@@ -228,7 +235,10 @@ class NoiseSource:
         if self.noise.kind != "blind":
             if self.noise.rejected == "reflect":
                 self._measure(o, t)
-                b.into(self._sign, xp.copysign, self._one, self._score)
+                b.into(self._mask, xp.greater_equal, self._score, 0.0)
+                b.cast(self._mask, self._sign)  # 2 · mask − 1: copysign takes three times as long
+                b.into(self._sign, xp.multiply, self._sign, 2.0)
+                b.into(self._sign, xp.subtract, self._sign, 1.0)
                 b.into(self.n, xp.multiply, self.n, self._sign)
             self._measure(o, t)
             b.into(self._mask, xp.greater_equal, self._score, 0.0)
@@ -240,11 +250,17 @@ class NoiseSource:
     def _measure(self, o: Readout, t: Array) -> None:
         """Write the gain of each sample or neuron into ``_score``, negated for anti-NEM noise."""
         b, xp = self.backend, self.backend.xp
-        self.likelihood.gain_terms(o, t, self.n, self._terms)
-        if not self._component:
-            b.row_sum(self._terms, self._score)
+        self._score_gain(o, t)
         if self.noise.kind == "anti":
             b.into(self._score, xp.negative, self._score)
+        if self.screening == "expectation":
+            self._average(self._score, self.gain)
+            self._score[...] = self.gain
+
+    def _score_gain(self, o: Readout, t: Array) -> None:
+        self.likelihood.gain_terms(o, t, self.n, self._terms)
+        if not self._component:
+            self.backend.row_sum(self._terms, self._score)
 
     def _record_gain(self, o: Readout, t: Array) -> None:
         self.likelihood.gain_terms(o, t, self.n, self._terms)
@@ -263,7 +279,8 @@ class NoiseSource:
 
     # -- the mean of the kept noise ------------------------------------------------------------
     def _drift(self, o: Readout, t: Array, std: float) -> None:
-        if self.likelihood.gain_is_linear and not self._component and self.noise.law == "gaussian":
+        linear = self.likelihood.gain_is_linear and self.screening == "vector"
+        if linear and self.noise.law == "gaussian":
             self._half_space_mean(o, t, std)
         else:
             self._sampled_mean(o, t, std)

@@ -69,7 +69,9 @@ class Trainer:
     backward : bool
         Train the backward direction too.
     noise : dict of Noise
-        For ``"forward"`` and ``"backward"``, the noise on that direction's target.
+        For ``"forward"`` and ``"backward"``, the noise on that direction's target; for
+        ``"forward/hidden"`` and so on, on its signals (:data:`nembp.signal_noise.PLACES`). Noise
+        on backward signals takes a row for each sample, not one for each class.
     seed : int
         Of the streams ``batches`` and ``noise/*``.
     evaluate : callable, optional
@@ -135,12 +137,13 @@ class Trainer:
         self.learning_rate = self.optimizer.learning_rate  # of the last step
         self._order = stream(seed, "batches")
         draw = stream if host_noise else net.backend.generator
-        self._generators = {name: draw(seed, f"noise/{name}") for name in ("forward", "backward")}
-        self._noise = noise or {}
+        self._noise = {key: each for key, each in (noise or {}).items() if each.kind != "none"}
+        self._generators = {key: draw(seed, f"noise/{key}") for key in self._noise}
         self._path: Path = "none"
         if backward:
             by_class = reader.is_classification and net.reversed.likelihood.class_sums
-            self._path = "classes" if by_class else "samples"
+            single = any(key.startswith("backward/") for key in self._noise)
+            self._path = "classes" if by_class and not single else "samples"
         self._steps: dict[int, JointBackpropagation] = {}
         self._means = EpochMeans(net)
 
@@ -262,6 +265,6 @@ class Trainer:
         if self._path != "none" and isinstance(self.net.reversed.likelihood, Gaussian):
             weight = self.net.reversed.likelihood.scale
             remedies.append(f"the backward weight (now {weight:g})")
-        if any(noise.kind != "none" for noise in self._noise.values()):
+        if self._noise:
             remedies.append("the noise")
         return f", {' or '.join(remedies)}" if remedies else ""

@@ -156,6 +156,9 @@ def test_a_failed_start_leaves_no_folder(tmp_path):
         RunConfig(dataset="mnist", data_dir="absent"),
         RunConfig(dataset="nothing"),
         RunConfig(noise="nem", noise_target="backward", backward="none"),
+        RunConfig(noise="nem", noise_place="hidden", layers=()),
+        RunConfig(noise="nem", noise_place="hidden,last-hidden"),
+        RunConfig(noise="nem", noise_place="input", noise_screening="component"),
         RunConfig(patience=3, validation_fraction=0.0),
         RunConfig(limit=20, validation_fraction=0.9),
     ):
@@ -181,6 +184,22 @@ def test_arms_of_an_experiment_are_paired(tmp_path):
         assert 0.5 < row[f"noise/{direction}/accepted"] <= 1.001
         assert row[f"noise/{direction}/gain"] > 0
     assert not [key for key in rows(tmp_path / "none")[-1] if key.startswith("noise/")]
+
+
+def test_noise_on_signals_is_paired_and_recorded(tmp_path):
+    changes = {"noise": "nem", "noise_place": "hidden,input", "noise_target": "both"}
+    for name, std in (("silent", 0.0), ("nem", 0.3)):
+        train_run(TINY.replace({**changes, "noise_std": std}), tmp_path / name)
+    train_run(TINY, tmp_path / "none")
+    results = {name: parameters(tmp_path / name) for name in ("silent", "nem", "none")}
+    assert np.allclose(results["none"], results["silent"], atol=1e-5)  # one row a class or a sample
+    assert np.abs(results["none"] - results["nem"]).max() > 1e-3
+    row, hidden = rows(tmp_path / "nem")[-1], len(TINY.layers)
+    for direction in ("forward", "backward"):
+        for place in ("input", *(f"hidden-{k}" for k in range(1, hidden + 1))):
+            assert 0.4 < row[f"noise/{direction}/{place}/accepted"] <= 1.001
+            assert row[f"noise/{direction}/{place}/gain"] > 0
+        assert f"noise/{direction}/accepted" not in row
 
 
 def test_one_direction_is_the_same_call(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nembp import noise
+from nembp import noise, signal_noise
 from nembp.datasets import load
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Request, ScalingName, Task
@@ -50,7 +50,8 @@ def values_of(option: Option) -> st.SearchStrategy:
     if option.kind == "augmentation":
         return st.sampled_from(["none", "flips", "crops4", "flips,crops2"])
     if option.kind == "names":
-        name = TEXT.map(str.strip).filter(bool)
+        free = TEXT.map(str.strip).filter(bool)
+        name = st.sampled_from(option.choices) if option.choices else free
         return st.lists(name, min_size=1, max_size=3).map(tuple)
     return TEXT
 
@@ -132,9 +133,9 @@ def test_choices_are_those_of_the_engine():
     for name, expected in known.items():
         assert sorted(options()[name].choices) == sorted(expected), name
     noise_fields = {f"noise_{f.name}" for f in dataclasses.fields(noise.Noise)} - {"noise_kind"}
-    assert {name for name in options() if name.startswith("noise_")} == noise_fields | {
-        "noise_target"
-    }
+    apart = {"noise_target", "noise_place"}
+    assert {name for name in options() if name.startswith("noise_")} == noise_fields | apart
+    assert set(options()["noise_place"].choices) == {"target", *signal_noise.PLACES}
 
 
 @pytest.mark.parametrize(

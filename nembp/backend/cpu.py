@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nembp.backend.standard import Array, Backend
+from nembp.backend.standard import Array, Backend, fill_normal
 from nembp.threads import thread_count
 
 __all__ = ["NumpyBackend"]
@@ -94,7 +94,7 @@ class NumpyBackend(Backend):
 
     def normal(self, generator: Any, out: Array) -> Array:
         if out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
-            return generator.standard_normal(out=out, dtype=out.dtype)
+            return fill_normal(generator, out)
         return super().normal(generator, out)
 
     def uniform(self, generator: Any, out: Array) -> Array:

@@ -6,6 +6,7 @@ from nembp.architectures import chain
 from nembp.augmentation import Augmentation
 from nembp.datasets import Dataset
 from nembp.errors import ArchitectureError
+from nembp.layers import Layer
 from nembp.runs.config import RunConfig
 
 __all__ = ["architecture", "augmentation", "check_options"]
@@ -55,9 +56,31 @@ def check_options(config: RunConfig, data: Dataset) -> None:
             f"pixels by up to {augmented.crop}; expected at most "
             f"crops{min(data.shape[:2]) - 1}, or --augment none"
         )
-    chain(*architecture(config, data))
+    layers, _ = chain(*architecture(config, data))
+    _check_noise(config, [layer for layer in layers[1:-1] if layer.activation is not None])
     if config.patience is not None and not config.validation_fraction:
         raise ArchitectureError(
             "patience needs a validation split to watch, since the test split must not choose; "
             "expected --validation-fraction above 0, such as 0.1"
+        )
+
+
+def _check_noise(config: RunConfig, hidden: list[Layer]) -> None:
+    """Raise ArchitectureError where noise is asked for on signals that cannot have it."""
+    places = set(config.noise_place or ()) - {"target"}
+    if config.noise == "none" or not places:
+        return
+    if places & {"hidden", "last-hidden"} and not hidden:
+        raise ArchitectureError(
+            "noise_place hidden needs a hidden layer, and layers names none; use --noise-place "
+            "target or input, or give --layers"
+        )
+    if {"hidden", "last-hidden"} <= places:
+        raise ArchitectureError(
+            "noise_place hidden holds the last hidden layer already; name one of the two"
+        )
+    if config.noise_screening == "component":
+        raise ArchitectureError(
+            "noise on signals is screened by whole samples: one neuron's share of the gain is not "
+            "its own; use --noise-screening vector or expectation, or --noise-place target"
         )

@@ -114,6 +114,12 @@ class RunConfig:
     noise_target: str | None = _choice(
         "NEM noise", "Direction whose target receives it.", "forward", "backward", "both"
     )
+    noise_place: tuple[str, ...] | None = _option(
+        "names", "NEM noise", "Where in that direction: on its target, its input, all hidden "
+        "layers or the last one; several with commas between them. Signals are screened by how "
+        "probable the target is when the layers above run again.",
+        choices=("target", "input", "hidden", "last-hidden"),
+    )  # fmt: skip
     noise_std: float | None = _option(
         "number", "NEM noise", "Standard deviation of the first draw, in units of the scaled "
         "target.", least=0,
@@ -127,8 +133,9 @@ class RunConfig:
         "NEM noise", "t + n, or t (1 + n).", "additive", "multiplicative"
     )
     noise_screening: str | None = _choice(
-        "NEM noise", "Screen whole targets or single neurons; auto: neurons for a gaussian, whole "
-        "targets else.", "auto", "vector", "component",
+        "NEM noise", "Screen whole samples, single neurons, or batches by their mean gain; auto: "
+        "neurons for a gaussian target, samples else.",
+        "auto", "vector", "component", "expectation",
     )  # fmt: skip
     noise_rejected: str | None = _choice(
         "NEM noise", "What becomes of a rejected draw: -n is tried, or 0 taken.", "reflect", "zero"

@@ -36,7 +36,7 @@ class Option:
     group : str
         Heading it stands under.
     choices : tuple of str
-        Of a ``choice``.
+        Of a ``choice``, or the ``names`` there are.
     least, above, below : float, optional
         Bounds of a number: least ≤ value, above < value < below.
     """
@@ -59,7 +59,13 @@ class Option:
         """
         reader = _READERS.get(self.kind)
         if reader is not None:
-            return reader(name, value)
+            value = reader(name, value)
+            if self.choices and not set(value) <= set(self.choices):
+                raise ArchitectureError(
+                    f"{name} must be {', '.join(self.choices)}, or several of them, "
+                    f"got {','.join(value)!r:.80}"
+                )
+            return value
         if self.kind == "path" and isinstance(value, os.PathLike):
             return os.fspath(value)
         if self.kind in ("text", "path", "choice"):

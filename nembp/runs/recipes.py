@@ -29,6 +29,7 @@ ALWAYS: Final[dict[str, Any]] = {
     "dtype": "float32",
     "noise": "none",
     "noise_target": "forward",
+    "noise_place": ("target",),
     "noise_std": 0.1,
     "noise_decay": 1.0,
     "noise_clock": "iteration",
@@ -91,6 +92,7 @@ _IN_WORDS: Final = {
     "forward": "multinomial for classes, gaussian for numbers",
     "backward_weight": "by the data: 0.3 for digits, 0.1 for mnist, 0.02 with convolutions; "
     "several channels 0.004, or 0.003 with convolutions",
+    "noise_place": "target",
     "learning_rate": "0.001 for adam (from 10000 samples on 0.003, or 0.002 with convolutions) "
     "and rmsprop, 0.02 momentum, 0.1 sgd",
     "weight_decay": "0, or 0.05 with adam from 10000 samples on",

@@ -115,9 +115,6 @@ class _Run:
         self.environment = environment(self.net)
         self.started, self.saved_at = started, time.perf_counter()
         self.last_good: np.ndarray[Any, Any] | None = None
-        targets = {"both": ("forward", "backward")}.get(
-            str(config.noise_target), (str(config.noise_target),)
-        )
         self.trainer = Trainer(
             self.net,
             prepared.reader(prepared.train, augmented=True),
@@ -128,7 +125,7 @@ class _Run:
             ),
             schedule=config.schedule or "cosine",
             backward=self.trains_backward,
-            noise=dict.fromkeys(targets, _noise(config)),
+            noise=_noise(config),
             seed=config.seed or 0,
             evaluate=self._scores,
             patience=config.patience,
@@ -277,8 +274,16 @@ class _Run:
         return str(path.resolve())
 
 
-def _noise(config: RunConfig) -> Noise:
-    prefix = "noise_"
-    values = {name.removeprefix(prefix): value for name, value in vars(config).items()
-              if name.startswith(prefix) and name != "noise_target"}  # fmt: skip
-    return Noise(kind=config.noise or "none", **values)  # type: ignore[arg-type]
+def _noise(config: RunConfig) -> dict[str, Noise]:
+    """Return the noise of each direction and place, as `Trainer` takes it."""
+    apart = ("noise_target", "noise_place")
+    values = {name.removeprefix("noise_"): value for name, value in vars(config).items()
+              if name.startswith("noise_") and name not in apart}  # fmt: skip
+    noise = Noise(kind=config.noise or "none", **values)  # type: ignore[arg-type]
+    target = str(config.noise_target)
+    directions = ("forward", "backward") if target == "both" else (target,)
+    return {
+        direction if place == "target" else f"{direction}/{place}": noise
+        for direction in directions
+        for place in config.noise_place or ("target",)
+    }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nembp.backend.standard import fill_normal
 from nembp.likelihoods import Gaussian, Likelihood, Multinomial
 from nembp.noise import DRIFT_DRAWS, Noise, NoiseSource
 from nembp.verification.laws import textbook
@@ -53,7 +54,7 @@ def draws(
     """Draw what is offered to screening, by definition."""
     kind: Any = np.float32 if dtype == "float32" else np.float64
     if noise.law == "gaussian":
-        n = std * generator.standard_normal(t.shape, dtype=kind).astype(float)
+        n = std * fill_normal(generator, np.empty(t.shape, dtype=kind)).astype(float)
     else:
         uniform = generator.random(t.shape, dtype=kind).astype(float)
         n = std * math.sqrt(12.0) * (uniform - 0.5)
