@@ -1,0 +1,165 @@
+"""What a protocol is made of: arms, metrics, comparisons, tuning, and the rule of verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from nembp.errors import ArchitectureError
+
+__all__ = ["WORDS", "Arm", "Comparison", "Metric", "Rate", "Rule", "Tuning", "among"]
+
+Better = Literal["lower", "higher"]
+Effect = Literal["relative cut", "cut of the mean", "points", "difference"]
+Rate = Literal["same", "tuned"]
+WORDS = {"words": True}  # metadata of fields that people read and that decide nothing
+
+
+def among(what: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise ArchitectureError unless a value is one of those allowed."""
+    names = list(allowed)
+    if value not in names:
+        raise ArchitectureError(f"{what} must be one of {', '.join(names)}; got {value!r}")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train.
+
+    Parameters
+    ----------
+    name : str
+        Short.
+    overrides : mapping
+        Fields of `RunConfig` in which it differs from the protocol's base. A ``learning_rate`` is
+        the one at which it is trained untuned, and the middle of its grid.
+    """
+
+    name: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A quantity, and how two arms are compared by it.
+
+    Parameters
+    ----------
+    name : str
+        What comparisons call it.
+    key : str
+        The curve or score of a row: ``train/nll`` and ``train/error`` by epoch; after training
+        ``forward/accuracy``, ``backward/centroid_error``, ``robustness/fgsm:0.1``, ...
+    better : {"lower", "higher"}
+        Effects are signed so that positive is better.
+    effect : {"relative cut", "cut of the mean", "points", "difference"}
+        Of arm a against baseline b, over the epochs e: 100 mean_e (1 − a_e / b_e) in %;
+        100 (1 − Σ a_e / Σ b_e) in %, for what may become 0; ±100 mean_e (a_e − b_e) in points;
+        ± mean_e (a_e − b_e).
+    epochs : int, optional
+        Of a curve: its first epochs.
+    """
+
+    name: str
+    key: str
+    better: Better
+    effect: Effect
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        among("better", self.better, get_args(Better))
+        among("effect", self.effect, get_args(Effect))
+        if "cut" in self.effect and self.better != "lower":
+            raise ArchitectureError(
+                f"metric {self.name}: a {self.effect} is of what should be low; got better="
+                f"{self.better!r}; expected effect points or difference"
+            )
+
+    @property
+    def unit(self) -> str:
+        """Of the effect."""
+        return "%" if "cut" in self.effect else "points" if self.effect == "points" else ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms, paired by seed.
+
+    Parameters
+    ----------
+    name : str
+        Short.
+    arm, baseline : str
+        The effect is positive where ``arm`` is better.
+    metric : str
+        By what.
+    rate : {"same", "tuned"}
+        Each arm at its untuned learning rate, as published claims have it, or at the best of its
+        own grid.
+    claim : str
+        The published claim in words; "" makes it a control, which has no verdict.
+    published : float, optional
+        Its figure in the effect's unit.
+    margin : float
+        An effect below this is none, in the effect's unit.
+    minus : (str, str), optional
+        Another arm and baseline, whose effect is subtracted: is the effect larger here than there?
+    """
+
+    name: str
+    arm: str
+    baseline: str
+    metric: str
+    rate: Rate = "same"
+    claim: str = field(default="", metadata=WORDS)
+    published: float | None = None
+    margin: float = 1.0
+    minus: tuple[str, str] | None = None
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of all arms it needs."""
+        return (self.arm, self.baseline, *(self.minus or ()))
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How each arm's learning rate is chosen, by itself.
+
+    Parameters
+    ----------
+    metric : str
+        The rate with the best mean wins. Scores are taken on a validation split of the training
+        samples, never on the test split.
+    factors : tuple of float
+        The grid, as multiples of the arm's own untuned rate.
+    seeds : tuple of int
+        Apart from those reported.
+    validation_fraction : float
+        Share of the training samples held out while tuning.
+    """
+
+    metric: str
+    factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    seeds: tuple[int, ...] = (1000, 1001)
+    validation_fraction: float = 0.2
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a claim counts as reproduced; see `nembp.experiments.verdicts`.
+
+    Parameters
+    ----------
+    confidence : float
+        Of the interval.
+    alpha : float
+        Largest Holm-corrected p of an effect that counts.
+    share : float
+        Of the published figure that has to be reached.
+    """
+
+    confidence: float = 0.95
+    alpha: float = 0.05
+    share: float = 0.5

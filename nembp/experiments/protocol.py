@@ -1,0 +1,190 @@
+"""A declared experiment: what is trained, compared and measured, and how it will be judged.
+
+A protocol is data. All that decides its numbers or its verdicts is in its content hash, which goes
+into every row, so that rows of a changed protocol are never mixed with those of the old one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from nembp.errors import ArchitectureError
+from nembp.experiments.parts import WORDS, Arm, Comparison, Metric, Rate, Rule, Tuning, among
+from nembp.experiments.perturbation import Perturbation
+from nembp.runs.config import RunConfig, options
+
+__all__ = ["Arm", "Comparison", "Metric", "Protocol", "Rate", "Rule", "Tuning"]
+
+# a replicate's own: the protocol says them elsewhere
+RESERVED = ("seed", "data_dir", "device", "threads", "patience", "validation_fraction")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """An experiment, declared before it is run.
+
+    Parameters
+    ----------
+    name : str
+        As ``nembp experiment run`` knows it.
+    title, source : str
+        What is claimed, and by whom.
+    base : mapping
+        Fields of `RunConfig` that all arms share; complete enough that no recipe decides.
+    arms, metrics, comparisons : tuple
+        Controls are arms like the others; a comparison with a claim gets a verdict.
+    tuning : Tuning
+        Of learning rates.
+    rule : Rule
+        Of verdicts.
+    seeds : int
+        Reporting seeds are 0 .. seeds − 1; not part of the hash, so that more can be added.
+    resample : bool
+        Each seed draws its own training samples (``split_seed`` = seed) for a ``limit`` below the
+        data set's size. Not for data sets whose test split is drawn too.
+    perturbations : tuple of str
+        For `nembp.experiments.robustness`, such as ``"fgsm:0.1"``.
+    small : mapping
+        Overrides of ``--quick``: a look at whether all works, which decides nothing.
+
+    Raises
+    ------
+    ArchitectureError
+        If it names arms or metrics that it lacks, options that do not exist, or tuning seeds that
+        are reported too.
+    """
+
+    name: str
+    title: str = field(metadata=WORDS)
+    source: str = field(metadata=WORDS)
+    base: Mapping[str, Any]
+    arms: tuple[Arm, ...]
+    metrics: tuple[Metric, ...]
+    comparisons: tuple[Comparison, ...]
+    tuning: Tuning
+    rule: Rule = field(default_factory=Rule)
+    seeds: int = 10
+    resample: bool = False
+    perturbations: tuple[str, ...] = ()
+    small: Mapping[str, Any] = field(default_factory=dict, metadata=WORDS)
+
+    def __post_init__(self) -> None:
+        _unique(self.name, "arm", [arm.name for arm in self.arms])
+        _unique(self.name, "metric", [metric.name for metric in self.metrics])
+        _unique(self.name, "comparison", [item.name for item in self.comparisons])
+        self._check_seeds()
+        self.metric(self.tuning.metric)
+        for item in self.comparisons:
+            self._check_comparison(item)
+        for text in self.perturbations:
+            Perturbation.parse(text)
+        for arm in self.arms:
+            if self.config(arm.name).learning_rate is None:
+                raise ArchitectureError(f"{self.name}: arm {arm.name} has no learning_rate")
+
+    def _check_seeds(self) -> None:
+        if self.seeds < 2:
+            raise ArchitectureError(
+                f"seeds must be at least 2, since effects are told from their spread; got "
+                f"{self.seeds}"
+            )
+        both = sorted(set(self.tuning.seeds) & set(range(self.seeds)))
+        if both or not self.tuning.seeds:
+            raise ArchitectureError(
+                f"{self.name}: seeds {both} are used to tune and to report; expected tuning seeds "
+                f"(at least one) apart from 0 to {self.seeds - 1}"
+            )
+        if not 0 < self.tuning.validation_fraction < 1 or not self.tuning.factors:
+            raise ArchitectureError(
+                f"{self.name}: tuning needs a validation_fraction between 0 and 1 and at least one "
+                f"factor, got {self.tuning}"
+            )
+
+    def _check_comparison(self, item: Comparison) -> None:
+        self.metric(item.metric)
+        names = [arm.name for arm in self.arms]
+        for arm in item.arms:
+            among(f"{self.name}: comparison {item.name}: arm", arm, names)
+        among(f"{self.name}: comparison {item.name}: rate", item.rate, get_args(Rate))
+        if item.published is not None and self.rule.share * item.published <= item.margin:
+            raise ArchitectureError(
+                f"{self.name}: comparison {item.name}: {self.rule.share:g} of the published "
+                f"{item.published:g} would be within the margin {item.margin:g}; expected a "
+                "published figure that counts, signed so that positive is as claimed"
+            )
+
+    # -- parts -----------------------------------------------------------------------------------
+    def metric(self, name: str) -> Metric:
+        """Return a metric by name."""
+        table = {metric.name: metric for metric in self.metrics}
+        among(f"{self.name}: metric", name, list(table))
+        return table[name]
+
+    def config(self, arm: str) -> RunConfig:
+        """Return how an arm is trained, at its untuned learning rate."""
+        overrides = next(item.overrides for item in self.arms if item.name == arm)
+        settings = {**self.base, **overrides}
+        known = [name for name in options() if name not in RESERVED]
+        for name in settings:
+            among(f"{self.name}: arm {arm}: option", name, known)
+        return RunConfig(**settings)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the data sets it reads."""
+        return tuple(dict.fromkeys(self.config(arm.name).dataset for arm in self.arms))
+
+    @property
+    def digest(self) -> str:
+        """Return the content hash: 16 hexadecimal digits of SHA-256 over all but words."""
+        text = json.dumps(self.content(), sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def content(self) -> dict[str, Any]:
+        """Return what decides the numbers and the verdicts, as JSON values."""
+        return {name: value for name, value in _content(self).items() if name != "seeds"}
+
+    def with_seeds(self, seeds: int) -> Protocol:
+        """Return the protocol with another number of reporting seeds."""
+        return dataclasses.replace(self, seeds=seeds)
+
+    def quick(self) -> Protocol:
+        """Return a small version: 2 seeds, 2 rates, and the overrides in ``small``."""
+        arms = tuple(
+            Arm(arm.name, {name: self.small.get(name, value)
+                           for name, value in arm.overrides.items()})
+            for arm in self.arms
+        )  # fmt: skip
+        tuning = dataclasses.replace(
+            self.tuning, factors=self.tuning.factors[:2], seeds=self.tuning.seeds[:1]
+        )
+        base = {**self.base, **self.small}
+        return dataclasses.replace(self, base=base, arms=arms, tuning=tuning, seeds=2)
+
+
+def _content(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {
+            item.name: _content(getattr(value, item.name))
+            for item in dataclasses.fields(value)
+            if not item.metadata.get("words")
+        }
+    if isinstance(value, Mapping):
+        return {str(key): _content(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_content(item) for item in value]
+    return value
+
+
+def _unique(protocol: str, what: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        raise ArchitectureError(
+            f"{protocol}: expected {what}s, each of its own name; got {', '.join(twice) or 'none'}"
+            f"{' twice' if twice else ''}"
+        )

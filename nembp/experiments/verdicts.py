@@ -1,0 +1,70 @@
+"""What becomes of a claim, by the rule that its protocol stated before the run.
+
+With the effect signed so that positive is as claimed, its interval [low, high], the margin m below
+which an effect is none, and the published figure f:
+
+=============== ==================================================================================
+verdict         when (the first that holds)
+=============== ==================================================================================
+not reproduced  −m ≤ low and high ≤ m: whatever it is, it is nothing
+reversed        high < 0, and the Holm-corrected p is at most alpha
+reproduced      0 < low, p at most alpha, and the mean reaches share · f (or m, without a figure)
+not reproduced  high < f: the published figure is excluded (or high < m, without a figure)
+undecided       otherwise
+=============== ==================================================================================
+
+A replicate that diverged has no effect, but counts: an arm that diverged cannot reproduce a claim,
+nor can a baseline that diverged be what reverses it; a claim whose arm diverged in half of its
+pairs or more is not reproduced.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from nembp.experiments.protocol import Comparison, Rule
+from nembp.experiments.statistics import Estimate
+
+__all__ = ["Verdict", "verdict"]
+
+Verdict = Literal["reproduced", "not reproduced", "reversed", "undecided"]
+
+
+def verdict(effect: Estimate, p: float, comparison: Comparison, rule: Rule) -> Verdict:
+    """Judge a claim.
+
+    Parameters
+    ----------
+    effect : Estimate
+        With its interval, and how many replicates diverged.
+    p : float
+        Holm-corrected.
+    comparison : Comparison
+        Its margin and published figure.
+    rule : Rule
+        Of its protocol.
+
+    Examples
+    --------
+    >>> claim = Comparison("noise", "nem", "none", "nll", published=39.0, margin=1.0)
+    >>> verdict(Estimate(45.0, 40.0, 50.0, wins=10, n=10), 0.002, claim, Rule())
+    'reproduced'
+    >>> verdict(Estimate(5.0, 3.0, 7.0, wins=10, n=10), 0.002, claim, Rule())
+    'not reproduced'
+    """
+    pairs = effect.n + effect.diverged + effect.baseline_diverged
+    if pairs and 2 * effect.diverged >= pairs:
+        return "not reproduced"
+    if effect.n < 2:
+        return "undecided"
+    margin, published = comparison.margin, comparison.published
+    if -margin <= effect.low and effect.high <= margin:
+        return "not reproduced"
+    if effect.high < 0 and p <= rule.alpha and not effect.baseline_diverged:
+        return "reversed"
+    needed = margin if published is None else rule.share * published
+    if effect.low > 0 and p <= rule.alpha and effect.mean >= needed and not effect.diverged:
+        return "reproduced"
+    if effect.high < (margin if published is None else published):
+        return "not reproduced"
+    return "undecided"

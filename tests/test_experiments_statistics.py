@@ -1,0 +1,136 @@
+"""Statistics against hand-computed values and SciPy, and their false-alarm rates."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from nembp.experiments import Comparison, Rule
+from nembp.experiments.statistics import Estimate, bca_interval, estimate, holm, sign_flip_test
+from nembp.experiments.verdicts import verdict
+
+RULE = Rule()
+CLAIM = Comparison("c", "nem", "none", "nll", claim="it helps", published=39.0, margin=1.0)
+PLAIN = Comparison("c", "nem", "none", "nll", claim="it helps", margin=1.0)
+
+
+# -- estimates -------------------------------------------------------------------------------------
+def test_sign_flips_by_hand():
+    d = np.array([3.0, -1.0, 2.0, 5.0])
+    sums = [abs(sum(s * x for s, x in zip(signs, d, strict=True)))
+            for signs in itertools.product((1, -1), repeat=4)]  # fmt: skip
+    assert sign_flip_test(d) == sum(total >= 9 for total in sums) / 16 == 4 / 16
+    assert sign_flip_test(np.full(10, 0.1)) == 2 / 1024
+    assert sign_flip_test(np.zeros(5)) == sign_flip_test(np.empty(0)) == 1.0
+
+
+def test_sign_flips_are_scipys_permutation_test():
+    d = np.random.default_rng(1).normal(0.4, 1.0, 9)
+    theirs = scipy.stats.permutation_test(
+        (d,), np.mean, permutation_type="samples", n_resamples=np.inf
+    )
+    assert sign_flip_test(d) == pytest.approx(theirs.pvalue, abs=1e-12)
+
+
+def test_many_differences_are_tested_by_sampled_signs():
+    d = np.random.default_rng(2).normal(0.4, 1.0, 24)
+    assert sign_flip_test(d) == pytest.approx(scipy.stats.ttest_1samp(d, 0).pvalue, abs=0.01)
+    assert sign_flip_test(d) == sign_flip_test(d)
+    assert sign_flip_test(np.ones(30)) == 1e-5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_interval_is_scipys_bca(seed):
+    d = np.random.default_rng(seed).exponential(1.0, 12)
+    theirs = scipy.stats.bootstrap(
+        (d,), np.mean, n_resamples=40_000, method="BCa", rng=np.random.default_rng(5)
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert bca_interval(d) == pytest.approx((theirs.low, theirs.high), abs=0.04 * width)
+    # where data are skewed BCa's interval is, which a percentile interval's is less
+    assert theirs.high - d.mean() > 1.1 * (d.mean() - theirs.low)
+
+
+def test_intervals_of_little_data():
+    assert bca_interval(np.full(10, 2.5)) == (2.5, 2.5)
+    assert bca_interval(np.array([1.0])) == (-math.inf, math.inf)
+    assert all(map(math.isnan, bca_interval(np.empty(0))))
+    low, high = bca_interval(np.array([1.0, 2.0]))
+    assert 1.0 <= low <= high <= 2.0
+
+
+def test_holm_by_hand():
+    p = [0.01, 0.04, 0.03, 0.005]
+    assert holm(p).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
+    assert holm([]).tolist() == []
+
+
+def test_an_estimate_counts_wins_and_losses():
+    found = estimate([1.0, -2.0, 0.0, 3.0], diverged=2, without=1)
+    assert (found.mean, found.wins, found.n) == (0.5, 2, 4)
+    assert (found.diverged, found.baseline_diverged) == (2, 1)
+
+
+# -- false alarms ----------------------------------------------------------------------------------
+def test_false_alarms_with_no_effect():
+    """2000 null experiments of 10 seeds. The test's rate of p ≤ 0.05 is at most 0.05 (its exact
+    level is 51/1024); the interval alone would miss 0 in about 0.09; their count together leaves
+    the stated range with probability below 1e-4 (binomial, 5 standard deviations).
+    """
+    rng = np.random.default_rng(11)
+    both = interval = test = 0
+    for _ in range(2000):
+        d = rng.normal(0.0, 10.0, 10)
+        p = sign_flip_test(d)
+        low, high = bca_interval(d)
+        test += p <= 0.05
+        interval += not low <= 0 <= high
+        found = Estimate(float(d.mean()), low, high, n=10)
+        both += verdict(found, p, PLAIN, RULE) in ("reproduced", "reversed")
+    assert 0.025 < test / 2000 < 0.075
+    assert 0.06 < interval / 2000 < 0.12
+    assert both <= min(test, interval)
+
+
+# -- verdicts --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "p", "with_figure", "without"),
+    [
+        (45.0, 40.0, 50.0, 0.002, "reproduced", "reproduced"),
+        (-45.0, -50.0, -40.0, 0.002, "reversed", "reversed"),  # the sign turned: the verdict too
+        (20.0, 10.0, 42.0, 0.002, "reproduced", "reproduced"),  # half of 39 is 19.5
+        (19.0, 10.0, 42.0, 0.002, "undecided", "reproduced"),  # 39 is neither reached nor excluded
+        (5.0, 3.0, 7.0, 0.002, "not reproduced", "reproduced"),
+        (45.0, 40.0, 50.0, 0.06, "undecided", "undecided"),  # the corrected test says no
+        (0.1, -0.5, 0.6, 0.6, "not reproduced", "not reproduced"),  # within the margin
+        (-0.5, -0.8, -0.2, 0.002, "not reproduced", "not reproduced"),  # sure, and nothing
+        (-3.0, -9.0, 3.0, 0.4, "not reproduced", "undecided"),
+        (10.0, -20.0, 50.0, 0.4, "undecided", "undecided"),
+        (-3.0, -6.0, -0.1, 0.2, "not reproduced", "not reproduced"),
+    ],
+)
+def test_the_rule(mean, low, high, p, with_figure, without):
+    found = Estimate(mean, low, high, n=10)
+    assert verdict(found, p, CLAIM, RULE) == with_figure
+    assert verdict(found, p, PLAIN, RULE) == without
+
+
+def test_divergence_counts():
+    def judged(mean, *, n=9, diverged=0, without=0):
+        found = Estimate(mean, mean - 1, mean + 1, n=n, diverged=diverged,
+                         baseline_diverged=without)  # fmt: skip
+        return verdict(found, 0.004, PLAIN, RULE)
+
+    assert judged(45.0) == "reproduced"
+    assert judged(45.0, diverged=1) == "undecided"
+    assert judged(45.0, without=1) == "reproduced"
+    assert judged(45.0, n=5, diverged=5) == "not reproduced"
+    assert judged(45.0, n=0, diverged=10) == "not reproduced"
+    assert judged(-45.0) == judged(-45.0, diverged=1) == "reversed"
+    assert judged(-45.0, without=1) == "not reproduced"
+    assert judged(45.0, n=1, without=9) == "undecided"
