@@ -1,0 +1,1 @@
+"""Published claims as protocols, a file a family."""

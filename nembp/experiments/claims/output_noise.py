@@ -1,0 +1,84 @@
+"""NEM noise at the output neurons: its speed-up beside blind noise and learning rates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nembp.experiments.claims.common import (
+    CNN_2016,
+    DIGITS,
+    ERROR,
+    MNIST,
+    NEM_KINDS,
+    NLL,
+    NN_2020,
+    against,
+    noise,
+)
+from nembp.experiments.protocol import Arm, Comparison, Protocol, Tuning
+
+TUNED = ", each arm's learning rate tuned"
+ARMS = (
+    Arm("none"),
+    *(Arm(kind, noise(kind)) for kind in NEM_KINDS),
+    Arm("published", noise("nem", noise_update="published")),
+)
+CUT = "NEM noise at the output cuts early training cross-entropy"
+ERRORS = "NEM noise at the output cuts early training error"
+BLIND = "NEM noise beats blind noise"
+BELOW = "Noise from below the NEM hyperplane slows training"
+CLAIMS = (
+    Comparison("nll", "nem", "none", NLL.name, "same", CUT, 39.0),
+    Comparison("nll, tuned", "nem", "none", NLL.name, "tuned", CUT + TUNED, 39.0),
+    Comparison("nll, published update", "published", "none", NLL.name, "same",
+               f"{CUT}, by the update a - (t + n)", 39.0),
+    Comparison("error", "nem", "none", ERROR.name, "same", ERRORS, 47.0),
+    Comparison("error, tuned", "nem", "none", ERROR.name, "tuned", ERRORS + TUNED, 47.0),
+    Comparison("blind", "nem", "blind", NLL.name, "same", BLIND),
+    Comparison("blind, tuned", "nem", "blind", NLL.name, "tuned", BLIND + TUNED),
+    Comparison("below", "none", "anti", NLL.name, "same", BELOW),
+)  # fmt: skip
+CONTROLS = (
+    *against("none", tuple(arm for arm in ARMS if arm.name in ("blind", "drift")), NLL, 1.0),
+    Comparison("nem against its drift", "nem", "drift", NLL.name, "same"),
+)
+
+
+def _protocol(name: str, base: dict[str, Any], where: str, **more: Any) -> Protocol:
+    settings: dict[str, Any] = {
+        "arms": ARMS,
+        "tuning": Tuning(NLL.name, (0.5, 1.0, 1.5, 2.0, 3.0, 5.0), (1000, 1001, 1002)),
+        "resample": "limit" in base,
+        "small": {"limit": 200, "epochs": 2},
+    }
+    return Protocol(
+        name=name,
+        title=f"NEM noise at the output neurons, {where}",
+        source=f"{CNN_2016}; {NN_2020}",
+        base=base,
+        metrics=(NLL, ERROR),
+        comparisons=CLAIMS + CONTROLS,
+        **(settings | more),
+    )
+
+
+PROTOCOLS = (
+    _protocol("output-noise", MNIST, "dense network, 1000 images of MNIST"),
+    _protocol(
+        "output-noise-cnn",
+        MNIST | {"layers": "conv8x5s2,conv16x5s2,64"},
+        "convolutional network, 1000 images of MNIST",
+        tuning=Tuning(NLL.name, (0.5, 1.0, 2.0, 4.0), (1000, 1001)),
+    ),
+    _protocol(
+        "output-noise-logistic",
+        MNIST | {"activation": "logistic", "learning_rate": 0.5},
+        "logistic hidden units, 1000 images of MNIST",
+    ),
+    _protocol(
+        "output-noise-adam",
+        MNIST | {"optimizer": "adam", "learning_rate": 0.001},
+        "dense network trained by Adam, 1000 images of MNIST",
+    ),
+    _protocol("output-noise-digits", DIGITS, "dense network, scikit-learn's digits"),
+)

@@ -1,0 +1,93 @@
+"""One replicate: train an arm with a seed and measure it, in whatever process joblib likes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from nembp.errors import DivergenceError
+from nembp.experiments.robustness import robustness
+from nembp.metrics import evaluate
+from nembp.network import Network
+from nembp.runs.config import RunConfig
+from nembp.runs.folder import RunFolder
+from nembp.runs.preparation import Prepared, pixel_units, prepare
+from nembp.runs.training import _Run
+from nembp.threads import threads
+from nembp.training import Trainer
+
+__all__ = ["replicate"]
+
+CURVES = {"train/forward/nll": "train/nll", "train/backward/nll": "train/backward/nll"}
+
+
+def replicate(config: RunConfig, perturbations: Sequence[str] = ()) -> dict[str, Any]:
+    """Train as configured, and return what was measured.
+
+    The same configuration gives the same numbers on the same machine with the same threads.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With a seed. Scores are taken on its validation split if it has one, else on the test
+        split.
+    perturbations : sequence of str
+        For `nembp.experiments.robustness`; measured on the test split only.
+
+    Returns
+    -------
+    dict
+        ``status``: "finished", or "diverged", which has no scores; ``curves`` by epoch:
+        ``train/nll``, the mean over the epoch's iterations of the clean targets' nll (nats a
+        sample) before each step, ``train/error``, the share of the training samples that are
+        classified wrong after the epoch, and ``noise/...``; ``scores``: those of
+        `nembp.metrics.evaluate` and the robustness; ``seconds``; ``threads``.
+    """
+    began = time.perf_counter()
+    with threads(config.threads) as count:
+        prepared = prepare(config)
+        net, train = prepared.net, prepared.reader(prepared.train)
+
+        def clean(net: Network) -> dict[str, float]:
+            if not prepared.data.is_classification:
+                return {}
+            return {"train/error": 1.0 - evaluate(net, train, backward=False)["forward/accuracy"]}
+
+        trainer = _trainer(prepared, count, clean)
+        status, scores = "finished", {}
+        try:
+            trainer.run()
+        except DivergenceError:
+            status = "diverged"
+        else:
+            scored_on = prepared.data.test if prepared.validation is None else prepared.validation
+            with np.errstate(all="ignore"):
+                scores = evaluate(
+                    net,
+                    prepared.reader(scored_on),
+                    prepared.centroids,
+                    units=pixel_units(prepared.data),
+                )
+            if prepared.validation is None:
+                scores |= robustness(prepared, perturbations, config.seed or 0)
+    history = trainer.history.epochs
+    keys = [key for key in (history[0] if history else ()) if key.startswith(("train/", "noise/"))]
+    return {
+        "status": status,
+        "curves": {CURVES.get(key, key): [row[key] for row in history] for key in keys},
+        "scores": scores,
+        "seconds": time.perf_counter() - began,
+        "threads": count,
+    }
+
+
+def _trainer(
+    prepared: Prepared, count: int, evaluate: Callable[[Network], dict[str, float]]
+) -> Trainer:
+    """Return the trainer that ``nembp train`` would use, without its folder."""
+    run = _Run(prepared, count, cast("RunFolder", None), None, 0.0)  # only its trainer is used
+    run.trainer.evaluate, run.trainer.callbacks = evaluate, []
+    return run.trainer

@@ -1,0 +1,135 @@
+"""Accuracy on perturbed images: noise, masks, and attacks along the error at the input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nembp.backend import stream
+from nembp.backpropagation import backpropagate
+from nembp.errors import ArchitectureError
+from nembp.experiments.perturbation import Perturbation
+from nembp.network import Network
+from nembp.runs.preparation import Prepared, pixel_units
+
+__all__ = ["attack", "perturbed", "robustness"]
+
+SAMPLES = 1000  # of the test split, the same for every arm
+BATCH = 250
+PGD_STEPS = 10
+
+Images = NDArray[np.float32]
+
+
+def robustness(prepared: Prepared, perturbations: Sequence[str], seed: int) -> dict[str, float]:
+    """Return the accuracy under each perturbation, on up to 1000 test samples.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        A trained network and images whose pixels it sees in [0, 1].
+    perturbations : sequence of str
+        As `Perturbation.parse` reads them.
+    seed : int
+        Of the noise, masks and random starts, which are the same for every arm of this seed.
+
+    Returns
+    -------
+    dict
+        ``robustness/KIND:STRENGTH``: the share of samples still classified right.
+
+    Raises
+    ------
+    ArchitectureError
+        If the samples are no images of classes in [0, 1].
+    """
+    if not perturbations:
+        return {}
+    data = prepared.data
+    if not (data.is_image and data.is_classification) or pixel_units(data) is not None:
+        raise ArchitectureError(
+            f"perturbations are of pixels in [0, 1], which the network does not see of "
+            f"{data.source}; expected images of classes, with scaling unit"
+        )
+    chosen = np.sort(stream(0, "robustness/samples").permutation(len(data.test))[:SAMPLES])
+    split = data.test.subset(chosen)
+    net, reader = prepared.net, prepared.reader(split)
+    x = net.backend.empty((len(chosen), net.inputs), net.dtype)
+    t = net.backend.empty((len(chosen), net.outputs), net.dtype)
+    for index, staged in reader.batches(np.arange(len(chosen)), len(chosen)):
+        reader.read(index, x, t, staged)
+    images = net.backend.to_numpy(x).astype(np.float32)
+    labels = np.asarray(split.y)
+    return {
+        f"robustness/{text}": float(
+            np.mean(_classes(net, perturbed(net, images, labels, text, seed)) == labels)
+        )
+        for text in perturbations
+    }
+
+
+def perturbed(net: Network, x: Images, labels: NDArray[Any], text: str, seed: int) -> Images:
+    """Return images under a perturbation.
+
+    ``gaussian:s`` x + s n, n ~ N(0, I), not clipped; ``mask:p`` pixels set to 0 with probability
+    p; ``fgsm:e`` and ``pgd:e`` see `attack`.
+
+    Parameters
+    ----------
+    net : Network
+        That attacks are aimed at.
+    x : ndarray, shape (samples, pixels)
+        In [0, 1].
+    labels : ndarray of int, shape (samples,)
+        The true classes.
+    text, seed : str, int
+        The perturbation, and the seed of its draws.
+    """
+    what = Perturbation.parse(text)
+    rng = stream(seed, f"robustness/{what.kind}")
+    if what.kind == "gaussian":
+        return x + np.float32(what.strength) * rng.standard_normal(x.shape, dtype=np.float32)
+    if what.kind == "mask":
+        return x * (rng.random(x.shape, dtype=np.float32) >= what.strength)
+    if what.kind == "fgsm":
+        return attack(net, x, labels, what.strength)
+    start = rng.uniform(-what.strength, what.strength, x.shape).astype(np.float32)
+    return attack(net, x, labels, what.strength, steps=PGD_STEPS, start=start)
+
+
+def attack(
+    net: Network,
+    x: Images,
+    labels: NDArray[Any],
+    strength: float,
+    *,
+    steps: int = 1,
+    start: Images | None = None,
+) -> Images:
+    """Return images x' with ‖x' − x‖∞ ≤ ε, in [0, 1], that make the true class less probable.
+
+    x' ← clip(x' + η sign(∂(−log p(label | x'))/∂x')), where the derivative is the error that
+    `backpropagate` brings to the input. One step of η = ε from x is the fast gradient sign method
+    (Goodfellow, Shlens and Szegedy, ICLR 2015); several of η = 2.5 ε / steps from x + ``start``,
+    each clipped to the ε-cube about x, are projected gradient descent (Madry et al., ICLR 2018).
+    """
+    epsilon = np.float32(strength)
+    step = epsilon if steps == 1 else np.float32(2.5 * strength / steps)
+    low, high = np.maximum(x - epsilon, 0.0), np.minimum(x + epsilon, 1.0)
+    moved = x.copy() if start is None else np.clip(x + start, low, high)
+    one_hot = np.eye(net.outputs, dtype=np.float32)[labels]
+    for first in range(0, len(x), BATCH):
+        part = slice(first, first + BATCH)
+        for _ in range(steps):
+            _, error = backpropagate(net, moved[part], one_hot[part])
+            direction = np.sign(net.backend.to_numpy(error)).astype(np.float32)
+            moved[part] = np.clip(moved[part] + step * direction, low[part], high[part])
+    return moved
+
+
+def _classes(net: Network, x: Images) -> NDArray[np.intp]:
+    parts = [net.predict(x[first : first + BATCH]) for first in range(0, len(x), BATCH)]
+    return np.concatenate([np.argmax(net.backend.to_numpy(part), axis=1) for part in parts])
