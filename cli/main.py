@@ -21,6 +21,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "predict": (".predict:predict", "Run a trained network in either direction."),
     "verify": (".verify:verify", "Try the laws of the engine, or check your own gradient."),
     "data": (".data:data", "List, inspect and fetch data sets."),
+    "experiment": (".experiment:experiment", "Settle published claims, with controls."),
     "bench": (".bench:bench", "Time a training step beside its rivals and the bare products."),
     "info": (".info:info", "Show versions, devices, BLAS and threads; or a trained network."),
 }

@@ -1,0 +1,273 @@
+"""``nembp experiment``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .output import count, emit_json, emit_table, note, short_path
+
+OUT = "runs/experiments"
+EVERY = 5.0  # seconds between lines of progress where there is no terminal
+
+
+@click.group()
+def experiment() -> None:
+    """Settle published claims: declared protocols, run with controls and judged by rule."""
+
+
+_out = click.option(
+    "--out", metavar="DIR", default=OUT, show_default=True, help="Folder of experiments."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+@experiment.command("list")
+@_json
+def list_experiments(as_json: bool) -> None:
+    """List the registered experiments."""
+    from nembp.experiments import available
+    from nembp.experiments.tasks import reporting, tuning
+
+    rows: list[dict[str, Any]] = []
+    for name, protocol in available().items():
+        most = reporting(protocol, {arm.name: -1.0 for arm in protocol.arms})
+        rows.append(
+            {
+                "name": name,
+                "title": protocol.title,
+                "source": protocol.source,
+                "datasets": list(protocol.datasets),
+                "arms": [arm.name for arm in protocol.arms],
+                "claims": [item.claim for item in protocol.comparisons if item.claim],
+                "replicates": len(tuning(protocol)) + len(most),
+                "hash": protocol.digest,
+            }
+        )
+    if as_json:
+        emit_json({"experiments": rows})
+        return
+    table = [(row["name"], row["title"], count(row["replicates"], "replicate")) for row in rows]
+    emit_table([("name", "what", "at most"), *table])
+
+
+def _data_dirs(
+    ctx: click.Context, param: click.Parameter, entries: tuple[str, ...]
+) -> dict[str, str]:
+    table = {}
+    for entry in entries:
+        name, sign, path = entry.partition("=")
+        if not (name and sign and path):
+            raise click.BadParameter(f"{entry!r} is not NAME=FOLDER, as in mnist=data/mnist")
+        if not Path(path).exists():
+            raise click.BadParameter(f"{path}: no such folder for {name}")
+        table[name] = path
+    return table
+
+
+@experiment.command(
+    "run",
+    epilog="\b\nExamples:\n  nembp experiment run output-noise-digits --quick\n"
+    "  nembp experiment run output-noise --data-dir mnist=data/mnist --jobs 2\n"
+    "  nembp experiment run output-noise --data-dir mnist=data/mnist --resume --seeds 20",
+)
+@click.argument("name")
+@click.option("--seeds", type=int, metavar="N", help="Reporting seeds.  [default: the protocol's]")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="J",
+    help="Replicates at a time.  [default: the cores; 1 on a GPU]",
+)  # fmt: skip
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="cpu", show_default=True,
+    help="Of every replicate.",
+)  # fmt: skip
+@click.option("--resume", is_flag=True, help="Continue a run, or add seeds to it.")
+@click.option("--quick", is_flag=True, help="Does it work? 2 seeds, little data; decides nothing.")
+@click.option(
+    "--data-dir", "data_dirs", multiple=True, metavar="NAME=FOLDER", callback=_data_dirs,
+    help="Where a data set lies, as in mnist=data/mnist; more than once for more than one.",
+)  # fmt: skip
+@_out
+@_json
+def run(
+    name: str,
+    seeds: int | None,
+    jobs: int | None,
+    device: str,
+    resume: bool,
+    quick: bool,
+    data_dirs: dict[str, str],
+    out: str,
+    as_json: bool,
+) -> None:
+    """Run the experiment NAME: tune, report, judge.
+
+    DIR/NAME gets rows.jsonl (a row a replicate, on the disk as it finishes), protocol.json,
+    summary.json and, with matplotlib, curves.png and effects.png. Ctrl-C or a kill loses at most
+    the replicates in progress; --resume runs what is left.
+    """
+    from nembp.experiments import get
+
+    protocol = get(name)
+    if seeds is not None:
+        protocol = protocol.with_seeds(seeds)
+    from nembp.experiments import run_experiment
+    from nembp.threads import usable_cores
+
+    if jobs is None:
+        jobs = usable_cores() if device == "cpu" else 1
+    with _Progress(name) as progress:
+        folder = run_experiment(
+            protocol,
+            out,
+            jobs=jobs,
+            device=device,
+            resume=resume,
+            quick=quick,
+            data_dirs=data_dirs,
+            on_progress=progress.show,
+        )
+    summary = _summarize(out, name, quick=quick, write=True)
+    if as_json:
+        emit_json(summary)
+    else:
+        _report(summary)
+        note(f"rows, summary and figures are in {short_path(str(folder.resolve()))}")
+
+
+@experiment.command("show")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "markdown"]), default="text",
+    show_default=True, help="Of the table.",
+)  # fmt: skip
+@click.option("--quick", is_flag=True, help="Show runs of --quick.")
+@click.option("--details", "whole", is_flag=True, help="Controls and arms too.")
+@_out
+@_json
+def show(
+    names: tuple[str, ...], form: str, quick: bool, whole: bool, out: str, as_json: bool
+) -> None:
+    """Show what experiments found, a row a claim; without NAME all that lie in DIR.
+
+    Everything is worked out anew from the rows.
+    """
+    from nembp.experiments.tables import claim_rows, markdown
+
+    summaries = [_summarize(out, name, quick=quick) for name in names or _there(out, quick)]
+    if as_json:
+        emit_json({"experiments": summaries})
+        return
+    if whole:
+        for summary in summaries:
+            click.echo(f"{summary['name']}: {summary['title']} ({summary['source']})")
+            _report(summary)
+            click.echo()
+        return
+    tables = [claim_rows(summary) for summary in summaries]
+    rows = [tables[0][0], *(row for table in tables for row in table[1:])]
+    if form == "markdown":
+        click.echo(markdown(rows))
+    else:
+        emit_table(rows)
+
+
+def _there(out: str, quick: bool) -> list[str]:
+    from nembp.errors import DataError
+    from nembp.experiments import available
+
+    names = [name for name in available() if Path(out, f"{name}-quick" if quick else name).is_dir()]
+    if not names:
+        raise DataError(
+            f"{out}: no experiment lies there; run one with `nembp experiment run`, or check --out"
+        )
+    return names
+
+
+def _summarize(out: str, name: str, *, quick: bool, write: bool = False) -> dict[str, Any]:
+    from nembp.errors import NembpError, OutputError
+    from nembp.experiments import read_experiment, summarize
+    from nembp.files import write_atomically
+    from nembp.runs.folder import to_json
+
+    found = read_experiment(out, name, quick=quick)
+    summary = summarize(found)
+    if write:
+        text = to_json(summary, indent=2) + "\n"
+        write_atomically(found.folder / "summary.json", text.encode())
+        from nembp.experiments.figures import draw
+
+        try:
+            draw(found, summary)
+        except OutputError:
+            raise
+        except NembpError as error:  # without matplotlib all else is there
+            note(f"no figures: {error}")
+    return summary
+
+
+def _report(summary: Mapping[str, Any]) -> None:
+    from nembp.experiments.tables import arms, claim_rows, details
+
+    emit_table(arms(summary))
+    click.echo()
+    emit_table(details(summary))
+    click.echo()
+    emit_table([(row[0], row[2], row[5]) for row in claim_rows(summary)])
+    ends = [name for name, item in summary["tuned"].items() if item["at_the_end"]]
+    if ends:
+        note(f"the tuned learning rate is at an end of the grid for {', '.join(ends)}")
+
+
+class _Progress:
+    """Replicates done and time left on stderr: a bar on a terminal, a line now and then else."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.said = name, -EVERY
+        self.bars: Any = None
+        self.began: tuple[float, int] | None = None
+
+    def __enter__(self) -> _Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+
+            self.bars = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True),
+            )  # fmt: skip
+            self.task = self.bars.add_task(self.name, total=None)
+            self.bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+
+    def show(self, done: int, total: int, row: Mapping[str, Any]) -> None:
+        """Show that a replicate is done."""
+        what = f"{row['phase']} {row['arm']}, learning rate {row['rate']:g}, seed {row['seed']}"
+        if self.bars is not None:
+            self.bars.update(self.task, completed=done, total=total, description=what)
+            return
+        now = time.perf_counter()
+        self.began = self.began or (now, done)
+        if now - self.said >= EVERY or done == total:
+            self.said = now
+            since, first = self.began
+            left = (now - since) / (done - first) * (total - done) if done > first else None
+            tail = "" if left is None else f", {left:.0f} s left"
+            state = "" if row["status"] == "finished" else f" ({row['status']})"
+            click.echo(f"{self.name}: {done} of {total} replicates{tail}; {what}{state}", err=True)

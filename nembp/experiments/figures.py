@@ -1,0 +1,128 @@
+"""Figures of an experiment: learning curves with bands, and a forest plot of effects.
+
+They need matplotlib, the optional dependency ``nembp[figures]``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nembp.errors import NembpError
+from nembp.experiments.protocol import Rate
+from nembp.experiments.summary import Experiment
+from nembp.files import replacing
+
+__all__ = ["CURVES", "EFFECTS", "draw"]
+
+CURVES, EFFECTS = "curves.png", "effects.png"
+COLOURS = ("#3b4754", "#d1495b", "#2e86ab", "#edae49", "#66a182", "#8d6a9f", "#a26769", "#00798c")
+VERDICT_COLOURS = {
+    "reproduced": "#2f7d4f",
+    "reversed": "#b3263e",
+    "not reproduced": "#c26a1c",
+    "undecided": "#697077",
+    None: "#697077",
+}
+
+
+def draw(experiment: Experiment, summary: Mapping[str, Any]) -> list[Path]:
+    """Draw curves.png and effects.png into the experiment's folder.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    NembpError
+        If matplotlib is not installed.
+    OutputError
+        If a file cannot be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise NembpError(
+            "figures need matplotlib; install it with `pip install nembp[figures]`"
+        ) from error
+    made = []
+    for name, plot in ((CURVES, _curves), (EFFECTS, _effects)):
+        figure = Figure(layout="constrained", dpi=120)
+        FigureCanvasAgg(figure)
+        plot(figure, experiment, summary)
+        path = experiment.folder / name
+        with replacing(path) as file:
+            figure.savefig(file, format="png")
+        made.append(path)
+    return made
+
+
+def _curves(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> None:
+    """Draw mean ± standard deviation over seeds by epoch, a panel a curve and rate."""
+    table: dict[tuple[str, Rate], dict[str, list[list[float]]]] = {}
+    for item in summary["arms"]:
+        for row in experiment.reported(item["arm"], item["rate"]).values():
+            if row["status"] == "finished":
+                for key, values in row["curves"].items():
+                    if key.startswith("train/"):
+                        panel = table.setdefault((key, item["rate"]), {})
+                        panel.setdefault(item["arm"], []).append(values)
+    panels = sorted(table)
+    rates = sorted({rate for _, rate in panels})
+    keys = sorted({key for key, _ in panels})
+    figure.set_size_inches(5 * max(1, len(rates)), 3.4 * max(1, len(keys)))
+    figure.suptitle(summary["title"])
+    axes = figure.subplots(max(1, len(keys)), max(1, len(rates)), squeeze=False)
+    order = [arm.name for arm in experiment.protocol.arms]
+    for (key, rate), lines in table.items():
+        axis = axes[keys.index(key)][rates.index(rate)]
+        for arm, rows in sorted(lines.items(), key=lambda pair: order.index(pair[0])):
+            _band(axis, arm, np.array(rows, dtype=float), COLOURS[order.index(arm) % len(COLOURS)])
+        axis.set(title=f"{rate} learning rate", xlabel="epoch", ylabel=key)
+        axis.set_yscale("log" if key.endswith("nll") and "backward" not in key else "linear")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize="small", frameon=False)
+
+
+def _band(axis: Any, arm: str, values: np.ndarray[Any, Any], colour: str) -> None:
+    epochs = np.arange(1, values.shape[1] + 1)
+    mean = values.mean(axis=0)
+    axis.plot(epochs, mean, color=colour, label=arm)
+    if len(values) > 1:
+        std = values.std(axis=0, ddof=1)
+        axis.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
+
+
+def _effects(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> None:
+    """Draw each comparison's effect and interval, a panel a unit; published figures as diamonds."""
+    shown = [item for item in summary["comparisons"] if math.isfinite(item["mean"] or math.nan)]
+    units = list(dict.fromkeys(item["unit"] for item in shown)) or [""]
+    counts = [max(1, sum(item["unit"] == unit for item in shown)) for unit in units]
+    figure.set_size_inches(9, 1.6 + 0.34 * sum(counts) + 0.6 * len(units))
+    figure.suptitle(f"{summary['title']}: effects, positive as claimed")
+    axes = figure.subplots(len(units), 1, squeeze=False, height_ratios=counts)
+    for unit, (axis,) in zip(units, axes, strict=True):
+        items = [item for item in shown if item["unit"] == unit]
+        for y, item in enumerate(items):
+            colour = VERDICT_COLOURS[item["verdict"]]
+            axis.plot([item["low"], item["high"]], [y, y], color=colour, linewidth=2)
+            axis.plot(item["mean"], y, "o", color=colour)
+            if item["published"] is not None:
+                axis.plot(item["published"], y, "D", mfc="none", color="#202428")
+        axis.axvline(0.0, color="#202428", linewidth=0.8)
+        labels = [
+            f"{item['comparison']}: {item['verdict'] or ('-' if item['claim'] else 'control')}"
+            for item in items
+        ]
+        axis.set_yticks(range(len(items)), labels, fontsize="small")
+        axis.set_ylim(len(items) - 0.5, -0.5)
+        axis.set_xlabel(f"effect ({unit}), 95 % interval" if unit else "effect, 95 % interval")
+        axis.grid(axis="x", alpha=0.25)

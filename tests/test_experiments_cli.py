@@ -1,0 +1,129 @@
+"""``nembp experiment``: output, ends, and every mistake a user makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from command_line import fails, run
+
+NAME = "output-noise-digits"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("NEMBP_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Return a folder with a run of --quick, and what the run printed."""
+    out = tmp_path_factory.mktemp("quick")
+    return out, run("experiment", "run", NAME, "--quick", "--jobs", 1, "--out", out, "--json")
+
+
+def test_list_names_every_experiment():
+    result = run("experiment", "list")
+    assert result.exit_code == 0, result.output
+    assert NAME in result.stdout
+    table = json.loads(run("experiment", "list", "--json").stdout)["experiments"]
+    found = {row["name"]: row for row in table}
+    assert found["output-noise"]["datasets"] == ["mnist"]
+    assert found[NAME]["replicates"] > 100
+    assert found[NAME]["claims"]
+
+
+def test_run_leaves_rows_summary_and_figures(quick):
+    out, result = quick
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("\n") == 1
+    summary = json.loads(result.stdout)
+    folder = out / f"{NAME}-quick"
+    assert summary == json.loads((folder / "summary.json").read_text())
+    assert (summary["name"], summary["quick"], summary["left"]) == (NAME, True, 0)
+    names = {path.name for path in folder.iterdir()}
+    assert {"rows.jsonl", "protocol.json", "summary.json"} <= names
+    lines = [line for line in result.stderr.splitlines() if line.startswith(NAME)]
+    assert "of" in lines[0]
+    count = len((folder / "rows.jsonl").read_text().splitlines())
+    assert f"{count} of {count} replicates" in lines[-1]
+
+
+def test_show_works_it_out_anew_as_text_markdown_and_json(quick):
+    out, result = quick
+    shown = run("experiment", "show", NAME, "--quick", "--out", out, "--json")
+    assert json.loads(shown.stdout)["experiments"] == [json.loads(result.stdout)]
+    text = run("experiment", "show", "--quick", "--out", out)
+    assert text.exit_code == 0
+    assert text.stdout.splitlines()[0].split()[:2] == ["claim", "published"]
+    assert "none: a quick look" in text.stdout
+    table = run("experiment", "show", NAME, "--quick", "--out", out, "--format", "markdown")
+    assert table.stdout.splitlines()[1].startswith("| --- |")
+    assert f"`nembp experiment run {NAME} --quick`" in table.stdout
+    details = run("experiment", "show", NAME, "--quick", "--out", out, "--details")
+    for word in ("blind", "drift", "learning rate", "tuned"):
+        assert word in details.stdout
+
+
+def test_a_run_is_resumed_and_not_written_over(quick):
+    out, result = quick
+    line = fails(6, "experiment", "run", NAME, "--quick", "--jobs", 1, "--out", out)
+    assert "--resume" in line
+    again = run("experiment", "run", NAME, "--quick", "--jobs", 1, "--out", out, "--resume",
+                "--json")  # fmt: skip
+    assert json.loads(again.stdout) == json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("code", "args", "says"),
+    [
+        (2, ["run", "output-noize"], "did you mean output-noise"),
+        (2, ["run", NAME, "--seeds", 1], "seeds must be at least 2, since"),
+        (2, ["run", NAME, "--seeds", 2000], "used to tune and to report"),
+        (2, ["run", "output-noise"], "reads mnist; say where it lies: --data-dir mnist=FOLDER"),
+        (2, ["run", "output-noise", "--data-dir", "mnist=gone"], "no such folder for mnist"),
+        (2, ["run", "output-noise", "--data-dir", "gone"], "'gone' is not NAME=FOLDER"),
+        (3, ["run", "output-noise", "--data-dir", "mnist=."], "mnist"),
+        (2, ["run", NAME, "--jobs", 0], "0 is not in the range"),
+        (3, ["show"], "no experiment lies there"),
+        (3, ["show", NAME], "no such file"),
+        (2, ["show", "nothing-like-it"], "no experiment is called"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_clear_line(code, args, says):
+    assert says in fails(code, "experiment", *args)
+
+
+def test_a_changed_protocol_is_not_resumed(quick):
+    out, _ = quick
+    path = out / f"{NAME}-quick" / "protocol.json"
+    kept = path.read_text()
+    header = json.loads(kept)
+    header["hash"] = "0" * 16
+    header["content"]["base"]["epochs"] = 7
+    path.write_text(json.dumps(header))
+    try:
+        for command in (["run", "--resume", "--jobs", 1], ["show"]):
+            line = fails(2, "experiment", command[0], NAME, "--quick", "--out", out, *command[1:])
+            assert "(base changed); rows are not mixed" in line
+    finally:
+        path.write_text(kept)
+
+
+def test_help_and_list_do_without_numpy():
+    code = (
+        "import sys\n"
+        "from nembp_cli.main import cli\n"
+        "try:\n"
+        "    cli(['experiment', 'run', '--help'])\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "assert not {'numpy', 'joblib', 'matplotlib', 'rich'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,142 @@
+"""What rows say: effects by hand, divergence, tuned rates at the end of a grid, tables, figures."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from experiments_cases import COMPARISONS, row, tiny
+from PIL import Image
+
+from nembp.experiments import Comparison, Metric, summarize
+from nembp.experiments.figures import draw
+from nembp.experiments.summary import Experiment, differences
+from nembp.experiments.tables import claim_rows, details, markdown
+
+NONE, NEM = ([2.0, 1.0], [4.0, 2.0], [1.0, 1.0]), ([1.0, 0.75], [1.0, 1.0], [0.5, 1.0])
+CUTS = [37.5, 62.5, 25.0]  # mean over 2 epochs of 100 (1 - nem / none)
+
+
+def made(*, none=NONE, nem=NEM, folder=Path("nowhere"), protocol=None, tune=True):
+    """Return an experiment with these curves by seed, each arm tuned to twice its rate."""
+    rows = []
+    if tune:
+        for arm in ("none", "nem"):
+            rows += [row(arm, 1000, [nll], rate=rate, phase="tune")
+                     for rate, nll in ((0.1, 1.0), (0.2, 0.5))]  # fmt: skip
+    for rate in (0.1, 0.2):
+        for seed, (a, b) in enumerate(zip(none, nem, strict=True)):
+            rows += [row("none", seed, a, rate=rate), row("nem", seed, b, rate=rate)]
+    return Experiment(folder, protocol or tiny(), rows, quick=False)
+
+
+def test_effects_by_hand():
+    effects, diverged, without = differences(made(), COMPARISONS[0])
+    assert effects == pytest.approx(CUTS)
+    assert (diverged, without) == (0, 0)
+    turned = Comparison("x", "none", "nem", "nll")
+    assert differences(made(), turned)[0] == pytest.approx([-200 / 3, -200.0, -50.0])
+    minus = Comparison("x", "nem", "none", "nll", minus=("none", "nem"))
+    protocol = tiny(comparisons=(minus, COMPARISONS[1]))
+    found, _, _ = differences(made(protocol=protocol), minus)
+    assert found == pytest.approx([37.5 + 200 / 3, 262.5, 75.0])
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        (Metric("m", "train/nll", "lower", "cut of the mean"), 100 * (1 - 1.75 / 3.0)),
+        (Metric("m", "train/nll", "lower", "points"), 100 * (1.5 - 0.875)),
+        (Metric("m", "train/nll", "lower", "difference"), 1.5 - 0.875),
+        (Metric("m", "train/nll", "higher", "difference"), 0.875 - 1.5),
+        (Metric("m", "train/nll", "lower", "relative cut", epochs=1), 50.0),
+    ],
+)
+def test_each_kind_of_effect(metric, expected):
+    item = Comparison("x", "nem", "none", "m")
+    protocol = tiny(metrics=(metric, *tiny().metrics), comparisons=(item, COMPARISONS[1]))
+    assert differences(made(protocol=protocol), item)[0][0] == pytest.approx(expected)
+
+
+def test_a_cut_of_nothing_is_none():
+    metric = Metric("m", "train/nll", "lower", "cut of the mean")
+    item = Comparison("x", "nem", "none", "m")
+    protocol = tiny(metrics=(metric, *tiny().metrics), comparisons=(item, COMPARISONS[1]))
+    zero = ([0.0, 0.0],) * 3
+    assert differences(made(protocol=protocol, none=zero, nem=zero), item)[0] == [0.0] * 3
+
+
+def test_pairs_that_diverged_are_counted_for_whose_sake_they_did():
+    experiment = made()
+    for table in experiment.rows:
+        if (table["seed"], table["arm"]) in ((0, "nem"), (1, "none"), (1, "nem"), (2, "none")):
+            table["status"] = "diverged"
+    effects, diverged, without = differences(experiment, COMPARISONS[0])
+    assert (effects, diverged, without) == ([], 2, 1)
+
+
+def test_a_score_that_is_not_finite_is_no_effect():
+    experiment = made(nem=([math.nan, 1.0], *NEM[1:]))
+    assert differences(experiment, COMPARISONS[0]) == (pytest.approx(CUTS[1:]), 1, 0)
+
+
+def test_a_summary_says_it_all():
+    summary = summarize(made())
+    assert summary["left"] == 0
+    assert summary["tuned"]["nem"] == {"learning_rate": 0.2, "at_the_end": True}
+    first = summary["comparisons"][0]
+    assert (first["mean"], first["wins"], first["pairs"]) == (pytest.approx(125 / 3), 3, 3)
+    assert first["p"] == 0.25
+    assert first["p_holm"] == 0.75  # of three comparisons
+    assert [item["verdict"] for item in summary["comparisons"]] == ["undecided"] * 2 + [None]
+    by_arm = {(item["arm"], item["rate"]): item for item in summary["arms"]}
+    assert by_arm["none", "same"]["nll"]["mean"] == pytest.approx((1.5 + 3.0 + 1.0) / 3)
+    assert by_arm["none", "same"]["learning_rate"] == 0.1
+    assert by_arm["nem", "tuned"]["learning_rate"] == 0.2
+    json.dumps(summary)
+
+
+def test_a_wrong_sign_turns_the_verdict():
+    protocol = tiny(seeds=10)
+    low = tuple([0.4 + seed / 100, 0.5] for seed in range(10))
+    high = tuple([1.0, 1.0 + seed / 100] for seed in range(10))
+    good = summarize(made(none=high, nem=low, protocol=protocol))
+    bad = summarize(made(none=low, nem=high, protocol=protocol))
+    assert [item["verdict"] for item in good["comparisons"]] == ["reproduced"] * 2 + [None]
+    assert [item["verdict"] for item in bad["comparisons"]] == ["reversed"] * 2 + [None]
+    assert good["comparisons"][0]["p_holm"] == pytest.approx(3 * 2 / 1024)
+
+
+def test_an_unfinished_experiment_has_no_verdict():
+    experiment = made()
+    experiment.rows.pop()
+    summary = summarize(experiment)
+    assert summary["left"] == 1
+    assert [item["verdict"] for item in summary["comparisons"]] == [None] * 3
+    assert "unfinished (1 replicates to go)" in claim_rows(summary)[1]
+
+
+def test_the_table_has_a_row_a_claim_and_markdown_escapes():
+    summary = summarize(made())
+    rows = claim_rows(summary)
+    assert [row[0] for row in rows[1:]] == ["noise helps (digits)", "noise helps, tuned (digits)"]
+    assert (rows[1][1], rows[1][3]) == ("+39 %", "3/3")
+    assert rows[1][2].startswith("+41.7 % [+2")
+    assert rows[1][-1] == "nembp experiment run tiny"
+    assert len(details(summary)) == 1 + 3
+    lines = markdown(rows).splitlines()
+    assert lines[1] == "| " + " | ".join(["---"] * 7) + " |"
+    assert lines[2].endswith("| undecided | `nembp experiment run tiny` |")
+
+
+def test_figures_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    experiment = made(folder=tmp_path)
+    files = draw(experiment, summarize(experiment))
+    assert [file.name for file in files] == ["curves.png", "effects.png"]
+    for file in files:
+        with Image.open(file) as image:
+            image.load()
+            assert len(image.convert("RGB").getcolors(1 << 24)) > 8
