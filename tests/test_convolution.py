@@ -22,6 +22,7 @@ from nembp.likelihoods import Gaussian, Multinomial
 from nembp.network import Layer, Network
 from nembp.neurons import LeakyReLU
 from nembp.synapses import Dense, Synapse, Transposed
+from nembp.testing import check_extension
 from nembp.threads import threads
 from nembp.verification.laws import check, joint
 from nembp.verification.laws.law import tolerances
@@ -141,6 +142,24 @@ def test_no_copy_to_the_host():
     x, W, y = random_arrays(synapse, 2, 0, "float64")
     with pytest.raises((AttributeError, RuntimeError, TypeError, ValueError)):
         synapse.forward(STRICT, x, STRICT.asarray(W), STRICT.asarray(y))
+
+
+@pytest.mark.parametrize(
+    "synapse",
+    [
+        Convolution((5, 4, 2), 3, (3, 2), (2, 1), (1, 2)),
+        Transposed(Convolution((5, 5, 2), 2, (4, 4), (2, 2), (1, 1))),
+        AveragePooling((5, 4, 2), (2, 3), (2, 1)),
+        Reshape((5,)),
+        Reshape((2, 3, 2), (2, 0, 1)),
+    ],
+    ids=str,
+)
+def test_the_public_checker_passes_them_alone_and_in_networks(synapse):
+    report = check_extension(synapse)
+    laws = {result.law for result in report.laws}
+    assert {"the definition", "links compute the same"} <= laws
+    assert {"in a network: gradient.classical", "in a network: joint.classes"} <= laws
 
 
 # -- threads -----------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ def noise_for(
         "clock": draw(st.sampled_from(["epoch", "iteration"])),
         "law": draw(st.sampled_from(["gaussian", "uniform"])),
         "mode": draw(st.sampled_from(["additive", "multiplicative"])),
-        "screening": draw(st.sampled_from(["auto", "vector", "component"])),
+        "screening": draw(st.sampled_from(["auto", "vector", "component", "expectation"])),
         "rejected": draw(st.sampled_from(["reflect", "zero"])),
         "update": draw(st.sampled_from(["exact", "published", "zero-sum"])),
     }

@@ -226,7 +226,7 @@ def _noise(g: np.random.Generator, index: int) -> Noise:
         "clock": str(g.choice(["epoch", "iteration"])),
         "law": str(g.choice(["gaussian", "uniform"])),
         "mode": str(g.choice(["additive", "multiplicative"])),
-        "screening": str(g.choice(["auto", "vector", "component"])),
+        "screening": str(g.choice(["auto", "vector", "component", "expectation"])),
         "rejected": str(g.choice(["reflect", "zero"])),
         "update": str(g.choice(["exact", "published", "zero-sum"])),
     }

@@ -79,6 +79,7 @@ def nem(case: Case) -> Deviations:
     way: OneWay = "forward" if case.seed % 2 else "backward"
     condition: Any = "posterior" if case.seed % 4 < 2 else "every"
     spec = case.forward_noise
+    screening = "vector" if spec.screening == "expectation" else spec.screening  # exact by row
     key = "noise_y" if way == "forward" else "noise_x"
     size = (y if way == "forward" else x).size
     likelihood = net.target_likelihood(way)
@@ -89,7 +90,7 @@ def nem(case: Case) -> Deviations:
             kind,  # type: ignore[arg-type]
             std=spec.std,
             mode=spec.mode,
-            screening=spec.screening,
+            screening=screening,
             rejected=spec.rejected,
         )
         g = case.generator("noise")

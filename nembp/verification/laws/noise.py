@@ -72,9 +72,14 @@ def is_component(noise: Noise, likelihood: Likelihood) -> bool:
 
 
 def gains(noise: Noise, likelihood: Likelihood, z: Vector, t: Vector, n: Vector) -> Vector:
-    """Return what screening looks at: the gain of each neuron, or of each sample as a column."""
+    """Return what screening looks at: the gain of each neuron, or of each sample as a column.
+
+    In expectation, every sample's is the mean of the batch.
+    """
     terms = textbook.gain_terms(likelihood, z, t, n)
     whole = np.sum(terms, axis=1, keepdims=True)
+    if noise.screening == "expectation":
+        return np.full_like(whole, np.mean(whole))
     return terms if is_component(noise, likelihood) else np.asarray(whole)
 
 
@@ -86,8 +91,8 @@ def screened(
         return n, np.ones((len(t), 1), dtype=bool)
     sign = -1.0 if noise.kind == "anti" else 1.0
     kept = sign * gains(noise, likelihood, z, t, n) >= 0.0
-    if noise.rejected == "reflect":  # a gain of exactly 0 is kept on either side; −0 is turned
-        n = np.where(np.signbit(sign * gains(noise, likelihood, z, t, n)), -n, n)
+    if noise.rejected == "reflect":  # a gain of exactly 0 is kept on either side
+        n = np.where(kept, n, -n)
         kept = sign * gains(noise, likelihood, z, t, n) >= 0.0
     return np.where(kept, n, 0.0), kept
 
@@ -117,7 +122,7 @@ def half_space_drift(
 def has_closed_mean(noise: Noise, likelihood: Likelihood) -> bool:
     """Whether the drift is a formula; it is a mean of draws otherwise."""
     half_space = not isinstance(likelihood, Gaussian) and not is_component(noise, likelihood)
-    return half_space and noise.law == "gaussian"
+    return half_space and noise.law == "gaussian" and noise.screening != "expectation"
 
 
 def noise_on(
