@@ -116,6 +116,11 @@ def run(
     protocol = get(name)
     if seeds is not None:
         protocol = protocol.with_seeds(seeds)
+        if seeds < protocol.least_seeds and not quick:
+            note(
+                f"{count(seeds, 'seed')} cannot tell the claims of {name} from chance; no verdict "
+                f"but not reproduced or undecided will come of fewer than {protocol.least_seeds}"
+            )
     from nembp.experiments import run_experiment
     from nembp.threads import usable_cores
 

@@ -70,6 +70,12 @@ def test_the_hash_sees_all_but_words_and_the_number_of_seeds():
     assert len({same, *(protocol.digest for protocol in changed)}) == len(changed) + 1
 
 
+def test_too_few_seeds_can_settle_nothing():
+    protocol = tiny()  # two claims: p = 2 · 2¹⁻ⁿ ≤ 0.05 from n = 7 on
+    assert protocol.least_seeds == 7
+    assert 2 * 2.0 ** (1 - 7) <= protocol.rule.alpha < 2 * 2.0 ** (1 - 6)
+
+
 # -- the replicates --------------------------------------------------------------------------------
 def test_tuning_takes_every_rate_on_tuning_seeds_and_never_sees_the_test_split():
     protocol = tiny(tuning=Tuning("nll", (2.0, 1.0), (1000, 1001), 0.25))
@@ -126,7 +132,7 @@ def test_every_registered_claim_can_be_run_and_has_its_small_version():
     assert len(table) >= 5
     for name, protocol in table.items():
         assert protocol.name == name
-        assert protocol.seeds >= 10
+        assert protocol.seeds >= max(10, protocol.least_seeds), name
         assert any(item.claim for item in protocol.comparisons)
         rates = {item.rate for item in protocol.comparisons}
         assert rates == {"same", "tuned"}, name

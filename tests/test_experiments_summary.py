@@ -89,7 +89,8 @@ def test_a_summary_says_it_all():
     first = summary["comparisons"][0]
     assert (first["mean"], first["wins"], first["pairs"]) == (pytest.approx(125 / 3), 3, 3)
     assert first["p"] == 0.25
-    assert first["p_holm"] == 0.75  # of three comparisons
+    assert first["p_holm"] == 0.5  # of two claims
+    assert summary["comparisons"][2]["p_holm"] == 1.0  # of one control
     assert [item["verdict"] for item in summary["comparisons"]] == ["undecided"] * 2 + [None]
     by_arm = {(item["arm"], item["rate"]): item for item in summary["arms"]}
     assert by_arm["none", "same"]["nll"]["mean"] == pytest.approx((1.5 + 3.0 + 1.0) / 3)
@@ -106,7 +107,7 @@ def test_a_wrong_sign_turns_the_verdict():
     bad = summarize(made(none=low, nem=high, protocol=protocol))
     assert [item["verdict"] for item in good["comparisons"]] == ["reproduced"] * 2 + [None]
     assert [item["verdict"] for item in bad["comparisons"]] == ["reversed"] * 2 + [None]
-    assert good["comparisons"][0]["p_holm"] == pytest.approx(3 * 2 / 1024)
+    assert good["comparisons"][0]["p_holm"] == pytest.approx(2 * 2 / 1024)
 
 
 def test_an_unfinished_experiment_has_no_verdict():

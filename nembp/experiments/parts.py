@@ -155,7 +155,7 @@ class Rule:
     confidence : float
         Of the interval.
     alpha : float
-        Largest Holm-corrected p of an effect that counts.
+        Largest p of an effect that counts, Holm-corrected for the claims of its protocol.
     share : float
         Of the published figure that has to be reached.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -144,6 +145,15 @@ class Protocol:
         """Return the content hash: 16 hexadecimal digits of SHA-256 over all but words."""
         text = json.dumps(self.content(), sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def least_seeds(self) -> int:
+        """Return the seeds below which no claim can be told from chance.
+
+        The sign-flip test of n pairs has p ≥ 2¹⁻ⁿ, which Holm multiplies by the number of claims.
+        """
+        claims = sum(bool(item.claim) for item in self.comparisons)
+        return 1 + math.ceil(math.log2(max(1, claims) / self.rule.alpha))
 
     def content(self) -> dict[str, Any]:
         """Return what decides the numbers and the verdicts, as JSON values."""

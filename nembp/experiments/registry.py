@@ -12,6 +12,13 @@ __all__ = ["available", "get", "register"]
 
 CLAIMS = (  # modules with a tuple PROTOCOLS
     "output_noise",
+    "hidden_noise",
+    "annealing",
+    "set_size",
+    "depth",
+    "units",
+    "bidirectional",
+    "bidirectional_noise",
 )
 _REGISTRY: dict[str, Protocol] = {}
 _OURS: dict[str, Protocol] = {}

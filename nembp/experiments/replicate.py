@@ -42,8 +42,9 @@ def replicate(config: RunConfig, perturbations: Sequence[str] = ()) -> dict[str,
     dict
         ``status``: "finished", or "diverged", which has no scores; ``curves`` by epoch:
         ``train/nll``, the mean over the epoch's iterations of the clean targets' nll (nats a
-        sample) before each step, ``train/error``, the share of the training samples that are
-        classified wrong after the epoch, and ``noise/...``; ``scores``: those of
+        sample) before each step, under whatever noise is on the signals; after the epoch and
+        without noise ``train/clean_nll`` and ``train/error``, the nll of the training samples and
+        the share of them classified wrong; and ``noise/...``. ``scores``: those of
         `nembp.metrics.evaluate` and the robustness; ``seconds``; ``threads``.
     """
     began = time.perf_counter()
@@ -54,7 +55,11 @@ def replicate(config: RunConfig, perturbations: Sequence[str] = ()) -> dict[str,
         def clean(net: Network) -> dict[str, float]:
             if not prepared.data.is_classification:
                 return {}
-            return {"train/error": 1.0 - evaluate(net, train, backward=False)["forward/accuracy"]}
+            found = evaluate(net, train, backward=False)
+            return {
+                "train/clean_nll": found["forward/nll"],
+                "train/error": 1.0 - found["forward/accuracy"],
+            }
 
         trainer = _trainer(prepared, count, clean)
         status, scores = "finished", {}

@@ -159,7 +159,7 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
     protocol = experiment.protocol
     left = experiment.left
     estimates = [_estimated(experiment, item) for item in protocol.comparisons]
-    corrected = holm([effect.p for effect in estimates])
+    corrected = _corrected(protocol, estimates)
     return {
         "name": protocol.name,
         "title": protocol.title,
@@ -172,10 +172,19 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
         "tuned": _tuned(experiment),
         "arms": _arms(experiment),
         "comparisons": [
-            _described(protocol, item, effect, float(p), judged=not left and not experiment.quick)
+            _described(protocol, item, effect, p, judged=not left and not experiment.quick)
             for item, effect, p in zip(protocol.comparisons, estimates, corrected, strict=True)
         ],
     }
+
+
+def _corrected(protocol: Protocol, estimates: Sequence[Estimate]) -> list[float]:
+    """Return Holm's p of each comparison: claims among claims, controls among controls."""
+    p = np.array([effect.p for effect in estimates])
+    claims = np.array([bool(item.claim) for item in protocol.comparisons])
+    for family in (claims, ~claims):
+        p[family] = holm(p[family])
+    return [float(value) for value in p]
 
 
 def _estimated(experiment: Experiment, item: Comparison) -> Estimate:

@@ -12,12 +12,11 @@ from nembp.experiments.claims.common import (
     NEM_KINDS,
     NLL,
     NN_2020,
-    against,
+    both_rates,
     noise,
 )
 from nembp.experiments.protocol import Arm, Comparison, Protocol, Tuning
 
-TUNED = ", each arm's learning rate tuned"
 ARMS = (
     Arm("none"),
     *(Arm(kind, noise(kind)) for kind in NEM_KINDS),
@@ -27,21 +26,17 @@ CUT = "NEM noise at the output cuts early training cross-entropy"
 ERRORS = "NEM noise at the output cuts early training error"
 BLIND = "NEM noise beats blind noise"
 BELOW = "Noise from below the NEM hyperplane slows training"
-CLAIMS = (
-    Comparison("nll", "nem", "none", NLL.name, "same", CUT, 39.0),
-    Comparison("nll, tuned", "nem", "none", NLL.name, "tuned", CUT + TUNED, 39.0),
+COMPARISONS = (
+    *both_rates("nll", "nem", "none", NLL, CUT, 39.0),
     Comparison("nll, published update", "published", "none", NLL.name, "same",
                f"{CUT}, by the update a - (t + n)", 39.0),
-    Comparison("error", "nem", "none", ERROR.name, "same", ERRORS, 47.0),
-    Comparison("error, tuned", "nem", "none", ERROR.name, "tuned", ERRORS + TUNED, 47.0),
-    Comparison("blind", "nem", "blind", NLL.name, "same", BLIND),
-    Comparison("blind, tuned", "nem", "blind", NLL.name, "tuned", BLIND + TUNED),
+    *both_rates("error", "nem", "none", ERROR, ERRORS, 47.0),
+    *both_rates("blind", "nem", "blind", NLL, BLIND),
     Comparison("below", "none", "anti", NLL.name, "same", BELOW),
-)  # fmt: skip
-CONTROLS = (
-    *against("none", tuple(arm for arm in ARMS if arm.name in ("blind", "drift")), NLL, 1.0),
+    *both_rates("blind noise alone", "blind", "none", NLL),
+    *both_rates("drift alone", "drift", "none", NLL),
     Comparison("nem against its drift", "nem", "drift", NLL.name, "same"),
-)
+)  # fmt: skip
 
 
 def _protocol(name: str, base: dict[str, Any], where: str, **more: Any) -> Protocol:
@@ -57,7 +52,7 @@ def _protocol(name: str, base: dict[str, Any], where: str, **more: Any) -> Proto
         source=f"{CNN_2016}; {NN_2020}",
         base=base,
         metrics=(NLL, ERROR),
-        comparisons=CLAIMS + CONTROLS,
+        comparisons=COMPARISONS,
         **(settings | more),
     )
 

@@ -1,0 +1,85 @@
+"""NEM noise in the forward, the backward and both directions of bidirectional training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nembp.experiments.claims.common import (
+    ACCURACY,
+    CENTROID,
+    DIGITS,
+    MNIST,
+    NLL,
+    NN_2019,
+    both_rates,
+    noise,
+)
+from nembp.experiments.protocol import Arm, Comparison, Protocol, Tuning
+
+DIRECTIONS = ("forward", "backward", "both")
+ARMS = (
+    Arm("none"),
+    *(Arm(direction, noise("nem", noise_target=direction)) for direction in DIRECTIONS),
+    *(Arm(f"blind, {direction}", noise("blind", noise_target=direction))
+      for direction in ("backward", "both")),
+    Arm("bp", {"backward": "none"}),
+)  # fmt: skip
+WORDS = {
+    "forward": "the forward direction",
+    "backward": "the backward direction",
+    "both": "both directions",
+}
+MARGINS = {"training nll": 1.0, "accuracy": 0.1, "centroid error": 1.0}
+CLAIMS = (
+    (NLL, "speeds B-BP (training cross-entropy)"),
+    (ACCURACY, "raises B-BP's accuracy"),
+    (CENTROID, "brings B-BP's backward pass closer to the centroids"),
+)
+
+
+def _protocol(name: str, base: dict[str, Any], where: str, **more: Any) -> Protocol:
+    settings: dict[str, Any] = {
+        "tuning": Tuning(NLL.name, (0.5, 1.0, 2.0, 4.0), (1000, 1001)),
+        "small": {"limit": 200, "epochs": 2},
+    }
+    return Protocol(
+        name=name,
+        title=f"NEM noise in bidirectional training, {where}",
+        source=f"{NN_2019} (tables not at hand)",
+        base=base,
+        arms=ARMS,
+        metrics=(NLL, ACCURACY, CENTROID),
+        comparisons=(
+            *(
+                item
+                for metric, what in CLAIMS
+                for direction in DIRECTIONS
+                for item in both_rates(
+                    f"{metric.name}, {direction}", direction, "none", metric,
+                    f"NEM noise in {WORDS[direction]} {what}", margin=MARGINS[metric.name],
+                )
+            ),
+            *(
+                item
+                for direction in ("backward", "both")
+                for item in both_rates(
+                    f"{direction} against blind", direction, f"blind, {direction}", NLL
+                )
+            ),
+            *both_rates("b-bp against bp", "none", "bp", NLL),
+            Comparison("b-bp against bp, accuracy", "none", "bp", ACCURACY.name, "tuned"),
+        ),
+        resample="limit" in base,
+        **(settings | more),
+    )  # fmt: skip
+
+
+B_BP = {"backward": "gaussian", "backward_weight": 0.03}
+PROTOCOLS = (
+    _protocol("bidirectional-noise", MNIST | B_BP, "dense network, 1000 images of MNIST"),
+    _protocol(
+        "bidirectional-noise-digits",
+        DIGITS | B_BP | {"backward_weight": 0.3, "epochs": 15},
+        "dense network, scikit-learn's digits",
+    ),
+)
