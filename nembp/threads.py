@@ -75,14 +75,14 @@ def threads(count: int | None) -> Iterator[int]:
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
     """Keep BLAS to one thread, for work that :func:`run_parallel` shares among threads itself."""
-    libraries = _blas_libraries()
-    before = [library.get_num_threads() for library in libraries]
-    for library in libraries:
+    # where two Python threads are at this at once, threadpoolctl obeys the one that came first
+    before = [(library, library.get_num_threads()) for library in _blas_libraries()]
+    for library, _ in before:
         library.set_num_threads(1)
     try:
         yield
     finally:
-        for library, count in zip(libraries, before, strict=True):
+        for library, count in before:
             library.set_num_threads(count)
 
 

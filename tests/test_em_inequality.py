@@ -254,3 +254,5 @@ def test_errors_say_what_to_do():
         nem_inequality(*call, noise_y=nem, support="grid", **arguments)
     with pytest.raises(ArchitectureError, match='use update="exact"'):
         nem_inequality(*call, noise_y=Noise("nem", update="published"), **arguments)
+    with pytest.raises(ArchitectureError, match='use condition="posterior"'):
+        nem_inequality(*call, noise_y=Noise("nem", screening="expectation"), **arguments)

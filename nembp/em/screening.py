@@ -122,6 +122,11 @@ def check_options(noise: Noise, condition: Condition, support: Support) -> None:
             f"noise update {noise.update!r} changes the gradient of softmax targets, but EM climbs "
             'Q itself: use update="exact"'
         )
+    if noise.screening == "expectation":
+        raise ArchitectureError(
+            "noise screening 'expectation' is over a batch; EM takes its expectation over the "
+            'hidden states: use condition="posterior"'
+        )
 
 
 def _passes(noise: Noise, gain: Matrix, posterior: Matrix, condition: Condition) -> Any:
