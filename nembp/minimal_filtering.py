@@ -41,6 +41,7 @@ __all__ = ["MinimalFilteringLink", "Plan", "correlation_matrices", "plan"]
 
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)  # more lose too many digits of float32
 BLOCK_BYTES = 1 << 20  # of both transforms of a block
+MOVE = 20.0  # multiply-adds in the time that moving one number takes
 LEAST_TILES = 128  # of a block: with fewer, products spend their time on the weights
 
 Matrix = np.ndarray[Any, Any]
@@ -126,9 +127,6 @@ def definition_cost(synapse: Convolution) -> float:
     height, width, upper = synapse.output_shape
     window = math.prod(synapse.kernel) * synapse.shape[2]
     return height * width * (3 * window * upper + MOVE * 3 * window)
-
-
-MOVE = 20.0  # multiply-adds in the time that moving one number takes
 
 
 class _Tiles:
