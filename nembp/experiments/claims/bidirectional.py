@@ -4,33 +4,50 @@ from __future__ import annotations
 
 from typing import Any
 
-from nembp.experiments.claims.common import ACCURACY, CENTROID, DIGITS, MNIST, NN_2019, both_rates
+from nembp.experiments.claims.common import (
+    ACCURACY,
+    CENTROID,
+    CIFAR,
+    DIGITS,
+    MNIST,
+    NN_2019,
+    both_rates,
+)
 from nembp.experiments.protocol import Arm, Metric, Protocol, Tuning
 
-PERTURBATIONS = {
-    "gaussian:0.5": "Gaussian noise on the pixels",
-    "mask:0.5": "a mask on half of the pixels",
-    "fgsm:0.1": "fast-gradient attacks",
-    "pgd:0.1": "projected-gradient attacks",
+WORDS = {
+    "gaussian": "Gaussian noise on the pixels",
+    "mask": "a mask on half of the pixels",
+    "fgsm": "fast-gradient attacks",
+    "pgd": "projected-gradient attacks",
 }
-ROBUST = tuple(Metric(text, f"robustness/{text}", "higher", "points") for text in PERTURBATIONS)
-# Adam's weight on the backward direction: what costs no accuracy, and the plain sum of pixels
-ARMS = (
-    Arm("bp"),
-    Arm("b-bp", {"backward": "gaussian", "backward_weight": 0.1}),
-    Arm("b-bp, weight 1", {"backward": "gaussian", "backward_weight": 1.0}),
-)
+ON_GREY = ("gaussian:0.5", "mask:0.5", "fgsm:0.1", "pgd:0.1")
+FINE = Tuning(ACCURACY.name, (0.5, 1.0, 2.0, 4.0), (1000, 1001, 1002))
+COARSE = Tuning(ACCURACY.name, (0.5, 1.0, 2.0), (1000, 1001))
+ON_COLOUR = ("gaussian:0.1", "fgsm:0.02", "pgd:0.02")
 
 
-def _protocol(name: str, base: dict[str, Any], where: str, weight: float) -> Protocol:
-    arms = (ARMS[0], Arm("b-bp", {"backward": "gaussian", "backward_weight": weight}), ARMS[2])
+def _protocol(
+    name: str,
+    base: dict[str, Any],
+    where: str,
+    weights: tuple[float, float],
+    perturbations: tuple[str, ...] = ON_GREY,
+    tuning: Tuning = FINE,
+) -> Protocol:
+    """Return a protocol with a backward weight that costs no accuracy, and one much larger."""
+    robust = [Metric(text, f"robustness/{text}", "higher", "points") for text in perturbations]
+    arms = [
+        Arm(name, {"backward": "gaussian", "backward_weight": weight})
+        for name, weight in zip(("b-bp", "b-bp, heavy"), weights, strict=True)
+    ]
     return Protocol(
         name=name,
         title=f"Bidirectional training, {where}",
         source=f"{NN_2019} (tables not at hand)",
         base=base | {"optimizer": "adam", "learning_rate": 0.001},
-        arms=arms,
-        metrics=(ACCURACY, CENTROID, *ROBUST),
+        arms=(Arm("bp"), *arms),
+        metrics=(ACCURACY, CENTROID, *robust),
         comparisons=(
             *both_rates("accuracy", "b-bp", "bp", ACCURACY,
                         "B-BP classifies better than BP", margin=0.1),
@@ -38,28 +55,41 @@ def _protocol(name: str, base: dict[str, Any], where: str, weight: float) -> Pro
                         "B-BP's backward pass estimates the class centroids", margin=10.0),
             *(
                 item
-                for metric in ROBUST
+                for metric in robust
                 for item in both_rates(
                     metric.name, "b-bp", "bp", metric,
-                    f"B-BP resists {PERTURBATIONS[metric.name]} better than BP",
+                    f"B-BP resists {WORDS[metric.name.split(':')[0]]} better than BP",
                 )
             ),
-            *both_rates("accuracy, weight 1", "b-bp, weight 1", "bp", ACCURACY, margin=0.1),
-            *both_rates("centroids, weight 1", "b-bp, weight 1", "b-bp", CENTROID, margin=10.0),
+            *both_rates("accuracy, heavy", "b-bp, heavy", "bp", ACCURACY, margin=0.1),
+            *both_rates("centroids, heavy", "b-bp, heavy", "b-bp", CENTROID, margin=10.0),
         ),
-        tuning=Tuning(ACCURACY.name, (0.5, 1.0, 2.0, 4.0), (1000, 1001)),
+        tuning=tuning,
         resample="limit" in base,
-        perturbations=tuple(PERTURBATIONS),
+        perturbations=perturbations,
         small={"limit": 200, "epochs": 2},
     )  # fmt: skip
 
 
 PROTOCOLS = (
-    _protocol("bidirectional", MNIST | {"limit": 5000}, "dense network, 5000 images of MNIST", 0.1),
+    _protocol(
+        "bidirectional",
+        MNIST | {"limit": 5000},
+        "dense network, 5000 images of MNIST",
+        (0.1, 1.0),
+    ),
     _protocol(
         "bidirectional-digits",
         DIGITS | {"epochs": 40, "schedule": "cosine"},
         "dense network, scikit-learn's digits",
-        0.3,
+        (0.3, 3.0),
+    ),
+    _protocol(
+        "bidirectional-cifar10",
+        CIFAR | {"limit": 2000, "epochs": 6},
+        "convolutional network, 2000 images of CIFAR-10",
+        (0.001, 0.01),
+        ON_COLOUR,
+        COARSE,  # a replicate takes several seconds
     ),
 )

@@ -7,6 +7,7 @@ from typing import Any
 from nembp.experiments.claims.common import (
     ACCURACY,
     CENTROID,
+    CIFAR,
     DIGITS,
     MNIST,
     NLL,
@@ -81,5 +82,11 @@ PROTOCOLS = (
         "bidirectional-noise-digits",
         DIGITS | B_BP | {"backward_weight": 0.3, "epochs": 15},
         "dense network, scikit-learn's digits",
+    ),
+    _protocol(
+        "bidirectional-noise-cifar10",
+        CIFAR | B_BP | {"backward_weight": 0.001},
+        "convolutional network, 1000 images of CIFAR-10",
+        tuning=Tuning(NLL.name, (1.0, 2.0, 4.0), (1000, 1001)),
     ),
 )

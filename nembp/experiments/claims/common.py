@@ -16,6 +16,7 @@ from nembp.experiments.parts import Comparison, Metric
 __all__ = [
     "ACCURACY",
     "CENTROID",
+    "CIFAR",
     "CLEAN",
     "CNN_2016",
     "DIGITS",
@@ -50,6 +51,13 @@ MNIST: Final[dict[str, Any]] = _PLAIN | {
     "dataset": "mnist",
     "limit": 1000,
     "layers": "256,128",
+    "batch_size": 100,
+    "epochs": 10,
+}
+CIFAR: Final[dict[str, Any]] = _PLAIN | {
+    "dataset": "cifar10",
+    "limit": 1000,
+    "layers": "conv16x4s2,conv32x4s2,conv64x4s2",
     "batch_size": 100,
     "epochs": 10,
 }
