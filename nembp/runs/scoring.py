@@ -18,7 +18,7 @@ from nembp.runs.config import RunConfig, options
 from nembp.runs.folder import MODEL
 from nembp.runs.preparation import Note, choose_backend, hold_out, load_data, pixel_units
 
-__all__ = ["SplitName", "evaluate_run", "load_run"]
+__all__ = ["SplitName", "data_of_run", "evaluate_run", "load_run"]
 
 SplitName = Literal["test", "train", "validation", "all"]
 
@@ -84,11 +84,7 @@ def evaluate_run(
             f"split must be one of {', '.join(get_args(SplitName))}, got {split!r:.80}"
         )
     model = load_run(run, device, note)
-    config = _config(model, os.fspath(run))
-    if data_dir is not None:
-        config = config.replace({"data_dir": os.fspath(data_dir)})
-    data = load_data(config)
-    _check_fit(model, data, os.fspath(run))
+    data, config = data_of_run(model, run, data_dir)
     chosen = _choose(data, config, split)
     net = model.net
     reader = BatchReader(
@@ -106,6 +102,31 @@ def evaluate_run(
         **scores,
         "device": net.backend.describe(),
     }
+
+
+def data_of_run(
+    model: Model, run: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None
+) -> tuple[Dataset, RunConfig]:
+    """Read the data of a run again, as it was read for training, and the run's configuration.
+
+    Parameters
+    ----------
+    model, run : Model, path
+        The model, and where it was loaded from.
+    data_dir : path, optional
+        Where the data set lies; by default where it lay in training.
+
+    Raises
+    ------
+    ArchitectureError, DataError
+        If the data cannot be read, or does not fit the model.
+    """
+    config = _config(model, os.fspath(run))
+    if data_dir is not None:
+        config = config.replace({"data_dir": os.fspath(data_dir)})
+    data = load_data(config)
+    _check_fit(model, data, os.fspath(run))
+    return data, config
 
 
 def _config(model: Model, where: str) -> RunConfig:

@@ -1,0 +1,272 @@
+"""``nembp draw noise``, as a user calls it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import fails, run
+from PIL import Image
+
+from nembp.checkpoints import load_model
+from nembp.datasets import load
+from nembp.pictures import write_images
+from nembp.runs import RunConfig, train_run
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs of digits, of named classes of a table, and of two numbers; and data for them."""
+    folder = tmp_path_factory.mktemp("runs")
+    train_run(RunConfig(layers=(32,), epochs=8, device="cpu"), folder / "digits")
+    config = RunConfig(
+        layers=(16,), epochs=2, device="cpu", backward="bernoulli", noise="nem", noise_std=0.25,
+        noise_target="both", noise_rejected="zero", noise_law="uniform",
+    )  # fmt: skip
+    train_run(config, folder / "bernoulli")
+    train_run(RunConfig(layers=(8,), epochs=1, device="cpu", backward="none"), folder / "oneway")
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(150, 2)) + 6 * np.repeat([[0, 0], [1, 0], [0, 1]], 50, axis=0)
+    for name, targets, header in (
+        ("kinds", np.repeat(["ant", "bee", "cat"], 50)[:, np.newaxis], ["kind"]),
+        ("numbers", x @ [[1.0, 3.0], [2.0, -1.0]] + 100, ["left", "right"]),
+    ):
+        path = folder / f"{name}.csv"
+        with open(path, "w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["a", "b", *header])
+            table.writerows([*u, *v] for u, v in zip(x.tolist(), targets.tolist(), strict=True))
+        config = RunConfig(
+            dataset="csv", data_dir=str(path), targets=tuple(header), layers=(16,), epochs=20,
+            device="cpu",
+        )  # fmt: skip
+        train_run(config, folder / name)
+    np.savez(folder / "pairs.npz", x=x[:4], y=x[:4] @ [[1.0, 3.0], [2.0, -1.0]] + 100)
+    np.save(folder / "x.npy", x[:4])
+    write_images(folder / "digit.png", load("digits").test.x[[5]] / 16, (8, 8, 1))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def drawn(*args: object) -> dict:
+    """Draw, check the picture, and return what --json says."""
+    result = run("draw", "noise", *args, "--json", "--force")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    with Image.open(facts["out"]) as image:
+        assert image.format == "PNG"
+        assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+    assert f"nembp: wrote {facts['out']}" in result.stderr
+    return facts
+
+
+# -- what is drawn ---------------------------------------------------------------------------------
+def test_without_options_the_classes_of_the_first_test_sample_are_drawn(runs):
+    result = run("draw", "noise", runs / "digits")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "nembp: wrote noise-forward.png\n"
+    head, simplex, span = result.stdout.splitlines()
+    assert head.split()[:4] == ["panel", "screened", "neurons", "accepted"]
+    assert simplex.startswith("three classes on the simplex")
+    assert span.startswith("all 10 neurons")
+    assert os.listdir() == ["noise-forward.png"]
+
+
+def test_the_target_and_the_output_are_those_of_the_sample(runs):
+    data, model = load("digits").test, load_model(runs / "digits" / "model.npz")
+    facts = drawn(runs / "digits", "--sample", 7)
+    assert facts["sample"] == "test sample 7 of digits"
+    assert facts["target"] == np.eye(10)[data.y[7]].tolist()
+    x = model.x_scaling.apply(data.x[[7]], np.float64).reshape(1, -1)
+    p = model.net.predict(x)[0]
+    assert np.allclose(facts["output"], p, rtol=1e-5)
+    assert facts["log_likelihood"] == pytest.approx(np.log(p[data.y[7]]), rel=1e-4)
+    backward = drawn(runs / "digits", "--sample", 7, "--direction", "backward")
+    assert np.allclose(backward["target"], x[0])
+    assert np.allclose(backward["output"], model.net.reversed.predict(np.eye(10)[data.y[[7]]])[0])
+    assert backward["out"] == "noise-backward.png"
+
+
+def test_a_class_is_named(runs):
+    facts = drawn(runs / "kinds", "--class", "cat")
+    assert facts["target"] == [0, 0, 1]
+    labels = load("digits").test.y
+    first = int(np.flatnonzero(labels == 8)[0])
+    assert drawn(runs / "digits", "--class", "8")["sample"] == f"test sample {first} of digits"
+
+
+def test_the_ball_compares_whole_vectors_and_components(runs):
+    facts = drawn(runs / "digits", "--direction", "backward", "--std", 0.3, "--rejected", "zero")
+    whole, single = facts["panels"]
+    assert (facts["likelihood"], facts["neurons"]) == ("gaussian", 64)
+    assert (whole["screening"], single["screening"]) == ("vector", "component")
+    assert whole["accepted_in_theory"] < 1e-4
+    assert single["accepted"] == pytest.approx(single["accepted_in_theory"], abs=0.02)
+    assert whole["accepted"] + whole["set_to_zero"] == pytest.approx(1)
+    (only,) = drawn(runs / "digits", "--direction", "backward", "--screening", "vector")["panels"]
+    assert only["screening"] == "vector"
+
+
+def test_numbers_and_bernoulli_ends_are_drawn_too(runs):
+    numbers = drawn(runs / "numbers", "--sample", 2)
+    assert [panel["kind"] for panel in numbers["panels"]] == ["ball", "ball"]
+    assert numbers["neurons"] == 2
+    pixels = drawn(runs / "bernoulli", "--direction", "backward")
+    assert [panel["kind"] for panel in pixels["panels"]] == ["pair", "span"]
+    assert "noise in the other 62 is held at zero" in pixels["panels"][0]["note"]
+
+
+def test_what_is_not_asked_for_is_the_runs(runs):
+    facts = drawn(runs / "bernoulli")
+    assert (facts["std"], facts["rejected"], facts["law"]) == (0.25, "zero", "uniform")
+    assert facts["panels"][0]["reflected"] == 0
+    facts = drawn(runs / "bernoulli", "--std", 0.5, "--rejected", "reflect", "--law", "gaussian")
+    assert (facts["std"], facts["rejected"], facts["law"]) == (0.5, "reflect", "gaussian")
+    assert facts["panels"][0]["set_to_zero"] == 0
+    assert drawn(runs / "digits")["std"] == 0.1  # trained without noise
+
+
+def test_draws_and_seed_are_the_users(runs):
+    facts = [
+        drawn(runs / "digits", "--draws", n, "--seed", s, "--out", f"{n}-{s}.png")
+        for n, s in ((50, 0), (50, 0), (50, 1), (70, 0))
+    ]
+    shares = [[panel["mean_gain"] for panel in fact["panels"]] for fact in facts]
+    assert shares[0] == shares[1]
+    assert shares[0] != shares[2]
+    assert shares[0] != shares[3]
+    assert (facts[3]["draws"], facts[2]["seed"]) == (70, 1)
+    assert Path("50-0.png").read_bytes() != Path("50-1.png").read_bytes()
+
+
+def test_samples_of_files_are_drawn(runs):
+    facts = drawn(runs / "digits", "--input", runs / "digit.png", "--class", "3")
+    assert facts["sample"] == str(runs / "digit.png")
+    assert facts["target"] == np.eye(10)[3].tolist()
+    pairs = drawn(runs / "numbers", "--input", runs / "pairs.npz", "--sample", 3)
+    model = load_model(runs / "numbers" / "model.npz")
+    y = np.load(runs / "pairs.npz")["y"][[3]]
+    assert np.allclose(pairs["target"], model.y_scaling.apply(y, np.float64)[0])
+    back = drawn(runs / "kinds", "--input", runs / "x.npy", "--class", "bee", "--sample", 2,
+                 "--direction", "backward")  # fmt: skip
+    x = np.load(runs / "x.npy")[[2]]
+    assert np.allclose(back["target"], load_model(runs / "kinds" / "model.npz").x_scaling.apply(
+        x, np.float64)[0])  # fmt: skip
+
+
+def test_a_direction_that_was_not_trained_is_noted(runs):
+    result = run("draw", "noise", runs / "oneway", "--direction", "backward")
+    assert result.exit_code == 0
+    assert "the backward direction of this run was not trained" in result.stderr
+    assert "not trained" not in run("draw", "noise", runs / "oneway").stderr
+
+
+def test_data_is_read_from_elsewhere(runs):
+    assert "absent.csv" in fails(3, "draw", "noise", runs / "kinds", "--data-dir", "absent.csv")
+    Path("moved.csv").write_text((runs / "kinds.csv").read_text())
+    assert drawn(runs / "kinds", "--data-dir", "moved.csv")["sample"] == "test sample 0 of csv"
+
+
+# -- mistakes --------------------------------------------------------------------------------------
+def wrong(code: int, *args: object) -> str:
+    """Draw in vain: one line, and nothing written."""
+    before = sorted(os.listdir())
+    line = fails(code, "draw", "noise", *args)
+    assert sorted(os.listdir()) == before
+    return line
+
+
+def test_runs_that_are_not_there(runs):
+    assert "Missing argument 'RUN'" in wrong(2)
+    assert "nowhere: no such file" in wrong(3, "nowhere")
+    Path("empty").mkdir()
+    assert "expected the folder of a run" in wrong(3, "empty")
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "code", "words"),
+    [
+        ("digits", ("--direction", "up"), 2, "'--direction'"),
+        ("digits", ("--sample", "297"), 2, "297 test samples; expected a number from 0 to 296"),
+        ("digits", ("--sample", "-1"), 2, "must be a whole number ≥ 0"),
+        ("digits", ("--sample", "x"), 2, "'--sample'"),
+        (
+            "kinds",
+            ("--class", "bea"),
+            2,
+            "no class 'bea'; expected names among ant, bee, cat; did you mean 'bee'?",
+        ),
+        ("digits", ("--class", "10"), 2, "no class '10'"),
+        ("numbers", ("--class", "left"), 2, "this model predicts numbers; choose a sample by its"),
+        ("digits", ("--sample", "1", "--class", "1"), 2, "give one of them"),
+        ("digits", ("--std", "0"), 2, "must be a number ≥ 1e-09 and < 1e+06, got 0"),
+        ("digits", ("--std", "-1"), 2, "'--std'"),
+        ("digits", ("--std", "nan"), 2, "'--std'"),
+        ("digits", ("--draws", "0"), 2, "must be a whole number ≥ 1 and < 1e+06, got 0"),
+        ("digits", ("--seed", "-1"), 2, "'--seed'"),
+        ("digits", ("--screening", "ball"), 2, "'--screening'"),
+        ("digits", ("--rejected", "kept"), 2, "'--rejected'"),
+        ("digits", ("--law", "cauchy"), 2, "'--law'"),
+        ("digits", ("--out", "noise.jpg"), 2, "must end in .png"),
+        ("digits", ("--input", "absent.npy", "--class", "1"), 3, "absent.npy"),
+        ("digits", ("--input", "a.npy", "--data-dir", "b"), 2, "--data-dir"),
+    ],
+)
+def test_each_option_has_its_mistakes(runs, name, args, code, words):
+    assert words in wrong(code, runs / name, *args)
+
+
+def test_samples_of_files_need_a_target_and_have_to_fit(runs):
+    pairs, x, image = runs / "pairs.npz", runs / "x.npy", runs / "digit.png"
+    line = wrong(2, runs / "digits", "--input", image)
+    assert "a sample without its target" in line
+    assert "--class NAME says which class it is of" in line
+    line = wrong(2, runs / "numbers", "--input", x)
+    assert "a sample without its target" in line
+    assert "give an .npz with the arrays x and y" in line
+    assert "--class" not in line
+    assert "it holds 4, counted from 0" in wrong(2, runs / "numbers", "--input", pairs,
+                                                 "--sample", "4")  # fmt: skip
+    assert "expected (n, 8, 8, 1)" in wrong(3, runs / "digits", "--input", x, "--class", "1")
+    np.savez("uneven.npz", x=np.zeros((3, 2)), y=np.full((2, 2), 100.0))
+    assert "3 samples x and 2 targets y" in wrong(2, runs / "numbers", "--input", "uneven.npz")
+
+
+def test_pictures_are_not_replaced_and_not_half_written(runs):
+    Path("mine.png").write_text("mine")
+    line = wrong(6, runs / "digits", "--out", "mine.png")
+    assert "mine.png: exists; choose another --out, or replace it with --force" in line
+    assert Path("mine.png").read_text() == "mine"
+    Path("file").touch()
+    assert "cannot be written" in wrong(6, runs / "digits", "--out", "file/x.png")
+    drawn(runs / "digits", "--out", "mine.png")
+    assert Path("mine.png").read_bytes()[:4] == b"\x89PNG"
+
+
+# -- help ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("command", [["draw"], ["draw", "noise"]])
+def test_help_imports_nothing_heavy(command):
+    code = (
+        "import sys\nfrom nembp_cli.main import cli\n"
+        f"try: cli({[*command, '--help']!r})\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'numpy', 'sklearn', 'scipy', 'matplotlib', 'rich', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Usage: " in result.stdout
