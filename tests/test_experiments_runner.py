@@ -147,6 +147,10 @@ def test_seeds_can_be_added(tmp_path, whole):
     assert len(two) < len(whole)
     run_experiment(tiny(), tmp_path, jobs=1, resume=True)
     assert rows_of(tmp_path / "tiny") == whole
+    # but not taken away
+    run_experiment(tiny().with_seeds(2), tmp_path, jobs=1, resume=True)
+    found = read_experiment(tmp_path, "tiny", protocol=tiny().with_seeds(2))
+    assert (found.protocol.seeds, found.left) == (3, 0)
 
 
 def test_a_replicate_that_diverges_is_a_row(tmp_path):

@@ -126,6 +126,8 @@ class RowFile:
     ----------
     rows : list of dict
         All rows so far.
+    protocol : Protocol
+        With the most reporting seeds that were ever asked for here.
     threads : int
         Of each replicate: what the first rows were computed with, so that all are alike.
 
@@ -159,6 +161,9 @@ class RowFile:
                 old = read_header(folder)
                 check_header(old, protocol, folder)
                 self.threads = int(old["threads"])
+                # seeds that were asked for once are reported: none is dropped by what came of it
+                most = max(protocol.seeds, int(old.get("seeds", 0)))
+                self.protocol = protocol = protocol.with_seeds(most)
             self.rows, size = read_rows(folder, protocol)
             content = header | {"threads": self.threads, "hash": protocol.digest}
             content |= {"seeds": protocol.seeds, "content": protocol.content()}

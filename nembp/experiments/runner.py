@@ -102,7 +102,7 @@ def run_experiment(
     folder = Path(out_dir) / (f"{protocol.name}-quick" if quick else protocol.name)
     file = RowFile(folder, protocol, header, resume=resume)
     try:
-        _Run(protocol, file, dirs, device, jobs, on_progress).all()
+        _Run(file, dirs, device, jobs, on_progress).all()
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(
             f"interrupted after {len(file.rows)} replicates, which {file.path} keeps; continue "
@@ -132,15 +132,14 @@ class _Run:
 
     def __init__(
         self,
-        protocol: Protocol,
         file: RowFile,
         dirs: Mapping[str, str],
         device: str,
         jobs: int | None,
         listener: Progress | None,
     ) -> None:
-        self.protocol, self.file, self.dirs, self.device = protocol, file, dirs, device
-        self.jobs, self.listener = jobs, listener
+        self.protocol, self.file = file.protocol, file
+        self.dirs, self.device, self.jobs, self.listener = dirs, device, jobs, listener
 
     def all(self) -> None:
         """Tune, then report."""
