@@ -102,7 +102,7 @@ def _draw_panel(axis: Any, panel: Panel) -> None:
     _draw_region(axis, panel, low, high)
     _draw_landmarks(axis, panel, low, high)
     _draw_draws(axis, panel)
-    if float(np.linalg.norm(panel.drift)) > 0:
+    if _has_arrow(panel):
         axis.annotate(
             "", xy=tuple(panel.drift), xytext=(0, 0), zorder=6,
             arrowprops={"arrowstyle": "-|>", "color": MEAN, "linewidth": 2, "shrinkA": 0,
@@ -137,6 +137,12 @@ def _view(panel: Panel) -> tuple[Floats, Floats]:
     low, high = draws.min(axis=0), draws.max(axis=0)
     side = 1.12 * float((high - low).max()) or 1.0
     return (low + high - side) / 2, (low + high + side) / 2
+
+
+def _has_arrow(panel: Panel) -> bool:
+    """Say whether the drift is long enough to be seen; an arrow's head has a size."""
+    low, high = _view(panel)
+    return bool(np.linalg.norm(panel.drift / (high - low)) > 0.03)
 
 
 _COMPASS = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
@@ -217,7 +223,7 @@ def _legend(panels: Sequence[Panel]) -> list[Any]:
             label="kept after reflection, −n")),
         (bool((fates > 0).any()), Line2D([], [], marker="x", color=LOST, **line,
             label="as drawn, where not kept whole" if 3 in fates else "rejected, as drawn")),
-        (any(np.any(panel.drift) for panel in panels), Line2D([], [], color=MEAN, linewidth=2,
+        (any(map(_has_arrow, panels)), Line2D([], [], color=MEAN, linewidth=2,
             label="mean of the kept noise (drift)")),
         (any(panel.view.sum_zero is not None for panel in panels), Line2D([], [], color=MUTED,
             linestyle="--", label="noise that leaves Σt as it is")),

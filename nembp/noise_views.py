@@ -105,6 +105,7 @@ def pair_view(whole: Point, names: Names, *, by_neuron: bool) -> View:
     chosen = np.sort(np.argsort(-np.abs(whole.t - whole.a), kind="stable")[:2])
     point, plane = whole.only(chosen), Plane(np.eye(2))
     others = whole.width - 2
+    each = " Blue is where each of the two gains." if by_neuron else ""
     return View(
         "pair",
         point,
@@ -112,9 +113,9 @@ def pair_view(whole: Point, names: Names, *, by_neuron: bool) -> View:
         Corner(point.slope) if by_neuron else HalfPlane(point.slope),
         title=f"two of {whole.width} neurons" if others else "both neurons",
         note="Left: the two neurons that are furthest from their targets; noise in the other "
-        f"{others} is held at zero."
+        f"{others} is held at zero.{each}"
         if others
-        else "",
+        else each,
         x_label=f"noise in {names(int(chosen[0]))}",
         y_label=f"noise in {names(int(chosen[1]))}",
         output=point.a - point.t,

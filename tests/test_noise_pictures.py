@@ -152,3 +152,11 @@ def test_importing_the_modules_does_not_import_matplotlib_or_scipy():
         "sys.exit(bool(heavy & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_drift_too_short_for_an_arrow_has_none(tmp_path):
+    # of 64 pixels a few whole vectors fall into the ball: their mean is nearly 0
+    p = point("gaussian", 0.2 * np.random.default_rng(0).standard_normal(64), np.zeros(64))
+    sheet = picture(tmp_path / "noise.png", p, Noise("nem", rejected="zero"), 0.05)
+    arrows = [len(half(pixels(sheet, BLACK, 6), sheet, side)) for side in (0, 1)]
+    assert arrows[1] > arrows[0] + 20
