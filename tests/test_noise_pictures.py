@@ -159,4 +159,5 @@ def test_a_drift_too_short_for_an_arrow_has_none(tmp_path):
     p = point("gaussian", 0.2 * np.random.default_rng(0).standard_normal(64), np.zeros(64))
     sheet = picture(tmp_path / "noise.png", p, Noise("nem", rejected="zero"), 0.05)
     arrows = [len(half(pixels(sheet, BLACK, 6), sheet, side)) for side in (0, 1)]
-    assert arrows[1] > arrows[0] + 20
+    assert arrows[0] == 0  # the dot of t is of another black
+    assert arrows[1] > 20
