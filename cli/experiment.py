@@ -225,7 +225,7 @@ def _report(summary: Mapping[str, Any]) -> None:
     click.echo()
     emit_table([(row[0], row[2], row[5]) for row in claim_rows(summary)])
     ends = [name for name, item in summary["tuned"].items() if item["at_the_end"]]
-    if ends:
+    if ends and not summary["quick"]:
         note(f"the tuned learning rate is at an end of the grid for {', '.join(ends)}")
 
 

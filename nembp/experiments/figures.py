@@ -20,7 +20,18 @@ from nembp.files import replacing
 __all__ = ["CURVES", "EFFECTS", "draw"]
 
 CURVES, EFFECTS = "curves.png", "effects.png"
-COLOURS = ("#3b4754", "#d1495b", "#2e86ab", "#edae49", "#66a182", "#8d6a9f", "#a26769", "#00798c")
+COLOURS = (
+    "#3b4754",
+    "#d1495b",
+    "#2e86ab",
+    "#edae49",
+    "#66a182",
+    "#8d6a9f",
+    "#a26769",
+    "#00798c",
+    "#7f9c2c",
+    "#5b5ea6",
+)
 VERDICT_COLOURS = {
     "reproduced": "#2f7d4f",
     "reversed": "#b3263e",

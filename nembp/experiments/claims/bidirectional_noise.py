@@ -18,13 +18,17 @@ from nembp.experiments.claims.common import (
 from nembp.experiments.protocol import Arm, Comparison, Protocol, Tuning
 
 DIRECTIONS = ("forward", "backward", "both")
-ARMS = (
-    Arm("none"),
-    *(Arm(direction, noise("nem", noise_target=direction)) for direction in DIRECTIONS),
-    *(Arm(f"blind, {direction}", noise("blind", noise_target=direction))
-      for direction in ("backward", "both")),
-    Arm("bp", {"backward": "none"}),
-)  # fmt: skip
+
+
+def _arms(**more: Any) -> tuple[Arm, ...]:
+    nem = [Arm(where, noise("nem", noise_target=where, **more)) for where in DIRECTIONS]
+    blind = [
+        Arm(f"blind, {where}", noise("blind", noise_target=where, **more))
+        for where in DIRECTIONS[1:]
+    ]
+    return (Arm("none"), *nem, *blind, Arm("bp", {"backward": "none"}))
+
+
 WORDS = {
     "forward": "the forward direction",
     "backward": "the backward direction",
@@ -42,13 +46,13 @@ def _protocol(name: str, base: dict[str, Any], where: str, **more: Any) -> Proto
     settings: dict[str, Any] = {
         "tuning": Tuning(NLL.name, (0.5, 1.0, 2.0, 4.0), (1000, 1001)),
         "small": {"limit": 200, "epochs": 2},
+        "arms": _arms(),
     }
     return Protocol(
         name=name,
         title=f"NEM noise in bidirectional training, {where}",
         source=f"{NN_2019} (tables not at hand)",
         base=base,
-        arms=ARMS,
         metrics=(NLL, ACCURACY, CENTROID),
         comparisons=(
             *(
@@ -78,6 +82,15 @@ def _protocol(name: str, base: dict[str, Any], where: str, **more: Any) -> Proto
 B_BP = {"backward": "gaussian", "backward_weight": 0.03}
 PROTOCOLS = (
     _protocol("bidirectional-noise", MNIST | B_BP, "dense network, 1000 images of MNIST"),
+    _protocol(  # as `nembp train` would: Adam learns the backward direction too in so few steps
+        "bidirectional-noise-adam",
+        MNIST
+        | B_BP
+        | {"limit": 2000, "optimizer": "adam", "learning_rate": 0.001, "backward_weight": 0.1},
+        "dense network trained by Adam, 2000 images of MNIST",
+        arms=_arms(noise_clock="iteration"),
+        tuning=Tuning(NLL.name, (0.5, 1.0, 2.0), (1000, 1001)),
+    ),
     _protocol(
         "bidirectional-noise-digits",
         DIGITS | B_BP | {"backward_weight": 0.3, "epochs": 15},
