@@ -16,7 +16,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import closing
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +167,6 @@ class _Run:
         protocol, count = self.protocol, self.file.threads
         calls = [
             joblib.delayed(_row)(
-                os.getpid(),
                 task,
                 task.config(protocol, self.dirs, self.device, count),
                 protocol.perturbations,
@@ -177,7 +175,7 @@ class _Run:
         ]
         try:
             parallel = joblib.Parallel(
-                n_jobs=self.jobs, batch_size=1, return_as="generator_unordered"
+                n_jobs=self.jobs, batch_size=1, return_as="generator_unordered", **_own_workers()
             )
         except ValueError:  # a backend that cannot: a few at a time
             chunk = 4 * joblib.effective_n_jobs(self.jobs)
@@ -189,13 +187,19 @@ class _Run:
             yield from results
 
 
-def _row(runner: int, task: Task, config: Any, perturbations: Sequence[str]) -> dict[str, Any]:
-    if os.getppid() == runner:
-        _end_with(runner)
+def _row(task: Task, config: Any, perturbations: Sequence[str]) -> dict[str, Any]:
     return asdict(task) | replicate(config, perturbations)
 
 
-@cache
+def _own_workers() -> dict[str, Any]:
+    """Return what makes loky's workers end with this process; other backends see to theirs."""
+    from joblib.parallel import get_active_backend
+
+    if type(get_active_backend()[0]).__name__ != "LokyBackend":
+        return {}
+    return {"initializer": _end_with, "initargs": (os.getpid(),)}
+
+
 def _end_with(parent: int) -> None:
     """End this process soon after its parent: loky's would wait for work for minutes."""
 
