@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +13,9 @@ from nembp.experiments.robustness import robustness
 from nembp.metrics import evaluate
 from nembp.network import Network
 from nembp.runs.config import RunConfig
-from nembp.runs.folder import RunFolder
-from nembp.runs.preparation import Prepared, pixel_units, prepare
-from nembp.runs.training import _Run
+from nembp.runs.preparation import pixel_units, prepare
+from nembp.runs.training import trainer_of
 from nembp.threads import threads
-from nembp.training import Trainer
 
 __all__ = ["replicate"]
 
@@ -42,10 +40,10 @@ def replicate(config: RunConfig, perturbations: Sequence[str] = ()) -> dict[str,
     dict
         ``status``: "finished", or "diverged", which has no scores; ``curves`` by epoch:
         ``train/nll``, the mean over the epoch's iterations of the clean targets' nll (nats a
-        sample) before each step, under whatever noise is on the signals; after the epoch and
-        without noise ``train/clean_nll`` and ``train/error``, the nll of the training samples and
-        the share of them classified wrong; and ``noise/...``. ``scores``: those of
-        `nembp.metrics.evaluate` and the robustness; ``seconds``; ``threads``.
+        sample) before each step, without any noise; after the epoch ``train/clean_nll`` and
+        ``train/error``, the nll of the training samples and the share of them classified wrong;
+        and ``noise/...``. ``scores``: those of `nembp.metrics.evaluate` and the robustness;
+        ``seconds``; ``threads``.
     """
     began = time.perf_counter()
     with threads(config.threads) as count:
@@ -61,7 +59,7 @@ def replicate(config: RunConfig, perturbations: Sequence[str] = ()) -> dict[str,
                 "train/error": 1.0 - found["forward/accuracy"],
             }
 
-        trainer = _trainer(prepared, count, clean)
+        trainer = trainer_of(prepared, evaluate=clean)
         status, scores = "finished", {}
         try:
             trainer.run()
@@ -87,12 +85,3 @@ def replicate(config: RunConfig, perturbations: Sequence[str] = ()) -> dict[str,
         "seconds": time.perf_counter() - began,
         "threads": count,
     }
-
-
-def _trainer(
-    prepared: Prepared, count: int, evaluate: Callable[[Network], dict[str, float]]
-) -> Trainer:
-    """Return the trainer that ``nembp train`` would use, without its folder."""
-    run = _Run(prepared, count, cast("RunFolder", None), None, 0.0)  # only its trainer is used
-    run.trainer.evaluate, run.trainer.callbacks = evaluate, []
-    return run.trainer

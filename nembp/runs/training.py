@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,9 @@ from nembp.runs.config_file import to_toml
 from nembp.runs.folder import MODEL, PICTURE, RunFolder
 from nembp.runs.preparation import Prepared, pixel_units, prepare
 from nembp.threads import threads as limit
-from nembp.training import Trainer
+from nembp.training import Callback, Trainer
 
-__all__ = ["train_run"]
+__all__ = ["train_run", "trainer_of"]
 
 Row = dict[str, Any]
 Listener = Callable[[dict[str, Any]], Any]
@@ -115,22 +115,7 @@ class _Run:
         self.environment = environment(self.net)
         self.started, self.saved_at = started, time.perf_counter()
         self.last_good: np.ndarray[Any, Any] | None = None
-        self.trainer = Trainer(
-            self.net,
-            prepared.reader(prepared.train, augmented=True),
-            epochs=config.epochs or 1,
-            batch_size=config.batch_size or 1,
-            optimizer=get_optimizer(
-                config.optimizer or "adam", config.learning_rate, config.weight_decay or 0.0
-            ),
-            schedule=config.schedule or "cosine",
-            backward=self.trains_backward,
-            noise=_noise(config),
-            seed=config.seed or 0,
-            evaluate=self._scores,
-            patience=config.patience,
-            callbacks=[self._epoch],
-        )
+        self.trainer = trainer_of(prepared, evaluate=self._scores, callbacks=[self._epoch])
 
     @property
     def config_text(self) -> str:
@@ -272,6 +257,40 @@ class _Run:
         path = self.folder.path / PICTURE
         backward_picture(path, pair[0], pair[1], data.shape, data.classes)
         return str(path.resolve())
+
+
+def trainer_of(
+    prepared: Prepared,
+    *,
+    evaluate: Callable[[Network], dict[str, float]] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Trainer:
+    """Return the trainer that a configuration describes.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        What it trains.
+    evaluate, callbacks
+        As in `nembp.training.Trainer`.
+    """
+    config = prepared.config
+    return Trainer(
+        prepared.net,
+        prepared.reader(prepared.train, augmented=True),
+        epochs=config.epochs or 1,
+        batch_size=config.batch_size or 1,
+        optimizer=get_optimizer(
+            config.optimizer or "adam", config.learning_rate, config.weight_decay or 0.0
+        ),
+        schedule=config.schedule or "cosine",
+        backward=config.backward != "none",
+        noise=_noise(config),
+        seed=config.seed or 0,
+        evaluate=evaluate,
+        patience=config.patience,
+        callbacks=callbacks,
+    )
 
 
 def _noise(config: RunConfig) -> dict[str, Noise]:
