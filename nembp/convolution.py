@@ -129,7 +129,7 @@ class Convolution(Synapse):
         lanes: int = 1,
     ) -> BlockLink:
         """Return the link of fewest multiplications where that is worth its transforms."""
-        sizes = plan(self) if backend.has_strided_views else None
+        sizes = plan(self, sum(parts)) if backend.has_strided_views else None
         if sizes is not None and sizes.cost < definition_cost(self):
             return MinimalFilteringLink(self, sizes, backend, parts, dtype, upward, lanes)
         return WindowsLink(self, backend, parts, dtype, upward, lanes)

@@ -80,7 +80,8 @@ class Plan:
     tiles : tuple of int
         Tiles that cover the upper image.
     cost : float
-        Multiply-adds a sample of all three contractions, transforms included.
+        Multiply-adds a sample of all three contractions, transforms included, and numbers moved
+        at the price of ``MOVE`` multiply-adds each.
     """
 
     results: Pair
@@ -94,13 +95,17 @@ class Plan:
         return self.results[0] + self.weights[0] - 1, self.results[1] + self.weights[1] - 1
 
 
-def plan(synapse: Convolution) -> Plan | None:
-    """Return the cheapest sizes for a convolution, or None if its kernel is too large for any."""
+def plan(synapse: Convolution, rows: int) -> Plan | None:
+    """Return the cheapest sizes for a convolution of so many rows.
+
+    None if its kernel is too large for any. With few rows smaller tiles pay, since they transform
+    the weights to fewer points.
+    """
     kernel, stride = synapse.kernel, synapse.stride
     r = (-(-kernel[0] // stride[0]), -(-kernel[1] // stride[1]))
     most = len(POINTS) + 1
     plans = [
-        _plan(synapse, (mh, mw), r)
+        _plan(synapse, (mh, mw), r, rows)
         for mh in _choices(r[0], most, synapse.output_shape[0])
         for mw in _choices(r[1], most, synapse.output_shape[1])
     ]
@@ -112,14 +117,16 @@ def _choices(r: int, most: int, size: int) -> range:
     return range(1, 2 if r == 1 else min(most - r + 1, size) + 1)
 
 
-def _plan(synapse: Convolution, m: Pair, r: Pair) -> Plan:
+def _plan(synapse: Convolution, m: Pair, r: Pair, rows: int) -> Plan:
     height, width, upper = synapse.output_shape
     lower = synapse.shape[2] * math.prod(synapse.stride)
     tiles = -(-height // m[0]), -(-width // m[1])
     t = (m[0] + r[0] - 1) * (m[1] + r[1] - 1)
     moved = t * (lower + upper) + math.prod(m) * upper + t * lower
     each = 3 * t * lower * upper + 2 * t * t * lower + 2 * t * math.prod(m) * upper
-    return Plan(m, r, tiles, math.prod(tiles) * (each + MOVE * moved))
+    # ŵ is made, and the gradient's transform summed and undone
+    weights = lower * upper * (2 * t * math.prod(r) + MOVE * 4 * t)
+    return Plan(m, r, tiles, math.prod(tiles) * (each + MOVE * moved) + weights / rows)
 
 
 def definition_cost(synapse: Convolution) -> float:
