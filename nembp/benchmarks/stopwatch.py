@@ -47,11 +47,11 @@ class Stopwatch:
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``function``, timed as a part."""
 
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
             self._switch()
             self._within.append(part)
             try:
-                return function(*args)
+                return function(*args, **options)
             finally:
                 self._switch()
                 self._within.pop()
