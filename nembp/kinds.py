@@ -4,7 +4,7 @@ A kind is a frozen dataclass; an object of it is written ``{"kind": name, field:
 rebuilt by the annotations of its class. A new kind says its name once, and every model file can
 hold it:
 
-    register_kind("synapse", "convolution", Convolution)
+    register_kind("synapse", "locally-connected", LocallyConnected)
 """
 
 from __future__ import annotations

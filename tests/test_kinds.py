@@ -42,7 +42,7 @@ class Convolution(Dense):
 def registered(monkeypatch):
     for family in kinds._KINDS:
         monkeypatch.setitem(kinds._KINDS, family, dict(kinds._KINDS[family]))
-    register_kind("synapse", "convolution", Convolution)
+    register_kind("synapse", "own-convolution", Convolution)
 
 
 def through_json(hint: Any, value: Any) -> Any:
@@ -85,15 +85,15 @@ def test_layers_and_numpy_scalars_are_written_too():
 
 
 def test_a_field_added_later_gets_its_default(registered):
-    old = {"kind": "convolution", "inputs": 4, "outputs": 3}
+    old = {"kind": "own-convolution", "inputs": 4, "outputs": 3}
     assert decode(Synapse, old) == Convolution(4, 3)
 
 
 def test_a_kind_may_be_imported_when_a_file_names_it(registered, monkeypatch):
     path = f"{__name__}:Convolution"
-    monkeypatch.setitem(kinds._KINDS["synapse"], "convolution", path)
-    register_kind("synapse", "convolution", Convolution)
-    assert encode(Convolution(4, 3))["kind"] == "convolution"
+    monkeypatch.setitem(kinds._KINDS["synapse"], "own-convolution", path)
+    register_kind("synapse", "own-convolution", Convolution)
+    assert encode(Convolution(4, 3))["kind"] == "own-convolution"
     assert through_json(Synapse, Convolution(4, 3)) == Convolution(4, 3)
 
 

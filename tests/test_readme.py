@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
@@ -44,7 +45,9 @@ def test_the_commands_shown_exist(line):
     from nembp_cli.main import cli
 
     words = shlex.split(line)[1:]
-    command = cli.get_command(None, words[0])
+    command = cli.get_command(None, words.pop(0))
+    while isinstance(command, click.Group):
+        command = command.get_command(None, words.pop(0))
     known = {option for parameter in command.params for option in parameter.opts}
-    for word in words[1:]:
+    for word in words:
         assert not word.startswith("--") or word in known, f"{word} of {line!r}"
