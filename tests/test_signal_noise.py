@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import array_api_strict
 import numpy as np
 import pytest
 
-from nembp.backend import stream
+from nembp.architectures import network as network_of_images
+from nembp.backend import Backend, get_backend, stream
 from nembp.backpropagation import JointBackpropagation, joint_gradient
 from nembp.errors import ArchitectureError
 from nembp.likelihoods import Bernoulli, Gaussian, Multinomial, Readout
@@ -192,6 +194,50 @@ def test_the_nll_recorded_is_that_without_the_noise() -> None:
     gradient_of(net, joint)
     assert float(joint.forward_nll[0, 0]) == pytest.approx(nll(net, x, t, {}))
     assert float(joint.backward_nll[0, 0]) == pytest.approx(nll(net.reversed, t, x, {}))
+
+
+@pytest.mark.parametrize("kind", ["nem", "blind", "anti", "drift"])
+@pytest.mark.parametrize("screening", ["auto", "expectation"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_another_device_gives_the_same(kind: Any, screening: Any, dtype: str) -> None:
+    """Every place of both directions at once, on array-api-strict's second device."""
+    strict = Backend(array_api_strict, array_api_strict.Device("device1"))
+    x, y = batch()
+    places = [f"{d}/{place}" for d in ("forward", "backward") for place in ("input", "hidden")]
+    noise = dict.fromkeys(
+        [*places, "forward", "backward"], Noise(kind, std=0.5, screening=screening)
+    )
+    found = []
+    for backend in (get_backend("cpu"), strict):
+        net = dense_network([5, 7, 6, 3], activation="tanh", dtype=dtype, device=backend)
+        streams = {key: stream(0, f"noise/{key}") for key in noise}
+        joint = JointBackpropagation(net, ROWS, noise=noise, generators=streams)
+        joint.x[...], joint.t[...] = backend.asarray(x, dtype), backend.asarray(y, dtype)
+        gradient = backend.zeros((net.parameter_count,), dtype)
+        joint(gradient)
+        found.append(backend.to_numpy(gradient))
+    np.testing.assert_allclose(*found, atol={"float64": 1e-13, "float32": 1e-5}[dtype])
+
+
+def test_convolutions_with_pooling_take_noise_where_they_have_activations() -> None:
+    net = network_of_images((6, 6, 2), "conv4x3,pool2,5", 3, activation="tanh", dtype="float64")
+    assert noisy_layers(net, "hidden") == [1, 3]  # not the pooled layer
+    x, t = np.random.default_rng(0).standard_normal((ROWS, 72)), batch()[1]
+    key = "backward/hidden"
+    joint = JointBackpropagation(
+        net, ROWS, noise={key: Noise("nem", std=0.3)}, generators={key: stream(0, key)}
+    )
+    joint.x[...], joint.t[...] = x, t
+    gradient = np.zeros(net.parameter_count)
+    joint(gradient)
+    for source in joint.sources.values():
+        assert float(source.gain[0, 0]) > 0.0
+    quiet = np.zeros(net.parameter_count)
+    without = JointBackpropagation(net, ROWS)
+    without.x[...], without.t[...] = x, t
+    without(quiet)
+    assert np.abs(gradient - quiet).max() > 1e-4
+    assert float(joint.backward_nll[0, 0]) == pytest.approx(float(without.backward_nll[0, 0]))
 
 
 def test_places_and_their_errors() -> None:
