@@ -146,8 +146,21 @@ class Convolution(Synapse):
         return generator.normal(0.0, math.sqrt(2.0 / (fan_in + fan_out)), self.weight_shape)
 
 
+class _Weightless(Synapse):
+    """A linear map without weights."""
+
+    weight_shape = (0,)
+
+    def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
+        """Write nothing: there are no weights."""
+
+    def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+        """Return none."""
+        return np.zeros(0)
+
+
 @dataclass(frozen=True)
-class AveragePooling(Synapse):
+class AveragePooling(_Weightless):
     """Means over windows, each channel by itself: T = Σ x̄[n, p, q, c] y[n, p, q, c], no weights.
 
     Parameters
@@ -186,8 +199,6 @@ class AveragePooling(Synapse):
     def outputs(self) -> int:  # type: ignore[override]
         return math.prod(self.output_shape)
 
-    weight_shape = (0,)
-
     def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
         """Write the mean of each window into ``out``."""
         n = x.shape[0]
@@ -209,13 +220,6 @@ class AveragePooling(Synapse):
             for pixels in self._pixels(image):
                 backend.into(pixels, backend.xp.add, pixels, share)
 
-    def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
-        """Nothing to write: there are no weights."""
-
-    def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
-        """Return none."""
-        return np.zeros(0)
-
     def _pixels(self, image: Array) -> list[Array]:
         """Return, for each pixel of a window, the view of that pixel in all windows."""
         (height, width, _), (s, t) = self.output_shape, self.stride
@@ -227,7 +231,7 @@ class AveragePooling(Synapse):
 
 
 @dataclass(frozen=True)
-class Reshape(Synapse):
+class Reshape(_Weightless):
     """The same neurons in another order: T = Σ x[n, i] y[n, order(i)], no weights.
 
     Parameters
@@ -263,8 +267,6 @@ class Reshape(Synapse):
     def outputs(self) -> int:  # type: ignore[override]
         return math.prod(self.shape)
 
-    weight_shape = (0,)
-
     @property
     def _axes(self) -> tuple[int, ...]:
         return tuple(range(len(self.shape))) if self.axes is None else self.axes
@@ -282,13 +284,6 @@ class Reshape(Synapse):
         upper = xp.reshape(y, (n, *self.output_shape))
         with writable(backend, out, (n, *self.shape)) as lower:
             xp.permute_dims(lower, (0, *(axis + 1 for axis in self._axes)))[...] = upper
-
-    def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
-        """Nothing to write: there are no weights."""
-
-    def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
-        """Return none."""
-        return np.zeros(0)
 
 
 @contextmanager
