@@ -1,16 +1,17 @@
-"""Click options made from those of `RunConfig`, so that the two cannot disagree."""
+"""Click options made from those of a configuration, so that the two cannot disagree."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from nembp.errors import ArchitectureError
-from nembp.runs.config import options
+from nembp.runs.config import RunConfig
 from nembp.runs.config_file import read_settings
 from nembp.runs.option import Option
+from nembp.runs.option_fields import OptionFields
 from nembp.runs.recipes import describe_default
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,7 +30,7 @@ OWN_KEYS = {"out": str, "force": bool, "json": bool, "quiet": bool}
 
 
 class Checked(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
-    """A value that an option of `RunConfig` checks."""
+    """A value that an option of a configuration checks."""
 
     def __init__(self, option: Option) -> None:
         self.option = option
@@ -87,41 +88,81 @@ class GroupedCommand(click.Command):
 
 def run_options(command: F, names: Collection[str] | None = None) -> F:
     """Add an option for each field of `RunConfig`, or for those of these names."""
-    for name, option in reversed(options().items()):
-        if names is not None and name not in names:
-            continue
-        default = describe_default(name)
-        kind = click.Choice(option.choices) if option.kind == "choice" else None
-        decorate = click.option(
-            f"--{name.replace('_', '-')}",
-            name,
-            cls=GroupedOption,
-            type=kind or Checked(option),
-            metavar=METAVARS.get(option.kind),
-            help=option.help + (f"  [default: {default}]" if default else ""),
-            group=option.group,
-        )
-        command = decorate(command)
-    return command
+    return options_of(RunConfig, describe_default, names=names)(command)
+
+
+def options_of(
+    kind: type[OptionFields],
+    describe: Callable[[str], str],
+    *,
+    names: Collection[str] | None = None,
+    flags: Mapping[str, Sequence[str]] | None = None,
+) -> Callable[[F], F]:
+    """Return what adds an option for each field of a configuration to a command.
+
+    Parameters
+    ----------
+    kind : type
+        The configuration.
+    describe : callable
+        Says what an option is where it is not set.
+    names : collection of str, optional
+        Only these fields.
+    flags : mapping, optional
+        How fields are called that are not called --their-name.
+    """
+
+    def decorate(command: F) -> F:
+        for name, option in reversed(kind.options().items()):
+            if names is None or name in names:
+                called = (flags or {}).get(name, _flags(name, option))
+                command = _click_option(called, name, option, describe(name))(command)
+        return command
+
+    return decorate
+
+
+def _flags(name: str, option: Option) -> Sequence[str]:
+    words = name.replace("_", "-")
+    return [f"--{words}/--no-{words}" if option.kind == "flag" else f"--{words}"]
+
+
+def _click_option(flags: Sequence[str], name: str, option: Option, default: str) -> Any:
+    kind: Any = click.Choice(option.choices) if option.kind == "choice" else Checked(option)
+    return click.option(
+        *flags,
+        name,
+        cls=GroupedOption,
+        type=click.BOOL if option.kind == "flag" else kind,
+        default=None,
+        metavar=METAVARS.get(option.kind),
+        help=option.help + (f"  [default: {default}]" if default else ""),
+        group=option.group,
+    )
 
 
 def config_option(command: F) -> F:
     """Add --config FILE.toml, whose values rank below the environment and above the recipe."""
+    return config_option_of(RunConfig)(command)
+
+
+def config_option_of(kind: type[OptionFields]) -> Callable[[F], F]:
+    """Return what adds --config for files of such a configuration."""
+
+    def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        if value is not None and not ctx.resilient_parsing:
+            ctx.default_map = dict(ctx.default_map or {}) | read_settings(value, OWN_KEYS, kind)
+
     return click.option(
         "--config",
         cls=GroupedOption,
         is_eager=True,
         expose_value=False,
-        callback=_load,
+        callback=load,
         metavar="FILE.toml",
         help="Read options from here (keys are their names); flags and the environment override "
         "it. RUN/config.toml repeats a run.",
-    )(command)
-
-
-def _load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    if value is not None and not ctx.resilient_parsing:
-        ctx.default_map = dict(ctx.default_map or {}) | read_settings(value, OWN_KEYS)
+    )
 
 
 def json_option(command: F) -> F:

@@ -1,32 +1,19 @@
-"""What a training run is asked for: one field an option, checked, None where a recipe decides.
-
-The fields are the only list of options there is: the command line, its environment variables and
-the TOML reader are made from them.
-"""
+"""What a training run is asked for: one field an option, checked, None where a recipe decides."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
 
-from nembp.errors import ArchitectureError
-from nembp.runs.option import Kind, Option
+from nembp.runs.option import Option
+from nembp.runs.option_fields import OptionFields
+from nembp.runs.option_fields import choice as _choice
+from nembp.runs.option_fields import option as _option
 
 __all__ = ["RunConfig", "options"]
 
 
-def _option(kind: Kind, group: str, help: str, default: Any = None, **more: Any) -> Any:
-    return field(default=default, metadata={"option": Option(kind, help, group, **more)})
-
-
-def _choice(group: str, help: str, *choices: str, default: str | None = None) -> Any:
-    return _option("choice", group, help, default, choices=choices)
-
-
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(OptionFields):
     """Options of a training run; None means the data set's recipe (see `recipe`).
 
     The fields are those of ``nembp train --help``, with _ for -.
@@ -170,34 +157,7 @@ class RunConfig:
         "integer", "Training", "BLAS threads; as the BLAS has it if left out.", least=1
     )
 
-    def __post_init__(self) -> None:
-        for name, option in options().items():
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, option.check(name, value))
-            elif name == "dataset":
-                raise ArchitectureError("dataset must be a name, got None")
-
-    def replace(self, changes: Mapping[str, Any]) -> RunConfig:
-        """Return a copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields that are not None, tuples as lists: what JSON and TOML can hold."""
-        values = {name: getattr(self, name) for name in options()}
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
-            if value is not None
-        }
-
-
-_OPTIONS: dict[str, Option] = {}
-
 
 def options() -> dict[str, Option]:
     """Return every option by the name of its field, in order."""
-    if not _OPTIONS:
-        for item in dataclasses.fields(RunConfig):
-            _OPTIONS[item.name] = cast("Option", item.metadata["option"])
-    return _OPTIONS
+    return RunConfig.options()

@@ -7,16 +7,21 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from nembp.errors import ArchitectureError
-from nembp.runs.config import RunConfig, options
+from nembp.runs.config import RunConfig
+from nembp.runs.option_fields import OptionFields
+
+C = TypeVar("C", bound=OptionFields)
 
 __all__ = ["from_toml", "read_settings", "to_toml"]
 
 
 def read_settings(
-    path: str | os.PathLike[str], extra: Mapping[str, type] | None = None
+    path: str | os.PathLike[str],
+    extra: Mapping[str, type] | None = None,
+    kind: type[OptionFields] = RunConfig,
 ) -> dict[str, Any]:
     """Read and check the options that a TOML file sets.
 
@@ -26,11 +31,13 @@ def read_settings(
         Keys are the names of options, with - or _.
     extra : dict of str to type
         Further keys that are allowed, such as the command line's own, and their types.
+    kind : type
+        The configuration that it is for.
 
     Returns
     -------
     dict
-        By the names of `RunConfig`'s fields (or of ``extra``).
+        By the names of `kind`'s fields (or of ``extra``).
 
     Raises
     ------
@@ -48,7 +55,7 @@ def read_settings(
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArchitectureError(f"{name}: not valid TOML ({error})") from error
-    known, extra = options(), extra or {}
+    known, extra = kind.options(), extra or {}
     settings: dict[str, Any] = {}
     for key, value in table.items():
         field = key.replace("-", "_")
@@ -57,21 +64,29 @@ def read_settings(
         if field in known:
             settings[field] = known[field].check(f"{name}: {key}", value)
         elif field not in extra:
-            raise ArchitectureError(_unknown(name, key, field, [*known, *extra]))
+            raise ArchitectureError(_unknown(name, key, field, [*known, *extra], kind.command))
         elif not isinstance(value, extra[field]):
-            kind = {bool: "true or false", str: "text"}.get(extra[field], extra[field].__name__)
-            raise ArchitectureError(f"{name}: {key} must be {kind}, got {value!r:.80}")
+            what = {bool: "true or false", str: "text"}.get(extra[field], extra[field].__name__)
+            raise ArchitectureError(f"{name}: {key} must be {what}, got {value!r:.80}")
         else:
             settings[field] = value
     return settings
 
 
-def from_toml(path: str | os.PathLike[str]) -> RunConfig:
-    """Return the `RunConfig` that a file describes, as in ``from_toml("runs/a/config.toml")``."""
-    return RunConfig(**read_settings(path))
+@overload
+def from_toml(path: str | os.PathLike[str]) -> RunConfig: ...
 
 
-def to_toml(config: RunConfig, comment: str = "") -> str:
+@overload
+def from_toml(path: str | os.PathLike[str], kind: type[C]) -> C: ...
+
+
+def from_toml(path: str | os.PathLike[str], kind: type[OptionFields] = RunConfig) -> OptionFields:
+    """Return the configuration that a file describes, as in ``from_toml("runs/a/config.toml")``."""
+    return kind(**read_settings(path, kind=kind))
+
+
+def to_toml(config: OptionFields, comment: str = "") -> str:
     """Write a configuration as TOML, under a comment; what is None is left out.
 
     >>> print(to_toml(RunConfig(layers="conv8x3,4", noise_std=0.1)), end="")
@@ -90,13 +105,13 @@ def _value(value: Any) -> str:
         return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, str):  # JSON's escapes are TOML's, but for DEL
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _unknown(name: str, key: str, field: str, known: list[str]) -> str:
+def _unknown(name: str, key: str, field: str, known: list[str], command: str) -> str:
     close = difflib.get_close_matches(field, known, n=3)
     if close:
         hint = "did you mean " + " or ".join(match.replace("_", "-") for match in close) + "?"
     else:
-        hint = "`nembp train --help` lists the options"
+        hint = f"`nembp {command} --help` lists the options"
     return f"{name}: unknown key {key!r:.80}; {hint}"

@@ -18,7 +18,16 @@ from nembp.errors import ArchitectureError
 __all__ = ["Kind", "Option"]
 
 Kind: TypeAlias = Literal[
-    "choice", "integer", "number", "text", "path", "layers", "names", "size", "augmentation"
+    "choice",
+    "integer",
+    "number",
+    "flag",
+    "text",
+    "path",
+    "layers",
+    "names",
+    "size",
+    "augmentation",
 ]
 CROP: Final = 4  # pixels that crops are shifted by at most, customary for 32x32 images
 
@@ -72,6 +81,10 @@ class Option:
             wrong = not isinstance(value, str) or "\0" in value
             if wrong or (self.choices and value not in self.choices):
                 raise ArchitectureError(f"{name} must be {self.expected}, got {value!r:.80}")
+            return value
+        if self.kind == "flag":
+            if not isinstance(value, bool):
+                raise ArchitectureError(f"{name} must be true or false, got {value!r:.80}")
             return value
         return self._number(name, value)
 
