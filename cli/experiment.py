@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from .interrupts import terminate_as_interrupt
 from .output import count, emit_json, emit_table, note, short_path
 
 OUT = "runs/experiments"
@@ -126,7 +127,7 @@ def run(
 
     if jobs is None:
         jobs = usable_cores() if device == "cpu" else 1
-    with _Progress(name) as progress:
+    with _Progress(name) as progress, terminate_as_interrupt():
         folder = run_experiment(
             protocol,
             out,

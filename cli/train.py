@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -14,6 +10,7 @@ from click.core import ParameterSource
 from nembp.runs import RunConfig
 from nembp.runs.config import options
 
+from .interrupts import terminate_as_interrupt
 from .options import GroupedCommand, GroupedOption, config_option, json_option, run_options
 from .output import count, emit_json, emit_table, score_rows, short_path
 from .progress import Progress, progress_for
@@ -67,7 +64,7 @@ def train(
     backward.png: the backward image of each class beside its centroid.
     """
     config = RunConfig(**{name: value for name, value in settings.items() if value is not None})
-    with progress_for(quiet=quiet) as progress, _terminate_as_interrupt():
+    with progress_for(quiet=quiet) as progress, terminate_as_interrupt():
         _note_unused(ctx, config, progress)
 
         def end(summary: dict[str, Any]) -> None:
@@ -125,16 +122,3 @@ def _note_unused(ctx: click.Context, config: RunConfig, progress: Progress) -> N
         progress.note(f"{unused}: without effect, since --noise is none")
     if config.backward == "none" and (unused := flags("backward_")):
         progress.note(f"{unused}: only scales the reported nll, since --backward is none")
-
-
-@contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM, as a job scheduler sends it, like Ctrl-C: what was trained is saved."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
