@@ -49,16 +49,23 @@ class RunFolder:
     ----------
     path : Path
         The folder.
+    files : tuple of str
+        Names that the run may write there.
     """
 
-    def __init__(self, path: Path, made: list[Path]) -> None:
-        self.path = path
+    def __init__(self, path: Path, made: list[Path], files: tuple[str, ...] = FILES) -> None:
+        self.path, self.files = path, files
         self._made = made  # folders that did not exist before, outermost first
         self._metrics: TextIO | None = None
 
     @classmethod
     def claim(
-        cls, out: str | os.PathLike[str] | None, default_name: str, *, force: bool = False
+        cls,
+        out: str | os.PathLike[str] | None,
+        default_name: str,
+        *,
+        force: bool = False,
+        files: tuple[str, ...] = FILES,
     ) -> RunFolder:
         """Make sure of a folder before anything is computed.
 
@@ -71,6 +78,8 @@ class RunFolder:
         force : bool
             Let the run take the place of the one in ``out``, whose files stay until `begin`.
             Other files there are not touched.
+        files : tuple of str
+            Names that the run may write there.
 
         Raises
         ------
@@ -78,7 +87,11 @@ class RunFolder:
             If it is not empty, not a folder or cannot be written.
         """
         try:
-            folder = cls._default(default_name) if out is None else cls._given(Path(out), force)
+            folder = (
+                cls._default(default_name, files)
+                if out is None
+                else cls._given(Path(out), force, files)
+            )
         except OutputError:
             raise
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -92,7 +105,7 @@ class RunFolder:
         return folder
 
     @classmethod
-    def _default(cls, name: str) -> RunFolder:
+    def _default(cls, name: str, files: tuple[str, ...]) -> RunFolder:
         name = re.sub(r"[^\w.=-]+", "_", name)
         stem, made = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}", _make(Path("runs"))
         for number in range(1, 10_000):
@@ -101,11 +114,11 @@ class RunFolder:
                 path.mkdir()
             except FileExistsError:  # of the same second
                 continue
-            return cls(path, [*made, path])
+            return cls(path, [*made, path], files)
         raise FileExistsError(17, "too many runs of this second", str(path))
 
     @classmethod
-    def _given(cls, path: Path, force: bool) -> RunFolder:
+    def _given(cls, path: Path, force: bool, files: tuple[str, ...]) -> RunFolder:
         if path.is_dir():
             names = {entry.name for entry in path.iterdir()}
             if names and not force:
@@ -113,12 +126,12 @@ class RunFolder:
                     f"{path}: not empty; expected a new or empty folder. Choose another --out, or "
                     "replace the run in it with --force"
                 )
-            blocked = [name for name in FILES if (path / name).is_dir()]
+            blocked = [name for name in files if (path / name).is_dir()]
             if blocked:
                 raise OutputError(f"{path / blocked[0]}: is a folder; the run writes a file there")
         elif path.exists():
             raise OutputError(f"{path}: is a file; expected a folder. Choose another --out")
-        return cls(path, _make(path))
+        return cls(path, _make(path), files)
 
     def abandon(self) -> None:
         """Remove the folders that `claim` made, as far as they are empty."""
@@ -129,7 +142,7 @@ class RunFolder:
     def begin(self, config: str) -> None:
         """Write the configuration, take the place of an older run, and open the metrics."""
         try:
-            for name in FILES:
+            for name in self.files:
                 (self.path / name).unlink(missing_ok=True)
             write_atomically(self.path / CONFIG, config.encode())
             self._metrics = open(self.path / METRICS, "x", encoding="utf-8")  # noqa: SIM115
