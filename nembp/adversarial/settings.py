@@ -1,0 +1,165 @@
+"""What an adversarial training is: its objective, and which directions are trained.
+
+======================= ==================================== ====================================
+``bidirectional``       trained backward                     backward targets
+======================= ==================================== ====================================
+``none``                nothing                              none
+``discriminator``       D: label → x                         the real samples of that label
+``generator``           G: x → z                             the z behind each generated sample
+``both``                both                                 both
+======================= ==================================== ====================================
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from nembp.errors import ArchitectureError
+
+__all__ = ["AdversarialSettings", "BackwardLabels", "Bidirectional", "Kind", "WeightSchedule"]
+
+Kind = Literal["vanilla", "minimax", "wasserstein", "wasserstein-gp"]
+Bidirectional = Literal["none", "discriminator", "generator", "both"]
+WeightSchedule = Literal["constant", "linear", "cosine", "rise"]
+BackwardLabels = Literal["real", "both"]
+
+
+@dataclass(frozen=True)
+class AdversarialSettings:
+    """Options of an adversarial training, apart from networks, batches and optimizers.
+
+    Parameters
+    ----------
+    kind : {"vanilla", "minimax", "wasserstein", "wasserstein-gp"}
+        D climbs E log D(x) + E log(1 − D(G(z))) in the first two; G climbs E log D(G(z)) (vanilla,
+        the non-saturating objective) or descends E log(1 − D(G(z))) (minimax) (Goodfellow and
+        others 2014). A Wasserstein critic f climbs E f(x) − E f(G(z)), kept Lipschitz by clipping
+        its weights (Arjovsky, Chintala, Bottou 2017) or by the penalty (‖∇ₓ f(x̂)‖ − 1)²
+        (Gulrajani and others 2017); G climbs E f(G(z)).
+    bidirectional : {"none", "discriminator", "generator", "both"}
+        Who is trained in both directions.
+    discriminator_weight, generator_weight : float
+        What multiplies the log-likelihood of D's and of G's backward direction: for a Gaussian of
+        variance 1, the precision 1/v.
+    weight_schedule : {"constant", "linear", "cosine", "rise"}
+        Course of both weights over the share s of the training done: times 1; 1 − s;
+        (1 + cos πs)/2; min(1, 10 s).
+    backward_labels : {"real", "both"}
+        Labels of D that have a backward target: the real one (or the K classes) alone, or also
+        the label of generated samples, whose targets are these, held fixed.
+    backward_flow : bool
+        Let the gradient of log p(z | G(z)) flow into G(z) too, instead of holding it fixed.
+    backward_permuted : bool
+        Control: every backward target has its neurons permuted, the same way in every step, so
+        that it means nothing.
+    classes : int
+        Number K of real classes, for a discriminator with K+1 of them; 0 for a single output.
+    critic_steps : int, optional
+        Steps of D for each one of G: 5 for a Wasserstein critic and 1 otherwise, if left out.
+    clip : float
+        Largest magnitude of a Wasserstein critic's parameters.
+    penalty_weight : float
+        λ of the gradient penalty.
+    averaging : float
+        0 ≤ β < 1: samples are drawn by Σ (1 − β) βⁱ θₜ₋ᵢ, the moving average of G's parameters;
+        by the last ones if 0.
+
+    Raises
+    ------
+    ArchitectureError
+        If an option is none of those above.
+
+    >>> AdversarialSettings("wasserstein").critic_steps
+    5
+    """
+
+    kind: Kind = "vanilla"
+    bidirectional: Bidirectional = "none"
+    discriminator_weight: float = 0.01
+    generator_weight: float = 1.0
+    weight_schedule: WeightSchedule = "constant"
+    backward_labels: BackwardLabels = "real"
+    backward_flow: bool = False
+    backward_permuted: bool = False
+    classes: int = 0
+    critic_steps: int | None = None
+    clip: float = 0.01
+    penalty_weight: float = 10.0
+    averaging: float = 0.0
+
+    def __post_init__(self) -> None:
+        choices = {
+            "kind": Kind,
+            "bidirectional": Bidirectional,
+            "weight_schedule": WeightSchedule,
+            "backward_labels": BackwardLabels,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in get_args(allowed):
+                options = ", ".join(get_args(allowed))
+                raise ArchitectureError(
+                    f"adversarial {name.replace('_', ' ')} must be one of {options}, got "
+                    f"{getattr(self, name)!r}"
+                )
+        for name in ("discriminator_weight", "generator_weight", "clip", "penalty_weight"):
+            if not (0.0 < getattr(self, name) < math.inf):
+                raise ArchitectureError(
+                    f"{name.replace('_', ' ')} must be a positive, finite number, got "
+                    f"{getattr(self, name)}"
+                )
+        if self.critic_steps is None:
+            object.__setattr__(self, "critic_steps", 5 if self.has_critic else 1)
+        if self.steps < 1:
+            raise ArchitectureError(f"critic steps must be at least 1, got {self.critic_steps}")
+        if not 0.0 <= self.averaging < 1.0:
+            raise ArchitectureError(
+                f"averaging must be at least 0 and less than 1, got {self.averaging}"
+            )
+        self._check_classes()
+
+    def _check_classes(self) -> None:
+        if self.classes < 0 or self.classes == 1:
+            raise ArchitectureError(
+                f"classes must be 0, for one output, or at least 2, got {self.classes}"
+            )
+        if self.classes and self.has_critic:
+            raise ArchitectureError(
+                f"a {self.kind} critic has one output and no classes, got classes {self.classes}; "
+                "use kind vanilla or minimax, or classes 0"
+            )
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether D is a Wasserstein critic, whose output is a score without a link."""
+        return self.kind in ("wasserstein", "wasserstein-gp")
+
+    @property
+    def steps(self) -> int:
+        """Steps of D for each one of G."""
+        return self.critic_steps or 0
+
+    @property
+    def discriminator_backward(self) -> bool:
+        """Whether D is trained backward too."""
+        return self.bidirectional in ("discriminator", "both")
+
+    @property
+    def generator_backward(self) -> bool:
+        """Whether G is trained backward too."""
+        return self.bidirectional in ("generator", "both")
+
+    def weight_factor(self, share: float) -> float:
+        """Return what the backward weights are multiplied by at a share 0 ≤ s < 1 of training.
+
+        >>> AdversarialSettings(weight_schedule="linear").weight_factor(0.25)
+        0.75
+        """
+        if self.weight_schedule == "linear":
+            return 1.0 - share
+        if self.weight_schedule == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * share))
+        if self.weight_schedule == "rise":
+            return min(1.0, 10.0 * share)
+        return 1.0
