@@ -1,4 +1,4 @@
-"""Gradients: one direction by the textbook, both directions by three sweeps (:mod:`nembp.sweeps`).
+"""Gradients: one direction by the textbook, both directions by three sweeps (:mod:`nembp.joint`).
 
 A gradient is that of the mean negative log-likelihood per sample (nats), a flat vector laid out
 like ``net.parameters``; descending it climbs log p(y | x) + log p(x | y).
@@ -10,10 +10,10 @@ from typing import Any
 
 from nembp.backend import Array
 from nembp.errors import ShapeError
+from nembp.joint import JointBackpropagation, Path
 from nembp.layers import add_bias
 from nembp.likelihoods import Readout
 from nembp.network import Network
-from nembp.sweeps import JointBackpropagation, Path
 
 __all__ = ["JointBackpropagation", "Path", "backpropagate", "joint_gradient"]
 

@@ -86,10 +86,12 @@ class TimedStep:
         for link in joint._links:
             for name in ("load", "forward", "adjoint", "descend"):
                 setattr(link, name, timed(PRODUCTS, getattr(link, name)))
-        ends = {"output end": joint._output, "input end": getattr(joint, "_input", None)}
+        ends = {"output end": joint.output, "input end": joint.input}
         for part, end in ends.items():
             if end is not None:
-                end.source = end.source and _TimedSource(end.source, timed("noise", end.source))
+                end.source = end.source and _TimedSource(  # type: ignore[assignment]
+                    end.source, timed("noise", end.source)
+                )
                 end.error = timed(part, end.error)  # type: ignore[method-assign]
         step.adam.step = timed("Adam", step.adam.step)  # type: ignore[method-assign]
 
