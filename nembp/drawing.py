@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
-__all__ = ["compare_images", "compare_strips"]
+__all__ = ["INK", "MUTED", "compare_images", "compare_strips", "paper", "text_width", "write"]
 
 WIDTH, MARGIN = 1020, 20
 INK, MUTED, EDGE, PAPER = "#202428", "#697077", "#c1c7cd", "#ffffff"
@@ -41,10 +41,10 @@ def compare_images(rows: Mapping[str, NDArray[np.uint8]], names: Sequence[str]) 
 
     height, width = next(iter(rows.values())).shape[1:3]
     gap, block_gap, head = 6, 24, NAME_SIZE + 10
-    left = MARGIN + max(_text_width(label, LABEL_SIZE) for label in rows) + 12
+    left = MARGIN + max(text_width(label, LABEL_SIZE) for label in rows) + 12
     room = WIDTH - left - MARGIN
     # columns wide enough for names of a usual length
-    wanted = min(120, max(_text_width(name, NAME_SIZE) for name in names) + 4)
+    wanted = min(120, max(text_width(name, NAME_SIZE) for name in names) + 4)
     lines = math.ceil(len(names) / max(1, (room + gap) // (max(width, 64, wanted) + gap)))
     columns = math.ceil(len(names) / lines)
     scale = min((room + gap) // columns - gap, 168 * width // max(height, width)) // width
@@ -55,16 +55,16 @@ def compare_images(rows: Mapping[str, NDArray[np.uint8]], names: Sequence[str]) 
         left + columns * across - gap + MARGIN,
         2 * MARGIN + lines * (block + block_gap) - block_gap,
     )
-    sheet, draw = _paper(size)
+    sheet, draw = paper(size)
     for k, name in enumerate(names):
         x = left + k % columns * across
         top = MARGIN - 2 + k // columns * (block + block_gap)
-        _text(draw, (x + width * scale // 2, top), name, "ma", NAME_SIZE, across - 2)
+        write(draw, (x + width * scale // 2, top), name, "ma", NAME_SIZE, across - 2)
         for r, (label, images) in enumerate(rows.items()):
             y = top + head + r * down
             if k % columns == 0:
                 at = (left - 12, y + height * scale // 2)
-                _text(draw, at, label, "rm", LABEL_SIZE, colour=MUTED)
+                write(draw, at, label, "rm", LABEL_SIZE, colour=MUTED)
             tile = Image.fromarray(images[k, ..., 0] if images.shape[3] == 1 else images[k])
             box = (x - 1, y - 1, x + width * scale, y + height * scale)
             draw.rectangle(box, outline=EDGE)
@@ -88,21 +88,21 @@ def compare_strips(rows: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Im
 
     strip, gap, block_gap = 26, 2, 18
     features = next(iter(rows.values())).shape[1]
-    name_width = min(220, max(_text_width(name, NAME_SIZE) for name in names))
-    left = MARGIN + name_width + 24 + max(_text_width(label, LABEL_SIZE) for label in rows) + 12
+    name_width = min(220, max(text_width(name, NAME_SIZE) for name in names))
+    left = MARGIN + name_width + 24 + max(text_width(label, LABEL_SIZE) for label in rows) + 12
     room = WIDTH - left - MARGIN
     cell = min(56, room // features)
     width = cell * features if cell else room
     block = len(rows) * (strip + gap) - gap
     legend = MARGIN + len(names) * (block + block_gap)
-    across = max(width, _text_width(LOWEST + HIGHEST, LABEL_SIZE) + LEGEND + 20)
-    sheet, draw = _paper((left + across + MARGIN, legend + 14 + LABEL_SIZE + MARGIN))
+    across = max(width, text_width(LOWEST + HIGHEST, LABEL_SIZE) + LEGEND + 20)
+    sheet, draw = paper((left + across + MARGIN, legend + 14 + LABEL_SIZE + MARGIN))
     for k, name in enumerate(names):
         top = MARGIN + k * (block + block_gap)
-        _text(draw, (MARGIN, top + block // 2), name, "lm", NAME_SIZE, name_width)
+        write(draw, (MARGIN, top + block // 2), name, "lm", NAME_SIZE, name_width)
         for r, (label, levels) in enumerate(zip(rows, _levels(list(rows.values())), strict=True)):
             y = top + r * (strip + gap)
-            _text(draw, (left - 12, y + strip // 2), label, "rm", LABEL_SIZE, colour=MUTED)
+            write(draw, (left - 12, y + strip // 2), label, "rm", LABEL_SIZE, colour=MUTED)
             line = Image.fromarray(_colours(levels[k])[np.newaxis])
             # more features than pixels are averaged
             how = Image.Resampling.NEAREST if cell else Image.Resampling.BOX
@@ -118,11 +118,11 @@ def _draw_legend(sheet: Image, draw: ImageDraw, left: int, top: int) -> None:
     from PIL import Image
 
     middle = top + LABEL_SIZE // 2
-    start = left + _text_width(LOWEST, LABEL_SIZE) + 8
+    start = left + text_width(LOWEST, LABEL_SIZE) + 8
     bar = Image.fromarray(_colours(np.linspace(0.0, 1.0, LEGEND))[np.newaxis])
     sheet.paste(bar.resize((LEGEND, 12)), (start, middle - 6))
     for x, text in ((left, LOWEST), (start + LEGEND + 8, HIGHEST)):
-        _text(draw, (x, middle), text, "lm", LABEL_SIZE, colour=MUTED)
+        write(draw, (x, middle), text, "lm", LABEL_SIZE, colour=MUTED)
 
 
 def _levels(values: list[NDArray[Any]]) -> NDArray[np.float64]:
@@ -142,7 +142,8 @@ def _colours(levels: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
-def _paper(size: tuple[int, int]) -> tuple[Image, ImageDraw]:
+def paper(size: tuple[int, int]) -> tuple[Image, ImageDraw]:
+    """Return an empty sheet of (width, height) pixels, and what draws on it."""
     from PIL import Image, ImageDraw
 
     sheet = Image.new("RGB", size, PAPER)
@@ -156,7 +157,8 @@ def _font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
-def _text_width(text: str, size: int) -> int:
+def text_width(text: str, size: int) -> int:
+    """Return the pixels that a line of text takes."""
     return math.ceil(float(_font(size).getlength(_one_line(text))))
 
 
@@ -164,7 +166,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _text(
+def write(
     draw: ImageDraw,
     at: tuple[int, int],
     text: str,
