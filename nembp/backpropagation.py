@@ -14,11 +14,14 @@ from nembp.joint import JointBackpropagation, Path
 from nembp.layers import add_bias
 from nembp.likelihoods import Readout
 from nembp.network import Network
+from nembp.normalization import Statistics, normalizers
 
 __all__ = ["JointBackpropagation", "Path", "backpropagate", "joint_gradient"]
 
 
-def backpropagate(net: Network, x: Any, t: Any) -> tuple[Array, Array]:
+def backpropagate(
+    net: Network, x: Any, t: Any, *, statistics: Statistics = "batch"
+) -> tuple[Array, Array]:
     """Return one direction's gradient, and its error at the input.
 
     δᴸ = −∂log p/∂zᴸ / rows, δᵏ⁻¹ = adjoint(δᵏ) ∘ f'(aᵏ⁻¹), ∂/∂Wᵏ = weight_gradient(aᵏ⁻¹, δᵏ),
@@ -31,11 +34,16 @@ def backpropagate(net: Network, x: Any, t: Any) -> tuple[Array, Array]:
         Seen from the direction to differentiate.
     x, t : array, shapes (rows, net.inputs) and (rows, net.outputs)
         Input and target of that direction.
+    statistics : {"batch", "running"}
+        What normalized layers normalize by. With ``"batch"``, as in training, the gradient is that
+        of ``net.log_likelihood(x, t, "batch")``, where every row's normalization depends on all
+        rows; with ``"running"`` that of ``net.log_likelihood(x, t)``, where each row is by itself.
+        Both are exact, and neither moves the running statistics.
 
     Returns
     -------
     gradient : array, shape (parameter_count,)
-        Zero at the other direction's biases.
+        Zero at the other direction's biases and gains.
     input_error : array, shape (rows, net.inputs)
         ∂(−log p / rows)/∂x.
     """
@@ -47,10 +55,13 @@ def backpropagate(net: Network, x: Any, t: Any) -> tuple[Array, Array]:
         raise ShapeError(f"target has {t.shape[0]} rows, but the input has {rows}")
     o = Readout.allocate(backend, rows, net.outputs, dtype)
     last = len(net.synapses)
+    normal = normalizers(net, rows, statistics=statistics)
     for k, synapse in enumerate(net.synapses, start=1):
         layer = net.layers[k]
         z = o.z if k == last else backend.empty((rows, layer.size), dtype)
         synapse.forward(backend, signals[-1], net.weights[k - 1], z)
+        if (normalizer := normal[k]) is not None:
+            normalizer.forward(z)
         add_bias(backend, z, net.biases[k], layer)
         if layer.activation is not None:
             layer.activation.activate(backend, z, xp.empty_like(z))
@@ -64,7 +75,10 @@ def backpropagate(net: Network, x: Any, t: Any) -> tuple[Array, Array]:
     for k in range(last, 0, -1):
         synapse, below = net.synapses[k - 1], net.layers[k - 1]
         synapse.weight_gradient(backend, signals[k - 1], delta, views.weights[k - 1])
-        if net.layers[k].biases:
+        if (normalizer := normal[k]) is not None:
+            views.biases[k][...] = normalizer.bias_gradient  # type: ignore[index]
+            views.gains[k][...] = normalizer.gain_gradient  # type: ignore[index]
+        elif net.layers[k].biases:
             per_channel = xp.reshape(delta, (-1, net.layers[k].biases))
             views.biases[k][...] = xp.sum(per_channel, axis=0)  # type: ignore[index]
         error = backend.empty((rows, below.size), dtype)
@@ -72,6 +86,8 @@ def backpropagate(net: Network, x: Any, t: Any) -> tuple[Array, Array]:
         if below.activation is not None:
             scratch = xp.empty_like(error)
             below.activation.multiply_derivative(backend, error, signals[k - 1], scratch)
+        if (normalizer := normal[k - 1]) is not None:
+            normalizer.pull_back(error)
         delta = error
     return gradient, delta
 

@@ -13,6 +13,7 @@ import platform
 import sys
 import typing
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from nembp.backend import Backend, get_backend
 from nembp.datasets.scaling import Scaling
 from nembp.errors import ArchitectureError, DataError
 from nembp.kinds import decode, encode
+from nembp.layers import parameter_count, statistics_count, statistics_views
 from nembp.likelihoods import Likelihood
 from nembp.network import Layer, Network
 from nembp.synapses import Synapse
@@ -37,7 +39,8 @@ REMEDY = (
 )
 ARRAYS = ("parameters", "x_offset", "x_factor", "y_offset", "y_factor")
 PIXEL = ("pixel_offset", "pixel_factor")
-OPTIONAL = ("centroids", *PIXEL)
+OPTIONAL = ("statistics", "centroids", *PIXEL)
+IN_DTYPE = ("parameters", "statistics")  # in the network's precision, the others in float64
 PLAIN = ("shape", "classes", "target_names", "is_image", "dataset", "settings", "environment")
 
 
@@ -155,7 +158,8 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
         raise ArchitectureError(
             f"{where}: not written: the network is {net.dtype}; save net.to(dtype='float64')"
         )
-    arrays = {"parameters": net.backend.to_numpy(net.parameters)}
+    flat = zip(IN_DTYPE, net.snapshot(), strict=True)
+    arrays = {name: array for name, array in flat if name == "parameters" or array.size}
     if model.centroids is not None:
         arrays["centroids"] = np.asarray(model.centroids, np.float64)
     scalings = {"x": model.x_scaling, "y": model.y_scaling}
@@ -165,7 +169,7 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
         arrays[f"{axis}_offset"] = np.asarray(scaling.offset, np.float64)
         arrays[f"{axis}_factor"] = np.asarray(scaling.factor, np.float64)
     try:
-        _check(model, arrays["parameters"])
+        _check(model)
     except DataError as error:
         raise DataError(f"{where}: not written: {error}") from error
     header = {
@@ -230,16 +234,16 @@ def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Ba
     for name in (*ARRAYS, *OPTIONAL):
         if name not in arrays and (name in ARRAYS or (coloured and name in PIXEL)):
             raise DataError(f"the array {name} is missing")
-        if name in arrays and arrays[name].dtype != (dtype if name == "parameters" else "float64"):
+        if name in arrays and arrays[name].dtype != (dtype if name in IN_DTYPE else "float64"):
             raise DataError(f"the array {name} is {arrays[name].dtype}")
-    flat = arrays["parameters"]
+    flat = arrays["parameters"], arrays.get("statistics", np.zeros(0, dtype))
     # before anything is allocated by the header's sizes
-    count = sum(synapse.weight_count for synapse in synapses)
-    count += sum(layer.biases for layer in (*layers[1:], *layers[:-1]))
-    if flat.shape != (count,):
-        raise DataError(f"parameters of shape {flat.shape}, but its layers have {count}")
+    sizes = parameter_count(layers, synapses), statistics_count(layers)
+    for name, array, count in zip(IN_DTYPE, flat, sizes, strict=True):
+        if array.shape != (count,):
+            raise DataError(f"{name} of shape {array.shape}, but its layers have {count}")
     net = Network(layers, synapses, *ends, device=backend, dtype=dtype, seed=None)
-    net.parameters[...] = backend.asarray(flat)
+    net.restore(flat)
     hints = typing.get_type_hints(Model)
     model = Model(
         net=net,
@@ -249,7 +253,7 @@ def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Ba
         pixel_scaling=_scaling(*(arrays[name] for name in PIXEL)) if coloured else None,
         **{key: read(key, hints[key]) for key in PLAIN},
     )
-    _check(model, flat)
+    _check(model)
     return model
 
 
@@ -267,7 +271,7 @@ def _broadcasts(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
         return False
 
 
-def _check(model: Model, parameters: NDArray[Any]) -> None:
+def _check(model: Model) -> None:
     """Raise DataError unless the parts of a model fit together and are finite."""
     net, shape = model.net, model.shape
     if min(shape, default=0) < 1 or len(shape) > 8 or math.prod(shape) != net.inputs:
@@ -290,6 +294,11 @@ def _check(model: Model, parameters: NDArray[Any]) -> None:
             f"centroids of shape {centroids.shape} do not fit {len(model.classes)} classes and "
             f"{net.inputs} inputs"
         )
-    for what, values in (("parameters", parameters), ("centroids", centroids)):
+    parameters, statistics = net.snapshot()
+    named = ("parameters", parameters), ("statistics", statistics), ("centroids", centroids)
+    for what, values in named:
         if values is not None and not np.all(np.isfinite(values)):
             raise DataError(f"{what} hold a NaN or an infinity")
+    for pair in chain(*statistics_views(net.layers, statistics)):
+        if pair is not None and np.any(pair[1] < 0.0):
+            raise DataError("statistics hold a variance below 0")

@@ -11,7 +11,8 @@ The order of the sweeps (:mod:`nembp.sweeps`):
 the order up, down, up would leave the product of the first and largest layer unshared.)
 
 The class-sum path: a classifier's backward direction has only K distinct inputs, its labels, so
-its signals and errors need K rows, not one a sample (:class:`nembp.ends.ClassEnd`).
+its signals and errors need K rows, not one a sample (:class:`nembp.ends.ClassEnd`). Normalized
+layers weight each of those rows by its samples, which gives the statistics of one row a sample.
 """
 
 from __future__ import annotations
@@ -72,6 +73,9 @@ class JointBackpropagation(Sweeps):
         δ⁰ = ∂(−log p(t | x) / samples)/∂x, after a call.
     forward_nll, backward_nll : array, shape (1, 1)
         Mean negative log-likelihood of the clean targets in nats, after a call.
+    moves_statistics : bool
+        Whether a call moves the running statistics of normalized layers; True at first. Gradients
+        come from the batch's own.
     sources : dict of NoiseSource
         The places that receive noise, with their share accepted and mean gain; layers of a place
         by their number from the direction's input, as ``"forward/hidden-1"``.
@@ -102,7 +106,8 @@ class JointBackpropagation(Sweeps):
         self._memberships = memberships or Memberships(np.eye(net.outputs), self.t)
         classes = self._memberships.members.shape[1]
         second = {"none": 0, "samples": rows, "classes": class_rows(classes)}[path]
-        super().__init__(net, rows, second, input_error=input_error)
+        members = self._memberships.members if path == "classes" else None
+        super().__init__(net, rows, second, members=members, input_error=input_error)
         self.x, self.input_error = self._a[0], self._delta[0]
         self.sources: dict[str, NoiseSource] = {}
         self._noise_up = signal_noise(net, rows, noise, generators)
@@ -175,6 +180,7 @@ class JointBackpropagation(Sweeps):
 
     def _step(self, gradient: Array | None, clock: tuple[int, int]) -> None:
         self._load_weights()
+        self._normalized.begin()
         if self.input is not None:
             if self._noise_down is not None:
                 self._noise_down(self.t, self.x, *clock)
@@ -186,6 +192,7 @@ class JointBackpropagation(Sweeps):
         self._sweep_up()
         self.output.error(self._delta[-1], clock)
         self._sweep_forward_errors(gradient)
+        self._normalized.end(gradient, self.moves_statistics)
         self._tidy()
 
     def _tidy(self) -> None:
@@ -206,7 +213,9 @@ class JointBackpropagation(Sweeps):
             if self._noise_down is not None:
                 self._noise_down.disturb(0, self._c[-1], 0, self.rows)
         for k in range(last, 1, -1):
-            self._links[k - 1].adjoint(self._c[k], self._c[k - 1], partial(self._go_down, k - 1))
+            adjoint, below = self._links[k - 1].adjoint, self._c[k - 1]
+            passes = self._normalized.of_backward_signal(k - 1, below)
+            self._carry(adjoint, (self._c[k], below), partial(self._go_down, k - 1), passes)
         u = end.readout.z
         self._links[0].adjoint(self._c[1], u, partial(self._activate, self.net.reversed, last, u))
 
@@ -214,7 +223,10 @@ class JointBackpropagation(Sweeps):
         """Up: a and e in one product; aᵏ = f(· + bᵏ), eᵏ = · ∘ f'(cᵏ); zᴸ at the output."""
         last = len(self._links)
         for k in range(1, last):
-            self._links[k - 1].forward(self._P[k - 1], self._P[k], partial(self._arrive, k))
+            passes = self._normalized.of_forward_signal(k, self._a[k])
+            passes += self._normalized.of_backward_error(k, self._e[k], self.rows)
+            ends = self._P[k - 1], self._P[k]
+            self._carry(self._links[k - 1].forward, ends, partial(self._arrive, k), passes)
         z = self.output.readout.z
         self._links[-1].forward(self._P[-1], z, partial(self._activate, self.net, last, z))
 
@@ -223,12 +235,14 @@ class JointBackpropagation(Sweeps):
         for k in range(len(self._links), 0, -1):
             delta = self._delta[k - 1]
             after = partial(self._multiply_derivative, k - 1, delta, self._without_noise(k - 1))
+            passes = self._normalized.of_forward_error(k - 1, delta)
             if gradient is not None:
                 weights = self._weight_gradient(gradient, k)
-                self._links[k - 1].descend(self._P[k - 1], self._Q[k], delta, weights, after)
+                ends = self._P[k - 1], self._Q[k], delta, weights
+                self._carry(self._links[k - 1].descend, ends, after, passes)
                 self._bias_gradients(gradient, k)
             elif delta is not None:
-                self._links[k - 1].adjoint(self._delta[k], delta, after)
+                self._carry(self._links[k - 1].adjoint, (self._delta[k], delta), after, passes)
 
     # -- what is done to rows start..stop of a layer, while they are in cache ------------------
     def _arrive(self, k: int, start: int, stop: int) -> None:

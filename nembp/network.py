@@ -5,30 +5,50 @@ Signals (design: Signals), layers 0..L, synapses 1..L, rows are samples:
     forward:   a⁰ = x, zᵏ = forward(aᵏ⁻¹) + bᵏ,    aᵏ = f(zᵏ),    at the output a = link(z)
     backward:  cᴸ = y, uᵏ⁻¹ = adjoint(cᵏ) + dᵏ⁻¹, cᵏ⁻¹ = f(uᵏ⁻¹), at the input  c = link(u)
 
-All parameters live in one flat vector: weights, then forward biases, then backward biases. The
-layers hold views of it, and so does ``net.reversed``, the same parameters seen from the other end.
+with γ ẑ in the place of forward(aᵏ⁻¹) or adjoint(cᵏ) where a layer is normalized
+(:mod:`nembp.normalization`).
+
+All parameters live in one flat vector: weights, then forward biases, then backward biases, then
+gains. The layers hold views of it, and so does ``net.reversed``, the same parameters seen from the
+other end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
-from operator import attrgetter
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 
 from nembp.backend import Array, Backend, get_backend, stream
 from nembp.errors import ArchitectureError, ShapeError
-from nembp.layers import Layer, Parameters, add_bias, check_chain
+from nembp.layers import (
+    Layer,
+    Parameters,
+    Running,
+    add_bias,
+    check_chain,
+    parameter_count,
+    parameter_views,
+    statistics_count,
+    statistics_views,
+)
 from nembp.likelihoods import Gaussian, Likelihood, Multinomial, Readout, get_likelihood
 from nembp.neurons import Activation, get_activation
+from nembp.normalization import (
+    BatchNormalization,
+    Statistics,
+    normalize_by_running,
+    normalizers,
+)
+from nembp.portable import Portable
 from nembp.synapses import Dense, Synapse, Transposed
 
 __all__ = ["Layer", "Network", "Parameters", "dense_network"]
 
 
-class Network:
+class Network(Portable):
     """One network of two directions over the same weights.
 
     Parameters
@@ -42,15 +62,21 @@ class Network:
     device, dtype : str or Backend, str
         Where and in what precision the parameters live.
     seed : int or None
-        Of the initial weights, drawn from the stream ``"weights"`` on the host; None leaves all
-        parameters zero.
+        Of the initial weights, drawn from the stream ``"weights"`` on the host, beside gains of 1;
+        None leaves all parameters zero.
 
     Attributes
     ----------
     parameters : array, shape (parameter_count,)
-        The flat vector: ``weight_count`` weights, then forward biases, then backward biases.
-    weights, biases : list of array
+        The flat vector: ``weight_count`` weights, then forward biases, then backward biases, then
+        forward gains γ, then backward gains, of the layers that are normalized.
+    weights, biases, gains : list of array
         Its views in this direction.
+    statistics : array, shape (statistics_count,)
+        Running statistics of normalized layers, (mean, variance) of each forward, then backward:
+        what predictions normalize by. Training moves them; they are no parameters.
+    running : list of (mean, variance) or None
+        Their views in this direction, by layer.
     likelihood : Likelihood
         At this direction's end.
     reversed : Network
@@ -101,18 +127,31 @@ class Network:
                 generator
             ).reshape(-1)
             position += synapse.weight_count
+        flat[self.parameter_count - self.statistics_count // 2 :] = 1.0  # gains
         return flat
 
-    def _bind(self, flat: Array) -> None:
-        """Make ``flat`` the parameters of both directions, and rebuild all views."""
-        for net in (self, self.reversed):
-            net.parameters = flat
+    def _bind(self, flat: Array, statistics: Array = None) -> None:
+        """Make ``flat`` the parameters of both directions, and rebuild all views.
+
+        Running statistics start at mean 0 and variance 1.
+        """
+        if statistics is None:
+            statistics = self.backend.zeros((self.statistics_count,), self.dtype)
+            for pair in chain(*statistics_views(self.layers, statistics)):
+                if pair is not None:
+                    pair[1][...] = 1.0
+        both = statistics_views(self.layers, statistics)
+        for net, running in zip((self, self.reversed), both, strict=True):
+            net.parameters, net.statistics, net.running = flat, statistics, running
             views = net.views(flat)
-            net.weights, net.biases = views.weights, views.biases
+            net.weights, net.biases, net.gains = views.weights, views.biases, views.gains
 
     parameters: Array
+    statistics: Array
     weights: list[Array]
     biases: list[Array | None]
+    gains: list[Array | None]
+    running: Running
 
     def __repr__(self) -> str:
         sizes = "-".join(str(layer.size) for layer in self.layers)
@@ -135,32 +174,28 @@ class Network:
     @property
     def parameter_count(self) -> int:
         """Length of the flat vector."""
-        layers = self.layers
-        return self.weight_count + sum(layer.biases for layer in (*layers[1:], *layers[:-1]))
+        return parameter_count(self.layers, self.synapses)
+
+    @property
+    def statistics_count(self) -> int:
+        """Length of the vector of running statistics; 0 where no layer is normalized."""
+        return statistics_count(self.layers)
 
     def views(self, flat: Array) -> Parameters:
         """Return the views of any vector laid out like ``parameters`` (a gradient, say)."""
         primary = self if self.direction == "forward" else self.reversed
-        weights, position = [], 0
-        for synapse in primary.synapses:
-            piece = flat[position : position + synapse.weight_count]
-            weights.append(self.backend.xp.reshape(piece, synapse.weight_shape))
-            position += synapse.weight_count
-        ends = ("forward", primary.layers[1:]), ("backward", primary.layers[:-1])
-        biases: dict[str, list[Array | None]] = {}
-        for direction, layers in ends:
-            views: list[Array | None] = []
-            for layer in layers:
-                views.append(flat[position : position + layer.biases])
-                position += layer.biases
-            biases[direction] = views
-        if self.direction == "forward":
-            return Parameters(weights, [None, *biases["forward"]])
-        return Parameters(weights[::-1], [None, *biases["backward"][::-1]])
+        forward, backward = parameter_views(self.backend, primary.layers, primary.synapses, flat)
+        return forward if self.direction == "forward" else backward
 
     # -- use -----------------------------------------------------------------------------------
-    def readout(self, x: Any) -> Readout:
+    def readout(self, x: Any, statistics: Statistics = "running") -> Readout:
         """Run this direction on ``x`` (rows, inputs) and return its readout.
+
+        Parameters
+        ----------
+        statistics : {"running", "batch"}
+            What normalized layers normalize by: running statistics, so that a row's result is its
+            own, or those of ``x``, as in training.
 
         Raises
         ------
@@ -171,10 +206,15 @@ class Network:
         a = self._check(x, self.inputs, "input")
         rows = a.shape[0]
         o = Readout.allocate(backend, rows, self.outputs, self.dtype)
+        batch = normalizers(self, rows) if statistics == "batch" else [None] * len(self.layers)
         for k, synapse in enumerate(self.synapses, start=1):
             layer, last = self.layers[k], k == len(self.synapses)
             z = o.z if last else backend.empty((rows, layer.size), self.dtype)
             synapse.forward(backend, a, self.weights[k - 1], z)
+            if (normalizer := batch[k]) is not None:
+                normalizer.forward(z)
+            else:
+                normalize_by_running(self, k, z)
             add_bias(backend, z, self.biases[k], layer)
             if layer.activation is not None:
                 layer.activation.activate(backend, z, backend.xp.empty_like(z))
@@ -182,15 +222,16 @@ class Network:
         self.likelihood.link(o)
         return o
 
-    def predict(self, x: Any) -> Array:
+    def predict(self, x: Any, statistics: Statistics = "running") -> Array:
         """Return this direction's output activations for ``x``, shape (rows, outputs).
 
         Class probabilities for a multinomial end, means for a Gaussian or Bernoulli one.
+        ``statistics`` as in :meth:`readout`.
         """
-        return self.readout(x).a
+        return self.readout(x, statistics).a
 
-    def log_likelihood(self, x: Any, t: Any) -> Array:
-        """Return log p(t | x) of each row in nats, shape (rows,).
+    def log_likelihood(self, x: Any, t: Any, statistics: Statistics = "running") -> Array:
+        """Return log p(t | x) of each row in nats, shape (rows,); ``statistics`` as in `readout`.
 
         Raises
         ------
@@ -199,7 +240,7 @@ class Network:
             swapped.
         """
         t = self._check(t, self.outputs, "target")
-        return self.likelihood.log_likelihood(self.readout(x), t)[:, 0]
+        return self.likelihood.log_likelihood(self.readout(x, statistics), t)[:, 0]
 
     def _check(self, value: Any, width: int, what: str) -> Array:
         array = self.backend.asarray(value, self.dtype)
@@ -212,62 +253,6 @@ class Network:
                 f"{what} has shape {tuple(array.shape)} but {name} expects (rows, {width}){hint}"
             )
         return array
-
-    # -- copies --------------------------------------------------------------------------------
-    def to(self, device: str | Backend | None = None, dtype: str | None = None) -> Network:
-        """Return a copy on another device or in another precision, seen from this direction."""
-        backend = self.backend if device is None else get_backend(device)
-        primary = self if self.direction == "forward" else self.reversed
-        copy = Network(
-            primary.layers,
-            primary.synapses,
-            primary.likelihood,
-            primary.reversed.likelihood,
-            device=backend,
-            dtype=dtype or self.dtype,
-            seed=None,
-        )
-        copy._bind(backend.asarray(self.backend.to_numpy(self.parameters), copy.dtype))
-        return copy if self.direction == "forward" else copy.reversed
-
-    def copy(self) -> Network:
-        """Return an independent copy, its views rebuilt."""
-        return self.to()
-
-    def __copy__(self) -> Network:
-        return self.to()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
-        copied = self.to()
-        memo[id(self)], memo[id(self.reversed)] = copied, copied.reversed
-        return copied
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self.direction == "backward":  # through the forward one, so that a pair stays a pair
-            return attrgetter("reversed"), (self.reversed,)
-        state = (
-            self.layers,
-            self.synapses,
-            self.likelihood,
-            self.reversed.likelihood,
-            self.dtype,
-            self.backend.to_numpy(self.parameters),
-        )
-        return _rebuild, state
-
-
-def _rebuild(
-    layers: tuple[Layer, ...],
-    synapses: tuple[Synapse, ...],
-    forward: Likelihood,
-    backward: Likelihood,
-    dtype: str,
-    flat: np.ndarray[Any, Any],
-) -> Network:
-    """Unpickle on the CPU, whatever device the network was on."""
-    net = Network(layers, synapses, forward, backward, dtype=dtype, seed=None)
-    net.parameters[...] = flat
-    return net
 
 
 def _reversed_view(net: Network, backward: Likelihood) -> Network:
@@ -286,6 +271,7 @@ def dense_network(
     sizes: Sequence[int],
     *,
     activation: str | Activation = "relu",
+    normalization: BatchNormalization | None = None,
     forward: str | Likelihood | None = None,
     backward: str | Likelihood | None = None,
     device: str | Backend = "cpu",
@@ -300,6 +286,8 @@ def dense_network(
         Neurons of each layer, input and output included.
     activation : str or Activation
         Of the hidden layers.
+    normalization : BatchNormalization, optional
+        Of the hidden layers; none by default.
     forward, backward : str or Likelihood
         Ends of the two directions; multinomial and Gaussian with v = 1 by default.
 
@@ -318,7 +306,8 @@ def dense_network(
             )
     hidden = get_activation(activation)
     last = len(sizes) - 1
-    layers = [Layer(int(n), hidden if 0 < k < last else None) for k, n in enumerate(sizes)]
+    layers = [Layer(int(n)) for n in sizes]
+    layers[1:last] = [Layer(int(n), hidden, None, normalization) for n in sizes[1:last]]
     synapses = [Dense(int(m), int(n)) for m, n in pairwise(sizes)]
     return Network(
         layers,

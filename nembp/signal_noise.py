@@ -12,6 +12,9 @@ with the noise of those before it in place.
 
 The step then trains with aᵏ + n in place of aᵏ: it is what the next synapse sees, in its signal and
 in its gradient; the derivative f' stays that of aᵏ itself, for n is no part of the activation.
+
+A normalized layer's statistics are those of the batch's signals without noise while noise is
+screened, so that a sample's gain depends on its own noise alone.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from nembp.layers import add_bias
 from nembp.likelihoods import Readout
 from nembp.network import Network
 from nembp.noise import Noise, NoiseSource
+from nembp.normalization import normalizers
 
 __all__ = ["PLACES", "LayerNoise", "SignalNoise", "noisy_layers", "signal_noise"]
 
@@ -163,6 +167,7 @@ class SignalNoise:
         self._tried = [backend.empty((rows, size), dtype) for size in sizes[:-1]]
         self._scratch = backend.empty((rows * max(sizes),), dtype)
         self._links = [synapse.link(backend, (rows,), dtype) for synapse in net.synapses]
+        self._normalizers = normalizers(net, rows)
         self._target: Array = None
         self.nll = backend.zeros((1, 1), dtype)
         self._ones = backend.ones((1, rows), dtype)
@@ -187,7 +192,7 @@ class SignalNoise:
         for link, W in zip(self._links, self.net.weights, strict=True):
             link.load(W)
         backend.into(self.signals[0], xp.multiply, x, 1.0)
-        self._run(0, self.signals)
+        self._run(0, self.signals, held=False)
         self._keep_log_likelihood()
         backend.matmul(self._ones, self.clean, self.nll)
         backend.into(self.nll, xp.multiply, self.nll, -1.0 / self.rows)
@@ -219,12 +224,17 @@ class SignalNoise:
         value = self.net.likelihood.log_likelihood(self.readout, self._target)
         backend.into(self.clean, backend.xp.multiply, value, 1.0)
 
-    def _run(self, start: int, signals: list[Array]) -> None:
-        """Run the layers above ``start`` from its signal to the readout."""
+    def _run(self, start: int, signals: list[Array], *, held: bool = True) -> None:
+        """Run the layers above ``start`` from its signal to the readout.
+
+        Normalized by their statistics, or with ``held`` by those of the last call without it.
+        """
         net, last = self.net, len(self._links)
         for k in range(start + 1, last + 1):
             z = self.readout.z if k == last else signals[k]
             self._links[k - 1].forward(signals[k - 1], z)
+            if (normalizer := self._normalizers[k]) is not None:
+                normalizer.forward(z, held=held)
             layer = net.layers[k]
             add_bias(net.backend, z, net.biases[k], layer)
             if layer.activation is not None:

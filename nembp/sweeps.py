@@ -12,11 +12,14 @@ In which order a step sweeps depends on what its ends need of each other:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nembp.backend import Array
 from nembp.layers import add_bias
+from nembp.links import After
 from nembp.network import Network
+from nembp.normalized import NormalizedLayers, Pass
 from nembp.threads import single_threaded_blas
 
 __all__ = ["Sweeps"]
@@ -35,6 +38,8 @@ class Sweeps:
     backward_first : bool
         Whether the blocks are [e ; a] and [c ; δ] instead. A link keeps all rows of a signal that
         it carries the first rows of.
+    members : array, shape (samples, classes), optional
+        The samples of each backward row, where those are classes (:class:`nembp.ends.Memberships`).
     input_error : bool
         Whether δ⁰, the forward error at the input, has a buffer.
     """
@@ -46,6 +51,7 @@ class Sweeps:
         backward: int,
         *,
         backward_first: bool = False,
+        members: Array = None,
         input_error: bool = False,
     ) -> None:
         self.net, self.rows = net, forward
@@ -74,6 +80,8 @@ class Sweeps:
         self._links = [
             synapse.link(backend, parts, dtype, lanes=self._lanes) for synapse in net.synapses
         ]
+        self._normalized = NormalizedLayers(net, forward, backward, members, self._lanes)
+        self.moves_statistics = True
 
     def _in_lanes(self, step: Any, *args: Any) -> None:
         """Call a part of the step with the threads that its links want."""
@@ -87,6 +95,25 @@ class Sweeps:
         for link, W in zip(self._links, self.net.weights, strict=True):
             link.load(W)
 
+    def _carry(
+        self,
+        contract: Callable[..., None],
+        ends: tuple[Any, ...],
+        after: After,
+        passes: Sequence[Pass],
+    ) -> None:
+        """Contract with a link, then call ``after`` on rows that are done.
+
+        Where a layer is normalized they are done once all rows are there, and the passes have been
+        over them.
+        """
+        if passes:
+            contract(*ends)
+            for each in passes:
+                each(after)
+        else:
+            contract(*ends, after)
+
     # -- gradients -----------------------------------------------------------------------------
     def _weight_gradient(self, gradient: Array, k: int) -> Array:
         """Return the view of ``gradient`` at the weights of synapse k."""
@@ -95,10 +122,12 @@ class Sweeps:
     def _bias_gradients(self, gradient: Array, k: int) -> None:
         """Write ∂/∂bᵏ = Σ δᵏ and ∂/∂dᵏ⁻¹ = Σ eᵏ⁻¹, at the two ends of synapse k."""
         _, up, down = self._views_of(gradient)
-        self._column_sums(self._delta[k], up[k], self.net.layers[k].biases)
-        if self._bidirectional:
-            self._column_sums(self._e[k - 1], down[k - 1], self.net.layers[k - 1].biases)
-        else:  # the other direction's biases do not move
+        layers = self.net.layers  # β of a normalized one is the normalizer's
+        if layers[k].normalization is None:
+            self._column_sums(self._delta[k], up[k], layers[k].biases)
+        if self._bidirectional and layers[k - 1].normalization is None:
+            self._column_sums(self._e[k - 1], down[k - 1], layers[k - 1].biases)
+        elif not self._bidirectional:  # the other direction's biases do not move
             down[k - 1][...] = 0.0
 
     def _views_of(self, gradient: Array) -> Any:

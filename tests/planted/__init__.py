@@ -166,13 +166,13 @@ def backward_biases_in_forward_order(original, self, flat):
     views = original(self, flat)
     if self.direction == "forward":
         return views
-    return Parameters(views.weights, [None, *views.biases[:0:-1]])
+    return Parameters(views.weights, [None, *views.biases[:0:-1]], views.gains)
 
 
 @plant(Network, "_bind", "network.views")
 @plant(Network, "_bind", "network.copies")
-def reversed_view_severed(original, self, flat):
-    original(self, flat)
+def reversed_view_severed(original, self, flat, statistics=None):
+    original(self, flat, statistics)
     views = self.views(flat.copy())
     self.reversed.biases = self.reversed.views(flat.copy()).biases
     self.weights = views.weights
