@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self, cast
 
 from nembp.errors import ArchitectureError
 from nembp.runs.option import Kind, Option
 
-__all__ = ["OptionFields", "choice", "option"]
+__all__ = ["OptionFields", "choice", "option", "same"]
 
 
 def option(kind: Kind, group: str, help: str, default: Any = None, **more: Any) -> Any:
@@ -24,6 +24,13 @@ def option(kind: Kind, group: str, help: str, default: Any = None, **more: Any) 
 def choice(group: str, help: str, *choices: str, default: str | None = None) -> Any:
     """Return the field of an option that is one of some names."""
     return option("choice", group, help, default, choices=choices)
+
+
+def same(of: Option, group: str | None = None) -> Any:
+    """Return the field of an option that another configuration has too, under a heading."""
+    return field(
+        default=None, metadata={"option": of if group is None else replace(of, group=group)}
+    )
 
 
 @dataclass(frozen=True)

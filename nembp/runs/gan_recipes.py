@@ -1,0 +1,163 @@
+"""Recipes of adversarial trainings: what an option is where nobody sets it.
+
+A run writes down what it used, so its ``config.toml`` does not change when a recipe does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from nembp.runs.gan_config import GanConfig
+
+if TYPE_CHECKING:
+    from nembp.datasets import Dataset
+
+__all__ = ["ALWAYS", "describe_default", "gan_recipe"]
+
+# whatever the data
+ALWAYS: Final[dict[str, Any]] = {
+    "split_seed": 0,
+    "kind": "vanilla",
+    "bidirectional": "none",
+    "weight_schedule": "constant",
+    "backward_labels": "real",
+    "backward_flow": False,
+    "backward_permuted": False,
+    "classes": False,
+    "penalty_weight": 10.0,
+    "generator_activation": "relu",
+    "dtype": "float32",
+    "noise": "none",
+    "noise_std": 0.1,
+    "noise_decay": 1.0,
+    "noise_law": "gaussian",
+    "noise_mode": "additive",
+    "noise_screening": "auto",
+    "noise_rejected": "reflect",
+    "schedule": "constant",
+    "averaging": 0.0,
+    "seed": 0,
+    "device": "auto",
+    "checkpoints": 20,
+    "averaged": 3,
+}
+
+# points in the plane, at the sizes of published comparisons
+PLANE: Final[dict[str, Any]] = {
+    "latent": 2,
+    "generator": (128, 128),
+    "discriminator": (128, 128),
+    "discriminator_activation": "relu",
+    "discriminator_weight": 0.01,
+    "generator_weight": 1.0,
+    "clip": 0.1,
+    "batch_size": 128,
+    "iterations": 5000,
+}
+SMALL_IMAGES: Final[dict[str, Any]] = {
+    "latent": 16,
+    "generator": (128, 128),
+    "discriminator": (128, 128),
+    "discriminator_activation": "leaky-relu",
+    "discriminator_weight": 0.01,
+    "generator_weight": 0.03,
+    "clip": 0.03,
+    "batch_size": 64,
+    "iterations": 3000,
+}
+IMAGES: Final[dict[str, Any]] = SMALL_IMAGES | {
+    "latent": 64,
+    "generator": (256, 512),
+    "discriminator": (512, 256),
+}
+SMALL: Final = 256  # features: digits have 64, MNIST 784
+
+# Adam at β₁ = 1/2 (Radford, Metz, Chintala 2016); a clipped critic gets RMSProp (Arjovsky and
+# others 2017)
+MOMENTUM: Final[dict[str, float]] = {"adam": 0.5, "momentum": 0.5}
+RATES: Final[dict[str, float]] = {"adam": 1e-3, "rmsprop": 1e-3, "momentum": 0.05, "sgd": 0.1}
+
+_IN_WORDS: Final = {
+    "dataset": "ring",
+    "backward_weight": "by the data and the player: see the two below",
+    "discriminator_weight": "0.01",
+    "generator_weight": "1 in the plane, 0.03 of images",
+    "critic_steps": "1, or 5 for a critic",
+    "clip": "0.1 in the plane, 0.03 of images",
+    "latent": "2 in the plane, 16 or 64 of images",
+    "generator": "128,128, or 256,512 above 256 features",
+    "discriminator": "128,128, or 512,256 above 256 features",
+    "discriminator_activation": "relu in the plane, leaky-relu of images",
+    "noise_place": "discriminator/forward, or critic/input",
+    "optimizer": "adam, or rmsprop for a clipped critic",
+    "learning_rate": "0.001 for adam and rmsprop, 0.05 momentum, 0.1 sgd",
+    "discriminator_rate": "the learning rate",
+    "momentum": "0.5",
+    "batch_size": "128 in the plane, 64 of images",
+    "iterations": "5000 in the plane, 3000 of images",
+    "scored_samples": "2500 in the plane, 26000 of stacked, 10000 else",
+    "samples": "100000, or 128000 of stacked",
+    "modes": "8 of ring, 25 of grid",
+    "std": "0.01 of ring, 0.05 of grid",
+    "scale": "1",
+}
+
+
+def gan_recipe(data: Dataset, config: GanConfig | None = None) -> GanConfig:
+    """Fill in what a configuration leaves open.
+
+    Parameters
+    ----------
+    data : Dataset
+        What is to be imitated.
+    config : GanConfig, optional
+        What is set already, and stays.
+
+    Returns
+    -------
+    GanConfig
+        Without a None but for what has another default: data_dir, limit, samples, modes, std,
+        scale, image_size, backward_weight, momentum (of optimizers that have none), threads, and
+        scored_samples, which is the scorer's.
+
+    >>> from nembp.datasets import load
+    >>> filled = gan_recipe(load("digits"), GanConfig(dataset="digits", kind="wasserstein"))
+    >>> filled.optimizer, filled.critic_steps, filled.latent
+    ('rmsprop', 5, 16)
+    """
+    config = config or GanConfig(dataset=data.name)
+    set_already = {name: value for name, value in vars(config).items() if value is not None}
+    kind = set_already.get("kind", ALWAYS["kind"])
+    critic = kind in ("wasserstein", "wasserstein-gp")
+    optimizer = set_already.get("optimizer", "rmsprop" if kind == "wasserstein" else "adam")
+    defaults: dict[str, Any] = {
+        **ALWAYS,
+        **_by_shape(data),
+        "critic_steps": 5 if critic else 1,
+        "optimizer": optimizer,
+        "learning_rate": RATES[optimizer],
+        "momentum": MOMENTUM.get(optimizer),
+        "noise_place": ("critic/input",) if critic else ("discriminator/forward",),
+    }
+    if config.backward_weight is not None:
+        for player in ("discriminator", "generator"):
+            defaults[f"{player}_weight"] = config.backward_weight
+    filled = defaults | set_already
+    filled.setdefault("discriminator_rate", filled["learning_rate"])
+    return GanConfig(**filled)
+
+
+def _by_shape(data: Dataset) -> dict[str, Any]:
+    if not data.is_image:
+        return PLANE
+    return SMALL_IMAGES if data.features <= SMALL else IMAGES
+
+
+def describe_default(name: str) -> str:
+    """Say in words what an option is where it is not set; "" where that is nothing."""
+    if name in _IN_WORDS:
+        return _IN_WORDS[name]
+    value = ALWAYS.get(name)
+    if value is None or value is False:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
