@@ -33,11 +33,12 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 def list_experiments(as_json: bool) -> None:
     """List the registered experiments."""
     from nembp.experiments import available
-    from nembp.experiments.tasks import reporting, tuning
+    from nembp.experiments.grids import tuned_pairs, tuning
+    from nembp.experiments.tasks import Setting, reporting
 
     rows: list[dict[str, Any]] = []
     for name, protocol in available().items():
-        most = reporting(protocol, {arm.name: -1.0 for arm in protocol.arms})
+        unknown = {pair: Setting(-1.0 - n) for n, pair in enumerate(tuned_pairs(protocol))}
         rows.append(
             {
                 "name": name,
@@ -46,7 +47,7 @@ def list_experiments(as_json: bool) -> None:
                 "datasets": list(protocol.datasets),
                 "arms": [arm.name for arm in protocol.arms],
                 "claims": [item.claim for item in protocol.comparisons if item.claim],
-                "replicates": len(tuning(protocol)) + len(most),
+                "replicates": len(tuning(protocol)) + len(reporting(protocol, unknown)),
                 "hash": protocol.digest,
             }
         )
@@ -54,7 +55,7 @@ def list_experiments(as_json: bool) -> None:
         emit_json({"experiments": rows})
         return
     table = [(row["name"], row["title"], count(row["replicates"], "replicate")) for row in rows]
-    emit_table([("name", "what", "at most"), *table])
+    emit_table([("name", "what", "about"), *table])
 
 
 def _data_dirs(
@@ -84,6 +85,10 @@ def _data_dirs(
     help="Replicates at a time.  [default: the cores; 1 on a GPU]",
 )  # fmt: skip
 @click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N",
+    help="BLAS threads of each, on which last bits depend.  [default: the cores / J]",
+)  # fmt: skip
+@click.option(
     "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="cpu", show_default=True,
     help="Of every replicate.",
 )  # fmt: skip
@@ -99,6 +104,7 @@ def run(
     name: str,
     seeds: int | None,
     jobs: int | None,
+    threads: int | None,
     device: str,
     resume: bool,
     quick: bool,
@@ -132,6 +138,7 @@ def run(
             protocol,
             out,
             jobs=jobs,
+            threads=threads,
             device=device,
             resume=resume,
             quick=quick,
@@ -148,16 +155,18 @@ def run(
 
 @experiment.command("show")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option(
-    "--format", "form", type=click.Choice(["text", "markdown"]), default="text",
-    show_default=True, help="Of the table.",
-)  # fmt: skip
+@click.option("--markdown", "as_markdown", is_flag=True, help="A table in Markdown.")
 @click.option("--quick", is_flag=True, help="Show runs of --quick.")
 @click.option("--details", "whole", is_flag=True, help="Controls and arms too.")
 @_out
 @_json
 def show(
-    names: tuple[str, ...], form: str, quick: bool, whole: bool, out: str, as_json: bool
+    names: tuple[str, ...],
+    as_markdown: bool,
+    quick: bool,
+    whole: bool,
+    out: str,
+    as_json: bool,
 ) -> None:
     """Show what experiments found, a row a claim; without NAME all that lie in DIR.
 
@@ -177,7 +186,7 @@ def show(
         return
     tables = [claim_rows(summary) for summary in summaries]
     rows = [tables[0][0], *(row for table in tables for row in table[1:])]
-    if form == "markdown":
+    if as_markdown:
         click.echo(markdown(rows))
     else:
         emit_table(rows)
@@ -224,10 +233,11 @@ def _report(summary: Mapping[str, Any]) -> None:
     click.echo()
     emit_table(details(summary))
     click.echo()
-    emit_table([(row[0], row[2], row[5]) for row in claim_rows(summary)])
-    ends = [name for name, item in summary["tuned"].items() if item["at_the_end"]]
+    emit_table([row[:-1] for row in claim_rows(summary)])
+    ends = [item for item in summary["tuned"] if item["at_an_end"]]
     if ends and not summary["quick"]:
-        note(f"the tuned learning rate is at an end of the grid for {', '.join(ends)}")
+        which = [f"{item['arm']} by {item['metric']} ({item['at_an_end']})" for item in ends]
+        note(f"the best setting is at an end of the grid for {', '.join(which)}")
 
 
 class _Progress:
@@ -265,6 +275,8 @@ class _Progress:
     def show(self, done: int, total: int, row: Mapping[str, Any]) -> None:
         """Show that a replicate is done."""
         what = f"{row['phase']} {row['arm']}, learning rate {row['rate']:g}, seed {row['seed']}"
+        if row["strength"] != 1.0:
+            what += f", noise times {row['strength']:g}"
         if self.bars is not None:
             self.bars.update(self.task, completed=done, total=total, description=what)
             return

@@ -40,7 +40,7 @@ def tiny(**changes: Any) -> Protocol:
         "arms": ARMS,
         "metrics": (NLL, ACCURACY),
         "comparisons": COMPARISONS,
-        "tuning": Tuning("nll", (1.0, 2.0), (1000,)),
+        "tuning": Tuning("nll", (1.0, 2.0), (1000,), extend=0, refine=0),
         "seeds": 3,
     }
     return Protocol(**(settings | changes))
@@ -55,6 +55,7 @@ def row(
         "arm": arm,
         "rate": rate,
         "seed": seed,
+        "strength": 1.0,
         "status": "finished",
         "curves": {"train/nll": nll},
         "scores": {"forward/accuracy": 0.9},

@@ -63,11 +63,11 @@ def test_show_works_it_out_anew_as_text_markdown_and_json(quick):
     assert text.exit_code == 0
     assert text.stdout.splitlines()[0].split()[:2] == ["claim", "published"]
     assert "none: a quick look" in text.stdout
-    table = run("experiment", "show", NAME, "--quick", "--out", out, "--format", "markdown")
+    table = run("experiment", "show", NAME, "--quick", "--out", out, "--markdown")
     assert table.stdout.splitlines()[1].startswith("| --- |")
     assert f"`nembp experiment run {NAME} --quick`" in table.stdout
     details = run("experiment", "show", NAME, "--quick", "--out", out, "--details")
-    for word in ("blind", "drift", "learning rate", "tuned"):
+    for word in ("blind", "drift", "learning rate", "noise times", "tuned by training nll"):
         assert word in details.stdout
 
 

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import OrderedDict
+from pathlib import Path
 
 import joblib
+import numpy as np
 import pytest
 from experiments_cases import ARMS, BASE, tiny
 
+from nembp.datasets.idx import read_idx, write_idx
 from nembp.errors import ArchitectureError, DataError, OutputError
-from nembp.experiments import Arm, Comparison, read_experiment, run_experiment
+from nembp.experiments import (
+    Arm,
+    Comparison,
+    Tuning,
+    kept_data,
+    read_experiment,
+    run_experiment,
+    summarize,
+)
 from nembp.experiments.replicate import replicate
 from nembp.experiments.tasks import Task
+from nembp.runs import RunConfig
+from nembp.runs.preparation import load_data
 
 REPLICATES = 4 + 6  # at least: tuned rates are trained once more where they are not the untuned
 
@@ -78,6 +93,39 @@ def test_processes_and_a_backend_of_the_user_give_the_same_rows(tmp_path, whole)
         assert json.loads((folder / "protocol.json").read_text())["threads"] == threads
 
 
+def test_a_replicate_reads_its_data_once_a_process_and_anew_where_it_changed(tmp_path, monkeypatch):
+    source = Path(__file__).parent.parent / "data" / "mnist-sample"
+    for path in source.glob("*.gz"):
+        shutil.copy(path, tmp_path)
+    loads = []
+
+    def counted(config):
+        loads.append(config.split_seed)
+        return load_data(config)
+
+    monkeypatch.setattr(kept_data, "load_data", counted)
+    monkeypatch.setattr(kept_data, "_kept", OrderedDict())
+    settings = BASE | {"dataset": "idx", "data_dir": str(tmp_path), "device": "cpu"}
+    config = RunConfig(**settings).replace({"seed": 1, "threads": 1})
+    first = replicate(config)
+    assert replicate(config)["scores"] == first["scores"]
+    assert replicate(config.replace({"learning_rate": 0.2}))["scores"] != first["scores"]
+    assert loads == [None]  # once for all three
+    fresh = replicate(config.replace({"split_seed": 5}))  # other samples
+    assert loads == [None, 5]
+    assert fresh["curves"] != first["curves"]
+    assert replicate(config)["curves"] == first["curves"]
+    assert len(loads) == 2
+    labels = tmp_path / "train-labels-idx1-ubyte.gz"
+    written = read_idx(labels)
+    write_idx(labels, np.roll(written, 1))
+    assert replicate(config)["curves"] != first["curves"]
+    assert len(loads) == 3
+    for seed in range(kept_data.KEPT + 3):
+        kept_data.kept_data(config.replace({"split_seed": seed}))
+    assert len(kept_data._kept) == kept_data.KEPT
+
+
 class _Stop:
     """Interrupts after some rows."""
 
@@ -87,6 +135,43 @@ class _Stop:
     def __call__(self, done, total, row):
         if done == self.rows:
             raise KeyboardInterrupt
+
+
+def test_a_run_extends_its_grids_however_it_is_interrupted(tmp_path):
+    """Two rates far too low, so that the best lies above them; one is added after another."""
+    protocol = tiny(tuning=Tuning("nll", (0.01, 0.1), (1000,), refine=0), seeds=2)
+    whole = rows_of(run_experiment(protocol, tmp_path / "whole", jobs=1))
+    rates = {task.rate for task in whole if (task.phase, task.arm) == ("tune", "none")}
+    assert len(rates) > 3
+    found = summarize(read_experiment(tmp_path / "whole", "tiny", protocol=protocol))
+    assert all(item["at_an_end"] is None for item in found["tuned"])
+    assert found["left"] == 0
+    for rows in (1, 5, 6, 8):  # in the grid, at its end, and in what was added to it
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(protocol, tmp_path / "cut", jobs=1, resume=True,
+                           on_progress=_StopAt(rows))  # fmt: skip
+    run_experiment(protocol, tmp_path / "cut", jobs=1, resume=True)
+    assert rows_of(tmp_path / "cut" / "tiny") == whole
+
+
+class _StopAt:
+    """Interrupts once a run has as many rows."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __call__(self, done, total, row):
+        assert done <= total
+        if done >= self.rows:
+            raise KeyboardInterrupt
+
+
+def test_the_number_of_threads_can_be_chosen(tmp_path, whole):
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(tiny(), tmp_path, jobs=1, threads=2, on_progress=_Stop(1))
+    assert {row["threads"] for row in rows_of(tmp_path / "tiny").values()} == {2}
+    with pytest.raises(ArchitectureError, match="threads must be at least 1, got 0"):
+        run_experiment(tiny(), tmp_path, jobs=1, threads=0, resume=True)
 
 
 def test_an_interrupted_run_resumes_to_the_same_rows(tmp_path, whole):

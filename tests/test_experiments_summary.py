@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from experiments_cases import COMPARISONS, row, tiny
 from PIL import Image
 
-from nembp.experiments import Comparison, Metric, summarize
+from nembp.experiments import Arm, Comparison, Metric, summarize
 from nembp.experiments.figures import draw
 from nembp.experiments.summary import Experiment, differences
 from nembp.experiments.tables import claim_rows, details, markdown
@@ -41,7 +42,7 @@ def test_effects_by_hand():
     minus = Comparison("x", "nem", "none", "nll", minus=("none", "nem"))
     protocol = tiny(comparisons=(minus, COMPARISONS[1]))
     found, _, _ = differences(made(protocol=protocol), minus)
-    assert found == pytest.approx([37.5 + 200 / 3, 262.5, 75.0])
+    assert found == pytest.approx(CUTS)  # there it is harm, which is no benefit here
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,10 @@ def test_a_score_that_is_not_finite_is_no_effect():
 def test_a_summary_says_it_all():
     summary = summarize(made())
     assert summary["left"] == 0
-    assert summary["tuned"]["nem"] == {"learning_rate": 0.2, "at_the_end": True}
+    assert summary["tuned"][1] == {
+        "arm": "nem", "metric": "nll", "learning_rate": 0.2, "strength": 1.0,
+        "at_an_end": "learning rate",
+    }  # fmt: skip
     first = summary["comparisons"][0]
     assert (first["mean"], first["wins"], first["pairs"]) == (pytest.approx(125 / 3), 3, 3)
     assert first["p"] == 0.25
@@ -95,7 +99,7 @@ def test_a_summary_says_it_all():
     by_arm = {(item["arm"], item["rate"]): item for item in summary["arms"]}
     assert by_arm["none", "same"]["nll"]["mean"] == pytest.approx((1.5 + 3.0 + 1.0) / 3)
     assert by_arm["none", "same"]["learning_rate"] == 0.1
-    assert by_arm["nem", "tuned"]["learning_rate"] == 0.2
+    assert by_arm["nem", "tuned by nll"]["learning_rate"] == 0.2
     json.dumps(summary)
 
 
@@ -119,17 +123,83 @@ def test_an_unfinished_experiment_has_no_verdict():
     assert "unfinished (1 replicates to go)" in claim_rows(summary)[1]
 
 
+def test_harm_elsewhere_is_no_benefit_here():
+    """A benefit of 10 here beside harm of 900 there is larger by 10; harm here by nothing."""
+    none = ([1.0, 1.0],) * 3
+    arms = (*tiny().arms, Arm("wrecked", {"noise": "blind"}), Arm("spoilt", {"noise": "anti"}))
+
+    def found(arm, other):
+        item = Comparison("x", arm, "none", "nll", claim="more here", minus=(other, "none"))
+        experiment = made(none=none, nem=([0.9, 0.9],) * 3, protocol=tiny(arms=arms,
+                          comparisons=(item, COMPARISONS[1])))  # fmt: skip
+        for name, nll in (("wrecked", 10.0), ("spoilt", 1.5)):
+            experiment.rows.extend(row(name, seed, [nll, nll]) for seed in range(3))
+        return differences(experiment, item)[0]
+
+    assert found("nem", "wrecked") == pytest.approx([10.0] * 3)
+    assert found("spoilt", "wrecked") == pytest.approx([-50.0] * 3)
+    assert found("wrecked", "nem") == pytest.approx([-910.0] * 3)
+    assert found("nem", "nem") == pytest.approx([0.0] * 3)
+
+
+def test_more_harm_there_neither_reproduces_nor_reverses_a_claim():
+    def judged(here, there, n=10):
+        none = tuple([1.0, 1.0 + seed / 100] for seed in range(n))
+        item = Comparison("x", "nem", "none", "nll", claim="more here", minus=("other", "none"))
+        arms = (*tiny().arms, Arm("other", {"noise": "blind"}))
+        protocol = tiny(arms=arms, comparisons=(item, COMPARISONS[1]), seeds=n)
+        nem = tuple([here * a, here * b * (1 + s / 999)] for s, (a, b) in enumerate(none))
+        experiment = made(none=none, nem=nem, protocol=protocol)
+        for seed, (a, b) in enumerate(none):
+            experiment.rows.append(row("other", seed, [there * a, there * b]))
+        return summarize(experiment)["comparisons"][0]["verdict"]
+
+    assert judged(0.5, 0.9) == "reproduced"
+    assert judged(0.5, 99.0) == "reproduced"
+    assert judged(1.5, 99.0) == "not reproduced"
+    assert judged(1.0, 99.0) == "not reproduced"
+    assert judged(0.9, 0.5) == "reversed"
+    assert judged(1.5, 0.5) == "reversed"
+
+
+@pytest.mark.parametrize(("reach", "expected"), [(0.6, "reproduced"), (0.4, "not reproduced")])
+def test_better_than_something_worse_is_not_good(reach, expected):
+    item = Comparison("x", "nem", "none", "nll", claim="as good as that", reach=reach)
+    protocol = tiny(comparisons=(item, COMPARISONS[1]), seeds=10)
+    experiment = made(
+        none=tuple([9.0, 9.0 + seed / 100] for seed in range(10)),
+        nem=tuple([0.5, 0.5 + seed / 100] for seed in range(10)),
+        protocol=protocol,
+    )
+    assert summarize(experiment)["comparisons"][0]["verdict"] == expected
+
+
 def test_the_table_has_a_row_a_claim_and_markdown_escapes():
     summary = summarize(made())
     rows = claim_rows(summary)
     assert [row[0] for row in rows[1:]] == ["noise helps (digits)", "noise helps, tuned (digits)"]
-    assert (rows[1][1], rows[1][3]) == ("+39 %", "3/3")
+    assert rows[1][1] == "+39 %"
     assert rows[1][2].startswith("+41.7 % [+2")
+    assert (rows[1][3], rows[2][2]) == ("-", "-")
+    assert rows[2][3] == rows[1][2]
     assert rows[1][-1] == "nembp experiment run tiny"
     assert len(details(summary)) == 1 + 3
     lines = markdown(rows).splitlines()
-    assert lines[1] == "| " + " | ".join(["---"] * 7) + " |"
+    assert lines[1] == "| " + " | ".join(["---"] * 6) + " |"
     assert lines[2].endswith("| undecided | `nembp experiment run tiny` |")
+
+
+def test_a_claim_at_both_settings_is_one_row_with_both_verdicts():
+    both = tuple(replace(item, claim="noise helps") for item in COMPARISONS[:2])
+    low = tuple([0.4 + seed / 100, 0.5] for seed in range(10))
+    high = tuple([1.0, 1.0 + seed / 100] for seed in range(10))
+    experiment = made(none=high, nem=low, protocol=tiny(comparisons=both, seeds=10))
+    summary = summarize(experiment)
+    (_, only) = claim_rows(summary)
+    assert only[2] == only[3] != "-"
+    assert only[4] == "reproduced"
+    summary["comparisons"][1]["verdict"] = "reversed"
+    assert claim_rows(summary)[1][4] == "reproduced; tuned: reversed"
 
 
 def test_figures_are_drawn(tmp_path):

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from nembp.errors import NembpError
 from nembp.experiments.protocol import Rate
 from nembp.experiments.summary import Experiment
+from nembp.experiments.tasks import Row, compared, untuned
 from nembp.files import replacing
 
 __all__ = ["CURVES", "EFFECTS", "draw"]
@@ -76,15 +77,15 @@ def draw(experiment: Experiment, summary: Mapping[str, Any]) -> list[Path]:
 
 
 def _curves(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> None:
-    """Draw mean ± standard deviation over seeds by epoch, a panel a curve and rate."""
+    """Draw mean ± standard deviation over seeds by epoch, a panel a curve and kind of settings."""
     table: dict[tuple[str, Rate], dict[str, list[list[float]]]] = {}
-    for item in summary["arms"]:
-        for row in experiment.reported(item["arm"], item["rate"]).values():
-            if row["status"] == "finished":
+    for rate in get_args(Rate):
+        for arm in compared(experiment.protocol, rate):
+            for row in _finished(experiment, arm.name, rate):
                 for key, values in row["curves"].items():
                     if key.startswith("train/"):
-                        panel = table.setdefault((key, item["rate"]), {})
-                        panel.setdefault(item["arm"], []).append(values)
+                        panel = table.setdefault((key, rate), {})
+                        panel.setdefault(arm.name, []).append(values)
     panels = sorted(table)
     rates = sorted({rate for _, rate in panels})
     keys = sorted({key for key, _ in panels})
@@ -94,13 +95,23 @@ def _curves(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> 
     order = [arm.name for arm in experiment.protocol.arms]
     for (key, rate), lines in table.items():
         axis = axes[keys.index(key)][rates.index(rate)]
-        for arm, rows in sorted(lines.items(), key=lambda pair: order.index(pair[0])):
-            _band(axis, arm, np.array(rows, dtype=float), COLOURS[order.index(arm) % len(COLOURS)])
-        axis.set(title=f"{rate} learning rate", xlabel="epoch", ylabel=key)
+        for arm_name, rows in lines.items():
+            colour = COLOURS[order.index(arm_name) % len(COLOURS)]
+            _band(axis, arm_name, np.array(rows, dtype=float), colour)
+        axis.set(title=f"{rate} settings", xlabel="epoch", ylabel=key)
         axis.set_yscale("log" if key.endswith("nll") and "backward" not in key else "linear")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
         axis.legend(fontsize="small", frameon=False)
+
+
+def _finished(experiment: Experiment, arm: str, rate: Rate) -> list[Row]:
+    """Return an arm's finished rows, untuned or tuned by the first metric that it is tuned by."""
+    setting = untuned(experiment.protocol, arm)
+    if rate == "tuned":
+        setting = next(found for (name, _), found in experiment.tuned.items() if name == arm)
+    rows = experiment.reported(arm, setting).values()
+    return [row for row in rows if row["status"] == "finished"]
 
 
 def _band(axis: Any, arm: str, values: np.ndarray[Any, Any], colour: str) -> None:

@@ -95,8 +95,8 @@ class Comparison:
     metric : str
         By what.
     rate : {"same", "tuned"}
-        Each arm at its untuned learning rate, as published claims have it, or at the best of its
-        own grid.
+        Each arm at its untuned learning rate (and strength of noise), as published claims have it,
+        or at the best of its own grid.
     claim : str
         The published claim in words; "" makes it a control, which has no verdict.
     published : float, optional
@@ -104,7 +104,12 @@ class Comparison:
     margin : float
         An effect below this is none, in the effect's unit.
     minus : (str, str), optional
-        Another arm and baseline, whose effect is subtracted: is the effect larger here than there?
+        Another arm and baseline, whose benefit is subtracted: is the effect larger here than
+        there? With the effects e of a seed it is e_here − max(e_there, 0), so that harm there is
+        no benefit here.
+    reach : float, optional
+        What the arm's own mean of the metric has to reach besides, for claims that say how good
+        something is rather than that it is better than something worse.
     """
 
     name: str
@@ -116,6 +121,7 @@ class Comparison:
     published: float | None = None
     margin: float = 1.0
     minus: tuple[str, str] | None = None
+    reach: float | None = None
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -125,25 +131,54 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How each arm's learning rate is chosen, by itself.
+    """How each arm's learning rate, and the strength of its noise, is chosen, by itself.
+
+    The best mean wins, of the metric that the arm is compared by; scores are taken on a validation
+    split of the training samples, never on the test split. A grid whose best rate is at an end of
+    it is extended there by the step of that end, until the best lies inside; then it is refined
+    beside its best.
 
     Parameters
     ----------
     metric : str
-        The rate with the best mean wins. Scores are taken on a validation split of the training
-        samples, never on the test split.
+        Stands in for metrics that are not measured while tuning, such as robustness.
     factors : tuple of float
-        The grid, as multiples of the arm's own untuned rate.
+        The grid of learning rates, as multiples of the arm's own untuned rate.
     seeds : tuple of int
         Apart from those reported.
     validation_fraction : float
         Share of the training samples held out while tuning.
+    extend : int
+        Rates that may be added at each end of a grid; 0 leaves it as declared.
+    refine : int
+        Times that the geometric means of the best rate and its two neighbours are added.
+    strengths : tuple of float
+        For arms with noise, multiples of the arm's own ``noise_std``, each with a grid of learning
+        rates of its own; extended where the strongest is the best. At the least of them the noise
+        should be next to none, so that harmful noise is tuned away.
     """
 
     metric: str
     factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     seeds: tuple[int, ...] = (1000, 1001)
     validation_fraction: float = 0.2
+    extend: int = 6
+    refine: int = 1
+    strengths: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_fraction < 1 or not self.factors or min(self.factors) <= 0:
+            raise ArchitectureError(
+                "tuning needs a validation_fraction between 0 and 1 and at least one factor, all "
+                f"above 0; got {self}"
+            )
+        if min(self.extend, self.refine) < 0 or (self.extend and len(set(self.factors)) < 2):
+            raise ArchitectureError(
+                "a grid is extended and refined 0 times or more, by the step between two of its "
+                f"factors; got {self}"
+            )
+        if not self.strengths or min(self.strengths) <= 0:
+            raise ArchitectureError(f"strengths of noise must be above 0; got {self}")
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from nembp.experiments.parts import WORDS, Arm, Comparison, Metric, Rate, Rule, 
 from nembp.experiments.perturbation import Perturbation
 from nembp.runs.config import RunConfig, options
 
-__all__ = ["Arm", "Comparison", "Metric", "Protocol", "Rate", "Rule", "Tuning"]
+__all__ = ["BUILT_IN", "Arm", "Comparison", "Metric", "Protocol", "Rate", "Rule", "Tuning"]
 
+BUILT_IN = ("digits",)  # data sets that lie nowhere
 # a replicate's own: the protocol says them elsewhere
 RESERVED = ("seed", "data_dir", "device", "threads", "patience", "validation_fraction")
 
@@ -40,7 +41,7 @@ class Protocol:
     arms, metrics, comparisons : tuple
         Controls are arms like the others; a comparison with a claim gets a verdict.
     tuning : Tuning
-        Of learning rates.
+        Of learning rates and strengths of noise.
     rule : Rule
         Of verdicts.
     seeds : int
@@ -100,11 +101,6 @@ class Protocol:
                 f"{self.name}: seeds {both} are used to tune and to report; expected tuning seeds "
                 f"(at least one) apart from 0 to {self.seeds - 1}"
             )
-        if not 0 < self.tuning.validation_fraction < 1 or not self.tuning.factors:
-            raise ArchitectureError(
-                f"{self.name}: tuning needs a validation_fraction between 0 and 1 and at least one "
-                f"factor, got {self.tuning}"
-            )
 
     def _check_comparison(self, item: Comparison) -> None:
         self.metric(item.metric)
@@ -134,6 +130,11 @@ class Protocol:
         for name in settings:
             among(f"{self.name}: arm {arm}: option", name, known)
         return RunConfig(**settings)
+
+    def tuned_by(self, metric: str) -> str:
+        """Return the metric that arms are tuned by which are compared by this one."""
+        measured = not self.metric(metric).key.startswith("robustness/")
+        return metric if measured else self.tuning.metric
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -171,8 +172,9 @@ class Protocol:
             for arm in self.arms
         )  # fmt: skip
         tuning = dataclasses.replace(
-            self.tuning, factors=self.tuning.factors[:2], seeds=self.tuning.seeds[:1]
-        )
+            self.tuning, factors=self.tuning.factors[:2], seeds=self.tuning.seeds[:1], extend=0,
+            refine=0, strengths=(1.0,),
+        )  # fmt: skip
         base = {**self.base, **self.small}
         return dataclasses.replace(self, base=base, arms=arms, tuning=tuning, seeds=2)
 

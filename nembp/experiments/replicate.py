@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nembp.errors import DivergenceError
+from nembp.experiments.kept_data import kept_data
 from nembp.experiments.robustness import robustness
 from nembp.metrics import evaluate
 from nembp.network import Network
@@ -47,7 +48,7 @@ def replicate(config: RunConfig, perturbations: Sequence[str] = ()) -> dict[str,
     """
     began = time.perf_counter()
     with threads(config.threads) as count:
-        prepared = prepare(config)
+        prepared = prepare(config, data=kept_data(config))
         net, train = prepared.net, prepared.reader(prepared.train)
 
         def clean(net: Network) -> dict[str, float]:

@@ -22,7 +22,7 @@ from nembp.runs.folder import to_json
 __all__ = ["PROTOCOL", "ROWS", "RowFile", "read_header", "read_rows"]
 
 PROTOCOL, ROWS = "protocol.json", "rows.jsonl"
-KEYS = {"protocol", "phase", "arm", "rate", "seed", "status", "curves", "scores"}
+KEYS = {"protocol", "phase", "arm", "rate", "seed", "strength", "status", "curves", "scores"}
 
 
 def read_header(folder: Path) -> dict[str, Any]:

@@ -21,17 +21,18 @@ from typing import Any
 
 from nembp.checkpoints import environment
 from nembp.errors import ArchitectureError, NembpError
-from nembp.experiments.protocol import Protocol
+from nembp.experiments.grids import tuned, tuned_pairs, tuning
+from nembp.experiments.protocol import BUILT_IN, Protocol
 from nembp.experiments.replicate import replicate
 from nembp.experiments.rows import RowFile
-from nembp.experiments.tasks import Task, reporting, tuned_rates, tuning
+from nembp.experiments.tasks import Setting, Task, reporting
 from nembp.runs.preparation import prepare
-from nembp.threads import threads, usable_cores
+from nembp.threads import threads as blas_threads
+from nembp.threads import usable_cores
 
 __all__ = ["run_experiment"]
 
 Progress = Callable[[int, int, Mapping[str, Any]], Any]
-BUILT_IN = ("digits",)  # data sets that lie nowhere
 
 
 def run_experiment(
@@ -39,6 +40,7 @@ def run_experiment(
     out_dir: str | os.PathLike[str],
     *,
     jobs: int | None = None,
+    threads: int | None = None,
     device: str = "cpu",
     resume: bool = False,
     quick: bool = False,
@@ -54,9 +56,11 @@ def run_experiment(
     out_dir : path
         Its folder is made in there, by its name.
     jobs : int, optional
-        Replicates at a time; None leaves it to the active joblib backend (1 without one). Each
-        gets the machine's cores divided by it as BLAS threads, unless rows are there already,
-        whose number stays.
+        Replicates at a time; None leaves it to the active joblib backend (1 without one).
+    threads : int, optional
+        BLAS threads of each replicate; by default the cores divided by ``jobs``. Rows that are
+        there already were computed with some number, which stays: numbers repeat bit for bit on
+        the same machine with the same threads.
     device : {"cpu", "gpu", "auto"}
         Of every replicate.
     resume : bool
@@ -89,7 +93,9 @@ def run_experiment(
     _check_dirs(protocol, dirs)
     if jobs is not None and jobs < 1:
         raise ArchitectureError(f"jobs must be at least 1, got {jobs}")
-    share = max(1, usable_cores() // joblib.effective_n_jobs(jobs))
+    if threads is not None and threads < 1:
+        raise ArchitectureError(f"threads must be at least 1, got {threads}")
+    share = threads or max(1, usable_cores() // joblib.effective_n_jobs(jobs))
     first = Task("report", protocol.arms[0].name, 0.1, 0)
     prepared = prepare(first.config(protocol, dirs, device, share))
     header = {
@@ -141,20 +147,24 @@ class _Run:
         self.dirs, self.device, self.jobs, self.listener = dirs, device, jobs, listener
 
     def all(self) -> None:
-        """Tune, then report."""
-        tune = tuning(self.protocol)
-        guess = {arm.name: -1.0 for arm in self.protocol.arms}  # how many there will be, at most
-        self.total = len(tune) + len(reporting(self.protocol, guess))
-        self._run(tune)
-        tasks = reporting(self.protocol, tuned_rates(self.protocol, self.file.rows))
+        """Tune until no grid has its best at an end, then report."""
+        unknown = {pair: Setting(-1.0 - n) for n, pair in enumerate(tuned_pairs(self.protocol))}
+        most = len(reporting(self.protocol, unknown))
+        tune: list[Task] = []
+        while len(more := tuning(self.protocol, self.file.rows)) > len(tune):
+            tune = more
+            self.total = len(tune) + most
+            self._run(tune)
+        tasks = reporting(self.protocol, tuned(self.protocol, self.file.rows))
         self.total = len(tune) + len(tasks)
         self._run(tasks)
 
     def _run(self, tasks: Sequence[Task]) -> None:
+        """Run those of some replicates that have no row."""
         done = {Task.of(row) for row in self.file.rows}
         left = [task for task in tasks if task not in done]
         # threads of one process share BLAS's setting: hold it while any of them needs it
-        with threads(self.file.threads), closing(self._rows(left)) as rows:
+        with blas_threads(self.file.threads), closing(self._rows(left)) as rows:
             for row in rows:
                 self.file.append(row)
                 if self.listener is not None:

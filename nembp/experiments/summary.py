@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nembp.errors import DataError
-from nembp.experiments.protocol import Comparison, Metric, Protocol, Rate
+from nembp.experiments.grids import at_an_end, tuned, tuning
+from nembp.experiments.protocol import BUILT_IN, Comparison, Metric, Protocol
 from nembp.experiments.registry import get
 from nembp.experiments.rows import check_header, read_header, read_rows
 from nembp.experiments.statistics import Estimate, estimate, holm
-from nembp.experiments.tasks import Row, curve, grid, reporting, tuned_rates, tuning, value
-from nembp.experiments.verdicts import verdict
+from nembp.experiments.tasks import Row, Setting, Task, curve, reporting, untuned, value
+from nembp.experiments.verdicts import Verdict, verdict
 
 __all__ = ["Experiment", "differences", "read_experiment", "summarize"]
 
@@ -43,28 +45,40 @@ class Experiment:
     rows: list[dict[str, Any]]
     quick: bool
 
-    @property
-    def rates(self) -> dict[str, float]:
-        """The tuned learning rate of each arm that has one."""
-        return tuned_rates(self.protocol, self.rows)
+    @cached_property
+    def tuned(self) -> dict[tuple[str, str], Setting]:
+        """The tuned setting of each arm, by the metric that it was tuned by."""
+        return tuned(self.protocol, self.rows)
 
     @property
     def left(self) -> int:
         """Replicates still to be run, as far as it can be told."""
-        have = {(row["phase"], row["arm"], row["rate"], row["seed"]) for row in self.rows}
-        wanted = [*tuning(self.protocol), *reporting(self.protocol, self.rates)]
-        return sum((t.phase, t.arm, t.rate, t.seed) not in have for t in wanted)
+        have = {Task.of(row) for row in self.rows}
+        wanted = [*tuning(self.protocol, self.rows), *reporting(self.protocol, self.tuned)]
+        return sum(task not in have for task in wanted)
 
-    def reported(self, arm: str, rate: Rate) -> dict[int, Row]:
-        """Return the reporting rows of an arm at its untuned or tuned rate, by seed."""
-        untuned = self.protocol.config(arm).learning_rate
-        chosen = untuned if rate == "same" else self.rates[arm]
+    def setting(self, arm: str, item: Comparison) -> Setting:
+        """Return what an arm is trained at in a comparison."""
+        if item.rate == "same":
+            return untuned(self.protocol, arm)
+        return self.tuned[arm, self.protocol.tuned_by(item.metric)]
+
+    def reported(self, arm: str, setting: Setting) -> dict[int, Row]:
+        """Return the reporting rows of an arm at a setting, by seed."""
         return {
-            row["seed"]: row
-            for row in self.rows
-            if row["phase"] == "report" and row["arm"] == arm and row["rate"] == chosen
-            and row["seed"] < self.protocol.seeds
-        }  # fmt: skip
+            seed: row
+            for seed, row in self._reported.get((arm, setting), {}).items()
+            if seed < self.protocol.seeds
+        }
+
+    @cached_property
+    def _reported(self) -> dict[tuple[str, Setting], dict[int, Row]]:
+        table: dict[tuple[str, Setting], dict[int, Row]] = {}
+        for row in self.rows:
+            task = Task.of(row)
+            if task.phase == "report":
+                table.setdefault((task.arm, task.setting), {})[task.seed] = row
+        return table
 
 
 def read_experiment(
@@ -114,14 +128,15 @@ def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], 
         ``minus``), and at which the baseline alone did.
     """
     metric = experiment.protocol.metric(item.metric)
-    arms = {name: experiment.reported(name, item.rate) for name in item.arms}
+    arms = {name: experiment.reported(name, experiment.setting(name, item)) for name in item.arms}
     shared = sorted(set.intersection(*(set(rows) for rows in arms.values())))
     effects, diverged, without = [], 0, 0
     for seed in shared:
         rows = {name: table[seed] for name, table in arms.items()}
         effect = _effect(metric, rows[item.arm], rows[item.baseline])
         if item.minus is not None:
-            effect -= _effect(metric, *(rows[name] for name in item.minus))
+            there = _effect(metric, *(rows[name] for name in item.minus))
+            effect -= there if math.isnan(there) else max(there, 0.0)
         if math.isfinite(effect):
             effects.append(effect)
         elif all(math.isfinite(value(rows[n], metric)) for n in item.arms if n != item.baseline):
@@ -150,11 +165,13 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``name``, ``title``, ``source``, ``hash``, ``quick``, ``datasets``, ``seeds``; ``left``,
+        ``name``, ``title``, ``source``, ``hash``, ``quick``, ``datasets``, of them ``built_in``,
+        those that lie in no folder, ``seeds``; ``left``,
         the replicates to come (verdicts are None until there are none, and for ``quick``);
-        ``tuned``: by arm the learning rate, and whether it is at an end of its grid; ``arms``: mean
-        and standard deviation of each metric by arm and rate; ``comparisons``: effects with their
-        interval, tests and wins, and for claims the verdict.
+        ``tuned``: by arm and metric the learning rate and strength of noise, and which of them is
+        at an end of its grid; ``arms``: mean and standard deviation of each metric by arm and
+        setting; ``comparisons``: effects with their interval, tests and wins, and for claims the
+        verdict.
     """
     protocol = experiment.protocol
     left = experiment.left
@@ -167,12 +184,13 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
         "hash": protocol.digest,
         "quick": experiment.quick,
         "datasets": list(protocol.datasets),
+        "built_in": [name for name in protocol.datasets if name in BUILT_IN],
         "seeds": protocol.seeds,
         "left": left,
         "tuned": _tuned(experiment),
         "arms": _arms(experiment),
         "comparisons": [
-            _described(protocol, item, effect, p, judged=not left and not experiment.quick)
+            _described(experiment, item, effect, p, judged=not left and not experiment.quick)
             for item, effect, p in zip(protocol.comparisons, estimates, corrected, strict=True)
         ],
     }
@@ -193,9 +211,23 @@ def _estimated(experiment: Experiment, item: Comparison) -> Estimate:
     return estimate(effects, confidence=confidence, diverged=diverged, without=without)
 
 
+def _verdict(experiment: Experiment, item: Comparison, effect: Estimate, p: float) -> Verdict:
+    there, reached = None, True
+    if item.minus is not None:
+        arm, baseline = item.minus
+        there = _estimated(experiment, replace(item, arm=arm, baseline=baseline, minus=None))
+    if item.reach is not None:
+        metric = experiment.protocol.metric(item.metric)
+        rows = experiment.reported(item.arm, experiment.setting(item.arm, item)).values()
+        mean = float(np.mean([value(row, metric) for row in rows]))
+        reached = mean <= item.reach if metric.better == "lower" else mean >= item.reach
+    return verdict(effect, p, item, experiment.protocol.rule, there=there, reached=reached)
+
+
 def _described(
-    protocol: Protocol, item: Comparison, effect: Estimate, p: float, *, judged: bool
+    experiment: Experiment, item: Comparison, effect: Estimate, p: float, *, judged: bool
 ) -> dict[str, Any]:
+    protocol = experiment.protocol
     return {
         "comparison": item.name,
         "claim": item.claim,
@@ -206,6 +238,7 @@ def _described(
         "unit": protocol.metric(item.metric).unit,
         "published": item.published,
         "margin": item.margin,
+        "reach": item.reach,
         "mean": effect.mean,
         "low": effect.low,
         "high": effect.high,
@@ -215,38 +248,47 @@ def _described(
         "baseline_diverged": effect.baseline_diverged,
         "p": effect.p,
         "p_holm": p,
-        "verdict": verdict(effect, p, item, protocol.rule) if item.claim and judged else None,
+        "verdict": _verdict(experiment, item, effect, p) if item.claim and judged else None,
     }
 
 
-def _tuned(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    arms = {arm.name: arm for arm in experiment.protocol.arms}
-    table = {}
-    for name, rate in experiment.rates.items():
-        rates = grid(experiment.protocol, arms[name])
-        table[name] = {"learning_rate": rate, "at_the_end": rate in (rates[0], rates[-1])}
-    return table
+def _tuned(experiment: Experiment) -> list[dict[str, Any]]:
+    return [
+        {
+            "arm": arm,
+            "metric": metric,
+            "learning_rate": setting.rate,
+            "strength": setting.strength,
+            "at_an_end": at_an_end(experiment.protocol, experiment.rows, arm, metric) or None,
+        }
+        for (arm, metric), setting in experiment.tuned.items()
+    ]
 
 
 def _arms(experiment: Experiment) -> list[dict[str, Any]]:
+    """Describe each arm at each of its settings, and say which comparisons are at it."""
     protocol = experiment.protocol
-    wanted: Iterable[tuple[str, Rate]] = dict.fromkeys(
-        (name, item.rate) for item in protocol.comparisons for name in item.arms
-    )
+    table: dict[tuple[str, Setting], dict[str, None]] = {}
+    for item in sorted(protocol.comparisons, key=lambda item: item.rate):
+        by = "same" if item.rate == "same" else f"tuned by {protocol.tuned_by(item.metric)}"
+        for name in item.arms:
+            table.setdefault((name, experiment.setting(name, item)), {})[by] = None
+    order = [arm.name for arm in protocol.arms]
     return [
         {
             "arm": name,
-            "rate": rate,
-            **_scores(list(experiment.reported(name, rate).values()), protocol.metrics),
+            "rate": ", ".join(table[name, setting]),
+            "learning_rate": setting.rate,
+            "strength": setting.strength,
+            **_scores(list(experiment.reported(name, setting).values()), protocol.metrics),
         }
-        for name, rate in wanted
+        for name, setting in sorted(table, key=lambda pair: (order.index(pair[0]), pair[1]))
     ]
 
 
 def _scores(rows: Sequence[Row], metrics: Iterable[Metric]) -> Mapping[str, Any]:
     finished = [row for row in rows if row["status"] == "finished"]
     table: dict[str, Any] = {
-        "learning_rate": rows[0]["rate"] if rows else None,
         "replicates": len(rows),
         "diverged": len(rows) - len(finished),
     }

@@ -8,29 +8,54 @@ from typing import Any
 
 __all__ = ["claim_rows", "details", "markdown"]
 
-HEADINGS = ("claim", "published", "measured [95 %]", "wins", "p", "verdict", "command")
+HEADINGS = ("claim", "published", "same rate [95 %]", "tuned [95 %]", "verdict", "command")
 
 
 def claim_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return the table's row of each claim of a summary; the first row is the headings."""
-    where = [f" --data-dir {name}=data/{name}" for name in summary["datasets"] if name != "digits"]
-    flag = " --quick" if summary["quick"] else ""
-    command = f"nembp experiment run {summary['name']}{''.join(where)}{flag}"
-    rows: list[tuple[str, ...]] = [HEADINGS]
-    unfinished = f"unfinished ({summary['left']} replicates to go)"
+    """Return the table's row of each claim of a summary; the first row is the headings.
+
+    A claim was measured with its arms at the same learning rate, as published, with each at its
+    own best settings, or both; verdicts that differ are given in this order.
+    """
+    claims: dict[str, dict[str, Mapping[str, Any]]] = {}
     for item in summary["comparisons"]:
         if item["claim"]:
-            verdict = item["verdict"] or ("none: a quick look" if flag else unfinished)
-            rows.append((
-                f"{item['claim']} ({summary['title'].split(', ', 1)[-1]})",
-                "-" if item["published"] is None else amount(item["published"], item["unit"]),
-                effect(item),
-                wins(item),
-                f"{item['p_holm']:.2g}",
-                verdict,
-                command,
-            ))  # fmt: skip
+            claims.setdefault(item["claim"], {})[item["rate"]] = item
+    where = summary["title"].split(", ", 1)[-1]
+    rows: list[tuple[str, ...]] = [HEADINGS]
+    for claim, items in claims.items():
+        first = next(iter(items.values()))
+        figure = first["published"]
+        rows.append((
+            f"{claim} ({where})",
+            "-" if figure is None else amount(figure, first["unit"]),
+            *(effect(items[rate]) if rate in items else "-" for rate in ("same", "tuned")),
+            _verdicts(summary, items),
+            command(summary),
+        ))  # fmt: skip
     return rows
+
+
+def _verdicts(summary: Mapping[str, Any], items: Mapping[str, Mapping[str, Any]]) -> str:
+    if summary["quick"]:
+        return "none: a quick look"
+    if summary["left"]:
+        return f"unfinished ({summary['left']} replicates to go)"
+    same, tuned = (items[rate]["verdict"] if rate in items else "" for rate in ("same", "tuned"))
+    if not same or not tuned or same == tuned:
+        return str(same or tuned)
+    return f"{same}; tuned: {tuned}"
+
+
+def command(summary: Mapping[str, Any]) -> str:
+    """Return the command that runs an experiment."""
+    where = [
+        f" --data-dir {name}=data/{name}"
+        for name in summary["datasets"]
+        if name not in summary["built_in"]
+    ]
+    flag = " --quick" if summary["quick"] else ""
+    return f"nembp experiment run {summary['name']}{''.join(where)}{flag}"
 
 
 def details(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -47,19 +72,20 @@ def details(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def arms(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return mean ± standard deviation of every metric by arm and rate, under headings."""
-    reserved = ("arm", "rate", "learning_rate", "replicates", "diverged")
+    """Return mean ± standard deviation of every metric by arm and setting, under headings."""
+    reserved = ("arm", "rate", "learning_rate", "strength", "replicates", "diverged")
     metrics = [name for name in summary["arms"][0] if name not in reserved]
-    rows: list[tuple[str, ...]] = [("arm", "rate", "learning rate", "diverged", *metrics)]
+    rows: list[tuple[str, ...]] = [
+        ("arm", "settings", "learning rate", "noise times", "diverged", *metrics)
+    ]
     for item in summary["arms"]:
         scores = []
         for name in metrics:
             mean, std = item[name]["mean"], item[name]["std"]
             spread = "" if std is None else f" ± {std:.2g}"
             scores.append("-" if mean is None else f"{mean:.4g}{spread}")
-        rate = item["learning_rate"]
         rows.append((
-            item["arm"], item["rate"], "-" if rate is None else f"{rate:g}",
+            item["arm"], item["rate"], f"{item['learning_rate']:g}", f"{item['strength']:g}",
             f"{item['diverged']}/{item['replicates']}", *scores,
         ))  # fmt: skip
     return rows

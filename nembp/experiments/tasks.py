@@ -1,39 +1,63 @@
-"""The replicates that a protocol asks for, and the learning rates that come of the first of them.
+"""The replicates that a protocol asks for, and what they are compared by.
 
-Tuning replicates come first: every arm at every rate of its grid, on tuning seeds and scored on a
-validation split. Reporting replicates train each arm untuned and at its tuned rate, as far as
-comparisons need them, and are scored on the test split.
+Tuning replicates come first: every arm at every setting of its grids, on tuning seeds and scored on
+a validation split (`nembp.experiments.grids`). Reporting replicates train each arm untuned and at
+its tuned settings, as far as comparisons need them, and are scored on the test split.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from nembp.experiments.protocol import Arm, Metric, Protocol
 from nembp.runs.config import RunConfig
 
-__all__ = ["Phase", "Row", "Task", "grid", "reporting", "tuned_rates", "tuning", "value"]
+__all__ = ["Phase", "Row", "Setting", "Task", "Tuned", "compared", "reporting", "untuned", "value"]
 
 Phase = Literal["tune", "report"]
 Row = Mapping[str, Any]
 
 
+class Setting(NamedTuple):
+    """What tuning chooses.
+
+    Attributes
+    ----------
+    rate : float
+        The learning rate.
+    strength : float
+        Of the noise, as a multiple of the arm's own; 1 where there is none.
+    """
+
+    rate: float
+    strength: float = 1.0
+
+
+Tuned = Mapping[tuple[str, str], Setting]  # by arm and the metric that it was tuned by
+
+
 @dataclass(frozen=True)
 class Task:
-    """One replicate: an arm at a learning rate with a seed."""
+    """One replicate: an arm at a learning rate and strength of noise, with a seed."""
 
     phase: Phase
     arm: str
     rate: float
     seed: int
+    strength: float = 1.0
 
     @classmethod
     def of(cls, row: Row) -> Task:
         """Return the task that a row is of."""
-        return cls(row["phase"], row["arm"], row["rate"], row["seed"])
+        return cls(row["phase"], row["arm"], row["rate"], row["seed"], row["strength"])
+
+    @property
+    def setting(self) -> Setting:
+        """What it is trained at."""
+        return Setting(self.rate, self.strength)
 
     def config(
         self, protocol: Protocol, data_dirs: Mapping[str, str], device: str, threads: int
@@ -47,6 +71,8 @@ class Task:
             "device": device,
             "threads": threads,
         }
+        if self.strength != 1.0:
+            changes["noise_std"] = float(f"{(config.noise_std or 0.0) * self.strength:.6g}")
         if protocol.resample:
             changes["split_seed"] = self.seed
         if self.phase == "tune":
@@ -54,66 +80,29 @@ class Task:
         return config.replace(changes)
 
 
-def _untuned(protocol: Protocol, arm: Arm) -> float:
-    return float(protocol.config(arm.name).learning_rate or math.nan)
+def untuned(protocol: Protocol, arm: str) -> Setting:
+    """Return what an arm is trained at where nothing is tuned."""
+    return Setting(float(protocol.config(arm).learning_rate or math.nan))
 
 
-def grid(protocol: Protocol, arm: Arm) -> list[float]:
-    """Return the learning rates that an arm is tuned over, rounded to 6 digits."""
-    rate = _untuned(protocol, arm)
-    return [float(f"{rate * factor:.6g}") for factor in sorted(protocol.tuning.factors)]
-
-
-def _compared(protocol: Protocol, rate: str) -> list[Arm]:
+def compared(protocol: Protocol, rate: str) -> list[Arm]:
+    """Return the arms of comparisons at "same" or at "tuned" settings, in order."""
     used = {name for item in protocol.comparisons if item.rate == rate for name in item.arms}
     return [arm for arm in protocol.arms if arm.name in used]
 
 
-def tuning(protocol: Protocol) -> list[Task]:
-    """Return the replicates that choose the learning rates."""
-    return [
-        Task("tune", arm.name, rate, seed)
-        for seed in protocol.tuning.seeds
-        for arm in _compared(protocol, "tuned")
-        for rate in grid(protocol, arm)
-    ]
+def reporting(protocol: Protocol, tuned: Tuned) -> list[Task]:
+    """Return the replicates that effects are told from, given the tuned settings.
 
-
-def reporting(protocol: Protocol, rates: Mapping[str, float]) -> list[Task]:
-    """Return the replicates that effects are told from, given the tuned rates.
-
-    Arms of an arm's own untuned rate are trained once where both rates are the same.
+    What several comparisons need is trained once.
     """
-    pairs = [(arm.name, _untuned(protocol, arm)) for arm in _compared(protocol, "same")]
-    pairs += [(arm.name, rates[arm.name]) for arm in _compared(protocol, "tuned")]
+    pairs = [(arm.name, untuned(protocol, arm.name)) for arm in compared(protocol, "same")]
+    pairs += [(arm, setting) for (arm, _), setting in tuned.items()]
     return [
-        Task("report", name, rate, seed)
+        Task("report", name, setting.rate, seed, setting.strength)
         for seed in range(protocol.seeds)
-        for name, rate in dict.fromkeys(pairs)
+        for name, setting in dict.fromkeys(pairs)
     ]
-
-
-def tuned_rates(protocol: Protocol, rows: Iterable[Row]) -> dict[str, float]:
-    """Return the best learning rate of each arm that has one, by the tuning metric's mean.
-
-    A rate at which a replicate diverged is out; if all are, the lowest is taken.
-    """
-    metric = protocol.metric(protocol.tuning.metric)
-    sign = 1.0 if metric.better == "lower" else -1.0
-    scores: dict[tuple[str, float], list[float]] = {}
-    for row in rows:
-        if row["phase"] == "tune" and row["seed"] in protocol.tuning.seeds:
-            scores.setdefault((row["arm"], row["rate"]), []).append(sign * value(row, metric))
-    rates = {}
-    for arm in _compared(protocol, "tuned"):
-        means = {rate: _mean(scores.get((arm.name, rate), [])) for rate in grid(protocol, arm)}
-        rates[arm.name] = min(means, key=lambda rate: (means[rate], rate))
-    return rates
-
-
-def _mean(values: Sequence[float]) -> float:
-    mean = sum(values) / len(values) if values else math.nan
-    return mean if math.isfinite(mean) else math.inf
 
 
 def curve(row: Row, metric: Metric) -> list[float]:

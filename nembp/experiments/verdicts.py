@@ -9,6 +9,7 @@ verdict         when (the first that holds)
 not reproduced  −m ≤ low and high ≤ m: whatever it is, it is nothing
 reversed        high < 0, and the Holm-corrected p is at most alpha
 reproduced      0 < low, p at most alpha, and the mean reaches share · f (or m, without a figure)
+                ("not reproduced" where the arm itself misses what the claim says it has to reach)
 not reproduced  high < f: the published figure is excluded (or high < m, without a figure)
 undecided       otherwise
 =============== ==================================================================================
@@ -16,6 +17,11 @@ undecided       otherwise
 A replicate that diverged has no effect, but counts: an arm that diverged cannot reproduce a claim,
 nor can a baseline that diverged be what reverses it; a claim whose arm diverged in half of its
 pairs or more is not reproduced.
+
+Harm is never success. A claim that an effect is larger here than there is told from
+e_here − max(e_there, 0), which is at most the effect here: however much is spoilt there, only a
+benefit here can reproduce it. Nor is it reversed (but not reproduced) unless there is a benefit
+there, since harm here alone says nothing of there.
 """
 
 from __future__ import annotations
@@ -30,7 +36,15 @@ __all__ = ["Verdict", "verdict"]
 Verdict = Literal["reproduced", "not reproduced", "reversed", "undecided"]
 
 
-def verdict(effect: Estimate, p: float, comparison: Comparison, rule: Rule) -> Verdict:
+def verdict(
+    effect: Estimate,
+    p: float,
+    comparison: Comparison,
+    rule: Rule,
+    *,
+    there: Estimate | None = None,
+    reached: bool = True,
+) -> Verdict:
     """Judge a claim.
 
     Parameters
@@ -43,6 +57,10 @@ def verdict(effect: Estimate, p: float, comparison: Comparison, rule: Rule) -> V
         Its margin and published figure.
     rule : Rule
         Of its protocol.
+    there : Estimate, optional
+        The effect that was subtracted, of a comparison with ``minus``.
+    reached : bool
+        Whether the arm's mean is as good as the comparison's ``reach``.
 
     Examples
     --------
@@ -61,10 +79,10 @@ def verdict(effect: Estimate, p: float, comparison: Comparison, rule: Rule) -> V
     if -margin <= effect.low and effect.high <= margin:
         return "not reproduced"
     if effect.high < 0 and p <= rule.alpha and not effect.baseline_diverged:
-        return "reversed"
+        return "reversed" if there is None or there.low > 0 else "not reproduced"
     needed = margin if published is None else rule.share * published
     if effect.low > 0 and p <= rule.alpha and effect.mean >= needed and not effect.diverged:
-        return "reproduced"
+        return "reproduced" if reached else "not reproduced"
     if effect.high < (margin if published is None else published):
         return "not reproduced"
     return "undecided"

@@ -99,7 +99,9 @@ def load_data(config: RunConfig) -> Dataset:
     )
 
 
-def prepare(config: RunConfig, note: Note = lambda text: None) -> Prepared:
+def prepare(
+    config: RunConfig, note: Note = lambda text: None, data: Dataset | None = None
+) -> Prepared:
     """Load the data, fill in the recipe, and build the network with its input bias at the mean.
 
     Parameters
@@ -108,6 +110,8 @@ def prepare(config: RunConfig, note: Note = lambda text: None) -> Prepared:
         None where the recipe decides.
     note : callable
         Told what the user should know and is no error.
+    data : Dataset, optional
+        What `load_data` gave for this configuration; loaded here without it.
 
     Raises
     ------
@@ -116,7 +120,7 @@ def prepare(config: RunConfig, note: Note = lambda text: None) -> Prepared:
     DataError, DeviceError
         If the data or the device cannot be used.
     """
-    data = load_data(config)
+    data = load_data(config) if data is None else data
     filled = recipe(data, config)
     check_options(filled, data)
     backend = choose_backend(filled.device or "auto", note)

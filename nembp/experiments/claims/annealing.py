@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from nembp.experiments.claims.common import CNN_2016, ERROR, MNIST, NLL, both_rates, noise
-from nembp.experiments.protocol import Arm, Protocol, Tuning
+from nembp.experiments.claims.common import (
+    CNN_2016,
+    ERROR,
+    MNIST,
+    NLL,
+    both_rates,
+    noise,
+    tuning,
+)
+from nembp.experiments.protocol import Arm, Protocol
 
 ARMS = (
     Arm("none"),
@@ -27,13 +35,15 @@ PROTOCOLS = (
             *both_rates("epoch", "epoch", "none", NLL, f"NEM noise annealed by epoch {CUT}", 39.0),
             *both_rates("iteration", "iteration", "none", NLL,
                         f"NEM noise annealed by iteration {CUT}", 39.0),
-            *both_rates("iteration against epoch", "iteration", "epoch", NLL,
-                        "Annealing by iteration keeps more of the benefit than by epoch"),
+            *both_rates("iteration against epoch", "iteration", "none", NLL,
+                        "Annealing by iteration keeps more of the benefit than by epoch",
+                        minus=("epoch", "none")),
+            *both_rates("iteration against epoch, directly", "iteration", "epoch", NLL),
             *both_rates("slower", "epoch, slower", "epoch", NLL),
             *both_rates("constant", "constant", "none", NLL),
             *both_rates("blind", "epoch", "blind, epoch", NLL),
         ),
-        tuning=Tuning(NLL.name, (0.5, 1.0, 1.5, 2.0, 3.0, 5.0), (1000, 1001)),
+        tuning=tuning(NLL),
         resample=True,
         small={"limit": 200, "epochs": 2},
     ),

@@ -12,10 +12,12 @@ from nembp.experiments.claims.common import (
     MNIST,
     NLL,
     NN_2019,
+    against_blind,
     both_rates,
     noise,
+    tuning,
 )
-from nembp.experiments.protocol import Arm, Comparison, Protocol, Tuning
+from nembp.experiments.protocol import Arm, Metric, Protocol
 
 DIRECTIONS = ("forward", "backward", "both")
 
@@ -34,6 +36,7 @@ WORDS = {
     "backward": "the backward direction",
     "both": "both directions",
 }
+ALL = (NLL, ACCURACY, CENTROID)
 MARGINS = {"training nll": 1.0, "accuracy": 0.1, "centroid error": 1.0}
 CLAIMS = (
     (NLL, "speeds B-BP (training cross-entropy)"),
@@ -42,9 +45,12 @@ CLAIMS = (
 )
 
 
-def _protocol(name: str, base: dict[str, Any], where: str, **more: Any) -> Protocol:
+def _protocol(
+    name: str, base: dict[str, Any], where: str, tuned: tuple[Metric, ...] = ALL, **more: Any
+) -> Protocol:
+    """Return a protocol; arms are tuned by, and then compared by, the metrics in ``tuned``."""
     settings: dict[str, Any] = {
-        "tuning": Tuning(NLL.name, (0.5, 1.0, 2.0, 4.0), (1000, 1001)),
+        "tuning": tuning(NLL),
         "small": {"limit": 200, "epochs": 2},
         "arms": _arms(),
     }
@@ -62,17 +68,16 @@ def _protocol(name: str, base: dict[str, Any], where: str, **more: Any) -> Proto
                 for item in both_rates(
                     f"{metric.name}, {direction}", direction, "none", metric,
                     f"NEM noise in {WORDS[direction]} {what}", margin=MARGINS[metric.name],
-                )
+                )[: 2 if metric in tuned else 1]
             ),
             *(
                 item
                 for direction in ("backward", "both")
-                for item in both_rates(
+                for item in against_blind(
                     f"{direction} against blind", direction, f"blind, {direction}", NLL
                 )
             ),
             *both_rates("b-bp against bp", "none", "bp", NLL),
-            Comparison("b-bp against bp, accuracy", "none", "bp", ACCURACY.name, "tuned"),
         ),
         resample="limit" in base,
         **(settings | more),
@@ -89,7 +94,7 @@ PROTOCOLS = (
         | {"limit": 2000, "optimizer": "adam", "learning_rate": 0.001, "backward_weight": 0.1},
         "dense network trained by Adam, 2000 images of MNIST",
         arms=_arms(noise_clock="iteration"),
-        tuning=Tuning(NLL.name, (0.5, 1.0, 2.0), (1000, 1001)),
+        tuning=tuning(NLL, strengths=(0.01, 0.3, 1.0), seeds=2),
     ),
     _protocol(
         "bidirectional-noise-digits",
@@ -100,6 +105,7 @@ PROTOCOLS = (
         "bidirectional-noise-cifar10",
         CIFAR | B_BP | {"backward_weight": 0.001},
         "convolutional network, 1000 images of CIFAR-10",
-        tuning=Tuning(NLL.name, (1.0, 2.0, 4.0), (1000, 1001)),
+        tuned=(NLL,),  # a replicate takes several seconds
+        tuning=tuning(NLL, strengths=(1.0,), seeds=2, refine=0),
     ),
 )

@@ -2,7 +2,8 @@
 
 Networks and training sets are as small as lets a whole claim run on one core in minutes. Noise on
 the output is annealed as σ₀ / epoch, σ₀ = 0.1: more makes training by momentum or Adam diverge
-(evidence gathered before these protocols were written, on other seeds). ``training nll`` is the
+(evidence gathered before these protocols were written, on other seeds); tuned arms choose their
+learning rate and the strength of their noise. ``training nll`` is the
 published quantity, per iteration; noise on signals is in it, so such noise is judged by ``clean
 training nll``, which is taken after each epoch without any.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from nembp.experiments.parts import Comparison, Metric
+from nembp.experiments.parts import Comparison, Metric, Tuning
 
 __all__ = [
     "ACCURACY",
@@ -26,8 +27,11 @@ __all__ = [
     "NLL",
     "NN_2019",
     "NN_2020",
+    "STRENGTHS",
+    "against_blind",
     "both_rates",
     "noise",
+    "tuning",
 ]
 
 CNN_2016: Final = "Audhkhasi, Osoba, Kosko, Neural Networks 78:15-23, 2016"
@@ -76,6 +80,7 @@ ERROR: Final = Metric("training error", "train/error", "lower", "cut of the mean
 ACCURACY: Final = Metric("accuracy", "forward/accuracy", "higher", "points")
 CENTROID: Final = Metric("centroid error", "backward/centroid_error", "lower", "relative cut")
 
+STRENGTHS: Final = (0.01, 0.1, 0.3, 1.0)  # of the noise, times the arm's own; 0.01 is next to none
 NEM_KINDS: Final = ("nem", "blind", "anti", "drift")
 
 
@@ -105,11 +110,33 @@ def both_rates(
     published: float | None = None,
     margin: float = 1.0,
     minus: tuple[str, str] | None = None,
+    reach: float | None = None,
 ) -> tuple[Comparison, Comparison]:
-    """Return a comparison at the same learning rate, and one with each arm's tuned."""
-    tuned = f"{claim}, each arm's learning rate tuned" if claim else ""
-    rest = (published, margin, minus)
+    """Return a comparison at the same settings, and one with each arm's tuned."""
+    rest = (claim, published, margin, minus, reach)
     return (
-        Comparison(name, arm, baseline, metric.name, "same", claim, *rest),
-        Comparison(f"{name}, tuned", arm, baseline, metric.name, "tuned", tuned, *rest),
+        Comparison(name, arm, baseline, metric.name, "same", *rest),
+        Comparison(f"{name}, tuned", arm, baseline, metric.name, "tuned", *rest),
     )
+
+
+def against_blind(
+    name: str, arm: str, blind: str, metric: Metric, claim: str = "", none: str = "none"
+) -> tuple[Comparison, ...]:
+    """Return what settles whether screened noise does more than blind noise.
+
+    The claim is of the benefit over no noise, less blind noise's: that blind noise does harm makes
+    no benefit. The plain comparison of the two stands beside it as a control.
+    """
+    return (
+        *both_rates(name, arm, none, metric, claim, minus=(blind, none)),
+        *both_rates(f"{name}, directly", arm, blind, metric),
+    )
+
+
+def tuning(
+    metric: Metric, *, strengths: tuple[float, ...] = STRENGTHS, seeds: int = 3, refine: int = 1
+) -> Tuning:
+    """Return how protocols tune: steps of 2, halved by ``refine``, and the noise's strength too."""
+    apart = tuple(range(1000, 1000 + seeds))
+    return Tuning(metric.name, seeds=apart, refine=refine, strengths=strengths)

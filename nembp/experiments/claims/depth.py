@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nembp.experiments.claims.common import CLEAN, MNIST, NN_2020, both_rates, noise
-from nembp.experiments.protocol import Arm, Protocol, Tuning
+from nembp.experiments.claims.common import CLEAN, MNIST, NN_2020, both_rates, noise, tuning
+from nembp.experiments.protocol import Arm, Protocol
 
 DEPTHS = (1, 3, 5)
 
@@ -47,7 +47,7 @@ PROTOCOLS = (
                 )
             ),
         ),
-        tuning=Tuning(CLEAN.name, (0.5, 1.0, 2.0, 4.0), (1000, 1001)),
+        tuning=tuning(CLEAN),
         resample=True,
         small={"limit": 200, "epochs": 2},
     ),

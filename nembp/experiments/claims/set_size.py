@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from nembp.experiments.claims.common import ACCURACY, CNN_2016, MNIST, NLL, both_rates, noise
-from nembp.experiments.protocol import Arm, Comparison, Protocol, Tuning
+from nembp.experiments.claims.common import (
+    ACCURACY,
+    CNN_2016,
+    MNIST,
+    NLL,
+    both_rates,
+    noise,
+    tuning,
+)
+from nembp.experiments.protocol import Arm, Comparison, Protocol
 
 SIZES = (200, 500, 1000, 5000)
 ARMS = tuple(
@@ -36,7 +44,7 @@ PROTOCOLS = (
             Comparison("half as many, with noise", "nem 500", "none 1000", ACCURACY.name, "tuned"),
             Comparison("accuracy, n = 200", "nem 200", "none 200", ACCURACY.name, "tuned"),
         ),
-        tuning=Tuning(NLL.name, (0.5, 1.0, 2.0, 4.0), (1000, 1001)),
+        tuning=tuning(NLL),
         resample=True,
         small={"limit": 200, "epochs": 2},
     ),

@@ -12,8 +12,9 @@ from nembp.experiments.claims.common import (
     NN_2020,
     both_rates,
     noise,
+    tuning,
 )
-from nembp.experiments.protocol import Arm, Protocol, Tuning
+from nembp.experiments.protocol import Arm, Protocol
 
 UNITS: dict[str, dict[str, Any]] = {
     "relu": {"activation": "relu", "learning_rate": 0.1},
@@ -61,7 +62,7 @@ PROTOCOLS = (
                 )
             ),
         ),
-        tuning=Tuning(CLEAN.name, (0.5, 1.0, 2.0, 4.0, 6.0), (1000, 1001)),
+        tuning=tuning(CLEAN),
         resample=True,
         small={"limit": 200, "epochs": 2},
     ),
