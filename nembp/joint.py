@@ -56,6 +56,8 @@ class JointBackpropagation(Sweeps):
         What sums over rows are divided by; ``rows`` by default.
     output : End, optional
         The end of the forward direction; by default its likelihood of the target ``t``.
+    backward_target : array, shape (rows, inputs), optional
+        What the backward direction aims at; ``x`` by default.
     input_error : bool
         Whether ``input_error`` is wanted.
     noise, generators : dict, optional
@@ -96,6 +98,7 @@ class JointBackpropagation(Sweeps):
         memberships: Memberships | None = None,
         samples: int | None = None,
         output: End | None = None,
+        backward_target: Array = None,
         input_error: bool = False,
         noise: dict[str, Noise] | None = None,
         generators: dict[str, Any] | None = None,
@@ -109,6 +112,7 @@ class JointBackpropagation(Sweeps):
         members = self._memberships.members if path == "classes" else None
         super().__init__(net, rows, second, members=members, input_error=input_error)
         self.x, self.input_error = self._a[0], self._delta[0]
+        self._backward_target = self.x if backward_target is None else backward_target
         self.sources: dict[str, NoiseSource] = {}
         self._noise_up = signal_noise(net, rows, noise, generators)
         self._noise_down = signal_noise(net.reversed, rows, noise, generators)
@@ -139,12 +143,13 @@ class JointBackpropagation(Sweeps):
         self, noise: dict[str, Noise] | None, generators: dict[str, Any] | None
     ) -> End:
         net, back, members = self.net, self.net.reversed.likelihood, self._memberships.members
+        target = self._backward_target
         if self.path == "samples":
-            source = self._noise_source("backward", self.x, noise, generators)
-            return SampleEnd(net.backend, net.dtype, back, self.x, source, samples=self._samples)
-        source = self._noise_source("backward", self.x[: members.shape[0], :], noise, generators)
+            source = self._noise_source("backward", target, noise, generators)
+            return SampleEnd(net.backend, net.dtype, back, target, source, samples=self._samples)
+        source = self._noise_source("backward", target[: members.shape[0], :], noise, generators)
         end = ClassEnd(
-            net.backend, net.dtype, back, self._memberships, self.x, source, samples=self._samples
+            net.backend, net.dtype, back, self._memberships, target, source, samples=self._samples
         )
         self._c[-1][...] = end.inputs
         return end

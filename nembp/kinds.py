@@ -13,6 +13,7 @@ import dataclasses
 import importlib
 import types
 import typing
+from collections import ChainMap
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, TypeAlias
 
@@ -36,6 +37,9 @@ SYNAPSES: dict[str, type[Synapse] | str] = {
     "reshape": "nembp.convolution:Reshape",
 }
 
+# what has a likelihood's methods and is none, so no option names it
+OBJECTIVES: dict[str, Any] = {"score": "nembp.adversarial.objectives:Score"}
+
 _BASES: dict[Family, type[Any]] = {
     "activation": Activation,
     "synapse": Synapse,
@@ -44,7 +48,7 @@ _BASES: dict[Family, type[Any]] = {
 _KINDS: dict[Family, MutableMapping[str, Any]] = {
     "activation": ACTIVATIONS,
     "synapse": SYNAPSES,
-    "likelihood": LIKELIHOODS,
+    "likelihood": ChainMap(LIKELIHOODS, OBJECTIVES),
 }
 
 

@@ -129,6 +129,19 @@ class Likelihood(ABC):
         backend, xp = o.backend, o.backend.xp
         backend.into(out, xp.multiply, o.z, self.scale)
 
+    def multiply_link_derivative(self, o: Readout, error: Array) -> None:
+        """Turn ``error`` = ∂/∂a into ∂/∂z in place, for what goes on from the activation.
+
+        Raises
+        ------
+        ArchitectureError
+            If the likelihood does not say; nembp's own do.
+        """
+        raise ArchitectureError(
+            f"{type(self).__name__} has no multiply_link_derivative, which an output that another "
+            "network reads needs; write it, or use one of " + ", ".join(LIKELIHOODS)
+        )
+
     def at(self, z: Any, backend: Backend | None = None) -> Readout:
         """Return a readout with copies of ``z`` (rows, width) and its activation.
 
@@ -196,6 +209,12 @@ class Multinomial(_Tempered):
         backend.into(o.z, xp.subtract, o.z, o.column)
         backend.into(o.a, xp.exp, o.z)
 
+    def multiply_link_derivative(self, o: Readout, error: Array) -> None:
+        backend, xp = o.backend, o.backend.xp  # a (e − ⟨e, a⟩)
+        backend.row_dot(error, o.a, o.column)
+        backend.into(error, xp.subtract, error, o.column)
+        backend.into(error, xp.multiply, error, o.a)
+
     def log_likelihood(
         self, o: Readout, t: Array, mass: Array | None = None, square: Array | None = None
     ) -> Array:
@@ -243,6 +262,9 @@ class Gaussian(Likelihood):
 
     def link(self, o: Readout) -> None:
         o.backend.into(o.a, o.backend.xp.multiply, o.z, 1.0)
+
+    def multiply_link_derivative(self, o: Readout, error: Array) -> None:
+        pass
 
     def log_likelihood(
         self, o: Readout, t: Array, mass: Array | None = None, square: Array | None = None
@@ -300,6 +322,12 @@ class Bernoulli(_Tempered):
         backend.into(o.a, xp.tanh, o.a)
         backend.into(o.a, xp.multiply, o.a, 0.5)
         backend.into(o.a, xp.add, o.a, 0.5)
+
+    def multiply_link_derivative(self, o: Readout, error: Array) -> None:
+        backend, xp = o.backend, o.backend.xp  # e a (1 − a)
+        backend.into(o.scratch, xp.multiply, o.a, o.a)
+        backend.into(o.scratch, xp.subtract, o.a, o.scratch)
+        backend.into(error, xp.multiply, error, o.scratch)
 
     def log_likelihood(
         self, o: Readout, t: Array, mass: Array | None = None, square: Array | None = None

@@ -61,11 +61,13 @@ class Link:
         """Take the weights for the calls that follow, until they change."""
         self._W = W
 
-    def forward(self, x: Array, out: Array, after: After | None = None) -> None:
+    def forward(self, x: Array, out: Array | None, after: After | None = None) -> None:
         """Write forward(x) into ``out``, and keep what :meth:`descend` needs of ``x``.
 
-        ``out`` may have fewer rows than ``x``; the other rows are only kept.
+        ``out`` may have fewer rows than ``x``, or be None; the other rows are only kept.
         """
+        if out is None:
+            return
         rows = out.shape[0]
         contract = self.synapse.forward if self.upward else self.synapse.adjoint
         contract(self.backend, x[:rows, :], self._W, out)
@@ -105,8 +107,9 @@ class RowsLink(Link):
         super().__init__(synapse, backend, dtype, upward)
         self.lanes = lanes
 
-    def forward(self, x: Array, out: Array, after: After | None = None) -> None:
-        self._share(super().forward, x, out, after)
+    def forward(self, x: Array, out: Array | None, after: After | None = None) -> None:
+        if out is not None:
+            self._share(super().forward, x, out, after)
 
     def adjoint(self, y: Array, out: Array, after: After | None = None) -> None:
         self._share(super().adjoint, y, out, after)

@@ -332,8 +332,8 @@ class MinimalFilteringLink(BlockLink):
         return self.backend.xp.reshape(self._weights, tuple(kernel.shape))
 
     # -- contractions ----------------------------------------------------------------------------
-    def forward(self, x: Array, out: Array, after: After | None = None) -> None:
-        rows = out.shape[0]
+    def forward(self, x: Array, out: Array | None, after: After | None = None) -> None:
+        rows = 0 if out is None else out.shape[0]
 
         def task(lane: int, index: int, block: Block) -> None:
             start, stop = block
@@ -341,7 +341,7 @@ class MinimalFilteringLink(BlockLink):
             room.near.analyse(x[start:stop, :], self._kept[index])
             if stop <= rows:
                 self.backend.matmul(self._kept[index], self._W, room.far_hat)
-                room.far.synthesise(room.far_hat, out[start:stop, :])
+                room.far.synthesise(room.far_hat, out[start:stop, :])  # type: ignore[index]
                 if after is not None:
                     after(start, stop)
 

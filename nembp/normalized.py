@@ -113,10 +113,10 @@ class NormalizedLayers:
         normalizer = self.down[k]
         return [] if normalizer is None else [partial(normalizer.forward, c)]
 
-    def of_forward_error(self, k: int, delta: Array) -> list[Pass]:
-        """Return what takes the error in ``delta`` through the normalization of zᵏ."""
+    def of_forward_error(self, k: int, delta: Array, first: int = 0) -> list[Pass]:
+        """Return what takes the error in ``delta``, rows ``first`` and on, through that of zᵏ."""
         normalizer = self.up[k]
-        return [] if normalizer is None else [partial(normalizer.pull_back, delta)]
+        return [] if normalizer is None else [partial(normalizer.pull_back, delta, first=first)]
 
     def of_backward_error(self, k: int, e: Array, first: int = 0) -> list[Pass]:
         """Return what takes the error in ``e``, rows ``first`` and on, through that of uᵏ."""

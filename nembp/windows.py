@@ -58,8 +58,9 @@ class WindowsLink(BlockLink):
     def load(self, W: Array) -> None:
         self._W = self.backend.xp.reshape(W, (self._window, self.synapse.channels))
 
-    def forward(self, x: Array, out: Array, after: After | None = None) -> None:
-        self._sweep(x, out, after, upward=self.upward)
+    def forward(self, x: Array, out: Array | None, after: After | None = None) -> None:
+        if out is not None:
+            self._sweep(x, out, after, upward=self.upward)
 
     def adjoint(self, y: Array, out: Array, after: After | None = None) -> None:
         self._sweep(y, out, after, upward=not self.upward)

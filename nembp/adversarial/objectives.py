@@ -1,0 +1,115 @@
+"""What the players climb, as ends of their networks.
+
+=============== ============================================ ===========================
+kind            D climbs                                     G climbs, through D
+=============== ============================================ ===========================
+vanilla         E log D(x) + E log(1 − D(g))                 E log D(g)
+minimax         E log D(x) + E log(1 − D(g))                 −E log(1 − D(g))
+vanilla, K + 1  E log p(class | x) + E log p(K + 1 | g)      E log(1 − p(K + 1 | g))
+minimax, K + 1  E log p(class | x) + E log p(K + 1 | g)      −E log p(K + 1 | g)
+wasserstein     E f(x) − E f(g)                              E f(g)
+=============== ============================================ ===========================
+
+with g = G(z). All but one are log-likelihoods of fixed targets, up to a sign, so the ends of
+:mod:`nembp.ends` serve: :class:`Score` makes a critic's objective one of them. The fourth sums over
+K labels, which are hidden: :class:`RealClassEnd`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nembp.backend import Array, Backend
+from nembp.ends import Clock, SampleEnd
+from nembp.likelihoods import Likelihood, Multinomial, Readout
+
+__all__ = ["RealClassEnd", "Score"]
+
+
+@dataclass(frozen=True)
+class Score(Likelihood):
+    """A critic's objective Σ t f(x), with t = 1 for real and t = −1 for generated samples.
+
+    It has a likelihood's methods, log p(t) = Σ t z up to what makes it none: eᵗᶻ has no finite
+    sum over t. Error −t, link identity, and NEM gain of target noise Σ n z; noise on a critic's
+    input is kept where it raises t f(x), which is f(x+n) ≥ f(x) for real samples and
+    f(g+n) ≤ f(g) for generated ones.
+
+    >>> import numpy as np
+    >>> o = Score().at(np.array([[2.0], [5.0]]))
+    >>> Score().log_likelihood(o, np.array([[1.0], [-1.0]]))[:, 0]
+    array([ 2., -5.])
+    """
+
+    name = "score"
+    task = "regression"
+    gain_is_linear = True
+
+    @property
+    def scale(self) -> float:
+        return 1.0
+
+    def link(self, o: Readout) -> None:
+        o.backend.into(o.a, o.backend.xp.multiply, o.z, 1.0)
+
+    def multiply_link_derivative(self, o: Readout, error: Array) -> None:
+        pass
+
+    def log_likelihood(
+        self, o: Readout, t: Array, mass: Array | None = None, square: Array | None = None
+    ) -> Array:
+        o.backend.row_dot(t, o.z, o.column)
+        return o.column
+
+    def error(
+        self,
+        o: Readout,
+        t: Array,
+        out: Array,
+        *,
+        mass: Array | float | None = None,
+        factor: float = 1.0,
+    ) -> None:
+        """Write −factor · t: it does not depend on the score."""
+        o.backend.into(out, o.backend.xp.multiply, t, -factor)
+
+    def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
+        o.backend.into(out, o.backend.xp.multiply, n, o.z)
+
+
+class RealClassEnd(SampleEnd):
+    """log Σ_{k ≤ K} p(k | x): any of the K real classes, of K+1.
+
+    Its gradient is that of the posterior's expectation E log p(k | x), k ~ p(k | x, real), with the
+    posterior held fixed (Fisher's identity): so the target is this posterior, found anew in every
+    step, and the error a − t as ever. Works on log p, so that a sample whose p(real) underflows
+    still has its gradient.
+
+    Parameters
+    ----------
+    target : array, shape (rows, K + 1)
+        Work space.
+    """
+
+    def __init__(
+        self, backend: Backend, dtype: str, likelihood: Multinomial, target: Array
+    ) -> None:
+        super().__init__(backend, dtype, likelihood, target)
+        rows, classes = target.shape[0], target.shape[1] - 1
+        self._real = Readout.allocate(backend, rows, classes, dtype)
+        self._posterior = target[:, :classes]
+        target[...] = 0.0
+
+    def error(self, out: Array, clock: Clock) -> None:
+        """Write −weight · ∂log p(real)/∂z / samples into ``out``, and the mean nll into ``nll``."""
+        backend, o, real = self._backend, self.readout, self._real
+        xp = backend.xp
+        self.likelihood.link(o)  # z is log p now
+        backend.into(real.z, xp.multiply, o.z[:, : real.z.shape[1]], 1.0)
+        self.likelihood.link(real)
+        # log p(k, real) − log p(k | real), the same for every k
+        backend.into(real.column, xp.subtract, o.z[:, :1], real.z[:, :1])
+        backend.into(real.column, xp.multiply, real.column, self.likelihood.scale)
+        self._mean(real.column, self.nll)
+        backend.into(self._posterior, xp.multiply, real.a, 1.0)
+        self.likelihood.error(o, self._target, out, factor=self.weight / self._samples)

@@ -1,0 +1,238 @@
+"""The two players' gradients, each for a fixed number of samples, in buffers allocated once.
+
+D's gradient is a joint one of a batch of real and of generated samples. G's goes through D: D's
+error at its input, by a run of D that leaves its weights alone, is G's error at its output.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nembp.adversarial.objectives import RealClassEnd, Score
+from nembp.adversarial.settings import AdversarialSettings
+from nembp.backend import Array
+from nembp.cycle import CycleBackpropagation
+from nembp.ends import End, Memberships, SampleEnd
+from nembp.joint import JointBackpropagation, Path
+from nembp.likelihoods import Multinomial
+from nembp.network import Network
+from nembp.noise import Noise
+
+__all__ = ["DiscriminatorPlayer", "GeneratorPlayer"]
+
+PLACES = {  # of noise in D's joint gradient
+    "discriminator/forward": "forward",
+    "discriminator/backward": "backward",
+    "critic/input": "forward/input",
+}
+Noises = dict[str, Noise]
+Clock = tuple[int, int]
+
+
+class DiscriminatorPlayer:
+    """D's gradient: of its objective, and of log p(x | label) where it is trained backward.
+
+    Write real samples into ``real``, generated ones into ``generated``, and labels into ``labels``
+    where there are classes.
+
+    Parameters
+    ----------
+    net : Network
+        D, whose forward likelihood is Bernoulli, multinomial or
+        :class:`~nembp.adversarial.objectives.Score`.
+    rows : int
+        Real samples, and as many generated ones.
+    settings : AdversarialSettings
+        Which directions and labels.
+    noise, generators : dict
+        Noise and its stream's generator, by the trainer's places.
+    permutation : ndarray of int, optional
+        Of the backward targets' neurons.
+
+    Attributes
+    ----------
+    real, generated : array, shape (rows, inputs)
+    labels : array, shape (rows, classes), or None
+        One-hot rows.
+    forward_nll, backward_nll : array, shape (1, 1)
+        −(mean log D(x) + mean log(1 − D(g))) or what stands in its place, and the mean
+        −log p(x | label), in nats, before D's weight.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        rows: int,
+        settings: AdversarialSettings,
+        noise: Noises | None = None,
+        generators: dict[str, Any] | None = None,
+        permutation: np.ndarray[Any, Any] | None = None,
+    ) -> None:
+        backend, dtype = net.backend, net.dtype
+        self.net, self.settings = net, settings
+        self.labels: Array = None
+        if settings.classes:
+            self.labels = backend.zeros((rows, settings.classes), dtype)
+        places = {PLACES[key]: key for key in noise or {} if key in PLACES}
+        path: Path = "classes" if settings.discriminator_backward else "none"
+        self._permuted: Array = None
+        if permutation is not None:
+            self._permuted = backend.empty((2 * rows, net.inputs), dtype)
+        self._joint = joint = JointBackpropagation(
+            net,
+            2 * rows,
+            path=path,
+            memberships=self._memberships(rows),
+            samples=rows,
+            backward_target=self._permuted,
+            noise={place: (noise or {})[key] for place, key in places.items()},
+            generators={place: (generators or {})[key] for place, key in places.items()},
+        )
+        self.real, self.generated = joint.x[:rows, :], joint.x[rows:, :]
+        joint.t[...] = 0.0
+        if settings.classes:
+            joint.t[rows:, settings.classes :] = 1.0
+            self._label_targets = joint.t[:rows, : settings.classes]
+        else:
+            for part, value in zip(
+                (joint.t[:rows, :], joint.t[rows:, :]), self._ends(), strict=True
+            ):
+                part[...] = value
+        self.forward_nll, self.backward_nll = joint.forward_nll, joint.backward_nll
+        self.sources = {places[place]: source for place, source in joint.sources.items()}
+        if permutation is not None:
+            index = np.arange(2 * rows)[:, None] * net.inputs + permutation[None, :]
+            self._index = backend.asarray(index.reshape(-1), "int64")
+            flat = backend.xp.reshape
+            self._entries = flat(joint.x, (-1, 1)), flat(self._permuted, (-1, 1))
+
+    def _ends(self) -> tuple[float, float]:
+        """Return the targets of real and generated samples of a single output."""
+        return (1.0, -1.0) if isinstance(self.net.likelihood, Score) else (1.0, 0.0)
+
+    def _memberships(self, rows: int) -> Memberships | None:
+        """Return the labels that have backward targets, and their samples; None for all K + 1."""
+        settings, backend, dtype = self.settings, self.net.backend, self.net.dtype
+        real = settings.backward_labels == "real"
+        if settings.classes:
+            if not real:
+                return None
+            return Memberships(np.eye(settings.classes, settings.classes + 1), self.labels)
+        inputs = np.array(self._ends()).reshape(2, 1)
+        if real:
+            return Memberships(inputs[:1], backend.ones((rows, 1), dtype))
+        return Memberships(inputs, backend.asarray(np.repeat(np.eye(2), rows, axis=0), dtype))
+
+    def __call__(self, gradient: Array, weight: float = 1.0, clock: Clock = (1, 1)) -> None:
+        """Fill ``gradient`` for the samples, log p(x | label) multiplied by ``weight``."""
+        joint, backend = self._joint, self.net.backend
+        if self.labels is not None:
+            backend.into(self._label_targets, backend.xp.multiply, self.labels, 1.0)
+        if joint.input is not None:
+            joint.input.weight = weight
+        if self._permuted is not None:
+            table, out = self._entries
+            backend.take_rows(table, self._index, out)
+        joint(gradient, *clock)
+
+
+class GeneratorPlayer:
+    """G's gradient: of its objective, through D, and of log p(z | G(z)) where it is bidirectional.
+
+    Write z into ``z``, call :meth:`run` for the samples, then the object for the gradient.
+
+    Parameters
+    ----------
+    net, discriminator : Network
+        G and D.
+    rows : int
+        Samples.
+    settings : AdversarialSettings
+        Objective and directions.
+    noise, generators : dict
+        Noise and its stream's generator, of ``"generator/backward"``.
+
+    Attributes
+    ----------
+    z, output : array, shapes (rows, inputs) and (rows, outputs)
+        z and G(z).
+    forward_nll : array, shape (1, 1)
+        Mean of what D's end says: −log D(g), −log(1 − D(g)) for minimax, −f(g) for a critic.
+    backward_nll : array, shape (1, 1)
+        Mean −log p(z | G(z)) in nats, before G's weight.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        discriminator: Network,
+        rows: int,
+        settings: AdversarialSettings,
+        noise: Noises | None = None,
+        generators: dict[str, Any] | None = None,
+    ) -> None:
+        backend, dtype = net.backend, net.dtype
+        self.net, self._target = net, None
+        if settings.backward_permuted and settings.generator_backward:
+            self._target = backend.empty((rows, net.inputs), dtype)
+        self._cycle = cycle = CycleBackpropagation(
+            net,
+            rows,
+            bidirectional=settings.generator_backward,
+            flow=settings.backward_flow,
+            backward_target=self._target,
+            noise=(noise or {}).get("generator/backward"),
+            generator=(generators or {}).get("generator/backward"),
+        )
+        self._through = through = JointBackpropagation(
+            discriminator,
+            rows,
+            path="none",
+            output=_end(discriminator, rows, settings),
+            input_error=True,
+        )
+        through.moves_statistics = False  # D sees these samples in its own step
+        self.z, self.output = cycle.z, cycle.output
+        self.sources = {} if cycle.source is None else {"generator/backward": cycle.source}
+        self.forward_nll, self.backward_nll = through.forward_nll, cycle.backward_nll
+
+    def run(self) -> Array:
+        """Return G(z), which stays until the next call."""
+        return self._cycle.run()
+
+    def __call__(self, gradient: Array, weight: float = 1.0, clock: Clock = (1, 1)) -> None:
+        """Fill ``gradient`` for the samples of the last :meth:`run`.
+
+        ``weight`` multiplies log p(z | G(z)).
+        """
+        backend, cycle, through = self.net.backend, self._cycle, self._through
+        backend.into(through.x, backend.xp.multiply, cycle.output, 1.0)
+        through(None)
+        if cycle.input is not None:
+            cycle.input.weight = weight
+        if self._target is not None:  # another sample's z
+            self._target[:-1, :] = self.z[1:, :]
+            self._target[-1:, :] = self.z[:1, :]
+        cycle(gradient, through.input_error, *clock)
+
+
+def _end(discriminator: Network, rows: int, settings: AdversarialSettings) -> End:
+    """Return the end at D of G's objective (:mod:`nembp.adversarial.objectives`)."""
+    backend, dtype, likelihood = (
+        discriminator.backend,
+        discriminator.dtype,
+        discriminator.likelihood,
+    )
+    target = backend.zeros((rows, discriminator.outputs), dtype)
+    minimax = settings.kind == "minimax"
+    if isinstance(likelihood, Multinomial) and not minimax:
+        return RealClassEnd(backend, dtype, likelihood, target)
+    if isinstance(likelihood, Multinomial):
+        target[:, settings.classes :] = 1.0
+    elif not minimax:
+        target[...] = 1.0
+    end = SampleEnd(backend, dtype, likelihood, target)
+    end.weight = -1.0 if minimax else 1.0
+    return end
