@@ -17,7 +17,7 @@ from .output import emit_json, emit_table
 if TYPE_CHECKING:
     from nembp.network import Network
 
-COUNTS: Final = ("weights", "biases", "multiply_adds")
+COUNTS: Final = ("weights", "biases", "gains", "multiply_adds")
 PACKAGES = (
     "numpy",
     "array-api-compat",
@@ -113,19 +113,20 @@ def show_run(run: str, *, as_json: bool) -> None:
         ]
     )
     click.echo()
+    shown = [name for name in COUNTS if name != "gains" or totals["gains"]]  # of normalized layers
     rows = [
-        ["layer", "description", "shape", "neurons", *(name.replace("_", "-") for name in COUNTS)]
+        ["layer", "description", "shape", "neurons", *(name.replace("_", "-") for name in shown)]
     ]
     for number, layer in enumerate([*layers, {"description": "in all", **totals}]):
         ends = [str(number) if "shape" in layer else "", layer["description"]]
         shape = "x".join(map(str, layer.get("shape", ())))
-        counts = ["-" if layer[name] is None else f"{layer[name]:,}" for name in COUNTS]
+        counts = ["-" if layer[name] is None else f"{layer[name]:,}" for name in shown]
         rows.append([*ends, shape, layer.get("neurons", ""), *counts])
     emit_table(rows)
 
 
 def _layers(net: Network) -> list[dict[str, Any]]:
-    """Return a row for each layer; its biases are those of both directions."""
+    """Return a row for each layer; its biases and gains are those of both directions."""
     from nembp.summaries import describe
 
     kinds = [layer.activation.name if layer.activation else "-" for layer in net.layers]
@@ -137,6 +138,7 @@ def _layers(net: Network) -> list[dict[str, Any]]:
             "neurons": kind,
             "weights": up.weights,
             "biases": up.biases + down.biases,
+            "gains": up.gains + down.gains,
             "multiply_adds": up.multiply_adds,
         }
         for up, down, kind in zip(describe(net), describe(net.reversed)[::-1], kinds, strict=True)

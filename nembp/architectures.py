@@ -1,16 +1,17 @@
 """Networks from descriptions such as ``conv32x4s2,pool2,256``.
 
 The language is that of :mod:`nembp.descriptions`. Entry k becomes layer k, joined to layer k - 1 by
-synapse k; the output is always joined densely to the last entry. Hidden layers of images have one
-bias a channel in each direction, dense ones and both ends one a neuron; pooled and reshaped layers
-have neither biases nor an activation, in both directions.
+synapse k. The output is joined densely to the last entry; an output image over a layer of images by
+a convolution, transposed where it is larger. Hidden layers of images have one bias a channel in
+each direction, dense ones and both ends one a neuron; pooled and reshaped layers have neither
+biases nor an activation, in both directions.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from nembp.backend import Backend
 from nembp.convolution import AveragePooling, Convolution, Reshape
@@ -28,9 +29,10 @@ from nembp.errors import ArchitectureError
 from nembp.likelihoods import Gaussian, Likelihood, Multinomial, get_likelihood
 from nembp.network import Layer, Network
 from nembp.neurons import Activation, get_activation
+from nembp.normalization import BatchNormalization
 from nembp.synapses import Dense, Synapse, Transposed
 
-__all__ = ["chain", "network"]
+__all__ = ["chain", "generator_network", "network"]
 
 Shape = tuple[int, ...]
 TRIED_SIDES: Final = (8, 7, 6, 5, 4)  # of the image that an error message proposes
@@ -39,7 +41,7 @@ TRIED_SIDES: Final = (8, 7, 6, 5, 4)  # of the image that an error message propo
 def network(
     input_shape: int | Sequence[int],
     description: str | Sequence[int | str | Item],
-    outputs: int,
+    outputs: int | Sequence[int],
     *,
     activation: str | Activation = "relu",
     forward: str | Likelihood | None = None,
@@ -56,8 +58,8 @@ def network(
         Features of a table, or (height, width, channels) of an image.
     description : str, or sequence of int, str and Item
         Hidden layers (:mod:`nembp.descriptions`); "" for none.
-    outputs : int
-        Neurons of the output: classes or targets.
+    outputs : int or sequence of int
+        Neurons of the output: classes or targets; or (height, width, channels) of an image.
     activation : str or Activation
         Of hidden layers, but for pooled and reshaped ones.
     forward, backward : str or Likelihood
@@ -91,19 +93,56 @@ def network(
     )
 
 
+def generator_network(
+    latent: int,
+    description: str | Sequence[int | str | Item],
+    outputs: int | Sequence[int],
+    **options: Any,
+) -> Network:
+    """Build a generator: a network from a latent vector z to samples.
+
+    As `network`, with one difference: where the first entry reads images, z is an image of one
+    pixel and ``latent`` channels, so that ``up128x4s4p0`` makes its first 4x4 image.
+
+    Parameters
+    ----------
+    latent : int
+        Size of z.
+    description : str, or sequence of int, str and Item
+        Hidden layers.
+    outputs : int or sequence of int
+        Features of a sample, or (height, width, channels) of an image.
+    **options
+        Of `network`.
+
+    Raises
+    ------
+    ArchitectureError
+        As `network`.
+
+    Examples
+    --------
+    A generator as Radford, Metz and Chintala have it (DCGAN, arXiv:1511.06434), of 32x32 colours:
+
+    >>> layers = "2048bn,reshape4x4x128,up64x4s2bn,up32x4s2bn"
+    >>> generator_network(64, layers, (32, 32, 3), forward="bernoulli", backward="gaussian")
+    Network(64-2048-2048-4096-8192-3072, bernoulli | gaussian, forward direction)
+    """
+    items = parse(description)
+    from_image = (ConvolutionItem, PoolingItem, UpsamplingItem)
+    z = (1, 1, latent) if isinstance(next(iter(items), None), from_image) else latent
+    return network(z, items, outputs, **options)
+
+
 def chain(
     input_shape: int | Sequence[int],
     description: str | Sequence[int | str | Item],
-    outputs: int,
+    outputs: int | Sequence[int],
     *,
     activation: str | Activation = "relu",
 ) -> tuple[list[Layer], list[Synapse]]:
     """Return the layers and synapses of a network, as `network` and with its errors."""
-    shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
-    if len(shape) not in (1, 3) or min(shape) < 1:
-        raise ArchitectureError(
-            f"an input of shape {shape}; expected (features,) or (height, width, channels)"
-        )
+    shape, end = _as_shape(input_shape, "input"), _as_shape(outputs, "output")
     hidden = get_activation(activation)
     layers, synapses = [Layer(math.prod(shape))], []
     for number, item in enumerate(parse(description), start=1):
@@ -111,16 +150,42 @@ def chain(
         synapse, shape = _joined(item, shape, f"layer {number} `{item}`", below)
         synapses.append(synapse)
         layers.append(_layer(item, synapse.outputs, hidden))
-    synapse, _ = _joined(DenseItem(outputs), shape, "the output", "")
-    return [*layers, Layer(outputs)], [*synapses, synapse]
+    below = f"layer {len(layers) - 1}" if len(layers) > 1 else "the input"
+    synapse, _ = _joined(_output(end, shape, below), shape, "the output", below)
+    return [*layers, Layer(synapse.outputs)], [*synapses, synapse]
+
+
+def _as_shape(value: int | Sequence[int], what: str) -> Shape:
+    shape = (value,) if isinstance(value, int) else tuple(value)
+    if len(shape) not in (1, 3) or min(shape) < 1:
+        raise ArchitectureError(
+            f"an {what} of shape {shape}; expected (features,) or (height, width, channels)"
+        )
+    return shape
 
 
 def _layer(item: Item, size: int, hidden: Activation) -> Layer:
-    if isinstance(item, DenseItem):
-        return Layer(size, hidden)
-    if isinstance(item, (ConvolutionItem, UpsamplingItem)):
-        return Layer(size, hidden, bias_size=item.channels)
-    return Layer(size, None, bias_size=0)
+    if isinstance(item, (PoolingItem, ReshapeItem)):
+        return Layer(size, None, bias_size=0)
+    normalization = BatchNormalization() if item.normalized else None
+    channels = None if isinstance(item, DenseItem) else item.channels
+    return Layer(size, hidden, channels, normalization)
+
+
+def _output(end: Shape, shape: Shape, below: str) -> Item:
+    """Return what joins an output to the layer below it, of ``shape``."""
+    if len(end) < 3 or len(shape) < 3:
+        return DenseItem(math.prod(end))
+    (height, down), (width, across) = (divmod(end[k], shape[k]) for k in (0, 1))
+    if down or across or not (height and width):
+        raise ArchitectureError(
+            f"the output: an image {_by(end[:2])} is no whole multiple of the {_by(shape[:2])} "
+            f"image of {below}; expected sides that divide {_by(end[:2])}, or a dense layer last"
+        )
+    kernel = height + 2, width + 2  # every pixel is reached from the pixels around it
+    padding = (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
+    kind = ConvolutionItem if height == width == 1 else UpsamplingItem
+    return kind(end[2], kernel, (height, width), padding)
 
 
 # -- does it fit -----------------------------------------------------------------------------------

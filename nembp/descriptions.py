@@ -9,6 +9,7 @@ entry                 hidden layer
 ``pool2``             average pooling of windows 2x2, stride 2; ``pool3s2``: windows 3x3, stride 2
 ``up64x4s2``          transposed convolution: 64 channels, sides times the stride (2 where left out)
 ``reshape4x4x128``    the neurons below seen as an image of height 4, width 4, 128 channels
+``256bn``             with batch normalization, as in ``conv32x4s2bn`` and ``up64x4s2bn``
 ===================== ============================================================================
 
 Where height and width differ, a number becomes two: ``conv16x3-5s1-2p1-2``. With the padding of its
@@ -51,9 +52,10 @@ class DenseItem:
     """So many neurons, joined to all below."""
 
     size: int
+    normalized: bool = False
 
     def __str__(self) -> str:
-        return str(self.size)
+        return f"{self.size}{_shown_normalization(self)}"
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,12 @@ class ConvolutionItem:
     kernel: Pair
     stride: Pair
     padding: Pair
+    normalized: bool = False
 
     def __str__(self) -> str:
         stride = "" if self.stride == (1, 1) else f"s{_shown(self.stride)}"
-        return f"conv{self.channels}x{_shown(self.kernel)}{stride}{_shown_padding(self)}"
+        end = _shown_padding(self) + _shown_normalization(self)
+        return f"conv{self.channels}x{_shown(self.kernel)}{stride}{end}"
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,12 @@ class UpsamplingItem:
     kernel: Pair
     stride: Pair
     padding: Pair
+    normalized: bool = False
 
     def __str__(self) -> str:
         kernel, stride = _shown(self.kernel), _shown(self.stride)
-        return f"up{self.channels}x{kernel}s{stride}{_shown_padding(self)}"
+        end = _shown_padding(self) + _shown_normalization(self)
+        return f"up{self.channels}x{kernel}s{stride}{end}"
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ def parse(value: Any, name: str = "layers") -> tuple[Item, ...]:
     Examples
     --------
     >>> parse("conv32x4s2, 256")[0]
-    ConvolutionItem(channels=32, kernel=(4, 4), stride=(2, 2), padding=(1, 1))
+    ConvolutionItem(channels=32, kernel=(4, 4), stride=(2, 2), padding=(1, 1), normalized=False)
     >>> ",".join(map(str, parse("CONV8x3s1p1, pool2s2, 64")))
     'conv8x3,pool2,64'
     >>> parse("cnov8x3")  # doctest: +ELLIPSIS
@@ -154,12 +160,13 @@ def parse(value: Any, name: str = "layers") -> tuple[Item, ...]:
 
 
 def plain(items: Iterable[Item]) -> tuple[int | str, ...]:
-    """Return entries as configurations hold them: sizes of dense layers, text of the others.
+    """Return entries as configurations hold them: sizes of plain dense layers, text of the others.
 
     >>> plain(parse("conv8x3,64"))
     ('conv8x3', 64)
     """
-    return tuple(item.size if isinstance(item, DenseItem) else str(item) for item in items)
+    written = (str(item) for item in items)
+    return tuple(int(text) if text.isdecimal() else text for text in written)
 
 
 # -- one entry -------------------------------------------------------------------------------------
@@ -171,13 +178,13 @@ _FORMS: Final = {
         f"({_NUMBER})x({_PAIR})",
         "sp",
         "conv32x4s2p1: 32 channels, kernel 4x4 (or 3-5: 3 high, 5 wide), stride 2, padding 1; "
-        "s and p can be left out",
+        "s and p can be left out, and bn added at the end",
     ),
     "up": (
         f"({_NUMBER})x({_PAIR})",
         "sp",
         "up64x4s2p1: 64 channels, kernel 4x4 (or 3-5: 3 high, 5 wide), stride 2, padding 1; "
-        "s and p can be left out",
+        "s and p can be left out, and bn added at the end",
     ),
     "pool": (f"({_PAIR})", "s", "pool3s2: windows 3x3, stride 2; s can be left out"),
     "reshape": (
@@ -195,6 +202,7 @@ _HINTS: Final = {
     "maxpool": "pooling is by averages, as in pool2, since a maximum has no transpose",
     "flatten": "a dense layer reads images as they are; leave it out",
     "view": "did you mean reshape?",
+    **dict.fromkeys(("bn", "batchnorm"), "bn ends the layer that it normalizes, as in 256bn"),
 }
 
 
@@ -204,8 +212,8 @@ def _item(entry: Any) -> Item:
     if isinstance(entry, Integral) and not isinstance(entry, bool):  # NumPy's too
         return DenseItem(_positive(int(entry), "neurons"))
     text = entry.strip().lower() if isinstance(entry, str) else ""
-    if re.fullmatch(_NUMBER, text):
-        return DenseItem(_positive(int(text), "neurons"))
+    if dense := re.fullmatch(f"({_NUMBER})(bn)?", text):
+        return DenseItem(_positive(int(dense[1]), "neurons"), bool(dense[2]))
     word, rest = re.fullmatch("([a-z]*)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
     if not word:
         raise ArchitectureError(f"expected a whole number of neurons ≥ 1, or layers {EXAMPLES}")
@@ -213,17 +221,25 @@ def _item(entry: Any) -> Item:
         raise ArchitectureError(f"{_hint(word)}; expected layers {EXAMPLES}")
     form, letters, reads = _FORMS[word]
     more = f"((?:[{letters}]{_PAIR})*)" if letters else "()"
-    found = re.fullmatch(form + more, rest)
+    found = re.fullmatch(f"{form}{more}(bn)?", rest)
     if found is None:
         raise ArchitectureError(f"expected it as in {reads}")
-    *numbers, more = found.groups()
+    *numbers, more, normalized = found.groups()
+    if normalized and word in ("pool", "reshape"):
+        raise ArchitectureError(
+            f"a {word} layer has no neurons of its own to normalize; expected bn on a dense, conv "
+            "or up layer, as in 256bn or conv32x4s2bn"
+        )
     pairs = re.findall(f"([a-z])({_PAIR})", more)
     if len(dict(pairs)) < len(pairs):
         raise ArchitectureError(f"it says {pairs[0][0]} twice; expected it as in {reads}")
-    return _build(word, numbers, {letter: _pair(text) for letter, text in pairs})
+    options = {letter: _pair(text) for letter, text in pairs}
+    return _build(word, numbers, options, normalized=bool(normalized))
 
 
-def _build(word: str, numbers: Sequence[str], options: Mapping[str, Pair]) -> Item:
+def _build(
+    word: str, numbers: Sequence[str], options: Mapping[str, Pair], *, normalized: bool
+) -> Item:
     if word == "reshape":
         height, width, channels = (_positive(int(n), "pixels or channels") for n in numbers)
         return ReshapeItem((height, width, channels))
@@ -240,7 +256,7 @@ def _build(word: str, numbers: Sequence[str], options: Mapping[str, Pair]) -> It
             f"else; expected at most p{_shown((kernel[0] - 1, kernel[1] - 1))}"
         )
     kind = ConvolutionItem if word == "conv" else UpsamplingItem
-    return kind(channels, kernel, stride, padding)
+    return kind(channels, kernel, stride, padding, normalized)
 
 
 def _hint(word: str) -> str:
@@ -273,6 +289,10 @@ def _own_padding(kernel: Pair) -> Pair:
 
 def _shown(pair: Pair) -> str:
     return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}-{pair[1]}"
+
+
+def _shown_normalization(item: DenseItem | ConvolutionItem | UpsamplingItem) -> str:
+    return "bn" if item.normalized else ""
 
 
 def _shown_padding(item: ConvolutionItem | UpsamplingItem) -> str:

@@ -25,8 +25,9 @@ class LayerSummary:
         As it is described; "input" for the lowest layer.
     shape : tuple of int
         (height, width, channels), or (neurons,).
-    weights, biases : int
-        Weights of the synapse; biases of the layer in the direction of the net.
+    weights, biases, gains : int
+        Weights of the synapse; biases of the layer in the direction of the net, and its gains γ
+        where it is normalized.
     multiply_adds : int or None
         Of one sample on its way up; None for a synapse that is not of nembp.
     """
@@ -36,6 +37,7 @@ class LayerSummary:
     weights: int
     biases: int
     multiply_adds: int | None
+    gains: int = 0
 
 
 def describe(net: Network) -> list[LayerSummary]:
@@ -54,9 +56,10 @@ def describe(net: Network) -> list[LayerSummary]:
     for layer, synapse in zip(net.layers[1:], net.synapses, strict=True):
         shape = _shape(synapse)
         text, uses = _text(synapse)
+        text += "bn" if layer.normalization else ""
         count = synapse.weight_count
         adds = None if uses is None else count * uses
-        rows.append(LayerSummary(text, shape, count, layer.biases, adds))
+        rows.append(LayerSummary(text, shape, count, layer.biases, adds, layer.gains))
     return rows
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nembp.architectures import network
+from nembp.architectures import generator_network, network
+from nembp.backpropagation import JointBackpropagation, backpropagate
 from nembp.checkpoints import Model, load_model, save_model
 from nembp.convolution import AveragePooling, Convolution, Reshape
 from nembp.datasets import Scaling
@@ -137,6 +138,76 @@ def test_a_description_fits_or_one_layer_of_it_is_named(shape, entries):
         assert net.reversed.predict(np.eye(3)).shape == (3, math.prod(np.atleast_1d(shape)))
 
 
+def test_bn_normalizes_by_neuron_or_channel():
+    net = network((8, 8, 1), "conv6x4s2bn,pool2,20bn,reshape2x2x5,up3x4s2bn,7", 3)
+    assert [layer.gains for layer in net.layers] == [0, 6, 0, 20, 0, 3, 0, 0]
+    assert [layer.biases for layer in net.layers] == [64, 6, 0, 20, 0, 3, 7, 3]
+
+
+# -- generators --------------------------------------------------------------------------------
+DCGAN = {
+    "2048bn,reshape4x4x128,up64x4s2bn,up32x4s2bn": (32, 32, 3),
+    "up32x4s4p0bn,up16x4s2bn": (16, 16, 1),
+    "98,reshape7x7x2,up4x4s2bn": (28, 28, 1),
+    "30,reshape2x3x5": (6, 12, 1),
+    "30,reshape2x3x5,conv4x3": (2, 3, 2),
+    "24bn": (4, 4, 1),
+    "": (4, 4, 1),
+}
+
+
+@pytest.mark.parametrize("text", list(DCGAN))
+def test_a_generator_makes_images_of_the_asked_shape_and_its_gradients_are_right(text):
+    shape = DCGAN[text]
+    net = generator_network(64, text, shape, forward="bernoulli", backward="gaussian",
+                            dtype="float64", seed=1)  # fmt: skip
+    rows = describe(net)
+    assert (rows[-1].shape, net.outputs) == (
+        shape if "reshape" in text or "up" in text else (math.prod(shape),),
+        math.prod(shape),
+    )
+    assert ",".join(row.text for row in rows[1:-1]) == text
+    generator = np.random.default_rng(0)
+    z = generator.normal(size=(5, 64))
+    x = generator.random((5, net.outputs))
+    assert net.predict(z).shape == x.shape
+    assert net.reversed.predict(x).shape == z.shape
+    joint = JointBackpropagation(net, 5)
+    joint.x[...], joint.t[...] = z, x
+    gradient = np.empty(net.parameter_count)
+    joint(gradient)
+    both = backpropagate(net, z, x)[0] + backpropagate(net.reversed, x, z)[0]
+    np.testing.assert_allclose(gradient, both, rtol=0, atol=1e-11 * np.abs(both).max())
+    for way, source, target in ((net, z, x), (net.reversed, x, z)):
+        slope = backpropagate(way, source, target)[0]
+        direction = generator.normal(size=net.parameter_count)
+        values = []
+        for h in (1e-6, -1e-6):
+            moved = net.copy()
+            moved.parameters[...] += h * direction
+            moved = moved if way is net else moved.reversed
+            values.append(-np.mean(moved.log_likelihood(source, target, "batch")))
+        numeric = (values[0] - values[1]) / 2e-6
+        size = np.linalg.norm(slope) * np.linalg.norm(direction)
+        assert abs(slope @ direction - numeric) < 1e-5 * size
+
+
+def test_where_the_output_image_does_not_fit_the_dense_layer_is_named():
+    with pytest.raises(ArchitectureError) as caught:
+        generator_network(8, "64,reshape4x4x4,up2x4s2", (28, 28, 1))
+    assert str(caught.value) == (
+        "the output: an image 28x28 is no whole multiple of the 8x8 image of layer 3; expected "
+        "sides that divide 28x28, or a dense layer last"
+    )
+    for shape in ((2, 2), (0, 4, 1)):
+        with pytest.raises(ArchitectureError, match="an output of shape"):
+            network(8, "4", shape)
+
+
+def test_an_output_of_one_number_is_dense_over_images_too():
+    assert isinstance(network((8, 8, 1), "conv4x3", 10).synapses[-1], Dense)
+
+
 IMAGE, TABLE = (8, 8, 1), (13,)
 
 
@@ -174,13 +245,15 @@ def test_what_does_not_fit_is_named_with_what_would(shape, text, message):
 
 
 # -- tables ----------------------------------------------------------------------------------------
-@pytest.mark.parametrize("text", ["", "7", MIXED, "conv4x3-2s1-2p0,pool3s2"])
+@pytest.mark.parametrize(
+    "text", ["", "7", MIXED, "conv4x3-2s1-2p0,pool3s2", "conv4x3bn,pool4,7bn,9"]
+)
 def test_a_table_counts_every_parameter(text):
     net = network((16, 16, 1), text, 10)
     up, down = describe(net), describe(net.reversed)
     assert sum(row.weights for row in up) == sum(row.weights for row in down) == net.weight_count
-    biases = sum(row.biases for row in up) + sum(row.biases for row in down)
-    assert net.weight_count + biases == net.parameter_count
+    others = sum(row.biases + row.gains for row in (*up, *down))
+    assert net.weight_count + others == net.parameter_count
     assert [math.prod(row.shape) for row in up] == [layer.size for layer in net.layers]
     assert [math.prod(row.shape) for row in down] == [layer.size for layer in net.layers[::-1]]
     assert ",".join(row.text for row in up[1:-1]) == text
@@ -221,7 +294,8 @@ def test_a_table_shows_synapses_of_others():
 
 # -- files -----------------------------------------------------------------------------------------
 def test_a_model_file_holds_every_kind_of_layer(tmp_path):
-    net = network((16, 16, 1), MIXED, 3)
+    net = network((16, 16, 1), MIXED.replace("s2,", "s2bn,").replace("48", "48bn"), 3)
+    net.statistics[...] = np.random.default_rng(1).uniform(0.5, 2.0, net.statistics_count)
     model = Model(
         net, (16, 16, 1), ("a", "b", "c"), (), Scaling(), Scaling(), None, True, "some", {}, {}
     )

@@ -25,13 +25,13 @@ PAIRS = st.tuples(SIZES, SIZES) | SIZES.map(lambda size: (size, size))
 def strided(kind):
     paddings = st.tuples(st.integers(0, 9), st.integers(0, 9))
     kernels = st.tuples(st.integers(10, 99), st.integers(10, 99))
-    own = st.builds(lambda c, k, s: kind(c, k, s, ((k[0] - 1) // 2, (k[1] - 1) // 2)),
-                    SIZES, kernels, PAIRS)  # fmt: skip
-    return st.builds(kind, SIZES, kernels, PAIRS, paddings) | own
+    own = st.builds(lambda c, k, s, bn: kind(c, k, s, ((k[0] - 1) // 2, (k[1] - 1) // 2), bn),
+                    SIZES, kernels, PAIRS, st.booleans())  # fmt: skip
+    return st.builds(kind, SIZES, kernels, PAIRS, paddings, st.booleans()) | own
 
 
 ITEMS = st.one_of(
-    st.builds(DenseItem, SIZES),
+    st.builds(DenseItem, SIZES, st.booleans()),
     strided(ConvolutionItem),
     strided(UpsamplingItem),
     st.builds(PoolingItem, PAIRS, PAIRS),
@@ -48,7 +48,7 @@ def test_a_description_reads_back_as_it_is_written(items, comma):
     assert plain(parse(text)) == plain(items)
 
 
-@given(st.text(max_size=12) | st.text("convupresha0123459xsp-,", max_size=12))
+@given(st.text(max_size=12) | st.text("convupreshab0123459xsp-,", max_size=12))
 def test_any_text_is_a_description_or_one_clear_error(text):
     try:
         items = parse(text)
@@ -74,6 +74,9 @@ def test_any_text_is_a_description_or_one_clear_error(text):
         ("pool2", PoolingItem((2, 2), (2, 2))),
         ("pool3-2s2-1", PoolingItem((3, 2), (2, 1))),
         ("reshape4x5x128", ReshapeItem((4, 5, 128))),
+        ("256bn", DenseItem(256, normalized=True)),
+        ("conv32x4s2bn", ConvolutionItem(32, (4, 4), (2, 2), (1, 1), normalized=True)),
+        ("up64x4p0s4bn", UpsamplingItem(64, (4, 4), (4, 4), (0, 0), normalized=True)),
     ],
 )
 def test_what_each_form_means(text, item):
@@ -84,6 +87,7 @@ def test_sizes_of_other_kinds():
     assert parse((np.int64(7), "conv8x3")) == parse("7,conv8x3")
     assert parse("") == parse(" ") == parse([]) == ()
     assert plain(parse("conv8x3p1s1,7")) == ("conv8x3", 7)
+    assert plain(parse("conv8x3p1s1bn,7bn")) == ("conv8x3bn", "7bn")
 
 
 @pytest.mark.parametrize(
@@ -122,6 +126,13 @@ def test_sizes_of_other_kinds():
         ("pool2p1", 1, "as in pool3s2"),
         ("reshape4x4", 1, "as in reshape4x4x128: height, width, channels"),
         ("reshape4x4x0", 1, "it has 0 pixels or channels"),
+        ("pool2bn", 1, "a pool layer has no neurons of its own to normalize; expected bn on"),
+        ("64,reshape4x4x4bn", 2, "a reshape layer has no neurons of its own"),
+        ("0bn", 1, "it has 0 neurons"),
+        ("256,bn", 2, "bn ends the layer that it normalizes, as in 256bn"),
+        ("batchnorm", 1, "bn ends the layer that it normalizes"),
+        ("conv8bnx3", 1, "as in conv32x4s2p1"),
+        ("conv8x3bns2", 1, "and bn added at the end"),
     ],
 )  # fmt: skip
 def test_a_wrong_entry_is_named_with_what_would_be_right(value, number, message):

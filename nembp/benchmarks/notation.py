@@ -70,6 +70,8 @@ def parse_images(text: str) -> tuple[Shape, tuple[Item, ...]]:
             raise ArchitectureError(
                 f"{text!r} has {item}; this suite times conv, pool and dense layers"
             )
+        if not isinstance(item, PoolingItem) and item.normalized:
+            raise ArchitectureError(f"{text!r} has {item}; this suite times layers without bn")
     last = items[-1]
     alone = len(items) == 1 and isinstance(last, ConvolutionItem)
     if not alone and not (isinstance(last, DenseItem) and last.size > 1):
