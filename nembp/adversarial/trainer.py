@@ -274,13 +274,18 @@ class AdversarialTrainer:
         return values
 
     # -- samples ---------------------------------------------------------------------------------
+    @property
+    def sampler(self) -> Network:
+        """G as samples are drawn by it: its moving average where the settings have one."""
+        return self._average.network()
+
     def sample(self, n: int, seed: int = 0) -> np.ndarray[Any, Any]:
         """Return G(z) for ``n`` draws of z, shape (n, features), in the scaled space.
 
         z comes from the stream ``"samples"`` of the seed, on the host; G's parameters are their
         moving average where the settings have one.
         """
-        net = self._average.network()
+        net = self.sampler
         z = stream(seed, "samples").standard_normal((n, net.inputs))
         parts = [net.predict(z[i : i + SAMPLES]) for i in range(0, n, SAMPLES)]
         return np.concatenate([net.backend.to_numpy(part) for part in parts])
