@@ -163,7 +163,7 @@ class Trainer:
             the last good epoch.
         """
         best, waited = math.inf, 0
-        best_parameters = None
+        best_net = None
         while self.epoch < self.epochs:
             row = self.run_epoch()
             stop = [callback(row) for callback in self.callbacks]  # every callback sees the row
@@ -171,22 +171,22 @@ class Trainer:
             if self.patience is not None:
                 if row[self.monitor] < best:
                     best, waited = row[self.monitor], 0
-                    best_parameters = self.net.backend.to_numpy(self.net.parameters)
+                    best_net = self.net.snapshot()
                     best_epoch = self.epoch
                 else:
                     waited += 1
                     self.history.stopped_early = waited >= self.patience
             if any(stop) or self.history.stopped_early:
                 break
-        if best_parameters is not None:
-            self.net.parameters[...] = self.net.backend.asarray(best_parameters, self.net.dtype)
+        if best_net is not None:
+            self.net.restore(best_net)
             self.history.best_epoch = best_epoch
         return self.history
 
     def run_epoch(self) -> dict[str, float]:
         """Train one epoch and return its row of scores."""
         net, start = self.net, time.perf_counter()
-        last_good = net.backend.asarray(net.backend.to_numpy(net.parameters), net.dtype)
+        last_good = net.snapshot()
         self.epoch += 1
         self._means.clear()
         order = self._order.permutation(self.reader.n)
@@ -244,7 +244,7 @@ class Trainer:
             self._means.add(f"noise/{direction}/accepted", source.accepted, share)
             self._means.add(f"noise/{direction}/gain", source.gain, share)
 
-    def _check_finite(self, last_good: Array, *, whole: bool) -> None:
+    def _check_finite(self, last_good: Any, *, whole: bool) -> None:
         net = self.net
         values = self._means.read()
         if whole:
@@ -253,7 +253,7 @@ class Trainer:
             )
         bad = [key for key, value in values.items() if not math.isfinite(value)]
         if bad:
-            net.parameters[...] = last_good
+            net.restore(last_good)
             raise DivergenceError(
                 f"training diverged in epoch {self.epoch}, step {self.iteration}: {bad[0]} is not "
                 f"finite; the parameters of epoch {self.epoch - 1} were restored. Lower the "

@@ -75,7 +75,8 @@ class RunConfig(OptionFields):
 
     layers: tuple[int | str, ...] | None = _option(
         "layers", "Network", 'Hidden layers, "" for none: 256 neurons, conv32x4s2 (32 channels, '
-        "kernel 4x4, stride 2), pool2, up64x4s2, reshape4x4x128, with commas between them.",
+        "kernel 4x4, stride 2), pool2, up64x4s2, reshape4x4x128, with commas between them; 256bn "
+        "and conv32x4s2bn are batch-normalized.",
     )  # fmt: skip
     activation: str | None = _choice(
         "Network", "Of the hidden neurons.", "relu", "leaky-relu", "tanh", "logistic", "identity"

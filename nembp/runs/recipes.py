@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from nembp.descriptions import DenseItem, parse
 from nembp.runs.config import RunConfig
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def recipe(data: Dataset, config: RunConfig | None = None) -> RunConfig:
     optimizer = OPTIMIZERS[set_already.get("optimizer", ALWAYS["optimizer"])]
     defaults = {**ALWAYS, "learning_rate": optimizer.default_learning_rate}
     layers = set_already.get("layers", _convolutions(data))
-    if any(isinstance(layer, str) for layer in layers):
+    if not all(isinstance(item, DenseItem) for item in parse(layers)):
         defaults |= _convolutional(data, optimizer.name) | {"layers": layers}
     else:
         defaults |= _dense(data, optimizer.name)

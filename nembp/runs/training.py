@@ -114,7 +114,7 @@ class _Run:
         self.units = pixel_units(self.data)
         self.environment = environment(self.net)
         self.started, self.saved_at = started, time.perf_counter()
-        self.last_good: np.ndarray[Any, Any] | None = None
+        self.last_good: tuple[Any, Any] | None = None
         self.trainer = trainer_of(prepared, evaluate=self._scores, callbacks=[self._epoch])
 
     @property
@@ -150,7 +150,7 @@ class _Run:
         except KeyboardInterrupt:
             status = "interrupted"
             if self.last_good is not None:  # the step in progress may be half done
-                self.net.parameters[...] = self.net.backend.asarray(self.last_good)
+                self.net.restore(self.last_good)
         history = self.trainer.history
         if history.stopped_early:
             status = "stopped early"
@@ -175,7 +175,7 @@ class _Run:
         return "test" if self.watched is self.test else "validation"
 
     def _epoch(self, row: dict[str, float]) -> bool | None:
-        self.last_good = self.net.backend.to_numpy(self.net.parameters)
+        self.last_good = self.net.snapshot()
         self.folder.append(row | {"epoch": int(row["epoch"]), "scored_on": self._scored_on()})
         if time.perf_counter() - self.saved_at > SAVE_EVERY:
             self._save()
