@@ -33,6 +33,7 @@ class Activation(ABC):
     name: ClassVar[str]
     analytic: ClassVar[bool] = True  # complex steps apply
     saturates: ClassVar[bool] = False  # f' is at most 1/4 or vanishes on both sides
+    piecewise_linear: ClassVar[bool] = False  # f'' = 0
 
     @abstractmethod
     def activate(self, backend: Backend, z: Array, scratch: Array) -> None:
@@ -42,12 +43,29 @@ class Activation(ABC):
     def multiply_derivative(self, backend: Backend, error: Array, a: Array, scratch: Array) -> None:
         """Write error ∘ f'(z) over ``error``, f' in terms of ``a`` = f(z)."""
 
+    def multiply_curvature(self, backend: Backend, error: Array, a: Array, scratch: Array) -> None:
+        """Write error ∘ f''(z)/f'(z) over ``error``, in terms of ``a``.
+
+        Only where second derivatives are wanted: for a gradient penalty
+        (:mod:`nembp.adversarial.penalty`), by activations that are not ``piecewise_linear``.
+
+        Raises
+        ------
+        ArchitectureError
+            If the activation does not say; nembp's own do.
+        """
+        raise ArchitectureError(
+            f"{type(self).__name__} has no multiply_curvature, which a gradient penalty needs; "
+            "write it, or set piecewise_linear = True where f'' is zero"
+        )
+
 
 @dataclass(frozen=True)
 class Identity(Activation):
     """f(z) = z, f' = 1."""
 
     name = "identity"
+    piecewise_linear = True
 
     def activate(self, backend: Backend, z: Array, scratch: Array) -> None:
         pass
@@ -76,6 +94,12 @@ class Logistic(Activation):
         backend.into(scratch, xp.subtract, a, scratch)
         backend.into(error, xp.multiply, error, scratch)
 
+    def multiply_curvature(self, backend: Backend, error: Array, a: Array, scratch: Array) -> None:
+        xp = backend.xp  # f'' = a (1 − a) (1 − 2a)
+        backend.into(scratch, xp.multiply, a, -2.0)
+        backend.into(scratch, xp.add, scratch, 1.0)
+        backend.into(error, xp.multiply, error, scratch)
+
 
 @dataclass(frozen=True)
 class Tanh(Activation):
@@ -93,6 +117,11 @@ class Tanh(Activation):
         backend.into(scratch, xp.multiply, scratch, error)
         backend.into(error, xp.subtract, error, scratch)
 
+    def multiply_curvature(self, backend: Backend, error: Array, a: Array, scratch: Array) -> None:
+        xp = backend.xp  # f'' = −2a (1 − a²)
+        backend.into(scratch, xp.multiply, a, -2.0)
+        backend.into(error, xp.multiply, error, scratch)
+
 
 @dataclass(frozen=True)
 class ReLU(Activation):
@@ -100,6 +129,7 @@ class ReLU(Activation):
 
     name = "relu"
     analytic = False
+    piecewise_linear = True
 
     def activate(self, backend: Backend, z: Array, scratch: Array) -> None:
         backend.rectify(z)
@@ -114,6 +144,7 @@ class LeakyReLU(Activation):
 
     name = "leaky-relu"
     analytic = False
+    piecewise_linear = True
     slope: float = 0.1
 
     def __post_init__(self) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from nembp.adversarial.objectives import RealClassEnd, Score
+from nembp.adversarial.penalty import GradientPenalty
 from nembp.adversarial.settings import AdversarialSettings
-from nembp.backend import Array
+from nembp.backend import Array, stream
 from nembp.cycle import CycleBackpropagation
 from nembp.ends import End, Memberships, SampleEnd
 from nembp.joint import JointBackpropagation, Path
@@ -47,13 +48,16 @@ class DiscriminatorPlayer:
     settings : AdversarialSettings
         Which directions and labels.
     noise, generators : dict
-        Noise and its stream's generator, by the trainer's places.
+        Noise and its stream's generator, by the trainer's places; ``generators["penalty"]`` draws
+        the points x̂ of a gradient penalty.
     permutation : ndarray of int, optional
         Of the backward targets' neurons.
 
     Attributes
     ----------
     real, generated : array, shape (rows, inputs)
+    penalty : GradientPenalty or None
+        With its points and value, for a critic that has one.
     labels : array, shape (rows, classes), or None
         One-hot rows.
     forward_nll, backward_nll : array, shape (1, 1)
@@ -72,6 +76,13 @@ class DiscriminatorPlayer:
     ) -> None:
         backend, dtype = net.backend, net.dtype
         self.net, self.settings = net, settings
+        self.penalty: GradientPenalty | None = None
+        if settings.kind == "wasserstein-gp":
+            self.penalty = GradientPenalty(net, rows)
+            self._share = backend.empty((rows, 1), dtype)
+            self._spread = backend.empty((rows, net.inputs), dtype)
+            self._gradient = backend.zeros((net.parameter_count,), dtype)
+            self._between = (generators or {}).get("penalty") or stream(0, "penalty")
         self.labels: Array = None
         if settings.classes:
             self.labels = backend.zeros((rows, settings.classes), dtype)
@@ -136,6 +147,18 @@ class DiscriminatorPlayer:
             table, out = self._entries
             backend.take_rows(table, self._index, out)
         joint(gradient, *clock)
+        if self.penalty is not None:
+            self._set_points(self.penalty)
+            self.penalty(self._gradient, self.settings.penalty_weight)
+            backend.into(gradient, backend.xp.add, gradient, self._gradient)
+
+    def _set_points(self, penalty: GradientPenalty) -> None:
+        """x̂ = g + ε (x − g), with ε uniform on [0, 1) for each pair."""
+        backend, xp = self.net.backend, self.net.backend.xp
+        backend.uniform(self._between, self._share)
+        backend.into(self._spread, xp.subtract, self.real, self.generated)
+        backend.into(self._spread, xp.multiply, self._spread, self._share)
+        backend.into(penalty.x, xp.add, self.generated, self._spread)
 
 
 class GeneratorPlayer:

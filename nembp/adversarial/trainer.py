@@ -145,6 +145,7 @@ class AdversarialTrainer:
     def _players(self, seed: int, noise: dict[str, Noise]) -> None:
         generator, discriminator, settings = self.generator, self.discriminator, self.settings
         streams = {key: self._draw(seed, f"noise/{key}") for key in noise}
+        streams["penalty"] = self._draw(seed, "penalty")
         permutation = None
         if settings.backward_permuted and settings.discriminator_backward:
             permutation = stream(seed, "permutation").permutation(discriminator.inputs)
@@ -160,8 +161,6 @@ class AdversarialTrainer:
             streams,
         )
         self.sources = self._d.sources | self._g.sources
-        if settings.kind == "wasserstein-gp":
-            raise NotImplementedError("the gradient penalty is on its way")
         self._clipped: Array = None
         if settings.kind == "wasserstein":
             self._clipped = discriminator.parameters[: forward_count(discriminator)]
@@ -240,6 +239,8 @@ class AdversarialTrainer:
         settings, means, d, g = self.settings, self._means, self._d, self._g
         of_d = ("critic/objective", -1.0) if settings.has_critic else ("discriminator/nll", 1.0)
         means.add(of_d[0], d.forward_nll, of_d[1])
+        if d.penalty is not None:
+            means.add("critic/penalty", d.penalty.value)
         means.add("generator/nll", g.forward_nll, -1.0 if settings.kind == "minimax" else 1.0)
         if settings.discriminator_backward:
             means.add("discriminator/backward_nll", d.backward_nll)
@@ -276,7 +277,10 @@ class AdversarialTrainer:
     # -- samples ---------------------------------------------------------------------------------
     @property
     def sampler(self) -> Network:
-        """G as samples are drawn by it: its moving average where the settings have one."""
+        """G as samples are drawn by it: its moving average where the settings have one.
+
+        The next call overwrites that.
+        """
         return self._average.network()
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray[Any, Any]:
