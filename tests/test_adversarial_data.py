@@ -1,0 +1,227 @@
+"""Rings, grids and stacked digits are what they say, and feed a reader."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from nembp.adversarial.data import DATA, load_adversarial
+from nembp.adversarial.mixtures_2d import grid, mixture, ring
+from nembp.adversarial.modes import Modes
+from nembp.adversarial.stacked import StackedRows, stacked
+from nembp.backend import get_backend
+from nembp.batches import BatchReader
+from nembp.datasets import Dataset, as_rows, load, write_idx
+from nembp.errors import ArchitectureError, DataError, ShapeError
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits")
+
+
+def read_all(data: Dataset, rows: int = 50) -> tuple[np.ndarray, np.ndarray]:
+    """What a reader gives the network of the first samples."""
+    backend = get_backend("cpu")
+    reader = BatchReader(
+        data.train, data.x_scaling, data.y_scaling, data.outputs, backend, "float32"
+    )
+    index, staged = next(reader.batches(np.arange(rows), rows))
+    x = np.empty((rows, data.features), np.float32)
+    t = np.empty((rows, data.outputs), np.float32)
+    reader.read(index, x, t, staged)
+    return x, t
+
+
+# -- mixtures ------------------------------------------------------------------------------------
+def test_the_published_ring_and_grid() -> None:
+    eight, fives = ring(100).modes, grid(100).modes
+    assert eight.std == 0.01
+    assert fives.std == 0.05
+    np.testing.assert_allclose(np.linalg.norm(eight.centres, axis=1), 1.0)
+    gaps = np.linalg.norm(eight.centres - np.roll(eight.centres, 1, axis=0), axis=1)
+    np.testing.assert_allclose(gaps, 2 * math.sin(math.pi / 8))
+    expected = {(x, y) for x in range(-4, 5, 2) for y in range(-4, 5, 2)}
+    assert {tuple(centre) for centre in fives.centres.tolist()} == expected
+
+
+@pytest.mark.parametrize("make", [ring, grid])
+def test_samples_are_gaussian_about_their_modes(make) -> None:
+    """Kolmogorov-Smirnov and chi-square at 1e-6 each: the seed is fixed, so is the outcome."""
+    data = make(20_000, seed=3)
+    for split in (data.train, data.test):
+        z = (split.x - data.modes.centres[split.y]) / data.modes.std
+        for column in z.T:
+            assert stats.kstest(column, "norm").pvalue > 1e-6
+        assert stats.chisquare(np.bincount(split.y, minlength=data.outputs)).pvalue > 1e-6
+        assert abs(np.corrcoef(z.T)[0, 1]) < 5 / math.sqrt(len(z))
+        assert np.array_equal(data.modes.nearest(split.x)[0], split.y)
+
+
+def test_mixtures_are_seeded_and_their_splits_differ() -> None:
+    one, again, other = ring(200, seed=1), ring(200, seed=1), ring(200, seed=2)
+    assert np.array_equal(one.train.x, again.train.x)
+    assert np.array_equal(one.test.x, again.test.x)
+    assert not np.array_equal(one.train.x, other.train.x)
+    assert not np.array_equal(one.train.x, one.test.x[:200])
+    assert not np.array_equal(ring(200, 25).train.y, grid(200).train.y)  # streams of their own
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25, 4.0])
+def test_a_reader_gives_scaled_samples_and_modes(scale: float) -> None:
+    data = grid(300, scale=scale)
+    x, t = read_all(data)
+    np.testing.assert_allclose(x, data.train.x[:50] * scale, rtol=1e-6)
+    assert np.array_equal(t.argmax(axis=1), data.train.y[:50])
+    assert np.array_equal(data.train.x, grid(300).train.x)  # the raw samples stay as they are
+
+
+def test_mixtures_of_more_dimensions() -> None:
+    data = mixture("cube", Modes(np.eye(7), 0.1), 500)
+    assert data.shape == (7,)
+    assert data.features == 7
+    assert read_all(data)[0].shape == (50, 7)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "name"),
+    [
+        (ring, {"modes": 0}, "modes"),
+        (ring, {"radius": -1.0}, "radius"),
+        (ring, {"std": 0.0}, "std"),
+        (ring, {"scale": math.inf}, "scale"),
+        (grid, {"n": 0}, "samples"),
+        (grid, {"side": 0}, "side"),
+        (grid, {"std": math.nan}, "std"),
+    ],
+)
+def test_mixtures_refuse_what_is_not_positive(make, options, name) -> None:
+    with pytest.raises(ArchitectureError, match=name):
+        make(**options)
+
+
+# -- stacked digits ------------------------------------------------------------------------------
+def test_stacked_images_are_three_digits(digits: Dataset) -> None:
+    data = stacked(digits, 400, seed=5)
+    images, members = np.asarray(data.train.x), data.train.x.members
+    assert images.shape == (400, 8, 8, 3)
+    assert images.dtype == np.uint8
+    for channel in range(3):
+        assert np.array_equal(images[..., channel], digits.train.x[members[:, channel], :, :, 0])
+    names = ["".join(digits.classes[digits.train.y[member]] for member in row) for row in members]
+    assert [data.classes[label] for label in data.train.y] == names
+    held_out = np.asarray(digits.test.x)[data.test.x.members[:100], :, :, 0]
+    assert np.array_equal(np.moveaxis(data.test.x[:100], -1, 1), held_out)
+
+
+def test_stacked_images_take_the_memory_of_their_members(digits: Dataset) -> None:
+    data = stacked(digits, 10_000)
+    assert data.train.x.images.array is digits.train.x
+    assert data.train.x.members.nbytes == 10_000 * 3 * 4
+
+
+def test_a_reader_gives_stacked_images_in_the_unit_interval(digits: Dataset) -> None:
+    data = stacked(digits, 300)
+    x, t = read_all(data)
+    np.testing.assert_allclose(x, data.train.x[:50].reshape(50, -1) / 16, rtol=1e-6)
+    assert np.array_equal(t.argmax(axis=1), data.train.y[:50])
+
+
+def test_stacks_are_seeded_and_even(digits: Dataset) -> None:
+    one, again, other = (stacked(digits, 30_000, seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(one.train.y, again.train.y)
+    assert not np.array_equal(one.train.y, other.train.y)
+    for channel in (one.train.y // 100, one.train.y // 10 % 10, one.train.y % 10):
+        share = np.bincount(digits.train.y) / len(digits.train)
+        counts = np.bincount(channel)  # chi-square at 1e-6; the seed is fixed
+        assert stats.chisquare(counts, share * len(one.train)).pvalue > 1e-6
+    assert len(np.unique(one.train.y)) == 1000
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_stacked_rows_read_as_an_array_would(data: st.DataObject) -> None:
+    m, n, channels = (data.draw(st.integers(1, 6)) for _ in range(3))
+    generator = np.random.default_rng(data.draw(st.integers(0, 99)))
+    images = generator.integers(256, size=(m, 2, 3, 1)).astype(np.uint8)
+    members = generator.integers(m, size=(n, channels))
+    rows = StackedRows(as_rows(images), members)
+    whole = np.moveaxis(images[members][..., 0], 1, -1)
+    assert rows.shape == whole.shape
+    assert np.array_equal(np.asarray(rows), whole)
+    index = generator.integers(n, size=data.draw(st.integers(0, 9)))
+    assert np.array_equal(rows[index], whole[index])
+    out = np.empty((len(index), 6 * channels), np.uint8)
+    assert np.array_equal(rows.take(index, out).reshape(-1, 2, 3, channels), whole[index])
+
+
+def test_what_cannot_be_stacked_is_refused(digits: Dataset) -> None:
+    with pytest.raises(ArchitectureError, match="at least 1"):
+        stacked(digits, 0)
+    with pytest.raises(ArchitectureError, match="10 classes"):
+        stacked(ring(100))
+    colours = as_rows(np.zeros((2, 4, 4, 3), np.uint8))
+    with pytest.raises(ShapeError, match="height, width, 1"):
+        StackedRows(colours, np.zeros((1, 3), int))
+    grey = as_rows(np.zeros((2, 4, 4, 1), np.uint8))
+    with pytest.raises(IndexError, match="of 2"):
+        StackedRows(grey, np.array([[0, 1, 2]]))
+
+
+# -- by name -------------------------------------------------------------------------------------
+def test_every_name_loads(tmp_path) -> None:
+    assert load_adversarial("ring", modes=5, std=0.1, samples=70).modes.std == 0.1
+    assert load_adversarial("grid", modes=16, scale=0.5).x_scaling.factor == 0.5
+    assert len(load_adversarial("stacked-digits", samples=50, seed=1).train) == 50
+    assert set(DATA) == {"ring", "grid", "stacked", "stacked-digits"}
+    with pytest.raises(ArchitectureError, match="data_dir"):
+        load_adversarial("stacked")
+    with pytest.raises(DataError):
+        load_adversarial("stacked", tmp_path)
+
+
+def test_images_are_in_the_unit_interval_whatever_their_channels(tmp_path) -> None:
+    generator = np.random.default_rng(0)
+    x = generator.integers(256, size=(40, 8, 8, 3)).astype(np.uint8)
+    for part in ("train", "test"):
+        np.save(tmp_path / f"x_{part}.npy", x)
+        np.save(tmp_path / f"y_{part}.npy", np.arange(40) % 4)
+    data = load_adversarial("npy", tmp_path)
+    assert load("npy", tmp_path).x_scaling != data.x_scaling  # elsewhere they are standardized
+    first = read_all(data, 10)[0]
+    np.testing.assert_allclose(first, x[:10].reshape(10, -1) / 255, rtol=1e-6)
+    assert data.to_unit is data.x_scaling
+
+
+def test_an_idx_folder_loads_with_a_limit(tmp_path) -> None:
+    generator = np.random.default_rng(0)
+    for part, n in (("train", 60), ("t10k", 20)):
+        images = generator.integers(256, size=(n, 6, 6)).astype(np.uint8)
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte", images)
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", (np.arange(n) % 3).astype(np.uint8))
+    assert len(load_adversarial("idx", tmp_path, limit=30).train) == 30
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("ring", {"data_dir": "x"}, "data_dir"),
+        ("ring", {"limit": 5}, "limit"),
+        ("digits", {"samples": 5}, "samples"),
+        ("digits", {"modes": 5}, "modes"),
+        ("stacked", {"data_dir": "x", "std": 0.1}, "std"),
+        ("stacked-digits", {"data_dir": "x"}, "data_dir"),
+        ("stacked", {"data_dir": "x", "limit": 5}, "limit"),
+        ("grid", {"modes": 24}, "square"),
+        ("grid", {"modes": -4}, "square"),
+        ("nothing", {}, "no data set"),
+    ],
+)
+def test_options_that_do_not_go_with_a_data_set_are_refused(name, options, named) -> None:
+    with pytest.raises(ArchitectureError, match=named):
+        load_adversarial(name, **options)

@@ -1,0 +1,411 @@
+"""Scores of generated samples: closed forms, SciPy and scikit-learn, invariances, planted bugs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nembp.adversarial import neighbours
+from nembp.adversarial.mixtures_2d import grid, ring
+from nembp.adversarial.modes import Modes, coverage, kl_from_uniform
+from nembp.adversarial.neighbours import precision_recall, squared_radii
+from nembp.adversarial.scorers import MixtureScorer, scorer_for
+from nembp.adversarial.scores import (
+    average_scores,
+    frechet_distance,
+    inception_score,
+    moments,
+)
+from nembp.errors import ArchitectureError, DivergenceError, ShapeError
+
+quick = settings(deadline=None, max_examples=40)
+seeds = st.integers(0, 10_000)
+
+
+def generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def rotation(d: int, seed: int) -> np.ndarray:
+    return np.linalg.qr(generator(seed).standard_normal((d, d)))[0]
+
+
+def covariance(d: int, seed: int, rank: int | None = None) -> np.ndarray:
+    a = generator(seed).standard_normal((d, rank or d))
+    return a @ a.T
+
+
+# -- histograms ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("counts", "nats"),
+    [
+        ([7, 7, 7], 0.0),
+        ([9, 0, 0], math.log(3)),
+        ([5, 5, 0, 0], math.log(2)),
+        ([1, 3], 0.25 * math.log(0.5) + 0.75 * math.log(1.5)),
+        ([0, 0, 0, 0], math.log(4)),
+        ([3], 0.0),
+    ],
+)
+def test_kl_from_uniform_in_closed_form(counts, nats) -> None:
+    assert kl_from_uniform(counts) == pytest.approx(nats, abs=1e-15)
+
+
+@quick
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=30).filter(any), seeds)
+def test_kl_from_uniform_is_scipy_s_and_blind_to_order(counts, seed) -> None:
+    kl = kl_from_uniform(counts)
+    assert kl == pytest.approx(scipy.stats.entropy(counts, np.ones(len(counts))), abs=1e-12)
+    assert kl_from_uniform(generator(seed).permutation(counts)) == pytest.approx(kl, abs=1e-12)
+    assert 0 <= kl <= math.log(len(counts)) + 1e-12
+
+
+def test_coverage_counts_leniently_and_strictly() -> None:
+    assert coverage([10, 10, 10, 10], 40) == (4, 4)
+    assert coverage([0, 0, 40], 40) == (1, 1)
+    assert coverage([25, 24, 0, 351], 400) == (3, 2)  # a quarter of the uniform 100 is 25
+    assert coverage([1, 0, 1], 2) == (2, 2)  # below one sample, one is enough
+
+
+# -- modes -----------------------------------------------------------------------------------------
+def test_three_standard_deviations_are_the_border() -> None:
+    modes = Modes(np.array([[0.0, 0.0], [10.0, 0.0]]), std=0.5)
+    scores = modes.score(np.array([[1.5, 0.0], [0.0, 1.5001], [10.0, -1.4999], [5.0, 0.0]]))
+    assert scores == {
+        "modes": 2.0,
+        "modes_strict": 2.0,
+        "high_quality": 0.5,
+        "kl": 0.0,
+    }
+
+
+def test_a_sample_counts_for_the_nearest_mode_alone() -> None:
+    modes = Modes(np.array([[0.0], [1.0]]), std=1.0)  # both within three of either
+    assert modes.counts(np.array([[0.1], [0.4], [0.6]])).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("make", [ring, grid])
+def test_the_mixture_itself_has_its_share_within_three_sigma(make) -> None:
+    """Binomial test of 1 − exp(−9/2), at 1e-6 with a fixed seed."""
+    data = make(50_000, seed=1)
+    scores = data.modes.score(data.train.x)
+    assert scores["modes"] == scores["modes_strict"] == data.outputs
+    good = round(scores["high_quality"] * 50_000)
+    assert scipy.stats.binomtest(good, 50_000, 1 - math.exp(-4.5)).pvalue > 1e-6
+    # 2 n KL is chi-square with K - 1 degrees of freedom
+    assert 2 * good * scores["kl"] < scipy.stats.chi2.isf(1e-6, data.outputs - 1)
+
+
+def test_collapse_is_seen() -> None:
+    data = grid(5000, seed=1)
+    one = data.train.x[data.train.y == 7]
+    scores = data.modes.score(one)
+    assert scores["modes"] == scores["modes_strict"] == 1
+    assert scores["kl"] == math.log(25)
+    half = data.train.x[data.train.y < 12]
+    assert data.modes.score(half)["modes"] == 12
+    assert data.modes.score(half + 0.5)["high_quality"] == 0
+    assert data.modes.score(half + 0.5)["kl"] == math.log(25)  # nothing to count
+
+
+@quick
+@given(seeds, st.integers(1, 6), st.integers(1, 9), st.integers(1, 200))
+def test_modes_do_not_depend_on_order_place_or_direction(seed, d, k, n) -> None:
+    draw = generator(seed)
+    centres = 3 * draw.standard_normal((k, d))
+    x = centres[draw.integers(k, size=n)] + 0.7 * draw.standard_normal((n, d))
+    counts = Modes(centres, 0.4).counts(x)
+    assert np.array_equal(Modes(centres, 0.4).counts(draw.permutation(x)), counts)
+    turn, shift = rotation(d, seed), draw.standard_normal(d)
+    moved = Modes(2 * centres @ turn + shift, 0.8).counts(2 * x @ turn + shift)
+    assert np.array_equal(moved, counts)
+    relabelled = draw.permutation(k)
+    assert np.array_equal(Modes(centres[relabelled], 0.4).counts(x), counts[relabelled])
+
+
+def test_blocks_change_nothing(monkeypatch) -> None:
+    data = grid(3000)
+    whole = data.modes.nearest(data.train.x)
+    monkeypatch.setattr("nembp.adversarial.modes.BLOCK", 700)
+    for part, expected in zip(data.modes.nearest(data.train.x), whole, strict=True):
+        assert np.array_equal(part, expected)
+
+
+def test_samples_that_cannot_be_scored() -> None:
+    modes = ring(10).modes
+    with pytest.raises(DivergenceError, match="2 of 3"):
+        modes.score(np.array([[0.0, np.nan], [0.0, 0.0], [np.inf, 0.0]]))
+    for wrong in (np.zeros((3, 3)), np.zeros(2), np.zeros((0, 2))):
+        with pytest.raises(ShapeError, match=r"expected \(n, 2\)"):
+            modes.score(wrong)
+    with pytest.raises(ArchitectureError, match="std"):
+        Modes(np.zeros((2, 2)), 0.0)
+    with pytest.raises(ArchitectureError, match="centres"):
+        Modes(np.zeros(2), 1.0)
+
+
+@pytest.mark.parametrize("scale", [0.25, 1.0, 3.0])
+def test_the_scorer_undoes_the_scaling(scale) -> None:
+    data = ring(4000, scale=scale)
+    scorer = scorer_for(data)
+    assert isinstance(scorer, MixtureScorer)
+    seen = data.x_scaling.apply(data.test.x[:2500])
+    assert scorer.score(seen) == pytest.approx(scorer.real())
+    assert set(scorer.describe()["units"]) == set(scorer.real())
+    assert scorer.headline in scorer.real()
+
+
+# -- inception score -------------------------------------------------------------------------------
+def mixed(k: int, confidence: float) -> np.ndarray:
+    """One sample of each class, its own class at a confidence, the others alike."""
+    return np.full((k, k), (1 - confidence) / (k - 1)) + np.eye(k) * (
+        confidence - (1 - confidence) / (k - 1)
+    )
+
+
+@pytest.mark.parametrize("k", [2, 3, 10, 100])
+def test_inception_score_of_pure_classes_is_their_number(k) -> None:
+    assert inception_score(np.repeat(np.eye(k), 3, axis=0)) == pytest.approx(k)
+    assert inception_score(np.eye(k)[np.zeros(9, int)]) == 1.0
+    assert inception_score(np.full((9, k), 1 / k)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("confidence", [0.3, 0.5, 0.9, 1.0])
+def test_inception_score_of_a_known_mixture(confidence) -> None:
+    """log IS = log K − H(one row), for the mean row is uniform."""
+    p = mixed(5, confidence)
+    assert math.log(inception_score(p)) == pytest.approx(
+        math.log(5) - scipy.stats.entropy(p[0]), abs=1e-12
+    )
+
+
+@quick
+@given(seeds, st.integers(1, 40), st.integers(1, 12))
+def test_inception_score_by_its_definition(seed, n, k) -> None:
+    draw = generator(seed)
+    p = draw.dirichlet(np.full(k, 0.2), size=n)
+    score = inception_score(p)
+    mean = np.broadcast_to(p.mean(axis=0), p.shape)
+    assert score == pytest.approx(math.exp(scipy.stats.entropy(p, mean, axis=1).mean()), rel=1e-9)
+    shuffled = draw.permutation(draw.permutation(p), axis=1)
+    assert inception_score(shuffled) == pytest.approx(score, rel=1e-9)
+    assert 1 <= score <= min(n, k) + 1e-9
+
+
+@pytest.mark.parametrize("wrong", [np.ones((3, 2)), np.ones(3), np.zeros((0, 2)), [[1.5, -0.5]]])
+def test_what_is_no_probability_is_refused(wrong) -> None:
+    with pytest.raises(ShapeError, match="probabilities"):
+        inception_score(wrong)
+
+
+# -- Fréchet distance ------------------------------------------------------------------------------
+def frechet_laws(distance: Callable[..., float]) -> None:
+    """Closed forms, and the square root of a product by SciPy; planted bugs must fail one."""
+    zero, one = np.zeros(3), np.array([1.0, -2.0, 2.0])
+    eye = np.eye(3)
+    assert distance(zero, eye, zero, eye) == pytest.approx(0.0, abs=1e-12)
+    assert distance(zero, eye, one, eye) == pytest.approx(9.0)
+    stretched = np.diag([1.0, 4.0, 9.0])  # sum of (σ₁ − σ₂)² where both are diagonal
+    assert distance(zero, eye, zero, stretched) == pytest.approx(0 + 1 + 4)
+    assert distance(zero, np.zeros((3, 3)), zero, stretched) == pytest.approx(14.0)
+    for seed in range(5):
+        a, b = covariance(3, seed), covariance(3, seed + 100)
+        root = scipy.linalg.sqrtm(a @ b)
+        expected = 9.0 + np.trace(a + b - 2 * np.real(root))
+        assert distance(one, a, zero, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_in_closed_form() -> None:
+    frechet_laws(frechet_distance)
+
+
+def scipy_free(mean1, cov1, mean2, cov2, *, root, overlap=2.0, power=2) -> float:
+    shift = (np.abs(mean1 - mean2) ** power).sum()
+    return shift + np.trace(cov1 + cov2) - overlap * np.trace(root(cov1, cov2))
+
+
+def diagonal_root(cov: np.ndarray) -> np.ndarray:
+    return np.diag(np.sqrt(np.maximum(np.diag(cov), 0)))
+
+
+PLANTED_FRECHET = {
+    "roots of the diagonals": {"root": lambda a, b: diagonal_root(a) @ diagonal_root(b)},
+    "product of the roots": {
+        "root": lambda a, b: np.real(scipy.linalg.sqrtm(a) @ scipy.linalg.sqrtm(b))
+    },
+    "no root": {"root": lambda a, b: a @ b},
+    "overlap once": {"root": lambda a, b: np.real(scipy.linalg.sqrtm(a @ b)), "overlap": 1.0},
+    "shift not squared": {"root": lambda a, b: np.real(scipy.linalg.sqrtm(a @ b)), "power": 1},
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # a singular root is the planted bug's own affair
+@pytest.mark.parametrize("bug", PLANTED_FRECHET)
+def test_planted_frechet_distances_are_caught(bug) -> None:
+    def planted(*gaussians: np.ndarray) -> float:
+        return scipy_free(*gaussians, **PLANTED_FRECHET[bug])
+
+    with pytest.raises(AssertionError):
+        frechet_laws(planted)
+
+
+@quick
+@given(seeds, st.integers(1, 8), st.integers(1, 8))
+def test_frechet_distance_is_symmetric_turned_and_never_negative(seed, d, rank) -> None:
+    draw = generator(seed)
+    m1, m2 = draw.standard_normal((2, d))
+    c1, c2 = covariance(d, seed, min(rank, d)), covariance(d, seed + 1)
+    value = frechet_distance(m1, c1, m2, c2)
+    assert value >= 0
+    assert frechet_distance(m2, c2, m1, c1) == pytest.approx(value, rel=1e-9, abs=1e-9)
+    turn = rotation(d, seed)
+    turned = frechet_distance(turn @ m1, turn @ c1 @ turn.T, turn @ m2, turn @ c2 @ turn.T)
+    assert turned == pytest.approx(value, rel=1e-7, abs=1e-7)
+    assert frechet_distance(m1, c1, m1, c1) == pytest.approx(0.0, abs=1e-7 * np.trace(c1))
+
+
+def test_frechet_distance_of_fewer_samples_than_features() -> None:
+    """Singular covariances, on which a square root of Σ₁Σ₂ would be complex."""
+    x, y = generator(0).standard_normal((2, 20, 60))
+    value = frechet_distance(*moments(x), *moments(y))
+    assert math.isfinite(value)
+    assert value > 0
+    assert frechet_distance(*moments(x), *moments(x[::-1])) == pytest.approx(0, abs=1e-9)
+
+
+@quick
+@given(seeds, st.integers(2, 30), st.integers(1, 6))
+def test_moments_are_numpy_s(seed, n, d) -> None:
+    x = 1e3 + generator(seed).standard_normal((n, d)).astype(np.float32)
+    mean, cov = moments(x)
+    np.testing.assert_allclose(mean, x.mean(axis=0, dtype=np.float64), rtol=1e-12)
+    expected = np.cov(x.astype(np.float64), rowvar=False).reshape(d, d)
+    np.testing.assert_allclose(cov, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_gaussians_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ShapeError, match="expected"):
+        frechet_distance(np.zeros(2), np.eye(2), np.zeros(3), np.eye(3))
+    with pytest.raises(ShapeError, match="at least 2"):
+        moments(np.zeros((1, 3)))
+
+
+# -- precision and recall --------------------------------------------------------------------------
+def by_definition(real: np.ndarray, generated: np.ndarray, k: int) -> tuple[float, float]:
+    """By all pairs, and scikit-learn's neighbours for the radii."""
+    from scipy.spatial.distance import cdist
+    from sklearn.neighbors import NearestNeighbors
+
+    def radii(x):
+        found = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(x).kneighbors(x)[0]
+        return found[:, k] * (1 + 1e-9) + 1e-9
+
+    apart = cdist(real, generated)
+    precision = (apart <= radii(real)[:, np.newaxis]).any(axis=0).mean()
+    recall = (apart <= radii(generated)).any(axis=1).mean()
+    return precision, recall
+
+
+def neighbour_laws(score: Callable[..., tuple[float, float]]) -> None:
+    """What precision and recall must be; planted bugs must fail one."""
+    x = generator(0).standard_normal((60, 4))
+    assert score(x, x) == (1.0, 1.0)
+    assert score(x, x + 50) == (0.0, 0.0)
+    # a collapsed generator: believable, but of a small part; and the other way round
+    precision, recall = score(x, np.repeat(x[:1], 60, axis=0) + 1e-6)
+    assert precision == 1.0
+    assert recall <= 4 / 60
+    wide = np.concatenate([x, x + 50])
+    precision, recall = score(x, wide)
+    assert precision == 0.5
+    assert recall == 1.0
+    line = np.arange(12.0)[:, np.newaxis]  # inside, a radius of k = 3 is 2, at the ends 3
+    assert score(line, line + 2.5) == (12 / 12, 12 / 12)
+    assert score(line, np.array([[-3.0], [-3.01], [14.0], [14.01], [99.0]]))[0] == 0.4
+    assert score(line, line[:5]) == (1.0, 8 / 12)  # radii 3, 2, 2, 2, 3: up to 4 + 3
+
+
+def test_precision_and_recall_in_closed_form() -> None:
+    neighbour_laws(precision_recall)
+
+
+def test_planted_precision_and_recall_are_caught() -> None:
+    from scipy.spatial.distance import cdist
+
+    def planted(real, generated, *, own=0, swap=False, which=3):
+        def radii(x):
+            return np.sort(cdist(x, x), axis=1)[:, which - own] + 1e-12
+
+        apart = cdist(real, generated)
+        precision = (apart <= radii(real)[:, np.newaxis]).any(axis=0).mean()
+        recall = (apart <= radii(generated)).any(axis=1).mean()
+        return (recall, precision) if swap else (precision, recall)
+
+    neighbour_laws(planted)  # without a bug it passes
+    for bug in ({"own": 1}, {"swap": True}, {"which": 4}, {"which": 1}):
+        with pytest.raises(AssertionError):
+            neighbour_laws(lambda real, generated, bug=bug: planted(real, generated, **bug))
+
+
+@quick
+@given(seeds, st.integers(1, 5), st.integers(6, 40), st.integers(6, 40), st.integers(1, 5))
+def test_precision_and_recall_by_definition(seed, d, n, m, k) -> None:
+    draw = generator(seed)
+    real = draw.standard_normal((n, d))
+    generated = draw.standard_normal((m, d)) * draw.uniform(0.3, 2) + draw.uniform(-1, 1)
+    scores = precision_recall(real, generated, k)
+    assert scores == pytest.approx(by_definition(real, generated, k))
+    shuffled = precision_recall(draw.permutation(real), draw.permutation(generated), k)
+    assert shuffled == pytest.approx(scores)
+    turn, shift = rotation(d, seed), draw.standard_normal(d)
+    moved = precision_recall(real @ turn + shift, generated @ turn + shift, k)
+    assert moved == pytest.approx(scores)
+    assert precision_recall(generated, real, k) == pytest.approx(scores[::-1])
+
+
+@quick
+@given(seeds, st.integers(1, 6), st.integers(6, 40), st.integers(1, 5))
+def test_radii_are_scikit_learn_s(seed, d, n, k) -> None:
+    from sklearn.neighbors import NearestNeighbors
+
+    x = generator(seed).standard_normal((n, d))
+    found = NearestNeighbors(n_neighbors=k).fit(x).kneighbors()[0][:, -1]
+    np.testing.assert_allclose(np.sqrt(squared_radii(x, k)), found, rtol=1e-6)
+
+
+def test_copies_far_from_the_origin_stay_in_their_balls() -> None:
+    x = 1e4 + np.repeat(generator(0).standard_normal((10, 3)), 5, axis=0)  # radii of 0
+    assert precision_recall(x, x[::-1]) == (1.0, 1.0)
+
+
+def test_blocks_of_distances_change_nothing(monkeypatch) -> None:
+    x, y = generator(0).standard_normal((2, 50, 3))
+    whole = precision_recall(x, y)
+    monkeypatch.setattr(neighbours, "BLOCK", 120)
+    assert precision_recall(x, y) == whole
+
+
+def test_too_few_points_are_refused() -> None:
+    with pytest.raises(ShapeError, match="more than 3"):
+        precision_recall(np.zeros((3, 2)), np.zeros((9, 2)))
+    with pytest.raises(ShapeError, match="expected"):
+        precision_recall(np.zeros((9, 2)), np.zeros((9, 3)))
+    with pytest.raises(ShapeError, match="k=5"):
+        squared_radii(np.zeros((5, 2)), 5)
+
+
+# -- averages --------------------------------------------------------------------------------------
+def test_average_scores_are_of_the_last_rows_that_hold_them() -> None:
+    rows = [{"a": 100.0, "b": 1.0}, {"a": 1.0}, {"a": 2.0, "b": 3.0}, {"a": 6.0}]
+    assert average_scores(rows, last=3) == {"a": 3.0, "b": 2.0}
+    assert average_scores(rows, last=99)["a"] == pytest.approx(109 / 4)
+    assert average_scores([]) == {}
+    with pytest.raises(ArchitectureError, match="at least 1"):
+        average_scores(rows, last=0)
