@@ -19,6 +19,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "train": (".train:train", "Train a bidirectional network and leave a run folder."),
     "evaluate": (".evaluate:evaluate", "Score a trained network in both directions."),
     "predict": (".predict:predict", "Run a trained network in either direction."),
+    "gan": (".gan:gan", "Train a generator against a discriminator."),
+    "sample": (".sample:sample", "Draw samples from a trained generator."),
     "draw": (".draw:draw", "Draw which noise a trained network's training keeps."),
     "verify": (".verify:verify", "Try the laws of the engine, or check your own gradient."),
     "data": (".data:data", "List, inspect and fetch data sets."),

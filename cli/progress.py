@@ -5,13 +5,35 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from .output import number
 
-SHOWN = 12  # epochs in the live table
+SHOWN = 12  # rows in the live table
+LAST = ("samples/s", "iterations/s", "left")  # columns that read number first
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a training is told: what its rows count, and the words for plan and row.
+
+    Parameters
+    ----------
+    noun : str
+        What a row counts: its key in rows, and in the plural in the plan.
+    describe : callable
+        Says in one line what is about to be trained.
+    columns : callable
+        Returns the heading and value of each column, from a row, the total and the seconds left.
+    """
+
+    noun: str
+    describe: Callable[[dict[str, Any]], str]
+    columns: Callable[[dict[str, Any], int, float], list[tuple[str, str]]]
 
 
 def describe(plan: dict[str, Any]) -> str:
@@ -58,14 +80,17 @@ def columns(row: dict[str, Any], epochs: int, left: float) -> list[tuple[str, st
             shown.append((f"{direction} kept", f"{row[f'noise/{direction}/accepted']:.1%}"))
             shown.append((f"{direction} gain", number(row[f"noise/{direction}/gain"], 3)))
     shown.append(("samples/s", f"{row['samples_per_second']:,.0f}"))
-    shown.append(("left", _duration(left)))
+    shown.append(("left", duration(left)))
     return shown
 
 
-def _duration(seconds: float) -> str:
+EPOCHS = Course("epoch", describe, columns)
+
+
+def duration(seconds: float) -> str:
     """Write a time as people read it.
 
-    >>> _duration(5.4), _duration(150), _duration(7300)
+    >>> duration(5.4), duration(150), duration(7300)
     ('5 s', '2 min 30 s', '2 h 1 min')
     """
     whole = round(seconds)
@@ -92,29 +117,31 @@ class Progress:
         """Show what begins."""
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Show an epoch's row."""
+        """Show the row of an epoch, or of what else the training counts."""
 
 
 class PlainProgress(Progress):
-    """One line an epoch, for pipes and log files."""
+    """One line a row, for pipes and log files."""
+
+    def __init__(self, course: Course = EPOCHS) -> None:
+        self.course = course
 
     def note(self, text: str) -> None:
         click.echo(f"nembp: {text}", err=True)
 
     def start(self, plan: dict[str, Any]) -> None:
-        self.epochs, self.began = plan["epochs"], time.perf_counter()
-        click.echo(describe(plan), err=True)
+        self.total, self.began = plan[f"{self.course.noun}s"], time.perf_counter()
+        click.echo(self.course.describe(plan), err=True)
 
     def left(self, row: dict[str, Any]) -> float:
         """Estimate the seconds to the end."""
-        done = row["epoch"]
-        return float((time.perf_counter() - self.began) / done * (self.epochs - done))
+        done = row[self.course.noun]
+        return float((time.perf_counter() - self.began) / done * (self.total - done))
 
     def epoch(self, row: dict[str, Any]) -> None:
-        cells = columns(row, self.epochs, self.left(row))
+        cells = self.course.columns(row, self.total, self.left(row))
         line = "  ".join(
-            f"{text} {name}" if name in ("samples/s", "left") else f"{name} {text:<7}"
-            for name, text in cells
+            f"{text} {name}" if name in LAST else f"{name} {text:<7}" for name, text in cells
         )
         click.echo(line, err=True)
 
@@ -122,21 +149,24 @@ class PlainProgress(Progress):
 class LiveProgress(PlainProgress):
     """The last epochs in a table that stays in place, over a bar, on a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, course: Course = EPOCHS) -> None:
+        super().__init__(course)
         from rich.console import Console
         from rich.live import Live
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bars
 
         self.console = Console(stderr=True, highlight=False)
         self.rows: deque[list[tuple[str, str]]] = deque(
             maxlen=max(1, min(SHOWN, self.console.height - 8))
         )
-        self.bars = Bars(
+        self.live = Live(console=self.console, refresh_per_second=4)
+
+    def _bars(self) -> Any:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        return Progress(
             TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"), console=self.console,
         )  # fmt: skip
-        self.live = Live(console=self.console, refresh_per_second=4)
 
     def __exit__(self, *exception: object) -> None:
         if self.live.is_started:
@@ -146,21 +176,25 @@ class LiveProgress(PlainProgress):
         self.console.print(f"nembp: {text}", markup=False)
 
     def start(self, plan: dict[str, Any]) -> None:
-        self.epochs, self.began = plan["epochs"], time.perf_counter()
-        self.console.print(describe(plan), markup=False)
-        self.task = self.bars.add_task("epoch 1", total=self.epochs, left="")
+        noun = self.course.noun
+        self.total, self.began = plan[f"{noun}s"], time.perf_counter()
+        self.console.print(self.course.describe(plan), markup=False)
+        self.rows.clear()
+        self.bars = self._bars()
+        self.task = self.bars.add_task(f"{noun} 1", total=self.total, left="")
         self.live.start()
         self._show()
 
     def epoch(self, row: dict[str, Any]) -> None:
         left = self.left(row)
-        self.rows.append(columns(row, self.epochs, left)[:-1])
-        done = int(row["epoch"])
+        noun = self.course.noun
+        self.rows.append(self.course.columns(row, self.total, left)[:-1])
+        done = int(row[noun])
         self.bars.update(
             self.task,
             completed=done,
-            description=f"epoch {min(done + 1, self.epochs)}",
-            left=f"{_duration(left)} left" if done < self.epochs else "",
+            description=f"{noun} {min(done + 1, self.total)}",
+            left=f"{duration(left)} left" if done < self.total else "",
         )
         self._show()
 
@@ -176,8 +210,8 @@ class LiveProgress(PlainProgress):
         self.live.update(Group(table, self.bars) if self.rows else self.bars)
 
 
-def progress_for(*, quiet: bool) -> Progress:
+def progress_for(*, quiet: bool, course: Course = EPOCHS) -> Progress:
     """Return the display that fits stderr."""
     if quiet:
         return Progress()
-    return LiveProgress() if sys.stderr.isatty() else PlainProgress()
+    return LiveProgress(course) if sys.stderr.isatty() else PlainProgress(course)

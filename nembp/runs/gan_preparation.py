@@ -7,13 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nembp.adversarial.data import DATA, load_adversarial
+from nembp.adversarial.objectives import Score
 from nembp.adversarial.scorers import Scorer, scorer_for
 from nembp.adversarial.settings import AdversarialSettings
-from nembp.architectures import network
+from nembp.architectures import generator_network, network
 from nembp.backend import Backend
 from nembp.batches import BatchReader
 from nembp.datasets import Dataset, available, feature_means
 from nembp.errors import ArchitectureError
+from nembp.likelihoods import Likelihood
 from nembp.network import Network
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.gan_recipes import ALWAYS, gan_recipe
@@ -161,10 +163,10 @@ def _check_noise(config: GanConfig, settings: AdversarialSettings) -> None:
 
 
 def _generator(config: GanConfig, data: Dataset, backend: Backend) -> Network:
-    return network(
+    return generator_network(
         config.latent or 1,
         config.generator or (),
-        data.features,
+        data.shape if data.is_image else data.features,
         activation=config.generator_activation or "relu",
         forward="bernoulli" if data.is_image else "gaussian",
         backward="gaussian",
@@ -178,7 +180,9 @@ def _discriminator(
     config: GanConfig, data: Dataset, settings: AdversarialSettings, backend: Backend
 ) -> Network:
     outputs = settings.classes + 1
-    forward = "gaussian" if settings.has_critic else "multinomial" if outputs > 1 else "bernoulli"
+    forward: str | Likelihood = "multinomial" if outputs > 1 else "bernoulli"
+    if settings.has_critic:
+        forward = Score()
     return network(
         data.shape if data.is_image else data.features,
         config.discriminator or (),

@@ -38,6 +38,12 @@ def load_run(
     path = Path(run)
     if os.path.isdir(path):
         path = path / MODEL
+        players = Path(run, "generator.npz"), Path(run, "discriminator.npz")
+        if not path.exists() and players[0].exists():
+            raise DataError(
+                f"{path}: no such file; {run} is a run of `nembp gan`. Name one of its players, "
+                f"{players[0]} or {players[1]}"
+            )
         if not path.exists():
             raise DataError(
                 f"{path}: no such file; expected the folder of a run that trained at least one "

@@ -1,0 +1,158 @@
+"""``nembp gan``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from nembp.runs.gan_config import GanConfig
+from nembp.runs.gan_recipes import describe_default
+
+from .gan_progress import ITERATIONS, SCORES, score_text
+from .interrupts import terminate_as_interrupt
+from .options import GroupedCommand, GroupedOption, config_option_of, json_option, options_of
+from .output import count, emit_json, emit_table, short_path
+from .progress import Progress, progress_for
+
+EPILOG = """\
+A flag beats its environment variable (NEMBP_GAN_LEARNING_RATE for --learning-rate), which beats
+the configuration file, which beats the default. A recipe chooses the defaults that depend on the
+data; RUN/config.toml says what was used.
+
+\b
+Examples:
+  nembp gan
+  nembp gan --data grid --bidirectional generator
+  nembp gan --data grid --seeds 10 --out runs/vanilla
+  nembp gan --data mnist --data-dir data/mnist --bidirectional discriminator
+  nembp gan --kind wasserstein --noise nem
+  nembp gan --config runs/a/config.toml --seed 1 --out runs/b
+  nembp sample runs/a -n 64
+"""
+
+
+@click.command(cls=GroupedCommand, epilog=EPILOG)
+@options_of(GanConfig, describe_default, flags={"dataset": ["--data", "--dataset"]})
+@click.option(
+    "--start",
+    cls=GroupedOption,
+    metavar="RUN",
+    help="Start from the two players of a run, rather than from new ones.",
+)
+@click.option(
+    "--seeds",
+    cls=GroupedOption,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Train N times, with --seed and the numbers after it, and report mean ± standard "
+    "deviation.",
+)
+@click.option(
+    "--out",
+    cls=GroupedOption,
+    metavar="DIR",
+    help="Folder of the run, new or empty.  [default: runs/<time>-gan-<data>-seed<seed>]",
+)
+@click.option(
+    "--force", cls=GroupedOption, is_flag=True, help="Replace the run in --out, if there is one."
+)
+@config_option_of(GanConfig)
+@json_option
+@click.option("--quiet", cls=GroupedOption, is_flag=True, help="No progress, no notes.")
+@click.pass_context
+def gan(
+    ctx: click.Context,
+    /,
+    start: str | None,
+    seeds: int | None,
+    out: str | None,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Train a generator against a discriminator, either of them bidirectional.
+
+    Without options it learns a ring of eight Gaussians. The folder holds config.toml (repeats the
+    run), metrics.jsonl (a row a checkpoint), generator.npz, discriminator.npz, summary.json,
+    samples.png (what the generator draws) and training.gif (how it came to).
+    """
+    config = GanConfig(**{name: value for name, value in settings.items() if value is not None})
+    with progress_for(quiet=quiet, course=ITERATIONS) as progress, terminate_as_interrupt():
+        _note_unused(ctx, config, progress)
+
+        def end(summary: dict[str, Any]) -> None:
+            progress.__exit__()
+            if as_json:
+                emit_json(summary)
+            else:
+                _report(summary)
+
+        from nembp.runs.gan_seeds import run_seeds  # NumPy, which --help does without
+        from nembp.runs.gan_training import run_gan
+
+        listeners: dict[str, Any] = {
+            "on_start": progress.start,
+            "on_row": progress.epoch,
+            "on_end": end,
+            "on_note": progress.note,
+        }
+        if seeds is None:
+            run_gan(config, out, force=force, start=start, **listeners)
+        else:
+            run_seeds(config, seeds, out, force=force, start=start, **listeners)
+
+
+def _report(summary: dict[str, Any]) -> None:
+    spread = summary.get("deviations")
+    rows = []
+    for key, (words, _) in SCORES.items():
+        if summary["scores"].get(key) is not None:
+            text = score_text(key, summary["scores"][key])
+            if spread is not None:
+                text += f" ± {score_text(key, spread[key])}"
+            rows.append((words, text))
+    if rows:
+        last = count(summary["averaged"], "checkpoint")
+        over = f" and {count(len(summary['seeds']), 'seed')}" if spread is not None else ""
+        rows.append(("averaged", f"over the last {last}{over}"))
+    done = f"{count(summary['iterations'], 'iteration')} in {summary['seconds']:.1f} s of training"
+    rows.append((summary["status"], f"{done}, on {summary['device']}"))
+    rows.append(("run", short_path(summary["run"])))
+    if summary.get("picture"):
+        rows.append(("picture", short_path(summary["picture"])))
+    emit_table(rows)
+
+
+def _note_unused(ctx: click.Context, config: GanConfig, progress: Progress) -> None:
+    """Say which flags have no effect; a file may hold them, since config.toml is complete."""
+
+    def note(why: str, *names: str) -> None:
+        given = [
+            f"--{name.replace('_', '-')}"
+            for name in names
+            if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        ]
+        if given:
+            progress.note(f"{', '.join(given)}: without effect, since {why}")
+
+    names = list(GanConfig.options())
+    if config.noise in (None, "none"):
+        note("--noise is none", *(name for name in names if name.startswith("noise_")))
+    backward = {
+        "discriminator": ("discriminator_weight", "backward_labels"),
+        "generator": ("generator_weight", "backward_flow"),
+    }
+    way = config.bidirectional or "none"
+    if way == "none":
+        both = ("backward_weight", "backward_permuted", "weight_schedule")
+        note("--bidirectional is none", *both, *backward["discriminator"], *backward["generator"])
+    elif way != "both":
+        other = "generator" if way == "discriminator" else "discriminator"
+        note(f"--bidirectional is {way}", *backward[other])
+    if config.kind != "wasserstein":
+        note("--kind is not wasserstein", "clip")
+    if config.kind != "wasserstein-gp":
+        note("--kind is not wasserstein-gp", "penalty_weight")

@@ -1,0 +1,292 @@
+"""``nembp gan``: whole small runs of every kind, output, ends, and bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import fails, run
+from PIL import Image
+
+from nembp.runs.config_file import from_toml
+from nembp.runs.gan_config import GanConfig
+from nembp.runs.gan_players import load_generator
+
+FILES = {
+    "config.toml", "metrics.jsonl", "generator.npz", "discriminator.npz", "summary.json",
+    "samples.png", "training.gif",
+}  # fmt: skip
+SHORT = [
+    "--samples", "500", "--iterations", "40", "--checkpoints", "4", "--averaged", "2",
+    "--generator", "16", "--discriminator", "16", "--device", "cpu",
+]  # fmt: skip
+MODES = ("modes", "modes_strict", "high_quality", "kl")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("NEMBP_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def judges(tmp_path_factory):
+    """A cache that the judge of the digits is put into once."""
+    return tmp_path_factory.mktemp("judges")
+
+
+def gan(*args: object, env: dict[str, str] | None = None):
+    result = run("gan", *args, env=env)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def rows(folder: str = "a") -> list[dict]:
+    return [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
+
+
+# -- help ------------------------------------------------------------------------------------------
+def test_every_option_is_in_the_help_which_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom nembp_cli.main import cli\n"
+        "for command in ('gan', 'sample'):\n"
+        "    try: cli([command, '--help'])\n"
+        "    except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'numpy', 'sklearn', 'matplotlib', 'rich', 'PIL', 'cupy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    for name in GanConfig.options():
+        flag = {"dataset": "data"}.get(name, name).replace("_", "-")
+        assert re.search(rf"^  --{flag}[ ,]", result.stdout, re.MULTILINE), name
+
+
+# -- whole runs ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", GanConfig.options()["kind"].choices)
+@pytest.mark.parametrize("way", ["none", "both"])
+def test_every_kind_runs_and_leaves_its_folder(kind, way):
+    result = gan("--data", "grid", "--kind", kind, "--bidirectional", way, *SHORT, "--out", "a",
+                 "--json")  # fmt: skip
+    summary = json.loads(result.stdout)
+    assert {entry.name for entry in Path("a").iterdir()} == FILES
+    assert summary == json.loads(Path("a/summary.json").read_text())
+    assert (summary["status"], summary["iterations"], summary["averaged"]) == ("finished", 40, 2)
+    found = rows()
+    assert [row["iteration"] for row in found] == [10, 20, 30, 40]
+    for key in MODES:
+        mean = (found[-1][key] + found[-2][key]) / 2
+        assert summary["scores"][key] == pytest.approx(mean)
+    critic = kind.startswith("wasserstein")
+    assert ("critic/objective" in found[0]) == critic
+    assert ("discriminator/nll" in found[0]) != critic
+    for player in ("generator", "discriminator"):
+        assert (f"{player}/backward_nll" in found[0]) == (way == "both")
+    with Image.open("a/training.gif") as gif:
+        assert gif.n_frames == 4
+    with Image.open("a/samples.png") as picture:
+        assert picture.size == (560, 620)
+    assert np.all(np.isfinite(load_generator("a").net.parameters))
+
+
+def test_images_of_digits(judges):
+    options = ["--data", "digits", "--iterations", "20", "--checkpoints", "2", "--device", "cpu"]
+    result = gan(*options, "--scored-samples", "300", "--bidirectional", "generator", "--classes",
+                 "--out", "a", env={"NEMBP_CACHE": str(judges)})  # fmt: skip
+    words = result.stdout.splitlines()
+    for heading in ("classes", "inception score", "Fréchet distance", "precision",
+                    "the judge's accuracy"):  # fmt: skip
+        assert any(line.startswith(heading) for line in words), heading
+    assert 1 <= rows()[-1]["inception_score"] <= 10
+    assert load_generator("a").shape == (8, 8, 1)
+    np.save("x.npy", np.zeros((3, 8, 8, 1), np.uint8))
+    told = json.loads(run("predict", "a/discriminator.npz", "x.npy", "--json").stdout)
+    assert told["classes"] == [*"0123456789", "generated"]
+    assert "nembp gan" in fails(3, "predict", "a", "x.npy")
+
+
+def test_noise_is_told(capsys):
+    result = gan(*SHORT, "--noise", "nem", "--noise-std", "0.2", "--out", "a")
+    assert "nem noise on discriminator/forward, std 0.2" in result.stderr.splitlines()[0]
+    assert any(key.startswith("noise/") for key in rows()[0])
+    assert "kept" in result.stderr
+
+
+def test_it_learns():
+    """A wide ring is found from all sides; three seeds had 8 modes and 66 to 90 % of quality."""
+    gan("--std", "0.05", "--iterations", "1000", "--checkpoints", "2", "--device", "cpu",
+        "--quiet", "--out", "a")  # fmt: skip
+    assert rows()[-1]["modes"] == 8
+    assert rows()[-1]["high_quality"] > 0.4
+
+
+# -- output ----------------------------------------------------------------------------------------
+def test_progress_and_result():
+    result = gan(*SHORT, "--out", "a", "--kind", "wasserstein")
+    lines = result.stderr.splitlines()
+    assert "2-16-2 relu, critic 2-16-1 relu" in lines[0]
+    assert [line.split("  ")[0] for line in lines[1:]] == [f"iteration {k}/40" for k in
+                                                          (10, 20, 30, 40)]  # fmt: skip
+    for word in ("critic", "G nll", "modes", "high quality", "iterations/s", "left"):
+        assert word in lines[1]
+    told = result.stdout.splitlines()
+    assert told[-1].split() == ["picture", "a/samples.png"]
+    assert told[-2].split() == ["run", "a"]
+    assert told[0].startswith("modes ")
+    assert gan(*SHORT, "--quiet", "--out", "b").stderr == ""
+
+
+def test_flags_without_effect_are_noted():
+    result = gan(*SHORT, "--noise-std", "0.3", "--generator-weight", "2", "--clip", "0.1")
+    assert "--noise-std: without effect, since --noise is none" in result.stderr
+    assert "--generator-weight: without effect, since --bidirectional is none" in result.stderr
+    assert "--clip: without effect, since --kind is not wasserstein" in result.stderr
+    (folder,) = Path("runs").iterdir()
+    assert re.fullmatch(r"\d{8}-\d{6}-gan-ring-seed0", folder.name)
+    assert "without effect" not in gan("--config", folder / "config.toml", "--out", "b").stderr
+
+
+# -- repeating -------------------------------------------------------------------------------------
+def test_a_run_is_repeated_by_its_configuration():
+    gan(*SHORT, "--out", "a", "--bidirectional", "both", "--noise", "nem", "--quiet")
+    gan("--config", "a/config.toml", "--out", "b", "--quiet")
+    gan("--config", "a/config.toml", "--seed", "1", "--out", "c", "--quiet")
+    a, b, c = (load_generator(name).net.parameters for name in "abc")
+    assert (a == b).all()
+    assert not (a == c).any()
+    timing = ("seconds", "iterations_per_second")
+    strip = [[{k: v for k, v in row.items() if k not in timing} for row in rows(name)]
+             for name in "ab"]  # fmt: skip
+    assert strip[0] == strip[1]
+
+
+def test_a_run_starts_from_another():
+    gan(*SHORT, "--out", "a", "--quiet")
+    gan(*SHORT, "--out", "b", "--quiet", "--start", "a", "--iterations", "1", "--learning-rate",
+        "1e-9", "--checkpoints", "1")  # fmt: skip
+    a, b = (load_generator(name).net.parameters for name in "ab")
+    np.testing.assert_allclose(a, b, atol=1e-6)
+    line = fails(2, "gan", *SHORT, "--generator", "17", "--start", "a", "--quiet")
+    assert "its generator is 2-16-2, the new one 2-17-2" in line
+    assert "no such file" in fails(3, "gan", *SHORT, "--start", "nowhere", "--quiet")
+
+
+def test_several_seeds_are_summed_up():
+    result = gan(*SHORT, "--seeds", "3", "--seed", "5", "--out", "a", "--quiet", "--json")
+    summary = json.loads(result.stdout)
+    assert summary == json.loads(Path("a/summary.json").read_text())
+    assert summary["seeds"] == [5, 6, 7]
+    for key in MODES:
+        each = [json.loads(Path(f"a/seed{seed}/summary.json").read_text())["scores"][key]
+                for seed in (5, 6, 7)]  # fmt: skip
+        assert summary["values"][key] == each
+        assert summary["scores"][key] == pytest.approx(np.mean(each))
+        assert summary["deviations"][key] == pytest.approx(np.std(each, ddof=1))
+    assert from_toml("a/seed6/config.toml", GanConfig).seed == 6
+    table = gan(*SHORT, "--seeds", "2", "--out", "b", "--quiet").stdout
+    assert re.search(r"^KL of modes +[\d.]+ ± [\d.]+$", table, re.MULTILINE)
+    assert re.search(r"^averaged .* 2 checkpoints and 2 seeds$", table, re.MULTILINE)
+
+
+# -- bad input -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("code", "args", "message"),
+    [
+        (2, ["--data", "rnig"], "no data set 'rnig': expected one of ring, grid"),
+        (2, ["--backward-weight", "-1"], "it must be a number > 0, got -1"),
+        (2, ["--backward-weight", "much"], "it must be a number > 0, got 'much'"),
+        (2, ["--bidirectional", "yes"], "'yes' is not one of"),
+        (2, ["--kind", "wgan"], "'wgan' is not one of"),
+        (2, ["--data", "mnist"], "no path was given"),
+        (3, ["--data", "mnist", "--data-dir", "nowhere"], "nowhere"),
+        (2, ["--seeds", "0"], "--seeds"),
+        (2, ["--discriminator", "conv8x3"], "conv8x3"),
+        (2, ["--kind", "wasserstein", "--classes"], "no classes"),
+        (2, ["--config", "nowhere.toml"], "nowhere.toml: cannot be read"),
+        (6, ["--out", "file"], "file: is a file; expected a folder"),
+        (6, ["--out", "full"], "full: not empty"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, code, args, message):
+    Path("file").write_text("")
+    Path("full").mkdir()
+    Path("full/mine").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    assert message in fails(code, "gan", "--quiet", "--device", "cpu", *args)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_without_a_gpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)  # as where it is not installed
+    assert "--device cpu" in fails(4, "gan", "--device", "gpu")
+
+
+def test_force_replaces_a_run_and_nothing_else():
+    gan(*SHORT, "--out", "a", "--quiet")
+    Path("a/mine").write_text("kept")
+    gan(*SHORT, "--out", "a", "--quiet", "--force", "--iterations", "8")
+    assert {entry.name for entry in Path("a").iterdir()} == FILES | {"mine"}
+    assert rows()[-1]["iteration"] == 8
+
+
+# -- ends ------------------------------------------------------------------------------------------
+def test_divergence_has_its_code_and_keeps_the_last_good_players():
+    wild = ["--optimizer", "sgd", "--learning-rate", "1e12"]
+    result = run("gan", *SHORT, *wild, "--out", "a", "--json", "--quiet")
+    assert result.exit_code == 5, result.output
+    assert json.loads(result.stdout)["status"] == "diverged"
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("nembp: error: ")
+    assert "diverged" in line
+    assert "a/generator.npz holds the last good generator" in line
+    assert np.all(np.isfinite(load_generator("a").net.parameters))
+
+
+def test_an_average_that_diverged_is_not_kept():
+    wild = ["--optimizer", "sgd", "--learning-rate", "1e12", "--averaging", "0.9"]
+    result = run("gan", *SHORT, *wild, "--out", "a", "--quiet")
+    assert result.exit_code == 5, result.output
+    assert np.all(np.isfinite(load_generator("a").net.parameters))
+
+
+def test_seeds_that_diverge_are_left_out_of_the_means():
+    wild = ["--optimizer", "sgd", "--learning-rate", "1e12"]
+    result = run("gan", *SHORT, *wild, "--seeds", "2", "--out", "a", "--json", "--quiet")
+    assert result.exit_code == 5
+    summary = json.loads(result.stdout)
+    assert (summary["seeds"], summary["diverged"]) == ([], [0, 1])
+    assert "2 of 2 seeds (0, 1)" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_process_keeps_its_players(number):
+    command = ["gan", *SHORT, "--iterations", "10000000", "--checkpoints", "500000", "--out", "a"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nembp", *command],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("iteration 60/"):
+            break
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert "Traceback" not in rest
+    last = rows()[-1]["iteration"]
+    assert f"nembp: error: interrupted after iteration {last}; a/generator.npz holds" in rest
+    summary = json.loads(Path("a/summary.json").read_text())
+    assert (summary["status"], summary["iterations"]) == ("interrupted", last)
+    assert {entry.name for entry in Path("a").iterdir()} == FILES
+    assert load_generator("a").config.iterations == 10000000

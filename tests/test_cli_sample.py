@@ -1,0 +1,121 @@
+"""``nembp sample``: samples of a run in every form, there and back, and bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import fails, run
+from PIL import Image
+
+from nembp.runs.gan_config import GanConfig
+from nembp.runs.gan_players import load_generator
+from nembp.runs.gan_sampling import draw_latent
+from nembp.runs.gan_training import run_gan
+
+TINY = {"iterations": 30, "checkpoints": 2, "generator": (16,), "discriminator": (16,),
+        "device": "cpu", "scored_samples": 200}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run on the ring (scaled by 2), both players bidirectional, and one on digits."""
+    folder = tmp_path_factory.mktemp("runs")
+    plane = GanConfig(**TINY, dataset="ring", samples=500, bidirectional="both", scale=2.0)
+    run_gan(plane, folder / "ring")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEMBP_CACHE", str(folder))
+        run_gan(GanConfig(**TINY, dataset="digits"), folder / "digits")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def sample(*args: object):
+    result = run("sample", *args)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_arrays_hold_raw_samples(runs):
+    sample(runs / "ring", "-n", "50", "--out", "x.npz")
+    found = np.load("x.npz")
+    generator = load_generator(runs / "ring")
+    assert np.array_equal(found["z"], draw_latent(50, 2, 0))
+    expected = generator.net.predict(found["z"]) / 2  # the network sees points times 2
+    np.testing.assert_allclose(found["x"], expected, rtol=1e-5)
+
+
+def test_the_same_seed_draws_the_same_samples_and_the_first_ones_of_more(runs):
+    sample(runs / "ring", "-n", "20", "--out", "a.npy")
+    sample(runs / "ring", "-n", "2000", "--out", "b.npy")
+    sample(runs / "ring", "-n", "20", "--seed", "1", "--out", "c.npy")
+    a, b, c = (np.load(f"{name}.npy") for name in "abc")
+    np.testing.assert_allclose(a, b[:20], rtol=1e-5)
+    assert not (a == c).any()
+
+
+def test_images_are_drawn_in_a_sheet(runs):
+    sample(runs / "digits", "-n", "9", "--out", "a.png")
+    sample(runs / "digits", "-n", "9", "--out", "a.npy")
+    raw = np.load("a.npy")
+    assert raw.shape == (9, 8, 8, 1)
+    assert 0 <= raw.min() < raw.max() <= 16  # the digits' raw units
+    with Image.open("a.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (3 * 66 - 2, 3 * 66 - 2)  # tiles of 64 pixels, 2 between them
+    tile = pixels[66:130, 66:130][::8, ::8]
+    assert np.abs(tile - raw[4, ..., 0] * 255 / 16).max() <= 1
+
+
+def test_points_are_drawn_over_real_ones(runs):
+    result = sample(runs / "ring")
+    assert "wrote samples.png: 64 samples" in result.stderr
+    assert result.stdout == ""
+    with Image.open("samples.png") as picture:
+        assert picture.size == (560, 620)
+
+
+def test_json(runs):
+    facts = json.loads(sample(runs / "ring", "-n", "3", "--out", "a.npy", "--json").stdout)
+    assert (facts["samples"], facts["shape"], facts["out"]) == (3, [2], "a.npy")
+
+
+def test_real_samples_go_there_and_back(runs):
+    result = sample(runs / "ring", "-n", "40", "--reconstruct", "--out", "a.npz")
+    found = np.load("a.npz")
+    net = load_generator(runs / "ring").net
+    z = net.reversed.predict(2 * found["real"])
+    np.testing.assert_allclose(found["z"], z, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["x"], net.predict(found["z"]) / 2, rtol=1e-4, atol=1e-5)
+    radius = np.linalg.norm(found["real"], axis=1)
+    np.testing.assert_allclose(radius, 1.0, atol=0.06)  # points of the ring
+    assert "there and back" in result.stdout
+    sample(runs / "ring", "--reconstruct", "--out", "a.png")
+    assert Path("a.png").exists()
+    line = fails(2, "sample", runs / "digits", "--reconstruct", "--out", "b.npy")
+    assert "trained in one direction" in line
+
+
+def test_bad_input_is_one_line(runs):
+    assert "must end in one of .png, .npy, .npz" in fails(
+        2, "sample", runs / "ring", "--out", "a.gif"
+    )
+    Path("there.npy").write_text("")
+    assert "there.npy: exists" in fails(6, "sample", runs / "ring", "--out", "there.npy")
+    assert "nembp gan" in fails(3, "sample", ".")
+    assert "no such file" in fails(3, "sample", "nowhere").lower()
+    assert "is no generator" in fails(3, "sample", runs / "ring" / "discriminator.npz")
+    assert "-n" in fails(2, "sample", runs / "ring", "-n", "0")
+
+
+def test_a_damaged_generator_is_refused(runs):
+    content = bytearray((runs / "ring" / "generator.npz").read_bytes())
+    content[len(content) // 2] ^= 1
+    Path("generator.npz").write_bytes(bytes(content))
+    assert "generator.npz" in fails(3, "sample", ".")
