@@ -86,7 +86,7 @@ class NormalizedLayers:
     def __init__(
         self, net: Network, rows: int, second: int, members: Array = None, lanes: int = 1
     ) -> None:
-        self.net = net
+        self.net, self._any = net, net.statistics_count > 0
         self.up: list[Normalizer | None] = normalizers(net, rows, lanes=lanes)
         self.down: list[Normalizer | None] = [None] * len(net.layers)
         self._counts: Counts | None = None
@@ -126,7 +126,7 @@ class NormalizedLayers:
     # -- the end of a step -----------------------------------------------------------------------
     def end(self, gradient: Array | None, moves_statistics: bool) -> None:
         """Write ∂/∂β and ∂/∂γ into ``gradient``, and move the running statistics."""
-        if self.net.statistics_count:
+        if self._any:
             if gradient is not None:
                 self._write(gradient)
             for normalizer in (*self.up, *self.down) if moves_statistics else ():

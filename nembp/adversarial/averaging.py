@@ -36,6 +36,12 @@ class ParameterAverage:
         backend.into(self._spare, xp.multiply, self.net.parameters, 1.0 - beta)
         backend.into(self._sum, xp.add, self._sum, self._spare)
 
+    def clear(self) -> None:
+        """Begin again from the network's parameters of then."""
+        self.steps = 0
+        if self.beta:
+            self._sum[...] = 0.0
+
     def network(self) -> Network:
         """Return a network with the average, which a later call overwrites."""
         if self.beta:
@@ -45,4 +51,5 @@ class ParameterAverage:
                 backend.into(own, xp.multiply, self._sum, weight)
             else:
                 own[...] = self.net.parameters
+            self._network.statistics[...] = self.net.statistics  # of normalized layers
         return self._network

@@ -7,7 +7,6 @@ and the same z.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from nembp.adversarial.averaging import ParameterAverage
 from nembp.adversarial.checks import check_networks, check_noise
+from nembp.adversarial.guard import LastGood
 from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
 from nembp.adversarial.records import AdversarialHistory, Means
 from nembp.adversarial.settings import AdversarialSettings
@@ -138,9 +138,7 @@ class AdversarialTrainer:
         self._batches = self._endless(stream(seed, "batches"))
         self._average = ParameterAverage(generator, settings.averaging)
         self._means = Means(generator.backend, generator.dtype)
-        nets = (generator, discriminator)
-        self._good = [(net, _twin(net.parameters, net)) for net in nets]
-        self._good_iteration = 0
+        self._good = LastGood({"generator": generator, "discriminator": discriminator})
 
     def _players(self, seed: int, noise: dict[str, Noise]) -> None:
         generator, discriminator, settings = self.generator, self.discriminator, self.settings
@@ -253,25 +251,15 @@ class AdversarialTrainer:
     def _check_finite(self) -> dict[str, float]:
         """Return the means since the last row; keep the parameters if all is finite."""
         values = self._means.read()
-        backend = self.generator.backend
-        seen = dict(values)
-        for name, (net, _) in zip(("generator", "discriminator"), self._good, strict=True):
-            total = backend.to_numpy(backend.xp.sum(net.parameters))
-            seen[f"the sum of the {name}'s parameters"] = float(total)
-        bad = [key for key, value in seen.items() if not math.isfinite(value)]
-        for net, kept in self._good:
-            if bad:
-                net.parameters[...] = kept
-            else:
-                kept[...] = net.parameters
-        if bad:
-            rates = " and ".join(f"{each.learning_rate:g}" for each in self.optimizers)
-            raise DivergenceError(
-                f"training diverged by iteration {self.iteration}: {bad[0]} is not finite; the "
-                f"parameters of iteration {self._good_iteration} were restored. Lower the learning "
-                f"rates (now {rates}) or the weights of the backward directions"
-            )
-        self._good_iteration = self.iteration
+        rates = " and ".join(f"{each.learning_rate:g}" for each in self.optimizers)
+        remedy = f"Lower the learning rates (now {rates})"
+        if self.settings.bidirectional != "none":
+            remedy += " or the weights of the backward directions"
+        try:
+            self._good.check(values, self.iteration, remedy)
+        except DivergenceError:
+            self._average.clear()
+            raise
         return values
 
     # -- samples ---------------------------------------------------------------------------------
@@ -301,9 +289,3 @@ def forward_count(net: Network) -> int:
     Weights and forward biases, which a critic's bound is for.
     """
     return net.weight_count + sum(layer.biases for layer in net.layers[1:])
-
-
-def _twin(vector: Array, net: Network) -> Array:
-    twin = net.backend.empty(tuple(vector.shape), net.dtype)
-    twin[...] = vector
-    return twin
