@@ -46,6 +46,44 @@ def tiny(**changes: Any) -> Protocol:
     return Protocol(**(settings | changes))
 
 
+PLAYERS = {
+    "dataset": "ring",
+    "samples": 500,
+    "generator": "8",
+    "discriminator": "8",
+    "batch_size": 32,
+    "iterations": 20,
+    "optimizer": "adam",
+    "learning_rate": 0.01,
+    "discriminator_rate": 0.02,
+    "checkpoints": 2,
+    "averaged": 2,
+    "scored_samples": 100,
+}
+
+
+def game(**changes: Any) -> Protocol:
+    """Return a protocol of adversarial runs, of a few replicates."""
+    modes = Metric("modes", "modes", "higher", "difference")
+    settings: dict[str, Any] = {
+        "name": "game",
+        "title": "A tiny game, ring",
+        "source": "nobody",
+        "kind": "gan",
+        "base": PLAYERS,
+        "arms": (Arm("plain"), Arm("bidirectional", {"bidirectional": "generator"})),
+        "metrics": (modes, Metric("close", "high_quality", "higher", "points")),
+        "comparisons": (
+            Comparison("modes", "bidirectional", "plain", "modes", claim="covers more"),
+            Comparison("tuned", "bidirectional", "plain", "modes", "tuned", claim="covers more"),
+        ),
+        "tuning": Tuning("modes", (0.5, 1.0), (1000,), extend=0, refine=0),
+        "seeds": 2,
+        "small": {"iterations": 4},
+    }
+    return Protocol(**(settings | changes))
+
+
 def row(
     arm: str, seed: int, nll: list[float], *, rate: float = 0.1, phase: str = "report", **more: Any
 ) -> dict[str, Any]:

@@ -7,12 +7,23 @@ import itertools
 import math
 
 import pytest
-from experiments_cases import ACCURACY, ARMS, BASE, COMPARISONS, NLL, row, tiny
+from experiments_cases import (
+    ACCURACY,
+    ARMS,
+    BASE,
+    COMPARISONS,
+    NLL,
+    PLAYERS,
+    game,
+    row,
+    tiny,
+)
 
 from nembp.errors import ArchitectureError
 from nembp.experiments import Arm, Comparison, Metric, Rule, Tuning, available, get, register
 from nembp.experiments.grids import at_an_end, tuned, tuning
 from nembp.experiments.tasks import Setting, Task, reporting, value
+from nembp.runs.gan_config import GanConfig
 
 
 # -- the declaration -------------------------------------------------------------------------------
@@ -92,6 +103,18 @@ def test_the_hash_sees_all_but_words_and_the_number_of_seeds():
     assert len({same, *(protocol.digest for protocol in changed)}) == len(changed) + 1
 
 
+def test_fields_that_came_later_leave_older_hashes_as_they_were():
+    assert "kind" not in tiny().content()
+    assert game().content()["kind"] == "gan"
+    assert game(kind="gan").digest == game().digest
+
+
+def test_a_relative_rise_is_of_what_should_be_high():
+    with pytest.raises(ArchitectureError, match="what should be high"):
+        Metric("nll", "train/nll", "lower", "relative rise")
+    assert Metric("score", "inception_score", "higher", "relative rise").unit == "%"
+
+
 def test_too_few_seeds_can_settle_nothing():
     protocol = tiny()  # two claims: p = 2 · 2¹⁻ⁿ ≤ 0.05 from n = 7 on
     assert protocol.least_seeds == 7
@@ -128,6 +151,29 @@ def test_a_strength_multiplies_the_noise_of_its_arm():
     config = Task("report", "nem", 0.2, 1, strength=0.3).config(tiny(), {}, "cpu", 1)
     assert (config.noise_std, config.learning_rate) == (0.03, 0.2)
     assert Task("report", "nem", 0.2, 1).config(tiny(), {}, "cpu", 1).noise_std == 0.1
+
+
+def test_replicates_can_be_adversarial_runs():
+    protocol = game()
+    assert isinstance(protocol.config("bidirectional"), GanConfig)
+    task = Task("tune", "bidirectional", 0.005, 1000)
+    config = task.config(protocol, {}, "cpu", 1)
+    assert (config.bidirectional, config.learning_rate, config.seed) == ("generator", 0.005, 1000)
+    assert config.discriminator_rate == 0.01  # keeps its ratio to the generator's
+    assert not hasattr(config, "validation_fraction")
+    with pytest.raises(ArchitectureError, match="option must be one of dataset"):
+        game(base=PLAYERS | {"epochs": 3})
+    with pytest.raises(ArchitectureError, match="game: kind must be one of train, gan; got 'gna'"):
+        game(kind="gna")
+
+
+def test_data_sets_made_of_others_lie_where_those_do():
+    stacked = PLAYERS | {"dataset": "stacked"}
+    protocol = game(base=stacked)
+    assert protocol.datasets == ("mnist",)
+    assert (
+        Task("tune", "plain", 0.01, 1000).config(protocol, {"mnist": "m"}, "cpu", 1).data_dir == "m"
+    )
 
 
 # -- tuning ----------------------------------------------------------------------------------------
@@ -300,7 +346,9 @@ def test_every_registered_claim_can_be_run_and_has_its_small_version():
         rates = {item.rate for item in protocol.comparisons}
         assert rates == {"same", "tuned"}, name
         small = protocol.quick()
-        assert all(small.config(arm.name).epochs <= 2 for arm in small.arms), name
+        length = {"train": "epochs", "gan": "iterations"}[protocol.kind]
+        most = {"train": 2, "gan": 20}[protocol.kind]
+        assert all(getattr(small.config(arm.name), length) <= most for arm in small.arms), name
         assert len({p.digest for p in table.values()}) == len(table)
 
 

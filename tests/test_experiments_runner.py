@@ -15,7 +15,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-from experiments_cases import ARMS, BASE, tiny
+from experiments_cases import ARMS, BASE, game, tiny
 
 from nembp.datasets.idx import read_idx, write_idx
 from nembp.errors import ArchitectureError, DataError, OutputError
@@ -245,6 +245,21 @@ def test_a_replicate_that_diverges_is_a_row(tmp_path):
     folder = run_experiment(protocol, tmp_path, jobs=1)
     states = {(task.arm, row["status"]) for task, row in rows_of(folder).items()}
     assert states == {("none", "finished"), ("wild", "diverged")}
+
+
+def test_adversarial_replicates_run_resume_and_repeat(tmp_path):
+    whole = rows_of(run_experiment(game(), tmp_path / "whole", jobs=1))
+    assert {task.phase for task in whole} == {"tune", "report"}
+    for row in whole.values():
+        assert row["status"] == "finished"
+        assert len(row["curves"]["course/modes"]) == 2
+        assert set(row["scores"]) >= {"modes", "high_quality"}
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(game(), tmp_path / "cut", jobs=1, on_progress=_Stop(3))
+    run_experiment(game(), tmp_path / "cut", jobs=1, resume=True)
+    assert rows_of(tmp_path / "cut" / "game") == whole
+    found = read_experiment(tmp_path / "whole", "game", protocol=game())
+    assert summarize(found)["comparisons"][0]["pairs"] == 2
 
 
 def test_one_run_at_a_time_writes_a_folder(tmp_path):

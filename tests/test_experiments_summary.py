@@ -49,6 +49,7 @@ def test_effects_by_hand():
     ("metric", "expected"),
     [
         (Metric("m", "train/nll", "lower", "cut of the mean"), 100 * (1 - 1.75 / 3.0)),
+        (Metric("m", "train/nll", "higher", "relative rise"), 100 * (0.5 + 0.75) / 2 - 100),
         (Metric("m", "train/nll", "lower", "points"), 100 * (1.5 - 0.875)),
         (Metric("m", "train/nll", "lower", "difference"), 1.5 - 0.875),
         (Metric("m", "train/nll", "higher", "difference"), 0.875 - 1.5),

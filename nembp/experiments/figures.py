@@ -77,13 +77,17 @@ def draw(experiment: Experiment, summary: Mapping[str, Any]) -> list[Path]:
 
 
 def _curves(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> None:
-    """Draw mean ± standard deviation over seeds by epoch, a panel a curve and kind of settings."""
+    """Draw mean ± standard deviation over seeds along training, a panel a curve and rate."""
     table: dict[tuple[str, Rate], dict[str, list[list[float]]]] = {}
+    clock = experiment.protocol.replicates.clock
+    # of adversarial runs, those that are compared: there are a dozen others
+    metrics = experiment.protocol.metrics
+    shown = "train/" if clock == "epoch" else tuple(f"course/{metric.key}" for metric in metrics)
     for rate in get_args(Rate):
         for arm in compared(experiment.protocol, rate):
             for row in _finished(experiment, arm.name, rate):
                 for key, values in row["curves"].items():
-                    if key.startswith("train/"):
+                    if key.startswith(shown):
                         panel = table.setdefault((key, rate), {})
                         panel.setdefault(arm.name, []).append(values)
     panels = sorted(table)
@@ -98,7 +102,7 @@ def _curves(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> 
         for arm_name, rows in lines.items():
             colour = COLOURS[order.index(arm_name) % len(COLOURS)]
             _band(axis, arm_name, np.array(rows, dtype=float), colour)
-        axis.set(title=f"{rate} settings", xlabel="epoch", ylabel=key)
+        axis.set(title=f"{rate} settings", xlabel=clock, ylabel=key.removeprefix("course/"))
         axis.set_yscale("log" if key.endswith("nll") and "backward" not in key else "linear")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from nembp.experiments.protocol import Protocol
-from nembp.experiments.tasks import Row, Setting, Task, compared, untuned, value
+from nembp.experiments.tasks import Row, Setting, Task, compared, rounded, untuned, value
 
 __all__ = ["at_an_end", "tuned", "tuned_pairs", "tuning"]
 
@@ -100,7 +100,7 @@ class _Scores:
 
     def _stronger(self, arm: str) -> list[float]:
         tuning = self.protocol.tuning
-        if self.protocol.config(arm).noise in (None, "none"):
+        if vars(self.protocol.config(arm))["noise"] in (None, "none"):
             return [1.0]
         found = sorted(tuning.strengths)
         left = tuning.extend if len(found) > 1 else 0
@@ -108,7 +108,7 @@ class _Scores:
             bests = {self._best(arm, found, metric).strength for metric in self.metrics[arm]}
             if found[-1] not in bests:
                 break
-            found.append(_rounded(found[-1] ** 2 / found[-2]))
+            found.append(rounded(found[-1] ** 2 / found[-2]))
             left -= 1
         return found
 
@@ -143,7 +143,7 @@ class _Scores:
 
     def _extended(self, arm: str, strength: float) -> list[float]:
         rate = untuned(self.protocol, arm).rate
-        rates = sorted(_rounded(rate * factor) for factor in self.protocol.tuning.factors)
+        rates = sorted(rounded(rate * factor) for factor in self.protocol.tuning.factors)
         left = {0: self.protocol.tuning.extend, -1: self.protocol.tuning.extend}
         finer = self.protocol.tuning.refine
         while self._whole(arm, rates, strength):
@@ -159,7 +159,7 @@ class _Scores:
                 finer -= 1
             else:
                 break
-            rates = sorted({*rates, *map(_rounded, added)})
+            rates = sorted({*rates, *map(rounded, added)})
         return rates
 
     def _whole(self, arm: str, rates: Sequence[float], strength: float) -> bool:
@@ -170,7 +170,3 @@ class _Scores:
 
     def _best_rate(self, arm: str, rates: Sequence[float], strength: float, metric: str) -> float:
         return min(rates, key=lambda rate: (self.mean(arm, Setting(rate, strength), metric), rate))
-
-
-def _rounded(rate: float) -> float:
-    return float(f"{rate:.6g}")

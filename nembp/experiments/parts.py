@@ -8,12 +8,15 @@ from typing import Any, Literal, get_args
 
 from nembp.errors import ArchitectureError
 
-__all__ = ["WORDS", "Arm", "Comparison", "Metric", "Rate", "Rule", "Tuning", "among"]
+__all__ = ["LATER", "WORDS", "Arm", "Comparison", "Metric", "Rate", "Rule", "Tuning", "among"]
 
 Better = Literal["lower", "higher"]
-Effect = Literal["relative cut", "cut of the mean", "points", "difference"]
+Effect = Literal["relative cut", "cut of the mean", "relative rise", "points", "difference"]
 Rate = Literal["same", "tuned"]
 WORDS = {"words": True}  # metadata of fields that people read and that decide nothing
+# of fields that came after rows did: at its default such a field is not in the hash, nor may that
+# default ever change
+LATER = {"later": True}
 
 
 def among(what: str, value: str, allowed: Iterable[str]) -> None:
@@ -53,10 +56,10 @@ class Metric:
         ``forward/accuracy``, ``backward/centroid_error``, ``robustness/fgsm:0.1``, ...
     better : {"lower", "higher"}
         Effects are signed so that positive is better.
-    effect : {"relative cut", "cut of the mean", "points", "difference"}
+    effect : {"relative cut", "cut of the mean", "relative rise", "points", "difference"}
         Of arm a against baseline b, over the epochs e: 100 mean_e (1 − a_e / b_e) in %;
-        100 (1 − Σ a_e / Σ b_e) in %, for what may become 0; ±100 mean_e (a_e − b_e) in points;
-        ± mean_e (a_e − b_e).
+        100 (1 − Σ a_e / Σ b_e) in %, for what may become 0; 100 mean_e (a_e / b_e − 1) in %;
+        ±100 mean_e (a_e − b_e) in points; ± mean_e (a_e − b_e).
     epochs : int, optional
         Of a curve: its first epochs.
     """
@@ -73,13 +76,20 @@ class Metric:
         if "cut" in self.effect and self.better != "lower":
             raise ArchitectureError(
                 f"metric {self.name}: a {self.effect} is of what should be low; got better="
-                f"{self.better!r}; expected effect points or difference"
+                f"{self.better!r}; expected effect relative rise, points or difference"
+            )
+        if self.effect == "relative rise" and self.better != "higher":
+            raise ArchitectureError(
+                f"metric {self.name}: a relative rise is of what should be high; got better="
+                f"{self.better!r}; expected effect relative cut, points or difference"
             )
 
     @property
     def unit(self) -> str:
         """Of the effect."""
-        return "%" if "cut" in self.effect else "points" if self.effect == "points" else ""
+        if self.effect == "points":
+            return "points"
+        return "" if self.effect == "difference" else "%"
 
 
 @dataclass(frozen=True)

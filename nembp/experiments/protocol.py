@@ -15,15 +15,24 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from nembp.errors import ArchitectureError
-from nembp.experiments.parts import WORDS, Arm, Comparison, Metric, Rate, Rule, Tuning, among
+from nembp.experiments.kinds import KINDS, Config, Kind
+from nembp.experiments.parts import LATER, WORDS, Arm, Comparison, Metric, Rate, Rule, Tuning, among
 from nembp.experiments.perturbation import Perturbation
-from nembp.runs.config import RunConfig, options
 
-__all__ = ["BUILT_IN", "Arm", "Comparison", "Metric", "Protocol", "Rate", "Rule", "Tuning"]
+__all__ = [
+    "BUILT_IN",
+    "FILES_OF",
+    "Arm",
+    "Comparison",
+    "Metric",
+    "Protocol",
+    "Rate",
+    "Rule",
+    "Tuning",
+]
 
-BUILT_IN = ("digits",)  # data sets that lie nowhere
-# a replicate's own: the protocol says them elsewhere
-RESERVED = ("seed", "data_dir", "device", "threads", "patience", "validation_fraction")
+BUILT_IN = ("digits", "ring", "grid", "stacked-digits")  # data sets that lie in no folder
+FILES_OF = {"stacked": "mnist"}  # what data sets that have no files of their own are made of
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class Protocol:
     title, source : str
         What is claimed, and by whom.
     base : mapping
-        Fields of `RunConfig` that all arms share; complete enough that no recipe decides.
+        Fields of the configuration that all arms share; complete enough that no recipe decides.
     arms, metrics, comparisons : tuple
         Controls are arms like the others; a comparison with a claim gets a verdict.
     tuning : Tuning
@@ -53,6 +62,9 @@ class Protocol:
         For `nembp.experiments.robustness`, such as ``"fgsm:0.1"``.
     small : mapping
         Overrides of ``--quick``: a look at whether all works, which decides nothing.
+    kind : {"train", "gan"}
+        What replicates are: runs of ``nembp train`` or of ``nembp gan``. Adversarial runs have no
+        validation split: what is generated is scored on other seeds.
 
     Raises
     ------
@@ -74,8 +86,10 @@ class Protocol:
     resample: bool = False
     perturbations: tuple[str, ...] = ()
     small: Mapping[str, Any] = field(default_factory=dict, metadata=WORDS)
+    kind: str = field(default="train", metadata=LATER)
 
     def __post_init__(self) -> None:
+        among(f"{self.name}: kind", self.kind, KINDS)
         _unique(self.name, "arm", [arm.name for arm in self.arms])
         _unique(self.name, "metric", [metric.name for metric in self.metrics])
         _unique(self.name, "comparison", [item.name for item in self.comparisons])
@@ -86,7 +100,7 @@ class Protocol:
         for text in self.perturbations:
             Perturbation.parse(text)
         for arm in self.arms:
-            if self.config(arm.name).learning_rate is None:
+            if vars(self.config(arm.name))["learning_rate"] is None:
                 raise ArchitectureError(f"{self.name}: arm {arm.name} has no learning_rate")
 
     def _check_seeds(self) -> None:
@@ -122,14 +136,20 @@ class Protocol:
         among(f"{self.name}: metric", name, list(table))
         return table[name]
 
-    def config(self, arm: str) -> RunConfig:
+    @property
+    def replicates(self) -> Kind:
+        """What its replicates are."""
+        return KINDS[self.kind]
+
+    def config(self, arm: str) -> Config:
         """Return how an arm is trained, at its untuned learning rate."""
         overrides = next(item.overrides for item in self.arms if item.name == arm)
         settings = {**self.base, **overrides}
-        known = [name for name in options() if name not in RESERVED]
+        kind = self.replicates
+        known = [name for name in kind.config.options() if name not in kind.reserved]
         for name in settings:
             among(f"{self.name}: arm {arm}: option", name, known)
-        return RunConfig(**settings)
+        return kind.config(**settings)
 
     def tuned_by(self, metric: str) -> str:
         """Return the metric that arms are tuned by which are compared by this one."""
@@ -139,7 +159,8 @@ class Protocol:
     @property
     def datasets(self) -> tuple[str, ...]:
         """Names of the data sets it reads."""
-        return tuple(dict.fromkeys(self.config(arm.name).dataset for arm in self.arms))
+        names = [str(vars(self.config(arm.name))["dataset"]) for arm in self.arms]
+        return tuple(dict.fromkeys(FILES_OF.get(name, name) for name in names))
 
     @property
     def digest(self) -> str:
@@ -185,6 +206,7 @@ def _content(value: Any) -> Any:
             item.name: _content(getattr(value, item.name))
             for item in dataclasses.fields(value)
             if not item.metadata.get("words")
+            and not (item.metadata.get("later") and getattr(value, item.name) == item.default)
         }
     if isinstance(value, Mapping):
         return {str(key): _content(item) for key, item in value.items()}

@@ -14,11 +14,12 @@ from nembp.experiments.robustness import robustness
 from nembp.metrics import evaluate
 from nembp.network import Network
 from nembp.runs.config import RunConfig
+from nembp.runs.gan_config import GanConfig
 from nembp.runs.preparation import pixel_units, prepare
 from nembp.runs.training import trainer_of
 from nembp.threads import threads
 
-__all__ = ["replicate"]
+__all__ = ["adversarial", "generator_of", "network_of", "replicate"]
 
 CURVES = {"train/forward/nll": "train/nll", "train/backward/nll": "train/backward/nll"}
 
@@ -86,3 +87,31 @@ def replicate(config: RunConfig, perturbations: Sequence[str] = ()) -> dict[str,
         "seconds": time.perf_counter() - began,
         "threads": count,
     }
+
+
+def adversarial(config: GanConfig, perturbations: Sequence[str] = ()) -> dict[str, Any]:
+    """Train a generator against a discriminator and return what was measured.
+
+    Returns
+    -------
+    dict
+        As `replicate`: ``curves`` are ``course/...`` by checkpoint, ``scores`` the means over the
+        last of them.
+    """
+    from nembp.runs.gan_training import gan_replicate
+
+    row: dict[str, Any] = gan_replicate(config)
+    curves = {f"course/{key}": values for key, values in row["curves"].items()}
+    return row | {"curves": curves}
+
+
+def network_of(config: RunConfig) -> Network:
+    """Return the network that a configuration describes, before its first step."""
+    return prepare(config, data=kept_data(config)).net
+
+
+def generator_of(config: GanConfig) -> Network:
+    """Return the generator that a configuration describes, before its first step."""
+    from nembp.runs.gan_preparation import prepare_gan
+
+    return prepare_gan(config).generator

@@ -22,11 +22,10 @@ from typing import Any
 from nembp.checkpoints import environment
 from nembp.errors import ArchitectureError, NembpError
 from nembp.experiments.grids import tuned, tuned_pairs, tuning
+from nembp.experiments.kinds import KINDS
 from nembp.experiments.protocol import BUILT_IN, Protocol
-from nembp.experiments.replicate import replicate
 from nembp.experiments.rows import RowFile
 from nembp.experiments.tasks import Setting, Task, reporting
-from nembp.runs.preparation import prepare
 from nembp.threads import threads as blas_threads
 from nembp.threads import usable_cores
 
@@ -97,12 +96,13 @@ def run_experiment(
         raise ArchitectureError(f"threads must be at least 1, got {threads}")
     share = threads or max(1, usable_cores() // joblib.effective_n_jobs(jobs))
     first = Task("report", protocol.arms[0].name, 0.1, 0)
-    prepared = prepare(first.config(protocol, dirs, device, share))
+    network = protocol.replicates.function("network")
+    prepared = network(first.config(protocol, dirs, device, share))
     header = {
         "name": protocol.name,
         "quick": quick,
         "threads": share,
-        "environment": environment(prepared.net),
+        "environment": environment(prepared),
     }
     folder = Path(out_dir) / (f"{protocol.name}-quick" if quick else protocol.name)
     file = RowFile(folder, protocol, header, resume=resume)
@@ -179,6 +179,7 @@ class _Run:
             joblib.delayed(_row)(
                 task,
                 task.config(protocol, self.dirs, self.device, count),
+                protocol.kind,
                 protocol.perturbations,
             )
             for task in tasks
@@ -197,8 +198,9 @@ class _Run:
             yield from results
 
 
-def _row(task: Task, config: Any, perturbations: Sequence[str]) -> dict[str, Any]:
-    return asdict(task) | replicate(config, perturbations)
+def _row(task: Task, config: Any, kind: str, perturbations: Sequence[str]) -> dict[str, Any]:
+    row: dict[str, Any] = KINDS[kind].function("replicate")(config, perturbations)
+    return asdict(task) | row
 
 
 def _own_workers() -> dict[str, Any]:

@@ -153,6 +153,8 @@ def _effect(metric: Metric, arm: Row, baseline: Row) -> float:
     with np.errstate(all="ignore"):
         if metric.effect == "relative cut":
             return float(100.0 * np.mean(1.0 - a / b))
+        if metric.effect == "relative rise":
+            return float(100.0 * np.mean(a / b - 1.0))
         if metric.effect == "cut of the mean":
             return float(100.0 * (1.0 - np.sum(a) / np.sum(b))) if np.any(a != b) else 0.0
     sign = 1.0 if metric.better == "higher" else -1.0

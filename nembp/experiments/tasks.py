@@ -12,10 +12,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from nembp.experiments.protocol import Arm, Metric, Protocol
-from nembp.runs.config import RunConfig
+from nembp.experiments.kinds import Config
+from nembp.experiments.protocol import FILES_OF, Arm, Metric, Protocol
 
-__all__ = ["Phase", "Row", "Setting", "Task", "Tuned", "compared", "reporting", "untuned", "value"]
+__all__ = [
+    "Phase",
+    "Row",
+    "Setting",
+    "Task",
+    "Tuned",
+    "compared",
+    "reporting",
+    "rounded",
+    "untuned",
+    "value",
+]
 
 Phase = Literal["tune", "report"]
 Row = Mapping[str, Any]
@@ -61,28 +72,37 @@ class Task:
 
     def config(
         self, protocol: Protocol, data_dirs: Mapping[str, str], device: str, threads: int
-    ) -> RunConfig:
+    ) -> Config:
         """Return how it is trained."""
         config = protocol.config(self.arm)
+        known = vars(config)
         changes: dict[str, Any] = {
             "learning_rate": self.rate,
             "seed": self.seed,
-            "data_dir": data_dirs.get(config.dataset),
+            "data_dir": data_dirs.get(FILES_OF.get(known["dataset"], known["dataset"])),
             "device": device,
             "threads": threads,
         }
+        if known.get("discriminator_rate") is not None:  # keeps its ratio to the generator's
+            ratio = self.rate / known["learning_rate"]
+            changes["discriminator_rate"] = rounded(known["discriminator_rate"] * ratio)
         if self.strength != 1.0:
-            changes["noise_std"] = float(f"{(config.noise_std or 0.0) * self.strength:.6g}")
+            changes["noise_std"] = rounded((known["noise_std"] or 0.0) * self.strength)
         if protocol.resample:
             changes["split_seed"] = self.seed
-        if self.phase == "tune":
+        if self.phase == "tune" and "validation_fraction" in known:
             changes["validation_fraction"] = protocol.tuning.validation_fraction
         return config.replace(changes)
 
 
+def rounded(value: float) -> float:
+    """Return a number to 6 digits, as grids have them."""
+    return float(f"{value:.6g}")
+
+
 def untuned(protocol: Protocol, arm: str) -> Setting:
     """Return what an arm is trained at where nothing is tuned."""
-    return Setting(float(protocol.config(arm).learning_rate or math.nan))
+    return Setting(float(vars(protocol.config(arm))["learning_rate"]))
 
 
 def compared(protocol: Protocol, rate: str) -> list[Arm]:
