@@ -4,7 +4,7 @@
 
     summary = train_run(RunConfig(dataset="digits", noise="nem"), "runs/nem")
 
-`nembp train` is `train_run` behind a command line.
+`nembp train` is `train_run` behind a command line; `nembp gan` is `run_gan` of a `GanConfig`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,32 @@ from typing import TYPE_CHECKING
 
 from nembp.runs.config import RunConfig
 from nembp.runs.config_file import from_toml, to_toml
+from nembp.runs.gan_config import GanConfig
 from nembp.runs.recipes import recipe
 
 if TYPE_CHECKING:
+    from nembp.runs.gan_training import gan_replicate, run_gan
     from nembp.runs.scoring import evaluate_run
     from nembp.runs.training import train_run
 
-__all__ = ["RunConfig", "evaluate_run", "from_toml", "recipe", "to_toml", "train_run"]
+__all__ = [
+    "GanConfig",
+    "RunConfig",
+    "evaluate_run",
+    "from_toml",
+    "gan_replicate",
+    "recipe",
+    "run_gan",
+    "to_toml",
+    "train_run",
+]
 
-_LAZY = {"train_run": "nembp.runs.training", "evaluate_run": "nembp.runs.scoring"}
+_LAZY = {
+    "train_run": "nembp.runs.training",
+    "evaluate_run": "nembp.runs.scoring",
+    "run_gan": "nembp.runs.gan_training",
+    "gan_replicate": "nembp.runs.gan_training",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -80,7 +80,8 @@ class Course:
     def _score(self, iteration: int) -> dict[str, float]:
         prepared = self.prepared
         n = prepared.config.scored_samples or prepared.scorer.samples
-        if iteration + self.averaged * self.every <= self.iterations:
+        to_come = -((iteration - self.iterations) // self.every)
+        if to_come >= self.averaged:
             n = min(n, EARLY)
         samples = self.trainer.sample(n, seed=SCORED_SEED + iteration)
         with np.errstate(all="ignore"):
