@@ -21,115 +21,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from nembp.backend import Array, Backend
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import Gaussian, Likelihood, Multinomial, Readout
+from nembp.likelihoods import Likelihood, Multinomial, Readout
+from nembp.noise_settings import Kind, Noise
 
-__all__ = [
-    "Clock",
-    "Kind",
-    "Law",
-    "Mode",
-    "Noise",
-    "NoiseSource",
-    "Rejected",
-    "Screening",
-    "Update",
-]
-
-Kind = Literal["none", "nem", "blind", "anti", "drift"]
-Clock = Literal["epoch", "iteration"]
-Law = Literal["gaussian", "uniform"]
-Mode = Literal["additive", "multiplicative"]
-Screening = Literal["auto", "vector", "component", "expectation"]
-Rejected = Literal["zero", "reflect"]
-Update = Literal["exact", "published", "zero-sum"]
+__all__ = ["DRIFT_DRAWS", "Kind", "Noise", "NoiseSource"]
 
 DRIFT_DRAWS = 64  # draws averaged where the mean of the kept noise has no closed form
-
-
-@dataclass(frozen=True)
-class Noise:
-    """What noise one direction's target receives.
-
-    Parameters
-    ----------
-    kind : {"none", "nem", "blind", "anti", "drift"}
-        NEM noise or one of its controls.
-    std : float
-        σ₀, the standard deviation of the first draw, in units of the target.
-    decay, clock : float, {"iteration", "epoch"}
-        σₜ = σ₀ / tᵈ with d = ``decay`` and t counted from 1 in iterations or epochs.
-    law : {"gaussian", "uniform"}
-        Distribution of the draws; both have standard deviation σₜ.
-    mode : {"additive", "multiplicative"}
-        t + n, or t (1 + n), whose effective additive noise t n passes the same test.
-    screening : {"auto", "vector", "component", "expectation"}
-        Keep or drop whole samples by their gain, single neurons by their summand of it, or a whole
-        batch by its mean gain, which is the NEM theorem's own condition E[gain] ≥ 0.
-        ``auto`` is ``component`` for the Gaussian (in hundreds of dimensions its ball accepts
-        almost no whole vector) and ``vector`` for the half-spaces.
-    rejected : {"reflect", "zero"}
-        Try −n before a rejected draw becomes 0, or set it to 0 at once.
-    update : {"exact", "published", "zero-sum"}
-        Softmax targets with noise need not sum to one: the exact error a Σ(t+n) − (t+n), the
-        published a − (t+n), or noise projected to sum zero. The other likelihoods have one error.
-
-    Raises
-    ------
-    ArchitectureError
-        If an option is not one of those above, or ``std`` or ``decay`` is negative.
-
-    >>> Noise("nem", std=0.2, decay=0.5).std_at(epoch=1, iteration=4)
-    0.1
-    """
-
-    kind: Kind = "none"
-    std: float = 0.1
-    decay: float = 1.0
-    clock: Clock = "iteration"
-    law: Law = "gaussian"
-    mode: Mode = "additive"
-    screening: Screening = "auto"
-    rejected: Rejected = "reflect"
-    update: Update = "exact"
-
-    def __post_init__(self) -> None:
-        choices = {
-            "kind": Kind,
-            "clock": Clock,
-            "law": Law,
-            "mode": Mode,
-            "screening": Screening,
-            "rejected": Rejected,
-            "update": Update,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in get_args(allowed):
-                options = ", ".join(get_args(allowed))
-                raise ArchitectureError(
-                    f"noise {name} must be one of {options}, got {getattr(self, name)!r}"
-                )
-        for name in ("std", "decay"):
-            if not (0.0 <= getattr(self, name) < math.inf):
-                raise ArchitectureError(
-                    f"noise {name} must be a finite number ≥ 0, got {getattr(self, name)}"
-                )
-
-    def std_at(self, epoch: int, iteration: int) -> float:
-        """Return σₜ for the epoch and iteration, both counted from 1."""
-        t = epoch if self.clock == "epoch" else iteration
-        return self.std / math.pow(t, self.decay)
-
-    def screening_for(
-        self, likelihood: Likelihood
-    ) -> Literal["vector", "component", "expectation"]:
-        """Return how samples are screened under ``likelihood``."""
-        if self.screening != "auto":
-            return self.screening
-        return "component" if isinstance(likelihood, Gaussian) else "vector"
 
 
 @dataclass
@@ -189,6 +90,10 @@ class NoiseSource:
                 "neurons undoes the sum of zero; use screening 'vector', or another update"
             )
         self._mean: Array = b.empty(shape, self.dtype) if self.noise.kind == "drift" else None
+        self._several = self.noise.draws > 1 and self.noise.kind != "blind"
+        if self._several:
+            self._best, self._best_score = b.empty(shape, self.dtype), b.empty(screened, self.dtype)
+            self._spare_mask = b.empty(screened, "bool")
 
     @property
     def screening(self) -> Literal["vector", "component", "expectation"]:
@@ -200,9 +105,48 @@ class NoiseSource:
         if self.noise.kind == "drift":
             self._drift(o, t, std)
         else:
+            self._offer(o, t, std)
+        return self.n
+
+    def _offer(self, o: Readout, t: Array, std: float) -> None:
+        """Draw and screen once, or several times and take the best of each sample or neuron."""
+        self._draw(t, std)
+        self._screen(o, t)
+        if not self._several:
+            return
+        b, xp = self.backend, self.backend.xp
+        self._remember(o, t)
+        for _ in range(self.noise.draws - 1):
             self._draw(t, std)
             self._screen(o, t)
-        return self.n
+            self._measure(o, t)
+            # each of the two becomes 0 where the other is better, so their sum is the better one
+            b.into(self._mask, xp.greater_equal, self._best_score, self._score)
+            b.into(self._spare_mask, xp.logical_not, self._mask)
+            b.keep(self._best, self._mask)
+            b.keep(self.n, self._spare_mask)
+            b.into(self.n, xp.add, self.n, self._best)
+            self._remember(o, t)
+        self._note_kept(o, t)
+
+    def _remember(self, o: Readout, t: Array) -> None:
+        """Keep ``n`` and its gain as the best so far."""
+        b, xp = self.backend, self.backend.xp
+        self._measure(o, t)
+        b.into(self._best, xp.multiply, self.n, 1.0)
+        b.into(self._best_score, xp.multiply, self._score, 1.0)
+
+    def _note_kept(self, o: Readout, t: Array) -> None:
+        """Record the share of samples or neurons that have noise, and the mean gain."""
+        b, xp = self.backend, self.backend.xp
+        if self._component:
+            b.into(self._mask, xp.not_equal, self.n, 0.0)
+        else:
+            b.row_dot(self.n, self.n, self._column)
+            b.into(self._mask, xp.not_equal, self._column, 0.0)
+        b.cast(self._mask, self._sign)
+        self._average(self._sign, self.accepted)
+        self._record_gain(o, t)
 
     def _draw(self, t: Array, std: float) -> None:
         b, xp = self.backend, self.backend.xp
@@ -280,7 +224,7 @@ class NoiseSource:
     # -- the mean of the kept noise ------------------------------------------------------------
     def _drift(self, o: Readout, t: Array, std: float) -> None:
         linear = self.likelihood.gain_is_linear and self.screening == "vector"
-        if linear and self.noise.law == "gaussian":
+        if linear and not self._several and self.noise.law == "gaussian":
             self._half_space_mean(o, t, std)
         else:
             self._sampled_mean(o, t, std)
@@ -312,7 +256,6 @@ class NoiseSource:
         b, xp = self.backend, self.backend.xp
         self._mean[...] = 0.0
         for _ in range(DRIFT_DRAWS):
-            self._draw(t, std)
-            self._screen(o, t)
+            self._offer(o, t, std)
             b.into(self._mean, xp.add, self._mean, self.n)
         b.into(self.n, xp.multiply, self._mean, 1.0 / DRIFT_DRAWS)

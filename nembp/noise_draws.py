@@ -116,7 +116,7 @@ def drift(point: Point, noise: Noise, std: float, cloud: Cloud) -> Floats:
     and as the mean of the cloud's draws elsewhere.
     """
     closed = point.likelihood.gain_is_linear and noise.screening_for(point.likelihood) == "vector"
-    if not closed or noise.law != "gaussian" or noise.kind != "nem":
+    if not closed or noise.draws > 1 or noise.law != "gaussian" or noise.kind != "nem":
         return cloud.mean
     return np.asarray(_noise(point, replace(noise, kind="drift"), std, 1, None)[0])
 

@@ -51,7 +51,7 @@ def test_noise_is_its_definition_and_keeps_its_promise(name, kind, data):
 @given(data=st.data())
 def test_reflection_accepts_every_draw_of_a_half_space(name, kind, data):
     likelihood, z, t, seed = draw_end(data, name)
-    noise = data.draw(noises(kind, rejected="reflect", screening="vector"))
+    noise = data.draw(noises(kind, rejected="reflect", screening="vector", draws=1))
     found = list(laws.reflection(End(likelihood), noise, z, t, noise.std, seed))
     assume(found)
     check(found)
@@ -74,7 +74,7 @@ def test_a_gain_of_zero_is_kept(kind, rejected):
 @given(data=st.data())
 def test_rejection_sets_to_zero_what_it_does_not_keep(name, kind, data):
     likelihood, z, t, seed = draw_end(data, name)
-    noise = data.draw(noises(kind, rejected="zero"))
+    noise = data.draw(noises(kind, rejected="zero", draws=1))
     engine = laws.source(End(likelihood), noise, *t.shape, np.random.default_rng(seed))
     n = engine(likelihood.at(z), t, noise.std)
     offered = laws.draws(noise, likelihood, t, noise.std, np.random.default_rng(seed))
@@ -245,3 +245,44 @@ def test_wrong_options_are_named(option, value):
     with pytest.raises(ArchitectureError, match=f"noise {option} must be") as error:
         Noise(**{"kind": "nem", option: value})
     assert str(value) in str(error.value)
+
+
+@each_likelihood
+@pytest.mark.parametrize(("kind", "sign"), [("nem", 1.0), ("anti", -1.0)])
+@pytest.mark.parametrize("screening", ["vector", "component", "expectation"])
+def test_of_several_draws_the_one_that_gains_most_is_taken(name, kind, sign, screening):
+    """Seeds of the stream go to one draw after the other, so one draw at a time is their first."""
+    likelihood, z = LIKELIHOODS[name](), np.random.default_rng(1).normal(0.0, 1.0, (30, 4))
+    t = np.eye(4)[np.arange(30) % 4]
+    single = Noise(kind, std=0.4, screening=screening)
+    generator = np.random.default_rng(2)
+    one = laws.source(End(likelihood), single, 30, 4, generator)
+    each = [np.array(one(likelihood.at(z), t, 0.4)) for _ in range(5)]
+    gains = np.array([sign * laws.gains(single, likelihood, z, t, n) for n in each])
+    place = np.argmax(gains, axis=0)
+    expected = np.take_along_axis(np.array(each), place[None] + np.zeros((1, *t.shape), int), 0)[0]
+    several = Noise(kind, std=0.4, screening=screening, draws=5)
+    best = laws.source(End(likelihood), several, 30, 4, np.random.default_rng(2))
+    n = best(likelihood.at(z), t, 0.4)
+    assert_near(n, expected, 1e-15, "best of five draws")
+    found = sign * laws.gains(several, likelihood, z, t, n)
+    assert np.all(found >= -1e-12)
+    assert np.all(found >= gains.max(axis=0) - 1e-12)
+    if screening != "expectation":
+        assert np.mean(found) > 1.2 * np.mean(gains[0])
+
+
+def test_blind_noise_is_one_draw_however_many_are_asked_for():
+    z, t = np.zeros((6, 3)), np.eye(3)[[0, 1, 2, 0, 1, 2]]
+    found = [
+        np.array(laws.source(End(Multinomial()), Noise("blind", draws=draws), 6, 3,
+                             np.random.default_rng(0))(Multinomial().at(z), t, 0.1))
+        for draws in (1, 7)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("draws", [0, -1, 1.5])
+def test_draws_are_one_or_more(draws):
+    with pytest.raises(ArchitectureError, match="noise draws must be a whole number ≥ 1"):
+        Noise("nem", draws=draws)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nembp import noise, signal_noise
+from nembp import noise_settings as noise
+from nembp import signal_noise
 from nembp.datasets import load
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Request, ScalingName, Task

@@ -122,6 +122,11 @@ def check_options(noise: Noise, condition: Condition, support: Support) -> None:
             f"noise update {noise.update!r} changes the gradient of softmax targets, but EM climbs "
             'Q itself: use update="exact"'
         )
+    if noise.draws > 1:
+        raise ArchitectureError(
+            f"noise draws {noise.draws}, of which the best is taken, are for training; the laws of "
+            "EM here are of single draws: use draws=1"
+        )
     if noise.screening == "expectation":
         raise ArchitectureError(
             "noise screening 'expectation' is over a batch; EM takes its expectation over the "

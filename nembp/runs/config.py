@@ -133,6 +133,11 @@ class RunConfig(OptionFields):
         "to sum zero.", "exact", "published", "zero-sum",
     )  # fmt: skip
 
+    noise_draws: int | None = _option(
+        "integer", "NEM noise", "Draws a sample, of which the one with the largest gain is taken.",
+        least=1,
+    )  # fmt: skip
+
     optimizer: str | None = _choice("Training", "Optimizer.", "adam", "rmsprop", "momentum", "sgd")
     learning_rate: float | None = _option("number", "Training", "Of the first step.", above=0)
     weight_decay: float | None = _option(

@@ -39,6 +39,7 @@ ALWAYS: Final[dict[str, Any]] = {
     "noise_screening": "auto",
     "noise_rejected": "reflect",
     "noise_update": "exact",
+    "noise_draws": 1,
     "optimizer": "adam",
     "weight_decay": 0.0,
     "schedule": "cosine",

@@ -215,7 +215,7 @@ def noise_for(
         "mode": draw(st.sampled_from(["additive", "multiplicative"])),
         "screening": draw(st.sampled_from(["auto", "vector", "component", "expectation"])),
         "rejected": draw(st.sampled_from(["reflect", "zero"])),
-        "update": draw(st.sampled_from(["exact", "published", "zero-sum"])),
+        "update": draw(st.sampled_from(["exact", "published", "zero-sum"])),        "draws": draw(st.sampled_from([1, 1, 3])),
     }
     options |= fixed
     softmax = likelihood is None or likelihood.mass_is_target_sum

@@ -228,7 +228,7 @@ def _noise(g: np.random.Generator, index: int) -> Noise:
         "mode": str(g.choice(["additive", "multiplicative"])),
         "screening": str(g.choice(["auto", "vector", "component", "expectation"])),
         "rejected": str(g.choice(["reflect", "zero"])),
-        "update": str(g.choice(["exact", "published", "zero-sum"])),
+        "update": str(g.choice(["exact", "published", "zero-sum"])),        "draws": int(g.choice([1, 1, 3])),
     }
     if options["update"] == "zero-sum" and options["screening"] == "component":
         options["screening"] = "auto"  # refused for softmax targets

@@ -211,3 +211,14 @@ def reflected_without_screening_again(original, self, o, t):
     original(self, o, t)
     if self.noise.rejected == "reflect":
         self.n[...] = np.where(self.n == 0.0, -offered, self.n)
+
+
+@plant(NoiseSource, "_remember", "noise.screening")
+def last_of_several_draws_taken(original, self, o, t):
+    original(self, o, t)
+    self._best_score[...] = -np.inf
+
+
+@plant(NoiseSource, "_note_kept", "noise.screening")
+def gain_of_the_last_draw_recorded(original, self, o, t):
+    pass

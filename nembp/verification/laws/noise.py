@@ -97,6 +97,31 @@ def screened(
     return np.where(kept, n, 0.0), kept
 
 
+def chosen(
+    noise: Noise,
+    likelihood: Likelihood,
+    z: Vector,
+    t: Vector,
+    std: float,
+    generator: np.random.Generator,
+    dtype: str = "float64",
+) -> tuple[Vector, Vector]:
+    """Return the screened draw, and where it is kept; of several draws the one that gains most."""
+    several = 1 if noise.kind == "blind" else noise.draws
+    sign = -1.0 if noise.kind == "anti" else 1.0
+    best, kept = screened(
+        noise, likelihood, z, t, draws(noise, likelihood, t, std, generator, dtype)
+    )
+    score = sign * gains(noise, likelihood, z, t, best)
+    for _ in range(several - 1):
+        n, _ = screened(noise, likelihood, z, t, draws(noise, likelihood, t, std, generator, dtype))
+        other = sign * gains(noise, likelihood, z, t, n)
+        best, score = np.where(other > score, n, best), np.maximum(score, other)
+    if several > 1:
+        kept = best != 0.0 if score.shape == t.shape else np.any(best != 0.0, axis=1, keepdims=True)
+    return best, kept
+
+
 def half_space_drift(
     noise: Noise, likelihood: Likelihood, z: Vector, t: Vector, std: float
 ) -> Vector:
@@ -122,7 +147,8 @@ def half_space_drift(
 def has_closed_mean(noise: Noise, likelihood: Likelihood) -> bool:
     """Whether the drift is a formula; it is a mean of draws otherwise."""
     half_space = not isinstance(likelihood, Gaussian) and not is_component(noise, likelihood)
-    return half_space and noise.law == "gaussian" and noise.screening != "expectation"
+    several = noise.draws > 1 or noise.screening == "expectation"
+    return half_space and noise.law == "gaussian" and not several
 
 
 def noise_on(
@@ -138,10 +164,7 @@ def noise_on(
     if noise.kind == "drift" and has_closed_mean(noise, likelihood):
         return half_space_drift(noise, likelihood, z, t, std)
     repeats = DRIFT_DRAWS if noise.kind == "drift" else 1
-    kept = [
-        screened(noise, likelihood, z, t, draws(noise, likelihood, t, std, generator, dtype))[0]
-        for _ in range(repeats)
-    ]
+    kept = [chosen(noise, likelihood, z, t, std, generator, dtype)[0] for _ in range(repeats)]
     return np.asarray(np.mean(kept, axis=0))
 
 
@@ -156,7 +179,7 @@ def tied(
 ) -> bool:
     """Whether some draw's gain is zero but for rounding, so that either sign of it may be kept.
 
-    As when all outputs are equal, or there is just one class.
+    As when all outputs are equal, or there is just one class; or whether two draws gain the same.
     """
     std = noise.std if std is None else std
     epsilon = float(np.finfo(dtype).eps)
@@ -167,13 +190,19 @@ def tied(
         one = half_space_drift(noise, likelihood, z, t, 1.0)
         slope = textbook.gain_terms(likelihood, z, t, one).sum(axis=1)
         return bool(np.any((slope > 0.0) & (slope < 1e-3 * likelihood.scale * size)))
-    for _ in range(DRIFT_DRAWS if noise.kind == "drift" else 1):
+    several = 1 if noise.kind == "blind" else noise.draws
+    before: list[Vector] = []
+    for i in range(several * (DRIFT_DRAWS if noise.kind == "drift" else 1)):
         offered = draws(noise, likelihood, t, std, generator, dtype)
         gain = gains(noise, likelihood, z, t, offered)
         turned = gains(noise, likelihood, z, t, -offered)
         moved = np.abs(offered) if gain.shape == t.shape else np.abs(offered).max(1, keepdims=True)
         near_zero = np.minimum(np.abs(gain), np.abs(turned)) < rounding
         if np.any(near_zero & (moved > 0.0)):
+            return True
+        reached = np.maximum(gain, turned) if noise.rejected == "reflect" else gain
+        before = [*(before if i % several else []), reached]
+        if any(np.any(np.abs(reached - one) < rounding) for one in before[:-1]):
             return True
     return False
 
@@ -189,7 +218,6 @@ def screening(end: End, noise: Noise, z: Vector, t: Vector, std: float, seed: in
         return
     found = drawn(end, noise, z, t, std, seed)
     n, generator = found["n"], np.random.default_rng(seed)
-    offered = draws(noise, likelihood, t, std, np.random.default_rng(seed), end.dtype)
     expected = noise_on(noise, likelihood, z, t, std, generator, end.dtype)
     yield near(n, expected, f"{noise.kind} noise", scale=100.0 * std)
     gain = gains(noise, likelihood, z, t, n)
@@ -204,7 +232,8 @@ def screening(end: End, noise: Noise, z: Vector, t: Vector, std: float, seed: in
     if noise.kind == "drift":
         yield near(found["accepted"], [[0.0]], "drift draws nothing, so share accepted", scale=1.0)
     else:
-        kept = screened(noise, likelihood, z, t, offered)[1]
+        again = np.random.default_rng(seed)
+        kept = chosen(noise, likelihood, z, t, std, again, end.dtype)[1]
         yield near(found["accepted"], [[np.mean(kept)]], "share accepted", scale=1.0)
 
 

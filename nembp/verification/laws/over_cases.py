@@ -196,7 +196,7 @@ def reflected(likelihood: Any, spec: Noise) -> Noise | None:
     if isinstance(likelihood, Gaussian):
         return None
     kind = spec.kind if spec.kind in ("nem", "anti") else "nem"
-    return changed(spec, kind=kind, rejected="reflect", screening="vector")
+    return changed(spec, kind=kind, rejected="reflect", screening="vector", draws=1)
 
 
 def balanced(likelihood: Any, spec: Noise) -> Noise | None:
