@@ -19,6 +19,7 @@ CLAIMS = (  # modules with a tuple PROTOCOLS
     "units",
     "bidirectional",
     "bidirectional_noise",
+    "found",
 )
 _REGISTRY: dict[str, Protocol] = {}
 _OURS: dict[str, Protocol] = {}
