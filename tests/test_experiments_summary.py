@@ -7,17 +7,19 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from experiments_cases import COMPARISONS, row, tiny
 from PIL import Image
 
-from nembp.experiments import Arm, Comparison, Metric, summarize
+from nembp.experiments import Arm, Comparison, Metric, Tuning, summarize
 from nembp.experiments.figures import draw
 from nembp.experiments.summary import Experiment, differences
 from nembp.experiments.tables import claim_rows, details, markdown
 
 NONE, NEM = ([2.0, 1.0], [4.0, 2.0], [1.0, 1.0]), ([1.0, 0.75], [1.0, 1.0], [0.5, 1.0])
-CUTS = [37.5, 62.5, 25.0]  # mean over 2 epochs of 100 (1 - nem / none)
+# mean over 2 epochs of ln(none / nem)
+LOGS = [math.log(2.0 / 0.75) / 2, math.log(8.0) / 2, math.log(2.0) / 2]
 
 
 def made(*, none=NONE, nem=NEM, folder=Path("nowhere"), protocol=None, tune=True):
@@ -35,21 +37,22 @@ def made(*, none=NONE, nem=NEM, folder=Path("nowhere"), protocol=None, tune=True
 
 def test_effects_by_hand():
     effects, diverged, without = differences(made(), COMPARISONS[0])
-    assert effects == pytest.approx(CUTS)
+    assert effects == pytest.approx(LOGS)
     assert (diverged, without) == (0, 0)
     turned = Comparison("x", "none", "nem", "nll")
-    assert differences(made(), turned)[0] == pytest.approx([-200 / 3, -200.0, -50.0])
+    assert differences(made(), turned)[0] == pytest.approx([-effect for effect in LOGS])
     minus = Comparison("x", "nem", "none", "nll", minus=("none", "nem"))
     protocol = tiny(comparisons=(minus, COMPARISONS[1]))
     found, _, _ = differences(made(protocol=protocol), minus)
-    assert found == pytest.approx(CUTS)  # there it is harm, which is no benefit here
+    assert found == pytest.approx(LOGS)  # there it is harm, which is no benefit here
 
 
 @pytest.mark.parametrize(
     ("metric", "expected"),
     [
+        (Metric("m", "train/nll", "lower", "relative cut"), 100 * (1 - math.sqrt(0.5 * 0.75))),
         (Metric("m", "train/nll", "lower", "cut of the mean"), 100 * (1 - 1.75 / 3.0)),
-        (Metric("m", "train/nll", "higher", "relative rise"), 100 * (0.5 + 0.75) / 2 - 100),
+        (Metric("m", "train/nll", "higher", "relative rise"), 100 * math.sqrt(0.5 * 0.75) - 100),
         (Metric("m", "train/nll", "lower", "points"), 100 * (1.5 - 0.875)),
         (Metric("m", "train/nll", "lower", "difference"), 1.5 - 0.875),
         (Metric("m", "train/nll", "higher", "difference"), 0.875 - 1.5),
@@ -59,7 +62,23 @@ def test_effects_by_hand():
 def test_each_kind_of_effect(metric, expected):
     item = Comparison("x", "nem", "none", "m")
     protocol = tiny(metrics=(metric, *tiny().metrics), comparisons=(item, COMPARISONS[1]))
-    assert differences(made(protocol=protocol), item)[0][0] == pytest.approx(expected)
+    found = differences(made(protocol=protocol), item)[0][0]
+    assert metric.shown(found) == pytest.approx(expected)
+
+
+def test_arms_that_do_equally_well_are_as_likely_to_win_as_to_lose():
+    """Noise of a factor of 3 either way: over 2000 seeds the mean log is within 5 standard errors
+    of 0 (false alarm below 1e-6); the mean of 1 - a / b would be about -80 %, a 'reversal'.
+    """
+    rng = np.random.default_rng(5)
+    a, b = np.exp(rng.normal(0.0, math.log(3.0), (2, 2000, 1)))
+    tuning = Tuning("nll", (1.0, 2.0), (5000,), extend=0, refine=0)
+    protocol = tiny(seeds=2000, tuning=tuning)
+    experiment = made(none=a.tolist(), nem=b.tolist(), protocol=protocol)
+    found = np.array(differences(experiment, COMPARISONS[0])[0])
+    assert len(found) == 2000
+    assert abs(found.mean()) < 5 * found.std() / math.sqrt(2000)
+    assert np.mean(1 - b / a) < -0.5
 
 
 def test_a_cut_of_nothing_is_none():
@@ -81,7 +100,7 @@ def test_pairs_that_diverged_are_counted_for_whose_sake_they_did():
 
 def test_a_score_that_is_not_finite_is_no_effect():
     experiment = made(nem=([math.nan, 1.0], *NEM[1:]))
-    assert differences(experiment, COMPARISONS[0]) == (pytest.approx(CUTS[1:]), 1, 0)
+    assert differences(experiment, COMPARISONS[0]) == (pytest.approx(LOGS[1:]), 1, 0)
 
 
 def test_a_summary_says_it_all():
@@ -92,7 +111,8 @@ def test_a_summary_says_it_all():
         "at_an_end": "learning rate",
     }  # fmt: skip
     first = summary["comparisons"][0]
-    assert (first["mean"], first["wins"], first["pairs"]) == (pytest.approx(125 / 3), 3, 3)
+    expected = 100 * (1 - math.exp(-sum(LOGS) / 3))
+    assert (first["mean"], first["wins"], first["pairs"]) == (pytest.approx(expected), 3, 3)
     assert first["p"] == 0.25
     assert first["p_holm"] == 0.5  # of two claims
     assert summary["comparisons"][2]["p_holm"] == 1.0  # of one control
@@ -125,7 +145,7 @@ def test_an_unfinished_experiment_has_no_verdict():
 
 
 def test_harm_elsewhere_is_no_benefit_here():
-    """A benefit of 10 here beside harm of 900 there is larger by 10; harm here by nothing."""
+    """A benefit here beside harm there is larger by itself alone; harm here is none."""
     none = ([1.0, 1.0],) * 3
     arms = (*tiny().arms, Arm("wrecked", {"noise": "blind"}), Arm("spoilt", {"noise": "anti"}))
 
@@ -137,9 +157,9 @@ def test_harm_elsewhere_is_no_benefit_here():
             experiment.rows.extend(row(name, seed, [nll, nll]) for seed in range(3))
         return differences(experiment, item)[0]
 
-    assert found("nem", "wrecked") == pytest.approx([10.0] * 3)
-    assert found("spoilt", "wrecked") == pytest.approx([-50.0] * 3)
-    assert found("wrecked", "nem") == pytest.approx([-910.0] * 3)
+    assert found("nem", "wrecked") == pytest.approx([-math.log(0.9)] * 3)
+    assert found("spoilt", "wrecked") == pytest.approx([-math.log(1.5)] * 3)
+    assert found("wrecked", "nem") == pytest.approx([math.log(0.9) - math.log(10)] * 3)
     assert found("nem", "nem") == pytest.approx([0.0] * 3)
 
 
@@ -180,7 +200,7 @@ def test_the_table_has_a_row_a_claim_and_markdown_escapes():
     rows = claim_rows(summary)
     assert [row[0] for row in rows[1:]] == ["noise helps (digits)", "noise helps, tuned (digits)"]
     assert rows[1][1] == "+39 %"
-    assert rows[1][2].startswith("+41.7 % [+2")
+    assert rows[1][2].startswith("+46.5 % [+3")
     assert (rows[1][3], rows[2][2]) == ("-", "-")
     assert rows[2][3] == rows[1][2]
     assert rows[1][-1] == "nembp experiment run tiny"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -57,9 +58,11 @@ class Metric:
     better : {"lower", "higher"}
         Effects are signed so that positive is better.
     effect : {"relative cut", "cut of the mean", "relative rise", "points", "difference"}
-        Of arm a against baseline b, over the epochs e: 100 mean_e (1 − a_e / b_e) in %;
-        100 (1 − Σ a_e / Σ b_e) in %, for what may become 0; 100 mean_e (a_e / b_e − 1) in %;
-        ±100 mean_e (a_e − b_e) in points; ± mean_e (a_e − b_e).
+        Of arm a against baseline b, over the epochs e: 100 (1 − exp mean_e ln(a_e / b_e)) in %;
+        100 (1 − Σ a_e / Σ b_e) in %, for what may become 0; 100 (exp mean_e ln(a_e / b_e) − 1) in
+        %; ±100 mean_e (a_e − b_e) in points; ± mean_e (a_e − b_e). Those in % are averaged over
+        seeds, resampled and tested as logarithms: of two arms that do equally well, ln(a / b) is
+        as likely as its negative, but 1 − a / b is not, and a mean of it would be below 0.
     epochs : int, optional
         Of a curve: its first epochs.
     """
@@ -91,6 +94,16 @@ class Metric:
             return "points"
         return "" if self.effect == "difference" else "%"
 
+    def shown(self, effect: float) -> float:
+        """Return an effect in its unit, from the scale that effects are averaged on.
+
+        >>> round(Metric("nll", "train/nll", "lower", "relative cut").shown(math.log(2)), 9)
+        50.0
+        """
+        if "cut" in self.effect:
+            return -100.0 * math.expm1(-effect)
+        return 100.0 * math.expm1(effect) if self.effect == "relative rise" else effect
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -116,7 +129,7 @@ class Comparison:
     minus : (str, str), optional
         Another arm and baseline, whose benefit is subtracted: is the effect larger here than
         there? With the effects e of a seed it is e_here − max(e_there, 0), so that harm there is
-        no benefit here.
+        no benefit here; relative effects are subtracted as logarithms.
     reach : float, optional
         What the arm's own mean of the metric has to reach besides, for claims that say how good
         something is rather than that it is better than something worse.

@@ -23,6 +23,8 @@ from nembp.experiments.verdicts import Verdict, verdict
 
 __all__ = ["Experiment", "differences", "read_experiment", "summarize"]
 
+LEAST = 1e-6  # of what is compared by its ratio
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -124,8 +126,9 @@ def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], 
     Returns
     -------
     effects, diverged, without
-        One value a seed that has one; seeds at which the arm diverged (or one of the arms of
-        ``minus``), and at which the baseline alone did.
+        One value a seed that has one, relative ones as logarithms (see `Metric.shown`); seeds at
+        which the arm diverged (or one of the arms of ``minus``), and at which the baseline alone
+        did.
     """
     metric = experiment.protocol.metric(item.metric)
     arms = {name: experiment.reported(name, experiment.setting(name, item)) for name in item.arms}
@@ -150,15 +153,14 @@ def _effect(metric: Metric, arm: Row, baseline: Row) -> float:
     a, b = np.array(curve(arm, metric)), np.array(curve(baseline, metric))
     if not len(a) or not len(b):
         return math.nan
-    with np.errstate(all="ignore"):
-        if metric.effect == "relative cut":
-            return float(100.0 * np.mean(1.0 - a / b))
-        if metric.effect == "relative rise":
-            return float(100.0 * np.mean(a / b - 1.0))
-        if metric.effect == "cut of the mean":
-            return float(100.0 * (1.0 - np.sum(a) / np.sum(b))) if np.any(a != b) else 0.0
+    if metric.effect == "cut of the mean":
+        a, b = np.sum(a, keepdims=True), np.sum(b, keepdims=True)
     sign = 1.0 if metric.better == "higher" else -1.0
-    return float(sign * (100.0 if metric.effect == "points" else 1.0) * np.mean(a - b))
+    if metric.unit == "%":
+        a, b = np.maximum(a, LEAST), np.maximum(b, LEAST)  # an error may become 0; NaN stays
+        return float(sign * np.mean(np.log(a / b)))
+    with np.errstate(all="ignore"):
+        return float(sign * (100.0 if metric.effect == "points" else 1.0) * np.mean(a - b))
 
 
 def summarize(experiment: Experiment) -> dict[str, Any]:
@@ -210,7 +212,9 @@ def _corrected(protocol: Protocol, estimates: Sequence[Estimate]) -> list[float]
 def _estimated(experiment: Experiment, item: Comparison) -> Estimate:
     effects, diverged, without = differences(experiment, item)
     confidence = experiment.protocol.rule.confidence
-    return estimate(effects, confidence=confidence, diverged=diverged, without=without)
+    found = estimate(effects, confidence=confidence, diverged=diverged, without=without)
+    shown = experiment.protocol.metric(item.metric).shown
+    return replace(found, mean=shown(found.mean), low=shown(found.low), high=shown(found.high))
 
 
 def _verdict(experiment: Experiment, item: Comparison, effect: Estimate, p: float) -> Verdict:

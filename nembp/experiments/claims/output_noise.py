@@ -65,7 +65,7 @@ PROTOCOLS = (
         "output-noise-cnn",
         MNIST | {"layers": "conv8x5s2,conv16x5s2,64"},
         "convolutional network, 1000 images of MNIST",
-        tuning=tuning(NLL, strengths=(0.01, 0.3, 1.0), seeds=2, refine=0),  # replicates of a second
+        tuning=tuning(NLL, strengths=(0.01, 0.3, 1.0)),  # a replicate takes a second
     ),
     _protocol(
         "output-noise-logistic",
