@@ -84,7 +84,7 @@ def scale_of(net: Network, x: np.ndarray, t: np.ndarray) -> float:
 
     (Relative to the gradient itself, 99 in 100 random float32 networks are within 1e-6 too.)
     """
-    a = net.to(dtype="float64").predict(x)
+    a = net.to(dtype="float64").predict(x, "batch")
     return net.likelihood.scale * float(np.max(np.abs(a)) + np.max(np.abs(t)))
 
 
@@ -107,7 +107,7 @@ def test_gradients_of_both_directions_are_autograds(pair, dtype, data):
         scale, tolerance = scale_of(direction, source, target), TOLERANCE[dtype]
         assert_near(gradient, flat.grad.numpy(), tolerance, "gradient", scale=scale)
         assert_near(input_error, inputs.grad.numpy(), tolerance, "input error", scale=scale)
-        mean = -np.mean(direction.log_likelihood(source, target))
+        mean = -np.mean(direction.log_likelihood(source, target, "batch"))
         assert_near(mean, value.item(), tolerance, "nll", scale=scale)
 
 
@@ -147,7 +147,7 @@ def test_log_likelihoods_are_those_of_torch_distributions(pair, data):
     net, (x, t) = case.net(), case.batch()
     for direction, source, target in ((net, x, t), (net.reversed, t, x)):
         arguments = tensor(np.asarray(net.parameters), "float64"), tensor(source, "float64")
-        mine = -np.mean(direction.log_likelihood(source, target))
+        mine = -np.mean(direction.log_likelihood(source, target, "batch"))
         scale = 1.0 + direction.likelihood.scale
         for oracle in (nll, by_distributions):
             value = oracle(direction, *arguments, tensor(target, "float64"))

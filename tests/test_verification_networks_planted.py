@@ -174,7 +174,7 @@ def test_a_planted_mistake_is_told(name, monkeypatch):
 def test_a_loss_of_precision_is_told(monkeypatch):
     original = networks.backpropagate
 
-    def coarse(net, x, t):
+    def coarse(net, x, t, **options):
         gradient, error = original(net, x, t)
         if net.dtype == "float32" and net.direction == "backward":
             gradient = gradient.astype(np.float16).astype(np.float32) * np.float32(0.97)

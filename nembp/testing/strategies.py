@@ -112,6 +112,7 @@ def cases(
     *,
     dtype: str = "float64",
     images: bool | None = None,
+    normalized: bool | None = None,
 ) -> Case:
     """Draw a network of 1 to 4 synapses and a batch of 1 to 9 rows, as a case that can be printed.
 
@@ -126,18 +127,26 @@ def cases(
     images : bool, optional
         Whether its layers are images, joined by convolutions, poolings and reshapes among dense
         synapses, or all are dense; either by default.
+    normalized : bool, optional
+        Whether hidden layers that have biases are normalized, each with even odds, or none is;
+        either by default.
     """
     forward, backward = pair or draw(st.sampled_from(PAIRS))
     if draw(st.booleans()) if images is None else images:
         options = random_chain(_pick(draw), draw(st.integers(1, 4)))._asdict()
     else:
-        sizes = tuple(draw(st.lists(widths, min_size=2, max_size=5)))
-        divisors = [[d for d in range(1, n + 1) if n % d == 0] for n in sizes]
+        dense = tuple(draw(st.lists(widths, min_size=2, max_size=5)))
+        divisors = [[d for d in range(1, n + 1) if n % d == 0] for n in dense]
         shared = draw(st.booleans())
         biases = tuple(draw(st.sampled_from(d)) if shared else d[-1] for d in divisors)
-        options = {"sizes": sizes, "biases": biases}
+        options = {"sizes": dense, "biases": biases}
+    sizes = options.pop("sizes")
+    if draw(st.booleans()) if normalized is None else normalized:
+        hidden = range(1, len(sizes) - 1)
+        options["normalized"] = tuple(k for k in hidden if draw(st.booleans()))
+        options["epsilon"] = draw(st.sampled_from([0.1, 1.0, 0.01]))
     return Case(
-        options.pop("sizes"),
+        sizes,
         activation or draw(st.sampled_from(sorted(ACTIVATIONS))),
         draw(likelihoods(forward)),
         draw(likelihoods(backward)),
@@ -155,10 +164,11 @@ def networks(
     *,
     dtype: str = "float64",
     images: bool | None = None,
+    normalized: bool | None = None,
     device: str | Backend = "cpu",
 ) -> st.SearchStrategy[Network]:
     """Draw a bidirectional network with random weights and biases; parameters as :func:`cases`."""
-    drawn = cases(pair, activation, dtype=dtype, images=images)
+    drawn = cases(pair, activation, dtype=dtype, images=images, normalized=normalized)
     return drawn.map(lambda case: case.net(device=device))
 
 
@@ -215,7 +225,8 @@ def noise_for(
         "mode": draw(st.sampled_from(["additive", "multiplicative"])),
         "screening": draw(st.sampled_from(["auto", "vector", "component", "expectation"])),
         "rejected": draw(st.sampled_from(["reflect", "zero"])),
-        "update": draw(st.sampled_from(["exact", "published", "zero-sum"])),        "draws": draw(st.sampled_from([1, 1, 3])),
+        "update": draw(st.sampled_from(["exact", "published", "zero-sum"])),
+        "draws": draw(st.sampled_from([1, 1, 3])),
     }
     options |= fixed
     softmax = likelihood is None or likelihood.mass_is_target_sum

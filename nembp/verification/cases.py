@@ -18,6 +18,7 @@ from nembp.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Mult
 from nembp.network import Layer, Network
 from nembp.neurons import ACTIVATIONS, Activation, get_activation
 from nembp.noise import Noise
+from nembp.normalization import BatchNormalization
 from nembp.synapses import Dense, Synapse
 from nembp.verification.chains import random_chain
 
@@ -88,6 +89,10 @@ class Case:
         Between the layers; dense by default.
     linear : tuple of int
         Hidden layers without an activation, by index.
+    normalized : tuple of int
+        Hidden layers that are normalized, by index, where they have biases.
+    epsilon : float
+        ε of these.
     dtype : str
         Precision of the network.
 
@@ -109,6 +114,8 @@ class Case:
     backward_noise: Noise = SILENT
     synapses: tuple[Synapse, ...] | None = None
     linear: tuple[int, ...] = ()
+    normalized: tuple[int, ...] = ()
+    epsilon: float = 0.1
     dtype: str = "float64"
 
     @property
@@ -127,13 +134,15 @@ class Case:
         return np.random.default_rng([self.seed, *name.encode()])
 
     def net(self, dtype: str | None = None, device: str | Backend = "cpu") -> Network:
-        """Build the network, every parameter random (initial biases would all be zero)."""
+        """Build the network, every parameter and running statistic random."""
         hidden, last = get_activation(self.activation), len(self.sizes) - 1
         biases = self.biases or self.sizes
-        layers = [
-            Layer(size, hidden if 0 < k < last and k not in self.linear else None, count)
-            for k, (size, count) in enumerate(zip(self.sizes, biases, strict=True))
-        ]
+        layers = [Layer(size, None, count) for size, count in zip(self.sizes, biases, strict=True)]
+        for k in range(1, last):
+            f, normalization = None if k in self.linear else hidden, None
+            if k in self.normalized and biases[k]:
+                normalization = BatchNormalization(self.epsilon)
+            layers[k] = Layer(self.sizes[k], f, biases[k], normalization)
         synapses = self.synapses or [Dense(m, n) for m, n in pairwise(self.sizes)]
         kind = dtype or self.dtype
         net = Network(
@@ -141,6 +150,8 @@ class Case:
         )
         draws = self.generator("parameters").normal(0.0, SPREAD, net.parameter_count)
         net.parameters[...] = net.backend.asarray(draws, kind)
+        statistics = self.generator("statistics").uniform(0.3, 1.5, net.statistics_count)
+        net.statistics[...] = net.backend.asarray(statistics, kind)
         return net
 
     def batch(self) -> tuple[Matrix, Matrix]:
@@ -177,7 +188,8 @@ def generate(seed: int, index: int, dtype: str = "float64") -> Case:
     """Return the ``index``-th random case of a seed.
 
     Kinds go round in cycles of coprime lengths, so that 45 cases in a row have every activation
-    with every pair of likelihoods, and two cases of seven have images; everything else is drawn.
+    with every pair of likelihoods, two cases of seven have images, and every third one normalized
+    layers; everything else is drawn.
 
     >>> generate(0, 5) == generate(0, 5)
     True
@@ -190,10 +202,14 @@ def generate(seed: int, index: int, dtype: str = "float64") -> Case:
         )
         options = chain._asdict()
     else:
-        sizes = tuple(int(n) for n in g.integers(1, 8, int(g.integers(2, 6))))
-        options = {"sizes": sizes, "biases": _shared(sizes, g) if g.random() < 0.3 else None}
+        drawn = tuple(int(n) for n in g.integers(1, 8, int(g.integers(2, 6))))
+        options = {"sizes": drawn, "biases": _shared(drawn, g) if g.random() < 0.3 else None}
+    sizes = options.pop("sizes")
+    if index % 3 == 1:  # drawn apart, so that all else is as it would be
+        chosen = np.random.default_rng([seed, index, 1]).random(len(sizes) - 2) < 0.7
+        options["normalized"] = tuple(int(k) + 1 for k in np.flatnonzero(chosen))
     return Case(
-        options.pop("sizes"),
+        sizes,
         sorted(ACTIVATIONS)[index % len(ACTIVATIONS)],
         _likelihood(pair[0], g),
         _likelihood(pair[1], g),
@@ -228,7 +244,8 @@ def _noise(g: np.random.Generator, index: int) -> Noise:
         "mode": str(g.choice(["additive", "multiplicative"])),
         "screening": str(g.choice(["auto", "vector", "component", "expectation"])),
         "rejected": str(g.choice(["reflect", "zero"])),
-        "update": str(g.choice(["exact", "published", "zero-sum"])),        "draws": int(g.choice([1, 1, 3])),
+        "update": str(g.choice(["exact", "published", "zero-sum"])),
+        "draws": int(g.choice([1, 1, 3])),
     }
     if options["update"] == "zero-sum" and options["screening"] == "component":
         options["screening"] = "auto"  # refused for softmax targets

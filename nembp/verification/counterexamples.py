@@ -69,13 +69,21 @@ def _narrower(case: Case) -> Iterator[Case]:
         yield case.with_(biases=None)
     if case.linear:
         yield case.with_(linear=())
+    if case.normalized:
+        yield case.with_(normalized=())
+        for k in case.normalized if len(case.normalized) > 1 else ():
+            yield case.with_(normalized=tuple(j for j in case.normalized if j != k))
     if case.synapses is not None:  # given synapses fix the sizes
         yield from simpler_chains(case)
         return
     for k in range(1, len(case.sizes) - 1):
         biases = case.biases and case.biases[:k] + case.biases[k + 1 :]
-        linear = tuple(j - (j > k) for j in case.linear if j != k)
-        yield case.with_(sizes=case.sizes[:k] + case.sizes[k + 1 :], biases=biases, linear=linear)
+        linear, normalized = (
+            tuple(j - (j > k) for j in layers if j != k)
+            for layers in (case.linear, case.normalized)
+        )
+        sizes = case.sizes[:k] + case.sizes[k + 1 :]
+        yield case.with_(sizes=sizes, biases=biases, linear=linear, normalized=normalized)
     for k, size in enumerate(case.sizes):
         for width in (1, 2, size // 2, size - 1) if case.biases is None else ():
             if 1 <= width < size:

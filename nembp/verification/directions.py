@@ -39,7 +39,10 @@ def batch_of(net: Network, x: Any, y: Any) -> tuple[Vector, Vector]:
 
 
 def parameter_blocks(net: Network) -> dict[str, tuple[int, ...]]:
-    """Name the pieces of the flat vector: W1.., forward biases b1.., backward biases d0.. ."""
+    """Name the pieces of the flat vector: W1.., forward biases b1.., backward biases d0.. .
+
+    Of normalized layers also gains, γ1.. of the forward direction and γ'1.. of the backward one.
+    """
     primary = net if net.direction == "forward" else net.reversed
     blocks: dict[str, tuple[int, ...]] = {}
     for k, synapse in enumerate(primary.synapses, start=1):
@@ -50,10 +53,14 @@ def parameter_blocks(net: Network) -> dict[str, tuple[int, ...]]:
             blocks[f"b{k}"] = (layer.biases,)
     for k, layer in enumerate(primary.layers[:-1]):
         blocks[f"d{k}"] = (layer.biases,)
+    for mark in ("", "'"):
+        for k, layer in enumerate(primary.layers):
+            if layer.gains:
+                blocks[f"γ{mark}{k}"] = (layer.gains,)
     return blocks
 
 
 def error_size(net: Network, source: Vector, target: Vector) -> float:
     """Return the size of what the output error subtracts, on which rounding acts."""
-    a = np.abs(host(net, net.predict(source)))
+    a = np.abs(host(net, net.predict(source, "batch")))
     return net.likelihood.scale * float(np.max(a) + np.max(np.abs(target)))

@@ -79,7 +79,7 @@ def _laws_of(net: Network, x: Vector, t: Vector, seed: int) -> list[LawResult]:
     predicted = agree(
         f"{way}: signals",
         SOURCE,
-        host(net, net.predict(x)),
+        host(net, net.predict(x, "batch")),
         a,
         name="a",
         tolerance=ROUNDING,

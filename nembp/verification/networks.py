@@ -9,6 +9,7 @@ import numpy as np
 from nembp.backend import stream
 from nembp.backpropagation import JointBackpropagation, backpropagate
 from nembp.network import Network
+from nembp.normalization import Statistics
 from nembp.verification.directions import (
     batch_of,
     both_directions,
@@ -26,6 +27,7 @@ __all__ = ["check_network"]
 GRADIENT = "δᴸ = −∂log p/∂z, δᵏ⁻¹ = adjoint(δᵏ) ∘ f'(aᵏ⁻¹) (Adigun and Kosko 2019, theorems 1, 2)"
 JOINT = "the joint gradient is the sum of the two one-direction gradients"
 VIEWS = "net.reversed.reversed is net; they share memory"
+MODES: tuple[Statistics, ...] = ("batch", "running")  # of normalized layers
 ROUNDING = 1e-11  # relative error allowed between two orders of summation
 SINGLE = 2e-3  # of a float32 gradient
 
@@ -43,7 +45,8 @@ def check_network(
     """Check everything that training relies on, for this network on this batch.
 
     In float64, on the network's device: both directions' gradients and input errors against slopes
-    of log p (complex steps where the network is analytic); the joint gradient of every path against
+    of log p (complex steps where the network is analytic), by the statistics of the batch and by
+    running ones where layers are normalized; the joint gradient of every path against
     the sum of the two; the nll that a step records; that steps carry nothing over; the views of
     ``net`` and ``net.reversed``. In the network's own precision: its gradients against float64.
 
@@ -97,7 +100,9 @@ class _NetworkCheck:
             return views
         laws = list(views)
         for net, source, target in both_directions(self.net, self.x, self.y):
-            laws += [self._gradient(net, source, target), self._input_error(net, source, target)]
+            for by in MODES if net.statistics_count else MODES[:1]:
+                laws.append(self._gradient(net, source, target, by))
+                laws.append(self._input_error(net, source, target, by))
         for path in ("samples", "classes", "none"):
             if path != "classes" or self._has_class_path():
                 laws += self._joint(path)
@@ -123,6 +128,7 @@ class _NetworkCheck:
         net.parameters[...] = net.backend.asarray(numbers, "float64")
         back = net.reversed
         arrays = [*net.weights, *net.biases[1:], *back.biases[:0:-1]]
+        arrays += [gain for gain in (*net.gains, *back.gains[::-1]) if gain is not None]
         seen = np.concatenate([host(net, array).reshape(-1) for array in arrays])
         result = agree(law, VIEWS, seen, numbers, name="parameters")
         if not result.passed:
@@ -140,14 +146,14 @@ class _NetworkCheck:
         copy.parameters[...] = copy.backend.asarray(theta, dtype)
         return copy
 
-    def _gradient(self, net: Network, source: Vector, target: Vector) -> LawResult:
+    def _gradient(self, net: Network, source: Vector, target: Vector, by: Statistics) -> LawResult:
         def value(theta: Vector) -> Any:
             copy = self._at(net, theta)
-            return -np.mean(host(copy, copy.log_likelihood(source, target)))
+            return -np.mean(host(copy, copy.log_likelihood(source, target, by)))
 
         def gradient(theta: Vector) -> Vector:
             copy = self._at(net, theta)
-            return host(copy, backpropagate(copy, source, target)[0])
+            return host(copy, backpropagate(copy, source, target, statistics=by)[0])
 
         report = check_gradient(
             value,
@@ -160,9 +166,11 @@ class _NetworkCheck:
             seed=self.seed,
             raises=False,
         )
-        return of_gradient(f"gradient of the {net.direction} direction", GRADIENT, report)
+        return of_gradient(_named("gradient", net, by), GRADIENT, report)
 
-    def _input_error(self, net: Network, source: Vector, target: Vector) -> LawResult:
+    def _input_error(
+        self, net: Network, source: Vector, target: Vector, by: Statistics
+    ) -> LawResult:
         copies = {str(net.dtype): net}
 
         def at(x: Vector) -> Network:
@@ -172,9 +180,9 @@ class _NetworkCheck:
             return copies[dtype]
 
         report = check_gradient(
-            lambda x: -np.mean(host(at(x), at(x).log_likelihood(x, target))),
+            lambda x: -np.mean(host(at(x), at(x).log_likelihood(x, target, by))),
             source,
-            gradient=lambda x: host(at(x), backpropagate(at(x), x, target)[1]),
+            gradient=lambda x: host(at(x), backpropagate(at(x), x, target, statistics=by)[1]),
             method=self.method,
             blocks={"input error": source.shape},
             scale=1.0,
@@ -183,7 +191,7 @@ class _NetworkCheck:
             seed=self.seed,
             raises=False,
         )
-        return of_gradient(f"input error of the {net.direction} direction", GRADIENT, report)
+        return of_gradient(_named("input error", net, by), GRADIENT, report)
 
     def _own_precision(self, direction: str) -> LawResult:
         nets = (self.given, self.net)
@@ -213,7 +221,8 @@ class _NetworkCheck:
                 continue
             expected += host(net, backpropagate(net, source, target)[0])
             size += error_size(net, source, target)
-            nll.append(-float(np.mean(host(net, net.log_likelihood(source, target)))))
+            log_p = net.log_likelihood(source, target, "batch")
+            nll.append(-float(np.mean(host(net, log_p))))
         step = self._made(path)
         gradient, recorded = self._step(step, self.x, self.y, len(nll))
         blocks = parameter_blocks(self.net)
@@ -263,3 +272,10 @@ class _NetworkCheck:
         step(gradient)
         recorded = [step.forward_nll, step.backward_nll][:directions]
         return host(net, gradient), np.array([float(host(net, v)[0, 0]) for v in recorded])
+
+
+def _named(what: str, net: Network, by: Statistics) -> str:
+    """Name a law of one direction: its statistics are those of the batch unless it says so."""
+    return f"{what} of the {net.direction} direction" + (
+        ", by running statistics" if by == "running" else ""
+    )

@@ -46,6 +46,7 @@ def _cut(case: Case, start: int, stop: int) -> Case:
         synapses=case.synapses[start : stop - 1],
         biases=case.biases and case.biases[start:stop],
         linear=tuple(k - start for k in case.linear if start < k < stop - 1),
+        normalized=tuple(k - start for k in case.normalized if start < k < stop - 1),
     )
 
 

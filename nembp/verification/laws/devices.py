@@ -6,12 +6,15 @@ import numpy as np
 
 from nembp.backend import Backend
 from nembp.backpropagation import backpropagate
+from nembp.normalization import Statistics
 from nembp.verification.cases import Case
 from nembp.verification.laws.deviations import Deviations, near
 from nembp.verification.laws.gradients import error_size, host
 from nembp.verification.laws.joint import run, size_of_errors
 
 __all__ = ["agreement"]
+
+STATISTICS: tuple[Statistics, ...] = ("batch", "running")
 
 
 def agreement(case: Case, backend: Backend) -> Deviations:
@@ -30,9 +33,10 @@ def agreement(case: Case, backend: Backend) -> Deviations:
         log_p = host(cpu, cpu.log_likelihood(source, target))
         actual = host(device, device.log_likelihood(source, target))
         yield near(actual, log_p, f"log-likelihood {way}", scale=scale)
-        gradient = host(cpu, backpropagate(cpu, source, target)[0])
-        actual = host(device, backpropagate(device, source, target)[0])
-        yield near(actual, gradient, f"gradient {way}", scale=scale)
+        for by in STATISTICS if cpu.statistics_count else STATISTICS[:1]:
+            gradient = host(cpu, backpropagate(cpu, source, target, statistics=by)[0])
+            actual = host(device, backpropagate(device, source, target, statistics=by)[0])
+            yield near(actual, gradient, f"gradient {way}", scale=scale)
     path = "classes" if case.hard else "samples"
     noise = case.noise
     results = [run(net, x, t, path, noise) for net in (ours, theirs)]
@@ -43,3 +47,5 @@ def agreement(case: Case, backend: Backend) -> Deviations:
         yield near(other, n, f"{name} noise", scale=1.0)
     scale = 10.0 * size_of_errors(ours, x, t)
     yield near(results[1][0], results[0][0], f"joint gradient by path {path}", scale=scale)
+    pair = [host(net, net.statistics) for net in (ours, theirs)]
+    yield near(pair[1], pair[0], f"running statistics after path {path}", scale=10.0)

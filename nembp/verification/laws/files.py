@@ -37,14 +37,15 @@ def round_trip(net: Network, x: Vector, y: Vector, backend: Backend) -> Deviatio
         loaded = load_model(path, backend).net
     yield from _same(net, loaded, x, y, "loaded")
     pickled = pickle.loads(pickle.dumps(net.reversed)).reversed
-    flat = net.backend.to_numpy(net.parameters)
-    yield equal(pickled.parameters, flat, "parameters of the pickled network")
+    for flat, same in zip(net.snapshot(), pickled.snapshot(), strict=True):
+        yield equal(same, flat, "parameters or statistics of the pickled network")
     yield holds(pickled.reversed.reversed is pickled, "pickled.reversed.reversed is pickled")
 
 
 def _same(net: Network, other: Network, x: Vector, y: Vector, what: str) -> Deviations:
-    flat = net.backend.to_numpy(net.parameters)
-    yield equal(other.backend.to_numpy(other.parameters), flat, f"parameters of the {what} network")
+    names = ("parameters", "statistics")
+    for name, flat, same in zip(names, net.snapshot(), other.snapshot(), strict=True):
+        yield equal(same, flat, f"{name} of the {what} network")
     kinds = [
         (n.layers, n.synapses, n.likelihood, n.reversed.likelihood, n.dtype) for n in (net, other)
     ]

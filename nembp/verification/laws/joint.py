@@ -87,8 +87,9 @@ def sum_of_directions(net: Network, x: Vector, t: Vector, path: Any) -> Deviatio
     gradient, _ = run(net, x, t, path)
     yield near(gradient, expected, f"gradient by path {path}", scale=scale)
     if path == "none":
-        start = net.parameter_count - sum(layer.biases for layer in net.layers[:-1])
-        still = not np.any(gradient[start:])
+        others = net.reversed.views(net.backend.asarray(gradient, net.dtype))
+        arrays = filter(lambda b: b is not None, (*others.biases, *others.gains))
+        still = not any(np.any(host(net, b)) for b in arrays)
         yield holds(still, "backward biases have no gradient in unidirectional training")
     if path == "samples":
         again = host(net, joint_gradient(net, x, t))
@@ -97,14 +98,14 @@ def sum_of_directions(net: Network, x: Vector, t: Vector, path: Any) -> Deviatio
 
 def recorded_nll(net: Network, x: Vector, t: Vector, step: JointBackpropagation) -> Deviations:
     """``forward_nll`` and ``backward_nll`` are the mean nll of the clean targets."""
-    forward = -np.mean(host(net, net.log_likelihood(x, t)))
+    forward = -np.mean(host(net, net.log_likelihood(x, t, "batch")))
     size = error_size(net, x, t) * (1.0 + float(np.max(np.abs(t), initial=0.0))) * net.outputs
     scale = 1.0 + abs(net.likelihood.scale) + size
     yield near(host(net, step.forward_nll), [[forward]], "forward nll recorded", scale=scale)
     if step.path != "none":
-        backward = -np.mean(host(net.reversed, net.reversed.log_likelihood(t, x)))
+        backward = -np.mean(host(net.reversed, net.reversed.log_likelihood(t, x, "batch")))
         # class sums form mass ‖a‖² − 2⟨a, t⟩ + square, which cancels
-        squares = np.sum(x * x) + np.sum(host(net, net.reversed.predict(t)) ** 2)
+        squares = np.sum(x * x) + np.sum(host(net, net.reversed.predict(t, "batch")) ** 2)
         scale = 1.0 + abs(net.reversed.likelihood.scale) * (1.0 + float(squares))
         actual = host(net, step.backward_nll)
         yield near(actual, [[backward]], "backward nll recorded", scale=scale)

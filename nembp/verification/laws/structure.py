@@ -58,7 +58,8 @@ def derivative(
 def views(net: Network) -> Deviations:
     """``net.reversed.reversed`` is ``net``; both directions are views of one vector.
 
-    Weights and biases cover it exactly once, in the order weights, forward, backward biases.
+    They cover it exactly once, in the order weights, forward biases, backward biases, forward
+    gains, backward gains; and running statistics their own, a mean and a variance for each gain.
     """
     count = net.parameter_count
     yield holds(net.parameters.shape == (count,), "one flat vector of parameters")
@@ -73,14 +74,39 @@ def views(net: Network) -> Deviations:
     )
     if net.direction == "backward":
         weights, forward, backward = weights[::-1], backward, forward
-    seen = np.concatenate([*weights, *forward, *backward[::-1]])
+    gains = [
+        [host(net, g) for g in d.gains if g is not None]
+        for d in ((net, net.reversed) if net.direction == "forward" else (net.reversed, net))
+    ]
+    seen = np.concatenate([*weights, *forward, *backward[::-1], *gains[0], *gains[1][::-1]])
     yield equal(seen, np.arange(count), "entry of the vector seen through the views")
     for W, other in zip(net.weights, net.reversed.weights[::-1], strict=True):
         yield equal(host(net, W), host(net, other), "weights of the other direction")
     yield holds(net.biases[0] is None, "an input layer has no bias")
     sizes = [None if b is None else tuple(b.shape) for b in net.biases[1:]]
     yield holds(sizes == [(layer.biases,) for layer in net.layers[1:]], "sizes of the biases")
+    yield from running_views(net)
     net.parameters[...] = net.backend.asarray(kept, net.dtype)
+
+
+def running_views(net: Network) -> Deviations:
+    """Both directions' running statistics are views of one vector, and cover it once."""
+    normalized = [layer.normalization is not None for layer in net.layers]
+    present = [pair is not None for pair in net.running], [g is not None for g in net.gains]
+    yield holds(present == (normalized, normalized), "gains and statistics of normalized layers")
+    yield holds(net.reversed.statistics is net.statistics, "the directions share one vector")
+    kept = net.backend.to_numpy(net.statistics)
+    net.statistics[...] = net.backend.asarray(np.arange(net.statistics_count), net.dtype)
+    forward, backward = (
+        [host(net, each) for pair in direction.running if pair is not None for each in pair]
+        for direction in (
+            (net, net.reversed) if net.direction == "forward" else (net.reversed, net)
+        )
+    )
+    pairs = [backward[k : k + 2] for k in range(0, len(backward), 2)]
+    seen = np.concatenate([np.zeros(0), *forward, *(each for pair in pairs[::-1] for each in pair)])
+    yield equal(seen, np.arange(net.statistics_count), "statistic seen through the views")
+    net.statistics[...] = net.backend.asarray(kept, net.dtype)
 
 
 def copies(
@@ -101,6 +127,9 @@ def copies(
     same = same and ends == (net.likelihood, net.reversed.likelihood)
     yield holds(same, "layers, synapses and likelihoods of the copy")
     yield equal(copied.backend.to_numpy(copied.parameters), vector.astype(dtype), "its parameters")
+    statistics = net.backend.to_numpy(net.statistics)
+    actual = copied.backend.to_numpy(copied.statistics)
+    yield equal(actual, statistics.astype(dtype), "its running statistics")
     # a copy in another precision is only as near as the coarser of the two
     epsilon = max(np.finfo(net.dtype).eps, np.finfo(dtype).eps)
     slack = float(epsilon / np.finfo(net.dtype).eps)
@@ -113,7 +142,9 @@ def copies(
     for W, original in zip(copied.weights, net.weights, strict=True):
         moved = (host(net, original).astype(dtype) + np.dtype(dtype).type(0.25)).astype(float)
         yield equal(host(copied, W), moved, "weights of the changed copy")
+    copied.statistics[...] = copied.backend.asarray(0.5 * statistics, dtype)
     yield equal(net.backend.to_numpy(net.parameters), vector, "the original, its copy changed:")
+    yield equal(net.backend.to_numpy(net.statistics), statistics, "its statistics, likewise:")
     yield equal(host(net, net.predict(x)), before[0], "the original's prediction")
     yield equal(host(net, net.reversed.predict(y)), before[1], "the original's reversed")
     one = copied.reversed.biases[-1]

@@ -26,9 +26,11 @@ __all__ = [
     "knows",
     "link",
     "log_likelihood",
+    "normalize",
     "output_error",
     "precision",
     "pull_back",
+    "run",
     "signals",
     "slope",
     "unflatten",
@@ -44,10 +46,11 @@ def knows(part: Likelihood | Activation) -> bool:
     return type(part) in kinds
 
 
-def unflatten(net: Network, flat: Any) -> tuple[list[Any], list[Any]]:
-    """Cut a flat vector into one direction's (inputs, outputs) matrices and per-neuron biases.
+def unflatten(net: Network, flat: Any) -> list[tuple[Any, Any, Any]]:
+    """Cut a flat vector into one direction's matrices (inputs, outputs), biases and gains, by step.
 
-    The biases of a layer that has none are 0.0.
+    Biases are one a neuron, 0.0 for a layer that has none; gains one a channel, None for a layer
+    that is not normalized.
     """
     primary = net if net.direction == "forward" else net.reversed
     layers = primary.layers
@@ -56,7 +59,7 @@ def unflatten(net: Network, flat: Any) -> tuple[list[Any], list[Any]]:
         piece = flat[position : position + synapse.weight_count]
         matrices.append(matrix_of(synapse, piece.reshape(synapse.weight_shape)))
         position += synapse.weight_count
-    ends = []
+    ends: list[list[Any]] = []
     for group in (layers[1:], layers[:-1]):
         biases = []
         for layer in group:
@@ -65,31 +68,76 @@ def unflatten(net: Network, flat: Any) -> tuple[list[Any], list[Any]]:
             channel = np.arange(layer.size) % max(layer.biases, 1)  # neuron j: channel j mod c
             biases.append(shared[channel] if layer.biases else 0.0)
         ends.append(biases)
+    for group in (layers[1:], layers[:-1]):
+        gains = []
+        for layer in group:
+            count = 0 if layer.normalization is None else layer.biases
+            gains.append(flat[position : position + count] if count else None)
+            position += count
+        ends.append(gains)
     assert position == flat.shape[0], "the flat vector has entries that no layer uses"
     if net.direction == "forward":
-        return matrices, ends[0]
-    return [W.T for W in matrices[::-1]], ends[1][::-1]
+        return list(zip(matrices, ends[0], ends[2], strict=True))
+    matrices = [W.T for W in matrices]
+    return list(zip(matrices, ends[1], ends[3], strict=True))[::-1]
 
 
 def signals(
-    net: Network, flat: Any, x: Any, functions: Mapping[str, Function] | None = None
+    net: Network,
+    flat: Any,
+    x: Any,
+    functions: Mapping[str, Function] | None = None,
+    statistics: str = "batch",
 ) -> tuple[list[Any], Any]:
     """Return the activations of the layers 0..L-1 and the last pre-activation.
 
     ``functions`` holds the activations by name, where not NumPy's but another library's are meant.
     """
-    matrices, biases = unflatten(net, flat)
-    activations = [x]
-    for k, (W, b) in enumerate(zip(matrices, biases, strict=True), start=1):
-        z = activations[-1] @ W + b
-        if k == len(matrices):
-            return activations, z
+    a, y, _ = run(net, flat, x, functions, statistics)
+    return a, y[-1]
+
+
+def run(
+    net: Network,
+    flat: Any,
+    x: Any,
+    functions: Mapping[str, Function] | None = None,
+    statistics: str = "batch",
+) -> tuple[list[Any], list[Any], list[Any]]:
+    """Return what there is on the way up.
+
+    The activations of the layers 0..L-1; for the layers 1..L the pre-activations that activations
+    see, and what `normalize` returns, None where a layer is not normalized.
+    """
+    a, y = [x], []
+    normal: list[Any] = []
+    for k, (W, b, gain) in enumerate(unflatten(net, flat), start=1):
+        z = a[-1] @ W
+        normal.append(None if gain is None else normalize(net, k, z, gain, statistics))
+        y.append((z if gain is None else normal[-1][0]) + b)
         f = net.layers[k].activation
+        if k == len(net.synapses):
+            break
         if f is None:
-            activations.append(z)
+            a.append(y[-1])
         else:
-            activations.append(activate(f, z) if functions is None else functions[f.name](z))
-    raise AssertionError("a network has at least one synapse")
+            a.append(activate(f, y[-1]) if functions is None else functions[f.name](y[-1]))
+    return a, y, normal
+
+
+def normalize(net: Network, k: int, z: Any, gain: Any, statistics: str = "batch") -> Any:
+    """Return γ ẑ, ẑ, and the mean and variance of each channel that they were made with."""
+    layer = net.layers[k]
+    assert layer.normalization is not None
+    values = z.reshape(-1, layer.biases)
+    mean = values.mean(0)
+    variance = ((values - mean) ** 2).mean(0)
+    if statistics == "running":
+        running = net.running[k]
+        assert running is not None
+        mean, variance = (net.backend.to_numpy(each) for each in running)
+    hat = (values - mean) / (variance + layer.normalization.epsilon) ** 0.5
+    return (hat * gain).reshape(z.shape), hat.reshape(z.shape), mean, variance
 
 
 def activate(activation: Activation | None, z: Matrix) -> Matrix:
@@ -128,32 +176,58 @@ _FUNCTIONS: dict[type[Activation], tuple[Function, Function]] = {
 }
 
 
-def pull_back(net: Network, x: Matrix, error: Matrix, flat: Matrix) -> Matrix:
+def pull_back(
+    net: Network, x: Matrix, error: Matrix, flat: Matrix, statistics: str = "batch"
+) -> Matrix:
     """Return the flat gradient that an output error (rows, outputs) causes: the chain rule."""
-    matrices, biases = unflatten(net, flat)
-    a, z = [x], []
-    for k, (W, b) in enumerate(zip(matrices, biases, strict=True), start=1):
-        z.append(a[-1] @ W + b)
-        if k < len(matrices):
-            a.append(activate(net.layers[k].activation, z[-1]))
+    steps = unflatten(net, flat)
+    a, y, normal = run(net, flat, x, statistics=statistics)
     turned = net.direction == "backward"
     synapses = net.reversed.synapses[::-1] if turned else net.synapses
-    weights: list[Any] = [None] * len(matrices)
-    shares: list[Any] = [None] * len(matrices)
-    for k in range(len(matrices), 0, -1):
+    weights: list[Any] = [None] * len(steps)
+    shares: list[Any] = [None] * len(steps)
+    slopes: list[Any] = [None] * len(steps)
+    for k in range(len(steps), 0, -1):
+        W, _, gain = steps[k - 1]
+        shares[k - 1] = _over_channels(error, net.layers[k].biases)
+        slopes[k - 1] = np.zeros(0)
+        if gain is not None:
+            slopes[k - 1] = _over_channels(error * normal[k - 1][1], gain.size)
+            error = _through(net, k, error, gain, normal[k - 1], statistics)
         ends = (error, a[k - 1]) if turned else (a[k - 1], error)
         weights[k - 1] = weight_gradient_of(synapses[k - 1], *ends)
-        count = net.layers[k].biases
-        each = error.sum(axis=0)
-        shares[k - 1] = np.array([each[c::count].sum() for c in range(count)])
         if k > 1:
-            error = (error @ matrices[k - 1].T) * slope(net.layers[k - 1].activation, z[k - 2])
-    untouched = np.zeros(sum(layer.biases for layer in net.layers[:-1]))
+            error = (error @ W.T) * slope(net.layers[k - 1].activation, y[k - 2])
+    counts = [(layer.biases, layer.gains) for layer in net.layers[:-1]]
+    still = [np.zeros(sum(each)) for each in zip(*counts, strict=True)]
     if turned:
-        parts = [W.reshape(-1) for W in weights[::-1]] + [untouched] + shares[::-1]
+        parts = [W.reshape(-1) for W in weights[::-1]]
+        parts += [still[0], *shares[::-1], still[1], *slopes[::-1]]
     else:
-        parts = [W.reshape(-1) for W in weights] + shares + [untouched]
+        parts = [W.reshape(-1) for W in weights] + [*shares, still[0], *slopes, still[1]]
     return np.concatenate(parts)
+
+
+def _over_channels(error: Matrix, count: int) -> Matrix:
+    each = error.sum(axis=0)
+    return np.array([each[c::count].sum() for c in range(count)])
+
+
+def _through(
+    net: Network, k: int, error: Matrix, gain: Matrix, normal: Any, statistics: str
+) -> Matrix:
+    """Return ∂/∂z from ∂/∂y by each channel's whole matrix of ∂y/∂z, every value by every other."""
+    layer, (_, hat, _, variance) = net.layers[k], normal
+    assert layer.normalization is not None
+    result, scale = np.empty_like(error), gain / np.sqrt(variance + layer.normalization.epsilon)
+    for c in range(layer.biases):
+        each, values = error[:, c :: layer.biases], hat[:, c :: layer.biases].reshape(-1)
+        jacobian = np.eye(values.size)
+        if statistics == "batch":
+            jacobian -= (1.0 + np.outer(values, values)) / values.size
+        product = scale[c] * jacobian.T @ each.reshape(-1)
+        result[:, c :: layer.biases] = product.reshape(each.shape)
+    return result
 
 
 def link(likelihood: Likelihood, z: Matrix) -> Matrix:
