@@ -90,7 +90,7 @@ class BatchReader:
         self._staging: Staging | None = None
         if augmentation or not resident:
             augmenter = Augmenter(augmentation, shape, seed) if augmentation else None
-            self._staging = Staging(rows, augmenter)
+            self._staging = Staging(rows, augmenter, backend)
         elif backend.name == "cpu" and not mapped:
             self._x = backend.asarray(np.reshape(split.x, (self.n, self.features)))
         else:
@@ -125,6 +125,11 @@ class BatchReader:
                     f"targets have shape {y.shape}, but the network has {outputs} outputs"
                 )
             self._y = backend.asarray(y_scaling.apply(y, np.float64), self.dtype)
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether all samples are held on the device."""
+        return self._staging is None
 
     def prefetch_pays(self, batch_size: int) -> bool:
         """Say whether preparing a batch during the step before it is likely to save time.
@@ -188,8 +193,7 @@ class BatchReader:
             rows = index.shape[0]
             if rows not in self._labels:
                 self._labels[rows] = self.backend.empty((rows,), "int64")
-            labels = self.backend.take_rows(self._y, index, self._labels[rows])
-            self.backend.take_rows(self._one_hot, labels, t)
+            self.backend.one_hot(self._y, index, self._one_hot, self._labels[rows], t)
         else:
             self.backend.take_rows(self._y, index, t)
 
@@ -200,18 +204,15 @@ class BatchReader:
             if staged is None:
                 host = index if backend.name == "cpu" else backend.to_numpy(index)
                 staged = self._staging.stage(host)
-            backend.cast(backend.asarray(staged), x)
-        elif self._x.dtype == x.dtype:
-            backend.take_rows(self._x, index, x)
-        else:
-            rows = index.shape[0]
+            backend.receive(staged, x, self._offset, self._factor)
+            return
+        raw, rows = None, index.shape[0]
+        if self._x.dtype != x.dtype:
             if rows not in self._raw:
                 shape = (rows, self.features)
                 self._raw[rows] = xp.empty(shape, dtype=self._x.dtype, device=backend.device)
-            backend.cast(backend.take_rows(self._x, index, self._raw[rows]), x)
-        if self._offset is not None:
-            backend.into(x, xp.subtract, x, self._offset)
-        backend.into(x, xp.multiply, x, self._factor)
+            raw = self._raw[rows]
+        backend.gather(self._x, index, x, raw, self._offset, self._factor)
 
     def labels(self, index: Array) -> Array:
         """Return the labels at ``index``."""

@@ -69,8 +69,7 @@ class _Mean:
         self._ones = backend.ones((1, rows), dtype)
 
     def __call__(self, column: Array, out: Array) -> None:
-        self._backend.matmul(self._ones, column, out)
-        self._backend.into(out, self._backend.xp.multiply, out, -1.0 / self._samples)
+        self._backend.sum_column(column, out, -1.0 / self._samples, self._ones)
 
 
 class SampleEnd:
@@ -118,13 +117,13 @@ class SampleEnd:
     def error(self, out: Array, clock: Clock) -> None:
         """Write −weight · ∂log p/∂z / samples into ``out``, and the mean nll into ``nll``."""
         o, target, mass = self.readout, self._target, None
-        self.likelihood.link(o)
-        self._mean(self.likelihood.log_likelihood(o, target), self.nll)
+        self._mean(self._backend.link_and_score(self.likelihood, o, target), self.nll)
         if self.source is not None:
             n = self.source(o, target, self.source.noise.std_at(*clock))
             target = self._backend.into(self._noisy, self._backend.xp.add, target, n)
             mass = 1.0 if self.source.noise.update == "published" else None
-        self.likelihood.error(o, target, out, mass=mass, factor=self.weight / self._samples)
+        factor = self.weight / self._samples
+        self._backend.write_error(self.likelihood, o, target, out, mass, factor)
 
 
 class ClassEnd:
@@ -193,26 +192,28 @@ class ClassEnd:
     def error(self, out: Array, clock: Clock) -> None:
         """Write class sums of −weight · ∂log p/∂z / samples, and the mean nll into ``nll``."""
         o, likelihood = self.readout, self.likelihood
-        likelihood.link(o)
         self._sum_classes()
-        log_p = likelihood.log_likelihood(o, self._sums, self._counts, self._squares)
-        self._mean(log_p, self.nll)
+        sums = self._sums, self._counts, self._squares
+        self._mean(self._backend.link_and_score(likelihood, o, *sums), self.nll)
         published = False
         if self.source is not None:
             self._backend.matmul(self._by_class, self._noisy_targets(clock), self._class_sums)
             published = self.source.noise.update == "published"
         own_mass = likelihood.mass_is_target_sum and not published
         mass = None if own_mass else self._counts
-        likelihood.error(o, self._sums, out, mass=mass, factor=self.weight / self._samples)
+        factor = self.weight / self._samples
+        self._backend.write_error(likelihood, o, self._sums, out, mass, factor)
 
     def _sum_classes(self) -> None:
         """Sum over each class its targets, their number and their squares."""
         backend = self._backend
         backend.matmul(self._by_class, self._target, self._class_sums)
-        backend.matmul(self._by_class, self._ones, self._class_counts)
+        column = None
         if isinstance(self.likelihood, Gaussian):
             backend.row_dot(self._target, self._target, self._column)
-            backend.matmul(self._by_class, self._column, self._class_squares)
+            column = self._column
+        totals = self._class_counts, column, self._class_squares
+        backend.class_totals(self._members, self._ones, *totals)
 
     def _noisy_targets(self, clock: Clock) -> Array:
         """Add noise to each sample's target, screened under the activation of its class."""

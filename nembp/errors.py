@@ -38,6 +38,12 @@ class DeviceError(NembpError, RuntimeError):
     exit_code = 4
 
 
+class DeviceMemoryError(NembpError, MemoryError):
+    """A GPU whose memory does not hold what is asked of it."""
+
+    exit_code = 8
+
+
 class DivergenceError(NembpError, ArithmeticError):
     """Training produced a value that is not finite; the last good parameters were restored."""
 

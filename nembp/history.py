@@ -57,11 +57,10 @@ class EpochMeans:
 
     def add(self, key: str, value: Array, share: float) -> None:
         """Add a step's ``value``, shape (1, 1), weighted with its ``share`` of the samples."""
-        backend, xp = self._net.backend, self._net.backend.xp
+        backend = self._net.backend
         if key not in self._totals:
             self._totals[key] = backend.zeros((1, 1), self._net.dtype)
-        backend.into(self._piece, xp.multiply, value, share)
-        backend.into(self._totals[key], xp.add, self._totals[key], self._piece)
+        backend.add_share(self._totals[key], value, share, self._piece)
 
     def read(self) -> dict[str, float]:
         """Return the means so far, the nll untempered (synchronises)."""

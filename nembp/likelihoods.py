@@ -86,6 +86,10 @@ class Likelihood(ABC):
         """Power w of a tempered likelihood p(t)ʷ, by which a reported nll is divided."""
         return 1.0
 
+    def log_normalizer(self, width: int) -> float:
+        """Part of −log p(t) that depends on neither t nor a, in nats."""
+        return 0.0
+
     @abstractmethod
     def link(self, o: Readout) -> None:
         """Write a = link(z) into ``o.a``; ``o.z`` may be normalised in place."""
@@ -275,17 +279,17 @@ class Gaussian(Likelihood):
             backend.into(o.scratch, xp.subtract, t, o.a)
             backend.row_dot(o.scratch, o.scratch, column)
             backend.into(column, xp.multiply, column, -0.5 / self.variance)
-            return backend.into(column, xp.subtract, column, self._log_normalizer(width))
+            return backend.into(column, xp.subtract, column, self.log_normalizer(width))
         backend.into(o.scratch, xp.multiply, o.a, mass)  # mass ‖a‖² − 2 ⟨a, t⟩ + square
         backend.into(o.scratch, xp.subtract, o.scratch, t)
         backend.into(o.scratch, xp.subtract, o.scratch, t)
         backend.row_dot(o.a, o.scratch, column)
         backend.into(column, xp.add, column, square)
         backend.into(column, xp.multiply, column, -0.5 / self.variance)
-        backend.into(o.spare, xp.multiply, mass, self._log_normalizer(width))
+        backend.into(o.spare, xp.multiply, mass, self.log_normalizer(width))
         return backend.into(column, xp.subtract, column, o.spare)
 
-    def _log_normalizer(self, width: int) -> float:
+    def log_normalizer(self, width: int) -> float:
         return 0.5 * width * math.log(2.0 * math.pi * self.variance)
 
     def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, ClassVar, Literal
 
 from nembp.backend import Array, Backend
 from nembp.errors import ArchitectureError
@@ -54,7 +55,12 @@ class NoiseSource:
         The noise after screening.
     accepted, gain : array, shape (1, 1)
         Share of kept draws (of samples or of neurons), and mean gain in nats a sample.
+    deviation : array, shape (1,), or None
+        σₜ on the device, which takes the place of the number that a call is given: a captured step
+        finds that of its turn there (:mod:`nembp.replay`).
     """
+
+    screens_target: ClassVar[bool] = True  # by ``likelihood``'s gain
 
     noise: Noise
     likelihood: Likelihood
@@ -66,6 +72,7 @@ class NoiseSource:
     n: Array = field(init=False)
     accepted: Array = field(init=False)
     gain: Array = field(init=False)
+    deviation: Array = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         b, shape = self.backend, (self.rows, self.width)
@@ -100,8 +107,21 @@ class NoiseSource:
         """How draws are screened."""
         return self.noise.screening_for(self.likelihood)
 
+    @property
+    def zero_sum(self) -> bool:
+        """Whether draws are projected to sum zero."""
+        return self._zero_sum
+
+    @cached_property
+    def columns(self) -> tuple[Array, Array]:
+        """A row each: the share kept and the gain, for a device that screens in one pass."""
+        return self._column, self.backend.empty((self.rows, 1), self.dtype)
+
     def __call__(self, o: Readout, t: Array, std: float) -> Array:
         """Return noise for target ``t`` under the readout ``o``, at standard deviation ``std``."""
+        std = std if self.deviation is None else self.deviation
+        if not self._several and self.backend.draw_and_screen(self, o, t, std):
+            return self.n
         if self.noise.kind == "drift":
             self._drift(o, t, std)
         else:
@@ -152,12 +172,21 @@ class NoiseSource:
         b, xp = self.backend, self.backend.xp
         if self.noise.law == "gaussian":
             b.normal(self.generator, self.n)
-            b.into(self.n, xp.multiply, self.n, std)
+            self._spread(1.0, std)
         else:  # uniform on ±√3 σ
             b.uniform(self.generator, self.n)
             b.into(self.n, xp.subtract, self.n, 0.5)
-            b.into(self.n, xp.multiply, self.n, 2.0 * math.sqrt(3.0) * std)
+            self._spread(2.0 * math.sqrt(3.0), std)
         self._shape(t, self.n)
+
+    def _spread(self, c: float, std: float | Array) -> None:
+        """Multiply ``n`` by c σ."""
+        b, xp = self.backend, self.backend.xp
+        if self.deviation is None:
+            b.into(self.n, xp.multiply, self.n, c * std)
+        else:
+            b.into(self.n, xp.multiply, self.n, c)
+            b.into(self.n, xp.multiply, self.n, std)
 
     def _shape(self, t: Array, n: Array) -> None:
         """Make draws effective additive noise: times t, and projected to sum zero."""
@@ -249,7 +278,7 @@ class NoiseSource:
         b.into(self._column, xp.sqrt, self._column)
         b.into(self.n, xp.divide, self.n, self._column)
         c = math.sqrt(2.0 / math.pi) * (1.0 if self.noise.rejected == "reflect" else 0.5)
-        b.into(self.n, xp.multiply, self.n, c * std)
+        self._spread(c, std)
         self._shape(t, self.n)
 
     def _sampled_mean(self, o: Readout, t: Array, std: float) -> None:

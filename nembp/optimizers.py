@@ -55,6 +55,7 @@ class Optimizer(ABC):
     name: ClassVar[str]
     default_learning_rate: ClassVar[float]
     slots: ClassVar[tuple[str, ...]] = ()  # state vectors
+    kernel: ClassVar[str | None] = None  # a device's, which does all of a step in one pass
 
     def __init__(self, learning_rate: float | None = None, weight_decay: float = 0.0) -> None:
         eta = self.default_learning_rate if learning_rate is None else learning_rate
@@ -82,6 +83,7 @@ class Optimizer(ABC):
         self._lanes = [
             self._chunks(net, pieces[i : i + share]) for i in range(0, len(pieces), share)
         ]
+        self._move = backend.optimizer_kernel(self, net.parameters, net.weight_count)
         return self.gradient
 
     def _chunks(self, net: Network, pieces: range) -> list[_Chunk]:
@@ -98,6 +100,9 @@ class Optimizer(ABC):
     def step(self, factor: float = 1.0) -> None:
         """Move the parameters against ``gradient`` with learning rate factor · η."""
         self.steps += 1
+        if self._move is not None:
+            self._move(None, self.numbers(self.steps, factor))
+            return
         eta = self.learning_rate * factor
         if self.weight_decay:
             xp = self.backend.xp
@@ -105,6 +110,26 @@ class Optimizer(ABC):
                 self._weights, xp.multiply, self._weights, 1 - eta * self.weight_decay
             )
         run_parallel(lambda chunks: [self._update(chunk, eta) for chunk in chunks], self._lanes)
+
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether :meth:`apply` can be used: a step is one kernel."""
+        return self._move is not None
+
+    def apply(self, numbers: Array) -> None:
+        """Move the parameters by :meth:`numbers` that lie on the device; ``steps`` stays."""
+        if self._move is None:
+            raise TypeError(f"{type(self).__name__} has no kernel on this device")
+        self._move(numbers, (1.0, 0.0, 0.0))
+
+    def numbers(self, step: int, factor: float) -> tuple[float, float, float]:
+        """Return what changes from step to step, counted from 1: 1 − η λ, η and ε."""
+        eta = self.learning_rate * factor
+        return 1.0 - eta * self.weight_decay, eta, 0.0
+
+    def constants(self) -> tuple[float, ...]:
+        """Return the other numbers that the kernel takes."""
+        return ()
 
     @abstractmethod
     def _update(self, chunk: _Chunk, eta: float) -> None:
@@ -114,7 +139,7 @@ class Optimizer(ABC):
 class SGD(Optimizer):
     """θ ← θ − η g."""
 
-    name = "sgd"
+    name = kernel = "sgd"
     default_learning_rate = 0.1
 
     def _update(self, chunk: _Chunk, eta: float) -> None:
@@ -132,7 +157,7 @@ class Momentum(Optimizer):
         0 ≤ μ < 1.
     """
 
-    name = "momentum"
+    name = kernel = "momentum"
     default_learning_rate = 0.02
     slots = ("velocity",)
 
@@ -144,6 +169,9 @@ class Momentum(Optimizer):
     ) -> None:
         super().__init__(learning_rate, weight_decay)
         self.momentum = _fraction("momentum", momentum)
+
+    def constants(self) -> tuple[float, ...]:
+        return (self.momentum,)
 
     def _update(self, chunk: _Chunk, eta: float) -> None:
         into, xp = self.backend.into, self.backend.xp
@@ -165,7 +193,7 @@ class RMSProp(Optimizer):
         ε > 0.
     """
 
-    name = "rmsprop"
+    name = kernel = "rmsprop"
     default_learning_rate = 1e-3
     slots = ("square",)
 
@@ -178,6 +206,12 @@ class RMSProp(Optimizer):
     ) -> None:
         super().__init__(learning_rate, weight_decay)
         self.decay, self.epsilon = _fraction("decay", decay), epsilon
+
+    def numbers(self, step: int, factor: float) -> tuple[float, float, float]:
+        return (*super().numbers(step, factor)[:2], self.epsilon)
+
+    def constants(self) -> tuple[float, ...]:
+        return self.decay, 1 - self.decay
 
     def _update(self, chunk: _Chunk, eta: float) -> None:
         into, xp = self.backend.into, self.backend.xp
@@ -207,7 +241,7 @@ class Adam(Optimizer):
         ε > 0.
     """
 
-    name = "adam"
+    name = kernel = "adam"
     default_learning_rate = 1e-3
     slots = ("first", "second")
 
@@ -223,10 +257,22 @@ class Adam(Optimizer):
         self.beta1, self.beta2 = _fraction("beta1", beta1), _fraction("beta2", beta2)
         self.epsilon = epsilon
 
+    def numbers(self, step: int, factor: float) -> tuple[float, float, float]:
+        keep, eta, _ = super().numbers(step, factor)
+        return keep, *self._corrected(step, eta)
+
+    def _corrected(self, step: int, eta: float) -> tuple[float, float]:
+        """Return η and ε with the bias corrections of the moments in them."""
+        first = (1 - self.beta1) / (1 - self.beta1**step)  # m̂ = first · M
+        second = math.sqrt((1 - self.beta2) / (1 - self.beta2**step))  # √v̂ = second · √V
+        return eta * first / second, self.epsilon / second
+
+    def constants(self) -> tuple[float, ...]:
+        return self.beta1, self.beta2
+
     def _update(self, chunk: _Chunk, eta: float) -> None:
         into, xp = self.backend.into, self.backend.xp
-        first = (1 - self.beta1) / (1 - self.beta1**self.steps)  # m̂ = first · M
-        second = math.sqrt((1 - self.beta2) / (1 - self.beta2**self.steps))  # √v̂ = second · √V
+        rate, epsilon = self._corrected(self.steps, eta)
         M, V = chunk.state
         into(M, xp.multiply, M, self.beta1)
         into(M, xp.add, M, chunk.g)
@@ -234,9 +280,9 @@ class Adam(Optimizer):
         into(chunk.g, xp.multiply, chunk.g, chunk.g)
         into(V, xp.add, V, chunk.g)
         into(chunk.scratch, xp.sqrt, V)
-        into(chunk.scratch, xp.add, chunk.scratch, self.epsilon / second)
+        into(chunk.scratch, xp.add, chunk.scratch, epsilon)
         into(chunk.scratch, xp.divide, M, chunk.scratch)
-        into(chunk.scratch, xp.multiply, chunk.scratch, eta * first / second)
+        into(chunk.scratch, xp.multiply, chunk.scratch, rate)
         into(chunk.theta, xp.subtract, chunk.theta, chunk.scratch)
 
 

@@ -81,6 +81,8 @@ class LayerNoise(NoiseSource):
         Counted from the direction's own input.
     """
 
+    screens_target = False
+
     def __init__(self, trial: SignalNoise, layer: int, noise: Noise, generator: Any) -> None:
         if noise.screening == "component":
             raise ArchitectureError(
@@ -235,8 +237,10 @@ class SignalNoise:
             self._links[k - 1].forward(signals[k - 1], z)
             if (normalizer := self._normalizers[k]) is not None:
                 normalizer.forward(z, held=held)
-            layer = net.layers[k]
-            add_bias(net.backend, z, net.biases[k], layer)
+            layer, b = net.layers[k], net.biases[k]
+            if net.backend.add_bias_activate(layer.activation, z, b if layer.biases else None):
+                continue
+            add_bias(net.backend, z, b, layer)
             if layer.activation is not None:
                 flat = self._scratch[: self.rows * layer.size]
                 scratch = net.backend.xp.reshape(flat, (self.rows, layer.size))

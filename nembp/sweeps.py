@@ -142,8 +142,10 @@ class Sweeps:
 
     # -- what is done to rows start..stop of a layer, while they are in cache ------------------
     def _activate(self, net: Network, k: int, signal: Array, start: int, stop: int) -> None:
-        layer, z = net.layers[k], signal[start:stop, :]
-        add_bias(net.backend, z, net.biases[k], layer)
+        layer, z, b = net.layers[k], signal[start:stop, :], net.biases[k]
+        if net.backend.add_bias_activate(layer.activation, z, b if layer.biases else None):
+            return
+        add_bias(net.backend, z, b, layer)
         if layer.activation is not None:
             layer.activation.activate(net.backend, z, self._scratch_for(z, start))
 
@@ -152,9 +154,11 @@ class Sweeps:
     ) -> None:
         activation = self.net.layers[k].activation
         if activation is not None:
-            rows = error[start:stop, :]
+            backend, rows, at = self.net.backend, error[start:stop, :], a[start:stop, :]
+            if backend.multiply_derivative(activation, rows, at):
+                return
             scratch = self._scratch_for(rows, first + start)  # a's rows may be at work meanwhile
-            activation.multiply_derivative(self.net.backend, rows, a[start:stop, :], scratch)
+            activation.multiply_derivative(backend, rows, at, scratch)
 
     def _scratch_for(self, rows: Array, start: int) -> Array:
         """Return scratch for rows from ``start`` on, apart from that of all other rows."""
@@ -171,5 +175,4 @@ class Sweeps:
         rows = x.shape[0]
         if rows not in self._ones_views:
             self._ones_views[rows] = self._ones[:, :rows]
-        # a product with ones sums columns faster than a reduction
-        self.net.backend.matmul(self._ones_views[rows], x, out)
+        self.net.backend.column_sums(x, out, self._ones_views[rows])

@@ -25,6 +25,7 @@ from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.network import Network
 from nembp.noise import Noise
 from nembp.optimizers import Optimizer, get_optimizer, learning_rate_schedule
+from nembp.replay import Replay
 
 __all__ = ["Callback", "History", "Trainer", "set_input_bias"]
 
@@ -83,6 +84,10 @@ class Trainer:
         Called with each epoch's row; one that returns True ends the training.
     host_noise : bool
         Draw noise on the host whatever the device, so that devices can be compared.
+    cuda_graphs : bool
+        Capture the step as a CUDA graph where the device has them, and replay it; the numbers are
+        those of the same calls one by one. Not with noise drawn on the host, nor with an optimizer
+        of your own.
     prefetch : bool, optional
         Gather and augment each batch on a second thread during the step before, with the same
         result; by default where that pays (:meth:`BatchReader.prefetch_pays`).
@@ -118,6 +123,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         host_noise: bool = False,
         prefetch: bool | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
         for name, value in (("epochs", epochs), ("batch size", batch_size)):
             if value < 1:
@@ -146,6 +152,10 @@ class Trainer:
             self._path = "classes" if by_class and not single else "samples"
         self._steps: dict[int, JointBackpropagation] = {}
         self._means = EpochMeans(net)
+        self.replay: Replay | None = None
+        if net.backend.has_graphs and self.optimizer.takes_numbers and not host_noise:
+            width = 3 + len(self._noise)
+            self.replay = Replay(net.backend, reader.n, self.batch_size, width, graphs=cuda_graphs)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -190,10 +200,13 @@ class Trainer:
         self.epoch += 1
         self._means.clear()
         order = self._order.permutation(self.reader.n)
+        if self.replay is not None:
+            self.replay.begin_epoch(order, self._numbers_of_epoch())
+        step = self.step if self.replay is None else self._step_on_device
         batches = self.reader.batches(order, self.batch_size, prefetch=self.prefetch)
         with closing(batches), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for index, staged in batches:
-                self.step(index, staged)
+                step(index, staged)
                 if self.iteration % CHECK_EVERY == 0 and net.backend.name == "cpu":
                     self._check_finite(last_good, whole=False)
             self._check_finite(last_good, whole=True)
@@ -216,27 +229,66 @@ class Trainer:
 
         ``staged`` is what :meth:`BatchReader.batches` gives with the index.
         """
-        rows = index.shape[0]
-        if rows not in self._steps:
-            self._steps[rows] = JointBackpropagation(
-                self.net, rows, path=self._path, noise=self._noise, generators=self._generators
-            )
-        joint = self._steps[rows]
-        factor = self._factor()
+        joint = self._joint(index.shape[0])
+        factor = self._factor(self.iteration)
         self.iteration += 1
         self.reader.read(index, joint.x, joint.t, staged)
         joint(self.gradient, self.epoch, self.iteration)
         self.optimizer.step(factor)
         self.learning_rate = factor * self.optimizer.learning_rate
-        self._record(joint, rows)
+        self._record(joint)
 
-    def _factor(self) -> float:
+    def _joint(self, rows: int) -> JointBackpropagation:
+        if rows not in self._steps:
+            self._steps[rows] = JointBackpropagation(
+                self.net, rows, path=self._path, noise=self._noise, generators=self._generators
+            )
+        return self._steps[rows]
+
+    def _factor(self, iteration: int) -> float:
         total = self.epochs * self.steps_per_epoch
-        return self.schedule(min(self.iteration / total, 1.0))
+        return self.schedule(min(iteration / total, 1.0))
+
+    # -- steps whose numbers lie on the device --------------------------------
+    def _numbers_of_epoch(self) -> np.ndarray[Any, Any]:
+        """Return a row for each step: the optimizer's numbers, and the deviation of each noise."""
+        rows = []
+        for number in range(self.steps_per_epoch):
+            iteration, step = self.iteration + number, self.optimizer.steps + number + 1
+            moves = self.optimizer.numbers(step, self._factor(iteration))
+            noises = self._noise.values()
+            rows.append([*moves, *(n.std_at(self.epoch, iteration + 1) for n in noises)])
+        return np.array(rows)
+
+    def _step_on_device(self, index: Array, staged: Staged = None) -> None:
+        """Make the next step of the epoch that was laid out, on its own samples."""
+        replay: Any = self.replay
+        rows, new = index.shape[0], index.shape[0] not in self._steps
+        joint, reader = self._joint(rows), self.reader
+        if new:
+            for column, noise in enumerate(self._noise.values(), start=3):
+                for source in joint.sources.values():
+                    if source.noise is noise:
+                        source.deviation = replay.numbers[column : column + 1]
+        self.learning_rate = self._factor(self.iteration) * self.optimizer.learning_rate
+        self.iteration += 1
+        self.optimizer.steps += 1
+
+        def read() -> None:
+            reader.read(replay.index(rows), joint.x, joint.t, staged)
+
+        def work() -> None:
+            if reader.is_resident:
+                read()
+            joint(self.gradient, self.epoch, self.iteration)
+            self.optimizer.apply(replay.numbers)
+            self._record(joint)
+
+        replay.step(rows, work, None if reader.is_resident else read)
 
     # -- the record, on the device until the epoch ends -----------------------
-    def _record(self, joint: JointBackpropagation, rows: int) -> None:
-        share = rows / self.reader.n
+    def _record(self, joint: JointBackpropagation) -> None:
+        share = joint.rows / self.reader.n
         self._means.add("train/forward/nll", joint.forward_nll, share)
         if self._path != "none":
             self._means.add("train/backward/nll", joint.backward_nll, share)

@@ -43,8 +43,8 @@ class WindowsLink(BlockLink):
         rows, columns, _ = synapse.output_shape
         self._window = math.prod(synapse.kernel) * channels
         item = {"float32": 4, "float64": 8}.get(dtype, 16)
-        block = BLOCK_BYTES // (item * rows * columns * self._window)
-        block = max(1, block) if backend.has_cache else sum(parts)
+        most_bytes = BLOCK_BYTES if backend.has_cache else backend.window_bytes
+        block = max(1, most_bytes // (item * rows * columns * self._window))
         super().__init__(synapse, backend, parts, dtype, upward, lanes, block)
         most = max(stop - start for start, stop in self.blocks)
         padded = (most, height + 2 * p, width + 2 * q, channels)
@@ -108,7 +108,10 @@ class WindowsLink(BlockLink):
     def _gather(self, lane: int, x: Array) -> Array:
         """Lay the windows of ``x`` out as rows."""
         n, (height, width, _), (p, q) = x.shape[0], self.synapse.shape, self.synapse.padding
-        padded, windows = self._padded[lane][:n, ...], self._windows[lane][:n, ...]
+        windows = self._windows[lane][:n, ...]
+        if self.backend.lay_windows(self.synapse, x, windows):
+            return self._rows(windows)
+        padded = self._padded[lane][:n, ...]
         image = self.backend.xp.reshape(x, (n, *self.synapse.shape))
         padded[:, p : p + height, q : q + width, :] = image
         self.backend.copy_windows(padded, self.synapse.stride, windows)
@@ -127,6 +130,8 @@ class WindowsLink(BlockLink):
         xp = self.backend.xp
         pixels = xp.reshape(y, (-1, self.synapse.channels))
         self.backend.matmul(pixels, self._W.T, self._rows(windows))
+        if self.backend.gather_windows(self.synapse, windows, out):
+            return
         padded[...] = 0.0
         self.backend.add_windows(windows, self.synapse.stride, padded)
         xp.reshape(out, (n, *self.synapse.shape))[...] = padded[:, p : p + height, q : q + width, :]

@@ -156,7 +156,7 @@ class GainSlopeOfAnother(Gaussian):
 
 
 class NormalizerForgotten(Gaussian):
-    def _log_normalizer(self, width):
+    def log_normalizer(self, width):
         return 0.0
 
 

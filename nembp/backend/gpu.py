@@ -4,56 +4,107 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from nembp.backend.cublas import WORKSPACE, Cublas, load_cublas
+from nembp.backend.fused import FusedKernels, PhiloxStream
+from nembp.backend.graphs import Graph, capture
+from nembp.backend.kernels import Kernels
 from nembp.backend.standard import Array, Backend, stream
-from nembp.errors import DeviceError
+from nembp.backend.transfers import Transfers
+from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
 
-__all__ = ["CupyBackend"]
+__all__ = ["PRECISIONS", "CupyBackend", "Precision"]
+
+Precision = Literal["float32", "tf32"]
+PRECISIONS = get_args(Precision)
+EXTRAS = "pip install 'nembp[cuda12]' or 'nembp[cuda13]', whichever `nvidia-smi` says"
 
 
-class CupyBackend(Backend):
+class CupyBackend(FusedKernels, Backend):
     """CuPy on one CUDA device.
+
+    Work is queued on the current stream, as a rule the default one.
+
+    Parameters
+    ----------
+    precision : {"float32", "tf32"}
+        Whether products of float32 matrices are computed in float32, or may round their factors
+        to TF32, which is several times faster and keeps three digits.
 
     Raises
     ------
+    ArchitectureError
+        If the precision is unknown.
     DeviceError
         If CuPy is not installed, or no usable GPU and driver are found.
     """
 
     name = "gpu"
+    window_bytes = 1 << 28
 
-    def __init__(self) -> None:
-        try:
-            import cupy
-        except ImportError as error:
-            raise DeviceError(
-                "device 'gpu' needs CuPy, which is not installed; install the extra that fits "
-                "your driver (pip install 'nembp[cuda12]' or 'nembp[cuda13]') or use --device cpu"
-            ) from error
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                count = cupy.cuda.runtime.getDeviceCount()
-                cupy.zeros(1)  # `import cupy` succeeds without a GPU; the first call tells
-        except (RuntimeError, ImportError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise DeviceError(
-                f"device 'gpu' needs a CUDA GPU and driver, and CuPy found none ({reason}); "
-                "check `nvidia-smi`, or use --device cpu"
-            ) from error
+    def __init__(self, precision: Precision = "float32") -> None:
+        if precision not in PRECISIONS:
+            raise ArchitectureError(
+                f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+            )
+        self.precision = precision
+        self._cupy = cupy = _import_cupy()
+        _check_device(cupy)
         import array_api_compat.cupy as xp
 
-        if count < 1:
-            raise DeviceError("device 'gpu': the driver lists no GPU; use --device cpu")
-        self._cupy = cupy
         super().__init__(xp, cupy.cuda.Device())
+        self._pool = cupy.get_default_memory_pool()
+        cupy.cuda.set_allocator(self._allocator_of(self._pool))
+        self._kernels: dict[str, Kernels] = {}
+        self.make_kernels = lambda dtype: Kernels(cupy, dtype)
+        self._transfers = Transfers(cupy)
+        self._cublas: Cublas | None = None
+        self.no_graphs: str | None = None  # why steps cannot be captured
+        try:
+            workspace = cupy.empty(WORKSPACE, dtype="uint8")
+            self._cublas = Cublas(load_cublas(), workspace, tf32=precision == "tf32")
+        except OSError as error:
+            self.no_graphs = f"cuBLAS was not found ({error}), and CuPy's own products forbid it"
+            if precision == "tf32":
+                raise DeviceError(
+                    f"precision tf32 needs cuBLAS, which was not found ({error}); install it "
+                    f"({EXTRAS}), or use --precision float32"
+                ) from error
 
     def describe(self) -> str:
         properties = self._cupy.cuda.runtime.getDeviceProperties(self.device.id)
-        return f"gpu ({properties['name'].decode()})"
+        rounded = ", TF32 products" if self.precision == "tf32" else ""
+        return f"gpu ({properties['name'].decode()}{rounded})"
+
+    # -- memory --------------------------------------------------------------------------------
+    def _allocator_of(self, pool: Any) -> Callable[[int], Any]:
+        """Return an allocator whose failure is one clear line, wherever memory is asked for."""
+        out_of_memory = self._cupy.cuda.memory.OutOfMemoryError
+
+        def allocate(size: int) -> Any:
+            try:
+                return pool.malloc(size)
+            except out_of_memory as error:
+                free, total = self._cupy.cuda.runtime.memGetInfo()
+                raise DeviceMemoryError(
+                    f"the GPU's memory is full: {size / 1e6:,.0f} MB more are needed, and "
+                    f"{free / 1e6:,.0f} of {total / 1e6:,.0f} MB are free. Use a smaller "
+                    "--batch-size or network, end what else runs there (`nvidia-smi`), or use "
+                    "--device cpu"
+                ) from error
+
+        return allocate
+
+    def free_memory(self) -> int:
+        free: int = self._cupy.cuda.runtime.memGetInfo()[0]
+        return free + int(self._pool.free_bytes())
+
+    def reserved_memory(self) -> int:
+        """Return the bytes that were taken from the device so far, in use or kept for later."""
+        return int(self._pool.total_bytes())
 
     def asarray(self, value: Any, dtype: str | None = None) -> Array:
         return self._cupy.asarray(value, dtype=dtype)
@@ -61,29 +112,135 @@ class CupyBackend(Backend):
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         return np.asarray(self._cupy.asnumpy(array))
 
+    def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        return self._transfers.host_buffer(shape, dtype)
+
+    def wait_for_copy(self, staged: np.ndarray[Any, Any]) -> None:
+        self._transfers.wait(staged)
+
+    def receive(
+        self,
+        staged: np.ndarray[Any, Any],
+        out: Array,
+        offset: Array | None,
+        factor: Array | float,
+    ) -> None:
+        with self._transfers.on_device(staged) as raw:
+            if not self.gather_rows(raw, None, out, offset, factor):
+                self.cast(raw, out)
+                self._scale(out, offset, factor)
+
+    # -- work ----------------------------------------------------------------------------------
     def synchronize(self) -> None:
         self._cupy.cuda.get_current_stream().synchronize()
-
-    def free_memory(self) -> int:
-        free: int = self._cupy.cuda.runtime.memGetInfo()[0]
-        return free + int(self._cupy.get_default_memory_pool().free_bytes())
 
     def into(self, out: Array, function: Callable[..., Array], *args: Any) -> Array:
         return function(*args, out=out)
 
+    def matmul(self, left: Array, right: Array, out: Array) -> Array:
+        current = self._cupy.cuda.get_current_stream().ptr
+        if self._cublas is None or not self._cublas.matmul(left, right, out, current):
+            return self.into(out, self.xp.matmul, left, right)
+        return out
+
+    def row_dot(self, left: Array, right: Array, out: Array) -> Array:
+        if left is right:
+            kernels = self.kernels_of(left, out)
+            if kernels is not None:
+                rows, width = left.shape
+                kernels.rows("row_squares", rows, width, left, np.int32(width), out)
+                return out
+        return super().row_dot(left, right, out)
+
     def take_rows(self, table: Array, index: Array, out: Array) -> Array:
         return self._cupy.take(table, index, axis=0, out=out)
 
+    # -- graphs --------------------------------------------------------------------------------
+    @property
+    def has_graphs(self) -> bool:  # type: ignore[override]
+        """Whether a sequence of calls can be captured and replayed."""
+        return self.no_graphs is None
+
+    def capture(self, work: Callable[[], object]) -> Graph:
+        """Capture what ``work`` queues, without doing it, as a graph to be launched."""
+        return capture(self._cupy, work, self._allocator_of)
+
+    def begin_step(
+        self, step: Array, table: Array, numbers: Array, order: Array, batch: int, index: Array
+    ) -> None:
+        """Take the next row of ``table`` as ``numbers`` and the next samples as ``index``."""
+        kernels = self.make_kernels_once("float32")
+        args = np.int32(table.shape[1]), numbers, order, np.int64(batch), np.int64(index.shape[0])
+        kernels.block("begin_step", step, table, *args, index)
+
+    def make_kernels_once(self, dtype: str) -> Kernels:
+        """Return the kernels of a dtype, compiled at the first call."""
+        if dtype not in self._kernels:
+            self._kernels[dtype] = self.make_kernels(dtype)
+        return self._kernels[dtype]
+
+    # -- random draws --------------------------------------------------------------------------
     def generator(self, seed: int, name: str) -> Any:
-        key = int(stream(seed, name).integers(2**63))
-        return self._cupy.random.Generator(self._cupy.random.XORWOW(key))
+        key = stream(seed, name).integers(2**63)
+        return PhiloxStream(self.asarray(np.array([key, 0], dtype=np.uint64)))
 
     def normal(self, generator: Any, out: Array) -> Array:
-        if isinstance(generator, np.random.Generator):  # noise drawn on the host, to compare
-            return super().normal(generator, out)
-        return generator.standard_normal(out.shape, dtype=out.dtype, out=out)
+        if isinstance(generator, PhiloxStream) and self._fill(generator, out, "gaussian"):
+            return out
+        return super().normal(generator, out)  # drawn on the host, to compare devices
 
     def uniform(self, generator: Any, out: Array) -> Array:
-        if isinstance(generator, np.random.Generator):
-            return super().uniform(generator, out)
-        return generator.random(out.shape, dtype=out.dtype, out=out)
+        if isinstance(generator, PhiloxStream) and self._fill(generator, out, "uniform"):
+            return out
+        return super().uniform(generator, out)
+
+    def _fill(self, generator: PhiloxStream, out: Array, law: str) -> bool:
+        if self.fill_random(generator, out, law):
+            return True
+        draws = self.empty(tuple(out.shape), "float64")  # `out` is a part of rows, say, or complex
+        self.fill_random(generator, draws, law)
+        out[...] = draws
+        return True
+
+
+def _import_cupy() -> Any:
+    try:
+        import cupy
+    except ImportError as error:
+        raise DeviceError(
+            "device 'gpu' needs CuPy, which is not installed; install the extra that fits "
+            f"your driver ({EXTRAS}) or use --device cpu"
+        ) from error
+    return cupy
+
+
+def _check_device(cupy: Any) -> None:
+    """Raise DeviceError unless a first allocation works: ``import cupy`` alone tells nothing."""
+    runtime = cupy.cuda.runtime
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            count = runtime.getDeviceCount()
+            cupy.zeros(1)
+    except (RuntimeError, ImportError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        driver, needed = _version(runtime.driverGetVersion), _version(runtime.runtimeGetVersion)
+        if 0 < driver < needed:
+            raise DeviceError(
+                f"device 'gpu': the driver knows CUDA {driver // 1000}, but the CuPy installed "
+                f"needs CUDA {needed // 1000} ({reason}); install the extra that fits ({EXTRAS}), "
+                "or use --device cpu"
+            ) from error
+        raise DeviceError(
+            f"device 'gpu' needs a CUDA GPU and driver, and CuPy found none ({reason}); "
+            "check `nvidia-smi`, or use --device cpu"
+        ) from error
+    if count < 1:
+        raise DeviceError("device 'gpu': the driver lists no GPU; use --device cpu")
+
+
+def _version(ask: Callable[[], int]) -> int:
+    try:
+        return int(ask())
+    except RuntimeError:
+        return 0

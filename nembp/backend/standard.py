@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-Array = Any
+from nembp.backend.hooks import Array, Hooks
 
 __all__ = ["Array", "Backend", "stream"]
 
@@ -27,7 +27,7 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(key,)))
 
 
-class Backend:
+class Backend(Hooks):
     """Arrays of one array-API namespace on one device, by nothing but the standard.
 
     Parameters

@@ -114,7 +114,7 @@ def published_is_exact(original, self, o, t, out, mass=None, factor=1.0):
     original(self, o, t, out, factor=factor)
 
 
-@plant(Gaussian, "_log_normalizer", "likelihood.definition")
+@plant(Gaussian, "log_normalizer", "likelihood.definition")
 def normalizer_left_out(original, self, width):
     return 0.0
 

@@ -1,0 +1,90 @@
+// Shared by all kernels. `real` is float, or double where NEMBP_DOUBLE is defined.
+// Rows of a matrix are samples; every matrix is contiguous, row after row.
+
+#ifdef NEMBP_DOUBLE
+typedef double real;
+#define EXP exp
+#define LOG log
+#define LOG1P log1p
+#define TANH tanh
+#define SQRT sqrt
+#define FABS fabs
+#define SIN sin
+#define COS cos
+#else
+typedef float real;
+#define EXP expf
+#define LOG logf
+#define LOG1P log1pf
+#define TANH tanhf
+#define SQRT sqrtf
+#define FABS fabsf
+#define SIN sinf
+#define COS cosf
+#endif
+
+typedef long long count_t;            // of elements
+typedef unsigned long long word64;
+
+#define THREADS 256                   // most threads of a block that reduces
+
+// for every element i < n that falls to this thread, whatever the launch's geometry
+#define EACH(i, n)                                                          \
+    for (count_t i = blockIdx.x * (count_t)blockDim.x + threadIdx.x; i < n; \
+         i += (count_t)gridDim.x * blockDim.x)
+
+// Sum over a block's threads (blockDim.x a power of two, at most THREADS); all of them get it.
+// The order of the additions is always the same.
+__device__ real block_sum(real value, real* shared) {
+    const unsigned int i = threadIdx.x;
+    __syncthreads();  // an earlier result may still be being read
+    shared[i] = value;
+    for (unsigned int half = blockDim.x / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (i < half) shared[i] += shared[i + half];
+    }
+    __syncthreads();
+    return shared[0];
+}
+
+__device__ real block_max(real value, real* shared) {
+    const unsigned int i = threadIdx.x;
+    __syncthreads();
+    shared[i] = value;
+    for (unsigned int half = blockDim.x / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (i < half && !(shared[i] >= shared[i + half])) shared[i] = shared[i + half];
+    }
+    __syncthreads();
+    return shared[0];
+}
+
+// out = scale * sum of a column, by one block
+extern "C" __global__ void sum_column(const real* column, count_t rows, real scale, real* out) {
+    __shared__ real shared[THREADS];
+    real sum = 0;
+    for (count_t i = threadIdx.x; i < rows; i += blockDim.x) sum += column[i];
+    sum = block_sum(sum, shared);
+    if (threadIdx.x == 0) out[0] = scale * sum;
+}
+
+// total += share * value, of one number each: a mean over an epoch
+extern "C" __global__ void add_share(real* total, const real* value, real share) {
+    if (blockIdx.x == 0 && threadIdx.x == 0) total[0] += share * value[0];
+}
+
+// out[j] = sum over rows of x[., j]; blocks of (32, 8) threads, 32 columns each
+extern "C" __global__ void column_sums(const real* x, count_t rows, int columns, real* out) {
+    __shared__ real shared[8][33];
+    const int column = blockIdx.x * 32 + threadIdx.x;
+    real sum = 0;
+    if (column < columns)
+        for (count_t i = threadIdx.y; i < rows; i += 8) sum += x[i * columns + column];
+    shared[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y == 0 && column < columns) {
+        sum = 0;
+        for (int k = 0; k < 8; k++) sum += shared[k][threadIdx.x];
+        out[column] = sum;
+    }
+}

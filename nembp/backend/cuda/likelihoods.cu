@@ -1,0 +1,100 @@
+// A direction's end: link and log-likelihood in one pass over a row, and the error
+// (nembp.likelihoods). One block a row, blockDim.x a power of two, at most THREADS.
+
+#define MULTINOMIAL 0
+#define GAUSSIAN 1
+#define BERNOULLI 2
+
+// a = link(z), and log p(t) of each row unless t is null. For a multinomial z becomes log a.
+// scale: the tempering weight, or the Gaussian's precision 1/v. normalizer: (d/2) log 2 pi v.
+// mass, square: null, or what a row of t sums (targets, their squared norms), one a row.
+extern "C" __global__ void link_and_score(real* z, real* a, const real* t, const real* mass,
+                                          const real* square, real* log_p, int width, int kind,
+                                          real scale, real normalizer) {
+    __shared__ real shared[THREADS];
+    const count_t row = (count_t)blockIdx.x * width;
+    z += row;
+    a += row;
+    const real samples = mass ? mass[blockIdx.x] : (real)1;
+    real shift = 0;
+    if (kind == MULTINOMIAL) {
+        real most = z[0];
+        for (int j = threadIdx.x; j < width; j += blockDim.x) most = z[j] > most ? z[j] : most;
+        most = block_max(most, shared);
+        real sum = 0;
+        for (int j = threadIdx.x; j < width; j += blockDim.x) sum += EXP(z[j] - most);
+        shift = most + LOG(block_sum(sum, shared));
+    }
+    real sum = 0;
+    for (int j = threadIdx.x; j < width; j += blockDim.x) {
+        const real target = t ? t[row + j] : (real)0;
+        real x = z[j];
+        if (kind == MULTINOMIAL) {
+            x -= shift;
+            z[j] = x;
+            a[j] = EXP(x);
+            sum += target * x;
+        } else if (kind == GAUSSIAN) {
+            a[j] = x;
+            // without mass the difference first: no cancellation
+            sum += mass ? x * (samples * x - 2 * target) : (target - x) * (target - x);
+        } else {
+            a[j] = (real)0.5 * TANH((real)0.5 * x) + (real)0.5;
+            sum += target * x - samples * ((x > 0 ? x : (real)0) + LOG1P(EXP(-FABS(x))));
+        }
+    }
+    if (!t) return;
+    sum = block_sum(sum, shared);
+    if (threadIdx.x == 0) {
+        if (kind == GAUSSIAN) {
+            const real squares = square ? sum + square[blockIdx.x] : sum;
+            log_p[blockIdx.x] = (real)-0.5 * scale * squares - samples * normalizer;
+        } else {
+            log_p[blockIdx.x] = scale * sum;
+        }
+    }
+}
+
+// out = factor * (mass * a - t); mass: 1 where null, or the row's sum of t where own_mass
+extern "C" __global__ void write_error(const real* a, const real* t, const real* mass, real* out,
+                                       int width, int own_mass, real factor) {
+    __shared__ real shared[THREADS];
+    const count_t row = (count_t)blockIdx.x * width;
+    real samples = mass ? mass[blockIdx.x] : (real)1;
+    if (own_mass) {
+        real sum = 0;
+        for (int j = threadIdx.x; j < width; j += blockDim.x) sum += t[row + j];
+        samples = block_sum(sum, shared);
+    }
+    for (int j = threadIdx.x; j < width; j += blockDim.x)
+        out[row + j] = factor * (samples * a[row + j] - t[row + j]);
+}
+
+// out[row] = sum of squares of the row
+extern "C" __global__ void row_squares(const real* x, int width, real* out) {
+    __shared__ real shared[THREADS];
+    const count_t row = (count_t)blockIdx.x * width;
+    real sum = 0;
+    for (int j = threadIdx.x; j < width; j += blockDim.x) sum += x[row + j] * x[row + j];
+    sum = block_sum(sum, shared);
+    if (threadIdx.x == 0) out[blockIdx.x] = sum;
+}
+
+// Block k: counts[k] = sum of members[., k]; squares[k] = that of members[., k] * column[.],
+// unless column is null
+extern "C" __global__ void class_totals(const real* members, const real* column, count_t rows,
+                                        int classes, real* counts, real* squares) {
+    __shared__ real shared[THREADS];
+    real count = 0, square = 0;
+    for (count_t i = threadIdx.x; i < rows; i += blockDim.x) {
+        const real member = members[i * classes + blockIdx.x];
+        count += member;
+        if (column) square += member * column[i];
+    }
+    count = block_sum(count, shared);
+    square = block_sum(square, shared);
+    if (threadIdx.x == 0) {
+        counts[blockIdx.x] = count;
+        if (column) squares[blockIdx.x] = square;
+    }
+}

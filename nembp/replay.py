@@ -1,0 +1,118 @@
+"""Training steps whose changing numbers lie on the device, so that a captured step can be replayed.
+
+A replayed CUDA graph does what it did when it was captured, on the same buffers. So what changes
+from step to step is laid out once an epoch: a table with a row for each step (learning rate, bias
+corrections, deviations of the noise) and the order of the samples. Every step begins by taking its
+own row and its own samples, and counts on by itself; noise streams count their draws likewise.
+Nothing is copied to the device or asked of it within an epoch, captured or not, and both do the
+same calls on the same buffers: they give the same numbers, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nembp.backend import Array
+
+__all__ = ["Replay"]
+
+WARM_UP = 2  # plain steps of a size before it is captured: kernels are compiled, buffers allocated
+
+
+class Replay:
+    """Steps on a device that can capture them.
+
+    Parameters
+    ----------
+    backend : CupyBackend
+        The device.
+    samples, batch_size : int
+        Samples of an epoch; every batch but the last has ``batch_size``.
+    width : int
+        Numbers of a step.
+    graphs : bool
+        Whether to capture; otherwise every step is made call by call.
+
+    Attributes
+    ----------
+    numbers : array of float64, shape (width,)
+        Those of the step in progress.
+    captured : int
+        Steps that a graph made.
+    reason : str or None
+        Why nothing is captured any more.
+    """
+
+    def __init__(
+        self, backend: Any, samples: int, batch_size: int, width: int, *, graphs: bool = True
+    ) -> None:
+        steps = -(-samples // batch_size)
+        self.backend, self.batch_size = backend, batch_size
+        self.numbers = backend.zeros((width,), "float64")
+        self._table = backend.zeros((steps, width), "float64")
+        self._order = backend.zeros((samples,), "int64")
+        self._index = backend.zeros((batch_size,), "int64")
+        self._step = backend.zeros((1,), "int64")
+        self._seen: dict[tuple[int, bool], int] = {}
+        self._graphs: dict[tuple[int, bool], Any] = {}
+        self.captured = 0
+        self.reason = None if graphs else "switched off"
+
+    def index(self, rows: int) -> Array:
+        """Return where a step of so many samples finds their numbers."""
+        return self._index[:rows]
+
+    def begin_epoch(self, order: np.ndarray[Any, Any], table: np.ndarray[Any, Any]) -> None:
+        """Lay out an epoch: its samples in order, and a row of numbers for each of its steps."""
+        backend = self.backend
+        self._order[...] = backend.asarray(order, "int64")
+        self._table[...] = backend.asarray(table, "float64")
+        self._step[...] = 0
+
+    def step(self, rows: int, work: Callable[[], None], first: Callable[[], None] | None) -> None:
+        """Make a step: take its numbers, then do ``first``, which is never captured, and ``work``.
+
+        A step of a size is made call by call twice, captured at the third, and replayed from then
+        on. Where capturing fails the steps go on call by call, and ``reason`` says why.
+        """
+        if first is not None:
+            self._take(rows)
+            first()
+            self._do(rows, work, alone=True)
+        else:
+
+            def all_of_it() -> None:
+                self._take(rows)
+                work()
+
+            self._do(rows, all_of_it, alone=False)
+
+    def _take(self, rows: int) -> None:
+        self.backend.begin_step(
+            self._step, self._table, self.numbers, self._order, self.batch_size, self.index(rows)
+        )
+
+    def _do(self, rows: int, work: Callable[[], object], *, alone: bool) -> None:
+        key = rows, alone
+        graph = self._graphs.get(key)
+        if graph is None and self.reason is None and self._seen.get(key, 0) >= WARM_UP:
+            graph = self._capture(key, work)
+        if graph is None:
+            work()
+            self._seen[key] = self._seen.get(key, 0) + 1
+        else:
+            graph.launch()
+            self.captured += 1
+
+    def _capture(self, key: tuple[int, bool], work: Callable[[], object]) -> Any:
+        from nembp.backend.graphs import CAPTURE_ERRORS
+
+        try:
+            self._graphs[key] = self.backend.capture(work)
+        except CAPTURE_ERRORS as error:
+            self.reason = f"a step cannot be captured ({str(error).strip().splitlines()[0]})"
+            return None
+        return self._graphs[key]
