@@ -66,7 +66,7 @@ def _protocol(
                 )
             ),
             *both_rates("accuracy, heavy", "b-bp, heavy", "bp", ACCURACY, margin=0.1),
-            *both_rates("centroids, heavy", "b-bp, heavy", "b-bp", CENTROID, margin=10.0),
+            *both_rates("centroids, heavy", "b-bp, heavy", "b-bp", CENTROID, margin=10.0)[:1],
         ),
         tuning=tuning,
         resample="limit" in base,
@@ -90,7 +90,7 @@ PROTOCOLS = (
     ),
     _protocol(
         "bidirectional-cifar10",
-        CIFAR | {"limit": 2000, "epochs": 6},
+        CIFAR | {"limit": 2000, "epochs": 4},
         "convolutional network, 2000 images of CIFAR-10",
         (0.001, 0.01),
         ON_COLOUR,
