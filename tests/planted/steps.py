@@ -8,6 +8,7 @@ from nembp.backpropagation import JointBackpropagation
 from nembp.ends import ClassEnd, SampleEnd, _Mean
 from nembp.likelihoods import Multinomial
 from nembp.noise import Noise, NoiseSource
+from nembp.signal_noise import LayerNoise, SignalNoise
 from planted import BUGS, plant
 
 __all__ = ["BUGS"]
@@ -222,3 +223,39 @@ def last_of_several_draws_taken(original, self, o, t):
 @plant(NoiseSource, "_note_kept", "noise.screening")
 def gain_of_the_last_draw_recorded(original, self, o, t):
     pass
+
+
+# -- noise on signals ------------------------------------------------------------------------------
+@plant(LayerNoise, "_write_gain", "noise.signals")
+def gain_without_the_noise(original, self, out):
+    kept = self.n.copy()
+    self.n[...] = np.roll(kept, 1, axis=0)
+    original(self, out)
+    self.n[...] = kept
+
+
+@plant(SignalNoise, "_keep_log_likelihood", "noise.signals")
+def gains_since_the_first_layer(original, self):
+    if not getattr(self, "looked", False) or not self.sources:
+        original(self)
+    self.looked = True
+
+
+@plant(LayerNoise, "draw", "noise.signals")
+def deviation_of_signals_halved(original, self, std):
+    original(self, 0.5 * std)
+
+
+@plant(SignalNoise, "disturb", "noise.signal-gradient")
+def noise_left_out_of_the_step(original, self, layer, signal, start, stop):
+    n, self.n = self.n, {}
+    self.n, self.without[layer] = {}, signal
+    original(self, layer, signal, start, stop)
+    self.n = n
+
+
+@plant(SignalNoise, "disturb", "noise.signal-gradient")
+def derivative_at_the_noisy_signal(original, self, layer, signal, start, stop):
+    original(self, layer, signal, start, stop)
+    if layer in self.n and layer > 0:
+        self.without[layer][start:stop, :] = signal[start:stop, :]

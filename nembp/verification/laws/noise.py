@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from nembp.verification.laws.deviations import Deviations, Vector, near
 from nembp.verification.laws.ends import End
 
 __all__ = [
+    "chosen_by",
     "component_drift",
     "component_implies_whole",
     "draws",
@@ -27,6 +30,8 @@ __all__ = [
     "tied",
     "zero_sum",
 ]
+
+Gain = Callable[[Vector], Vector]
 
 
 def source(end: End, noise: Noise, rows: int, width: int, generator: Any) -> NoiseSource:
@@ -87,14 +92,35 @@ def screened(
     noise: Noise, likelihood: Likelihood, z: Vector, t: Vector, n: Vector
 ) -> tuple[Vector, Vector]:
     """Return the noise that NEM or anti-NEM screening keeps, and where it keeps it."""
+    return screened_by(noise, partial(gains, noise, likelihood, z, t), n)
+
+
+def screened_by(noise: Noise, gain: Gain, n: Vector) -> tuple[Vector, Vector]:
+    """Return the same for any gain of noise, one a sample (rows, 1) or one a neuron."""
     if noise.kind == "blind":
-        return n, np.ones((len(t), 1), dtype=bool)
+        return n, np.ones((len(n), 1), dtype=bool)
     sign = -1.0 if noise.kind == "anti" else 1.0
-    kept = sign * gains(noise, likelihood, z, t, n) >= 0.0
+    kept = sign * gain(n) >= 0.0
     if noise.rejected == "reflect":  # a gain of exactly 0 is kept on either side
         n = np.where(kept, n, -n)
-        kept = sign * gains(noise, likelihood, z, t, n) >= 0.0
+        kept = sign * gain(n) >= 0.0
     return np.where(kept, n, 0.0), kept
+
+
+def chosen_by(noise: Noise, gain: Gain, offer: Callable[[], Vector]) -> tuple[Vector, Vector]:
+    """Return the screened draw, and where it is kept; of several draws the one that gains most."""
+    several = 1 if noise.kind == "blind" else noise.draws
+    sign = -1.0 if noise.kind == "anti" else 1.0
+    best, kept = screened_by(noise, gain, offer())
+    score = sign * gain(best)
+    for _ in range(several - 1):
+        n, _ = screened_by(noise, gain, offer())
+        other = sign * gain(n)
+        best, score = np.where(other > score, n, best), np.maximum(score, other)
+    if several > 1:
+        whole = score.shape != best.shape
+        kept = np.any(best != 0.0, axis=1, keepdims=True) if whole else best != 0.0
+    return best, kept
 
 
 def chosen(
@@ -106,20 +132,9 @@ def chosen(
     generator: np.random.Generator,
     dtype: str = "float64",
 ) -> tuple[Vector, Vector]:
-    """Return the screened draw, and where it is kept; of several draws the one that gains most."""
-    several = 1 if noise.kind == "blind" else noise.draws
-    sign = -1.0 if noise.kind == "anti" else 1.0
-    best, kept = screened(
-        noise, likelihood, z, t, draws(noise, likelihood, t, std, generator, dtype)
-    )
-    score = sign * gains(noise, likelihood, z, t, best)
-    for _ in range(several - 1):
-        n, _ = screened(noise, likelihood, z, t, draws(noise, likelihood, t, std, generator, dtype))
-        other = sign * gains(noise, likelihood, z, t, n)
-        best, score = np.where(other > score, n, best), np.maximum(score, other)
-    if several > 1:
-        kept = best != 0.0 if score.shape == t.shape else np.any(best != 0.0, axis=1, keepdims=True)
-    return best, kept
+    """Return the noise that is taken on targets, and where it is kept."""
+    gain = partial(gains, noise, likelihood, z, t)
+    return chosen_by(noise, gain, lambda: draws(noise, likelihood, t, std, generator, dtype))
 
 
 def half_space_drift(

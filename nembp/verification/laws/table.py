@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nembp.verification.laws import ends, hidden, noise, synapses, training
+from nembp.verification.laws import ends, hidden, noise, signals, synapses, training
 from nembp.verification.laws import over_cases as on
 from nembp.verification.laws import over_synapses as forms
 from nembp.verification.laws.deviations import CENTRAL, COMPLEX
@@ -75,6 +75,10 @@ _TABLE = (
         DESIGN, on.annealed),
     Law("noise.zero-sum", "Σ n = 0 on softmax targets",
         DESIGN, on.with_noise(noise.zero_sum, on.balanced)),
+    Law("noise.signals", "on signals: log p(t|aᵏ+n) − log p(t|aᵏ) ≥ 0 for NEM, ≤ 0 for anti",
+        NEM, signals.screening),
+    Law("noise.signal-gradient", "on signals: joint gradient = ∇(−mean log p(t|aᵏ+n)), n fixed",
+        NEM, signals.gradients),
     Law("network.views", "net.reversed.reversed is net; both are views of one vector",
         BBP, on.views, EXACT),
     Law("network.copies", "a copy shares no memory, and is the same network",

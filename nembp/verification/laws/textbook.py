@@ -103,13 +103,15 @@ def run(
     x: Any,
     functions: Mapping[str, Function] | None = None,
     statistics: str = "batch",
+    noise: Mapping[int, Matrix] | None = None,
 ) -> tuple[list[Any], list[Any], list[Any]]:
-    """Return what there is on the way up.
+    """Return what there is on the way up, with ``noise`` on the signals of some layers.
 
     The activations of the layers 0..L-1; for the layers 1..L the pre-activations that activations
     see, and what `normalize` returns, None where a layer is not normalized.
     """
-    a, y = [x], []
+    noise = noise or {}
+    a, y = [x + noise[0] if 0 in noise else x], []
     normal: list[Any] = []
     for k, (W, b, gain) in enumerate(unflatten(net, flat), start=1):
         z = a[-1] @ W
@@ -118,10 +120,10 @@ def run(
         f = net.layers[k].activation
         if k == len(net.synapses):
             break
-        if f is None:
-            a.append(y[-1])
-        else:
-            a.append(activate(f, y[-1]) if functions is None else functions[f.name](y[-1]))
+        signal = y[-1]
+        if f is not None:
+            signal = activate(f, y[-1]) if functions is None else functions[f.name](y[-1])
+        a.append(signal + noise[k] if k in noise else signal)
     return a, y, normal
 
 
@@ -177,11 +179,19 @@ _FUNCTIONS: dict[type[Activation], tuple[Function, Function]] = {
 
 
 def pull_back(
-    net: Network, x: Matrix, error: Matrix, flat: Matrix, statistics: str = "batch"
+    net: Network,
+    x: Matrix,
+    error: Matrix,
+    flat: Matrix,
+    statistics: str = "batch",
+    noise: Mapping[int, Matrix] | None = None,
 ) -> Matrix:
-    """Return the flat gradient that an output error (rows, outputs) causes: the chain rule."""
+    """Return the flat gradient that an output error (rows, outputs) causes: the chain rule.
+
+    ``noise`` on a signal is seen by the next synapse, not by the derivative of the activation.
+    """
     steps = unflatten(net, flat)
-    a, y, normal = run(net, flat, x, statistics=statistics)
+    a, y, normal = run(net, flat, x, statistics=statistics, noise=noise)
     turned = net.direction == "backward"
     synapses = net.reversed.synapses[::-1] if turned else net.synapses
     weights: list[Any] = [None] * len(steps)
