@@ -42,9 +42,14 @@ def sample(*args: object):
     return result
 
 
+def arrays(path: str) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        return dict(file)
+
+
 def test_arrays_hold_raw_samples(runs):
     sample(runs / "ring", "-n", "50", "--out", "x.npz")
-    found = np.load("x.npz")
+    found = arrays("x.npz")
     generator = load_generator(runs / "ring")
     assert np.array_equal(found["z"], draw_latent(50, 2, 0))
     expected = generator.net.predict(found["z"]) / 2  # the network sees points times 2
@@ -88,7 +93,7 @@ def test_json(runs):
 
 def test_real_samples_go_there_and_back(runs):
     result = sample(runs / "ring", "-n", "40", "--reconstruct", "--out", "a.npz")
-    found = np.load("a.npz")
+    found = arrays("a.npz")
     net = load_generator(runs / "ring").net
     z = net.reversed.predict(2 * found["real"])
     np.testing.assert_allclose(found["z"], z, rtol=1e-4, atol=1e-5)

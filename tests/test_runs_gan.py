@@ -9,6 +9,7 @@ import pytest
 
 from nembp.checkpoints import load_model
 from nembp.errors import ArchitectureError, DataError, DivergenceError
+from nembp.runs import gan_course
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.gan_course import EARLY, Course
 from nembp.runs.gan_players import load_generator, load_player
@@ -100,6 +101,15 @@ def test_optimizers_and_noise_are_those_configured():
     noise = source.noise
     assert (noise.kind, noise.std, noise.law) == ("anti", 0.3, "uniform")
     assert list(trainer.sources) == ["critic/input"]
+
+
+def test_the_trainer_gets_what_is_configured(monkeypatch):
+    given = {}
+    monkeypatch.setattr(gan_course, "AdversarialTrainer", lambda *_, **more: given.update(more))
+    Course(prepare_gan(TINY.replace({"seed": 7, "schedule": "cosine", "batch_size": 11})))
+    expected = {"seed": 7, "schedule": "cosine", "batch_size": 11, "iterations": 45,
+                "report_every": 12}  # fmt: skip
+    assert expected.items() <= given.items()
 
 
 # -- files -----------------------------------------------------------------------------------------
