@@ -28,6 +28,13 @@ SCORES: Final[dict[str, tuple[str, int | str]]] = {
 }
 _SHOWN: Final = ("modes", "high_quality", "classes", "inception_score", "frechet_distance")
 
+_KEPT: Final = {  # of the noise, by its place
+    "discriminator/forward": "D kept",
+    "discriminator/backward": "D backward kept",
+    "generator/backward": "G backward kept",
+    "critic/input": "critic kept",
+}
+
 
 def score_text(key: str, value: Any) -> str:
     """Write a score as its kind is written.
@@ -96,8 +103,9 @@ def _columns(row: Mapping[str, Any], iterations: int, left: float) -> list[tuple
             shown.append((heading, number(row[key])))
     shown += [(SCORES[key][0], score_text(key, row[key])) for key in _SHOWN if key in row]
     for key, value in row.items():
-        if key.startswith("noise/") and key.endswith("/accepted"):
-            shown.append((f"{key.split('/')[1]} kept", f"{value:.1%}"))
+        place = key.removeprefix("noise/").removesuffix("/accepted")
+        if place in _KEPT:
+            shown.append((_KEPT[place], f"{value:.1%}"))
     rate = row["iterations_per_second"]
     shown.append(("iterations/s", f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"))
     shown.append(("left", duration(left)))

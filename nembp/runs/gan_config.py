@@ -163,7 +163,7 @@ class GanConfig(OptionFields):
         "integer", TRAINING, "Of the weights, batches, z and noise, each its own stream.", least=0
     )
     device: str | None = same(_TRAIN["device"])
-    threads: int | None = same(_TRAIN["threads"])
+    threads: int | None = option("integer", TRAINING, "BLAS threads.", least=1)
 
     checkpoints: int | None = option(
         "integer", SCORES, "How often, evenly over the run, samples are scored and drawn.", least=1

@@ -53,6 +53,7 @@ PLANE: Final[dict[str, Any]] = {
     "clip": 0.1,
     "batch_size": 128,
     "iterations": 5000,
+    "threads": 1,  # products too small to share, and it is other runs' core
 }
 SMALL_IMAGES: Final[dict[str, Any]] = {
     "latent": 16,
@@ -95,6 +96,7 @@ _IN_WORDS: Final = {
     "momentum": "0.5",
     "batch_size": "128 in the plane, 64 of images",
     "iterations": "5000 in the plane, 3000 of images",
+    "threads": "1 in the plane, else as the BLAS has it",
     "scored_samples": "2500 in the plane, 26000 of stacked, 10000 else",
     "samples": "100000, or 128000 of stacked",
     "modes": "8 of ring, 25 of grid",

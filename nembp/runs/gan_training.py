@@ -86,8 +86,9 @@ def run_gan(
     folder = RunFolder.claim(out_dir, name, force=force, files=FILES)
     ready = False
     try:
-        with limit(config.threads) as threads:
+        with limit(config.threads):
             prepared = prepare_gan(config, on_note or (lambda text: None))
+        with limit(prepared.config.threads) as threads:
             if start is not None:
                 load_players(start, prepared.generator, prepared.discriminator)
             run = _Run(prepared, threads, folder, on_row, began)
@@ -265,8 +266,10 @@ def gan_replicate(config: GanConfig) -> dict[str, Any]:
         checkpoints; ``seconds``, of all; ``threads``.
     """
     began = time.perf_counter()
-    with limit(config.threads) as count:
-        course = Course(prepare_gan(config))
+    with limit(config.threads):
+        prepared = prepare_gan(config)
+    with limit(prepared.config.threads) as count:
+        course = Course(prepared)
         status, scores = "finished", {}
         try:
             course.run()
