@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nembp.experiments.claims.common import (
     CNN_2016,
+    COARSE,
     ERROR,
     MNIST,
     NLL,
@@ -43,7 +44,7 @@ PROTOCOLS = (
             *both_rates("constant", "constant", "none", NLL),
             *both_rates("blind", "epoch", "blind, epoch", NLL),
         ),
-        tuning=tuning(NLL),
+        tuning=tuning(NLL, strengths=COARSE, seeds=2),
         resample=True,
         small={"limit": 200, "epochs": 2},
     ),

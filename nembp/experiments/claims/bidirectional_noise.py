@@ -8,6 +8,7 @@ from nembp.experiments.claims.common import (
     ACCURACY,
     CENTROID,
     CIFAR,
+    COARSE,
     DIGITS,
     MNIST,
     NLL,
@@ -98,12 +99,13 @@ PROTOCOLS = (
         MNIST | B_BP | {"optimizer": "adam", "learning_rate": 0.001, "backward_weight": 0.1},
         "dense network trained by Adam, 1000 images of MNIST",
         arms=_arms(noise_clock="iteration"),
-        tuning=tuning(NLL, strengths=(0.01, 0.3, 1.0), seeds=2),
+        tuning=tuning(NLL, strengths=COARSE, seeds=2),
     ),
     _protocol(
         "bidirectional-noise-digits",
         DIGITS | B_BP | {"backward_weight": 0.3, "epochs": 15},
         "dense network, scikit-learn's digits",
+        tuning=tuning(NLL, strengths=COARSE, seeds=2),
     ),
     _protocol(
         "bidirectional-noise-cifar10",

@@ -20,6 +20,7 @@ __all__ = [
     "CIFAR",
     "CLEAN",
     "CNN_2016",
+    "COARSE",
     "DIGITS",
     "ERROR",
     "MNIST",
@@ -81,6 +82,7 @@ ACCURACY: Final = Metric("accuracy", "forward/accuracy", "higher", "points")
 CENTROID: Final = Metric("centroid error", "backward/centroid_error", "lower", "relative cut")
 
 STRENGTHS: Final = (0.01, 0.1, 0.3, 1.0)  # of the noise, times the arm's own; 0.01 is next to none
+COARSE: Final = (0.01, 0.3, 1.0)
 NEM_KINDS: Final = ("nem", "blind", "anti", "drift")
 
 

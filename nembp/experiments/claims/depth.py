@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nembp.experiments.claims.common import CLEAN, MNIST, NN_2020, both_rates, noise, tuning
+from nembp.experiments.claims.common import CLEAN, COARSE, MNIST, NN_2020, both_rates, noise, tuning
 from nembp.experiments.protocol import Arm, Protocol
 
 DEPTHS = (1, 3, 5)
@@ -47,7 +47,7 @@ PROTOCOLS = (
                 )
             ),
         ),
-        tuning=tuning(CLEAN),
+        tuning=tuning(CLEAN, strengths=COARSE, seeds=2),
         resample=True,
         small={"limit": 200, "epochs": 2},
     ),

@@ -6,6 +6,7 @@ from typing import Any
 
 from nembp.experiments.claims.common import (
     CNN_2016,
+    COARSE,
     DIGITS,
     ERROR,
     MNIST,
@@ -65,17 +66,19 @@ PROTOCOLS = (
         "output-noise-cnn",
         MNIST | {"layers": "conv8x5s2,conv16x5s2,64"},
         "convolutional network, 1000 images of MNIST",
-        tuning=tuning(NLL, strengths=(0.01, 0.3, 1.0)),  # a replicate takes a second
+        tuning=tuning(NLL, strengths=COARSE),  # a replicate takes a second
     ),
     _protocol(
         "output-noise-logistic",
         MNIST | {"activation": "logistic", "learning_rate": 0.5},
         "logistic hidden units, 1000 images of MNIST",
+        tuning=tuning(NLL, strengths=COARSE, seeds=2),
     ),
     _protocol(
         "output-noise-adam",
         MNIST | {"optimizer": "adam", "learning_rate": 0.001},
         "dense network trained by Adam, 1000 images of MNIST",
+        tuning=tuning(NLL, strengths=COARSE, seeds=2),
     ),
     _protocol("output-noise-digits", DIGITS, "dense network, scikit-learn's digits"),
 )

@@ -7,6 +7,7 @@ from typing import Any
 from nembp.experiments.claims.common import (
     ACCURACY,
     CLEAN,
+    COARSE,
     MNIST,
     NN_2019,
     NN_2020,
@@ -62,7 +63,7 @@ PROTOCOLS = (
                 )
             ),
         ),
-        tuning=tuning(CLEAN),
+        tuning=tuning(CLEAN, strengths=COARSE, seeds=2),
         resample=True,
         small={"limit": 200, "epochs": 2},
     ),
