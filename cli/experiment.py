@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from .data_dirs import data_dirs_option
+from .experiment_search import search
 from .interrupts import terminate_as_interrupt
 from .output import count, emit_json, emit_table, note, short_path
 
@@ -22,6 +24,7 @@ def experiment() -> None:
     """Settle published claims: declared protocols, run with controls and judged by rule."""
 
 
+experiment.add_command(search)
 _out = click.option(
     "--out", metavar="DIR", default=OUT, show_default=True, help="Folder of experiments."
 )
@@ -58,20 +61,6 @@ def list_experiments(as_json: bool) -> None:
     emit_table([("name", "what", "about"), *table])
 
 
-def _data_dirs(
-    ctx: click.Context, param: click.Parameter, entries: tuple[str, ...]
-) -> dict[str, str]:
-    table = {}
-    for entry in entries:
-        name, sign, path = entry.partition("=")
-        if not (name and sign and path):
-            raise click.BadParameter(f"{entry!r} is not NAME=FOLDER, as in mnist=data/mnist")
-        if not Path(path).exists():
-            raise click.BadParameter(f"{path}: no such folder for {name}")
-        table[name] = path
-    return table
-
-
 @experiment.command(
     "run",
     epilog="\b\nExamples:\n  nembp experiment run output-noise-digits --quick\n"
@@ -94,10 +83,7 @@ def _data_dirs(
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue a run, or add seeds to it.")
 @click.option("--quick", is_flag=True, help="Does it work? 2 seeds, little data; decides nothing.")
-@click.option(
-    "--data-dir", "data_dirs", multiple=True, metavar="NAME=FOLDER", callback=_data_dirs,
-    help="Where a data set lies, as in mnist=data/mnist; more than once for more than one.",
-)  # fmt: skip
+@data_dirs_option
 @_out
 @_json
 def run(

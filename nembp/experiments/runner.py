@@ -29,7 +29,7 @@ from nembp.experiments.tasks import Setting, Task, reporting
 from nembp.threads import threads as blas_threads
 from nembp.threads import usable_cores
 
-__all__ = ["run_experiment"]
+__all__ = ["in_parallel", "run_experiment"]
 
 Progress = Callable[[int, int, Mapping[str, Any]], Any]
 
@@ -184,23 +184,29 @@ class _Run:
             )
             for task in tasks
         ]
-        try:
-            parallel = joblib.Parallel(
-                n_jobs=self.jobs, batch_size=1, return_as="generator_unordered", **_own_workers()
-            )
-        except ValueError:  # a backend that cannot: a few at a time
-            chunk = 4 * joblib.effective_n_jobs(self.jobs)
-            for start in range(0, len(calls), chunk):
-                parallel = joblib.Parallel(n_jobs=self.jobs, batch_size=1)
-                yield from parallel(calls[start : start + chunk])
-            return
-        with closing(parallel(calls)) as results:
-            yield from results
+        yield from in_parallel(calls, self.jobs)
 
 
 def _row(task: Task, config: Any, kind: str, perturbations: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = KINDS[kind].function("replicate")(config, perturbations)
     return asdict(task) | row
+
+
+def in_parallel(calls: Sequence[Any], jobs: int | None) -> Generator[Any, None, None]:
+    """Yield what joblib's delayed calls return, as they finish."""
+    import joblib
+
+    try:
+        parallel = joblib.Parallel(
+            n_jobs=jobs, batch_size=1, return_as="generator_unordered", **_own_workers()
+        )
+    except ValueError:  # a backend that cannot: a few at a time
+        chunk = 4 * joblib.effective_n_jobs(jobs)
+        for start in range(0, len(calls), chunk):
+            yield from joblib.Parallel(n_jobs=jobs, batch_size=1)(calls[start : start + chunk])
+        return
+    with closing(parallel(calls)) as results:
+        yield from results
 
 
 def _own_workers() -> dict[str, Any]:
