@@ -188,7 +188,7 @@ def generate(seed: int, index: int, dtype: str = "float64") -> Case:
     """Return the ``index``-th random case of a seed.
 
     Kinds go round in cycles of coprime lengths, so that 45 cases in a row have every activation
-    with every pair of likelihoods, two cases of seven have images, and every third one normalized
+    with every pair of likelihoods, two cases of seven have images, and every fourth one normalized
     layers; everything else is drawn.
 
     >>> generate(0, 5) == generate(0, 5)
@@ -205,7 +205,7 @@ def generate(seed: int, index: int, dtype: str = "float64") -> Case:
         drawn = tuple(int(n) for n in g.integers(1, 8, int(g.integers(2, 6))))
         options = {"sizes": drawn, "biases": _shared(drawn, g) if g.random() < 0.3 else None}
     sizes = options.pop("sizes")
-    if index % 3 == 1:  # drawn apart, so that all else is as it would be
+    if index % 4 == 1:  # drawn apart, so that all else is as it would be
         chosen = np.random.default_rng([seed, index, 1]).random(len(sizes) - 2) < 0.7
         options["normalized"] = tuple(int(k) + 1 for k in np.flatnonzero(chosen))
     return Case(

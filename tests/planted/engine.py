@@ -18,9 +18,10 @@ from nembp.synapses import Dense
 from nembp.training import Trainer
 from planted import plant
 from planted.images import BUGS as IMAGES
+from planted.normalized import BUGS as NORMALIZED
 from planted.steps import BUGS
 
-__all__ = ["BUGS", "IMAGES"]
+__all__ = ["BUGS", "IMAGES", "NORMALIZED"]
 
 
 # -- components --------------------------------------------------------------------------------

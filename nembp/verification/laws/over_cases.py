@@ -20,6 +20,7 @@ from nembp.verification.laws import (
     files,
     gradients,
     joint,
+    normalized,
     structure,
     textbook,
     training,
@@ -160,6 +161,21 @@ def annealed(case: Case, backend: Backend) -> Deviations:
     # blind: screening may decide otherwise where σ₀ / tᵈ and σₜ differ in their last bit
     noise = changed(case.forward_noise, kind="blind")
     yield from joint.annealed(case.net(device=backend), *case.batch(), noise)
+
+
+def moving_statistics(case: Case, backend: Backend) -> Deviations:
+    """Try what a step of a path does to running statistics, in buffers that held NaN."""
+    net, path = case.net(device=joint.poisoned(backend)), path_of(case)
+    if net.statistics_count and known(case):
+        yield from normalized.moving(net, *batch_for(case, path), path)
+
+
+def evaluation(case: Case, backend: Backend) -> Deviations:
+    """Try both directions of normalized networks by running statistics."""
+    if known(case):
+        for net, x, t in both(case, backend):
+            if net.statistics_count:
+                yield from normalized.evaluation(net, x, t)
 
 
 def with_noise(law: Callable[..., Deviations], change: Callable[..., Noise | None]) -> Any:

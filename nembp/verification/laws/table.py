@@ -13,6 +13,7 @@ __all__ = ["LAWS"]
 BP = "Adigun and Kosko 2019, section 3: backprop invariance"
 BBP = "Adigun and Kosko 2019: bidirectional backpropagation"
 NEM = "Audhkhasi, Osoba and Kosko 2016, theorems 1-3"
+NORM = "Ioffe and Szegedy 2015, algorithms 1 and 2"
 DESIGN = "nembp's definition"
 EXACT = {"float64": 0.0, "float32": 0.0}
 
@@ -65,6 +66,10 @@ _TABLE = (
         DESIGN, on.memory, EXACT),
     Law("joint.noisy", "noisy joint gradient = backpropagation on the noisy targets",
         NEM, on.noisy_joint),
+    Law("normalization.statistics", "a step moves r to (1 − m) r + m (μ, σ² N/(N − 1))",
+        NORM, on.moving_statistics),
+    Law("normalization.evaluation", "by running statistics each row is by itself; its gradient",
+        NORM, on.evaluation),
     Law("noise.screening", "NEM: gain ≥ 0; anti: gain ≤ 0; blind: every draw",
         NEM, on.with_noise(noise.screening, lambda likelihood, spec: spec)),
     Law("noise.component", "each nᵢ² ≤ 2nᵢ(aᵢ − tᵢ) implies log p(t+n) ≥ log p(t)",
