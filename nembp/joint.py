@@ -206,9 +206,11 @@ class JointBackpropagation(Sweeps):
         if self._noise_up is not None:
             if 0 in self._noise_up.without:
                 backend.into(self.x, xp.multiply, self._noise_up.without[0], 1.0)
-            backend.into(self.forward_nll, xp.multiply, self._noise_up.nll, 1.0)
+            share = self.rows / self._samples
+            backend.into(self.forward_nll, xp.multiply, self._noise_up.nll, share)
         if self._noise_down is not None:
-            backend.into(self.backward_nll, xp.multiply, self._noise_down.nll, 1.0)
+            share = self.rows / self._samples
+            backend.into(self.backward_nll, xp.multiply, self._noise_down.nll, share)
 
     def _sweep_backward_signals(self, end: End) -> None:
         """Down: cᵏ⁻¹ = f(adjoint(cᵏ) + dᵏ⁻¹), to the input's pre-activation u⁰."""

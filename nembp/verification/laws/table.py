@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from nembp.verification.laws import ends, hidden, noise, signals, synapses, training
+from nembp.verification.laws import (
+    adversarial,
+    adversarial_training,
+    ends,
+    hidden,
+    noise,
+    signals,
+    steps,
+    synapses,
+    training,
+)
 from nembp.verification.laws import over_cases as on
 from nembp.verification.laws import over_synapses as forms
 from nembp.verification.laws.deviations import CENTRAL, COMPLEX
@@ -13,6 +23,7 @@ __all__ = ["LAWS"]
 BP = "Adigun and Kosko 2019, section 3: backprop invariance"
 BBP = "Adigun and Kosko 2019: bidirectional backpropagation"
 NEM = "Audhkhasi, Osoba and Kosko 2016, theorems 1-3"
+GAN = "Goodfellow and others 2014; Arjovsky, Chintala and Bottou 2017"
 NORM = "Ioffe and Szegedy 2015, algorithms 1 and 2"
 DESIGN = "nembp's definition"
 EXACT = {"float64": 0.0, "float32": 0.0}
@@ -66,6 +77,10 @@ _TABLE = (
         DESIGN, on.memory, EXACT),
     Law("joint.noisy", "noisy joint gradient = backpropagation on the noisy targets",
         NEM, on.noisy_joint),
+    Law("joint.memberships", "given inputs and memberships: ∇ forward + ∇ backward of the members",
+        BBP, steps.given_inputs),
+    Law("joint.input-error", "δ⁰ of a step = ∂(−mean log p)/∂x, with a gradient or without",
+        DESIGN, steps.input_error),
     Law("normalization.statistics", "a step moves r to (1 − m) r + m (μ, σ² N/(N − 1))",
         NORM, on.moving_statistics),
     Law("normalization.evaluation", "by running statistics each row is by itself; its gradient",
@@ -106,6 +121,24 @@ _TABLE = (
     Law("em.nem", "E[log p(y+n, h|x)/p(y, h|x)] ≥ 0 for NEM noise",
         "Osoba, Mitaim and Kosko 2013, theorem 1", on.enumerated(hidden.nem),
         tolerances(single=1e-12), every=3),
+    Law("adversarial.own-output", "G(z) ↦ z: ∇ of what reads G(z) + ∇ log p(z | G(z)), held or not",
+        BBP, adversarial.own_output),
+    Law("adversarial.link", "an error at a = link(z) reaches z times ∂a/∂z",
+        DESIGN, on.at_ends(adversarial.link_derivative), tolerances(COMPLEX)),
+    Law("adversarial.discriminator", "D's gradient = differences of what it descends, any kind",
+        GAN, adversarial.discriminator_gradient, tolerances(CENTRAL), every=4),
+    Law("adversarial.generator", "G's gradient through D, and back to z = differences",
+        GAN, adversarial.generator_gradient, tolerances(CENTRAL), every=4),
+    Law("adversarial.penalty", "∇ λ mean (‖∇ₓ f(x̂)‖ − 1)² = differences, second derivatives too",
+        "Gulrajani and others 2017", adversarial.penalty_gradient, tolerances(CENTRAL), every=4),
+    Law("adversarial.noise", "NEM noise at D, z and x: gain ≥ 0; f(x + n) ≥ f(x), f(g + n) ≤ f(g)",
+        NEM, adversarial_training.noise_conditions),
+    Law("adversarial.replay", "a training = its definition, one direction at a time",
+        DESIGN, adversarial_training.replayed, every=4),
+    Law("adversarial.streams", "noise of deviation 0 changes no bit of a training",
+        DESIGN, adversarial_training.silent_noise, EXACT, every=4),
+    Law("device.adversarial", "the device trains G and D as the host does",
+        DESIGN, adversarial_training.on_device, on_host=False, every=4),
     Law("device.agreement", "the device computes the host's numbers",
         DESIGN, on.on_device, on_host=False),
 )  # fmt: skip
