@@ -292,7 +292,7 @@ def writable(backend: Backend, out: Array, shape: tuple[int, ...]) -> Iterator[A
     xp = backend.xp
     try:
         view = xp.reshape(xp.reshape(out, (-1,), copy=False), shape)
-    except ValueError:  # a transposed ``out``, say
+    except (ValueError, AttributeError):  # a transposed ``out``, say; CuPy raises the second
         view = xp.reshape(out, shape, copy=True)
         yield view
         out[...] = xp.reshape(view, tuple(out.shape))

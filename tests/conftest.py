@@ -3,6 +3,8 @@
 Hypothesis draws the same examples in every run, so that a red run can be repeated, and reports the
 first that fails. To search further, ``pytest --hypothesis-profile=search``: other examples in every
 run, twenty times as many, and failing ones made as simple as they can be.
+
+``pytest --device gpu`` runs on a GPU what otherwise runs on a stand-in for CuPy (`fake_cupy`).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported: matrices are tiny
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 _common = {
@@ -28,3 +31,11 @@ settings.register_profile(
 )
 settings.register_profile("search", max_examples=400, print_blob=True, **_common)
 settings.load_profile("repeatable")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", choices=("cpu", "gpu"), default="cpu")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["NEMBP_TEST_DEVICE"] = config.getoption("--device")

@@ -181,7 +181,6 @@ class ndarray:
     def __init__(self, host: np.ndarray[Any, Any]) -> None:
         self._host = host
 
-    shape = property(lambda self: self._host.shape)
     dtype = property(lambda self: self._host.dtype)
     ndim = property(lambda self: self._host.ndim)
     size = property(lambda self: self._host.size)
@@ -190,6 +189,19 @@ class ndarray:
     strides = property(lambda self: self._host.strides)
     flags = property(lambda self: self._host.flags)
     T = property(lambda self: ndarray(self._host.T))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._host.shape
+
+    @shape.setter
+    def shape(self, shape: tuple[int, ...]) -> None:
+        if not self.flags.c_contiguous:
+            raise AttributeError("incompatible shape")
+        self._host = self._host.reshape(shape)
+
+    def view(self) -> ndarray:
+        return ndarray(self._host)
 
     @property
     def data(self) -> Any:

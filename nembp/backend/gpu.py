@@ -52,12 +52,12 @@ class CupyBackend(FusedKernels, Backend):
             )
         self.precision = precision
         self._cupy = cupy = _import_cupy()
+        self._pool = cupy.get_default_memory_pool()
+        cupy.cuda.set_allocator(self._allocator_of(self._pool))
         _check_device(cupy)
         import array_api_compat.cupy as xp
 
         super().__init__(xp, cupy.cuda.Device())
-        self._pool = cupy.get_default_memory_pool()
-        cupy.cuda.set_allocator(self._allocator_of(self._pool))
         self._kernels: dict[str, Kernels] = {}
         self.make_kernels = lambda dtype: Kernels(cupy, dtype)
         self._transfers = Transfers(cupy)

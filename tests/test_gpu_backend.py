@@ -1,0 +1,251 @@
+"""`CupyBackend` itself: products, memory, copies that overlap, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import fake_cupy
+import numpy as np
+import pytest
+from devices import gpu, needs_kernels
+from hypothesis import given
+from hypothesis import strategies as st
+
+import nembp.backend.gpu
+from nembp.backend import CupyBackend, get_backend
+from nembp.backend.cublas import FULL_PRECISION, TF32
+from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
+
+pytestmark = needs_kernels
+
+
+@pytest.fixture
+def device(monkeypatch):
+    return fake_cupy.install(monkeypatch)
+
+
+# -- products --------------------------------------------------------------------------------------
+def laid_out(values: np.ndarray, how: str) -> tuple[Any, np.ndarray]:
+    """Return a matrix on the device that lies in memory as asked, and its values."""
+    rows, columns = values.shape
+    if how == "rows":
+        return gpu().asarray(values), values
+    if how == "transposed":
+        return gpu().asarray(np.ascontiguousarray(values.T)).T, values
+    if how == "part":
+        return gpu().asarray(np.pad(values, ((1, 2), (0, 3))))[1 : 1 + rows, :columns], values
+    wide = np.zeros((rows, 2 * columns), values.dtype)
+    wide[:, ::2] = values
+    return gpu().asarray(wide)[:, ::2], values
+
+
+layouts = st.sampled_from(["rows", "transposed", "part", "gaps"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+@given(
+    rows=st.integers(1, 9), inner=st.integers(1, 9), columns=st.integers(1, 9),
+    left=layouts, right=layouts, part=st.booleans(), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_products_of_every_layout(dtype, rows, inner, columns, left, right, part, seed):
+    generator = np.random.default_rng(seed)
+    a, A = laid_out(generator.normal(size=(rows, inner)).astype(dtype), left)
+    b, B = laid_out(generator.normal(size=(inner, columns)).astype(dtype), right)
+    out = gpu().empty((rows + 2, columns), dtype)[1 : 1 + rows, :] if part else None
+    out = gpu().empty((rows, columns), dtype) if out is None else out
+    assert gpu().matmul(a, b, out) is out
+    tolerance = 1e-5 if dtype == "float32" else 1e-13
+    np.testing.assert_allclose(gpu().to_numpy(out), A @ B, rtol=0, atol=tolerance)
+
+
+def test_products_of_nothing():
+    out = gpu().ones((2, 3), "float32")
+    gpu().matmul(gpu().empty((2, 0), "float32"), gpu().empty((0, 3), "float32"), out)
+    assert not gpu().to_numpy(out).any()
+
+
+@pytest.mark.parametrize(
+    ("precision", "mode"), [("float32", FULL_PRECISION), ("tf32", TF32)]
+)  # fmt: skip
+def test_precision(device, precision, mode, monkeypatch):
+    library = fake_cupy.Cublas()
+    monkeypatch.setattr(nembp.backend.gpu, "load_cublas", lambda: library)
+    backend = CupyBackend(precision)
+    assert library.math_mode == mode
+    assert ("TF32" in backend.describe()) == (precision == "tf32")
+
+
+def test_unknown_precision(device):
+    with pytest.raises(ArchitectureError, match="one of float32, tf32, got 'half'"):
+        CupyBackend("half")  # type: ignore[arg-type]
+
+
+def test_a_refusal_of_cublas_is_an_error(device, monkeypatch, capsys):
+    backend = CupyBackend()
+    x = backend.ones((2, 2), "float32")
+    monkeypatch.setattr(backend._cublas, "_workspace", backend.empty((4,), "uint8"))
+    with pytest.raises(DeviceError, match="cublasSetWorkspace_v2 of cuBLAS failed with status 7"):
+        backend.matmul(x, x, backend.empty((2, 2), "float32"))
+
+
+def test_without_cublas_products_are_cupys_and_nothing_is_captured(device, monkeypatch):
+    def missing() -> None:
+        raise OSError("no libcublas.so.13")
+
+    monkeypatch.setattr(nembp.backend.gpu, "load_cublas", missing)
+    backend = CupyBackend()
+    x = backend.asarray(np.arange(4.0).reshape(2, 2))
+    out = backend.matmul(x, x, backend.empty((2, 2), "float64"))
+    assert np.array_equal(backend.to_numpy(out), np.arange(4.0).reshape(2, 2) @ [[0, 1], [2, 3]])
+    assert not backend.has_graphs
+    assert "no libcublas.so.13" in str(backend.no_graphs)
+    with pytest.raises(DeviceError, match=r"tf32 needs cuBLAS, .*nembp\[cuda13\]"):
+        CupyBackend("tf32")
+
+
+# -- memory ----------------------------------------------------------------------------------------
+def test_a_full_memory_is_one_clear_line(device):
+    backend = get_backend("gpu")
+    assert backend.free_memory() > 0
+    before = backend.reserved_memory()
+    backend.empty((1000,), "float32")
+    assert backend.reserved_memory() == before + 4000
+    device.memory_limit = device.pool.total + 10_000_000
+    calls = (
+        lambda: backend.empty((3_000_000,), "float64"),
+        lambda: backend.asarray(np.zeros(3_000_000)),
+        lambda: backend.ones((1_000_000,), "float64") + 1.0,
+    )
+    for allocate in calls:
+        with pytest.raises(DeviceMemoryError) as caught:
+            allocate()
+        line = str(caught.value)
+        assert line.startswith("the GPU's memory is full: ")
+        assert "MB are free. Use a smaller --batch-size" in line
+        assert "--device cpu" in line
+        assert "\n" not in line
+    assert caught.value.exit_code == 8
+    assert isinstance(caught.value, MemoryError)
+
+
+def test_a_memory_that_others_fill_is_the_same_line(device, monkeypatch):
+    device.memory_limit = 100
+    with pytest.raises(DeviceMemoryError, match="memory is full"):
+        get_backend("gpu")
+
+
+# -- where it cannot be used -----------------------------------------------------------------------
+def test_without_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(DeviceError, match=r"CuPy, which is not installed; install .*\[cuda12\]"):
+        get_backend("gpu")
+    assert get_backend("auto").name == "cpu"
+
+
+def _no_driver() -> int:
+    raise fake_cupy.CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+
+
+@pytest.mark.parametrize(
+    ("driver", "says"),
+    [
+        (
+            0,
+            "needs a CUDA GPU and driver, and CuPy found none .*no CUDA-capable device.*nvidia-smi",
+        ),
+        (
+            12080,
+            r"the driver knows CUDA 12, but the CuPy installed needs CUDA 13 .*nembp\[cuda12\]",
+        ),
+    ],
+)
+def test_without_a_driver_that_fits(device, monkeypatch, driver, says):
+    runtime = sys.modules["cupy"].cuda.runtime
+    monkeypatch.setattr(runtime, "getDeviceCount", _no_driver)
+    monkeypatch.setattr(runtime, "driverGetVersion", lambda: driver)
+    with pytest.raises(DeviceError, match=says) as caught:
+        get_backend("gpu")
+    assert caught.value.exit_code == 4
+    assert get_backend("auto").name == "cpu"
+
+
+def test_without_a_gpu(device, monkeypatch):
+    monkeypatch.setattr(sys.modules["cupy"].cuda.runtime, "getDeviceCount", lambda: 0)
+    with pytest.raises(DeviceError, match="the driver lists no GPU"):
+        get_backend("gpu")
+
+
+# -- copies that overlap ---------------------------------------------------------------------------
+@pytest.mark.parametrize("copies_first", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "int16"])
+def test_batches_that_are_copied_while_steps_run(device, copies_first, dtype):
+    """Streams do their work as late and in as unkind an order as they may."""
+    backend = CupyBackend()
+    buffers = [backend.host_buffer((3, 4), dtype) for _ in range(2)]
+    outs = [backend.empty((3, 4), "float32") for _ in range(7)]
+    backend.synchronize()
+    device.deferred, device.copies_first = True, copies_first
+    expected = []
+    for k, out in enumerate(outs):
+        buffer = buffers[k % 2]
+        backend.wait_for_copy(buffer)
+        buffer[...] = np.arange(12).reshape(3, 4) + 10 * k
+        rows = 2 if k == 4 else 3
+        backend.receive(buffer[:rows], out[:rows, :], None, 0.5)
+        expected.append(0.5 * buffer[:rows].astype("f4"))
+    backend.synchronize()
+    for out, values in zip(outs, expected, strict=True):
+        assert np.array_equal(backend.to_numpy(out)[: len(values)], values)
+
+
+@pytest.mark.parametrize("missing", ["wait_for_copy", "read", "copied"])
+def test_a_missing_event_is_caught(device, missing, monkeypatch):
+    if missing == "wait_for_copy":
+        monkeypatch.setattr(CupyBackend, "wait_for_copy", lambda self, staged: None)
+    else:
+        name = "wait_event"
+        original = fake_cupy.Stream.wait_event
+        on_copies = missing == "read"
+
+        def forgets(self: Any, event: Any) -> None:
+            if (self is device.default) == on_copies:
+                original(self, event)
+
+        monkeypatch.setattr(fake_cupy.Stream, name, forgets)
+    wrong = 0
+    for copies_first in (False, True):
+        try:
+            test_batches_that_are_copied_while_steps_run(device, copies_first, "uint8")
+        except AssertionError:
+            wrong += 1
+        device.deferred = False
+    assert wrong
+
+
+def test_other_memory_of_the_host_is_copied_at_once(device):
+    backend = CupyBackend()
+    device.deferred = True
+    values, out = np.ones((2, 2), "float32"), backend.empty((2, 2), "float32")
+    backend.receive(values, out, None, 2.0)
+    values[...] = 5.0
+    assert np.array_equal(backend.to_numpy(out), np.full((2, 2), 2.0, "f4"))
+
+
+# -- random draws ----------------------------------------------------------------------------------
+def test_draws_into_part_of_a_matrix_and_into_complex_numbers():
+    for dtype, tail in (("float32", (slice(None), slice(0, 2))), ("complex128", (slice(None),))):
+        out = gpu().zeros((5, 4), dtype)
+        gpu().normal(gpu().generator(0, "a"), out[tail])
+        found = gpu().to_numpy(out)
+        assert np.all(found[tail] != 0.0)
+        assert np.count_nonzero(found) == found[tail].size
+
+
+def test_noise_drawn_on_the_host_is_the_cpus():
+    from nembp.backend import stream
+
+    cpu, out = np.empty((3, 4), "float32"), gpu().empty((3, 4), "float32")
+    get_backend("cpu").normal(stream(1, "a"), cpu)
+    gpu().normal(stream(1, "a"), out)
+    assert np.array_equal(gpu().to_numpy(out), cpu)
