@@ -1,4 +1,4 @@
-"""Training on a GPU: the CPU's numbers, nothing copied within an epoch, graphs that change nothing."""
+"""Training on a GPU: the CPU's numbers, no copies within an epoch, graphs change nothing."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_streamed_batches_are_copied_and_never_waited_for(device):
 
 @only_counted
 def test_every_step_makes_the_same_launches(device):
-    """The condition for a replay: same kernels in the same order, noise and corrections included."""
+    """The condition for a replay: the same kernels in the same order, noise among them."""
     trainer = trainer_of(CupyBackend(), noise=NOISE, cuda_graphs=False, epochs=9)
     trainer.run_epoch()
     sequences, original = [], trainer._step_on_device
