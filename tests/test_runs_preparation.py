@@ -126,3 +126,12 @@ def test_one_seed_draws_weights_batches_and_noise(monkeypatch):
         train_run(RunConfig(layers=(4,), epochs=1, device="cpu", seed=seed), f"run{seed}")
     assert [seed for _, seed in given] == [0, 7]
     assert given[0][0] != given[1][0]
+
+
+def test_initial_weights_are_scaled_and_nothing_else():
+    nets = [prepare(RunConfig(layers=(5,), weight_scale=scale)).net for scale in (None, 1.0, 4.0)]
+    for W, same, larger in zip(*(net.weights for net in nets), strict=True):
+        np.testing.assert_array_equal(W, same)
+        np.testing.assert_array_equal(4.0 * W, larger)
+    start = nets[0].weight_count
+    np.testing.assert_array_equal(nets[0].parameters[start:], nets[2].parameters[start:])

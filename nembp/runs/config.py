@@ -93,6 +93,10 @@ class RunConfig(OptionFields):
         "number", "Network", "Weight of the backward direction: the precision 1/v of a gaussian, "
         "the tempering power of the others.", above=0,
     )  # fmt: skip
+    weight_scale: float | None = _option(
+        "number", "Network", "Initial weights, times Glorot's; about 4 spares deep logistic layers "
+        "a plateau, since the slope of logistic units is at most 1/4.", above=0,
+    )  # fmt: skip
     dtype: str | None = _choice("Network", "Precision.", "float32", "float64")
 
     noise: str | None = _choice(

@@ -233,7 +233,7 @@ def fit_scalings(data: Dataset, config: RunConfig) -> Dataset:
 
 def _build(config: RunConfig, data: Dataset, backend: Backend) -> Network:
     backward = "gaussian" if config.backward == "none" else config.backward
-    return network(
+    net = network(
         *architecture(config, data),
         activation=config.activation or "relu",
         forward=config.forward,
@@ -242,3 +242,8 @@ def _build(config: RunConfig, data: Dataset, backend: Backend) -> Network:
         dtype=config.dtype or "float32",
         seed=config.seed or 0,
     )
+    scale = config.weight_scale or 1.0
+    if scale != 1.0:
+        for W in net.weights:
+            W[...] = W * scale
+    return net

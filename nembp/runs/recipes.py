@@ -27,6 +27,7 @@ ALWAYS: Final[dict[str, Any]] = {
     "augment": "none",
     "activation": "relu",
     "backward": "gaussian",
+    "weight_scale": 1.0,
     "dtype": "float32",
     "noise": "none",
     "noise_target": "forward",
