@@ -116,7 +116,7 @@ def noise_from_the_stream_of_the_batches(original, self, index, staged=None):
 
 
 @plant(Trainer, "_factor", "training.replay")
-def schedule_ignored(original, self):
+def schedule_ignored(original, self, iteration):
     return 1.0
 
 

@@ -111,10 +111,10 @@ def derivative_at_the_layer_below(original, self, k, error, a, *rows, **options)
 
 # -- noise in a step -------------------------------------------------------------------------------
 @plant(JointBackpropagation, "_noise_source", "joint.noisy")
-def noise_on_the_other_direction(original, self, direction, likelihood, width, noise, generators):
+def noise_on_the_other_direction(original, self, direction, target, noise, generators):
     other = {"forward": "backward", "backward": "forward"}
     exchanged = {other[name]: n for name, n in (noise or {}).items()}
-    return original(self, direction, likelihood, width, exchanged, generators)
+    return original(self, direction, target, exchanged, generators)
 
 
 @plant(NoiseSource, "__call__", "joint.noisy")
@@ -132,9 +132,9 @@ def noise_subtracted(original, self, o, t, std):
 
 
 @plant(JointBackpropagation, "_noise_source", "joint.noisy")
-def one_stream_for_both(original, self, direction, likelihood, width, noise, generators):
+def one_stream_for_both(original, self, direction, target, noise, generators):
     same = generators and dict.fromkeys(generators, generators["forward"])
-    return original(self, direction, likelihood, width, noise, same)
+    return original(self, direction, target, noise, same)
 
 
 @plant(Multinomial, "error", "joint.noisy")
