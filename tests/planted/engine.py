@@ -17,11 +17,12 @@ from nembp.optimizers import SGD, Adam, Momentum, Optimizer, RMSProp
 from nembp.synapses import Dense
 from nembp.training import Trainer
 from planted import plant
+from planted.adversarial import BUGS as ADVERSARIAL
 from planted.images import BUGS as IMAGES
 from planted.normalized import BUGS as NORMALIZED
 from planted.steps import BUGS
 
-__all__ = ["BUGS", "IMAGES", "NORMALIZED"]
+__all__ = ["ADVERSARIAL", "BUGS", "IMAGES", "NORMALIZED"]
 
 
 # -- components --------------------------------------------------------------------------------
