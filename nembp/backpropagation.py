@@ -111,6 +111,7 @@ def joint_gradient(net: Network, x: Any, y: Any) -> Array:
     if x.shape[0] != y.shape[0]:
         raise ShapeError(f"x has {x.shape[0]} rows, but y has {y.shape[0]}")
     step = JointBackpropagation(net, x.shape[0], path="samples")
+    step.moves_statistics = False
     step.x[...] = x
     step.t[...] = y
     gradient = net.backend.zeros((net.parameter_count,), net.dtype)

@@ -1,0 +1,441 @@
+"""Batch normalization against PyTorch's, in both directions; classes, files, devices, edges.
+
+That its gradients are exact is a matter of the engine's laws, whose random networks have it too
+(test_laws_*, `nembp verify`), with the bugs of tests/planted/normalized.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from near import assert_near
+from strategies import cases
+
+from nembp.architectures import network
+from nembp.archives import read_archive, write_archive
+from nembp.backend import Backend
+from nembp.backpropagation import JointBackpropagation, backpropagate, joint_gradient
+from nembp.batches import BatchReader
+from nembp.checkpoints import ARRAYS, FORMAT, OPTIONAL, VERSION, Model, load_model, save_model
+from nembp.convolution import Convolution
+from nembp.datasets import Scaling, Split
+from nembp.ends import Memberships
+from nembp.errors import ArchitectureError, DataError
+from nembp.likelihoods import Gaussian
+from nembp.network import Layer, Network, dense_network
+from nembp.neurons import Tanh
+from nembp.noise import Noise
+from nembp.normalization import BatchNormalization
+from nembp.optimizers import Adam
+from nembp.synapses import Dense, Transposed
+from nembp.training import Trainer
+from nembp.verification.laws import joint
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
+
+STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
+TOLERANCE = {"float32": 2e-5, "float64": 1e-10}
+IMAGE, CHANNELS, NEURONS, CLASSES = (6, 5, 2), 4, 7, 3
+each_dtype = pytest.mark.parametrize("dtype", list(TOLERANCE))
+few = settings(max_examples=max(1, settings.default.max_examples // 2))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def small(dtype: str = "float64", seed: int = 0, **kinds: Any) -> Network:
+    """Images, a normalized convolution, a normalized dense layer; every number random."""
+    convolution = Convolution(IMAGE, CHANNELS, (3, 3), (2, 1), (1, 1))
+    hidden = convolution.outputs
+    layers = [
+        Layer(convolution.inputs),
+        Layer(hidden, Tanh(), CHANNELS, BatchNormalization(**kinds)),
+        Layer(NEURONS, Tanh(), None, BatchNormalization(**kinds)),
+        Layer(CLASSES),
+    ]
+    synapses = [convolution, Dense(hidden, NEURONS), Dense(NEURONS, CLASSES)]
+    ends = dense_network([1, 1]).likelihood, Gaussian(0.7)
+    net = Network(layers, synapses, *ends, dtype=dtype, seed=None)
+    generator = np.random.default_rng(seed)
+    net.parameters[...] = generator.normal(0.0, 0.5, net.parameter_count)
+    net.statistics[...] = generator.uniform(0.5, 2.0, net.statistics_count)
+    return net
+
+
+def batch(net: Network, rows: int = 12, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, net.outputs, rows)
+    return generator.normal(size=(rows, net.inputs)), np.eye(net.outputs)[labels]
+
+
+# -- PyTorch ---------------------------------------------------------------------------------------
+class Torch:
+    """The same network of PyTorch's own modules: images N, C, H, W, its own BatchNorm each way."""
+
+    def __init__(self, net: Network) -> None:
+        self.net, self.kind = net, getattr(torch, net.dtype)
+        kernel, *dense = (self.leaf(W) for W in net.weights)
+        self.kernel, self.dense = kernel, dense  # (height, width, in, out), (in, out)
+        self.up, self.down = (
+            [
+                self.norm(way, k, torch.nn.BatchNorm2d if way.layers[k].biases == CHANNELS else
+                          torch.nn.BatchNorm1d)
+                for k in (1, 2)
+            ]
+            for way in (net, net.reversed)
+        )  # fmt: skip
+        self.out, self.image = self.leaf(net.biases[-1]), self.leaf(net.reversed.biases[-1])
+
+    def leaf(self, value: np.ndarray) -> Any:
+        return torch.tensor(np.array(value), dtype=self.kind, requires_grad=True)
+
+    def norm(self, way: Network, k: int, kind: Any) -> Any:
+        settings = way.layers[k].normalization
+        made = kind(way.layers[k].biases, eps=settings.epsilon, momentum=settings.momentum)
+        made = made.to(self.kind)
+        values = {"weight": way.gains[k], "bias": way.biases[k],
+                  "running_mean": way.running[k][0], "running_var": way.running[k][1]}  # fmt: skip
+        with torch.no_grad():
+            for name, value in values.items():
+                getattr(made, name).copy_(torch.tensor(np.array(value)))
+        return made
+
+    def train(self, mode: bool) -> Torch:
+        for each in (*self.up, *self.down):
+            each.train(mode)
+        return self
+
+    def forward(self, x: Any) -> Any:
+        z = F.conv2d(x.reshape(-1, *IMAGE).permute(0, 3, 1, 2), self.kernel.permute(3, 2, 0, 1),
+                     stride=(2, 1), padding=1)  # fmt: skip
+        a = torch.tanh(self.up[0](z)).permute(0, 2, 3, 1).flatten(1)
+        a = torch.tanh(self.up[1](a @ self.dense[0]))
+        return a @ self.dense[1] + self.out
+
+    def backward(self, y: Any) -> Any:
+        c = torch.tanh(self.down[0](y @ self.dense[1].T))
+        u = (c @ self.dense[0].T).reshape(-1, 3, 5, CHANNELS).permute(0, 3, 1, 2)
+        c = torch.tanh(self.down[1](u))
+        u = F.conv_transpose2d(c, self.kernel.permute(3, 2, 0, 1), stride=(2, 1), padding=1,
+                               output_padding=(1, 0))  # fmt: skip
+        return u.permute(0, 2, 3, 1).flatten(1) + self.image
+
+    def nll(self, x: Any, y: Any) -> list[Any]:
+        v = self.net.reversed.likelihood.variance
+        log_p = torch.distributions.Normal(self.backward(y), v**0.5).log_prob(x).sum(1)
+        return [F.cross_entropy(self.forward(x), y), -log_p.mean()]
+
+    def gradient(self) -> np.ndarray:
+        """Return autograd's gradient in the engine's layout."""
+        tensors = [
+            self.kernel, *self.dense,
+            *(each.bias for each in self.up), self.out,
+            self.image, *(each.bias for each in self.down[::-1]),
+            *(each.weight for each in self.up), *(each.weight for each in self.down[::-1]),
+        ]  # fmt: skip
+        flat = [torch.zeros_like(t) if t.grad is None else t.grad for t in tensors]
+        return np.concatenate([each.detach().numpy().reshape(-1) for each in flat])
+
+    def statistics(self) -> np.ndarray:
+        pairs = [(each.running_mean, each.running_var) for each in (*self.up, *self.down[::-1])]
+        return np.concatenate([each.numpy() for pair in pairs for each in pair])
+
+
+@each_dtype
+@pytest.mark.parametrize("kinds", [{}, {"epsilon": 0.3, "momentum": 0.6}], ids=["default", "own"])
+@given(seed=st.integers(0, 999), rows=st.integers(4, 20))
+@few
+def test_a_step_is_pytorchs(kinds, dtype, rows, seed):
+    net = small(dtype, seed, **kinds)
+    x, y = (each.astype(dtype) for each in batch(net, rows, seed))
+    assume(np.all(y.sum(axis=0) > 0))  # a layer of the labels must have a variance
+    for path in ("samples", "classes"):
+        ours, theirs = net.copy(), Torch(net).train(True)
+        values = theirs.nll(torch.tensor(x), torch.tensor(y))
+        sum(values).backward()
+        gradient, step = joint.run(ours, x, y, path)
+        expected = theirs.gradient()
+        assert_near(gradient, expected, TOLERANCE[dtype], "joint gradient", scale=1.0)
+        statistics = theirs.statistics()
+        assert_near(ours.statistics, statistics, TOLERANCE[dtype], "running statistics", scale=1.0)
+        for nll, value in zip((step.forward_nll, step.backward_nll), values, strict=True):
+            assert_near(nll[0, 0], value.item(), TOLERANCE[dtype], "nll", scale=100.0)
+
+
+@pytest.mark.parametrize("mode", ["batch", "running"])
+@each_dtype
+def test_one_direction_by_either_statistics_is_pytorchs(dtype, mode):
+    net = small(dtype)
+    x, y = (each.astype(dtype) for each in batch(net))
+    for which, (way, source, target) in enumerate(((net, x, y), (net.reversed, y, x))):
+        theirs = Torch(net).train(mode == "batch")
+        inputs = [torch.tensor(x), torch.tensor(y)]
+        inputs[which].requires_grad_()
+        theirs.nll(*inputs)[which].backward()
+        kept = net.statistics.copy()
+        gradient, error = backpropagate(way, source, target, statistics=mode)
+        assert np.array_equal(net.statistics, kept)
+        expected = inputs[which].grad.numpy()
+        assert_near(gradient, theirs.gradient(), TOLERANCE[dtype], "gradient", scale=1.0)
+        assert_near(error, expected, TOLERANCE[dtype], "input error", scale=1.0)
+        with torch.no_grad():
+            z = theirs.forward(inputs[0]) if which == 0 else theirs.backward(inputs[1])
+            a = (torch.softmax(z, 1) if which == 0 else z).numpy()
+        assert_near(way.predict(source, mode), a, TOLERANCE[dtype], "prediction", scale=1.0)
+
+
+def test_a_training_by_adam_is_pytorchs():
+    net, rows = small(), 40
+    x, y = batch(net, 5 * rows, 7)
+    theirs = Torch(net).train(True)
+    tensors = [theirs.kernel, *theirs.dense, theirs.out, theirs.image]
+    tensors += [t for each in (*theirs.up, *theirs.down) for t in (each.weight, each.bias)]
+    optimizer, ours = torch.optim.Adam(tensors, lr=0.01), Adam(0.01)
+    gradient = ours.bind(net)
+    step = JointBackpropagation(net, rows, path="classes")
+    for start in range(0, len(x), rows):
+        step.x[...], step.t[...] = x[start : start + rows], y[start : start + rows]
+        step(gradient)
+        ours.step()
+        optimizer.zero_grad()
+        sum(theirs.nll(torch.tensor(step.x), torch.tensor(step.t))).backward()
+        optimizer.step()
+    assert_near(net.statistics, theirs.statistics(), 1e-8, "statistics", scale=1.0)
+    with torch.no_grad():
+        theirs.train(False)
+        z = torch.softmax(theirs.forward(torch.tensor(x)), 1).numpy()
+        u = theirs.backward(torch.tensor(y)).numpy()
+    assert_near(net.predict(x), z, 1e-8, "classes", scale=1.0)
+    assert_near(net.reversed.predict(y), u, 1e-8, "images", scale=1.0)
+
+
+# -- classes ---------------------------------------------------------------------------------------
+@given(case=cases(normalized=True), seed=st.integers(0, 99))
+def test_statistics_of_the_two_paths_agree(case, seed):
+    net, (x, t) = case.net(), case.labelled_batch()
+    moved = []
+    for path in ("samples", "classes"):
+        ours = net.copy()
+        joint.run(ours, x, t, path)
+        moved.append(ours.statistics)
+    assert_near(moved[1], moved[0], 1e-12, "running statistics of classes", scale=1.0)
+
+
+def test_samples_that_take_no_part_are_not_counted():
+    """A discriminator's backward direction may have targets for a part of a batch alone."""
+    net, rows, part = small(), 9, [0, 2, 3, 4, 7]
+    x, y = batch(net, rows)
+    members = np.zeros((8, CLASSES))
+    members[part] = y[part]
+    memberships = Memberships(np.eye(CLASSES), members)
+    step = JointBackpropagation(net, rows, path="classes", memberships=memberships)
+    step.x[...], step.t[...] = x, y
+    gradient = np.empty(net.parameter_count)
+    before = net.copy()
+    step(gradient)
+    backward = backpropagate(before.reversed, y[part], x[part])[0] * len(part) / rows
+    expected = backpropagate(before, x, y)[0] + backward
+    assert_near(gradient, expected, 1e-12, "joint gradient", scale=1.0)
+    alone = before.copy()
+    other = JointBackpropagation(alone, len(part))
+    other.x[...], other.t[...] = x[part], y[part]
+    other(np.empty(net.parameter_count))
+    half = net.statistics_count // 2
+    assert_near(net.statistics[half:], alone.statistics[half:], 1e-12, "statistics", scale=1.0)
+
+
+# -- devices, noise, allocation -------------------------------------------------------------------
+@each_dtype
+@pytest.mark.parametrize("path", ["samples", "classes", "none"])
+def test_another_device_computes_the_same(path, dtype):
+    host = small(dtype)
+    other = host.to(STRICT)
+    x, y = batch(host)
+    (ours, _), (theirs, _) = (joint.run(net, x, y, path) for net in (host, other))
+    assert_near(theirs, ours, TOLERANCE[dtype], "joint gradient", scale=1.0)
+    moved = STRICT.to_numpy(other.statistics)
+    assert_near(moved, host.statistics, TOLERANCE[dtype], "statistics", scale=1.0)
+    for mode in ("batch", "running"):
+        gradient = STRICT.to_numpy(backpropagate(other, x, y, statistics=mode)[0])
+        expected = backpropagate(host, x, y, statistics=mode)[0]
+        assert_near(gradient, expected, TOLERANCE[dtype], mode, scale=1.0)
+
+
+def test_noise_on_hidden_signals_is_screened_by_the_statistics_without_it():
+    net, rows = small(), 8
+    x, y = batch(net, rows)
+    noise = {"forward/hidden": Noise("nem", std=0.5, rejected="zero")}
+    generators = {"forward/hidden": np.random.default_rng(3)}
+    step = JointBackpropagation(net, rows, noise=noise, generators=generators)
+    step.x[...], step.t[...] = x, y
+    gradient = np.empty(net.parameter_count)
+    clean = net.log_likelihood(x, y, "batch")
+    step(gradient)
+    assert np.all(np.isfinite(gradient))
+    assert_near(step.forward_nll[0, 0], -clean.mean(), 1e-12, "nll without noise", scale=1.0)
+    n = step._noise_up.n[2]  # of the last hidden layer, above which nothing is normalized
+    assert np.any(n != 0.0)
+    signals = step._noise_up.signals[2]
+    z = signals @ net.weights[2] + net.biases[3]
+    noisy = (signals + n) @ net.weights[2] + net.biases[3]
+    log_p = [np.sum(y * (each - np.log(np.exp(each).sum(1, keepdims=True))), 1)
+             for each in (z, noisy)]  # fmt: skip
+    assert np.all(log_p[1] >= log_p[0] - 1e-12)
+
+
+# -- edges -----------------------------------------------------------------------------------------
+def test_one_value_of_a_channel_has_no_variance():
+    net = dense_network([3, 4, 2], normalization=BatchNormalization(), dtype="float64")
+    net.biases[1][...] = [0.3, -0.1, 0.2, 0.5]
+    before = net.statistics.copy()
+    gradient, _ = joint.run(net, np.ones((1, 3)), np.eye(2)[:1], "samples")
+    assert np.array_equal(net.statistics, before)
+    assert not np.any(net.views(gradient).weights[0]), "ẑ is 0 whatever the weights are"
+    expected = net.biases[1] * (net.biases[1] > 0) @ net.weights[1]
+    z = net.readout(np.ones((1, 3)), "batch").z
+    assert_near(z - z.max(), [expected - expected.max()], 1e-12, "z of β alone", scale=1.0)
+
+
+def test_initial_gains_are_ones_and_statistics_those_of_nothing_seen():
+    net = network((8, 8, 1), "conv4x3bn,pool2,6bn,5", 3)
+    for way in (net, net.reversed):
+        for gain, running in zip(way.gains, way.running, strict=True):
+            assert gain is None or (np.all(gain == 1.0) and np.all(running[0] == 0.0))
+            assert gain is None or np.all(running[1] == 1.0)
+    assert (net.statistics_count, net.statistics.dtype) == (40, np.float32)
+    plain = network((8, 8, 1), "conv4x3,pool2,6,5", 3)
+    assert plain.statistics_count == 0
+    assert np.array_equal(net.parameters[: plain.parameter_count], plain.parameters)
+
+
+def test_weight_decay_spares_gains():
+    net = small()
+    before = net.snapshot()[0]
+    optimizer = Adam(0.1, weight_decay=0.5)
+    optimizer.bind(net)[...] = 0.0
+    optimizer.step()
+    count = net.weight_count
+    assert np.array_equal(net.parameters[count:], before[count:])
+    assert np.allclose(net.parameters[:count], 0.95 * before[:count])
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: BatchNormalization(epsilon=0.0), "finite epsilon > 0"),
+        (lambda: BatchNormalization(momentum=0.0), r"momentum in \(0, 1\]"),
+        (lambda: Layer(4, None, 0, BatchNormalization()), "needs biases"),
+        (
+            lambda: Network([Layer(3), Layer(2, None, None, BatchNormalization())], [Dense(3, 2)],
+                            Gaussian(), Gaussian()),
+            "layer 1 is normalized, but it is an end",
+        ),
+        (
+            lambda: Network([Layer(3, None, None, BatchNormalization()), Layer(2)], [Dense(3, 2)],
+                            Gaussian(), Gaussian()),
+            "layer 0 is normalized",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_normalized_is_refused(build, message):
+    with pytest.raises(ArchitectureError, match=message):
+        build()
+
+
+# -- copies and files ------------------------------------------------------------------------------
+def model_of(net: Network) -> Model:
+    return Model(net, IMAGE, ("a", "b", "c"), (), Scaling(), Scaling(), None, True, "x", {}, {})
+
+
+@each_dtype
+def test_files_pickles_and_snapshots_hold_running_statistics(tmp_path, dtype):
+    net = small(dtype)
+    path = tmp_path / "model.npz"
+    save_model(path, model_of(net))
+    for other in (load_model(path).net, pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):
+        assert other.layers == net.layers
+        for ours, theirs in zip(net.snapshot(), other.snapshot(), strict=True):
+            assert np.array_equal(ours, theirs)
+        x, y = batch(net)
+        assert np.array_equal(other.predict(x), net.predict(x))
+        assert np.array_equal(other.reversed.predict(y), net.reversed.predict(y))
+    kept, running = net.snapshot(), net.running[1][0]
+    net.parameters[...], net.statistics[...] = 3.0, 4.0
+    net.restore(kept)
+    assert np.array_equal(running, kept[1][: running.size]), "in place: the views stay"
+
+
+def test_files_from_before_normalization_load(tmp_path):
+    """What older versions wrote: layers without the field, no statistics."""
+    net = dense_network([60, 4, 3], seed=5)
+    path = tmp_path / "model.npz"
+    save_model(path, model_of(net))
+    header, arrays = read_archive(path, FORMAT, VERSION, ARRAYS + OPTIONAL, "")
+    assert "statistics" not in arrays
+    for layer in header["layers"]:
+        assert layer.pop("normalization") is None
+    write_archive(path, header, arrays)
+    assert np.array_equal(load_model(path).net.parameters, net.parameters)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: None, "statistics of shape"),
+        (lambda s: s[:-1], "statistics of shape"),
+        (lambda s: s.astype(np.float32), "statistics is float32"),
+        (lambda s: s * np.nan, "statistics hold a NaN"),
+        (lambda s: -s, "a variance below 0"),
+    ],
+)
+def test_damaged_statistics_are_named(tmp_path, change, message):
+    path = tmp_path / "model.npz"
+    save_model(path, model_of(small()))
+    header, arrays = read_archive(path, FORMAT, VERSION, ARRAYS + OPTIONAL, "")
+    changed = change(arrays.pop("statistics"))
+    write_archive(path, header, arrays if changed is None else arrays | {"statistics": changed})
+    with pytest.raises(DataError, match=message):
+        load_model(path)
+
+
+# -- training --------------------------------------------------------------------------------------
+def test_a_trained_normalized_network_predicts_as_it_was_trained():
+    """Running statistics come to those of the data: training and evaluation then agree."""
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 3, 600)
+    x = generator.normal(size=(600, 8)) * 5.0 + 40.0 + 4.0 * np.eye(3, 8)[y]  # far from 0
+    net = dense_network([8, 16, 16, 3], normalization=BatchNormalization(), seed=1)
+    reader = BatchReader(Split(x, y), Scaling(), Scaling(), 3, net.backend, net.dtype)
+    row = {}
+    trainer = Trainer(net, reader, epochs=12, batch_size=50, callbacks=[row.update])
+    trainer.run()
+    predicted = net.predict(x)
+    nll = -np.log(predicted[np.arange(600), y]).mean()
+    assert (predicted.argmax(1) == y).mean() > 0.5
+    assert abs(nll - row["train/forward/nll"]) < 0.25 * row["train/forward/nll"]
+    plain = -net.log_likelihood(x, np.eye(3)[y], "batch").mean()
+    assert abs(nll - plain) < 0.1 * plain
+
+
+def test_joint_gradient_takes_normalized_networks_of_transposed_synapses():
+    layers = [Layer(5), Layer(6, Tanh(), 3, BatchNormalization(0.05)), Layer(4)]
+    net = Network(layers, [Transposed(Dense(6, 5)), Dense(6, 4)], Gaussian(), Gaussian(),
+                  dtype="float64", seed=2)  # fmt: skip
+    x, y = np.random.default_rng(0).normal(size=(2, 7, 5))[0], np.ones((7, 4))
+    both = backpropagate(net, x, y)[0] + backpropagate(net.reversed, y, x)[0]
+    kept = net.statistics.copy()
+    assert_near(joint_gradient(net, x, y), both, 1e-13, "joint gradient", scale=1.0)
+    assert np.array_equal(net.statistics, kept)
