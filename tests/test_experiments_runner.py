@@ -28,6 +28,7 @@ from nembp.experiments import (
     run_experiment,
     summarize,
 )
+from nembp.experiments.figures import draw
 from nembp.experiments.replicate import replicate
 from nembp.experiments.tasks import Task
 from nembp.runs import RunConfig
@@ -259,7 +260,9 @@ def test_adversarial_replicates_run_resume_and_repeat(tmp_path):
     run_experiment(game(), tmp_path / "cut", jobs=1, resume=True)
     assert rows_of(tmp_path / "cut" / "game") == whole
     found = read_experiment(tmp_path / "whole", "game", protocol=game())
-    assert summarize(found)["comparisons"][0]["pairs"] == 2
+    summary = summarize(found)
+    assert summary["comparisons"][0]["pairs"] == 2
+    assert [path.name for path in draw(found, summary)] == ["curves.png", "effects.png"]
 
 
 def test_one_run_at_a_time_writes_a_folder(tmp_path):
