@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .options import json_option
+from .options import device_option, json_option
 from .output import emit_json, emit_table, note, score_rows, short_path
 
 SPLITS = ("test", "train", "validation", "all")
@@ -26,13 +26,7 @@ SPLITS = ("test", "train", "validation", "all")
     show_default=True,
     help="What to score on, split as in training; all is training and test samples together.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "gpu"]),
-    default="cpu",
-    show_default=True,
-    help="auto takes a GPU where one works.",
-)
+@device_option
 @json_option
 def evaluate(run: str, as_json: bool, **options: Any) -> None:
     """Score a trained network in both directions.

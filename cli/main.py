@@ -40,6 +40,7 @@ Exit codes:
   5    training diverged (the last good model is saved)
   6    the output cannot be written
   7    a law or a gradient does not hold (nembp verify)
+  8    the GPU's memory is too small
   130  interrupted (the model of the last epoch is saved)
 
 \b

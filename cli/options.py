@@ -165,6 +165,17 @@ def config_option_of(kind: type[OptionFields]) -> Callable[[F], F]:
     )
 
 
+def device_option(command: F) -> F:
+    """Add --device, by default the CPU: for commands that compute little."""
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "gpu"]),
+        default="cpu",
+        show_default=True,
+        help="auto takes a GPU where one works.",
+    )(command)
+
+
 def json_option(command: F) -> F:
     """Add --json."""
     return click.option(

@@ -9,7 +9,7 @@ import click
 
 from nembp.errors import ArchitectureError, OutputError
 
-from .options import json_option
+from .options import device_option, json_option
 from .output import count, emit_json, emit_table, note
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ Examples:
 @click.option("--key", metavar="NAME", help="Array in an .npz.  [default: x, backward y]")
 @click.option("--out", metavar="FILE", help="Write the result here: .npy, .npz or, images, .png.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@device_option
 @json_option
 def predict(
     run: str,
@@ -58,6 +59,7 @@ def predict(
     key: str | None,
     out: str | None,
     force: bool,
+    device: str,
     as_json: bool,
 ) -> None:
     """Run a trained network in either direction.
@@ -71,7 +73,7 @@ def predict(
     _check_out(out, force)
     from nembp.runs.scoring import load_run
 
-    model = load_run(run)
+    model = load_run(run, device, note)
     if direction == "forward":
         _forward(model, inputs, key or "x", out, as_json)
     else:

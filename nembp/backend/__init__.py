@@ -9,17 +9,29 @@ any conforming library (array-api-strict in the tests); :class:`NumpyBackend` an
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 
 from nembp.backend.cpu import NumpyBackend
-from nembp.backend.gpu import CupyBackend
+from nembp.backend.gpu import PRECISIONS, CupyBackend, Precision
 from nembp.backend.standard import Array, Backend, stream
-from nembp.errors import ArchitectureError, DeviceError
+from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
 
-__all__ = ["Array", "Backend", "CupyBackend", "NumpyBackend", "get_backend", "stream"]
+__all__ = [
+    "PRECISIONS",
+    "Array",
+    "Backend",
+    "CupyBackend",
+    "NumpyBackend",
+    "Precision",
+    "get_backend",
+    "stream",
+]
+
+_GPUS: dict[tuple[int, Precision], CupyBackend] = {}
 
 
-def get_backend(device: str | Backend = "cpu") -> Backend:
+def get_backend(device: str | Backend = "cpu", precision: Precision = "float32") -> Backend:
     """Return the backend of a device name.
 
     Parameters
@@ -27,11 +39,15 @@ def get_backend(device: str | Backend = "cpu") -> Backend:
     device : {"cpu", "gpu", "auto"} or Backend
         ``"auto"`` takes a GPU where one works and the CPU otherwise. A backend is returned as it
         is.
+    precision : {"float32", "tf32"}
+        Of a GPU's products of float32 matrices; a CPU computes in float32 whatever is said.
 
     Raises
     ------
     DeviceError
         If ``"gpu"`` is asked for and cannot be used.
+    DeviceMemoryError
+        If other programs fill its memory.
     ArchitectureError
         If the name is none of the three.
 
@@ -43,13 +59,23 @@ def get_backend(device: str | Backend = "cpu") -> Backend:
     if device == "cpu":
         return _cpu()
     if device == "gpu":
-        return CupyBackend()
+        return _gpu(precision)
     if device == "auto":
         try:
-            return CupyBackend()
-        except DeviceError:
+            return _gpu(precision)
+        except (DeviceError, DeviceMemoryError):
             return _cpu()
     raise ArchitectureError(f"device must be 'auto', 'cpu' or 'gpu', got {device!r}")
+
+
+def _gpu(precision: Precision) -> CupyBackend:
+    """Return the GPU's one backend of a precision: it holds compiled kernels and a workspace."""
+    key = id(sys.modules.get("cupy")), precision
+    if key not in _GPUS:
+        made = CupyBackend(precision)
+        key = id(sys.modules.get("cupy")), precision
+        _GPUS[key] = made
+    return _GPUS[key]
 
 
 @cache

@@ -163,6 +163,14 @@ class RunConfig(OptionFields):
     device: str | None = _choice(
         "Training", "auto takes a GPU where one works.", "auto", "cpu", "gpu"
     )
+    precision: str | None = _choice(
+        "Training", "Of a GPU's float32 products: TF32 is faster, and keeps three digits.",
+        "float32", "tf32",
+    )  # fmt: skip
+    cuda_graphs: str | None = _choice(
+        "Training", "Capture a GPU's training step once and replay it: faster, the same numbers.",
+        "auto", "off",
+    )  # fmt: skip
     threads: int | None = _option(
         "integer", "Training", "BLAS threads; as the BLAS has it if left out.", least=1
     )

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nembp.architectures import network
-from nembp.backend import Backend, get_backend
+from nembp.backend import Backend, Precision, get_backend
 from nembp.batches import BatchReader
 from nembp.datasets import Dataset, Scaling, Split, class_means, feature_means, load
 from nembp.datasets.scaling import extremes, unit_range
 from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
-from nembp.errors import ArchitectureError, DeviceError
+from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
 from nembp.likelihoods import get_likelihood
 from nembp.metrics import Units
 from nembp.network import Network
@@ -123,7 +123,8 @@ def prepare(
     data = load_data(config) if data is None else data
     filled = recipe(data, config)
     check_options(filled, data)
-    backend = choose_backend(filled.device or "auto", note)
+    precision = cast(Precision, filled.precision or "float32")
+    backend = choose_backend(filled.device or "auto", note, precision)
     path = None if filled.data_dir is None else os.path.abspath(filled.data_dir)
     filled = filled.replace({"device": backend.name, "data_dir": path})
     data = fit_scalings(data, filled)
@@ -152,7 +153,7 @@ def pixel_units(data: Dataset | Model) -> Units | None:
     return units
 
 
-def choose_backend(device: str, note: Note) -> Backend:
+def choose_backend(device: str, note: Note, precision: Precision = "float32") -> Backend:
     """Return the backend of a device name; say why where "auto" falls back to the CPU.
 
     Raises
@@ -161,12 +162,16 @@ def choose_backend(device: str, note: Note) -> Backend:
         If "gpu" is asked for and cannot be used.
     """
     if device != "auto":
-        return get_backend(device)
-    try:
-        return get_backend("gpu")
-    except DeviceError as error:
-        note(f"training on the CPU: {error}")
-        return get_backend("cpu")
+        backend = get_backend(device, precision)
+    else:
+        try:
+            backend = get_backend("gpu", precision)
+        except (DeviceError, DeviceMemoryError) as error:
+            note(f"training on the CPU: {error}")
+            backend = get_backend("cpu")
+    if precision != "float32" and backend.name == "cpu":
+        note(f"precision {precision}: without effect on the CPU")
+    return backend
 
 
 def hold_out(data: Dataset, config: RunConfig) -> tuple[Split, Split | None]:

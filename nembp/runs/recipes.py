@@ -46,6 +46,8 @@ ALWAYS: Final[dict[str, Any]] = {
     "schedule": "cosine",
     "seed": 0,
     "device": "auto",
+    "precision": "float32",
+    "cuda_graphs": "auto",
 }
 
 # of dense networks, by the width of a sample: digits have 64 features, MNIST 784
@@ -96,7 +98,9 @@ _IN_WORDS: Final = {
     "forward": "multinomial for classes, gaussian for numbers",
     "backward_weight": "by the data: 0.3 for digits, 0.1 for mnist, 0.02 with convolutions; "
     "several channels 0.004, or 0.0003 with convolutions",
-    "noise_place": "target",
+    "noise_place": "target, or hidden for logistic units",
+    "noise_std": "0.1; on hidden layers alone 0.3, or 1 for logistic units",
+    "noise_clock": "iteration; on hidden layers alone epoch",
     "learning_rate": "0.001 for adam (from 10000 samples on 0.003, or 0.002 with convolutions) "
     "and rmsprop, 0.02 momentum, 0.1 sgd",
     "weight_decay": "0, or 0.05 with adam from 10000 samples on",
@@ -143,6 +147,7 @@ def recipe(data: Dataset, config: RunConfig | None = None) -> RunConfig:
     defaults["forward"] = "multinomial" if data.is_classification else "gaussian"
     defaults["validation_fraction"] = 0.0 if config.patience is None else 0.1
     defaults["backward_weight"] = _backward_weight(data, defaults, set_already)
+    defaults |= _noise(defaults | set_already, set_already)
     return RunConfig(**(defaults | set_already))
 
 
@@ -163,6 +168,24 @@ def _convolutional(data: Dataset, optimizer: str) -> dict[str, Any]:
         return defaults | CONVOLUTIONS_ON_FEW
     adam = CONVOLUTIONS_BY_ADAM_ON_MANY if optimizer == "adam" else {}
     return defaults | CONVOLUTIONS_ON_MANY | adam
+
+
+def _noise(settings: dict[str, Any], set_already: dict[str, Any]) -> dict[str, Any]:
+    """Return where noise goes, and how much of it.
+
+    `nembp experiment search` and the protocols ``found`` saw NEM noise pay in all hidden layers of
+    logistic networks: from Glorot's weights those stay on a plateau, which it cuts short; more so
+    the deeper they are. It did nothing of note for other units, nor anywhere on the targets, where
+    the default is as good as none: 0.1 in the first step, 0.01 in the tenth.
+    """
+    logistic = settings["activation"] == "logistic"
+    of_targets = {"noise_update", "noise_mode"} & set(set_already)
+    of_targets |= {"noise_screening"} if settings["noise_screening"] == "component" else set()
+    hidden = logistic and bool(settings["layers"]) and not of_targets
+    place = set_already.get("noise_place", ("hidden",) if hidden else ("target",))
+    if not set(place) <= {"hidden", "last-hidden"}:
+        return {"noise_place": place}
+    return {"noise_place": place, "noise_std": 1.0 if logistic else 0.3, "noise_clock": "epoch"}
 
 
 def _is_colour(data: Dataset) -> bool:

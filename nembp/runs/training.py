@@ -290,6 +290,7 @@ def trainer_of(
         evaluate=evaluate,
         patience=config.patience,
         callbacks=callbacks,
+        cuda_graphs=config.cuda_graphs != "off",
     )
 
 

@@ -1,0 +1,115 @@
+"""Commands with ``--device gpu``: on a GPU, or on the stand-in for one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import fake_cupy
+import numpy as np
+import pytest
+from command_line import fails, run
+from devices import REAL, needs_kernels
+
+from nembp.checkpoints import load_model
+from nembp.runs.config_file import from_toml
+
+pytestmark = needs_kernels
+SMALL = ("train", "--layers", "16", "--epochs", "2", "--limit", "400")
+only_stand_in = pytest.mark.skipif(REAL, reason="its memory has no such limit")
+
+
+@pytest.fixture(autouse=True)
+def device(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return None if REAL else fake_cupy.install(monkeypatch)
+
+
+@pytest.fixture
+def trained():
+    run(*SMALL, "--device", "gpu", "--out", "gpu", "--quiet")
+    run(*SMALL, "--device", "cpu", "--out", "cpu", "--quiet")
+    return "gpu", "cpu"
+
+
+def test_train_evaluate_and_predict(trained):
+    summaries = [json.loads(Path(name, "summary.json").read_text()) for name in trained]
+    assert summaries[0]["device"].startswith("gpu (")
+    assert summaries[0]["config"]["device"] == "gpu"
+    assert from_toml("gpu/config.toml").cuda_graphs == "auto"
+    for key in ("forward/accuracy", "forward/nll", "backward/nll", "backward/centroid_error"):
+        assert summaries[0][key] == pytest.approx(summaries[1][key], rel=1e-3), key
+    for name in trained:
+        for on in ("cpu", "gpu"):
+            scores = json.loads(run("evaluate", name, "--device", on, "--json").stdout)
+            assert scores["device"].startswith(on)
+            assert scores["forward/nll"] == pytest.approx(summaries[0]["forward/nll"], rel=1e-3)
+    np.save("x.npy", np.arange(128.0).reshape(2, 64) % 16)
+    found = {}
+    for on in ("cpu", "gpu"):
+        run("predict", "cpu", "x.npy", "--device", on, "--out", f"{on}.npy")
+        run("predict", "cpu", "--direction", "backward", "--device", on, "--out", f"{on}.npz")
+        found[on] = np.load(f"{on}.npy"), np.load(f"{on}.npz")["x"]
+    for ours, theirs in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=1e-4)
+
+
+def test_graphs_can_be_switched_off():
+    for mode in ("auto", "off"):
+        noise = ("--noise", "nem", "--noise-target", "both")
+        run(*SMALL, *noise, "--device", "gpu", "--cuda-graphs", mode, "--out", mode, "--quiet")
+    models = [load_model(f"{mode}/model.npz").net.parameters for mode in ("auto", "off")]
+    assert np.array_equal(*models)
+
+
+def test_precision():
+    run(*SMALL, "--device", "gpu", "--precision", "tf32", "--out", "a", "--quiet")
+    summary = json.loads(Path("a/summary.json").read_text())
+    assert "TF32" in summary["device"]
+    assert summary["config"]["precision"] == "tf32"
+    result = run(*SMALL, "--device", "cpu", "--precision", "tf32", "--out", "b")
+    assert "nembp: precision tf32: without effect on the CPU" in result.stderr
+    assert "one of" in fails(2, *SMALL, "--precision", "half")
+
+
+def test_verify():
+    result = run("verify", "joint.classes", "optimizer", "--cases", "3", "--device", "gpu", "-q")
+    assert "(gpu (" in result.stdout
+
+
+@only_stand_in
+def test_a_full_memory_is_one_line_with_a_remedy(device):
+    device.memory_limit = 40_000_000
+    line = fails(8, "train", "--layers", "4000,4000", "--device", "gpu", "--out", "a")
+    assert "the GPU's memory is full" in line
+    assert "--batch-size" in line
+    assert "--device cpu" in line
+
+
+@only_stand_in
+def test_auto_says_why_it_takes_the_cpu(device):
+    device.memory_limit = 1000
+    result = run(*SMALL, "--device", "auto", "--out", "a")
+    assert "training on the CPU: the GPU's memory is full" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "--out", "a"),
+        ("evaluate", "cpu"),
+        ("predict", "cpu", "--direction", "backward", "--out", "x.npy"),
+        ("verify", "joint"),
+        ("bench", "--quick"),
+        ("experiment", "run", "output-noise-digits", "--quick"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_without_cupy_every_command_says_so(command, monkeypatch):
+    run(*SMALL, "--device", "cpu", "--out", "cpu", "--quiet")
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    line = fails(4, *command, "--device", "gpu")
+    assert "needs CuPy, which is not installed" in line
+    assert "nembp[cuda13]" in line
+    assert "--device cpu" in line
