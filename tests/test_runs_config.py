@@ -296,3 +296,25 @@ def test_photographs_known_by_name_are_augmented():
     known = dataclasses.replace(images, name="cifar10")
     assert recipe(known).augment == "flips,crops4"
     assert recipe(known, RunConfig(augment="none")).augment == "none"
+
+
+def test_noise_goes_where_it_was_found_to_pay():
+    digits = load("digits")
+    named = ("noise_place", "noise_std", "noise_clock", "noise_decay")
+
+    def filled(**more):
+        found = recipe(digits, RunConfig(noise="nem", **more))
+        return tuple(getattr(found, name) for name in named)
+
+    assert filled() == (("target",), 0.1, "iteration", 1.0)
+    logistic = filled(activation="logistic")
+    assert logistic == (("hidden",), 1.0, "epoch", 1.0)
+    assert filled(noise_place="last-hidden") == (("last-hidden",), 0.3, "epoch", 1.0)
+    for layers in ("", "pool2"):
+        assert filled(activation="logistic", layers=layers)[0] == ("target",)
+    assert filled(activation="logistic", noise_update="zero-sum")[0] == ("target",)
+    assert filled(activation="logistic", noise_screening="component")[0] == ("target",)
+    assert filled(activation="logistic", noise_place="hidden,input")[1:3] == (0.1, "iteration")
+    assert filled(activation="logistic", noise_std=0.2, noise_clock="iteration")[1:3] == (
+        0.2, "iteration"
+    )  # fmt: skip

@@ -18,7 +18,7 @@ _TIME: Final[dict[str, Any]] = {
     "noise_draws": (1, 1, 3),
     "noise_target": ("forward", "both"),
 }
-_HIDDEN: Final[dict[str, Any]] = _TIME | {"noise_std": (0.1, 0.3, 1.0, 2.0)}
+_HIDDEN: Final[dict[str, Any]] = _TIME | {"noise_std": (0.3, 1.0, 2.0)}
 
 SPACES: Final = {
     "mnist": Space(
@@ -64,8 +64,8 @@ SPACES: Final = {
             "logistic adam": (0.003, 0.009, 0.027),
         },
         count=18,
-        candidates={"hidden": 2, "last-hidden": 1, "input": 1, "target": 1},
-        rungs=(Rung(1, 24), Rung(3, 8), Rung(7, 3)),
+        candidates={"hidden": 5, "last-hidden": 3, "input": 2, "target": 3},
+        rungs=(Rung(1, 30), Rung(3, 10), Rung(7, 4)),
     ),
 }
 

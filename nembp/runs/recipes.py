@@ -46,8 +46,6 @@ ALWAYS: Final[dict[str, Any]] = {
     "schedule": "cosine",
     "seed": 0,
     "device": "auto",
-    "precision": "float32",
-    "cuda_graphs": "auto",
 }
 
 # of dense networks, by the width of a sample: digits have 64 features, MNIST 784
@@ -181,7 +179,8 @@ def _noise(settings: dict[str, Any], set_already: dict[str, Any]) -> dict[str, A
     logistic = settings["activation"] == "logistic"
     of_targets = {"noise_update", "noise_mode"} & set(set_already)
     of_targets |= {"noise_screening"} if settings["noise_screening"] == "component" else set()
-    hidden = logistic and bool(settings["layers"]) and not of_targets
+    neurons = [x for x in settings["layers"] if not str(x).startswith(("pool", "reshape"))]
+    hidden = logistic and neurons and not of_targets
     place = set_already.get("noise_place", ("hidden",) if hidden else ("target",))
     if not set(place) <= {"hidden", "last-hidden"}:
         return {"noise_place": place}
