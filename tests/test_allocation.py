@@ -28,6 +28,7 @@ from nembp.likelihoods import Multinomial
 from nembp.network import dense_network
 from nembp.neurons import ACTIVATIONS
 from nembp.noise import Noise, NoiseSource
+from nembp.normalization import BatchNormalization, Normalizer
 from nembp.optimizers import OPTIMIZERS, Optimizer
 from nembp.threads import threads
 from nembp.training import Trainer
@@ -65,6 +66,7 @@ def trainer_of(
     data: str = "uint8",
     labels: bool = True,
     activation: str = "relu",
+    normalization: BatchNormalization | None = None,
     dtype: str = "float32",
     **options: Any,
 ) -> Trainer:
@@ -76,7 +78,12 @@ def trainer_of(
     if data != "uint8":
         scaling = Scaling(offset=x.mean(axis=0), factor=1.0 / x.std(axis=0))
     net = dense_network(
-        SIZES, activation=activation, forward=pair[0], backward=pair[1], dtype=dtype
+        SIZES,
+        activation=activation,
+        normalization=normalization,
+        forward=pair[0],
+        backward=pair[1],
+        dtype=dtype,
     )
     split = Split(x, y if labels else np.eye(10)[y])
     reader = BatchReader(split, scaling, Scaling(), 10, net.backend, dtype)
@@ -149,6 +156,20 @@ def test_threads_allocate_no_array(monkeypatch):
 def test_no_activation_precision_or_mode_allocates(activation, dtype, backward):
     trainer = trainer_of(activation=activation, dtype=dtype, backward=backward)
     assert peak_of_training(trainer) < BOUND
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("labels", [True, False], ids=["classes", "samples"])
+def test_no_normalized_layer_allocates(labels, dtype):
+    options = {"labels": labels, "dtype": dtype, "normalization": BatchNormalization()}
+    # views and functions of more passes over the rows, but no array
+    assert peak_of_training(trainer_of(**options)) < SMALLEST
+
+
+def test_a_normalized_layer_that_allocates_is_caught(monkeypatch):
+    trainer = trainer_of(normalization=BatchNormalization())
+    monkeypatch.setattr(*wrap(Normalizer, "pull_back"))
+    assert peak_of_training(trainer) >= SMALLEST
 
 
 @pytest.mark.parametrize("data", ["uint8", "float32", "float64"])

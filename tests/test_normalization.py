@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from near import assert_near
 from strategies import cases
 
-from nembp.architectures import network
+from nembp.architectures import generator_network, network
 from nembp.archives import read_archive, write_archive
 from nembp.backend import Backend
 from nembp.backpropagation import JointBackpropagation, backpropagate, joint_gradient
 from nembp.batches import BatchReader
 from nembp.checkpoints import ARRAYS, FORMAT, OPTIONAL, VERSION, Model, load_model, save_model
 from nembp.convolution import Convolution
+from nembp.cycle import CycleBackpropagation
 from nembp.datasets import Scaling, Split
 from nembp.ends import Memberships
 from nembp.errors import ArchitectureError, DataError
@@ -428,6 +429,38 @@ def test_a_trained_normalized_network_predicts_as_it_was_trained():
     assert abs(nll - row["train/forward/nll"]) < 0.25 * row["train/forward/nll"]
     plain = -net.log_likelihood(x, np.eye(3)[y], "batch").mean()
     assert abs(nll - plain) < 0.1 * plain
+
+
+@pytest.mark.parametrize("flow", [False, True], ids=["held", "flow"])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_a_generator_whose_own_output_goes_back(bidirectional, flow):
+    """CycleBackpropagation of a normalized generator, by complex steps."""
+    layers = "12bn,reshape2x2x3,up4x4s2bn"
+    net = generator_network(5, layers, (8, 8, 1), activation="tanh", forward="bernoulli",
+                            backward="gaussian", dtype="float64", seed=3)  # fmt: skip
+    generator, rows = np.random.default_rng(0), 6
+    net.parameters[...] += generator.normal(0.0, 0.3, net.parameter_count)
+    z, error = generator.normal(size=(rows, 5)), generator.normal(size=(rows, 64))
+    step = CycleBackpropagation(net, rows, bidirectional=bidirectional, flow=flow)
+    step.z[...] = z
+    made = step.run().copy()
+    assert_near(made, net.predict(z, "batch"), 1e-13, "G(z)", scale=1.0)
+    statistics = net.statistics.copy()
+    gradient = np.full(net.parameter_count, np.nan)
+    step(gradient, error)
+    assert np.any(net.statistics != statistics)
+    other = net.to(dtype="complex128")
+    slopes, claims = [], []
+    for _ in range(12):
+        direction = generator.normal(size=net.parameter_count)
+        other.parameters[...] = net.parameters + 1e-30j * direction
+        x = other.predict(z, "batch")
+        value = np.sum(error * x)
+        if bidirectional:
+            value -= np.mean(other.reversed.log_likelihood(x if flow else made, z, "batch"))
+        slopes.append(value.imag / 1e-30)
+        claims.append(gradient @ direction)
+    assert_near(claims, slopes, 1e-11, "gradient of the generator")
 
 
 def test_joint_gradient_takes_normalized_networks_of_transposed_synapses():
