@@ -380,9 +380,14 @@ def test_radii_are_scikit_learn_s(seed, d, n, k) -> None:
     np.testing.assert_allclose(np.sqrt(squared_radii(x, k)), found, rtol=1e-6)
 
 
-def test_copies_far_from_the_origin_stay_in_their_balls() -> None:
-    x = 1e4 + np.repeat(generator(0).standard_normal((10, 3)), 5, axis=0)  # radii of 0
-    assert precision_recall(x, x[::-1]) == (1.0, 1.0)
+@pytest.mark.parametrize("d", [3, 17, 100])
+@pytest.mark.parametrize("far", [0.0, 1e4])
+def test_rounding_does_not_put_copies_out_of_balls_of_no_width(d, far) -> None:
+    x = far + 3 * generator(0).standard_normal((100, d))
+    four = np.repeat(x, 4, axis=0)  # as many as make each radius 0
+    for few in (x[:5], x, x[::-1]):
+        assert precision_recall(four, few)[0] == 1.0
+        assert precision_recall(few, four)[1] == 1.0
 
 
 def test_blocks_of_distances_change_nothing(monkeypatch) -> None:
