@@ -21,6 +21,7 @@ from nembp.files import replacing
 __all__ = ["CURVES", "EFFECTS", "draw"]
 
 CURVES, EFFECTS = "curves.png", "effects.png"
+WORST = -150.0  # %: relative harm has no bound, and would leave no room for the rest; an arrow
 COLOURS = (
     "#3b4754",
     "#d1495b",
@@ -137,10 +138,12 @@ def _effects(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) ->
     axes = figure.subplots(len(units), 1, squeeze=False, height_ratios=counts)
     for unit, (axis,) in zip(units, axes, strict=True):
         items = [item for item in shown if item["unit"] == unit]
+        least = WORST if unit == "%" else -math.inf
         for y, item in enumerate(items):
             colour = VERDICT_COLOURS[item["verdict"]]
-            axis.plot([item["low"], item["high"]], [y, y], color=colour, linewidth=2)
-            axis.plot(item["mean"], y, "o", color=colour)
+            low, mean, high = (max(item[name], least) for name in ("low", "mean", "high"))
+            axis.plot([low, high], [y, y], color=colour, linewidth=2)
+            axis.plot(mean, y, "o" if mean == item["mean"] else "<", color=colour)
             if item["published"] is not None:
                 axis.plot(item["published"], y, "D", mfc="none", color="#202428")
         axis.axvline(0.0, color="#202428", linewidth=0.8)
