@@ -60,9 +60,10 @@ class GradientPenalty(Sweeps):
 
     def __init__(self, net: Network, rows: int) -> None:
         if net.outputs != 1 or net.statistics_count:
+            normal = " and normalized layers" if net.statistics_count else ""
             raise ArchitectureError(
                 "a gradient penalty needs a critic of one output and without batch normalization, "
-                f"got {net.outputs} outputs and {net.statistics_count // 2} gains"
+                f"got {net.outputs} outputs{normal}"
             )
         super().__init__(net, rows, rows, backward_first=True)
         backend, dtype = net.backend, net.dtype
