@@ -178,18 +178,19 @@ class _Run:
 
     def _frame(self, row: Row) -> Frame:
         data = self.prepared.data
-        scorer = self.prepared.scorer
-        title = f"iteration {int(row['iteration']):,}"
-        if scorer.headline in row:
-            of = f" of {scorer.describe()['most']}" if scorer.headline == "modes" else ""
-            title += f": {scorer.headline.replace('_', ' ')} {row[scorer.headline]:.4g}{of}"
-        if "high_quality" in row:
-            title += f", {row['high_quality']:.1%} of high quality"
+        title = f"iteration {int(row['iteration']):,}: {self._headline(row)}"
         if data.is_image:
             return image_frame(self.course.trainer.sample(IMAGES), data.shape, title)
         points = as_rows(data.test.x)[:POINTS]
         real = data.x_scaling.apply(points, np.float64).reshape(len(points), -1)
         return scatter_frame(real, self.course.trainer.sample(POINTS), title)
+
+    def _headline(self, row: Row) -> str:
+        scorer = self.prepared.scorer
+        if scorer.headline != "modes":
+            return f"{scorer.headline.replace('_', ' ')} {row[scorer.headline]:.4g}"
+        words = f"{row['modes']:.0f} of {scorer.describe()['most']} modes"
+        return words + (f", {row['high_quality']:.0%} near one" if "high_quality" in row else "")
 
     def _players(self) -> tuple[Network, Network]:
         """Return copies of generator and discriminator, as they are saved."""
