@@ -13,6 +13,7 @@ from typing import Any
 import array_api_strict
 import numpy as np
 import pytest
+from devices import gpu, needs_kernels
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from near import assert_near
@@ -273,6 +274,25 @@ def test_another_device_computes_the_same(path, dtype):
         gradient = STRICT.to_numpy(backpropagate(other, x, y, statistics=mode)[0])
         expected = backpropagate(host, x, y, statistics=mode)[0]
         assert_near(gradient, expected, TOLERANCE[dtype], mode, scale=1.0)
+
+
+@needs_kernels
+@pytest.mark.parametrize("graphs", [True, False], ids=["captured", "called"])
+@pytest.mark.parametrize("layers", ["12bn,8bn", "conv4x3bn,pool2,8bn"])
+def test_a_gpu_trains_normalized_layers_as_the_cpu_does(layers, graphs):
+    generator = np.random.default_rng(0)
+    split = Split(generator.normal(size=(50, 8, 8, 1)), generator.integers(0, 3, 50))
+    found = []
+    for device in ("cpu", gpu()):
+        net = network((8, 8, 1), layers, 3, device=device, dtype="float64", seed=4)
+        reader = BatchReader(split, Scaling(), Scaling(), 3, net.backend, net.dtype)
+        trainer = Trainer(net, reader, epochs=3, batch_size=12, cuda_graphs=graphs)
+        trainer.run()
+        found.append(net.snapshot())
+    assert trainer.replay is not None
+    assert (trainer.replay.reason is None) == graphs
+    for ours, theirs in zip(*found, strict=True):
+        assert_near(theirs, ours, 1e-10, "after three epochs", scale=1.0)
 
 
 def test_noise_on_hidden_signals_is_screened_by_the_statistics_without_it():
