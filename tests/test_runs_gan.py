@@ -15,7 +15,7 @@ from nembp.runs.gan_course import EARLY, Course
 from nembp.runs.gan_players import load_generator, load_player
 from nembp.runs.gan_preparation import prepare_gan
 from nembp.runs.gan_sampling import draw_samples, generate, reconstruct_samples
-from nembp.runs.gan_seeds import mean_and_deviation
+from nembp.runs.gan_seeds import mean_and_deviation, run_seeds
 from nembp.runs.gan_training import gan_replicate, run_gan
 
 TINY = GanConfig(
@@ -92,11 +92,11 @@ def test_what_is_saved_is_the_average_that_is_scored(tmp_path):
 
 def test_optimizers_and_noise_are_those_configured():
     config = TINY.replace({"kind": "wasserstein", "optimizer": "adam", "momentum": 0.25,
-                           "learning_rate": 0.01, "discriminator_rate": 0.02, "noise": "anti",
-                           "noise_std": 0.3, "noise_law": "uniform"})  # fmt: skip
+                           "decay": 0.75, "learning_rate": 0.01, "discriminator_rate": 0.02,
+                           "noise": "anti", "noise_std": 0.3, "noise_law": "uniform"})  # fmt: skip
     trainer = Course(prepare_gan(config)).trainer
     assert [each.learning_rate for each in trainer.optimizers] == [0.01, 0.02]
-    assert [each.beta1 for each in trainer.optimizers] == [0.25, 0.25]
+    assert [(each.beta1, each.beta2) for each in trainer.optimizers] == [(0.25, 0.75)] * 2
     (source,) = trainer.sources.values()
     noise = source.noise
     assert (noise.kind, noise.std, noise.law) == ("anti", 0.3, "uniform")
@@ -146,6 +146,24 @@ def test_a_run_that_diverges_says_what_is_kept(tmp_path):
     with pytest.raises(DivergenceError, match="holds the last good generator"):
         run_gan(wild, tmp_path / "a", on_end=told.append)
     assert [summary["status"] for summary in told] == ["diverged"]
+
+
+def test_seeds_that_were_finished_are_summed_up_when_interrupted(tmp_path):
+    rows = []
+
+    def listen(row):
+        rows.append(row)
+        if len(rows) == 6:  # the second checkpoint of the second seed
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="interrupted after 1 of 3 seeds"):
+        run_seeds(TINY, 3, tmp_path / "a", on_row=listen)
+    summary = json.loads((tmp_path / "a/summary.json").read_text())
+    first = json.loads((tmp_path / "a/seed0/summary.json").read_text())
+    assert (summary["status"], summary["seeds"]) == ("interrupted", [0])
+    assert summary["scores"] == first["scores"]
+    assert json.loads((tmp_path / "a/seed1/summary.json").read_text())["iterations"] == 24
+    assert not (tmp_path / "a/seed2").exists()
 
 
 # -- sums ------------------------------------------------------------------------------------------

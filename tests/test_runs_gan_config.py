@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from nembp.adversarial.settings import AdversarialSettings
+from nembp.architectures import generator_network
 from nembp.datasets import load
 from nembp.errors import ArchitectureError, DataError
+from nembp.runs import gan_recipes
 from nembp.runs.config_file import from_toml, to_toml
 from nembp.runs.gan_config import GanConfig
+from nembp.runs.gan_course import Course
 from nembp.runs.gan_preparation import load_gan_data, prepare_gan
 from nembp.runs.gan_recipes import ALWAYS, describe_default, gan_recipe
 
@@ -58,12 +61,34 @@ def test_a_recipe_fills_everything_and_keeps_what_is_set(kind, dataset):
     )
     filled = gan_recipe(load_gan_data(config), config)
     open_ = {name for name, value in vars(filled).items() if value is None}
-    assert open_ <= LEFT_OPEN | {"momentum"}
-    assert (open_ >= {"momentum"}) == (filled.optimizer in ("rmsprop", "sgd"))
+    assert open_ <= LEFT_OPEN | {"momentum", "decay"}
+    assert ("momentum" in open_) == (filled.optimizer in ("rmsprop", "sgd"))
+    assert ("decay" in open_) == (filled.optimizer in ("momentum", "sgd"))
     assert (filled.latent, filled.kind) == (7, kind)
     assert filled.critic_steps == AdversarialSettings(kind).critic_steps
     assert filled.discriminator_rate == filled.learning_rate
     assert gan_recipe(load_gan_data(config), filled) == filled
+
+
+def test_colour_images_get_convolutions_that_fit():
+    """Of 28x28 stacked digits and 8x8 ones; sides that cannot be halved get dense layers."""
+    prepared = {}
+    for kind in ("vanilla", "wasserstein-gp"):
+        data = load_gan_data(GanConfig(dataset="stacked-digits", samples=30))
+        filled = gan_recipe(data, GanConfig(dataset="stacked-digits", kind=kind))
+        prepared[kind] = filled.discriminator
+        net = generator_network(filled.latent, filled.generator, data.shape)
+        assert net.outputs == 8 * 8 * 3
+        assert filled.generator[1] == "reshape4x4x32"
+    assert prepared["vanilla"] == ("conv32x4s2",)
+    layers = gan_recipes._convolutions(28, 28, normalized=False)
+    assert layers["generator"] == ("3136bn", "reshape7x7x64", "up32x4s2bn")
+    assert layers["discriminator"] == ("conv32x4s2", "conv64x4s2")
+    assert generator_network(9, layers["generator"], (28, 28, 3)).outputs == 2352
+    layers = gan_recipes._convolutions(32, 32, normalized=True)
+    assert layers["generator"][2:] == ("up64x4s2bn", "up32x4s2bn")
+    assert layers["discriminator"][1:] == ("conv64x4s2bn", "conv128x4s2bn")
+    assert gan_recipes._convolutions(25, 25, normalized=True) == {}
 
 
 def test_the_backward_weight_is_of_both_players_unless_they_have_their_own():
@@ -99,11 +124,15 @@ def test_every_default_is_in_words():
         ({"bidirectional": "generator", "noise": "nem", "noise_place": "discriminator/backward"},
          "the discriminator has no backward direction"),
         ({"discriminator": "conv8x3"}, "conv8x3"),
+        ({"optimizer": "rmsprop", "momentum": 0.5}, "momentum is of adam and momentum"),
+        ({"optimizer": "sgd", "decay": 0.5}, "decay is of adam and rmsprop"),
+        ({"dataset": "grid", "kind": "wasserstein-gp", "discriminator": "16bn"},
+         "without batch normalization"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_go_together(settings, message):
     with pytest.raises(ArchitectureError) as error:
-        prepare_gan(GanConfig(**{"device": "cpu"} | settings))
+        Course(prepare_gan(GanConfig(**{"device": "cpu"} | settings)))
     assert message in str(error.value)
 
 

@@ -152,6 +152,7 @@ class GanConfig(OptionFields):
     momentum: float | None = option(
         "number", TRAINING, "β₁ of adam, μ of momentum.", least=0, below=1
     )
+    decay: float | None = option("number", TRAINING, "β₂ of adam, ρ of rmsprop.", least=0, below=1)
     schedule: str | None = same(_TRAIN["schedule"])
     averaging: float | None = option(
         "number", TRAINING, "Draw samples from a moving average of the generator's parameters, "

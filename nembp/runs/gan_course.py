@@ -115,10 +115,11 @@ def trainer_of(
 def _optimizer(prepared: PreparedGan, rate: float | None) -> Optimizer:
     config = prepared.config
     name = config.optimizer or "adam"
-    if config.momentum is None:
-        return OPTIMIZERS[name](rate)
-    key = {"adam": "beta1", "momentum": "momentum"}[name]
-    return OPTIMIZERS[name](rate, **{key: config.momentum})
+    chosen = {"momentum": config.momentum, "decay": config.decay}
+    words = {key: value for key, value in chosen.items() if value is not None}
+    if name == "adam":
+        words = {{"momentum": "beta1", "decay": "beta2"}[key]: words[key] for key in words}
+    return OPTIMIZERS[name](rate, **words)
 
 
 def _noise(prepared: PreparedGan) -> dict[str, Noise]:

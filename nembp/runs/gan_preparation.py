@@ -18,7 +18,7 @@ from nembp.errors import ArchitectureError
 from nembp.likelihoods import Likelihood
 from nembp.network import Network
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.gan_recipes import ALWAYS, gan_recipe
+from nembp.runs.gan_recipes import ALWAYS, DECAY, MOMENTUM, gan_recipe
 from nembp.runs.preparation import Note, choose_backend
 from nembp.training import set_input_bias
 
@@ -108,6 +108,7 @@ def prepare_gan(config: GanConfig, note: Note = lambda text: None) -> PreparedGa
     filled = gan_recipe(data, config)
     settings = _settings(filled, data)
     _check_noise(filled, settings)
+    _check_optimizer(filled)
     backend = choose_backend(filled.device or "auto", note)
     path = None if filled.data_dir is None else os.path.abspath(filled.data_dir)
     filled = filled.replace({"device": backend.name, "data_dir": path})
@@ -160,6 +161,15 @@ def _check_noise(config: GanConfig, settings: AdversarialSettings) -> None:
         holds, why = needs[place]
         if not holds():
             raise ArchitectureError(f"noise_place {place}: {why}")
+
+
+def _check_optimizer(config: GanConfig) -> None:
+    for option, table in (("momentum", MOMENTUM), ("decay", DECAY)):
+        if getattr(config, option) is not None and config.optimizer not in table:
+            raise ArchitectureError(
+                f"{option} is of {' and '.join(table)}, and the optimizer is {config.optimizer}; "
+                "leave it out"
+            )
 
 
 def _generator(config: GanConfig, data: Dataset, backend: Backend) -> Network:

@@ -71,11 +71,17 @@ IMAGES: Final[dict[str, Any]] = SMALL_IMAGES | {
     "generator": (256, 512),
     "discriminator": (512, 256),
 }
+# of several channels: convolutions
+CHANNELS: Final = 32  # of the discriminator's first layer; twice as many at half the sides
+LAST_SIDE: Final = 4
+COLOUR_RATES: Final = {"adam": 2e-4, "rmsprop": 5e-5}
 SMALL: Final = 256  # features: digits have 64, MNIST 784
 
 # Adam at β₁ = 1/2 (Radford, Metz, Chintala 2016); a clipped critic gets RMSProp (Arjovsky and
-# others 2017)
-MOMENTUM: Final[dict[str, float]] = {"adam": 0.5, "momentum": 0.5}
+# others 2017), one with a penalty shorter memory (Gulrajani and others 2017)
+MOMENTUM: Final = {"adam": 0.5, "momentum": 0.5}
+DECAY: Final = {"adam": 0.999, "rmsprop": 0.9}
+PENALTY_DECAY: Final = DECAY | {"adam": 0.9}
 RATES: Final[dict[str, float]] = {"adam": 1e-3, "rmsprop": 1e-3, "momentum": 0.05, "sgd": 0.1}
 
 _IN_WORDS: Final = {
@@ -86,14 +92,18 @@ _IN_WORDS: Final = {
     "critic_steps": "1, or 5 for a critic",
     "clip": "0.1 in the plane, 0.03 of images",
     "latent": "2 in the plane, 16 or 64 of images",
-    "generator": "128,128, or 256,512 above 256 features",
-    "discriminator": "128,128, or 512,256 above 256 features",
+    "generator": "128,128, or 256,512 above 256 features; images of several channels, by "
+    "their size: 2048bn,reshape4x4x128,up64x4s2bn,up32x4s2bn",
+    "discriminator": "128,128, or 512,256 above 256 features; images of several channels: "
+    "conv32x4s2,conv64x4s2bn,conv128x4s2bn",
     "discriminator_activation": "relu in the plane, leaky-relu of images",
     "noise_place": "discriminator/forward, or critic/input",
     "optimizer": "adam, or rmsprop for a clipped critic",
-    "learning_rate": "0.001 for adam and rmsprop, 0.05 momentum, 0.1 sgd",
+    "learning_rate": "0.001 for adam and rmsprop (images of several channels: 0.0002 and "
+    "0.00005), 0.05 momentum, 0.1 sgd",
     "discriminator_rate": "the learning rate",
-    "momentum": "0.5",
+    "momentum": "0.5 of adam and momentum",
+    "decay": "0.999 of adam, 0.9 of rmsprop and wasserstein-gp",
     "batch_size": "128 in the plane, 64 of images",
     "iterations": "5000 in the plane, 3000 of images",
     "threads": "1 in the plane, else as the BLAS has it",
@@ -119,8 +129,8 @@ def gan_recipe(data: Dataset, config: GanConfig | None = None) -> GanConfig:
     -------
     GanConfig
         Without a None but for what has another default: data_dir, limit, samples, modes, std,
-        scale, image_size, backward_weight, momentum (of optimizers that have none), threads, and
-        scored_samples, which is the scorer's.
+        scale, image_size, backward_weight, momentum and decay (of optimizers that have none),
+        threads, and scored_samples, which is the scorer's.
 
     >>> from nembp.datasets import load
     >>> filled = gan_recipe(load("digits"), GanConfig(dataset="digits", kind="wasserstein"))
@@ -132,13 +142,15 @@ def gan_recipe(data: Dataset, config: GanConfig | None = None) -> GanConfig:
     kind = set_already.get("kind", ALWAYS["kind"])
     critic = kind in ("wasserstein", "wasserstein-gp")
     optimizer = set_already.get("optimizer", "rmsprop" if kind == "wasserstein" else "adam")
+    rate = (COLOUR_RATES if _is_colour(data) else {}).get(optimizer, RATES[optimizer])
     defaults: dict[str, Any] = {
         **ALWAYS,
-        **_by_shape(data),
+        **_by_shape(data, kind),
         "critic_steps": 5 if critic else 1,
         "optimizer": optimizer,
-        "learning_rate": RATES[optimizer],
+        "learning_rate": rate,
         "momentum": MOMENTUM.get(optimizer),
+        "decay": (PENALTY_DECAY if kind == "wasserstein-gp" else DECAY).get(optimizer),
         "noise_place": ("critic/input",) if critic else ("discriminator/forward",),
     }
     if config.backward_weight is not None:
@@ -149,10 +161,36 @@ def gan_recipe(data: Dataset, config: GanConfig | None = None) -> GanConfig:
     return GanConfig(**filled)
 
 
-def _by_shape(data: Dataset) -> dict[str, Any]:
+def _by_shape(data: Dataset, kind: str) -> dict[str, Any]:
     if not data.is_image:
         return PLANE
+    if _is_colour(data):
+        return IMAGES | _convolutions(*data.shape[:2], normalized=kind != "wasserstein-gp")
     return SMALL_IMAGES if data.features <= SMALL else IMAGES
+
+
+def _is_colour(data: Dataset) -> bool:
+    return data.is_image and data.shape[2] > 1
+
+
+def _convolutions(height: int, width: int, *, normalized: bool) -> dict[str, Any]:
+    """Return layers as Radford, Metz and Chintala 2016 have them (DCGAN), of even sides.
+
+    A penalized critic has no batch normalization, through which samples would mix.
+    """
+    halvings = 0
+    while height % 2 == width % 2 == 0 and min(height, width) >= 2 * LAST_SIDE:
+        height, width, halvings = height // 2, width // 2, halvings + 1
+    if not halvings:
+        return {}
+    first, *more = (CHANNELS << k for k in range(halvings))
+    top = more[-1] if more else first
+    bn = "bn" if normalized else ""
+    up = [f"up{channels}x4s2bn" for channels in [first, *more][-2::-1]]
+    return {
+        "generator": (f"{height * width * top}bn", f"reshape{height}x{width}x{top}", *up),
+        "discriminator": (f"conv{first}x4s2", *(f"conv{channels}x4s2{bn}" for channels in more)),
+    }
 
 
 def describe_default(name: str) -> str:
