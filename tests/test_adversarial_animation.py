@@ -15,7 +15,7 @@ FAR = np.array([[-1.0, -1.0], [1.0, 1.0]])
 def places(frame: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     """Rows and columns of pixels of about this colour, within the outline."""
     near = np.abs(frame[50:570, 20:540].astype(int) - colour).max(axis=2) < 50
-    return np.argwhere(near) + [50, 20]
+    return np.argwhere(near) + np.array([50, 20])
 
 
 def test_points_are_where_they_belong():
@@ -46,9 +46,19 @@ def test_points_that_are_not_finite_are_left_out():
     assert np.array_equal(frame, scatter_frame(FAR, np.zeros((1, 2))))
 
 
+def test_one_column_is_drawn_against_zero_and_a_third_is_not():
+    one = scatter_frame(FAR[:, :1], np.array([[0.5]]))
+    assert np.array_equal(one, scatter_frame(FAR * [1, 0], np.array([[0.5, 0.0]])))
+    three = scatter_frame(np.c_[FAR, [7, 8]], np.array([[0.5, 0.1, 9.0]]))
+    assert np.array_equal(three, scatter_frame(FAR, np.array([[0.5, 0.1]])))
+
+
 def test_what_cannot_be_drawn_is_refused():
-    with pytest.raises(ShapeError, match=r"expected \(n, 2\)"):
-        scatter_frame(FAR, np.zeros((3, 1)))
+    for points in (np.zeros(3), np.zeros((3, 0))):
+        with pytest.raises(ShapeError, match=r"expected \(n, 2\)"):
+            scatter_frame(FAR, points)
+    with pytest.raises(ShapeError, match=r"real points of shape \(0, 2\)"):
+        scatter_frame(FAR[:0], FAR)
     with pytest.raises(ShapeError):
         image_frame(np.zeros((4, 10)), (3, 3, 1))
 

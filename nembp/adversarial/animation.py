@@ -47,7 +47,7 @@ def scatter_frame(
     Parameters
     ----------
     real, generated : ndarray, shape (n, features)
-        Their first two columns are drawn; points outside the window are not.
+        Their first two columns are drawn, or the one against 0; points outside the window are not.
     title : str
         A line above.
     window : (low, high), optional
@@ -61,7 +61,7 @@ def scatter_frame(
     Raises
     ------
     ShapeError
-        If there are not two columns, or no real points.
+        If there are no columns, or no real points.
 
     >>> scatter_frame(np.eye(2), np.zeros((5, 2))).shape
     (620, 560, 3)
@@ -69,10 +69,11 @@ def scatter_frame(
     from PIL import Image, ImageDraw
 
     for what, points in (("real", real), ("generated", generated)):
-        if np.ndim(points) != 2 or np.shape(points)[1] < 2 or not len(real):
+        if np.ndim(points) != 2 or not np.shape(points)[1] or not len(real):
             raise ShapeError(
                 f"{what} points of shape {np.shape(points)}; expected (n, 2) to draw in the plane"
             )
+    real, generated = _pairs(real), _pairs(generated)
     low, high = _window(real) if window is None else window
     side = WIDTH - 2 * MARGIN
     sheet, draw = paper((WIDTH, side + 2 * LINE + 2 * MARGIN))
@@ -93,10 +94,15 @@ def scatter_frame(
     return np.asarray(sheet, np.uint8)
 
 
+def _pairs(points: NDArray[Any]) -> NDArray[np.float64]:
+    pairs = np.zeros((len(points), 2))
+    pairs[:, : np.shape(points)[1]] = np.asarray(points)[:, :2]
+    return pairs
+
+
 def _window(real: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return corners of a square about the points, an eighth of its side beyond them each way."""
-    points = np.asarray(real, np.float64)[:, :2]
-    low, high = points.min(axis=0), points.max(axis=0)
+    low, high = real.min(axis=0), real.max(axis=0)
     half = 0.625 * max(float((high - low).max()), 1e-12)
     middle = low / 2 + high / 2
     return middle - half, middle + half
@@ -106,7 +112,7 @@ def _pixels(
     points: NDArray[Any], low: NDArray[Any], high: NDArray[Any], side: int
 ) -> NDArray[np.float64]:
     """Return places in pixels of the enlarged plane, of the points that are within it."""
-    places = (np.asarray(points, np.float64)[:, :2] - low) / (high - low)
+    places = (points - low) / (high - low)
     places = places[np.all((places >= 0) & (places <= 1), axis=1)]  # a NaN is nowhere
     places[:, 1] = 1 - places[:, 1]
     return np.asarray(places * (side * FINE - 1))

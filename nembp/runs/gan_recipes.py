@@ -55,6 +55,7 @@ PLANE: Final[dict[str, Any]] = {
     "iterations": 5000,
     "threads": 1,  # products too small to share, and it is other runs' core
 }
+WIDEST_LATENT: Final = 32  # of tables
 SMALL_IMAGES: Final[dict[str, Any]] = {
     "latent": 16,
     "generator": (128, 128),
@@ -163,7 +164,7 @@ def gan_recipe(data: Dataset, config: GanConfig | None = None) -> GanConfig:
 
 def _by_shape(data: Dataset, kind: str) -> dict[str, Any]:
     if not data.is_image:
-        return PLANE
+        return PLANE | {"latent": max(PLANE["latent"], min(WIDEST_LATENT, data.features))}
     if _is_colour(data):
         return IMAGES | _convolutions(*data.shape[:2], normalized=kind != "wasserstein-gp")
     return SMALL_IMAGES if data.features <= SMALL else IMAGES
