@@ -14,7 +14,8 @@ from PIL import Image
 
 from nembp.experiments import Arm, Comparison, Metric, Tuning, summarize
 from nembp.experiments.figures import draw
-from nembp.experiments.summary import Experiment, differences
+from nembp.experiments.reading import Experiment
+from nembp.experiments.summary import differences
 from nembp.experiments.tables import claim_rows, details, markdown
 
 NONE, NEM = ([2.0, 1.0], [4.0, 2.0], [1.0, 1.0]), ([1.0, 0.75], [1.0, 1.0], [0.5, 1.0])
@@ -192,7 +193,11 @@ def test_better_than_something_worse_is_not_good(reach, expected):
         nem=tuple([0.5, 0.5 + seed / 100] for seed in range(10)),
         protocol=protocol,
     )
-    assert summarize(experiment)["comparisons"][0]["verdict"] == expected
+    summary = summarize(experiment)
+    first = summary["comparisons"][0]
+    assert (first["verdict"], first["own"]) == (expected, pytest.approx(0.5225))
+    assert claim_rows(summary)[1][2].endswith(f"]; 0.522 of {reach:g}")
+    json.dumps(summary)
 
 
 def test_the_table_has_a_row_a_claim_and_markdown_escapes():

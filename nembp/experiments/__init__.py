@@ -15,8 +15,9 @@ from nembp.experiments.protocol import Arm, Comparison, Metric, Protocol, Rule, 
 from nembp.experiments.registry import available, get, register
 
 if TYPE_CHECKING:
+    from nembp.experiments.reading import read_experiment
     from nembp.experiments.runner import run_experiment
-    from nembp.experiments.summary import read_experiment, summarize
+    from nembp.experiments.summary import summarize
 
 __all__ = [
     "Arm",
@@ -35,7 +36,7 @@ __all__ = [
 
 _LAZY = {
     "run_experiment": "nembp.experiments.runner",
-    "read_experiment": "nembp.experiments.summary",
+    "read_experiment": "nembp.experiments.reading",
     "summarize": "nembp.experiments.summary",
 }
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from nembp.errors import NembpError
 from nembp.experiments.protocol import Rate
-from nembp.experiments.summary import Experiment
+from nembp.experiments.reading import Experiment
 from nembp.experiments.tasks import Row, compared, untuned
 from nembp.files import replacing
 

@@ -3,121 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from nembp.errors import DataError
-from nembp.experiments.grids import at_an_end, tuned, tuning
+from nembp.experiments.grids import at_an_end
 from nembp.experiments.protocol import BUILT_IN, Comparison, Metric, Protocol
-from nembp.experiments.registry import get
-from nembp.experiments.rows import check_header, read_header, read_rows
+from nembp.experiments.reading import Experiment
 from nembp.experiments.statistics import Estimate, estimate, holm
-from nembp.experiments.tasks import Row, Setting, Task, curve, reporting, untuned, value
+from nembp.experiments.tasks import Row, Setting, curve, value
 from nembp.experiments.verdicts import Verdict, verdict
 
-__all__ = ["Experiment", "differences", "read_experiment", "summarize"]
+__all__ = ["differences", "summarize"]
 
 LEAST = 1e-6  # of what is compared by its ratio
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Rows on disk, and the protocol they are of.
-
-    Attributes
-    ----------
-    folder : Path
-        Where they lie.
-    protocol : Protocol
-        With as many reporting seeds as the run was asked for.
-    rows : list of dict
-        In any order.
-    quick : bool
-        Whether they are those of `Protocol.quick`.
-    """
-
-    folder: Path
-    protocol: Protocol
-    rows: list[dict[str, Any]]
-    quick: bool
-
-    @cached_property
-    def tuned(self) -> dict[tuple[str, str], Setting]:
-        """The tuned setting of each arm, by the metric that it was tuned by."""
-        return tuned(self.protocol, self.rows)
-
-    @property
-    def left(self) -> int:
-        """Replicates still to be run, as far as it can be told."""
-        have = {Task.of(row) for row in self.rows}
-        wanted = [*tuning(self.protocol, self.rows), *reporting(self.protocol, self.tuned)]
-        return sum(task not in have for task in wanted)
-
-    def setting(self, arm: str, item: Comparison) -> Setting:
-        """Return what an arm is trained at in a comparison."""
-        if item.rate == "same":
-            return untuned(self.protocol, arm)
-        return self.tuned[arm, self.protocol.tuned_by(item.metric)]
-
-    def reported(self, arm: str, setting: Setting) -> dict[int, Row]:
-        """Return the reporting rows of an arm at a setting, by seed."""
-        return {
-            seed: row
-            for seed, row in self._reported.get((arm, setting), {}).items()
-            if seed < self.protocol.seeds
-        }
-
-    @cached_property
-    def _reported(self) -> dict[tuple[str, Setting], dict[int, Row]]:
-        table: dict[tuple[str, Setting], dict[int, Row]] = {}
-        for row in self.rows:
-            task = Task.of(row)
-            if task.phase == "report":
-                table.setdefault((task.arm, task.setting), {})[task.seed] = row
-        return table
-
-
-def read_experiment(
-    out_dir: str | os.PathLike[str],
-    name: str,
-    *,
-    quick: bool = False,
-    protocol: Protocol | None = None,
-) -> Experiment:
-    """Read the rows of an experiment.
-
-    Parameters
-    ----------
-    out_dir, name : path, str
-        As `run_experiment` had them.
-    quick : bool
-        Read those of ``--quick``.
-    protocol : Protocol, optional
-        By default the registered one of that name.
-
-    Raises
-    ------
-    ArchitectureError
-        If no experiment is called so, or the rows are of another version of its protocol.
-    DataError
-        If there are none, or they are damaged.
-    """
-    protocol = get(name) if protocol is None else protocol
-    folder = Path(out_dir) / (f"{name}-quick" if quick else name)
-    header = read_header(folder)
-    protocol = protocol.quick() if quick else protocol
-    check_header(header, protocol, folder)
-    protocol = protocol.with_seeds(int(header.get("seeds", protocol.seeds)))
-    rows, _ = read_rows(folder, protocol)
-    if not rows:
-        raise DataError(f"{folder}: no replicate has finished; run it with --resume")
-    return Experiment(folder, protocol, rows, quick)
 
 
 def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], int, int]:
@@ -223,11 +124,17 @@ def _verdict(experiment: Experiment, item: Comparison, effect: Estimate, p: floa
         arm, baseline = item.minus
         there = _estimated(experiment, replace(item, arm=arm, baseline=baseline, minus=None))
     if item.reach is not None:
-        metric = experiment.protocol.metric(item.metric)
-        rows = experiment.reported(item.arm, experiment.setting(item.arm, item)).values()
-        mean = float(np.mean([value(row, metric) for row in rows]))
-        reached = mean <= item.reach if metric.better == "lower" else mean >= item.reach
+        higher = experiment.protocol.metric(item.metric).better == "higher"
+        own = _own(experiment, item)
+        reached = own >= item.reach if higher else own <= item.reach
     return verdict(effect, p, item, experiment.protocol.rule, there=there, reached=reached)
+
+
+def _own(experiment: Experiment, item: Comparison) -> float:
+    """Return the arm's own mean of the metric; NaN if a replicate diverged."""
+    metric = experiment.protocol.metric(item.metric)
+    rows = experiment.reported(item.arm, experiment.setting(item.arm, item))
+    return float(np.mean([value(rows[seed], metric) for seed in sorted(rows)] or math.nan))
 
 
 def _described(
@@ -245,6 +152,7 @@ def _described(
         "published": item.published,
         "margin": item.margin,
         "reach": item.reach,
+        "own": None if item.reach is None else _own(experiment, item),
         "mean": effect.mean,
         "low": effect.low,
         "high": effect.high,

@@ -101,10 +101,11 @@ def amount(value: float, unit: str) -> str:
 
 
 def effect(item: Mapping[str, Any]) -> str:
-    """Write a mean effect with its interval, or that there is none."""
+    """Write a mean effect with its interval, or that there is none; and what had to be reached."""
     if item["mean"] is None or not math.isfinite(item["mean"]):
         return "-"
-    return f"{amount(item['mean'], item['unit'])} [{item['low']:+.3g}, {item['high']:+.3g}]"
+    found = f"{amount(item['mean'], item['unit'])} [{item['low']:+.3g}, {item['high']:+.3g}]"
+    return found if item["reach"] is None else f"{found}; {item['own']:.3g} of {item['reach']:g}"
 
 
 def wins(item: Mapping[str, Any]) -> str:
