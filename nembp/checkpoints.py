@@ -202,9 +202,8 @@ def load_model(path: str | os.PathLike[str], device: str | Backend = "cpu") -> M
     Raises
     ------
     DataError
-        If the file is missing, truncated, damaged in any bit that matters, no model, of another
-        format version, or of a kind that is not registered; one message with the remedy. No
-        more memory is used than in proportion to the file, and nothing in it can run code.
+        If the file is missing, damaged, no model, of another format version, or of an unknown kind.
+        Reading takes memory in proportion to the file, and nothing in it can run code.
     DeviceError
         If the device cannot be used.
     """
@@ -259,9 +258,7 @@ def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Ba
 
 def _scaling(offset: NDArray[Any], factor: NDArray[Any]) -> Scaling:
     """Scalars come back as floats."""
-    return Scaling(
-        offset if offset.ndim else float(offset[()]), factor if factor.ndim else float(factor[()])
-    )
+    return Scaling(*(each if each.ndim else float(each[()]) for each in (offset, factor)))
 
 
 def _broadcasts(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
@@ -299,6 +296,6 @@ def _check(model: Model) -> None:
     for what, values in named:
         if values is not None and not np.all(np.isfinite(values)):
             raise DataError(f"{what} hold a NaN or an infinity")
-    for pair in chain(*statistics_views(net.layers, statistics)):
-        if pair is not None and np.any(pair[1] < 0.0):
-            raise DataError("statistics hold a variance below 0")
+    pairs = chain(*statistics_views(net.layers, statistics))
+    if any(pair is not None and np.any(pair[1] < 0.0) for pair in pairs):
+        raise DataError("statistics hold a variance below 0")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from itertools import chain
+from typing import Any, TypeAlias
 
-from nembp.backend import Array, Backend
+import numpy as np
+
+from nembp.backend import Array, Backend, stream
 from nembp.errors import ArchitectureError
 from nembp.neurons import Activation
 from nembp.normalization import BatchNormalization
@@ -17,6 +20,8 @@ __all__ = [
     "Parameters",
     "add_bias",
     "check_chain",
+    "initial_parameters",
+    "initial_statistics",
     "parameter_count",
     "parameter_views",
     "statistics_count",
@@ -124,6 +129,25 @@ def parameter_views(
     return forward, backward
 
 
+def initial_parameters(
+    layers: Sequence[Layer], synapses: Sequence[Synapse], seed: int | None
+) -> np.ndarray[Any, Any]:
+    """Return a first flat vector, on the host: weights drawn, biases zero, gains 1.
+
+    Weights come from the stream ``"weights"``; without a seed all is zero.
+    """
+    flat = np.zeros(parameter_count(layers, synapses))
+    if seed is None:
+        return flat
+    generator, position = stream(seed, "weights"), 0
+    for synapse in synapses:
+        weights = synapse.initial_weights(generator).reshape(-1)
+        flat[position : position + weights.size] = weights
+        position += weights.size
+    flat[flat.size - statistics_count(layers) // 2 :] = 1.0
+    return flat
+
+
 Running: TypeAlias = list[tuple[Array, Array] | None]
 
 
@@ -144,6 +168,15 @@ def statistics_views(layers: Sequence[Layer], flat: Array) -> tuple[Running, Run
             position = end
         groups.append(views)
     return [None, *groups[0]], [None, *groups[1][::-1]]
+
+
+def initial_statistics(layers: Sequence[Layer]) -> np.ndarray[Any, Any]:
+    """Return first running statistics, on the host: means of 0 and variances of 1."""
+    flat = np.zeros(statistics_count(layers))
+    for pair in chain(*statistics_views(layers, flat)):
+        if pair is not None:
+            pair[1][...] = 1.0
+    return flat
 
 
 def check_chain(layers: Sequence[Layer], synapses: Sequence[Synapse]) -> None:

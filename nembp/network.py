@@ -16,12 +16,12 @@ other end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from nembp.backend import Array, Backend, get_backend, stream
+from nembp.backend import Array, Backend, get_backend
 from nembp.errors import ArchitectureError, ShapeError
 from nembp.layers import (
     Layer,
@@ -29,6 +29,8 @@ from nembp.layers import (
     Running,
     add_bias,
     check_chain,
+    initial_parameters,
+    initial_statistics,
     parameter_count,
     parameter_views,
     statistics_count,
@@ -36,7 +38,7 @@ from nembp.layers import (
 )
 from nembp.likelihoods import Gaussian, Likelihood, Multinomial, Readout, get_likelihood
 from nembp.neurons import Activation, get_activation
-from nembp.normalization import (
+from nembp.normalization import (  # fmt: skip
     BatchNormalization,
     Statistics,
     normalize_by_running,
@@ -62,8 +64,7 @@ class Network(Portable):
     device, dtype : str or Backend, str
         Where and in what precision the parameters live.
     seed : int or None
-        Of the initial weights, drawn from the stream ``"weights"`` on the host, beside gains of 1;
-        None leaves all parameters zero.
+        Of the initial weights, drawn on the host; None leaves all parameters zero.
 
     Attributes
     ----------
@@ -114,32 +115,13 @@ class Network(Portable):
         self.direction = "forward"
         self.weight_count = sum(synapse.weight_count for synapse in synapses)
         self.reversed = _reversed_view(self, backward)
-        self._bind(self.backend.asarray(self._initial_parameters(seed), dtype))
-
-    def _initial_parameters(self, seed: int | None) -> np.ndarray[Any, Any]:
-        flat = np.zeros(self.parameter_count)
-        if seed is None:
-            return flat
-        generator = stream(seed, "weights")
-        position = 0
-        for synapse in self.synapses:
-            flat[position : position + synapse.weight_count] = synapse.initial_weights(
-                generator
-            ).reshape(-1)
-            position += synapse.weight_count
-        flat[self.parameter_count - self.statistics_count // 2 :] = 1.0  # gains
-        return flat
+        flat = initial_parameters(layers, synapses, seed)
+        self._bind(self.backend.asarray(flat, dtype))
 
     def _bind(self, flat: Array, statistics: Array = None) -> None:
-        """Make ``flat`` the parameters of both directions, and rebuild all views.
-
-        Running statistics start at mean 0 and variance 1.
-        """
+        """Make ``flat`` the parameters of both directions, and rebuild all views."""
         if statistics is None:
-            statistics = self.backend.zeros((self.statistics_count,), self.dtype)
-            for pair in chain(*statistics_views(self.layers, statistics)):
-                if pair is not None:
-                    pair[1][...] = 1.0
+            statistics = self.backend.asarray(initial_statistics(self.layers), self.dtype)
         both = statistics_views(self.layers, statistics)
         for net, running in zip((self, self.reversed), both, strict=True):
             net.parameters, net.statistics, net.running = flat, statistics, running
@@ -160,7 +142,6 @@ class Network(Portable):
             f"{self.direction} direction)"
         )
 
-    # -- sizes ---------------------------------------------------------------------------------
     @property
     def inputs(self) -> int:
         """Neurons at this direction's input."""
@@ -187,7 +168,6 @@ class Network(Portable):
         forward, backward = parameter_views(self.backend, primary.layers, primary.synapses, flat)
         return forward if self.direction == "forward" else backward
 
-    # -- use -----------------------------------------------------------------------------------
     def readout(self, x: Any, statistics: Statistics = "running") -> Readout:
         """Run this direction on ``x`` (rows, inputs) and return its readout.
 

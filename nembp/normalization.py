@@ -23,14 +23,13 @@ and they stay as they are.)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from nembp.backend import Array
 from nembp.errors import ArchitectureError
-from nembp.links import After, cut
-from nembp.threads import run_parallel
+from nembp.links import After
+from nembp.row_blocks import RowBlocks
 
 if TYPE_CHECKING:
     from nembp.network import Network
@@ -45,8 +44,6 @@ __all__ = [
 ]
 
 Statistics: TypeAlias = Literal["batch", "running"]
-
-BLOCK_BYTES = 1 << 17  # of rows that are worked on at a time: four such arrays stay in cache
 
 
 @dataclass(frozen=True)
@@ -125,22 +122,11 @@ class Normalizer:
         )
         self._scale, self._spare = empty((channels,), dtype), empty((channels,), dtype)
         self._ones = backend.ones((channels,), dtype)
-        self._sum_rows = backend.ones((1, rows), dtype)
-        self._weigh_rows = counts.shares.T if counts else self._sum_rows
-        self._sum_pixels = backend.ones((1, pixels), dtype)
         # a channel's numbers at each of its pixels: rows are then worked on in long runs
         self._wide = [empty((size,), dtype) for _ in range(3)]
         self._pixels = [xp.reshape(wide, (pixels, channels)) for wide in self._wide]
 
-        bytes_of_row = size * {"float32": 4, "float64": 8}.get(dtype, 16)
-        most = max(1, BLOCK_BYTES // bytes_of_row) if backend.has_cache else rows
-        self._blocks = [
-            cut(start, stop - start, -(-(stop - start) // most))
-            for start, stop in cut(0, rows, min(lanes, rows))
-        ]
-        most = max(stop - start for blocks in self._blocks for start, stop in blocks)
-        self._scratch = [empty((most, size), dtype) for _ in self._blocks]
-        self._totals = [[empty((1, size), dtype) for _ in range(3)] for _ in self._blocks]
+        self._blocks = RowBlocks(backend, dtype, rows, size, channels, lanes)
 
     # -- signals -------------------------------------------------------------------------------
     def forward(
@@ -174,21 +160,22 @@ class Normalizer:
             if after is not None:
                 after(first + start, first + stop)
 
-        self._work(finish)
+        self._blocks.work(finish)
 
     def _measure(self, z: Array) -> None:
         """Take μ and σ² of ``z``, and write z − μ over it."""
         backend, xp = self.net.backend, self.net.backend.xp
-        self._sum(lambda lane, start, stop: (z[start:stop, :],), self._weigh_rows, [self.mean])
+        blocks, weights = self._blocks, None if self._counts is None else self._counts.shares.T
+        blocks.sum(lambda lane, start, stop: (z[start:stop, :],), [self.mean], weights)
         backend.into(self.mean, xp.multiply, self.mean, self._share)
         (mean,) = self._spread(self.mean)
 
         def squares(lane: int, start: int, stop: int) -> tuple[Array, ...]:
-            rows, scratch = z[start:stop, :], self._scratch[lane][: stop - start, :]
+            rows, scratch = z[start:stop, :], blocks.scratch(lane, start, stop)
             backend.into(rows, xp.subtract, rows, mean)
             return (backend.into(scratch, xp.multiply, rows, rows),)
 
-        self._sum(squares, self._weigh_rows, [self.variance])
+        blocks.sum(squares, [self.variance], weights)
         backend.into(self.variance, xp.multiply, self.variance, self._share)
 
     def _set_scale(self) -> None:
@@ -210,16 +197,16 @@ class Normalizer:
             Called with ``first`` + first and last row, when those rows are about to be read.
         """
         backend, xp, hats = self.net.backend, self.net.backend.xp, self._hat
-        scratches = self._scratch
+        blocks = self._blocks
 
         def terms(lane: int, start: int, stop: int) -> tuple[Array, ...]:
             if before is not None:
                 before(first + start, first + stop)
-            rows, scratch = error[start:stop, :], scratches[lane][: stop - start, :]
+            rows, scratch = error[start:stop, :], blocks.scratch(lane, start, stop)
             backend.into(scratch, xp.multiply, rows, hats[start:stop, :])
             return rows, scratch
 
-        self._sum(terms, self._sum_rows, [self.bias_gradient, self.gain_gradient])
+        blocks.sum(terms, [self.bias_gradient, self.gain_gradient])
         backend.into(self._spare, xp.multiply, self._scale, self.net.gains[self.k])
         spread = self._spread(self._spare, self.bias_gradient, self.gain_gradient)
         factor, shift, slope = spread
@@ -227,7 +214,7 @@ class Normalizer:
             backend.into(each, xp.multiply, each, self._share)
 
         def finish(lane: int, start: int, stop: int) -> None:
-            rows, scratch = error[start:stop, :], scratches[lane][: stop - start, :]
+            rows, scratch = error[start:stop, :], blocks.scratch(lane, start, stop)
             if self.couples:
                 backend.into(scratch, xp.multiply, hats[start:stop, :], slope)
                 backend.into(scratch, xp.add, scratch, shift)
@@ -236,7 +223,7 @@ class Normalizer:
                 backend.into(rows, xp.subtract, rows, scratch)
             backend.into(rows, xp.multiply, rows, factor)
 
-        self._work(finish)
+        blocks.work(finish)
 
     # -- running statistics --------------------------------------------------------------------
     def update_running(self) -> None:
@@ -268,39 +255,6 @@ class Normalizer:
         for pixels, vector in zip(self._pixels, vectors, strict=False):
             pixels[...] = vector
         return self._wide[: len(vectors)]
-
-    def _work(self, task: Callable[[int, int, int], object]) -> None:
-        """Call ``task(lane, start, stop)`` on every block of rows."""
-
-        def run(lane: int) -> None:
-            for start, stop in self._blocks[lane]:
-                task(lane, start, stop)
-
-        run_parallel(run, range(len(self._blocks)))
-
-    def _sum(
-        self, terms: Callable[[int, int, int], tuple[Array, ...]], row: Array, sums: list[Array]
-    ) -> None:
-        """Write Σ over rows and pixels, rows weighted by ``row``, of each of the terms."""
-        backend, add = self.net.backend, self.net.backend.xp.add
-
-        def task(lane: int, start: int, stop: int) -> None:
-            *totals, spare = self._totals[lane]
-            fresh = start == self._blocks[lane][0][0]
-            for total, values in zip(totals, terms(lane, start, stop), strict=False):
-                # a product with ones sums columns faster than a reduction
-                backend.matmul(row[:, start:stop], values, total if fresh else spare)
-                if not fresh:
-                    backend.into(total, add, total, spare)
-
-        self._work(task)
-        for which, out in enumerate(sums):
-            total = self._totals[0][which]
-            for others in self._totals[1:]:
-                backend.into(total, add, total, others[which])
-            shape = (self._sum_pixels.shape[1], out.shape[0])
-            pixels = backend.xp.reshape(total, shape)
-            backend.matmul(self._sum_pixels, pixels, backend.xp.reshape(out, (1, -1)))
 
 
 def normalizers(net: Network, rows: int, **options: Any) -> list[Normalizer | None]:

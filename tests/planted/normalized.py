@@ -7,6 +7,7 @@ import numpy as np
 from nembp import network
 from nembp.normalization import Normalizer
 from nembp.normalized import Counts, NormalizedLayers
+from nembp.row_blocks import RowBlocks
 from planted import BUGS, plant
 
 __all__ = ["BUGS"]
@@ -70,10 +71,10 @@ def statistics_of_the_last_batch(original, self, z):
     self.measured = True
 
 
-@plant(Normalizer, "_sum", "joint.blocks")
-def sums_of_the_first_thread_only(original, self, terms, row, sums):
+@plant(RowBlocks, "sum", "joint.blocks")
+def sums_of_the_last_thread_only(original, self, terms, sums, weights=None):
     totals = self._totals
-    original(self, terms, row, sums)
+    original(self, terms, sums, weights)
     if len(totals) > 1:
         for which, out in enumerate(sums):
             out[...] = totals[-1][which].reshape(-1, out.size).sum(axis=0)
