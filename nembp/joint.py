@@ -55,7 +55,8 @@ class JointBackpropagation(Sweeps):
     samples : int, optional
         What sums over rows are divided by; ``rows`` by default.
     output : End, optional
-        The end of the forward direction; by default its likelihood of the target ``t``.
+        The end of the forward direction; by default its likelihood of the target ``t``, which in
+        any case screens noise on the forward signals.
     backward_target : array, shape (rows, inputs), optional
         What the backward direction aims at; ``x`` by default.
     input_error : bool
@@ -125,6 +126,7 @@ class JointBackpropagation(Sweeps):
             if each is not None:
                 named = {f"{each.net.direction}/{s.name}": s for s in each.sources.values()}
                 self.sources |= named
+        self._own_output = output is None
         self.output = output or self._forward_end(noise, generators)
         self.input: End | None = self._backward_end(noise, generators) if second else None
         self.forward_nll = self.output.nll
@@ -206,8 +208,9 @@ class JointBackpropagation(Sweeps):
         if self._noise_up is not None:
             if 0 in self._noise_up.without:
                 backend.into(self.x, xp.multiply, self._noise_up.without[0], 1.0)
-            share = self.rows / self._samples
-            backend.into(self.forward_nll, xp.multiply, self._noise_up.nll, share)
+            if self._own_output:
+                share = self.rows / self._samples
+                backend.into(self.forward_nll, xp.multiply, self._noise_up.nll, share)
         if self._noise_down is not None:
             share = self.rows / self._samples
             backend.into(self.backward_nll, xp.multiply, self._noise_down.nll, share)

@@ -19,6 +19,7 @@ from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.network import dense_network
 from nembp.neurons import ACTIVATIONS, Tanh
 from nembp.normalization import BatchNormalization
+from nembp.threads import threads
 from nembp.verification.laws import LAWS
 from nembp.verification.laws.adversarial import play
 from nembp.verification.laws.deviations import CENTRAL, check, gradient_of
@@ -52,6 +53,14 @@ def test_gradients_of_random_dense_networks(law, device, case):
 @given(case=cases(images=True))
 def test_gradients_of_random_convolutional_networks(law, case):
     LAWS[law].check(case)
+
+
+@pytest.mark.parametrize("law", ["adversarial.own-output", "adversarial.generator"])
+@few
+@given(case=cases(images=True))
+def test_gradients_on_three_threads(law, case):
+    with threads(3):
+        LAWS[law].check(case.with_(rows=case.rows + 9))
 
 
 OPTIONS = [

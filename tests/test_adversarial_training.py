@@ -156,7 +156,7 @@ NOISY = ("discriminator/forward", "discriminator/backward", "generator/backward"
 @pytest.mark.parametrize("kind", ["nem", "blind", "anti"])
 def test_noise_of_deviation_zero_changes_no_bit(kind):
     settings = AdversarialSettings(bidirectional="both", backward_labels="both")
-    silent = dict.fromkeys(NOISY, Noise(kind, std=0.0))
+    silent = dict.fromkeys([*NOISY, "discriminator/input"], Noise(kind, std=0.0))
     plain, noisy = trainer_of(settings), trainer_of(settings, noise=silent)
     rows = [trainer.run().rows for trainer in (plain, noisy)]
     for a, b in zip(parameters(plain), parameters(noisy), strict=True):
@@ -413,12 +413,50 @@ def test_settings_say_what_is_wrong(options, message):
         ("constant", [1.0, 1.0, 1.0]),
         ("linear", [1.0, 0.5, 0.25]),
         ("cosine", [1.0, 0.5, 0.146447]),
+        ("geometric", [1.0, 0.2, 0.04**0.75]),
         ("rise", [0.0, 1.0, 1.0]),
     ],
 )
 def test_schedules_of_the_weights(schedule, values):
+    # and of the noise, but for where it begins
     settings = AdversarialSettings(weight_schedule=schedule)
     assert [settings.weight_factor(s) for s in (0.0, 0.5, 0.75)] == pytest.approx(values, rel=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "geometric"])
+def test_a_course_that_falls_ends_where_it_should(schedule):
+    settings = AdversarialSettings(weight_schedule=schedule, weight_until=0.4)
+    values = [settings.weight_factor(s) for s in (0.0, 0.1, 0.2, 0.3, 0.4, 1.0)]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == 1.0
+    assert values[-2:] == [0.0, 0.0]
+
+
+def test_scheduled_noise_is_that_of_the_course():
+    settings = AdversarialSettings(noise_schedule="linear", noise_until=0.5)
+    noise = {"discriminator/input": Noise("blind", std=2.0)}
+    trainer = trainer_of(settings, noise=noise, iterations=8)
+    deviations = []
+    for _ in range(8):
+        trainer.step()
+        deviations.append(float(trainer.sources["discriminator/input"].n.std()))
+    assert deviations[4:] == [0.0] * 4
+    assert np.allclose(deviations[:4], [2.0, 1.5, 1.0, 0.5], rtol=0.35)
+
+
+def test_noise_on_what_the_discriminator_sees_is_also_there_in_the_generators_step():
+    noise = {"discriminator/input": Noise("nem", std=0.5, decay=0.0)}
+    trainer = trainer_of(noise=noise)
+    trainer.step()
+    through = trainer._g._through
+    (source,) = through.sources.values()
+    assert np.any(source.n)
+    assert np.array_equal(through.x, trainer._g.output)  # given back as it came
+    score = (
+        trainer.discriminator.readout(through.x).z,
+        trainer.discriminator.readout(through.x + source.n).z,
+    )
+    assert np.all(score[1] >= score[0] - 1e-5)
 
 
 # -- files and parts ---------------------------------------------------------------------------

@@ -96,6 +96,10 @@ def check_noise(noise: dict[str, Noise] | None, settings: AdversarialSettings) -
             "bidirectional discriminator or both",
         ),
         "generator/backward": (settings.generator_backward, "bidirectional generator or both"),
+        "discriminator/input": (
+            not settings.has_critic and not settings.classes,
+            "kind vanilla or minimax, and classes 0",
+        ),
         "critic/input": (settings.has_critic, "kind wasserstein or wasserstein-gp"),
     }
     for key in wanted:

@@ -26,6 +26,7 @@ __all__ = ["DiscriminatorPlayer", "GeneratorPlayer"]
 PLACES = {  # of noise in D's joint gradient
     "discriminator/forward": "forward",
     "discriminator/backward": "backward",
+    "discriminator/input": "forward/input",
     "critic/input": "forward/input",
 }
 Noises = dict[str, Noise]
@@ -175,7 +176,9 @@ class GeneratorPlayer:
     settings : AdversarialSettings
         Objective and directions.
     noise, generators : dict
-        Noise and its stream's generator, of ``"generator/backward"``.
+        Noise and its stream's generator, of ``"generator/backward"``, and of
+        ``"discriminator/input"``, that of whose stream is ``"discriminator/input of G"``: what D
+        sees of G(z) is then noisy here too.
 
     Attributes
     ----------
@@ -209,13 +212,17 @@ class GeneratorPlayer:
             noise=(noise or {}).get("generator/backward"),
             generator=(generators or {}).get("generator/backward"),
         )
+        seen = {key: n for key, n in (noise or {}).items() if key == "discriminator/input"}
         self._through = through = JointBackpropagation(
             discriminator,
             rows,
             path="none",
             output=_end(discriminator, rows, settings),
             input_error=True,
+            noise={PLACES[key]: n for key, n in seen.items()},
+            generators={PLACES[key]: (generators or {})[f"{key} of G"] for key in seen},
         )
+        through.t[...] = 1.0  # NEM noise on what D sees raises log D
         through.moves_statistics = False  # D sees these samples in its own step
         self.z, self.output = cycle.z, cycle.output
         self.sources = {} if cycle.source is None else {"generator/backward": cycle.source}

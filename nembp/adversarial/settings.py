@@ -18,11 +18,23 @@ from typing import Literal, get_args
 
 from nembp.errors import ArchitectureError
 
-__all__ = ["AdversarialSettings", "BackwardLabels", "Bidirectional", "Kind", "WeightSchedule"]
+__all__ = [
+    "AdversarialSettings",
+    "BackwardLabels",
+    "Bidirectional",
+    "Kind",
+    "NoiseSchedule",
+    "WeightSchedule",
+    "course",
+]
+
+LEAST = 0.04  # what a geometric course falls to before it ends
+RISE = 0.1  # share of the training in which a weight rises
 
 Kind = Literal["vanilla", "minimax", "wasserstein", "wasserstein-gp"]
 Bidirectional = Literal["none", "discriminator", "generator", "both"]
-WeightSchedule = Literal["constant", "linear", "cosine", "rise"]
+WeightSchedule = Literal["constant", "linear", "cosine", "geometric", "rise"]
+NoiseSchedule = Literal["power", "linear", "cosine", "geometric"]
 BackwardLabels = Literal["real", "both"]
 
 
@@ -43,9 +55,12 @@ class AdversarialSettings:
     discriminator_weight, generator_weight : float
         What multiplies the log-likelihood of D's and of G's backward direction: for a Gaussian of
         variance 1, the precision 1/v.
-    weight_schedule : {"constant", "linear", "cosine", "rise"}
-        Course of both weights over the share s of the training done: times 1; 1 − s;
-        (1 + cos πs)/2; min(1, 10 s).
+    weight_schedule : {"constant", "linear", "cosine", "geometric", "rise"}
+        Course of both weights over the training (:func:`course`).
+    weight_until : float
+        Share of the training, 0 < u ≤ 1, after which a course that falls is 0.
+    noise_schedule, noise_until : {"power", "linear", "cosine", "geometric"}, float
+        The same for the standard deviation of all noise; ``power`` is the noise's own σ₀ / tᵈ.
     backward_labels : {"real", "both"}
         Labels of D that have a backward target: the real one (or the K classes) alone, or also
         the label of generated samples, whose targets are these, held fixed.
@@ -80,6 +95,9 @@ class AdversarialSettings:
     discriminator_weight: float = 0.01
     generator_weight: float = 1.0
     weight_schedule: WeightSchedule = "constant"
+    weight_until: float = 1.0
+    noise_schedule: NoiseSchedule = "power"
+    noise_until: float = 1.0
     backward_labels: BackwardLabels = "real"
     backward_flow: bool = False
     backward_permuted: bool = False
@@ -94,6 +112,7 @@ class AdversarialSettings:
             "kind": Kind,
             "bidirectional": Bidirectional,
             "weight_schedule": WeightSchedule,
+            "noise_schedule": NoiseSchedule,
             "backward_labels": BackwardLabels,
         }
         for name, allowed in choices.items():
@@ -107,6 +126,12 @@ class AdversarialSettings:
             if not (0.0 < getattr(self, name) < math.inf):
                 raise ArchitectureError(
                     f"{name.replace('_', ' ')} must be a positive, finite number, got "
+                    f"{getattr(self, name)}"
+                )
+        for name in ("weight_until", "noise_until"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ArchitectureError(
+                    f"{name.replace('_', ' ')} must be above 0 and at most 1, got "
                     f"{getattr(self, name)}"
                 )
         if self.critic_steps is None:
@@ -151,15 +176,28 @@ class AdversarialSettings:
         return self.bidirectional in ("generator", "both")
 
     def weight_factor(self, share: float) -> float:
-        """Return what the backward weights are multiplied by at a share 0 ≤ s < 1 of training.
+        """Return what the backward weights are multiplied by at a share 0 ≤ s ≤ 1 of training.
 
-        >>> AdversarialSettings(weight_schedule="linear").weight_factor(0.25)
-        0.75
+        >>> AdversarialSettings(weight_schedule="linear", weight_until=0.5).weight_factor(0.25)
+        0.5
         """
-        if self.weight_schedule == "linear":
-            return 1.0 - share
-        if self.weight_schedule == "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * share))
-        if self.weight_schedule == "rise":
-            return min(1.0, 10.0 * share)
-        return 1.0
+        return course(self.weight_schedule, share, self.weight_until)
+
+
+def course(name: str, share: float, until: float = 1.0) -> float:
+    """Return a factor at the share s of a training, with r = min(1, s / until).
+
+    ``constant``: 1; ``linear``: 1 − r; ``cosine``: (1 + cos πr)/2; ``geometric``: 0.04ʳ, and 0 from
+    r = 1 on; ``rise``: min(1, 10 s).
+
+    >>> course("geometric", 0.25, until=0.5), course("geometric", 0.5, until=0.5)
+    (0.2, 0.0)
+    """
+    r = min(1.0, share / until)
+    if name == "linear":
+        return 1.0 - r
+    if name == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * r))
+    if name == "geometric":
+        return math.pow(LEAST, r) if r < 1.0 else 0.0
+    return min(1.0, share / RISE) if name == "rise" else 1.0

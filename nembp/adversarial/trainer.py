@@ -18,6 +18,7 @@ from nembp.adversarial.checks import check_networks, check_noise
 from nembp.adversarial.guard import LastGood
 from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
 from nembp.adversarial.records import AdversarialHistory, Means
+from nembp.adversarial.scheduled_noise import scheduled
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.backend import Array, stream
 from nembp.batches import BatchReader, Staged
@@ -70,8 +71,10 @@ class AdversarialTrainer:
         Learning-rate schedule of both, over all iterations.
     noise : dict of Noise, optional
         ``"discriminator/forward"`` on D's targets, ``"discriminator/backward"`` on the x that D's
-        backward direction aims at, ``"generator/backward"`` on the z that G's aims at, and
-        ``"critic/input"`` on a critic's input, kept where it raises the critic's objective.
+        backward direction aims at, ``"generator/backward"`` on the z that G's aims at,
+        ``"discriminator/input"`` on what D sees, in its own step and in G's, kept where it raises
+        the player's log-likelihood, and ``"critic/input"`` on a critic's input in its own step,
+        kept where it raises the critic's objective.
     seed : int
         Of the streams.
     callbacks : sequence of callable
@@ -144,6 +147,8 @@ class AdversarialTrainer:
         generator, discriminator, settings = self.generator, self.discriminator, self.settings
         streams = {key: self._draw(seed, f"noise/{key}") for key in noise}
         streams["penalty"] = self._draw(seed, "penalty")
+        streams["discriminator/input of G"] = self._draw(seed, "noise/discriminator/input of G")
+        noise = {key: scheduled(each, settings, self.iterations) for key, each in noise.items()}
         permutation = None
         if settings.backward_permuted and settings.discriminator_backward:
             permutation = stream(seed, "permutation").permutation(discriminator.inputs)

@@ -38,6 +38,7 @@ def play(
     """Return both players' gradients, in vectors that held NaN, and the players."""
     d, g, settings = which.discriminator, which.generator, which.settings
     streams = {key: stream(7, f"noise/{key}") for key in noise or {}}
+    streams |= {f"{key} of G": stream(8, f"noise/{key}") for key in noise or {}}
     points = {"penalty": stream(7, "penalty")}
     permutation = which.permutation
     of_d = DiscriminatorPlayer(d, which.rows, settings, noise, streams | points, permutation)

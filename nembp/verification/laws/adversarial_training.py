@@ -168,19 +168,19 @@ def noise_conditions(case: Case, backend: Backend) -> Deviations:
     """Try the noise of each place against the condition that it passes there.
 
     NEM noise on D's targets and on both backward targets does not lower the log-likelihood, by
-    the gain's definition; on a critic's input it lowers no f(x) and raises no f(G(z)).
+    the gain's definition; on D's or a critic's input it lowers no f(x) and raises no f(G(z)).
     """
     if not known(case):
         return
     which = game(case, backend)
     settings, std = which.settings, 0.3
     spec = Noise("nem", std=std, decay=0.0, screening="vector")
-    if settings.has_critic and which.discriminator.statistics_count:
-        return  # a sample's score is no function of that sample alone
+    key = "critic/input" if settings.has_critic else "discriminator/input"
+    # of a normalized D a sample's score is no function of that sample alone
+    if not settings.classes and not which.discriminator.statistics_count:
+        _, _, d, _ = play(which, {key: spec})
+        yield from _of_inputs(which, host(which.discriminator, d.sources[key].n))
     if settings.has_critic:
-        noise = {"critic/input": spec}
-        _, _, d, _ = play(which, noise)
-        yield from _of_critic(which, host(which.discriminator, d.sources["critic/input"].n))
         return
     noise = {"discriminator/forward": spec}
     if settings.bidirectional == "both":
@@ -203,14 +203,15 @@ def _slack(case: Case, size: float) -> float:
     return (1e-10 if case.dtype == "float64" else 1e-3) * (1.0 + size)
 
 
-def _of_critic(which: Game, n: Vector) -> Deviations:
+def _of_inputs(which: Game, n: Vector) -> Deviations:
+    """f is the score, or what log D(x) rises and log(1 − D(x)) falls with."""
     d, y = which.discriminator, which.generated()
     flat, inputs = host(d, d.parameters), np.concatenate([which.x, y])
     _, before = textbook.signals(d, flat, inputs)
     _, after = textbook.signals(d, flat, inputs + n)
     rise = (after - before)[:, 0]
     slack = 1e-10 if d.dtype == "float64" else 1e-3 * (1.0 + float(np.max(np.abs(before))))
-    yield holds(np.any(n), "a critic's input receives noise")
+    yield holds(np.any(n), "D's input receives noise")
     yield holds(np.all(rise[: which.rows] >= -slack), "f(x + n) ≥ f(x) for real samples")
     yield holds(np.all(rise[which.rows :] <= slack), "f(g + n) ≤ f(g) for generated samples")
 
@@ -242,6 +243,8 @@ def silent_noise(case: Case, backend: Backend) -> Deviations:
     """Noise of deviation 0 leaves a training as it was, bit for bit: noise has its own streams."""
     which = game(_plain(case), backend)
     keys = ["critic/input"] if which.settings.has_critic else ["discriminator/forward"]
+    if not which.settings.has_critic and not which.settings.classes:
+        keys += ["discriminator/input"]
     if which.settings.bidirectional == "both":
         keys += ["discriminator/backward", "generator/backward"]
     ends = []
