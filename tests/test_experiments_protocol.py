@@ -239,6 +239,20 @@ def test_arms_are_tuned_by_the_metric_that_they_are_compared_by():
     }
 
 
+def test_what_is_tuned_is_what_is_compared():
+    """A relative cut is the same in every epoch; a mean of the values is made by the first."""
+    protocol = tiny(tuning=Tuning("nll", (1.0, 2.0), (1000,), extend=0, refine=0))
+    rows = [
+        row(arm, 1000, curve, rate=rate, phase="tune")
+        for arm in ("none", "nem")
+        for rate, curve in ((0.1, [1.0, 0.5]), (0.2, [2.0, 0.1]))
+    ]
+    assert tuned(protocol, rows)["none", "nll"].rate == 0.2  # √(2 · 0.1) < √(1 · 0.5)
+    absolute = dataclasses.replace(NLL, effect="difference")
+    protocol = tiny(metrics=(absolute, ACCURACY), tuning=protocol.tuning)
+    assert tuned(protocol, rows)["none", "nll"].rate == 0.1  # 2 + 0.1 > 1 + 0.5
+
+
 def test_what_is_not_measured_while_tuning_is_tuned_by_another_metric():
     fgsm = Metric("fgsm", "robustness/fgsm:0.1", "higher", "points")
     protocol = tiny(
@@ -283,7 +297,7 @@ def test_rates_that_diverge_are_out_however_good_those_beside_them():
 
 def test_extensions_end_and_the_end_is_named():
     protocol = tiny(tuning=Tuning("nll", (1.0, 2.0), (1000,), extend=2, refine=0))
-    rows, _ = settled(protocol, lambda task: task.rate if task.arm == "none" else -task.rate)
+    rows, _ = settled(protocol, lambda task: task.rate if task.arm == "none" else 1 / task.rate)
     assert rates_of(rows, "none") == [0.025, 0.05, 0.1, 0.2]
     assert rates_of(rows, "nem") == [0.1, 0.2, 0.4, 0.8]
     for arm in ("none", "nem"):

@@ -200,6 +200,25 @@ def test_better_than_something_worse_is_not_good(reach, expected):
     json.dumps(summary)
 
 
+@pytest.mark.parametrize(("strength", "expected"), [(0.01, "not reproduced"), (1.0, "reproduced")])
+def test_what_is_gained_by_next_to_no_noise_is_not_gained_by_noise(strength, expected):
+    tuning = Tuning("nll", (1.0, 2.0), (1000,), extend=0, refine=0, strengths=(0.01, 1.0))
+    items = tuple(replace(item, published=None) for item in COMPARISONS[:2])
+    protocol = tiny(tuning=tuning, comparisons=items, seeds=10)
+    rows = [row("none", 1000, [1.0], rate=rate, phase="tune") for rate in (0.1, 0.2)]
+    for one in (0.01, 1.0):
+        rows += [row("nem", 1000, [0.5 if one == strength else 0.9], rate=rate, phase="tune",
+                     strength=one) for rate in (0.1, 0.2)]  # fmt: skip
+    for seed in range(10):
+        rows.append(row("none", seed, [1.0 + seed / 100]))
+        rows += [row("nem", seed, [0.5], strength=one) for one in (0.01, 1.0)]
+    summary = summarize(Experiment(Path("nowhere"), protocol, rows, quick=False))
+    same, tuned = summary["comparisons"]
+    assert (same["verdict"], tuned["verdict"]) == ("reproduced", expected)
+    assert (same["tuned_away"], tuned["tuned_away"]) == (False, strength == 0.01)
+    assert ("noise tuned away" in claim_rows(summary)[2][3]) == tuned["tuned_away"]
+
+
 def test_the_table_has_a_row_a_claim_and_markdown_escapes():
     summary = summarize(made())
     rows = claim_rows(summary)

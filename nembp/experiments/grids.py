@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from nembp.experiments.protocol import Protocol
-from nembp.experiments.tasks import Row, Setting, Task, compared, rounded, untuned, value
+from nembp.experiments.tasks import Row, Setting, Task, compared, merit, rounded, untuned
 
 __all__ = ["at_an_end", "tuned", "tuned_pairs", "tuning"]
 
@@ -133,7 +133,7 @@ class _Scores:
         """Return the mean score of a setting, ∞ if it has none or a replicate diverged."""
         what = self.protocol.metric(metric)
         sign = 1.0 if what.better == "lower" else -1.0
-        values = [sign * value(row, what) for row in self._in_order(arm, setting)]
+        values = [sign * merit(row, what) for row in self._in_order(arm, setting)]
         mean = sum(values) / len(values) if values else math.nan
         return mean if math.isfinite(mean) else math.inf
 

@@ -13,12 +13,10 @@ from nembp.experiments.grids import at_an_end
 from nembp.experiments.protocol import BUILT_IN, Comparison, Metric, Protocol
 from nembp.experiments.reading import Experiment
 from nembp.experiments.statistics import Estimate, estimate, holm
-from nembp.experiments.tasks import Row, Setting, curve, value
+from nembp.experiments.tasks import Row, Setting, merit, value
 from nembp.experiments.verdicts import Verdict, verdict
 
 __all__ = ["differences", "summarize"]
-
-LEAST = 1e-6  # of what is compared by its ratio
 
 
 def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], int, int]:
@@ -51,17 +49,9 @@ def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], 
 
 
 def _effect(metric: Metric, arm: Row, baseline: Row) -> float:
-    a, b = np.array(curve(arm, metric)), np.array(curve(baseline, metric))
-    if not len(a) or not len(b):
-        return math.nan
-    if metric.effect == "cut of the mean":
-        a, b = np.sum(a, keepdims=True), np.sum(b, keepdims=True)
+    difference = merit(arm, metric) - merit(baseline, metric)
     sign = 1.0 if metric.better == "higher" else -1.0
-    if metric.unit == "%":
-        a, b = np.maximum(a, LEAST), np.maximum(b, LEAST)  # an error may become 0; NaN stays
-        return float(sign * np.mean(np.log(a / b)))
-    with np.errstate(all="ignore"):
-        return float(sign * (100.0 if metric.effect == "points" else 1.0) * np.mean(a - b))
+    return sign * (100.0 if metric.effect == "points" else 1.0) * difference
 
 
 def summarize(experiment: Experiment) -> dict[str, Any]:
@@ -127,7 +117,17 @@ def _verdict(experiment: Experiment, item: Comparison, effect: Estimate, p: floa
         higher = experiment.protocol.metric(item.metric).better == "higher"
         own = _own(experiment, item)
         reached = own >= item.reach if higher else own <= item.reach
+    reached = reached and not _tuned_away(experiment, item)
     return verdict(effect, p, item, experiment.protocol.rule, there=there, reached=reached)
+
+
+def _tuned_away(experiment: Experiment, item: Comparison) -> bool:
+    """Tell whether an arm does best with next to no noise: what it gains is its learning rate's."""
+    protocol = experiment.protocol
+    noisy = vars(protocol.config(item.arm))["noise"] not in (None, "none")
+    if item.rate == "same" or not noisy or len(protocol.tuning.strengths) < 2:
+        return False
+    return experiment.setting(item.arm, item).strength == min(protocol.tuning.strengths)
 
 
 def _own(experiment: Experiment, item: Comparison) -> float:
@@ -153,6 +153,7 @@ def _described(
         "margin": item.margin,
         "reach": item.reach,
         "own": None if item.reach is None else _own(experiment, item),
+        "tuned_away": _tuned_away(experiment, item),
         "mean": effect.mean,
         "low": effect.low,
         "high": effect.high,

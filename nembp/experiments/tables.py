@@ -105,6 +105,8 @@ def effect(item: Mapping[str, Any]) -> str:
     if item["mean"] is None or not math.isfinite(item["mean"]):
         return "-"
     found = f"{amount(item['mean'], item['unit'])} [{item['low']:+.3g}, {item['high']:+.3g}]"
+    if item["tuned_away"]:
+        found += "; noise tuned away"
     return found if item["reach"] is None else f"{found}; {item['own']:.3g} of {item['reach']:g}"
 
 

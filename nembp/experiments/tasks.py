@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from nembp.experiments.kinds import Config
 from nembp.experiments.protocol import FILES_OF, Arm, Metric, Protocol
@@ -22,12 +22,14 @@ __all__ = [
     "Task",
     "Tuned",
     "compared",
+    "merit",
     "reporting",
     "rounded",
     "untuned",
     "value",
 ]
 
+LEAST: Final = 1e-6  # of what is compared by its ratio: an error may become 0
 Phase = Literal["tune", "report"]
 Row = Mapping[str, Any]
 
@@ -138,3 +140,19 @@ def value(row: Row, metric: Metric) -> float:
     """Return a metric's mean over the epochs it is taken over; NaN if the replicate diverged."""
     values = curve(row, metric)
     return sum(values) / len(values) if values else math.nan
+
+
+def merit(row: Row, metric: Metric) -> float:
+    """Return what a metric's effects are differences of: what is tuned must be what is compared.
+
+    The mean over epochs; of relative effects that of the logarithms, so that an epoch counts by how
+    much less a value is there and not by how large it was. NaN if the replicate diverged.
+    """
+    values = curve(row, metric)
+    if not values:
+        return math.nan
+    if metric.effect == "cut of the mean":
+        values = [sum(values)]
+    if metric.unit == "%":
+        values = [value if math.isnan(value) else math.log(max(value, LEAST)) for value in values]
+    return sum(values) / len(values)

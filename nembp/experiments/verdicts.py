@@ -9,7 +9,8 @@ verdict         when (the first that holds)
 not reproduced  −m ≤ low and high ≤ m: whatever it is, it is nothing
 reversed        high < 0, and the Holm-corrected p is at most alpha
 reproduced      0 < low, p at most alpha, and the mean reaches share · f (or m, without a figure)
-                ("not reproduced" where the arm itself misses what the claim says it has to reach)
+                ("not reproduced" where the arm itself misses what the claim says it has to reach,
+                or where tuning left next to none of its noise: the gain is its learning rate's)
 not reproduced  high < f: the published figure is excluded (or high < m, without a figure)
 undecided       otherwise
 =============== ==================================================================================
@@ -60,7 +61,7 @@ def verdict(
     there : Estimate, optional
         The effect that was subtracted, of a comparison with ``minus``.
     reached : bool
-        Whether the arm's mean is as good as the comparison's ``reach``.
+        Whether the arm's mean is as good as the comparison's ``reach``, by noise worth the name.
 
     Examples
     --------
