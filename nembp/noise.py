@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Literal
 from nembp.backend import Array, Backend
 from nembp.errors import ArchitectureError
 from nembp.likelihoods import Likelihood, Multinomial, Readout
+from nembp.noise_curvature import spread_by_curvature
 from nembp.noise_settings import Kind, Noise
 
 __all__ = ["DRIFT_DRAWS", "Kind", "Noise", "NoiseSource"]
@@ -120,7 +121,8 @@ class NoiseSource:
     def __call__(self, o: Readout, t: Array, std: float) -> Array:
         """Return noise for target ``t`` under the readout ``o``, at standard deviation ``std``."""
         std = std if self.deviation is None else self.deviation
-        if not self._several and self.backend.draw_and_screen(self, o, t, std):
+        plain = not self._several and self.noise.law != "curvature"
+        if plain and self.backend.draw_and_screen(self, o, t, std):
             return self.n
         if self.noise.kind == "drift":
             self._drift(o, t, std)
@@ -130,14 +132,14 @@ class NoiseSource:
 
     def _offer(self, o: Readout, t: Array, std: float) -> None:
         """Draw and screen once, or several times and take the best of each sample or neuron."""
-        self._draw(t, std)
+        self._draw(o, t, std)
         self._screen(o, t)
         if not self._several:
             return
         b, xp = self.backend, self.backend.xp
         self._remember(o, t)
         for _ in range(self.noise.draws - 1):
-            self._draw(t, std)
+            self._draw(o, t, std)
             self._screen(o, t)
             self._measure(o, t)
             # each of the two becomes 0 where the other is better, so their sum is the better one
@@ -168,15 +170,17 @@ class NoiseSource:
         self._average(self._sign, self.accepted)
         self._record_gain(o, t)
 
-    def _draw(self, t: Array, std: float) -> None:
+    def _draw(self, o: Readout, t: Array, std: float) -> None:
         b, xp = self.backend, self.backend.xp
-        if self.noise.law == "gaussian":
-            b.normal(self.generator, self.n)
-            self._spread(1.0, std)
-        else:  # uniform on ±√3 σ
+        if self.noise.law == "uniform":  # on ±√3 σ
             b.uniform(self.generator, self.n)
             b.into(self.n, xp.subtract, self.n, 0.5)
             self._spread(2.0 * math.sqrt(3.0), std)
+        else:
+            b.normal(self.generator, self.n)
+            self._spread(1.0, std)
+            if self.noise.law == "curvature":
+                spread_by_curvature(self.likelihood, o, self.n, self._terms, self._column)
         self._shape(t, self.n)
 
     def _spread(self, c: float, std: float | Array) -> None:

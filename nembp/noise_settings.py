@@ -13,7 +13,7 @@ __all__ = ["Clock", "Kind", "Law", "Mode", "Noise", "Rejected", "Screening", "Up
 
 Kind = Literal["none", "nem", "blind", "anti", "drift"]
 Clock = Literal["epoch", "iteration"]
-Law = Literal["gaussian", "uniform"]
+Law = Literal["gaussian", "uniform", "curvature"]
 Mode = Literal["additive", "multiplicative"]
 Screening = Literal["auto", "vector", "component", "expectation"]
 Rejected = Literal["zero", "reflect"]
@@ -32,8 +32,9 @@ class Noise:
         σ₀, the standard deviation of the first draw, in units of the target.
     decay, clock : float, {"iteration", "epoch"}
         σₜ = σ₀ / tᵈ with d = ``decay`` and t counted from 1 in iterations or epochs.
-    law : {"gaussian", "uniform"}
-        Distribution of the draws; both have standard deviation σₜ.
+    law : {"gaussian", "uniform", "curvature"}
+        Distribution of the draws: of standard deviation σₜ, or on targets normal with σₜ² times the
+        curvature of the likelihood as covariance (:mod:`nembp.noise_curvature`).
     mode : {"additive", "multiplicative"}
         t + n, or t (1 + n), whose effective additive noise t n passes the same test.
     screening : {"auto", "vector", "component", "expectation"}

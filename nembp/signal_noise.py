@@ -97,6 +97,11 @@ class LayerNoise(NoiseSource):
                 "noise on signals is screened by whole samples: one neuron's share of the gain "
                 "is not its own; use screening auto, vector or expectation"
             )
+        if noise.law == "curvature":
+            raise ArchitectureError(
+                "noise law curvature is that of a target's likelihood, which signals have none of; "
+                "use law gaussian or uniform"
+            )
         self._trial, self._layer = trial, layer
         net = trial.net
         width = net.layers[layer].size

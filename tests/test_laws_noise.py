@@ -77,7 +77,7 @@ def test_rejection_sets_to_zero_what_it_does_not_keep(name, kind, data):
     noise = data.draw(noises(kind, rejected="zero", draws=1))
     engine = laws.source(End(likelihood), noise, *t.shape, np.random.default_rng(seed))
     n = engine(likelihood.at(z), t, noise.std)
-    offered = laws.draws(noise, likelihood, t, noise.std, np.random.default_rng(seed))
+    offered = laws.draws(noise, likelihood, t, noise.std, np.random.default_rng(seed), z=z)
     dropped = np.abs(n - offered) > 1e-12 * noise.std
     assert not np.any(n[dropped])
     if not laws.is_component(noise, likelihood):
@@ -286,3 +286,50 @@ def test_blind_noise_is_one_draw_however_many_are_asked_for():
 def test_draws_are_one_or_more(draws):
     with pytest.raises(ArchitectureError, match="noise draws must be a whole number ≥ 1"):
         Noise("nem", draws=draws)
+
+
+@pytest.mark.parametrize("likelihood", [Multinomial(), Bernoulli(), Gaussian()])
+def test_curvature_noise_has_the_covariance_of_the_output_itself(likelihood):
+    """C by differences of the error; 25 covariances at 6 sigma: false alarms below 1e-7."""
+    z = np.array([[1.0, 0.0, -1.0, 2.0, -4.0]])
+    end, h = End(likelihood), 1e-5
+    t = np.eye(5)[:1]
+    steps = h * np.eye(5)
+    slopes = [(end.error(z + s, t) - end.error(z - s, t)) / (2 * h) for s in steps[:, None, :]]
+    expected = np.concatenate(slopes) / likelihood.scale
+    root = laws.root_curvatures(likelihood, end.activation(z))[0]
+    np.testing.assert_allclose(root @ root.T, expected, atol=1e-9)
+    noise, rows = Noise("blind", law="curvature"), 20_000
+    source = laws.source(end, noise, rows, 5, np.random.default_rng(3))
+    n = np.array(source(likelihood.at(np.repeat(z, rows, 0)), np.repeat(t, rows, 0), 0.5)) / 0.5
+    variances = np.diag(expected)
+    spread = np.sqrt((np.outer(variances, variances) + expected**2) / rows)
+    assert np.all(np.abs(n.T @ n / rows - expected) <= SIGMAS * spread + 1e-12)
+    if isinstance(likelihood, Multinomial):
+        np.testing.assert_allclose(n.sum(axis=1), 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["nem", "anti", "drift"])
+def test_curvature_noise_leaves_certain_samples_alone(kind):
+    z = np.array([[40.0, 0.0, 0.0], [0.3, 0.0, 0.1]])
+    source = laws.source(
+        End(Multinomial()), Noise(kind, law="curvature"), 2, 3, np.random.default_rng(0)
+    )
+    n = source(Multinomial().at(z), np.eye(3)[:2], 1.0)
+    assert np.abs(n[0]).max() < 1e-7
+    assert np.abs(n[1]).max() > 1e-2
+
+
+def test_curvature_noise_is_for_targets_whose_curvature_is_known():
+
+    class Unknown(Likelihood):
+        scale = 1.0
+
+        def link(self, o): ...
+        def log_likelihood(self, o, t, mass=None, square=None): ...
+        def gain_terms(self, o, t, n, out): ...
+
+    noise = Noise("nem", law="curvature")
+    source = laws.source(End(Unknown()), noise, 2, 3, np.random.default_rng(0))
+    with pytest.raises(ArchitectureError, match="law curvature knows multinomial"):
+        source(Gaussian().at(np.zeros((2, 3))), np.zeros((2, 3)), 0.1)

@@ -122,6 +122,11 @@ def check_options(noise: Noise, condition: Condition, support: Support) -> None:
             f"noise update {noise.update!r} changes the gradient of softmax targets, but EM climbs "
             'Q itself: use update="exact"'
         )
+    if noise.law == "curvature":
+        raise ArchitectureError(
+            "noise law 'curvature' follows one output, and EM has one in each hidden state: use "
+            "law gaussian or uniform"
+        )
     if noise.draws > 1:
         raise ArchitectureError(
             f"noise draws {noise.draws}, of which the best is taken, are for training; the laws of "

@@ -120,7 +120,10 @@ class RunConfig(OptionFields):
         "number", "NEM noise", "d of the annealing: std / tᵈ.", least=0
     )
     noise_clock: str | None = _choice("NEM noise", "What t counts.", "epoch", "iteration")
-    noise_law: str | None = _choice("NEM noise", "Law of the draws.", "gaussian", "uniform")
+    noise_law: str | None = _choice(
+        "NEM noise", "Law of the draws; on targets also normal ones that vary as the output itself "
+        "is undecided.", "gaussian", "uniform", "curvature",
+    )  # fmt: skip
     noise_mode: str | None = _choice(
         "NEM noise", "t + n, or t (1 + n).", "additive", "multiplicative"
     )

@@ -221,7 +221,7 @@ def noise_for(
         "std": draw(st.floats(0.05, 1.0)),
         "decay": draw(st.sampled_from([0.0, 0.5, 1.0])),
         "clock": draw(st.sampled_from(["epoch", "iteration"])),
-        "law": draw(st.sampled_from(["gaussian", "uniform"])),
+        "law": draw(st.sampled_from(["gaussian", "uniform", "curvature"])),
         "mode": draw(st.sampled_from(["additive", "multiplicative"])),
         "screening": draw(st.sampled_from(["auto", "vector", "component", "expectation"])),
         "rejected": draw(st.sampled_from(["reflect", "zero"])),

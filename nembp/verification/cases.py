@@ -240,7 +240,7 @@ def _noise(g: np.random.Generator, index: int) -> Noise:
         "std": round(float(g.uniform(0.05, 1.0)), 3),
         "decay": float(g.choice([0.0, 0.5, 1.0])),
         "clock": str(g.choice(["epoch", "iteration"])),
-        "law": str(g.choice(["gaussian", "uniform"])),
+        "law": str(g.choice(["gaussian", "uniform", "curvature"])),
         "mode": str(g.choice(["additive", "multiplicative"])),
         "screening": str(g.choice(["auto", "vector", "component", "expectation"])),
         "rejected": str(g.choice(["reflect", "zero"])),

@@ -159,8 +159,8 @@ def signals_of_the_next_class(original, self, clock):
 
 # -- screening -------------------------------------------------------------------------------------
 @plant(NoiseSource, "_draw", "noise.screening")
-def deviation_doubled(original, self, t, std):
-    original(self, t, 2.0 * std)
+def deviation_doubled(original, self, o, t, std):
+    original(self, o, t, 2.0 * std)
 
 
 @plant(NoiseSource, "_screen", "noise.screening")
@@ -259,3 +259,11 @@ def derivative_at_the_noisy_signal(original, self, layer, signal, start, stop):
     original(self, layer, signal, start, stop)
     if layer in self.n and layer > 0:
         self.without[layer][start:stop, :] = signal[start:stop, :]
+
+
+@plant(NoiseSource, "_draw", "noise.screening")
+def curvature_forgotten(original, self, o, t, std):
+    law = self.noise.law
+    object.__setattr__(self.noise, "law", "gaussian" if law == "curvature" else law)
+    original(self, o, t, std)
+    object.__setattr__(self.noise, "law", law)

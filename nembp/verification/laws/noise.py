@@ -55,19 +55,35 @@ def draws(
     std: float,
     generator: np.random.Generator,
     dtype: str = "float64",
+    z: Vector | None = None,
 ) -> Vector:
-    """Draw what is offered to screening, by definition."""
+    """Draw what is offered to screening, by definition; law ``curvature`` needs ``z``."""
     kind: Any = np.float32 if dtype == "float32" else np.float64
-    if noise.law == "gaussian":
-        n = std * fill_normal(generator, np.empty(t.shape, dtype=kind)).astype(float)
-    else:
+    if noise.law == "uniform":
         uniform = generator.random(t.shape, dtype=kind).astype(float)
         n = std * math.sqrt(12.0) * (uniform - 0.5)
+    else:
+        n = std * fill_normal(generator, np.empty(t.shape, dtype=kind)).astype(float)
+    if noise.law == "curvature":
+        assert z is not None
+        roots = root_curvatures(likelihood, textbook.link(likelihood, z))
+        n = np.einsum("rij,rj->ri", roots, n)
     if noise.mode == "multiplicative":
         n = t * n
     if noise.update == "zero-sum" and isinstance(likelihood, Multinomial):
         n = n - n.mean(axis=1, keepdims=True)
     return np.asarray(n)
+
+
+def root_curvatures(likelihood: Likelihood, a: Vector) -> Vector:
+    """Return for each row a matrix S with S Sᵀ = −∂² log p/∂z∂zᵀ / scale, (rows, width, width)."""
+    unit = np.broadcast_to(np.eye(a.shape[1]), (*a.shape, a.shape[1]))
+    if isinstance(likelihood, Gaussian):
+        return unit
+    if isinstance(likelihood, Multinomial):
+        root = np.sqrt(a)
+        return np.asarray(unit * root[:, None, :] - a[:, :, None] * root[:, None, :])
+    return np.asarray(unit * np.sqrt(a * (1.0 - a))[:, None, :])
 
 
 def is_component(noise: Noise, likelihood: Likelihood) -> bool:
@@ -134,7 +150,7 @@ def chosen(
 ) -> tuple[Vector, Vector]:
     """Return the noise that is taken on targets, and where it is kept."""
     gain = partial(gains, noise, likelihood, z, t)
-    return chosen_by(noise, gain, lambda: draws(noise, likelihood, t, std, generator, dtype))
+    return chosen_by(noise, gain, lambda: draws(noise, likelihood, t, std, generator, dtype, z))
 
 
 def half_space_drift(
@@ -208,7 +224,7 @@ def tied(
     several = 1 if noise.kind == "blind" else noise.draws
     before: list[Vector] = []
     for i in range(several * (DRIFT_DRAWS if noise.kind == "drift" else 1)):
-        offered = draws(noise, likelihood, t, std, generator, dtype)
+        offered = draws(noise, likelihood, t, std, generator, dtype, z)
         gain = gains(noise, likelihood, z, t, offered)
         turned = gains(noise, likelihood, z, t, -offered)
         moved = np.abs(offered) if gain.shape == t.shape else np.abs(offered).max(1, keepdims=True)
@@ -279,7 +295,7 @@ def reflection(end: End, noise: Noise, z: Vector, t: Vector, std: float, seed: i
     if tied(noise, likelihood, z, t, np.random.default_rng(seed), end.dtype, std):
         return
     found = drawn(end, noise, z, t, std, seed)
-    offered = draws(noise, likelihood, t, std, np.random.default_rng(seed), end.dtype)
+    offered = draws(noise, likelihood, t, std, np.random.default_rng(seed), end.dtype, z)
     yield near(found["accepted"], [[1.0]], "share accepted of a half-space")
     turned = np.sum(found["n"] * offered, axis=1, keepdims=True) < 0.0
     yield near(found["n"], np.where(turned, -offered, offered), "n or −n", scale=10.0 * std)

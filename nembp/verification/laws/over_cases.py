@@ -159,7 +159,8 @@ def noisy_joint(case: Case, backend: Backend) -> Deviations:
 def annealed(case: Case, backend: Backend) -> Deviations:
     """Try the annealing of the forward noise."""
     # blind: screening may decide otherwise where σ₀ / tᵈ and σₜ differ in their last bit
-    noise = changed(case.forward_noise, kind="blind")
+    law = "uniform" if case.forward_noise.law == "uniform" else "gaussian"
+    noise = changed(case.forward_noise, kind="blind", law=law)
     yield from joint.annealed(case.net(device=backend), *case.batch(), noise)
 
 

@@ -44,7 +44,8 @@ def _problem(
     if place != "input" and not hidden:
         place = "input"
     screening = "auto" if spec.screening == "component" else spec.screening
-    spec = changed(spec, screening=screening, update="exact")
+    law = "gaussian" if spec.law == "curvature" else spec.law
+    spec = changed(spec, screening=screening, update="exact", law=law)
     key = f"{way}/{place}"
     step = JointBackpropagation(
         net, len(x), path="samples", noise={key: spec}, generators={key: stream(SEED, key)}
