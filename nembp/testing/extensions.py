@@ -177,7 +177,8 @@ def _cases(made: Any, seed: int) -> Iterator[Case]:
     """Yield networks that hold the extension, of both directions and every other likelihood."""
     ends: tuple[Likelihood, ...] = (Multinomial(), Gaussian(0.5), Bernoulli())
     for k in range(CASES):
-        other, plain = ends[k % 3], Case((4, 5, 3), seed=seed + k, rows=3 + k, hard=bool(k % 2))
+        other, normalized = ends[k % 3], (1,) if k == CASES - 1 else ()
+        plain = Case((4, 5, 3), seed=seed + k, rows=3 + k, hard=bool(k % 2), normalized=normalized)
         if isinstance(made, Likelihood):
             both = {"forward": made, "backward": other}
             if k % 2:
