@@ -25,7 +25,7 @@ FILES = {
 }  # fmt: skip
 SHORT = [
     "--samples", "500", "--iterations", "40", "--checkpoints", "4", "--averaged", "2",
-    "--generator", "16", "--discriminator", "16", "--device", "cpu",
+    "--latent", "2", "--generator", "16", "--discriminator", "16", "--device", "cpu",
 ]  # fmt: skip
 MODES = ("modes", "modes_strict", "high_quality", "kl")
 

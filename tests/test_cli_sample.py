@@ -15,7 +15,7 @@ from nembp.runs.gan_players import load_generator
 from nembp.runs.gan_sampling import draw_latent
 from nembp.runs.gan_training import run_gan
 
-TINY = {"iterations": 30, "checkpoints": 2, "generator": (16,), "discriminator": (16,),
+TINY = {"iterations": 30, "latent": 2, "checkpoints": 2, "generator": (16,), "discriminator": (16,),
         "device": "cpu", "scored_samples": 200}  # fmt: skip
 
 

@@ -19,7 +19,7 @@ LEFT_OPEN = {
     "data_dir", "limit", "samples", "modes", "std", "scale", "image_size", "backward_weight",
     "threads", "scored_samples",
 }  # fmt: skip
-FEW = {"dataset": "ring", "samples": 200, "device": "cpu"}
+FEW = {"dataset": "ring", "samples": 200, "device": "cpu", "latent": 2}
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -66,7 +66,10 @@ def test_a_recipe_fills_everything_and_keeps_what_is_set(kind, dataset):
     assert ("decay" in open_) == (filled.optimizer in ("momentum", "sgd"))
     assert (filled.latent, filled.kind) == (7, kind)
     assert filled.critic_steps == AdversarialSettings(kind).critic_steps
-    assert filled.discriminator_rate == filled.learning_rate
+    fast = dataset == "ring" and kind in ("vanilla", "minimax")
+    assert filled.discriminator_rate == pytest.approx(filled.learning_rate * (3 if fast else 1))
+    rates = gan_recipe(load_gan_data(config), config.replace({"learning_rate": 0.02}))
+    assert rates.discriminator_rate == pytest.approx(0.06 if fast else 0.02)
     assert gan_recipe(load_gan_data(config), filled) == filled
 
 
@@ -89,6 +92,15 @@ def test_colour_images_get_convolutions_that_fit():
     assert layers["generator"][2:] == ("up64x4s2bn", "up32x4s2bn")
     assert layers["discriminator"][1:] == ("conv64x4s2bn", "conv128x4s2bn")
     assert gan_recipes._convolutions(25, 25, normalized=True) == {}
+
+
+def test_the_grid_is_seen_at_half_its_size_unless_said_otherwise():
+    config = GanConfig(dataset="grid", samples=10)
+    data = load_gan_data(config)
+    assert data.x_scaling.factor == gan_recipe(data, config).scale == 0.5
+    whole = config.replace({"scale": 1.0})
+    data = load_gan_data(whole)
+    assert data.x_scaling.factor == gan_recipe(data, whole).scale == 1.0
 
 
 def test_the_backward_weight_is_of_both_players_unless_they_have_their_own():

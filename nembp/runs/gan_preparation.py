@@ -18,7 +18,7 @@ from nembp.errors import ArchitectureError
 from nembp.likelihoods import Likelihood
 from nembp.network import Network
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.gan_recipes import ALWAYS, DECAY, MOMENTUM, gan_recipe
+from nembp.runs.gan_recipes import ALWAYS, DECAY, MOMENTUM, SCALES, gan_recipe
 from nembp.runs.preparation import Note, choose_backend
 from nembp.training import set_input_bias
 
@@ -79,7 +79,7 @@ def load_gan_data(config: GanConfig) -> Dataset:
         config.data_dir,
         samples=config.samples,
         seed=ALWAYS["split_seed"] if seed is None else seed,
-        scale=config.scale,
+        scale=SCALES.get(name) if config.scale is None else config.scale,
         modes=config.modes,
         std=config.std,
         limit=config.limit,
