@@ -20,6 +20,7 @@ CLAIMS = (  # modules with a tuple PROTOCOLS
     "bidirectional",
     "bidirectional_noise",
     "found",
+    "curvature",
     "adversarial_images",
 )
 _REGISTRY: dict[str, Protocol] = {}
