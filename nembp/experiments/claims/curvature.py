@@ -9,10 +9,11 @@ from nembp.experiments.claims.common import (
     DIGITS,
     MNIST,
     against_blind,
+    both_rates,
     noise,
     tuning,
 )
-from nembp.experiments.parts import Comparison, Metric
+from nembp.experiments.parts import Metric
 from nembp.experiments.protocol import Arm, Protocol
 
 AREA = Metric("clean training nll", "train/clean_nll", "lower", "cut of the mean")
@@ -35,15 +36,13 @@ def _protocol(name: str, base: dict[str, Any], where: str) -> Protocol:
         ),
         metrics=(AREA, ACCURACY),
         comparisons=(
-            Comparison("nll", "curvature", "none", AREA.name, "tuned",
-                       f"{WHAT} cuts training cross-entropy"),
-            Comparison("accuracy", "curvature", "none", ACCURACY.name, "tuned",
-                       f"{WHAT} raises test accuracy", margin=0.1),
-            Comparison("plain", "curvature", "plain", AREA.name, "tuned",
-                       f"{WHAT} trains faster than plain NEM noise there"),
-            *(item for item in against_blind("blind", "curvature", "blind", AREA,
-                                             f"{WHAT} does more good than blind noise of its kind")
-              if item.rate == "tuned"),
+            *both_rates("nll", "curvature", "none", AREA, f"{WHAT} cuts training cross-entropy"),
+            *both_rates("accuracy", "curvature", "none", ACCURACY, f"{WHAT} raises test accuracy",
+                        margin=0.1),
+            *both_rates("plain", "curvature", "plain", AREA,
+                        f"{WHAT} trains faster than plain NEM noise there"),
+            *against_blind("blind", "curvature", "blind", AREA,
+                           f"{WHAT} does more good than blind noise of its kind"),
         ),
         tuning=tuning(AREA, strengths=(1.0,), seeds=2, refine=0),
         resample="limit" in base,
