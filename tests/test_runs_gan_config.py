@@ -32,12 +32,15 @@ def test_toml_reads_back_the_same(tmp_path):
     path.write_text(to_toml(config, "a comment"))
     assert from_toml(path, GanConfig) == config
     assert "backward-flow = true" in path.read_text()
+    path.write_text('data = "grid"')
+    assert from_toml(path, GanConfig) == GanConfig(dataset="grid")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("kind = 'gan'", "kind must be one of vanilla, minimax, wasserstein, wasserstein-gp"),
+        ("data = 'ring'\ndataset = 'ring'", "dataset is given twice, in two spellings"),
         ("classes = 1", "classes must be true or false"),
         ("epochs = 3", "unknown key 'epochs'; "),
         ("zzzz = 3", "`nembp gan --help` lists the options"),

@@ -59,8 +59,9 @@ def read_settings(
     settings: dict[str, Any] = {}
     for key, value in table.items():
         field = key.replace("-", "_")
+        field = kind.aliases.get(field, field)
         if field in settings:
-            raise ArchitectureError(f"{name}: {key} is given twice, with - and with _")
+            raise ArchitectureError(f"{name}: {key} is given twice, in two spellings")
         if field in known:
             settings[field] = known[field].check(f"{name}: {key}", value)
         elif field not in extra:

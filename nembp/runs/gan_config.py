@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, get_args
 
@@ -45,6 +46,7 @@ class GanConfig(OptionFields):
     """
 
     command: ClassVar[str] = "gan"
+    aliases: ClassVar[Mapping[str, str]] = {"data": "dataset"}
 
     dataset: str = option(
         "text", "Data", "ring or grid (Gaussians in the plane), digits, mnist, stacked (three "

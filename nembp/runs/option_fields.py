@@ -44,6 +44,7 @@ class OptionFields:
     """
 
     command: ClassVar[str] = "train"  # of nembp, that it is for
+    aliases: ClassVar[Mapping[str, str]] = {}  # what a field is also called in a file
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
