@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import array_api_strict
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from near import assert_near
 from strategies import KINDS, likelihoods, noises, seeds, targets
 
-from nembp.backend import stream
+from nembp.backend import Backend, get_backend, stream
 from nembp.errors import ArchitectureError
 from nembp.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
 from nembp.noise import Noise
@@ -333,3 +334,21 @@ def test_curvature_noise_is_for_targets_whose_curvature_is_known():
     source = laws.source(End(Unknown()), noise, 2, 3, np.random.default_rng(0))
     with pytest.raises(ArchitectureError, match="law curvature knows multinomial"):
         source(Gaussian().at(np.zeros((2, 3))), np.zeros((2, 3)), 0.1)
+
+
+@each_likelihood
+@pytest.mark.parametrize("kind", ["nem", "drift"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_draws_and_curvature_are_the_same_on_another_device(name, kind, dtype):
+    likelihood, noise = LIKELIHOODS[name](), Noise(kind, law="curvature", draws=3)
+    z = np.random.default_rng(1).normal(0.0, 1.0, (8, 4))
+    t, found = np.eye(4)[np.arange(8) % 4], []
+    for backend in (
+        get_backend("cpu"),
+        Backend(array_api_strict, array_api_strict.Device("device1")),
+    ):
+        end = End(likelihood, backend, dtype)
+        source = laws.source(end, noise, 8, 4, stream(0, "noise"))
+        n = source(end.readout(z), backend.asarray(t, dtype), 0.3)
+        found.append(backend.to_numpy(n))
+    np.testing.assert_allclose(*found, atol={"float64": 1e-14, "float32": 1e-6}[dtype])
