@@ -180,8 +180,10 @@ class _Judged:
 class ImageScorer(_Judged):
     """Scores samples by the classes and features that the judge sees in them.
 
-    A classifier names a class whatever it is shown: noise has classes too. Read ``classes`` beside
-    the Fréchet distance and precision.
+    A classifier names a class whatever it is shown: noise has classes too. And one outlier among
+    the real samples has a wide ball that noise may fall into: uniform noise had a precision of 0.2
+    by the judge of MNIST, and of 1.0 by one of CIFAR-10 that was right on 47 %. Read either beside
+    the Fréchet distance and recall, which tell noise apart.
 
     Parameters
     ----------
