@@ -103,7 +103,7 @@ BY_SGD = "3 logistic layers by gradient descent"
 BY_ADAM = "5 logistic layers by Adam"
 PROTOCOLS = (
     _protocol("found-digits", DIGITS | SGD, f"{BY_SGD}, scikit-learn's digits", 0.3,
-              ("anti", "drift")),
+              ("anti",)),
     _protocol("found", MNIST | SGD, f"{BY_SGD}, 1000 images of MNIST", 0.3, ("anti",)),
     _protocol("found-cifar10", CIFAR | SGD | {"limit": 500}, f"{BY_SGD}, 500 images of CIFAR-10",
               0.3, ("anti",)),
