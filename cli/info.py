@@ -15,8 +15,11 @@ from .options import json_option
 from .output import emit_json, emit_table
 
 if TYPE_CHECKING:
+    from nembp.checkpoints import Model
     from nembp.network import Network
 
+PLAYERS: Final = ("generator", "discriminator")  # of an adversarial run
+NAMED: Final = 12  # outputs whose names are shown
 COUNTS: Final = ("weights", "biases", "gains", "multiply_adds")
 PACKAGES = (
     "numpy",
@@ -86,25 +89,44 @@ def gather() -> dict[str, Any]:
 
 
 def show_run(run: str, *, as_json: bool) -> None:
-    """Show what a trained network is made of: each layer, and what it cost to train."""
+    """Show what a trained network is made of, or both networks of an adversarial run."""
     from nembp.runs.scoring import load_run
 
-    model = load_run(run)
+    files = {name: os.path.join(run, f"{name}.npz") for name in PLAYERS}
+    if not all(map(os.path.exists, files.values())):
+        _show_model(run, load_run(run), as_json=as_json)
+    elif as_json:
+        emit_json({name: _facts(path, load_run(path)) for name, path in files.items()})
+    else:
+        for name, path in files.items():
+            click.echo(f"{name}:" if name == PLAYERS[0] else f"\n{name}:")
+            _show_model(path, load_run(path), as_json=False)
+
+
+def _facts(run: str, model: Model) -> dict[str, Any]:
     layers = _layers(model.net)
-    shape = "x".join(map(str, model.shape))
     trained = {
         name: model.environment.get(name) for name in ("nembp", "numpy", "device", "platform")
     }
     totals = {name: sum(layer[name] or 0 for layer in layers) for name in COUNTS}
+    return {
+        "run": os.path.abspath(run), "dataset": model.dataset, "shape": model.shape,
+        "classes": model.classes, "targets": model.target_names, "layers": layers,
+        "parameters": model.net.parameter_count, "trained": trained, "totals": totals,
+        "config": model.settings,
+    }  # fmt: skip
+
+
+def _show_model(run: str, model: Model, *, as_json: bool) -> None:
+    facts = _facts(run, model)
     if as_json:
-        emit_json({
-            "run": os.path.abspath(run), "dataset": model.dataset, "shape": model.shape,
-            "classes": model.classes, "targets": model.target_names, "layers": layers,
-            "parameters": model.net.parameter_count, "trained": trained, "totals": totals,
-            "config": model.settings,
-        })  # fmt: skip
+        emit_json(facts)
         return
+    layers, trained, totals = facts["layers"], facts["trained"], facts["totals"]
+    shape = "x".join(map(str, model.shape))
     outputs = f"{len(model.classes)} classes" if model.classes else ", ".join(model.target_names)
+    if len(model.target_names) > NAMED:
+        outputs = f"{len(model.target_names)} values"
     emit_table(
         [
             ("data", f"{model.dataset}: {shape} to {outputs}"),

@@ -107,6 +107,17 @@ def test_real_samples_go_there_and_back(runs):
     assert "trained in one direction" in line
 
 
+def test_info_shows_both_players(runs):
+    text = run("info", runs / "digits").stdout
+    generator, discriminator = text.split("discriminator:\n")
+    assert generator.startswith("generator:\ndata        digits: 2 to 64 values\n")
+    assert "digits: 8x8x1 to real\n" in discriminator
+    facts = json.loads(run("info", runs / "ring", "--json").stdout)
+    assert [layer["shape"] for layer in facts["generator"]["layers"]] == [[2], [16], [2]]
+    assert facts["discriminator"]["config"]["bidirectional"] == "both"
+    assert json.loads(run("info", runs / "ring" / "generator.npz", "--json").stdout)["targets"]
+
+
 def test_bad_input_is_one_line(runs):
     assert "must end in one of .png, .npy, .npz" in fails(
         2, "sample", runs / "ring", "--out", "a.gif"
