@@ -17,6 +17,7 @@ layers weight each of those rows by its samples, which gives the statistics of o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -59,6 +60,9 @@ class JointBackpropagation(Sweeps):
         any case screens noise on the forward signals.
     backward_target : array, shape (rows, inputs), optional
         What the backward direction aims at; ``x`` by default.
+    groups : sequence of int, optional
+        Rows of the forward direction that normalized layers take statistics of together, as of
+        real and of generated samples; all rows by default.
     input_error : bool
         Whether ``input_error`` is wanted.
     noise, generators : dict, optional
@@ -100,6 +104,7 @@ class JointBackpropagation(Sweeps):
         samples: int | None = None,
         output: End | None = None,
         backward_target: Array = None,
+        groups: Sequence[int] | None = None,
         input_error: bool = False,
         noise: dict[str, Noise] | None = None,
         generators: dict[str, Any] | None = None,
@@ -111,11 +116,11 @@ class JointBackpropagation(Sweeps):
         classes = self._memberships.members.shape[1]
         second = {"none": 0, "samples": rows, "classes": class_rows(classes)}[path]
         members = self._memberships.members if path == "classes" else None
-        super().__init__(net, rows, second, members=members, input_error=input_error)
+        super().__init__(net, rows, second, members=members, groups=groups, input_error=input_error)
         self.x, self.input_error = self._a[0], self._delta[0]
         self._backward_target = self.x if backward_target is None else backward_target
         self.sources: dict[str, NoiseSource] = {}
-        self._noise_up = signal_noise(net, rows, noise, generators)
+        self._noise_up = signal_noise(net, rows, noise, generators, groups)
         self._noise_down = signal_noise(net.reversed, rows, noise, generators)
         if self._noise_down is not None and path != "samples":
             raise ArchitectureError(

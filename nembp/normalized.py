@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 from nembp.backend import Array, Backend
+from nembp.grouped import grouped_normalizers
 from nembp.links import After
 from nembp.network import Network
 from nembp.normalization import Normalizer, normalizers
@@ -74,20 +75,28 @@ class NormalizedLayers:
         Rows of the forward direction, and of the backward one: 0 where it is left out.
     members : array, shape (samples, classes), optional
         The samples of each backward row, where it has one row a class; read at each step.
+    groups : sequence of int, optional
+        Rows of the forward direction that are normalized together; all of them by default.
     lanes : int
         Threads that share the rows.
 
     Attributes
     ----------
-    up, down : list of Normalizer or None
+    up, down : list of Normalizer, GroupedNormalizer or None
         Of each layer.
     """
 
     def __init__(
-        self, net: Network, rows: int, second: int, members: Array = None, lanes: int = 1
+        self,
+        net: Network,
+        rows: int,
+        second: int,
+        members: Array = None,
+        groups: Sequence[int] | None = None,
+        lanes: int = 1,
     ) -> None:
         self.net, self._any = net, net.statistics_count > 0
-        self.up: list[Normalizer | None] = normalizers(net, rows, lanes=lanes)
+        self.up = grouped_normalizers(net, rows, groups, lanes)
         self.down: list[Normalizer | None] = [None] * len(net.layers)
         self._counts: Counts | None = None
         if members is not None and net.statistics_count:

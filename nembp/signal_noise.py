@@ -27,16 +27,16 @@ meant for one would disturb the other or cost its products anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from nembp.backend import Array
 from nembp.errors import ArchitectureError
+from nembp.grouped import grouped_normalizers
 from nembp.layers import add_bias
 from nembp.likelihoods import Readout
 from nembp.network import Network
 from nembp.noise import Noise, NoiseSource
-from nembp.normalization import normalizers
 
 __all__ = ["PLACES", "LayerNoise", "SignalNoise", "noisy_layers", "signal_noise"]
 
@@ -155,6 +155,8 @@ class SignalNoise:
         By place.
     generators : mapping of str to generator
         Of each place's own stream.
+    groups : sequence of int, optional
+        Rows that normalized layers take statistics of together; all of them by default.
 
     Attributes
     ----------
@@ -172,6 +174,7 @@ class SignalNoise:
         rows: int,
         noise: Mapping[str, Noise],
         generators: Mapping[str, Any],
+        groups: Sequence[int] | None = None,
     ) -> None:
         self.net, self.rows = net, rows
         backend, dtype = net.backend, net.dtype
@@ -182,7 +185,7 @@ class SignalNoise:
         self._tried = [backend.empty((rows, size), dtype) for size in sizes[:-1]]
         self._scratch = backend.empty((rows * max(sizes),), dtype)
         self._links = [synapse.link(backend, (rows,), dtype) for synapse in net.synapses]
-        self._normalizers = normalizers(net, rows)
+        self._normalizers = grouped_normalizers(net, rows, groups)
         self._target: Array = None
         self.nll = backend.zeros((1, 1), dtype)
         self._ones = backend.ones((1, rows), dtype)
@@ -266,10 +269,12 @@ def signal_noise(
     rows: int,
     noise: Mapping[str, Noise] | None,
     generators: Mapping[str, Any] | None,
+    groups: Sequence[int] | None = None,
 ) -> SignalNoise | None:
     """Return the noise of a direction's signals, or None where none is asked for.
 
-    ``noise`` and ``generators`` are keyed by direction and place, as in ``"forward/hidden"``.
+    ``noise`` and ``generators`` are keyed by direction and place, as in ``"forward/hidden"``;
+    ``groups`` as in `SignalNoise`.
     """
     prefix = f"{net.direction}/"
     places = {
@@ -279,4 +284,5 @@ def signal_noise(
     }
     if not places:
         return None
-    return SignalNoise(net, rows, places, {k: (generators or {})[prefix + k] for k in places})
+    streams = {k: (generators or {})[prefix + k] for k in places}
+    return SignalNoise(net, rows, places, streams, groups)

@@ -40,6 +40,9 @@ class Sweeps:
         it carries the first rows of.
     members : array, shape (samples, classes), optional
         The samples of each backward row, where those are classes (:class:`nembp.ends.Memberships`).
+    groups : sequence of int, optional
+        Rows of the forward direction that normalized layers take statistics of together; all of
+        them by default.
     input_error : bool
         Whether δ⁰, the forward error at the input, has a buffer.
     """
@@ -52,6 +55,7 @@ class Sweeps:
         *,
         backward_first: bool = False,
         members: Array = None,
+        groups: Sequence[int] | None = None,
         input_error: bool = False,
     ) -> None:
         self.net, self.rows = net, forward
@@ -80,7 +84,7 @@ class Sweeps:
         self._links = [
             synapse.link(backend, parts, dtype, lanes=self._lanes) for synapse in net.synapses
         ]
-        self._normalized = NormalizedLayers(net, forward, backward, members, self._lanes)
+        self._normalized = NormalizedLayers(net, forward, backward, members, groups, self._lanes)
         self.moves_statistics = True
 
     def _in_lanes(self, step: Any, *args: Any) -> None:

@@ -29,7 +29,7 @@ from nembp.checkpoints import ARRAYS, FORMAT, OPTIONAL, VERSION, Model, load_mod
 from nembp.cycle import CycleBackpropagation
 from nembp.datasets import Scaling, Split
 from nembp.ends import Memberships
-from nembp.errors import ArchitectureError, DataError
+from nembp.errors import ArchitectureError, DataError, ShapeError
 from nembp.likelihoods import Gaussian
 from nembp.network import Layer, Network, dense_network
 from nembp.neurons import Tanh
@@ -77,6 +77,32 @@ def test_samples_that_take_no_part_are_not_counted():
     other(np.empty(net.parameter_count))
     half = net.statistics_count // 2
     assert_near(net.statistics[half:], alone.statistics[half:], 1e-12, "statistics", scale=1.0)
+
+
+@pytest.mark.parametrize("path", ["samples", "classes", "none"])
+def test_groups_of_a_batch_have_statistics_of_their_own(path):
+    """As real and generated samples in a discriminator's step; the other direction has them not."""
+    net, parts = small(momentum=0.3), (5, 7)
+    x, y = batch(net, sum(parts))
+    step = JointBackpropagation(net, sum(parts), path=path, groups=parts)
+    step.x[...], step.t[...] = x, y
+    before, gradient = net.copy(), np.empty(net.parameter_count)
+    step(gradient)
+    expected = np.zeros(net.parameter_count)
+    if path != "none":
+        expected += backpropagate(before.reversed, y, x)[0]
+    turn, total = before.copy(), 0.0
+    for rows in (slice(0, 5), slice(5, 12)):
+        share = len(x[rows]) / len(x)
+        expected += share * backpropagate(before, x[rows], y[rows])[0]
+        total -= share * before.log_likelihood(x[rows], y[rows], "batch").mean()
+        joint.run(turn, x[rows], y[rows], "none")
+    assert_near(gradient, expected, 1e-12, "joint gradient", scale=1.0)
+    assert_near(step.forward_nll[0, 0], total, 1e-12, "nll", scale=1.0)
+    half = net.statistics_count // 2
+    assert_near(net.statistics[:half], turn.statistics[:half], 1e-12, "statistics", scale=1.0)
+    with pytest.raises(ShapeError, match=r"groups of \(5, 6\) rows; expected 12 rows in all"):
+        JointBackpropagation(net, 12, groups=(5, 6))
 
 
 # -- devices, noise, allocation -------------------------------------------------------------------
