@@ -80,6 +80,11 @@ def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int
 )
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="[default: float32]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="[default: auto]")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "tf32"]),
+    help="Of a GPU's float32 products, nembp's and PyTorch's.  [default: float32]",
+)
 @click.option("--quick", is_flag=True, help="Fewer cases, no memory run: seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object in place of a table.")
 @click.option(
@@ -95,6 +100,7 @@ def bench(
     repeats: int | None,
     dtype: str | None,
     device: str | None,
+    precision: str | None,
     quick: bool,
     as_json: bool,
     out: Path | None,
@@ -105,7 +111,9 @@ def bench(
     and one-direction steps run interleaved with the same steps in PyTorch (eager, fused Adam;
     where it is installed), scikit-learn's MLPClassifier.partial_fit, and the floor: the bare
     matrix products and memory traffic. Reported are medians, ratios, and the peak memory of a
-    training run of MNIST's size. Convolutions are also timed by themselves, forward and both
+    training run of MNIST's size. On a GPU, nembp's step is a captured CUDA graph, PyTorch's is also
+    compiled (reduce-overhead) and captured, and the floor comes from the card's measured bandwidth
+    and product rate. Convolutions are also timed by themselves, forward and both
     gradients, beside PyTorch's conv2d. PyTorch's gradients must be nembp's before a time counts.
     """
     from nembp.benchmarks.report import render
@@ -121,6 +129,7 @@ def bench(
         "repeats": repeats,
         "dtype": dtype,
         "device": device,
+        "precision": precision,
     }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     settings = replace(module.QUICK if quick else module.DEFAULTS, **chosen)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+import time
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -123,13 +124,14 @@ def run_until(done: Callable[[], bool]) -> None:
 class Event:
     def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
         self.recorded = self.done = 0
+        self.time = 0.0
 
     def record(self, stream: Stream | None = None) -> None:
         self.recorded += 1
         version = self.recorded
 
         def reached() -> None:
-            self.done = max(self.done, version)
+            self.done, self.time = max(self.done, version), time.perf_counter()
 
         (stream or DEVICE.current).put(reached)
 
@@ -138,6 +140,12 @@ class Event:
         DEVICE.waits += 1
         version = self.recorded
         run_until(lambda: self.done >= version)
+
+
+def get_elapsed_time(begin: Event, end: Event) -> float:
+    assert begin.done
+    assert end.done
+    return 1e3 * (end.time - begin.time)
 
 
 class Graph:
@@ -432,6 +440,7 @@ def make() -> types.ModuleType:
         memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Graph=Graph,
         get_current_stream=lambda: DEVICE.current, set_allocator=set_allocator,
         using_allocator=using_allocator, alloc_pinned_memory=_pinned,
+        get_elapsed_time=get_elapsed_time,
     )  # fmt: skip
     return cupy
 

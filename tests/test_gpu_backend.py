@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from typing import Any
 
 import fake_cupy
@@ -249,3 +251,29 @@ def test_noise_drawn_on_the_host_is_the_cpus():
     get_backend("cpu").normal(stream(1, "a"), cpu)
     gpu().normal(stream(1, "a"), out)
     assert np.array_equal(gpu().to_numpy(out), cpu)
+
+
+# -- graphs ----------------------------------------------------------------------------------------
+def test_a_graph_keeps_what_it_works_on():
+    """Else its memory would be given to others, and a replay would write into it."""
+    x = gpu().ones((3,), "float32")
+    alive = weakref.ref(x)
+
+    def work(x: Any = x) -> None:
+        gpu().into(x, gpu().xp.add, x, 1.0)
+
+    work()
+    graph = gpu().capture(work)
+    del x, work
+    gc.collect()
+    assert alive() is not None
+    graph.launch()
+    assert gpu().to_numpy(alive()).tolist() == [3.0, 3.0, 3.0]
+
+
+def test_an_error_while_capturing_ends_the_capture(device):
+    backend = CupyBackend()
+    with pytest.raises(ZeroDivisionError):
+        backend.capture(lambda: 1 // 0)
+    assert not any(stream.is_capturing() for stream in device.streams)
+    assert backend.to_numpy(backend.ones((1,), "float32")) == 1.0

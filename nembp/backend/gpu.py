@@ -134,6 +134,14 @@ class CupyBackend(FusedKernels, Backend):
     def synchronize(self) -> None:
         self._cupy.cuda.get_current_stream().synchronize()
 
+    def seconds(self, work: Callable[[], object]) -> float:
+        begin, end = (self._cupy.cuda.Event() for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        return float(self._cupy.cuda.get_elapsed_time(begin, end)) / 1e3
+
     def into(self, out: Array, function: Callable[..., Array], *args: Any) -> Array:
         return function(*args, out=out)
 

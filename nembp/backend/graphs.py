@@ -19,7 +19,7 @@ CAPTURE_ERRORS = (RuntimeError, NotImplementedError)
 
 
 class Graph:
-    """A captured sequence of calls."""
+    """A captured sequence of calls, which keeps alive whatever they work on."""
 
     def __init__(self, graph: Any, *kept: Any) -> None:
         self._graph, self._kept = graph, kept
@@ -47,4 +47,4 @@ def capture(
             raise
         graph = stream.end_capture()
     graph.upload()
-    return Graph(graph, pool, stream)
+    return Graph(graph, pool, stream, work)

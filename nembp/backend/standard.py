@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -83,6 +84,14 @@ class Backend(Hooks):
 
     def synchronize(self) -> None:
         """Wait until the device has done all work queued so far."""
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Return how long the device takes for what ``work`` queues (synchronises)."""
+        self.synchronize()
+        begin = time.perf_counter()
+        work()
+        self.synchronize()
+        return time.perf_counter() - begin
 
     def free_memory(self) -> int:
         """Return how many bytes fit on the device now; as good as any number where none is told."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from nembp.errors import ArchitectureError
 
 if TYPE_CHECKING:
-    from nembp.backend import Backend
+    from nembp.backend import Backend, Precision
 
 __all__ = ["SUITES", "Progress", "Settings", "Suite", "SuiteModule", "get_suite"]
 
@@ -38,6 +38,8 @@ class Settings:
         Seconds of timing in all, start-up and the memory run not counted.
     dtype, device : str
         ``float32`` or ``float64``; ``cpu``, ``gpu`` or ``auto``.
+    precision : str
+        Of a GPU's float32 products, nembp's and PyTorch's alike: ``float32`` or ``tf32``.
     memory : bool
         Also run the training whose peak memory is reported.
     """
@@ -49,6 +51,7 @@ class Settings:
     budget: float = 140.0
     dtype: str = "float32"
     device: str = "auto"
+    precision: Precision = "float32"
     memory: bool = True
 
 

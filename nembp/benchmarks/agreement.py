@@ -12,10 +12,16 @@ __all__ = ["check_agreement"]
 
 # relative to the largest entry: far above rounding, over sums of up to a million terms and units
 # that rounding puts on the other side of a ReLU's kink, and far below another computation's results
-TOLERANCES = {"float32": 5e-3, "float64": 1e-7}
+TOLERANCES = {"float32": 5e-3, "float64": 1e-7, "tf32": 5e-2}
 
 
-def check_agreement(what: str, ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> float:
+def check_agreement(
+    what: str,
+    ours: np.ndarray[Any, Any],
+    theirs: np.ndarray[Any, Any],
+    *,
+    precision: str = "float32",
+) -> float:
     """Return max |ours − theirs| / max |ours|.
 
     Raises
@@ -28,7 +34,7 @@ def check_agreement(what: str, ours: np.ndarray[Any, Any], theirs: np.ndarray[An
     """
     scale = float(np.max(np.abs(ours)))
     off = float(np.max(np.abs(ours - theirs))) / scale if scale > 0 else float("inf")
-    tolerance = TOLERANCES[str(ours.dtype)]
+    tolerance = TOLERANCES["tf32" if precision == "tf32" else str(ours.dtype)]
     if not off <= tolerance:
         raise VerificationError(
             f"nembp and PyTorch disagree on {what}: off by {off:.1e} of its largest entry, "

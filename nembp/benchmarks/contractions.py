@@ -18,6 +18,7 @@ from nembp.benchmarks.notation import convolution_of
 from nembp.benchmarks.peers import MissingPeerError, import_peer
 from nembp.benchmarks.steps import LAYOUTS, best_of, turns
 from nembp.benchmarks.timing import Contender, interleave
+from nembp.benchmarks.torch_graphs import device_clock
 from nembp.benchmarks.torch_maps import from_image, to_image
 from nembp.benchmarks.window_products import BLOCK, WindowProducts, extent
 from nembp.convolution import Convolution
@@ -114,9 +115,10 @@ def measure_layer(
     synapse = convolution_of(case.network)
     assert synapse is not None
     steps, missing = _contenders(synapse, case, backend)
+    clock_of = partial(device_clock, backend)
     agreement = _agreement(case, steps)
     contenders = {
-        name: Contender(step, getattr(step, "synchronize", backend.synchronize))
+        name: Contender(step, getattr(step, "synchronize", backend.synchronize), clock_of(step))
         for name, step in steps.items()
     }
     start = time.perf_counter()

@@ -28,12 +28,22 @@ def peak_memory(*, threads: int, dtype: str, device: str, images: int = IMAGES) 
     -------
     dict
         ``bytes`` (the peak), ``start_bytes`` (after the imports and before the data),
-        ``seconds`` and the description of the run; only ``failed``, the reason, if the child
-        failed, since that is no reason to lose the timings.
+        ``seconds`` and the description of the run; on a GPU ``device_bytes``, what was reserved
+        there, and ``torch_device_bytes``, the same of PyTorch for the same training; only
+        ``failed``, the reason, if the child failed, since that is no reason to lose the timings.
     """
     package_root = Path(__file__).resolve().parents[2]
     path = os.pathsep.join([str(package_root), *filter(None, [os.environ.get("PYTHONPATH")])])
     request = {"threads": threads, "dtype": dtype, "device": device, "images": images}
+    found = _in_a_child(request, path)
+    if device == "gpu" and "failed" not in found:
+        found |= {"torch_device_bytes": None}
+        found |= _in_a_child({"images": images, "torch": True}, path)
+        found["torch_failed"] = found.pop("failed", None)
+    return found
+
+
+def _in_a_child(request: dict[str, Any], path: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "nembp.benchmarks.memory", json.dumps(request)]
     try:
         child = subprocess.run(
@@ -111,8 +121,39 @@ def train(*, threads: int, dtype: str, device: str, images: int) -> dict[str, An
         "threads": threads,
         "dtype": dtype,
         "device": backend.describe(),
+        "device_bytes": getattr(backend, "reserved_memory", lambda: None)(),
+        "torch_device_bytes": None,
     }
 
 
+def train_torch(*, images: int = IMAGES) -> dict[str, Any]:
+    """Train the same network with PyTorch on a GPU; return the bytes that it reserved there."""
+    import numpy as np
+
+    from nembp.backend import stream
+    from nembp.benchmarks.peers import TorchStep, import_peer
+    from nembp.likelihoods import Gaussian
+    from nembp.network import dense_network
+
+    torch, draw = import_peer("torch"), stream(0, "benchmark/memory")
+    inputs, classes = SIZES[0], SIZES[-1]
+    x = torch.tensor(draw.integers(0, 256, (images, inputs), dtype=np.uint8), device="cuda")
+    y = torch.tensor(draw.integers(0, classes, images), device="cuda")
+    net = dense_network(SIZES, backward=Gaussian(variance=10.0))
+    first = np.zeros((BATCH, inputs), "f4"), np.zeros(BATCH, "i8")
+    step = TorchStep(net, *first, bidirectional=True, learning_rate=1e-3, device="cuda")
+    for chosen in torch.randperm(images, device="cuda").split(BATCH):
+        if len(chosen) == BATCH:
+            step.x.copy_(x[chosen])
+            step.x.mul_(1 / 255)
+            step.labels.copy_(y[chosen])
+            step.t.copy_(torch.nn.functional.one_hot(step.labels, classes))
+            step()
+    torch.cuda.synchronize()
+    return {"torch_device_bytes": torch.cuda.max_memory_reserved()}
+
+
 if __name__ == "__main__":
-    print(json.dumps(train(**json.loads(sys.argv[1]))))
+    request = json.loads(sys.argv[1])
+    peer = request.pop("torch", False)
+    print(json.dumps(train_torch(images=request["images"]) if peer else train(**request)))

@@ -61,6 +61,8 @@ class TorchStep:
         Of Adam.
     channels_last : bool
         Whether images and kernels lie in memory with their channels last.
+    device : str, optional
+        PyTorch's; by default that of the network.
 
     Raises
     ------
@@ -77,12 +79,14 @@ class TorchStep:
         bidirectional: bool,
         learning_rate: float,
         channels_last: bool = False,
+        device: str | None = None,
     ) -> None:
         torch = import_peer("torch")
         self._functional = torch.nn.functional
-        device = "cuda" if net.backend.name == "gpu" else "cpu"
+        device = device or ("cuda" if net.backend.name == "gpu" else "cpu")
         if device == "cuda" and not torch.cuda.is_available():
             raise MissingPeerError("no CUDA")
+        self.on_gpu = device == "cuda"
         self._synchronize = torch.cuda.synchronize if device == "cuda" else None
         backward = net.reversed.likelihood
         if not isinstance(backward, Gaussian):

@@ -60,5 +60,14 @@ def memory_line(memory: dict[str, Any]) -> str:
         f"MB of it before the data) for {memory['network']} on {memory['images']:,} uint8 images "
         f"of {memory['image_bytes'] / 1e6:.0f} MB, batch {memory['batch']}, {memory['steps']} "
         f"bidirectional steps and the scoring in {memory['seconds']:.1f} s, "
-        f"{memory['threads']} threads"
+        f"{memory['threads']} threads" + _on_device(memory)
     )
+
+
+def _on_device(memory: dict[str, Any]) -> str:
+    """Return what was reserved on a GPU, beside PyTorch's for the same training."""
+    ours, theirs = memory.get("device_bytes"), memory.get("torch_device_bytes")
+    if ours is None:
+        return ""
+    peer = f"PyTorch {theirs / 1e6:.0f} MB" if theirs else "PyTorch not measured"
+    return f"; on the device {ours / 1e6:.0f} MB reserved, {peer}"

@@ -40,7 +40,7 @@ def run(name: str, settings: Settings, progress: Progress = lambda line: None) -
     suite = get_suite(name)
     for network in settings.networks:
         suite.check_network(network)
-    backend = get_backend(settings.device)
+    backend = get_backend(settings.device, settings.precision)
     start, begun, meter = time.perf_counter(), conditions(), Meter.read()
     notes = _notes(settings, begun["load_average"])
     for each in notes:

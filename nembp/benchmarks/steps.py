@@ -67,7 +67,7 @@ class EngineStep:
         learning_rate: float,
         noise: dict[str, Noise] | None = None,
     ) -> None:
-        self.net = net
+        self.net, self.batch_bytes = net, x.nbytes
         directions = {name: net.backend.generator(0, f"benchmark/{name}") for name in noise or {}}
         self.joint = JointBackpropagation(
             net, len(labels), path=path, noise=noise, generators=directions
@@ -93,6 +93,10 @@ def measure_step(
     case: Case, backend: Backend, repeats: int | None, budget: float
 ) -> dict[str, Any]:
     """Time the steps of a case, after a check that PyTorch's gradients are nembp's."""
+    if backend.name == "gpu":
+        from nembp.benchmarks.gpu_steps import measure_gpu_step
+
+        return measure_gpu_step(case, backend, repeats, budget)
     net = case.start(backend)
     steps, missing = _contenders(case, net)
     agreement = _agreement(case, steps)

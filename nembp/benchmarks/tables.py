@@ -45,6 +45,10 @@ LAYER_LEGEND = (
 
 def dense_table(results: list[Result]) -> str:
     """Return two tables a network, times and ratios, and the legend."""
+    if any(result["kind"] == "gpu step" for result in results):
+        from nembp.benchmarks.gpu_tables import gpu_table
+
+        return gpu_table(results)
     return "\n\n".join([*step_tables(results, (*NEMBP, *TORCH, *SKLEARN)), _wrapped(STEP_LEGEND)])
 
 
@@ -52,9 +56,11 @@ def convolution_table(results: list[Result]) -> str:
     """Return a table of the layers, two of each network, and the legends."""
     layers = [result for result in results if result["kind"] == "layer"]
     steps = [result for result in results if result["kind"] == "step"]
+    on_gpu = [result for result in results if result["kind"] == "gpu step"]
     parts = [_layer_table(layers), _wrapped(LAYER_LEGEND)] if layers else []
     if steps:
         parts += [*step_tables(steps, (*NEMBP, *TORCH)), _wrapped(STEP_LEGEND)]
+    parts += [dense_table(on_gpu)] if on_gpu else []
     return "\n\n".join(parts)
 
 

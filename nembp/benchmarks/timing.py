@@ -19,22 +19,38 @@ NAP, LONGEST_SPIN = 0.01, 0.5  # seconds
 WARM_UP = 3  # steps before the first timing: lazy allocations, code paths, BLAS buffers
 
 
+Stopwatch = Callable[[Callable[[], object]], float]
+
+
 def _nothing() -> None:
     """Wait for nothing: the CPU is done when a call returns."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A step to time, and what waits until its device has finished."""
+    """A step to time, and what waits until its device has finished.
+
+    ``stopwatch`` returns the seconds that a call keeps a device busy, by the device's own clock;
+    without one the host's clock tells, once the device has finished.
+    """
 
     step: Callable[[], object]
     synchronize: Callable[[], None] = field(default=_nothing)
+    stopwatch: Stopwatch | None = None
 
     def run(self, steps: int) -> None:
         """Make ``steps`` steps and wait for them."""
         for _ in range(steps):
             self.step()
         self.synchronize()
+
+    def seconds(self, steps: int, clock: Callable[[], float]) -> float:
+        """Return how long ``steps`` steps take."""
+        if self.stopwatch is not None:
+            return self.stopwatch(lambda: [self.step() for _ in range(steps)])
+        begin = clock()
+        self.run(steps)
+        return clock() - begin
 
 
 @dataclass(frozen=True)
@@ -115,9 +131,8 @@ def interleave(
                 contenders[name].run(1)
                 while clock() - begin < warm_up:
                     contenders[name].run(1)
-                begin = clock()
-                contenders[name].run(steps[name])
-                seconds[name].append((clock() - begin) / steps[name])
+                taken = contenders[name].seconds(steps[name], clock)
+                seconds[name].append(taken / steps[name])
     return {name: _summary(seconds[name], steps[name]) for name in contenders}
 
 
@@ -137,9 +152,7 @@ def settle(
 
 
 def _block_steps(contender: Contender, clock: Callable[[], float]) -> int:
-    begin = clock()
-    contender.run(1)
-    one = max(clock() - begin, 1e-9)
+    one = max(contender.seconds(1, clock), 1e-9)
     return max(1, min(LONGEST_BLOCK, round(BLOCK / one)))
 
 

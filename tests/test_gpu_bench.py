@@ -1,0 +1,103 @@
+"""`nembp bench --device gpu`: what it measures, on a GPU or on the stand-in for one."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import fake_cupy
+import pytest
+from command_line import run
+from devices import REAL, gpu, needs_kernels
+
+from nembp.benchmarks import card, gpu_steps
+from nembp.benchmarks.card import Card, floor_seconds, measure_card
+from nembp.benchmarks.cases import DenseCase
+from nembp.benchmarks.gpu_steps import CapturedStep
+from nembp.benchmarks.steps import EngineStep
+from nembp.benchmarks.timing import Contender, interleave
+from nembp.network import dense_network
+
+pytestmark = needs_kernels
+SMALL = {"size": 64, "length": 1 << 12}
+
+
+@pytest.fixture(autouse=True)
+def device(monkeypatch):
+    monkeypatch.setattr(gpu_steps, "measure_card", partial(measure_card, **SMALL))
+    return None if REAL else fake_cupy.install(monkeypatch)
+
+
+@pytest.mark.parametrize("suite", ["dense", "convolution"])
+def test_bench(suite, tmp_path):
+    networks = {"dense": "20-16-12-5", "convolution": "8x8x1/conv4x3s2/10,8x8x1/conv4x3"}[suite]
+    options = ("--batches", "16", "--threads", "1", "--repeats", "2")
+    out = tmp_path / "a.json"
+    result = run(
+        "bench", "--quick", "--suite", suite, "--networks", networks, "--device", "gpu", *options,
+        "--out", out,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "/ floor" in result.stdout
+    report = json.loads(out.read_text())
+    assert report["settings"]["precision"] == "float32"
+    step = report["results"][0]
+    assert step["kind"] == "gpu step"
+    assert step["captured"]
+    for name in (
+        "nembp/bidirectional",
+        "nembp call by call/bidirectional",
+        "products/one_direction",
+    ):
+        assert step["times"][name]["median"] > 0
+    if not REAL:
+        assert "no CUDA" in step["times"]["torch/bidirectional"]["missing"]
+    card = Card(**step["card"])
+    work = step["multiply_adds"]["nembp/bidirectional"]
+    assert step["floor"]["bidirectional"] == floor_seconds(card, work, step["bytes"])
+    ratio = step["times"]["nembp/bidirectional"]["median"] / step["floor"]["bidirectional"]
+    assert step["ratios"]["bidirectional/floor"] == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize("path", ["classes", "samples", "none"])
+def test_the_captured_step_is_the_step(path):
+    case = DenseCase("20-16-12-5", 12, 1)
+    net = case.start(gpu())
+    x, labels = case.draw()
+    plain, captured = (
+        kind(net.copy(), x, labels, path, 1e-3) for kind in (EngineStep, CapturedStep)
+    )
+    assert (plain.gradient() == net.copy().backend.to_numpy(plain._gradient)).all()
+    before = captured.gradient()
+    for _ in range(3):
+        captured()
+    after = captured.gradient()
+    assert (before != after).any()
+    assert abs(before - after).max() < 0.1
+
+
+def test_the_card_is_measured_by_the_devices_clock(monkeypatch):
+    times = iter([9.0, 2.0, 2.0, 2.0, 2.0, 2.0, 9.0, 4.0, 4.0, 4.0, 4.0, 4.0])
+    backend = dense_network([2, 2]).backend
+    monkeypatch.setattr(type(backend), "seconds", lambda self, work: work() is None or next(times))
+    found = card.measure_card.__wrapped__(backend, "float32", 10, 100)
+    assert found == Card(bandwidth=800 / 4.0, rate=1000 / 2.0)
+    assert found.to_dict() == {"bandwidth": 200.0, "rate": 500.0}
+
+
+def test_contenders_with_a_stopwatch_are_timed_by_it():
+    calls = []
+
+    def stopwatch(work):
+        calls.append(len(work()))
+        return 0.5 * calls[-1]
+
+    contender = Contender(lambda: None, stopwatch=stopwatch)
+    timing = interleave({"a": contender}, repeats=3)["a"]
+    assert timing.median == timing.least == 0.5
+    assert calls == [1, 1, 1, 1]
+
+
+def test_a_backends_clock():
+    assert gpu().seconds(lambda: gpu().ones((3,), "float32")) > 0
+    assert dense_network([2, 2]).backend.seconds(lambda: sum(range(1000))) > 0
