@@ -307,7 +307,7 @@ def get_optimizer(
     return OPTIMIZERS[optimizer](learning_rate, weight_decay)
 
 
-SCHEDULES = ("cosine", "constant", "step")
+SCHEDULES = ("cosine", "constant", "step", "late-cosine")
 
 
 def learning_rate_schedule(
@@ -316,7 +316,7 @@ def learning_rate_schedule(
     """Return a schedule: the factor of η at the share 0 ≤ s < 1 of training done.
 
     ``constant``: 1; ``cosine``: (1 + cos πs)/2; ``step``: ``step_factor`` to the power of
-    ⌊s / ``step_every``⌋.
+    ⌊s / ``step_every``⌋; ``late-cosine``: 1 in the first half, then a cosine's fall to 0.
 
     >>> learning_rate_schedule("cosine")(0.5)
     0.5
@@ -325,6 +325,8 @@ def learning_rate_schedule(
         return lambda share: 1.0
     if name == "cosine":
         return lambda share: 0.5 * (1.0 + math.cos(math.pi * share))
+    if name == "late-cosine":
+        return lambda share: 0.5 * (1.0 + math.cos(math.pi * max(0.0, 2.0 * share - 1.0)))
     if name == "step":
         return lambda share: step_factor ** math.floor(share / step_every + 1e-9)
     raise ArchitectureError(f"schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")

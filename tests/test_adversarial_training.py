@@ -9,18 +9,19 @@ import pytest
 
 from nembp.adversarial import AdversarialSettings, AdversarialTrainer, Score
 from nembp.adversarial.averaging import ParameterAverage
+from nembp.adversarial.initial import spread_first_layer
 from nembp.adversarial.mixtures_2d import ring
 from nembp.adversarial.players import DiscriminatorPlayer
 from nembp.backend import stream
 from nembp.batches import BatchReader
 from nembp.datasets import Scaling, Split
-from nembp.errors import ArchitectureError, DivergenceError
+from nembp.errors import ArchitectureError, DivergenceError, ShapeError
 from nembp.kinds import decode, encode
 from nembp.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood
 from nembp.network import dense_network
 from nembp.noise import Noise
 from nembp.normalization import BatchNormalization
-from nembp.optimizers import SGD, Adam
+from nembp.optimizers import SGD, Adam, learning_rate_schedule
 
 RING = ring(4000, scale=1.0)
 KINDS = ("vanilla", "minimax", "wasserstein", "wasserstein-gp")
@@ -224,6 +225,33 @@ def test_samples_are_the_generators():
     assert np.allclose(trainer.sample(1500, seed=9), trainer.generator.predict(z), atol=1e-6)
 
 
+def test_latent_samples_have_the_deviation_asked_for():
+    trainer, wide = (trainer_of(AdversarialSettings(latent_std=s), batch_size=512) for s in (1, 8))
+    for each in (trainer, wide):
+        each.step()
+    assert np.array_equal(wide._g.z, 8.0 * trainer._g.z)
+    z = 8.0 * stream(2, "samples").standard_normal((10, 2))
+    assert np.array_equal(wide.sample(10, seed=2), wide.generator.predict(z))
+
+
+def test_the_learning_rate_follows_its_schedule():
+    factors = [learning_rate_schedule("late-cosine")(s) for s in (0.0, 0.5, 0.75, 1.0)]
+    assert factors == pytest.approx([1.0, 1.0, 0.5, 0.0])
+
+
+def test_a_first_layer_is_spread_over_points():
+    net = dense_network([2, 16, 1], activation="tanh", seed=3)
+    before = net.weights[0].copy()
+    points = np.random.default_rng(0).normal(size=(16, 2)) * 5.0
+    spread_first_layer(net, points, gain=2.0)
+    assert np.array_equal(net.weights[0], 2.0 * before)
+    z = points @ net.weights[0] + net.biases[1]
+    assert np.allclose(np.diag(z), 0.0, atol=1e-5)
+    assert np.any(net.biases[1])
+    with pytest.raises(ShapeError, match=r"expected one a neuron, \(16, 2\)"):
+        spread_first_layer(net, points[:3])
+
+
 def test_steps_of_the_discriminator():
     settings = AdversarialSettings("wasserstein", critic_steps=3)
     trainer = trainer_of(settings)
@@ -413,7 +441,7 @@ def test_settings_say_what_is_wrong(options, message):
         ("constant", [1.0, 1.0, 1.0]),
         ("linear", [1.0, 0.5, 0.25]),
         ("cosine", [1.0, 0.5, 0.146447]),
-        ("geometric", [1.0, 0.2, 0.04**0.75]),
+        ("geometric", [1.0, 0.2 ** (4 / 7), 0.2 ** (6 / 7)]),
         ("rise", [0.0, 1.0, 1.0]),
     ],
 )

@@ -28,7 +28,7 @@ __all__ = [
     "course",
 ]
 
-LEAST = 0.04  # what a geometric course falls to before it ends
+KNEE, LEFT = 7 / 8, 0.2  # where a geometric course turns to a straight line, and what is left
 RISE = 0.1  # share of the training in which a weight rises
 
 Kind = Literal["vanilla", "minimax", "wasserstein", "wasserstein-gp"]
@@ -77,6 +77,8 @@ class AdversarialSettings:
         Largest magnitude of a Wasserstein critic's parameters.
     penalty_weight : float
         λ of the gradient penalty.
+    latent_std : float
+        σ of z ~ N(0, σ² I). The generator's weight is a precision in z's own units.
     averaging : float
         0 ≤ β < 1: samples are drawn by Σ (1 − β) βⁱ θₜ₋ᵢ, the moving average of G's parameters;
         by the last ones if 0.
@@ -105,6 +107,7 @@ class AdversarialSettings:
     critic_steps: int | None = None
     clip: float = 0.01
     penalty_weight: float = 10.0
+    latent_std: float = 1.0
     averaging: float = 0.0
 
     def __post_init__(self) -> None:
@@ -122,7 +125,8 @@ class AdversarialSettings:
                     f"adversarial {name.replace('_', ' ')} must be one of {options}, got "
                     f"{getattr(self, name)!r}"
                 )
-        for name in ("discriminator_weight", "generator_weight", "clip", "penalty_weight"):
+        positive = ("discriminator_weight", "generator_weight", "clip", "penalty_weight")
+        for name in (*positive, "latent_std"):
             if not (0.0 < getattr(self, name) < math.inf):
                 raise ArchitectureError(
                     f"{name.replace('_', ' ')} must be a positive, finite number, got "
@@ -187,11 +191,11 @@ class AdversarialSettings:
 def course(name: str, share: float, until: float = 1.0) -> float:
     """Return a factor at the share s of a training, with r = min(1, s / until).
 
-    ``constant``: 1; ``linear``: 1 − r; ``cosine``: (1 + cos πr)/2; ``geometric``: 0.04ʳ, and 0 from
-    r = 1 on; ``rise``: min(1, 10 s).
+    ``constant``: 1; ``linear``: 1 − r; ``cosine``: (1 + cos πr)/2; ``geometric``: to a fifth by
+    r = 7/8 in equal ratios, then on a line to 0; ``rise``: min(1, 10 s).
 
-    >>> course("geometric", 0.25, until=0.5), course("geometric", 0.5, until=0.5)
-    (0.2, 0.0)
+    >>> course("linear", 0.25, until=0.5), course("geometric", 1.0)
+    (0.5, 0.0)
     """
     r = min(1.0, share / until)
     if name == "linear":
@@ -199,5 +203,5 @@ def course(name: str, share: float, until: float = 1.0) -> float:
     if name == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * r))
     if name == "geometric":
-        return math.pow(LEAST, r) if r < 1.0 else 0.0
+        return math.pow(LEFT, r / KNEE) if r < KNEE else LEFT * (1.0 - r) / (1.0 - KNEE)
     return min(1.0, share / RISE) if name == "rise" else 1.0

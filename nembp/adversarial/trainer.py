@@ -216,6 +216,8 @@ class AdversarialTrainer:
     def _step_discriminator(self, factor: float, weight: float) -> None:
         backend, g, d = self.generator.backend, self._g, self._d
         backend.normal(self._latent, g.z)
+        if self.settings.latent_std != 1.0:
+            backend.into(g.z, backend.xp.multiply, g.z, self.settings.latent_std)
         backend.into(d.generated, backend.xp.multiply, g.run(), 1.0)
         index, staged = next(self._batches)
         if d.labels is None:
@@ -283,7 +285,7 @@ class AdversarialTrainer:
         moving average where the settings have one.
         """
         net = self.sampler
-        z = stream(seed, "samples").standard_normal((n, net.inputs))
+        z = self.settings.latent_std * stream(seed, "samples").standard_normal((n, net.inputs))
         parts = [net.predict(z[i : i + SAMPLES]) for i in range(0, n, SAMPLES)]
         return np.concatenate([net.backend.to_numpy(part) for part in parts])
 

@@ -151,8 +151,9 @@ class RunConfig(OptionFields):
         "number", "Training", "Decoupled decay of the weights that both directions share.", least=0
     )
     schedule: str | None = _choice(
-        "Training", "Course of the learning rate over the run.", "cosine", "constant", "step"
-    )
+        "Training", "Course of the learning rate over the run; late-cosine: at first constant.",
+        "cosine", "constant", "step", "late-cosine",
+    )  # fmt: skip
     batch_size: int | None = _option("integer", "Training", "Samples a step.", least=1)
     epochs: int | None = _option("integer", "Training", "Passes over the training data.", least=1)
     patience: int | None = _option(
