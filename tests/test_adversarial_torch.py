@@ -76,7 +76,7 @@ def link(net: Network, z: Any) -> Any:
 def discriminator_value(which: Game, flat: Any, y: Any, points: Any) -> Any:
     net, options, rows = which.discriminator, which.settings, which.rows
     x = tensor(which.x)
-    s = last(net, flat, torch.cat([x, y]))
+    s = torch.cat([last(net, flat, each) for each in (x, y)])
     if options.has_critic:
         value = s[rows:].mean() - s[:rows].mean()
     elif options.classes:

@@ -97,6 +97,8 @@ class DiscriminatorPlayer:
             2 * rows,
             path=path,
             memberships=self._memberships(rows),
+            # normalized apart, as the generator's step shows D generated samples alone
+            groups=(rows, rows),
             samples=rows,
             backward_target=self._permuted,
             noise={place: (noise or {})[key] for place, key in places.items()},

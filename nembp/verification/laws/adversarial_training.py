@@ -133,10 +133,11 @@ def _replay(trainer: AdversarialTrainer, case: Case) -> None:
                 index = order.permutation(len(x))
                 left = [index[k : k + rows] for k in range(0, len(x) - rows + 1, rows)]
             real = x[left.pop(0)]
-            targets = np.concatenate([np.ones((rows, 1)), np.full((rows, 1), fake)])
-            gradient = 2.0 * backpropagate(d, np.concatenate([real, y]), targets)[0]
+            ones = np.ones((rows, 1))
+            gradient = backpropagate(d, real, ones)[0]
+            gradient = gradient + backpropagate(d, y, fake * ones)[0]
             if settings.discriminator_backward:
-                back = backpropagate(d.reversed, targets[:rows], real)[0]
+                back = backpropagate(d.reversed, ones, real)[0]
                 gradient = gradient + course * settings.discriminator_weight * back
             d.parameters[...] -= 2 * ETA * gradient
             if settings.kind == "wasserstein":
@@ -230,7 +231,7 @@ def _end(which: Game, key: str, n: Vector) -> tuple[Any, Vector, Vector]:
             targets = targets[:, which.permutation]
         _, u = textbook.signals(d.reversed, of_d, labels)
         return d.reversed.likelihood, u, targets
-    _, s = textbook.signals(d, of_d, np.concatenate([which.x, y]))
+    s = np.concatenate([textbook.signals(d, of_d, each)[1] for each in (which.x, y)])
     rows, classes = which.rows, which.settings.classes
     if classes:
         fake = np.eye(classes + 1)[[-1] * rows]

@@ -75,7 +75,8 @@ class Game:
         ``points`` are those of the gradient penalty.
         """
         net, settings, rows = self.discriminator, self.settings, self.rows
-        _, s = textbook.signals(net, flat, np.concatenate([self.x, y]))
+        # each sort by itself: a normalized D has statistics of real and of generated samples
+        s = np.concatenate([textbook.signals(net, flat, each)[1] for each in (self.x, y)])
         if settings.has_critic:
             value = -(np.mean(s[:rows]) - np.mean(s[rows:]))
         elif settings.classes:
@@ -141,7 +142,7 @@ class Game:
         """Whether no hidden neuron of either network is near a kink, in either direction."""
         g, d, y = self.generator, self.discriminator, self.generated()
         labels, _ = self.backward_pairs(y)
-        runs = [(g, self.z), (g.reversed, y), (d, np.concatenate([self.x, y])), (d, y)]
+        runs = [(g, self.z), (g.reversed, y), (d, self.x), (d, y)]
         runs += [(d.reversed, labels)] if points is None else [(d.reversed, labels), (d, points)]
         return all(away_from_kinks(net, x) for net, x in runs)
 
