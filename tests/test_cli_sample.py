@@ -10,13 +10,13 @@ import pytest
 from command_line import fails, run
 from PIL import Image
 
+from nembp.adversarial.latent import draw_latent
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.gan_players import load_generator
-from nembp.runs.gan_sampling import draw_latent
 from nembp.runs.gan_training import run_gan
 
-TINY = {"iterations": 30, "latent": 2, "checkpoints": 2, "generator": (16,), "discriminator": (16,),
-        "device": "cpu", "scored_samples": 200}  # fmt: skip
+TINY = {"iterations": 30, "latent": 2, "latent_law": "gaussian", "checkpoints": 2,
+        "generator": (16,), "discriminator": (16,), "device": "cpu", "scored_samples": 200}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from nembp.runs.gan_seeds import mean_and_deviation, run_seeds
 from nembp.runs.gan_training import gan_replicate, run_gan
 
 TINY = GanConfig(
-    samples=500, latent=2, iterations=45, checkpoints=4, averaged=2, generator=(16,),
+    samples=500, latent=2, latent_law="gaussian", iterations=45, checkpoints=4, averaged=2, generator=(16,),
     discriminator=(16,), device="cpu", scored_samples=300,
 )  # fmt: skip
 

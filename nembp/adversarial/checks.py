@@ -50,6 +50,13 @@ def check_networks(
                 f"the {name}'s backward likelihood {likelihood} has weight {likelihood.scale:g}; "
                 f"expected 1, which {name}_weight multiplies"
             )
+    if settings.latent_law == "binary" and settings.generator_backward:
+        back = generator.reversed.likelihood
+        if not isinstance(back, Bernoulli):
+            raise ArchitectureError(
+                f"the generator's backward likelihood {back} does not fit a binary z; expected "
+                "bernoulli, or latent law gaussian"
+            )
     if settings.discriminator_backward and not discriminator.reversed.likelihood.class_sums:
         raise ArchitectureError(
             f"the discriminator's backward likelihood {discriminator.reversed.likelihood} has no "

@@ -36,6 +36,7 @@ Bidirectional = Literal["none", "discriminator", "generator", "both"]
 WeightSchedule = Literal["constant", "linear", "cosine", "geometric", "rise"]
 NoiseSchedule = Literal["power", "linear", "cosine", "geometric"]
 BackwardLabels = Literal["real", "both"]
+LatentLaw = Literal["gaussian", "binary"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ class AdversarialSettings:
     backward_permuted : bool
         Control: every backward target has its neurons permuted, the same way in every step, so
         that it means nothing.
+    latent_law : {"gaussian", "binary"}
+        z ~ N(0, I), or bits, 0 or 1 with probability ½ each, whose backward direction in G is
+        Bernoulli (:mod:`nembp.adversarial.latent`).
     classes : int
         Number K of real classes, for a discriminator with K+1 of them; 0 for a single output.
     critic_steps : int, optional
@@ -103,6 +107,7 @@ class AdversarialSettings:
     backward_labels: BackwardLabels = "real"
     backward_flow: bool = False
     backward_permuted: bool = False
+    latent_law: LatentLaw = "gaussian"
     classes: int = 0
     critic_steps: int | None = None
     clip: float = 0.01
@@ -117,6 +122,7 @@ class AdversarialSettings:
             "weight_schedule": WeightSchedule,
             "noise_schedule": NoiseSchedule,
             "backward_labels": BackwardLabels,
+            "latent_law": LatentLaw,
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in get_args(allowed):

@@ -16,6 +16,7 @@ import numpy as np
 from nembp.adversarial.averaging import ParameterAverage
 from nembp.adversarial.checks import check_networks, check_noise
 from nembp.adversarial.guard import LastGood
+from nembp.adversarial.latent import draw_latent, fill_latent
 from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
 from nembp.adversarial.records import AdversarialHistory, Means
 from nembp.adversarial.scheduled_noise import scheduled
@@ -215,7 +216,7 @@ class AdversarialTrainer:
 
     def _step_discriminator(self, factor: float, weight: float) -> None:
         backend, g, d = self.generator.backend, self._g, self._d
-        backend.normal(self._latent, g.z)
+        fill_latent(backend, self._latent, self.settings.latent_law, g.z)
         if self.settings.latent_std != 1.0:
             backend.into(g.z, backend.xp.multiply, g.z, self.settings.latent_std)
         backend.into(d.generated, backend.xp.multiply, g.run(), 1.0)
@@ -285,7 +286,8 @@ class AdversarialTrainer:
         moving average where the settings have one.
         """
         net = self.sampler
-        z = self.settings.latent_std * stream(seed, "samples").standard_normal((n, net.inputs))
+        z = draw_latent(n, net.inputs, seed, self.settings.latent_law)
+        z = self.settings.latent_std * z
         parts = [net.predict(z[i : i + SAMPLES]) for i in range(0, n, SAMPLES)]
         return np.concatenate([net.backend.to_numpy(part) for part in parts])
 

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, get_args
 
-from nembp.adversarial.settings import BackwardLabels, Bidirectional, Kind, WeightSchedule
+from nembp.adversarial.settings import (
+    BackwardLabels,
+    Bidirectional,
+    Kind,
+    NoiseSchedule,
+    WeightSchedule,
+)
 from nembp.runs.config import RunConfig
 from nembp.runs.option import Option
 from nembp.runs.option_fields import OptionFields, choice, option, same
@@ -16,6 +22,7 @@ __all__ = ["PLACES", "GanConfig"]
 # where NEM noise can go, as `nembp.adversarial.trainer.AdversarialTrainer` calls it
 PLACES: Final = (
     "discriminator/forward",
+    "discriminator/input",
     "discriminator/backward",
     "generator/backward",
     "critic/input",
@@ -96,6 +103,9 @@ class GanConfig(OptionFields):
         GAME, "Course of the backward weights over the run; rise: up, in its first tenth.",
         *get_args(WeightSchedule),
     )  # fmt: skip
+    weight_until: float | None = option(
+        "number", GAME, "Share of the run after which a course that falls is 0.", above=0, most=1
+    )
     backward_labels: str | None = choice(
         GAME, "Which labels have a backward target: real ones, or generated ones too.",
         *get_args(BackwardLabels),
@@ -117,7 +127,15 @@ class GanConfig(OptionFields):
         "number", GAME, "Of wasserstein-gp: λ (‖∇f‖ - 1)².", above=0
     )
 
-    latent: int | None = option("integer", NETWORKS, "Size of z ~ N(0, I).", least=1)
+    latent: int | None = option("integer", NETWORKS, "Size of z.", least=1)
+    latent_law: str | None = choice(
+        NETWORKS, "z ~ N(0, I), or fair coins of 0 and 1, which a bidirectional generator's way "
+        "back then names.", "gaussian", "binary",
+    )  # fmt: skip
+    latent_std: float | None = option(
+        "number", NETWORKS, "Standard deviation of a gaussian z; of coins, the value of a 1.",
+        above=0,
+    )  # fmt: skip
     generator: tuple[int | str, ...] | None = option(
         "layers", NETWORKS, "Hidden layers of the generator, as `nembp train --layers` has them: "
         "128,128 or 1024,reshape4x4x64,up32x4.",
@@ -135,12 +153,20 @@ class GanConfig(OptionFields):
 
     noise: str | None = same(_TRAIN["noise"])
     noise_place: tuple[str, ...] | None = option(
-        "names", NOISE, "What receives it: the discriminator's targets, the x it draws backward, "
-        "the z that the generator is sent back to, a Wasserstein critic's input; several with "
-        "commas between them.", choices=PLACES,
+        "names", NOISE, "What receives it: the discriminator's targets, its input (real samples "
+        "and generated ones, in both players' steps), the x it draws backward, the z that the "
+        "generator is sent back to, a Wasserstein critic's input; several with commas between "
+        "them.", choices=PLACES,
     )  # fmt: skip
     noise_std: float | None = same(_TRAIN["noise_std"])
     noise_decay: float | None = same(_TRAIN["noise_decay"])
+    noise_schedule: str | None = choice(
+        NOISE, "Course of its standard deviation over the run; power: the annealing above.",
+        *get_args(NoiseSchedule),
+    )  # fmt: skip
+    noise_until: float | None = option(
+        "number", NOISE, "Share of the run after which a course that falls is 0.", above=0, most=1
+    )
     noise_law: str | None = same(_TRAIN["noise_law"])
     noise_mode: str | None = same(_TRAIN["noise_mode"])
     noise_screening: str | None = same(_TRAIN["noise_screening"])

@@ -10,9 +10,8 @@ import numpy as np
 
 from nembp.adversarial.scores import average_scores
 from nembp.adversarial.trainer import AdversarialTrainer
-from nembp.noise import Noise
 from nembp.optimizers import OPTIMIZERS, Optimizer
-from nembp.runs.gan_preparation import PreparedGan
+from nembp.runs.gan_preparation import PreparedGan, noise_of
 
 __all__ = ["Course", "trainer_of"]
 
@@ -105,7 +104,7 @@ def trainer_of(
             _optimizer(prepared, config.discriminator_rate),
         ),
         schedule=config.schedule or "constant",
-        noise=_noise(prepared),
+        noise=noise_of(config),
         seed=config.seed or 0,
         report_every=report_every,
         callbacks=callbacks,
@@ -120,14 +119,3 @@ def _optimizer(prepared: PreparedGan, rate: float | None) -> Optimizer:
     if name == "adam":
         words = {{"momentum": "beta1", "decay": "beta2"}[key]: words[key] for key in words}
     return OPTIMIZERS[name](rate, **words)
-
-
-def _noise(prepared: PreparedGan) -> dict[str, Noise]:
-    config = prepared.config
-    values: dict[str, Any] = {
-        name.removeprefix("noise_"): value
-        for name, value in vars(config).items()
-        if name.startswith("noise_") and name != "noise_place"
-    }
-    noise = Noise(kind=config.noise or "none", **values)  # type: ignore[arg-type]
-    return dict.fromkeys(config.noise_place or (), noise)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from nembp.adversarial.checks import check_noise
 from nembp.adversarial.data import DATA, load_adversarial
 from nembp.adversarial.objectives import Score
 from nembp.adversarial.scorers import Scorer, scorer_for
@@ -17,12 +18,13 @@ from nembp.datasets import Dataset, available, feature_means
 from nembp.errors import ArchitectureError
 from nembp.likelihoods import Likelihood
 from nembp.network import Network
+from nembp.noise import Noise
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.gan_recipes import ALWAYS, DECAY, MOMENTUM, SCALES, gan_recipe
 from nembp.runs.preparation import Note, choose_backend
 from nembp.training import set_input_bias
 
-__all__ = ["PreparedGan", "load_gan_data", "prepare_gan"]
+__all__ = ["PreparedGan", "load_gan_data", "noise_of", "prepare_gan"]
 
 OTHER_WEIGHTS = 1 << 32  # added to the seed of the discriminator's weights, apart from the other's
 
@@ -107,7 +109,7 @@ def prepare_gan(config: GanConfig, note: Note = lambda text: None) -> PreparedGa
     data = load_gan_data(config)
     filled = gan_recipe(data, config)
     settings = _settings(filled, data)
-    _check_noise(filled, settings)
+    check_noise(noise_of(filled), settings)
     _check_optimizer(filled)
     backend = choose_backend(filled.device or "auto", note)
     path = None if filled.data_dir is None else os.path.abspath(filled.data_dir)
@@ -129,38 +131,24 @@ def _settings(config: GanConfig, data: Dataset) -> AdversarialSettings:
     values = vars(config)
     names = (
         "kind", "bidirectional", "discriminator_weight", "generator_weight", "weight_schedule",
-        "backward_labels", "backward_flow", "backward_permuted", "critic_steps", "clip",
+        "weight_until", "noise_schedule", "noise_until", "backward_labels", "latent_law",
+        "latent_std", "backward_flow", "backward_permuted", "critic_steps", "clip",
         "penalty_weight", "averaging",
     )  # fmt: skip
     classes = len(data.classes) if config.classes else 0
     return AdversarialSettings(classes=classes, **{name: values[name] for name in names})
 
 
-def _check_noise(config: GanConfig, settings: AdversarialSettings) -> None:
-    if config.noise == "none":
-        return
-    needs: dict[str, tuple[Callable[[], bool], str]] = {
-        "discriminator/forward": (
-            lambda: not settings.has_critic,
-            "a Wasserstein critic has no targets; use --noise-place critic/input",
-        ),
-        "critic/input": (
-            lambda: settings.has_critic,
-            f"{settings.kind} has no critic; use --noise-place discriminator/forward",
-        ),
-        "discriminator/backward": (
-            lambda: settings.discriminator_backward,
-            "the discriminator has no backward direction; use --bidirectional discriminator",
-        ),
-        "generator/backward": (
-            lambda: settings.generator_backward,
-            "the generator has no backward direction; use --bidirectional generator",
-        ),
+def noise_of(config: GanConfig) -> dict[str, Noise]:
+    """Return the noise of each place, as `AdversarialTrainer` takes it."""
+    apart = ("noise_place", "noise_schedule", "noise_until")
+    values: dict[str, Any] = {
+        name.removeprefix("noise_"): value
+        for name, value in vars(config).items()
+        if name.startswith("noise_") and name not in apart
     }
-    for place in config.noise_place or ():
-        holds, why = needs[place]
-        if not holds():
-            raise ArchitectureError(f"noise_place {place}: {why}")
+    noise = Noise(kind=config.noise or "none", **values)  # type: ignore[arg-type]
+    return dict.fromkeys(config.noise_place or (), noise)
 
 
 def _check_optimizer(config: GanConfig) -> None:
@@ -179,7 +167,7 @@ def _generator(config: GanConfig, data: Dataset, backend: Backend) -> Network:
         data.shape if data.is_image else data.features,
         activation=config.generator_activation or "relu",
         forward="bernoulli" if data.is_image else "gaussian",
-        backward="gaussian",
+        backward="bernoulli" if config.latent_law == "binary" else "gaussian",
         device=backend,
         dtype=config.dtype or "float32",
         seed=config.seed or 0,

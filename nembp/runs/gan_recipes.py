@@ -20,15 +20,18 @@ ALWAYS: Final[dict[str, Any]] = {
     "kind": "vanilla",
     "bidirectional": "none",
     "weight_schedule": "constant",
+    "weight_until": 1.0,
     "backward_labels": "real",
     "backward_permuted": False,
     "classes": False,
-    "penalty_weight": 10.0,
+    "latent_std": 1.0,
     "generator_activation": "relu",
     "dtype": "float32",
     "noise": "none",
     "noise_std": 0.1,
     "noise_decay": 1.0,
+    "noise_schedule": "power",
+    "noise_until": 1.0,
     "noise_law": "gaussian",
     "noise_mode": "additive",
     "noise_screening": "auto",
@@ -43,6 +46,7 @@ ALWAYS: Final[dict[str, Any]] = {
 # quality in 5000 iterations where a discriminator of the generator's rate has 25 %
 PLANE: Final[dict[str, Any]] = {
     "latent": 12,
+    "latent_law": "binary",
     "generator": (128, 128),
     "discriminator": (128, 128),
     "discriminator_activation": "relu",
@@ -52,6 +56,7 @@ PLANE: Final[dict[str, Any]] = {
     "schedule": "cosine",
     "averaging": 0.99,
     "clip": 0.1,
+    "penalty_weight": 1.0,
     "batch_size": 128,
     "iterations": 5000,
     "threads": 1,  # products too small to share, and it is other runs' core
@@ -61,6 +66,7 @@ SCALES: Final = {"grid": 0.5}  # in which the networks see points
 FAST: Final = 3.0  # rate of a discriminator in the plane, by the generator's
 SMALL_IMAGES: Final[dict[str, Any]] = {
     "latent": 16,
+    "latent_law": "gaussian",
     "generator": (128, 128),
     "discriminator": (128, 128),
     "discriminator_activation": "leaky-relu",
@@ -70,6 +76,7 @@ SMALL_IMAGES: Final[dict[str, Any]] = {
     "schedule": "constant",
     "averaging": 0.0,
     "clip": 0.03,
+    "penalty_weight": 10.0,
     "batch_size": 64,
     "iterations": 3000,
 }
@@ -101,7 +108,9 @@ _IN_WORDS: Final = {
     "averaging": "0.99 in the plane, 0 of images",
     "critic_steps": "1, or 5 for a critic",
     "clip": "0.1 in the plane, 0.03 of images",
+    "penalty_weight": "1 in the plane, 10 of images",
     "latent": "12 in the plane, 16 or 64 of images",
+    "latent_law": "binary in the plane, gaussian of images",
     "generator": "128,128, or 256,512 above 256 features; images of several channels, by "
     "their size: 2048bn,reshape4x4x128,up64x4s2bn,up32x4s2bn",
     "discriminator": "128,128, or 512,256 above 256 features; images of several channels: "

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nembp.adversarial.animation import Film, Frame, scatter_frame
+from nembp.adversarial.latent import draw_latent
+from nembp.adversarial.settings import LatentLaw
 from nembp.backend import stream
 from nembp.datasets import Dataset
 from nembp.datasets.sources import as_rows
@@ -21,19 +23,11 @@ from nembp.pictures import GREY, write_images
 from nembp.runs.gan_players import Generator, load_generator
 from nembp.runs.gan_preparation import load_gan_data
 
-__all__ = ["draw_latent", "draw_samples", "generate", "reconstruct_samples"]
+__all__ = ["draw_samples", "generate", "reconstruct_samples"]
 
 ROWS = 1024  # samples at a time
 SHOWN = 1000  # real points of a scatter plot
 COLUMNS = 8  # of a sheet of pairs
-
-
-def draw_latent(n: int, width: int, seed: int) -> NDArray[np.float64]:
-    """Draw z ~ N(0, I), shape (n, width), from the stream "samples" of a seed.
-
-    The first rows are the same whatever n is.
-    """
-    return stream(seed, "samples").standard_normal((n, width))
 
 
 def generate(net: Network, z: NDArray[Any]) -> NDArray[Any]:
@@ -82,7 +76,7 @@ def draw_samples(
         If they cannot be written.
     """
     generator = load_generator(run)
-    z = draw_latent(n, generator.net.inputs, seed)
+    z = draw_latent(n, generator.net.inputs, seed, _law(generator))
     x = generate(generator.net, z)
     if out is not None:
         if Path(out).suffix.lower() == ".png":
@@ -116,8 +110,8 @@ def reconstruct_samples(
     -------
     dict
         As `draw_samples`, with ``error``: the mean of ‖x' − x‖² over that of ‖x − mean x‖², 1 for a
-        generator that knows nothing but the mean; and ``z_square``, the mean of z² (1 for z that
-        the generator knows).
+        generator that knows nothing but the mean; and ``z_square``, the mean of z² (of z that
+        the generator knows 1, or ½ of a binary one).
 
     Raises
     ------
@@ -137,6 +131,8 @@ def reconstruct_samples(
     order = stream(seed, "reconstructed").permutation(len(data.test))[:n]
     real = data.x_scaling.apply(as_rows(data.test.x)[order], np.float64).reshape(len(order), -1)
     z = generate(generator.net.reversed, real)
+    if _law(generator) == "binary":
+        z = np.round(z)  # the most probable code
     x = generate(generator.net, z)
     if out is not None:
         if Path(out).suffix.lower() == ".png":
@@ -147,6 +143,10 @@ def reconstruct_samples(
     error = float(np.square(x - real).sum() / spread) if spread > 0 else float("nan")
     facts = {"error": error, "z_square": float(np.square(z).mean())}
     return _facts(run, generator, len(order), seed, out) | facts
+
+
+def _law(generator: Generator) -> LatentLaw:
+    return "binary" if generator.config.latent_law == "binary" else "gaussian"
 
 
 def _facts(
