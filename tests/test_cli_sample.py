@@ -16,7 +16,8 @@ from nembp.runs.gan_players import load_generator
 from nembp.runs.gan_training import run_gan
 
 TINY = {"iterations": 30, "latent": 2, "latent_law": "gaussian", "checkpoints": 2,
-        "generator": (16,), "discriminator": (16,), "device": "cpu", "scored_samples": 200}  # fmt: skip
+        "generator": (16,), "discriminator": (16,), "device": "cpu",
+        "scored_samples": 200}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
