@@ -464,12 +464,15 @@ def test_scheduled_noise_is_that_of_the_course():
     settings = AdversarialSettings(noise_schedule="linear", noise_until=0.5)
     noise = {"discriminator/input": Noise("blind", std=2.0)}
     trainer = trainer_of(settings, noise=noise, iterations=8)
+    of_g = next(iter(trainer._g._through.sources.values()))
     deviations = []
     for _ in range(8):
         trainer.step()
-        deviations.append(float(trainer.sources["discriminator/input"].n.std()))
-    assert deviations[4:] == [0.0] * 4
-    assert np.allclose(deviations[:4], [2.0, 1.5, 1.0, 0.5], rtol=0.35)
+        both = trainer.sources["discriminator/input"], of_g
+        deviations.append([float(source.n.std()) for source in both])
+    assert deviations[4:] == [[0.0, 0.0]] * 4
+    expected = np.repeat([[2.0], [1.5], [1.0], [0.5]], 2, axis=1)
+    assert np.allclose(deviations[:4], expected, rtol=0.35)
 
 
 def test_noise_on_what_the_discriminator_sees_is_also_there_in_the_generators_step():

@@ -241,7 +241,7 @@ class GeneratorPlayer:
         """
         backend, cycle, through = self.net.backend, self._cycle, self._through
         backend.into(through.x, backend.xp.multiply, cycle.output, 1.0)
-        through(None)
+        through(None, *clock)
         if cycle.input is not None:
             cycle.input.weight = weight
         if self._target is not None:  # another sample's z
