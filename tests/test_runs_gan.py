@@ -19,8 +19,8 @@ from nembp.runs.gan_seeds import mean_and_deviation, run_seeds
 from nembp.runs.gan_training import gan_replicate, run_gan
 
 TINY = GanConfig(
-    samples=500, latent=2, latent_law="gaussian", iterations=45, checkpoints=4, averaged=2, generator=(16,),
-    discriminator=(16,), device="cpu", scored_samples=300,
+    samples=500, latent=2, latent_law="gaussian", iterations=45, checkpoints=4, averaged=2,
+    generator=(16,), discriminator=(16,), device="cpu", scored_samples=300,
 )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_a_listener_ends_a_run(tmp_path):
 
 
 def test_what_is_saved_is_the_average_that_is_scored(tmp_path):
-    config = TINY.replace({"averaging": 0.99, "learning_rate": 0.05})
+    config = TINY.replace({"averaging": 0.99, "learning_rate": 0.05, "latent_std": 2.0})
     course = Course(prepare_gan(config))
     course.run()
     run_gan(config, tmp_path / "a")

@@ -133,9 +133,8 @@ class GanConfig(OptionFields):
         "back then names.", "gaussian", "binary",
     )  # fmt: skip
     latent_std: float | None = option(
-        "number", NETWORKS, "Standard deviation of a gaussian z; of coins, the value of a 1.",
-        above=0,
-    )  # fmt: skip
+        "number", NETWORKS, "Standard deviation of a gaussian z.", above=0
+    )
     generator: tuple[int | str, ...] | None = option(
         "layers", NETWORKS, "Hidden layers of the generator, as `nembp train --layers` has them: "
         "128,128 or 1024,reshape4x4x64,up32x4.",

@@ -128,6 +128,11 @@ def _settings(config: GanConfig, data: Dataset) -> AdversarialSettings:
         raise ArchitectureError(
             f"classes tells the real classes apart, but {data.source} has none; use --no-classes"
         )
+    if config.latent_law == "binary" and config.latent_std != 1.0:
+        raise ArchitectureError(
+            f"a binary z is 0 or 1, got latent_std {config.latent_std:g}; leave it out, or use "
+            "--latent-law gaussian"
+        )
     values = vars(config)
     names = (
         "kind", "bidirectional", "discriminator_weight", "generator_weight", "weight_schedule",

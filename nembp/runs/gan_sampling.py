@@ -76,7 +76,7 @@ def draw_samples(
         If they cannot be written.
     """
     generator = load_generator(run)
-    z = draw_latent(n, generator.net.inputs, seed, _law(generator))
+    z = _deviation(generator) * draw_latent(n, generator.net.inputs, seed, _law(generator))
     x = generate(generator.net, z)
     if out is not None:
         if Path(out).suffix.lower() == ".png":
@@ -141,12 +141,16 @@ def reconstruct_samples(
             _write_arrays(out, x=generator.raw(x), z=z, real=generator.raw(real))
     spread = np.square(real - real.mean(axis=0)).sum()
     error = float(np.square(x - real).sum() / spread) if spread > 0 else float("nan")
-    facts = {"error": error, "z_square": float(np.square(z).mean())}
+    facts = {"error": error, "z_square": float(np.square(z).mean()) / _deviation(generator) ** 2}
     return _facts(run, generator, len(order), seed, out) | facts
 
 
 def _law(generator: Generator) -> LatentLaw:
     return "binary" if generator.config.latent_law == "binary" else "gaussian"
+
+
+def _deviation(generator: Generator) -> float:
+    return generator.config.latent_std or 1.0
 
 
 def _facts(

@@ -46,8 +46,8 @@ class Option:
         Heading it stands under.
     choices : tuple of str
         Of a ``choice``, or the ``names`` there are.
-    least, above, below : float, optional
-        Bounds of a number: least ≤ value, above < value < below.
+    least, above, below, most : float, optional
+        Bounds of a number: least ≤ value ≤ most, above < value < below.
     """
 
     kind: Kind
@@ -57,6 +57,7 @@ class Option:
     least: float | None = None
     above: float | None = None
     below: float | None = None
+    most: float | None = None
 
     def check(self, name: str, value: Any) -> Any:
         """Return ``value`` in its final type.
@@ -98,6 +99,7 @@ class Option:
             or (self.least is not None and value < self.least)
             or (self.above is not None and value <= self.above)
             or (self.below is not None and value >= self.below)
+            or (self.most is not None and value > self.most)
         ):
             raise ArchitectureError(f"{name} must be {self.expected}, got {value!r:.80}")
         return int(value) if whole else float(value)
@@ -111,7 +113,12 @@ class Option:
             return "text"
         bounds = [
             f"{sign} {bound:g}"
-            for sign, bound in (("≥", self.least), (">", self.above), ("<", self.below))
+            for sign, bound in (
+                ("≥", self.least),
+                (">", self.above),
+                ("<", self.below),
+                ("≤", self.most),
+            )
             if bound is not None
         ]
         number = "a whole number" if self.kind == "integer" else "a number"
