@@ -57,7 +57,9 @@ def _describe(plan: dict[str, Any]) -> str:
 
     def layers(player: str) -> str:
         sizes = plan["sizes"][player]
-        return "-".join(map(str, [sizes[0], *plan[player], sizes[-1]]))
+        coins = player == "generator" and plan["latent_law"] == "binary"
+        first = f"{sizes[0]} bits" if coins else sizes[0]
+        return "-".join(map(str, [first, *plan[player], sizes[-1]]))
 
     way = {"none": "no backward direction trained", "both": "both players bidirectional"}
     ways = way.get(plan["bidirectional"], f"bidirectional {plan['bidirectional']}")

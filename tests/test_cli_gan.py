@@ -134,7 +134,7 @@ def test_it_learns():
 def test_progress_and_result():
     result = gan(*SHORT, "--out", "a", "--kind", "wasserstein")
     lines = result.stderr.splitlines()
-    assert "2-16-2 relu, critic 2-16-1 relu" in lines[0]
+    assert "generator 2 bits-16-2 relu, critic 2-16-1 relu" in lines[0]
     assert [line.split("  ")[0] for line in lines[1:]] == [f"iteration {k}/40" for k in
                                                           (10, 20, 30, 40)]  # fmt: skip
     for word in ("critic", "G nll", "modes", "high quality", "iterations/s", "left"):
