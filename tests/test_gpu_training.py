@@ -106,7 +106,14 @@ def image_network(device: Any, layers: tuple[Any, ...] = ("conv4x3", "pool2", 6)
 
 
 @pytest.mark.parametrize(
-    "layers", [("conv4x3s2", 6), ("conv4x3", "pool2", 6), ("reshape2x2x4", "up3x2s2", 5)], ids=str
+    "layers",
+    [
+        ("conv4x3s2", 6),
+        ("conv4x3", "pool2", 6),
+        ("reshape2x2x4", "up3x2s2", 5),
+        ("conv4x3bn", "6bn"),
+    ],
+    ids=str,
 )
 def test_convolutions_agree_with_the_cpu(layers):
     ends = [outcome(trainer_of(d, net=image_network(d, layers))) for d in ("cpu", gpu())]
@@ -167,12 +174,17 @@ def test_captured_steps_of_every_source_of_batches(options):
     assert np.array_equal(ends[0][1], ends[1][1])
 
 
-def test_captured_steps_of_convolutions():
+@pytest.mark.parametrize("layers", [("conv4x3", "pool2", 6), ("conv4x3bn", "6bn")], ids=str)
+def test_captured_steps_of_convolutions(layers):
     ends = []
     for graphs in (True, False):
-        trainer = trainer_of(gpu(), net=image_network(gpu()), noise=NOISE, cuda_graphs=graphs)
-        ends.append(outcome(trainer))
-    assert np.array_equal(ends[0][0], ends[1][0])
+        net = image_network(gpu(), layers)
+        trainer = trainer_of(gpu(), net=net, noise=NOISE, cuda_graphs=graphs)
+        ends.append((*outcome(trainer), gpu().to_numpy(net.statistics)))
+        assert trainer.replay is not None
+        assert (trainer.replay.captured > 0) == graphs, trainer.replay.reason
+    for captured, plain in zip(*ends, strict=True):
+        assert np.array_equal(captured, plain)
 
 
 def test_streamed_batches_are_the_resident_ones():

@@ -51,7 +51,9 @@ def load_cublas() -> Any:
     try:
         from cuda.pathfinder import DynamicLibNotFoundError, load_nvidia_dynamic_lib
 
-        return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
+        path = load_nvidia_dynamic_lib("cublas").abs_path
+        if path:
+            return ctypes.CDLL(path)
     except ImportError:
         pass
     except (DynamicLibNotFoundError, RuntimeError) as error:

@@ -232,11 +232,11 @@ def _check_device(cupy: Any) -> None:
             cupy.zeros(1)
     except (RuntimeError, ImportError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        driver, needed = _version(runtime.driverGetVersion), _version(runtime.runtimeGetVersion)
+        driver, needed = _major(runtime.driverGetVersion), _major(runtime.runtimeGetVersion)
         if 0 < driver < needed:
             raise DeviceError(
-                f"device 'gpu': the driver knows CUDA {driver // 1000}, but the CuPy installed "
-                f"needs CUDA {needed // 1000} ({reason}); install the extra that fits ({EXTRAS}), "
+                f"device 'gpu': the driver knows CUDA {driver}, but the CuPy installed "
+                f"needs CUDA {needed} ({reason}); install the extra that fits ({EXTRAS}), "
                 "or use --device cpu"
             ) from error
         raise DeviceError(
@@ -247,8 +247,9 @@ def _check_device(cupy: Any) -> None:
         raise DeviceError("device 'gpu': the driver lists no GPU; use --device cpu")
 
 
-def _version(ask: Callable[[], int]) -> int:
+def _major(ask: Callable[[], int]) -> int:
+    """Return the CUDA version that is told as 1000 · major + 10 · minor; 0 if none is."""
     try:
-        return int(ask())
+        return int(ask()) // 1000
     except RuntimeError:
         return 0

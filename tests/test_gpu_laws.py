@@ -1,0 +1,20 @@
+"""Every law of the engine holds on a GPU, or on the stand-in for one."""
+
+from __future__ import annotations
+
+import pytest
+from devices import REAL, gpu, needs_kernels
+
+from nembp.verification.runner import find_laws, verify
+
+pytestmark = needs_kernels
+# compares two trainings bit for bit, of which one takes other kernels: noise of deviation 0
+OTHER_BITS = ("adversarial.streams",)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("law", [law.name for law in find_laws([]) if law.name not in OTHER_BITS])
+def test_law(law, dtype):
+    found = verify([law], cases=10 if REAL else 2, device=gpu(), dtype=dtype)
+    (outcome,) = found.outcomes
+    assert outcome.counterexample is None, outcome
