@@ -30,6 +30,7 @@ _SHOWN: Final = ("modes", "high_quality", "classes", "inception_score", "frechet
 
 _KEPT: Final = {  # of the noise, by its place
     "discriminator/forward": "D kept",
+    "discriminator/input": "D input kept",
     "discriminator/backward": "D backward kept",
     "generator/backward": "G backward kept",
     "critic/input": "critic kept",
