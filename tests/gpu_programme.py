@@ -270,6 +270,7 @@ def main() -> int:
     run.part("bench convolution", 80, run.bench(
         "convolution", "--networks", images, "--batches", "128", "--threads", "1", *small
     ))  # fmt: skip
+    run.part("bench adversarial", 40, run.bench("adversarial", "--threads", "1", *small))
     tf32 = ("--precision", "tf32", "--quick", "--repeats", "5")
     run.part("bench dense, tf32", 60, run.bench("dense", *dense, *tf32))
     parts = run.results["parts"]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from functools import partial
 
 import fake_cupy
+import numpy as np
 import pytest
 from command_line import run
 from devices import REAL, gpu, needs_kernels
 
-from nembp.benchmarks import card, gpu_steps
+from nembp.benchmarks import adversarial, card, gpu_steps
 from nembp.benchmarks.card import Card, floor_seconds, measure_card
 from nembp.benchmarks.cases import DenseCase
+from nembp.benchmarks.gan_steps import CapturedGan, EngineGan, TorchGan, gan_networks
 from nembp.benchmarks.gpu_steps import CapturedStep
 from nembp.benchmarks.steps import EngineStep
 from nembp.benchmarks.timing import Contender, interleave
@@ -101,3 +104,50 @@ def test_contenders_with_a_stopwatch_are_timed_by_it():
 def test_a_backends_clock():
     assert gpu().seconds(lambda: gpu().ones((3,), "float32")) > 0
     assert dense_network([2, 2]).backend.seconds(lambda: sum(range(1000))) > 0
+
+
+@pytest.mark.parametrize("on", ["cpu", "gpu"])
+def test_adversarial_suite(on, tmp_path, monkeypatch):
+    monkeypatch.setattr(adversarial, "measure_card", partial(measure_card, **SMALL))
+    options = ("--networks", "5-9-12", "--batches", "6", "--threads", "1", "--repeats", "2")
+    out = tmp_path / "a.json"
+    result = run("bench", "--suite", "adversarial", "--device", on, *options, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "G in both" in result.stdout
+    (step,) = json.loads(out.read_text())["results"]
+    assert step["times"]["nembp/one_direction"]["median"] > 0
+    assert step["times"]["nembp/bidirectional"]["median"] > 0
+    assert (step["floor"] is None) == (on == "cpu")
+    if on == "cpu" and importlib.util.find_spec("torch"):
+        assert max(step["agreement"].values()) < 1e-4
+        assert step["times"]["torch graph/one_direction"] == {"missing": "GPU only"}
+
+
+class PlainGan(EngineGan):
+    """Call by call, its Adam always at its thousandth step, as a captured one's is."""
+
+    def __call__(self) -> None:
+        numbers = gpu().asarray(np.array(self.optimizers[0].numbers(1000, 1.0)))
+        self._work(lambda optimizer: optimizer.apply(numbers))
+
+
+def test_a_captured_gan_step_is_the_step():
+    ends, x = [], np.random.default_rng(0).random((6, 12), dtype="f4")
+    for kind, steps in ((PlainGan, 5), (CapturedGan, 3)):  # two before the capture
+        step = kind(*gan_networks((5, 9, 12), gpu(), "float32"), x, True, 1e-3)
+        for _ in range(steps):
+            step()
+        ends.append([gpu().to_numpy(net.parameters) for net in step.nets])
+    for plain, captured in zip(*ends, strict=True):
+        assert np.array_equal(plain, captured)
+
+
+def test_gans_in_pytorch_have_the_gradients_of_nembp():
+    pytest.importorskip("torch")
+    backend = dense_network([2, 2]).backend
+    nets = gan_networks((3, 5, 4), backend, "float64")
+    x = np.random.default_rng(0).random((7, 4))
+    z, ours = EngineGan(*(net.copy() for net in nets), x, False, 1e-9).at_rest()
+    theirs = TorchGan(*nets, x, 1e-9).gradients(z)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine[: len(other)], other, atol=1e-8)

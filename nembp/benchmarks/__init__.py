@@ -86,6 +86,9 @@ SUITES: dict[str, Suite] = {
         "convolutions by themselves, and training steps of classifiers of images",
         "nembp.benchmarks.convolution",
     ),
+    "adversarial": Suite(
+        "training steps of a generator and a discriminator", "nembp.benchmarks.adversarial"
+    ),
     "parts": Suite(
         "where the time of a fully connected classifier's step goes", "nembp.benchmarks.parts"
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -53,6 +53,14 @@ RATIOS = {  # name: numerator, denominator
     "one_direction/floor": ("nembp/one_direction", "floor/one_direction"),
 }
 Host = np.ndarray[Any, Any]
+
+
+class Threaded(Protocol):
+    """A case that says how many threads it has."""
+
+    @property
+    def threads(self) -> int:
+        """Of every library."""
 
 
 class EngineStep:
@@ -135,7 +143,7 @@ def measure_step(
     }
 
 
-def turns(case: Case) -> dict[str, Any]:
+def turns(case: Threaded) -> dict[str, Any]:
     """Return how a contender's turn begins: with several threads, apart from the last one's."""
     return {"pause": settle, "warm_up": WARM_UP} if case.threads > 1 else {}
 

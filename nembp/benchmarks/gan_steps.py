@@ -1,0 +1,222 @@
+"""A step of an adversarial training: nembp's players, and PyTorch's, on the same start.
+
+A step draws z, runs G, moves D on real and generated samples, and moves G on what D now says of
+them: the non-saturating objective, Adam for both. ReLU layers; images in [0, 1] by logistic units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
+from nembp.adversarial.settings import AdversarialSettings
+from nembp.backend import Backend
+from nembp.benchmarks.peers import MissingPeerError, import_peer
+from nembp.likelihoods import Bernoulli
+from nembp.network import Network, dense_network
+from nembp.optimizers import Adam
+
+__all__ = ["CapturedGan", "EngineGan", "TorchGan", "gan_multiply_adds", "gan_networks"]
+
+Host = np.ndarray[Any, Any]
+WARM_UP = 3
+
+
+def gan_networks(sizes: tuple[int, ...], backend: Backend, dtype: str) -> tuple[Network, Network]:
+    """Return G of these sizes, and D of them the other way round with one output."""
+    options: dict[str, Any] = {"device": backend, "dtype": dtype, "backward": "gaussian"}
+    generator = dense_network(sizes, forward=Bernoulli(), seed=0, **options)
+    discriminator = dense_network((*sizes[:0:-1], 1), forward=Bernoulli(), seed=1, **options)
+    return generator, discriminator
+
+
+def gan_multiply_adds(sizes: tuple[int, ...], rows: int) -> int:
+    """Return the multiply-adds of a one-directional step.
+
+    G runs once and is differentiated once; D likewise on twice the rows, and once more for G's
+    error at its input.
+
+    >>> gan_multiply_adds((2, 3, 4), 1)
+    144
+    """
+    up = list(pairwise(sizes))
+    down = [*((n, m) for m, n in reversed(up[1:])), (sizes[1], 1)]
+
+    def total(pairs: list[tuple[int, int]]) -> int:
+        return sum(m * n for m, n in pairs)
+
+    of_g = 3 * total(up) - total(up[:1])
+    of_d = 2 * (3 * total(down) - total(down[:1])) + 2 * total(down)
+    return rows * (of_g + of_d)
+
+
+class EngineGan:
+    """nembp's step, G trained in one direction or in both."""
+
+    def __init__(
+        self, generator: Network, discriminator: Network, x: Host, bidirectional: bool, rate: float
+    ) -> None:
+        backend: Any = generator.backend
+        self.backend, self.nets = backend, (generator, discriminator)
+        settings = AdversarialSettings(bidirectional="generator" if bidirectional else "none")
+        rows = len(x)
+        self.d = DiscriminatorPlayer(discriminator, rows, settings)
+        self.g = GeneratorPlayer(generator, discriminator, rows, settings)
+        self.d.real[...] = backend.asarray(x, generator.dtype)
+        self.optimizers = Adam(rate, beta1=0.5), Adam(rate, beta1=0.5)
+        pairs = zip(self.optimizers, self.nets, strict=True)
+        self.gradients = [optimizer.bind(net) for optimizer, net in pairs]
+        self._latent = backend.generator(0, "benchmark/latent")
+        self.batch_bytes = x.nbytes
+
+    def __call__(self) -> None:
+        """Make a step."""
+        self._work(lambda optimizer: optimizer.step())
+
+    def _work(self, move: Callable[[Adam], None]) -> None:
+        backend, g, d = self.backend, self.g, self.d
+        backend.normal(self._latent, g.z)
+        backend.into(d.generated, backend.xp.multiply, g.run(), 1.0)
+        d(self.gradients[1])
+        move(self.optimizers[1])
+        g(self.gradients[0])
+        move(self.optimizers[0])
+
+    def at_rest(self) -> tuple[Host, list[Host]]:
+        """Return a z, and both gradients for it before anything moves, G's first."""
+        self._work(lambda optimizer: None)
+        host = self.backend.to_numpy
+        return host(self.g.z), [host(gradient) for gradient in self.gradients]
+
+
+class CapturedGan(EngineGan):
+    """The step as a replayed CUDA graph; its Adam is always at its thousandth step."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        numbers = self.backend.asarray(np.array(self.optimizers[0].numbers(1000, 1.0)))
+
+        def work() -> None:
+            self._work(lambda optimizer: optimizer.apply(numbers))
+
+        for _ in range(2):
+            work()
+        self._graph = self.backend.capture(work)
+
+    def __call__(self) -> None:
+        """Make a step."""
+        self._graph.launch()
+
+
+class TorchGan:
+    """The one-directional step in PyTorch, eager; on a GPU it can be captured as a CUDA graph.
+
+    Raises
+    ------
+    MissingPeerError
+        If PyTorch is not installed, or has no CUDA where the networks are on a GPU.
+    """
+
+    def __init__(
+        self, generator: Network, discriminator: Network, x: Host, rate: float, graph: bool = False
+    ) -> None:
+        self._torch = torch = import_peer("torch")
+        device = "cuda" if generator.backend.name == "gpu" else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise MissingPeerError("no CUDA")
+        if graph and device == "cpu":
+            raise MissingPeerError("GPU only")
+        self.on_gpu = device == "cuda"
+        self._layers = [self._tensors(net, device) for net in (generator, discriminator)]
+        self.x = torch.tensor(np.array(x, generator.dtype), device=device)
+        self.z = torch.zeros((len(x), generator.inputs), dtype=self.x.dtype, device=device)
+        self._criterion = torch.nn.functional.binary_cross_entropy_with_logits
+        ones = torch.ones((len(x), 1), dtype=self.x.dtype, device=device)
+        self._ones, self._zeros = ones, torch.zeros_like(ones)
+        more = {"capturable": True} if graph else {}
+        self._optimizers = [
+            torch.optim.Adam(
+                [p for pair in layers for p in pair],
+                lr=rate,
+                betas=(0.5, 0.999),
+                fused=True,
+                **more,
+            )
+            for layers in self._layers
+        ]
+        self._graph: Any = None
+        if graph:
+            self._capture()
+
+    def _tensors(self, net: Network, device: str) -> list[tuple[Any, Any]]:
+        host = net.backend.to_numpy
+
+        def tensor(array: Any) -> Any:
+            return self._torch.tensor(host(array), device=device, requires_grad=True)
+
+        return [(tensor(W), tensor(b)) for W, b in zip(net.weights, net.biases[1:], strict=True)]
+
+    def _run(self, which: int, a: Any) -> Any:
+        *hidden, (W, b) = self._layers[which]
+        for V, c in hidden:
+            a = self._torch.relu(self._torch.addmm(c, a, V))
+        return self._torch.addmm(b, a, W)
+
+    def __call__(self) -> None:
+        """Make a step."""
+        if self._graph is None:
+            self.step()
+        else:
+            self._graph.replay()
+
+    def step(self, draw: bool = True) -> None:
+        """Make a step, on the z that is there unless one is drawn."""
+        of_g, of_d = self._optimizers
+        if draw:
+            self.z.normal_()
+        generated = self._torch.sigmoid(self._run(0, self.z))
+        of_d.zero_grad(set_to_none=True)
+        both = self._torch.cat([self.x, generated.detach()])
+        labels = self._torch.cat([self._ones, self._zeros])
+        (2 * self._criterion(self._run(1, both), labels)).backward()
+        of_d.step()
+        of_g.zero_grad(set_to_none=True)
+        trained = [p for pair in self._layers[0] for p in pair]
+        value = self._criterion(self._run(1, generated), self._ones)
+        for p, gradient in zip(trained, self._torch.autograd.grad(value, trained), strict=True):
+            p.grad = gradient
+        of_g.step()
+
+    def _capture(self) -> None:
+        torch = self._torch
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                self.step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.step()
+        self._graph = graph
+
+    @cached_property
+    def synchronize(self) -> Callable[[], None]:
+        """Wait for the GPU, if it is used."""
+        found: Callable[[], None] = self._torch.cuda.synchronize if self.on_gpu else lambda: None
+        return found
+
+    def gradients(self, z: Host) -> list[Host]:
+        """Make a step on these z, and return both gradients, G's first, as nembp lays them out."""
+        self.z.copy_(self._torch.tensor(z))
+        self.step(draw=False)
+        flat = []
+        for layers in self._layers:
+            tensors = [W for W, _ in layers] + [b for _, b in layers]
+            flat.append(np.concatenate([t.grad.cpu().numpy().reshape(-1) for t in tensors]))
+        return flat
