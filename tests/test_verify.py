@@ -70,6 +70,14 @@ def test_the_table_says_what_and_whence(law):
     assert re.fullmatch(r"[a-z]+\.[a-z-]+", law.name)
 
 
+@pytest.mark.parametrize("law", LAWS.values(), ids=list(LAWS))
+def test_slow_laws_meet_every_kind_too(law):
+    # kinds go round in cycles of 5, 7 and 9 cases
+    seen = [generate(0, index) for index in range(0, 45 * law.every, law.every)]
+    assert len({(c.activation, c.forward.name, c.backward.name) for c in seen}) == 45
+    assert any(c.synapses is not None for c in seen)
+
+
 def test_progress_counts_up():
     seen = []
     verify(["network"], cases=10, progress=lambda *args: seen.append(args))
@@ -258,7 +266,7 @@ def test_code_holds_only_what_differs():
     case = Case((2, 3), backward=Gaussian(0.5), forward_noise=Noise("nem", std=0.3), seed=4)
     assert as_code(case, "joint.noisy").splitlines() == [
         "from nembp.likelihoods import Gaussian",
-        "from nembp.noise import Noise",
+        "from nembp.noise_settings import Noise",
         "from nembp.verification.cases import Case",
         "from nembp.verification.laws import LAWS",
         "",

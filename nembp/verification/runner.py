@@ -160,7 +160,7 @@ def verify(
     laws : sequence of str
         Names, or their beginnings (``joint``); all laws if empty.
     cases : int
-        Random cases a law; slow laws take every third or fifth.
+        Random cases a law; slow laws take every fourth or eighth.
     seed : int
         Of the cases.
     device : str or Backend

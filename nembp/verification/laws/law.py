@@ -51,7 +51,8 @@ class Law:
     tolerance : mapping of str to float
         Largest relative error by dtype.
     every : int
-        Run on every so-manieth case, for laws that take long.
+        Run on every so-manieth case, for laws that take long; of no factor 3, 5 or 7, so that these
+        meet all kinds too, which go round in cycles of 5, 7 and 9.
     on_host : bool
         Whether it says anything about the host itself.
     """
