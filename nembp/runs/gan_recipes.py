@@ -42,8 +42,8 @@ ALWAYS: Final[dict[str, Any]] = {
     "averaged": 3,
 }
 
-# points in the plane: what the bidirectional generator covers the grid by, 25 modes and 88 % of
-# quality in 5000 iterations where a discriminator of the generator's rate has 25 %
+# points in the plane: coins and a fast discriminator cover the grid of 25 in one direction too (98 %
+# of quality; 93 % at weight 0.05, 77 % at 0.5); N(0, I) of 2 or 12 covers 15 to 19 modes, 65 %
 PLANE: Final[dict[str, Any]] = {
     "latent": 12,
     "latent_law": "binary",
@@ -51,7 +51,7 @@ PLANE: Final[dict[str, Any]] = {
     "discriminator": (128, 128),
     "discriminator_activation": "relu",
     "discriminator_weight": 0.01,
-    "generator_weight": 0.5,
+    "generator_weight": 0.05,
     "backward_flow": True,
     "schedule": "cosine",
     "averaging": 0.99,
@@ -102,7 +102,7 @@ _IN_WORDS: Final = {
     "dataset": "ring",
     "backward_weight": "by the data and the player: see the two below",
     "discriminator_weight": "0.01",
-    "generator_weight": "0.5 in the plane, 0.03 of images",
+    "generator_weight": "0.05 in the plane, 0.03 of images",
     "backward_flow": "on in the plane, off of images",
     "schedule": "cosine in the plane, constant of images",
     "averaging": "0.99 in the plane, 0 of images",
