@@ -68,8 +68,8 @@ class AdversarialSettings:
     backward_flow : bool
         Let the gradient of log p(z | G(z)) flow into G(z) too, instead of holding it fixed.
     backward_permuted : bool
-        Control: every backward target has its neurons permuted, the same way in every step, so
-        that it means nothing.
+        Control: backward targets that mean nothing. D's have their neurons permuted, the same way
+        in every step; G's are another sample's z.
     latent_law : {"gaussian", "binary"}
         z ~ N(0, I), or bits, 0 or 1 with probability ½ each, whose backward direction in G is
         Bernoulli (:mod:`nembp.adversarial.latent`).
