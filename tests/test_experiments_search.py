@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from nembp.experiments.search import read_search, run_search
 from nembp.experiments.search_score import Scores, Trial, best_anywhere
 from nembp.experiments.search_space import SEEDS_FROM, Rung, Space
 from nembp.experiments.search_summary import kept, summarize_search
+from nembp.runs.folder import to_json
 
 
 def tiny(**changes: Any) -> Space:
@@ -274,3 +276,12 @@ def test_mistakes_of_the_command(tmp_path):
     assert "no search is called 'mnsit'; there is mnist" in line
     line = fails(3, "experiment", "search", "mnist", "--show", "--out", tmp_path / "none")
     assert "no search lies there" in line
+
+
+def test_the_committed_summary_follows_from_its_rows():
+    out = Path(__file__).parent.parent / "data" / "experiments" / "search"
+    space = search_spaces.space("mnist")
+    summary = json.loads((out / "mnist" / "summary.json").read_text())
+    assert summary == json.loads(to_json(summarize_search(space, read_search(out, space))))
+    assert summary["hash"] == space.digest
+    assert summary["trainings"] > 900
