@@ -22,6 +22,7 @@ CLAIMS = (  # modules with a tuple PROTOCOLS
     "found",
     "curvature",
     "adversarial_images",
+    "adversarial_plane",
 )
 _REGISTRY: dict[str, Protocol] = {}
 _OURS: dict[str, Protocol] = {}
