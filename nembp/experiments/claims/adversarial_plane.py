@@ -1,4 +1,4 @@
-"""Points in the plane: does a bidirectional generator cover modes that a plain one loses?
+"""Points in the plane: what a bidirectional generator covers of modes that a plain one loses.
 
 The grid of 25 modes and the ring of 8 are those of VEEGAN (Srivastava and others, NIPS 2017) and
 PacGAN (Lin and others, NeurIPS 2018), networks smaller than theirs. z is a code of 12 bits in every
