@@ -21,6 +21,7 @@ from experiments_cases import (
 
 from nembp.errors import ArchitectureError
 from nembp.experiments import Arm, Comparison, Metric, Rule, Tuning, available, get, register
+from nembp.experiments.claims import adversarial_images
 from nembp.experiments.grids import at_an_end, tuned, tuning
 from nembp.experiments.tasks import Setting, Task, reporting, value
 from nembp.runs.gan_config import GanConfig
@@ -364,6 +365,20 @@ def test_every_registered_claim_can_be_run_and_has_its_small_version():
         most = {"train": 2, "gan": 20}[protocol.kind]
         assert all(getattr(small.config(arm.name), length) <= most for arm in small.arms), name
         assert len({p.digest for p in table.values()}) == len(table)
+
+
+def test_protocols_of_adversarial_images_leave_nothing_to_a_recipe():
+    """A recipe may change, the numbers of a protocol may not."""
+    elsewhere = {"data_dir", "limit", "image_size", "seed", "device", "threads"}
+    unused = {"samples", "modes", "std", "scale"}  # of data sets that are drawn
+    unused |= {"backward_weight"}  # sets both players' weights, which are set
+    for protocol in adversarial_images.PROTOCOLS:
+        for arm in protocol.arms:
+            values = vars(protocol.config(arm.name))
+            left = {key for key, value in values.items() if value is None} - elsewhere - unused
+            left -= {"noise_place"} if values["noise"] == "none" else set()
+            left -= {"momentum"} if values["optimizer"] == "rmsprop" else set()
+            assert not left, (protocol.name, arm.name)
 
 
 def test_names_are_found_or_suggested():

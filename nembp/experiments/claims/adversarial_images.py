@@ -10,46 +10,29 @@ from __future__ import annotations
 from typing import Any, Final
 
 from nembp.experiments.claims.common import NN_2019, against_blind, both_rates
-from nembp.experiments.protocol import Arm, Comparison, Metric, Protocol, Tuning
+from nembp.experiments.claims.games import BALANCE, DISTANCE, GAME, ICMLA, SCORE
+from nembp.experiments.protocol import Arm, Comparison, Protocol, Tuning
 
-ICMLA: Final = "Adigun, Kosko, ICMLA 2018, 1178-1185"
-SCORE: Final = Metric("inception score", "inception_score", "higher", "relative rise")
-BALANCE: Final = Metric("class kl", "class_kl", "lower", "difference")
-DISTANCE: Final = Metric("fréchet distance", "frechet_distance", "lower", "relative cut")
-
-_PLAYERS: Final[dict[str, Any]] = {
-    "dtype": "float32",
+_PLAYERS: Final[dict[str, Any]] = GAME | {
     "latent": 16,
     "batch_size": 32,
-    "generator_activation": "relu",
     "discriminator_activation": "leaky-relu",
-    "bidirectional": "none",
-    "weight_schedule": "constant",
-    "backward_labels": "real",
-    "backward_flow": False,
-    "backward_permuted": False,
-    "classes": False,
-    "schedule": "constant",
-    "averaging": 0.0,
-    "noise": "none",
     "checkpoints": 4,
-    "averaged": 2,
     "scored_samples": 2000,
 }
 VANILLA: Final[dict[str, Any]] = _PLAYERS | {
-    "kind": "vanilla",
-    "critic_steps": 1,
-    "optimizer": "adam",
-    "momentum": 0.5,
     "learning_rate": 0.002,
+    "discriminator_rate": 0.002,
     "iterations": 1000,  # early enough that a part of the classes is missing
 }
 WASSERSTEIN: Final[dict[str, Any]] = _PLAYERS | {
     "kind": "wasserstein",
     "critic_steps": 5,
     "optimizer": "rmsprop",
+    "momentum": None,
+    "decay": 0.9,
     "learning_rate": 0.001,
-    "clip": 0.03,
+    "discriminator_rate": 0.001,
     "iterations": 300,
 }
 MNIST: Final = {"dataset": "mnist", "generator": "128,256", "discriminator": "256,128"}
@@ -110,16 +93,13 @@ def _discriminator(
 
 def _noisy(name: str, where: str, base: dict[str, Any], weight: float, place: str) -> Protocol:
     """Return the protocol of noise in a game whose discriminator is bidirectional."""
-    noise = {"noise_place": place, "noise_std": 0.1, "noise_decay": 0.0, "noise_law": "gaussian",
-             "noise_mode": "additive", "noise_screening": "auto",
-             "noise_rejected": "reflect"}  # fmt: skip
     return _protocol(
         name,
         f"NEM noise in bidirectional adversarial training, {where}",
         base | _bidirectional(weight),
         source=f"{NN_2019} (tables not at hand)",
-        arms=(Arm("none"), Arm("nem", noise | {"noise": "nem"}),
-              Arm("blind", noise | {"noise": "blind"})),
+        arms=(Arm("none"), *(Arm(kind, {"noise": kind, "noise_place": place})
+                             for kind in ("nem", "blind"))),
         comparisons=(
             *both_rates("inception score", "nem", "none", SCORE,
                         "NEM noise raises the inception score of a bidirectional game"),
