@@ -313,6 +313,7 @@ def test_noise_goes_where_it_was_found_to_pay():
     for layers in ("", "pool2"):
         assert filled(activation="logistic", layers=layers)[0] == ("target",)
     assert filled(activation="logistic", noise_update="zero-sum")[0] == ("target",)
+    assert filled(activation="logistic", weight_scale=4.0)[0] == ("target",)
     assert filled(activation="logistic", noise_screening="component")[0] == ("target",)
     assert filled(activation="logistic", noise_place="hidden,input")[1:3] == (0.1, "iteration")
     assert filled(activation="logistic", noise_std=0.2, noise_clock="iteration")[1:3] == (

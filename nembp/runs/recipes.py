@@ -172,15 +172,16 @@ def _noise(settings: dict[str, Any], set_already: dict[str, Any]) -> dict[str, A
     """Return where noise goes, and how much of it.
 
     `nembp experiment search` and the protocols ``found`` saw NEM noise pay in all hidden layers of
-    logistic networks: from Glorot's weights those stay on a plateau, which it cuts short; more so
-    the deeper they are. It did nothing of note for other units, nor anywhere on the targets, where
-    the default is as good as none: 0.1 in the first step, 0.01 in the tenth.
+    logistic networks: from Glorot's weights those stay on a plateau, which it cuts short, the more
+    so the deeper they are. (Initial weights times 4, ``weight_scale``, do that better; beside them
+    noise does harm.) It did nothing of note for other units, nor anywhere on the targets, where the
+    default is as good as none: 0.1 in the first step, 0.01 in the tenth.
     """
     logistic = settings["activation"] == "logistic"
     of_targets = {"noise_update", "noise_mode"} & set(set_already)
     of_targets |= {"noise_screening"} if settings["noise_screening"] == "component" else set()
     neurons = [x for x in settings["layers"] if not str(x).startswith(("pool", "reshape"))]
-    hidden = logistic and neurons and not of_targets
+    hidden = logistic and neurons and settings["weight_scale"] <= 1.0 and not of_targets
     place = set_already.get("noise_place", ("hidden",) if hidden else ("target",))
     if not set(place) <= {"hidden", "last-hidden"}:
         return {"noise_place": place}
