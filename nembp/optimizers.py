@@ -1,4 +1,4 @@
-"""Optimizers: a few lines each on the flat parameter vector, and learning-rate schedules.
+"""Optimizers: a few lines each on the flat parameter vector.
 
 The vector is worked through in chunks that stay in the CPU's cache (one chunk on a GPU), into
 buffers allocated once. Weight decay is decoupled (Loshchilov and Hutter 2019): θ_w ← (1 − η λ) θ_w
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from nembp.backend import Array, Backend
 from nembp.errors import ArchitectureError
 from nembp.network import Network
+from nembp.schedules import SCHEDULES, learning_rate_schedule
 from nembp.threads import run_parallel
 
 __all__ = [
@@ -29,8 +29,6 @@ __all__ = [
     "get_optimizer",
     "learning_rate_schedule",
 ]
-
-Schedule = Callable[[float], float]
 
 
 @dataclass
@@ -305,31 +303,6 @@ def get_optimizer(
         known = ", ".join(OPTIMIZERS)
         raise ArchitectureError(f"optimizer must be one of {known}, got {optimizer!r}")
     return OPTIMIZERS[optimizer](learning_rate, weight_decay)
-
-
-SCHEDULES = ("cosine", "constant", "step", "late-cosine")
-
-
-def learning_rate_schedule(
-    name: str, *, step_every: float = 1 / 3, step_factor: float = 0.1
-) -> Schedule:
-    """Return a schedule: the factor of η at the share 0 ≤ s < 1 of training done.
-
-    ``constant``: 1; ``cosine``: (1 + cos πs)/2; ``step``: ``step_factor`` to the power of
-    ⌊s / ``step_every``⌋; ``late-cosine``: 1 in the first half, then a cosine's fall to 0.
-
-    >>> learning_rate_schedule("cosine")(0.5)
-    0.5
-    """
-    if name == "constant":
-        return lambda share: 1.0
-    if name == "cosine":
-        return lambda share: 0.5 * (1.0 + math.cos(math.pi * share))
-    if name == "late-cosine":
-        return lambda share: 0.5 * (1.0 + math.cos(math.pi * max(0.0, 2.0 * share - 1.0)))
-    if name == "step":
-        return lambda share: step_factor ** math.floor(share / step_every + 1e-9)
-    raise ArchitectureError(f"schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
 
 
 def _fraction(name: str, value: float) -> float:

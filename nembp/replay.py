@@ -10,14 +10,20 @@ same calls on the same buffers: they give the same numbers, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nembp.backend import Array
+from nembp.batches import Staged
+from nembp.noise import Noise
 
-__all__ = ["Replay"]
+if TYPE_CHECKING:
+    from nembp.joint import JointBackpropagation
+    from nembp.training import Trainer
+
+__all__ = ["Replay", "StepsOnDevice"]
 
 WARM_UP = 2  # plain steps of a size before it is captured: kernels are compiled, buffers allocated
 
@@ -116,3 +122,70 @@ class Replay:
             self.reason = f"a step cannot be captured ({str(error).strip().splitlines()[0]})"
             return None
         return self._graphs[key]
+
+
+class StepsOnDevice:
+    """The steps of a :class:`~nembp.training.Trainer` by :class:`Replay`.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Whose optimizer has a kernel on the device.
+    noise : mapping of str to Noise
+        The trainer's, whose deviation may change from step to step.
+    graphs : bool
+        Whether to capture.
+
+    Attributes
+    ----------
+    replay : Replay
+        With what was captured, or why nothing was.
+    """
+
+    def __init__(self, trainer: Trainer, noise: Mapping[str, Noise], *, graphs: bool) -> None:
+        reader, backend = trainer.reader, trainer.net.backend
+        self._trainer, self._noise = trainer, list(noise.values())
+        self._joints: dict[int, JointBackpropagation] = {}
+        width = 3 + len(noise)
+        self.replay = Replay(backend, reader.n, trainer.batch_size, width, graphs=graphs)
+
+    def begin_epoch(self, order: np.ndarray[Any, Any]) -> None:
+        """Lay out an epoch's numbers, a row a step: the optimizer's, then each noise's σ."""
+        trainer, rows = self._trainer, []
+        for number in range(trainer.steps_per_epoch):
+            iteration, step = trainer.iteration + number, trainer.optimizer.steps + number + 1
+            moves = trainer.optimizer.numbers(step, trainer.factor(iteration))
+            deviations = (each.std_at(trainer.epoch, iteration + 1) for each in self._noise)
+            rows.append([*moves, *deviations])
+        self.replay.begin_epoch(order, np.array(rows))
+
+    def step(self, index: Array, staged: Staged = None) -> None:
+        """Make the next step of the epoch, on its own samples: ``index`` tells their number."""
+        trainer, replay, rows = self._trainer, self.replay, index.shape[0]
+        joint, reader = self._joint(rows), trainer.reader
+        eta = trainer.optimizer.learning_rate
+        trainer.learning_rate = trainer.factor(trainer.iteration) * eta
+        trainer.iteration += 1
+        trainer.optimizer.steps += 1
+
+        def read() -> None:
+            reader.read(replay.index(rows), joint.x, joint.t, staged)
+
+        def work() -> None:
+            if reader.is_resident:
+                read()
+            joint(trainer.gradient, trainer.epoch, trainer.iteration)
+            trainer.optimizer.apply(replay.numbers)
+            trainer.record(joint)
+
+        replay.step(rows, work, None if reader.is_resident else read)
+
+    def _joint(self, rows: int) -> JointBackpropagation:
+        """Return the trainer's gradient, whose noise finds its deviation on the device."""
+        if rows not in self._joints:
+            joint = self._joints[rows] = self._trainer.joint(rows)
+            for column, noise in enumerate(self._noise, start=3):
+                for source in joint.sources.values():
+                    if source.noise is noise:
+                        source.deviation = self.replay.numbers[column : column + 1]
+        return self._joints[rows]

@@ -25,7 +25,7 @@ from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.network import Network
 from nembp.noise import Noise
 from nembp.optimizers import Optimizer, get_optimizer, learning_rate_schedule
-from nembp.replay import Replay
+from nembp.replay import StepsOnDevice
 
 __all__ = ["Callback", "History", "Trainer", "set_input_bias"]
 
@@ -152,10 +152,9 @@ class Trainer:
             self._path = "classes" if by_class and not single else "samples"
         self._steps: dict[int, JointBackpropagation] = {}
         self._means = EpochMeans(net)
-        self.replay: Replay | None = None
+        self.on_device: StepsOnDevice | None = None  # else the numbers of a step are Python's
         if net.backend.has_graphs and self.optimizer.takes_numbers and not host_noise:
-            width = 3 + len(self._noise)
-            self.replay = Replay(net.backend, reader.n, self.batch_size, width, graphs=cuda_graphs)
+            self.on_device = StepsOnDevice(self, self._noise, graphs=cuda_graphs)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -200,9 +199,10 @@ class Trainer:
         self.epoch += 1
         self._means.clear()
         order = self._order.permutation(self.reader.n)
-        if self.replay is not None:
-            self.replay.begin_epoch(order, self._numbers_of_epoch())
-        step = self.step if self.replay is None else self._step_on_device
+        step = self.step
+        if self.on_device is not None:
+            self.on_device.begin_epoch(order)
+            step = self.on_device.step
         batches = self.reader.batches(order, self.batch_size, prefetch=self.prefetch)
         with closing(batches), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for index, staged in batches:
@@ -229,65 +229,31 @@ class Trainer:
 
         ``staged`` is what :meth:`BatchReader.batches` gives with the index.
         """
-        joint = self._joint(index.shape[0])
-        factor = self._factor(self.iteration)
+        joint = self.joint(index.shape[0])
+        factor = self.factor(self.iteration)
         self.iteration += 1
         self.reader.read(index, joint.x, joint.t, staged)
         joint(self.gradient, self.epoch, self.iteration)
         self.optimizer.step(factor)
         self.learning_rate = factor * self.optimizer.learning_rate
-        self._record(joint)
+        self.record(joint)
 
-    def _joint(self, rows: int) -> JointBackpropagation:
+    def joint(self, rows: int) -> JointBackpropagation:
+        """Return what computes the gradient of so many samples, with its buffers."""
         if rows not in self._steps:
             self._steps[rows] = JointBackpropagation(
                 self.net, rows, path=self._path, noise=self._noise, generators=self._generators
             )
         return self._steps[rows]
 
-    def _factor(self, iteration: int) -> float:
+    def factor(self, iteration: int) -> float:
+        """Return the learning rate's factor of an iteration, counted from 0."""
         total = self.epochs * self.steps_per_epoch
         return self.schedule(min(iteration / total, 1.0))
 
-    # -- steps whose numbers lie on the device --------------------------------
-    def _numbers_of_epoch(self) -> np.ndarray[Any, Any]:
-        """Return a row for each step: the optimizer's numbers, and the deviation of each noise."""
-        rows = []
-        for number in range(self.steps_per_epoch):
-            iteration, step = self.iteration + number, self.optimizer.steps + number + 1
-            moves = self.optimizer.numbers(step, self._factor(iteration))
-            noises = self._noise.values()
-            rows.append([*moves, *(n.std_at(self.epoch, iteration + 1) for n in noises)])
-        return np.array(rows)
-
-    def _step_on_device(self, index: Array, staged: Staged = None) -> None:
-        """Make the next step of the epoch that was laid out, on its own samples."""
-        replay: Any = self.replay
-        rows, new = index.shape[0], index.shape[0] not in self._steps
-        joint, reader = self._joint(rows), self.reader
-        if new:
-            for column, noise in enumerate(self._noise.values(), start=3):
-                for source in joint.sources.values():
-                    if source.noise is noise:
-                        source.deviation = replay.numbers[column : column + 1]
-        self.learning_rate = self._factor(self.iteration) * self.optimizer.learning_rate
-        self.iteration += 1
-        self.optimizer.steps += 1
-
-        def read() -> None:
-            reader.read(replay.index(rows), joint.x, joint.t, staged)
-
-        def work() -> None:
-            if reader.is_resident:
-                read()
-            joint(self.gradient, self.epoch, self.iteration)
-            self.optimizer.apply(replay.numbers)
-            self._record(joint)
-
-        replay.step(rows, work, None if reader.is_resident else read)
-
     # -- the record, on the device until the epoch ends -----------------------
-    def _record(self, joint: JointBackpropagation) -> None:
+    def record(self, joint: JointBackpropagation) -> None:
+        """Add what a step left to the means of the epoch."""
         share = joint.rows / self.reader.n
         self._means.add("train/forward/nll", joint.forward_nll, share)
         if self._path != "none":

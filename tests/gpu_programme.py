@@ -198,7 +198,7 @@ def agreement(device: str, mnist: str | None) -> Result:
         found[name] = {"parameters_relative": off, "train_nll": nll}
         found["ok"] &= bool(off < 0.05 and abs(nll[0] - nll[1]) < 0.02 * abs(nll[0]))
     runs = [train(device, noise=noise, cuda_graphs=graphs) for graphs in (True, True, False)]
-    replay = runs[0][2].replay
+    replay = runs[0][2].on_device and runs[0][2].on_device.replay
     found["device_noise"] = {
         "repeatable": bool(np.array_equal(runs[0][0], runs[1][0])),
         "graphs_equal_call_by_call": bool(np.array_equal(runs[0][0], runs[2][0])),

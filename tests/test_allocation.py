@@ -292,7 +292,7 @@ PLANTED = {
     "error": wrap(Multinomial, "error"),
     "sweep": wrap(JointBackpropagation, "_sweep_up"),
     "optimizer": wrap(Optimizer, "step"),
-    "record": wrap(Trainer, "_record"),
+    "record": wrap(Trainer, "record"),
 }
 
 

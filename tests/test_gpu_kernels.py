@@ -211,6 +211,8 @@ def test_noise_is_screened_as_on_the_cpu(
     kind, dtype, data, likelihood, rows, width, seed, on_device
 ):
     noise = replace(data.draw(noises(kind)), draws=1)
+    if noise.law not in ("gaussian", "uniform"):  # left to the engine
+        noise = replace(noise, law="gaussian")
     if noise.update == "zero-sum" and noise.screening_for(likelihood) == "component":
         noise = Noise(kind, std=noise.std, law=noise.law, mode=noise.mode)
     z = drawn(seed, rows, width, dtype=dtype)

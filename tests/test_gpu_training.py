@@ -147,9 +147,9 @@ def test_captured_steps_give_the_same_numbers(optimizer, noise):
                              cuda_graphs=graphs)  # fmt: skip
         ends.append(outcome(trainer))
         # 3 epochs of 4 batches of 12 and one of 2; two of each size are made call by call
-        assert trainer.replay is not None
-        assert trainer.replay.captured == (10 + 1 if graphs else 0)
-        assert (trainer.replay.reason is None) == graphs
+        assert trainer.on_device is not None
+        assert trainer.on_device.replay.captured == (10 + 1 if graphs else 0)
+        assert (trainer.on_device.replay.reason is None) == graphs
         assert trainer.iteration == 15
         assert trainer.optimizer.steps == 15
     assert np.array_equal(ends[0][0], ends[1][0])
@@ -181,8 +181,8 @@ def test_captured_steps_of_convolutions(layers):
         net = image_network(gpu(), layers)
         trainer = trainer_of(gpu(), net=net, noise=NOISE, cuda_graphs=graphs)
         ends.append((*outcome(trainer), gpu().to_numpy(net.statistics)))
-        assert trainer.replay is not None
-        assert (trainer.replay.captured > 0) == graphs, trainer.replay.reason
+        assert trainer.on_device is not None
+        assert (trainer.on_device.replay.captured > 0) == graphs, trainer.on_device.replay.reason
     for captured, plain in zip(*ends, strict=True):
         assert np.array_equal(captured, plain)
 
@@ -204,7 +204,7 @@ def test_an_optimizer_of_your_own_is_neither_captured_nor_broken():
             super()._update(chunk, eta)
 
     trainer = trainer_of(gpu(), optimizer=Own(0.1))
-    assert trainer.replay is None
+    assert trainer.on_device is None
     expected = outcome(trainer_of("cpu", optimizer=SGD(0.1)))
     assert_near(outcome(trainer)[0], expected[0], 1e-5, "parameters", scale=1.0)
 
@@ -239,13 +239,13 @@ def device(monkeypatch):
 def test_nothing_is_copied_or_waited_for_within_an_epoch(device, graphs, noise):
     trainer = trainer_of(CupyBackend(), noise=noise, cuda_graphs=graphs, epochs=9)
     trainer.run_epoch()
-    counts, original = [], trainer._step_on_device
+    counts, original = [], trainer.on_device.step
 
     def counted(*args: Any) -> None:
         counts.append((device.waits, device.uploads))
         original(*args)
 
-    trainer._step_on_device = counted  # type: ignore[method-assign]
+    trainer.on_device.step = counted  # type: ignore[method-assign]
     trainer.run_epoch()
     counts.append((device.waits, device.uploads))
     assert len(counts) == 6
@@ -257,14 +257,14 @@ def test_nothing_is_copied_or_waited_for_within_an_epoch(device, graphs, noise):
 def test_streamed_batches_are_copied_and_never_waited_for(device):
     trainer = trainer_of(CupyBackend(), resident=False, prefetch=False, noise=NOISE, epochs=9)
     trainer.run_epoch()
-    waits, uploads, steps, original = [], [], [], trainer._step_on_device
+    waits, uploads, steps, original = [], [], [], trainer.on_device.step
 
     def counted(*args: Any) -> None:
         waits.append(device.waits)
         uploads.append(device.uploads)
         original(*args)
 
-    trainer._step_on_device = counted  # type: ignore[method-assign]
+    trainer.on_device.step = counted  # type: ignore[method-assign]
     trainer.run_epoch()
     steps = np.diff(uploads).tolist()
     assert steps == [1, 1, 1, 1]  # a batch a step
@@ -277,14 +277,14 @@ def test_every_step_makes_the_same_launches(device):
     """The condition for a replay: the same kernels in the same order, noise among them."""
     trainer = trainer_of(CupyBackend(), noise=NOISE, cuda_graphs=False, epochs=9)
     trainer.run_epoch()
-    sequences, original = [], trainer._step_on_device
+    sequences, original = [], trainer.on_device.step
 
     def recorded(*args: Any) -> None:
         device.launches.clear()
         original(*args)
         sequences.append(tuple(device.launches))
 
-    trainer._step_on_device = recorded  # type: ignore[method-assign]
+    trainer.on_device.step = recorded  # type: ignore[method-assign]
     for _ in range(2):
         trainer.run_epoch()
     assert len(set(sequences)) == 1
@@ -298,7 +298,7 @@ def test_every_step_makes_the_same_launches(device):
 def test_what_cannot_be_captured_is_made_call_by_call(device, what, monkeypatch):
     backend = CupyBackend()
     expected = outcome(trainer_of(backend))
-    original = Trainer._record
+    original = Trainer.record
     products = backend._cublas
 
     def reads(self: Trainer, joint: Any) -> None:
@@ -308,12 +308,14 @@ def test_what_cannot_be_captured_is_made_call_by_call(device, what, monkeypatch)
         else:  # as with a matrix that cuBLAS does not take
             backend.into(joint.forward_nll, backend.xp.matmul, joint.forward_nll, joint.forward_nll)
 
-    monkeypatch.setattr(Trainer, "_record", reads)
+    monkeypatch.setattr(Trainer, "record", reads)
     trainer = trainer_of(backend)
     assert np.array_equal(outcome(trainer)[0], expected[0])
-    assert trainer.replay is not None
-    assert trainer.replay.captured == 0
-    assert "a step cannot be captured (cudaErrorStreamCapture" in str(trainer.replay.reason)
+    assert trainer.on_device is not None
+    assert trainer.on_device.replay.captured == 0
+    assert "a step cannot be captured (cudaErrorStreamCapture" in str(
+        trainer.on_device.replay.reason
+    )
     assert products is backend._cublas
 
 
@@ -339,7 +341,7 @@ def test_a_number_that_does_not_change_with_the_step_is_caught(device, bug, monk
 
         monkeypatch.setattr(CupyBackend, "begin_step", always_the_first)
     elif bug == "deviation":
-        monkeypatch.setattr("nembp.training.Trainer._joint", _joint_without_deviations)
+        monkeypatch.setattr("nembp.replay.StepsOnDevice._joint", _joint_without_deviations)
     else:
         screen = CupyBackend.draw_and_screen
 
@@ -351,17 +353,5 @@ def test_a_number_that_does_not_change_with_the_step_is_caught(device, bug, monk
     assert not np.array_equal(outcome(trainer_of(backend, **options))[0], expected[0])
 
 
-def _joint_without_deviations(self: Trainer, rows: int) -> Any:
-    from nembp.joint import JointBackpropagation
-
-    class Deaf(dict):  # type: ignore[type-arg]
-        def values(self) -> Any:
-            return ()
-
-    if rows not in self._steps:
-        joint = JointBackpropagation(
-            self.net, rows, path=self._path, noise=self._noise, generators=self._generators
-        )
-        self._steps[rows] = joint
-        joint.sources = Deaf(joint.sources)
-    return self._steps[rows]
+def _joint_without_deviations(self: Any, rows: int) -> Any:
+    return self._trainer.joint(rows)

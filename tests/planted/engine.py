@@ -116,7 +116,7 @@ def noise_from_the_stream_of_the_batches(original, self, index, staged=None):
     original(self, index, staged)
 
 
-@plant(Trainer, "_factor", "training.replay")
+@plant(Trainer, "factor", "training.replay")
 def schedule_ignored(original, self, iteration):
     return 1.0
 
