@@ -62,7 +62,28 @@ DISCRIMINATOR: Final = "A bidirectional discriminator covers modes that a plain 
 NEM: Final = "NEM noise on the discriminator's targets covers modes that are lost without"
 
 
-def _protocol(name: str, title: str, modes: int, reach: float, **base: Any) -> Protocol:
+ARMS: Final = {
+    "plain": {},
+    "generator": GENERATOR,
+    "held": GENERATOR | {"backward_flow": False},
+    "permuted": GENERATOR | {"backward_permuted": True},
+    "fast": {"discriminator_rate": 0.009},
+    "gaussian": GENERATOR | {"latent_law": "gaussian"},
+    "discriminator": {"bidirectional": "discriminator"},
+    "nem": {"noise": "nem", "noise_place": "discriminator/forward", "noise_std": 0.3,
+            "noise_decay": 0.0, "noise_law": "gaussian", "noise_mode": "additive",
+            "noise_screening": "auto", "noise_rejected": "reflect"},
+}  # fmt: skip
+
+
+def _protocol(
+    name: str,
+    title: str,
+    reach: float,
+    base: dict[str, Any],
+    arms: tuple[str, ...],
+    more: tuple[Comparison, ...],
+) -> Protocol:
     return Protocol(
         name=name,
         title=title,
@@ -70,54 +91,45 @@ def _protocol(name: str, title: str, modes: int, reach: float, **base: Any) -> P
         source=SOURCE,
         base=GAME | base,
         seeds=20,
-        arms=(
-            Arm("plain"),
-            Arm("generator", GENERATOR),
-            Arm("held", GENERATOR | {"backward_flow": False}),
-            Arm("permuted", GENERATOR | {"backward_permuted": True}),
-            Arm("fast", {"discriminator_rate": 0.009}),
-            Arm("gaussian", {"latent_law": "gaussian"}),
-            Arm("gaussian generator", GENERATOR | {"latent_law": "gaussian"}),
-            Arm("discriminator", {"bidirectional": "discriminator"}),
-            Arm("nem", {"noise": "nem", "noise_place": "discriminator/forward", "noise_std": 0.3,
-                        "noise_decay": 0.0, "noise_law": "gaussian", "noise_mode": "additive",
-                        "noise_screening": "auto", "noise_rejected": "reflect"}),
-        ),
+        arms=tuple(Arm(arm, ARMS[arm]) for arm in arms),
         metrics=(MODES, STRICT, QUALITY),
         comparisons=(
             *both_rates("modes", "generator", "plain", MODES, COVERS, reach=reach),
             *both_rates("quality", "generator", "plain", QUALITY, PLACES, reach=0.8),
-            *both_rates("fast", "generator", "fast", MODES, FAST, margin=0.02 * modes),
-            Comparison("meaning", "generator", "permuted", MODES.name, "same", MEANING),
-            Comparison("discriminator", "discriminator", "plain", MODES.name, "same",
-                       DISCRIMINATOR),
-            Comparison("nem", "nem", "plain", MODES.name, "same", NEM),
+            *more,
             Comparison("strict modes", "generator", "plain", STRICT.name, "same"),
-            Comparison("flow", "generator", "held", MODES.name, "same"),
-            Comparison("codes", "generator", "gaussian generator", MODES.name, "same"),
-            Comparison("gaussian", "gaussian generator", "gaussian", MODES.name, "same"),
-            Comparison("quality beside fast", "generator", "fast", QUALITY.name, "tuned"),
         ),
         tuning=Tuning(MODES.name, (0.25, 0.5, 1.0, 2.0), (1000, 1001), extend=1, refine=0),
         small={"iterations": 20, "checkpoints": 2, "scored_samples": 200},
-    )  # fmt: skip
+    )
 
 
 PROTOCOLS = (
     _protocol(
         "gan-grid",
         "Bidirectional generator, vanilla game, grid of 25 modes",
-        25,
         24.5,
-        dataset="grid",
-        scale=0.5,
+        {"dataset": "grid", "scale": 0.5},
+        ("plain", "generator", "held", "permuted", "fast", "gaussian"),
+        (
+            *both_rates("fast", "generator", "fast", MODES, FAST, margin=0.5),
+            Comparison("meaning", "generator", "permuted", MODES.name, "same", MEANING),
+            Comparison("flow", "generator", "held", MODES.name, "same"),
+            Comparison("codes", "generator", "gaussian", MODES.name, "same"),
+            Comparison("quality beside fast", "generator", "fast", QUALITY.name, "tuned"),
+        ),
     ),
     _protocol(
         "gan-ring",
-        "Bidirectional generator, vanilla game, ring of 8 modes",
-        8,
+        "Bidirectional players, vanilla game, ring of 8 modes",
         7.8,
-        dataset="ring",
-        scale=1.0,
+        {"dataset": "ring", "scale": 1.0, "iterations": 3000},
+        ("plain", "generator", "permuted", "discriminator", "nem"),
+        (
+            Comparison("meaning", "generator", "permuted", MODES.name, "same", MEANING),
+            Comparison("discriminator", "discriminator", "plain", MODES.name, "same",
+                       DISCRIMINATOR),
+            Comparison("nem", "nem", "plain", MODES.name, "same", NEM),
+        ),
     ),
-)
+)  # fmt: skip
