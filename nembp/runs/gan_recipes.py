@@ -42,8 +42,8 @@ ALWAYS: Final[dict[str, Any]] = {
     "averaged": 3,
 }
 
-# points in the plane: coins and a fast discriminator cover the grid of 25 in one direction too (98 %
-# of quality; 93 % at weight 0.05, 77 % at 0.5); N(0, I) of 2 or 12 covers 15 to 19 modes, 65 %
+# points in the plane: coins and a fast discriminator cover the grid of 25 without a way back too, at
+# 98 % of quality (93 % at weight 0.05, 77 % at 0.5); N(0, I) of 2 or 12 covers 15 to 19, 65 %
 PLANE: Final[dict[str, Any]] = {
     "latent": 12,
     "latent_law": "binary",
