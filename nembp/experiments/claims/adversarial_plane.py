@@ -62,7 +62,7 @@ DISCRIMINATOR: Final = "A bidirectional discriminator covers modes that a plain 
 NEM: Final = "NEM noise on the discriminator's targets covers modes that are lost without"
 
 
-ARMS: Final = {
+ARMS: Final[dict[str, dict[str, Any]]] = {
     "plain": {},
     "generator": GENERATOR,
     "held": GENERATOR | {"backward_flow": False},
