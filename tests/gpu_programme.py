@@ -261,17 +261,18 @@ def main() -> int:
     dense = ("--networks", "784-512-512-10", "--batches", batches, "--threads", "1")
     small = () if options.device == "gpu" else ("--quick", "--repeats", "2")
     run.part("environment", 60, run.environment)
+    run.part("bench dense", 200, run.bench("dense", *dense, *small))
     run.part("agreement", 90, run.agreement)
-    run.part("bench dense", 130, run.bench("dense", *dense, *small))
     run.part("mnist to 98 %", 60, run.mnist_98)
-    run.part("tests", 150, run.tests)
-    run.part("laws", 80, run.laws)
+    run.part("tests", 160, run.tests)
+    run.part("bench adversarial", 40, run.bench("adversarial", "--threads", "1", *small))
+    run.part("laws", 60, run.laws)
     images = "32x32x3/conv32x4s2,16x16x64/conv64x3,32x32x3/conv32x4s2/conv64x4s2/conv128x4s2/256/10"
     run.part("bench convolution", 80, run.bench(
         "convolution", "--networks", images, "--batches", "128", "--threads", "1", *small
     ))  # fmt: skip
-    run.part("bench adversarial", 40, run.bench("adversarial", "--threads", "1", *small))
-    tf32 = ("--precision", "tf32", "--quick", "--repeats", "5")
+    tf32 = ("--precision", "tf32", "--quick", "--repeats", "5", "--batches", "8192")
+    tf32 = tf32 if options.device == "gpu" else (*tf32[:-1], "128")
     run.part("bench dense, tf32", 60, run.bench("dense", *dense, *tf32))
     parts = run.results["parts"]
     print(f"\n{'part':<22} ok     seconds")

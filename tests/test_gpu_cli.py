@@ -39,12 +39,13 @@ def test_train_evaluate_and_predict(trained):
     assert summaries[0]["config"]["device"] == "gpu"
     assert from_toml("gpu/config.toml").cuda_graphs == "auto"
     for key in ("forward/accuracy", "forward/nll", "backward/nll", "backward/centroid_error"):
-        assert summaries[0][key] == pytest.approx(summaries[1][key], rel=1e-3), key
+        tolerance = {"abs": 0.011} if key == "forward/accuracy" else {"rel": 1e-2 if REAL else 1e-3}
+        assert summaries[0][key] == pytest.approx(summaries[1][key], **tolerance), key
     for name in trained:
         for on in ("cpu", "gpu"):
             scores = json.loads(run("evaluate", name, "--device", on, "--json").stdout)
             assert scores["device"].startswith(on)
-            assert scores["forward/nll"] == pytest.approx(summaries[0]["forward/nll"], rel=1e-3)
+            assert scores["forward/nll"] == pytest.approx(summaries[0]["forward/nll"], rel=1e-2)
     np.save("x.npy", np.arange(128.0).reshape(2, 64) % 16)
     found = {}
     for on in ("cpu", "gpu"):

@@ -93,6 +93,8 @@ def test_whole_runs_agree_with_the_cpu(run, activation, dtype, tolerance):
     ends, options = RUNS[run]
     if "forward/hidden" in options.get("noise", {}) and dtype == "float32":
         tolerance = 0.01  # rounding decides about noise on units that are off, whose gain is 0
+    if REAL:  # whose products and functions round differently: some draws are screened differently
+        tolerance *= 20
     options = options | {"dtype": dtype, "activation": activation, "host_noise": True}
     expected = outcome(trainer_of("cpu", ends, **options))
     actual = outcome(trainer_of(gpu(), ends, **options))
@@ -118,7 +120,7 @@ def image_network(device: Any, layers: tuple[Any, ...] = ("conv4x3", "pool2", 6)
 def test_convolutions_agree_with_the_cpu(layers):
     ends = [outcome(trainer_of(d, net=image_network(d, layers))) for d in ("cpu", gpu())]
     for ours, theirs in zip(*ends, strict=True):
-        assert_near(theirs, ours, 2e-4, "a run", scale=1.0)
+        assert_near(theirs, ours, 5e-3 if REAL else 2e-4, "a run", scale=1.0)
 
 
 def test_windows_are_laid_out_in_blocks_that_fit(monkeypatch):

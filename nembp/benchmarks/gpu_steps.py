@@ -151,6 +151,8 @@ def _peers(net: Network, x: Any, labels: Any) -> dict[str, Callable[[], Any]]:
     for who, kind in TORCH.items():
         for name in DIRECTIONS:
             for layout, last in layouts.items():
+                if kind is CompiledTorchStep and (last or name != "bidirectional"):
+                    continue  # compiling takes PyTorch half a minute
                 options: dict[str, Any] = {
                     "bidirectional": name == "bidirectional", "learning_rate": LEARNING_RATE,
                     "channels_last": last,
