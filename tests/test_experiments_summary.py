@@ -217,6 +217,11 @@ def test_what_is_gained_by_next_to_no_noise_is_not_gained_by_noise(strength, exp
     assert (same["verdict"], tuned["verdict"]) == ("reproduced", expected)
     assert (same["tuned_away"], tuned["tuned_away"]) == (False, strength == 0.01)
     assert ("noise tuned away" in claim_rows(summary)[2][3]) == tuned["tuned_away"]
+    for item in rows[4:]:  # nor is what is lost by it lost by noise
+        if (item["phase"], item["arm"]) == ("report", "nem"):
+            item["curves"] = {"train/nll": [2.0]}
+    _, lost = summarize(Experiment(Path("nowhere"), protocol, rows, quick=False))["comparisons"]
+    assert lost["verdict"] == {"reproduced": "reversed"}.get(expected, expected)
 
 
 def test_the_table_has_a_row_a_claim_and_markdown_escapes():

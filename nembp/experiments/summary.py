@@ -117,8 +117,15 @@ def _verdict(experiment: Experiment, item: Comparison, effect: Estimate, p: floa
         higher = experiment.protocol.metric(item.metric).better == "higher"
         own = _own(experiment, item)
         reached = own >= item.reach if higher else own <= item.reach
-    reached = reached and not _tuned_away(experiment, item)
-    return verdict(effect, p, item, experiment.protocol.rule, there=there, reached=reached)
+    return verdict(
+        effect,
+        p,
+        item,
+        experiment.protocol.rule,
+        there=there,
+        reached=reached,
+        tuned_away=_tuned_away(experiment, item),
+    )
 
 
 def _tuned_away(experiment: Experiment, item: Comparison) -> bool:

@@ -9,8 +9,7 @@ verdict         when (the first that holds)
 not reproduced  −m ≤ low and high ≤ m: whatever it is, it is nothing
 reversed        high < 0, and the Holm-corrected p is at most alpha
 reproduced      0 < low, p at most alpha, and the mean reaches share · f (or m, without a figure)
-                ("not reproduced" where the arm itself misses what the claim says it has to reach,
-                or where tuning left next to none of its noise: the gain is its learning rate's)
+                ("not reproduced" where the arm itself misses what the claim says it has to reach)
 not reproduced  high < f: the published figure is excluded (or high < m, without a figure)
 undecided       otherwise
 =============== ==================================================================================
@@ -22,7 +21,8 @@ pairs or more is not reproduced.
 Harm is never success. A claim that an effect is larger here than there is told from
 e_here − max(e_there, 0), which is at most the effect here: however much is spoilt there, only a
 benefit here can reproduce it. Nor is it reversed (but not reproduced) unless there is a benefit
-there, since harm here alone says nothing of there.
+there, since harm here alone says nothing of there. And where an arm does best with next to none of
+its noise, the claim is not reproduced: whatever it gains or loses is its learning rate's.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def verdict(
     *,
     there: Estimate | None = None,
     reached: bool = True,
+    tuned_away: bool = False,
 ) -> Verdict:
     """Judge a claim.
 
@@ -61,7 +62,9 @@ def verdict(
     there : Estimate, optional
         The effect that was subtracted, of a comparison with ``minus``.
     reached : bool
-        Whether the arm's mean is as good as the comparison's ``reach``, by noise worth the name.
+        Whether the arm's mean is as good as the comparison's ``reach``.
+    tuned_away : bool
+        Whether tuning chose the least of the arm's strengths of noise.
 
     Examples
     --------
@@ -72,7 +75,7 @@ def verdict(
     'not reproduced'
     """
     pairs = effect.n + effect.diverged + effect.baseline_diverged
-    if pairs and 2 * effect.diverged >= pairs:
+    if tuned_away or (pairs and 2 * effect.diverged >= pairs):
         return "not reproduced"
     if effect.n < 2:
         return "undecided"
