@@ -42,7 +42,7 @@ ALWAYS: Final[dict[str, Any]] = {
     "averaged": 3,
 }
 
-# points in the plane: coins and a fast discriminator cover the grid of 25 without a way back too, at
+# points in the plane: coins and a fast discriminator cover the grid of 25 with no way back too, at
 # 98 % of quality (93 % at weight 0.05, 77 % at 0.5); N(0, I) of 2 or 12 covers 15 to 19, 65 %
 PLANE: Final[dict[str, Any]] = {
     "latent": 12,
