@@ -174,8 +174,8 @@ def _noise(settings: dict[str, Any], set_already: dict[str, Any]) -> dict[str, A
     `nembp experiment search` and the protocols ``found`` saw NEM noise pay in all hidden layers of
     logistic networks: from Glorot's weights those stay on a plateau, which it cuts short, the more
     so the deeper they are. (Initial weights times 4, ``weight_scale``, do that better; beside them
-    noise does harm.) It did nothing of note for other units, nor anywhere on the targets, where the
-    default is as good as none: 0.1 in the first step, 0.01 in the tenth.
+    noise does no good.) Nothing of the kind was found for other units, nor on the targets, where
+    the default is as good as none: 0.1 in the first step, 0.01 in the tenth.
     """
     logistic = settings["activation"] == "logistic"
     of_targets = {"noise_update", "noise_mode"} & set(set_already)
