@@ -2,8 +2,8 @@
 
 The regime was met by hand, on validation splits of MNIST subsets, and `nembp experiment search`
 agrees on seeds of its own. These protocols were declared before they were run: on fresh seeds, test
-splits and data that was not searched on, each arm's learning rate tuned. The noise *pays* where the cut of
-the training cross-entropy, the gain of accuracy and the benefit beyond blind noise's are all
+splits and data that was not searched on, each arm's learning rate tuned. The noise *pays* where the
+cut of the training cross-entropy, the gain of accuracy and the benefit beyond blind noise's are all
 reproduced, on MNIST and on data not searched on.
 
 Why it pays was seen on the way: from Glorot's initial weights, deep logistic layers, whose slope is
