@@ -32,7 +32,8 @@ def _hidden(kind: str, place: str = "last-hidden", **more: Any) -> Arm:
     return Arm(kind, noise(kind, noise_place=place, noise_std=1.0, **more))
 
 
-def _protocol(name: str, base: dict[str, Any], where: str) -> Protocol:
+def _protocol(name: str, base: dict[str, Any], where: str, **more: Any) -> Protocol:
+    settings: dict[str, Any] = {"tuning": tuning(CLEAN)} | more
     return Protocol(
         name=name,
         title=f"NEM noise in the last hidden layer, {where}, 1000 images of MNIST",
@@ -50,9 +51,9 @@ def _protocol(name: str, base: dict[str, Any], where: str) -> Protocol:
             *both_rates("drift alone", "drift", "none", CLEAN),
             *both_rates("nem against its drift", "nem", "drift", CLEAN),
         ),
-        tuning=tuning(CLEAN),
         resample=True,
         small={"limit": 200, "epochs": 2},
+        **settings,
     )  # fmt: skip
 
 
@@ -73,6 +74,7 @@ PROTOCOLS = (
         "hidden-noise-fast",
         LOGISTIC | {"learning_rate": 3.0},
         "logistic units at learning rate 3",
+        tuning=tuning(CLEAN, strengths=COARSE, seeds=2),
     ),
     _protocol("hidden-noise-relu", MNIST, "rectified units"),
     Protocol(
