@@ -76,6 +76,8 @@ class Sweeps:
         self._scratch = backend.empty((both * self._widest,), dtype)
         self._ones = backend.ones((1, both * max(sizes)), dtype)
         self._ones_views: dict[int, Array] = {}
+        self._sums: list[tuple[Array, Array, Array]] = []  # that wait for the end of the step
+        self._sum_tables: dict[Any, Array] = {}
         self._views: tuple[Any, ...] = (None,)  # of the last call's gradient vector
 
         parts = (backward, forward) if backward_first else (forward, backward)
@@ -94,6 +96,9 @@ class Sweeps:
                 step(*args)
         else:
             step(*args)
+        if self._sums:
+            self.net.backend.column_sums_together(self._sums, self._sum_tables)
+            self._sums.clear()
 
     def _load_weights(self) -> None:
         for link, W in zip(self._links, self.net.weights, strict=True):
@@ -179,4 +184,7 @@ class Sweeps:
         rows = x.shape[0]
         if rows not in self._ones_views:
             self._ones_views[rows] = self._ones[:, :rows]
-        self.net.backend.column_sums(x, out, self._ones_views[rows])
+        if self.net.backend.sums_together:
+            self._sums.append((x, out, self._ones_views[rows]))
+        else:
+            self.net.backend.column_sums(x, out, self._ones_views[rows])

@@ -49,7 +49,7 @@ def _argument(text: str) -> tuple[str, bool]:
 def with_barriers(source: str) -> set[str]:
     """Return the kernels in whose bodies a block waits for all of its threads."""
     bodies = re.split(r'extern "C" __global__ void (?=\w+\()', source)[1:]
-    waits = re.compile(r"__syncthreads\(|block_sum\(|block_max\(")
+    waits = re.compile(r"__syncthreads\(|block_sum\(|block_max\(|sum_columns\(")
     return {body.split("(")[0] for body in bodies if waits.search(body)}
 
 

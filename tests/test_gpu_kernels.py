@@ -91,6 +91,22 @@ def test_column_sums(dtype, rows, columns, seed):
     same(out, x.sum(axis=0, keepdims=True), scale=rows)
 
 
+@each_dtype
+@given(shapes=st.lists(st.tuples(sizes, st.integers(1, 100)), min_size=1, max_size=5), seed=seeds)
+def test_column_sums_together(dtype, shapes, seed):
+    matrices = [drawn(seed + k, *shape, dtype=dtype) for k, shape in enumerate(shapes)]
+    matrices.append(drawn(seed, 1500, 2, dtype=dtype))  # of many rows: by a product
+    tables: dict[Any, Any] = {}
+    for _ in range(2):
+        sums = []
+        for x in matrices:
+            ones = gpu().ones((1, len(x)), dtype)
+            sums.append((gpu().asarray(x), gpu().empty((1, x.shape[1]), dtype), ones))
+        gpu().column_sums_together(sums, tables)
+        for x, (_, out, _) in zip(matrices, sums, strict=True):
+            same(out, x.sum(axis=0, keepdims=True), scale=len(x))
+
+
 def test_columns_of_many_rows_are_summed_by_a_product():
     x = drawn(0, 3000, 5, dtype="float32")
     out = gpu().empty((1, 5), "float32")

@@ -20,7 +20,9 @@ PLANTED = {
     "barrier of some threads": (
         BARRIER, BARRIER.replace("__syn", "if (i < half) __syn"), "test_ends", FLOAT,
     ),
-    "columns": ("k < 8; k++", "k < 7; k++", "test_column_sums", FLOAT),
+    "columns": ("k < 32; k++", "k < 31; k++", "test_column_sums", FLOAT),
+    "matrix": ("table[5 * (k + 1) + 4] <=", "table[5 * (k + 1) + 4] <", "test_column_sums_together",
+               FLOAT),
     "kink": ("x > 0 ? e : (real)0", "x >= 0 ? e : (real)0", "test_neurons",
              {"name": "relu", **FLOAT}),
     "not a number": ("x < 0 ? (real)0 : x;", "x > 0 ? x : (real)0;",

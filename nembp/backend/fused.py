@@ -94,6 +94,29 @@ class FusedKernels(FusedData):
         rows, columns = x.shape
         kernels.tiles("column_sums", columns, x, np.int64(rows), np.int32(columns), out)
 
+    sums_together = True
+
+    def column_sums_together(
+        self, sums: list[tuple[Array, Array, Array]], tables: dict[Any, Array]
+    ) -> None:
+        """Write all sums of short matrices by one kernel, whose table lies on the device."""
+        lines: list[tuple[int, ...]] = []
+        tiles = 0
+        for x, out, ones in sums:
+            if x.shape[0] > SHORT or self.kernels_of(x, out) is None or x.dtype != sums[0][0].dtype:
+                self.column_sums(x, out, ones)
+            else:
+                lines.append((x.data.ptr, out.data.ptr, *x.shape, tiles))
+                tiles += -(-x.shape[1] // 32)
+        if not lines:
+            return
+        key = tuple(lines)
+        if key not in tables:
+            tables[key] = self.asarray(np.array(lines, dtype=np.int64))
+        kernels = self.kernels_of(sums[0][0])
+        assert kernels is not None
+        kernels.tiles("column_sums_together", 32 * tiles, tables[key], np.int32(len(lines)))
+
     # -- ends ------------------------------------------------------------------------------------
     def link_and_score(
         self,

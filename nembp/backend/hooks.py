@@ -54,6 +54,15 @@ class Hooks:
         # a product with ones sums columns faster than a reduction
         self.matmul(ones, x, out)
 
+    sums_together = False  # whether a step's column sums wait for each other
+
+    def column_sums_together(
+        self, sums: list[tuple[Array, Array, Array]], tables: dict[Any, Array]
+    ) -> None:
+        """Write all the :meth:`column_sums` of a list; ``tables`` is the caller's to keep."""
+        for x, out, ones in sums:
+            self.column_sums(x, out, ones)
+
     # -- ends ------------------------------------------------------------------------------------
     def link_and_score(
         self,

@@ -67,8 +67,8 @@ class Kernels:
         self._launch(name, (1,), (THREADS,), args)
 
     def tiles(self, name: str, columns: int, *args: Any) -> None:
-        """Launch blocks of 8 rows of 32 threads, one for every 32 columns."""
-        self._launch(name, (-(-columns // 32),), (32, 8), args)
+        """Launch square blocks of 32 by 32 threads, one for every 32 columns."""
+        self._launch(name, (-(-columns // 32),), (32, 32), args)
 
     def _launch(
         self, name: str, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]
