@@ -17,8 +17,10 @@ from nembp.benchmarks.card import Card, floor_seconds, measure_card
 from nembp.benchmarks.cases import DenseCase
 from nembp.benchmarks.gan_steps import CapturedGan, EngineGan, TorchGan, gan_networks
 from nembp.benchmarks.gpu_steps import CapturedStep
+from nembp.benchmarks.peers import MissingPeerError, TorchStep
 from nembp.benchmarks.steps import EngineStep
 from nembp.benchmarks.timing import Contender, interleave
+from nembp.benchmarks.torch_graphs import CapturedTorchStep, CompiledTorchStep
 from nembp.network import dense_network
 
 pytestmark = needs_kernels
@@ -151,3 +153,26 @@ def test_gans_in_pytorch_have_the_gradients_of_nembp():
     theirs = TorchGan(*nets, x, 1e-9).gradients(z)
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine[: len(other)], other, atol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch about itself
+def test_the_compiled_peer_makes_the_steps_of_the_eager_one(monkeypatch):
+    """Its code is run here without the compiler, which takes half a minute."""
+    torch = pytest.importorskip("torch")
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda f, mode: modes.append(mode) or f)
+    case = DenseCase("20-16-12-5", 12, 1, "float64")
+    net = case.start(dense_network([2, 2]).backend)
+    options = {"bidirectional": True, "learning_rate": 1e-3}
+    compiled, eager = (
+        kind(net, *case.draw(), **options) for kind in (CompiledTorchStep, TorchStep)
+    )
+    assert modes == ["reduce-overhead"] * 2
+    for _ in range(3):  # the compiled one has made its own three
+        eager()
+    assert abs(compiled.parameters() - eager.parameters()).max() < 1e-9  # its rate is a float32
+    with pytest.raises(MissingPeerError, match="GPU only"):
+        CapturedTorchStep(net, *case.draw(), **options)
+    monkeypatch.setattr(torch, "compile", lambda f, mode: 1 // 0)
+    with pytest.raises(MissingPeerError, match="not compiled: integer division"):
+        CompiledTorchStep(net, *case.draw(), **options)

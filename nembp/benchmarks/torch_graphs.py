@@ -51,9 +51,9 @@ class CompiledTorchStep(TorchStep):
         eta = torch.tensor(float(options["learning_rate"]), device=self.x.device)
         self._optimizer = torch.optim.Adam(self._trained(), lr=eta, capturable=self.on_gpu)
         self._begin = torch.compiler.cudagraph_mark_step_begin
-        self._compiled = torch.compile(self.objective, mode="reduce-overhead")
-        self._update = torch.compile(self._optimizer.step, mode="reduce-overhead")
         try:
+            self._compiled = torch.compile(self.objective, mode="reduce-overhead")
+            self._update = torch.compile(self._optimizer.step, mode="reduce-overhead")
             for _ in range(WARM_UP):
                 self()
         except Exception as error:  # whatever a compiler raises
