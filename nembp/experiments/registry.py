@@ -23,6 +23,7 @@ CLAIMS = (  # modules with a tuple PROTOCOLS
     "curvature",
     "adversarial_images",
     "adversarial_plane",
+    "adversarial_codes",
 )
 _REGISTRY: dict[str, Protocol] = {}
 _OURS: dict[str, Protocol] = {}

@@ -1,0 +1,63 @@
+"""Images made of codes: a bidirectional generator of binary z beside plain ones, MNIST.
+
+As in :mod:`~nembp.experiments.claims.adversarial_plane`, but of images, whose modes lie less far
+apart. The plain game is tried with a Gaussian z, which is usual, and with codes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from nembp.experiments.claims.adversarial_images import MNIST, VANILLA
+from nembp.experiments.claims.common import both_rates
+from nembp.experiments.claims.games import DISTANCE, SCORE
+from nembp.experiments.protocol import Arm, Comparison, Metric, Protocol, Tuning
+
+CLASSES: Final = Metric("classes, strict", "classes_strict", "higher", "difference")
+RECALL: Final = Metric("recall", "recall", "higher", "points")
+
+GAME: Final[dict[str, Any]] = VANILLA | MNIST | {
+    "batch_size": 64,
+    "learning_rate": 0.004,
+    "discriminator_rate": 0.004,
+    "schedule": "cosine",
+    "averaging": 0.99,
+    "iterations": 2000,
+    "generator_weight": 1.0,
+    "weight_schedule": "cosine",
+    "backward_flow": True,
+    "latent_law": "gaussian",
+}  # fmt: skip
+CODES: Final = {"bidirectional": "generator", "latent_law": "binary"}
+
+PROTOCOLS = (
+    Protocol(
+        name="gan-mnist-codes",
+        title="Bidirectional generator of codes, vanilla game, dense, MNIST",
+        kind="gan",
+        source="nembp",
+        base=GAME,
+        arms=(
+            Arm("plain"),
+            Arm("codes", CODES),
+            Arm("plain codes", {"latent_law": "binary"}),
+            Arm("generator", {"bidirectional": "generator"}),
+        ),
+        metrics=(SCORE, CLASSES, DISTANCE, RECALL),
+        comparisons=(
+            *both_rates("fréchet distance", "codes", "plain", DISTANCE,
+                        "A bidirectional generator of codes draws nearer to the data (Fréchet)"),
+            *both_rates("recall", "codes", "plain", RECALL,
+                        "A bidirectional generator of codes leaves out less of the data (recall)"),
+            *both_rates("inception score", "codes", "plain", SCORE,
+                        "A bidirectional generator of codes raises the inception score"),
+            *both_rates("classes", "codes", "plain", CLASSES,
+                        "A bidirectional generator of codes covers more classes", margin=0.5),
+            Comparison("classes beside plain codes", "codes", "plain codes", CLASSES.name, "same",
+                       "Of codes a plain generator covers fewer classes"),
+            Comparison("gaussian", "generator", "plain", DISTANCE.name, "same"),
+        ),
+        tuning=Tuning(DISTANCE.name, (0.5, 1.0, 2.0), (1000, 1001), extend=2, refine=0),
+        small={"iterations": 10, "checkpoints": 2, "scored_samples": 200},
+    ),
+)  # fmt: skip
