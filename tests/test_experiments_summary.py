@@ -252,9 +252,10 @@ def test_a_claim_at_both_settings_is_one_row_with_both_verdicts():
     assert claim_rows(summary)[1][4] == "reproduced; tuned: reversed"
 
 
-def test_figures_are_drawn(tmp_path):
+@pytest.mark.parametrize("nem", [NEM, NONE, (([math.nan] * 2),) * 3], ids=["cut", "none", "lost"])
+def test_figures_are_drawn(tmp_path, nem):
     pytest.importorskip("matplotlib")
-    experiment = made(folder=tmp_path)
+    experiment = made(folder=tmp_path, nem=nem)
     files = draw(experiment, summarize(experiment))
     assert [file.name for file in files] == ["curves.png", "effects.png"]
     for file in files:

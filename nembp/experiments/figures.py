@@ -130,7 +130,7 @@ def _band(axis: Any, arm: str, values: np.ndarray[Any, Any], colour: str) -> Non
 
 def _effects(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> None:
     """Draw each comparison's effect and interval, a panel a unit; published figures as diamonds."""
-    shown = [item for item in summary["comparisons"] if math.isfinite(item["mean"] or math.nan)]
+    shown = [item for item in summary["comparisons"] if math.isfinite(_number(item["mean"]))]
     units = list(dict.fromkeys(item["unit"] for item in shown)) or [""]
     counts = [max(1, sum(item["unit"] == unit for item in shown)) for unit in units]
     figure.set_size_inches(9, 1.6 + 0.34 * sum(counts) + 0.6 * len(units))
@@ -152,6 +152,10 @@ def _effects(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) ->
             for item in items
         ]
         axis.set_yticks(range(len(items)), labels, fontsize="small")
-        axis.set_ylim(len(items) - 0.5, -0.5)
+        axis.set_ylim(max(1, len(items)) - 0.5, -0.5)
         axis.set_xlabel(f"effect ({unit}), 95 % interval" if unit else "effect, 95 % interval")
         axis.grid(axis="x", alpha=0.25)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

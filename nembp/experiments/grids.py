@@ -59,19 +59,13 @@ def tuned(protocol: Protocol, rows: Iterable[Row]) -> dict[tuple[str, str], Sett
     return {(arm, metric): table.best(arm, metric) for arm, metric in tuned_pairs(protocol)}
 
 
-def at_an_end(protocol: Protocol, rows: Iterable[Row], arm: str, metric: str) -> str:
-    """Return what of an arm's best setting is at an end of its grid: "" if nothing is.
+def at_an_end(protocol: Protocol, rows: Iterable[Row]) -> dict[tuple[str, str], str]:
+    """Return what of each arm's best setting by a metric is at an end of its grid: "" if nothing.
 
     The least strength of noise is no such end: it is next to no noise.
     """
     table = _Scores(protocol, rows)
-    best = table.best(arm, metric)
-    rates, strengths = table.grid(arm, best.strength), table.strengths(arm)
-    if best.rate in (rates[0], rates[-1]):
-        return "learning rate"
-    if len(strengths) > 1 and best.strength == strengths[-1]:
-        return "strength of the noise"
-    return ""
+    return {(arm, metric): table.at_an_end(arm, metric) for arm, metric in tuned_pairs(protocol)}
 
 
 class _Scores:
@@ -128,6 +122,16 @@ class _Scores:
             Setting(rate, strength) for strength in strengths for rate in self.grid(arm, strength)
         ]
         return min(settings, key=lambda setting: (self.mean(arm, setting, metric), setting))
+
+    def at_an_end(self, arm: str, metric: str) -> str:
+        """Return what of an arm's best setting is at an end."""
+        best = self.best(arm, metric)
+        rates, strengths = self.grid(arm, best.strength), self.strengths(arm)
+        if best.rate in (rates[0], rates[-1]):
+            return "learning rate"
+        if len(strengths) > 1 and best.strength == strengths[-1]:
+            return "strength of the noise"
+        return ""
 
     def mean(self, arm: str, setting: Setting, metric: str) -> float:
         """Return the mean score of a setting, ∞ if it has none or a replicate diverged."""

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, get_args
 
 from nembp.errors import ArchitectureError
@@ -143,6 +144,15 @@ class Protocol:
 
     def config(self, arm: str) -> Config:
         """Return how an arm is trained, at its untuned learning rate."""
+        if arm not in self._configs:
+            self._configs[arm] = self._config(arm)
+        return self._configs[arm]
+
+    @cached_property
+    def _configs(self) -> dict[str, Config]:
+        return {}
+
+    def _config(self, arm: str) -> Config:
         overrides = next(item.overrides for item in self.arms if item.name == arm)
         settings = {**self.base, **overrides}
         kind = self.replicates
@@ -162,7 +172,7 @@ class Protocol:
         names = [str(vars(self.config(arm.name))["dataset"]) for arm in self.arms]
         return tuple(dict.fromkeys(FILES_OF.get(name, name) for name in names))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Return the content hash: 16 hexadecimal digits of SHA-256 over all but words."""
         text = json.dumps(self.content(), sort_keys=True, ensure_ascii=True)

@@ -175,13 +175,14 @@ def _described(
 
 
 def _tuned(experiment: Experiment) -> list[dict[str, Any]]:
+    ends = at_an_end(experiment.protocol, experiment.rows)
     return [
         {
             "arm": arm,
             "metric": metric,
             "learning_rate": setting.rate,
             "strength": setting.strength,
-            "at_an_end": at_an_end(experiment.protocol, experiment.rows, arm, metric) or None,
+            "at_an_end": ends[arm, metric] or None,
         }
         for (arm, metric), setting in experiment.tuned.items()
     ]
