@@ -125,7 +125,7 @@ def test_normalized_players_come_back_with_their_statistics(tmp_path):
 
 
 def test_a_file_that_is_no_player_is_refused(tmp_path):
-    run_gan(TINY, tmp_path / "a")
+    run_gan(TINY.replace({"bidirectional": "none"}), tmp_path / "a")
     with pytest.raises(DataError, match=r"is no discriminator of `nembp gan`"):
         load_player(tmp_path / "a/generator.npz", "discriminator.npz")
     with pytest.raises(DataError, match="no such file"):

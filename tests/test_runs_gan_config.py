@@ -70,10 +70,11 @@ def test_a_recipe_fills_everything_and_keeps_what_is_set(kind, dataset):
     assert ("decay" in open_) == (filled.optimizer in ("momentum", "sgd"))
     assert (filled.latent, filled.kind) == (7, kind)
     assert filled.critic_steps == AdversarialSettings(kind).critic_steps
-    fast = dataset == "ring" and kind in ("vanilla", "minimax")
-    assert filled.discriminator_rate == pytest.approx(filled.learning_rate * (3 if fast else 1))
+    codes = dataset == "ring" and kind in ("vanilla", "minimax")
+    assert filled.bidirectional == ("generator" if codes else "none")
+    assert (filled.learning_rate == 0.003) == codes
     rates = gan_recipe(load_gan_data(config), config.replace({"learning_rate": 0.02}))
-    assert rates.discriminator_rate == pytest.approx(0.06 if fast else 0.02)
+    assert rates.discriminator_rate == 0.02
     assert gan_recipe(load_gan_data(config), filled) == filled
 
 
@@ -136,7 +137,7 @@ def test_every_default_is_in_words():
          "noise discriminator/forward needs kind vanilla or minimax"),
         ({"noise": "nem", "noise_place": "critic/input"},
          "critic/input needs kind wasserstein or wasserstein-gp"),
-        ({"noise": "nem", "noise_place": "generator/backward"},
+        ({"noise": "nem", "noise_place": "generator/backward", "bidirectional": "none"},
          "generator/backward needs bidirectional generator or both"),
         ({"bidirectional": "generator", "noise": "nem", "noise_place": "discriminator/backward"},
          "discriminator/backward needs bidirectional discriminator or both"),
