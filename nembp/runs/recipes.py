@@ -46,6 +46,8 @@ ALWAYS: Final[dict[str, Any]] = {
     "schedule": "cosine",
     "seed": 0,
     "device": "auto",
+    "precision": "float32",
+    "cuda_graphs": "auto",
 }
 
 # of dense networks, by the width of a sample: digits have 64 features, MNIST 784
