@@ -19,14 +19,12 @@ SMALL = "output-noise-digits"  # needs no data set, and a tenth of a second a re
 NAMES = sorted(path.parent.name for path in COMMITTED.glob("*/protocol.json"))
 # declared, and not all run yet: minutes to an hour each on an idle core
 TO_COME = {
-    "curvature-digits",
     "dcgan-cifar10",
-    "found-adam",
-    "found-adam-digits",
     "found-cifar10",
     "gan-mnist",
     "gan-mnist-codes",
     "gan-noise",
+    "gan-stacked-digits",
     "hidden-noise-fast",
     "wgan-cifar10",
     "wgan-mnist",
