@@ -25,7 +25,6 @@ TO_COME = {
     "gan-mnist-codes",
     "gan-noise",
     "gan-stacked-digits",
-    "hidden-noise-fast",
     "wgan-cifar10",
     "wgan-mnist",
     "wgan-noise",
