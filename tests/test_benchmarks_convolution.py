@@ -197,7 +197,7 @@ def test_a_layer_s_rows_are_shared_among_threads_while_blas_keeps_to_one():
         synapse, backend = convolution_of("16x16x8/conv8x4s2"), Watching()
         x, y = np.ones((64, synapse.inputs)), np.ones((64, synapse.outputs))
         EngineLayer(synapse, backend, x, y, np.ones(synapse.weight_shape), "float32")()
-        assert len(seen) == 2
+        assert len(seen) >= 2  # whichever threads of the pool were free
         assert {threads for _, threads in seen} == {1}
         assert environment.threads_now()["blas"] == 2
 

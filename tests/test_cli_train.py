@@ -203,6 +203,8 @@ def test_an_interrupted_process_keeps_its_model(number):
     process = subprocess.Popen(
         [sys.executable, "-m", "nembp", *command],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a shell's background jobs, and their children, ignore SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:

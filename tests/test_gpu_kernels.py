@@ -18,7 +18,7 @@ from strategies import any_likelihood, noises, seeds, targets
 
 from nembp.backend import NumpyBackend, get_backend
 from nembp.convolution import Convolution
-from nembp.likelihoods import Gaussian, Likelihood, Readout
+from nembp.likelihoods import Gaussian, Likelihood, Multinomial, Readout
 from nembp.network import dense_network
 from nembp.neurons import ACTIVATIONS, get_activation
 from nembp.noise import Noise, NoiseSource
@@ -259,6 +259,21 @@ def test_noise_is_screened_as_on_the_cpu(
         return
     same(device.accepted, cpu.accepted)
     same(device.gain, cpu.gain, scale=10 * width * likelihood.scale)
+
+
+@each_dtype
+def test_rejected_rows_are_reflected_as_on_the_cpu(dtype):
+    rows, width, likelihood = 64, 10, Multinomial()
+    noise = Noise("nem", std=0.3, screening="vector", rejected="reflect")
+    z = drawn(1, rows, width, dtype=dtype)
+    t = np.eye(width, dtype=dtype)[np.arange(rows) % width]
+    ours, theirs = readouts(z)
+    CPU.link_and_score(likelihood, ours, t)
+    theirs.z[...], theirs.a[...] = gpu().asarray(ours.z), gpu().asarray(ours.a)
+    device, cpu = sources(noise, likelihood, rows, width, dtype)
+    kept = host(device(theirs, gpu().asarray(t), 0.3))
+    assert np.all(np.abs(kept).max(axis=1) > 0)  # half of the rows as drawn, the others turned
+    np.testing.assert_allclose(kept, cpu(ours, t, 0.3), atol=20 * TOLERANCE[dtype])
 
 
 def philox(key: int, place: int, call: int) -> list[int]:

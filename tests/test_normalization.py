@@ -135,8 +135,8 @@ def test_a_gpu_trains_normalized_layers_as_the_cpu_does(layers, graphs):
         trainer = Trainer(net, reader, epochs=3, batch_size=12, cuda_graphs=graphs)
         trainer.run()
         found.append(net.snapshot())
-    assert trainer.replay is not None
-    assert (trainer.replay.reason is None) == graphs
+    assert trainer.on_device is not None
+    assert (trainer.on_device.replay.reason is None) == graphs
     for ours, theirs in zip(*found, strict=True):
         assert_near(theirs, ours, 1e-10, "after three epochs", scale=1.0)
 
