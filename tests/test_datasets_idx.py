@@ -28,7 +28,7 @@ FILE = HEADER + IMAGES.tobytes()
 
 
 def put(path: Path, content: bytes) -> Path:
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     return path
 
 
@@ -73,7 +73,11 @@ def test_gzip_has_no_time_stamp_and_is_told_by_content(tmp_path):
 
 def test_gzip_of_several_members(tmp_path):
     path = tmp_path / "x.gz"
-    path.write_bytes(gzip.compress(FILE[:9]) + gzip.compress(b"") + gzip.compress(FILE[9:]))
+    path.write_bytes(
+        gzip.compress(FILE[:9], mtime=0)
+        + gzip.compress(b"", mtime=0)
+        + gzip.compress(FILE[9:], mtime=0)
+    )
     assert np.array_equal(read_idx(path), IMAGES)
 
 
@@ -106,14 +110,17 @@ def test_damaged_files(tmp_path, packed, content, message):
     [
         (FILE, "not gzip data .starts with 00 00, expected 1f 8b.*rename it without .gz"),
         (b"<html>", "not gzip data"),
-        (gzip.compress(FILE)[:-1], "ends early .truncated file"),
-        (gzip.compress(FILE)[:20], "ends early"),
+        (gzip.compress(FILE, mtime=0)[:-1], "ends early .truncated file"),
+        (gzip.compress(FILE, mtime=0)[:20], "ends early"),
         (b"\x1f\x8b", "ends early"),
-        (gzip.compress(FILE) + b"\0", "trailing bytes after the gzip data"),
-        (gzip.compress(FILE) + b"\0" * 512, "trailing bytes after the gzip data"),
-        (gzip.compress(FILE) + gzip.compress(b"\0"), "trailing bytes after the 28 bytes"),
-        (gzip.compress(FILE) + b"\x1f", "ends early"),
-        (gzip.compress(FILE)[:-8] + bytes(8), "damaged gzip data"),
+        (gzip.compress(FILE, mtime=0) + b"\0", "trailing bytes after the gzip data"),
+        (gzip.compress(FILE, mtime=0) + b"\0" * 512, "trailing bytes after the gzip data"),
+        (
+            gzip.compress(FILE, mtime=0) + gzip.compress(b"\0", mtime=0),
+            "trailing bytes after the 28 bytes",
+        ),
+        (gzip.compress(FILE, mtime=0) + b"\x1f", "ends early"),
+        (gzip.compress(FILE, mtime=0)[:-8] + bytes(8), "damaged gzip data"),
         (b"\x1f\x8b\xff" + bytes(20), "damaged gzip data"),
     ],
 )
