@@ -56,7 +56,8 @@ def test_bench(suite, tmp_path):
     ):
         assert step["times"][name]["median"] > 0
     if not REAL:
-        assert "no CUDA" in step["times"]["torch/bidirectional"]["missing"]
+        why = step["times"]["torch/bidirectional"]["missing"]
+        assert any(words in why for words in ("no CUDA", "not installed"))
     card = Card(**step["card"])
     work = step["multiply_adds"]["nembp/bidirectional"]
     assert step["floor"]["bidirectional"] == floor_seconds(card, work, step["bytes"])
