@@ -1,16 +1,17 @@
 """Training steps whose changing numbers lie on the device, so that a captured step can be replayed.
 
 A replayed CUDA graph does what it did when it was captured, on the same buffers. So what changes
-from step to step is laid out once an epoch: a table with a row for each step (learning rate, bias
-corrections, deviations of the noise) and the order of the samples. Every step begins by taking its
-own row and its own samples, and counts on by itself; noise streams count their draws likewise.
-Nothing is copied to the device or asked of it within an epoch, captured or not, and both do the
-same calls on the same buffers: they give the same numbers, bit for bit.
+from step to step is laid out for many steps at once, an epoch's or those until the next report: a
+table with a row for each step (learning rate, bias corrections, deviations of the noise) and the
+order of the samples. Every step begins by taking its own row and its own samples, and counts on by
+itself; noise streams count their draws likewise. Nothing is copied to the device or asked of it in
+between, captured or not, and both do the same calls on the same buffers: they give the same
+numbers, bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Replay", "StepsOnDevice"]
 
-WARM_UP = 2  # plain steps of a size before it is captured: kernels are compiled, buffers allocated
+WARM_UP = 2  # plain calls of a work before it is captured: kernels are compiled, buffers allocated
 
 
 class Replay:
@@ -36,7 +37,7 @@ class Replay:
     backend : CupyBackend
         The device.
     samples, batch_size : int
-        Samples of an epoch; every batch but the last has ``batch_size``.
+        Samples that are laid out at once, at most; every batch but the last has ``batch_size``.
     width : int
         Numbers of a step.
     graphs : bool
@@ -47,7 +48,7 @@ class Replay:
     numbers : array of float64, shape (width,)
         Those of the step in progress.
     captured : int
-        Steps that a graph made.
+        Steps that graphs made, as their owner counts them.
     reason : str or None
         Why nothing is captured any more.
     """
@@ -62,8 +63,8 @@ class Replay:
         self._order = backend.zeros((samples,), "int64")
         self._index = backend.zeros((batch_size,), "int64")
         self._step = backend.zeros((1,), "int64")
-        self._seen: dict[tuple[int, bool], int] = {}
-        self._graphs: dict[tuple[int, bool], Any] = {}
+        self._seen: dict[Hashable, int] = {}
+        self._graphs: dict[Hashable, Any] = {}
         self.captured = 0
         self.reason = None if graphs else "switched off"
 
@@ -71,57 +72,45 @@ class Replay:
         """Return where a step of so many samples finds their numbers."""
         return self._index[:rows]
 
-    def begin_epoch(self, order: np.ndarray[Any, Any], table: np.ndarray[Any, Any]) -> None:
-        """Lay out an epoch: its samples in order, and a row of numbers for each of its steps."""
+    def lay_out(self, order: np.ndarray[Any, Any], table: np.ndarray[Any, Any]) -> None:
+        """Lay out steps to come: their samples in order, and a row of numbers for each of them."""
         backend = self.backend
-        self._order[...] = backend.asarray(order, "int64")
-        self._table[...] = backend.asarray(table, "float64")
+        self._order[: len(order)] = backend.asarray(order, "int64")
+        self._table[: len(table)] = backend.asarray(table, "float64")
         self._step[...] = 0
 
-    def step(self, rows: int, work: Callable[[], None], first: Callable[[], None] | None) -> None:
-        """Make a step: take its numbers, then do ``first``, which is never captured, and ``work``.
-
-        A step of a size is made call by call twice, captured at the third, and replayed from then
-        on. Where capturing fails the steps go on call by call, and ``reason`` says why.
-        """
-        if first is not None:
-            self._take(rows)
-            first()
-            self._do(rows, work, alone=True)
-        else:
-
-            def all_of_it() -> None:
-                self._take(rows)
-                work()
-
-            self._do(rows, all_of_it, alone=False)
-
-    def _take(self, rows: int) -> None:
+    def take(self, rows: int) -> None:
+        """Begin a step of so many samples: take its row, and the numbers of its samples."""
         self.backend.begin_step(
             self._step, self._table, self.numbers, self._order, self.batch_size, self.index(rows)
         )
 
-    def _do(self, rows: int, work: Callable[[], object], *, alone: bool) -> None:
-        key = rows, alone
-        graph = self._graphs.get(key)
-        if graph is None and self.reason is None and self._seen.get(key, 0) >= WARM_UP:
-            graph = self._capture(key, work)
+    def do(self, name: Hashable, work: Callable[[], object]) -> bool:
+        """Do a work of a name, always the same calls on the same buffers; say whether by a graph.
+
+        It is done call by call twice, captured the third time, and replayed from then on. Where
+        capturing fails all goes on call by call, and ``reason`` says why.
+        """
+        graph = self._graphs.get(name)
+        if graph is None and self.reason is None and self._seen.get(name, 0) >= WARM_UP:
+            graph = self._capture(name, work)
         if graph is None:
             work()
-            self._seen[key] = self._seen.get(key, 0) + 1
-        else:
-            graph.launch()
-            self.captured += 1
+            self._seen[name] = self._seen.get(name, 0) + 1
+            return False
+        graph.launch()
+        return True
 
-    def _capture(self, key: tuple[int, bool], work: Callable[[], object]) -> Any:
+    def _capture(self, name: Hashable, work: Callable[[], object]) -> Any:
         from nembp.backend.graphs import CAPTURE_ERRORS
 
         try:
-            self._graphs[key] = self.backend.capture(work)
+            self._graphs[name] = self.backend.capture(work)
         except CAPTURE_ERRORS as error:
-            self.reason = f"a step cannot be captured ({str(error).strip().splitlines()[0]})"
+            words = str(error).strip() or type(error).__name__
+            self.reason = f"a step cannot be captured ({words.splitlines()[0]})"
             return None
-        return self._graphs[key]
+        return self._graphs[name]
 
 
 class StepsOnDevice:
@@ -157,7 +146,7 @@ class StepsOnDevice:
             moves = trainer.optimizer.numbers(step, trainer.factor(iteration))
             deviations = (each.std_at(trainer.epoch, iteration + 1) for each in self._noise)
             rows.append([*moves, *deviations])
-        self.replay.begin_epoch(order, np.array(rows))
+        self.replay.lay_out(order, np.array(rows))
 
     def step(self, index: Array, staged: Staged = None) -> None:
         """Make the next step of the epoch, on its own samples: ``index`` tells their number."""
@@ -169,6 +158,7 @@ class StepsOnDevice:
         trainer.optimizer.steps += 1
 
         def read() -> None:
+            replay.take(rows)
             reader.read(replay.index(rows), joint.x, joint.t, staged)
 
         def work() -> None:
@@ -178,7 +168,9 @@ class StepsOnDevice:
             trainer.optimizer.apply(replay.numbers)
             trainer.record(joint)
 
-        replay.step(rows, work, None if reader.is_resident else read)
+        if not reader.is_resident:
+            read()  # from the host, which no graph does
+        replay.captured += replay.do(rows, work)
 
     def _joint(self, rows: int) -> JointBackpropagation:
         """Return the trainer's gradient, whose noise finds its deviation on the device."""

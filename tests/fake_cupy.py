@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+import threading
 import time
 import types
 from collections import deque
@@ -45,12 +46,23 @@ class State:
         self.deferred = False
         self.copies_first = False  # which of two streams that may both go on does
         self.streams: list[Stream] = []
-        self.current = self.default = Stream(device=self)
+        self.default = Stream(device=self)
+        self._threads = threading.local()
         self.pool = MemoryPool()
         self.allocate = self.pool.malloc
         self.launches: list[str] = []
         self.uploads = 0  # copies from the host
         self.waits = 0  # of the host for the device
+
+    @property
+    def current(self) -> Stream:
+        """The stream of the thread that asks: one may gather batches while another captures."""
+        found: Stream = getattr(self._threads, "stream", self.default)
+        return found
+
+    @current.setter
+    def current(self, stream: Stream) -> None:
+        self._threads.stream = stream
 
     def sync_allowed(self, what: str) -> None:
         if self.current.captured is not None:
