@@ -1,6 +1,6 @@
 """Networks: layers of neurons joined by synapses, usable in both directions.
 
-Signals (design: Signals), layers 0..L, synapses 1..L, rows are samples:
+Signals, with layers 0..L and synapses 1..L; rows are samples:
 
     forward:   a⁰ = x, zᵏ = forward(aᵏ⁻¹) + bᵏ,    aᵏ = f(zᵏ),    at the output a = link(z)
     backward:  cᴸ = y, uᵏ⁻¹ = adjoint(cᵏ) + dᵏ⁻¹, cᵏ⁻¹ = f(uᵏ⁻¹), at the input  c = link(u)

@@ -2,7 +2,8 @@
 
 An activation works in place: ``activate`` turns a pre-activation z into a = f(z), and
 ``multiply_derivative`` turns an error with respect to a into one with respect to z,
-error ← error ∘ f'(z), with f' written in terms of a (design: Signals).
+error ← error ∘ f'(z). f' is written in terms of a, which is kept for the gradient anyway; z is
+overwritten by it.
 """
 
 from __future__ import annotations

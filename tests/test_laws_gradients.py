@@ -1,4 +1,4 @@
-"""Laws of one direction, both directions of every pair: design.md, section 2."""
+"""Laws of one direction, both directions of every pair of likelihoods."""
 
 from __future__ import annotations
 

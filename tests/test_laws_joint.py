@@ -1,4 +1,4 @@
-"""Laws of the joint gradient: design.md, section 3."""
+"""Laws of the joint gradient: the three sweeps sum both directions' own gradients."""
 
 from __future__ import annotations
 

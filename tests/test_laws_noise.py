@@ -1,4 +1,4 @@
-"""Laws of NEM noise and its controls: design.md, section 2."""
+"""Laws of NEM noise and its controls."""
 
 from __future__ import annotations
 

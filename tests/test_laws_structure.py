@@ -1,4 +1,4 @@
-"""Laws of synapses and of a network's two directions: design.md, sections 2, 3 and 6."""
+"""Laws of synapses and of a network's two directions."""
 
 from __future__ import annotations
 

@@ -21,13 +21,14 @@ from dataclasses import dataclass
 
 from nembp.backend import Array, Backend
 from nembp.ends import Clock, SampleEnd
-from nembp.likelihoods import Likelihood, Multinomial, Readout
+from nembp.likelihoods import Multinomial, Readout
+from nembp.readouts import IdentityLink
 
 __all__ = ["RealClassEnd", "Score"]
 
 
 @dataclass(frozen=True)
-class Score(Likelihood):
+class Score(IdentityLink):
     """A critic's objective Σ t f(x), with t = 1 for real and t = −1 for generated samples.
 
     It has a likelihood's methods, log p(t) = Σ t z up to what makes it none: eᵗᶻ has no finite
@@ -49,15 +50,10 @@ class Score(Likelihood):
     def scale(self) -> float:
         return 1.0
 
-    def link(self, o: Readout) -> None:
-        o.backend.into(o.a, o.backend.xp.multiply, o.z, 1.0)
-
-    def multiply_link_derivative(self, o: Readout, error: Array) -> None:
-        pass
-
     def log_likelihood(
         self, o: Readout, t: Array, mass: Array | None = None, square: Array | None = None
     ) -> Array:
+        """Return Σ t z."""
         o.backend.row_dot(t, o.z, o.column)
         return o.column
 
@@ -74,6 +70,7 @@ class Score(Likelihood):
         o.backend.into(out, o.backend.xp.multiply, t, -factor)
 
     def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
+        """Write n z into ``out``."""
         o.backend.into(out, o.backend.xp.multiply, n, o.z)
 
 
