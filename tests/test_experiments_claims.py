@@ -21,6 +21,7 @@ NAMES = sorted(path.parent.name for path in COMMITTED.glob("*/protocol.json"))
 TO_COME = {
     "dcgan-cifar10",
     "gan-mnist",
+    "gan-mnist-collapse",
     "gan-noise",
     "wgan-cifar10",
     "wgan-mnist",

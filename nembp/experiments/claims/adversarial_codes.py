@@ -10,10 +10,9 @@ from typing import Any, Final
 
 from nembp.experiments.claims.adversarial_images import MNIST, VANILLA
 from nembp.experiments.claims.common import both_rates
-from nembp.experiments.claims.games import DISTANCE, SCORE
+from nembp.experiments.claims.games import CLASSES, DISTANCE, SCORE
 from nembp.experiments.protocol import Arm, Comparison, Metric, Protocol, Tuning
 
-CLASSES: Final = Metric("classes, strict", "classes_strict", "higher", "difference")
 RECALL: Final = Metric("recall", "recall", "higher", "points")
 
 GAME: Final[dict[str, Any]] = VANILLA | MNIST | {

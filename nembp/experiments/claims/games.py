@@ -6,12 +6,13 @@ from typing import Any, Final
 
 from nembp.experiments.protocol import Metric
 
-__all__ = ["BALANCE", "DISTANCE", "GAME", "ICMLA", "SCORE"]
+__all__ = ["BALANCE", "CLASSES", "DISTANCE", "GAME", "ICMLA", "SCORE"]
 
 ICMLA: Final = "Adigun, Kosko, ICMLA 2018, 1178-1185"
 
 SCORE: Final = Metric("inception score", "inception_score", "higher", "relative rise")
 BALANCE: Final = Metric("class kl", "class_kl", "lower", "difference")
+CLASSES: Final = Metric("classes, strict", "classes_strict", "higher", "difference")
 DISTANCE: Final = Metric("fréchet distance", "frechet_distance", "lower", "relative cut")
 
 GAME: Final[dict[str, Any]] = {
