@@ -26,6 +26,7 @@ from nembp.network import Network
 from nembp.noise import Noise
 from nembp.optimizers import Optimizer, get_optimizer, learning_rate_schedule
 from nembp.replay import StepsOnDevice
+from nembp.training_checks import check_counts, check_fit, check_mean, noise_that_acts
 
 __all__ = ["Callback", "History", "Trainer", "set_input_bias"]
 
@@ -38,7 +39,13 @@ def set_input_bias(net: Network, mean: np.ndarray[Any, Any]) -> None:
 
     Then its first errors are those of the classes about the mean, not of the mean itself, which
     would otherwise drown the forward direction's in the first epochs.
+
+    Raises
+    ------
+    ShapeError
+        If ``mean`` is not of shape (inputs,).
     """
+    check_mean(net, mean)
     likelihood = net.reversed.likelihood
     if isinstance(likelihood, Bernoulli):
         p = np.clip(mean, 1e-3, 1 - 1e-3)
@@ -92,6 +99,11 @@ class Trainer:
         Gather and augment each batch on a second thread during the step before, with the same
         result; by default where that pays (:meth:`BatchReader.prefetch_pays`).
 
+    Raises
+    ------
+    ArchitectureError, ShapeError
+        If an option is out of bounds or names nothing, or the reader does not fit the network.
+
     Examples
     --------
     >>> from nembp.datasets import load
@@ -125,9 +137,8 @@ class Trainer:
         prefetch: bool | None = None,
         cuda_graphs: bool = True,
     ) -> None:
-        for name, value in (("epochs", epochs), ("batch size", batch_size)):
-            if value < 1:
-                raise ArchitectureError(f"{name} must be at least 1, got {value}")
+        check_counts(epochs=epochs, batch_size=batch_size)
+        check_fit(net, reader)
         if patience is not None and evaluate is None:
             raise ArchitectureError("early stopping needs an evaluation to monitor")
         self.net, self.reader = net, reader
@@ -143,7 +154,7 @@ class Trainer:
         self.learning_rate = self.optimizer.learning_rate  # of the last step
         self._order = stream(seed, "batches")
         draw = stream if host_noise else net.backend.generator
-        self._noise = {key: each for key, each in (noise or {}).items() if each.kind != "none"}
+        self._noise = noise_that_acts(noise)
         self._generators = {key: draw(seed, f"noise/{key}") for key in self._noise}
         self._path: Path = "none"
         if backward:

@@ -7,7 +7,7 @@ import pytest
 
 from nembp.batches import BatchReader
 from nembp.datasets import Scaling, Split, class_means, feature_means, load
-from nembp.errors import ArchitectureError, DivergenceError
+from nembp.errors import ArchitectureError, DivergenceError, ShapeError
 from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.metrics import centroid_error, evaluate
 from nembp.network import Network, dense_network
@@ -162,12 +162,26 @@ def test_input_bias_starts_at_the_mean(likelihood, mean):
     [
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"batch_size": 0}, "batch size must be at least 1, got 0"),
+        ({"batch_size": 2.5}, "batch size must be a whole number, got 2.5"),
+        ({"epochs": "3"}, "epochs must be a whole number, got '3'"),
         ({"patience": 2}, "early stopping needs an evaluation"),
+        ({"noise": {"fwd": Noise("nem")}}, "no place for noise is called 'fwd'; there are forward"),
+        ({"noise": {"target": Noise("none")}}, "no place for noise is called 'target'"),
+        ({"noise": Noise("nem")}, r"noise is Noise\(.*expected a dict such as"),
+        ({"noise": {"forward": "nem"}}, "noise of forward is 'nem'; expected a dict such as"),
     ],
 )
 def test_wrong_options(options, message):
     with pytest.raises(ArchitectureError, match=message):
         make(**options)
+
+
+def test_a_network_and_samples_that_do_not_fit_are_told_apart_before_training():
+    net = dense_network([6, 8, 3])
+    with pytest.raises(ShapeError, match=r"have 5 values and its targets 3, but .* is 6 -> 3"):
+        Trainer(net, reader_of(blobs(features=5), net))
+    with pytest.raises(ShapeError, match=r"mean has shape \(5,\), but the network has 6 inputs"):
+        set_input_bias(net, np.zeros(5))
 
 
 # -- metrics -------------------------------------------------------------------------------------
