@@ -52,7 +52,7 @@ def test_samples_on_the_host_have_the_law_and_do_not_depend_on_their_number():
 def test_a_trainer_sees_codes_and_samples_by_them():
     training = trainer("bernoulli", iterations=3)
     training.run()
-    assert set(np.unique(training._g.z)) == {0.0, 1.0}
+    assert set(np.unique(training.turns.g.z)) == {0.0, 1.0}
     assert len(np.unique(training.sample(400), axis=0)) <= 2**5
 
 

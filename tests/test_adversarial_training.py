@@ -184,8 +184,8 @@ def test_noise_is_recorded_and_leaves_batches_and_latent_samples_alone(kind):
     for trainer in (plain, noisy):
         trainer.run()
         trainer.step()
-    assert np.array_equal(plain._g.z, noisy._g.z)
-    assert np.array_equal(plain._d.real, noisy._d.real)
+    assert np.array_equal(plain.turns.g.z, noisy.turns.g.z)
+    assert np.array_equal(plain.turns.d.real, noisy.turns.d.real)
     assert not np.array_equal(plain.generator.parameters, noisy.generator.parameters)
     row = noisy.history.rows[-1]
     for key in NOISY:
@@ -229,7 +229,7 @@ def test_latent_samples_have_the_deviation_asked_for():
     trainer, wide = (trainer_of(AdversarialSettings(latent_std=s), batch_size=512) for s in (1, 8))
     for each in (trainer, wide):
         each.step()
-    assert np.array_equal(wide._g.z, 8.0 * trainer._g.z)
+    assert np.array_equal(wide.turns.g.z, 8.0 * trainer.turns.g.z)
     z = 8.0 * stream(2, "samples").standard_normal((10, 2))
     assert np.array_equal(wide.sample(10, seed=2), wide.generator.predict(z))
 
@@ -464,7 +464,7 @@ def test_scheduled_noise_is_that_of_the_course():
     settings = AdversarialSettings(noise_schedule="linear", noise_until=0.5)
     noise = {"discriminator/input": Noise("blind", std=2.0)}
     trainer = trainer_of(settings, noise=noise, iterations=8)
-    of_g = next(iter(trainer._g._through.sources.values()))
+    of_g = next(iter(trainer.turns.g._through.sources.values()))
     deviations = []
     for _ in range(8):
         trainer.step()
@@ -479,10 +479,10 @@ def test_noise_on_what_the_discriminator_sees_is_also_there_in_the_generators_st
     noise = {"discriminator/input": Noise("nem", std=0.5, decay=0.0)}
     trainer = trainer_of(noise=noise)
     trainer.step()
-    through = trainer._g._through
+    through = trainer.turns.g._through
     (source,) = through.sources.values()
     assert np.any(source.n)
-    assert np.array_equal(through.x, trainer._g.output)  # given back as it came
+    assert np.array_equal(through.x, trainer.turns.g.output)  # given back as it came
     score = (
         trainer.discriminator.readout(through.x).z,
         trainer.discriminator.readout(through.x + source.n).z,

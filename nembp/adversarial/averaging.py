@@ -16,6 +16,11 @@ class ParameterAverage:
         Whose parameters are averaged.
     beta : float
         0 ≤ β < 1; 0 keeps none, and the average is the network itself.
+
+    Attributes
+    ----------
+    steps : int
+        t, which the caller counts: a step of a device that replays it calls nothing here.
     """
 
     def __init__(self, net: Network, beta: float) -> None:
@@ -31,7 +36,6 @@ class ParameterAverage:
         if not self.beta:
             return
         backend, xp, beta = self.net.backend, self.net.backend.xp, self.beta
-        self.steps += 1
         backend.into(self._sum, xp.multiply, self._sum, beta)
         backend.into(self._spare, xp.multiply, self.net.parameters, 1.0 - beta)
         backend.into(self._sum, xp.add, self._sum, self._spare)

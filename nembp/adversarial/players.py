@@ -13,6 +13,7 @@ import numpy as np
 from nembp.adversarial.objectives import RealClassEnd, Score
 from nembp.adversarial.penalty import GradientPenalty
 from nembp.adversarial.settings import AdversarialSettings
+from nembp.adversarial.weighted import WeightedEnd
 from nembp.backend import Array, stream
 from nembp.cycle import CycleBackpropagation
 from nembp.ends import End, Memberships, SampleEnd
@@ -155,6 +156,11 @@ class DiscriminatorPlayer:
             self.penalty(self._gradient, self.settings.penalty_weight)
             backend.into(gradient, backend.xp.add, gradient, self._gradient)
 
+    def follow(self, course: Array) -> None:
+        """Multiply log p(x | label) by what an array of shape (1,) holds at each call, too."""
+        if self._joint.input is not None:
+            self._joint.input = WeightedEnd(self._joint.input, self.net.backend, course)
+
     def _set_points(self, penalty: GradientPenalty) -> None:
         """x̂ = g + ε (x − g), with ε uniform on [0, 1) for each pair."""
         backend, xp = self.net.backend, self.net.backend.xp
@@ -190,6 +196,10 @@ class GeneratorPlayer:
         Mean of what D's end says: −log D(g), −log(1 − D(g)) for minimax, −f(g) for a critic.
     backward_nll : array, shape (1, 1)
         Mean −log p(z | G(z)) in nats, before G's weight.
+    sources : dict of NoiseSource
+        Of the noise on z, by its place.
+    seen : list of NoiseSource
+        Of the noise on what D sees.
     """
 
     def __init__(
@@ -228,6 +238,7 @@ class GeneratorPlayer:
         through.moves_statistics = False  # D sees these samples in its own step
         self.z, self.output = cycle.z, cycle.output
         self.sources = {} if cycle.source is None else {"generator/backward": cycle.source}
+        self.seen = list(through.sources.values())
         self.forward_nll, self.backward_nll = through.forward_nll, cycle.backward_nll
 
     def run(self) -> Array:
@@ -248,6 +259,11 @@ class GeneratorPlayer:
             self._target[:-1, :] = self.z[1:, :]
             self._target[-1:, :] = self.z[:1, :]
         cycle(gradient, through.input_error, *clock)
+
+    def follow(self, course: Array) -> None:
+        """Multiply log p(z | G(z)) by what an array of shape (1,) holds at each call, too."""
+        if self._cycle.input is not None:
+            self._cycle.input = WeightedEnd(self._cycle.input, self.net.backend, course)
 
 
 def _end(discriminator: Network, rows: int, settings: AdversarialSettings) -> End:

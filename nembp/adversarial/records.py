@@ -33,33 +33,40 @@ class AdversarialHistory:
 
 
 class Means:
-    """Means of what steps leave on the device, where they stay until read."""
+    """Means of what steps leave on the device, where they stay until read.
+
+    Attributes
+    ----------
+    steps : int
+        Steps since the last :meth:`clear`, which the caller counts: a step of a device that
+        replays it calls nothing here.
+    """
 
     def __init__(self, backend: Backend, dtype: str) -> None:
         self._backend, self._dtype = backend, dtype
         self._sums: dict[str, Array] = {}
         self._signs: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
+        self.steps = 0
 
     def clear(self) -> None:
         """Begin again."""
-        for key, total in self._sums.items():
+        self.steps = 0
+        for total in self._sums.values():
             total[...] = 0.0
-            self._counts[key] = 0
 
     def add(self, key: str, value: Array, sign: float = 1.0) -> None:
-        """Add a ``value``, shape (1, 1), to be multiplied by ``sign`` when it is read."""
+        """Add a step's ``value``, shape (1, 1), to be multiplied by ``sign`` when it is read."""
         if key not in self._sums:
             self._sums[key] = self._backend.zeros((1, 1), self._dtype)
-            self._signs[key], self._counts[key] = sign, 0
+            self._signs[key] = sign
         total = self._sums[key]
         self._backend.into(total, self._backend.xp.add, total, value)
-        self._counts[key] += 1
 
     def read(self) -> dict[str, float]:
         """Return the means so far (synchronises)."""
+        if not self.steps:
+            return {}
         return {
-            key: self._signs[key] * float(self._backend.to_numpy(total)[0, 0]) / self._counts[key]
+            key: self._signs[key] * float(self._backend.to_numpy(total)[0, 0]) / self.steps
             for key, total in self._sums.items()
-            if self._counts[key]
         }

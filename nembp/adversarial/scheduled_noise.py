@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nembp.adversarial.settings import AdversarialSettings, course
@@ -35,10 +36,16 @@ class ScheduledNoise(Noise):
         return self.std * course(self.schedule, (iteration - 1) / self.iterations, self.until)
 
 
-def scheduled(noise: Noise, settings: AdversarialSettings, iterations: int) -> Noise:
-    """Return noise with the course that the settings have for it."""
+def scheduled(
+    noise: Mapping[str, Noise], settings: AdversarialSettings, iterations: int
+) -> dict[str, Noise]:
+    """Return the noise of all places with the course that the settings have for it."""
     if settings.noise_schedule == "power":
-        return noise
+        return dict(noise)
+    return {place: _scheduled(each, settings, iterations) for place, each in noise.items()}
+
+
+def _scheduled(noise: Noise, settings: AdversarialSettings, iterations: int) -> ScheduledNoise:
     fields = {field.name: getattr(noise, field.name) for field in dataclasses.fields(noise)}
     return ScheduledNoise(
         **fields,

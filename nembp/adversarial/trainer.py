@@ -8,19 +8,20 @@ and the same z.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
 
-from nembp.adversarial.averaging import ParameterAverage
 from nembp.adversarial.checks import check_networks, check_noise
 from nembp.adversarial.guard import LastGood
-from nembp.adversarial.latent import draw_latent, fill_latent
-from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
-from nembp.adversarial.records import AdversarialHistory, Means
+from nembp.adversarial.latent import draw_latent
+from nembp.adversarial.on_device import IterationsOnDevice
+from nembp.adversarial.order import SampleOrder
+from nembp.adversarial.records import AdversarialHistory
 from nembp.adversarial.scheduled_noise import scheduled
 from nembp.adversarial.settings import AdversarialSettings
+from nembp.adversarial.turns import Numbers, Turns
 from nembp.backend import Array, stream
 from nembp.batches import BatchReader, Staged
 from nembp.errors import ArchitectureError, DivergenceError
@@ -33,6 +34,7 @@ __all__ = ["AdversarialTrainer", "default_optimizer"]
 Callback = Callable[[dict[str, float]], bool | None]
 CHECK_EVERY = 50  # iterations between looks at the values on the CPU; a GPU is asked for its rows
 SAMPLES = 1 << 10  # drawn at a time
+LAID_OUT = 1 << 18  # samples, at most, whose order is drawn at once
 
 
 def default_optimizer(settings: AdversarialSettings) -> Optimizer:
@@ -84,6 +86,10 @@ class AdversarialTrainer:
         Iterations a row.
     host_noise : bool
         Draw z and noise on the host whatever the device, so that devices can be compared.
+    cuda_graphs : bool
+        Capture whole iterations as a CUDA graph where the device has them, and replay it; the
+        numbers are those of the same calls one by one. Not with noise drawn on the host, nor with
+        an optimizer of your own.
 
     Attributes
     ----------
@@ -91,6 +97,10 @@ class AdversarialTrainer:
         Iterations done.
     history : AdversarialHistory
         Rows so far.
+    turns : Turns
+        What an iteration is made of.
+    on_device : IterationsOnDevice or None
+        What makes iterations on a device that can capture them, and says how many it did.
 
     Raises
     ------
@@ -114,6 +124,7 @@ class AdversarialTrainer:
         callbacks: Sequence[Callback] = (),
         report_every: int = 100,
         host_noise: bool = False,
+        cuda_graphs: bool = True,
     ) -> None:
         self.settings = settings = settings or AdversarialSettings()
         check_networks(generator, discriminator, reader, settings)
@@ -126,48 +137,30 @@ class AdversarialTrainer:
         self.report_every, self.callbacks = report_every, list(callbacks)
         self.schedule = learning_rate_schedule(schedule)
         pair = optimizers or (default_optimizer(settings), default_optimizer(settings))
-        self.optimizers = tuple(get_optimizer(each) for each in pair)
+        self.optimizers = get_optimizer(pair[0]), get_optimizer(pair[1])
         if self.optimizers[0] is self.optimizers[1]:
             raise ArchitectureError("generator and discriminator need an optimizer each, got one")
-        self._gradients = [
-            optimizer.bind(net)
-            for optimizer, net in zip(self.optimizers, (generator, discriminator), strict=True)
-        ]
-        self.iteration = self.epoch = 0
+        self.iteration = 0
         self.history = AdversarialHistory()
-
-        self._draw = stream if host_noise else generator.backend.generator
-        self._latent = self._draw(seed, "latent")
-        self._players(seed, check_noise(noise, settings))
-        self._batches = self._endless(stream(seed, "batches"))
-        self._average = ParameterAverage(generator, settings.averaging)
-        self._means = Means(generator.backend, generator.dtype)
         self._good = LastGood({"generator": generator, "discriminator": discriminator})
-
-    def _players(self, seed: int, noise: dict[str, Noise]) -> None:
-        generator, discriminator, settings = self.generator, self.discriminator, self.settings
-        streams = {key: self._draw(seed, f"noise/{key}") for key in noise}
-        streams["penalty"] = self._draw(seed, "penalty")
-        streams["discriminator/input of G"] = self._draw(seed, "noise/discriminator/input of G")
-        noise = {key: scheduled(each, settings, self.iterations) for key, each in noise.items()}
-        permutation = None
-        if settings.backward_permuted and settings.discriminator_backward:
-            permutation = stream(seed, "permutation").permutation(discriminator.inputs)
-        self._d = DiscriminatorPlayer(
-            discriminator, self.batch_size, settings, noise, streams, permutation
-        )
-        self._g = GeneratorPlayer(
-            generator,
-            discriminator,
-            self.batch_size,
-            settings,
-            noise,
-            streams,
-        )
-        self.sources = self._d.sources | self._g.sources
-        self._clipped: Array = None
-        if settings.kind == "wasserstein":
-            self._clipped = discriminator.parameters[: forward_count(discriminator)]
+        game = generator, discriminator, reader, settings, self.batch_size, self.optimizers
+        courses = scheduled(check_noise(noise, settings), settings, iterations)
+        draw = stream if host_noise else generator.backend.generator
+        self.turns = Turns(*game, courses, seed, draw)
+        self.sources = self.turns.sources
+        self._order = SampleOrder(reader.n, self.batch_size, stream(seed, "batches"))
+        self._batches: Generator[tuple[Array, Staged], None, None] | None = None
+        # iterations whose samples and numbers are laid out at once, and what is left of them
+        self._block = max(1, LAID_OUT // (self.batch_size * settings.steps))
+        self._left = 0
+        self.on_device: IterationsOnDevice | None = None  # else the numbers are Python's
+        takes_numbers = all(optimizer.takes_numbers for optimizer in self.optimizers)
+        if generator.backend.has_graphs and takes_numbers and not host_noise:
+            self._block = min(self._block, report_every)
+            most = self._block * settings.steps
+            self.on_device = IterationsOnDevice(
+                self.turns, self.batch_size, most, graphs=cuda_graphs
+            )
 
     # -- a run -----------------------------------------------------------------------------------
     def run(self) -> AdversarialHistory:
@@ -193,7 +186,7 @@ class AdversarialTrainer:
                 speed = (self.iteration - first) / (now - start)
                 row = {"iteration": float(self.iteration), **values, "iterations_per_second": speed}
                 self.history.rows.append(row)
-                self._means.clear()
+                self.turns.means.clear()
                 stop = [callback(row) for callback in self.callbacks]  # every one sees the row
                 if any(stop):
                     break
@@ -202,63 +195,46 @@ class AdversarialTrainer:
 
     def step(self) -> None:
         """Make one iteration: ``settings.steps`` steps of D and one of G."""
-        share = self.iteration / self.iterations
-        factor = self.schedule(min(share, 1.0))
-        course = self.settings.weight_factor(min(share, 1.0))
+        batches = self._laid_out()
+        left, self._left = self._left - 1, 0  # a block that is broken off here is not gone on with
+        first = self.iteration * self.settings.steps
         self.iteration += 1
-        for _ in range(self.settings.steps):
-            self._step_discriminator(factor, course * self.settings.discriminator_weight)
-        clock = self.epoch, self.iteration
-        self._g(self._gradients[0], course * self.settings.generator_weight, clock)
-        self.optimizers[0].step(factor)
-        self._average.add()
-        self._record()
-
-    def _step_discriminator(self, factor: float, weight: float) -> None:
-        backend, g, d = self.generator.backend, self._g, self._d
-        fill_latent(backend, self._latent, self.settings.latent_law, g.z)
-        if self.settings.latent_std != 1.0:
-            backend.into(g.z, backend.xp.multiply, g.z, self.settings.latent_std)
-        backend.into(d.generated, backend.xp.multiply, g.run(), 1.0)
-        index, staged = next(self._batches)
-        if d.labels is None:
-            self.reader.read_x(index, d.real, staged)
+        if self.on_device is not None:
+            self.on_device.iterate(batches)
         else:
-            self.reader.read(index, d.real, d.labels, staged)
-        d(self._gradients[1], weight, (self.epoch, self.iteration))
-        self.optimizers[1].step(factor)
-        if self._clipped is not None:
-            bound = self.settings.clip
-            backend.into(self._clipped, backend.xp.minimum, self._clipped, bound)
-            backend.into(self._clipped, backend.xp.maximum, self._clipped, -bound)
+            for turn in range(first, first + self.settings.steps):
+                numbers = self.numbers(turn)
+                self.turns.read(*next(batches))
+                self.turns.discriminate(numbers)
+            self.turns.generate(numbers)
+        self.turns.count()
+        self._left = left
 
-    def _endless(self, order: np.random.Generator) -> Iterator[tuple[Array, Staged]]:
-        """Go through the samples again and again, in batches of one size; a rest is left out."""
-        whole = self.reader.n - self.reader.n % self.batch_size
-        while True:
-            self.epoch += 1
-            chosen = order.permutation(self.reader.n)[:whole]
-            yield from self.reader.batches(chosen, self.batch_size)
+    def numbers(self, turn: int) -> Numbers:
+        """Return what is a turn's own; those of D are counted from 0, G has those of the last."""
+        iteration = turn // self.settings.steps
+        share = min(iteration / self.iterations, 1.0)
+        clock = self._order.epoch_of(turn), iteration + 1
+        return Numbers(self.schedule(share), self.settings.weight_factor(share), clock)
 
-    # -- the record, on the device until a row is read -------------------------------------------
-    def _record(self) -> None:
-        settings, means, d, g = self.settings, self._means, self._d, self._g
-        of_d = ("critic/objective", -1.0) if settings.has_critic else ("discriminator/nll", 1.0)
-        means.add(of_d[0], d.forward_nll, of_d[1])
-        if d.penalty is not None:
-            means.add("critic/penalty", d.penalty.value)
-        means.add("generator/nll", g.forward_nll, -1.0 if settings.kind == "minimax" else 1.0)
-        if settings.discriminator_backward:
-            means.add("discriminator/backward_nll", d.backward_nll)
-        if settings.generator_backward:
-            means.add("generator/backward_nll", g.backward_nll)
-        for key, source in self.sources.items():
-            means.add(f"noise/{key}/accepted", source.accepted)
-            means.add(f"noise/{key}/gain", source.gain)
+    def _laid_out(self) -> Generator[tuple[Array, Staged], None, None]:
+        """Return the batches of the next iteration, and lay out a block where none is left."""
+        if self._left == 0 or self._batches is None:
+            to_row = self.report_every - self.iteration % self.report_every
+            block, steps = min(to_row, self._block), self.settings.steps
+            turns = range(self.iteration * steps, (self.iteration + block) * steps)
+            order = self._order.take(len(turns))
+            if self._batches is not None:
+                self._batches.close()
+            self._batches = self.reader.batches(order, self.batch_size)
+            if self.on_device is not None:
+                self.on_device.lay_out(order, [self.numbers(turn) for turn in turns])
+            self._left = block
+        return self._batches
 
     def _check_finite(self) -> dict[str, float]:
         """Return the means since the last row; keep the parameters if all is finite."""
-        values = self._means.read()
+        values = self.turns.means.read()
         rates = " and ".join(f"{each.learning_rate:g}" for each in self.optimizers)
         remedy = f"Lower the learning rates (now {rates})"
         if self.settings.bidirectional != "none":
@@ -266,7 +242,7 @@ class AdversarialTrainer:
         try:
             self._good.check(values, self.iteration, remedy)
         except DivergenceError:
-            self._average.clear()
+            self.turns.average.clear()
             raise
         return values
 
@@ -277,7 +253,7 @@ class AdversarialTrainer:
 
         The next call overwrites that.
         """
-        return self._average.network()
+        return self.turns.average.network()
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray[Any, Any]:
         """Return G(z) for ``n`` draws of z, shape (n, features), in the scaled space.
@@ -290,11 +266,3 @@ class AdversarialTrainer:
         z = self.settings.latent_std * z
         parts = [net.predict(z[i : i + SAMPLES]) for i in range(0, n, SAMPLES)]
         return np.concatenate([net.backend.to_numpy(part) for part in parts])
-
-
-def forward_count(net: Network) -> int:
-    """Return the length of the part of the flat vector that the forward direction starts with.
-
-    Weights and forward biases, which a critic's bound is for.
-    """
-    return net.weight_count + sum(layer.biases for layer in net.layers[1:])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 import nembp.adversarial.players
 from nembp.adversarial.objectives import RealClassEnd, Score
+from nembp.adversarial.order import SampleOrder
 from nembp.adversarial.penalty import GradientPenalty
 from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
 from nembp.adversarial.settings import AdversarialSettings
-from nembp.adversarial.trainer import AdversarialTrainer
+from nembp.adversarial.turns import Turns
 from nembp.cycle import CycleBackpropagation
 from nembp.ends import ClassEnd
 from nembp.joint import JointBackpropagation
@@ -186,20 +189,26 @@ def schedule_of_the_weights_ignored(original, self, share):
     return 1.0
 
 
-@plant(AdversarialTrainer, "_step_discriminator", "adversarial.replay")
-def fresh_latent_samples_for_the_generator(original, self, factor, weight):
-    original(self, factor, weight)
-    self.generator.backend.normal(self._latent, self._g.z)
-    self._g.run()
+@plant(Turns, "discriminate", "adversarial.replay")
+def fresh_latent_samples_for_the_generator(original, self, numbers):
+    original(self, numbers)
+    self.generator.backend.normal(self._latent, self.g.z)
+    self.g.run()
 
 
-@plant(AdversarialTrainer, "_step_discriminator", "adversarial.replay")
-def learning_rate_a_thousandth_off(original, self, factor, weight):
-    original(self, factor * 1.001, weight)
+@plant(Turns, "discriminate", "adversarial.replay")
+def learning_rate_a_thousandth_off(original, self, numbers):
+    original(self, dataclasses.replace(numbers, factor=numbers.factor * 1.001))
 
 
-@plant(AdversarialTrainer, "_players", "adversarial.streams")
-def noise_from_the_stream_of_latent_samples(original, self, seed, noise):
+@plant(SampleOrder, "take", "adversarial.replay")
+def samples_in_one_order_for_good(original, self, batches):
+    epoch = original(self, self._n // self._size)
+    return np.resize(epoch, batches * self._size)
+
+
+@plant(Turns, "_set_players", "adversarial.streams")
+def noise_from_the_stream_of_latent_samples(original, self, rows, noise, seed):
     draw, latent = self._draw, self._latent
     self._draw = lambda seed, name: latent if name.startswith("noise") else draw(seed, name)
-    original(self, seed, noise)
+    original(self, rows, noise, seed)
