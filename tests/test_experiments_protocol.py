@@ -369,7 +369,7 @@ def test_every_registered_claim_can_be_run_and_has_its_small_version():
 
 def test_protocols_of_adversarial_images_leave_nothing_to_a_recipe():
     """A recipe may change, the numbers of a protocol may not."""
-    elsewhere = {"data_dir", "limit", "image_size", "seed", "device", "threads"}
+    elsewhere = {"data_dir", "limit", "image_size", "seed", "device", "threads", "cuda_graphs"}
     unused = {"samples", "modes", "std", "scale"}  # of data sets that are drawn
     unused |= {"backward_weight"}  # sets both players' weights, which are set
     for protocol in adversarial_images.PROTOCOLS:

@@ -14,6 +14,7 @@ from devices import REAL, needs_kernels
 
 from nembp.checkpoints import load_model
 from nembp.runs.config_file import from_toml
+from nembp.runs.gan_config import GanConfig
 
 pytestmark = needs_kernels
 SMALL = ("train", "--layers", "16", "--epochs", "2", "--limit", "400")
@@ -62,6 +63,40 @@ def test_graphs_can_be_switched_off():
         run(*SMALL, *noise, "--device", "gpu", "--cuda-graphs", mode, "--out", mode, "--quiet")
     models = [load_model(f"{mode}/model.npz").net.parameters for mode in ("auto", "off")]
     assert np.array_equal(*models)
+
+
+GAN = ("gan", "--samples", "300", "--latent", "4", "--generator", "8", "--discriminator", "8",
+       "--iterations", "25", "--checkpoints", "3", "--scored-samples", "200",
+       "--device", "gpu")  # fmt: skip
+
+
+def test_graphs_of_adversarial_iterations_can_be_switched_off():
+    found = {}
+    for mode in ("auto", "off"):
+        options = ("--noise", "nem", "--cuda-graphs", mode, "--out", mode, "--quiet")
+        found[mode] = json.loads(run(*GAN, *options, "--json").stdout)
+        assert from_toml(f"{mode}/config.toml", GanConfig).cuda_graphs == mode
+    assert found["auto"]["scores"] == found["off"]["scores"]
+    assert (found["auto"]["captured_iterations"], found["auto"]["why_not_captured"]) == (23, None)
+    off = found["off"]["captured_iterations"], found["off"]["why_not_captured"]
+    assert off == (0, "switched off")
+    for player in ("generator", "discriminator"):
+        models = [load_model(f"{mode}/{player}.npz").net.parameters for mode in ("auto", "off")]
+        assert np.array_equal(*models)
+
+
+@only_stand_in
+def test_why_iterations_are_not_captured_is_said(monkeypatch):
+    monkeypatch.setattr(fake_cupy.Stream, "begin_capture", lambda *_: fails_to("begin"))
+    result = run(*GAN, "--out", "a")
+    words = "iterations made call by call: a step cannot be captured (cannot begin)"
+    assert words in result.stderr
+    assert json.loads(Path("a/summary.json").read_text())["captured_iterations"] == 0
+    assert words not in run(*GAN, "--out", "b", "--cuda-graphs", "off").stderr
+
+
+def fails_to(what):
+    raise RuntimeError(f"cannot {what}")
 
 
 def test_precision():

@@ -33,6 +33,7 @@ def test_a_replicate_is_the_run_without_files(tmp_path, monkeypatch):
     assert found["curves"]["iteration"] == [12, 24, 36, 45]
     summary = run_gan(TINY, "a")
     assert found["scores"] == summary["scores"]
+    assert (summary["captured_iterations"], summary["why_not_captured"]) == (0, None)  # on the CPU
     rows = [json.loads(line) for line in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
     for key, values in found["curves"].items():
         assert values == [row[key] for row in rows], key

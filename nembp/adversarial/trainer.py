@@ -246,6 +246,22 @@ class AdversarialTrainer:
             raise
         return values
 
+    # -- what became of CUDA graphs --------------------------------------------------------------
+    @property
+    def captured(self) -> int:
+        """Iterations that a CUDA graph made."""
+        return 0 if self.on_device is None else self.on_device.replay.captured
+
+    @property
+    def why_not_captured(self) -> str | None:
+        """Why a device that has CUDA graphs makes no iteration by one; None if it does."""
+        if self.on_device is not None:
+            return self.on_device.replay.reason
+        if self.generator.backend.name != "gpu":
+            return None
+        own = getattr(self.generator.backend, "no_graphs", None)
+        return own or "z and noise are drawn on the host, or an optimizer has no kernel"
+
     # -- samples ---------------------------------------------------------------------------------
     @property
     def sampler(self) -> Network:

@@ -191,6 +191,7 @@ class GanConfig(OptionFields):
         "integer", TRAINING, "Of the weights, batches, z and noise, each its own stream.", least=0
     )
     device: str | None = same(_TRAIN["device"])
+    cuda_graphs: str | None = same(_TRAIN["cuda_graphs"])
     threads: int | None = option("integer", TRAINING, "BLAS threads.", least=1)
 
     checkpoints: int | None = option(

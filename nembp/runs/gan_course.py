@@ -108,6 +108,7 @@ def trainer_of(
         seed=config.seed or 0,
         report_every=report_every,
         callbacks=callbacks,
+        cuda_graphs=config.cuda_graphs != "off",
     )
 
 

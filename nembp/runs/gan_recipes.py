@@ -36,6 +36,7 @@ ALWAYS: Final[dict[str, Any]] = {
     "noise_rejected": "reflect",
     "seed": 0,
     "device": "auto",
+    "cuda_graphs": "auto",
     "checkpoints": 20,
     "averaged": 3,
 }

@@ -67,8 +67,8 @@ def run_gan(
     -------
     dict
         What ``summary.json`` holds: ``scores``, means over the last checkpoints (see
-        `nembp.adversarial.scorers`), ``iterations``, ``seconds`` of training, ``device``, ``run``,
-        ``status`` and so on.
+        `nembp.adversarial.scorers`), ``iterations``, of which ``captured_iterations`` were made by
+        a CUDA graph, ``seconds`` of training, ``device``, ``run``, ``status`` and so on.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def run_gan(
         with limit(prepared.config.threads) as threads:
             if start is not None:
                 load_players(start, prepared.generator, prepared.discriminator)
-            run = _Run(prepared, threads, folder, on_row, began)
+            run = _Run(prepared, threads, folder, on_row, on_note, began)
             folder.begin(run.config_text)
             ready = True
             if on_start is not None:
@@ -112,9 +112,11 @@ class _Run:
         threads: int,
         folder: RunFolder,
         listener: Listener | None,
+        on_note: Callable[[str], None] | None,
         began: float,
     ) -> None:
         self.prepared, self.folder, self.listener = prepared, folder, listener
+        self.on_note = on_note
         self.config = prepared.config.replace({"threads": threads})
         self.environment = environment(prepared.generator)
         self.began, self.saved_at = began, time.perf_counter()
@@ -154,6 +156,8 @@ class _Run:
         except KeyboardInterrupt:
             status = "interrupted"
         summary = self._finish(status)
+        if summary["why_not_captured"] and self.config.cuda_graphs != "off" and self.on_note:
+            self.on_note(f"iterations made call by call: {summary['why_not_captured']}")
         if on_end is not None:
             on_end(summary)
         path = self.folder.path / GENERATOR
@@ -226,6 +230,8 @@ class _Run:
             "averaged": min(course.averaged, len(course.rows)),
             "last": last,
             "iterations": int(last.get("iteration", 0)),
+            "captured_iterations": course.trainer.captured,
+            "why_not_captured": course.trainer.why_not_captured,
             "seconds": course.seconds,
             "wall_seconds": time.perf_counter() - self.began,
             "device": prepared.generator.backend.describe(),
