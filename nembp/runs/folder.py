@@ -45,6 +45,9 @@ def _finite(value: Any) -> Any:
 class RunFolder:
     """A folder that is ours and writable; see `claim`.
 
+    As a context it is released at the end: the metrics closed, and the folders that `claim` made
+    removed again where nothing was written there.
+
     Attributes
     ----------
     path : Path
@@ -132,6 +135,13 @@ class RunFolder:
         elif path.exists():
             raise OutputError(f"{path}: is a file; expected a folder. Choose another --out")
         return cls(path, _make(path), files)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+        self.abandon()
 
     def abandon(self) -> None:
         """Remove the folders that `claim` made, as far as they are empty."""

@@ -75,11 +75,9 @@ def run_seeds(
     first = config.seed or 0
     name = f"gan-{config.dataset}-seeds{seeds}"
     numbers = range(first, first + seeds)
-    files = (SUMMARY,)
-    folder = RunFolder.claim(out_dir, name, force=force, files=files)
     began, runs = time.perf_counter(), list[dict[str, Any]]()
     interruption = None
-    try:
+    with RunFolder.claim(out_dir, name, force=force, files=(SUMMARY,)) as folder:
         for seed in numbers:
             try:
                 run_gan(
@@ -97,9 +95,6 @@ def run_seeds(
             except KeyboardInterrupt as error:
                 interruption = error
                 break
-    finally:
-        if not runs:
-            folder.abandon()
     if interruption is not None and not runs:
         raise interruption
     summary = _sum_up(folder.path, runs) | {"wall_seconds": time.perf_counter() - began}

@@ -16,6 +16,7 @@ from nembp.datasets.sources import as_rows
 from nembp.errors import DivergenceError
 from nembp.network import Network
 from nembp.runs.config_file import to_toml
+from nembp.runs.ending import Ending
 from nembp.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.gan_course import Course, Row
@@ -83,9 +84,7 @@ def run_gan(
     """
     began = time.perf_counter()
     name = f"gan-{config.dataset}-seed{config.seed or 0}"
-    folder = RunFolder.claim(out_dir, name, force=force, files=FILES)
-    ready = False
-    try:
+    with RunFolder.claim(out_dir, name, force=force, files=FILES) as folder:
         with limit(config.threads):
             prepared = prepare_gan(config, on_note or (lambda text: None))
         with limit(prepared.config.threads) as threads:
@@ -93,14 +92,9 @@ def run_gan(
                 load_players(start, prepared.generator, prepared.discriminator)
             run = _Run(prepared, threads, folder, on_row, on_note, began)
             folder.begin(run.config_text)
-            ready = True
             if on_start is not None:
                 on_start(run.plan())
             return run.train(on_end)
-    finally:
-        folder.close()
-        if not ready:
-            folder.abandon()
 
 
 class _Run:
@@ -148,24 +142,14 @@ class _Run:
 
     def train(self, on_end: Listener | None) -> Row:
         """Train, save and score; errors of the training are raised once that is done."""
-        status, error = "finished", None
-        try:
-            self.course.run()
-        except DivergenceError as divergence:
-            status, error = "diverged", divergence
-        except KeyboardInterrupt:
-            status = "interrupted"
-        summary = self._finish(status)
+        ending = Ending.of(self.course.run)
+        summary = self._finish(ending.status)
         if summary["why_not_captured"] and self.config.cuda_graphs != "off" and self.on_note:
             self.on_note(f"iterations made call by call: {summary['why_not_captured']}")
         if on_end is not None:
             on_end(summary)
-        path = self.folder.path / GENERATOR
-        if error is not None:
-            raise DivergenceError(f"{error}; {path} holds the last good generator") from error
-        if status == "interrupted":
-            kept = f"{path} holds its generator" if self.good else "nothing was learned"
-            raise KeyboardInterrupt(f"interrupted after iteration {summary['iterations']}; {kept}")
+        file, done = self.folder.path / GENERATOR, f"iteration {summary['iterations']}"
+        ending.reraise(file, "generator", done=done, learned=self.good is not None)
         return summary
 
     # -- a checkpoint ----------------------------------------------------------------------------

@@ -11,13 +11,13 @@ import numpy as np
 
 import nembp
 from nembp.checkpoints import Model, environment, save_model
-from nembp.errors import DivergenceError
 from nembp.metrics import evaluate
 from nembp.network import Network
 from nembp.noise import Noise
 from nembp.optimizers import get_optimizer
 from nembp.runs.config import RunConfig
 from nembp.runs.config_file import to_toml
+from nembp.runs.ending import Ending
 from nembp.runs.folder import MODEL, PICTURE, RunFolder
 from nembp.runs.preparation import Prepared, pixel_units, prepare
 from nembp.threads import threads as limit
@@ -76,21 +76,14 @@ def train_run(
         After the model of the last complete epoch was saved, with status "interrupted".
     """
     started = time.perf_counter()
-    folder = RunFolder.claim(out_dir, f"{config.dataset}-seed{config.seed or 0}", force=force)
-    ready = False
-    try:
-        with limit(config.threads) as threads:
-            prepared = prepare(config, on_note or (lambda text: None))
-            run = _Run(prepared, threads, folder, on_epoch, started)
-            folder.begin(run.config_text)
-            ready = True
-            if on_start is not None:
-                on_start(run.plan())
-            return run.train(on_end)
-    finally:
-        folder.close()
-        if not ready:
-            folder.abandon()
+    name = f"{config.dataset}-seed{config.seed or 0}"
+    with RunFolder.claim(out_dir, name, force=force) as folder, limit(config.threads) as threads:
+        prepared = prepare(config, on_note or (lambda text: None))
+        run = _Run(prepared, threads, folder, on_epoch, started)
+        folder.begin(run.config_text)
+        if on_start is not None:
+            on_start(run.plan())
+        return run.train(on_end)
 
 
 class _Run:
@@ -142,28 +135,18 @@ class _Run:
 
     def train(self, on_end: Listener | None) -> Row:
         """Train, save and score; errors of the training are raised once that is done."""
-        status, error = "finished", None
-        try:
-            self.trainer.run()
-        except DivergenceError as divergence:
-            status, error = "diverged", divergence
-        except KeyboardInterrupt:
-            status = "interrupted"
-            if self.last_good is not None:  # the step in progress may be half done
-                self.net.restore(self.last_good)
-        history = self.trainer.history
+        ending, history = Ending.of(self.trainer.run), self.trainer.history
+        interrupted = ending.status == "interrupted"
+        if interrupted and self.last_good is not None:  # the step in progress may be half done
+            self.net.restore(self.last_good)
         if history.stopped_early:
-            status = "stopped early"
-        summary = self._finish(status, keep=status != "interrupted" or bool(history.epochs))
+            ending.status = "stopped early"
+        done = len(history.epochs)
+        summary = self._finish(ending.status, keep=not interrupted or done > 0)
         if on_end is not None:
             on_end(summary)
-        if error is not None:
-            kept = f"{self.folder.path / MODEL} holds the last good model"
-            raise DivergenceError(f"{error}; {kept}") from error
-        if status == "interrupted":
-            done = len(history.epochs)
-            kept = f"{self.folder.path / MODEL} holds its model" if done else "nothing was learned"
-            raise KeyboardInterrupt(f"interrupted after epoch {done}; {kept}")
+        file = self.folder.path / MODEL
+        ending.reraise(file, "model", done=f"epoch {done}", learned=done > 0)
         return summary
 
     # -- an epoch --------------------------------------------------------------------------------
