@@ -15,7 +15,7 @@ from devices import REAL, gpu, needs_kernels
 from nembp.benchmarks import adversarial, card, gpu_steps
 from nembp.benchmarks.card import Card, floor_seconds, measure_card
 from nembp.benchmarks.cases import DenseCase
-from nembp.benchmarks.gan_steps import CapturedGan, EngineGan, TorchGan, gan_networks
+from nembp.benchmarks.gan_steps import EngineGan, TorchGan, gan_networks
 from nembp.benchmarks.gpu_steps import CapturedStep
 from nembp.benchmarks.peers import MissingPeerError, TorchStep
 from nembp.benchmarks.steps import EngineStep
@@ -121,25 +121,19 @@ def test_adversarial_suite(on, tmp_path, monkeypatch):
     assert step["times"]["nembp/one_direction"]["median"] > 0
     assert step["times"]["nembp/bidirectional"]["median"] > 0
     assert (step["floor"] is None) == (on == "cpu")
+    assert (step["captured"], step["why_not_captured"]) == (on == "gpu", None)
     if on == "cpu" and importlib.util.find_spec("torch"):
         assert max(step["agreement"].values()) < 1e-4
         assert step["times"]["torch graph/one_direction"] == {"missing": "GPU only"}
 
 
-class PlainGan(EngineGan):
-    """Call by call, its Adam always at its thousandth step, as a captured one's is."""
-
-    def __call__(self) -> None:
-        numbers = gpu().asarray(np.array(self.optimizers[0].numbers(1000, 1.0)))
-        self._work(lambda optimizer: optimizer.apply(numbers))
-
-
 def test_a_captured_gan_step_is_the_step():
     ends, x = [], np.random.default_rng(0).random((6, 12), dtype="f4")
-    for kind, steps in ((PlainGan, 5), (CapturedGan, 3)):  # two before the capture
-        step = kind(*gan_networks((5, 9, 12), gpu(), "float32"), x, True, 1e-3)
+    for graphs, steps in ((False, 6), (True, 3)):  # which has made three
+        step = EngineGan(*gan_networks((5, 9, 12), gpu(), "float32"), x, True, 1e-3, graphs)
         for _ in range(steps):
             step()
+        assert step.trainer.captured == (4 if graphs else 0)
         ends.append([gpu().to_numpy(net.parameters) for net in step.nets])
     for plain, captured in zip(*ends, strict=True):
         assert np.array_equal(plain, captured)

@@ -1,4 +1,4 @@
-"""A step of an adversarial training: nembp's players, and PyTorch's, on the same start.
+"""A step of an adversarial training: nembp's trainer, and PyTorch, on the same start.
 
 A step draws z, runs G, moves D on real and generated samples, and moves G on what D now says of
 them: the non-saturating objective, Adam for both. ReLU layers; images in [0, 1] by logistic units.
@@ -13,18 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
 from nembp.adversarial.settings import AdversarialSettings
+from nembp.adversarial.trainer import AdversarialTrainer
+from nembp.adversarial.turns import Numbers
 from nembp.backend import Backend
+from nembp.batches import BatchReader
 from nembp.benchmarks.peers import MissingPeerError, import_peer
+from nembp.datasets import Scaling, Split
 from nembp.likelihoods import Bernoulli
 from nembp.network import Network, dense_network
-from nembp.optimizers import Adam
+from nembp.optimizers import Adam, Optimizer
 
-__all__ = ["CapturedGan", "EngineGan", "TorchGan", "gan_multiply_adds", "gan_networks"]
+__all__ = ["EngineGan", "TorchGan", "gan_multiply_adds", "gan_networks"]
 
 Host = np.ndarray[Any, Any]
-WARM_UP = 3
+WARM_UP = 3  # steps before one is captured, and the first that is
+FOREVER = 1 << 40  # iterations: no report ends a block of steps that is being timed
 
 
 def gan_networks(sizes: tuple[int, ...], backend: Backend, dtype: str) -> tuple[Network, Network]:
@@ -56,61 +60,69 @@ def gan_multiply_adds(sizes: tuple[int, ...], rows: int) -> int:
 
 
 class EngineGan:
-    """nembp's step, G trained in one direction or in both."""
+    """nembp's step, G trained in one direction or in both: an iteration of its trainer.
+
+    So it also reads its samples, in a new order at every step, and keeps its record.
+
+    Parameters
+    ----------
+    generator, discriminator : Network
+        Where to start; trained in place.
+    x : ndarray, shape (rows, features)
+        The real samples.
+    bidirectional : bool
+        Whether G is trained backward too.
+    rate : float
+        Adam's.
+    graphs : bool
+        Capture the step as a CUDA graph; those that come before are made already.
+    """
 
     def __init__(
-        self, generator: Network, discriminator: Network, x: Host, bidirectional: bool, rate: float
+        self,
+        generator: Network,
+        discriminator: Network,
+        x: Host,
+        bidirectional: bool,
+        rate: float,
+        graphs: bool = False,
     ) -> None:
-        backend: Any = generator.backend
+        backend, dtype = generator.backend, generator.dtype
+        samples = Split(x, np.zeros(len(x), np.int64))
+        self.trainer = AdversarialTrainer(
+            generator,
+            discriminator,
+            BatchReader(samples, Scaling(), Scaling(), 1, backend, dtype),
+            AdversarialSettings(bidirectional="generator" if bidirectional else "none"),
+            batch_size=len(x),
+            iterations=FOREVER,
+            report_every=FOREVER,
+            optimizers=(Adam(rate, beta1=0.5), Adam(rate, beta1=0.5)),
+            cuda_graphs=graphs,
+        )
         self.backend, self.nets = backend, (generator, discriminator)
-        settings = AdversarialSettings(bidirectional="generator" if bidirectional else "none")
-        rows = len(x)
-        self.d = DiscriminatorPlayer(discriminator, rows, settings)
-        self.g = GeneratorPlayer(generator, discriminator, rows, settings)
-        self.d.real[...] = backend.asarray(x, generator.dtype)
-        self.optimizers = Adam(rate, beta1=0.5), Adam(rate, beta1=0.5)
-        pairs = zip(self.optimizers, self.nets, strict=True)
-        self.gradients = [optimizer.bind(net) for optimizer, net in pairs]
-        self._latent = backend.generator(0, "benchmark/latent")
-        self.batch_bytes = x.nbytes
+        for _ in range(WARM_UP if graphs else 0):
+            self()
 
     def __call__(self) -> None:
         """Make a step."""
-        self._work(lambda optimizer: optimizer.step())
-
-    def _work(self, move: Callable[[Adam], None]) -> None:
-        backend, g, d = self.backend, self.g, self.d
-        backend.normal(self._latent, g.z)
-        backend.into(d.generated, backend.xp.multiply, g.run(), 1.0)
-        d(self.gradients[1])
-        move(self.optimizers[1])
-        g(self.gradients[0])
-        move(self.optimizers[0])
+        self.trainer.step()
 
     def at_rest(self) -> tuple[Host, list[Host]]:
         """Return a z, and both gradients for it before anything moves, G's first."""
-        self._work(lambda optimizer: None)
-        host = self.backend.to_numpy
-        return host(self.g.z), [host(gradient) for gradient in self.gradients]
+        trainer, host = self.trainer, self.backend.to_numpy
+        turns, still = trainer.turns, _Still()
+        turns.read(self.backend.asarray(np.arange(trainer.batch_size)))
+        turns.discriminate(still)
+        turns.generate(still)
+        return host(turns.g.z), [host(optimizer.gradient) for optimizer in trainer.optimizers]
 
 
-class CapturedGan(EngineGan):
-    """The step as a replayed CUDA graph; its Adam is always at its thousandth step."""
+class _Still(Numbers):
+    """Moves nothing."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        numbers = self.backend.asarray(np.array(self.optimizers[0].numbers(1000, 1.0)))
-
-        def work() -> None:
-            self._work(lambda optimizer: optimizer.apply(numbers))
-
-        for _ in range(2):
-            work()
-        self._graph = self.backend.capture(work)
-
-    def __call__(self) -> None:
-        """Make a step."""
-        self._graph.launch()
+    def move(self, optimizer: Optimizer) -> None:
+        pass
 
 
 class TorchGan:
