@@ -81,7 +81,13 @@ def gan(
     """
     config = GanConfig(**{name: value for name, value in settings.items() if value is not None})
     with progress_for(quiet=quiet, course=ITERATIONS) as progress, terminate_as_interrupt():
-        _note_unused(ctx, config, progress)
+        noted = list[bool]()
+
+        def begin(plan: dict[str, Any]) -> None:
+            if not noted:  # of several seeds once
+                noted.append(True)
+                _note_unused(ctx, plan, progress)
+            progress.start(plan)
 
         def end(summary: dict[str, Any]) -> None:
             progress.__exit__()
@@ -94,7 +100,7 @@ def gan(
         from nembp.runs.gan_training import run_gan
 
         listeners: dict[str, Any] = {
-            "on_start": progress.start,
+            "on_start": begin,
             "on_row": progress.epoch,
             "on_end": end,
             "on_note": progress.note,
@@ -111,7 +117,7 @@ def _report(summary: dict[str, Any]) -> None:
     for key, (words, _) in SCORES.items():
         if summary["scores"].get(key) is not None:
             text = score_text(key, summary["scores"][key])
-            if spread is not None:
+            if spread is not None and len(summary["seeds"]) > 1:
                 text += f" ± {score_text(key, spread[key])}"
             rows.append((words, text))
     if rows:
@@ -126,7 +132,7 @@ def _report(summary: dict[str, Any]) -> None:
     emit_table(rows)
 
 
-def _note_unused(ctx: click.Context, config: GanConfig, progress: Progress) -> None:
+def _note_unused(ctx: click.Context, plan: dict[str, Any], progress: Progress) -> None:
     """Say which flags have no effect; a file may hold them, since config.toml is complete."""
 
     def note(why: str, *names: str) -> None:
@@ -139,20 +145,20 @@ def _note_unused(ctx: click.Context, config: GanConfig, progress: Progress) -> N
             progress.note(f"{', '.join(given)}: without effect, since {why}")
 
     names = list(GanConfig.options())
-    if config.noise in (None, "none"):
+    if plan["noise"] == "none":
         note("--noise is none", *(name for name in names if name.startswith("noise_")))
     backward = {
         "discriminator": ("discriminator_weight", "backward_labels"),
         "generator": ("generator_weight", "backward_flow"),
     }
-    way = config.bidirectional or "none"
+    way = plan["bidirectional"]
     if way == "none":
         both = ("backward_weight", "backward_permuted", "weight_schedule")
         note("--bidirectional is none", *both, *backward["discriminator"], *backward["generator"])
     elif way != "both":
         other = "generator" if way == "discriminator" else "discriminator"
         note(f"--bidirectional is {way}", *backward[other])
-    if config.kind != "wasserstein":
+    if plan["kind"] != "wasserstein":
         note("--kind is not wasserstein", "clip")
-    if config.kind != "wasserstein-gp":
+    if plan["kind"] != "wasserstein-gp":
         note("--kind is not wasserstein-gp", "penalty_weight")

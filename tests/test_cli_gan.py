@@ -147,13 +147,27 @@ def test_progress_and_result():
 
 
 def test_flags_without_effect_are_noted():
-    result = gan(*SHORT, "--noise-std", "0.3", "--generator-weight", "2", "--clip", "0.1")
+    result = gan(*SHORT, "--noise-std", "0.3", "--generator-weight", "2", "--clip", "0.1",
+                 "--bidirectional", "none")  # fmt: skip
     assert "--noise-std: without effect, since --noise is none" in result.stderr
     assert "--generator-weight: without effect, since --bidirectional is none" in result.stderr
     assert "--clip: without effect, since --kind is not wasserstein" in result.stderr
     (folder,) = Path("runs").iterdir()
     assert re.fullmatch(r"\d{8}-\d{6}-gan-ring-seed0", folder.name)
     assert "without effect" not in gan("--config", folder / "config.toml", "--out", "b").stderr
+
+
+def test_flags_that_the_recipe_gives_an_effect_are_not_called_without():
+    flags = ("--generator-weight", "2", "--backward-permuted")
+    plan = gan(*SHORT, *flags, "--out", "a").stderr  # the plane's recipe: a bidirectional generator
+    assert "bidirectional generator (weight generator 2)" in plan
+    assert "without effect" not in plan
+    told = gan(*SHORT, "--clip", "0.1", "--seeds", "2", "--out", "b").stderr
+    assert told.count("--clip: without effect") == 1
+
+
+def test_one_seed_has_no_spread_to_report():
+    assert "±" not in gan(*SHORT, "--seeds", "1", "--out", "a").stdout
 
 
 # -- repeating -------------------------------------------------------------------------------------

@@ -114,6 +114,14 @@ def test_values_are_kept_in_one_form(name, value, kept):
     assert getattr(RunConfig(**{name: value}), name) == kept
 
 
+@pytest.mark.parametrize("value", [np.int64(3), np.uint8(3)])
+def test_numbers_of_numpy_are_numbers(value):
+    config = RunConfig(epochs=value, learning_rate=np.float32(0.5), backward_weight=value)
+    kept = config.epochs, config.learning_rate, config.backward_weight
+    assert kept == (3, 0.5, 3.0)
+    assert [type(number) for number in kept] == [int, float, float]
+
+
 def test_choices_are_those_of_the_engine():
     known = {
         "task": get_args(Task),
@@ -145,7 +153,15 @@ def test_choices_are_those_of_the_engine():
         ("epochs", 0, "epochs must be a whole number ≥ 1, got 0"),
         ("epochs", 2.0, "epochs must be a whole number ≥ 1, got 2.0"),
         ("epochs", True, "epochs must be a whole number"),
+        ("epochs", np.bool_(True), "epochs must be a whole number"),
         ("seed", -1, "seed must be a whole number ≥ 0"),
+        ("seed", 10**400, "seed must be at most 9,223,372,036,854,775,807, got 10000"),
+        ("learning_rate", 10**400, "learning_rate must be at most 9,223,"),
+        (
+            "learning_rate",
+            np.float32("inf"),
+            "learning_rate must be a number > 0, got np.float32(inf)",
+        ),
         ("learning_rate", 0.0, "learning_rate must be a number > 0, got 0.0"),
         ("learning_rate", math.nan, "learning_rate must be a number > 0, got nan"),
         ("noise_std", math.inf, "noise_std must be a number ≥ 0, got inf"),

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Final, Literal, TypeAlias
 
 from nembp.descriptions import parse, plain
@@ -29,6 +30,7 @@ Kind: TypeAlias = Literal[
     "size",
     "augmentation",
 ]
+LARGEST: Final = 2**63 - 1  # whole number that arrays can count to
 CROP: Final = 4  # pixels that crops are shifted by at most, customary for 32x32 images
 
 
@@ -91,18 +93,23 @@ class Option:
 
     def _number(self, name: str, value: Any) -> int | float:
         whole = self.kind == "integer"
-        fits = isinstance(value, int) or (isinstance(value, float) and not whole)
+        if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+            raise self._wrong(name, value)
+        number: Any = int(value) if isinstance(value, Integral) else value
+        if isinstance(number, int) and abs(number) > LARGEST:
+            raise ArchitectureError(f"{name} must be at most {LARGEST:,}, got {value!r:.40}...")
         if (
-            not fits
-            or isinstance(value, bool)
-            or not math.isfinite(value)
-            or (self.least is not None and value < self.least)
-            or (self.above is not None and value <= self.above)
-            or (self.below is not None and value >= self.below)
-            or (self.most is not None and value > self.most)
+            not math.isfinite(number)
+            or (self.least is not None and number < self.least)
+            or (self.above is not None and number <= self.above)
+            or (self.below is not None and number >= self.below)
+            or (self.most is not None and number > self.most)
         ):
-            raise ArchitectureError(f"{name} must be {self.expected}, got {value!r:.80}")
-        return int(value) if whole else float(value)
+            raise self._wrong(name, value)
+        return int(number) if whole else float(number)
+
+    def _wrong(self, name: str, value: Any) -> ArchitectureError:
+        return ArchitectureError(f"{name} must be {self.expected}, got {value!r:.80}")
 
     @property
     def expected(self) -> str:
