@@ -71,7 +71,7 @@ def info(run: str | None, as_json: bool) -> None:
 
 def gather() -> dict[str, Any]:
     """Collect what `info` shows."""
-    from nembp.checkpoints import environment
+    from nembp.environments import environment
     from nembp.network import dense_network
 
     measured = environment(dense_network([1, 1]))

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
-import sys
 import typing
 from dataclasses import dataclass
 from itertools import chain
@@ -19,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-import nembp
 from nembp.archives import content_hash, read_archive, write_archive
 from nembp.backend import Backend, get_backend
 from nembp.datasets.scaling import Scaling
+from nembp.environments import environment
 from nembp.errors import ArchitectureError, DataError
 from nembp.kinds import decode, encode
 from nembp.layers import parameter_count, statistics_count, statistics_views
@@ -91,43 +89,6 @@ class Model:
     def to_unit(self) -> Scaling:
         """Scaling of raw pixels to [0, 1], in which images are read and drawn."""
         return self.x_scaling if self.pixel_scaling is None else self.pixel_scaling
-
-
-def environment(net: Network) -> dict[str, Any]:
-    """Describe what the bits of a training depend on besides its settings.
-
-    Float products differ in their last bits between builds and between 1 and 2 BLAS threads, so
-    repeating or resuming a run bit for bit is promised only where this is the same.
-
-    Returns
-    -------
-    dict
-        JSON values: versions, ``device``, ``platform``, and ``blas`` with its ``threads``; None
-        where the BLAS is unknown.
-
-    >>> from nembp.network import dense_network
-    >>> environment(dense_network([4, 3]))["device"]
-    'cpu'
-    """
-    import threadpoolctl
-
-    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
-    pools.sort(key=lambda pool: "numpy" not in pool["filepath"])  # SciPy may bring its own
-    blas = None
-    if pools:
-        names = {"internal_api": "library", "num_threads": "threads"}
-        keys = ("internal_api", "version", "architecture", "num_threads")
-        blas = {names.get(key, key): pools[0].get(key) for key in keys}
-    cupy = sys.modules.get("cupy") if net.backend.name == "gpu" else None
-    return {
-        "nembp": nembp.__version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "cupy": None if cupy is None else cupy.__version__,
-        "platform": platform.platform(),
-        "device": net.backend.describe(),
-        "blas": blas,
-    }
 
 
 def save_model(path: str | os.PathLike[str], model: Model) -> None:

@@ -9,9 +9,10 @@ from typing import Final
 from nembp.architectures import network
 from nembp.augmentation import Augmentation
 from nembp.batches import BatchReader
-from nembp.checkpoints import Model, environment
+from nembp.checkpoints import Model
 from nembp.datasets import Dataset, Scaling, Split
 from nembp.datasets.scaling import standardized
+from nembp.environments import environment
 from nembp.metrics import evaluate
 from nembp.optimizers import Adam
 from nembp.training import Trainer
@@ -67,7 +68,7 @@ def train_judge(data: Dataset, recipe: Recipe | None = None, *, seed: int = 0) -
     """Train a classifier on a data set, and measure it on the test split.
 
     It is always trained on the CPU, so that scores do not depend on the device; bit for bit the
-    same where `nembp.checkpoints.environment` is the same.
+    same where `nembp.environments.environment` is the same.
 
     Returns
     -------

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 import nembp
-from nembp.checkpoints import Model, environment, save_model
+from nembp.checkpoints import Model, save_model
+from nembp.environments import environment
 from nembp.metrics import evaluate
 from nembp.network import Network
 from nembp.noise import Noise
