@@ -186,23 +186,25 @@ class TorchGan:
         else:
             self._graph.replay()
 
-    def step(self, draw: bool = True) -> None:
-        """Make a step, on the z that is there unless one is drawn."""
+    def step(self) -> None:
+        """Make a step."""
+        self.z.normal_()
+        self._work(lambda optimizer: optimizer.step())
+
+    def _work(self, move: Callable[[Any], None]) -> None:
         of_g, of_d = self._optimizers
-        if draw:
-            self.z.normal_()
         generated = self._torch.sigmoid(self._run(0, self.z))
         of_d.zero_grad(set_to_none=True)
         both = self._torch.cat([self.x, generated.detach()])
         labels = self._torch.cat([self._ones, self._zeros])
         (2 * self._criterion(self._run(1, both), labels)).backward()
-        of_d.step()
+        move(of_d)
         of_g.zero_grad(set_to_none=True)
         trained = [p for pair in self._layers[0] for p in pair]
         value = self._criterion(self._run(1, generated), self._ones)
         for p, gradient in zip(trained, self._torch.autograd.grad(value, trained), strict=True):
             p.grad = gradient
-        of_g.step()
+        move(of_g)
 
     def _capture(self) -> None:
         torch = self._torch
@@ -224,9 +226,9 @@ class TorchGan:
         return found
 
     def gradients(self, z: Host) -> list[Host]:
-        """Make a step on these z, and return both gradients, G's first, as nembp lays them out."""
+        """Return both gradients for these z before anything moves, as nembp lays them out."""
         self.z.copy_(self._torch.tensor(z))
-        self.step(draw=False)
+        self._work(lambda optimizer: None)
         flat = []
         for layers in self._layers:
             tensors = [W for W, _ in layers] + [b for _, b in layers]
