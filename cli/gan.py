@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.gan_recipes import describe_default
 
 from .gan_progress import ITERATIONS, SCORES, score_text
 from .interrupts import terminate_as_interrupt
-from .options import GroupedCommand, GroupedOption, config_option_of, json_option, options_of
-from .output import count, emit_json, emit_table, short_path
+from .options import GroupedCommand, GroupedOption, options_of
+from .output import count
 from .progress import Progress, progress_for
+from .runs import flags_given, report_when_done, run_folder_options, status_rows
 
 EPILOG = """\
 A flag beats its environment variable (NEMBP_GAN_LEARNING_RATE for --learning-rate), which beats
@@ -49,18 +49,7 @@ Examples:
     help="Train N times, with --seed and the numbers after it, and report mean ± standard "
     "deviation.",
 )
-@click.option(
-    "--out",
-    cls=GroupedOption,
-    metavar="DIR",
-    help="Folder of the run, new or empty.  [default: runs/<time>-gan-<data>-seed<seed>]",
-)
-@click.option(
-    "--force", cls=GroupedOption, is_flag=True, help="Replace the run in --out, if there is one."
-)
-@config_option_of(GanConfig)
-@json_option
-@click.option("--quiet", cls=GroupedOption, is_flag=True, help="No progress, no notes.")
+@run_folder_options(GanConfig, "runs/<time>-gan-<data>-seed<seed>")
 @click.pass_context
 def gan(
     ctx: click.Context,
@@ -89,20 +78,13 @@ def gan(
                 _note_unused(ctx, plan, progress)
             progress.start(plan)
 
-        def end(summary: dict[str, Any]) -> None:
-            progress.__exit__()
-            if as_json:
-                emit_json(summary)
-            else:
-                _report(summary)
-
         from nembp.runs.gan_seeds import run_seeds  # NumPy, which --help does without
         from nembp.runs.gan_training import run_gan
 
         listeners: dict[str, Any] = {
             "on_start": begin,
             "on_row": progress.epoch,
-            "on_end": end,
+            "on_end": report_when_done(progress, _report, as_json=as_json),
             "on_note": progress.note,
         }
         if seeds is None:
@@ -111,7 +93,7 @@ def gan(
             run_seeds(config, seeds, out, force=force, start=start, **listeners)
 
 
-def _report(summary: dict[str, Any]) -> None:
+def _report(summary: dict[str, Any]) -> list[tuple[str, str]]:
     spread = summary.get("deviations")
     rows = []
     for key, (words, _) in SCORES.items():
@@ -125,24 +107,15 @@ def _report(summary: dict[str, Any]) -> None:
         over = f" and {count(len(summary['seeds']), 'seed')}" if spread is not None else ""
         rows.append(("averaged", f"over the last {last}{over}"))
     done = f"{count(summary['iterations'], 'iteration')} in {summary['seconds']:.1f} s of training"
-    rows.append((summary["status"], f"{done}, on {summary['device']}"))
-    rows.append(("run", short_path(summary["run"])))
-    if summary.get("picture"):
-        rows.append(("picture", short_path(summary["picture"])))
-    emit_table(rows)
+    return rows + status_rows(summary, done)
 
 
 def _note_unused(ctx: click.Context, plan: dict[str, Any], progress: Progress) -> None:
     """Say which flags have no effect; a file may hold them, since config.toml is complete."""
 
     def note(why: str, *names: str) -> None:
-        given = [
-            f"--{name.replace('_', '-')}"
-            for name in names
-            if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        ]
-        if given:
-            progress.note(f"{', '.join(given)}: without effect, since {why}")
+        if given := flags_given(ctx, names):
+            progress.note(f"{given}: without effect, since {why}")
 
     names = list(GanConfig.options())
     if plan["noise"] == "none":

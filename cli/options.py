@@ -141,13 +141,11 @@ def _click_option(flags: Sequence[str], name: str, option: Option, default: str)
     )
 
 
-def config_option(command: F) -> F:
-    """Add --config FILE.toml, whose values rank below the environment and above the recipe."""
-    return config_option_of(RunConfig)(command)
+def config_option(kind: type[OptionFields]) -> Callable[[F], F]:
+    """Return what adds --config FILE.toml for files of such a configuration.
 
-
-def config_option_of(kind: type[OptionFields]) -> Callable[[F], F]:
-    """Return what adds --config for files of such a configuration."""
+    Its values rank below the environment and above the recipe.
+    """
 
     def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
         if value is not None and not ctx.resilient_parsing:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from nembp.runs import RunConfig
 from nembp.runs.config import options
 
 from .interrupts import terminate_as_interrupt
-from .options import GroupedCommand, GroupedOption, config_option, json_option, run_options
-from .output import count, emit_json, emit_table, score_rows, short_path
+from .options import GroupedCommand, run_options
+from .output import count, score_rows
 from .progress import Progress, progress_for
+from .runs import flags_given, report_when_done, run_folder_options, status_rows
 
 EPILOG = """\
 A flag beats its environment variable (NEMBP_TRAIN_LEARNING_RATE for --learning-rate), which beats
@@ -35,18 +35,7 @@ Examples:
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @run_options
-@click.option(
-    "--out",
-    cls=GroupedOption,
-    metavar="DIR",
-    help="Folder of the run, new or empty.  [default: runs/<time>-<dataset>-seed<seed>]",
-)
-@click.option(
-    "--force", cls=GroupedOption, is_flag=True, help="Replace the run in --out, if there is one."
-)
-@config_option
-@json_option
-@click.option("--quiet", cls=GroupedOption, is_flag=True, help="No progress, no notes.")
+@run_folder_options(RunConfig, "runs/<time>-<dataset>-seed<seed>")
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -67,13 +56,6 @@ def train(
     with progress_for(quiet=quiet) as progress, terminate_as_interrupt():
         _note_unused(ctx, config, progress)
 
-        def end(summary: dict[str, Any]) -> None:
-            progress.__exit__()
-            if as_json:
-                emit_json(summary)
-            else:
-                _report(summary)
-
         from nembp.runs.training import train_run  # NumPy, which --help does without
 
         train_run(
@@ -82,41 +64,26 @@ def train(
             force=force,
             on_start=progress.start,
             on_epoch=progress.epoch,
-            on_end=end,
+            on_end=report_when_done(progress, _report, as_json=as_json),
             on_note=progress.note,
         )
 
 
-def _report(summary: dict[str, Any]) -> None:
+def _report(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rows = score_rows(summary)
     if rows and not summary["backward_trained"]:
         rows = [(name, f"{text}   (not trained)" if name == "backward" else text)
                 for name, text in rows]  # fmt: skip
     speed = summary["samples_per_second"]
-    rows.append(
-        (
-            summary["status"],
-            f"{count(summary['epochs'], 'epoch')} in {summary['seconds']:.1f} s of training"
-            + (f", {speed:,.0f} samples/s" if speed else "")
-            + f", on {summary['device']}",
-        )
-    )
-    rows.append(("run", short_path(summary["run"])))
-    if summary["picture"]:
-        rows.append(("picture", short_path(summary["picture"])))
-    emit_table(rows)
+    done = f"{count(summary['epochs'], 'epoch')} in {summary['seconds']:.1f} s of training"
+    return rows + status_rows(summary, done + (f", {speed:,.0f} samples/s" if speed else ""))
 
 
 def _note_unused(ctx: click.Context, config: RunConfig, progress: Progress) -> None:
     """Say which flags have no effect; a file may hold them, since config.toml is complete."""
 
     def flags(prefix: str) -> str:
-        return ", ".join(
-            f"--{name.replace('_', '-')}"
-            for name in options()
-            if name.startswith(prefix)
-            and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        )
+        return flags_given(ctx, (name for name in options() if name.startswith(prefix)))
 
     if config.noise in (None, "none") and (unused := flags("noise_")):
         progress.note(f"{unused}: without effect, since --noise is none")
