@@ -9,7 +9,7 @@ import click
 
 from nembp.errors import OutputError
 
-from .options import json_option
+from .options import device_option, json_option
 from .output import count, emit_json, emit_table, note
 
 SUFFIXES = (".png", ".npy", ".npz")
@@ -49,6 +49,7 @@ Examples:
     help="Where the real samples lie.  [default: where they lay in training]",
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@device_option
 @json_option
 def sample(
     run: str,
@@ -58,6 +59,7 @@ def sample(
     reconstruct: bool,
     data_dir: str | None,
     force: bool,
+    device: str,
     as_json: bool,
 ) -> None:
     """Draw samples from the generator that `nembp gan` left in RUN.
@@ -69,8 +71,9 @@ def sample(
     from nembp.runs.gan_sampling import draw_samples, reconstruct_samples
 
     make: Any = reconstruct_samples if reconstruct else draw_samples
-    facts = make(run, number, out, seed=seed, data_dir=data_dir)
-    note(f"wrote {out}: {count(number, 'sample')}")
+    facts = make(run, number, out, seed=seed, data_dir=data_dir, device=device, note=note)
+    fewer = ", all that there are" if facts["samples"] < number else ""
+    note(f"wrote {out}: {count(facts['samples'], 'sample')}{fewer}")
     if as_json:
         emit_json(facts)
     elif facts.get("error") is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,11 @@ def test_real_samples_go_there_and_back(runs):
     assert "there and back" in result.stdout
     sample(runs / "ring", "--reconstruct", "--out", "a.png")
     assert Path("a.png").exists()
-    line = fails(2, "sample", runs / "digits", "--reconstruct", "--out", "b.npy")
+    told = sample(runs / "ring", "-n", "99999", "--reconstruct", "--out", "b.npy", "--json")
+    there = len(np.load("b.npy"))
+    assert json.loads(told.stdout)["samples"] == there < 99999
+    assert f"wrote b.npy: {there:,} samples, all that there are\n" in told.stderr
+    line = fails(2, "sample", runs / "digits", "--reconstruct", "--out", "c.npy")
     assert "trained in one direction" in line
 
 
@@ -126,9 +131,26 @@ def test_bad_input_is_one_line(runs):
     Path("there.npy").write_text("")
     assert "there.npy: exists" in fails(6, "sample", runs / "ring", "--out", "there.npy")
     assert "nembp gan" in fails(3, "sample", ".")
-    assert "no such file" in fails(3, "sample", "nowhere").lower()
+    for command in (("sample",), ("gan", "--start")):
+        line = fails(3, *command, "nowhere")  # gan: before anything is loaded or judged
+        assert "nowhere: no such file; expected the folder of a run of `nembp gan`" in line
     assert "is no generator" in fails(3, "sample", runs / "ring" / "discriminator.npz")
     assert "-n" in fails(2, "sample", runs / "ring", "-n", "0")
+
+
+def test_players_are_no_models_of_train(runs):
+    for command in (("evaluate",), ("draw", "noise")):
+        line = fails(3, *command, runs / "digits" / "discriminator.npz")
+        assert "the discriminator of a run of `nembp gan`" in line
+        assert "version" not in line
+
+
+def test_a_device_that_is_not_there_is_refused(runs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert "--device cpu" in fails(4, "sample", runs / "ring", "--device", "gpu")
+    assert not Path("samples.png").exists()
+    told = sample(runs / "ring", "--device", "auto").stderr
+    assert told.startswith("nembp: computing on the CPU: device 'gpu' needs CuPy")
 
 
 def test_a_damaged_generator_is_refused(runs):

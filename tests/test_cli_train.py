@@ -179,7 +179,7 @@ def test_without_a_gpu(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
     result = train("--layers", "8", "--epochs", "1", "--out", "a")
     assert result.exit_code == 0
-    assert "nembp: training on the CPU: device 'gpu' needs CuPy" in result.stderr
+    assert "nembp: computing on the CPU: device 'gpu' needs CuPy" in result.stderr
     assert from_toml("a/config.toml").device == "cpu"
 
 

@@ -127,7 +127,7 @@ def test_a_full_memory_is_one_line_with_a_remedy(device):
 def test_auto_says_why_it_takes_the_cpu(device):
     device.memory_limit = 1000
     result = run(*SMALL, "--device", "auto", "--out", "a")
-    assert "training on the CPU: the GPU's memory is full" in result.stderr
+    assert "computing on the CPU: the GPU's memory is full" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from nembp.backend import Backend
 from nembp.checkpoints import Model, load_model, save_model
 from nembp.datasets import Dataset, Scaling
 from nembp.errors import ArchitectureError, DataError
@@ -24,6 +25,7 @@ __all__ = [
     "DISCRIMINATOR",
     "GENERATOR",
     "Generator",
+    "check_players",
     "load_generator",
     "load_players",
     "save_players",
@@ -139,7 +141,7 @@ def _flat(scaling: Scaling, data: Dataset) -> Scaling:
     return Scaling(row(scaling.offset), row(scaling.factor))
 
 
-def load_generator(run: str | os.PathLike[str], device: str = "cpu") -> Generator:
+def load_generator(run: str | os.PathLike[str], device: str | Backend = "cpu") -> Generator:
     """Load the generator of a run folder, or of a file of one.
 
     Raises
@@ -165,7 +167,7 @@ def load_generator(run: str | os.PathLike[str], device: str = "cpu") -> Generato
     return Generator(model, shape, config)
 
 
-def load_player(run: str | os.PathLike[str], name: str, device: str = "cpu") -> Model:
+def load_player(run: str | os.PathLike[str], name: str, device: str | Backend = "cpu") -> Model:
     """Load one player's model: the file of this name in a run folder, or the file given.
 
     Raises
@@ -176,11 +178,11 @@ def load_player(run: str | os.PathLike[str], name: str, device: str = "cpu") -> 
     path = Path(run)
     if os.path.isdir(path):
         path = path / name
-        if not path.exists():
-            raise DataError(
-                f"{path}: no such file; expected the folder of a run of `nembp gan`. Check the "
-                "path, or train with `nembp gan`"
-            )
+    if not path.exists():
+        raise DataError(
+            f"{path}: no such file; expected the folder of a run of `nembp gan`. Check the path, "
+            "or train with `nembp gan`"
+        )
     model = load_model(path, device)
     if f"{model.settings.get(PLAYER)}.npz" != name:
         raise DataError(
@@ -188,6 +190,12 @@ def load_player(run: str | os.PathLike[str], name: str, device: str = "cpu") -> 
             f"such a run, or its {name}"
         )
     return model
+
+
+def check_players(run: str | os.PathLike[str]) -> None:
+    """Raise a DataError unless a run folder holds two whole players."""
+    for name in (GENERATOR, DISCRIMINATOR):
+        load_player(run, name)
 
 
 def load_players(run: str | os.PathLike[str], generator: Network, discriminator: Network) -> None:

@@ -22,6 +22,7 @@ from nembp.network import Network
 from nembp.pictures import GREY, write_images
 from nembp.runs.gan_players import Generator, load_generator
 from nembp.runs.gan_preparation import load_gan_data
+from nembp.runs.preparation import Note, choose_backend
 
 __all__ = ["draw_samples", "generate", "reconstruct_samples"]
 
@@ -46,6 +47,8 @@ def draw_samples(
     *,
     seed: int = 0,
     data_dir: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+    note: Note = lambda text: None,
 ) -> dict[str, Any]:
     """Draw samples from a run's generator.
 
@@ -62,6 +65,8 @@ def draw_samples(
         Of z.
     data_dir : path, optional
         Where the real points of a scatter plot lie; by default where they lay in training.
+    device, note : str, callable
+        As in `nembp.runs.preparation.prepare`.
 
     Returns
     -------
@@ -70,12 +75,12 @@ def draw_samples(
 
     Raises
     ------
-    DataError
-        If there is no such run, or it is damaged.
+    DataError, DeviceError
+        If there is no such run, it is damaged, or the device cannot be used.
     OutputError
         If they cannot be written.
     """
-    generator = load_generator(run)
+    generator = load_generator(run, choose_backend(device, note))
     z = _deviation(generator) * draw_latent(n, generator.net.inputs, seed, _law(generator))
     x = generate(generator.net, z)
     if out is not None:
@@ -93,12 +98,14 @@ def reconstruct_samples(
     *,
     seed: int = 0,
     data_dir: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+    note: Note = lambda text: None,
 ) -> dict[str, Any]:
     """Send real test samples backward to z and forward again, which a bidirectional generator can.
 
     Parameters
     ----------
-    run, out, data_dir
+    run, out, data_dir, device, note
         As in `draw_samples`; a .png has each real image above what came back, an .npz ``real``,
         ``x`` and ``z``.
     n : int
@@ -120,7 +127,7 @@ def reconstruct_samples(
     DataError, OutputError
         As in `draw_samples`.
     """
-    generator = load_generator(run)
+    generator = load_generator(run, choose_backend(device, note))
     way = generator.config.bidirectional
     if way not in ("generator", "both"):
         raise ArchitectureError(

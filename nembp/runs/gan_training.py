@@ -20,7 +20,13 @@ from nembp.runs.ending import Ending
 from nembp.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.gan_course import Course, Row
-from nembp.runs.gan_players import DISCRIMINATOR, GENERATOR, load_players, save_players
+from nembp.runs.gan_players import (
+    DISCRIMINATOR,
+    GENERATOR,
+    check_players,
+    load_players,
+    save_players,
+)
 from nembp.runs.gan_preparation import PreparedGan, prepare_gan
 from nembp.threads import threads as limit
 
@@ -85,6 +91,8 @@ def run_gan(
     began = time.perf_counter()
     name = f"gan-{config.dataset}-seed{config.seed or 0}"
     with RunFolder.claim(out_dir, name, force=force, files=FILES) as folder:
+        if start is not None:
+            check_players(start)  # before a judge is trained
         with limit(config.threads):
             prepared = prepare_gan(config, on_note or (lambda text: None))
         with limit(prepared.config.threads) as threads:

@@ -167,7 +167,7 @@ def choose_backend(device: str, note: Note, precision: Precision = "float32") ->
         try:
             backend = get_backend("gpu", precision)
         except (DeviceError, DeviceMemoryError) as error:
-            note(f"training on the CPU: {error}")
+            note(f"computing on the CPU: {error}")
             backend = get_backend("cpu")
     if precision != "float32" and backend.name == "cpu":
         note(f"precision {precision}: without effect on the CPU")

@@ -16,6 +16,7 @@ from nembp.errors import ArchitectureError, DataError
 from nembp.metrics import evaluate
 from nembp.runs.config import RunConfig, options
 from nembp.runs.folder import MODEL
+from nembp.runs.gan_players import PLAYER
 from nembp.runs.preparation import Note, choose_backend, hold_out, load_data, pixel_units
 
 __all__ = ["SplitName", "data_of_run", "evaluate_run", "load_run"]
@@ -137,6 +138,12 @@ def data_of_run(
 
 def _config(model: Model, where: str) -> RunConfig:
     """Return the settings of a model, as far as this version knows them."""
+    if PLAYER in model.settings:
+        raise DataError(
+            f"{where}: the {model.settings[PLAYER]} of a run of `nembp gan`, which scores itself; "
+            "expected a model of `nembp train`. `nembp sample` draws from the run's generator, "
+            "`nembp predict` runs either player"
+        )
     known = {name: model.settings[name] for name in options() if name in model.settings}
     try:
         return RunConfig(**({"dataset": model.dataset} | known))
