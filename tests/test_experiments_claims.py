@@ -21,7 +21,6 @@ NAMES = sorted(path.parent.name for path in COMMITTED.glob("*/protocol.json"))
 TO_COME = {
     "dcgan-cifar10",
     "gan-mnist",
-    "gan-mnist-collapse",
     "gan-noise",
     "wgan-cifar10",
     "wgan-mnist",
