@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Array, Backend
+from nembp.convolution_forms import link_by_definition
 from nembp.errors import ArchitectureError
 from nembp.links import BlockLink
 from nembp.minimal_filtering import MinimalFilteringLink, definition_cost, plan
@@ -112,7 +113,7 @@ class Convolution(Synapse):
         self._definition(backend, x, out).descend(x, y, None, out)
 
     def _definition(self, backend: Backend, signal: Array, W: Array) -> WindowsLink:
-        link = WindowsLink(self, backend, (signal.shape[0],), _dtype(signal))
+        link = link_by_definition(self, backend, (signal.shape[0],), _dtype(signal))
         link.load(W)
         return link
 
@@ -132,7 +133,7 @@ class Convolution(Synapse):
         sizes = plan(self, sum(parts)) if backend.has_strided_views else None
         if sizes is not None and sizes.cost < definition_cost(self):
             return MinimalFilteringLink(self, sizes, backend, parts, dtype, upward, lanes)
-        return WindowsLink(self, backend, parts, dtype, upward, lanes)
+        return link_by_definition(self, backend, parts, dtype, upward, lanes)
 
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
         """Draw Glorot-normal weights, variance 2 / (fan in + fan out).

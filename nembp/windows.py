@@ -39,13 +39,20 @@ class WindowsLink(BlockLink):
         upward: bool = True,
         lanes: int = 1,
     ) -> None:
-        (height, width, channels), (p, q) = synapse.shape, synapse.padding
         rows, columns, _ = synapse.output_shape
-        self._window = math.prod(synapse.kernel) * channels
+        self._window = math.prod(synapse.kernel) * synapse.shape[2]
         item = {"float32": 4, "float64": 8}.get(dtype, 16)
         most_bytes = BLOCK_BYTES if backend.has_cache else backend.window_bytes
         block = max(1, most_bytes // (item * rows * columns * self._window))
         super().__init__(synapse, backend, parts, dtype, upward, lanes, block)
+        self._padded: list[Array] = []
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Allocate every lane's buffers for its largest block."""
+        synapse, backend, dtype = self.synapse, self.backend, self.dtype
+        (height, width, channels), (p, q) = synapse.shape, synapse.padding
+        rows, columns, _ = synapse.output_shape
         most = max(stop - start for start, stop in self.blocks)
         padded = (most, height + 2 * p, width + 2 * q, channels)
         windows = (most, rows, columns, *synapse.kernel, channels)

@@ -11,11 +11,12 @@
 #include <vector>
 
 #define __global__
-#define __device__ static
+#define __device__
+#define __launch_bounds__(...)
 #define __shared__ static
 
-struct Place { unsigned int x, y, z; };
-static Place threadIdx, blockIdx, blockDim, gridDim;
+struct Index3 { unsigned int x, y, z; };
+static Index3 threadIdx, blockIdx, blockDim, gridDim;
 
 static inline unsigned int __umulhi(unsigned int a, unsigned int b) {
     return (unsigned int)(((unsigned long long)a * b) >> 32);
@@ -24,7 +25,7 @@ static inline unsigned int __umulhi(unsigned int a, unsigned int b) {
 enum Status { WAITING, DONE };
 static ucontext_t scheduler;
 static jmp_buf scheduler_place;  // setjmp is much faster than swapcontext, which only starts fibers
-struct Fiber { ucontext_t context; jmp_buf at; Place place; Status status; bool begun; };
+struct Fiber { ucontext_t context; jmp_buf at; Index3 place; Status status; bool begun; };
 static std::vector<Fiber> fibers;
 static std::vector<char> stacks;
 static size_t current;

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 FLAGS = (
     "-std=c++17", "-O1", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC", "-Wall",
     "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unknown-pragmas", "-Wno-parentheses",
+    "-Wl,-Bsymbolic",
 )  # fmt: skip
+ONE_AT_A_TIME = threading.Lock()  # the place of the CUDA thread that runs is one for all
 SCALARS = {
     "int": np.int32,
+    "unsigned int": np.uint32,
     "count_t": np.int64,
     "word64": np.uint64,
     "double": np.float64,
@@ -31,14 +35,20 @@ SCALARS = {
 }
 
 
+@cache
+def preprocessed(source: str) -> str:
+    """Return a source with its macros expanded: kernels may be made by macros."""
+    assert COMPILER is not None
+    command = [COMPILER, "-E", "-P", "-x", "c++", "-D__launch_bounds__(...)=", "-"]
+    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def signatures(source: str) -> dict[str, list[tuple[str, bool]]]:
     """Return the arguments of every kernel: the type of each, and whether it is a pointer."""
-    flat = source.replace("\\\n", " ")
-    kernels = dict(re.findall(r'extern "C" __global__ void (\w+)\(([^)]*)\)', flat))
-    pattern = kernels.pop("name", None)  # of the macro that makes a kernel for each type
-    for name, kind in re.findall(r"^GATHER\((\w+), ([\w ]+)\)", source, re.MULTILINE):
-        kernels[name] = re.sub(r"\bsource\b", kind, pattern)
-    return {name: [_argument(a) for a in text.split(",")] for name, text in kernels.items()}
+    kernels = re.findall(r'extern "C" __global__ void\s+(\w+)\s*\(([^)]*)\)', preprocessed(source))
+    return {name: [_argument(a) for a in text.split(",")] for name, text in kernels}
 
 
 def _argument(text: str) -> tuple[str, bool]:
@@ -47,10 +57,17 @@ def _argument(text: str) -> tuple[str, bool]:
 
 
 def with_barriers(source: str) -> set[str]:
-    """Return the kernels in whose bodies a block waits for all of its threads."""
-    bodies = re.split(r'extern "C" __global__ void (?=\w+\()', source)[1:]
-    waits = re.compile(r"__syncthreads\(|block_sum\(|block_max\(|sum_columns\(")
-    return {body.split("(")[0] for body in bodies if waits.search(body)}
+    """Return the functions in which a block waits for all of its threads, by whatever they call."""
+    heads = r"(?:__global__|__device__) [^;{}()]*?(\w+)\s*\([^()]*\)\s*(?:const)?\s*(?=[{:])"
+    pieces = re.split(heads, preprocessed(source))
+    bodies = dict(zip(pieces[1::2], pieces[2::2], strict=True))
+    waiting, more = {"__syncthreads"}, True
+    while more:
+        calls = re.compile(rf"\b({'|'.join(waiting)})\s*(?:<[^;()]*>)?\(")
+        found = {name for name, body in bodies.items() if calls.search(body)}
+        more = not found <= waiting
+        waiting |= found
+    return waiting
 
 
 @cache
@@ -108,7 +125,9 @@ class Kernel:
 
         def launch() -> None:
             pointers = (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values))
-            assert self._launch(sizes, pointers) == 0, f"{self.name}: a barrier was not reached"
+            with ONE_AT_A_TIME:  # threads of the host may launch at once
+                status = self._launch(sizes, pointers)
+            assert status == 0, f"{self.name}: a barrier was not reached"
 
         launch.arrays = args  # type: ignore[attr-defined]  # kept alive
         return launch

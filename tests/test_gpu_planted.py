@@ -56,7 +56,7 @@ def test_a_wrong_kernel_is_caught(bug, monkeypatch):
     source = kernel_source("float32")
     assert source.count(right) >= 1, f"the source has changed; plant {bug} elsewhere"
     monkeypatch.setattr(
-        "nembp.backend.kernels.kernel_source", lambda dtype: source.replace(right, wrong)
+        "nembp.backend.kernels.kernel_source", lambda dtype, module: source.replace(right, wrong)
     )
     fake_cupy.install(monkeypatch)
     backend = CupyBackend()

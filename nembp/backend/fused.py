@@ -16,6 +16,7 @@ import numpy as np
 
 from nembp.backend.fused_data import FusedData
 from nembp.backend.hooks import Array, OptimizerKernel
+from nembp.backend.implicit import ImplicitProducts
 from nembp.backend.kernels import LONGEST, Kernels
 
 if TYPE_CHECKING:
@@ -44,13 +45,13 @@ class PhiloxStream:
     state: Array
 
 
-class FusedKernels(FusedData):
+class FusedKernels(FusedData, ImplicitProducts):
     """The hooks, on a device for which :meth:`kernels_of` finds kernels."""
 
-    _kernels: dict[str, Kernels]
-    make_kernels: Callable[[str], Kernels]
+    _kernels: dict[tuple[str, str], Kernels]
+    make_kernels: Callable[[str, str], Kernels]
 
-    def kernels_of(self, *arrays: Array) -> Kernels | None:
+    def kernels_of(self, *arrays: Array, module: str = "engine") -> Kernels | None:
         """Return the kernels for arrays (or None), all contiguous and of one real dtype."""
         dtype = str(arrays[0].dtype)
         for array in arrays:
@@ -60,9 +61,14 @@ class FusedKernels(FusedData):
                 return None
         if dtype not in ("float32", "float64"):
             return None
-        if dtype not in self._kernels:
-            self._kernels[dtype] = self.make_kernels(dtype)
-        return self._kernels[dtype]
+        return self.make_kernels_once(dtype, module)
+
+    def make_kernels_once(self, dtype: str, module: str = "engine") -> Kernels:
+        """Return the kernels of a dtype, compiled at the first call."""
+        key = dtype, module
+        if key not in self._kernels:
+            self._kernels[key] = self.make_kernels(dtype, module)
+        return self._kernels[key]
 
     # -- neurons -------------------------------------------------------------------------------
     def add_bias_activate(self, activation: Activation | None, z: Array, bias: Array) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from nembp.backend.cublas import WORKSPACE, Cublas, load_cublas
 from nembp.backend.fused import FusedKernels, PhiloxStream
 from nembp.backend.graphs import Graph, capture
+from nembp.backend.hooks import ConvolutionForm
 from nembp.backend.kernels import Kernels
 from nembp.backend.standard import Array, Backend, stream
 from nembp.backend.transfers import Transfers
@@ -58,10 +61,11 @@ class CupyBackend(FusedKernels, Backend):
         import array_api_compat.cupy as xp
 
         super().__init__(xp, cupy.cuda.Device())
-        self._kernels: dict[str, Kernels] = {}
-        self.make_kernels = lambda dtype: Kernels(cupy, dtype)
+        self._kernels: dict[tuple[str, str], Kernels] = {}
+        self.make_kernels = partial(Kernels, cupy)
         self._transfers = Transfers(cupy)
         self._cublas: Cublas | None = None
+        self.convolution, self.forms = _convolution_form(), {}
         self.no_graphs: str | None = None  # why steps cannot be captured
         try:
             workspace = cupy.empty(WORKSPACE, dtype="uint8")
@@ -77,6 +81,8 @@ class CupyBackend(FusedKernels, Backend):
     def describe(self) -> str:
         properties = self._cupy.cuda.runtime.getDeviceProperties(self.device.id)
         rounded = ", TF32 products" if self.precision == "tf32" else ""
+        if self.convolution != "rule":  # whose choice is always the same
+            rounded += f", convolutions by NEMBP_CONVOLUTION={self.convolution}"
         return f"gpu ({properties['name'].decode()}{rounded})"
 
     # -- memory --------------------------------------------------------------------------------
@@ -169,6 +175,11 @@ class CupyBackend(FusedKernels, Backend):
         """Whether a sequence of calls can be captured and replayed."""
         return self.no_graphs is None
 
+    @property
+    def is_capturing(self) -> bool:  # type: ignore[override]
+        """Whether calls are recorded in a graph, so that nothing can be timed."""
+        return bool(self._cupy.cuda.get_current_stream().is_capturing())
+
     def capture(self, work: Callable[[], object]) -> Graph:
         """Capture what ``work`` queues, without doing it, as a graph to be launched."""
         return capture(self._cupy, work, self._allocator_of)
@@ -180,12 +191,6 @@ class CupyBackend(FusedKernels, Backend):
         kernels = self.make_kernels_once("float32")
         args = np.int32(table.shape[1]), numbers, order, np.int64(batch), np.int64(index.shape[0])
         kernels.block("begin_step", step, table, *args, index)
-
-    def make_kernels_once(self, dtype: str) -> Kernels:
-        """Return the kernels of a dtype, compiled at the first call."""
-        if dtype not in self._kernels:
-            self._kernels[dtype] = self.make_kernels(dtype)
-        return self._kernels[dtype]
 
     # -- random draws --------------------------------------------------------------------------
     def generator(self, seed: int, name: str) -> Any:
@@ -209,6 +214,17 @@ class CupyBackend(FusedKernels, Backend):
         self.fill_random(generator, draws, law)
         out[...] = draws
         return True
+
+
+def _convolution_form() -> ConvolutionForm:
+    """Return what the environment asks for."""
+    form = os.environ.get("NEMBP_CONVOLUTION") or "rule"
+    if form not in get_args(ConvolutionForm):
+        raise ArchitectureError(
+            f"the environment variable NEMBP_CONVOLUTION must be one of "
+            f"{', '.join(get_args(ConvolutionForm))}, got {form!r}; unset it for 'rule'"
+        )
+    return form  # type: ignore[return-value]
 
 
 def _import_cupy() -> Any:

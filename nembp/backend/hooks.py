@@ -9,7 +9,7 @@ return a bool say whether they did the work; here they did not, so that the call
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from nembp.noise import NoiseSource
     from nembp.optimizers import Optimizer
 
-__all__ = ["Hooks", "OptimizerKernel"]
+__all__ = ["ConvolutionForm", "Hooks", "OptimizerKernel"]
 
 Array = Any
 # called with the parameters' vectors' numbers on the device, or None, and the numbers themselves
 OptimizerKernel = Callable[[Array, tuple[float, float, float]], None]
+ConvolutionForm = Literal["rule", "measure", "windows", "implicit"]
 
 
 class Hooks:
@@ -174,4 +175,29 @@ class Hooks:
 
     def gather_windows(self, synapse: Convolution, windows: Array, images: Array) -> bool:
         """Write the sum of all windows over each pixel, the adjoint of :meth:`lay_windows`."""
+        return False
+
+    # -- convolutions without windows ------------------------------------------------------------
+    convolution: ConvolutionForm = "windows"  # how their form is chosen (nembp.convolution_forms)
+    forms: dict[Any, frozenset[str]]  # those that were measured
+    has_implicit_products = False
+    is_capturing = False  # whether calls are recorded rather than done
+
+    def implicit_spare(self, contraction: str, synapse: Convolution, images: int) -> int:
+        """Return how many numbers :meth:`contract_implicitly` needs besides its result."""
+        return 0
+
+    def contract_implicitly(
+        self,
+        contraction: str,
+        synapse: Convolution,
+        left: Array,
+        right: Array,
+        out: Array,
+        spare: Array,
+    ) -> bool:
+        """Write a contraction of images into ``out``, their windows laid out nowhere.
+
+        ``forward`` of (x, W), ``adjoint`` of (y, W) or ``gradient`` of (x, y).
+        """
         return False

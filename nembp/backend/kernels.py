@@ -1,7 +1,7 @@
 """The CUDA kernels: their sources in ``cuda/``, and how they are launched.
 
 The sources are plain CUDA C with nothing included, compiled on the user's machine (NVRTC, through
-CuPy, which keeps the result). ``real`` is float or double, so there are two modules.
+CuPy, which keeps the result). ``real`` is float or double, so of each module there are two.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LONGEST", "SOURCES", "Kernels", "kernel_source"]
+__all__ = ["LONGEST", "MODULES", "Kernels", "kernel_source"]
 
 Array = Any
-SOURCES = (
-    "common", "neurons", "likelihoods", "noise", "optimizers", "batches", "windows",
-)  # fmt: skip
+MODULES = {  # what is compiled together, when it is first used
+    "engine": (
+        "common", "neurons", "likelihoods", "noise", "optimizers", "batches", "windows",
+    ),
+    "convolution": ("common", "tiles", "convolution"),
+}  # fmt: skip
 OPTIONS = ("--std=c++17",)
 THREADS = 256  # of a block; at most THREADS of common.cu where it reduces
 MOST_BLOCKS = 1 << 13  # of a loop over elements: a multiple of what any device runs at once
@@ -26,15 +29,15 @@ NULL = np.uintp(0)
 
 
 @cache
-def kernel_source(dtype: str) -> str:
-    """Return the source of all kernels for ``float32`` or ``float64``."""
+def kernel_source(dtype: str, module: str = "engine") -> str:
+    """Return the source of a module's kernels for ``float32`` or ``float64``."""
     folder = files("nembp.backend") / "cuda"
-    parts = [(folder / f"{name}.cu").read_text(encoding="utf-8") for name in SOURCES]
+    parts = [(folder / f"{name}.cu").read_text(encoding="utf-8") for name in MODULES[module]]
     return "\n".join(["#define NEMBP_DOUBLE"] * (dtype == "float64") + parts)
 
 
 class Kernels:
-    """The kernels of one precision, launched on the current stream.
+    """The kernels of one module and precision, launched on the current stream.
 
     Arguments are passed as they are: arrays as pointers, None as the null pointer, and numbers as
     NumPy scalars of the very type that the kernel takes, since nothing converts them.
@@ -45,11 +48,13 @@ class Kernels:
         Of which ``RawModule`` is used.
     dtype : {"float32", "float64"}
         What ``real`` is.
+    module : str
+        One of ``MODULES``.
     """
 
-    def __init__(self, cupy: Any, dtype: str) -> None:
+    def __init__(self, cupy: Any, dtype: str, module: str = "engine") -> None:
         self.real = np.float32 if dtype == "float32" else np.float64
-        self._module = cupy.RawModule(code=kernel_source(dtype), options=OPTIONS)
+        self._module = cupy.RawModule(code=kernel_source(dtype, module), options=OPTIONS)
         self._functions: dict[str, Any] = {}
 
     def each(self, name: str, n: int, *args: Any) -> None:
@@ -69,6 +74,10 @@ class Kernels:
     def tiles(self, name: str, columns: int, *args: Any) -> None:
         """Launch square blocks of 32 by 32 threads, one for every 32 columns."""
         self._launch(name, (-(-columns // 32),), (32, 32), args)
+
+    def grid(self, name: str, blocks: tuple[int, int, int], threads: int, *args: Any) -> None:
+        """Launch so many blocks of so many threads."""
+        self._launch(name, blocks, (threads,), args)
 
     def _launch(
         self, name: str, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]

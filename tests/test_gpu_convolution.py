@@ -1,0 +1,378 @@
+"""Convolutions as implicit products: the CUDA kernels, the link, and which form is chosen."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+import fake_cupy
+import numpy as np
+import pytest
+from devices import REAL, gpu, needs_kernels
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from near import assert_near
+from strategies import seeds
+
+import nembp.backend.implicit
+from nembp.architectures import network
+from nembp.backend import CupyBackend, get_backend
+from nembp.backend.implicit import CONTRACTIONS, TILES, Product, product
+from nembp.backend.kernels import kernel_source
+from nembp.convolution import Convolution
+from nembp.convolution_forms import (
+    FormTimes,
+    estimated_seconds,
+    implicit_contractions,
+    link_by_definition,
+    time_forms,
+)
+from nembp.errors import ArchitectureError
+from nembp.implicit import ImplicitLink
+from nembp.joint import JointBackpropagation
+from nembp.likelihoods import Gaussian
+from nembp.verification.laws import check
+from nembp.verification.laws.links import links
+from nembp.windows import WindowsLink
+
+pytestmark = needs_kernels
+CPU = get_backend("cpu")
+TOLERANCE = {"float32": 2e-6, "float64": 1e-14}
+each_dtype = pytest.mark.parametrize("dtype", list(TOLERANCE))
+some = settings(max_examples=max(1, settings.default.max_examples // 2))
+
+CASES = {
+    "3 x 3": Convolution((7, 6, 8), 12, (3, 3), (1, 1), (1, 1)),
+    "stride 2": Convolution((8, 8, 4), 36, (4, 4), (2, 2), (1, 1)),
+    "strides apart": Convolution((9, 11, 5), 7, (3, 5), (2, 3), (2, 0)),
+    "not square": Convolution((5, 12, 3), 40, (1, 4), (1, 2), (0, 2)),
+    "stride beyond the kernel": Convolution((9, 8, 6), 4, (2, 1), (3, 2), (0, 0)),
+    "rest left over": Convolution((8, 9, 2), 3, (3, 4), (2, 4), (0, 1)),
+    "padding beyond the kernel": Convolution((3, 2, 4), 8, (2, 2), (2, 1), (3, 2)),
+    "one channel": Convolution((10, 10, 1), 9, (5, 5), (1, 1), (2, 2)),
+    "channels beyond a tile": Convolution((3, 3, 68), 132, (2, 2), (1, 1), (0, 0)),
+    "the whole image": Convolution((6, 5, 3), 10, (6, 5)),
+    "one pixel": Convolution((4, 3, 6), 5, (1, 1)),
+}
+each_case = pytest.mark.parametrize("case", list(CASES))
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> Convolution:
+    """Any sizes, channels that fill packs and tiles and such that do not."""
+    pair = partial(st.tuples, *[st.integers(0, 3)] * 2)
+    kernel = tuple(k + 1 for k in draw(pair()))
+    padding = draw(pair())
+    more = draw(st.tuples(st.integers(0, 7), st.integers(0, 7)))
+    size = [max(1, k - 2 * p) + m for k, p, m in zip(kernel, padding, more, strict=True)]
+    channels = st.sampled_from([1, 2, 3, 4, 8, 12, 20, 33])
+    stride = tuple(s + 1 for s in draw(st.tuples(st.integers(0, 2), st.integers(0, 2))))
+    return Convolution((*size, draw(channels)), draw(channels), kernel, stride, padding)
+
+
+def source() -> str:
+    return kernel_source("float32", "convolution")
+
+
+def numbers(synapse: Convolution, rows: int, dtype: str, seed: int = 0) -> tuple[Any, Any, Any]:
+    generator = np.random.default_rng(seed)
+    shapes = (rows, synapse.inputs), synapse.weight_shape, (rows, synapse.outputs)
+    x, W, y = (generator.normal(size=shape).astype(dtype) for shape in shapes)
+    return x, W, y
+
+
+def operands(contraction: str, x: Any, W: Any, y: Any) -> tuple[Any, Any, Any]:
+    """Return what a contraction takes, and what has the shape of its result."""
+    return {"forward": (x, W, y), "adjoint": (y, W, x), "gradient": (x, y, W)}[contraction]
+
+
+def on_device(array: np.ndarray, offset: int = 0) -> Any:
+    """Move an array, to an address that is so many numbers beyond a whole pack."""
+    flat = gpu().empty((array.size + 8,), str(array.dtype))
+    first = -(flat.data.ptr // array.itemsize) % 4 + offset
+    part = flat[first : first + array.size]
+    part[...] = gpu().asarray(array.ravel())
+    return gpu().xp.reshape(part, array.shape)
+
+
+def implicit(
+    contraction: str, synapse: Convolution, x: Any, W: Any, y: Any, offset: int = 0
+) -> np.ndarray:
+    left, right, like = operands(contraction, x, W, y)
+    out = on_device(np.full_like(like, np.nan), offset)
+    size = gpu().implicit_spare(contraction, synapse, len(x))
+    spare = gpu().empty((size,), str(like.dtype)) if size else None
+    moved = on_device(left, offset), on_device(right, offset)
+    assert gpu().contract_implicitly(contraction, synapse, *moved, out, spare)
+    return gpu().to_numpy(out)
+
+
+def by_numpy(contraction: str, synapse: Convolution, x: Any, W: Any, y: Any) -> np.ndarray:
+    left, right, like = operands(contraction, x, W, y)
+    out = np.full_like(like, np.nan)
+    call = {"forward": "forward", "adjoint": "adjoint", "gradient": "weight_gradient"}
+    getattr(synapse, call[contraction])(CPU, left, right, out)
+    return out
+
+
+def compare(synapse: Convolution, rows: int, dtype: str, seed: int = 0) -> None:
+    arrays = numbers(synapse, rows, dtype, seed)
+    for contraction in CONTRACTIONS:
+        expected = by_numpy(contraction, synapse, *arrays)
+        scale = 10 * max(1.0, np.sqrt(product(contraction, synapse, rows).k))
+        found = implicit(contraction, synapse, *arrays)
+        assert_near(found, expected, TOLERANCE[dtype], contraction, scale=scale)
+
+
+# -- the kernels -----------------------------------------------------------------------------------
+@each_case
+@each_dtype
+@pytest.mark.parametrize("rows", [1, 3])
+def test_contractions_are_those_of_numpy(rows, dtype, case):
+    compare(CASES[case], rows, dtype)
+
+
+@each_dtype
+@some
+@given(synapse=convolutions(), rows=st.integers(1, 5), seed=seeds)
+def test_contractions_of_any_shape_are_those_of_numpy(dtype, synapse, rows, seed):
+    compare(synapse, rows, dtype, seed)
+
+
+@each_case
+@each_dtype
+def test_trilinear(dtype, case):
+    """⟨forward(x), y⟩ = ⟨x, adjoint(y)⟩ = ⟨W, gradient(x, y)⟩."""
+    synapse = CASES[case]
+    x, W, y = numbers(synapse, 3, dtype)
+    up, down, gradient = (implicit(name, synapse, x, W, y) for name in CONTRACTIONS)
+    pairs = ((up, y), (down, x), (gradient, W))
+    totals = [float(np.vdot(a.astype("f8"), b.astype("f8"))) for a, b in pairs]
+    size = np.sqrt(x.size * W.size * y.size) * TOLERANCE[dtype]
+    assert abs(totals[0] - totals[1]) < size
+    assert abs(totals[0] - totals[2]) < size
+
+
+@each_case
+@pytest.mark.parametrize("offset", [1, 2])
+def test_where_arrays_begin_changes_no_number(offset, case):
+    """Weights lie anywhere in the parameters' vector: packs of four are not always whole."""
+    synapse = CASES[case]
+    arrays = numbers(synapse, 2, "float32")
+    for contraction in CONTRACTIONS:
+        aligned, other = (implicit(contraction, synapse, *arrays, k) for k in (0, offset))
+        assert np.array_equal(aligned, other)
+
+
+@pytest.mark.parametrize("case", ["3 x 3", "stride 2", "strides apart", "channels beyond a tile"])
+def test_tiles_change_no_number(case, monkeypatch):
+    synapse = CASES[case]
+    arrays = numbers(synapse, 2, "float32")
+    monkeypatch.setattr(nembp.backend.implicit, "WARPS", 1)  # one part
+    for contraction in CONTRACTIONS:
+        found = []
+        for tile in TILES:
+            monkeypatch.setattr(nembp.backend.implicit, "TILES", (tile,))
+            assert product(contraction, synapse, 2).tile == tile
+            found.append(implicit(contraction, synapse, *arrays))
+        for other in found[1:]:
+            assert np.array_equal(found[0], other)
+
+
+def test_parts_are_summed_in_their_order():
+    """A sum of parts is theirs, whatever the memory held, and has the same bits every time."""
+    synapse = Convolution((9, 9, 16), 20, (3, 3), (1, 1), (1, 1))
+    arrays = numbers(synapse, 8, "float32")
+    for contraction in CONTRACTIONS:
+        assert product(contraction, synapse, 8).parts > 1
+        found = [implicit(contraction, synapse, *arrays) for _ in range(3)]
+        assert np.array_equal(found[0], found[1])
+        assert np.array_equal(found[0], found[2])
+    compare(synapse, 8, "float32")
+
+
+def test_no_part_has_the_last_terms_but_its_own(monkeypatch):
+    """Parts that the sum does not divide into, and more parts than slabs."""
+    synapse = Convolution((5, 5, 3), 4, (3, 3))
+    for parts in (2, 3, 7, 65, 130):
+        original = nembp.backend.implicit.product
+
+        def cut_up(*args: Any, _parts: int = parts, _original: Any = original) -> Product:
+            whole = _original(*args)
+            return Product(whole.m, whole.n, whole.k, whole.phases, whole.tile, _parts)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(nembp.backend.implicit, "product", cut_up)
+            compare(synapse, 3, "float64")
+
+
+def test_every_kernel_is_tried_above():
+    made = set(re.findall(r"^CONTRACTIONS\((\d+), (\d+), (\d+)\)", source(), re.MULTILINE))
+    threads = {(int(m), int(n)): int(m) * int(n) // (8 * int(t)) for m, n, t in made}
+    assert threads == {(tile.rows, tile.columns): tile.threads for tile in TILES}
+
+
+def test_what_there_are_no_kernels_for_is_left_to_windows():
+    synapse = CASES["3 x 3"]
+    x, W, y = numbers(synapse, 2, "float64")
+    wide = gpu().asarray(np.concatenate([x, x], axis=1))[:, : synapse.inputs]
+    out = gpu().empty(y.shape, "float64")
+    given_arrays = "forward", synapse, wide, gpu().asarray(W), out, None
+    assert not gpu().contract_implicitly(*given_arrays)
+    link = ImplicitLink(synapse, CONTRACTIONS, gpu(), (2,), "float64")
+    link.load(gpu().asarray(W))
+    link.forward(wide, out)
+    assert_near(gpu().to_numpy(out), by_numpy("forward", synapse, x, W, y), 1e-13, "z", scale=9.0)
+    strides = Convolution((70, 70, 1), 1, (1, 1), (70, 70))
+    arrays = [gpu().asarray(a) for a in operands("adjoint", *numbers(strides, 1, "float32"))]
+    assert not gpu().contract_implicitly("adjoint", strides, *arrays, None)
+    with_z = numbers(synapse, 2, "complex128")
+    found = gpu().empty(with_z[2].shape, "complex128")
+    synapse.forward(gpu(), gpu().asarray(with_z[0]), gpu().asarray(with_z[1]), found)
+    expected = by_numpy("forward", synapse, *with_z)
+    assert_near(gpu().to_numpy(found).real, expected.real, 1e-13, "complex", scale=9.0)
+
+
+# -- the link, and steps ---------------------------------------------------------------------------
+@each_dtype
+@settings(max_examples=4)
+@given(synapse=convolutions(), rows=st.integers(1, 4), seed=seeds)
+def test_links_are_their_synapse(dtype, synapse, rows, seed):
+    tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]
+    check(links(synapse, rows, seed, gpu(), dtype), tolerance)
+
+
+def gradient(device: Any, form: str, path: str, monkeypatch: Any) -> tuple[np.ndarray, set[str]]:
+    if device is not CPU:
+        monkeypatch.setattr(device, "convolution", form)
+    net = network(
+        (8, 8, 3), ("conv12x4s2", "conv8x3", "pool2", 6), 5, activation="tanh",
+        backward=Gaussian(10.0), device=device, dtype="float64", seed=1,
+    )  # fmt: skip
+    generator = np.random.default_rng(2)
+    joint = JointBackpropagation(net, 7, path=path)
+    joint.x[...] = device.asarray(generator.normal(size=(7, 192)), "float64")
+    joint.t[...] = device.asarray(np.eye(5)[generator.integers(0, 5, 7)], "float64")
+    out = device.empty((net.parameter_count,), "float64")
+    joint(out)
+    return device.to_numpy(out), {type(link).__name__ for link in joint._links}
+
+
+@pytest.mark.parametrize("path", ["classes", "samples", "none"])
+def test_steps_of_both_forms_are_the_cpus(path, monkeypatch):
+    expected, _ = gradient(CPU, "", path, monkeypatch)
+    for form, link in (("implicit", "ImplicitLink"), ("windows", "WindowsLink")):
+        found, kinds = gradient(gpu(), form, path, monkeypatch)
+        assert link in kinds
+        assert len({"ImplicitLink", "WindowsLink"} & kinds) == 1
+        assert_near(found, expected, 1e-12, f"gradient by {form}", scale=1.0)
+
+
+@pytest.mark.parametrize("form", ["rule", "implicit", "windows"])
+def test_runs_of_either_form_repeat_and_are_captured(form, monkeypatch):
+    from test_gpu_training import NOISE, image_network, outcome, trainer_of
+
+    monkeypatch.setattr(gpu(), "convolution", form)
+    ends = []
+    for graphs in (True, True, False):
+        net = image_network(gpu(), ("conv4x3s2", 6))
+        trainer = trainer_of(gpu(), net=net, noise=NOISE, cuda_graphs=graphs)
+        ends.append(outcome(trainer)[0])
+        assert trainer.on_device is not None
+        assert (trainer.on_device.replay.captured > 0) == graphs, trainer.on_device.replay.reason
+    assert np.array_equal(ends[0], ends[1])
+    assert np.array_equal(ends[0], ends[2])
+
+
+# -- the choice ------------------------------------------------------------------------------------
+FEW = Convolution((16, 16, 64), 64, (3, 3), (1, 1), (1, 1))
+MANY = Convolution((16, 16, 512), 512, (3, 3), (1, 1), (1, 1))
+
+
+def test_the_rule_asks_no_device(monkeypatch):
+    monkeypatch.setattr(gpu(), "convolution", "rule")
+    monkeypatch.setattr(type(gpu()), "seconds", lambda self, work: 1 // 0)
+    assert implicit_contractions(FEW, gpu(), 128, "float32") == set(CONTRACTIONS)
+    assert implicit_contractions(MANY, gpu(), 128, "float32") == set()
+    assert implicit_contractions(FEW, CPU, 128, "float32") == set()
+    assert implicit_contractions(FEW, gpu(), 128, "complex128") == set()
+    assert type(link_by_definition(MANY, gpu(), (1,), "float64")) is WindowsLink
+    times = estimated_seconds("forward", FEW, 128), estimated_seconds("forward", FEW, 256)
+    assert 1.5 < times[1].windows / times[0].windows < 2.0
+    assert 1.5 < times[1].implicit / times[0].implicit < 2.0
+    assert not estimated_seconds("forward", MANY, 1, precision="tf32").implicit_is_faster
+
+
+def test_a_measured_choice_is_made_once_and_kept(monkeypatch):
+    calls: list[int] = []
+
+    def timed(synapse: Any, backend: Any, rows: int, dtype: str) -> dict[str, FormTimes]:
+        calls.append(rows)
+        ratio = {"forward": 0.5, "adjoint": 2.0, "gradient": 0.9}
+        return {name: FormTimes(1.0, each) for name, each in ratio.items()}
+
+    monkeypatch.setattr("nembp.convolution_forms.time_forms", timed)
+    monkeypatch.setattr(gpu(), "convolution", "measure")
+    monkeypatch.setattr(gpu(), "forms", {})
+    for _ in range(3):
+        assert implicit_contractions(FEW, gpu(), 128, "float32") == {"forward", "gradient"}
+    assert implicit_contractions(FEW, gpu(), 64, "float32") == {"forward", "gradient"}
+    assert calls == [128, 64]
+    assert set(gpu().forms) == {(FEW, 128, "float32"), (FEW, 64, "float32")}
+    monkeypatch.setattr(type(gpu()), "is_capturing", True)  # nothing can be timed
+    assert implicit_contractions(FEW, gpu(), 32, "float32") == set(CONTRACTIONS)
+    assert calls == [128, 64]
+
+
+@each_dtype
+def test_both_forms_are_timed_by_the_devices_clock(dtype, monkeypatch):
+    counts = {"windows": 0, "implicit": 0}
+    contract = CupyBackend.contract_implicitly
+    monkeypatch.setattr(
+        CupyBackend,
+        "contract_implicitly",
+        lambda self, *args: counts.update(implicit=counts["implicit"] + 1) or contract(self, *args),
+    )
+    lay = CupyBackend.lay_windows
+    monkeypatch.setattr(
+        CupyBackend,
+        "lay_windows",
+        lambda self, *args: counts.update(windows=counts["windows"] + 1) or lay(self, *args),
+    )
+    times = time_forms(CASES["3 x 3"], gpu(), 2, dtype)
+    assert set(times) == set(CONTRACTIONS)
+    assert all(each.windows > 0 and each.implicit > 0 for each in times.values())
+    runs = 2 + 5 * 4
+    assert counts == {"windows": 2 * runs, "implicit": 3 * runs}
+
+
+@pytest.mark.parametrize("mixed", [{"forward"}, {"adjoint"}, {"gradient"}, {"adjoint", "gradient"}])
+def test_a_link_of_both_forms(mixed, monkeypatch):
+    """Measured choices may differ from contraction to contraction."""
+    monkeypatch.setattr(
+        "nembp.verification.laws.links.ImplicitLink",
+        lambda synapse, implicit, *args: ImplicitLink(synapse, mixed, *args),
+    )
+    check(links(CASES["strides apart"], 3, 1, gpu(), "float64"), 1e-12)
+
+
+@pytest.mark.skipif(REAL, reason="makes a backend of its own")
+def test_the_environment_decides(monkeypatch):
+    fake_cupy.install(monkeypatch)
+    assert CupyBackend().convolution == "rule"
+    assert CupyBackend().describe() == "gpu (NumPy)"
+    for form in ("windows", "implicit", "measure"):
+        monkeypatch.setenv("NEMBP_CONVOLUTION", form)
+        backend = CupyBackend()
+        assert backend.convolution == form
+        assert backend.describe().endswith(f"convolutions by NEMBP_CONVOLUTION={form})")
+    monkeypatch.setenv("NEMBP_CONVOLUTION", "cudnn")
+    with pytest.raises(ArchitectureError, match="NEMBP_CONVOLUTION must be one of rule, measure"):
+        CupyBackend()
+
+
+def test_an_implicit_link_lays_no_windows(monkeypatch):
+    link = ImplicitLink(FEW, CONTRACTIONS, gpu(), (2,), "float32")
+    assert link._padded == []
+    assert ImplicitLink(FEW, ("forward",), gpu(), (2,), "float32")._padded != []
