@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT, TASKS = Path(__file__).resolve().parents[1], Path(__file__).with_name("gpu_tasks.py")
 OUT = Path(os.environ.get("OUT", ROOT / "gpu-results"))
 TESTS = (
-    "test_gpu_kernels.py", "test_gpu_backend.py", "test_gpu_training.py", "test_gpu_laws.py",
-    "test_gpu_cli.py", "test_gpu_bench.py", "test_checkpoints.py",
+    "test_gpu_kernels.py", "test_gpu_backend.py", "test_gpu_training.py", "test_gpu_adversarial.py",
+    "test_gpu_laws.py", "test_gpu_cli.py", "test_gpu_bench.py", "test_checkpoints.py",
 )  # fmt: skip
 Result = dict[str, Any]
 
@@ -102,6 +102,10 @@ class Programme:
         """Train on the device and on the CPU with the same host-drawn noise, and compare."""
         return call("agreement", {"device": self.options.device, "mnist": self.mnist()}, limit)
 
+    def games(self, limit: float) -> Result:
+        """Train generators by captured iterations and by called ones, compare, and time them."""
+        return call("games", {"device": self.options.device, "mnist": self.mnist()}, limit)
+
     def mnist_98(self, limit: float) -> Result:
         """Train on MNIST until 98 % of the test images are right, timed from start to end."""
         request = {"device": self.options.device, "mnist": self.mnist()}
@@ -152,94 +156,13 @@ def read_json(text: str) -> Any:
 
 
 def call(task: str, request: Result, limit: float) -> Result:
-    """Run a function of this file in a process of its own."""
-    found = shell([sys.executable, __file__, "--task", task, json.dumps(request)], limit)
+    """Run a function of `gpu_tasks` in a process of its own."""
+    found = shell([sys.executable, str(TASKS), task, json.dumps(request)], limit)
     lines = [line for line in found["stdout"].splitlines() if line.startswith("{")]
     if found["code"] or not lines:
         return {"ok": False, "code": found["code"], "tail": found["tail"]}
     result: Result = json.loads(lines[-1])
     return result
-
-
-# -- what runs in a process of its own -------------------------------------------------------------
-def agreement(device: str, mnist: str | None) -> Result:
-    """Compare whole runs: noise from the host, then noise from the device for its repeatability."""
-    import numpy as np
-
-    from nembp.backend import get_backend
-    from nembp.batches import BatchReader
-    from nembp.datasets import feature_means, load
-    from nembp.likelihoods import Gaussian
-    from nembp.network import dense_network
-    from nembp.noise import Noise
-    from nembp.training import Trainer, set_input_bias
-
-    data = load("mnist", mnist) if mnist else load("digits")
-    noise = {"forward": Noise("nem", std=0.1), "backward": Noise("nem", std=0.1)}
-
-    def train(on: str, **options: Any) -> Any:
-        sizes = [data.features, 256, 128, data.outputs]
-        net = dense_network(sizes, backward=Gaussian(10.0), device=get_backend(on), seed=0)
-        set_input_bias(net, feature_means(data.train, data.x_scaling))
-        reader = BatchReader(
-            data.train, data.x_scaling, data.y_scaling, data.outputs, net.backend, net.dtype
-        )
-        trainer = Trainer(net, reader, epochs=2, batch_size=128, seed=1, **options)
-        rows = trainer.run().epochs
-        return net.backend.to_numpy(net.parameters), rows, trainer
-
-    found: Result = {"samples": len(data.train), "ok": True}
-    for name, options in {
-        "no noise": {}, "noise of the host": {"noise": noise, "host_noise": True},
-    }.items():  # fmt: skip
-        (cpu, rows, _), (other, theirs, _) = (train(on, **options) for on in ("cpu", device))
-        off = float(np.linalg.norm(other - cpu) / np.linalg.norm(cpu))
-        nll = [row["train/forward/nll"] for row in (rows[-1], theirs[-1])]
-        found[name] = {"parameters_relative": off, "train_nll": nll}
-        found["ok"] &= bool(off < 0.05 and abs(nll[0] - nll[1]) < 0.02 * abs(nll[0]))
-    runs = [train(device, noise=noise, cuda_graphs=graphs) for graphs in (True, True, False)]
-    replay = runs[0][2].on_device and runs[0][2].on_device.replay
-    found["device_noise"] = {
-        "repeatable": bool(np.array_equal(runs[0][0], runs[1][0])),
-        "graphs_equal_call_by_call": bool(np.array_equal(runs[0][0], runs[2][0])),
-        "captured_steps": None if replay is None else replay.captured,
-        "why_not_captured": None if replay is None else replay.reason,
-        "seconds_an_epoch": {
-            "graphs": runs[1][1][-1]["seconds"], "call_by_call": runs[2][1][-1]["seconds"],
-        },
-    }  # fmt: skip
-    found["ok"] &= found["device_noise"]["repeatable"]
-    found["ok"] &= found["device_noise"]["graphs_equal_call_by_call"]
-    if device == "gpu":
-        found["ok"] &= bool(replay is not None and replay.captured > 0)
-    return found
-
-
-def mnist_98(device: str, mnist: str | None) -> Result:
-    """Time ``nembp train`` on MNIST, in this fresh process, until 98 % are right."""
-    begin = time.perf_counter()
-    from nembp.runs import RunConfig, train_run
-
-    if mnist is None:
-        return {"ok": False, "skipped": "MNIST is not here; put its four files into .mnist"}
-    reached: list[Result] = []
-
-    def on_epoch(row: Result) -> bool:
-        since = time.perf_counter() - begin
-        reached.append({"epoch": row["epoch"], "accuracy": row["forward/accuracy"], "at": since})
-        return bool(row["forward/accuracy"] >= 0.98)
-
-    with tempfile.TemporaryDirectory() as folder:
-        config = RunConfig(dataset="mnist", data_dir=mnist, device=device, seed=0)
-        summary = train_run(config, Path(folder) / "run", on_epoch=on_epoch)
-    keys = ("status", "epochs", "seconds", "samples_per_second", "device", "forward/accuracy",
-            "backward/centroid_error")  # fmt: skip
-    return {
-        "ok": summary["forward/accuracy"] >= 0.98,
-        "wall_seconds": time.perf_counter() - begin,
-        "epochs": reached,
-        "summary": {key: summary[key] for key in keys},
-    }
 
 
 def main() -> int:
@@ -248,21 +171,14 @@ def main() -> int:
     parser.add_argument("--mnist", help="Folder with MNIST's four files.")
     parser.add_argument("--seconds", type=float, default=570.0)
     parser.add_argument("--parts", nargs="+", help="Only these, by their names.")
-    parser.add_argument("--task", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.task:
-        name, request = options.task
-        print(
-            json.dumps({"agreement": agreement, "mnist_98": mnist_98}[name](**json.loads(request)))
-        )
-        return 0
-    run = Programme(options)
+    run = Programme(options := parser.parse_args())
     batches = "128,1024,8192" if options.device == "gpu" else "128"
     dense = ("--networks", "784-512-512-10", "--batches", batches, "--threads", "1")
     small = () if options.device == "gpu" else ("--quick", "--repeats", "2")
     run.part("environment", 60, run.environment)
     run.part("bench dense", 200, run.bench("dense", *dense, *small))
     run.part("agreement", 90, run.agreement)
+    run.part("games", 60, run.games)
     run.part("mnist to 98 %", 60, run.mnist_98)
     run.part("tests", 160, run.tests)
     run.part("bench adversarial", 40, run.bench("adversarial", "--threads", "1", *small))
