@@ -107,7 +107,7 @@ class Turns:
         self.means = Means(generator.backend, generator.dtype)
         self._clipped: Array = None
         if settings.kind == "wasserstein":
-            self._clipped = discriminator.parameters[: forward_count(discriminator)]
+            self._clipped = discriminator.parameters[: _forward_count(discriminator)]
 
     def _set_players(self, rows: int, noise: dict[str, Noise], seed: int) -> None:
         settings, discriminator = self.settings, self.discriminator
@@ -171,7 +171,7 @@ class Turns:
         self.means.steps += 1
 
 
-def forward_count(net: Network) -> int:
+def _forward_count(net: Network) -> int:
     """Return the length of the part of the flat vector that the forward direction starts with.
 
     Weights and forward biases, which a critic's bound is for.

@@ -30,7 +30,7 @@ class WeightedEnd:
 
     @property
     def weight(self) -> float:
-        """That of the end."""
+        """Of the error, as the end has it, before the course."""
         return self._end.weight
 
     @weight.setter

@@ -26,7 +26,16 @@ from nembp.benchmarks.timing import Contender, interleave
 from nembp.benchmarks.torch_graphs import device_clock, set_precision
 from nembp.benchmarks.traffic import adam_bytes
 
-__all__ = ["DEFAULTS", "QUICK", "STEP", "check_network", "measure", "table"]
+__all__ = [
+    "DEFAULTS",
+    "QUICK",
+    "STEP",
+    "GanCase",
+    "check_network",
+    "measure",
+    "measure_gan",
+    "table",
+]
 
 DEFAULTS = Settings(
     networks=("64-256-256-784",), batches=(64, 256), threads=(1, 2), budget=40.0, memory=False
