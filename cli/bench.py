@@ -13,8 +13,12 @@ import click
 from nembp.benchmarks import SUITES, get_suite
 from nembp.errors import ArchitectureError
 
+from .output import say
+
 if TYPE_CHECKING:
     from nembp.benchmarks import SuiteModule
+
+__all__ = ["bench"]
 
 
 def _entries(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[str, ...] | None:
@@ -137,7 +141,7 @@ def bench(
     try:
         with ExitStack() as stack:
             file = stack.enter_context(replacing(out)) if out else None  # fails now, if at all
-            report = run(suite, settings, progress=lambda line: click.echo(line, err=True))
+            report = run(suite, settings, progress=say)
             if file is not None:
                 file.write(f"{json.dumps(report, indent=2)}\n".encode())
     finally:  # a disk that has filled up meanwhile does not take the timings with it
@@ -145,7 +149,7 @@ def bench(
             table = None if as_json else render(report, module.table(report["results"]))
             click.echo(table or json.dumps(report))
     if out:
-        click.echo(f"saved {out}", err=True)
+        say(f"saved {out}")
 
 
 def _check_networks(module: SuiteModule, networks: tuple[str, ...]) -> None:

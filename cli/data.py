@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
 from .options import F, json_option, run_options
-from .output import count, emit_json, emit_table, note, short_path
+from .output import count, emit_json, emit_table, note, on_terminal, short_path
+
+__all__ = ["data", "fetch", "info", "list_sets"]
 
 MANY = 20  # classes listed by name
 
@@ -161,7 +162,7 @@ class _Download:
         self.tasks: dict[str, Any] = {}
 
     def __enter__(self) -> _Download:
-        if sys.stderr.isatty() and not self.quiet:
+        if on_terminal() and not self.quiet:
             from rich import progress
             from rich.console import Console
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,9 @@ import click
 from .data_dirs import data_dirs_option
 from .experiment_search import search
 from .interrupts import terminate_as_interrupt
-from .output import count, emit_json, emit_table, note, short_path
+from .output import count, emit_json, emit_table, note, on_terminal, say, short_path
+
+__all__ = ["experiment", "list_experiments", "run", "show"]
 
 OUT = "runs/experiments"
 EVERY = 5.0  # seconds between lines of progress where there is no terminal
@@ -235,7 +236,7 @@ class _Progress:
         self.began: tuple[float, int] | None = None
 
     def __enter__(self) -> _Progress:
-        if sys.stderr.isatty():
+        if on_terminal():
             from rich.console import Console
             from rich.progress import (
                 BarColumn,
@@ -274,4 +275,4 @@ class _Progress:
             left = (now - since) / (done - first) * (total - done) if done > first else None
             tail = "" if left is None else f", {left:.0f} s left"
             state = "" if row["status"] == "finished" else f" ({row['status']})"
-            click.echo(f"{self.name}: {done} of {total} replicates{tail}; {what}{state}", err=True)
+            say(f"{self.name}: {done} of {total} replicates{tail}; {what}{state}")

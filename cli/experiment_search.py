@@ -10,7 +10,7 @@ import click
 
 from .data_dirs import data_dirs_option
 from .interrupts import terminate_as_interrupt
-from .output import count, emit_json, emit_table, note, short_path
+from .output import count, emit_json, emit_table, note, say, short_path
 
 __all__ = ["search"]
 
@@ -142,4 +142,4 @@ class _Progress:
         if now - self.said >= EVERY or done == total:
             self.said = now
             what = f"{row['who']}, learning rate {row['rate']:g}, seed {row['seed']}"
-            click.echo(f"{self.name}: {done} of {total} trainings in this rung; {what}", err=True)
+            say(f"{self.name}: {done} of {total} trainings in this rung; {what}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,9 +11,12 @@ from typing import Any, NoReturn
 
 import click
 
-from nembp.errors import NembpError
+from nembp.errors import NembpError, OutputError
+
+__all__ = ["CommandGroup"]
 
 INTERRUPTED = 130
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 class CommandGroup(click.Group):
@@ -74,6 +79,8 @@ def _code(run: Any) -> int:
     except NembpError as error:
         return _fail(str(error), error.exit_code)
     except OSError as error:
+        if error.filename is None and error.errno in NO_ROOM:  # files raise an OutputError
+            return _fail(f"the output cannot be written ({error.strerror})", OutputError.exit_code)
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
     except MemoryError as error:
@@ -82,5 +89,6 @@ def _code(run: Any) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"nembp: error: {' '.join(message.splitlines())}", err=True)
+    with contextlib.suppress(OSError):  # of a stderr that is full or gone
+        click.echo(f"nembp: error: {' '.join(message.splitlines())}", err=True)
     return code

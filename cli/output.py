@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +13,33 @@ import click
 
 from nembp.runs.folder import to_json
 
+__all__ = [
+    "count",
+    "emit_json",
+    "emit_table",
+    "note",
+    "number",
+    "on_terminal",
+    "say",
+    "score_rows",
+    "short_path",
+]
+
+
+def say(line: str) -> None:
+    """Print a line on stderr; a log that is full or gone ends no training."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
+
 
 def note(text: str) -> None:
     """Say on stderr what is no error and no result."""
-    click.echo(f"nembp: {text}", err=True)
+    say(f"nembp: {text}")
+
+
+def on_terminal() -> bool:
+    """Tell whether stderr is a terminal; it may be closed, and is None then."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def emit_json(value: Any) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import click
+from .output import note, number, on_terminal, say
 
-from .output import number
+__all__ = [
+    "Course",
+    "LiveProgress",
+    "PlainProgress",
+    "Progress",
+    "columns",
+    "describe",
+    "duration",
+    "progress_for",
+]
 
 SHOWN = 12  # rows in the live table
 LAST = ("samples/s", "iterations/s", "left")  # columns that read number first
@@ -127,11 +135,11 @@ class PlainProgress(Progress):
         self.course = course
 
     def note(self, text: str) -> None:
-        click.echo(f"nembp: {text}", err=True)
+        note(text)
 
     def start(self, plan: dict[str, Any]) -> None:
         self.total, self.began = plan[f"{self.course.noun}s"], time.perf_counter()
-        click.echo(self.course.describe(plan), err=True)
+        say(self.course.describe(plan))
 
     def left(self, row: dict[str, Any]) -> float:
         """Estimate the seconds to the end."""
@@ -143,7 +151,7 @@ class PlainProgress(Progress):
         line = "  ".join(
             f"{text} {name}" if name in LAST else f"{name} {text:<7}" for name, text in cells
         )
-        click.echo(line, err=True)
+        say(line)
 
 
 class LiveProgress(PlainProgress):
@@ -214,4 +222,4 @@ def progress_for(*, quiet: bool, course: Course = EPOCHS) -> Progress:
     """Return the display that fits stderr."""
     if quiet:
         return Progress()
-    return LiveProgress(course) if sys.stderr.isatty() else PlainProgress(course)
+    return LiveProgress(course) if on_terminal() else PlainProgress(course)

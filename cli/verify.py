@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,14 @@ import click
 
 from nembp.errors import VerificationError
 
-from .output import emit_json, emit_table
+from .output import emit_json, emit_table, note, on_terminal
 
 if TYPE_CHECKING:
     from nembp.verification.law_reports import LawReport
     from nembp.verification.reports import GradientReport
     from nembp.verification.runner import Outcome, Progress, Verification
+
+__all__ = ["verify"]
 
 Report = Any
 
@@ -204,7 +205,7 @@ def _progress(quiet: bool) -> Iterator[Progress | None]:
     """Show the law that is tried: a bar on a terminal, a line every few seconds elsewhere."""
     if quiet:
         yield None
-    elif sys.stderr.isatty():
+    elif on_terminal():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
@@ -225,6 +226,6 @@ def _progress(quiet: bool) -> Iterator[Progress | None]:
         def line(law: str, done: int, total: int) -> None:
             if law and time.monotonic() - last[0] >= 5.0:
                 last[0] = time.monotonic()
-                click.echo(f"nembp: {law}, {done} of {total} cases done", err=True)
+                note(f"{law}, {done} of {total} cases done")
 
         yield line

@@ -144,6 +144,26 @@ def test_a_closed_pipe_is_quiet():
     assert "Traceback" not in result.stderr
 
 
+MAIN = f"{sys.executable} -c 'from nembp_cli.main import main; main()'"
+
+
+@pytest.mark.parametrize("gone", ["2>&-", "2>/dev/full"])
+def test_a_log_that_is_gone_or_full_ends_no_training(gone, tmp_path):
+    command = f"exec {MAIN} train --epochs 1 --device cpu --json --out {tmp_path / 'a'} {gone}"
+    result = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["status"] == "finished"
+    command = f"exec {MAIN} train --dataset nosuch {gone}"
+    assert subprocess.run(command, shell=True, check=False).returncode == 2
+
+
+def test_results_that_cannot_be_written_say_so():
+    command = f"exec {MAIN} data list --json >/dev/full"
+    result = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    said = "nembp: error: the output cannot be written (No space left on device)\n"
+    assert (result.returncode, result.stderr) == (6, said)
+
+
 # -- info ------------------------------------------------------------------------------------------
 def test_info_says_what_runs(monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Nonesuch")
