@@ -7,6 +7,18 @@ nembp itself, 2 a usage error (click's own).
 
 from __future__ import annotations
 
+__all__ = [
+    "ArchitectureError",
+    "DataError",
+    "DeviceError",
+    "DeviceMemoryError",
+    "DivergenceError",
+    "NembpError",
+    "OutputError",
+    "ShapeError",
+    "VerificationError",
+]
+
 
 class NembpError(Exception):
     """Base of every error that nembp raises on purpose."""

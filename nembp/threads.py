@@ -16,7 +16,14 @@ from typing import Any, TypeVar
 
 from nembp.errors import ArchitectureError
 
-__all__ = ["blas_threads", "run_parallel", "thread_count", "threads", "usable_cores"]
+__all__ = [
+    "blas_threads",
+    "run_parallel",
+    "single_threaded_blas",
+    "thread_count",
+    "threads",
+    "usable_cores",
+]
 
 T = TypeVar("T")
 _STATE: dict[str, Any] = {"count": None, "pool": None, "size": 0}

@@ -80,10 +80,12 @@ class DenseCase(_Case):
         return parse_network(self.network)
 
     def start(self, backend: Backend) -> Network:
+        """Return the network, its hidden neurons ReLU."""
         likelihood = Gaussian(variance=1.0 / BACKWARD_WEIGHT)
         return dense_network(self.sizes, backward=likelihood, device=backend, dtype=self.dtype)
 
     def draw(self) -> tuple[Host, Host]:
+        """Return pixels in 0..1, of which `LIT` are not 0, and labels."""
         x, labels = synthetic_batch(self.batch, self.sizes[0], self.sizes[-1], LIT)
         return x.astype(self.dtype), labels
 
@@ -93,6 +95,7 @@ class ImageCase(_Case):
     """A classifier of images, ``32x32x3/conv32x4s2/256/10``."""
 
     def start(self, backend: Backend) -> Network:
+        """Return the network of its layers."""
         shape, items = parse_images(self.network)
         return network(
             shape,
@@ -104,6 +107,7 @@ class ImageCase(_Case):
         )
 
     def draw(self) -> tuple[Host, Host]:
+        """Return pixels in −1..1, and labels."""
         shape, items = parse_images(self.network)
         x, labels = synthetic_batch(self.batch, math.prod(shape), int(str(items[-1])))
         return (2.0 * x - 1.0).astype(self.dtype), labels  # pixels scaled to -1..1

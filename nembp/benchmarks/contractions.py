@@ -24,7 +24,7 @@ from nembp.benchmarks.window_products import BLOCK, WindowProducts, extent
 from nembp.convolution import Convolution
 from nembp.threads import single_threaded_blas
 
-__all__ = ["measure_layer"]
+__all__ = ["EngineLayer", "TorchLayer", "measure_layer"]
 
 Host = np.ndarray[Any, Any]
 RESULTS = ("output", "input's gradient", "kernels' gradient")

@@ -32,7 +32,7 @@ from nembp.convolution import Convolution
 from nembp.ends import class_rows
 from nembp.synapses import Dense, Synapse
 
-__all__ = ["Products", "dense_synapses", "multiply_adds", "product_shapes"]
+__all__ = ["Products", "backward_rows", "dense_synapses", "multiply_adds", "product_shapes"]
 
 Shape = tuple[int, int, int]
 

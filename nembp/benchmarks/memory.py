@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["peak_memory", "resident_peak"]
+__all__ = ["peak_memory", "resident_peak", "train", "train_torch"]
 
 IMAGES, TEST_IMAGES, SIZES, BATCH = 60_000, 10_000, (784, 512, 256, 10), 128
 TIME_LIMIT = 300.0  # seconds

@@ -20,7 +20,7 @@ from nembp.benchmarks.timing import Contender, interleave
 from nembp.errors import DeviceError
 from nembp.noise import Noise
 
-__all__ = ["DEFAULTS", "QUICK", "STEP", "check_network", "measure", "table"]
+__all__ = ["DEFAULTS", "QUICK", "STEP", "check_network", "measure", "measure_parts", "table"]
 
 DEFAULTS = Settings(
     networks=("784-512-512-10",), batches=(32, 128, 512), threads=(1, 2), budget=60.0, memory=False

@@ -24,7 +24,16 @@ from nembp.network import Network
 from nembp.noise import Noise
 from nembp.optimizers import Adam
 
-__all__ = ["LEARNING_RATE", "PATHS", "EngineStep", "best_of", "measure_step", "ratios", "turns"]
+__all__ = [
+    "LEARNING_RATE",
+    "PATHS",
+    "EngineStep",
+    "Threaded",
+    "best_of",
+    "measure_step",
+    "ratios",
+    "turns",
+]
 
 # so small that thousands of steps on one batch leave the arithmetic as it is: nothing overfits,
 # no unit dies, and no moment of Adam decays into denormal numbers, which are slow

@@ -6,7 +6,15 @@ import textwrap
 from itertools import groupby
 from typing import Any
 
-__all__ = ["WIDTH", "columns", "convolution_table", "dense_table", "duration", "parts_table"]
+__all__ = [
+    "WIDTH",
+    "columns",
+    "convolution_table",
+    "dense_table",
+    "duration",
+    "parts_table",
+    "step_tables",
+]
 
 WIDTH = 100
 Result = dict[str, Any]

@@ -17,7 +17,10 @@ from nembp.layers import Layer
 from nembp.synapses import Dense, Synapse
 
 __all__ = [
+    "TorchConvolution",
+    "TorchDense",
     "TorchMap",
+    "TorchPooling",
     "bias_host",
     "bias_tensor",
     "from_image",
@@ -95,7 +98,7 @@ def _biased(images: Any, bias: Any) -> Any:
     return images + (bias.view(-1, 1, 1) if bias.dim() == 1 else bias)
 
 
-class TorchDense:
+class TorchDense(TorchMap):
     """``linear``; images are flattened below it and unflattened again on the way down."""
 
     def __init__(self, torch: Any, lower: Shape | None, W: Host, options: dict[str, Any]) -> None:
@@ -123,7 +126,7 @@ class TorchDense:
         return W.reshape(channels, height, width, -1).transpose(1, 2, 0, 3).reshape(W.shape)
 
 
-class TorchConvolution:
+class TorchConvolution(TorchMap):
     """``conv2d`` and, with the same kernels, ``conv_transpose2d``."""
 
     def __init__(self, torch: Any, synapse: Convolution, W: Host, options: dict[str, Any]) -> None:
@@ -150,7 +153,7 @@ class TorchConvolution:
         return kernels.transpose(2, 3, 1, 0)
 
 
-class TorchPooling:
+class TorchPooling(TorchMap):
     """``avg_pool2d`` and its transpose, a ``conv_transpose2d`` of each channel by itself."""
 
     weight = None

@@ -28,6 +28,8 @@ from nembp.datasets.sources import Samples
 from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
 from nembp.errors import ArchitectureError, DataError
 
+__all__ = ["Raw", "assemble"]
+
 
 @dataclass(frozen=True, eq=False)
 class Raw:

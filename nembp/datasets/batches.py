@@ -11,6 +11,8 @@ from nembp.datasets.dataset import Split
 from nembp.datasets.scaling import Scaling, chunks
 from nembp.errors import ArchitectureError, DataError
 
+__all__ = ["batch_order", "class_means", "feature_means"]
+
 
 def batch_order(
     n: int, batch_size: int, generator: np.random.Generator

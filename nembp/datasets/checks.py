@@ -12,6 +12,16 @@ from nembp.datasets.scaling import LARGEST, chunks
 from nembp.datasets.sources import ArrayRows, Rows, Samples, is_mapped
 from nembp.errors import DataError
 
+__all__ = [
+    "check_counts",
+    "check_every_class",
+    "check_finite",
+    "encode_labels",
+    "feature_array",
+    "is_labels",
+    "target_array",
+]
+
 
 def check_counts(x: Samples, y: NDArray[Any], x_name: str, y_name: str) -> None:
     """Raise DataError unless there are as many targets as samples, and at least one."""

@@ -22,6 +22,8 @@ from nembp.datasets.planar import PlanarRows
 from nembp.datasets.sources import JoinedRows
 from nembp.errors import ArchitectureError, DataError
 
+__all__ = ["Layout", "load_cifar10", "load_cifar100"]
+
 ATTRIBUTION = (
     "{} by A. Krizhevsky, V. Nair and G. Hinton; Learning Multiple Layers of Features from Tiny "
     "Images, 2009"

@@ -18,6 +18,8 @@ from nembp.datasets.download import Progress, download, mirror_urls
 from nembp.errors import DataError, OutputError
 from nembp.files import replacing
 
+__all__ = ["fetch_cifar"]
+
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 MIRROR_VARIABLE = "NEMBP_CIFAR_MIRROR"
 MD5 = {  # of the archives of the binary versions, as published beside them

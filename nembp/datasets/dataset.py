@@ -14,6 +14,8 @@ from nembp.datasets.scaling import Scaling
 from nembp.datasets.sources import Samples, choose
 from nembp.errors import ArchitectureError
 
+__all__ = ["Dataset", "Request", "ScalingName", "Split", "Task"]
+
 Task: TypeAlias = Literal["auto", "classification", "regression"]
 ScalingName: TypeAlias = Literal["auto", "unit", "channel"]
 
@@ -33,6 +35,11 @@ class Split:
 
     x: Samples
     y: NDArray[Any]
+
+    def __repr__(self) -> str:
+        labels = "labels" if self.y.ndim == 1 else f"{self.y.shape[1]} targets"
+        shape = "x".join(map(str, self.x.shape[1:]))
+        return f"Split({len(self)} samples of {shape}, {labels})"
 
     def __len__(self) -> int:
         return len(self.x)
@@ -65,6 +72,8 @@ class Dataset:
         Whose data it is, and the path or origin it was read from.
     pixel_scaling : Scaling, optional
         Of images to [0, 1], to draw them, where `x_scaling` maps elsewhere; see `to_unit`.
+    feature_names : tuple of str
+        Columns of a table that names them, one a feature; else ().
     """
 
     name: str
@@ -78,6 +87,16 @@ class Dataset:
     attribution: str
     source: str
     pixel_scaling: Scaling | None = None
+    feature_names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Say what it holds; the arrays would fill a screen."""
+        shape = "x".join(map(str, self.shape))
+        what = f"{self.outputs} {'classes' if self.is_classification else 'targets'}"
+        return (
+            f"Dataset({self.name!r}, {len(self.train)} training and {len(self.test)} test samples "
+            f"of {shape}, {what})"
+        )
 
     @property
     def features(self) -> int:

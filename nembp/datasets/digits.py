@@ -17,6 +17,8 @@ from nembp.datasets.scaling import Scaling
 from nembp.datasets.splitting import random_bits, stratified_choice
 from nembp.errors import ArchitectureError, DataError
 
+__all__ = ["load_digits", "read_digits"]
+
 ATTRIBUTION = (
     "Optical recognition of handwritten digits by E. Alpaydin and C. Kaynak, UCI Machine Learning "
     "Repository, CC BY 4.0; the copy in scikit-learn"

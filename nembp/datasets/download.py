@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from nembp.datasets.files import PIECE
 from nembp.errors import ArchitectureError, DataError, NembpError, OutputError
 
+__all__ = ["Progress", "download", "mirror_urls", "receive"]
+
 Progress = Callable[[str, int, int | None], None]
 
 

@@ -11,6 +11,8 @@ from typing import BinaryIO
 
 from nembp.errors import DataError
 
+__all__ = ["DEFLATE_RATIO", "GZIP_MAGIC", "PIECE", "inflate", "only_file", "reading"]
+
 PIECE = 1 << 18  # bytes handled at a time
 GZIP_MAGIC = b"\x1f\x8b"
 DEFLATE_RATIO = 1032  # most bytes that one byte of deflate can unpack to

@@ -21,6 +21,8 @@ from nembp.datasets.files import DEFLATE_RATIO, GZIP_MAGIC, inflate, reading
 from nembp.errors import ArchitectureError, DataError
 from nembp.files import write_atomically
 
+__all__ = ["idx_header", "read_idx", "write_idx"]
+
 TYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
     0x09: np.dtype(">i1"),

@@ -10,6 +10,8 @@ from nembp.datasets.dataset import Dataset, Request
 from nembp.datasets.idx import read_idx
 from nembp.errors import DataError
 
+__all__ = ["NAMES", "candidates", "find", "find_four", "load_idx", "read_four"]
+
 # the standard order: training images and labels, test images and labels
 NAMES = (
     "train-images-idx3-ubyte",

@@ -17,6 +17,8 @@ from nembp.datasets.dataset import Dataset, Request
 from nembp.errors import ArchitectureError, DataError, OutputError
 from nembp.image_files import SUFFIXES, read_image
 
+__all__ = ["load_images"]
+
 _TEST_FOLDERS = ("test", "val")
 _LAYOUT = "DIR/train/CLASS/* and DIR/test/CLASS/*, or DIR/CLASS/*"
 

@@ -11,6 +11,8 @@ from typing import TypeAlias, get_args
 from nembp.datasets.dataset import Dataset, Request, ScalingName, Task
 from nembp.errors import ArchitectureError
 
+__all__ = ["Loader", "available", "load", "register"]
+
 Loader: TypeAlias = Callable[[Request], Dataset]
 
 # name: (module:function or a callable, one line on what it is); modules load when asked for

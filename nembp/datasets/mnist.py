@@ -20,6 +20,8 @@ from nembp.datasets.idx_folder import NAMES, find, find_four, read_four
 from nembp.errors import DataError
 from nembp.files import replacing
 
+__all__ = ["fetch_mnist", "idx_md5", "load_mnist"]
+
 ATTRIBUTION = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0"
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

@@ -19,6 +19,16 @@ from nembp.datasets.dataset import Dataset, Request
 from nembp.datasets.files import reading
 from nembp.errors import DataError
 
+__all__ = [
+    "SPLIT_KEYS",
+    "WHOLE_KEYS",
+    "ZIP_ERRORS",
+    "load_npy",
+    "map_npy",
+    "read_header",
+    "split_keys",
+]
+
 SPLIT_KEYS = ("x_train", "y_train", "x_test", "y_test")
 WHOLE_KEYS = ("x", "y")
 _REMEDY = "Save it again with numpy.save."

@@ -16,6 +16,8 @@ from nembp.datasets.files import PIECE, only_file, reading
 from nembp.datasets.npy import SPLIT_KEYS, WHOLE_KEYS, ZIP_ERRORS, read_header, split_keys
 from nembp.errors import DataError
 
+__all__ = ["load_npz", "read_npz"]
+
 _FRESH = "Save it again with numpy.savez."
 
 

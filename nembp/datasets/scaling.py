@@ -12,6 +12,17 @@ from numpy.typing import DTypeLike, NDArray
 from nembp.datasets.sources import Samples
 from nembp.errors import ArchitectureError, DataError
 
+__all__ = [
+    "LARGEST",
+    "Scaling",
+    "check_range",
+    "chunks",
+    "extremes",
+    "image_scaling",
+    "standardized",
+    "unit_range",
+]
+
 CHUNK_VALUES = 1 << 18  # values converted to float64 at a time: 2 MiB
 LARGEST = 1e30  # magnitudes above it are refused: float32 ends at 3.4e38
 

@@ -8,7 +8,7 @@ import math
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
 from nembp.datasets.files import only_file, reading
 from nembp.errors import ArchitectureError, DataError
+
+__all__ = ["check_names", "listed", "load_csv", "number_in", "table_rows"]
 
 
 def load_csv(request: Request) -> Dataset:
@@ -46,7 +48,7 @@ def load_csv(request: Request) -> Dataset:
         Raw(_matrix(table.x, len(columns.features)), y, str(part), f"{part}: {columns.named}")
         for part, table, y in zip(paths, tables, ys, strict=True)
     ]
-    return assemble(
+    data = assemble(
         "csv",
         parts[0],
         parts[1] if len(parts) == 2 else None,
@@ -55,6 +57,7 @@ def load_csv(request: Request) -> Dataset:
         classes=classes,
         target_names=() if classes else columns.targets,
     )
+    return replace(data, feature_names=columns.feature_names)
 
 
 class _Columns:
@@ -72,6 +75,10 @@ class _Columns:
         )
 
     @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(self.header[index] for index in self.features)
+
+    @property
     def named(self) -> str:
         return "column " + ", ".join(map(repr, self.targets))
 
@@ -81,8 +88,8 @@ class _Columns:
         if self.header:
             if header != self.header:
                 raise DataError(
-                    f"{path}: columns {_listed(header)}; expected those of the training table: "
-                    f"{_listed(self.header)}"
+                    f"{path}: columns {listed(header)}; expected those of the training table: "
+                    f"{listed(self.header)}"
                 )
             return
         _check_header(header, path)
@@ -92,18 +99,18 @@ class _Columns:
         if absent:
             raise DataError(
                 f"{path}: no column {absent[0]!r} to use as a target; the columns are "
-                f"{_listed(header)}"
+                f"{listed(header)}"
             )
         features = [i for i, name in enumerate(header) if name not in targets]
         if not features or not targets or len(set(targets)) < len(targets):
             raise ArchitectureError(
                 f"targets={list(targets)}: expected different columns of {path} that leave at "
-                f"least one feature; the columns are {_listed(header)}"
+                f"least one feature; the columns are {listed(header)}"
             )
         if len(targets) > 1:
             if self.classification:
                 raise ArchitectureError(
-                    f"task='classification' takes one target column, not {_listed(targets)}"
+                    f"task='classification' takes one target column, not {listed(targets)}"
                 )
             self.classification = False
         self.header, self.features, self.targets = header, features, targets
@@ -118,7 +125,7 @@ class _Values:
 
 def _read(path: Path, columns: _Columns) -> _Values:
     values = _Values()
-    with _rows(path) as rows:
+    with table_rows(path) as rows:
         columns.set_header(next(rows)[1], path)
         width = len(columns.header)
         for number, row in rows:
@@ -133,7 +140,7 @@ def _read(path: Path, columns: _Columns) -> _Values:
 
 
 @contextmanager
-def _rows(path: Path) -> Iterator[Iterator[tuple[int, list[str]]]]:
+def table_rows(path: Path) -> Iterator[Iterator[tuple[int, list[str]]]]:
     """Rows that are not empty, each with the number of its (last) line; the header is the first."""
     with reading(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
@@ -171,6 +178,11 @@ def _check_header(header: list[str], path: Path) -> None:
             f"{path}: one column ({header[0]!r:.60}); expected a header of at least one feature "
             "and one target, separated by commas"
         )
+    check_names(header, path)
+
+
+def check_names(header: list[str], path: Path) -> None:
+    """Raise a DataError unless a header names every column, each differently."""
     if "" in header:
         raise DataError(
             f"{path}: column {header.index('') + 1} has no name in the header row. Name it; if it "
@@ -195,7 +207,7 @@ def _features(row: list[str], path: Path, number: int, columns: _Columns) -> lis
     if math.isfinite(sum(values)) and "_" not in "".join(cells):
         return values
     names = [columns.header[index] for index in columns.features]
-    return [_number(cell, path, number, name) for cell, name in zip(cells, names, strict=True)]
+    return [number_in(cell, path, number, name) for cell, name in zip(cells, names, strict=True)]
 
 
 def _parsed(cell: str) -> float | None:
@@ -206,7 +218,8 @@ def _parsed(cell: str) -> float | None:
         return None
 
 
-def _number(cell: str, path: Path, row: int, column: str) -> float:
+def number_in(cell: str, path: Path, row: int, column: str) -> float:
+    """Return the finite number in a cell, or raise a DataError that says where it is not."""
     value = _parsed(cell)
     if value is not None and math.isfinite(value):
         return value
@@ -231,7 +244,7 @@ def _target(cell: str, path: Path, row: int, name: str, columns: _Columns) -> fl
             "If it is a label, say task='classification' (--task classification)."
         )
     if not columns.classification:
-        return _number(cell, path, row, name)
+        return number_in(cell, path, row, name)
     label = cell.strip()
     if not label:
         raise DataError(
@@ -259,6 +272,7 @@ def _matrix(values: array[float], width: int) -> NDArray[np.float64]:
     )
 
 
-def _listed(names: list[str] | tuple[str, ...]) -> str:
+def listed(names: list[str] | tuple[str, ...]) -> str:
+    """List names for people, the first ones of many."""
     shown = ", ".join(repr(name) for name in names[:20])
     return shown if len(names) <= 20 else f"{shown} and {len(names) - 20} more"

@@ -23,7 +23,7 @@ from nembp.em.screening import Matrix
 from nembp.errors import ArchitectureError, ShapeError
 from nembp.likelihoods import Bernoulli, Gaussian, Likelihood
 
-__all__ = ["BinaryNetwork", "Direction", "Layers", "OneWay", "log_sum_exp", "one_way"]
+__all__ = ["BinaryNetwork", "Direction", "Ends", "Layers", "OneWay", "log_sum_exp", "one_way"]
 
 Direction = Literal["forward", "backward", "joint"]
 OneWay = Literal["forward", "backward"]

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from nembp.errors import ArchitectureError
 from nembp.noise import DRIFT_DRAWS, Noise
 
-__all__ = ["LATTICE", "Condition", "Gains", "Matrix", "Support", "draw", "screen"]
+__all__ = ["LATTICE", "Condition", "Gains", "Matrix", "Support", "check_options", "draw", "screen"]
 
 Matrix = NDArray[np.float64]
 Gains = Callable[[Matrix], Matrix]

@@ -19,7 +19,7 @@ from nembp.experiments.tasks import Task
 from nembp.files import write_atomically
 from nembp.runs.folder import to_json
 
-__all__ = ["PROTOCOL", "ROWS", "RowFile", "read_header", "read_rows"]
+__all__ = ["PROTOCOL", "ROWS", "RowFile", "check_header", "read_header", "read_rows"]
 
 PROTOCOL, ROWS = "protocol.json", "rows.jsonl"
 KEYS = {"protocol", "phase", "arm", "rate", "seed", "strength", "status", "curves", "scores"}

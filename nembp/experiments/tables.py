@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["claim_rows", "details", "markdown"]
+__all__ = ["amount", "arms", "claim_rows", "command", "details", "effect", "markdown", "wins"]
 
 HEADINGS = ("claim", "published", "same rate [95 %]", "tuned [95 %]", "verdict", "command")
 

@@ -22,6 +22,7 @@ __all__ = [
     "Task",
     "Tuned",
     "compared",
+    "curve",
     "merit",
     "reporting",
     "rounded",

@@ -26,7 +26,9 @@ __all__ = [
     "GENERATOR",
     "Generator",
     "check_players",
+    "config_of",
     "load_generator",
+    "load_player",
     "load_players",
     "save_players",
 ]

@@ -32,6 +32,7 @@ __all__ = [
     "Note",
     "Prepared",
     "choose_backend",
+    "fit_scalings",
     "hold_out",
     "load_data",
     "pixel_units",

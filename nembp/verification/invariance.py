@@ -118,21 +118,28 @@ def _laws_of(net: Network, x: Vector, t: Vector, seed: int) -> list[LawResult]:
         seed=seed,
         raises=False,
     )
+    slope_law = of_gradient(f"{way}: output error = −∂log p/∂z", SOURCE, slopes)
+    gradient = _classical_gradient(net, x, t, scale * (a - t) / len(x), flat, size / len(x))
+    return [predicted, formula, slope_law, gradient]
+
+
+def _classical_gradient(
+    net: Network, x: Vector, t: Vector, output_error: Vector, flat: Vector, scale: float
+) -> LawResult:
+    """Compare the engine's gradient with the textbook's, from the classical error a − t."""
     own = [layer.activation for layer in net.layers if layer.activation is not None]
     known = all(type(f).__module__ == "nembp.neurons" for f in own)
-    gradient = agree(
-        f"{way}: gradient = classical backpropagation",
+    return agree(
+        f"{net.direction}: gradient = classical backpropagation",
         SOURCE,
         host(net, backpropagate(net, x, t)[0]),
-        textbook.pull_back(net, x, scale * (a - t) / len(x), flat),
+        textbook.pull_back(net, x, output_error, flat),
         name="gradient",
         tolerance=ROUNDING if known else FREE,
-        scale=size / len(x),
+        scale=scale,
         blocks=parameter_blocks(net),
         rows=len(x),
     )
-    slope_law = of_gradient(f"{way}: output error = −∂log p/∂z", SOURCE, slopes)
-    return [predicted, formula, slope_law, gradient]
 
 
 def _proper(net: Network, t: Vector) -> Vector:

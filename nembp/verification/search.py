@@ -15,7 +15,7 @@ from nembp.verification.examination import FOUND, Examination
 from nembp.verification.layout import Vector
 from nembp.verification.reports import Coordinate
 
-__all__ = ["measure_all", "measure_groups", "measure_neighbours"]
+__all__ = ["affordable", "measure_all", "measure_groups", "measure_neighbours"]
 
 PER_COORDINATE = 5  # values of a quick measurement, and a reserve
 SWEEP = 36  # values of a sweep at most

@@ -23,7 +23,7 @@ from nembp.verification.laws.deviations import Deviations, Vector, equal, holds,
 from nembp.verification.laws.games import Game, game
 from nembp.verification.laws.gradients import host
 
-__all__ = ["noise_conditions", "on_device", "replayed", "silent_noise"]
+__all__ = ["noise_conditions", "on_device", "replayed", "silent_noise", "trainer_of"]
 
 CPU = get_backend("cpu")
 ITERATIONS, ETA = 3, 1e-3

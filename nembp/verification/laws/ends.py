@@ -19,6 +19,7 @@ __all__ = [
     "class_sums",
     "classical_update",
     "definitions",
+    "ends_of",
     "error_is_slope",
     "gains",
     "noisy_softmax_errors",

@@ -26,7 +26,7 @@ from nembp.verification.laws import textbook
 from nembp.verification.laws.deviations import Vector
 from nembp.verification.laws.gradients import away_from_kinks, host
 
-__all__ = ["Game", "game", "penalty", "random_settings"]
+__all__ = ["Game", "discriminator", "game", "penalty", "random_settings"]
 
 KINDS = get_args(Kind)
 LABELS = ("real", "both")

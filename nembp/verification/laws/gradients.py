@@ -19,7 +19,16 @@ from nembp.verification.laws.deviations import (
     near,
 )
 
-__all__ = ["against_chain_rule", "against_slopes", "away_from_kinks", "error_size", "input_error"]
+__all__ = [
+    "against_chain_rule",
+    "against_slopes",
+    "away_from_kinks",
+    "error_size",
+    "host",
+    "input_error",
+    "nll_of_input",
+    "nll_of_parameters",
+]
 
 
 def host(net: Network, array: Any) -> Vector:

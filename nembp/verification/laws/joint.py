@@ -19,6 +19,7 @@ from nembp.verification.laws.noise import noise_on, tied
 
 __all__ = [
     "annealed",
+    "generators",
     "keeps_no_memory",
     "noisy_joint_gradient",
     "poisoned",

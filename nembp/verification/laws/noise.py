@@ -28,6 +28,7 @@ __all__ = [
     "chosen_by",
     "component_drift",
     "component_implies_whole",
+    "drawn",
     "draws",
     "gains",
     "is_component",

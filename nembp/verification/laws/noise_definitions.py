@@ -20,10 +20,13 @@ __all__ = [
     "chosen_by",
     "draws",
     "gains",
+    "half_space_drift",
+    "has_closed_mean",
     "is_component",
     "noise_on",
     "root_curvatures",
     "screened",
+    "screened_by",
     "tied",
 ]
 

@@ -19,7 +19,8 @@ from nembp.verification.laws.deviations import Deviations, Vector, equal, near
 from nembp.verification.laws.gradients import host
 from nembp.verification.laws.joint import poisoned, size_of_errors
 from nembp.verification.laws.noise import chosen_by, draws
-from nembp.verification.laws.over_cases import changed, known
+from nembp.verification.laws.over_cases import known
+from nembp.verification.laws.over_noise import changed
 
 __all__ = ["gradients", "screening"]
 

@@ -21,7 +21,7 @@ from nembp.verification.laws.deviations import (
 )
 from nembp.verification.laws.gradients import host
 
-__all__ = ["copies", "derivative", "views"]
+__all__ = ["copies", "derivative", "running_views", "views"]
 
 
 # -- activations -------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from nembp.verification.laws import (
     training,
 )
 from nembp.verification.laws import over_cases as on
+from nembp.verification.laws import over_noise as noisy
 from nembp.verification.laws import over_synapses as forms
 from nembp.verification.laws.deviations import CENTRAL, COMPLEX
 from nembp.verification.laws.law import Law, tolerances
@@ -86,15 +87,15 @@ _TABLE = (
     Law("normalization.evaluation", "by running statistics each row is by itself; its gradient",
         NORM, on.evaluation),
     Law("noise.screening", "NEM: gain ≥ 0; anti: gain ≤ 0; blind: every draw",
-        NEM, on.with_noise(noise.screening, lambda likelihood, spec: spec)),
+        NEM, noisy.with_noise(noise.screening, lambda likelihood, spec: spec)),
     Law("noise.component", "each nᵢ² ≤ 2nᵢ(aᵢ − tᵢ) implies log p(t+n) ≥ log p(t)",
-        NEM, on.with_noise(noise.component_implies_whole, on.component)),
+        NEM, noisy.with_noise(noise.component_implies_whole, noisy.component)),
     Law("noise.reflection", "n or −n passes every half-space",
-        NEM, on.with_noise(noise.reflection, on.reflected)),
+        NEM, noisy.with_noise(noise.reflection, noisy.reflected)),
     Law("noise.annealing", "σₜ = σ₀ / tᵈ, t in epochs or iterations",
         DESIGN, on.annealed),
     Law("noise.zero-sum", "Σ n = 0 on softmax targets",
-        DESIGN, on.with_noise(noise.zero_sum, on.balanced)),
+        DESIGN, noisy.with_noise(noise.zero_sum, noisy.balanced)),
     Law("noise.signals", "on signals: log p(t|aᵏ+n) − log p(t|aᵏ) ≥ 0 for NEM, ≤ 0 for anti",
         NEM, signals.screening),
     Law("noise.signal-gradient", "on signals: joint gradient = ∇(−mean log p(t|aᵏ+n)), n fixed",

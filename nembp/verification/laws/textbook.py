@@ -23,6 +23,7 @@ from nembp.verification.laws.matrices import matrix_of, weight_gradient_of
 
 __all__ = [
     "activate",
+    "gain_terms",
     "knows",
     "link",
     "log_likelihood",

@@ -22,7 +22,18 @@ from nembp.verification.laws.gradients import host
 from nembp.verification.laws.joint import size_of_errors
 from nembp.verification.laws.noise import noise_on, tied
 
-__all__ = ["TEXTBOOK", "optimizer_formula", "silent_noise", "training", "weight_decay"]
+__all__ = [
+    "TEXTBOOK",
+    "adam",
+    "momentum",
+    "optimizer_formula",
+    "optimizers_of",
+    "rmsprop",
+    "sgd",
+    "silent_noise",
+    "training",
+    "weight_decay",
+]
 
 State = dict[str, Any]
 ETA = 0.03
