@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-ARRAYS, PICTURES = (".npy", ".npz"), (".png",)
+__all__ = ["predict"]
+
+ARRAYS, TABLE, PICTURES = (".npy", ".npz"), ".csv", (".png",)
 WIDE = 12  # columns in the table; above it, the few most probable classes
 EPILOG = """\
 \b
 Examples:
   nembp predict RUN seven.png
   nembp predict RUN images.npy --out probabilities.npy
+  nembp predict RUN new.csv --out predicted.csv
   nembp predict RUN --direction backward --labels 3,7 --out digits.png
   nembp predict RUN targets.npz --direction backward --out samples.npz
 """
@@ -47,7 +50,9 @@ Examples:
     help="Classes to run backward, as in 3,7, in place of INPUT.  [default: every class]",
 )
 @click.option("--key", metavar="NAME", help="Array in an .npz.  [default: x, backward y]")
-@click.option("--out", metavar="FILE", help="Write the result here: .npy, .npz or, images, .png.")
+@click.option(
+    "--out", metavar="FILE", help="Write the result here: .csv, .npy, .npz or, images, .png."
+)
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @device_option
 @json_option
@@ -64,9 +69,10 @@ def predict(
 ) -> None:
     """Run a trained network in either direction.
 
-    RUN is a run folder or a model file. INPUT is one or more .npy or .npz arrays or PNG or JPEG
-    images, all in the raw units of the data: pixels as they were, table columns unscaled. Forward
-    prints each sample's class and probabilities (or its targets). Backward takes class numbers of
+    RUN is a run folder or a model file. INPUT is one or more .csv tables (columns by
+    name, others are left out), .npy or .npz arrays or PNG or JPEG images, all in the raw units of
+    the data: pixels as they were, table columns unscaled. Forward prints each sample's class and
+    probabilities (or its targets). Backward takes class numbers of
     shape (n,), probabilities (n, classes) or targets (n, outputs), and gives samples.
     """
     _check_usage(inputs, direction, labels)
@@ -96,8 +102,9 @@ def _check_out(out: str | None, force: bool) -> None:
     if out is None:
         return
     suffix = Path(out).suffix.lower()
-    if suffix not in ARRAYS + PICTURES:
-        expected = ", ".join(ARRAYS + PICTURES)
+    suffixes = (*ARRAYS, TABLE, *PICTURES)
+    if suffix not in suffixes:
+        expected = ", ".join(suffixes)
         raise click.UsageError(f"--out {out}: the name must end in one of {expected}")
     if Path(out).exists() and not force:
         raise OutputError(f"{out}: exists; choose another --out, or replace it with --force")
@@ -110,11 +117,13 @@ def _forward(
     from nembp.runs.predicting import predict_forward, read_samples
 
     if out is not None and Path(out).suffix.lower() in PICTURES:
-        raise click.UsageError(f"--out {out}: forward results are numbers; use .npy or .npz")
+        raise click.UsageError(f"--out {out}: forward results are numbers; use .csv, .npy or .npz")
     x, names = read_samples(inputs, model, key)
     _note_range(model, x)
     y = predict_forward(model, x)
-    if out is not None:
+    if out is not None and Path(out).suffix.lower() == TABLE:
+        _write_csv(out, _forward_rows(model, names, y, whole=True))
+    elif out is not None:
         content: dict[str, Any] = {"y": y}
         if model.classes:
             content = {"probabilities": y, "labels": y.argmax(axis=1), "classes": model.classes}
@@ -146,15 +155,21 @@ def _forward_json(model: Model, names: list[str], y: Array) -> dict[str, Any]:
     return {"direction": "forward"} | kind | {"predictions": predictions}
 
 
-def _forward_rows(model: Model, names: list[str], y: Array) -> list[list[str]]:
-    """Make a table: targets, every class's probability, or those of the most probable ones."""
+def _forward_rows(
+    model: Model, names: list[str], y: Array, *, whole: bool = False
+) -> list[list[str]]:
+    """Make a table: targets, every class's probability, or those of the most probable ones.
+
+    With ``whole`` it is for a file: all classes, and every digit.
+    """
     if not model.classes:
-        return _table(["input", *model.target_names], [[name] for name in names], y, ".6g")
+        form = "" if whole else ".6g"
+        return _table(["input", *model.target_names], [[name] for name in names], y, form)
     best = [model.classes[k] for k in y.argmax(axis=1)]
-    if len(model.classes) <= WIDE:
+    if whole or len(model.classes) <= WIDE:
         head = ["input", "class", *(f"p({name})" for name in model.classes)]
         starts = [[name, word] for name, word in zip(names, best, strict=True)]
-        return _table(head, starts, y, ".4f")
+        return _table(head, starts, y, "" if whole else ".4f")
     rows = [["input", "class", "p", "next", "p", "next", "p"]]
     for name, row in zip(names, y, strict=True):
         ranked = [[model.classes[k], f"{row[k]:.4f}"] for k in (-row).argsort()[:3]]
@@ -186,7 +201,7 @@ def _backward(
         names = [f"{inputs[0]}[{row}]" for row in range(len(y))]
     elif labels is None and not model.classes:
         raise ArchitectureError(
-            "this model predicts numbers; give the targets to start from in a .npy or .npz"
+            "this model predicts numbers; give the targets to start from in a .csv, .npy or .npz"
         )
     else:
         names = list(model.classes) if labels is None else labels.split(",")
@@ -199,28 +214,49 @@ def _backward(
         )
     x = predict_backward(model, y)
     if out is not None:
-        _write_samples(out, model, x, y)
+        _write_samples(out, model, names, x, y)
     if as_json:
         pairs = zip(names, x.tolist(), strict=True) if out is None else ()
         samples = [{"input": name, "x": sample} for name, sample in pairs]
         shape = list(model.shape)
         emit_json({"direction": "backward", "shape": shape, "samples": samples, "out": out})
     elif out is None:
-        flat = x.reshape(len(x), -1)
-        head = ["input", *(f"x{k}" for k in range(flat.shape[1]))]
-        emit_table(_table(head, [[name] for name in names], flat, ".6g"))
+        emit_table(_backward_rows(model, names, x, ".6g"))
 
 
-def _write_samples(out: str, model: Model, x: Array, y: Array) -> None:
+def _backward_rows(model: Model, names: list[str], x: Array, form: str) -> list[list[str]]:
+    from nembp.runs.predicting import feature_names
+
+    flat = x.reshape(len(x), -1)
+    columns = feature_names(model) or [f"x{k}" for k in range(flat.shape[1])]
+    return _table(["input", *columns], [[name] for name in names], flat, form)
+
+
+def _write_samples(out: str, model: Model, names: list[str], x: Array, y: Array) -> None:
+    if Path(out).suffix.lower() == TABLE:
+        _write_csv(out, _backward_rows(model, names, x, ""))
+        return
     if Path(out).suffix.lower() not in PICTURES:
         _write(out, x, {"x": x, "y": y})
         return
     if not model.is_image:
-        raise ArchitectureError(f"{out}: the samples are rows of a table; use .npy or .npz")
+        raise ArchitectureError(f"{out}: the samples are rows of a table; use .csv, .npy or .npz")
     from nembp.pictures import write_images
 
     write_images(out, model.to_unit.apply(x, "f8"), model.shape)
     note(f"wrote {out}: {count(len(x), 'image')}")
+
+
+def _write_csv(out: str, rows: list[list[str]]) -> None:
+    import csv
+    import io
+
+    from nembp.files import write_atomically
+
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(out, text.getvalue().encode())
+    note(f"wrote {out}: {count(len(rows) - 1, 'row')}")
 
 
 def _write(out: str, array: Array, content: dict[str, Any]) -> None:

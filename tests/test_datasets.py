@@ -431,3 +431,10 @@ def test_classes_given_by_a_reader_must_occur():
 
 def test_split_knows_its_length():
     assert len(Split(X, Y)) == 6
+
+
+def test_a_data_set_fits_a_line_of_a_notebook():
+    digits = load("digits")
+    told = "Dataset('digits', 1500 training and 297 test samples of 8x8x1, 10 classes)"
+    assert repr(digits) == told
+    assert repr(digits.test) == "Split(297 samples of 8x8x1, labels)"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nembp.checkpoints import Model
 from nembp.datasets.checks import feature_array, target_array
+from nembp.datasets.columns import read_cells, read_numbers
 from nembp.datasets.files import reading
 from nembp.datasets.npy import map_npy
 from nembp.datasets.npz import read_npz
@@ -21,6 +22,8 @@ from nembp.image_files import SUFFIXES, read_image, read_images
 from nembp.network import Network
 
 __all__ = [
+    "FEATURES",
+    "feature_names",
     "one_hot",
     "predict_backward",
     "predict_forward",
@@ -30,6 +33,15 @@ __all__ = [
 ]
 
 ROWS = 1024  # samples at a time
+TABLE = ".csv"
+FEATURES = "feature_names"  # in a model's settings
+
+
+def feature_names(model: Model) -> tuple[str, ...]:
+    """Return the names of a table's columns that a model takes, () where they are not known."""
+    names = model.settings.get(FEATURES)
+    names = tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+    return names if len(names) == model.net.inputs else ()
 
 
 def predict_forward(model: Model, x: NDArray[Any]) -> NDArray[np.float64]:
@@ -109,12 +121,13 @@ def one_hot(model: Model, labels: Sequence[str]) -> NDArray[np.float64]:
 def read_samples(
     paths: Sequence[str | os.PathLike[str]], model: Model, key: str = "x"
 ) -> tuple[NDArray[Any], list[str]]:
-    """Read raw samples from .npy or .npz arrays, or from image files.
+    """Read raw samples from .npy or .npz arrays, from tables, or from image files.
 
     Parameters
     ----------
     paths : sequence of path
-        At least one. Pixels 0..255 of an image are mapped to the model's raw range.
+        At least one. Pixels 0..255 of an image are mapped to the model's raw range; a .csv may
+        hold its columns in any order, and others.
     model : Model
         Whose samples they are to be.
     key : str
@@ -135,10 +148,14 @@ def read_samples(
     for path in map(Path, paths):
         if path.suffix.lower() in SUFFIXES:
             part = _read_png(path, model)
+        elif path.suffix.lower() == TABLE:
+            table = read_numbers(path, feature_names(model), model.net.inputs)
+            part = _as_samples(table, model, str(path))
         else:
             part = _as_samples(read_array(path, key), model, str(path))
         x.append(part)
-        names += [str(path)] if len(part) == 1 else [f"{path}[{row}]" for row in range(len(part))]
+        alone = len(part) == 1 and path.suffix.lower() != TABLE
+        names += [str(path)] if alone else [f"{path}[{row}]" for row in range(len(part))]
     return np.concatenate(x), names
 
 
@@ -146,7 +163,7 @@ def _read_png(path: Path, model: Model) -> NDArray[Any]:
     if not model.is_image:
         raise DataError(
             f"{path}: an image, but the model was trained on tables of {model.net.inputs} "
-            "features; expected .npy or .npz"
+            "features; expected .csv, .npy or .npz"
         )
     if "image_size" in model.settings:  # as the training images were brought to it
         height, width, channels = model.shape
@@ -177,7 +194,7 @@ def _as_samples(x: NDArray[Any], model: Model, where: str) -> NDArray[Any]:
 
 
 def read_targets(path: str | os.PathLike[str], model: Model, key: str = "y") -> NDArray[np.float64]:
-    """Read targets of the backward direction from a .npy or .npz.
+    """Read targets of the backward direction from a .npy, .npz or .csv.
 
     Returns
     -------
@@ -189,7 +206,9 @@ def read_targets(path: str | os.PathLike[str], model: Model, key: str = "y") -> 
     DataError
         If the file is missing, damaged or does not fit the model.
     """
-    y, where, outputs = read_array(Path(path), key), os.fspath(path), model.net.outputs
+    where, outputs = os.fspath(path), model.net.outputs
+    y = _table_of_targets(Path(path), model) if where.lower().endswith(TABLE) else None
+    y = read_array(Path(path), key) if y is None else y
     if y.shape in ((), (0,)) or y.shape[0] == 0:
         raise DataError(f"{where}: no targets; expected at least one")
     if model.classes and y.ndim == 1 and y.dtype.kind in "US":
@@ -212,6 +231,13 @@ def read_targets(path: str | os.PathLike[str], model: Model, key: str = "y") -> 
     return y.astype(np.float64)
 
 
+def _table_of_targets(path: Path, model: Model) -> NDArray[Any]:
+    """Read a table of targets by their names; of classes, their names in the only column."""
+    if model.classes:
+        return np.array(read_cells(path), dtype=str)
+    return read_numbers(path, model.target_names, model.net.outputs)
+
+
 def read_array(path: Path, key: str) -> NDArray[Any]:
     """Read one array from a .npy, or the array ``key`` of a .npz; never with pickle.
 
@@ -228,5 +254,5 @@ def read_array(path: Path, key: str) -> NDArray[Any]:
     with reading(path) as file:
         start = file.read(6)
     if start != b"\x93NUMPY":
-        raise DataError(f"{path}: not a .npy array; expected a file of .npy, .npz or .png")
+        raise DataError(f"{path}: not a .npy array; expected a file of .npy, .npz, .csv or .png")
     return np.array(map_npy(path))
