@@ -22,6 +22,7 @@ TO_COME = {
     "dcgan-cifar10",
     "gan-mnist",
     "gan-noise",
+    "gan-stacked-mnist",
     "wgan-cifar10",
     "wgan-mnist",
     "wgan-noise",
