@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import click
 
-__all__ = ["data_dirs_option"]
+from .output import note
+
+__all__ = ["data_dirs_option", "note_unread"]
 
 
 def _read(ctx: click.Context, param: click.Parameter, entries: tuple[str, ...]) -> dict[str, str]:
@@ -19,6 +22,13 @@ def _read(ctx: click.Context, param: click.Parameter, entries: tuple[str, ...]) 
             raise click.BadParameter(f"{path}: no such folder for {name}")
         table[name] = path
     return table
+
+
+def note_unread(name: str, dirs: Mapping[str, str], datasets: Iterable[str]) -> None:
+    """Say which data sets were told the place of in vain."""
+    read = set(datasets)
+    for unread in sorted(set(dirs) - read):
+        note(f"--data-dir {unread}: without effect, since {name} reads {', '.join(sorted(read))}")
 
 
 data_dirs_option = click.option(

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .data_dirs import data_dirs_option
+from .data_dirs import data_dirs_option, note_unread
 from .experiment_search import search
 from .interrupts import terminate_as_interrupt
 from .output import count, emit_json, emit_table, note, on_terminal, say, short_path
@@ -120,6 +120,7 @@ def run(
 
     if jobs is None:
         jobs = usable_cores() if device == "cpu" else 1
+    note_unread(name, data_dirs, protocol.datasets)
     with _Progress(name) as progress, terminate_as_interrupt():
         folder = run_experiment(
             protocol,

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .data_dirs import data_dirs_option
+from .data_dirs import data_dirs_option, note_unread
 from .interrupts import terminate_as_interrupt
 from .output import count, emit_json, emit_table, note, say, short_path
 
@@ -64,6 +64,7 @@ def search(
 
     space = space_of(name)
     if not show:
+        note_unread(name, data_dirs, (space.base["dataset"],))
         with terminate_as_interrupt():
             folder = run_search(
                 space,

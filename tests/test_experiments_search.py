@@ -259,8 +259,10 @@ def test_the_command_searches_and_shows(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "replicate", made_up)
     monkeypatch.setitem(search_spaces.SPACES, "tiny", tiny())
     out = tmp_path / "searches"
-    found = run("experiment", "search", "tiny", "--budget", 1, "--jobs", 1, "--out", out)
+    found = run("experiment", "search", "tiny", "--budget", 1, "--jobs", 1, "--out", out,
+                "--data-dir", f"mnist={tmp_path}")  # fmt: skip
     assert found.exit_code == 0, found.output
+    assert "--data-dir mnist: without effect, since tiny reads digits" in found.stderr
     assert "logistic" in found.stdout
     assert "trainings in this rung" in found.stderr
     shown = run("experiment", "search", "tiny", "--show", "--out", out)
@@ -274,6 +276,10 @@ def test_the_command_searches_and_shows(tmp_path, monkeypatch):
 def test_mistakes_of_the_command(tmp_path):
     line = fails(2, "experiment", "search", "mnsit")
     assert "no search is called 'mnsit'; there is mnist" in line
+    for _ in range(2):  # and nothing is left that would have to be resumed
+        line = fails(2, "experiment", "search", "mnist", "--out", tmp_path / "none")
+        assert "mnist reads mnist; say where it lies: --data-dir mnist=FOLDER" in line
+    assert not (tmp_path / "none").exists()
     line = fails(3, "experiment", "search", "mnist", "--show", "--out", tmp_path / "none")
     assert "no search lies there" in line
 

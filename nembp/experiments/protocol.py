@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, get_args
@@ -30,6 +30,7 @@ __all__ = [
     "Rate",
     "Rule",
     "Tuning",
+    "check_data_dirs",
 ]
 
 BUILT_IN = ("digits", "ring", "grid", "stacked-digits")  # data sets that lie in no folder
@@ -231,4 +232,14 @@ def _unique(protocol: str, what: str, names: list[str]) -> None:
         raise ArchitectureError(
             f"{protocol}: expected {what}s, each of its own name; got {', '.join(twice) or 'none'}"
             f"{' twice' if twice else ''}"
+        )
+
+
+def check_data_dirs(name: str, datasets: Iterable[str], dirs: Mapping[str, str]) -> None:
+    """Raise an ArchitectureError unless it is said where each data set of an experiment lies."""
+    missing = [dataset for dataset in datasets if dataset not in (*BUILT_IN, *dirs)]
+    if missing:
+        raise ArchitectureError(
+            f"{name} reads {missing[0]}; say where it lies: "
+            f"--data-dir {missing[0]}=FOLDER (`nembp data fetch {missing[0]}` gets it)"
         )

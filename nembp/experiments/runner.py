@@ -23,7 +23,7 @@ from nembp.environments import environment
 from nembp.errors import ArchitectureError, NembpError
 from nembp.experiments.grids import tuned, tuned_pairs, tuning
 from nembp.experiments.kinds import KINDS
-from nembp.experiments.protocol import BUILT_IN, Protocol
+from nembp.experiments.protocol import Protocol, check_data_dirs
 from nembp.experiments.rows import RowFile
 from nembp.experiments.tasks import Setting, Task, reporting
 from nembp.threads import threads as blas_threads
@@ -89,7 +89,7 @@ def run_experiment(
     if quick:
         protocol = protocol.quick()
     dirs = {name: os.path.abspath(path) for name, path in (data_dirs or {}).items()}
-    _check_dirs(protocol, dirs)
+    check_data_dirs(protocol.name, protocol.datasets, dirs)
     if jobs is not None and jobs < 1:
         raise ArchitectureError(f"jobs must be at least 1, got {jobs}")
     if threads is not None and threads < 1:
@@ -121,15 +121,6 @@ def run_experiment(
     finally:
         file.close()
     return folder
-
-
-def _check_dirs(protocol: Protocol, dirs: Mapping[str, str]) -> None:
-    missing = [name for name in protocol.datasets if name not in (*BUILT_IN, *dirs)]
-    if missing:
-        raise ArchitectureError(
-            f"{protocol.name} reads {missing[0]}; say where it lies: "
-            f"--data-dir {missing[0]}=FOLDER (`nembp data fetch {missing[0]}` gets it)"
-        )
 
 
 class _Run:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nembp.errors import ArchitectureError, DataError, OutputError
+from nembp.experiments.protocol import check_data_dirs
 from nembp.experiments.replicate import replicate
 from nembp.experiments.runner import in_parallel
 from nembp.experiments.search_score import Scores, Trial
@@ -70,10 +71,13 @@ def run_search(
     OutputError, DataError
         If the folder holds a search and ``resume`` is off, or cannot be written or read.
     ArchitectureError
-        If its rows are of another space, or the budget is none.
+        If its rows are of another space, the budget is none, or it is not said where its data
+        set lies; the folder is then as it was.
     """
     if not budget > 0:
         raise ArchitectureError(f"budget must be above 0 core-minutes, got {budget}")
+    dirs = {name: os.path.abspath(path) for name, path in (data_dirs or {}).items()}
+    check_data_dirs(space.name, (space.base["dataset"],), dirs)
     folder = Path(out_dir) / space.name
     if (folder / ROWS).exists() and not resume:
         raise OutputError(
@@ -86,7 +90,6 @@ def run_search(
         write_atomically(folder / HEADER, (to_json(header, indent=2) + "\n").encode())
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
-    dirs = {name: os.path.abspath(path) for name, path in (data_dirs or {}).items()}
     search = _Search(space, folder, rows, dirs, jobs, 60.0 * budget, on_progress)
     search.all()
     summary = summarize_search(space, search.rows)
