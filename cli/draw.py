@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nembp.noise_geometry import Point
     from nembp.noise_panels import Panel
 
+__all__ = ["draw", "noise"]
+
 STD = 0.1  # where the run had no noise
 EPILOG = """\
 The region where noise does not lower the likelihood is a half-space for classes and for bernoulli

@@ -9,6 +9,8 @@ import click
 from .options import device_option, json_option
 from .output import emit_json, emit_table, note, score_rows, short_path
 
+__all__ = ["evaluate"]
+
 SPLITS = ("test", "train", "validation", "all")
 
 

@@ -16,6 +16,8 @@ from .output import count
 from .progress import Progress, progress_for
 from .runs import flags_given, report_when_done, run_folder_options, status_rows
 
+__all__ = ["gan"]
+
 EPILOG = """\
 A flag beats its environment variable (NEMBP_GAN_LEARNING_RATE for --learning-rate), which beats
 the configuration file, which beats the default. A recipe chooses the defaults that depend on the

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nembp.checkpoints import Model
     from nembp.network import Network
 
+__all__ = ["gather", "info", "show_run"]
+
 PLAYERS: Final = ("generator", "discriminator")  # of an adversarial run
 NAMED: Final = 12  # outputs whose names are shown
 COUNTS: Final = ("weights", "biases", "gains", "multiply_adds")

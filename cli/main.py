@@ -14,6 +14,8 @@ from nembp import __version__
 
 from .group import CommandGroup
 
+__all__ = ["cli", "main"]
+
 # name: (module:command, one line of what it is for)
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "train": (".train:train", "Train a bidirectional network and leave a run folder."),

@@ -14,6 +14,18 @@ from nembp.runs.option import Option
 from nembp.runs.option_fields import OptionFields
 from nembp.runs.recipes import describe_default
 
+__all__ = [
+    "Checked",
+    "F",
+    "GroupedCommand",
+    "GroupedOption",
+    "config_option",
+    "device_option",
+    "json_option",
+    "options_of",
+    "run_options",
+]
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 METAVARS = {

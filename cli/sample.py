@@ -12,6 +12,8 @@ from nembp.errors import OutputError
 from .options import device_option, json_option
 from .output import count, emit_json, emit_table, note
 
+__all__ = ["sample"]
+
 SUFFIXES = (".png", ".npy", ".npz")
 EPILOG = """\
 \b

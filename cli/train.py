@@ -15,6 +15,8 @@ from .output import count, score_rows
 from .progress import Progress, progress_for
 from .runs import flags_given, report_when_done, run_folder_options, status_rows
 
+__all__ = ["train"]
+
 EPILOG = """\
 A flag beats its environment variable (NEMBP_TRAIN_LEARNING_RATE for --learning-rate), which beats
 the configuration file, which beats the default. A recipe chooses the defaults that depend on the

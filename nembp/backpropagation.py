@@ -24,9 +24,14 @@ def backpropagate(
 ) -> tuple[Array, Array]:
     """Return one direction's gradient, and its error at the input.
 
-    δᴸ = −∂log p/∂zᴸ / rows, δᵏ⁻¹ = adjoint(δᵏ) ∘ f'(aᵏ⁻¹), ∂/∂Wᵏ = weight_gradient(aᵏ⁻¹, δᵏ),
-    ∂/∂bᵏ = Σ_rows δᵏ: classical backpropagation, which maximum likelihood gives back in either
-    direction (Adigun and Kosko 2019, theorems 1 and 2). Pass ``net.reversed`` for the other one.
+    Up, zᵏ = forward(aᵏ⁻¹) + bᵏ and aᵏ = f(zᵏ); then down from δᴸ = −∂log p/∂zᴸ / rows
+
+        δᵏ⁻¹ = adjoint(δᵏ) ∘ f'(aᵏ⁻¹),   ∂/∂Wᵏ = weight_gradient(aᵏ⁻¹, δᵏ),   ∂/∂bᵏ = Σ_rows δᵏ:
+
+    classical backpropagation, which maximum likelihood gives back in either direction (Adigun and
+    Kosko 2019, theorems 1 and 2). Pass ``net.reversed`` for the other one. In a normalized layer
+    (:mod:`nembp.normalization`) γ ẑ takes the place of forward(aᵏ⁻¹), and the error goes on through
+    it once ∂/∂b is taken.
 
     Parameters
     ----------
@@ -48,8 +53,8 @@ def backpropagate(
         ∂(−log p / rows)/∂x.
     """
     backend, xp, dtype = net.backend, net.backend.xp, net.dtype
-    signals = [net._check(x, net.inputs, "input")]
-    rows = signals[0].shape[0]
+    a = [net._check(x, net.inputs, "input")]  # of every layer but the last, which is o.a
+    rows = a[0].shape[0]
     t = net._check(t, net.outputs, "target")
     if t.shape[0] != rows:
         raise ShapeError(f"target has {t.shape[0]} rows, but the input has {rows}")
@@ -59,22 +64,22 @@ def backpropagate(
     for k, synapse in enumerate(net.synapses, start=1):
         layer = net.layers[k]
         z = o.z if k == last else backend.empty((rows, layer.size), dtype)
-        synapse.forward(backend, signals[-1], net.weights[k - 1], z)
+        synapse.forward(backend, a[k - 1], net.weights[k - 1], z)
         if (normalizer := normal[k]) is not None:
             normalizer.forward(z)
         add_bias(backend, z, net.biases[k], layer)
         if layer.activation is not None:
             layer.activation.activate(backend, z, xp.empty_like(z))
-        signals.append(z)
+        a.append(z)
     net.likelihood.link(o)
 
     gradient = backend.zeros((net.parameter_count,), dtype)
     views = net.views(gradient)
     delta = backend.empty((rows, net.outputs), dtype)
-    net.likelihood.error(o, t, delta, factor=1.0 / rows)
+    net.likelihood.error(o, t, delta, factor=1.0 / rows)  # δᴸ
     for k in range(last, 0, -1):
         synapse, below = net.synapses[k - 1], net.layers[k - 1]
-        synapse.weight_gradient(backend, signals[k - 1], delta, views.weights[k - 1])
+        synapse.weight_gradient(backend, a[k - 1], delta, views.weights[k - 1])
         if (normalizer := normal[k]) is not None:
             views.biases[k][...] = normalizer.bias_gradient  # type: ignore[index]
             views.gains[k][...] = normalizer.gain_gradient  # type: ignore[index]
@@ -85,10 +90,10 @@ def backpropagate(
         synapse.adjoint(backend, delta, net.weights[k - 1], error)
         if below.activation is not None:
             scratch = xp.empty_like(error)
-            below.activation.multiply_derivative(backend, error, signals[k - 1], scratch)
+            below.activation.multiply_derivative(backend, error, a[k - 1], scratch)
         if (normalizer := normal[k - 1]) is not None:
             normalizer.pull_back(error)
-        delta = error
+        delta = error  # δᵏ⁻¹
     return gradient, delta
 
 

@@ -208,7 +208,11 @@ class JointBackpropagation(Sweeps):
         self._tidy()
 
     def _tidy(self) -> None:
-        """Give the batch back as it came, and the nll without noise on the signals."""
+        """Give the batch back as it came, and report the nll without noise on the signals.
+
+        Both directions' ends have seen the noisy signals, so their own nll is not that of the
+        network that predicts.
+        """
         backend, xp = self.net.backend, self.net.backend.xp
         if self._noise_up is not None:
             if 0 in self._noise_up.without:

@@ -144,7 +144,7 @@ def initial_parameters(
         weights = synapse.initial_weights(generator).reshape(-1)
         flat[position : position + weights.size] = weights
         position += weights.size
-    flat[flat.size - statistics_count(layers) // 2 :] = 1.0
+    flat[flat.size - statistics_count(layers) // 2 :] = 1.0  # the gains, as many as means
     return flat
 
 

@@ -110,17 +110,18 @@ class Normalizer:
             raise ArchitectureError(f"layer {k} is not normalized")
         size, channels = layer.size, layer.gains
         self.net, self.k, self.settings = net, k, layer.normalization
-        self.couples = statistics == "batch"
+        self.couples = statistics == "batch"  # each row's ẑ then depends on all rows
         self._counts, pixels = counts, size // channels
-        self._most = pixels * (counts.samples if counts else rows)  # values of a channel
-        # by which sums over rows, of each row's share on the class-sum path, become means
-        self._share = 1.0 / (pixels if counts else self._most)
+        self._values = pixels * (counts.samples if counts else rows)  # N of a channel, at most
+        # 1 / N; on the class-sum path the rows' weights w / samples sum to one already
+        self._share = 1.0 / (pixels if counts else self._values)
         xp, empty = backend.xp, backend.empty
-        self._hat = empty((rows, size), dtype)
+        self._hat = empty((rows, size), dtype)  # ẑ
         self.mean, self.variance, self.bias_gradient, self.gain_gradient = (
             empty((channels,), dtype) for _ in range(4)
         )
-        self._scale, self._spare = empty((channels,), dtype), empty((channels,), dtype)
+        self._scale = empty((channels,), dtype)  # 1 / √(σ² + ε)
+        self._spare = empty((channels,), dtype)
         self._ones = backend.ones((channels,), dtype)
         # a channel's numbers at each of its pixels: rows are then worked on in long runs
         self._wide = [empty((size,), dtype) for _ in range(3)]
@@ -147,7 +148,7 @@ class Normalizer:
                 backend.into(own, xp.multiply, running, 1.0)
         elif not held:
             self._measure(z)
-        centred = self.couples and not held
+        centred = self.couples and not held  # measuring left z − μ
         self._set_scale()
         mean, scale, gain = self._spread(self.mean, self._scale, self.net.gains[self.k])
 
@@ -163,7 +164,10 @@ class Normalizer:
         self._blocks.work(finish)
 
     def _measure(self, z: Array) -> None:
-        """Take μ and σ² of ``z``, and write z − μ over it."""
+        """Take μ and σ² of ``z``, and write z − μ over it.
+
+        In two passes, for Σ (z − μ)² / N does not cancel as Σ z² / N − μ² does.
+        """
         backend, xp = self.net.backend, self.net.backend.xp
         blocks, weights = self._blocks, None if self._counts is None else self._counts.shares.T
         blocks.sum(lambda lane, start, stop: (z[start:stop, :],), [self.mean], weights)
@@ -187,7 +191,10 @@ class Normalizer:
 
     # -- errors --------------------------------------------------------------------------------
     def pull_back(self, error: Array, before: After | None = None, first: int = 0) -> None:
-        """Turn ∂/∂y into ∂/∂z in place, and set ``bias_gradient`` and ``gain_gradient``.
+        """Turn g = ∂/∂y into ∂/∂z in place, and set ``bias_gradient`` and ``gain_gradient``.
+
+        By running statistics, which are no function of z, ∂/∂z = γ g / √(σ² + ε); by those of the
+        batch γ / √(σ² + ε) · (g − (∂/∂β + ẑ ∂/∂γ) / N).
 
         Parameters
         ----------
@@ -209,7 +216,7 @@ class Normalizer:
         blocks.sum(terms, [self.bias_gradient, self.gain_gradient])
         backend.into(self._spare, xp.multiply, self._scale, self.net.gains[self.k])
         spread = self._spread(self._spare, self.bias_gradient, self.gain_gradient)
-        factor, shift, slope = spread
+        factor, shift, slope = spread  # γ / √(σ² + ε), and ∂/∂β and ∂/∂γ, next divided by N
         for each in (shift, slope) if self.couples else ():
             backend.into(each, xp.multiply, each, self._share)
 
@@ -227,8 +234,8 @@ class Normalizer:
 
     # -- running statistics --------------------------------------------------------------------
     def update_running(self) -> None:
-        """Move the direction's running statistics towards those of the last batch."""
-        if self._most < 2:
+        """Move the running statistics, r ← (1 − m) r + m · (μ, σ² N / (N − 1))."""
+        if self._values < 2:
             return
         backend, xp, m = self.net.backend, self.net.backend.xp, self.settings.momentum
         for running, value in zip(self._running(), (self.mean, self.variance), strict=True):
@@ -241,7 +248,7 @@ class Normalizer:
     def _unbiased(self) -> Any:
         """Return N / (N − 1)."""
         if self._counts is None:
-            return self._most / (self._most - 1)
+            return self._values / (self._values - 1)
         return self._counts.unbiased(self.net.layers[self.k].size // self.mean.shape[0])
 
     def _running(self) -> tuple[Array, Array]:

@@ -65,8 +65,9 @@ class Sweeps:
         self._P = [backend.empty((both, size), dtype) for size in sizes[:-1]]
         self._Q: list[Array] = [None, *(backend.empty((both, size), dtype) for size in sizes[1:])]
         self._first = backward if backward_first else forward  # rows of each block's upper part
-        ends = slice(self._first), slice(self._first, both)
-        up, down = ends[::-1] if backward_first else ends  # the forward direction's rows
+        parts_of_block = slice(self._first), slice(self._first, both)
+        up, down = parts_of_block[::-1] if backward_first else parts_of_block
+        # views of the blocks by layer: aᵏ and eᵏ for k < L, δᵏ and cᵏ for k > 0
         self._a, self._e = [p[up, :] for p in self._P], [p[down, :] for p in self._P]
         self._delta: list[Array] = [None, *(q[up, :] for q in self._Q[1:])]
         self._c: list[Array] = [None, *(q[down, :] for q in self._Q[1:])]
@@ -76,7 +77,8 @@ class Sweeps:
         self._scratch = backend.empty((both * self._widest,), dtype)
         self._ones = backend.ones((1, both * max(sizes)), dtype)
         self._ones_views: dict[int, Array] = {}
-        self._sums: list[tuple[Array, Array, Array]] = []  # that wait for the end of the step
+        # bias gradients that wait for the end of the step, where a device sums them together
+        self._sums: list[tuple[Array, Array, Array]] = []
         self._sum_tables: dict[Any, Array] = {}
         self._views: tuple[Any, ...] = (None,)  # of the last call's gradient vector
 
@@ -151,6 +153,7 @@ class Sweeps:
 
     # -- what is done to rows start..stop of a layer, while they are in cache ------------------
     def _activate(self, net: Network, k: int, signal: Array, start: int, stop: int) -> None:
+        """Write f(signal + bᵏ) over rows of ``signal``; k counts from the input of ``net``."""
         layer, z, b = net.layers[k], signal[start:stop, :], net.biases[k]
         if net.backend.add_bias_activate(layer.activation, z, b if layer.biases else None):
             return
@@ -161,6 +164,10 @@ class Sweeps:
     def _multiply_derivative(
         self, k: int, error: Array, a: Array, start: int, stop: int, first: int = 0
     ) -> None:
+        """Write error ∘ f'(a) over rows of ``error``, which lie in their block from ``first`` on.
+
+        k counts from the forward direction's input, whichever direction's error it is.
+        """
         activation = self.net.layers[k].activation
         if activation is not None:
             backend, rows, at = self.net.backend, error[start:stop, :], a[start:stop, :]
@@ -177,6 +184,7 @@ class Sweeps:
         return self.net.backend.xp.reshape(flat, (count, width))
 
     def _column_sums(self, x: Array, out: Array, channels: int) -> None:
+        """Write Σ over rows, and over the neurons that share a bias, of ``x`` into ``out``."""
         if not channels:
             return
         if x.shape[1] != channels:
