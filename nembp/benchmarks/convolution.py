@@ -11,7 +11,7 @@ from nembp.benchmarks.contractions import measure_layer
 from nembp.benchmarks.notation import check_images as check_network
 from nembp.benchmarks.notation import convolution_of
 from nembp.benchmarks.steps import measure_step
-from nembp.benchmarks.tables import convolution_table as table
+from nembp.benchmarks.tables import convolution_table
 
 __all__ = ["DEFAULTS", "QUICK", "STEP", "check_network", "measure", "table"]
 
@@ -49,13 +49,28 @@ STEP = (
 )
 
 
+def table(results: list[dict[str, Any]]) -> str:
+    """Return the tables of layers and steps, and of a GPU's layers both forms beside each other."""
+    parts = [convolution_table(results)]
+    if any("forms" in result for result in results):
+        from nembp.benchmarks.gpu_tables import forms_table
+
+        parts.append(forms_table([result for result in results if "forms" in result]))
+    return "\n\n".join(parts)
+
+
 def measure(settings: Settings, backend: Backend, progress: Progress) -> list[dict[str, Any]]:
     """Time every layer and network of the settings."""
 
     def one(
         case: ImageCase, backend: Backend, repeats: int | None, budget: float
     ) -> dict[str, Any]:
-        alone = convolution_of(case.network) is not None
-        return (measure_layer if alone else measure_step)(case, backend, repeats, budget)
+        if convolution_of(case.network) is None:
+            return measure_step(case, backend, repeats, budget)
+        if backend.has_implicit_products:
+            from nembp.benchmarks.gpu_layers import measure_gpu_layer
+
+            return measure_gpu_layer(case, backend, repeats, budget)
+        return measure_layer(case, backend, repeats, budget)
 
     return measure_cases(settings, backend, progress, ImageCase, one)

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend
+from nembp.backend.hooks import ConvolutionForm
 from nembp.backpropagation import Path
 from nembp.benchmarks.agreement import check_agreement
 from nembp.benchmarks.card import floor_seconds, measure_card
 from nembp.benchmarks.cases import Case
 from nembp.benchmarks.floor import Products, multiply_adds
+from nembp.benchmarks.gpu_layers import in_form
 from nembp.benchmarks.peers import MissingPeerError, TorchStep
 from nembp.benchmarks.steps import DIRECTIONS, LAYOUTS, LEARNING_RATE, PATHS, EngineStep, best_of
 from nembp.benchmarks.timing import Contender, interleave
@@ -36,6 +38,7 @@ from nembp.network import Network
 
 __all__ = ["CapturedStep", "measure_gpu_step"]
 
+FORMS: tuple[ConvolutionForm, ...] = ("windows", "implicit")
 TORCH = {"torch": TorchStep, "torch compiled": CompiledTorchStep, "torch graph": CapturedTorchStep}
 
 
@@ -132,6 +135,10 @@ def _contenders(case: Case, net: Network) -> tuple[dict[str, Any], dict[str, str
 
     for name, path in PATHS.items():
         built[name] = step(fast, path)
+    if _has_images(net) and backend.has_implicit_products:
+        for form in FORMS:
+            with in_form(backend, form):
+                built[f"nembp {form}/bidirectional"] = step(fast, PATHS["nembp/bidirectional"])
     for name, path in DIRECTIONS.items():
         built[f"nembp call by call/{name}"] = step(EngineStep, path)
         products = net.synapses, case.batch, path, case.dtype
@@ -144,9 +151,12 @@ def _contenders(case: Case, net: Network) -> tuple[dict[str, Any], dict[str, str
     return built, missing
 
 
+def _has_images(net: Network) -> bool:
+    return any(isinstance(synapse, Convolution) for synapse in net.synapses)
+
+
 def _peers(net: Network, x: Any, labels: Any) -> dict[str, Callable[[], Any]]:
-    images = any(isinstance(synapse, Convolution) for synapse in net.synapses)
-    layouts = LAYOUTS if images else {"": False}
+    layouts = LAYOUTS if _has_images(net) else {"": False}
     peers: dict[str, Callable[[], Any]] = {}
     for who, kind in TORCH.items():
         for name in DIRECTIONS:
