@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_gan_cases import FILES, SHORT, gan, rows
 from command_line import fails, run
 from PIL import Image
 
@@ -19,14 +19,6 @@ from nembp.runs.config_file import from_toml
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.gan_players import load_generator
 
-FILES = {
-    "config.toml", "metrics.jsonl", "generator.npz", "discriminator.npz", "summary.json",
-    "samples.png", "training.gif",
-}  # fmt: skip
-SHORT = [
-    "--samples", "500", "--iterations", "40", "--checkpoints", "4", "--averaged", "2",
-    "--latent", "2", "--generator", "16", "--discriminator", "16", "--device", "cpu",
-]  # fmt: skip
 MODES = ("modes", "modes_strict", "high_quality", "kl")
 
 
@@ -42,16 +34,6 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 def judges(tmp_path_factory):
     """A cache that the judge of the digits is put into once."""
     return tmp_path_factory.mktemp("judges")
-
-
-def gan(*args: object, env: dict[str, str] | None = None):
-    result = run("gan", *args, env=env)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def rows(folder: str = "a") -> list[dict]:
-    return [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
 
 
 # -- help ------------------------------------------------------------------------------------------
@@ -210,99 +192,3 @@ def test_several_seeds_are_summed_up():
     table = gan(*SHORT, "--seeds", "2", "--out", "b", "--quiet").stdout
     assert re.search(r"^KL of modes +[\d.]+ ± [\d.]+$", table, re.MULTILINE)
     assert re.search(r"^averaged .* 2 checkpoints and 2 seeds$", table, re.MULTILINE)
-
-
-# -- bad input -------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("code", "args", "message"),
-    [
-        (2, ["--data", "rnig"], "no data set 'rnig': expected one of ring, grid"),
-        (2, ["--backward-weight", "-1"], "it must be a number > 0, got -1"),
-        (2, ["--backward-weight", "much"], "it must be a number > 0, got 'much'"),
-        (2, ["--bidirectional", "yes"], "'yes' is not one of"),
-        (2, ["--kind", "wgan"], "'wgan' is not one of"),
-        (2, ["--data", "mnist"], "no path was given"),
-        (3, ["--data", "mnist", "--data-dir", "nowhere"], "nowhere"),
-        (2, ["--seeds", "0"], "--seeds"),
-        (2, ["--discriminator", "conv8x3"], "conv8x3"),
-        (2, ["--kind", "wasserstein", "--classes"], "no classes"),
-        (2, ["--config", "nowhere.toml"], "nowhere.toml: cannot be read"),
-        (6, ["--out", "file"], "file: is a file; expected a folder"),
-        (6, ["--out", "full"], "full: not empty"),
-    ],
-)
-def test_bad_input_is_one_line(tmp_path, code, args, message):
-    Path("file").write_text("")
-    Path("full").mkdir()
-    Path("full/mine").write_text("")
-    before = sorted(tmp_path.rglob("*"))
-    assert message in fails(code, "gan", "--quiet", "--device", "cpu", *args)
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_without_a_gpu(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)  # as where it is not installed
-    assert "--device cpu" in fails(4, "gan", "--device", "gpu")
-
-
-def test_force_replaces_a_run_and_nothing_else():
-    gan(*SHORT, "--out", "a", "--quiet")
-    Path("a/mine").write_text("kept")
-    gan(*SHORT, "--out", "a", "--quiet", "--force", "--iterations", "8")
-    assert {entry.name for entry in Path("a").iterdir()} == FILES | {"mine"}
-    assert rows()[-1]["iteration"] == 8
-
-
-# -- ends ------------------------------------------------------------------------------------------
-def test_divergence_has_its_code_and_keeps_the_last_good_players():
-    wild = ["--optimizer", "sgd", "--learning-rate", "1e12"]
-    result = run("gan", *SHORT, *wild, "--out", "a", "--json", "--quiet")
-    assert result.exit_code == 5, result.output
-    assert json.loads(result.stdout)["status"] == "diverged"
-    (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("nembp: error: ")
-    assert "diverged" in line
-    assert "a/generator.npz holds the last good generator" in line
-    assert np.all(np.isfinite(load_generator("a").net.parameters))
-
-
-def test_an_average_that_diverged_is_not_kept():
-    wild = ["--optimizer", "sgd", "--learning-rate", "1e12", "--averaging", "0.9"]
-    result = run("gan", *SHORT, *wild, "--out", "a", "--quiet")
-    assert result.exit_code == 5, result.output
-    assert np.all(np.isfinite(load_generator("a").net.parameters))
-
-
-def test_seeds_that_diverge_are_left_out_of_the_means():
-    wild = ["--optimizer", "sgd", "--learning-rate", "1e12"]
-    result = run("gan", *SHORT, *wild, "--seeds", "2", "--out", "a", "--json", "--quiet")
-    assert result.exit_code == 5
-    summary = json.loads(result.stdout)
-    assert (summary["seeds"], summary["diverged"]) == ([], [0, 1])
-    assert "2 of 2 seeds (0, 1)" in result.stderr
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_process_keeps_its_players(number):
-    command = ["gan", *SHORT, "--iterations", "10000000", "--checkpoints", "500000", "--out", "a"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nembp", *command],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # a shell's background jobs, and their children, ignore SIGINT
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("iteration 60/"):
-            break
-    process.send_signal(number)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130, rest
-    assert "Traceback" not in rest
-    last = rows()[-1]["iteration"]
-    assert f"nembp: error: interrupted after iteration {last}; a/generator.npz holds" in rest
-    summary = json.loads(Path("a/summary.json").read_text())
-    assert (summary["status"], summary["iterations"]) == ("interrupted", last)
-    assert {entry.name for entry in Path("a").iterdir()} == FILES
-    assert load_generator("a").config.iterations == 10000000

@@ -143,8 +143,8 @@ def judge_for(
     """
     if not data.is_classification:
         raise ArchitectureError(
-            f"{data.name}: samples are scored by a classifier, and this data set has no classes; "
-            "expected labels. Pass task='classification', or another data set"
+            f"{data.name}: samples are scored by a classifier, and {data.source} has no classes; "
+            "expected labels, such as a last column of names"
         )
     recipe, scaling = recipe_for(data), judge_scaling(data)
     key = _key(data, scaling, recipe, seed)

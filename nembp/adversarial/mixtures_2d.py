@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nembp.adversarial.modes import Modes
 from nembp.backend import stream
 from nembp.datasets import Dataset, Scaling, Split
+from nembp.datasets.scaling import LARGEST
 from nembp.errors import ArchitectureError
 
 __all__ = ["MixtureData", "grid", "mixture", "ring"]
@@ -123,10 +124,21 @@ def mixture(name: str, modes: Modes, n: int, *, scale: float = 1.0, seed: int = 
         Centres and standard deviation.
     n, scale, seed
         As in `ring`.
+
+    Raises
+    ------
+    ArchitectureError
+        If a number is not positive, or points would leave what float32 holds.
     """
     _check("samples", n)
     _check("scale", scale)
     k, features = modes.centres.shape
+    reach = (np.abs(modes.centres).max() + 6 * modes.std) * max(scale, 1.0)
+    if not reach <= LARGEST:
+        raise ArchitectureError(
+            f"{name}: points of standard deviation {modes.std:g} times {scale:g} reach {reach:g}; "
+            f"expected at most {LARGEST:g}. Lower std or scale"
+        )
     return MixtureData(
         name=name,
         train=_draw(modes, n, stream(seed, f"{name}/train")),

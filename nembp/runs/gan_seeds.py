@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 from nembp.errors import DivergenceError
 from nembp.runs.folder import SUMMARY, RunFolder
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.gan_training import Listener, run_gan
+from nembp.runs.gan_training import FILES, Listener, run_gan
 
 __all__ = ["mean_and_deviation", "run_seeds"]
 
@@ -54,7 +56,7 @@ def run_seeds(
         A new or empty folder, which gets a run folder ``seed0`` and so on for each seed, and a
         ``summary.json``; by default runs/<timestamp>-gan-<dataset>-seeds<seeds>.
     force, start, on_start, on_row, on_note
-        As in `run_gan`, for each of them.
+        As in `run_gan`, for each of them; ``force`` replaces the runs of other seeds too.
     on_end : callable, optional
         Told the summary.
 
@@ -77,6 +79,16 @@ def run_seeds(
     numbers = range(first, first + seeds)
     began, runs = time.perf_counter(), list[dict[str, Any]]()
     interruption = None
+    cleared = not force
+
+    def begin(plan: dict[str, Any]) -> None:
+        nonlocal cleared
+        if not cleared:  # not before the first run is sure to begin
+            _clear(folder.path, numbers)
+            cleared = True
+        if on_start is not None:
+            on_start(plan)
+
     with RunFolder.claim(out_dir, name, force=force, files=(SUMMARY,)) as folder:
         for seed in numbers:
             try:
@@ -85,7 +97,7 @@ def run_seeds(
                     folder.path / f"seed{seed}",
                     force=force,
                     start=start,
-                    on_start=on_start,
+                    on_start=begin,
                     on_row=on_row,
                     on_end=runs.append,
                     on_note=on_note if seed == first else None,
@@ -114,6 +126,22 @@ def run_seeds(
             "good models"
         )
     return summary
+
+
+def _clear(path: Path, numbers: range) -> None:
+    """Remove the files of the run, or runs, that were there, but for those of seeds to come."""
+    older = [
+        folder
+        for folder in path.glob("seed*")
+        if re.fullmatch("seed[0-9]+", folder.name) and int(folder.name[4:]) not in numbers
+    ]
+    for folder in (path, *older):
+        for name in FILES:
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+    for folder in older:
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            folder.rmdir()
 
 
 def _sum_up(path: Path, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
