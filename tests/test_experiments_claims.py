@@ -20,11 +20,8 @@ NAMES = sorted(path.parent.name for path in COMMITTED.glob("*/protocol.json"))
 # declared, and not all run yet: minutes to an hour each on an idle core
 TO_COME = {
     "dcgan-cifar10",
-    "gan-mnist",
-    "gan-noise",
     "gan-stacked-mnist",
     "wgan-cifar10",
-    "wgan-mnist",
     "wgan-noise",
 }
 
