@@ -1,85 +1,24 @@
-"""Adversarial training on a GPU: captured iterations are the called ones, nothing is waited for."""
+"""Adversarial training on a GPU: captured iterations are the called ones, and the CPU's."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import fake_cupy
 import numpy as np
 import pytest
-from devices import REAL, gpu, needs_kernels
+from devices import gpu, needs_kernels
+from game_cases import KINDS, PLACES, ROWS, Settings, outcome, trainer_of
 from near import assert_near
 
-from nembp.adversarial import AdversarialSettings, AdversarialTrainer, Score
-from nembp.adversarial.on_device import IterationsOnDevice
 from nembp.adversarial.order import SampleOrder
-from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
 from nembp.adversarial.turns import Turns
-from nembp.architectures import generator_network, network
 from nembp.backend import CupyBackend
-from nembp.batches import BatchReader
-from nembp.datasets import Scaling, Split
 from nembp.errors import DivergenceError
-from nembp.likelihoods import Bernoulli
-from nembp.network import Network, dense_network
 from nembp.noise import Noise
-from nembp.optimizers import SGD, Adam, RMSProp
+from nembp.optimizers import SGD
 
 pytestmark = needs_kernels
-
-SHAPE, KINDS = (4, 4, 1), ("vanilla", "minimax", "wasserstein", "wasserstein-gp")
-ITERATIONS, ROWS = 9, 6  # two iterations are made call by call before the first is captured
-Settings = AdversarialSettings
-
-
-def samples(n: int = 26) -> Split:
-    """Four batches an epoch, and a rest."""
-    draw = np.random.default_rng(1)
-    return Split(draw.integers(0, 255, (n, *SHAPE)).astype(np.uint8), draw.integers(0, 3, n))
-
-
-def networks(device: Any, settings: Settings, layers: Any, dtype: str) -> tuple[Network, Network]:
-    forward: Any = Score() if settings.has_critic else Bernoulli()
-    if settings.classes:
-        forward = "multinomial"
-    outputs = settings.classes + 1
-    back = "bernoulli" if settings.latent_law == "binary" else "gaussian"
-    ends = {"forward": "bernoulli", "backward": back, "seed": 4, "device": device, "dtype": dtype}
-    of_d = {"forward": forward, "backward": "gaussian", "device": device, "dtype": dtype, "seed": 5}
-    if layers:
-        g = generator_network(3, layers[0], SHAPE, activation="leaky-relu", **ends)
-        return g, network(SHAPE, layers[1], outputs, activation="leaky-relu", **of_d)
-    g = dense_network([3, 7, 16], activation="tanh", **ends)
-    return g, dense_network([16, 7, 5, outputs], activation="tanh", **of_d)
-
-
-def trainer_of(
-    device: Any,
-    settings: Settings | None = None,
-    *,
-    layers: Any = None,
-    resident: bool | None = None,
-    dtype: str = "float32",
-    **options: Any,
-) -> AdversarialTrainer:
-    settings = settings or Settings()
-    g, d = networks(device, settings, layers, dtype)
-    scaling = Scaling(factor=1 / 255)
-    reader = BatchReader(samples(), scaling, Scaling(), 3, g.backend, dtype, resident=resident)
-    options = {
-        "batch_size": ROWS, "iterations": ITERATIONS, "report_every": 4, "schedule": "cosine",
-        "seed": 3, "optimizers": (Adam(0.01, beta1=0.5), RMSProp(0.01)),
-    } | options  # fmt: skip
-    return AdversarialTrainer(g, d, reader, settings, **options)
-
-
-def outcome(trainer: AdversarialTrainer) -> list[np.ndarray]:
-    """Train, and return what it leaves: parameters, statistics, the average, the record."""
-    rows = trainer.run().rows
-    scores = [v for row in rows for key, v in row.items() if key != "iterations_per_second"]
-    nets = trainer.generator, trainer.discriminator, trainer.sampler
-    parts = [part for net in nets for part in (net.parameters, net.statistics)]
-    return [*(trainer.generator.backend.to_numpy(part) for part in parts), np.array(scores)]
+DISCRIMINATE = Turns.discriminate
 
 
 def both_ways(device: Any = None, *args: Any, **options: Any) -> None:
@@ -128,10 +67,6 @@ SETTINGS = {
 def test_every_setting_is_captured(name):
     options, settings = SETTINGS[name]
     both_ways(None, Settings(**settings), **options)
-
-
-PLACES = ("discriminator/forward", "discriminator/backward", "generator/backward",
-          "discriminator/input")  # fmt: skip
 
 
 @pytest.mark.parametrize("place", [*PLACES, "critic/input"])
@@ -239,147 +174,3 @@ def test_a_run_goes_on_after_an_iteration_that_was_broken_off(device, resident, 
     outcomes = outcome(trainer)
     assert trainer.iteration == 20
     assert all(np.isfinite(values).all() for values in outcomes)
-
-
-DISCRIMINATE = Turns.discriminate
-
-
-# -- what the host has to do with it: on the stand-in, which counts --------------------------------
-only_counted = pytest.mark.skipif(REAL, reason="counted on the stand-in")
-GAME = Settings("vanilla", "both", critic_steps=2, averaging=0.5, weight_schedule="linear")
-LOUD = {"discriminator/forward": Noise("nem", std=0.3), "discriminator/input": Noise("nem")}
-
-
-@pytest.fixture
-def device(monkeypatch):
-    return fake_cupy.install(monkeypatch)
-
-
-@only_counted
-@pytest.mark.parametrize("graphs", [True, False])
-def test_nothing_is_copied_or_waited_for_between_rows(device, graphs):
-    """Over epochs that end in between."""
-    trainer = trainer_of(CupyBackend(), GAME, noise=LOUD, cuda_graphs=graphs, report_every=30)
-    trainer.step()  # lays out 30 iterations, and allocates
-    counts = []
-    for _ in range(20):
-        counts.append((device.waits, device.uploads))
-        trainer.step()
-    assert len(set(counts)) == 1
-
-
-@only_counted
-def test_streamed_batches_are_copied_and_only_their_buffers_waited_for(device):
-    trainer = trainer_of(CupyBackend(), GAME, noise=LOUD, resident=False, report_every=30)
-    for _ in range(3):
-        trainer.step()
-    counts = []
-    for _ in range(8):
-        counts.append(device.uploads)
-        trainer.step()
-    assert set(np.diff(counts).tolist()) == {2}  # a batch a turn of D
-    assert trainer.on_device is not None
-    assert trainer.on_device.replay.captured == 9
-
-
-@only_counted
-@pytest.mark.parametrize("copies_first", [True, False])
-def test_streams_that_run_apart_give_the_same_numbers(device, copies_first):
-    expected = outcome(trainer_of(CupyBackend(), GAME, resident=False))
-    device.deferred, device.copies_first = True, copies_first
-    for ours, theirs in zip(
-        expected, outcome(trainer_of(CupyBackend(), GAME, resident=False)), strict=True
-    ):
-        assert np.array_equal(ours, theirs)
-
-
-@only_counted
-def test_what_cannot_be_captured_is_made_call_by_call(device, monkeypatch):
-    backend, original = CupyBackend(), Turns._record
-    expected = outcome(trainer_of(backend, GAME))
-
-    def reads(self: Turns) -> None:
-        original(self)
-        backend.to_numpy(self.g.forward_nll)
-
-    monkeypatch.setattr(Turns, "_record", reads)
-    trainer = trainer_of(backend, GAME)
-    for ours, theirs in zip(expected, outcome(trainer), strict=True):
-        assert np.array_equal(ours, theirs)
-    assert trainer.on_device is not None
-    assert trainer.on_device.replay.captured == 0
-    assert "a step cannot be captured (cudaErrorStreamCapture" in str(
-        trainer.on_device.replay.reason
-    )
-
-
-@only_counted
-def test_an_iteration_makes_the_same_launches_over_and_over(device):
-    """The condition for a replay."""
-    trainer = trainer_of(CupyBackend(), GAME, noise=LOUD, cuda_graphs=False, report_every=30)
-    trainer.step()
-    sequences = []
-    for _ in range(6):
-        device.launches.clear()
-        trainer.step()
-        sequences.append(tuple(device.launches))
-    assert len(set(sequences)) == 1
-    assert sequences[0].count("begin_step") == 2
-    assert {"adam", "rmsprop", "fill_random", "draw_and_screen"} <= set(sequences[0])
-
-
-# -- what a replay would get wrong, planted --------------------------------------------------------
-BEGIN, NORMAL = CupyBackend.begin_step, CupyBackend.normal
-LAY_OUT, ADAM = IterationsOnDevice.lay_out, Adam.numbers
-
-
-def _always_the_first_row(self: CupyBackend, step: Any, *args: Any) -> None:
-    step[...] = 0
-    BEGIN(self, step, *args)
-
-
-def _always_the_first_draw(self: CupyBackend, generator: Any, out: Any) -> Any:
-    generator.state[1:] = 0
-    return NORMAL(self, generator, out)
-
-
-BUGS: dict[str, tuple[type, str, Any]] = {
-    "samples and numbers": (CupyBackend, "begin_step", _always_the_first_row),
-    "z": (CupyBackend, "normal", _always_the_first_draw),
-    "factors and courses": (
-        IterationsOnDevice, "lay_out",
-        lambda self, order, numbers: LAY_OUT(self, order, [numbers[0]] * len(numbers)),
-    ),
-    "bias corrections": (Adam, "numbers", lambda self, step, factor: ADAM(self, 1, factor)),
-    "course of D's weight": (DiscriminatorPlayer, "follow", lambda self, course: None),
-    "course of G's weight": (GeneratorPlayer, "follow", lambda self, course: None),
-    "order": (
-        SampleOrder, "take", lambda self, batches: np.resize(np.arange(ROWS), batches * ROWS),
-    ),
-}  # fmt: skip
-
-
-@only_counted
-@pytest.mark.parametrize("bug", list(BUGS))
-def test_a_number_that_stays_is_caught(device, bug, monkeypatch):
-    backend = CupyBackend()
-    expected = outcome(trainer_of(backend, GAME, cuda_graphs=False, schedule="constant"))
-    monkeypatch.setattr(*BUGS[bug])
-    actual = outcome(trainer_of(backend, GAME, schedule="constant"))
-    assert not all(np.array_equal(a, b) for a, b in zip(actual, expected, strict=True))
-
-
-@only_counted
-@pytest.mark.parametrize("source", range(6))
-def test_a_deviation_that_stays_is_caught(device, source, monkeypatch):
-    """Each source of noise by itself, those among them that are on nobody's record."""
-    backend, noise = CupyBackend(), dict.fromkeys(PLACES, Noise("blind", std=0.3))
-    expected = outcome(trainer_of(backend, GAME, noise=noise, cuda_graphs=False))
-    trainer = trainer_of(backend, GAME, noise=noise)
-    assert trainer.on_device is not None
-    sources = trainer.on_device._sources
-    assert len(sources) == 5
-    if source < 5:
-        sources[source].deviation = None
-    ends = zip(outcome(trainer), expected, strict=True)
-    assert all(np.array_equal(a, b) for a, b in ends) == (source == 5)
