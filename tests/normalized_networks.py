@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from nembp.convolution import Convolution
 from nembp.likelihoods import Gaussian
@@ -14,6 +15,7 @@ from nembp.normalization import BatchNormalization
 from nembp.synapses import Dense
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-10}
+each_dtype = pytest.mark.parametrize("dtype", list(TOLERANCE))
 IMAGE, CHANNELS, NEURONS, CLASSES = (6, 5, 2), 4, 7, 3
 
 

@@ -9,33 +9,34 @@ for broadcasts and casts, whatever the arrays' size; the tests lower that to 16.
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
 from contextlib import closing
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from allocation_cases import (
+    BOUND,
+    ROWS,
+    SIZES,
+    SMALLEST,
+    both,
+    peak_of,
+    peak_of_training,
+    trainer_of,
+    wrap,
+)
 from strategies import KINDS, PAIRS
 
 from nembp.augmentation import Augmentation, Augmenter
 from nembp.backend import NumpyBackend
-from nembp.backpropagation import JointBackpropagation
 from nembp.batches import BatchReader
 from nembp.datasets import Scaling, Split
-from nembp.likelihoods import Multinomial
 from nembp.network import dense_network
 from nembp.neurons import ACTIVATIONS
-from nembp.noise import Noise, NoiseSource
 from nembp.normalization import BatchNormalization, Normalizer
-from nembp.optimizers import OPTIMIZERS, Optimizer
+from nembp.optimizers import OPTIMIZERS
 from nembp.threads import threads
 from nembp.training import Trainer
-
-ROWS, SIZES = 2048, (210, 48, 44, 10)
-SMALLEST = 4 * min(ROWS, *(m * n for m, n in pairwise(SIZES[:-1])))
-BOUND = SMALLEST // 2
 
 each_pair = pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 
@@ -45,68 +46,6 @@ def _small_ufunc_buffers():
     before = np.setbufsize(16)
     yield
     np.setbufsize(before)
-
-
-def peak_of(step: Callable[[], Any]) -> int:
-    """Return the most bytes that a warmed-up ``step`` holds at once beyond what it found."""
-    tracemalloc.start()
-    try:
-        step()  # what tracemalloc itself, or Python's caches, keep of a first step
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        step()
-        return tracemalloc.get_traced_memory()[1] - before
-    finally:
-        tracemalloc.stop()
-
-
-def trainer_of(
-    pair: tuple[str, str] = ("multinomial", "gaussian"),
-    *,
-    data: str = "uint8",
-    labels: bool = True,
-    activation: str = "relu",
-    normalization: BatchNormalization | None = None,
-    dtype: str = "float32",
-    **options: Any,
-) -> Trainer:
-    """Return a trainer of 8-bit images or of a float table, after a step and a short batch."""
-    generator = np.random.default_rng(0)
-    n, scaling = ROWS + 64, Scaling(factor=1 / 255)
-    x = generator.integers(0, 255, (n, SIZES[0])).astype(data)
-    y = generator.integers(0, 10, n)
-    if data != "uint8":
-        scaling = Scaling(offset=x.mean(axis=0), factor=1.0 / x.std(axis=0))
-    net = dense_network(
-        SIZES,
-        activation=activation,
-        normalization=normalization,
-        forward=pair[0],
-        backward=pair[1],
-        dtype=dtype,
-    )
-    split = Split(x, y if labels else np.eye(10)[y])
-    reader = BatchReader(split, scaling, Scaling(), 10, net.backend, dtype)
-    trainer = Trainer(net, reader, batch_size=ROWS, epochs=9, **options)
-    for rows in (ROWS, 64):
-        trainer.step(np.arange(rows))
-    return trainer
-
-
-def peak_of_training(trainer: Trainer) -> int:
-    """Return the peak of a full batch and a last, short one, on rows in random order."""
-    order = np.random.default_rng(1).permutation(trainer.reader.n)
-    full, short = order[:ROWS], order[ROWS:]
-
-    def steps() -> None:
-        trainer.step(full)
-        trainer.step(short)
-
-    return peak_of(steps)
-
-
-def both(kind: str, **options: Any) -> dict[str, Noise]:
-    return {direction: Noise(kind, **options) for direction in ("forward", "backward")}
 
 
 @pytest.mark.parametrize("labels", [True, False], ids=["classes", "samples"])
@@ -244,61 +183,3 @@ def test_a_batch_from_a_file_that_allocates_is_caught(prefetch, tmp_path, monkey
     trainer = image_trainer(tmp_path, Augmentation(flip=True, crop=2))
     monkeypatch.setattr(*wrap(Augmenter, "_draw"))
     assert peak_of_epoch(trainer, prefetch) >= BOUND
-
-
-# -- the checker is checked ------------------------------------------------------------------------
-
-
-def test_the_smallest_array_would_be_seen():
-    assert peak_of(lambda: None) < BOUND // 4
-    assert peak_of(lambda: np.empty((ROWS, 1), "float32")) >= SMALLEST
-    x, column = np.ones((ROWS, 5), "float32"), np.ones((ROWS, 1), "float32")
-    assert peak_of(lambda: np.subtract(x, column, out=x)) < BOUND
-
-
-def allocating_into(self: Any, out: Any, function: Any, *args: Any) -> Any:
-    out[...] = function(*args)
-    return out
-
-
-def wrap(owner: Any, name: str) -> tuple[Any, str, Any]:
-    """Plant one needless temporary column of floats into a method."""
-    original = getattr(owner, name)
-
-    def planted(*args: Any, **options: Any) -> Any:
-        temporary = np.empty((ROWS, 1), "float32")
-        result = original(*args, **options)
-        del temporary
-        return result
-
-    return owner, name, planted
-
-
-PLANTED = {
-    "into": (NumpyBackend, "into", allocating_into),
-    "mask": (NumpyBackend, "keep_where_positive", lambda s, x, a, _: s.keep(x, a > 0)),
-    "matmul": (
-        NumpyBackend,
-        "matmul",
-        lambda s, left, right, out: np.copyto(out, left @ right),
-    ),
-    "gather": (
-        NumpyBackend,
-        "take_rows",
-        lambda s, table, index, out: np.copyto(out, table[index]) or out,
-    ),
-    "read": wrap(BatchReader, "read"),
-    "noise": wrap(NoiseSource, "__call__"),
-    "error": wrap(Multinomial, "error"),
-    "sweep": wrap(JointBackpropagation, "_sweep_up"),
-    "optimizer": wrap(Optimizer, "step"),
-    "record": wrap(Trainer, "record"),
-}
-
-
-@pytest.mark.parametrize("bug", list(PLANTED))
-def test_an_allocating_step_is_caught(bug, monkeypatch):
-    trainer = trainer_of(noise=both("nem"))
-    assert peak_of_training(trainer) < BOUND
-    monkeypatch.setattr(*PLANTED[bug])
-    assert peak_of_training(trainer) >= BOUND

@@ -6,72 +6,26 @@ import gzip
 import io
 import math
 import struct
-import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from fuzz_cases import CONSTANT, FILES, TIMES, check_dataset, mutated, traced
+from hypothesis import given
 from hypothesis import strategies as st
 
-from nembp.datasets import Dataset, load, read_idx
+from nembp.datasets import load, read_idx
 from nembp.datasets.idx import idx_header
-from nembp.errors import DataError
-
-# the buffers of one read (pieces, chunks, Python's own) whatever the file
-CONSTANT = 2 << 20
-# times the unpacked content. IDX: the content and its growth. npz: the content, and copies of
-# labels while they are sorted. csv: a cell of 2 bytes makes a float, a label a Python string.
-TIMES = {"idx": 3, "npz": 16, "csv": 40}
-_DTYPES = ["u1", "i1", ">i2", ">i4", ">f4", ">f8"]
-
-FILES = settings(max_examples=7 * settings().max_examples, deadline=None)
-
-
-def traced(read: Callable[[], Any]) -> tuple[Any, int]:
-    """Result of `read`, None for a DataError, and the most memory it held."""
-    message = ""
-    tracemalloc.start()
-    try:
-        result = read()
-    except DataError as error:
-        result, message = None, str(error)
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert len(message.splitlines()) <= 1  # one line for the user
-    assert len(message) < 2000
-    return result, peak
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def place(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz")
 
 
-@st.composite
-def mutated(draw, valid: st.SearchStrategy[bytes]) -> bytes:
-    """Valid content with bytes flipped, cut off, inserted or appended."""
-    content = bytearray(draw(valid))
-    for _ in range(draw(st.integers(0, 3))):
-        at = draw(st.integers(0, len(content)))
-        kind = draw(st.sampled_from(["flip", "cut", "insert", "append", "overwrite"]))
-        if kind == "flip" and at < len(content):
-            content[at] ^= 1 << draw(st.integers(0, 7))
-        elif kind == "cut":
-            del content[at:]
-        elif kind == "insert":
-            content[at:at] = draw(st.binary(max_size=8))
-        elif kind == "append":
-            content += draw(st.binary(min_size=1, max_size=40) | st.just(bytes(1000)))
-        elif kind == "overwrite":
-            junk = draw(st.binary(max_size=8))
-            content[at : at + len(junk)] = junk
-    return bytes(content)
+_DTYPES = ["u1", "i1", ">i2", ">i4", ">f4", ">f8"]
 
 
 @st.composite
@@ -199,28 +153,6 @@ def npz_bytes(draw) -> bytes:
     return buffer.getvalue()
 
 
-def check_dataset(dataset: Dataset) -> None:
-    """All that `load` promises."""
-    assert len(dataset.train) >= 1
-    assert len(dataset.test) >= 1
-    for split in (dataset.train, dataset.test):
-        assert len(split.x) == len(split.y)
-        assert split.x.shape[1:] == dataset.shape
-        assert split.x.dtype in (np.uint8, np.float32, np.float64)
-        assert np.isfinite(dataset.x_scaling.apply(split.x)).all()
-        if dataset.is_classification:
-            assert split.y.dtype == np.int64
-            assert split.y.min() >= 0
-            assert split.y.max() < dataset.outputs
-        else:
-            assert split.y.shape == (len(split), dataset.outputs)
-            assert np.isfinite(dataset.y_scaling.apply(split.y)).all()
-    if dataset.is_classification:
-        assert dataset.outputs >= 2
-        assert np.bincount(dataset.train.y, minlength=dataset.outputs).min() >= 1
-        " ".join(dataset.classes).encode()  # can be printed
-
-
 @FILES
 @given(content=npz_bytes() | mutated(npz_bytes()) | st.binary(max_size=60))
 def test_npz(place, content):
@@ -266,62 +198,3 @@ def test_large_archives_stay_within_the_bound(place, labels):
     result, peak = traced(lambda: load("npz", path))
     assert (result is None) == (labels == "all different")
     assert peak <= TIMES["npz"] * path.stat().st_size + CONSTANT
-
-
-# --- csv
-
-cell = (
-    st.floats(-1e3, 1e3).map(lambda value: f"{value:g}")
-    | st.sampled_from(["1", "2", "a", "b", "", "nan", "inf", "1e999", "1_0", '"', '"a,b"', " 3 "])
-    | st.text(max_size=5)
-)
-random_table = st.lists(st.lists(cell, max_size=4), max_size=8).map(
-    lambda rows: "\n".join(",".join(row) for row in rows).encode("utf-8", "surrogatepass")
-)
-
-
-@st.composite
-def valid_table(draw) -> bytes:
-    labels = st.integers(0, 9).map(str) if draw(st.booleans()) else st.sampled_from("abc")
-    n = draw(st.integers(0, 12))
-    rows = [f"{i},{i / 7:.3f},{draw(labels)}" for i in range(n)]
-    return "\n".join(["p,q,r", *rows]).encode()
-
-
-@FILES
-@given(
-    content=mutated(valid_table()) | random_table | st.binary(max_size=80),
-    task=st.sampled_from(["auto", "classification", "regression"]),
-)
-def test_csv(place, content, task):
-    path = place / "x.csv"
-    path.write_bytes(content)
-    result, peak = traced(lambda: load("csv", path, task=task))
-    assert peak <= TIMES["csv"] * len(content) + CONSTANT
-    if result is not None:
-        check_dataset(result)
-        rows = [line for line in content.splitlines() if line]
-        if b'"' not in content:  # quotes may hold line ends
-            assert len(result.train) + len(result.test) == len(rows) - 1
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a,b\n" + "1,2\n" * 50_000,
-        "a,b\n" + "".join(f"1,{i:x}x\n" for i in range(50_000)),  # as many labels as rows
-        ",".join(f"c{i}" for i in range(50_000)) + "\n",
-        "a," * 100_000 + "\n",
-        "a,b\n" + "," * 200_000 + "\n",
-        "a,b\n" + "\n" * 200_000,
-        "a,b\n1," + '"' + "\n" * 200_000,
-        "a" * 200_000,
-    ],
-)
-def test_large_tables_stay_within_the_bound(place, text):
-    path = place / "large.csv"
-    path.write_text(text)
-    result, peak = traced(lambda: load("csv", path))
-    assert peak <= TIMES["csv"] * len(text) + CONSTANT
-    if result is not None:
-        check_dataset(result)
