@@ -1,4 +1,4 @@
-"""Convolutional synapses, and weightless maps between layers of images.
+"""Convolutional synapses.
 
 Signals are flat rows; a layer of images has the order N, H, W, C, kernels (height, width, channels
 in, channels out). With x̃ the image padded by zeros,
@@ -13,8 +13,7 @@ so forward correlates with W, adjoint is the transposed convolution with the sam
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +22,14 @@ import numpy as np
 from nembp.backend import Array, Backend
 from nembp.convolution_forms import link_by_definition
 from nembp.errors import ArchitectureError
+from nembp.filtering_plans import definition_cost, plan
+from nembp.image_maps import AveragePooling, Pair, Reshape, Shape, dtype_of, writable
 from nembp.links import BlockLink
-from nembp.minimal_filtering import MinimalFilteringLink, definition_cost, plan
+from nembp.minimal_filtering import MinimalFilteringLink
 from nembp.synapses import Synapse
 from nembp.windows import WindowsLink
 
 __all__ = ["AveragePooling", "Convolution", "Reshape"]
-
-Pair = tuple[int, int]
-Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ class Convolution(Synapse):
         self._definition(backend, x, out).descend(x, y, None, out)
 
     def _definition(self, backend: Backend, signal: Array, W: Array) -> WindowsLink:
-        link = link_by_definition(self, backend, (signal.shape[0],), _dtype(signal))
+        link = link_by_definition(self, backend, (signal.shape[0],), dtype_of(signal))
         link.load(W)
         return link
 
@@ -145,161 +143,3 @@ class Convolution(Synapse):
         fan_in = area * self.shape[2]
         fan_out = area * self.channels / math.prod(self.stride)
         return generator.normal(0.0, math.sqrt(2.0 / (fan_in + fan_out)), self.weight_shape)
-
-
-class _Weightless(Synapse):
-    """A linear map without weights."""
-
-    weight_shape = (0,)
-
-    def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
-        """Write nothing: there are no weights."""
-
-    def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
-        """Return none."""
-        return np.zeros(0)
-
-
-@dataclass(frozen=True)
-class AveragePooling(_Weightless):
-    """Means over windows, each channel by itself: T = Σ x̄[n, p, q, c] y[n, p, q, c], no weights.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (H, W, C) of the lower layer.
-    window, stride : tuple of int
-        (vertical, horizontal) extent of a window and step between windows, in pixels.
-    """
-
-    shape: Shape
-    window: Pair
-    stride: Pair
-
-    def __post_init__(self) -> None:
-        if min(*self.shape, *self.window, *self.stride) < 1:
-            raise ArchitectureError(f"a pooling needs sizes of at least 1, got {self}")
-        if self.window[0] > self.shape[0] or self.window[1] > self.shape[1]:
-            raise ArchitectureError(
-                f"window {self.window} does not fit an image of {self.shape[:2]} pixels"
-            )
-
-    @property
-    def output_shape(self) -> Shape:
-        """(H, W, C) of the upper layer: (size − window) // stride + 1."""
-        height, width = (
-            (self.shape[axis] - self.window[axis]) // self.stride[axis] + 1 for axis in (0, 1)
-        )
-        return height, width, self.shape[2]
-
-    @property
-    def inputs(self) -> int:  # type: ignore[override]
-        return math.prod(self.shape)
-
-    @property
-    def outputs(self) -> int:  # type: ignore[override]
-        return math.prod(self.output_shape)
-
-    def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
-        """Write the mean of each window into ``out``."""
-        n = x.shape[0]
-        image = backend.xp.reshape(x, (n, *self.shape))
-        with writable(backend, out, (n, *self.output_shape)) as pooled:
-            pooled[...] = 0.0
-            for pixels in self._pixels(image):
-                backend.into(pooled, backend.xp.add, pooled, pixels)
-            backend.into(pooled, backend.xp.multiply, pooled, 1.0 / math.prod(self.window))
-
-    def adjoint(self, backend: Backend, y: Array, W: Array, out: Array) -> None:
-        """Write each y, divided by the window's pixels, over its window into ``out``."""
-        n = y.shape[0]
-        share = backend.empty((n, *self.output_shape), _dtype(y))
-        pooled = backend.xp.reshape(y, (n, *self.output_shape))
-        backend.into(share, backend.xp.multiply, pooled, 1.0 / math.prod(self.window))
-        with writable(backend, out, (n, *self.shape)) as image:
-            image[...] = 0.0
-            for pixels in self._pixels(image):
-                backend.into(pixels, backend.xp.add, pixels, share)
-
-    def _pixels(self, image: Array) -> list[Array]:
-        """Return, for each pixel of a window, the view of that pixel in all windows."""
-        (height, width, _), (s, t) = self.output_shape, self.stride
-        return [
-            image[:, i : i + s * (height - 1) + 1 : s, j : j + t * (width - 1) + 1 : t, :]
-            for i in range(self.window[0])
-            for j in range(self.window[1])
-        ]
-
-
-@dataclass(frozen=True)
-class Reshape(_Weightless):
-    """The same neurons in another order: T = Σ x[n, i] y[n, order(i)], no weights.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of a sample in the lower layer.
-    axes : tuple of int, optional
-        Order of these axes in the upper layer, (2, 0, 1) for channels first; as they are by
-        default, which is a plain copy.
-    """
-
-    shape: tuple[int, ...]
-    axes: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if min(self.shape, default=0) < 1:
-            raise ArchitectureError(f"a reshape needs sizes of at least 1, got {self}")
-        if self.axes is not None and sorted(self.axes) != list(range(len(self.shape))):
-            raise ArchitectureError(
-                f"axes {self.axes} are no order of the {len(self.shape)} axes of {self.shape}"
-            )
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of a sample in the upper layer."""
-        return tuple(self.shape[axis] for axis in self._axes)
-
-    @property
-    def inputs(self) -> int:  # type: ignore[override]
-        return math.prod(self.shape)
-
-    @property
-    def outputs(self) -> int:  # type: ignore[override]
-        return math.prod(self.shape)
-
-    @property
-    def _axes(self) -> tuple[int, ...]:
-        return tuple(range(len(self.shape))) if self.axes is None else self.axes
-
-    def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
-        """Write x in the upper layer's order into ``out``."""
-        n, xp = x.shape[0], backend.xp
-        lower = xp.reshape(x, (n, *self.shape))
-        with writable(backend, out, (n, *self.output_shape)) as upper:
-            upper[...] = xp.permute_dims(lower, (0, *(axis + 1 for axis in self._axes)))
-
-    def adjoint(self, backend: Backend, y: Array, W: Array, out: Array) -> None:
-        """Write y in the lower layer's order into ``out``."""
-        n, xp = y.shape[0], backend.xp
-        upper = xp.reshape(y, (n, *self.output_shape))
-        with writable(backend, out, (n, *self.shape)) as lower:
-            xp.permute_dims(lower, (0, *(axis + 1 for axis in self._axes)))[...] = upper
-
-
-@contextmanager
-def writable(backend: Backend, out: Array, shape: tuple[int, ...]) -> Iterator[Array]:
-    """Yield ``out`` in another shape to write into: a view, or a copy that is copied back."""
-    xp = backend.xp
-    try:
-        view = xp.reshape(xp.reshape(out, (-1,), copy=False), shape)
-    except (ValueError, AttributeError):  # a transposed ``out``, say; CuPy raises the second
-        view = xp.reshape(out, shape, copy=True)
-        yield view
-        out[...] = xp.reshape(view, tuple(out.shape))
-    else:
-        yield view
-
-
-def _dtype(array: Array) -> str:
-    return str(array.dtype).rpartition(".")[2]

@@ -33,8 +33,8 @@ SYNAPSES: dict[str, type[Synapse] | str] = {
     "dense": Dense,
     "transposed": Transposed,
     "convolution": "nembp.convolution:Convolution",
-    "average-pooling": "nembp.convolution:AveragePooling",
-    "reshape": "nembp.convolution:Reshape",
+    "average-pooling": "nembp.image_maps:AveragePooling",
+    "reshape": "nembp.image_maps:Reshape",
 }
 
 # what has a likelihood's methods and is none, so no option names it

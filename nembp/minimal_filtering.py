@@ -25,232 +25,24 @@ In float32 results agree with the definition to about 1e-5 of their size (t = 6)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nembp.backend import Array, Backend
+from nembp.filtering_plans import Plan, correlation_matrices
+from nembp.filtering_tiles import Side, Tiles
 from nembp.links import After, Block, BlockLink
 
 if TYPE_CHECKING:
     from nembp.convolution import Convolution
 
-__all__ = ["MinimalFilteringLink", "Plan", "correlation_matrices", "plan"]
+__all__ = ["MinimalFilteringLink"]
 
-POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)  # more lose too many digits of float32
 BLOCK_BYTES = 1 << 20  # of both transforms of a block
-MOVE = 20.0  # multiply-adds in the time that moving one number takes
 LEAST_TILES = 128  # of a block: with fewer, products spend their time on the weights
-
-Matrix = np.ndarray[Any, Any]
-Pair = tuple[int, int]
-
-
-def correlation_matrices(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
-    """Return B (t, t), G (t, r) and A (t, m) of a correlation with m results of r weights each.
-
-    >>> B, G, A = correlation_matrices(2, 3)
-    >>> x, w = np.arange(4.0), np.array([1.0, -2.0, 3.0])
-    >>> A.T @ ((B @ x) * (G @ w))
-    array([4., 6.])
-    """
-    t = m + r - 1
-    finite = np.array(POINTS[: t - 1])
-
-    def values(length: int) -> Matrix:
-        leading = np.zeros((1, length))
-        leading[0, -1] = 1.0
-        return np.vstack([np.vander(finite, length, increasing=True), leading])
-
-    return np.linalg.inv(values(t)).T, values(r), values(m)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Sizes of the algorithm for one convolution, vertical and horizontal.
-
-    Attributes
-    ----------
-    results : tuple of int
-        m: results of a tile.
-    weights : tuple of int
-        r: weights after strides have become channels, ⌈kernel / stride⌉.
-    tiles : tuple of int
-        Tiles that cover the upper image.
-    cost : float
-        Multiply-adds a sample of all three contractions, transforms included, and numbers moved
-        at the price of ``MOVE`` multiply-adds each.
-    """
-
-    results: Pair
-    weights: Pair
-    tiles: Pair
-    cost: float
-
-    @property
-    def points(self) -> Pair:
-        """Points of each axis, t = m + r − 1."""
-        return self.results[0] + self.weights[0] - 1, self.results[1] + self.weights[1] - 1
-
-
-def plan(synapse: Convolution, rows: int) -> Plan | None:
-    """Return the cheapest sizes for a convolution of so many rows.
-
-    None if its kernel is too large for any. With few rows smaller tiles pay, since they transform
-    the weights to fewer points.
-    """
-    kernel, stride = synapse.kernel, synapse.stride
-    r = (-(-kernel[0] // stride[0]), -(-kernel[1] // stride[1]))
-    most = len(POINTS) + 1
-    plans = [
-        _plan(synapse, (mh, mw), r, rows)
-        for mh in _choices(r[0], most, synapse.output_shape[0])
-        for mw in _choices(r[1], most, synapse.output_shape[1])
-    ]
-    return min(plans, key=lambda each: each.cost, default=None)
-
-
-def _choices(r: int, most: int, size: int) -> range:
-    """Return the m to consider: with one weight nothing is saved by m > 1."""
-    return range(1, 2 if r == 1 else min(most - r + 1, size) + 1)
-
-
-def _plan(synapse: Convolution, m: Pair, r: Pair, rows: int) -> Plan:
-    height, width, upper = synapse.output_shape
-    lower = synapse.shape[2] * math.prod(synapse.stride)
-    tiles = -(-height // m[0]), -(-width // m[1])
-    t = (m[0] + r[0] - 1) * (m[1] + r[1] - 1)
-    moved = t * (lower + upper) + math.prod(m) * upper + t * lower
-    each = 3 * t * lower * upper + 2 * t * t * lower + 2 * t * math.prod(m) * upper
-    # ŵ is made, and the gradient's transform summed and undone
-    weights = lower * upper * (2 * t * math.prod(r) + MOVE * 4 * t)
-    return Plan(m, r, tiles, math.prod(tiles) * (each + MOVE * moved) + weights / rows)
-
-
-def definition_cost(synapse: Convolution) -> float:
-    """Return the same for windows laid out as rows."""
-    height, width, upper = synapse.output_shape
-    window = math.prod(synapse.kernel) * synapse.shape[2]
-    return height * width * (3 * window * upper + MOVE * 3 * window)
-
-
-class _Tiles:
-    """Tiles of one side's images and their transform, hat = (M ⊗ M) tiles(images).
-
-    A tile is ``window`` units high and wide, a unit ``unit`` pixels; the next tile begins ``hop``
-    units on, so that tiles may overlap. :meth:`analyse` and :meth:`synthesise` are each other's
-    transposes.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        dtype: str,
-        images: int,
-        side: _Side,
-    ) -> None:
-        self._backend, self._side, self._images = backend, side, images
-        self._matrix = side.matrix
-        shape, unit, window, padding = side.shape, side.unit, side.window, side.padding
-        cells = (images, *side.tiles, unit[0], unit[1] * shape[2])
-        self._tiles = backend.empty((*window, *cells), dtype)
-        self._flat = backend.xp.reshape(self._tiles, (math.prod(window), -1))
-        self._exact = side.is_exact
-        if self._exact:
-            return
-        size = [
-            max(unit[k] * (side.hop[k] * (side.tiles[k] - 1) + window[k]), padding[k] + shape[k])
-            for k in (0, 1)
-        ]
-        # one to gather from, whose border stays zero, and one to scatter to
-        buffers = [backend.zeros((images, *size, shape[2]), dtype) for _ in range(2)]
-        rows = slice(padding[0], padding[0] + shape[0]), slice(padding[1], padding[1] + shape[1])
-        self._image_in, self._image_out = (padded[:, rows[0], rows[1], :] for padded in buffers)
-        self._view_in, view_out = (self._tiles_of(padded) for padded in buffers)
-        self._folds = list(self._overlaps())
-        self._scatters = [(view_out[region], self._tiles[region]) for region in self._regions()]
-
-    def _tiles_of(self, padded: Array) -> Array:
-        """Return the tiles of padded images as a view of shape (window, images, tiles, unit)."""
-        side = self._side
-        height, width, channels = padded.shape[1:]
-        (u, v), (hop, skip) = side.unit, side.hop
-        row = width * channels
-        steps = (u * row, v * channels, height * row, hop * u * row, skip * v * channels, row, 1)
-        return self._backend.strided_view(padded, tuple(self._tiles.shape), steps)
-
-    def _overlaps(self) -> Iterator[tuple[Array, Array]]:
-        """Yield the pieces of tiles to add up where tiles overlap: to this, that."""
-        tiles, (h, w), (m, n) = self._tiles, self._side.window, self._side.hop
-        for u in reversed(range(m, h)):
-            yield tiles[u - m, :, :, 1:, ...], tiles[u, :, :, :-1, ...]
-        for v in reversed(range(n, w)):
-            for u in range(h):
-                yield tiles[u, v - n, :, :, 1:, ...], tiles[u, v, :, :, :-1, ...]
-
-    def _regions(self) -> Iterator[tuple[slice, ...]]:
-        """Yield what is left to write: the hop of every tile, and the rest of the last ones."""
-        (h, w), (m, n) = self._side.window, self._side.hop
-        rows = [(slice(0, m), slice(None)), (slice(m, h), slice(-1, None))]
-        columns = [(slice(0, n), slice(None)), (slice(n, w), slice(-1, None))]
-        for u, across in rows:
-            for v, along in columns:
-                yield u, v, slice(None), across, along
-
-    def analyse(self, signal: Array, hat: Array) -> None:
-        """Write the transform of the rows of ``signal`` into ``hat`` (points, tiles, channels)."""
-        backend, xp = self._backend, self._backend.xp
-        if self._exact:
-            self._tiles[...] = self._cut(signal)
-        else:
-            self._image_in[...] = xp.reshape(signal, (self._images, *self._side.shape))
-            self._tiles[...] = self._view_in
-        backend.matmul(self._matrix, self._flat, xp.reshape(hat, (hat.shape[0], -1)))
-
-    def synthesise(self, hat: Array, signal: Array) -> None:
-        """Write the images of which ``hat`` would be a gradient into the rows of ``signal``."""
-        backend, xp = self._backend, self._backend.xp
-        backend.matmul(self._matrix.T, xp.reshape(hat, (hat.shape[0], -1)), self._flat)
-        if self._exact:
-            self._cut(signal)[...] = self._tiles
-            return
-        for to, piece in self._folds:
-            backend.into(to, xp.add, to, piece)
-        for region, piece in self._scatters:
-            region[...] = piece
-        xp.reshape(signal, (self._images, *self._side.shape))[...] = self._image_out
-
-    def _cut(self, signal: Array) -> Array:
-        """Return the tiles of images that they cover exactly, as a view."""
-        xp, side = self._backend.xp, self._side
-        (rows, columns), (h, w), channels = side.tiles, side.window, side.shape[2]
-        cut = xp.reshape(signal, (self._images, rows, h, columns, w, 1, channels))
-        return xp.permute_dims(cut, (2, 4, 0, 1, 3, 5, 6))
-
-
-@dataclass(frozen=True)
-class _Side:
-    """What the tiles of the lower or the upper images are."""
-
-    shape: tuple[int, int, int]
-    padding: Pair
-    unit: Pair
-    window: Pair
-    hop: Pair
-    tiles: Pair
-    matrix: Array
-
-    @property
-    def channels(self) -> int:
-        return math.prod(self.unit) * self.shape[2]
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether the tiles neither overlap nor reach beyond the images."""
-        covered = tuple(n * size for n, size in zip(self.tiles, self.window, strict=True))
-        return self.unit == (1, 1) and self.window == self.hop and covered == self.shape[:2]
 
 
 class MinimalFilteringLink(BlockLink):
@@ -271,8 +63,8 @@ class MinimalFilteringLink(BlockLink):
         m, r, t, s = sizes.results, sizes.weights, sizes.points, synapse.stride
         self._axes = [correlation_matrices(*pair) for pair in zip(m, r, strict=True)]
         B, G, A = (backend.asarray(np.kron(*pair), dtype) for pair in zip(*self._axes, strict=True))
-        lower = _Side(synapse.shape, synapse.padding, s, t, m, sizes.tiles, B)
-        upper = _Side(synapse.output_shape, (0, 0), (1, 1), m, m, sizes.tiles, A)
+        lower = Side(synapse.shape, synapse.padding, s, t, m, sizes.tiles, B)
+        upper = Side(synapse.output_shape, (0, 0), (1, 1), m, m, sizes.tiles, A)
         self._sides = (lower, upper) if upward else (upper, lower)
         self._count, self._tiles_of_image = math.prod(t), math.prod(sizes.tiles)
         item = {"float32": 4, "float64": 8}.get(dtype, 16)
@@ -298,7 +90,7 @@ class MinimalFilteringLink(BlockLink):
     def _room(self, lane: int, images: int) -> _Room:
         rooms = self._rooms[lane]
         if images not in rooms:
-            tiles = [_Tiles(self.backend, self.dtype, images, side) for side in self._sides]
+            tiles = [Tiles(self.backend, self.dtype, images, side) for side in self._sides]
             rooms[images] = _Room(tiles[0], tiles[1], self._hat(images, 0), self._hat(images, 1))
         return rooms[images]
 
@@ -401,7 +193,7 @@ class MinimalFilteringLink(BlockLink):
 class _Room:
     """A lane's buffers for blocks of so many images: the side that forward reads, and the other."""
 
-    near: _Tiles
-    far: _Tiles
+    near: Tiles
+    far: Tiles
     near_hat: Array
     far_hat: Array

@@ -21,7 +21,7 @@ from nembp.backend.kernels import LONGEST, Kernels
 if TYPE_CHECKING:
     from nembp.convolution import Convolution
 
-__all__ = ["CONTRACTIONS", "ImplicitProducts", "Product", "product"]
+__all__ = ["CONTRACTIONS", "TILES", "ImplicitProducts", "Product", "Tile", "product"]
 
 CONTRACTIONS = ("forward", "adjoint", "gradient")
 WARPS = 132 * 8  # that fill an H100: two for each of its schedulers

@@ -11,9 +11,10 @@ import numpy as np
 from nembp.backend import Backend, get_backend
 from nembp.backend.implicit import CONTRACTIONS
 from nembp.convolution import Convolution
+from nembp.filtering_plans import POINTS, Plan
 from nembp.implicit import ImplicitLink
 from nembp.links import Link, RowsLink
-from nembp.minimal_filtering import POINTS, MinimalFilteringLink, Plan
+from nembp.minimal_filtering import MinimalFilteringLink
 from nembp.synapses import Dense, Synapse, Transposed
 from nembp.verification.laws.deviations import Deviations, Vector, holds, near
 from nembp.verification.laws.joint import poisoned
