@@ -24,8 +24,8 @@ LONG: set[str] = {
     "tests/test_gpu_training.py",
 }
 NO_ALL: set[str] = {
-    "nembp/adversarial/turns.py", "nembp/backend/implicit.py", "nembp/backend/standard.py",
-    "nembp/benchmarks/adversarial.py", "nembp/convolution.py", "nembp/minimal_filtering.py",
+    "nembp/adversarial/turns.py", "nembp/backend/standard.py",
+    "nembp/benchmarks/adversarial.py",
     "nembp/verification/laws/links.py",
 }  # fmt: skip
 NO_DOCSTRING: set[str] = set()
