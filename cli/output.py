@@ -26,6 +26,9 @@ __all__ = [
 ]
 
 
+HUGE = 1e9  # numbers from here on are written with an exponent
+
+
 def say(line: str) -> None:
     """Print a line on stderr; a log that is full or gone ends no training."""
     with contextlib.suppress(OSError):
@@ -74,9 +77,13 @@ def number(value: Any, digits: int = 4) -> str:
 
     >>> number(0.97306), number(97.8), number(12345.6), number(None), number(float("nan"))
     ('0.9731', '97.80', '12,346', '-', '-')
+    >>> number(5e29)
+    '5.000e+29'
     """
     if value is None or not math.isfinite(value):
         return "-"
+    if abs(value) >= HUGE:
+        return f"{value:.{digits - 1}e}"
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:#.{digits}g}"
 
 

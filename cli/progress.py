@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,12 @@ __all__ = [
     "columns",
     "describe",
     "duration",
+    "fitting",
     "progress_for",
 ]
 
 SHOWN = 12  # rows in the live table
+GAP = 2  # blanks between its columns
 LAST = ("samples/s", "iterations/s", "left")  # columns that read number first
 
 
@@ -154,6 +157,24 @@ class PlainProgress(Progress):
         say(line)
 
 
+def fitting(rows: Collection[Sequence[tuple[str, str]]], width: int) -> int:
+    """Return how many columns of rows of (heading, value) fit a terminal, at least one.
+
+    Headings break at spaces; a number that is cut short tells nothing.
+
+    >>> row = [("epoch", "10/10"), ("forward nll", "0.1234"), ("samples/s", "99,999")]
+    >>> fitting([row], 80), fitting([row], 20), fitting([row], 4)
+    (3, 2, 1)
+    """
+    used = -GAP
+    for shown, column in enumerate(zip(*rows, strict=True)):
+        words = [word for name, _ in column for word in name.split()]
+        used += GAP + max(map(len, [*words, *(text for _, text in column)]))
+        if used > width:
+            return max(shown, 1)
+    return len(next(iter(rows), ()))
+
+
 class LiveProgress(PlainProgress):
     """The last epochs in a table that stays in place, over a bar, on a terminal."""
 
@@ -177,21 +198,24 @@ class LiveProgress(PlainProgress):
         )  # fmt: skip
 
     def __exit__(self, *exception: object) -> None:
-        if self.live.is_started:
-            self.live.stop()
+        with contextlib.suppress(OSError):  # here and below: a terminal that is gone
+            if self.live.is_started:
+                self.live.stop()
 
     def note(self, text: str) -> None:
-        self.console.print(f"nembp: {text}", markup=False)
+        with contextlib.suppress(OSError):
+            self.console.print(f"nembp: {text}", markup=False)
 
     def start(self, plan: dict[str, Any]) -> None:
         noun = self.course.noun
         self.total, self.began = plan[f"{noun}s"], time.perf_counter()
-        self.console.print(self.course.describe(plan), markup=False)
         self.rows.clear()
         self.bars = self._bars()
         self.task = self.bars.add_task(f"{noun} 1", total=self.total, left="")
-        self.live.start()
-        self._show()
+        with contextlib.suppress(OSError):
+            self.console.print(self.course.describe(plan), markup=False)
+            self.live.start()
+            self._show()
 
     def epoch(self, row: dict[str, Any]) -> None:
         left = self.left(row)
@@ -204,17 +228,19 @@ class LiveProgress(PlainProgress):
             description=f"{noun} {min(done + 1, self.total)}",
             left=f"{duration(left)} left" if done < self.total else "",
         )
-        self._show()
+        with contextlib.suppress(OSError):
+            self._show()
 
     def _show(self) -> None:
         from rich.console import Group
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
-        for name, _ in self.rows[-1] if self.rows else []:
-            table.add_column(name, justify="right")
+        shown = fitting(self.rows, self.console.width)
+        for name, _ in self.rows[-1][:shown] if self.rows else []:
+            table.add_column(name, justify="right", no_wrap=shown == 1)
         for row in self.rows:
-            table.add_row(*(text for _, text in row))
+            table.add_row(*(text for _, text in row[:shown]))
         self.live.update(Group(table, self.bars) if self.rows else self.bars)
 
 

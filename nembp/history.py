@@ -31,6 +31,11 @@ class History:
     stopped_early: bool = False
     best_epoch: int = 0
 
+    def __repr__(self) -> str:
+        """Say how long it is and what it holds; the rows would fill a screen."""
+        n, keys = len(self.epochs), ", ".join(self.epochs[-1] if self.epochs else ())
+        return f"History({n} epoch{'' if n == 1 else 's'} of {keys or 'nothing'})"
+
     def __getitem__(self, key: str) -> list[float]:
         """Return one score over the epochs."""
         return [row[key] for row in self.epochs]

@@ -197,14 +197,14 @@ def test_divergence_is_said_and_its_summary_printed():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_process_keeps_its_model(number):
     command = ["train", "--layers", "8", "--epochs", "100000", "--device", "cpu", "--out", "a"]
     process = subprocess.Popen(
         [sys.executable, "-m", "nembp", *command],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # a shell's background jobs, and their children, ignore SIGINT
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        # a shell's background jobs, and their children, ignore SIGINT; those of nohup SIGHUP
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
@@ -220,3 +220,14 @@ def test_an_interrupted_process_keeps_its_model(number):
     rows = Path("a/metrics.jsonl").read_text().splitlines()
     assert (summary["status"], summary["epochs"]) == ("interrupted", len(rows))
     assert load_model("a/model.npz").classes == tuple("0123456789")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_under_nohup_a_terminal_may_go():
+    code = (
+        "import os, signal\nfrom nembp_cli.interrupts import terminate_as_interrupt\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "with terminate_as_interrupt():\n    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -246,3 +246,9 @@ def test_centroid_error_of_a_class_at_the_origin_is_undefined():
     centroids = np.ones((3, 6))
     centroids[1] = 0.0
     assert np.isnan(centroid_error(net, centroids))
+
+
+def test_a_history_fits_a_line_of_a_notebook():
+    _, trainer = make(epochs=2)
+    assert repr(trainer.run()).startswith("History(2 epochs of epoch, learning_rate, seconds, ")
+    assert len(repr(trainer.history)) < 200
