@@ -24,7 +24,7 @@ LONG: set[str] = {
     "tests/test_gpu_training.py",
 }
 NO_ALL: set[str] = {
-    "nembp/adversarial/turns.py", "nembp/backend/standard.py",
+    "nembp/adversarial/turns.py",
     "nembp/benchmarks/adversarial.py",
     "nembp/verification/laws/links.py",
 }  # fmt: skip

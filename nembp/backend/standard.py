@@ -12,7 +12,7 @@ import numpy as np
 
 from nembp.backend.hooks import Array, Hooks
 
-__all__ = ["Array", "Backend", "stream"]
+__all__ = ["Array", "Backend", "fill_normal", "stream"]
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
