@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nembp_cli.main import main
+from nembp_cli.entry import main
 
 if __name__ == "__main__":
     main()

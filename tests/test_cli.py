@@ -251,3 +251,16 @@ def test_help_is_readable_without_a_home(tmp_path):
     )
     assert result.returncode == 0
     assert result.stderr == b""
+
+
+def test_an_interruption_while_the_command_is_imported_is_one_line():
+    code = (
+        "import sys\nfrom nembp_cli.entry import main\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'click': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\nmain()\n"
+    )
+    result = python("-c", code)
+    assert (result.returncode, result.stderr) == (130, "nembp: error: interrupted\n")
+    assert python("-m", "nembp", "--version").stdout.startswith("nembp ")

@@ -1,0 +1,19 @@
+"""What starts ``nembp``: nothing is imported before Ctrl-C is one line, as it is afterwards."""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Import the command line and run it."""
+    try:
+        from .main import main as run
+    except KeyboardInterrupt:
+        os.write(2, b"nembp: error: interrupted\n")
+        raise SystemExit(INTERRUPTED) from None
+    run()
