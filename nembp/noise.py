@@ -56,6 +56,8 @@ class NoiseSource:
         The noise after screening.
     accepted, gain : array, shape (1, 1)
         Share of kept draws (of samples or of neurons), and mean gain in nats a sample.
+    zero_sum : bool
+        Whether draws are projected to sum zero.
     deviation : array, shape (1,), or None
         σₜ on the device, which takes the place of the number that a call is given: a captured step
         finds that of its turn there (:mod:`nembp.replay`).
@@ -73,6 +75,7 @@ class NoiseSource:
     n: Array = field(init=False)
     accepted: Array = field(init=False)
     gain: Array = field(init=False)
+    zero_sum: bool = field(init=False)
     deviation: Array = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -80,19 +83,18 @@ class NoiseSource:
         self.n = b.empty(shape, self.dtype)
         self.accepted = b.zeros((1, 1), self.dtype)
         self.gain = b.zeros((1, 1), self.dtype)
-        self._terms = b.empty(shape, self.dtype)
+        self._terms = b.empty(shape, self.dtype)  # whose sum over neurons is a sample's gain
         self._component = self.screening == "component"
-        screened = shape if self._component else (self.rows, 1)
+        screened = shape if self._component else (self.rows, 1)  # what is kept or dropped
         self._score = self._terms if self._component else b.empty(screened, self.dtype)
-        self._mask = b.empty(screened, "bool")
+        self._mask = b.empty(screened, "bool")  # score ≥ 0
         self._sign = b.empty(screened, self.dtype)
         self._row_ones = b.ones((1, self.rows), self.dtype)
         self._columns = b.ones((self.width, 1), self.dtype)
         self._column = b.empty((self.rows, 1), self.dtype)
-        self._zero_sum = self.noise.update == "zero-sum" and isinstance(
-            self.likelihood, Multinomial
-        )
-        if self._zero_sum and self._component and self.noise.kind != "blind":
+        balanced = self.noise.update == "zero-sum"
+        self.zero_sum = balanced and isinstance(self.likelihood, Multinomial)
+        if self.zero_sum and self._component and self.noise.kind != "blind":
             raise ArchitectureError(
                 "zero-sum noise on a softmax target cannot be screened by component: dropping "
                 "neurons undoes the sum of zero; use screening 'vector', or another update"
@@ -107,11 +109,6 @@ class NoiseSource:
     def screening(self) -> Literal["vector", "component", "expectation"]:
         """How draws are screened."""
         return self.noise.screening_for(self.likelihood)
-
-    @property
-    def zero_sum(self) -> bool:
-        """Whether draws are projected to sum zero."""
-        return self._zero_sum
 
     @cached_property
     def columns(self) -> tuple[Array, Array]:
@@ -171,6 +168,7 @@ class NoiseSource:
         self._record_gain(o, t)
 
     def _draw(self, o: Readout, t: Array, std: float) -> None:
+        """Fill ``n`` with unscreened noise of deviation σ = ``std``."""
         b, xp = self.backend, self.backend.xp
         if self.noise.law == "uniform":  # on ±√3 σ
             b.uniform(self.generator, self.n)
@@ -196,10 +194,11 @@ class NoiseSource:
         """Make draws effective additive noise: times t, and projected to sum zero."""
         if self.noise.mode == "multiplicative":
             self.backend.into(n, self.backend.xp.multiply, n, t)
-        if self._zero_sum:
+        if self.zero_sum:
             self._project(n)
 
     def _project(self, n: Array) -> None:
+        """Subtract each row's mean: n ← (I − 1 1ᵀ/d) n, d the width."""
         b, xp = self.backend, self.backend.xp
         b.row_sum(n, self._column)
         b.into(self._column, xp.multiply, self._column, 1.0 / self.width)
@@ -225,7 +224,10 @@ class NoiseSource:
         self._record_gain(o, t)
 
     def _measure(self, o: Readout, t: Array) -> None:
-        """Write the gain of each sample or neuron into ``_score``, negated for anti-NEM noise."""
+        """Write the score, which is to be ≥ 0: the gain of each sample, neuron or batch.
+
+        Negated for anti-NEM noise.
+        """
         b, xp = self.backend, self.backend.xp
         self._score_gain(o, t)
         if self.noise.kind == "anti":
@@ -235,11 +237,13 @@ class NoiseSource:
             self._score[...] = self.gain
 
     def _score_gain(self, o: Readout, t: Array) -> None:
+        """Write the gain of each sample or neuron into ``_score``."""
         self.likelihood.gain_terms(o, t, self.n, self._terms)
         if not self._component:
             self.backend.row_sum(self._terms, self._score)
 
     def _record_gain(self, o: Readout, t: Array) -> None:
+        """Write the mean gain of a sample, which is width times that of a neuron, into ``gain``."""
         self.likelihood.gain_terms(o, t, self.n, self._terms)
         self._average(self._terms, self.gain)
         self.backend.into(self.gain, self.backend.xp.multiply, self.gain, float(self.width))
@@ -256,6 +260,7 @@ class NoiseSource:
 
     # -- the mean of the kept noise ------------------------------------------------------------
     def _drift(self, o: Readout, t: Array, std: float) -> None:
+        """Write E[n | kept] into ``n``, by its formula where it has one; no draw is accepted."""
         linear = self.likelihood.gain_is_linear and self.screening == "vector"
         if linear and not self._several and self.noise.law == "gaussian":
             self._half_space_mean(o, t, std)
@@ -272,7 +277,7 @@ class NoiseSource:
         """
         b, xp = self.backend, self.backend.xp
         self.likelihood.gain_slope(o, t, self.n)
-        if self._zero_sum:  # Sᵀ = diag(t) P projects first
+        if self.zero_sum:  # Sᵀ = diag(t) P projects first
             self._project(self.n)
         if self.noise.mode == "multiplicative":
             b.into(self.n, xp.multiply, self.n, t)
@@ -286,6 +291,7 @@ class NoiseSource:
         self._shape(t, self.n)
 
     def _sampled_mean(self, o: Readout, t: Array, std: float) -> None:
+        """Write the mean of `DRIFT_DRAWS` screened draws into ``n``."""
         b, xp = self.backend, self.backend.xp
         self._mean[...] = 0.0
         for _ in range(DRIFT_DRAWS):

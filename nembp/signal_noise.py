@@ -108,7 +108,7 @@ class LayerNoise(NoiseSource):
         super().__init__(
             noise, net.likelihood, net.backend, trial.rows, width, net.dtype, generator
         )
-        self._zero_sum = False  # a matter of softmax targets
+        self.zero_sum = False  # a matter of softmax targets
 
     def draw(self, std: float) -> None:
         """Fill ``n`` for the signal that the trial now has at this layer."""

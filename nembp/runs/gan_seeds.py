@@ -119,13 +119,16 @@ def run_seeds(
             f"interrupted after {done} of {seeds} seeds; {folder.path / SUMMARY} sums them up"
         ) from interruption
     if summary["diverged"]:
-        lost = ", ".join(map(str, summary["diverged"]))
-        raise DivergenceError(
-            f"training diverged with {len(summary['diverged'])} of {seeds} seeds ({lost}), which "
-            f"are left out of the means. Lower the learning rate; {folder.path} keeps the last "
-            "good models"
-        )
+        raise DivergenceError(_losses(summary["diverged"], seeds, folder.path))
     return summary
+
+
+def _losses(diverged: Sequence[int], seeds: int, path: Path) -> str:
+    lost = ", ".join(map(str, diverged))
+    return (
+        f"training diverged with {len(diverged)} of {seeds} seeds ({lost}), which are left out of "
+        f"the means. Lower the learning rate; {path} keeps the last good models"
+    )
 
 
 def _clear(path: Path, numbers: range) -> None:
