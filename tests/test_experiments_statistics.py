@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import dataclasses
 import math
 
 import numpy as np
@@ -118,6 +119,38 @@ def test_the_rule(mean, low, high, p, with_figure, without):
     found = Estimate(mean, low, high, n=10)
     assert verdict(found, p, CLAIM, RULE) == with_figure
     assert verdict(found, p, PLAIN, RULE) == without
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "diverged", "expected"),
+    [
+        (-0.4, 0.1, 0, "reproduced"),
+        (0.0, 0.0, 0, "reproduced"),  # both arms alike
+        (0.2, 0.4, 0, "reproduced"),  # better is no worse
+        (-0.6, 0.1, 0, "undecided"),
+        (-0.9, -0.6, 0, "reversed"),
+        (-0.4, 0.1, 1, "undecided"),
+    ],
+)
+def test_no_worse_by_as_much_as(low, high, diverged, expected):
+    claim = dataclasses.replace(PLAIN, within=0.5)
+    found = Estimate((low + high) / 2, low, high, n=10, diverged=diverged)
+    assert verdict(found, 1.0, claim, RULE) == expected
+
+
+def test_false_alarms_of_no_worse():
+    """2000 experiments of 10 seeds, worse by just as much as is allowed: called no worse in about
+    0.05 of them; the count leaves the stated range with probability below 1e-5 (binomial).
+    """
+    rng = np.random.default_rng(12)
+    claim, said = dataclasses.replace(PLAIN, within=3.0), 0
+    for _ in range(2000):
+        d = rng.normal(-3.0, 10.0, 10)
+        low, high = bca_interval(d)
+        said += (
+            verdict(Estimate(float(d.mean()), low, high, n=10), 1.0, claim, RULE) == "reproduced"
+        )
+    assert 0.02 < said / 2000 < 0.08
 
 
 def test_divergence_counts():

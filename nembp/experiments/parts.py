@@ -133,6 +133,9 @@ class Comparison:
     reach : float, optional
         What the arm's own mean of the metric has to reach besides, for claims that say how good
         something is rather than that it is better than something worse.
+    within : float, optional
+        Makes the claim that the arm is no worse than the baseline by as much as this, in the
+        effect's unit. Its verdict is the interval's alone.
     """
 
     name: str
@@ -145,6 +148,7 @@ class Comparison:
     margin: float = 1.0
     minus: tuple[str, str] | None = None
     reach: float | None = None
+    within: float | None = field(default=None, metadata=LATER)
 
     @property
     def arms(self) -> tuple[str, ...]:

@@ -14,7 +14,9 @@ not reproduced  high < f: the published figure is excluded (or high < m, without
 undecided       otherwise
 =============== ==================================================================================
 
-A replicate that diverged has no effect, but counts: an arm that diverged cannot reproduce a claim,
+A claim that an arm is no worse by as much as w (``within``) is reproduced where −w < low, reversed
+where high < −w, and undecided otherwise; of ten seeds whose mean effect is −w, the first is said
+falsely of about one experiment in twenty. A replicate that diverged has no effect, but counts: an arm that diverged cannot reproduce a claim,
 nor can a baseline that diverged be what reverses it; a claim whose arm diverged in half of its
 pairs or more is not reproduced.
 
@@ -56,7 +58,7 @@ def verdict(
     p : float
         Holm-corrected.
     comparison : Comparison
-        Its margin and published figure.
+        Its margin, published figure and ``within``.
     rule : Rule
         Of its protocol.
     there : Estimate, optional
@@ -79,6 +81,10 @@ def verdict(
         return "not reproduced"
     if effect.n < 2:
         return "undecided"
+    if comparison.within is not None:
+        if effect.low > -comparison.within and not effect.diverged:
+            return "reproduced"
+        return "reversed" if effect.high < -comparison.within else "undecided"
     margin, published = comparison.margin, comparison.published
     if -margin <= effect.low and effect.high <= margin:
         return "not reproduced"
