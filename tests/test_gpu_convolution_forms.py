@@ -71,6 +71,23 @@ def test_steps_of_both_forms_are_the_cpus(path, monkeypatch):
         assert_near(found, expected, 1e-12, f"gradient by {form}", scale=1.0)
 
 
+def test_windows_are_laid_out_in_blocks_that_fit(monkeypatch):
+    expected, _ = gradient(gpu(), "windows", "samples", monkeypatch)
+    launches = []
+    lay = CupyBackend.lay_windows
+    monkeypatch.setattr(
+        CupyBackend, "lay_windows", lambda self, *args: launches.append(1) or lay(self, *args)
+    )
+    counts = []
+    for size in (1 << 28, 8 * 16 * 48 * 3):  # all rows of the first synapse, or three of them
+        monkeypatch.setattr(CupyBackend, "window_bytes", size)
+        launches.clear()
+        found, _ = gradient(gpu(), "windows", "samples", monkeypatch)
+        counts.append(len(launches))
+        assert_near(found, expected, 1e-12, "gradient", scale=1.0)
+    assert counts[1] > 2 * counts[0] > 0
+
+
 @pytest.mark.parametrize("form", ["rule", "implicit", "windows"])
 def test_runs_of_either_form_repeat_and_are_captured(form, monkeypatch):
     from test_gpu_training import NOISE, image_network, outcome, trainer_of
