@@ -16,7 +16,9 @@ undecided       otherwise
 
 A claim that an arm is no worse by as much as w (``within``) is reproduced where −w < low, reversed
 where high < −w, and undecided otherwise; of ten seeds whose mean effect is −w, the first is said
-falsely of about one experiment in twenty. A replicate that diverged has no effect, but counts: an arm that diverged cannot reproduce a claim,
+falsely of about one experiment in twenty.
+
+A replicate that diverged has no effect, but counts: an arm that diverged cannot reproduce a claim,
 nor can a baseline that diverged be what reverses it; a claim whose arm diverged in half of its
 pairs or more is not reproduced.
 
