@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from nembp.runs.config_file import read_settings
+from nembp.runs.folder import CONFIG
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.gan_recipes import describe_default
 
 from .gan_progress import ITERATIONS, SCORES, score_text
 from .interrupts import terminate_as_interrupt
-from .options import GroupedCommand, GroupedOption, options_of
+from .options import OWN_KEYS, GroupedCommand, GroupedOption, options_of
 from .output import count
 from .progress import Progress, progress_for
 from .runs import flags_given, report_when_done, run_folder_options, status_rows
@@ -31,8 +34,27 @@ Examples:
   nembp gan --data mnist --data-dir data/mnist --bidirectional discriminator
   nembp gan --kind wasserstein --noise nem
   nembp gan --config runs/a/config.toml --seed 1 --out runs/b
+  nembp gan --start runs/a --learning-rate 1e-4
   nembp sample runs/a -n 64
 """
+
+
+# what a run's players and their game are, which another start from them keeps; not how it trains
+KEPT = (
+    "dataset", "data_dir", "limit", "samples", "modes", "std", "scale", "split_seed", "image_size",
+    "kind", "bidirectional", "classes", "latent", "latent_law", "latent_std", "generator",
+    "discriminator", "generator_activation", "discriminator_activation", "dtype",
+)  # fmt: skip
+
+
+def _as_it_was(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Make data, game and networks of the run in --start the defaults; --config overrides them."""
+    config = Path(value or "", CONFIG)
+    if value is not None and not ctx.resilient_parsing and config.is_file():
+        found = read_settings(config, OWN_KEYS, GanConfig)
+        kept = {name: found[name] for name in KEPT if name in found}
+        ctx.default_map = kept | dict(ctx.default_map or {})
+    return value
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
@@ -41,7 +63,10 @@ Examples:
     "--start",
     cls=GroupedOption,
     metavar="RUN",
-    help="Start from the two players of a run, rather than from new ones.",
+    is_eager=True,
+    callback=_as_it_was,
+    help="Start from the two players of a run, rather than from new ones, with its data, game and "
+    "networks where nothing else is said.",
 )
 @click.option(
     "--seeds",

@@ -15,6 +15,7 @@ from nembp.runs.option_fields import OptionFields
 from nembp.runs.recipes import describe_default
 
 __all__ = [
+    "OWN_KEYS",
     "Checked",
     "F",
     "GroupedCommand",

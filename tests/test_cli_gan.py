@@ -172,6 +172,12 @@ def test_a_run_starts_from_another():
         "1e-9", "--checkpoints", "1")  # fmt: skip
     a, b = (load_generator(name).net.parameters for name in "ab")
     np.testing.assert_allclose(a, b, atol=1e-6)
+    gan("--start", "a", "--iterations", "1", "--checkpoints", "1", "--out", "c", "--quiet",
+        "--device", "cpu", "--kind", "minimax")  # fmt: skip
+    before, after = (from_toml(f"{name}/config.toml", GanConfig) for name in "ac")
+    assert (after.generator, after.latent, after.samples) == ((16,), 2, 500)
+    assert (before.averaged, after.averaged) == (2, 3)  # how it trains is the recipe's again
+    assert after.kind == "minimax"
     line = fails(2, "gan", *SHORT, "--generator", "17", "--start", "a", "--quiet")
     assert "its generator is 2-16-2, the new one 2-17-2" in line
     assert "no such file" in fails(3, "gan", *SHORT, "--start", "nowhere", "--quiet")

@@ -138,6 +138,20 @@ def test_bad_input_is_one_line(runs):
     assert "-n" in fails(2, "sample", runs / "ring", "-n", "0")
 
 
+def test_players_of_tables_know_its_columns(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMBP_CACHE", str(tmp_path))
+    generator = np.random.default_rng(0)
+    lines = [f"{a},{b},{'up' if a > 0 else 'down'}" for a, b in generator.normal(size=(80, 2))]
+    Path("t.csv").write_text("\n".join(["width,height,way", *lines]) + "\n")
+    run_gan(GanConfig(**TINY, dataset="csv", data_dir="t.csv"), "a")
+    sample("a", "-n", "2", "--out", "s.npz")
+    told = run("predict", "a/generator.npz", "s.npz", "--key", "z")
+    assert told.stdout.splitlines()[0].split() == ["input", "width", "height"]
+    told = run("predict", "a/discriminator.npz", "t.csv")
+    assert told.exit_code == 0, told.output
+    assert len(told.stdout.splitlines()) == 81
+
+
 def test_players_are_no_models_of_train(runs):
     for command in (("evaluate",), ("draw", "noise")):
         line = fails(3, *command, runs / "digits" / "discriminator.npz")

@@ -20,6 +20,7 @@ from nembp.datasets import Dataset, Scaling
 from nembp.errors import ArchitectureError, DataError
 from nembp.network import Network
 from nembp.runs.gan_config import GanConfig
+from nembp.runs.predicting import FEATURES
 
 __all__ = [
     "DISCRIMINATOR",
@@ -34,9 +35,8 @@ __all__ = [
 ]
 
 GENERATOR, DISCRIMINATOR = "generator.npz", "discriminator.npz"
-SHAPE: Final = "sample_shape"  # in a generator's settings, with the next two
-UNIT: Final = "pixels"
-PLAYER: Final = "player"
+SHAPE: Final = "sample_shape"  # in a player's settings, with the next one
+PLAYER: Final = "player"  # which of the two it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ def save_players(
         "environment": environment,
     }
     flat = _flat(data.x_scaling, data)
-    features = tuple(f"x{k}" for k in range(data.features))
+    features = data.feature_names or tuple(f"x{k}" for k in range(data.features))
     save_model(
         folder / GENERATOR,
         Model(
@@ -127,7 +127,9 @@ def save_players(
             y_scaling=Scaling(),
             pixel_scaling=data.pixel_scaling,
             is_image=data.is_image,
-            settings=settings | {PLAYER: "discriminator", SHAPE: list(data.shape)},
+            settings=settings
+            | {PLAYER: "discriminator", SHAPE: list(data.shape)}
+            | {FEATURES: list(data.feature_names)},
             **shared,
         ),
     )
