@@ -90,7 +90,7 @@ def test_windows_are_laid_out_in_blocks_that_fit(monkeypatch):
 
 @pytest.mark.parametrize("form", ["rule", "implicit", "windows"])
 def test_runs_of_either_form_repeat_and_are_captured(form, monkeypatch):
-    from test_gpu_training import NOISE, image_network, outcome, trainer_of
+    from gpu_training_cases import NOISE, image_network, outcome, trainer_of
 
     monkeypatch.setattr(gpu(), "convolution", form)
     ends = []

@@ -1,0 +1,46 @@
+"""Small adversarial trainings on a ring of Gaussians."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nembp.adversarial import AdversarialSettings, AdversarialTrainer, Score
+from nembp.adversarial.mixtures_2d import ring
+from nembp.batches import BatchReader
+from nembp.likelihoods import Bernoulli
+from nembp.network import dense_network
+
+RING = ring(4000, scale=1.0)
+KINDS = ("vanilla", "minimax", "wasserstein", "wasserstein-gp")
+NOISY = ("discriminator/forward", "discriminator/backward", "generator/backward")
+
+
+def trainer_of(settings=None, *, data=RING, hidden=(32, 32), seed=0, dtype="float32", **options):
+    """Return a trainer on a ring, of small networks."""
+    settings = settings or AdversarialSettings()
+    features = int(np.prod(data.train.x.shape[1:]))
+    normalization = options.pop("normalization", None)
+    g = dense_network(
+        [2, *hidden, features],
+        forward="gaussian",
+        normalization=normalization,
+        dtype=dtype,
+        seed=2 * seed,
+    )
+    outputs = settings.classes + 1
+    forward = "multinomial" if settings.classes else Bernoulli()
+    d = dense_network(
+        [features, *hidden, outputs],
+        forward=Score() if settings.has_critic else forward,
+        dtype=dtype,
+        seed=2 * seed + 1,
+    )
+    reader = BatchReader(
+        data.train, data.x_scaling, data.y_scaling, settings.classes or 8, g.backend, dtype
+    )
+    options = {"batch_size": 32, "iterations": 20, "seed": seed, "report_every": 10} | options
+    return AdversarialTrainer(g, d, reader, settings, **options)
+
+
+def parameters(trainer):
+    return [net.parameters.copy() for net in (trainer.generator, trainer.discriminator)]
