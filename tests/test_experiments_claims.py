@@ -19,9 +19,7 @@ SMALL = "output-noise-digits"  # needs no data set, and a tenth of a second a re
 NAMES = sorted(path.parent.name for path in COMMITTED.glob("*/protocol.json"))
 # declared, and not all run yet: minutes to an hour each on an idle core
 TO_COME = {
-    "dcgan-cifar10",
     "gan-stacked-mnist",
-    "wgan-cifar10",
     "wgan-noise",
 }
 
