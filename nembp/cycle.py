@@ -112,7 +112,7 @@ class CycleBackpropagation(Sweeps):
             self._sweep_errors(gradient, joint=True)
             self._normalized.end(gradient, self.moves_statistics)
             return
-        self.net.backend.into(self._c[-1], self.net.backend.xp.multiply, self.output, 1.0)
+        self.net.backend.copy(self.output, self._c[-1])
         if self._flow:
             self._sweep_backward_signals(self.input)
             self.input.error(self._e[0], clock)
@@ -132,7 +132,7 @@ class CycleBackpropagation(Sweeps):
         if self._flow and self.input is not None:
             backend.into(delta, backend.xp.add, error, self._top)
         else:
-            backend.into(delta, backend.xp.multiply, error, 1.0)
+            backend.copy(error, delta)
         self.net.likelihood.multiply_link_derivative(self.readout, delta)
 
     # -- sweeps --------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ class GroupedNormalizer:
                 (self.gain_gradient, normalizer.gain_gradient),
             ):
                 if start == 0:
-                    backend.into(total, xp.multiply, part, 1.0)
+                    backend.copy(part, total)
                 else:
                     backend.into(total, xp.add, total, part)
 

@@ -216,7 +216,7 @@ class JointBackpropagation(Sweeps):
         backend, xp = self.net.backend, self.net.backend.xp
         if self._noise_up is not None:
             if 0 in self._noise_up.without:
-                backend.into(self.x, xp.multiply, self._noise_up.without[0], 1.0)
+                backend.copy(self._noise_up.without[0], self.x)
             if self._own_output:
                 share = self.rows / self._samples
                 backend.into(self.forward_nll, xp.multiply, self._noise_up.nll, share)
@@ -228,7 +228,7 @@ class JointBackpropagation(Sweeps):
         """Down: cᵏ⁻¹ = f(adjoint(cᵏ) + dᵏ⁻¹), to the input's pre-activation u⁰."""
         last = len(self._links)
         if self.path == "samples":
-            self.net.backend.into(self._c[-1], self.net.backend.xp.multiply, self.t, 1.0)
+            self.net.backend.copy(self.t, self._c[-1])
             if self._noise_down is not None:
                 self._noise_down.disturb(0, self._c[-1], 0, self.rows)
         for k in range(last, 1, -1):

@@ -150,10 +150,9 @@ class NoiseSource:
 
     def _remember(self, o: Readout, t: Array) -> None:
         """Keep ``n`` and its gain as the best so far."""
-        b, xp = self.backend, self.backend.xp
         self._measure(o, t)
-        b.into(self._best, xp.multiply, self.n, 1.0)
-        b.into(self._best_score, xp.multiply, self._score, 1.0)
+        self.backend.copy(self.n, self._best)
+        self.backend.copy(self._score, self._best_score)
 
     def _note_kept(self, o: Readout, t: Array) -> None:
         """Record the share of samples or neurons that have noise, and the mean gain."""

@@ -145,7 +145,7 @@ class Normalizer:
         backend, xp, hats = self.net.backend, self.net.backend.xp, self._hat
         if not self.couples:
             for own, running in zip((self.mean, self.variance), self._running(), strict=True):
-                backend.into(own, xp.multiply, running, 1.0)
+                backend.copy(running, own)
         elif not held:
             self._measure(z)
         centred = self.couples and not held  # measuring left z − μ

@@ -209,7 +209,7 @@ class SignalNoise:
         self._target = t
         for link, W in zip(self._links, self.net.weights, strict=True):
             link.load(W)
-        backend.into(self.signals[0], xp.multiply, x, 1.0)
+        backend.copy(x, self.signals[0])
         self._run(0, self.signals, held=False)
         self._keep_log_likelihood()
         backend.matmul(self._ones, self.clean, self.nll)
@@ -227,7 +227,7 @@ class SignalNoise:
         """Add its noise to rows of the step's signal of a layer, where the layer has any."""
         if layer in self.n:
             backend, xp, rows = self.net.backend, self.net.backend.xp, signal[start:stop, :]
-            backend.into(self.without[layer][start:stop, :], xp.multiply, rows, 1.0)
+            backend.copy(rows, self.without[layer][start:stop, :])
             backend.into(rows, xp.add, rows, self.n[layer][start:stop, :])
 
     def log_likelihood_with(self, layer: int, n: Array) -> Array:
@@ -240,7 +240,7 @@ class SignalNoise:
     def _keep_log_likelihood(self) -> None:
         backend = self.net.backend
         value = self.net.likelihood.log_likelihood(self.readout, self._target)
-        backend.into(self.clean, backend.xp.multiply, value, 1.0)
+        backend.copy(value, self.clean)
 
     def _run(self, start: int, signals: list[Array], *, held: bool = True) -> None:
         """Run the layers above ``start`` from its signal to the readout.

@@ -102,11 +102,11 @@ class RealClassEnd(SampleEnd):
         backend, o, real = self._backend, self.readout, self._real
         xp = backend.xp
         self.likelihood.link(o)  # z is log p now
-        backend.into(real.z, xp.multiply, o.z[:, : real.z.shape[1]], 1.0)
+        backend.copy(o.z[:, : real.z.shape[1]], real.z)
         self.likelihood.link(real)
         # log p(k, real) − log p(k | real), the same for every k
         backend.into(real.column, xp.subtract, o.z[:, :1], real.z[:, :1])
         backend.into(real.column, xp.multiply, real.column, self.likelihood.scale)
         self._mean(real.column, self.nll)
-        backend.into(self._posterior, xp.multiply, real.a, 1.0)
+        backend.copy(real.a, self._posterior)
         self.likelihood.error(o, self._target, out, factor=self.weight / self._samples)

@@ -127,6 +127,11 @@ class Backend(Hooks):
         out[...] = self.xp.take(table, index, axis=0)
         return out
 
+    def copy(self, source: Array, out: Array) -> Array:
+        """Write ``source`` into ``out``, of the same dtype."""
+        # one more elementwise call of a step: an assignment would convert other dtypes unasked
+        return self.into(out, self.xp.multiply, source, 1.0)
+
     def cast(self, source: Array, out: Array) -> Array:
         """Write ``source`` into ``out``, converted to its dtype."""
         out[...] = self.xp.astype(source, out.dtype)
