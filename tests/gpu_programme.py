@@ -16,7 +16,8 @@ from typing import Any
 ROOT, TASKS = Path(__file__).resolve().parents[1], Path(__file__).with_name("gpu_tasks.py")
 OUT = Path(os.environ.get("OUT", ROOT / "gpu-results"))
 TESTS = (
-    "test_gpu_kernels.py", "test_gpu_backend.py", "test_gpu_training.py", "test_gpu_adversarial.py",
+    "test_gpu_kernels.py", "test_gpu_kernels_noise.py", "test_gpu_kernels_steps.py",
+    "test_gpu_backend.py", "test_gpu_training.py", "test_gpu_adversarial.py",
     "test_gpu_convolution.py", "test_gpu_convolution_forms.py", "test_gpu_laws.py",
     "test_gpu_cli.py", "test_gpu_bench.py", "test_checkpoints.py",
 )  # fmt: skip
