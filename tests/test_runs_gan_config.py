@@ -116,6 +116,21 @@ def test_the_backward_weight_is_of_both_players_unless_they_have_their_own():
     assert (own.discriminator_weight, own.generator_weight) == (0.3, 2.0)
 
 
+def test_a_bidirectional_generator_of_images_is_the_one_that_was_measured():
+    data = load_gan_data(GanConfig(dataset="digits"))
+
+    def filled(**settings):
+        found = gan_recipe(data, GanConfig(dataset="digits", **settings))
+        return (found.generator_weight, found.weight_schedule, found.backward_flow,
+                found.learning_rate)  # fmt: skip
+
+    assert filled(bidirectional="generator") == (1.0, "cosine", True, 0.003)
+    assert filled(bidirectional="both", kind="wasserstein") == (0.01, "cosine", True, 0.001)
+    assert filled(bidirectional="generator", generator_weight=0.5, learning_rate=0.01) == (
+        0.5, "cosine", True, 0.01)  # fmt: skip
+    assert filled(bidirectional="discriminator")[1:] == ("constant", False, 0.001)
+
+
 def test_every_default_is_in_words():
     for name in GanConfig.options():
         if name not in ("data_dir", "limit", "image_size", "threads"):

@@ -64,7 +64,7 @@ PLANE: Final[dict[str, Any]] = {
 }
 WIDEST_LATENT: Final = 32  # of tables
 SCALES: Final = {"grid": 0.5}  # in which the networks see points
-PLANE_RATES: Final = {"adam": 3e-3}
+HIGH_RATES: Final = {"adam": 3e-3}
 SMALL_IMAGES: Final[dict[str, Any]] = {
     "latent": 16,
     "latent_law": "gaussian",
@@ -72,7 +72,7 @@ SMALL_IMAGES: Final[dict[str, Any]] = {
     "discriminator": (128, 128),
     "discriminator_activation": "leaky-relu",
     "discriminator_weight": 0.01,
-    "generator_weight": 0.03,
+    "generator_weight": 1.0,
     "weight_schedule": "constant",
     "backward_flow": False,
     "schedule": "constant",
@@ -87,6 +87,14 @@ IMAGES: Final[dict[str, Any]] = SMALL_IMAGES | {
     "generator": (256, 512),
     "discriminator": (512, 256),
 }
+# a bidirectional generator of images: that of `nembp experiment show gan-mnist-collapse`; a clipped
+# critic's gradient is about a hundredth of a discriminator's, and so is the weight beside it
+IMAGE_GENERATOR: Final[dict[str, Any]] = {
+    "generator_weight": 1.0,
+    "weight_schedule": "cosine",
+    "backward_flow": True,
+}
+BESIDE_CRITIC: Final = 0.01
 # of several channels: convolutions
 CHANNELS: Final = 32  # of the discriminator's first layer; twice as many at half the sides
 LAST_SIDE: Final = 4
@@ -105,9 +113,9 @@ _IN_WORDS: Final = {
     "backward_weight": "by the data and the player: see the two below",
     "discriminator_weight": "0.01",
     "bidirectional": "generator in the plane, none of images or with a critic",
-    "generator_weight": "0.5 in the plane, 0.03 of images",
-    "weight_schedule": "cosine in the plane, constant of images",
-    "backward_flow": "on in the plane, off of images",
+    "generator_weight": "0.5 in the plane, 1 of images, 0.01 of images beside a critic",
+    "weight_schedule": "cosine; constant of images unless the generator is bidirectional",
+    "backward_flow": "on where it is the generator that is bidirectional",
     "schedule": "cosine in the plane, constant of images",
     "averaging": "0.99 in the plane, 0 of images",
     "critic_steps": "1, or 5 for a critic",
@@ -122,8 +130,9 @@ _IN_WORDS: Final = {
     "discriminator_activation": "relu in the plane, leaky-relu of images",
     "noise_place": "discriminator/forward, or critic/input",
     "optimizer": "adam, or rmsprop for a clipped critic",
-    "learning_rate": "0.001 for adam and rmsprop (0.003 for adam in the plane but for a critic; "
-    "images of several channels: 0.0002 and 0.00005), 0.05 momentum, 0.1 sgd",
+    "learning_rate": "0.001 for adam and rmsprop (0.003 for adam in the plane, and of images where "
+    "the generator is bidirectional, but for a critic; images of several channels: 0.0002 and "
+    "0.00005), 0.05 momentum, 0.1 sgd",
     "discriminator_rate": "the learning rate",
     "momentum": "0.5 of adam and momentum",
     "decay": "0.999 of adam, 0.9 of rmsprop and wasserstein-gp",
@@ -165,7 +174,8 @@ def gan_recipe(data: Dataset, config: GanConfig | None = None) -> GanConfig:
     kind = set_already.get("kind", ALWAYS["kind"])
     critic = kind in ("wasserstein", "wasserstein-gp")
     optimizer = set_already.get("optimizer", "rmsprop" if kind == "wasserstein" else "adam")
-    rate = _rates(data, kind).get(optimizer, RATES[optimizer])
+    of_images = data.is_image and config.bidirectional in ("generator", "both")
+    rate = _rates(data, kind, of_images).get(optimizer, RATES[optimizer])
     defaults: dict[str, Any] = {
         **ALWAYS,
         **_by_shape(data, kind),
@@ -177,6 +187,8 @@ def gan_recipe(data: Dataset, config: GanConfig | None = None) -> GanConfig:
         "decay": (PENALTY_DECAY if kind == "wasserstein-gp" else DECAY).get(optimizer),
         "noise_place": ("critic/input",) if critic else ("discriminator/forward",),
     }
+    if of_images:
+        defaults |= IMAGE_GENERATOR | ({"generator_weight": BESIDE_CRITIC} if critic else {})
     if config.backward_weight is not None:
         for player in ("discriminator", "generator"):
             defaults[f"{player}_weight"] = config.backward_weight
@@ -195,10 +207,11 @@ def _by_shape(data: Dataset, kind: str) -> dict[str, Any]:
     return SMALL_IMAGES if data.features <= SMALL else IMAGES
 
 
-def _rates(data: Dataset, kind: str) -> dict[str, float]:
+def _rates(data: Dataset, kind: str, of_images: bool) -> dict[str, float]:
     if _is_colour(data):
         return COLOUR_RATES
-    return PLANE_RATES if kind in ("vanilla", "minimax") and not data.is_image else {}
+    high = kind in ("vanilla", "minimax") and (of_images or not data.is_image)
+    return HIGH_RATES if high else {}
 
 
 def _is_colour(data: Dataset) -> bool:
