@@ -20,7 +20,6 @@ NAMES = sorted(path.parent.name for path in COMMITTED.glob("*/protocol.json"))
 # declared, and not all run yet: minutes to an hour each on an idle core
 TO_COME = {
     "gan-stacked-mnist",
-    "wgan-noise",
 }
 
 
