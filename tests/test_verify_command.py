@@ -83,6 +83,8 @@ def test_a_law_without_a_case_says_so():
 
 
 def test_bad_use():
-    assert "there is no law 'joit'; there are: " in fails(2, "verify", "joit")
+    line = fails(2, "verify", "joit")
+    assert "there is no law 'joit'; did you mean 'joint'? For a function of your own write" in line
+    assert len(line) < 400
     assert "--point and --size are for MODULE:FUNCTION" in fails(2, "verify", "--size", 3)
     assert "'--cases': 0 is not in the range" in fails(2, "verify", "--cases", 0)

@@ -98,6 +98,7 @@ def check_gradient(
     if method not in ("auto", "central", "complex"):
         raise ArchitectureError(f"method must be auto, central or complex, got {method!r}")
     layout = Layout(point, blocks)
+    layout.check_finite()
     called = name or str(getattr(function, "__name__", type(function).__name__))
     options = Options(called, method, rtol, atol, rows, max_evaluations, elsewhere, seed)
     report = run(Objective(function, gradient, layout), scale_of(layout, scale), options)

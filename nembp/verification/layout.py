@@ -78,6 +78,15 @@ class Layout:
         if self.size == 0:
             raise ShapeError("the point is empty; give at least one coordinate")
 
+    def check_finite(self) -> None:
+        """Raise a ShapeError where the point is not finite, and nothing can be differenced."""
+        wrong = np.flatnonzero(~np.isfinite(self.theta))
+        if wrong.size:
+            raise ShapeError(
+                f"the point holds {self.theta[wrong[0]]} (coordinate {wrong[0]} of {self.size}); "
+                "expected finite numbers"
+            )
+
     def restore(self, flat: Vector) -> Any:
         """Return a vector in the structure of the point."""
         if self._keys is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -136,9 +137,13 @@ def find_laws(names: Sequence[str] = ()) -> list[Law]:
     for name in names:
         matches = {n: law for n, law in LAWS.items() if n == name or n.startswith(f"{name}.")}
         if not matches:
+            groups = dict.fromkeys(law.partition(".")[0] for law in LAWS)
+            near = difflib.get_close_matches(name, [*LAWS, *groups], n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else "."
             raise ArchitectureError(
-                f"there is no law {name!r}; there are: {', '.join(LAWS)}. For a function of your "
-                "own, write module:function"
+                f"there is no law {name!r}{meant} For a function of your own write "
+                f"module:function, such as {name}:my_function; `nembp verify --list` lists the "
+                f"laws, of {', '.join(groups)}"
             )
         found |= matches
     return list(found.values())
