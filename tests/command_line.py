@@ -1,7 +1,10 @@
-"""The command line as tests call it, in this process."""
+"""The command line as tests call it: in this process, or in one that is interrupted."""
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from typing import Any
 
 from click.testing import CliRunner, Result
@@ -22,3 +25,25 @@ def fails(code: int, *args: object, **more: Any) -> str:
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("nembp: error: ")
     return lines[0]
+
+
+def interrupted(number: signal.Signals, after: str, *args: str) -> tuple[str, str]:
+    """Run in a process that gets a signal after it told a line that begins so.
+
+    Returns what it wrote on stdout, and on stderr after that line.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nembp", *args],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a shell's background jobs, and their children, ignore SIGINT; those of nohup SIGHUP
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(after):
+            break
+    process.send_signal(number)
+    out, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert "Traceback" not in rest
+    return out, rest

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli_gan_cases import FILES, SHORT, gan, rows
-from command_line import fails, run
+from command_line import fails, interrupted, run
 
 from nembp.runs.gan_players import load_generator
 
@@ -117,20 +116,7 @@ def test_seeds_that_diverge_are_left_out_of_the_means():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_process_keeps_its_players(number):
     command = ["gan", *SHORT, "--iterations", "10000000", "--checkpoints", "500000", "--out", "a"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nembp", *command],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # a shell's background jobs, and their children, ignore SIGINT
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("iteration 60/"):
-            break
-    process.send_signal(number)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130, rest
-    assert "Traceback" not in rest
+    _, rest = interrupted(number, "iteration 60/", *command)
     last = rows()[-1]["iteration"]
     assert f"nembp: error: interrupted after iteration {last}; a/generator.npz holds" in rest
     summary = json.loads(Path("a/summary.json").read_text())

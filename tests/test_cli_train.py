@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import fails, run
+from command_line import fails, interrupted, run
 
 from nembp.checkpoints import load_model
 from nembp.runs import from_toml
@@ -200,20 +200,7 @@ def test_divergence_is_said_and_its_summary_printed():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_process_keeps_its_model(number):
     command = ["train", "--layers", "8", "--epochs", "100000", "--device", "cpu", "--out", "a"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nembp", *command],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # a shell's background jobs, and their children, ignore SIGINT; those of nohup SIGHUP
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509
-    )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("epoch 3/"):
-            break
-    process.send_signal(number)
-    out, rest = process.communicate(timeout=60)
-    assert process.returncode == 130, rest
-    assert "Traceback" not in rest
+    out, rest = interrupted(number, "epoch 3/", *command)
     assert re.search(r"nembp: error: interrupted after epoch \d+; a/model.npz holds", rest)
     assert out.splitlines()[-1].split() == ["picture", "a/backward.png"]
     summary = json.loads(Path("a/summary.json").read_text())
