@@ -177,9 +177,12 @@ def test_without_a_gpu(monkeypatch, tmp_path):
     line = fails(4, "train", "--device", "gpu")
     assert "--device cpu" in line
     assert list(tmp_path.iterdir()) == []
-    result = train("--layers", "8", "--epochs", "1", "--out", "a")
-    assert result.exit_code == 0
-    assert "nembp: computing on the CPU: device 'gpu' needs CuPy" in result.stderr
+    for there in (True, False):  # a GPU that is left unused is news, none is not
+        monkeypatch.setattr("nembp.runs.preparation.gpu_seems_present", lambda there=there: there)
+        result = train("--layers", "8", "--epochs", "1", "--out", "a", "--force")
+        assert result.exit_code == 0
+        told = "nembp: computing on the CPU: device 'gpu' needs CuPy" in result.stderr
+        assert told is there
     assert from_toml("a/config.toml").device == "cpu"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
+from types import ModuleType
 from typing import Any
 
 import fake_cupy
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nembp.backend.gpu
-from nembp.backend import CupyBackend, get_backend
+from nembp.backend import CupyBackend, get_backend, gpu_seems_present
 from nembp.backend.cublas import FULL_PRECISION, TF32
 from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
 
@@ -277,3 +278,18 @@ def test_an_error_while_capturing_ends_the_capture(device):
         backend.capture(lambda: 1 // 0)
     assert not any(stream.is_capturing() for stream in device.streams)
     assert backend.to_numpy(backend.ones((1,), "float32")) == 1.0
+
+
+def test_a_gpu_seems_present_where_there_is_cupy_or_a_driver(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr("nembp.backend.os.path.exists", lambda path: False)
+    monkeypatch.setattr("nembp.backend.shutil.which", lambda name: None)
+    assert not gpu_seems_present()
+    with monkeypatch.context() as patch:
+        patch.setattr("nembp.backend.os.path.exists", lambda path: path == "/dev/nvidiactl")
+        assert gpu_seems_present()
+    with monkeypatch.context() as patch:
+        patch.setattr("nembp.backend.shutil.which", lambda name: f"/usr/bin/{name}")
+        assert gpu_seems_present()
+    monkeypatch.setitem(sys.modules, "cupy", ModuleType("cupy"))
+    assert gpu_seems_present()

@@ -9,8 +9,11 @@ any conforming library (array-api-strict in the tests); :class:`NumpyBackend` an
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from functools import cache
+from importlib.util import find_spec
 
 from nembp.backend.cpu import NumpyBackend
 from nembp.backend.gpu import PRECISIONS, CupyBackend, Precision
@@ -25,6 +28,7 @@ __all__ = [
     "NumpyBackend",
     "Precision",
     "get_backend",
+    "gpu_seems_present",
     "stream",
 ]
 
@@ -66,6 +70,17 @@ def get_backend(device: str | Backend = "cpu", precision: Precision = "float32")
         except (DeviceError, DeviceMemoryError):
             return _cpu()
     raise ArchitectureError(f"device must be 'auto', 'cpu' or 'gpu', got {device!r}")
+
+
+def gpu_seems_present() -> bool:
+    """Tell whether there is an NVIDIA driver, or CuPy: whether someone may expect a GPU to be used.
+
+    Nothing is loaded or started for it.
+    """
+    if sys.modules.get("cupy") is not None or find_spec("cupy") is not None:
+        return True
+    drivers = "/dev/nvidiactl", "/dev/dxg"  # Linux, and Linux under Windows
+    return any(map(os.path.exists, drivers)) or shutil.which("nvidia-smi") is not None
 
 
 def _gpu(precision: Precision) -> CupyBackend:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nembp.architectures import network
-from nembp.backend import Backend, Precision, get_backend
+from nembp.backend import Backend, Precision, get_backend, gpu_seems_present
 from nembp.batches import BatchReader
 from nembp.datasets import Dataset, Scaling, Split, class_means, feature_means, load
 from nembp.datasets.scaling import extremes, unit_range
@@ -155,7 +155,7 @@ def pixel_units(data: Dataset | Model) -> Units | None:
 
 
 def choose_backend(device: str, note: Note, precision: Precision = "float32") -> Backend:
-    """Return the backend of a device name; say why where "auto" falls back to the CPU.
+    """Return the backend of a device name; say why where "auto" leaves a GPU unused.
 
     Raises
     ------
@@ -168,7 +168,8 @@ def choose_backend(device: str, note: Note, precision: Precision = "float32") ->
         try:
             backend = get_backend("gpu", precision)
         except (DeviceError, DeviceMemoryError) as error:
-            note(f"computing on the CPU: {error}")
+            if gpu_seems_present():
+                note(f"computing on the CPU: {error}")
             backend = get_backend("cpu")
     if precision != "float32" and backend.name == "cpu":
         note(f"precision {precision}: without effect on the CPU")
