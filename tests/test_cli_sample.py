@@ -164,6 +164,7 @@ def test_a_device_that_is_not_there_is_refused(runs, monkeypatch):
     assert "--device cpu" in fails(4, "sample", runs / "ring", "--device", "gpu")
     assert not Path("samples.png").exists()
     monkeypatch.setattr("nembp.runs.preparation.gpu_seems_present", lambda: True)
+    monkeypatch.setattr("nembp.runs.preparation.gpu_seems_present", lambda: True)
     told = sample(runs / "ring", "--device", "auto").stderr
     assert told.startswith("nembp: computing on the CPU: device 'gpu' needs CuPy")
 
