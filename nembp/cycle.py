@@ -91,7 +91,7 @@ class CycleBackpropagation(Sweeps):
         target = self.z if backward_target is None else backward_target
         self.input = SampleEnd(backend, dtype, back, target, self.source)
         self.backward_nll = self.input.nll
-        self._top = backend.empty((rows, net.outputs), dtype) if flow else None
+        self._top = backend.empty((rows, net.outputs), dtype) if flow else None  # eᴸ
 
     # -- the step ------------------------------------------------------------------------------
     def run(self) -> Array:

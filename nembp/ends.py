@@ -23,7 +23,7 @@ from nembp.backend import Array, Backend
 from nembp.likelihoods import Gaussian, Likelihood, Readout
 from nembp.noise import NoiseSource
 
-__all__ = ["CLASS_ROWS", "ClassEnd", "End", "Memberships", "SampleEnd", "class_rows"]
+__all__ = ["CLASS_ROWS", "ClassEnd", "Clock", "End", "Memberships", "SampleEnd", "class_rows"]
 
 # Matrix products work through rows in groups, and a last, partial group costs as much as a full
 # one, so the class rows are rounded up; a class that no sample has adds nothing to any sum.

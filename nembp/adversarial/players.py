@@ -16,7 +16,7 @@ from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.weighted import WeightedEnd
 from nembp.backend import Array, stream
 from nembp.cycle import CycleBackpropagation
-from nembp.ends import End, Memberships, SampleEnd
+from nembp.ends import Clock, End, Memberships, SampleEnd
 from nembp.joint import JointBackpropagation, Path
 from nembp.likelihoods import Multinomial
 from nembp.network import Network
@@ -31,7 +31,6 @@ PLACES = {  # of noise in D's joint gradient
     "critic/input": "forward/input",
 }
 Noises = dict[str, Noise]
-Clock = tuple[int, int]
 
 
 class DiscriminatorPlayer:
@@ -144,7 +143,7 @@ class DiscriminatorPlayer:
         """Fill ``gradient`` for the samples, log p(x | label) multiplied by ``weight``."""
         joint, backend = self._joint, self.net.backend
         if self.labels is not None:
-            backend.into(self._label_targets, backend.xp.multiply, self.labels, 1.0)
+            backend.copy(self.labels, self._label_targets)
         if joint.input is not None:
             joint.input.weight = weight
         if self._permuted is not None:
@@ -251,7 +250,7 @@ class GeneratorPlayer:
         ``weight`` multiplies log p(z | G(z)).
         """
         backend, cycle, through = self.net.backend, self._cycle, self._through
-        backend.into(through.x, backend.xp.multiply, cycle.output, 1.0)
+        backend.copy(cycle.output, through.x)
         through(None, *clock)
         if cycle.input is not None:
             cycle.input.weight = weight

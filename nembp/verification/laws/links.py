@@ -21,7 +21,7 @@ from nembp.verification.laws.joint import poisoned
 from nembp.verification.laws.synapses import contractions, random_arrays
 from nembp.windows import WindowsLink
 
-__all__ = ["all_links", "links"]
+__all__ = ["all_links", "links", "plans"]
 
 
 FEW = 3  # sizes of tiles that are tried of one convolution
