@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from nembp.experiments.claims.common import both_rates
+from nembp.experiments.claims.games import GAME
 from nembp.experiments.protocol import Arm, Comparison, Metric, Protocol, Tuning
 
 MODES: Final = Metric("modes", "modes", "higher", "difference")
@@ -21,37 +22,35 @@ STRICT: Final = Metric("modes, strict", "modes_strict", "higher", "difference")
 QUALITY: Final = Metric("high quality", "high_quality", "higher", "points")
 SOURCE: Final = "nembp; a bidirectional discriminator's: Adigun, Kosko, ICMLA 2018, 1178-1185"
 
-GAME: Final[dict[str, Any]] = {
-    "kind": "vanilla",
-    "critic_steps": 1,
+POINTS: Final[dict[str, Any]] = GAME | {
     "samples": 50_000,
     "latent": 12,
     "latent_law": "binary",
     "generator": "128,128",
     "discriminator": "128,128",
-    "generator_activation": "relu",
     "discriminator_activation": "relu",
-    "bidirectional": "none",
-    "generator_weight": 0.5,
-    "discriminator_weight": 0.01,
     "weight_schedule": "cosine",
-    "backward_labels": "real",
     "backward_flow": True,
-    "backward_permuted": False,
-    "classes": False,
-    "optimizer": "adam",
-    "momentum": 0.5,
+    "clip": 0.1,
+    "penalty_weight": 1.0,
     "learning_rate": 0.003,
     "discriminator_rate": 0.003,
     "schedule": "cosine",
     "averaging": 0.99,
     "batch_size": 128,
     "iterations": 5000,
-    "dtype": "float32",
-    "noise": "none",
     "checkpoints": 10,
-    "averaged": 2,
     "scored_samples": 2500,
+}
+CRITIC: Final[dict[str, Any]] = {
+    "kind": "wasserstein",
+    "critic_steps": 5,
+    "optimizer": "rmsprop",
+    "momentum": None,
+    "decay": 0.9,
+    "learning_rate": 0.001,
+    "discriminator_rate": 0.001,
+    "iterations": 1500,
 }
 GENERATOR: Final = {"bidirectional": "generator"}
 COVERS: Final = "A bidirectional generator of binary codes covers modes that a plain one loses"
@@ -70,10 +69,8 @@ ARMS: Final[dict[str, dict[str, Any]]] = {
     "fast": {"discriminator_rate": 0.009},
     "gaussian": GENERATOR | {"latent_law": "gaussian"},
     "discriminator": {"bidirectional": "discriminator"},
-    "nem": {"noise": "nem", "noise_place": "discriminator/forward", "noise_std": 0.3,
-            "noise_decay": 0.0, "noise_law": "gaussian", "noise_mode": "additive",
-            "noise_screening": "auto", "noise_rejected": "reflect"},
-}  # fmt: skip
+    "nem": {"noise": "nem", "noise_place": "discriminator/forward", "noise_std": 0.3},
+}
 
 
 def _protocol(
@@ -83,13 +80,14 @@ def _protocol(
     base: dict[str, Any],
     arms: tuple[str, ...],
     more: tuple[Comparison, ...],
+    refine: int = 0,
 ) -> Protocol:
     return Protocol(
         name=name,
         title=title,
         kind="gan",
         source=SOURCE,
-        base=GAME | base,
+        base=POINTS | base,
         seeds=20,
         arms=tuple(Arm(arm, ARMS[arm]) for arm in arms),
         metrics=(MODES, STRICT, QUALITY),
@@ -99,8 +97,16 @@ def _protocol(
             *more,
             Comparison("strict modes", "generator", "plain", STRICT.name, "same"),
         ),
-        tuning=Tuning(MODES.name, (0.25, 0.5, 1.0, 2.0), (1000, 1001), extend=1, refine=0),
+        tuning=Tuning(MODES.name, (0.25, 0.5, 1.0, 2.0), (1000, 1001), extend=1, refine=refine),
         small={"iterations": 20, "checkpoints": 2, "scored_samples": 200},
+    )
+
+
+def _no_worse(arm: str, claim: str) -> tuple[Comparison, Comparison]:
+    """Return what settles whether an arm covers fewer modes than the plain game by half a mode."""
+    return (
+        Comparison(arm, arm, "plain", MODES.name, "same", claim, within=0.5),
+        Comparison(f"{arm}, tuned", arm, "plain", MODES.name, "tuned", claim, within=0.5),
     )
 
 
@@ -118,6 +124,7 @@ PROTOCOLS = (
             Comparison("codes", "generator", "gaussian", MODES.name, "same"),
             Comparison("quality beside fast", "generator", "fast", QUALITY.name, "tuned"),
         ),
+        refine=1,
     ),
     _protocol(
         "gan-ring",
@@ -131,5 +138,29 @@ PROTOCOLS = (
                        DISCRIMINATOR),
             Comparison("nem", "nem", "plain", MODES.name, "same", NEM),
         ),
+    ),
+    Protocol(
+        name="wgan-ring",
+        title="Bidirectional players, Wasserstein game, ring of 8 modes",
+        kind="gan",
+        source=SOURCE,
+        base=POINTS | CRITIC | {"dataset": "ring", "scale": 1.0},
+        seeds=20,
+        arms=(
+            Arm("plain"),
+            Arm("discriminator", ARMS["discriminator"]),
+            Arm("generator", GENERATOR | {"generator_weight": 0.03}),
+        ),
+        metrics=(MODES, QUALITY),
+        comparisons=(
+            *_no_worse("discriminator", "A Wasserstein game with a bidirectional critic covers as "
+                       "many modes as one without"),
+            *_no_worse("generator", "A Wasserstein game with a bidirectional generator covers as "
+                       "many modes as one without"),
+            Comparison("critic's quality", "discriminator", "plain", QUALITY.name),
+            Comparison("generator's quality", "generator", "plain", QUALITY.name),
+        ),
+        tuning=Tuning(MODES.name, (0.5, 1.0, 2.0), (1000, 1001), extend=0, refine=0),
+        small={"iterations": 20, "checkpoints": 2, "scored_samples": 200},
     ),
 )  # fmt: skip
