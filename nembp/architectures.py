@@ -13,6 +13,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+from numpy.typing import DTypeLike
+
 from nembp.backend import Backend
 from nembp.convolution import AveragePooling, Convolution, Reshape
 from nembp.descriptions import (
@@ -47,7 +49,7 @@ def network(
     forward: str | Likelihood | None = None,
     backward: str | Likelihood | None = None,
     device: str | Backend = "cpu",
-    dtype: str = "float32",
+    dtype: DTypeLike = "float32",
     seed: int = 0,
 ) -> Network:
     """Build a network that mixes dense, convolutional, pooling and upsampling layers.
@@ -64,7 +66,7 @@ def network(
         Of hidden layers, but for pooled and reshaped ones.
     forward, backward : str or Likelihood
         Ends of the two directions; multinomial and Gaussian with v = 1 by default.
-    device, dtype, seed : str or Backend, str, int
+    device, dtype, seed : str or Backend, dtype_like, int
         As in `Network`.
 
     Raises

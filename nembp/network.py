@@ -20,9 +20,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from nembp.backend import Array, Backend, get_backend
-from nembp.errors import ArchitectureError, ShapeError
+from nembp.errors import ArchitectureError
+from nembp.given import dtype_name, given_rows
 from nembp.layers import (
     Layer,
     Parameters,
@@ -61,8 +63,8 @@ class Network(Portable):
         Synapses 1..L; synapse k joins ``layers[k-1]`` to ``layers[k]``.
     forward, backward : Likelihood
         log p(y | x) at the output, log p(x | y) at the input.
-    device, dtype : str or Backend, str
-        Where and in what precision the parameters live.
+    device, dtype : str or Backend, dtype_like
+        Where, and in what precision the parameters live: float32 or float64.
     seed : int or None
         Of the initial weights, drawn on the host; None leaves all parameters zero.
 
@@ -101,22 +103,20 @@ class Network(Portable):
         backward: Likelihood,
         *,
         device: str | Backend = "cpu",
-        dtype: str = "float32",
+        dtype: DTypeLike = "float32",
         seed: int | None = 0,
     ) -> None:
         check_chain(layers, synapses)
-        if dtype not in ("float32", "float64", "complex128"):
-            raise ArchitectureError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
         self.layers = tuple(layers)
         self.synapses = tuple(synapses)
         self.likelihood = forward
         self.backend = get_backend(device)
-        self.dtype = dtype
+        self.dtype = dtype_name(dtype)
         self.direction = "forward"
         self.weight_count = sum(synapse.weight_count for synapse in synapses)
         self.reversed = _reversed_view(self, backward)
         flat = initial_parameters(layers, synapses, seed)
-        self._bind(self.backend.asarray(flat, dtype))
+        self._bind(self.backend.asarray(flat, self.dtype))
 
     def _bind(self, flat: Array, statistics: Array = None) -> None:
         """Make ``flat`` the parameters of both directions, and rebuild all views."""
@@ -180,7 +180,7 @@ class Network(Portable):
         Raises
         ------
         ShapeError
-            If ``x`` does not have ``inputs`` columns.
+            If ``x`` is no array of real numbers with ``inputs`` columns.
         """
         backend = self.backend
         a = self._check(x, self.inputs, "input")
@@ -223,16 +223,7 @@ class Network(Portable):
         return self.likelihood.log_likelihood(self.readout(x, statistics), t)[:, 0]
 
     def _check(self, value: Any, width: int, what: str) -> Array:
-        array = self.backend.asarray(value, self.dtype)
-        if array.ndim != 2 or array.shape[1] != width:
-            other = self.outputs if width == self.inputs else self.inputs
-            swapped = array.ndim == 2 and array.shape[1] == other
-            hint = "; did you swap x and y?" if swapped else ""
-            name = "net" if self.direction == "forward" else "net.reversed"
-            raise ShapeError(
-                f"{what} has shape {tuple(array.shape)} but {name} expects (rows, {width}){hint}"
-            )
-        return array
+        return given_rows(self, value, width, what)
 
 
 def _reversed_view(net: Network, backward: Likelihood) -> Network:
@@ -255,7 +246,7 @@ def dense_network(
     forward: str | Likelihood | None = None,
     backward: str | Likelihood | None = None,
     device: str | Backend = "cpu",
-    dtype: str = "float32",
+    dtype: DTypeLike = "float32",
     seed: int = 0,
 ) -> Network:
     """Build a network of dense synapses.

@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from nembp.backend import Backend, get_backend
 
@@ -27,7 +28,9 @@ class Portable:
     whatever precision, and both directions look at them.
     """
 
-    def to(self: Any, device: str | Backend | None = None, dtype: str | None = None) -> Network:
+    def to(
+        self: Any, device: str | Backend | None = None, dtype: DTypeLike | None = None
+    ) -> Network:
         """Return a copy on another device or in another precision, seen from this direction."""
         backend = self.backend if device is None else get_backend(device)
         primary = self if self.direction == "forward" else self.reversed
@@ -37,7 +40,7 @@ class Portable:
             primary.likelihood,
             primary.reversed.likelihood,
             device=backend,
-            dtype=dtype or self.dtype,
+            dtype=self.dtype if dtype is None else dtype,
             seed=None,
         )
         copy._bind(*(backend.asarray(flat, copy.dtype) for flat in self.snapshot()))

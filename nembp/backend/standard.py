@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 import zlib
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nembp.backend.hooks import Array, Hooks
+from nembp.errors import ArchitectureError
 
 __all__ = ["Array", "Backend", "fill_normal", "stream"]
 
@@ -21,11 +23,22 @@ def stream(seed: int, name: str) -> np.random.Generator:
     Streams with different names are independent, so that injected noise (``"noise/forward"``)
     never shifts the draws of weights or batches: arms of an experiment stay paired.
 
+    Raises
+    ------
+    ArchitectureError
+        If the seed is no integer of at least 0.
+
     >>> bool(stream(0, "weights").random() == stream(0, "weights").random())
     True
     """
+    try:
+        entropy = operator.index(seed)
+    except TypeError:
+        entropy = -1
+    if entropy < 0:
+        raise ArchitectureError(f"seed must be an integer of at least 0, got {seed!r}")
     key = zlib.crc32(name.encode())
-    return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(key,)))
+    return np.random.default_rng(np.random.SeedSequence(entropy=entropy, spawn_key=(key,)))
 
 
 class Backend(Hooks):
