@@ -20,7 +20,7 @@ from nembp.datasets import Dataset, Scaling
 from nembp.errors import ArchitectureError, DataError
 from nembp.network import Network
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.predicting import FEATURES
+from nembp.runs.predicting import named_features
 
 __all__ = [
     "DISCRIMINATOR",
@@ -129,7 +129,7 @@ def save_players(
             is_image=data.is_image,
             settings=settings
             | {PLAYER: "discriminator", SHAPE: list(data.shape)}
-            | {FEATURES: list(data.feature_names)},
+            | named_features(data),
             **shared,
         ),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nembp.checkpoints import Model
+from nembp.datasets import Dataset
 from nembp.datasets.checks import feature_array, target_array
 from nembp.datasets.columns import read_cells, read_numbers
 from nembp.datasets.files import reading
@@ -22,8 +23,8 @@ from nembp.image_files import SUFFIXES, read_image, read_images
 from nembp.network import Network
 
 __all__ = [
-    "FEATURES",
     "feature_names",
+    "named_features",
     "one_hot",
     "predict_backward",
     "predict_forward",
@@ -34,12 +35,17 @@ __all__ = [
 
 ROWS = 1024  # samples at a time
 TABLE = ".csv"
-FEATURES = "feature_names"  # in a model's settings
+_FEATURES = "feature_names"  # in a model's settings
+
+
+def named_features(data: Dataset) -> dict[str, list[str]]:
+    """Return what a model's settings say of a table's columns, nothing where they have no names."""
+    return {_FEATURES: list(data.feature_names)} if data.feature_names else {}
 
 
 def feature_names(model: Model) -> tuple[str, ...]:
     """Return the names of a table's columns that a model takes, () where they are not known."""
-    names = model.settings.get(FEATURES)
+    names = model.settings.get(_FEATURES)
     names = tuple(map(str, names)) if isinstance(names, list | tuple) else ()
     return names if len(names) == model.net.inputs else ()
 

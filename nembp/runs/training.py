@@ -20,7 +20,7 @@ from nembp.runs.config import RunConfig
 from nembp.runs.config_file import to_toml
 from nembp.runs.ending import Ending
 from nembp.runs.folder import MODEL, PICTURE, RunFolder
-from nembp.runs.predicting import FEATURES
+from nembp.runs.predicting import named_features
 from nembp.runs.preparation import Prepared, pixel_units, prepare
 from nembp.threads import threads as limit
 from nembp.training import Callback, Trainer
@@ -220,7 +220,7 @@ class _Run:
             centroids=self.prepared.centroids,
             is_image=data.is_image,
             dataset=data.name,
-            settings=self.config.as_dict() | {FEATURES: list(data.feature_names)},
+            settings=self.config.as_dict() | named_features(data),
             environment=self.environment,
         )
         save_model(self.folder.path / MODEL, model)
