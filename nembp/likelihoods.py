@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from nembp.backend import Array
 from nembp.errors import ArchitectureError
@@ -259,5 +260,5 @@ def get_likelihood(likelihood: str | Likelihood, weight: float = 1.0) -> Likelih
 
 
 def _check_positive(name: str, value: float) -> None:
-    if not (0.0 < value < math.inf):
-        raise ArchitectureError(f"{name} must be a positive, finite number, got {value}")
+    if not isinstance(value, Real) or not (0.0 < value < math.inf):
+        raise ArchitectureError(f"{name} must be a positive, finite number, got {value!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, get_args
 
 from nembp.errors import ArchitectureError
@@ -90,10 +91,9 @@ class Noise:
                     f"noise {name} must be one of {options}, got {getattr(self, name)!r}"
                 )
         for name in ("std", "decay"):
-            if not (0.0 <= getattr(self, name) < math.inf):
-                raise ArchitectureError(
-                    f"noise {name} must be a finite number ≥ 0, got {getattr(self, name)}"
-                )
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not (0.0 <= float(value) < math.inf):
+                raise ArchitectureError(f"noise {name} must be a finite number ≥ 0, got {value!r}")
 
         if not isinstance(self.draws, int) or self.draws < 1:
             raise ArchitectureError(f"noise draws must be a whole number ≥ 1, got {self.draws!r}")

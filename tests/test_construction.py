@@ -12,6 +12,7 @@ from nembp.errors import ArchitectureError
 from nembp.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial, get_likelihood
 from nembp.network import dense_network
 from nembp.neurons import ACTIVATIONS, LeakyReLU, Tanh, get_activation
+from nembp.noise_settings import Noise
 from nembp.synapses import Dense, Transposed
 
 
@@ -47,7 +48,7 @@ def test_likelihoods_by_name_have_their_weight(weight):
         assert (likelihood.name, get_likelihood(name).scale) == (name, 1.0)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan, "a", None, [1.0], 1j])
 def test_weights_and_variances_are_positive_and_finite(value):
     for make in (
         lambda: Multinomial(weight=value),
@@ -99,3 +100,16 @@ def test_synapses_join_neurons():
     for sizes in ((0, 3), (3, 0), (-1, 2)):
         with pytest.raises(ArchitectureError, match="at least 1 neuron"):
             Dense(*sizes)
+
+
+@pytest.mark.parametrize("name", ["std", "decay"])
+@pytest.mark.parametrize("value", ["a", None, [0.1], 1j, -0.1, math.inf, math.nan])
+def test_noise_has_finite_numbers_of_at_least_0(name, value):
+    with pytest.raises(ArchitectureError, match=f"^noise {name} must be a finite number ≥ 0, got "):
+        Noise("nem", **{name: value})
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert Gaussian(np.float32(0.5)).scale == 2.0
+    assert Gaussian(np.int64(2)).scale == 0.5
+    assert Noise("nem", std=np.float32(0.5)).std_at(1, 1) == 0.5
