@@ -91,7 +91,7 @@ class Noise:
                     f"noise {name} must be one of {options}, got {getattr(self, name)!r}"
                 )
         for name in ("std", "decay"):
-            value = getattr(self, name)
+            value: float = getattr(self, name)
             if not isinstance(value, Real) or not (0.0 <= float(value) < math.inf):
                 raise ArchitectureError(f"noise {name} must be a finite number ≥ 0, got {value!r}")
 
