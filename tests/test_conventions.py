@@ -17,6 +17,9 @@ FILES = sorted(path for part in ("nembp", "cli", "tests") for path in (ROOT / pa
 NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
 LINES, FUNCTION_LINES = 300, 60
 
+# they ran where the sources are; a wheel's tests lie away from them
+pytestmark = pytest.mark.skipif(not (ROOT / "nembp").is_dir(), reason="no sources beside the tests")
+
 
 def parsed(name: str) -> ast.Module:
     return ast.parse((ROOT / name).read_text(encoding="utf-8"))
