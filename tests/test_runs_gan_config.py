@@ -124,7 +124,7 @@ def test_a_bidirectional_generator_of_images_is_the_one_that_was_measured():
         return (found.generator_weight, found.weight_schedule, found.backward_flow,
                 found.learning_rate)  # fmt: skip
 
-    assert filled(bidirectional="generator") == (1.0, "cosine", True, 0.003)
+    assert filled(bidirectional="generator") == (0.1, "cosine", True, 0.003)
     assert filled(bidirectional="both", kind="wasserstein") == (0.01, "cosine", True, 0.001)
     assert filled(bidirectional="generator", generator_weight=0.5, learning_rate=0.01) == (
         0.5, "cosine", True, 0.01)  # fmt: skip
