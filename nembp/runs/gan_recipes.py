@@ -114,7 +114,7 @@ _IN_WORDS: Final = {
     "backward_weight": "by the data and the player: see the two below",
     "discriminator_weight": "0.01",
     "bidirectional": "generator in the plane, none of images or with a critic",
-    "generator_weight": "0.5 in the plane, 1 of images (0.1 of up to 256 features, 0.01 beside a critic)",
+    "generator_weight": "0.5 in the plane, 1 of images (0.1 of small ones, 0.01 beside a critic)",
     "weight_schedule": "cosine; constant of images unless the generator is bidirectional",
     "backward_flow": "on where it is the generator that is bidirectional",
     "schedule": "cosine in the plane, constant of images",
