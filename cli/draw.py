@@ -15,9 +15,8 @@ from .output import count, emit_json, emit_table, note, number
 
 if TYPE_CHECKING:
     from nembp.checkpoints import Model
-    from nembp.noise import Noise
-    from nembp.noise_geometry import Point
-    from nembp.noise_panels import Panel
+    from nembp.engine.noise import Noise
+    from nembp.plotting.noise import Panel, Point
 
 __all__ = ["draw", "noise"]
 
@@ -130,8 +129,7 @@ def noise(
     out = f"noise-{direction}.png" if out is None else out
     _check_usage(sample, label, path, data_dir)
     _check_out(out, force)
-    from nembp.noise_panels import noise_panels
-    from nembp.noise_pictures import draw_noise
+    from nembp.plotting.noise import draw_noise, noise_panels
     from nembp.runs.noise_samples import neuron_names, noise_point, pair_of_file, pair_of_run
     from nembp.runs.scoring import load_run
 
@@ -175,7 +173,7 @@ def _check_out(out: str, force: bool) -> None:
 
 def _law(model: Model, chosen: dict[str, Any]) -> tuple[Noise, float]:
     """Return the noise asked for, and its σ; what is not asked for is the run's."""
-    from nembp.noise import Noise
+    from nembp.engine.noise import Noise
 
     settings = model.settings
     kinds: dict[str, Any] = {

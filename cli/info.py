@@ -16,7 +16,7 @@ from .output import emit_json, emit_table
 
 if TYPE_CHECKING:
     from nembp.checkpoints import Model
-    from nembp.network import Network
+    from nembp.engine.network import Network
 
 __all__ = ["gather", "info", "show_run"]
 
@@ -73,8 +73,8 @@ def info(run: str | None, as_json: bool) -> None:
 
 def gather() -> dict[str, Any]:
     """Collect what `info` shows."""
-    from nembp.environments import environment
-    from nembp.network import dense_network
+    from nembp.checkpoints import environment
+    from nembp.engine.network import dense_network
 
     measured = environment(dense_network([1, 1]))
     return {
@@ -151,7 +151,7 @@ def _show_model(run: str, model: Model, *, as_json: bool) -> None:
 
 def _layers(net: Network) -> list[dict[str, Any]]:
     """Return a row for each layer; its biases and gains are those of both directions."""
-    from nembp.summaries import describe
+    from nembp.architecture import describe
 
     kinds = [layer.activation.name if layer.activation else "-" for layer in net.layers]
     kinds[0], kinds[-1] = net.reversed.likelihood.name, net.likelihood.name

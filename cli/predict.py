@@ -241,7 +241,7 @@ def _write_samples(out: str, model: Model, names: list[str], x: Array, y: Array)
         return
     if not model.is_image:
         raise ArchitectureError(f"{out}: the samples are rows of a table; use .csv, .npy or .npz")
-    from nembp.pictures import write_images
+    from nembp.plotting.pictures import write_images
 
     write_images(out, model.to_unit.apply(x, "f8"), model.shape)
     note(f"wrote {out}: {count(len(x), 'image')}")

@@ -90,7 +90,7 @@ def verify(
     those: `nembp verify joint noise.screening`.
 
     MODULE:FUNCTION, imported from the working directory, is a function of one array that returns
-    (value, gradient); or a likelihood, synapse, activation or optimizer of yours.
+    (value, gradient); or a likelihood, linear map, activation or optimizer of yours.
     """
     from nembp.verification.runner import CASES, find_laws
     from nembp.verification.runner import verify as try_laws

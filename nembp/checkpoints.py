@@ -1,34 +1,443 @@
-"""Model files: a trained network and what is needed to use it, in one checked .npz.
+"""Sealed archives: an .npz of plain arrays and a JSON header under one SHA-256.
+
+The file is an ordinary ``.npz`` that `numpy.load` opens without pickle: the arrays, ``header`` (the
+JSON's bytes) and ``sha256`` (the digest of all others). Nothing in it can run code, and reading it
+takes memory in proportion to the file, whatever its headers claim.
+
+What the bits of a training depend on besides its settings.
+
+Activations, linear maps and likelihoods by name, and the JSON in which files keep them.
+
+A kind is a frozen dataclass; an object of it is written ``{"kind": name, field: value, ...}`` and
+rebuilt by the annotations of its class. A new kind says its name once, and every model file can
+hold it:
+
+    register_kind("linear map", "locally-connected", LocallyConnected)
+
+Model files: a trained network and what is needed to use it, in one checked .npz.
 
 A model is written whole or not at all, is read without pickle, and comes back with the very same
-bits. See :mod:`nembp.archives` for the file, :mod:`nembp.kinds` for how a new kind of activation,
-synapse or likelihood gets into it.
+bits. See :mod:`nembp.checkpoints` for the file, :mod:`nembp.checkpoints` for how a new kind of activation,
+linear map or likelihood gets into it.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import importlib
+import json
 import math
 import os
+import platform
+import sys
+import types
 import typing
+import zipfile
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nembp.archives import content_hash, read_archive, write_archive
+import nembp
 from nembp.backend import Backend, get_backend
+from nembp.datasets.npz import read_npz
 from nembp.datasets.scaling import Scaling
-from nembp.environments import environment
+from nembp.engine.activations import ACTIVATIONS, Activation
+from nembp.engine.likelihoods import LIKELIHOODS, Likelihood
+from nembp.engine.linear import Dense, LinearMap, Transposed
+from nembp.engine.network import Layer, Network, parameter_count, statistics_count, statistics_views
 from nembp.errors import ArchitectureError, DataError
-from nembp.kinds import decode, encode
-from nembp.layers import parameter_count, statistics_count, statistics_views
-from nembp.likelihoods import Likelihood
-from nembp.network import Layer, Network
-from nembp.synapses import Synapse
+from nembp.files import replacing
 
-__all__ = ["Model", "content_hash", "environment", "load_model", "save_model"]
+HEADER, SEAL = "header", "sha256"
+
+
+def content_hash(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 of named arrays: of every name, dtype, shape and byte.
+
+    The same content has the same hash whatever its byte order in memory, its strides and the
+    order of its names.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        Of numbers or text.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    >>> content_hash({"W": np.zeros(3)}) == content_hash({"W": np.zeros((3, 1))})
+    False
+    """
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        kind = array.dtype.newbyteorder("<")
+        # dtype and shape fix the number of bytes, so that no two contents read alike
+        digest.update(json.dumps([name, kind.str, array.shape]).encode() + b"\n")
+        digest.update(np.ascontiguousarray(array, dtype=kind).tobytes())
+    return digest.hexdigest()
+
+
+def write_archive(
+    path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Write a sealed archive; the old file stays whole until the new one is.
+
+    The same content gives the same bytes, so files can be compared.
+
+    Parameters
+    ----------
+    path : path
+        The file, under this very name.
+    header : mapping
+        JSON values; tuples are read back as lists.
+    arrays : mapping of str to ndarray
+        Numbers; the names ``header`` and ``sha256`` are taken.
+
+    Raises
+    ------
+    ArchitectureError
+        If the header holds what JSON cannot, a NaN for one.
+    OutputError
+        If the file cannot be written.
+    """
+    try:
+        text = json.dumps(header, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArchitectureError(
+            f"{os.fspath(path)}: not written, since its header is not JSON ({error}); expected "
+            "finite numbers, strings, True, False, None, lists, and dicts with string keys"
+        ) from error
+    content = dict(arrays) | {HEADER: np.frombuffer(text.encode(), np.uint8)}
+    seal = np.frombuffer(bytes.fromhex(content_hash(content)), np.uint8)
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in (content | {SEAL: seal}).items():
+            # numpy.savez can be told not to pickle only since NumPy 2.1
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+
+
+def read_archive(
+    path: str | os.PathLike[str],
+    kind: str,
+    version: int,
+    names: Sequence[str],
+    remedy: str,
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Read a sealed archive whose header has ``format`` = `kind` and ``version`` = `version`.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    kind, version : str, int
+        What the header must say.
+    names : sequence of str
+        The arrays to read; those that are absent are left out, and the seal says whether they
+        should be.
+    remedy : str
+        A sentence for the end of every message.
+
+    Returns
+    -------
+    header : dict
+    arrays : dict of str to ndarray
+        In native byte order.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, truncated, damaged, of another kind or of another version.
+    """
+    path = Path(path)
+
+    def refuse(reason: str, error: Exception | None = None) -> NoReturn:
+        raise DataError(f"{path}: {' '.join(reason.split())}. {remedy}") from error
+
+    try:
+        arrays = read_npz(path, (HEADER, SEAL, *names), packed=False)
+    except DataError as error:  # its own remedy, after the first sentence, is for data sets
+        refuse(str(error).removeprefix(f"{path}: ").partition(". ")[0].rstrip("."), error)
+    if HEADER not in arrays or SEAL not in arrays:
+        refuse(f"an .npz archive, but not a {kind}")
+    seal = arrays.pop(SEAL)
+    try:
+        header = json.loads(arrays[HEADER].tobytes())
+    except (ValueError, RecursionError) as error:
+        refuse(f"damaged: its header is not JSON ({error})", error)
+    if not isinstance(header, dict) or header.get("format") != kind:
+        refuse(f"an .npz archive, but not a {kind}")
+    if header.get("version") != version:
+        refuse(
+            f"has format version {header.get('version')!r:.40}; this nembp reads version {version}"
+        )
+    if seal.tobytes().hex() != content_hash(arrays):
+        refuse("damaged: its content does not match the SHA-256 inside")
+    del arrays[HEADER]
+    return header, arrays
+
+
+def environment(net: Network) -> dict[str, Any]:
+    """Describe what the bits of a training depend on besides its settings.
+
+    Float products differ in their last bits between builds and between 1 and 2 BLAS threads, so
+    repeating or resuming a run bit for bit is promised only where this is the same.
+
+    Returns
+    -------
+    dict
+        JSON values: versions, ``device``, ``platform``, and ``blas`` with its ``threads``; None
+        where the BLAS is unknown.
+
+    >>> from nembp.engine.network import dense_network
+    >>> environment(dense_network([4, 3]))["device"]
+    'cpu'
+    """
+    import threadpoolctl
+
+    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    pools.sort(key=lambda pool: "numpy" not in pool["filepath"])  # SciPy may bring its own
+    blas = None
+    if pools:
+        names = {"internal_api": "library", "num_threads": "threads"}
+        keys = ("internal_api", "version", "architecture", "num_threads")
+        blas = {names.get(key, key): pools[0].get(key) for key in keys}
+    cupy = sys.modules.get("cupy") if net.backend.name == "gpu" else None
+    return {
+        "nembp": nembp.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "cupy": None if cupy is None else cupy.__version__,
+        "platform": platform.platform(),
+        "device": net.backend.describe(),
+        "blas": blas,
+    }
+
+
+Family: TypeAlias = Literal["activation", "synapse", "likelihood"]
+
+# "module:class" is imported when a file names it
+SYNAPSES: dict[str, type[LinearMap] | str] = {
+    "dense": Dense,
+    "transposed": Transposed,
+    "convolution": "nembp.engine.convolution:Convolution",
+    "average-pooling": "nembp.engine.linear:AveragePooling",
+    "reshape": "nembp.engine.linear:Reshape",
+}
+
+# what has a likelihood's methods and is none, so no option names it
+OBJECTIVES: dict[str, Any] = {"score": "nembp.adversarial.objectives:Score"}
+
+_BASES: dict[Family, type[Any]] = {
+    "activation": Activation,
+    "synapse": LinearMap,
+    "likelihood": Likelihood,
+}
+_KINDS: dict[Family, MutableMapping[str, Any]] = {
+    "activation": ACTIVATIONS,
+    "synapse": SYNAPSES,
+    "likelihood": ChainMap(LIKELIHOODS, OBJECTIVES),
+}
+
+
+def register_kind(family: Family, name: str, kind: type[Any]) -> None:
+    """Let model files hold objects of a class.
+
+    An activation or likelihood also joins `ACTIVATIONS` or `LIKELIHOODS` by this.
+
+    Parameters
+    ----------
+    family : {"activation", "linear map", "likelihood"}
+        What it is.
+    name : str
+        What files call it; for ever, since old files keep the name.
+    kind : type
+        A dataclass whose fields are numbers, strings, None, tuples of these, or objects of
+        registered kinds. A field added later needs a default, which old files then get.
+
+    Raises
+    ------
+    ArchitectureError
+        If `kind` is no such dataclass, or the name belongs to another class.
+    """
+    if not (issubclass(kind, _BASES[family]) and dataclasses.is_dataclass(kind)):
+        raise ArchitectureError(
+            f"{kind.__name__} cannot be registered: expected a dataclass that subclasses "
+            f"{_BASES[family].__name__}"
+        )
+    _hints(kind)
+    known = _KINDS[family].setdefault(name, kind)
+    if known is not kind and known != _path(kind):
+        raise ArchitectureError(f"{family} {name!r} is already registered as {known}")
+
+
+def encode(value: Any) -> Any:
+    """Turn a kind's object, or another dataclass of plain values, into what JSON can hold.
+
+    Raises
+    ------
+    ArchitectureError
+        If its class, or that of a field's value, is not registered.
+
+    >>> encode(Dense(4, 3))
+    {'kind': 'dense', 'inputs': 4, 'outputs': 3}
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return encode(value.item())
+    if isinstance(value, (tuple, list)):
+        return [encode(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        written: dict[str, Any] = {}
+        for family, base in _BASES.items():
+            if isinstance(value, base):
+                written["kind"] = _name(family, type(value))
+        return written | {
+            name: encode(getattr(value, field.name)) for name, field in _fields(type(value)).items()
+        }
+    raise ArchitectureError(
+        f"{value!r} cannot be kept in a file; expected a number, a string, None, a tuple of "
+        "these, or an object of a registered kind (nembp.checkpoints.register_kind)"
+    )
+
+
+def decode(hint: Any, written: Any) -> Any:
+    """Rebuild a value of an annotated type from its JSON.
+
+    Parameters
+    ----------
+    hint : type
+        ``Activation``, ``LinearMap`` or ``Likelihood`` for any of their kinds; a dataclass; int,
+        float, bool, str, None, dict, a Literal; unions and tuples of these.
+    written : JSON value
+        What `encode` made.
+
+    Raises
+    ------
+    DataError
+        If the value does not fit, or its kind is unknown. The file is the caller's to name. A
+        class that rejects its values raises what it raises: ArchitectureError, mostly.
+
+    >>> decode(LinearMap, {"kind": "dense", "inputs": 4, "outputs": 3})
+    Dense(inputs=4, outputs=3)
+    >>> decode(tuple[int, ...] | None, [28, 28, 1])
+    (28, 28, 1)
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _decode_union(arguments, written)
+    if origin is tuple and isinstance(written, list):
+        if arguments[1:] == (Ellipsis,):
+            arguments = arguments[:1] * len(written)
+        if len(arguments) == len(written):
+            return tuple(decode(*pair) for pair in zip(arguments, written, strict=True))
+    elif origin is Literal and isinstance(written, str) and written in arguments:
+        return written
+    elif isinstance(written, dict) and (hint in _BASES.values() or dataclasses.is_dataclass(hint)):
+        return _construct(hint, written)
+    elif hint is float and type(written) is int:
+        return float(written)
+    elif type(written) is (origin or hint):  # not isinstance: True is no number here
+        return written
+    raise DataError(f"{_shown(written)} where {getattr(hint, '__name__', hint)} was expected")
+
+
+def _decode_union(options: tuple[Any, ...], written: Any) -> Any:
+    none = type(None)
+    if none in options and written is None:
+        return None
+    options = tuple(option for option in options if option is not none)
+    for option in options[:-1]:
+        try:
+            return decode(option, written)
+        except DataError:
+            continue
+    return decode(options[-1], written)
+
+
+def _construct(hint: type[Any], written: Mapping[str, Any]) -> Any:
+    """Build the kind that `written` names, or `hint` itself where it is no family's base."""
+    name, kind, values = hint.__name__, hint, dict(written)
+    for family, base in _BASES.items():
+        if issubclass(hint, base):
+            name = values.pop("kind", None)
+            kind = _kind(family, name)
+    fields = _fields(kind)
+    required = {key for key, field in fields.items() if _has_no_default(field)}
+    if not required <= values.keys() <= fields.keys():
+        raise DataError(
+            f"{name} has the fields {_shown(', '.join(values))}; expected "
+            f"{', '.join(fields) or 'none'}; another version of nembp may have written it"
+        )
+    hints = _hints(kind)
+    try:
+        decoded = {fields[k].name: decode(hints[fields[k].name], v) for k, v in values.items()}
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
+    return kind(**decoded)
+
+
+def _kind(family: Family, name: Any) -> type[Any]:
+    kind = _KINDS[family].get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise DataError(
+            f"{family} of unknown kind {_shown(name)}; expected one of "
+            f"{', '.join(_KINDS[family])}; import the module that registers it "
+            "(nembp.checkpoints.register_kind), or use the version of nembp that wrote it"
+        )
+    if isinstance(kind, str):
+        module, _, attribute = kind.partition(":")
+        kind = getattr(importlib.import_module(module), attribute)
+    return typing.cast("type[Any]", kind)
+
+
+def _name(family: Family, kind: type[Any]) -> str:
+    for name, known in _KINDS[family].items():
+        if known is kind or known == _path(kind):
+            return name
+    raise ArchitectureError(
+        f"{family} {kind.__qualname__} cannot be kept in a file: its class has no name there; "
+        f'call nembp.checkpoints.register_kind("{family}", name, {kind.__qualname__}) once'
+    )
+
+
+def _path(kind: type[Any]) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _fields(kind: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    """Return the fields by their names in files, which old files keep when a field is renamed."""
+    return {f.metadata.get("name", f.name): f for f in dataclasses.fields(kind) if f.init}
+
+
+def _has_no_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(kind)
+    except NameError as error:
+        raise ArchitectureError(
+            f"{kind.__qualname__} cannot be kept in a file: its annotation {error.name!r} has no "
+            "meaning at run time; import that name outside of TYPE_CHECKING"
+        ) from error
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
 
 FORMAT, VERSION = "nembp model", 1
 REMEDY = (
@@ -104,8 +513,8 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
     Raises
     ------
     ArchitectureError
-        If the network is seen from its backward direction or is complex, a layer's or synapse's
-        class is not registered (`nembp.kinds.register_kind`), or `settings` are not JSON.
+        If the network is seen from its backward direction or is complex, a layer's or linear map's
+        class is not registered (`nembp.checkpoints.register_kind`), or `settings` are not JSON.
     DataError
         If the parts of the model do not fit together or are not finite: what `load_model` would
         refuse is not written.
@@ -138,7 +547,7 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
         "version": VERSION,
         "dtype": net.dtype,
         "layers": encode(net.layers),
-        "synapses": encode(net.synapses),
+        "synapses": encode(net.maps),
         "forward": encode(net.likelihood),
         "backward": encode(net.reversed.likelihood),
     }
@@ -188,7 +597,7 @@ def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Ba
 
     dtype = read("dtype", Literal["float32", "float64"])
     layers = read("layers", tuple[Layer, ...])
-    synapses = read("synapses", tuple[Synapse, ...])
+    maps = read("synapses", tuple[LinearMap, ...])
     ends = read("forward", Likelihood), read("backward", Likelihood)
     coloured = any(name in arrays for name in PIXEL)
     for name in (*ARRAYS, *OPTIONAL):
@@ -198,11 +607,11 @@ def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Ba
             raise DataError(f"the array {name} is {arrays[name].dtype}")
     flat = arrays["parameters"], arrays.get("statistics", np.zeros(0, dtype))
     # before anything is allocated by the header's sizes
-    sizes = parameter_count(layers, synapses), statistics_count(layers)
+    sizes = parameter_count(layers, maps), statistics_count(layers)
     for name, array, count in zip(IN_DTYPE, flat, sizes, strict=True):
         if array.shape != (count,):
             raise DataError(f"{name} of shape {array.shape}, but its layers have {count}")
-    net = Network(layers, synapses, *ends, device=backend, dtype=dtype, seed=None)
+    net = Network(layers, maps, *ends, device=backend, dtype=dtype, seed=None)
     net.restore(flat)
     hints = typing.get_type_hints(Model)
     model = Model(

@@ -6,9 +6,9 @@ import numpy as np
 
 from nembp.adversarial import AdversarialSettings, AdversarialTrainer, Score
 from nembp.adversarial.mixtures_2d import ring
-from nembp.batches import BatchReader
-from nembp.likelihoods import Bernoulli
-from nembp.network import dense_network
+from nembp.datasets.reading import BatchReader
+from nembp.engine.likelihoods import Bernoulli
+from nembp.engine.network import dense_network
 
 RING = ring(4000, scale=1.0)
 KINDS = ("vanilla", "minimax", "wasserstein", "wasserstein-gp")

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from nembp.batches import BatchReader
 from nembp.datasets import Scaling, Split
-from nembp.network import dense_network
-from nembp.noise import Noise
-from nembp.normalization import BatchNormalization
-from nembp.training import Trainer
+from nembp.datasets.reading import BatchReader
+from nembp.engine.batchnorm import BatchNormalization
+from nembp.engine.network import dense_network
+from nembp.engine.noise import Noise
+from nembp.engine.training import Trainer
 
 ROWS, SIZES = 2048, (210, 48, 44, 10)
 SMALLEST = 4 * min(ROWS, *(m * n for m, n in pairwise(SIZES[:-1])))

@@ -15,11 +15,11 @@ from nembp.checkpoints import (
     load_model,
 )
 from nembp.datasets import Scaling
+from nembp.engine.activations import LeakyReLU, Tanh
+from nembp.engine.likelihoods import Gaussian, Multinomial
+from nembp.engine.linear import Dense, Transposed
+from nembp.engine.network import Layer, Network
 from nembp.errors import DataError
-from nembp.likelihoods import Gaussian, Multinomial
-from nembp.network import Layer, Network
-from nembp.neurons import LeakyReLU, Tanh
-from nembp.synapses import Dense, Transposed
 
 CLASSES = ("zero", "één", "two")
 
@@ -27,8 +27,8 @@ CLASSES = ("zero", "één", "two")
 def image_model(dtype: str = "float32", **changes: Any) -> Model:
     """A small network whose every parameter is random, of images of 2 x 2 pixels."""
     layers = [Layer(4), Layer(6, LeakyReLU(0.3), 2), Layer(5, Tanh()), Layer(3)]
-    synapses = [Dense(4, 6), Transposed(Dense(5, 6)), Dense(5, 3)]
-    net = Network(layers, synapses, Multinomial(0.5), Gaussian(1 / 3), dtype=dtype)
+    maps = [Dense(4, 6), Transposed(Dense(5, 6)), Dense(5, 3)]
+    net = Network(layers, maps, Multinomial(0.5), Gaussian(1 / 3), dtype=dtype)
     generator = np.random.default_rng(5)
     net.parameters[...] = generator.normal(size=net.parameter_count)
     net.parameters[:3] = [-0.0, np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max]
@@ -52,7 +52,7 @@ def contents(model: Model) -> dict[str, Any]:
     """All there is in a model, to compare bit by bit."""
     net = model.net
     result = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
-    result["net"] = (net.layers, net.synapses, net.dtype, net.backend.name, net.direction)
+    result["net"] = (net.layers, net.maps, net.dtype, net.backend.name, net.direction)
     result["ends"] = (net.likelihood, net.reversed.likelihood)
     result["parameters"] = net.backend.to_numpy(net.parameters).tobytes()
     for key in ("x_scaling", "y_scaling", "pixel_scaling"):

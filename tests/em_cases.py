@@ -21,8 +21,8 @@ from nembp.em import (
     q,
     q_gradient,
 )
-from nembp.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
-from nembp.noise import Noise
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.noise import Noise
 
 LIKELIHOODS: list[Likelihood] = [
     Multinomial(),

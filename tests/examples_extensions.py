@@ -1,4 +1,4 @@
-"""A likelihood and a synapse as a user would write them, checked by ``test_testing.py``."""
+"""A likelihood and a linear map as a user would write them, checked by ``test_testing.py``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from scipy.special import digamma, loggamma
 
 from nembp.backend import Array, Backend
-from nembp.likelihoods import Likelihood, Readout
-from nembp.synapses import Synapse
+from nembp.engine.likelihoods import Likelihood, Readout
+from nembp.engine.linear import LinearMap
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _log_factorial(backend: Backend, t: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class LocallyConnected(Synapse):
+class LocallyConnected(LinearMap):
     """Each upper neuron sees a window of the lower ones through its own weights.
 
     z_rj = Σ_b x_r,j+b W_bj: a depthwise, unshared convolution of ``window`` neurons.

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from nembp.adversarial import AdversarialSettings, AdversarialTrainer, Score
-from nembp.architectures import generator_network, network
-from nembp.batches import BatchReader
+from nembp.architecture import generator_network, network
 from nembp.datasets import Scaling, Split
-from nembp.likelihoods import Bernoulli
-from nembp.network import Network, dense_network
-from nembp.optimizers import Adam, RMSProp
+from nembp.datasets.reading import BatchReader
+from nembp.engine.likelihoods import Bernoulli
+from nembp.engine.network import Network, dense_network
+from nembp.engine.optimizers import Adam, RMSProp
 
 SHAPE, KINDS = (4, 4, 1), ("vanilla", "minimax", "wasserstein", "wasserstein-gp")
 PLACES = ("discriminator/forward", "discriminator/backward", "generator/backward",

@@ -18,12 +18,12 @@ def agreement(device: str, mnist: str | None) -> Result:
     import numpy as np
 
     from nembp.backend import get_backend
-    from nembp.batches import BatchReader
     from nembp.datasets import feature_means, load
-    from nembp.likelihoods import Gaussian
-    from nembp.network import dense_network
-    from nembp.noise import Noise
-    from nembp.training import Trainer, set_input_bias
+    from nembp.datasets.reading import BatchReader
+    from nembp.engine.likelihoods import Gaussian
+    from nembp.engine.network import dense_network
+    from nembp.engine.noise import Noise
+    from nembp.engine.training import Trainer, set_input_bias
 
     data = load("mnist", mnist) if mnist else load("digits")
     noise = {"forward": Noise("nem", std=0.1), "backward": Noise("nem", std=0.1)}
@@ -105,7 +105,7 @@ def forms(device: str) -> Result:
     """Time both forms of every contraction, compare their results, and whether they repeat.
 
     ``misjudged`` lists where the rule takes the slower form; ``rate`` is of the definition's
-    multiply-adds, and what ``IMPLICIT`` in `nembp.convolution_forms` should say for large layers.
+    multiply-adds, and what ``IMPLICIT`` in `nembp.engine.convolution` should say for large layers.
     """
     from nembp.backend import get_backend
     from nembp.benchmarks.gpu_layers import compare_forms
@@ -120,12 +120,12 @@ def forms(device: str) -> Result:
         backend = get_backend(device, precision)  # type: ignore[arg-type]
         what = precision if dtype == "float32" else dtype
         for layer in LAYERS if what == "float32" else LAYERS[2:6:3]:
-            synapse = convolution_of(layer)
-            assert synapse is not None
+            linear_map = convolution_of(layer)
+            assert linear_map is not None
             for batch in (32, 128) if what == "float32" else (128,):
-                windows, rows, columns = extent(synapse) or (0, 0, 0)
+                windows, rows, columns = extent(linear_map) or (0, 0, 0)
                 work = batch * windows * rows * columns
-                for name, form in compare_forms(synapse, backend, batch, dtype).items():
+                for name, form in compare_forms(linear_map, backend, batch, dtype).items():
                     which = f"{what} {layer} {batch} {name}"
                     line = {"rate": work / form["implicit"], **form}
                     found["table"].append({"what": which, **line})
@@ -144,10 +144,10 @@ def _forms_repeat(device: str) -> bool:
     """Say whether two training steps of implicit products have the same bits."""
     import numpy as np
 
-    from nembp.architectures import network
+    from nembp.architecture import network
     from nembp.backend import get_backend
     from nembp.benchmarks.gpu_layers import in_form
-    from nembp.joint import JointBackpropagation
+    from nembp.engine.backprop import JointBackpropagation
 
     backend, ends = get_backend(device), []
     for _ in range(3):
@@ -218,10 +218,10 @@ def games(device: str, mnist: str | None, iterations: int = 300) -> Result:
 def play(device: str, mnist: str | None, game: Result, iterations: int, **options: Any) -> Any:
     """Return the parameters of both players after a game, on the host, and its trainer."""
     from nembp.adversarial import AdversarialSettings, AdversarialTrainer
-    from nembp.architectures import generator_network, network
+    from nembp.architecture import generator_network, network
     from nembp.backend import get_backend
-    from nembp.batches import BatchReader
-    from nembp.noise import Noise
+    from nembp.datasets.reading import BatchReader
+    from nembp.engine.noise import Noise
 
     data, settings = images(mnist), AdversarialSettings(**game["settings"])
     side = data.shape[0] // 2
@@ -259,7 +259,7 @@ def images(mnist: str | None) -> Any:
 def end_of(settings: Any) -> Any:
     """Return the likelihood of a discriminator's or critic's output."""
     from nembp.adversarial import Score
-    from nembp.likelihoods import Bernoulli
+    from nembp.engine.likelihoods import Bernoulli
 
     return Score() if settings.has_critic else Bernoulli()
 

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from nembp.architectures import network
-from nembp.augmentation import Augmentation
-from nembp.batches import BatchReader
+from nembp.architecture import network
 from nembp.datasets import Scaling, Split
-from nembp.likelihoods import Gaussian
-from nembp.network import Network, dense_network
-from nembp.noise import Noise
-from nembp.training import Trainer
+from nembp.datasets.reading import Augmentation, BatchReader
+from nembp.engine.likelihoods import Gaussian
+from nembp.engine.network import Network, dense_network
+from nembp.engine.noise import Noise
+from nembp.engine.training import Trainer
 
 NOISE = {"forward": Noise("nem", std=0.2), "backward": Noise("nem", std=0.1, clock="epoch")}
 CLASSES = ("multinomial", "gaussian")

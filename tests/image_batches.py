@@ -9,11 +9,10 @@ from typing import Any
 import array_api_strict
 import numpy as np
 
-from nembp.augmentation import Augmentation
 from nembp.backend import Backend
-from nembp.batches import BatchReader
 from nembp.datasets import Scaling, Split
-from nembp.network import Network, dense_network
+from nembp.datasets.reading import Augmentation, BatchReader
+from nembp.engine.network import Network, dense_network
 
 STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
 SHAPE, CLASSES = (4, 5, 3), 4

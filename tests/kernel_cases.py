@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from nembp.backend import get_backend
-from nembp.likelihoods import Readout
+from nembp.engine.likelihoods import Readout
 
 CPU = get_backend("cpu")
 TOLERANCE = {"float32": 3e-6, "float64": 1e-14}

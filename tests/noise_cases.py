@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nembp.likelihoods import LIKELIHOODS
+from nembp.engine.likelihoods import LIKELIHOODS
 
 each_likelihood = pytest.mark.parametrize("name", sorted(LIKELIHOODS))
 SIGMAS = 6.0  # a two-sided 6-sigma test of one number is wrong once in 5e8

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from nembp.likelihoods import Likelihood, get_likelihood
-from nembp.noise_geometry import Point
+from nembp.engine.likelihoods import Likelihood, get_likelihood
+from nembp.plotting.noise import Point
 
 
 def point(name: str, z: Any, t: Any, weight: float = 1.0) -> Point:

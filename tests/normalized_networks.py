@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nembp.convolution import Convolution
-from nembp.likelihoods import Gaussian
-from nembp.network import Layer, Network, dense_network
-from nembp.neurons import Tanh
-from nembp.normalization import BatchNormalization
-from nembp.synapses import Dense
+from nembp.engine.activations import Tanh
+from nembp.engine.batchnorm import BatchNormalization
+from nembp.engine.convolution import Convolution
+from nembp.engine.likelihoods import Gaussian
+from nembp.engine.linear import Dense
+from nembp.engine.network import Layer, Network, dense_network
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-10}
 each_dtype = pytest.mark.parametrize("dtype", list(TOLERANCE))
@@ -29,9 +29,9 @@ def small(dtype: str = "float64", seed: int = 0, **kinds: Any) -> Network:
         Layer(NEURONS, Tanh(), None, BatchNormalization(**kinds)),
         Layer(CLASSES),
     ]
-    synapses = [convolution, Dense(hidden, NEURONS), Dense(NEURONS, CLASSES)]
+    maps = [convolution, Dense(hidden, NEURONS), Dense(NEURONS, CLASSES)]
     ends = dense_network([1, 1]).likelihood, Gaussian(0.7)
-    net = Network(layers, synapses, *ends, dtype=dtype, seed=None)
+    net = Network(layers, maps, *ends, dtype=dtype, seed=None)
     generator = np.random.default_rng(seed)
     net.parameters[...] = generator.normal(0.0, 0.5, net.parameter_count)
     net.statistics[...] = generator.uniform(0.5, 2.0, net.statistics_count)

@@ -5,25 +5,23 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from nembp.convolution import AveragePooling, Convolution, Reshape
-from nembp.likelihoods import Likelihood
-from nembp.noise import Noise
-from nembp.synapses import Dense, Transposed
+from nembp.engine.convolution import Convolution
+from nembp.engine.likelihoods import Likelihood
+from nembp.engine.linear import AveragePooling, Dense, Reshape, Transposed
+from nembp.engine.noise import Noise
 from nembp.testing.strategies import (
     KINDS,
     cases,
     likelihoods,
+    maps,
     noise_for,
     seeds,
-    synapses,
     weights,
 )
 from nembp.verification.cases import PAIRS, Case, one_hot, random_targets
 
-# One strategy for each kind of synapse; test_laws_structure demands that none is missing.
-SYNAPSES = {
-    kind: synapses(kind) for kind in (Dense, Convolution, AveragePooling, Reshape, Transposed)
-}
+# One strategy for each kind of linear map; test_laws_structure demands that none is missing.
+SYNAPSES = {kind: maps(kind) for kind in (Dense, Convolution, AveragePooling, Reshape, Transposed)}
 any_likelihood = likelihoods()
 
 

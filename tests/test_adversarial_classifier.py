@@ -276,7 +276,7 @@ def test_data_without_classes_is_refused(tmp_path) -> None:
 @pytest.mark.parametrize("side", [3, 8, 9, 15, 16, 17, 28, 32, 50])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_recipes_fit_images_of_any_size(side, channels) -> None:
-    from nembp.architectures import network
+    from nembp.architecture import network
 
     shape = (side, side + 1, channels)
     digits = load("digits")

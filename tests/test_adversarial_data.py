@@ -15,8 +15,8 @@ from nembp.adversarial.mixtures_2d import grid, mixture, ring
 from nembp.adversarial.modes import Modes
 from nembp.adversarial.stacked import StackedRows, stacked
 from nembp.backend import get_backend
-from nembp.batches import BatchReader
 from nembp.datasets import Dataset, as_rows, load, write_idx
+from nembp.datasets.reading import BatchReader
 from nembp.errors import ArchitectureError, DataError, ShapeError
 
 

@@ -14,11 +14,11 @@ from strategies import Case, cases
 from nembp.adversarial.penalty import GradientPenalty
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.backend import Backend, get_backend
+from nembp.engine.activations import ACTIVATIONS, Tanh
+from nembp.engine.batchnorm import BatchNormalization
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.engine.network import dense_network
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
-from nembp.network import dense_network
-from nembp.neurons import ACTIVATIONS, Tanh
-from nembp.normalization import BatchNormalization
 from nembp.threads import threads
 from nembp.verification.laws import LAWS
 from nembp.verification.laws.adversarial import play

@@ -10,11 +10,11 @@ from nembp.adversarial import AdversarialSettings, AdversarialTrainer
 from nembp.adversarial.latent import draw_latent, fill_latent
 from nembp.adversarial.mixtures_2d import ring
 from nembp.backend import Backend, get_backend, stream
-from nembp.batches import BatchReader
-from nembp.cycle import CycleBackpropagation
+from nembp.datasets.reading import BatchReader
+from nembp.engine.backprop import CycleBackpropagation
+from nembp.engine.likelihoods import Bernoulli
+from nembp.engine.network import dense_network
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import Bernoulli
-from nembp.network import dense_network
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.gan_preparation import prepare_gan
 

@@ -8,14 +8,14 @@ from adversarial_cases import RING, trainer_of
 
 from nembp.adversarial import AdversarialSettings, AdversarialTrainer, Score
 from nembp.adversarial.players import DiscriminatorPlayer
-from nembp.batches import BatchReader
+from nembp.checkpoints import decode, encode
 from nembp.datasets import Scaling
+from nembp.datasets.reading import BatchReader
+from nembp.engine.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood
+from nembp.engine.network import dense_network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import Adam
 from nembp.errors import ArchitectureError
-from nembp.kinds import decode, encode
-from nembp.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood
-from nembp.network import dense_network
-from nembp.noise import Noise
-from nembp.optimizers import Adam
 
 # -- what does not fit -------------------------------------------------------------------------
 WRONG = [

@@ -15,8 +15,8 @@ from near import assert_near
 from strategies import cases
 
 from nembp.backend import get_backend
-from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
-from nembp.network import Network
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.engine.network import Network
 from nembp.verification.laws import textbook
 from nembp.verification.laws.adversarial import play
 from nembp.verification.laws.games import Game, game, random_settings

@@ -11,11 +11,11 @@ from nembp.adversarial.averaging import ParameterAverage
 from nembp.adversarial.initial import spread_first_layer
 from nembp.adversarial.mixtures_2d import ring
 from nembp.backend import stream
+from nembp.engine.batchnorm import BatchNormalization
+from nembp.engine.network import dense_network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import SGD, Adam, learning_rate_schedule
 from nembp.errors import ShapeError
-from nembp.network import dense_network
-from nembp.noise import Noise
-from nembp.normalization import BatchNormalization
-from nembp.optimizers import SGD, Adam, learning_rate_schedule
 
 
 # -- it learns ---------------------------------------------------------------------------------

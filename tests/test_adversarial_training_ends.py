@@ -10,9 +10,9 @@ from adversarial_cases import KINDS, NOISY, parameters, trainer_of
 
 from nembp.adversarial import AdversarialSettings
 from nembp.datasets import Scaling, Split
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import SGD
 from nembp.errors import DivergenceError
-from nembp.noise import Noise
-from nembp.optimizers import SGD
 
 
 # -- it stops --------------------------------------------------------------------------------------

@@ -27,16 +27,15 @@ from allocation_cases import (
 )
 from strategies import KINDS, PAIRS
 
-from nembp.augmentation import Augmentation, Augmenter
 from nembp.backend import NumpyBackend
-from nembp.batches import BatchReader
 from nembp.datasets import Scaling, Split
-from nembp.network import dense_network
-from nembp.neurons import ACTIVATIONS
-from nembp.normalization import BatchNormalization, Normalizer
-from nembp.optimizers import OPTIMIZERS
+from nembp.datasets.reading import Augmentation, Augmenter, BatchReader
+from nembp.engine.activations import ACTIVATIONS
+from nembp.engine.batchnorm import BatchNormalization, Normalizer
+from nembp.engine.network import dense_network
+from nembp.engine.optimizers import OPTIMIZERS
+from nembp.engine.training import Trainer
 from nembp.threads import threads
-from nembp.training import Trainer
 
 each_pair = pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 
@@ -62,7 +61,7 @@ def test_a_step_of_every_pair_allocates_nothing(pair, noise, labels):
 @pytest.mark.parametrize("rejected", ["zero", "reflect"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_noise_allocates(kind, rejected, mode, law, labels, monkeypatch):
-    monkeypatch.setattr("nembp.noise.DRIFT_DRAWS", 2)
+    monkeypatch.setattr("nembp.engine.noise.DRIFT_DRAWS", 2)
     noise = both(kind, rejected=rejected, mode=mode, law=law, update="zero-sum")
     assert peak_of_training(trainer_of(noise=noise, labels=labels)) < BOUND
 

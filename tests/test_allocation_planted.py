@@ -18,12 +18,12 @@ from allocation_cases import (
 )
 
 from nembp.backend import NumpyBackend
-from nembp.backpropagation import JointBackpropagation
-from nembp.batches import BatchReader
-from nembp.likelihoods import Multinomial
-from nembp.noise import NoiseSource
-from nembp.optimizers import Optimizer
-from nembp.training import Trainer
+from nembp.datasets.reading import BatchReader
+from nembp.engine.backprop import JointBackpropagation
+from nembp.engine.likelihoods import Multinomial
+from nembp.engine.noise import NoiseSource
+from nembp.engine.optimizers import Optimizer
+from nembp.engine.training import Trainer
 
 
 @pytest.fixture(autouse=True)

@@ -9,15 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nembp.architectures import network
+from nembp.architecture import describe, network
 from nembp.checkpoints import Model, load_model, save_model
-from nembp.convolution import AveragePooling, Convolution, Reshape
 from nembp.datasets import Scaling
+from nembp.engine.activations import get_activation
+from nembp.engine.convolution import Convolution
+from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
+from nembp.engine.network import dense_network
 from nembp.errors import ArchitectureError
-from nembp.network import dense_network
-from nembp.neurons import get_activation
-from nembp.summaries import describe
-from nembp.synapses import Dense, Synapse, Transposed
 
 MIXED = "conv8x4s2,pool2,48,reshape4x4x3,up6x4s2,conv5x3,20"
 
@@ -27,11 +26,11 @@ def test_dense_descriptions_are_dense_networks(sizes, seed):
     ours = network(sizes[0], sizes[1:-1], sizes[-1], activation="tanh", seed=seed)
     theirs = dense_network(sizes, activation="tanh", seed=seed)
     assert ours.layers == theirs.layers
-    assert ours.synapses == theirs.synapses
+    assert ours.maps == theirs.maps
     assert np.array_equal(ours.parameters, theirs.parameters)
 
 
-def test_each_entry_becomes_a_layer_and_its_synapse():
+def test_each_entry_becomes_a_layer_and_its_linear_map():
     net = network(
         (16, 16, 1), MIXED, 10, activation="tanh", forward="gaussian", backward="bernoulli"
     )
@@ -50,7 +49,7 @@ def test_each_entry_becomes_a_layer_and_its_synapse():
     assert len(net.layers) == len(wanted)
     found = [(layer.size, layer.activation, layer.biases) for layer in net.layers]
     assert found == [(size, f, biases) for _, size, f, biases, _ in wanted]
-    assert list(net.synapses) == [synapse for *_, synapse in wanted[1:]]
+    assert list(net.maps) == [linear_map for *_, linear_map in wanted[1:]]
     assert (net.likelihood.name, net.reversed.likelihood.name) == ("gaussian", "bernoulli")
 
 
@@ -94,7 +93,7 @@ def test_upsampling_multiplies_the_sides_or_says_which_padding_does(side, k, s, 
         except ArchitectureError as error:
             return str(error)
         assert net.layers[1].size == (s * side) ** 2 * 3
-        assert net.synapses[0].synapse.output_shape == (side, side, 2)
+        assert net.maps[0].linear_map.output_shape == (side, side, 2)
         return ""
 
     message = builds(p)
@@ -108,9 +107,9 @@ def test_upsampling_multiplies_the_sides_or_says_which_padding_does(side, k, s, 
 
 def test_height_and_width_are_told_apart():
     net = network((4, 6, 2), "conv3x1-4s2-1p0,up5x3-2s3-2p0,pool2-4", 2)
-    shapes = [synapse.output_shape for synapse in (net.synapses[0], net.synapses[2])]
+    shapes = [linear_map.output_shape for linear_map in (net.maps[0], net.maps[2])]
     assert shapes == [(2, 3, 3), (3, 1, 5)]
-    assert net.synapses[1].synapse.shape == (6, 6, 5)
+    assert net.maps[1].linear_map.shape == (6, 6, 5)
     assert [row.shape for row in describe(net)[:4]] == [(4, 6, 2), (2, 3, 3), (6, 6, 5), (3, 1, 5)]
 
 
@@ -169,8 +168,8 @@ def test_a_table_says_how_often_weights_are_used():
     assert odd[2].text == "conv4x4s2p0 transposed"  # 2x2 to 7x7 is no multiple
 
 
-def test_a_table_shows_synapses_of_others():
-    class Twice(Synapse):
+def test_a_table_shows_maps_of_others():
+    class Twice(LinearMap):
         inputs, outputs, weight_shape = 4, 4, (0,)
 
         def forward(self, backend, x, W, out):
@@ -200,7 +199,7 @@ def test_a_model_file_holds_every_kind_of_layer(tmp_path):
     )
     save_model(tmp_path / "model.npz", model)
     again = load_model(tmp_path / "model.npz").net
-    assert (again.layers, again.synapses) == (net.layers, net.synapses)
+    assert (again.layers, again.maps) == (net.layers, net.maps)
     assert describe(again) == describe(net)
     x = np.random.default_rng(0).normal(size=(2, 256)).astype(np.float32)
     assert np.array_equal(again.predict(x), net.predict(x))

@@ -7,11 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from nembp.architectures import generator_network, network
-from nembp.backpropagation import JointBackpropagation, backpropagate
+from nembp.architecture import describe, generator_network, network
+from nembp.engine.backprop import JointBackpropagation, backpropagate
+from nembp.engine.linear import Dense
 from nembp.errors import ArchitectureError
-from nembp.summaries import describe
-from nembp.synapses import Dense
 
 # -- generators --------------------------------------------------------------------------------
 DCGAN = {
@@ -74,7 +73,7 @@ def test_where_the_output_image_does_not_fit_the_dense_layer_is_named():
 
 
 def test_an_output_of_one_number_is_dense_over_images_too():
-    assert isinstance(network((8, 8, 1), "conv4x3", 10).synapses[-1], Dense)
+    assert isinstance(network((8, 8, 1), "conv4x3", 10).maps[-1], Dense)
 
 
 IMAGE, TABLE = (8, 8, 1), (13,)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from nembp.archives import content_hash, read_archive, write_archive
+from nembp.checkpoints import content_hash, read_archive, write_archive
 from nembp.errors import ArchitectureError, DataError, OutputError
 
 KIND = ("thing", 1)

@@ -19,15 +19,15 @@ from near import assert_near
 from strategies import KINDS, PAIRS, Case, cases, noises
 
 from nembp.backend import Backend, stream
-from nembp.backpropagation import JointBackpropagation, backpropagate, joint_gradient
-from nembp.batches import BatchReader
 from nembp.datasets import Scaling, Split, class_means
+from nembp.datasets.reading import BatchReader
+from nembp.engine.backprop import JointBackpropagation, backpropagate, joint_gradient
+from nembp.engine.metrics import evaluate
+from nembp.engine.network import Network, dense_network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import OPTIMIZERS, SGD
+from nembp.engine.training import Trainer, set_input_bias
 from nembp.errors import DivergenceError
-from nembp.metrics import evaluate
-from nembp.network import Network, dense_network
-from nembp.noise import Noise
-from nembp.optimizers import OPTIMIZERS, SGD
-from nembp.training import Trainer, set_input_bias
 from nembp.verification.laws import joint
 
 STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))

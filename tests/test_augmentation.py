@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nembp.augmentation import Augmentation, Augmenter
+from nembp.datasets.reading import Augmentation, Augmenter
 from nembp.errors import ArchitectureError
 
 

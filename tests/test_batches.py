@@ -17,13 +17,12 @@ from image_batches import (
     reader_of,
 )
 
-from nembp.augmentation import Augmentation
 from nembp.backend import get_backend
-from nembp.batches import LONG, BatchReader
 from nembp.datasets import Scaling, Split
+from nembp.datasets.reading import LONG, Augmentation, BatchReader
 from nembp.datasets.sources import ArrayRows, choose, join
+from nembp.engine.network import dense_network
 from nembp.errors import ArchitectureError, ShapeError
-from nembp.network import dense_network
 from nembp.threads import threads, usable_cores
 
 
@@ -140,7 +139,7 @@ def test_a_device_without_room_gets_batches(monkeypatch, tmp_path):
 
 def test_prefetch_by_default_where_it_pays(monkeypatch, tmp_path):
     split, rows = images(), LONG // 60 + 1
-    monkeypatch.setattr("nembp.batches.usable_cores", lambda: 2)
+    monkeypatch.setattr("nembp.datasets.reading.usable_cores", lambda: 2)
     with threads(1):
         assert not reader_of(split, network()).prefetch_pays(rows)
         assert reader_of(in_file(split, tmp_path), network()).prefetch_pays(1)

@@ -21,16 +21,15 @@ from image_batches import (
     reader_of,
 )
 
-from nembp.augmentation import Augmentation
-from nembp.batches import BatchReader
 from nembp.datasets import Scaling, Split
+from nembp.datasets.reading import Augmentation, BatchReader
 from nembp.datasets.sources import Rows, as_rows
+from nembp.engine.metrics import evaluate
+from nembp.engine.network import dense_network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import SGD
+from nembp.engine.training import Trainer
 from nembp.errors import DataError, DivergenceError
-from nembp.metrics import evaluate
-from nembp.network import dense_network
-from nembp.noise import Noise
-from nembp.optimizers import SGD
-from nembp.training import Trainer
 
 
 def trainer_of(

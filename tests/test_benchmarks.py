@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from nembp.backend import get_backend
 from nembp.benchmarks import SUITES, Settings, environment, get_suite, runner, steps, tables
-from nembp.benchmarks.floor import dense_synapses, multiply_adds
+from nembp.benchmarks.floor import dense_maps, multiply_adds
 from nembp.benchmarks.notation import parse_network
+from nembp.engine.network import dense_network
 from nembp.errors import ArchitectureError, DeviceError, OutputError
-from nembp.network import dense_network
 
 CLI = "nembp_cli.bench" if importlib.util.find_spec("nembp_cli") else "cli.bench"
 bench = importlib.import_module(CLI).bench
@@ -81,10 +81,10 @@ def test_json_is_one_object_with_every_row(tmp_path, monkeypatch):
             torch = measured["torch/one_direction"]
             assert ratios["bidirectional/torch_one_direction"] == both / torch
         sizes = parse_network(row["network"])
-        synapses = dense_synapses(sizes)
+        maps = dense_maps(sizes)
         counts = row["multiply_adds"]
-        assert counts["nembp/bidirectional"] == multiply_adds(synapses, row["batch"], "classes")
-        assert counts["nembp/one_direction"] == multiply_adds(synapses, row["batch"], "none")
+        assert counts["nembp/bidirectional"] == multiply_adds(maps, row["batch"], "classes")
+        assert counts["nembp/one_direction"] == multiply_adds(maps, row["batch"], "none")
         assert row["parameters"] == dense_network(sizes).parameter_count
         assert row["adam_bytes"] == 7 * 8 * row["parameters"]
 

@@ -25,7 +25,7 @@ from nembp.benchmarks.notation import convolution_of, parse_images
 from nembp.benchmarks.peers import TorchStep
 from nembp.benchmarks.steps import EngineStep
 from nembp.benchmarks.window_products import WindowProducts
-from nembp.convolution import Convolution
+from nembp.engine.convolution import Convolution
 from nembp.errors import ArchitectureError, VerificationError
 
 CLI = "nembp_cli.bench" if importlib.util.find_spec("nembp_cli") else "cli.bench"
@@ -83,24 +83,24 @@ class Recorder(NumpyBackend):
 
 def _count(path, text=MIXED, batch=5, block=None):
     recorder = Recorder()
-    synapses = ImageCase(text, batch, 1).start(recorder).synapses
-    Products(recorder, synapses, batch, path, "float32", block)()
-    return synapses, recorder.products
+    maps = ImageCase(text, batch, 1).start(recorder).maps
+    Products(recorder, maps, batch, path, "float32", block)()
+    return maps, recorder.products
 
 
 @pytest.mark.parametrize("path", ["none", "samples", "classes"])
 def test_floor_runs_the_products_of_the_definition(path):
-    synapses, products = _count(path)
-    assert products == product_shapes(synapses, 5, path)
+    maps, products = _count(path)
+    assert products == product_shapes(maps, 5, path)
     _, in_blocks = _count(path, block=1)  # the windows of one image at a time
     assert len(in_blocks) > len(products)
     total = sum(math.prod(shape) for shape in products)
     assert sum(math.prod(shape) for shape in in_blocks) == total
-    assert multiply_adds(synapses, 5, path) == total
+    assert multiply_adds(maps, 5, path) == total
 
 
 def test_multiply_adds_are_the_terms_of_the_trilinear_form():
-    """T of a synapse has as many terms as each of its contractions has multiply-adds."""
+    """T of a linear map has as many terms as each of its contractions has multiply-adds."""
     terms = []
     lower = (9, 8, 2)
     for channels, kernel, stride, padding in (
@@ -116,18 +116,18 @@ def test_multiply_adds_are_the_terms_of_the_trilinear_form():
         lower = (len(starts[0]), len(starts[1]), channels)
     pooled = (lower[0] - 1) * (lower[1] - 1) * 5
     terms += [pooled * 6, 6 * 3]
-    synapses = ImageCase(MIXED, 7, 1).start(get_backend("cpu")).synapses
+    maps = ImageCase(MIXED, 7, 1).start(get_backend("cpu")).maps
     one = 7 * (3 * sum(terms) - terms[0])  # the error at the input is nobody's
-    assert multiply_adds(synapses, 7, "none") == one
-    assert multiply_adds(synapses, 7, "samples") == 2 * one + 7 * (terms[0] - terms[-1])
+    assert multiply_adds(maps, 7, "none") == one
+    assert multiply_adds(maps, 7, "samples") == 2 * one + 7 * (terms[0] - terms[-1])
 
 
 @given(batch=st.integers(1, 7), block=st.sampled_from([None, 1, 25_000, 40_000, 10**9]))
 def test_a_layer_s_floor_covers_every_window_three_times(batch, block):
-    synapse = convolution_of("8x9x3/conv4x5s2")
+    linear_map = convolution_of("8x9x3/conv4x5s2")
     recorder = Recorder()
-    products = WindowProducts(recorder, synapse, batch, "float64", block)
-    x, y = np.ones((batch, synapse.inputs)), np.ones((batch, synapse.outputs))
+    products = WindowProducts(recorder, linear_map, batch, "float64", block)
+    x, y = np.ones((batch, linear_map.inputs)), np.ones((batch, linear_map.outputs))
     contractions._all_three(products, x, y)
     assert sum(math.prod(shape) for shape in recorder.products) == 3 * batch * 4 * 5 * 75 * 4
     rows = max(1, (block or 10**9) // (20 * 75 * 8))
@@ -171,13 +171,13 @@ def test_pytorch_s_step_is_ours(path, channels_last, dtype, tolerance):
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_pytorch_s_layer_is_ours(text, channels_last):
     pytest.importorskip("torch", reason="the oracle needs torch, which CI installs")
-    synapse, draw = convolution_of(text), np.random.default_rng(1)
+    linear_map, draw = convolution_of(text), np.random.default_rng(1)
     x, y, W = (
         draw.normal(size=size)
-        for size in ((4, synapse.inputs), (4, synapse.outputs), synapse.weight_shape)
+        for size in ((4, linear_map.inputs), (4, linear_map.outputs), linear_map.weight_shape)
     )
-    engine = EngineLayer(synapse, get_backend("cpu"), x, y, W, "float64")
-    torch = TorchLayer(synapse, get_backend("cpu"), x, y, W, "float64", channels_last)
+    engine = EngineLayer(linear_map, get_backend("cpu"), x, y, W, "float64")
+    torch = TorchLayer(linear_map, get_backend("cpu"), x, y, W, "float64", channels_last)
     engine()
     torch()
     for ours, theirs in zip(engine.results(), torch.results(), strict=True):
@@ -194,9 +194,9 @@ def test_a_layer_s_rows_are_shared_among_threads_while_blas_keeps_to_one():
             return super().matmul(left, right, out)
 
     with environment.threads_limited(2):
-        synapse, backend = convolution_of("16x16x8/conv8x4s2"), Watching()
-        x, y = np.ones((64, synapse.inputs)), np.ones((64, synapse.outputs))
-        EngineLayer(synapse, backend, x, y, np.ones(synapse.weight_shape), "float32")()
+        linear_map, backend = convolution_of("16x16x8/conv8x4s2"), Watching()
+        x, y = np.ones((64, linear_map.inputs)), np.ones((64, linear_map.outputs))
+        EngineLayer(linear_map, backend, x, y, np.ones(linear_map.weight_shape), "float32")()
         assert len(seen) >= 2  # whichever threads of the pool were free
         assert {threads for _, threads in seen} == {1}
         assert environment.threads_now()["blas"] == 2

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nembp.backend import NumpyBackend, get_backend
-from nembp.backpropagation import JointBackpropagation
-from nembp.benchmarks.floor import Products, dense_synapses, multiply_adds, product_shapes
+from nembp.benchmarks.floor import Products, dense_maps, multiply_adds, product_shapes
 from nembp.benchmarks.steps import PATHS
 from nembp.benchmarks.traffic import AdamTraffic, adam_bytes
-from nembp.network import dense_network
+from nembp.engine.backprop import JointBackpropagation
+from nembp.engine.network import dense_network
 
 
 class Recorder(NumpyBackend):
@@ -48,10 +48,8 @@ def test_floor_runs_the_engine_s_products(sizes, batch, path):
     joint.t[...] = np.eye(sizes[-1])[np.arange(batch) % sizes[-1]]
     joint(net.backend.zeros((net.parameter_count,), net.dtype))
     floor = Recorder()
-    Products(floor, dense_synapses(sizes), batch, path, "float32")()
-    assert [shape for shape, _ in floor.products] == product_shapes(
-        dense_synapses(sizes), batch, path
-    )
+    Products(floor, dense_maps(sizes), batch, path, "float32")()
+    assert [shape for shape, _ in floor.products] == product_shapes(dense_maps(sizes), batch, path)
     assert sorted(floor.products) == sorted(engine.products)
 
 
@@ -59,14 +57,14 @@ def test_floor_runs_the_engine_s_products(sizes, batch, path):
 def test_multiply_adds_by_formula(sizes, batch):
     weights = sum(m * n for m, n in pairwise(sizes))
     first, last = sizes[0] * sizes[1], sizes[-2] * sizes[-1]
-    synapses = dense_synapses(sizes)
+    maps = dense_maps(sizes)
     one = batch * (3 * weights - first)
-    assert multiply_adds(synapses, batch, "none") == one
+    assert multiply_adds(maps, batch, "none") == one
     # each direction needs three products a weight, less the error that no one wants
-    assert multiply_adds(synapses, batch, "samples") == 2 * one + batch * (first - last)
+    assert multiply_adds(maps, batch, "samples") == 2 * one + batch * (first - last)
     classes = -(-sizes[-1] // 4) * 4
     backward = classes * (3 * weights - last) + sizes[-1] * batch * sizes[0]
-    assert multiply_adds(synapses, batch, "classes") == one + backward
+    assert multiply_adds(maps, batch, "classes") == one + backward
 
 
 @pytest.mark.parametrize("threads", [1, 3])

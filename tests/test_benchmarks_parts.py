@@ -94,10 +94,10 @@ def test_each_part_has_its_own_calls(name, sums):
     step = EngineStep(case.start(backend), *case.draw(), path, 0.01, noise)
     timed = TimedStep(step, backend.clock)
     timed()
-    synapses = step.net.synapses
+    maps = step.net.maps
     lap = timed.laps[-1]
-    of_synapses = len(product_shapes(synapses, 8, path)) - (path == "classes")
-    assert lap["products"] == of_synapses
+    of_maps = len(product_shapes(maps, 8, path)) - (path == "classes")
+    assert lap["products"] == of_maps
     assert lap["bias sums"] == sums  # products with ones
     assert lap["output end"] == 1.0  # the mean of the likelihood
     assert lap.get("input end", 0.0) == {"one": 0.0, "samples": 1.0, "both": 4.0}[name]

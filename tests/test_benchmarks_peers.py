@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from nembp.backpropagation import JointBackpropagation
 from nembp.benchmarks.cases import DenseCase
 from nembp.benchmarks.peers import MissingPeerError, SklearnStep, TorchStep
 from nembp.benchmarks.steps import EngineStep
-from nembp.likelihoods import Gaussian
-from nembp.network import dense_network
+from nembp.engine.backprop import JointBackpropagation
+from nembp.engine.likelihoods import Gaussian
+from nembp.engine.network import dense_network
 
 
 def _start(dtype):

@@ -13,7 +13,7 @@ from checkpoints_cases import contents, image_model, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nembp import kinds
+from nembp import checkpoints as kinds
 from nembp.backend import Backend, CupyBackend
 from nembp.checkpoints import (
     Model,
@@ -22,11 +22,11 @@ from nembp.checkpoints import (
     save_model,
 )
 from nembp.datasets import Scaling
+from nembp.engine.activations import ACTIVATIONS
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.engine.linear import Dense
+from nembp.engine.network import Layer, Network, dense_network
 from nembp.errors import ArchitectureError, DataError, DeviceError, OutputError
-from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
-from nembp.network import Layer, Network, dense_network
-from nembp.neurons import ACTIVATIONS
-from nembp.synapses import Dense
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_networks_that_no_file_holds_are_refused(path):
 
 @dataclass(frozen=True)
 class Masked(Dense):
-    """A synapse of the user's own."""
+    """A linear map of the user's own."""
 
     every: int = 2
 
@@ -240,15 +240,17 @@ class Masked(Dense):
 def test_new_kind_only_registers_itself(path, monkeypatch):
     net = Network([Layer(4), Layer(3)], [Masked(4, 3, every=5)], Multinomial(), Gaussian())
     model = image_model(net=net)
-    with pytest.raises(ArchitectureError, match=r'register_kind\("synapse", name, Masked\)'):
+    with pytest.raises(ArchitectureError, match=r'register_kind\("linear map", name, Masked\)'):
         save_model(path, model)
     monkeypatch.setitem(kinds._KINDS, "synapse", dict(kinds.SYNAPSES))
     kinds.register_kind("synapse", "masked", Masked)
     save_model(path, model)
-    assert load_model(path).net.synapses == (Masked(4, 3, every=5),)
+    assert load_model(path).net.maps == (Masked(4, 3, every=5),)
     kinds._KINDS["synapse"].pop("masked")
-    refused(path, "synapses: synapse of unknown kind 'masked'; expected one of dense, transposed,")
-    refused(path, "import the module that registers it (nembp.kinds.register_kind)")
+    refused(
+        path, "linear maps: linear map of unknown kind 'masked'; expected one of dense, transposed,"
+    )
+    refused(path, "import the module that registers it (nembp.checkpoints.register_kind)")
 
 
 # --- environment

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from checkpoints_cases import contents, image_model, refused
 
-from nembp.archives import read_archive, write_archive
 from nembp.checkpoints import (
     ARRAYS,
     FORMAT,
     OPTIONAL,
     VERSION,
     load_model,
+    read_archive,
     save_model,
+    write_archive,
 )
 from nembp.errors import DataError
 
@@ -116,7 +117,7 @@ def test_contents_that_do_not_fit_are_refused(path, change, reason):
 
 
 def dense(*sizes: int) -> dict[str, Any]:
-    """Header of layers and synapses of these sizes."""
+    """Header of layers and linear maps of these sizes."""
     return {
         "layers": [{"size": size, "activation": None, "bias_size": 1} for size in sizes],
         "synapses": [
@@ -127,10 +128,10 @@ def dense(*sizes: int) -> dict[str, Any]:
 
 
 def nested(depth: int) -> Any:
-    synapse: dict[str, Any] = {"kind": "dense", "inputs": 4, "outputs": 3}
+    linear_map: dict[str, Any] = {"kind": "dense", "inputs": 4, "outputs": 3}
     for _ in range(depth):
-        synapse = {"kind": "transposed", "synapse": synapse}
-    return {"synapses": [synapse]}
+        linear_map = {"kind": "transposed", "synapse": linear_map}
+    return {"synapses": [linear_map]}
 
 
 @pytest.mark.parametrize(

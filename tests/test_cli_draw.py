@@ -16,7 +16,7 @@ from PIL import Image
 
 from nembp.checkpoints import load_model
 from nembp.datasets import load
-from nembp.pictures import write_images
+from nembp.plotting.pictures import write_images
 from nembp.runs import RunConfig, train_run
 
 pytest.importorskip("matplotlib")

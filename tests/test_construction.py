@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 from nembp.backend import stream
+from nembp.engine.activations import ACTIVATIONS, LeakyReLU, Tanh, get_activation
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial, get_likelihood
+from nembp.engine.linear import Dense, Transposed
+from nembp.engine.network import dense_network
+from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial, get_likelihood
-from nembp.network import dense_network
-from nembp.neurons import ACTIVATIONS, LeakyReLU, Tanh, get_activation
-from nembp.noise_settings import Noise
-from nembp.synapses import Dense, Transposed
 
 
 def test_only_hidden_layers_have_an_activation():
     net = dense_network([3, 4, 5, 2], activation="tanh")
     assert [layer.activation for layer in net.layers] == [None, Tanh(), Tanh(), None]
     assert [layer.size for layer in net.layers] == [3, 4, 5, 2]
-    assert net.synapses == (Dense(3, 4), Dense(4, 5), Dense(5, 2))
+    assert net.maps == (Dense(3, 4), Dense(4, 5), Dense(5, 2))
     assert [layer.activation for layer in dense_network([3, 2]).layers] == [None, None]
     assert (net.likelihood, net.reversed.likelihood) == (Multinomial(), Gaussian())
     assert (net.dtype, str(net.parameters.dtype)) == ("float32", "float32")
@@ -73,8 +73,8 @@ def test_unknown_names_are_listed_with_the_known():
 
 def test_initial_weights_are_glorots_in_either_direction():
     """20 000 draws; mean, variance and fourth moment at 6 sigma: false alarms below 1e-8."""
-    synapse = Dense(200, 100)
-    for each in (synapse, Transposed(synapse)):
+    linear_map = Dense(200, 100)
+    for each in (linear_map, Transposed(linear_map)):
         W = each.initial_weights(stream(0, "weights"))
         assert W.shape == (200, 100)
         assert W.dtype == np.float64
@@ -90,13 +90,13 @@ def test_a_new_network_has_the_weights_of_its_seed_and_no_biases():
     assert not np.any(net.parameters[: net.weight_count] == other.parameters[: net.weight_count])
     assert not np.any(net.parameters[net.weight_count :])
     generator = stream(1, "weights")
-    for synapse, W in zip(net.synapses, net.weights, strict=True):
-        assert np.array_equal(W, synapse.initial_weights(generator))
+    for linear_map, W in zip(net.maps, net.weights, strict=True):
+        assert np.array_equal(W, linear_map.initial_weights(generator))
     rounded = dense_network([6, 5, 4], seed=1)
     assert np.array_equal(rounded.parameters, net.parameters.astype(np.float32))
 
 
-def test_synapses_join_neurons():
+def test_maps_join_neurons():
     for sizes in ((0, 3), (3, 0), (-1, 2)):
         with pytest.raises(ArchitectureError, match="at least 1 neuron"):
             Dense(*sizes)

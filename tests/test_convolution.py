@@ -15,19 +15,19 @@ from near import assert_near
 from strategies import SYNAPSES, seeds
 
 from nembp.backend import Backend, get_backend
-from nembp.convolution import AveragePooling, Convolution, Reshape
+from nembp.checkpoints import decode, encode
+from nembp.engine.activations import LeakyReLU
+from nembp.engine.convolution import Convolution
+from nembp.engine.likelihoods import Gaussian, Multinomial
+from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
+from nembp.engine.network import Layer, Network
 from nembp.errors import ArchitectureError
-from nembp.kinds import decode, encode
-from nembp.likelihoods import Gaussian, Multinomial
-from nembp.network import Layer, Network
-from nembp.neurons import LeakyReLU
-from nembp.synapses import Dense, Synapse, Transposed
 from nembp.testing import check_extension
 from nembp.threads import threads
 from nembp.verification.laws import check, joint
 from nembp.verification.laws.law import tolerances
 from nembp.verification.laws.links import links
-from nembp.verification.laws.synapses import (
+from nembp.verification.laws.maps import (
     contractions,
     definition,
     random_arrays,
@@ -44,7 +44,7 @@ each_kind = pytest.mark.parametrize("kind", list(IMAGES), ids=lambda kind: kind.
 
 # -- sizes and refusals ----------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("synapse", "shape"),
+    ("linear_map", "shape"),
     [
         (Convolution((32, 32, 3), 8, (4, 4), (2, 2), (1, 1)), (16, 16, 8)),
         (Convolution((28, 28, 1), 4, (5, 5)), (24, 24, 4)),
@@ -59,12 +59,12 @@ each_kind = pytest.mark.parametrize("kind", list(IMAGES), ids=lambda kind: kind.
     ],
     ids=str,
 )
-def test_sizes(synapse, shape):
-    assert synapse.output_shape == shape
-    assert synapse.outputs == math.prod(shape)
-    assert synapse.inputs == math.prod(synapse.shape)
-    assert synapse.initial_weights(np.random.default_rng(0)).shape == synapse.weight_shape
-    check(definition(synapse, 3, 0))
+def test_sizes(linear_map, shape):
+    assert linear_map.output_shape == shape
+    assert linear_map.outputs == math.prod(shape)
+    assert linear_map.inputs == math.prod(linear_map.shape)
+    assert linear_map.initial_weights(np.random.default_rng(0)).shape == linear_map.weight_shape
+    check(definition(linear_map, 3, 0))
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_what_cannot_be_is_refused(make, message):
 @each_kind
 @given(data=st.data())
 def test_files_hold_them(kind, data):
-    synapse = data.draw(IMAGES[kind])
-    assert decode(Synapse, encode(synapse)) == synapse
+    linear_map = data.draw(IMAGES[kind])
+    assert decode(LinearMap, encode(linear_map)) == linear_map
 
 
 def test_initial_weights_suit_both_directions():
     """Variance 2 / (fan in + fan out): 6912 draws are within 10 % of it but once in 1e8."""
-    synapse = Convolution((16, 16, 12), 16, (6, 6), (2, 2), (2, 2))
-    drawn = synapse.initial_weights(np.random.default_rng(0))
+    linear_map = Convolution((16, 16, 12), 16, (6, 6), (2, 2), (2, 2))
+    drawn = linear_map.initial_weights(np.random.default_rng(0))
     assert drawn.var() == pytest.approx(2.0 / (36 * 12 + 9 * 16), rel=0.1)
 
 
@@ -106,18 +106,18 @@ def test_initial_weights_suit_both_directions():
 @given(data=st.data(), seed=seeds, rows=st.integers(1, 5))
 def test_complex_signals_and_weights(kind, data, seed, rows):
     """Complex steps go through: each is complex-linear in both of its arguments."""
-    synapse = data.draw(IMAGES[kind])
-    parts = [random_arrays(synapse, rows, seed + k, "float64") for k in (0, 1)]
+    linear_map = data.draw(IMAGES[kind])
+    parts = [random_arrays(linear_map, rows, seed + k, "float64") for k in (0, 1)]
     x, W, y = (real + 1j * imaginary for real, imaginary in zip(*parts, strict=True))
     found = [np.full(v.shape, np.nan, "complex128") for v in (y, x, W)]
-    synapse.forward(CPU, x, W, found[0])
-    synapse.adjoint(CPU, y, W, found[1])
-    synapse.weight_gradient(CPU, x, y, found[2])
+    linear_map.forward(CPU, x, W, found[0])
+    linear_map.adjoint(CPU, y, W, found[1])
+    linear_map.weight_gradient(CPU, x, y, found[2])
     expected = [0.0, 0.0, 0.0]
     for i, j in product((0, 1), (0, 1) if W.size else (0,)):
         (x_i, _, y_i), (_, W_j, y_j) = parts[i], parts[j]
-        up, down, _ = contractions(synapse, x_i, W_j, y_i)
-        _, _, gradient = contractions(synapse, x_i, W_j, y_j)
+        up, down, _ = contractions(linear_map, x_i, W_j, y_i)
+        _, _, gradient = contractions(linear_map, x_i, W_j, y_j)
         for k, part in enumerate((up, down, gradient)):
             expected[k] = expected[k] + 1j ** (i + j) * part
     for actual, value in zip(found, expected, strict=True):
@@ -131,21 +131,21 @@ def test_complex_signals_and_weights(kind, data, seed, rows):
 @given(data=st.data(), seed=seeds, rows=st.integers(1, 5))
 def test_every_law_holds_on_another_device(kind, dtype, data, seed, rows):
     """By nothing but the array-API standard, on array-api-strict's second device."""
-    synapse, tolerance = data.draw(IMAGES[kind]), tolerances()[dtype]
+    linear_map, tolerance = data.draw(IMAGES[kind]), tolerances()[dtype]
     for law in (definition, trilinear, links):
-        check(law(synapse, rows, seed, STRICT, dtype), tolerance)
+        check(law(linear_map, rows, seed, STRICT, dtype), tolerance)
 
 
 def test_no_copy_to_the_host():
     """Contractions take arrays of their device alone."""
-    synapse = Convolution((4, 4, 1), 2, (3, 3))
-    x, W, y = random_arrays(synapse, 2, 0, "float64")
+    linear_map = Convolution((4, 4, 1), 2, (3, 3))
+    x, W, y = random_arrays(linear_map, 2, 0, "float64")
     with pytest.raises((AttributeError, RuntimeError, TypeError, ValueError)):
-        synapse.forward(STRICT, x, STRICT.asarray(W), STRICT.asarray(y))
+        linear_map.forward(STRICT, x, STRICT.asarray(W), STRICT.asarray(y))
 
 
 @pytest.mark.parametrize(
-    "synapse",
+    "linear_map",
     [
         Convolution((5, 4, 2), 3, (3, 2), (2, 1), (1, 2)),
         Transposed(Convolution((5, 5, 2), 2, (4, 4), (2, 2), (1, 1))),
@@ -155,8 +155,8 @@ def test_no_copy_to_the_host():
     ],
     ids=str,
 )
-def test_the_public_checker_passes_them_alone_and_in_networks(synapse):
-    report = check_extension(synapse)
+def test_the_public_checker_passes_them_alone_and_in_networks(linear_map):
+    report = check_extension(linear_map)
     laws = {result.law for result in report.laws}
     assert {"the definition", "links compute the same"} <= laws
     assert {"in a network: gradient.classical", "in a network: joint.classes"} <= laws
@@ -178,13 +178,13 @@ def network(seed: int) -> Network:
         Layer(128, None, 0),
         Layer(10),
     ]
-    synapses = [
+    maps = [
         Convolution((16, 16, 3), 8, (4, 4), (2, 2), (1, 1)),
         Convolution((8, 8, 8), 8, (3, 3), (1, 1), (1, 1)),
         AveragePooling((8, 8, 8), (2, 2), (2, 2)),
         Dense(128, 10),
     ]
-    return Network(layers, synapses, Multinomial(), Gaussian(), dtype="float64", seed=seed)
+    return Network(layers, maps, Multinomial(), Gaussian(), dtype="float64", seed=seed)
 
 
 def test_two_trainings_at_once():

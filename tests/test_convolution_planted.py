@@ -1,4 +1,4 @@
-"""Mistakes of convolutions, each told by check_synapse or the laws; also the consistent ones.
+"""Mistakes of convolutions, each told by check_linear_map or the laws; also the consistent ones.
 
 A mistake made alike in all three functions leaves the trilinear law intact: only the definition
 tells it.
@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from nembp.backend import NumpyBackend
-from nembp.convolution import AveragePooling, Convolution, Reshape
+from nembp.engine.convolution import Convolution, WindowsLink
+from nembp.engine.linear import AveragePooling, Reshape
 from nembp.errors import VerificationError
-from nembp.verification import check_synapse
+from nembp.verification import check_linear_map
 from nembp.verification.runner import verify
-from nembp.windows import WindowsLink
 
 SQUARE = {"shape": (5, 5, 2), "channels": 2, "kernel": (3, 3), "padding": (1, 1)}
 
@@ -147,13 +147,13 @@ WRONG = {
 
 @pytest.mark.parametrize("kind", WRONG, ids=lambda kind: kind.__name__)
 def test_a_planted_mistake_is_told(kind):
-    with pytest.raises(VerificationError, match=f"synapse {kind.__name__}: .*({WRONG[kind]})"):
-        check_synapse(kind())
+    with pytest.raises(VerificationError, match=f"linear map {kind.__name__}: .*({WRONG[kind]})"):
+        check_linear_map(kind())
 
 
 def test_the_class_itself_is_right():
-    assert check_synapse(Plain()).passed
-    assert check_synapse(Plain(stride=(2, 2))).passed
+    assert check_linear_map(Plain()).passed
+    assert check_linear_map(Plain(stride=(2, 2))).passed
 
 
 # -- alike in all three functions ----------------------------------------------------------------
@@ -181,7 +181,7 @@ def channels_turned(patch):
         descend(self, x, y, out, gradient, after)
         lower, upper = (x, y) if self.upward else (y, x)
         mine = np.empty_like(gradient)
-        turned = upper.reshape(-1, self.synapse.channels)[:, ::-1].reshape(upper.shape)
+        turned = upper.reshape(-1, self.linear_map.channels)[:, ::-1].reshape(upper.shape)
         pair = (lower, turned) if self.upward else (turned, lower)
         descend(self, *pair, None, mine)
         gradient[...] = mine
@@ -195,14 +195,14 @@ def padding_below(patch):
     gather, lower = WindowsLink._gather, WindowsLink._lower
 
     def moved(self, rows, by):
-        return np.roll(rows.reshape(-1, *self.synapse.shape), by, axis=1).reshape(rows.shape)
+        return np.roll(rows.reshape(-1, *self.linear_map.shape), by, axis=1).reshape(rows.shape)
 
     def gathered(self, lane, x):
-        return gather(self, lane, moved(self, x, -self.synapse.padding[0]))
+        return gather(self, lane, moved(self, x, -self.linear_map.padding[0]))
 
     def lowered(self, lane, y, out):
         lower(self, lane, y, out)
-        out[...] = moved(self, out, self.synapse.padding[0])
+        out[...] = moved(self, out, self.linear_map.padding[0])
 
     patch.setattr(WindowsLink, "_gather", gathered)
     patch.setattr(WindowsLink, "_lower", lowered)
@@ -218,5 +218,5 @@ def test_a_consistent_mistake_is_told_by_the_definition(plant, monkeypatch):
             assert not found[law].passed
             assert "TypeError" not in str(found[law].worst)
         with pytest.raises(VerificationError, match="the definition"):
-            check_synapse(Convolution((4, 4, 2), 3, (3, 2), (1, 1), (1, 0)))
+            check_linear_map(Convolution((4, 4, 2), 3, (3, 2), (1, 1), (1, 0)))
     assert verify(["synapse.definition"], cases=20).passed

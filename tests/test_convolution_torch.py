@@ -18,12 +18,12 @@ from near import assert_near
 from strategies import SYNAPSES, seeds
 
 from nembp.backend import get_backend
-from nembp.backpropagation import backpropagate
-from nembp.convolution import AveragePooling, Convolution, Reshape
-from nembp.likelihoods import Gaussian, Multinomial
-from nembp.network import Layer, Network
-from nembp.neurons import Activation, LeakyReLU, ReLU, Tanh
-from nembp.synapses import Dense, Synapse, Transposed
+from nembp.engine.activations import Activation, LeakyReLU, ReLU, Tanh
+from nembp.engine.backprop import backpropagate
+from nembp.engine.convolution import Convolution
+from nembp.engine.likelihoods import Gaussian, Multinomial
+from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
+from nembp.engine.network import Layer, Network
 from nembp.threads import threads
 from nembp.verification.laws.joint import run
 from nembp.verification.laws.links import all_links
@@ -60,62 +60,74 @@ def kernels(W: Any) -> Any:
     return W.permute(3, 2, 0, 1).clone(memory_format=torch.contiguous_format)
 
 
-def up(synapse: Synapse, x: Any, W: Any) -> Any:
-    """forward(x) of a synapse."""
-    if isinstance(synapse, Transposed):
-        return down(synapse.synapse, x, W)
-    if isinstance(synapse, Dense):
+def up(linear_map: LinearMap, x: Any, W: Any) -> Any:
+    """forward(x) of a linear_map."""
+    if isinstance(linear_map, Transposed):
+        return down(linear_map.linear_map, x, W)
+    if isinstance(linear_map, Dense):
         return x @ W
-    if isinstance(synapse, Convolution):
-        done = F.conv2d(images(x, synapse.shape), kernels(W), None, synapse.stride, synapse.padding)
+    if isinstance(linear_map, Convolution):
+        done = F.conv2d(
+            images(x, linear_map.shape), kernels(W), None, linear_map.stride, linear_map.padding
+        )
         return rows_of(done)
-    if isinstance(synapse, AveragePooling):
-        return rows_of(F.avg_pool2d(images(x, synapse.shape), synapse.window, synapse.stride))
-    axes = synapse.axes or tuple(range(len(synapse.shape)))
-    turned = x.reshape(-1, *synapse.shape).permute(0, *(axis + 1 for axis in axes))
+    if isinstance(linear_map, AveragePooling):
+        return rows_of(
+            F.avg_pool2d(images(x, linear_map.shape), linear_map.window, linear_map.stride)
+        )
+    axes = linear_map.axes or tuple(range(len(linear_map.shape)))
+    turned = x.reshape(-1, *linear_map.shape).permute(0, *(axis + 1 for axis in axes))
     return turned.reshape(len(x), -1)
 
 
-def down(synapse: Synapse, y: Any, W: Any) -> Any:
-    """adjoint(y) of a synapse; by conv_transpose2d, the rest by autograd of forward."""
-    if isinstance(synapse, Transposed):
-        return up(synapse.synapse, y, W)
-    if isinstance(synapse, Dense):
+def down(linear_map: LinearMap, y: Any, W: Any) -> Any:
+    """adjoint(y) of a linear map; by conv_transpose2d, the rest by autograd of forward."""
+    if isinstance(linear_map, Transposed):
+        return up(linear_map.linear_map, y, W)
+    if isinstance(linear_map, Dense):
         return y @ W.T
-    if isinstance(synapse, Convolution):
+    if isinstance(linear_map, Convolution):
         over = [
             (size + 2 * p - k) % s
             for size, p, k, s in zip(
-                synapse.shape, synapse.padding, synapse.kernel, synapse.stride, strict=False
+                linear_map.shape,
+                linear_map.padding,
+                linear_map.kernel,
+                linear_map.stride,
+                strict=False,
             )
         ]  # pixels that the stride leaves over
-        upper = images(y, synapse.output_shape)
-        options = {"stride": synapse.stride, "padding": synapse.padding, "output_padding": over}
+        upper = images(y, linear_map.output_shape)
+        options = {
+            "stride": linear_map.stride,
+            "padding": linear_map.padding,
+            "output_padding": over,
+        }
         return rows_of(F.conv_transpose2d(upper, kernels(W), None, **options))
-    x = torch.zeros((len(y), synapse.inputs), dtype=y.dtype, requires_grad=True)
-    (gradient,) = torch.autograd.grad(up(synapse, x, W), x, y, create_graph=True)
+    x = torch.zeros((len(y), linear_map.inputs), dtype=y.dtype, requires_grad=True)
+    (gradient,) = torch.autograd.grad(up(linear_map, x, W), x, y, create_graph=True)
     return gradient
 
 
-# -- one synapse -------------------------------------------------------------------------------
-def compare(synapse: Synapse, rows: int, seed: int, dtype: str) -> None:
-    """Compare all three contractions, of the synapse and of every link it can have."""
+# -- one linear map -------------------------------------------------------------------------------
+def compare(linear_map: LinearMap, rows: int, seed: int, dtype: str) -> None:
+    """Compare all three contractions, of the linear map and of every link it can have."""
     g = np.random.default_rng(seed)
-    shapes = (rows, synapse.inputs), synapse.weight_shape, (rows, synapse.outputs)
+    shapes = (rows, linear_map.inputs), linear_map.weight_shape, (rows, linear_map.outputs)
     x, W, y = (g.normal(size=shape).astype(dtype) for shape in shapes)
     lower, weights, upper = (torch.tensor(value) for value in (x, W, y))
     weights.requires_grad_()
-    wanted = [up(synapse, lower, weights), down(synapse, upper, weights)]
-    if synapse.weight_count:
+    wanted = [up(linear_map, lower, weights), down(linear_map, upper, weights)]
+    if linear_map.weight_count:
         wanted += torch.autograd.grad((wanted[0] * upper).sum(), weights)
     expected = [value.detach().numpy() for value in wanted]
     outs = [np.full(value.shape, np.nan, dtype) for value in expected]
-    synapse.forward(CPU, x, W, outs[0])
-    synapse.adjoint(CPU, y, W, outs[1])
-    if synapse.weight_count:
-        synapse.weight_gradient(CPU, x, y, outs[2])
+    linear_map.forward(CPU, x, W, outs[0])
+    linear_map.adjoint(CPU, y, W, outs[1])
+    if linear_map.weight_count:
+        linear_map.weight_gradient(CPU, x, y, outs[2])
     found = [("synapse", outs)]
-    for name, link in all_links(synapse, CPU, (rows, 0), dtype, lanes=2, seed=seed):
+    for name, link in all_links(linear_map, CPU, (rows, 0), dtype, lanes=2, seed=seed):
         outs = [np.full_like(value, np.nan) for value in expected]
         link.load(W)
         link.forward(x, outs[0])
@@ -140,10 +152,10 @@ def convolutions(draw: st.DrawFn) -> Convolution:
 
 @each_dtype
 @many
-@given(synapse=convolutions(), rows=st.integers(1, 6), seed=seeds)
-def test_convolutions(dtype, synapse, rows, seed):
-    compare(synapse, rows, seed, dtype)
-    compare(Transposed(synapse), rows, seed, dtype)
+@given(linear_map=convolutions(), rows=st.integers(1, 6), seed=seeds)
+def test_convolutions(dtype, linear_map, rows, seed):
+    compare(linear_map, rows, seed, dtype)
+    compare(Transposed(linear_map), rows, seed, dtype)
 
 
 @each_dtype
@@ -165,10 +177,10 @@ LAYERS = [
 
 
 @each_dtype
-@pytest.mark.parametrize("synapse", LAYERS, ids=str)
+@pytest.mark.parametrize("linear_map", LAYERS, ids=str)
 @pytest.mark.parametrize("turned", [False, True], ids=["upward", "downward"])
-def test_layers_of_real_networks(synapse, turned, dtype):
-    compare(Transposed(synapse) if turned else synapse, 21, 5, dtype)
+def test_layers_of_real_networks(linear_map, turned, dtype):
+    compare(Transposed(linear_map) if turned else linear_map, 21, 5, dtype)
 
 
 @each_dtype
@@ -180,14 +192,14 @@ def test_layers_of_real_networks(synapse, turned, dtype):
 def test_upsampling_by_pooling(dtype, upper, window, seed):
     """The adjoint of pooling without overlap is nearest-neighbour upsampling, divided."""
     shape = (upper[0] * window[0], upper[1] * window[1], upper[2])
-    synapse = AveragePooling(shape, window, window)
-    y = np.random.default_rng(seed).normal(size=(2, synapse.outputs)).astype(dtype)
-    out = np.full((2, synapse.inputs), np.nan, dtype)
-    synapse.adjoint(CPU, y, np.zeros(0, dtype), out)
+    linear_map = AveragePooling(shape, window, window)
+    y = np.random.default_rng(seed).normal(size=(2, linear_map.outputs)).astype(dtype)
+    out = np.full((2, linear_map.inputs), np.nan, dtype)
+    linear_map.adjoint(CPU, y, np.zeros(0, dtype), out)
     large = F.interpolate(
-        images(torch.tensor(y), synapse.output_shape), scale_factor=synapse.window
+        images(torch.tensor(y), linear_map.output_shape), scale_factor=linear_map.window
     )
-    expected = rows_of(large).numpy() / math.prod(synapse.window)
+    expected = rows_of(large).numpy() / math.prod(linear_map.window)
     assert_near(out, expected, TOLERANCE[dtype], "upsampled", scale=1.0)
 
 
@@ -209,25 +221,25 @@ NETWORKS = {
 
 
 def network(parts: tuple[Any, ...], activation: Activation, dtype: str, seed: int) -> Network:
-    """Return a network of these parts, a number being a dense synapse to so many neurons.
+    """Return a network of these parts, a number being a dense linear map to so many neurons.
 
     Images share their biases by channel, maps without weights are linear and have none.
     """
-    synapses: list[Synapse] = []
+    maps: list[LinearMap] = []
     for part in parts:
-        synapses.append(Dense(synapses[-1].outputs, part) if isinstance(part, int) else part)
-    layers = [Layer(synapses[0].inputs)]
-    for synapse, _ in pairwise([*synapses, None]):
-        below = synapse.synapse if isinstance(synapse, Transposed) else synapse
+        maps.append(Dense(maps[-1].outputs, part) if isinstance(part, int) else part)
+    layers = [Layer(maps[0].inputs)]
+    for linear_map, _ in pairwise([*maps, None]):
+        below = linear_map.linear_map if isinstance(linear_map, Transposed) else linear_map
         if isinstance(below, (AveragePooling, Reshape)):
-            layers.append(Layer(synapse.outputs, None, 0))
+            layers.append(Layer(linear_map.outputs, None, 0))
         elif isinstance(below, Convolution):
-            channels = below.channels if below is synapse else below.shape[2]
-            layers.append(Layer(synapse.outputs, activation, channels))
+            channels = below.channels if below is linear_map else below.shape[2]
+            layers.append(Layer(linear_map.outputs, activation, channels))
         else:
-            layers.append(Layer(synapse.outputs, activation))
-    layers[-1] = Layer(synapses[-1].outputs)
-    net = Network(layers, synapses, Multinomial(1.5), Gaussian(0.8), dtype=dtype, seed=None)
+            layers.append(Layer(linear_map.outputs, activation))
+    layers[-1] = Layer(maps[-1].outputs)
+    net = Network(layers, maps, Multinomial(1.5), Gaussian(0.8), dtype=dtype, seed=None)
     net.parameters[...] = np.random.default_rng(seed).normal(0.0, 0.3, net.parameter_count)
     return net
 
@@ -235,10 +247,10 @@ def network(parts: tuple[Any, ...], activation: Activation, dtype: str, seed: in
 def nlls(net: Network, flat: Any, x: Any, y: Any) -> tuple[Any, Any]:
     """Return both directions' mean negative log-likelihoods, in torch's own words."""
     position, weights = 0, []
-    for synapse in net.synapses:
-        piece = flat[position : position + synapse.weight_count]
-        weights.append(piece.reshape(synapse.weight_shape))
-        position += synapse.weight_count
+    for linear_map in net.maps:
+        piece = flat[position : position + linear_map.weight_count]
+        weights.append(piece.reshape(linear_map.weight_shape))
+        position += linear_map.weight_count
     biases: list[list[Any]] = []
     for layers in (net.layers[1:], net.layers[:-1]):
         biases.append([])
@@ -253,11 +265,11 @@ def nlls(net: Network, flat: Any, x: Any, y: Any) -> tuple[Any, Any]:
         return z if layer.activation is None else FUNCTIONS[layer.activation.name](z)
 
     a, c = x, y
-    for synapse, W, b, layer in zip(net.synapses, weights, biases[0], net.layers[1:], strict=True):
-        a = f(layer, up(synapse, a, W) + b)
-    steps = zip(net.synapses, weights, biases[1], net.layers[:-1], strict=True)
-    for synapse, W, d, layer in reversed(list(steps)):
-        c = f(layer, down(synapse, c, W) + d)
+    for linear_map, W, b, layer in zip(net.maps, weights, biases[0], net.layers[1:], strict=True):
+        a = f(layer, up(linear_map, a, W) + b)
+    steps = zip(net.maps, weights, biases[1], net.layers[:-1], strict=True)
+    for linear_map, W, d, layer in reversed(list(steps)):
+        c = f(layer, down(linear_map, c, W) + d)
     forward = net.likelihood.weight * F.cross_entropy(a, y)
     law = torch.distributions.Normal(c, net.reversed.likelihood.variance**0.5)
     return forward, -law.log_prob(x).sum(dim=1).mean()

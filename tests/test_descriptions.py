@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nembp.descriptions import (
+from nembp.architecture import (
     ConvolutionItem,
     DenseItem,
     PoolingItem,

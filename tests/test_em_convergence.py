@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nembp.em import ConvergenceStudy, GaussianMixture, study_convergence
+from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError
-from nembp.noise import Noise
 
 LINE = GaussianMixture([0.5, 0.5], [[-2.0], [2.0]], [[[1.0]], [[1.0]]])
 

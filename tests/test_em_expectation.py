@@ -29,11 +29,11 @@ from nembp.em import (
     q,
     q_gradient,
 )
+from nembp.engine.activations import Logistic
+from nembp.engine.likelihoods import Bernoulli, Gaussian
+from nembp.engine.linear import Dense
+from nembp.engine.network import Layer, Network
 from nembp.errors import ArchitectureError, ShapeError
-from nembp.likelihoods import Bernoulli, Gaussian
-from nembp.network import Layer, Network
-from nembp.neurons import Logistic
-from nembp.synapses import Dense
 
 directions = st.sampled_from(DIRECTIONS)
 

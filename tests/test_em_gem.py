@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nembp.em import draw_noise, entropy, fit_gem, gem_step, gradient, q, q_gradient
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
-from nembp.noise import Noise
 
 
 @given(

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from nembp.em import draw_noise, nem_inequality, posterior, q
 from nembp.em.binary_noise import gains_at
 from nembp.em.closed_form import expected_gain
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
-from nembp.noise import Noise
 
 CONDITIONS = ["posterior", "every"]
 

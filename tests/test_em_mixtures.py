@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nembp.em import GaussianMixture, draw_mixture_noise, fit_mixture, initial_mixture, m_step
+from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError, DivergenceError, ShapeError
-from nembp.noise import Noise
 
 seeds = st.integers(0, 2**32 - 1)
 dimensions = st.integers(1, 4)

@@ -26,7 +26,7 @@ from nembp.em import (
     posterior,
     screening,
 )
-from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
 
 
 def prior_in_place_of_the_posterior(net, theta, x, y, direction="forward"):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from nembp.architectures import network
+from nembp.architecture import network
 from nembp.backend import get_backend, stream
-from nembp.backpropagation import backpropagate
+from nembp.engine.backprop import backpropagate
+from nembp.engine.network import dense_network
 from nembp.errors import ArchitectureError, ShapeError
-from nembp.network import dense_network
 
 REFUSED = {
     "ragged": ([[1, 2], [3]], r"rows of 1 to 2 values .*\(rows, 2\); give all rows the same"),

@@ -13,9 +13,9 @@ from near import assert_near
 from nembp.adversarial.order import SampleOrder
 from nembp.adversarial.turns import Turns
 from nembp.backend import CupyBackend
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import SGD
 from nembp.errors import DivergenceError
-from nembp.noise import Noise
-from nembp.optimizers import SGD
 
 pytestmark = needs_kernels
 DISCRIMINATE = Turns.discriminate
@@ -81,7 +81,7 @@ def test_every_setting_is_captured(name):
     ids=lambda noise: noise.kind,
 )
 def test_noise_of_every_place_is_captured(place, noise, monkeypatch):
-    monkeypatch.setattr("nembp.noise.DRIFT_DRAWS", 2)
+    monkeypatch.setattr("nembp.engine.noise.DRIFT_DRAWS", 2)
     kind = "wasserstein" if place == "critic/input" else "vanilla"
     schedule = "cosine" if noise.kind == "anti" else "power"
     settings = Settings(kind, "both", noise_schedule=schedule, critic_steps=2)

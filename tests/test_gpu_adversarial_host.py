@@ -18,8 +18,8 @@ from nembp.adversarial.order import SampleOrder
 from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
 from nembp.adversarial.turns import Turns
 from nembp.backend import CupyBackend
-from nembp.noise import Noise
-from nembp.optimizers import Adam
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import Adam
 
 pytestmark = [needs_kernels, pytest.mark.skipif(REAL, reason="counted on the stand-in")]
 GAME = Settings("vanilla", "both", critic_steps=2, averaging=0.5, weight_schedule="linear")

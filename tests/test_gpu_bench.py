@@ -25,7 +25,7 @@ from nembp.benchmarks.peers import MissingPeerError, TorchStep
 from nembp.benchmarks.steps import EngineStep
 from nembp.benchmarks.timing import Contender, interleave
 from nembp.benchmarks.torch_graphs import CapturedTorchStep, CompiledTorchStep
-from nembp.network import dense_network
+from nembp.engine.network import dense_network
 
 pytestmark = needs_kernels
 SMALL = {"size": 64, "length": 1 << 12}

@@ -18,7 +18,7 @@ import nembp.backend.implicit
 from nembp.backend import get_backend
 from nembp.backend.implicit import CONTRACTIONS, TILES, Product, product
 from nembp.backend.kernels import kernel_source
-from nembp.convolution import Convolution
+from nembp.engine.convolution import Convolution
 
 pytestmark = needs_kernels
 CPU = get_backend("cpu")
@@ -59,9 +59,9 @@ def source() -> str:
     return kernel_source("float32", "convolution")
 
 
-def numbers(synapse: Convolution, rows: int, dtype: str, seed: int = 0) -> tuple[Any, Any, Any]:
+def numbers(linear_map: Convolution, rows: int, dtype: str, seed: int = 0) -> tuple[Any, Any, Any]:
     generator = np.random.default_rng(seed)
-    shapes = (rows, synapse.inputs), synapse.weight_shape, (rows, synapse.outputs)
+    shapes = (rows, linear_map.inputs), linear_map.weight_shape, (rows, linear_map.outputs)
     x, W, y = (generator.normal(size=shape).astype(dtype) for shape in shapes)
     return x, W, y
 
@@ -81,31 +81,31 @@ def on_device(array: np.ndarray, offset: int = 0) -> Any:
 
 
 def implicit(
-    contraction: str, synapse: Convolution, x: Any, W: Any, y: Any, offset: int = 0
+    contraction: str, linear_map: Convolution, x: Any, W: Any, y: Any, offset: int = 0
 ) -> np.ndarray:
     left, right, like = operands(contraction, x, W, y)
     out = on_device(np.full_like(like, np.nan), offset)
-    size = gpu().implicit_spare(contraction, synapse, len(x))
+    size = gpu().implicit_spare(contraction, linear_map, len(x))
     spare = gpu().empty((size,), str(like.dtype)) if size else None
     moved = on_device(left, offset), on_device(right, offset)
-    assert gpu().contract_implicitly(contraction, synapse, *moved, out, spare)
+    assert gpu().contract_implicitly(contraction, linear_map, *moved, out, spare)
     return gpu().to_numpy(out)
 
 
-def by_numpy(contraction: str, synapse: Convolution, x: Any, W: Any, y: Any) -> np.ndarray:
+def by_numpy(contraction: str, linear_map: Convolution, x: Any, W: Any, y: Any) -> np.ndarray:
     left, right, like = operands(contraction, x, W, y)
     out = np.full_like(like, np.nan)
     call = {"forward": "forward", "adjoint": "adjoint", "gradient": "weight_gradient"}
-    getattr(synapse, call[contraction])(CPU, left, right, out)
+    getattr(linear_map, call[contraction])(CPU, left, right, out)
     return out
 
 
-def compare(synapse: Convolution, rows: int, dtype: str, seed: int = 0) -> None:
-    arrays = numbers(synapse, rows, dtype, seed)
+def compare(linear_map: Convolution, rows: int, dtype: str, seed: int = 0) -> None:
+    arrays = numbers(linear_map, rows, dtype, seed)
     for contraction in CONTRACTIONS:
-        expected = by_numpy(contraction, synapse, *arrays)
-        scale = 10 * max(1.0, np.sqrt(product(contraction, synapse, rows).k))
-        found = implicit(contraction, synapse, *arrays)
+        expected = by_numpy(contraction, linear_map, *arrays)
+        scale = 10 * max(1.0, np.sqrt(product(contraction, linear_map, rows).k))
+        found = implicit(contraction, linear_map, *arrays)
         assert_near(found, expected, TOLERANCE[dtype], contraction, scale=scale)
 
 
@@ -119,18 +119,18 @@ def test_contractions_are_those_of_numpy(rows, dtype, case):
 
 @each_dtype
 @some
-@given(synapse=convolutions(), rows=st.integers(1, 5), seed=seeds)
-def test_contractions_of_any_shape_are_those_of_numpy(dtype, synapse, rows, seed):
-    compare(synapse, rows, dtype, seed)
+@given(linear_map=convolutions(), rows=st.integers(1, 5), seed=seeds)
+def test_contractions_of_any_shape_are_those_of_numpy(dtype, linear_map, rows, seed):
+    compare(linear_map, rows, dtype, seed)
 
 
 @each_case
 @each_dtype
 def test_trilinear(dtype, case):
     """⟨forward(x), y⟩ = ⟨x, adjoint(y)⟩ = ⟨W, gradient(x, y)⟩."""
-    synapse = CASES[case]
-    x, W, y = numbers(synapse, 3, dtype)
-    up, down, gradient = (implicit(name, synapse, x, W, y) for name in CONTRACTIONS)
+    linear_map = CASES[case]
+    x, W, y = numbers(linear_map, 3, dtype)
+    up, down, gradient = (implicit(name, linear_map, x, W, y) for name in CONTRACTIONS)
     pairs = ((up, y), (down, x), (gradient, W))
     totals = [float(np.vdot(a.astype("f8"), b.astype("f8"))) for a, b in pairs]
     size = np.sqrt(x.size * W.size * y.size) * TOLERANCE[dtype]
@@ -142,43 +142,43 @@ def test_trilinear(dtype, case):
 @pytest.mark.parametrize("offset", [1, 2])
 def test_where_arrays_begin_changes_no_number(offset, case):
     """Weights lie anywhere in the parameters' vector: packs of four are not always whole."""
-    synapse = CASES[case]
-    arrays = numbers(synapse, 2, "float32")
+    linear_map = CASES[case]
+    arrays = numbers(linear_map, 2, "float32")
     for contraction in CONTRACTIONS:
-        aligned, other = (implicit(contraction, synapse, *arrays, k) for k in (0, offset))
+        aligned, other = (implicit(contraction, linear_map, *arrays, k) for k in (0, offset))
         assert np.array_equal(aligned, other)
 
 
 @pytest.mark.parametrize("case", ["3 x 3", "stride 2", "strides apart", "channels beyond a tile"])
 def test_tiles_change_no_number(case, monkeypatch):
-    synapse = CASES[case]
-    arrays = numbers(synapse, 2, "float32")
+    linear_map = CASES[case]
+    arrays = numbers(linear_map, 2, "float32")
     monkeypatch.setattr(nembp.backend.implicit, "WARPS", 1)  # one part
     for contraction in CONTRACTIONS:
         found = []
         for tile in TILES:
             monkeypatch.setattr(nembp.backend.implicit, "TILES", (tile,))
-            assert product(contraction, synapse, 2).tile == tile
-            found.append(implicit(contraction, synapse, *arrays))
+            assert product(contraction, linear_map, 2).tile == tile
+            found.append(implicit(contraction, linear_map, *arrays))
         for other in found[1:]:
             assert np.array_equal(found[0], other)
 
 
 def test_parts_are_summed_in_their_order():
     """A sum of parts is theirs, whatever the memory held, and has the same bits every time."""
-    synapse = Convolution((9, 9, 16), 20, (3, 3), (1, 1), (1, 1))
-    arrays = numbers(synapse, 8, "float32")
+    linear_map = Convolution((9, 9, 16), 20, (3, 3), (1, 1), (1, 1))
+    arrays = numbers(linear_map, 8, "float32")
     for contraction in CONTRACTIONS:
-        assert product(contraction, synapse, 8).parts > 1
-        found = [implicit(contraction, synapse, *arrays) for _ in range(3)]
+        assert product(contraction, linear_map, 8).parts > 1
+        found = [implicit(contraction, linear_map, *arrays) for _ in range(3)]
         assert np.array_equal(found[0], found[1])
         assert np.array_equal(found[0], found[2])
-    compare(synapse, 8, "float32")
+    compare(linear_map, 8, "float32")
 
 
 def test_no_part_has_the_last_terms_but_its_own(monkeypatch):
     """Parts that the sum does not divide into, and more parts than slabs."""
-    synapse = Convolution((5, 5, 3), 4, (3, 3))
+    linear_map = Convolution((5, 5, 3), 4, (3, 3))
     for parts in (2, 3, 7, 65, 130):
         original = nembp.backend.implicit.product
 
@@ -188,7 +188,7 @@ def test_no_part_has_the_last_terms_but_its_own(monkeypatch):
 
         with monkeypatch.context() as patched:
             patched.setattr(nembp.backend.implicit, "product", cut_up)
-            compare(synapse, 3, "float64")
+            compare(linear_map, 3, "float64")
 
 
 def test_every_kernel_is_tried_above():

@@ -14,24 +14,24 @@ from near import assert_near
 from strategies import seeds
 from test_gpu_convolution import CASES, CPU, by_numpy, convolutions, each_dtype, numbers, operands
 
-from nembp.architectures import network
+from nembp.architecture import network
 from nembp.backend import CupyBackend
 from nembp.backend.implicit import CONTRACTIONS
-from nembp.convolution import Convolution
-from nembp.convolution_forms import (
+from nembp.engine.backprop import JointBackpropagation
+from nembp.engine.convolution import (
+    Convolution,
     FormTimes,
+    ImplicitLink,
+    WindowsLink,
     estimated_seconds,
     implicit_contractions,
     link_by_definition,
     time_forms,
 )
+from nembp.engine.likelihoods import Gaussian
 from nembp.errors import ArchitectureError
-from nembp.implicit import ImplicitLink
-from nembp.joint import JointBackpropagation
-from nembp.likelihoods import Gaussian
 from nembp.verification.laws import check
 from nembp.verification.laws.links import links
-from nembp.windows import WindowsLink
 
 pytestmark = needs_kernels
 
@@ -39,10 +39,10 @@ pytestmark = needs_kernels
 # -- the link, and steps ---------------------------------------------------------------------------
 @each_dtype
 @settings(max_examples=4)
-@given(synapse=convolutions(), rows=st.integers(1, 4), seed=seeds)
-def test_links_are_their_synapse(dtype, synapse, rows, seed):
+@given(linear_map=convolutions(), rows=st.integers(1, 4), seed=seeds)
+def test_links_are_their_linear_map(dtype, linear_map, rows, seed):
     tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]
-    check(links(synapse, rows, seed, gpu(), dtype), tolerance)
+    check(links(linear_map, rows, seed, gpu(), dtype), tolerance)
 
 
 def gradient(device: Any, form: str, path: str, monkeypatch: Any) -> tuple[np.ndarray, set[str]]:
@@ -79,7 +79,7 @@ def test_windows_are_laid_out_in_blocks_that_fit(monkeypatch):
         CupyBackend, "lay_windows", lambda self, *args: launches.append(1) or lay(self, *args)
     )
     counts = []
-    for size in (1 << 28, 8 * 16 * 48 * 3):  # all rows of the first synapse, or three of them
+    for size in (1 << 28, 8 * 16 * 48 * 3):  # all rows of the first linear map, or three of them
         monkeypatch.setattr(CupyBackend, "window_bytes", size)
         launches.clear()
         found, _ = gradient(gpu(), "windows", "samples", monkeypatch)
@@ -105,23 +105,25 @@ def test_runs_of_either_form_repeat_and_are_captured(form, monkeypatch):
 
 
 def test_what_there_are_no_kernels_for_is_left_to_windows():
-    synapse = CASES["3 x 3"]
-    x, W, y = numbers(synapse, 2, "float64")
-    wide = gpu().asarray(np.concatenate([x, x], axis=1))[:, : synapse.inputs]
+    linear_map = CASES["3 x 3"]
+    x, W, y = numbers(linear_map, 2, "float64")
+    wide = gpu().asarray(np.concatenate([x, x], axis=1))[:, : linear_map.inputs]
     out = gpu().empty(y.shape, "float64")
-    given_arrays = "forward", synapse, wide, gpu().asarray(W), out, None
+    given_arrays = "forward", linear_map, wide, gpu().asarray(W), out, None
     assert not gpu().contract_implicitly(*given_arrays)
-    link = ImplicitLink(synapse, CONTRACTIONS, gpu(), (2,), "float64")
+    link = ImplicitLink(linear_map, CONTRACTIONS, gpu(), (2,), "float64")
     link.load(gpu().asarray(W))
     link.forward(wide, out)
-    assert_near(gpu().to_numpy(out), by_numpy("forward", synapse, x, W, y), 1e-13, "z", scale=9.0)
+    assert_near(
+        gpu().to_numpy(out), by_numpy("forward", linear_map, x, W, y), 1e-13, "z", scale=9.0
+    )
     strides = Convolution((70, 70, 1), 1, (1, 1), (70, 70))
     arrays = [gpu().asarray(a) for a in operands("adjoint", *numbers(strides, 1, "float32"))]
     assert not gpu().contract_implicitly("adjoint", strides, *arrays, None)
-    with_z = numbers(synapse, 2, "complex128")
+    with_z = numbers(linear_map, 2, "complex128")
     found = gpu().empty(with_z[2].shape, "complex128")
-    synapse.forward(gpu(), gpu().asarray(with_z[0]), gpu().asarray(with_z[1]), found)
-    expected = by_numpy("forward", synapse, *with_z)
+    linear_map.forward(gpu(), gpu().asarray(with_z[0]), gpu().asarray(with_z[1]), found)
+    expected = by_numpy("forward", linear_map, *with_z)
     assert_near(gpu().to_numpy(found).real, expected.real, 1e-13, "complex", scale=9.0)
 
 
@@ -147,12 +149,12 @@ def test_the_rule_asks_no_device(monkeypatch):
 def test_a_measured_choice_is_made_once_and_kept(monkeypatch):
     calls: list[int] = []
 
-    def timed(synapse: Any, backend: Any, rows: int, dtype: str) -> dict[str, FormTimes]:
+    def timed(linear_map: Any, backend: Any, rows: int, dtype: str) -> dict[str, FormTimes]:
         calls.append(rows)
         ratio = {"forward": 0.5, "adjoint": 2.0, "gradient": 0.9}
         return {name: FormTimes(1.0, each) for name, each in ratio.items()}
 
-    monkeypatch.setattr("nembp.convolution_forms.time_forms", timed)
+    monkeypatch.setattr("nembp.engine.convolution.time_forms", timed)
     monkeypatch.setattr(gpu(), "convolution", "measure")
     monkeypatch.setattr(gpu(), "forms", {})
     for _ in range(3):
@@ -192,7 +194,7 @@ def test_a_link_of_both_forms(mixed, monkeypatch):
     """Measured choices may differ from contraction to contraction."""
     monkeypatch.setattr(
         "nembp.verification.laws.links.ImplicitLink",
-        lambda synapse, implicit, *args: ImplicitLink(synapse, mixed, *args),
+        lambda linear_map, implicit, *args: ImplicitLink(linear_map, mixed, *args),
     )
     check(links(CASES["strides apart"], 3, 1, gpu(), "float64"), 1e-12)
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from kernel_cases import CPU, drawn, each_dtype, host, readouts, same, sizes, some
 from strategies import any_likelihood, seeds, targets
 
-from nembp.likelihoods import Gaussian, Readout
-from nembp.neurons import ACTIVATIONS, get_activation
+from nembp.engine.activations import ACTIVATIONS, get_activation
+from nembp.engine.likelihoods import Gaussian, Readout
 
 pytestmark = needs_kernels
 

@@ -14,8 +14,8 @@ from kernel_cases import CPU, TOLERANCE, drawn, each_dtype, host, readouts, same
 from strategies import any_likelihood, noises, seeds, targets
 
 from nembp.backend import NumpyBackend
-from nembp.likelihoods import Likelihood, Multinomial
-from nembp.noise import Noise, NoiseSource
+from nembp.engine.likelihoods import Likelihood, Multinomial
+from nembp.engine.noise import Noise, NoiseSource
 
 pytestmark = needs_kernels
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from kernel_cases import CPU, drawn, each_dtype, host, same, sizes
 from strategies import seeds
 
-from nembp.convolution import Convolution
-from nembp.network import dense_network
-from nembp.optimizers import OPTIMIZERS
+from nembp.engine.convolution import Convolution
+from nembp.engine.network import dense_network
+from nembp.engine.optimizers import OPTIMIZERS
 
 pytestmark = needs_kernels
 
@@ -126,21 +126,21 @@ def convolution(generator: np.random.Generator) -> Convolution:
 @given(seed=seeds, rows=st.integers(1, 4))
 def test_windows_and_their_adjoint(dtype, seed, rows):
     generator = np.random.default_rng(seed)
-    synapse = convolution(generator)
-    (height, width, channels), (p, q) = synapse.shape, synapse.padding
-    images = drawn(seed, rows, synapse.inputs, dtype=dtype)
-    down, across, _ = synapse.output_shape
-    shape = (rows, down, across, *synapse.kernel, channels)
+    linear_map = convolution(generator)
+    (height, width, channels), (p, q) = linear_map.shape, linear_map.padding
+    images = drawn(seed, rows, linear_map.inputs, dtype=dtype)
+    down, across, _ = linear_map.output_shape
+    shape = (rows, down, across, *linear_map.kernel, channels)
     padded = np.zeros((rows, height + 2 * p, width + 2 * q, channels), dtype)
-    padded[:, p : p + height, q : q + width, :] = images.reshape(rows, *synapse.shape)
-    windows = CPU.copy_windows(padded, synapse.stride, np.empty(shape, dtype))
+    padded[:, p : p + height, q : q + width, :] = images.reshape(rows, *linear_map.shape)
+    windows = CPU.copy_windows(padded, linear_map.stride, np.empty(shape, dtype))
     on_gpu = gpu().empty(shape, dtype)
-    assert gpu().lay_windows(synapse, gpu().asarray(images), on_gpu)
+    assert gpu().lay_windows(linear_map, gpu().asarray(images), on_gpu)
     assert np.array_equal(host(on_gpu), windows)
     values = drawn(seed + 1, *shape, dtype=dtype)
     padded[...] = 0.0
-    CPU.add_windows(values, synapse.stride, padded)
+    CPU.add_windows(values, linear_map.stride, padded)
     expected = padded[:, p : p + height, q : q + width, :].reshape(rows, -1)
-    out = gpu().empty((rows, synapse.inputs), dtype)
-    assert gpu().gather_windows(synapse, gpu().asarray(values), out)
+    out = gpu().empty((rows, linear_map.inputs), dtype)
+    assert gpu().gather_windows(linear_map, gpu().asarray(values), out)
     same(out, expected, scale=8.0)

@@ -13,7 +13,7 @@ import test_gpu_kernels_steps
 
 from nembp.backend import CupyBackend
 from nembp.backend.kernels import kernel_source
-from nembp.likelihoods import Gaussian
+from nembp.engine.likelihoods import Gaussian
 
 pytestmark = pytest.mark.skipif(cuda_on_cpu.COMPILER is None, reason="no C++ compiler")
 

@@ -16,11 +16,11 @@ from gpu_training_cases import (
 )
 from near import assert_near
 
-from nembp.augmentation import Augmentation
 from nembp.backend import CupyBackend
+from nembp.datasets.reading import Augmentation
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import OPTIMIZERS, SGD
 from nembp.errors import DivergenceError
-from nembp.noise import Noise
-from nembp.optimizers import OPTIMIZERS, SGD
 
 pytestmark = needs_kernels
 

@@ -14,8 +14,8 @@ from devices import REAL, needs_kernels
 from gpu_training_cases import EVERY_NOISE, NOISE, outcome, trainer_of
 
 from nembp.backend import CupyBackend
-from nembp.noise import Noise
-from nembp.training import Trainer
+from nembp.engine.noise import Noise
+from nembp.engine.training import Trainer
 
 pytestmark = [needs_kernels, pytest.mark.skipif(REAL, reason="counted on the stand-in")]
 
@@ -116,7 +116,7 @@ def test_a_number_that_does_not_change_with_the_step_is_caught(device, bug, monk
     expected = outcome(trainer_of(backend, cuda_graphs=False, **options))
     if bug == "rate":  # by value: that of the captured step
         monkeypatch.setattr(
-            "nembp.optimizers.Optimizer.apply",
+            "nembp.engine.optimizers.Optimizer.apply",
             lambda self, numbers: self._move(None, self.numbers(self.steps, 1 - self.steps / 20)),
         )
     elif bug == "samples":
@@ -128,7 +128,7 @@ def test_a_number_that_does_not_change_with_the_step_is_caught(device, bug, monk
 
         monkeypatch.setattr(CupyBackend, "begin_step", always_the_first)
     elif bug == "deviation":
-        monkeypatch.setattr("nembp.replay.StepsOnDevice._joint", _joint_without_deviations)
+        monkeypatch.setattr("nembp.engine.training.StepsOnDevice._joint", _joint_without_deviations)
     else:
         screen = CupyBackend.draw_and_screen
 

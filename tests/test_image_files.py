@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nembp.errors import DataError, ShapeError
-from nembp.image_files import read_image, read_images
+from nembp.plotting.pictures import read_image, read_images
 
 GREY, COLOUR = (5, 7, 1), (5, 7, 3)
 
@@ -133,7 +133,7 @@ def test_huge_images_are_refused_before_they_are_decoded(tmp_path, monkeypatch, 
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data)
     (tmp_path / "bomb.png").write_bytes(content + chunk(b"IEND", b""))
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
-    monkeypatch.setattr("nembp.image_files._decoded", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("nembp.plotting.pictures._decoded", lambda *_: pytest.fail("decoded"))
     refused(tmp_path / "bomb.png", "")
 
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nembp import kinds
+from nembp import checkpoints as kinds
+from nembp.checkpoints import decode, encode, register_kind
+from nembp.engine.activations import ACTIVATIONS, Activation, Identity, LeakyReLU, Tanh
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.linear import Dense, LinearMap, Transposed
+from nembp.engine.network import Layer
 from nembp.errors import ArchitectureError, DataError
-from nembp.kinds import decode, encode, register_kind
-from nembp.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
-from nembp.network import Layer
-from nembp.neurons import ACTIVATIONS, Activation, Identity, LeakyReLU, Tanh
-from nembp.synapses import Dense, Synapse, Transposed
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -61,8 +61,8 @@ def test_every_likelihood_comes_back_exactly(likelihood):
 
 
 @given(st.recursive(st.builds(Dense, sizes, sizes), lambda inner: st.builds(Transposed, inner)))
-def test_every_synapse_comes_back_exactly(synapse):
-    assert through_json(Synapse, synapse) == synapse
+def test_every_linear_map_comes_back_exactly(linear_map):
+    assert through_json(LinearMap, linear_map) == linear_map
 
 
 def test_every_activation_comes_back_exactly():
@@ -73,8 +73,8 @@ def test_every_activation_comes_back_exactly():
 
 def test_a_registered_kind_may_have_fields_of_every_sort(registered):
     rich = Convolution(4, 3, (5, 7), (1, 2, 3), "valid", LeakyReLU(0.25), "label", True)
-    for synapse in (rich, Convolution(4, 3), Transposed(rich)):
-        assert through_json(Synapse, synapse) == synapse
+    for linear_map in (rich, Convolution(4, 3), Transposed(rich)):
+        assert through_json(LinearMap, linear_map) == linear_map
 
 
 def test_layers_and_numpy_scalars_are_written_too():
@@ -86,7 +86,7 @@ def test_layers_and_numpy_scalars_are_written_too():
 
 def test_a_field_added_later_gets_its_default(registered):
     old = {"kind": "own-convolution", "inputs": 4, "outputs": 3}
-    assert decode(Synapse, old) == Convolution(4, 3)
+    assert decode(LinearMap, old) == Convolution(4, 3)
 
 
 def test_a_kind_may_be_imported_when_a_file_names_it(registered, monkeypatch):
@@ -94,7 +94,7 @@ def test_a_kind_may_be_imported_when_a_file_names_it(registered, monkeypatch):
     monkeypatch.setitem(kinds._KINDS["synapse"], "own-convolution", path)
     register_kind("synapse", "own-convolution", Convolution)
     assert encode(Convolution(4, 3))["kind"] == "own-convolution"
-    assert through_json(Synapse, Convolution(4, 3)) == Convolution(4, 3)
+    assert through_json(LinearMap, Convolution(4, 3)) == Convolution(4, 3)
 
 
 def test_a_registered_activation_is_known_by_name_everywhere(monkeypatch):
@@ -118,7 +118,7 @@ def test_registration_is_refused_where_it_could_not_work(registered):
 
     with pytest.raises(ArchitectureError, match="Plain cannot be registered"):
         register_kind("synapse", "plain", Plain)
-    with pytest.raises(ArchitectureError, match="subclasses Synapse"):
+    with pytest.raises(ArchitectureError, match="subclasses LinearMap"):
         register_kind("synapse", "tanh", Tanh)
     with pytest.raises(ArchitectureError, match="'dense' is already registered"):
         register_kind("synapse", "dense", Convolution)
@@ -135,16 +135,28 @@ def test_values_that_json_cannot_hold_are_refused():
 @pytest.mark.parametrize(
     ("hint", "written", "message"),
     [
-        (Synapse, {"kind": "torus", "inputs": 4}, "synapse of unknown kind 'torus'; expected one"),
-        (Synapse, {"kind": ["dense"]}, r"unknown kind \['dense'\]"),
-        (Synapse, {"inputs": 4, "outputs": 3}, "unknown kind None"),
-        (Synapse, "dense", "'dense' where Synapse was expected"),
-        (Synapse, {"kind": "dense", "inputs": 4}, "dense has the fields 'inputs'; expected inputs"),
-        (Synapse, {"kind": "dense", "inputs": 4, "outputs": 3, "extra": 0}, "has the fields"),
-        (Synapse, {"kind": "dense", "inputs": 4.0, "outputs": 3}, "dense: 4.0 where int was"),
-        (Synapse, {"kind": "dense", "inputs": True, "outputs": 3}, "dense: True where int was"),
-        (Synapse, {"kind": "dense", "inputs": 0, "outputs": 3}, "at least 1 neuron"),
-        (Synapse, {"kind": "transposed", "synapse": {"kind": "x"}}, "transposed: synapse of unk"),
+        (
+            LinearMap,
+            {"kind": "torus", "inputs": 4},
+            "linear map of unknown kind 'torus'; expected one",
+        ),
+        (LinearMap, {"kind": ["dense"]}, r"unknown kind \['dense'\]"),
+        (LinearMap, {"inputs": 4, "outputs": 3}, "unknown kind None"),
+        (LinearMap, "dense", "'dense' where LinearMap was expected"),
+        (
+            LinearMap,
+            {"kind": "dense", "inputs": 4},
+            "dense has the fields 'inputs'; expected inputs",
+        ),
+        (LinearMap, {"kind": "dense", "inputs": 4, "outputs": 3, "extra": 0}, "has the fields"),
+        (LinearMap, {"kind": "dense", "inputs": 4.0, "outputs": 3}, "dense: 4.0 where int was"),
+        (LinearMap, {"kind": "dense", "inputs": True, "outputs": 3}, "dense: True where int was"),
+        (LinearMap, {"kind": "dense", "inputs": 0, "outputs": 3}, "at least 1 neuron"),
+        (
+            LinearMap,
+            {"kind": "transposed", "synapse": {"kind": "x"}},
+            "transposed: linear map of unk",
+        ),
         (Likelihood, {"kind": "gaussian", "variance": "1"}, "gaussian: '1' where float was"),
         (Likelihood, {"kind": "gaussian", "variance": math.inf}, "positive, finite"),
         (Likelihood, {"kind": "relu"}, "likelihood of unknown kind 'relu'"),

@@ -10,8 +10,8 @@ from near import assert_near
 from strategies import PAIRS, Case, any_likelihood, cases, likelihoods, seeds, targets
 
 from nembp.backend import get_backend
-from nembp.likelihoods import LIKELIHOODS, Gaussian, Likelihood, Multinomial
-from nembp.neurons import ACTIVATIONS, LeakyReLU
+from nembp.engine.activations import ACTIVATIONS, LeakyReLU
+from nembp.engine.likelihoods import LIKELIHOODS, Gaussian, Likelihood, Multinomial
 from nembp.verification.laws import check, ends, gradients, structure, textbook
 from nembp.verification.laws.deviations import CENTRAL, COMPLEX
 from nembp.verification.laws.ends import End

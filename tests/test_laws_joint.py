@@ -10,10 +10,10 @@ from near import assert_near
 from strategies import KINDS, PAIRS, cases, noises
 
 from nembp.backend import get_backend
-from nembp.backpropagation import backpropagate, joint_gradient
+from nembp.engine.backprop import backpropagate, joint_gradient
+from nembp.engine.network import dense_network
+from nembp.engine.noise import Noise
 from nembp.errors import ShapeError
-from nembp.network import dense_network
-from nembp.noise import Noise
 from nembp.verification.laws import check, joint
 from nembp.verification.laws.deviations import ROUNDING
 

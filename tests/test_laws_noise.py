@@ -13,9 +13,9 @@ from noise_cases import SIGMAS, each_likelihood
 from strategies import KINDS, likelihoods, noises, seeds, targets
 
 from nembp.backend import stream
+from nembp.engine.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
-from nembp.noise import Noise
 from nembp.verification.laws import check
 from nembp.verification.laws import noise as laws
 from nembp.verification.laws.ends import End

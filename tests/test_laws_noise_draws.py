@@ -11,9 +11,9 @@ from near import assert_near
 from noise_cases import SIGMAS, each_likelihood
 
 from nembp.backend import Backend, get_backend, stream
+from nembp.engine.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
-from nembp.noise import Noise
 from nembp.verification.laws import noise as laws
 from nembp.verification.laws.ends import End
 

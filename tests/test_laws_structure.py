@@ -1,4 +1,4 @@
-"""Laws of synapses and of a network's two directions."""
+"""Laws of linear maps and of a network's two directions."""
 
 from __future__ import annotations
 
@@ -15,53 +15,53 @@ from hypothesis import strategies as st
 from strategies import SYNAPSES, cases, seeds
 
 import nembp
+from nembp.engine.linear import Dense, LinearMap
+from nembp.engine.network import Layer, Network, dense_network
 from nembp.errors import ArchitectureError, ShapeError
-from nembp.network import Layer, Network, dense_network
-from nembp.synapses import Dense, Synapse
-from nembp.verification.laws import check, structure, synapses
+from nembp.verification.laws import check, maps, structure
 from nembp.verification.laws.law import tolerances
 
-each_synapse = pytest.mark.parametrize("kind", list(SYNAPSES), ids=lambda kind: kind.__name__)
+each_linear_map = pytest.mark.parametrize("kind", list(SYNAPSES), ids=lambda kind: kind.__name__)
 
 
-def test_every_synapse_of_the_package_is_put_to_the_law():
+def test_every_linear_map_of_the_package_is_put_to_the_law():
     for module in pkgutil.iter_modules(nembp.__path__, "nembp."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    known, pending = set(), [Synapse]
+    known, pending = set(), [LinearMap]
     while pending:
         pending += (subclasses := pending.pop().__subclasses__())
         known |= {c for c in subclasses if c.__module__.startswith("nembp.")}
     assert {c for c in known if not inspect.isabstract(c)} == set(SYNAPSES)
 
 
-@each_synapse
+@each_linear_map
 @given(data=st.data(), rows=st.integers(1, 9), seed=seeds)
 def test_trilinear_law(kind, data, rows, seed):
-    synapse = data.draw(SYNAPSES[kind])
-    check(synapses.trilinear(synapse, rows, seed))
-    check(synapses.transposed(synapse, rows, seed), 0.0)
+    linear_map = data.draw(SYNAPSES[kind])
+    check(maps.trilinear(linear_map, rows, seed))
+    check(maps.transposed(linear_map, rows, seed), 0.0)
 
 
-@each_synapse
+@each_linear_map
 @given(data=st.data(), rows=st.integers(1, 9), seed=seeds)
-def test_synapses_are_their_definition(kind, data, rows, seed):
-    synapse = data.draw(SYNAPSES[kind])
-    check(synapses.definition(synapse, rows, seed))
-    check(synapses.definition(synapse, rows, seed, dtype="float32"), tolerances()["float32"])
+def test_maps_are_their_definition(kind, data, rows, seed):
+    linear_map = data.draw(SYNAPSES[kind])
+    check(maps.definition(linear_map, rows, seed))
+    check(maps.definition(linear_map, rows, seed, dtype="float32"), tolerances()["float32"])
 
 
 @given(data=st.data(), seed=seeds)
 def test_calls_do_not_remember(data, seed):
     several = [data.draw(SYNAPSES[kind]) for kind in SYNAPSES]
     for rows in (5, 3, 7):
-        check(synapses.keeps_no_memory(several, rows, seed))
+        check(maps.keeps_no_memory(several, rows, seed))
 
 
-@each_synapse
+@each_linear_map
 @given(data=st.data(), rows=st.integers(1, 9), seed=seeds)
 def test_calls_of_two_threads_do_not_meet(kind, data, rows, seed):
-    check(synapses.reentrant(data.draw(SYNAPSES[kind]), rows, seed))
+    check(maps.reentrant(data.draw(SYNAPSES[kind]), rows, seed))
 
 
 @given(case=cases())
@@ -141,9 +141,9 @@ def test_swapped_directions_are_pointed_out():
 
 def test_networks_that_cannot_be_are_refused():
     ends = (dense_network([3, 2]).likelihood, dense_network([3, 2]).reversed.likelihood)
-    with pytest.raises(ArchitectureError, match="synapse 1 joins 3 to 4 neurons, but layers 0"):
+    with pytest.raises(ArchitectureError, match="linear map 1 joins 3 to 4 neurons, but layers 0"):
         Network([Layer(3), Layer(2)], [Dense(3, 4)], *ends)
-    with pytest.raises(ArchitectureError, match="2 layers and 2 synapses"):
+    with pytest.raises(ArchitectureError, match="2 layers and 2 linear maps"):
         Network([Layer(3), Layer(2)], [Dense(3, 2), Dense(2, 3)], *ends)
     with pytest.raises(ArchitectureError, match="got 4 neurons and 3 biases"):
         Layer(4, None, 3)

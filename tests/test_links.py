@@ -14,46 +14,46 @@ from hypothesis import strategies as st
 from near import assert_near
 from strategies import SYNAPSES, cases, seeds
 
-import nembp.links
+import nembp.engine.linear
 from nembp.backend import get_backend
-from nembp.convolution import Convolution
-from nembp.likelihoods import Gaussian, Multinomial
-from nembp.minimal_filtering import MinimalFilteringLink
-from nembp.network import Layer, Network
-from nembp.neurons import ACTIVATIONS, get_activation
-from nembp.synapses import Dense
+from nembp.engine.activations import ACTIVATIONS, get_activation
+from nembp.engine.convolution import Convolution, MinimalFilteringLink
+from nembp.engine.likelihoods import Gaussian, Multinomial
+from nembp.engine.linear import Dense
+from nembp.engine.network import Layer, Network
 from nembp.threads import threads
 from nembp.verification.laws import check, joint
 from nembp.verification.laws.law import tolerances
 from nembp.verification.laws.links import all_links, links, plans
 
 CPU = get_backend("cpu")
-each_synapse = pytest.mark.parametrize("kind", list(SYNAPSES), ids=lambda kind: kind.__name__)
+each_linear_map = pytest.mark.parametrize("kind", list(SYNAPSES), ids=lambda kind: kind.__name__)
 
 
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Make every block one row, or as few as can be, so that every step has many."""
-    monkeypatch.setattr("nembp.windows.BLOCK_BYTES", 1)
-    monkeypatch.setattr("nembp.minimal_filtering.BLOCK_BYTES", 1)
-    monkeypatch.setattr("nembp.minimal_filtering.LEAST_TILES", 1)
-    monkeypatch.setattr("nembp.links.ROW_UNIT", 1)
-    monkeypatch.setattr("nembp.synapses.LANES_PAY", 0)
+    monkeypatch.setattr("nembp.engine.convolution.IM2COL_BYTES", 1)
+    monkeypatch.setattr("nembp.engine.convolution.WINOGRAD_BYTES", 1)
+
+    monkeypatch.setattr("nembp.engine.convolution.LEAST_TILES", 1)
+    monkeypatch.setattr("nembp.engine.linear.ROW_UNIT", 1)
+    monkeypatch.setattr("nembp.engine.linear.LANES_PAY", 0)
 
 
-@each_synapse
+@each_linear_map
 @given(data=st.data(), rows=st.integers(1, 9), seed=seeds)
-def test_links_are_their_synapse(kind, data, rows, seed):
-    synapse = data.draw(SYNAPSES[kind])
-    check(links(synapse, rows, seed))
-    check(links(synapse, rows, seed, dtype="float32"), tolerances()["float32"])
+def test_links_are_their_linear_map(kind, data, rows, seed):
+    linear_map = data.draw(SYNAPSES[kind])
+    check(links(linear_map, rows, seed))
+    check(links(linear_map, rows, seed, dtype="float32"), tolerances()["float32"])
 
 
-def test_links_of_blocks_are_their_synapse(small_blocks):
+def test_links_of_blocks_are_their_linear_map(small_blocks):
     @given(data=st.data(), rows=st.integers(1, 9), seed=seeds)
     def holds(data, rows, seed):
-        synapse = data.draw(SYNAPSES[Convolution] | SYNAPSES[Dense])
-        check(links(synapse, rows, seed))
+        linear_map = data.draw(SYNAPSES[Convolution] | SYNAPSES[Dense])
+        check(links(linear_map, rows, seed))
 
     holds()
 
@@ -75,14 +75,14 @@ def test_steps_of_blocks(lanes, path, small_blocks):
 
 
 def test_the_law_tries_every_algorithm():
-    synapse = Convolution((7, 6, 2), 3, (3, 3), (1, 1), (1, 1))
-    assert {sizes.results for sizes in plans(synapse)} == {
+    linear_map = Convolution((7, 6, 2), 3, (3, 3), (1, 1), (1, 1))
+    assert {sizes.results for sizes in plans(linear_map)} == {
         (m, n) for m in range(1, 5) for n in range(1, 5)
     }
     names = {
         name
         for seed in range(40)
-        for name, _ in all_links(synapse, CPU, (2, 0), "float64", seed=seed)
+        for name, _ in all_links(linear_map, CPU, (2, 0), "float64", seed=seed)
     }
     assert len(names) == 16 + 2
     large = Convolution((16, 16, 32), 32, (3, 3), (1, 1), (1, 1))
@@ -166,13 +166,13 @@ def test_lanes_do_not_meet(activation, lanes, path, small_blocks, monkeypatch):
     shape = Convolution((5, 4, 2), 3, (3, 3), (1, 1), (1, 1))
     strided = Convolution((5, 4, 3), 2, (2, 2), (2, 2))
     layers = [Layer(40), Layer(60, hidden, 3), Layer(8, hidden, 2), Layer(6, hidden), Layer(4)]
-    synapses = [shape, strided, Dense(8, 6), Dense(6, 4)]
+    maps = [shape, strided, Dense(8, 6), Dense(6, 4)]
     g = np.random.default_rng(2)
     x, t = g.normal(size=(6, 40)), np.eye(4)[g.integers(0, 4, 6)]
 
     def gradient(device: Any, count: int) -> np.ndarray:
         net = Network(
-            layers, synapses, Multinomial(), Gaussian(), device=device, dtype="float64", seed=None
+            layers, maps, Multinomial(), Gaussian(), device=device, dtype="float64", seed=None
         )
         net.parameters[...] = np.random.default_rng(1).normal(0.0, 0.5, net.parameter_count)
         with threads(count):
@@ -180,6 +180,6 @@ def test_lanes_do_not_meet(activation, lanes, path, small_blocks, monkeypatch):
 
     expected = gradient(CPU, 1)
     with monkeypatch.context() as patched:
-        patched.setattr(nembp.links, "run_parallel", alternately)
+        patched.setattr(nembp.engine.linear, "run_parallel", alternately)
         found = gradient(handing_over(), lanes)
     assert_near(found, expected, 1e-12, "gradient", scale=1.0)

@@ -15,11 +15,19 @@ from hypothesis import strategies as st
 from noise_points import point, points, random_point
 
 from nembp.backend import get_backend
-from nembp.noise import Noise, NoiseSource
-from nembp.noise_draws import STREAM, ball_share, box_share, draw_cloud, drift
-from nembp.noise_geometry import Plane, TurnedPlane
-from nembp.noise_panels import noise_panels
-from nembp.noise_views import ball_view, span_view
+from nembp.engine.noise import Noise, NoiseSource
+from nembp.plotting.noise import (
+    STREAM,
+    Plane,
+    TurnedPlane,
+    ball_share,
+    ball_view,
+    box_share,
+    draw_cloud,
+    drift,
+    noise_panels,
+    span_view,
+)
 
 screenings = st.sampled_from(("vector", "component", "expectation"))
 rejections = st.sampled_from(("reflect", "zero"))

@@ -8,10 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from noise_points import point, points, random_point
 
+from nembp.engine.network import dense_network
 from nembp.errors import ShapeError
-from nembp.network import dense_network
-from nembp.noise_geometry import Corner, Disc, GainCurve, HalfPlane, Plane, Point, TurnedPlane
-from nembp.noise_views import ball_view, pair_view, simplex_view, span_view
+from nembp.plotting.noise import (
+    Corner,
+    Disc,
+    GainCurve,
+    HalfPlane,
+    Plane,
+    Point,
+    TurnedPlane,
+    ball_view,
+    pair_view,
+    simplex_view,
+    span_view,
+)
 
 seeds = st.integers(0, 2**32)
 

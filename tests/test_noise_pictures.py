@@ -11,10 +11,9 @@ import pytest
 from noise_points import point, random_point
 from PIL import Image
 
+from nembp.engine.noise import Noise
 from nembp.errors import NembpError, OutputError
-from nembp.noise import Noise
-from nembp.noise_panels import noise_panels
-from nembp.noise_pictures import KEPT, LOST, MEAN, REGION, draw_noise
+from nembp.plotting.noise import KEPT, LOST, MEAN, REGION, draw_noise, noise_panels
 
 pytest.importorskip("matplotlib")
 
@@ -148,7 +147,7 @@ def test_without_matplotlib_the_remedy_is_named(tmp_path, monkeypatch):
 
 def test_importing_the_modules_does_not_import_matplotlib_or_scipy():
     code = (
-        "import sys, nembp.noise_pictures; heavy = {'matplotlib', 'scipy', 'PIL'}; "
+        "import sys, nembp.plotting.noise; heavy = {'matplotlib', 'scipy', 'PIL'}; "
         "sys.exit(bool(heavy & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

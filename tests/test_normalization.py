@@ -17,20 +17,19 @@ from near import assert_near
 from normalized_networks import CLASSES, TOLERANCE, batch, each_dtype, small
 from strategies import cases
 
-from nembp.architectures import network
+from nembp.architecture import network
 from nembp.backend import Backend
-from nembp.backpropagation import JointBackpropagation, backpropagate
-from nembp.batches import BatchReader
 from nembp.datasets import Scaling, Split
-from nembp.ends import Memberships
+from nembp.datasets.reading import BatchReader
+from nembp.engine.backprop import JointBackpropagation, Memberships, backpropagate
+from nembp.engine.batchnorm import BatchNormalization
+from nembp.engine.likelihoods import Gaussian
+from nembp.engine.linear import Dense
+from nembp.engine.network import Layer, Network, dense_network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import Adam
+from nembp.engine.training import Trainer
 from nembp.errors import ArchitectureError, ShapeError
-from nembp.likelihoods import Gaussian
-from nembp.network import Layer, Network, dense_network
-from nembp.noise import Noise
-from nembp.normalization import BatchNormalization
-from nembp.optimizers import Adam
-from nembp.synapses import Dense
-from nembp.training import Trainer
 from nembp.verification.laws import joint
 
 STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))

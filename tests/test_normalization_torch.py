@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from near import assert_near
 from normalized_networks import CHANNELS, IMAGE, TOLERANCE, batch, small
 
-from nembp.backpropagation import JointBackpropagation, backpropagate
-from nembp.network import Network
-from nembp.optimizers import Adam
+from nembp.engine.backprop import JointBackpropagation, backpropagate
+from nembp.engine.network import Network
+from nembp.engine.optimizers import Adam
 from nembp.verification.laws import joint
 
 torch = pytest.importorskip("torch")

@@ -10,20 +10,28 @@ import pytest
 from near import assert_near
 from normalized_networks import IMAGE, batch, each_dtype, small
 
-from nembp.architectures import generator_network
-from nembp.archives import read_archive, write_archive
-from nembp.backpropagation import backpropagate, joint_gradient
-from nembp.batches import BatchReader
-from nembp.checkpoints import ARRAYS, FORMAT, OPTIONAL, VERSION, Model, load_model, save_model
-from nembp.cycle import CycleBackpropagation
+from nembp.architecture import generator_network
+from nembp.checkpoints import (
+    ARRAYS,
+    FORMAT,
+    OPTIONAL,
+    VERSION,
+    Model,
+    load_model,
+    read_archive,
+    save_model,
+    write_archive,
+)
 from nembp.datasets import Scaling, Split
+from nembp.datasets.reading import BatchReader
+from nembp.engine.activations import Tanh
+from nembp.engine.backprop import CycleBackpropagation, backpropagate, joint_gradient
+from nembp.engine.batchnorm import BatchNormalization
+from nembp.engine.likelihoods import Gaussian
+from nembp.engine.linear import Dense, Transposed
+from nembp.engine.network import Layer, Network, dense_network
+from nembp.engine.training import Trainer
 from nembp.errors import DataError
-from nembp.likelihoods import Gaussian
-from nembp.network import Layer, Network, dense_network
-from nembp.neurons import Tanh
-from nembp.normalization import BatchNormalization
-from nembp.synapses import Dense, Transposed
-from nembp.training import Trainer
 
 
 # -- copies and files ------------------------------------------------------------------------------
@@ -133,7 +141,7 @@ def test_a_generator_whose_own_output_goes_back(bidirectional, flow):
     assert_near(claims, slopes, 1e-11, "gradient of the generator")
 
 
-def test_joint_gradient_takes_normalized_networks_of_transposed_synapses():
+def test_joint_gradient_takes_normalized_networks_of_transposed_maps():
     layers = [Layer(5), Layer(6, Tanh(), 3, BatchNormalization(0.05)), Layer(4)]
     net = Network(layers, [Transposed(Dense(6, 5)), Dense(6, 4)], Gaussian(), Gaussian(),
                   dtype="float64", seed=2)  # fmt: skip

@@ -7,9 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from nembp.errors import ArchitectureError
-from nembp.network import dense_network
-from nembp.optimizers import (
+from nembp.engine.network import dense_network
+from nembp.engine.optimizers import (
     OPTIMIZERS,
     SGD,
     Adam,
@@ -19,6 +18,7 @@ from nembp.optimizers import (
     get_optimizer,
     learning_rate_schedule,
 )
+from nembp.errors import ArchitectureError
 from nembp.verification.laws.training import TEXTBOOK
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from near import assert_near
 from strategies import PAIRS, Case, cases
 
-from nembp.backpropagation import backpropagate, joint_gradient
-from nembp.likelihoods import Gaussian, Multinomial
-from nembp.network import Network
+from nembp.engine.backprop import backpropagate, joint_gradient
+from nembp.engine.likelihoods import Gaussian, Multinomial
+from nembp.engine.network import Network
 from nembp.verification.laws import gradients, textbook
 from nembp.verification.laws.joint import run
 

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from nembp.errors import OutputError, ShapeError
-from nembp.pictures import backward_picture, read_images, tile_images, write_images
+from nembp.plotting.pictures import backward_picture, read_images, tile_images, write_images
 
 GREY = 128
 
@@ -249,5 +249,5 @@ def test_arrays_that_do_not_fit_the_classes_are_refused(tmp_path, shape):
 
 
 def test_importing_the_module_does_not_import_pil():
-    code = "import sys, nembp.pictures, nembp.drawing; sys.exit('PIL' in sys.modules)"
+    code = "import sys, nembp.plotting.pictures, nembp.plotting.pictures; sys.exit('PIL' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,8 +10,8 @@ import pytest
 
 from nembp.checkpoints import load_model
 from nembp.datasets import load
+from nembp.engine.metrics import centroid_error
 from nembp.errors import ArchitectureError, DataError, OutputError
-from nembp.metrics import centroid_error
 from nembp.runs import RunConfig, from_toml, train_run
 from nembp.runs import training as run_module
 from nembp.runs.folder import FILES, RunFolder, to_json

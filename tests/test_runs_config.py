@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nembp import noise_settings as noise
-from nembp import signal_noise
 from nembp.datasets.dataset import ScalingName, Task
+from nembp.engine import noise
+from nembp.engine import noise as signal_noise
+from nembp.engine.activations import ACTIVATIONS
+from nembp.engine.likelihoods import LIKELIHOODS
+from nembp.engine.optimizers import OPTIMIZERS, SCHEDULES
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import LIKELIHOODS
-from nembp.neurons import ACTIVATIONS
-from nembp.optimizers import OPTIMIZERS, SCHEDULES
 from nembp.runs import RunConfig, from_toml, to_toml
 from nembp.runs.config import options
 from nembp.runs.config_file import read_settings

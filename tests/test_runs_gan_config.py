@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nembp.adversarial.settings import AdversarialSettings
-from nembp.architectures import generator_network
+from nembp.architecture import generator_network
 from nembp.datasets import load
 from nembp.errors import ArchitectureError, DataError
 from nembp.runs import gan_recipes

@@ -11,7 +11,7 @@ from command_line import fails, run
 
 from nembp.checkpoints import load_model
 from nembp.errors import ArchitectureError
-from nembp.pictures import read_images
+from nembp.plotting.pictures import read_images
 from nembp.runs import RunConfig, evaluate_run, from_toml, train_run
 from nembp.runs.predicting import predict_backward
 from nembp.runs.preparation import prepare
@@ -57,7 +57,7 @@ def test_colours_are_learned_in_both_directions_by_convolutions():
 def test_colours_are_standardized_by_channel_and_drawn_as_they_were(monkeypatch):
     drawn = {}
     monkeypatch.setattr(
-        "nembp.pictures.backward_picture", lambda path, *rest: drawn.update(rest=rest)
+        "nembp.plotting.pictures.backward_picture", lambda path, *rest: drawn.update(rest=rest)
     )
     prepared = prepare(COLOURS)
     scaled = prepared.data.x_scaling.apply(X[:150], np.float64)

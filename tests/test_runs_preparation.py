@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from nembp import pictures
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.plotting import pictures
 from nembp.runs import RunConfig, train_run
 from nembp.runs import training as run_module
 from nembp.runs.preparation import prepare

@@ -10,7 +10,7 @@ import pytest
 from nembp.datasets import load
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Request
-from nembp.optimizers import OPTIMIZERS
+from nembp.engine.optimizers import OPTIMIZERS
 from nembp.runs import RunConfig, recipe
 
 

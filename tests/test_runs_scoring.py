@@ -11,7 +11,7 @@ import pytest
 from nembp.checkpoints import load_model, save_model
 from nembp.datasets import load
 from nembp.errors import ArchitectureError, DataError
-from nembp.pictures import write_images
+from nembp.plotting.pictures import write_images
 from nembp.runs import RunConfig, evaluate_run, train_run
 from nembp.runs.predicting import (
     one_hot,

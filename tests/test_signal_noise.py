@@ -8,14 +8,13 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from nembp.architectures import network as network_of_images
+from nembp.architecture import network as network_of_images
 from nembp.backend import Backend, get_backend, stream
-from nembp.backpropagation import JointBackpropagation, joint_gradient
+from nembp.engine.backprop import JointBackpropagation, joint_gradient
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial, Readout
+from nembp.engine.network import Network, dense_network
+from nembp.engine.noise import Noise, SignalNoise, noisy_layers
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import Bernoulli, Gaussian, Multinomial, Readout
-from nembp.network import Network, dense_network
-from nembp.noise import Noise
-from nembp.signal_noise import SignalNoise, noisy_layers
 
 Array = np.ndarray[Any, Any]
 ROWS = 8

@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nembp.augmentation import Augmentation, Augmenter
+from nembp.datasets.reading import Augmentation, Augmenter, Staging
 from nembp.datasets.sources import Rows, as_rows
 from nembp.errors import DataError
-from nembp.staging import Staging
 
 PATIENCE = 20.0
 

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from examples_extensions import LocallyConnected, Poisson
 
-from nembp.batches import BatchReader
 from nembp.datasets import Scaling, Split
+from nembp.datasets.reading import BatchReader
+from nembp.engine.activations import ACTIVATIONS, Activation, LeakyReLU, Tanh
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.linear import Dense
+from nembp.engine.network import Layer, Network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import OPTIMIZERS, SGD
+from nembp.engine.training import Trainer
 from nembp.errors import ArchitectureError, VerificationError
-from nembp.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
-from nembp.network import Layer, Network
-from nembp.neurons import ACTIVATIONS, Activation, LeakyReLU, Tanh
-from nembp.noise import Noise
-from nembp.optimizers import OPTIMIZERS, SGD
-from nembp.synapses import Dense
 from nembp.testing import (
     check_extension,
 )
-from nembp.training import Trainer
 
 
 # -- the examples ------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ def test_the_examples_pass(extension):
     assert "in a network: joint.samples" in laws
 
 
-def test_the_example_synapse_has_the_classical_gradient():
+def test_the_example_linear_map_has_the_classical_gradient():
     laws = [result.law for result in check_extension(LocallyConnected(3, 2)).laws]
     assert "in a network: gradient.classical" in laws
 
@@ -47,8 +47,8 @@ def test_a_network_with_the_examples_trains(forward, noise):
     y = label if forward == "labels" else x[:, :2] + 1.0
     end = Multinomial() if forward == "labels" else Poisson()
     layers = [Layer(6), Layer(4, Tanh()), Layer(2)]
-    synapses = [LocallyConnected(4, 3), Dense(4, 2)]
-    net = Network(layers, synapses, end, Poisson(), dtype="float64")
+    maps = [LocallyConnected(4, 3), Dense(4, 2)]
+    net = Network(layers, maps, end, Poisson(), dtype="float64")
     reader = BatchReader(Split(x, y), Scaling(), Scaling(), 2, net.backend, net.dtype)
     spec = Noise(noise, std=0.3)
     trainer = Trainer(net, reader, epochs=30, batch_size=20, noise={"backward": spec})
@@ -143,7 +143,7 @@ def test_parts_of_nembp_pass(extension):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (3, "expected a Likelihood, Synapse, Activation or Optimizer"),
+        (3, "expected a Likelihood, LinearMap, Activation or Optimizer"),
         (dict, "expected a Likelihood"),
         (Likelihood, "Likelihood still lacks the methods gain_terms, link, log_likelihood, scale"),
         (Dense, r"Dense needs arguments .* pass an instance, such as Dense\(...\)"),

@@ -11,24 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nembp.testing
-from nembp.batches import BatchReader
-from nembp.convolution import AveragePooling, Convolution, Reshape
 from nembp.datasets import Scaling, Split
-from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
-from nembp.network import dense_network
-from nembp.neurons import Tanh
-from nembp.optimizers import SGD
-from nembp.synapses import Dense, Transposed
+from nembp.datasets.reading import BatchReader
+from nembp.engine.activations import Tanh
+from nembp.engine.convolution import Convolution
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.engine.linear import AveragePooling, Dense, Reshape, Transposed
+from nembp.engine.network import dense_network
+from nembp.engine.optimizers import SGD
+from nembp.engine.training import Trainer
 from nembp.testing import (
     activations,
     batches_for,
     likelihoods,
+    maps,
     networks,
     noise_for,
-    synapses,
     targets,
 )
-from nembp.training import Trainer
 from nembp.verification.chains import random_chain
 
 few = settings(max_examples=20)
@@ -63,21 +63,21 @@ def test_networks_are_of_the_kind_asked_for(data):
 @given(data=st.data())
 def test_networks_of_images_or_without(data):
     plain = data.draw(networks(activation="tanh", images=False))
-    assert {type(synapse) for synapse in plain.synapses} == {Dense}
+    assert {type(linear_map) for linear_map in plain.maps} == {Dense}
     assert all(layer.activation == Tanh() for layer in plain.layers[1:-1])
     net = data.draw(networks(images=True))
-    assert 1 <= len(net.synapses) <= 4
+    assert 1 <= len(net.maps) <= 4
     assert max(layer.size for layer in net.layers) <= 75
 
 
-def test_networks_of_images_have_every_kind_of_synapse():
+def test_networks_of_images_have_every_kind_of_linear_map():
     """Each kind is in at least one of 200: a draw without it has a chance of 1e-6 at most."""
     kinds = set()
     for index in range(200):
         chain = random_chain(pick_of(index), 1 + index % 4)
-        for synapse in chain.synapses:
-            inner = synapse.synapse if isinstance(synapse, Transposed) else synapse
-            kinds.add((type(synapse), type(inner)))
+        for linear_map in chain.maps:
+            inner = linear_map.linear_map if isinstance(linear_map, Transposed) else linear_map
+            kinds.add((type(linear_map), type(inner)))
             if isinstance(inner, Convolution):
                 rest = [
                     (size + 2 * p - k) % s
@@ -141,10 +141,10 @@ def test_noise_can_be_used_on_its_target(data, likelihood):
 
 
 @few
-@given(activation=activations(analytic=False), synapse=synapses(), kind=likelihoods("gaussian"))
-def test_kinds(activation, synapse, kind):
+@given(activation=activations(analytic=False), linear_map=maps(), kind=likelihoods("gaussian"))
+def test_kinds(activation, linear_map, kind):
     assert not activation.analytic
-    assert synapse.inputs >= 1
+    assert linear_map.inputs >= 1
     assert isinstance(kind, Gaussian)
 
 
@@ -153,7 +153,7 @@ def test_hypothesis_is_needed_only_for_strategies():
 import sys
 sys.modules["hypothesis"] = None
 from nembp.testing import check_extension
-from nembp.neurons import Identity
+from nembp.engine.activations import Identity
 assert check_extension(Identity()).passed
 try:
     from nembp.testing import networks

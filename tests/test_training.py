@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nembp.batches import BatchReader
 from nembp.datasets import Scaling, Split, class_means, feature_means, load
+from nembp.datasets.reading import BatchReader
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.engine.metrics import centroid_error, evaluate
+from nembp.engine.network import Network, dense_network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import SGD, Adam
+from nembp.engine.training import Trainer, set_input_bias
 from nembp.errors import ArchitectureError, DivergenceError, ShapeError
-from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
-from nembp.metrics import centroid_error, evaluate
-from nembp.network import Network, dense_network
-from nembp.noise import Noise
-from nembp.optimizers import SGD, Adam
-from nembp.training import Trainer, set_input_bias
 
 
 def blobs(n: int = 120, classes: int = 3, features: int = 6, seed: int = 0) -> Split:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from strategies import seeds
 
+from nembp.engine.activations import ACTIVATIONS, Activation, Logistic, ReLU, Tanh
 from nembp.errors import VerificationError
-from nembp.neurons import ACTIVATIONS, Activation, Logistic, ReLU, Tanh
 from nembp.testing import activations
 from nembp.verification import check_activation
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import any_likelihood, seeds
 
+from nembp.engine.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
 from nembp.errors import ArchitectureError, VerificationError
-from nembp.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
 from nembp.verification import check_likelihood
 
 

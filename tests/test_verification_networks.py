@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from strategies import cases
 
 from nembp.backend import Backend
+from nembp.engine.activations import Tanh
+from nembp.engine.likelihoods import Bernoulli, Gaussian
+from nembp.engine.linear import Dense, Transposed
+from nembp.engine.network import Layer, Network, dense_network
 from nembp.errors import ArchitectureError, DataError, ShapeError
-from nembp.likelihoods import Bernoulli, Gaussian
-from nembp.network import Layer, Network, dense_network
-from nembp.neurons import Tanh
-from nembp.synapses import Dense, Transposed
 from nembp.verification import check_backprop_invariance, check_network
 
 STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
@@ -85,8 +85,8 @@ class Softplus(Tanh):
 
 def test_parts_that_users_wrote():
     layers = [Layer(6), Layer(4, Softplus()), Layer(5, Tanh()), Layer(3)]
-    synapses = [LocallyConnected(4, 3), Transposed(LocallyConnected(4, 2)), Dense(5, 3)]
-    net = randomized(Network(layers, synapses, Poisson(), Poisson(), dtype="float64"))
+    maps = [LocallyConnected(4, 3), Transposed(LocallyConnected(4, 2)), Dense(5, 3)]
+    net = randomized(Network(layers, maps, Poisson(), Poisson(), dtype="float64"))
     rng = np.random.default_rng(0)
     x, y = rng.poisson(2.0, (5, 6)), rng.poisson(2.0, (5, 3))
     assert check_network(net, x, y).passed

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from test_verification_networks import batch, small
 
-from nembp import backpropagation
+from nembp.engine import backprop as backpropagation
+from nembp.engine.activations import Tanh
+from nembp.engine.likelihoods import Gaussian, Multinomial
+from nembp.engine.linear import Dense
+from nembp.engine.network import Network
 from nembp.errors import VerificationError
-from nembp.likelihoods import Gaussian, Multinomial
-from nembp.network import Network
-from nembp.neurons import Tanh
-from nembp.synapses import Dense
 from nembp.verification import check_backprop_invariance, check_network, networks
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import seeds
 
+from nembp.engine.optimizers import OPTIMIZERS, SGD, Adam, Momentum, Optimizer, RMSProp
 from nembp.errors import VerificationError
-from nembp.optimizers import OPTIMIZERS, SGD, Adam, Momentum, Optimizer, RMSProp
 from nembp.verification import check_optimizer
 
 

@@ -12,17 +12,17 @@ from strategies import cases
 from verify_cases import plant
 
 from nembp.backend import Backend
-from nembp.convolution import Convolution, Reshape
+from nembp.engine.convolution import Convolution
+from nembp.engine.likelihoods import Bernoulli, Gaussian
+from nembp.engine.linear import Dense, Reshape, Transposed
+from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError, VerificationError
-from nembp.likelihoods import Bernoulli, Gaussian
-from nembp.noise import Noise
-from nembp.synapses import Dense, Transposed
 from nembp.verification.cases import PAIRS, Case, generate
 from nembp.verification.counterexamples import as_code, shrink
 from nembp.verification.laws import LAWS, check
 from nembp.verification.laws.deviations import Deviation, near
 from nembp.verification.runner import find_laws, verify
-from nembp.verification.simpler_synapses import simpler_chains
+from nembp.verification.simpler_maps import simpler_chains
 
 STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
 
@@ -50,8 +50,8 @@ def test_cases_go_round_all_kinds():
     assert len({(c.activation, c.forward.name, c.backward.name) for c in seen}) == 45
     assert {(c.forward.name, c.backward.name) for c in seen[:9]} == set(PAIRS)
     assert {c.forward_noise.kind for c in seen} == {"nem", "blind", "anti", "drift"}
-    assert {c.forward_noise.kind for c in seen if c.synapses} == {"nem", "blind", "anti", "drift"}
-    assert sum(c.synapses is not None for c in seen[:42]) == 12
+    assert {c.forward_noise.kind for c in seen if c.maps} == {"nem", "blind", "anti", "drift"}
+    assert sum(c.maps is not None for c in seen[:42]) == 12
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=list(LAWS))
@@ -67,7 +67,7 @@ def test_slow_laws_meet_every_kind_too(law):
     # kinds go round in cycles of 5, 7 and 9 cases
     seen = [generate(0, index) for index in range(0, 45 * law.every, law.every)]
     assert len({(c.activation, c.forward.name, c.backward.name) for c in seen}) == 45
-    assert any(c.synapses is not None for c in seen)
+    assert any(c.maps is not None for c in seen)
 
 
 def test_progress_counts_up():
@@ -114,7 +114,7 @@ def test_an_engine_that_raises_breaks_the_law(monkeypatch):
     def crash(*args, **options):
         raise IndexError("out of range")
 
-    monkeypatch.setattr("nembp.synapses.Dense.adjoint", crash)
+    monkeypatch.setattr("nembp.engine.linear.Dense.adjoint", crash)
     found = verify(["synapse.trilinear"], cases=3)["synapse.trilinear"]
     assert not found.passed
     assert "IndexError: out of range" in str(found.worst)
@@ -124,7 +124,7 @@ def test_a_nan_breaks_a_law(monkeypatch):
     def silent(self, backend, x, y, out):
         pass
 
-    monkeypatch.setattr("nembp.synapses.Dense.weight_gradient", silent)
+    monkeypatch.setattr("nembp.engine.linear.Dense.weight_gradient", silent)
     found = verify(["joint.samples", "synapse.trilinear", "gradient.classical"], cases=3)
     assert len(found.failures) == 3
 
@@ -177,7 +177,7 @@ CHAIN = Case(
     seed=7,
     biases=(50, 2, 0, 3, 3),
     linear=(2,),
-    synapses=(
+    maps=(
         Convolution((5, 5, 2), 2, (3, 3), (2, 2), (1, 1)),
         Reshape((3, 3, 2), (2, 0, 1)),
         Transposed(Convolution((2, 2, 3), 2, (2, 2), (1, 1), (1, 1))),
@@ -191,12 +191,12 @@ CHAIN = Case(
     [
         (lambda case: True, Case((1, 1), "identity", rows=1)),
         (
-            lambda case: any(type(s) is Convolution for s in case.synapses or ()),
-            Case((1, 1), "identity", rows=1, synapses=(Convolution((1, 1, 1), 1, (1, 1)),)),
+            lambda case: any(type(s) is Convolution for s in case.maps or ()),
+            Case((1, 1), "identity", rows=1, maps=(Convolution((1, 1, 1), 1, (1, 1)),)),
         ),
         (
-            lambda case: any(max(getattr(s, "stride", (1,))) > 1 for s in case.synapses or ()),
-            Case((1, 1), "identity", rows=1, synapses=(Convolution((1, 1, 1), 1, (1, 1), (1, 2)),)),
+            lambda case: any(max(getattr(s, "stride", (1,))) > 1 for s in case.maps or ()),
+            Case((1, 1), "identity", rows=1, maps=(Convolution((1, 1, 1), 1, (1, 1), (1, 2)),)),
         ),
         (
             lambda case: any(
@@ -206,20 +206,20 @@ CHAIN = Case(
                 (1, 2),
                 "identity",
                 rows=1,
-                synapses=(Convolution((1, 1, 1), 1, (2, 1), (1, 1), (1, 0)),),
+                maps=(Convolution((1, 1, 1), 1, (2, 1), (1, 1), (1, 0)),),
             ),
         ),
         (
-            lambda case: any(type(s) is Reshape and s.axes for s in case.synapses or ()),
-            Case((1, 1), "identity", rows=1, synapses=(Reshape((1, 1, 1), (2, 0, 1)),)),
+            lambda case: any(type(s) is Reshape and s.axes for s in case.maps or ()),
+            Case((1, 1), "identity", rows=1, maps=(Reshape((1, 1, 1), (2, 0, 1)),)),
         ),
         (
-            lambda case: any(type(s) is Transposed for s in case.synapses or ()),
+            lambda case: any(type(s) is Transposed for s in case.maps or ()),
             Case(
                 (1, 1),
                 "identity",
                 rows=1,
-                synapses=(Transposed(Convolution((1, 1, 1), 1, (1, 1))),),
+                maps=(Transposed(Convolution((1, 1, 1), 1, (1, 1))),),
             ),
         ),
     ],
@@ -233,7 +233,7 @@ def test_chains_of_images_shrink(fails, left):
 
 
 def inner(case):
-    return [getattr(s, "synapse", s) for s in case.synapses or ()]
+    return [getattr(s, "linear_map", s) for s in case.maps or ()]
 
 
 @given(case=cases(images=True))
@@ -257,8 +257,8 @@ def test_code_rebuilds_the_case(case):
 def test_code_holds_only_what_differs():
     case = Case((2, 3), backward=Gaussian(0.5), forward_noise=Noise("nem", std=0.3), seed=4)
     assert as_code(case, "joint.noisy").splitlines() == [
-        "from nembp.likelihoods import Gaussian",
-        "from nembp.noise_settings import Noise",
+        "from nembp.engine.likelihoods import Gaussian",
+        "from nembp.engine.noise import Noise",
         "from nembp.verification.cases import Case",
         "from nembp.verification.laws import LAWS",
         "",

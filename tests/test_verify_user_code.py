@@ -14,8 +14,8 @@ from nembp.verification.user_code import UserCodeError, check_user_code, load
 
 MINE = """
 import numpy as np
-from nembp.likelihoods import Gaussian
-from nembp.neurons import Activation
+from nembp.engine.likelihoods import Gaussian
+from nembp.engine.activations import Activation
 
 print("imported")
 point = np.linspace(-1.0, 1.0, 8)
@@ -152,7 +152,7 @@ def test_random_points_are_the_seeds():
 
 # -- parts -------------------------------------------------------------------------------------
 def test_parts_go_to_check_extension():
-    result = run("verify", "nembp.neurons:Tanh")
+    result = run("verify", "nembp.engine.activations:Tanh")
     assert result.exit_code == 0
     assert "in a network: gradient.classical" in result.stdout
     wrong = run("verify", "mine_nembp:Flipped", "--json")

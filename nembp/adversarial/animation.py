@@ -1,6 +1,6 @@
 """What a generator draws while it learns: sheets of images, scatter plots, and a GIF of them.
 
-Everything is drawn with Pillow, in the style of :mod:`nembp.drawing`.
+Everything is drawn with Pillow, in the style of :mod:`nembp.plotting.pictures`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nembp.drawing import INK, MUTED, paper, text_width, write
 from nembp.errors import OutputError, ShapeError
 from nembp.files import write_atomically
-from nembp.pictures import tile_images
+from nembp.plotting.pictures import INK, MUTED, paper, text_width, tile_images, write
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +25,7 @@ __all__ = ["Film", "Frame", "image_frame", "scatter_frame"]
 
 WIDTH, MARGIN, LINE = 560, 16, 30  # of a frame, in pixels; LINE is the height of a line of text
 SIZE = 15  # of the text
-REAL, GENERATED = (193, 199, 205), (33, 102, 172)  # as in nembp.noise_pictures
+REAL, GENERATED = (193, 199, 205), (33, 102, 172)  # as in nembp.plotting.noise
 FINE = 3  # points are drawn so many times as large, then reduced: smooth edges
 RADIUS = {"real": 2.6, "generated": 2.2}  # pixels
 LAST = 2000  # milliseconds that a film stops at its end

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nembp.network import Network
+from nembp.engine.network import Network
 
 __all__ = ["ParameterAverage"]
 

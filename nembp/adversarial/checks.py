@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from nembp.adversarial.objectives import Score
 from nembp.adversarial.settings import AdversarialSettings
-from nembp.batches import BatchReader
+from nembp.datasets.reading import BatchReader
+from nembp.engine.likelihoods import Bernoulli, Likelihood, Multinomial
+from nembp.engine.network import Network
+from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import Bernoulli, Likelihood, Multinomial
-from nembp.network import Network
-from nembp.noise import Noise
 
 __all__ = ["check_networks", "check_noise"]
 

@@ -22,9 +22,9 @@ from nembp.adversarial.classifier_training import Recipe, judge_scaling, recipe_
 from nembp.checkpoints import Model, content_hash, load_model, save_model
 from nembp.datasets import Dataset, Scaling
 from nembp.datasets.scaling import chunks
+from nembp.engine.likelihoods import Gaussian, Multinomial
+from nembp.engine.network import Network
 from nembp.errors import ArchitectureError, DataError, OutputError
-from nembp.likelihoods import Gaussian, Multinomial
-from nembp.network import Network
 
 __all__ = ["Judge", "default_cache", "judge_for"]
 
@@ -57,10 +57,10 @@ class Judge:
         self.accuracy = float(model.settings["accuracy"])
         self.sha256 = content_hash({"parameters": net.backend.to_numpy(net.parameters)})
         kind: dict[str, Any] = {"device": net.backend, "dtype": net.dtype, "seed": None}
-        last = len(net.synapses) - 1
-        # the same pass, cut before the last synapse: below it features, above it classes
-        body = Network(net.layers[:-1], net.synapses[:-1], Gaussian(), Gaussian(), **kind)
-        head = Network(net.layers[-2:], net.synapses[-1:], Multinomial(), Gaussian(), **kind)
+        last = len(net.maps) - 1
+        # the same pass, cut before the last linear map: below it features, above it classes
+        body = Network(net.layers[:-1], net.maps[:-1], Gaussian(), Gaussian(), **kind)
+        head = Network(net.layers[-2:], net.maps[-1:], Multinomial(), Gaussian(), **kind)
         for part, first in ((body, 0), (head, last)):
             for k, weights in enumerate(part.weights):
                 weights[...] = net.weights[first + k]

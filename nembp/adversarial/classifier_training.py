@@ -6,16 +6,14 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from nembp.architectures import network
-from nembp.augmentation import Augmentation
-from nembp.batches import BatchReader
-from nembp.checkpoints import Model
+from nembp.architecture import network
+from nembp.checkpoints import Model, environment
 from nembp.datasets import Dataset, Scaling, Split
+from nembp.datasets.reading import Augmentation, BatchReader
 from nembp.datasets.scaling import standardized
-from nembp.environments import environment
-from nembp.metrics import evaluate
-from nembp.optimizers import Adam
-from nembp.training import Trainer
+from nembp.engine.metrics import evaluate
+from nembp.engine.optimizers import Adam
+from nembp.engine.training import Trainer
 
 __all__ = ["Recipe", "judge_scaling", "recipe_for", "train_judge"]
 
@@ -68,7 +66,7 @@ def train_judge(data: Dataset, recipe: Recipe | None = None, *, seed: int = 0) -
     """Train a classifier on a data set, and measure it on the test split.
 
     It is always trained on the CPU, so that scores do not depend on the device; bit for bit the
-    same where `nembp.environments.environment` is the same.
+    same where `nembp.checkpoints.environment` is the same.
 
     Returns
     -------

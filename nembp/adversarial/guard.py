@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from nembp.engine.network import Network
 from nembp.errors import DivergenceError
-from nembp.network import Network
 
 __all__ = ["LastGood"]
 

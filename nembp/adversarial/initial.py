@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nembp.engine.linear import Dense
+from nembp.engine.network import Network
 from nembp.errors import ShapeError
-from nembp.network import Network
-from nembp.synapses import Dense
 
 __all__ = ["spread_first_layer"]
 
@@ -29,9 +29,9 @@ def spread_first_layer(net: Network, points: ArrayLike, gain: float = 1.0) -> No
     Raises
     ------
     ShapeError
-        If the first synapse is not dense, its layer shares biases, or ``points`` do not fit.
+        If the first linear map is not dense, its layer shares biases, or ``points`` do not fit.
 
-    >>> from nembp.network import dense_network
+    >>> from nembp.engine.network import dense_network
     >>> net = dense_network([2, 3, 1], activation="tanh", seed=0)
     >>> x = np.array([[1.0, 2.0], [3.0, 4.0], [-5.0, 6.0]])
     >>> spread_first_layer(net, x)
@@ -40,9 +40,9 @@ def spread_first_layer(net: Network, points: ArrayLike, gain: float = 1.0) -> No
     True
     """
     x, layer, bias = np.asarray(points, dtype=float), net.layers[1], net.biases[1]
-    if not isinstance(net.synapses[0], Dense) or bias is None or layer.biases != layer.size:
+    if not isinstance(net.maps[0], Dense) or bias is None or layer.biases != layer.size:
         raise ShapeError(
-            "the first layer cannot be spread: expected a dense synapse to a layer with a bias for "
+            "the first layer cannot be spread: expected a dense linear map to a layer with a bias for "
             f"each of its {layer.size} neurons; leave the option out"
         )
     if x.shape != (layer.size, net.inputs):

@@ -11,7 +11,7 @@ wasserstein     E f(x) − E f(g)                              E f(g)
 =============== ============================================ ===========================
 
 with g = G(z). All but one are log-likelihoods of fixed targets, up to a sign, so the ends of
-:mod:`nembp.ends` serve: :class:`Score` makes a critic's objective one of them. The fourth sums over
+:mod:`nembp.engine.backprop` serve: :class:`Score` makes a critic's objective one of them. The fourth sums over
 K labels, which are hidden: :class:`RealClassEnd`.
 """
 
@@ -20,9 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nembp.backend import Array, Backend
-from nembp.ends import Clock, SampleEnd
-from nembp.likelihoods import Multinomial, Readout
-from nembp.readouts import IdentityLink
+from nembp.engine.backprop import Clock, SampleEnd
+from nembp.engine.likelihoods import IdentityLink, Multinomial, Readout
 
 __all__ = ["RealClassEnd", "Score"]
 

@@ -1,4 +1,4 @@
-"""Iterations whose changing numbers lie on the device, captured and replayed (:mod:`nembp.replay`).
+"""Iterations whose changing numbers lie on the device, captured and replayed (:mod:`nembp.engine.training`).
 
 A block of iterations is laid out at once: for each turn of D its samples, the learning rates and
 bias corrections of both optimizers, the course of the backward weights, and the deviation of every
@@ -15,9 +15,9 @@ import numpy as np
 
 from nembp.adversarial.turns import Numbers, Turns
 from nembp.backend import Array
-from nembp.batches import Staged
-from nembp.optimizers import Optimizer
-from nembp.replay import Replay
+from nembp.datasets.reading import Staged
+from nembp.engine.optimizers import Optimizer
+from nembp.engine.training import Replay
 
 __all__ = ["IterationsOnDevice"]
 

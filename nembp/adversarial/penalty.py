@@ -12,7 +12,7 @@ is the penalty's error at what comes down, going up; f' depends on z, where it l
 
 the penalty's error at the signals, going down from εᴸ = 0. Then ∂/∂Wᵏ is what it is for two
 directions, one product of Pᵏ⁻¹ = [ω ; a] and Qᵏ = [δ ; ε], and ∂/∂bᵏ = Σ εᵏ. So a penalty is four
-sweeps of the engine (:mod:`nembp.sweeps`), over any synapses; without the last one where all
+sweeps of the engine (:mod:`nembp.engine.backprop`), over any linear maps; without the last one where all
 activations are piecewise linear, whose f'' is zero.
 """
 
@@ -21,9 +21,9 @@ from __future__ import annotations
 from functools import partial
 
 from nembp.backend import Array
+from nembp.engine.backprop import Sweeps
+from nembp.engine.network import Network
 from nembp.errors import ArchitectureError
-from nembp.network import Network
-from nembp.sweeps import Sweeps
 
 __all__ = ["GradientPenalty"]
 
@@ -159,7 +159,7 @@ class GradientPenalty(Sweeps):
         self._multiply_derivative(k, self._omega[k], self._a[k], start, stop)
 
     def _sweep_signal_errors(self, gradient: Array) -> None:
-        """Down: εᵏ⁻¹ = adjoint(εᵏ) ∘ f'(zᵏ⁻¹) + ρᵏ⁻¹, and every synapse's gradient."""
+        """Down: εᵏ⁻¹ = adjoint(εᵏ) ∘ f'(zᵏ⁻¹) + ρᵏ⁻¹, and every linear map's gradient."""
         backend, add, last = self.net.backend, self.net.backend.xp.add, len(self._links)
         for k in range(last, 0, -1):
             link, below = self._links[k - 1], self._epsilon[k - 1]

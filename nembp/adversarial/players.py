@@ -15,12 +15,18 @@ from nembp.adversarial.penalty import GradientPenalty
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.weighted import WeightedEnd
 from nembp.backend import Array, stream
-from nembp.cycle import CycleBackpropagation
-from nembp.ends import Clock, End, Memberships, SampleEnd
-from nembp.joint import JointBackpropagation, Path
-from nembp.likelihoods import Multinomial
-from nembp.network import Network
-from nembp.noise import Noise
+from nembp.engine.backprop import (
+    Clock,
+    CycleBackpropagation,
+    End,
+    JointBackpropagation,
+    Memberships,
+    Path,
+    SampleEnd,
+)
+from nembp.engine.likelihoods import Multinomial
+from nembp.engine.network import Network
+from nembp.engine.noise import Noise
 
 __all__ = ["DiscriminatorPlayer", "GeneratorPlayer"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nembp.adversarial.settings import AdversarialSettings, course
-from nembp.noise import Noise
+from nembp.engine.noise import Noise
 
 __all__ = ["ScheduledNoise", "scheduled"]
 

@@ -23,11 +23,11 @@ from nembp.adversarial.scheduled_noise import scheduled
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.turns import Numbers, Turns
 from nembp.backend import Array, stream
-from nembp.batches import BatchReader, Staged
+from nembp.datasets.reading import BatchReader, Staged
+from nembp.engine.network import Network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import Adam, Optimizer, RMSProp, get_optimizer, learning_rate_schedule
 from nembp.errors import ArchitectureError, DivergenceError
-from nembp.network import Network
-from nembp.noise import Noise
-from nembp.optimizers import Adam, Optimizer, RMSProp, get_optimizer, learning_rate_schedule
 
 __all__ = ["AdversarialTrainer", "default_optimizer"]
 

@@ -16,10 +16,10 @@ from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
 from nembp.adversarial.records import Means
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.backend import Array, stream
-from nembp.batches import BatchReader, Staged
-from nembp.network import Network
-from nembp.noise import Noise, NoiseSource
-from nembp.optimizers import Optimizer
+from nembp.datasets.reading import BatchReader, Staged
+from nembp.engine.network import Network
+from nembp.engine.noise import Noise, NoiseSource
+from nembp.engine.optimizers import Optimizer
 
 __all__ = ["Numbers", "Turns"]
 
@@ -122,7 +122,7 @@ class Turns:
 
     # -- turns -----------------------------------------------------------------------------------
     def read(self, index: Array, staged: Staged = None) -> None:
-        """Give D real samples, as :meth:`nembp.batches.BatchReader.read` does."""
+        """Give D real samples, as :meth:`nembp.datasets.reading.BatchReader.read` does."""
         if self.d.labels is None:
             self.reader.read_x(index, self.d.real, staged)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nembp.backend import Array, Backend
-from nembp.ends import Clock, End
+from nembp.engine.backprop import Clock, End
 
 __all__ = ["WeightedEnd"]
 
@@ -12,7 +12,7 @@ class WeightedEnd:
     """An end whose error is multiplied by a number on the device too.
 
     A captured step would keep the ``weight`` that it was captured with; this number it finds where
-    that of its turn lies (:mod:`nembp.replay`).
+    that of its turn lies (:mod:`nembp.engine.training`).
 
     Parameters
     ----------

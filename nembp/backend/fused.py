@@ -20,10 +20,10 @@ from nembp.backend.implicit import ImplicitProducts
 from nembp.backend.kernels import LONGEST, Kernels
 
 if TYPE_CHECKING:
-    from nembp.likelihoods import Likelihood, Readout
-    from nembp.neurons import Activation
-    from nembp.noise import NoiseSource
-    from nembp.optimizers import Optimizer
+    from nembp.engine.activations import Activation
+    from nembp.engine.likelihoods import Likelihood, Readout
+    from nembp.engine.noise import NoiseSource
+    from nembp.engine.optimizers import Optimizer
 
 __all__ = ["FusedKernels", "PhiloxStream"]
 
@@ -265,14 +265,14 @@ def _slope(kernels: Kernels, activation: Any) -> Any:
 
 @cache
 def _neurons() -> dict[type, int]:
-    from nembp.neurons import Identity, LeakyReLU, Logistic, ReLU, Tanh
+    from nembp.engine.activations import Identity, LeakyReLU, Logistic, ReLU, Tanh
 
     return {type(None): 0, Identity: 0, Logistic: 1, Tanh: 2, ReLU: 3, LeakyReLU: 4}
 
 
 @cache
 def _likelihoods() -> dict[type, int]:
-    from nembp.likelihoods import Bernoulli, Gaussian, Multinomial
+    from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
 
     return {Multinomial: 0, Gaussian: 1, Bernoulli: 2}
 

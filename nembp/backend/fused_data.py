@@ -11,7 +11,7 @@ from nembp.backend.hooks import Array, Hooks
 from nembp.backend.kernels import Kernels
 
 if TYPE_CHECKING:
-    from nembp.convolution import Convolution
+    from nembp.engine.convolution import Convolution
 
 __all__ = ["FusedData"]
 
@@ -61,18 +61,25 @@ class FusedData(Hooks):
         kernels.each("one_hot_rows", out.size, labels, index, *args)
 
     # -- windows of images -----------------------------------------------------------------------
-    def lay_windows(self, synapse: Convolution, images: Array, windows: Array) -> bool:
-        return self._move_windows("lay_windows", synapse, images, windows)
+    def lay_windows(self, linear_map: Convolution, images: Array, windows: Array) -> bool:
+        return self._move_windows("lay_windows", linear_map, images, windows)
 
-    def gather_windows(self, synapse: Convolution, windows: Array, images: Array) -> bool:
-        return self._move_windows("gather_windows", synapse, windows, images)
+    def gather_windows(self, linear_map: Convolution, windows: Array, images: Array) -> bool:
+        return self._move_windows("gather_windows", linear_map, windows, images)
 
-    def _move_windows(self, name: str, synapse: Convolution, source: Array, out: Array) -> bool:
+    def _move_windows(self, name: str, linear_map: Convolution, source: Array, out: Array) -> bool:
         kernels = self.kernels_of(source, out)
         if kernels is None:
             return False
-        rows, columns, _ = synapse.output_shape
-        sizes = *synapse.shape, *synapse.kernel, *synapse.stride, *synapse.padding, rows, columns
+        rows, columns, _ = linear_map.output_shape
+        sizes = (
+            *linear_map.shape,
+            *linear_map.kernel,
+            *linear_map.stride,
+            *linear_map.padding,
+            rows,
+            columns,
+        )
         each = (np.int32(size) for size in sizes)
         kernels.each(name, out.size, source, out, np.int64(out.size), *each)
         return True

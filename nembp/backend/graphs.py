@@ -1,7 +1,7 @@
 """CUDA graphs: a sequence of kernels captured once and launched as one.
 
 What is captured are the launches with their arguments, so a replay does the same work on the same
-buffers: whatever changes from step to step has to lie in device memory (:mod:`nembp.replay`).
+buffers: whatever changes from step to step has to lie in device memory (:mod:`nembp.engine.training`).
 Memory that the captured calls allocate on their way comes from a pool of its own, which lives as
 long as the graph, so that nobody else is given it meanwhile.
 """

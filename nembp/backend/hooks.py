@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from nembp.convolution import Convolution
-    from nembp.likelihoods import Likelihood, Readout
-    from nembp.neurons import Activation
-    from nembp.noise import NoiseSource
-    from nembp.optimizers import Optimizer
+    from nembp.engine.activations import Activation
+    from nembp.engine.convolution import Convolution
+    from nembp.engine.likelihoods import Likelihood, Readout
+    from nembp.engine.noise import NoiseSource
+    from nembp.engine.optimizers import Optimizer
 
 __all__ = ["ConvolutionForm", "Hooks", "OptimizerKernel"]
 
@@ -105,7 +105,7 @@ class Hooks:
 
     # -- noise -----------------------------------------------------------------------------------
     def draw_and_screen(self, source: NoiseSource, o: Readout, t: Array, std: Array) -> bool:
-        """Draw and screen a source's noise, as :class:`~nembp.noise.NoiseSource` does."""
+        """Draw and screen a source's noise, as :class:`~nembp.engine.noise.NoiseSource` does."""
         return False
 
     # -- optimizers ------------------------------------------------------------------------------
@@ -169,28 +169,28 @@ class Hooks:
         self.into(out, self.xp.multiply, out, factor)
 
     # -- windows of images -----------------------------------------------------------------------
-    def lay_windows(self, synapse: Convolution, images: Array, windows: Array) -> bool:
+    def lay_windows(self, linear_map: Convolution, images: Array, windows: Array) -> bool:
         """Write the windows of images, padded by zeros, as rows."""
         return False
 
-    def gather_windows(self, synapse: Convolution, windows: Array, images: Array) -> bool:
+    def gather_windows(self, linear_map: Convolution, windows: Array, images: Array) -> bool:
         """Write the sum of all windows over each pixel, the adjoint of :meth:`lay_windows`."""
         return False
 
     # -- convolutions without windows ------------------------------------------------------------
-    convolution: ConvolutionForm = "windows"  # how their form is chosen (nembp.convolution_forms)
+    convolution: ConvolutionForm = "windows"  # how their form is chosen (nembp.engine.convolution)
     forms: dict[Any, frozenset[str]]  # those that were measured
     has_implicit_products = False
     is_capturing = False  # whether calls are recorded rather than done
 
-    def implicit_spare(self, contraction: str, synapse: Convolution, images: int) -> int:
+    def implicit_spare(self, contraction: str, linear_map: Convolution, images: int) -> int:
         """Return how many numbers :meth:`contract_implicitly` needs besides its result."""
         return 0
 
     def contract_implicitly(
         self,
         contraction: str,
-        synapse: Convolution,
+        linear_map: Convolution,
         left: Array,
         right: Array,
         out: Array,

@@ -19,7 +19,7 @@ from nembp.backend.hooks import Array, Hooks
 from nembp.backend.kernels import LONGEST, Kernels
 
 if TYPE_CHECKING:
-    from nembp.convolution import Convolution
+    from nembp.engine.convolution import Convolution
 
 __all__ = ["CONTRACTIONS", "TILES", "ImplicitProducts", "Product", "Tile", "product"]
 
@@ -92,23 +92,23 @@ class Product:
         return results * max(1, self.k) * self.tile.cost
 
 
-def product(contraction: str, synapse: Convolution, images: int) -> Product:
+def product(contraction: str, linear_map: Convolution, images: int) -> Product:
     """Return the implicit product of a contraction for so many images.
 
-    >>> from nembp.convolution import Convolution
+    >>> from nembp.engine.convolution import Convolution
     >>> last = Convolution((8, 8, 64), 128, (4, 4), (2, 2), (1, 1))
     >>> product("forward", last, 128).grid, product("forward", last, 128).parts
     ((16, 2, 8), 8)
     """
-    (height, width, channels), (s, t) = synapse.shape, synapse.stride
-    rows, columns, upper = synapse.output_shape
-    window, windows = math.prod(synapse.kernel) * channels, images * rows * columns
+    (height, width, channels), (s, t) = linear_map.shape, linear_map.stride
+    rows, columns, upper = linear_map.output_shape
+    window, windows = math.prod(linear_map.kernel) * channels, images * rows * columns
     if contraction == "forward":
         m, n, k, phases = windows, upper, window, 1
     elif contraction == "gradient":
         m, n, k, phases = window, upper, windows, 1
     else:
-        taps = -(-synapse.kernel[0] // s) * -(-synapse.kernel[1] // t)
+        taps = -(-linear_map.kernel[0] // s) * -(-linear_map.kernel[1] // t)
         m, n, k = images * -(-height // s) * -(-width // t), channels, taps * upper
         phases = s * t
     best = min(
@@ -125,41 +125,47 @@ class ImplicitProducts(Hooks):
     kernels_of: Callable[..., Kernels | None]
     has_implicit_products = True
 
-    def implicit_spare(self, contraction: str, synapse: Convolution, images: int) -> int:
-        cut = product(contraction, synapse, images)
+    def implicit_spare(self, contraction: str, linear_map: Convolution, images: int) -> int:
+        cut = product(contraction, linear_map, images)
         if cut.parts == 1:
             return 0
         results = {
-            "forward": images * synapse.outputs,
-            "adjoint": images * synapse.inputs,
-            "gradient": synapse.weight_count,
+            "forward": images * linear_map.outputs,
+            "adjoint": images * linear_map.inputs,
+            "gradient": linear_map.weight_count,
         }
         return cut.parts * results[contraction]
 
     def contract_implicitly(
         self,
         contraction: str,
-        synapse: Convolution,
+        linear_map: Convolution,
         left: Array,
         right: Array,
         out: Array,
         spare: Array,
     ) -> bool:
         images = left.shape[0]
-        cut = product(contraction, synapse, images)
+        cut = product(contraction, linear_map, images)
         kernels = self.kernels_of(left, right, out, module="convolution")
         if kernels is None or cut.phases > MOST_PHASES or cut.m >= LONGEST or cut.k >= LONGEST:
             return False
         target = out if cut.parts == 1 else spare
-        channels = synapse.shape[2]
-        ups = synapse.channels
+        channels = linear_map.shape[2]
+        ups = linear_map.channels
         wide = (
             WIDE_LEFT * _in_packs(left, ups if contraction == "adjoint" else channels)
             + WIDE_RIGHT * _in_packs(right, ups)
             + WIDE_OUT * (cut.n % GROUP == 0 and target.data.ptr % PACK_BYTES == 0)
         )
-        rows, columns, _ = synapse.output_shape
-        sizes = images, *synapse.shape, *synapse.kernel, *synapse.stride, *synapse.padding
+        rows, columns, _ = linear_map.output_shape
+        sizes = (
+            images,
+            *linear_map.shape,
+            *linear_map.kernel,
+            *linear_map.stride,
+            *linear_map.padding,
+        )
         numbers = (cut.parts, wide, *sizes, rows, columns, ups)
         name = f"{contraction}_{cut.tile.rows}x{cut.tile.columns}"
         each = (np.int32(number) for number in numbers)

@@ -9,14 +9,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nembp.architectures import network
+from nembp.architecture import network
 from nembp.backend import Backend, stream
 from nembp.benchmarks import Progress, Settings
 from nembp.benchmarks.environment import threads_limited
 from nembp.benchmarks.notation import parse_images, parse_network
 from nembp.benchmarks.peers import load_peers
-from nembp.likelihoods import Gaussian
-from nembp.network import Network, dense_network
+from nembp.engine.likelihoods import Gaussian
+from nembp.engine.network import Network, dense_network
 
 __all__ = [
     "Case",

@@ -21,7 +21,7 @@ from nembp.benchmarks.timing import Contender, interleave
 from nembp.benchmarks.torch_graphs import device_clock
 from nembp.benchmarks.torch_maps import from_image, to_image
 from nembp.benchmarks.window_products import BLOCK, WindowProducts, extent
-from nembp.convolution import Convolution
+from nembp.engine.convolution import Convolution
 from nembp.threads import single_threaded_blas
 
 __all__ = ["EngineLayer", "TorchLayer", "measure_layer"]
@@ -37,12 +37,12 @@ class EngineLayer:
     """
 
     def __init__(
-        self, synapse: Convolution, backend: Backend, x: Host, y: Host, W: Host, dtype: str
+        self, linear_map: Convolution, backend: Backend, x: Host, y: Host, W: Host, dtype: str
     ) -> None:
         self._x, self._y = backend.asarray(x, dtype), backend.asarray(y, dtype)
         self._W = backend.asarray(W, dtype)
-        lanes = backend.lanes() if synapse.wants_lanes else 1
-        self._link = synapse.link(backend, (len(x),), dtype, lanes=lanes)
+        lanes = backend.lanes() if linear_map.wants_lanes else 1
+        self._link = linear_map.link(backend, (len(x),), dtype, lanes=lanes)
         self._blas = single_threaded_blas if lanes > 1 else nullcontext
         self._up, self._down = backend.empty(y.shape, dtype), backend.empty(x.shape, dtype)
         self._gradient = backend.empty(W.shape, dtype)
@@ -71,7 +71,7 @@ class TorchLayer:
 
     def __init__(
         self,
-        synapse: Convolution,
+        linear_map: Convolution,
         backend: Backend,
         x: Host,
         y: Host,
@@ -90,10 +90,10 @@ class TorchLayer:
             images = torch.tensor(np.ascontiguousarray(array, dtype), device=device)
             return images.to(memory_format=layout).requires_grad_(trained)
 
-        self._x = tensor(to_image(x, synapse.shape), trained=True)
-        self._y = tensor(to_image(y, synapse.output_shape))
+        self._x = tensor(to_image(x, linear_map.shape), trained=True)
+        self._y = tensor(to_image(y, linear_map.output_shape))
         self._W = tensor(W.transpose(3, 2, 0, 1), trained=True)
-        way = {"stride": synapse.stride, "padding": synapse.padding}
+        way = {"stride": linear_map.stride, "padding": linear_map.padding}
         self._forward = partial(torch.nn.functional.conv2d, **way)
         self._gradients = torch.autograd.grad
 
@@ -112,9 +112,9 @@ def measure_layer(
     case: ImageCase, backend: Backend, repeats: int | None, budget: float
 ) -> dict[str, Any]:
     """Time a layer, after a check that PyTorch computes the same."""
-    synapse = convolution_of(case.network)
-    assert synapse is not None
-    steps, missing = _contenders(synapse, case, backend)
+    linear_map = convolution_of(case.network)
+    assert linear_map is not None
+    steps, missing = _contenders(linear_map, case, backend)
     clock_of = partial(device_clock, backend)
     agreement = _agreement(case, steps)
     contenders = {
@@ -128,11 +128,11 @@ def measure_layer(
     times |= best_of(times)
     ours, floor = times["nembp"]["median"], times["floor"]["median"]
     theirs = times["torch"]["median"] if "torch" in times else None
-    work = 3 * case.batch * math.prod(extent(synapse) or ())
+    work = 3 * case.batch * math.prod(extent(linear_map) or ())
     return {
         "kind": "layer",
         "network": case.network,
-        "output_shape": synapse.output_shape,
+        "output_shape": linear_map.output_shape,
         "batch": case.batch,
         "threads": case.threads,
         "threads_in_force": threads_now(),
@@ -151,15 +151,15 @@ def measure_layer(
 
 
 def _contenders(
-    synapse: Convolution, case: ImageCase, backend: Backend
+    linear_map: Convolution, case: ImageCase, backend: Backend
 ) -> tuple[dict[str, Any], dict[str, str]]:
     draw = stream(0, "benchmark/layer")
     x, y = (
         draw.standard_normal((case.batch, neurons), dtype=np.float32).astype(case.dtype)
-        for neurons in (synapse.inputs, synapse.outputs)
+        for neurons in (linear_map.inputs, linear_map.outputs)
     )
-    W = synapse.initial_weights(draw).astype(case.dtype)
-    given = (synapse, backend, x, y, W, case.dtype)
+    W = linear_map.initial_weights(draw).astype(case.dtype)
+    given = (linear_map, backend, x, y, W, case.dtype)
     built: dict[str, Any] = {"nembp": EngineLayer(*given)}
     missing: dict[str, str] = {}
     for layout, last in LAYOUTS.items():
@@ -169,7 +169,7 @@ def _contenders(
             missing["torch"] = str(error)
     up, down = backend.asarray(y, case.dtype), backend.asarray(x, case.dtype)
     for how, block in {"at once": None, "in blocks": BLOCK}.items():
-        products = WindowProducts(backend, synapse, case.batch, case.dtype, block)
+        products = WindowProducts(backend, linear_map, case.batch, case.dtype, block)
         built[f"floor as {how}"] = partial(_all_three, products, down, up)
     return built, missing
 

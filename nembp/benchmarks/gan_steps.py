@@ -17,12 +17,12 @@ from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.trainer import AdversarialTrainer
 from nembp.adversarial.turns import Numbers
 from nembp.backend import Backend
-from nembp.batches import BatchReader
 from nembp.benchmarks.peers import MissingPeerError, import_peer
 from nembp.datasets import Scaling, Split
-from nembp.likelihoods import Bernoulli
-from nembp.network import Network, dense_network
-from nembp.optimizers import Adam, Optimizer
+from nembp.datasets.reading import BatchReader
+from nembp.engine.likelihoods import Bernoulli
+from nembp.engine.network import Network, dense_network
+from nembp.engine.optimizers import Adam, Optimizer
 
 __all__ = ["EngineGan", "TorchGan", "gan_multiply_adds", "gan_networks"]
 

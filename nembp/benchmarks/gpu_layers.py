@@ -14,9 +14,13 @@ from nembp.backend.implicit import CONTRACTIONS
 from nembp.benchmarks.cases import ImageCase
 from nembp.benchmarks.contractions import measure_layer
 from nembp.benchmarks.notation import convolution_of
-from nembp.convolution import Convolution
-from nembp.convolution_forms import estimated_seconds, implicit_contractions, time_forms
-from nembp.implicit import ImplicitLink
+from nembp.engine.convolution import (
+    Convolution,
+    ImplicitLink,
+    estimated_seconds,
+    implicit_contractions,
+    time_forms,
+)
 
 __all__ = ["compare_forms", "in_form", "measure_gpu_layer"]
 
@@ -25,14 +29,14 @@ def measure_gpu_layer(
     case: ImageCase, backend: Backend, repeats: int | None, budget: float
 ) -> dict[str, Any]:
     """Time a layer as :func:`measure_layer` does, and each of its contractions in both forms."""
-    synapse = convolution_of(case.network)
-    assert synapse is not None
+    linear_map = convolution_of(case.network)
+    assert linear_map is not None
     result = measure_layer(case, backend, repeats, budget)
-    return result | {"forms": compare_forms(synapse, backend, case.batch, case.dtype)}
+    return result | {"forms": compare_forms(linear_map, backend, case.batch, case.dtype)}
 
 
 def compare_forms(
-    synapse: Convolution, backend: Backend, rows: int, dtype: str
+    linear_map: Convolution, backend: Backend, rows: int, dtype: str
 ) -> dict[str, dict[str, Any]]:
     """Return for each contraction what is known of its two forms.
 
@@ -43,13 +47,13 @@ def compare_forms(
         clock), the ``faster`` one, the one ``taken`` by the backend's present choice, the seconds
         ``estimated`` of each, and by how much their results differ, relative to their size.
     """
-    times = time_forms(synapse, backend, rows, dtype)
-    taken = implicit_contractions(synapse, backend, rows, dtype)
-    differences = _differences(synapse, backend, rows, dtype)
+    times = time_forms(linear_map, backend, rows, dtype)
+    taken = implicit_contractions(linear_map, backend, rows, dtype)
+    differences = _differences(linear_map, backend, rows, dtype)
     precision = getattr(backend, "precision", "float32")
     found: dict[str, dict[str, Any]] = {}
     for name in CONTRACTIONS:
-        estimated = estimated_seconds(name, synapse, rows, dtype, precision)
+        estimated = estimated_seconds(name, linear_map, rows, dtype, precision)
         found[name] = {
             "windows": times[name].windows,
             "implicit": times[name].implicit,
@@ -61,14 +65,16 @@ def compare_forms(
     return found
 
 
-def _differences(synapse: Convolution, backend: Backend, rows: int, dtype: str) -> dict[str, float]:
+def _differences(
+    linear_map: Convolution, backend: Backend, rows: int, dtype: str
+) -> dict[str, float]:
     """Return ‖windows − implicit‖ / ‖windows‖ of each contraction, on random numbers."""
     draw = stream(0, "benchmark/forms")
-    shapes = (rows, synapse.inputs), (rows, synapse.outputs), synapse.weight_shape
+    shapes = (rows, linear_map.inputs), (rows, linear_map.outputs), linear_map.weight_shape
     x, y, W = (backend.asarray(draw.standard_normal(shape), dtype) for shape in shapes)
     results: list[list[Array]] = []
     for implicit in (frozenset[str](), CONTRACTIONS):
-        link = ImplicitLink(synapse, implicit, backend, (rows,), dtype)
+        link = ImplicitLink(linear_map, implicit, backend, (rows,), dtype)
         up, down, gradient = (backend.empty(tuple(like.shape), dtype) for like in (y, x, W))
         link.load(W)
         link.forward(x, up)

@@ -17,7 +17,6 @@ import numpy as np
 
 from nembp.backend import Backend
 from nembp.backend.hooks import ConvolutionForm
-from nembp.backpropagation import Path
 from nembp.benchmarks.agreement import check_agreement
 from nembp.benchmarks.card import floor_seconds, measure_card
 from nembp.benchmarks.cases import Case
@@ -33,8 +32,9 @@ from nembp.benchmarks.torch_graphs import (
     set_precision,
 )
 from nembp.benchmarks.traffic import adam_bytes
-from nembp.convolution import Convolution
-from nembp.network import Network
+from nembp.engine.backprop import Path
+from nembp.engine.convolution import Convolution
+from nembp.engine.network import Network
 
 __all__ = ["CapturedStep", "measure_gpu_step"]
 
@@ -96,7 +96,7 @@ def measure_gpu_step(
     times: dict[str, dict[str, Any]] = {name: each.to_dict() for name, each in timings.items()}
     times |= best_of(times)
     seconds = {name: each["median"] for name, each in times.items()}
-    work = {name: multiply_adds(net.synapses, case.batch, path) for name, path in PATHS.items()}
+    work = {name: multiply_adds(net.maps, case.batch, path) for name, path in PATHS.items()}
     moved = adam_bytes(net.parameter_count, case.dtype) + steps["nembp/one_direction"].batch_bytes
     floor = {
         name: floor_seconds(card, work[f"nembp/{name}"], moved) for name in DIRECTIONS
@@ -141,7 +141,7 @@ def _contenders(case: Case, net: Network) -> tuple[dict[str, Any], dict[str, str
                 built[f"nembp {form}/bidirectional"] = step(fast, PATHS["nembp/bidirectional"])
     for name, path in DIRECTIONS.items():
         built[f"nembp call by call/{name}"] = step(EngineStep, path)
-        products = net.synapses, case.batch, path, case.dtype
+        products = net.maps, case.batch, path, case.dtype
         built[f"products/{name}"] = _CapturedProducts(backend, *products)
     for name, build in _peers(net, x, labels).items():
         try:
@@ -152,7 +152,7 @@ def _contenders(case: Case, net: Network) -> tuple[dict[str, Any], dict[str, str
 
 
 def _has_images(net: Network) -> bool:
-    return any(isinstance(synapse, Convolution) for synapse in net.synapses)
+    return any(isinstance(linear_map, Convolution) for linear_map in net.maps)
 
 
 def _peers(net: Network, x: Any, labels: Any) -> dict[str, Callable[[], Any]]:

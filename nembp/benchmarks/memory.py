@@ -1,7 +1,7 @@
 """Peak memory of a training run of MNIST's size, in a process of its own.
 
 The process draws 60,000 + 10,000 uint8 images of 784 pixels, trains 784-512-256-10 in both
-directions for one epoch as :class:`~nembp.training.Trainer` does it, scores both splits, and
+directions for one epoch as :class:`~nembp.engine.training.Trainer` does it, scores both splits, and
 prints what it used.
 """
 
@@ -85,13 +85,13 @@ def train(*, threads: int, dtype: str, device: str, images: int) -> dict[str, An
     import numpy as np
 
     from nembp.backend import get_backend, stream
-    from nembp.batches import BatchReader
     from nembp.benchmarks.environment import threads_limited
     from nembp.datasets import Scaling, Split
-    from nembp.likelihoods import Gaussian
-    from nembp.metrics import evaluate
-    from nembp.network import dense_network
-    from nembp.training import Trainer
+    from nembp.datasets.reading import BatchReader
+    from nembp.engine.likelihoods import Gaussian
+    from nembp.engine.metrics import evaluate
+    from nembp.engine.network import dense_network
+    from nembp.engine.training import Trainer
 
     backend, draw = get_backend(device), stream(0, "benchmark/memory")
     start_bytes, start = resident_peak(), time.perf_counter()
@@ -132,8 +132,8 @@ def train_torch(*, images: int = IMAGES) -> dict[str, Any]:
 
     from nembp.backend import stream
     from nembp.benchmarks.peers import TorchStep, import_peer
-    from nembp.likelihoods import Gaussian
-    from nembp.network import dense_network
+    from nembp.engine.likelihoods import Gaussian
+    from nembp.engine.network import dense_network
 
     torch, draw = import_peer("torch"), stream(0, "benchmark/memory")
     inputs, classes = SIZES[0], SIZES[-1]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nembp.architectures import network
-from nembp.convolution import Convolution
-from nembp.descriptions import ConvolutionItem, DenseItem, Item, PoolingItem, parse
+from nembp.architecture import ConvolutionItem, DenseItem, Item, PoolingItem, network, parse
+from nembp.engine.convolution import Convolution
 from nembp.errors import ArchitectureError
 
 __all__ = ["check_images", "convolution_of", "parse_images", "parse_network"]

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 from nembp.backend import Backend
-from nembp.backpropagation import Path
 from nembp.benchmarks import Progress, Settings
 from nembp.benchmarks.cases import DenseCase, measure_cases
 from nembp.benchmarks.environment import threads_now
@@ -17,8 +16,9 @@ from nembp.benchmarks.steps import LEARNING_RATE, EngineStep, turns
 from nembp.benchmarks.stopwatch import PARTS, TimedStep
 from nembp.benchmarks.tables import parts_table as table
 from nembp.benchmarks.timing import Contender, interleave
+from nembp.engine.backprop import Path
+from nembp.engine.noise import Noise
 from nembp.errors import DeviceError
-from nembp.noise import Noise
 
 __all__ = ["DEFAULTS", "QUICK", "STEP", "check_network", "measure", "measure_parts", "table"]
 
@@ -75,7 +75,7 @@ def measure_parts(
     whole = {name: step(*how) for name, how in VARIANTS.items()}
     timed = {name: TimedStep(step(*how)) for name, how in VARIANTS.items()}
     bare = {
-        path: Products(backend, net.synapses, case.batch, path, case.dtype)
+        path: Products(backend, net.maps, case.batch, path, case.dtype)
         for path, _ in VARIANTS.values()
     }
     contenders = {

@@ -1,6 +1,6 @@
 """The same training step in PyTorch and scikit-learn, as their users would write it.
 
-Each peer starts from the parameters of a :class:`~nembp.network.Network` and can give them back
+Each peer starts from the parameters of a :class:`~nembp.engine.network.Network` and can give them back
 in its layout, so that the tests can check that it does the same mathematics.
 """
 
@@ -19,8 +19,8 @@ from nembp.benchmarks.torch_maps import (
     image_shapes,
     to_image,
 )
-from nembp.likelihoods import Gaussian
-from nembp.network import Network
+from nembp.engine.likelihoods import Gaussian
+from nembp.engine.network import Network
 
 __all__ = ["ABSENT", "MissingPeerError", "SklearnStep", "TorchStep", "import_peer", "load_peers"]
 
@@ -92,11 +92,11 @@ class TorchStep:
         if not isinstance(backward, Gaussian):
             raise TypeError(f"the peer's backward direction is Gaussian, got {backward.name}")
 
-        host, shapes = net.backend.to_numpy, image_shapes(net.synapses)
+        host, shapes = net.backend.to_numpy, image_shapes(net.maps)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.maps = []
-        for synapse, W, lower in zip(net.synapses, net.weights, shapes, strict=False):
-            each = get_map(torch, synapse, lower, host(W), device=device)
+        for linear_map, W, lower in zip(net.maps, net.weights, shapes, strict=False):
+            each = get_map(torch, linear_map, lower, host(W), device=device)
             if each.weight is not None and each.weight.dim() == 4:
                 each.weight = each.weight.detach().to(memory_format=layout).requires_grad_()
             self.maps.append(each)

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from nembp.backend import Backend
-from nembp.backpropagation import JointBackpropagation, Path
 from nembp.benchmarks.agreement import check_agreement
 from nembp.benchmarks.cases import Case
 from nembp.benchmarks.environment import threads_now
@@ -19,10 +18,11 @@ from nembp.benchmarks.peers import MissingPeerError, SklearnStep, TorchStep
 from nembp.benchmarks.timing import Contender, Timing, interleave, settle
 from nembp.benchmarks.traffic import AdamTraffic, adam_bytes
 from nembp.benchmarks.window_products import BLOCK
-from nembp.convolution import Convolution
-from nembp.network import Network
-from nembp.noise import Noise
-from nembp.optimizers import Adam
+from nembp.engine.backprop import JointBackpropagation, Path
+from nembp.engine.convolution import Convolution
+from nembp.engine.network import Network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import Adam
 
 __all__ = [
     "LEARNING_RATE",
@@ -140,7 +140,7 @@ def measure_step(
         "dtype": case.dtype,
         "parameters": net.parameter_count,
         "multiply_adds": {
-            name: multiply_adds(net.synapses, case.batch, path) for name, path in PATHS.items()
+            name: multiply_adds(net.maps, case.batch, path) for name, path in PATHS.items()
         },
         "adam_bytes": adam_bytes(net.parameter_count, case.dtype),
         "agreement": agreement,
@@ -171,11 +171,11 @@ def _contenders(case: Case, net: Network) -> tuple[dict[str, Any], dict[str, str
         except MissingPeerError as error:
             missing[name.partition(" as ")[0]] = str(error)
 
-    images = any(isinstance(synapse, Convolution) for synapse in net.synapses)
+    images = any(isinstance(linear_map, Convolution) for linear_map in net.maps)
     blocks = {"": None, "_in_blocks": BLOCK} if images else {"": None}
     for name, path in DIRECTIONS.items():
         for how, block in blocks.items():
-            products = Products(backend, net.synapses, case.batch, path, dtype, block)
+            products = Products(backend, net.maps, case.batch, path, dtype, block)
             built[f"floor/{name}_products{how}"] = products
     threads = case.threads if backend.name == "cpu" else 1
     for workers in {1, threads}:

@@ -73,7 +73,7 @@ class Stopwatch:
 class TimedStep:
     """An :class:`EngineStep` whose parts a stopwatch times; ``laps`` has the seconds of each step.
 
-    What is timed are calls, some fifty a step, at about 0.3 µs each. For networks whose synapses
+    What is timed are calls, some fifty a step, at about 0.3 µs each. For networks whose linear maps
     work on the calling thread: dense ones.
     """
 

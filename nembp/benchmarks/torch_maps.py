@@ -1,4 +1,4 @@
-"""Synapses in PyTorch, as its users would write them: N C H W, one operator a direction.
+"""Linear maps in PyTorch, as its users would write them: N C H W, one operator a direction.
 
 A map goes up by its operator and down by that operator's transpose over the same parameter. Each
 knows the engine's layout of its weights, N H W C, so that parameters can be compared.
@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nembp.convolution import AveragePooling, Convolution
-from nembp.layers import Layer
-from nembp.synapses import Dense, Synapse
+from nembp.engine.convolution import Convolution
+from nembp.engine.linear import AveragePooling, Dense, LinearMap
+from nembp.engine.network import Layer
 
 __all__ = [
     "TorchConvolution",
@@ -34,7 +34,7 @@ Shape = tuple[int, int, int]  # height, width, channels
 
 
 class TorchMap(Protocol):
-    """One synapse: ``weight`` is its leaf tensor, None of a weightless one."""
+    """One linear map: ``weight`` is its leaf tensor, None of a weightless one."""
 
     weight: Any
 
@@ -48,8 +48,10 @@ class TorchMap(Protocol):
         """Return a tensor shaped like ``weight`` in the engine's layout."""
 
 
-def get_map(torch: Any, synapse: Synapse, lower: Shape | None, W: Host, **options: Any) -> TorchMap:
-    """Return the map of a synapse that reads a layer of ``lower`` images, or of flat neurons.
+def get_map(
+    torch: Any, linear_map: LinearMap, lower: Shape | None, W: Host, **options: Any
+) -> TorchMap:
+    """Return the map of a linear map that reads a layer of ``lower`` images, or of flat neurons.
 
     ``options`` are those of ``torch.tensor``.
 
@@ -58,21 +60,21 @@ def get_map(torch: Any, synapse: Synapse, lower: Shape | None, W: Host, **option
     TypeError
         If no map is known for it.
     """
-    if isinstance(synapse, Dense):
+    if isinstance(linear_map, Dense):
         return TorchDense(torch, lower, W, options)
-    if isinstance(synapse, Convolution):
-        return TorchConvolution(torch, synapse, W, options)
-    if isinstance(synapse, AveragePooling):
-        return TorchPooling(torch, synapse, W, options)
-    raise TypeError(f"no peer is known for {synapse}")
+    if isinstance(linear_map, Convolution):
+        return TorchConvolution(torch, linear_map, W, options)
+    if isinstance(linear_map, AveragePooling):
+        return TorchPooling(torch, linear_map, W, options)
+    raise TypeError(f"no peer is known for {linear_map}")
 
 
-def image_shapes(synapses: Sequence[Synapse]) -> list[Shape | None]:
+def image_shapes(maps: Sequence[LinearMap]) -> list[Shape | None]:
     """Return the shape of each layer's images, None where its neurons are flat."""
-    shapes: list[Shape | None] = [None] * (len(synapses) + 1)
-    for k, synapse in enumerate(synapses):
-        if isinstance(synapse, (Convolution, AveragePooling)):
-            shapes[k], shapes[k + 1] = synapse.shape, synapse.output_shape
+    shapes: list[Shape | None] = [None] * (len(maps) + 1)
+    for k, linear_map in enumerate(maps):
+        if isinstance(linear_map, (Convolution, AveragePooling)):
+            shapes[k], shapes[k + 1] = linear_map.shape, linear_map.output_shape
     return shapes
 
 
@@ -129,14 +131,16 @@ class TorchDense(TorchMap):
 class TorchConvolution(TorchMap):
     """``conv2d`` and, with the same kernels, ``conv_transpose2d``."""
 
-    def __init__(self, torch: Any, synapse: Convolution, W: Host, options: dict[str, Any]) -> None:
+    def __init__(
+        self, torch: Any, linear_map: Convolution, W: Host, options: dict[str, Any]
+    ) -> None:
         functional = torch.nn.functional
         self._up, self._down = functional.conv2d, functional.conv_transpose2d
         # nn.Conv2d's layout is (channels out, channels in, height, width)
-        kernels = np.ascontiguousarray(W.reshape(synapse.weight_shape).transpose(3, 2, 0, 1))
+        kernels = np.ascontiguousarray(W.reshape(linear_map.weight_shape).transpose(3, 2, 0, 1))
         self.weight = torch.tensor(kernels, requires_grad=True, **options)
-        self._way = {"stride": synapse.stride, "padding": synapse.padding}
-        self._left_over = _left_over(synapse.shape, synapse.kernel, **self._way)
+        self._way = {"stride": linear_map.stride, "padding": linear_map.padding}
+        self._left_over = _left_over(linear_map.shape, linear_map.kernel, **self._way)
 
     def up(self, a: Any, bias: Any) -> Any:
         if _shared(bias):
@@ -159,16 +163,16 @@ class TorchPooling(TorchMap):
     weight = None
 
     def __init__(
-        self, torch: Any, synapse: AveragePooling, W: Host, options: dict[str, Any]
+        self, torch: Any, linear_map: AveragePooling, W: Host, options: dict[str, Any]
     ) -> None:
         functional = torch.nn.functional
         self._up, self._down = functional.avg_pool2d, functional.conv_transpose2d
-        self._window, self._stride = synapse.window, synapse.stride
-        self._channels = synapse.shape[2]
-        shape = (self._channels, 1, *synapse.window)
-        kernels = np.full(shape, 1.0 / math.prod(synapse.window), dtype=W.dtype)
+        self._window, self._stride = linear_map.window, linear_map.stride
+        self._channels = linear_map.shape[2]
+        shape = (self._channels, 1, *linear_map.window)
+        kernels = np.full(shape, 1.0 / math.prod(linear_map.window), dtype=W.dtype)
         self._kernels = torch.tensor(kernels, **options)
-        self._left_over = _left_over(synapse.shape, synapse.window, synapse.stride, (0, 0))
+        self._left_over = _left_over(linear_map.shape, linear_map.window, linear_map.stride, (0, 0))
 
     def up(self, a: Any, bias: Any) -> Any:
         return _biased(self._up(a, self._window, self._stride), bias)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nembp.backend import Array, Backend, stream
-from nembp.convolution import Convolution
-from nembp.synapses import Dense, Synapse
+from nembp.engine.convolution import Convolution
+from nembp.engine.linear import Dense, LinearMap
 
 BLOCK = 1 << 19  # bytes of windows: half of a common second-level cache
 
@@ -17,26 +17,26 @@ __all__ = ["BLOCK", "Extent", "WindowProducts", "extent"]
 
 
 class Extent(NamedTuple):
-    """Shape of a synapse's products: W is (rows, columns), and a sample has ``windows`` rows."""
+    """Shape of a linear map's products: W is (rows, columns), and a sample has ``windows`` rows."""
 
     windows: int
     rows: int
     columns: int
 
 
-def extent(synapse: Synapse) -> Extent | None:
-    """Return the shape of a synapse's products; None of a weightless one.
+def extent(linear_map: LinearMap) -> Extent | None:
+    """Return the shape of a linear map's products; None of a weightless one.
 
     >>> extent(Convolution((32, 32, 3), 16, (4, 4), (2, 2), (1, 1)))
     Extent(windows=256, rows=48, columns=16)
     """
-    if isinstance(synapse, Convolution):
-        *kernel, channels = synapse.weight_shape
-        return Extent(math.prod(synapse.output_shape[:2]), math.prod(kernel), channels)
-    if isinstance(synapse, Dense):
-        return Extent(1, *synapse.weight_shape)
-    if synapse.weight_count:
-        raise TypeError(f"no floor is known for {synapse}")
+    if isinstance(linear_map, Convolution):
+        *kernel, channels = linear_map.weight_shape
+        return Extent(math.prod(linear_map.output_shape[:2]), math.prod(kernel), channels)
+    if isinstance(linear_map, Dense):
+        return Extent(1, *linear_map.weight_shape)
+    if linear_map.weight_count:
+        raise TypeError(f"no floor is known for {linear_map}")
     return None
 
 
@@ -47,7 +47,7 @@ class WindowProducts:
     ----------
     backend : Backend
         That multiplies.
-    synapse : Convolution
+    linear_map : Convolution
         Whose shapes they have.
     samples : int
         The most that a call gives.
@@ -61,12 +61,12 @@ class WindowProducts:
     def __init__(
         self,
         backend: Backend,
-        synapse: Convolution,
+        linear_map: Convolution,
         samples: int,
         dtype: str,
         block: int | None = None,
     ) -> None:
-        e = extent(synapse)
+        e = extent(linear_map)
         assert e is not None
         self._backend, self._extent = backend, e
         if block is not None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
 from nembp.errors import ArchitectureError, DataError, OutputError
-from nembp.image_files import SUFFIXES, read_image
+from nembp.plotting.pictures import SUFFIXES, read_image
 
 __all__ = ["load_images"]
 

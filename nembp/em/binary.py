@@ -20,8 +20,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from nembp.em.screening import Matrix
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood
 from nembp.errors import ArchitectureError, ShapeError
-from nembp.likelihoods import Bernoulli, Gaussian, Likelihood
 
 __all__ = ["BinaryNetwork", "Direction", "Ends", "Layers", "OneWay", "log_sum_exp", "one_way"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from nembp.em.binary import BinaryNetwork, OneWay
 from nembp.em.expectation import posterior
 from nembp.em.screening import Condition, Gains, Matrix, Support, draw
-from nembp.noise import Noise
+from nembp.engine.noise import Noise
 
 __all__ = ["draw_noise", "gains_at", "posterior_slope"]
 

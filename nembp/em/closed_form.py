@@ -17,8 +17,8 @@ import math
 import numpy as np
 
 from nembp.em.screening import Matrix
-from nembp.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
-from nembp.noise import Noise
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.noise import Noise
 
 __all__ = ["curvature", "expected_gain"]
 

@@ -34,8 +34,8 @@ from nembp.backend import stream
 from nembp.em.mixture_fit import fit_mixture
 from nembp.em.mixtures import GaussianMixture, initial_mixture
 from nembp.em.screening import Condition, Matrix
+from nembp.engine.noise import Kind, Noise
 from nembp.errors import ArchitectureError, DivergenceError
-from nembp.noise import Kind, Noise
 
 __all__ = ["ConvergenceStudy", "SignTest", "study_convergence"]
 

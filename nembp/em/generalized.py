@@ -19,8 +19,8 @@ from nembp.em.binary import BinaryNetwork, Direction, OneWay
 from nembp.em.binary_noise import draw_noise
 from nembp.em.expectation import q, q_gradient
 from nembp.em.screening import Condition, Matrix
+from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError
-from nembp.noise import Noise
 
 __all__ = ["Ascent", "GemHistory", "GemStep", "fit_gem", "gem_step"]
 

@@ -26,8 +26,8 @@ from nembp.em.binary_noise import draw_noise, gains_at, posterior_slope
 from nembp.em.closed_form import expected_gain
 from nembp.em.expectation import posterior
 from nembp.em.screening import LATTICE, Condition, Matrix, Support, check_options, screen
+from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError
-from nembp.noise import Noise
 
 __all__ = ["NemInequality", "nem_inequality"]
 

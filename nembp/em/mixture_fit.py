@@ -20,8 +20,8 @@ import numpy as np
 from nembp.em.binary import log_sum_exp
 from nembp.em.mixtures import GaussianMixture, m_step
 from nembp.em.screening import Condition, Matrix, draw
+from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError
-from nembp.noise import Noise
 
 __all__ = ["MixtureFit", "draw_mixture_noise", "fit_mixture"]
 

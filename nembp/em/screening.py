@@ -23,8 +23,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nembp.engine.noise import DRIFT_DRAWS, Noise
 from nembp.errors import ArchitectureError
-from nembp.noise import DRIFT_DRAWS, Noise
 
 __all__ = ["LATTICE", "Condition", "Gains", "Matrix", "Support", "check_options", "draw", "screen"]
 

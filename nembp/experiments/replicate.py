@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from nembp.engine.metrics import evaluate
+from nembp.engine.network import Network
 from nembp.errors import DivergenceError
 from nembp.experiments.kept_data import kept_data
 from nembp.experiments.robustness import robustness
-from nembp.metrics import evaluate
-from nembp.network import Network
 from nembp.runs.config import RunConfig
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.preparation import pixel_units, prepare
@@ -44,7 +44,7 @@ def replicate(config: RunConfig, perturbations: Sequence[str] = ()) -> dict[str,
         ``train/nll``, the mean over the epoch's iterations of the clean targets' nll (nats a
         sample) before each step, without any noise; after the epoch ``train/clean_nll`` and
         ``train/error``, the nll of the training samples and the share of them classified wrong;
-        and ``noise/...``. ``scores``: those of `nembp.metrics.evaluate` and the robustness;
+        and ``noise/...``. ``scores``: those of `nembp.engine.metrics.evaluate` and the robustness;
         ``seconds``; ``threads``.
     """
     began = time.perf_counter()

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nembp.backend import stream
-from nembp.backpropagation import backpropagate
+from nembp.engine.backprop import backpropagate
+from nembp.engine.network import Network
 from nembp.errors import ArchitectureError
 from nembp.experiments.perturbation import Perturbation
-from nembp.network import Network
 from nembp.runs.preparation import Prepared, pixel_units
 
 __all__ = ["attack", "perturbed", "robustness"]

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nembp.environments import environment
+from nembp.checkpoints import environment
 from nembp.errors import ArchitectureError, NembpError
 from nembp.experiments.grids import tuned, tuned_pairs, tuning
 from nembp.experiments.kinds import KINDS

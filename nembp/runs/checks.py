@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from nembp.architectures import chain
-from nembp.augmentation import Augmentation
+from nembp.architecture import chain
 from nembp.datasets import Dataset
+from nembp.datasets.reading import Augmentation
+from nembp.engine.network import Layer
 from nembp.errors import ArchitectureError
-from nembp.layers import Layer
 from nembp.runs.config import RunConfig
 
 __all__ = ["architecture", "augmentation", "check_options"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from nembp.adversarial.scores import average_scores
 from nembp.adversarial.trainer import AdversarialTrainer
-from nembp.optimizers import OPTIMIZERS, Optimizer
+from nembp.engine.optimizers import OPTIMIZERS, Optimizer
 from nembp.runs.gan_preparation import PreparedGan, noise_of
 
 __all__ = ["Course", "trainer_of"]

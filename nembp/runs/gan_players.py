@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from nembp.backend import Backend
 from nembp.checkpoints import Model, load_model, save_model
 from nembp.datasets import Dataset, Scaling
+from nembp.engine.network import Network
 from nembp.errors import ArchitectureError, DataError
-from nembp.network import Network
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.predicting import named_features
 
@@ -214,7 +214,7 @@ def load_players(run: str | os.PathLike[str], generator: Network, discriminator:
     """
     for name, net in ((GENERATOR, generator), (DISCRIMINATOR, discriminator)):
         found = load_player(run, name).net
-        if found.layers != net.layers or found.synapses != net.synapses:
+        if found.layers != net.layers or found.maps != net.maps:
             sizes = ["-".join(str(layer.size) for layer in each.layers) for each in (found, net)]
             raise ArchitectureError(
                 f"{os.fspath(run)}: its {name.removesuffix('.npz')} is {sizes[0]}, the new one "

@@ -11,18 +11,18 @@ from nembp.adversarial.data import DATA, load_adversarial
 from nembp.adversarial.objectives import Score
 from nembp.adversarial.scorers import Scorer, scorer_for
 from nembp.adversarial.settings import AdversarialSettings
-from nembp.architectures import generator_network, network
+from nembp.architecture import generator_network, network
 from nembp.backend import Backend
-from nembp.batches import BatchReader
 from nembp.datasets import Dataset, available, feature_means
+from nembp.datasets.reading import BatchReader
+from nembp.engine.likelihoods import Likelihood
+from nembp.engine.network import Network
+from nembp.engine.noise import Noise
+from nembp.engine.training import set_input_bias
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import Likelihood
-from nembp.network import Network
-from nembp.noise import Noise
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.gan_recipes import ALWAYS, DECAY, MOMENTUM, SCALES, gan_recipe
 from nembp.runs.preparation import Note, choose_backend
-from nembp.training import set_input_bias
 
 __all__ = ["PreparedGan", "load_gan_data", "noise_of", "prepare_gan"]
 

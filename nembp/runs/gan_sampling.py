@@ -16,10 +16,10 @@ from nembp.adversarial.settings import LatentLaw
 from nembp.backend import stream
 from nembp.datasets import Dataset
 from nembp.datasets.sources import as_rows
+from nembp.engine.network import Network
 from nembp.errors import ArchitectureError, DataError
 from nembp.files import write_atomically
-from nembp.network import Network
-from nembp.pictures import GREY, write_images
+from nembp.plotting.pictures import GREY, write_images
 from nembp.runs.gan_players import Generator, load_generator
 from nembp.runs.gan_preparation import load_gan_data
 from nembp.runs.preparation import Note, choose_backend
@@ -209,7 +209,7 @@ def _write_pairs(
     if not generator.is_image:
         _write_frame(out, scatter_frame(real, x))
         return
-    from nembp.pictures import tile_images
+    from nembp.plotting.pictures import tile_images
 
     columns = min(COLUMNS, len(x))
     lines = -(-len(x) // columns)

@@ -11,10 +11,10 @@ import numpy as np
 
 import nembp
 from nembp.adversarial.animation import Film, Frame, image_frame, scatter_frame
+from nembp.checkpoints import environment
 from nembp.datasets.sources import as_rows
-from nembp.environments import environment
+from nembp.engine.network import Network
 from nembp.errors import DivergenceError
-from nembp.network import Network
 from nembp.runs.config_file import to_toml
 from nembp.runs.ending import Ending
 from nembp.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder

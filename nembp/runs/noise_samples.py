@@ -16,7 +16,7 @@ from nembp.checkpoints import Model
 from nembp.datasets.npz import read_npz
 from nembp.datasets.sources import as_rows
 from nembp.errors import ArchitectureError
-from nembp.noise_geometry import Point
+from nembp.plotting.noise import Point
 from nembp.runs.predicting import one_hot, read_samples, read_targets
 from nembp.runs.scoring import data_of_run
 

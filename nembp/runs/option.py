@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Final, Literal, TypeAlias
 
-from nembp.descriptions import parse, plain
+from nembp.architecture import parse, plain
 from nembp.errors import ArchitectureError
 
 __all__ = ["Kind", "Option"]

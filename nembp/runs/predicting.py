@@ -18,9 +18,9 @@ from nembp.datasets.files import reading
 from nembp.datasets.npy import map_npy
 from nembp.datasets.npz import read_npz
 from nembp.datasets.scaling import check_range
+from nembp.engine.network import Network
 from nembp.errors import ArchitectureError, DataError
-from nembp.image_files import SUFFIXES, read_image, read_images
-from nembp.network import Network
+from nembp.plotting.pictures import SUFFIXES, read_image, read_images
 
 __all__ = [
     "feature_names",

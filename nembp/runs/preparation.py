@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nembp.architectures import network
+from nembp.architecture import network
 from nembp.backend import Backend, Precision, get_backend, gpu_seems_present
-from nembp.batches import BatchReader
 from nembp.datasets import Dataset, Scaling, Split, class_means, feature_means, load
+from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import extremes, unit_range
 from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
+from nembp.engine.likelihoods import get_likelihood
+from nembp.engine.metrics import Units
+from nembp.engine.network import Network
+from nembp.engine.training import set_input_bias
 from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
-from nembp.likelihoods import get_likelihood
-from nembp.metrics import Units
-from nembp.network import Network
 from nembp.runs.checks import architecture, augmentation, check_options
 from nembp.runs.config import RunConfig
 from nembp.runs.recipes import ALWAYS, recipe
-from nembp.training import set_input_bias
 
 if TYPE_CHECKING:
     from nembp.checkpoints import Model

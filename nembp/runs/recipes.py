@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from nembp.descriptions import DenseItem, parse
+from nembp.architecture import DenseItem, parse
 from nembp.runs.config import RunConfig
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def recipe(data: Dataset, config: RunConfig | None = None) -> RunConfig:
     >>> filled.layers, filled.epochs, filled.backward_weight, filled.learning_rate
     ((128, 64), 40, 0.3, 0.1)
     """
-    from nembp.optimizers import OPTIMIZERS
+    from nembp.engine.optimizers import OPTIMIZERS
 
     config = config or RunConfig(dataset=data.name)
     set_already = {name: value for name, value in vars(config).items() if value is not None}

@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from nembp.batches import BatchReader
 from nembp.checkpoints import Model, load_model
 from nembp.datasets import Dataset, Split
+from nembp.datasets.reading import BatchReader
 from nembp.datasets.sources import join
+from nembp.engine.metrics import evaluate
 from nembp.errors import ArchitectureError, DataError
-from nembp.metrics import evaluate
 from nembp.runs.config import RunConfig, options
 from nembp.runs.folder import MODEL
 from nembp.runs.gan_players import PLAYER
@@ -77,7 +77,7 @@ def evaluate_run(
     Returns
     -------
     dict
-        The scores of `nembp.metrics.evaluate`, and ``run``, ``dataset``, ``split``, ``samples``.
+        The scores of `nembp.engine.metrics.evaluate`, and ``run``, ``dataset``, ``split``, ``samples``.
 
     Raises
     ------

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 import nembp
-from nembp.checkpoints import Model, save_model
-from nembp.environments import environment
-from nembp.metrics import evaluate
-from nembp.network import Network
-from nembp.noise import Noise
-from nembp.optimizers import get_optimizer
+from nembp.checkpoints import Model, environment, save_model
+from nembp.engine.metrics import evaluate
+from nembp.engine.network import Network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import get_optimizer
+from nembp.engine.training import Callback, Trainer
 from nembp.runs.config import RunConfig
 from nembp.runs.config_file import to_toml
 from nembp.runs.ending import Ending
@@ -23,7 +23,6 @@ from nembp.runs.folder import MODEL, PICTURE, RunFolder
 from nembp.runs.predicting import named_features
 from nembp.runs.preparation import Prepared, pixel_units, prepare
 from nembp.threads import threads as limit
-from nembp.training import Callback, Trainer
 
 __all__ = ["train_run", "trainer_of"]
 
@@ -62,7 +61,7 @@ def train_run(
     Returns
     -------
     dict
-        What ``summary.json`` holds: the scores on the test split (see `nembp.metrics.evaluate`),
+        What ``summary.json`` holds: the scores on the test split (see `nembp.engine.metrics.evaluate`),
         ``epochs``, ``seconds`` of training, ``device``, ``run``, ``status`` and so on. A score
         that is not defined is NaN here and null there.
 
@@ -230,7 +229,7 @@ class _Run:
         data, centroids = self.data, self.prepared.centroids
         if centroids is None:
             return None
-        from nembp.pictures import backward_picture
+        from nembp.plotting.pictures import backward_picture
 
         samples = self.net.backend.to_numpy(self.net.reversed.predict(np.eye(data.outputs)))
         pair = [samples, centroids]
@@ -257,7 +256,7 @@ def trainer_of(
     prepared : Prepared
         What it trains.
     evaluate, callbacks
-        As in `nembp.training.Trainer`.
+        As in `nembp.engine.training.Trainer`.
     """
     config = prepared.config
     return Trainer(

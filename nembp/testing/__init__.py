@@ -1,6 +1,6 @@
 """For tests of your own: Hypothesis strategies, and checks of what you add to nembp.
 
-:func:`check_extension` puts a likelihood, synapse, activation or optimizer of yours to every law
+:func:`check_extension` puts a likelihood, linear map, activation or optimizer of yours to every law
 that applies to it, by itself and inside whole bidirectional networks. The strategies draw random
 networks, batches, noise and kinds for property tests; they need Hypothesis (the extra
 ``nembp[testing]``), and nothing else in nembp does.
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
         batches_for,
         cases,
         likelihoods,
+        maps,
         networks,
         noise_for,
-        synapses,
         targets,
     )
 
@@ -60,9 +60,9 @@ __all__ = [
     "cases",
     "check_extension",
     "likelihoods",
+    "maps",
     "networks",
     "noise_for",
-    "synapses",
     "targets",
 ]
 

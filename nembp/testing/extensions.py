@@ -1,4 +1,4 @@
-"""`check_extension`: all that can be asked of a likelihood, synapse or other part of yours."""
+"""`check_extension`: all that can be asked of a likelihood, linear map or other part of yours."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from nembp.backend import Backend
+from nembp.engine.activations import Activation
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.linear import Dense, LinearMap, Transposed
+from nembp.engine.optimizers import Optimizer
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
-from nembp.neurons import Activation
-from nembp.optimizers import Optimizer
-from nembp.synapses import Dense, Synapse, Transposed
 from nembp.verification.activations import check_activation
 from nembp.verification.cases import Case
 from nembp.verification.law_reports import LawReport, LawResult
 from nembp.verification.laws import LAWS
 from nembp.verification.likelihoods import check_likelihood
+from nembp.verification.maps import check_linear_map
 from nembp.verification.networks import check_network
 from nembp.verification.optimizers import check_optimizer
 from nembp.verification.reports import Coordinate
-from nembp.verification.synapses import check_synapse
 
 __all__ = ["check_extension", "is_extension"]
 
-BASES = (Likelihood, Synapse, Activation, Optimizer)
+BASES = (Likelihood, LinearMap, Activation, Optimizer)
 CASES = 6  # networks of each kind
 # laws about files and training need a registered name and labels, the others only the parts
 WHOLE = ("gradient", "joint", "invariance", "network", "noise", "synapse", "files")
@@ -45,10 +45,10 @@ def check_extension(
     seed: int = 0,
     raises: bool = True,
 ) -> LawReport:
-    """Check a likelihood, synapse, activation or optimizer of yours, alone and inside networks.
+    """Check a likelihood, linear map, activation or optimizer of yours, alone and inside networks.
 
     By itself it goes through :func:`~nembp.verification.check_likelihood` and its like. Then it
-    takes its place in random bidirectional networks — a likelihood at either end, a synapse
+    takes its place in random bidirectional networks — a likelihood at either end, a linear map
     between others in both directions, an activation in the hidden layers — which go through
     :func:`~nembp.verification.check_network` and every law of
     :mod:`nembp.verification.laws` that speaks about them.
@@ -79,7 +79,7 @@ def check_extension(
     ArchitectureError
         If it is none of the four, or a class that needs arguments.
 
-    >>> from nembp.neurons import Tanh
+    >>> from nembp.engine.activations import Tanh
     >>> check_extension(Tanh()).passed
     True
     """
@@ -103,7 +103,7 @@ def _made(extension: Any) -> Any:
     """Return an instance."""
     if not is_extension(extension):
         raise ArchitectureError(
-            f"expected a Likelihood, Synapse, Activation or Optimizer, or its class; got "
+            f"expected a Likelihood, LinearMap, Activation or Optimizer, or its class; got "
             f"{extension!r}"
         )
     if not isinstance(extension, type):
@@ -126,8 +126,8 @@ def _family(made: Any) -> str:
 
 
 def _checker(made: Any) -> Callable[..., LawReport]:
-    if isinstance(made, Synapse):
-        return check_synapse
+    if isinstance(made, LinearMap):
+        return check_linear_map
     return check_activation if isinstance(made, Activation) else check_optimizer
 
 
@@ -190,4 +190,4 @@ def _cases(made: Any, seed: int) -> Iterator[Case]:
             turned = Transposed(made) if k % 2 else made
             sizes = (3, turned.inputs, turned.outputs, 2)
             joined = (Dense(3, turned.inputs), turned, Dense(turned.outputs, 2))
-            yield plain.with_(sizes=sizes, synapses=joined, forward=other)
+            yield plain.with_(sizes=sizes, maps=joined, forward=other)

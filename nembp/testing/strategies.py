@@ -12,13 +12,13 @@ import numpy as np
 from hypothesis import strategies as st
 
 from nembp.backend import Backend
-from nembp.likelihoods import LIKELIHOODS, Gaussian, Likelihood
-from nembp.network import Network
-from nembp.neurons import ACTIVATIONS, Activation, LeakyReLU
-from nembp.noise import Noise
-from nembp.synapses import Synapse
+from nembp.engine.activations import ACTIVATIONS, Activation, LeakyReLU
+from nembp.engine.likelihoods import LIKELIHOODS, Gaussian, Likelihood
+from nembp.engine.linear import LinearMap
+from nembp.engine.network import Network
+from nembp.engine.noise import Noise
 from nembp.verification.cases import PAIRS, Case, one_hot, random_targets
-from nembp.verification.chains import Pick, random_chain, random_synapse
+from nembp.verification.chains import Pick, random_chain, random_linear_map
 
 __all__ = [
     "KINDS",
@@ -26,10 +26,10 @@ __all__ = [
     "batches_for",
     "cases",
     "likelihoods",
+    "maps",
     "networks",
     "noise_for",
     "seeds",
-    "synapses",
     "targets",
     "weights",
     "widths",
@@ -68,8 +68,8 @@ def activations(*, analytic: bool | None = None) -> st.SearchStrategy[Activation
 
 
 @st.composite
-def synapses(draw: st.DrawFn, kind: type[Synapse] | None = None) -> Synapse:
-    """Draw a small synapse: between layers of 1 to 7 neurons, or images of 1 to 5 pixels a side.
+def maps(draw: st.DrawFn, kind: type[LinearMap] | None = None) -> LinearMap:
+    """Draw a small linear map: between layers of 1 to 7 neurons, or images of 1 to 5 pixels a side.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def synapses(draw: st.DrawFn, kind: type[Synapse] | None = None) -> Synapse:
         ``Dense``, ``Convolution``, ``AveragePooling``, ``Reshape`` or ``Transposed``; any of them
         by default.
     """
-    return random_synapse(_pick(draw), kind)
+    return random_linear_map(_pick(draw), kind)
 
 
 def _pick(draw: st.DrawFn) -> Pick:
@@ -114,7 +114,7 @@ def cases(
     images: bool | None = None,
     normalized: bool | None = None,
 ) -> Case:
-    """Draw a network of 1 to 4 synapses and a batch of 1 to 9 rows, as a case that can be printed.
+    """Draw a network of 1 to 4 linear maps and a batch of 1 to 9 rows, as a case that can be printed.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def cases(
         Precision of the network.
     images : bool, optional
         Whether its layers are images, joined by convolutions, poolings and reshapes among dense
-        synapses, or all are dense; either by default.
+        maps, or all are dense; either by default.
     normalized : bool, optional
         Whether hidden layers that have biases are normalized, each with even odds, or none is;
         either by default.
@@ -214,7 +214,7 @@ def noise_for(
     kind : str, optional
         ``nem``, ``blind``, ``anti`` or ``drift``.
     **fixed
-        Options of :class:`~nembp.noise.Noise` that are not drawn.
+        Options of :class:`~nembp.engine.noise.Noise` that are not drawn.
     """
     options: dict[str, Any] = {
         "kind": kind or draw(st.sampled_from(KINDS)),

@@ -19,10 +19,10 @@ from nembp.verification.gradients import check_gradient
 from nembp.verification.invariance import check_backprop_invariance
 from nembp.verification.law_reports import LawReport, LawResult
 from nembp.verification.likelihoods import check_likelihood
+from nembp.verification.maps import check_linear_map
 from nembp.verification.networks import check_network
 from nembp.verification.optimizers import check_optimizer
 from nembp.verification.reports import Coordinate, GradientReport
-from nembp.verification.synapses import check_synapse
 
 __all__ = [
     "Coordinate",
@@ -34,7 +34,7 @@ __all__ = [
     "check_backprop_invariance",
     "check_gradient",
     "check_likelihood",
+    "check_linear_map",
     "check_network",
     "check_optimizer",
-    "check_synapse",
 ]

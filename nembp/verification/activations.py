@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend, get_backend, stream
-from nembp.neurons import Activation, get_activation
+from nembp.engine.activations import Activation, get_activation
 from nembp.verification.gradients import check_gradient
 from nembp.verification.hosts import Host, dtype_name
 from nembp.verification.law_reports import LawReport, LawResult, agree, holds, of_gradient

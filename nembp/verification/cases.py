@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend
-from nembp.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
-from nembp.network import Layer, Network
-from nembp.neurons import ACTIVATIONS, Activation, get_activation
-from nembp.noise import Noise
-from nembp.normalization import BatchNormalization
-from nembp.synapses import Dense, Synapse
+from nembp.engine.activations import ACTIVATIONS, Activation, get_activation
+from nembp.engine.batchnorm import BatchNormalization
+from nembp.engine.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.linear import Dense, LinearMap
+from nembp.engine.network import Layer, Network
+from nembp.engine.noise import Noise
 from nembp.verification.chains import random_chain
 
 __all__ = ["PAIRS", "Case", "generate", "one_hot", "random_targets"]
@@ -85,7 +85,7 @@ class Case:
         Biases of each layer, a divisor of its neurons or 0; one a neuron by default.
     forward_noise, backward_noise : Noise
         On the targets of the two directions, in the laws about noise.
-    synapses : tuple of Synapse, optional
+    maps : tuple of LinearMap, optional
         Between the layers; dense by default.
     linear : tuple of int
         Hidden layers without an activation, by index.
@@ -112,7 +112,7 @@ class Case:
     biases: tuple[int, ...] | None = None
     forward_noise: Noise = SILENT
     backward_noise: Noise = SILENT
-    synapses: tuple[Synapse, ...] | None = None
+    maps: tuple[LinearMap, ...] | None = None
     linear: tuple[int, ...] = ()
     normalized: tuple[int, ...] = ()
     epsilon: float = 0.1
@@ -143,10 +143,10 @@ class Case:
             if k in self.normalized and biases[k]:
                 normalization = BatchNormalization(self.epsilon)
             layers[k] = Layer(self.sizes[k], f, biases[k], normalization)
-        synapses = self.synapses or [Dense(m, n) for m, n in pairwise(self.sizes)]
+        maps = self.maps or [Dense(m, n) for m, n in pairwise(self.sizes)]
         kind = dtype or self.dtype
         net = Network(
-            layers, synapses, self.forward, self.backward, device=device, dtype=kind, seed=None
+            layers, maps, self.forward, self.backward, device=device, dtype=kind, seed=None
         )
         draws = self.generator("parameters").normal(0.0, SPREAD, net.parameter_count)
         net.parameters[...] = net.backend.asarray(draws, kind)

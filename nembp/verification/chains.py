@@ -1,4 +1,4 @@
-"""Random synapses, and chains of them that fit one another, for the cases that laws are tried on.
+"""Random linear maps, and chains of them that fit one another, for the cases that laws are tried on.
 
 Every number comes from ``pick(low, high)``, a whole number between two bounds, both included: a
 NumPy generator's for :func:`~nembp.verification.cases.generate`, Hypothesis's for the strategies
@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from itertools import permutations
 from typing import NamedTuple
 
-from nembp.convolution import AveragePooling, Convolution, Reshape
-from nembp.synapses import Dense, Synapse, Transposed
+from nembp.engine.convolution import Convolution
+from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 
-__all__ = ["Chain", "Pick", "random_chain", "random_synapse"]
+__all__ = ["Chain", "Pick", "random_chain", "random_linear_map"]
 
 Pick = Callable[[int, int], int]
 Shape = tuple[int, int, int]
@@ -25,13 +25,13 @@ WEIGHTLESS = (AveragePooling, Reshape)
 
 
 class Chain(NamedTuple):
-    """Synapses and the layers that they join.
+    """Linear maps and the layers that they join.
 
     Attributes
     ----------
     sizes : tuple of int
         Neurons of each layer.
-    synapses : tuple of Synapse
+    maps : tuple of LinearMap
         Each joins two of the sizes.
     biases : tuple of int
         Of each layer.
@@ -40,19 +40,19 @@ class Chain(NamedTuple):
     """
 
     sizes: tuple[int, ...]
-    synapses: tuple[Synapse, ...]
+    maps: tuple[LinearMap, ...]
     biases: tuple[int, ...]
     linear: tuple[int, ...]
 
 
-def random_synapse(pick: Pick, kind: type[Synapse] | None = None) -> Synapse:
-    """Return a small synapse of a kind, of any of nembp's by default."""
+def random_linear_map(pick: Pick, kind: type[LinearMap] | None = None) -> LinearMap:
+    """Return a small linear map of a kind, of any of nembp's by default."""
     kinds = (Dense, Convolution, AveragePooling, Reshape, Transposed)
     chosen = kind or kinds[pick(0, 4)]
     if chosen is Dense:
         return Dense(pick(1, WIDTH), pick(1, WIDTH))
     if chosen is Transposed:
-        return Transposed(random_synapse(pick))
+        return Transposed(random_linear_map(pick))
     shape = _shape(pick)
     if chosen is Convolution:
         return _convolution(pick, shape)
@@ -60,7 +60,7 @@ def random_synapse(pick: Pick, kind: type[Synapse] | None = None) -> Synapse:
 
 
 def random_chain(pick: Pick, count: int) -> Chain:
-    """Return ``count`` synapses that fit, of which the first or second has images to work on.
+    """Return ``count`` linear maps that fit, of which the first or second has images to work on.
 
     Layers above a map without weights are mostly linear and without biases, as engines have them;
     other layers of images share their biases by channel, mostly.
@@ -68,24 +68,24 @@ def random_chain(pick: Pick, count: int) -> Chain:
     here: tuple[int, ...] = _shape(pick)
     if count > 1 and pick(0, 3) == 0:
         here = (pick(1, WIDTH),)
-    shapes, synapses = [here], []
+    shapes, maps = [here], []
     for _ in range(count):
-        synapse, here = _next(pick, here)
+        linear_map, here = _next(pick, here)
         shapes.append(here)
-        synapses.append(synapse)
+        maps.append(linear_map)
     biases, linear = [], []
     for k, shape in enumerate(shapes):
         end = k in (0, count)
-        plain = not end and isinstance(_inner(synapses[k - 1]), WEIGHTLESS) and pick(0, 3) > 0
+        plain = not end and isinstance(_inner(maps[k - 1]), WEIGHTLESS) and pick(0, 3) > 0
         if plain:
             linear.append(k)
         biases.append(0 if plain else _biases(pick, shape, end))
     sizes = tuple(math.prod(shape) for shape in shapes)
-    return Chain(sizes, tuple(synapses), tuple(biases), tuple(linear))
+    return Chain(sizes, tuple(maps), tuple(biases), tuple(linear))
 
 
-def _next(pick: Pick, here: tuple[int, ...]) -> tuple[Synapse, tuple[int, ...]]:
-    """Return a synapse above a layer of neurons or images, and the shape of the layer above it."""
+def _next(pick: Pick, here: tuple[int, ...]) -> tuple[LinearMap, tuple[int, ...]]:
+    """Return a linear map above a layer of neurons or images, and the shape of the layer above it."""
     size = math.prod(here)
     if len(here) < 3:  # up to an image, or to other neurons
         shape: tuple[int, ...] = _shape(pick) if pick(0, 2) > 0 else (pick(1, WIDTH),)
@@ -109,8 +109,8 @@ def _next(pick: Pick, here: tuple[int, ...]) -> tuple[Synapse, tuple[int, ...]]:
     return reshape, reshape.output_shape
 
 
-def _inner(synapse: Synapse) -> Synapse:
-    return synapse.synapse if isinstance(synapse, Transposed) else synapse
+def _inner(linear_map: LinearMap) -> LinearMap:
+    return linear_map.linear_map if isinstance(linear_map, Transposed) else linear_map
 
 
 def _biases(pick: Pick, shape: Sequence[int], end: bool) -> int:
@@ -124,7 +124,7 @@ def _biases(pick: Pick, shape: Sequence[int], end: bool) -> int:
     return divisors[pick(0, len(divisors) - 1)] if choice == 5 else size
 
 
-# -- one synapse -------------------------------------------------------------------------------
+# -- one linear map -------------------------------------------------------------------------------
 def _shape(pick: Pick) -> Shape:
     height, width = pick(1, SIDE), pick(1, SIDE)
     return height, width, pick(1, min(CHANNELS, NEURONS // (height * width)))

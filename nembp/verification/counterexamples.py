@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nembp.likelihoods import Gaussian, Likelihood, Multinomial
-from nembp.noise import Noise
+from nembp.engine.likelihoods import Gaussian, Likelihood, Multinomial
+from nembp.engine.noise import Noise
 from nembp.verification.cases import Case
-from nembp.verification.simpler_synapses import simpler_chains
+from nembp.verification.simpler_maps import simpler_chains
 
 __all__ = ["as_code", "shrink"]
 
@@ -73,7 +73,7 @@ def _narrower(case: Case) -> Iterator[Case]:
         yield case.with_(normalized=())
         for k in case.normalized if len(case.normalized) > 1 else ():
             yield case.with_(normalized=tuple(j for j in case.normalized if j != k))
-    if case.synapses is not None:  # given synapses fix the sizes
+    if case.maps is not None:  # given linear maps fix the sizes
         yield from simpler_chains(case)
         return
     for k in range(1, len(case.sizes) - 1):

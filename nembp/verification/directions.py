@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from nembp.engine.network import Network
 from nembp.errors import ShapeError
-from nembp.network import Network
 from nembp.verification.layout import Vector
 
 __all__ = ["batch_of", "both_directions", "error_size", "host", "parameter_blocks"]
@@ -45,9 +45,9 @@ def parameter_blocks(net: Network) -> dict[str, tuple[int, ...]]:
     """
     primary = net if net.direction == "forward" else net.reversed
     blocks: dict[str, tuple[int, ...]] = {}
-    for k, synapse in enumerate(primary.synapses, start=1):
-        if synapse.weight_count:
-            blocks[f"W{k}"] = synapse.weight_shape
+    for k, linear_map in enumerate(primary.maps, start=1):
+        if linear_map.weight_count:
+            blocks[f"W{k}"] = linear_map.weight_shape
     for k, layer in enumerate(primary.layers):
         if k > 0:
             blocks[f"b{k}"] = (layer.biases,)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Array, Backend
-from nembp.likelihoods import Likelihood, Readout
+from nembp.engine.likelihoods import Likelihood, Readout
 from nembp.verification.layout import Vector
 
 __all__ = ["Host", "LikelihoodHost", "dtype_name"]

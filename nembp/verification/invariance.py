@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from nembp.backpropagation import backpropagate
+from nembp.engine.backprop import backpropagate
+from nembp.engine.likelihoods import Multinomial
+from nembp.engine.network import Network
 from nembp.errors import DataError
-from nembp.likelihoods import Multinomial
-from nembp.network import Network
 from nembp.verification.directions import batch_of, both_directions, host, parameter_blocks
 from nembp.verification.gradients import check_gradient
 from nembp.verification.law_reports import LawReport, LawResult, agree, of_gradient
@@ -39,7 +39,7 @@ def check_backprop_invariance(
     Parameters
     ----------
     net : Network
-        Of any likelihoods, synapses and activations.
+        Of any likelihoods, linear maps and activations.
     x, y : array, shapes (rows, net.inputs) and (rows, net.outputs)
         Proper targets of the two directions: of a multinomial, rows that sum to one.
     seed, raises
@@ -53,7 +53,7 @@ def check_backprop_invariance(
         If a target is not proper.
 
     >>> import numpy as np
-    >>> from nembp.network import dense_network
+    >>> from nembp.engine.network import dense_network
     >>> check_backprop_invariance(dense_network([3, 4, 2]), np.eye(3), np.eye(2)[[0, 1, 0]]).passed
     True
     """
@@ -128,7 +128,7 @@ def _classical_gradient(
 ) -> LawResult:
     """Compare the engine's gradient with the textbook's, from the classical error a − t."""
     own = [layer.activation for layer in net.layers if layer.activation is not None]
-    known = all(type(f).__module__ == "nembp.neurons" for f in own)
+    known = all(type(f).__module__ == "nembp.engine.activations" for f in own)
     return agree(
         f"{net.direction}: gradient = classical backpropagation",
         SOURCE,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend, get_backend, stream
-from nembp.likelihoods import Likelihood, get_likelihood
+from nembp.engine.likelihoods import Likelihood, get_likelihood
 from nembp.verification.cases import random_targets
 from nembp.verification.gradients import check_gradient
 from nembp.verification.hosts import LikelihoodHost
@@ -69,7 +69,7 @@ def check_likelihood(
         Whether error = scale · (a − t) must hold, which is backprop invariance. It does where the
         link is that of an exponential family's natural parameter.
     device, seed, raises
-        As in :func:`check_synapse`.
+        As in :func:`check_linear_map`.
 
     Raises
     ------

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import stream
-from nembp.backpropagation import JointBackpropagation, backpropagate
-from nembp.network import Network
-from nembp.normalization import Statistics
+from nembp.engine.backprop import JointBackpropagation, backpropagate
+from nembp.engine.batchnorm import Statistics
+from nembp.engine.network import Network
 from nembp.verification.directions import (
     batch_of,
     both_directions,
@@ -67,7 +67,7 @@ def check_network(
         If ``x`` or ``y`` does not fit.
 
     >>> import numpy as np
-    >>> from nembp.network import dense_network
+    >>> from nembp.engine.network import dense_network
     >>> check_network(dense_network([3, 4, 2]), np.eye(3), np.eye(2)[[0, 1, 0]]).passed
     True
     """

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
 from nembp.errors import ArchitectureError
-from nembp.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
 from nembp.verification.law_reports import LawResult, agree
 from nembp.verification.layout import Vector
 

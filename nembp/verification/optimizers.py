@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend, get_backend, stream
-from nembp.network import Network, dense_network
-from nembp.optimizers import Optimizer, get_optimizer
+from nembp.engine.network import Network, dense_network
+from nembp.engine.optimizers import Optimizer, get_optimizer
 from nembp.verification.hosts import Host
 from nembp.verification.law_reports import LawReport, LawResult, agree, holds
 from nembp.verification.layout import Vector
@@ -47,7 +47,7 @@ def check_optimizer(
     optimizer : str, Optimizer, or its class
         A name, or your own.
     device, seed, raises
-        As in :func:`check_synapse`.
+        As in :func:`check_linear_map`.
 
     Raises
     ------

@@ -82,8 +82,8 @@ def load(target: str) -> Any:
     UserCodeError
         If the module raises while it is imported.
 
-    >>> load("nembp.neurons:Tanh")
-    <class 'nembp.neurons.Tanh'>
+    >>> load("nembp.engine.activations:Tanh")
+    <class 'nembp.engine.activations.Tanh'>
     """
     module_name, _, path = target.partition(":")
     if not path or not all(part.isidentifier() for part in module_name.split(".")):
@@ -132,7 +132,7 @@ def check_user_code(
     device: str | Backend = "cpu",
     seed: int = 0,
 ) -> GradientReport | LawReport:
-    """Check a function θ ↦ (value, gradient), or a likelihood, synapse, activation or optimizer.
+    """Check a function θ ↦ (value, gradient), or a likelihood, linear map, activation or optimizer.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def check_user_code(
     if not callable(value):
         raise ArchitectureError(
             f"{target} is {type(value).__name__}, not callable; expected a function that returns "
-            "(value, gradient), or a Likelihood, Synapse, Activation or Optimizer"
+            "(value, gradient), or a Likelihood, LinearMap, Activation or Optimizer"
         )
     at = _point(target, point, size, seed)
     with _running(target):

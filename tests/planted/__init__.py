@@ -1,4 +1,4 @@
-"""Bugs to plant in synapses, likelihoods, neurons and networks, of the kinds that engines have had.
+"""Bugs to plant in linear maps, likelihoods, neurons and networks, of the kinds that engines have had.
 
 Each takes the place of one method, and gets the original as its first argument.
 """
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from nembp.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
-from nembp.network import Network, Parameters
-from nembp.neurons import LeakyReLU, Logistic, ReLU, Tanh
-from nembp.synapses import Dense, Transposed
+from nembp.engine.activations import LeakyReLU, Logistic, ReLU, Tanh
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.linear import Dense, Transposed
+from nembp.engine.network import Network, Parameters
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def plant(owner: Any, method: str, law: str) -> Callable[..., Any]:
     return register
 
 
-# -- synapses --------------------------------------------------------------------------------------
+# -- linear maps --------------------------------------------------------------------------------------
 @plant(Dense, "forward", "synapse.trilinear")
 @plant(Dense, "weight_gradient", "synapse.trilinear")
 @plant(Dense, "weight_gradient", "gradient.complex-steps")
@@ -82,7 +82,7 @@ def kernel_not_transposed(original, self, backend, y, W, out):
 
 @plant(Transposed, "weight_gradient", "synapse.transposed")
 def arguments_not_exchanged(original, self, backend, x, y, out):
-    self.synapse.weight_gradient(backend, x, y, out)
+    self.linear_map.weight_gradient(backend, x, y, out)
 
 
 # -- likelihoods -----------------------------------------------------------------------------------

@@ -13,13 +13,11 @@ from nembp.adversarial.penalty import GradientPenalty
 from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.turns import Turns
-from nembp.cycle import CycleBackpropagation
-from nembp.ends import ClassEnd
-from nembp.joint import JointBackpropagation
-from nembp.likelihoods import Bernoulli, Multinomial
-from nembp.neurons import Logistic, Tanh
-from nembp.noise import NoiseSource
-from nembp.synapses import Dense
+from nembp.engine.activations import Logistic, Tanh
+from nembp.engine.backprop import ClassEnd, CycleBackpropagation, JointBackpropagation
+from nembp.engine.likelihoods import Bernoulli, Multinomial
+from nembp.engine.linear import Dense
+from nembp.engine.noise import NoiseSource
 from planted import BUGS, plant
 
 __all__ = ["BUGS"]

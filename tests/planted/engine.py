@@ -8,14 +8,14 @@ import nembp.em.generalized
 import nembp.em.inequality
 import nembp.verification.laws.files
 import nembp.verification.laws.hidden
-from nembp.batches import BatchReader
-from nembp.likelihoods import Gaussian, Likelihood, Multinomial
-from nembp.network import Network
-from nembp.neurons import Tanh
-from nembp.noise import NoiseSource
-from nembp.optimizers import SGD, Adam, Momentum, Optimizer, RMSProp
-from nembp.synapses import Dense
-from nembp.training import Trainer
+from nembp.datasets.reading import BatchReader
+from nembp.engine.activations import Tanh
+from nembp.engine.likelihoods import Gaussian, Likelihood, Multinomial
+from nembp.engine.linear import Dense
+from nembp.engine.network import Network
+from nembp.engine.noise import NoiseSource
+from nembp.engine.optimizers import SGD, Adam, Momentum, Optimizer, RMSProp
+from nembp.engine.training import Trainer
 from planted import plant
 from planted.adversarial import BUGS as ADVERSARIAL
 from planted.images import BUGS as IMAGES

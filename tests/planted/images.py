@@ -6,13 +6,10 @@ from contextlib import suppress
 
 import numpy as np
 
-import nembp.backpropagation
-import nembp.network
-from nembp.convolution import AveragePooling, Convolution, Reshape
-from nembp.links import BlockLink, Link
-from nembp.minimal_filtering import MinimalFilteringLink
-from nembp.synapses import Dense, Synapse
-from nembp.windows import WindowsLink
+import nembp.engine.backprop
+import nembp.engine.network
+from nembp.engine.convolution import Convolution, MinimalFilteringLink, WindowsLink
+from nembp.engine.linear import AveragePooling, BlockLink, Dense, LinearMap, Link, Reshape
 from planted import BUGS, plant
 
 __all__ = ["BUGS"]
@@ -20,8 +17,8 @@ __all__ = ["BUGS"]
 _LEFT: dict[str, np.ndarray] = {}  # what the bugs with a memory keep
 
 
-def images_of(synapse, x):
-    return x.reshape(len(x), *synapse.shape)
+def images_of(linear_map, x):
+    return x.reshape(len(x), *linear_map.shape)
 
 
 # -- convolution -----------------------------------------------------------------------------------
@@ -139,7 +136,7 @@ def order_not_undone(original, self, backend, y, W, out):
 
 
 # -- biases ----------------------------------------------------------------------------------------
-@plant(nembp.network, "add_bias", "gradient.classical")
+@plant(nembp.engine.network, "add_bias", "gradient.classical")
 def bias_of_a_pixel_for_a_channel(original, backend, signal, bias, layer):
     if bias is not None and layer.biases not in (0, layer.size):
         signal += np.repeat(bias, layer.size // layer.biases)
@@ -147,7 +144,7 @@ def bias_of_a_pixel_for_a_channel(original, backend, signal, bias, layer):
         original(backend, signal, bias, layer)
 
 
-@plant(nembp.backpropagation, "add_bias", "gradient.classical")
+@plant(nembp.engine.backprop, "add_bias", "gradient.classical")
 def bias_of_the_first_channel(original, backend, signal, bias, layer):
     if bias is not None and layer.biases not in (0, layer.size):
         signal += bias[0]
@@ -198,7 +195,7 @@ def rows_not_told(original, self, rows, task):
     original(self, rows, silent)
 
 
-@plant(Synapse, "link", "joint.samples")
+@plant(LinearMap, "link", "joint.samples")
 @plant(Dense, "link", "joint.samples")
 def link_of_the_transposed(original, self, backend, parts, dtype, upward=True, lanes=1):
     square = self.inputs == self.outputs

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nembp import network
-from nembp.normalization import Normalizer
-from nembp.normalized import Counts, NormalizedLayers
-from nembp.row_blocks import RowBlocks
+from nembp.engine import network
+from nembp.engine.batchnorm import Counts, NormalizedLayers, Normalizer, RowBlocks
 from planted import BUGS, plant
 
 __all__ = ["BUGS"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from nembp.backpropagation import JointBackpropagation
-from nembp.ends import ClassEnd, SampleEnd, _Mean
-from nembp.likelihoods import Multinomial
-from nembp.noise import Noise, NoiseSource
-from nembp.signal_noise import LayerNoise, SignalNoise
+from nembp.engine.backprop import ClassEnd, JointBackpropagation, SampleEnd, _Mean
+from nembp.engine.likelihoods import Multinomial
+from nembp.engine.noise import LayerNoise, Noise, NoiseSource, SignalNoise
 from planted import BUGS, plant
 
 __all__ = ["BUGS"]

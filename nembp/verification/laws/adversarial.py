@@ -8,11 +8,10 @@ import numpy as np
 
 from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
 from nembp.backend import Array, Backend, stream
-from nembp.backpropagation import backpropagate
-from nembp.cycle import CycleBackpropagation
-from nembp.network import Network
-from nembp.neurons import get_activation
-from nembp.noise import Noise
+from nembp.engine.activations import get_activation
+from nembp.engine.backprop import CycleBackpropagation, backpropagate
+from nembp.engine.network import Network
+from nembp.engine.noise import Noise
 from nembp.verification.cases import Case
 from nembp.verification.laws import textbook
 from nembp.verification.laws.deviations import Deviations, Vector, gradient_of, holds, near

@@ -10,12 +10,12 @@ import numpy as np
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.trainer import AdversarialTrainer
 from nembp.backend import Backend, get_backend, stream
-from nembp.backpropagation import backpropagate
-from nembp.batches import BatchReader
 from nembp.datasets import Scaling, Split
-from nembp.network import Network
-from nembp.noise import Noise
-from nembp.optimizers import SGD
+from nembp.datasets.reading import BatchReader
+from nembp.engine.backprop import backpropagate
+from nembp.engine.network import Network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import SGD
 from nembp.verification.cases import Case
 from nembp.verification.laws import textbook
 from nembp.verification.laws.adversarial import known, play, through_link

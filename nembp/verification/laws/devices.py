@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from nembp.backend import Backend
-from nembp.backpropagation import backpropagate
-from nembp.normalization import Statistics
+from nembp.engine.backprop import backpropagate
+from nembp.engine.batchnorm import Statistics
 from nembp.verification.cases import Case
 from nembp.verification.laws.deviations import Deviations, near
 from nembp.verification.laws.gradients import error_size, host

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend, get_backend
-from nembp.likelihoods import Gaussian, Likelihood, Multinomial
+from nembp.engine.likelihoods import Gaussian, Likelihood, Multinomial
 from nembp.verification.cases import Case, random_targets
 from nembp.verification.laws import textbook
 from nembp.verification.laws.deviations import Deviations, Vector, gradient_of, near

@@ -9,7 +9,7 @@ from pathlib import Path
 from nembp.backend import Backend
 from nembp.checkpoints import Model, environment, load_model, save_model
 from nembp.datasets import Scaling
-from nembp.network import Network
+from nembp.engine.network import Network
 from nembp.verification.laws.deviations import Deviations, Vector, equal, holds
 from nembp.verification.laws.gradients import host
 
@@ -46,10 +46,8 @@ def _same(net: Network, other: Network, x: Vector, y: Vector, what: str) -> Devi
     names = ("parameters", "statistics")
     for name, flat, same in zip(names, net.snapshot(), other.snapshot(), strict=True):
         yield equal(same, flat, f"{name} of the {what} network")
-    kinds = [
-        (n.layers, n.synapses, n.likelihood, n.reversed.likelihood, n.dtype) for n in (net, other)
-    ]
-    yield holds(kinds[0] == kinds[1], f"layers, synapses, ends and dtype of the {what} network")
+    kinds = [(n.layers, n.maps, n.likelihood, n.reversed.likelihood, n.dtype) for n in (net, other)]
+    yield holds(kinds[0] == kinds[1], f"layers, linear maps, ends and dtype of the {what} network")
     yield equal(host(other, other.predict(x)), host(net, net.predict(x)), f"its {what} prediction")
     ours, theirs = (host(n, n.reversed.predict(y)) for n in (net, other))
     yield equal(theirs, ours, f"its {what} backward prediction")

@@ -16,11 +16,10 @@ from scipy import special
 from nembp.adversarial.objectives import Score
 from nembp.adversarial.settings import AdversarialSettings, Kind
 from nembp.backend import Backend
-from nembp.layers import Layer
-from nembp.likelihoods import Bernoulli, Likelihood, Multinomial
-from nembp.network import Network
-from nembp.neurons import get_activation
-from nembp.synapses import Dense, Synapse, Transposed
+from nembp.engine.activations import get_activation
+from nembp.engine.likelihoods import Bernoulli, Likelihood, Multinomial
+from nembp.engine.linear import Dense, LinearMap, Transposed
+from nembp.engine.network import Layer, Network
 from nembp.verification.cases import SPREAD, Case, one_hot
 from nembp.verification.laws import textbook
 from nembp.verification.laws.deviations import Vector
@@ -201,15 +200,13 @@ def discriminator(case: Case, net: Network, settings: AdversarialSettings) -> Ne
     layers = [*net.layers[:0:-1], Layer(net.inputs, hidden), Layer(last.outputs)]
     if settings.kind == "wasserstein-gp":
         layers = [dataclasses.replace(layer, normalization=None) for layer in layers]
-    synapses: list[Synapse] = [*(Transposed(synapse) for synapse in net.synapses[::-1]), last]
+    maps: list[LinearMap] = [*(Transposed(linear_map) for linear_map in net.maps[::-1]), last]
     forward: Likelihood = Bernoulli()
     if settings.has_critic:
         forward = Score()
     elif settings.classes:
         forward = Multinomial()
-    d = Network(
-        layers, synapses, forward, case.forward, device=net.backend, dtype=net.dtype, seed=None
-    )
+    d = Network(layers, maps, forward, case.forward, device=net.backend, dtype=net.dtype, seed=None)
     draws = case.generator("discriminator").normal(0.0, SPREAD, d.parameter_count)
     d.parameters[...] = d.backend.asarray(draws, d.dtype)
     return d

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from nembp.backpropagation import backpropagate
-from nembp.network import Network
-from nembp.normalization import Statistics
+from nembp.engine.backprop import backpropagate
+from nembp.engine.batchnorm import Statistics
+from nembp.engine.network import Network
 from nembp.verification.laws import textbook
 from nembp.verification.laws.deviations import (
     KINK_MARGIN,

@@ -15,7 +15,7 @@ from nembp.em import (
     q_gradient,
 )
 from nembp.em.binary import Direction, OneWay
-from nembp.noise import Noise
+from nembp.engine.noise import Noise
 from nembp.verification.cases import Case, random_targets
 from nembp.verification.laws.deviations import Deviations, Vector, near
 

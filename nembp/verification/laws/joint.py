@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend, stream
-from nembp.backpropagation import JointBackpropagation, backpropagate, joint_gradient
-from nembp.network import Network
-from nembp.noise import Noise
+from nembp.engine.backprop import JointBackpropagation, backpropagate, joint_gradient
+from nembp.engine.network import Network
+from nembp.engine.noise import Noise
 from nembp.verification.laws import textbook
 from nembp.verification.laws.deviations import Deviations, Vector, equal, holds, near
 from nembp.verification.laws.gradients import error_size, host

@@ -1,4 +1,4 @@
-"""Laws of links: what computes a step's contractions gives what the synapse gives."""
+"""Laws of links: what computes a step's contractions gives what the linear map gives."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import numpy as np
 
 from nembp.backend import Backend, get_backend
 from nembp.backend.implicit import CONTRACTIONS
-from nembp.convolution import Convolution
-from nembp.filtering_plans import POINTS, Plan
-from nembp.implicit import ImplicitLink
-from nembp.links import Link, RowsLink
-from nembp.minimal_filtering import MinimalFilteringLink
-from nembp.synapses import Dense, Synapse, Transposed
+from nembp.engine.convolution import (
+    POINTS,
+    Convolution,
+    ImplicitLink,
+    MinimalFilteringLink,
+    Plan,
+    WindowsLink,
+)
+from nembp.engine.linear import Dense, LinearMap, Link, RowsLink, Transposed
 from nembp.verification.laws.deviations import Deviations, Vector, holds, near
 from nembp.verification.laws.joint import poisoned
-from nembp.verification.laws.synapses import contractions, random_arrays
-from nembp.windows import WindowsLink
+from nembp.verification.laws.maps import contractions, random_arrays
 
 __all__ = ["all_links", "links", "plans"]
 
@@ -28,7 +30,7 @@ FEW = 3  # sizes of tiles that are tried of one convolution
 
 
 def all_links(
-    synapse: Synapse,
+    linear_map: LinearMap,
     backend: Backend,
     parts: tuple[int, int],
     dtype: str,
@@ -37,15 +39,15 @@ def all_links(
     *,
     seed: int = 0,
 ) -> Iterator[tuple[str, Link]]:
-    """Yield the link that a step would take, and others that the synapse can have.
+    """Yield the link that a step would take, and others that the linear map can have.
 
     Rows shared among lanes; windows, implicit products, and tiles of three sizes, which the seed
     chooses; all whatever they cost.
     """
-    yield "link", synapse.link(backend, parts, dtype, upward, lanes)
-    inner = synapse
+    yield "link", linear_map.link(backend, parts, dtype, upward, lanes)
+    inner = linear_map
     while isinstance(inner, Transposed):
-        inner, upward = inner.synapse, not upward
+        inner, upward = inner.linear_map, not upward
     if type(inner) is Dense:
         yield "link by rows", RowsLink(inner, backend, dtype, upward, lanes)
     if type(inner) is not Convolution:
@@ -61,10 +63,10 @@ def all_links(
         yield f"link by tiles of {sizes.results}", link
 
 
-def plans(synapse: Convolution) -> Iterator[Plan]:
+def plans(linear_map: Convolution) -> Iterator[Plan]:
     """Yield all sizes of tiles that the algorithm has points for."""
-    height, width, _ = synapse.output_shape
-    weights = tuple(-(-k // s) for k, s in zip(synapse.kernel, synapse.stride, strict=True))
+    height, width, _ = linear_map.output_shape
+    weights = tuple(-(-k // s) for k, s in zip(linear_map.kernel, linear_map.stride, strict=True))
     vertical, horizontal = (range(1, max(len(POINTS) + 2 - r, 0) + 1) for r in weights)
     for m, n in product(vertical, horizontal):
         if m <= height and n <= width:
@@ -72,24 +74,24 @@ def plans(synapse: Convolution) -> Iterator[Plan]:
 
 
 def links(
-    synapse: Synapse,
+    linear_map: LinearMap,
     rows: int,
     seed: int,
     backend: Backend | None = None,
     dtype: str = "float64",
 ) -> Deviations:
-    """forward, adjoint and descend of every link are the synapse's contractions.
+    """forward, adjoint and descend of every link are the linear map's contractions.
 
     In buffers that held NaN, for a part of the rows, rows of two parts, after a batch of NaN, and
     again with other weights; ``after`` is told once of each row, when it is written.
     """
     backend = poisoned(backend or get_backend("cpu"))
     for second, upward, lanes in ((0, True, 1), (rows + 1, True, 3), (2, False, 1 + seed % 3)):
-        turned = synapse if upward else Transposed(synapse)
+        turned = linear_map if upward else Transposed(linear_map)
         batches = [random_arrays(turned, rows + second, seed + k, dtype) for k in (0, 1)]
         wanted = [contractions(turned, *arrays, backend, dtype) for arrays in batches]
         for name, link in all_links(
-            synapse, backend, (rows, second), dtype, upward, lanes, seed=seed
+            linear_map, backend, (rows, second), dtype, upward, lanes, seed=seed
         ):
             work = _Work(link, name, rows, second)
             for arrays, expected in zip(batches, wanted, strict=True):
@@ -141,7 +143,7 @@ class _Work:
             yield link.backend.to_numpy(gradient).astype(float)
 
     def compare(self, x: Vector, W: Vector, y: Vector, expected: tuple[Vector, ...]) -> Deviations:
-        """Compare with the synapse's own contractions."""
+        """Compare with the linear map's own contractions."""
         up, down, gradient = expected
         largest = [float(np.abs(array).max(initial=1.0)) for array in (x, W, y)]
         scale = largest[0] * largest[1] * largest[2]

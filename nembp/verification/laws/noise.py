@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nembp.likelihoods import Gaussian
-from nembp.noise import Noise, NoiseSource
+from nembp.engine.likelihoods import Gaussian
+from nembp.engine.noise import Noise, NoiseSource
 from nembp.verification.laws import textbook
 from nembp.verification.laws.deviations import Deviations, Vector, near
 from nembp.verification.laws.ends import End

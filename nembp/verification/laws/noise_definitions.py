@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from nembp.backend.standard import fill_normal
-from nembp.likelihoods import Gaussian, Likelihood, Multinomial
-from nembp.noise import DRIFT_DRAWS, Noise
+from nembp.engine.likelihoods import Gaussian, Likelihood, Multinomial
+from nembp.engine.noise import DRIFT_DRAWS, Noise
 from nembp.verification.laws import textbook
 from nembp.verification.laws.deviations import Vector
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nembp.network import Network
+from nembp.engine.network import Network
 from nembp.verification.laws import textbook
 from nembp.verification.laws.deviations import Deviations, Vector, equal, near
 from nembp.verification.laws.gradients import against_chain_rule, host

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from nembp.backend import Backend
+from nembp.checkpoints import encode
+from nembp.engine.activations import get_activation
+from nembp.engine.likelihoods import Multinomial
+from nembp.engine.network import Network
 from nembp.errors import ArchitectureError
-from nembp.kinds import encode
-from nembp.likelihoods import Multinomial
-from nembp.network import Network
-from nembp.neurons import get_activation
 from nembp.verification.cases import Case, random_targets
 from nembp.verification.laws import (
     devices,
@@ -255,7 +255,7 @@ def round_trip(case: Case, backend: Backend) -> Deviations:
     """Try a model file and a pickle, where every part of the network is registered."""
     net, (x, y) = case.net(device=backend), case.batch()
     try:
-        encode((net.layers, net.synapses, case.forward, case.backward))
+        encode((net.layers, net.maps, case.forward, case.backward))
     except ArchitectureError:
         return  # a part of yours that is not registered cannot be in a file
     yield from files.round_trip(net, x, y, backend)

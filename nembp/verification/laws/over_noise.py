@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nembp.backend import Backend
-from nembp.likelihoods import Gaussian, Multinomial
-from nembp.noise import Noise
+from nembp.engine.likelihoods import Gaussian, Multinomial
+from nembp.engine.noise import Noise
 from nembp.verification.cases import Case
 from nembp.verification.laws import ends, textbook
 from nembp.verification.laws.deviations import Deviations

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend, stream
-from nembp.backpropagation import JointBackpropagation
-from nembp.network import Network
-from nembp.noise import DRIFT_DRAWS, Noise
-from nembp.signal_noise import PLACES, noisy_layers
+from nembp.engine.backprop import JointBackpropagation
+from nembp.engine.network import Network
+from nembp.engine.noise import DRIFT_DRAWS, PLACES, Noise, noisy_layers
 from nembp.verification.cases import Case
 from nembp.verification.laws import textbook
 from nembp.verification.laws.deviations import Deviations, Vector, equal, near
@@ -41,7 +40,7 @@ def _problem(
         return None
     net, (x, t) = case.net(device=poisoned(backend)), case.batch()
     view = net if way == "forward" else net.reversed
-    hidden = [k for k in range(1, len(view.synapses)) if view.layers[k].activation is not None]
+    hidden = [k for k in range(1, len(view.maps)) if view.layers[k].activation is not None]
     if place != "input" and not hidden:
         place = "input"
     screening = "auto" if spec.screening == "component" else spec.screening

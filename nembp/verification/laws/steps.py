@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nembp.backend import Backend
-from nembp.backpropagation import backpropagate
-from nembp.ends import Memberships
-from nembp.joint import JointBackpropagation
+from nembp.engine.backprop import JointBackpropagation, Memberships, backpropagate
 from nembp.verification.cases import Case, one_hot
 from nembp.verification.laws.deviations import Deviations, equal, near
 from nembp.verification.laws.gradients import error_size, host

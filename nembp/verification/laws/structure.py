@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend, get_backend
-from nembp.network import Network
-from nembp.neurons import Activation
+from nembp.engine.activations import Activation
+from nembp.engine.network import Network
 from nembp.verification.laws import textbook
 from nembp.verification.laws.deviations import (
     KINK_MARGIN,
@@ -122,10 +122,10 @@ def copies(
     copied = copier(net)
     yield from views(copied)
     yield holds((copied.dtype, copied.direction) == (dtype, net.direction), "kind of the copy")
-    same = (copied.layers, copied.synapses) == (net.layers, net.synapses)
+    same = (copied.layers, copied.maps) == (net.layers, net.maps)
     ends = copied.likelihood, copied.reversed.likelihood
     same = same and ends == (net.likelihood, net.reversed.likelihood)
-    yield holds(same, "layers, synapses and likelihoods of the copy")
+    yield holds(same, "layers, linear maps and likelihoods of the copy")
     yield equal(copied.backend.to_numpy(copied.parameters), vector.astype(dtype), "its parameters")
     statistics = net.backend.to_numpy(net.statistics)
     actual = copied.backend.to_numpy(copied.statistics)

@@ -7,15 +7,15 @@ from nembp.verification.laws import (
     adversarial_training,
     ends,
     hidden,
+    maps,
     noise,
     signals,
     steps,
-    synapses,
     training,
 )
 from nembp.verification.laws import over_cases as on
+from nembp.verification.laws import over_maps as forms
 from nembp.verification.laws import over_noise as noisy
-from nembp.verification.laws import over_synapses as forms
 from nembp.verification.laws.deviations import CENTRAL, COMPLEX
 from nembp.verification.laws.law import Law, tolerances
 
@@ -31,15 +31,15 @@ EXACT = {"float64": 0.0, "float32": 0.0}
 
 _TABLE = (
     Law("synapse.trilinear", "⟨forward(x), y⟩ = ⟨x, adjoint(y)⟩ = ⟨W, weight_gradient(x, y)⟩",
-        "∂T/∂y, ∂T/∂x, ∂T/∂W of T(x, W, y) = ⟨x·W, y⟩", forms.of_synapses(synapses.trilinear)),
+        "∂T/∂y, ∂T/∂x, ∂T/∂W of T(x, W, y) = ⟨x·W, y⟩", forms.of_maps(maps.trilinear)),
     Law("synapse.definition", "each is a product with M(W), written out pixel by pixel",
-        DESIGN, forms.of_synapses(synapses.definition)),
+        DESIGN, forms.of_maps(maps.definition)),
     Law("synapse.transposed", "Transposed swaps forward and adjoint over the same W",
-        BBP, forms.of_synapses(synapses.transposed), EXACT),
+        BBP, forms.of_maps(maps.transposed), EXACT),
     Law("synapse.no-memory", "results depend on x, W and y, not on calls before",
         DESIGN, forms.forgetful, every=4),
     Law("synapse.threads", "calls of two threads do not meet",
-        DESIGN, forms.of_synapses(synapses.reentrant), every=11),
+        DESIGN, forms.of_maps(maps.reentrant), every=11),
     Law("synapse.links", "a step's links compute forward, adjoint and weight_gradient",
         "Lavin and Gray 2016; nembp's definition", forms.linked, every=8),
     Law("activation.derivative", "multiply_derivative(e, a) = e ∘ f'(z), a = f(z)",

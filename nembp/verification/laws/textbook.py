@@ -1,6 +1,6 @@
 """The engine's definitions written out a second time, in plain operators, row by row.
 
-Nothing here calls the engine, but for the matrix of a synapse that is not nembp's own
+Nothing here calls the engine, but for the matrix of a linear map that is not nembp's own
 (:mod:`~nembp.verification.laws.matrices`). The layout of the flat vector, the two directions and
 shared biases are re-derived from their definition; ``signals`` runs on NumPy arrays and on torch
 tensors alike.
@@ -16,9 +16,9 @@ import numpy as np
 from scipy import special
 
 from nembp.backend import get_backend
-from nembp.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
-from nembp.network import Network
-from nembp.neurons import Activation, Identity, LeakyReLU, Logistic, ReLU, Tanh
+from nembp.engine.activations import Activation, Identity, LeakyReLU, Logistic, ReLU, Tanh
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.network import Network
 from nembp.verification.laws.matrices import matrix_of, weight_gradient_of
 
 __all__ = [
@@ -56,10 +56,10 @@ def unflatten(net: Network, flat: Any) -> list[tuple[Any, Any, Any]]:
     primary = net if net.direction == "forward" else net.reversed
     layers = primary.layers
     position, matrices = 0, []
-    for synapse in primary.synapses:
-        piece = flat[position : position + synapse.weight_count]
-        matrices.append(matrix_of(synapse, piece.reshape(synapse.weight_shape)))
-        position += synapse.weight_count
+    for linear_map in primary.maps:
+        piece = flat[position : position + linear_map.weight_count]
+        matrices.append(matrix_of(linear_map, piece.reshape(linear_map.weight_shape)))
+        position += linear_map.weight_count
     ends: list[list[Any]] = []
     for group in (layers[1:], layers[:-1]):
         biases = []
@@ -119,7 +119,7 @@ def run(
         normal.append(None if gain is None else normalize(net, k, z, gain, statistics))
         y.append((z if gain is None else normal[-1][0]) + b)
         f = net.layers[k].activation
-        if k == len(net.synapses):
+        if k == len(net.maps):
             break
         signal = y[-1]
         if f is not None:
@@ -189,12 +189,12 @@ def pull_back(
 ) -> Matrix:
     """Return the flat gradient that an output error (rows, outputs) causes: the chain rule.
 
-    ``noise`` on a signal is seen by the next synapse, not by the derivative of the activation.
+    ``noise`` on a signal is seen by the next linear map, not by the derivative of the activation.
     """
     steps = unflatten(net, flat)
     a, y, normal = run(net, flat, x, statistics=statistics, noise=noise)
     turned = net.direction == "backward"
-    synapses = net.reversed.synapses[::-1] if turned else net.synapses
+    maps = net.reversed.maps[::-1] if turned else net.maps
     weights: list[Any] = [None] * len(steps)
     shares: list[Any] = [None] * len(steps)
     slopes: list[Any] = [None] * len(steps)
@@ -206,7 +206,7 @@ def pull_back(
             slopes[k - 1] = _over_channels(error * normal[k - 1][1], gain.size)
             error = _through(net, k, error, gain, normal[k - 1], statistics)
         ends = (error, a[k - 1]) if turned else (a[k - 1], error)
-        weights[k - 1] = weight_gradient_of(synapses[k - 1], *ends)
+        weights[k - 1] = weight_gradient_of(maps[k - 1], *ends)
         if k > 1:
             error = (error @ W.T) * slope(net.layers[k - 1].activation, y[k - 2])
     counts = [(layer.biases, layer.gains) for layer in net.layers[:-1]]

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend, stream
-from nembp.batches import BatchReader
 from nembp.datasets import Scaling, Split
-from nembp.network import Network
-from nembp.noise import Noise
-from nembp.optimizers import OPTIMIZERS, get_optimizer
-from nembp.training import Trainer
+from nembp.datasets.reading import BatchReader
+from nembp.engine.network import Network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import OPTIMIZERS, get_optimizer
+from nembp.engine.training import Trainer
 from nembp.verification.cases import Case
 from nembp.verification.laws import textbook
 from nembp.verification.laws.deviations import Deviations, Vector, equal, near

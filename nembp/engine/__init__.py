@@ -1,0 +1,1 @@
+"""The engine: networks trained in both directions over the same weights."""

@@ -1,0 +1,105 @@
+"""Scores of a network, keyed by direction: ``forward/nll``, ``backward/centroid_error``, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from nembp.datasets.reading import BatchReader
+from nembp.engine.network import Network
+
+Units: TypeAlias = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+
+
+def centroid_error(
+    net: Network, centroids: np.ndarray[Any, Any], units: Units | None = None
+) -> float:
+    """Mean over classes of ‖backward(e_k) − c_k‖ / ‖c_k‖.
+
+    Parameters
+    ----------
+    net : Network
+        Seen from its forward direction; e_k is the one-hot row of class k.
+    centroids : ndarray, shape (classes, inputs)
+        c_k, the mean of each class in the network's units.
+    units : callable, optional
+        Takes samples (rows, inputs) from the network's units to those of the comparison. Relative
+        distances depend on where 0 is: standardized images are compared as pixels in [0, 1].
+
+    Returns
+    -------
+    float
+        NaN if a centroid is the origin, from which no relative distance can be told.
+    """
+    one_hot = np.eye(net.outputs)
+    images = net.backend.to_numpy(net.reversed.predict(one_hot)).astype(np.float64)
+    if units is not None:
+        images, centroids = units(images), units(centroids)
+    distance = np.linalg.norm(images - centroids, axis=1)
+    length = np.linalg.norm(centroids, axis=1)
+    return float(np.mean(distance / length)) if np.all(length > 0) else float("nan")
+
+
+def evaluate(
+    net: Network,
+    reader: BatchReader,
+    centroids: np.ndarray[Any, Any] | None = None,
+    *,
+    backward: bool = True,
+    batch_size: int = 1024,
+    units: Units | None = None,
+) -> dict[str, float]:
+    """Score both directions on every sample of a reader.
+
+    Returns
+    -------
+    dict
+        ``forward/nll`` and ``backward/nll``: mean negative log-likelihood in nats a sample (of
+        the untempered likelihood); ``forward/accuracy`` for labels, else
+        ``forward/mean_squared_error`` (network units) and ``forward/r2``;
+        ``backward/mean_squared_error`` a feature; ``backward/centroid_error`` where ``centroids``
+        are given, in ``units`` as in `centroid_error`.
+    """
+    backend, xp, n = net.backend, net.backend.xp, reader.n
+    totals: dict[str, Any] = {}
+
+    def add(key: str, value: Any) -> None:
+        totals[key] = totals[key] + value if key in totals else value
+
+    by_class = net.reversed.readout(np.eye(net.outputs)) if reader.is_classification else None
+    for index, staged in reader.batches(np.arange(n), batch_size):
+        rows = index.shape[0]
+        x = backend.empty((rows, net.inputs), net.dtype)
+        t = backend.empty((rows, net.outputs), net.dtype)
+        reader.read(index, x, t, staged)
+        o = net.readout(x)
+        add("forward/nll", -xp.sum(net.likelihood.log_likelihood(o, t)))
+        if reader.is_classification:
+            right = xp.argmax(o.a, axis=1) == reader.labels(index)
+            add("forward/accuracy", xp.sum(xp.astype(right, t.dtype)))
+        else:
+            add("forward/mean_squared_error", xp.sum((o.a - t) ** 2) / net.outputs)
+            add("sum", xp.sum(t, axis=0))
+            add("square", xp.sum(t * t, axis=0))
+        if backward:
+            if by_class is None:
+                back = net.reversed.readout(t)
+            else:  # one backward signal a class, given to its samples
+                back = net.reversed.likelihood.at(xp.matmul(t, by_class.z), backend)
+            add("backward/nll", -xp.sum(net.reversed.likelihood.log_likelihood(back, x)))
+            add("backward/mean_squared_error", xp.sum((back.a - x) ** 2) / net.inputs)
+
+    scores = {key: backend.to_numpy(value) / n for key, value in totals.items()}
+    scores["forward/nll"] = scores["forward/nll"] / net.likelihood.tempering
+    if backward:
+        scores["backward/nll"] = scores["backward/nll"] / net.reversed.likelihood.tempering
+    if not reader.is_classification:
+        variance = float(np.mean(scores.pop("square") - scores.pop("sum") ** 2))
+        error = float(scores["forward/mean_squared_error"])
+        scores["forward/r2"] = np.asarray(1.0 - error / variance if variance > 0 else np.nan)
+    result = {key: float(value) for key, value in scores.items()}
+    if backward and centroids is not None:
+        result["backward/centroid_error"] = centroid_error(net, centroids, units)
+    return result

@@ -1,0 +1,663 @@
+"""What users give, as what a network computes with: arrays of numbers, and precisions.
+
+NumPy reads more than numbers in silence (text, dates, complex numbers without their imaginary
+part) and says of the rest what its own loops met. Here it is refused with what came and what to do.
+
+Copies of a network, their views rebuilt: in memory, on another device, in a pickle.
+
+Layers of neurons, and views of the flat vectors that hold their parameters and statistics.
+
+Networks: layers of neurons joined by linear maps, usable in both directions.
+
+Signals, with layers 0..L and linear maps 1..L; rows are samples:
+
+    forward:   a⁰ = x, zᵏ = forward(aᵏ⁻¹) + bᵏ,    aᵏ = f(zᵏ),    at the output a = link(z)
+    backward:  cᴸ = y, uᵏ⁻¹ = adjoint(cᵏ) + dᵏ⁻¹, cᵏ⁻¹ = f(uᵏ⁻¹), at the input  c = link(u)
+
+with γ ẑ in the place of forward(aᵏ⁻¹) or adjoint(cᵏ) where a layer is normalized
+(:mod:`nembp.engine.batchnorm`).
+
+All parameters live in one flat vector: weights, then forward biases, then backward biases, then
+gains. The layers hold views of it, and so does ``net.reversed``, the same parameters seen from the
+other end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from nembp.backend import Array, Backend, get_backend, stream
+from nembp.engine.activations import Activation, get_activation
+from nembp.engine.batchnorm import (  # fmt: skip
+    BatchNormalization,
+    Statistics,
+    normalize_by_running,
+    normalizers,
+)
+from nembp.engine.likelihoods import Gaussian, Likelihood, Multinomial, Readout, get_likelihood
+from nembp.engine.linear import Dense, LinearMap, Transposed
+from nembp.errors import ArchitectureError, ShapeError
+
+if TYPE_CHECKING:
+    from nembp.engine.likelihoods import Likelihood
+    from nembp.engine.linear import LinearMap
+
+
+_NO_NUMBERS: Final = {
+    "c": ("complex numbers", "give its real part or its magnitudes"),
+    **dict.fromkeys("SUT", ("text", "convert it to numbers first, as by np.asarray(..., float)")),
+    **dict.fromkeys("mM", ("dates or durations", "give them as numbers, in a unit of your choice")),
+}
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name of a network's precision, however NumPy lets it be said.
+
+    Raises
+    ------
+    ArchitectureError
+        If it is neither float32 nor float64 (nor complex128, in which gradients are verified).
+
+    >>> dtype_name(np.float64), dtype_name(np.dtype("f4"))
+    ('float64', 'float32')
+    """
+    try:
+        name = "" if dtype is None else np.dtype(dtype).name
+    except (TypeError, ValueError, SyntaxError):  # the last of text that reads like several dtypes
+        name = ""
+    if name not in ("float32", "float64", "complex128"):
+        raise ArchitectureError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    return name
+
+
+def given_rows(net: Network, value: Any, width: int, what: str) -> Array:
+    """Return what a user gave as rows for one end of a network, in its precision, on its device.
+
+    Raises
+    ------
+    ShapeError
+        If it is no array (rows, ``width``) of real numbers.
+    """
+    name = "net" if net.direction == "forward" else "net.reversed"
+    expected = f"{name} expects (rows, {width})"
+    array = given_array(net.backend, value, net.dtype, what, expected)
+    if array.ndim != 2 or array.shape[1] != width:
+        other = net.outputs if width == net.inputs else net.inputs
+        swapped = array.ndim == 2 and array.shape[1] == other
+        hint = "; did you swap x and y?" if swapped else ""
+        raise ShapeError(f"{what} has shape {tuple(array.shape)} but {expected}{hint}")
+    return array
+
+
+def given_array(backend: Backend, value: Any, dtype: str, what: str, expected: str) -> Array:
+    """Return what a user gave as an array of a backend.
+
+    Parameters
+    ----------
+    value : array_like
+        Of real numbers; complex ones where ``dtype`` is complex too.
+    what, expected : str
+        What messages call it, and what they say is expected of it.
+
+    Raises
+    ------
+    ShapeError
+        If it is sparse, ragged, or holds anything but such numbers.
+
+    >>> from nembp.backend import get_backend
+    >>> given_array(get_backend("cpu"), [[1, 2], [3]], "float32", "input", "net expects (rows, 2)")
+    Traceback (most recent call last):
+        ...
+    nembp.errors.ShapeError: input has rows of 1 to 2 values but net expects (rows, 2); ...
+    """
+    if hasattr(value, "toarray"):
+        kind, shape = type(value).__name__, tuple(value.shape)
+        raise ShapeError(
+            f"{what} is a sparse {kind} of shape {shape} but {expected}, dense; give its .toarray()"
+        )
+    kind = _kind(value)
+    if kind in _NO_NUMBERS and not (kind == "c" and dtype.startswith("complex")):
+        came, remedy = _NO_NUMBERS[kind]
+        raise ShapeError(f"{what} holds {came} but {expected} of real numbers; {remedy}")
+    try:
+        return backend.asarray(value, dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        lengths = _lengths(value)
+        if len(lengths) > 1:
+            raise ShapeError(
+                f"{what} has rows of {min(lengths)} to {max(lengths)} values but {expected}; "
+                "give all rows the same number of values"
+            ) from error
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ShapeError(
+            f"{what} is a {type(value).__name__} that cannot be read as an array ({reason}) but "
+            f"{expected} of real numbers; give a NumPy array, or a list of rows of numbers"
+        ) from error
+
+
+def _kind(value: Any) -> str:
+    """Return NumPy's letter for the kind of a value's numbers, "" where it cannot tell."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:  # a list, say; of what, one row may hide
+        try:
+            dtype = np.asarray(value).dtype
+        except (TypeError, ValueError, OverflowError):  # converting it will say so
+            return ""
+    kind: str = getattr(dtype, "kind", "")
+    return kind or ("c" if "complex" in str(dtype) else "")  # other libraries' dtypes have none
+
+
+def _lengths(value: Any) -> set[int]:
+    """Return how many values the rows of a sequence have."""
+    rows = value if isinstance(value, Sequence) else ()
+    return {len(row) for row in rows if isinstance(row, Sequence) or _is_array(row)}
+
+
+def _is_array(row: Any) -> bool:
+    return isinstance(row, np.ndarray) and row.ndim > 0
+
+
+Vector = np.ndarray[Any, Any]
+
+
+class Portable:
+    """What a network's copies are made by.
+
+    A copy has its own vectors of parameters and of running statistics, on whatever device and in
+    whatever precision, and both directions look at them.
+    """
+
+    def to(
+        self: Any, device: str | Backend | None = None, dtype: DTypeLike | None = None
+    ) -> Network:
+        """Return a copy on another device or in another precision, seen from this direction."""
+        backend = self.backend if device is None else get_backend(device)
+        primary = self if self.direction == "forward" else self.reversed
+        copy = type(primary)(
+            primary.layers,
+            primary.maps,
+            primary.likelihood,
+            primary.reversed.likelihood,
+            device=backend,
+            dtype=self.dtype if dtype is None else dtype,
+            seed=None,
+        )
+        copy._bind(*(backend.asarray(flat, copy.dtype) for flat in self.snapshot()))
+        other: Network = copy if self.direction == "forward" else copy.reversed
+        return other
+
+    def copy(self: Any) -> Network:
+        """Return an independent copy, its views rebuilt."""
+        copied: Network = self.to()
+        return copied
+
+    def snapshot(self: Any) -> tuple[Vector, Vector]:
+        """Return all that training moves, copied to the host: parameters, running statistics."""
+        return self.backend.to_numpy(self.parameters), self.backend.to_numpy(self.statistics)
+
+    def restore(self: Any, snapshot: tuple[Any, Any]) -> None:
+        """Write what :meth:`snapshot` returned back in place, for both directions."""
+        for flat, kept in zip((self.parameters, self.statistics), snapshot, strict=True):
+            flat[...] = self.backend.asarray(kept, self.dtype)
+
+    def __copy__(self: Any) -> Network:
+        copied: Network = self.to()
+        return copied
+
+    def __deepcopy__(self: Any, memo: dict[int, Any]) -> Network:
+        copied: Network = self.to()
+        memo[id(self)], memo[id(self.reversed)] = copied, copied.reversed
+        return copied
+
+    def __reduce__(self: Any) -> tuple[Any, ...]:
+        if self.direction == "backward":  # through the forward one, so that a pair stays a pair
+            return attrgetter("reversed"), (self.reversed,)
+        ends = self.likelihood, self.reversed.likelihood
+        return _rebuild, (self.layers, self.maps, *ends, self.dtype, *self.snapshot())
+
+
+def _rebuild(
+    layers: tuple[Layer, ...],
+    maps: tuple[LinearMap, ...],
+    forward: Likelihood,
+    backward: Likelihood,
+    dtype: str,
+    flat: Vector,
+    statistics: Vector | None = None,  # what older versions pickled had none
+) -> Network:
+    """Unpickle on the CPU, whatever device the network was on."""
+    net = Network(layers, maps, forward, backward, dtype=dtype, seed=None)
+    net.restore((flat, net.statistics if statistics is None else statistics))
+    return net
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of neurons.
+
+    Parameters
+    ----------
+    size : int
+        Neurons in the layer.
+    activation : Activation, optional
+        f of a hidden layer; None at both ends, where the likelihood's link takes its place.
+    bias_size : int, optional
+        Biases of each direction: one a neuron by default, one a channel where neurons share them
+        (it must divide ``size``), 0 for none.
+    normalization : BatchNormalization, optional
+        Of a hidden layer's pre-activations, in each direction by itself: by neuron or channel, as
+        its biases are (:mod:`nembp.engine.batchnorm`).
+    """
+
+    size: int
+    activation: Activation | None = None
+    bias_size: int | None = None
+    normalization: BatchNormalization | None = None
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.biases < 0 or self.size % max(self.biases, 1):
+            raise ArchitectureError(
+                f"a layer needs at least 1 neuron and a bias count that divides it, got "
+                f"{self.size} neurons and {self.biases} biases"
+            )
+        if self.normalization is not None and not self.biases:
+            raise ArchitectureError(
+                f"a normalized layer of {self.size} neurons needs biases, one a neuron or channel"
+            )
+
+    @property
+    def biases(self) -> int:
+        """Number of biases of each direction."""
+        return self.size if self.bias_size is None else self.bias_size
+
+    @property
+    def gains(self) -> int:
+        """Number of gains γ of each direction: one for each bias where the layer is normalized."""
+        return 0 if self.normalization is None else self.biases
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Views of one flat vector, in the order of one direction.
+
+    Attributes
+    ----------
+    weights : list of array
+        W of linear map k at index k − 1.
+    biases : list of array or None
+        Bias of layer k in this direction at index k; None for its input layer.
+    gains : list of array or None
+        γ of layer k in this direction at index k; None where it is not normalized.
+    """
+
+    weights: list[Array]
+    biases: list[Array | None]
+    gains: list[Array | None]
+
+
+def parameter_count(layers: Sequence[Layer], maps: Sequence[LinearMap]) -> int:
+    """Return the length of the flat vector of parameters."""
+    both = (*layers[1:], *layers[:-1])
+    weights = sum(linear_map.weight_count for linear_map in maps)
+    return weights + sum(layer.biases + layer.gains for layer in both)
+
+
+def parameter_views(
+    backend: Backend, layers: Sequence[Layer], maps: Sequence[LinearMap], flat: Array
+) -> tuple[Parameters, Parameters]:
+    """Return the forward and the backward direction's views of a flat vector.
+
+    ``layers`` and ``maps`` are in the forward direction's order. The vector holds all weights,
+    forward biases, backward biases, forward gains γ, backward gains: so a network without
+    normalization ends with its biases.
+    """
+    weights, position = [], 0
+    for linear_map in maps:
+        piece = flat[position : position + linear_map.weight_count]
+        weights.append(backend.xp.reshape(piece, linear_map.weight_shape))
+        position += linear_map.weight_count
+    groups: list[list[Array | None]] = []
+    for gains in (False, True):
+        for reached in (layers[1:], layers[:-1]):
+            views: list[Array | None] = []
+            for layer in reached:
+                count = layer.gains if gains else layer.biases
+                views.append(None if gains and not count else flat[position : position + count])
+                position += count
+            groups.append(views)
+    up, down, up_gains, down_gains = groups
+    forward = Parameters(weights, [None, *up], [None, *up_gains])
+    backward = Parameters(weights[::-1], [None, *down[::-1]], [None, *down_gains[::-1]])
+    return forward, backward
+
+
+def initial_parameters(
+    layers: Sequence[Layer], maps: Sequence[LinearMap], seed: int | None
+) -> np.ndarray[Any, Any]:
+    """Return a first flat vector, on the host: weights drawn, biases zero, gains 1.
+
+    Weights come from the stream ``"weights"``; without a seed all is zero.
+    """
+    flat = np.zeros(parameter_count(layers, maps))
+    if seed is None:
+        return flat
+    generator, position = stream(seed, "weights"), 0
+    for linear_map in maps:
+        weights = linear_map.initial_weights(generator).reshape(-1)
+        flat[position : position + weights.size] = weights
+        position += weights.size
+    flat[flat.size - statistics_count(layers) // 2 :] = 1.0  # the gains, as many as means
+    return flat
+
+
+Running: TypeAlias = list[tuple[Array, Array] | None]
+
+
+def statistics_count(layers: Sequence[Layer]) -> int:
+    """Return the length of the flat vector of running statistics: μ and σ² of each γ."""
+    return 2 * sum(layer.gains for layer in (*layers[1:], *layers[:-1]))
+
+
+def statistics_views(layers: Sequence[Layer], flat: Array) -> tuple[Running, Running]:
+    """Return each direction's (mean, variance) by layer, None where it is not normalized."""
+    groups, position = [], 0
+    for reached in (layers[1:], layers[:-1]):
+        views: Running = []
+        for layer in reached:
+            middle, end = position + layer.gains, position + 2 * layer.gains
+            pair = flat[position:middle], flat[middle:end]
+            views.append(pair if layer.gains else None)
+            position = end
+        groups.append(views)
+    return [None, *groups[0]], [None, *groups[1][::-1]]
+
+
+def initial_statistics(layers: Sequence[Layer]) -> np.ndarray[Any, Any]:
+    """Return first running statistics, on the host: means of 0 and variances of 1."""
+    flat = np.zeros(statistics_count(layers))
+    for pair in chain(*statistics_views(layers, flat)):
+        if pair is not None:
+            pair[1][...] = 1.0
+    return flat
+
+
+def check_chain(layers: Sequence[Layer], maps: Sequence[LinearMap]) -> None:
+    """Check that linear maps join the layers that they stand between.
+
+    Raises
+    ------
+    ArchitectureError
+        Naming the linear map that does not fit.
+    """
+    if len(layers) < 2 or len(maps) != len(layers) - 1:
+        raise ArchitectureError(
+            f"a network needs at least 2 layers and one linear map less than layers, got "
+            f"{len(layers)} layers and {len(maps)} linear maps"
+        )
+    for k, linear_map in enumerate(maps, start=1):
+        ends = (layers[k - 1].size, layers[k].size)
+        if (linear_map.inputs, linear_map.outputs) != ends:
+            raise ArchitectureError(
+                f"linear map {k} joins {linear_map.inputs} to {linear_map.outputs} neurons, but layers "
+                f"{k - 1} and {k} have {ends[0]} and {ends[1]}"
+            )
+    for k in (0, len(layers) - 1):
+        if layers[k].normalization is not None:
+            raise ArchitectureError(
+                f"layer {k} is normalized, but it is an end of the network, where the likelihood's "
+                "link takes the pre-activations as they are; normalize hidden layers only"
+            )
+
+
+def add_bias(backend: Backend, signal: Array, bias: Array | None, layer: Layer) -> None:
+    """Add a layer's bias to ``signal`` (rows, size) in place, by channel where it is shared."""
+    if bias is not None and layer.biases:
+        if layer.bias_size is not None:
+            signal = backend.xp.reshape(signal, (-1, layer.bias_size))
+        backend.into(signal, backend.xp.add, signal, bias)
+
+
+class Network(Portable):
+    """One network of two directions over the same weights.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Layers 0..L.
+    maps : sequence of LinearMap
+        Linear maps 1..L; linear map k joins ``layers[k-1]`` to ``layers[k]``.
+    forward, backward : Likelihood
+        log p(y | x) at the output, log p(x | y) at the input.
+    device, dtype : str or Backend, dtype_like
+        Where, and in what precision the parameters live: float32 or float64.
+    seed : int or None
+        Of the initial weights, drawn on the host; None leaves all parameters zero.
+
+    Attributes
+    ----------
+    parameters : array, shape (parameter_count,)
+        The flat vector: ``weight_count`` weights, then forward biases, then backward biases, then
+        forward gains γ, then backward gains, of the layers that are normalized.
+    weights, biases, gains : list of array
+        Its views in this direction.
+    statistics : array, shape (statistics_count,)
+        Running statistics of normalized layers, (mean, variance) of each forward, then backward:
+        what predictions normalize by. Training moves them; they are no parameters.
+    running : list of (mean, variance) or None
+        Their views in this direction, by layer.
+    likelihood : Likelihood
+        At this direction's end.
+    reversed : Network
+        The other direction of the same parameters: ``net.reversed.reversed is net``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> net = dense_network([4, 8, 3], seed=0)
+    >>> net.predict(np.zeros((2, 4), dtype=np.float32)).shape
+    (2, 3)
+    >>> net.reversed.predict(np.eye(3, dtype=np.float32)).shape
+    (3, 4)
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        maps: Sequence[LinearMap],
+        forward: Likelihood,
+        backward: Likelihood,
+        *,
+        device: str | Backend = "cpu",
+        dtype: DTypeLike = "float32",
+        seed: int | None = 0,
+    ) -> None:
+        check_chain(layers, maps)
+        self.layers = tuple(layers)
+        self.maps = tuple(maps)
+        self.likelihood = forward
+        self.backend = get_backend(device)
+        self.dtype = dtype_name(dtype)
+        self.direction = "forward"
+        self.weight_count = sum(linear_map.weight_count for linear_map in maps)
+        self.reversed = _reversed_view(self, backward)
+        flat = initial_parameters(layers, maps, seed)
+        self._bind(self.backend.asarray(flat, self.dtype))
+
+    def _bind(self, flat: Array, statistics: Array = None) -> None:
+        """Make ``flat`` the parameters of both directions, and rebuild all views."""
+        if statistics is None:
+            statistics = self.backend.asarray(initial_statistics(self.layers), self.dtype)
+        both = statistics_views(self.layers, statistics)
+        for net, running in zip((self, self.reversed), both, strict=True):
+            net.parameters, net.statistics, net.running = flat, statistics, running
+            views = net.views(flat)
+            net.weights, net.biases, net.gains = views.weights, views.biases, views.gains
+
+    parameters: Array
+    statistics: Array
+    weights: list[Array]
+    biases: list[Array | None]
+    gains: list[Array | None]
+    running: Running
+
+    def __repr__(self) -> str:
+        sizes = "-".join(str(layer.size) for layer in self.layers)
+        return (
+            f"Network({sizes}, {self.likelihood.name} | {self.reversed.likelihood.name}, "
+            f"{self.direction} direction)"
+        )
+
+    @property
+    def inputs(self) -> int:
+        """Neurons at this direction's input."""
+        return self.layers[0].size
+
+    @property
+    def outputs(self) -> int:
+        """Neurons at this direction's output."""
+        return self.layers[-1].size
+
+    @property
+    def parameter_count(self) -> int:
+        """Length of the flat vector."""
+        return parameter_count(self.layers, self.maps)
+
+    @property
+    def statistics_count(self) -> int:
+        """Length of the vector of running statistics; 0 where no layer is normalized."""
+        return statistics_count(self.layers)
+
+    def views(self, flat: Array) -> Parameters:
+        """Return the views of any vector laid out like ``parameters`` (a gradient, say)."""
+        primary = self if self.direction == "forward" else self.reversed
+        forward, backward = parameter_views(self.backend, primary.layers, primary.maps, flat)
+        return forward if self.direction == "forward" else backward
+
+    def readout(self, x: Any, statistics: Statistics = "running") -> Readout:
+        """Run this direction on ``x`` (rows, inputs) and return its readout.
+
+        Parameters
+        ----------
+        statistics : {"running", "batch"}
+            What normalized layers normalize by: running statistics, so that a row's result is its
+            own, or those of ``x``, as in training.
+
+        Raises
+        ------
+        ShapeError
+            If ``x`` is no array of real numbers with ``inputs`` columns.
+        """
+        backend = self.backend
+        a = self._check(x, self.inputs, "input")
+        rows = a.shape[0]
+        o = Readout.allocate(backend, rows, self.outputs, self.dtype)
+        batch = normalizers(self, rows) if statistics == "batch" else [None] * len(self.layers)
+        for k, linear_map in enumerate(self.maps, start=1):
+            layer, last = self.layers[k], k == len(self.maps)
+            z = o.z if last else backend.empty((rows, layer.size), self.dtype)
+            linear_map.forward(backend, a, self.weights[k - 1], z)
+            if (normalizer := batch[k]) is not None:
+                normalizer.forward(z)
+            else:
+                normalize_by_running(self, k, z)
+            add_bias(backend, z, self.biases[k], layer)
+            if layer.activation is not None:
+                layer.activation.activate(backend, z, backend.xp.empty_like(z))
+            a = z
+        self.likelihood.link(o)
+        return o
+
+    def predict(self, x: Any, statistics: Statistics = "running") -> Array:
+        """Return this direction's output activations for ``x``, shape (rows, outputs).
+
+        Class probabilities for a multinomial end, means for a Gaussian or Bernoulli one.
+        ``statistics`` as in :meth:`readout`.
+        """
+        return self.readout(x, statistics).a
+
+    def log_likelihood(self, x: Any, t: Any, statistics: Statistics = "running") -> Array:
+        """Return log p(t | x) of each row in nats, shape (rows,); ``statistics`` as in `readout`.
+
+        Raises
+        ------
+        ShapeError
+            If ``x`` or ``t`` does not fit this direction; the message says whether they look
+            swapped.
+        """
+        t = self._check(t, self.outputs, "target")
+        return self.likelihood.log_likelihood(self.readout(x, statistics), t)[:, 0]
+
+    def _check(self, value: Any, width: int, what: str) -> Array:
+        return given_rows(self, value, width, what)
+
+
+def _reversed_view(net: Network, backward: Likelihood) -> Network:
+    other = object.__new__(Network)
+    other.layers = net.layers[::-1]
+    other.maps = tuple(Transposed(linear_map) for linear_map in net.maps[::-1])
+    other.likelihood = backward
+    other.backend, other.dtype = net.backend, net.dtype
+    other.direction = "backward"
+    other.weight_count = net.weight_count
+    other.reversed = net
+    return other
+
+
+def dense_network(
+    sizes: Sequence[int],
+    *,
+    activation: str | Activation = "relu",
+    normalization: BatchNormalization | None = None,
+    forward: str | Likelihood | None = None,
+    backward: str | Likelihood | None = None,
+    device: str | Backend = "cpu",
+    dtype: DTypeLike = "float32",
+    seed: int = 0,
+) -> Network:
+    """Build a network of dense linear maps.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Neurons of each layer, input and output included.
+    activation : str or Activation
+        Of the hidden layers.
+    normalization : BatchNormalization, optional
+        Of the hidden layers; none by default.
+    forward, backward : str or Likelihood
+        Ends of the two directions; multinomial and Gaussian with v = 1 by default.
+
+    Raises
+    ------
+    ArchitectureError
+        If a size is not a positive integer, or a name is unknown.
+
+    >>> dense_network([784, 512, 10])
+    Network(784-512-10, multinomial | gaussian, forward direction)
+    """
+    for k, size in enumerate(sizes):
+        if not isinstance(size, (int, np.integer)) or size < 1:
+            raise ArchitectureError(
+                f"layer {k} has size {size!r}; every layer needs a whole number of neurons ≥ 1"
+            )
+    hidden = get_activation(activation)
+    last = len(sizes) - 1
+    layers = [Layer(int(n)) for n in sizes]
+    layers[1:last] = [Layer(int(n), hidden, None, normalization) for n in sizes[1:last]]
+    maps = [Dense(int(m), int(n)) for m, n in pairwise(sizes)]
+    return Network(
+        layers,
+        maps,
+        get_likelihood(forward) if forward is not None else Multinomial(),
+        get_likelihood(backward) if backward is not None else Gaussian(),
+        device=device,
+        dtype=dtype,
+        seed=seed,
+    )

@@ -1,0 +1,595 @@
+"""What a training leaves on record: a row of scores an epoch.
+
+Whether a training was asked for that can be run; found out before anything is computed.
+
+Training steps whose changing numbers lie on the device, so that a captured step can be replayed.
+
+A replayed CUDA graph does what it did when it was captured, on the same buffers. So what changes
+from step to step is laid out for many steps at once, an epoch's or those until the next report: a
+table with a row for each step (learning rate, bias corrections, deviations of the noise) and the
+order of the samples. Every step begins by taking its own row and its own samples, and counts on by
+itself; noise streams count their draws likewise. Nothing is copied to the device or asked of it in
+between, captured or not, and both do the same calls on the same buffers: they give the same
+numbers, bit for bit.
+
+Training: steps, epochs, history, early stopping, callbacks.
+
+One call trains both directions (`backward=True`) or the forward direction alone. Named streams of
+the seed draw everything: ``weights`` (in :class:`~nembp.engine.network.Network`), ``batches``,
+``augmentation`` (in :class:`~nembp.datasets.reading.BatchReader`), and ``noise/forward`` and
+``noise/backward``, so that runs that differ only in their noise see the same weights and images.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nembp.backend import Array, stream
+from nembp.datasets.reading import BatchReader, Staged
+from nembp.engine.backprop import JointBackpropagation, Path
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.engine.network import Network
+from nembp.engine.noise import PLACES, Noise
+from nembp.engine.optimizers import Optimizer, get_optimizer, learning_rate_schedule
+from nembp.errors import ArchitectureError, DivergenceError, ShapeError
+
+if TYPE_CHECKING:
+    from nembp.engine.backprop import JointBackpropagation
+
+
+@dataclass
+class History:
+    """What happened, a dict of scores an epoch.
+
+    Attributes
+    ----------
+    epochs : list of dict
+        Keys: ``epoch``, ``learning_rate``, ``seconds``, ``samples_per_second``;
+        ``train/forward/nll`` and ``train/backward/nll`` (means over the epoch's steps, nats); with
+        noise, ``noise/forward/accepted``, ``noise/forward/gain`` (nats a sample) and so on; and the
+        scores of the evaluation as ``forward/accuracy`` and so on.
+    stopped_early : bool
+        Whether patience ran out; the best parameters were then restored.
+    best_epoch : int
+        The epoch whose parameters the network has.
+    """
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    stopped_early: bool = False
+    best_epoch: int = 0
+
+    def __repr__(self) -> str:
+        """Say how long it is and what it holds; the rows would fill a screen."""
+        n, keys = len(self.epochs), ", ".join(self.epochs[-1] if self.epochs else ())
+        return f"History({n} epoch{'' if n == 1 else 's'} of {keys or 'nothing'})"
+
+    def __getitem__(self, key: str) -> list[float]:
+        """Return one score over the epochs."""
+        return [row[key] for row in self.epochs]
+
+
+class EpochMeans:
+    """Means over an epoch of what its steps leave on the device, where they stay until read.
+
+    Parameters
+    ----------
+    net : Network
+        Whose backend and dtype the values have.
+    """
+
+    def __init__(self, net: Network) -> None:
+        self._net = net
+        self._totals: dict[str, Array] = {}
+        self._piece = net.backend.zeros((1, 1), net.dtype)
+
+    def clear(self) -> None:
+        """Begin an epoch."""
+        for total in self._totals.values():
+            total[...] = 0.0
+
+    def add(self, key: str, value: Array, share: float) -> None:
+        """Add a step's ``value``, shape (1, 1), weighted with its ``share`` of the samples."""
+        backend = self._net.backend
+        if key not in self._totals:
+            self._totals[key] = backend.zeros((1, 1), self._net.dtype)
+        backend.add_share(self._totals[key], value, share, self._piece)
+
+    def read(self) -> dict[str, float]:
+        """Return the means so far, the nll untempered (synchronises)."""
+        net = self._net
+        tempering = {
+            "train/forward/nll": net.likelihood.tempering,
+            "train/backward/nll": net.reversed.likelihood.tempering,
+        }
+        return {
+            key: float(net.backend.to_numpy(total)[0, 0]) / tempering.get(key, 1.0)
+            for key, total in self._totals.items()
+        }
+
+
+_TARGETS = ("forward", "backward")
+_NAMES = (*_TARGETS, *(f"{direction}/{place}" for direction in _TARGETS for place in PLACES))
+
+
+def check_counts(**counts: Any) -> None:
+    """Raise an ArchitectureError unless each is a whole number of at least 1."""
+    for key, value in counts.items():
+        name = key.replace("_", " ")
+        if not hasattr(value, "__index__"):
+            raise ArchitectureError(f"{name} must be a whole number, got {value!r}")
+        if value < 1:
+            raise ArchitectureError(f"{name} must be at least 1, got {value}")
+
+
+def check_fit(net: Network, reader: BatchReader) -> None:
+    """Raise a ShapeError unless a reader feeds what the network takes."""
+    if (reader.features, reader.outputs) != (net.inputs, net.outputs):
+        raise ShapeError(
+            f"the reader's samples have {reader.features} values and its targets "
+            f"{reader.outputs}, but the network is {net.inputs} -> {net.outputs}; expected a "
+            "network and a reader of the same sizes"
+        )
+
+
+def check_mean(net: Network, mean: Any) -> None:
+    """Raise a ShapeError unless it is one value for each input neuron."""
+    if mean.shape != (net.inputs,):
+        raise ShapeError(
+            f"the mean has shape {mean.shape}, but the network has {net.inputs} inputs; expected "
+            f"shape ({net.inputs},), as feature_means returns it"
+        )
+
+
+def noise_that_acts(noise: Mapping[str, Noise] | None) -> dict[str, Noise]:
+    """Return the noise by place, without places of kind "none".
+
+    Raises
+    ------
+    ArchitectureError
+        If it is no mapping of known places to noise: a misspelt place would train without.
+    """
+    noise = {} if noise is None else noise
+    example = 'expected a dict such as {"forward": Noise("nem")}'
+    if not isinstance(noise, Mapping):
+        raise ArchitectureError(f"noise is {noise!r:.80}; {example}")
+    for place, each in noise.items():
+        if place not in _NAMES:
+            raise ArchitectureError(
+                f"no place for noise is called {place!r}; there are {', '.join(_NAMES)}"
+            )
+        if not isinstance(each, Noise):
+            raise ArchitectureError(f"noise of {place} is {each!r:.80}; {example}")
+    return {place: each for place, each in noise.items() if each.kind != "none"}
+
+
+WARM_UP = 2  # plain calls of a work before it is captured: kernels are compiled, buffers allocated
+
+
+class Replay:
+    """Steps on a device that can capture them.
+
+    Parameters
+    ----------
+    backend : CupyBackend
+        The device.
+    samples, batch_size : int
+        Samples that are laid out at once, at most; every batch but the last has ``batch_size``.
+    width : int
+        Numbers of a step.
+    graphs : bool
+        Whether to capture; otherwise every step is made call by call.
+
+    Attributes
+    ----------
+    numbers : array of float64, shape (width,)
+        Those of the step in progress.
+    captured : int
+        Steps that graphs made, as their owner counts them.
+    reason : str or None
+        Why nothing is captured any more.
+    """
+
+    def __init__(
+        self, backend: Any, samples: int, batch_size: int, width: int, *, graphs: bool = True
+    ) -> None:
+        steps = -(-samples // batch_size)
+        self.backend, self.batch_size = backend, batch_size
+        self.numbers = backend.zeros((width,), "float64")
+        self._table = backend.zeros((steps, width), "float64")
+        self._order = backend.zeros((samples,), "int64")
+        self._index = backend.zeros((batch_size,), "int64")
+        self._step = backend.zeros((1,), "int64")
+        self._seen: dict[Hashable, int] = {}
+        self._graphs: dict[Hashable, Any] = {}
+        self.captured = 0
+        self.reason = None if graphs else "switched off"
+
+    def index(self, rows: int) -> Array:
+        """Return where a step of so many samples finds their numbers."""
+        return self._index[:rows]
+
+    def lay_out(self, order: np.ndarray[Any, Any], table: np.ndarray[Any, Any]) -> None:
+        """Lay out steps to come: their samples in order, and a row of numbers for each of them."""
+        backend = self.backend
+        self._order[: len(order)] = backend.asarray(order, "int64")
+        self._table[: len(table)] = backend.asarray(table, "float64")
+        self._step[...] = 0
+
+    def take(self, rows: int) -> None:
+        """Begin a step of so many samples: take its row, and the numbers of its samples."""
+        self.backend.begin_step(
+            self._step, self._table, self.numbers, self._order, self.batch_size, self.index(rows)
+        )
+
+    def do(self, name: Hashable, work: Callable[[], object]) -> bool:
+        """Do a work of a name, always the same calls on the same buffers; say whether by a graph.
+
+        It is done call by call twice, captured the third time, and replayed from then on. Where
+        capturing fails all goes on call by call, and ``reason`` says why.
+        """
+        graph = self._graphs.get(name)
+        if graph is None and self.reason is None and self._seen.get(name, 0) >= WARM_UP:
+            graph = self._capture(name, work)
+        if graph is None:
+            work()
+            self._seen[name] = self._seen.get(name, 0) + 1
+            return False
+        graph.launch()
+        return True
+
+    def _capture(self, name: Hashable, work: Callable[[], object]) -> Any:
+        from nembp.backend.graphs import CAPTURE_ERRORS
+
+        try:
+            self._graphs[name] = self.backend.capture(work)
+        except CAPTURE_ERRORS as error:
+            words = str(error).strip() or type(error).__name__
+            self.reason = f"a step cannot be captured ({words.splitlines()[0]})"
+            return None
+        return self._graphs[name]
+
+
+class StepsOnDevice:
+    """The steps of a :class:`~nembp.engine.training.Trainer` by :class:`Replay`.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Whose optimizer has a kernel on the device.
+    noise : mapping of str to Noise
+        The trainer's, whose deviation may change from step to step.
+    graphs : bool
+        Whether to capture.
+
+    Attributes
+    ----------
+    replay : Replay
+        With what was captured, or why nothing was.
+    """
+
+    def __init__(self, trainer: Trainer, noise: Mapping[str, Noise], *, graphs: bool) -> None:
+        reader, backend = trainer.reader, trainer.net.backend
+        self._trainer, self._noise = trainer, list(noise.values())
+        self._joints: dict[int, JointBackpropagation] = {}
+        width = 3 + len(noise)
+        self.replay = Replay(backend, reader.n, trainer.batch_size, width, graphs=graphs)
+
+    def begin_epoch(self, order: np.ndarray[Any, Any]) -> None:
+        """Lay out an epoch's numbers, a row a step: the optimizer's, then each noise's σ."""
+        trainer, rows = self._trainer, []
+        for number in range(trainer.steps_per_epoch):
+            iteration, step = trainer.iteration + number, trainer.optimizer.steps + number + 1
+            moves = trainer.optimizer.numbers(step, trainer.factor(iteration))
+            deviations = (each.std_at(trainer.epoch, iteration + 1) for each in self._noise)
+            rows.append([*moves, *deviations])
+        self.replay.lay_out(order, np.array(rows))
+
+    def step(self, index: Array, staged: Staged = None) -> None:
+        """Make the next step of the epoch, on its own samples: ``index`` tells their number."""
+        trainer, replay, rows = self._trainer, self.replay, index.shape[0]
+        joint, reader = self._joint(rows), trainer.reader
+        eta = trainer.optimizer.learning_rate
+        trainer.learning_rate = trainer.factor(trainer.iteration) * eta
+        trainer.iteration += 1
+        trainer.optimizer.steps += 1
+
+        def read() -> None:
+            replay.take(rows)
+            reader.read(replay.index(rows), joint.x, joint.t, staged)
+
+        def work() -> None:
+            if reader.is_resident:
+                read()
+            joint(trainer.gradient, trainer.epoch, trainer.iteration)
+            trainer.optimizer.apply(replay.numbers)
+            trainer.record(joint)
+
+        if not reader.is_resident:
+            read()  # from the host, which no graph does
+        replay.captured += replay.do(rows, work)
+
+    def _joint(self, rows: int) -> JointBackpropagation:
+        """Return the trainer's gradient, whose noise finds its deviation on the device."""
+        if rows not in self._joints:
+            joint = self._joints[rows] = self._trainer.joint(rows)
+            for column, noise in enumerate(self._noise, start=3):
+                for source in joint.sources.values():
+                    if source.noise is noise:
+                        source.deviation = self.replay.numbers[column : column + 1]
+        return self._joints[rows]
+
+
+Callback = Callable[[dict[str, float]], bool | None]
+CHECK_EVERY = 50  # steps between looks at the nll on the CPU; a GPU is asked once an epoch
+
+
+def set_input_bias(net: Network, mean: np.ndarray[Any, Any]) -> None:
+    """Start the backward direction at the training mean: d⁰ = link⁻¹(mean).
+
+    Then its first errors are those of the classes about the mean, not of the mean itself, which
+    would otherwise drown the forward direction's in the first epochs.
+
+    Raises
+    ------
+    ShapeError
+        If ``mean`` is not of shape (inputs,).
+    """
+    check_mean(net, mean)
+    likelihood = net.reversed.likelihood
+    if isinstance(likelihood, Bernoulli):
+        p = np.clip(mean, 1e-3, 1 - 1e-3)
+        start = np.log(p / (1 - p))
+    elif isinstance(likelihood, Multinomial):
+        start = np.log(np.clip(mean, 1e-6, None))
+    else:
+        start = mean
+    bias = net.reversed.biases[-1]
+    if bias is not None and bias.shape[0] == net.inputs:
+        bias[...] = net.backend.asarray(start, net.dtype)
+
+
+class Trainer:
+    """Trains a network on the batches of a reader.
+
+    Parameters
+    ----------
+    net : Network
+        Seen from its forward direction; trained in place.
+    reader : BatchReader
+        The training samples.
+    epochs, batch_size : int
+        Length of the training; the last batch of an epoch may be smaller.
+    optimizer : str or Optimizer
+        With its learning rate and weight decay.
+    schedule : str
+        Learning-rate schedule: ``cosine``, ``constant`` or ``step``, over all steps.
+    backward : bool
+        Train the backward direction too.
+    noise : dict of Noise
+        For ``"forward"`` and ``"backward"``, the noise on that direction's target; for
+        ``"forward/hidden"`` and so on, on its signals (:data:`nembp.engine.noise.PLACES`). Noise
+        on backward signals takes a row for each sample, not one for each class.
+    seed : int
+        Of the streams ``batches`` and ``noise/*``.
+    evaluate : callable, optional
+        Scores the network after each epoch; the scores join the history's row.
+    monitor, patience : str, int, optional
+        Stop when ``monitor`` (an nll or error, to be low) has not improved for ``patience``
+        epochs, and restore the best parameters.
+    callbacks : sequence of callable
+        Called with each epoch's row; one that returns True ends the training.
+    host_noise : bool
+        Draw noise on the host whatever the device, so that devices can be compared.
+    cuda_graphs : bool
+        Capture the step as a CUDA graph where the device has them, and replay it; the numbers are
+        those of the same calls one by one. Not with noise drawn on the host, nor with an optimizer
+        of your own.
+    prefetch : bool, optional
+        Gather and augment each batch on a second thread during the step before, with the same
+        result; by default where that pays (:meth:`BatchReader.prefetch_pays`).
+
+    Raises
+    ------
+    ArchitectureError, ShapeError
+        If an option is out of bounds or names nothing, or the reader does not fit the network.
+
+    Examples
+    --------
+    >>> from nembp.datasets import load
+    >>> from nembp.engine.network import dense_network
+    >>> digits = load("digits")
+    >>> net = dense_network([64, 32, 10], backward="gaussian")
+    >>> reader = BatchReader(digits.train, digits.x_scaling, digits.y_scaling, 10, net.backend,
+    ...                      net.dtype)
+    >>> history = Trainer(net, reader, epochs=2, batch_size=32).run()
+    >>> history["train/forward/nll"][1] < history["train/forward/nll"][0]
+    True
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        reader: BatchReader,
+        *,
+        epochs: int = 10,
+        batch_size: int = 128,
+        optimizer: str | Optimizer = "adam",
+        schedule: str = "cosine",
+        backward: bool = True,
+        noise: dict[str, Noise] | None = None,
+        seed: int = 0,
+        evaluate: Callable[[Network], dict[str, float]] | None = None,
+        monitor: str = "forward/nll",
+        patience: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        host_noise: bool = False,
+        prefetch: bool | None = None,
+        cuda_graphs: bool = True,
+    ) -> None:
+        check_counts(epochs=epochs, batch_size=batch_size)
+        check_fit(net, reader)
+        if patience is not None and evaluate is None:
+            raise ArchitectureError("early stopping needs an evaluation to monitor")
+        self.net, self.reader = net, reader
+        self.epochs, self.batch_size = epochs, min(batch_size, reader.n)
+        self.optimizer = get_optimizer(optimizer)
+        self.schedule = learning_rate_schedule(schedule)
+        self.evaluate, self.monitor, self.patience = evaluate, monitor, patience
+        self.callbacks, self.prefetch = list(callbacks), prefetch
+        self.history = History()
+        self.gradient = self.optimizer.bind(net)
+        self.iteration = 0
+        self.epoch = 0
+        self.learning_rate = self.optimizer.learning_rate  # of the last step
+        self._order = stream(seed, "batches")
+        draw = stream if host_noise else net.backend.generator
+        self._noise = noise_that_acts(noise)
+        self._generators = {key: draw(seed, f"noise/{key}") for key in self._noise}
+        self._path: Path = "none"
+        if backward:
+            by_class = reader.is_classification and net.reversed.likelihood.class_sums
+            single = any(key.startswith("backward/") for key in self._noise)
+            self._path = "classes" if by_class and not single else "samples"
+        self._steps: dict[int, JointBackpropagation] = {}
+        self._means = EpochMeans(net)
+        self.on_device: StepsOnDevice | None = None  # else the numbers of a step are Python's
+        if net.backend.has_graphs and self.optimizer.takes_numbers and not host_noise:
+            self.on_device = StepsOnDevice(self, self._noise, graphs=cuda_graphs)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches in an epoch."""
+        return math.ceil(self.reader.n / self.batch_size)
+
+    # -- a run -----------------------------------------------------------------------------------
+    def run(self) -> History:
+        """Train to the end, or until a callback or patience stops it.
+
+        Raises
+        ------
+        DivergenceError
+            If a log-likelihood or parameter stops being finite; the parameters are then those of
+            the last good epoch.
+        """
+        best, waited = math.inf, 0
+        best_net = None
+        while self.epoch < self.epochs:
+            row = self.run_epoch()
+            stop = [callback(row) for callback in self.callbacks]  # every callback sees the row
+            self.history.best_epoch = self.epoch
+            if self.patience is not None:
+                if row[self.monitor] < best:
+                    best, waited = row[self.monitor], 0
+                    best_net = self.net.snapshot()
+                    best_epoch = self.epoch
+                else:
+                    waited += 1
+                    self.history.stopped_early = waited >= self.patience
+            if any(stop) or self.history.stopped_early:
+                break
+        if best_net is not None:
+            self.net.restore(best_net)
+            self.history.best_epoch = best_epoch
+        return self.history
+
+    def run_epoch(self) -> dict[str, float]:
+        """Train one epoch and return its row of scores."""
+        net, start = self.net, time.perf_counter()
+        last_good = net.snapshot()
+        self.epoch += 1
+        self._means.clear()
+        order = self._order.permutation(self.reader.n)
+        step = self.step
+        if self.on_device is not None:
+            self.on_device.begin_epoch(order)
+            step = self.on_device.step
+        batches = self.reader.batches(order, self.batch_size, prefetch=self.prefetch)
+        with closing(batches), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for index, staged in batches:
+                step(index, staged)
+                if self.iteration % CHECK_EVERY == 0 and net.backend.name == "cpu":
+                    self._check_finite(last_good, whole=False)
+            self._check_finite(last_good, whole=True)
+            net.backend.synchronize()
+            seconds = time.perf_counter() - start
+            row = {
+                "epoch": float(self.epoch),
+                "learning_rate": self.learning_rate,
+                "seconds": seconds,
+                "samples_per_second": self.reader.n / seconds,
+                **self._means.read(),
+            }
+            if self.evaluate is not None:
+                row |= self.evaluate(net)
+        self.history.epochs.append(row)
+        return row
+
+    def step(self, index: Array, staged: Staged = None) -> None:
+        """Train on the samples at ``index``: one gradient, one move, nothing allocated.
+
+        ``staged`` is what :meth:`BatchReader.batches` gives with the index.
+        """
+        joint = self.joint(index.shape[0])
+        factor = self.factor(self.iteration)
+        self.iteration += 1
+        self.reader.read(index, joint.x, joint.t, staged)
+        joint(self.gradient, self.epoch, self.iteration)
+        self.optimizer.step(factor)
+        self.learning_rate = factor * self.optimizer.learning_rate
+        self.record(joint)
+
+    def joint(self, rows: int) -> JointBackpropagation:
+        """Return what computes the gradient of so many samples, with its buffers."""
+        if rows not in self._steps:
+            self._steps[rows] = JointBackpropagation(
+                self.net, rows, path=self._path, noise=self._noise, generators=self._generators
+            )
+        return self._steps[rows]
+
+    def factor(self, iteration: int) -> float:
+        """Return the learning rate's factor of an iteration, counted from 0."""
+        total = self.epochs * self.steps_per_epoch
+        return self.schedule(min(iteration / total, 1.0))
+
+    # -- the record, on the device until the epoch ends -----------------------
+    def record(self, joint: JointBackpropagation) -> None:
+        """Add what a step left to the means of the epoch."""
+        share = joint.rows / self.reader.n
+        self._means.add("train/forward/nll", joint.forward_nll, share)
+        if self._path != "none":
+            self._means.add("train/backward/nll", joint.backward_nll, share)
+        for direction, source in joint.sources.items():
+            self._means.add(f"noise/{direction}/accepted", source.accepted, share)
+            self._means.add(f"noise/{direction}/gain", source.gain, share)
+
+    def _check_finite(self, last_good: Any, *, whole: bool) -> None:
+        net = self.net
+        values = self._means.read()
+        if whole:
+            values["the sum of the parameters"] = float(
+                net.backend.to_numpy(net.backend.xp.sum(net.parameters))
+            )
+        bad = [key for key, value in values.items() if not math.isfinite(value)]
+        if bad:
+            net.restore(last_good)
+            raise DivergenceError(
+                f"training diverged in epoch {self.epoch}, step {self.iteration}: {bad[0]} is not "
+                f"finite; the parameters of epoch {self.epoch - 1} were restored. Lower the "
+                f"learning rate (now {self.optimizer.learning_rate:g})" + self._remedies()
+            )
+
+    def _remedies(self) -> str:
+        remedies = []
+        if self._path != "none" and isinstance(self.net.reversed.likelihood, Gaussian):
+            weight = self.net.reversed.likelihood.scale
+            remedies.append(f"the backward weight (now {weight:g})")
+        if self._noise:
+            remedies.append("the noise")
+        return f", {' or '.join(remedies)}" if remedies else ""

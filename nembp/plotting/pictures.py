@@ -1,0 +1,539 @@
+"""The layout of `nembp.plotting.pictures.backward_picture`: rows of samples, a column or strip a class.
+
+Image files as samples: PNG, JPEG, BMP and WebP, read without trusting them.
+
+Images of samples: tiled into sheets, written, and what a network sees backward.
+
+Images are arrays (n, height, width, channels) with 1 channel (grey) or 3 (RGB), uint8 in 0..255 or
+floats in [0, 1]. PNG is what is written: it keeps every pixel.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nembp.datasets.files import reading
+from nembp.errors import DataError, OutputError, ShapeError
+from nembp.files import write_atomically
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+
+
+WIDTH, MARGIN = 1020, 20
+INK, MUTED, EDGE, PAPER = "#202428", "#697077", "#c1c7cd", "#ffffff"
+NAME_SIZE, LABEL_SIZE = 18, 15
+LEGEND, LOWEST, HIGHEST = 96, "lowest", "highest of each feature"
+# blue, white and red of equal lightness at both ends; seen with any colour vision
+COLOURS = np.array(
+    [(33, 75, 135), (84, 147, 196), (172, 209, 231), (247, 247, 247), (246, 191, 160),
+     (219, 115, 86), (160, 32, 48)], dtype=np.float64
+)  # fmt: skip
+
+
+def compare_images(rows: Mapping[str, NDArray[np.uint8]], names: Sequence[str]) -> Image:
+    """Draw a column a class, its name above and one enlarged image of each row below.
+
+    Parameters
+    ----------
+    rows : mapping of str to ndarray of uint8, shape (classes, height, width, channels)
+        What the row is called, and its images.
+    names : sequence of str
+        Of the classes.
+    """
+    from PIL import Image
+
+    height, width = next(iter(rows.values())).shape[1:3]
+    gap, block_gap, head = 6, 24, NAME_SIZE + 10
+    left = MARGIN + max(text_width(label, LABEL_SIZE) for label in rows) + 12
+    room = WIDTH - left - MARGIN
+    # columns wide enough for names of a usual length
+    wanted = min(120, max(text_width(name, NAME_SIZE) for name in names) + 4)
+    lines = math.ceil(len(names) / max(1, (room + gap) // (max(width, 64, wanted) + gap)))
+    columns = math.ceil(len(names) / lines)
+    scale = min((room + gap) // columns - gap, 168 * width // max(height, width)) // width
+    scale = max(1, scale)
+    across, down = width * scale + gap, height * scale + gap
+    block = head + len(rows) * down - gap
+    size = (
+        left + columns * across - gap + MARGIN,
+        2 * MARGIN + lines * (block + block_gap) - block_gap,
+    )
+    sheet, draw = paper(size)
+    for k, name in enumerate(names):
+        x = left + k % columns * across
+        top = MARGIN - 2 + k // columns * (block + block_gap)
+        write(draw, (x + width * scale // 2, top), name, "ma", NAME_SIZE, across - 2)
+        for r, (label, images) in enumerate(rows.items()):
+            y = top + head + r * down
+            if k % columns == 0:
+                at = (left - 12, y + height * scale // 2)
+                write(draw, at, label, "rm", LABEL_SIZE, colour=MUTED)
+            tile = Image.fromarray(images[k, ..., 0] if images.shape[3] == 1 else images[k])
+            box = (x - 1, y - 1, x + width * scale, y + height * scale)
+            draw.rectangle(box, outline=EDGE)
+            sheet.paste(
+                tile.resize((width * scale, height * scale), Image.Resampling.NEAREST), (x, y)
+            )
+    return sheet
+
+
+def compare_strips(rows: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Image:
+    """Draw a strip of coloured cells, one a feature, for each row of each class.
+
+    Parameters
+    ----------
+    rows : mapping of str to ndarray, shape (classes, features)
+        What the strip is called, and its values.
+    names : sequence of str
+        Of the classes.
+    """
+    from PIL import Image
+
+    strip, gap, block_gap = 26, 2, 18
+    features = next(iter(rows.values())).shape[1]
+    name_width = min(220, max(text_width(name, NAME_SIZE) for name in names))
+    left = MARGIN + name_width + 24 + max(text_width(label, LABEL_SIZE) for label in rows) + 12
+    room = WIDTH - left - MARGIN
+    cell = min(56, room // features)
+    width = cell * features if cell else room
+    block = len(rows) * (strip + gap) - gap
+    legend = MARGIN + len(names) * (block + block_gap)
+    across = max(width, text_width(LOWEST + HIGHEST, LABEL_SIZE) + LEGEND + 20)
+    sheet, draw = paper((left + across + MARGIN, legend + 14 + LABEL_SIZE + MARGIN))
+    for k, name in enumerate(names):
+        top = MARGIN + k * (block + block_gap)
+        write(draw, (MARGIN, top + block // 2), name, "lm", NAME_SIZE, name_width)
+        for r, (label, levels) in enumerate(zip(rows, _levels(list(rows.values())), strict=True)):
+            y = top + r * (strip + gap)
+            write(draw, (left - 12, y + strip // 2), label, "rm", LABEL_SIZE, colour=MUTED)
+            line = Image.fromarray(_colours(levels[k])[np.newaxis])
+            # more features than pixels are averaged
+            how = Image.Resampling.NEAREST if cell else Image.Resampling.BOX
+            sheet.paste(line.resize((width, strip), how), (left, y))
+            if cell >= 12:
+                for edge in range(left + cell, left + width, cell):
+                    draw.line((edge - 1, y, edge - 1, y + strip - 1), fill=PAPER)
+    _draw_legend(sheet, draw, left, legend + 4)
+    return sheet
+
+
+def _draw_legend(sheet: Image, draw: ImageDraw, left: int, top: int) -> None:
+    from PIL import Image
+
+    middle = top + LABEL_SIZE // 2
+    start = left + text_width(LOWEST, LABEL_SIZE) + 8
+    bar = Image.fromarray(_colours(np.linspace(0.0, 1.0, LEGEND))[np.newaxis])
+    sheet.paste(bar.resize((LEGEND, 12)), (start, middle - 6))
+    for x, text in ((left, LOWEST), (start + LEGEND + 8, HIGHEST)):
+        write(draw, (x, middle), text, "lm", LABEL_SIZE, colour=MUTED)
+
+
+def _levels(values: list[NDArray[Any]]) -> NDArray[np.float64]:
+    """Scale each feature to [0, 1] over all rows and classes; a constant one is in the middle."""
+    stack = np.stack([np.asarray(value, np.float64) for value in values])
+    low, high = stack.min((0, 1)), stack.max((0, 1))
+    # halves, since the range of huge values may not be finite
+    span = high / 2 - low / 2
+    level = np.divide(stack / 2 - low / 2, span, out=np.full(stack.shape, 0.5), where=span > 0)
+    return np.asarray(np.clip(level, 0.0, 1.0))
+
+
+def _colours(levels: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return the RGB of levels in [0, 1], shape (n, 3)."""
+    at = np.linspace(0.0, 1.0, len(COLOURS))
+    channels = [np.interp(levels, at, COLOURS[:, channel]) for channel in range(3)]
+    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def paper(size: tuple[int, int]) -> tuple[Image, ImageDraw]:
+    """Return an empty sheet of (width, height) pixels, and what draws on it."""
+    from PIL import Image, ImageDraw
+
+    sheet = Image.new("RGB", size, PAPER)
+    return sheet, ImageDraw.Draw(sheet)
+
+
+@functools.cache
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
+
+
+def text_width(text: str, size: int) -> int:
+    """Return the pixels that a line of text takes."""
+    return math.ceil(float(_font(size).getlength(_one_line(text))))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def write(
+    draw: ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    anchor: str,
+    size: int,
+    room: int | None = None,
+    *,
+    colour: str = INK,
+) -> None:
+    """Write one line of text, cut to `room` pixels."""
+    font, text = _font(size), _one_line(text)
+    whole = text
+    while room is not None and text and font.getlength(text) > room:
+        whole = whole[:-1]
+        text = whole.rstrip() + "…" if whole else ""
+    draw.text(at, text, fill=colour, font=font, anchor=anchor)
+
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+_NAMED = "PNG, JPEG, BMP or WebP"
+# what PIL raises on damaged files
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+
+
+def read_images(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], shape: Sequence[int]
+) -> NDArray[np.uint8]:
+    """Read image files, one image each, as grey or RGB.
+
+    A photograph is turned as its camera says. 16-bit grey becomes 8-bit.
+
+    Parameters
+    ----------
+    paths : path or sequence of path
+        The files.
+    shape : sequence of int
+        (height, width, channels) that each must have; colours are converted, sizes are not.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, height, width, channels)
+
+    Raises
+    ------
+    DataError
+        If a file is missing, damaged, of another format or size, or see-through in places; or if
+        no path is given. The message names the file, what was found and expected, and the remedy.
+    ShapeError
+        If `shape` is not that of an image.
+    """
+    check_image_shape(shape)
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    if not paths:
+        raise DataError(f"no image file given; expected at least one {_NAMED}")
+    return np.stack([read_image(Path(path), tuple(shape[:2]), shape[2]) for path in paths])
+
+
+def read_image(
+    path: Path,
+    size: tuple[int, ...] | None,
+    channels: int | None,
+    *,
+    resize: bool = False,
+    remedy: str = "the size of the training images. Crop or resize it.",
+) -> NDArray[np.uint8]:
+    """Read one image file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    size : (height, width) or None
+        What it must have, or is brought to; None for any.
+    channels : int or None
+        1 (grey) or 3 (RGB), to which colours are converted; None for what the file has.
+    resize : bool, default False
+        Whether another size is scaled to `size`, with the proportions kept and what sticks out
+        cut off alike on both sides.
+    remedy : str
+        What `size` is, and what to do, for the message about another one.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, channels)
+
+    Raises
+    ------
+    DataError
+        As `read_images`.
+    """
+    with reading(path) as file:
+        try:
+            return _read(path, file, size, channels, resize, remedy)
+        except (*_DAMAGE, _bomb()) as error:
+            if isinstance(error, DataError):
+                raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{path}: damaged image ({reason}). Get a fresh copy.") from error
+
+
+def _bomb() -> type[Exception]:
+    from PIL import Image
+
+    return Image.DecompressionBombError
+
+
+def check_image_shape(shape: Sequence[int]) -> None:
+    """Raise ShapeError unless `shape` is (height, width, channels) with 1 or 3 channels."""
+    if len(shape) != 3 or shape[2] not in (1, 3) or min(shape) < 1:
+        raise ShapeError(
+            f"samples of shape {tuple(shape)} are no images; expected (height, width, channels) "
+            "with 1 channel (grey) or 3 (RGB)"
+        )
+
+
+def _read(
+    path: Path,
+    file: BinaryIO,
+    size: tuple[int, ...] | None,
+    channels: int | None,
+    resize: bool,
+    remedy: str,
+) -> NDArray[np.uint8]:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes that are refused next, and odd metadata
+            with Image.open(file, formats=_FORMATS) as image:
+                found = image.size
+                # nothing is decoded before its size is known to be right
+                if usable := size is None or resize or sorted(found) == sorted(size):
+                    image.verify()  # a PNG's checksums, which decoding passes over
+            if usable:
+                file.seek(0)
+                with Image.open(file, formats=_FORMATS) as image:
+                    pixels = _decoded(image, channels, path)
+                if size is None or pixels.shape[:2] == size:
+                    return pixels
+                if resize:
+                    drawn = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+                    drawn = ImageOps.fit(drawn, (size[1], size[0]), Image.Resampling.BICUBIC)
+                    return np.asarray(drawn, np.uint8).reshape(*size, pixels.shape[2])
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{path}: not an image file; expected {_NAMED}. Convert it to PNG."
+        ) from error
+    assert size is not None
+    raise DataError(
+        f"{path}: {found[0]} x {found[1]} pixels (width x height); expected {size[1]} x "
+        f"{size[0]}, {remedy}"
+    )
+
+
+def _decoded(image: Image, channels: int | None, path: Path) -> NDArray[np.uint8]:
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (
+        255,
+        255,
+    ):
+        raise DataError(
+            f"{path}: is see-through in places, so its pixels depend on what lies behind; expected "
+            "an opaque image. Flatten it onto the background that the training images have."
+        )
+    if channels is None:
+        channels = 1 if image.mode in ("1", "L", "LA") or image.mode.startswith("I") else 3
+    if image.mode.startswith("I"):  # 16 bits, which PIL would clip to 255
+        grey = (np.asarray(image, np.int64) >> 8).astype(np.uint8)[..., np.newaxis]
+        return grey.repeat(channels, axis=2)
+    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), np.uint8)
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+TILE = 64  # pixels that a small image is enlarged to, about, in a sheet
+GREY = 128  # between the tiles of a sheet: seen beside black and beside white
+
+
+def tile_images(
+    images: NDArray[Any],
+    shape: Sequence[int],
+    columns: int | None = None,
+    scale: int | None = None,
+    gap: int = 2,
+) -> NDArray[np.uint8]:
+    """Lay images out in a grid, row by row.
+
+    Parameters
+    ----------
+    images : ndarray, shape (n, features) or (n, *shape)
+        uint8, or floats, which are clipped to [0, 1].
+    shape : sequence of int
+        (height, width, channels) of one image, 1 or 3 channels.
+    columns : int, optional
+        Images in a row; by default as many as make the grid about square.
+    scale : int, optional
+        Enlargement of each pixel; by default small images become about 64 pixels.
+    gap : int, default 2
+        Grey pixels between neighbours.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, channels)
+
+    Raises
+    ------
+    ShapeError
+        If the array does not hold such images, or there is none.
+
+    >>> tile_images(np.zeros((5, 4)), (2, 2, 1), scale=1, gap=1).shape
+    (5, 8, 1)
+    """
+    pixels = _pixels(images, shape)
+    n, height, width, channels = pixels.shape
+    columns = math.ceil(math.sqrt(n)) if columns is None else min(columns, n)
+    scale = max(1, TILE // max(height, width)) if scale is None else scale
+    if columns < 1 or scale < 1 or gap < 0:
+        raise ShapeError(f"columns and scale must be at least 1, got {columns} and {scale}")
+    pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+    down, right = height * scale + gap, width * scale + gap
+    rows = math.ceil(n / columns)
+    sheet = np.full((rows * down - gap, columns * right - gap, channels), GREY, np.uint8)
+    for k, tile in enumerate(pixels):
+        top, left = k // columns * down, k % columns * right
+        sheet[top : top + height * scale, left : left + width * scale] = tile
+    return sheet
+
+
+def write_images(path: str | os.PathLike[str], images: NDArray[Any], shape: Sequence[int]) -> None:
+    """Write one image pixel by pixel, or several as a sheet of `tile_images`, as PNG.
+
+    Parameters
+    ----------
+    path : path
+        Its suffix must be .png.
+    images : ndarray, shape (n, features) or (n, *shape)
+        uint8, or floats, which are clipped to [0, 1].
+    shape : sequence of int
+        (height, width, channels) of one image.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written, or its suffix promises another format.
+    ShapeError
+        If the array does not hold such images.
+    """
+    one = len(images) == 1
+    sheet = _pixels(images, shape)[0] if one else tile_images(images, shape)
+    _write_png(path, _pil_image(sheet))
+
+
+def backward_picture(
+    path: str | os.PathLike[str],
+    images: NDArray[Any],
+    centroids: NDArray[Any] | None,
+    shape: Sequence[int],
+    classes: Sequence[str],
+) -> None:
+    """Draw what each class looks like to the network, beside what it is: a PNG 1000 pixels wide.
+
+    Images are shown enlarged, the backward image of each label above its class's centroid. Other
+    samples become strips of one cell a feature, coloured from the feature's lowest value in the
+    picture to its highest, whatever its unit.
+
+    Parameters
+    ----------
+    path : path
+        Commonly ``backward.png``.
+    images : ndarray, shape (classes, features) or (classes, *shape)
+        ``net.reversed`` at the label of each class, scaled to raw units; of images in [0, 1],
+        which is also what they are clipped to.
+    centroids : ndarray of the same shape, or None
+        Mean of each class in the same unit; None draws the backward row alone.
+    shape : sequence of int
+        Of one sample; (height, width, channels) for images. Channels other than 1 or 3 are shown
+        by their mean.
+    classes : sequence of str
+        Their names; numbers where there are none.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    ShapeError
+        If the arrays do not have a sample of this shape for each class, or hold a NaN.
+    """
+    names = [str(name) for name in classes] or [str(k) for k in range(len(images))]
+    rows = {"backward": images} | ({} if centroids is None else {"centroid": centroids})
+    for what, values in rows.items():
+        if np.shape(values)[:1] != (len(names),):
+            raise ShapeError(f"{what}: {len(values)} samples for {len(names)} classes")
+    if len(shape) == 3:
+        if shape[2] not in (1, 3):
+            full = (-1, *shape)
+            rows = {what: np.reshape(x, full).mean(3, keepdims=True) for what, x in rows.items()}
+            shape = (shape[0], shape[1], 1)
+        tiles = {what: _pixels(values, shape) for what, values in rows.items()}
+        _write_png(path, compare_images(tiles, names))
+    else:
+        strips = {what: _finite(values, (math.prod(shape),)) for what, values in rows.items()}
+        _write_png(path, compare_strips(strips, names))
+
+
+def _finite(values: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """Return samples as (n, *shape); ShapeError unless they are that many finite numbers."""
+    values = np.asarray(values)
+    count = math.prod(shape)
+    if values.ndim < 2 or not len(values) or math.prod(values.shape[1:]) != count:
+        raise ShapeError(
+            f"an array of shape {values.shape} does not hold samples of shape {tuple(shape)}; "
+            f"expected ({'n, ' + ', '.join(map(str, shape))}) or (n, {count}), n at least 1"
+        )
+    if values.dtype.kind not in "uf" or not np.all(np.isfinite(values)):
+        raise ShapeError(f"expected finite floats or uint8 to draw, got {values.dtype} with a NaN")
+    return values.reshape(-1, *shape)
+
+
+def _pixels(images: NDArray[Any], shape: Sequence[int]) -> NDArray[np.uint8]:
+    """Return images as uint8 (n, height, width, channels)."""
+    check_image_shape(shape)
+    images = _finite(images, shape)
+    if images.dtype == np.uint8:
+        return images
+    return np.asarray(np.rint(np.clip(images, 0.0, 1.0) * 255.0), np.uint8)
+
+
+def _pil_image(pixels: NDArray[np.uint8]) -> Image:
+    from PIL import Image
+
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _write_png(path: str | os.PathLike[str], image: Image) -> None:
+    if Path(path).suffix.lower() != ".png":
+        raise OutputError(f"{os.fspath(path)}: pictures are PNG; give a name that ends in .png")
+    content = io.BytesIO()
+    image.save(content, "PNG", optimize=True)
+    write_atomically(path, content.getvalue())
