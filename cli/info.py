@@ -25,7 +25,6 @@ NAMED: Final = 12  # outputs whose names are shown
 COUNTS: Final = ("weights", "biases", "gains", "multiply_adds")
 PACKAGES = (
     "numpy",
-    "array-api-compat",
     "scikit-learn",
     "threadpoolctl",
     "click",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,7 @@ class NumpyBackend(Backend):
     chunk = 1 << 16  # four float32 vectors and the scratch of a chunk stay in a 1 MiB cache
 
     def __init__(self) -> None:
-        import array_api_compat.numpy as xp
-
-        super().__init__(xp)
+        super().__init__(np)
 
     def describe(self) -> str:
         return "cpu"
@@ -32,17 +29,23 @@ class NumpyBackend(Backend):
     def lanes(self) -> int:
         return thread_count()
 
+    def dtype(self, name: str) -> Any:
+        return np.dtype(name)
+
     def asarray(self, value: Any, dtype: str | None = None) -> Array:
         return np.asarray(value, dtype=dtype)
 
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return np.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return np.zeros(shape, dtype)
+
+    def ones(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return np.ones(shape, dtype)
+
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         return np.array(array)
-
-    def into(self, out: Array, function: Callable[..., Array], *args: Any) -> Array:
-        return function(*args, out=out)
-
-    def matmul(self, left: Array, right: Array, out: Array) -> Array:
-        return np.matmul(left, right, out=out)
 
     def row_dot(self, left: Array, right: Array, out: Array) -> Array:
         # einsum neither conjugates nor allocates, and is as fast as a product here
@@ -57,10 +60,6 @@ class NumpyBackend(Backend):
     def take_rows(self, table: Array, index: Array, out: Array) -> Array:
         # mode="raise" would copy through a temporary; indices come from permutations
         return np.take(table, index, axis=0, out=out, mode="clip")
-
-    def cast(self, source: Array, out: Array) -> Array:
-        np.copyto(out, source, casting="unsafe")
-        return out
 
     def keep(self, x: Array, mask: Array) -> Array:
         return np.multiply(x, mask, out=x)

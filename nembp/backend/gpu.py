@@ -58,9 +58,7 @@ class CupyBackend(FusedKernels, Backend):
         self._pool = cupy.get_default_memory_pool()
         cupy.cuda.set_allocator(self._allocator_of(self._pool))
         _check_device(cupy)
-        import array_api_compat.cupy as xp
-
-        super().__init__(xp, cupy.cuda.Device())
+        super().__init__(cupy, cupy.cuda.Device())
         self._kernels: dict[tuple[str, str], Kernels] = {}
         self.make_kernels = partial(Kernels, cupy)
         self._transfers = Transfers(cupy)
@@ -112,8 +110,20 @@ class CupyBackend(FusedKernels, Backend):
         """Return the bytes that were taken from the device so far, in use or kept for later."""
         return int(self._pool.total_bytes())
 
+    def dtype(self, name: str) -> Any:
+        return np.dtype(name)
+
     def asarray(self, value: Any, dtype: str | None = None) -> Array:
         return self._cupy.asarray(value, dtype=dtype)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return self._cupy.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return self._cupy.zeros(shape, dtype)
+
+    def ones(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return self._cupy.ones(shape, dtype)
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         return np.asarray(self._cupy.asnumpy(array))
@@ -148,13 +158,10 @@ class CupyBackend(FusedKernels, Backend):
         end.synchronize()
         return float(self._cupy.cuda.get_elapsed_time(begin, end)) / 1e3
 
-    def into(self, out: Array, function: Callable[..., Array], *args: Any) -> Array:
-        return function(*args, out=out)
-
     def matmul(self, left: Array, right: Array, out: Array) -> Array:
         current = self._cupy.cuda.get_current_stream().ptr
         if self._cublas is None or not self._cublas.matmul(left, right, out, current):
-            return self.into(out, self.xp.matmul, left, right)
+            return super().matmul(left, right, out)
         return out
 
     def row_dot(self, left: Array, right: Array, out: Array) -> Array:

@@ -41,13 +41,41 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(entropy=entropy, spawn_key=(key,)))
 
 
+class WithOut:
+    """A namespace of the array-API standard, to whose functions ``out=`` is added.
+
+    The standard has no ``out=``: the result is computed, then assigned.
+    """
+
+    def __init__(self, xp: Any) -> None:
+        self._xp = xp
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self._xp, name)
+        if isinstance(member, type) or not callable(member):
+            return member
+
+        def function(*args: Any, out: Array = None, **options: Any) -> Array:
+            result = member(*args, **options)
+            if out is None:
+                return result
+            if result.dtype != out.dtype:
+                raise TypeError(f"{name} gives {result.dtype}, but out has {out.dtype}")
+            out[...] = result
+            return out
+
+        setattr(self, name, function)
+        return function
+
+
 class Backend(Hooks):
-    """Arrays of one array-API namespace on one device, by nothing but the standard.
+    """Arrays of one namespace on one device, by nothing but the array-API standard and ``out=``.
 
     Parameters
     ----------
     xp : namespace
-        An array-API namespace (array-api-compat's, or array-api-strict itself).
+        NumPy, CuPy, or an array-API namespace whose functions have no ``out=`` (array-api-strict
+        in the tests), which are given one by :class:`WithOut`.
     device : object, optional
         The namespace's own device object; its default device if None.
     """
@@ -55,7 +83,7 @@ class Backend(Hooks):
     name = "standard"
 
     def __init__(self, xp: Any, device: Any = None) -> None:
-        self.xp = xp
+        self.xp = xp if hasattr(xp, "ufunc") else WithOut(xp)
         self.device = device
         self._zero_rows: dict[tuple[int, Any], Array] = {}
 
@@ -113,37 +141,32 @@ class Backend(Hooks):
     # -- results written into a given array ------------------------------------------------------
     def into(self, out: Array, function: Callable[..., Array], *args: Any) -> Array:
         """Write ``function(*args)`` into ``out`` and return ``out``."""
-        out[...] = function(*args)
-        return out
+        return function(*args, out=out)
 
     def matmul(self, left: Array, right: Array, out: Array) -> Array:
         """Write the matrix product ``left @ right`` into ``out``."""
-        return self.into(out, self.xp.matmul, left, right)
+        return self.xp.matmul(left, right, out=out)
 
     def row_dot(self, left: Array, right: Array, out: Array) -> Array:
         """Write ``out[i, 0] = sum_j left[i, j] right[i, j]`` (no conjugate)."""
-        out[...] = self.xp.sum(left * right, axis=1, keepdims=True)
-        return out
+        return self.xp.sum(left * right, axis=1, keepdims=True, out=out)
 
     def row_max(self, x: Array, out: Array) -> Array:
         """Write ``out[i, 0] = max_j x[i, j]``."""
-        out[...] = self.xp.max(x, axis=1, keepdims=True)
-        return out
+        return self.xp.max(x, axis=1, keepdims=True, out=out)
 
     def row_sum(self, x: Array, out: Array) -> Array:
         """Write ``out[i, 0] = sum_j x[i, j]``."""
-        out[...] = self.xp.sum(x, axis=1, keepdims=True)
-        return out
+        return self.xp.sum(x, axis=1, keepdims=True, out=out)
 
     def take_rows(self, table: Array, index: Array, out: Array) -> Array:
         """Write ``out[i] = table[index[i]]``; every index must be in range."""
-        out[...] = self.xp.take(table, index, axis=0)
-        return out
+        return self.xp.take(table, index, axis=0, out=out)
 
     def copy(self, source: Array, out: Array) -> Array:
         """Write ``source`` into ``out``, of the same dtype."""
-        # one more elementwise call of a step: an assignment would convert other dtypes unasked
-        return self.into(out, self.xp.multiply, source, 1.0)
+        out[...] = source
+        return out
 
     def cast(self, source: Array, out: Array) -> Array:
         """Write ``source`` into ``out``, converted to its dtype."""
@@ -157,7 +180,7 @@ class Backend(Hooks):
 
     def rectify(self, z: Array) -> Array:
         """Write ``max(z, 0)`` over ``z`` (rows, width)."""
-        return self.into(z, self.xp.maximum, z, self._zero_row(z))
+        return self.xp.maximum(z, self._zero_row(z), out=z)
 
     def keep_where_positive(self, x: Array, a: Array, scratch: Array) -> Array:
         """Set ``x`` to zero where ``a`` ≤ 0, in place; ``scratch`` has their shape and dtype."""
@@ -165,13 +188,13 @@ class Backend(Hooks):
 
     def softplus(self, z: Array, out: Array) -> Array:
         """Write log(1 + eᶻ) into ``out``."""
-        return self.into(out, self.xp.logaddexp, z, self._zero_row(z))
+        return self.xp.logaddexp(z, self._zero_row(z), out=out)
 
     def _zero_row(self, z: Array) -> Array:
         # an array, since NumPy's maximum with a scalar is four times slower
         key = (z.shape[-1], z.dtype)
         if key not in self._zero_rows:
-            self._zero_rows[key] = self.xp.zeros(z.shape[-1], dtype=z.dtype, device=self.device)
+            self._zero_rows[key] = self.zeros((z.shape[-1],), str(z.dtype).rpartition(".")[2])
         return self._zero_rows[key]
 
     has_cache = False  # whether work in blocks of cache size pays
@@ -187,7 +210,7 @@ class Backend(Hooks):
     def add_windows(self, windows: Array, stride: tuple[int, int], out: Array) -> Array:
         """Add ``windows[n, p, q, i, j, c]`` to ``out[n, s p + i, t q + j, c]``."""
         for i, j, pixels in _pixels_of_windows(out, stride, windows):
-            self.into(pixels, self.xp.add, pixels, windows[:, :, :, i, j, :])
+            pixels[...] = pixels + windows[:, :, :, i, j, :]
         return out
 
     def strided_view(self, array: Array, shape: tuple[int, ...], steps: tuple[int, ...]) -> Array:

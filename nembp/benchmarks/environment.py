@@ -27,7 +27,7 @@ __all__ = [
 
 OF_BLAS = ("OPENBLAS_", "GOTO_", "MKL_", "BLIS_", "VECLIB_")
 PREFIXES = (*OF_BLAS, "OMP_", "GOMP_", "KMP_", "ONEDNN_", "DNNL_", "ATEN_")
-PACKAGES = ("nembp", "numpy", "array-api-compat", "torch", "scikit-learn", "cupy")
+PACKAGES = ("nembp", "numpy", "torch", "scikit-learn", "cupy")
 LEVELS = ("avx512f", "avx2", "avx", "asimd")  # vector instructions worth naming, best first
 
 

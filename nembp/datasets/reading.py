@@ -459,7 +459,7 @@ class BatchReader:
 
     def read_x(self, index: Array, x: Array, staged: Staged = None) -> None:
         """Write the scaled inputs at ``index`` into ``x``."""
-        backend, xp = self.backend, self.backend.xp
+        backend = self.backend
         if self._staging is not None:
             if staged is None:
                 host = index if backend.name == "cpu" else backend.to_numpy(index)
@@ -469,8 +469,7 @@ class BatchReader:
         raw, rows = None, index.shape[0]
         if self._x.dtype != x.dtype:
             if rows not in self._raw:
-                shape = (rows, self.features)
-                self._raw[rows] = xp.empty(shape, dtype=self._x.dtype, device=backend.device)
+                self._raw[rows] = backend.xp.empty_like(x, dtype=self._x.dtype)
             raw = self._raw[rows]
         backend.gather(self._x, index, x, raw, self._offset, self._factor)
 
