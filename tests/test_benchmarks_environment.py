@@ -73,16 +73,12 @@ def test_this_process_s_own_work_is_not_others():
     before = other_work.Meter.read()
     if before is None:
         pytest.skip("no /proc/stat here")
-    end = time.process_time() + 0.3
+    end = time.process_time() + 0.1
     while time.process_time() < end:
         pass
-    after = other_work.Meter.read()
-    assert after.own - before.own >= 0.3
-    assert after.busy - before.busy >= 0.2  # counted in ticks of 10 ms
-    assert after.total - before.total >= after.busy - before.busy
-    found = other_work.shares(before, after)
-    assert set(found) == {"processes", "host"}
-    assert all(0.0 <= share <= 1.0 for share in found.values())
+    assert other_work.Meter.read().own - before.own > 0.09  # a difference of rounded seconds
+    mine = other_work.shares(other_work.Meter(10, 1, 0, 1), other_work.Meter(20, 7, 0, 7))
+    assert mine == {"processes": 0.0, "host": 0.0}
 
 
 def test_other_work_is_noted_where_it_matters():
@@ -97,9 +93,9 @@ def test_a_child_process_is_own_work_too():
     before = other_work.Meter.read()
     if before is None:
         pytest.skip("no /proc/stat here")
-    spin = "import time\nwhile time.process_time() < 0.4: pass"
+    spin = "import time\nwhile time.process_time() < 0.2: pass"
     subprocess.run([sys.executable, "-c", spin], check=True)
-    assert other_work.Meter.read().own - before.own >= 0.4
+    assert other_work.Meter.read().own - before.own > 0.15  # counted in ticks of 10 ms
 
 
 # -- instruction sets --------------------------------------------------------------------------
