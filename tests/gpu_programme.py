@@ -18,8 +18,7 @@ OUT = Path(os.environ.get("OUT", ROOT / "gpu-results"))
 TESTS = (
     "test_gpu_kernels.py", "test_gpu_kernels_noise.py", "test_gpu_kernels_steps.py",
     "test_gpu_backend.py", "test_gpu_training.py", "test_gpu_adversarial.py",
-    "test_gpu_convolution.py", "test_gpu_convolution_forms.py", "test_gpu_laws.py",
-    "test_gpu_cli.py", "test_gpu_bench.py", "test_checkpoints.py",
+    "test_gpu_laws.py", "test_gpu_cli.py", "test_gpu_bench.py", "test_checkpoints.py",
 )  # fmt: skip
 Result = dict[str, Any]
 
@@ -104,10 +103,6 @@ class Programme:
         """Train on the device and on the CPU with the same host-drawn noise, and compare."""
         return call("agreement", {"device": self.options.device, "mnist": self.mnist()}, limit)
 
-    def forms(self, limit: float) -> Result:
-        """Compute and time every contraction of convolutions in both forms, and compare."""
-        return call("forms", {"device": self.options.device}, limit)
-
     def games(self, limit: float) -> Result:
         """Train generators by captured iterations and by called ones, compare, and time them."""
         return call("games", {"device": self.options.device, "mnist": self.mnist()}, limit)
@@ -184,7 +179,6 @@ def main() -> int:
     run.part("environment", 60, run.environment)
     run.part("bench dense", 200, run.bench("dense", *dense, *small))
     run.part("agreement", 90, run.agreement)
-    run.part("convolution forms", 60, run.forms)
     run.part("games", 60, run.games)
     run.part("mnist to 98 %", 60, run.mnist_98)
     run.part("tests", 160, run.tests)

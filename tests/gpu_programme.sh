@@ -8,10 +8,10 @@
 # far as the programme got, and log.txt. Exit code 0 if every part that could run went well.
 #
 # On a machine without a package index, put the wheels that it lacks into a folder .whl in the
-# repository (array-api-compat and array-api-strict, say), and MNIST's four files into .mnist:
+# repository (array-api-strict, say), and MNIST's four files into .mnist:
 #
 #     mkdir -p .whl .mnist && cp /path/to/mnist/*.gz .mnist
-#     python3 -m pip download --no-deps -d .whl array-api-compat array-api-strict
+#     python3 -m pip download --no-deps -d .whl array-api-strict
 #
 # Nothing is installed into the machine's own Python.
 set -uo pipefail

@@ -93,76 +93,6 @@ def mnist_98(device: str, mnist: str | None) -> Result:
     }
 
 
-# -- convolutions ----------------------------------------------------------------------------------
-LAYERS = (
-    "32x32x3/conv32x4s2", "16x16x32/conv64x4s2", "8x8x64/conv128x4s2", "28x28x1/conv32x3",
-    "32x32x32/conv32x3", "16x16x64/conv64x3", "16x16x64/conv128x5s2", "16x16x256/conv256x3",
-)  # fmt: skip
-AGREE = {"float32": 1e-5, "float64": 1e-13, "tf32": 2e-3}  # relative, of results of both forms
-
-
-def forms(device: str) -> Result:
-    """Time both forms of every contraction, compare their results, and whether they repeat.
-
-    ``misjudged`` lists where the rule takes the slower form; ``rate`` is of the definition's
-    multiply-adds, and what ``IMPLICIT`` in `nembp.engine.convolution` should say for large layers.
-    """
-    from nembp.backend import get_backend
-    from nembp.benchmarks.gpu_layers import compare_forms
-    from nembp.benchmarks.notation import convolution_of
-    from nembp.benchmarks.window_products import extent
-
-    backend = get_backend(device)
-    if not backend.has_implicit_products:
-        return {"ok": True, "skipped": f"{device} has windows only"}
-    found: Result = {"ok": True, "table": [], "misjudged": []}
-    for precision, dtype in (("float32", "float32"), ("tf32", "float32"), ("float32", "float64")):
-        backend = get_backend(device, precision)  # type: ignore[arg-type]
-        what = precision if dtype == "float32" else dtype
-        for layer in LAYERS if what == "float32" else LAYERS[2:6:3]:
-            linear_map = convolution_of(layer)
-            assert linear_map is not None
-            for batch in (32, 128) if what == "float32" else (128,):
-                windows, rows, columns = extent(linear_map) or (0, 0, 0)
-                work = batch * windows * rows * columns
-                for name, form in compare_forms(linear_map, backend, batch, dtype).items():
-                    which = f"{what} {layer} {batch} {name}"
-                    line = {"rate": work / form["implicit"], **form}
-                    found["table"].append({"what": which, **line})
-                    found["ok"] &= form["difference"] < AGREE[what]
-                    if form["taken"] != form["faster"]:
-                        found["misjudged"].append(which)
-                    print(f"{which:<48} windows {1e6 * form['windows']:8.1f} us, implicit "
-                          f"{1e6 * form['implicit']:8.1f} us, {line['rate'] / 1e12:5.1f} T/s, "
-                          f"takes {form['taken']}, off {form['difference']:.0e}")  # fmt: skip
-    found["repeatable"] = _forms_repeat(device)
-    found["ok"] &= found["repeatable"]
-    return found
-
-
-def _forms_repeat(device: str) -> bool:
-    """Say whether two training steps of implicit products have the same bits."""
-    import numpy as np
-
-    from nembp.architecture import network
-    from nembp.backend import get_backend
-    from nembp.benchmarks.gpu_layers import in_form
-    from nembp.engine.backprop import JointBackpropagation
-
-    backend, ends = get_backend(device), []
-    for _ in range(3):
-        with in_form(backend, "implicit"):
-            net = network((32, 32, 3), ("conv32x4s2", "conv64x4s2", 64), 10, device=backend, seed=0)
-            joint = JointBackpropagation(net, 128)
-        draw = np.random.default_rng(0)
-        joint.x[...] = backend.asarray(draw.normal(size=(128, 3072)), "float32")
-        joint.t[...] = backend.asarray(np.eye(10)[draw.integers(0, 10, 128)], "float32")
-        out = backend.empty((net.parameter_count,), "float32")
-        joint(out)
-        ends.append(backend.to_numpy(out))
-    return all(np.array_equal(ends[0], other) for other in ends[1:])
-
-
 # -- adversarial training --------------------------------------------------------------------------
 ROWS = 64
 GAMES: dict[str, Result] = {  # settings, options of the trainer, and of its networks
@@ -266,5 +196,5 @@ def end_of(settings: Any) -> Any:
 
 if __name__ == "__main__":
     task, request = sys.argv[1:]
-    tasks = {"agreement": agreement, "forms": forms, "games": games, "mnist_98": mnist_98}
+    tasks = {"agreement": agreement, "games": games, "mnist_98": mnist_98}
     print(json.dumps(tasks[task](**json.loads(request))))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import array_api_strict
 import numpy as np
 import pytest
 from devices import gpu
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from nembp.backend import get_backend
+from nembp.backend import Backend, get_backend
 from nembp.engine.likelihoods import Readout
 
 CPU = get_backend("cpu")
+STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
 TOLERANCE = {"float32": 3e-6, "float64": 1e-14}
 each_dtype = pytest.mark.parametrize("dtype", list(TOLERANCE))
 sizes = st.integers(1, 70)

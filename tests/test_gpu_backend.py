@@ -264,7 +264,7 @@ def test_a_graph_keeps_what_it_works_on():
         gpu().into(x, gpu().xp.add, x, 1.0)
 
     work()
-    graph = gpu().capture(work)
+    graph = gpu().capture_graph(work)
     del x, work
     gc.collect()
     assert alive() is not None
@@ -275,7 +275,7 @@ def test_a_graph_keeps_what_it_works_on():
 def test_an_error_while_capturing_ends_the_capture(device):
     backend = CupyBackend()
     with pytest.raises(ZeroDivisionError):
-        backend.capture(lambda: 1 // 0)
+        backend.capture_graph(lambda: 1 // 0)
     assert not any(stream.is_capturing() for stream in device.streams)
     assert backend.to_numpy(backend.ones((1,), "float32")) == 1.0
 

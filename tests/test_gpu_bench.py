@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from contextlib import suppress
 from functools import partial
 
 import fake_cupy
@@ -13,14 +12,11 @@ import pytest
 from command_line import run
 from devices import REAL, gpu, needs_kernels
 
-from nembp.backend.implicit import CONTRACTIONS
 from nembp.benchmarks import adversarial, card, gpu_steps
 from nembp.benchmarks.card import Card, floor_seconds, measure_card
 from nembp.benchmarks.cases import DenseCase
 from nembp.benchmarks.gan_steps import EngineGan, TorchGan, gan_networks
-from nembp.benchmarks.gpu_layers import in_form
 from nembp.benchmarks.gpu_steps import CapturedStep
-from nembp.benchmarks.gpu_tables import forms_table
 from nembp.benchmarks.peers import MissingPeerError, TorchStep
 from nembp.benchmarks.steps import EngineStep
 from nembp.benchmarks.timing import Contender, interleave
@@ -65,39 +61,8 @@ def test_bench(suite, tmp_path):
     card = Card(**step["card"])
     work = step["multiply_adds"]["nembp/bidirectional"]
     assert step["floor"]["bidirectional"] == floor_seconds(card, work, step["bytes"])
-    by_form = {f"nembp {form}/bidirectional" for form in ("windows", "implicit")}
-    assert by_form & set(step["times"]) == (by_form if suite == "convolution" else set())
-    if suite == "convolution":
-        assert "all by" in result.stdout
-        (forms,) = (each["forms"] for each in report["results"] if each["kind"] == "layer")
-        assert set(forms) == set(CONTRACTIONS)
-        for form in forms.values():
-            assert {form["taken"], form["faster"]} <= {"windows", "implicit"}
-            faster = min(("windows", "implicit"), key=lambda name: form[name])
-            assert form["faster"] == faster
-            assert 0 < form["difference"] < 1e-5
-        assert "/ implicit" in result.stdout
     ratio = step["times"]["nembp/bidirectional"]["median"] / step["floor"]["bidirectional"]
     assert step["ratios"]["bidirectional/floor"] == pytest.approx(ratio)
-
-
-def test_the_table_of_forms_says_where_the_choice_was_slower():
-    form = {"windows": 2e-5, "implicit": 1e-5, "faster": "implicit", "difference": 2e-7,
-            "estimated": {"windows": 3e-5, "implicit": 4e-5}}  # fmt: skip
-    forms = {"forward": form | {"taken": "implicit"}, "adjoint": form | {"taken": "windows"}}
-    table = forms_table([{"network": "8x8x1/conv4x3", "batch": 16, "forms": forms}])
-    rows = [line.split() for line in table.splitlines()[2:4]]
-    assert rows[0][3:] == ["20.0", "us", "10.0", "us", "2.00", "0.75", "implicit", "2e-07"]
-    assert rows[1][-2] == "windows*"
-
-
-def test_a_form_is_asked_for_only_meanwhile(monkeypatch):
-    backend = gpu()
-    monkeypatch.setattr(backend, "convolution", "rule")
-    with suppress(ZeroDivisionError), in_form(backend, "windows"):
-        assert backend.convolution == "windows"
-        raise ZeroDivisionError
-    assert backend.convolution == "rule"
 
 
 @pytest.mark.parametrize("path", ["classes", "samples", "none"])

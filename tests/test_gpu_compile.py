@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nembp.backend.kernels import MODULES, OPTIONS, kernel_source
+from nembp.backend.fused import OPTIONS, SOURCES, kernel_source
 
 WHEELS = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu13", "nvidia-cuda-nvrtc-cu12")
 
@@ -60,13 +60,12 @@ def compile_kernels(source: str, architecture: str) -> tuple[int, str, bytes]:
 @needs_nvrtc
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("module", list(MODULES))
-def test_kernels_compile(module, dtype, architecture):
-    status, log, binary = compile_kernels(kernel_source(dtype, module), architecture)
+def test_kernels_compile(dtype, architecture):
+    status, log, binary = compile_kernels(kernel_source(dtype), architecture)
     assert status == 0, log
     assert not log.strip(), log
     assert binary.startswith(b"\x7fELF")
-    assert {"engine": b"draw_and_screen", "convolution": b"adjoint_128x8"}[module] in binary
+    assert b"draw_and_screen" in binary
 
 
 @needs_nvrtc
@@ -82,5 +81,4 @@ def test_a_mistake_and_a_warning_are_seen():
 
 def test_every_source_is_used():
     folder = Path(__import__("nembp.backend").backend.__file__).parent / "cuda"
-    used = {name for names in MODULES.values() for name in names}
-    assert {path.stem for path in folder.glob("*.cu")} == used
+    assert {path.stem for path in folder.glob("*.cu")} == set(SOURCES)

@@ -57,15 +57,6 @@ def test_neurons_at_the_edges(name):
 
 
 @each_dtype
-@given(rows=sizes, columns=sizes, seed=seeds)
-def test_column_sums(dtype, rows, columns, seed):
-    x = drawn(seed, rows, columns, dtype=dtype)
-    out = gpu().empty((1, columns), dtype)
-    gpu().column_sums(gpu().asarray(x), out, gpu().ones((1, rows), dtype))
-    same(out, x.sum(axis=0, keepdims=True), scale=rows)
-
-
-@each_dtype
 @given(shapes=st.lists(st.tuples(sizes, st.integers(1, 100)), min_size=1, max_size=5), seed=seeds)
 def test_column_sums_together(dtype, shapes, seed):
     matrices = [drawn(seed + k, *shape, dtype=dtype) for k, shape in enumerate(shapes)]

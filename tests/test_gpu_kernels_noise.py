@@ -174,8 +174,8 @@ def test_draws_are_standard_normal():
 def test_draws_do_not_depend_on_the_launch(threads, blocks, monkeypatch):
     expected = gpu().empty((3, 1001), "float32")
     gpu().normal(gpu().generator(2, "a"), expected)
-    monkeypatch.setattr("nembp.backend.kernels.THREADS", threads)
-    monkeypatch.setattr("nembp.backend.kernels.MOST_BLOCKS", blocks)
+    monkeypatch.setattr("nembp.backend.fused.THREADS", threads)
+    monkeypatch.setattr("nembp.backend.fused.MOST_BLOCKS", blocks)
     out = gpu().empty((3, 1001), "float32")
     gpu().normal(gpu().generator(2, "a"), out)
     assert np.array_equal(host(out), host(expected))

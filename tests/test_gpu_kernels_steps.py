@@ -7,7 +7,7 @@ import pytest
 from devices import gpu, needs_kernels
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import CPU, drawn, each_dtype, host, same, sizes
+from kernel_cases import CPU, STRICT, TOLERANCE, drawn, each_dtype, host, same, sizes
 from strategies import seeds
 
 from nembp.engine.convolution import Convolution
@@ -111,36 +111,34 @@ def test_steps_find_their_own_numbers_and_samples():
     assert host(step)[0] == 4
 
 
-# -- windows ---------------------------------------------------------------------------------------
-def convolution(generator: np.random.Generator) -> Convolution:
+# -- images ----------------------------------------------------------------------------------------
+@each_dtype
+@given(seed=seeds, rows=st.integers(1, 4))
+def test_im2col_and_col2im(dtype, seed, rows):
+    generator = np.random.default_rng(seed)
     kernel = tuple(int(k) for k in generator.integers(1, 5, 2))
     padding = tuple(int(p) for p in generator.integers(0, 3, 2))
     least = [max(1, k - 2 * p) for k, p in zip(kernel, padding, strict=True)]
     shape = tuple(int(low + generator.integers(0, 6)) for low in least)
     stride = tuple(int(s) for s in generator.integers(1, 4, 2))
     channels = int(generator.integers(1, 4))
-    return Convolution((*shape, channels), int(generator.integers(1, 4)), kernel, stride, padding)
-
-
-@each_dtype
-@given(seed=seeds, rows=st.integers(1, 4))
-def test_windows_and_their_adjoint(dtype, seed, rows):
-    generator = np.random.default_rng(seed)
-    linear_map = convolution(generator)
-    (height, width, channels), (p, q) = linear_map.shape, linear_map.padding
-    images = drawn(seed, rows, linear_map.inputs, dtype=dtype)
-    down, across, _ = linear_map.output_shape
-    shape = (rows, down, across, *linear_map.kernel, channels)
-    padded = np.zeros((rows, height + 2 * p, width + 2 * q, channels), dtype)
-    padded[:, p : p + height, q : q + width, :] = images.reshape(rows, *linear_map.shape)
-    windows = CPU.copy_windows(padded, linear_map.stride, np.empty(shape, dtype))
-    on_gpu = gpu().empty(shape, dtype)
-    assert gpu().lay_windows(linear_map, gpu().asarray(images), on_gpu)
-    assert np.array_equal(host(on_gpu), windows)
-    values = drawn(seed + 1, *shape, dtype=dtype)
-    padded[...] = 0.0
-    CPU.add_windows(values, linear_map.stride, padded)
-    expected = padded[:, p : p + height, q : q + width, :].reshape(rows, -1)
-    out = gpu().empty((rows, linear_map.inputs), dtype)
-    assert gpu().gather_windows(linear_map, gpu().asarray(values), out)
-    same(out, expected, scale=8.0)
+    convolution = Convolution((*shape, channels), 1, kernel, stride, padding)
+    images = drawn(seed, rows, *shape, channels, dtype=dtype)
+    columns = drawn(seed, rows, *convolution.output_shape[:2], *kernel, channels, dtype=dtype)
+    laid_out, summed = [], []
+    for backend in (CPU, gpu(), STRICT):
+        padded = backend.padded((rows + 1, *shape, channels), padding, dtype)
+        for _ in range(2):
+            out = backend.empty(columns.shape, dtype)
+            backend.im2col(backend.asarray(images), padding, stride, padded, out)
+            laid_out.append(backend.to_numpy(out))
+            out = backend.empty(images.shape, dtype)
+            backend.col2im(backend.asarray(columns), padding, stride, padded, out)
+            summed.append(backend.to_numpy(out))
+    for other in laid_out:
+        assert np.array_equal(other, laid_out[0])
+    for other in summed:
+        np.testing.assert_allclose(other, summed[0], rtol=0, atol=40 * TOLERANCE[dtype])
+    assert np.vdot(laid_out[0], columns) == pytest.approx(
+        np.vdot(images, summed[0]), abs=1e-4 * columns.size**0.5, rel=1e-4
+    )

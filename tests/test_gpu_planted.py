@@ -12,7 +12,7 @@ import test_gpu_kernels_noise
 import test_gpu_kernels_steps
 
 from nembp.backend import CupyBackend
-from nembp.backend.kernels import kernel_source
+from nembp.backend.fused import kernel_source
 from nembp.engine.likelihoods import Gaussian
 
 pytestmark = pytest.mark.skipif(cuda_on_cpu.COMPILER is None, reason="no C++ compiler")
@@ -25,7 +25,7 @@ PLANTED = {
     "barrier of some threads": (
         BARRIER, BARRIER.replace("__syn", "if (i < half) __syn"), "test_ends", FLOAT,
     ),
-    "columns": ("k < 32; k++", "k < 31; k++", "test_column_sums", FLOAT),
+    "columns": ("k < 32; k++", "k < 31; k++", "test_column_sums_together", FLOAT),
     "matrix": ("table[5 * (k + 1) + 4] <=", "table[5 * (k + 1) + 4] <", "test_column_sums_together",
                FLOAT),
     "kink": ("x > 0 ? e : (real)0", "x >= 0 ? e : (real)0", "test_neurons",
@@ -49,9 +49,9 @@ PLANTED = {
     "samples": ("order[now * batch + i]", "order[now * rows + i]",
                 "test_steps_find_their_own_numbers_and_samples", {}),
     "window": ("down / stride_h >= rows", "down / stride_h >= rows - 1",
-               "test_windows_and_their_adjoint", FLOAT),
+               "test_im2col_and_col2im", FLOAT),
     "padding": ("stride_w * q + j - left", "stride_w * q + j - top",
-                "test_windows_and_their_adjoint", FLOAT),
+                "test_im2col_and_col2im", FLOAT),
 }  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_a_wrong_kernel_is_caught(bug, monkeypatch):
     source = kernel_source("float32")
     assert source.count(right) >= 1, f"the source has changed; plant {bug} elsewhere"
     monkeypatch.setattr(
-        "nembp.backend.kernels.kernel_source", lambda dtype, module: source.replace(right, wrong)
+        "nembp.backend.fused.kernel_source", lambda dtype: source.replace(right, wrong)
     )
     fake_cupy.install(monkeypatch)
     backend = CupyBackend()
@@ -75,7 +75,7 @@ def test_a_wrong_kernel_is_caught(bug, monkeypatch):
 def test_a_wrong_argument_is_caught(monkeypatch):
     fake_cupy.install(monkeypatch)
     backend = CupyBackend()
-    launch = backend.make_kernels("float32")
+    launch = backend.kernels("float32")
     out = backend.zeros((4,), "float32")
     for wrong in (
         ("fill_random", out, 4, backend.zeros((2,), "uint64"), np.int32(0)),

@@ -71,7 +71,7 @@ def test_convolutions_agree_with_the_cpu(layers):
 
 def test_windows_are_laid_out_in_blocks_that_fit(monkeypatch):
     expected = outcome(trainer_of(gpu(), net=image_network(gpu())))
-    monkeypatch.setattr(CupyBackend, "window_bytes", 4 * 16 * 9 * 5)
+    monkeypatch.setattr(CupyBackend, "column_bytes", 4 * 16 * 9 * 5)
     few = outcome(trainer_of(gpu(), net=image_network(gpu())))
     assert_near(few[0], expected[0], 1e-5, "parameters", scale=1.0)
 

@@ -9,8 +9,6 @@ import numpy as np
 from nembp.backend.standard import Array, Backend, fill_normal
 from nembp.threads import thread_count
 
-__all__ = ["NumpyBackend"]
-
 
 class NumpyBackend(Backend):
     """NumPy on the CPU: every result goes into its buffer, nothing is allocated on the way."""
@@ -26,7 +24,7 @@ class NumpyBackend(Backend):
     def describe(self) -> str:
         return "cpu"
 
-    def lanes(self) -> int:
+    def workers(self) -> int:
         return thread_count()
 
     def dtype(self, name: str) -> Any:
@@ -34,15 +32,6 @@ class NumpyBackend(Backend):
 
     def asarray(self, value: Any, dtype: str | None = None) -> Array:
         return np.asarray(value, dtype=dtype)
-
-    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
-        return np.empty(shape, dtype)
-
-    def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
-        return np.zeros(shape, dtype)
-
-    def ones(self, shape: tuple[int, ...], dtype: str) -> Array:
-        return np.ones(shape, dtype)
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         return np.array(array)
@@ -60,6 +49,10 @@ class NumpyBackend(Backend):
     def take_rows(self, table: Array, index: Array, out: Array) -> Array:
         # mode="raise" would copy through a temporary; indices come from permutations
         return np.take(table, index, axis=0, out=out, mode="clip")
+
+    def cast(self, source: Array, out: Array) -> Array:
+        out[...] = source
+        return out
 
     def keep(self, x: Array, mask: Array) -> Array:
         return np.multiply(x, mask, out=x)
@@ -79,15 +72,15 @@ class NumpyBackend(Backend):
         return np.lib.stride_tricks.as_strided(array, shape, strides)
 
     def copy_windows(self, images: Array, stride: tuple[int, int], out: Array) -> Array:
-        np.copyto(out, _windows(images, stride, out.shape[3:5], out.shape[1:3], images.shape[3]))
+        out[...] = _windows(images, stride, out.shape[3:5], out.shape[1:3])
         return out
 
     def add_windows(self, windows: Array, stride: tuple[int, int], out: Array) -> Array:
-        rows, columns, height, width, channels = windows.shape[1:]
+        rows, columns, height, width = windows.shape[1:5]
         for j in range(0, width, stride[1]):  # as long runs as do not overlap
             run = min(stride[1], width - j)
             for i in range(height):
-                pixels = _windows(out[:, i:, j:, :], stride, (1, run), (rows, columns), channels)
+                pixels = _windows(out[:, i:, j:, :], stride, (1, run), (rows, columns))
                 pixels += windows[:, :, :, i : i + 1, j : j + run, :]
         return out
 
@@ -103,14 +96,10 @@ class NumpyBackend(Backend):
 
 
 def _windows(
-    images: Array,
-    stride: tuple[int, int],
-    extent: tuple[int, ...],
-    count: tuple[int, ...],
-    channels: int,
+    images: Array, stride: tuple[int, int], extent: tuple[int, ...], count: tuple[int, ...]
 ) -> Array:
     """Return windows of images as a view (images, rows, columns, height, width, channels)."""
     a, b, c, d = images.strides
-    shape = (images.shape[0], *count, *extent, channels)
+    shape = (images.shape[0], *count, *extent, images.shape[3])
     strides = (a, stride[0] * b, stride[1] * c, b, c, d)
     return np.lib.stride_tricks.as_strided(images, shape, strides)

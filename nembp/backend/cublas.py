@@ -12,8 +12,6 @@ from typing import Any
 
 from nembp.errors import DeviceError
 
-__all__ = ["Cublas", "load_cublas"]
-
 Array = Any
 WORKSPACE = 32 << 20  # bytes; what cuBLAS recommends for Hopper
 AS_IT_IS, TRANSPOSED = 0, 1

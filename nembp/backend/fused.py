@@ -1,35 +1,90 @@
-"""The hooks of :mod:`nembp.backend.hooks` by CUDA kernels.
+"""Whole operations of the engine by CUDA kernels: the sources in ``cuda/``, and their launches.
 
-Only what the kernels were written for goes to them: contiguous float32 and float64 arrays, and the
-engine's own neurons, likelihoods and optimizers. A subclass of one of those may compute anything
-else, so it takes the way of every extension, operation by operation.
+The sources are plain CUDA C with nothing included, compiled on the user's machine (NVRTC, through
+CuPy, which keeps the result). ``real`` is float or double, so there are two modules.
+
+Only what the kernels were written for goes to them: contiguous float32 and float64 arrays, and
+activations, likelihoods, noise and optimizers that name their ``kernel``. A subclass may compute
+anything else, so it has to name its kernel itself; without one it takes the way of every
+extension, operation by operation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from importlib.resources import files
+from typing import Any
 
 import numpy as np
 
-from nembp.backend.fused_data import FusedData
-from nembp.backend.hooks import Array, OptimizerKernel
-from nembp.backend.implicit import ImplicitProducts
-from nembp.backend.kernels import LONGEST, Kernels
+from nembp.backend.legacy import LegacyCuda, legacy_kernel
+from nembp.backend.standard import Array, Backend, Numbers
 
-if TYPE_CHECKING:
-    from nembp.engine.activations import Activation
-    from nembp.engine.likelihoods import Likelihood, Readout
-    from nembp.engine.noise import NoiseSource
-    from nembp.engine.optimizers import Optimizer
-
-__all__ = ["FusedKernels", "PhiloxStream"]
-
+SOURCES = "common", "layers", "likelihoods", "noise", "optimizers", "batches", "images"
+OPTIONS = ("--std=c++17",)
+THREADS = 256  # of a block; at most THREADS of common.cu where it reduces
+MOST_BLOCKS = 1 << 13  # of a loop over elements: a multiple of what any device runs at once
+LONGEST = 1 << 31  # elements: the kernels divide 32-bit places
 SHORT = 1024  # rows; the columns of more are summed by a product
+NULL = np.uintp(0)
+
+# what the kernels call the names that the engine's classes have as `kernel`
+ACTIVATIONS = {"identity": 0, "logistic": 1, "tanh": 2, "relu": 3, "leaky-relu": 4}
+LIKELIHOODS = {"multinomial": 0, "gaussian": 1, "bernoulli": 2}
 LAWS = {"gaussian": 0, "uniform": 1}
-MULTIPLICATIVE, ZERO_SUM, COMPONENT, REFLECT, BLIND, ANTI, LINEAR = (1 << k for k in range(7))
+FLAGS = ("multiplicative", "zero-sum", "component", "reflect", "blind", "anti", "linear")
+NOISE = {flag: 1 << bit for bit, flag in enumerate(FLAGS)}
+GATHERS = {"uint8": "gather_bytes", "float32": "gather_floats", "float64": "gather_doubles"}
+
+
+@cache
+def kernel_source(dtype: str) -> str:
+    """Return the source of the kernels for ``float32`` or ``float64``."""
+    folder = files("nembp.backend") / "cuda"
+    parts = [(folder / f"{name}.cu").read_text(encoding="utf-8") for name in SOURCES]
+    return "\n".join(["#define NEMBP_DOUBLE"] * (dtype == "float64") + parts)
+
+
+class Kernels:
+    """The kernels of one precision, launched on the current stream.
+
+    Arguments are passed as they are: arrays as pointers, None as the null pointer, and numbers as
+    NumPy scalars of the very type that the kernel takes, since nothing converts them.
+
+    Parameters
+    ----------
+    cupy : module
+        Of which ``RawModule`` is used.
+    dtype : {"float32", "float64"}
+        What ``real`` is.
+    """
+
+    def __init__(self, cupy: Any, dtype: str) -> None:
+        self.real = np.float32 if dtype == "float32" else np.float64
+        self._module = cupy.RawModule(code=kernel_source(dtype), options=OPTIONS)
+        self._functions: dict[str, Any] = {}
+
+    def each(self, name: str, n: int, *args: Any) -> None:
+        """Launch over ``n`` elements."""
+        self.launch(name, max(1, min(MOST_BLOCKS, -(-n // THREADS))), THREADS, *args)
+
+    def rows(self, name: str, rows: int, width: int, *args: Any) -> None:
+        """Launch with a block for each row, of as many threads as suit its width."""
+        self.launch(name, rows, min(THREADS, max(32, 1 << (width - 1).bit_length())), *args)
+
+    def block(self, name: str, *args: Any) -> None:
+        """Launch one block."""
+        self.launch(name, 1, THREADS, *args)
+
+    def launch(self, name: str, blocks: int, threads: int | tuple[int, int], *args: Any) -> None:
+        """Launch so many blocks of so many threads."""
+        function = self._functions.get(name)
+        if function is None:
+            function = self._functions[name] = self._module.get_function(name)
+        block = threads if isinstance(threads, tuple) else (threads,)
+        function((blocks,), block, tuple(NULL if arg is None else arg for arg in args))
 
 
 @dataclass(frozen=True)
@@ -45,13 +100,15 @@ class PhiloxStream:
     state: Array
 
 
-class FusedKernels(FusedData, ImplicitProducts):
-    """The hooks, on a device for which :meth:`kernels_of` finds kernels."""
+class FusedKernels(LegacyCuda, Backend):
+    """Operations by kernels, where :meth:`kernels_of` finds them; else one by one."""
 
-    _kernels: dict[tuple[str, str], Kernels]
-    make_kernels: Callable[[str, str], Kernels]
+    def __init__(self, xp: Any, device: Any = None) -> None:
+        super().__init__(xp, device)
+        self._kernels: dict[str, Kernels] = {}
+        self._tables: dict[Any, Array] = {}  # kept: captured steps read them
 
-    def kernels_of(self, *arrays: Array, module: str = "engine") -> Kernels | None:
+    def kernels_of(self, *arrays: Array) -> Kernels | None:
         """Return the kernels for arrays (or None), all contiguous and of one real dtype."""
         dtype = str(arrays[0].dtype)
         for array in arrays:
@@ -59,227 +116,272 @@ class FusedKernels(FusedData, ImplicitProducts):
                 str(array.dtype) == dtype and array.flags.c_contiguous and array.size < LONGEST
             ):
                 return None
-        if dtype not in ("float32", "float64"):
-            return None
-        return self.make_kernels_once(dtype, module)
+        return self.kernels(dtype) if dtype in ("float32", "float64") else None
 
-    def make_kernels_once(self, dtype: str, module: str = "engine") -> Kernels:
+    def kernels(self, dtype: str) -> Kernels:
         """Return the kernels of a dtype, compiled at the first call."""
-        key = dtype, module
-        if key not in self._kernels:
-            self._kernels[key] = self.make_kernels(dtype, module)
-        return self._kernels[key]
+        if dtype not in self._kernels:
+            self._kernels[dtype] = Kernels(self.xp, dtype)
+        return self._kernels[dtype]
 
-    # -- neurons -------------------------------------------------------------------------------
-    def add_bias_activate(self, activation: Activation | None, z: Array, bias: Array) -> bool:
-        kind = _kind_of_neuron(activation)
-        kernels = self.kernels_of(z, bias)
+    def row_dot(self, left: Array, right: Array, out: Array) -> Array:
+        kernels = self.kernels_of(left, out)
+        if left is not right or kernels is None:
+            return super().row_dot(left, right, out)
+        rows, width = left.shape
+        kernels.rows("row_squares", rows, width, left, np.int32(width), out)
+        return out
+
+    # -- a layer -------------------------------------------------------------------------------
+    def activate(self, activation: Any, z: Array, bias: Array, scratch: Array) -> None:
+        kind, kernels = _id(activation, ACTIVATIONS), self.kernels_of(z, bias)
         if kind is None or kernels is None:
-            return False
-        if bias is not None or kind:
+            super().activate(activation, z, bias, scratch)
+        elif bias is not None or kind:
             width = z.shape[1] if bias is None else bias.shape[0]
-            args = (np.int64(z.size), np.int32(width), np.int32(kind), _slope(kernels, activation))
-            kernels.each("add_bias_activate", z.size, z, bias, *args)
-        return True
+            args = np.int32(width), np.int32(kind), _slope(kernels, activation)
+            kernels.each("add_bias_activate", z.size, z, bias, np.int64(z.size), *args)
 
-    def multiply_derivative(self, activation: Activation, error: Array, a: Array) -> bool:
-        kind = _kind_of_neuron(activation)
-        kernels = self.kernels_of(error, a)
+    def multiply_derivative(
+        self, activation: Any, error: Array, a: Array, scratch: Array = None
+    ) -> bool:
+        kind, kernels = _id(activation, ACTIVATIONS), self.kernels_of(error, a)
         if kind is None or kernels is None:
-            return False
+            return super().multiply_derivative(activation, error, a, scratch)
         if kind:
             args = np.int64(error.size), np.int32(kind), _slope(kernels, activation)
             kernels.each("multiply_derivative", error.size, error, a, *args)
         return True
 
-    def column_sums(self, x: Array, out: Array, ones: Array) -> None:
-        kernels = self.kernels_of(x, out)
-        if kernels is None or x.shape[0] > SHORT:
-            super().column_sums(x, out, ones)
-            return
-        rows, columns = x.shape
-        kernels.tiles("column_sums", columns, x, np.int64(rows), np.int32(columns), out)
-
-    sums_together = True
-
-    def column_sums_together(
-        self, sums: list[tuple[Array, Array, Array]], tables: dict[Any, Array]
-    ) -> None:
-        """Write all sums of short matrices by one kernel, whose table lies on the device."""
+    def sum_rows(self, pairs: Sequence[tuple[Array, Array]]) -> None:
+        """Sum the rows of all short matrices by one kernel, which finds them in a table."""
         lines: list[tuple[int, ...]] = []
-        tiles = 0
-        for x, out, ones in sums:
-            if x.shape[0] > SHORT or self.kernels_of(x, out) is None or x.dtype != sums[0][0].dtype:
-                self.column_sums(x, out, ones)
-            else:
-                lines.append((x.data.ptr, out.data.ptr, *x.shape, tiles))
-                tiles += -(-x.shape[1] // 32)
-        if not lines:
-            return
-        key = tuple(lines)
-        if key not in tables:
-            tables[key] = self.asarray(np.array(lines, dtype=np.int64))
-        kernels = self.kernels_of(sums[0][0])
-        assert kernels is not None
-        kernels.tiles("column_sums_together", 32 * tiles, tables[key], np.int32(len(lines)))
+        kernels, blocks = None, 0
+        for x, out in pairs:
+            found = self.kernels_of(x, out) if x.shape[0] <= SHORT else None
+            if found is None or kernels not in (None, found):
+                super().sum_rows([(x, out)])
+                continue
+            kernels = found
+            lines.append((x.data.ptr, out.data.ptr, *x.shape, blocks))
+            blocks += -(-x.shape[1] // 32)
+        if kernels is not None:
+            kernels.launch(
+                "sum_rows", blocks, (32, 32), self._table(tuple(lines)), np.int32(len(lines))
+            )
+
+    def _table(self, lines: tuple[tuple[int, ...], ...]) -> Array:
+        """Return a table on the device, the same for the same lines: a graph may hold it."""
+        if lines not in self._tables:
+            self._tables[lines] = self.asarray(np.array(lines, dtype=np.int64))
+        return self._tables[lines]
 
     # -- ends ------------------------------------------------------------------------------------
-    def link_and_score(
-        self,
-        likelihood: Likelihood,
-        o: Readout,
-        t: Array,
-        mass: Array | None = None,
-        square: Array | None = None,
+    def output_and_score(
+        self, likelihood: Any, o: Any, t: Array, counts: Array = None, squares: Array = None
     ) -> Array:
-        kind = _kind_of_likelihood(likelihood)
-        kernels = self.kernels_of(o.z, o.a, t, o.column, mass, square)
+        kind = _id(likelihood, LIKELIHOODS)
+        kernels = self.kernels_of(o.z, o.a, t, o.column, counts, squares)
         if kind is None or kernels is None:
-            return super().link_and_score(likelihood, o, t, mass, square)
+            return super().output_and_score(likelihood, o, t, counts, squares)
         rows, width = o.z.shape
-        real = kernels.real
-        normalizer = likelihood.log_normalizer(width)
-        args = np.int32(width), np.int32(kind), real(likelihood.scale), real(normalizer)
-        if kind != 1:
-            square = None
-        kernels.rows("link_and_score", rows, width, o.z, o.a, t, mass, square, o.column, *args)
+        numbers = likelihood.scale, likelihood.log_normalizer(width)
+        args = np.int32(width), np.int32(kind), *map(kernels.real, numbers)
+        if kind != LIKELIHOODS["gaussian"]:
+            squares = None
+        arrays = o.z, o.a, t, counts, squares, o.column
+        kernels.rows("output_and_score", rows, width, *arrays, *args)
         return o.column
 
-    def write_error(
-        self,
-        likelihood: Likelihood,
-        o: Readout,
-        t: Array,
-        out: Array,
-        mass: Array | float | None,
-        factor: float,
+    def output_error(
+        self, likelihood: Any, o: Any, t: Array, out: Array, counts: Any, factor: float
     ) -> None:
-        column = mass if hasattr(mass, "shape") else None
+        column = counts if hasattr(counts, "shape") else None
         kernels = self.kernels_of(o.a, t, out, column)
-        plain = column is not None or mass is None or mass == 1.0
-        if _kind_of_likelihood(likelihood) is None or kernels is None or not plain:
-            super().write_error(likelihood, o, t, out, mass, factor)
+        plain = column is not None or counts is None or counts == 1.0
+        if _id(likelihood, LIKELIHOODS) is None or kernels is None or not plain:
+            super().output_error(likelihood, o, t, out, counts, factor)
             return
         rows, width = o.a.shape
-        own = mass is None and likelihood.mass_is_target_sum
+        own = counts is None and likelihood.mass_is_target_sum
         args = np.int32(width), np.int32(own), kernels.real(factor * likelihood.scale)
-        kernels.rows("write_error", rows, width, o.a, t, column, out, *args)
+        kernels.rows("output_error", rows, width, o.a, t, column, out, *args)
 
-    def sum_column(self, column: Array, out: Array, factor: float, ones: Array) -> None:
+    def sum_column(self, column: Array, out: Array, factor: float, ones: Array = None) -> None:
         kernels = self.kernels_of(column, out)
         if kernels is None:
-            super().sum_column(column, out, factor, ones)
+            super().sum_column(column, out, factor)
             return
         kernels.block("sum_column", column, np.int64(column.shape[0]), kernels.real(factor), out)
 
-    def class_totals(
-        self, members: Array, ones: Array, counts: Array, column: Array | None, squares: Array
+    def count_classes(
+        self, members: Array, counts: Array, column: Array = None, sums: Array = None
     ) -> None:
-        kernels = self.kernels_of(members, counts, column, squares)
+        kernels = self.kernels_of(members, counts, column, sums)
         if kernels is None:
-            super().class_totals(members, ones, counts, column, squares)
+            super().count_classes(members, counts, column, sums)
             return
         rows, classes = members.shape
-        args = members, column, np.int64(rows), np.int32(classes), counts, squares
-        kernels.rows("class_totals", classes, rows, *args)
+        args = members, column, np.int64(rows), np.int32(classes), counts, sums
+        kernels.rows("count_classes", classes, rows, *args)
 
-    # -- noise -----------------------------------------------------------------------------------
-    def draw_and_screen(self, source: NoiseSource, o: Readout, t: Array, std: Array) -> bool:
-        noise, likelihood, stream = source.noise, source.likelihood, source.generator
-        if (
-            not isinstance(stream, PhiloxStream)
-            or not source.screens_target
-            or noise.kind not in ("nem", "blind", "anti")
-            or noise.law not in LAWS
-            or noise.draws > 1
-            or source.screening == "expectation"
-            or _kind_of_likelihood(likelihood) is None
-        ):
-            return False
+    # -- noise and optimizers --------------------------------------------------------------------
+    def screen(self, source: Any, o: Any, t: Array, std: Any) -> None:
+        words, stream, likelihood = source.kernel, source.generator, source.likelihood
         linear = likelihood.gain_is_linear
-        given = o.z if linear else o.a
-        kept, gain = source.columns
-        kernels = self.kernels_of(source.n, given, t, kept, gain, source.accepted)
-        if kernels is None:
-            return False
-        flags = {
-            MULTIPLICATIVE: noise.mode == "multiplicative",
-            ZERO_SUM: source.zero_sum,
-            COMPONENT: source.screening == "component",
-            REFLECT: noise.rejected == "reflect",
-            BLIND: noise.kind == "blind",
-            ANTI: noise.kind == "anti",
-            LINEAR: linear,
-        }
-        how = sum(flag for flag, on in flags.items() if on)
+        signal, (kept, gain) = o.z if linear else o.a, source.columns
+        kernels = self.kernels_of(source.n, signal, t, kept, gain, source.accepted, source.gain)
+        fused = words is not None and isinstance(stream, PhiloxStream)
+        if not fused or kernels is None or _id(likelihood, LIKELIHOODS) is None:
+            super().screen(source, o, t, std)
+            return
+        law, *flags = words
+        how = sum(NOISE[flag] for flag in flags) + linear * NOISE["linear"]
         device, number = (None, std) if isinstance(std, float) else (std, 0.0)
         rows, width = t.shape
-        args = np.int32(width), np.int32(LAWS[noise.law]), np.int32(how)
         kernels.rows(
-            "draw_and_screen", rows, width, source.n, given, t, kept, gain, stream.state, device,
-            np.float64(number), *args, kernels.real(likelihood.scale),
+            "draw_and_screen", rows, width, source.n, signal, t, kept, gain, stream.state, device,
+            np.float64(number), np.int32(width), np.int32(LAWS[law]), np.int32(how),
+            kernels.real(likelihood.scale),
         )  # fmt: skip
-        state, means = stream.state, (source.accepted, source.gain)
-        kernels.block("finish_noise", kept, gain, np.int64(rows), *means, state)
-        return True
+        means = source.accepted, source.gain
+        kernels.block("finish_noise", kept, gain, np.int64(rows), *means, stream.state)
 
-    def fill_random(self, stream: PhiloxStream, out: Array, law: str) -> bool:
-        """Fill ``out`` with the next numbers of a stream: N(0, 1), or uniform on [0, 1)."""
+    def normal(self, generator: Any, out: Array) -> Array:
+        return self._fill(generator, out, "gaussian", super().normal)
+
+    def uniform(self, generator: Any, out: Array) -> Array:
+        return self._fill(generator, out, "uniform", super().uniform)
+
+    def _fill(self, generator: Any, out: Array, law: str, on_host: Any) -> Array:
+        if not isinstance(generator, PhiloxStream):
+            return on_host(generator, out)  # to compare devices
         kernels = self.kernels_of(out)
-        if kernels is None:
-            return False
-        args = np.int64(out.size), stream.state, np.int32(LAWS[law])
+        if kernels is None:  # part of each row, say, or complex
+            out[...] = self._fill(generator, self.empty(out.shape, "float64"), law, on_host)
+            return out
+        args = np.int64(out.size), generator.state, np.int32(LAWS[law])
         kernels.each("fill_random", out.size, out, *args)
-        kernels.block("next_call", stream.state)
-        return True
+        kernels.block("next_call", generator.state)
+        return out
 
-    # -- optimizers ------------------------------------------------------------------------------
-    def optimizer_kernel(
-        self, optimizer: Optimizer, parameters: Array, weights: int
-    ) -> OptimizerKernel | None:
+    def optimizer_step(self, optimizer: Any, numbers: Numbers) -> None:
         kernel = vars(type(optimizer)).get("kernel")
-        vectors = (parameters, optimizer.gradient, *optimizer.state.values())
+        vectors = optimizer.vectors
         kernels = self.kernels_of(*vectors)
         if kernel is None or kernels is None:
-            return None
-        sizes = np.int64(parameters.size), np.int64(weights)
-        constants = tuple(kernels.real(value) for value in optimizer.constants())
+            super().optimizer_step(optimizer, numbers)
+            return
+        on_device = hasattr(numbers, "dtype")
+        own = (1.0, 0.0, 0.0) if on_device else numbers
+        count = vectors[0].size
+        kernels.each(
+            kernel, count, *vectors, np.int64(count), np.int64(optimizer.weights),
+            *map(kernels.real, optimizer.constants()), numbers if on_device else None,
+            *map(np.float64, own),
+        )  # fmt: skip
 
-        def move(device: Array, numbers: tuple[float, float, float]) -> None:
-            own = tuple(np.float64(number) for number in numbers)
-            kernels.each(kernel, parameters.size, *vectors, *sizes, *constants, device, *own)
-
-        return move
-
-    def add_share(self, total: Array, value: Array, share: float, spare: Array) -> None:
+    def add_share(self, total: Array, value: Array, share: float, spare: Array = None) -> None:
         kernels = self.kernels_of(total, value)
         if kernels is None:
-            super().add_share(total, value, share, spare)
+            super().add_share(total, value, share)
             return
         kernels.block("add_share", total, value, kernels.real(share))
+
+    # -- batches ---------------------------------------------------------------------------------
+    def gather(
+        self,
+        table: Array,
+        index: Array | None,
+        out: Array,
+        raw: Array,
+        offset: Array | None,
+        factor: Array | float,
+    ) -> None:
+        """Gather and scale in one pass; ``index`` None takes the rows as they come."""
+        factors = factor if hasattr(factor, "shape") else None
+        offset_row = offset if hasattr(offset, "shape") else None
+        kernels = self.kernels_of(out, offset_row, factors)
+        name = GATHERS.get(str(table.dtype))
+        alike = offset is offset_row and table.flags.c_contiguous
+        if kernels is not None and name is not None and alike and not _is_other(index):
+            number = kernels.real(1.0 if factors is not None else factor)
+            args = np.int64(out.size), np.int32(out.shape[1]), offset_row, factors, number, out
+            kernels.each(name, out.size, table, index, *args)
+        elif index is None:
+            self.cast(table, out)
+            self._scale(out, offset, factor)
+        else:
+            super().gather(table, index, out, raw, offset, factor)
+
+    def one_hot(self, labels: Array, index: Array, table: Array, spare: Array, out: Array) -> None:
+        kernels = self.kernels_of(out)
+        if kernels is None or _is_other(index) or _is_other(labels):
+            super().one_hot(labels, index, table, spare, out)
+            return
+        args = np.int64(out.size), np.int32(out.shape[1]), out
+        kernels.each("one_hot_rows", out.size, labels, index, *args)
+
+    # -- images --------------------------------------------------------------------------------
+    def padded(
+        self, shape: tuple[int, int, int, int], padding: tuple[int, int], dtype: str
+    ) -> Array:
+        return None if dtype in ("float32", "float64") else super().padded(shape, padding, dtype)
+
+    def im2col(
+        self,
+        images: Array,
+        padding: tuple[int, int],
+        stride: tuple[int, int],
+        padded: Array,
+        out: Array,
+    ) -> None:
+        self._move("im2col", images, out, images.shape, out.shape, padding, stride, padded)
+
+    def col2im(
+        self,
+        columns: Array,
+        padding: tuple[int, int],
+        stride: tuple[int, int],
+        padded: Array,
+        out: Array,
+    ) -> None:
+        self._move("col2im", columns, out, out.shape, columns.shape, padding, stride, padded)
+
+    def _move(
+        self,
+        name: str,
+        source: Array,
+        out: Array,
+        images: tuple[int, ...],
+        columns: tuple[int, ...],
+        padding: tuple[int, int],
+        stride: tuple[int, int],
+        padded: Array,
+    ) -> None:
+        kernels = self.kernels_of(source, out)
+        if kernels is None:
+            dtype = str(out.dtype)
+            padded = super().padded(images, padding, dtype) if padded is None else padded  # type: ignore[arg-type]
+            getattr(super(), name)(source, padding, stride, padded, out)
+            return
+        _, rows, across, height, width, _ = columns
+        sizes = *images[1:], height, width, *stride, *padding, rows, across
+        kernels.each(name, out.size, source, out, np.int64(out.size), *map(np.int32, sizes))
+
+
+def _id(named: Any, ids: dict[str, int]) -> int | None:
+    """Return the kernels' number for an activation or likelihood; None where it names no kernel."""
+    if named is None:
+        return 0
+    kernel = vars(type(named)).get("kernel") or legacy_kernel(named)
+    return None if kernel is None else ids.get(kernel)
 
 
 def _slope(kernels: Kernels, activation: Any) -> Any:
     return kernels.real(getattr(activation, "slope", 0.0))
 
 
-@cache
-def _neurons() -> dict[type, int]:
-    from nembp.engine.activations import Identity, LeakyReLU, Logistic, ReLU, Tanh
-
-    return {type(None): 0, Identity: 0, Logistic: 1, Tanh: 2, ReLU: 3, LeakyReLU: 4}
-
-
-@cache
-def _likelihoods() -> dict[type, int]:
-    from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
-
-    return {Multinomial: 0, Gaussian: 1, Bernoulli: 2}
-
-
-def _kind_of_neuron(activation: Any) -> int | None:
-    return _neurons().get(type(activation))
-
-
-def _kind_of_likelihood(likelihood: Any) -> int | None:
-    return _likelihoods().get(type(likelihood))
+def _is_other(index: Array | None) -> bool:
+    """Say whether an index is none of contiguous 64-bit integers."""
+    return index is not None and not (str(index.dtype) == "int64" and index.flags.c_contiguous)

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from nembp.backend.cublas import WORKSPACE, Cublas, load_cublas
 from nembp.backend.fused import FusedKernels, PhiloxStream
-from nembp.backend.graphs import Graph, capture
-from nembp.backend.hooks import ConvolutionForm
-from nembp.backend.kernels import Kernels
-from nembp.backend.standard import Array, Backend, stream
+from nembp.backend.graphs import Captured, Graph, StepsOnDevice, capture_graph
+from nembp.backend.standard import Array, stream
 from nembp.backend.transfers import Transfers
 from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
-
-__all__ = ["PRECISIONS", "CupyBackend", "Precision"]
 
 Precision = Literal["float32", "tf32"]
 PRECISIONS = get_args(Precision)
 EXTRAS = "pip install 'nembp[cuda12]' or 'nembp[cuda13]', whichever `nvidia-smi` says"
 
 
-class CupyBackend(FusedKernels, Backend):
+class CupyBackend(FusedKernels):
     """CuPy on one CUDA device.
 
     Work is queued on the current stream, as a rule the default one.
@@ -46,7 +40,7 @@ class CupyBackend(FusedKernels, Backend):
     """
 
     name = "gpu"
-    window_bytes = 1 << 28
+    column_bytes = 1 << 28
 
     def __init__(self, precision: Precision = "float32") -> None:
         if precision not in PRECISIONS:
@@ -59,11 +53,8 @@ class CupyBackend(FusedKernels, Backend):
         cupy.cuda.set_allocator(self._allocator_of(self._pool))
         _check_device(cupy)
         super().__init__(cupy, cupy.cuda.Device())
-        self._kernels: dict[tuple[str, str], Kernels] = {}
-        self.make_kernels = partial(Kernels, cupy)
         self._transfers = Transfers(cupy)
         self._cublas: Cublas | None = None
-        self.convolution, self.forms = _convolution_form(), {}
         self.no_graphs: str | None = None  # why steps cannot be captured
         try:
             workspace = cupy.empty(WORKSPACE, dtype="uint8")
@@ -79,8 +70,6 @@ class CupyBackend(FusedKernels, Backend):
     def describe(self) -> str:
         properties = self._cupy.cuda.runtime.getDeviceProperties(self.device.id)
         rounded = ", TF32 products" if self.precision == "tf32" else ""
-        if self.convolution != "rule":  # whose choice is always the same
-            rounded += f", convolutions by NEMBP_CONVOLUTION={self.convolution}"
         return f"gpu ({properties['name'].decode()}{rounded})"
 
     # -- memory --------------------------------------------------------------------------------
@@ -142,9 +131,7 @@ class CupyBackend(FusedKernels, Backend):
         factor: Array | float,
     ) -> None:
         with self._transfers.on_device(staged) as raw:
-            if not self.gather_rows(raw, None, out, offset, factor):
-                self.cast(raw, out)
-                self._scale(out, offset, factor)
+            self.gather(raw, None, out, None, offset, factor)
 
     # -- work ----------------------------------------------------------------------------------
     def synchronize(self) -> None:
@@ -164,15 +151,6 @@ class CupyBackend(FusedKernels, Backend):
             return super().matmul(left, right, out)
         return out
 
-    def row_dot(self, left: Array, right: Array, out: Array) -> Array:
-        if left is right:
-            kernels = self.kernels_of(left, out)
-            if kernels is not None:
-                rows, width = left.shape
-                kernels.rows("row_squares", rows, width, left, np.int32(width), out)
-                return out
-        return super().row_dot(left, right, out)
-
     def take_rows(self, table: Array, index: Array, out: Array) -> Array:
         return self._cupy.take(table, index, axis=0, out=out)
 
@@ -182,20 +160,21 @@ class CupyBackend(FusedKernels, Backend):
         """Whether a sequence of calls can be captured and replayed."""
         return self.no_graphs is None
 
-    @property
-    def is_capturing(self) -> bool:  # type: ignore[override]
-        """Whether calls are recorded in a graph, so that nothing can be timed."""
-        return bool(self._cupy.cuda.get_current_stream().is_capturing())
+    def capture(self, function: Any) -> Any:
+        return Captured(self, function)
 
-    def capture(self, work: Callable[[], object]) -> Graph:
+    def capture_graph(self, work: Callable[[], object]) -> Graph:
         """Capture what ``work`` queues, without doing it, as a graph to be launched."""
-        return capture(self._cupy, work, self._allocator_of)
+        return capture_graph(self._cupy, work, self._allocator_of)
+
+    def steps(self, samples: int, batch_size: int, width: int) -> StepsOnDevice:
+        return StepsOnDevice(self, samples, batch_size, width)
 
     def begin_step(
         self, step: Array, table: Array, numbers: Array, order: Array, batch: int, index: Array
     ) -> None:
         """Take the next row of ``table`` as ``numbers`` and the next samples as ``index``."""
-        kernels = self.make_kernels_once("float32")
+        kernels = self.kernels("float32")
         args = np.int32(table.shape[1]), numbers, order, np.int64(batch), np.int64(index.shape[0])
         kernels.block("begin_step", step, table, *args, index)
 
@@ -203,35 +182,6 @@ class CupyBackend(FusedKernels, Backend):
     def generator(self, seed: int, name: str) -> Any:
         key = stream(seed, name).integers(2**63)
         return PhiloxStream(self.asarray(np.array([key, 0], dtype=np.uint64)))
-
-    def normal(self, generator: Any, out: Array) -> Array:
-        if isinstance(generator, PhiloxStream) and self._fill(generator, out, "gaussian"):
-            return out
-        return super().normal(generator, out)  # drawn on the host, to compare devices
-
-    def uniform(self, generator: Any, out: Array) -> Array:
-        if isinstance(generator, PhiloxStream) and self._fill(generator, out, "uniform"):
-            return out
-        return super().uniform(generator, out)
-
-    def _fill(self, generator: PhiloxStream, out: Array, law: str) -> bool:
-        if self.fill_random(generator, out, law):
-            return True
-        draws = self.empty(tuple(out.shape), "float64")  # `out` is a part of rows, say, or complex
-        self.fill_random(generator, draws, law)
-        out[...] = draws
-        return True
-
-
-def _convolution_form() -> ConvolutionForm:
-    """Return what the environment asks for."""
-    form = os.environ.get("NEMBP_CONVOLUTION") or "rule"
-    if form not in get_args(ConvolutionForm):
-        raise ArchitectureError(
-            f"the environment variable NEMBP_CONVOLUTION must be one of "
-            f"{', '.join(get_args(ConvolutionForm))}, got {form!r}; unset it for 'rule'"
-        )
-    return form  # type: ignore[return-value]
 
 
 def _import_cupy() -> Any:

@@ -1,4 +1,9 @@
-"""The part of a backend that needs nothing but the array-API standard, and the named streams."""
+"""What every backend offers, by nothing but the array-API standard, and the named streams.
+
+The mathematics stands in the engine. Where a device can do several steps of it in one pass,
+the whole operation has a method here that calls the engine's own object, and a device overrides
+the method (:mod:`nembp.backend.fused`); ``super()`` is its way back.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +11,17 @@ import operator
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
-from nembp.backend.hooks import Array, Hooks
+from nembp.backend.legacy import Legacy
 from nembp.errors import ArchitectureError
 
-__all__ = ["Array", "Backend", "fill_normal", "stream"]
+Array = Any
+Numbers = Any  # a sequence of floats, or an array on the device
+Function = TypeVar("Function", bound=Callable[..., None])
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
@@ -68,7 +75,7 @@ class WithOut:
         return function
 
 
-class Backend(Hooks):
+class Backend(Legacy):
     """Arrays of one namespace on one device, by nothing but the array-API standard and ``out=``.
 
     Parameters
@@ -81,11 +88,16 @@ class Backend(Hooks):
     """
 
     name = "standard"
+    has_cache = False  # whether work in blocks of cache size pays
+    has_strided_views = False
+    has_graphs = False  # whether `capture` captures
+    chunk = 1 << 62  # elements that an optimizer works through at a time
+    column_bytes = 1 << 62  # of the columns of images laid out at once
 
     def __init__(self, xp: Any, device: Any = None) -> None:
         self.xp = xp if hasattr(xp, "ufunc") else WithOut(xp)
         self.device = device
-        self._zero_rows: dict[tuple[int, Any], Array] = {}
+        self._constants: dict[tuple[Any, ...], Array] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.describe()!r})"
@@ -93,6 +105,10 @@ class Backend(Hooks):
     def describe(self) -> str:
         """Name the device for people."""
         return f"{self.xp.__name__} {self.device}"
+
+    def workers(self) -> int:
+        """Return how many threads share work that is cut into blocks."""
+        return 1
 
     # -- arrays in and out ---------------------------------------------------------------------
     def dtype(self, name: str) -> Any:
@@ -106,10 +122,7 @@ class Backend(Hooks):
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """Copy an array of this backend to the host (synchronises)."""
-        return np.from_dlpack(array.to_device(self._host_device())).copy()
-
-    def _host_device(self) -> Any:
-        return self.xp.Device("CPU_DEVICE")
+        return np.from_dlpack(array.to_device(self.xp.Device("CPU_DEVICE"))).copy()
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an uninitialised array."""
@@ -123,6 +136,15 @@ class Backend(Hooks):
         """Return an array of ones."""
         return self.xp.ones(shape, dtype=self.dtype(dtype), device=self.device)
 
+    def _constant(self, kind: str, shape: tuple[int, ...], like: Array) -> Array:
+        """Return zeros or ones that are made once, of the dtype of ``like``; not to be changed."""
+        key = kind, shape, like.dtype
+        if key not in self._constants:
+            make = self.zeros if kind == "zeros" else self.ones
+            self._constants[key] = make(shape, str(like.dtype).rpartition(".")[2])
+        return self._constants[key]
+
+    # -- the device's time and memory ------------------------------------------------------------
     def synchronize(self) -> None:
         """Wait until the device has done all work queued so far."""
 
@@ -138,7 +160,7 @@ class Backend(Hooks):
         """Return how many bytes fit on the device now; as good as any number where none is told."""
         return 1 << 62
 
-    # -- results written into a given array ------------------------------------------------------
+    # -- functions that a library may do better ----------------------------------------------------
     def into(self, out: Array, function: Callable[..., Array], *args: Any) -> Array:
         """Write ``function(*args)`` into ``out`` and return ``out``."""
         return function(*args, out=out)
@@ -180,7 +202,8 @@ class Backend(Hooks):
 
     def rectify(self, z: Array) -> Array:
         """Write ``max(z, 0)`` over ``z`` (rows, width)."""
-        return self.xp.maximum(z, self._zero_row(z), out=z)
+        # an array of zeros, since NumPy's maximum with a scalar is four times slower
+        return self.xp.maximum(z, self._constant("zeros", (z.shape[-1],), z), out=z)
 
     def keep_where_positive(self, x: Array, a: Array, scratch: Array) -> Array:
         """Set ``x`` to zero where ``a`` ≤ 0, in place; ``scratch`` has their shape and dtype."""
@@ -188,30 +211,7 @@ class Backend(Hooks):
 
     def softplus(self, z: Array, out: Array) -> Array:
         """Write log(1 + eᶻ) into ``out``."""
-        return self.xp.logaddexp(z, self._zero_row(z), out=out)
-
-    def _zero_row(self, z: Array) -> Array:
-        # an array, since NumPy's maximum with a scalar is four times slower
-        key = (z.shape[-1], z.dtype)
-        if key not in self._zero_rows:
-            self._zero_rows[key] = self.zeros((z.shape[-1],), str(z.dtype).rpartition(".")[2])
-        return self._zero_rows[key]
-
-    has_cache = False  # whether work in blocks of cache size pays
-    has_strided_views = False
-
-    # -- windows of images ---------------------------------------------------------------------
-    def copy_windows(self, images: Array, stride: tuple[int, int], out: Array) -> Array:
-        """Write ``out[n, p, q, i, j, c] = images[n, s p + i, t q + j, c]`` with stride (s, t)."""
-        for i, j, pixels in _pixels_of_windows(images, stride, out):
-            out[:, :, :, i, j, :] = pixels
-        return out
-
-    def add_windows(self, windows: Array, stride: tuple[int, int], out: Array) -> Array:
-        """Add ``windows[n, p, q, i, j, c]`` to ``out[n, s p + i, t q + j, c]``."""
-        for i, j, pixels in _pixels_of_windows(out, stride, windows):
-            pixels[...] = pixels + windows[:, :, :, i, j, :]
-        return out
+        return self.xp.logaddexp(z, self._constant("zeros", (z.shape[-1],), z), out=out)
 
     def strided_view(self, array: Array, shape: tuple[int, ...], steps: tuple[int, ...]) -> Array:
         """Return a view of a contiguous array from its start, with steps in elements."""
@@ -234,14 +234,226 @@ class Backend(Hooks):
         return out
 
     def _from_host(self, draws: np.ndarray[Any, Any], like: Array) -> Array:
-        return self.xp.asarray(draws, dtype=like.dtype, device=self.device)
+        return self.asarray(draws, str(like.dtype).rpartition(".")[2])
 
-    # -- work over long vectors ----------------------------------------------------------------
-    chunk = 1 << 62  # elements that an optimizer works through at a time
+    # -- a layer -------------------------------------------------------------------------------
+    def activate(self, activation: Any, z: Array, bias: Array, scratch: Array) -> None:
+        """Write f(z + bias) over ``z``.
 
-    def lanes(self) -> int:
-        """Return how many threads share an optimizer's chunks."""
-        return 1
+        ``bias``, one number a column or a channel, may be None, and so may the activation.
+        """
+        if bias is not None:
+            channels = bias.shape[0]
+            pixels = z if channels == z.shape[1] else self.xp.reshape(z, (-1, channels))
+            self.xp.add(pixels, bias, out=pixels)  # into z itself, whose rows are contiguous
+        if activation is not None:
+            activation.activate(self, z, scratch)
+
+    def multiply_derivative(
+        self, activation: Any, error: Array, a: Array, scratch: Array = None
+    ) -> bool:
+        """Write error ∘ f' over ``error``, f' in terms of ``a``."""
+        if scratch is None:
+            return False
+        activation.multiply_derivative(self, error, a, scratch)
+        return True
+
+    def sum_rows(self, pairs: Sequence[tuple[Array, Array]]) -> None:
+        """For each pair (x, out), write the sum of the rows of ``x`` into ``out`` (1, columns)."""
+        for x, out in pairs:  # a product with ones sums columns faster than a reduction
+            self.matmul(self._constant("ones", (1, x.shape[0]), x), x, out)
+
+    # -- ends ------------------------------------------------------------------------------------
+    def output_and_score(
+        self, likelihood: Any, o: Any, t: Array, counts: Array = None, squares: Array = None
+    ) -> Array:
+        """Write the output's activation, and return log p(t) of each row."""
+        likelihood.link(o)
+        return likelihood.log_likelihood(o, t, counts, squares)
+
+    def output_error(
+        self, likelihood: Any, o: Any, t: Array, out: Array, counts: Any, factor: float
+    ) -> None:
+        """Write factor · (−∂log p/∂z) into ``out``."""
+        likelihood.error(o, t, out, mass=counts, factor=factor)
+
+    def sum_column(self, column: Array, out: Array, factor: float, ones: Array = None) -> None:
+        """Write factor · Σ column into ``out`` (1, 1)."""
+        self.matmul(self._constant("ones", (1, column.shape[0]), column), column, out)
+        self.xp.multiply(out, factor, out=out)
+
+    def count_classes(
+        self, members: Array, counts: Array, column: Array = None, sums: Array = None
+    ) -> None:
+        """Write each class's number of samples, and its sum of ``column`` where there is one."""
+        by_class = members.T
+        self.matmul(by_class, self._constant("ones", (members.shape[0], 1), members), counts)
+        if column is not None:
+            self.matmul(by_class, column, sums)
+
+    # -- noise and optimizers --------------------------------------------------------------------
+    def screen(self, source: Any, o: Any, t: Array, std: Any) -> None:
+        """Draw a source's noise for target ``t`` and screen it (:mod:`nembp.engine.noise`)."""
+        source.offer(o, t, std)
+
+    def optimizer_step(self, optimizer: Any, numbers: Numbers) -> None:
+        """Move the parameters; ``numbers`` are 1 − η λ, η and ε, as floats or on the device."""
+        optimizer.update(numbers)
+
+    def add_share(self, total: Array, value: Array, share: float, spare: Array = None) -> None:
+        """Add share · value to ``total``, all of shape (1, 1)."""
+        total[...] = total + value * share
+
+    # -- batches ---------------------------------------------------------------------------------
+    def gather(
+        self,
+        table: Array,
+        index: Array,
+        out: Array,
+        raw: Array,
+        offset: Array | None,
+        factor: Array | float,
+    ) -> None:
+        """Write (table[index] − offset) · factor into ``out``.
+
+        ``raw`` has the shape of ``out`` and the table's dtype; None where that is the dtype of
+        ``out``.
+        """
+        if raw is None:
+            self.take_rows(table, index, out)
+        else:
+            self.cast(self.take_rows(table, index, raw), out)
+        self._scale(out, offset, factor)
+
+    def one_hot(self, labels: Array, index: Array, table: Array, spare: Array, out: Array) -> None:
+        """Write the one-hot rows of labels[index]; ``table`` holds those of all classes."""
+        self.take_rows(table, self.take_rows(labels, index, spare), out)
+
+    def receive(
+        self,
+        staged: np.ndarray[Any, Any],
+        out: Array,
+        offset: Array | None,
+        factor: Array | float,
+    ) -> None:
+        """Write (staged − offset) · factor into ``out``; ``staged`` lies on the host."""
+        self.cast(self.asarray(staged), out)
+        self._scale(out, offset, factor)
+
+    def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        """Return memory of the host from which :meth:`receive` copies fast."""
+        return np.empty(shape, dtype)
+
+    def wait_for_copy(self, staged: np.ndarray[Any, Any]) -> None:
+        """Wait until the last :meth:`receive` from this memory needs it no more."""
+
+    def _scale(self, out: Array, offset: Array | None, factor: Array | float) -> None:
+        if offset is not None:
+            self.xp.subtract(out, offset, out=out)
+        self.xp.multiply(out, factor, out=out)
+
+    # -- images --------------------------------------------------------------------------------
+    def padded(
+        self, shape: tuple[int, int, int, int], padding: tuple[int, int], dtype: str
+    ) -> Array:
+        """Return what :meth:`im2col` and :meth:`col2im` need besides: images with a border of 0."""
+        (n, height, width, channels), (p, q) = shape, padding
+        return self.zeros((n, height + 2 * p, width + 2 * q, channels), dtype)
+
+    def im2col(
+        self,
+        images: Array,
+        padding: tuple[int, int],
+        stride: tuple[int, int],
+        padded: Array,
+        out: Array,
+    ) -> None:
+        """Write ``out[n, p, q, i, j, c] = images[n, s p + i − top, t q + j − left, c]``.
+
+        The images (n, height, width, channels) are zero outside; ``padded`` is made by
+        :meth:`padded` for at least as many.
+        """
+        inner, whole = _inside(padded, padding, images.shape)
+        inner[...] = images
+        self.copy_windows(whole, stride, out)
+
+    def col2im(
+        self,
+        columns: Array,
+        padding: tuple[int, int],
+        stride: tuple[int, int],
+        padded: Array,
+        out: Array,
+    ) -> None:
+        """Write the sum over all windows of each pixel, the adjoint of :meth:`im2col`."""
+        inner, whole = _inside(padded, padding, out.shape)
+        whole[...] = 0.0
+        self.add_windows(columns, stride, whole)
+        out[...] = inner
+        (p, q), (_, height, width, _) = padding, out.shape
+        if p:  # zero again, as im2col expects it
+            whole[:, :p, :, :] = 0.0
+            whole[:, p + height :, :, :] = 0.0
+        if q:
+            whole[:, :, :q, :] = 0.0
+            whole[:, :, q + width :, :] = 0.0
+
+    def copy_windows(self, images: Array, stride: tuple[int, int], out: Array) -> Array:
+        """Write ``out[n, p, q, i, j, c] = images[n, s p + i, t q + j, c]`` with stride (s, t)."""
+        for i, j, pixels in _pixels_of_windows(images, stride, out):
+            out[:, :, :, i, j, :] = pixels
+        return out
+
+    def add_windows(self, windows: Array, stride: tuple[int, int], out: Array) -> Array:
+        """Add ``windows[n, p, q, i, j, c]`` to ``out[n, s p + i, t q + j, c]``."""
+        for i, j, pixels in _pixels_of_windows(out, stride, windows):
+            pixels[...] = pixels + windows[:, :, :, i, j, :]
+        return out
+
+    # -- steps -----------------------------------------------------------------------------------
+    def steps(self, samples: int, batch_size: int, width: int) -> Steps:
+        """Return what tells each step its numbers and samples; see :class:`Steps`."""
+        return Steps(self, batch_size)
+
+    def capture(self, function: Function) -> Function:
+        """Return a function that does the same as ``function``, faster where it can be captured.
+
+        Its arguments are hashable, and for the same arguments it always does the same calls on
+        the same buffers: whatever changes from call to call lies on the device.
+        """
+        return function
+
+
+class Steps:
+    """The numbers of the steps to come, and the samples of each.
+
+    Parameters
+    ----------
+    backend : Backend
+        The device.
+    batch_size : int
+        Samples of a step; the last may have fewer.
+    """
+
+    def __init__(self, backend: Backend, batch_size: int) -> None:
+        self._backend, self._batch_size = backend, batch_size
+
+    def lay_out(self, order: np.ndarray[Any, Any], table: np.ndarray[Any, Any]) -> None:
+        """Lay out steps to come: their samples in order, and a row of numbers for each of them."""
+        self._order, self._table, self._next = self._backend.asarray(order), table.tolist(), 0
+
+    def take(self, rows: int) -> tuple[Numbers, Array]:
+        """Begin a step of so many samples: return its numbers, and where its samples are."""
+        start, numbers = self._next * self._batch_size, self._table[self._next]
+        self._next += 1
+        return numbers, self._order[start : start + rows]
+
+
+def _inside(padded: Array, padding: tuple[int, int], shape: Sequence[int]) -> tuple[Array, Array]:
+    """Return the views of ``padded`` within its border, and of as many whole images."""
+    (n, height, width, _), (p, q) = shape, padding
+    whole = padded[:n, ...]
+    return whole[:, p : p + height, q : q + width, :], whole
 
 
 def _pixels_of_windows(

@@ -50,13 +50,8 @@ STEP = (
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Return the tables of layers and steps, and of a GPU's layers both forms beside each other."""
-    parts = [convolution_table(results)]
-    if any("forms" in result for result in results):
-        from nembp.benchmarks.gpu_tables import forms_table
-
-        parts.append(forms_table([result for result in results if "forms" in result]))
-    return "\n\n".join(parts)
+    """Return the tables of layers and steps."""
+    return convolution_table(results)
 
 
 def measure(settings: Settings, backend: Backend, progress: Progress) -> list[dict[str, Any]]:
@@ -67,10 +62,6 @@ def measure(settings: Settings, backend: Backend, progress: Progress) -> list[di
     ) -> dict[str, Any]:
         if convolution_of(case.network) is None:
             return measure_step(case, backend, repeats, budget)
-        if backend.has_implicit_products:
-            from nembp.benchmarks.gpu_layers import measure_gpu_layer
-
-            return measure_gpu_layer(case, backend, repeats, budget)
         return measure_layer(case, backend, repeats, budget)
 
     return measure_cases(settings, backend, progress, ImageCase, one)

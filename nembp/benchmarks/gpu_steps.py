@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend
-from nembp.backend.hooks import ConvolutionForm
 from nembp.benchmarks.agreement import check_agreement
 from nembp.benchmarks.card import floor_seconds, measure_card
 from nembp.benchmarks.cases import Case
 from nembp.benchmarks.floor import Products, multiply_adds
-from nembp.benchmarks.gpu_layers import in_form
 from nembp.benchmarks.peers import MissingPeerError, TorchStep
 from nembp.benchmarks.steps import DIRECTIONS, LAYOUTS, LEARNING_RATE, PATHS, EngineStep, best_of
 from nembp.benchmarks.timing import Contender, interleave
@@ -38,7 +36,6 @@ from nembp.engine.network import Network
 
 __all__ = ["CapturedStep", "measure_gpu_step"]
 
-FORMS: tuple[ConvolutionForm, ...] = ("windows", "implicit")
 TORCH = {"torch": TorchStep, "torch compiled": CompiledTorchStep, "torch graph": CapturedTorchStep}
 
 
@@ -51,7 +48,7 @@ class CapturedStep(EngineStep):
         self._numbers = backend.asarray(np.array(self.adam.numbers(1000, 1.0)))
         for _ in range(2):
             self._work()
-        self._graph = backend.capture(self._work)
+        self._graph = backend.capture_graph(self._work)
 
     def _work(self) -> None:
         self.joint(self._gradient)
@@ -68,7 +65,7 @@ class _CapturedProducts:
     def __init__(self, backend: Any, *args: Any) -> None:
         products = Products(backend, *args)
         products()
-        self._run = backend.capture(products).launch if backend.has_graphs else products
+        self._run = backend.capture_graph(products).launch if backend.has_graphs else products
 
     def __call__(self) -> None:
         """Run them once."""
@@ -135,10 +132,6 @@ def _contenders(case: Case, net: Network) -> tuple[dict[str, Any], dict[str, str
 
     for name, path in PATHS.items():
         built[name] = step(fast, path)
-    if _has_images(net) and backend.has_implicit_products:
-        for form in FORMS:
-            with in_form(backend, form):
-                built[f"nembp {form}/bidirectional"] = step(fast, PATHS["nembp/bidirectional"])
     for name, path in DIRECTIONS.items():
         built[f"nembp call by call/{name}"] = step(EngineStep, path)
         products = net.maps, case.batch, path, case.dtype

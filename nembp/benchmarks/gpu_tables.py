@@ -8,7 +8,7 @@ from typing import Any
 
 from nembp.benchmarks.tables import WIDTH, columns, duration
 
-__all__ = ["forms_table", "gpu_table"]
+__all__ = ["gpu_table"]
 
 Result = dict[str, Any]
 TIMES = (  # two lines of heading, contender
@@ -31,21 +31,6 @@ RATIOS = (
     ("both", "/ floor", "bidirectional/floor"),
     ("one", "/ floor", "one_direction/floor"),
 )
-FORMS = (  # of networks with convolutions
-    ("all by", "windows", "nembp windows/bidirectional"),
-    ("all", "implicit", "nembp implicit/bidirectional"),
-)
-STEP_FORMS_LEGEND = (
-    " all by windows, all implicit: the captured bidirectional step with every convolution in that "
-    "form; the first column's are in those taken at present."
-)
-FORMS_LEGEND = (
-    "Contractions of a convolution, by events of the device, medians: windows laid out and "
-    "multiplied by cuBLAS (in the precision asked for), or gathered in tiles by an implicit "
-    "product in float32. taken: what a step does at present (NEMBP_CONVOLUTION; by default a rule "
-    "of shapes alone, so that runs repeat bit for bit), * where the other form was faster here. "
-    "estimated: the rule's own windows / implicit. difference: of both results, relative."
-)
 LEGEND = (
     "both: bidirectional, class-sum path, one captured CUDA graph (± half the interquartile range);"
     " call by call: the same kernels launched one by one; samples: bidirectional, one backward row "
@@ -64,7 +49,7 @@ def gpu_table(results: list[Result]) -> str:
     for network, group in groupby(results, key=lambda result: str(result["network"])):
         rows = list(group)
         parts.append(f"{network}, {rows[0]['parameters']:,} parameters, {rows[0]['precision']}")
-        (top, bottom, _), *others = contenders = _times_of(rows)
+        (top, bottom, _), *others = contenders = TIMES
         head = [("", "batch"), (top, bottom), ("", "±"), *((a, b) for a, b, _ in others)]
         cells = [_times(row, contenders) for row in rows]
         parts.append(columns([*head, ("floor", "both")], cells))
@@ -75,42 +60,7 @@ def gpu_table(results: list[Result]) -> str:
         f"card: {card['bandwidth'] / 1e12:.2f} TB/s read and written by a long copy, "
         f"{card['rate'] / 1e12:.1f} T multiply-adds/s of a large product"
     )
-    forms = any(name in row["times"] for row in results for *_, name in FORMS)
-    legend = LEGEND + (STEP_FORMS_LEGEND if forms else "")
-    return "\n\n".join([*parts, ceilings, textwrap.fill(legend, WIDTH)])
-
-
-def forms_table(results: list[Result]) -> str:
-    """Return a table with a row for each contraction of each layer, and the legend."""
-    head = [
-        ("", "layer"), ("", "batch"), ("", "contraction"), ("", "windows"), ("", "implicit"),
-        ("windows", "/ implicit"), ("", "estimated"), ("", "taken"), ("", "difference"),
-    ]  # fmt: skip
-    rows = [
-        [result["network"], str(result["batch"]), contraction, *_form_cells(form)]
-        for result in results
-        for contraction, form in result["forms"].items()
-    ]
-    return columns(head, rows) + "\n\n" + textwrap.fill(FORMS_LEGEND, WIDTH)
-
-
-def _form_cells(form: Result) -> list[str]:
-    estimated = form["estimated"]["windows"] / form["estimated"]["implicit"]
-    slower = "" if form["taken"] == form["faster"] else "*"
-    return [
-        duration(form["windows"]),
-        duration(form["implicit"]),
-        f"{form['windows'] / form['implicit']:.2f}",
-        f"{estimated:.2f}",
-        form["taken"] + slower,
-        f"{form['difference']:.0e}",
-    ]
-
-
-def _times_of(rows: list[Result]) -> tuple[tuple[str, str, str], ...]:
-    first, *others = TIMES
-    forms = [each for each in FORMS if each[2] in rows[0]["times"]]
-    return (first, *forms, *others)
+    return "\n\n".join([*parts, ceilings, textwrap.fill(LEGEND, WIDTH)])
 
 
 def _times(row: Result, contenders: tuple[tuple[str, str, str], ...]) -> list[str]:

@@ -46,48 +46,18 @@ in, channels out). With x̃ the image padded by zeros,
 so forward correlates with W, adjoint is the transposed convolution with the same kernels, and
 ∂T/∂W correlates x with y. Each is one matrix product with the image's windows laid out as rows
 (im2col): windows(x) W, its transpose y Wᵀ added back over the windows, and windows(x)ᵀ y.
-
-A convolution's contractions whose windows are gathered tile by tile and laid out nowhere.
-
-windows(x) W and windows(x)ᵀ y read each number of x from as many windows as hold it. An implicit
-product reads it from the image each time, out of cache, in place of writing the windows and reading
-them back, which takes kernel² / stride² times the images' memory; and its adjoint sums over the
-taps that lead to a pixel, in place of adding windows up. The kernels are a device's
-(:mod:`nembp.backend.implicit`).
-
-Which form a convolution's contractions take on a GPU: windows laid out, or gathered in tiles.
-
-Both compute the same sums and round them differently, so that the choice is part of a run's
-numbers. By default it is a **rule**: estimated times, from the shapes alone. The same network and
-batch then take the same forms in every run, every resumed run and on every GPU, and runs repeat
-bit for bit. Timings would not promise that: where both forms are nearly as fast, noise decides.
-
-``NEMBP_CONVOLUTION`` (or ``backend.convolution``) says otherwise:
-
-=============== ==================================================================================
-``rule``        the form that :func:`estimated_seconds` says is faster (default)
-``windows``     windows laid out, then cuBLAS
-``implicit``    implicit products, wherever there are kernels for them
-``measure``     whichever the device's clock finds faster when a shape is first met, kept for the
-                life of the process; two runs may differ in their last digits
-=============== ==================================================================================
-
-``nembp bench --suite convolution --device gpu`` times both forms beside the rule's choice.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from nembp.backend import Array, Backend
-from nembp.backend.implicit import CONTRACTIONS, product
 from nembp.engine.linear import After, Block, BlockLink, LinearMap, Pair, Shape, dtype_of, writable
 from nembp.errors import ArchitectureError
 
@@ -700,7 +670,7 @@ class Convolution(LinearMap):
         self._definition(backend, x, out).descend(x, y, None, out)
 
     def _definition(self, backend: Backend, signal: Array, W: Array) -> WindowsLink:
-        link = link_by_definition(self, backend, (signal.shape[0],), dtype_of(signal))
+        link = WindowsLink(self, backend, (signal.shape[0],), dtype_of(signal))
         link.load(W)
         return link
 
@@ -720,7 +690,7 @@ class Convolution(LinearMap):
         sizes = plan(self, sum(parts)) if backend.has_strided_views else None
         if sizes is not None and sizes.cost < definition_cost(self):
             return MinimalFilteringLink(self, sizes, backend, parts, dtype, upward, lanes)
-        return link_by_definition(self, backend, parts, dtype, upward, lanes)
+        return WindowsLink(self, backend, parts, dtype, upward, lanes)
 
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
         """Draw Glorot-normal weights, variance 2 / (fan in + fan out).
@@ -732,207 +702,3 @@ class Convolution(LinearMap):
         fan_in = area * self.shape[2]
         fan_out = area * self.channels / math.prod(self.stride)
         return generator.normal(0.0, math.sqrt(2.0 / (fan_in + fan_out)), self.weight_shape)
-
-
-class ImplicitLink(WindowsLink):
-    """A link some of whose contractions are implicit, where the device has kernels for arrays.
-
-    Parameters
-    ----------
-    implicit : collection of str
-        Of ``forward``, ``adjoint`` and ``gradient``, as the linear map calls them, whichever way the
-        link goes.
-    """
-
-    def __init__(
-        self,
-        linear_map: Convolution,
-        implicit: Collection[str],
-        backend: Backend,
-        parts: Sequence[int],
-        dtype: str,
-        upward: bool = True,
-        lanes: int = 1,
-    ) -> None:
-        self._implicit = frozenset(implicit)
-        self._spares: dict[tuple[str, int], Array] = {}  # kept: captured steps write into them
-        super().__init__(linear_map, backend, parts, dtype, upward, lanes)
-
-    def _make_room(self) -> None:
-        if not self._implicit.issuperset(CONTRACTIONS):
-            super()._make_room()
-
-    def _contract(self, contraction: str, left: Array, right: Array, out: Array) -> bool:
-        if contraction not in self._implicit:
-            return False
-        backend, key = self.backend, (contraction, left.shape[0])
-        if key not in self._spares:
-            size = backend.implicit_spare(contraction, self.linear_map, left.shape[0])
-            self._spares[key] = backend.empty((size,), self.dtype) if size else None
-        if backend.contract_implicitly(
-            contraction, self.linear_map, left, right, out, self._spares[key]
-        ):
-            return True
-        self._implicit -= {contraction}
-        if not self._padded:
-            super()._make_room()
-        return False
-
-    def _sweep(self, signal: Array, out: Array, after: After | None, *, upward: bool) -> None:
-        rows = out.shape[0]
-        name = "forward" if upward else "adjoint"
-        if not self._contract(name, signal[:rows, :], self._W, out):
-            super()._sweep(signal, out, after, upward=upward)
-        elif after is not None:
-            after(0, rows)
-
-    def descend(
-        self, x: Array, y: Array, out: Array | None, gradient: Array, after: After | None = None
-    ) -> None:
-        if out is not None:
-            self.adjoint(y[: out.shape[0], :], out, after)
-        lower, upper = (x, y) if self.upward else (y, x)
-        rows = y.shape[0]
-        if not self._contract("gradient", lower[:rows, :], upper[:rows, :], gradient):
-            super().descend(x, y, None, gradient)
-
-
-# What an H100 does in a second, as estimated from its data sheet; no device is asked, so that a
-# choice is the same everywhere. ``tests/gpu_programme.sh`` shows where they are wrong.
-PRODUCTS = {"float32": 25e12, "tf32": 150e12, "float64": 25e12}  # multiply-adds of cuBLAS
-IMPLICIT = {"float32": 20e12, "float64": 8e12}
-BANDWIDTH = 2.5e12  # bytes
-LAUNCH = 2e-6  # seconds of a kernel
-LAUNCHES = {"forward": 2, "adjoint": 2, "gradient": 5}  # of a block of windows
-WARM_UP, REPEATS, CALLS = 2, 5, 4  # of a timing
-
-
-def link_by_definition(
-    linear_map: Convolution,
-    backend: Backend,
-    parts: Sequence[int],
-    dtype: str,
-    upward: bool = True,
-    lanes: int = 1,
-) -> WindowsLink:
-    """Return the link that computes a convolution by its definition, in the form chosen."""
-    implicit = implicit_contractions(linear_map, backend, sum(parts), dtype)
-    if implicit:
-        return ImplicitLink(linear_map, implicit, backend, parts, dtype, upward, lanes)
-    return WindowsLink(linear_map, backend, parts, dtype, upward, lanes)
-
-
-def implicit_contractions(
-    linear_map: Convolution, backend: Backend, rows: int, dtype: str
-) -> frozenset[str]:
-    """Return which of ``forward``, ``adjoint`` and ``gradient`` are implicit for so many rows."""
-    how = backend.convolution
-    if how == "windows" or dtype not in IMPLICIT:
-        return frozenset()
-    if how == "implicit":
-        return frozenset(CONTRACTIONS)
-    if how == "measure" and rows and not backend.is_capturing:
-        key = linear_map, rows, dtype
-        if key not in backend.forms:
-            times = time_forms(linear_map, backend, rows, dtype)
-            backend.forms[key] = frozenset(
-                n for n, each in times.items() if each.implicit_is_faster
-            )
-        return backend.forms[key]
-    return _by_rule(linear_map, rows, dtype, getattr(backend, "precision", "float32"))
-
-
-@cache
-def _by_rule(linear_map: Convolution, rows: int, dtype: str, precision: str) -> frozenset[str]:
-    return frozenset(
-        contraction
-        for contraction in CONTRACTIONS
-        if estimated_seconds(contraction, linear_map, rows, dtype, precision).implicit_is_faster
-    )
-
-
-@dataclass(frozen=True)
-class FormTimes:
-    """Seconds of a contraction in both forms."""
-
-    windows: float
-    implicit: float
-
-    @property
-    def implicit_is_faster(self) -> bool:
-        """Whether the implicit form is."""
-        return self.implicit < self.windows
-
-
-def estimated_seconds(
-    contraction: str,
-    linear_map: Convolution,
-    rows: int,
-    dtype: str = "float32",
-    precision: str = "float32",
-) -> FormTimes:
-    """Return how long both forms should take for so many images, from their shapes alone.
-
-    Windows: their bytes written and read, and a large product's rate. Implicit: the multiply-adds
-    of whole tiles at a lower rate, and the bytes of partial sums. Both: launches.
-
-    >>> from nembp.engine.convolution import Convolution
-    >>> few = Convolution((16, 16, 64), 64, (3, 3), (1, 1), (1, 1))
-    >>> many = Convolution((16, 16, 512), 512, (3, 3), (1, 1), (1, 1))
-    >>> [estimated_seconds("forward", s, 128).implicit_is_faster for s in (few, many)]
-    [True, False]
-    """
-    item = 8 if dtype == "float64" else 4
-    window = math.prod(linear_map.kernel) * linear_map.shape[2]
-    count = rows * math.prod(linear_map.output_shape[:2]) * window
-    rate = PRODUCTS[precision if dtype == "float32" else dtype]
-    windows = LAUNCHES[contraction] * LAUNCH + 2 * item * count / BANDWIDTH
-    windows += count * linear_map.channels / rate
-    cut = product(contraction, linear_map, rows)
-    implicit = LAUNCH + cut.multiply_adds / IMPLICIT[dtype]
-    if cut.parts > 1:
-        moved = 2 * item * cut.parts * cut.m * cut.n * cut.phases
-        implicit += LAUNCH + moved / BANDWIDTH
-    return FormTimes(windows, implicit)
-
-
-def time_forms(
-    linear_map: Convolution, backend: Backend, rows: int, dtype: str
-) -> dict[str, FormTimes]:
-    """Time both forms of every contraction by the device's own clock (synchronises).
-
-    On random numbers, medians of five, after a warm-up.
-    """
-    draw = backend.generator(0, "convolution forms")
-
-    def drawn(*shape: int) -> Array:
-        return backend.normal(draw, backend.empty(shape, dtype))
-
-    x, y = drawn(rows, linear_map.inputs), drawn(rows, linear_map.outputs)
-    W, gradient = drawn(*linear_map.weight_shape), drawn(*linear_map.weight_shape)
-    up, down = drawn(*y.shape), drawn(*x.shape)
-    seconds: list[dict[str, float]] = []
-    for implicit in (frozenset[str](), frozenset(CONTRACTIONS)):
-        options = backend, (rows,), dtype
-        link = ImplicitLink(linear_map, implicit, *options)
-        link.load(W)
-        works = {
-            "forward": lambda link=link: link.forward(x, up),
-            "adjoint": lambda link=link: link.adjoint(y, down),
-            "gradient": lambda link=link: link.descend(x, y, None, gradient),
-        }
-        seconds.append({name: _median_seconds(backend, work) for name, work in works.items()})
-    windows, tiles = seconds
-    return {name: FormTimes(windows[name], tiles[name]) for name in CONTRACTIONS}
-
-
-def _median_seconds(backend: Backend, work: object) -> float:
-    assert callable(work)
-    for _ in range(WARM_UP):
-        work()
-
-    def several() -> None:
-        for _ in range(CALLS):
-            work()
-
-    return statistics.median(backend.seconds(several) / CALLS for _ in range(REPEATS))

@@ -248,7 +248,7 @@ class Replay:
         from nembp.backend.graphs import CAPTURE_ERRORS
 
         try:
-            self._graphs[name] = self.backend.capture(work)
+            self._graphs[name] = self.backend.capture_graph(work)
         except CAPTURE_ERRORS as error:
             words = str(error).strip() or type(error).__name__
             self.reason = f"a step cannot be captured ({words.splitlines()[0]})"

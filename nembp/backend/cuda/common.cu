@@ -73,10 +73,16 @@ extern "C" __global__ void add_share(real* total, const real* value, real share)
     if (blockIdx.x == 0 && threadIdx.x == 0) total[0] += share * value[0];
 }
 
-// The sums of 32 columns of x, by a block of (32, 32) threads; `tile` counts them
-__device__ void sum_columns(const real* x, count_t rows, int columns, int tile, real* out) {
+// The sums of the rows of several matrices, by blocks of (32, 32) threads. Each line of the table:
+// addresses of x and out, rows, columns, and the first block that works on it.
+extern "C" __global__ void sum_rows(const count_t* table, int matrices) {
     __shared__ real shared[32][33];
-    const int column = tile * 32 + threadIdx.x;
+    int k = 0;
+    while (k + 1 < matrices && table[5 * (k + 1) + 4] <= (count_t)blockIdx.x) k++;
+    const count_t* line = table + 5 * k;
+    const real* x = (const real*)line[0];
+    const count_t rows = line[2];
+    const int columns = (int)line[3], column = (int)(blockIdx.x - line[4]) * 32 + threadIdx.x;
     real sum = 0;
     if (column < columns) {
 #pragma unroll 4
@@ -87,21 +93,6 @@ __device__ void sum_columns(const real* x, count_t rows, int columns, int tile, 
     if (threadIdx.y == 0 && column < columns) {
         sum = 0;
         for (int k = 0; k < 32; k++) sum += shared[k][threadIdx.x];
-        out[column] = sum;
+        ((real*)line[1])[column] = sum;
     }
-}
-
-// out[j] = sum over rows of x[., j]
-extern "C" __global__ void column_sums(const real* x, count_t rows, int columns, real* out) {
-    sum_columns(x, rows, columns, blockIdx.x, out);
-}
-
-// The same of several matrices; each line of the table: addresses of x and out, rows, columns, and
-// the first block that works on it.
-extern "C" __global__ void column_sums_together(const count_t* table, int matrices) {
-    int k = 0;
-    while (k + 1 < matrices && table[5 * (k + 1) + 4] <= (count_t)blockIdx.x) k++;
-    const count_t* line = table + 5 * k;
-    sum_columns((const real*)line[0], line[2], (int)line[3], (int)(blockIdx.x - line[4]),
-                (real*)line[1]);
 }

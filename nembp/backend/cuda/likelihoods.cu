@@ -8,7 +8,7 @@
 // a = link(z), and log p(t) of each row unless t is null. For a multinomial z becomes log a.
 // scale: the tempering weight, or the Gaussian's precision 1/v. normalizer: (d/2) log 2 pi v.
 // mass, square: null, or what a row of t sums (targets, their squared norms), one a row.
-extern "C" __global__ void link_and_score(real* z, real* a, const real* t, const real* mass,
+extern "C" __global__ void output_and_score(real* z, real* a, const real* t, const real* mass,
                                           const real* square, real* log_p, int width, int kind,
                                           real scale, real normalizer) {
     __shared__ real shared[THREADS];
@@ -56,7 +56,7 @@ extern "C" __global__ void link_and_score(real* z, real* a, const real* t, const
 }
 
 // out = factor * (mass * a - t); mass: 1 where null, or the row's sum of t where own_mass
-extern "C" __global__ void write_error(const real* a, const real* t, const real* mass, real* out,
+extern "C" __global__ void output_error(const real* a, const real* t, const real* mass, real* out,
                                        int width, int own_mass, real factor) {
     __shared__ real shared[THREADS];
     const count_t row = (count_t)blockIdx.x * width;
@@ -82,7 +82,7 @@ extern "C" __global__ void row_squares(const real* x, int width, real* out) {
 
 // Block k: counts[k] = sum of members[., k]; squares[k] = that of members[., k] * column[.],
 // unless column is null
-extern "C" __global__ void class_totals(const real* members, const real* column, count_t rows,
+extern "C" __global__ void count_classes(const real* members, const real* column, count_t rows,
                                         int classes, real* counts, real* squares) {
     __shared__ real shared[THREADS];
     real count = 0, square = 0;

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend, get_backend
-from nembp.backend.implicit import CONTRACTIONS
 from nembp.engine.convolution import (
     POINTS,
     Convolution,
-    ImplicitLink,
     MinimalFilteringLink,
     Plan,
     WindowsLink,
@@ -41,7 +39,7 @@ def all_links(
 ) -> Iterator[tuple[str, Link]]:
     """Yield the link that a step would take, and others that the linear map can have.
 
-    Rows shared among lanes; windows, implicit products, and tiles of three sizes, which the seed
+    Rows shared among lanes; windows, and tiles of three sizes, which the seed
     chooses; all whatever they cost.
     """
     yield "link", linear_map.link(backend, parts, dtype, upward, lanes)
@@ -53,9 +51,6 @@ def all_links(
     if type(inner) is not Convolution:
         return
     yield "link by windows", WindowsLink(inner, backend, parts, dtype, upward, lanes)
-    if backend.has_implicit_products:
-        options = backend, parts, dtype, upward, lanes
-        yield "link by implicit products", ImplicitLink(inner, CONTRACTIONS, *options)
     sizes_of = list(plans(inner)) if backend.has_strided_views else []
     for k in np.random.default_rng(seed).permutation(len(sizes_of))[:FEW]:
         sizes = sizes_of[k]
