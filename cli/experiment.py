@@ -36,9 +36,10 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 @_json
 def list_experiments(as_json: bool) -> None:
     """List the registered experiments."""
-    from nembp.experiments import available
     from nembp.experiments.grids import tuned_pairs, tuning
     from nembp.experiments.tasks import Setting, reporting
+
+    from nembp.experiments import available
 
     rows: list[dict[str, Any]] = []
     for name, protocol in available().items():

@@ -57,9 +57,10 @@ def search(
     DIR/NAME gets rows.jsonl (a row a training), space.json and summary.json. The same rows come of
     a search that was killed and resumed.
     """
-    from nembp.experiments.search import read_search, run_search
     from nembp.experiments.search_spaces import space as space_of
     from nembp.experiments.search_summary import summarize_search
+
+    from nembp.experiments.search import read_search, run_search
     from nembp.threads import usable_cores
 
     space = space_of(name)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from command_line import run
-
-from nembp.experiments import available, get, read_experiment, summarize
 from nembp.experiments.replicate import replicate
 from nembp.experiments.tasks import Task
+
+from nembp.experiments import available, get, read_experiment, summarize
 from nembp.threads import threads
 
 ROOT = Path(__file__).parent.parent

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from experiments_cases import ARMS, BASE, game, tiny
 from experiments_folders import Stop, rows_of
+from nembp.experiments.replicate import replicate
 
 from nembp.datasets.idx import read_idx, write_idx
 from nembp.errors import ArchitectureError, DataError, OutputError
@@ -23,7 +24,6 @@ from nembp.experiments import (
     summarize,
 )
 from nembp.experiments.figures import draw
-from nembp.experiments.replicate import replicate
 from nembp.runs import RunConfig
 from nembp.runs.preparation import load_data
 

@@ -15,12 +15,12 @@ from experiments_cases import (
     game,
     tiny,
 )
+from nembp.experiments.grids import tuning
+from nembp.experiments.tasks import Setting, Task, reporting
 
 from nembp.errors import ArchitectureError
 from nembp.experiments import Arm, Comparison, Metric, Rule, Tuning, available, get, register
 from nembp.experiments.claims import adversarial_images
-from nembp.experiments.grids import tuning
-from nembp.experiments.tasks import Setting, Task, reporting
 from nembp.runs.gan_config import GanConfig
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from nembp.experiments.perturbation import Perturbation
 
 from nembp.engine.network import dense_network
 from nembp.errors import ArchitectureError
-from nembp.experiments.perturbation import Perturbation
 from nembp.experiments.robustness import attack, perturbed, robustness
 from nembp.runs import RunConfig
 from nembp.runs.preparation import prepare

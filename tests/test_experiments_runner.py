@@ -13,14 +13,14 @@ import joblib
 import pytest
 from experiments_cases import tiny
 from experiments_folders import Stop, rows_of
+from nembp.experiments.replicate import replicate
+from nembp.experiments.tasks import Task
 
 from nembp.errors import ArchitectureError, OutputError
 from nembp.experiments import (
     read_experiment,
     run_experiment,
 )
-from nembp.experiments.replicate import replicate
-from nembp.experiments.tasks import Task
 
 REPLICATES = 4 + 6  # at least: tuned rates are trained once more where they are not the untuned
 

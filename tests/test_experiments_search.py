@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import fails, run
+from nembp.experiments.search_score import Scores, Trial, best_anywhere
+from nembp.experiments.search_space import SEEDS_FROM, Rung, Space
+from nembp.experiments.search_summary import kept, summarize_search
 
 from nembp.errors import ArchitectureError, DataError, OutputError
 from nembp.experiments import search, search_spaces
 from nembp.experiments.search import read_search, run_search
-from nembp.experiments.search_score import Scores, Trial, best_anywhere
-from nembp.experiments.search_space import SEEDS_FROM, Rung, Space
-from nembp.experiments.search_summary import kept, summarize_search
 from nembp.runs.folder import to_json
 
 

@@ -9,10 +9,10 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+from nembp.experiments.verdicts import verdict
 
 from nembp.experiments import Comparison, Rule
 from nembp.experiments.statistics import Estimate, bca_interval, estimate, holm, sign_flip_test
-from nembp.experiments.verdicts import verdict
 
 RULE = Rule()
 CLAIM = Comparison("c", "nem", "none", "nll", claim="it helps", published=39.0, margin=1.0)

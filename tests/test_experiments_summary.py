@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from experiments_cases import COMPARISONS, row, tiny
+from nembp.experiments.reading import Experiment
+from nembp.experiments.tables import claim_rows, details, markdown
 from PIL import Image
 
 from nembp.experiments import Arm, Comparison, Metric, Tuning, summarize
 from nembp.experiments.figures import draw
-from nembp.experiments.reading import Experiment
 from nembp.experiments.summary import differences
-from nembp.experiments.tables import claim_rows, details, markdown
 
 NONE, NEM = ([2.0, 1.0], [4.0, 2.0], [1.0, 1.0]), ([1.0, 0.75], [1.0, 1.0], [0.5, 1.0])
 # mean over 2 epochs of ln(none / nem)

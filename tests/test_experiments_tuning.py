@@ -14,10 +14,10 @@ from experiments_cases import (
     row,
     tiny,
 )
-
-from nembp.experiments import Comparison, Metric, Tuning
 from nembp.experiments.grids import at_an_end, tuned, tuning
 from nembp.experiments.tasks import Setting, Task, value
+
+from nembp.experiments import Comparison, Metric, Tuning
 
 
 # -- tuning ----------------------------------------------------------------------------------------

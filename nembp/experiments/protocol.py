@@ -1,7 +1,7 @@
-"""A declared experiment: what is trained, compared and measured, and how it will be judged.
+"""Declared experiments: what is trained, measured and compared, and how it will be judged.
 
-A protocol is data. All that decides its numbers or its verdicts is in its content hash, which goes
-into every row, so that rows of a changed protocol are never mixed with those of the old one.
+A protocol is data. Everything that decides its numbers or its verdicts enters its content hash, and
+the hash is written into every row: rows of a changed protocol are never mixed with older ones.
 """
 
 from __future__ import annotations
@@ -13,28 +13,296 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, Final, Literal, get_args
 
 from nembp.errors import ArchitectureError
-from nembp.experiments.kinds import KINDS, Config, Kind
-from nembp.experiments.parts import LATER, WORDS, Arm, Comparison, Metric, Rate, Rule, Tuning, among
-from nembp.experiments.perturbation import Perturbation
+from nembp.runs.config import RunConfig
+from nembp.runs.gan_config import GanConfig
 
-__all__ = [
-    "BUILT_IN",
-    "FILES_OF",
-    "Arm",
-    "Comparison",
-    "Metric",
-    "Protocol",
-    "Rate",
-    "Rule",
-    "Tuning",
-    "check_data_dirs",
-]
+BUILT_IN: Final = ("digits", "ring", "grid", "stacked-digits")  # data sets without files
+FILES_OF: Final = {"stacked": "mnist"}  # data sets that are made from the files of another
+CONFIGS: Final[dict[str, type[RunConfig] | type[GanConfig]]] = {
+    "train": RunConfig,
+    "gan": GanConfig,
+}
+# fields that each replicate sets for itself, and that no arm may set
+RESERVED: Final = ("seed", "data_dir", "device", "threads", "patience", "validation_fraction")
+LEAST: Final = 1e-6  # values that are compared by their ratio count as at least this
+WORDS: Final = {"words": True}  # fields that are for readers, and not hashed
+# fields that were added after the first rows were committed: at their default they are not hashed,
+# so the default may never change
+LATER: Final = {"later": True}
 
-BUILT_IN = ("digits", "ring", "grid", "stacked-digits")  # data sets that lie in no folder
-FILES_OF = {"stacked": "mnist"}  # what data sets that have no files of their own are made of
+Better = Literal["lower", "higher"]
+Effect = Literal["relative cut", "cut of the mean", "relative rise", "points", "difference"]
+Rate = Literal["same", "tuned"]
+Row = Mapping[str, Any]
+
+
+def among(what: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise ArchitectureError unless a value is one of those allowed."""
+    names = list(allowed)
+    if value not in names:
+        raise ArchitectureError(f"{what} must be one of {', '.join(names)}; got {value!r}")
+
+
+PERTURBATIONS: Final = ("gaussian", "mask", "fgsm", "pgd")
+
+
+def perturbation(text: str) -> tuple[str, float]:
+    """Return kind and strength of a perturbation of images, written ``KIND:STRENGTH``.
+
+    The strength is in pixels of [0, 1], or for ``mask`` the share of them.
+
+    >>> perturbation("fgsm:0.1")
+    ('fgsm', 0.1)
+    """
+    kind, _, number = text.partition(":")
+    try:
+        strength = float(number)
+    except ValueError:
+        strength = 0.0
+    if kind not in PERTURBATIONS or not 0 < strength < (1.0 if kind == "mask" else 10.0):
+        raise ArchitectureError(
+            f"a perturbation is KIND:STRENGTH with KIND one of {', '.join(PERTURBATIONS)} and "
+            f"0 < STRENGTH, as in fgsm:0.1; got {text!r}"
+        )
+    return kind, strength
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train: the fields of the configuration in which it differs from the base.
+
+    A ``learning_rate`` among them is its untuned rate and the middle of its grid.
+    """
+
+    name: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A quantity, and how two arms are compared by it.
+
+    Parameters
+    ----------
+    name : str
+        What comparisons call it.
+    key : str
+        The curve or score of a row, such as ``train/nll``, ``forward/accuracy`` or
+        ``robustness/fgsm:0.1``.
+    better : {"lower", "higher"}
+        Effects are signed so that positive is better.
+    effect : {"relative cut", "cut of the mean", "relative rise", "points", "difference"}
+        Effect of arm a against baseline b over the epochs e: 100 (1 − exp mean_e ln(a_e / b_e)) %;
+        100 (1 − Σ a_e / Σ b_e) %, for values that may reach 0; 100 (exp mean_e ln(a_e / b_e) − 1)
+        %; ±100 mean_e (a_e − b_e) points; ± mean_e (a_e − b_e). Effects in % are averaged over
+        seeds, resampled and tested as logarithms: for two arms that do equally well, ln(a / b) is
+        as likely as its negative, which 1 − a / b is not.
+    epochs : int, optional
+        Use only the first epochs of a curve.
+    """
+
+    name: str
+    key: str
+    better: Better
+    effect: Effect
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        among("better", self.better, get_args(Better))
+        among("effect", self.effect, get_args(Effect))
+        rise = self.effect == "relative rise"
+        if self.unit == "%" and self.better != ("higher" if rise else "lower"):
+            raise ArchitectureError(
+                f"metric {self.name}: a {self.effect} is of what should be "
+                f"{'high' if rise else 'low'}; got better={self.better!r}; expected effect "
+                f"{'relative cut' if rise else 'relative rise'}, points or difference"
+            )
+
+    @property
+    def unit(self) -> str:
+        """Unit of the effect."""
+        return {"points": "points", "difference": ""}.get(self.effect, "%")
+
+    def shown(self, effect: float) -> float:
+        """Return an effect in its unit, from the scale on which effects are averaged.
+
+        >>> round(Metric("nll", "train/nll", "lower", "relative cut").shown(math.log(2)), 9)
+        50.0
+        """
+        if "cut" in self.effect:
+            return -100.0 * math.expm1(-effect)
+        return 100.0 * math.expm1(effect) if self.effect == "relative rise" else effect
+
+    def _values(self, row: Row) -> list[float]:
+        """Return the values by epoch, or the one score; none if the replicate diverged."""
+        if row["status"] != "finished":
+            return []
+        found = row["curves"].get(self.key)
+        values = [row["scores"].get(self.key)] if found is None else found[: self.epochs]
+        return [math.nan if item is None else float(item) for item in values]
+
+    def value(self, row: Row) -> float:
+        """Return the mean over its epochs; NaN if the replicate diverged."""
+        values = self._values(row)
+        return sum(values) / len(values) if values else math.nan
+
+    def merit(self, row: Row) -> float:
+        """Return the number whose differences are the effects, and by which arms are tuned.
+
+        It is the mean over epochs, for relative effects of the logarithms, so that an epoch counts
+        by how much a value falls and not by how large it was. NaN if the replicate diverged.
+        """
+        values = self._values(row)
+        if not values:
+            return math.nan
+        if self.effect == "cut of the mean":
+            values = [sum(values)]
+        if self.unit == "%":
+            values = [v if math.isnan(v) else math.log(max(v, LEAST)) for v in values]
+        return sum(values) / len(values)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms, paired by seed.
+
+    Parameters
+    ----------
+    name : str
+        Short.
+    arm, baseline : str
+        The effect is positive where ``arm`` is better.
+    metric : str
+        Name of the metric.
+    rate : {"same", "tuned"}
+        Each arm at its untuned learning rate and noise, as in published claims, or at the best
+        settings of its own grid.
+    claim : str
+        The claim in words. "" makes it a control, which has no verdict.
+    published : float, optional
+        The published figure, in the effect's unit.
+    margin : float
+        A smaller effect counts as none, in the effect's unit.
+    minus : (str, str), optional
+        Another arm and baseline whose benefit is subtracted: is the effect larger here than there?
+        With the effects e of a seed it is e_here − max(e_there, 0): harm there is no benefit here.
+    reach : float, optional
+        What the arm's own mean must reach besides, for claims that something is good, and not
+        only better than something worse.
+    within : float, optional
+        Makes the claim that the arm is worse than the baseline by less than this, in the effect's
+        unit. Its verdict depends on the interval alone.
+    """
+
+    name: str
+    arm: str
+    baseline: str
+    metric: str
+    rate: Rate = "same"
+    claim: str = field(default="", metadata=WORDS)
+    published: float | None = None
+    margin: float = 1.0
+    minus: tuple[str, str] | None = None
+    reach: float | None = None
+    within: float | None = field(default=None, metadata=LATER)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of all arms it needs."""
+        return (self.arm, self.baseline, *(self.minus or ()))
+
+
+def both_rates(
+    name: str, arm: str, baseline: str, metric: Metric, claim: str = "",
+    published: float | None = None, **more: Any,
+) -> tuple[Comparison, Comparison]:  # fmt: skip
+    """Return a comparison at the same settings, and one with the settings of each arm tuned."""
+    rest = (arm, baseline, metric.name)
+    return (
+        Comparison(name, *rest, "same", claim, published, **more),
+        Comparison(f"{name}, tuned", *rest, "tuned", claim, published, **more),
+    )
+
+
+def against_blind(
+    name: str, arm: str, blind: str, metric: Metric, claim: str = "", none: str = "none"
+) -> tuple[Comparison, ...]:
+    """Return comparisons that settle whether screened noise does more than blind noise.
+
+    The claim is about the benefit over no noise, minus that of blind noise: harm done by blind
+    noise is no benefit. The direct comparison of the two is a control.
+    """
+    return (
+        *both_rates(name, arm, none, metric, claim, minus=(blind, none)),
+        *both_rates(f"{name}, directly", arm, blind, metric),
+    )
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How each arm chooses its learning rate and the strength of its noise.
+
+    The best mean wins, of the metric by which the arm is compared, on a validation split of the
+    training samples. A grid whose best rate lies at an end is extended there until the best lies
+    inside, and then refined next to its best.
+
+    Parameters
+    ----------
+    metric : str
+        Used in place of metrics that are not measured while tuning, such as robustness.
+    factors : tuple of float
+        The grid of learning rates, as multiples of the arm's untuned rate.
+    seeds : tuple of int
+        Disjoint from the reported seeds.
+    validation_fraction : float
+        Share of the training samples held out while tuning.
+    extend : int
+        Rates that may be added at each end of a grid.
+    refine : int
+        How often the geometric means of the best rate and its two neighbours are added.
+    strengths : tuple of float
+        For arms with noise, multiples of its ``noise_std``, each with its own grid of rates;
+        extended while the strongest is the best. The least should be next to no noise, so that
+        harmful noise is tuned away.
+    """
+
+    metric: str
+    factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    seeds: tuple[int, ...] = (1000, 1001)
+    validation_fraction: float = 0.2
+    extend: int = 6
+    refine: int = 1
+    strengths: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_fraction < 1 or not self.factors or min(self.factors) <= 0:
+            raise ArchitectureError(
+                "tuning needs a validation_fraction between 0 and 1 and at least one factor, all "
+                f"above 0; got {self}"
+            )
+        if min(self.extend, self.refine) < 0 or (self.extend and len(set(self.factors)) < 2):
+            raise ArchitectureError(
+                "a grid is extended and refined 0 times or more, by the step between two of its "
+                f"factors; got {self}"
+            )
+        if not self.strengths or min(self.strengths) <= 0:
+            raise ArchitectureError(f"strengths of noise must be above 0; got {self}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a claim counts as reproduced (see `nembp.experiments.statistics.verdict`).
+
+    ``confidence`` of the interval; ``alpha``, the largest p, Holm-corrected over the claims of the
+    protocol; ``share`` of a published figure that must be reached.
+    """
+
+    confidence: float = 0.95
+    alpha: float = 0.05
+    share: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,11 +312,11 @@ class Protocol:
     Parameters
     ----------
     name : str
-        As ``nembp experiment run`` knows it.
+        Its name for ``nembp experiment run``.
     title, source : str
         What is claimed, and by whom.
     base : mapping
-        Fields of the configuration that all arms share; complete enough that no recipe decides.
+        Fields of the configuration that all arms share.
     arms, metrics, comparisons : tuple
         Controls are arms like the others; a comparison with a claim gets a verdict.
     tuning : Tuning
@@ -56,23 +324,22 @@ class Protocol:
     rule : Rule
         Of verdicts.
     seeds : int
-        Reporting seeds are 0 .. seeds − 1; not part of the hash, so that more can be added.
+        Seeds 0 .. seeds − 1 are reported. Not hashed, so that more can be added.
     resample : bool
-        Each seed draws its own training samples (``split_seed`` = seed) for a ``limit`` below the
-        data set's size. Not for data sets whose test split is drawn too.
+        Each seed draws its own training samples (``split_seed`` = seed), where ``limit`` is below
+        the size of the data set.
     perturbations : tuple of str
         For `nembp.experiments.robustness`, such as ``"fgsm:0.1"``.
     small : mapping
-        Overrides of ``--quick``: a look at whether all works, which decides nothing.
+        Overrides for ``--quick``, a check that everything works, which decides nothing.
     kind : {"train", "gan"}
-        What replicates are: runs of ``nembp train`` or of ``nembp gan``. Adversarial runs have no
-        validation split: what is generated is scored on other seeds.
+        Whether replicates are runs of ``nembp train`` or of ``nembp gan``. Adversarial runs have
+        no validation split: their samples are scored on other seeds.
 
     Raises
     ------
     ArchitectureError
-        If it names arms or metrics that it lacks, options that do not exist, or tuning seeds that
-        are reported too.
+        If it names arms, metrics or options that do not exist, or reports tuning seeds.
     """
 
     name: str
@@ -91,38 +358,39 @@ class Protocol:
     kind: str = field(default="train", metadata=LATER)
 
     def __post_init__(self) -> None:
-        among(f"{self.name}: kind", self.kind, KINDS)
-        _unique(self.name, "arm", [arm.name for arm in self.arms])
-        _unique(self.name, "metric", [metric.name for metric in self.metrics])
-        _unique(self.name, "comparison", [item.name for item in self.comparisons])
-        self._check_seeds()
-        self.metric(self.tuning.metric)
-        for item in self.comparisons:
-            self._check_comparison(item)
-        for text in self.perturbations:
-            Perturbation.parse(text)
-        for arm in self.arms:
-            if vars(self.config(arm.name))["learning_rate"] is None:
-                raise ArchitectureError(f"{self.name}: arm {arm.name} has no learning_rate")
-
-    def _check_seeds(self) -> None:
+        among(f"{self.name}: kind", self.kind, CONFIGS)
+        for what in ("arms", "metrics", "comparisons"):
+            names = [item.name for item in getattr(self, what)]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice or not names:
+                raise ArchitectureError(
+                    f"{self.name}: expected {what} with distinct names; got "
+                    f"{', '.join(twice) or 'none'}{' twice' if twice else ''}"
+                )
         if self.seeds < 2:
             raise ArchitectureError(
                 f"seeds must be at least 2, since effects are told from their spread; got "
                 f"{self.seeds}"
             )
-        both = sorted(set(self.tuning.seeds) & set(range(self.seeds)))
+        both = sorted(seed for seed in self.tuning.seeds if 0 <= seed < self.seeds)
         if both or not self.tuning.seeds:
             raise ArchitectureError(
                 f"{self.name}: seeds {both} are used to tune and to report; expected tuning seeds "
                 f"(at least one) apart from 0 to {self.seeds - 1}"
             )
+        self.metric(self.tuning.metric)
+        for item in self.comparisons:
+            self._check(item)
+        for text in self.perturbations:
+            perturbation(text)
+        for arm in self.arms:
+            if self.config(arm.name).learning_rate is None:
+                raise ArchitectureError(f"{self.name}: arm {arm.name} has no learning_rate")
 
-    def _check_comparison(self, item: Comparison) -> None:
+    def _check(self, item: Comparison) -> None:
         self.metric(item.metric)
-        names = [arm.name for arm in self.arms]
         for arm in item.arms:
-            among(f"{self.name}: comparison {item.name}: arm", arm, names)
+            among(f"{self.name}: comparison {item.name}: arm", arm, [a.name for a in self.arms])
         among(f"{self.name}: comparison {item.name}: rate", item.rate, get_args(Rate))
         if item.published is not None and self.rule.share * item.published <= item.margin:
             raise ArchitectureError(
@@ -131,78 +399,76 @@ class Protocol:
                 "published figure that counts, signed so that positive is as claimed"
             )
 
-    # -- parts -----------------------------------------------------------------------------------
     def metric(self, name: str) -> Metric:
         """Return a metric by name."""
         table = {metric.name: metric for metric in self.metrics}
-        among(f"{self.name}: metric", name, list(table))
+        among(f"{self.name}: metric", name, table)
         return table[name]
 
-    @property
-    def replicates(self) -> Kind:
-        """What its replicates are."""
-        return KINDS[self.kind]
-
-    def config(self, arm: str) -> Config:
-        """Return how an arm is trained, at its untuned learning rate."""
+    def config(self, arm: str) -> RunConfig | GanConfig:
+        """Return the configuration of an arm, at its untuned learning rate."""
         if arm not in self._configs:
-            self._configs[arm] = self._config(arm)
+            kind = CONFIGS[self.kind]
+            settings = {**self.base, **next(a.overrides for a in self.arms if a.name == arm)}
+            known = [name for name in kind.options() if name not in RESERVED]
+            for name in settings:
+                among(f"{self.name}: arm {arm}: option", name, known)
+            self._configs[arm] = kind(**settings)
         return self._configs[arm]
 
     @cached_property
-    def _configs(self) -> dict[str, Config]:
+    def _configs(self) -> dict[str, RunConfig | GanConfig]:
         return {}
 
-    def _config(self, arm: str) -> Config:
-        overrides = next(item.overrides for item in self.arms if item.name == arm)
-        settings = {**self.base, **overrides}
-        kind = self.replicates
-        known = [name for name in kind.config.options() if name not in kind.reserved]
-        for name in settings:
-            among(f"{self.name}: arm {arm}: option", name, known)
-        return kind.config(**settings)
+    def noisy(self, arm: str) -> bool:
+        """Tell whether an arm is trained with noise."""
+        return self.config(arm).noise not in (None, "none")
+
+    def compared(self, rate: Rate) -> list[Arm]:
+        """Return the arms that are compared at "same" or at "tuned" settings, in order."""
+        used = {name for item in self.comparisons if item.rate == rate for name in item.arms}
+        return [arm for arm in self.arms if arm.name in used]
 
     def tuned_by(self, metric: str) -> str:
-        """Return the metric that arms are tuned by which are compared by this one."""
+        """Return the metric by which arms are tuned that are compared by this one."""
         measured = not self.metric(metric).key.startswith("robustness/")
         return metric if measured else self.tuning.metric
 
     @property
     def datasets(self) -> tuple[str, ...]:
         """Names of the data sets it reads."""
-        names = [str(vars(self.config(arm.name))["dataset"]) for arm in self.arms]
+        names = [str(self.config(arm.name).dataset) for arm in self.arms]
         return tuple(dict.fromkeys(FILES_OF.get(name, name) for name in names))
-
-    @cached_property
-    def digest(self) -> str:
-        """Return the content hash: 16 hexadecimal digits of SHA-256 over all but words."""
-        text = json.dumps(self.content(), sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def least_seeds(self) -> int:
-        """Return the seeds below which no claim can be told from chance.
+        """Number of seeds below which no claim can be told from chance.
 
         The sign-flip test of n pairs has p ≥ 2¹⁻ⁿ, which Holm multiplies by the number of claims.
         """
         claims = sum(bool(item.claim) for item in self.comparisons)
         return 1 + math.ceil(math.log2(max(1, claims) / self.rule.alpha))
 
+    @cached_property
+    def digest(self) -> str:
+        """Content hash: the first 16 hexadecimal digits of a SHA-256."""
+        text = json.dumps(self.content(), sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     def content(self) -> dict[str, Any]:
-        """Return what decides the numbers and the verdicts, as JSON values."""
+        """Return everything that decides the numbers and the verdicts, as JSON values."""
         return {name: value for name, value in _content(self).items() if name != "seeds"}
 
     def with_seeds(self, seeds: int) -> Protocol:
-        """Return the protocol with another number of reporting seeds."""
+        """Return the protocol with another number of reported seeds."""
         return dataclasses.replace(self, seeds=seeds)
 
     def quick(self) -> Protocol:
         """Return a small version: 2 seeds, 2 rates, and the overrides in ``small``."""
         arms = tuple(
-            Arm(arm.name, {name: self.small.get(name, value)
-                           for name, value in arm.overrides.items()})
+            Arm(arm.name, {k: self.small.get(k, v) for k, v in arm.overrides.items()})
             for arm in self.arms
-        )  # fmt: skip
+        )
         tuning = dataclasses.replace(
             self.tuning, factors=self.tuning.factors[:2], seeds=self.tuning.seeds[:1], extend=0,
             refine=0, strengths=(1.0,),
@@ -221,25 +487,14 @@ def _content(value: Any) -> Any:
         }
     if isinstance(value, Mapping):
         return {str(key): _content(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_content(item) for item in value]
-    return value
-
-
-def _unique(protocol: str, what: str, names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or not names:
-        raise ArchitectureError(
-            f"{protocol}: expected {what}s, each of its own name; got {', '.join(twice) or 'none'}"
-            f"{' twice' if twice else ''}"
-        )
+    return [_content(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 def check_data_dirs(name: str, datasets: Iterable[str], dirs: Mapping[str, str]) -> None:
-    """Raise an ArchitectureError unless it is said where each data set of an experiment lies."""
-    missing = [dataset for dataset in datasets if dataset not in (*BUILT_IN, *dirs)]
-    if missing:
-        raise ArchitectureError(
-            f"{name} reads {missing[0]}; say where it lies: "
-            f"--data-dir {missing[0]}=FOLDER (`nembp data fetch {missing[0]}` gets it)"
-        )
+    """Raise ArchitectureError unless it is known where each data set of an experiment lies."""
+    for dataset in datasets:
+        if dataset not in (*BUILT_IN, *dirs):
+            raise ArchitectureError(
+                f"{name} reads {dataset}; say where it lies: "
+                f"--data-dir {dataset}=FOLDER (`nembp data fetch {dataset}` gets it)"
+            )

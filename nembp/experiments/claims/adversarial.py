@@ -1,0 +1,317 @@
+"""Claims about adversarial networks: bidirectional generators and discriminators, and NEM noise.
+
+Images: networks and trainings are so small that a claim runs on one core in minutes, far below
+published sizes. Arms of equal size are compared, at the same learning rate (near the best of the
+plain game, seen on other seeds) and each at its own best. Scores use nembp's own classifier of real
+images. The published claims are about bidirectional discriminators; those about the generator are
+ours. ``gan-mnist-collapse`` is a game that a plain generator loses, with 32 units in the
+discriminator.
+
+Points in the plane: the grid of 25 modes and the ring of 8 are those of VEEGAN (Srivastava and
+others, NIPS 2017) and PacGAN (Lin and others, NeurIPS 2018), with smaller networks. z is a code of
+12 bits except in the arm with a Gaussian z. The 24.5 modes and 80 % of good samples that have to be
+reached were set before the run.
+
+Controls: a backward direction whose gradient does not flow into the samples (``held``), backward
+targets that mean nothing (``permuted``), and a plain game with a discriminator three times as fast
+as its generator (``fast``), the best remedy known (Heusel and others, NIPS 2017).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from nembp.experiments.claims.networks import NN_2019
+from nembp.experiments.protocol import (
+    Arm,
+    Comparison,
+    Metric,
+    Protocol,
+    Tuning,
+    against_blind,
+    both_rates,
+)  # fmt: skip
+
+ICMLA: Final = "Adigun, Kosko, ICMLA 2018, 1178-1185"
+
+SCORE: Final = Metric("inception score", "inception_score", "higher", "relative rise")
+BALANCE: Final = Metric("class kl", "class_kl", "lower", "difference")
+CLASSES: Final = Metric("classes, strict", "classes_strict", "higher", "difference")
+DISTANCE: Final = Metric("fréchet distance", "frechet_distance", "lower", "relative cut")
+RECALL: Final = Metric("recall", "recall", "higher", "points")
+MODES: Final = Metric("modes", "modes", "higher", "difference")
+STRICT: Final = Metric("modes, strict", "modes_strict", "higher", "difference")
+QUALITY: Final = Metric("high quality", "high_quality", "higher", "points")
+DIVERGENCE: Final = Metric("kl of modes", "kl", "lower", "difference")
+
+# Complete: a later change of a default must not change a protocol.
+GAME: Final[dict[str, Any]] = {
+    "kind": "vanilla", "bidirectional": "none", "discriminator_weight": 0.01,
+    "generator_weight": 0.5, "weight_schedule": "constant", "weight_until": 1.0,
+    "backward_labels": "real", "backward_flow": False, "backward_permuted": False, "classes": False,
+    "critic_steps": 1, "clip": 0.03, "penalty_weight": 10.0, "latent_law": "gaussian",
+    "latent_std": 1.0, "generator_activation": "relu", "dtype": "float32", "noise": "none",
+    "noise_std": 0.1, "noise_decay": 0.0, "noise_schedule": "power", "noise_until": 1.0,
+    "noise_law": "gaussian", "noise_mode": "additive", "noise_screening": "auto",
+    "noise_rejected": "reflect", "optimizer": "adam", "momentum": 0.5, "decay": 0.999,
+    "schedule": "constant", "averaging": 0.0, "averaged": 2, "split_seed": 0,
+}  # fmt: skip
+
+
+def _rates(both: float) -> dict[str, float]:
+    return {"learning_rate": both, "discriminator_rate": both}
+
+
+CRITIC: Final[dict[str, Any]] = {"kind": "wasserstein", "critic_steps": 5, "optimizer": "rmsprop",
+                                 "momentum": None, "decay": 0.9}  # fmt: skip
+IMAGES: Final = GAME | {"latent": 16, "batch_size": 32, "discriminator_activation": "leaky-relu",
+                        "checkpoints": 4, "scored_samples": 2000}  # fmt: skip
+# 1,000 iterations: early enough that some of the classes are missing
+VANILLA: Final = IMAGES | _rates(0.004) | {"iterations": 1000}
+WASSERSTEIN: Final = IMAGES | CRITIC | _rates(0.002) | {"iterations": 300}
+MNIST: Final = {"dataset": "mnist", "generator": "128,256", "discriminator": "256,128"}
+CIFAR: Final = {"dataset": "cifar10", "generator": "512bn,reshape4x4x32,up16x4s2bn,up16x4s2bn",
+                "discriminator": "conv16x4s2,conv32x4s2bn,conv32x4s2bn",
+                "iterations": 200}  # fmt: skip
+CLIPPED: Final = {"discriminator": "conv16x4s2,conv32x4s2,conv32x4s2", "iterations": 60}
+GENERATOR: Final[dict[str, Any]] = {"bidirectional": "generator", "generator_weight": 1.0,
+                                    "weight_schedule": "cosine",
+                                    "backward_flow": True}  # fmt: skip
+# the gradient of a clipped critic is about a hundredth of a discriminator's, and so is the weight
+BESIDE_CRITIC: Final = GENERATOR | {"generator_weight": 0.01}
+PERMUTED: Final = {"backward_permuted": True}
+ONE_SIDE: Final = {"bidirectional": "generator"}
+CODES: Final = {"bidirectional": "generator", "latent_law": "binary"}
+
+
+def _protocol(
+    name: str, title: str, source: str, base: dict[str, Any], arms: dict[str, dict[str, Any]],
+    metrics: tuple[Metric, ...], tuning: Tuning, *comparisons: Comparison,
+    quick: tuple[int, int] = (10, 200), **more: Any,
+) -> Protocol:  # fmt: skip
+    """Return a protocol; ``quick`` has the iterations and scored samples of --quick."""
+    small = {"iterations": quick[0], "checkpoints": 2, "scored_samples": quick[1]}
+    declared = tuple(Arm(arm, overrides) for arm, overrides in arms.items())
+    return Protocol(name, title, source, base, declared, metrics, comparisons, tuning,
+                    small=small, kind="gan", **more)  # fmt: skip
+
+
+# -- images ----------------------------------------------------------------------------------------
+SCORES: Final = (SCORE, CLASSES, BALANCE, DISTANCE)
+
+
+def _tuning(metric: Metric, factors: tuple[float, ...] = (0.5, 1.0, 2.0), seeds: int = 2,
+            extend: int = 4, refine: int = 1, **more: Any) -> Tuning:  # fmt: skip
+    apart = tuple(range(1000, 1000 + seeds))
+    return Tuning(metric.name, factors, apart, extend=extend, refine=refine, **more)
+
+
+def _players(
+    name: str, where: str, base: dict[str, Any], weight: float, published: float,
+    generator: dict[str, Any],
+) -> Protocol:  # fmt: skip
+    """Return a game in which the generator, the discriminator or neither is bidirectional."""
+    discriminator = {"bidirectional": "discriminator", "discriminator_weight": weight}
+    return _protocol(
+        name, f"Bidirectional players, {where}", f"{ICMLA}; the generator: nembp", base,
+        {"plain": {}, "discriminator": discriminator, "permuted": discriminator | PERMUTED,
+         "generator": generator},
+        SCORES, _tuning(SCORE),
+        *both_rates("inception score", "discriminator", "plain", SCORE,
+                    "A bidirectional discriminator raises the inception score", published),
+        Comparison("class kl", "discriminator", "plain", BALANCE.name, "same",
+                   "A bidirectional discriminator lessens mode collapse (nats)", margin=0.05),
+        *both_rates("meaning", "discriminator", "plain", SCORE, "A bidirectional discriminator "
+                    "does more good than one with backward targets that mean nothing",
+                    minus=("permuted", "plain")),
+        *both_rates("permuted", "permuted", "plain", SCORE),
+        *both_rates("generator", "generator", "plain", SCORE,
+                    "A bidirectional generator raises the inception score"),
+        Comparison("generator's fréchet distance", "generator", "plain", DISTANCE.name, "tuned",
+                   "A bidirectional generator draws nearer to the data (Fréchet)"),
+        Comparison("fréchet distance", "discriminator", "plain", DISTANCE.name),
+    )  # fmt: skip
+
+
+def _noisy(name: str, where: str, base: dict[str, Any], weight: float, place: str) -> Protocol:
+    """Return a game with a bidirectional discriminator, with and without noise."""
+    return _protocol(
+        name, f"NEM noise in bidirectional adversarial training, {where}",
+        f"{NN_2019} (tables not at hand)",
+        base | {"bidirectional": "discriminator", "discriminator_weight": weight},
+        {"none": {}, **{kind: {"noise": kind, "noise_place": place} for kind in ("nem", "blind")}},
+        SCORES, _tuning(SCORE, strengths=(0.3, 1.0)),
+        *both_rates("inception score", "nem", "none", SCORE,
+                    "NEM noise raises the inception score of a bidirectional game"),
+        Comparison("class kl", "nem", "none", BALANCE.name, "same",
+                   "NEM noise lessens the mode collapse of a bidirectional game (nats)",
+                   margin=0.05),
+        *against_blind("blind", "nem", "blind", SCORE,
+                       "NEM noise does more good there than blind noise"),
+    )  # fmt: skip
+
+
+OF_IMAGES = (
+    _players("gan-mnist", "vanilla game, dense, MNIST", VANILLA | MNIST, 0.01, 22.3, GENERATOR),
+    _protocol(
+        "gan-mnist-collapse",
+        "Bidirectional generator, vanilla game, dense, MNIST, a weak discriminator", "nembp",
+        VANILLA | MNIST | {"discriminator": "32"},
+        {"plain": {}, "generator": GENERATOR, "permuted": GENERATOR | PERMUTED,
+         "fast": {"discriminator_rate": 3 * VANILLA["learning_rate"]}},
+        SCORES, _tuning(SCORE, seeds=4),
+        *both_rates("inception score", "generator", "plain", SCORE,
+                    "A bidirectional generator raises the inception score"),
+        *both_rates("classes", "generator", "plain", CLASSES,
+                    "A bidirectional generator covers classes that a plain one loses"),
+        *both_rates("meaning", "generator", "permuted", SCORE,
+                    "It does more good than one whose backward targets mean nothing"),
+        *both_rates("fast", "generator", "fast", SCORE,
+                    "It does more good than a discriminator three times as fast"),
+        Comparison("class kl", "generator", "plain", BALANCE.name, "tuned", margin=0.05),
+        Comparison("fréchet distance", "generator", "plain", DISTANCE.name, "tuned"),
+    ),
+    _players("wgan-mnist", "Wasserstein game, dense, MNIST", WASSERSTEIN | MNIST, 0.001, 4.4,
+             BESIDE_CRITIC),
+    _players("dcgan-cifar10", "vanilla game, convolutional, CIFAR-10", VANILLA | CIFAR, 0.001, 3.3,
+             GENERATOR),
+    _players("wgan-cifar10", "Wasserstein game, convolutional, CIFAR-10",
+             WASSERSTEIN | CIFAR | CLIPPED, 0.001, 10.0, BESIDE_CRITIC),
+    _noisy("gan-noise", "vanilla game, dense, MNIST", VANILLA | MNIST, 0.01,
+           "discriminator/forward"),
+    _noisy("wgan-noise", "Wasserstein game, dense, MNIST", WASSERSTEIN | MNIST, 0.001,
+           "critic/input"),
+)  # fmt: skip
+
+# -- points in the plane ---------------------------------------------------------------------------
+POINTS: Final = GAME | _rates(0.003) | {
+    "samples": 50_000, "latent": 12, "latent_law": "binary", "generator": "128,128",
+    "discriminator": "128,128", "discriminator_activation": "relu", "weight_schedule": "cosine",
+    "backward_flow": True, "clip": 0.1, "penalty_weight": 1.0, "schedule": "cosine",
+    "averaging": 0.99, "batch_size": 128, "iterations": 5000, "checkpoints": 10,
+    "scored_samples": 2500,
+}  # fmt: skip
+OF_POINTS: Final = "nembp; a bidirectional discriminator's: " + ICMLA
+DISCRIMINATOR: Final = {"bidirectional": "discriminator"}
+
+
+def _points(
+    name: str, where: str, reach: float, base: dict[str, Any], arms: dict[str, dict[str, Any]],
+    refine: int, *comparisons: Comparison,
+) -> Protocol:  # fmt: skip
+    return _protocol(
+        name, where, OF_POINTS, POINTS | base, {"plain": {}, "generator": ONE_SIDE, **arms},
+        (MODES, STRICT, QUALITY),
+        _tuning(MODES, (0.25, 0.5, 1.0, 2.0), extend=1, refine=refine),
+        *both_rates("modes", "generator", "plain", MODES, "A bidirectional generator of binary "
+                    "codes covers modes that a plain one loses", reach=reach),
+        *both_rates("quality", "generator", "plain", QUALITY, "A bidirectional generator of binary "
+                    "codes places its samples in modes", reach=0.8),
+        *comparisons,
+        Comparison("strict modes", "generator", "plain", STRICT.name, "same"),
+        quick=(20, 200), seeds=20,
+    )  # fmt: skip
+
+
+def _no_worse(arm: str, player: str) -> tuple[Comparison, ...]:
+    """Return comparisons that settle whether an arm covers fewer modes by half a mode."""
+    claim = f"A Wasserstein game with a bidirectional {player} covers as many modes as one without"
+    return both_rates(arm, arm, "plain", MODES, claim, within=0.5)
+
+
+MEANING: Final = Comparison(
+    "meaning", "generator", "permuted", MODES.name, "same",
+    "It covers more than one whose backward targets mean nothing",
+)  # fmt: skip
+IN_THE_PLANE = (
+    _points(
+        "gan-grid", "Bidirectional generator, vanilla game, grid of 25 modes", 24.5,
+        {"dataset": "grid", "scale": 0.5},
+        {"held": ONE_SIDE | {"backward_flow": False}, "permuted": ONE_SIDE | PERMUTED,
+         "fast": {"discriminator_rate": 0.009}, "gaussian": ONE_SIDE | {"latent_law": "gaussian"}},
+        1,
+        *both_rates("fast", "generator", "fast", MODES, "It covers more than a plain game whose "
+                    "discriminator is three times as fast", margin=0.5),
+        MEANING,
+        Comparison("flow", "generator", "held", MODES.name, "same"),
+        Comparison("codes", "generator", "gaussian", MODES.name, "same"),
+        Comparison("quality beside fast", "generator", "fast", QUALITY.name, "tuned"),
+    ),
+    _points(
+        "gan-ring", "Bidirectional players, vanilla game, ring of 8 modes", 7.8,
+        {"dataset": "ring", "scale": 1.0, "iterations": 3000},
+        {"permuted": ONE_SIDE | PERMUTED, "discriminator": DISCRIMINATOR,
+         "nem": {"noise": "nem", "noise_place": "discriminator/forward", "noise_std": 0.3}},
+        0,
+        MEANING,
+        Comparison("discriminator", "discriminator", "plain", MODES.name, "same",
+                   "A bidirectional discriminator covers modes that a plain one loses"),
+        Comparison("nem", "nem", "plain", MODES.name, "same",
+                   "NEM noise on the discriminator's targets covers modes that are lost without"),
+    ),
+    _protocol(
+        "wgan-ring", "Bidirectional players, Wasserstein game, ring of 8 modes", OF_POINTS,
+        POINTS | CRITIC | _rates(0.001) | {"iterations": 1500, "dataset": "ring", "scale": 1.0},
+        {"plain": {}, "discriminator": DISCRIMINATOR,
+         "generator": ONE_SIDE | {"generator_weight": 0.03}},
+        (MODES, QUALITY), _tuning(MODES, extend=0, refine=0),
+        *_no_worse("discriminator", "critic"), *_no_worse("generator", "generator"),
+        Comparison("critic's quality", "discriminator", "plain", QUALITY.name),
+        Comparison("generator's quality", "generator", "plain", QUALITY.name),
+        quick=(20, 200), seeds=20,
+    ),
+)  # fmt: skip
+
+# -- binary codes for MNIST, and three digits stacked to 1,000 modes -------------------------------
+CODED: Final = VANILLA | MNIST | GENERATOR | {
+    "bidirectional": "none", "batch_size": 64, "schedule": "cosine", "averaging": 0.99,
+    "iterations": 2000,
+}  # fmt: skip
+STACKED: Final = CODED | _rates(0.003) | {
+    "dataset": "stacked-digits", "samples": 128_000, "latent": 32, "generator": "256,512",
+    "discriminator": "512,256", "schedule": "late-cosine", "generator_weight": 0.3,
+    "weight_until": 0.8, "iterations": 3000, "scored_samples": 26_000,
+}  # fmt: skip
+
+
+def _stacked(
+    name: str, what: str, base: dict[str, Any], tuning: Tuning, reach: float | None, rates: int
+) -> Protocol:
+    return _protocol(
+        name, f"Bidirectional generator, vanilla game, dense, three {what} stacked", "nembp", base,
+        {"plain": {}, "generator": ONE_SIDE}, (MODES, DIVERGENCE), tuning,
+        *both_rates("modes", "generator", "plain", MODES,
+                    "A bidirectional generator covers more of 1,000 modes", reach=reach),
+        *both_rates("kl", "generator", "plain", DIVERGENCE, "A bidirectional generator covers them "
+                    "more evenly (nats)", margin=0.02)[:rates],
+        quick=(10, 2000),
+    )  # fmt: skip
+
+
+OF_CODES = (
+    _protocol(
+        "gan-mnist-codes", "Bidirectional generator of codes, vanilla game, dense, MNIST", "nembp",
+        CODED,
+        {"plain": {}, "codes": CODES, "plain codes": {"latent_law": "binary"},
+         "generator": ONE_SIDE},
+        (SCORE, CLASSES, DISTANCE, RECALL), _tuning(DISTANCE, extend=2, refine=0),
+        *both_rates("fréchet distance", "codes", "plain", DISTANCE,
+                    "A bidirectional generator of codes draws nearer to the data (Fréchet)"),
+        *both_rates("recall", "codes", "plain", RECALL,
+                    "A bidirectional generator of codes leaves out less of the data (recall)"),
+        *both_rates("inception score", "codes", "plain", SCORE,
+                    "A bidirectional generator of codes raises the inception score"),
+        *both_rates("classes", "codes", "plain", CLASSES,
+                    "A bidirectional generator of codes covers more classes", margin=0.5),
+        Comparison("classes beside plain codes", "codes", "plain codes", CLASSES.name, "same",
+                   "Of codes a plain generator covers fewer classes"),
+        Comparison("gaussian", "generator", "plain", DISTANCE.name, "same"),
+    ),
+    _stacked("gan-stacked-digits", "digits", STACKED,
+             _tuning(DIVERGENCE, (0.5, 1.0), 1, extend=0, refine=0), 950.0, 2),
+    # a minute of a core, in which modes are still being found
+    _stacked("gan-stacked-mnist", "MNIST digits",
+             STACKED | {"dataset": "stacked", "samples": 60_000, "iterations": 1500},
+             _tuning(MODES, seeds=1, extend=0, refine=0), None, 1),
+)  # fmt: skip
+PROTOCOLS: Final = (*OF_IMAGES, *IN_THE_PLANE, *OF_CODES)

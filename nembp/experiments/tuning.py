@@ -1,0 +1,229 @@
+"""The replicates of a protocol, and the grids from which each arm's settings are chosen.
+
+Tuning comes first: every arm at every setting of its grids, on tuning seeds, scored on a validation
+split. Then each arm is reported untuned and at its tuned settings, as far as comparisons need it,
+on the test split.
+
+An arm has a grid of learning rates for each strength of its noise. While the best rate of a grid
+lies at an end, by any metric that the arm is compared by, a rate is added there: the last one times
+the step that led to it. Then the best is looked for more finely, between its neighbours. In the
+same way a strength is added above the strongest noise while that is the best. What to run next
+follows from the rows alone, so a run that was killed goes on as it would have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, Literal, NamedTuple
+
+from nembp.experiments.protocol import FILES_OF, Protocol, Row
+from nembp.runs.config import RunConfig
+from nembp.runs.gan_config import GanConfig
+
+
+class Setting(NamedTuple):
+    """What tuning chooses: the learning rate, and a multiple of the arm's own noise."""
+
+    rate: float
+    strength: float = 1.0
+
+
+Tuned = Mapping[tuple[str, str], Setting]  # by arm and the metric that it was tuned by
+
+
+@dataclass(frozen=True)
+class Task:
+    """One replicate: an arm at a learning rate and strength of noise, with a seed."""
+
+    phase: Literal["tune", "report"]
+    arm: str
+    rate: float
+    seed: int
+    strength: float = 1.0
+
+    @classmethod
+    def of(cls, row: Row) -> Task:
+        """Return the task that a row is of."""
+        return cls(row["phase"], row["arm"], row["rate"], row["seed"], row["strength"])
+
+    @property
+    def setting(self) -> Setting:
+        """The rate and strength at which the arm is trained."""
+        return Setting(self.rate, self.strength)
+
+    def config(
+        self, protocol: Protocol, data_dirs: Mapping[str, str], device: str, threads: int
+    ) -> RunConfig | GanConfig:
+        """Return the configuration to train with."""
+        config = protocol.config(self.arm)
+        known = vars(config)
+        changes: dict[str, Any] = {
+            "learning_rate": self.rate,
+            "seed": self.seed,
+            "data_dir": data_dirs.get(FILES_OF.get(known["dataset"], known["dataset"])),
+            "device": device,
+            "threads": threads,
+        }
+        if known.get("discriminator_rate") is not None:  # keeps its ratio to the generator's
+            ratio = self.rate / known["learning_rate"]
+            changes["discriminator_rate"] = rounded(known["discriminator_rate"] * ratio)
+        if self.strength != 1.0:
+            changes["noise_std"] = rounded((known["noise_std"] or 0.0) * self.strength)
+        if protocol.resample:
+            changes["split_seed"] = self.seed
+        if self.phase == "tune" and "validation_fraction" in known:
+            changes["validation_fraction"] = protocol.tuning.validation_fraction
+        return config.replace(changes)
+
+
+def rounded(value: float) -> float:
+    """Return a number to 6 digits, as grids have them."""
+    return float(f"{value:.6g}")
+
+
+def untuned(protocol: Protocol, arm: str) -> Setting:
+    """Return the setting of an arm where nothing is tuned."""
+    return Setting(float(vars(protocol.config(arm))["learning_rate"]))
+
+
+def reporting(protocol: Protocol, tuned: Tuned) -> list[Task]:
+    """Return the reported replicates, given the tuned settings; shared ones are trained once."""
+    pairs = [(arm.name, untuned(protocol, arm.name)) for arm in protocol.compared("same")]
+    pairs += [(arm, setting) for (arm, _), setting in tuned.items()]
+    return [
+        Task("report", name, setting.rate, seed, setting.strength)
+        for seed in range(protocol.seeds)
+        for name, setting in dict.fromkeys(pairs)
+    ]
+
+
+def most_reported(protocol: Protocol) -> int:
+    """Return how many replicates are reported at most, if all tuned settings differ."""
+    pairs = tuned_pairs(protocol)
+    return len(reporting(protocol, {pair: Setting(-1.0 - n) for n, pair in enumerate(pairs)}))
+
+
+def tuned_pairs(protocol: Protocol) -> list[tuple[str, str]]:
+    """Return each arm and metric that settings are chosen for."""
+    wanted = {
+        (name, protocol.tuned_by(item.metric))
+        for item in protocol.comparisons
+        if item.rate == "tuned"
+        for name in item.arms
+    }
+    pairs = [(arm.name, metric.name) for arm in protocol.arms for metric in protocol.metrics]
+    return [pair for pair in pairs if pair in wanted]
+
+
+class Grids:
+    """The grids of every arm, as far as rows of tuning warrant, and what is best in them."""
+
+    def __init__(self, protocol: Protocol, rows: Iterable[Row] = ()) -> None:
+        self.protocol, self.tuning = protocol, protocol.tuning
+        self.pairs = tuned_pairs(protocol)
+        self.rows: dict[tuple[str, Setting], dict[int, Row]] = {}
+        for row in rows:
+            task = Task.of(row)
+            if task.phase == "tune" and task.seed in self.tuning.seeds:
+                self.rows.setdefault((task.arm, task.setting), {})[task.seed] = row
+        self.strengths = cache(self._strengths)
+        self.rates = cache(self._rates)
+
+    def tasks(self) -> list[Task]:
+        """Return the replicates that choose the settings, as far as can be told from the rows.
+
+        Once all of them have rows there may be more: ask again until there are none.
+        """
+        return [
+            Task("tune", arm.name, rate, seed, strength)
+            for arm in self.protocol.compared("tuned")
+            for strength in self.strengths(arm.name)
+            for rate in self.rates(arm.name, strength)
+            for seed in self.tuning.seeds
+        ]
+
+    @cached_property
+    def tuned(self) -> dict[tuple[str, str], Setting]:
+        """The best setting of each arm by each metric that it is compared by.
+
+        The best mean over the tuning seeds wins, then the lower rate and strength. A setting at
+        which a replicate diverged is out; if all are, the lowest is taken.
+        """
+        return {
+            (arm, metric): self._best(arm, self.strengths(arm), metric)
+            for arm, metric in self.pairs
+        }
+
+    def at_an_end(self, arm: str, metric: str) -> str:
+        """Return what of the arm's best setting lies at an end of its grid, or "".
+
+        The least strength of noise does not count as an end: it is next to no noise.
+        """
+        best = self.tuned[arm, metric]
+        rates, strengths = self.rates(arm, best.strength), self.strengths(arm)
+        if best.rate in (rates[0], rates[-1]):
+            return "learning rate"
+        strongest = len(strengths) > 1 and best.strength == strengths[-1]
+        return "strength of the noise" if strongest else ""
+
+    def _metrics(self, arm: str) -> list[str]:
+        return [metric for name, metric in self.pairs if name == arm]
+
+    def _strengths(self, arm: str) -> list[float]:
+        if not self.protocol.noisy(arm):
+            return [1.0]
+        found = sorted(self.tuning.strengths)
+        left = self.tuning.extend if len(found) > 1 else 0
+        while left and all(self._whole(arm, self.rates(arm, one), one) for one in found):
+            if found[-1] not in {self._best(arm, found, m).strength for m in self._metrics(arm)}:
+                break
+            found.append(rounded(found[-1] ** 2 / found[-2]))
+            left -= 1
+        return found
+
+    def _rates(self, arm: str, strength: float) -> list[float]:
+        rate = untuned(self.protocol, arm).rate
+        rates = sorted(rounded(rate * factor) for factor in self.tuning.factors)
+        left = {0: self.tuning.extend, -1: self.tuning.extend}
+        finer = self.tuning.refine
+        while self._whole(arm, rates, strength):
+            settings = [Setting(rate, strength) for rate in rates]
+            bests = {self._least(arm, settings, m).rate for m in self._metrics(arm)}
+            ends = [end for end in (0, -1) if left[end] and rates[end] in bests]
+            if ends:
+                added = [rates[end] ** 2 / rates[1 if end == 0 else -2] for end in ends]
+                left |= {end: left[end] - 1 for end in ends}
+            elif finer:
+                places = {rates.index(best) + side for best in bests for side in (0, 1)}
+                inside = sorted(place for place in places if 0 < place < len(rates))
+                added = [math.sqrt(rates[place - 1] * rates[place]) for place in inside]
+                finer -= 1
+            else:
+                break
+            rates = sorted({*rates, *map(rounded, added)})
+        return rates
+
+    def _whole(self, arm: str, rates: Sequence[float], strength: float) -> bool:
+        """Tell whether every rate has a row for every tuning seed."""
+        seeds = set(self.tuning.seeds)
+        return all(set(self.rows.get((arm, Setting(r, strength)), {})) == seeds for r in rates)
+
+    def _best(self, arm: str, strengths: Sequence[float], metric: str) -> Setting:
+        settings = [Setting(rate, one) for one in strengths for rate in self.rates(arm, one)]
+        return self._least(arm, settings, metric)
+
+    def _least(self, arm: str, settings: Sequence[Setting], metric: str) -> Setting:
+        what = self.protocol.metric(metric)
+        sign = 1.0 if what.better == "lower" else -1.0
+
+        def order(setting: Setting) -> tuple[float, Setting]:
+            rows = self.rows.get((arm, setting), {})
+            # in order of the seeds: a sum must not depend on which replicate finished first
+            values = [sign * what.merit(rows[seed]) for seed in sorted(rows)]
+            mean = sum(values) / len(values) if values else math.nan
+            return (mean if math.isfinite(mean) else math.inf, setting)
+
+        return min(settings, key=order)
