@@ -14,8 +14,6 @@ from .experiment_search import search
 from .interrupts import terminate_as_interrupt
 from .output import count, emit_json, emit_table, note, on_terminal, say, short_path
 
-__all__ = ["experiment", "list_experiments", "run", "show"]
-
 OUT = "runs/experiments"
 EVERY = 5.0  # seconds between lines of progress where there is no terminal
 
@@ -35,27 +33,23 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 @experiment.command("list")
 @_json
 def list_experiments(as_json: bool) -> None:
-    """List the registered experiments."""
-    from nembp.experiments.grids import tuned_pairs, tuning
-    from nembp.experiments.tasks import Setting, reporting
-
+    """List the declared experiments."""
     from nembp.experiments import available
+    from nembp.experiments.tuning import Grids, most_reported
 
-    rows: list[dict[str, Any]] = []
-    for name, protocol in available().items():
-        unknown = {pair: Setting(-1.0 - n) for n, pair in enumerate(tuned_pairs(protocol))}
-        rows.append(
-            {
-                "name": name,
-                "title": protocol.title,
-                "source": protocol.source,
-                "datasets": list(protocol.datasets),
-                "arms": [arm.name for arm in protocol.arms],
-                "claims": [item.claim for item in protocol.comparisons if item.claim],
-                "replicates": len(tuning(protocol)) + len(reporting(protocol, unknown)),
-                "hash": protocol.digest,
-            }
-        )
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "title": protocol.title,
+            "source": protocol.source,
+            "datasets": list(protocol.datasets),
+            "arms": [arm.name for arm in protocol.arms],
+            "claims": [item.claim for item in protocol.comparisons if item.claim],
+            "replicates": len(Grids(protocol).tasks()) + most_reported(protocol),
+            "hash": protocol.digest,
+        }
+        for name, protocol in available().items()
+    ]
     if as_json:
         emit_json({"experiments": rows})
         return
@@ -70,7 +64,7 @@ def list_experiments(as_json: bool) -> None:
     "  nembp experiment run output-noise --data-dir mnist=data/mnist --resume --seeds 20",
 )
 @click.argument("name")
-@click.option("--seeds", type=int, metavar="N", help="Reporting seeds.  [default: the protocol's]")
+@click.option("--seeds", type=int, metavar="N", help="Reported seeds.  [default: the protocol's]")
 @click.option(
     "--jobs", type=click.IntRange(min=1), metavar="J",
     help="Replicates at a time.  [default: the cores; 1 on a GPU]",
@@ -102,7 +96,7 @@ def run(
 ) -> None:
     """Run the experiment NAME: tune, report, judge.
 
-    DIR/NAME gets rows.jsonl (a row a replicate, on the disk as it finishes), protocol.json,
+    DIR/NAME gets rows.jsonl (one row per replicate, on the disk as it finishes), protocol.json,
     summary.json and, with matplotlib, curves.png and effects.png. Ctrl-C or a kill loses at most
     the replicates in progress; --resume runs what is left.
     """
@@ -113,8 +107,8 @@ def run(
         protocol = protocol.with_seeds(seeds)
         if seeds < protocol.least_seeds and not quick:
             note(
-                f"{count(seeds, 'seed')} cannot tell the claims of {name} from chance; no verdict "
-                f"but not reproduced or undecided will come of fewer than {protocol.least_seeds}"
+                f"{count(seeds, 'seed')} cannot tell the claims of {name} from chance; with fewer "
+                f"than {protocol.least_seeds} every verdict is not reproduced or undecided"
             )
     from nembp.experiments import run_experiment
     from nembp.threads import usable_cores
@@ -134,12 +128,32 @@ def run(
             data_dirs=data_dirs,
             on_progress=progress.show,
         )
-    summary = _summarize(out, name, quick=quick, write=True)
+    summary = _written(out, name, quick)
     if as_json:
         emit_json(summary)
     else:
         _report(summary)
         note(f"rows, summary and figures are in {short_path(str(folder.resolve()))}")
+
+
+def _written(out: str, name: str, quick: bool) -> dict[str, Any]:
+    """Summarize a run, and write summary and figures into its folder."""
+    from nembp.errors import NembpError, OutputError
+    from nembp.experiments import read_experiment, summarize
+    from nembp.experiments.figures import draw
+    from nembp.files import write_atomically
+    from nembp.runs.folder import to_json
+
+    found = read_experiment(out, name, quick=quick)
+    summary = summarize(found)
+    write_atomically(found.folder / "summary.json", (to_json(summary, indent=2) + "\n").encode())
+    try:
+        draw(found, summary)
+    except OutputError:
+        raise
+    except NembpError as error:  # without matplotlib everything else is there
+        note(f"no figures: {error}")
+    return summary
 
 
 @experiment.command("show")
@@ -157,70 +171,47 @@ def show(
     out: str,
     as_json: bool,
 ) -> None:
-    """Show what experiments found, a row a claim; without NAME all that lie in DIR.
+    """Show what experiments found, one row per claim; without NAME all that lie in DIR.
 
     Everything is worked out anew from the rows.
     """
-    from nembp.experiments.tables import claim_rows, markdown
+    from nembp.errors import DataError
+    from nembp.experiments import available, read_experiment, summarize
+    from nembp.experiments.summary import claim_rows, markdown
 
-    summaries = [_summarize(out, name, quick=quick) for name in names or _there(out, quick)]
+    suffix = "-quick" if quick else ""
+    there = names or [name for name in available() if Path(out, name + suffix).is_dir()]
+    if not there:
+        raise DataError(
+            f"{out}: no experiment lies there; run one with `nembp experiment run`, or check --out"
+        )
+    found = [read_experiment(out, name, quick=quick) for name in there]
+    old = sum(each.unsealed for each in found)
+    if old:
+        note(f"{count(old, 'row')} without a seal, written by version 0.1: damage may go unseen")
+    summaries = [summarize(each) for each in found]
     if as_json:
         emit_json({"experiments": summaries})
-        return
-    if whole:
+    elif whole:
         for summary in summaries:
             click.echo(f"{summary['name']}: {summary['title']} ({summary['source']})")
             _report(summary)
             click.echo()
-        return
-    tables = [claim_rows(summary) for summary in summaries]
-    rows = [tables[0][0], *(row for table in tables for row in table[1:])]
-    if as_markdown:
-        click.echo(markdown(rows))
     else:
-        emit_table(rows)
-
-
-def _there(out: str, quick: bool) -> list[str]:
-    from nembp.errors import DataError
-    from nembp.experiments import available
-
-    names = [name for name in available() if Path(out, f"{name}-quick" if quick else name).is_dir()]
-    if not names:
-        raise DataError(
-            f"{out}: no experiment lies there; run one with `nembp experiment run`, or check --out"
-        )
-    return names
-
-
-def _summarize(out: str, name: str, *, quick: bool, write: bool = False) -> dict[str, Any]:
-    from nembp.errors import NembpError, OutputError
-    from nembp.experiments import read_experiment, summarize
-    from nembp.files import write_atomically
-    from nembp.runs.folder import to_json
-
-    found = read_experiment(out, name, quick=quick)
-    summary = summarize(found)
-    if write:
-        text = to_json(summary, indent=2) + "\n"
-        write_atomically(found.folder / "summary.json", text.encode())
-        from nembp.experiments.figures import draw
-
-        try:
-            draw(found, summary)
-        except OutputError:
-            raise
-        except NembpError as error:  # without matplotlib all else is there
-            note(f"no figures: {error}")
-    return summary
+        tables = [claim_rows(summary) for summary in summaries]
+        rows = [tables[0][0], *(row for table in tables for row in table[1:])]
+        if as_markdown:
+            click.echo(markdown(rows))
+        else:
+            emit_table(rows)
 
 
 def _report(summary: Mapping[str, Any]) -> None:
-    from nembp.experiments.tables import arms, claim_rows, details
+    from nembp.experiments.summary import arm_rows, claim_rows, comparison_rows
 
-    emit_table(arms(summary))
+    emit_table(arm_rows(summary))
     click.echo()
-    emit_table(details(summary))
+    emit_table(comparison_rows(summary))
     click.echo()
     emit_table([row[:-1] for row in claim_rows(summary)])
     ends = [item for item in summary["tuned"] if item["at_an_end"]]
@@ -230,7 +221,7 @@ def _report(summary: Mapping[str, Any]) -> None:
 
 
 class _Progress:
-    """Replicates done and time left on stderr: a bar on a terminal, a line now and then else."""
+    """Replicates done and time left on stderr: a bar on a terminal, else a line now and then."""
 
     def __init__(self, name: str) -> None:
         self.name, self.said = name, -EVERY

@@ -12,8 +12,6 @@ from .data_dirs import data_dirs_option, note_unread
 from .interrupts import terminate_as_interrupt
 from .output import count, emit_json, emit_table, note, say, short_path
 
-__all__ = ["search"]
-
 OUT = "runs/search"
 EVERY = 5.0  # seconds between lines of progress
 
@@ -57,10 +55,8 @@ def search(
     DIR/NAME gets rows.jsonl (a row a training), space.json and summary.json. The same rows come of
     a search that was killed and resumed.
     """
-    from nembp.experiments.search_spaces import space as space_of
-    from nembp.experiments.search_summary import summarize_search
-
-    from nembp.experiments.search import read_search, run_search
+    from nembp.experiments.search import read_search, run_search, summarize_search
+    from nembp.experiments.search import space as space_of
     from nembp.threads import usable_cores
 
     space = space_of(name)

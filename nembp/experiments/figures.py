@@ -13,27 +13,14 @@ from typing import Any, get_args
 import numpy as np
 
 from nembp.errors import NembpError
-from nembp.experiments.protocol import Rate
-from nembp.experiments.reading import Experiment
-from nembp.experiments.tasks import Row, compared, untuned
+from nembp.experiments.protocol import Rate, Row
+from nembp.experiments.summary import Experiment
+from nembp.experiments.tuning import untuned
 from nembp.files import replacing
 
-__all__ = ["CURVES", "EFFECTS", "draw"]
-
-CURVES, EFFECTS = "curves.png", "effects.png"
-WORST = -150.0  # %: relative harm has no bound, and would leave no room for the rest; an arrow
-COLOURS = (
-    "#3b4754",
-    "#d1495b",
-    "#2e86ab",
-    "#edae49",
-    "#66a182",
-    "#8d6a9f",
-    "#a26769",
-    "#00798c",
-    "#7f9c2c",
-    "#5b5ea6",
-)
+WORST = -150.0  # %: relative harm has no bound and would leave no room for the rest; an arrow
+COLOURS = ("#3b4754", "#d1495b", "#2e86ab", "#edae49", "#66a182", "#8d6a9f", "#a26769", "#00798c",
+           "#7f9c2c", "#5b5ea6")  # fmt: skip
 VERDICT_COLOURS = {
     "reproduced": "#2f7d4f",
     "reversed": "#b3263e",
@@ -44,12 +31,7 @@ VERDICT_COLOURS = {
 
 
 def draw(experiment: Experiment, summary: Mapping[str, Any]) -> list[Path]:
-    """Draw curves.png and effects.png into the experiment's folder.
-
-    Returns
-    -------
-    list of Path
-        The files.
+    """Draw curves.png and effects.png into the experiment's folder, and return the files.
 
     Raises
     ------
@@ -66,7 +48,7 @@ def draw(experiment: Experiment, summary: Mapping[str, Any]) -> list[Path]:
             "figures need matplotlib; install it with `pip install nembp[figures]`"
         ) from error
     made = []
-    for name, plot in ((CURVES, _curves), (EFFECTS, _effects)):
+    for name, plot in (("curves.png", _curves), ("effects.png", _effects)):
         figure = Figure(layout="constrained", dpi=120)
         FigureCanvasAgg(figure)
         plot(figure, experiment, summary)
@@ -78,14 +60,14 @@ def draw(experiment: Experiment, summary: Mapping[str, Any]) -> list[Path]:
 
 
 def _curves(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> None:
-    """Draw mean ± standard deviation over seeds along training, a panel a curve and rate."""
+    """Draw mean ± standard deviation over seeds along training, one panel per curve and rate."""
     table: dict[tuple[str, Rate], dict[str, list[list[float]]]] = {}
-    clock = experiment.protocol.replicates.clock
+    protocol = experiment.protocol
+    network = protocol.kind == "train"
     # of adversarial runs, those that are compared: there are a dozen others
-    metrics = experiment.protocol.metrics
-    shown = "train/" if clock == "epoch" else tuple(f"course/{metric.key}" for metric in metrics)
+    shown = ("train/",) if network else tuple(f"course/{metric.key}" for metric in protocol.metrics)
     for rate in get_args(Rate):
-        for arm in compared(experiment.protocol, rate):
+        for arm in protocol.compared(rate):
             for row in _finished(experiment, arm.name, rate):
                 for key, values in row["curves"].items():
                     if key.startswith(shown):
@@ -97,7 +79,8 @@ def _curves(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> 
     figure.set_size_inches(5 * max(1, len(rates)), 3.4 * max(1, len(keys)))
     figure.suptitle(summary["title"])
     axes = figure.subplots(max(1, len(keys)), max(1, len(rates)), squeeze=False)
-    order = [arm.name for arm in experiment.protocol.arms]
+    order = [arm.name for arm in protocol.arms]
+    clock = "epoch" if network else "checkpoint"
     for (key, rate), lines in table.items():
         axis = axes[keys.index(key)][rates.index(rate)]
         for arm_name, rows in lines.items():
@@ -114,7 +97,7 @@ def _finished(experiment: Experiment, arm: str, rate: Rate) -> list[Row]:
     """Return an arm's finished rows, untuned or tuned by the first metric that it is tuned by."""
     setting = untuned(experiment.protocol, arm)
     if rate == "tuned":
-        setting = next(found for (name, _), found in experiment.tuned.items() if name == arm)
+        setting = next(found for (name, _), found in experiment.grids.tuned.items() if name == arm)
     rows = experiment.reported(arm, setting).values()
     return [row for row in rows if row["status"] == "finished"]
 
@@ -129,8 +112,9 @@ def _band(axis: Any, arm: str, values: np.ndarray[Any, Any], colour: str) -> Non
 
 
 def _effects(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> None:
-    """Draw each comparison's effect and interval, a panel a unit; published figures as diamonds."""
-    shown = [item for item in summary["comparisons"] if math.isfinite(_number(item["mean"]))]
+    """Draw effects and intervals, one panel per unit; published figures as diamonds."""
+    items = summary["comparisons"]
+    shown = [item for item in items if item["mean"] is not None and math.isfinite(item["mean"])]
     units = list(dict.fromkeys(item["unit"] for item in shown)) or [""]
     counts = [max(1, sum(item["unit"] == unit for item in shown)) for unit in units]
     figure.set_size_inches(9, 1.6 + 0.34 * sum(counts) + 0.6 * len(units))
@@ -155,7 +139,3 @@ def _effects(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) ->
         axis.set_ylim(max(1, len(items)) - 0.5, -0.5)
         axis.set_xlabel(f"effect ({unit}), 95 % interval" if unit else "effect, 95 % interval")
         axis.grid(axis="x", alpha=0.25)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

@@ -12,10 +12,8 @@ from nembp.backend import stream
 from nembp.engine.backprop import backpropagate
 from nembp.engine.network import Network
 from nembp.errors import ArchitectureError
-from nembp.experiments.perturbation import Perturbation
+from nembp.experiments.protocol import perturbation
 from nembp.runs.preparation import Prepared, pixel_units
-
-__all__ = ["attack", "perturbed", "robustness"]
 
 SAMPLES = 1000  # of the test split, the same for every arm
 BATCH = 250
@@ -25,33 +23,17 @@ Images = NDArray[np.float32]
 
 
 def robustness(prepared: Prepared, perturbations: Sequence[str], seed: int) -> dict[str, float]:
-    """Return the accuracy under each perturbation, on up to 1000 test samples.
+    """Return ``robustness/KIND:STRENGTH``: the accuracy under each, on up to 1000 test samples.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        A trained network and images whose pixels it sees in [0, 1].
-    perturbations : sequence of str
-        As `Perturbation.parse` reads them.
-    seed : int
-        Of the noise, masks and random starts, which are the same for every arm of this seed.
-
-    Returns
-    -------
-    dict
-        ``robustness/KIND:STRENGTH``: the share of samples still classified right.
-
-    Raises
-    ------
-    ArchitectureError
-        If the samples are no images of classes in [0, 1].
+    Noise, masks and random starts follow from the seed, and are the same for every arm. Raises
+    ArchitectureError unless the network sees images of classes with pixels in [0, 1].
     """
     if not perturbations:
         return {}
     data = prepared.data
     if not (data.is_image and data.is_classification) or pixel_units(data) is not None:
         raise ArchitectureError(
-            f"perturbations are of pixels in [0, 1], which the network does not see of "
+            f"perturbations are of pixels in [0, 1], which the network does not see from "
             f"{data.source}; expected images of classes, with scaling unit"
         )
     chosen = np.sort(stream(0, "robustness/samples").permutation(len(data.test))[:SAMPLES])
@@ -72,32 +54,21 @@ def robustness(prepared: Prepared, perturbations: Sequence[str], seed: int) -> d
 
 
 def perturbed(net: Network, x: Images, labels: NDArray[Any], text: str, seed: int) -> Images:
-    """Return images under a perturbation.
+    """Return images x in [0, 1], shape (samples, pixels), under a perturbation.
 
-    ``gaussian:s`` x + s n, n ~ N(0, I), not clipped; ``mask:p`` pixels set to 0 with probability
-    p; ``fgsm:e`` and ``pgd:e`` see `attack`.
-
-    Parameters
-    ----------
-    net : Network
-        That attacks are aimed at.
-    x : ndarray, shape (samples, pixels)
-        In [0, 1].
-    labels : ndarray of int, shape (samples,)
-        The true classes.
-    text, seed : str, int
-        The perturbation, and the seed of its draws.
+    ``gaussian:s`` is x + s n with n ~ N(0, I), not clipped; ``mask:p`` sets pixels to 0 with
+    probability p; for ``fgsm:e`` and ``pgd:e`` see `attack`.
     """
-    what = Perturbation.parse(text)
-    rng = stream(seed, f"robustness/{what.kind}")
-    if what.kind == "gaussian":
-        return x + np.float32(what.strength) * rng.standard_normal(x.shape, dtype=np.float32)
-    if what.kind == "mask":
-        return x * (rng.random(x.shape, dtype=np.float32) >= what.strength)
-    if what.kind == "fgsm":
-        return attack(net, x, labels, what.strength)
-    start = rng.uniform(-what.strength, what.strength, x.shape).astype(np.float32)
-    return attack(net, x, labels, what.strength, steps=PGD_STEPS, start=start)
+    kind, strength = perturbation(text)
+    rng = stream(seed, f"robustness/{kind}")
+    if kind == "gaussian":
+        return x + np.float32(strength) * rng.standard_normal(x.shape, dtype=np.float32)
+    if kind == "mask":
+        return x * (rng.random(x.shape, dtype=np.float32) >= strength)
+    if kind == "fgsm":
+        return attack(net, x, labels, strength)
+    start = rng.uniform(-strength, strength, x.shape).astype(np.float32)
+    return attack(net, x, labels, strength, steps=PGD_STEPS, start=start)
 
 
 def attack(

@@ -1,42 +1,482 @@
 """Search for a regime where noise pays, by successive halving.
 
-Every candidate is compared with training without noise *in the same regime*, on the same seeds,
-each at the best learning rate of a grid that both start from and that is extended while its best
-lies at an end (`nembp.experiments.search_score`). A rung trains what is left with more seeds and
-keeps the best; with Jamieson and Talwalkar (AISTATS 2016) the many are tried cheaply and the few
-well. What survives is not yet a finding: it was chosen for its luck too. It is confirmed by a
-protocol, on fresh seeds, test splits and data that was not searched on.
+Every candidate, noise for a network and a way to train it, is compared with no noise *in the same
+regime*, on the same seeds, each at the best learning rate of a grid that both start from and that
+is extended while its best lies at an end. A rung trains what is left with more seeds and keeps the
+best, so that many are tried cheaply and few well (Jamieson and Talwalkar, AISTATS 2016). What
+survives is not yet a finding, since it was chosen for its luck too: it is confirmed by a protocol,
+on fresh seeds, test splits and data that was not searched on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
+
+from nembp.backend import stream
 from nembp.errors import ArchitectureError, DataError, OutputError
-from nembp.experiments.protocol import check_data_dirs
-from nembp.experiments.replicate import replicate
-from nembp.experiments.runner import in_parallel
-from nembp.experiments.search_score import Scores, Trial
-from nembp.experiments.search_space import Candidate, Space
-from nembp.experiments.search_summary import kept, summarize_search
+from nembp.experiments.protocol import Row, among, check_data_dirs
+from nembp.experiments.rows import (
+    ROWS,
+    RowFile,
+    check_same,
+    read_header,
+    read_rows,
+    write_header,
+)
+from nembp.experiments.running import in_parallel, replicate
 from nembp.files import write_atomically
 from nembp.runs.config import RunConfig
 from nembp.runs.folder import to_json
 from nembp.threads import threads
 
-__all__ = ["read_search", "run_search"]
+SUMMARY, HEADER = "summary.json", "space.json"
+SEEDS_FROM = 2000  # protocols tune with seeds 1000, ... and report 0, ...
+Progress = Callable[[int, int, Row], Any]
 
-ROWS, SUMMARY, HEADER = "rows.jsonl", "summary.json", "space.json"
-Progress = Callable[[int, int, Mapping[str, Any]], Any]
+
+# -- what is searched ------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Rung:
+    """One round of halving: all left are trained with ``seeds`` seeds, the best ``keep`` go on."""
+
+    seeds: int
+    keep: int
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """Noise for a regime: a network and a way to train it, whose name is that of the baseline."""
+
+    name: str
+    regime: str
+    overrides: Mapping[str, Any]
+    noise: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Space:
+    """A declared space of regimes and noise, and how it is searched.
+
+    Everything that decides its numbers is in its hash, and what is drawn follows from its seed, so
+    that a search which was killed goes on as it would have.
+
+    Parameters
+    ----------
+    name, title : str
+        Its name for ``nembp experiment search``, and what is looked for.
+    base : mapping
+        Fields of `RunConfig` that all trainings share, with a ``validation_fraction``: accuracy is
+        that of held-out training samples.
+    regimes : mapping of str to tuple
+        Values of the fields in which regimes differ, each drawn as often as any other.
+    noises : mapping of str to (mapping of str to tuple)
+        By place in the network, values of the options of noise there.
+    rates : mapping of str to tuple of float
+        Learning rates by optimizer, or by "activation optimizer" where that is declared.
+    count : int
+        Regimes drawn.
+    candidates : mapping of str to int
+        Candidates of each place in each regime.
+    rungs : tuple of Rung
+        Of successive halving.
+    groups : str
+        Field of the regimes; each of its values keeps its best candidate to the last rung.
+    cut, points : float
+        What counts: a cut in % of the training nll, a gain in points of accuracy. The score of a
+        candidate is the lesser of its two effects, each in units of what counts.
+    extend : int
+        Rates that may be added at each end of a grid.
+    seed : int
+        Of the draws.
+    """
+
+    name: str
+    title: str
+    base: Mapping[str, Any]
+    regimes: Mapping[str, tuple[Any, ...]]
+    noises: Mapping[str, Mapping[str, tuple[Any, ...]]]
+    rates: Mapping[str, tuple[float, ...]]
+    count: int
+    candidates: Mapping[str, int]
+    rungs: tuple[Rung, ...]
+    groups: str = "activation"
+    cut: float = 5.0
+    points: float = 0.5
+    extend: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        noises = [name for choices in self.noises.values() for name in choices]
+        for name in (*self.base, *self.regimes, *noises):
+            among(f"{self.name}: option", name, RunConfig.options())
+        if not self.base.get("validation_fraction"):
+            raise ArchitectureError(
+                f"{self.name}: base needs a validation_fraction above 0, since a search must not "
+                "look at the test split"
+            )
+        among(f"{self.name}: groups", self.groups, self.regimes)
+        seeds = [rung.seeds for rung in self.rungs]
+        if not seeds or seeds != sorted(seeds) or min(seeds) < 1:
+            raise ArchitectureError(
+                f"{self.name}: expected rungs of 1 seed or more each, not falling; got {seeds}"
+            )
+
+    def content(self) -> dict[str, Any]:
+        """Return all but the title, as values for JSON."""
+        return {name: value for name, value in asdict(self).items() if name != "title"}
+
+    @property
+    def digest(self) -> str:
+        """Content hash: the first 16 hexadecimal digits of a SHA-256."""
+        text = json.dumps(self.content(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def drawn(self) -> list[Candidate]:
+        """Return the candidates, regime by regime; the same in every call."""
+        generator = stream(self.seed, "search")
+        columns = {
+            name: generator.permutation(np.resize(np.arange(len(values)), self.count))
+            for name, values in self.regimes.items()
+        }
+        found = []
+        for i in range(self.count):
+            regime = f"r{i + 1:02d}"
+            overrides = {name: self.regimes[name][int(at[i])] for name, at in columns.items()}
+            generator = stream(self.seed, f"search/{regime}")
+            for place, choices in self.noises.items():
+                for k in range(self.candidates[place]):
+                    noise = {"noise": "nem", "noise_place": place} | {
+                        name: values[int(generator.integers(len(values)))]
+                        for name, values in choices.items()
+                    }
+                    if {**self.base, **overrides}["backward"] == "none":
+                        noise["noise_target"] = "forward"
+                    name = f"{regime}/{place}-{k + 1}"
+                    found.append(Candidate(name, regime, overrides, noise))
+        return found
+
+    def grid(self, item: Candidate) -> list[float]:
+        """Return the learning rates that a candidate and its baseline start from."""
+        settings = {**self.base, **item.overrides}
+        optimizer = settings["optimizer"]
+        both = f"{settings['activation']} {optimizer}"
+        return sorted(self.rates.get(both) or self.rates[optimizer])
+
+    def config(
+        self, item: Candidate, noisy: bool, rate: float, seed: int, data_dirs: Mapping[str, str]
+    ) -> RunConfig:
+        """Return how a candidate or its baseline is trained."""
+        noise = item.noise if noisy else {"noise": "none"}
+        settings = {**self.base, **item.overrides, **noise}
+        return RunConfig(
+            **settings,
+            learning_rate=rate,
+            seed=SEEDS_FROM + seed,
+            split_seed=SEEDS_FROM + seed,
+            data_dir=data_dirs.get(settings["dataset"]),
+            device="cpu",
+            threads=1,
+        )
+
+
+_TIME: Final[dict[str, Any]] = {
+    "noise_decay": (0.0, 0.5, 1.0),
+    "noise_clock": ("epoch", "epoch", "iteration"),
+    "noise_law": ("gaussian", "uniform"),
+    "noise_rejected": ("reflect", "zero"),
+    "noise_screening": ("auto", "auto", "expectation"),
+    "noise_draws": (1, 1, 3),
+    "noise_target": ("forward", "both"),
+}
+_HIDDEN: Final = _TIME | {"noise_std": (0.3, 1.0, 2.0)}
+_INPUT: Final = _TIME | {"noise_std": (0.03, 0.1, 0.3)}
+SPACES: Final = {
+    "mnist": Space(
+        name="mnist",
+        title="NEM noise anywhere in dense networks of any units, 300 or 1000 images of MNIST",
+        base={
+            "dataset": "mnist", "augment": "none", "backward_weight": 0.01, "dtype": "float32",
+            "epochs": 15, "forward": "multinomial", "scaling": "unit", "schedule": "constant",
+            "validation_fraction": 0.5,  # so half of each limit is trained on
+            "weight_decay": 0.0,
+        },
+        regimes={
+            "activation": ("logistic", "tanh", "relu"),
+            "layers": ("128", "256,128", "128,128,128", "64,64,64,64,64"),
+            "optimizer": ("sgd", "momentum", "adam"),
+            "limit": (600, 2000),
+            "batch_size": (25, 100),
+            "backward": ("none", "none", "gaussian"),
+        },
+        noises={
+            "hidden": _HIDDEN,
+            "last-hidden": _HIDDEN,
+            "input": _INPUT,
+            "target": _INPUT
+            | {"noise_decay": (0.5, 1.0), "noise_update": ("exact", "zero-sum")},
+        },
+        rates={
+            "sgd": (0.05, 0.15, 0.45),
+            "momentum": (0.01, 0.03, 0.09),
+            "adam": (0.001, 0.003, 0.009),
+            "logistic sgd": (0.3, 0.9, 2.7),
+            "logistic momentum": (0.05, 0.15, 0.45),
+            "logistic adam": (0.003, 0.009, 0.027),
+        },
+        count=18,
+        candidates={"hidden": 5, "last-hidden": 3, "input": 2, "target": 3},
+        rungs=(Rung(1, 30), Rung(3, 10), Rung(7, 4)),
+    ),
+}  # fmt: skip
+
+
+def space(name: str) -> Space:
+    """Return a space by name; ArchitectureError if there is none."""
+    if name not in SPACES:
+        raise ArchitectureError(f"no search is called {name!r}; there is {', '.join(SPACES)}")
+    return SPACES[name]
+
+
+# -- what rows say ---------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Trial:
+    """One training: a candidate by its name, or a baseline by its regime's."""
+
+    who: str
+    rate: float
+    seed: int
+
+    @classmethod
+    def of(cls, row: Row) -> Trial:
+        """Return the trial that a row is of."""
+        return cls(row["who"], row["rate"], row["seed"])
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A candidate against its baseline, each at its own best learning rate.
+
+    Attributes
+    ----------
+    cut : float
+        100 (1 − Σ a / Σ b) in %, of the clean training nll summed over epochs and seeds, a of the
+        candidate, b of the baseline.
+    points : float
+        Accuracy of the candidate at that rate, minus the best that the baseline has at any rate.
+    score : float
+        min(cut / space.cut, points / space.points); −∞ where the candidate diverged.
+    """
+
+    cut: float
+    points: float
+    score: float
+    rate: float
+    baseline_rate: float
+    nll: float
+    baseline_nll: float
+    accuracy: float
+    baseline_accuracy: float
+    seeds: int
+
+
+class Scores:
+    """Rows of a search, by who was trained, rate and seed."""
+
+    def __init__(self, space: Space, rows: Iterable[Row]) -> None:
+        self.space = space
+        self.table: dict[str, dict[float, dict[int, Row]]] = {}
+        for row in rows:
+            self.table.setdefault(row["who"], {}).setdefault(row["rate"], {})[row["seed"]] = row
+
+    def mean(self, who: str, rate: float, seeds: int, key: str = "nll") -> float:
+        """Return a mean over the first seeds, NaN unless every one is there and finished."""
+        found = self.table.get(who, {}).get(rate, {})
+        values = [found[s][key] if s in found else None for s in range(seeds)]
+        if not values or None in values:
+            return math.nan
+        return float(sum(values)) / len(values)  # type: ignore[arg-type]
+
+    def missing(self, who: str, rate: float, seeds: int) -> list[int]:
+        """Return those of the first seeds with which a rate has not been tried."""
+        found = self.table.get(who, {}).get(rate, {})
+        return [seed for seed in range(seeds) if seed not in found]
+
+    def rates(self, who: str, start: Sequence[float], seeds: int) -> list[float]:
+        """Return the rates to try: ``start``, extended while its best by nll lies at an end."""
+        rates = sorted(start)
+        left = {0: self.space.extend, -1: self.space.extend}
+        while len(rates) > 1 and not any(self.missing(who, rate, seeds) for rate in rates):
+            best = self.best(who, rates, seeds)
+            ends = [end for end in (0, -1) if rates[end] == best and left[end]]
+            if not ends:
+                break
+            end = ends[0]
+            left[end] -= 1
+            rates.append(float(f"{rates[end] ** 2 / rates[1 if end == 0 else -2]:.6g}"))
+            rates.sort()
+        return rates
+
+    def best(self, who: str, rates: Iterable[float], seeds: int, key: str = "nll") -> float:
+        """Return the best rate by nll, or by accuracy; the lowest where all diverged."""
+        sign = 1.0 if key == "nll" else -1.0
+
+        def order(rate: float) -> tuple[float, float]:
+            mean = sign * self.mean(who, rate, seeds, key)
+            return (mean if math.isfinite(mean) else math.inf, rate)
+
+        return min(rates, key=order)
+
+    def effect(self, item: Candidate, seeds: int) -> Effect:
+        """Return what a candidate does, from the first ``seeds`` seeds."""
+        space, start = self.space, self.space.grid(item)
+        theirs = self.rates(item.regime, start, seeds)
+        rate = self.best(item.name, self.rates(item.name, start, seeds), seeds)
+        slow = self.best(item.regime, theirs, seeds)
+        sure = self.best(item.regime, theirs, seeds, "accuracy")
+        nll, accuracy = (self.mean(item.name, rate, seeds, key) for key in ("nll", "accuracy"))
+        their_nll = self.mean(item.regime, slow, seeds)
+        their_accuracy = self.mean(item.regime, sure, seeds, "accuracy")
+        cut = 100.0 * (1.0 - nll / their_nll)
+        points = 100.0 * (accuracy - their_accuracy)
+        score = min(cut / space.cut, points / space.points)
+        return Effect(
+            cut, points, score if math.isfinite(score) else -math.inf, rate, slow, nll, their_nll,
+            accuracy, their_accuracy, seeds,
+        )  # fmt: skip
+
+    def ranked(self, candidates: Sequence[Candidate], seeds: int) -> list[tuple[Candidate, Effect]]:
+        """Return candidates with their effects, the best score first."""
+        table = [(item, self.effect(item, seeds)) for item in candidates]
+        return sorted(table, key=lambda pair: (-pair[1].score, pair[0].name))
+
+    def kept(self, candidates: Sequence[Candidate], rung: Rung) -> list[Candidate]:
+        """Return the candidates that go on from a rung: the best, and the best of each group."""
+        order = [item for item, _ in self.ranked(candidates, rung.seeds)]
+        first: dict[Any, Candidate] = {}
+        for item in order:
+            first.setdefault(item.overrides[self.space.groups], item)
+        going = {item.name for item in [*order[: rung.keep], *first.values()]}
+        return [item for item in order if item.name in going]
+
+    def wanted(self, candidates: Sequence[Candidate], seeds: int) -> list[Trial]:
+        """Return the trials that a rung still lacks: of its baselines, then of its candidates."""
+        who = {item.regime: item for item in candidates}
+        who |= {item.name: item for item in candidates}
+        return [
+            Trial(name, rate, seed)
+            for name, item in who.items()
+            for rate in self.rates(name, self.space.grid(item), seeds)
+            for seed in self.missing(name, rate, seeds)
+        ]
+
+
+def best_anywhere(
+    scores: Scores, candidates: Sequence[Candidate], seeds: int, fields: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return, for regimes that agree in ``fields``, the least nll with and without noise.
+
+    Whatever the network and optimizer: is the best with noise better than the best without?
+    """
+    groups: dict[tuple[Any, ...], list[tuple[float, float, str, bool]]] = {}
+    for item in candidates:
+        settings = {**scores.space.base, **item.overrides}
+        key = tuple(settings[name] for name in fields)
+        for who, noisy in ((item.regime, False), (item.name, True)):
+            rate = scores.best(who, scores.rates(who, scores.space.grid(item), seeds), seeds)
+            nll, accuracy = (scores.mean(who, rate, seeds, k) for k in ("nll", "accuracy"))
+            if math.isfinite(nll):
+                groups.setdefault(key, []).append((nll, accuracy, who, noisy))
+    table = []
+    for key, found in sorted(groups.items(), key=lambda pair: str(pair[0])):
+        row: dict[str, Any] = dict(zip(fields, key, strict=True))
+        for name, noisy in (("none", False), ("noise", True)):
+            some = [each for each in found if each[3] == noisy]
+            if some:
+                nll, accuracy, who, _ = min(some)
+                row[name] = {"who": who, "nll": nll, "accuracy": accuracy}
+        table.append(row)
+    return table
+
+
+def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what a search found, rung by rung, as JSON values.
+
+    Returns
+    -------
+    dict
+        ``name``, ``title``, ``hash``, ``trainings``, ``core_minutes``; ``rungs``: of each that is
+        complete its ``seeds``, the number of ``candidates``, and those ``kept`` with their
+        settings and `Effect`; ``by_group``: the best score of each group at the first rung, and
+        how many of its candidates had both effects above what counts; ``best_anywhere``.
+    """
+    candidates, scores = space.drawn(), Scores(space, rows)
+    rungs: list[dict[str, Any]] = []
+    summary: dict[str, Any] = {
+        "name": space.name,
+        "title": space.title,
+        "hash": space.digest,
+        "trainings": len(rows),
+        "core_minutes": sum(float(row["seconds"]) for row in rows) / 60.0,
+        "rungs": rungs,
+    }
+    for rung in space.rungs:
+        if scores.wanted(candidates, rung.seeds):
+            break
+        table = scores.ranked(candidates, rung.seeds)
+        if not rungs:
+            known = {**space.base, **space.regimes}
+            fields = [name for name in ("dataset", "limit", "epochs") if name in known]
+            summary["best_anywhere"] = best_anywhere(scores, candidates, rung.seeds, fields)
+            summary["by_group"] = _by_group(space, table)
+        kept = scores.kept(candidates, rung)
+        effects = {item.name: effect for item, effect in table}
+        rungs.append({
+            "seeds": rung.seeds,
+            "candidates": len(candidates),
+            "kept": [
+                {
+                    "candidate": item.name,
+                    "regime": dict(item.overrides),
+                    "noise": dict(item.noise),
+                    **asdict(effects[item.name]),
+                }
+                for item in kept
+            ],
+        })  # fmt: skip
+        candidates = kept
+    return summary
+
+
+def _by_group(space: Space, table: Sequence[tuple[Candidate, Effect]]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str], list[Effect]] = {}
+    for item, effect in table:
+        key = str(item.overrides[space.groups]), str(item.noise["noise_place"])
+        groups.setdefault(key, []).append(effect)
+    return [
+        {
+            space.groups: group,
+            "place": place,
+            "candidates": len(found),
+            "both": sum(e.cut >= space.cut and e.points >= space.points for e in found),
+            "median_cut": sorted(e.cut for e in found)[len(found) // 2],
+            "best_score": max(e.score for e in found),
+        }
+        for (group, place), found in sorted(groups.items())
+    ]
+
+
+# -- searching -------------------------------------------------------------------------------------
 def run_search(
     space: Space,
     out_dir: str | os.PathLike[str],
@@ -64,141 +504,72 @@ def run_search(
     data_dirs : mapping of str to str, optional
         Where data sets lie.
     on_progress : callable, optional
-        Told the trainings done, those of the rungs so far, and the row that came.
+        Called with the trainings done, those of the rungs so far, and the row that came.
 
     Raises
     ------
     OutputError, DataError
         If the folder holds a search and ``resume`` is off, or cannot be written or read.
     ArchitectureError
-        If its rows are of another space, the budget is none, or it is not said where its data
-        set lies; the folder is then as it was.
+        If its rows are of another space, the budget is not above 0, or it is not said where its
+        data set lies; the folder is then as it was.
     """
     if not budget > 0:
         raise ArchitectureError(f"budget must be above 0 core-minutes, got {budget}")
     dirs = {name: os.path.abspath(path) for name, path in (data_dirs or {}).items()}
     check_data_dirs(space.name, (space.base["dataset"],), dirs)
     folder = Path(out_dir) / space.name
-    if (folder / ROWS).exists() and not resume:
+    there = (folder / HEADER).exists() or (folder / ROWS).exists()
+    if there and not resume:
         raise OutputError(
             f"{folder}: holds a search; continue it with --resume, or choose another --out"
         )
+    file = RowFile(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = _rows(folder, space)
-        header = {"hash": space.digest, **asdict(space)}
-        write_atomically(folder / HEADER, (to_json(header, indent=2) + "\n").encode())
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
-    search = _Search(space, folder, rows, dirs, jobs, 60.0 * budget, on_progress)
-    search.all()
-    summary = summarize_search(space, search.rows)
-    write_atomically(folder / SUMMARY, (to_json(summary, indent=2) + "\n").encode())
+        rows, size = _rows(folder, space) if there else ([], 0)
+        write_header(folder / HEADER, {"hash": space.digest, **asdict(space)})
+        file.truncate(size)
+        _climb(space, file, rows, dirs, jobs, 60.0 * budget, on_progress)
+    finally:
+        file.close()
+    summary = to_json(summarize_search(space, rows), indent=2) + "\n"
+    write_atomically(folder / SUMMARY, summary.encode())
     return folder
 
 
-def read_search(out_dir: str | os.PathLike[str], space: Space) -> list[dict[str, Any]]:
-    """Return the rows of a search; DataError where there are none."""
-    folder = Path(out_dir) / space.name
-    rows = _rows(folder, space)
-    if not rows:
-        raise DataError(
-            f"{folder}: no search lies there; run `nembp experiment search {space.name}`, or "
-            "check --out"
-        )
-    return rows
+def _climb(
+    space: Space,
+    file: RowFile,
+    rows: list[dict[str, Any]],
+    dirs: Mapping[str, str],
+    jobs: int | None,
+    seconds: float,
+    on_progress: Progress | None,
+) -> None:
+    """Climb the rungs as far as the budget goes."""
+    import joblib
 
-
-def _rows(folder: Path, space: Space) -> list[dict[str, Any]]:
-    """Read rows; a last line that was cut short is dropped from the file."""
-    path = folder / ROWS
-    if not path.exists():
-        return []
-    rows: list[dict[str, Any]] = []
-    content = path.read_bytes()
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        try:
-            row = json.loads(line)
-            space_hash = row["space"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: line {number} is damaged; remove it to go on") from error
-        if space_hash != space.digest:
-            raise ArchitectureError(
-                f"{path}: line {number} is of space {space_hash}, but {space.name} is now "
-                f"{space.digest}; choose another --out, or remove that folder"
-            )
-        rows.append(row)
-    if not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
-    return rows
-
-
-class _Search:
-    """A search in progress."""
-
-    def __init__(
-        self,
-        space: Space,
-        folder: Path,
-        rows: list[dict[str, Any]],
-        dirs: Mapping[str, str],
-        jobs: int | None,
-        seconds: float,
-        listener: Progress | None,
-    ) -> None:
-        self.space, self.path, self.rows, self.dirs = space, folder / ROWS, rows, dirs
-        self.jobs, self.left, self.listener = jobs, seconds, listener
-        self.total = 0
-
-    def all(self) -> None:
-        """Climb the rungs as far as the budget goes."""
-        candidates = self.space.drawn()
-        for rung in self.space.rungs:
-            while trials := self._wanted(candidates, rung.seeds):
-                self.total = len(self.rows) + len(trials)
-                if not self._run(trials, candidates):
-                    return
-            candidates = kept(self.space, self.rows, candidates, rung.seeds, rung.keep)
-
-    def _wanted(self, candidates: Sequence[Candidate], seeds: int) -> list[Trial]:
-        """Return the trials that this rung still lacks."""
-        scores = Scores(self.space, self.rows)
-        who = {item.regime.name: item.regime for item in candidates}
-        who |= {item.name: item.regime for item in candidates}
-        return [
-            Trial(name, rate, seed)
-            for name, regime in who.items()
-            for rate in scores.rates(name, self.space.grid(regime), seeds)
-            for seed in range(seeds)
-            if not scores.complete(name, rate, seeds)
-            and seed not in scores.table.get(name, {}).get(rate, {})
-        ]
-
-    def _run(self, trials: Sequence[Trial], candidates: Sequence[Candidate]) -> bool:
-        """Run trials; return whether the budget sufficed."""
-        import joblib
-
-        noise = {item.name: (item.regime, item.noise) for item in candidates}
-        noise |= {item.regime.name: (item.regime, {}) for item in candidates}
-        calls = []
-        for trial in trials:
-            regime, options = noise[trial.who]
-            config = self.space.config(regime, options or None, trial.rate, trial.seed, self.dirs)
-            calls.append(joblib.delayed(_trained)(trial, config))
-        results = in_parallel(calls, self.jobs)
-        with open(self.path, "ab") as file, threads(1), closing(results):
-            for row in results:
-                line = {"space": self.space.digest, **row}
-                file.write(to_json(line).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-                self.rows.append(json.loads(to_json(line)))
-                self.left -= row["seconds"]
-                if self.listener is not None:
-                    self.listener(len(self.rows), self.total, row)
-                if self.left <= 0:
-                    return False
-        return True
+    candidates = space.drawn()
+    for rung in space.rungs:
+        while trials := Scores(space, rows).wanted(candidates, rung.seeds):
+            total = len(rows) + len(trials)
+            who = {item.regime: (item, False) for item in candidates}
+            who |= {item.name: (item, True) for item in candidates}
+            calls = [
+                joblib.delayed(_trained)(
+                    trial, space.config(*who[trial.who], trial.rate, trial.seed, dirs)
+                )
+                for trial in trials
+            ]
+            with threads(1), closing(in_parallel(calls, jobs)) as results:
+                for row in results:
+                    rows.append(file.append({"space": space.digest, **row}))
+                    seconds -= row["seconds"]
+                    if on_progress is not None:
+                        on_progress(len(rows), total, row)
+                    if seconds <= 0:
+                        return
+        candidates = Scores(space, rows).kept(candidates, rung)
 
 
 def _trained(trial: Trial, config: RunConfig) -> dict[str, Any]:
@@ -213,3 +584,34 @@ def _trained(trial: Trial, config: RunConfig) -> dict[str, Any]:
         "accuracy": found["scores"]["forward/accuracy"] if done else None,
         "seconds": time.process_time() - began,
     }
+
+
+def read_search(out_dir: str | os.PathLike[str], space: Space) -> list[dict[str, Any]]:
+    """Return the rows of a search; DataError if there are none."""
+    folder = Path(out_dir) / space.name
+    rows = _rows(folder, space)[0] if (folder / ROWS).exists() else []
+    if not rows:
+        raise DataError(
+            f"{folder}: no search lies there; run `nembp experiment search {space.name}`, or "
+            "check --out"
+        )
+    return rows
+
+
+def _rows(folder: Path, space: Space) -> tuple[list[dict[str, Any]], int]:
+    """Read the rows of a space, and the bytes that they take (see `read_rows`)."""
+    numbers = {"nll", "last_nll", "accuracy", "seconds", "rate"}
+
+    def identity(row: dict[str, Any]) -> Trial:
+        if set(row) != {"space", "who", "seed", *numbers}:
+            raise KeyError
+        known = row["seconds"] is not None and isinstance(row["rate"], float)
+        if not (known and isinstance(row["who"], str) and type(row["seed"]) is int) or any(
+            type(row[key]) not in (int, float, type(None)) for key in numbers
+        ):
+            raise TypeError
+        return Trial.of(row)
+
+    header = read_header(folder / HEADER, lambda header: isinstance(header.get("hash"), str))
+    check_same(folder, space.name, header["hash"], space.digest, header, space.content())
+    return read_rows(folder / ROWS, "space", space.digest, identity)

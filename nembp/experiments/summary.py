@@ -1,22 +1,107 @@
-"""What the rows of an experiment say: tuned rates, scores of arms, effects and verdicts."""
+"""What the rows of an experiment say: tuned settings, scores of arms, effects and verdicts."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nembp.experiments.grids import at_an_end
-from nembp.experiments.protocol import BUILT_IN, Comparison, Metric, Protocol
-from nembp.experiments.reading import Experiment
-from nembp.experiments.statistics import Estimate, estimate, holm
-from nembp.experiments.tasks import Row, Setting, merit, value
-from nembp.experiments.verdicts import Verdict, verdict
+from nembp.errors import DataError
+from nembp.experiments.claims import get
+from nembp.experiments.protocol import BUILT_IN, Comparison, Protocol, Row
+from nembp.experiments.rows import ROWS, unsealed
+from nembp.experiments.running import protocol_rows, read_protocol
+from nembp.experiments.statistics import Estimate, estimate, holm, verdict
+from nembp.experiments.tuning import Grids, Setting, Task, reporting, untuned
 
-__all__ = ["differences", "summarize"]
+
+@dataclass(frozen=True)
+class Experiment:
+    """Rows on disk, and the protocol they are of, with the number of seeds that were asked for."""
+
+    folder: Path
+    protocol: Protocol
+    rows: list[dict[str, Any]]
+    quick: bool
+
+    @cached_property
+    def grids(self) -> Grids:
+        """The grids of its arms."""
+        return Grids(self.protocol, self.rows)
+
+    @property
+    def left(self) -> int:
+        """Replicates still to be run, as far as can be told."""
+        have = {Task.of(row) for row in self.rows}
+        wanted = [*self.grids.tasks(), *reporting(self.protocol, self.grids.tuned)]
+        return sum(task not in have for task in wanted)
+
+    @property
+    def unsealed(self) -> int:
+        """Rows without a seal, in which damage may go unseen."""
+        return unsealed(self.folder / ROWS)
+
+    def setting(self, arm: str, item: Comparison) -> Setting:
+        """Return the setting of an arm in a comparison."""
+        if item.rate == "same":
+            return untuned(self.protocol, arm)
+        return self.grids.tuned[arm, self.protocol.tuned_by(item.metric)]
+
+    def reported(self, arm: str, setting: Setting) -> dict[int, Row]:
+        """Return the reported rows of an arm at a setting, by seed."""
+        rows = self._reported.get((arm, setting), {})
+        return {seed: row for seed, row in rows.items() if seed < self.protocol.seeds}
+
+    @cached_property
+    def _reported(self) -> dict[tuple[str, Setting], dict[int, Row]]:
+        table: dict[tuple[str, Setting], dict[int, Row]] = {}
+        for row in self.rows:
+            task = Task.of(row)
+            if task.phase == "report":
+                table.setdefault((task.arm, task.setting), {})[task.seed] = row
+        return table
+
+
+def read_experiment(
+    out_dir: str | os.PathLike[str],
+    name: str,
+    *,
+    quick: bool = False,
+    protocol: Protocol | None = None,
+) -> Experiment:
+    """Read the rows of an experiment.
+
+    Parameters
+    ----------
+    out_dir, name : path, str
+        As `run_experiment` had them.
+    quick : bool
+        Read those of ``--quick``.
+    protocol : Protocol, optional
+        By default the declared one of that name.
+
+    Raises
+    ------
+    ArchitectureError
+        If no experiment has that name, or the rows are of another version of its protocol.
+    DataError
+        If there are none, or they are damaged.
+    """
+    protocol = get(name) if protocol is None else protocol
+    folder = Path(out_dir) / (f"{name}-quick" if quick else name)
+    protocol = protocol.quick() if quick else protocol
+    header = read_protocol(folder, protocol)
+    protocol = protocol.with_seeds(header.get("seeds", protocol.seeds))
+    rows, _ = protocol_rows(folder, protocol)
+    if not rows:
+        raise DataError(f"{folder}: no replicate has finished; run it with --resume")
+    return Experiment(folder, protocol, rows, quick)
 
 
 def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], int, int]:
@@ -25,33 +110,39 @@ def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], 
     Returns
     -------
     effects, diverged, without
-        One value a seed that has one, relative ones as logarithms (see `Metric.shown`); seeds at
-        which the arm diverged (or one of the arms of ``minus``), and at which the baseline alone
-        did.
+        Relative effects as logarithms (see `Metric.shown`); the number of seeds at which the arm
+        diverged (or one of the arms of ``minus``), and at which only the baseline did.
     """
     metric = experiment.protocol.metric(item.metric)
     arms = {name: experiment.reported(name, experiment.setting(name, item)) for name in item.arms}
-    shared = sorted(set.intersection(*(set(rows) for rows in arms.values())))
+    sign = (1.0 if metric.better == "higher" else -1.0) * (
+        100.0 if metric.effect == "points" else 1.0
+    )
     effects, diverged, without = [], 0, 0
-    for seed in shared:
-        rows = {name: table[seed] for name, table in arms.items()}
-        effect = _effect(metric, rows[item.arm], rows[item.baseline])
+    for seed in sorted(set.intersection(*(set(rows) for rows in arms.values()))):
+
+        def benefit(arm: str, baseline: str, seed: int = seed) -> float:
+            return sign * (metric.merit(arms[arm][seed]) - metric.merit(arms[baseline][seed]))
+
+        effect = benefit(item.arm, item.baseline)
         if item.minus is not None:
-            there = _effect(metric, *(rows[name] for name in item.minus))
+            there = benefit(*item.minus)
             effect -= there if math.isnan(there) else max(there, 0.0)
+        others = [name for name in item.arms if name != item.baseline]
         if math.isfinite(effect):
             effects.append(effect)
-        elif all(math.isfinite(value(rows[n], metric)) for n in item.arms if n != item.baseline):
+        elif all(math.isfinite(metric.value(arms[name][seed])) for name in others):
             without += 1
         else:
             diverged += 1
     return effects, diverged, without
 
 
-def _effect(metric: Metric, arm: Row, baseline: Row) -> float:
-    difference = merit(arm, metric) - merit(baseline, metric)
-    sign = 1.0 if metric.better == "higher" else -1.0
-    return sign * (100.0 if metric.effect == "points" else 1.0) * difference
+def _estimated(experiment: Experiment, item: Comparison) -> Estimate:
+    effects, diverged, without = differences(experiment, item)
+    found = estimate(effects, experiment.protocol.rule.confidence, diverged, without)
+    shown = experiment.protocol.metric(item.metric).shown
+    return replace(found, mean=shown(found.mean), low=shown(found.low), high=shown(found.high))
 
 
 def summarize(experiment: Experiment) -> dict[str, Any]:
@@ -60,18 +151,20 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``name``, ``title``, ``source``, ``hash``, ``quick``, ``datasets``, of them ``built_in``,
-        those that lie in no folder, ``seeds``; ``left``,
-        the replicates to come (verdicts are None until there are none, and for ``quick``);
-        ``tuned``: by arm and metric the learning rate and strength of noise, and which of them is
-        at an end of its grid; ``arms``: mean and standard deviation of each metric by arm and
-        setting; ``comparisons``: effects with their interval, tests and wins, and for claims the
-        verdict.
+        ``name``, ``title``, ``source``, ``hash``, ``quick``, ``datasets``, and of them
+        ``built_in``, those without files; ``seeds``; ``left``, the replicates to come (verdicts
+        are None until there are none, and for ``quick``); ``tuned``: by arm and metric the
+        learning rate and strength of noise, and which of them lies at an end of its grid;
+        ``arms``: mean and standard deviation of each metric by arm and setting; ``comparisons``:
+        effects with their interval, tests and wins, and for claims the verdict.
     """
-    protocol = experiment.protocol
+    protocol, grids = experiment.protocol, experiment.grids
     left = experiment.left
     estimates = [_estimated(experiment, item) for item in protocol.comparisons]
-    corrected = _corrected(protocol, estimates)
+    corrected = np.array([effect.p for effect in estimates])
+    claims = np.array([bool(item.claim) for item in protocol.comparisons])
+    for family in (claims, ~claims):  # claims among claims, controls among controls
+        corrected[family] = holm(corrected[family])
     return {
         "name": protocol.name,
         "title": protocol.title,
@@ -82,72 +175,47 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
         "built_in": [name for name in protocol.datasets if name in BUILT_IN],
         "seeds": protocol.seeds,
         "left": left,
-        "tuned": _tuned(experiment),
+        "tuned": [
+            {
+                "arm": arm,
+                "metric": metric,
+                "learning_rate": setting.rate,
+                "strength": setting.strength,
+                "at_an_end": grids.at_an_end(arm, metric) or None,
+            }
+            for (arm, metric), setting in grids.tuned.items()
+        ],
         "arms": _arms(experiment),
         "comparisons": [
-            _described(experiment, item, effect, p, judged=not left and not experiment.quick)
+            _described(experiment, item, effect, float(p), not left and not experiment.quick)
             for item, effect, p in zip(protocol.comparisons, estimates, corrected, strict=True)
         ],
     }
 
 
-def _corrected(protocol: Protocol, estimates: Sequence[Estimate]) -> list[float]:
-    """Return Holm's p of each comparison: claims among claims, controls among controls."""
-    p = np.array([effect.p for effect in estimates])
-    claims = np.array([bool(item.claim) for item in protocol.comparisons])
-    for family in (claims, ~claims):
-        p[family] = holm(p[family])
-    return [float(value) for value in p]
-
-
-def _estimated(experiment: Experiment, item: Comparison) -> Estimate:
-    effects, diverged, without = differences(experiment, item)
-    confidence = experiment.protocol.rule.confidence
-    found = estimate(effects, confidence=confidence, diverged=diverged, without=without)
-    shown = experiment.protocol.metric(item.metric).shown
-    return replace(found, mean=shown(found.mean), low=shown(found.low), high=shown(found.high))
-
-
-def _verdict(experiment: Experiment, item: Comparison, effect: Estimate, p: float) -> Verdict:
-    there, reached = None, True
+def _described(
+    experiment: Experiment, item: Comparison, effect: Estimate, p: float, judged: bool
+) -> dict[str, Any]:
+    protocol, there, own = experiment.protocol, None, None
+    metric, setting = protocol.metric(item.metric), experiment.setting(item.arm, item)
+    reached = True
     if item.minus is not None:
         arm, baseline = item.minus
         there = _estimated(experiment, replace(item, arm=arm, baseline=baseline, minus=None))
     if item.reach is not None:
-        higher = experiment.protocol.metric(item.metric).better == "higher"
-        own = _own(experiment, item)
-        reached = own >= item.reach if higher else own <= item.reach
-    return verdict(
-        effect,
-        p,
-        item,
-        experiment.protocol.rule,
-        there=there,
-        reached=reached,
-        tuned_away=_tuned_away(experiment, item),
+        rows = experiment.reported(item.arm, setting)
+        own = float(np.mean([metric.value(rows[seed]) for seed in sorted(rows)] or math.nan))
+        reached = own >= item.reach if metric.better == "higher" else own <= item.reach
+    strengths = protocol.tuning.strengths
+    tuned_away = (
+        item.rate == "tuned"
+        and protocol.noisy(item.arm)
+        and len(strengths) > 1
+        and setting.strength == min(strengths)
     )
-
-
-def _tuned_away(experiment: Experiment, item: Comparison) -> bool:
-    """Tell whether an arm does best with next to no noise: what it gains is its learning rate's."""
-    protocol = experiment.protocol
-    noisy = vars(protocol.config(item.arm))["noise"] not in (None, "none")
-    if item.rate == "same" or not noisy or len(protocol.tuning.strengths) < 2:
-        return False
-    return experiment.setting(item.arm, item).strength == min(protocol.tuning.strengths)
-
-
-def _own(experiment: Experiment, item: Comparison) -> float:
-    """Return the arm's own mean of the metric; NaN if a replicate diverged."""
-    metric = experiment.protocol.metric(item.metric)
-    rows = experiment.reported(item.arm, experiment.setting(item.arm, item))
-    return float(np.mean([value(rows[seed], metric) for seed in sorted(rows)] or math.nan))
-
-
-def _described(
-    experiment: Experiment, item: Comparison, effect: Estimate, p: float, *, judged: bool
-) -> dict[str, Any]:
-    protocol = experiment.protocol
+    judgement = verdict(
+        effect, p, item, protocol.rule, there=there, reached=reached, tuned_away=tuned_away
+    )
     return {
         "comparison": item.name,
         "claim": item.claim,
@@ -155,12 +223,12 @@ def _described(
         "baseline": item.baseline,
         "metric": item.metric,
         "rate": item.rate,
-        "unit": protocol.metric(item.metric).unit,
+        "unit": metric.unit,
         "published": item.published,
         "margin": item.margin,
         "reach": item.reach,
-        "own": None if item.reach is None else _own(experiment, item),
-        "tuned_away": _tuned_away(experiment, item),
+        "own": own,
+        "tuned_away": tuned_away,
         "mean": effect.mean,
         "low": effect.low,
         "high": effect.high,
@@ -170,26 +238,12 @@ def _described(
         "baseline_diverged": effect.baseline_diverged,
         "p": effect.p,
         "p_holm": p,
-        "verdict": _verdict(experiment, item, effect, p) if item.claim and judged else None,
+        "verdict": judgement if item.claim and judged else None,
     }
 
 
-def _tuned(experiment: Experiment) -> list[dict[str, Any]]:
-    ends = at_an_end(experiment.protocol, experiment.rows)
-    return [
-        {
-            "arm": arm,
-            "metric": metric,
-            "learning_rate": setting.rate,
-            "strength": setting.strength,
-            "at_an_end": ends[arm, metric] or None,
-        }
-        for (arm, metric), setting in experiment.tuned.items()
-    ]
-
-
 def _arms(experiment: Experiment) -> list[dict[str, Any]]:
-    """Describe each arm at each of its settings, and say which comparisons are at it."""
+    """Describe each arm at each of its settings, and say which comparisons use it."""
     protocol = experiment.protocol
     table: dict[tuple[str, Setting], dict[str, None]] = {}
     for item in sorted(protocol.comparisons, key=lambda item: item.rate):
@@ -197,29 +251,136 @@ def _arms(experiment: Experiment) -> list[dict[str, Any]]:
         for name in item.arms:
             table.setdefault((name, experiment.setting(name, item)), {})[by] = None
     order = [arm.name for arm in protocol.arms]
-    return [
-        {
+    found = []
+    for name, setting in sorted(table, key=lambda pair: (order.index(pair[0]), pair[1])):
+        rows = list(experiment.reported(name, setting).values())
+        finished = [row for row in rows if row["status"] == "finished"]
+        described: dict[str, Any] = {
             "arm": name,
             "rate": ", ".join(table[name, setting]),
             "learning_rate": setting.rate,
             "strength": setting.strength,
-            **_scores(list(experiment.reported(name, setting).values()), protocol.metrics),
+            "replicates": len(rows),
+            "diverged": len(rows) - len(finished),
         }
-        for name, setting in sorted(table, key=lambda pair: (order.index(pair[0]), pair[1]))
+        for metric in protocol.metrics:
+            values = np.array([metric.value(row) for row in finished])
+            described[metric.name] = {
+                "mean": float(np.mean(values)) if len(values) > 0 else None,
+                "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            }
+        found.append(described)
+    return found
+
+
+# -- tables ----------------------------------------------------------------------------------------
+def claim_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row per claim; the first row is the headings.
+
+    A claim was measured with its arms at the same learning rate, with each at its own best
+    settings, or both; verdicts that differ are given in this order.
+    """
+    claims: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for item in summary["comparisons"]:
+        if item["claim"]:
+            claims.setdefault(item["claim"], {})[item["rate"]] = item
+    where = summary["title"].split(", ", 1)[-1]
+    rows: list[tuple[str, ...]] = [
+        ("claim", "published", "same rate [95 %]", "tuned [95 %]", "verdict", "command")
     ]
+    for claim, items in claims.items():
+        first = next(iter(items.values()))
+        figure = first["published"]
+        same, tuned = (items[r]["verdict"] if r in items else "" for r in ("same", "tuned"))
+        found = f"{same}; tuned: {tuned}" if same and tuned and same != tuned else same or tuned
+        if summary["left"]:
+            found = f"unfinished ({summary['left']} replicates to go)"
+        if summary["quick"]:
+            found = "none: a quick look"
+        rows.append((
+            f"{claim} ({where})",
+            "-" if figure is None else amount(figure, first["unit"]),
+            *(effect(items[rate]) if rate in items else "-" for rate in ("same", "tuned")),
+            found,
+            command(summary),
+        ))  # fmt: skip
+    return rows
 
 
-def _scores(rows: Sequence[Row], metrics: Iterable[Metric]) -> Mapping[str, Any]:
-    finished = [row for row in rows if row["status"] == "finished"]
-    table: dict[str, Any] = {
-        "replicates": len(rows),
-        "diverged": len(rows) - len(finished),
-    }
-    for metric in metrics:
-        values = np.array([value(row, metric) for row in finished])
-        some, many = len(values) > 0, len(values) > 1
-        table[metric.name] = {
-            "mean": float(np.mean(values)) if some else None,
-            "std": float(np.std(values, ddof=1)) if many else None,
-        }
-    return table
+def command(summary: Mapping[str, Any]) -> str:
+    """Return the command that runs an experiment."""
+    files = [name for name in summary["datasets"] if name not in summary["built_in"]]
+    where = "".join(f" --data-dir {name}=data/{name}" for name in files)
+    return f"nembp experiment run {summary['name']}{where}{' --quick' * summary['quick']}"
+
+
+def comparison_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row per comparison, controls too; the first row is the headings."""
+    rows: list[tuple[str, ...]] = [
+        ("comparison", "arm", "baseline", "rate", "effect [95 %]", "wins", "p")
+    ]
+    for item in summary["comparisons"]:
+        lost = item["diverged"] + item["baseline_diverged"]
+        wins = f"{item['wins']}/{item['pairs']}" + (f", {lost} diverged" if lost else "")
+        rows.append((
+            item["comparison"], item["arm"], item["baseline"], item["rate"], effect(item), wins,
+            f"{item['p_holm']:.2g}",
+        ))  # fmt: skip
+    return rows
+
+
+def arm_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return mean ± standard deviation of every metric by arm and setting, under headings."""
+    reserved = ("arm", "rate", "learning_rate", "strength", "replicates", "diverged")
+    metrics = [name for name in summary["arms"][0] if name not in reserved]
+    rows: list[tuple[str, ...]] = [
+        ("arm", "settings", "learning rate", "noise times", "diverged", *metrics)
+    ]
+    for item in summary["arms"]:
+        scores = []
+        for name in metrics:
+            mean, std = item[name]["mean"], item[name]["std"]
+            spread = "" if std is None else f" ± {std:.2g}"
+            scores.append("-" if mean is None else f"{mean:.4g}{spread}")
+        rows.append((
+            item["arm"], item["rate"], f"{item['learning_rate']:g}", f"{item['strength']:g}",
+            f"{item['diverged']}/{item['replicates']}", *scores,
+        ))  # fmt: skip
+    return rows
+
+
+def amount(value: float, unit: str) -> str:
+    """Write an effect.
+
+    >>> amount(39.0, "%"), amount(-0.234, "points")
+    ('+39 %', '-0.234 points')
+    """
+    return f"{value:+.3g} {unit}".rstrip()
+
+
+def effect(item: Mapping[str, Any]) -> str:
+    """Write a mean effect with its interval, and the arm's own mean where one must be reached."""
+    if item["mean"] is None or not math.isfinite(item["mean"]):
+        return "-"
+    found = f"{amount(item['mean'], item['unit'])} [{item['low']:+.3g}, {item['high']:+.3g}]"
+    if item["tuned_away"]:
+        found += "; noise tuned away"
+    return found if item["reach"] is None else f"{found}; {item['own']:.3g} of {item['reach']:g}"
+
+
+def markdown(rows: Iterable[Sequence[str]]) -> str:
+    r"""Write rows as a Markdown table, the first as its heading; commands as code.
+
+    >>> print(markdown([("claim", "command"), ("a | b", "nembp experiment run x")]))
+    | claim | command |
+    | --- | --- |
+    | a \| b | `nembp experiment run x` |
+    """
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [cell.replace("|", "\\|") for cell in row]
+        cells = [f"`{cell}`" if cell.startswith("nembp ") else cell for cell in cells]
+        lines.append(f"| {' | '.join(cells)} |")
+        if number == 0:
+            lines.append(f"| {' | '.join('---' for _ in row)} |")
+    return "\n".join(lines)

@@ -143,7 +143,7 @@ def _hidden(name: str, base: dict[str, Any], where: str, tuned: Tuning) -> Proto
     )  # fmt: skip
 
 
-PLACES: Final = {
+PLACES: Final[dict[str, dict[str, Any]]] = {
     "output": {"noise_place": "target"},
     "last hidden": {"noise_place": "last-hidden", "noise_std": 1.0},
     "all hidden": {"noise_place": "hidden", "noise_std": 1.0},

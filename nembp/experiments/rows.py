@@ -1,0 +1,202 @@
+"""Rows on disk: appended one by one, sealed, never lost and never mixed.
+
+``rows.jsonl`` has one row per replicate, in the order they finished, each with the hash of what was
+declared and a seal over its values. A row is on the disk (fsync) before the next replicate counts
+as done. A last line that was cut short, by kill -9 or a power cut, is dropped when the run resumes,
+and its replicate is run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nembp.errors import ArchitectureError, DataError, OutputError
+from nembp.files import write_atomically
+from nembp.runs.folder import to_json
+
+ROWS = "rows.jsonl"
+
+
+def seal(values: Mapping[str, Any]) -> str:
+    """Return the seal of a row or header: 16 hexadecimal digits of SHA-256 over its values."""
+    text = json.dumps({k: v for k, v in values.items() if k != "seal"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def with_seal(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as JSON holds them, with their seal."""
+    held = json.loads(to_json(values))
+    return {**held, "seal": seal(held)}
+
+
+def write_header(path: Path, values: Mapping[str, Any]) -> None:
+    """Write what rows are of, sealed."""
+    write_atomically(path, (to_json(with_seal(values), indent=2) + "\n").encode())
+
+
+def read_header(path: Path, valid: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Read a header; DataError if it is missing or damaged."""
+    try:
+        header = json.loads(path.read_bytes())
+        if not isinstance(header, dict) or not valid(header):
+            raise ValueError("keys are missing, or values of another type than expected")
+        if header.get("seal", seal(header)) != seal(header):
+            raise ValueError("it does not match its seal")
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: no such file; expected the folder of an experiment. Run it with "
+            "`nembp experiment run`, or check --out"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    return header
+
+
+def check_same(
+    folder: Path, name: str, found: str, digest: str, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> None:
+    """Raise ArchitectureError if rows are of another declaration, saying in what it changed."""
+    if found != digest:
+        new = json.loads(json.dumps(new))
+        changed = sorted(key for key in new if old.get(key) != new[key])
+        raise ArchitectureError(
+            f"{folder}: its rows are of {found}, but {name} is now {digest} "
+            f"({', '.join(changed) or 'the hash'} changed); rows are not mixed. Choose another "
+            "--out, or remove that folder"
+        )
+
+
+def read_rows(
+    path: Path, kind: str, digest: str, identity: Callable[[dict[str, Any]], object]
+) -> tuple[list[dict[str, Any]], int]:
+    """Read rows, without their seals.
+
+    Parameters
+    ----------
+    path : Path
+        May not exist yet.
+    kind, digest : str
+        The key of the declaration's hash in each row, and the hash expected there.
+    identity : callable
+        Returns the replicate of a row. Raises KeyError, TypeError or AttributeError for a row that
+        lacks a value, or has an unknown one or one of another type.
+
+    Returns
+    -------
+    rows, size
+        In order, and the bytes that they take: what follows is a line cut short.
+
+    Raises
+    ------
+    DataError
+        If a line other than the last is damaged or does not match its seal, or a row is of
+        another declaration or there twice.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    rows: list[dict[str, Any]] = []
+    seen: set[object] = set()
+    size = 0
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        what = None
+        try:
+            row = json.loads(line)
+            if "seal" in row and row.pop("seal") != seal(row):
+                raise ValueError
+            replicate = identity(row)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            if size + len(line) + 1 == len(content):
+                break  # the last line: a disk may have kept its end but not its middle
+            what = "damaged"
+        else:
+            if row[kind] != digest:
+                what = f"of {kind} {row[kind]}"
+            elif replicate in seen:
+                what = "there twice"
+        if what:
+            raise DataError(
+                f"{path}: line {number} is {what}; expected rows of {kind} {digest}, each "
+                "replicate once. Remove that line to run its replicate again"
+            )
+        seen.add(replicate)
+        rows.append(row)
+        size += len(line) + 1
+    return rows, size
+
+
+def unsealed(path: Path) -> int:
+    """Return how many rows of a file have no seal: they were written by version 0.1."""
+    return sum(b'"seal": "' not in line for line in path.read_bytes().splitlines())
+
+
+class RowFile:
+    """Rows of a run in progress: one run at a time writes them.
+
+    Raises
+    ------
+    OutputError
+        If another run writes there, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / ROWS
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "ab")  # noqa: SIM115
+        except OSError as error:
+            raise self._refused(error) from error
+        try:
+            import fcntl
+
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows has no such locks
+            pass
+        except BlockingIOError as error:
+            self._file.close()
+            raise OutputError(
+                f"{self.path}: another run is writing it; wait for it to end, or choose another "
+                "--out"
+            ) from error
+
+    def truncate(self, size: int) -> None:
+        """Drop a last line that was cut short."""
+        self._file.truncate(size)
+
+    def append(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Put a row on the disk and return it as it will be read.
+
+        Raises
+        ------
+        OutputError
+            If there is no room; a part of the line may be left, which resuming drops.
+        """
+        line = with_seal(row)
+        try:
+            self._file.write(to_json(line).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._refused(error) from error
+        del line["seal"]
+        return line
+
+    def close(self) -> None:
+        """Let others write."""
+        with contextlib.suppress(OSError):  # what could not be written was said when it was tried
+            self._file.close()
+
+    def _refused(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"{self.path}: cannot be written ({error.strerror or error}); expected a writable "
+            "folder with free space. Choose another --out"
+        )

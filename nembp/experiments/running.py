@@ -1,0 +1,344 @@
+"""Runs a protocol: trains replicates side by side through joblib, and keeps their rows.
+
+Replicates are independent, so any joblib backend will do: processes of this machine (loky, the
+default), or one that the caller has made active, such as a Dask or Ray cluster::
+
+    with joblib.parallel_config(backend="dask"):
+        run_experiment(get("output-noise"), "runs/experiments", jobs=None)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nembp.checkpoints import environment
+from nembp.datasets import Dataset
+from nembp.engine.metrics import evaluate
+from nembp.engine.network import Network
+from nembp.errors import ArchitectureError, DivergenceError, NembpError, OutputError
+from nembp.experiments.protocol import Protocol, check_data_dirs
+from nembp.experiments.robustness import robustness
+from nembp.experiments.rows import (
+    ROWS,
+    RowFile,
+    check_same,
+    read_header,
+    read_rows,
+    write_header,
+)
+from nembp.experiments.tuning import Grids, Task, most_reported, reporting
+from nembp.runs.config import RunConfig
+from nembp.runs.gan_config import GanConfig
+from nembp.runs.gan_preparation import prepare_gan
+from nembp.runs.gan_training import gan_replicate
+from nembp.runs.preparation import load_data, pixel_units, prepare
+from nembp.runs.training import trainer_of
+from nembp.threads import threads as blas_threads
+from nembp.threads import usable_cores
+
+PROTOCOL = "protocol.json"
+CURVES = {"train/forward/nll": "train/nll", "train/backward/nll": "train/backward/nll"}
+LOADED_BY = ("dataset", "data_dir", "targets", "task", "test_fraction", "split_seed", "limit",
+             "scaling", "image_size")  # fmt: skip
+Progress = Callable[[int, int, Mapping[str, Any]], Any]
+
+
+# -- one replicate ---------------------------------------------------------------------------------
+def replicate(config: RunConfig | GanConfig, perturbations: Sequence[str] = ()) -> dict[str, Any]:
+    """Train as configured, and return what was measured.
+
+    The same configuration gives the same numbers on the same machine with the same threads.
+
+    Parameters
+    ----------
+    config : RunConfig or GanConfig
+        With a seed. A network is scored on its validation split if it has one, else on the test
+        split.
+    perturbations : sequence of str
+        For `nembp.experiments.robustness`, measured on the test split only.
+
+    Returns
+    -------
+    dict
+        ``status``: "finished", or "diverged", which has no scores. ``curves`` by epoch:
+        ``train/nll``, the mean over the epoch's iterations of the clean targets' nll (nats per
+        sample) before each step; after the epoch and without noise ``train/clean_nll`` and
+        ``train/error``, of the training samples; and ``noise/...``; of adversarial networks
+        ``course/...`` by checkpoint. ``scores``: those of `nembp.engine.metrics.evaluate` and the
+        robustness, or the means over the last checkpoints. ``seconds``; ``threads``.
+    """
+    if isinstance(config, GanConfig):
+        row: dict[str, Any] = gan_replicate(config)
+        return row | {"curves": {f"course/{key}": v for key, v in row["curves"].items()}}
+    began = time.perf_counter()
+    with blas_threads(config.threads) as count:
+        prepared = prepare(config, data=kept_data(config))
+        net, train = prepared.net, prepared.reader(prepared.train)
+
+        def clean(net: Network) -> dict[str, float]:
+            if not prepared.data.is_classification:
+                return {}
+            found = evaluate(net, train, backward=False)
+            return {
+                "train/clean_nll": found["forward/nll"],
+                "train/error": 1.0 - found["forward/accuracy"],
+            }
+
+        trainer = trainer_of(prepared, evaluate=clean)
+        status, scores = "finished", {}
+        try:
+            trainer.run()
+        except DivergenceError:
+            status = "diverged"
+        else:
+            split = prepared.data.test if prepared.validation is None else prepared.validation
+            reader, units = prepared.reader(split), pixel_units(prepared.data)
+            with np.errstate(all="ignore"):
+                scores = evaluate(net, reader, prepared.centroids, units=units)
+            if prepared.validation is None:
+                scores |= robustness(prepared, perturbations, config.seed or 0)
+    history = trainer.history.epochs
+    keys = [key for key in (history[0] if history else ()) if key.startswith(("train/", "noise/"))]
+    return {
+        "status": status,
+        "curves": {CURVES.get(key, key): [row[key] for row in history] for key in keys},
+        "scores": scores,
+        "seconds": time.perf_counter() - began,
+        "threads": count,
+    }
+
+
+def kept_data(config: RunConfig) -> Dataset:
+    """Return `load_data` of a configuration, from memory if this process read it lately.
+
+    Replicates of a process train on the same few data sets, which none of them writes. Files are
+    compared by name, size and time of change.
+    """
+    relevant = RunConfig(**{name: getattr(config, name) for name in LOADED_BY})
+    stamps = []
+    if config.data_dir is not None:
+        folder = Path(config.data_dir)
+        for path in sorted([folder, *folder.glob("*"), *folder.glob("*/*")]):
+            with contextlib.suppress(OSError):  # `load_data` says what is wrong
+                stamps.append((str(path), path.stat().st_size, path.stat().st_mtime_ns))
+    return _loaded(relevant, tuple(stamps))
+
+
+@lru_cache(maxsize=8)
+def _loaded(config: RunConfig, stamps: tuple[tuple[str, int, int], ...]) -> Dataset:
+    return load_data(config)
+
+
+def _row(task: Task, config: RunConfig | GanConfig, perturbations: Sequence[str]) -> dict[str, Any]:
+    return asdict(task) | replicate(config, perturbations)
+
+
+# -- a protocol ------------------------------------------------------------------------------------
+def run_experiment(
+    protocol: Protocol,
+    out_dir: str | os.PathLike[str],
+    *,
+    jobs: int | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    quick: bool = False,
+    data_dirs: Mapping[str, str] | None = None,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Run what is left of a protocol, and return the folder with its rows.
+
+    Parameters
+    ----------
+    protocol : Protocol
+        With the number of reported seeds wanted.
+    out_dir : path
+        Its folder is made in there, by its name.
+    jobs : int, optional
+        Replicates at a time; None leaves it to the active joblib backend (1 without one).
+    threads : int, optional
+        BLAS threads of each replicate; by default the cores divided by ``jobs``. A run that is
+        resumed keeps its number, on which the last bits depend.
+    device : {"cpu", "gpu", "auto"}
+        Of every replicate.
+    resume : bool
+        Continue a run that was ended, or add seeds to one. Replicates with a row are not repeated.
+    quick : bool
+        Run `Protocol.quick` instead, in a folder of its own.
+    data_dirs : mapping of str to str, optional
+        Where data sets lie.
+    on_progress : callable, optional
+        Called with the replicates done, their expected total, and the row that came.
+
+    Returns
+    -------
+    Path
+        ``out_dir/NAME``, or ``NAME-quick``, with rows.jsonl and protocol.json.
+
+    Raises
+    ------
+    ArchitectureError, DataError, OutputError, DeviceError
+        If it cannot be run so; found before the first replicate.
+    KeyboardInterrupt
+        With what to do next; finished replicates are kept.
+    """
+    import joblib
+
+    if quick:
+        protocol = protocol.quick()
+    dirs = {name: os.path.abspath(path) for name, path in (data_dirs or {}).items()}
+    check_data_dirs(protocol.name, protocol.datasets, dirs)
+    if jobs is not None and jobs < 1:
+        raise ArchitectureError(f"jobs must be at least 1, got {jobs}")
+    if threads is not None and threads < 1:
+        raise ArchitectureError(f"threads must be at least 1, got {threads}")
+    count = threads or max(1, usable_cores() // joblib.effective_n_jobs(jobs))
+    folder = Path(out_dir) / (f"{protocol.name}-quick" if quick else protocol.name)
+    there = (folder / PROTOCOL).exists() or (folder / ROWS).exists()
+    if there and not resume:
+        raise OutputError(
+            f"{folder}: holds a run; continue it with --resume, choose another --out, or remove it"
+        )
+    # prepared before anything is written: shows whether the replicates can be run
+    first = Task("report", protocol.arms[0].name, 0.1, 0).config(protocol, dirs, device, count)
+    network = (
+        prepare_gan(first).generator
+        if isinstance(first, GanConfig)
+        else prepare(first, data=kept_data(first)).net
+    )
+    file = RowFile(folder)
+    rows: list[dict[str, Any]] = []
+    try:
+        if there:
+            old = read_protocol(folder, protocol)
+            count = old["threads"]
+            # seeds that were asked for once are reported: none is dropped by what came of it
+            protocol = protocol.with_seeds(max(protocol.seeds, old.get("seeds", 0)))
+        rows, size = protocol_rows(folder, protocol)
+        header = {
+            "name": protocol.name, "quick": quick, "threads": count,
+            "environment": environment(network), "hash": protocol.digest, "seeds": protocol.seeds,
+            "content": protocol.content(),
+        }  # fmt: skip
+        write_header(folder / PROTOCOL, header)
+        file.truncate(size)
+
+        def run(tasks: Sequence[Task], total: int) -> None:
+            done = {Task.of(row) for row in rows}
+            calls = [
+                joblib.delayed(_row)(
+                    task, task.config(protocol, dirs, device, count), protocol.perturbations
+                )
+                for task in tasks
+                if task not in done
+            ]
+            # threads of one process share BLAS's setting: hold it while any of them needs it
+            with blas_threads(count), contextlib.closing(in_parallel(calls, jobs)) as results:
+                for row in results:
+                    rows.append(file.append({"protocol": protocol.digest, **row}))
+                    if on_progress is not None:
+                        on_progress(len(rows), total, rows[-1])
+
+        tune: list[Task] = []
+        while len(more := Grids(protocol, rows).tasks()) > len(tune):
+            tune = more
+            run(tune, len(tune) + most_reported(protocol))
+        report = reporting(protocol, Grids(protocol, rows).tuned)
+        run(report, len(tune) + len(report))
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(
+            f"interrupted after {len(rows)} replicates, which {file.path} keeps; continue with "
+            "--resume"
+        ) from error
+    except BrokenExecutor as error:
+        raise NembpError(
+            f"a worker process ended unexpectedly, perhaps for lack of memory; {file.path} keeps "
+            f"{len(rows)} replicates. Continue with --resume and fewer --jobs"
+        ) from error
+    finally:
+        file.close()
+    return folder
+
+
+def read_protocol(folder: Path, protocol: Protocol) -> dict[str, Any]:
+    """Read protocol.json; ArchitectureError if the rows of a folder are of another protocol."""
+
+    def valid(header: dict[str, Any]) -> bool:
+        whole = {"threads": header.get("threads"), "seeds": header.get("seeds", 2)}
+        return (
+            isinstance(header.get("hash"), str)
+            and all(type(value) is int and value > 0 for value in whole.values())
+            and isinstance(header.get("content", {}), dict)
+        )
+
+    header = read_header(folder / PROTOCOL, valid)
+    old, new = header.get("content", {}), protocol.content()
+    check_same(folder, protocol.name, header["hash"], protocol.digest, old, new)
+    return header
+
+
+def protocol_rows(folder: Path, protocol: Protocol) -> tuple[list[dict[str, Any]], int]:
+    """Read the rows of a protocol, and the bytes that they take (see `read_rows`)."""
+    known = {"protocol", "phase", "arm", "rate", "seed", "strength", "status", "curves", "scores"}
+    also = {"seconds", "threads"}
+
+    def number(value: object, *, missing: bool = True) -> bool:
+        return type(value) in (int, float) or (missing and value is None)
+
+    def identity(row: dict[str, Any]) -> Task:
+        if not known <= set(row) <= known | also:
+            raise KeyError
+        task = Task.of(row)
+        if not (
+            all(isinstance(row[key], str) for key in ("protocol", "phase", "arm", "status"))
+            and type(task.seed) is int
+            and all(number(value, missing=False) for value in task.setting)
+            and all(map(number, row["scores"].values()))
+            and all(isinstance(c, list) and all(map(number, c)) for c in row["curves"].values())
+        ):
+            raise TypeError
+        return task
+
+    return read_rows(folder / ROWS, "protocol", protocol.digest, identity)
+
+
+# -- joblib ----------------------------------------------------------------------------------------
+def in_parallel(calls: Sequence[Any], jobs: int | None) -> Generator[Any, None, None]:
+    """Yield what joblib's delayed calls return, as they finish."""
+    import joblib
+    from joblib.parallel import get_active_backend
+
+    own: dict[str, Any] = {}
+    if type(get_active_backend()[0]).__name__ == "LokyBackend":  # other backends see to theirs
+        own = {"initializer": _end_with, "initargs": (os.getpid(),)}
+    try:
+        parallel = joblib.Parallel(jobs, batch_size=1, return_as="generator_unordered", **own)
+    except ValueError:  # a backend that cannot: a few at a time
+        chunk = 4 * joblib.effective_n_jobs(jobs)
+        for start in range(0, len(calls), chunk):
+            yield from joblib.Parallel(jobs, batch_size=1)(calls[start : start + chunk])
+        return
+    with contextlib.closing(parallel(calls)) as results:
+        yield from results
+
+
+def _end_with(parent: int) -> None:
+    """End this worker soon after its parent: loky's would wait for work for minutes."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="nembp-parent", daemon=True).start()
