@@ -1,22 +1,17 @@
-"""A protocol that runs in a second, and rows made up by hand."""
+"""Protocols that run in a second, rows made up by hand, and runs that are stopped."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from nembp.experiments import Arm, Comparison, Metric, Protocol, Tuning
+from nembp.experiments.tuning import Task
 
 BASE = {
-    "dataset": "digits",
-    "layers": "8",
-    "epochs": 2,
-    "limit": 60,
-    "batch_size": 30,
-    "optimizer": "sgd",
-    "learning_rate": 0.1,
-    "schedule": "constant",
-    "backward": "none",
-}
+    "dataset": "digits", "layers": "8", "epochs": 2, "limit": 60, "batch_size": 30,
+    "optimizer": "sgd", "learning_rate": 0.1, "schedule": "constant", "backward": "none",
+}  # fmt: skip
 NLL = Metric("nll", "train/nll", "lower", "relative cut", epochs=2)
 ACCURACY = Metric("accuracy", "forward/accuracy", "higher", "points")
 ARMS = (
@@ -33,54 +28,36 @@ COMPARISONS = (
 def tiny(**changes: Any) -> Protocol:
     """Return a protocol of 4 tuning and at most 12 reporting replicates."""
     settings: dict[str, Any] = {
-        "name": "tiny",
-        "title": "A tiny claim, digits",
-        "source": "nobody",
-        "base": BASE,
-        "arms": ARMS,
-        "metrics": (NLL, ACCURACY),
-        "comparisons": COMPARISONS,
-        "tuning": Tuning("nll", (1.0, 2.0), (1000,), extend=0, refine=0),
-        "seeds": 3,
-    }
+        "name": "tiny", "title": "A tiny claim, digits", "source": "nobody", "base": BASE,
+        "arms": ARMS, "metrics": (NLL, ACCURACY), "comparisons": COMPARISONS,
+        "tuning": Tuning("nll", (1.0, 2.0), (1000,), extend=0, refine=0), "seeds": 3,
+    }  # fmt: skip
     return Protocol(**(settings | changes))
 
 
-PLAYERS = {
-    "dataset": "ring",
-    "samples": 500,
-    "generator": "8",
-    "discriminator": "8",
-    "batch_size": 32,
-    "iterations": 20,
-    "optimizer": "adam",
-    "learning_rate": 0.01,
-    "discriminator_rate": 0.02,
-    "checkpoints": 2,
-    "averaged": 2,
-    "scored_samples": 100,
-}
+GAME = {
+    "dataset": "ring", "samples": 500, "generator": "8", "discriminator": "8", "batch_size": 32,
+    "iterations": 20, "optimizer": "adam", "learning_rate": 0.01, "discriminator_rate": 0.02,
+    "checkpoints": 2, "averaged": 2, "scored_samples": 100,
+}  # fmt: skip
 
 
 def game(**changes: Any) -> Protocol:
     """Return a protocol of adversarial runs, of a few replicates."""
-    modes = Metric("modes", "modes", "higher", "difference")
     settings: dict[str, Any] = {
-        "name": "game",
-        "title": "A tiny game, ring",
-        "source": "nobody",
-        "kind": "gan",
-        "base": PLAYERS,
-        "arms": (Arm("plain"), Arm("bidirectional", {"bidirectional": "generator"})),
-        "metrics": (modes, Metric("close", "high_quality", "higher", "points")),
+        "name": "game", "title": "A tiny game, ring", "source": "nobody", "kind": "gan",
+        "base": GAME, "arms": (Arm("plain"), Arm("bidirectional", {"bidirectional": "generator"})),
+        "metrics": (
+            Metric("modes", "modes", "higher", "difference"),
+            Metric("close", "high_quality", "higher", "points"),
+        ),
         "comparisons": (
             Comparison("modes", "bidirectional", "plain", "modes", claim="covers more"),
             Comparison("tuned", "bidirectional", "plain", "modes", "tuned", claim="covers more"),
         ),
-        "tuning": Tuning("modes", (0.5, 1.0), (1000,), extend=0, refine=0),
-        "seeds": 2,
+        "tuning": Tuning("modes", (0.5, 1.0), (1000,), extend=0, refine=0), "seeds": 2,
         "small": {"iterations": 4},
-    }
+    }  # fmt: skip
     return Protocol(**(settings | changes))
 
 
@@ -89,12 +66,27 @@ def row(
 ) -> dict[str, Any]:
     """Return a row as a replicate would leave it."""
     return {
-        "phase": phase,
-        "arm": arm,
-        "rate": rate,
-        "seed": seed,
-        "strength": 1.0,
-        "status": "finished",
-        "curves": {"train/nll": nll},
-        "scores": {"forward/accuracy": 0.9},
-    } | more
+        "phase": phase, "arm": arm, "rate": rate, "seed": seed, "strength": 1.0,
+        "status": "finished", "curves": {"train/nll": nll}, "scores": {"forward/accuracy": 0.9},
+    } | more  # fmt: skip
+
+
+def rows_of(folder):
+    """Return everything that the row of each replicate says, but the time it took."""
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    apart = ("seconds", "seal")
+    table = {Task.of(row): {k: v for k, v in row.items() if k not in apart} for row in rows}
+    assert len(table) == len(rows), "a replicate was run twice"
+    return table
+
+
+class Stop:
+    """Interrupts a run that has as many rows."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def __call__(self, done, total, row):
+        assert done <= total
+        if done >= self.rows:
+            raise KeyboardInterrupt

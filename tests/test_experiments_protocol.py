@@ -5,38 +5,22 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from experiments_cases import (
-    ACCURACY,
-    ARMS,
-    BASE,
-    COMPARISONS,
-    NLL,
-    PLAYERS,
-    game,
-    tiny,
-)
-from nembp.experiments.grids import tuning
-from nembp.experiments.tasks import Setting, Task, reporting
+from experiments_cases import ACCURACY, ARMS, BASE, COMPARISONS, GAME, NLL, game, tiny
 
 from nembp.errors import ArchitectureError
-from nembp.experiments import Arm, Comparison, Metric, Rule, Tuning, available, get, register
-from nembp.experiments.claims import adversarial_images
+from nembp.experiments import Arm, Comparison, Metric, Rule, Tuning, available, get
+from nembp.experiments.claims import adversarial
+from nembp.experiments.tuning import Grids, Setting, Task, reporting
 from nembp.runs.gan_config import GanConfig
 
 
 # -- the declaration -------------------------------------------------------------------------------
-def test_seeds_that_tune_may_not_be_reported():
-    with pytest.raises(ArchitectureError, match=r"seeds \[2\] are used to tune and to report"):
-        tiny(tuning=Tuning("nll", (1.0, 2.0), (2, 1000)))
-    apart = tiny(tuning=Tuning("nll", (1.0, 2.0), (3,)))
-    with pytest.raises(ArchitectureError, match=r"seeds \[3\]"):
-        apart.with_seeds(4)
-
-
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"seeds": 1}, "seeds must be at least 2"),
+        ({"tuning": Tuning("nll", seeds=(2, 1000))}, r"seeds \[2\] are used to tune and to report"),
+        ({"seeds": 10**12}, r"seeds \[1000\] are used to tune and to report"),
         ({"arms": (*ARMS, Arm("nem"))}, "nem twice"),
         ({"comparisons": (Comparison("x", "neem", "none", "nll"),)}, "one of none, nem; got"),
         ({"comparisons": (Comparison("x", "nem", "none", "loss"),)}, "one of nll, accuracy; got"),
@@ -44,6 +28,7 @@ def test_seeds_that_tune_may_not_be_reported():
         ({"arms": (*ARMS, Arm("x", {"seed": 1}))}, "option must be one of dataset"),
         ({"base": BASE | {"learning_rate": None}}, "has no learning_rate"),
         ({"perturbations": ("fgsm",)}, "KIND:STRENGTH"),
+        ({"kind": "gna"}, "kind must be one of train, gan; got 'gna'"),
         (
             {"comparisons": (Comparison("x", "nem", "none", "nll", published=-39.0),)},
             "signed so that positive is as claimed",
@@ -71,9 +56,12 @@ def test_what_cannot_be_tuned_is_refused(settings, says):
         Tuning("nll", **settings)
 
 
-def test_a_cut_is_of_what_should_be_low():
-    with pytest.raises(ArchitectureError, match="what should be low"):
-        Metric("accuracy", "forward/accuracy", "higher", "relative cut")
+@pytest.mark.parametrize(
+    ("better", "effect"), [("higher", "relative cut"), ("lower", "relative rise")]
+)
+def test_relative_effects_are_of_what_should_be_low_or_high(better, effect):
+    with pytest.raises(ArchitectureError, match="of what should be"):
+        Metric("m", "m", better, effect)
 
 
 def test_the_hash_sees_all_but_words_and_the_number_of_seeds():
@@ -81,36 +69,29 @@ def test_the_hash_sees_all_but_words_and_the_number_of_seeds():
     assert tiny(title="other words", source="somebody").digest == same
     assert tiny().with_seeds(20).digest == same
     assert tiny(base=dict(reversed(BASE.items()))).digest == same
-    reworded = tuple(
-        dataclasses.replace(item, claim="x" * bool(item.claim)) for item in COMPARISONS
-    )
+    reworded = tuple(dataclasses.replace(i, claim="x" * bool(i.claim)) for i in COMPARISONS)
     assert tiny(comparisons=reworded).digest == same
+    tuning = tiny().tuning
+    first, *others = COMPARISONS
     changed = [
         tiny(base=BASE | {"epochs": 3}),
         tiny(arms=(ARMS[0], Arm("nem", dict(ARMS[1].overrides) | {"noise_std": 0.2}))),
-        tiny(tuning=Tuning("nll", (1.0, 2.0), (1001,), extend=0, refine=0)),
-        tiny(tuning=Tuning("nll", (1.0, 2.0), (1000,), extend=1, refine=0)),
-        tiny(tuning=Tuning("nll", (1.0, 2.0), (1000,), extend=0, refine=1)),
-        tiny(tuning=Tuning("nll", (1.0, 2.0), (1000,), extend=0, refine=0, strengths=(0.5,))),
-        tiny(comparisons=(dataclasses.replace(COMPARISONS[0], reach=0.5), *COMPARISONS[1:])),
         tiny(rule=Rule(share=0.25)),
         tiny(metrics=(dataclasses.replace(NLL, epochs=1), ACCURACY)),
-        tiny(comparisons=(dataclasses.replace(COMPARISONS[0], margin=2.0), *COMPARISONS[1:])),
         tiny(resample=True),
+        *(
+            tiny(tuning=dataclasses.replace(tuning, **change))
+            for change in ({"seeds": (1001,)}, {"extend": 1}, {"refine": 1}, {"strengths": (0.5,)})
+        ),
+        *(
+            tiny(comparisons=(dataclasses.replace(first, **change), *others))
+            for change in ({"reach": 0.5}, {"margin": 2.0}, {"within": 1.0})
+        ),
     ]
     assert len({same, *(protocol.digest for protocol in changed)}) == len(changed) + 1
-
-
-def test_fields_that_came_later_leave_older_hashes_as_they_were():
+    # fields that were added later leave older hashes as they were
     assert "kind" not in tiny().content()
     assert game().content()["kind"] == "gan"
-    assert game(kind="gan").digest == game().digest
-
-
-def test_a_relative_rise_is_of_what_should_be_high():
-    with pytest.raises(ArchitectureError, match="what should be high"):
-        Metric("nll", "train/nll", "lower", "relative rise")
-    assert Metric("score", "inception_score", "higher", "relative rise").unit == "%"
 
 
 def test_too_few_seeds_can_settle_nothing():
@@ -122,7 +103,7 @@ def test_too_few_seeds_can_settle_nothing():
 # -- the replicates --------------------------------------------------------------------------------
 def test_tuning_takes_every_rate_on_tuning_seeds_and_never_sees_the_test_split():
     protocol = tiny(tuning=Tuning("nll", (2.0, 1.0), (1000, 1001), 0.25))  # in any order
-    tasks = tuning(protocol)
+    tasks = Grids(protocol).tasks()
     assert {(task.arm, task.rate, task.seed) for task in tasks} == {
         (arm, rate, seed) for arm in ("none", "nem") for rate in (0.1, 0.2) for seed in (1000, 1001)
     }
@@ -158,48 +139,36 @@ def test_replicates_can_be_adversarial_runs():
     config = task.config(protocol, {}, "cpu", 1)
     assert (config.bidirectional, config.learning_rate, config.seed) == ("generator", 0.005, 1000)
     assert config.discriminator_rate == 0.01  # keeps its ratio to the generator's
-    assert not hasattr(config, "validation_fraction")
     with pytest.raises(ArchitectureError, match="option must be one of dataset"):
-        game(base=PLAYERS | {"epochs": 3})
-    with pytest.raises(ArchitectureError, match="game: kind must be one of train, gan; got 'gna'"):
-        game(kind="gna")
+        game(base=GAME | {"epochs": 3})
+    stacked = game(base=GAME | {"dataset": "stacked"})  # made from the files of MNIST
+    assert stacked.datasets == ("mnist",)
+    assert Task("tune", "plain", 0.01, 1).config(stacked, {"mnist": "m"}, "cpu", 1).data_dir == "m"
 
 
-def test_data_sets_made_of_others_lie_where_those_do():
-    stacked = PLAYERS | {"dataset": "stacked"}
-    protocol = game(base=stacked)
-    assert protocol.datasets == ("mnist",)
-    assert (
-        Task("tune", "plain", 0.01, 1000).config(protocol, {"mnist": "m"}, "cpu", 1).data_dir == "m"
-    )
-
-
-# -- the registry ----------------------------------------------------------------------------------
-def test_every_registered_claim_can_be_run_and_has_its_small_version():
+# -- the declared claims ---------------------------------------------------------------------------
+def test_every_declared_claim_can_be_run_and_has_its_small_version():
     table = available()
-    assert len(table) >= 5
+    assert len({p.digest for p in table.values()}) == len(table) >= 40
     for name, protocol in table.items():
         assert protocol.name == name
         assert protocol.seeds >= max(10, protocol.least_seeds), name
         assert any(item.claim for item in protocol.comparisons)
-        rates = {item.rate for item in protocol.comparisons}
-        assert rates == {"same", "tuned"}, name
+        assert {item.rate for item in protocol.comparisons} == {"same", "tuned"}, name
         small = protocol.quick()
-        length = {"train": "epochs", "gan": "iterations"}[protocol.kind]
-        most = {"train": 2, "gan": 20}[protocol.kind]
+        length, most = {"train": ("epochs", 2), "gan": ("iterations", 20)}[protocol.kind]
         assert all(getattr(small.config(arm.name), length) <= most for arm in small.arms), name
-        assert len({p.digest for p in table.values()}) == len(table)
 
 
-def test_protocols_of_adversarial_images_leave_nothing_to_a_recipe():
-    """A recipe may change, the numbers of a protocol may not."""
-    elsewhere = {"data_dir", "limit", "image_size", "seed", "device", "threads", "cuda_graphs"}
-    unused = {"samples", "modes", "std", "scale"}  # of data sets that are drawn
-    unused |= {"backward_weight"}  # sets both players' weights, which are set
-    for protocol in adversarial_images.PROTOCOLS:
+def test_protocols_of_adversarial_images_leave_nothing_to_a_default():
+    """A default may change, the numbers of a protocol may not."""
+    unset = {"data_dir", "limit", "image_size", "seed", "device", "threads", "cuda_graphs"}
+    unset |= {"samples", "modes", "std", "scale"}  # of data sets that are drawn
+    unset |= {"backward_weight"}  # sets both players' weights, which are set
+    for protocol in adversarial.OF_IMAGES:
         for arm in protocol.arms:
             values = vars(protocol.config(arm.name))
-            left = {key for key, value in values.items() if value is None} - elsewhere - unused
+            left = {key for key, value in values.items() if value is None} - unset
             left -= {"noise_place"} if values["noise"] == "none" else set()
             left -= {"momentum"} if values["optimizer"] == "rmsprop" else set()
             assert not left, (protocol.name, arm.name)
@@ -211,5 +180,3 @@ def test_names_are_found_or_suggested():
         get("output-nois")
     with pytest.raises(ArchitectureError, match="see `nembp experiment list`"):
         get("zzzz")
-    with pytest.raises(ArchitectureError, match="already"):
-        register(dataclasses.replace(get("output-noise"), seeds=3))

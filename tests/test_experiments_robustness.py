@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nembp.experiments.perturbation import Perturbation
 
 from nembp.engine.network import dense_network
 from nembp.errors import ArchitectureError
+from nembp.experiments.protocol import perturbation
 from nembp.experiments.robustness import attack, perturbed, robustness
 from nembp.runs import RunConfig
 from nembp.runs.preparation import prepare
-from nembp.runs.training import _Run
+from nembp.runs.training import trainer_of
 
 
 def nll(net, x, labels):
@@ -24,9 +24,7 @@ def trained():
     prepared = prepare(
         RunConfig(layers="32", epochs=15, learning_rate=0.01, backward="none", device="cpu")
     )
-    run = _Run(prepared, 1, None, None, 0.0)
-    run.trainer.evaluate, run.trainer.callbacks = None, []
-    run.trainer.run()
+    trainer_of(prepared).run()
     return prepared
 
 
@@ -114,4 +112,4 @@ def test_only_images_in_unit_pixels_are_perturbed():
 @pytest.mark.parametrize("text", ["fgsm", "fgsm:", "fgsm:-1", "mask:1.5", "blur:1", "pgd:nan", ""])
 def test_what_is_no_perturbation_is_refused(text):
     with pytest.raises(ArchitectureError, match="KIND:STRENGTH"):
-        Perturbation.parse(text)
+        perturbation(text)

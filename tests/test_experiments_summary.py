@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 from experiments_cases import COMPARISONS, row, tiny
-from nembp.experiments.reading import Experiment
-from nembp.experiments.tables import claim_rows, details, markdown
 from PIL import Image
 
-from nembp.experiments import Arm, Comparison, Metric, Tuning, summarize
+from nembp.experiments import Arm, Comparison, Metric, Tuning, available, read_experiment, summarize
 from nembp.experiments.figures import draw
-from nembp.experiments.summary import differences
+from nembp.experiments.running import replicate
+from nembp.experiments.summary import Experiment, claim_rows, comparison_rows, differences, markdown
+from nembp.experiments.tuning import Task
 
+COMMITTED = Path(__file__).parent.parent / "data" / "experiments"
 NONE, NEM = ([2.0, 1.0], [4.0, 2.0], [1.0, 1.0]), ([1.0, 0.75], [1.0, 1.0], [0.5, 1.0])
 # mean over 2 epochs of ln(none / nem)
 LOGS = [math.log(2.0 / 0.75) / 2, math.log(8.0) / 2, math.log(2.0) / 2]
@@ -233,7 +235,7 @@ def test_the_table_has_a_row_a_claim_and_markdown_escapes():
     assert (rows[1][3], rows[2][2]) == ("-", "-")
     assert rows[2][3] == rows[1][2]
     assert rows[1][-1] == "nembp experiment run tiny"
-    assert len(details(summary)) == 1 + 3
+    assert len(comparison_rows(summary)) == 1 + 3
     lines = markdown(rows).splitlines()
     assert lines[1] == "| " + " | ".join(["---"] * 6) + " |"
     assert lines[2].endswith("| undecided | `nembp experiment run tiny` |")
@@ -262,3 +264,41 @@ def test_figures_are_drawn(tmp_path, nem):
         with Image.open(file) as image:
             image.load()
             assert len(image.convert("RGB").getcolors(1 << 24)) > 8
+
+
+# -- what is committed -----------------------------------------------------------------------------
+NAMES = sorted(path.parent.name for path in COMMITTED.glob("*/protocol.json"))
+
+
+def test_whatever_is_declared_has_been_run():
+    assert sorted(available()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_results_are_complete_and_what_their_rows_say(name):
+    found = read_experiment(COMMITTED, name)
+    assert found.protocol.seeds >= 10
+    summary = summarize(found)
+    assert summary["left"] == 0
+    assert summary == json.loads((COMMITTED / name / "summary.json").read_text())
+    assert all(item["verdict"] for item in summary["comparisons"] if item["claim"])
+
+
+def test_the_table_of_claims_is_what_show_renders():
+    shown = run("experiment", "show", "--out", COMMITTED, "--markdown")
+    assert shown.exit_code == 0, shown.output
+    assert (COMMITTED / "CLAIMS.md").read_text(encoding="utf-8").endswith(f"\n\n{shown.stdout}"), (
+        "the table in data/experiments/CLAIMS.md is not what `nembp experiment show --markdown "
+        "--out data/experiments` prints; paste its output there"
+    )
+    assert len(shown.stdout.splitlines()) == 2 + 208
+
+
+def test_a_committed_replicate_has_the_same_keys_today():
+    """Another BLAS rounds otherwise, and a training of ten epochs multiplies the difference."""
+    found = read_experiment(COMMITTED, "output-noise-digits")
+    row = next(row for row in found.rows if (row["phase"], row["arm"]) == ("report", "nem"))
+    today = replicate(Task.of(row).config(found.protocol, {}, "cpu", 1))
+    assert today["status"] == row["status"] == "finished"
+    for table in ("curves", "scores"):
+        assert set(today[table]) == set(row[table])

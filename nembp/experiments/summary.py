@@ -23,12 +23,16 @@ from nembp.experiments.tuning import Grids, Setting, Task, reporting, untuned
 
 @dataclass(frozen=True)
 class Experiment:
-    """Rows on disk, and the protocol they are of, with the number of seeds that were asked for."""
+    """Rows on disk, and the protocol they are of, with the number of seeds that were asked for.
+
+    ``unsealed`` of the rows have no seal, so that damage to them may go unseen.
+    """
 
     folder: Path
     protocol: Protocol
     rows: list[dict[str, Any]]
     quick: bool
+    unsealed: int = 0
 
     @cached_property
     def grids(self) -> Grids:
@@ -41,11 +45,6 @@ class Experiment:
         have = {Task.of(row) for row in self.rows}
         wanted = [*self.grids.tasks(), *reporting(self.protocol, self.grids.tuned)]
         return sum(task not in have for task in wanted)
-
-    @property
-    def unsealed(self) -> int:
-        """Rows without a seal, in which damage may go unseen."""
-        return unsealed(self.folder / ROWS)
 
     def setting(self, arm: str, item: Comparison) -> Setting:
         """Return the setting of an arm in a comparison."""
@@ -101,7 +100,7 @@ def read_experiment(
     rows, _ = protocol_rows(folder, protocol)
     if not rows:
         raise DataError(f"{folder}: no replicate has finished; run it with --resume")
-    return Experiment(folder, protocol, rows, quick)
+    return Experiment(folder, protocol, rows, quick, unsealed(folder / ROWS))
 
 
 def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], int, int]:

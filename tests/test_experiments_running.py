@@ -1,0 +1,332 @@
+"""Running: the same rows however replicates are run, interrupted, killed, damaged or resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from experiments_cases import ARMS, BASE, Stop, game, rows_of, tiny
+
+from nembp.datasets.idx import read_idx, write_idx
+from nembp.errors import ArchitectureError, DataError, OutputError
+from nembp.experiments import (
+    Arm,
+    Comparison,
+    Tuning,
+    read_experiment,
+    run_experiment,
+    running,
+    summarize,
+)
+from nembp.experiments.figures import draw
+from nembp.experiments.rows import seal
+from nembp.experiments.running import kept_data, replicate
+from nembp.experiments.tuning import Task
+from nembp.runs import RunConfig
+
+
+@pytest.fixture(scope="module")
+def whole_folder(tmp_path_factory):
+    """Return the folder of a run that nothing disturbed."""
+    return run_experiment(tiny(), tmp_path_factory.mktemp("whole"), jobs=1)
+
+
+@pytest.fixture(scope="module")
+def whole(whole_folder):
+    return rows_of(whole_folder)
+
+
+def test_a_run_leaves_a_row_per_replicate(whole):
+    assert len(whole) >= 4 + 6
+    for task, row in whole.items():
+        assert row["protocol"] == tiny().digest
+        assert row["status"] == "finished"
+        assert len(row["curves"]["train/nll"]) == len(row["curves"]["train/error"]) == 2
+        assert 0 < row["scores"]["forward/accuracy"] < 1
+        assert ("noise/forward/gain" in row["curves"]) == (task.arm == "nem")
+    assert len({str(row["curves"]["train/nll"]) for row in whole.values()}) == len(whole)
+
+
+def test_a_replicate_repeats_bit_for_bit_and_tuning_never_sees_the_test_split(whole):
+    for task in list(whole)[:: len(whole) - 1]:
+        again = replicate(task.config(tiny(), {}, "cpu", whole[task]["threads"]))
+        assert again["curves"] == whole[task]["curves"]
+        assert again["scores"] == whole[task]["scores"]
+    held_out = replicate(Task("tune", "none", 0.1, 0).config(tiny(), {}, "cpu", 1))
+    tested = replicate(Task("report", "none", 0.1, 0).config(tiny(), {}, "cpu", 1))
+    assert held_out["scores"] != tested["scores"]
+    twelfths = held_out["scores"]["forward/accuracy"] * 12  # a fifth of 60 samples
+    assert twelfths == pytest.approx(round(twelfths), abs=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+def test_any_joblib_backend_gives_the_same_rows(tmp_path, whole, backend):
+    with pytest.raises(KeyboardInterrupt):  # after one row, whose number of threads stays
+        run_experiment(tiny(), tmp_path, jobs=1, on_progress=Stop(1))
+    with joblib.parallel_config(backend=backend, n_jobs=2):
+        folder = run_experiment(tiny(), tmp_path, resume=True)
+    assert rows_of(folder) == whole
+
+
+def test_the_number_of_threads_can_be_chosen(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(tiny(), tmp_path, jobs=1, threads=2, on_progress=Stop(1))
+    assert {row["threads"] for row in rows_of(tmp_path / "tiny").values()} == {2}
+    with pytest.raises(ArchitectureError, match="threads must be at least 1, got 0"):
+        run_experiment(tiny(), tmp_path, jobs=1, threads=0, resume=True)
+
+
+def test_an_interrupted_run_resumes_to_the_same_rows(tmp_path, whole):
+    with pytest.raises(KeyboardInterrupt, match=r"after 5 replicates.*--resume"):
+        run_experiment(tiny(), tmp_path, jobs=1, on_progress=Stop(5))
+    assert len(rows_of(tmp_path / "tiny")) == 5
+    with pytest.raises(OutputError, match="holds a run; continue it with --resume"):
+        run_experiment(tiny(), tmp_path, jobs=1)
+    seen = []
+    run_experiment(tiny(), tmp_path, jobs=1, resume=True,
+                   on_progress=lambda done, total, row: seen.append((done, total)))  # fmt: skip
+    assert rows_of(tmp_path / "tiny") == whole
+    assert len(seen) == len(whole) - 5
+    assert seen[-1] == (len(whole), len(whole))
+    run_experiment(tiny(), tmp_path, jobs=1, resume=True, on_progress=Stop(1))  # nothing is left
+
+
+def test_grids_are_extended_however_a_run_is_interrupted(tmp_path):
+    """Two rates far too low, so that the best lies above them; one is added after another."""
+    protocol = tiny(tuning=Tuning("nll", (0.01, 0.1), (1000,), refine=0), seeds=2)
+    whole = rows_of(run_experiment(protocol, tmp_path / "whole", jobs=1))
+    assert len({task.rate for task in whole if (task.phase, task.arm) == ("tune", "none")}) > 3
+    found = summarize(read_experiment(tmp_path / "whole", "tiny", protocol=protocol))
+    assert all(item["at_an_end"] is None for item in found["tuned"])
+    for rows in (1, 5, 6, 8):  # in the grid, at its end, and in what was added to it
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(protocol, tmp_path / "cut", jobs=1, resume=True, on_progress=Stop(rows))
+    run_experiment(protocol, tmp_path / "cut", jobs=1, resume=True)
+    assert rows_of(tmp_path / "cut" / "tiny") == whole
+
+
+def test_seeds_can_be_added_but_not_taken_away(tmp_path, whole):
+    run_experiment(tiny().with_seeds(2), tmp_path, jobs=1)
+    assert len(rows_of(tmp_path / "tiny")) < len(whole)
+    run_experiment(tiny(), tmp_path, jobs=1, resume=True)
+    assert rows_of(tmp_path / "tiny") == whole
+    run_experiment(tiny().with_seeds(2), tmp_path, jobs=1, resume=True)
+    found = read_experiment(tmp_path, "tiny", protocol=tiny().with_seeds(2))
+    assert (found.protocol.seeds, found.left) == (3, 0)
+
+
+def test_one_run_at_a_time_writes_a_folder(tmp_path):
+    def again(done, total, row):
+        with pytest.raises(OutputError, match="another run is writing it"):
+            run_experiment(tiny(), tmp_path, jobs=1, resume=True)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(tiny(), tmp_path, jobs=1, on_progress=again)
+
+
+def test_a_replicate_that_diverges_is_a_row(tmp_path):
+    wild = Arm("wild", {"learning_rate": 1e25, "activation": "identity"})
+    items = (Comparison("x", "wild", "none", "nll", claim="wild is good"),)
+    protocol = tiny(arms=(ARMS[0], wild), comparisons=items, seeds=2)
+    folder = run_experiment(protocol, tmp_path, jobs=1)
+    states = {(task.arm, row["status"]) for task, row in rows_of(folder).items()}
+    assert states == {("none", "finished"), ("wild", "diverged")}
+
+
+def test_adversarial_replicates_run_resume_and_repeat(tmp_path):
+    whole = rows_of(run_experiment(game(), tmp_path / "whole", jobs=1))
+    assert {task.phase for task in whole} == {"tune", "report"}
+    for row in whole.values():
+        assert row["status"] == "finished"
+        assert len(row["curves"]["course/modes"]) == 2
+        assert set(row["scores"]) >= {"modes", "high_quality"}
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(game(), tmp_path / "cut", jobs=1, on_progress=Stop(3))
+    run_experiment(game(), tmp_path / "cut", jobs=1, resume=True)
+    assert rows_of(tmp_path / "cut" / "game") == whole
+    found = read_experiment(tmp_path / "whole", "game", protocol=game())
+    summary = summarize(found)
+    assert summary["comparisons"][0]["pairs"] == 2
+    pytest.importorskip("matplotlib")
+    assert [path.name for path in draw(found, summary)] == ["curves.png", "effects.png"]
+
+
+# -- damage ----------------------------------------------------------------------------------------
+def read(folder):
+    return read_experiment(folder.parent, "tiny", protocol=tiny())
+
+
+@pytest.fixture
+def folder(tmp_path, whole_folder):
+    """Return a copy of the whole run, to be damaged."""
+    return Path(shutil.copytree(whole_folder, tmp_path / "tiny"))
+
+
+def test_a_torn_last_line_is_run_again(folder, whole):
+    path = folder / "rows.jsonl"
+    content = path.read_bytes()
+    for torn in (content[:-1], content[:-40], content[:-40] + b"\0" * 39 + b"\n"):
+        path.write_bytes(torn)
+        assert read(folder).left == 1
+        run_experiment(tiny(), folder.parent, jobs=1, resume=True)
+        assert rows_of(folder) == whole
+
+
+def test_no_flipped_bit_changes_what_is_read(folder):
+    """Flipped anywhere, a row is refused, or taken for one cut short, or reads as it did."""
+    path = folder / "rows.jsonl"
+    content, rows = path.read_bytes(), read(folder).rows
+    rng = np.random.default_rng(0)
+    for at in (*rng.integers(len(content), size=150), content.index(b'"seal"') + 3):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            found = read(folder).rows
+        except DataError as error:
+            assert "is damaged" in str(error)  # noqa: PT017
+        else:
+            assert found in (rows, rows[:-1])
+    path.write_bytes(content)
+    header = json.loads((folder / "protocol.json").read_text())
+    (folder / "protocol.json").write_text(json.dumps(header | {"seeds": 2}))
+    with pytest.raises(DataError, match="does not match its seal"):
+        read(folder)
+
+
+def test_rows_without_a_seal_are_read_and_counted(folder):
+    """As version 0.1 left them."""
+    path, before = folder / "rows.jsonl", read(folder)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    bare = [{k: v for k, v in line.items() if k != "seal"} for line in lines]
+    assert all(seal(row) == line["seal"] for row, line in zip(bare, lines, strict=True))
+    path.write_text("".join(json.dumps(row) + "\n" for row in (*lines[:2], *bare[2:])))
+    found = read(folder)
+    assert found.rows == before.rows
+    assert (before.unsealed, found.unsealed) == (0, len(lines) - 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rate": "0.1"}, "line 2 is damaged"),
+        ({"seed": 1.5}, "line 2 is damaged"),
+        ({"arm": []}, "line 2 is damaged"),
+        ({"curves": {"train/nll": ["x"]}}, "line 2 is damaged"),
+        ({"curves": {"train/nll": 1.0}}, "line 2 is damaged"),
+        ({"scores": [1.0]}, "line 2 is damaged"),
+        ({"status": None}, "line 2 is damaged"),
+        ({"else": 0}, "line 2 is damaged"),
+        (None, "line 2 is damaged"),
+        ({"protocol": "0" * 16}, "line 2 is of protocol 0{16}"),
+        ({}, "line 3 is there twice"),
+    ],
+)
+def test_damage_is_named(folder, changes, says):
+    path = folder / "rows.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    bad: object = None
+    if changes is not None:
+        bad = json.loads(lines[1]) | changes
+        bad.pop("seal")
+    damaged = [lines[0], json.dumps(bad).encode() + b"\n", *lines[2:]]
+    if not changes and changes is not None:
+        damaged[2] = lines[1]
+    path.write_bytes(b"".join(damaged))
+    with pytest.raises(DataError, match=says):
+        run_experiment(tiny(), folder.parent, jobs=1, resume=True)
+    assert path.read_bytes() == b"".join(damaged)
+
+
+@pytest.mark.parametrize("changes", [{"seeds": "3"}, {"threads": 0}, {"hash": 1}, {"content": []}])
+def test_a_header_with_wrong_types_is_damaged(folder, changes):
+    path = folder / "protocol.json"
+    header = json.loads(path.read_text()) | changes
+    header.pop("seal")
+    path.write_text(json.dumps(header))
+    with pytest.raises(DataError, match=r"protocol\.json: cannot be read"):
+        read(folder)
+
+
+def test_rows_of_a_changed_protocol_are_not_mixed(folder, whole):
+    changed = tiny(base=BASE | {"epochs": 1})
+    with pytest.raises(ArchitectureError, match=r"\(base changed\); rows are not mixed"):
+        run_experiment(changed, folder.parent, jobs=1, resume=True)
+    with pytest.raises(ArchitectureError, match="base changed"):
+        read_experiment(folder.parent, "tiny", protocol=changed)
+    assert rows_of(folder) == whole
+
+
+KILLED = """
+import sys
+from experiments_cases import tiny
+from nembp.experiments import run_experiment
+if __name__ == "__main__":
+    run_experiment(tiny(), sys.argv[1], jobs=2, threads=1, resume=True)
+"""
+
+
+def ends(session):
+    """Wait until no process of a session is left (zombies aside), for a minute at most."""
+    for _ in range(600):
+        listed = subprocess.check_output(["ps", "-eo", "sid=,stat="], text=True)
+        lines = [line.split() for line in listed.splitlines()]
+        if not any(int(sid) == session and not stat.startswith("Z") for sid, stat in lines):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_kill_9_loses_nothing_and_leaves_no_worker(tmp_path, whole):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    paths = os.pathsep.join([os.path.dirname(__file__), os.getcwd()])
+    out = tmp_path / "out"
+    rows, have = out / "tiny" / "rows.jsonl", 0
+    for wanted in (1, 4):
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(out)], env=os.environ | {"PYTHONPATH": paths},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        while have < wanted and process.poll() is None:
+            time.sleep(0.01)
+            have = rows.read_bytes().count(b"\n") if rows.exists() else 0
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert have >= wanted
+        assert ends(process.pid), "workers are left"
+    run_experiment(tiny(), out, jobs=1, resume=True)
+    found = rows_of(out / "tiny")
+    assert set(found) == set(whole)
+    if next(iter(whole.values()))["threads"] == 1:
+        assert found == whole
+
+
+def test_data_is_read_once_per_process_and_anew_where_it_changed(tmp_path, monkeypatch):
+    source = Path(__file__).parent.parent / "data" / "mnist-sample"
+    for path in source.glob("*.gz"):
+        shutil.copy(path, tmp_path)
+    loads = []
+    load = running.load_data
+    monkeypatch.setattr(running, "load_data", lambda config: loads.append(1) or load(config))
+    running._loaded.cache_clear()
+    settings = BASE | {"dataset": "idx", "data_dir": str(tmp_path), "device": "cpu"}
+    config = RunConfig(**settings).replace({"seed": 1, "threads": 1})
+    first = kept_data(config)
+    assert kept_data(config.replace({"learning_rate": 0.2})) is first
+    assert kept_data(config.replace({"split_seed": 5})) is not first
+    assert len(loads) == 2
+    labels = tmp_path / "train-labels-idx1-ubyte.gz"
+    write_idx(labels, np.roll(read_idx(labels), 1))
+    assert not np.array_equal(kept_data(config).train.y, first.train.y)
+    assert len(loads) == 3
