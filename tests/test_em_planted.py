@@ -17,11 +17,8 @@ from em_cases import (
 )
 
 from nembp.em import (
-    binary_noise,
-    expectation,
-    generalized,
-    inequality,
-    mixture_fit,
+    binary,
+    m_step,
     mixtures,
     posterior,
     screening,
@@ -30,7 +27,7 @@ from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
 
 
 def prior_in_place_of_the_posterior(net, theta, x, y, direction="forward"):
-    source = net.ends(x, y, direction).source
+    source, _ = net.source_and_target(x, y, direction)
     return np.exp(net.log_hidden(theta, source, direction))
 
 
@@ -62,7 +59,7 @@ def most_probable_state_only(net, theta, x, y, direction="forward"):
 def test_a_wrong_posterior_is_caught(monkeypatch, bug, direction):
     case = make_case(0, Multinomial(), Gaussian(0.5))
     check_fisher(case, direction)
-    monkeypatch.setattr(expectation, "posterior", bug)
+    monkeypatch.setattr(binary, "posterior", bug)
     with pytest.raises(AssertionError):
         check_fisher(case, direction)
 
@@ -70,7 +67,7 @@ def test_a_wrong_posterior_is_caught(monkeypatch, bug, direction):
 def test_a_posterior_that_does_not_sum_to_one_breaks_the_decomposition(monkeypatch):
     case = make_case(0, Multinomial(), Gaussian(0.5))
     check_decomposition(case, "joint")
-    monkeypatch.setattr(expectation, "posterior", posterior_normalized_over_rows)
+    monkeypatch.setattr(binary, "posterior", posterior_normalized_over_rows)
     with pytest.raises(AssertionError):
         check_decomposition(case, "joint")
 
@@ -78,7 +75,7 @@ def test_a_posterior_that_does_not_sum_to_one_breaks_the_decomposition(monkeypat
 def test_q_with_the_posterior_of_theta_in_place_of_theta_n_is_caught(monkeypatch):
     case = make_case(0, Bernoulli(), Gaussian(0.5))
     check_q_gradient(case, "joint")
-    right = expectation.q
+    right = binary.q
 
     def stale(net, theta, theta_n, *rest, **noise):
         return right(net, theta, theta, *rest, **noise)
@@ -93,9 +90,9 @@ def test_q_with_the_posterior_of_theta_in_place_of_theta_n_is_caught(monkeypatch
 def test_a_wrong_sign_or_factor_of_the_error_is_caught(monkeypatch, direction, factor):
     # the same bug in both gradients, so Fisher's identity alone would not see it
     case = make_case(1, Gaussian(0.4), Multinomial())
-    right = expectation._errors
+    right = binary._errors
     check_q_gradient(case, direction)
-    monkeypatch.setattr(expectation, "_errors", lambda *a: factor * right(*a))
+    monkeypatch.setattr(binary, "_errors", lambda *a: factor * right(*a))
     with pytest.raises(AssertionError):
         check_q_gradient(case, direction)
 
@@ -103,7 +100,7 @@ def test_a_wrong_sign_or_factor_of_the_error_is_caught(monkeypatch, direction, f
 @pytest.mark.parametrize("direction", ["backward", "joint"])
 def test_an_untransposed_weight_is_caught(monkeypatch, direction):
     case = make_case(2, Gaussian(), Gaussian(), (3, 3, 3))
-    right = expectation._assemble
+    right = binary._assemble
 
     def untransposed(net, way, *slopes):
         flat = right(net, way, *slopes)
@@ -113,7 +110,7 @@ def test_an_untransposed_weight_is_caught(monkeypatch, direction):
         return flat
 
     check_q_gradient(case, direction)
-    monkeypatch.setattr(expectation, "_assemble", untransposed)
+    monkeypatch.setattr(binary, "_assemble", untransposed)
     with pytest.raises(AssertionError):
         check_q_gradient(case, direction)
 
@@ -123,11 +120,11 @@ def test_an_untransposed_weight_is_caught(monkeypatch, direction):
 def test_descent_in_place_of_ascent_is_caught(monkeypatch, direction):
     case = make_case(4, Bernoulli(), Gaussian())
     check_gem(case, direction)
-    value, slope = generalized.q, generalized.q_gradient
-    monkeypatch.setattr(generalized, "q", lambda *a, **k: -value(*a, **k))
+    value, slope = binary.q, binary.q_gradient
+    monkeypatch.setattr(binary, "q", lambda *a, **k: -value(*a, **k))
     with pytest.raises(AssertionError):  # stuck: no step along ∇Q raises −Q
         check_gem(case, direction)
-    monkeypatch.setattr(generalized, "q_gradient", lambda *a, **k: -slope(*a, **k))
+    monkeypatch.setattr(binary, "q_gradient", lambda *a, **k: -slope(*a, **k))
     with pytest.raises(AssertionError):  # downhill
         check_gem(case, direction)
 
@@ -135,7 +132,7 @@ def test_descent_in_place_of_ascent_is_caught(monkeypatch, direction):
 def test_a_step_without_backtracking_is_caught(monkeypatch):
     case = make_case(4, Gaussian(0.1), Gaussian(0.1))
     check_gem(case, "joint")
-    monkeypatch.setattr(generalized, "ARMIJO", -1e9)  # accepts anything
+    monkeypatch.setattr(binary, "ARMIJO", -1e9)  # accepts anything
     with pytest.raises(AssertionError):
         check_gem(case, "joint")
 
@@ -157,15 +154,14 @@ def test_screening_the_wrong_way_is_caught(monkeypatch, direction):
 
 def test_screening_with_the_noise_subtracted_is_caught(monkeypatch):
     case = make_case(6, Gaussian(0.5), Gaussian(0.5))
-    right = binary_noise.gains_at
+    right = binary.gains_at
 
     def subtracted(*arguments, **options):
         gains = right(*arguments, **options)
         return lambda n: gains(-n)
 
     check_nem(case, "joint")
-    monkeypatch.setattr(binary_noise, "gains_at", subtracted)
-    monkeypatch.setattr(inequality, "gains_at", subtracted)
+    monkeypatch.setattr(binary, "gains_at", subtracted)
     with pytest.raises(AssertionError):
         check_nem(case, "joint")
 
@@ -179,18 +175,18 @@ def test_no_screening_is_caught(monkeypatch):
 
 # -- mixtures --------------------------------------------------------------------------------------
 def unbiased_covariance(y, posterior, reg_covar=0.0):
-    fitted = mixtures.m_step(y, posterior, reg_covar)
+    fitted = m_step(y, posterior, reg_covar)
     counts = posterior.sum(axis=0)
     factor = (counts / (counts - 1.0))[:, None, None]
     return mixtures.GaussianMixture(fitted.weights, fitted.means, factor * fitted.covariances)
 
 
 def no_regularization(y, posterior, reg_covar=0.0):
-    return mixtures.m_step(y, posterior, 0.0)
+    return m_step(y, posterior, 0.0)
 
 
 def equal_weights(y, posterior, reg_covar=0.0):
-    fitted = mixtures.m_step(y, posterior, reg_covar)
+    fitted = m_step(y, posterior, reg_covar)
     equal = np.full(len(fitted.weights), 1.0 / len(fitted.weights))
     return mixtures.GaussianMixture(equal, fitted.means, fitted.covariances)
 
@@ -199,7 +195,7 @@ def equal_weights(y, posterior, reg_covar=0.0):
 def test_a_wrong_m_step_is_caught(monkeypatch, bug):
     y, start = mixture_case(0, dimension=2)
     check_scikit_learn(y, start, iterations=3)
-    monkeypatch.setattr(mixture_fit, "m_step", bug)
+    monkeypatch.setattr(mixtures, "m_step", bug)
     with pytest.raises(AssertionError):
         check_scikit_learn(y, start, iterations=3)
 

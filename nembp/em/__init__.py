@@ -10,38 +10,28 @@ Two models whose hidden states can be enumerated, in float64 on the host:
 
 from __future__ import annotations
 
-from nembp.em.binary import BinaryNetwork, Direction
-from nembp.em.binary_noise import draw_noise
-from nembp.em.convergence import ConvergenceStudy, SignTest, study_convergence
-from nembp.em.expectation import entropy, entropy_gradient, gradient, posterior, q, q_gradient
-from nembp.em.generalized import GemHistory, GemStep, fit_gem, gem_step
-from nembp.em.inequality import NemInequality, nem_inequality
-from nembp.em.mixture_fit import MixtureFit, draw_mixture_noise, fit_mixture
-from nembp.em.mixtures import GaussianMixture, initial_mixture, m_step
-
-__all__ = [
-    "BinaryNetwork",
-    "ConvergenceStudy",
-    "Direction",
-    "GaussianMixture",
-    "GemHistory",
-    "GemStep",
-    "MixtureFit",
-    "NemInequality",
-    "SignTest",
-    "draw_mixture_noise",
-    "draw_noise",
-    "entropy",
-    "entropy_gradient",
-    "fit_gem",
-    "fit_mixture",
-    "gem_step",
-    "gradient",
-    "initial_mixture",
-    "m_step",
-    "nem_inequality",
-    "posterior",
-    "q",
-    "q_gradient",
-    "study_convergence",
-]
+from nembp.em.binary import BinaryNetwork as BinaryNetwork
+from nembp.em.binary import Direction as Direction
+from nembp.em.binary import GemHistory as GemHistory
+from nembp.em.binary import GemStep as GemStep
+from nembp.em.binary import NemInequality as NemInequality
+from nembp.em.binary import OneWay as OneWay
+from nembp.em.binary import draw_noise as draw_noise
+from nembp.em.binary import entropy as entropy
+from nembp.em.binary import entropy_gradient as entropy_gradient
+from nembp.em.binary import fit_gem as fit_gem
+from nembp.em.binary import gem_step as gem_step
+from nembp.em.binary import gradient as gradient
+from nembp.em.binary import nem_inequality as nem_inequality
+from nembp.em.binary import posterior as posterior
+from nembp.em.binary import q as q
+from nembp.em.binary import q_gradient as q_gradient
+from nembp.em.mixtures import ConvergenceStudy as ConvergenceStudy
+from nembp.em.mixtures import GaussianMixture as GaussianMixture
+from nembp.em.mixtures import MixtureFit as MixtureFit
+from nembp.em.mixtures import SignTest as SignTest
+from nembp.em.mixtures import draw_mixture_noise as draw_mixture_noise
+from nembp.em.mixtures import fit_mixture as fit_mixture
+from nembp.em.mixtures import initial_mixture as initial_mixture
+from nembp.em.mixtures import m_step as m_step
+from nembp.em.mixtures import study_convergence as study_convergence

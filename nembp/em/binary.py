@@ -7,35 +7,66 @@ and over the same weights in the other direction
 
     y → h → x                  p(h | y): z = y W²ᵀ + d¹,   p(x | h): a likelihood of h W¹ᵀ + d⁰.
 
-All 2ᴶ hidden states are enumerated, so p(y | x), the posterior and every expectation are finite
-sums. The flat parameter vector Θ is laid out as in the engine: weights, forward biases,
-backward biases.
+All 2ᴶ hidden states are enumerated, so that every expectation is a finite sum. Three theorems can
+then be seen in numbers, in either direction or summed over both:
+
+**EM's two terms.** With the posterior r(h) = p(h | y, x, Θₙ), log p(y | x, Θ) = Q + H:
+
+    Q(Θ | Θₙ) =  Σ_h r(h) log p(y, h | x, Θ)
+    H(Θ | Θₙ) = −Σ_h r(h) log p(h | y, x, Θ)     ≥ H(Θₙ | Θₙ), the posterior's entropy.
+
+H is least at Θ = Θₙ (Gibbs), so ∇H = 0 there and ∇ log p = ∇Q: Fisher's identity. A gradient step
+on log p, which is backpropagation, is a generalized-EM step (Audhkhasi, Osoba and Kosko, Neural
+Networks 78, 2016, theorem 1; Adigun and Kosko, Neural Networks 120, 2019).
+
+**Generalized EM.** log p(Θ) − log p(Θₙ) is the gain of Q plus a Kullback-Leibler divergence, so
+what does not lower Q does not lower log p (Dempster, Laird and Rubin 1977, theorem 1). How far to
+climb before the next E-step is free: one gradient step is backpropagation, a maximizer is EM.
+
+**The NEM inequality** (Osoba, Mitaim and Kosko 2013, theorem 1; for networks Audhkhasi, Osoba and
+Kosko 2016, theorem 2). Noise helps a step on average, E[Q_N(Θ | Θ*)] ≥ Q(Θ | Θ*), if
+
+    E[log p(y + n, h | x, Θ) / p(y, h | x, Θ)] ≥ 0
+
+over the noise n and the hidden state h ~ p(h | y, x, Θ*). The left side is E[Q_N] − Q itself.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from nembp.em.screening import Matrix
-from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood
+from nembp.em.screening import (
+    LATTICE,
+    Condition,
+    Gains,
+    Matrix,
+    Support,
+    check_rows,
+    draw,
+    log_sum_exp,
+    screen,
+)
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError, ShapeError
-
-__all__ = ["BinaryNetwork", "Direction", "Ends", "Layers", "OneWay", "log_sum_exp", "one_way"]
 
 Direction = Literal["forward", "backward", "joint"]
 OneWay = Literal["forward", "backward"]
+Ascent = Literal["gradient", "newton"]
 MAX_HIDDEN = 14  # 2¹⁴ states a row
+MAX_LATTICE = 8  # 3⁸ noise vectors
+ARMIJO = 1e-4  # share of the linear prediction that a step must gain
+HALVINGS = 60
 
 
 class Layers(NamedTuple):
-    """Parameters of one direction, source → h → target, as views of a flat vector.
-
-    W (sources, hidden) and b (hidden,) feed the hidden layer, V (hidden, targets) and c (targets,)
-    the end. In the backward direction W and V are the transposes of the forward V and W.
-    """
+    """Parameters of one direction, as views of a flat vector: z = x W + b, then h V + c."""
 
     W: Matrix
     b: Matrix
@@ -43,20 +74,8 @@ class Layers(NamedTuple):
     c: Matrix
 
 
-class Ends(NamedTuple):
-    """What one direction maps from (rows, sources), maps to (rows, targets), and the likelihood."""
-
-    source: Matrix
-    target: Matrix
-    likelihood: Likelihood
-
-
 def one_way(direction: Direction) -> tuple[OneWay, ...]:
-    """Return the directions that ``direction`` sums.
-
-    >>> one_way("joint")
-    ('forward', 'backward')
-    """
+    """Return the directions that ``direction`` sums."""
     if direction not in get_args(Direction):
         options = ", ".join(get_args(Direction))
         raise ArchitectureError(f"direction must be one of {options}, got {direction!r}")
@@ -65,19 +84,10 @@ def one_way(direction: Direction) -> tuple[OneWay, ...]:
 
 @dataclass(frozen=True)
 class BinaryNetwork:
-    """Shape and likelihoods of the network; its parameters Θ are passed to each function.
+    """Shape and likelihoods of the network, log p(y | h) forward and log p(x | h) backward.
 
-    Parameters
-    ----------
-    inputs, hidden, outputs : int
-        Neurons in each layer; at most 14 hidden ones.
-    forward, backward : Likelihood
-        log p(y | h) at the output, log p(x | h) at the input.
-
-    Raises
-    ------
-    ArchitectureError
-        If a layer is empty or there are too many hidden states to enumerate.
+    Its parameters Θ are passed to each function, laid out as in the engine: weights, forward
+    biases, backward biases. At most 14 hidden neurons can be enumerated.
 
     >>> net = BinaryNetwork(2, 3, 1)
     >>> net.parameter_count, net.states.shape
@@ -101,10 +111,14 @@ class BinaryNetwork:
             )
 
     @property
+    def _lengths(self) -> list[int]:
+        inputs, hidden, outputs = self.inputs, self.hidden, self.outputs
+        return [inputs * hidden, hidden * outputs, hidden, outputs, inputs, hidden]
+
+    @property
     def parameter_count(self) -> int:
         """Length of Θ."""
-        inputs, hidden, outputs = self.inputs, self.hidden, self.outputs
-        return inputs * hidden + hidden * outputs + hidden + outputs + inputs + hidden
+        return sum(self._lengths)
 
     @property
     def states(self) -> Matrix:
@@ -118,13 +132,11 @@ class BinaryNetwork:
 
     def layers(self, theta: Any, direction: OneWay) -> Layers:
         """Return one direction's parameters as views of ``theta`` (writable if it is)."""
-        inputs, hidden, outputs = self.inputs, self.hidden, self.outputs
         theta = np.asarray(theta)
         if theta.shape != (self.parameter_count,):
             raise ShapeError(f"theta must have shape ({self.parameter_count},), got {theta.shape}")
-        lengths = [inputs * hidden, hidden * outputs, hidden, outputs, inputs, hidden]
-        w1, w2, b1, b2, d0, d1 = np.split(theta, np.cumsum(lengths)[:-1])
-        W1, W2 = w1.reshape(inputs, hidden), w2.reshape(hidden, outputs)
+        w1, w2, b1, b2, d0, d1 = np.split(theta, np.cumsum(self._lengths)[:-1])
+        W1, W2 = w1.reshape(self.inputs, self.hidden), w2.reshape(self.hidden, self.outputs)
         if direction == "forward":
             return Layers(W1, b1, W2, b2)
         return Layers(W2.T, d1, W1.T, d0)
@@ -133,16 +145,14 @@ class BinaryNetwork:
         """Return the likelihood of the target of ``direction``."""
         return self.forward if direction == "forward" else self.backward
 
-    def ends(self, x: Any, y: Any, direction: OneWay) -> Ends:
-        """Return the source, target and likelihood of ``direction``, shapes checked."""
-        x = self.rows("x", x)
-        y = self.rows("y", y)
+    def source_and_target(self, x: Any, y: Any, direction: OneWay) -> tuple[Matrix, Matrix]:
+        """Return what ``direction`` maps from and to, shapes checked."""
+        x, y = check_rows("x", x, self.inputs), check_rows("y", y, self.outputs)
         if len(x) != len(y):
             raise ShapeError(
                 f"x and y must have the same number of rows, got {len(x)} and {len(y)}"
             )
-        source, target = (x, y) if direction == "forward" else (y, x)
-        return Ends(source, target, self.target_likelihood(direction))
+        return (x, y) if direction == "forward" else (y, x)
 
     def log_hidden(self, theta: Any, source: Matrix, direction: OneWay) -> Matrix:
         """Return log p(h | source) = Σ_j h_j z_j − log(1 + e^z_j), shape (rows, states)."""
@@ -151,49 +161,629 @@ class BinaryNetwork:
         log_p: Matrix = z @ self.states.T - np.logaddexp(0.0, z).sum(axis=1, keepdims=True)
         return log_p
 
+    def at_states(self, theta: Any, target: Matrix, direction: OneWay) -> tuple[Any, Matrix]:
+        """Return the likelihood's readout of z = h V + c, and the target.
+
+        Both have one row for each pair (row, state), the states inner.
+        """
+        p = self.layers(theta, direction)
+        z = np.tile(self.states @ p.V + p.c, (len(target), 1))
+        t = np.repeat(target, len(self.states), axis=0)
+        return self.target_likelihood(direction).at(z), t
+
     def log_target(self, theta: Any, target: Matrix, direction: OneWay) -> Matrix:
         """Return log p(target | h), shape (rows, states)."""
         likelihood = self.target_likelihood(direction)
-        z, t = self.readout_rows(theta, target, direction)
-        log_p: Matrix = likelihood.log_likelihood(likelihood.at(z), t).reshape(len(target), -1)
-        return log_p
-
-    def readout_rows(self, theta: Any, target: Matrix, direction: OneWay) -> tuple[Matrix, Matrix]:
-        """Return z = h V + c and the target, one row for each pair (row, state), states inner."""
-        p = self.layers(theta, direction)
-        z = self.states @ p.V + p.c
-        return np.tile(z, (len(target), 1)), np.repeat(target, len(z), axis=0)
+        log_p: Matrix = likelihood.log_likelihood(*self.at_states(theta, target, direction))
+        return log_p.reshape(len(target), -1)
 
     def log_joint(self, theta: Any, x: Any, y: Any, direction: OneWay = "forward") -> Matrix:
-        """Return log p(y, h | x, Θ) = log p(y | h) + log p(h | x), shape (rows, states), in nats.
-
-        In the backward direction x and y change places.
-        """
-        source, target, _ = self.ends(x, y, direction)
+        """Return log p(y, h | x, Θ), or log p(x, h | y, Θ) backward, shape (rows, states)."""
+        source, target = self.source_and_target(x, y, direction)
         return self.log_target(theta, target, direction) + self.log_hidden(theta, source, direction)
 
     def log_likelihood(self, theta: Any, x: Any, y: Any, direction: Direction = "forward") -> float:
-        """Return log p(y | x, Θ) = Σ_rows log Σ_h p(y, h | x, Θ), in nats.
-
-        The backward direction's is log p(x | y, Θ), the joint one the sum of both.
-        """
+        """Return log p(y | x, Θ) = Σ_rows log Σ_h p(y, h | x, Θ); joint sums both directions."""
         total = 0.0
         for way in one_way(direction):
             total += float(log_sum_exp(self.log_joint(theta, x, y, way)).sum())
         return total
 
-    def rows(self, name: Literal["x", "y"], value: Any) -> Matrix:
-        """Return ``value`` as float64 rows of x or y, or raise :class:`ShapeError`."""
-        width = self.inputs if name == "x" else self.outputs
-        rows = np.asarray(value, dtype=np.float64)
-        if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
-            raise ShapeError(f"{name} must have shape (rows ≥ 1, {width}), got {rows.shape}")
-        if not np.isfinite(rows).all():
-            raise ShapeError(f"{name} must be finite; remove its NaN and infinite entries")
-        return rows
+
+# -- EM's two terms and their gradients ------------------------------------------------------------
+def posterior(
+    net: BinaryNetwork, theta: Any, x: Any, y: Any, direction: OneWay = "forward"
+) -> Matrix:
+    """Return r(h) = p(h | y, x, Θ) = p(y, h | x, Θ) / p(y | x, Θ), shape (rows, states).
+
+    >>> net = BinaryNetwork(1, 2, 1)
+    >>> posterior(net, np.zeros(net.parameter_count), [[0.3]], [[1.0]])
+    array([[0.25, 0.25, 0.25, 0.25]])
+    """
+    if len(one_way(direction)) > 1:
+        raise ArchitectureError("the joint direction has two posteriors: ask for one direction")
+    log_joint = net.log_joint(theta, x, y, direction)
+    return np.asarray(np.exp(log_joint - log_sum_exp(log_joint)))
 
 
-def log_sum_exp(log_p: Matrix) -> Matrix:
-    """Return log Σ_s e^log_p of each row without overflow, shape (rows, 1)."""
-    top = log_p.max(axis=1, keepdims=True)
-    return np.asarray(top + np.log(np.exp(log_p - top).sum(axis=1, keepdims=True)))
+def q(
+    net: BinaryNetwork,
+    theta: Any,
+    theta_n: Any,
+    x: Any,
+    y: Any,
+    direction: Direction = "forward",
+    *,
+    noise_y: Any = None,
+    noise_x: Any = None,
+) -> float:
+    """Return Q(Θ | Θₙ) = Σ_h p(h | y, x, Θₙ) log p(y, h | x, Θ), in nats, summed over rows.
+
+    With noise it is Q_N: the posterior of the clean target y weighs log p(y + n, h | x, Θ).
+    ``noise_y`` is for the forward target y, ``noise_x`` for the backward target x.
+    """
+    total = 0.0
+    for way, noisy_x, noisy_y in _noisy(x, y, direction, noise_y, noise_x):
+        r = posterior(net, theta_n, x, y, way)
+        total += float((r * net.log_joint(theta, noisy_x, noisy_y, way)).sum())
+    return total
+
+
+def q_gradient(
+    net: BinaryNetwork,
+    theta: Any,
+    theta_n: Any,
+    x: Any,
+    y: Any,
+    direction: Direction = "forward",
+    *,
+    noise_y: Any = None,
+    noise_x: Any = None,
+) -> Matrix:
+    """Return ∇_Θ Q(Θ | Θₙ) = Σ_h p(h | y, x, Θₙ) ∇ log p(y, h | x, Θ), flat like Θ."""
+    total = np.zeros(net.parameter_count)
+    for way, noisy_x, noisy_y in _noisy(x, y, direction, noise_y, noise_x):
+        r = posterior(net, theta_n, x, y, way)
+        total += _weighted_gradient(net, theta, noisy_x, noisy_y, way, r)
+    return total
+
+
+def entropy(
+    net: BinaryNetwork, theta: Any, theta_n: Any, x: Any, y: Any, direction: Direction = "forward"
+) -> float:
+    """Return H(Θ | Θₙ) = −Σ_h p(h | y, x, Θₙ) log p(h | y, x, Θ), in nats.
+
+    At Θ = Θₙ it is the entropy of the posterior; elsewhere the cross-entropy, which is larger.
+    """
+    total = 0.0
+    for way in one_way(direction):
+        log_joint = net.log_joint(theta, x, y, way)
+        log_posterior = log_joint - log_sum_exp(log_joint)
+        total -= float((posterior(net, theta_n, x, y, way) * log_posterior).sum())
+    return total
+
+
+def entropy_gradient(
+    net: BinaryNetwork, theta: Any, theta_n: Any, x: Any, y: Any, direction: Direction = "forward"
+) -> Matrix:
+    """Return ∇_Θ H(Θ | Θₙ) = Σ_h [p(h | y, x, Θ) − p(h | y, x, Θₙ)] ∇ log p(y, h | x, Θ).
+
+    For log p(h | y, x, Θ) = log p(y, h | x, Θ) − log p(y | x, Θ), whose last term has the
+    posterior-weighted gradient. It vanishes at Θ = Θₙ.
+    """
+    total = np.zeros(net.parameter_count)
+    for way in one_way(direction):
+        difference = posterior(net, theta, x, y, way) - posterior(net, theta_n, x, y, way)
+        total += _weighted_gradient(net, theta, x, y, way, difference)
+    return total
+
+
+def gradient(
+    net: BinaryNetwork, theta: Any, x: Any, y: Any, direction: Direction = "forward"
+) -> Matrix:
+    """Return ∇_Θ log p(y | x, Θ) = ∇p / p by the product rule on p = Σ_h p(h | x) p(y | h).
+
+    ∂p(h | x)/∂z_j = (2h_j − 1) σ_j (1 − σ_j) Π_{i≠j} p(h_i | x), ∂p(y | h)/∂z = −error p(y | h).
+    It forms no posterior, so it shares nothing with :func:`q_gradient` but the parameters.
+    """
+    total = np.zeros(net.parameter_count)
+    for way in one_way(direction):
+        source, target = net.source_and_target(x, y, way)
+        p, h = net.layers(theta, way), net.states
+        z = (source @ p.W + p.b)[:, None, :]
+        factors = np.where(h == 1.0, _logistic(z), _logistic(-z))  # p(h_j | x), of every state
+        p_hidden = factors.prod(axis=2)
+        log_target = net.log_target(theta, target, way)
+        p_target = np.exp(log_target - log_target.max(axis=1, keepdims=True))  # up to a factor
+        p_y = (p_hidden * p_target).sum(axis=1)
+
+        others = np.stack(
+            [np.delete(factors, j, axis=2).prod(axis=2) for j in range(net.hidden)], axis=2
+        )
+        slope_hidden = (2.0 * h - 1.0) * _logistic(z) * _logistic(-z) * others
+        slope_z = np.einsum("nsj,ns->nj", slope_hidden, p_target) / p_y[:, None]
+        slope_target = -_errors(net, theta, target, way) * p_target[:, :, None]
+        slope_end = slope_target * (p_hidden / p_y[:, None])[:, :, None]
+        total += _assemble(net, way, source, slope_z, slope_end)
+    return total
+
+
+def _weighted_gradient(
+    net: BinaryNetwork, theta: Any, x: Any, y: Any, way: OneWay, weight: Matrix
+) -> Matrix:
+    """Return Σ_rows Σ_h weight(h) ∇ log p(y, h | x, Θ).
+
+    ∂ log p(h | x)/∂z = h − σ(z) and ∂ log p(y | h)/∂z = −error.
+    """
+    source, target = net.source_and_target(x, y, way)
+    p = net.layers(theta, way)
+    sigma = _logistic(source @ p.W + p.b)
+    slope_z = weight @ net.states - weight.sum(axis=1, keepdims=True) * sigma
+    slope_end = -_errors(net, theta, target, way) * weight[:, :, None]
+    return _assemble(net, way, source, slope_z, slope_end)
+
+
+def _assemble(
+    net: BinaryNetwork, way: OneWay, source: Matrix, slope_z: Matrix, slope_end: Matrix
+) -> Matrix:
+    """Return the flat gradient; slopes are (rows, hidden) and (rows, states, targets)."""
+    flat = np.zeros(net.parameter_count)
+    g = net.layers(flat, way)  # views, transposed ones in the backward direction
+    g.W[...] = source.T @ slope_z
+    g.b[...] = slope_z.sum(axis=0)
+    g.V[...] = np.einsum("sj,nsk->jk", net.states, slope_end)
+    g.c[...] = slope_end.sum(axis=(0, 1))
+    return flat
+
+
+def _errors(net: BinaryNetwork, theta: Any, target: Matrix, way: OneWay) -> Matrix:
+    """Return the error −∂ log p(target | h)/∂z, shape (rows, states, targets)."""
+    o, t = net.at_states(theta, target, way)
+    error = np.empty_like(t)
+    net.target_likelihood(way).error(o, t, error)
+    return error.reshape(len(target), len(net.states), -1)
+
+
+def _logistic(z: Matrix) -> Matrix:
+    """Return σ(z) with full relative accuracy, also where it is nearly 0."""
+    return np.asarray(np.exp(-np.logaddexp(0.0, -z)))
+
+
+def _noisy(
+    x: Any, y: Any, direction: Direction, noise_y: Any, noise_x: Any
+) -> list[tuple[OneWay, Any, Any]]:
+    """Return (direction, x, y) for each direction summed, its own target with noise added."""
+    ways = one_way(direction)
+    for name, n, target, way in (
+        ("y", noise_y, y, "forward"),
+        ("x", noise_x, x, "backward"),
+    ):
+        if n is not None and way not in ways:
+            raise ArchitectureError(
+                f"noise_{name} is noise on the {way} direction's target, but the direction is "
+                f"{direction!r}: leave it out or ask for 'joint'"
+            )
+        if n is not None and np.shape(n) != np.shape(target):
+            raise ShapeError(
+                f"noise_{name} must have the shape of {name}, {np.shape(target)}, got {np.shape(n)}"
+            )
+    y_n = y if noise_y is None else np.asarray(y, dtype=np.float64) + noise_y
+    x_n = x if noise_x is None else np.asarray(x, dtype=np.float64) + noise_x
+    return [(way, x, y_n) if way == "forward" else (way, x_n, y) for way in ways]
+
+
+# -- generalized EM --------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class GemStep:
+    """One E-step and its M-step: Θₙ₊₁, and in nats Q (Q_N if there is noise) and clean log p.
+
+    ``ascents`` counts the steps that were taken: fewer than asked for where Q could rise no more.
+    """
+
+    theta: Matrix
+    q_before: float
+    q_after: float
+    log_likelihood_before: float
+    log_likelihood_after: float
+    ascents: int
+
+
+@dataclass(frozen=True)
+class GemHistory:
+    """Θ at the end, and every step that led there."""
+
+    theta: Matrix
+    steps: tuple[GemStep, ...]
+
+    @property
+    def log_likelihood(self) -> Matrix:
+        """Log p of the clean data before the first step and after each, in nats."""
+        after = [step.log_likelihood_after for step in self.steps]
+        return np.array([self.steps[0].log_likelihood_before, *after])
+
+
+def gem_step(
+    net: BinaryNetwork,
+    theta: Any,
+    x: Any,
+    y: Any,
+    direction: Direction = "forward",
+    *,
+    rate: float = 1.0,
+    ascents: int = 1,
+    ascent: Ascent = "gradient",
+    noise_y: Any = None,
+    noise_x: Any = None,
+) -> GemStep:
+    """Take the posterior at Θₙ, then climb Θ ← Θ + rate · d with Q(Θ | Θₙ) rising.
+
+    ``rate`` is halved until Q gains at least ``ARMIJO`` · rate · ⟨d, ∇Q⟩; d = ∇Q, or for ascent
+    "newton" −(∇²Q)⁻¹ ∇Q (Q is concave for all three likelihoods), with which a few ``ascents`` on
+    the same Q solve the M-step. With noise it climbs Q_N.
+    """
+    if not (0.0 < rate < np.inf) or ascents < 1 or ascent not in get_args(Ascent):
+        raise ArchitectureError(
+            "rate must be positive, ascents at least 1 and ascent gradient or newton, got "
+            f"{rate}, {ascents} and {ascent!r}"
+        )
+    theta_n = np.array(theta, dtype=np.float64)
+    rest: Any = (theta_n, x, y, direction)
+
+    def value(point: Matrix) -> float:
+        return q(net, point, *rest, noise_y=noise_y, noise_x=noise_x)
+
+    def slope(point: Matrix) -> Matrix:
+        return q_gradient(net, point, *rest, noise_y=noise_y, noise_x=noise_x)
+
+    climb = _climb(value, slope, theta_n, rate, ascents, ascent)
+    before = net.log_likelihood(theta_n, x, y, direction)
+    after = net.log_likelihood(climb.point, x, y, direction)
+    return GemStep(climb.point, climb.before, climb.after, before, after, climb.taken)
+
+
+def fit_gem(
+    net: BinaryNetwork,
+    theta: Any,
+    x: Any,
+    y: Any,
+    direction: Direction = "forward",
+    *,
+    iterations: int,
+    noise_y: Noise | None = None,
+    noise_x: Noise | None = None,
+    condition: Condition = "posterior",
+    generator: np.random.Generator | None = None,
+    **options: Any,
+) -> GemHistory:
+    """Repeat :func:`gem_step` (``options``: its rate, ascents and ascent), with fresh noise if any.
+
+    Without noise log p never falls. Noise is drawn at the standard deviation of its annealing
+    schedule and screened against the current Θₙ (:func:`draw_noise`); the climb of Q_N may then
+    lower the clean log p.
+    """
+    noises: dict[OneWay, Noise | None] = {"forward": noise_y, "backward": noise_x}
+    if iterations < 1 or (generator is None and any(noises.values())):
+        raise ArchitectureError(
+            f"iterations must be at least 1, got {iterations}; and noise needs a generator: pass "
+            "generator=nembp.backend.stream(seed, name)"
+        )
+    point: Matrix = np.array(theta, dtype=np.float64)
+    steps = []
+    for t in range(1, iterations + 1):
+        n: dict[OneWay, Any] = {"forward": None, "backward": None}
+        for way, noise in noises.items():
+            if noise is not None and generator is not None:
+                n[way] = draw_noise(
+                    net, point, x, y, way, noise, generator, condition=condition, iteration=t
+                )
+        step = gem_step(
+            net, point, x, y, direction, noise_y=n["forward"], noise_x=n["backward"], **options
+        )
+        steps.append(step)
+        point = step.theta
+    return GemHistory(point, tuple(steps))
+
+
+class _Climb(NamedTuple):
+    point: Matrix
+    before: float
+    after: float
+    taken: int
+
+
+def _climb(
+    value: Callable[[Matrix], float],
+    slope: Callable[[Matrix], Matrix],
+    start: Matrix,
+    rate: float,
+    ascents: int,
+    ascent: Ascent,
+) -> _Climb:
+    """Climb ``value`` by at most ``ascents`` steps with backtracking."""
+    point, here = start, value(start)
+    before, taken = here, 0
+    for _ in range(ascents):
+        g = slope(point)
+        d = g if ascent == "gradient" else _newton(slope, point, g)
+        gain = float(g @ d)
+        if gain <= 0.0:  # noise can bend Q the other way: Newton would go downhill
+            d, gain = g, float(g @ g)
+        for halving in range(HALVINGS):
+            step = rate * 0.5**halving
+            there = value(point + step * d)
+            if there >= here + ARMIJO * step * gain:
+                break
+        else:  # Q is flat to rounding
+            break
+        point, here, taken = point + step * d, there, taken + 1
+    return _Climb(point, before, here, taken)
+
+
+def _newton(slope: Callable[[Matrix], Matrix], point: Matrix, g: Matrix) -> Matrix:
+    """Return −(∇²Q − δI)⁻¹ ∇Q by central differences of the gradient."""
+    size, width = len(point), 1e-5
+    hessian = np.empty((size, size))
+    for i in range(size):
+        ahead, behind = point.copy(), point.copy()
+        ahead[i] += width
+        behind[i] -= width
+        hessian[:, i] = (slope(ahead) - slope(behind)) / (2.0 * width)
+    curvature = -0.5 * (hessian + hessian.T)
+    # directions in which Q is flat (a bias beside a weight of a constant input) get a small step
+    ridge = 1e-8 * max(1.0, float(np.abs(curvature).max()))
+    return np.asarray(np.linalg.solve(curvature + ridge * np.eye(size), g))
+
+
+# -- noise and the NEM inequality ------------------------------------------------------------------
+def gains_at(
+    net: BinaryNetwork, theta: Any, target: Matrix, way: OneWay, *, component: bool
+) -> Gains:
+    """Return the map from noise n to log p(y + n, h | x, Θ) − log p(y, h | x, Θ) in every state h.
+
+    log p(h | x, Θ) cancels, so the gain is the likelihood's own, at h. The map takes n of shape
+    (rows, targets) to (rows, states, 1), or with ``component`` to its (rows, states, targets).
+    """
+    o, t = net.at_states(theta, target, way)
+
+    def gains(n: Matrix) -> Matrix:
+        terms = np.empty_like(t)
+        repeated = np.repeat(n, len(net.states), axis=0)
+        net.target_likelihood(way).gain_terms(o, t, repeated, terms)
+        terms = terms.reshape(len(target), len(net.states), -1)
+        return terms if component else terms.sum(axis=2, keepdims=True)
+
+    return gains
+
+
+def draw_noise(
+    net: BinaryNetwork,
+    theta: Any,
+    x: Any,
+    y: Any,
+    way: OneWay,
+    noise: Noise,
+    generator: np.random.Generator,
+    *,
+    condition: Condition = "posterior",
+    support: Support = "continuous",
+    iteration: int = 1,
+) -> Matrix:
+    """Draw noise for one direction's target ("forward": y), screened at Θ, shape (rows, targets).
+
+    ``noise.screening_for`` the likelihood decides between whole rows and single neurons;
+    ``condition`` and ``support`` are those of :func:`nembp.em.screening.draw`, and ``iteration``,
+    counted from 1, is t of the annealing schedule.
+    """
+    target = net.source_and_target(x, y, way)[1]
+    component = noise.screening_for(net.target_likelihood(way)) == "component"
+    gains = gains_at(net, theta, target, way, component=component)
+    std = noise.std_at(epoch=iteration, iteration=iteration)
+    r = posterior(net, theta, x, y, way)
+    return draw(noise, std, target, gains, r, generator, condition=condition, support=support)
+
+
+@dataclass(frozen=True)
+class NemInequality:
+    """E[log p(y + n, h | x, Θ) / p(y, h | x, Θ)], summed over rows, in nats, by three routes.
+
+    Attributes
+    ----------
+    exact : float or None
+        By enumeration or in closed form; None where the noise has neither.
+    sampled, standard_error : float
+        Mean over draws of noise and hidden states, and its standard error.
+    q_gain, q_gain_standard_error : float
+        Mean over draws of the noise alone of Q_N(Θ | Θ*) − Q(Θ | Θ*), and its standard error.
+    draws, nonzero : int, float
+        Draws behind both means; share of the target coordinates that carry noise after screening.
+    """
+
+    exact: float | None
+    sampled: float
+    standard_error: float
+    q_gain: float
+    q_gain_standard_error: float
+    draws: int
+    nonzero: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the inequality holds: exactly if that is known, else of the sampled mean."""
+        return (self.sampled if self.exact is None else self.exact) >= 0.0
+
+
+def nem_inequality(
+    net: BinaryNetwork,
+    theta: Any,
+    x: Any,
+    y: Any,
+    direction: Direction = "forward",
+    *,
+    noise_y: Noise | None = None,
+    noise_x: Noise | None = None,
+    generator: np.random.Generator,
+    draws: int = 1000,
+    condition: Condition = "posterior",
+    support: Support = "continuous",
+    theta_star: Any = None,
+) -> NemInequality:
+    """Evaluate the NEM inequality at Θ for noise on the targets of ``direction``.
+
+    Parameters
+    ----------
+    noise_y, noise_x : Noise
+        Noise on the forward target y and on the backward target x, at its first standard
+        deviation; at least one, and only on targets of ``direction``.
+    draws : int
+        Of the two sampled means; at least 2.
+    condition, support
+        As in :func:`nembp.em.screening.draw`; the lattice has 3^width values to enumerate.
+    theta_star : array, optional
+        Θ* of the posterior, where it is not Θ. Noise screened at Θ by ``every`` keeps its
+        guarantee; by ``posterior`` it does not. Exact on the lattice only.
+
+    Raises
+    ------
+    ArchitectureError
+        If the noises do not fit ``direction``, or an option is out of range.
+    """
+    specs: dict[OneWay, Noise | None] = {"forward": noise_y, "backward": noise_x}
+    noises = {way: noise for way, noise in specs.items() if noise is not None}
+    if not noises or not set(noises) <= set(one_way(direction)) or draws < 2:
+        raise ArchitectureError(
+            f"direction {direction!r} needs noise on its own target (noise_y forward, noise_x "
+            f"backward) and draws ≥ 2, got noise_y={noise_y}, noise_x={noise_x}, draws={draws}"
+        )
+    x, y = check_rows("x", x, net.inputs), check_rows("y", y, net.outputs)
+    star = theta if theta_star is None else theta_star
+    r_star = {way: posterior(net, star, x, y, way) for way in noises}
+
+    def exact(way: OneWay, noise: Noise) -> float | None:
+        if support == "lattice":
+            r = posterior(net, theta, x, y, way)
+            return _enumerated_gain(
+                net, theta, y if way == "forward" else x, way, noise, condition, r, r_star[way]
+            )
+        if condition == "posterior" and star is theta:
+            return _integrated_gain(
+                net, theta, y if way == "forward" else x, way, noise, r_star[way]
+            )
+        return None
+
+    parts = [exact(way, noise) for way, noise in noises.items()]
+    # every draw has rows of its own
+    many_x, many_y = np.tile(x, (draws, 1)), np.tile(y, (draws, 1))
+    options: Any = {"condition": condition, "support": support}
+    n = {
+        way: draw_noise(net, theta, many_x, many_y, way, noise, generator, **options)
+        for way, noise in noises.items()
+    }
+    at_hidden, q_gain = np.zeros(draws), np.zeros(draws)
+    for way in noises:
+        forward = way == "forward"
+        noisy_x, noisy_y = (many_x, many_y + n[way]) if forward else (many_x + n[way], many_y)
+        ratio = net.log_joint(theta, noisy_x, noisy_y, way) - net.log_joint(
+            theta, many_x, many_y, way
+        )
+        r = np.tile(r_star[way], (draws, 1))
+        cumulative = r.cumsum(axis=1)
+        uniform = generator.uniform(0.0, cumulative[:, -1:])
+        h = (cumulative <= uniform).sum(axis=1)  # the state whose interval holds the draw
+        at_hidden += ratio[np.arange(len(h)), h].reshape(draws, -1).sum(axis=1)
+        q_gain += (r * ratio).sum(axis=1).reshape(draws, -1).sum(axis=1)
+    return NemInequality(
+        exact=None if None in parts else math.fsum(p for p in parts if p is not None),
+        sampled=float(at_hidden.mean()),
+        standard_error=float(at_hidden.std(ddof=1) / math.sqrt(draws)),
+        q_gain=float(q_gain.mean()),
+        q_gain_standard_error=float(q_gain.std(ddof=1) / math.sqrt(draws)),
+        draws=draws,
+        nonzero=float(np.concatenate([each.ravel() for each in n.values()]).astype(bool).mean()),
+    )
+
+
+def _enumerated_gain(
+    net: BinaryNetwork,
+    theta: Any,
+    target: Matrix,
+    way: OneWay,
+    noise: Noise,
+    condition: Condition,
+    r: Matrix,
+    r_star: Matrix,
+) -> float | None:
+    """Return Σ_n p(n) Σ_h p(h | y, x, Θ*) gain(kept n; h), n over the lattice."""
+    if noise.kind in ("none", "drift"):  # the value of drift is itself a sampled mean
+        return 0.0 if noise.kind == "none" else None
+    width = target.shape[1]
+    if width > MAX_LATTICE:
+        raise ArchitectureError(
+            f"a lattice in {width} dimensions has 3^{width} points; enumeration stops at "
+            f"{MAX_LATTICE}: use support='continuous'"
+        )
+    component = noise.screening_for(net.target_likelihood(way)) == "component"
+    gains = gains_at(net, theta, target, way, component=component)
+    points, probabilities = LATTICE
+    total = 0.0
+    for index in product(range(len(points)), repeat=width):
+        n = np.broadcast_to(noise.std_at(1, 1) * points[list(index)], target.shape)
+        kept = screen(
+            noise, target * n if noise.mode == "multiplicative" else n, gains, r, condition
+        )
+        gain = float(np.einsum("ns,nsg->", r_star, gains(kept)))
+        total += float(probabilities[list(index)].prod()) * gain
+    return total
+
+
+def _integrated_gain(
+    net: BinaryNetwork, theta: Any, target: Matrix, way: OneWay, noise: Noise, r: Matrix
+) -> float | None:
+    """Return the expectation of continuous noise screened by the posterior mean, or None."""
+    o, t = net.at_states(theta, target, way)
+    slope = np.empty_like(t)
+    net.target_likelihood(way).gain_slope(o, t, slope)
+    w = np.einsum("ns,nsk->nk", r, slope.reshape(len(target), len(net.states), -1))
+    std = np.full_like(target, noise.std_at(1, 1))
+    if noise.mode == "multiplicative":
+        std = std * np.abs(target)
+    return expected_gain(noise, w, std, net.target_likelihood(way))
+
+
+def expected_gain(noise: Noise, w: Matrix, s: Matrix, likelihood: Likelihood) -> float | None:
+    """Return E[Σ (w n − κ n²)] of noise screened on the sign of the posterior-mean gain, in nats.
+
+    Averaged over the posterior, the gain of noise n = s ξ on one target neuron is w n − κ n², with
+    κ = 0 for the multinomial and Bernoulli likelihoods and κ = 1/2v for the Gaussian. With
+    ξ ~ N(0, 1) it is positive between 0 and c = |w| / κs on the side of w, so with
+
+        A₁ = ∫₀ᶜ ξ φ(ξ) dξ = φ(0) − φ(c),     A₂ = ∫₀ᶜ ξ² φ(ξ) dξ = Φ(c) − ½ − c φ(c)
+
+    the accepted draws contribute K = |w| s A₁ − κ s² A₂, the same draws reflected
+    K' = −|w| s A₁ − κ s² A₂, and all of the noise together −κ s². ``w`` and ``s`` have shape
+    (rows, targets). None where there is no closed form: noise that is not Gaussian, drift, a
+    likelihood whose gain is not quadratic, or whole rows screened by the Gaussian's ball.
+    """
+    if noise.kind == "none":
+        return 0.0
+    kappa = 0.5 / likelihood.variance if isinstance(likelihood, Gaussian) else 0.0
+    quadratic = isinstance(likelihood, Gaussian | Multinomial | Bernoulli)
+    if not quadratic or noise.kind == "drift":
+        return None
+    total = -kappa * float((s**2).sum())
+    if noise.kind == "blind":  # any law with mean 0 and standard deviation s
+        return total
+    whole_rows = noise.screening_for(likelihood) == "vector"
+    if noise.law != "gaussian" or (whole_rows and kappa > 0.0):
+        return None
+    if whole_rows:  # ⟨w, n⟩ of a row is one normal variable
+        w, s = np.sqrt(((w * s) ** 2).sum(axis=1)), np.ones(len(w))
+    w = np.abs(w)
+    c = np.minimum(w / np.maximum(kappa * s, 1e-300), 40.0)  # beyond it φ is 0 in float64
+    density = np.exp(-0.5 * c**2) / math.sqrt(2.0 * math.pi)
+    half = np.array([0.5 * math.erf(v / math.sqrt(2.0)) for v in c.ravel()]).reshape(c.shape)
+    linear = w * s * (1.0 / math.sqrt(2.0 * math.pi) - density)
+    square = kappa * s**2 * (half - c * density)
+    accepted, reflected = float((linear - square).sum()), float((-linear - square).sum())
+    if noise.kind == "nem":
+        return accepted * (2.0 if noise.rejected == "reflect" else 1.0)
+    return total - accepted + (reflected if noise.rejected == "reflect" else 0.0)

@@ -1,24 +1,30 @@
-"""Gaussian mixtures of any dimension with full covariances: the model and the two steps of EM.
+"""EM and noisy EM for Gaussian mixtures of any dimension with full covariances.
 
     p(y | Θ) = Σ_j w_j N(y; μ_j, Σ_j),      hidden state: the component j that made y
 
-E-step: r_j(y) = p(j | y, Θₙ) = p(y, j | Θₙ) / p(y | Θₙ). M-step: Θₙ₊₁ maximizes
-Q(Θ | Θₙ) = Σ_y Σ_j r_j(y) log p(y, j | Θ), which the weighted moments of y do.
+Each iteration t, with Θₜ the mixture so far:
+
+1. E-step on the clean data: r_j(y) = p(j | y, Θₜ) = p(y, j | Θₜ) / p(y | Θₜ);
+2. noise, if any: n of standard deviation σ₀ / tᵈ, screened against Θₜ;
+3. M-step: Θₜ₊₁ maximizes Q_N(Θ | Θₜ) = Σ_y Σ_j r_j(y) log p(y + n, j | Θ), as weighted moments do
+
+(Osoba, Mitaim and Kosko 2013, the NEM algorithm). Without noise these are the steps of
+scikit-learn's ``GaussianMixture``, iteration by iteration.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nembp.em.binary import log_sum_exp
-from nembp.em.screening import Matrix
+from nembp.backend import stream
+from nembp.em.screening import Condition, Matrix, check_rows, draw, log_sum_exp
+from nembp.engine.noise import Kind, Noise
 from nembp.errors import ArchitectureError, DivergenceError, ShapeError
-
-__all__ = ["GaussianMixture", "initial_mixture", "m_step"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,32 +65,29 @@ class GaussianMixture:
     factors: Matrix = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("weights", "means", "covariances"):
+        names = ("weights", "means", "covariances")
+        for name in names:
             object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64))
         if self.means.ndim != 2:
             raise ShapeError(f"means must have shape (components, d), got {self.means.shape}")
-        components, d = self.means.shape
-        expected = {"weights": (components,), "covariances": (components, d, d)}
-        for name, shape in expected.items():
+        k, d = self.means.shape
+        for name, shape in (("weights", (k,)), ("covariances", (k, d, d))):
             if getattr(self, name).shape != shape:
                 raise ShapeError(
                     f"{name} must have shape {shape} to fit means {self.means.shape}, got "
                     f"{getattr(self, name).shape}"
                 )
-        for name in ("weights", "means", "covariances"):
+        for name in names:
             if not np.isfinite(getattr(self, name)).all():
                 raise ShapeError(f"{name} must be finite, got {getattr(self, name).tolist()}")
         if self.weights.min() <= 0.0 or abs(self.weights.sum() - 1.0) > 1e-8:
             raise ArchitectureError(
                 f"weights must be positive and sum to 1, got {self.weights.tolist()}"
             )
-        self._factor()
-
-    def _factor(self) -> None:
-        """Set ``factors``: the density and the noise condition need only L_j⁻¹."""
         skew = np.abs(self.covariances - self.covariances.transpose(0, 2, 1))
         if (skew > 1e-8 * np.abs(self.covariances).max()).any():
             raise ArchitectureError(f"covariances must be symmetric, got {self.covariances}")
+        # the density and the noise condition need only L_j⁻¹
         factors = np.empty_like(self.covariances)
         for j, covariance in enumerate(self.covariances):
             try:
@@ -103,14 +106,9 @@ class GaussianMixture:
 
     def rows(self, y: Any) -> Matrix:
         """Return ``y`` as float64 rows, or raise :class:`ShapeError`."""
-        rows: Matrix = np.asarray(y, dtype=np.float64)
-        if rows.ndim != 2 or rows.shape[1] != self.dimension or not len(rows):
-            raise ShapeError(f"y must have shape (rows ≥ 1, {self.dimension}), got {rows.shape}")
-        if not np.isfinite(rows).all():
-            raise ShapeError("y must be finite; remove its NaN and infinite entries")
-        return rows
+        return check_rows("y", y, self.dimension)
 
-    def whiten(self, v: Matrix, component: int) -> Matrix:
+    def _whiten(self, v: Matrix, component: int) -> Matrix:
         """Return L_j⁻¹ v of every row, whose squared norm is vᵀ Σ_j⁻¹ v."""
         return np.asarray(np.linalg.solve(self.factors[component], v.T).T)
 
@@ -119,7 +117,7 @@ class GaussianMixture:
         y = self.rows(y)
         table = np.empty((len(y), len(self.weights)))
         for j, factor in enumerate(self.factors):
-            square = (self.whiten(y - self.means[j], j) ** 2).sum(axis=1)
+            square = (self._whiten(y - self.means[j], j) ** 2).sum(axis=1)
             half_log_determinant = float(np.log(np.diagonal(factor)).sum())
             log_normalizer = 0.5 * self.dimension * math.log(2.0 * math.pi) + half_log_determinant
             table[:, j] = math.log(self.weights[j]) - log_normalizer - 0.5 * square
@@ -130,7 +128,7 @@ class GaussianMixture:
         return log_sum_exp(self.log_joint(y))
 
     def posterior(self, y: Any) -> Matrix:
-        """Return the E-step r_j(y) = p(j | y, Θ), shape (rows, K)."""
+        """Return r_j(y) = p(j | y, Θ), shape (rows, K)."""
         log_joint = self.log_joint(y)
         return np.asarray(np.exp(log_joint - log_sum_exp(log_joint)))
 
@@ -155,10 +153,8 @@ class GaussianMixture:
         y, n = self.rows(y), self.rows(n)
         table = np.empty((len(y), len(self.weights)))
         for j, mean in enumerate(self.means):
-            whitened = self.whiten(n, j)
-            table[:, j] = -0.5 * (whitened * (whitened - 2.0 * self.whiten(mean - y, j))).sum(
-                axis=1
-            )
+            w = self._whiten(n, j)
+            table[:, j] = -0.5 * (w * (w - 2.0 * self._whiten(mean - y, j))).sum(axis=1)
         return table
 
     def sample(self, count: int, generator: np.random.Generator) -> Matrix:
@@ -169,18 +165,12 @@ class GaussianMixture:
 
 
 def m_step(y: Any, posterior: Matrix, reg_covar: float = 0.0) -> GaussianMixture:
-    """Return the mixture that maximizes Q: w_j = N_j / N, μ_j and Σ_j the weighted moments of y.
+    """Return the mixture that maximizes Q: weights, means and covariances of y, weighted by r.
 
-    N_j = Σ_y r_j(y), μ_j = Σ_y r_j y / N_j, Σ_j = Σ_y r_j (y − μ_j)(y − μ_j)ᵀ / N_j.
-
-    Parameters
-    ----------
-    y : array, shape (rows, d)
-        With noise added, for the noisy M-step.
-    posterior : array, shape (rows, K)
-        r_j(y) of the clean y.
-    reg_covar : float
-        Added to the diagonal of each covariance, in squared units of y. EM is monotone at 0.
+    w_j = N_j / N, μ_j = Σ_y r_j y / N_j, Σ_j = Σ_y r_j (y − μ_j)(y − μ_j)ᵀ / N_j with
+    N_j = Σ_y r_j(y). ``reg_covar``, in squared units of y, is added to the diagonal of each
+    covariance; EM is monotone at 0. For the noisy M-step, y has noise added and the posterior is
+    that of the clean y.
 
     Raises
     ------
@@ -217,3 +207,235 @@ def initial_mixture(
     return GaussianMixture(
         np.full(components, 1.0 / components), means, np.stack([covariance] * components)
     )
+
+
+# -- a fit -----------------------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class MixtureFit:
+    """A fitted mixture and its history.
+
+    Attributes
+    ----------
+    log_likelihood : array, shape (iterations + 1,)
+        Mean of log p(y | Θₜ) over the clean data before the first iteration and after each, in
+        nats a row. It never falls where there is neither noise nor ``reg_covar``.
+    noise_gain : array, shape (iterations,)
+        [Q_N(Θₜ | Θₜ) − Q(Θₜ | Θₜ)] a row: not negative for NEM noise.
+    nonzero : array, shape (iterations,)
+        Share of the rows that carry noise after screening.
+    converged : bool
+        Whether the last change of the mean log-likelihood fell below the tolerance.
+    """
+
+    mixture: GaussianMixture
+    log_likelihood: Matrix
+    noise_gain: Matrix
+    nonzero: Matrix
+    converged: bool
+
+    @property
+    def iterations(self) -> int:
+        """Iterations done."""
+        return len(self.noise_gain)
+
+
+def draw_mixture_noise(
+    mixture: GaussianMixture,
+    y: Any,
+    noise: Noise,
+    generator: np.random.Generator,
+    *,
+    condition: Condition = "every",
+    iteration: int = 1,
+) -> Matrix:
+    """Draw noise for ``y`` at iteration t, whole rows screened against ``mixture``.
+
+    ``every`` keeps n where gain_j(n) ≥ 0 for every component j: the mixture condition of the
+    theorem, which in one dimension leaves nothing for a y between two means. ``posterior`` keeps n
+    where Σ_j r_j(y) gain_j(n) ≥ 0. Returns shape (rows, d).
+    """
+    y = mixture.rows(y)
+    if noise.screening == "component":
+        raise ArchitectureError(
+            "full covariances couple the coordinates, so mixture noise is screened by whole rows: "
+            'use screening="auto" or "vector"'
+        )
+    std = noise.std_at(epoch=iteration, iteration=iteration)
+    r = mixture.posterior(y)
+
+    def gains(n: Matrix) -> Matrix:
+        return mixture.gains(y, n)[:, :, None]
+
+    return draw(noise, std, y, gains, r, generator, condition=condition)
+
+
+def fit_mixture(
+    y: Any,
+    initial: GaussianMixture,
+    *,
+    noise: Noise | None = None,
+    generator: np.random.Generator | None = None,
+    condition: Condition = "every",
+    iterations: int = 100,
+    tolerance: float = 1e-3,
+    reg_covar: float = 1e-6,
+) -> MixtureFit:
+    """Fit a mixture to y (rows, d) by EM, or by noisy EM.
+
+    Parameters
+    ----------
+    initial : GaussianMixture
+        Θ₀; see :func:`initial_mixture`.
+    noise, condition
+        As in :func:`draw_mixture_noise`; ``std`` in units of y, annealed over iterations.
+    iterations, tolerance : int, float
+        Stop after so many, or when the mean log-likelihood changes by less (0: never).
+    reg_covar : float
+        Added to the diagonal of every covariance.
+
+    Raises
+    ------
+    ArchitectureError
+        If an option is out of range, or there is noise and no ``generator``.
+    DivergenceError
+        If a component collapsed.
+    """
+    if iterations < 1 or not tolerance >= 0.0 or not reg_covar >= 0.0:
+        raise ArchitectureError(
+            "iterations must be at least 1, tolerance and reg_covar at least 0, got "
+            f"{iterations}, {tolerance} and {reg_covar}"
+        )
+    if noise is not None and noise.kind != "none" and generator is None:
+        raise ArchitectureError(
+            "noise needs a generator: pass generator=nembp.backend.stream(seed, name)"
+        )
+    y, mixture = initial.rows(y), initial
+    history, gains, nonzero, converged = [], [], [], False
+    for iteration in range(1, iterations + 1):
+        log_joint = mixture.log_joint(y)
+        log_p = log_sum_exp(log_joint)
+        r = np.exp(log_joint - log_p)
+        history.append(float(log_p.mean()))
+        n = np.zeros_like(y)
+        if noise is not None and generator is not None:
+            n = draw_mixture_noise(
+                mixture, y, noise, generator, condition=condition, iteration=iteration
+            )
+        gains.append(float((r * mixture.gains(y, n)).sum()) / len(y))
+        nonzero.append(float((n != 0.0).any(axis=1).mean()))
+        mixture = m_step(y + n, r, reg_covar)
+        # as in scikit-learn, on the log-likelihoods before this M-step and the one before it
+        if iteration > 1 and abs(history[-1] - history[-2]) < tolerance:
+            converged = True
+            break
+    history.append(float(mixture.log_likelihood(y).mean()))
+    return MixtureFit(mixture, np.array(history), np.array(gains), np.array(nonzero), converged)
+
+
+# -- does the noise speed EM? ----------------------------------------------------------------------
+class SignTest(NamedTuple):
+    """Data sets on which the first arm was faster, slower, and the one-sided p of 'faster'."""
+
+    wins: int
+    losses: int
+    p: float
+
+
+@dataclass(frozen=True, eq=False)
+class ConvergenceStudy:
+    """Iterations to the goal: ``iterations[kind]`` has one entry a data set, in the same order."""
+
+    iterations: dict[Kind, Matrix]
+
+    def median_ratio(self, first: Kind, second: Kind) -> float:
+        """Return the median over data sets of the two arms' ratio, of those that both reached."""
+        a, b = self.iterations[first], self.iterations[second]
+        both = np.isfinite(a) & np.isfinite(b) & (b > 0)
+        return float(np.median(a[both] / b[both])) if both.any() else math.nan
+
+    def sign_test(self, first: Kind, second: Kind) -> SignTest:
+        """Test whether ``first`` needs fewer iterations than ``second`` more often than not.
+
+        p = P(at least so many wins | wins ~ Binomial(wins + losses, ½)), exact; ties are left out.
+
+        >>> study = ConvergenceStudy({"nem": np.arange(5.0), "none": np.full(5, 9.0)})
+        >>> study.sign_test("nem", "none")
+        SignTest(wins=5, losses=0, p=0.03125)
+        """
+        a, b = self.iterations[first], self.iterations[second]
+        wins, losses = int((a < b).sum()), int((a > b).sum())
+        total = wins + losses
+        tail = sum(math.comb(total, k) for k in range(wins, total + 1))
+        return SignTest(wins, losses, tail / 2**total)
+
+
+def study_convergence(
+    truth: GaussianMixture,
+    noise: Noise,
+    *,
+    rows: int,
+    datasets: int,
+    seed: int,
+    kinds: Sequence[Kind] = ("none", "nem", "blind", "anti", "drift"),
+    condition: Condition = "every",
+    iterations: int = 200,
+    margin: float = 1e-3,
+    reg_covar: float = 1e-6,
+) -> ConvergenceStudy:
+    """Count the iterations that EM and noisy EM need, on paired data sets drawn from ``truth``.
+
+    On each data set every arm starts from the same mixture and its noise has the same draws before
+    screening. EM without noise runs to the end and sets the goal: its final mean log-likelihood of
+    the clean data, less ``margin`` nats a row. An arm's score is the first iteration at which it
+    reaches the goal, infinite if it never does (another local maximum, a collapsed component, or
+    too slow).
+
+    Measured with two unit Gaussians 4 apart, 100 rows, σ₀ = 0.5, d = 2 (σₜ = 0.5 / t²), screening
+    ``every``; data sets on which the first arm was faster : slower, ties left out:
+
+    ========= ========= ========== ============ =========== ===============
+    dimension data sets NEM : EM   blind : EM   NEM : blind NEM : drift
+    ========= ========= ========== ============ =========== ===============
+    1         240       136 : 21   3 : 144      173 : 19    1 : 15 (of 60)
+    2         60        21 : 26    20 : 24      24 : 24     15 : 19
+    3         60        17 : 34    17 : 36      31 : 21     27 : 14
+    ========= ========= ========== ============ =========== ===============
+
+    So on the line NEM noise speeds EM (a median of 0 to 10 % fewer iterations) and blind noise
+    slows it; in two or three dimensions no such gain was found. The mean of the noise without its
+    randomness (``drift``) does at least as well on the line: there the pull towards the means
+    helps, not chance.
+
+    ``noise`` gives everything but its kind, for the arms ``kinds``; ``rows`` are those of a data
+    set; the number of components of ``truth`` is fitted, in all ``iterations``.
+    """
+    if datasets < 1 or rows < len(truth.weights) or not margin > 0.0:
+        raise ArchitectureError(
+            f"datasets must be at least 1, rows at least the {len(truth.weights)} components and "
+            f"margin positive, got {datasets}, {rows} and {margin}"
+        )
+    table = []
+    for i in range(datasets):
+        y = truth.sample(rows, stream(seed, f"em/data/{i}"))
+        start = initial_mixture(y, len(truth.weights), stream(seed, f"em/start/{i}"), reg_covar)
+        history: dict[Kind, Matrix] = {}
+        for kind in dict.fromkeys(("none", *kinds)):
+            try:
+                history[kind] = fit_mixture(
+                    y,
+                    start,
+                    noise=replace(noise, kind=kind),
+                    generator=stream(seed, f"em/noise/{i}"),
+                    condition=condition,
+                    iterations=iterations,
+                    tolerance=0.0,
+                    reg_covar=reg_covar,
+                ).log_likelihood
+            except DivergenceError:  # a component collapsed: this arm reaches nothing
+                history[kind] = np.array([-math.inf])
+        goal = float(history["none"][-1]) - margin
+        if math.isfinite(goal):  # else EM itself collapsed and there is nothing to compare
+            reached = [np.flatnonzero(history[kind] >= goal) for kind in kinds]
+            table.append([float(at[0]) if len(at) else math.inf for at in reached])
+    scores = np.array(table).reshape(-1, len(kinds))
+    return ConvergenceStudy({kind: scores[:, i] for i, kind in enumerate(kinds)})

@@ -1,4 +1,4 @@
-"""Noise for a model with hidden states: drawn, then screened by the NEM condition.
+"""What models with hidden states share: sums over states, and noise screened by the NEM condition.
 
 The complete-data gain of noise n on target t in hidden state s is
 
@@ -24,9 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nembp.engine.noise import DRIFT_DRAWS, Noise
-from nembp.errors import ArchitectureError
-
-__all__ = ["LATTICE", "Condition", "Gains", "Matrix", "Support", "check_options", "draw", "screen"]
+from nembp.errors import ArchitectureError, ShapeError
 
 Matrix = NDArray[np.float64]
 Gains = Callable[[Matrix], Matrix]
@@ -36,6 +34,22 @@ Support = Literal["continuous", "lattice"]
 # Three points and their probabilities with the first five moments of N(0, 1) (Gauss-Hermite):
 # noise whose expectations are finite sums.
 LATTICE = (np.array([-math.sqrt(3.0), 0.0, math.sqrt(3.0)]), np.array([1.0, 4.0, 1.0]) / 6.0)
+
+
+def log_sum_exp(log_p: Matrix) -> Matrix:
+    """Return log Σ_s e^log_p of each row without overflow, shape (rows, 1)."""
+    top = log_p.max(axis=1, keepdims=True)
+    return np.asarray(top + np.log(np.exp(log_p - top).sum(axis=1, keepdims=True)))
+
+
+def check_rows(name: str, value: Any, width: int) -> Matrix:
+    """Return ``value`` as finite float64 rows, or raise :class:`ShapeError`."""
+    rows: Matrix = np.asarray(value, dtype=np.float64)
+    if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
+        raise ShapeError(f"{name} must have shape (rows ≥ 1, {width}), got {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise ShapeError(f"{name} must be finite; remove its NaN and infinite entries")
+    return rows
 
 
 def draw(
@@ -54,10 +68,9 @@ def draw(
     Parameters
     ----------
     noise : Noise
-        Kind, law, mode and what becomes of rejected draws; its annealing is the caller's, who
-        passes ``std``.
+        Kind, law, mode and what becomes of rejected draws.
     std : float
-        Standard deviation of the draws, in units of the target.
+        Standard deviation of the draws in units of the target; annealing is the caller's.
     t : array, shape (rows, width), float64
         Targets.
     gains : callable
@@ -65,8 +78,6 @@ def draw(
         rows, ``width`` groups screen single coordinates.
     posterior : array, shape (rows, states)
         p(s | t, Θ).
-    generator : numpy.random.Generator
-    condition : {"every", "posterior"}
     support : {"continuous", "lattice"}
         ``noise.law``, or the three-point law :data:`LATTICE` of the same standard deviation.
 
@@ -78,15 +89,20 @@ def draw(
     Raises
     ------
     ArchitectureError
-        If ``condition``, ``support`` or ``noise.update`` does not apply here.
+        If ``condition``, ``support`` or an option of ``noise`` does not apply here.
     """
-    check_options(noise, condition, support)
-    if noise.kind == "none":
-        return np.zeros_like(t)
+    _check_options(noise, condition, support)
     total = np.zeros_like(t)
+    if noise.kind == "none":
+        return total
     repeats = DRIFT_DRAWS if noise.kind == "drift" else 1
     for _ in range(repeats):
-        n = std * _standard_draw(noise, support, t.shape, generator)
+        if support == "lattice":
+            n = std * generator.choice(LATTICE[0], size=t.shape, p=LATTICE[1])
+        elif noise.law == "uniform":
+            n = std * generator.uniform(-math.sqrt(3.0), math.sqrt(3.0), size=t.shape)
+        else:
+            n = std * generator.standard_normal(t.shape)
         if noise.mode == "multiplicative":  # t (1 + n) = t + t n
             n = t * n
         total += screen(noise, n, gains, posterior, condition)
@@ -109,36 +125,6 @@ def screen(
     return np.where(keep, n, 0.0)
 
 
-def check_options(noise: Noise, condition: Condition, support: Support) -> None:
-    """Raise for options of noise that mean nothing here."""
-    for name, value, allowed in (
-        ("condition", condition, get_args(Condition)),
-        ("support", support, get_args(Support)),
-    ):
-        if value not in allowed:
-            raise ArchitectureError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-    if noise.update != "exact":
-        raise ArchitectureError(
-            f"noise update {noise.update!r} changes the gradient of softmax targets, but EM climbs "
-            'Q itself: use update="exact"'
-        )
-    if noise.law == "curvature":
-        raise ArchitectureError(
-            "noise law 'curvature' follows one output, and EM has one in each hidden state: use "
-            "law gaussian or uniform"
-        )
-    if noise.draws > 1:
-        raise ArchitectureError(
-            f"noise draws {noise.draws}, of which the best is taken, are for training; the laws of "
-            "EM here are of single draws: use draws=1"
-        )
-    if noise.screening == "expectation":
-        raise ArchitectureError(
-            "noise screening 'expectation' is over a batch; EM takes its expectation over the "
-            'hidden states: use condition="posterior"'
-        )
-
-
 def _passes(noise: Noise, gain: Matrix, posterior: Matrix, condition: Condition) -> Any:
     """Return which groups of each row pass, shape (rows, groups)."""
     score = -gain if noise.kind == "anti" else gain
@@ -147,13 +133,32 @@ def _passes(noise: Noise, gain: Matrix, posterior: Matrix, condition: Condition)
     return np.einsum("ns,nsg->ng", posterior, score) >= 0.0
 
 
-def _standard_draw(
-    noise: Noise, support: Support, shape: tuple[int, ...], generator: np.random.Generator
-) -> Matrix:
-    """Draw with mean 0 and standard deviation 1."""
-    if support == "lattice":
-        points, probabilities = LATTICE
-        return generator.choice(points, size=shape, p=probabilities)
-    if noise.law == "uniform":
-        return generator.uniform(-math.sqrt(3.0), math.sqrt(3.0), size=shape)
-    return generator.standard_normal(shape)
+def _check_options(noise: Noise, condition: Condition, support: Support) -> None:
+    if condition not in get_args(Condition):
+        raise ArchitectureError(f"condition must be every or posterior, got {condition!r}")
+    if support not in get_args(Support):
+        raise ArchitectureError(f"support must be continuous or lattice, got {support!r}")
+    for unfit, message in (
+        (
+            noise.update != "exact",
+            f"update {noise.update!r} changes the gradient of softmax targets, but EM climbs Q "
+            'itself: use update="exact"',
+        ),
+        (
+            noise.law == "curvature",
+            "law 'curvature' follows one output, and EM has one in each hidden state: use law "
+            "gaussian or uniform",
+        ),
+        (
+            noise.draws > 1,
+            f"draws {noise.draws}, of which the best is taken, are for training; the laws of EM "
+            "here are of single draws: use draws=1",
+        ),
+        (
+            noise.screening == "expectation",
+            "screening 'expectation' is over a batch; EM takes its expectation over the hidden "
+            'states: use condition="posterior"',
+        ),
+    ):
+        if unfit:
+            raise ArchitectureError(f"noise {message}")

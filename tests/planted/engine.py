@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-import nembp.em.generalized
-import nembp.em.inequality
+import nembp.em.binary
 import nembp.verification.laws.files
 import nembp.verification.laws.hidden
 from nembp.datasets.reading import BatchReader
@@ -164,13 +163,13 @@ def entropy_doubled(original, *arguments):
     return 2.0 * original(*arguments)
 
 
-@plant(nembp.em.generalized, "_climb", "em.gem")
+@plant(nembp.em.binary, "_climb", "em.gem")
 def downhill(original, value, slope, start, *rest):
     found = original(value, slope, start, *rest)
     return found._replace(point=2.0 * start - found.point)
 
 
-@plant(nembp.em.inequality, "screen", "em.nem")
+@plant(nembp.em.binary, "screen", "em.nem")
 def unscreened(original, noise, n, gains, posterior, condition="every"):
     return n
 

@@ -1,0 +1,451 @@
+"""The binary network: log p = Q + H and its gradients, generalized EM, the NEM inequality."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from em_cases import (
+    DIRECTIONS,
+    LIKELIHOODS,
+    check_decomposition,
+    check_fisher,
+    check_gem,
+    check_nem,
+    check_q_gradient,
+    em_cases,
+    evaluate,
+    make_case,
+    noises_for,
+    relative,
+    slope_along,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nembp.em import (
+    BinaryNetwork,
+    draw_noise,
+    entropy,
+    entropy_gradient,
+    fit_gem,
+    gem_step,
+    gradient,
+    nem_inequality,
+    posterior,
+    q,
+    q_gradient,
+)
+from nembp.em.binary import expected_gain, gains_at
+from nembp.engine.activations import Logistic
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.engine.linear import Dense
+from nembp.engine.network import Layer, Network
+from nembp.engine.noise import Noise
+from nembp.errors import ArchitectureError, ShapeError
+
+directions = st.sampled_from(DIRECTIONS)
+conditions = st.sampled_from(["posterior", "every"])
+
+
+# -- the model against others ----------------------------------------------------------------------
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_log_likelihood_and_gradient_are_pytorch_s(likelihood, direction):
+    torch = pytest.importorskip("torch", reason="the oracle needs torch, which CI installs")
+    case = make_case(3, likelihood, LIKELIHOODS[2], (3, 4, 2))
+    net = case.net
+    theta = torch.tensor(case.theta, requires_grad=True)
+    W1, W2, b1, b2, d0, d1 = torch.split(theta, [12, 8, 4, 2, 3, 4])
+    W1, W2 = W1.reshape(3, 4), W2.reshape(4, 2)
+    h, x, y = torch.tensor(net.states), torch.tensor(case.x), torch.tensor(case.y)
+
+    def log_p(source, target, W, b, V, c, likelihood):
+        hidden = torch.distributions.Bernoulli(logits=(source @ W + b)[:, None, :])
+        z = (h @ V + c)[None, :, :]
+        t = target[:, None, :]
+        if isinstance(likelihood, Gaussian):
+            normal = torch.distributions.Normal(z, math.sqrt(likelihood.variance))
+            end = normal.log_prob(t).sum(2)
+        elif isinstance(likelihood, Bernoulli):
+            end = torch.distributions.Bernoulli(logits=z).log_prob(t).sum(2) * likelihood.weight
+        else:
+            end = (t * torch.log_softmax(z, 2)).sum(2) * likelihood.weight
+        return torch.logsumexp(hidden.log_prob(h[None]).sum(2) + end, 1).sum()
+
+    total = torch.zeros(())
+    if direction != "backward":
+        total = total + log_p(x, y, W1, b1, W2, b2, net.forward)
+    if direction != "forward":
+        total = total + log_p(y, x, W2.T, d1, W1.T, d0, net.backward)
+    total.backward()
+    assert relative(gradient(*case.at, direction), theta.grad.numpy()) < 1e-12
+    found = net.log_likelihood(case.theta, case.x, case.y, direction)
+    assert found == pytest.approx(total.item(), rel=1e-12)
+
+
+@given(em_cases())
+def test_joint_is_the_sum_of_both_directions(case):
+    shifted = (case.net, case.other, case.theta, case.x, case.y)
+    for function, arguments in (
+        (q, shifted),
+        (entropy, shifted),
+        (q_gradient, shifted),
+        (entropy_gradient, shifted),
+        (gradient, case.at),
+        (BinaryNetwork.log_likelihood, case.at),
+    ):
+        joint, forward, backward = (
+            function(*arguments, way) for way in ("joint", "forward", "backward")
+        )
+        np.testing.assert_allclose(joint, forward + backward, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("way", ["forward", "backward"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
+def test_saturated_network_is_the_engine_with_the_same_parameters(likelihood, way):
+    # where every hidden probability is 0 or 1, the stochastic layer is the logistic one
+    case = make_case(5, likelihood, likelihood, (3, 4, 3))
+    layers, maps = [Layer(3), Layer(4, Logistic()), Layer(3)], [Dense(3, 4), Dense(4, 3)]
+    engine = Network(layers, maps, likelihood, likelihood, dtype="float64")
+    theta = case.theta.copy()
+    into_hidden = case.net.layers(theta, way)
+    into_hidden.b[...] += 1000.0 * np.sign(into_hidden.b)
+    engine.parameters[...] = theta
+    view, x, t = (engine, case.x, case.y) if way == "forward" else (engine.reversed, case.y, case.x)
+    expected = float(view.log_likelihood(x, t).sum())
+    found = case.net.log_likelihood(theta, case.x, case.y, way)
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+# -- EM's two terms --------------------------------------------------------------------------------
+@given(em_cases(max_scale=8.0), directions)
+def test_log_p_is_q_plus_h_and_fisher_s_identity_holds(case, direction):
+    check_decomposition(case, direction)
+    check_fisher(case, direction)
+    arguments = (case.net, case.other, case.theta, case.x, case.y, direction)
+    total = q_gradient(*arguments) + entropy_gradient(*arguments)
+    assert relative(total, gradient(case.net, case.other, case.x, case.y, direction)) < 1e-10
+
+
+@given(em_cases(max_scale=1.5), directions)
+def test_gradient_of_q_is_its_slope_with_noise_and_without(case, direction):
+    check_q_gradient(case, direction)
+    noise = noises_for(direction, None)
+    for name in noise:
+        shape = (case.y if name == "noise_y" else case.x).shape
+        noise[name] = 0.1 * case.generator.standard_normal(shape)
+    check_q_gradient(case, direction, **noise)
+    expected = 0.0  # the clean target's posterior weighs the noisy target's log p
+    for way in ("forward", "backward") if direction == "joint" else (direction,):
+        forward = way == "forward"
+        noisy = (
+            (case.x, case.y + noise["noise_y"]) if forward else (case.x + noise["noise_x"], case.y)
+        )
+        r = posterior(*case.at, way)
+        expected += (r * case.net.log_joint(case.other, *noisy, way)).sum()
+    found = q(case.net, case.other, case.theta, case.x, case.y, direction, **noise)
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+@given(em_cases(max_scale=1.5), directions)
+def test_entropy_is_stationary_and_least_at_theta_n(case, direction):
+    def value(theta):
+        return entropy(case.net, theta, case.theta, case.x, case.y, direction)
+
+    d = case.generator.standard_normal(case.net.parameter_count)
+    assert abs(slope_along(value, case.theta, d)) < 1e-5
+    away = float(entropy_gradient(case.net, case.other, case.theta, case.x, case.y, direction) @ d)
+    assert abs(slope_along(value, case.other, d) - away) < 1e-5 * max(1.0, abs(away))
+    assert value(case.other) >= value(case.theta) - 1e-12
+    bits = case.net.hidden * len(case.x) * (2 if direction == "joint" else 1)
+    assert -1e-12 <= value(case.theta) <= bits * math.log(2.0) + 1e-9
+
+
+@given(em_cases())
+def test_posterior_is_bayes_rule(case):
+    r = posterior(*case.at)
+    np.testing.assert_allclose(r.sum(axis=1), 1.0, rtol=1e-12)
+    # the ratio of two states' posteriors is the ratio of their joint probabilities
+    joint = case.net.log_joint(case.theta, case.x, case.y)
+    kept = r[:, 0] > 1e-200
+    expected = np.exp(joint - joint[:, :1])[kept]
+    np.testing.assert_allclose((r / np.maximum(r[:, :1], 1e-300))[kept], expected, rtol=1e-9)
+
+
+# -- generalized EM --------------------------------------------------------------------------------
+@given(
+    em_cases(max_scale=1.0),
+    directions,
+    st.floats(1e-3, 1e3),
+    st.integers(1, 3),
+    st.sampled_from(["gradient", "newton"]),
+)
+def test_a_step_never_lowers_log_p(case, direction, rate, ascents, ascent):
+    check_gem(case, direction, rate=rate, ascents=ascents, ascent=ascent)
+
+
+@given(em_cases(max_scale=1.0), directions)
+def test_log_p_rises_by_q_and_the_divergence_of_the_posteriors(case, direction):
+    step = gem_step(*case.at, direction)
+    rise = step.log_likelihood_after - step.log_likelihood_before
+    rest = (case.theta, case.x, case.y, direction)
+    divergence = entropy(case.net, step.theta, *rest) - entropy(case.net, case.theta, *rest)
+    assert divergence >= -1e-10
+    assert rise == pytest.approx(step.q_after - step.q_before + divergence, abs=1e-9)
+    assert step.q_after == pytest.approx(q(case.net, step.theta, *rest), rel=1e-12)
+
+
+def test_a_small_gradient_step_is_backpropagation():
+    case = make_case(0, Multinomial(), Gaussian())
+    step = gem_step(*case.at, "joint", rate=1e-3)
+    expected = case.theta + 1e-3 * gradient(*case.at, "joint")
+    np.testing.assert_allclose(step.theta, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS[::2], ids=str)
+def test_newton_ascents_solve_the_m_step(likelihood, direction):
+    # soft targets in the open simplex or cube keep the maximizer finite
+    case = make_case(1, likelihood, Gaussian(2.0), (2, 2, 2), rows=40)
+    y = 0.8 * case.y + 0.1 if not isinstance(likelihood, Gaussian) else case.y
+    start = 0.3 * case.theta
+    step = gem_step(case.net, start, case.x, y, direction, ascent="newton", ascents=12)
+    left = q_gradient(case.net, step.theta, start, case.x, y, direction)
+    first = q_gradient(case.net, start, start, case.x, y, direction)
+    assert np.abs(left).max() < 1e-4 * np.abs(first).max()
+
+
+def test_newton_turns_to_the_gradient_where_noise_bends_q_upwards():
+    # softmax targets that sum to −1 make Q_N convex: its Newton direction points downhill
+    case = make_case(6, Multinomial(), Gaussian(), rows=6)
+    options = {"ascent": "newton", "ascents": 3, "noise_y": -2.0 * case.y}
+    step = gem_step(case.net, 0.1 * case.theta, case.x, case.y, **options)
+    assert step.ascents == 3
+    assert step.q_after > step.q_before
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_fit_climbs_towards_a_stationary_point_faster_with_more_ascents(direction):
+    case = make_case(2, Bernoulli(), Gaussian(), rows=8)
+    history = fit_gem(*case.at, direction, iterations=60)
+    assert len(history.steps) == 60
+    assert np.diff(history.log_likelihood).min() >= -1e-12
+    g = gradient(case.net, history.theta, case.x, case.y, direction)
+    assert np.linalg.norm(g) < 0.2 * np.linalg.norm(gradient(*case.at, direction))
+    few, many = (fit_gem(*case.at, direction, iterations=5, ascents=k) for k in (1, 10))
+    assert many.log_likelihood[-1] > few.log_likelihood[-1]
+
+
+@pytest.mark.parametrize("condition", ["every", "posterior"])
+def test_fit_draws_annealed_noise_screened_at_the_current_theta(condition):
+    case = make_case(5, Gaussian(), Gaussian(), rows=12, scale=0.4)
+    noise = Noise("nem", std=0.5, rejected="zero")
+    options = {"iterations": 3, "condition": condition}
+    history = fit_gem(*case.at, noise_y=noise, generator=np.random.default_rng(7), **options)
+    g, theta = np.random.default_rng(7), case.theta
+    for t, step in enumerate(history.steps, start=1):
+        at = (case.net, theta, case.x, case.y)
+        n = draw_noise(*at, "forward", noise, g, condition=condition, iteration=t)
+        assert n.any()
+        # NEM noise: Q_N(Θₙ | Θₙ) ≥ Q(Θₙ | Θₙ), and the step climbs from there
+        assert step.q_after >= step.q_before >= q(case.net, theta, theta, case.x, case.y)
+        theta = gem_step(*at, noise_y=n).theta
+    np.testing.assert_array_equal(history.theta, theta)
+    silent = fit_gem(*case.at, noise_y=Noise("none"), generator=g, **options)
+    np.testing.assert_array_equal(silent.theta, fit_gem(*case.at, iterations=3).theta)
+
+
+# -- the NEM inequality ----------------------------------------------------------------------------
+@given(em_cases(), st.sampled_from(["forward", "backward"]))
+def test_gain_is_the_log_ratio_of_the_complete_data(case, way):
+    target = case.y if way == "forward" else case.x
+    n = case.generator.normal(0.0, 0.5, target.shape)
+    noisy = (case.x, case.y + n) if way == "forward" else (case.x + n, case.y)
+    log_joint = case.net.log_joint
+    ratio = log_joint(case.theta, *noisy, way) - log_joint(case.theta, case.x, case.y, way)
+    for component in (False, True):
+        gain = gains_at(case.net, case.theta, target, way, component=component)(n)
+        np.testing.assert_allclose(gain.sum(axis=2), ratio, rtol=1e-9, atol=1e-9)
+
+
+@given(em_cases(), directions, conditions)
+def test_nem_noise_helps_and_anti_noise_harms(case, direction, condition):
+    check_nem(case, direction, condition)
+    kinds = ("nem", "blind", "anti")
+    nem, blind, anti = (
+        evaluate(case, direction, Noise(kind, 0.5), condition=condition) for kind in kinds
+    )
+    assert anti.exact <= 1e-12
+    assert anti.q_gain <= 1e-12
+    if condition == "posterior":
+        assert nem.exact >= blind.exact - 1e-12
+        assert blind.exact >= anti.exact - 1e-12
+    else:  # whatever the posterior
+        options = {"condition": "every", "theta_star": case.other}
+        assert evaluate(case, direction, Noise("nem", 0.5), **options).exact >= 0.0
+
+
+def test_posterior_screening_does_not_guarantee_it_for_another_posterior():
+    # why `every` exists, which keeps less noise
+    cases = [make_case(seed, Gaussian(), Gaussian(), scale=3.0, rows=1) for seed in range(10)]
+    noise = Noise("nem", std=0.5)
+    found = [evaluate(case, "forward", noise, theta_star=-case.theta).exact for case in cases]
+    assert min(found) < 0.0
+    case = make_case(7, Multinomial(), Gaussian(), scale=3.0, rows=20)
+    options = {"support": "continuous", "draws": 200}
+    noise = Noise("nem", std=0.5, rejected="zero")
+    weak, strong = (
+        evaluate(case, "forward", noise, condition=each, **options).nonzero
+        for each in ("posterior", "every")
+    )
+    assert strong < weak
+
+
+@given(
+    em_cases(),
+    conditions,
+    st.sampled_from(["zero", "reflect"]),
+    st.sampled_from(["vector", "component"]),
+    st.sampled_from(["additive", "multiplicative"]),
+    st.sampled_from(["gaussian", "uniform"]),
+)
+def test_each_screened_draw_makes_q_no_lower(case, condition, rejected, screening, mode, law):
+    noise = Noise("nem", 0.5, rejected=rejected, screening=screening, mode=mode, law=law)
+    n = draw_noise(*case.at, "forward", noise, case.generator, condition=condition)
+    if mode == "multiplicative":
+        assert not n[case.y == 0.0].any()
+    clean = q(case.net, case.theta, case.theta, case.x, case.y)
+    noisy = q(case.net, case.theta, case.theta, case.x, case.y, noise_y=n)
+    assert noisy >= clean - 1e-9 * max(1.0, abs(clean))
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
+def test_blind_noise_is_free_for_half_spaces_and_costly_for_the_gaussian(likelihood):
+    case = make_case(3, likelihood, Gaussian())
+    found = evaluate(case, "forward", Noise("blind", std=0.5)).exact
+    expected = 0.0
+    if isinstance(likelihood, Gaussian):  # −E‖n‖²/2v; elsewhere the gain is linear in n
+        expected = -case.y.size * 0.25 / (2 * likelihood.variance)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("rejected", ["zero", "reflect"])
+@pytest.mark.parametrize("kind", ["nem", "blind", "anti"])
+@pytest.mark.parametrize("support", ["lattice", "continuous"])
+def test_sampling_agrees_with_the_exact_value(support, kind, rejected):
+    # 24 cases with two means each, |z| < 5: false alarms in 3e-5 of all fresh seeds
+    case = make_case(8, Multinomial(), Gaussian(0.7), (2, 3, 3))
+    for mode in ("additive", "multiplicative"):
+        noise = Noise(kind, std=0.3, rejected=rejected, mode=mode)
+        options = {"draws": 4000, "generator": np.random.default_rng(11)}
+        found = evaluate(case, "joint", noise, support=support, **options)
+        assert abs(found.sampled - found.exact) < 5 * found.standard_error
+        assert abs(found.q_gain - found.exact) < 5 * found.q_gain_standard_error + 1e-12
+        # averaging over h instead of sampling it cannot add variance
+        assert found.q_gain_standard_error <= 1.05 * found.standard_error
+
+
+@pytest.mark.parametrize("rejected", ["zero", "reflect"])
+@pytest.mark.parametrize("kind", ["nem", "anti", "blind"])
+@pytest.mark.parametrize(
+    ("likelihood", "screening"),
+    [(Gaussian(0.4), "component"), (Bernoulli(1.3), "component"), (Bernoulli(), "vector")],
+)
+def test_normal_integrals_are_those_of_quadrature(likelihood, screening, kind, rejected):
+    # Gauss-Hermite cannot see the kink of screening, so integrate on a fine grid
+    w, s = np.array([[0.7, -1.2], [0.0, 2.0]]), np.array([[0.5, 1.0], [0.3, 0.2]])
+    noise = Noise(kind, rejected=rejected, screening=screening)
+    kappa = 0.5 / likelihood.variance if isinstance(likelihood, Gaussian) else 0.0
+    grid = np.linspace(-9.0, 9.0, 400_001)
+    density = np.exp(-0.5 * grid**2) / math.sqrt(2 * math.pi)
+
+    def mean_gain(slope, std):
+        n = std * grid
+        gain, mirrored = slope * n - kappa * n**2, -slope * n - kappa * n**2
+        if kind != "blind":
+            sign = 1.0 if kind == "nem" else -1.0
+            other = np.where((sign * mirrored >= 0.0) & (rejected == "reflect"), mirrored, 0.0)
+            gain = np.where(sign * gain >= 0.0, gain, other)
+        return np.trapezoid(gain * density, grid)
+
+    pairs = zip(w.ravel(), s.ravel(), strict=True)
+    if screening == "vector":
+        pairs = ((np.linalg.norm(a * b), 1.0) for a, b in zip(w, s, strict=True))
+    expected = sum(mean_gain(a, b) for a, b in pairs)
+    assert expected_gain(noise, w, s, likelihood) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_exact_is_none_where_there_is_no_closed_form():
+    case = make_case(9, Gaussian(), Gaussian())
+    for noise, options in [
+        (Noise("nem", law="uniform"), {}),
+        (Noise("nem", screening="vector"), {}),
+        (Noise("drift"), {"support": "lattice"}),
+        (Noise("nem"), {"condition": "every"}),
+        (Noise("nem"), {"theta_star": case.other}),
+    ]:
+        found = evaluate(case, "forward", noise, **({"support": "continuous"} | options))
+        assert found.exact is None
+        assert found.holds == (found.sampled >= 0.0)
+    silent = evaluate(case, "forward", Noise("none"))
+    assert (silent.exact, silent.sampled, silent.nonzero) == (0.0, 0.0, 0.0)
+
+
+def test_noise_is_annealed():
+    case = make_case(11, Gaussian(), Gaussian(), rows=200)
+    noise = Noise("blind", std=1.0, decay=1.0)
+    draws = [draw_noise(*case.at, "forward", noise, case.generator, iteration=t) for t in (1, 10)]
+    # 400 draws: 5.6 standard errors
+    assert [n.std() for n in draws] == pytest.approx([1.0, 0.1], rel=0.2)
+
+
+def test_errors_say_what_to_do():
+    case = make_case(0, Multinomial(), Gaussian(), (2, 2, 9))
+    net, theta, x, y = case.at
+    nem, g = Noise("nem"), {"generator": case.generator}
+    for error, match, call in (
+        (ArchitectureError, "make the hidden layer smaller", lambda: BinaryNetwork(2, 15, 1)),
+        (ArchitectureError, "inputs must be at least 1", lambda: BinaryNetwork(0, 2, 1)),
+        (ArchitectureError, "direction must be", lambda: net.log_likelihood(theta, x, y, "up")),
+        (ArchitectureError, "ask for one direction", lambda: posterior(*case.at, "joint")),
+        (ArchitectureError, "ask for 'joint'", lambda: q(net, theta, *case.at[1:], noise_x=x)),
+        (ShapeError, "the shape of y", lambda: q(net, theta, *case.at[1:], noise_y=x)),
+        (ShapeError, "theta must have", lambda: net.log_likelihood(theta[1:], x, y)),
+        (ShapeError, "same number of rows", lambda: net.log_likelihood(theta, x, y[1:])),
+        (ShapeError, "y must have shape", lambda: net.log_likelihood(theta, x, x)),
+        (ShapeError, "x must be finite", lambda: net.log_likelihood(theta, x * np.nan, y)),
+        (ArchitectureError, "rate must be positive", lambda: gem_step(*case.at, rate=0.0)),
+        (ArchitectureError, "ascent gradient or", lambda: gem_step(*case.at, ascent="up")),
+        (
+            ArchitectureError,
+            "needs a generator",
+            lambda: fit_gem(*case.at, iterations=1, noise_y=nem),
+        ),
+        (ArchitectureError, "on its own target", lambda: nem_inequality(*case.at, **g)),
+        (
+            ArchitectureError,
+            "draws ≥ 2",
+            lambda: nem_inequality(*case.at, noise_y=nem, draws=1, **g),
+        ),
+        (ArchitectureError, "'continuous'", lambda: evaluate(case, "forward", nem)),
+        (
+            ArchitectureError,
+            "condition must",
+            lambda: evaluate(case, "backward", nem, condition="some"),
+        ),
+        (ArchitectureError, "support must", lambda: evaluate(case, "forward", nem, support="grid")),
+        (
+            ArchitectureError,
+            'update="exact"',
+            lambda: evaluate(case, "backward", Noise("nem", update="published")),
+        ),
+        (
+            ArchitectureError,
+            'condition="posterior"',
+            lambda: evaluate(case, "backward", Noise("nem", screening="expectation")),
+        ),
+    ):
+        with pytest.raises(error, match=match):
+            call()
