@@ -180,6 +180,16 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
+def _in_place(ufunc: str) -> Callable[..., ndarray]:
+    return lambda self, other: FUNCTIONS[ufunc](self, other, out=self)
+
+
+for operator, ufunc in (
+    ("add", "add"), ("sub", "subtract"), ("mul", "multiply"), ("truediv", "divide"),
+):  # fmt: skip
+    setattr(ndarray, f"__i{operator}__", _in_place(ufunc))
+
+
 def asarray(value: Any, dtype: Any = None, **options: Any) -> ndarray:
     if isinstance(value, ndarray):
         return value if dtype is None or value.dtype == dtype else value.astype(dtype)

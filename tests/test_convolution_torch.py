@@ -26,7 +26,7 @@ from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Trans
 from nembp.engine.network import Layer, Network
 from nembp.threads import threads
 from nembp.verification.laws.joint import run
-from nembp.verification.laws.links import all_links
+from nembp.verification.laws.links import all_workspaces
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -127,11 +127,12 @@ def compare(linear_map: LinearMap, rows: int, seed: int, dtype: str) -> None:
     if linear_map.weight_count:
         linear_map.weight_gradient(CPU, x, y, outs[2])
     found = [("synapse", outs)]
-    for name, link in all_links(linear_map, CPU, (rows, 0), dtype, lanes=2, seed=seed):
+    for name, work in all_workspaces(linear_map, CPU, (rows, 0), dtype, workers=2, seed=seed):
         outs = [np.full_like(value, np.nan) for value in expected]
-        link.load(W)
-        link.forward(x, outs[0])
-        link.descend(x, y, outs[1], outs[2] if len(outs) > 2 else np.zeros(0, dtype))
+        work.load(W)
+        work.forward(x, outs[0])
+        gradient = outs[2] if len(outs) > 2 else np.zeros(0, dtype)
+        work.adjoint_and_gradient(x, y, outs[1], gradient)
         found.append((name, outs))
     for name, outs in found:
         for what, actual, value in zip(("∂T/∂y", "∂T/∂x", "∂T/∂W"), outs, expected, strict=False):

@@ -46,7 +46,6 @@ EXCEPTIONS = {
     ("benchmarks", "nembp"),
     ("checkpoints", "nembp"),
     ("datasets", "plotting"),
-    ("engine.batchnorm", "engine.network"),
     ("engine.metrics", "datasets"),
     ("engine.training", "datasets"),
     ("runs", "nembp"),

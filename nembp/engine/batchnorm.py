@@ -1,6 +1,4 @@
-"""Work on the rows of a matrix in blocks that stay in cache, shared among threads.
-
-Batch normalization: a part of a layer, of each direction by itself (Ioffe and Szegedy 2015).
+"""Batch normalization: a part of a layer, of each direction by itself (Ioffe and Szegedy 2015).
 
 The pre-activation z of a normalized layer, rows × pixels for each of its channels (a dense layer's
 neurons are channels of one pixel), becomes
@@ -15,19 +13,11 @@ error g = ∂/∂y, the exact gradient runs through μ and σ² too (their secti
 
 On the class-sum path a row stands for w samples with one signal, and its error g is the sum of
 theirs. The statistics are those of the samples, μ = Σ w z / N and so on, and the sum of errors is
-∂/∂z = γ / √(σ² + ε) · (g − w (∂/∂β + ẑ ∂/∂γ) / N): as exact as one row a sample.
+∂/∂z = γ / √(σ² + ε) · (g − w (∂/∂β + ẑ ∂/∂γ) / N): as exact as one row per sample.
 
 For prediction each direction keeps running statistics, r ← (1 − m) r + m · (μ, σ² N / (N − 1)): the
 variance without bias, and m = 0.1, as PyTorch has them. (With N = 1 there is no variance, ẑ = 0,
 and they stay as they are.)
-
-Batch normalization of parts of a batch by themselves.
-
-Where a batch joins samples of two kinds, as a discriminator's real and generated ones, each kind
-has statistics of its own (the usual practice since Radford, Metz and Chintala, DCGAN,
-arXiv:1511.06434): what the network is shown of one kind alone, it has then been trained on.
-
-The normalized layers of a training step, in both directions (:mod:`nembp.engine.batchnorm`).
 """
 
 from __future__ import annotations
@@ -35,103 +25,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
 
 from nembp.backend import Array, Backend
-from nembp.engine.linear import After, cut
+from nembp.engine.linear import cut
 from nembp.errors import ArchitectureError, ShapeError
 from nembp.threads import run_parallel
 
-if TYPE_CHECKING:
-    from nembp.engine.network import Network
-
-
-BLOCK_BYTES = 1 << 17  # of the matrix: four such blocks stay in cache
-
-
-class RowBlocks:
-    """The blocks of a matrix (rows, size), and what sums over them need.
-
-    Parameters
-    ----------
-    backend, dtype : Backend, str
-        Of the matrix.
-    rows, size : int
-        Its shape.
-    channels : int
-        A row is so many numbers of one pixel, then of the next, and so on.
-    lanes : int
-        Threads to share the blocks among.
-    """
-
-    def __init__(
-        self, backend: Backend, dtype: str, rows: int, size: int, channels: int, lanes: int = 1
-    ) -> None:
-        self._backend = backend
-        self._sum_rows = backend.ones((1, rows), dtype)
-        self._sum_pixels = backend.ones((1, size // channels), dtype)
-        bytes_of_row = size * {"float32": 4, "float64": 8}.get(dtype, 16)
-        most = max(1, BLOCK_BYTES // bytes_of_row) if backend.has_cache else rows
-        self._blocks = [
-            cut(start, stop - start, -(-(stop - start) // most))
-            for start, stop in cut(0, rows, min(lanes, rows))
-        ]
-        most = max(stop - start for blocks in self._blocks for start, stop in blocks)
-        self._scratch = [backend.empty((most, size), dtype) for _ in self._blocks]
-        self._totals = [[backend.empty((1, size), dtype) for _ in range(3)] for _ in self._blocks]
-
-    def scratch(self, lane: int, start: int, stop: int) -> Array:
-        """Return a lane's work space for a block."""
-        return self._scratch[lane][: stop - start, :]
-
-    def work(self, task: Callable[[int, int, int], object]) -> None:
-        """Call ``task(lane, start, stop)`` on every block of rows."""
-
-        def run(lane: int) -> None:
-            for start, stop in self._blocks[lane]:
-                task(lane, start, stop)
-
-        run_parallel(run, range(len(self._blocks)))
-
-    def sum(
-        self,
-        terms: Callable[[int, int, int], tuple[Array, ...]],
-        sums: list[Array],
-        weights: Array = None,
-    ) -> None:
-        """Write Σ over rows and pixels of one or two terms.
-
-        Parameters
-        ----------
-        terms : callable
-            Returns a block's rows of each term, for ``(lane, start, stop)``.
-        sums : list of array, shape (channels,)
-            Where the sum of each term goes.
-        weights : array, shape (1, rows), optional
-            Of the rows.
-        """
-        backend, add = self._backend, self._backend.xp.add
-        row = self._sum_rows if weights is None else weights
-
-        def task(lane: int, start: int, stop: int) -> None:
-            *totals, spare = self._totals[lane]
-            fresh = start == self._blocks[lane][0][0]
-            for total, values in zip(totals, terms(lane, start, stop), strict=False):
-                # a product with ones sums columns faster than a reduction
-                backend.matmul(row[:, start:stop], values, total if fresh else spare)
-                if not fresh:
-                    backend.into(total, add, total, spare)
-
-        self.work(task)
-        for which, out in enumerate(sums):
-            total = self._totals[0][which]
-            for others in self._totals[1:]:
-                backend.into(total, add, total, others[which])
-            each = backend.xp.reshape(total, (-1, out.shape[0]))
-            backend.matmul(self._sum_pixels, each, backend.xp.reshape(out, (1, -1)))
-
+BLOCK_BYTES = 1 << 17  # of a matrix's rows: four such blocks stay in cache
 
 Statistics: TypeAlias = Literal["batch", "running"]
 
@@ -159,307 +63,11 @@ class BatchNormalization:
             )
 
 
-class Normalizer:
-    """Normalizes one layer in one direction, for a fixed number of rows, in its own buffers.
-
-    Parameters
-    ----------
-    net : Network
-        Seen from the direction.
-    k : int
-        The layer, counted from the direction's input.
-    rows : int
-        Of the signals.
-    counts : Counts, optional
-        Of the samples that each row stands for; one by default.
-    statistics : {"batch", "running"}
-        Which μ and σ² to use; those of the batch carry gradients.
-    lanes : int
-        Threads that share the rows.
-
-    Attributes
-    ----------
-    mean, variance : array, shape (channels,)
-        Of the last batch.
-    bias_gradient, gain_gradient : array, shape (channels,)
-        ∂/∂β and ∂/∂γ, after :meth:`pull_back`.
-    """
-
-    def __init__(
-        self,
-        net: Network,
-        k: int,
-        rows: int,
-        *,
-        counts: Counts | None = None,
-        statistics: Statistics = "batch",
-        lanes: int = 1,
-    ) -> None:
-        layer, backend, dtype = net.layers[k], net.backend, net.dtype
-        if layer.normalization is None:
-            raise ArchitectureError(f"layer {k} is not normalized")
-        size, channels = layer.size, layer.gains
-        self.net, self.k, self.settings = net, k, layer.normalization
-        self.couples = statistics == "batch"  # each row's ẑ then depends on all rows
-        self._counts, pixels = counts, size // channels
-        self._values = pixels * (counts.samples if counts else rows)  # N of a channel, at most
-        # 1 / N; on the class-sum path the rows' weights w / samples sum to one already
-        self._share = 1.0 / (pixels if counts else self._values)
-        xp, empty = backend.xp, backend.empty
-        self._hat = empty((rows, size), dtype)  # ẑ
-        self.mean, self.variance, self.bias_gradient, self.gain_gradient = (
-            empty((channels,), dtype) for _ in range(4)
-        )
-        self._scale = empty((channels,), dtype)  # 1 / √(σ² + ε)
-        self._spare = empty((channels,), dtype)
-        self._ones = backend.ones((channels,), dtype)
-        # a channel's numbers at each of its pixels: rows are then worked on in long runs
-        self._wide = [empty((size,), dtype) for _ in range(3)]
-        self._pixels = [xp.reshape(wide, (pixels, channels)) for wide in self._wide]
-
-        self._blocks = RowBlocks(backend, dtype, rows, size, channels, lanes)
-
-    # -- signals -------------------------------------------------------------------------------
-    def forward(
-        self, z: Array, after: After | None = None, first: int = 0, *, held: bool = False
-    ) -> None:
-        """Write γ ẑ over ``z`` (rows, size); the bias is still to be added.
-
-        Parameters
-        ----------
-        after : callable, optional
-            Called with ``first`` + first and last row, when those are written and still in cache.
-        held : bool
-            Use the statistics of the last batch, not those of this one.
-        """
-        backend, xp, hats = self.net.backend, self.net.backend.xp, self._hat
-        if not self.couples:
-            for own, running in zip((self.mean, self.variance), self._running(), strict=True):
-                backend.copy(running, own)
-        elif not held:
-            self._measure(z)
-        centred = self.couples and not held  # measuring left z − μ
-        self._set_scale()
-        mean, scale, gain = self._spread(self.mean, self._scale, self.net.gains[self.k])
-
-        def finish(lane: int, start: int, stop: int) -> None:
-            rows, hat = z[start:stop, :], hats[start:stop, :]
-            if not centred:
-                backend.into(rows, xp.subtract, rows, mean)
-            backend.into(hat, xp.multiply, rows, scale)
-            backend.into(rows, xp.multiply, hat, gain)
-            if after is not None:
-                after(first + start, first + stop)
-
-        self._blocks.work(finish)
-
-    def _measure(self, z: Array) -> None:
-        """Take μ and σ² of ``z``, and write z − μ over it.
-
-        In two passes, for Σ (z − μ)² / N does not cancel as Σ z² / N − μ² does.
-        """
-        backend, xp = self.net.backend, self.net.backend.xp
-        blocks, weights = self._blocks, None if self._counts is None else self._counts.shares.T
-        blocks.sum(lambda lane, start, stop: (z[start:stop, :],), [self.mean], weights)
-        backend.into(self.mean, xp.multiply, self.mean, self._share)
-        (mean,) = self._spread(self.mean)
-
-        def squares(lane: int, start: int, stop: int) -> tuple[Array, ...]:
-            rows, scratch = z[start:stop, :], blocks.scratch(lane, start, stop)
-            backend.into(rows, xp.subtract, rows, mean)
-            return (backend.into(scratch, xp.multiply, rows, rows),)
-
-        blocks.sum(squares, [self.variance], weights)
-        backend.into(self.variance, xp.multiply, self.variance, self._share)
-
-    def _set_scale(self) -> None:
-        """Set 1 / √(σ² + ε)."""
-        backend, xp = self.net.backend, self.net.backend.xp
-        backend.into(self._spare, xp.add, self.variance, self.settings.epsilon)
-        backend.into(self._spare, xp.sqrt, self._spare)
-        backend.into(self._scale, xp.divide, self._ones, self._spare)
-
-    # -- errors --------------------------------------------------------------------------------
-    def pull_back(self, error: Array, before: After | None = None, first: int = 0) -> None:
-        """Turn g = ∂/∂y into ∂/∂z in place, and set ``bias_gradient`` and ``gain_gradient``.
-
-        By running statistics, which are no function of z, ∂/∂z = γ g / √(σ² + ε); by those of the
-        batch γ / √(σ² + ε) · (g − (∂/∂β + ẑ ∂/∂γ) / N).
-
-        Parameters
-        ----------
-        error : array, shape (rows, size)
-            Of rows that stand for several samples, the sum of their errors.
-        before : callable, optional
-            Called with ``first`` + first and last row, when those rows are about to be read.
-        """
-        backend, xp, hats = self.net.backend, self.net.backend.xp, self._hat
-        blocks = self._blocks
-
-        def terms(lane: int, start: int, stop: int) -> tuple[Array, ...]:
-            if before is not None:
-                before(first + start, first + stop)
-            rows, scratch = error[start:stop, :], blocks.scratch(lane, start, stop)
-            backend.into(scratch, xp.multiply, rows, hats[start:stop, :])
-            return rows, scratch
-
-        blocks.sum(terms, [self.bias_gradient, self.gain_gradient])
-        backend.into(self._spare, xp.multiply, self._scale, self.net.gains[self.k])
-        spread = self._spread(self._spare, self.bias_gradient, self.gain_gradient)
-        factor, shift, slope = spread  # γ / √(σ² + ε), and ∂/∂β and ∂/∂γ, next divided by N
-        for each in (shift, slope) if self.couples else ():
-            backend.into(each, xp.multiply, each, self._share)
-
-        def finish(lane: int, start: int, stop: int) -> None:
-            rows, scratch = error[start:stop, :], blocks.scratch(lane, start, stop)
-            if self.couples:
-                backend.into(scratch, xp.multiply, hats[start:stop, :], slope)
-                backend.into(scratch, xp.add, scratch, shift)
-                if self._counts is not None:
-                    backend.into(scratch, xp.multiply, scratch, self._counts.shares[start:stop, :])
-                backend.into(rows, xp.subtract, rows, scratch)
-            backend.into(rows, xp.multiply, rows, factor)
-
-        blocks.work(finish)
-
-    # -- running statistics --------------------------------------------------------------------
-    def update_running(self) -> None:
-        """Move the running statistics, r ← (1 − m) r + m · (μ, σ² N / (N − 1))."""
-        if self._values < 2:
-            return
-        backend, xp, m = self.net.backend, self.net.backend.xp, self.settings.momentum
-        for running, value in zip(self._running(), (self.mean, self.variance), strict=True):
-            backend.into(self._spare, xp.multiply, value, m)
-            if value is self.variance:
-                backend.into(self._spare, xp.multiply, self._spare, self._unbiased())
-            backend.into(running, xp.multiply, running, 1.0 - m)
-            backend.into(running, xp.add, running, self._spare)
-
-    def _unbiased(self) -> Any:
-        """Return N / (N − 1)."""
-        if self._counts is None:
-            return self._values / (self._values - 1)
-        return self._counts.unbiased(self.net.layers[self.k].size // self.mean.shape[0])
-
-    def _running(self) -> tuple[Array, Array]:
-        running = self.net.running[self.k]
-        assert running is not None
-        return running
-
-    # -- rows ----------------------------------------------------------------------------------
-    def _spread(self, *vectors: Array) -> list[Array]:
-        """Return vectors of one number a channel as vectors of one a neuron."""
-        for pixels, vector in zip(self._pixels, vectors, strict=False):
-            pixels[...] = vector
-        return self._wide[: len(vectors)]
-
-
-def normalizers(net: Network, rows: int, **options: Any) -> list[Normalizer | None]:
-    """Return the :class:`Normalizer` of each layer of a direction, None where it has none."""
-    return [
-        None if layer.normalization is None else Normalizer(net, k, rows, **options)
-        for k, layer in enumerate(net.layers)
-    ]
-
-
-def normalize_by_running(net: Network, k: int, z: Array) -> None:
-    """Write γ (z − μ) / √(σ² + ε) over ``z`` with the running statistics: for predictions."""
-    layer, running, backend = net.layers[k], net.running[k], net.backend
-    if layer.normalization is None or running is None:
-        return
-    xp, (mean, variance) = backend.xp, running
-    factor = net.gains[k] / xp.sqrt(variance + layer.normalization.epsilon)
-    z = xp.reshape(z, (-1, layer.gains))
-    backend.into(z, xp.subtract, z, mean)
-    backend.into(z, xp.multiply, z, factor)
-
-
-class GroupedNormalizer:
-    """A :class:`~nembp.engine.batchnorm.Normalizer` for each group of rows.
-
-    Parameters
-    ----------
-    net, k, lanes
-        As of the Normalizer.
-    groups : sequence of int
-        Rows of each, in order.
-
-    Attributes
-    ----------
-    bias_gradient, gain_gradient : array, shape (channels,)
-        ∂/∂β and ∂/∂γ of all groups, after :meth:`pull_back`.
-    """
-
-    def __init__(self, net: Network, k: int, groups: Sequence[int], lanes: int = 1) -> None:
-        self._backend = net.backend
-        self._groups = [
-            (start, stop, Normalizer(net, k, stop - start, lanes=lanes))
-            for start, stop in pairwise(accumulate(groups, initial=0))
-        ]
-        self.bias_gradient, self.gain_gradient = (
-            net.backend.empty((net.layers[k].gains,), net.dtype) for _ in range(2)
-        )
-
-    def forward(
-        self, z: Array, after: After | None = None, first: int = 0, *, held: bool = False
-    ) -> None:
-        """Write γ ẑ over each group of ``z``."""
-        for start, stop, normalizer in self._groups:
-            normalizer.forward(z[start:stop, :], after, first + start, held=held)
-
-    def pull_back(self, error: Array, before: After | None = None, first: int = 0) -> None:
-        """Turn ∂/∂y into ∂/∂z in each group, and sum ∂/∂β and ∂/∂γ."""
-        backend, xp = self._backend, self._backend.xp
-        for start, stop, normalizer in self._groups:
-            normalizer.pull_back(error[start:stop, :], before, first + start)
-            for total, part in (
-                (self.bias_gradient, normalizer.bias_gradient),
-                (self.gain_gradient, normalizer.gain_gradient),
-            ):
-                if start == 0:
-                    backend.copy(part, total)
-                else:
-                    backend.into(total, xp.add, total, part)
-
-    def update_running(self) -> None:
-        """Move the running statistics by one group after the other."""
-        for *_, normalizer in self._groups:
-            normalizer.update_running()
-
-
-AnyNormalizer: TypeAlias = Normalizer | GroupedNormalizer
-
-
-def grouped_normalizers(
-    net: Network, rows: int, groups: Sequence[int] | None = None, lanes: int = 1
-) -> list[AnyNormalizer | None]:
-    """Return what normalizes each layer of a direction, in groups of rows or all of them together.
-
-    Raises
-    ------
-    ShapeError
-        If the groups are not all of the rows.
-    """
-    if groups is None:
-        return [*normalizers(net, rows, lanes=lanes)]
-    if sum(groups) != rows or min(groups) < 1:
-        raise ShapeError(f"groups of {tuple(groups)} rows; expected {rows} rows in all")
-    return [
-        None if layer.normalization is None else GroupedNormalizer(net, k, groups, lanes)
-        for k, layer in enumerate(net.layers)
-    ]
-
-
-Pass: TypeAlias = Callable[[After], None]
-
-
 class Counts:
     """How many samples each class row stands for, counted anew in every step.
 
     Parameters
     ----------
-    backend, dtype : Backend, str
-        Of the arrays.
     members : array, shape (samples, classes)
         One-hot rows, or rows of zeros for samples that take no part.
     rows : int
@@ -486,17 +94,358 @@ class Counts:
         backend, xp = self._backend, self._backend.xp
         backend.matmul(self._by_class, self._ones, self._of_classes)
         backend.matmul(self._sum_rows, self.shares, self._total)
-        backend.into(self._total, xp.maximum, self._total, self._one)  # where none takes part
-        backend.into(self.shares, xp.divide, self.shares, self._total)
+        xp.maximum(self._total, self._one, out=self._total)  # where none takes part
+        self.shares /= self._total
 
     def unbiased(self, pixels: int) -> Array:
         """Return N / (N − 1), shape (1,), for N values of a channel; for N = 1 as for 2."""
-        backend, xp = self._backend, self._backend.xp
-        backend.into(self._values, xp.multiply, self._total, pixels)
-        backend.into(self._others, xp.subtract, self._values, 1.0)
-        backend.into(self._others, xp.maximum, self._others, self._one)
-        backend.into(self._values, xp.divide, self._values, self._others)
+        xp = self._backend.xp
+        xp.multiply(self._total, pixels, out=self._values)
+        xp.subtract(self._values, 1.0, out=self._others)
+        xp.maximum(self._others, self._one, out=self._others)
+        self._values /= self._others
         return xp.reshape(self._values, (1,))
+
+
+class Normalizer:
+    """Normalizes one layer in one direction, for a fixed number of rows, in its own buffers.
+
+    Parameters
+    ----------
+    rows, size : int
+        Shape of the signals. A row is one number for each channel of a pixel, then of the next.
+    settings : BatchNormalization
+        ε and m.
+    gain : array, shape (channels,)
+        γ, a view of the parameters.
+    running : tuple of array, shape (channels,)
+        Running mean and variance, which :meth:`update_running` writes.
+    counts : Counts, optional
+        Of the samples that each row stands for; one by default.
+    statistics : {"batch", "running"}
+        Which μ and σ² to use; those of the batch carry gradients.
+    workers : int
+        Threads that share the rows.
+
+    Attributes
+    ----------
+    mean, variance : array, shape (channels,)
+        Of the last batch.
+    bias_gradient, gain_gradient : array, shape (channels,)
+        ∂/∂β and ∂/∂γ, after :meth:`pull_back`.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        dtype: str,
+        rows: int,
+        size: int,
+        settings: BatchNormalization,
+        gain: Array,
+        running: tuple[Array, Array],
+        *,
+        counts: Counts | None = None,
+        statistics: Statistics = "batch",
+        workers: int = 1,
+    ) -> None:
+        self.settings, self._backend, self._counts = settings, backend, counts
+        self._gain, self._running, self.of_batch = gain, running, statistics == "batch"
+        channels, xp = gain.shape[0], backend.xp
+        self._pixels = size // channels
+        self._values = self._pixels * (counts.samples if counts else rows)  # N, at most
+        # 1 / N; on the class-sum path the rows' shares w / samples sum to one already
+        self._share = 1.0 / (self._pixels if counts else self._values)
+
+        def vector() -> Array:
+            return backend.empty((channels,), dtype)
+
+        self.mean, self.variance = vector(), vector()
+        self.bias_gradient, self.gain_gradient = vector(), vector()
+        self._scale, self._spare = vector(), vector()  # 1 / √(σ² + ε), and scratch
+        self._hat = backend.empty((rows, size), dtype)  # ẑ
+        # a channel's numbers at each of its pixels: rows are then worked on in long runs
+        self._wide = [backend.empty((size,), dtype) for _ in range(3)]
+        self._by_pixel = [xp.reshape(wide, (self._pixels, channels)) for wide in self._wide]
+        # the blocks of rows of each worker, which stay in cache, and its scratch and sums
+        most = rows
+        if backend.has_cache:
+            most = max(1, BLOCK_BYTES // (size * np.dtype(dtype).itemsize))
+        self._blocks = [
+            [slice(*block) for block in cut(start, stop - start, -(-(stop - start) // most))]
+            for start, stop in cut(0, rows, min(workers, rows))
+        ]
+        most = max(block.stop - block.start for blocks in self._blocks for block in blocks)
+        self._scratch = [backend.empty((most, size), dtype) for _ in self._blocks]
+        self._sums = [[backend.empty((1, size), dtype) for _ in range(3)] for _ in self._blocks]
+        self._one_of_each_row = backend.ones((1, rows), dtype)
+        self._one_of_each_pixel = backend.ones((1, self._pixels), dtype)
+
+    # -- signals -------------------------------------------------------------------------------
+    def forward(self, z: Array, *, held: bool = False) -> None:
+        """Write γ ẑ over ``z`` (rows, size); the bias is still to be added.
+
+        ``held``: by the statistics of the last batch, not those of this one.
+        """
+        xp, hats = self._backend.xp, self._hat
+        measured = self.of_batch and not held
+        if measured:
+            self._measure(z)
+        elif not held:
+            self.mean[...], self.variance[...] = self._running
+        xp.add(self.variance, self.settings.epsilon, out=self._scale)
+        xp.sqrt(self._scale, out=self._scale)
+        xp.reciprocal(self._scale, out=self._scale)
+        mean, scale, gain = self._spread(self.mean, self._scale, self._gain)
+
+        def task(worker: int, block: slice) -> None:
+            rows, hat = z[block, :], hats[block, :]
+            if not measured:  # measuring left z − μ
+                rows -= mean
+            xp.multiply(rows, scale, out=hat)
+            xp.multiply(hat, gain, out=rows)
+
+        self._work(task)
+
+    def _measure(self, z: Array) -> None:
+        """Take μ and σ² of ``z``, and write z − μ over it.
+
+        In two passes, for Σ (z − μ)² / N does not cancel as Σ z² / N − μ² does.
+        """
+        xp, shares = self._backend.xp, None if self._counts is None else self._counts.shares.T
+        self._sum(lambda worker, block: (z[block, :],), (self.mean,), shares)
+        self.mean *= self._share
+        (mean,) = self._spread(self.mean)
+
+        def squares(worker: int, block: slice) -> tuple[Array]:
+            rows = z[block, :]
+            rows -= mean
+            return (xp.multiply(rows, rows, out=self._scratch_of(worker, block)),)
+
+        self._sum(squares, (self.variance,), shares)
+        self.variance *= self._share
+
+    # -- errors --------------------------------------------------------------------------------
+    def pull_back(self, error: Array) -> None:
+        """Turn g = ∂/∂y into ∂/∂z in place, and set ``bias_gradient`` and ``gain_gradient``.
+
+        By running statistics, which are no function of z, ∂/∂z = γ g / √(σ² + ε); by those of the
+        batch γ / √(σ² + ε) · (g − (∂/∂β + ẑ ∂/∂γ) / N). The error of a row that stands for several
+        samples is the sum of theirs.
+        """
+        xp, hats, counts = self._backend.xp, self._hat, self._counts
+
+        def terms(worker: int, block: slice) -> tuple[Array, Array]:
+            rows, scratch = error[block, :], self._scratch_of(worker, block)
+            return rows, xp.multiply(rows, hats[block, :], out=scratch)
+
+        self._sum(terms, (self.bias_gradient, self.gain_gradient))
+        xp.multiply(self._scale, self._gain, out=self._spare)
+        vectors = self._spread(self._spare, self.bias_gradient, self.gain_gradient)
+        factor, shift, slope = vectors
+        shift *= self._share
+        slope *= self._share
+
+        def task(worker: int, block: slice) -> None:
+            rows, scratch = error[block, :], self._scratch_of(worker, block)
+            if self.of_batch:
+                xp.multiply(hats[block, :], slope, out=scratch)
+                scratch += shift
+                if counts is not None:
+                    scratch *= counts.shares[block, :]
+                rows -= scratch
+            rows *= factor
+
+        self._work(task)
+
+    # -- running statistics --------------------------------------------------------------------
+    def update_running(self) -> None:
+        """Move the running statistics, r ← (1 − m) r + m · (μ, σ² N / (N − 1))."""
+        if self._values < 2:
+            return
+        xp, m, spare = self._backend.xp, self.settings.momentum, self._spare
+        unbiased: Any = self._values / (self._values - 1)
+        if self._counts is not None:
+            unbiased = self._counts.unbiased(self._pixels)
+        for k, (running, value) in enumerate(
+            zip(self._running, (self.mean, self.variance), strict=True)
+        ):
+            xp.multiply(value, m, out=spare)
+            if k == 1:
+                spare *= unbiased
+            xp.multiply(running, 1.0 - m, out=running)
+            xp.add(running, spare, out=running)
+
+    # -- rows ----------------------------------------------------------------------------------
+    def _spread(self, *vectors: Array) -> list[Array]:
+        """Return vectors of one number per channel as vectors of one per neuron."""
+        for by_pixel, vector in zip(self._by_pixel, vectors, strict=False):
+            by_pixel[...] = vector
+        return self._wide[: len(vectors)]
+
+    def _scratch_of(self, worker: int, block: slice) -> Array:
+        return self._scratch[worker][: block.stop - block.start, :]
+
+    def _work(self, task: Callable[[int, slice], object]) -> None:
+        """Call ``task(worker, block)`` on every block of rows."""
+
+        def run(worker: int) -> None:
+            for block in self._blocks[worker]:
+                task(worker, block)
+
+        run_parallel(run, range(len(self._blocks)))
+
+    def _sum(
+        self,
+        terms: Callable[[int, slice], tuple[Array, ...]],
+        sums: tuple[Array, ...],
+        shares: Array = None,
+    ) -> None:
+        """Write Σ over rows and pixels of each of a block's ``terms`` into ``sums`` (channels,)."""
+        backend, xp = self._backend, self._backend.xp
+        weights = self._one_of_each_row if shares is None else shares
+
+        def task(worker: int, block: slice) -> None:
+            *totals, spare = self._sums[worker]
+            first = block is self._blocks[worker][0]
+            for total, values in zip(totals, terms(worker, block), strict=False):
+                # a product with ones sums columns faster than a reduction
+                backend.matmul(weights[:, block], values, total if first else spare)
+                if not first:
+                    xp.add(total, spare, out=total)
+
+        self._work(task)
+        for which, out in enumerate(sums):
+            total = self._sums[0][which]
+            for others in self._sums[1:]:
+                total += others[which]
+            by_pixel = xp.reshape(total, (-1, out.shape[0]))
+            backend.matmul(self._one_of_each_pixel, by_pixel, xp.reshape(out, (1, -1)))
+
+
+class GroupedNormalizer:
+    """A :class:`Normalizer` for each group of rows, such as real and generated samples.
+
+    Each kind of sample has statistics of its own (the usual practice since Radford, Metz and
+    Chintala, DCGAN, arXiv:1511.06434): what the network is shown of one kind alone, it has then
+    been trained on.
+
+    Parameters
+    ----------
+    rows, size, settings, gain, running, workers
+        As of the Normalizer.
+    groups : sequence of int
+        Rows of each group, in order.
+
+    Attributes
+    ----------
+    bias_gradient, gain_gradient : array, shape (channels,)
+        ∂/∂β and ∂/∂γ of all groups, after :meth:`pull_back`.
+
+    Raises
+    ------
+    ShapeError
+        If the groups are not all of the rows.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        dtype: str,
+        rows: int,
+        size: int,
+        settings: BatchNormalization,
+        gain: Array,
+        running: tuple[Array, Array],
+        groups: Sequence[int],
+        *,
+        workers: int = 1,
+    ) -> None:
+        if sum(groups) != rows or min(groups) < 1:
+            raise ShapeError(f"groups of {tuple(groups)} rows; expected {rows} rows in all")
+        views = size, settings, gain, running
+        self._groups = [
+            (slice(start, stop), Normalizer(backend, dtype, stop - start, *views, workers=workers))
+            for start, stop in pairwise(accumulate(groups, initial=0))
+        ]
+        self.bias_gradient, self.gain_gradient = (
+            backend.empty(tuple(gain.shape), dtype) for _ in range(2)
+        )
+
+    def forward(self, z: Array, *, held: bool = False) -> None:
+        """Write γ ẑ over each group of ``z``."""
+        for rows, normalizer in self._groups:
+            normalizer.forward(z[rows, :], held=held)
+
+    def pull_back(self, error: Array) -> None:
+        """Turn ∂/∂y into ∂/∂z in each group, and sum ∂/∂β and ∂/∂γ."""
+        self.bias_gradient[...] = 0.0
+        self.gain_gradient[...] = 0.0
+        for rows, normalizer in self._groups:
+            normalizer.pull_back(error[rows, :])
+            self.bias_gradient += normalizer.bias_gradient
+            self.gain_gradient += normalizer.gain_gradient
+
+    def update_running(self) -> None:
+        """Move the running statistics by one group after the other."""
+        for _, normalizer in self._groups:
+            normalizer.update_running()
+
+
+def normalize_by_running(*args: Any) -> None:
+    """Write γ (z − μ) / √(σ² + ε) over ``z`` with the running statistics: for predictions."""
+    if len(args) == 3:  # until the network calls it by arrays
+        net, k, z = args
+        backend, settings, gain, running = (
+            net.backend,
+            net.layers[k].normalization,
+            net.gains[k],
+            net.running[k],
+        )
+        if settings is None or running is None:
+            return
+    else:
+        backend, settings, gain, running, z = args
+    xp, (mean, variance) = backend.xp, running
+    factor = gain / xp.sqrt(variance + settings.epsilon)
+    by_pixel = xp.reshape(z, (-1, gain.shape[0]))
+    by_pixel -= mean
+    by_pixel *= factor
+
+
+# -- until the step keeps its own normalizers --------------------------------------------------
+AnyNormalizer: TypeAlias = Normalizer | GroupedNormalizer
+Pass: TypeAlias = Callable[[Any], None]
+
+
+def normalizers(net: Any, rows: int, *, lanes: int = 1, **options: Any) -> list[Normalizer | None]:
+    """Return the normalizer of each layer."""
+    return [
+        None
+        if layer.normalization is None
+        else Normalizer(
+            net.backend, net.dtype, rows, layer.size, layer.normalization, net.gains[k],
+            net.running[k], workers=lanes, **options,
+        )
+        for k, layer in enumerate(net.layers)
+    ]  # fmt: skip
+
+
+def grouped_normalizers(
+    net: Any, rows: int, groups: Sequence[int] | None = None, lanes: int = 1
+) -> list[AnyNormalizer | None]:
+    """Return the normalizer of each layer, by groups of rows."""
+    if groups is None:
+        return [*normalizers(net, rows, lanes=lanes)]
+    return [
+        None
+        if layer.normalization is None
+        else GroupedNormalizer(
+            net.backend, net.dtype, rows, layer.size, layer.normalization, net.gains[k],
+            net.running[k], groups, workers=lanes,
+        )
+        for k, layer in enumerate(net.layers)
+    ]  # fmt: skip
 
 
 class NormalizedLayers:
@@ -523,7 +472,7 @@ class NormalizedLayers:
 
     def __init__(
         self,
-        net: Network,
+        net: Any,
         rows: int,
         second: int,
         members: Array = None,
@@ -546,26 +495,27 @@ class NormalizedLayers:
         if self._counts is not None:
             self._counts.take()
 
-    # -- what is done to the signals and errors that arrive at a layer, once all rows are there --
     def of_forward_signal(self, k: int, a: Array) -> list[Pass]:
-        """Return what normalizes zᵏ in ``a``; nothing where the layer is not normalized."""
-        normalizer = self.up[k]
-        return [] if normalizer is None else [partial(normalizer.forward, a)]
+        return self._passes(self.up[k], "forward", a)
 
     def of_backward_signal(self, k: int, c: Array) -> list[Pass]:
-        """Return what normalizes uᵏ in ``c``."""
-        normalizer = self.down[k]
-        return [] if normalizer is None else [partial(normalizer.forward, c)]
+        return self._passes(self.down[k], "forward", c)
 
     def of_forward_error(self, k: int, delta: Array, first: int = 0) -> list[Pass]:
-        """Return what takes the error in ``delta``, rows ``first`` and on, through that of zᵏ."""
-        normalizer = self.up[k]
-        return [] if normalizer is None else [partial(normalizer.pull_back, delta, first=first)]
+        return self._passes(self.up[k], "pull_back", delta, first)
 
     def of_backward_error(self, k: int, e: Array, first: int = 0) -> list[Pass]:
-        """Return what takes the error in ``e``, rows ``first`` and on, through that of uᵏ."""
-        normalizer = self.down[k]
-        return [] if normalizer is None else [partial(normalizer.pull_back, e, first=first)]
+        return self._passes(self.down[k], "pull_back", e, first)
+
+    def _passes(self, normalizer: Any, name: str, rows: Array, first: int = 0) -> list[Pass]:
+        def go(after: Any) -> None:
+            if name == "pull_back":
+                after(first, first + rows.shape[0])
+            getattr(normalizer, name)(rows)
+            if name == "forward":
+                after(first, first + rows.shape[0])
+
+        return [] if normalizer is None else [go]
 
     # -- the end of a step -----------------------------------------------------------------------
     def end(self, gradient: Array | None, moves_statistics: bool) -> None:

@@ -1,15 +1,7 @@
-"""Links: linear maps at work in a training step, with their buffers.
+"""Linear maps between layers, and the workspaces in which a training step computes them.
 
-A linear map says what its three contractions are; a link says how a step computes them again and
-again: bound to a device and a number of rows, its weights loaded once a step, its buffers
-allocated once. A :class:`Link` just calls the linear_map. Convolutions have faster ones
-(:mod:`nembp.engine.convolution`, :mod:`nembp.engine.convolution`), which keep what the signals' sweep has
-computed for the errors' sweep, work through images in blocks that stay in cache, and share the
-blocks among threads.
-
-**Law**: every link gives what its linear map gives.
-
-Linear maps: trilinear forms T(x, W, y) = ⟨x·W, y⟩ and their three partial derivatives.
+Every linear map is one trilinear form T(x, W, y), and all that it does is one of the form's three
+partial derivatives:
 
 ========================== ========= =========================================================
 contraction                dense     used for
@@ -19,10 +11,15 @@ contraction                dense     used for
 ``weight_gradient`` = ∂T/∂W xᵀ y     both directions' gradients
 ========================== ========= =========================================================
 
-**Law**: ⟨forward(x), y⟩ = ⟨x, adjoint(y)⟩ = ⟨W, weight_gradient(x, y)⟩. A new kind of linear map is
-these three functions; nothing else in the engine changes.
+**Law**: ⟨forward(x), y⟩ = ⟨x, adjoint(y)⟩ = ⟨W, weight_gradient(x, y)⟩. A new linear map is these
+three functions; nothing else in the engine changes.
 
-Weightless maps between layers of images: means over windows, and neurons in another order.
+A training step calls the contractions through a :class:`Workspace`, which has its buffers
+allocated once and takes the weights once a step. The plain one just calls the map. Convolutions
+have faster ones, which work through the images in blocks that stay in cache, share the blocks
+among worker threads, and keep what the forward pass has computed for the gradient.
+
+**Law**: every workspace gives what its linear map gives.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,196 +38,12 @@ from nembp.backend import Array, Backend
 from nembp.errors import ArchitectureError
 from nembp.threads import run_parallel
 
-ROW_UNIT = 8  # rows that a product's inner loop takes at a time
+ROW_UNIT = 8  # rows that the inner loop of a matrix product takes at a time
+WORKERS_PAY = 1 << 21  # multiply-adds; with fewer, waking a thread takes longer than they do
 
-# called with first and last row of ``out``, when they are written and still in cache
-After: TypeAlias = Callable[[int, int], None]
-Block: TypeAlias = tuple[int, int]
-
-
-class Link:
-    """One linear map in one direction of travel, for the sweeps of a step.
-
-    Parameters
-    ----------
-    linear_map : LinearMap
-        Whose contractions these are.
-    backend, dtype : Backend, str
-        Of the arrays.
-    upward : bool
-        Whether :meth:`forward` goes from the linear map's lower to its upper layer; otherwise the
-        link is that of the transposed linear_map.
-
-    Attributes
-    ----------
-    lanes : int
-        Threads that share its work. Whoever calls a link of several keeps BLAS to one thread
-        (:func:`nembp.threads.single_threaded_blas`): BLAS's own threads spin between products, and
-        would take the processors from ours.
-    """
-
-    def __init__(
-        self, linear_map: LinearMap, backend: Backend, dtype: str, upward: bool = True
-    ) -> None:
-        self.linear_map, self.backend, self.dtype, self.upward = linear_map, backend, dtype, upward
-        self.lanes = 1
-        self._W: Array = None
-
-    def load(self, W: Array) -> None:
-        """Take the weights for the calls that follow, until they change."""
-        self._W = W
-
-    def forward(self, x: Array, out: Array | None, after: After | None = None) -> None:
-        """Write forward(x) into ``out``, and keep what :meth:`descend` needs of ``x``.
-
-        ``out`` may have fewer rows than ``x``, or be None; the other rows are only kept.
-        """
-        if out is None:
-            return
-        rows = out.shape[0]
-        contract = self.linear_map.forward if self.upward else self.linear_map.adjoint
-        contract(self.backend, x[:rows, :], self._W, out)
-        if after is not None:
-            after(0, rows)
-
-    def adjoint(self, y: Array, out: Array, after: After | None = None) -> None:
-        """Write adjoint(y) into ``out``."""
-        contract = self.linear_map.adjoint if self.upward else self.linear_map.forward
-        contract(self.backend, y, self._W, out)
-        if after is not None:
-            after(0, out.shape[0])
-
-    def descend(
-        self, x: Array, y: Array, out: Array | None, gradient: Array, after: After | None = None
-    ) -> None:
-        """Write adjoint(y) into ``out``, and weight_gradient(x, y) into ``gradient``.
-
-        ``x`` must be what the last :meth:`forward` saw. ``out`` may have fewer rows than ``y``, or
-        be None where nobody needs it.
-        """
-        if out is not None:
-            self.adjoint(y[: out.shape[0], :], out, after)
-        lower, upper = (x, y) if self.upward else (y, x)
-        self.linear_map.weight_gradient(self.backend, lower, upper, gradient)
-
-
-class RowsLink(Link):
-    """A link that shares its rows among lanes: for dense linear maps beside convolutions.
-
-    A network of dense linear maps alone is better off with BLAS's own threads.
-    """
-
-    def __init__(
-        self, linear_map: LinearMap, backend: Backend, dtype: str, upward: bool, lanes: int
-    ) -> None:
-        super().__init__(linear_map, backend, dtype, upward)
-        self.lanes = lanes
-
-    def forward(self, x: Array, out: Array | None, after: After | None = None) -> None:
-        if out is not None:
-            self._share(super().forward, x, out, after)
-
-    def adjoint(self, y: Array, out: Array, after: After | None = None) -> None:
-        self._share(super().adjoint, y, out, after)
-
-    def _share(
-        self, contract: Callable[[Array, Array], None], x: Array, out: Array, after: After | None
-    ) -> None:
-        def task(block: Block) -> None:
-            start, stop = block
-            contract(x[start:stop, :], out[start:stop, :])
-            if after is not None:
-                after(start, stop)
-
-        run_parallel(task, cut(0, out.shape[0], self.lanes, unit=ROW_UNIT))
-
-    def descend(
-        self, x: Array, y: Array, out: Array | None, gradient: Array, after: After | None = None
-    ) -> None:
-        if out is not None:
-            self.adjoint(y[: out.shape[0], :], out, after)
-        lower, upper = (x, y) if self.upward else (y, x)
-
-        def task(block: Block) -> None:
-            first, last = block
-            self.linear_map.weight_gradient(
-                self.backend, lower[:, first:last], upper, gradient[first:last, :]
-            )
-
-        run_parallel(task, cut(0, gradient.shape[0], self.lanes, unit=ROW_UNIT))
-
-
-class BlockLink(Link):
-    """A link that works through its rows in blocks, on as many threads as there are lanes.
-
-    Parameters
-    ----------
-    parts : sequence of int
-        Rows of the parts of a signal, samples and class rows; no block holds rows of two parts.
-    lanes : int
-        Threads to share the blocks among.
-    block : int
-        Most rows of a block.
-    """
-
-    def __init__(
-        self,
-        linear_map: LinearMap,
-        backend: Backend,
-        parts: Sequence[int],
-        dtype: str,
-        upward: bool,
-        lanes: int,
-        block: int,
-    ) -> None:
-        super().__init__(linear_map, backend, dtype, upward)
-        self._parts, self._block, self.lanes = tuple(parts), block, lanes
-        self._plans: dict[int, list[Block]] = {}
-        self.blocks = self.blocks_of(sum(parts))
-        self.lanes = min(lanes, len(self.blocks))
-
-    def blocks_of(self, rows: int) -> list[Block]:
-        """Return the blocks of a signal of so many rows; the first part alone has the same ones."""
-        if rows not in self._plans:
-            starts = _starts(self._parts) if rows == sum(self._parts) else [(0, rows)]
-            self._plans[rows] = [
-                block for start, count in starts for block in self._cut(start, count)
-            ]
-        return self._plans[rows]
-
-    def _cut(self, start: int, rows: int) -> list[Block]:
-        """Cut rows into blocks of nearly equal length, as many for each lane where possible."""
-        count = -(-rows // self._block)
-        return cut(start, rows, min(rows, -(-count // self.lanes) * self.lanes))
-
-    def work(self, rows: int, task: Callable[[int, int, Block], Any]) -> None:
-        """Call ``task(lane, index, block)`` for every block of a signal of so many rows."""
-        blocks = list(enumerate(self.blocks_of(rows)))
-
-        def run(lane: int) -> None:
-            for index, block in blocks[lane :: self.lanes]:
-                task(lane, index, block)
-
-        run_parallel(run, range(self.lanes))
-
-
-def _starts(parts: Sequence[int]) -> list[Block]:
-    starts = [sum(parts[:k]) for k in range(len(parts))]
-    return [(start, rows) for start, rows in zip(starts, parts, strict=True) if rows]
-
-
-def cut(start: int, rows: int, count: int, unit: int = 1) -> list[Block]:
-    """Cut rows into blocks of nearly equal length, a multiple of ``unit`` but for the last one.
-
-    >>> cut(0, 140, 2, unit=8)
-    [(0, 72), (72, 140)]
-    """
-    units = -(-rows // unit)
-    edges = [start + min(rows, -(-units * k // count) * unit) for k in range(count + 1)]
-    return [block for block in pairwise(edges) if block[0] < block[1]]
-
-
-LANES_PAY = 1 << 21  # multiply-adds; with fewer, waking a thread takes longer than they do
+Pair: TypeAlias = tuple[int, int]
+Shape: TypeAlias = tuple[int, int, int]
+Parts: TypeAlias = Sequence[int]  # rows of the parts of a signal: samples, and class rows
 
 
 class LinearMap(ABC):
@@ -241,12 +54,15 @@ class LinearMap(ABC):
     inputs, outputs : int
         Neurons of the lower and the upper layer.
     weight_shape : tuple of int
-        Shape of W; its product is 0 for a weightless map.
+        Shape of W; its product is 0 for a map without weights.
+    in_workers : bool
+        Whether a step over the map is faster on our worker threads than on those of BLAS.
     """
 
     inputs: int
     outputs: int
     weight_shape: tuple[int, ...]
+    in_workers: bool = False
 
     @property
     def weight_count(self) -> int:
@@ -265,31 +81,31 @@ class LinearMap(ABC):
     def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
         """Write ∂T/∂W at (x, y), summed over rows, shape ``weight_shape``, into ``out``."""
 
-    @property
-    def wants_lanes(self) -> bool:
-        """Whether a step over it is faster on our threads than on those of BLAS."""
-        return False
-
-    def link(
-        self,
-        backend: Backend,
-        parts: Sequence[int],
-        dtype: str,
-        upward: bool = True,
-        lanes: int = 1,
-    ) -> Link:
-        """Return what computes these contractions in a training step (:mod:`nembp.engine.linear`).
+    def workspace(
+        self, backend: Backend, parts: Parts, dtype: str, *, upward: bool = True, workers: int = 1
+    ) -> Workspace:
+        """Return what computes these contractions in a training step.
 
         Parameters
         ----------
-        parts : sequence of int
-            Rows of the parts of a signal: samples, and class rows.
         upward : bool
-            Whether the network uses the linear map from its lower to its upper layer.
-        lanes : int
-            Threads to share the rows among.
+            Whether the network uses the map from its lower to its upper layer; otherwise the
+            workspace is that of the transposed map.
+        workers : int
+            Threads to share the rows among. With several, the caller keeps BLAS to one thread
+            (:func:`nembp.threads.single_threaded_blas`), since BLAS's own threads spin between
+            products and would take the processors from the workers.
         """
-        return Link(self, backend, dtype, upward)
+        return Workspace(self, backend, upward)
+
+    @property
+    def wants_lanes(self) -> bool:  # until the step calls workspaces
+        return self.in_workers
+
+    def link(
+        self, backend: Backend, parts: Parts, dtype: str, upward: bool = True, lanes: int = 1
+    ) -> Link:  # until the step calls workspaces
+        return Link(self.workspace(backend, parts, dtype, upward=upward, workers=lanes), dtype)
 
     @abstractmethod
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
@@ -326,18 +142,13 @@ class Dense(LinearMap):
         """Write xᵀ y into ``out``."""
         backend.matmul(x.T, y, out)
 
-    def link(
-        self,
-        backend: Backend,
-        parts: Sequence[int],
-        dtype: str,
-        upward: bool = True,
-        lanes: int = 1,
-    ) -> Link:
-        """Return a link that shares its rows among lanes where there is work for them."""
-        if lanes > 1 and sum(parts) * self.inputs * self.outputs > LANES_PAY:
-            return RowsLink(self, backend, dtype, upward, lanes)
-        return Link(self, backend, dtype, upward)
+    def workspace(
+        self, backend: Backend, parts: Parts, dtype: str, *, upward: bool = True, workers: int = 1
+    ) -> Workspace:
+        """Return a workspace whose workers share the rows, where there is work for them."""
+        if workers > 1 and sum(parts) * self.inputs * self.outputs > WORKERS_PAY:
+            return RowWorkspace(self, backend, upward, workers)
+        return Workspace(self, backend, upward)
 
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
         """Draw Glorot-normal weights, variance 2 / (inputs + outputs).
@@ -369,6 +180,10 @@ class Transposed(LinearMap):
     def weight_shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.linear_map.weight_shape
 
+    @property
+    def in_workers(self) -> bool:  # type: ignore[override]
+        return self.linear_map.in_workers
+
     def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
         self.linear_map.adjoint(backend, x, W, out)
 
@@ -378,30 +193,41 @@ class Transposed(LinearMap):
     def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
         self.linear_map.weight_gradient(backend, y, x, out)
 
-    @property
-    def wants_lanes(self) -> bool:
-        return self.linear_map.wants_lanes
+    def workspace(
+        self, backend: Backend, parts: Parts, dtype: str, *, upward: bool = True, workers: int = 1
+    ) -> Workspace:
+        return self.linear_map.workspace(backend, parts, dtype, upward=not upward, workers=workers)
 
     def link(
-        self,
-        backend: Backend,
-        parts: Sequence[int],
-        dtype: str,
-        upward: bool = True,
-        lanes: int = 1,
-    ) -> Link:
+        self, backend: Backend, parts: Parts, dtype: str, upward: bool = True, lanes: int = 1
+    ) -> Link:  # until the step calls workspaces
         return self.linear_map.link(backend, parts, dtype, not upward, lanes)
 
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
         return self.linear_map.initial_weights(generator)
 
 
-Pair: TypeAlias = tuple[int, int]
-Shape: TypeAlias = tuple[int, int, int]
+class ShapedMap(LinearMap):
+    """A linear map between layers whose flattened signals have a shape."""
+
+    shape: tuple[int, ...]
+
+    @property
+    @abstractmethod
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of a sample in the upper layer."""
+
+    @property
+    def inputs(self) -> int:  # type: ignore[override]
+        return math.prod(self.shape)
+
+    @property
+    def outputs(self) -> int:  # type: ignore[override]
+        return math.prod(self.output_shape)
 
 
-class _Weightless(LinearMap):
-    """A linear map without weights."""
+class _Weightless(ShapedMap):
+    """A map without weights."""
 
     weight_shape = (0,)
 
@@ -409,7 +235,7 @@ class _Weightless(LinearMap):
         """Write nothing: there are no weights."""
 
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
-        """Return none."""
+        """Return no weights."""
         return np.zeros(0)
 
 
@@ -445,43 +271,33 @@ class AveragePooling(_Weightless):
         )
         return height, width, self.shape[2]
 
-    @property
-    def inputs(self) -> int:  # type: ignore[override]
-        return math.prod(self.shape)
-
-    @property
-    def outputs(self) -> int:  # type: ignore[override]
-        return math.prod(self.output_shape)
-
     def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
         """Write the mean of each window into ``out``."""
-        n = x.shape[0]
-        image = backend.xp.reshape(x, (n, *self.shape))
+        n, xp = x.shape[0], backend.xp
+        images = xp.reshape(x, (n, *self.shape))
         with writable(backend, out, (n, *self.output_shape)) as pooled:
             pooled[...] = 0.0
-            for pixels in self._pixels(image):
-                backend.into(pooled, backend.xp.add, pooled, pixels)
-            backend.into(pooled, backend.xp.multiply, pooled, 1.0 / math.prod(self.window))
+            for pixels in self._pixels(images):
+                xp.add(pooled, pixels, out=pooled)
+            xp.multiply(pooled, 1.0 / math.prod(self.window), out=pooled)
 
     def adjoint(self, backend: Backend, y: Array, W: Array, out: Array) -> None:
         """Write each y, divided by the window's pixels, over its window into ``out``."""
-        n = y.shape[0]
-        share = backend.empty((n, *self.output_shape), dtype_of(y))
-        pooled = backend.xp.reshape(y, (n, *self.output_shape))
-        backend.into(share, backend.xp.multiply, pooled, 1.0 / math.prod(self.window))
-        with writable(backend, out, (n, *self.shape)) as image:
-            image[...] = 0.0
-            for pixels in self._pixels(image):
-                backend.into(pixels, backend.xp.add, pixels, share)
+        n, xp = y.shape[0], backend.xp
+        share = xp.reshape(y, (n, *self.output_shape)) * (1.0 / math.prod(self.window))
+        with writable(backend, out, (n, *self.shape)) as images:
+            images[...] = 0.0
+            for pixels in self._pixels(images):
+                xp.add(pixels, share, out=pixels)
 
-    def _pixels(self, image: Array) -> list[Array]:
-        """Return, for each pixel of a window, the view of that pixel in all windows."""
+    def _pixels(self, images: Array) -> Iterator[Array]:
+        """Yield, for each pixel of a window, the view of that pixel in all windows."""
         (height, width, _), (s, t) = self.output_shape, self.stride
-        return [
-            image[:, i : i + s * (height - 1) + 1 : s, j : j + t * (width - 1) + 1 : t, :]
-            for i in range(self.window[0])
-            for j in range(self.window[1])
-        ]
+        for i in range(self.window[0]):
+            for j in range(self.window[1]):
+                rows = slice(i, i + s * (height - 1) + 1, s)
+                columns = slice(j, j + t * (width - 1) + 1, t)
+                yield images[:, rows, columns, :]
 
 
 @dataclass(frozen=True)
@@ -511,33 +327,223 @@ class Reshape(_Weightless):
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of a sample in the upper layer."""
-        return tuple(self.shape[axis] for axis in self._axes)
-
-    @property
-    def inputs(self) -> int:  # type: ignore[override]
-        return math.prod(self.shape)
-
-    @property
-    def outputs(self) -> int:  # type: ignore[override]
-        return math.prod(self.shape)
-
-    @property
-    def _axes(self) -> tuple[int, ...]:
-        return tuple(range(len(self.shape))) if self.axes is None else self.axes
+        return self.shape if self.axes is None else tuple(self.shape[axis] for axis in self.axes)
 
     def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
         """Write x in the upper layer's order into ``out``."""
-        n, xp = x.shape[0], backend.xp
-        lower = xp.reshape(x, (n, *self.shape))
-        with writable(backend, out, (n, *self.output_shape)) as upper:
-            upper[...] = xp.permute_dims(lower, (0, *(axis + 1 for axis in self._axes)))
+        lower = backend.xp.reshape(x, (x.shape[0], *self.shape))
+        with writable(backend, out, (x.shape[0], *self.output_shape)) as upper:
+            upper[...] = self._reordered(backend, lower)
 
     def adjoint(self, backend: Backend, y: Array, W: Array, out: Array) -> None:
         """Write y in the lower layer's order into ``out``."""
-        n, xp = y.shape[0], backend.xp
-        upper = xp.reshape(y, (n, *self.output_shape))
-        with writable(backend, out, (n, *self.shape)) as lower:
-            xp.permute_dims(lower, (0, *(axis + 1 for axis in self._axes)))[...] = upper
+        upper = backend.xp.reshape(y, (y.shape[0], *self.output_shape))
+        with writable(backend, out, (y.shape[0], *self.shape)) as lower:
+            self._reordered(backend, lower)[...] = upper
+
+    def _reordered(self, backend: Backend, lower: Array) -> Array:
+        """Return the lower layer's signals in the upper layer's order, as a view."""
+        axes = self.axes or range(len(self.shape))
+        return backend.xp.permute_dims(lower, (0, *(axis + 1 for axis in axes)))
+
+
+class Workspace:
+    """A linear map at work in a training step; this one calls the map's own contractions.
+
+    Attributes
+    ----------
+    workers : int
+        Threads that share the work.
+    """
+
+    workers = 1
+
+    def __init__(self, linear_map: LinearMap, backend: Backend, upward: bool) -> None:
+        self.backend, self.upward, self.linear_map = backend, upward, linear_map
+        self._up, self._down = linear_map.forward, linear_map.adjoint
+        if not upward:
+            self._up, self._down = self._down, self._up
+        self._W: Array = None
+
+    def load(self, W: Array) -> None:
+        """Take the weights for the calls that follow, until they change."""
+        self._W = W
+
+    def forward(self, x: Array, out: Array | None) -> None:
+        """Write forward(x) into ``out``, and keep what the gradient needs of ``x``.
+
+        ``out`` may have fewer rows than ``x``, or be None; the other rows are only kept.
+        """
+        if out is not None:
+            self._up(self.backend, x[: out.shape[0], :], self._W, out)
+
+    def adjoint(self, y: Array, out: Array) -> None:
+        """Write adjoint(y) into ``out``."""
+        self._down(self.backend, y, self._W, out)
+
+    def adjoint_and_gradient(self, x: Array, y: Array, out: Array | None, gradient: Array) -> None:
+        """Write adjoint(y) into ``out``, and weight_gradient(x, y) into ``gradient``.
+
+        ``x`` must be what the last :meth:`forward` saw. ``out`` may have fewer rows than ``y``, or
+        be None if the adjoint is not needed.
+        """
+        if out is not None:
+            self.adjoint(y[: out.shape[0], :], out)
+        lower, upper = (x, y) if self.upward else (y, x)
+        self.linear_map.weight_gradient(self.backend, lower, upper, gradient)
+
+
+class RowWorkspace(Workspace):
+    """Shares the rows of a dense map among workers, for dense layers beside convolutions.
+
+    A network of dense maps alone is better off with BLAS's own threads.
+    """
+
+    def __init__(self, linear_map: LinearMap, backend: Backend, upward: bool, workers: int) -> None:
+        super().__init__(linear_map, backend, upward)
+        self.workers = workers
+
+    def forward(self, x: Array, out: Array | None) -> None:
+        if out is not None:
+            self._share(self._up, x, out)
+
+    def adjoint(self, y: Array, out: Array) -> None:
+        self._share(self._down, y, out)
+
+    def _share(self, contract: Callable[..., None], x: Array, out: Array) -> None:
+        def task(block: tuple[int, int]) -> None:
+            rows = slice(*block)
+            contract(self.backend, x[rows, :], self._W, out[rows, :])
+
+        run_parallel(task, cut(0, out.shape[0], self.workers, unit=ROW_UNIT))
+
+    def adjoint_and_gradient(self, x: Array, y: Array, out: Array | None, gradient: Array) -> None:
+        if out is not None:
+            self.adjoint(y[: out.shape[0], :], out)
+        lower, upper = (x, y) if self.upward else (y, x)
+
+        def task(block: tuple[int, int]) -> None:
+            inputs = slice(*block)
+            rows = gradient[inputs, :]
+            self.linear_map.weight_gradient(self.backend, lower[:, inputs], upper, rows)
+
+        run_parallel(task, cut(0, gradient.shape[0], self.workers, unit=ROW_UNIT))
+
+
+class BlockWorkspace(Workspace):
+    """Works through its rows in blocks that stay in cache, which the workers share.
+
+    Parameters
+    ----------
+    parts : sequence of int
+        No block holds rows of two parts of the signals.
+    block : int
+        Most rows of a block.
+    gradient_shape : tuple of int
+        Of the product that :meth:`_add_product` sums over blocks.
+    """
+
+    def __init__(
+        self,
+        linear_map: LinearMap,
+        backend: Backend,
+        parts: Parts,
+        dtype: str,
+        upward: bool,
+        workers: int,
+        block: int,
+        gradient_shape: tuple[int, ...],
+    ) -> None:
+        super().__init__(linear_map, backend, upward)
+        self.dtype = dtype
+        self._parts = tuple(rows for rows in parts if rows)
+        self._block, self.workers = block, workers
+        self._blocks: dict[int, list[slice]] = {}
+        self.workers = min(workers, len(self.blocks(sum(parts))))
+        self._sums, self._spare = (
+            [backend.empty(gradient_shape, dtype) for _ in range(self.workers)] for _ in range(2)
+        )
+        self._begun: list[bool] = []
+
+    def blocks(self, rows: int) -> list[slice]:
+        """Return the blocks of a signal of so many rows; the first part alone has the same ones."""
+        if rows not in self._blocks:
+            parts = self._parts if rows == sum(self._parts) else (rows,)
+            self._blocks[rows] = []
+            for start, size in zip(accumulate(parts, initial=0), parts, strict=False):
+                # as many blocks for each worker where possible
+                count = -(-size // (self._block * self.workers)) * self.workers
+                blocks = cut(start, size, min(count, size))
+                self._blocks[rows] += [slice(*block) for block in blocks]
+        return self._blocks[rows]
+
+    def _work(self, rows: int, task: Callable[[int, int, slice], Any]) -> None:
+        """Call ``task(worker, index, block)`` for every block of a signal of so many rows."""
+        blocks = self.blocks(rows)
+
+        def run(worker: int) -> None:
+            for index in range(worker, len(blocks), self.workers):
+                task(worker, index, blocks[index])
+
+        run_parallel(run, range(self.workers))
+
+    def _sum_over(self, rows: int, task: Callable[[int, int, slice], Any]) -> Array:
+        """Call ``task`` as :meth:`_work` does, and return what it gave :meth:`_add_product`."""
+        self._begun = [False] * self.workers
+        self._work(rows, task)
+        total = self._sums[0]
+        for begun, each in zip(self._begun[1:], self._sums[1:], strict=True):
+            if begun:
+                total += each
+        return total
+
+    def _add_product(self, worker: int, left: Array, right: Array) -> None:
+        """Add ``left @ right`` to the worker's sum; its first product needs no addition."""
+        out = self._spare[worker] if self._begun[worker] else self._sums[worker]
+        self.backend.matmul(left, right, out)
+        if self._begun[worker]:
+            self._sums[worker] += out
+        self._begun[worker] = True
+
+
+After: TypeAlias = Callable[[int, int], None]  # until the step calls workspaces
+
+
+class Link:
+    """A workspace that calls ``after`` on the rows written; until the step calls workspaces."""
+
+    def __init__(self, workspace: Workspace, dtype: str) -> None:
+        self.workspace, self.lanes = workspace, workspace.workers
+        self.linear_map, self.backend = workspace.linear_map, workspace.backend
+        self.dtype, self.upward, self.load = dtype, workspace.upward, workspace.load
+
+    def forward(self, x: Array, out: Array | None, after: After | None = None) -> None:
+        self.workspace.forward(x, out)
+        if after is not None and out is not None:
+            after(0, out.shape[0])
+
+    def adjoint(self, y: Array, out: Array, after: After | None = None) -> None:
+        self.workspace.adjoint(y, out)
+        if after is not None:
+            after(0, out.shape[0])
+
+    def descend(
+        self, x: Array, y: Array, out: Array | None, gradient: Array, after: After | None = None
+    ) -> None:
+        self.workspace.adjoint_and_gradient(x, y, out, gradient)
+        if after is not None and out is not None:
+            after(0, out.shape[0])
+
+
+def cut(start: int, rows: int, count: int, unit: int = 1) -> list[tuple[int, int]]:
+    """Cut rows into blocks of nearly equal length, a multiple of ``unit`` but for the last one.
+
+    >>> cut(0, 140, 2, unit=8)
+    [(0, 72), (72, 140)]
+    """
+    units = -(-rows // unit)
+    edges = [start + min(rows, -(-units * k // count) * unit) for k in range(count + 1)]
+    return [block for block in pairwise(edges) if block[0] < block[1]]
 
 
 @contextmanager

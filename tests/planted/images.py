@@ -8,8 +8,16 @@ import numpy as np
 
 import nembp.engine.backprop
 import nembp.engine.network
-from nembp.engine.convolution import Convolution, MinimalFilteringLink, WindowsLink
-from nembp.engine.linear import AveragePooling, BlockLink, Dense, LinearMap, Link, Reshape
+from nembp.engine.convolution import Convolution, Im2colWorkspace
+from nembp.engine.linear import (
+    AveragePooling,
+    BlockWorkspace,
+    Dense,
+    LinearMap,
+    Reshape,
+    Workspace,
+)
+from nembp.engine.winograd import WinogradWorkspace
 from planted import BUGS, plant
 
 __all__ = ["BUGS"]
@@ -152,51 +160,47 @@ def bias_of_the_first_channel(original, backend, signal, bias, layer):
         original(backend, signal, bias, layer)
 
 
-# -- links -----------------------------------------------------------------------------------------
-@plant(Link, "descend", "synapse.links")
-@plant(WindowsLink, "descend", "synapse.links")
-@plant(MinimalFilteringLink, "descend", "synapse.links")
-@plant(MinimalFilteringLink, "descend", "joint.samples")
-def gradient_a_thousandth_off(original, self, x, y, out, gradient, after=None):
-    original(self, x, y, out, gradient, after)
+# -- workspaces ------------------------------------------------------------------------------------
+@plant(Workspace, "adjoint_and_gradient", "synapse.links")
+@plant(Im2colWorkspace, "adjoint_and_gradient", "synapse.links")
+@plant(WinogradWorkspace, "adjoint_and_gradient", "synapse.links")
+@plant(WinogradWorkspace, "adjoint_and_gradient", "joint.samples")
+def gradient_a_thousandth_off(original, self, x, y, out, gradient):
+    original(self, x, y, out, gradient)
     gradient *= 1.001
 
 
-@plant(MinimalFilteringLink, "load", "synapse.links")
-@plant(WindowsLink, "load", "synapse.links")
+@plant(WinogradWorkspace, "load", "synapse.links")
+@plant(Im2colWorkspace, "load", "synapse.links")
 def weights_of_the_first_batch(original, self, W):
     if not hasattr(self, "seen"):
         original(self, W.copy())
     self.seen = True
 
 
-@plant(WindowsLink, "_clear_border", "synapse.links")
-def border_left_as_it_was(original, self, padded):
-    pass
-
-
-@plant(BlockLink, "work", "joint.blocks")
+@plant(BlockWorkspace, "_work", "joint.blocks")
 def last_block_forgotten(original, self, rows, task):
-    last = len(self.blocks_of(rows)) - 1
+    last = len(self.blocks(rows)) - 1
 
-    def all_but_the_last(lane, index, block):
+    def all_but_the_last(worker, index, block):
         if index < last or not last:
-            task(lane, index, block)
+            task(worker, index, block)
 
     original(self, rows, all_but_the_last)
 
 
-@plant(BlockLink, "work", "synapse.links")
-def rows_not_told(original, self, rows, task):
-    def silent(lane, index, block):
-        with suppress(IndexError):
-            task(lane, index, block if block[0] else (0, max(1, block[1] - 1)))
+@plant(BlockWorkspace, "_work", "synapse.links")
+def last_row_of_the_first_block_forgotten(original, self, rows, task):
+    def most(worker, index, block):
+        with suppress(IndexError, ValueError):
+            stop = block.stop if block.start else max(1, block.stop - 1)
+            task(worker, index, slice(block.start, stop))
 
-    original(self, rows, silent)
+    original(self, rows, most)
 
 
-@plant(LinearMap, "link", "joint.samples")
-@plant(Dense, "link", "joint.samples")
-def link_of_the_transposed(original, self, backend, parts, dtype, upward=True, lanes=1):
+@plant(LinearMap, "workspace", "joint.samples")
+@plant(Dense, "workspace", "joint.samples")
+def workspace_of_the_transposed(original, self, backend, parts, dtype, *, upward=True, workers=1):
     square = self.inputs == self.outputs
-    return original(self, backend, parts, dtype, upward != square, lanes)
+    return original(self, backend, parts, dtype, upward=upward != square, workers=workers)

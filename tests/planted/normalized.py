@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nembp.engine import network
-from nembp.engine.batchnorm import Counts, NormalizedLayers, Normalizer, RowBlocks
+from nembp.engine.batchnorm import Counts, NormalizedLayers, Normalizer
 from planted import BUGS, plant
 
 __all__ = ["BUGS"]
@@ -20,24 +20,24 @@ def over_pixels(self, vector):
 @plant(Normalizer, "pull_back", "gradient.input-error")
 def jacobian_without_the_variance(original, self, error, *rest, **options):
     original(self, error, *rest, **options)
-    if self.couples and self._counts is None:
-        factor = self.net.gains[self.k] * self._scale * self.gain_gradient / self._most
+    if self.of_batch and self._counts is None:
+        factor = self._gain * self._scale * self.gain_gradient / self._values
         error += over_pixels(self, factor) * self._hat
 
 
 @plant(Normalizer, "pull_back", "gradient.complex-steps")
 @plant(Normalizer, "pull_back", "gradient.central-differences")
 def statistics_taken_for_constants(original, self, error, *rest, **options):
-    self.couples, kept = False, self.couples
+    self.of_batch, kept = False, self.of_batch
     original(self, error, *rest, **options)
-    self.couples = kept
+    self.of_batch = kept
 
 
 @plant(Normalizer, "pull_back", "normalization.evaluation")
 def running_statistics_taken_for_the_batchs(original, self, error, *rest, **options):
-    self.couples, kept = True, self.couples
+    self.of_batch, kept = True, self.of_batch
     original(self, error, *rest, **options)
-    self.couples = kept
+    self.of_batch = kept
 
 
 @plant(Normalizer, "pull_back", "gradient.complex-steps")
@@ -69,10 +69,10 @@ def statistics_of_the_last_batch(original, self, z):
     self.measured = True
 
 
-@plant(RowBlocks, "sum", "joint.blocks")
-def sums_of_the_last_thread_only(original, self, terms, sums, weights=None):
-    totals = self._totals
-    original(self, terms, sums, weights)
+@plant(Normalizer, "_sum", "joint.blocks")
+def sums_of_the_last_thread_only(original, self, terms, sums, shares=None):
+    totals = self._sums
+    original(self, terms, sums, shares)
     if len(totals) > 1:
         for which, out in enumerate(sums):
             out[...] = totals[-1][which].reshape(-1, out.size).sum(axis=0)
@@ -115,5 +115,6 @@ def moved_twice(original, self):
 
 @plant(network, "normalize_by_running", "normalization.evaluation")
 def predictions_by_their_own_batch(original, net, k, z):
-    if net.layers[k].normalization is not None:
-        Normalizer(net, k, z.shape[0]).forward(z)
+    if (settings := net.layers[k].normalization) is not None:
+        sizes, views = z.shape, (net.gains[k], net.running[k])
+        Normalizer(net.backend, net.dtype, *sizes, settings, *views).forward(z)
