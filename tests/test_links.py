@@ -17,14 +17,15 @@ from strategies import SYNAPSES, cases, seeds
 import nembp.engine.linear
 from nembp.backend import get_backend
 from nembp.engine.activations import ACTIVATIONS, get_activation
-from nembp.engine.convolution import Convolution, MinimalFilteringLink
+from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Gaussian, Multinomial
 from nembp.engine.linear import Dense
 from nembp.engine.network import Layer, Network
+from nembp.engine.winograd import WinogradWorkspace, plans
 from nembp.threads import threads
 from nembp.verification.laws import check, joint
 from nembp.verification.laws.law import tolerances
-from nembp.verification.laws.links import all_links, links, plans
+from nembp.verification.laws.links import all_workspaces, links
 
 CPU = get_backend("cpu")
 each_linear_map = pytest.mark.parametrize("kind", list(SYNAPSES), ids=lambda kind: kind.__name__)
@@ -33,12 +34,11 @@ each_linear_map = pytest.mark.parametrize("kind", list(SYNAPSES), ids=lambda kin
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Make every block one row, or as few as can be, so that every step has many."""
-    monkeypatch.setattr("nembp.engine.convolution.IM2COL_BYTES", 1)
-    monkeypatch.setattr("nembp.engine.convolution.WINOGRAD_BYTES", 1)
-
-    monkeypatch.setattr("nembp.engine.convolution.LEAST_TILES", 1)
+    monkeypatch.setattr("nembp.engine.convolution.BLOCK_BYTES", 1)
+    monkeypatch.setattr("nembp.engine.winograd.BLOCK_BYTES", 1)
+    monkeypatch.setattr("nembp.engine.winograd.LEAST_TILES", 1)
     monkeypatch.setattr("nembp.engine.linear.ROW_UNIT", 1)
-    monkeypatch.setattr("nembp.engine.linear.LANES_PAY", 0)
+    monkeypatch.setattr("nembp.engine.linear.WORKERS_PAY", 0)
 
 
 @each_linear_map
@@ -75,18 +75,19 @@ def test_steps_of_blocks(lanes, path, small_blocks):
 
 
 def test_the_law_tries_every_algorithm():
-    linear_map = Convolution((7, 6, 2), 3, (3, 3), (1, 1), (1, 1))
-    assert {sizes.results for sizes in plans(linear_map)} == {
+    sizes = (7, 6, 2), (7, 6, 3), (3, 3), (1, 1), (1, 1)
+    assert {plan.results for plan in plans(*sizes)} == {
         (m, n) for m in range(1, 5) for n in range(1, 5)
     }
+    linear_map = Convolution((7, 6, 2), 3, (3, 3), (1, 1), (1, 1))
     names = {
         name
         for seed in range(40)
-        for name, _ in all_links(linear_map, CPU, (2, 0), "float64", seed=seed)
+        for name, _ in all_workspaces(linear_map, CPU, (2, 0), "float64", seed=seed)
     }
     assert len(names) == 16 + 2
     large = Convolution((16, 16, 32), 32, (3, 3), (1, 1), (1, 1))
-    assert isinstance(large.link(CPU, (8, 0), "float32"), MinimalFilteringLink)
+    assert isinstance(large.workspace(CPU, (8, 0), "float32"), WinogradWorkspace)
 
 
 # -- two lanes in every order ------------------------------------------------------------------

@@ -38,11 +38,6 @@ ROOMS = ROWS.split()
 # shrink: what is no longer an exception must be taken off.
 EXCEPTIONS = {
     ("adversarial", "plotting"),
-    ("backend", "engine.activations"),
-    ("backend", "engine.convolution"),
-    ("backend", "engine.likelihoods"),
-    ("backend", "engine.noise"),
-    ("backend", "engine.optimizers"),
     ("benchmarks", "nembp"),
     ("checkpoints", "nembp"),
     ("datasets", "plotting"),

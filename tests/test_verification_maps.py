@@ -12,7 +12,7 @@ from hypothesis import given
 from strategies import SYNAPSES
 
 import nembp.engine.convolution
-from nembp.engine.linear import Dense, LinearMap, Transposed
+from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 from nembp.errors import VerificationError
 from nembp.verification import check_linear_map
 
@@ -101,9 +101,9 @@ RIGHT = [
     nembp.engine.convolution.Convolution((5, 6, 2), 3, (3, 2), (2, 1), (1, 2)),
     nembp.engine.convolution.Convolution((4, 4, 2), 2, (3, 3), (1, 1), (1, 1)),
     Transposed(nembp.engine.convolution.Convolution((4, 4, 2), 2, (4, 4), (2, 2), (1, 1))),
-    nembp.engine.convolution.AveragePooling((5, 4, 2), (2, 2), (2, 1)),
-    nembp.engine.convolution.Reshape((5,)),
-    nembp.engine.convolution.Reshape((2, 3, 2), (2, 0, 1)),
+    AveragePooling((5, 4, 2), (2, 2), (2, 1)),
+    Reshape((5,)),
+    Reshape((2, 3, 2), (2, 0, 1)),
 ]
 
 

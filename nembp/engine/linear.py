@@ -360,9 +360,8 @@ class Workspace:
 
     def __init__(self, linear_map: LinearMap, backend: Backend, upward: bool) -> None:
         self.backend, self.upward, self.linear_map = backend, upward, linear_map
-        self._up, self._down = linear_map.forward, linear_map.adjoint
-        if not upward:
-            self._up, self._down = self._down, self._up
+        ways: list[Callable[..., None]] = [linear_map.forward, linear_map.adjoint]
+        self._up, self._down = ways if upward else ways[::-1]
         self._W: Array = None
 
     def load(self, W: Array) -> None:

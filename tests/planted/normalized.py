@@ -102,9 +102,10 @@ def still_direction_left_as_it_was(original, self, gradient):
                 gain[...] = before
 
 
-@plant(Normalizer, "_unbiased", "normalization.statistics")
+@plant(Normalizer, "update_running", "normalization.statistics")
 def variance_with_its_bias(original, self):
-    return 1.0
+    self.variance *= 1.0 - 1.0 / self._values
+    original(self)
 
 
 @plant(Normalizer, "update_running", "normalization.statistics")

@@ -75,9 +75,8 @@ def links(
         turned = linear_map if upward else Transposed(linear_map)
         batches = [random_arrays(turned, rows + second, seed + k, dtype) for k in (0, 1)]
         wanted = [contractions(turned, *arrays, backend, dtype) for arrays in batches]
-        options = {"upward": upward, "workers": workers, "seed": seed}
         for name, workspace in all_workspaces(
-            linear_map, backend, (rows, second), dtype, **options
+            linear_map, backend, (rows, second), dtype, upward=upward, workers=workers, seed=seed
         ):
             work = _Work(workspace, backend, dtype, name, rows, second)
             for arrays, expected in zip(batches, wanted, strict=True):
