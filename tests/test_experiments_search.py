@@ -30,8 +30,7 @@ from nembp.runs.folder import to_json
 
 def tiny(**changes: Any) -> Space:
     settings: dict[str, Any] = {
-        "name": "tiny",
-        "title": "Tiny",
+        "name": "tiny", "title": "Tiny",
         "base": {
             "dataset": "digits", "limit": 60, "epochs": 2, "validation_fraction": 0.5,
             "optimizer": "sgd", "layers": "6", "batch_size": 15, "schedule": "constant",
@@ -41,55 +40,34 @@ def tiny(**changes: Any) -> Space:
             "hidden": {"noise_std": (0.1, 0.3, 1.0), "noise_target": ("forward", "both")},
             "target": {"noise_std": (0.1, 0.2)},
         },
-        "rates": {"sgd": (0.1, 0.2), "logistic sgd": (0.5, 1.0)},
-        "count": 4,
-        "candidates": {"hidden": 2, "target": 1},
-        "rungs": (Rung(1, 4), Rung(2, 1)),
-        "extend": 1,
+        "rates": {"sgd": (0.1, 0.2), "logistic sgd": (0.5, 1.0)}, "count": 4,
+        "candidates": {"hidden": 2, "target": 1}, "rungs": (Rung(1, 4), Rung(2, 1)), "extend": 1,
     }  # fmt: skip
     return Space(**(settings | changes))
 
 
-def row(who: str, rate: float, seed: int, nll: float | None, accuracy: float = 0.5) -> dict:
-    return {"who": who, "rate": rate, "seed": seed, "nll": nll, "last_nll": nll,
+def row(who: str, rate: float, nll: float | None, accuracy: float = 0.5) -> dict:
+    return {"who": who, "rate": rate, "seed": 0, "nll": nll, "last_nll": nll,
             "accuracy": None if nll is None else accuracy, "seconds": 1.0}  # fmt: skip
 
 
-# -- what is drawn ---------------------------------------------------------------------------------
 def test_what_is_drawn_follows_from_the_seed_and_covers_every_value_evenly():
-    space = tiny()
-    found = space.drawn()
-    assert found == tiny().drawn()
-    assert found != tiny(seed=1).drawn()
-    assert len(found) == 4 * 3
-    assert Counter(item.overrides["activation"] for item in found) == {
-        "logistic": 6, "relu": 6
-    }  # fmt: skip
+    found = tiny().drawn()
+    assert found == tiny().drawn() != tiny(seed=1).drawn()
+    assert Counter(i.overrides["activation"] for i in found) == {"logistic": 6, "relu": 6}
     assert len({item.name for item in found}) == 12
     for item in found:
         assert item.noise["noise"] == "nem"
         if item.overrides["backward"] == "none":
             assert item.noise["noise_target"] == "forward"
-    targets = {item.noise.get("noise_target") for item in found}
-    assert "both" in targets
-
-
-def test_noise_and_no_noise_start_from_the_same_rates_and_seeds():
-    space = tiny()
-    item = space.drawn()[0]
-    with_noise = space.config(item, True, 0.3, 1, {})
-    without = space.config(item, False, 0.3, 1, {})
+    assert "both" in {item.noise.get("noise_target") for item in found}
+    with_noise, without = (tiny().config(found[0], noisy, 0.3, 1, {}) for noisy in (True, False))
     assert (with_noise.noise, without.noise) == ("nem", "none")
     for name in ("seed", "split_seed", "learning_rate", "activation", "limit"):
         assert getattr(with_noise, name) == getattr(without, name)
-    assert with_noise.seed == SEEDS_FROM + 1
-    assert with_noise.validation_fraction == 0.5
-    relu, logistic = (
-        next(i for i in space.drawn() if i.overrides["activation"] == name)
-        for name in ("relu", "logistic")
-    )
-    assert space.grid(relu) == [0.1, 0.2]
-    assert space.grid(logistic) == [0.5, 1.0]
+    assert (with_noise.seed, with_noise.validation_fraction) == (SEEDS_FROM + 1, 0.5)
+    grids = {item.overrides["activation"]: tiny().grid(item) for item in found}
+    assert grids == {"relu": [0.1, 0.2], "logistic": [0.5, 1.0]}
 
 
 @pytest.mark.parametrize(
@@ -110,129 +88,111 @@ def test_spaces_that_cannot_be_searched(changes, message):
 
 def test_the_hash_is_of_all_but_words():
     assert tiny(title="Other").digest == tiny().digest
-    assert tiny(seed=3).digest != tiny().digest
-    assert tiny(rates={"sgd": (0.1,)}).digest != tiny().digest
+    assert len({tiny().digest, tiny(seed=3).digest, tiny(rates={"sgd": (0.1,)}).digest}) == 3
 
 
-# -- comparing -------------------------------------------------------------------------------------
-def test_grids_are_extended_while_the_best_lies_at_an_end():
-    space = tiny(extend=2)
-    rows = [row("r01", 0.1, 0, 1.0), row("r01", 0.2, 0, 0.9)]
-    assert Scores(space, rows).rates("r01", (0.1, 0.2), 1) == [0.1, 0.2, 0.4]
-    rows += [row("r01", 0.4, 0, 0.8)]
-    assert Scores(space, rows).rates("r01", (0.1, 0.2), 1) == [0.1, 0.2, 0.4, 0.8]
-    assert Scores(space, [*rows, row("r01", 0.8, 0, 0.7)]).rates("r01", (0.1, 0.2), 1) == [
-        0.1, 0.2, 0.4, 0.8
-    ]  # fmt: skip
-    assert Scores(space, rows[:1]).rates("r01", (0.1, 0.2), 1) == [0.1, 0.2]  # not complete
-    diverged = [row("r01", 0.1, 0, 1.0), row("r01", 0.2, 0, None)]
-    assert Scores(space, diverged).rates("r01", (0.1, 0.2), 1) == [0.05, 0.1, 0.2]
+@pytest.mark.parametrize(
+    ("nll", "expected"),
+    [
+        ({0.1: 1.0}, [0.1, 0.2]),  # not complete
+        ({0.1: 1.0, 0.2: 0.9}, [0.1, 0.2, 0.4]),
+        ({0.1: 1.0, 0.2: 0.9, 0.4: 0.8, 0.8: 0.7}, [0.1, 0.2, 0.4, 0.8]),  # by two at most
+        ({0.1: 1.0, 0.2: None}, [0.05, 0.1, 0.2]),  # diverged
+    ],
+)
+def test_grids_are_extended_while_the_best_lies_at_an_end(nll, expected):
+    rows = [row("r01", rate, value) for rate, value in nll.items()]
+    assert Scores(tiny(extend=2), rows).rates("r01", (0.1, 0.2), 1) == expected
 
 
 def test_effects_are_of_each_at_its_best_against_the_most_accurate_baseline():
     space = tiny(extend=0)
     item = next(i for i in space.drawn() if i.overrides["activation"] == "relu")
-    base = item.regime
     rows = [
-        row(base, 0.1, 0, 1.0, 0.70), row(base, 0.2, 0, 0.8, 0.60),
-        row(item.name, 0.1, 0, 0.6, 0.72), row(item.name, 0.2, 0, 0.7, 0.90),
+        row(item.regime, 0.1, 1.0, 0.70), row(item.regime, 0.2, 0.8, 0.60),
+        row(item.name, 0.1, 0.6, 0.72), row(item.name, 0.2, 0.7, 0.90),
     ]  # fmt: skip
     effect = Scores(space, rows).effect(item, 1)
     assert (effect.rate, effect.baseline_rate) == (0.1, 0.2)
     assert effect.cut == pytest.approx(25.0)
     assert effect.points == pytest.approx(2.0)  # not 12: the baseline is as accurate as it can be
     assert effect.score == pytest.approx(min(25.0 / space.cut, 2.0 / space.points))
-    rows[2:] = [row(item.name, rate, 0, None) for rate in (0.1, 0.2)]
+    rows[2:] = [row(item.name, rate, None) for rate in (0.1, 0.2)]
     assert Scores(space, rows).effect(item, 1).score == -math.inf
 
 
 def test_the_best_of_each_group_goes_on_with_the_best():
-    space = tiny(extend=0, rungs=(Rung(1, 2),))
+    space = tiny(extend=0)
     candidates = space.drawn()
     good = [i for i in candidates if i.overrides["activation"] == "logistic"]
     rows = []
     for item in candidates:
+        better = 0.4 + 0.01 * candidates.index(item) if item in good else 1.2
         for rate in space.grid(item):
-            rows.append(row(item.regime, rate, 0, 1.0, 0.5))
-            better = 0.4 + 0.01 * candidates.index(item) if item in good else 1.2
-            rows.append(row(item.name, rate, 0, better, 0.6))
+            rows += [row(item.regime, rate, 1.0, 0.5), row(item.name, rate, better, 0.6)]
     going = Scores(space, rows).kept(candidates, Rung(1, 2))
     assert going[:2] == good[:2]
-    assert len(going) == 3
-    assert going[2].overrides["activation"] == "relu"
-    table = best_anywhere(Scores(space, rows), candidates, 1, ["limit"])
-    assert table == [
-        {"limit": 60, "none": {"who": table[0]["none"]["who"], "nll": 1.0, "accuracy": 0.5},
-         "noise": {"who": good[0].name, "nll": table[0]["noise"]["nll"], "accuracy": 0.6}}
-    ]  # fmt: skip
-    assert table[0]["noise"]["nll"] == pytest.approx(min(r["nll"] for r in rows))
+    assert [item.overrides["activation"] for item in going[2:]] == ["relu"]
+    (best,) = best_anywhere(Scores(space, rows), candidates, 1, ["limit"])
+    assert (best["limit"], best["none"]["nll"], best["noise"]["who"]) == (60, 1.0, good[0].name)
+    assert best["noise"]["nll"] == pytest.approx(min(r["nll"] for r in rows))
 
 
 # -- running ---------------------------------------------------------------------------------------
-def made_up(config: Any, *_: Any) -> dict[str, Any]:
-    """A replicate whose nll falls with the deviation of the noise, but for rectified units."""
-    rng = np.random.default_rng([config.seed, int(1e4 * config.learning_rate)])
-    pays = config.noise == "nem" and config.activation == "logistic"
-    nll = 1.0 - (0.4 * config.noise_std if pays else 0.0) + 0.01 * rng.random()
-    accuracy = 0.6 + (0.2 * config.noise_std if pays else 0.0)
-    return {"status": "finished", "curves": {"train/clean_nll": [nll, nll]},
-            "scores": {"forward/accuracy": accuracy}}  # fmt: skip
+@pytest.fixture
+def made_up(monkeypatch):
+    """Replicates whose nll falls with the strength of the noise, but for rectified units."""
+
+    def replicate(config: Any) -> dict[str, Any]:
+        rng = np.random.default_rng([config.seed, int(1e4 * config.learning_rate)])
+        pays = config.noise == "nem" and config.activation == "logistic"
+        gain = config.noise_std if pays else 0.0
+        nll = 1.0 - 0.4 * gain + 0.01 * rng.random()
+        return {"status": "finished", "curves": {"train/clean_nll": [nll, nll]},
+                "scores": {"forward/accuracy": 0.6 + 0.2 * gain}}  # fmt: skip
+
+    monkeypatch.setattr(search, "replicate", replicate)
 
 
 def without_seconds(rows):
     return {Trial.of(r): {k: v for k, v in r.items() if k != "seconds"} for r in rows}
 
 
-def test_halving_finds_what_pays(tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "replicate", made_up)
+def test_halving_finds_what_pays_and_goes_on_where_it_ended(tmp_path, made_up):
     space = tiny()
     folder = run_search(space, tmp_path, budget=1.0, jobs=1)
     summary = json.loads((folder / "summary.json").read_text())
     assert [rung["candidates"] for rung in summary["rungs"]] == [12, 5]  # 4, and the best relu
     best = summary["rungs"][-1]["kept"][0]
-    deviations = [
-        i.noise["noise_std"] for i in space.drawn() if i.overrides["activation"] == "logistic"
-    ]
-    assert best["regime"]["activation"] == "logistic"
-    assert best["noise"]["noise_std"] == max(deviations)
-    assert best["seeds"] == 2
-    assert best["cut"] == pytest.approx(40 * max(deviations), abs=2)
+    logistic = [i for i in space.drawn() if i.overrides["activation"] == "logistic"]
+    most = max(i.noise["noise_std"] for i in logistic)
+    assert (best["regime"]["activation"], best["noise"]["noise_std"]) == ("logistic", most)
+    assert (best["seeds"], best["cut"]) == (2, pytest.approx(40 * most, abs=2))
     groups = {(g["activation"], g["place"]): g for g in summary["by_group"]}
     assert groups["relu", "hidden"]["both"] == 0
     assert groups["logistic", "hidden"]["candidates"] == 4
-    trained = Counter(r["who"] for r in read_search(tmp_path, space))
+    whole = read_search(tmp_path, space)
+    trained = Counter(r["who"] for r in whole)
     assert max(trained.values()) > min(trained.values())  # what was dropped was trained less
-
-
-def test_a_search_that_ended_goes_on_with_the_same_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "replicate", made_up)
-    space = tiny()
-    whole = without_seconds(read_search(
-        run_search(space, tmp_path / "whole", budget=1.0, jobs=1).parent, space))  # fmt: skip
     for _ in range(100):
         folder = run_search(space, tmp_path / "cut", budget=1e-9, jobs=1, resume=True)
-        rows = (folder / "rows.jsonl").read_bytes()
-        if len(rows.splitlines()) == len(whole):
+        if len((folder / "rows.jsonl").read_bytes().splitlines()) == len(whole):
             break
         with open(folder / "rows.jsonl", "ab") as file:  # killed within a line
             file.write(b'{"space": "')
-    assert without_seconds(read_search(tmp_path / "cut", space)) == whole
+    assert without_seconds(read_search(tmp_path / "cut", space)) == without_seconds(whole)
 
 
 def test_real_trainings_repeat(tmp_path):
     space = tiny(count=2, candidates={"hidden": 1, "target": 1}, rungs=(Rung(1, 1),), extend=0)
-    first, again = (
-        without_seconds(read_search(
-            run_search(space, tmp_path / name, budget=5.0, jobs=1).parent, space))
-        for name in ("a", "b")
-    )  # fmt: skip
+    folders = [run_search(space, tmp_path / name, budget=5.0, jobs=1) for name in ("a", "b")]
+    first, again = (without_seconds(read_search(folder.parent, space)) for folder in folders)
     assert first == again
     assert len(first) == 2 * 3 * 2
     assert all(0 < r["nll"] < 5 and 0 < r["accuracy"] < 1 for r in first.values())
 
 
-def test_rows_are_not_mixed_nor_damaged_ones_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "replicate", made_up)
+def test_rows_are_not_mixed_nor_damaged_ones_taken(tmp_path, made_up):
     folder = run_search(tiny(), tmp_path, budget=1.0, jobs=1)
     with pytest.raises(OutputError, match="holds a search; continue it with --resume"):
         run_search(tiny(), tmp_path)
@@ -241,9 +201,15 @@ def test_rows_are_not_mixed_nor_damaged_ones_taken(tmp_path, monkeypatch):
     with pytest.raises(ArchitectureError, match="seed changed"):
         run_search(tiny(seed=5), tmp_path, resume=True)
     path = folder / "rows.jsonl"
-    path.write_bytes(b"nonsense\n" + path.read_bytes())
-    with pytest.raises(DataError, match="line 1 is damaged"):
-        read_search(tmp_path, tiny())
+    good = path.read_bytes()
+    for bad in (
+        b"nonsense\n",
+        good[:40] + good[41:],
+        good.replace(b'"rate": 0.', b'"rate": 1.', 1),
+    ):
+        path.write_bytes(bad + good)
+        with pytest.raises(DataError, match="line 1 is damaged"):
+            read_search(tmp_path, tiny())
     with pytest.raises(DataError, match="no search lies there"):
         read_search(tmp_path / "elsewhere", tiny())
 
@@ -255,13 +221,11 @@ def test_divergence_is_a_row(tmp_path, monkeypatch):
     run_search(space, tmp_path, budget=1.0, jobs=1)
     rows = read_search(tmp_path, space)
     assert all(r["nll"] is None for r in rows)
-    kept_rows = summarize_search(space, rows)["rungs"][0]["kept"]
-    assert all(each["score"] == -math.inf for each in kept_rows)
+    kept = summarize_search(space, rows)["rungs"][0]["kept"]
+    assert all(each["score"] == -math.inf for each in kept)
 
 
-# -- the command -----------------------------------------------------------------------------------
-def test_the_command_searches_and_shows(tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "replicate", made_up)
+def test_the_command_searches_and_shows(tmp_path, monkeypatch, made_up):
     monkeypatch.setitem(search.SPACES, "tiny", tiny())
     out = tmp_path / "searches"
     found = run("experiment", "search", "tiny", "--budget", 1, "--jobs", 1, "--out", out,
@@ -270,20 +234,17 @@ def test_the_command_searches_and_shows(tmp_path, monkeypatch):
     assert "--data-dir mnist: without effect, since tiny reads digits" in found.stderr
     assert "logistic" in found.stdout
     assert "trainings in this rung" in found.stderr
-    shown = run("experiment", "search", "tiny", "--show", "--out", out)
-    assert shown.stdout == found.stdout
-    summary = json.loads(
-        run("experiment", "search", "tiny", "--show", "--json", "--out", out).stdout
-    )
-    assert summary == json.loads((out / "tiny" / "summary.json").read_text())
+    show = ("experiment", "search", "tiny", "--show", "--out", out)
+    assert run(*show).stdout == found.stdout
+    summary = json.loads((out / "tiny" / "summary.json").read_text())
+    assert json.loads(run(*show, "--json").stdout) == summary
 
 
 def test_mistakes_of_the_command(tmp_path):
     line = fails(2, "experiment", "search", "mnsit")
     assert "no search is called 'mnsit'; there is mnist" in line
-    for _ in range(2):  # and nothing is left that would have to be resumed
-        line = fails(2, "experiment", "search", "mnist", "--out", tmp_path / "none")
-        assert "mnist reads mnist; say where it lies: --data-dir mnist=FOLDER" in line
+    line = fails(2, "experiment", "search", "mnist", "--out", tmp_path / "none")
+    assert "mnist reads mnist; say where it lies: --data-dir mnist=FOLDER" in line
     assert not (tmp_path / "none").exists()
     line = fails(3, "experiment", "search", "mnist", "--show", "--out", tmp_path / "none")
     assert "no search lies there" in line
@@ -294,5 +255,4 @@ def test_the_committed_summary_follows_from_its_rows():
     space = search.space("mnist")
     summary = json.loads((out / "mnist" / "summary.json").read_text())
     assert summary == json.loads(to_json(summarize_search(space, read_search(out, space))))
-    assert summary["hash"] == space.digest
-    assert summary["trainings"] > 900
+    assert (summary["hash"], summary["trainings"]) == (space.digest, 1022)

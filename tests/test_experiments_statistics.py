@@ -1,4 +1,4 @@
-"""Statistics against hand-computed values and SciPy, and their false-alarm rates."""
+"""Statistics against SciPy and by hand, their false-alarm rates, and the rule of verdicts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from nembp.experiments.statistics import (
 )
 
 RULE = Rule()
-CLAIM = Comparison("c", "nem", "none", "nll", claim="it helps", published=39.0, margin=1.0)
 PLAIN = Comparison("c", "nem", "none", "nll", claim="it helps", margin=1.0)
+CLAIM = dataclasses.replace(PLAIN, published=39.0)
 
 
-# -- estimates -------------------------------------------------------------------------------------
 def test_sign_flips_are_scipys_permutation_test():
     d = np.random.default_rng(1).normal(0.4, 1.0, 9)
     theirs = scipy.stats.permutation_test(
@@ -33,16 +32,12 @@ def test_sign_flips_are_scipys_permutation_test():
     assert sign_flip_test(d) == pytest.approx(theirs.pvalue, abs=1e-12)
     assert sign_flip_test(np.full(10, 0.1)) == 2 / 1024
     assert sign_flip_test(np.zeros(5)) == sign_flip_test(np.empty(0)) == 1.0
-
-
-def test_many_differences_are_tested_by_sampled_signs():
-    d = np.random.default_rng(2).normal(0.4, 1.0, 24)
-    assert sign_flip_test(d) == pytest.approx(scipy.stats.ttest_1samp(d, 0).pvalue, abs=0.01)
-    assert sign_flip_test(d) == sign_flip_test(d)
+    many = np.random.default_rng(2).normal(0.4, 1.0, 24)  # tested by sampled signs
+    assert sign_flip_test(many) == pytest.approx(scipy.stats.ttest_1samp(many, 0).pvalue, abs=0.01)
     assert sign_flip_test(np.ones(30)) == 1e-5
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_interval_is_scipys_bca(seed):
     d = np.random.default_rng(seed).exponential(1.0, 12)
     theirs = scipy.stats.bootstrap(
@@ -50,8 +45,6 @@ def test_the_interval_is_scipys_bca(seed):
     ).confidence_interval
     width = theirs.high - theirs.low
     assert bca_interval(d) == pytest.approx((theirs.low, theirs.high), abs=0.04 * width)
-    # where data are skewed BCa's interval is, which a percentile interval's is less
-    assert theirs.high - d.mean() > 1.1 * (d.mean() - theirs.low)
 
 
 def test_intervals_of_little_data():
@@ -62,41 +55,40 @@ def test_intervals_of_little_data():
     assert 1.0 <= low <= high <= 2.0
 
 
-def test_holm_by_hand():
-    p = [0.01, 0.04, 0.03, 0.005]
-    assert holm(p).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+def test_holm_and_estimates_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
     assert holm([]).tolist() == []
-
-
-def test_an_estimate_counts_wins_and_losses():
     found = estimate([1.0, -2.0, 0.0, 3.0], diverged=2, without=1)
     assert (found.mean, found.wins, found.n) == (0.5, 2, 4)
     assert (found.diverged, found.baseline_diverged) == (2, 1)
 
 
-# -- false alarms ----------------------------------------------------------------------------------
-def test_false_alarms_with_no_effect():
-    """2000 null experiments of 10 seeds. The test's rate of p ≤ 0.05 is at most 0.05 (its exact
-    level is 51/1024); the interval alone would miss 0 in about 0.09; their count together leaves
-    the stated range with probability below 1e-4 (binomial, 5 standard deviations).
+def test_false_alarms():
+    """1000 experiments of 10 seeds, without effect, and worse by just as much as is allowed.
+
+    The test's rate of p ≤ 0.05 is at most 0.05 (its exact level is 51/1024), the interval alone
+    misses 0 in about 0.09, and 'no worse' is said falsely in about 0.05; a count leaves its stated
+    range with probability below 1e-4 (binomial).
     """
     rng = np.random.default_rng(11)
-    both = interval = test = 0
-    for _ in range(2000):
+    no_worse = dataclasses.replace(PLAIN, within=3.0)
+    both = interval = test = said = 0
+    for _ in range(1000):
         d = rng.normal(0.0, 10.0, 10)
-        p = sign_flip_test(d)
-        low, high = bca_interval(d)
+        p, (low, high), mean = sign_flip_test(d), bca_interval(d), float(d.mean())
         test += p <= 0.05
         interval += not low <= 0 <= high
-        found = Estimate(float(d.mean()), low, high, n=10)
-        both += verdict(found, p, PLAIN, RULE) in ("reproduced", "reversed")
-    assert 0.025 < test / 2000 < 0.075
-    assert 0.06 < interval / 2000 < 0.12
+        found = verdict(Estimate(mean, low, high, n=10), p, PLAIN, RULE)
+        both += found in ("reproduced", "reversed")
+        worse = Estimate(mean - 3, low - 3, high - 3, n=10)
+        said += verdict(worse, 1.0, no_worse, RULE) == "reproduced"
+    assert 0.02 < test / 1000 < 0.085
+    assert 0.055 < interval / 1000 < 0.13
+    assert 0.015 < said / 1000 < 0.085
     assert both <= min(test, interval)
 
 
-# -- verdicts --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("mean", "low", "high", "p", "with_figure", "without"),
     [
@@ -136,32 +128,18 @@ def test_no_worse_by_as_much_as(low, high, diverged, expected):
     assert verdict(found, 1.0, claim, RULE) == expected
 
 
-def test_false_alarms_of_no_worse():
-    """2000 experiments of 10 seeds, worse by just as much as is allowed: called no worse in about
-    0.05 of them; the count leaves the stated range with probability below 1e-5 (binomial).
-    """
-    rng = np.random.default_rng(12)
-    claim, said = dataclasses.replace(PLAIN, within=3.0), 0
-    for _ in range(2000):
-        d = rng.normal(-3.0, 10.0, 10)
-        low, high = bca_interval(d)
-        said += (
-            verdict(Estimate(float(d.mean()), low, high, n=10), 1.0, claim, RULE) == "reproduced"
-        )
-    assert 0.02 < said / 2000 < 0.08
-
-
-def test_divergence_counts():
-    def judged(mean, *, n=9, diverged=0, without=0):
-        found = Estimate(mean, mean - 1, mean + 1, n=n, diverged=diverged,
-                         baseline_diverged=without)  # fmt: skip
-        return verdict(found, 0.004, PLAIN, RULE)
-
-    assert judged(45.0) == "reproduced"
-    assert judged(45.0, diverged=1) == "undecided"
-    assert judged(45.0, without=1) == "reproduced"
-    assert judged(45.0, n=5, diverged=5) == "not reproduced"
-    assert judged(45.0, n=0, diverged=10) == "not reproduced"
-    assert judged(-45.0) == judged(-45.0, diverged=1) == "reversed"
-    assert judged(-45.0, without=1) == "not reproduced"
-    assert judged(45.0, n=1, without=9) == "undecided"
+@pytest.mark.parametrize(
+    ("mean", "n", "diverged", "without", "expected"),
+    [
+        (45.0, 9, 1, 0, "undecided"),
+        (45.0, 9, 0, 1, "reproduced"),
+        (45.0, 5, 5, 0, "not reproduced"),
+        (45.0, 0, 10, 0, "not reproduced"),
+        (-45.0, 9, 1, 0, "reversed"),
+        (-45.0, 9, 0, 1, "not reproduced"),
+        (45.0, 1, 0, 9, "undecided"),
+    ],
+)
+def test_divergence_counts(mean, n, diverged, without, expected):
+    found = Estimate(mean, mean - 1, mean + 1, 0.004, 0, n, diverged, without)
+    assert verdict(found, 0.004, PLAIN, RULE) == expected

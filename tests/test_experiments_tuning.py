@@ -1,4 +1,4 @@
-"""Tuning: which rate each arm gets, from pilot runs that the reported seeds never see."""
+"""Tuning: which settings each arm gets, from rows that the reported seeds never see."""
 
 from __future__ import annotations
 
@@ -12,25 +12,22 @@ from experiments_cases import ACCURACY, COMPARISONS, NLL, row, tiny
 from nembp.experiments import Comparison, Metric, Tuning
 from nembp.experiments.tuning import Grids, Setting, Task
 
-
-def tuned(protocol, rows):
-    return Grids(protocol, rows).tuned
+NONE, NEM = ("none", "nll"), ("nem", "nll")
 
 
-def at_an_end(protocol, rows, arm="none"):
-    return Grids(protocol, rows).at_an_end(arm, "nll")
+def tuned_by(factors=(0.5, 1.0, 2.0), seeds=(1000,), refine=0, **more):
+    return tiny(tuning=Tuning("nll", factors, seeds, refine=refine, **more))
 
 
 def settled(protocol, nll, accuracy=lambda task: 0.5, status=lambda task: "finished"):
-    """Return the tuning rows of a run in which each task has these scores, and the tasks' rounds.
+    """Return the grids and rates by arm and strength once tuning has ended.
 
     Rows come in any order, and the run is killed after each of them: what is left to run must
     follow from the rows that there are.
     """
     rows, rounds = [], 0
-    while left := [
-        task for task in Grids(protocol, rows).tasks() if task not in {Task.of(row) for row in rows}
-    ]:
+    done = set()
+    while left := [task for task in Grids(protocol, rows).tasks() if task not in done]:
         rounds += 1
         for task in reversed(left):
             rows.append(
@@ -38,15 +35,15 @@ def settled(protocol, nll, accuracy=lambda task: 0.5, status=lambda task: "finis
                     strength=task.strength, status=status(task),
                     scores={"forward/accuracy": accuracy(task)})
             )  # fmt: skip
-            assert {Task.of(row) for row in rows} <= set(Grids(protocol, rows).tasks())
+            done.add(Task.of(rows[-1]))
+            assert done <= set(Grids(protocol, rows).tasks())
         assert rounds < 50
-    return rows, rounds
-
-
-def rates_of(rows, arm, strength=1.0):
-    return sorted(
-        {row["rate"] for row in rows if row["arm"] == arm and row["strength"] == strength}
-    )
+    rates = {}
+    for task in sorted(done, key=lambda task: task.rate):
+        found = rates.setdefault((task.arm, task.strength), [])
+        if task.rate not in found:
+            found.append(task.rate)
+    return Grids(protocol, rows), rates
 
 
 def distance(best):
@@ -55,135 +52,104 @@ def distance(best):
 
 
 def test_the_best_mean_wins_and_a_rate_that_diverged_is_out():
-    protocol = tiny(tuning=Tuning("nll", (1.0, 2.0, 4.0), (1000, 1001), extend=0, refine=0))
-    rows = []
-    for seed, scores in ((1000, (3.0, 1.0, 0.1)), (1001, (2.0, 3.0, 0.1))):
-        for rate, nll in zip((0.1, 0.2, 0.4), scores, strict=True):
-            for arm in ("none", "nem"):
-                rows.append(row(arm, seed, [nll, nll], rate=rate, phase="tune"))
-    none, nem = ("none", "nll"), ("nem", "nll")
-    assert tuned(protocol, rows) == {none: Setting(0.4), nem: Setting(0.4)}
+    protocol = tuned_by((1.0, 2.0, 4.0), (1000, 1001), extend=0)
+    rows = [
+        row(arm, seed, [nll, nll], rate=rate, phase="tune")
+        for seed, scores in ((1000, (3.0, 1.0, 0.1)), (1001, (2.0, 3.0, 0.1)))
+        for rate, nll in zip((0.1, 0.2, 0.4), scores, strict=True)
+        for arm in ("none", "nem")
+    ]
+    assert Grids(protocol, rows).tuned == {NONE: Setting(0.4), NEM: Setting(0.4)}
     rows[-1]["status"] = "diverged"
-    assert tuned(protocol, rows) == {none: Setting(0.4), nem: Setting(0.2)}
+    assert Grids(protocol, rows).tuned == {NONE: Setting(0.4), NEM: Setting(0.2)}
     reported = row("nem", 1000, [0.0, 0.0], rate=0.1)
-    assert tuned(protocol, [*rows, reported])[nem] == Setting(0.2)
+    assert Grids(protocol, [*rows, reported]).tuned[NEM] == Setting(0.2)
 
 
 def test_arms_are_tuned_by_the_metric_that_they_are_compared_by():
     by_accuracy = Comparison("x", "nem", "none", "accuracy", "tuned")
-    protocol = tiny(
-        comparisons=(*COMPARISONS, by_accuracy),
-        tuning=Tuning("nll", (1.0, 2.0), (1000,), extend=0, refine=0),
-    )
-    rows, _ = settled(protocol, lambda task: task.rate, lambda task: task.rate)
-    assert tuned(protocol, rows) == {
+    protocol = tiny(comparisons=(*COMPARISONS, by_accuracy))
+    grids, _ = settled(protocol, lambda task: task.rate, lambda task: task.rate)
+    assert grids.tuned == {
         (arm, metric): Setting(rate)
         for arm in ("none", "nem")
         for metric, rate in (("nll", 0.1), ("accuracy", 0.2))  # low is good, high is good
     }
+    fgsm = Metric("fgsm", "robustness/fgsm:0.1", "higher", "points")  # not measured while tuning
+    protocol = tiny(metrics=(NLL, ACCURACY, fgsm),
+                    comparisons=(Comparison("x", "nem", "none", "fgsm", "tuned"),))  # fmt: skip
+    assert set(Grids(protocol).tuned) == {NONE, NEM}
 
 
 def test_what_is_tuned_is_what_is_compared():
     """A relative cut is the same in every epoch; a mean of the values is made by the first."""
-    protocol = tiny(tuning=Tuning("nll", (1.0, 2.0), (1000,), extend=0, refine=0))
     rows = [
         row(arm, 1000, curve, rate=rate, phase="tune")
         for arm in ("none", "nem")
         for rate, curve in ((0.1, [1.0, 0.5]), (0.2, [2.0, 0.1]))
     ]
-    assert tuned(protocol, rows)["none", "nll"].rate == 0.2  # √(2 · 0.1) < √(1 · 0.5)
+    assert Grids(tiny(), rows).tuned[NONE].rate == 0.2  # √(2 · 0.1) < √(1 · 0.5)
     absolute = dataclasses.replace(NLL, effect="difference")
-    protocol = tiny(metrics=(absolute, ACCURACY), tuning=protocol.tuning)
-    assert tuned(protocol, rows)["none", "nll"].rate == 0.1  # 2 + 0.1 > 1 + 0.5
-
-
-def test_what_is_not_measured_while_tuning_is_tuned_by_another_metric():
-    fgsm = Metric("fgsm", "robustness/fgsm:0.1", "higher", "points")
-    protocol = tiny(
-        metrics=(NLL, ACCURACY, fgsm),
-        comparisons=(Comparison("x", "nem", "none", "fgsm", "tuned"),),
-    )
-    assert protocol.tuned_by("fgsm") == "nll"
-    assert set(tuned(protocol, [])) == {("none", "nll"), ("nem", "nll")}
+    protocol = tiny(metrics=(absolute, ACCURACY))
+    assert Grids(protocol, rows).tuned[NONE].rate == 0.1  # 2 + 0.1 > 1 + 0.5
 
 
 @pytest.mark.parametrize("best", [0.1, 0.013, 1.7, 0.3])
 def test_a_grid_is_extended_until_its_best_lies_inside(best):
-    protocol = tiny(tuning=Tuning("nll", (0.5, 1.0, 2.0), (1000, 1001), refine=0))
-    rows, _ = settled(protocol, distance(best))
-    rates = rates_of(rows, "none")
-    found = tuned(protocol, rows)["none", "nll"].rate
-    assert rates[0] < found < rates[-1]
-    assert found == min(rates, key=lambda rate: abs(math.log(rate / best)))
+    grids, found = settled(tuned_by(seeds=(1000, 1001)), distance(best))
+    rates, chosen = found["none", 1.0], grids.tuned[NONE].rate
+    assert rates[0] < chosen < rates[-1]
+    assert chosen == min(rates, key=lambda rate: abs(math.log(rate / best)))
     assert all(b / a == pytest.approx(2.0, rel=1e-4) for a, b in itertools.pairwise(rates))
-    assert at_an_end(protocol, rows) == ""
+    assert grids.at_an_end(*NONE) == ""
     # by no more than it takes
-    assert rates[0] == 0.05 or rates[1] == found
-    assert rates[-1] == 0.2 or rates[-2] == found
+    assert rates[0] == 0.05 or rates[1] == chosen
+    assert rates[-1] == 0.2 or rates[-2] == chosen
 
 
 def test_rates_that_diverge_are_out_however_good_those_beside_them():
-    protocol = tiny(tuning=Tuning("nll", (0.5, 1.0, 2.0), (1000,), refine=0))
-    rows, _ = settled(
-        protocol,
-        lambda task: 1 / task.rate,  # the more the better, but
-        status=lambda task: "diverged" if task.rate > 0.5 else "finished",
-    )
-    assert rates_of(rows, "nem") == [0.05, 0.1, 0.2, 0.4, 0.8]
-    assert tuned(protocol, rows)["nem", "nll"] == Setting(0.4)
-    rows, _ = settled(
-        protocol,
-        lambda task: 1.0,
-        status=lambda task: "diverged" if task.rate > 0.02 else "finished",
-    )
-    assert tuned(protocol, rows)["nem", "nll"].rate < 0.02
+    def status(task):
+        return "diverged" if task.rate > 0.5 else "finished"
+
+    grids, rates = settled(tuned_by(), lambda task: 1 / task.rate, status=status)
+    assert rates["nem", 1.0] == [0.05, 0.1, 0.2, 0.4, 0.8]
+    assert grids.tuned[NEM].rate == 0.4
 
 
 def test_extensions_end_and_the_end_is_named():
-    protocol = tiny(tuning=Tuning("nll", (1.0, 2.0), (1000,), extend=2, refine=0))
-    rows, _ = settled(protocol, lambda task: task.rate if task.arm == "none" else 1 / task.rate)
-    assert rates_of(rows, "none") == [0.025, 0.05, 0.1, 0.2]
-    assert rates_of(rows, "nem") == [0.1, 0.2, 0.4, 0.8]
-    for arm in ("none", "nem"):
-        assert at_an_end(protocol, rows, arm) == "learning rate"
+    grids, rates = settled(
+        tuned_by((1.0, 2.0), extend=2), lambda t: t.rate if t.arm == "none" else 1 / t.rate
+    )
+    assert rates == {("none", 1.0): [0.025, 0.05, 0.1, 0.2], ("nem", 1.0): [0.1, 0.2, 0.4, 0.8]}
+    assert {grids.at_an_end(*pair) for pair in (NONE, NEM)} == {"learning rate"}
 
 
 def test_the_best_is_looked_for_more_finely_between_its_neighbours():
-    protocol = tiny(tuning=Tuning("nll", (0.25, 1.0, 4.0), (1000,), refine=2))
-    rows, _ = settled(protocol, distance(0.13))
+    grids, rates = settled(tuned_by((0.25, 1.0, 4.0), refine=2), distance(0.13))
     # 0.1 is the best of three, and of the five with 0.05 and 0.2 beside it; then two more
-    expected = [0.025, 0.05, 0.0707107, 0.1, 0.141421, 0.2, 0.4]
-    assert rates_of(rows, "none") == expected
-    assert tuned(protocol, rows)["none", "nll"].rate == 0.141421
+    assert rates["none", 1.0] == [0.025, 0.05, 0.0707107, 0.1, 0.141421, 0.2, 0.4]
+    assert grids.tuned[NONE].rate == 0.141421
 
 
 def test_only_noise_has_strengths_each_with_a_grid_of_its_own():
-    protocol = tiny(
-        tuning=Tuning("nll", (0.5, 1.0, 2.0), (1000,), refine=0, strengths=(0.1, 0.5, 1.0))
+    """Best at strength 0.5 and rate 0.8, where the grid of 1.0 never gets."""
+    grids, rates = settled(
+        tuned_by(strengths=(0.1, 0.5, 1.0)),
+        lambda t: abs(math.log(t.strength / 0.5)) + abs(math.log(t.rate * t.strength / 0.4)),
     )
-
-    def nll(task):  # best at strength 0.5 and rate 0.8, where the grid of 1.0 never gets
-        return abs(math.log(task.strength / 0.5)) + abs(math.log(task.rate * task.strength / 0.4))
-
-    rows, _ = settled(protocol, nll)
-    assert {row["strength"] for row in rows if row["arm"] == "none"} == {1.0}
-    assert tuned(protocol, rows)["nem", "nll"] == Setting(0.8, 0.5)
-    assert max(rates_of(rows, "nem", 0.1)) > max(rates_of(rows, "nem", 1.0))
-    assert at_an_end(protocol, rows, "nem") == ""
+    assert {strength for arm, strength in rates if arm == "none"} == {1.0}
+    assert grids.tuned[NEM] == Setting(0.8, 0.5)
+    assert max(rates["nem", 0.1]) > max(rates["nem", 1.0])
+    assert grids.at_an_end(*NEM) == ""
 
 
 def test_strengths_are_extended_upwards_only():
-    protocol = tiny(
-        tuning=Tuning("nll", (0.5, 1.0, 2.0), (1000,), refine=0, strengths=(0.1, 0.5, 1.0))
-    )
-
-    def helps(task):
-        return abs(math.log(task.strength / 3.9)) + abs(math.log(task.rate / 0.1))
-
-    rows, _ = settled(protocol, helps)
-    assert {row["strength"] for row in rows} == {0.1, 0.5, 1.0, 2.0, 4.0, 8.0}
-    assert tuned(protocol, rows)["nem", "nll"] == Setting(0.1, 4.0)
-    rows, _ = settled(protocol, lambda task: task.strength + abs(math.log(task.rate / 0.1)))
-    assert {row["strength"] for row in rows} == {0.1, 0.5, 1.0}
-    assert tuned(protocol, rows)["nem", "nll"] == Setting(0.1, 0.1)
-    assert at_an_end(protocol, rows, "nem") == ""
+    protocol = tuned_by(strengths=(0.1, 0.5, 1.0))
+    for best, strengths in ((3.9, {0.1, 0.5, 1.0, 2.0, 4.0, 8.0}), (0.01, {0.1, 0.5, 1.0})):
+        grids, rates = settled(
+            protocol,
+            lambda t, best=best: abs(math.log(t.strength / best)) + abs(math.log(t.rate / 0.1)),
+        )
+        assert {strength for _, strength in rates} == strengths
+        assert grids.tuned[NEM] == Setting(0.1, max(0.1, round(best)))
+        assert grids.at_an_end(*NEM) == ""

@@ -68,11 +68,11 @@ def _curves(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> 
     shown = ("train/",) if network else tuple(f"course/{metric.key}" for metric in protocol.metrics)
     for rate in get_args(Rate):
         for arm in protocol.compared(rate):
-            for row in _finished(experiment, arm.name, rate):
+            for row in _finished(experiment, arm, rate):
                 for key, values in row["curves"].items():
                     if key.startswith(shown):
                         panel = table.setdefault((key, rate), {})
-                        panel.setdefault(arm.name, []).append(values)
+                        panel.setdefault(arm, []).append(values)
     panels = sorted(table)
     rates = sorted({rate for _, rate in panels})
     keys = sorted({key for key, _ in panels})

@@ -21,10 +21,8 @@ from nembp.runs.gan_config import GanConfig
 
 BUILT_IN: Final = ("digits", "ring", "grid", "stacked-digits")  # data sets without files
 FILES_OF: Final = {"stacked": "mnist"}  # data sets that are made from the files of another
-CONFIGS: Final[dict[str, type[RunConfig] | type[GanConfig]]] = {
-    "train": RunConfig,
-    "gan": GanConfig,
-}
+PERTURBATIONS: Final = ("gaussian", "mask", "fgsm", "pgd")
+CONFIGS: Final[dict[str, type[RunConfig | GanConfig]]] = {"train": RunConfig, "gan": GanConfig}
 # fields that each replicate sets for itself, and that no arm may set
 RESERVED: Final = ("seed", "data_dir", "device", "threads", "patience", "validation_fraction")
 LEAST: Final = 1e-6  # values that are compared by their ratio count as at least this
@@ -44,9 +42,6 @@ def among(what: str, value: str, allowed: Iterable[str]) -> None:
     names = list(allowed)
     if value not in names:
         raise ArchitectureError(f"{what} must be one of {', '.join(names)}; got {value!r}")
-
-
-PERTURBATIONS: Final = ("gaussian", "mask", "fgsm", "pgd")
 
 
 def perturbation(text: str) -> tuple[str, float]:
@@ -83,32 +78,25 @@ class Arm:
 
 @dataclass(frozen=True)
 class Metric:
-    """A quantity, and how two arms are compared by it.
+    """A curve or score of a row, such as ``train/nll``, and how two arms are compared by it.
 
-    Parameters
-    ----------
-    name : str
-        What comparisons call it.
-    key : str
-        The curve or score of a row, such as ``train/nll``, ``forward/accuracy`` or
-        ``robustness/fgsm:0.1``.
-    better : {"lower", "higher"}
-        Effects are signed so that positive is better.
-    effect : {"relative cut", "cut of the mean", "relative rise", "points", "difference"}
-        Effect of arm a against baseline b over the epochs e: 100 (1 − exp mean_e ln(a_e / b_e)) %;
-        100 (1 − Σ a_e / Σ b_e) %, for values that may reach 0; 100 (exp mean_e ln(a_e / b_e) − 1)
-        %; ±100 mean_e (a_e − b_e) points; ± mean_e (a_e − b_e). Effects in % are averaged over
-        seeds, resampled and tested as logarithms: for two arms that do equally well, ln(a / b) is
-        as likely as its negative, which 1 − a / b is not.
-    epochs : int, optional
-        Use only the first epochs of a curve.
+    Effects of arm a against baseline b, over the epochs e, are signed so that positive is better:
+
+    relative cut      100 (1 − exp mean_e ln(a_e / b_e)) %
+    cut of the mean   100 (1 − Σ a_e / Σ b_e) %, for values that may reach 0
+    relative rise     100 (exp mean_e ln(a_e / b_e) − 1) %
+    points            ±100 mean_e (a_e − b_e)
+    difference        ± mean_e (a_e − b_e)
+
+    Effects in % are averaged over seeds, resampled and tested as logarithms: for two arms that do
+    equally well, ln(a / b) is as likely as its negative, which 1 − a / b is not.
     """
 
     name: str
     key: str
     better: Better
     effect: Effect
-    epochs: int | None = None
+    epochs: int | None = None  # use only the first epochs of a curve
 
     def __post_init__(self) -> None:
         among("better", self.better, get_args(Better))
@@ -156,57 +144,31 @@ class Metric:
         by how much a value falls and not by how large it was. NaN if the replicate diverged.
         """
         values = self._values(row)
-        if not values:
-            return math.nan
-        if self.effect == "cut of the mean":
+        if self.effect == "cut of the mean" and values:
             values = [sum(values)]
         if self.unit == "%":
             values = [v if math.isnan(v) else math.log(max(v, LEAST)) for v in values]
-        return sum(values) / len(values)
+        return sum(values) / len(values) if values else math.nan
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two arms, paired by seed.
-
-    Parameters
-    ----------
-    name : str
-        Short.
-    arm, baseline : str
-        The effect is positive where ``arm`` is better.
-    metric : str
-        Name of the metric.
-    rate : {"same", "tuned"}
-        Each arm at its untuned learning rate and noise, as in published claims, or at the best
-        settings of its own grid.
-    claim : str
-        The claim in words. "" makes it a control, which has no verdict.
-    published : float, optional
-        The published figure, in the effect's unit.
-    margin : float
-        A smaller effect counts as none, in the effect's unit.
-    minus : (str, str), optional
-        Another arm and baseline whose benefit is subtracted: is the effect larger here than there?
-        With the effects e of a seed it is e_here − max(e_there, 0): harm there is no benefit here.
-    reach : float, optional
-        What the arm's own mean must reach besides, for claims that something is good, and not
-        only better than something worse.
-    within : float, optional
-        Makes the claim that the arm is worse than the baseline by less than this, in the effect's
-        unit. Its verdict depends on the interval alone.
-    """
+    """Two arms, paired by seed; the effect is positive where ``arm`` is better."""
 
     name: str
     arm: str
     baseline: str
     metric: str
+    # each arm at its untuned settings, as in published claims, or at the best of its own grid
     rate: Rate = "same"
-    claim: str = field(default="", metadata=WORDS)
-    published: float | None = None
-    margin: float = 1.0
+    claim: str = field(default="", metadata=WORDS)  # "" makes it a control, which has no verdict
+    published: float | None = None  # figure, in the effect's unit
+    margin: float = 1.0  # a smaller effect counts as none
+    # another arm and baseline whose benefit is subtracted: is the effect larger here than there?
+    # It is e_here − max(e_there, 0) for each seed: harm there is no benefit here
     minus: tuple[str, str] | None = None
-    reach: float | None = None
+    reach: float | None = None  # what the arm's own mean must reach, for claims of being good
+    # makes the claim that the arm is worse by less than this; the interval alone decides
     within: float | None = field(default=None, metadata=LATER)
 
     @property
@@ -248,33 +210,16 @@ class Tuning:
     The best mean wins, of the metric by which the arm is compared, on a validation split of the
     training samples. A grid whose best rate lies at an end is extended there until the best lies
     inside, and then refined next to its best.
-
-    Parameters
-    ----------
-    metric : str
-        Used in place of metrics that are not measured while tuning, such as robustness.
-    factors : tuple of float
-        The grid of learning rates, as multiples of the arm's untuned rate.
-    seeds : tuple of int
-        Disjoint from the reported seeds.
-    validation_fraction : float
-        Share of the training samples held out while tuning.
-    extend : int
-        Rates that may be added at each end of a grid.
-    refine : int
-        How often the geometric means of the best rate and its two neighbours are added.
-    strengths : tuple of float
-        For arms with noise, multiples of its ``noise_std``, each with its own grid of rates;
-        extended while the strongest is the best. The least should be next to no noise, so that
-        harmful noise is tuned away.
     """
 
-    metric: str
-    factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    seeds: tuple[int, ...] = (1000, 1001)
-    validation_fraction: float = 0.2
-    extend: int = 6
-    refine: int = 1
+    metric: str  # used in place of metrics that are not measured while tuning, as robustness
+    factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)  # the grid, in multiples of the untuned rate
+    seeds: tuple[int, ...] = (1000, 1001)  # disjoint from the reported seeds
+    validation_fraction: float = 0.2  # of the training samples
+    extend: int = 6  # rates that may be added at each end of a grid
+    refine: int = 1  # how often the means of the best rate and its neighbours are added
+    # for arms with noise, multiples of its noise_std, each with its own grid of rates; extended
+    # while the strongest is the best. The least should be next to no noise: harm is tuned away
     strengths: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
@@ -294,47 +239,16 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Rule:
-    """When a claim counts as reproduced (see `nembp.experiments.statistics.verdict`).
+    """When a claim counts as reproduced (see `nembp.experiments.statistics.verdict`)."""
 
-    ``confidence`` of the interval; ``alpha``, the largest p, Holm-corrected over the claims of the
-    protocol; ``share`` of a published figure that must be reached.
-    """
-
-    confidence: float = 0.95
-    alpha: float = 0.05
-    share: float = 0.5
+    confidence: float = 0.95  # of the interval
+    alpha: float = 0.05  # the largest p, Holm-corrected over the claims of the protocol
+    share: float = 0.5  # of a published figure that must be reached
 
 
 @dataclass(frozen=True)
 class Protocol:
     """An experiment, declared before it is run.
-
-    Parameters
-    ----------
-    name : str
-        Its name for ``nembp experiment run``.
-    title, source : str
-        What is claimed, and by whom.
-    base : mapping
-        Fields of the configuration that all arms share.
-    arms, metrics, comparisons : tuple
-        Controls are arms like the others; a comparison with a claim gets a verdict.
-    tuning : Tuning
-        Of learning rates and strengths of noise.
-    rule : Rule
-        Of verdicts.
-    seeds : int
-        Seeds 0 .. seeds − 1 are reported. Not hashed, so that more can be added.
-    resample : bool
-        Each seed draws its own training samples (``split_seed`` = seed), where ``limit`` is below
-        the size of the data set.
-    perturbations : tuple of str
-        For `nembp.experiments.robustness`, such as ``"fgsm:0.1"``.
-    small : mapping
-        Overrides for ``--quick``, a check that everything works, which decides nothing.
-    kind : {"train", "gan"}
-        Whether replicates are runs of ``nembp train`` or of ``nembp gan``. Adversarial runs have
-        no validation split: their samples are scored on other seeds.
 
     Raises
     ------
@@ -345,16 +259,20 @@ class Protocol:
     name: str
     title: str = field(metadata=WORDS)
     source: str = field(metadata=WORDS)
-    base: Mapping[str, Any]
-    arms: tuple[Arm, ...]
+    base: Mapping[str, Any]  # fields of the configuration that all arms share
+    arms: tuple[Arm, ...]  # controls are arms like the others
     metrics: tuple[Metric, ...]
     comparisons: tuple[Comparison, ...]
     tuning: Tuning
     rule: Rule = field(default_factory=Rule)
-    seeds: int = 10
+    seeds: int = 10  # reported are 0 .. seeds − 1; not hashed, so that more can be added
+    # each seed draws its own training samples (split_seed = seed), where limit is below the size
+    # of the data set
     resample: bool = False
-    perturbations: tuple[str, ...] = ()
-    small: Mapping[str, Any] = field(default_factory=dict, metadata=WORDS)
+    perturbations: tuple[str, ...] = ()  # for `nembp.experiments.robustness`, such as "fgsm:0.1"
+    small: Mapping[str, Any] = field(default_factory=dict, metadata=WORDS)  # overrides of --quick
+    # replicates are runs of `nembp train` or of `nembp gan`, which has no validation split: its
+    # samples are scored on other seeds
     kind: str = field(default="train", metadata=LATER)
 
     def __post_init__(self) -> None:
@@ -379,25 +297,23 @@ class Protocol:
                 f"(at least one) apart from 0 to {self.seeds - 1}"
             )
         self.metric(self.tuning.metric)
+        arms = [arm.name for arm in self.arms]
         for item in self.comparisons:
-            self._check(item)
+            self.metric(item.metric)
+            for arm in item.arms:
+                among(f"{self.name}: comparison {item.name}: arm", arm, arms)
+            among(f"{self.name}: comparison {item.name}: rate", item.rate, get_args(Rate))
+            if item.published is not None and self.rule.share * item.published <= item.margin:
+                raise ArchitectureError(
+                    f"{self.name}: comparison {item.name}: {self.rule.share:g} of the published "
+                    f"{item.published:g} would be within the margin {item.margin:g}; expected a "
+                    "published figure that counts, signed so that positive is as claimed"
+                )
         for text in self.perturbations:
             perturbation(text)
-        for arm in self.arms:
-            if self.config(arm.name).learning_rate is None:
-                raise ArchitectureError(f"{self.name}: arm {arm.name} has no learning_rate")
-
-    def _check(self, item: Comparison) -> None:
-        self.metric(item.metric)
-        for arm in item.arms:
-            among(f"{self.name}: comparison {item.name}: arm", arm, [a.name for a in self.arms])
-        among(f"{self.name}: comparison {item.name}: rate", item.rate, get_args(Rate))
-        if item.published is not None and self.rule.share * item.published <= item.margin:
-            raise ArchitectureError(
-                f"{self.name}: comparison {item.name}: {self.rule.share:g} of the published "
-                f"{item.published:g} would be within the margin {item.margin:g}; expected a "
-                "published figure that counts, signed so that positive is as claimed"
-            )
+        for arm in arms:
+            if self.config(arm).learning_rate is None:
+                raise ArchitectureError(f"{self.name}: arm {arm} has no learning_rate")
 
     def metric(self, name: str) -> Metric:
         """Return a metric by name."""
@@ -424,10 +340,10 @@ class Protocol:
         """Tell whether an arm is trained with noise."""
         return self.config(arm).noise not in (None, "none")
 
-    def compared(self, rate: Rate) -> list[Arm]:
-        """Return the arms that are compared at "same" or at "tuned" settings, in order."""
+    def compared(self, rate: Rate) -> list[str]:
+        """Return the names of the arms that are compared at "same" or "tuned" settings."""
         used = {name for item in self.comparisons if item.rate == rate for name in item.arms}
-        return [arm for arm in self.arms if arm.name in used]
+        return [arm.name for arm in self.arms if arm.name in used]
 
     def tuned_by(self, metric: str) -> str:
         """Return the metric by which arms are tuned that are compared by this one."""
@@ -464,7 +380,7 @@ class Protocol:
         return dataclasses.replace(self, seeds=seeds)
 
     def quick(self) -> Protocol:
-        """Return a small version: 2 seeds, 2 rates, and the overrides in ``small``."""
+        """Return a small version, to see that everything works: 2 seeds, 2 rates, ``small``."""
         arms = tuple(
             Arm(arm.name, {k: self.small.get(k, v) for k, v in arm.overrides.items()})
             for arm in self.arms

@@ -1,9 +1,9 @@
 """Rows on disk: appended one by one, sealed, never lost and never mixed.
 
 ``rows.jsonl`` has one row per replicate, in the order they finished, each with the hash of what was
-declared and a seal over its values. A row is on the disk (fsync) before the next replicate counts
-as done. A last line that was cut short, by kill -9 or a power cut, is dropped when the run resumes,
-and its replicate is run again.
+declared and a seal over its values; a header in JSON holds the declaration. A row is on the disk
+(fsync) before the next replicate counts as done. A last line that was cut short, by kill -9 or a
+power cut, is dropped when the run resumes, and its replicate is run again.
 """
 
 from __future__ import annotations
@@ -21,31 +21,45 @@ from nembp.files import write_atomically
 from nembp.runs.folder import to_json
 
 ROWS = "rows.jsonl"
+DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def seal(values: Mapping[str, Any]) -> str:
-    """Return the seal of a row or header: 16 hexadecimal digits of SHA-256 over its values."""
+    """Return 16 hexadecimal digits of SHA-256 over the values of a row or header."""
     text = json.dumps({k: v for k, v in values.items() if k != "seal"}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def with_seal(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values as JSON holds them, with their seal."""
+def _sealed(values: Mapping[str, Any]) -> dict[str, Any]:
     held = json.loads(to_json(values))
     return {**held, "seal": seal(held)}
 
 
 def write_header(path: Path, values: Mapping[str, Any]) -> None:
-    """Write what rows are of, sealed."""
-    write_atomically(path, (to_json(with_seal(values), indent=2) + "\n").encode())
+    """Write the declaration that rows belong to."""
+    write_atomically(path, (to_json(_sealed(values), indent=2) + "\n").encode())
 
 
-def read_header(path: Path, valid: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Read a header; DataError if it is missing or damaged."""
+def read_header(path: Path, name: str, digest: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a declaration and compare it with today's.
+
+    Raises
+    ------
+    DataError
+        If it is missing or damaged.
+    ArchitectureError
+        If it is another than today's, with what changed in it.
+    """
     try:
         header = json.loads(path.read_bytes())
-        if not isinstance(header, dict) or not valid(header):
-            raise ValueError("keys are missing, or values of another type than expected")
+        old, numbers = (
+            header.get("content", header),
+            [header.get(k, 2) for k in ("threads", "seeds")],
+        )
+        if not (type(header["hash"]) is str and type(old) is dict):
+            raise ValueError("hash or content are missing")
+        if not all(type(number) is int and number > 0 for number in numbers):
+            raise ValueError("threads and seeds must be whole numbers above 0")
         if header.get("seal", seal(header)) != seal(header):
             raise ValueError("it does not match its seal")
     except FileNotFoundError as error:
@@ -53,44 +67,39 @@ def read_header(path: Path, valid: Callable[[dict[str, Any]], bool]) -> dict[str
             f"{path}: no such file; expected the folder of an experiment. Run it with "
             "`nembp experiment run`, or check --out"
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, *DAMAGED) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    return header
-
-
-def check_same(
-    folder: Path, name: str, found: str, digest: str, old: Mapping[str, Any], new: Mapping[str, Any]
-) -> None:
-    """Raise ArchitectureError if rows are of another declaration, saying in what it changed."""
-    if found != digest:
-        new = json.loads(json.dumps(new))
+    if header["hash"] != digest:
+        new = json.loads(json.dumps(content))
         changed = sorted(key for key in new if old.get(key) != new[key])
         raise ArchitectureError(
-            f"{folder}: its rows are of {found}, but {name} is now {digest} "
+            f"{path.parent}: its rows are of {header['hash']}, but {name} is now {digest} "
             f"({', '.join(changed) or 'the hash'} changed); rows are not mixed. Choose another "
             "--out, or remove that folder"
         )
+    return dict(header)
 
 
 def read_rows(
-    path: Path, kind: str, digest: str, identity: Callable[[dict[str, Any]], object]
-) -> tuple[list[dict[str, Any]], int]:
+    folder: Path, kind: str, digest: str, identity: Callable[[dict[str, Any]], object]
+) -> tuple[list[dict[str, Any]], int, int]:
     """Read rows, without their seals.
 
     Parameters
     ----------
-    path : Path
-        May not exist yet.
+    folder : Path
+        With or without rows.
     kind, digest : str
         The key of the declaration's hash in each row, and the hash expected there.
     identity : callable
-        Returns the replicate of a row. Raises KeyError, TypeError or AttributeError for a row that
-        lacks a value, or has an unknown one or one of another type.
+        Returns the replicate of a row. Raises one of ``DAMAGED`` for a row that lacks a value, or
+        has an unknown one or one of another type.
 
     Returns
     -------
-    rows, size
-        In order, and the bytes that they take: what follows is a line cut short.
+    rows, unsealed, size
+        In order; how many have no seal, since version 0.1 wrote them; and the bytes that the rows
+        take: what follows is a line cut short.
 
     Raises
     ------
@@ -98,45 +107,41 @@ def read_rows(
         If a line other than the last is damaged or does not match its seal, or a row is of
         another declaration or there twice.
     """
+    path = folder / ROWS
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return [], 0
+        return [], 0, 0
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    rows: list[dict[str, Any]] = []
-    seen: set[object] = set()
-    size = 0
+    rows: dict[object, dict[str, Any]] = {}
+    unsealed = size = 0
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        what = None
+        what = replicate = None
         try:
             row = json.loads(line)
-            if "seal" in row and row.pop("seal") != seal(row):
+            given = row.pop("seal", None)
+            if given not in (None, seal(row)):
                 raise ValueError
             replicate = identity(row)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except DAMAGED:
             if size + len(line) + 1 == len(content):
                 break  # the last line: a disk may have kept its end but not its middle
             what = "damaged"
         else:
             if row[kind] != digest:
                 what = f"of {kind} {row[kind]}"
-            elif replicate in seen:
+            elif replicate in rows:
                 what = "there twice"
         if what:
             raise DataError(
                 f"{path}: line {number} is {what}; expected rows of {kind} {digest}, each "
                 "replicate once. Remove that line to run its replicate again"
             )
-        seen.add(replicate)
-        rows.append(row)
+        rows[replicate] = row
+        unsealed += given is None
         size += len(line) + 1
-    return rows, size
-
-
-def unsealed(path: Path) -> int:
-    """Return how many rows of a file have no seal: they were written by version 0.1."""
-    return sum(b'"seal": "' not in line for line in path.read_bytes().splitlines())
+    return list(rows.values()), unsealed, size
 
 
 class RowFile:
@@ -180,15 +185,14 @@ class RowFile:
         OutputError
             If there is no room; a part of the line may be left, which resuming drops.
         """
-        line = with_seal(row)
+        line = _sealed(row)
         try:
             self._file.write(to_json(line).encode() + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             raise self._refused(error) from error
-        del line["seal"]
-        return line
+        return {key: value for key, value in line.items() if key != "seal"}
 
     def close(self) -> None:
         """Let others write."""

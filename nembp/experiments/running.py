@@ -29,14 +29,7 @@ from nembp.engine.network import Network
 from nembp.errors import ArchitectureError, DivergenceError, NembpError, OutputError
 from nembp.experiments.protocol import Protocol, check_data_dirs
 from nembp.experiments.robustness import robustness
-from nembp.experiments.rows import (
-    ROWS,
-    RowFile,
-    check_same,
-    read_header,
-    read_rows,
-    write_header,
-)
+from nembp.experiments.rows import ROWS, RowFile, read_header, read_rows, write_header
 from nembp.experiments.tuning import Grids, Task, most_reported, reporting
 from nembp.runs.config import RunConfig
 from nembp.runs.gan_config import GanConfig
@@ -58,15 +51,9 @@ Progress = Callable[[int, int, Mapping[str, Any]], Any]
 def replicate(config: RunConfig | GanConfig, perturbations: Sequence[str] = ()) -> dict[str, Any]:
     """Train as configured, and return what was measured.
 
-    The same configuration gives the same numbers on the same machine with the same threads.
-
-    Parameters
-    ----------
-    config : RunConfig or GanConfig
-        With a seed. A network is scored on its validation split if it has one, else on the test
-        split.
-    perturbations : sequence of str
-        For `nembp.experiments.robustness`, measured on the test split only.
+    The same configuration gives the same numbers on the same machine with the same threads. A
+    network is scored on its validation split if it has one, else on the test split, there also
+    under perturbations.
 
     Returns
     -------
@@ -140,6 +127,13 @@ def _loaded(config: RunConfig, stamps: tuple[tuple[str, int, int], ...]) -> Data
     return load_data(config)
 
 
+def _network(config: RunConfig | GanConfig) -> Network:
+    """Return the network or generator before its first step."""
+    if isinstance(config, GanConfig):
+        return prepare_gan(config).generator
+    return prepare(config, data=kept_data(config)).net
+
+
 def _row(task: Task, config: RunConfig | GanConfig, perturbations: Sequence[str]) -> dict[str, Any]:
     return asdict(task) | replicate(config, perturbations)
 
@@ -199,10 +193,9 @@ def run_experiment(
         protocol = protocol.quick()
     dirs = {name: os.path.abspath(path) for name, path in (data_dirs or {}).items()}
     check_data_dirs(protocol.name, protocol.datasets, dirs)
-    if jobs is not None and jobs < 1:
-        raise ArchitectureError(f"jobs must be at least 1, got {jobs}")
-    if threads is not None and threads < 1:
-        raise ArchitectureError(f"threads must be at least 1, got {threads}")
+    for name, value in (("jobs", jobs), ("threads", threads)):
+        if value is not None and value < 1:
+            raise ArchitectureError(f"{name} must be at least 1, got {value}")
     count = threads or max(1, usable_cores() // joblib.effective_n_jobs(jobs))
     folder = Path(out_dir) / (f"{protocol.name}-quick" if quick else protocol.name)
     there = (folder / PROTOCOL).exists() or (folder / ROWS).exists()
@@ -212,20 +205,30 @@ def run_experiment(
         )
     # prepared before anything is written: shows whether the replicates can be run
     first = Task("report", protocol.arms[0].name, 0.1, 0).config(protocol, dirs, device, count)
-    network = (
-        prepare_gan(first).generator
-        if isinstance(first, GanConfig)
-        else prepare(first, data=kept_data(first)).net
-    )
+    network = _network(first)
     file = RowFile(folder)
     rows: list[dict[str, Any]] = []
+
+    def run(tasks: Sequence[Task], total: int) -> None:
+        done = {Task.of(row) for row in rows}
+        calls = [
+            (task, task.config(protocol, dirs, device, count), protocol.perturbations)
+            for task in tasks
+            if task not in done
+        ]
+        with contextlib.closing(in_parallel(_row, calls, jobs, count)) as results:
+            for row in results:
+                rows.append(file.append({"protocol": protocol.digest, **row}))
+                if on_progress is not None:
+                    on_progress(len(rows), total, rows[-1])
+
     try:
         if there:
             old = read_protocol(folder, protocol)
             count = old["threads"]
             # seeds that were asked for once are reported: none is dropped by what came of it
             protocol = protocol.with_seeds(max(protocol.seeds, old.get("seeds", 0)))
-        rows, size = protocol_rows(folder, protocol)
+        rows, _, size = protocol_rows(folder, protocol)
         header = {
             "name": protocol.name, "quick": quick, "threads": count,
             "environment": environment(network), "hash": protocol.digest, "seeds": protocol.seeds,
@@ -233,23 +236,6 @@ def run_experiment(
         }  # fmt: skip
         write_header(folder / PROTOCOL, header)
         file.truncate(size)
-
-        def run(tasks: Sequence[Task], total: int) -> None:
-            done = {Task.of(row) for row in rows}
-            calls = [
-                joblib.delayed(_row)(
-                    task, task.config(protocol, dirs, device, count), protocol.perturbations
-                )
-                for task in tasks
-                if task not in done
-            ]
-            # threads of one process share BLAS's setting: hold it while any of them needs it
-            with blas_threads(count), contextlib.closing(in_parallel(calls, jobs)) as results:
-                for row in results:
-                    rows.append(file.append({"protocol": protocol.digest, **row}))
-                    if on_progress is not None:
-                        on_progress(len(rows), total, rows[-1])
-
         tune: list[Task] = []
         while len(more := Grids(protocol, rows).tasks()) > len(tune):
             tune = more
@@ -273,64 +259,54 @@ def run_experiment(
 
 def read_protocol(folder: Path, protocol: Protocol) -> dict[str, Any]:
     """Read protocol.json; ArchitectureError if the rows of a folder are of another protocol."""
-
-    def valid(header: dict[str, Any]) -> bool:
-        whole = {"threads": header.get("threads"), "seeds": header.get("seeds", 2)}
-        return (
-            isinstance(header.get("hash"), str)
-            and all(type(value) is int and value > 0 for value in whole.values())
-            and isinstance(header.get("content", {}), dict)
-        )
-
-    header = read_header(folder / PROTOCOL, valid)
-    old, new = header.get("content", {}), protocol.content()
-    check_same(folder, protocol.name, header["hash"], protocol.digest, old, new)
-    return header
+    return read_header(folder / PROTOCOL, protocol.name, protocol.digest, protocol.content())
 
 
-def protocol_rows(folder: Path, protocol: Protocol) -> tuple[list[dict[str, Any]], int]:
-    """Read the rows of a protocol, and the bytes that they take (see `read_rows`)."""
-    known = {"protocol", "phase", "arm", "rate", "seed", "strength", "status", "curves", "scores"}
-    also = {"seconds", "threads"}
-
-    def number(value: object, *, missing: bool = True) -> bool:
-        return type(value) in (int, float) or (missing and value is None)
+def protocol_rows(folder: Path, protocol: Protocol) -> tuple[list[dict[str, Any]], int, int]:
+    """Read the rows of a protocol (see `read_rows`)."""
+    texts, numbers, tables = ("phase", "arm", "status"), ("rate", "strength"), ("curves", "scores")
+    needed = {"protocol", "seed", *texts, *numbers, *tables}
 
     def identity(row: dict[str, Any]) -> Task:
-        if not known <= set(row) <= known | also:
+        if not needed <= set(row) <= needed | {"seconds", "threads"}:
             raise KeyError
-        task = Task.of(row)
+        values = [value for curve in row["curves"].values() for value in curve]
+        values += row["scores"].values()
         if not (
-            all(isinstance(row[key], str) for key in ("protocol", "phase", "arm", "status"))
-            and type(task.seed) is int
-            and all(number(value, missing=False) for value in task.setting)
-            and all(map(number, row["scores"].values()))
-            and all(isinstance(c, list) and all(map(number, c)) for c in row["curves"].values())
+            all(type(row[key]) is str for key in texts)
+            and all(type(row[key]) is float for key in numbers)
+            and type(row["seed"]) is int
+            and all(type(value) in (int, float, type(None)) for value in values)
         ):
             raise TypeError
-        return task
+        return Task.of(row)
 
-    return read_rows(folder / ROWS, "protocol", protocol.digest, identity)
+    return read_rows(folder, "protocol", protocol.digest, identity)
 
 
 # -- joblib ----------------------------------------------------------------------------------------
-def in_parallel(calls: Sequence[Any], jobs: int | None) -> Generator[Any, None, None]:
-    """Yield what joblib's delayed calls return, as they finish."""
+def in_parallel(
+    function: Callable[..., dict[str, Any]], calls: Sequence[tuple[Any, ...]], jobs: int | None,
+    threads: int,
+) -> Generator[dict[str, Any], None, None]:  # fmt: skip
+    """Yield what a function returns of each call, as they finish."""
     import joblib
     from joblib.parallel import get_active_backend
 
     own: dict[str, Any] = {}
     if type(get_active_backend()[0]).__name__ == "LokyBackend":  # other backends see to theirs
         own = {"initializer": _end_with, "initargs": (os.getpid(),)}
-    try:
-        parallel = joblib.Parallel(jobs, batch_size=1, return_as="generator_unordered", **own)
-    except ValueError:  # a backend that cannot: a few at a time
-        chunk = 4 * joblib.effective_n_jobs(jobs)
-        for start in range(0, len(calls), chunk):
-            yield from joblib.Parallel(jobs, batch_size=1)(calls[start : start + chunk])
-        return
-    with contextlib.closing(parallel(calls)) as results:
-        yield from results
+    todo = [joblib.delayed(function)(*call) for call in calls]
+    with blas_threads(threads):  # a setting of the process: held while any of its threads needs it
+        try:
+            parallel = joblib.Parallel(jobs, batch_size=1, return_as="generator_unordered", **own)
+        except ValueError:  # a backend that cannot: a few at a time
+            chunk = 4 * joblib.effective_n_jobs(jobs)
+            for start in range(0, len(todo), chunk):
+                yield from joblib.Parallel(jobs, batch_size=1)(todo[start : start + chunk])
+        else:
+            with contextlib.closing(parallel(todo)) as results:
+                yield from results
 
 
 def _end_with(parent: int) -> None:

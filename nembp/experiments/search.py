@@ -26,19 +26,11 @@ import numpy as np
 from nembp.backend import stream
 from nembp.errors import ArchitectureError, DataError, OutputError
 from nembp.experiments.protocol import Row, among, check_data_dirs
-from nembp.experiments.rows import (
-    ROWS,
-    RowFile,
-    check_same,
-    read_header,
-    read_rows,
-    write_header,
-)
+from nembp.experiments.rows import ROWS, RowFile, read_header, read_rows, write_header
 from nembp.experiments.running import in_parallel, replicate
 from nembp.files import write_atomically
 from nembp.runs.config import RunConfig
 from nembp.runs.folder import to_json
-from nembp.threads import threads
 
 SUMMARY, HEADER = "summary.json", "space.json"
 SEEDS_FROM = 2000  # protocols tune with seeds 1000, ... and report 0, ...
@@ -70,50 +62,25 @@ class Space:
 
     Everything that decides its numbers is in its hash, and what is drawn follows from its seed, so
     that a search which was killed goes on as it would have.
-
-    Parameters
-    ----------
-    name, title : str
-        Its name for ``nembp experiment search``, and what is looked for.
-    base : mapping
-        Fields of `RunConfig` that all trainings share, with a ``validation_fraction``: accuracy is
-        that of held-out training samples.
-    regimes : mapping of str to tuple
-        Values of the fields in which regimes differ, each drawn as often as any other.
-    noises : mapping of str to (mapping of str to tuple)
-        By place in the network, values of the options of noise there.
-    rates : mapping of str to tuple of float
-        Learning rates by optimizer, or by "activation optimizer" where that is declared.
-    count : int
-        Regimes drawn.
-    candidates : mapping of str to int
-        Candidates of each place in each regime.
-    rungs : tuple of Rung
-        Of successive halving.
-    groups : str
-        Field of the regimes; each of its values keeps its best candidate to the last rung.
-    cut, points : float
-        What counts: a cut in % of the training nll, a gain in points of accuracy. The score of a
-        candidate is the lesser of its two effects, each in units of what counts.
-    extend : int
-        Rates that may be added at each end of a grid.
-    seed : int
-        Of the draws.
     """
 
     name: str
     title: str
+    # fields that all trainings share, with a validation_fraction: accuracy is that of held-out
+    # training samples
     base: Mapping[str, Any]
-    regimes: Mapping[str, tuple[Any, ...]]
-    noises: Mapping[str, Mapping[str, tuple[Any, ...]]]
-    rates: Mapping[str, tuple[float, ...]]
-    count: int
-    candidates: Mapping[str, int]
+    regimes: Mapping[str, tuple[Any, ...]]  # values of fields, each drawn as often as any other
+    noises: Mapping[str, Mapping[str, tuple[Any, ...]]]  # values of options, by place
+    rates: Mapping[str, tuple[float, ...]]  # by optimizer, or "activation optimizer" if declared
+    count: int  # regimes drawn
+    candidates: Mapping[str, int]  # of each place in each regime
     rungs: tuple[Rung, ...]
-    groups: str = "activation"
+    groups: str = "activation"  # field whose every value keeps its best candidate to the end
+    # what counts: a cut in % of the training nll, a gain in points of accuracy. A candidate's score
+    # is the lesser of its two effects, each in units of what counts
     cut: float = 5.0
     points: float = 0.5
-    extend: int = 3
+    extend: int = 3  # rates that may be added at each end of a grid
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -489,22 +456,8 @@ def run_search(
 ) -> Path:
     """Search for at most ``budget`` core-minutes more, and return the folder with the rows.
 
-    Parameters
-    ----------
-    space : Space
-        What is searched.
-    out_dir : path
-        The folder ``space.name`` is made in there: rows.jsonl, space.json, summary.json.
-    budget : float
-        Core-minutes of training in this call; what is left is done with ``resume``.
-    jobs : int, optional
-        Trainings at a time, by joblib; None leaves it to its active backend.
-    resume : bool
-        Go on from the rows that are there.
-    data_dirs : mapping of str to str, optional
-        Where data sets lie.
-    on_progress : callable, optional
-        Called with the trainings done, those of the rungs so far, and the row that came.
+    ``out_dir/space.name`` gets rows.jsonl, space.json and summary.json. What is left is done with
+    ``resume``. The other parameters are those of `run_experiment`.
 
     Raises
     ------
@@ -547,8 +500,6 @@ def _climb(
     on_progress: Progress | None,
 ) -> None:
     """Climb the rungs as far as the budget goes."""
-    import joblib
-
     candidates = space.drawn()
     for rung in space.rungs:
         while trials := Scores(space, rows).wanted(candidates, rung.seeds):
@@ -556,12 +507,10 @@ def _climb(
             who = {item.regime: (item, False) for item in candidates}
             who |= {item.name: (item, True) for item in candidates}
             calls = [
-                joblib.delayed(_trained)(
-                    trial, space.config(*who[trial.who], trial.rate, trial.seed, dirs)
-                )
+                (trial, space.config(*who[trial.who], trial.rate, trial.seed, dirs))
                 for trial in trials
             ]
-            with threads(1), closing(in_parallel(calls, jobs)) as results:
+            with closing(in_parallel(_trained, calls, jobs, 1)) as results:
                 for row in results:
                     rows.append(file.append({"space": space.digest, **row}))
                     seconds -= row["seconds"]
@@ -600,18 +549,18 @@ def read_search(out_dir: str | os.PathLike[str], space: Space) -> list[dict[str,
 
 def _rows(folder: Path, space: Space) -> tuple[list[dict[str, Any]], int]:
     """Read the rows of a space, and the bytes that they take (see `read_rows`)."""
-    numbers = {"nll", "last_nll", "accuracy", "seconds", "rate"}
+    numbers = {"nll", "last_nll", "accuracy"}
 
     def identity(row: dict[str, Any]) -> Trial:
-        if set(row) != {"space", "who", "seed", *numbers}:
+        if set(row) != {"space", "who", "rate", "seed", "seconds", *numbers}:
             raise KeyError
-        known = row["seconds"] is not None and isinstance(row["rate"], float)
-        if not (known and isinstance(row["who"], str) and type(row["seed"]) is int) or any(
-            type(row[key]) not in (int, float, type(None)) for key in numbers
+        kinds = [type(row[key]) for key in ("who", "rate", "seed", "seconds")]
+        if kinds != [str, float, int, float] or not all(
+            type(row[key]) in (float, type(None)) for key in numbers
         ):
             raise TypeError
         return Trial.of(row)
 
-    header = read_header(folder / HEADER, lambda header: isinstance(header.get("hash"), str))
-    check_same(folder, space.name, header["hash"], space.digest, header, space.content())
-    return read_rows(folder / ROWS, "space", space.digest, identity)
+    read_header(folder / HEADER, space.name, space.digest, space.content())
+    rows, _, size = read_rows(folder, "space", space.digest, identity)
+    return rows, size

@@ -15,7 +15,6 @@ import numpy as np
 from nembp.errors import DataError
 from nembp.experiments.claims import get
 from nembp.experiments.protocol import BUILT_IN, Comparison, Protocol, Row
-from nembp.experiments.rows import ROWS, unsealed
 from nembp.experiments.running import protocol_rows, read_protocol
 from nembp.experiments.statistics import Estimate, estimate, holm, verdict
 from nembp.experiments.tuning import Grids, Setting, Task, reporting, untuned
@@ -97,10 +96,10 @@ def read_experiment(
     protocol = protocol.quick() if quick else protocol
     header = read_protocol(folder, protocol)
     protocol = protocol.with_seeds(header.get("seeds", protocol.seeds))
-    rows, _ = protocol_rows(folder, protocol)
+    rows, unsealed, _ = protocol_rows(folder, protocol)
     if not rows:
         raise DataError(f"{folder}: no replicate has finished; run it with --resume")
-    return Experiment(folder, protocol, rows, quick, unsealed(folder / ROWS))
+    return Experiment(folder, protocol, rows, quick, unsealed)
 
 
 def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], int, int]:

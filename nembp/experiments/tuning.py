@@ -91,7 +91,7 @@ def untuned(protocol: Protocol, arm: str) -> Setting:
 
 def reporting(protocol: Protocol, tuned: Tuned) -> list[Task]:
     """Return the reported replicates, given the tuned settings; shared ones are trained once."""
-    pairs = [(arm.name, untuned(protocol, arm.name)) for arm in protocol.compared("same")]
+    pairs = [(arm, untuned(protocol, arm)) for arm in protocol.compared("same")]
     pairs += [(arm, setting) for (arm, _), setting in tuned.items()]
     return [
         Task("report", name, setting.rate, seed, setting.strength)
@@ -138,10 +138,10 @@ class Grids:
         Once all of them have rows there may be more: ask again until there are none.
         """
         return [
-            Task("tune", arm.name, rate, seed, strength)
+            Task("tune", arm, rate, seed, strength)
             for arm in self.protocol.compared("tuned")
-            for strength in self.strengths(arm.name)
-            for rate in self.rates(arm.name, strength)
+            for strength in self.strengths(arm)
+            for rate in self.rates(arm, strength)
             for seed in self.tuning.seeds
         ]
 
