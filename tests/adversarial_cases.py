@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nembp.adversarial import AdversarialSettings, AdversarialTrainer, Score
-from nembp.adversarial.mixtures_2d import ring
+from nembp.adversarial.data import ring
 from nembp.datasets.reading import BatchReader
 from nembp.engine.likelihoods import Bernoulli
 from nembp.engine.network import dense_network

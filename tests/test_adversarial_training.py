@@ -8,8 +8,8 @@ from adversarial_cases import KINDS, NOISY, RING, parameters, trainer_of
 
 from nembp.adversarial import AdversarialSettings
 from nembp.adversarial.averaging import ParameterAverage
+from nembp.adversarial.data import ring
 from nembp.adversarial.initial import spread_first_layer
-from nembp.adversarial.mixtures_2d import ring
 from nembp.backend import stream
 from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.network import dense_network

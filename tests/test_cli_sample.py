@@ -11,7 +11,7 @@ import pytest
 from command_line import fails, run
 from PIL import Image
 
-from nembp.adversarial.latent import draw_latent
+from nembp.adversarial.data import draw_latent
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.gan_players import load_generator
 from nembp.runs.gan_training import run_gan

@@ -205,4 +205,4 @@ def test_images_are_of_a_bernoulli_generator(tmp_path, monkeypatch):
     notes: list[str] = []
     prepared = prepare_gan(config, notes.append)
     assert prepared.generator.likelihood.name == "bernoulli"
-    assert any("judge" in note for note in notes)
+    assert any("classifier" in note for note in notes)

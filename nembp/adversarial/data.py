@@ -1,17 +1,27 @@
-"""Data sets of adversarial training by name: those of `nembp.datasets`, rings, grids, stacks."""
+"""What adversarial networks learn from: latent samples, mixtures in the plane, stacked digits.
+
+Rings and grids of Gaussians show and count mode collapse, with the parameters of the published
+comparisons: the ring of 8 and the grid of 25 of Srivastava et al. 2017 (VEEGAN), as Lin et al. 2018
+(PacGAN), section 4.1, state them. Stacked digits are three digits drawn at random as the channels
+of one image, of 1,000 kinds (Metz et al. 2017, unrolled GAN, section 3.3.1).
+"""
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from nembp.adversarial.mixtures_2d import grid, ring
-from nembp.adversarial.stacked import stacked
-from nembp.datasets import Dataset, load
-from nembp.errors import ArchitectureError
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["DATA", "load_adversarial"]
+from nembp.adversarial.scores import Modes
+from nembp.adversarial.settings import LatentLaw
+from nembp.backend import Array, Backend, stream
+from nembp.datasets import Dataset, Rows, Scaling, Split, as_rows, load
+from nembp.datasets.scaling import LARGEST
+from nembp.errors import ArchitectureError, ShapeError
 
 DATA: Final = {
     "ring": "8 Gaussians on a circle, in two dimensions",
@@ -19,8 +29,250 @@ DATA: Final = {
     "stacked": "three MNIST digits as the channels of one image, 1,000 modes",
     "stacked-digits": "the same of scikit-learn's 8x8 digits (no download)",
 }
+CHANNELS = 3
+TEST_SHARE = 10  # one test sample for so many to train on
+LEAST_TEST = {"mixture": 2500, "stacked": 26_000}  # as many as published scores are made of
 
 
+# -- latent samples --------------------------------------------------------------------------------
+def fill_latent(backend: Backend, generator: Any, law: LatentLaw, out: Array) -> Array:
+    """Fill ``out`` with draws of z: normal ones, or 0 and 1 with probability ½ each.
+
+    A binary z ∈ {0, 1}ᵇ is a code: the generator turns each of 2ᵇ of them into a sample, and need
+    not tear a connected z apart to reach modes that lie apart. Its backward direction names the
+    bits, by a Bernoulli likelihood each. Climbing log p(z | G(z)) then raises a lower bound on the
+    mutual information of code and sample (Barber and Agakov, NIPS 2003),
+
+        I(z; G(z)) ≥ H(z) + E log p(z | G(z)),    H(z) = b log 2 nats,
+
+    which a generator that has collapsed cannot have, since its samples say nothing of their z.
+    """
+    if law == "gaussian":
+        return backend.normal(generator, out)
+    backend.uniform(generator, out)
+    return backend.xp.floor_divide(out, 0.5, out=out)
+
+
+def draw_latent(n: int, width: int, seed: int, law: LatentLaw = "gaussian") -> NDArray[np.float64]:
+    """Draw z on the host, shape (n, width), from the stream ``"samples"`` of a seed.
+
+    The first rows are the same whatever n is.
+
+    >>> draw_latent(2, 4, seed=0, law="binary")
+    array([[1., 0., 1., 0.],
+           [0., 0., 0., 0.]])
+    """
+    generator = stream(seed, "samples")
+    if law == "gaussian":
+        return generator.standard_normal((n, width))
+    return np.floor_divide(generator.random((n, width)), 0.5)
+
+
+# -- mixtures of Gaussians -------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MixtureData(Dataset):
+    """Samples of a mixture of Gaussians; the labels are their modes.
+
+    ``modes`` are in raw units, those of `train` and `test`; the network sees
+    raw · `x_scaling.factor`.
+    """
+
+    modes: Modes
+
+
+def ring(
+    n: int = 100_000,
+    modes: int = 8,
+    radius: float = 1.0,
+    std: float = 0.01,
+    *,
+    scale: float = 1.0,
+    seed: int = 0,
+) -> MixtureData:
+    """Gaussians on a circle, at radius · (cos 2πi/K, sin 2πi/K).
+
+    Parameters
+    ----------
+    n : int
+        Training samples; a tenth as many to test, at least 2500.
+    modes : int
+        K.
+    radius, std : float
+        1 and 0.01 in PacGAN; Metz et al. 2017 (unrolled GAN) have 2 and 0.02, the same but for
+        `scale`.
+    scale : float
+        Of the network's units: it sees raw · scale.
+    seed : int
+        Of the streams that draw the samples.
+
+    >>> data = ring(1000)
+    >>> data.modes.centres.shape, data.train.x.shape, len(data.test), data.classes[:2]
+    ((8, 2), (1000, 2), 2500, ('mode 0', 'mode 1'))
+    """
+    _check_positive(modes=modes, radius=radius)
+    angle = 2 * math.pi * np.arange(modes) / modes
+    centres = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return mixture("ring", Modes(centres, std), n, scale=scale, seed=seed)
+
+
+def grid(
+    n: int = 100_000,
+    side: int = 5,
+    spacing: float = 2.0,
+    std: float = 0.05,
+    *,
+    scale: float = 1.0,
+    seed: int = 0,
+) -> MixtureData:
+    """Gaussians on a grid of side² modes about the origin, by default at −4, −2, 0, 2 and 4.
+
+    >>> grid(100).modes.centres[[0, 1, -1]].tolist()
+    [[-4.0, -4.0], [-4.0, -2.0], [4.0, 4.0]]
+    """
+    _check_positive(side=side, spacing=spacing)
+    places = spacing * (np.arange(side) - (side - 1) / 2)
+    centres = np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1).reshape(-1, 2)
+    return mixture("grid", Modes(centres, std), n, scale=scale, seed=seed)
+
+
+def mixture(name: str, modes: Modes, n: int, *, scale: float = 1.0, seed: int = 0) -> MixtureData:
+    """Draw a data set from a mixture of Gaussians of equal weight, in any number of dimensions.
+
+    ``name`` is also that of its streams, ``name/train`` and ``name/test``; the rest is as in `ring`.
+
+    Raises
+    ------
+    ArchitectureError
+        If a number is not positive, or points would leave what float32 holds.
+    """
+    _check_positive(samples=n, scale=scale)
+    k, features = modes.centres.shape
+    reach = (np.abs(modes.centres).max() + 6 * modes.std) * max(scale, 1.0)
+    if not reach <= LARGEST:
+        raise ArchitectureError(
+            f"{name}: points of standard deviation {modes.std:g} times {scale:g} reach {reach:g}; "
+            f"expected at most {LARGEST:g}. Lower std or scale"
+        )
+
+    def draw(part: str, count: int) -> Split:
+        generator = stream(seed, f"{name}/{part}")
+        labels: NDArray[np.int64] = generator.integers(k, size=count)
+        x = modes.centres[labels] + modes.std * generator.standard_normal((count, features))
+        return Split(x.astype(np.float32), labels)
+
+    return MixtureData(
+        name=name,
+        train=draw("train", n),
+        test=draw("test", max(LEAST_TEST["mixture"], n // TEST_SHARE)),
+        shape=(features,),
+        classes=tuple(f"mode {i}" for i in range(k)),
+        x_scaling=Scaling(factor=scale),
+        y_scaling=Scaling(),
+        target_names=(),
+        attribution="",
+        source=f"{k} Gaussians of standard deviation {modes.std:g}, seed {seed}",
+        modes=modes,
+    )
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not 0 < value < math.inf:
+            raise ArchitectureError(f"{name} must be positive and finite, got {value}")
+
+
+# -- stacked digits --------------------------------------------------------------------------------
+class StackedRows(Rows):
+    """Images whose channels are images of another source, put together as they are read.
+
+    Row i has the images (m, height, width, 1) at ``members[i]``, of shape (channels,), as its
+    channels.
+    """
+
+    def __init__(self, images: Rows, members: NDArray[np.integer[Any]]) -> None:
+        if images.ndim != 4 or images.shape[3] != 1:
+            raise ShapeError(
+                f"images of shape {images.shape[1:]} cannot be stacked; expected (height, width, 1)"
+            )
+        if members.size and (members.min() < 0 or members.max() >= len(images)):
+            raise IndexError(f"images {members.min()} to {members.max()} of {len(images)}")
+        self.images, self.members = images, members
+        self.shape = (len(members), *images.shape[1:3], members.shape[1])
+        self.dtype = images.dtype
+
+    def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
+        for channel, members in enumerate(self.members[index].T):
+            out[..., channel] = self.images.take(members)[..., 0]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StackedData(Dataset):
+    """Stacked digits; their labels 0..999 are the three digits, the first channel's first.
+
+    ``digits`` are the single ones, on which the classifier is trained that reads them.
+    """
+
+    digits: Dataset
+
+
+def stacked(digits: Dataset, n: int = 128_000, *, seed: int = 0) -> StackedData:
+    """Stack digits drawn at random, with replacement: training ones to train, others to test.
+
+    Parameters
+    ----------
+    digits : Dataset
+        Images of one channel in ten classes, such as ``load("mnist", folder)``.
+    n : int
+        Training images, 128,000 in the publications; a tenth as many to test, at least 26,000.
+    seed : int
+        Of the streams ``stacked/train`` and ``stacked/test``.
+
+    Returns
+    -------
+    StackedData
+        Images (height, width, 3), scaled to [0, 1]. They take the memory of `digits` and three
+        integers per image.
+
+    Raises
+    ------
+    ArchitectureError
+        If `digits` are no such images, or `n` is below 1.
+
+    >>> data = stacked(load("digits"), 500)
+    >>> data.train.x.shape, data.outputs, data.classes[907]
+    ((500, 8, 8, 3), 1000, '907')
+    """
+    if not digits.is_image or digits.shape[2] != 1 or len(digits.classes) != 10:
+        raise ArchitectureError(
+            f"{digits.name}: samples of shape {digits.shape} in {len(digits.classes)} classes "
+            "cannot be stacked; expected images (height, width, 1) in 10 classes"
+        )
+    if n < 1:
+        raise ArchitectureError(f"{n} stacked images: expected at least 1")
+    names = [f"{a}{b}{c}" for a in digits.classes for b in digits.classes for c in digits.classes]
+
+    def stack(split: Split, count: int, part: str) -> Split:
+        generator = stream(seed, f"stacked/{part}")
+        members = generator.integers(len(split), size=(count, CHANNELS), dtype=np.int32)
+        labels = split.y[members] @ np.array([100, 10, 1])
+        return Split(StackedRows(as_rows(split.x), members), labels)
+
+    return StackedData(
+        name="stacked",
+        train=stack(digits.train, n, "train"),
+        test=stack(digits.test, max(LEAST_TEST["stacked"], n // TEST_SHARE), "test"),
+        shape=(*digits.shape[:2], CHANNELS),
+        classes=tuple(names),
+        x_scaling=digits.to_unit,
+        y_scaling=Scaling(),
+        target_names=(),
+        attribution=digits.attribution,
+        source=f"{digits.source}, stacked with seed {seed}",
+        digits=replace(digits, x_scaling=digits.to_unit, pixel_scaling=None),
+    )
+
+
+# -- by name ---------------------------------------------------------------------------------------
 def load_adversarial(
     name: str,
     data_dir: str | os.PathLike[str] | None = None,
@@ -33,7 +285,7 @@ def load_adversarial(
     limit: int | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> Dataset:
-    """Load a data set for adversarial training, images in [0, 1] as a logistic end makes them.
+    """Load a data set for adversarial training, images in [0, 1] as a logistic output makes them.
 
     Parameters
     ----------
@@ -49,7 +301,7 @@ def load_adversarial(
         Of ring and grid: the network's units, the number of modes (a square for a grid), and their
         standard deviation; by default the published ones.
     limit, image_size : optional
-        Of files, as in `nembp.datasets.load`. The judge is trained on what the limit leaves.
+        Of files, as in `nembp.datasets.load`. The classifier is trained on what the limit leaves.
 
     Raises
     ------
@@ -61,42 +313,34 @@ def load_adversarial(
     >>> load_adversarial("grid", modes=9, samples=100).outputs
     9
     """
-    shape = {"scale": scale, "modes": modes, "std": std}
-    given = {key: value for key, value in shape.items() if value is not None}
+    mixtures = {"scale": scale, "modes": modes, "std": std}
     files = {"data_dir": data_dir, "limit": limit, "image_size": image_size}
-    if name in DATA:
-        apart = ("limit", "image_size") if name == "stacked" else tuple(files)
-        _refuse(name, {key: files[key] for key in apart})
-    else:
-        _refuse(name, {"samples": samples})
+    unfit: dict[str, Any] = {"samples": samples} if name not in DATA else files
+    if name == "stacked":
+        unfit = {"limit": limit, "image_size": image_size}
     if name not in ("ring", "grid"):
-        _refuse(name, shape)
-    drawn: dict[str, Any] = {"seed": seed} | ({} if samples is None else {"n": samples})
-    if name == "ring":
-        return ring(**drawn, **given)  # type: ignore[arg-type]
-    if name == "grid":
-        return grid(**drawn, **_sided(given))
+        unfit = unfit | mixtures
+    for key, value in unfit.items():
+        if value is not None:
+            raise ArchitectureError(f"{key} does not go with the data set {name!r}; leave it out")
     if name in DATA:
-        base = "mnist" if name == "stacked" else "digits"
-        return stacked(load(base, data_dir), **drawn)
+        options: dict[str, Any] = {"n": samples, "seed": seed} | mixtures
+        if name == "grid" and modes is not None:
+            options |= {"modes": None, "side": _side(modes)}
+        options = {key: value for key, value in options.items() if value is not None}
+        if name == "ring":
+            return ring(**options)
+        if name == "grid":
+            return grid(**options)
+        return stacked(load("mnist" if name == "stacked" else "digits", data_dir), **options)
     data = load(name, data_dir, limit=limit, image_size=image_size, seed=0)
     if not data.is_image:
         return data
     return replace(data, x_scaling=data.to_unit, pixel_scaling=None)
 
 
-def _sided(given: dict[str, Any]) -> dict[str, Any]:
-    """Replace the number of modes by the side of their grid."""
-    modes = given.pop("modes", None)
-    if modes is None:
-        return given
+def _side(modes: int) -> int:
     side = round(modes**0.5) if modes > 0 else 0
     if side < 1 or side * side != modes:
         raise ArchitectureError(f"modes={modes}: a grid has a square number of them, such as 25")
-    return given | {"side": side}
-
-
-def _refuse(name: str, options: dict[str, Any]) -> None:
-    unfit = [key for key, value in options.items() if value is not None]
-    if unfit:
-        raise ArchitectureError(f"{unfit[0]} does not go with the data set {name!r}; leave it out")
+    return side

@@ -72,7 +72,7 @@ class AdversarialSettings:
         in every step; G's are another sample's z.
     latent_law : {"gaussian", "binary"}
         z ~ N(0, I), or bits, 0 or 1 with probability ½ each, whose backward direction in G is
-        Bernoulli (:mod:`nembp.adversarial.latent`).
+        Bernoulli (:mod:`nembp.adversarial.data`).
     classes : int
         Number K of real classes, for a discriminator with K+1 of them; 0 for a single output.
     critic_steps : int, optional

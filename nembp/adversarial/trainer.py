@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from nembp.adversarial.checks import check_networks, check_noise
+from nembp.adversarial.data import draw_latent
 from nembp.adversarial.guard import LastGood
-from nembp.adversarial.latent import draw_latent
 from nembp.adversarial.on_device import IterationsOnDevice
 from nembp.adversarial.order import SampleOrder
 from nembp.adversarial.records import AdversarialHistory

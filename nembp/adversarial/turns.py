@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nembp.adversarial.averaging import ParameterAverage
-from nembp.adversarial.latent import fill_latent
+from nembp.adversarial.data import fill_latent
 from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
 from nembp.adversarial.records import Means
 from nembp.adversarial.settings import AdversarialSettings

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nembp.adversarial.animation import Film, Frame, scatter_frame
-from nembp.adversarial.latent import draw_latent
+from nembp.adversarial.data import draw_latent
 from nembp.adversarial.settings import LatentLaw
 from nembp.backend import stream
 from nembp.datasets import Dataset
