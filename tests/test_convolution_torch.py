@@ -7,34 +7,25 @@ written here.
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from image_cases import CPU, arrays_of, joint
 from near import assert_near
-from strategies import SYNAPSES, seeds
 
-from nembp.backend import get_backend
 from nembp.engine.activations import Activation, LeakyReLU, ReLU, Tanh
-from nembp.engine.backprop import backpropagate
 from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Gaussian, Multinomial
 from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 from nembp.engine.network import Layer, Network
 from nembp.threads import threads
-from nembp.verification.laws.joint import run
-from nembp.verification.laws.links import all_workspaces
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
-CPU = get_backend("cpu")
 each_dtype = pytest.mark.parametrize("dtype", list(TOLERANCE))
-many = settings(max_examples=3 * settings.default.max_examples)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -109,61 +100,24 @@ def down(linear_map: LinearMap, y: Any, W: Any) -> Any:
     return gradient
 
 
-# -- one linear map -------------------------------------------------------------------------------
+# -- one linear map ----------------------------------------------------------------------------
 def compare(linear_map: LinearMap, rows: int, seed: int, dtype: str) -> None:
-    """Compare all three contractions, of the linear map and of every link it can have."""
-    g = np.random.default_rng(seed)
-    shapes = (rows, linear_map.inputs), linear_map.weight_shape, (rows, linear_map.outputs)
-    x, W, y = (g.normal(size=shape).astype(dtype) for shape in shapes)
+    """Compare a step's three contractions."""
+    x, W, y = (value.astype(dtype) for value in arrays_of(linear_map, rows, seed))
     lower, weights, upper = (torch.tensor(value) for value in (x, W, y))
     weights.requires_grad_()
     wanted = [up(linear_map, lower, weights), down(linear_map, upper, weights)]
     if linear_map.weight_count:
         wanted += torch.autograd.grad((wanted[0] * upper).sum(), weights)
     expected = [value.detach().numpy() for value in wanted]
-    outs = [np.full(value.shape, np.nan, dtype) for value in expected]
-    linear_map.forward(CPU, x, W, outs[0])
-    linear_map.adjoint(CPU, y, W, outs[1])
-    if linear_map.weight_count:
-        linear_map.weight_gradient(CPU, x, y, outs[2])
-    found = [("synapse", outs)]
-    for name, work in all_workspaces(linear_map, CPU, (rows, 0), dtype, workers=2, seed=seed):
-        outs = [np.full_like(value, np.nan) for value in expected]
-        work.load(W)
-        work.forward(x, outs[0])
-        gradient = outs[2] if len(outs) > 2 else np.zeros(0, dtype)
-        work.adjoint_and_gradient(x, y, outs[1], gradient)
-        found.append((name, outs))
-    for name, outs in found:
-        for what, actual, value in zip(("∂T/∂y", "∂T/∂x", "∂T/∂W"), outs, expected, strict=False):
-            assert actual.dtype == np.dtype(dtype)
-            size = math.sqrt(max(x.size, y.size, W.size, 1) / len(x))
-            assert_near(actual, value, TOLERANCE[dtype], f"{name} {what}", scale=size)
-
-
-@st.composite
-def convolutions(draw: st.DrawFn) -> Convolution:
-    """Draw larger ones than the laws do: to 9 pixels a side, 5 channels, kernels to 5."""
-    shape = (draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 5)))
-    padding = (draw(st.integers(0, 3)), draw(st.integers(0, 3)))
-    kernel = [draw(st.integers(1, min(5, n + 2 * p))) for n, p in zip(shape, padding, strict=False)]
-    stride = (draw(st.integers(1, 4)), draw(st.integers(1, 4)))
-    return Convolution(shape, draw(st.integers(1, 6)), (kernel[0], kernel[1]), stride, padding)
-
-
-@each_dtype
-@many
-@given(linear_map=convolutions(), rows=st.integers(1, 6), seed=seeds)
-def test_convolutions(dtype, linear_map, rows, seed):
-    compare(linear_map, rows, seed, dtype)
-    compare(Transposed(linear_map), rows, seed, dtype)
-
-
-@each_dtype
-@pytest.mark.parametrize("kind", [AveragePooling, Reshape, Transposed])
-@given(data=st.data(), rows=st.integers(1, 6), seed=seeds)
-def test_other_maps(kind, dtype, data, rows, seed):
-    compare(data.draw(SYNAPSES[kind]), rows, seed, dtype)
+    found = [np.full_like(value, np.nan) for value in (y, x, W)]
+    workspace = linear_map.workspace(CPU, (rows, 0), dtype, workers=2)
+    workspace.load(W)
+    workspace.forward(x, found[0])
+    workspace.adjoint_and_gradient(x, y, found[1], found[2])
+    for what, actual, value in zip(("∂T/∂y", "∂T/∂x", "∂T/∂W"), found, expected, strict=False):
+        size = math.sqrt(max(x.size, y.size, W.size, 1) / len(x))
+        assert_near(actual, value, TOLERANCE[dtype], what, scale=size)
 
 
 LAYERS = [
@@ -174,6 +128,7 @@ LAYERS = [
     Convolution((14, 14, 4), 8, (1, 1), (2, 2)),
     Convolution((6, 6, 4), 10, (6, 6)),
     Convolution((9, 11, 2), 5, (2, 5), (3, 1), (0, 4)),
+    AveragePooling((7, 6, 3), (3, 2), (2, 2)),
 ]
 
 
@@ -182,26 +137,6 @@ LAYERS = [
 @pytest.mark.parametrize("turned", [False, True], ids=["upward", "downward"])
 def test_layers_of_real_networks(linear_map, turned, dtype):
     compare(Transposed(linear_map) if turned else linear_map, 21, 5, dtype)
-
-
-@each_dtype
-@given(
-    upper=st.tuples(*[st.integers(1, 4)] * 3),
-    window=st.tuples(*[st.integers(1, 3)] * 2),
-    seed=seeds,
-)
-def test_upsampling_by_pooling(dtype, upper, window, seed):
-    """The adjoint of pooling without overlap is nearest-neighbour upsampling, divided."""
-    shape = (upper[0] * window[0], upper[1] * window[1], upper[2])
-    linear_map = AveragePooling(shape, window, window)
-    y = np.random.default_rng(seed).normal(size=(2, linear_map.outputs)).astype(dtype)
-    out = np.full((2, linear_map.inputs), np.nan, dtype)
-    linear_map.adjoint(CPU, y, np.zeros(0, dtype), out)
-    large = F.interpolate(
-        images(torch.tensor(y), linear_map.output_shape), scale_factor=linear_map.window
-    )
-    expected = rows_of(large).numpy() / math.prod(linear_map.window)
-    assert_near(out, expected, TOLERANCE[dtype], "upsampled", scale=1.0)
 
 
 # -- whole networks ----------------------------------------------------------------------------
@@ -230,7 +165,7 @@ def network(parts: tuple[Any, ...], activation: Activation, dtype: str, seed: in
     for part in parts:
         maps.append(Dense(maps[-1].outputs, part) if isinstance(part, int) else part)
     layers = [Layer(maps[0].inputs)]
-    for linear_map, _ in pairwise([*maps, None]):
+    for linear_map in maps:
         below = linear_map.linear_map if isinstance(linear_map, Transposed) else linear_map
         if isinstance(below, (AveragePooling, Reshape)):
             layers.append(Layer(linear_map.outputs, None, 0))
@@ -277,29 +212,23 @@ def nlls(net: Network, flat: Any, x: Any, y: Any) -> tuple[Any, Any]:
 
 
 @each_dtype
-@pytest.mark.parametrize("lanes", [1, 3])
-@pytest.mark.parametrize("path", ["samples", "classes", "none"])
 @pytest.mark.parametrize("activation", [Tanh(), ReLU(), LeakyReLU()], ids=lambda a: a.name)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks(name, activation, path, lanes, dtype):
+def test_networks(name, activation, dtype):
     net = network(NETWORKS[name], activation, dtype, 3)
     g = np.random.default_rng(4)
     x = g.normal(size=(11, net.inputs)).astype(dtype)
     y = np.eye(net.outputs, dtype=dtype)[g.integers(0, net.outputs, 11)]
     flat = torch.tensor(np.asarray(net.parameters), requires_grad=True)
     values = nlls(net, flat, torch.tensor(x), torch.tensor(y))
-    sums = values[:1] if path == "none" else values
-    (expected,) = torch.autograd.grad(sum(sums), flat, retain_graph=True)
-    with threads(lanes):
-        gradient, step = run(net, x, y, path)
-    size = float(np.abs(expected.numpy()).max())
     tolerance = 100 * TOLERANCE[dtype] if dtype == "float64" else 10 * TOLERANCE[dtype]
-    assert_near(gradient, expected.numpy(), tolerance, "joint gradient", scale=size)
-    recorded = [step.forward_nll, step.backward_nll][: len(sums)]
-    for mine, value, net_seen, ends in zip(
-        recorded, sums, (net, net.reversed), ((x, y), (y, x)), strict=False
-    ):
-        assert_near(mine[0, 0], value.item(), tolerance, "nll", scale=1.0 + abs(value.item()))
-        (one,) = torch.autograd.grad(value, flat, retain_graph=True)
-        found = backpropagate(net_seen, *ends)[0]
-        assert_near(found, one.numpy(), tolerance, "gradient of one direction", scale=size)
+    for path, workers in (("samples", 1), ("classes", 3), ("none", 3)):
+        sums = values[:1] if path == "none" else values
+        (expected,) = torch.autograd.grad(sum(sums), flat, retain_graph=True)
+        with threads(workers):
+            gradient, step = joint(net, x, y, path)
+        size = float(np.abs(expected.numpy()).max())
+        assert_near(gradient, expected.numpy(), tolerance, f"gradient, {path}", scale=size)
+        recorded = [step.forward_nll, step.backward_nll]
+        for nll, value in zip(recorded, sums, strict=False):
+            assert_near(nll[0, 0], value.item(), tolerance, "nll", scale=1.0 + abs(value.item()))

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from image_cases import CHANNELS, IMAGE, TOLERANCE, batch, joint, small
 from near import assert_near
-from normalized_networks import CHANNELS, IMAGE, TOLERANCE, batch, small
 
 from nembp.engine.backprop import JointBackpropagation, backpropagate
 from nembp.engine.network import Network
 from nembp.engine.optimizers import Adam
-from nembp.verification.laws import joint
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -115,7 +114,7 @@ def test_a_step_is_pytorchs(kinds, dtype, rows, seed):
         ours, theirs = net.copy(), Torch(net).train(True)
         values = theirs.nll(torch.tensor(x), torch.tensor(y))
         sum(values).backward()
-        gradient, step = joint.run(ours, x, y, path)
+        gradient, step = joint(ours, x, y, path)
         expected = theirs.gradient()
         assert_near(gradient, expected, TOLERANCE[dtype], "joint gradient", scale=1.0)
         statistics = theirs.statistics()
