@@ -27,7 +27,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from nembp.engine.backprop import CycleBackpropagation, backpropagate, joint_gradient
+from nembp.engine.backprop import (
+    CycleBackpropagation,
+    Memberships,
+    backpropagate,
+    joint_gradient,
+)
+from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import get_likelihood
 from nembp.engine.linear import AveragePooling, Dense, Reshape, Transposed
@@ -37,6 +43,7 @@ from nembp.errors import ShapeError
 
 TOLERANCE = {"float32": 3e-5, "float64": 1e-11}
 SMOOTH = "tanh", "logistic", "identity"
+few = settings(max_examples=max(1, settings.default.max_examples // 3))  # of each of many
 H = 1e-30  # of complex steps, which have no rounding of differences
 
 
@@ -107,6 +114,7 @@ def slope(net: Network, x: Any, t: Any, theta: Any, dx: Any, statistics: Any) ->
 
 @pytest.mark.parametrize("activation", SMOOTH)
 @each_pair
+@few
 @given(seed=seeds, statistics=st.sampled_from(["batch", "running"]))
 def test_gradient_is_the_slope_of_the_nll_in_both_directions(pair, activation, seed, statistics):
     net = random_network(seed, pair, activation=activation)
@@ -192,8 +200,6 @@ def test_both_paths_move_the_same_running_statistics(seed):
 
 
 def test_running_statistics_are_moving_averages_of_the_batches():
-    from nembp.engine.batchnorm import BatchNormalization
-
     net = dense_network(
         [3, 4, 2], normalization=BatchNormalization(momentum=0.25), dtype="float64", seed=2
     )
@@ -217,6 +223,36 @@ def test_groups_of_rows_are_normalized_by_themselves():
     assert_close(gradient, (5 * parts[0] + 7 * parts[1]) / 12, 1e-12, 1.0)
 
 
+def test_samples_that_take_no_part_in_a_direction_are_not_counted():
+    """As generated samples, which have no backward target, in a discriminator's step."""
+    net = random_network(8, ("multinomial", "gaussian"), normalized=True)
+    assert net.statistics_count
+    g, part = np.random.default_rng(0), [0, 2, 3, 4, 7]
+    x, labels = g.normal(size=(9, net.inputs)), np.arange(9) % net.outputs
+    y = np.eye(net.outputs)[labels]
+    members = np.zeros((8, net.outputs))
+    members[part] = y[part]
+    before = net.copy()
+    gradient, _ = joint(net, x, y, "classes", memberships=Memberships(np.eye(net.outputs), members))
+    backward = backpropagate(before.reversed, y[part], x[part])[0] * len(part) / 9
+    assert_close(gradient, backpropagate(before, x, y)[0] + backward, 1e-12, 1.0)
+    alone = before.copy()
+    joint(alone, x[part], y[part])
+    half = net.statistics_count // 2
+    assert_close(net.statistics[half:], alone.statistics[half:], 1e-12, 1.0)
+
+
+def test_one_value_of_a_channel_has_no_variance():
+    net = dense_network([3, 4, 2], normalization=BatchNormalization(), dtype="float64")
+    net.biases[1][...] = [0.3, -0.1, 0.2, 0.5]
+    before = net.statistics.copy()
+    gradient, _ = joint(net, np.ones((1, 3)), np.eye(2)[:1])
+    assert np.array_equal(net.statistics, before)
+    assert not np.any(net.views(gradient).weights[0]), "it is 0 whatever the weights are"
+    z = net.biases[1] * (net.biases[1] > 0) @ net.weights[1]
+    assert_close(net.predict(np.ones((1, 3)), "batch")[0], special.softmax(z), 1e-12)
+
+
 def test_batches_of_unequal_length_are_refused():
     net = dense_network([3, 2], dtype="float64")
     with pytest.raises(ShapeError, match="x has 2 rows, but y has 3"):
@@ -229,6 +265,7 @@ def test_batches_of_unequal_length_are_refused():
 @pytest.mark.parametrize("flow", [False, True], ids=["held", "flow"])
 @pytest.mark.parametrize("bidirectional", [True, False])
 @each_pair
+@few
 @given(seed=seeds)
 def test_gradient_of_a_generator(pair, bidirectional, flow, seed):
     net = random_network(seed, pair, activation="tanh")
@@ -376,6 +413,7 @@ def test_the_device_refuses_silent_copies():
 
 @each_dtype
 @each_pair
+@few
 @given(seed=seeds)
 def test_predictions_and_gradients_on_another_device(pair, dtype, seed):
     ours, theirs = (random_network(seed, pair, dtype=dtype, device=d) for d in ("cpu", STRICT))
@@ -397,6 +435,7 @@ def test_predictions_and_gradients_on_another_device(pair, dtype, seed):
 
 @each_path
 @pytest.mark.parametrize("kind", ["none", "nem", "blind", "anti", "drift"])
+@few
 @given(seed=seeds)
 def test_steps_with_noise_on_another_device(kind, path, seed):
     """Noise drawn on the host is the same there, and is screened alike."""

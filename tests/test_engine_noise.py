@@ -194,7 +194,7 @@ def test_draws_have_the_asked_standard_deviation(law):
 )
 def test_drift_is_the_mean_of_the_nem_noise(name, options, mode, rejected):
     """One target many times over: 4 numbers at 6 sigma in 24 tests, false alarms below 2e-7."""
-    rows, likelihood, g = 2000, get_likelihood(name), np.random.default_rng(11)
+    rows, likelihood, g = 1000, get_likelihood(name), np.random.default_rng(11)
     z = np.repeat(g.normal(size=(1, 4)), rows, axis=0)
     t = np.repeat(targets(likelihood, g, 1, 4), rows, axis=0)
     options = {"update": "published", **options}
@@ -210,8 +210,8 @@ def test_drift_is_the_mean_of_the_nem_noise(name, options, mode, rejected):
 
 @pytest.mark.parametrize("name", ["multinomial", "gaussian", "bernoulli"])
 def test_curvature_noise_has_the_covariance_of_the_output(name):
-    """25 covariances of 5000 draws at 6 sigma: false alarms below 1e-7."""
-    likelihood, rows = get_likelihood(name), 5000
+    """25 covariances of 1500 draws at 6 sigma: false alarms below 1e-7."""
+    likelihood, rows = get_likelihood(name), 1500
     z = np.array([[1.0, 0.0, -1.0, 2.0, -3.0]])
     noise = Noise("blind", std=0.5, law="curvature", update="published")
     t = np.repeat(np.eye(5)[:1], rows, axis=0)

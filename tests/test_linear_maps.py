@@ -175,8 +175,8 @@ def test_two_trainings_at_once():
 @pytest.mark.parametrize(
     ("linear", "shape"),
     [
-        (Convolution((32, 32, 3), 8, (4, 4), (2, 2), (1, 1)), (16, 16, 8)),
-        (Convolution((28, 28, 1), 4, (5, 5)), (24, 24, 4)),
+        (Convolution((16, 16, 3), 8, (4, 4), (2, 2), (1, 1)), (8, 8, 8)),
+        (Convolution((14, 14, 1), 4, (5, 5)), (10, 10, 4)),
         (Convolution((7, 9, 2), 3, (2, 3), (3, 2)), (2, 4, 3)),  # pixels left over on both axes
         (Convolution((6, 5, 2), 7, (6, 5)), (1, 1, 7)),  # the whole image
         (Convolution((5, 5, 2), 4, (1, 1), (2, 3)), (3, 2, 4)),

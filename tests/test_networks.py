@@ -14,6 +14,18 @@ from engines import STRICT, assert_close, batch, each_dtype, random_network, see
 from hypothesis import given
 
 from nembp.backend import get_backend, stream
+from nembp.checkpoints import (
+    ARRAYS,
+    FORMAT,
+    OPTIONAL,
+    VERSION,
+    Model,
+    load_model,
+    read_archive,
+    save_model,
+    write_archive,
+)
+from nembp.datasets import Scaling
 from nembp.engine.activations import LeakyReLU, Tanh, get_activation
 from nembp.engine.backprop import backpropagate
 from nembp.engine.batchnorm import BatchNormalization
@@ -21,7 +33,7 @@ from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial, get_likel
 from nembp.engine.linear import Dense, Transposed
 from nembp.engine.network import Layer, Network, dense_network
 from nembp.engine.noise import Noise
-from nembp.errors import ArchitectureError, ShapeError
+from nembp.errors import ArchitectureError, DataError, ShapeError
 
 
 # -- two directions of one vector ------------------------------------------------------------------
@@ -124,6 +136,59 @@ def test_binding_another_vector_reaches_both_directions():
     assert np.array_equal(net.predict(np.ones((1, 4))), other.predict(np.ones((1, 4))))
     back = net.reversed.predict(np.ones((1, 3)))
     assert np.array_equal(back, other.reversed.predict(np.ones((1, 3))))
+
+
+# -- files -----------------------------------------------------------------------------------------
+def model_of(net: Network) -> Model:
+    shape = (net.inputs,)
+    return Model(net, shape, ("a", "b", "c"), (), Scaling(), Scaling(), None, False, "x", {}, {})
+
+
+def normalized() -> Network:
+    net = dense_network([4, 5, 3], normalization=BatchNormalization(), dtype="float64", seed=1)
+    net.statistics[...] = np.random.default_rng(0).uniform(0.5, 2.0, net.statistics_count)
+    return net
+
+
+def test_files_hold_running_statistics(tmp_path):
+    net = normalized()
+    save_model(tmp_path / "model.npz", model_of(net))
+    other = load_model(tmp_path / "model.npz").net
+    assert other.layers == net.layers
+    assert np.array_equal(other.statistics, net.statistics)
+    assert np.array_equal(other.predict(np.ones((1, 4))), net.predict(np.ones((1, 4))))
+
+
+def test_files_from_before_normalization_load(tmp_path):
+    """What older versions wrote: layers without the field, no statistics."""
+    net, path = dense_network([4, 5, 3], seed=5), tmp_path / "model.npz"
+    save_model(path, model_of(net))
+    header, arrays = read_archive(path, FORMAT, VERSION, ARRAYS + OPTIONAL, "")
+    assert "statistics" not in arrays
+    for layer in header["layers"]:
+        assert layer.pop("normalization") is None
+    write_archive(path, header, arrays)
+    assert np.array_equal(load_model(path).net.parameters, net.parameters)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: None, "statistics of shape"),
+        (lambda s: s[:-1], "statistics of shape"),
+        (lambda s: s.astype(np.float32), "statistics is float32"),
+        (lambda s: s * np.nan, "statistics hold a NaN"),
+        (lambda s: -s, "a variance below 0"),
+    ],
+)
+def test_damaged_statistics_are_named(tmp_path, change, message):
+    path = tmp_path / "model.npz"
+    save_model(path, model_of(normalized()))
+    header, arrays = read_archive(path, FORMAT, VERSION, ARRAYS + OPTIONAL, "")
+    changed = change(arrays.pop("statistics"))
+    write_archive(path, header, arrays if changed is None else arrays | {"statistics": changed})
+    with pytest.raises(DataError, match=message):
+        load_model(path)
 
 
 # -- what a network is made of ---------------------------------------------------------------------
