@@ -33,11 +33,11 @@ class Poisson(Likelihood):
     def random_targets(self, generator: np.random.Generator, rows: int, width: int) -> Any:
         return generator.poisson(2.0, (rows, width))
 
-    def link(self, o: Readout) -> None:
+    def activate(self, o: Readout) -> None:
         o.backend.into(o.a, o.backend.xp.exp, o.z)
 
     def log_likelihood(
-        self, o: Readout, t: Array, mass: Array | None = None, square: Array | None = None
+        self, o: Readout, t: Array, counts: Array | None = None, squares: Array | None = None
     ) -> Array:
         backend, xp = o.backend, o.backend.xp
         backend.into(o.scratch, xp.multiply, t, o.z)

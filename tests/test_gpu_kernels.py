@@ -83,7 +83,7 @@ def test_columns_of_many_rows_are_summed_by_a_product():
 @each_dtype
 @given(
     likelihood=any_likelihood, rows=sizes, width=st.integers(1, 400), seed=seeds,
-    summed=st.booleans(), mass=st.sampled_from(["own", "one", "column"]),
+    summed=st.booleans(), counts=st.sampled_from(["own", "one", "column"]),
 )  # fmt: skip
 def test_ends(dtype, likelihood, rows, width, seed, summed, mass):
     generator = np.random.default_rng(seed)

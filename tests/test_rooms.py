@@ -41,8 +41,6 @@ EXCEPTIONS = {
     ("benchmarks", "nembp"),
     ("checkpoints", "nembp"),
     ("datasets", "plotting"),
-    ("engine.metrics", "datasets"),
-    ("engine.training", "datasets"),
     ("runs", "nembp"),
     ("runs", "plotting"),
     ("verification", "nembp"),

@@ -113,8 +113,8 @@ class RightAloneOnly(Gaussian):
 
     name = "right-alone"
 
-    def error(self, o, t, out, *, mass=None, factor=1.0):
-        super().error(o, t, out, mass=mass, factor=0.25 if factor == 0.25 else 1.0)
+    def error(self, o, t, out, *, counts=None, factor=1.0):
+        super().error(o, t, out, counts=counts, factor=0.25 if factor == 0.25 else 1.0)
 
 
 def test_a_part_that_only_fails_inside_a_network_is_found():

@@ -51,11 +51,11 @@ class Exponential(Likelihood):
     def random_targets(self, generator, rows, width) -> Any:
         return generator.exponential(1.0, (rows, width))
 
-    def link(self, o):
+    def activate(self, o):
         o.a[...] = np.exp(o.z)
 
-    def log_likelihood(self, o, t, mass=None, square=None):
-        z = o.z if mass is None else mass * o.z
+    def log_likelihood(self, o, t, counts=None, squares=None):
+        z = o.z if counts is None else counts * o.z
         o.column[...] = np.sum(-z - t / o.a, axis=1, keepdims=True)
         return o.column
 
@@ -67,8 +67,8 @@ class Exponential(Likelihood):
 
 
 class ExponentialWithItsError(Exponential):
-    def error(self, o, t, out, *, mass=None, factor=1.0):
-        out[...] = factor * ((1.0 if mass is None else mass) - t / o.a)
+    def error(self, o, t, out, *, counts=None, factor=1.0):
+        out[...] = factor * ((1.0 if counts is None else counts) - t / o.a)
 
 
 def test_a_likelihood_without_backprop_invariance_is_told():
@@ -108,8 +108,8 @@ class OneEntry(Multinomial):
 class Published(Multinomial):
     """a − t whatever Σt is: right for proper targets, wrong with noise on them."""
 
-    def error(self, o, t, out, *, mass=None, factor=1.0):
-        super().error(o, t, out, mass=1.0, factor=factor)
+    def error(self, o, t, out, *, counts=None, factor=1.0):
+        super().error(o, t, out, counts=1.0, factor=factor)
 
 
 class ScaleWrong(Gaussian):
@@ -117,23 +117,23 @@ class ScaleWrong(Gaussian):
     def scale(self):
         return 1.0 / self.variance**0.5
 
-    def error(self, o, t, out, *, mass=None, factor=1.0):
-        a = o.a if mass is None else mass * o.a
+    def error(self, o, t, out, *, counts=None, factor=1.0):
+        a = o.a if counts is None else counts * o.a
         out[...] = factor * (a - t) / self.variance
 
 
 class FactorForgotten(Gaussian):
-    def error(self, o, t, out, *, mass=None, factor=1.0):
-        super().error(o, t, out, mass=mass)
+    def error(self, o, t, out, *, counts=None, factor=1.0):
+        super().error(o, t, out, counts=counts)
 
 
 class MassForgotten(Gaussian):
-    def error(self, o, t, out, *, mass=None, factor=1.0):
+    def error(self, o, t, out, *, counts=None, factor=1.0):
         super().error(o, t, out, factor=factor)
 
 
 class MassForgottenInLogP(Bernoulli):
-    def log_likelihood(self, o, t, mass=None, square=None):
+    def log_likelihood(self, o, t, counts=None, squares=None):
         return super().log_likelihood(o, t)
 
 
@@ -167,14 +167,14 @@ class TemperedTwice(Multinomial):
 
 
 class LinkOfUnnormalized(Multinomial):
-    def link(self, o):
+    def activate(self, o):
         o.a[...] = np.exp(o.z) / np.sum(np.exp(o.z), axis=1, keepdims=True)
         o.z[...] = o.a
 
 
 class ChangesTarget(Gaussian):
-    def log_likelihood(self, o, t, mass=None, square=None):
-        result = super().log_likelihood(o, t, mass, square).copy()
+    def log_likelihood(self, o, t, counts=None, squares=None):
+        result = super().log_likelihood(o, t, counts, squares).copy()
         t -= o.a
         return result
 
@@ -186,8 +186,8 @@ class ChangesActivation(Gaussian):
 
 
 class MixesRows(Gaussian):
-    def log_likelihood(self, o, t, mass=None, square=None):
-        column = super().log_likelihood(o, t, mass, square)
+    def log_likelihood(self, o, t, counts=None, squares=None):
+        column = super().log_likelihood(o, t, counts, squares)
         column[...] = np.mean(column)
         return column
 

@@ -12,7 +12,7 @@ wasserstein     E f(x) − E f(g)                              E f(g)
 
 with g = G(z). All but one are log-likelihoods of fixed targets, up to a sign, so the ends of
 :mod:`nembp.engine.backprop` serve: :class:`Score` makes a critic's objective one of them. The fourth sums over
-K labels, which are hidden: :class:`RealClassEnd`.
+K labels, which are hidden: :class:`RealClassLoss`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nembp.backend import Array, Backend
-from nembp.engine.backprop import Clock, SampleEnd
-from nembp.engine.likelihoods import IdentityLink, Multinomial, Readout
+from nembp.engine.backprop import SampleLoss
+from nembp.engine.likelihoods import IdentityOutput, Multinomial, Readout
 
-__all__ = ["RealClassEnd", "Score"]
+__all__ = ["RealClassLoss", "Score"]
 
 
 @dataclass(frozen=True)
-class Score(IdentityLink):
+class Score(IdentityOutput):
     """A critic's objective Σ t f(x), with t = 1 for real and t = −1 for generated samples.
 
     It has a likelihood's methods, log p(t) = Σ t z up to what makes it none: eᵗᶻ has no finite
-    sum over t. Error −t, link identity, and NEM gain of target noise Σ n z; noise on a critic's
+    sum over t. Error −t, identity activation, and NEM gain of target noise Σ n z; noise on a critic's
     input is kept where it raises t f(x), which is f(x+n) ≥ f(x) for real samples and
     f(g+n) ≤ f(g) for generated ones.
 
@@ -50,7 +50,7 @@ class Score(IdentityLink):
         return 1.0
 
     def log_likelihood(
-        self, o: Readout, t: Array, mass: Array | None = None, square: Array | None = None
+        self, o: Readout, t: Array, counts: Array | None = None, squares: Array | None = None
     ) -> Array:
         """Return Σ t z."""
         o.backend.row_dot(t, o.z, o.column)
@@ -62,18 +62,18 @@ class Score(IdentityLink):
         t: Array,
         out: Array,
         *,
-        mass: Array | float | None = None,
+        counts: Array | float | None = None,
         factor: float = 1.0,
     ) -> None:
         """Write −factor · t: it does not depend on the score."""
-        o.backend.into(out, o.backend.xp.multiply, t, -factor)
+        o.backend.xp.multiply(t, -factor, out=out)
 
     def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
         """Write n z into ``out``."""
-        o.backend.into(out, o.backend.xp.multiply, n, o.z)
+        o.backend.xp.multiply(n, o.z, out=out)
 
 
-class RealClassEnd(SampleEnd):
+class RealClassLoss(SampleLoss):
     """log Σ_{k ≤ K} p(k | x): any of the K real classes, of K+1.
 
     Its gradient is that of the posterior's expectation E log p(k | x), k ~ p(k | x, real), with the
@@ -96,16 +96,15 @@ class RealClassEnd(SampleEnd):
         self._posterior = target[:, :classes]
         target[...] = 0.0
 
-    def error(self, out: Array, clock: Clock) -> None:
+    def error(self, out: Array) -> None:
         """Write −weight · ∂log p(real)/∂z / samples into ``out``, and the mean nll into ``nll``."""
-        backend, o, real = self._backend, self.readout, self._real
-        xp = backend.xp
-        self.likelihood.link(o)  # z is log p now
-        backend.copy(o.z[:, : real.z.shape[1]], real.z)
-        self.likelihood.link(real)
+        o, real = self.readout, self._real
+        self.likelihood.activate(o)  # z is log p now
+        real.z[...] = o.z[:, : real.z.shape[1]]
+        self.likelihood.activate(real)
         # log p(k, real) − log p(k | real), the same for every k
-        backend.into(real.column, xp.subtract, o.z[:, :1], real.z[:, :1])
-        backend.into(real.column, xp.multiply, real.column, self.likelihood.scale)
-        self._mean(real.column, self.nll)
-        backend.copy(real.a, self._posterior)
-        self.likelihood.error(o, self._target, out, factor=self.weight / self._samples)
+        log_p = self.backend.xp.subtract(o.z[:, :1], real.z[:, :1], out=real.column)
+        log_p *= self.likelihood.scale
+        self.set_nll(log_p)
+        self._posterior[...] = real.a
+        self.write_error(self.target, out)

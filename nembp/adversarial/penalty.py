@@ -18,10 +18,8 @@ activations are piecewise linear, whose f'' is zero.
 
 from __future__ import annotations
 
-from functools import partial
-
 from nembp.backend import Array
-from nembp.engine.backprop import Sweeps
+from nembp.engine.backprop import Step
 from nembp.engine.network import Network
 from nembp.errors import ArchitectureError
 
@@ -30,7 +28,7 @@ __all__ = ["GradientPenalty"]
 TINY = 1e-30  # where the slope is zero, its direction is of no interest
 
 
-class GradientPenalty(Sweeps):
+class GradientPenalty(Step):
     """Value and gradient of weight · mean (‖∇ₓ f(x)‖ − 1)², for a fixed number of rows.
 
     f is the pre-activation of the network's one output.
@@ -67,106 +65,97 @@ class GradientPenalty(Sweeps):
             )
         super().__init__(net, rows, rows, backward_first=True)
         backend, dtype = net.backend, net.dtype
-        self.x = self._a[0]
-        # what the joint gradient calls e, c and δ
-        self._omega, self._slopes, self._epsilon = self._e, self._c, self._delta
-        self._slopes[-1][...] = 1.0
-        self._epsilon[-1][...] = 0.0
+        self.x = self.a[0]
+        # P = [ω ; a] and Q = [δ ; ε]: what the joint gradient calls e, c and δ
+        self.omega, self.slopes, self.epsilon = self.e, self.c, self.delta
+        self.slopes[-1][...] = 1.0
+        self.epsilon[-1][...] = 0.0
         hidden = [layer.activation for layer in net.layers[1:-1]]
         self._curved = any(f is not None and not f.piecewise_linear for f in hidden)
         self.slope = backend.empty((rows, net.inputs), dtype)
         self.value = backend.zeros((1, 1), dtype)
         self._norm, self._factor = (backend.empty((rows, 1), dtype) for _ in range(2))
-        self._one_row = backend.ones((1, rows), dtype)
-        self._one_column = backend.ones((rows, 1), dtype)
         if self._curved:
-            widest = max(layer.size for layer in net.layers[1:-1])
-            self._spare = backend.empty((rows * widest,), dtype)
+            sizes = [layer.size for layer in net.layers]
+            spare = backend.empty((rows * max(sizes),), dtype)
+            self._spare = [backend.xp.reshape(spare[: rows * n], (rows, n)) for n in sizes]
 
     def __call__(self, gradient: Array, weight: float = 1.0) -> None:
         """Fill ``gradient``, that of weight · mean (‖∇ₓ f(x)‖ − 1)², and set ``value``."""
-        self._in_lanes(self._step, gradient, weight)
+        self.in_workers(self._step, gradient, weight)
 
     def _step(self, gradient: Array, weight: float) -> None:
-        self._load_weights()
-        self._sweep_signals()
-        self._sweep_slopes()
+        maps, up, last, weights = self.maps, self.up, len(self.maps), self.weights_of(gradient)
+        P, Q, a, delta, omega, epsilon = (
+            self.P,
+            self.Q,
+            self.a,
+            self.slopes,
+            self.omega,
+            self.epsilon,
+        )
+        self.begin()
+        for k in range(1, last):  # 1 up: a; nobody needs the score itself
+            maps[k - 1].forward(a[k - 1], a[k])
+            up[k].signal(a[k])
+        for k in range(last, 1, -1):  # 2 down: δ, and the slope g
+            maps[k - 1].adjoint(delta[k], delta[k - 1])
+            up[k - 1].error(delta[k - 1], a[k - 1])
+        maps[0].adjoint(delta[1], self.slope)
         self._set_slope_error(weight)
-        self._sweep_slope_errors(gradient)
-        if self._curved:
-            self._sweep_signal_errors(gradient)
-        _, up, down = self._views_of(gradient)
-        for k, layer in enumerate(self.net.layers[1:], start=1):
-            down[k - 1][...] = 0.0
-            if self._curved:
-                self._column_sums(self._epsilon[k], up[k], layer.biases)
-            else:
-                up[k][...] = 0.0
-
-    def _sweep_signals(self) -> None:
-        """Up: aᵏ = f(forward(aᵏ⁻¹) + bᵏ); nobody needs the score itself."""
-        for k, link in enumerate(self._links[:-1], start=1):
-            a = self._a[k]
-            link.forward(self._a[k - 1], a, partial(self._activate, self.net, k, a))
-
-    def _sweep_slopes(self) -> None:
-        """Down: δᵏ⁻¹ = adjoint(δᵏ) ∘ f'(zᵏ⁻¹), and g."""
-        for k in range(len(self._links), 1, -1):
-            below = self._slopes[k - 1]
-            after = partial(self._multiply_derivative, k - 1, below, self._a[k - 1])
-            self._links[k - 1].adjoint(self._slopes[k], below, after)
-        self._links[0].adjoint(self._slopes[1], self.slope)
+        for k in range(1, last + 1):  # 3 up: ω, and ρ in the place of ε
+            maps[k - 1].forward(P[k - 1], omega[k] if k < last else None)
+            if k < last and self._curved:
+                self._set_rho(k)
+            if k < last:
+                up[k].error(omega[k], a[k])
+            if not self._curved:  # where ρ is zero, the gradient is that of ω and δ alone
+                maps[k - 1].adjoint_and_gradient(omega[k - 1], delta[k], None, weights[k - 1])
+        for k in range(last, 0, -1) if self._curved else ():  # 4 down: ε, and the gradients
+            if 1 < k < last:
+                maps[k - 1].adjoint(epsilon[k], self._spare[k - 1])
+                up[k - 1].error(self._spare[k - 1], a[k - 1])
+                epsilon[k - 1] += self._spare[k - 1]
+            maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], None, weights[k - 1])
+        self._set_bias_gradients(gradient)
 
     def _set_slope_error(self, weight: float) -> None:
         """ω⁰ = 2 weight (1 − 1/‖g‖) g / rows, and the penalty."""
-        backend, xp = self.net.backend, self.net.backend.xp
-        norm, factor = self._norm, self._factor
+        backend, xp, norm, factor = self.net.backend, self.net.backend.xp, self._norm, self._factor
         backend.row_dot(self.slope, self.slope, norm)
-        backend.into(norm, xp.sqrt, norm)
-        backend.into(norm, xp.add, norm, TINY)
-        backend.into(factor, xp.divide, self._one_column, norm)
-        backend.into(factor, xp.subtract, self._one_column, factor)
-        backend.into(factor, xp.multiply, factor, 2.0 * weight / self.rows)
-        backend.into(self._omega[0], xp.multiply, self.slope, factor)
-        backend.into(norm, xp.subtract, norm, 1.0)
-        backend.into(norm, xp.multiply, norm, norm)
-        backend.matmul(self._one_row, norm, self.value)
-        backend.into(self.value, xp.multiply, self.value, 1.0 / self.rows)
+        xp.sqrt(norm, out=norm)
+        norm += TINY
+        xp.divide(-1.0, norm, out=factor)
+        factor += 1.0
+        factor *= 2.0 * weight / self.rows
+        xp.multiply(self.slope, factor, out=self.omega[0])
+        norm -= 1.0
+        norm *= norm
+        backend.sum_column(norm, self.value, 1.0 / self.rows)
 
-    def _sweep_slope_errors(self, gradient: Array) -> None:
-        """Up: ω, and ρ in the place of ε; where that is zero, the gradient is ω's and δ's alone."""
-        for k, link in enumerate(self._links, start=1):
-            out = self._omega[k] if k < len(self._links) else None
-            after = partial(self._arrive, k)
-            if self._curved:  # a link keeps what the last sweep needs of both
-                link.forward(self._P[k - 1], out, after)
-            else:
-                link.forward(self._omega[k - 1], out, after)
-                weights = self._weight_gradient(gradient, k)
-                link.descend(self._omega[k - 1], self._slopes[k], None, weights)
+    def _set_rho(self, k: int) -> None:
+        """ρᵏ = forward(ωᵏ⁻¹) ∘ δᵏ f''/f' in the place of εᵏ, before f' meets ωᵏ."""
+        activation, rho = self.net.layers[k].activation, self.epsilon[k]
+        if activation is None or activation.piecewise_linear:
+            rho[...] = 0.0
+        else:
+            backend = self.net.backend
+            backend.xp.multiply(self.omega[k], self.slopes[k], out=rho)
+            activation.multiply_curvature(backend, rho, self.a[k], self._spare[k])
 
-    def _arrive(self, k: int, start: int, stop: int) -> None:
-        """Finish rows of ωᵏ that have come up, and set those of ρᵏ."""
-        activation, backend = self.net.layers[k].activation, self.net.backend
-        if self._curved:
-            rho, omega = self._epsilon[k][start:stop, :], self._omega[k][start:stop, :]
-            if activation is None or activation.piecewise_linear:
-                rho[...] = 0.0
-            else:  # adjoint(δᵏ⁺¹) f'' = δᵏ f''/f'
-                backend.into(rho, backend.xp.multiply, omega, self._slopes[k][start:stop, :])
-                scratch = self._scratch_for(rho, start)
-                activation.multiply_curvature(backend, rho, self._a[k][start:stop, :], scratch)
-        self._multiply_derivative(k, self._omega[k], self._a[k], start, stop)
-
-    def _sweep_signal_errors(self, gradient: Array) -> None:
-        """Down: εᵏ⁻¹ = adjoint(εᵏ) ∘ f'(zᵏ⁻¹) + ρᵏ⁻¹, and every linear map's gradient."""
-        backend, add, last = self.net.backend, self.net.backend.xp.add, len(self._links)
-        for k in range(last, 0, -1):
-            link, below = self._links[k - 1], self._epsilon[k - 1]
-            if 1 < k < last:
-                size = self.net.layers[k - 1].size
-                came = backend.xp.reshape(self._spare[: self.rows * size], (self.rows, size))
-                after = partial(self._multiply_derivative, k - 1, came, self._a[k - 1])
-                link.adjoint(self._epsilon[k], came, after)
-                backend.into(below, add, below, came)
-            link.descend(self._P[k - 1], self._Q[k], None, self._weight_gradient(gradient, k))
+    def _set_bias_gradients(self, gradient: Array) -> None:
+        """Σ εᵏ forward, and zero backward."""
+        net, xp = self.net, self.net.backend.xp
+        biases, backward = net.views(gradient).biases, net.reversed.views(gradient).biases
+        sums = []
+        for layer, bias, epsilon in zip(net.layers[1:], biases[1:], self.epsilon[1:], strict=True):
+            if bias is not None and layer.biases:
+                if self._curved:
+                    each = xp.reshape(epsilon, (-1, layer.biases))
+                    sums.append((each, xp.reshape(bias, (1, -1))))
+                else:
+                    bias[...] = 0.0
+        net.backend.sum_rows(sums)
+        for bias in backward[1:]:
+            if bias is not None:
+                bias[...] = 0.0

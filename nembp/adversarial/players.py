@@ -10,19 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from nembp.adversarial.objectives import RealClassEnd, Score
+from nembp.adversarial.objectives import RealClassLoss, Score
 from nembp.adversarial.penalty import GradientPenalty
 from nembp.adversarial.settings import AdversarialSettings
-from nembp.adversarial.weighted import WeightedEnd
 from nembp.backend import Array, stream
 from nembp.engine.backprop import (
-    Clock,
+    ClassAssignment,
     CycleBackpropagation,
-    End,
     JointBackpropagation,
-    Memberships,
+    Loss,
     Path,
-    SampleEnd,
+    SampleLoss,
 )
 from nembp.engine.likelihoods import Multinomial
 from nembp.engine.network import Network
@@ -37,6 +35,7 @@ PLACES = {  # of noise in D's joint gradient
     "critic/input": "forward/input",
 }
 Noises = dict[str, Noise]
+Clock = tuple[int, int] | None  # epoch and iteration from 1; None where noise has its std already
 
 
 class DiscriminatorPlayer:
@@ -102,7 +101,7 @@ class DiscriminatorPlayer:
             net,
             2 * rows,
             path=path,
-            memberships=self._memberships(rows),
+            classes=self._classes(rows),
             # normalized apart, as the generator's step shows D generated samples alone
             groups=(rows, rows),
             samples=rows,
@@ -132,18 +131,18 @@ class DiscriminatorPlayer:
         """Return the targets of real and generated samples of a single output."""
         return (1.0, -1.0) if isinstance(self.net.likelihood, Score) else (1.0, 0.0)
 
-    def _memberships(self, rows: int) -> Memberships | None:
+    def _classes(self, rows: int) -> ClassAssignment | None:
         """Return the labels that have backward targets, and their samples; None for all K + 1."""
         settings, backend, dtype = self.settings, self.net.backend, self.net.dtype
         real = settings.backward_labels == "real"
         if settings.classes:
             if not real:
                 return None
-            return Memberships(np.eye(settings.classes, settings.classes + 1), self.labels)
+            return ClassAssignment(np.eye(settings.classes, settings.classes + 1), self.labels)
         inputs = np.array(self._ends()).reshape(2, 1)
         if real:
-            return Memberships(inputs[:1], backend.ones((rows, 1), dtype))
-        return Memberships(inputs, backend.asarray(np.repeat(np.eye(2), rows, axis=0), dtype))
+            return ClassAssignment(inputs[:1], backend.ones((rows, 1), dtype))
+        return ClassAssignment(inputs, backend.asarray(np.repeat(np.eye(2), rows, axis=0), dtype))
 
     def __call__(self, gradient: Array, weight: float = 1.0, clock: Clock = (1, 1)) -> None:
         """Fill ``gradient`` for the samples, log p(x | label) multiplied by ``weight``."""
@@ -155,7 +154,7 @@ class DiscriminatorPlayer:
         if self._permuted is not None:
             table, out = self._entries
             backend.take_rows(table, self._index, out)
-        joint(gradient, *clock)
+        _step(joint, clock, gradient)
         if self.penalty is not None:
             self._set_points(self.penalty)
             self.penalty(self._gradient, self.settings.penalty_weight)
@@ -164,7 +163,7 @@ class DiscriminatorPlayer:
     def follow(self, course: Array) -> None:
         """Multiply log p(x | label) by what an array of shape (1,) holds at each call, too."""
         if self._joint.input is not None:
-            self._joint.input = WeightedEnd(self._joint.input, self.net.backend, course)
+            self._joint.input.factor = course
 
     def _set_points(self, penalty: GradientPenalty) -> None:
         """x̂ = g + ε (x − g), with ε uniform on [0, 1) for each pair."""
@@ -257,21 +256,21 @@ class GeneratorPlayer:
         """
         backend, cycle, through = self.net.backend, self._cycle, self._through
         backend.copy(cycle.output, through.x)
-        through(None, *clock)
+        _step(through, clock, None)
         if cycle.input is not None:
             cycle.input.weight = weight
         if self._target is not None:  # another sample's z
             self._target[:-1, :] = self.z[1:, :]
             self._target[-1:, :] = self.z[:1, :]
-        cycle(gradient, through.input_error, *clock)
+        _step(cycle, clock, gradient, through.input_error)
 
     def follow(self, course: Array) -> None:
         """Multiply log p(z | G(z)) by what an array of shape (1,) holds at each call, too."""
         if self._cycle.input is not None:
-            self._cycle.input = WeightedEnd(self._cycle.input, self.net.backend, course)
+            self._cycle.input.factor = course
 
 
-def _end(discriminator: Network, rows: int, settings: AdversarialSettings) -> End:
+def _end(discriminator: Network, rows: int, settings: AdversarialSettings) -> Loss:
     """Return the end at D of G's objective (:mod:`nembp.adversarial.objectives`)."""
     backend, dtype, likelihood = (
         discriminator.backend,
@@ -281,11 +280,19 @@ def _end(discriminator: Network, rows: int, settings: AdversarialSettings) -> En
     target = backend.zeros((rows, discriminator.outputs), dtype)
     minimax = settings.kind == "minimax"
     if isinstance(likelihood, Multinomial) and not minimax:
-        return RealClassEnd(backend, dtype, likelihood, target)
+        return RealClassLoss(backend, dtype, likelihood, target)
     if isinstance(likelihood, Multinomial):
         target[:, settings.classes :] = 1.0
     elif not minimax:
         target[...] = 1.0
-    end = SampleEnd(backend, dtype, likelihood, target)
+    end = SampleLoss(backend, dtype, likelihood, target)
     end.weight = -1.0 if minimax else 1.0
     return end
+
+
+def _step(step: Any, clock: Clock, *args: Any) -> None:
+    """Call a step for an epoch and iteration, or with the standard deviations that it has."""
+    if clock is None:
+        step.step(*args)
+    else:
+        step(*args, *clock)

@@ -154,7 +154,7 @@ class AdversarialTrainer:
         self._block = max(1, LAID_OUT // (self.batch_size * settings.steps))
         self._left = 0
         self.on_device: IterationsOnDevice | None = None  # else the numbers are Python's
-        takes_numbers = all(optimizer.takes_numbers for optimizer in self.optimizers)
+        takes_numbers = all(optimizer.kernel is not None for optimizer in self.optimizers)
         if generator.backend.has_graphs and takes_numbers and not host_noise:
             self._block = min(self._block, report_every)
             most = self._block * settings.steps
@@ -250,13 +250,13 @@ class AdversarialTrainer:
     @property
     def captured(self) -> int:
         """Iterations that a CUDA graph made."""
-        return 0 if self.on_device is None else self.on_device.replay.captured
+        return 0 if self.on_device is None else self.on_device.captured
 
     @property
     def why_not_captured(self) -> str | None:
         """Why a device that has CUDA graphs makes no iteration by one; None if it does."""
         if self.on_device is not None:
-            return self.on_device.replay.reason
+            return self.on_device.reason
         if self.generator.backend.name != "gpu":
             return None
         own = getattr(self.generator.backend, "no_graphs", None)

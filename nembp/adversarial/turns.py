@@ -35,12 +35,13 @@ class Numbers:
     course : float
         Of the weights of the backward directions.
     clock : tuple of int
-        Epoch and iteration, both counted from 1, for the deviation of the noise.
+        Epoch and iteration, both counted from 1, for the standard deviation of the noise; None
+        where the noise has it already.
     """
 
     factor: float = 1.0
     course: float = 1.0
-    clock: tuple[int, int] = (1, 1)
+    clock: tuple[int, int] | None = (1, 1)
 
     def move(self, optimizer: Optimizer) -> None:
         """Move a player's parameters."""

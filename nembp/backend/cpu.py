@@ -38,7 +38,8 @@ class NumpyBackend(Backend):
 
     def row_dot(self, left: Array, right: Array, out: Array) -> Array:
         # einsum neither conjugates nor allocates, and is as fast as a product here
-        return np.einsum("ij,ij->i", left, right, out=out[:, 0])
+        np.einsum("ij,ij->i", left, right, out=out[:, 0])
+        return out
 
     def row_max(self, x: Array, out: Array) -> Array:
         return np.maximum.reduce(x, axis=1, keepdims=True, out=out)

@@ -203,7 +203,7 @@ class FusedKernels(LegacyCuda, Backend):
             super().output_error(likelihood, o, t, out, counts, factor)
             return
         rows, width = o.a.shape
-        own = counts is None and likelihood.mass_is_target_sum
+        own = counts is None and likelihood.counts_are_target_sums
         args = np.int32(width), np.int32(own), kernels.real(factor * likelihood.scale)
         kernels.rows("output_error", rows, width, o.a, t, column, out, *args)
 

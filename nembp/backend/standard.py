@@ -268,14 +268,14 @@ class Backend(Legacy):
         self, likelihood: Any, o: Any, t: Array, counts: Array = None, squares: Array = None
     ) -> Array:
         """Write the output's activation, and return log p(t) of each row."""
-        likelihood.link(o)
+        likelihood.activate(o)
         return likelihood.log_likelihood(o, t, counts, squares)
 
     def output_error(
         self, likelihood: Any, o: Any, t: Array, out: Array, counts: Any, factor: float
     ) -> None:
         """Write factor · (−∂log p/∂z) into ``out``."""
-        likelihood.error(o, t, out, mass=counts, factor=factor)
+        likelihood.error(o, t, out, counts=counts, factor=factor)
 
     def sum_column(self, column: Array, out: Array, factor: float, ones: Array = None) -> None:
         """Write factor · Σ column into ``out`` (1, 1)."""

@@ -41,7 +41,7 @@ class EngineLayer:
     ) -> None:
         self._x, self._y = backend.asarray(x, dtype), backend.asarray(y, dtype)
         self._W = backend.asarray(W, dtype)
-        lanes = backend.lanes() if linear_map.wants_lanes else 1
+        lanes = backend.lanes() if linear_map.in_workers else 1
         self._link = linear_map.link(backend, (len(x),), dtype, lanes=lanes)
         self._blas = single_threaded_blas if lanes > 1 else nullcontext
         self._up, self._down = backend.empty(y.shape, dtype), backend.empty(x.shape, dtype)

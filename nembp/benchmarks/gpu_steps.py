@@ -52,7 +52,7 @@ class CapturedStep(EngineStep):
 
     def _work(self) -> None:
         self.joint(self._gradient)
-        self.adam.apply(self._numbers)
+        self.net.backend.optimizer_step(self.adam, self._numbers)
 
     def __call__(self) -> None:
         """Gradient and Adam update."""

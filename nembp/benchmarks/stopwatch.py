@@ -83,8 +83,8 @@ class TimedStep:
         timed, joint = self._watch.timed, step.joint
         for name, part in METHODS.items():
             setattr(joint, name, timed(part, getattr(joint, name)))
-        for link in joint._links:
-            for name in ("load", "forward", "adjoint", "descend"):
+        for link in joint.maps:
+            for name in ("load", "forward", "adjoint", "adjoint_and_gradient"):
                 setattr(link, name, timed(PRODUCTS, getattr(link, name)))
         ends = {"output end": joint.output, "input end": joint.input}
         for part, end in ends.items():

@@ -1,4 +1,4 @@
-"""Activations of hidden neurons, each with its derivative beside it.
+"""Activations of hidden layers, each with its derivative beside it.
 
 An activation works in place: ``activate`` turns a pre-activation z into a = f(z), and
 ``multiply_derivative`` turns an error with respect to a into one with respect to z,
@@ -18,16 +18,17 @@ from nembp.errors import ArchitectureError
 
 @dataclass(frozen=True)
 class Activation(ABC):
-    """A neuron's function f; subclass it with the two methods below to add one."""
+    """The function f of a layer; subclass it with the two methods below to add one."""
 
     name: ClassVar[str]
+    kernel: ClassVar[str | None] = None  # of a device that does f or f' in one pass
     analytic: ClassVar[bool] = True  # complex steps apply
     saturates: ClassVar[bool] = False  # f' is at most 1/4 or vanishes on both sides
     piecewise_linear: ClassVar[bool] = False  # f'' = 0
 
     @abstractmethod
     def activate(self, backend: Backend, z: Array, scratch: Array) -> None:
-        """Write a = f(z) over ``z`` (rows, neurons); ``scratch`` has the same shape."""
+        """Write a = f(z) over ``z`` (rows, units); ``scratch`` has the same shape."""
 
     @abstractmethod
     def multiply_derivative(self, backend: Backend, error: Array, a: Array, scratch: Array) -> None:
@@ -36,8 +37,8 @@ class Activation(ABC):
     def multiply_curvature(self, backend: Backend, error: Array, a: Array, scratch: Array) -> None:
         """Write error ∘ f''(z)/f'(z) over ``error``, in terms of ``a``.
 
-        Only where second derivatives are wanted: for a gradient penalty
-        (:mod:`nembp.adversarial.penalty`), by activations that are not ``piecewise_linear``.
+        Only for a gradient penalty (:mod:`nembp.adversarial`), whose gradient needs second
+        derivatives, and only of activations that are not ``piecewise_linear``.
 
         Raises
         ------
@@ -54,7 +55,7 @@ class Activation(ABC):
 class Identity(Activation):
     """f(z) = z, f' = 1."""
 
-    name = "identity"
+    name = kernel = "identity"
     piecewise_linear = True
 
     def activate(self, backend: Backend, z: Array, scratch: Array) -> None:
@@ -68,56 +69,52 @@ class Identity(Activation):
 class Logistic(Activation):
     """f(z) = 1 / (1 + e⁻ᶻ) = (1 + tanh(z/2)) / 2, which never overflows; f' = a (1 − a)."""
 
-    name = "logistic"
+    name = kernel = "logistic"
     saturates = True
 
     def activate(self, backend: Backend, z: Array, scratch: Array) -> None:
-        xp = backend.xp
-        backend.into(z, xp.multiply, z, 0.5)
-        backend.into(z, xp.tanh, z)
-        backend.into(z, xp.multiply, z, 0.5)
-        backend.into(z, xp.add, z, 0.5)
+        z *= 0.5
+        backend.xp.tanh(z, out=z)
+        z *= 0.5
+        z += 0.5
 
     def multiply_derivative(self, backend: Backend, error: Array, a: Array, scratch: Array) -> None:
         xp = backend.xp
-        backend.into(scratch, xp.multiply, a, a)
-        backend.into(scratch, xp.subtract, a, scratch)
-        backend.into(error, xp.multiply, error, scratch)
+        xp.multiply(a, a, out=scratch)
+        xp.subtract(a, scratch, out=scratch)
+        error *= scratch
 
     def multiply_curvature(self, backend: Backend, error: Array, a: Array, scratch: Array) -> None:
-        xp = backend.xp  # f'' = a (1 − a) (1 − 2a)
-        backend.into(scratch, xp.multiply, a, -2.0)
-        backend.into(scratch, xp.add, scratch, 1.0)
-        backend.into(error, xp.multiply, error, scratch)
+        backend.xp.multiply(a, -2.0, out=scratch)  # f'' = a (1 − a) (1 − 2a)
+        scratch += 1.0
+        error *= scratch
 
 
 @dataclass(frozen=True)
 class Tanh(Activation):
     """f(z) = tanh z, f' = 1 − a²."""
 
-    name = "tanh"
+    name = kernel = "tanh"
     saturates = True
 
     def activate(self, backend: Backend, z: Array, scratch: Array) -> None:
-        backend.into(z, backend.xp.tanh, z)
+        backend.xp.tanh(z, out=z)
 
     def multiply_derivative(self, backend: Backend, error: Array, a: Array, scratch: Array) -> None:
-        xp = backend.xp
-        backend.into(scratch, xp.multiply, a, a)
-        backend.into(scratch, xp.multiply, scratch, error)
-        backend.into(error, xp.subtract, error, scratch)
+        backend.xp.multiply(a, a, out=scratch)
+        scratch *= error
+        error -= scratch
 
     def multiply_curvature(self, backend: Backend, error: Array, a: Array, scratch: Array) -> None:
-        xp = backend.xp  # f'' = −2a (1 − a²)
-        backend.into(scratch, xp.multiply, a, -2.0)
-        backend.into(error, xp.multiply, error, scratch)
+        backend.xp.multiply(a, -2.0, out=scratch)  # f'' = −2a (1 − a²)
+        error *= scratch
 
 
 @dataclass(frozen=True)
 class ReLU(Activation):
     """f(z) = max(z, 0), f' = [a > 0] (0 at the kink)."""
 
-    name = "relu"
+    name = kernel = "relu"
     analytic = False
     piecewise_linear = True
 
@@ -132,7 +129,7 @@ class ReLU(Activation):
 class LeakyReLU(Activation):
     """f(z) = max(z, slope · z) with 0 < slope < 1; f' = 1 where a > 0, slope elsewhere."""
 
-    name = "leaky-relu"
+    name = kernel = "leaky-relu"
     analytic = False
     piecewise_linear = True
     slope: float = 0.1
@@ -142,16 +139,14 @@ class LeakyReLU(Activation):
             raise ArchitectureError(f"leaky-relu needs 0 < slope < 1, got {self.slope}")
 
     def activate(self, backend: Backend, z: Array, scratch: Array) -> None:
-        xp = backend.xp
-        backend.into(scratch, xp.multiply, z, self.slope)
-        backend.into(z, xp.maximum, z, scratch)
+        backend.xp.multiply(z, self.slope, out=scratch)
+        backend.xp.maximum(z, scratch, out=z)
 
     def multiply_derivative(self, backend: Backend, error: Array, a: Array, scratch: Array) -> None:
         # with 0 < slope < 1, f' = clip(sign(a), slope, 1), and sign(a) = sign(z)
-        xp = backend.xp
-        backend.into(scratch, xp.sign, a)
-        backend.into(scratch, xp.maximum, scratch, self.slope)
-        backend.into(error, xp.multiply, error, scratch)
+        backend.xp.sign(a, out=scratch)
+        backend.xp.maximum(scratch, self.slope, out=scratch)
+        error *= scratch
 
 
 ACTIVATIONS: dict[str, type[Activation]] = {

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from nembp.datasets.reading import BatchReader
 from nembp.engine.network import Network
+from nembp.engine.training import SampleReader
 
 Units: TypeAlias = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
@@ -44,7 +44,7 @@ def centroid_error(
 
 def evaluate(
     net: Network,
-    reader: BatchReader,
+    reader: SampleReader,
     centroids: np.ndarray[Any, Any] | None = None,
     *,
     backward: bool = True,
@@ -64,6 +64,7 @@ def evaluate(
     """
     backend, xp, n = net.backend, net.backend.xp, reader.n
     totals: dict[str, Any] = {}
+    shift: Any = None
 
     def add(key: str, value: Any) -> None:
         totals[key] = totals[key] + value if key in totals else value
@@ -81,8 +82,11 @@ def evaluate(
             add("forward/accuracy", xp.sum(xp.astype(right, t.dtype)))
         else:
             add("forward/mean_squared_error", xp.sum((o.a - t) ** 2) / net.outputs)
-            add("sum", xp.sum(t, axis=0))
-            add("square", xp.sum(t * t, axis=0))
+            if shift is None:  # variance about the first target: Σt² − (Σt)²/n would cancel
+                shift = xp.asarray(t[:1, :], copy=True)
+            deviation = xp.astype(t - shift, xp.float64)
+            add("sum", xp.sum(deviation, axis=0))
+            add("square", xp.sum(deviation * deviation, axis=0))
         if backward:
             if by_class is None:
                 back = net.reversed.readout(t)

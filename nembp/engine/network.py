@@ -1,18 +1,9 @@
-"""What users give, as what a network computes with: arrays of numbers, and precisions.
-
-NumPy reads more than numbers in silence (text, dates, complex numbers without their imaginary
-part) and says of the rest what its own loops met. Here it is refused with what came and what to do.
-
-Copies of a network, their views rebuilt: in memory, on another device, in a pickle.
-
-Layers of neurons, and views of the flat vectors that hold their parameters and statistics.
-
-Networks: layers of neurons joined by linear maps, usable in both directions.
+"""Networks: layers joined by linear maps, usable in both directions.
 
 Signals, with layers 0..L and linear maps 1..L; rows are samples:
 
-    forward:   a⁰ = x, zᵏ = forward(aᵏ⁻¹) + bᵏ,    aᵏ = f(zᵏ),    at the output a = link(z)
-    backward:  cᴸ = y, uᵏ⁻¹ = adjoint(cᵏ) + dᵏ⁻¹, cᵏ⁻¹ = f(uᵏ⁻¹), at the input  c = link(u)
+    forward:   a⁰ = x, zᵏ = forward(aᵏ⁻¹) + bᵏ,    aᵏ = f(zᵏ),    at the output softmax, identity
+    backward:  cᴸ = y, uᵏ⁻¹ = adjoint(cᵏ) + dᵏ⁻¹, cᵏ⁻¹ = f(uᵏ⁻¹), or logistic of z, or of u
 
 with γ ẑ in the place of forward(aᵏ⁻¹) or adjoint(cᵏ) where a layer is normalized
 (:mod:`nembp.engine.batchnorm`).
@@ -28,214 +19,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from nembp.backend import Array, Backend, get_backend, stream
 from nembp.engine.activations import Activation, get_activation
-from nembp.engine.batchnorm import (  # fmt: skip
+from nembp.engine.batchnorm import (
     BatchNormalization,
+    Counts,
+    GroupedNormalizer,
+    Normalizer,
     Statistics,
-    normalize_by_running,
-    normalizers,
 )
 from nembp.engine.likelihoods import Gaussian, Likelihood, Multinomial, Readout, get_likelihood
-from nembp.engine.linear import Dense, LinearMap, Transposed
+from nembp.engine.linear import Dense, LinearMap, Transposed, cut
 from nembp.errors import ArchitectureError, ShapeError
+from nembp.threads import run_parallel
 
-if TYPE_CHECKING:
-    from nembp.engine.likelihoods import Likelihood
-    from nembp.engine.linear import LinearMap
-
-
-_NO_NUMBERS: Final = {
-    "c": ("complex numbers", "give its real part or its magnitudes"),
-    **dict.fromkeys("SUT", ("text", "convert it to numbers first, as by np.asarray(..., float)")),
-    **dict.fromkeys("mM", ("dates or durations", "give them as numbers, in a unit of your choice")),
-}
-
-
-def dtype_name(dtype: Any) -> str:
-    """Return the name of a network's precision, however NumPy lets it be said.
-
-    Raises
-    ------
-    ArchitectureError
-        If it is neither float32 nor float64 (nor complex128, in which gradients are verified).
-
-    >>> dtype_name(np.float64), dtype_name(np.dtype("f4"))
-    ('float64', 'float32')
-    """
-    try:
-        name = "" if dtype is None else np.dtype(dtype).name
-    except (TypeError, ValueError, SyntaxError):  # the last of text that reads like several dtypes
-        name = ""
-    if name not in ("float32", "float64", "complex128"):
-        raise ArchitectureError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-    return name
-
-
-def given_rows(net: Network, value: Any, width: int, what: str) -> Array:
-    """Return what a user gave as rows for one end of a network, in its precision, on its device.
-
-    Raises
-    ------
-    ShapeError
-        If it is no array (rows, ``width``) of real numbers.
-    """
-    name = "net" if net.direction == "forward" else "net.reversed"
-    expected = f"{name} expects (rows, {width})"
-    array = given_array(net.backend, value, net.dtype, what, expected)
-    if array.ndim != 2 or array.shape[1] != width:
-        other = net.outputs if width == net.inputs else net.inputs
-        swapped = array.ndim == 2 and array.shape[1] == other
-        hint = "; did you swap x and y?" if swapped else ""
-        raise ShapeError(f"{what} has shape {tuple(array.shape)} but {expected}{hint}")
-    return array
-
-
-def given_array(backend: Backend, value: Any, dtype: str, what: str, expected: str) -> Array:
-    """Return what a user gave as an array of a backend.
-
-    Parameters
-    ----------
-    value : array_like
-        Of real numbers; complex ones where ``dtype`` is complex too.
-    what, expected : str
-        What messages call it, and what they say is expected of it.
-
-    Raises
-    ------
-    ShapeError
-        If it is sparse, ragged, or holds anything but such numbers.
-
-    >>> from nembp.backend import get_backend
-    >>> given_array(get_backend("cpu"), [[1, 2], [3]], "float32", "input", "net expects (rows, 2)")
-    Traceback (most recent call last):
-        ...
-    nembp.errors.ShapeError: input has rows of 1 to 2 values but net expects (rows, 2); ...
-    """
-    if hasattr(value, "toarray"):
-        kind, shape = type(value).__name__, tuple(value.shape)
-        raise ShapeError(
-            f"{what} is a sparse {kind} of shape {shape} but {expected}, dense; give its .toarray()"
-        )
-    kind = _kind(value)
-    if kind in _NO_NUMBERS and not (kind == "c" and dtype.startswith("complex")):
-        came, remedy = _NO_NUMBERS[kind]
-        raise ShapeError(f"{what} holds {came} but {expected} of real numbers; {remedy}")
-    try:
-        return backend.asarray(value, dtype)
-    except (TypeError, ValueError, OverflowError) as error:
-        lengths = _lengths(value)
-        if len(lengths) > 1:
-            raise ShapeError(
-                f"{what} has rows of {min(lengths)} to {max(lengths)} values but {expected}; "
-                "give all rows the same number of values"
-            ) from error
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise ShapeError(
-            f"{what} is a {type(value).__name__} that cannot be read as an array ({reason}) but "
-            f"{expected} of real numbers; give a NumPy array, or a list of rows of numbers"
-        ) from error
-
-
-def _kind(value: Any) -> str:
-    """Return NumPy's letter for the kind of a value's numbers, "" where it cannot tell."""
-    dtype = getattr(value, "dtype", None)
-    if dtype is None:  # a list, say; of what, one row may hide
-        try:
-            dtype = np.asarray(value).dtype
-        except (TypeError, ValueError, OverflowError):  # converting it will say so
-            return ""
-    kind: str = getattr(dtype, "kind", "")
-    return kind or ("c" if "complex" in str(dtype) else "")  # other libraries' dtypes have none
-
-
-def _lengths(value: Any) -> set[int]:
-    """Return how many values the rows of a sequence have."""
-    rows = value if isinstance(value, Sequence) else ()
-    return {len(row) for row in rows if isinstance(row, Sequence) or _is_array(row)}
-
-
-def _is_array(row: Any) -> bool:
-    return isinstance(row, np.ndarray) and row.ndim > 0
-
-
-Vector = np.ndarray[Any, Any]
-
-
-class Portable:
-    """What a network's copies are made by.
-
-    A copy has its own vectors of parameters and of running statistics, on whatever device and in
-    whatever precision, and both directions look at them.
-    """
-
-    def to(
-        self: Any, device: str | Backend | None = None, dtype: DTypeLike | None = None
-    ) -> Network:
-        """Return a copy on another device or in another precision, seen from this direction."""
-        backend = self.backend if device is None else get_backend(device)
-        primary = self if self.direction == "forward" else self.reversed
-        copy = type(primary)(
-            primary.layers,
-            primary.maps,
-            primary.likelihood,
-            primary.reversed.likelihood,
-            device=backend,
-            dtype=self.dtype if dtype is None else dtype,
-            seed=None,
-        )
-        copy._bind(*(backend.asarray(flat, copy.dtype) for flat in self.snapshot()))
-        other: Network = copy if self.direction == "forward" else copy.reversed
-        return other
-
-    def copy(self: Any) -> Network:
-        """Return an independent copy, its views rebuilt."""
-        copied: Network = self.to()
-        return copied
-
-    def snapshot(self: Any) -> tuple[Vector, Vector]:
-        """Return all that training moves, copied to the host: parameters, running statistics."""
-        return self.backend.to_numpy(self.parameters), self.backend.to_numpy(self.statistics)
-
-    def restore(self: Any, snapshot: tuple[Any, Any]) -> None:
-        """Write what :meth:`snapshot` returned back in place, for both directions."""
-        for flat, kept in zip((self.parameters, self.statistics), snapshot, strict=True):
-            flat[...] = self.backend.asarray(kept, self.dtype)
-
-    def __copy__(self: Any) -> Network:
-        copied: Network = self.to()
-        return copied
-
-    def __deepcopy__(self: Any, memo: dict[int, Any]) -> Network:
-        copied: Network = self.to()
-        memo[id(self)], memo[id(self.reversed)] = copied, copied.reversed
-        return copied
-
-    def __reduce__(self: Any) -> tuple[Any, ...]:
-        if self.direction == "backward":  # through the forward one, so that a pair stays a pair
-            return attrgetter("reversed"), (self.reversed,)
-        ends = self.likelihood, self.reversed.likelihood
-        return _rebuild, (self.layers, self.maps, *ends, self.dtype, *self.snapshot())
-
-
-def _rebuild(
-    layers: tuple[Layer, ...],
-    maps: tuple[LinearMap, ...],
-    forward: Likelihood,
-    backward: Likelihood,
-    dtype: str,
-    flat: Vector,
-    statistics: Vector | None = None,  # what older versions pickled had none
-) -> Network:
-    """Unpickle on the CPU, whatever device the network was on."""
-    net = Network(layers, maps, forward, backward, dtype=dtype, seed=None)
-    net.restore((flat, net.statistics if statistics is None else statistics))
-    return net
+Vector: TypeAlias = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -247,7 +50,7 @@ class Layer:
     size : int
         Neurons in the layer.
     activation : Activation, optional
-        f of a hidden layer; None at both ends, where the likelihood's link takes its place.
+        f of a hidden layer; None at both ends, where the likelihood has its own.
     bias_size : int, optional
         Biases of each direction: one a neuron by default, one a channel where neurons share them
         (it must divide ``size``), 0 for none.
@@ -411,20 +214,98 @@ def check_chain(layers: Sequence[Layer], maps: Sequence[LinearMap]) -> None:
     for k in (0, len(layers) - 1):
         if layers[k].normalization is not None:
             raise ArchitectureError(
-                f"layer {k} is normalized, but it is an end of the network, where the likelihood's "
-                "link takes the pre-activations as they are; normalize hidden layers only"
+                f"layer {k} is normalized, but it is an end of the network, whose likelihood's "
+                "output activation takes z as it is; normalize hidden layers only"
             )
 
 
-def add_bias(backend: Backend, signal: Array, bias: Array | None, layer: Layer) -> None:
-    """Add a layer's bias to ``signal`` (rows, size) in place, by channel where it is shared."""
-    if bias is not None and layer.biases:
-        if layer.bias_size is not None:
-            signal = backend.xp.reshape(signal, (-1, layer.bias_size))
-        backend.into(signal, backend.xp.add, signal, bias)
+class LayerSide:
+    """One layer at work in one direction, for a fixed number of rows.
+
+    Its two methods work in place: a signal z becomes a = f(γ ẑ + b), without γ ẑ = z where the layer
+    is not normalized; an error with respect to a becomes one with respect to z.
+
+    Parameters
+    ----------
+    net : Network
+        Seen from the direction.
+    k : int
+        The layer, counted from the direction's input.
+    rows : int
+        Of its signals.
+    scratch : array, shape (at least rows · size,), optional
+        Work space, which several layers may share.
+    groups : sequence of int, optional
+        Rows that are normalized together; all of them by default.
+    counts : Counts, optional
+        Of the samples that each row stands for; one by default.
+    statistics : {"batch", "running"}
+        What a normalized layer normalizes by.
+    workers : int
+        Threads that share the rows.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        k: int,
+        rows: int,
+        *,
+        scratch: Array = None,
+        groups: Sequence[int] | None = None,
+        counts: Counts | None = None,
+        statistics: Statistics = "batch",
+        workers: int = 1,
+    ) -> None:
+        layer, backend = net.layers[k], net.backend
+        self.layer, self._backend = layer, backend
+        self.bias = net.biases[k] if layer.biases else None
+        self.normalizer: Normalizer | GroupedNormalizer | None = None
+        if layer.normalization is not None:
+            made: Any = (backend, net.dtype, rows, layer.size, layer.normalization)
+            made += (net.gains[k], net.running[k])
+            if groups is not None:
+                self.normalizer = GroupedNormalizer(*made, groups, workers=workers)
+            else:
+                self.normalizer = Normalizer(
+                    *made, counts=counts, statistics=statistics, workers=workers
+                )
+        if scratch is None:
+            scratch = backend.empty((rows * layer.size,), net.dtype)
+        self._scratch = backend.xp.reshape(scratch[: rows * layer.size], (rows, layer.size))
+        self._blocks = cut(0, rows, min(workers, rows), unit=8)
+
+    def signal(self, z: Array, *, held: bool = False) -> None:
+        """Write f(γ ẑ + b) over ``z`` (rows, size); ``held`` keeps the statistics of the last call."""
+        if self.normalizer is not None:
+            self.normalizer.forward(z, held=held)
+        if len(self._blocks) == 1:
+            self._backend.activate(self.layer.activation, z, self.bias, self._scratch)
+        else:
+            run_parallel(lambda rows: self._activate(z, *rows), self._blocks)
+
+    def error(self, error: Array, a: Array) -> None:
+        """Turn ∂/∂a into ∂/∂z in place, with ``a`` as :meth:`signal` left it."""
+        activation = self.layer.activation
+        if activation is not None:
+            if len(self._blocks) == 1:
+                self._backend.multiply_derivative(activation, error, a, self._scratch)
+            else:
+                run_parallel(lambda rows: self._multiply(error, a, *rows), self._blocks)
+        if self.normalizer is not None:
+            self.normalizer.pull_back(error)
+
+    def _activate(self, z: Array, start: int, stop: int) -> None:
+        rows, scratch = z[start:stop, :], self._scratch[start:stop, :]
+        self._backend.activate(self.layer.activation, rows, self.bias, scratch)
+
+    def _multiply(self, error: Array, a: Array, start: int, stop: int) -> None:
+        rows, scratch = error[start:stop, :], self._scratch[start:stop, :]
+        activation: Any = self.layer.activation
+        self._backend.multiply_derivative(activation, rows, a[start:stop, :], scratch)
 
 
-class Network(Portable):
+class Network:
     """One network of two directions over the same weights.
 
     Parameters
@@ -552,32 +433,24 @@ class Network(Portable):
         Raises
         ------
         ShapeError
-            If ``x`` is no array of real numbers with ``inputs`` columns.
+            If ``x`` is not an array of real numbers with ``inputs`` columns.
         """
-        backend = self.backend
-        a = self._check(x, self.inputs, "input")
+        backend, a = self.backend, self._check(x, self.inputs, "input")
         rows = a.shape[0]
         o = Readout.allocate(backend, rows, self.outputs, self.dtype)
-        batch = normalizers(self, rows) if statistics == "batch" else [None] * len(self.layers)
         for k, linear_map in enumerate(self.maps, start=1):
             layer, last = self.layers[k], k == len(self.maps)
             z = o.z if last else backend.empty((rows, layer.size), self.dtype)
             linear_map.forward(backend, a, self.weights[k - 1], z)
-            if (normalizer := batch[k]) is not None:
-                normalizer.forward(z)
-            else:
-                normalize_by_running(self, k, z)
-            add_bias(backend, z, self.biases[k], layer)
-            if layer.activation is not None:
-                layer.activation.activate(backend, z, backend.xp.empty_like(z))
+            LayerSide(self, k, rows, statistics=statistics).signal(z)
             a = z
-        self.likelihood.link(o)
+        self.likelihood.activate(o)
         return o
 
     def predict(self, x: Any, statistics: Statistics = "running") -> Array:
         """Return this direction's output activations for ``x``, shape (rows, outputs).
 
-        Class probabilities for a multinomial end, means for a Gaussian or Bernoulli one.
+        Class probabilities of a multinomial likelihood, means of a Gaussian or Bernoulli one.
         ``statistics`` as in :meth:`readout`.
         """
         return self.readout(x, statistics).a
@@ -592,10 +465,80 @@ class Network(Portable):
             swapped.
         """
         t = self._check(t, self.outputs, "target")
+        x = self._check(x, self.inputs, "input")
+        check_same_rows(x, t)
         return self.likelihood.log_likelihood(self.readout(x, statistics), t)[:, 0]
 
     def _check(self, value: Any, width: int, what: str) -> Array:
-        return given_rows(self, value, width, what)
+        """Return what a user gave as rows for one end, in the network's precision, on its device."""
+        name = "net" if self.direction == "forward" else "net.reversed"
+        expected = f"{name} expects (rows, {width})"
+        array = given_array(self.backend, value, self.dtype, what, expected)
+        if array.ndim != 2 or array.shape[1] != width:
+            other = self.outputs if width == self.inputs else self.inputs
+            swapped = array.ndim == 2 and array.shape[1] == other
+            hint = "; did you swap x and y?" if swapped else ""
+            raise ShapeError(f"{what} has shape {tuple(array.shape)} but {expected}{hint}")
+        return array
+
+    # -- copies: each has its own vectors, and both directions look at them ----------------------
+    def to(self, device: str | Backend | None = None, dtype: DTypeLike | None = None) -> Network:
+        """Return a copy on another device or in another precision, seen from this direction."""
+        backend = self.backend if device is None else get_backend(device)
+        primary = self if self.direction == "forward" else self.reversed
+        copy = Network(
+            primary.layers,
+            primary.maps,
+            primary.likelihood,
+            primary.reversed.likelihood,
+            device=backend,
+            dtype=self.dtype if dtype is None else dtype,
+            seed=None,
+        )
+        copy._bind(*(backend.asarray(flat, copy.dtype) for flat in self.snapshot()))
+        return copy if self.direction == "forward" else copy.reversed
+
+    def copy(self) -> Network:
+        """Return an independent copy."""
+        return self.to()
+
+    def snapshot(self) -> tuple[Vector, Vector]:
+        """Return all that training moves, copied to the host: parameters, running statistics."""
+        return self.backend.to_numpy(self.parameters), self.backend.to_numpy(self.statistics)
+
+    def restore(self, snapshot: tuple[Any, Any]) -> None:
+        """Write what :meth:`snapshot` returned back in place, for both directions."""
+        for flat, kept in zip((self.parameters, self.statistics), snapshot, strict=True):
+            flat[...] = self.backend.asarray(kept, self.dtype)
+
+    def __copy__(self) -> Network:
+        return self.to()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        copied = self.to()
+        memo[id(self)], memo[id(self.reversed)] = copied, copied.reversed
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.direction == "backward":  # through the forward one, so that a pair stays a pair
+            return attrgetter("reversed"), (self.reversed,)
+        ends = self.likelihood, self.reversed.likelihood
+        return _rebuild, (self.layers, self.maps, *ends, self.dtype, *self.snapshot())
+
+
+def _rebuild(
+    layers: tuple[Layer, ...],
+    maps: tuple[LinearMap, ...],
+    forward: Likelihood,
+    backward: Likelihood,
+    dtype: str,
+    flat: Vector,
+    statistics: Vector,
+) -> Network:
+    """Unpickle on the CPU, whatever device the network was on."""
+    net = Network(layers, maps, forward, backward, dtype=dtype, seed=None)
+    net.restore((flat, statistics))
+    return net
 
 
 def _reversed_view(net: Network, backward: Likelihood) -> Network:
@@ -608,6 +551,12 @@ def _reversed_view(net: Network, backward: Likelihood) -> Network:
     other.weight_count = net.weight_count
     other.reversed = net
     return other
+
+
+def check_same_rows(x: Array, t: Array) -> None:
+    """Raise ShapeError if inputs and targets differ in number."""
+    if x.shape[0] != t.shape[0]:
+        raise ShapeError(f"the input has {x.shape[0]} rows, but the target has {t.shape[0]}")
 
 
 def dense_network(
@@ -661,3 +610,100 @@ def dense_network(
         dtype=dtype,
         seed=seed,
     )
+
+
+# -- what users give, as what a network computes with ------------------------------------------
+
+_NO_NUMBERS: Final = {
+    "c": ("complex numbers", "give its real part or its magnitudes"),
+    **dict.fromkeys("SUT", ("text", "convert it to numbers first, as by np.asarray(..., float)")),
+    **dict.fromkeys("mM", ("dates or durations", "give them as numbers, in a unit of your choice")),
+}
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name of a network's precision, however NumPy lets it be said.
+
+    Raises
+    ------
+    ArchitectureError
+        If it is neither float32 nor float64 (nor complex128, in which gradients are verified).
+
+    >>> dtype_name(np.float64), dtype_name(np.dtype("f4"))
+    ('float64', 'float32')
+    """
+    try:
+        name = "" if dtype is None else np.dtype(dtype).name
+    except (TypeError, ValueError, SyntaxError):  # the last of text that reads like several dtypes
+        name = ""
+    if name not in ("float32", "float64", "complex128"):
+        raise ArchitectureError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    return name
+
+
+def given_array(backend: Backend, value: Any, dtype: str, what: str, expected: str) -> Array:
+    """Return what a user gave as an array of a backend.
+
+    Parameters
+    ----------
+    value : array_like
+        Of real numbers; complex ones where ``dtype`` is complex too.
+    what, expected : str
+        What messages call it, and what they say is expected of it.
+
+    Raises
+    ------
+    ShapeError
+        If it is sparse, ragged, or holds anything but such numbers.
+
+    >>> from nembp.backend import get_backend
+    >>> given_array(get_backend("cpu"), [[1, 2], [3]], "float32", "input", "net expects (rows, 2)")
+    Traceback (most recent call last):
+        ...
+    nembp.errors.ShapeError: input has rows of 1 to 2 values but net expects (rows, 2); ...
+    """
+    if hasattr(value, "toarray"):
+        kind, shape = type(value).__name__, tuple(value.shape)
+        raise ShapeError(
+            f"{what} is a sparse {kind} of shape {shape} but {expected}, dense; give its .toarray()"
+        )
+    kind = _kind(value)
+    if kind in _NO_NUMBERS and not (kind == "c" and dtype.startswith("complex")):
+        came, remedy = _NO_NUMBERS[kind]
+        raise ShapeError(f"{what} holds {came} but {expected} of real numbers; {remedy}")
+    try:
+        return backend.asarray(value, dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        lengths = _lengths(value)
+        if len(lengths) > 1:
+            raise ShapeError(
+                f"{what} has rows of {min(lengths)} to {max(lengths)} values but {expected}; "
+                "give all rows the same number of values"
+            ) from error
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ShapeError(
+            f"{what} is a {type(value).__name__} that cannot be read as an array ({reason}) but "
+            f"{expected} of real numbers; give a NumPy array, or a list of rows of numbers"
+        ) from error
+
+
+def _kind(value: Any) -> str:
+    """Return NumPy's letter for the kind of a value's numbers, "" where it cannot tell."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:  # a list, say; of what, one row may hide
+        try:
+            dtype = np.asarray(value).dtype
+        except (TypeError, ValueError, OverflowError):  # converting it will say so
+            return ""
+    kind: str = getattr(dtype, "kind", "")
+    return kind or ("c" if "complex" in str(dtype) else "")  # other libraries' dtypes have none
+
+
+def _lengths(value: Any) -> set[int]:
+    """Return how many values the rows of a sequence have."""
+    rows = value if isinstance(value, Sequence) else ()
+    return {len(row) for row in rows if isinstance(row, Sequence) or _is_array(row)}
+
+
+def _is_array(row: Any) -> bool:
+    return isinstance(row, np.ndarray) and row.ndim > 0

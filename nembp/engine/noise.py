@@ -1,19 +1,4 @@
-"""What noise is asked for: `Noise`, whose words the command line and the configuration share.
-
-Noise matched to a likelihood's curvature: large where the output is undecided.
-
-The curvature −∂² log p/∂z∂zᵀ of an output is, but for the precision or weight in front,
-
-    multinomial  C = diag(a) − a aᵀ,    Bernoulli  C = diag(a ∘ (1 − a)),    Gaussian  C = I,
-
-which is also the covariance of a target drawn from the output itself. Noise n = S ξ with ξ normal
-and S Sᵀ = C, S = diag(√a) − a √aᵀ for the multinomial, is spread like the model's own doubt: none
-on classes that are ruled out, none on samples that are certain. For a softmax it sums to zero, so
-that exact and published update are one. It is screened like any other, so the NEM condition
-gain(n) ≥ 0 holds; under the multinomial's half-space its mean leans along C log a, the gradient of
-the output's negative entropy by z.
-
-NEM noise: draws, annealing, screening and the controls.
+"""NEM noise: draws, annealing, screening and the controls; on targets, and on signals.
 
 Noise n on a direction's target t is kept where it does not make the target less probable,
 gain(n) = log p(t+n) − log p(t) ≥ 0, sample by sample: the sufficient form of the noisy
@@ -31,46 +16,30 @@ kind      what is added to the target
 ``none``  nothing
 ========= ================================================================================
 
-NEM noise on signals: at a direction's input, or in its hidden layers.
-
-Noise n on the signal aᵏ of layer k is kept where it does not make the target less probable,
+Noise n on the signal aᵏ of layer k (the input, or a hidden layer) is kept where
 
     gain(n) = log p(t | aᵏ + n) − log p(t | aᵏ) ≥ 0,
 
-sample by sample: the likelihood-ratio form of the noisy expectation-maximization condition with
-the layer's signal as the hidden data (Audhkhasi, Osoba, Kosko, Neural Networks 78:15-23, 2016,
-section 4). The remaining layers run again to find it, so a noisy layer costs one forward run of
-the layers above it, two with reflection. Where several layers are noisy the gain of each is taken
-with the noise of those before it in place.
-
-The step then trains with aᵏ + n in place of aᵏ: it is what the next linear map sees, in its signal and
-in its gradient; the derivative f' stays that of aᵏ itself, for n is no part of the activation.
-
-A normalized layer's statistics are those of the batch's signals without noise while noise is
-screened, so that a sample's gain depends on its own noise alone.
-
-Weights have no noise of their own. Noise M on a linear map reaches the layer above as aᵏ M, which is
-noise on its signals that all samples of a batch share, so the theorem could only be met by the mean
-gain of the batch (as signals do with screening "expectation"): one decision for 10⁵ numbers, of
-which what is kept leans towards the gradient by 0.8 σ and wanders by σ √10⁵ elsewhere. That is a
-longer step with blind noise on it, and a longer step is what every claim here is controlled for.
-And both directions go through the same W in the same products (:mod:`nembp.engine.backprop`), so that noise
-meant for one would disturb the other or cost its products anew.
+the likelihood-ratio form of the same condition with the layer's signal as the hidden data
+(Audhkhasi, Osoba, Kosko 2016, section 4): the layers above run again to find it. The step then
+trains with aᵏ + n in place of aᵏ; the derivative f' stays that of aᵏ itself, for n is no part of
+the activation. Weights have no noise of their own: noise M on a linear map reaches the layer above
+as aᵏ M, which all samples share, so that only a whole batch could be screened, and both directions
+go through the same W.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 from nembp.backend import Array, Backend
-from nembp.engine.batchnorm import grouped_normalizers
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial, Readout
-from nembp.engine.network import Network, add_bias
+from nembp.engine.network import LayerSide, Network
 from nembp.errors import ArchitectureError
 
 Kind = Literal["none", "nem", "blind", "anti", "drift"]
@@ -80,6 +49,9 @@ Mode = Literal["additive", "multiplicative"]
 Screening = Literal["auto", "vector", "component", "expectation"]
 Rejected = Literal["zero", "reflect"]
 Update = Literal["exact", "published", "zero-sum"]
+
+DRIFT_DRAWS = 64  # draws averaged where the mean of the kept noise has no closed form
+PLACES = ("input", "hidden", "last-hidden")  # of noise on signals
 
 
 @dataclass(frozen=True)
@@ -96,11 +68,11 @@ class Noise:
         σₜ = σ₀ / tᵈ with d = ``decay`` and t counted from 1 in iterations or epochs.
     law : {"gaussian", "uniform", "curvature"}
         Distribution of the draws: of standard deviation σₜ, or on targets normal with σₜ² times the
-        curvature of the likelihood as covariance (:mod:`nembp.engine.noise`).
+        curvature of the likelihood as covariance (:func:`spread_by_curvature`).
     mode : {"additive", "multiplicative"}
         t + n, or t (1 + n), whose effective additive noise t n passes the same test.
     screening : {"auto", "vector", "component", "expectation"}
-        Keep or drop whole samples by their gain, single neurons by their summand of it, or a whole
+        Keep or drop whole samples by their gain, single units by their summand of it, or a whole
         batch by its mean gain, which is the NEM theorem's own condition E[gain] ≥ 0.
         ``auto`` is ``component`` for the Gaussian (in hundreds of dimensions its ball accepts
         almost no whole vector) and ``vector`` for the half-spaces.
@@ -176,7 +148,15 @@ class Noise:
 def spread_by_curvature(
     likelihood: Likelihood, o: Readout, n: Array, scratch: Array, column: Array
 ) -> None:
-    """Turn n into S n, whose covariance is C where that of n was the identity.
+    """Turn n into S n, whose covariance is C = S Sᵀ where that of n was the identity.
+
+    C is the likelihood's curvature −∂² log p/∂z∂zᵀ but for the precision or weight in front, which
+    is also the covariance of a target drawn from the output itself, so that the noise is large where
+    the output is undecided:
+
+        multinomial  C = diag(a) − a aᵀ,    Bernoulli  C = diag(a ∘ (1 − a)),    Gaussian  C = I,
+
+    with S = diag(√a) − a √aᵀ for the multinomial, whose noise then sums to zero.
 
     Parameters
     ----------
@@ -199,33 +179,27 @@ def spread_by_curvature(
     >>> n.round(4).tolist()
     [[-0.7071, 0.7071, 0.0]]
     """
-    b, xp = o.backend, o.backend.xp
+    xp = o.backend.xp
     if isinstance(likelihood, Gaussian):
         return
     if isinstance(likelihood, Bernoulli):
-        b.into(scratch, xp.subtract, 1.0, o.a)
-        b.into(scratch, xp.multiply, scratch, o.a)
-        b.into(scratch, xp.sqrt, scratch)
-        b.into(n, xp.multiply, n, scratch)
+        xp.multiply(o.a, -1.0, out=scratch)
+        scratch += 1.0
+        scratch *= o.a
+        n *= xp.sqrt(scratch, out=scratch)
     elif isinstance(likelihood, Multinomial):
-        b.into(scratch, xp.sqrt, o.a)
-        b.into(n, xp.multiply, n, scratch)
-        b.row_sum(n, column)
-        b.into(scratch, xp.multiply, o.a, column)
-        b.into(n, xp.subtract, n, scratch)
+        n *= xp.sqrt(o.a, out=scratch)
+        o.backend.row_sum(n, column)
+        n -= xp.multiply(o.a, column, out=scratch)
     else:
         raise ArchitectureError(
-            f"noise law curvature knows multinomial, bernoulli and gaussian targets, not "
+            "noise law curvature knows multinomial, bernoulli and gaussian targets, not "
             f"{likelihood!r}; use law gaussian or uniform"
         )
 
 
-DRIFT_DRAWS = 64  # draws averaged where the mean of the kept noise has no closed form
-
-
-@dataclass
 class NoiseSource:
-    """Draws and screens the noise of one direction into its own buffers.
+    """Draws and screens the noise of one direction's target into its own buffers.
 
     Parameters
     ----------
@@ -242,55 +216,50 @@ class NoiseSource:
     ----------
     n : array, shape (rows, width)
         The noise after screening.
+    std : float or array, shape (1,)
+        σₜ of the next draw; a captured step finds it in an array on the device.
     accepted, gain : array, shape (1, 1)
-        Share of kept draws (of samples or of neurons), and mean gain in nats a sample.
+        Share of kept draws (of samples or of units), and mean gain in nats a sample.
     zero_sum : bool
         Whether draws are projected to sum zero.
-    deviation : array, shape (1,), or None
-        σₜ on the device, which takes the place of the number that a call is given: a captured step
-        finds that of its turn there (:mod:`nembp.engine.training`).
+    kernel : tuple of str or None
+        What a device that draws and screens in one pass has to know; None where it cannot.
     """
 
-    screens_target: ClassVar[bool] = True  # by ``likelihood``'s gain
-
-    noise: Noise
-    likelihood: Likelihood
-    backend: Backend
-    rows: int
-    width: int
-    dtype: str
-    generator: Any
-    n: Array = field(init=False)
-    accepted: Array = field(init=False)
-    gain: Array = field(init=False)
-    zero_sum: bool = field(init=False)
-    deviation: Array = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        b, shape = self.backend, (self.rows, self.width)
-        self.n = b.empty(shape, self.dtype)
-        self.accepted = b.zeros((1, 1), self.dtype)
-        self.gain = b.zeros((1, 1), self.dtype)
-        self._terms = b.empty(shape, self.dtype)  # whose sum over neurons is a sample's gain
-        self._component = self.screening == "component"
-        screened = shape if self._component else (self.rows, 1)  # what is kept or dropped
-        self._score = self._terms if self._component else b.empty(screened, self.dtype)
+    def __init__(
+        self,
+        noise: Noise,
+        likelihood: Likelihood,
+        backend: Backend,
+        rows: int,
+        width: int,
+        dtype: str,
+        generator: Any,
+    ) -> None:
+        self.noise, self.likelihood, self.backend = noise, likelihood, backend
+        self.rows, self.width, self.dtype, self.generator = rows, width, dtype, generator
+        self.std: Any = noise.std
+        b, shape = backend, (rows, width)
+        self.n = b.empty(shape, dtype)
+        self.accepted, self.gain = b.zeros((1, 1), dtype), b.zeros((1, 1), dtype)
+        self._terms = b.empty(shape, dtype)  # whose sum over units is a sample's gain
+        self._by_component = self.screening == "component"
+        screened = shape if self._by_component else (rows, 1)  # what is kept or dropped
+        self._score = self._terms if self._by_component else b.empty(screened, dtype)
         self._mask = b.empty(screened, "bool")  # score ≥ 0
-        self._sign = b.empty(screened, self.dtype)
-        self._row_ones = b.ones((1, self.rows), self.dtype)
-        self._columns = b.ones((self.width, 1), self.dtype)
-        self._column = b.empty((self.rows, 1), self.dtype)
-        balanced = self.noise.update == "zero-sum"
-        self.zero_sum = balanced and isinstance(self.likelihood, Multinomial)
-        if self.zero_sum and self._component and self.noise.kind != "blind":
+        self._sign = b.empty(screened, dtype)
+        self._column = b.empty((rows, 1), dtype)
+        self.zero_sum = noise.update == "zero-sum" and isinstance(likelihood, Multinomial)
+        if self.zero_sum and self._by_component and noise.kind != "blind":
             raise ArchitectureError(
                 "zero-sum noise on a softmax target cannot be screened by component: dropping "
-                "neurons undoes the sum of zero; use screening 'vector', or another update"
+                "units undoes the sum of zero; use screening 'vector', or another update"
             )
-        self._mean: Array = b.empty(shape, self.dtype) if self.noise.kind == "drift" else None
-        self._several = self.noise.draws > 1 and self.noise.kind != "blind"
+        self._several = noise.draws > 1 and noise.kind != "blind"
+        if noise.kind == "drift":
+            self._mean = b.empty(shape, dtype)
         if self._several:
-            self._best, self._best_score = b.empty(shape, self.dtype), b.empty(screened, self.dtype)
+            self._best, self._best_score = b.empty(shape, dtype), b.empty(screened, dtype)
             self._spare_mask = b.empty(screened, "bool")
 
     @property
@@ -299,24 +268,37 @@ class NoiseSource:
         return self.noise.screening_for(self.likelihood)
 
     @cached_property
+    def kernel(self) -> tuple[str, ...] | None:
+        plain = self.noise.law != "curvature" and self.noise.kind != "drift" and not self._several
+        if not plain or self.screening == "expectation":
+            return None
+        flags = {
+            "multiplicative": self.noise.mode == "multiplicative",
+            "zero-sum": self.zero_sum,
+            "component": self._by_component,
+            "reflect": self.noise.rejected == "reflect",
+            "blind": self.noise.kind == "blind",
+            "anti": self.noise.kind == "anti",
+        }
+        return self.noise.law, *(word for word, holds in flags.items() if holds)
+
+    @cached_property
     def columns(self) -> tuple[Array, Array]:
-        """A row each: the share kept and the gain, for a device that screens in one pass."""
+        """Each row's share kept and gain, for a device that screens in one pass."""
         return self._column, self.backend.empty((self.rows, 1), self.dtype)
 
-    def __call__(self, o: Readout, t: Array, std: float) -> Array:
-        """Return noise for target ``t`` under the readout ``o``, at standard deviation ``std``."""
-        std = std if self.deviation is None else self.deviation
-        plain = not self._several and self.noise.law != "curvature"
-        if plain and self.backend.draw_and_screen(self, o, t, std):
-            return self.n
+    def __call__(self, o: Readout, t: Array, std: Any = None) -> Array:
+        """Return noise for target ``t`` under the readout ``o``; ``std``, where given, is set."""
+        if std is not None:
+            self.std = std
         if self.noise.kind == "drift":
-            self._drift(o, t, std)
+            self._drift(o, t)
         else:
-            self._offer(o, t, std)
+            self.backend.screen(self, o, t, self.std)
         return self.n
 
-    def _offer(self, o: Readout, t: Array, std: float) -> None:
-        """Draw and screen once, or several times and take the best of each sample or neuron."""
+    def offer(self, o: Readout, t: Array, std: Any) -> None:
+        """Draw and screen once, or several times and take the best of each sample or unit."""
         self._draw(o, t, std)
         self._screen(o, t)
         if not self._several:
@@ -328,68 +310,57 @@ class NoiseSource:
             self._screen(o, t)
             self._measure(o, t)
             # each of the two becomes 0 where the other is better, so their sum is the better one
-            b.into(self._mask, xp.greater_equal, self._best_score, self._score)
-            b.into(self._spare_mask, xp.logical_not, self._mask)
+            xp.greater_equal(self._best_score, self._score, out=self._mask)
+            xp.logical_not(self._mask, out=self._spare_mask)
             b.keep(self._best, self._mask)
             b.keep(self.n, self._spare_mask)
-            b.into(self.n, xp.add, self.n, self._best)
+            self.n += self._best
             self._remember(o, t)
-        self._note_kept(o, t)
+        if self._by_component:
+            xp.not_equal(self.n, 0.0, out=self._mask)
+        else:
+            xp.not_equal(b.row_dot(self.n, self.n, self._column), 0.0, out=self._mask)
+        self._record(o, t)
 
     def _remember(self, o: Readout, t: Array) -> None:
         """Keep ``n`` and its gain as the best so far."""
         self._measure(o, t)
-        self.backend.copy(self.n, self._best)
-        self.backend.copy(self._score, self._best_score)
+        self._best[...], self._best_score[...] = self.n, self._score
 
-    def _note_kept(self, o: Readout, t: Array) -> None:
-        """Record the share of samples or neurons that have noise, and the mean gain."""
-        b, xp = self.backend, self.backend.xp
-        if self._component:
-            b.into(self._mask, xp.not_equal, self.n, 0.0)
-        else:
-            b.row_dot(self.n, self.n, self._column)
-            b.into(self._mask, xp.not_equal, self._column, 0.0)
-        b.cast(self._mask, self._sign)
-        self._average(self._sign, self.accepted)
-        self._record_gain(o, t)
-
-    def _draw(self, o: Readout, t: Array, std: float) -> None:
-        """Fill ``n`` with unscreened noise of deviation σ = ``std``."""
-        b, xp = self.backend, self.backend.xp
+    def _draw(self, o: Readout, t: Array, std: Any) -> None:
+        """Fill ``n`` with unscreened noise of standard deviation σ = ``std``."""
+        b, n = self.backend, self.n
         if self.noise.law == "uniform":  # on ±√3 σ
-            b.uniform(self.generator, self.n)
-            b.into(self.n, xp.subtract, self.n, 0.5)
+            b.uniform(self.generator, n)
+            n -= 0.5
             self._spread(2.0 * math.sqrt(3.0), std)
         else:
-            b.normal(self.generator, self.n)
+            b.normal(self.generator, n)
             self._spread(1.0, std)
             if self.noise.law == "curvature":
-                spread_by_curvature(self.likelihood, o, self.n, self._terms, self._column)
-        self._shape(t, self.n)
+                spread_by_curvature(self.likelihood, o, n, self._terms, self._column)
+        self._shape(t)
 
-    def _spread(self, c: float, std: float | Array) -> None:
+    def _spread(self, c: float, std: Any) -> None:
         """Multiply ``n`` by c σ."""
-        b, xp = self.backend, self.backend.xp
-        if self.deviation is None:
-            b.into(self.n, xp.multiply, self.n, c * std)
+        if isinstance(std, float):
+            self.n *= c * std
         else:
-            b.into(self.n, xp.multiply, self.n, c)
-            b.into(self.n, xp.multiply, self.n, std)
+            self.n *= c
+            self.n *= std
 
-    def _shape(self, t: Array, n: Array) -> None:
+    def _shape(self, t: Array) -> None:
         """Make draws effective additive noise: times t, and projected to sum zero."""
         if self.noise.mode == "multiplicative":
-            self.backend.into(n, self.backend.xp.multiply, n, t)
+            self.n *= t
         if self.zero_sum:
-            self._project(n)
+            self._project()
 
-    def _project(self, n: Array) -> None:
+    def _project(self) -> None:
         """Subtract each row's mean: n ← (I − 1 1ᵀ/d) n, d the width."""
-        b, xp = self.backend, self.backend.xp
-        b.row_sum(n, self._column)
-        b.into(self._column, xp.multiply, self._column, 1.0 / self.width)
-        b.into(n, xp.subtract, n, self._column)
+        column = self.backend.row_sum(self.n, self._column)
+        column *= 1.0 / self.width
+        self.n -= column
 
     def _screen(self, o: Readout, t: Array) -> None:
         """Keep the draws that the kind asks for, and record the share kept and the mean gain."""
@@ -398,98 +369,89 @@ class NoiseSource:
         if self.noise.kind != "blind":
             if self.noise.rejected == "reflect":
                 self._measure(o, t)
-                b.into(self._mask, xp.greater_equal, self._score, 0.0)
-                b.cast(self._mask, self._sign)  # 2 · mask − 1: copysign takes three times as long
-                b.into(self._sign, xp.multiply, self._sign, 2.0)
-                b.into(self._sign, xp.subtract, self._sign, 1.0)
-                b.into(self.n, xp.multiply, self.n, self._sign)
+                xp.greater_equal(self._score, 0.0, out=self._mask)
+                sign = b.cast(self._mask, self._sign)  # 2 · mask − 1: copysign takes thrice as long
+                sign *= 2.0
+                sign -= 1.0
+                self.n *= sign
             self._measure(o, t)
-            b.into(self._mask, xp.greater_equal, self._score, 0.0)
+            xp.greater_equal(self._score, 0.0, out=self._mask)
             b.keep(self.n, self._mask)
-        b.cast(self._mask, self._sign)
-        self._average(self._sign, self.accepted)
+        self._record(o, t)
+
+    def _record(self, o: Readout, t: Array) -> None:
+        """Note the share that ``_mask`` keeps, and the mean gain."""
+        self._average(self.backend.cast(self._mask, self._sign), self.accepted)
         self._record_gain(o, t)
 
     def _measure(self, o: Readout, t: Array) -> None:
-        """Write the score, which is to be ≥ 0: the gain of each sample, neuron or batch.
+        """Write the score, which is to be ≥ 0: the gain of each sample, unit or batch.
 
         Negated for anti-NEM noise.
         """
-        b, xp = self.backend, self.backend.xp
         self._score_gain(o, t)
         if self.noise.kind == "anti":
-            b.into(self._score, xp.negative, self._score)
+            self._score *= -1.0
         if self.screening == "expectation":
             self._average(self._score, self.gain)
             self._score[...] = self.gain
 
     def _score_gain(self, o: Readout, t: Array) -> None:
-        """Write the gain of each sample or neuron into ``_score``."""
+        """Write the gain of each sample or unit into ``_score``."""
         self.likelihood.gain_terms(o, t, self.n, self._terms)
-        if not self._component:
+        if not self._by_component:
             self.backend.row_sum(self._terms, self._score)
 
     def _record_gain(self, o: Readout, t: Array) -> None:
-        """Write the mean gain of a sample, which is width times that of a neuron, into ``gain``."""
+        """Write the mean gain of a sample, which is width times that of a unit, into ``gain``."""
         self.likelihood.gain_terms(o, t, self.n, self._terms)
         self._average(self._terms, self.gain)
-        self.backend.into(self.gain, self.backend.xp.multiply, self.gain, float(self.width))
+        self.gain *= float(self.width)
 
     def _average(self, x: Array, out: Array) -> None:
         """Write the mean over all entries of ``x`` into ``out`` (1, 1)."""
-        b = self.backend
-        if x.shape[1] == 1:
-            b.matmul(self._row_ones, x, out)
-        else:
-            b.matmul(x, self._columns, self._column)
-            b.matmul(self._row_ones, self._column, out)
-        b.into(out, b.xp.multiply, out, 1.0 / (x.shape[0] * x.shape[1]))
+        column = x if x.shape[1] == 1 else self.backend.row_sum(x, self._column)
+        self.backend.sum_column(column, out, 1.0 / (x.shape[0] * x.shape[1]))
 
     # -- the mean of the kept noise ------------------------------------------------------------
-    def _drift(self, o: Readout, t: Array, std: float) -> None:
+    def _drift(self, o: Readout, t: Array) -> None:
         """Write E[n | kept] into ``n``, by its formula where it has one; no draw is accepted."""
         linear = self.likelihood.gain_is_linear and self.screening == "vector"
         if linear and not self._several and self.noise.law == "gaussian":
-            self._half_space_mean(o, t, std)
+            self._half_space_mean(o, t)
         else:
-            self._sampled_mean(o, t, std)
-        self.backend.into(self.accepted, self.backend.xp.multiply, self.accepted, 0.0)
+            self._sampled_mean(o, t)
+        self.accepted[...] = 0.0
         self._record_gain(o, t)
 
-    def _half_space_mean(self, o: Readout, t: Array, std: float) -> None:
+    def _half_space_mean(self, o: Readout, t: Array) -> None:
         """E[n | kept] of n = S ξ, ξ ~ N(0, σ²I), kept where ⟨n, w⟩ ≥ 0: c σ S Sᵀw / ‖Sᵀw‖.
 
         c = √(2/π) when rejected draws are reflected (a half-normal), 1/√(2π) when they are set
         to zero. S is the map of ``_shape``: diag(t), the zero-sum projection, or neither.
         """
-        b, xp = self.backend, self.backend.xp
         self.likelihood.gain_slope(o, t, self.n)
         if self.zero_sum:  # Sᵀ = diag(t) P projects first
-            self._project(self.n)
+            self._project()
         if self.noise.mode == "multiplicative":
-            b.into(self.n, xp.multiply, self.n, t)
-        b.row_dot(self.n, self.n, self._column)
-        tiny = 1e-30  # where w = 0 every draw is kept, and the mean is zero
-        b.into(self._column, xp.add, self._column, tiny)
-        b.into(self._column, xp.sqrt, self._column)
-        b.into(self.n, xp.divide, self.n, self._column)
+            self.n *= t
+        norm = self.backend.row_dot(self.n, self.n, self._column)
+        norm += 1e-30  # where w = 0 every draw is kept, and the mean is zero
+        self.n /= self.backend.xp.sqrt(norm, out=norm)
         c = math.sqrt(2.0 / math.pi) * (1.0 if self.noise.rejected == "reflect" else 0.5)
-        self._spread(c, std)
-        self._shape(t, self.n)
+        self._spread(c, self.std)
+        self._shape(t)
 
-    def _sampled_mean(self, o: Readout, t: Array, std: float) -> None:
+    def _sampled_mean(self, o: Readout, t: Array) -> None:
         """Write the mean of `DRIFT_DRAWS` screened draws into ``n``."""
-        b, xp = self.backend, self.backend.xp
         self._mean[...] = 0.0
         for _ in range(DRIFT_DRAWS):
-            self._offer(o, t, std)
-            b.into(self._mean, xp.add, self._mean, self.n)
-        b.into(self.n, xp.multiply, self._mean, 1.0 / DRIFT_DRAWS)
+            self.offer(o, t, self.std)
+            self._mean += self.n
+        self.backend.xp.multiply(self._mean, 1.0 / DRIFT_DRAWS, out=self.n)
 
 
-PLACES = ("input", "hidden", "last-hidden")
-
-
+# -- noise on signals ------------------------------------------------------------------------------
 def noisy_layers(net: Network, place: str) -> list[int]:
     """Return the layers that a place names, counted from the direction's own input.
 
@@ -515,8 +477,7 @@ def noisy_layers(net: Network, place: str) -> list[int]:
         )
     if place == "input":
         return [0]
-    last = len(net.maps)
-    hidden = [k for k in range(1, last) if net.layers[k].activation is not None]
+    hidden = [k for k in range(1, len(net.maps)) if net.layers[k].activation is not None]
     if not hidden:
         raise ArchitectureError(
             f"noise place {place} needs a hidden layer, and this network has none; "
@@ -536,12 +497,12 @@ class LayerNoise(NoiseSource):
         Counted from the direction's own input.
     """
 
-    screens_target = False
+    kernel = None
 
     def __init__(self, trial: SignalNoise, layer: int, noise: Noise, generator: Any) -> None:
         if noise.screening == "component":
             raise ArchitectureError(
-                "noise on signals is screened by whole samples: one neuron's share of the gain "
+                "noise on signals is screened by whole samples: one unit's share of the gain "
                 "is not its own; use screening auto, vector or expectation"
             )
         if noise.law == "curvature":
@@ -551,15 +512,13 @@ class LayerNoise(NoiseSource):
             )
         self._trial, self._layer = trial, layer
         net = trial.net
-        width = net.layers[layer].size
-        super().__init__(
-            noise, net.likelihood, net.backend, trial.rows, width, net.dtype, generator
-        )
+        made = net.likelihood, net.backend, trial.rows, net.layers[layer].size, net.dtype
+        super().__init__(noise, *made, generator)
         self.zero_sum = False  # a matter of softmax targets
 
-    def draw(self, std: float) -> None:
+    def draw(self) -> None:
         """Fill ``n`` for the signal that the trial now has at this layer."""
-        self(self._trial.readout, self._trial.signals[self._layer], std)
+        self(self._trial.readout, self._trial.signals[self._layer])
 
     @property
     def name(self) -> str:
@@ -573,24 +532,26 @@ class LayerNoise(NoiseSource):
         return "expectation" if self.noise.screening == "expectation" else "vector"
 
     def _score_gain(self, o: Readout, t: Array) -> None:
-        self._write_gain(self._score)
+        trial = self._trial
+        with_noise = trial.log_likelihood_with(self._layer, self.n)
+        self.backend.xp.subtract(with_noise, trial.log_p, out=self._score)
 
     def _record_gain(self, o: Readout, t: Array) -> None:
-        self._write_gain(self._column)
-        self._average(self._column, self.gain)
+        self._score_gain(o, t)
+        self._average(self._score, self.gain)
 
-    def _write_gain(self, out: Array) -> None:
-        trial, b = self._trial, self.backend
-        b.into(out, b.xp.subtract, trial.log_likelihood_with(self._layer, self.n), trial.clean)
-
-    def _drift(self, o: Readout, t: Array, std: float) -> None:
-        self._sampled_mean(o, t, std)
-        self.backend.into(self.accepted, self.backend.xp.multiply, self.accepted, 0.0)
+    def _drift(self, o: Readout, t: Array) -> None:
+        self._sampled_mean(o, t)
+        self.accepted[...] = 0.0
         self._record_gain(o, t)
 
 
 class SignalNoise:
     """The noise of one direction's signals, for a fixed number of rows.
+
+    Where several layers are noisy, the gain of each is taken with the noise of those before it in
+    place. A normalized layer's statistics are those of the signals without noise while noise is
+    screened, so that a sample's gain depends on its own noise alone.
 
     Parameters
     ----------
@@ -611,6 +572,8 @@ class SignalNoise:
         After a call: the screened noise of each noisy layer, counted from the direction's input.
     sources : dict of LayerNoise
         By layer, with their share accepted and mean gain.
+    clean_signals : dict of array
+        By layer, the step's signals without their noise: derivatives are taken there.
     nll : array, shape (1, 1)
         Mean −log p(t) of the signals without noise, in nats, after a call.
     """
@@ -627,15 +590,16 @@ class SignalNoise:
         backend, dtype = net.backend, net.dtype
         sizes = [layer.size for layer in net.layers]
         self.readout = Readout.allocate(backend, rows, sizes[-1], dtype)
-        self.clean = backend.empty((rows, 1), dtype)  # log p(t) of what the signals now are
+        self.log_p = backend.empty((rows, 1), dtype)  # of the target, as the signals now are
         self.signals = [backend.empty((rows, size), dtype) for size in sizes[:-1]]
         self._tried = [backend.empty((rows, size), dtype) for size in sizes[:-1]]
-        self._scratch = backend.empty((rows * max(sizes),), dtype)
-        self._links = [linear_map.link(backend, (rows,), dtype) for linear_map in net.maps]
-        self._normalizers = grouped_normalizers(net, rows, groups)
+        scratch = backend.empty((rows * max(sizes),), dtype)
+        self._maps = [m.workspace(backend, (rows,), dtype) for m in net.maps]
+        self._sides: list[Any] = [None]
+        for k in range(1, len(sizes)):
+            self._sides.append(LayerSide(net, k, rows, scratch=scratch, groups=groups))
         self._target: Array = None
         self.nll = backend.zeros((1, 1), dtype)
-        self._ones = backend.ones((1, rows), dtype)
         self.places: dict[int, str] = {}
         self.sources: dict[int, LayerNoise] = {}
         for place, each in noise.items():
@@ -647,75 +611,58 @@ class SignalNoise:
                 self.places[layer] = place
                 self.sources[layer] = LayerNoise(self, layer, each, generators[place])
         self.n = {layer: source.n for layer, source in self.sources.items()}
-        # the step's signals without their noise: derivatives are taken there
-        self.without = {k: backend.empty((rows, sizes[k]), dtype) for k in self.sources}
+        self.clean_signals = {k: backend.empty((rows, sizes[k]), dtype) for k in self.sources}
 
-    def __call__(self, x: Array, t: Array, epoch: int, iteration: int) -> None:
+    def __call__(self, x: Array, t: Array) -> None:
         """Draw and screen the noise for a batch: ``x`` and ``t`` of this direction."""
-        backend, xp = self.net.backend, self.net.backend.xp
         self._target = t
-        for link, W in zip(self._links, self.net.weights, strict=True):
-            link.load(W)
-        backend.copy(x, self.signals[0])
+        for each, W in zip(self._maps, self.net.weights, strict=True):
+            each.load(W)
+        self.signals[0][...] = x
         self._run(0, self.signals, held=False)
-        self._keep_log_likelihood()
-        backend.matmul(self._ones, self.clean, self.nll)
-        backend.into(self.nll, xp.multiply, self.nll, -1.0 / self.rows)
+        self.log_p[...] = self._log_likelihood()
+        self.net.backend.sum_column(self.log_p, self.nll, -1.0 / self.rows)
         layers = sorted(self.sources)
         for layer in layers:
-            source = self.sources[layer]
-            source.draw(source.noise.std_at(epoch, iteration))
+            self.sources[layer].draw()
             if layer != layers[-1]:  # the next ones see this noise
-                backend.into(self.signals[layer], xp.add, self.signals[layer], source.n)
+                self.signals[layer] += self.n[layer]
                 self._run(layer, self.signals)
-                self._keep_log_likelihood()
+                self.log_p[...] = self._log_likelihood()
 
-    def disturb(self, layer: int, signal: Array, start: int, stop: int) -> None:
-        """Add its noise to rows of the step's signal of a layer, where the layer has any."""
+    def disturb(self, layer: int, signal: Array) -> None:
+        """Add its noise to the step's signal of a layer, where the layer has any."""
         if layer in self.n:
-            backend, xp, rows = self.net.backend, self.net.backend.xp, signal[start:stop, :]
-            backend.copy(rows, self.without[layer][start:stop, :])
-            backend.into(rows, xp.add, rows, self.n[layer][start:stop, :])
+            self.clean_signals[layer][...] = signal
+            signal += self.n[layer]
 
     def log_likelihood_with(self, layer: int, n: Array) -> Array:
         """Return log p(t) (rows, 1) with noise ``n`` on the signal of one layer."""
-        backend = self.net.backend
-        backend.into(self._tried[layer], backend.xp.add, self.signals[layer], n)
+        self.net.backend.xp.add(self.signals[layer], n, out=self._tried[layer])
         self._run(layer, self._tried)
-        return self.net.likelihood.log_likelihood(self.readout, self._target)
+        return self._log_likelihood()
 
-    def _keep_log_likelihood(self) -> None:
-        backend = self.net.backend
-        value = self.net.likelihood.log_likelihood(self.readout, self._target)
-        backend.copy(value, self.clean)
+    def _log_likelihood(self) -> Array:
+        return self.net.likelihood.log_likelihood(self.readout, self._target)
 
     def _run(self, start: int, signals: list[Array], *, held: bool = True) -> None:
         """Run the layers above ``start`` from its signal to the readout.
 
         Normalized by their statistics, or with ``held`` by those of the last call without it.
         """
-        net, last = self.net, len(self._links)
+        last = len(self._maps)
         for k in range(start + 1, last + 1):
             z = self.readout.z if k == last else signals[k]
-            self._links[k - 1].forward(signals[k - 1], z)
-            if (normalizer := self._normalizers[k]) is not None:
-                normalizer.forward(z, held=held)
-            layer, b = net.layers[k], net.biases[k]
-            if net.backend.add_bias_activate(layer.activation, z, b if layer.biases else None):
-                continue
-            add_bias(net.backend, z, b, layer)
-            if layer.activation is not None:
-                flat = self._scratch[: self.rows * layer.size]
-                scratch = net.backend.xp.reshape(flat, (self.rows, layer.size))
-                layer.activation.activate(net.backend, z, scratch)
-        net.likelihood.link(self.readout)
+            self._maps[k - 1].forward(signals[k - 1], z)
+            self._sides[k].signal(z, held=held)
+        self.net.likelihood.activate(self.readout)
 
 
 def signal_noise(
     net: Network,
     rows: int,
-    noise: Mapping[str, Noise] | None,
-    generators: Mapping[str, Any] | None,
+    noise: Mapping[str, Noise],
+    generators: Mapping[str, Any],
     groups: Sequence[int] | None = None,
 ) -> SignalNoise | None:
     """Return the noise of a direction's signals, or None where none is asked for.
@@ -726,10 +673,9 @@ def signal_noise(
     prefix = f"{net.direction}/"
     places = {
         key.removeprefix(prefix): each
-        for key, each in (noise or {}).items()
+        for key, each in noise.items()
         if key.startswith(prefix) and each.kind != "none"
     }
     if not places:
         return None
-    streams = {k: (generators or {})[prefix + k] for k in places}
-    return SignalNoise(net, rows, places, streams, groups)
+    return SignalNoise(net, rows, places, {k: generators[prefix + k] for k in places}, groups)

@@ -1,12 +1,8 @@
-"""Learning-rate schedules.
+"""Optimizers: a few lines each on chunks of the flat parameter vector; learning-rate schedules.
 
-What every optimizer shares: the parameter vector in chunks, its state, a device's kernel.
-
-The vector is worked through in chunks that stay in the CPU's cache (one chunk on a GPU), into
-buffers allocated once. Weight decay is decoupled (Loshchilov and Hutter 2019): θ_w ← (1 − η λ) θ_w
-on the weights alone, which both directions share and which it therefore counts once.
-
-Optimizers: a few lines each on a chunk of the flat parameter vector (:mod:`nembp.engine.optimizers`).
+The vector is worked through in chunks that stay in the CPU's cache, into buffers allocated once.
+Weight decay is decoupled (Loshchilov and Hutter 2019): θ_w ← (1 − η λ) θ_w on the weights alone,
+which both directions share and which it therefore counts once.
 """
 
 from __future__ import annotations
@@ -15,14 +11,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from nembp.backend import Array, Backend
 from nembp.engine.network import Network
 from nembp.errors import ArchitectureError
 from nembp.threads import run_parallel
 
-Schedule = Callable[[float], float]
+Schedule: TypeAlias = Callable[[float], float]
+
 SCHEDULES = ("cosine", "constant", "step", "late-cosine")
 
 
@@ -59,7 +56,7 @@ class Chunk:
 
 
 class Optimizer(ABC):
-    """Descends the mean negative log-likelihood; subclass it with ``_update`` to add one.
+    """Descends the mean negative log-likelihood; subclass it with ``move`` to add one.
 
     Parameters
     ----------
@@ -67,12 +64,19 @@ class Optimizer(ABC):
         η of the first step; a schedule may lower it.
     weight_decay : float
         λ ≥ 0.
+
+    Attributes
+    ----------
+    steps : int
+        Taken so far.
+    state : dict of array
+        A vector for each of ``slots``, laid out like the parameters.
     """
 
     name: ClassVar[str]
     default_learning_rate: ClassVar[float]
     slots: ClassVar[tuple[str, ...]] = ()  # state vectors
-    kernel: ClassVar[str | None] = None  # a device's, which does all of a step in one pass
+    kernel: ClassVar[str | None] = None  # of a device that does a step in one pass
 
     def __init__(self, learning_rate: float | None = None, weight_decay: float = 0.0) -> None:
         eta = self.default_learning_rate if learning_rate is None else learning_rate
@@ -87,70 +91,55 @@ class Optimizer(ABC):
 
     def bind(self, net: Network) -> Array:
         """Allocate gradient, state and chunk views for ``net``; return the gradient vector."""
-        backend, count = net.backend, net.parameter_count
+        backend, count, dtype = net.backend, net.parameter_count, net.dtype
         self.backend: Backend = backend
         self.steps = 0
-        self.gradient = backend.zeros((count,), net.dtype)
-        self.state = {slot: backend.zeros((count,), net.dtype) for slot in self.slots}
-        self._weights = net.parameters[: net.weight_count]
-        pieces = range(0, count, backend.chunk)
-        # each lane works through its share of the chunks; handing over costs about one chunk
-        lanes = max(1, min(backend.lanes(), len(pieces) // 2))
-        share = -(-len(pieces) // lanes)
-        self._lanes = [
-            self._chunks(net, pieces[i : i + share]) for i in range(0, len(pieces), share)
-        ]
-        self._move = backend.optimizer_kernel(self, net.parameters, net.weight_count)
+        self.gradient = backend.zeros((count,), dtype)
+        self.state = {slot: backend.zeros((count,), dtype) for slot in self.slots}
+        self.vectors = net.parameters, self.gradient, *self.state.values()
+        self.weights = net.weight_count
+        size = min(backend.chunk, count)
+        starts = range(0, count, size)
+        # each worker goes through its share of the chunks; handing over costs about one chunk
+        workers = max(1, min(backend.workers(), len(starts) // 2))
+        share = -(-len(starts) // workers)
+        self._shares: list[list[Chunk]] = []
+        for first in range(0, len(starts), share):
+            scratch = backend.empty((size,), dtype)
+            chunks = []
+            for start in starts[first : first + share]:
+                theta, g, *state = (vector[start : start + size] for vector in self.vectors)
+                chunks.append(Chunk(theta, g, state, scratch[: theta.shape[0]]))
+            self._shares.append(chunks)
         return self.gradient
-
-    def _chunks(self, net: Network, pieces: range) -> list[Chunk]:
-        backend, count = self.backend, net.parameter_count
-        scratch = backend.empty((min(backend.chunk, count),), net.dtype)
-        chunks = []
-        for start in pieces:
-            piece = slice(start, min(start + backend.chunk, count))
-            state = [self.state[slot][piece] for slot in self.slots]
-            width = scratch[: piece.stop - piece.start]
-            chunks.append(Chunk(net.parameters[piece], self.gradient[piece], state, width))
-        return chunks
 
     def step(self, factor: float = 1.0) -> None:
         """Move the parameters against ``gradient`` with learning rate factor · η."""
         self.steps += 1
-        if self._move is not None:
-            self._move(None, self.numbers(self.steps, factor))
-            return
-        eta = self.learning_rate * factor
-        if self.weight_decay:
-            xp = self.backend.xp
-            self.backend.into(
-                self._weights, xp.multiply, self._weights, 1 - eta * self.weight_decay
-            )
-        run_parallel(lambda chunks: [self._update(chunk, eta) for chunk in chunks], self._lanes)
-
-    @property
-    def takes_numbers(self) -> bool:
-        """Whether :meth:`apply` can be used: a step is one kernel."""
-        return self._move is not None
-
-    def apply(self, numbers: Array) -> None:
-        """Move the parameters by :meth:`numbers` that lie on the device; ``steps`` stays."""
-        if self._move is None:
-            raise TypeError(f"{type(self).__name__} has no kernel on this device")
-        self._move(numbers, (1.0, 0.0, 0.0))
+        self.backend.optimizer_step(self, self.numbers(self.steps, factor))
 
     def numbers(self, step: int, factor: float) -> tuple[float, float, float]:
         """Return what changes from step to step, counted from 1: 1 − η λ, η and ε."""
         eta = self.learning_rate * factor
         return 1.0 - eta * self.weight_decay, eta, 0.0
 
+    def update(self, numbers: tuple[float, float, float]) -> None:
+        """Move the parameters by the :meth:`numbers` of a step, on the CPU's workers."""
+        keep, eta, epsilon = numbers
+        if self.weight_decay:
+            weights = self.vectors[0][: self.weights]
+            weights *= keep
+        run_parallel(
+            lambda chunks: [self.move(chunk, eta, epsilon) for chunk in chunks], self._shares
+        )
+
     def constants(self) -> tuple[float, ...]:
-        """Return the other numbers that the kernel takes."""
+        """Return the other numbers that a device's kernel takes."""
         return ()
 
     @abstractmethod
-    def _update(self, chunk: Chunk, eta: float) -> None:
-        """Move one chunk's ``theta``; the gradient may be overwritten."""
+    def move(self, chunk: Chunk, eta: float, epsilon: float) -> None:
+        """Move one chunk's ``theta`` in place; the gradient may be overwritten."""
 
 
 class SGD(Optimizer):
@@ -159,10 +148,9 @@ class SGD(Optimizer):
     name = kernel = "sgd"
     default_learning_rate = 0.1
 
-    def _update(self, chunk: Chunk, eta: float) -> None:
-        into, xp = self.backend.into, self.backend.xp
-        into(chunk.scratch, xp.multiply, chunk.g, eta)
-        into(chunk.theta, xp.subtract, chunk.theta, chunk.scratch)
+    def move(self, chunk: Chunk, eta: float, epsilon: float) -> None:
+        self.backend.xp.multiply(chunk.g, eta, out=chunk.scratch)
+        chunk.theta -= chunk.scratch
 
 
 class Momentum(Optimizer):
@@ -190,13 +178,12 @@ class Momentum(Optimizer):
     def constants(self) -> tuple[float, ...]:
         return (self.momentum,)
 
-    def _update(self, chunk: Chunk, eta: float) -> None:
-        into, xp = self.backend.into, self.backend.xp
+    def move(self, chunk: Chunk, eta: float, epsilon: float) -> None:
         (v,) = chunk.state
-        into(v, xp.multiply, v, self.momentum)
-        into(v, xp.add, v, chunk.g)
-        into(chunk.scratch, xp.multiply, v, eta)
-        into(chunk.theta, xp.subtract, chunk.theta, chunk.scratch)
+        v *= self.momentum
+        v += chunk.g
+        self.backend.xp.multiply(v, eta, out=chunk.scratch)
+        chunk.theta -= chunk.scratch
 
 
 class RMSProp(Optimizer):
@@ -230,18 +217,17 @@ class RMSProp(Optimizer):
     def constants(self) -> tuple[float, ...]:
         return self.decay, 1 - self.decay
 
-    def _update(self, chunk: Chunk, eta: float) -> None:
-        into, xp = self.backend.into, self.backend.xp
-        (s,) = chunk.state
-        into(chunk.scratch, xp.multiply, chunk.g, chunk.g)
-        into(chunk.scratch, xp.multiply, chunk.scratch, 1 - self.decay)
-        into(s, xp.multiply, s, self.decay)
-        into(s, xp.add, s, chunk.scratch)
-        into(chunk.scratch, xp.sqrt, s)
-        into(chunk.scratch, xp.add, chunk.scratch, self.epsilon)
-        into(chunk.scratch, xp.divide, chunk.g, chunk.scratch)
-        into(chunk.scratch, xp.multiply, chunk.scratch, eta)
-        into(chunk.theta, xp.subtract, chunk.theta, chunk.scratch)
+    def move(self, chunk: Chunk, eta: float, epsilon: float) -> None:
+        xp, (s,), scratch = self.backend.xp, chunk.state, chunk.scratch
+        xp.multiply(chunk.g, chunk.g, out=scratch)
+        scratch *= 1 - self.decay
+        s *= self.decay
+        s += scratch
+        xp.sqrt(s, out=scratch)
+        scratch += epsilon
+        xp.divide(chunk.g, scratch, out=scratch)
+        scratch *= eta
+        chunk.theta -= scratch
 
 
 class Adam(Optimizer):
@@ -275,32 +261,27 @@ class Adam(Optimizer):
         self.epsilon = epsilon
 
     def numbers(self, step: int, factor: float) -> tuple[float, float, float]:
+        """Return 1 − η λ, and η and ε with the bias corrections of the moments in them."""
         keep, eta, _ = super().numbers(step, factor)
-        return keep, *self._corrected(step, eta)
-
-    def _corrected(self, step: int, eta: float) -> tuple[float, float]:
-        """Return η and ε with the bias corrections of the moments in them."""
         first = (1 - self.beta1) / (1 - self.beta1**step)  # m̂ = first · M
         second = math.sqrt((1 - self.beta2) / (1 - self.beta2**step))  # √v̂ = second · √V
-        return eta * first / second, self.epsilon / second
+        return keep, eta * first / second, self.epsilon / second
 
     def constants(self) -> tuple[float, ...]:
         return self.beta1, self.beta2
 
-    def _update(self, chunk: Chunk, eta: float) -> None:
-        into, xp = self.backend.into, self.backend.xp
-        rate, epsilon = self._corrected(self.steps, eta)
-        M, V = chunk.state
-        into(M, xp.multiply, M, self.beta1)
-        into(M, xp.add, M, chunk.g)
-        into(V, xp.multiply, V, self.beta2)
-        into(chunk.g, xp.multiply, chunk.g, chunk.g)
-        into(V, xp.add, V, chunk.g)
-        into(chunk.scratch, xp.sqrt, V)
-        into(chunk.scratch, xp.add, chunk.scratch, epsilon)
-        into(chunk.scratch, xp.divide, M, chunk.scratch)
-        into(chunk.scratch, xp.multiply, chunk.scratch, rate)
-        into(chunk.theta, xp.subtract, chunk.theta, chunk.scratch)
+    def move(self, chunk: Chunk, eta: float, epsilon: float) -> None:
+        xp, (M, V), g, scratch = self.backend.xp, chunk.state, chunk.g, chunk.scratch
+        M *= self.beta1
+        M += g
+        V *= self.beta2
+        g *= g
+        V += g
+        xp.sqrt(V, out=scratch)
+        scratch += epsilon
+        xp.divide(M, scratch, out=scratch)
+        scratch *= eta
+        chunk.theta -= scratch
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

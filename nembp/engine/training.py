@@ -1,38 +1,28 @@
-"""What a training leaves on record: a row of scores an epoch.
-
-Whether a training was asked for that can be run; found out before anything is computed.
-
-Training steps whose changing numbers lie on the device, so that a captured step can be replayed.
-
-A replayed CUDA graph does what it did when it was captured, on the same buffers. So what changes
-from step to step is laid out for many steps at once, an epoch's or those until the next report: a
-table with a row for each step (learning rate, bias corrections, deviations of the noise) and the
-order of the samples. Every step begins by taking its own row and its own samples, and counts on by
-itself; noise streams count their draws likewise. Nothing is copied to the device or asked of it in
-between, captured or not, and both do the same calls on the same buffers: they give the same
-numbers, bit for bit.
-
-Training: steps, epochs, history, early stopping, callbacks.
+"""Training: steps, epochs, history, early stopping, callbacks.
 
 One call trains both directions (`backward=True`) or the forward direction alone. Named streams of
 the seed draw everything: ``weights`` (in :class:`~nembp.engine.network.Network`), ``batches``,
 ``augmentation`` (in :class:`~nembp.datasets.reading.BatchReader`), and ``noise/forward`` and
 ``noise/backward``, so that runs that differ only in their noise see the same weights and images.
+
+What changes from step to step (learning rate, bias corrections, standard deviations of the noise)
+is a row of numbers. On a GPU an epoch's rows and order of samples are laid out in its memory, so
+that a step can be captured as a graph and launched again; called and captured steps are the same
+function.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from nembp.backend import Array, stream
-from nembp.datasets.reading import BatchReader, Staged
 from nembp.engine.backprop import JointBackpropagation, Path
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.engine.network import Network
@@ -40,8 +30,33 @@ from nembp.engine.noise import PLACES, Noise
 from nembp.engine.optimizers import Optimizer, get_optimizer, learning_rate_schedule
 from nembp.errors import ArchitectureError, DivergenceError, ShapeError
 
-if TYPE_CHECKING:
-    from nembp.engine.backprop import JointBackpropagation
+CHECK_EVERY = 50  # steps between looks at the nll on the CPU; a GPU is asked once an epoch
+
+Callback = Callable[[dict[str, float]], bool | None]
+
+
+class SampleReader(Protocol):
+    """What training and scoring need of samples: :class:`nembp.datasets.reading.BatchReader`."""
+
+    n: int
+    features: int
+    outputs: int
+    is_classification: bool
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether all samples are held on the device."""
+
+    def batches(
+        self, order: Any, batch_size: int, *, prefetch: bool | None = None
+    ) -> Generator[tuple[Array, Any], None, None]:
+        """Yield the indices of each batch, and what :meth:`read` wants with them."""
+
+    def read(self, index: Array, x: Array, t: Array, staged: Any = None) -> None:
+        """Write the samples at ``index`` into ``x``, their targets into ``t``."""
+
+    def labels(self, index: Array) -> Array:
+        """Return the labels at ``index``."""
 
 
 @dataclass
@@ -128,7 +143,7 @@ def check_counts(**counts: Any) -> None:
             raise ArchitectureError(f"{name} must be at least 1, got {value}")
 
 
-def check_fit(net: Network, reader: BatchReader) -> None:
+def check_fit(net: Network, reader: SampleReader) -> None:
     """Raise a ShapeError unless a reader feeds what the network takes."""
     if (reader.features, reader.outputs) != (net.inputs, net.outputs):
         raise ShapeError(
@@ -139,7 +154,7 @@ def check_fit(net: Network, reader: BatchReader) -> None:
 
 
 def check_mean(net: Network, mean: Any) -> None:
-    """Raise a ShapeError unless it is one value for each input neuron."""
+    """Raise a ShapeError unless it is one value for each input."""
     if mean.shape != (net.inputs,):
         raise ShapeError(
             f"the mean has shape {mean.shape}, but the network has {net.inputs} inputs; expected "
@@ -169,165 +184,9 @@ def noise_that_acts(noise: Mapping[str, Noise] | None) -> dict[str, Noise]:
     return {place: each for place, each in noise.items() if each.kind != "none"}
 
 
-WARM_UP = 2  # plain calls of a work before it is captured: kernels are compiled, buffers allocated
-
-
-class Replay:
-    """Steps on a device that can capture them.
-
-    Parameters
-    ----------
-    backend : CupyBackend
-        The device.
-    samples, batch_size : int
-        Samples that are laid out at once, at most; every batch but the last has ``batch_size``.
-    width : int
-        Numbers of a step.
-    graphs : bool
-        Whether to capture; otherwise every step is made call by call.
-
-    Attributes
-    ----------
-    numbers : array of float64, shape (width,)
-        Those of the step in progress.
-    captured : int
-        Steps that graphs made, as their owner counts them.
-    reason : str or None
-        Why nothing is captured any more.
-    """
-
-    def __init__(
-        self, backend: Any, samples: int, batch_size: int, width: int, *, graphs: bool = True
-    ) -> None:
-        steps = -(-samples // batch_size)
-        self.backend, self.batch_size = backend, batch_size
-        self.numbers = backend.zeros((width,), "float64")
-        self._table = backend.zeros((steps, width), "float64")
-        self._order = backend.zeros((samples,), "int64")
-        self._index = backend.zeros((batch_size,), "int64")
-        self._step = backend.zeros((1,), "int64")
-        self._seen: dict[Hashable, int] = {}
-        self._graphs: dict[Hashable, Any] = {}
-        self.captured = 0
-        self.reason = None if graphs else "switched off"
-
-    def index(self, rows: int) -> Array:
-        """Return where a step of so many samples finds their numbers."""
-        return self._index[:rows]
-
-    def lay_out(self, order: np.ndarray[Any, Any], table: np.ndarray[Any, Any]) -> None:
-        """Lay out steps to come: their samples in order, and a row of numbers for each of them."""
-        backend = self.backend
-        self._order[: len(order)] = backend.asarray(order, "int64")
-        self._table[: len(table)] = backend.asarray(table, "float64")
-        self._step[...] = 0
-
-    def take(self, rows: int) -> None:
-        """Begin a step of so many samples: take its row, and the numbers of its samples."""
-        self.backend.begin_step(
-            self._step, self._table, self.numbers, self._order, self.batch_size, self.index(rows)
-        )
-
-    def do(self, name: Hashable, work: Callable[[], object]) -> bool:
-        """Do a work of a name, always the same calls on the same buffers; say whether by a graph.
-
-        It is done call by call twice, captured the third time, and replayed from then on. Where
-        capturing fails all goes on call by call, and ``reason`` says why.
-        """
-        graph = self._graphs.get(name)
-        if graph is None and self.reason is None and self._seen.get(name, 0) >= WARM_UP:
-            graph = self._capture(name, work)
-        if graph is None:
-            work()
-            self._seen[name] = self._seen.get(name, 0) + 1
-            return False
-        graph.launch()
-        return True
-
-    def _capture(self, name: Hashable, work: Callable[[], object]) -> Any:
-        from nembp.backend.graphs import CAPTURE_ERRORS
-
-        try:
-            self._graphs[name] = self.backend.capture_graph(work)
-        except CAPTURE_ERRORS as error:
-            words = str(error).strip() or type(error).__name__
-            self.reason = f"a step cannot be captured ({words.splitlines()[0]})"
-            return None
-        return self._graphs[name]
-
-
-class StepsOnDevice:
-    """The steps of a :class:`~nembp.engine.training.Trainer` by :class:`Replay`.
-
-    Parameters
-    ----------
-    trainer : Trainer
-        Whose optimizer has a kernel on the device.
-    noise : mapping of str to Noise
-        The trainer's, whose deviation may change from step to step.
-    graphs : bool
-        Whether to capture.
-
-    Attributes
-    ----------
-    replay : Replay
-        With what was captured, or why nothing was.
-    """
-
-    def __init__(self, trainer: Trainer, noise: Mapping[str, Noise], *, graphs: bool) -> None:
-        reader, backend = trainer.reader, trainer.net.backend
-        self._trainer, self._noise = trainer, list(noise.values())
-        self._joints: dict[int, JointBackpropagation] = {}
-        width = 3 + len(noise)
-        self.replay = Replay(backend, reader.n, trainer.batch_size, width, graphs=graphs)
-
-    def begin_epoch(self, order: np.ndarray[Any, Any]) -> None:
-        """Lay out an epoch's numbers, a row a step: the optimizer's, then each noise's σ."""
-        trainer, rows = self._trainer, []
-        for number in range(trainer.steps_per_epoch):
-            iteration, step = trainer.iteration + number, trainer.optimizer.steps + number + 1
-            moves = trainer.optimizer.numbers(step, trainer.factor(iteration))
-            deviations = (each.std_at(trainer.epoch, iteration + 1) for each in self._noise)
-            rows.append([*moves, *deviations])
-        self.replay.lay_out(order, np.array(rows))
-
-    def step(self, index: Array, staged: Staged = None) -> None:
-        """Make the next step of the epoch, on its own samples: ``index`` tells their number."""
-        trainer, replay, rows = self._trainer, self.replay, index.shape[0]
-        joint, reader = self._joint(rows), trainer.reader
-        eta = trainer.optimizer.learning_rate
-        trainer.learning_rate = trainer.factor(trainer.iteration) * eta
-        trainer.iteration += 1
-        trainer.optimizer.steps += 1
-
-        def read() -> None:
-            replay.take(rows)
-            reader.read(replay.index(rows), joint.x, joint.t, staged)
-
-        def work() -> None:
-            if reader.is_resident:
-                read()
-            joint(trainer.gradient, trainer.epoch, trainer.iteration)
-            trainer.optimizer.apply(replay.numbers)
-            trainer.record(joint)
-
-        if not reader.is_resident:
-            read()  # from the host, which no graph does
-        replay.captured += replay.do(rows, work)
-
-    def _joint(self, rows: int) -> JointBackpropagation:
-        """Return the trainer's gradient, whose noise finds its deviation on the device."""
-        if rows not in self._joints:
-            joint = self._joints[rows] = self._trainer.joint(rows)
-            for column, noise in enumerate(self._noise, start=3):
-                for source in joint.sources.values():
-                    if source.noise is noise:
-                        source.deviation = self.replay.numbers[column : column + 1]
-        return self._joints[rows]
-
-
-Callback = Callable[[dict[str, float]], bool | None]
-CHECK_EVERY = 50  # steps between looks at the nll on the CPU; a GPU is asked once an epoch
+def is_to_be_high(monitor: str) -> bool:
+    """Tell whether a score is to be high, as accuracies are; an nll or an error is to be low."""
+    return monitor.rpartition("/")[2] in ("accuracy", "r2")
 
 
 def set_input_bias(net: Network, mean: np.ndarray[Any, Any]) -> None:
@@ -416,7 +275,7 @@ class Trainer:
     def __init__(
         self,
         net: Network,
-        reader: BatchReader,
+        reader: SampleReader,
         *,
         epochs: int = 10,
         batch_size: int = 128,
@@ -449,7 +308,8 @@ class Trainer:
         self.epoch = 0
         self.learning_rate = self.optimizer.learning_rate  # of the last step
         self._order = stream(seed, "batches")
-        draw = stream if host_noise else net.backend.generator
+        backend = net.backend
+        draw = stream if host_noise else backend.generator
         self._noise = noise_that_acts(noise)
         self._generators = {key: draw(seed, f"noise/{key}") for key in self._noise}
         self._path: Path = "none"
@@ -457,11 +317,17 @@ class Trainer:
             by_class = reader.is_classification and net.reversed.likelihood.class_sums
             single = any(key.startswith("backward/") for key in self._noise)
             self._path = "classes" if by_class and not single else "samples"
-        self._steps: dict[int, JointBackpropagation] = {}
+        self._joints: dict[int, JointBackpropagation] = {}
+        self._columns: dict[int, list[int]] = {}  # of each source's σ among the numbers
+        self._row: Any = None  # the numbers of this step
         self._means = EpochMeans(net)
-        self.on_device: StepsOnDevice | None = None  # else the numbers of a step are Python's
-        if net.backend.has_graphs and self.optimizer.takes_numbers and not host_noise:
-            self.on_device = StepsOnDevice(self, self._noise, graphs=cuda_graphs)
+        # on a GPU, a step finds its numbers and samples in the device's memory
+        self.on_device = backend.has_graphs and self.optimizer.kernel is not None and not host_noise
+        if self.on_device:
+            width = 3 + len(self._noise)
+            self._steps = backend.steps(reader.n, self.batch_size, width)
+            step = self._resident_step if reader.is_resident else self._work
+            self.captured = backend.capture(step) if cuda_graphs else step
 
     @property
     def steps_per_epoch(self) -> int:
@@ -474,19 +340,24 @@ class Trainer:
 
         Raises
         ------
+        ArchitectureError
+            If the evaluation has no score called ``monitor``.
         DivergenceError
             If a log-likelihood or parameter stops being finite; the parameters are then those of
             the last good epoch.
         """
         best, waited = math.inf, 0
         best_net = None
+        if self.patience is not None:
+            self._check_monitor()
         while self.epoch < self.epochs:
             row = self.run_epoch()
             stop = [callback(row) for callback in self.callbacks]  # every callback sees the row
             self.history.best_epoch = self.epoch
             if self.patience is not None:
-                if row[self.monitor] < best:
-                    best, waited = row[self.monitor], 0
+                score = row[self.monitor] * (-1.0 if is_to_be_high(self.monitor) else 1.0)
+                if score < best:
+                    best, waited = score, 0
                     best_net = self.net.snapshot()
                     best_epoch = self.epoch
                 else:
@@ -499,6 +370,17 @@ class Trainer:
             self.history.best_epoch = best_epoch
         return self.history
 
+    def _check_monitor(self) -> None:
+        """Refuse a monitor that the evaluation does not know, before an epoch is spent."""
+        assert self.evaluate is not None
+        known = self.evaluate(self.net)
+        own = {"train/forward/nll", *(() if self._path == "none" else ("train/backward/nll",))}
+        if self.monitor not in known.keys() | own:
+            raise ArchitectureError(
+                f"monitor must be one of {', '.join(sorted(known.keys() | own))}, got "
+                f"{self.monitor!r}"
+            )
+
     def run_epoch(self) -> dict[str, float]:
         """Train one epoch and return its row of scores."""
         net, start = self.net, time.perf_counter()
@@ -507,9 +389,11 @@ class Trainer:
         self._means.clear()
         order = self._order.permutation(self.reader.n)
         step = self.step
-        if self.on_device is not None:
-            self.on_device.begin_epoch(order)
-            step = self.on_device.step
+        if self.on_device:
+            first = self.iteration
+            rows = [self._numbers(first + k, k) for k in range(self.steps_per_epoch)]
+            self._steps.lay_out(order, np.array(rows))
+            step = self._step_on_device
         batches = self.reader.batches(order, self.batch_size, prefetch=self.prefetch)
         with closing(batches), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for index, staged in batches:
@@ -531,34 +415,70 @@ class Trainer:
         self.history.epochs.append(row)
         return row
 
-    def step(self, index: Array, staged: Staged = None) -> None:
+    # -- a step ----------------------------------------------------------------------------------
+    def step(self, index: Array, staged: Any = None) -> None:
         """Train on the samples at ``index``: one gradient, one move, nothing allocated.
 
-        ``staged`` is what :meth:`BatchReader.batches` gives with the index.
+        ``staged`` is what :meth:`SampleReader.batches` gives with the index.
         """
         joint = self.joint(index.shape[0])
-        factor = self.factor(self.iteration)
-        self.iteration += 1
+        self._count(self._numbers(self.iteration))
         self.reader.read(index, joint.x, joint.t, staged)
-        joint(self.gradient, self.epoch, self.iteration)
-        self.optimizer.step(factor)
-        self.learning_rate = factor * self.optimizer.learning_rate
+        self._work(index.shape[0])
+
+    def _step_on_device(self, index: Array, staged: Any = None) -> None:
+        """Make the next step of the epoch, whose numbers and samples :meth:`run_epoch` laid out."""
+        rows, joint = index.shape[0], self.joint(index.shape[0])
+        self._count(None)
+        if not self.reader.is_resident:  # from the host, which no graph does
+            self._row, index = self._steps.take(rows)
+            self.reader.read(index, joint.x, joint.t, staged)
+        self.captured(rows)
+
+    def _resident_step(self, rows: int) -> None:
+        self._row, index = self._steps.take(rows)
+        joint = self.joint(rows)
+        self.reader.read(index, joint.x, joint.t)
+        self._work(rows)
+
+    def _work(self, rows: int) -> None:
+        """Find the gradient of the batch that was read, and move by this step's numbers."""
+        joint, numbers = self.joint(rows), self._row
+        for source, column in zip(joint.sources.values(), self._columns[rows], strict=True):
+            source.std = numbers[column]
+        joint.step(self.gradient)
+        self.net.backend.optimizer_step(self.optimizer, numbers[:3])
         self.record(joint)
+
+    def _numbers(self, iteration: int, ahead: int = 0) -> tuple[float, ...]:
+        """Return what changes from step to step: the optimizer's numbers, then each noise's σ."""
+        moves = self.optimizer.numbers(self.optimizer.steps + ahead + 1, self.factor(iteration))
+        epoch = max(self.epoch, 1)
+        return *moves, *(n.std_at(epoch, iteration + 1) for n in self._noise.values())
+
+    def _count(self, numbers: Any) -> None:
+        """Begin a step."""
+        self.learning_rate = self.factor(self.iteration) * self.optimizer.learning_rate
+        self.iteration += 1
+        self.optimizer.steps += 1
+        self._row = numbers
 
     def joint(self, rows: int) -> JointBackpropagation:
         """Return what computes the gradient of so many samples, with its buffers."""
-        if rows not in self._steps:
-            self._steps[rows] = JointBackpropagation(
+        if rows not in self._joints:
+            joint = self._joints[rows] = JointBackpropagation(
                 self.net, rows, path=self._path, noise=self._noise, generators=self._generators
             )
-        return self._steps[rows]
+            places = list(self._noise.values())
+            self._columns[rows] = [3 + places.index(s.noise) for s in joint.sources.values()]
+        return self._joints[rows]
 
     def factor(self, iteration: int) -> float:
         """Return the learning rate's factor of an iteration, counted from 0."""
         total = self.epochs * self.steps_per_epoch
         return self.schedule(min(iteration / total, 1.0))
 
-    # -- the record, on the device until the epoch ends -----------------------
+    # -- the record, on the device until the epoch ends ------------------------------------------
     def record(self, joint: JointBackpropagation) -> None:
         """Add what a step left to the means of the epoch."""
         share = joint.rows / self.reader.n

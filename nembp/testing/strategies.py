@@ -229,7 +229,7 @@ def noise_for(
         "draws": draw(st.sampled_from([1, 1, 3])),
     }
     options |= fixed
-    softmax = likelihood is None or likelihood.mass_is_target_sum
+    softmax = likelihood is None or likelihood.counts_are_target_sums
     if softmax and options["update"] == "zero-sum" and options["screening"] == "component":
         options["screening"] = "auto"  # refused for softmax targets
     return Noise(**options)

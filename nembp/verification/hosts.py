@@ -72,7 +72,7 @@ class LikelihoodHost(Host):
         for buffer in (o.a, o.scratch, o.column, o.spare):
             buffer[...] = self.array(np.full(tuple(buffer.shape), np.nan), dtype)
         o.z[...] = self.array(z)
-        self.likelihood.link(o)
+        self.likelihood.activate(o)
         return o
 
     def log_likelihood(self, z: Vector, t: Vector, *sums: Vector) -> Vector:

@@ -149,7 +149,7 @@ class _LikelihoodCheck:
     def _normal_form(self) -> LawResult:
         o = self.host.readout(self.z)
         once = self.host.numpy(o.a)
-        self.likelihood.link(o)
+        self.likelihood.activate(o)
         law = "link leaves z in a normal form: again, it gives the same a"
         return agree(law, CONTRACT, self.host.numpy(o.a), once, name="a", scale=1.0)
 
@@ -217,7 +217,7 @@ class _LikelihoodCheck:
             scale=size,
             cause="if log p does not follow from Σt, mass and Σ‖t‖², let class_sums be False",
         )
-        both = self.host.error(self.z, total, mass=mass)
+        both = self.host.error(self.z, total, counts=mass)
         law = "sums of targets give sums of errors"
         return [first, agree(law, SUMS, both, errors, name="error", tolerance=LOOSE, scale=1e-3)]
 

@@ -12,7 +12,7 @@ from nembp.engine.linear import LinearMap, Transposed
 from nembp.verification.gradients import check_gradient
 from nembp.verification.hosts import Host
 from nembp.verification.law_reports import ROUNDING, LawReport, LawResult, agree, holds, of_gradient
-from nembp.verification.laws import links, maps, matrices
+from nembp.verification.laws import maps, matrices
 from nembp.verification.laws.deviations import Deviation, worst_of
 from nembp.verification.layout import Vector
 from nembp.verification.objectives import quiet
@@ -261,7 +261,6 @@ class _LinearMapCheck:
         yield _of_deviations("results do not depend on calls before", memory)
         meeting = maps.reentrant(one, *given)
         yield _of_deviations("calls of two threads do not meet", meeting)
-        yield _of_deviations("links compute the same", links.links(one, *given))
 
     def _untouched(self) -> LawResult:
         names = ", ".join(sorted(self.host.changed))

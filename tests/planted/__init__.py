@@ -110,7 +110,7 @@ def mass_of_the_target_ignored(original, self, o, t, out, **options):
 
 
 @plant(Multinomial, "error", "invariance.noisy-softmax")
-def published_is_exact(original, self, o, t, out, mass=None, factor=1.0):
+def published_is_exact(original, self, o, t, out, counts=None, factor=1.0):
     original(self, o, t, out, factor=factor)
 
 
@@ -128,8 +128,8 @@ def z_left_as_it_was(original, self, o):
 
 @plant(Gaussian, "log_likelihood", "likelihood.class-sums")
 @plant(Bernoulli, "log_likelihood", "likelihood.class-sums")
-def mass_ignored(original, self, o, t, mass=None, square=None):
-    return original(self, o, t, None if mass is None else np.ones_like(mass), square)
+def mass_ignored(original, self, o, t, counts=None, squares=None):
+    return original(self, o, t, None if counts is None else np.ones_like(counts), squares)
 
 
 @plant(Bernoulli, "gain_terms", "likelihood.gain")

@@ -7,14 +7,14 @@ import dataclasses
 import numpy as np
 
 import nembp.adversarial.players
-from nembp.adversarial.objectives import RealClassEnd, Score
+from nembp.adversarial.objectives import RealClassLoss, Score
 from nembp.adversarial.order import SampleOrder
 from nembp.adversarial.penalty import GradientPenalty
 from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.turns import Turns
 from nembp.engine.activations import Logistic, Tanh
-from nembp.engine.backprop import ClassEnd, CycleBackpropagation, JointBackpropagation
+from nembp.engine.backprop import ClassLoss, CycleBackpropagation, JointBackpropagation
 from nembp.engine.likelihoods import Bernoulli, Multinomial
 from nembp.engine.linear import Dense
 from nembp.engine.noise import NoiseSource
@@ -24,13 +24,13 @@ __all__ = ["BUGS"]
 
 
 # -- what a step takes and gives -------------------------------------------------------------------
-@plant(ClassEnd, "_sum_classes", "joint.memberships")
+@plant(ClassLoss, "_sum_classes", "joint.memberships")
 def every_sample_is_a_member(original, self):
     original(self)
     self._counts[0, 0] += self._members.shape[0] - self._counts.sum()
 
 
-@plant(ClassEnd, "error", "joint.memberships")
+@plant(ClassLoss, "error", "joint.memberships")
 def weight_of_the_end_ignored(original, self, out, clock):
     self.weight = 1.0
     original(self, out, clock)
@@ -39,7 +39,7 @@ def weight_of_the_end_ignored(original, self, out, clock):
 @plant(JointBackpropagation, "_backward_end", "joint.memberships")
 def inputs_are_the_labels(original, self, noise, generators):
     end = original(self, noise, generators)
-    if isinstance(end, ClassEnd):
+    if isinstance(end, ClassLoss):
         self._c[-1][...] = np.eye(*self._c[-1].shape)
     return end
 
@@ -81,13 +81,13 @@ def a_thousandth_off(original, self, gradient, *args):
     gradient *= 1.001
 
 
-@plant(Bernoulli, "multiply_link_derivative", "adversarial.link")
-@plant(Bernoulli, "multiply_link_derivative", "adversarial.generator")
+@plant(Bernoulli, "multiply_derivative", "adversarial.link")
+@plant(Bernoulli, "multiply_derivative", "adversarial.generator")
 def derivative_of_the_link_left_out(original, self, o, error):
     pass
 
 
-@plant(Multinomial, "multiply_link_derivative", "adversarial.link")
+@plant(Multinomial, "multiply_derivative", "adversarial.link")
 def diagonal_of_the_link_only(original, self, o, error):
     error *= o.a * (1.0 - o.a)
 
@@ -130,7 +130,7 @@ def sign_flipped(original, discriminator, rows, settings):
     return end
 
 
-@plant(RealClassEnd, "error", "adversarial.generator")
+@plant(RealClassLoss, "error", "adversarial.generator")
 def posterior_is_uniform(original, self, out, clock):
     original(self, out, clock)
     self._posterior[...] = 1.0 / self._posterior.shape[1]
@@ -172,8 +172,8 @@ def slopes_error_without_derivative(original, self, k, start, stop):
 
 # -- noise, streams and steps ----------------------------------------------------------------------
 @plant(Score, "log_likelihood", "adversarial.noise")
-def noise_on_the_wrong_side(original, self, o, t, mass=None, square=None):
-    return original(self, o, abs(t), mass, square)
+def noise_on_the_wrong_side(original, self, o, t, counts=None, squares=None):
+    return original(self, o, abs(t), counts, squares)
 
 
 @plant(NoiseSource, "_measure", "adversarial.noise")

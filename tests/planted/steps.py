@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nembp.engine.backprop import ClassEnd, JointBackpropagation, SampleEnd, _Mean
+from nembp.engine.backprop import ClassLoss, JointBackpropagation, SampleLoss, _Mean
 from nembp.engine.likelihoods import Multinomial
 from nembp.engine.noise import LayerNoise, Noise, NoiseSource, SignalNoise
 from planted import BUGS, plant
@@ -25,8 +25,8 @@ def moving_biases_of_the_other_direction(original, self, gradient):
     self.net.reversed.views(gradient).biases[-1][...] = 1.0
 
 
-@plant(ClassEnd, "_sum_classes", "joint.classes")
-@plant(ClassEnd, "_sum_classes", "joint.noisy")
+@plant(ClassLoss, "_sum_classes", "joint.classes")
+@plant(ClassLoss, "_sum_classes", "joint.noisy")
 def class_ignored(original, self):
     original(self)
     largest = int(np.argmax(self._counts))
@@ -34,7 +34,7 @@ def class_ignored(original, self):
     self._counts[largest, :] = 0.0
 
 
-@plant(ClassEnd, "_sum_classes", "joint.classes")
+@plant(ClassLoss, "_sum_classes", "joint.classes")
 def classes_not_counted(original, self):
     original(self)
     self._counts[...] = 1.0
@@ -69,7 +69,7 @@ def signals_of_the_last_batch(original, self):
     self.swept = True
 
 
-@plant(SampleEnd, "error", "joint.no-memory")
+@plant(SampleLoss, "error", "joint.no-memory")
 def target_of_the_last_batch(original, self, out, clock):
     now = self._target.copy()
     self._target[...] = getattr(self, "older", now)
@@ -87,7 +87,7 @@ def vector_zeroed_once(original, self, gradient):
     self.zeroed = gradient
 
 
-@plant(ClassEnd, "_sum_classes", "joint.classes")
+@plant(ClassLoss, "_sum_classes", "joint.classes")
 def means_of_classes_for_sums(original, self):
     original(self)
     self._sums /= np.maximum(self._counts, 1.0)
@@ -136,16 +136,16 @@ def one_stream_for_both(original, self, direction, target, noise, generators):
 
 
 @plant(Multinomial, "error", "joint.noisy")
-def published_forgotten(original, self, o, t, out, mass=None, factor=1.0):
+def published_forgotten(original, self, o, t, out, counts=None, factor=1.0):
     original(self, o, t, out, factor=factor)
 
 
 @plant(Multinomial, "error", "joint.noisy")
-def published_once_a_class(original, self, o, t, out, mass=None, factor=1.0):
-    original(self, o, t, out, mass=None if mass is None else 1.0, factor=factor)
+def published_once_a_class(original, self, o, t, out, counts=None, factor=1.0):
+    original(self, o, t, out, counts=None if counts is None else 1.0, factor=factor)
 
 
-@plant(ClassEnd, "_noisy_targets", "joint.noisy")
+@plant(ClassLoss, "_noisy_targets", "joint.noisy")
 def signals_of_the_next_class(original, self, clock):
     o = self.readout
     kept = o.a.copy()

@@ -216,12 +216,12 @@ def through_link(net: Network, z: Vector, error: Vector) -> Vector:
 
 
 def link_derivative(end: Any, z: Vector, t: Vector) -> Deviations:
-    """``multiply_link_derivative`` multiplies by ∂a/∂z, by complex steps of the link."""
+    """``multiply_derivative`` multiplies by ∂a/∂z, by complex steps of the link."""
     likelihood, backend = end.likelihood, end.backend
     error = np.sin(np.arange(t.size, dtype=float)).reshape(t.shape)
     error = error.astype(end.dtype).astype(float)
     held = backend.asarray(error.copy(), end.dtype)
-    likelihood.multiply_link_derivative(end.readout(z), held)
+    likelihood.multiply_derivative(end.readout(z), held)
 
     def reads(at: Vector) -> Any:
         return np.sum(error * likelihood.at(at).a)

@@ -155,10 +155,10 @@ def noisy_softmax_errors(end: End, z: Vector, t: Vector, n: Vector) -> Deviation
     mass = noisy.sum(axis=1, keepdims=True)
     scale = w * float(np.max(np.abs(noisy)) + np.max(np.abs(mass)) + 1.0)
     yield near(end.error(z, noisy), w * (a * mass - noisy), "exact error", scale=scale)
-    published = end.error(z, noisy, mass=1.0)
+    published = end.error(z, noisy, counts=1.0)
     yield near(published, w * (a - noisy), "published error", scale=scale)
     balanced = t + n - n.mean(axis=1, keepdims=True)
-    both = end.error(z, balanced), end.error(z, balanced, mass=1.0)
+    both = end.error(z, balanced), end.error(z, balanced, counts=1.0)
     yield near(*both, "zero-sum noise: exact and published error", scale=scale)
 
 
@@ -179,7 +179,7 @@ def class_sums(end: End, z: Vector, t: Vector, members: list[int]) -> Deviations
     yield near(summed, belongs @ each, "sum of log-likelihoods", scale=scale)
     errors = belongs @ end.error(z[members], t)
     # a multinomial's mass is its target's own sum, which zero-sum noise leaves alone
-    together = end.error(z, sums, mass=mass)
+    together = end.error(z, sums, counts=mass)
     scale = (end.size(z, t) + likelihood.scale) * max(1, len(members))
     yield near(together, errors, "sum of errors", scale=scale)
 

@@ -7,13 +7,11 @@ from typing import Any
 
 from nembp.backend import Backend
 from nembp.engine.linear import Transposed
-from nembp.threads import threads
 from nembp.verification.cases import Case
-from nembp.verification.laws import joint, links, maps
+from nembp.verification.laws import maps
 from nembp.verification.laws.deviations import Deviations
-from nembp.verification.laws.over_cases import batch_for
 
-__all__ = ["forgetful", "in_blocks", "linked", "of_maps"]
+__all__ = ["forgetful", "of_maps"]
 
 
 def of_maps(law: Callable[..., Deviations]) -> Any:
@@ -31,20 +29,3 @@ def forgetful(case: Case, backend: Backend) -> Deviations:
     """Try all linear maps of the network one after another."""
     every = case.net().maps
     yield from maps.keeps_no_memory(every, case.rows, case.seed, backend, case.dtype)
-
-
-def linked(case: Case, backend: Backend) -> Deviations:
-    """Try the links of every linear map, at a few rows, or at enough for several blocks."""
-    rows = case.rows + 40 * (case.seed % 2)
-    for linear_map in case.net().maps:
-        yield from links.links(linear_map, rows, case.seed, backend, case.dtype)
-
-
-def in_blocks(case: Case, backend: Backend) -> Deviations:
-    """Try the paths on three threads, where linear maps share their work in blocks of rows."""
-    if case.maps is None:
-        return
-    path = "classes" if case.seed % 2 and case.backward.class_sums else "samples"
-    x, t = batch_for(case, path)
-    with threads(3):
-        yield from joint.sum_of_directions(case.net(device=backend), x, t, path)

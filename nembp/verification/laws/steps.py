@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nembp.backend import Backend
-from nembp.engine.backprop import JointBackpropagation, Memberships, backpropagate
+from nembp.engine.backprop import ClassAssignment, JointBackpropagation, backpropagate
 from nembp.verification.cases import Case, one_hot
 from nembp.verification.laws.deviations import Deviations, equal, near
 from nembp.verification.laws.gradients import error_size, host
@@ -35,7 +35,7 @@ def given_inputs(case: Case, backend: Backend) -> Deviations:
         net,
         case.rows,
         path="classes",
-        memberships=Memberships(inputs, backend.asarray(members, case.dtype)),
+        classes=ClassAssignment(inputs, backend.asarray(members, case.dtype)),
         samples=samples,
     )
     assert step.input is not None
