@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .data_dirs import data_dirs_option, note_unread
-from .experiment_search import search
 from .interrupts import terminate_as_interrupt
 from .output import count, emit_json, emit_table, note, on_terminal, say, short_path
 
-OUT = "runs/experiments"
 EVERY = 5.0  # seconds between lines of progress where there is no terminal
+
+
+def _folders(_: click.Context, __: click.Parameter, entries: tuple[str, ...]) -> dict[str, str]:
+    table = {}
+    for entry in entries:
+        name, sign, path = entry.partition("=")
+        if not (name and sign and path):
+            raise click.BadParameter(f"{entry!r} is not NAME=FOLDER, as in mnist=data/mnist")
+        if not Path(path).exists():
+            raise click.BadParameter(f"{path}: no such folder for {name}")
+        table[name] = path
+    return table
+
+
+def _note_unread(name: str, dirs: Mapping[str, str], datasets: Iterable[str]) -> None:
+    read = sorted(datasets)
+    for unread in sorted(set(dirs) - set(read)):
+        note(f"--data-dir {unread}: without effect, since {name} reads {', '.join(read)}")
+
+
+_data_dirs = click.option(
+    "--data-dir", "data_dirs", multiple=True, metavar="NAME=FOLDER", callback=_folders,
+    help="Where a data set lies, as in mnist=data/mnist; more than once for more than one.",
+)  # fmt: skip
+_out = click.option(
+    "--out", metavar="DIR", default="runs/experiments", show_default=True,
+    help="Folder of experiments.",
+)  # fmt: skip
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.group()
 def experiment() -> None:
     """Settle published claims: declared protocols, run with controls and judged by rule."""
-
-
-experiment.add_command(search)
-_out = click.option(
-    "--out", metavar="DIR", default=OUT, show_default=True, help="Folder of experiments."
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @experiment.command("list")
@@ -79,20 +98,11 @@ def list_experiments(as_json: bool) -> None:
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue a run, or add seeds to it.")
 @click.option("--quick", is_flag=True, help="Does it work? 2 seeds, little data; decides nothing.")
-@data_dirs_option
+@_data_dirs
 @_out
 @_json
 def run(
-    name: str,
-    seeds: int | None,
-    jobs: int | None,
-    threads: int | None,
-    device: str,
-    resume: bool,
-    quick: bool,
-    data_dirs: dict[str, str],
-    out: str,
-    as_json: bool,
+    name: str, seeds: int | None, data_dirs: dict[str, str], out: str, as_json: bool, **options: Any
 ) -> None:
     """Run the experiment NAME: tune, report, judge.
 
@@ -100,9 +110,11 @@ def run(
     summary.json and, with matplotlib, curves.png and effects.png. Ctrl-C or a kill loses at most
     the replicates in progress; --resume runs what is left.
     """
+    from nembp.errors import NembpError, OutputError
     from nembp.experiments import get
 
     protocol = get(name)
+    quick = options["quick"]
     if seeds is not None:
         protocol = protocol.with_seeds(seeds)
         if seeds < protocol.least_seeds and not quick:
@@ -110,50 +122,31 @@ def run(
                 f"{count(seeds, 'seed')} cannot tell the claims of {name} from chance; with fewer "
                 f"than {protocol.least_seeds} every verdict is not reproduced or undecided"
             )
-    from nembp.experiments import run_experiment
-    from nembp.threads import usable_cores
-
-    if jobs is None:
-        jobs = usable_cores() if device == "cpu" else 1
-    note_unread(name, data_dirs, protocol.datasets)
-    with _Progress(name) as progress, terminate_as_interrupt():
-        folder = run_experiment(
-            protocol,
-            out,
-            jobs=jobs,
-            threads=threads,
-            device=device,
-            resume=resume,
-            quick=quick,
-            data_dirs=data_dirs,
-            on_progress=progress.show,
-        )
-    summary = _written(out, name, quick)
-    if as_json:
-        emit_json(summary)
-    else:
-        _report(summary)
-        note(f"rows, summary and figures are in {short_path(str(folder.resolve()))}")
-
-
-def _written(out: str, name: str, quick: bool) -> dict[str, Any]:
-    """Summarize a run, and write summary and figures into its folder."""
-    from nembp.errors import NembpError, OutputError
-    from nembp.experiments import read_experiment, summarize
+    from nembp.experiments import read_experiment, run_experiment, summarize
     from nembp.experiments.figures import draw
     from nembp.files import write_atomically
     from nembp.runs.folder import to_json
+    from nembp.threads import usable_cores
 
+    if options["jobs"] is None:
+        options["jobs"] = usable_cores() if options["device"] == "cpu" else 1
+    _note_unread(name, data_dirs, protocol.datasets)
+    with _Progress(name, "replicates") as show, terminate_as_interrupt():
+        folder = run_experiment(protocol, out, data_dirs=data_dirs, on_progress=show, **options)
     found = read_experiment(out, name, quick=quick)
     summary = summarize(found)
-    write_atomically(found.folder / "summary.json", (to_json(summary, indent=2) + "\n").encode())
+    write_atomically(folder / "summary.json", (to_json(summary, indent=2) + "\n").encode())
     try:
         draw(found, summary)
     except OutputError:
         raise
     except NembpError as error:  # without matplotlib everything else is there
         note(f"no figures: {error}")
-    return summary
+    if as_json:
+        emit_json(summary)
+    else:
+        _report(summary)
+        note(f"rows, summary and figures are in {short_path(str(folder.resolve()))}")
 
 
 @experiment.command("show")
@@ -164,12 +157,7 @@ def _written(out: str, name: str, quick: bool) -> dict[str, Any]:
 @_out
 @_json
 def show(
-    names: tuple[str, ...],
-    as_markdown: bool,
-    quick: bool,
-    whole: bool,
-    out: str,
-    as_json: bool,
+    names: tuple[str, ...], as_markdown: bool, quick: bool, whole: bool, out: str, as_json: bool
 ) -> None:
     """Show what experiments found, one row per claim; without NAME all that lie in DIR.
 
@@ -186,8 +174,7 @@ def show(
             f"{out}: no experiment lies there; run one with `nembp experiment run`, or check --out"
         )
     found = [read_experiment(out, name, quick=quick) for name in there]
-    old = sum(each.unsealed for each in found)
-    if old:
+    if old := sum(each.unsealed for each in found):
         note(f"{count(old, 'row')} without a seal, written by version 0.1: damage may go unseen")
     summaries = [summarize(each) for each in found]
     if as_json:
@@ -220,30 +207,111 @@ def _report(summary: Mapping[str, Any]) -> None:
         note(f"the best setting is at an end of the grid for {', '.join(which)}")
 
 
-class _Progress:
-    """Replicates done and time left on stderr: a bar on a terminal, else a line now and then."""
+@experiment.command(
+    "search",
+    epilog="\b\nExamples:\n  nembp experiment search mnist --data-dir mnist=data/mnist\n"
+    "  nembp experiment search mnist --data-dir mnist=data/mnist --resume\n"
+    "  nembp experiment search mnist --show --out data/experiments/search",
+)
+@click.argument("name", default="mnist")
+@click.option(
+    "--budget", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True,
+    metavar="MINUTES", help="Core-minutes of training in this run; --resume goes on.",
+)  # fmt: skip
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="J", help="Trainings at a time.  [default: the "
+    "cores]",
+)  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on from the rows that are there.")
+@click.option("--show", "only_show", is_flag=True, help="Say what was found; train nothing.")
+@_data_dirs
+@click.option(
+    "--out", metavar="DIR", default="runs/search", show_default=True, help="Folder of searches."
+)
+@_json
+def search(
+    name: str, jobs: int | None, only_show: bool, data_dirs: dict[str, str], out: str,
+    as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Look for noise that beats the best-tuned training without it, by successive halving.
 
-    def __init__(self, name: str) -> None:
-        self.name, self.said = name, -EVERY
+    Networks, ways to train them, and noise for each are drawn from the space NAME. Each noise is
+    compared with no noise in the same regime, both at the best of the same learning rates, by the
+    cut of the training cross-entropy and the accuracy on held-out training samples. What survives
+    was picked by its luck too, and is to be confirmed by a protocol (`nembp experiment list`).
+
+    DIR/NAME gets rows.jsonl (one row per training), space.json and summary.json. A search that was
+    killed and resumed has the same rows.
+    """
+    from nembp.experiments.search import read_search, run_search, space, summarize_search
+    from nembp.threads import usable_cores
+
+    declared = space(name)
+    if not only_show:
+        _note_unread(name, data_dirs, (declared.base["dataset"],))
+        options |= {"jobs": usable_cores() if jobs is None else jobs, "data_dirs": data_dirs}
+        with _Progress(name, "trainings in this rung") as progress, terminate_as_interrupt():
+            folder = run_search(declared, out, on_progress=progress, **options)
+        note(f"rows and summary are in {short_path(str(folder.resolve()))}")
+    summary = summarize_search(declared, read_search(out, declared))
+    if as_json:
+        emit_json(summary)
+        return
+    minutes = f"{summary['core_minutes']:.1f} core-minutes"
+    click.echo(f"{summary['title']}: {count(summary['trainings'], 'training')}, {minutes}")
+    if not summary["rungs"]:
+        note("the first rung is not complete; go on with --resume")
+        return
+    last = summary["rungs"][-1]
+    click.echo(f"\nbest of {last['candidates']} candidates with {count(last['seeds'], 'seed')}")
+    table = [("network", "noise", "learning rate", "training nll", "cut", "accuracy", "points")]
+    for row in last["kept"]:
+        table.append((
+            " ".join(str(value) for value in row["regime"].values()),
+            _noise(row["noise"]),
+            f"{row['baseline_rate']:g} -> {row['rate']:g}",
+            f"{row['baseline_nll']:.3f} -> {row['nll']:.3f}",
+            f"{row['cut']:+.0f} %",
+            f"{100 * row['accuracy']:.1f} %",
+            f"{row['points']:+.1f}",
+        ))  # fmt: skip
+    emit_table(table)
+    click.echo("\nfirst rung, by activation and place of the noise")
+    groups = [("activation", "place", "candidates", "better in both", "median cut")]
+    for row in summary["by_group"]:
+        group, place, *counts = list(row.values())[:4]
+        groups.append((group, place, *map(str, counts), f"{row['median_cut']:+.1f} %"))
+    emit_table(groups)
+
+
+def _noise(noise: Mapping[str, Any]) -> str:
+    std, decay = noise.get("noise_std"), noise.get("noise_decay")
+    words = [noise["noise_place"], "" if std is None else f"std {std:g}"]
+    if decay:
+        words.append(f"/ {noise.get('noise_clock', 'iteration')}^{decay:g}")
+    usual = {"noise_law": "gaussian", "noise_rejected": "reflect", "noise_screening": "auto",
+             "noise_draws": 1, "noise_target": "forward", "noise_update": "exact"}  # fmt: skip
+    for name, value in usual.items():
+        if noise.get(name, value) != value:
+            words.append(f"{name.removeprefix('noise_')} {noise[name]}")
+    return " ".join(word for word in words if word)
+
+
+class _Progress:
+    """What is done and the time left, on stderr: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, name: str, noun: str) -> None:
+        self.name, self.noun, self.said = name, noun, -EVERY
         self.bars: Any = None
         self.began: tuple[float, int] | None = None
 
     def __enter__(self) -> _Progress:
         if on_terminal():
             from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
+            from rich.progress import Progress
 
-            self.bars = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True),
-            )  # fmt: skip
+            columns = Progress.get_default_columns()
+            self.bars = Progress(*columns, console=Console(stderr=True))
             self.task = self.bars.add_task(self.name, total=None)
             self.bars.start()
         return self
@@ -252,10 +320,10 @@ class _Progress:
         if self.bars is not None:
             self.bars.stop()
 
-    def show(self, done: int, total: int, row: Mapping[str, Any]) -> None:
-        """Show that a replicate is done."""
-        what = f"{row['phase']} {row['arm']}, learning rate {row['rate']:g}, seed {row['seed']}"
-        if row["strength"] != 1.0:
+    def __call__(self, done: int, total: int, row: Mapping[str, Any]) -> None:
+        what = row["who"] if "who" in row else f"{row['phase']} {row['arm']}"
+        what += f", learning rate {row['rate']:g}, seed {row['seed']}"
+        if row.get("strength", 1.0) != 1.0:
             what += f", noise times {row['strength']:g}"
         if self.bars is not None:
             self.bars.update(self.task, completed=done, total=total, description=what)
@@ -267,5 +335,5 @@ class _Progress:
             since, first = self.began
             left = (now - since) / (done - first) * (total - done) if done > first else None
             tail = "" if left is None else f", {left:.0f} s left"
-            state = "" if row["status"] == "finished" else f" ({row['status']})"
-            say(f"{self.name}: {done} of {total} replicates{tail}; {what}{state}")
+            state = f" ({row['status']})" if row.get("status", "finished") != "finished" else ""
+            say(f"{self.name}: {done} of {total} {self.noun}{tail}; {what}{state}")
