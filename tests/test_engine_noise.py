@@ -1,0 +1,460 @@
+"""NEM noise and its controls, on targets and on hidden signals, against plain NumPy.
+
+Noise on a target is read off from a gradient: of a network without hidden layers whose inputs are
+the rows of the identity matrix, the gradient of the weights is each sample's error.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from engines import Array, assert_close, joint, number, seeds, targets
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import special, stats
+
+from nembp.backend import get_backend, stream
+from nembp.engine.backprop import JointBackpropagation, joint_gradient
+from nembp.engine.likelihoods import Gaussian, Multinomial, get_likelihood
+from nembp.engine.network import Network, dense_network
+from nembp.engine.noise import Noise
+from nembp.errors import ArchitectureError
+
+KINDS = "nem", "blind", "anti", "drift"
+SIGMAS = 6.0  # a two-sided 6-sigma test of one number is wrong once in 5e8
+each_likelihood = pytest.mark.parametrize("name", ["multinomial", "gaussian", "bernoulli"])
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+# -- noise on targets ------------------------------------------------------------------------------
+def network_of(likelihood: Any, z: Array) -> Network:
+    """Return a network that has these pre-activations at the rows of the identity matrix."""
+    rows, width = z.shape
+    net = dense_network([rows, width], forward=likelihood, dtype="float64")
+    net.parameters[...] = 0.0
+    net.weights[0][...] = z
+    return net
+
+
+def added(
+    noise: Noise, likelihood: Any, z: Array, t: Array, seed: int = 0, iteration: int = 1
+) -> tuple[Array, Any]:
+    """Return the noise that a step adds to targets ``t``, and the record of its source."""
+    net = network_of(likelihood, z)
+    gradient, step = joint(
+        net, np.eye(len(z)), t, "none", {"forward": noise}, seed=seed, clock=(1, iteration)
+    )
+    error = net.views(gradient).weights[0] * len(z) / likelihood.scale
+    a = net.predict(np.eye(len(z)))
+    source = step.sources["forward"]
+    # of a softmax, the published update a − (t + n) tells n; of the exact one only its effect
+    return a - t - error, source
+
+
+def log_p(likelihood: Any, z: Array, t: Array) -> Array:
+    """Return each neuron's summand of log p(t), but for what no target changes."""
+    if likelihood.name == "multinomial":
+        return likelihood.weight * t * special.log_softmax(z, axis=1)
+    if likelihood.name == "bernoulli":
+        return likelihood.weight * t * z
+    return -((t - z) ** 2) / (2 * likelihood.variance)
+
+
+def summand_of_gain(likelihood: Any, z: Array, t: Array, n: Array) -> Array:
+    if likelihood.name == "gaussian":
+        return log_p(likelihood, z, t + n) - log_p(likelihood, z, t)
+    return log_p(likelihood, z, n)  # which is linear in the target
+
+
+def screened(noise: Noise, likelihood: Any, z: Array, t: Array, g: Any, std: float) -> Array:
+    """Return the noise by its definition, of one draw after the other from a stream."""
+    sign = -1.0 if noise.kind == "anti" else 1.0
+    how = noise.screening
+    if how == "auto":
+        how = "component" if likelihood.name == "gaussian" else "vector"
+
+    def score(n: Array) -> Array:
+        gain = sign * summand_of_gain(likelihood, z, t, n)
+        if how == "vector":
+            gain = gain.sum(axis=1, keepdims=True)
+        if how == "expectation":
+            gain = np.full((1, 1), gain.sum(axis=1).mean())
+        assume(np.abs(gain).min() > 1e-12)  # the sign of a tie is rounding's
+        return gain
+
+    def one() -> Array:
+        if noise.law == "uniform":
+            n = 2 * math.sqrt(3.0) * std * (g.random(t.shape) - 0.5)
+        else:
+            n = std * g.standard_normal(t.shape)
+        n = n * t if noise.mode == "multiplicative" else n
+        if noise.update == "zero-sum" and likelihood.name == "multinomial":
+            n = n - n.mean(axis=1, keepdims=True)
+        if noise.kind == "blind":
+            return n
+        if noise.rejected == "reflect":
+            n = np.where(score(n) >= 0, n, -n)
+        return np.where(score(n) >= 0, n, 0.0) if how != "none" else n
+
+    best = one()
+    for _ in range(noise.draws - 1 if noise.kind != "blind" else 0):
+        other = one()
+        gains = [sign * summand_of_gain(likelihood, z, t, n) for n in (best, other)]
+        if how == "vector":
+            gains = [gain.sum(axis=1, keepdims=True) for gain in gains]
+        elif how == "expectation":
+            gains = [np.full((1, 1), gain.sum(axis=1).mean()) for gain in gains]
+        best = np.where(gains[0] >= gains[1], best, other)
+    return best
+
+
+@pytest.mark.parametrize("kind", ["nem", "blind", "anti"])
+@each_likelihood
+@given(
+    seed=seeds,
+    options=st.fixed_dictionaries(
+        {
+            "law": st.sampled_from(["gaussian", "uniform"]),
+            "mode": st.sampled_from(["additive", "additive", "multiplicative"]),
+            "screening": st.sampled_from(["auto", "vector", "component", "expectation"]),
+            "rejected": st.sampled_from(["reflect", "zero"]),
+            "draws": st.sampled_from([1, 1, 3]),
+            "zero_sum": st.booleans(),
+        }
+    ),
+)
+def test_noise_is_its_definition_and_keeps_its_promise(name, kind, seed, options):
+    g = np.random.default_rng(seed)
+    rows, width = int(g.integers(1, 8)), int(g.integers(2, 7))
+    likelihood = get_likelihood(name, float(g.choice([0.3, 1.0, 2.0])))
+    z, t = g.normal(0.0, 1.5, (rows, width)), targets(likelihood, g, rows, width)
+    zero_sum = options.pop("zero_sum") and options["screening"] != "component"
+    update = "zero-sum" if zero_sum else "published"
+    noise = Noise(kind, std=0.4, decay=0.5, update=update, **options)
+    n, source = added(noise, likelihood, z, t, seed=seed % 1000, iteration=4)
+    streamed = stream(seed % 1000, "noise/forward")
+    expected = screened(noise, likelihood, z, t, streamed, 0.2)
+    if zero_sum and name == "multinomial":
+        assert_close(n.sum(axis=1), 0.0, 1e-12, 1.0)
+    assert_close(n, expected, 1e-12, 1.0)
+    gain = summand_of_gain(likelihood, z, t, expected).sum(axis=1).mean()
+    assert_close(number(source.gain), gain, 1e-11, 1.0 + likelihood.scale)
+    assert {"nem": gain >= 0, "anti": gain <= 0, "blind": True}[kind]
+    assert 0.0 <= number(source.accepted) <= 1.0
+
+
+@given(seed=seeds)
+def test_the_exact_update_of_softmax_targets_counts_their_sum(seed):
+    g = np.random.default_rng(seed)
+    z, t = g.normal(size=(4, 3)), np.eye(3)[g.integers(0, 3, 4)]
+    published, _ = added(Noise("blind", std=0.3, update="published"), Multinomial(), z, t)
+    exact, _ = added(Noise("blind", std=0.3), Multinomial(), z, t)
+    a = special.softmax(z, axis=1)
+    assert_close(exact, published - a * published.sum(axis=1, keepdims=True), 1e-13, 1.0)
+
+
+@pytest.mark.parametrize("rejected", ["reflect", "zero"])
+def test_reflection_accepts_every_draw_of_a_half_space(rejected):
+    g = np.random.default_rng(0)
+    z, t = g.normal(size=(200, 4)), np.eye(4)[g.integers(0, 4, 200)]
+    for name in ("multinomial", "bernoulli"):
+        noise = Noise("nem", rejected=rejected, screening="vector")
+        share = number(added(noise, get_likelihood(name), z, t)[1].accepted)
+        assert share == 1.0 if rejected == "reflect" else 0.3 < share < 0.7
+
+
+@pytest.mark.parametrize("law", ["gaussian", "uniform"])
+def test_draws_have_the_asked_standard_deviation(law):
+    """Three numbers at 6 sigma: false alarms below 1e-8."""
+    n, _ = added(Noise("blind", std=0.3, law=law), Gaussian(), *np.zeros((2, 100, 200)))
+    n, count = n / 0.3, n.size
+    fourth = {"gaussian": 3.0, "uniform": 9.0 / 5.0}[law]
+    assert abs(n.mean()) < SIGMAS / math.sqrt(count)
+    assert abs((n**2).mean() - 1.0) < SIGMAS * math.sqrt((fourth - 1.0) / count)
+    assert abs(np.mean(n[:, 1:] * n[:, :-1])) < SIGMAS / math.sqrt(count)
+    assert law == "gaussian" or np.abs(n).max() <= math.sqrt(3.0) + 1e-12
+
+
+@pytest.mark.parametrize("rejected", ["reflect", "zero"])
+@pytest.mark.parametrize("mode", ["additive", "multiplicative"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("multinomial", {}),
+        ("multinomial", {"update": "zero-sum"}),
+        ("bernoulli", {}),
+        ("bernoulli", {"law": "uniform"}),
+        ("gaussian", {}),
+        ("gaussian", {"screening": "vector"}),
+    ],
+    ids=str,
+)
+def test_drift_is_the_mean_of_the_nem_noise(name, options, mode, rejected):
+    """One target many times over: 4 numbers at 6 sigma in 24 tests, false alarms below 2e-7."""
+    rows, likelihood, g = 1000, get_likelihood(name), np.random.default_rng(11)
+    z = np.repeat(g.normal(size=(1, 4)), rows, axis=0)
+    t = np.repeat(targets(likelihood, g, 1, 4), rows, axis=0)
+    options = {"update": "published", **options}
+    found = [
+        added(Noise(kind, std=0.6, mode=mode, rejected=rejected, **options), likelihood, z, t)[0]
+        for kind in ("nem", "drift")
+    ]
+    errors = [n.std(axis=0) / math.sqrt(rows) for n in found]
+    means = [n.mean(axis=0) for n in found]
+    assert np.abs(means[0]).max() > 0.02, "the mean to be found must differ from none"
+    assert np.all(np.abs(means[0] - means[1]) < SIGMAS * np.hypot(*errors) + 1e-12)
+
+
+@pytest.mark.parametrize("name", ["multinomial", "gaussian", "bernoulli"])
+def test_curvature_noise_has_the_covariance_of_the_output(name):
+    """25 covariances of 1500 draws at 6 sigma: false alarms below 1e-7."""
+    likelihood, rows = get_likelihood(name), 1500
+    z = np.array([[1.0, 0.0, -1.0, 2.0, -3.0]])
+    noise = Noise("blind", std=0.5, law="curvature", update="published")
+    t = np.repeat(np.eye(5)[:1], rows, axis=0)
+    n = added(noise, likelihood, np.repeat(z, rows, axis=0), t)[0] / 0.5
+    a = special.softmax(z[0]) if name == "multinomial" else special.expit(z[0])
+    expected = {
+        "multinomial": np.diag(a) - np.outer(a, a),
+        "bernoulli": np.diag(a * (1 - a)),
+        "gaussian": np.eye(5),
+    }[name]
+    spread = np.sqrt((np.outer(np.diag(expected), np.diag(expected)) + expected**2) / rows)
+    assert np.all(np.abs(n.T @ n / rows - expected) <= SIGMAS * spread + 1e-12)
+
+
+@given(
+    std=st.floats(0.0, 10.0),
+    decay=st.floats(0.0, 3.0),
+    epoch=st.integers(1, 1000),
+    iteration=st.integers(1, 10**6),
+)
+def test_annealing(std, decay, epoch, iteration):
+    for clock, count in (("epoch", epoch), ("iteration", iteration)):
+        found = Noise("nem", std=std, decay=decay, clock=clock).std_at(epoch, iteration)
+        assert found == pytest.approx(std * count**-decay, rel=1e-12, abs=0.0)
+
+
+# -- noise in a step -------------------------------------------------------------------------------
+@each_kind
+@pytest.mark.parametrize("place", ["forward", "backward", "forward/hidden", "backward/input"])
+def test_noise_of_no_deviation_changes_no_gradient(place, kind):
+    net = dense_network([4, 5, 3], dtype="float64", seed=1)
+    g = np.random.default_rng(0)
+    x, t = g.normal(size=(6, 4)), np.eye(3)[g.integers(0, 3, 6)]
+    found, _ = joint(net, x, t, noise={place: Noise(kind, std=0.0)})
+    assert_close(found, joint_gradient(net, x, t), 1e-13, 1.0)
+
+
+def test_noise_of_kind_none_is_no_source():
+    net = dense_network([4, 3], dtype="float64")
+    noise = {"forward": Noise("none"), "backward": Noise("none")}
+    assert joint(net, np.ones((2, 4)), np.eye(3)[:2], noise=noise)[1].sources == {}
+
+
+@pytest.mark.parametrize("path", ["samples", "classes"])
+@each_kind
+def test_backward_noise_of_either_path_keeps_its_promise(kind, path):
+    """Of one row a sample, or one a class; the recorded nll is that of the clean targets."""
+    net = dense_network([4, 5, 3], backward=Gaussian(0.5), dtype="float64", seed=1)
+    g = np.random.default_rng(0)
+    x, t = g.normal(size=(9, 4)), np.eye(3)[[0, 1, 2] * 3]
+    gradient, step = joint(net, x, t, path, {"backward": Noise(kind, std=0.3)})
+    gain = number(step.sources["backward"].gain)
+    assert {"nem": gain > 0, "drift": gain > 0, "anti": gain < 0, "blind": gain < 0}[kind]
+    assert number(step.backward_nll) == pytest.approx(
+        -net.reversed.log_likelihood(t, x).mean(), rel=1e-12
+    )
+    assert np.abs(gradient - joint_gradient(net, x, t)).max() > 1e-3
+
+
+def test_streams_are_independent_and_repeatable():
+    z = np.zeros((4, 3))
+    first, again, other = (
+        added(Noise("blind"), Gaussian(), z, z, seed=seed)[0] for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, again)
+    assert not np.any(first == other)
+
+
+# -- noise on signals ------------------------------------------------------------------------------
+ROWS = 8
+
+
+def dense() -> Network:
+    net = dense_network(
+        [5, 7, 6, 3], activation="tanh", dtype="float64", backward=Gaussian(0.5), seed=3
+    )
+    net.parameters[...] = np.random.default_rng(0).normal(0.0, 0.6, net.parameter_count)
+    return net
+
+
+def data() -> tuple[Array, Array]:
+    g = np.random.default_rng(1)
+    return g.normal(size=(ROWS, 5)), np.eye(3)[g.integers(0, 3, ROWS)]
+
+
+def signals(way: Network, x: Array, n: dict[int, Array], start: int = 0) -> list[Array]:
+    """Return the signals of layers ``start`` and above with noise added, and zᴸ at the end."""
+    a = [x + n.get(start, 0.0)]
+    last = len(way.weights)
+    for k in range(start + 1, last + 1):
+        W = way.weights[k - 1]
+        z = a[-1] @ (W if way.direction == "forward" else W.T) + way.biases[k]
+        a.append(z if k == last else np.tanh(z) + n.get(k, 0.0))
+    return a
+
+
+def log_likelihood(way: Network, z: Array, t: Array) -> Array:
+    if way.likelihood.name == "multinomial":
+        return (t * special.log_softmax(z, axis=1)).sum(axis=1)
+    return stats.norm.logpdf(t, z, math.sqrt(way.likelihood.variance)).sum(axis=1)
+
+
+def kept_noise(
+    way: Network, x: Array, t: Array, layers: list[int], noise: Noise, g: Any
+) -> dict[int, Array]:
+    """Return the noise of each layer by its definition, those below in place."""
+    n: dict[int, Array] = {}
+    sign = -1.0 if noise.kind == "anti" else 1.0
+    for k in layers:
+        n[k] = noise.std * g.standard_normal((ROWS, way.layers[k].size))
+        if noise.kind == "blind":
+            continue
+
+        def gain(value: Array, k: int = k) -> Array:
+            below = {j: v for j, v in n.items() if j < k}
+            clean = log_likelihood(way, signals(way, x, below)[-1], t)
+            noisy = log_likelihood(way, signals(way, x, {**below, k: value})[-1], t)
+            each = sign * (noisy - clean)
+            return each if noise.screening == "auto" else np.full(ROWS, each.mean())
+
+        if noise.rejected == "reflect":
+            n[k] = np.where(gain(n[k])[:, None] >= 0, n[k], -n[k])
+        n[k] = np.where(gain(n[k])[:, None] >= 0, n[k], 0.0)
+    return n
+
+
+def slope_with_noise(way: Network, x: Array, t: Array, n: dict[int, Array]) -> Array:
+    """Return the gradient of the mean nll with the noise in place, by central differences."""
+    other, theta = way.copy(), np.array(way.parameters)
+    found = np.zeros_like(theta)
+    for i in range(theta.size):
+        values = []
+        for h in (1e-5, -1e-5):
+            other.parameters[...] = theta
+            other.parameters[i] += h
+            values.append(-log_likelihood(other, signals(other, x, n)[-1], t).mean())
+        found[i] = (values[0] - values[1]) / 2e-5
+    return found
+
+
+@pytest.mark.parametrize("options", [{}, {"rejected": "zero"}, {"screening": "expectation"}])
+@pytest.mark.parametrize("kind", ["nem", "blind", "anti"])
+@pytest.mark.parametrize("place", ["input", "hidden", "last-hidden"])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_noise_on_signals_is_its_definition(direction, place, kind, options):
+    net, (x, t) = dense(), data()
+    key, noise = f"{direction}/{place}", Noise(kind, std=0.5, **options)
+    gradient, step = joint(net, x, t, noise={key: noise})
+    way, source, target = (net, x, t) if direction == "forward" else (net.reversed, t, x)
+    layers = {"input": [0], "hidden": [1, 2], "last-hidden": [2]}[place]
+    n = kept_noise(way, source, target, layers, noise, stream(0, f"noise/{key}"))
+    quiet = joint_gradient(net, x, t)
+    clean = slope_with_noise(way, source, target, {})
+    expected = quiet - clean + slope_with_noise(way, source, target, n)
+    np.testing.assert_allclose(gradient, expected, atol=1e-7)
+    assert any(np.any(value) for value in n.values()) or options
+    # the batch is left as it was, and the recorded nll is that without the noise
+    assert np.array_equal(step.x, x)
+    assert np.array_equal(step.t, t)
+    assert number(step.forward_nll) == pytest.approx(-net.log_likelihood(x, t).mean())
+    assert number(step.backward_nll) == pytest.approx(-net.reversed.log_likelihood(t, x).mean())
+    for each in step.sources.values():
+        gain = number(each.gain)
+        assert {"nem": gain >= 0, "anti": gain <= 0, "blind": True}[kind]
+
+
+def test_noise_on_signals_is_annealed_and_comes_from_its_own_stream():
+    net, (x, t) = dense(), data()
+    quiet, key = joint_gradient(net, x, t), "forward/hidden"
+    sizes = [
+        np.abs(
+            joint(net, x, t, noise={key: Noise("blind", std=1e-4, decay=0.5)}, clock=(1, i))[0]
+            - quiet
+        ).max()
+        for i in (1, 100)
+    ]
+    assert sizes[0] == pytest.approx(10 * sizes[1], rel=0.05)
+    alone, _ = joint(net, x, t, noise={key: Noise("nem", std=0.5)})
+    more, _ = joint(net, x, t, noise={key: Noise("nem", std=0.5), "backward": Noise("nem")})
+    count = net.weight_count
+    biases = sum(layer.biases for layer in net.layers[1:])
+    forward = slice(count, count + biases)  # which the backward direction's noise leaves alone
+    assert np.array_equal(alone[forward], more[forward])
+
+
+# -- options ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("kind", "white"), ("clock", "day"), ("law", "cauchy"), ("mode", "both"),
+        ("screening", "none"), ("rejected", "retry"), ("update", "wrong"), ("std", -0.1),
+        ("std", math.nan), ("std", "a"), ("decay", -1.0), ("decay", math.inf), ("decay", None),
+        ("draws", 0), ("draws", 1.5),
+    ],
+)  # fmt: skip
+def test_wrong_options_are_named(option, value):
+    with pytest.raises(ArchitectureError, match=f"noise {option} must be") as error:
+        Noise(**{"kind": "nem", option: value})
+    assert str(value) in str(error.value)
+
+
+def test_places_and_combinations_that_make_no_sense_are_refused():
+    net, (x, t) = dense(), data()
+    nem = Noise("nem")
+
+    def refuses(
+        message: str, noise: dict[str, Noise], path: Any = "samples", of: Any = net
+    ) -> None:
+        with pytest.raises(ArchitectureError, match=message):
+            joint(of, x[:, : of.inputs], t, path, noise)
+
+    refuses("needs a hidden layer, and this network has none", {"forward/hidden": nem},
+            of=dense_network([4, 3], dtype="float64"))  # fmt: skip
+    both = {"forward/hidden": nem, "forward/last-hidden": nem}
+    refuses("hidden and last-hidden both name layer 2", both)
+    refuses("screened by whole samples", {"forward/hidden": Noise("nem", screening="component")})
+    refuses("needs a row for each sample", {"backward/input": nem}, "classes")
+    zero_sum = Noise("nem", update="zero-sum", screening="component")
+    refuses("zero-sum", {"forward": zero_sum})
+    assert JointBackpropagation(net, 4).sources == {}
+
+
+# -- normal draws ----------------------------------------------------------------------------------
+def test_float32_draws_are_normal_and_independent():
+    """Each of these seeded tests has a false-alarm rate of 1e-4, fixed by the seed."""
+    backend, count = get_backend("cpu"), 1 << 18
+    out = backend.normal(stream(0, "noise/forward"), backend.empty((count,), "float32"))
+    draws = np.asarray(out, dtype=np.float64)
+    assert stats.kstest(draws, "norm").pvalue > 1e-4
+    for limit in (3.0, 4.0):
+        beyond = np.count_nonzero(np.abs(draws) > limit)
+        assert stats.binomtest(beyond, count, 2 * stats.norm.sf(limit)).pvalue > 1e-4
+    blocks = draws.reshape(-1, 2, 1 << 15)  # the two halves of Box and Muller's pairs
+    a, b = blocks[:, 0].reshape(-1), blocks[:, 1].reshape(-1)
+    for one, other in ((a, b), (a**2, b**2), (np.abs(a), b)):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 5 / math.sqrt(a.size)
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (7, 5), (1, (1 << 16) + 1), ((1 << 16) - 1,)])
+def test_every_entry_is_drawn(shape):
+    backend = get_backend("cpu")
+    out = backend.normal(stream(1, "n"), np.full(shape, np.nan, dtype=np.float32))
+    assert np.isfinite(out).all()
+    assert len(np.unique(out)) > 0.99 * out.size
+    double = backend.normal(stream(2, "n"), np.empty((3, 4)))
+    assert np.array_equal(double, stream(2, "n").standard_normal((3, 4)))

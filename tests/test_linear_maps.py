@@ -1,0 +1,227 @@
+"""Linear maps: the trilinear law, their definitions in NumPy, sizes, devices, threads."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from engines import STRICT, Array, assert_close, contract, each_dtype, joint, random_map, seeds
+from hypothesis import given
+
+from nembp.engine.activations import LeakyReLU
+from nembp.engine.convolution import Convolution
+from nembp.engine.likelihoods import Gaussian, Multinomial
+from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
+from nembp.engine.network import Layer, Network
+from nembp.errors import ArchitectureError
+from nembp.threads import threads
+
+TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
+KINDS = Dense, Convolution, AveragePooling, Reshape, Transposed
+each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+
+
+def arrays(linear: LinearMap, rows: int, seed: int, dtype: str = "float64") -> list[Array]:
+    """Return random x, W and y."""
+    g = np.random.default_rng(seed)
+    shapes = (rows, linear.inputs), linear.weight_shape, (rows, linear.outputs)
+    return [g.normal(size=shape).astype(dtype) for shape in shapes]
+
+
+def defined(linear: LinearMap, x: Array, W: Array) -> Array:
+    """Return forward(x) by the definition: sums over windows, in NumPy."""
+    if isinstance(linear, Dense):
+        return x @ W
+    images = x.reshape(len(x), *linear.shape)
+    if isinstance(linear, Reshape):
+        return images.transpose(0, *(axis + 1 for axis in linear.axes)).reshape(len(x), -1)
+    padding, window = (0, 0), linear.window if isinstance(linear, AveragePooling) else linear.kernel
+    if isinstance(linear, Convolution):
+        padding = linear.padding
+    images = np.pad(images, ((0, 0), *((p, p) for p in padding), (0, 0)))
+    views = np.lib.stride_tricks.sliding_window_view(images, window, axis=(1, 2))
+    views = views[:, :: linear.stride[0], :: linear.stride[1]]  # rows, h, w, channels, i, j
+    if isinstance(linear, AveragePooling):
+        return views.mean(axis=(4, 5)).reshape(len(x), -1)
+    return np.einsum("rhwcij,ijcd->rhwd", views, W).reshape(len(x), -1)
+
+
+def defined_adjoint(linear: LinearMap, y: Array, W: Array) -> Array:
+    """Return adjoint(y) by the definition's own matrix."""
+    matrix = defined(linear, np.eye(linear.inputs, dtype=y.dtype), W)
+    return y @ matrix.T
+
+
+def check(linear: LinearMap, rows: int, seed: int, dtype: str, device: Any = "cpu") -> None:
+    """Assert that all three contractions are those of the definition."""
+    x, W, y = arrays(linear, rows, seed, dtype)
+    if isinstance(linear, Transposed):
+        below = linear.linear_map
+        expected = defined_adjoint(below, x, W), defined(below, y, W)
+    else:
+        expected = defined(linear, x, W), defined_adjoint(linear, y, W)
+    tolerance = TOLERANCE[dtype]
+    forward = contract(linear, "forward", x, W, device)
+    assert forward.dtype == np.dtype(dtype)
+    assert_close(forward, expected[0], tolerance, 1.0)
+    assert_close(contract(linear, "adjoint", y, W, device), expected[1], tolerance, 1.0)
+    gradient = contract(linear, "weight_gradient", x, y, device)
+    value = float((forward.astype(float) * y).sum())
+    size = 1.0 + math.sqrt(float((forward.astype(float) ** 2).sum() * (y.astype(float) ** 2).sum()))
+    if W.size:  # ⟨forward(x), y⟩ = ⟨W, weight_gradient(x, y)⟩, for every W
+        assert_close(float((gradient * W).sum()), value, tolerance, size)
+        V = np.random.default_rng(seed + 1).normal(size=W.shape).astype(dtype)
+        other = float((contract(linear, "forward", x, V, device) * y).sum())
+        assert_close(float((gradient * V).sum()), other, tolerance, size)
+
+
+@each_kind
+@each_dtype
+@pytest.mark.parametrize("device", ["cpu", STRICT], ids=["cpu", "strict"])
+@given(seed=seeds)
+def test_maps_are_their_definition(kind, dtype, device, seed):
+    g = np.random.default_rng(seed)
+    check(random_map(g, kind), int(g.integers(1, 7)), seed, dtype, device)
+
+
+@each_kind
+@given(seed=seeds)
+def test_calls_do_not_remember(kind, seed):
+    g = np.random.default_rng(seed)
+    linear = random_map(g, kind)
+    x, W, _ = arrays(linear, 4, seed)
+    first = contract(linear, "forward", x, W)
+    for rows in (7, 1):
+        check(linear, rows, seed + 1, "float64")
+    assert np.array_equal(contract(linear, "forward", x, W), first)
+
+
+@each_kind
+@given(seed=seeds)
+def test_complex_signals_and_weights(kind, seed):
+    """Complex steps go through: each map is complex-linear in its signal and its weights."""
+    linear = random_map(np.random.default_rng(seed), kind)
+    (x, W, _), (u, V, _) = (arrays(linear, 3, seed + k) for k in (0, 1))
+    found = contract(linear, "forward", x + 1j * u, W + 1j * V)
+    parts = {
+        (a, b): contract(linear, "forward", (x, u)[a], (W, V)[b])
+        for a, b in product((0, 1), (0, 1))
+    }
+    real, imaginary = parts[0, 0] - parts[1, 1], parts[1, 0] + parts[0, 1]
+    if not W.size:  # a map without weights takes none
+        real, imaginary = parts[0, 0], parts[1, 0]
+    assert_close(found.real, real, 1e-12, 1.0)
+    assert_close(found.imag, imaginary, 1e-12, 1.0)
+
+
+LARGE = {  # what real networks have: im2col and Winograd in blocks, on several workers
+    "first of CIFAR-10": Convolution((32, 32, 3), 32, (4, 4), (2, 2), (1, 1)),
+    "second of CIFAR-10": Convolution((16, 16, 32), 64, (4, 4), (2, 2), (1, 1)),
+    "3x3": Convolution((16, 16, 16), 24, (3, 3), (1, 1), (1, 1)),
+    "3x3, odd": Convolution((13, 15, 16), 20, (3, 3), (1, 1), (1, 1)),
+    "3x3, no padding": Convolution((12, 12, 20), 16, (3, 3)),
+    "5x5": Convolution((12, 12, 8), 16, (5, 5), (1, 1), (2, 2)),
+    "1x1": Convolution((8, 8, 32), 16, (1, 1)),
+    "up": Transposed(Convolution((16, 16, 16), 32, (4, 4), (2, 2), (1, 1))),
+    "pooling": AveragePooling((16, 16, 8), (2, 2), (2, 2)),
+}
+
+
+def directions(linear: LinearMap, seed: int, dtype: str, workers: int) -> tuple[Array, ...]:
+    """Return both directions' predictions and the joint gradient of a network of one such map."""
+    last = linear.outputs
+    layers = [Layer(linear.inputs), Layer(last, LeakyReLU(), 0), Layer(3)]
+    net = Network(layers, [linear, Dense(last, 3)], Multinomial(), Gaussian(), dtype=dtype)
+    g = np.random.default_rng(seed)
+    x, t = g.normal(size=(21, linear.inputs)), np.eye(3)[g.integers(0, 3, 21)]
+    with threads(workers):
+        gradient, _ = joint(net, x, t, "samples")
+    return gradient, net.predict(x), net.reversed.predict(t)
+
+
+@each_dtype
+@pytest.mark.parametrize("name", LARGE)
+def test_maps_of_real_networks_on_one_worker_and_on_three(name, dtype):
+    linear = LARGE[name]
+    x, W, y = arrays(linear, 5, 0, dtype)
+    below, signal = (linear.linear_map, y) if isinstance(linear, Transposed) else (linear, x)
+    expected = defined(below, signal.astype(float), W.astype(float))
+    assert_close(contract(below, "forward", signal, W), expected, 10 * TOLERANCE[dtype])
+    one, three = (directions(linear, 1, dtype, workers) for workers in (1, 3))
+    double = directions(linear, 1, "float64", 1)
+    for alone, shared, exact in zip(one, three, double, strict=True):
+        assert_close(alone, exact, {"float32": 2e-5, "float64": 0.0}[dtype])
+        assert_close(shared, exact, {"float32": 2e-5, "float64": 1e-12}[dtype])
+
+
+def test_two_trainings_at_once():
+    """Two threads step their own networks, each on two workers, as one after another would."""
+
+    def work(seed: int) -> Array:
+        return directions(LARGE["3x3"], seed, "float64", 2)[0]
+
+    alone = [work(seed) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(work, (0, 1)))
+    for mine, same in zip(together, alone, strict=True):
+        assert_close(mine, same, 1e-12)
+
+
+# -- sizes and refusals ----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("linear", "shape"),
+    [
+        (Convolution((16, 16, 3), 8, (4, 4), (2, 2), (1, 1)), (8, 8, 8)),
+        (Convolution((14, 14, 1), 4, (5, 5)), (10, 10, 4)),
+        (Convolution((7, 9, 2), 3, (2, 3), (3, 2)), (2, 4, 3)),  # pixels left over on both axes
+        (Convolution((6, 5, 2), 7, (6, 5)), (1, 1, 7)),  # the whole image
+        (Convolution((5, 5, 2), 4, (1, 1), (2, 3)), (3, 2, 4)),
+        (Convolution((1, 1, 1), 1, (3, 3), (1, 1), (2, 2)), (3, 3, 1)),
+        (AveragePooling((7, 6, 3), (2, 3), (2, 2)), (3, 2, 3)),
+        (AveragePooling((4, 4, 2), (4, 4), (1, 1)), (1, 1, 2)),
+        (Reshape((3, 4, 2), (2, 0, 1)), (2, 3, 4)),
+    ],
+    ids=str,
+)
+def test_sizes(linear, shape):
+    assert linear.output_shape == shape
+    assert (linear.inputs, linear.outputs) == (math.prod(linear.shape), math.prod(shape))
+    assert linear.initial_weights(np.random.default_rng(0)).shape == linear.weight_shape
+    check(linear, 3, 0, "float64")
+
+
+IMPOSSIBLE = {
+    "kernel": (
+        lambda: Convolution((4, 4, 1), 2, (5, 4)),
+        r"kernel \(5, 4\) does not fit.*at most 4",
+    ),
+    "padded": (lambda: Convolution((4, 4, 1), 2, (3, 7), (1, 1), (0, 1)), "at most 6"),
+    "image": (lambda: Convolution((4, 0, 1), 2, (1, 1)), "at least 1"),
+    "channels": (lambda: Convolution((4, 4, 1), 0, (1, 1)), "channels"),
+    "stride": (lambda: Convolution((4, 4, 1), 2, (1, 1), (0, 1)), "stride"),
+    "padding": (
+        lambda: Convolution((4, 4, 1), 2, (1, 1), (1, 1), (-1, 0)),
+        "padding of at least 0",
+    ),
+    "window": (lambda: AveragePooling((4, 4, 1), (5, 1), (1, 1)), r"window \(5, 1\) does not fit"),
+    "axes": (lambda: Reshape((2, 3), (0, 0)), r"axes \(0, 0\) are no order of the 2 axes"),
+    "no axes": (lambda: Reshape(()), "sizes of at least 1"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_cannot_be_is_refused(name):
+    make, message = IMPOSSIBLE[name]
+    with pytest.raises(ArchitectureError, match=message):
+        make()
+
+
+def test_initial_weights_suit_both_directions():
+    """Variance 2 / (fan in + fan out): 6912 draws are within 10 % of it but once in 1e8."""
+    linear = Convolution((16, 16, 12), 16, (6, 6), (2, 2), (2, 2))
+    drawn = linear.initial_weights(np.random.default_rng(0))
+    assert drawn.var() == pytest.approx(2.0 / (36 * 12 + 9 * 16), rel=0.1)

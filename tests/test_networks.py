@@ -1,0 +1,392 @@
+"""Networks as objects: two directions of one vector, copies, what is refused at the door."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse
+from engines import STRICT, assert_close, batch, each_dtype, random_network, seeds
+from hypothesis import given
+
+from nembp.backend import get_backend, stream
+from nembp.checkpoints import (
+    ARRAYS,
+    FORMAT,
+    OPTIONAL,
+    VERSION,
+    Model,
+    load_model,
+    read_archive,
+    save_model,
+    write_archive,
+)
+from nembp.datasets import Scaling
+from nembp.engine.activations import LeakyReLU, Tanh, get_activation
+from nembp.engine.backprop import backpropagate
+from nembp.engine.batchnorm import BatchNormalization
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial, get_likelihood
+from nembp.engine.linear import Dense, Transposed
+from nembp.engine.network import Layer, Network, dense_network
+from nembp.engine.noise import Noise
+from nembp.errors import ArchitectureError, DataError, ShapeError
+
+
+# -- two directions of one vector ------------------------------------------------------------------
+@given(seed=seeds)
+def test_two_directions_are_views_of_one_vector(seed):
+    net = random_network(seed)
+    back = net.reversed
+    assert back.reversed is net
+    assert (back.inputs, back.outputs) == (net.outputs, net.inputs)
+    seen = np.zeros(net.parameter_count, dtype=int)
+    net.parameters[...] = np.arange(net.parameter_count)
+    views = [*net.weights]
+    for way in (net, back):
+        views += [bias for bias in way.biases if bias is not None]
+        views += [gain for gain in way.gains if gain is not None]
+    for view in views:
+        seen[np.asarray(view, dtype=int).reshape(-1)] += 1
+    assert (seen == 1).all(), "every parameter has one place"
+    for mine, theirs in zip(net.weights, back.weights[::-1], strict=True):
+        assert np.shares_memory(mine, theirs) or not mine.size
+    assert np.concatenate([w.reshape(-1) for w in net.weights]).tolist() == list(
+        range(net.weight_count)
+    )
+
+
+COPIERS = {
+    "copy method": lambda net: net.copy(),
+    "copy.copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda net: pickle.loads(pickle.dumps(net)),
+    "to": lambda net: net.to(),
+}
+
+
+@pytest.mark.parametrize("copier", list(COPIERS.values()), ids=list(COPIERS))
+@each_dtype
+@given(seed=seeds)
+def test_copies_are_apart_and_rebuild_their_views(copier, dtype, seed):
+    net = random_network(seed, dtype=dtype)
+    x, t = batch(net, seed)
+    for way, source in ((net, x), (net.reversed, t)):
+        other, expected = copier(way), way.predict(source)
+        assert (other.dtype, other.direction) == (dtype, way.direction)
+        assert np.array_equal(other.predict(source), expected)
+        other.parameters[...] = 0.0
+        assert np.array_equal(way.predict(source), expected)
+        assert not any(np.any(weights) for weights in other.reversed.weights)
+
+
+@given(seed=seeds)
+def test_copies_in_another_precision_and_on_another_device(seed):
+    net = random_network(seed)
+    x, _ = batch(net, seed)
+    expected = net.predict(x)
+    single = net.to(dtype="float32")
+    assert np.array_equal(single.parameters, net.parameters.astype(np.float32))
+    moved = net.to(STRICT)
+    assert np.array_equal(STRICT.to_numpy(moved.parameters), net.parameters)
+    assert_close(STRICT.to_numpy(moved.predict(x)), expected, 1e-12, 1.0)
+    loaded = pickle.loads(pickle.dumps(moved.reversed)).reversed
+    assert loaded.backend.name == "cpu"
+    assert np.array_equal(loaded.predict(x), expected)
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))])
+def test_a_pair_of_directions_stays_a_pair(copier):
+    net = dense_network([3, 4, 2])
+    for pair in ((net, net.reversed), (net.reversed, net)):
+        first, second = copier(pair)
+        assert first.reversed is second
+        assert second.reversed is first
+        assert first.direction == pair[0].direction
+
+
+def test_a_snapshot_is_restored_in_place():
+    net = random_network(1, normalized=True)
+    kept, weights = net.snapshot(), net.weights[0]
+    before = weights.copy()
+    net.parameters[...], net.statistics[...] = 3.0, 4.0
+    net.restore(kept)
+    assert np.array_equal(weights, before)
+
+
+@each_dtype
+@given(seed=seeds)
+def test_prediction_leaves_its_input_alone_and_owns_its_output(dtype, seed):
+    net = random_network(seed, dtype=dtype)
+    x = batch(net, seed)[0].astype(dtype)
+    kept, first = x.copy(), net.predict(x)
+    held = first.copy()
+    assert first.dtype == np.dtype(dtype)
+    net.predict(x + 1)
+    assert np.array_equal(x, kept)
+    assert np.array_equal(first, held)
+
+
+def test_binding_another_vector_reaches_both_directions():
+    net, other = (dense_network([4, 5, 3], seed=seed) for seed in (0, 1))
+    net.parameters[...] = other.parameters
+    assert np.array_equal(net.predict(np.ones((1, 4))), other.predict(np.ones((1, 4))))
+    back = net.reversed.predict(np.ones((1, 3)))
+    assert np.array_equal(back, other.reversed.predict(np.ones((1, 3))))
+
+
+# -- files -----------------------------------------------------------------------------------------
+def model_of(net: Network) -> Model:
+    shape = (net.inputs,)
+    return Model(net, shape, ("a", "b", "c"), (), Scaling(), Scaling(), None, False, "x", {}, {})
+
+
+def normalized() -> Network:
+    net = dense_network([4, 5, 3], normalization=BatchNormalization(), dtype="float64", seed=1)
+    net.statistics[...] = np.random.default_rng(0).uniform(0.5, 2.0, net.statistics_count)
+    return net
+
+
+def test_files_hold_running_statistics(tmp_path):
+    net = normalized()
+    save_model(tmp_path / "model.npz", model_of(net))
+    other = load_model(tmp_path / "model.npz").net
+    assert other.layers == net.layers
+    assert np.array_equal(other.statistics, net.statistics)
+    assert np.array_equal(other.predict(np.ones((1, 4))), net.predict(np.ones((1, 4))))
+
+
+def test_files_from_before_normalization_load(tmp_path):
+    """What older versions wrote: layers without the field, no statistics."""
+    net, path = dense_network([4, 5, 3], seed=5), tmp_path / "model.npz"
+    save_model(path, model_of(net))
+    header, arrays = read_archive(path, FORMAT, VERSION, ARRAYS + OPTIONAL, "")
+    assert "statistics" not in arrays
+    for layer in header["layers"]:
+        assert layer.pop("normalization") is None
+    write_archive(path, header, arrays)
+    assert np.array_equal(load_model(path).net.parameters, net.parameters)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: None, "statistics of shape"),
+        (lambda s: s[:-1], "statistics of shape"),
+        (lambda s: s.astype(np.float32), "statistics is float32"),
+        (lambda s: s * np.nan, "statistics hold a NaN"),
+        (lambda s: -s, "a variance below 0"),
+    ],
+)
+def test_damaged_statistics_are_named(tmp_path, change, message):
+    path = tmp_path / "model.npz"
+    save_model(path, model_of(normalized()))
+    header, arrays = read_archive(path, FORMAT, VERSION, ARRAYS + OPTIONAL, "")
+    changed = change(arrays.pop("statistics"))
+    write_archive(path, header, arrays if changed is None else arrays | {"statistics": changed})
+    with pytest.raises(DataError, match=message):
+        load_model(path)
+
+
+# -- what a network is made of ---------------------------------------------------------------------
+def test_only_hidden_layers_have_an_activation():
+    net = dense_network([3, 4, 5, 2], activation="tanh")
+    assert [layer.activation for layer in net.layers] == [None, Tanh(), Tanh(), None]
+    assert net.maps == (Dense(3, 4), Dense(4, 5), Dense(5, 2))
+    assert (net.likelihood, net.reversed.likelihood) == (Multinomial(), Gaussian())
+    assert str(net.parameters.dtype) == "float32"
+    mixed = dense_network([3, 2], forward=Gaussian(0.5), backward="bernoulli")
+    assert (mixed.likelihood, mixed.reversed.likelihood) == (Gaussian(0.5), Bernoulli())
+
+
+def test_initial_weights_are_glorots_in_either_direction():
+    """Moments of 20,000 draws at 6 sigma: false alarms below 1e-8."""
+    for linear in (Dense(200, 100), Transposed(Dense(200, 100))):
+        W = linear.initial_weights(stream(0, "weights"))
+        assert (W.shape, W.dtype) == ((200, 100), np.float64)
+        unit = W / math.sqrt(2.0 / 300.0)
+        for moment, expected, variance in ((1, 0.0, 1.0), (2, 1.0, 2.0), (4, 3.0, 96.0)):
+            assert abs(np.mean(unit**moment) - expected) < 6.0 * math.sqrt(variance / W.size)
+
+
+def test_a_new_network_has_the_weights_of_its_seed_and_no_biases():
+    net, same, other = (dense_network([6, 5, 4], seed=s, dtype="float64") for s in (1, 1, 2))
+    assert np.array_equal(net.parameters, same.parameters)
+    assert not np.any(net.parameters[: net.weight_count] == other.parameters[: net.weight_count])
+    assert not np.any(net.parameters[net.weight_count :])
+    generator = stream(1, "weights")
+    for linear, W in zip(net.maps, net.weights, strict=True):
+        assert np.array_equal(W, linear.initial_weights(generator))
+    rounded = dense_network([6, 5, 4], seed=1)
+    assert np.array_equal(rounded.parameters, net.parameters.astype(np.float32))
+
+
+def test_initial_gains_are_ones_and_statistics_those_of_nothing_seen():
+    net = dense_network([3, 4, 2], normalization=BatchNormalization())
+    for way in (net, net.reversed):
+        assert np.all(way.gains[1] == 1.0)
+        mean, variance = way.running[1]
+        assert not mean.any()
+        assert np.all(variance == 1.0)
+    assert dense_network([3, 4, 2]).statistics_count == 0
+
+
+@pytest.mark.parametrize("weight", [0.1, 1.0, 4.0])
+def test_likelihoods_by_name_have_their_weight(weight):
+    kinds = {
+        "multinomial": Multinomial(weight=weight),
+        "gaussian": Gaussian(variance=1.0 / weight),
+        "bernoulli": Bernoulli(weight=weight),
+    }
+    for name, expected in kinds.items():
+        likelihood = get_likelihood(name, weight)
+        assert likelihood == expected
+        assert likelihood.scale == pytest.approx(weight)
+        assert get_likelihood(likelihood) is likelihood
+        assert likelihood.name == name
+    assert get_activation(LeakyReLU(0.3)) == LeakyReLU(0.3)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert Gaussian(np.float32(0.5)).scale == 2.0
+    assert Gaussian(np.int64(2)).scale == 0.5
+    assert Noise("nem", std=np.float32(0.5)).std_at(1, 1) == 0.5
+    assert stream(np.int64(7), "a").random() == stream(7, "a").random()
+
+
+# -- what is refused -------------------------------------------------------------------------------
+NORMAL = BatchNormalization()
+ENDS = Gaussian(), Gaussian()
+IMPOSSIBLE = {
+    "joins": (
+        lambda: Network([Layer(3), Layer(2)], [Dense(3, 4)], *ENDS),
+        "linear map 1 joins 3 to 4 neurons, but layers 0",
+    ),
+    "count": (
+        lambda: Network([Layer(3), Layer(2)], [Dense(3, 2), Dense(2, 3)], *ENDS),
+        "2 layers and 2 linear maps",
+    ),
+    "biases": (lambda: Layer(4, None, 3), "got 4 neurons and 3 biases"),
+    "size": (lambda: dense_network([3, 0, 2]), "layer 1 has size 0"),
+    "layers": (lambda: dense_network([3]), "at least 2 layers"),
+    "dense": (lambda: Dense(0, 3), "at least 1 neuron"),
+    "likelihood": (
+        lambda: get_likelihood("none such"),
+        "gaussian, bernoulli.* got 'none such'",
+    ),
+    "activation": (
+        lambda: get_activation("none such"),
+        "relu, leaky-relu, tanh.* got 'none such'",
+    ),
+    "epsilon": (lambda: BatchNormalization(epsilon=0.0), "finite epsilon > 0"),
+    "momentum": (lambda: BatchNormalization(momentum=0.0), r"momentum in \(0, 1\]"),
+    "no biases": (lambda: Layer(4, None, 0, NORMAL), "needs biases"),
+    "normalized end": (
+        lambda: Network([Layer(3), Layer(2, None, None, NORMAL)], [Dense(3, 2)], *ENDS),
+        "layer 1 is normalized, but it is an end",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_networks_that_cannot_be_are_refused(name):
+    make, message = IMPOSSIBLE[name]
+    with pytest.raises(ArchitectureError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan, "a", None, [1.0], 1j])
+def test_weights_and_variances_are_positive_and_finite(value):
+    for make in (
+        lambda: Multinomial(weight=value),
+        lambda: Gaussian(variance=value),
+        lambda: get_likelihood("gaussian", value),
+    ):
+        with pytest.raises(ArchitectureError, match="must be a positive, finite number"):
+            make()
+
+
+def test_swapped_directions_are_pointed_out():
+    net = dense_network([3, 5, 2])
+    with pytest.raises(ShapeError, match=r"net expects \(rows, 3\); did you swap x and y\?"):
+        net.predict(np.ones((4, 2)))
+    with pytest.raises(ShapeError, match=r"net\.reversed expects \(rows, 2\); did you swap"):
+        net.reversed.predict(np.ones((4, 3)))
+    with pytest.raises(ShapeError, match=r"shape \(4,\) but net expects \(rows, 3\)$"):
+        net.predict(np.ones(4))
+
+
+NO_NUMBERS = {
+    "ragged": ([[1, 2], [3]], r"rows of 1 to 2 values .*\(rows, 2\); give all rows the same"),
+    "text": ([["a", "b"]], r"holds text .*np\.asarray\(\.\.\., float\)"),
+    "text in an object array": (np.array([["a", "b"]], object), "could not convert"),
+    "sparse": (scipy.sparse.csr_matrix(np.eye(2)), r"sparse csr_matrix .*\.toarray\(\)"),
+    "complex": (np.array([[1j, 2]]), "holds complex numbers .*real part"),
+    "complex rows": ([np.zeros(2), np.array([1j, 0])], "holds complex numbers"),
+    "dates": (np.zeros((1, 2), "M8[s]"), "holds dates"),
+    "mapping": ({"x": 1}, "a dict that cannot be read"),
+    "long": ([[10**400, 0]], "cannot be read as an array"),
+}
+
+
+@pytest.mark.parametrize("name", NO_NUMBERS)
+def test_what_is_no_array_of_real_numbers_is_refused_with_a_remedy(name):
+    value, message = NO_NUMBERS[name]
+    net = dense_network([2, 3, 2], seed=0)
+    for what, call in (
+        ("input", lambda: net.predict(value)),
+        ("input", lambda: net.reversed.predict(value)),
+        ("input", lambda: backpropagate(net, value, np.eye(2))),
+        ("target", lambda: net.log_likelihood(np.eye(2), value)),
+        ("target", lambda: backpropagate(net, np.eye(2), value)),
+    ):
+        with pytest.raises(ShapeError, match=f"(?s)^{what} .*({message})"):
+            call()
+
+
+def test_arrays_and_lists_of_numbers_are_taken():
+    net = dense_network([2, 3, 2], seed=0)
+    x = np.array([[0.1, 2.0], [3.0, 1e-3]])
+    expected = net.predict(x.astype(np.float32))
+    for given_x in (x, x.tolist(), list(x), tuple(map(tuple, x)), x.astype(object)):
+        assert np.array_equal(net.predict(given_x), expected)
+    for given_x in ([[1, 0]], [[True, False]], np.array([[1, 0]], np.int8)):
+        assert np.array_equal(net.predict(given_x)[0], net.predict(np.eye(2))[0])
+    x = x.astype(np.float32)
+    assert get_backend("cpu").asarray(x, "float32") is x  # what fits is not copied
+
+
+def test_a_complex_copy_takes_complex_numbers():
+    exact = dense_network([2, 3, 2], seed=0).to(dtype="complex128")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert exact.predict(np.array([[1e-20j, 0.0]])).imag.any()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "f8", float, np.float64, np.dtype("f8")])
+def test_a_precision_is_said_in_any_way_that_numpy_knows(dtype):
+    for made in (dense_network([2, 3, 2], dtype=dtype), dense_network([2, 2]).to(dtype=dtype)):
+        assert (made.dtype, made.reversed.dtype) == ("float64", "float64")
+        assert made.predict(np.eye(2)).dtype == np.float64
+
+
+@pytest.mark.parametrize("dtype", [None, "", "float16", int, "no", ",", {}, 5])
+def test_other_precisions_are_refused(dtype):
+    with pytest.raises(ArchitectureError, match=r"^dtype must be 'float32' or 'float64', got "):
+        dense_network([2, 2], dtype=dtype)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1", [1], np.int64(-3)])
+def test_a_seed_is_an_integer_of_at_least_0(seed):
+    for make in (
+        lambda: dense_network([2, 2], seed=seed),
+        lambda: stream(seed, "weights"),
+        lambda: get_backend("cpu").generator(seed, "noise/forward"),
+    ):
+        with pytest.raises(
+            ArchitectureError, match=r"^seed must be an integer of at least 0, got "
+        ):
+            make()
