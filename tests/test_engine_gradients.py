@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from nembp.engine.backprop import (
-    CycleBackpropagation,
     ClassAssignment,
+    CycleBackpropagation,
     backpropagate,
     joint_gradient,
 )
