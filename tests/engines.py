@@ -209,3 +209,34 @@ def contract(linear: LinearMap, what: str, first: Any, second: Any, backend: Any
     arguments = backend.asarray(first, dtype), backend.asarray(second, dtype)
     getattr(linear, what)(backend, *arguments, out)
     return backend.to_numpy(out)
+
+
+def arrays(linear: LinearMap, rows: int, seed: int, dtype: str = "float64") -> list[Array]:
+    """Return random x, W and y."""
+    g = np.random.default_rng(seed)
+    shapes = (rows, linear.inputs), linear.weight_shape, (rows, linear.outputs)
+    return [g.normal(size=shape).astype(dtype) for shape in shapes]
+
+
+def defined(linear: LinearMap, x: Array, W: Array) -> Array:
+    """Return forward(x) by the definition: sums over windows, in NumPy."""
+    if isinstance(linear, Dense):
+        return x @ W
+    images = x.reshape(len(x), *linear.shape)
+    if isinstance(linear, Reshape):
+        return images.transpose(0, *(axis + 1 for axis in linear.axes)).reshape(len(x), -1)
+    padding, window = (0, 0), linear.window if isinstance(linear, AveragePooling) else linear.kernel
+    if isinstance(linear, Convolution):
+        padding = linear.padding
+    images = np.pad(images, ((0, 0), *((p, p) for p in padding), (0, 0)))
+    views = np.lib.stride_tricks.sliding_window_view(images, window, axis=(1, 2))
+    views = views[:, :: linear.stride[0], :: linear.stride[1]]  # rows, h, w, channels, i, j
+    if isinstance(linear, AveragePooling):
+        return views.mean(axis=(4, 5)).reshape(len(x), -1)
+    return np.einsum("rhwcij,ijcd->rhwd", views, W).reshape(len(x), -1)
+
+
+def defined_adjoint(linear: LinearMap, y: Array, W: Array) -> Array:
+    """Return adjoint(y) by the definition's own matrix."""
+    matrix = defined(linear, np.eye(linear.inputs, dtype=y.dtype), W)
+    return y @ matrix.T

@@ -9,7 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import STRICT, Array, assert_close, contract, each_dtype, joint, random_map, seeds
+from engines import (
+    STRICT,
+    Array,
+    arrays,
+    assert_close,
+    contract,
+    defined,
+    defined_adjoint,
+    each_dtype,
+    joint,
+    random_map,
+    seeds,
+)
 from hypothesis import given
 
 from nembp.engine.activations import LeakyReLU
@@ -23,37 +35,6 @@ from nembp.threads import threads
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 KINDS = Dense, Convolution, AveragePooling, Reshape, Transposed
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-
-
-def arrays(linear: LinearMap, rows: int, seed: int, dtype: str = "float64") -> list[Array]:
-    """Return random x, W and y."""
-    g = np.random.default_rng(seed)
-    shapes = (rows, linear.inputs), linear.weight_shape, (rows, linear.outputs)
-    return [g.normal(size=shape).astype(dtype) for shape in shapes]
-
-
-def defined(linear: LinearMap, x: Array, W: Array) -> Array:
-    """Return forward(x) by the definition: sums over windows, in NumPy."""
-    if isinstance(linear, Dense):
-        return x @ W
-    images = x.reshape(len(x), *linear.shape)
-    if isinstance(linear, Reshape):
-        return images.transpose(0, *(axis + 1 for axis in linear.axes)).reshape(len(x), -1)
-    padding, window = (0, 0), linear.window if isinstance(linear, AveragePooling) else linear.kernel
-    if isinstance(linear, Convolution):
-        padding = linear.padding
-    images = np.pad(images, ((0, 0), *((p, p) for p in padding), (0, 0)))
-    views = np.lib.stride_tricks.sliding_window_view(images, window, axis=(1, 2))
-    views = views[:, :: linear.stride[0], :: linear.stride[1]]  # rows, h, w, channels, i, j
-    if isinstance(linear, AveragePooling):
-        return views.mean(axis=(4, 5)).reshape(len(x), -1)
-    return np.einsum("rhwcij,ijcd->rhwd", views, W).reshape(len(x), -1)
-
-
-def defined_adjoint(linear: LinearMap, y: Array, W: Array) -> Array:
-    """Return adjoint(y) by the definition's own matrix."""
-    matrix = defined(linear, np.eye(linear.inputs, dtype=y.dtype), W)
-    return y @ matrix.T
 
 
 def check(linear: LinearMap, rows: int, seed: int, dtype: str, device: Any = "cpu") -> None:
