@@ -210,7 +210,7 @@ def test_rows_without_a_seal_are_read_and_counted(folder):
         ({"curves": {"train/nll": ["x"]}}, "line 1 is damaged"),
         ({"curves": {"train/nll": 1.0}}, "line 1 is damaged"),
         ({"scores": [1.0]}, "line 1 is damaged"),
-        ({"status": None}, "line 1 is damaged"),
+        ({"status": "finisheb"}, "line 1 is damaged"),
         ({"else": 0}, "line 1 is damaged"),
         ({"protocol": "0" * 16}, "line 1 is of protocol 0{16}"),
         ({}, "line 2 is there twice"),

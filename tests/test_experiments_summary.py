@@ -72,18 +72,6 @@ def test_each_kind_of_effect(metric, expected):
     assert differences(made(none=zero, nem=zero, **changes), item)[0] == [0.0] * 3
 
 
-def test_arms_that_do_equally_well_are_as_likely_to_win_as_to_lose():
-    """Noise of a factor of 3 either way: over 2000 seeds the mean log is within 5 standard errors
-    of 0 (false alarm below 1e-6); the mean of 1 - a / b would be about -80 %, a 'reversal'.
-    """
-    a, b = np.exp(np.random.default_rng(5).normal(0.0, math.log(3.0), (2, 2000, 1)))
-    tuning = Tuning("nll", (1.0, 2.0), (5000,), extend=0, refine=0)
-    experiment = made(none=a.tolist(), nem=b.tolist(), tuning=tuning)
-    found = np.array(differences(experiment, COMPARISONS[0])[0])
-    assert abs(found.mean()) < 5 * found.std() / math.sqrt(2000)
-    assert np.mean(1 - b / a) < -0.5
-
-
 def test_pairs_that_diverged_are_counted_for_whose_sake_they_did():
     experiment = made()
     for table in experiment.rows:
@@ -193,7 +181,7 @@ def test_what_is_gained_or_lost_by_next_to_no_noise_is_not_so_by_noise(strength,
         assert ("noise tuned away" in claim_rows(summary)[2][3]) == tuned["tuned_away"]
 
 
-@pytest.mark.parametrize("nem", [NEM, NONE, (([math.nan] * 2),) * 3], ids=["cut", "none", "lost"])
+@pytest.mark.parametrize("nem", [NEM, (([math.nan] * 2),) * 3], ids=["cut", "lost"])
 def test_figures_are_drawn(tmp_path, nem):
     pytest.importorskip("matplotlib")
     experiment = made(folder=tmp_path, nem=nem)

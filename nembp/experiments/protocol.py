@@ -223,18 +223,13 @@ class Tuning:
     strengths: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        if not 0 < self.validation_fraction < 1 or not self.factors or min(self.factors) <= 0:
+        sound = 0 < self.validation_fraction < 1 and min(self.extend, self.refine) >= 0
+        steps = len(set(self.factors)) >= (2 if self.extend or self.refine else 1)
+        if not (sound and steps and self.strengths) or min(*self.factors, *self.strengths) <= 0:
             raise ArchitectureError(
-                "tuning needs a validation_fraction between 0 and 1 and at least one factor, all "
-                f"above 0; got {self}"
+                "tuning needs a validation_fraction between 0 and 1, factors and strengths above 0 "
+                f"(two factors for a grid to be extended), extend and refine of 0 or more; got {self}"
             )
-        if min(self.extend, self.refine) < 0 or (self.extend and len(set(self.factors)) < 2):
-            raise ArchitectureError(
-                "a grid is extended and refined 0 times or more, by the step between two of its "
-                f"factors; got {self}"
-            )
-        if not self.strengths or min(self.strengths) <= 0:
-            raise ArchitectureError(f"strengths of noise must be above 0; got {self}")
 
 
 @dataclass(frozen=True)

@@ -85,21 +85,10 @@ def read_rows(
 ) -> tuple[list[dict[str, Any]], int, int]:
     """Read rows, without their seals.
 
-    Parameters
-    ----------
-    folder : Path
-        With or without rows.
-    kind, digest : str
-        The key of the declaration's hash in each row, and the hash expected there.
-    identity : callable
-        Returns the replicate of a row. Raises one of ``DAMAGED`` for a row that lacks a value, or
-        has an unknown one or one of another type.
-
-    Returns
-    -------
-    rows, unsealed, size
-        In order; how many have no seal, since version 0.1 wrote them; and the bytes that the rows
-        take: what follows is a line cut short.
+    Each has the ``digest`` of what was declared under the key ``kind``. ``identity`` returns the
+    replicate that a row is of; it raises one of ``DAMAGED`` where a value is missing, unknown or of
+    another type. Also returned are how many rows have no seal, since version 0.1 wrote them, and
+    the bytes that all take: what follows is a line cut short.
 
     Raises
     ------

@@ -264,8 +264,8 @@ def read_protocol(folder: Path, protocol: Protocol) -> dict[str, Any]:
 
 def protocol_rows(folder: Path, protocol: Protocol) -> tuple[list[dict[str, Any]], int, int]:
     """Read the rows of a protocol (see `read_rows`)."""
-    texts, numbers, tables = ("phase", "arm", "status"), ("rate", "strength"), ("curves", "scores")
-    needed = {"protocol", "seed", *texts, *numbers, *tables}
+    numbers, tables = ("rate", "strength"), ("curves", "scores")
+    needed = {"protocol", "phase", "arm", "seed", "status", *numbers, *tables}
 
     def identity(row: dict[str, Any]) -> Task:
         if not needed <= set(row) <= needed | {"seconds", "threads"}:
@@ -273,9 +273,11 @@ def protocol_rows(folder: Path, protocol: Protocol) -> tuple[list[dict[str, Any]
         values = [value for curve in row["curves"].values() for value in curve]
         values += row["scores"].values()
         if not (
-            all(type(row[key]) is str for key in texts)
-            and all(type(row[key]) is float for key in numbers)
+            row["phase"] in ("tune", "report")
+            and row["status"] in ("finished", "diverged")
+            and type(row["arm"]) is str
             and type(row["seed"]) is int
+            and all(type(row[key]) is float for key in numbers)
             and all(type(value) in (int, float, type(None)) for value in values)
         ):
             raise TypeError

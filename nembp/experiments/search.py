@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from nembp.backend import stream
 from nembp.errors import ArchitectureError, DataError, OutputError
-from nembp.experiments.protocol import Row, among, check_data_dirs
+from nembp.experiments.protocol import Row, check_data_dirs
 from nembp.experiments.rows import ROWS, RowFile, read_header, read_rows, write_header
 from nembp.experiments.running import in_parallel, replicate
 from nembp.files import write_atomically
@@ -82,22 +82,6 @@ class Space:
     points: float = 0.5
     extend: int = 3  # rates that may be added at each end of a grid
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        noises = [name for choices in self.noises.values() for name in choices]
-        for name in (*self.base, *self.regimes, *noises):
-            among(f"{self.name}: option", name, RunConfig.options())
-        if not self.base.get("validation_fraction"):
-            raise ArchitectureError(
-                f"{self.name}: base needs a validation_fraction above 0, since a search must not "
-                "look at the test split"
-            )
-        among(f"{self.name}: groups", self.groups, self.regimes)
-        seeds = [rung.seeds for rung in self.rungs]
-        if not seeds or seeds != sorted(seeds) or min(seeds) < 1:
-            raise ArchitectureError(
-                f"{self.name}: expected rungs of 1 seed or more each, not falling; got {seeds}"
-            )
 
     def content(self) -> dict[str, Any]:
         """Return all but the title, as values for JSON."""
@@ -216,38 +200,20 @@ def space(name: str) -> Space:
 
 
 # -- what rows say ---------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Trial:
+class Trial(NamedTuple):
     """One training: a candidate by its name, or a baseline by its regime's."""
 
     who: str
     rate: float
     seed: int
 
-    @classmethod
-    def of(cls, row: Row) -> Trial:
-        """Return the trial that a row is of."""
-        return cls(row["who"], row["rate"], row["seed"])
 
+class Effect(NamedTuple):
+    """A candidate against its baseline, each at its own best learning rate."""
 
-@dataclass(frozen=True)
-class Effect:
-    """A candidate against its baseline, each at its own best learning rate.
-
-    Attributes
-    ----------
-    cut : float
-        100 (1 − Σ a / Σ b) in %, of the clean training nll summed over epochs and seeds, a of the
-        candidate, b of the baseline.
-    points : float
-        Accuracy of the candidate at that rate, minus the best that the baseline has at any rate.
-    score : float
-        min(cut / space.cut, points / space.points); −∞ where the candidate diverged.
-    """
-
-    cut: float
-    points: float
-    score: float
+    cut: float  # 100 (1 − Σ a / Σ b) %, of the clean training nll over epochs and seeds
+    points: float  # of accuracy, less the best that the baseline has at any rate
+    score: float  # min(cut / space.cut, points / space.points); −∞ where the candidate diverged
     rate: float
     baseline_rate: float
     nll: float
@@ -379,13 +345,9 @@ def best_anywhere(
 def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
     """Return what a search found, rung by rung, as JSON values.
 
-    Returns
-    -------
-    dict
-        ``name``, ``title``, ``hash``, ``trainings``, ``core_minutes``; ``rungs``: of each that is
-        complete its ``seeds``, the number of ``candidates``, and those ``kept`` with their
-        settings and `Effect`; ``by_group``: the best score of each group at the first rung, and
-        how many of its candidates had both effects above what counts; ``best_anywhere``.
+    ``rungs`` has of each complete rung those that were ``kept`` with their settings and `Effect`;
+    ``by_group`` the best score of each group and place at the first rung, and how many candidates
+    had both effects above what counts; ``best_anywhere`` see there.
     """
     candidates, scores = space.drawn(), Scores(space, rows)
     rungs: list[dict[str, Any]] = []
@@ -406,8 +368,7 @@ def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
             fields = [name for name in ("dataset", "limit", "epochs") if name in known]
             summary["best_anywhere"] = best_anywhere(scores, candidates, rung.seeds, fields)
             summary["by_group"] = _by_group(space, table)
-        kept = scores.kept(candidates, rung)
-        effects = {item.name: effect for item, effect in table}
+        kept, effects = scores.kept(candidates, rung), {c.name: effect for c, effect in table}
         rungs.append({
             "seeds": rung.seeds,
             "candidates": len(candidates),
@@ -416,7 +377,7 @@ def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
                     "candidate": item.name,
                     "regime": dict(item.overrides),
                     "noise": dict(item.noise),
-                    **asdict(effects[item.name]),
+                    **effects[item.name]._asdict(),
                 }
                 for item in kept
             ],
@@ -527,7 +488,7 @@ def _trained(trial: Trial, config: RunConfig) -> dict[str, Any]:
     done = found["status"] == "finished"
     nll = found["curves"].get("train/clean_nll", ())
     return {
-        **asdict(trial),
+        **trial._asdict(),
         "nll": sum(nll) / len(nll) if done else None,
         "last_nll": nll[-1] if done else None,
         "accuracy": found["scores"]["forward/accuracy"] if done else None,
@@ -559,7 +520,7 @@ def _rows(folder: Path, space: Space) -> tuple[list[dict[str, Any]], int]:
             type(row[key]) in (float, type(None)) for key in numbers
         ):
             raise TypeError
-        return Trial.of(row)
+        return Trial(row["who"], row["rate"], row["seed"])
 
     read_header(folder / HEADER, space.name, space.digest, space.content())
     rows, _, size = read_rows(folder, "space", space.digest, identity)

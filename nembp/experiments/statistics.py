@@ -19,28 +19,16 @@ Verdict = Literal["reproduced", "not reproduced", "reversed", "undecided"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean paired difference.
-
-    Attributes
-    ----------
-    mean, low, high : float
-        With its bootstrap interval; NaN without a pair.
-    p : float
-        Two-sided, of the sign-flip test, not corrected.
-    wins, n : int
-        Differences above 0, and all differences.
-    diverged, baseline_diverged : int
-        Pairs without a difference because the arm diverged, or only its baseline.
-    """
+    """A mean paired difference; NaN without a pair."""
 
     mean: float
-    low: float
+    low: float  # ends of the bootstrap interval
     high: float
-    p: float = 1.0
-    wins: int = 0
+    p: float = 1.0  # two-sided, of the sign-flip test, not corrected
+    wins: int = 0  # differences above 0
     n: int = 0
-    diverged: int = 0
-    baseline_diverged: int = 0
+    diverged: int = 0  # pairs without a difference because the arm diverged
+    baseline_diverged: int = 0  # ... because only its baseline did
 
 
 def estimate(
@@ -163,20 +151,9 @@ def verdict(
     Where an arm does best with next to none of its noise, its claim is not reproduced: what it
     gains or loses is due to its learning rate.
 
-    Parameters
-    ----------
-    effect : Estimate
-        In the effect's unit.
-    p : float
-        Holm-corrected.
-    comparison, rule : Comparison, Rule
-        As declared.
-    there : Estimate, optional
-        The effect that was subtracted, of a comparison with ``minus``.
-    reached : bool
-        Whether the arm's mean is as good as the comparison's ``reach``.
-    tuned_away : bool
-        Whether tuning chose the least of the arm's strengths of noise.
+    ``p`` is Holm-corrected; ``there`` is the effect that was subtracted, of a comparison with
+    ``minus``; ``reached`` says whether the arm's mean is as good as the comparison's ``reach``, and
+    ``tuned_away`` whether tuning chose the least of the arm's strengths of noise.
 
     Examples
     --------

@@ -73,16 +73,7 @@ def read_experiment(
     quick: bool = False,
     protocol: Protocol | None = None,
 ) -> Experiment:
-    """Read the rows of an experiment.
-
-    Parameters
-    ----------
-    out_dir, name : path, str
-        As `run_experiment` had them.
-    quick : bool
-        Read those of ``--quick``.
-    protocol : Protocol, optional
-        By default the declared one of that name.
+    """Read the rows of an experiment, by default of the declared protocol of that name.
 
     Raises
     ------
@@ -105,11 +96,8 @@ def read_experiment(
 def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], int, int]:
     """Return the effect of each seed, signed so that positive is as claimed.
 
-    Returns
-    -------
-    effects, diverged, without
-        Relative effects as logarithms (see `Metric.shown`); the number of seeds at which the arm
-        diverged (or one of the arms of ``minus``), and at which only the baseline did.
+    Relative effects are logarithms (see `Metric.shown`). Also returned are the number of seeds at
+    which the arm (or one of ``minus``) diverged, and at which only the baseline did.
     """
     metric = experiment.protocol.metric(item.metric)
     arms = {name: experiment.reported(name, experiment.setting(name, item)) for name in item.arms}
@@ -146,15 +134,10 @@ def _estimated(experiment: Experiment, item: Comparison) -> Estimate:
 def summarize(experiment: Experiment) -> dict[str, Any]:
     """Return arms, effects and verdicts as JSON values.
 
-    Returns
-    -------
-    dict
-        ``name``, ``title``, ``source``, ``hash``, ``quick``, ``datasets``, and of them
-        ``built_in``, those without files; ``seeds``; ``left``, the replicates to come (verdicts
-        are None until there are none, and for ``quick``); ``tuned``: by arm and metric the
-        learning rate and strength of noise, and which of them lies at an end of its grid;
-        ``arms``: mean and standard deviation of each metric by arm and setting; ``comparisons``:
-        effects with their interval, tests and wins, and for claims the verdict.
+    ``left`` are the replicates to come: verdicts are None until there are none, and for ``quick``.
+    ``tuned`` says which setting lies at an end of its grid; ``arms`` has mean and standard
+    deviation of each metric by arm and setting; ``comparisons`` effects with their interval, tests
+    and wins, and for claims the verdict.
     """
     protocol, grids = experiment.protocol, experiment.grids
     left = experiment.left
