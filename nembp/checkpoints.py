@@ -499,6 +499,59 @@ class Model:
         """Scaling of raw pixels to [0, 1], in which images are read and drawn."""
         return self.x_scaling if self.pixel_scaling is None else self.pixel_scaling
 
+    def predict(self, X: Any) -> NDArray[np.float64]:
+        """Return class probabilities or targets in their own units, shape (n, outputs).
+
+        Parameters
+        ----------
+        X : array_like, shape (n, *shape) or (n, features)
+            Samples in their own units.
+        """
+        x = np.asarray(X)
+        x = self.x_scaling.apply(x.reshape(len(x), *self.shape), np.float64)
+        y = _in_parts(self.net, x.reshape(len(x), -1))
+        return y if self.classes else self.y_scaling.invert(y)
+
+    def predict_labels(self, X: Any) -> NDArray[np.str_]:
+        """Return the name of the most probable class of each sample, shape (n,)."""
+        if not self.classes:
+            raise ArchitectureError("this model predicts numbers; call predict")
+        names: NDArray[np.str_] = np.array(self.classes)[self.predict(X).argmax(axis=1)]
+        return names
+
+    def predict_inputs(self, y: Any) -> NDArray[np.float64]:
+        """Return what the backward direction draws for labels or targets, shape (n, *shape).
+
+        For a class that is an estimate of its centroid, the mean of its samples, not an inverse.
+
+        Parameters
+        ----------
+        y : array_like
+            Names of classes, rows of probabilities (n, classes), or targets in their own units.
+        """
+        if self.classes and np.ndim(y) == 1:
+            unknown = [name for name in map(str, y) if name not in self.classes]
+            if unknown:
+                raise ArchitectureError(
+                    f"no class {unknown[0]!r:.60}; expected names among "
+                    f"{', '.join(self.classes[:20])}"
+                )
+            t = np.eye(len(self.classes))[[self.classes.index(str(name)) for name in y]]
+        else:
+            t = np.asarray(y, np.float64).reshape(len(y), -1)
+            t = t if self.classes else self.y_scaling.apply(t, np.float64)
+        x = _in_parts(self.net.reversed, t)
+        return self.x_scaling.invert(x.reshape(len(x), *self.shape))
+
+
+def _in_parts(net: Network, values: NDArray[Any]) -> NDArray[np.float64]:
+    """Predict a thousand rows at a time."""
+    parts = [
+        net.backend.to_numpy(net.predict(values[start : start + 1024]))
+        for start in range(0, len(values), 1024)
+    ]
+    return np.concatenate(parts).astype(np.float64)
+
 
 def save_model(path: str | os.PathLike[str], model: Model) -> None:
     """Write a model, bit for bit, in place of whatever `path` held.

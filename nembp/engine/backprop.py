@@ -300,6 +300,8 @@ class Step:
             if k < last and backward:
                 reached = net.reversed, last - k, backward
                 self.down[k] = LayerSide(*reached, counts=self.counts, **options)
+        sides = [side for side in (*self.up, *self.down) if side is not None]
+        self._normalizers = [side.normalizer for side in sides if side.normalizer is not None]
         self._gradient: Array = None  # of the last call, and its views
 
     def in_workers(self, step: Any, *args: Any) -> None:
@@ -355,10 +357,9 @@ class Step:
                 bias[...], gain[...] = normalizer.bias_gradient, normalizer.gain_gradient
             for zero in self._zeros:
                 zero[...] = 0.0
-        if self.moves_statistics and self.net.statistics_count:
-            for side in (*self.up, *self.down):
-                if side is not None and side.normalizer is not None:
-                    side.normalizer.update_running()
+        if self.moves_statistics:
+            for normalizer in self._normalizers:
+                normalizer.update_running()
 
 
 class JointBackpropagation(Step):
@@ -751,6 +752,63 @@ def backpropagate(
     """
     gradient, step = _of_arrays(net, x, t, path="none", statistics=statistics, input_error=True)
     return gradient, step.input_error
+
+
+def gradient(
+    net: Network,
+    x: Any,
+    t: Any,
+    direction: Literal["both", "forward", "backward"] = "both",
+    *,
+    path: Path = "samples",
+    noise: dict[str, Noise] | None = None,
+    seed: int = 0,
+) -> tuple[dict[str, float], Array]:
+    """Return each direction's mean nll, and the gradient of their sum, for one batch.
+
+    Parameters
+    ----------
+    net : Network
+        Seen from its forward direction.
+    x, t : array_like, shapes (rows, net.inputs) and (rows, net.outputs)
+        Input and target of the forward direction.
+    direction : {"both", "forward", "backward"}
+        Whose log-likelihood the gradient climbs.
+    path : {"samples", "classes"}
+        How the backward direction is computed in ``"both"``: with one row per sample, or with one
+        row per class, where all targets are one-hot rows. The gradient is the same.
+    noise : dict of Noise, optional
+        By place, as of `JointBackpropagation`; drawn from the streams ``noise/...`` of ``seed``.
+
+    Returns
+    -------
+    nll : dict
+        ``"forward"`` and ``"backward"``, in nats per sample, of the clean targets.
+    gradient : array, shape (parameter_count,)
+        ∂/∂θ of −log p(y | x) − log p(x | y), per sample, laid out like ``net.parameters``.
+
+    >>> import numpy as np
+    >>> from nembp.engine.network import dense_network
+    >>> net = dense_network([3, 5, 2], dtype="float64")
+    >>> x, y = np.ones((4, 3)), np.eye(2)[[0, 1, 1, 0]]
+    >>> (nll, both), (_, up), (_, down) = (
+    ...     gradient(net, x, y, way) for way in ("both", "forward", "backward")
+    ... )
+    >>> bool(np.allclose(both, up + down)), sorted(nll)
+    (True, ['backward', 'forward'])
+    """
+    if direction not in ("both", "forward", "backward"):
+        raise ArchitectureError(f"direction must be both, forward or backward, got {direction!r}")
+    if direction == "backward":
+        net, x, t = net.reversed, t, x
+    draws = {key: net.backend.generator(seed, f"noise/{key}") for key in noise or {}}
+    options = {"path": path if direction == "both" else "none", "noise": noise}
+    flat, step = _of_arrays(net, x, t, generators=draws, **options)
+    values = {direction: step.forward_nll}
+    if direction == "both":
+        values = {"forward": step.forward_nll, "backward": step.backward_nll}
+    host = net.backend.to_numpy
+    return {way: float(host(nll)[0, 0]) for way, nll in values.items()}, flat
 
 
 def joint_gradient(net: Network, x: Any, y: Any) -> Array:

@@ -265,7 +265,8 @@ class LayerSide:
             made: Any = (backend, net.dtype, rows, layer.size, layer.normalization)
             made += (net.gains[k], net.running[k])
             if groups is not None:
-                self.normalizer = GroupedNormalizer(*made, groups, workers=workers)
+                made += (groups,)
+                self.normalizer = GroupedNormalizer(*made, workers=workers)
             else:
                 self.normalizer = Normalizer(
                     *made, counts=counts, statistics=statistics, workers=workers

@@ -74,11 +74,14 @@ class History:
         Whether patience ran out; the best parameters were then restored.
     best_epoch : int
         The epoch whose parameters the network has.
+    model : Model or None
+        What `nembp.train` trained, with the scaling of its arrays.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     stopped_early: bool = False
     best_epoch: int = 0
+    model: Any = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         """Say how long it is and what it holds; the rows would fill a screen."""
@@ -262,6 +265,7 @@ class Trainer:
     Examples
     --------
     >>> from nembp.datasets import load
+    >>> from nembp.datasets.reading import BatchReader
     >>> from nembp.engine.network import dense_network
     >>> digits = load("digits")
     >>> net = dense_network([64, 32, 10], backward="gaussian")
