@@ -41,9 +41,9 @@ class EngineLayer:
     ) -> None:
         self._x, self._y = backend.asarray(x, dtype), backend.asarray(y, dtype)
         self._W = backend.asarray(W, dtype)
-        lanes = backend.lanes() if linear_map.in_workers else 1
-        self._link = linear_map.link(backend, (len(x),), dtype, lanes=lanes)
-        self._blas = single_threaded_blas if lanes > 1 else nullcontext
+        workers = backend.workers() if linear_map.in_workers else 1
+        self._map = linear_map.workspace(backend, (len(x),), dtype, workers=workers)
+        self._blas = single_threaded_blas if workers > 1 else nullcontext
         self._up, self._down = backend.empty(y.shape, dtype), backend.empty(x.shape, dtype)
         self._gradient = backend.empty(W.shape, dtype)
         self._to_numpy = backend.to_numpy
@@ -51,9 +51,9 @@ class EngineLayer:
     def __call__(self) -> None:
         """Compute all three."""
         with self._blas():
-            self._link.load(self._W)
-            self._link.forward(self._x, self._up)
-            self._link.descend(self._x, self._y, self._down, self._gradient)
+            self._map.load(self._W)
+            self._map.forward(self._x, self._up)
+            self._map.adjoint_and_gradient(self._x, self._y, self._down, self._gradient)
 
     def results(self) -> list[Host]:
         """Return T's three derivatives, computed last."""

@@ -98,15 +98,6 @@ class LinearMap(ABC):
         """
         return Workspace(self, backend, upward)
 
-    @property
-    def wants_lanes(self) -> bool:  # until the step calls workspaces
-        return self.in_workers
-
-    def link(
-        self, backend: Backend, parts: Parts, dtype: str, upward: bool = True, lanes: int = 1
-    ) -> Link:  # until the step calls workspaces
-        return Link(self.workspace(backend, parts, dtype, upward=upward, workers=lanes), dtype)
-
     @abstractmethod
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
         """Draw float64 weights on the host, so that no device changes the randomness."""
@@ -197,11 +188,6 @@ class Transposed(LinearMap):
         self, backend: Backend, parts: Parts, dtype: str, *, upward: bool = True, workers: int = 1
     ) -> Workspace:
         return self.linear_map.workspace(backend, parts, dtype, upward=not upward, workers=workers)
-
-    def link(
-        self, backend: Backend, parts: Parts, dtype: str, upward: bool = True, lanes: int = 1
-    ) -> Link:  # until the step calls workspaces
-        return self.linear_map.link(backend, parts, dtype, not upward, lanes)
 
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
         return self.linear_map.initial_weights(generator)
@@ -503,35 +489,6 @@ class BlockWorkspace(Workspace):
         if self._begun[worker]:
             self._sums[worker] += out
         self._begun[worker] = True
-
-
-After: TypeAlias = Callable[[int, int], None]  # until the step calls workspaces
-
-
-class Link:
-    """A workspace that calls ``after`` on the rows written; until the step calls workspaces."""
-
-    def __init__(self, workspace: Workspace, dtype: str) -> None:
-        self.workspace, self.lanes = workspace, workspace.workers
-        self.linear_map, self.backend = workspace.linear_map, workspace.backend
-        self.dtype, self.upward, self.load = dtype, workspace.upward, workspace.load
-
-    def forward(self, x: Array, out: Array | None, after: After | None = None) -> None:
-        self.workspace.forward(x, out)
-        if after is not None and out is not None:
-            after(0, out.shape[0])
-
-    def adjoint(self, y: Array, out: Array, after: After | None = None) -> None:
-        self.workspace.adjoint(y, out)
-        if after is not None:
-            after(0, out.shape[0])
-
-    def descend(
-        self, x: Array, y: Array, out: Array | None, gradient: Array, after: After | None = None
-    ) -> None:
-        self.workspace.adjoint_and_gradient(x, y, out, gradient)
-        if after is not None and out is not None:
-            after(0, out.shape[0])
 
 
 def cut(start: int, rows: int, count: int, unit: int = 1) -> list[tuple[int, int]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nembp.engine import network
-from nembp.engine.batchnorm import Counts, NormalizedLayers, Normalizer
+from nembp.engine.backprop import Step
+from nembp.engine.batchnorm import Counts, Normalizer
 from planted import BUGS, plant
 
 __all__ = ["BUGS"]
@@ -84,22 +84,23 @@ def classes_counted_alike(original, self):
     self._of_classes[...] = 1.0 / self._of_classes.shape[0]
 
 
-@plant(NormalizedLayers, "_write", "joint.samples")
+@plant(Step, "end", "joint.samples")
 def gains_of_the_other_direction(original, self, gradient):
     original(self, gradient)
-    for forward, backward in zip(self._views[1], self._views[2], strict=True):
-        if forward[1] is not None:
-            forward[1][...], backward[1][...] = backward[1].copy(), forward[1].copy()
+    ways = self.net.views(gradient).gains, self.net.reversed.views(gradient).gains[::-1]
+    for forward, backward in zip(*ways, strict=True):
+        if forward is not None:
+            forward[...], backward[...] = backward.copy(), forward.copy()
 
 
-@plant(NormalizedLayers, "_write", "joint.none")
+@plant(Step, "end", "joint.none")
 def still_direction_left_as_it_was(original, self, gradient):
-    kept = [None if g is None else g.copy() for g in self.net.reversed.views(gradient).gains]
+    still = [gain for gain in self.net.reversed.views(gradient).gains if gain is not None]
+    kept = [gain.copy() for gain in still]
     original(self, gradient)
-    if not any(self.down):
-        for gain, before in zip(self.net.reversed.views(gradient).gains, kept, strict=True):
-            if gain is not None:
-                gain[...] = before
+    if not self.bidirectional:
+        for gain, before in zip(still, kept, strict=True):
+            gain[...] = before
 
 
 @plant(Normalizer, "update_running", "normalization.statistics")
@@ -114,8 +115,6 @@ def moved_twice(original, self):
     original(self)
 
 
-@plant(network, "normalize_by_running", "normalization.evaluation")
-def predictions_by_their_own_batch(original, net, k, z):
-    if (settings := net.layers[k].normalization) is not None:
-        sizes, views = z.shape, (net.gains[k], net.running[k])
-        Normalizer(net.backend, net.dtype, *sizes, settings, *views).forward(z)
+@plant(Normalizer, "__init__", "normalization.evaluation")
+def predictions_by_their_own_batch(original, self, *args, statistics="batch", **options):
+    original(self, *args, **options)
