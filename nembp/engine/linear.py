@@ -373,7 +373,7 @@ class Workspace:
         be None if the adjoint is not needed.
         """
         if out is not None:
-            self.adjoint(y[: out.shape[0], :], out)
+            self._down(self.backend, y[: out.shape[0], :], self._W, out)
         lower, upper = (x, y) if self.upward else (y, x)
         self.linear_map.weight_gradient(self.backend, lower, upper, gradient)
 
