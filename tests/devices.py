@@ -25,5 +25,5 @@ def gpu() -> CupyBackend:
     import fake_cupy
 
     with pytest.MonkeyPatch.context() as patch:
-        fake_cupy.install(patch)
+        fake_cupy.install(patch, fake_cupy.device())
         return CupyBackend()

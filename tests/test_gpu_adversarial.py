@@ -1,55 +1,57 @@
-"""Adversarial training on a GPU: captured iterations are the called ones, and the CPU's."""
+"""Adversarial training on a GPU: captured iterations are the called ones, and the CPU's.
+
+What the host has to do is counted on the stand-in for CuPy, and what a graph would get wrong is
+planted there.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import fake_cupy
 import numpy as np
 import pytest
-from devices import gpu, needs_kernels
+from devices import REAL, gpu, needs_kernels
 from game_cases import KINDS, PLACES, ROWS, Settings, outcome, trainer_of
 from near import assert_near
 
+from nembp.adversarial import on_device
 from nembp.adversarial.order import SampleOrder
+from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
 from nembp.adversarial.turns import Turns
 from nembp.backend import CupyBackend
+from nembp.backend.graphs import StepsOnDevice
 from nembp.engine.noise import Noise
-from nembp.engine.optimizers import SGD
+from nembp.engine.optimizers import SGD, Adam
 from nembp.errors import DivergenceError
 
 pytestmark = needs_kernels
-DISCRIMINATE = Turns.discriminate
+on_stand_in = pytest.mark.skipif(REAL, reason="counted on the stand-in")
+GAME = Settings("vanilla", "both", critic_steps=2, averaging=0.5, weight_schedule="linear")
+LOUD = {"discriminator/forward": Noise("nem", std=0.3), "discriminator/input": Noise("nem")}
 
 
-def both_ways(device: Any = None, *args: Any, **options: Any) -> None:
-    """Assert that captured iterations are made, and are the called ones bit for bit."""
-    ends = []
-    for graphs in (True, False):
-        trainer = trainer_of(device or gpu(), *args, cuda_graphs=graphs, **options)
-        ends.append(outcome(trainer))
-        assert trainer.on_device is not None
-        replay = trainer.on_device.replay
-        assert replay.captured == (trainer.iteration - 2 if graphs else 0), replay.reason
-        assert replay.reason == (None if graphs else "switched off")
-        steps = trainer.iteration, trainer.iteration * trainer.settings.steps
-        assert tuple(optimizer.steps for optimizer in trainer.optimizers) == steps
-    for captured, called in zip(*ends, strict=True):
-        assert np.array_equal(captured, called)
-        assert np.isfinite(captured).all()
+@pytest.fixture
+def device(monkeypatch):
+    return fake_cupy.install(monkeypatch)
+
+
+def are_equal(*outcomes: list[np.ndarray]) -> bool:
+    return all(np.array_equal(*pair) for pair in zip(*outcomes, strict=True))
 
 
 # -- captured and called ---------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bidirectional", ["none", "both"])
-def test_every_kind_is_captured(kind, bidirectional):
-    settings = Settings(kind, bidirectional, weight_schedule="linear", averaging=0.8, clip=0.3)
-    both_ways(None, settings)
-
-
-CONVOLUTIONS = (("8bn", "reshape2x2x2", "up3x2s2bn", 9), ("conv4x3s2", "conv3x3bn", 6))
-SETTINGS = {
-    "normalized": ({"layers": CONVOLUTIONS}, {"bidirectional": "both", "averaging": 0.5}),
-    "normalized critic": ({"layers": CONVOLUTIONS}, {"kind": "wasserstein", "clip": 0.3}),
+CONVOLUTIONS = {"layers": (("8bn", "reshape2x2x2", "up3x2s2bn", 9), ("conv4x3s2", "conv3x3bn", 6))}
+GAMES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    **{
+        f"{kind} {ends}": (
+            {}, {"kind": kind, "bidirectional": ends, "weight_schedule": "linear",
+                 "averaging": 0.8, "clip": 0.3},
+        )
+        for kind in KINDS for ends in ("none", "both")
+    },
+    "normalized": (CONVOLUTIONS, {"bidirectional": "both", "averaging": 0.5}),
+    "normalized critic": (CONVOLUTIONS, {"kind": "wasserstein", "clip": 0.3}),
     "codes": ({}, {"bidirectional": "both", "latent_law": "binary", "backward_flow": True}),
     "classes": ({}, {"bidirectional": "both", "classes": 3, "weight_schedule": "cosine"}),
     "permuted": ({}, {"bidirectional": "both", "backward_permuted": True, "latent_std": 2.0}),
@@ -60,40 +62,43 @@ SETTINGS = {
     "a row an iteration": ({"report_every": 1}, {"critic_steps": 3}),
     "a row at the end": ({"report_every": 99}, {"critic_steps": 3}),
     "other optimizers": ({"optimizers": (SGD(0.1), SGD(0.2, 0.1)), "schedule": "step"}, {}),
-}
-
-
-@pytest.mark.parametrize("name", list(SETTINGS))
-def test_every_setting_is_captured(name):
-    options, settings = SETTINGS[name]
-    both_ways(None, Settings(**settings), **options)
-
-
-@pytest.mark.parametrize("place", [*PLACES, "critic/input"])
-@pytest.mark.parametrize(
-    "noise",
-    [
-        Noise("nem", std=0.5, decay=0.5),
-        Noise("blind", std=0.5, clock="epoch", law="uniform"),
-        Noise("anti", std=0.5, draws=3),
-        Noise("drift", std=0.5),
-    ],
-    ids=lambda noise: noise.kind,
+}  # fmt: skip
+NOISES = (
+    Noise("nem", std=0.5, decay=0.5),
+    Noise("blind", std=0.5, clock="epoch", law="uniform"),
+    Noise("anti", std=0.5, draws=3),
+    Noise("drift", std=0.5),
 )
-def test_noise_of_every_place_is_captured(place, noise, monkeypatch):
+for place in (*PLACES, "critic/input"):
+    for noise in NOISES:
+        GAMES[f"{noise.kind} at {place}"] = (
+            {"noise": {place: noise}},
+            {"kind": "wasserstein" if place == "critic/input" else "vanilla", "critic_steps": 2,
+             "bidirectional": "both",
+             "noise_schedule": "cosine" if noise.kind == "anti" else "power"},
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(GAMES))
+def test_captured_iterations_give_the_same_numbers(name, monkeypatch):
     monkeypatch.setattr("nembp.engine.noise.DRIFT_DRAWS", 2)
-    kind = "wasserstein" if place == "critic/input" else "vanilla"
-    schedule = "cosine" if noise.kind == "anti" else "power"
-    settings = Settings(kind, "both", noise_schedule=schedule, critic_steps=2)
-    both_ways(None, settings, noise={place: noise})
+    options, settings = GAMES[name]
+    found = []
+    for graphs in (True, False):
+        trainer = trainer_of(gpu(), Settings(**settings), cuda_graphs=graphs, **options)
+        found.append(outcome(trainer))
+        assert trainer.captured == (trainer.iteration - 2 if graphs else 0)
+        assert trainer.why_not_captured == (None if graphs else "switched off")
+        steps = trainer.iteration, trainer.iteration * trainer.settings.steps
+        assert tuple(optimizer.steps for optimizer in trainer.optimizers) == steps
+    assert are_equal(*found)
+    assert all(np.isfinite(each).all() for each in found[0])
 
 
 def test_blocks_shorter_than_a_row_change_nothing(monkeypatch):
     whole = outcome(trainer_of(gpu(), Settings(critic_steps=2), report_every=9))
     monkeypatch.setattr("nembp.adversarial.trainer.LAID_OUT", 2 * 2 * ROWS)  # two iterations
-    parted = outcome(trainer_of(gpu(), Settings(critic_steps=2), report_every=9))
-    for a, b in zip(whole, parted, strict=True):
-        assert np.array_equal(a, b)
+    assert are_equal(whole, outcome(trainer_of(gpu(), Settings(critic_steps=2), report_every=9)))
 
 
 def test_the_order_of_samples_does_not_depend_on_how_much_is_taken_at_once():
@@ -110,20 +115,20 @@ def test_the_order_of_samples_does_not_depend_on_how_much_is_taken_at_once():
 def test_whole_runs_agree_with_the_cpu(kind, resident):
     settings = Settings(kind, "both", weight_schedule="cosine", averaging=0.8, clip=0.3)
     options = {"resident": resident, "dtype": "float64", "host_noise": True}
-    expected, actual = (outcome(trainer_of(d, settings, **options)) for d in ("cpu", gpu()))
-    for ours, theirs in zip(expected, actual, strict=True):
+    found = [outcome(trainer_of(on, settings, **options)) for on in ("cpu", gpu())]
+    for ours, theirs in zip(*found, strict=True):
         assert_near(theirs, ours, 1e-9, "a run", scale=1.0)
 
 
 @pytest.mark.parametrize("resident", [True, False])
 def test_numbers_on_the_device_are_pythons(resident, monkeypatch):
-    """Draws of the device for both: those of Python's numbers were there before graphs were."""
     settings = Settings("vanilla", "both", weight_schedule="cosine", critic_steps=2)
     noise = dict.fromkeys(PLACES, Noise("blind", std=0.3, decay=0.5, clock="epoch"))
     options = {"noise": noise, "resident": resident, "dtype": "float64"}
     actual = trainer_of(gpu(), settings, **options)
-    monkeypatch.setattr(CupyBackend, "has_graphs", False)
-    expected = trainer_of(gpu(), settings, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(CupyBackend, "has_kernel", lambda self, named: False)
+        expected = trainer_of(gpu(), settings, **options)
     assert (actual.on_device is None, expected.on_device is None) == (False, True)
     for ours, theirs in zip(outcome(expected), outcome(actual), strict=True):
         assert_near(theirs, ours, 1e-9, "a run", scale=1.0)
@@ -131,8 +136,8 @@ def test_numbers_on_the_device_are_pythons(resident, monkeypatch):
 
 def test_draws_of_the_host_and_optimizers_of_your_own_are_not_captured():
     class Own(SGD):
-        def _update(self, chunk: Any, eta: float) -> None:
-            super()._update(chunk, eta)
+        def move(self, chunk: Any, eta: float, epsilon: float) -> None:
+            super().move(chunk, eta, epsilon)
 
     assert trainer_of("cpu").on_device is None
     assert trainer_of(gpu(), host_noise=True).on_device is None
@@ -152,25 +157,130 @@ def test_divergence_is_found_and_undone():
         assert np.isfinite(gpu().to_numpy(net.parameters)).all()
 
 
-@pytest.mark.parametrize("device", ["cpu", "gpu"])
 @pytest.mark.parametrize("resident", [True, False])
-def test_a_run_goes_on_after_an_iteration_that_was_broken_off(device, resident, monkeypatch):
+@pytest.mark.parametrize("on", ["cpu", "gpu"])
+def test_a_run_goes_on_after_an_iteration_that_was_broken_off(on, resident, monkeypatch):
     """As by Ctrl-C: with samples and numbers for all turns to come, and finite."""
-    on = gpu() if device == "gpu" else device
     options = {"resident": resident, "iterations": 20, "report_every": 9}
-    trainer = trainer_of(on, Settings(critic_steps=3), **options)
-    calls = []
+    trainer = trainer_of(gpu() if on == "gpu" else on, Settings(critic_steps=3), **options)
+    calls, discriminate = [], Turns.discriminate
 
     def breaks(self: Turns, numbers: Any) -> None:
         calls.append(numbers)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        DISCRIMINATE(self, numbers)
+        discriminate(self, numbers)
 
     monkeypatch.setattr(Turns, "discriminate", breaks)
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     assert trainer.iteration == 1
-    outcomes = outcome(trainer)
+    assert all(np.isfinite(values).all() for values in outcome(trainer))
     assert trainer.iteration == 20
-    assert all(np.isfinite(values).all() for values in outcomes)
+
+
+# -- what the host has to do -----------------------------------------------------------------------
+@on_stand_in
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("resident", [True, False])
+def test_an_iteration_copies_only_its_streamed_batches(device, graphs, resident):
+    """Between rows, over epochs that end in between; and makes the same launches every time."""
+    options = {"cuda_graphs": graphs, "resident": resident, "report_every": 30, "noise": LOUD}
+    trainer = trainer_of(CupyBackend(), GAME, **options)
+    for _ in range(3):  # the first lays out 30 iterations, and allocates
+        trainer.step()
+    counts, launches = [], []
+    for _ in range(20):
+        counts.append((device.waits, device.uploads) if resident else (0, device.uploads))
+        device.launches.clear()
+        trainer.step()
+        launches.append(tuple(device.launches))
+    # a batch a turn of D
+    assert set(map(tuple, np.diff(counts, axis=0).tolist())) == {(0, 0 if resident else 2)}
+    assert trainer.captured == (21 if graphs else 0)
+    if not graphs:
+        assert len(set(launches)) == 1
+        assert launches[0].count("begin_step") == 2
+        assert {"adam", "rmsprop", "fill_random", "draw_and_screen"} <= set(launches[0])
+
+
+@on_stand_in
+@pytest.mark.parametrize("copies_first", [True, False])
+def test_streams_that_run_apart_give_the_same_numbers(device, copies_first):
+    expected = outcome(trainer_of(CupyBackend(), GAME, resident=False))
+    device.deferred, device.copies_first = True, copies_first
+    assert are_equal(expected, outcome(trainer_of(CupyBackend(), GAME, resident=False)))
+
+
+@on_stand_in
+def test_what_cannot_be_captured_is_made_call_by_call(device, monkeypatch):
+    backend, original = CupyBackend(), Turns._record
+    expected = outcome(trainer_of(backend, GAME))
+
+    def reads(self: Turns) -> None:
+        original(self)
+        backend.to_numpy(self.g.forward_nll)
+
+    monkeypatch.setattr(Turns, "_record", reads)
+    trainer = trainer_of(backend, GAME)
+    assert are_equal(expected, outcome(trainer))
+    assert trainer.captured == 0
+    assert "a step cannot be captured (cudaErrorStreamCapture" in str(trainer.why_not_captured)
+
+
+# -- what a graph would get wrong, planted ---------------------------------------------------------
+TAKE, NORMAL, ADAM = StepsOnDevice.take, CupyBackend.normal, Adam.numbers
+LAY_OUT, SCREEN = on_device.IterationsOnDevice.lay_out, CupyBackend.screen
+
+
+def _always_the_first_row(self: StepsOnDevice, rows: int) -> Any:
+    self._step[...] = 0
+    return TAKE(self, rows)
+
+
+def _always_the_first_draw(self: CupyBackend, generator: Any, out: Any) -> Any:
+    generator.state[1:] = 0
+    return NORMAL(self, generator, out)
+
+
+BUGS: dict[str, tuple[type, str, Any]] = {
+    "samples and numbers": (StepsOnDevice, "take", _always_the_first_row),
+    "z": (CupyBackend, "normal", _always_the_first_draw),
+    "factors and schedules": (
+        on_device.IterationsOnDevice, "lay_out",
+        lambda self, order, numbers: LAY_OUT(self, order, [numbers[0]] * len(numbers)),
+    ),
+    "bias corrections": (Adam, "numbers", lambda self, step, factor: ADAM(self, 1, factor)),
+    "schedule of D's weight": (DiscriminatorPlayer, "follow", lambda self, course: None),
+    "schedule of G's weight": (GeneratorPlayer, "follow", lambda self, course: None),
+    "order": (
+        SampleOrder, "take", lambda self, batches: np.resize(np.arange(ROWS), batches * ROWS),
+    ),
+}  # fmt: skip
+
+
+@on_stand_in
+@pytest.mark.parametrize("bug", list(BUGS))
+def test_a_number_that_stays_is_caught(device, bug, monkeypatch):
+    backend = CupyBackend()
+    expected = outcome(trainer_of(backend, GAME, cuda_graphs=False, schedule="constant"))
+    monkeypatch.setattr(*BUGS[bug])
+    assert not are_equal(outcome(trainer_of(backend, GAME, schedule="constant")), expected)
+
+
+@on_stand_in
+@pytest.mark.parametrize("source", range(6))
+def test_a_standard_deviation_that_stays_is_caught(device, source, monkeypatch):
+    """Each source of noise by itself, those among them that are on nobody's record."""
+    backend, noise = CupyBackend(), dict.fromkeys(PLACES, Noise("blind", std=0.3))
+    expected = outcome(trainer_of(backend, GAME, noise=noise, cuda_graphs=False))
+    trainer = trainer_of(backend, GAME, noise=noise)
+    sources = trainer.on_device._sources
+    assert len(sources) == 5
+    stays = sources[source] if source < 5 else None
+
+    def screen(self: CupyBackend, of: Any, o: Any, t: Any, std: Any) -> None:
+        SCREEN(self, of, o, t, 0.3 if of is stays else std)
+
+    monkeypatch.setattr(CupyBackend, "screen", screen)
+    assert are_equal(outcome(trainer), expected) == (stays is None)

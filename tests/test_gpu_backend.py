@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nembp.backend.gpu
-from nembp.backend import CupyBackend, get_backend, gpu_seems_present
+from nembp.backend import CupyBackend, get_backend, gpu_seems_present, stream
 from nembp.backend.cublas import FULL_PRECISION, TF32
 from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
 
@@ -29,18 +29,18 @@ def device(monkeypatch):
 
 
 # -- products --------------------------------------------------------------------------------------
-def laid_out(values: np.ndarray, how: str) -> tuple[Any, np.ndarray]:
-    """Return a matrix on the device that lies in memory as asked, and its values."""
+def laid_out(values: np.ndarray, how: str) -> Any:
+    """Return a matrix on the device that lies in memory as asked."""
     rows, columns = values.shape
     if how == "rows":
-        return gpu().asarray(values), values
+        return gpu().asarray(values)
     if how == "transposed":
-        return gpu().asarray(np.ascontiguousarray(values.T)).T, values
+        return gpu().asarray(np.ascontiguousarray(values.T)).T
     if how == "part":
-        return gpu().asarray(np.pad(values, ((1, 2), (0, 3))))[1 : 1 + rows, :columns], values
+        return gpu().asarray(np.pad(values, ((1, 2), (0, 3))))[1 : 1 + rows, :columns]
     wide = np.zeros((rows, 2 * columns), values.dtype)
     wide[:, ::2] = values
-    return gpu().asarray(wide)[:, ::2], values
+    return gpu().asarray(wide)[:, ::2]
 
 
 layouts = st.sampled_from(["rows", "transposed", "part", "gaps"])
@@ -48,29 +48,20 @@ layouts = st.sampled_from(["rows", "transposed", "part", "gaps"])
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
 @given(
-    rows=st.integers(1, 9), inner=st.integers(1, 9), columns=st.integers(1, 9),
+    rows=st.integers(1, 9), inner=st.integers(0, 9), columns=st.integers(1, 9),
     left=layouts, right=layouts, part=st.booleans(), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_products_of_every_layout(dtype, rows, inner, columns, left, right, part, seed):
     generator = np.random.default_rng(seed)
-    a, A = laid_out(generator.normal(size=(rows, inner)).astype(dtype), left)
-    b, B = laid_out(generator.normal(size=(inner, columns)).astype(dtype), right)
-    out = gpu().empty((rows + 2, columns), dtype)[1 : 1 + rows, :] if part else None
-    out = gpu().empty((rows, columns), dtype) if out is None else out
-    assert gpu().matmul(a, b, out) is out
+    A, B = (generator.normal(size=size).astype(dtype) for size in ((rows, inner), (inner, columns)))
+    out = gpu().empty((rows + 2, columns), dtype)
+    out = out[1 : 1 + rows, :] if part else out[:rows, :]
+    assert gpu().matmul(laid_out(A, left), laid_out(B, right), out) is out
     tolerance = 1e-5 if dtype == "float32" else 1e-13
     np.testing.assert_allclose(gpu().to_numpy(out), A @ B, rtol=0, atol=tolerance)
 
 
-def test_products_of_nothing():
-    out = gpu().ones((2, 3), "float32")
-    gpu().matmul(gpu().empty((2, 0), "float32"), gpu().empty((0, 3), "float32"), out)
-    assert not gpu().to_numpy(out).any()
-
-
-@pytest.mark.parametrize(
-    ("precision", "mode"), [("float32", FULL_PRECISION), ("tf32", TF32)]
-)  # fmt: skip
+@pytest.mark.parametrize(("precision", "mode"), [("float32", FULL_PRECISION), ("tf32", TF32)])
 def test_precision(device, precision, mode, monkeypatch):
     library = fake_cupy.Cublas()
     monkeypatch.setattr(nembp.backend.gpu, "load_cublas", lambda: library)
@@ -79,32 +70,12 @@ def test_precision(device, precision, mode, monkeypatch):
     assert ("TF32" in backend.describe()) == (precision == "tf32")
 
 
-def test_unknown_precision(device):
-    with pytest.raises(ArchitectureError, match="one of float32, tf32, got 'half'"):
-        CupyBackend("half")  # type: ignore[arg-type]
-
-
 def test_a_refusal_of_cublas_is_an_error(device, monkeypatch, capsys):
     backend = CupyBackend()
     x = backend.ones((2, 2), "float32")
     monkeypatch.setattr(backend._cublas, "_workspace", backend.empty((4,), "uint8"))
     with pytest.raises(DeviceError, match="cublasSetWorkspace_v2 of cuBLAS failed with status 7"):
         backend.matmul(x, x, backend.empty((2, 2), "float32"))
-
-
-def test_without_cublas_products_are_cupys_and_nothing_is_captured(device, monkeypatch):
-    def missing() -> None:
-        raise OSError("no libcublas.so.13")
-
-    monkeypatch.setattr(nembp.backend.gpu, "load_cublas", missing)
-    backend = CupyBackend()
-    x = backend.asarray(np.arange(4.0).reshape(2, 2))
-    out = backend.matmul(x, x, backend.empty((2, 2), "float64"))
-    assert np.array_equal(backend.to_numpy(out), np.arange(4.0).reshape(2, 2) @ [[0, 1], [2, 3]])
-    assert not backend.has_graphs
-    assert "no libcublas.so.13" in str(backend.no_graphs)
-    with pytest.raises(DeviceError, match=r"tf32 needs cuBLAS, .*nembp\[cuda13\]"):
-        CupyBackend("tf32")
 
 
 # -- memory ----------------------------------------------------------------------------------------
@@ -121,62 +92,78 @@ def test_a_full_memory_is_one_clear_line(device):
         lambda: backend.ones((1_000_000,), "float64") + 1.0,
     )
     for allocate in calls:
-        with pytest.raises(DeviceMemoryError) as caught:
+        with pytest.raises(
+            DeviceMemoryError, match=r"^the GPU's memory is full: [^\n]*$"
+        ) as caught:
             allocate()
-        line = str(caught.value)
-        assert line.startswith("the GPU's memory is full: ")
-        assert "MB are free. Use a smaller --batch-size" in line
-        assert "--device cpu" in line
-        assert "\n" not in line
+        assert "MB are free. Use a smaller --batch-size" in str(caught.value)
+        assert "--device cpu" in str(caught.value)
     assert caught.value.exit_code == 8
     assert isinstance(caught.value, MemoryError)
 
 
-def test_a_memory_that_others_fill_is_the_same_line(device, monkeypatch):
-    device.memory_limit = 100
-    with pytest.raises(DeviceMemoryError, match="memory is full"):
-        get_backend("gpu")
-
-
 # -- where it cannot be used -----------------------------------------------------------------------
-def test_without_cupy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(DeviceError, match=r"CuPy, which is not installed; install .*\[cuda12\]"):
-        get_backend("gpu")
-    assert get_backend("auto").name == "cpu"
-
-
 def _no_driver() -> int:
     raise fake_cupy.CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
 
 
-@pytest.mark.parametrize(
-    ("driver", "says"),
-    [
-        (
-            0,
-            "needs a CUDA GPU and driver, and CuPy found none .*no CUDA-capable device.*nvidia-smi",
-        ),
-        (
-            12080,
-            r"the driver knows CUDA 12, but the CuPy installed needs CUDA 13 .*nembp\[cuda12\]",
-        ),
-    ],
-)
-def test_without_a_driver_that_fits(device, monkeypatch, driver, says):
-    runtime = sys.modules["cupy"].cuda.runtime
-    monkeypatch.setattr(runtime, "getDeviceCount", _no_driver)
-    monkeypatch.setattr(runtime, "driverGetVersion", lambda: driver)
+def _no_cublas() -> Any:
+    raise OSError("no libcublas.so.13")
+
+
+CUPY, RUNTIME = "cupy", "runtime"
+MISSING: dict[str, tuple[str, dict[str, Any]]] = {
+    r"CuPy, which is not installed; install .*\[cuda12\]": (CUPY, {}),
+    "needs a CUDA GPU and driver, and CuPy found none .*no CUDA-capable device.*nvidia-smi": (
+        RUNTIME, {"getDeviceCount": _no_driver, "driverGetVersion": lambda: 0},
+    ),
+    r"the driver knows CUDA 12, but the CuPy installed needs CUDA 13 .*nembp\[cuda12\]": (
+        RUNTIME, {"getDeviceCount": _no_driver, "driverGetVersion": lambda: 12080},
+    ),
+    "the driver lists no GPU": (RUNTIME, {"getDeviceCount": lambda: 0}),
+    r"needs cuBLAS, which was not found \(no libcublas.so.13\).*nembp\[cuda13\]": (
+        "cublas", {"load_cublas": _no_cublas},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("says", MISSING)
+def test_what_is_missing_is_named_and_auto_takes_the_cpu(device, monkeypatch, says):
+    where, replaced = MISSING[says]
+    if where == CUPY:
+        monkeypatch.setitem(sys.modules, "cupy", None)
+    on = sys.modules["cupy"].cuda.runtime if where == RUNTIME else nembp.backend.gpu
+    for name, value in replaced.items():
+        monkeypatch.setattr(on, name, value)
     with pytest.raises(DeviceError, match=says) as caught:
         get_backend("gpu")
     assert caught.value.exit_code == 4
+    assert "--device cpu" in str(caught.value)
     assert get_backend("auto").name == "cpu"
 
 
-def test_without_a_gpu(device, monkeypatch):
-    monkeypatch.setattr(sys.modules["cupy"].cuda.runtime, "getDeviceCount", lambda: 0)
-    with pytest.raises(DeviceError, match="the driver lists no GPU"):
+def test_a_memory_that_others_fill_and_unknown_names(device):
+    with pytest.raises(ArchitectureError, match="one of float32, tf32, got 'half'"):
+        get_backend("gpu", "half")  # type: ignore[arg-type]
+    with pytest.raises(ArchitectureError, match="'auto', 'cpu' or 'gpu', got 'tpu'"):
+        get_backend("tpu")
+    device.memory_limit = 100
+    with pytest.raises(DeviceMemoryError, match="memory is full"):
         get_backend("gpu")
+    assert get_backend("auto").name == "cpu"
+
+
+def test_a_gpu_seems_present_where_there_is_cupy_or_a_driver(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr("nembp.backend.os.path.exists", lambda path: False)
+    monkeypatch.setattr("nembp.backend.shutil.which", lambda name: None)
+    assert not gpu_seems_present()
+    for name, there in (("os.path.exists", "/dev/nvidiactl"), ("shutil.which", "nvidia-smi")):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"nembp.backend.{name}", lambda path, there=there: path == there)
+            assert gpu_seems_present()
+    monkeypatch.setitem(sys.modules, "cupy", ModuleType("cupy"))
+    assert gpu_seems_present()
 
 
 # -- copies that overlap ---------------------------------------------------------------------------
@@ -204,18 +191,16 @@ def test_batches_that_are_copied_while_steps_run(device, copies_first, dtype):
 
 @pytest.mark.parametrize("missing", ["wait_for_copy", "read", "copied"])
 def test_a_missing_event_is_caught(device, missing, monkeypatch):
+    original = fake_cupy.Stream.wait_event
+
+    def forgets(self: Any, event: Any) -> None:
+        if (self is device.default) == (missing == "read"):
+            original(self, event)
+
     if missing == "wait_for_copy":
         monkeypatch.setattr(CupyBackend, "wait_for_copy", lambda self, staged: None)
     else:
-        name = "wait_event"
-        original = fake_cupy.Stream.wait_event
-        on_copies = missing == "read"
-
-        def forgets(self: Any, event: Any) -> None:
-            if (self is device.default) == on_copies:
-                original(self, event)
-
-        monkeypatch.setattr(fake_cupy.Stream, name, forgets)
+        monkeypatch.setattr(fake_cupy.Stream, "wait_event", forgets)
     wrong = 0
     for copies_first in (False, True):
         try:
@@ -246,8 +231,6 @@ def test_draws_into_part_of_a_matrix_and_into_complex_numbers():
 
 
 def test_noise_drawn_on_the_host_is_the_cpus():
-    from nembp.backend import stream
-
     cpu, out = np.empty((3, 4), "float32"), gpu().empty((3, 4), "float32")
     get_backend("cpu").normal(stream(1, "a"), cpu)
     gpu().normal(stream(1, "a"), out)
@@ -261,7 +244,7 @@ def test_a_graph_keeps_what_it_works_on():
     alive = weakref.ref(x)
 
     def work(x: Any = x) -> None:
-        gpu().into(x, gpu().xp.add, x, 1.0)
+        x += 1.0
 
     work()
     graph = gpu().capture_graph(work)
@@ -272,24 +255,26 @@ def test_a_graph_keeps_what_it_works_on():
     assert gpu().to_numpy(alive()).tolist() == [3.0, 3.0, 3.0]
 
 
+def test_a_function_is_captured_at_its_third_call_with_the_same_arguments():
+    x, called = gpu().zeros((2,), "float32"), []
+
+    def add(index: int) -> None:
+        called.append(index)
+        part = x[index : index + 1]
+        part += 1.0
+
+    captured = gpu().capture(add)
+    for index in (0, 0, 1, 0, 0, 1):
+        captured(index)
+    assert called == [0, 0, 1, 0, 1]  # the fourth call captures, the fifth launches alone
+    assert gpu().to_numpy(x).tolist() == [4.0, 2.0]
+    assert (captured.launches, captured.reason) == (2, None)
+    assert get_backend("cpu").capture(add) is add
+
+
 def test_an_error_while_capturing_ends_the_capture(device):
     backend = CupyBackend()
     with pytest.raises(ZeroDivisionError):
         backend.capture_graph(lambda: 1 // 0)
     assert not any(stream.is_capturing() for stream in device.streams)
     assert backend.to_numpy(backend.ones((1,), "float32")) == 1.0
-
-
-def test_a_gpu_seems_present_where_there_is_cupy_or_a_driver(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    monkeypatch.setattr("nembp.backend.os.path.exists", lambda path: False)
-    monkeypatch.setattr("nembp.backend.shutil.which", lambda name: None)
-    assert not gpu_seems_present()
-    with monkeypatch.context() as patch:
-        patch.setattr("nembp.backend.os.path.exists", lambda path: path == "/dev/nvidiactl")
-        assert gpu_seems_present()
-    with monkeypatch.context() as patch:
-        patch.setattr("nembp.backend.shutil.which", lambda name: f"/usr/bin/{name}")
-        assert gpu_seems_present()
-    monkeypatch.setitem(sys.modules, "cupy", ModuleType("cupy"))
-    assert gpu_seems_present()

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from nembp.backend import fused
 from nembp.backend.fused import OPTIONS, SOURCES, kernel_source
 
 WHEELS = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu13", "nvidia-cuda-nvrtc-cu12")
 
 
 @cache
-def nvrtc() -> ctypes.CDLL | None:
+def nvrtc() -> Any:
     for wheel in WHEELS:
         try:
             files = metadata.files(wheel) or []
@@ -33,52 +34,40 @@ needs_nvrtc = pytest.mark.skipif(
 )
 
 
-def compile_kernels(source: str, architecture: str) -> tuple[int, str, bytes]:
-    """Return NVRTC's status, its log, and the machine code."""
-    library: Any = nvrtc()
-    program = ctypes.c_void_p()
+def compile_kernels(source: str, architecture: str) -> tuple[int, str]:
+    """Return NVRTC's status and its log."""
+    library, program, size = nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
     code = source.encode()
     assert not library.nvrtcCreateProgram(ctypes.byref(program), code, b"kernels.cu", 0, None, None)
     options = [f"--gpu-architecture={architecture}".encode(), *(o.encode() for o in OPTIONS)]
     status = library.nvrtcCompileProgram(
         program, len(options), (ctypes.c_char_p * len(options))(*options)
     )
-    size = ctypes.c_size_t()
     library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
     log = ctypes.create_string_buffer(size.value)
     library.nvrtcGetProgramLog(program, log)
-    binary = b""
-    if not status:
-        library.nvrtcGetCUBINSize(program, ctypes.byref(size))
-        machine = ctypes.create_string_buffer(size.value)
-        library.nvrtcGetCUBIN(program, machine)
-        binary = machine.raw
     library.nvrtcDestroyProgram(ctypes.byref(program))
-    return status, log.value.decode(), binary
+    return status, log.value.decode().strip()
 
 
 @needs_nvrtc
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_kernels_compile(dtype, architecture):
-    status, log, binary = compile_kernels(kernel_source(dtype), architecture)
-    assert status == 0, log
-    assert not log.strip(), log
-    assert binary.startswith(b"\x7fELF")
-    assert b"draw_and_screen" in binary
+    assert compile_kernels(kernel_source(dtype), architecture) == (0, "")
 
 
 @needs_nvrtc
 def test_a_mistake_and_a_warning_are_seen():
     source = kernel_source("float32")
-    status, log, _ = compile_kernels(source.replace("theta[i]", "tehta[i]"), "sm_90")
+    status, log = compile_kernels(source.replace("theta[i]", "tehta[i]"), "sm_90")
     assert status
     assert "tehta" in log
-    status, log, _ = compile_kernels(source + "__device__ void idle() { int never; }", "sm_90")
+    status, log = compile_kernels(source + "__device__ void idle() { int never; }", "sm_90")
     assert status == 0
     assert "never" in log
 
 
 def test_every_source_is_used():
-    folder = Path(__import__("nembp.backend").backend.__file__).parent / "cuda"
+    folder = Path(fused.__file__).parent / "cuda"
     assert {path.stem for path in folder.glob("*.cu")} == set(SOURCES)

@@ -1,72 +1,133 @@
-"""Training on a GPU: the CPU's numbers, and graphs change nothing."""
+"""Training on a GPU: the CPU's numbers, captured steps are the called ones, nothing waits.
+
+What the host has to do is counted on the stand-in for CuPy, and what a graph would get wrong is
+planted there.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import fake_cupy
 import numpy as np
 import pytest
 from devices import REAL, gpu, needs_kernels
-from gpu_training_cases import (
-    CLASSES,
-    EVERY_NOISE,
-    NOISE,
-    image_network,
-    outcome,
-    targets,
-    trainer_of,
-)
 from near import assert_near
 
+from nembp.architecture import network
 from nembp.backend import CupyBackend
-from nembp.datasets.reading import Augmentation
+from nembp.backend.graphs import StepsOnDevice
+from nembp.datasets import Scaling, Split
+from nembp.datasets.reading import Augmentation, BatchReader
+from nembp.engine.likelihoods import Gaussian
+from nembp.engine.network import Network, dense_network
 from nembp.engine.noise import Noise
-from nembp.engine.optimizers import OPTIMIZERS, SGD
+from nembp.engine.optimizers import OPTIMIZERS, SGD, Optimizer
+from nembp.engine.training import Trainer
 from nembp.errors import DivergenceError
 
 pytestmark = needs_kernels
+on_stand_in = pytest.mark.skipif(REAL, reason="counted on the stand-in")
+NOISE = {"forward": Noise("nem", std=0.2), "backward": Noise("nem", std=0.1, clock="epoch")}
+CLASSES = ("multinomial", "gaussian")
+EVERY_NOISE = [
+    {},
+    NOISE,
+    {"forward": Noise("blind", law="uniform"), "backward": Noise("anti", screening="vector")},
+    {"forward": Noise("drift"), "backward": Noise("nem", screening="expectation")},
+    {"forward/hidden": Noise("nem", std=0.2, law="uniform"), "backward": Noise("drift")},
+]
+
+
+@pytest.fixture
+def device(monkeypatch):
+    return fake_cupy.install(monkeypatch)
+
+
+def samples(*, images: bool) -> Split:
+    draw = np.random.default_rng(1)
+    if not images:
+        x = draw.normal(size=(50, 16)).astype(np.float32)
+        return Split(x, np.tanh(x[:, :3]))
+    y = draw.integers(0, 3, 50)
+    x = draw.integers(0, 60, (50, 4, 4, 1)) + 60 * y[:, None, None, None]
+    return Split(x.astype(np.uint8), y)
+
+
+def image_network(device: Any, layers: tuple[Any, ...] = ("conv4x3", "pool2", 6)) -> Network:
+    back = Gaussian(10.0)
+    return network((4, 4, 1), layers, 3, activation="tanh", backward=back, device=device)
+
+
+def trainer_of(
+    device: Any,
+    ends: tuple[str, str] = CLASSES,
+    *,
+    net: Network | None = None,
+    dtype: str = "float32",
+    activation: str = "relu",
+    resident: bool | None = None,
+    augmentation: Augmentation | None = None,
+    **options: Any,
+) -> Trainer:
+    """Return what trains on 4 batches of 12 samples and one of 2, for three epochs."""
+    data = samples(images=ends[0] == "multinomial")
+    if net is None:
+        net = dense_network(
+            [16, 9, 6, 3], activation=activation, forward=ends[0], backward=ends[1],
+            device=device, dtype=dtype, seed=3,
+        )  # fmt: skip
+    scaling = Scaling(factor=1 / 255) if data.x.dtype == np.uint8 else Scaling(offset=0.1)
+    held = {"resident": resident, "augmentation": augmentation}
+    reader = BatchReader(data, scaling, Scaling(), 3, net.backend, dtype, **held)
+    return Trainer(net, reader, **({"epochs": 3, "batch_size": 12} | options))
+
+
+def outcome(trainer: Trainer) -> list[np.ndarray]:
+    """Train, and return the parameters, the statistics and every score of every epoch."""
+    rows, net = trainer.run().epochs, trainer.net
+    timings = ("seconds", "samples_per_second")
+    scores = [value for row in rows for key, value in row.items() if key not in timings]
+    return [*(net.backend.to_numpy(a) for a in (net.parameters, net.statistics)), np.array(scores)]
+
+
+def are_equal(*outcomes: list[np.ndarray]) -> bool:
+    return all(np.array_equal(*pair) for pair in zip(*outcomes, strict=True))
 
 
 # -- the CPU's numbers -----------------------------------------------------------------------------
 RUNS = [
-    (CLASSES, {}),
+    (CLASSES, {"activation": "relu"}),
     (("multinomial", "bernoulli"), {"optimizer": "rmsprop", "noise": NOISE}),
-    (CLASSES, {"optimizer": "momentum", "noise": NOISE, "schedule": "step"}),
-    (CLASSES, {"backward": False, "optimizer": "sgd"}),
-    (("gaussian", "gaussian"), {"noise": NOISE}),
+    (CLASSES, {"optimizer": "momentum", "noise": NOISE, "schedule": "step", "activation": "tanh"}),
+    (CLASSES, {"backward": False, "optimizer": "sgd", "activation": "logistic"}),
+    (("gaussian", "gaussian"), {"noise": NOISE, "activation": "leaky-relu"}),
     (("gaussian", "bernoulli"), {"noise": {"forward/hidden": Noise("nem", std=0.1)}}),
-    (("bernoulli", "gaussian"), {"data": targets(), "noise": {"backward": Noise("drift")}}),
+    (("bernoulli", "gaussian"), {"noise": {"backward": Noise("drift")}}),
+    (CLASSES, {"layers": ("conv4x3s2", 6)}),
+    (CLASSES, {"layers": ("conv4x3", "pool2", 6)}),
+    (CLASSES, {"layers": ("reshape2x2x4", "up3x2s2", 5)}),
+    (CLASSES, {"layers": ("conv4x3bn", "6bn")}),
 ]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-4), ("float64", 1e-11)])
-@pytest.mark.parametrize("activation", ["relu", "tanh", "logistic", "leaky-relu"])
 @pytest.mark.parametrize("run", range(len(RUNS)))
-def test_whole_runs_agree_with_the_cpu(run, activation, dtype, tolerance):
+def test_whole_runs_agree_with_the_cpu(run, dtype, tolerance):
     ends, options = RUNS[run]
     if "forward/hidden" in options.get("noise", {}) and dtype == "float32":
         tolerance = 0.01  # rounding decides about noise on units that are off, whose gain is 0
     if REAL:  # whose products and functions round differently: some draws are screened differently
         tolerance *= 20
-    options = options | {"dtype": dtype, "activation": activation, "host_noise": True}
-    expected = outcome(trainer_of("cpu", ends, **options))
-    actual = outcome(trainer_of(gpu(), ends, **options))
-    for ours, theirs, what in zip(expected, actual, ("parameters", "scores"), strict=True):
-        assert_near(theirs, ours, tolerance, what, scale=1.0)
-
-
-@pytest.mark.parametrize(
-    "layers",
-    [
-        ("conv4x3s2", 6),
-        ("conv4x3", "pool2", 6),
-        ("reshape2x2x4", "up3x2s2", 5),
-        ("conv4x3bn", "6bn"),
-    ],
-    ids=str,
-)
-def test_convolutions_agree_with_the_cpu(layers):
-    ends = [outcome(trainer_of(d, net=image_network(d, layers))) for d in ("cpu", gpu())]
-    for ours, theirs in zip(*ends, strict=True):
-        assert_near(theirs, ours, 5e-3 if REAL else 2e-4, "a run", scale=1.0)
+    options = options | {"host_noise": True}
+    layers, found = options.pop("layers", None), []
+    if layers and dtype == "float64":
+        pytest.skip("networks of images are of float32 here")
+    for on in ("cpu", gpu()):
+        net = image_network(on, layers) if layers else None
+        found.append(outcome(trainer_of(on, ends, net=net, dtype=dtype, **options)))
+    for ours, theirs in zip(*found, strict=True):
+        assert_near(theirs, ours, tolerance, "a run", scale=1.0)
 
 
 def test_windows_are_laid_out_in_blocks_that_fit(monkeypatch):
@@ -76,90 +137,146 @@ def test_windows_are_laid_out_in_blocks_that_fit(monkeypatch):
     assert_near(few[0], expected[0], 1e-5, "parameters", scale=1.0)
 
 
-# -- graphs ----------------------------------------------------------------------------------------
+# -- captured and called ---------------------------------------------------------------------------
+SOURCES_OF_BATCHES: list[dict[str, Any]] = [
+    {"resident": False},
+    {"augmentation": Augmentation(flip=True, crop=1), "prefetch": True},
+    {"ends": ("gaussian", "gaussian"), "resident": False, "prefetch": False},
+    {"dtype": "float64", "noise": NOISE},
+    {"backward": False},
+    {"schedule": "step", "resident": False, "noise": NOISE},
+    *({"layers": layers, "noise": NOISE} for layers in (("conv4x3", "pool2"), ("conv4x3bn",))),
+    *({"noise": noise} for noise in EVERY_NOISE),
+    *({"optimizer": name, "noise": NOISE} for name in sorted(OPTIMIZERS)),
+]
 
 
-@pytest.mark.parametrize("noise", EVERY_NOISE, ids=range(len(EVERY_NOISE)))
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_captured_steps_give_the_same_numbers(optimizer, noise):
-    ends = []
+@pytest.mark.parametrize("options", SOURCES_OF_BATCHES, ids=range(len(SOURCES_OF_BATCHES)))
+def test_captured_steps_give_the_same_numbers(options):
+    found = []
     for graphs in (True, False):
-        trainer = trainer_of(gpu(), optimizer=OPTIMIZERS[optimizer](None, 0.01), noise=noise,
-                             cuda_graphs=graphs)  # fmt: skip
-        ends.append(outcome(trainer))
-        # 3 epochs of 4 batches of 12 and one of 2; two of each size are made call by call
-        assert trainer.on_device is not None
-        assert trainer.on_device.replay.captured == (10 + 1 if graphs else 0)
-        assert (trainer.on_device.replay.reason is None) == graphs
-        assert trainer.iteration == 15
-        assert trainer.optimizer.steps == 15
-    assert np.array_equal(ends[0][0], ends[1][0])
-    assert np.array_equal(ends[0][1], ends[1][1])
+        kept = dict(options)
+        layers = kept.pop("layers", None)
+        net = image_network(gpu(), (*layers, 6)) if layers else None
+        trainer = trainer_of(gpu(), net=net, cuda_graphs=graphs, **kept)
+        found.append(outcome(trainer))
+        assert trainer.iteration == trainer.optimizer.steps == 15
+        if graphs:  # two of each size are made call by call
+            assert trainer.captured.reason is None
+            assert trainer.captured.launches == 10 + 1
+    assert are_equal(*found)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"resident": False},
-        {"augmentation": Augmentation(flip=True, crop=1), "prefetch": True},
-        {"ends": ("gaussian", "gaussian"), "resident": False, "prefetch": False},
-        {"dtype": "float64", "noise": NOISE},
-        {"backward": False},
-        {"schedule": "step", "resident": False, "noise": NOISE},
-    ],
-    ids=str,
-)
-def test_captured_steps_of_every_source_of_batches(options):
-    ends = [outcome(trainer_of(gpu(), cuda_graphs=graphs, **options)) for graphs in (True, False)]
-    assert np.array_equal(ends[0][0], ends[1][0])
-    assert np.array_equal(ends[0][1], ends[1][1])
-
-
-@pytest.mark.parametrize("layers", [("conv4x3", "pool2", 6), ("conv4x3bn", "6bn")], ids=str)
-def test_captured_steps_of_convolutions(layers):
-    ends = []
-    for graphs in (True, False):
-        net = image_network(gpu(), layers)
-        trainer = trainer_of(gpu(), net=net, noise=NOISE, cuda_graphs=graphs)
-        ends.append((*outcome(trainer), gpu().to_numpy(net.statistics)))
-        assert trainer.on_device is not None
-        assert (trainer.on_device.replay.captured > 0) == graphs, trainer.on_device.replay.reason
-    for captured, plain in zip(*ends, strict=True):
-        assert np.array_equal(captured, plain)
-
-
-def test_streamed_batches_are_the_resident_ones():
-    ends = [outcome(trainer_of(gpu(), resident=r, noise=NOISE)) for r in (True, False)]
-    assert np.array_equal(ends[0][0], ends[1][0])
-
-
-def test_device_noise_is_repeatable_and_seeded():
-    ends = [outcome(trainer_of(gpu(), noise=NOISE, seed=seed))[0] for seed in (0, 0, 1)]
-    assert np.array_equal(ends[0], ends[1])
-    assert not np.array_equal(ends[0], ends[2])
+def test_streamed_batches_are_the_resident_ones_and_noise_is_seeded():
+    runs = {"resident": True}, {"resident": False}, {"resident": True, "seed": 1}
+    found = [outcome(trainer_of(gpu(), noise=NOISE, **options)) for options in runs]
+    assert are_equal(found[0], found[1])
+    assert not are_equal(found[0], found[2])
 
 
 def test_an_optimizer_of_your_own_is_neither_captured_nor_broken():
     class Own(SGD):
-        def _update(self, chunk, eta):
-            super()._update(chunk, eta)
+        def move(self, chunk: Any, eta: float, epsilon: float) -> None:
+            super().move(chunk, eta * self.steps / self.steps, epsilon)
 
     trainer = trainer_of(gpu(), optimizer=Own(0.1))
-    assert trainer.on_device is None
     expected = outcome(trainer_of("cpu", optimizer=SGD(0.1)))
     assert_near(outcome(trainer)[0], expected[0], 1e-5, "parameters", scale=1.0)
+    assert not trainer.on_device
 
 
 def test_a_step_by_itself_takes_any_samples():
-    ends = []
-    for device in ("cpu", gpu()):
-        trainer = trainer_of(device)
+    found = []
+    for on in ("cpu", gpu()):
+        trainer = trainer_of(on)
         for index in ([3, 1, 4, 1, 5], [9, 2, 6, 5, 3]):
             trainer.step(trainer.net.backend.asarray(np.array(index)))
-        ends.append(trainer.net.backend.to_numpy(trainer.net.parameters))
-    assert_near(ends[1], ends[0], 1e-5, "parameters", scale=1.0)
+        found.append(trainer.net.backend.to_numpy(trainer.net.parameters))
+    assert_near(found[1], found[0], 1e-5, "parameters", scale=1.0)
 
 
 def test_divergence_is_found_and_undone():
     with pytest.raises(DivergenceError, match="the parameters of epoch 0 were restored"):
         outcome(trainer_of(gpu(), ("gaussian", "gaussian"), optimizer=SGD(1e9), epochs=9))
+
+
+# -- what the host has to do -----------------------------------------------------------------------
+@on_stand_in
+@pytest.mark.parametrize("noise", EVERY_NOISE[:3], ids=range(3))
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_step_copies_only_its_streamed_batch(device, graphs, noise, resident, monkeypatch):
+    options = {"cuda_graphs": graphs, "resident": resident, "prefetch": False, "noise": noise}
+    trainer = trainer_of(CupyBackend(), epochs=9, **options)
+    trainer.run_epoch()
+    counts, launches, original = [], [], trainer._step_on_device
+
+    def counted(*args: Any) -> None:
+        counts.append((device.waits, device.uploads))
+        device.launches.clear()
+        original(*args)
+        launches.append(tuple(device.launches))
+
+    monkeypatch.setattr(trainer, "_step_on_device", counted)
+    trainer.run_epoch()
+    # a batch is staged, and its buffer's own copy waited for, before each step
+    assert set(map(tuple, np.diff(counts, axis=0).tolist())) == {(0, 0) if resident else (1, 1)}
+    if not graphs:  # the condition for a replay: the same kernels in the same order
+        assert len(set(launches[:-1])) == 1
+        assert {"begin_step", "adam", "sum_rows", "output_error"} <= set(launches[0])
+        assert ("draw_and_screen" in launches[0]) == bool(noise)
+        assert len(launches[0]) < 40
+
+
+@on_stand_in
+@pytest.mark.parametrize("what", ["to_numpy", "matmul"])
+def test_what_cannot_be_captured_is_made_call_by_call(device, what, monkeypatch):
+    backend, original = CupyBackend(), Trainer.record
+    expected = outcome(trainer_of(backend))
+
+    def reads(self: Trainer, joint: Any) -> None:
+        original(self, joint)
+        if what == "to_numpy":
+            backend.to_numpy(joint.forward_nll)
+        else:  # as with a matrix that cuBLAS does not take
+            backend.xp.matmul(joint.forward_nll, joint.forward_nll, out=joint.forward_nll)
+
+    monkeypatch.setattr(Trainer, "record", reads)
+    trainer = trainer_of(backend)
+    assert are_equal(outcome(trainer)[:1], expected[:1])
+    assert trainer.captured.launches == 0
+    assert "a step cannot be captured (cudaErrorStreamCapture" in str(trainer.captured.reason)
+
+
+@on_stand_in
+@pytest.mark.parametrize("bug", ["rate", "samples", "standard deviation", "draws"])
+def test_a_number_that_does_not_change_with_the_step_is_caught(device, bug, monkeypatch):
+    """Plant what a replay would get wrong, and see the comparison of both paths fail."""
+    backend = CupyBackend()
+    options = {"noise": {"forward": Noise("blind", std=0.3)}, "schedule": "cosine"}
+    expected = outcome(trainer_of(backend, cuda_graphs=False, **options))
+    if bug == "rate":  # by value: that of the captured step
+        step = CupyBackend.optimizer_step
+
+        def by_value(self: CupyBackend, optimizer: Optimizer, numbers: Any) -> None:
+            step(self, optimizer, optimizer.numbers(optimizer.steps, 1 - optimizer.steps / 20))
+
+        monkeypatch.setattr(CupyBackend, "optimizer_step", by_value)
+    elif bug == "samples":
+        take = StepsOnDevice.take
+
+        def always_the_first(self: StepsOnDevice, rows: int) -> Any:
+            self._step[...] = 0
+            return take(self, rows)
+
+        monkeypatch.setattr(StepsOnDevice, "take", always_the_first)
+    else:
+        screen = CupyBackend.screen
+
+        def wrong(self: CupyBackend, source: Any, o: Any, t: Any, std: Any) -> None:
+            if bug == "draws":
+                source.generator.state[1:] = 0
+            screen(self, source, o, t, std if bug == "draws" else 0.3)
+
+        monkeypatch.setattr(CupyBackend, "screen", wrong)
+    assert not are_equal(outcome(trainer_of(backend, **options)), expected)

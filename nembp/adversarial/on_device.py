@@ -73,7 +73,7 @@ class IterationsOnDevice:
     def reason(self) -> str | None:
         """Why iterations are not captured; None if they are."""
         last = self.iteration if self._turns.reader.is_resident else self.generate
-        return getattr(last, "reason", "CUDA graphs are switched off")
+        return getattr(last, "reason", "switched off")
 
     def lay_out(self, order: np.ndarray[Any, Any], numbers: Sequence[Numbers]) -> None:
         """Lay out turns of D to come: their samples in order, and the numbers of each."""

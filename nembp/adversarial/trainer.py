@@ -154,8 +154,7 @@ class AdversarialTrainer:
         self._block = max(1, LAID_OUT // (self.batch_size * settings.steps))
         self._left = 0
         self.on_device: IterationsOnDevice | None = None  # else the numbers are Python's
-        takes_numbers = all(optimizer.kernel is not None for optimizer in self.optimizers)
-        if generator.backend.has_graphs and takes_numbers and not host_noise:
+        if all(map(generator.backend.has_kernel, self.optimizers)) and not host_noise:
             self._block = min(self._block, report_every)
             most = self._block * settings.steps
             self.on_device = IterationsOnDevice(
@@ -259,8 +258,7 @@ class AdversarialTrainer:
             return self.on_device.reason
         if self.generator.backend.name != "gpu":
             return None
-        own = getattr(self.generator.backend, "no_graphs", None)
-        return own or "z and noise are drawn on the host, or an optimizer has no kernel"
+        return "z and noise are drawn on the host, or an optimizer has no kernel"
 
     # -- samples ---------------------------------------------------------------------------------
     @property

@@ -1,9 +1,9 @@
 """Devices and arrays.
 
-The array-API namespace ``backend.xp`` is the abstraction; code says ``xp.exp(z)``. A backend adds
-only what the standard lacks: results written into a given array, random draws, and the device's
-choice and synchronisation. :class:`Backend` itself uses nothing but the standard, so it runs on
-any conforming library (array-api-strict in the tests); :class:`NumpyBackend` and
+Code says ``xp.exp(z, out=a)`` and ``z += b``, with ``xp = backend.xp`` NumPy or CuPy. A backend adds
+what these lack or do not do alike: random draws, whole operations that a device may do in one pass,
+steps that it may capture. :class:`Backend` itself uses nothing but the array-API standard, so it
+runs on any conforming library (array-api-strict in the tests); :class:`NumpyBackend` and
 :class:`CupyBackend` replace what their library does better.
 """
 
@@ -32,7 +32,8 @@ __all__ = [
     "stream",
 ]
 
-_GPUS: dict[tuple[int, Precision], CupyBackend] = {}
+# a device's one backend holds compiled kernels and a workspace
+_cpu, _gpu = cache(NumpyBackend), cache(CupyBackend)
 
 
 def get_backend(device: str | Backend = "cpu", precision: Precision = "float32") -> Backend:
@@ -81,18 +82,3 @@ def gpu_seems_present() -> bool:
         return True
     drivers = "/dev/nvidiactl", "/dev/dxg"  # Linux, and Linux under Windows
     return any(map(os.path.exists, drivers)) or shutil.which("nvidia-smi") is not None
-
-
-def _gpu(precision: Precision) -> CupyBackend:
-    """Return the GPU's one backend of a precision: it holds compiled kernels and a workspace."""
-    key = id(sys.modules.get("cupy")), precision
-    if key not in _GPUS:
-        made = CupyBackend(precision)
-        key = id(sys.modules.get("cupy")), precision
-        _GPUS[key] = made
-    return _GPUS[key]
-
-
-@cache
-def _cpu() -> NumpyBackend:
-    return NumpyBackend()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nembp.backend.standard import Array, Backend, fill_normal
+from nembp.backend.standard import Array, Backend, Pair, fill_normal
 from nembp.threads import thread_count
 
 
@@ -27,12 +27,6 @@ class NumpyBackend(Backend):
 
     def workers(self) -> int:
         return thread_count()
-
-    def dtype(self, name: str) -> Any:
-        return np.dtype(name)
-
-    def asarray(self, value: Any, dtype: str | None = None) -> Array:
-        return np.asarray(value, dtype=dtype)
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         return np.array(array)
@@ -73,18 +67,16 @@ class NumpyBackend(Backend):
         strides = tuple(array.itemsize * step for step in steps)
         return np.lib.stride_tricks.as_strided(array, shape, strides)
 
-    def copy_windows(self, images: Array, stride: tuple[int, int], out: Array) -> Array:
+    def copy_windows(self, images: Array, stride: Pair, out: Array) -> None:
         out[...] = _windows(images, stride, out.shape[3:5], out.shape[1:3])
-        return out
 
-    def add_windows(self, windows: Array, stride: tuple[int, int], out: Array) -> Array:
+    def add_windows(self, windows: Array, stride: Pair, out: Array) -> None:
         rows, columns, height, width = windows.shape[1:5]
         for j in range(0, width, stride[1]):  # as long runs as do not overlap
             run = min(stride[1], width - j)
             for i in range(height):
                 pixels = _windows(out[:, i:, j:, :], stride, (1, run), (rows, columns))
                 pixels += windows[:, :, :, i : i + 1, j : j + run, :]
-        return out
 
     def normal(self, generator: Any, out: Array) -> Array:
         if out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
@@ -97,9 +89,7 @@ class NumpyBackend(Backend):
         return super().uniform(generator, out)
 
 
-def _windows(
-    images: Array, stride: tuple[int, int], extent: tuple[int, ...], count: tuple[int, ...]
-) -> Array:
+def _windows(images: Array, stride: Pair, extent: tuple[int, ...], count: tuple[int, ...]) -> Array:
     """Return windows of images as a view (images, rows, columns, height, width, channels)."""
     a, b, c, d = images.strides
     shape = (images.shape[0], *count, *extent, images.shape[3])

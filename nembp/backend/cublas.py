@@ -39,29 +39,10 @@ LARGEST = 2**31 - 1
 
 
 def load_cublas() -> Any:
-    """Return the cuBLAS library that CuPy uses.
+    """Return the cuBLAS library that CuPy uses, found as CuPy finds it; OSError if there is none."""
+    from cuda.pathfinder import load_nvidia_dynamic_lib
 
-    Raises
-    ------
-    OSError
-        If it cannot be found.
-    """
-    try:
-        from cuda.pathfinder import DynamicLibNotFoundError, load_nvidia_dynamic_lib
-
-        path = load_nvidia_dynamic_lib("cublas").abs_path
-        if path:
-            return ctypes.CDLL(path)
-    except ImportError:
-        pass
-    except (DynamicLibNotFoundError, RuntimeError) as error:
-        raise OSError(str(error)) from error
-    for version in (13, 12):
-        try:
-            return ctypes.CDLL(f"libcublas.so.{version}")
-        except OSError:
-            continue
-    raise OSError("libcublas.so.13 or libcublas.so.12 was not found")
+    return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
 
 
 class Cublas:

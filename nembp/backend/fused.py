@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from nembp.backend.legacy import LegacyCuda, legacy_kernel
-from nembp.backend.standard import Array, Backend, Numbers
+from nembp.backend.standard import Array, Backend, Numbers, Pair
 
 SOURCES = "common", "layers", "likelihoods", "noise", "optimizers", "batches", "images"
 OPTIONS = ("--std=c++17",)
@@ -79,7 +78,9 @@ class Kernels:
         self.launch(name, 1, THREADS, *args)
 
     def launch(self, name: str, blocks: int, threads: int | tuple[int, int], *args: Any) -> None:
-        """Launch so many blocks of so many threads."""
+        """Launch so many blocks of so many threads; without rows there are none."""
+        if not blocks:
+            return
         function = self._functions.get(name)
         if function is None:
             function = self._functions[name] = self._module.get_function(name)
@@ -100,7 +101,7 @@ class PhiloxStream:
     state: Array
 
 
-class FusedKernels(LegacyCuda, Backend):
+class FusedKernels(Backend):
     """Operations by kernels, where :meth:`kernels_of` finds them; else one by one."""
 
     def __init__(self, xp: Any, device: Any = None) -> None:
@@ -124,6 +125,9 @@ class FusedKernels(LegacyCuda, Backend):
             self._kernels[dtype] = Kernels(self.xp, dtype)
         return self._kernels[dtype]
 
+    def has_kernel(self, named: Any) -> bool:
+        return vars(type(named)).get("kernel") is not None
+
     def row_dot(self, left: Array, right: Array, out: Array) -> Array:
         kernels = self.kernels_of(left, out)
         if left is not right or kernels is None:
@@ -142,16 +146,13 @@ class FusedKernels(LegacyCuda, Backend):
             args = np.int32(width), np.int32(kind), _slope(kernels, activation)
             kernels.each("add_bias_activate", z.size, z, bias, np.int64(z.size), *args)
 
-    def multiply_derivative(
-        self, activation: Any, error: Array, a: Array, scratch: Array = None
-    ) -> bool:
+    def multiply_derivative(self, activation: Any, error: Array, a: Array, scratch: Array) -> None:
         kind, kernels = _id(activation, ACTIVATIONS), self.kernels_of(error, a)
         if kind is None or kernels is None:
-            return super().multiply_derivative(activation, error, a, scratch)
-        if kind:
+            super().multiply_derivative(activation, error, a, scratch)
+        elif kind:
             args = np.int64(error.size), np.int32(kind), _slope(kernels, activation)
             kernels.each("multiply_derivative", error.size, error, a, *args)
-        return True
 
     def sum_rows(self, pairs: Sequence[tuple[Array, Array]]) -> None:
         """Sum the rows of all short matrices by one kernel, which finds them in a table."""
@@ -169,6 +170,13 @@ class FusedKernels(LegacyCuda, Backend):
             kernels.launch(
                 "sum_rows", blocks, (32, 32), self._table(tuple(lines)), np.int32(len(lines))
             )
+
+    def _scratch(self, shape: tuple[int, ...], like: Array) -> Array:
+        """Return scratch for one operation at a time, always the same: a graph may hold it."""
+        key = shape, str(like.dtype)
+        if key not in self._tables:
+            self._tables[key] = self.empty(*key)
+        return self._tables[key]
 
     def _table(self, lines: tuple[tuple[int, ...], ...]) -> Array:
         """Return a table on the device, the same for the same lines: a graph may hold it."""
@@ -207,7 +215,7 @@ class FusedKernels(LegacyCuda, Backend):
         args = np.int32(width), np.int32(own), kernels.real(factor * likelihood.scale)
         kernels.rows("output_error", rows, width, o.a, t, column, out, *args)
 
-    def sum_column(self, column: Array, out: Array, factor: float, ones: Array = None) -> None:
+    def sum_column(self, column: Array, out: Array, factor: float) -> None:
         kernels = self.kernels_of(column, out)
         if kernels is None:
             super().sum_column(column, out, factor)
@@ -228,24 +236,23 @@ class FusedKernels(LegacyCuda, Backend):
     # -- noise and optimizers --------------------------------------------------------------------
     def screen(self, source: Any, o: Any, t: Array, std: Any) -> None:
         words, stream, likelihood = source.kernel, source.generator, source.likelihood
-        linear = likelihood.gain_is_linear
-        signal, (kept, gain) = o.z if linear else o.a, source.columns
-        kernels = self.kernels_of(source.n, signal, t, kept, gain, source.accepted, source.gain)
+        linear, (rows, width) = likelihood.gain_is_linear, t.shape
+        signal, means = o.z if linear else o.a, (source.accepted, source.gain)
+        kernels = self.kernels_of(source.n, signal, t, *means)
         fused = words is not None and isinstance(stream, PhiloxStream)
         if not fused or kernels is None or _id(likelihood, LIKELIHOODS) is None:
             super().screen(source, o, t, std)
             return
         law, *flags = words
         how = sum(NOISE[flag] for flag in flags) + linear * NOISE["linear"]
-        device, number = (None, std) if isinstance(std, float) else (std, 0.0)
-        rows, width = t.shape
+        device, number = (None, std) if isinstance(std, int | float) else (std, 0.0)
+        of_rows = self._scratch((2, rows), t)  # the share kept and the gain of each row
         kernels.rows(
-            "draw_and_screen", rows, width, source.n, signal, t, kept, gain, stream.state, device,
+            "draw_and_screen", rows, width, source.n, signal, t, of_rows, stream.state, device,
             np.float64(number), np.int32(width), np.int32(LAWS[law]), np.int32(how),
             kernels.real(likelihood.scale),
         )  # fmt: skip
-        means = source.accepted, source.gain
-        kernels.block("finish_noise", kept, gain, np.int64(rows), *means, stream.state)
+        kernels.block("finish_noise", of_rows, np.int64(rows), *means, stream.state)
 
     def normal(self, generator: Any, out: Array) -> Array:
         return self._fill(generator, out, "gaussian", super().normal)
@@ -266,22 +273,21 @@ class FusedKernels(LegacyCuda, Backend):
         return out
 
     def optimizer_step(self, optimizer: Any, numbers: Numbers) -> None:
-        kernel = vars(type(optimizer)).get("kernel")
         vectors = optimizer.vectors
         kernels = self.kernels_of(*vectors)
-        if kernel is None or kernels is None:
+        if not self.has_kernel(optimizer) or kernels is None:
             super().optimizer_step(optimizer, numbers)
             return
         on_device = hasattr(numbers, "dtype")
         own = (1.0, 0.0, 0.0) if on_device else numbers
         count = vectors[0].size
         kernels.each(
-            kernel, count, *vectors, np.int64(count), np.int64(optimizer.weights),
+            optimizer.kernel, count, *vectors, np.int64(count), np.int64(optimizer.weights),
             *map(kernels.real, optimizer.constants()), numbers if on_device else None,
             *map(np.float64, own),
         )  # fmt: skip
 
-    def add_share(self, total: Array, value: Array, share: float, spare: Array = None) -> None:
+    def add_share(self, total: Array, value: Array, share: float) -> None:
         kernels = self.kernels_of(total, value)
         if kernels is None:
             super().add_share(total, value, share)
@@ -290,13 +296,7 @@ class FusedKernels(LegacyCuda, Backend):
 
     # -- batches ---------------------------------------------------------------------------------
     def gather(
-        self,
-        table: Array,
-        index: Array | None,
-        out: Array,
-        raw: Array,
-        offset: Array | None,
-        factor: Array | float,
+        self, table: Array, index: Array, out: Array, raw: Array, offset: Array, factor: Any
     ) -> None:
         """Gather and scale in one pass; ``index`` None takes the rows as they come."""
         factors = factor if hasattr(factor, "shape") else None
@@ -323,50 +323,27 @@ class FusedKernels(LegacyCuda, Backend):
         kernels.each("one_hot_rows", out.size, labels, index, *args)
 
     # -- images --------------------------------------------------------------------------------
-    def padded(
-        self, shape: tuple[int, int, int, int], padding: tuple[int, int], dtype: str
-    ) -> Array:
-        return None if dtype in ("float32", "float64") else super().padded(shape, padding, dtype)
+    def padded(self, images: tuple[int, ...], padding: Pair, dtype: str) -> Any:
+        return None if dtype in ("float32", "float64") else super().padded(images, padding, dtype)
 
-    def im2col(
-        self,
-        images: Array,
-        padding: tuple[int, int],
-        stride: tuple[int, int],
-        padded: Array,
-        out: Array,
-    ) -> None:
-        self._move("im2col", images, out, images.shape, out.shape, padding, stride, padded)
+    def im2col(self, images: Array, padding: Pair, stride: Pair, padded: Any, out: Array) -> None:
+        if padded is not None:
+            super().im2col(images, padding, stride, padded, out)
+        else:
+            self._move("im2col", images, out, images.shape, out.shape, (*stride, *padding))
 
-    def col2im(
-        self,
-        columns: Array,
-        padding: tuple[int, int],
-        stride: tuple[int, int],
-        padded: Array,
-        out: Array,
-    ) -> None:
-        self._move("col2im", columns, out, out.shape, columns.shape, padding, stride, padded)
+    def col2im(self, columns: Array, padding: Pair, stride: Pair, padded: Any, out: Array) -> None:
+        if padded is not None:
+            super().col2im(columns, padding, stride, padded, out)
+        else:
+            self._move("col2im", columns, out, out.shape, columns.shape, (*stride, *padding))
 
     def _move(
-        self,
-        name: str,
-        source: Array,
-        out: Array,
-        images: tuple[int, ...],
-        columns: tuple[int, ...],
-        padding: tuple[int, int],
-        stride: tuple[int, int],
-        padded: Array,
+        self, name: str, source: Array, out: Array, images: Any, columns: Any, steps: Any
     ) -> None:
-        kernels = self.kernels_of(source, out)
-        if kernels is None:
-            dtype = str(out.dtype)
-            padded = super().padded(images, padding, dtype) if padded is None else padded  # type: ignore[arg-type]
-            getattr(super(), name)(source, padding, stride, padded, out)
-            return
-        _, rows, across, height, width, _ = columns
-        sizes = *images[1:], height, width, *stride, *padding, rows, across
+        kernels, (_, rows, across, height, width, _) = self.kernels_of(source, out), columns
+        assert kernels is not None, "images of one real dtype, of fewer than 2^31 numbers"
+        sizes = *images[1:], height, width, *steps, rows, across
         kernels.each(name, out.size, source, out, np.int64(out.size), *map(np.int32, sizes))
 
 
@@ -374,8 +351,7 @@ def _id(named: Any, ids: dict[str, int]) -> int | None:
     """Return the kernels' number for an activation or likelihood; None where it names no kernel."""
     if named is None:
         return 0
-    kernel = vars(type(named)).get("kernel") or legacy_kernel(named)
-    return None if kernel is None else ids.get(kernel)
+    return ids.get(vars(type(named)).get("kernel", ""))
 
 
 def _slope(kernels: Kernels, activation: Any) -> Any:

@@ -36,10 +36,13 @@ class CupyBackend(FusedKernels):
     ArchitectureError
         If the precision is unknown.
     DeviceError
-        If CuPy is not installed, or no usable GPU and driver are found.
+        If CuPy or cuBLAS is not installed, or no usable GPU and driver are found.
+    DeviceMemoryError
+        If other programs fill the GPU's memory.
     """
 
     name = "gpu"
+    has_graphs = True
     column_bytes = 1 << 28
 
     def __init__(self, precision: Precision = "float32") -> None:
@@ -54,18 +57,15 @@ class CupyBackend(FusedKernels):
         _check_device(cupy)
         super().__init__(cupy, cupy.cuda.Device())
         self._transfers = Transfers(cupy)
-        self._cublas: Cublas | None = None
-        self.no_graphs: str | None = None  # why steps cannot be captured
         try:
-            workspace = cupy.empty(WORKSPACE, dtype="uint8")
-            self._cublas = Cublas(load_cublas(), workspace, tf32=precision == "tf32")
-        except OSError as error:
-            self.no_graphs = f"cuBLAS was not found ({error}), and CuPy's own products forbid it"
-            if precision == "tf32":
-                raise DeviceError(
-                    f"precision tf32 needs cuBLAS, which was not found ({error}); install it "
-                    f"({EXTRAS}), or use --precision float32"
-                ) from error
+            library = load_cublas()
+        except (OSError, ImportError, RuntimeError) as error:
+            raise DeviceError(
+                f"device 'gpu' needs cuBLAS, which was not found ({error}); install the extra "
+                f"that fits your driver ({EXTRAS}) or use --device cpu"
+            ) from error
+        workspace = cupy.empty(WORKSPACE, dtype="uint8")
+        self._cublas = Cublas(library, workspace, tf32=precision == "tf32")
 
     def describe(self) -> str:
         properties = self._cupy.cuda.runtime.getDeviceProperties(self.device.id)
@@ -99,21 +99,6 @@ class CupyBackend(FusedKernels):
         """Return the bytes that were taken from the device so far, in use or kept for later."""
         return int(self._pool.total_bytes())
 
-    def dtype(self, name: str) -> Any:
-        return np.dtype(name)
-
-    def asarray(self, value: Any, dtype: str | None = None) -> Array:
-        return self._cupy.asarray(value, dtype=dtype)
-
-    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
-        return self._cupy.empty(shape, dtype)
-
-    def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
-        return self._cupy.zeros(shape, dtype)
-
-    def ones(self, shape: tuple[int, ...], dtype: str) -> Array:
-        return self._cupy.ones(shape, dtype)
-
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         return np.asarray(self._cupy.asnumpy(array))
 
@@ -123,13 +108,7 @@ class CupyBackend(FusedKernels):
     def wait_for_copy(self, staged: np.ndarray[Any, Any]) -> None:
         self._transfers.wait(staged)
 
-    def receive(
-        self,
-        staged: np.ndarray[Any, Any],
-        out: Array,
-        offset: Array | None,
-        factor: Array | float,
-    ) -> None:
+    def receive(self, staged: np.ndarray[Any, Any], out: Array, offset: Array, factor: Any) -> None:
         with self._transfers.on_device(staged) as raw:
             self.gather(raw, None, out, None, offset, factor)
 
@@ -147,18 +126,9 @@ class CupyBackend(FusedKernels):
 
     def matmul(self, left: Array, right: Array, out: Array) -> Array:
         current = self._cupy.cuda.get_current_stream().ptr
-        if self._cublas is None or not self._cublas.matmul(left, right, out, current):
-            return super().matmul(left, right, out)
-        return out
-
-    def take_rows(self, table: Array, index: Array, out: Array) -> Array:
-        return self._cupy.take(table, index, axis=0, out=out)
-
-    # -- graphs --------------------------------------------------------------------------------
-    @property
-    def has_graphs(self) -> bool:  # type: ignore[override]
-        """Whether a sequence of calls can be captured and replayed."""
-        return self.no_graphs is None
+        if self._cublas.matmul(left, right, out, current):
+            return out
+        return super().matmul(left, right, out)
 
     def capture(self, function: Any) -> Any:
         return Captured(self, function)
@@ -170,15 +140,6 @@ class CupyBackend(FusedKernels):
     def steps(self, samples: int, batch_size: int, width: int) -> StepsOnDevice:
         return StepsOnDevice(self, samples, batch_size, width)
 
-    def begin_step(
-        self, step: Array, table: Array, numbers: Array, order: Array, batch: int, index: Array
-    ) -> None:
-        """Take the next row of ``table`` as ``numbers`` and the next samples as ``index``."""
-        kernels = self.kernels("float32")
-        args = np.int32(table.shape[1]), numbers, order, np.int64(batch), np.int64(index.shape[0])
-        kernels.block("begin_step", step, table, *args, index)
-
-    # -- random draws --------------------------------------------------------------------------
     def generator(self, seed: int, name: str) -> Any:
         key = stream(seed, name).integers(2**63)
         return PhiloxStream(self.asarray(np.array([key, 0], dtype=np.uint64)))

@@ -77,7 +77,8 @@ class Captured:
         self._backend, self._function = backend, function
         self._calls: Counter[Hashable] = Counter()
         self._graphs: dict[Hashable, Graph] = {}
-        self.launches, self.reason = 0, backend.no_graphs
+        self.launches = 0
+        self.reason: str | None = None
 
     def __call__(self, *args: Hashable) -> None:
         """Call the function, or launch what its call would queue."""
@@ -103,7 +104,7 @@ class StepsOnDevice(Steps):
 
     def __init__(self, backend: Any, samples: int, batch_size: int, width: int) -> None:
         super().__init__(backend, batch_size)
-        self._begin = backend.begin_step
+        self._kernels = backend.kernels("float32")
         steps = -(-samples // batch_size)
         self._numbers = backend.zeros((width,), "float64")
         self._rows = backend.zeros((steps, width), "float64")
@@ -119,5 +120,8 @@ class StepsOnDevice(Steps):
 
     def take(self, rows: int) -> tuple[Array, Array]:
         index = self._index[:rows]
-        self._begin(self._step, self._rows, self._numbers, self._samples, self._batch_size, index)
+        self._kernels.block(
+            "begin_step", self._step, self._rows, np.int32(self._rows.shape[1]), self._numbers,
+            self._samples, np.int64(self._batch_size), np.int64(rows), index,
+        )  # fmt: skip
         return self._numbers, index

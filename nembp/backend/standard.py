@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from nembp.backend.legacy import Legacy
 from nembp.errors import ArchitectureError
 
 Array = Any
+Pair = tuple[int, int]
 Numbers = Any  # a sequence of floats, or an array on the device
+CREATION = "arange", "asarray", "empty", "eye", "full", "linspace", "ones", "zeros"
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
@@ -48,22 +49,23 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(entropy=entropy, spawn_key=(key,)))
 
 
-class WithOut:
-    """A namespace of the array-API standard, to whose functions ``out=`` is added.
+class StandardNamespace:
+    """A namespace of the array-API standard on one device, whose functions have ``out=``.
 
     The standard has no ``out=``: the result is computed, then assigned.
     """
 
-    def __init__(self, xp: Any) -> None:
-        self._xp = xp
+    def __init__(self, xp: Any, device: Any) -> None:
+        self._xp, self._device = xp, device
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._xp, name)
         if isinstance(member, type) or not callable(member):
             return member
+        where = {"device": self._device} if name in CREATION else {}
 
         def function(*args: Any, out: Array = None, **options: Any) -> Array:
-            result = member(*args, **options)
+            result = member(*args, **where, **options)
             if out is None:
                 return result
             if result.dtype != out.dtype:
@@ -75,14 +77,14 @@ class WithOut:
         return function
 
 
-class Backend(Legacy):
+class Backend:
     """Arrays of one namespace on one device, by nothing but the array-API standard and ``out=``.
 
     Parameters
     ----------
     xp : namespace
-        NumPy, CuPy, or an array-API namespace whose functions have no ``out=`` (array-api-strict
-        in the tests), which are given one by :class:`WithOut`.
+        Of an array library: NumPy, CuPy, or one of the array-API standard alone (array-api-strict
+        in the tests), to whose functions :class:`StandardNamespace` adds ``out=``.
     device : object, optional
         The namespace's own device object; its default device if None.
     """
@@ -95,7 +97,7 @@ class Backend(Legacy):
     column_bytes = 1 << 62  # of the columns of images laid out at once
 
     def __init__(self, xp: Any, device: Any = None) -> None:
-        self.xp = xp if hasattr(xp, "ufunc") else WithOut(xp)
+        self.xp = xp if hasattr(xp, "ufunc") else StandardNamespace(xp, device)
         self.device = device
         self._constants: dict[tuple[Any, ...], Array] = {}
 
@@ -117,8 +119,7 @@ class Backend(Legacy):
 
     def asarray(self, value: Any, dtype: str | None = None) -> Array:
         """Return ``value`` (host data or an array of this backend) as an array on the device."""
-        kind = None if dtype is None else self.dtype(dtype)
-        return self.xp.asarray(value, dtype=kind, device=self.device)
+        return self.xp.asarray(value, dtype=None if dtype is None else self.dtype(dtype))
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """Copy an array of this backend to the host (synchronises)."""
@@ -126,15 +127,15 @@ class Backend(Legacy):
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an uninitialised array."""
-        return self.xp.empty(shape, dtype=self.dtype(dtype), device=self.device)
+        return self.xp.empty(shape, dtype=self.dtype(dtype))
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an array of zeros."""
-        return self.xp.zeros(shape, dtype=self.dtype(dtype), device=self.device)
+        return self.xp.zeros(shape, dtype=self.dtype(dtype))
 
     def ones(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an array of ones."""
-        return self.xp.ones(shape, dtype=self.dtype(dtype), device=self.device)
+        return self.xp.ones(shape, dtype=self.dtype(dtype))
 
     def _constant(self, kind: str, shape: tuple[int, ...], like: Array) -> Array:
         """Return zeros or ones that are made once, of the dtype of ``like``; not to be changed."""
@@ -249,14 +250,9 @@ class Backend(Legacy):
         if activation is not None:
             activation.activate(self, z, scratch)
 
-    def multiply_derivative(
-        self, activation: Any, error: Array, a: Array, scratch: Array = None
-    ) -> bool:
+    def multiply_derivative(self, activation: Any, error: Array, a: Array, scratch: Array) -> None:
         """Write error ∘ f' over ``error``, f' in terms of ``a``."""
-        if scratch is None:
-            return False
         activation.multiply_derivative(self, error, a, scratch)
-        return True
 
     def sum_rows(self, pairs: Sequence[tuple[Array, Array]]) -> None:
         """For each pair (x, out), write the sum of the rows of ``x`` into ``out`` (1, columns)."""
@@ -277,7 +273,7 @@ class Backend(Legacy):
         """Write factor · (−∂log p/∂z) into ``out``."""
         likelihood.error(o, t, out, counts=counts, factor=factor)
 
-    def sum_column(self, column: Array, out: Array, factor: float, ones: Array = None) -> None:
+    def sum_column(self, column: Array, out: Array, factor: float) -> None:
         """Write factor · Σ column into ``out`` (1, 1)."""
         self.matmul(self._constant("ones", (1, column.shape[0]), column), column, out)
         self.xp.multiply(out, factor, out=out)
@@ -300,24 +296,22 @@ class Backend(Legacy):
         """Move the parameters; ``numbers`` are 1 − η λ, η and ε, as floats or on the device."""
         optimizer.update(numbers)
 
-    def add_share(self, total: Array, value: Array, share: float, spare: Array = None) -> None:
+    def has_kernel(self, named: Any) -> bool:
+        """Whether an activation, likelihood or optimizer is computed in one pass, by a kernel."""
+        return False
+
+    def add_share(self, total: Array, value: Array, share: float) -> None:
         """Add share · value to ``total``, all of shape (1, 1)."""
         total[...] = total + value * share
 
     # -- batches ---------------------------------------------------------------------------------
     def gather(
-        self,
-        table: Array,
-        index: Array,
-        out: Array,
-        raw: Array,
-        offset: Array | None,
-        factor: Array | float,
+        self, table: Array, index: Array, out: Array, raw: Array, offset: Array, factor: Any
     ) -> None:
         """Write (table[index] − offset) · factor into ``out``.
 
         ``raw`` has the shape of ``out`` and the table's dtype; None where that is the dtype of
-        ``out``.
+        ``out``. ``offset`` may be None; the factor is a number, or one for each column.
         """
         if raw is None:
             self.take_rows(table, index, out)
@@ -329,13 +323,7 @@ class Backend(Legacy):
         """Write the one-hot rows of labels[index]; ``table`` holds those of all classes."""
         self.take_rows(table, self.take_rows(labels, index, spare), out)
 
-    def receive(
-        self,
-        staged: np.ndarray[Any, Any],
-        out: Array,
-        offset: Array | None,
-        factor: Array | float,
-    ) -> None:
+    def receive(self, staged: np.ndarray[Any, Any], out: Array, offset: Array, factor: Any) -> None:
         """Write (staged − offset) · factor into ``out``; ``staged`` lies on the host."""
         self.cast(self.asarray(staged), out)
         self._scale(out, offset, factor)
@@ -347,68 +335,43 @@ class Backend(Legacy):
     def wait_for_copy(self, staged: np.ndarray[Any, Any]) -> None:
         """Wait until the last :meth:`receive` from this memory needs it no more."""
 
-    def _scale(self, out: Array, offset: Array | None, factor: Array | float) -> None:
+    def _scale(self, out: Array, offset: Array, factor: Any) -> None:
         if offset is not None:
             self.xp.subtract(out, offset, out=out)
         self.xp.multiply(out, factor, out=out)
 
     # -- images --------------------------------------------------------------------------------
-    def padded(
-        self, shape: tuple[int, int, int, int], padding: tuple[int, int], dtype: str
-    ) -> Array:
-        """Return what :meth:`im2col` and :meth:`col2im` need besides: images with a border of 0."""
-        (n, height, width, channels), (p, q) = shape, padding
-        return self.zeros((n, height + 2 * p, width + 2 * q, channels), dtype)
+    def padded(self, images: tuple[int, ...], padding: Pair, dtype: str) -> Any:
+        """Return the buffers that :meth:`im2col` and :meth:`col2im` need for that many images."""
+        (n, height, width, channels), (p, q) = images, padding
+        shape = n, height + 2 * p, width + 2 * q, channels
+        return self.zeros(shape, dtype), self.empty(shape, dtype)
 
-    def im2col(
-        self,
-        images: Array,
-        padding: tuple[int, int],
-        stride: tuple[int, int],
-        padded: Array,
-        out: Array,
-    ) -> None:
+    def im2col(self, images: Array, padding: Pair, stride: Pair, padded: Any, out: Array) -> None:
         """Write ``out[n, p, q, i, j, c] = images[n, s p + i − top, t q + j − left, c]``.
 
-        The images (n, height, width, channels) are zero outside; ``padded`` is made by
-        :meth:`padded` for at least as many.
+        The images (n, height, width, channels) are zero outside.
         """
-        inner, whole = _inside(padded, padding, images.shape)
-        inner[...] = images
+        whole = padded[0][: images.shape[0], ...]  # whose border stays zero
+        _inside(whole, padding)[...] = images
         self.copy_windows(whole, stride, out)
 
-    def col2im(
-        self,
-        columns: Array,
-        padding: tuple[int, int],
-        stride: tuple[int, int],
-        padded: Array,
-        out: Array,
-    ) -> None:
+    def col2im(self, columns: Array, padding: Pair, stride: Pair, padded: Any, out: Array) -> None:
         """Write the sum over all windows of each pixel, the adjoint of :meth:`im2col`."""
-        inner, whole = _inside(padded, padding, out.shape)
+        whole = padded[1][: out.shape[0], ...]
         whole[...] = 0.0
         self.add_windows(columns, stride, whole)
-        out[...] = inner
-        (p, q), (_, height, width, _) = padding, out.shape
-        if p:  # zero again, as im2col expects it
-            whole[:, :p, :, :] = 0.0
-            whole[:, p + height :, :, :] = 0.0
-        if q:
-            whole[:, :, :q, :] = 0.0
-            whole[:, :, q + width :, :] = 0.0
+        out[...] = _inside(whole, padding)
 
-    def copy_windows(self, images: Array, stride: tuple[int, int], out: Array) -> Array:
+    def copy_windows(self, images: Array, stride: Pair, out: Array) -> None:
         """Write ``out[n, p, q, i, j, c] = images[n, s p + i, t q + j, c]`` with stride (s, t)."""
         for i, j, pixels in _pixels_of_windows(images, stride, out):
             out[:, :, :, i, j, :] = pixels
-        return out
 
-    def add_windows(self, windows: Array, stride: tuple[int, int], out: Array) -> Array:
+    def add_windows(self, windows: Array, stride: Pair, out: Array) -> None:
         """Add ``windows[n, p, q, i, j, c]`` to ``out[n, s p + i, t q + j, c]``."""
         for i, j, pixels in _pixels_of_windows(out, stride, windows):
             pixels[...] = pixels + windows[:, :, :, i, j, :]
-        return out
 
     # -- steps -----------------------------------------------------------------------------------
     def steps(self, samples: int, batch_size: int, width: int) -> Steps:
@@ -449,15 +412,14 @@ class Steps:
         return numbers, self._order[start : start + rows]
 
 
-def _inside(padded: Array, padding: tuple[int, int], shape: Sequence[int]) -> tuple[Array, Array]:
-    """Return the views of ``padded`` within its border, and of as many whole images."""
-    (n, height, width, _), (p, q) = shape, padding
-    whole = padded[:n, ...]
-    return whole[:, p : p + height, q : q + width, :], whole
+def _inside(padded: Array, padding: Pair) -> Array:
+    """Return the view of padded images within their border."""
+    (p, q), (_, height, width, _) = padding, padded.shape
+    return padded[:, p : height - p, q : width - q, :]
 
 
 def _pixels_of_windows(
-    images: Array, stride: tuple[int, int], windows: Array
+    images: Array, stride: Pair, windows: Array
 ) -> Iterator[tuple[int, int, Array]]:
     """Yield, for each pixel (i, j) of a window, the view of that pixel in all windows."""
     (s, t), (_, rows, columns, height, width, _) = stride, windows.shape

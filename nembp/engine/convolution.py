@@ -150,7 +150,7 @@ class Im2colWorkspace(BlockWorkspace):
         rows, columns, self._channels = convolution.output_shape
         channels = convolution.shape[2]
         self._window = math.prod(convolution.kernel) * channels
-        most = BLOCK_BYTES if backend.has_cache else backend.window_bytes
+        most = BLOCK_BYTES if backend.has_cache else backend.column_bytes
         block = max(1, most // (np.dtype(dtype).itemsize * rows * columns * self._window))
         shape = (self._window, self._channels)
         super().__init__(convolution, backend, parts, dtype, upward, workers, block, shape)

@@ -105,7 +105,6 @@ class EpochMeans:
     def __init__(self, net: Network) -> None:
         self._net = net
         self._totals: dict[str, Array] = {}
-        self._piece = net.backend.zeros((1, 1), net.dtype)
 
     def clear(self) -> None:
         """Begin an epoch."""
@@ -117,7 +116,7 @@ class EpochMeans:
         backend = self._net.backend
         if key not in self._totals:
             self._totals[key] = backend.zeros((1, 1), self._net.dtype)
-        backend.add_share(self._totals[key], value, share, self._piece)
+        backend.add_share(self._totals[key], value, share)
 
     def read(self) -> dict[str, float]:
         """Return the means so far, the nll untempered (synchronises)."""
@@ -326,7 +325,7 @@ class Trainer:
         self._row: Any = None  # the numbers of this step
         self._means = EpochMeans(net)
         # on a GPU, a step finds its numbers and samples in the device's memory
-        self.on_device = backend.has_graphs and self.optimizer.kernel is not None and not host_noise
+        self.on_device = backend.has_kernel(self.optimizer) and not host_noise
         if self.on_device:
             width = 3 + len(self._noise)
             self._steps = backend.steps(reader.n, self.batch_size, width)

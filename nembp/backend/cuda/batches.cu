@@ -1,4 +1,4 @@
-// A step's beginning: its numbers and its samples, found on the device (nembp.batches).
+// A step's beginning: its numbers and its samples, found on the device.
 
 // Take this step's row of `table` (steps, width) as `numbers`, and its `rows` entries of `order`,
 // of which every step but the last has `batch`, as `index`; then go on to the next step. One block.

@@ -1,4 +1,4 @@
-// Convolution by its definition: windows laid out as rows, and its adjoint (nembp.windows).
+// Windows of images laid out as rows, and the adjoint (nembp.engine.convolution).
 // Images N, H, W, C without padding; windows[n, p, q, i, j, c] is the pixel
 // (s p + i - top, t q + j - left) of image n, zero outside of it.
 

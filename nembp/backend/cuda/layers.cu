@@ -1,4 +1,5 @@
-// Hidden neurons: a = f(z + bias), and error * f'(z) with f' in terms of a (nembp.neurons).
+// Hidden layers: a = f(z + bias), and error * f'(z) with f' in terms of a
+// (nembp.engine.activations).
 
 #define IDENTITY 0
 #define LOGISTIC 1

@@ -1,21 +1,21 @@
-// A direction's end: link and log-likelihood in one pass over a row, and the error
-// (nembp.likelihoods). One block a row, blockDim.x a power of two, at most THREADS.
+// A direction's output: activation and log-likelihood in one pass over a row, and the error
+// (nembp.engine.likelihoods). One block a row, blockDim.x a power of two, at most THREADS.
 
 #define MULTINOMIAL 0
 #define GAUSSIAN 1
 #define BERNOULLI 2
 
-// a = link(z), and log p(t) of each row unless t is null. For a multinomial z becomes log a.
+// a = f(z), and log p(t) of each row. For a multinomial z becomes log a.
 // scale: the tempering weight, or the Gaussian's precision 1/v. normalizer: (d/2) log 2 pi v.
-// mass, square: null, or what a row of t sums (targets, their squared norms), one a row.
-extern "C" __global__ void output_and_score(real* z, real* a, const real* t, const real* mass,
-                                          const real* square, real* log_p, int width, int kind,
+// counts, squares: null, or what a row of t sums (targets, their squared norms), one a row.
+extern "C" __global__ void output_and_score(real* z, real* a, const real* t, const real* counts,
+                                          const real* squares, real* log_p, int width, int kind,
                                           real scale, real normalizer) {
     __shared__ real shared[THREADS];
     const count_t row = (count_t)blockIdx.x * width;
     z += row;
     a += row;
-    const real samples = mass ? mass[blockIdx.x] : (real)1;
+    const real samples = counts ? counts[blockIdx.x] : (real)1;
     real shift = 0;
     if (kind == MULTINOMIAL) {
         real most = z[0];
@@ -27,7 +27,7 @@ extern "C" __global__ void output_and_score(real* z, real* a, const real* t, con
     }
     real sum = 0;
     for (int j = threadIdx.x; j < width; j += blockDim.x) {
-        const real target = t ? t[row + j] : (real)0;
+        const real target = t[row + j];
         real x = z[j];
         if (kind == MULTINOMIAL) {
             x -= shift;
@@ -36,32 +36,31 @@ extern "C" __global__ void output_and_score(real* z, real* a, const real* t, con
             sum += target * x;
         } else if (kind == GAUSSIAN) {
             a[j] = x;
-            // without mass the difference first: no cancellation
-            sum += mass ? x * (samples * x - 2 * target) : (target - x) * (target - x);
+            // without counts the difference first: no cancellation
+            sum += counts ? x * (samples * x - 2 * target) : (target - x) * (target - x);
         } else {
             a[j] = (real)0.5 * TANH((real)0.5 * x) + (real)0.5;
             sum += target * x - samples * ((x > 0 ? x : (real)0) + LOG1P(EXP(-FABS(x))));
         }
     }
-    if (!t) return;
     sum = block_sum(sum, shared);
     if (threadIdx.x == 0) {
         if (kind == GAUSSIAN) {
-            const real squares = square ? sum + square[blockIdx.x] : sum;
-            log_p[blockIdx.x] = (real)-0.5 * scale * squares - samples * normalizer;
+            const real norms = squares ? sum + squares[blockIdx.x] : sum;
+            log_p[blockIdx.x] = (real)-0.5 * scale * norms - samples * normalizer;
         } else {
             log_p[blockIdx.x] = scale * sum;
         }
     }
 }
 
-// out = factor * (mass * a - t); mass: 1 where null, or the row's sum of t where own_mass
-extern "C" __global__ void output_error(const real* a, const real* t, const real* mass, real* out,
-                                       int width, int own_mass, real factor) {
+// out = factor * (counts * a - t); counts: 1 where null, or the row's sum of t where own_counts
+extern "C" __global__ void output_error(const real* a, const real* t, const real* counts, real* out,
+                                       int width, int own_counts, real factor) {
     __shared__ real shared[THREADS];
     const count_t row = (count_t)blockIdx.x * width;
-    real samples = mass ? mass[blockIdx.x] : (real)1;
-    if (own_mass) {
+    real samples = counts ? counts[blockIdx.x] : (real)1;
+    if (own_counts) {
         real sum = 0;
         for (int j = threadIdx.x; j < width; j += blockDim.x) sum += t[row + j];
         samples = block_sum(sum, shared);
@@ -80,21 +79,21 @@ extern "C" __global__ void row_squares(const real* x, int width, real* out) {
     if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
 
-// Block k: counts[k] = sum of members[., k]; squares[k] = that of members[., k] * column[.],
+// Block k: counts[k] = sum of members[., k]; sums[k] = that of members[., k] * column[.],
 // unless column is null
 extern "C" __global__ void count_classes(const real* members, const real* column, count_t rows,
-                                        int classes, real* counts, real* squares) {
+                                        int classes, real* counts, real* sums) {
     __shared__ real shared[THREADS];
-    real count = 0, square = 0;
+    real count = 0, sum = 0;
     for (count_t i = threadIdx.x; i < rows; i += blockDim.x) {
         const real member = members[i * classes + blockIdx.x];
         count += member;
-        if (column) square += member * column[i];
+        if (column) sum += member * column[i];
     }
     count = block_sum(count, shared);
-    square = block_sum(square, shared);
+    sum = block_sum(sum, shared);
     if (threadIdx.x == 0) {
         counts[blockIdx.x] = count;
-        if (column) squares[blockIdx.x] = square;
+        if (column) sums[blockIdx.x] = sum;
     }
 }

@@ -1,4 +1,4 @@
-// Noise: counter-based draws, and their screening in the same pass (nembp.noise).
+// Noise: counter-based draws, and their screening in the same pass (nembp.engine.noise).
 //
 // Philox 4x32-10 (Salmon, Moraes, Dror, Shaw 2011) turns a key and a counter into four random
 // words. The counter is the element's place and the number of the call, so the numbers of a seed
@@ -83,15 +83,15 @@ __device__ real gain_of(real n, real z, real t, real scale, bool linear) {
 }
 
 // n = screened noise for target t. One block a row, blockDim.x a power of two, at most THREADS.
-// z: pre-activation where LINEAR, else activation. kept[row]: share kept; gain[row]: nats.
-// deviation: sigma, or null and sigma itself.
-extern "C" __global__ void draw_and_screen(real* n, const real* z, const real* t, real* kept,
-                                           real* gain, const word64* state,
-                                           const double* deviation, double sigma, int width,
-                                           int law, int how, real scale) {
+// z: pre-activation where LINEAR, else activation. of_rows: the share kept of each row, then the
+// gain of each in nats.
+// The standard deviation lies on the device, or (on_device null) is sigma.
+extern "C" __global__ void draw_and_screen(real* n, const real* z, const real* t, real* of_rows,
+                                           const word64* state, const double* on_device,
+                                           double sigma, int width, int law, int how, real scale) {
     __shared__ real shared[THREADS];
     const count_t row = (count_t)blockIdx.x * width;
-    const double std = deviation ? deviation[0] : sigma;
+    const double std = on_device ? on_device[0] : sigma;
     const real spread = (real)(law == UNIFORM ? 3.4641016151377544 * std : std);
     const bool linear = how & LINEAR;
     const real sign = how & ANTI ? (real)-1 : (real)1;
@@ -139,19 +139,19 @@ extern "C" __global__ void draw_and_screen(real* n, const real* z, const real* t
     total = block_sum(total, shared);
     held = block_sum(held, shared);
     if (threadIdx.x == 0) {
-        gain[blockIdx.x] = total;
-        kept[blockIdx.x] = held / width;
+        of_rows[blockIdx.x] = held / width;
+        of_rows[gridDim.x + blockIdx.x] = total;
     }
 }
 
 // Means over the rows, and on to the next call of the stream; one block.
-extern "C" __global__ void finish_noise(const real* kept, const real* gain, count_t rows,
-                                        real* accepted, real* mean_gain, word64* state) {
+extern "C" __global__ void finish_noise(const real* of_rows, count_t rows, real* accepted,
+                                        real* mean_gain, word64* state) {
     __shared__ real shared[THREADS];
     real held = 0, total = 0;
     for (count_t i = threadIdx.x; i < rows; i += blockDim.x) {
-        held += kept[i];
-        total += gain[i];
+        held += of_rows[i];
+        total += of_rows[rows + i];
     }
     held = block_sum(held, shared);
     total = block_sum(total, shared);

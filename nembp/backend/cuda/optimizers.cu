@@ -1,4 +1,4 @@
-// Optimizers: each reads and writes its vectors once (nembp.optimizers).
+// Optimizers: each reads and writes its vectors once (nembp.engine.optimizers).
 //
 // Decoupled decay: the first `weights` parameters are multiplied by `keep` = 1 - eta lambda before
 // the update. The numbers of a step are arguments, or lie on the device (`numbers` not null) as

@@ -48,8 +48,8 @@ class End:
     def error(self, z: Vector, t: Vector, **options: Any) -> Vector:
         """Return the error −∂log p/∂z, written over NaN."""
         out = self._device(np.full_like(z, np.nan))
-        if isinstance(options.get("mass"), np.ndarray):
-            options["mass"] = self._device(options["mass"])
+        if isinstance(options.get("counts"), np.ndarray):
+            options["counts"] = self._device(options["counts"])
         self.likelihood.error(self.readout(z), self._device(t), out, **options)
         return self._host(out)
 
