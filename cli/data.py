@@ -43,7 +43,7 @@ def list_sets(as_json: bool) -> None:
 def info(name: str, as_json: bool, **chosen: Any) -> None:
     """Check the data set NAME, and show what training sees of it."""
     from nembp.runs import RunConfig, recipe
-    from nembp.runs.preparation import load_data
+    from nembp.runs.training import load_data
 
     config = RunConfig(dataset=name, **chosen)
     loaded = load_data(config)

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nembp.errors import OutputError
-from nembp.runs.option import Option
+from nembp.runs.options import Option
 
-from .options import Checked, json_option
-from .output import count, emit_json, emit_table, note, number
+from .options import (
+    Checked,
+    data_dir_option,
+    direction_option,
+    force_option,
+    integer,
+    json_option,
+)
+from .output import check_out, count, emit_json, emit_table, note, number
 
 if TYPE_CHECKING:
     from nembp.checkpoints import Model
     from nembp.engine.noise import Noise
-    from nembp.plotting.noise import Panel, Point
-
-__all__ = ["draw", "noise"]
+    from nembp.plotting.noise import Panel
 
 STD = 0.1  # where the run had no noise
 EPILOG = """\
 The region where noise does not lower the likelihood is a half-space for classes and for bernoulli
-ends, and a ball for gaussian ones. Draws and screening are those of training, for one target.
+likelihoods, and a ball for gaussian ones. Draws and screening are those of training, for one
+target.
 
 \b
 Examples:
@@ -41,16 +45,10 @@ def draw() -> None:
 
 @draw.command(epilog=EPILOG)
 @click.argument("run", metavar="RUN")
-@click.option(
-    "--direction",
-    type=click.Choice(["forward", "backward"]),
-    default="forward",
-    show_default=True,
-    help="At whose end: forward has noise on classes or targets, backward on samples.",
-)
+@direction_option
 @click.option(
     "--sample",
-    type=Checked(Option("integer", "", "", least=0)),
+    type=integer(0),
     metavar="K",
     help="Number of the test sample, or row of the input.  [default: 0]",
 )
@@ -86,27 +84,18 @@ def draw() -> None:
 )
 @click.option(
     "--draws",
-    type=Checked(Option("integer", "", "", least=1, below=1_000_001)),
+    type=integer(1, below=1_000_001),
     default=2000,
     show_default=True,
     metavar="N",
     help="How many.",
 )
 @click.option(
-    "--seed",
-    type=Checked(Option("integer", "", "", least=0)),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Of the draws.",
+    "--seed", type=integer(0), default=0, show_default=True, metavar="N", help="Of the draws."
 )
-@click.option(
-    "--data-dir",
-    metavar="PATH",
-    help="Where the data lies.  [default: where it lay in training]",
-)
+@data_dir_option
 @click.option("--out", metavar="FILE", help="The picture, .png.  [default: noise-DIRECTION.png]")
-@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@force_option
 @json_option
 def noise(
     run: str,
@@ -127,48 +116,54 @@ def noise(
     are accepted, reflected or rejected there, with their mean.
     """
     out = f"noise-{direction}.png" if out is None else out
-    _check_usage(sample, label, path, data_dir)
-    _check_out(out, force)
-    from nembp.plotting.noise import draw_noise, noise_panels
-    from nembp.runs.noise_samples import neuron_names, noise_point, pair_of_file, pair_of_run
-    from nembp.runs.scoring import load_run
+    if path is None and sample is not None and label is not None:
+        raise click.UsageError("--sample and --class both choose the sample; give one of them")
+    if path is not None and data_dir is not None:
+        raise click.UsageError("--data-dir is where the run's data lies; with --input it is unread")
+    check_out(out, (".png",), force=force)
+    from nembp.plotting.noise import Point, draw_noise, noise_panels
+    from nembp.runs.predicting import load_run, output_names, pair_of_file, pair_of_run
 
     model = load_run(run)
     if path is not None:
         pair = pair_of_file(model, path, sample=sample, label=label)
     else:
         pair = pair_of_run(model, run, data_dir, sample=sample, label=label)
-    point = noise_point(model, pair, direction)
+    x, y = pair.in_units(model)
+    forward = direction == "forward"
+    point = Point.of(model.net, x, y) if forward else Point.of(model.net.reversed, y, x)
     law, std = _law(model, chosen)
-    plan = {"draws": chosen["draws"], "seed": chosen["seed"], "batch": _batch(model)}
-    panels = noise_panels(point, law, std, neuron_names(model, direction), **plan)
+    batch = int(model.settings.get("batch_size") or 128)
+    plan = {"draws": chosen["draws"], "seed": chosen["seed"], "batch": batch}
+    panels = noise_panels(point, law, std, output_names(model, direction), **plan)
     title = f"NEM noise at the {direction} direction's {point.likelihood.name} end, {pair.where}"
-    draw_noise(out, panels, title, _words(law, std, **plan))
+    together = f", screened {batch} at a time" if law.screening == "expectation" else ""
+    draws = count(plan["draws"], law.law + " draw")
+    draw_noise(out, panels, title, f"{draws} with σ = {std:g}{together}; seed {plan['seed']}.")
     note(f"wrote {out}")
-    if direction == "backward" and model.settings.get("backward") == "none":
+    if not forward and model.settings.get("backward") == "none":
         note("the backward direction of this run was not trained")
-    if as_json:
-        facts = {"run": run, "direction": direction, "sample": pair.where, "out": out}
-        emit_json(facts | _facts(point, law, std, plan, panels))
-    else:
+    if not as_json:
         emit_table(_rows(panels))
-
-
-def _check_usage(
-    sample: int | None, label: str | None, path: str | None, data_dir: str | None
-) -> None:
-    if path is None and sample is not None and label is not None:
-        raise click.UsageError("--sample and --class both choose the sample; give one of them")
-    if path is not None and data_dir is not None:
-        raise click.UsageError("--data-dir is where the run's data lies; with --input it is unread")
-
-
-def _check_out(out: str, force: bool) -> None:
-    """Find out before any work whether the picture can be written."""
-    if Path(out).suffix.lower() != ".png":
-        raise click.UsageError(f"--out {out}: the name must end in .png")
-    if Path(out).exists() and not force:
-        raise OutputError(f"{out}: exists; choose another --out, or replace it with --force")
+        return
+    o, t = point.rows(1)
+    emit_json({
+        "run": run,
+        "direction": direction,
+        "sample": pair.where,
+        "out": out,
+        "likelihood": point.likelihood.name,
+        "neurons": point.width,
+        "log_likelihood": float(point.likelihood.log_likelihood(o, t)[0, 0]),
+        "std": std,
+        "law": law.law,
+        "rejected": law.rejected,
+        "draws": plan["draws"],
+        "seed": plan["seed"],
+        "target": point.t.tolist(),
+        "output": point.a.tolist(),
+        "panels": [_panel_facts(panel) for panel in panels],
+    })  # fmt: skip
 
 
 def _law(model: Model, chosen: dict[str, Any]) -> tuple[Noise, float]:
@@ -183,34 +178,6 @@ def _law(model: Model, chosen: dict[str, Any]) -> tuple[Noise, float]:
     with_noise = settings.get("noise") not in (None, "none")
     std = chosen["std"] or (with_noise and settings.get("noise_std")) or STD
     return Noise("nem", **kinds), float(std)
-
-
-def _batch(model: Model) -> int:
-    return int(model.settings.get("batch_size") or 128)
-
-
-def _words(law: Noise, std: float, draws: int, seed: int, batch: int) -> str:
-    together = f", screened {batch} at a time" if law.screening == "expectation" else ""
-    return f"{count(draws, law.law + ' draw')} with σ = {std:g}{together}; seed {seed}."
-
-
-def _facts(
-    point: Point, law: Noise, std: float, plan: dict[str, int], panels: list[Panel]
-) -> dict[str, Any]:
-    o, t = point.rows(1)
-    return {
-        "likelihood": point.likelihood.name,
-        "neurons": point.width,
-        "log_likelihood": float(point.likelihood.log_likelihood(o, t)[0, 0]),
-        "std": std,
-        "law": law.law,
-        "rejected": law.rejected,
-        "draws": plan["draws"],
-        "seed": plan["seed"],
-        "target": point.t.tolist(),
-        "output": point.a.tolist(),
-        "panels": [_panel_facts(panel) for panel in panels],
-    }
 
 
 def _panel_facts(panel: Panel) -> dict[str, Any]:

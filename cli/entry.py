@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["main"]
-
-INTERRUPTED = 130
-
 
 def main() -> None:
     """Import the command line and run it."""
@@ -15,5 +11,5 @@ def main() -> None:
         from .main import main as run
     except KeyboardInterrupt:
         os.write(2, b"nembp: error: interrupted\n")
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(130) from None
     run()

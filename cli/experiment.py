@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from .interrupts import terminate_as_interrupt
 from .output import count, emit_json, emit_table, note, on_terminal, say, short_path
+from .progress import terminate_as_interrupt
 
 EVERY = 5.0  # seconds between lines of progress where there is no terminal
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from nembp.runs.config_file import read_settings
 from nembp.runs.folder import CONFIG
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.gan_recipes import describe_default
+from nembp.runs.options import read_settings
 
-from .gan_progress import ITERATIONS, SCORES, score_text
-from .interrupts import terminate_as_interrupt
-from .options import OWN_KEYS, GroupedCommand, GroupedOption, options_of
-from .output import count
-from .progress import Progress, progress_for
-from .runs import flags_given, report_when_done, run_folder_options, status_rows
-
-__all__ = ["gan"]
+from .options import (
+    OWN_KEYS,
+    GroupedCommand,
+    GroupedOption,
+    flags_given,
+    options_of,
+    run_folder_options,
+)
+from .output import count, number, status_rows
+from .progress import Cells, Progress, Row, progress_for, terminate_as_interrupt
 
 EPILOG = """\
 A flag beats its environment variable (NEMBP_GAN_LEARNING_RATE for --learning-rate), which beats
@@ -47,18 +49,44 @@ KEPT = (
 )  # fmt: skip
 
 
+# key: (words, digits or "share")
+SCORES: Final[dict[str, tuple[str, int | str]]] = {
+    "modes": ("modes", 3),
+    "modes_strict": ("modes (strict)", 3),
+    "high_quality": ("high quality", "share"),
+    "kl": ("KL of modes", 3),
+    "classes": ("classes", 3),
+    "classes_strict": ("classes (strict)", 3),
+    "class_kl": ("KL of classes", 3),
+    "inception_score": ("inception score", 4),
+    "frechet_distance": ("Fréchet distance", 4),
+    "precision": ("precision", "share"),
+    "recall": ("recall", "share"),
+    "judge_accuracy": ("the judge's accuracy", "share"),
+}
+_SHOWN: Final = ("modes", "high_quality", "classes", "inception_score", "frechet_distance")
+
+_KEPT: Final = {  # of the noise, by its place
+    "discriminator/forward": "D kept",
+    "discriminator/input": "D input kept",
+    "discriminator/backward": "D backward kept",
+    "generator/backward": "G backward kept",
+    "critic/input": "critic kept",
+}
+
+
 def _as_it_was(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Make data, game and networks of the run in --start the defaults; --config overrides them."""
     config = Path(value or "", CONFIG)
     if value is not None and not ctx.resilient_parsing and config.is_file():
-        found = read_settings(config, OWN_KEYS, GanConfig)
+        found = read_settings(config, GanConfig, OWN_KEYS)
         kept = {name: found[name] for name in KEPT if name in found}
         ctx.default_map = kept | dict(ctx.default_map or {})
     return value
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
-@options_of(GanConfig, describe_default, flags={"dataset": ["--data", "--dataset"]})
+@options_of(GanConfig)
 @click.option(
     "--start",
     cls=GroupedOption,
@@ -81,46 +109,48 @@ def _as_it_was(ctx: click.Context, param: click.Parameter, value: str | None) ->
 def gan(
     ctx: click.Context,
     /,
-    start: str | None,
     seeds: int | None,
-    out: str | None,
-    force: bool,
     as_json: bool,
     quiet: bool,
+    out: str | None,
+    force: bool,
+    start: str | None,
     **settings: Any,
 ) -> None:
     """Train a generator against a discriminator, either of them bidirectional.
 
     Without options it learns a ring of eight Gaussians. The folder holds config.toml (repeats the
-    run), metrics.jsonl (a row a checkpoint), generator.npz, discriminator.npz, summary.json,
+    run), metrics.jsonl (a row per checkpoint), generator.npz, discriminator.npz, summary.json,
     samples.png (what the generator draws) and training.gif (how it came to).
     """
     config = GanConfig(**{name: value for name, value in settings.items() if value is not None})
-    with progress_for(quiet=quiet, course=ITERATIONS) as progress, terminate_as_interrupt():
+    told = "iteration", _describe, _columns
+    with progress_for(quiet, *told) as progress, terminate_as_interrupt():
         noted = list[bool]()
 
-        def begin(plan: dict[str, Any]) -> None:
+        def begin(plan: Row) -> None:
             if not noted:  # of several seeds once
                 noted.append(True)
                 _note_unused(ctx, plan, progress)
             progress.start(plan)
 
-        from nembp.runs.gan_seeds import run_seeds  # NumPy, which --help does without
-        from nembp.runs.gan_training import run_gan
+        from nembp.runs.gan import run_gan, run_seeds  # NumPy, which --help does without
 
-        listeners: dict[str, Any] = {
+        more: dict[str, Any] = {
+            "force": force,
+            "start": start,
             "on_start": begin,
-            "on_row": progress.epoch,
-            "on_end": report_when_done(progress, _report, as_json=as_json),
+            "on_row": progress.row,
+            "on_end": progress.report(_report, as_json=as_json),
             "on_note": progress.note,
         }
         if seeds is None:
-            run_gan(config, out, force=force, start=start, **listeners)
+            run_gan(config, out, **more)
         else:
-            run_seeds(config, seeds, out, force=force, start=start, **listeners)
+            run_seeds(config, seeds, out, **more)
 
 
-def _report(summary: dict[str, Any]) -> list[tuple[str, str]]:
+def _report(summary: Row) -> Cells:
     spread = summary.get("deviations")
     rows = []
     for key, (words, _) in SCORES.items():
@@ -137,7 +167,7 @@ def _report(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return rows + status_rows(summary, done)
 
 
-def _note_unused(ctx: click.Context, plan: dict[str, Any], progress: Progress) -> None:
+def _note_unused(ctx: click.Context, plan: Row, progress: Progress) -> None:
     """Say which flags have no effect; a file may hold them, since config.toml is complete."""
 
     def note(why: str, *names: str) -> None:
@@ -162,3 +192,82 @@ def _note_unused(ctx: click.Context, plan: dict[str, Any], progress: Progress) -
         note("--kind is not wasserstein", "clip")
     if plan["kind"] != "wasserstein-gp":
         note("--kind is not wasserstein-gp", "penalty_weight")
+
+
+def score_text(key: str, value: Any) -> str:
+    """Write a score as its kind is written.
+
+    >>> score_text("high_quality", 0.8234), score_text("modes", 24.6), score_text("modes", 8.0)
+    ('82.3 %', '24.6', '8')
+    """
+    digits = SCORES.get(key, ("", 4))[1]
+    if value is None or math.isnan(value):
+        return "-"
+    if digits == "share":
+        return f"{100 * value:.1f} %"
+    assert isinstance(digits, int)
+    whole = float(value).is_integer() and key.startswith(("modes", "classes"))
+    return f"{value:,.0f}" if whole else number(value, digits)
+
+
+def _describe(plan: Row) -> str:
+    shape = "x".join(map(str, plan["shape"]))
+
+    def layers(player: str) -> str:
+        sizes = plan["sizes"][player]
+        coins = player == "generator" and plan["latent_law"] == "binary"
+        first = f"{sizes[0]} bits" if coins else sizes[0]
+        return "-".join(map(str, [first, *plan[player], sizes[-1]]))
+
+    ways = {"none": "no backward direction trained", "both": "both players bidirectional"}.get(
+        plan["bidirectional"], f"bidirectional {plan['bidirectional']}"
+    )
+    weights = [
+        f"{player} {plan[f'{player}_weight']:g}"
+        for player in ("discriminator", "generator")
+        if plan["bidirectional"] in (player, "both")
+    ]
+    if weights:
+        ways += f" (weight {', '.join(weights)})"
+    noise = ""
+    if plan["noise"] != "none":
+        places = ", ".join(plan["noise_place"])
+        noise = f"; {plan['noise']} noise on {places}, std {plan['noise_std']:g}"
+    rates = f"{plan['learning_rate']:g}"
+    if plan["discriminator_rate"] != plan["learning_rate"]:
+        rates += f" (discriminator {plan['discriminator_rate']:g})"
+    judged = plan["scored_by"].get("judge")
+    judge = (
+        "" if judged is None else f"; scored by a classifier of accuracy {judged['accuracy']:.2%}"
+    )
+    critic = "critic" if plan["kind"].startswith("wasserstein") else "discriminator"
+    return (
+        f"{plan['dataset']}: {plan['training_samples']} samples of {shape}; {plan['kind']}, "
+        f"{ways}; "
+        f"generator {layers('generator')} {plan['generator_activation']}, {critic} "
+        f"{layers('discriminator')} {plan['discriminator_activation']}; {plan['optimizer']} "
+        f"{rates} {plan['schedule']}, batch {plan['batch_size']}, "
+        f"{count(plan['iterations'], 'iteration')} of "
+        f"{count(plan['critic_steps'], critic + ' step')}{noise}; seed {plan['seed']}, "
+        f"{plan['dtype']} on {plan['device']}{judge}"
+    )
+
+
+def _columns(row: Row, iterations: int) -> Cells:
+    shown = [("iteration", f"{int(row['iteration'])}/{iterations}")]
+    for key, heading in (
+        ("discriminator/nll", "D nll"),
+        ("critic/objective", "critic"),
+        ("generator/nll", "G nll"),
+        ("discriminator/backward_nll", "D backward"),
+        ("generator/backward_nll", "G backward"),
+    ):
+        if key in row:
+            shown.append((heading, number(row[key])))
+    shown += [(SCORES[key][0], score_text(key, row[key])) for key in _SHOWN if key in row]
+    for key, value in row.items():
+        place = key.removeprefix("noise/").removesuffix("/accepted")
+        if place in _KEPT:
+            shown.append((_KEPT[place], f"{value:.1%}"))
+    rate = row["iterations_per_second"]
+    return [*shown, ("iterations/s", f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}")]

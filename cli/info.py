@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from nembp.checkpoints import Model
     from nembp.engine.network import Network
 
-__all__ = ["gather", "info", "show_run"]
-
 PLAYERS: Final = ("generator", "discriminator")  # of an adversarial run
 NAMED: Final = 12  # outputs whose names are shown
 COUNTS: Final = ("weights", "biases", "gains", "multiply_adds")
@@ -91,7 +89,7 @@ def gather() -> dict[str, Any]:
 
 def show_run(run: str, *, as_json: bool) -> None:
     """Show what a trained network is made of, or both networks of an adversarial run."""
-    from nembp.runs.scoring import load_run
+    from nembp.runs.predicting import load_run
 
     files = {name: os.path.join(run, f"{name}.npz") for name in PLAYERS}
     if not all(map(os.path.exists, files.values())):

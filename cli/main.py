@@ -6,29 +6,34 @@ Nothing here imports NumPy, and a subcommand's module is imported only when it i
 
 from __future__ import annotations
 
-from typing import Final
+import contextlib
+import errno
+import importlib
+import io
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn
 
 import click
 
 from nembp import __version__
+from nembp.errors import NembpError, OutputError
 
-from .group import CommandGroup
-
-__all__ = ["cli", "main"]
-
-# name: (module:command, one line of what it is for)
+# name: (module, one line of what it is for)
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
-    "train": (".train:train", "Train a bidirectional network and leave a run folder."),
-    "evaluate": (".evaluate:evaluate", "Score a trained network in both directions."),
-    "predict": (".predict:predict", "Run a trained network in either direction."),
-    "gan": (".gan:gan", "Train a generator against a discriminator."),
-    "sample": (".sample:sample", "Draw samples from a trained generator."),
-    "draw": (".draw:draw", "Draw which noise a trained network's training keeps."),
-    "verify": (".verify:verify", "Try the laws of the engine, or check your own gradient."),
-    "data": (".data:data", "List, inspect and fetch data sets."),
-    "experiment": (".experiment:experiment", "Settle published claims, with controls."),
-    "bench": (".bench:bench", "Time a training step beside its rivals and the bare products."),
-    "info": (".info:info", "Show versions, devices, BLAS and threads; or a trained network."),
+    "train": ("train", "Train a bidirectional network and leave a run folder."),
+    "evaluate": ("predict", "Score a trained network in both directions."),
+    "predict": ("predict", "Run a trained network in either direction."),
+    "gan": ("gan", "Train a generator against a discriminator."),
+    "sample": ("sample", "Draw samples from a trained generator."),
+    "draw": ("draw", "Draw which noise a trained network's training keeps."),
+    "verify": ("verify", "Try the laws of the engine, or check your own gradient."),
+    "data": ("data", "List, inspect and fetch data sets."),
+    "experiment": ("experiment", "Settle published claims, with controls."),
+    "bench": ("bench", "Time a training step beside its rivals and the bare products."),
+    "info": ("info", "Show versions, devices, BLAS and threads; or a trained network."),
 }
 
 EPILOG: Final = """\
@@ -43,18 +48,91 @@ Exit codes:
   6    the output cannot be written
   7    a law or a gradient does not hold (nembp verify)
   8    the GPU's memory is too small
-  130  interrupted (the model of the last epoch is saved)
+  130  interrupted (what was learned is saved)
 
 \b
 Every option of a command can also be set by an environment variable, such as
 NEMBP_TRAIN_EPOCHS=10 for `nembp train --epochs 10`.
 """
+INTERRUPTED = 130
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+
+
+class CommandGroup(click.Group):
+    """A click group with lazily imported commands and one-line errors."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __package__)
+        command = getattr(module, cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> NoReturn:
+        """Run, print whatever goes wrong as one line on stderr, and exit with its code."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # what a code page lacks is escaped
+                stream.reconfigure(errors="backslashreplace")
+        more["standalone_mode"] = False
+        sys.exit(_code(lambda: super(CommandGroup, self).main(args, *rest, **more)))
+
+
+def _code(run: Callable[[], object]) -> int:
+    try:
+        result = run()
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.UsageError as error:
+        help_of = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
+        return _fail(error.format_message().rstrip(".") + help_of, error.exit_code)
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt) as error:  # click raises Abort from KeyboardInterrupt
+        return _fail(str(error) or str(error.__cause__ or "") or "interrupted", INTERRUPTED)
+    except NembpError as error:
+        return _fail(str(error), error.exit_code)
+    except OSError as error:
+        if error.filename is None and error.errno in NO_ROOM:  # files raise an OutputError
+            return _fail(f"the output cannot be written ({error.strerror})", OutputError.exit_code)
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 1)
+    except MemoryError as error:
+        return _fail(f"not enough memory; make the network or the data smaller ({error})", 1)
+    except Exception as error:  # noqa: BLE001  a bug: one line, and all of it for a report
+        return _fail(f"{type(error).__name__}: {error}; {_log()}", 1)
+    return result if isinstance(result, int) else 0
+
+
+def _log() -> str:
+    """Write the traceback into a file, and say where."""
+    text = traceback.format_exc()
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="nembp-", suffix=".log", encoding="utf-8", errors="replace", delete=False
+        ) as file:
+            file.write(f"nembp {__version__}: {' '.join(sys.argv[1:])}\n{text}")
+    except OSError:
+        return f"please report it with this traceback: {text}"
+    return f"this is a fault of nembp, please report it with {file.name}"
+
+
+def _fail(message: str, code: int) -> int:
+    with contextlib.suppress(OSError):  # of a stderr that is full or gone
+        click.echo(f"nembp: error: {' '.join(message.splitlines())}", err=True)
+    return code
 
 
 @click.group(
     cls=CommandGroup,
-    commands_table=COMMANDS,
-    package=__package__,
     epilog=EPILOG,
     context_settings={
         "auto_envvar_prefix": "NEMBP",

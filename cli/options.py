@@ -1,31 +1,17 @@
-"""Click options made from those of a configuration, so that the two cannot disagree."""
+"""Click options made from the fields of a configuration, so that the two cannot disagree."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from nembp.errors import ArchitectureError
 from nembp.runs.config import RunConfig
-from nembp.runs.config_file import read_settings
-from nembp.runs.option import Option
-from nembp.runs.option_fields import OptionFields
-from nembp.runs.recipes import describe_default
-
-__all__ = [
-    "OWN_KEYS",
-    "Checked",
-    "F",
-    "GroupedCommand",
-    "GroupedOption",
-    "config_option",
-    "device_option",
-    "json_option",
-    "options_of",
-    "run_options",
-]
+from nembp.runs.options import Config, Option, read_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,19 +36,19 @@ class Checked(click.ParamType):  # type: ignore[type-arg]  # generic only in new
         self.name = option.kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and self.name in ("integer", "number"):
-            value = _number(value, whole=self.name == "integer")
+        number = {"integer": int, "number": float}.get(self.name)
+        if number is not None and isinstance(value, str):
+            with contextlib.suppress(ValueError):  # the check says what was expected
+                value = number(value)
         try:
             return self.option.check("it", value)
         except ArchitectureError as error:
             self.fail(str(error), param, ctx)
 
 
-def _number(text: str, *, whole: bool) -> Any:
-    try:
-        return int(text) if whole else float(text)
-    except ValueError:
-        return text  # the check says what was expected
+def integer(least: int, below: int | None = None) -> Checked:
+    """Return the type of a whole number within bounds."""
+    return Checked(Option("integer", "", "", least=least, below=below))
 
 
 class GroupedOption(click.Option):
@@ -99,54 +85,35 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def run_options(command: F, names: Collection[str] | None = None) -> F:
-    """Add an option for each field of `RunConfig`, or for those of these names."""
-    return options_of(RunConfig, describe_default, names=names)(command)
-
-
-def options_of(
-    kind: type[OptionFields],
-    describe: Callable[[str], str],
-    *,
-    names: Collection[str] | None = None,
-    flags: Mapping[str, Sequence[str]] | None = None,
-) -> Callable[[F], F]:
-    """Return what adds an option for each field of a configuration to a command.
-
-    Parameters
-    ----------
-    kind : type
-        The configuration.
-    describe : callable
-        Says what an option is where it is not set.
-    names : collection of str, optional
-        Only these fields.
-    flags : mapping, optional
-        How fields are called that are not called --their-name.
-    """
+def add(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return what adds click options to a command, in order."""
 
     def decorate(command: F) -> F:
-        for name, option in reversed(kind.options().items()):
-            if names is None or name in names:
-                called = (flags or {}).get(name, _flags(name, option))
-                command = _click_option(called, name, option, describe(name))(command)
+        for option in reversed(options):
+            command = option(command)
         return command
 
     return decorate
 
 
-def _flags(name: str, option: Option) -> Sequence[str]:
-    words = name.replace("_", "-")
-    return [f"--{words}/--no-{words}" if option.kind == "flag" else f"--{words}"]
+def options_of(kind: type[Config], names: Collection[str] | None = None) -> Callable[[F], F]:
+    """Return what adds an option for each field of a configuration, or those of some names."""
+    options = kind.options().items()
+    return add(
+        *(_click_option(kind, *item) for item in options if names is None or item[0] in names)
+    )
 
 
-def _click_option(flags: Sequence[str], name: str, option: Option, default: str) -> Any:
-    kind: Any = click.Choice(option.choices) if option.kind == "choice" else Checked(option)
+def _click_option(kind: type[Config], name: str, option: Option) -> Any:
+    words = [f"--{each.replace('_', '-')}" for each in kind.names_of(name)]
+    flags = [f"{word}/--no-{word[2:]}" if option.kind == "flag" else word for word in words]
+    of: Any = click.Choice(option.choices) if option.kind == "choice" else Checked(option)
+    default = option.described_default
     return click.option(
         *flags,
         name,
         cls=GroupedOption,
-        type=click.BOOL if option.kind == "flag" else kind,
+        type=click.BOOL if option.kind == "flag" else of,
         default=None,
         metavar=METAVARS.get(option.kind),
         help=option.help + (f"  [default: {default}]" if default else ""),
@@ -154,26 +121,16 @@ def _click_option(flags: Sequence[str], name: str, option: Option, default: str)
     )
 
 
-def config_option(kind: type[OptionFields]) -> Callable[[F], F]:
-    """Return what adds --config FILE.toml for files of such a configuration.
+def run_options(command: F, names: Collection[str] | None = None) -> F:
+    """Add an option for each field of `RunConfig`, or for those of these names."""
+    return options_of(RunConfig, names)(command)
 
-    Its values rank below the environment and above the recipe.
-    """
 
-    def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-        if value is not None and not ctx.resilient_parsing:
-            ctx.default_map = dict(ctx.default_map or {}) | read_settings(value, OWN_KEYS, kind)
-
+def json_option(command: F) -> F:
+    """Add --json."""
     return click.option(
-        "--config",
-        cls=GroupedOption,
-        is_eager=True,
-        expose_value=False,
-        callback=load,
-        metavar="FILE.toml",
-        help="Read options from here (keys are their names); flags and the environment override "
-        "it. RUN/config.toml repeats a run.",
-    )
+        "--json", "as_json", cls=GroupedOption, is_flag=True, help="Print one JSON object."
+    )(command)
 
 
 def device_option(command: F) -> F:
@@ -187,8 +144,65 @@ def device_option(command: F) -> F:
     )(command)
 
 
-def json_option(command: F) -> F:
-    """Add --json."""
-    return click.option(
-        "--json", "as_json", cls=GroupedOption, is_flag=True, help="Print one JSON object."
-    )(command)
+data_dir_option = click.option(
+    "--data-dir",
+    metavar="PATH",
+    help="Where the data lies.  [default: where it lay in training]",
+)
+direction_option = click.option(
+    "--direction", type=click.Choice(["forward", "backward"]), default="forward", show_default=True,
+    help="forward: from samples to classes or targets; backward: from those to samples.",
+)  # fmt: skip
+force_option = click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+
+
+def run_folder_options(kind: type[Config], default: str) -> Callable[[F], F]:
+    """Return what adds --out, --force, --config, --json and --quiet to a command.
+
+    Parameters
+    ----------
+    kind : type
+        Of the configuration that --config reads; its values rank below the environment.
+    default : str
+        What the folder is called without --out.
+    """
+
+    def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        if value is not None and not ctx.resilient_parsing:
+            ctx.default_map = dict(ctx.default_map or {}) | read_settings(value, kind, OWN_KEYS)
+
+    def option(name: str, **more: Any) -> Any:
+        return click.option(name, cls=GroupedOption, **more)
+
+    return add(
+        option(
+            "--out",
+            metavar="DIR",
+            help=f"Folder of the run, new or empty.  [default: {default}]",
+        ),
+        option(
+            "--force",
+            is_flag=True,
+            help="Take the place of the run in --out, if there is one, at the end.",
+        ),
+        option(
+            "--config",
+            is_eager=True,
+            expose_value=False,
+            callback=load,
+            metavar="FILE.toml",
+            help="Read options from here (keys are their names); flags and the environment "
+            "override it. RUN/config.toml repeats a run.",
+        ),
+        json_option,
+        option("--quiet", is_flag=True, help="No progress, no notes."),
+    )
+
+
+def flags_given(ctx: click.Context, names: Iterable[str]) -> str:
+    """Write those of the options that stand on the command line; "" where none does."""
+    return ", ".join(
+        f"--{name.replace('_', '-')}"
+        for name in names
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    )

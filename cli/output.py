@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import math
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from nembp.errors import OutputError
+from nembp.files import write_atomically
 from nembp.runs.folder import to_json
-
-__all__ = [
-    "count",
-    "emit_json",
-    "emit_table",
-    "note",
-    "number",
-    "on_terminal",
-    "say",
-    "score_rows",
-    "short_path",
-]
-
 
 HUGE = 1e9  # numbers from here on are written with an exponent
 
@@ -115,7 +107,33 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def status_rows(summary: dict[str, Any], done: str) -> list[tuple[str, str]]:
+    """Say how a run ended, what it did (``done``) and on what device, and where its files are."""
+    rows = [(summary["status"], f"{done}, on {summary['device']}")]
+    rows.append(("run", short_path(summary["run"])))
+    if summary.get("picture"):
+        rows.append(("picture", short_path(summary["picture"])))
+    return rows
+
+
 def short_path(path: str) -> str:
     """Write a path relative to the working directory where that is shorter."""
     relative = os.path.relpath(path)
     return path if len(relative) >= len(path) or relative.startswith("..") else relative
+
+
+def check_out(out: str, suffixes: Sequence[str], *, force: bool) -> None:
+    """Find out before any work whether a file can be written: its name, and what is there."""
+    if Path(out).suffix.lower() not in suffixes:
+        one = "" if len(suffixes) == 1 else "one of "
+        raise click.UsageError(f"--out {out}: the name must end in {one}{', '.join(suffixes)}")
+    if Path(out).exists() and not force:
+        raise OutputError(f"{out}: exists; choose another --out, or replace it with --force")
+
+
+def write_csv(out: str, rows: list[list[str]]) -> None:
+    """Write a heading and rows as a table of text."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(out, text.getvalue().encode())
+    note(f"wrote {out}: {count(len(rows) - 1, 'row')}")

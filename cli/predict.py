@@ -1,4 +1,4 @@
-"""``nembp predict``."""
+"""``nembp predict`` and ``nembp evaluate``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nembp.errors import ArchitectureError, OutputError
+from nembp.errors import ArchitectureError
 
-from .options import device_option, json_option
-from .output import count, emit_json, emit_table, note
+from .options import data_dir_option, device_option, direction_option, force_option, json_option
+from .output import (
+    check_out,
+    count,
+    emit_json,
+    emit_table,
+    note,
+    score_rows,
+    short_path,
+    write_csv,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,9 +28,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["predict"]
-
-ARRAYS, TABLE, PICTURES = (".npy", ".npz"), ".csv", (".png",)
+SUFFIXES = (".npy", ".npz", ".csv", ".png")
 WIDE = 12  # columns in the table; above it, the few most probable classes
 EPILOG = """\
 \b
@@ -34,26 +41,55 @@ Examples:
 """
 
 
+@click.command()
+@click.argument("run", metavar="RUN")
+@data_dir_option
+@click.option(
+    "--split",
+    type=click.Choice(["test", "train", "validation", "all"]),
+    default="test",
+    show_default=True,
+    help="What to score on, split as in training; all is training and test samples together.",
+)
+@device_option
+@json_option
+def evaluate(run: str, as_json: bool, **options: Any) -> None:
+    """Score a trained network in both directions.
+
+    RUN is a run folder or a model file. The data is read again as it was for training, so the
+    scores on the test split are those of the run's summary.json.
+    """
+    from nembp.runs.predicting import evaluate_run
+
+    scores = evaluate_run(run, note=note, **options)
+    if as_json:
+        emit_json(scores)
+        return
+    data = f"{scores['samples']} {scores['split']} samples of {scores['dataset']}"
+    emit_table([*score_rows(scores), ("data", data), ("run", short_path(scores["run"]))])
+
+
 @click.command(epilog=EPILOG)
 @click.argument("run", metavar="RUN")
 @click.argument("inputs", metavar="[INPUT]...", nargs=-1)
-@click.option(
-    "--direction",
-    type=click.Choice(["forward", "backward"]),
-    default="forward",
-    show_default=True,
-    help="forward: samples to classes or targets; backward: classes or targets to samples.",
-)
+@direction_option
 @click.option(
     "--labels",
     metavar="NAMES",
     help="Classes to run backward, as in 3,7, in place of INPUT.  [default: every class]",
 )
+@click.option(
+    "--label",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    help="One such class, whose name may hold a comma; more than once for several.",
+)
 @click.option("--key", metavar="NAME", help="Array in an .npz.  [default: x, backward y]")
 @click.option(
     "--out", metavar="FILE", help="Write the result here: .csv, .npy, .npz or, images, .png."
 )
-@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@force_option
 @device_option
 @json_option
 def predict(
@@ -61,6 +97,7 @@ def predict(
     inputs: tuple[str, ...],
     direction: str,
     labels: str | None,
+    names: tuple[str, ...],
     key: str | None,
     out: str | None,
     force: bool,
@@ -75,54 +112,45 @@ def predict(
     probabilities (or its targets). Backward takes class numbers of
     shape (n,), probabilities (n, classes) or targets (n, outputs), and gives samples.
     """
-    _check_usage(inputs, direction, labels)
-    _check_out(out, force)
-    from nembp.runs.scoring import load_run
+    classes = [*(labels.split(",") if labels is not None else ()), *names]
+    _check_usage(inputs, direction, classes)
+    if out is not None:
+        check_out(out, SUFFIXES, force=force)
+    if direction == "forward" and out is not None and Path(out).suffix.lower() == ".png":
+        raise click.UsageError(f"--out {out}: forward results are numbers; use .csv, .npy or .npz")
+    from nembp.runs.predicting import load_run
 
     model = load_run(run, device, note)
     if direction == "forward":
         _forward(model, inputs, key or "x", out, as_json)
     else:
-        _backward(model, inputs, labels, key or "y", out, as_json)
+        _backward(model, inputs, [name.strip() for name in classes], key or "y", out, as_json)
 
 
-def _check_usage(inputs: tuple[str, ...], direction: str, labels: str | None) -> None:
-    if direction == "forward" and labels is not None:
+def _check_usage(inputs: tuple[str, ...], direction: str, labels: list[str]) -> None:
+    if direction == "forward" and labels:
         raise click.UsageError("--labels are what --direction backward starts from")
     if direction == "forward" and not inputs:
         raise click.UsageError("Missing argument 'INPUT': the samples to predict from")
-    if labels is not None and inputs:
+    if labels and inputs:
         raise click.UsageError("give either --labels or INPUT, not both")
     if direction == "backward" and len(inputs) > 1:
         raise click.UsageError("--direction backward takes one INPUT")
 
 
-def _check_out(out: str | None, force: bool) -> None:
-    """Find out before any work whether the result can be written."""
-    if out is None:
-        return
-    suffix = Path(out).suffix.lower()
-    suffixes = (*ARRAYS, TABLE, *PICTURES)
-    if suffix not in suffixes:
-        expected = ", ".join(suffixes)
-        raise click.UsageError(f"--out {out}: the name must end in one of {expected}")
-    if Path(out).exists() and not force:
-        raise OutputError(f"{out}: exists; choose another --out, or replace it with --force")
-
-
-# -- forward -------------------------------------------------------------------------------------
+# -- forward ---------------------------------------------------------------------------------------
 def _forward(
     model: Model, inputs: tuple[str, ...], key: str, out: str | None, as_json: bool
 ) -> None:
     from nembp.runs.predicting import predict_forward, read_samples
 
-    if out is not None and Path(out).suffix.lower() in PICTURES:
-        raise click.UsageError(f"--out {out}: forward results are numbers; use .csv, .npy or .npz")
     x, names = read_samples(inputs, model, key)
-    _note_range(model, x)
+    raw = model.is_image and float(model.to_unit.apply(x[:1] * 0 + 1, "f8").max()) < 0.1
+    if raw and x.dtype.kind == "f" and float(x.min()) >= 0.0 and 0.0 < float(x.max()) <= 1.0:
+        note("every value lies in [0, 1], but raw pixels are expected, as in the training data")
     y = predict_forward(model, x)
-    if out is not None and Path(out).suffix.lower() == TABLE:
-        _write_csv(out, _forward_rows(model, names, y, whole=True))
+    if out is not None and Path(out).suffix.lower() == ".csv":
+        write_csv(out, _forward_rows(model, names, y, whole=True))
     elif out is not None:
         content: dict[str, Any] = {"y": y}
         if model.classes:
@@ -134,17 +162,9 @@ def _forward(
         emit_table(_forward_rows(model, names, y))
 
 
-def _note_range(model: Model, x: Array) -> None:
-    """Say so where images look scaled already."""
-    raw = model.is_image and float(model.to_unit.apply(x[:1] * 0 + 1, "f8").max()) < 0.1
-    if raw and x.dtype.kind == "f" and float(x.min()) >= 0.0 and 0.0 < float(x.max()) <= 1.0:
-        note("every value lies in [0, 1], but raw pixels are expected, as in the training data")
-
-
 def _forward_json(model: Model, names: list[str], y: Array) -> dict[str, Any]:
     predictions: list[dict[str, Any]] = []
-    for name, row in zip(names, y, strict=True):
-        values = row.tolist()
+    for name, row, values in zip(names, y, y.tolist(), strict=True):
         if model.classes:
             best = int(row.argmax())
             found = {"class": model.classes[best], "label": best, "probabilities": values}
@@ -185,11 +205,11 @@ def _table(head: list[str], starts: list[list[str]], y: Array, form: str) -> lis
     return [head, *rows]
 
 
-# -- backward ------------------------------------------------------------------------------------
+# -- backward --------------------------------------------------------------------------------------
 def _backward(
     model: Model,
     inputs: tuple[str, ...],
-    labels: str | None,
+    names: list[str],
     key: str,
     out: str | None,
     as_json: bool,
@@ -199,13 +219,12 @@ def _backward(
     if inputs:
         y = read_targets(inputs[0], model, key)
         names = [f"{inputs[0]}[{row}]" for row in range(len(y))]
-    elif labels is None and not model.classes:
+    elif not names and not model.classes:
         raise ArchitectureError(
             "this model predicts numbers; give the targets to start from in a .csv, .npy or .npz"
         )
     else:
-        names = list(model.classes) if labels is None else labels.split(",")
-        names = [name.strip() for name in names]
+        names = names or list(model.classes)
         y = one_hot(model, names)
     if out is None and model.is_image and not as_json:
         raise ArchitectureError(
@@ -233,43 +252,22 @@ def _backward_rows(model: Model, names: list[str], x: Array, form: str) -> list[
 
 
 def _write_samples(out: str, model: Model, names: list[str], x: Array, y: Array) -> None:
-    if Path(out).suffix.lower() == TABLE:
-        _write_csv(out, _backward_rows(model, names, x, ""))
-        return
-    if Path(out).suffix.lower() not in PICTURES:
+    suffix = Path(out).suffix.lower()
+    if suffix == ".csv":
+        write_csv(out, _backward_rows(model, names, x, ""))
+    elif suffix != ".png":
         _write(out, x, {"x": x, "y": y})
-        return
-    if not model.is_image:
+    elif not model.is_image:
         raise ArchitectureError(f"{out}: the samples are rows of a table; use .csv, .npy or .npz")
-    from nembp.plotting.pictures import write_images
+    else:
+        from nembp.plotting.pictures import write_images
 
-    write_images(out, model.to_unit.apply(x, "f8"), model.shape)
-    note(f"wrote {out}: {count(len(x), 'image')}")
-
-
-def _write_csv(out: str, rows: list[list[str]]) -> None:
-    import csv
-    import io
-
-    from nembp.files import write_atomically
-
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(out, text.getvalue().encode())
-    note(f"wrote {out}: {count(len(rows) - 1, 'row')}")
+        write_images(out, model.to_unit.apply(x, "f8"), model.shape)
+        note(f"wrote {out}: {count(len(x), 'image')}")
 
 
 def _write(out: str, array: Array, content: dict[str, Any]) -> None:
-    import io
+    from nembp.runs.predicting import write_arrays
 
-    import numpy as np
-
-    from nembp.files import write_atomically
-
-    buffer = io.BytesIO()
-    if Path(out).suffix.lower() == ".npy":
-        np.save(buffer, array, allow_pickle=False)
-    else:
-        np.savez(buffer, **content)
-    write_atomically(out, buffer.getvalue())
+    write_arrays(out, array, content)
     note(f"wrote {out}: {count(len(array), 'row')}")

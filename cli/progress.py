@@ -3,99 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from .output import note, number, on_terminal, say
-
-__all__ = [
-    "Course",
-    "LiveProgress",
-    "PlainProgress",
-    "Progress",
-    "columns",
-    "describe",
-    "duration",
-    "fitting",
-    "progress_for",
-]
+from .output import emit_json, emit_table, note, on_terminal, say
 
 SHOWN = 12  # rows in the live table
 GAP = 2  # blanks between its columns
 LAST = ("samples/s", "iterations/s", "left")  # columns that read number first
 
-
-@dataclass(frozen=True)
-class Course:
-    """How a training is told: what its rows count, and the words for plan and row.
-
-    Parameters
-    ----------
-    noun : str
-        What a row counts: its key in rows, and in the plural in the plan.
-    describe : callable
-        Says in one line what is about to be trained.
-    columns : callable
-        Returns the heading and value of each column, from a row, the total and the seconds left.
-    """
-
-    noun: str
-    describe: Callable[[dict[str, Any]], str]
-    columns: Callable[[dict[str, Any], int, float], list[tuple[str, str]]]
-
-
-def describe(plan: dict[str, Any]) -> str:
-    """Say in one line what is about to be trained."""
-    shape = "x".join(map(str, plan["shape"]))
-    layers = "-".join(map(str, [plan["sizes"][0], *plan["layers"], plan["sizes"][-1]]))
-    augment = "" if plan["augment"] == "none" else f" with {plan['augment'].replace(',', ' and ')}"
-    what = f"{plan['classes']} classes" if plan["classes"] else f"{plan['sizes'][-1]} targets"
-    backward = (
-        "forward direction only"
-        if plan["backward"] == "none"
-        else f"{plan['forward']} | {plan['backward']} (weight {plan['backward_weight']:g})"
-    )
-    noise = ""
-    if plan["noise"] != "none":
-        noise = (
-            f"; {plan['noise']} noise on {plan['noise_target']}, std {plan['noise_std']:g} / "
-            f"{plan['noise_clock']}^{plan['noise_decay']:g}"
-        )
-    threads = f", {plan['threads']} BLAS threads" if plan.get("threads") else ""
-    return (
-        f"{plan['dataset']}: {plan['training_samples']} samples of {shape}{augment}, {what}; "
-        f"{layers} {plan['activation']}, {backward}; "
-        f"{plan['optimizer']} {plan['learning_rate']:g} {plan['schedule']}, batch "
-        f"{plan['batch_size']}, {plan['epochs']} epochs{noise}; seed {plan['seed']}, "
-        f"{plan['dtype']} on {plan['device']}{threads}; scored on the {plan['scored_on']} split"
-    )
-
-
-def columns(row: dict[str, Any], epochs: int, left: float) -> list[tuple[str, str]]:
-    """Return the heading and value of each column of an epoch's row."""
-    shown = [("epoch", f"{int(row['epoch'])}/{epochs}")]
-    for key, heading in (
-        ("forward/nll", "forward nll"),
-        ("forward/accuracy", "accuracy"),
-        ("forward/r2", "R²"),
-        ("backward/nll", "backward nll"),
-        ("backward/centroid_error", "centroid error"),
-    ):
-        if key in row:
-            shown.append((heading, number(row[key])))
-    for direction in ("forward", "backward"):
-        if f"noise/{direction}/accepted" in row:
-            shown.append((f"{direction} kept", f"{row[f'noise/{direction}/accepted']:.1%}"))
-            shown.append((f"{direction} gain", number(row[f"noise/{direction}/gain"], 3)))
-    shown.append(("samples/s", f"{row['samples_per_second']:,.0f}"))
-    shown.append(("left", duration(left)))
-    return shown
-
-
-EPOCHS = Course("epoch", describe, columns)
+Cells = list[tuple[str, str]]  # heading and value of each column
+Row = dict[str, Any]
 
 
 def duration(seconds: float) -> str:
@@ -112,49 +34,90 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+@contextlib.contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM, as a job scheduler sends it, like Ctrl-C: what was trained is saved.
+
+    So is a terminal's end (SIGHUP), unless it is ignored, as under nohup.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has one
+            number = getattr(signal, name, None)
+            if number and (name == "SIGTERM" or signal.getsignal(number) is signal.SIG_DFL):
+                before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Progress:
-    """Prints nothing; what ``--quiet`` gets. Use it as a context."""
+    """Tells nothing, as ``--quiet`` asks; the base of what does. A context.
+
+    Parameters
+    ----------
+    noun : str
+        What a row counts: its key in rows, and in the plural in the plan.
+    describe : callable
+        Says in one line what is about to be trained.
+    columns : callable
+        Returns the cells of a row but the last, the time left, from a row and the total.
+    """
+
+    def __init__(
+        self, noun: str, describe: Callable[[Row], str], columns: Callable[[Row, int], Cells]
+    ) -> None:
+        self.noun, self.describe, self.columns = noun, describe, columns
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        pass
+        """End the display; again does nothing."""
 
     def note(self, text: str) -> None:
         """Say what is no error and no result."""
 
-    def start(self, plan: dict[str, Any]) -> None:
+    def start(self, plan: Row) -> None:
         """Show what begins."""
 
-    def epoch(self, row: dict[str, Any]) -> None:
+    def row(self, row: Row) -> None:
         """Show the row of an epoch, or of what else the training counts."""
+
+    def report(self, rows: Callable[[Row], Cells], *, as_json: bool) -> Callable[[Row], None]:
+        """Return what prints a run's summary on stdout, as JSON or by ``rows``, at its end."""
+
+        def end(summary: Row) -> None:
+            self.__exit__()
+            if as_json:
+                emit_json(summary)
+            else:
+                emit_table(rows(summary))
+
+        return end
 
 
 class PlainProgress(Progress):
     """One line a row, for pipes and log files."""
 
-    def __init__(self, course: Course = EPOCHS) -> None:
-        self.course = course
-
     def note(self, text: str) -> None:
         note(text)
 
-    def start(self, plan: dict[str, Any]) -> None:
-        self.total, self.began = plan[f"{self.course.noun}s"], time.perf_counter()
-        say(self.course.describe(plan))
+    def start(self, plan: Row) -> None:
+        self.total, self.began = plan[f"{self.noun}s"], time.perf_counter()
+        say(self.describe(plan))
 
-    def left(self, row: dict[str, Any]) -> float:
-        """Estimate the seconds to the end."""
-        done = row[self.course.noun]
-        return float((time.perf_counter() - self.began) / done * (self.total - done))
+    def left(self, row: Row) -> str:
+        """Estimate the time to the end."""
+        done = row[self.noun]
+        return duration((time.perf_counter() - self.began) / done * (self.total - done))
 
-    def epoch(self, row: dict[str, Any]) -> None:
-        cells = self.course.columns(row, self.total, self.left(row))
-        line = "  ".join(
-            f"{text} {name}" if name in LAST else f"{name} {text:<7}" for name, text in cells
-        )
-        say(line)
+    def row(self, row: Row) -> None:
+        cells = [*self.columns(row, self.total), ("left", self.left(row))]
+        say("  ".join(f"{text} {name}" if name in LAST else f"{name} {text:<7}"
+                      for name, text in cells))  # fmt: skip
 
 
 def fitting(rows: Collection[Sequence[tuple[str, str]]], width: int) -> int:
@@ -176,26 +139,16 @@ def fitting(rows: Collection[Sequence[tuple[str, str]]], width: int) -> int:
 
 
 class LiveProgress(PlainProgress):
-    """The last epochs in a table that stays in place, over a bar, on a terminal."""
+    """The last rows in a table that stays in place, over a bar, on a terminal."""
 
-    def __init__(self, course: Course = EPOCHS) -> None:
-        super().__init__(course)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         from rich.console import Console
         from rich.live import Live
 
         self.console = Console(stderr=True, highlight=False)
-        self.rows: deque[list[tuple[str, str]]] = deque(
-            maxlen=max(1, min(SHOWN, self.console.height - 8))
-        )
+        self.rows: deque[Cells] = deque(maxlen=max(1, min(SHOWN, self.console.height - 8)))
         self.live = Live(console=self.console, refresh_per_second=4)
-
-    def _bars(self) -> Any:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        return Progress(
-            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"), console=self.console,
-        )  # fmt: skip
 
     def __exit__(self, *exception: object) -> None:
         with contextlib.suppress(OSError):  # here and below: a terminal that is gone
@@ -206,27 +159,29 @@ class LiveProgress(PlainProgress):
         with contextlib.suppress(OSError):
             self.console.print(f"nembp: {text}", markup=False)
 
-    def start(self, plan: dict[str, Any]) -> None:
-        noun = self.course.noun
-        self.total, self.began = plan[f"{noun}s"], time.perf_counter()
+    def start(self, plan: Row) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.total, self.began = plan[f"{self.noun}s"], time.perf_counter()
         self.rows.clear()
-        self.bars = self._bars()
-        self.task = self.bars.add_task(f"{noun} 1", total=self.total, left="")
+        self.bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"), console=self.console,
+        )  # fmt: skip
+        self.task = self.bars.add_task(f"{self.noun} 1", total=self.total, left="")
         with contextlib.suppress(OSError):
-            self.console.print(self.course.describe(plan), markup=False)
+            self.console.print(self.describe(plan), markup=False)
             self.live.start()
             self._show()
 
-    def epoch(self, row: dict[str, Any]) -> None:
-        left = self.left(row)
-        noun = self.course.noun
-        self.rows.append(self.course.columns(row, self.total, left)[:-1])
-        done = int(row[noun])
+    def row(self, row: Row) -> None:
+        self.rows.append(self.columns(row, self.total))
+        done = int(row[self.noun])
         self.bars.update(
             self.task,
             completed=done,
-            description=f"{noun} {min(done + 1, self.total)}",
-            left=f"{duration(left)} left" if done < self.total else "",
+            description=f"{self.noun} {min(done + 1, self.total)}",
+            left=f"{self.left(row)} left" if done < self.total else "",
         )
         with contextlib.suppress(OSError):
             self._show()
@@ -244,8 +199,8 @@ class LiveProgress(PlainProgress):
         self.live.update(Group(table, self.bars) if self.rows else self.bars)
 
 
-def progress_for(*, quiet: bool, course: Course = EPOCHS) -> Progress:
-    """Return the display that fits stderr."""
+def progress_for(quiet: bool, *told: Any) -> Progress:
+    """Return the display that fits stderr, told as `Progress` takes it."""
     if quiet:
-        return Progress()
-    return LiveProgress(course) if on_terminal() else PlainProgress(course)
+        return Progress(*told)
+    return LiveProgress(*told) if on_terminal() else PlainProgress(*told)

@@ -6,16 +6,11 @@ from typing import Any
 
 import click
 
-from nembp.runs import RunConfig
-from nembp.runs.config import options
+from nembp.runs.config import RunConfig
 
-from .interrupts import terminate_as_interrupt
-from .options import GroupedCommand, run_options
-from .output import count, score_rows
-from .progress import Progress, progress_for
-from .runs import flags_given, report_when_done, run_folder_options, status_rows
-
-__all__ = ["train"]
+from .options import GroupedCommand, flags_given, options_of, run_folder_options
+from .output import count, number, score_rows, status_rows
+from .progress import Cells, Row, progress_for, terminate_as_interrupt
 
 EPILOG = """\
 A flag beats its environment variable (NEMBP_TRAIN_LEARNING_RATE for --learning-rate), which beats
@@ -36,7 +31,7 @@ Examples:
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
-@run_options
+@options_of(RunConfig)
 @run_folder_options(RunConfig, "runs/<time>-<dataset>-seed<seed>")
 @click.pass_context
 def train(
@@ -51,12 +46,22 @@ def train(
     """Train a bidirectional network and leave a run folder.
 
     Without options it learns scikit-learn's handwritten digits. The folder holds config.toml
-    (repeats the run), metrics.jsonl (a row an epoch), model.npz, summary.json and, for classes,
+    (repeats the run), metrics.jsonl (a row per epoch), model.npz, summary.json and, for classes,
     backward.png: the backward image of each class beside its centroid.
     """
     config = RunConfig(**{name: value for name, value in settings.items() if value is not None})
-    with progress_for(quiet=quiet) as progress, terminate_as_interrupt():
-        _note_unused(ctx, config, progress)
+    with progress_for(quiet, "epoch", _describe, _columns) as progress, terminate_as_interrupt():
+        for prefix, off, why in (
+            ("noise_", config.noise in (None, "none"), "without effect, since --noise is none"),
+            (
+                "backward_",
+                config.backward == "none",
+                "only scales the reported nll, since --backward is none",
+            ),
+        ):
+            names = [name for name in RunConfig.options() if name.startswith(prefix)]
+            if off and (given := flags_given(ctx, names)):  # a file may hold them: it is complete
+                progress.note(f"{given}: {why}")
 
         from nembp.runs.training import train_run  # NumPy, which --help does without
 
@@ -65,15 +70,15 @@ def train(
             out,
             force=force,
             on_start=progress.start,
-            on_epoch=progress.epoch,
-            on_end=report_when_done(progress, _report, as_json=as_json),
+            on_epoch=progress.row,
+            on_end=progress.report(_report, as_json=as_json),
             on_note=progress.note,
         )
 
 
-def _report(summary: dict[str, Any]) -> list[tuple[str, str]]:
+def _report(summary: Row) -> Cells:
     rows = score_rows(summary)
-    if rows and not summary["backward_trained"]:
+    if not summary["backward_trained"]:
         rows = [(name, f"{text}   (not trained)" if name == "backward" else text)
                 for name, text in rows]  # fmt: skip
     speed = summary["samples_per_second"]
@@ -81,13 +86,45 @@ def _report(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return rows + status_rows(summary, done + (f", {speed:,.0f} samples/s" if speed else ""))
 
 
-def _note_unused(ctx: click.Context, config: RunConfig, progress: Progress) -> None:
-    """Say which flags have no effect; a file may hold them, since config.toml is complete."""
+def _describe(plan: Row) -> str:
+    shape = "x".join(map(str, plan["shape"]))
+    layers = "-".join(map(str, [plan["sizes"][0], *plan["layers"], plan["sizes"][-1]]))
+    augment = "" if plan["augment"] == "none" else f" with {plan['augment'].replace(',', ' and ')}"
+    what = f"{plan['classes']} classes" if plan["classes"] else f"{plan['sizes'][-1]} targets"
+    backward = (
+        "forward direction only"
+        if plan["backward"] == "none"
+        else f"{plan['forward']} | {plan['backward']} (weight {plan['backward_weight']:g})"
+    )
+    noise = ""
+    if plan["noise"] != "none":
+        noise = (
+            f"; {plan['noise']} noise on {plan['noise_target']}, std {plan['noise_std']:g} / "
+            f"{plan['noise_clock']}^{plan['noise_decay']:g}"
+        )
+    threads = f", {plan['threads']} BLAS threads" if plan.get("threads") else ""
+    return (
+        f"{plan['dataset']}: {plan['training_samples']} samples of {shape}{augment}, {what}; "
+        f"{layers} {plan['activation']}, {backward}; "
+        f"{plan['optimizer']} {plan['learning_rate']:g} {plan['schedule']}, batch "
+        f"{plan['batch_size']}, {plan['epochs']} epochs{noise}; seed {plan['seed']}, "
+        f"{plan['dtype']} on {plan['device']}{threads}; scored on the {plan['scored_on']} split"
+    )
 
-    def flags(prefix: str) -> str:
-        return flags_given(ctx, (name for name in options() if name.startswith(prefix)))
 
-    if config.noise in (None, "none") and (unused := flags("noise_")):
-        progress.note(f"{unused}: without effect, since --noise is none")
-    if config.backward == "none" and (unused := flags("backward_")):
-        progress.note(f"{unused}: only scales the reported nll, since --backward is none")
+def _columns(row: Row, epochs: int) -> Cells:
+    shown = [("epoch", f"{int(row['epoch'])}/{epochs}")]
+    for key, heading in (
+        ("forward/nll", "forward nll"),
+        ("forward/accuracy", "accuracy"),
+        ("forward/r2", "R²"),
+        ("backward/nll", "backward nll"),
+        ("backward/centroid_error", "centroid error"),
+    ):
+        if key in row:
+            shown.append((heading, number(row[key])))
+    for direction in ("forward", "backward"):
+        if f"noise/{direction}/accepted" in row:
+            shown.append((f"{direction} kept", f"{row[f'noise/{direction}/accepted']:.1%}"))
+            shown.append((f"{direction} gain", number(row[f"noise/{direction}/gain"], 3)))
+    return [*shown, ("samples/s", f"{row['samples_per_second']:,.0f}")]

@@ -12,8 +12,8 @@ from nembp.engine.backprop import CycleBackpropagation
 from nembp.engine.likelihoods import Bernoulli
 from nembp.engine.network import dense_network
 from nembp.errors import ArchitectureError
+from nembp.runs.gan import prepare_gan
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.gan_preparation import prepare_gan
 
 CODES = AdversarialSettings(bidirectional="generator", backward_flow=True, latent_law="binary")
 

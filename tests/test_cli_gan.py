@@ -15,9 +15,9 @@ from cli_gan_cases import FILES, SHORT, gan, rows
 from command_line import fails, run
 from PIL import Image
 
-from nembp.runs.config_file import from_toml
+from nembp.runs.config import from_toml
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.gan_players import load_generator
+from nembp.runs.sampling import load_generator
 
 MODES = ("modes", "modes_strict", "high_quality", "kl")
 

@@ -13,7 +13,7 @@ import pytest
 from cli_gan_cases import FILES, SHORT, gan, rows
 from command_line import fails, interrupted, run
 
-from nembp.runs.gan_players import load_generator
+from nembp.runs.sampling import load_generator
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import io
 from typing import Any
 
 import pytest
-from nembp_cli.gan_progress import ITERATIONS
-from nembp_cli.progress import Course, LiveProgress
+from nembp_cli.gan import _columns
+from nembp_cli.progress import LiveProgress
 from rich.console import Console
 from rich.live import Live
 
@@ -27,7 +27,7 @@ class Gone(io.StringIO):
 
 
 def live(file: io.StringIO, width: int) -> LiveProgress:
-    progress = LiveProgress(Course("iteration", lambda plan: "a plan", ITERATIONS.columns))
+    progress = LiveProgress("iteration", lambda plan: "a plan", _columns)
     progress.console = Console(file=file, width=width, force_terminal=True, color_system=None)
     progress.live = Live(console=progress.console, auto_refresh=False)
     return progress
@@ -37,7 +37,7 @@ def tell(progress: LiveProgress, row: dict[str, Any] = ROW) -> None:
     with progress:
         progress.note("a note")
         progress.start(PLAN)
-        progress.epoch(row)
+        progress.row(row)
 
 
 @pytest.mark.parametrize("width", [12, 20, 30, 45, 60, 80, 200])

@@ -12,9 +12,9 @@ from command_line import fails, run
 from PIL import Image
 
 from nembp.adversarial.data import draw_latent
+from nembp.runs.gan import run_gan
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.gan_players import load_generator
-from nembp.runs.gan_training import run_gan
+from nembp.runs.sampling import load_generator
 
 TINY = {"iterations": 30, "latent": 2, "latent_law": "gaussian", "checkpoints": 2,
         "generator": (16,), "discriminator": (16,), "device": "cpu",
@@ -163,8 +163,8 @@ def test_a_device_that_is_not_there_is_refused(runs, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert "--device cpu" in fails(4, "sample", runs / "ring", "--device", "gpu")
     assert not Path("samples.png").exists()
-    monkeypatch.setattr("nembp.runs.preparation.gpu_seems_present", lambda: True)
-    monkeypatch.setattr("nembp.runs.preparation.gpu_seems_present", lambda: True)
+    monkeypatch.setattr("nembp.runs.run.gpu_seems_present", lambda: True)
+    monkeypatch.setattr("nembp.runs.run.gpu_seems_present", lambda: True)
     told = sample(runs / "ring", "--device", "auto").stderr
     assert told.startswith("nembp: computing on the CPU: device 'gpu' needs CuPy")
 

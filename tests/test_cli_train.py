@@ -178,7 +178,7 @@ def test_without_a_gpu(monkeypatch, tmp_path):
     assert "--device cpu" in line
     assert list(tmp_path.iterdir()) == []
     for there in (True, False):  # a GPU that is left unused is news, none is not
-        monkeypatch.setattr("nembp.runs.preparation.gpu_seems_present", lambda there=there: there)
+        monkeypatch.setattr("nembp.runs.run.gpu_seems_present", lambda there=there: there)
         result = train("--layers", "8", "--epochs", "1", "--out", "a", "--force")
         assert result.exit_code == 0
         told = "nembp: computing on the CPU: device 'gpu' needs CuPy" in result.stderr
@@ -215,7 +215,7 @@ def test_an_interrupted_process_keeps_its_model(number):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_under_nohup_a_terminal_may_go():
     code = (
-        "import os, signal\nfrom nembp_cli.interrupts import terminate_as_interrupt\n"
+        "import os, signal\nfrom nembp_cli.progress import terminate_as_interrupt\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "with terminate_as_interrupt():\n    os.kill(os.getpid(), signal.SIGHUP)\n"
         "assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN\n"

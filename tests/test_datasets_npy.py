@@ -17,7 +17,7 @@ from nembp.datasets.npy import map_npy
 from nembp.datasets.sources import as_rows, is_mapped
 from nembp.errors import ArchitectureError, DataError
 from nembp.runs import RunConfig
-from nembp.runs.preparation import fit_scalings
+from nembp.runs.training import fit_scalings
 
 X = np.random.default_rng(0).normal(5.0, 2.0, (40, 3))
 Y = np.arange(40) % 4

@@ -10,8 +10,7 @@ from nembp.errors import ArchitectureError
 from nembp.experiments.protocol import perturbation
 from nembp.experiments.robustness import attack, perturbed, robustness
 from nembp.runs import RunConfig
-from nembp.runs.preparation import prepare
-from nembp.runs.training import trainer_of
+from nembp.runs.training import prepare, trainer_of
 
 
 def nll(net, x, labels):

@@ -13,7 +13,7 @@ from command_line import fails, run
 from devices import REAL, needs_kernels
 
 from nembp.checkpoints import load_model
-from nembp.runs.config_file import from_toml
+from nembp.runs.config import from_toml
 from nembp.runs.gan_config import GanConfig
 
 pytestmark = needs_kernels

@@ -14,8 +14,8 @@ from nembp.engine.metrics import centroid_error
 from nembp.errors import ArchitectureError, DataError, OutputError
 from nembp.runs import RunConfig, from_toml, train_run
 from nembp.runs import training as run_module
-from nembp.runs.folder import FILES, RunFolder, to_json
-from nembp.runs.preparation import hold_out, prepare
+from nembp.runs.folder import RunFolder, to_json
+from nembp.runs.training import FILES, hold_out, prepare
 from nembp.threads import blas_threads
 
 TINY = RunConfig(layers=(16,), epochs=2, device="cpu")
@@ -110,13 +110,13 @@ def test_a_relative_path_of_the_data_still_works_from_elsewhere(tmp_path, monkey
 
 def test_default_folders_are_new_ones(tmp_path, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda form: "20260102-030405")
-    folders = [RunFolder.claim(None, "digits-seed0").path for _ in range(3)]
+    folders = [RunFolder(None, "digits-seed0", files=FILES).path for _ in range(3)]
     assert [str(folder) for folder in folders] == [
         "runs/20260102-030405-digits-seed0",
         "runs/20260102-030405-digits-seed0-2",
         "runs/20260102-030405-digits-seed0-3",
     ]
-    assert RunFolder.claim(None, "../../x").path.parent.name == "runs"
+    assert RunFolder(None, "../../x", files=FILES).path.parent.name == "runs"
 
 
 def test_a_run_in_use_is_kept_until_the_new_one_begins(tmp_path):

@@ -20,9 +20,7 @@ from nembp.engine.likelihoods import LIKELIHOODS
 from nembp.engine.optimizers import OPTIMIZERS, SCHEDULES
 from nembp.errors import ArchitectureError
 from nembp.runs import RunConfig, from_toml, to_toml
-from nembp.runs.config import options
-from nembp.runs.config_file import read_settings
-from nembp.runs.option import Option
+from nembp.runs.options import Option, read_settings
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 
@@ -60,7 +58,7 @@ CONFIGS = st.builds(
     dataset=TEXT,
     **{
         name: st.none() | values_of(option)
-        for name, option in options().items()
+        for name, option in RunConfig.options().items()
         if name != "dataset"
     },
 )
@@ -138,11 +136,13 @@ def test_choices_are_those_of_the_engine():
         "schedule": SCHEDULES,
     }
     for name, expected in known.items():
-        assert sorted(options()[name].choices) == sorted(expected), name
+        assert sorted(RunConfig.options()[name].choices) == sorted(expected), name
     noise_fields = {f"noise_{f.name}" for f in dataclasses.fields(noise.Noise)} - {"noise_kind"}
     apart = {"noise_target", "noise_place"}
-    assert {name for name in options() if name.startswith("noise_")} == noise_fields | apart
-    assert set(options()["noise_place"].choices) == {"target", *signal_noise.PLACES}
+    assert {
+        name for name in RunConfig.options() if name.startswith("noise_")
+    } == noise_fields | apart
+    assert set(RunConfig.options()["noise_place"].choices) == {"target", *signal_noise.PLACES}
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_bad_file_is_one_error_that_names_it(tmp_path, text, message):
     path = tmp_path / "my.toml"
     path.write_text(text)
     with pytest.raises(ArchitectureError) as caught:
-        read_settings(path, {"quiet": bool})
+        read_settings(path, RunConfig, {"quiet": bool})
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
 

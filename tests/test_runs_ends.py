@@ -11,6 +11,7 @@ import pytest
 from nembp.checkpoints import load_model
 from nembp.errors import DivergenceError
 from nembp.runs import RunConfig, train_run
+from nembp.runs import run as life
 from nembp.runs import training as run_module
 
 TINY = RunConfig(layers=(16,), epochs=2, device="cpu", schedule="constant")
@@ -105,7 +106,7 @@ def test_an_error_of_a_plugin_leaves_no_open_file(tmp_path, monkeypatch):
 
 
 def test_a_long_run_is_saved_on_the_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(life, "SAVING_SHARE", math.inf)
     saved = []
     train_run(TINY, tmp_path / "a", on_epoch=lambda row: saved.append(parameters(tmp_path / "a")))
     assert not np.array_equal(saved[0], saved[1])

@@ -9,14 +9,20 @@ import pytest
 
 from nembp.checkpoints import load_model
 from nembp.errors import ArchitectureError, DataError, DivergenceError
-from nembp.runs import gan_course
+from nembp.runs import gan as gan_module
+from nembp.runs.gan import (
+    EARLY,
+    Training,
+    gan_replicate,
+    load_player,
+    mean_and_deviation,
+    prepare_gan,
+    run_gan,
+    run_seeds,
+)
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.gan_course import EARLY, Course
-from nembp.runs.gan_players import load_generator, load_player
-from nembp.runs.gan_preparation import prepare_gan
-from nembp.runs.gan_sampling import draw_samples, generate, reconstruct_samples
-from nembp.runs.gan_seeds import mean_and_deviation, run_seeds
-from nembp.runs.gan_training import gan_replicate, run_gan
+from nembp.runs.predicting import in_blocks
+from nembp.runs.sampling import draw_samples, load_generator, load_player, reconstruct_samples
 
 TINY = GanConfig(
     samples=500, latent=2, latent_law="gaussian", iterations=45, checkpoints=4, averaged=2,
@@ -50,7 +56,7 @@ def test_a_replicate_that_diverges_has_no_scores():
 
 # -- the course ------------------------------------------------------------------------------------
 def test_the_last_checkpoints_have_the_samples_asked_for_and_earlier_ones_fewer(monkeypatch):
-    course = Course(prepare_gan(TINY.replace({"scored_samples": 2 * EARLY})))
+    course = Training(prepare_gan(TINY.replace({"scored_samples": 2 * EARLY})))
     counts, inner = [], course.prepared.scorer.score
 
     def score(samples):
@@ -64,7 +70,7 @@ def test_the_last_checkpoints_have_the_samples_asked_for_and_earlier_ones_fewer(
 
 def test_each_checkpoint_scores_other_samples(monkeypatch):
     """Else its chance would be that of one draw, however many checkpoints are averaged."""
-    course = Course(prepare_gan(TINY.replace({"learning_rate": 1e-12})))
+    course = Training(prepare_gan(TINY.replace({"learning_rate": 1e-12})))
     seen = []
     monkeypatch.setattr(course.prepared.scorer, "score", lambda x: seen.append(x) or {})
     course.run()
@@ -79,7 +85,7 @@ def test_a_listener_ends_a_run(tmp_path):
 
 def test_what_is_saved_is_the_average_that_is_scored(tmp_path):
     config = TINY.replace({"averaging": 0.99, "learning_rate": 0.05, "latent_std": 2.0})
-    course = Course(prepare_gan(config))
+    course = Training(prepare_gan(config))
     course.run()
     run_gan(config, tmp_path / "a")
     generator = load_generator(tmp_path / "a")
@@ -95,7 +101,7 @@ def test_optimizers_and_noise_are_those_configured():
     config = TINY.replace({"kind": "wasserstein", "optimizer": "adam", "momentum": 0.25,
                            "decay": 0.75, "learning_rate": 0.01, "discriminator_rate": 0.02,
                            "noise": "anti", "noise_std": 0.3, "noise_law": "uniform"})  # fmt: skip
-    trainer = Course(prepare_gan(config)).trainer
+    trainer = Training(prepare_gan(config)).trainer
     assert [each.learning_rate for each in trainer.optimizers] == [0.01, 0.02]
     assert [(each.beta1, each.beta2) for each in trainer.optimizers] == [(0.25, 0.75)] * 2
     (source,) = trainer.sources.values()
@@ -106,8 +112,8 @@ def test_optimizers_and_noise_are_those_configured():
 
 def test_the_trainer_gets_what_is_configured(monkeypatch):
     given = {}
-    monkeypatch.setattr(gan_course, "AdversarialTrainer", lambda *_, **more: given.update(more))
-    Course(prepare_gan(TINY.replace({"seed": 7, "schedule": "cosine", "batch_size": 11})))
+    monkeypatch.setattr(gan_module, "AdversarialTrainer", lambda *_, **more: given.update(more))
+    Training(prepare_gan(TINY.replace({"seed": 7, "schedule": "cosine", "batch_size": 11})))
     expected = {"seed": 7, "schedule": "cosine", "batch_size": 11, "iterations": 45,
                 "report_every": 12}  # fmt: skip
     assert expected.items() <= given.items()
@@ -121,8 +127,8 @@ def test_normalized_players_come_back_with_their_statistics(tmp_path):
     mean, _ = net.running[1]
     assert np.abs(mean).max() > 0
     z = np.random.default_rng(0).standard_normal((3, 2))
-    again = generate(load_model(tmp_path / "a/generator.npz").net, z)
-    assert np.array_equal(again, generate(net, z))
+    again = in_blocks(load_model(tmp_path / "a/generator.npz").net, z)
+    assert np.array_equal(again, in_blocks(net, z))
 
 
 def test_a_file_that_is_no_player_is_refused(tmp_path):

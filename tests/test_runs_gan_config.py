@@ -8,12 +8,9 @@ from nembp.adversarial.settings import AdversarialSettings
 from nembp.architecture import generator_network
 from nembp.datasets import load
 from nembp.errors import ArchitectureError, DataError
-from nembp.runs import gan_recipes
-from nembp.runs.config_file import from_toml, to_toml
-from nembp.runs.gan_config import GanConfig
-from nembp.runs.gan_course import Course
-from nembp.runs.gan_preparation import load_gan_data, prepare_gan
-from nembp.runs.gan_recipes import ALWAYS, describe_default, gan_recipe
+from nembp.runs import from_toml, gan_config, to_toml
+from nembp.runs.gan import Training, load_gan_data, prepare_gan
+from nembp.runs.gan_config import GanConfig, gan_recipe
 
 LEFT_OPEN = {
     "data_dir", "limit", "samples", "modes", "std", "scale", "image_size", "backward_weight",
@@ -89,14 +86,14 @@ def test_colour_images_get_convolutions_that_fit():
         assert net.outputs == 8 * 8 * 3
         assert filled.generator[1] == "reshape4x4x32"
     assert prepared["vanilla"] == ("conv32x4s2",)
-    layers = gan_recipes._convolutions(28, 28, normalized=False)
+    layers = gan_config._convolutions(28, 28, normalized=False)
     assert layers["generator"] == ("3136bn", "reshape7x7x64", "up32x4s2bn")
     assert layers["discriminator"] == ("conv32x4s2", "conv64x4s2")
     assert generator_network(9, layers["generator"], (28, 28, 3)).outputs == 2352
-    layers = gan_recipes._convolutions(32, 32, normalized=True)
+    layers = gan_config._convolutions(32, 32, normalized=True)
     assert layers["generator"][2:] == ("up64x4s2bn", "up32x4s2bn")
     assert layers["discriminator"][1:] == ("conv64x4s2bn", "conv128x4s2bn")
-    assert gan_recipes._convolutions(25, 25, normalized=True) == {}
+    assert gan_config._convolutions(25, 25, normalized=True) == {}
 
 
 def test_the_grid_is_seen_at_half_its_size_unless_said_otherwise():
@@ -132,9 +129,9 @@ def test_a_bidirectional_generator_of_images_is_the_one_that_was_measured():
 
 
 def test_every_default_is_in_words():
-    for name in GanConfig.options():
+    for name, option in GanConfig.options().items():
         if name not in ("data_dir", "limit", "image_size", "threads"):
-            assert describe_default(name) or ALWAYS.get(name) is False, name
+            assert option.described_default or option.default is False, name
 
 
 # -- what is refused -------------------------------------------------------------------------------
@@ -166,7 +163,7 @@ def test_every_default_is_in_words():
 )  # fmt: skip
 def test_options_that_do_not_go_together(settings, message):
     with pytest.raises(ArchitectureError) as error:
-        Course(prepare_gan(GanConfig(**{"device": "cpu"} | settings)))
+        Training(prepare_gan(GanConfig(**{"device": "cpu"} | settings)))
     assert message in str(error.value)
 
 

@@ -14,7 +14,7 @@ from nembp.errors import ArchitectureError
 from nembp.plotting.pictures import read_images
 from nembp.runs import RunConfig, evaluate_run, from_toml, train_run
 from nembp.runs.predicting import predict_backward
-from nembp.runs.preparation import prepare
+from nembp.runs.training import prepare
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "mnist-sample"
 GENERATOR = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from nembp.errors import ArchitectureError
 from nembp.plotting import pictures
 from nembp.runs import RunConfig, train_run
 from nembp.runs import training as run_module
-from nembp.runs.preparation import prepare
+from nembp.runs.training import prepare
 
 GENERATOR = np.random.default_rng(0)
 X = np.column_stack([GENERATOR.normal(50, 9, 90), GENERATOR.uniform(-3, 2, 90), np.full(90, 4.0)])

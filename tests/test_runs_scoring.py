@@ -14,14 +14,14 @@ from nembp.errors import ArchitectureError, DataError
 from nembp.plotting.pictures import write_images
 from nembp.runs import RunConfig, evaluate_run, train_run
 from nembp.runs.predicting import (
+    _read_array,
+    load_run,
     one_hot,
     predict_backward,
     predict_forward,
-    read_array,
     read_samples,
     read_targets,
 )
-from nembp.runs.scoring import load_run
 
 KEYS = ("forward/accuracy", "forward/nll", "backward/nll", "backward/centroid_error")
 
@@ -227,7 +227,7 @@ def test_array_files_are_not_trusted(tmp_path):
     good = tmp_path / "good.npy"
     np.save(good, np.arange(6.0))
     content = good.read_bytes()
-    assert np.array_equal(read_array(good, "x"), np.arange(6.0))
+    assert np.array_equal(_read_array(good, "x"), np.arange(6.0))
     cases = {
         "short": content[:-1],
         "long": content + b"\0",
@@ -241,12 +241,12 @@ def test_array_files_are_not_trusted(tmp_path):
         path = tmp_path / f"{name}.npy"
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=name):
-            read_array(path, "x")
+            _read_array(path, "x")
     np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(DataError, match=r"pickled\.npy: holds pickled objects"):
-        read_array(tmp_path / "pickled.npy", "x")
+        _read_array(tmp_path / "pickled.npy", "x")
     np.savez(tmp_path / "a.npz", z=np.zeros(2))
     with pytest.raises(DataError, match="no array 'x'"):
-        read_array(tmp_path / "a.npz", "x")
+        _read_array(tmp_path / "a.npz", "x")
     with pytest.raises(DataError, match="no such file"):
-        read_array(tmp_path / "absent.npy", "x")
+        _read_array(tmp_path / "absent.npy", "x")

@@ -13,7 +13,7 @@ from nembp.engine.backprop import backpropagate
 from nembp.engine.network import Network
 from nembp.errors import ArchitectureError
 from nembp.experiments.protocol import perturbation
-from nembp.runs.preparation import Prepared, pixel_units
+from nembp.runs.training import Prepared, pixel_units
 
 SAMPLES = 1000  # of the test split, the same for every arm
 BATCH = 250

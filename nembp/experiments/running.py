@@ -32,11 +32,9 @@ from nembp.experiments.robustness import robustness
 from nembp.experiments.rows import ROWS, RowFile, read_header, read_rows, write_header
 from nembp.experiments.tuning import Grids, Task, most_reported, reporting
 from nembp.runs.config import RunConfig
+from nembp.runs.gan import gan_replicate, prepare_gan
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.gan_preparation import prepare_gan
-from nembp.runs.gan_training import gan_replicate
-from nembp.runs.preparation import load_data, pixel_units, prepare
-from nembp.runs.training import trainer_of
+from nembp.runs.training import load_data, pixel_units, prepare, trainer_of
 from nembp.threads import threads as blas_threads
 from nembp.threads import usable_cores
 

@@ -11,40 +11,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nembp.runs.config import RunConfig
-from nembp.runs.config_file import from_toml, to_toml
-from nembp.runs.gan_config import GanConfig
-from nembp.runs.recipes import recipe
+from nembp.runs.config import RunConfig as RunConfig
+from nembp.runs.config import from_toml as from_toml
+from nembp.runs.config import recipe as recipe
+from nembp.runs.options import to_toml as to_toml
 
 if TYPE_CHECKING:
-    from nembp.runs.gan_training import gan_replicate, run_gan
-    from nembp.runs.scoring import evaluate_run
-    from nembp.runs.training import train_run
-
-__all__ = [
-    "GanConfig",
-    "RunConfig",
-    "evaluate_run",
-    "from_toml",
-    "gan_replicate",
-    "recipe",
-    "run_gan",
-    "to_toml",
-    "train_run",
-]
+    from nembp.runs.gan import gan_replicate as gan_replicate
+    from nembp.runs.gan import run_gan as run_gan
+    from nembp.runs.gan_config import GanConfig as GanConfig
+    from nembp.runs.predicting import evaluate_run as evaluate_run
+    from nembp.runs.training import train_run as train_run
 
 _LAZY = {
-    "train_run": "nembp.runs.training",
-    "evaluate_run": "nembp.runs.scoring",
-    "run_gan": "nembp.runs.gan_training",
-    "gan_replicate": "nembp.runs.gan_training",
+    "GanConfig": "gan_config",
+    "train_run": "training",
+    "evaluate_run": "predicting",
+    "run_gan": "gan",
+    "gan_replicate": "gan",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import what needs NumPy when it is used, so that ``nembp --help`` is instant."""
+    """Import what needs NumPy, or only `nembp gan` needs, when it is used."""
     import importlib
 
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        return getattr(importlib.import_module(f"nembp.runs.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

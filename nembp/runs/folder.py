@@ -7,20 +7,18 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from nembp.errors import OutputError
 from nembp.files import write_atomically
 
-__all__ = ["CONFIG", "METRICS", "MODEL", "PICTURE", "SUMMARY", "RunFolder", "to_json"]
-
-CONFIG, METRICS, MODEL = "config.toml", "metrics.jsonl", "model.npz"
-SUMMARY, PICTURE = "summary.json", "backward.png"
-FILES = (CONFIG, METRICS, MODEL, SUMMARY, PICTURE)
+CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
+_BESIDE = ".nembp-new"  # in the folder of an older run: the one that is to take its place
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
@@ -29,7 +27,10 @@ def to_json(value: Any, indent: int | None = None) -> str:
     >>> to_json({"forward/nll": math.nan, "epochs": 3})
     '{"forward/nll": null, "epochs": 3}'
     """
-    return json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    if not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
+        return json.dumps(_finite(value), indent=indent, allow_nan=False)  # a path of other bytes
+    return text
 
 
 def _finite(value: Any) -> Any:
@@ -43,156 +44,198 @@ def _finite(value: Any) -> Any:
 
 
 class RunFolder:
-    """A folder that is ours and writable; see `claim`.
+    """A folder that is this run's alone: locked from before its first file until its end.
 
-    As a context it is released at the end: the metrics closed, and the folders that `claim` made
-    removed again where nothing was written there.
+    A context: at its end the lock is given back, and folders that were made are removed again where
+    nothing was written. Where it takes the place of an older run, the new one is built beside it,
+    and the files change places at the end.
+
+    Parameters
+    ----------
+    out : path, optional
+        The folder; by default a new one, runs/<timestamp>-<default_name>.
+    default_name : str
+        What the default folder is called.
+    files : sequence of str
+        Names that the run may write there.
+    force : bool
+        Let the run take the place of the one in ``out``. Other files there are not touched.
 
     Attributes
     ----------
     path : Path
         The folder.
-    files : tuple of str
-        Names that the run may write there.
+    replaces : bool
+        Whether it holds an older run until `end`.
+
+    Raises
+    ------
+    OutputError
+        If another run is writing there, or it is not empty, no folder or cannot be written.
     """
 
-    def __init__(self, path: Path, made: list[Path], files: tuple[str, ...] = FILES) -> None:
-        self.path, self.files = path, files
-        self._made = made  # folders that did not exist before, outermost first
-        self._metrics: TextIO | None = None
-
-    @classmethod
-    def claim(
-        cls,
+    def __init__(
+        self,
         out: str | os.PathLike[str] | None,
         default_name: str,
         *,
+        files: Sequence[str],
         force: bool = False,
-        files: tuple[str, ...] = FILES,
-    ) -> RunFolder:
-        """Make sure of a folder before anything is computed.
-
-        Parameters
-        ----------
-        out : path, optional
-            The folder; by default a new one, runs/<timestamp>-<default_name>.
-        default_name : str
-            What the default folder is called.
-        force : bool
-            Let the run take the place of the one in ``out``, whose files stay until `begin`.
-            Other files there are not touched.
-        files : tuple of str
-            Names that the run may write there.
-
-        Raises
-        ------
-        OutputError
-            If it is not empty, not a folder or cannot be written.
-        """
+    ) -> None:
+        self.files = files
+        self._made: list[Path] = []  # folders that did not exist before, outermost first
+        self._lock: int | None = None
+        self._metrics: TextIO | None = None
+        self.replaces = False
         try:
-            folder = (
-                cls._default(default_name, files)
-                if out is None
-                else cls._given(Path(out), force, files)
-            )
-        except OutputError:
-            raise
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            _refuse(out or Path("runs").resolve(), error)
-        try:
-            with tempfile.TemporaryFile(dir=folder.path):
+            self.path = self._default(default_name) if out is None else self._given(Path(out))
+            self._take_lock()
+            self.replaces = self._check_content(force)
+            with tempfile.TemporaryFile(dir=self.path):
                 pass
-        except OSError as error:
-            folder.abandon()
-            _refuse(folder.path, error)
-        return folder
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            self.__exit__()
+            _refuse(out or Path("runs").resolve(), error)
 
-    @classmethod
-    def _default(cls, name: str, files: tuple[str, ...]) -> RunFolder:
+    def _default(self, name: str) -> Path:
         name = re.sub(r"[^\w.=-]+", "_", name)
-        stem, made = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}", _make(Path("runs"))
+        stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+        self._make(Path("runs"))
         for number in range(1, 10_000):
             path = Path("runs", stem if number == 1 else f"{stem}-{number}")
-            try:
+            with contextlib.suppress(FileExistsError):  # of the same second
                 path.mkdir()
-            except FileExistsError:  # of the same second
-                continue
-            return cls(path, [*made, path], files)
-        raise FileExistsError(17, "too many runs of this second", str(path))
+                self._made.append(path)
+                return path
+        raise FileExistsError(17, "too many runs of this second")
 
-    @classmethod
-    def _given(cls, path: Path, force: bool, files: tuple[str, ...]) -> RunFolder:
-        if path.is_dir():
-            names = {entry.name for entry in path.iterdir()}
-            if names and not force:
-                raise OutputError(
-                    f"{path}: not empty; expected a new or empty folder. Choose another --out, or "
-                    "replace the run in it with --force"
-                )
-            blocked = [name for name in files if (path / name).is_dir()]
-            if blocked:
-                raise OutputError(f"{path / blocked[0]}: is a folder; the run writes a file there")
-        elif path.exists():
+    def _given(self, path: Path) -> Path:
+        if path.exists() and not path.is_dir():
             raise OutputError(f"{path}: is a file; expected a folder. Choose another --out")
-        return cls(path, _make(path), files)
+        self._make(path)
+        return path
+
+    def _make(self, path: Path) -> None:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        self._made += missing[::-1]
+
+    def _take_lock(self) -> None:
+        """Lock the folder itself, which leaves no file behind; Windows has no such locks."""
+        try:
+            import fcntl
+        except ImportError:
+            return
+        self._lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"{self.path}: another run is writing there; choose another --out, or wait for it"
+            ) from None
+        except OSError:  # a file system without locks
+            return
+        if not os.path.samestat(os.fstat(self._lock), os.stat(self.path)):
+            raise OutputError(f"{self.path}: another run has just removed it; try again")
+
+    def _check_content(self, force: bool) -> bool:
+        """Remove what a killed run left unfinished, and return whether an older run is there."""
+        for entry in list(self.path.iterdir()):
+            if entry.name == _BESIDE:
+                shutil.rmtree(entry)
+            elif re.fullmatch(r"\.nembp-[0-9a-f]{16}\.part", entry.name):
+                entry.unlink()
+        if not any(self.path.iterdir()):
+            return False
+        if not force:
+            raise OutputError(
+                f"{self.path}: not empty; expected a new or empty folder. Choose another --out, or "
+                "replace the run in it with --force"
+            )
+        if not _holds_run(self.path):
+            raise OutputError(
+                f"{self.path}: not empty, and holds no run of nembp that --force could replace; "
+                "choose another --out"
+            )
+        for name in self.files:
+            if (self.path / name).is_dir():
+                raise OutputError(f"{self.path / name}: is a folder; the run writes a file there")
+        return True
 
     def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-        self.abandon()
-
-    def abandon(self) -> None:
-        """Remove the folders that `claim` made, as far as they are empty."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
         for path in reversed(self._made):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # not empty
                 path.rmdir()
 
+    def file(self, name: str) -> Path:
+        """Return where a file of the run is written now."""
+        return (self.path / _BESIDE if self.replaces else self.path) / name
+
     def begin(self, config: str) -> None:
-        """Write the configuration, take the place of an older run, and open the metrics."""
+        """Write the configuration and open the metrics."""
         try:
-            for name in self.files:
-                (self.path / name).unlink(missing_ok=True)
-            write_atomically(self.path / CONFIG, config.encode())
-            self._metrics = open(self.path / METRICS, "x", encoding="utf-8")  # noqa: SIM115
+            write_atomically(self.file(CONFIG), config.encode("utf-8", "replace"))
+            self._metrics = open(self.file(METRICS), "x", encoding="utf-8")  # noqa: SIM115
         except OutputError:
             raise
         except OSError as error:
             _refuse(self.path, error)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add an epoch's row to metrics.jsonl; it can be read at once."""
+        """Add a row to metrics.jsonl; it can be read at once."""
         assert self._metrics is not None, "begin comes first"
         try:
             self._metrics.write(to_json(row) + "\n")
             self._metrics.flush()
         except OSError as error:
-            _refuse(self.path / METRICS, error)
+            _refuse(self.file(METRICS), error)
 
-    def end(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary and close the metrics."""
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write or rewrite the summary."""
+        write_atomically(self.file(SUMMARY), (to_json(summary, indent=2) + "\n").encode())
+
+    def end(self, *, keep: bool = True) -> None:
+        """Close the metrics, and take the place of an older run, or leave it as it was."""
         self.close()
-        write_atomically(self.path / SUMMARY, (to_json(summary, indent=2) + "\n").encode())
+        if not self.replaces:
+            return
+        beside = self.path / _BESIDE
+        if keep:  # a file at a time, so that there is a model at any moment; the summary comes last
+            (self.path / SUMMARY).unlink(missing_ok=True)
+            for name in sorted(self.files, key=lambda name: name == SUMMARY):
+                if (beside / name).exists():
+                    os.replace(beside / name, self.path / name)
+                else:
+                    (self.path / name).unlink(missing_ok=True)
+            self.replaces = False
+        shutil.rmtree(beside, ignore_errors=True)
 
     def close(self) -> None:
         """Close the metrics, whatever became of the run; again does nothing."""
         if self._metrics is not None:
-            self._metrics.close()
+            with contextlib.suppress(OSError):  # of a disk that is full
+                self._metrics.close()
 
 
-def _make(path: Path) -> list[Path]:
-    """Make a folder and its missing parents; return those that were made, outermost first."""
-    missing = []
-    for folder in (path, *path.parents):
-        if folder.exists():
-            break
-        missing.append(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    return missing[::-1]
+def _holds_run(path: Path) -> bool:
+    """Return whether a folder holds a run of nembp, or the runs of several seeds."""
+    for config in (path / CONFIG, *path.glob(f"seed*/{CONFIG}")):
+        with contextlib.suppress(OSError), open(config, "rb") as file:
+            if b"nembp" in file.readline():
+                return True
+    return False
 
 
 def _refuse(path: str | os.PathLike[str], error: OSError | ValueError) -> NoReturn:
+    if isinstance(error, OutputError):
+        raise error
     reason = getattr(error, "strerror", None) or error
     raise OutputError(
         f"{os.fspath(path)}: cannot be written ({reason}); expected a writable folder with free "

@@ -1,51 +1,207 @@
-"""Predictions of a saved model in either direction, in the raw units of its data."""
+"""Saved models: their scores on data, and their predictions in either direction in raw units."""
 
 from __future__ import annotations
 
+import difflib
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nembp.checkpoints import Model
-from nembp.datasets import Dataset
+from nembp.checkpoints import Model, load_model
+from nembp.datasets import Dataset, Split
 from nembp.datasets.checks import feature_array, target_array
 from nembp.datasets.columns import read_cells, read_numbers
 from nembp.datasets.files import reading
 from nembp.datasets.npy import map_npy
 from nembp.datasets.npz import read_npz
+from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range
+from nembp.datasets.sources import as_rows, join
+from nembp.engine.metrics import evaluate
 from nembp.engine.network import Network
 from nembp.errors import ArchitectureError, DataError
+from nembp.files import write_atomically
 from nembp.plotting.pictures import SUFFIXES, read_image, read_images
+from nembp.runs.config import RunConfig
+from nembp.runs.run import Note, choose_backend, silent
+from nembp.runs.training import MODEL, hold_out, load_data, pixel_units
 
-__all__ = [
-    "feature_names",
-    "named_features",
-    "one_hot",
-    "predict_backward",
-    "predict_forward",
-    "read_array",
-    "read_samples",
-    "read_targets",
-]
-
-ROWS = 1024  # samples at a time
+PLAYER: Final = "player"  # in the settings of a model of `nembp gan`: which of the two it is
+ROWS = 1024  # samples predicted at a time
 TABLE = ".csv"
-_FEATURES = "feature_names"  # in a model's settings
+SplitName = Literal["test", "train", "validation", "all"]
+Direction = Literal["forward", "backward"]
+Path_ = str | os.PathLike[str]
 
 
-def named_features(data: Dataset) -> dict[str, list[str]]:
-    """Return what a model's settings say of a table's columns, nothing where they have no names."""
-    return {_FEATURES: list(data.feature_names)} if data.feature_names else {}
+def load_run(run: Path_, device: str = "cpu", note: Note = silent) -> Model:
+    """Load the model of a run folder, or a model file.
+
+    Raises
+    ------
+    DataError
+        If there is none, or it is damaged.
+    DeviceError
+        If the device cannot be used.
+    """
+    path = Path(run)
+    if os.path.isdir(path):
+        path = path / MODEL
+        players = Path(run, "generator.npz"), Path(run, "discriminator.npz")
+        if not path.exists() and players[0].exists():
+            raise DataError(
+                f"{path}: no such file; {run} is a run of `nembp gan`. Name one of its players, "
+                f"{players[0]} or {players[1]}"
+            )
+        if not path.exists():
+            raise DataError(
+                f"{path}: no such file; expected the folder of a run that trained at least one "
+                "epoch. Check the path, or train with `nembp train`"
+            )
+    return load_model(path, choose_backend(device, note))
+
+
+# -- scores ----------------------------------------------------------------------------------------
+def evaluate_run(
+    run: Path_,
+    *,
+    data_dir: Path_ | None = None,
+    split: SplitName = "test",
+    device: str = "cpu",
+    note: Note = silent,
+) -> dict[str, Any]:
+    """Score a saved model on the data it was trained on, or on data of the same kind elsewhere.
+
+    Parameters
+    ----------
+    run : path
+        A run folder or a model file.
+    data_dir : path, optional
+        Where the data set lies; by default where it lay in training.
+    split : {"test", "train", "validation", "all"}
+        What to score on, split as in training; "all", for new samples, is training and test.
+    device, note : str, callable
+        As in `nembp.runs.training.prepare`.
+
+    Returns
+    -------
+    dict
+        The scores of `nembp.engine.metrics.evaluate`, and ``run``, ``dataset``, ``split``,
+        ``samples``.
+
+    Raises
+    ------
+    ArchitectureError
+        If there is no such split.
+    DataError
+        If the model or the data cannot be used, or do not fit each other.
+    """
+    if split not in get_args(SplitName):
+        raise ArchitectureError(
+            f"split must be one of {', '.join(get_args(SplitName))}, got {split!r:.80}"
+        )
+    model = load_run(run, device, note)
+    data, config = data_of_run(model, run, data_dir)
+    chosen, net = _choose(data, config, split), model.net
+    reader = BatchReader(
+        chosen, model.x_scaling, model.y_scaling, net.outputs, net.backend, net.dtype
+    )
+    with np.errstate(all="ignore"):
+        scores = evaluate(net, reader, model.centroids, units=pixel_units(model))
+    if not np.isfinite(scores["forward/nll"]):
+        raise DataError(f"{os.fspath(run)}: {_OVERFLOW}")
+    return {
+        "run": os.path.abspath(run),
+        "dataset": data.name,
+        "split": split,
+        "samples": len(chosen),
+        "forward/accuracy": None,
+        "backward/centroid_error": None,
+        **scores,
+        "device": net.backend.describe(),
+    }
+
+
+def data_of_run(
+    model: Model, run: Path_, data_dir: Path_ | None = None
+) -> tuple[Dataset, RunConfig]:
+    """Read the data of a run again, as it was read for training, and the run's configuration.
+
+    Parameters
+    ----------
+    model, run : Model, path
+        The model, and where it was loaded from.
+    data_dir : path, optional
+        Where the data set lies; by default where it lay in training.
+
+    Raises
+    ------
+    ArchitectureError, DataError
+        If the data cannot be read, or does not fit the model.
+    """
+    where, settings = os.fspath(run), model.settings
+    if PLAYER in settings:
+        raise DataError(
+            f"{where}: the {settings[PLAYER]} of a run of `nembp gan`, which scores itself; "
+            "expected a model of `nembp train`. `nembp sample` draws from the run's generator, "
+            "`nembp predict` runs either player"
+        )
+    known = {name: settings[name] for name in RunConfig.options() if name in settings}
+    try:
+        config = RunConfig(**({"dataset": model.dataset} | known))
+    except ArchitectureError as error:
+        raise DataError(f"{where}: settings of another version of nembp ({error})") from error
+    if data_dir is not None:
+        config = config.replace({"data_dir": os.fspath(data_dir)})
+    data = load_data(config)
+    for what, has, wants in (
+        ("samples of shape", data.shape, model.shape),
+        ("the classes", data.classes, model.classes),
+        ("the targets", data.target_names, model.target_names),
+    ):
+        if has != wants:
+            raise DataError(
+                f"{data.source}: {what} {_short(has)}, but the model in {where} was trained on "
+                f"{_short(wants)}; expected data of the same kind. Check --data-dir"
+            )
+    return data, config
+
+
+def _short(value: tuple[Any, ...]) -> str:
+    shown = ", ".join(map(str, value[:12]))
+    return f"({shown}, ...)" if len(value) > 12 else f"({shown})"
+
+
+def _choose(data: Dataset, config: RunConfig, split: SplitName) -> Split:
+    if split == "test":
+        return data.test
+    if split == "all":
+        both = data.train, data.test
+        return Split(join([part.x for part in both]), np.concatenate([part.y for part in both]))
+    train, validation = hold_out(data, config)
+    if split == "train":
+        return train
+    if validation is None:
+        raise ArchitectureError("the run had no validation split; expected train, test or all")
+    return validation
+
+
+# -- predictions -----------------------------------------------------------------------------------
+_OVERFLOW = (
+    "outputs that are not finite; expected samples like those of the training, or a network whose "
+    "training did not diverge"
+)
 
 
 def feature_names(model: Model) -> tuple[str, ...]:
     """Return the names of a table's columns that a model takes, () where they are not known."""
-    names = model.settings.get(_FEATURES)
+    names = model.settings.get("feature_names")
     names = tuple(map(str, names)) if isinstance(names, list | tuple) else ()
     return names if len(names) == model.net.inputs else ()
 
@@ -64,8 +220,13 @@ def predict_forward(model: Model, x: NDArray[Any]) -> NDArray[np.float64]:
     -------
     ndarray of float64, shape (n, outputs)
         Class probabilities, or regression targets in their raw unit.
+
+    Raises
+    ------
+    DataError
+        If an output is not finite.
     """
-    y = _run(model.net, model.x_scaling.apply(x, np.float64).reshape(len(x), -1))
+    y = _finite(in_blocks(model.net, model.x_scaling.apply(x, np.float64).reshape(len(x), -1)))
     return y if model.classes else model.y_scaling.invert(y)
 
 
@@ -83,18 +244,30 @@ def predict_backward(model: Model, y: NDArray[Any]) -> NDArray[np.float64]:
     -------
     ndarray of float64, shape (n, *model.shape)
         Samples in raw units.
+
+    Raises
+    ------
+    DataError
+        If an output is not finite.
     """
     t = y if model.classes else model.y_scaling.apply(y, np.float64)
-    x = _run(model.net.reversed, t)
+    x = _finite(in_blocks(model.net.reversed, t))
     return model.x_scaling.invert(x.reshape(len(x), *model.shape))
 
 
-def _run(net: Network, values: NDArray[Any]) -> NDArray[np.float64]:
-    parts = [
-        net.backend.to_numpy(net.predict(values[start : start + ROWS]))
-        for start in range(0, len(values), ROWS)
-    ]
-    return np.concatenate(parts).astype(np.float64)
+def in_blocks(net: Network, rows: NDArray[Any]) -> NDArray[Any]:
+    """Run a network on rows of the host, a block at a time."""
+    starts = range(0, len(rows), ROWS)
+    with np.errstate(all="ignore"):
+        parts = [net.backend.to_numpy(net.predict(rows[k : k + ROWS])) for k in starts]
+    return np.concatenate(parts)
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+        raise DataError(f"sample {row}: the network gives {_OVERFLOW}")
+    return values.astype(np.float64)
 
 
 def one_hot(model: Model, labels: Sequence[str]) -> NDArray[np.float64]:
@@ -116,16 +289,18 @@ def one_hot(model: Model, labels: Sequence[str]) -> NDArray[np.float64]:
         elif label.isascii() and label.isdigit() and int(label) < len(eye):
             rows.append(eye[int(label)])
         else:
+            close = difflib.get_close_matches(label, model.classes, n=1)
             raise ArchitectureError(
                 f"no class {label!r:.60}; expected names among {', '.join(model.classes[:20])}"
                 + (", ..." if len(model.classes) > 20 else "")
+                + (f"; did you mean {close[0]!r}?" if close else "")
             )
     return np.array(rows)
 
 
 # -- input files -----------------------------------------------------------------------------------
 def read_samples(
-    paths: Sequence[str | os.PathLike[str]], model: Model, key: str = "x"
+    paths: Sequence[Path_], model: Model, key: str = "x"
 ) -> tuple[NDArray[Any], list[str]]:
     """Read raw samples from .npy or .npz arrays, from tables, or from image files.
 
@@ -152,15 +327,16 @@ def read_samples(
     """
     x, names = [], []
     for path in map(Path, paths):
-        if path.suffix.lower() in SUFFIXES:
+        suffix = path.suffix.lower()
+        if suffix in SUFFIXES:
             part = _read_png(path, model)
-        elif path.suffix.lower() == TABLE:
+        elif suffix == TABLE:
             table = read_numbers(path, feature_names(model), model.net.inputs)
             part = _as_samples(table, model, str(path))
         else:
-            part = _as_samples(read_array(path, key), model, str(path))
+            part = _as_samples(_read_array(path, key), model, str(path))
         x.append(part)
-        alone = len(part) == 1 and path.suffix.lower() != TABLE
+        alone = len(part) == 1 and suffix != TABLE
         names += [str(path)] if alone else [f"{path}[{row}]" for row in range(len(part))]
     return np.concatenate(x), names
 
@@ -199,7 +375,7 @@ def _as_samples(x: NDArray[Any], model: Model, where: str) -> NDArray[Any]:
     return x
 
 
-def read_targets(path: str | os.PathLike[str], model: Model, key: str = "y") -> NDArray[np.float64]:
+def read_targets(path: Path_, model: Model, key: str = "y") -> NDArray[np.float64]:
     """Read targets of the backward direction from a .npy, .npz or .csv.
 
     Returns
@@ -213,8 +389,13 @@ def read_targets(path: str | os.PathLike[str], model: Model, key: str = "y") -> 
         If the file is missing, damaged or does not fit the model.
     """
     where, outputs = os.fspath(path), model.net.outputs
-    y = _table_of_targets(Path(path), model) if where.lower().endswith(TABLE) else None
-    y = read_array(Path(path), key) if y is None else y
+    y: NDArray[Any]
+    if not where.lower().endswith(TABLE):
+        y = _read_array(Path(path), key)
+    elif model.classes:
+        y = np.array(read_cells(Path(path)), dtype=str)
+    else:
+        y = read_numbers(Path(path), model.target_names, outputs)
     if y.shape in ((), (0,)) or y.shape[0] == 0:
         raise DataError(f"{where}: no targets; expected at least one")
     if model.classes and y.ndim == 1 and y.dtype.kind in "US":
@@ -237,21 +418,8 @@ def read_targets(path: str | os.PathLike[str], model: Model, key: str = "y") -> 
     return y.astype(np.float64)
 
 
-def _table_of_targets(path: Path, model: Model) -> NDArray[Any]:
-    """Read a table of targets by their names; of classes, their names in the only column."""
-    if model.classes:
-        return np.array(read_cells(path), dtype=str)
-    return read_numbers(path, model.target_names, model.net.outputs)
-
-
-def read_array(path: Path, key: str) -> NDArray[Any]:
-    """Read one array from a .npy, or the array ``key`` of a .npz; never with pickle.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, damaged, of another kind, or has no such array.
-    """
+def _read_array(path: Path, key: str) -> NDArray[Any]:
+    """Read one array from a .npy, or the array ``key`` of a .npz; never with pickle."""
     if path.suffix.lower() == ".npz":
         arrays = read_npz(path, (key,))
         if key not in arrays:
@@ -262,3 +430,138 @@ def read_array(path: Path, key: str) -> NDArray[Any]:
     if start != b"\x93NUMPY":
         raise DataError(f"{path}: not a .npy array; expected a file of .npy, .npz, .csv or .png")
     return np.array(map_npy(path))
+
+
+def write_arrays(out: Path_, array: NDArray[Any], arrays: dict[str, Any]) -> None:
+    """Write an array as .npy, or several by name as .npz.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    if Path(out).suffix.lower() == ".npy":
+        np.save(buffer, array, allow_pickle=False)
+    else:
+        np.savez(buffer, **arrays)
+    write_atomically(out, buffer.getvalue())
+
+
+# -- one sample and its target, as `nembp draw noise` takes them -----------------------------------
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A sample and its target.
+
+    Attributes
+    ----------
+    x : ndarray, shape (1, *model.shape)
+        In raw units.
+    y : ndarray of float64, shape (1, outputs)
+        A one-hot row or class probabilities, or raw regression targets.
+    where : str
+        What it is, for people.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[np.float64]
+    where: str
+
+    def in_units(self, model: Model) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return x and y as rows in the network's units."""
+        x = model.x_scaling.apply(self.x, np.float64).reshape(1, -1)
+        return x, self.y if model.classes else model.y_scaling.apply(self.y, np.float64)
+
+
+def pair_of_run(
+    model: Model,
+    run: Path_,
+    data_dir: Path_ | None = None,
+    *,
+    sample: int | None = None,
+    label: str | None = None,
+) -> Pair:
+    """Return a test sample of the run's data: number ``sample`` from 0, or the first of a class.
+
+    Raises
+    ------
+    ArchitectureError
+        If there is no such sample or class.
+    DataError
+        If the data cannot be read or does not fit the model.
+    """
+    row = None if label is None else _class_row(model, label)
+    data, _ = data_of_run(model, run, data_dir)
+    test, k = data.test, sample or 0
+    if row is not None:
+        found = np.flatnonzero(test.y == row.argmax())
+        if not len(found):
+            raise ArchitectureError(
+                f"{data.source}: no test sample of the class {label!r:.60}; choose another"
+            )
+        k = int(found[0])
+    elif k >= len(test):
+        raise ArchitectureError(
+            f"sample {k} of {data.source}: there are {len(test)} test samples; expected a number "
+            f"from 0 to {len(test) - 1}"
+        )
+    y = np.eye(data.outputs)[test.y[[k]]] if model.classes else np.asarray(test.y[[k]], np.float64)
+    return Pair(np.array(as_rows(test.x)[k : k + 1]), y, f"test sample {k} of {data.name}")
+
+
+def pair_of_file(
+    model: Model, path: str, *, sample: int | None = None, label: str | None = None
+) -> Pair:
+    """Return sample ``sample`` of a file, whose target is a class, or that row of an .npz's y.
+
+    Raises
+    ------
+    ArchitectureError
+        If there is no such row or class, or no target.
+    DataError
+        If the file cannot be read or does not fit the model.
+    """
+    row = None if label is None else _class_row(model, label)
+    x, names = read_samples([path], model)
+    k = sample or 0
+    if k >= len(x):
+        raise ArchitectureError(f"sample {k} of {path}: it holds {len(x)}, counted from 0")
+    if row is None:
+        if Path(path).suffix.lower() != ".npz" or not read_npz(Path(path), ("y",)):
+            what = "--class NAME says which class it is of, or give" if model.classes else "give"
+            raise ArchitectureError(
+                f"{path}: a sample without its target, and noise is noise on a target; {what} an "
+                ".npz with the arrays x and y"
+            )
+        y = read_targets(path, model)
+        if len(y) != len(x):
+            raise ArchitectureError(
+                f"{path}: {len(x)} samples x and {len(y)} targets y; expected as many"
+            )
+        row = np.asarray(y[k])
+    return Pair(x[k : k + 1], row[np.newaxis], names[k])
+
+
+def _class_row(model: Model, label: str) -> NDArray[np.float64]:
+    if not model.classes:
+        raise ArchitectureError(
+            "a class chooses among classes, and this model predicts numbers; choose a sample by "
+            "its number"
+        )
+    return np.asarray(one_hot(model, [label])[0])
+
+
+def output_names(model: Model, direction: Direction) -> Callable[[int], str]:
+    """Return what the outputs of a direction are called: classes, targets or pixels."""
+    if direction == "forward":
+        names = model.classes or model.target_names
+        return lambda k: names[k]
+    if not model.is_image:
+        return lambda k: f"feature {k}"
+
+    def pixel(k: int) -> str:
+        row, column, channel = (int(i) for i in np.unravel_index(k, model.shape))
+        of = f", channel {channel}" if model.shape[2] > 1 else ""
+        return f"pixel (row {row}, column {column}{of})"
+
+    return pixel

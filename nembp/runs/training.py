@@ -1,246 +1,299 @@
-"""One training run: data, network, training, scores, and a folder that holds all of it."""
+"""Training runs: data, network and splits from a configuration; training; a folder of results."""
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-import nembp
+from nembp.architecture import chain, network
+from nembp.backend import Backend, Precision
 from nembp.checkpoints import Model, environment, save_model
-from nembp.engine.metrics import evaluate
+from nembp.datasets import Dataset, Scaling, Split, class_means, feature_means, load
+from nembp.datasets.reading import Augmentation, BatchReader
+from nembp.datasets.scaling import extremes, unit_range
+from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
+from nembp.engine.likelihoods import get_likelihood
+from nembp.engine.metrics import Units, evaluate
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise
 from nembp.engine.optimizers import get_optimizer
-from nembp.engine.training import Callback, Trainer
-from nembp.runs.config import RunConfig
-from nembp.runs.config_file import to_toml
-from nembp.runs.ending import Ending
-from nembp.runs.folder import MODEL, PICTURE, RunFolder
-from nembp.runs.predicting import named_features
-from nembp.runs.preparation import Prepared, pixel_units, prepare
+from nembp.engine.training import Callback, Trainer, set_input_bias
+from nembp.errors import ArchitectureError, DivergenceError
+from nembp.runs.config import RunConfig, recipe
+from nembp.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder
+from nembp.runs.run import Listener, Note, Row, Run, choose_backend, silent
 from nembp.threads import threads as limit
 
-__all__ = ["train_run", "trainer_of"]
+if TYPE_CHECKING:
+    from nembp.engine.network import Layer
 
-Row = dict[str, Any]
-Listener = Callable[[dict[str, Any]], Any]
-SAVE_EVERY = 30.0  # seconds between saves of the model while it trains
+MODEL, PICTURE = "model.npz", "backward.png"
+FILES = (CONFIG, METRICS, MODEL, SUMMARY, PICTURE)
+WORSE = 1000.0  # times the nll of a constant prediction, from which on that is said
 
 
-def train_run(
-    config: RunConfig,
-    out_dir: str | os.PathLike[str] | None = None,
-    *,
-    force: bool = False,
-    on_start: Listener | None = None,
-    on_epoch: Listener | None = None,
-    on_end: Listener | None = None,
-    on_note: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
-    """Train as configured and leave a run folder.
+# -- from a configuration to what is trained -------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a run trains.
 
-    The folder holds ``config.toml`` (repeats the run), ``metrics.jsonl`` (a row an epoch, as it
-    goes), ``model.npz``, ``summary.json`` and, for classes, ``backward.png``.
+    Attributes
+    ----------
+    config : RunConfig
+        Complete: a recipe has filled what was open.
+    data : Dataset
+        With the scalings that suit the likelihoods.
+    train, validation : Split
+        The training samples, and those held out of them, or None.
+    net : Network
+        Before its first step.
+    centroids : ndarray of float64, shape (classes, features), or None
+        Class means of ``train`` in the network's units.
+    """
+
+    config: RunConfig
+    data: Dataset
+    train: Split
+    validation: Split | None
+    net: Network
+    centroids: NDArray[np.float64] | None
+
+    def reader(self, split: Split, *, augmented: bool = False) -> BatchReader:
+        """Return the reader that feeds a split to the network, augmented as configured or plain."""
+        data, net = self.data, self.net
+        return BatchReader(
+            split,
+            data.x_scaling,
+            data.y_scaling,
+            data.outputs,
+            net.backend,
+            net.dtype,
+            augmentation=augmentation(self.config) if augmented else None,
+            seed=self.config.seed or 0,
+        )
+
+
+def load_data(config: RunConfig) -> Dataset:
+    """Load the data set that a configuration names; the errors of `nembp.datasets.load`."""
+    chosen = RunConfig.defaults() | config.chosen()
+    return load(
+        config.dataset,
+        config.data_dir,
+        targets=config.targets,
+        task=chosen["task"],
+        test_fraction=chosen["test_fraction"],
+        seed=chosen["split_seed"],
+        limit=config.limit,
+        scaling=chosen["scaling"],
+        image_size=config.image_size,
+    )
+
+
+def prepare(config: RunConfig, note: Note = silent, data: Dataset | None = None) -> Prepared:
+    """Load the data, fill in the recipe, and build the network with its input bias at the mean.
 
     Parameters
     ----------
     config : RunConfig
-        None where the data set's recipe decides.
-    out_dir : path, optional
-        A new or empty folder; by default runs/<timestamp>-<dataset>-seed<seed>.
-    force : bool
-        Replace the run in ``out_dir``.
-    on_start, on_epoch, on_end, on_note : callable, optional
-        Told the plan, each epoch's row (True ends the training), the summary, and what the user
-        should know and is no error.
-
-    Returns
-    -------
-    dict
-        What ``summary.json`` holds: the scores on the test split (see `nembp.engine.metrics.evaluate`),
-        ``epochs``, ``seconds`` of training, ``device``, ``run``, ``status`` and so on. A score
-        that is not defined is NaN here and null there.
+        None where the recipe decides.
+    note : callable
+        Told what the user should know and is no error.
+    data : Dataset, optional
+        What `load_data` gave for this configuration; loaded here without it.
 
     Raises
     ------
-    OutputError
-        If the folder is in use or cannot be written; found before training.
-    ArchitectureError, DataError, DeviceError
-        As `prepare`; the folder is then as it was.
-    DivergenceError
-        After the last good model was saved, with status "diverged".
-    KeyboardInterrupt
-        After the model of the last complete epoch was saved, with status "interrupted".
+    ArchitectureError
+        If options do not go together.
+    DataError, DeviceError
+        If the data or the device cannot be used.
     """
-    started = time.perf_counter()
-    name = f"{config.dataset}-seed{config.seed or 0}"
-    with RunFolder.claim(out_dir, name, force=force) as folder, limit(config.threads) as threads:
-        prepared = prepare(config, on_note or (lambda text: None))
-        run = _Run(prepared, threads, folder, on_epoch, started)
-        folder.begin(run.config_text)
-        if on_start is not None:
-            on_start(run.plan())
-        return run.train(on_end)
+    data = load_data(config) if data is None else data
+    filled = recipe(data, config)
+    check_options(filled, data)
+    precision = cast(Precision, filled.precision or "float32")
+    backend = choose_backend(filled.device or "auto", note, precision)
+    path = None if filled.data_dir is None else os.path.abspath(filled.data_dir)
+    filled = filled.replace({"device": backend.name, "data_dir": path})
+    data = fit_scalings(data, filled)
+    train, validation = hold_out(data, filled)
+    net = _build(filled, data, backend)
+    set_input_bias(net, feature_means(train, data.x_scaling))
+    centroids = None
+    if data.is_classification:
+        centroids = class_means(train, data.x_scaling, data.outputs)
+    return Prepared(filled, data, train, validation, net, centroids)
 
 
-class _Run:
-    """A run in progress."""
+def augmentation(config: RunConfig) -> Augmentation:
+    """Return what an option such as "flips,crops4" asks for."""
+    kinds = (config.augment or "none").split(",")
+    crops = [int(kind.removeprefix("crops")) for kind in kinds if kind.startswith("crops")]
+    return Augmentation(flip="flips" in kinds, crop=sum(crops))
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        threads: int,
-        folder: RunFolder,
-        listener: Listener | None,
-        started: float,
-    ) -> None:
-        self.prepared, self.folder, self.listener = prepared, folder, listener
-        self.net, self.data = prepared.net, prepared.data
-        self.config = config = prepared.config.replace({"threads": threads})
-        self.trains_backward = config.backward != "none"
-        self.test = prepared.reader(prepared.data.test)
-        watched = prepared.validation
-        self.watched = self.test if watched is None else prepared.reader(watched)
-        self.units = pixel_units(self.data)
-        self.environment = environment(self.net)
-        self.started, self.saved_at = started, time.perf_counter()
-        self.last_good: tuple[Any, Any] | None = None
-        self.trainer = trainer_of(prepared, evaluate=self._scores, callbacks=[self._epoch])
 
-    @property
-    def config_text(self) -> str:
-        comment = (
-            f"A run of nembp {nembp.__version__}; `nembp train --config` with this file repeats "
-            "it, bit\nfor bit with the same build of NumPy and number of threads."
+def _architecture(config: RunConfig, data: Dataset) -> tuple[Any, tuple[int | str, ...], int]:
+    """Return the input's shape, the hidden layers and the number of outputs."""
+    return data.shape if data.is_image else data.features, config.layers or (), data.outputs
+
+
+def check_options(config: RunConfig, data: Dataset) -> None:
+    """Raise ArchitectureError where options contradict each other or the data."""
+    if config.forward == "multinomial" and not data.is_classification:
+        raise ArchitectureError(
+            f"forward multinomial describes classes, but the targets of {data.source} are "
+            "numbers; use --forward gaussian, or say --task classification if they are labels"
         )
-        return to_toml(self.config, comment)
-
-    def plan(self) -> Row:
-        """Describe what is about to happen."""
-        config, data = self.config, self.data
-        return config.as_dict() | {
-            "run": str(self.folder.path),
-            "training_samples": len(self.prepared.train),
-            "test_samples": len(data.test),
-            "shape": list(data.shape),
-            "classes": len(data.classes),
-            "sizes": [layer.size for layer in self.net.layers],
-            "parameters": self.net.parameter_count,
-            "device": self.net.backend.describe(),
-            "scored_on": self._scored_on(),
-        }
-
-    def train(self, on_end: Listener | None) -> Row:
-        """Train, save and score; errors of the training are raised once that is done."""
-        ending, history = Ending.of(self.trainer.run), self.trainer.history
-        interrupted = ending.status == "interrupted"
-        if interrupted and self.last_good is not None:  # the step in progress may be half done
-            self.net.restore(self.last_good)
-        if history.stopped_early:
-            ending.status = "stopped early"
-        done = len(history.epochs)
-        summary = self._finish(ending.status, keep=not interrupted or done > 0)
-        if on_end is not None:
-            on_end(summary)
-        file = self.folder.path / MODEL
-        ending.reraise(file, "model", done=f"epoch {done}", learned=done > 0)
-        return summary
-
-    # -- an epoch --------------------------------------------------------------------------------
-    def _scores(self, net: Network) -> dict[str, float]:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return evaluate(net, self.watched, self.prepared.centroids, units=self.units)
-
-    def _scored_on(self) -> str:
-        return "test" if self.watched is self.test else "validation"
-
-    def _epoch(self, row: dict[str, float]) -> bool | None:
-        self.last_good = self.net.snapshot()
-        self.folder.append(row | {"epoch": int(row["epoch"]), "scored_on": self._scored_on()})
-        if time.perf_counter() - self.saved_at > SAVE_EVERY:
-            self._save()
-            self.saved_at = time.perf_counter()
-        return None if self.listener is None else self.listener(row)
-
-    # -- the end ---------------------------------------------------------------------------------
-    def _finish(self, status: str, *, keep: bool) -> Row:
-        """Save the model, score it on the test split, and write picture and summary."""
-        history, config = self.trainer.history, self.config
-        scores: Row = {}
-        picture = None
-        if keep:
-            self._save()
-            with np.errstate(all="ignore"):
-                scores = dict(
-                    evaluate(self.net, self.test, self.prepared.centroids, units=self.units)
-                )
-            picture = self._draw()
-        seconds = sum(row["seconds"] for row in history.epochs)
-        seen = len(history.epochs) * self.trainer.reader.n
-        last = history.epochs[-1] if history.epochs else {}
-        names = ("forward/accuracy", "forward/nll", "backward/nll", "backward/centroid_error")
-        summary = {
-            "status": status,
-            "run": str(self.folder.path.resolve()),
-            **dict.fromkeys(names),
-            **scores,
-            "epochs": len(history.epochs),
-            "best_epoch": history.best_epoch,
-            "seconds": seconds,
-            "wall_seconds": time.perf_counter() - self.started,
-            "samples_per_second": seen / seconds if seconds else None,
-            "device": self.net.backend.describe(),
-            "dataset": self.data.name,
-            "seed": config.seed,
-            "backward_trained": self.trains_backward,
-            "parameters": self.net.parameter_count,
-            "picture": picture,
-            **{key: value for key, value in last.items() if key.startswith(("train/", "noise/"))},
-            "config": config.as_dict(),
-            "environment": self.environment,
-        }
-        self.folder.end(summary)
-        return summary
-
-    def _save(self) -> None:
-        data = self.data
-        model = Model(
-            net=self.net,
-            shape=data.shape,
-            classes=data.classes,
-            target_names=data.target_names,
-            x_scaling=data.x_scaling,
-            y_scaling=data.y_scaling,
-            pixel_scaling=data.pixel_scaling,
-            centroids=self.prepared.centroids,
-            is_image=data.is_image,
-            dataset=data.name,
-            settings=self.config.as_dict() | named_features(data),
-            environment=self.environment,
+    if config.backward == "none" and config.noise != "none" and config.noise_target != "forward":
+        raise ArchitectureError(
+            f"noise_target {config.noise_target} needs a backward direction, and backward is "
+            "none; use --noise-target forward, or train both directions"
         )
-        save_model(self.folder.path / MODEL, model)
+    if config.scaling == "channel" and config.backward in ("bernoulli", "multinomial"):
+        raise ArchitectureError(
+            f"backward {config.backward} describes pixels in [0, 1], which scaling channel leaves; "
+            "use --scaling unit, or --backward gaussian"
+        )
+    augmented = augmentation(config)
+    if augmented and not data.is_image:
+        raise ArchitectureError(
+            f"augment {config.augment} changes images, but the samples of {data.source} have the "
+            f"shape {data.shape}; use --augment none"
+        )
+    if augmented.crop and augmented.crop >= min(data.shape[:2]):
+        raise ArchitectureError(
+            f"augment {config.augment} would shift images of {data.shape[0]}x{data.shape[1]} "
+            f"pixels by up to {augmented.crop}; expected at most "
+            f"crops{min(data.shape[:2]) - 1}, or --augment none"
+        )
+    layers, _ = chain(*_architecture(config, data))
+    _check_noise(config, [layer for layer in layers[1:-1] if layer.activation is not None])
+    if config.patience is not None and not config.validation_fraction:
+        raise ArchitectureError(
+            "patience needs a validation split to watch, since the test split must not choose; "
+            "expected --validation-fraction above 0, such as 0.1"
+        )
 
-    def _draw(self) -> str | None:
-        """Draw each class's backward sample beside its centroid, where there are classes."""
-        data, centroids = self.data, self.prepared.centroids
-        if centroids is None:
-            return None
-        from nembp.plotting.pictures import backward_picture
 
-        samples = self.net.backend.to_numpy(self.net.reversed.predict(np.eye(data.outputs)))
-        pair = [samples, centroids]
-        if self.units is not None:  # images are drawn from [0, 1], tables in their own units
-            pair = [self.units(part) for part in pair]
-        pair = [part.reshape(-1, *data.shape) for part in pair]
-        if not data.is_image:
-            pair = [data.x_scaling.invert(part) for part in pair]
-        path = self.folder.path / PICTURE
-        backward_picture(path, pair[0], pair[1], data.shape, data.classes)
-        return str(path.resolve())
+def _check_noise(config: RunConfig, hidden: list[Layer]) -> None:
+    """Raise ArchitectureError where noise is asked for on signals that cannot have it."""
+    places = set(config.noise_place or ()) - {"target"}
+    if config.noise == "none" or not places:
+        return
+    if places & {"hidden", "last-hidden"} and not hidden:
+        raise ArchitectureError(
+            "noise_place hidden needs a hidden layer, and layers names none; use --noise-place "
+            "target or input, or give --layers"
+        )
+    if {"hidden", "last-hidden"} <= places:
+        raise ArchitectureError(
+            "noise_place hidden holds the last hidden layer already; name one of the two"
+        )
+    if config.noise_screening == "component":
+        raise ArchitectureError(
+            "noise on signals is screened by whole samples: one neuron's share of the gain is not "
+            "its own; use --noise-screening vector or expectation, or --noise-place target"
+        )
+
+
+def fit_scalings(data: Dataset, config: RunConfig) -> Dataset:
+    """Give inputs and targets the range that their direction's likelihood describes.
+
+    A Bernoulli likelihood takes values in [0, 1] and a multinomial one values ≥ 0: images, and the
+    columns of a table, which may be standardized, are mapped there.
+
+    Raises
+    ------
+    ArchitectureError
+        If a multinomial backward direction meets negative features.
+    """
+    if not data.is_classification and config.forward == "bernoulli":
+        data = replace(data, y_scaling=unit_range(data.train.y))
+    if config.backward not in ("bernoulli", "multinomial"):
+        return data
+    if data.is_image:
+        return replace(data, x_scaling=data.to_unit, pixel_scaling=None)
+    if config.backward == "bernoulli":
+        return replace(data, x_scaling=unit_range(data.train.x))
+    lows, highs = extremes(data.train.x)
+    if np.min(lows) < 0:
+        raise ArchitectureError(
+            f"backward multinomial describes features ≥ 0, but {data.source} holds "
+            f"{np.min(lows):g}; expected counts, shares or one-hot columns. Use --backward "
+            "gaussian"
+        )
+    return replace(data, x_scaling=Scaling(factor=1.0 / max(1.0, float(np.max(highs)))))
+
+
+def hold_out(data: Dataset, config: RunConfig) -> tuple[Split, Split | None]:
+    """Split the training samples into those to train on and a validation split, or None.
+
+    Stratified by class, drawn from the stream "validation" of ``split_seed``.
+
+    Raises
+    ------
+    ArchitectureError
+        If too few samples would be left to train on.
+    """
+    fraction = config.validation_fraction or 0.0
+    if not fraction:
+        return data.train, None
+    n = len(data.train)
+    n_train = n - max(1, round(n * fraction))
+    least = max(1, len(data.classes))
+    if n_train < least:
+        raise ArchitectureError(
+            f"validation_fraction={fraction:g} leaves {n_train} of {n} samples to train on; "
+            f"expected at least {least}. Lower it"
+        )
+    bits = random_bits(config.split_seed or 0, "validation")
+    if data.is_classification:
+        kept, held = stratified_choice(data.train.y, n_train, bits)
+    else:
+        order = shuffled(n, bits)
+        kept, held = order[:n_train], order[n_train:]
+    return data.train.subset(kept), data.train.subset(held)
+
+
+def _build(config: RunConfig, data: Dataset, backend: Backend) -> Network:
+    backward = "gaussian" if config.backward == "none" else config.backward
+    net = network(
+        *_architecture(config, data),
+        activation=config.activation or "relu",
+        forward=config.forward,
+        backward=get_likelihood(backward or "gaussian", config.backward_weight or 1.0),
+        device=backend,
+        dtype=config.dtype or "float32",
+        seed=config.seed or 0,
+    )
+    scale = config.weight_scale or 1.0
+    if scale != 1.0:
+        for W in net.weights:
+            W[...] = W * scale
+    return net
+
+
+def pixel_units(data: Dataset | Model) -> Units | None:
+    """Return the map from the network's units to pixels in [0, 1]; None where it changes nothing.
+
+    It takes and gives rows of samples; tables and images that are in [0, 1] already need none.
+    """
+    scaling, pixels, shape = data.x_scaling, data.pixel_scaling, data.shape
+    if pixels is None:
+        return None
+
+    def units(x: NDArray[Any]) -> NDArray[Any]:
+        images = scaling.invert(np.reshape(x, (-1, *shape)))
+        return pixels.apply(images, np.float64).reshape(len(x), -1)
+
+    return units
 
 
 def trainer_of(
@@ -278,16 +331,236 @@ def trainer_of(
     )
 
 
+def noise_settings(config: Any, *apart: str) -> Noise:
+    """Return the noise that the options ``noise_...`` describe, apart from those of some names."""
+    values = {
+        name.removeprefix("noise_"): value
+        for name, value in vars(config).items()
+        if name.startswith("noise_") and name not in apart
+    }
+    return Noise(kind=config.noise or "none", **values)
+
+
 def _noise(config: RunConfig) -> dict[str, Noise]:
     """Return the noise of each direction and place, as `Trainer` takes it."""
-    apart = ("noise_target", "noise_place")
-    values = {name.removeprefix("noise_"): value for name, value in vars(config).items()
-              if name.startswith("noise_") and name not in apart}  # fmt: skip
-    noise = Noise(kind=config.noise or "none", **values)  # type: ignore[arg-type]
+    noise = noise_settings(config, "noise_target", "noise_place")
     target = str(config.noise_target)
-    directions = ("forward", "backward") if target == "both" else (target,)
     return {
         direction if place == "target" else f"{direction}/{place}": noise
-        for direction in directions
+        for direction in (("forward", "backward") if target == "both" else (target,))
         for place in config.noise_place or ("target",)
     }
+
+
+# -- a run -----------------------------------------------------------------------------------------
+def train_run(
+    config: RunConfig,
+    out_dir: str | os.PathLike[str] | None = None,
+    *,
+    force: bool = False,
+    on_start: Listener | None = None,
+    on_epoch: Listener | None = None,
+    on_end: Listener | None = None,
+    on_note: Note | None = None,
+) -> dict[str, Any]:
+    """Train as configured and leave a run folder.
+
+    The folder holds ``config.toml`` (repeats the run), ``metrics.jsonl`` (a row per epoch, as it
+    goes), ``model.npz`` (saved as it goes), ``summary.json`` and, for classes, ``backward.png``.
+
+    Parameters
+    ----------
+    config : RunConfig
+        None where the data set's recipe decides.
+    out_dir : path, optional
+        A new or empty folder; by default runs/<timestamp>-<dataset>-seed<seed>.
+    force : bool
+        Take the place of the run in ``out_dir``, once this one has learned something.
+    on_start, on_epoch, on_end, on_note : callable, optional
+        Told the plan, each epoch's row (True ends the training), the summary, and what the user
+        should know and is no error.
+
+    Returns
+    -------
+    dict
+        What ``summary.json`` holds: the scores on the test split (see
+        `nembp.engine.metrics.evaluate`), ``epochs``, ``seconds`` of training, ``device``, ``run``,
+        ``status`` and so on. A score that is not defined is NaN here and null there.
+
+    Raises
+    ------
+    OutputError
+        If the folder is in use or cannot be written; found before training.
+    ArchitectureError, DataError, DeviceError
+        As `prepare`; the folder is then as it was.
+    DivergenceError
+        After the last good model was saved, with status "diverged".
+    KeyboardInterrupt
+        After the model of the last complete epoch was saved, with status "interrupted".
+    """
+    began, note = time.perf_counter(), on_note or silent
+    name = f"{config.dataset}-seed{config.seed or 0}"
+    with (
+        RunFolder(out_dir, name, files=FILES, force=force) as folder,
+        limit(config.threads) as threads,
+    ):
+        prepared = prepare(config, note)
+        return TrainRun(prepared, threads, folder, on_epoch, note, began).run(on_start, on_end)
+
+
+class TrainRun(Run):
+    """A run of `nembp train` in progress."""
+
+    config: RunConfig
+    title = "A run of nembp"
+    saved = MODEL, "model"
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        threads: int,
+        folder: RunFolder,
+        on_epoch: Listener | None,
+        note: Note,
+        began: float,
+    ) -> None:
+        config = prepared.config.replace({"threads": threads})
+        super().__init__(config, folder, environment(prepared.net), note, began)
+        self.prepared, self.on_epoch = prepared, on_epoch
+        self.net, self.data = prepared.net, prepared.data
+        self.test = prepared.reader(prepared.data.test)
+        held = prepared.validation
+        self.watched = self.test if held is None else prepared.reader(held)
+        self.scored_on = "test" if held is None else "validation"
+        self.last_good: Any = None  # the parameters of the last epoch
+        self.trainer = trainer_of(
+            prepared, evaluate=lambda net: self._scores(self.watched), callbacks=[self._epoch]
+        )
+
+    def plan(self) -> Row:
+        data = self.data
+        return self.config.as_dict() | {
+            "run": str(self.folder.path),
+            "training_samples": len(self.prepared.train),
+            "test_samples": len(data.test),
+            "shape": list(data.shape),
+            "classes": len(data.classes),
+            "sizes": [layer.size for layer in self.net.layers],
+            "parameters": self.net.parameter_count,
+            "device": self.net.backend.describe(),
+            "scored_on": self.scored_on,
+        }
+
+    def train(self) -> str:
+        self.trainer.run()
+        return "stopped early" if self.trainer.history.stopped_early else "finished"
+
+    @property
+    def progress(self) -> tuple[str, int]:
+        return "epoch", len(self.trainer.history.epochs)
+
+    def _scores(self, reader: BatchReader) -> dict[str, float]:
+        with np.errstate(all="ignore"):
+            centroids, units = self.prepared.centroids, pixel_units(self.data)
+            return evaluate(self.net, reader, centroids, units=units)
+
+    def _epoch(self, row: dict[str, float]) -> bool | None:
+        self._check(row)
+        self.last_good = self.net.snapshot()
+        self.folder.append(row | {"epoch": int(row["epoch"]), "scored_on": self.scored_on})
+        self.save_at_times()
+        return None if self.on_epoch is None else bool(self.on_epoch(row))
+
+    def _check(self, row: dict[str, float]) -> None:
+        """Raise a DivergenceError where the parameters are finite and the scores are not."""
+        directions = ("forward",) if self.config.backward == "none" else ("forward", "backward")
+        for key in (f"{direction}/nll" for direction in directions):
+            if not math.isfinite(row[key]):
+                raise DivergenceError(
+                    f"training diverged in epoch {int(row['epoch'])}: {key} of the "
+                    f"{self.scored_on} split is not finite. Lower the learning rate (now "
+                    f"{self.config.learning_rate:g})"
+                )
+
+    def restore(self, status: str) -> bool:
+        if status not in ("finished", "stopped early") and self.last_good is not None:
+            self.net.restore(self.last_good)  # of an interrupted run, a step may be half done
+        return self.last_good is not None or status not in ("interrupted", "failed")
+
+    def save(self) -> None:
+        data = self.data
+        settings = self.config.as_dict()
+        if data.feature_names:
+            settings["feature_names"] = list(data.feature_names)
+        model = Model(
+            net=self.net,
+            shape=data.shape,
+            classes=data.classes,
+            target_names=data.target_names,
+            x_scaling=data.x_scaling,
+            y_scaling=data.y_scaling,
+            pixel_scaling=data.pixel_scaling,
+            centroids=self.prepared.centroids,
+            is_image=data.is_image,
+            dataset=data.name,
+            settings=settings,
+            environment=self.environment,
+        )
+        save_model(self.folder.file(MODEL), model)
+
+    def summarize(self, *, kept: bool) -> Row:
+        history = self.trainer.history
+        scores = self._scores(self.test) if kept else {}
+        self._note_scores(scores)
+        seconds = sum(row["seconds"] for row in history.epochs)
+        seen = len(history.epochs) * self.trainer.reader.n
+        last = history.epochs[-1] if history.epochs else {}
+        names = ("forward/accuracy", "forward/nll", "backward/nll", "backward/centroid_error")
+        return {
+            **dict.fromkeys(names),
+            **scores,
+            "epochs": len(history.epochs),
+            "best_epoch": history.best_epoch,
+            "seconds": seconds,
+            "wall_seconds": time.perf_counter() - self.began,
+            "samples_per_second": seen / seconds if seconds else None,
+            "device": self.net.backend.describe(),
+            "dataset": self.data.name,
+            "seed": self.config.seed,
+            "backward_trained": self.config.backward != "none",
+            "parameters": self.net.parameter_count,
+            "picture": None,
+            **{key: value for key, value in last.items() if key.startswith(("train/", "noise/"))},
+            "config": self.config.as_dict(),
+            "environment": self.environment,
+        }
+
+    def _note_scores(self, scores: Row) -> None:
+        """Say where a finished training is far worse than a constant prediction."""
+        d = self.data.outputs
+        constant = math.log(d) if self.data.is_classification else d * (1 + math.log(2 * math.pi))
+        nll = scores.get("forward/nll", 0.0)
+        if nll > WORSE * max(constant, 1.0):
+            self.note(
+                f"the network predicts far worse than a constant: forward nll {nll:.3g} nats, "
+                "where it is "
+                f"about {constant:.2g}; lower the learning rate (now "
+                f"{self.config.learning_rate:g})"
+            )
+
+    def draw(self) -> dict[str, str]:
+        """Draw each class's backward sample beside its centroid, where there are classes."""
+        data, centroids, units = self.data, self.prepared.centroids, pixel_units(self.data)
+        if centroids is None:
+            return {}
+        from nembp.plotting.pictures import backward_picture
+
+        samples = self.net.backend.to_numpy(self.net.reversed.predict(np.eye(data.outputs)))
+        pair = [samples, centroids]
+        if units is not None:  # images are drawn from [0, 1], tables in their own units
+            pair = [units(part) for part in pair]
+        pair = [part.reshape(-1, *data.shape) for part in pair]
+        if not data.is_image:
+            pair = [data.x_scaling.invert(part) for part in pair]
+        backward_picture(self.folder.file(PICTURE), pair[0], pair[1], data.shape, data.classes)
+        return {"picture": PICTURE}

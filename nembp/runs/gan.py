@@ -1,0 +1,796 @@
+"""Adversarial runs: data, players and scorer from a configuration; training; a folder of results.
+
+A generator's file is that of a network from z to raw samples, a discriminator's one from raw
+samples to its label; both are models that every command can read. What the format of
+`nembp.checkpoints` has no place for is in their settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from nembp.adversarial.animation import Film, Frame, image_frame, scatter_frame
+from nembp.adversarial.checks import check_noise
+from nembp.adversarial.data import DATA, load_adversarial
+from nembp.adversarial.objectives import Score
+from nembp.adversarial.scorers import Scorer, scorer_for
+from nembp.adversarial.scores import average_scores
+from nembp.adversarial.settings import AdversarialSettings
+from nembp.adversarial.trainer import AdversarialTrainer
+from nembp.architecture import generator_network, network
+from nembp.backend import Backend
+from nembp.checkpoints import Model, environment, load_model, save_model
+from nembp.datasets import Dataset, Scaling, available, feature_means
+from nembp.datasets.reading import BatchReader
+from nembp.datasets.sources import as_rows
+from nembp.engine.likelihoods import Likelihood
+from nembp.engine.network import Network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import OPTIMIZERS, Optimizer
+from nembp.engine.training import set_input_bias
+from nembp.errors import ArchitectureError, DataError, DivergenceError
+from nembp.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder
+from nembp.runs.gan_config import DECAY, MOMENTUM, SCALES, GanConfig, gan_recipe
+from nembp.runs.predicting import PLAYER
+from nembp.runs.run import Listener, Note, Row, Run, choose_backend, silent
+from nembp.runs.training import noise_settings
+from nembp.threads import threads as limit
+
+GENERATOR, DISCRIMINATOR = "generator.npz", "discriminator.npz"
+PICTURE, ANIMATION = "samples.png", "training.gif"
+FILES: Final = (CONFIG, METRICS, GENERATOR, DISCRIMINATOR, SUMMARY, PICTURE, ANIMATION)
+SHAPE: Final = "sample_shape"  # in a player's settings
+PAIR: Final = "players"  # there too: a digest of the parameters of both
+OTHER_WEIGHTS = 1 << 32  # added to the seed of the discriminator's weights, apart from the other's
+EARLY = 2500  # samples scored while a run learns, at most; its last checkpoints have more
+SCORED_SEED = 1 << 20  # of the z that are scored, apart from those that are drawn
+IMAGES, POINTS = 64, 1000  # that are drawn
+
+Players = tuple[Network, Network]  # generator and discriminator
+
+
+# -- from a configuration to what is trained -------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class PreparedGan:
+    """What an adversarial run trains.
+
+    Attributes
+    ----------
+    config : GanConfig
+        Complete: a recipe has filled what was open.
+    data : Dataset
+        What is to be imitated, with the scaling that suits the generator's likelihood.
+    settings : AdversarialSettings
+        The game.
+    generator, discriminator : Network
+        Before their first step.
+    scorer : Scorer
+        Of what the generator makes.
+    """
+
+    config: GanConfig
+    data: Dataset
+    settings: AdversarialSettings
+    generator: Network
+    discriminator: Network
+    scorer: Scorer
+
+    def reader(self) -> BatchReader:
+        """Return the reader that feeds training samples to the discriminator."""
+        data, net = self.data, self.discriminator
+        return BatchReader(
+            data.train, data.x_scaling, data.y_scaling, data.outputs, net.backend, net.dtype
+        )
+
+
+def load_gan_data(config: GanConfig) -> Dataset:
+    """Load or draw the data set that a configuration names, images scaled to [0, 1].
+
+    Raises
+    ------
+    ArchitectureError
+        If there is no such data set, or an option does not suit it.
+    DataError
+        If it cannot be read.
+    """
+    name = config.dataset
+    if name not in (*DATA, *available()):
+        names = ", ".join([*DATA, *available()])
+        raise ArchitectureError(f"no data set {name!r:.80}: expected one of {names}")
+    return load_adversarial(
+        name,
+        config.data_dir,
+        samples=config.samples,
+        seed=config.split_seed or 0,
+        scale=SCALES.get(name) if config.scale is None else config.scale,
+        modes=config.modes,
+        std=config.std,
+        limit=config.limit,
+        image_size=config.image_size,
+    )
+
+
+def prepare_gan(config: GanConfig, note: Note = silent) -> PreparedGan:
+    """Load the data, fill in the recipe, build both players and get the scorer.
+
+    Parameters
+    ----------
+    config : GanConfig
+        None where the recipe decides.
+    note : callable
+        Told what the user should know and is no error.
+
+    Raises
+    ------
+    ArchitectureError
+        If options do not go together, or with the data.
+    DataError, DeviceError
+        If the data or the device cannot be used.
+    """
+    data = load_gan_data(config)
+    filled = gan_recipe(data, config)
+    settings = _settings(filled, data)
+    check_noise(noise_of(filled), settings)
+    for option, table in (("momentum", MOMENTUM), ("decay", DECAY)):
+        if getattr(filled, option) is not None and filled.optimizer not in table:
+            raise ArchitectureError(
+                f"{option} is of {' and '.join(table)}, and the optimizer is {filled.optimizer}; "
+                "leave it out"
+            )
+    backend = choose_backend(filled.device or "auto", note)
+    path = None if filled.data_dir is None else os.path.abspath(filled.data_dir)
+    filled = filled.replace({"device": backend.name, "data_dir": path})
+    generator, discriminator = _players(filled, data, settings, backend)
+    set_input_bias(discriminator, feature_means(data.train, data.x_scaling))
+    scorer = scorer_for(data, note=note)  # the same for all runs: its seed is not theirs
+    if filled.scored_samples is None:
+        filled = filled.replace({"scored_samples": scorer.samples})
+    return PreparedGan(filled, data, settings, generator, discriminator, scorer)
+
+
+def _settings(config: GanConfig, data: Dataset) -> AdversarialSettings:
+    if config.classes and not data.is_classification:
+        raise ArchitectureError(
+            f"classes tells the real classes apart, but {data.source} has none; use --no-classes"
+        )
+    if config.latent_law == "binary" and config.latent_std != 1.0:
+        raise ArchitectureError(
+            f"a binary z is 0 or 1, got latent_std {config.latent_std:g}; leave it out, or use "
+            "--latent-law gaussian"
+        )
+    values = vars(config)
+    names = (
+        "kind", "bidirectional", "discriminator_weight", "generator_weight", "weight_schedule",
+        "weight_until", "noise_schedule", "noise_until", "backward_labels", "latent_law",
+        "latent_std", "backward_flow", "backward_permuted", "critic_steps", "clip",
+        "penalty_weight", "averaging",
+    )  # fmt: skip
+    classes = len(data.classes) if config.classes else 0
+    return AdversarialSettings(classes=classes, **{name: values[name] for name in names})
+
+
+def noise_of(config: GanConfig) -> dict[str, Noise]:
+    """Return the noise of each place, as `AdversarialTrainer` takes it."""
+    noise = noise_settings(config, "noise_place", "noise_schedule", "noise_until")
+    return dict.fromkeys(config.noise_place or (), noise)
+
+
+def _players(
+    config: GanConfig, data: Dataset, settings: AdversarialSettings, backend: Backend
+) -> Players:
+    samples = data.shape if data.is_image else data.features
+    shared: dict[str, Any] = {"device": backend, "dtype": config.dtype or "float32"}
+    generator = generator_network(
+        config.latent or 1,
+        config.generator or (),
+        samples,
+        activation=config.generator_activation or "relu",
+        forward="bernoulli" if data.is_image else "gaussian",
+        backward="bernoulli" if config.latent_law == "binary" else "gaussian",
+        seed=config.seed or 0,
+        **shared,
+    )
+    outputs = settings.classes + 1
+    forward: str | Likelihood = "multinomial" if outputs > 1 else "bernoulli"
+    discriminator = network(
+        samples,
+        config.discriminator or (),
+        outputs,
+        activation=config.discriminator_activation or "relu",
+        forward=Score() if settings.has_critic else forward,
+        backward="gaussian",
+        seed=(config.seed or 0) + OTHER_WEIGHTS,
+        **shared,
+    )
+    return generator, discriminator
+
+
+def _optimizer(config: GanConfig, rate: float | None) -> Optimizer:
+    name = config.optimizer or "adam"
+    words = {"momentum": "beta1", "decay": "beta2"} if name == "adam" else {}
+    chosen = {"momentum": config.momentum, "decay": config.decay}
+    more = {words.get(key, key): value for key, value in chosen.items() if value is not None}
+    return OPTIMIZERS[name](rate, **more)
+
+
+class Training:
+    """An adversarial training that is scored at even steps.
+
+    Parameters
+    ----------
+    prepared : PreparedGan
+        What it trains.
+    on_row : callable, optional
+        Told the row of each checkpoint; True ends the training.
+
+    Attributes
+    ----------
+    rows : list of dict
+        One per checkpoint: ``iteration``, the players' objectives since the one before,
+        ``noise/...`` and the scores.
+    trainer : AdversarialTrainer
+    """
+
+    def __init__(self, prepared: PreparedGan, on_row: Callable[[Row], Any] | None = None) -> None:
+        config = prepared.config
+        self.prepared, self.on_row = prepared, on_row
+        self.iterations = config.iterations or 1
+        self.every = -(-self.iterations // (config.checkpoints or 1))
+        self.averaged = config.averaged or 1
+        self.rows = list[Row]()
+        self.scores = list[dict[str, float]]()
+        self.seconds = 0.0  # of training, without scoring
+        self.trainer = AdversarialTrainer(
+            prepared.generator,
+            prepared.discriminator,
+            prepared.reader(),
+            prepared.settings,
+            batch_size=config.batch_size or 1,
+            iterations=self.iterations,
+            optimizers=(
+                _optimizer(config, config.learning_rate),
+                _optimizer(config, config.discriminator_rate),
+            ),
+            schedule=config.schedule or "constant",
+            noise=noise_of(config),
+            seed=config.seed or 0,
+            report_every=self.every,
+            callbacks=[self._row],
+            cuda_graphs=config.cuda_graphs != "off",
+        )
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises
+        ------
+        DivergenceError
+            If the training diverged; the players are then those of the last good check.
+        """
+        self._began = time.perf_counter()
+        self.trainer.run()
+
+    def final(self) -> dict[str, float]:
+        """Return the means of the scores over the last checkpoints."""
+        return average_scores(self.scores, self.averaged)
+
+    def _row(self, row: Row) -> bool | None:
+        self.seconds += time.perf_counter() - self._began
+        scores = self._score(int(row["iteration"]))
+        self.scores.append(scores)
+        rate = row["iteration"] / self.seconds
+        full = row | {"iteration": int(row["iteration"])} | scores
+        full |= {"seconds": self.seconds, "iterations_per_second": rate}
+        self.rows.append(full)
+        stop = None if self.on_row is None else self.on_row(full)
+        self._began = time.perf_counter()
+        return bool(stop)
+
+    def _score(self, iteration: int) -> dict[str, float]:
+        prepared = self.prepared
+        n = prepared.config.scored_samples or prepared.scorer.samples
+        to_come = -((iteration - self.iterations) // self.every)
+        if to_come >= self.averaged:
+            n = min(n, EARLY)
+        samples = self.trainer.sample(n, seed=SCORED_SEED + iteration)
+        with np.errstate(all="ignore"):
+            return prepared.scorer.score(samples)
+
+
+def gan_replicate(config: GanConfig) -> dict[str, Any]:
+    """Train as configured and return what was measured, without a file.
+
+    The same configuration gives the same numbers on the same machine with the same threads.
+
+    Parameters
+    ----------
+    config : GanConfig
+        With a seed.
+
+    Returns
+    -------
+    dict
+        ``status``: "finished", or "diverged", which has no scores; ``curves``: of each key of the
+        checkpoints' rows its values, ``iteration`` among them; ``scores``: means over the last
+        checkpoints; ``seconds``, of all; ``threads``.
+    """
+    began = time.perf_counter()
+    with limit(config.threads):
+        prepared = prepare_gan(config)
+    with limit(prepared.config.threads) as count:
+        training = Training(prepared)
+        status, scores = "finished", {}
+        try:
+            training.run()
+        except DivergenceError:
+            status = "diverged"
+        else:
+            scores = training.final()
+    rows = training.rows
+    timing = ("seconds", "iterations_per_second")
+    keys = [key for key in (rows[0] if rows else ()) if key not in timing]
+    return {
+        "status": status,
+        "curves": {key: [row[key] for row in rows] for key in keys},
+        "scores": scores,
+        "seconds": time.perf_counter() - began,
+        "threads": count,
+    }
+
+
+# -- players in files ------------------------------------------------------------------------------
+def save_players(
+    places: tuple[Path, Path],
+    config: GanConfig,
+    data: Dataset,
+    players: Players,
+    environment: dict[str, Any],
+) -> None:
+    """Write generator and discriminator, which change places with older ones together.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    DataError
+        If parameters are not finite.
+    """
+    generator, discriminator = players
+    digest = hashlib.sha256()
+    for net in players:
+        digest.update(np.ascontiguousarray(net.backend.to_numpy(net.parameters)).tobytes())
+    settings = config.as_dict() | {SHAPE: list(data.shape), PAIR: digest.hexdigest()[:16]}
+    shared: dict[str, Any] = {"dataset": data.name, "environment": environment, "centroids": None}
+    names = data.feature_names
+    classes = (*data.classes, "generated") if discriminator.outputs > 1 else ()
+    offset, factor = (_row(part, data) for part in (data.x_scaling.offset, data.x_scaling.factor))
+    models = (
+        Model(
+            net=generator,
+            shape=(generator.inputs,),
+            classes=(),
+            target_names=names or tuple(f"x{k}" for k in range(data.features)),
+            x_scaling=Scaling(),
+            y_scaling=Scaling(offset, factor),
+            is_image=False,
+            settings=settings | {PLAYER: "generator"},
+            **shared,
+        ),
+        Model(
+            net=discriminator,
+            shape=data.shape,
+            classes=classes,
+            target_names=() if classes else ("real",),
+            x_scaling=data.x_scaling,
+            y_scaling=Scaling(),
+            pixel_scaling=data.pixel_scaling,
+            is_image=data.is_image,
+            settings=settings
+            | {PLAYER: "discriminator"}
+            | ({"feature_names": list(names)} if names else {}),
+            **shared,
+        ),
+    )
+    parts = [place.with_name(f".nembp-{secrets.token_hex(8)}.part") for place in places]
+    try:
+        for part, model in zip(parts, models, strict=True):
+            save_model(part, model)
+        for part, place in zip(parts, places, strict=True):
+            os.replace(part, place)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
+def _row(value: Any, data: Dataset) -> Any:
+    """Return a scaling's offset or factor as one of rows of features."""
+    value = np.asarray(value)
+    return np.broadcast_to(value, data.shape).reshape(-1) if value.ndim else float(value)
+
+
+def load_player(run: str | os.PathLike[str], name: str, device: str | Backend = "cpu") -> Model:
+    """Load one player's model: the file of this name in a run folder, or the file given.
+
+    Raises
+    ------
+    DataError
+        If there is none, or it is damaged or another's.
+    """
+    path = Path(run)
+    if os.path.isdir(path):
+        path = path / name
+    if not path.exists():
+        raise DataError(
+            f"{path}: no such file; expected the folder of a run of `nembp gan`. Check the path, "
+            "or train with `nembp gan`"
+        )
+    model = load_model(path, device)
+    if f"{model.settings.get(PLAYER)}.npz" != name:
+        raise DataError(
+            f"{path}: is no {name.removesuffix('.npz')} of `nembp gan`; expected the folder of "
+            f"such a run, or its {name}"
+        )
+    return model
+
+
+def load_players(run: str | os.PathLike[str]) -> Players:
+    """Load the two players of a run.
+
+    Raises
+    ------
+    DataError
+        If there is no such run, or its players are of different moments.
+    """
+    generator, discriminator = (load_player(run, name) for name in (GENERATOR, DISCRIMINATOR))
+    if generator.settings.get(PAIR) != discriminator.settings.get(PAIR):
+        raise DataError(
+            f"{os.fspath(run)}: {GENERATOR} and {DISCRIMINATOR} were saved at different moments; "
+            "expected both of one run as it left them"
+        )
+    return generator.net, discriminator.net
+
+
+def _start_from(run: str | os.PathLike[str], found: Players, prepared: PreparedGan) -> None:
+    """Give the players the parameters of those of a run."""
+    new = prepared.generator, prepared.discriminator
+    for name, old, net in zip(("generator", "discriminator"), found, new, strict=True):
+        if old.layers != net.layers or old.maps != net.maps:
+            sizes = ["-".join(str(layer.size) for layer in each.layers) for each in (old, net)]
+            raise ArchitectureError(
+                f"{os.fspath(run)}: its {name} is {sizes[0]}, the new one {sizes[1]} or of other "
+                "layers; start from a run of the same players (--config RUN/config.toml says which)"
+            )
+        net.restore(old.snapshot())
+
+
+# -- a run -----------------------------------------------------------------------------------------
+def run_gan(
+    config: GanConfig,
+    out_dir: str | os.PathLike[str] | None = None,
+    *,
+    force: bool = False,
+    start: str | os.PathLike[str] | None = None,
+    on_start: Listener | None = None,
+    on_row: Listener | None = None,
+    on_end: Listener | None = None,
+    on_note: Note | None = None,
+) -> dict[str, Any]:
+    """Train as configured and leave a run folder.
+
+    The folder holds ``config.toml`` (repeats the run), ``metrics.jsonl`` (a row per checkpoint, as
+    it goes), ``generator.npz`` and ``discriminator.npz`` (saved as it goes), ``summary.json``,
+    ``samples.png`` (what the generator draws, rewritten at each checkpoint) and ``training.gif``
+    (these pictures in a row).
+
+    Parameters
+    ----------
+    config : GanConfig
+        None where the data set's recipe decides.
+    out_dir : path, optional
+        A new or empty folder; by default runs/<timestamp>-gan-<dataset>-seed<seed>.
+    force : bool
+        Take the place of the run in ``out_dir``, once this one has learned something.
+    start : path, optional
+        A run folder whose players are the first ones; they must be of the same architecture.
+    on_start, on_row, on_end, on_note : callable, optional
+        Told the plan, each checkpoint's row (True ends the training), the summary, and what the
+        user should know and is no error.
+
+    Returns
+    -------
+    dict
+        What ``summary.json`` holds: ``scores``, means over the last checkpoints (see
+        `nembp.adversarial.scorers`), ``iterations``, of which ``captured_iterations`` were made by
+        a CUDA graph, ``seconds`` of training, ``device``, ``run``, ``status`` and so on.
+
+    Raises
+    ------
+    OutputError
+        If the folder is in use or cannot be written; found before training.
+    ArchitectureError, DataError, DeviceError
+        As `prepare_gan`; the folder is then as it was.
+    DivergenceError
+        After the last good players were saved, with status "diverged".
+    KeyboardInterrupt
+        After the players were saved as they are, with status "interrupted".
+    """
+    began, note = time.perf_counter(), on_note or silent
+    name = f"gan-{config.dataset}-seed{config.seed or 0}"
+    with RunFolder(out_dir, name, files=FILES, force=force) as folder:
+        found = None if start is None else load_players(start)  # before a classifier is trained
+        with limit(config.threads):
+            prepared = prepare_gan(config, note)
+        with limit(prepared.config.threads) as threads:
+            if start is not None and found is not None:
+                _start_from(start, found, prepared)
+            return GanRun(prepared, threads, folder, on_row, note, began).run(on_start, on_end)
+
+
+class GanRun(Run):
+    """A run of `nembp gan` in progress."""
+
+    config: GanConfig
+    title = "An adversarial run of nembp"
+    saved = GENERATOR, "generator"
+
+    def __init__(
+        self,
+        prepared: PreparedGan,
+        threads: int,
+        folder: RunFolder,
+        on_row: Listener | None,
+        note: Note,
+        began: float,
+    ) -> None:
+        config = prepared.config.replace({"threads": threads})
+        super().__init__(config, folder, environment(prepared.generator), note, began)
+        self.prepared, self.on_row = prepared, on_row
+        self.training = Training(prepared, self._checkpoint)
+        self.film = Film()
+        self.good: Players | None = None  # of the last checkpoint, on the host
+        self.iterations = 0  # that the saved players have seen
+
+    def plan(self) -> Row:
+        prepared, data = self.prepared, self.prepared.data
+        players = {"generator": prepared.generator, "discriminator": prepared.discriminator}
+        return self.config.as_dict() | {
+            "run": str(self.folder.path),
+            "training_samples": len(data.train),
+            "shape": list(data.shape),
+            "sizes": {name: [layer.size for layer in net.layers] for name, net in players.items()},
+            "parameters": {name: net.parameter_count for name, net in players.items()},
+            "device": prepared.generator.backend.describe(),
+            "scored_by": prepared.scorer.describe(),
+        }
+
+    def train(self) -> str:
+        self.training.run()
+        return "finished"
+
+    @property
+    def progress(self) -> tuple[str, int]:
+        return "iteration", self.iterations
+
+    def _checkpoint(self, row: Row) -> bool | None:
+        self.good, self.iterations = self._copies(), row["iteration"]
+        self.folder.append(row)
+        self.film.add(self._frame(row))
+        self.film.write_picture(self.folder.file(PICTURE))
+        self.save_at_times()
+        return None if self.on_row is None else self.on_row(row)
+
+    def _frame(self, row: Row) -> Frame:
+        data = self.prepared.data
+        title = f"iteration {int(row['iteration']):,}: {self._headline(row)}"
+        if data.is_image:
+            return image_frame(self.training.trainer.sample(IMAGES), data.shape, title)
+        points = as_rows(data.test.x)[:POINTS]
+        real = data.x_scaling.apply(points, np.float64).reshape(len(points), -1)
+        return scatter_frame(real, self.training.trainer.sample(POINTS), title)
+
+    def _headline(self, row: Row) -> str:
+        scorer = self.prepared.scorer
+        if scorer.headline != "modes":
+            return f"{scorer.headline.replace('_', ' ')} {row[scorer.headline]:.4g}"
+        words = f"{row['modes']:.0f} of {scorer.describe()['most']} modes"
+        return words + (f", {row['high_quality']:.0%} near one" if "high_quality" in row else "")
+
+    def _copies(self) -> Players:
+        return self.training.trainer.sampler.to("cpu"), self.prepared.discriminator.to("cpu")
+
+    def restore(self, status: str) -> bool:
+        """Keep the players as they are, unless they diverged unnoticed (an average may)."""
+        if status == "failed" and self.good is not None:
+            return True
+        players, seen = self._copies(), self.training.trainer.iteration
+        finite = all(np.isfinite(part).all() for net in players for part in net.snapshot())
+        if finite and (seen or status != "interrupted"):
+            self.good = players
+            self.iterations = self.iterations if status == "diverged" else seen
+        elif self.good is None and status != "interrupted":
+            self.good = self.prepared.generator.to("cpu"), players[1]
+        return self.good is not None
+
+    def save(self) -> None:
+        assert self.good is not None
+        places = self.folder.file(GENERATOR), self.folder.file(DISCRIMINATOR)
+        save_players(places, self.config, self.prepared.data, self.good, self.environment)
+
+    def summarize(self, *, kept: bool) -> Row:
+        training, prepared = self.training, self.prepared
+        why = training.trainer.why_not_captured
+        if why and self.config.cuda_graphs != "off":
+            self.note(f"iterations made call by call: {why}")
+        return {
+            "scores": training.final(),
+            "averaged": min(training.averaged, len(training.rows)),
+            "last": training.rows[-1] if training.rows else {},
+            "iterations": self.iterations,
+            "captured_iterations": training.trainer.captured,
+            "why_not_captured": why,
+            "seconds": training.seconds,
+            "wall_seconds": time.perf_counter() - self.began,
+            "device": prepared.generator.backend.describe(),
+            "dataset": prepared.data.name,
+            "seed": self.config.seed,
+            "parameters": {
+                "generator": prepared.generator.parameter_count,
+                "discriminator": prepared.discriminator.parameter_count,
+            },
+            "picture": None,
+            "animation": None,
+            "scored_by": prepared.scorer.describe(),
+            "config": self.config.as_dict(),
+            "environment": self.environment,
+        }
+
+    def draw(self) -> dict[str, str]:
+        if not self.training.rows:  # and so no frame
+            return {}
+        self.film.write_gif(self.folder.file(ANIMATION))
+        return {"picture": PICTURE, "animation": ANIMATION}
+
+
+# -- several seeds ---------------------------------------------------------------------------------
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the standard deviation (n − 1) of numbers; NaN where they are undefined.
+
+    >>> mean_and_deviation([1.0, 3.0])
+    (2.0, 1.4142135623730951)
+    """
+    n = len(values)
+    mean = math.fsum(values) / n if n else math.nan
+    if n < 2:
+        return mean, math.nan
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+
+
+def run_seeds(
+    config: GanConfig,
+    seeds: int,
+    out_dir: str | os.PathLike[str] | None = None,
+    *,
+    force: bool = False,
+    on_end: Listener | None = None,
+    on_note: Note | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Train with ``config.seed`` and the seeds after it, one after the other, and sum up.
+
+    Parameters
+    ----------
+    config : GanConfig
+        With the first seed.
+    seeds : int
+        How many.
+    out_dir : path, optional
+        A new or empty folder, which gets a run folder ``seed0`` and so on for each seed, and a
+        ``summary.json``; by default runs/<timestamp>-gan-<dataset>-seeds<seeds>.
+    force, on_note, **more
+        As in `run_gan`, for each of them; ``force`` replaces the runs of other seeds too.
+    on_end : callable, optional
+        Told the summary.
+
+    Returns
+    -------
+    dict
+        What ``summary.json`` holds: of each score the mean over the seeds that finished
+        (``scores``), their standard deviation (``deviations``) and values (``values``); ``seeds``,
+        ``diverged``: those that did not; ``runs``: their summaries.
+
+    Raises
+    ------
+    DivergenceError
+        At the end, if a seed diverged; the others are trained and summed up all the same.
+    KeyboardInterrupt
+        After the seeds that were finished are summed up.
+    """
+    first = config.seed or 0
+    numbers = range(first, first + seeds)
+    began, runs = time.perf_counter(), list[dict[str, Any]]()
+    interruption = None
+    name = f"gan-{config.dataset}-seeds{seeds}"
+    with RunFolder(out_dir, name, force=force, files=(SUMMARY,)) as folder:
+        older, folder.replaces = folder.replaces, False  # each seed takes its place by itself
+        for seed in numbers:
+            place = folder.path / f"seed{seed}"
+            try:
+                run_gan(
+                    config.replace({"seed": seed}), place, force=force and place.exists(),
+                    on_end=runs.append, on_note=on_note if seed == first else None, **more,
+                )  # fmt: skip
+            except DivergenceError:
+                continue
+            except KeyboardInterrupt as error:
+                interruption = error
+                break
+        if interruption is not None and not runs:
+            raise interruption
+        if older:
+            _clear(folder.path, numbers)
+        summary = _sum_up(folder.path, runs) | {"wall_seconds": time.perf_counter() - began}
+        folder.write_summary(summary)
+    if on_end is not None:
+        on_end(summary)
+    if interruption is not None:
+        done = len(summary["seeds"])
+        raise KeyboardInterrupt(
+            f"interrupted after {done} of {seeds} seeds; {folder.path / SUMMARY} sums them up"
+        ) from interruption
+    if summary["diverged"]:
+        lost = ", ".join(map(str, summary["diverged"]))
+        raise DivergenceError(
+            f"training diverged with {len(summary['diverged'])} of {seeds} seeds ({lost}), which "
+            f"are left out of the means. Lower the learning rate; {folder.path} keeps the last "
+            "good models"
+        )
+    return summary
+
+
+def _clear(path: Path, numbers: range) -> None:
+    """Remove the files of the run, or runs, that were there, but for those of seeds of now."""
+    older = [
+        folder
+        for folder in path.glob("seed*")
+        if re.fullmatch("seed[0-9]+", folder.name) and int(folder.name[4:]) not in numbers
+    ]
+    for folder in (path, *older):
+        for name in FILES:
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+    for folder in older:
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            folder.rmdir()
+
+
+def _sum_up(path: Path, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    whole = [run for run in runs if run["status"] == "finished"]
+    keys = list(whole[0]["scores"]) if whole else []
+    values = {key: [run["scores"][key] for run in whole] for key in keys}
+    moments = {key: mean_and_deviation(each) for key, each in values.items()}
+    shared = ("averaged", "iterations", "device", "dataset", "environment")
+    return {
+        "status": "finished" if len(whole) == len(runs) else runs[-1]["status"],
+        "run": str(path.resolve()),
+        "seeds": [run["seed"] for run in whole],
+        "diverged": [run["seed"] for run in runs if run["status"] == "diverged"],
+        "scores": {key: mean for key, (mean, _) in moments.items()},
+        "deviations": {key: deviation for key, (_, deviation) in moments.items()},
+        "values": values,
+        "seconds": sum(run["seconds"] for run in runs),
+        **{key: runs[0][key] for key in shared},
+        "config": {key: value for key, value in runs[0]["config"].items() if key != "seed"},
+        "runs": list(runs),
+    }

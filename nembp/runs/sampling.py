@@ -1,0 +1,256 @@
+"""Samples of a generator that a run left, and real samples sent there and back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nembp.adversarial.animation import Film, Frame, scatter_frame
+from nembp.adversarial.data import draw_latent
+from nembp.adversarial.settings import LatentLaw
+from nembp.backend import Backend, stream
+from nembp.checkpoints import Model
+from nembp.datasets import Dataset
+from nembp.datasets.sources import as_rows
+from nembp.engine.network import Network
+from nembp.errors import ArchitectureError, DataError
+from nembp.plotting.pictures import GREY, tile_images, write_images
+from nembp.runs.gan import GENERATOR, SHAPE, load_gan_data, load_player
+from nembp.runs.gan_config import GanConfig
+from nembp.runs.predicting import in_blocks, write_arrays
+from nembp.runs.run import Note, choose_backend, silent
+
+SHOWN = 1000  # real points of a scatter plot
+COLUMNS = 8  # of a sheet of pairs
+Path_ = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Generator:
+    """A generator that was trained.
+
+    Attributes
+    ----------
+    model : Model
+        From z to raw samples.
+    shape : tuple of int
+        Of one sample; (height, width, channels) of images.
+    config : GanConfig
+        Of its run.
+    """
+
+    model: Model
+    shape: tuple[int, ...]
+    config: GanConfig
+
+    @property
+    def net(self) -> Network:
+        """Its network."""
+        return self.model.net
+
+    @property
+    def law(self) -> LatentLaw:
+        """Law of z."""
+        return "binary" if self.config.latent_law == "binary" else "gaussian"
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of a Gaussian z."""
+        return self.config.latent_std or 1.0
+
+    def raw(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return samples in the network's units, shape (n, features), in raw ones (n, *shape)."""
+        return np.asarray(self.model.y_scaling.invert(x)).reshape(-1, *self.shape)
+
+    def data(self, data_dir: Path_ | None) -> Dataset:
+        """Load the data of its run, by default from where it lay."""
+        config = self.config
+        if data_dir is not None:
+            config = config.replace({"data_dir": os.fspath(data_dir)})
+        data = load_gan_data(config)
+        if data.shape != self.shape:
+            raise DataError(
+                f"{data.source}: samples of shape {data.shape}, but the generator makes "
+                f"{self.shape}; expected the data of its training. Check --data-dir"
+            )
+        return data
+
+
+def load_generator(run: Path_, device: str | Backend = "cpu") -> Generator:
+    """Load the generator of a run folder, or of a file of one.
+
+    Raises
+    ------
+    DataError
+        If there is none, or it is damaged.
+    DeviceError
+        If the device cannot be used.
+    """
+    model = load_player(run, GENERATOR, device)
+    settings = model.settings
+    try:
+        shape = tuple(int(side) for side in settings[SHAPE])
+        known = {name: settings[name] for name in GanConfig.options() if name in settings}
+        config = GanConfig(**({"dataset": model.dataset} | known))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{os.fspath(run)}: no generator of this version of nembp ({error}); expected a run "
+            "of `nembp gan`"
+        ) from error
+    if int(np.prod(shape)) != model.net.outputs:
+        raise DataError(
+            f"{os.fspath(run)}: samples of shape {shape} do not fit {model.net.outputs} outputs"
+        )
+    return Generator(model, shape, config)
+
+
+def draw_samples(
+    run: Path_,
+    n: int,
+    out: Path_ | None = None,
+    *,
+    seed: int = 0,
+    data_dir: Path_ | None = None,
+    device: str = "cpu",
+    note: Note = silent,
+) -> dict[str, Any]:
+    """Draw samples from a run's generator.
+
+    Parameters
+    ----------
+    run : path
+        A run folder of `run_gan`, or the file of its generator.
+    n : int
+        How many.
+    out : path, optional
+        Where to write them: .png (a sheet of images, or points over real ones), .npy (samples) or
+        .npz (``x``: samples, ``z``: what they were made of).
+    seed : int
+        Of z.
+    data_dir : path, optional
+        Where the real points of a scatter plot lie; by default where they lay in training.
+    device, note : str, callable
+        As in `nembp.runs.training.prepare`.
+
+    Returns
+    -------
+    dict
+        JSON values: ``run``, ``samples``, ``shape``, ``seed``, ``out``.
+
+    Raises
+    ------
+    DataError, DeviceError
+        If there is no such run, it is damaged, or the device cannot be used.
+    OutputError
+        If they cannot be written.
+    """
+    generator = load_generator(run, choose_backend(device, note))
+    z = generator.std * draw_latent(n, generator.net.inputs, seed, generator.law)
+    x = in_blocks(generator.net, z)
+    if out is not None and Path(out).suffix.lower() != ".png":
+        write_arrays(out, generator.raw(x), {"x": generator.raw(x), "z": z})
+    elif out is not None and len(generator.shape) == 3:
+        write_images(out, x.reshape(-1, *generator.shape), generator.shape)
+    elif out is not None:
+        data = generator.data(data_dir)
+        points = as_rows(data.test.x)[:SHOWN]
+        real = data.x_scaling.apply(points, np.float64).reshape(-1, x.shape[1])
+        _write_frame(out, scatter_frame(real, x))
+    return _facts(run, generator, n, seed, out)
+
+
+def reconstruct_samples(
+    run: Path_,
+    n: int,
+    out: Path_ | None = None,
+    *,
+    seed: int = 0,
+    data_dir: Path_ | None = None,
+    device: str = "cpu",
+    note: Note = silent,
+) -> dict[str, Any]:
+    """Send real test samples backward to z and forward again, which a bidirectional generator can.
+
+    Parameters
+    ----------
+    run, out, data_dir, device, note
+        As in `draw_samples`; a .png has each real image above what came back, an .npz ``real``,
+        ``x`` and ``z``.
+    n : int
+        How many; all test samples where there are fewer.
+    seed : int
+        Of the choice of them.
+
+    Returns
+    -------
+    dict
+        As `draw_samples`, with ``error``: the mean of ‖x' − x‖² over that of ‖x − mean x‖², 1 for a
+        generator that knows nothing but the mean; and ``z_square``, the mean of z² (of z that
+        the generator knows 1, or ½ of a binary one).
+
+    Raises
+    ------
+    ArchitectureError
+        If the run's generator was not trained backward.
+    DataError, OutputError
+        As in `draw_samples`.
+    """
+    generator = load_generator(run, choose_backend(device, note))
+    trained = generator.config.bidirectional
+    if trained not in ("generator", "both"):
+        raise ArchitectureError(
+            f"{os.fspath(run)}: its generator was trained in one direction (bidirectional "
+            f"{trained}), so it knows no way back; train one with --bidirectional generator"
+        )
+    data = generator.data(data_dir)
+    order = stream(seed, "reconstructed").permutation(len(data.test))[:n]
+    real = data.x_scaling.apply(as_rows(data.test.x)[order], np.float64).reshape(len(order), -1)
+    z = in_blocks(generator.net.reversed, real)
+    if generator.law == "binary":
+        z = np.round(z)  # the most probable code
+    x = in_blocks(generator.net, z)
+    if out is not None and Path(out).suffix.lower() != ".png":
+        found, given = generator.raw(x), generator.raw(real)
+        write_arrays(out, found, {"x": found, "z": z, "real": given})
+    elif out is not None and len(generator.shape) == 3:
+        tiles = _pairs(generator.shape, real, x)
+        write_images(out, tiles[np.newaxis], tiles.shape)
+    elif out is not None:
+        _write_frame(out, scatter_frame(real, x))
+    spread = np.square(real - real.mean(axis=0)).sum()
+    error = float(np.square(x - real).sum() / spread) if spread > 0 else float("nan")
+    facts = {"error": error, "z_square": float(np.square(z).mean()) / generator.std**2}
+    return _facts(run, generator, len(order), seed, out) | facts
+
+
+def _pairs(shape: tuple[int, ...], real: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
+    """Lay out each real image above what came back, in lines of `COLUMNS`."""
+    columns = min(COLUMNS, len(x))
+    lines = -(-len(x) // columns)
+    pairs = np.full((2, lines * columns, x.shape[1]), GREY / 255)
+    pairs[0, : len(x)], pairs[1, : len(x)] = real, x
+    rows = pairs.reshape(2, lines, columns, -1).swapaxes(0, 1).reshape(-1, x.shape[1])
+    return tile_images(rows, shape, columns)
+
+
+def _facts(
+    run: Path_, generator: Generator, n: int, seed: int, out: Path_ | None
+) -> dict[str, Any]:
+    return {
+        "run": os.path.abspath(run),
+        "samples": n,
+        "shape": list(generator.shape),
+        "seed": seed,
+        "out": None if out is None else os.fspath(out),
+    }
+
+
+def _write_frame(out: Path_, frame: Frame) -> None:
+    film = Film()
+    film.add(frame)
+    film.write_picture(out)
