@@ -22,7 +22,7 @@ from nembp.runs.gan import (
 )
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.predicting import in_blocks
-from nembp.runs.sampling import draw_samples, load_generator, load_player, reconstruct_samples
+from nembp.runs.sampling import draw_samples, load_generator, reconstruct_samples
 
 TINY = GanConfig(
     samples=500, latent=2, latent_law="gaussian", iterations=45, checkpoints=4, averaged=2,
