@@ -27,7 +27,7 @@ from nembp.checkpoints import (
 )
 from nembp.datasets import Scaling
 from nembp.engine.activations import LeakyReLU, Tanh, get_activation
-from nembp.engine.backprop import backpropagate
+from nembp.engine.backprop import backpropagate, joint_gradient
 from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial, get_likelihood
 from nembp.engine.linear import Dense, Transposed
@@ -390,3 +390,26 @@ def test_a_seed_is_an_integer_of_at_least_0(seed):
             ArchitectureError, match=r"^seed must be an integer of at least 0, got "
         ):
             make()
+
+
+def test_initial_weights_have_the_standard_deviation_that_is_asked_for():
+    sizes = [400, 300, 200]
+    for initial, expected in (
+        ("glorot", [(2 / 700) ** 0.5, (2 / 500) ** 0.5]),
+        ("he", [(2 / 400) ** 0.5, (2 / 300) ** 0.5]),
+        (0.7, [0.7, 0.7]),
+    ):
+        net = dense_network(sizes, initial=initial, dtype="float64")
+        for W, std in zip(net.weights, expected, strict=True):
+            assert abs(float(W.std()) / std - 1) < 0.02  # 60,000 draws: 7 standard errors
+    for wrong in ("glorott", 0.0, -1.0, float("nan")):
+        with pytest.raises(ArchitectureError, match="initial weights must be"):
+            dense_network(sizes, initial=wrong)
+
+
+def test_a_network_without_biases_has_weights_alone():
+    net = dense_network([3, 4, 2], bias=False, dtype="float64")
+    assert net.parameter_count == 3 * 4 + 4 * 2
+    x, y = np.ones((2, 3)), np.eye(2)
+    both = backpropagate(net, x, y)[0] + backpropagate(net.reversed, y, x)[0]
+    np.testing.assert_allclose(joint_gradient(net, x, y), both, atol=1e-15)

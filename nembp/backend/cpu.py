@@ -20,7 +20,7 @@ class NumpyBackend(Backend):
 
     def __init__(self) -> None:
         super().__init__(np)
-        self.matmul = np.matmul  # type: ignore[method-assign]  # (left, right, out) as it is
+        self.matmul = np.matmul  # type: ignore[assignment]  # (left, right, out) as it is
 
     def describe(self) -> str:
         return "cpu"

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -120,16 +119,11 @@ class Convolution(ShapedMap):
                 )
         return Im2colWorkspace(self, backend, parts, dtype, upward=upward, workers=workers)
 
-    def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
-        """Draw Glorot-normal weights, variance 2 / (fan in + fan out).
-
-        A unit of the upper layer sums height · width · channels in, one of the lower layer about
-        height · width · channels out / (stride · stride).
-        """
+    @property
+    def fans(self) -> tuple[float, float]:
+        """Of the upper layer height · width · channels in; of the lower one, about."""
         area = math.prod(self.kernel)
-        fan_in = area * self.shape[2]
-        fan_out = area * self.channels / math.prod(self.stride)
-        return generator.normal(0.0, math.sqrt(2.0 / (fan_in + fan_out)), self.weight_shape)
+        return area * self.shape[2], area * self.channels / math.prod(self.stride)
 
 
 class Im2colWorkspace(BlockWorkspace):

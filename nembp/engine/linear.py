@@ -98,9 +98,17 @@ class LinearMap(ABC):
         """
         return Workspace(self, backend, upward)
 
-    @abstractmethod
+    @property
+    def fans(self) -> tuple[float, float]:
+        """How many products a unit of the upper and one of the lower layer sums."""
+        return self.inputs, self.outputs
+
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
-        """Draw float64 weights on the host, so that no device changes the randomness."""
+        """Draw Glorot-normal weights, variance 2 / (fan in + fan out), float64 on the host.
+
+        The one classical rule that treats both directions alike (Glorot and Bengio, 2010).
+        """
+        return generator.normal(0.0, math.sqrt(2.0 / sum(self.fans)), self.weight_shape)
 
 
 @dataclass(frozen=True)
@@ -141,14 +149,6 @@ class Dense(LinearMap):
             return RowWorkspace(self, backend, upward, workers)
         return Workspace(self, backend, upward)
 
-    def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
-        """Draw Glorot-normal weights, variance 2 / (inputs + outputs).
-
-        The one classical rule that treats both directions alike (Glorot and Bengio, 2010).
-        """
-        std = math.sqrt(2.0 / (self.inputs + self.outputs))
-        return generator.normal(0.0, std, self.weight_shape)
-
 
 @dataclass(frozen=True)
 class Transposed(LinearMap):
@@ -188,6 +188,11 @@ class Transposed(LinearMap):
         self, backend: Backend, parts: Parts, dtype: str, *, upward: bool = True, workers: int = 1
     ) -> Workspace:
         return self.linear_map.workspace(backend, parts, dtype, upward=not upward, workers=workers)
+
+    @property
+    def fans(self) -> tuple[float, float]:
+        fan_in, fan_out = self.linear_map.fans
+        return fan_out, fan_in
 
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
         return self.linear_map.initial_weights(generator)

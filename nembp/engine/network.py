@@ -15,6 +15,7 @@ other end.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -142,18 +143,31 @@ def parameter_views(
 
 
 def initial_parameters(
-    layers: Sequence[Layer], maps: Sequence[LinearMap], seed: int | None
+    layers: Sequence[Layer],
+    maps: Sequence[LinearMap],
+    seed: int | None,
+    initial: str | float = "glorot",
 ) -> np.ndarray[Any, Any]:
     """Return a first flat vector, on the host: weights drawn, biases zero, gains 1.
 
-    Weights come from the stream ``"weights"``; without a seed all is zero.
+    Weights come from the stream ``"weights"``; without a seed all is zero. ``initial`` as of
+    `Network`.
     """
+    number = not isinstance(initial, str)
+    if initial not in ("glorot", "he") and not (number and 0.0 < float(initial) < math.inf):
+        raise ArchitectureError(
+            f"initial weights must be 'glorot', 'he' or a standard deviation > 0, got {initial!r}"
+        )
     flat = np.zeros(parameter_count(layers, maps))
     if seed is None:
         return flat
     generator, position = stream(seed, "weights"), 0
     for linear_map in maps:
         weights = linear_map.initial_weights(generator).reshape(-1)
+        if initial != "glorot":  # the same draws, of another standard deviation
+            fan_in, fan_out = linear_map.fans
+            std = math.sqrt(2.0 / fan_in) if initial == "he" else float(initial)
+            weights = weights * (std / math.sqrt(2.0 / (fan_in + fan_out)))
         flat[position : position + weights.size] = weights
         position += weights.size
     flat[flat.size - statistics_count(layers) // 2 :] = 1.0  # the gains, as many as means
@@ -321,6 +335,9 @@ class Network:
         Where, and in what precision the parameters live: float32 or float64.
     seed : int or None
         Of the initial weights, drawn on the host; None leaves all parameters zero.
+    initial : {"glorot", "he"} or float
+        Initial weights: normal with variance 2 / (fan in + fan out), which treats both directions
+        alike, or 2 / fan in, or of a standard deviation. Your own go into ``net.weights[k][...]``.
 
     Attributes
     ----------
@@ -359,6 +376,7 @@ class Network:
         device: str | Backend = "cpu",
         dtype: DTypeLike = "float32",
         seed: int | None = 0,
+        initial: str | float = "glorot",
     ) -> None:
         check_chain(layers, maps)
         self.layers = tuple(layers)
@@ -369,7 +387,7 @@ class Network:
         self.direction = "forward"
         self.weight_count = sum(linear_map.weight_count for linear_map in maps)
         self.reversed = _reversed_view(self, backward)
-        flat = initial_parameters(layers, maps, seed)
+        flat = initial_parameters(layers, maps, seed, initial)
         self._bind(self.backend.asarray(flat, self.dtype))
 
     def _bind(self, flat: Array, statistics: Array = None) -> None:
@@ -570,6 +588,8 @@ def dense_network(
     device: str | Backend = "cpu",
     dtype: DTypeLike = "float32",
     seed: int = 0,
+    initial: str | float = "glorot",
+    bias: bool = True,
 ) -> Network:
     """Build a network of dense linear maps.
 
@@ -582,7 +602,11 @@ def dense_network(
     normalization : BatchNormalization, optional
         Of the hidden layers; none by default.
     forward, backward : str or Likelihood
-        Ends of the two directions; multinomial and Gaussian with v = 1 by default.
+        Of the two directions; multinomial and Gaussian with v = 1 by default.
+    initial : {"glorot", "he"} or float
+        Initial weights, as of `Network`.
+    bias : bool
+        Whether layers have biases, of each direction.
 
     Raises
     ------
@@ -599,8 +623,9 @@ def dense_network(
             )
     hidden = get_activation(activation)
     last = len(sizes) - 1
-    layers = [Layer(int(n)) for n in sizes]
-    layers[1:last] = [Layer(int(n), hidden, None, normalization) for n in sizes[1:last]]
+    biases = None if bias else 0
+    layers = [Layer(int(n), None, biases) for n in sizes]
+    layers[1:last] = [Layer(int(n), hidden, biases, normalization) for n in sizes[1:last]]
     maps = [Dense(int(m), int(n)) for m, n in pairwise(sizes)]
     return Network(
         layers,
@@ -610,6 +635,7 @@ def dense_network(
         device=device,
         dtype=dtype,
         seed=seed,
+        initial=initial,
     )
 
 
