@@ -27,22 +27,17 @@ def device(monkeypatch, tmp_path):
     return None if REAL else fake_cupy.install(monkeypatch)
 
 
-@pytest.fixture
-def trained():
-    run(*SMALL, "--device", "gpu", "--out", "gpu", "--quiet")
-    run(*SMALL, "--device", "cpu", "--out", "cpu", "--quiet")
-    return "gpu", "cpu"
-
-
-def test_train_evaluate_and_predict(trained):
-    summaries = [json.loads(Path(name, "summary.json").read_text()) for name in trained]
+def test_train_evaluate_and_predict():
+    for on in ("gpu", "cpu"):
+        run(*SMALL, "--device", on, "--out", on, "--quiet")
+    summaries = [json.loads(Path(name, "summary.json").read_text()) for name in ("gpu", "cpu")]
     assert summaries[0]["device"].startswith("gpu (")
     assert summaries[0]["config"]["device"] == "gpu"
     assert from_toml("gpu/config.toml").cuda_graphs == "auto"
     for key in ("forward/accuracy", "forward/nll", "backward/nll", "backward/centroid_error"):
         tolerance = {"abs": 0.011} if key == "forward/accuracy" else {"rel": 1e-2 if REAL else 1e-3}
         assert summaries[0][key] == pytest.approx(summaries[1][key], **tolerance), key
-    for name in trained:
+    for name in ("gpu", "cpu"):
         for on in ("cpu", "gpu"):
             scores = json.loads(run("evaluate", name, "--device", on, "--json").stdout)
             assert scores["device"].startswith(on)
@@ -115,19 +110,15 @@ def test_verify():
 
 
 @only_stand_in
-def test_a_full_memory_is_one_line_with_a_remedy(device):
+def test_a_full_memory_is_one_line_and_auto_takes_the_cpu(device):
+    device.memory_limit = 1000
+    result = run(*SMALL, "--device", "auto", "--out", "b")
+    assert "computing on the CPU: the GPU's memory is full" in result.stderr
     device.memory_limit = 40_000_000
     line = fails(8, "train", "--layers", "4000,4000", "--device", "gpu", "--out", "a")
-    assert "the GPU's memory is full" in line
-    assert "--batch-size" in line
-    assert "--device cpu" in line
-
-
-@only_stand_in
-def test_auto_says_why_it_takes_the_cpu(device):
-    device.memory_limit = 1000
-    result = run(*SMALL, "--device", "auto", "--out", "a")
-    assert "computing on the CPU: the GPU's memory is full" in result.stderr
+    assert all(
+        each in line for each in ("the GPU's memory is full", "--batch-size", "--device cpu")
+    )
 
 
 @pytest.mark.parametrize(
