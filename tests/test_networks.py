@@ -263,16 +263,16 @@ ENDS = Gaussian(), Gaussian()
 IMPOSSIBLE = {
     "joins": (
         lambda: Network([Layer(3), Layer(2)], [Dense(3, 4)], *ENDS),
-        "linear map 1 joins 3 to 4 neurons, but layers 0",
+        "linear map 1 joins 3 to 4 units, but layers 0",
     ),
     "count": (
         lambda: Network([Layer(3), Layer(2)], [Dense(3, 2), Dense(2, 3)], *ENDS),
         "2 layers and 2 linear maps",
     ),
-    "biases": (lambda: Layer(4, None, 3), "got 4 neurons and 3 biases"),
+    "biases": (lambda: Layer(4, None, 3), "got 4 units and 3 biases"),
     "size": (lambda: dense_network([3, 0, 2]), "layer 1 has size 0"),
     "layers": (lambda: dense_network([3]), "at least 2 layers"),
-    "dense": (lambda: Dense(0, 3), "at least 1 neuron"),
+    "dense": (lambda: Dense(0, 3), "at least 1 unit"),
     "likelihood": (
         lambda: get_likelihood("none such"),
         "gaussian, bernoulli.* got 'none such'",

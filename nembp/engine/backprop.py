@@ -38,7 +38,7 @@ from nembp.backend import Array, Backend
 from nembp.engine.batchnorm import Counts, Statistics
 from nembp.engine.likelihoods import Gaussian, Likelihood, Readout
 from nembp.engine.network import LayerSide, Network, check_same_rows
-from nembp.engine.noise import Noise, NoiseSource, SignalNoise, signal_noise
+from nembp.engine.noise import Noise, NoiseSource, signal_noise
 from nembp.errors import ArchitectureError
 from nembp.threads import single_threaded_blas
 
@@ -533,7 +533,8 @@ class JointBackpropagation(Step):
             if noise_up is not None:
                 noise_up.disturb(k, a[k])
             if self.bidirectional:
-                down[k].error(e[k], _clean(noise_down, last - k, c[k]))
+                clean = c[k] if noise_down is None else noise_down.clean(last - k, c[k])
+                down[k].error(e[k], clean)
         z = self.output.readout.z
         maps[-1].forward(P[last - 1], z)
         up[last].signal(z)
@@ -545,9 +546,11 @@ class JointBackpropagation(Step):
             elif delta[k - 1] is not None:
                 maps[k - 1].adjoint(delta[k], delta[k - 1])
             if k > 1:
-                up[k - 1].error(delta[k - 1], _clean(noise_up, k - 1, a[k - 1]))
+                clean = a[k - 1] if noise_up is None else noise_up.clean(k - 1, a[k - 1])
+                up[k - 1].error(delta[k - 1], clean)
         self.end(gradient)
-        self._tidy()
+        if noise_up is not None or noise_down is not None:
+            self._tidy()
 
     def _tidy(self) -> None:
         """Give the batch back as it came, and report the nll without noise on the signals.
@@ -557,17 +560,11 @@ class JointBackpropagation(Step):
         """
         xp, share = self.net.backend.xp, self.rows / self._samples
         if self._noise_up is not None:
-            if 0 in self._noise_up.clean_signals:
-                self.x[...] = self._noise_up.clean_signals[0]
+            self.x[...] = self._noise_up.clean(0, self.x)
             if self._own_output:
                 xp.multiply(self._noise_up.nll, share, out=self.forward_nll)
         if self._noise_down is not None:
             xp.multiply(self._noise_down.nll, share, out=self.backward_nll)
-
-
-def _clean(noise: SignalNoise | None, k: int, signal: Array) -> Array:
-    """Return a signal without its noise, where derivatives are taken."""
-    return signal if noise is None else noise.clean_signals.get(k, signal)
 
 
 class CycleBackpropagation(Step):

@@ -1,7 +1,7 @@
 """Batch normalization: a part of a layer, of each direction by itself (Ioffe and Szegedy 2015).
 
 The pre-activation z of a normalized layer, rows × pixels for each of its channels (a dense layer's
-neurons are channels of one pixel), becomes
+units are channels of one pixel), becomes
 
     ẑ = (z − μ) / √(σ² + ε),   y = γ ẑ + β,   a = f(y),
 
@@ -278,7 +278,7 @@ class Normalizer:
 
     # -- rows ----------------------------------------------------------------------------------
     def _spread(self, *vectors: Array) -> list[Array]:
-        """Return vectors of one number per channel as vectors of one per neuron."""
+        """Return vectors of one number per channel as vectors of one per unit."""
         for by_pixel, vector in zip(self._by_pixel, vectors, strict=False):
             by_pixel[...] = vector
         return self._wide[: len(vectors)]

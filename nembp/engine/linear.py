@@ -47,7 +47,7 @@ Parts: TypeAlias = Sequence[int]  # rows of the parts of a signal: samples, and 
 
 
 class LinearMap(ABC):
-    """A linear map between two layers whose signals are rows of flattened neurons.
+    """A linear map between two layers whose signals are rows of flattened units.
 
     Attributes
     ----------
@@ -121,7 +121,7 @@ class Dense(LinearMap):
     def __post_init__(self) -> None:
         if self.inputs < 1 or self.outputs < 1:
             raise ArchitectureError(
-                f"a dense linear map joins layers of at least 1 neuron, got {self.inputs} and "
+                f"a dense linear map joins layers of at least 1 unit, got {self.inputs} and "
                 f"{self.outputs}"
             )
 
@@ -293,7 +293,7 @@ class AveragePooling(_Weightless):
 
 @dataclass(frozen=True)
 class Reshape(_Weightless):
-    """The same neurons in another order: T = Σ x[n, i] y[n, order(i)], no weights.
+    """The same units in another order: T = Σ x[n, i] y[n, order(i)], no weights.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
@@ -44,19 +44,19 @@ Vector: TypeAlias = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of neurons.
+    """A layer of a network.
 
     Parameters
     ----------
     size : int
-        Neurons in the layer.
+        Units in the layer.
     activation : Activation, optional
         f of a hidden layer; None at both ends, where the likelihood has its own.
     bias_size : int, optional
-        Biases of each direction: one a neuron by default, one a channel where neurons share them
+        Biases of each direction: one per unit by default, one per channel where units share them
         (it must divide ``size``), 0 for none.
     normalization : BatchNormalization, optional
-        Of a hidden layer's pre-activations, in each direction by itself: by neuron or channel, as
+        Of a hidden layer's pre-activations, in each direction by itself: by unit or channel, as
         its biases are (:mod:`nembp.engine.batchnorm`).
     """
 
@@ -64,27 +64,22 @@ class Layer:
     activation: Activation | None = None
     bias_size: int | None = None
     normalization: BatchNormalization | None = None
+    biases: int = field(init=False, repr=False, compare=False)  # of each direction
+    gains: int = field(init=False, repr=False, compare=False)  # γ: one for each bias, or none
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.biases < 0 or self.size % max(self.biases, 1):
+        biases = self.size if self.bias_size is None else self.bias_size
+        if self.size < 1 or biases < 0 or self.size % max(biases, 1):
             raise ArchitectureError(
-                f"a layer needs at least 1 neuron and a bias count that divides it, got "
-                f"{self.size} neurons and {self.biases} biases"
+                f"a layer needs at least 1 unit and a bias count that divides it, got {self.size} "
+                f"units and {biases} biases"
             )
-        if self.normalization is not None and not self.biases:
+        if self.normalization is not None and not biases:
             raise ArchitectureError(
-                f"a normalized layer of {self.size} neurons needs biases, one a neuron or channel"
+                f"a normalized layer of {self.size} units needs biases, one per unit or channel"
             )
-
-    @property
-    def biases(self) -> int:
-        """Number of biases of each direction."""
-        return self.size if self.bias_size is None else self.bias_size
-
-    @property
-    def gains(self) -> int:
-        """Number of gains γ of each direction: one for each bias where the layer is normalized."""
-        return 0 if self.normalization is None else self.biases
+        object.__setattr__(self, "biases", biases)
+        object.__setattr__(self, "gains", 0 if self.normalization is None else biases)
 
 
 @dataclass(frozen=True)
@@ -222,7 +217,7 @@ def check_chain(layers: Sequence[Layer], maps: Sequence[LinearMap]) -> None:
         ends = (layers[k - 1].size, layers[k].size)
         if (linear_map.inputs, linear_map.outputs) != ends:
             raise ArchitectureError(
-                f"linear map {k} joins {linear_map.inputs} to {linear_map.outputs} neurons, but layers "
+                f"linear map {k} joins {linear_map.inputs} to {linear_map.outputs} units, but layers "
                 f"{k - 1} and {k} have {ends[0]} and {ends[1]}"
             )
     for k in (0, len(layers) - 1):
@@ -416,12 +411,12 @@ class Network:
 
     @property
     def inputs(self) -> int:
-        """Neurons at this direction's input."""
+        """Units at this direction's input."""
         return self.layers[0].size
 
     @property
     def outputs(self) -> int:
-        """Neurons at this direction's output."""
+        """Units at this direction's output."""
         return self.layers[-1].size
 
     @property
@@ -596,7 +591,7 @@ def dense_network(
     Parameters
     ----------
     sizes : sequence of int
-        Neurons of each layer, input and output included.
+        Units of each layer, input and output included.
     activation : str or Activation
         Of the hidden layers.
     normalization : BatchNormalization, optional
@@ -619,7 +614,7 @@ def dense_network(
     for k, size in enumerate(sizes):
         if not isinstance(size, (int, np.integer)) or size < 1:
             raise ArchitectureError(
-                f"layer {k} has size {size!r}; every layer needs a whole number of neurons ≥ 1"
+                f"layer {k} has size {size!r}; every layer needs a whole number of units ≥ 1"
             )
     hidden = get_activation(activation)
     last = len(sizes) - 1

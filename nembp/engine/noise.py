@@ -572,8 +572,6 @@ class SignalNoise:
         After a call: the screened noise of each noisy layer, counted from the direction's input.
     sources : dict of LayerNoise
         By layer, with their share accepted and mean gain.
-    clean_signals : dict of array
-        By layer, the step's signals without their noise: derivatives are taken there.
     nll : array, shape (1, 1)
         Mean −log p(t) of the signals without noise, in nats, after a call.
     """
@@ -611,7 +609,7 @@ class SignalNoise:
                 self.places[layer] = place
                 self.sources[layer] = LayerNoise(self, layer, each, generators[place])
         self.n = {layer: source.n for layer, source in self.sources.items()}
-        self.clean_signals = {k: backend.empty((rows, sizes[k]), dtype) for k in self.sources}
+        self._clean = {k: backend.empty((rows, sizes[k]), dtype) for k in self.sources}
 
     def __call__(self, x: Array, t: Array) -> None:
         """Draw and screen the noise for a batch: ``x`` and ``t`` of this direction."""
@@ -633,8 +631,12 @@ class SignalNoise:
     def disturb(self, layer: int, signal: Array) -> None:
         """Add its noise to the step's signal of a layer, where the layer has any."""
         if layer in self.n:
-            self.clean_signals[layer][...] = signal
+            self._clean[layer][...] = signal
             signal += self.n[layer]
+
+    def clean(self, layer: int, signal: Array) -> Array:
+        """Return the step's signal of a layer without its noise, where derivatives are taken."""
+        return self._clean.get(layer, signal)
 
     def log_likelihood_with(self, layer: int, n: Array) -> Array:
         """Return log p(t) (rows, 1) with noise ``n`` on the signal of one layer."""

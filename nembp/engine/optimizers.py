@@ -129,9 +129,12 @@ class Optimizer(ABC):
         if self.weight_decay:
             weights = self.vectors[0][: self.weights]
             weights *= keep
-        run_parallel(
-            lambda chunks: [self.move(chunk, eta, epsilon) for chunk in chunks], self._shares
-        )
+
+        def move(chunks: list[Chunk]) -> None:
+            for chunk in chunks:
+                self.move(chunk, eta, epsilon)
+
+        run_parallel(move, self._shares)
 
     def constants(self) -> tuple[float, ...]:
         """Return the other numbers that a device's kernel takes."""
