@@ -138,8 +138,7 @@ def fetch(name: str, data_dir: str, mirror: str | None, quiet: bool) -> None:
 
     Files that are there already are kept.
     """
-    from nembp.datasets.cifar_fetch import fetch_cifar
-    from nembp.datasets.mnist import fetch_mnist
+    from nembp.datasets.fetch import fetch_cifar, fetch_mnist
 
     with _Download(quiet=quiet) as progress:
         if name == "mnist":

@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 
 import nembp
 from nembp.backend import Backend, get_backend
-from nembp.datasets.npz import read_npz
+from nembp.datasets.arrays import read_npz
 from nembp.datasets.scaling import Scaling
 from nembp.engine.activations import ACTIVATIONS, Activation
 from nembp.engine.likelihoods import LIKELIHOODS, Likelihood

@@ -1,4 +1,4 @@
-"""Files that are either complete or not there: every result is written through here."""
+"""Files read with errors that help, and written so that they are complete or not there."""
 
 from __future__ import annotations
 
@@ -11,9 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from nembp.errors import OutputError
+from nembp.errors import DataError, OutputError
 
-__all__ = ["replacing", "write_atomically"]
+
+@contextmanager
+def reading(path: str | os.PathLike[str], remedy: str = "Check the path.") -> Iterator[BinaryIO]:
+    """Open a file for reading; OSError becomes DataError naming it and the `remedy`."""
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file. {remedy}") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: is a folder; expected a file. {remedy}") from error
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}). {remedy}") from error
 
 
 @contextmanager

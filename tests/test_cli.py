@@ -17,10 +17,9 @@ from nembp_cli.main import COMMANDS, CommandGroup, cli
 import nembp
 from nembp import errors
 from nembp.datasets import available
-from nembp.datasets import mnist as mnist_module
-from nembp.datasets.idx import read_idx
-from nembp.datasets.idx_folder import NAMES
-from nembp.datasets.mnist import _Content, idx_md5
+from nembp.datasets import builtin as mnist_module
+from nembp.datasets.arrays import NAMES, read_idx
+from nembp.datasets.builtin import Content, idx_md5
 from nembp.runs import RunConfig
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "mnist-sample"
@@ -213,7 +212,7 @@ def small_mnist(monkeypatch):
     for name in NAMES:
         path = SAMPLE / f"{name}.gz"
         size = len(gzip.decompress(path.read_bytes()))
-        contents[name] = _Content(idx_md5(read_idx(path)), size)
+        contents[name] = Content(idx_md5(read_idx(path)), size)
     monkeypatch.setattr(mnist_module, "CONTENTS", contents)
     return SAMPLE.as_uri()
 

@@ -10,7 +10,7 @@ from cifar_files import NAMES, binary, expected, hundred, shrink
 from command_line import fails, run
 
 from nembp.datasets import cifar
-from nembp.plotting.pictures import read_images
+from nembp.datasets.images import read_images
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from cli_predict_cases import train_runs
 from command_line import fails, run
 
 from nembp.datasets import load
-from nembp.plotting.pictures import read_images
+from nembp.datasets.images import read_images
 from nembp.runs import RunConfig, train_run
 
 

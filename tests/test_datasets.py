@@ -4,10 +4,10 @@ import subprocess
 import sys
 import types
 
+import nembp.datasets.digits as digits_module
 import numpy as np
 import pytest
 
-import nembp.datasets.digits as digits_module
 from nembp.datasets import (
     Dataset,
     Request,

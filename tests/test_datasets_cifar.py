@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cifar_files import COUNT, FILES, HUNDRED, NAMES, binary, expected, hundred, pickled, shrink
+from nembp.datasets.planar import PlanarRows
 from pickles import batch, python2
 
 from nembp.datasets import Scaling, cifar, class_means, load
-from nembp.datasets.planar import PlanarRows
 from nembp.datasets.sources import is_mapped
 from nembp.errors import ArchitectureError, DataError, ShapeError
 

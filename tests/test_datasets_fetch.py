@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nembp.datasets import builtin as mnist_module
 from nembp.datasets import download, fetch_mnist, read_idx, write_idx
-from nembp.datasets import mnist as mnist_module
-from nembp.datasets.idx_folder import NAMES
-from nembp.datasets.mnist import _Content, idx_md5
+from nembp.datasets.arrays import NAMES
+from nembp.datasets.builtin import idx_md5
 from nembp.errors import ArchitectureError, DataError, OutputError
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "mnist-sample"
@@ -68,7 +68,7 @@ def mirror(monkeypatch):
     """A mirror of the sample, which takes MNIST's place in the table of checksums."""
     arrays = [read_idx(SAMPLE / name) for name in FILES]
     sizes = [len(gzip.decompress((SAMPLE / name).read_bytes())) for name in FILES]
-    contents = [_Content(idx_md5(x), size) for x, size in zip(arrays, sizes, strict=True)]
+    contents = [Content(idx_md5(x), size) for x, size in zip(arrays, sizes, strict=True)]
     monkeypatch.setattr(mnist_module, "CONTENTS", dict(zip(NAMES, contents, strict=True)))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     mirror = Mirror()

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nembp.datasets import load, read_idx
-from nembp.datasets.idx import idx_header
+from nembp.datasets.arrays import idx_header
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from nembp.datasets import load, read_idx, write_idx
-from nembp.datasets import mnist as mnist_module
-from nembp.datasets.idx import idx_header
-from nembp.datasets.idx_folder import NAMES
 from nembp.datasets.mnist import CONTENTS, idx_md5
+
+from nembp.datasets import builtin as mnist_module
+from nembp.datasets import load, read_idx, write_idx
+from nembp.datasets.arrays import NAMES, idx_header
 from nembp.datasets.splitting import random_bits, shuffled
 from nembp.errors import ArchitectureError, DataError, OutputError
 

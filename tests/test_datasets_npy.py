@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nembp.datasets import class_means, feature_means, load, write_idx
-from nembp.datasets.npy import map_npy
+from nembp.datasets.arrays import map_npy
 from nembp.datasets.sources import as_rows, is_mapped
 from nembp.errors import ArchitectureError, DataError
 from nembp.runs import RunConfig

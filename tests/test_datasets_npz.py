@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nembp.datasets import Scaling, load
-from nembp.datasets.npz import read_npz
+from nembp.datasets.arrays import read_npz
 from nembp.errors import ArchitectureError, DataError
 
 X = np.random.default_rng(0).integers(0, 256, (40, 4, 5), dtype=np.uint8)

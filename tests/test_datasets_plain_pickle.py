@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nembp.datasets.plain_pickle import _Machine, read_plain_pickle
 from pickles import UINT8, batch, python2
 
-from nembp.datasets.plain_pickle import _Machine, read_plain_pickle
 from nembp.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 3072), np.uint8)

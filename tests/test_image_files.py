@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from nembp.datasets.images import read_image, read_images
 from nembp.errors import DataError, ShapeError
-from nembp.plotting.pictures import read_image, read_images
 
 GREY, COLOUR = (5, 7, 1), (5, 7, 3)
 

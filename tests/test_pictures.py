@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
+from nembp.datasets.images import read_images
 from nembp.errors import OutputError, ShapeError
-from nembp.plotting.pictures import backward_picture, read_images, tile_images, write_images
+from nembp.plotting.pictures import backward_picture, tile_images, write_images
 
 GREY = 128
 

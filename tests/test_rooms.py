@@ -39,7 +39,6 @@ ROOMS = ROWS.split()
 EXCEPTIONS = {
     ("benchmarks", "nembp"),
     ("checkpoints", "nembp"),
-    ("datasets", "plotting"),
     ("verification", "nembp"),
     ("verification", "testing"),
 }

@@ -10,8 +10,8 @@ import pytest
 from command_line import fails, run
 
 from nembp.checkpoints import load_model
+from nembp.datasets.images import read_images
 from nembp.errors import ArchitectureError
-from nembp.plotting.pictures import read_images
 from nembp.runs import RunConfig, evaluate_run, from_toml, train_run
 from nembp.runs.predicting import predict_backward
 from nembp.runs.training import prepare

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, in the official binary and Python layouts, memory-mapped.
+"""CIFAR-10 and CIFAR-100, in the official binary layout, memory-mapped, and in the Python one.
 
 A record is its label or labels, one byte each, and 3072 bytes of pixels: the red, green and blue
 plane of 32 x 32, row by row (A. Krizhevsky, https://www.cs.toronto.edu/~kriz/cifar.html).
@@ -6,7 +6,9 @@ plane of 32 x 32, row by row (A. Krizhevsky, https://www.cs.toronto.edu/~kriz/ci
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,9 @@ from numpy.typing import NDArray
 
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
-from nembp.datasets.files import reading
-from nembp.datasets.plain_pickle import read_plain_pickle
-from nembp.datasets.planar import PlanarRows
-from nembp.datasets.sources import JoinedRows
+from nembp.datasets.sources import JoinedRows, PlanarRows
 from nembp.errors import ArchitectureError, DataError
-
-__all__ = ["Layout", "load_cifar10", "load_cifar100"]
+from nembp.files import reading
 
 ATTRIBUTION = (
     "{} by A. Krizhevsky, V. Nair and G. Hinton; Learning Multiple Layers of Features from Tiny "
@@ -87,7 +85,8 @@ CIFAR100 = (
 def load_cifar10(request: Request) -> Dataset:
     """Load CIFAR-10; the loader behind ``load("cifar10", folder)``.
 
-    `data_dir` is the folder with the files or the one above it. Pixels stay in the files.
+    `data_dir` is the folder with the files or the one above it. Pixels of the
+    binary version stay in the files.
 
     Raises
     ------
@@ -160,7 +159,7 @@ def _find(path: Path, layouts: tuple[Layout, ...], name: str, title: str) -> tup
 
 def _class_names(path: Path, layout: Layout, classes: int) -> tuple[str, ...]:
     if layout.names_key:
-        found = read_plain_pickle(path).get(layout.names_key)
+        found = read_pickle(path).get(layout.names_key)
         raw = found if isinstance(found, list) else []
     else:
         with reading(path, _FRESH) as file:
@@ -206,14 +205,150 @@ def _binary(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8], 
 
 
 def _pickled(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """Read pixels of a pickle, memory-mapped, and labels."""
-    batch = read_plain_pickle(path)
+    """Read pixels and labels of a pickle."""
+    batch = read_pickle(path)
     pixels, labels = batch.get(b"data"), batch.get(layout.labels)
-    if not isinstance(pixels, np.ndarray) or pixels.shape != (count, PIXELS):
+    table = pixels.table() if isinstance(pixels, _Array) else None
+    if table is None or table.shape != (count, PIXELS):
         raise DataError(f"{path}: no table 'data' of {count} x {PIXELS} bytes. {_FRESH}")
     known = isinstance(labels, list) and all(type(label) is int for label in labels)
-    if not known or len(labels) != count or min(labels) < 0:  # type: ignore[arg-type]
+    if not known or len(labels) != count or not 0 <= min(labels) <= max(labels) < 256:
         raise DataError(
             f"{path}: no list {layout.labels.decode()!r} of {count} labels from 0 up. {_FRESH}"
         )
-    return pixels, np.array(labels, dtype=np.int64)
+    return table, np.array(labels, dtype=np.int64)
+
+
+# -- pickles -------------------------------------------------------------------------------------
+# A pickle is a program, and pickle.load runs it. Here the only names that it can find stand for
+# NumPy's array of bytes, and none of them does anything but keep what it is given.
+_MOST_BYTES = 1 << 28  # CIFAR-100's largest file has 155 million
+_MOST_READS = 3_000_000  # CIFAR-100's largest file takes 0.9 million
+
+
+class _Array:
+    """An array, as far as a pickle describes it."""
+
+    state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def table(self) -> NDArray[np.uint8] | None:
+        """Return the array, None unless its state is that of a table of bytes."""
+        match self.state:
+            case (_, (int(rows), int(columns)), _Dtype(name="u1"), fortran, bytes(content)):
+                if rows >= 0 and columns >= 0 and len(content) == rows * columns:
+                    flat = np.frombuffer(content, np.uint8)
+                    return flat.reshape((rows, columns), order="F" if fortran else "C")
+        return None
+
+
+class _Dtype:
+    """A dtype; its byte order, which comes as its state, does not matter for bytes."""
+
+    def __init__(self, name: object = None, *_: object) -> None:
+        self.name = name.decode("ascii", "replace") if isinstance(name, bytes) else name
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _reconstruct(*_: object) -> _Array:
+    return _Array()
+
+
+_KNOWN = {
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy", "ndarray"): None,
+    ("numpy", "dtype"): _Dtype,
+}
+
+
+class _Bytes(io.BytesIO):
+    """A file in memory that is read in so many pieces at most: each opcode takes one."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > _MOST_READS:
+            raise pickle.UnpicklingError("longer than any file of CIFAR")
+        return super().read(size)
+
+
+def _set_items(unpickler: Any) -> None:
+    _update(unpickler, unpickler.pop_mark())
+
+
+def _set_item(unpickler: Any) -> None:
+    value, key = unpickler.stack.pop(), unpickler.stack.pop()
+    _update(unpickler, [key, value])
+
+
+def _update(unpickler: Any, items: list[Any]) -> None:
+    target, keys = unpickler.stack[-1], items[::2]
+    if type(target) is not dict or any(type(key) not in (bytes, str) for key in keys):
+        raise pickle.UnpicklingError("a key that is no text")  # others may take years to hash
+    target.update(zip(keys, items[1::2], strict=True))
+
+
+def _build(unpickler: Any) -> None:
+    state = unpickler.stack.pop()
+    if not isinstance(target := unpickler.stack[-1], (_Array, _Dtype)):
+        raise pickle.UnpicklingError("a state for what has none")
+    target.__setstate__(state)
+
+
+_PLAIN = (
+    "PROTO STOP MARK POP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 BINSTRING "
+    "SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINUNICODE EMPTY_DICT EMPTY_LIST APPEND APPENDS "
+    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE"
+)
+
+
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+    """Python's own unpickler: the one in Python, since C's memo takes what an index asks for.
+
+    Of the opcodes, it has those of plain data up to protocol 3.
+    """
+
+    dispatch = dict.fromkeys(range(256), lambda unpickler: unpickler.refuse()) | {
+        code: pickle._Unpickler.dispatch[code]  # type: ignore[attr-defined]
+        for code in [getattr(pickle, name)[0] for name in _PLAIN.split()]
+    }
+    dispatch |= {pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items}
+    dispatch[pickle.BUILD[0]] = _build
+
+    def refuse(self) -> None:
+        raise pickle.UnpicklingError("an instruction that plain data does not need")
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _KNOWN:
+            raise pickle.UnpicklingError(f"it asks for {f'{module}.{name}'!r:.60}")
+        return _KNOWN[module, name]
+
+
+def read_pickle(path: Path) -> dict[Any, Any]:
+    """Read a pickled dictionary of plain data; nothing in it is run.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or damaged, or holds anything but text, numbers, lists, tuples,
+        dictionaries, and arrays.
+    """
+    remedy = "Nothing in it was run. Unpack the official archive again, or use its binary version."
+    with reading(path, _FRESH) as file:
+        content = file.read(_MOST_BYTES + 1)
+    try:
+        if len(content) > _MOST_BYTES:
+            raise pickle.UnpicklingError("longer than any file of CIFAR")
+        found = _Unpickler(_Bytes(content), encoding="bytes").load()
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: not a pickle of plain data ({reason:.200}). {remedy}") from error
+    if type(found) is not dict:
+        raise DataError(f"{path}: no dictionary, but {type(found).__name__}. {remedy}")
+    return found

@@ -1,25 +1,117 @@
-"""What a data set is, and what its reader is asked for."""
+"""What a data set is, what its reader is asked for, and how two of them are compared."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nembp.datasets.scaling import Scaling
+from nembp.datasets.scaling import Scaling, chunks
 from nembp.datasets.sources import Samples, choose
-from nembp.errors import ArchitectureError
-
-__all__ = ["Dataset", "Request", "ScalingName", "Split", "Task"]
+from nembp.errors import ArchitectureError, DataError
 
 Task: TypeAlias = Literal["auto", "classification", "regression"]
 ScalingName: TypeAlias = Literal["auto", "unit", "channel"]
+ImageOrder: TypeAlias = Literal["auto", "first", "last"]
+
+# -- what a reader is asked for ------------------------------------------------------------------
+_ARRAYS = ("npy", "npz")
+READ_BY = {  # options that only some of the built-in readers know
+    "targets": ("csv",),
+    "delimiter": ("csv",),
+    "header": ("csv",),
+    "decimal": ("csv",),
+    "image_size": ("images",),
+    "image_order": _ARRAYS,
+    "transpose": (*_ARRAYS, "idx"),
+    "x": _ARRAYS,
+    "y": _ARRAYS,
+}
 
 
+@dataclass(frozen=True)
+class Request:
+    """The options of `nembp.datasets.load`, which describes them.
+
+    Raises
+    ------
+    ArchitectureError
+        If one of them has a value that it cannot have.
+    """
+
+    data_dir: Path | None = None
+    targets: tuple[str, ...] | None = None
+    task: Task = "auto"
+    test_fraction: float = 0.2
+    seed: int = 0
+    limit: int | None = None
+    scaling: ScalingName = "auto"
+    image_size: tuple[int, int] | None = None
+    delimiter: str | None = None
+    header: bool | None = None
+    decimal: str | None = None
+    image_order: ImageOrder = "auto"
+    transpose: bool | None = None
+    x: str | None = None
+    y: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in (("task", Task), ("scaling", ScalingName), ("image_order", ImageOrder)):
+            if getattr(self, name) not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise ArchitectureError(f"{name}={getattr(self, name)!r}: expected one of {known}")
+        if not 0.0 < self.test_fraction < 1.0:
+            raise ArchitectureError(
+                f"test_fraction={self.test_fraction}: expected a share between 0 and 1, such as 0.2"
+            )
+        if self.seed < 0:
+            raise ArchitectureError(f"seed={self.seed}: expected an integer of at least 0")
+        if self.limit is not None and self.limit < 1:
+            raise ArchitectureError(f"limit={self.limit}: expected at least 1 training sample")
+        size = self.image_size
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise ArchitectureError(
+                f"image_size={size}: expected (height, width) of at least 1 pixel, as 32x32"
+            )
+        if self.delimiter is not None and len(self.delimiter) != 1 and self.delimiter != "tab":
+            raise ArchitectureError(
+                f"delimiter={self.delimiter!r}: expected one character, or the word tab"
+            )
+        if self.decimal not in (None, ".", ","):
+            raise ArchitectureError(f"decimal={self.decimal!r}: expected '.' or ','")
+        if (self.x is None) != (self.y is None):
+            raise ArchitectureError("x and y name two arrays: expected both or neither")
+
+    def check_read_by(self, name: str) -> None:
+        """Raise ArchitectureError for options that the reader of this name does not know."""
+        for option in fields(self):
+            readers = READ_BY.get(option.name, (name,))
+            if name not in readers and getattr(self, option.name) != option.default:
+                raise ArchitectureError(
+                    f"{option.name} is for the data sets {', '.join(readers)}, not for {name!r}; "
+                    "leave it out"
+                )
+
+    def path(self, name: str) -> Path:
+        """`data_dir`, or ArchitectureError when none was given."""
+        if self.data_dir is None:
+            fetch = ""
+            if name in ("mnist", "cifar10", "cifar100"):
+                fetch = f"; `nembp data fetch {name} --data-dir DIR` fetches it"
+            raise ArchitectureError(
+                f"data set {name!r} is read from files and no path was given: "
+                f"pass data_dir (--data-dir PATH){fetch}"
+            )
+        return self.data_dir
+
+
+# -- what it gives -------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Split:
     """Samples and their targets.
@@ -28,7 +120,7 @@ class Split:
     ----------
     x : ndarray or Rows, shape (n, *shape)
         Raw values: uint8 for images (never converted as a whole), floating otherwise. May be
-        read-only and memory-mapped; `nembp.datasets.sources.as_rows` reads either kind.
+        read-only and memory-mapped; `nembp.datasets.as_rows` reads either kind.
     y : ndarray
         int64 labels 0..K-1 of shape (n,), or floating targets of shape (n, outputs).
     """
@@ -73,7 +165,12 @@ class Dataset:
     pixel_scaling : Scaling, optional
         Of images to [0, 1], to draw them, where `x_scaling` maps elsewhere; see `to_unit`.
     feature_names : tuple of str
-        Columns of a table that names them, one a feature; else ().
+        Columns of a table that names them, one per feature; else ().
+    notes : tuple of str
+        What the reader had to guess or passed over, a sentence each.
+    fingerprint : str
+        Of all samples as read, before they were split or limited: the same whatever the order of
+        the rows, and of a table's columns. "" where nothing was read.
     """
 
     name: str
@@ -88,6 +185,8 @@ class Dataset:
     source: str
     pixel_scaling: Scaling | None = None
     feature_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    fingerprint: str = ""
 
     def __repr__(self) -> str:
         """Say what it holds; the arrays would fill a screen."""
@@ -124,27 +223,269 @@ class Dataset:
         return self.x_scaling if self.pixel_scaling is None else self.pixel_scaling
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a loader was asked for: the checked arguments of `load`."""
+# -- by name: columns and labels -----------------------------------------------------------------
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """List names for people, the first ones of many."""
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
-    data_dir: Path | None = None
-    targets: tuple[str, ...] | None = None
-    task: Task = "auto"
-    test_fraction: float = 0.2
-    seed: int = 0
-    limit: int | None = None
-    scaling: ScalingName = "auto"
-    image_size: tuple[int, int] | None = None
 
-    def path(self, name: str) -> Path:
-        """`data_dir`, or ArchitectureError when none was given."""
-        if self.data_dir is None:
-            fetch = ""
-            if name in ("mnist", "cifar10", "cifar100"):
-                fetch = f"; `nembp data fetch {name} --data-dir DIR` fetches it"
-            raise ArchitectureError(
-                f"data set {name!r} is read from files and no path was given: "
-                f"pass data_dir (--data-dir PATH){fetch}"
-            )
-        return self.data_dir
+def match_columns(
+    found: Sequence[str], wanted: Sequence[str], where: str, others: Sequence[str] | None = ()
+) -> list[int]:
+    """Return the position in `found` of each name in `wanted`.
+
+    Parameters
+    ----------
+    found, wanted : sequence of str
+        A table's columns, and those that are needed, in the order in which they are.
+    where : str
+        The table, for messages.
+    others : sequence of str, optional
+        Names that may be there too; None for any.
+
+    Raises
+    ------
+    DataError
+        If a name is missing, or one is there that is neither wanted nor among `others`.
+
+    >>> match_columns(["b", "kind", "a"], ["a", "b"], "new.csv", others=["kind"])
+    [2, 0]
+    """
+    there, known = set(found), {*wanted, *(others or ())}
+    missing = [name for name in wanted if name not in there]
+    unknown = [name for name in found if name not in known]
+    if missing or (unknown and others is not None):
+        fault = f"no column {missing[0]!r:.60}" if missing else f"unknown column {unknown[0]!r:.60}"
+        raise DataError(
+            f"{where}: {fault}; the columns are {listed(found)}, but expected are "
+            f"{listed(wanted)}, in any order. Rename, add or drop columns"
+        )
+    places = {name: place for place, name in enumerate(found)}
+    return [places[name] for name in wanted]
+
+
+def with_columns(data: Dataset, names: Sequence[str]) -> Dataset:
+    """Return a table's data set with its features in the order of `names`.
+
+    Raises
+    ------
+    DataError
+        If the table has no column of one of these names, or one of another name.
+    """
+    if tuple(names) == data.feature_names:
+        return data
+    order = np.array(match_columns(data.feature_names, names, data.source))
+
+    def reordered(value: Any) -> Any:
+        return value if np.ndim(value) == 0 else np.asarray(value)[order]
+
+    return replace(
+        data,
+        train=Split(np.asarray(data.train.x)[:, order], data.train.y),
+        test=Split(np.asarray(data.test.x)[:, order], data.test.y),
+        x_scaling=Scaling(reordered(data.x_scaling.offset), reordered(data.x_scaling.factor)),
+        feature_names=tuple(names),
+    )
+
+
+def number(text: str) -> float | None:
+    """Return the number that a text is, None if it is none; Python's 1_000 is text."""
+    try:
+        return None if "_" in text else float(text)
+    except ValueError:
+        return None
+
+
+def sorted_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Sort class names: as numbers where all are numbers.
+
+    >>> sorted_names(["10", "9", "1.5"])
+    ('1.5', '9', '10')
+    """
+    values = {name: number(name) for name in names}
+    if all(value is not None and math.isfinite(value) for value in values.values()):
+        return tuple(sorted(names, key=lambda name: (values[name], name)))
+    return tuple(sorted(names))
+
+
+def class_indices(
+    labels: NDArray[Any] | Sequence[Any],
+    classes: Sequence[str],
+    where: str,
+    *,
+    by_index: bool = False,
+) -> NDArray[np.int64]:
+    """Return the index of the class that each label names.
+
+    Parameters
+    ----------
+    labels : array or sequence, shape (n,)
+        Names as text, or numbers, which name the class whose name is that number.
+    classes : sequence of str
+        Class names.
+    where : str
+        Where the labels come from, for messages.
+    by_index : bool, default False
+        Labels are indices 0..K-1, whatever the names are.
+
+    Raises
+    ------
+    DataError
+        If a label names no class.
+
+    >>> class_indices([3, 1.0, "2"], ["1", "2", "3"], "y.npy").tolist()
+    [2, 0, 1]
+    """
+    names = [str(k) for k in range(len(classes))] if by_index else list(classes)
+    by_name = {name: index for index, name in enumerate(names)}
+    by_value = {number(name): index for name, index in by_name.items()}
+    found = []
+    for label in np.asarray(labels, dtype=object).reshape(-1).tolist():
+        if isinstance(label, bytes):
+            text = label.decode("utf-8", "replace").strip()
+        else:
+            text = label.strip() if isinstance(label, str) else repr(float(label))
+        value = number(text)
+        index = by_name.get(text)
+        if index is None and value is not None:
+            index = by_value.get(value)
+        if index is None:
+            kind = f"expected an index from 0 to {len(names) - 1}"
+            if not by_index:
+                kind = f"expected one of the classes {listed(names)}"
+            raise DataError(f"{where}: no class {label!r:.60}; {kind}")
+        found.append(index)
+    return np.array(found, dtype=np.int64)
+
+
+# -- fingerprints --------------------------------------------------------------------------------
+_MOST_BYTES = 1 << 26  # of a part's rows that enter a fingerprint
+_PIECES = 4
+
+
+def fingerprint(x: Samples, y: NDArray[Any], names: Sequence[str] = ()) -> str:
+    """Fingerprint of samples and their targets: the same in any order of the rows.
+
+    The sum of a 64-bit hash per row. Of long rows of large data, evenly spaced pieces enter.
+
+    Parameters
+    ----------
+    x, y : array
+        Samples (n, ...) and labels (n,) or targets (n, outputs).
+    names : sequence of str
+        The columns of a table; the order of columns does not matter then.
+    """
+    n, features = len(x), math.prod(x.shape[1:])
+    columns = np.arange(features)
+    most = max(64, _MOST_BYTES // max(1, n) // (1 if x.dtype == np.uint8 else 8))
+    if features > most:
+        length = most // _PIECES
+        starts = np.linspace(0, features - length, _PIECES).astype(np.int64)
+        columns = np.unique(starts[:, np.newaxis] + np.arange(length))
+    named: Any = [zlib.crc32(name.encode()) for name in names] if names else columns
+    weights = _mixed(np.asarray(named, dtype=np.uint64)) | np.uint64(1)
+    total, targets = 0, y.reshape(n, -1)
+    target_weights = _mixed(np.arange(targets.shape[1], dtype=np.uint64) + np.uint64(1 << 40))
+    for part in chunks(x):
+        rows = np.asarray(x[part]).reshape(-1, features)
+        rows = rows if len(columns) == features else rows[:, columns]
+        hashes = _bits(rows) @ weights + _bits(targets[part]) @ target_weights
+        total += int(_mixed(hashes).sum(dtype=np.uint64))
+    return f"{n}:{total % 2**64:016x}"
+
+
+def _bits(values: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return the same 64 bits for equal numbers, whatever their dtype."""
+    if values.dtype == np.uint8:
+        return values.astype(np.uint64)
+    return np.ascontiguousarray(values.astype(np.float64) + 0.0).view(np.uint64)  # -0.0 is 0.0
+
+
+def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Mix the bits of each number (splitmix64)."""
+    z = z + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+# -- batches and means ---------------------------------------------------------------------------
+def batch_order(
+    n: int, batch_size: int, generator: np.random.Generator
+) -> Iterator[NDArray[np.intp]]:
+    """Random mini-batches of one epoch: every sample once, the last batch maybe smaller.
+
+    The order is drawn at the call.
+
+    Raises
+    ------
+    ArchitectureError
+        If `n` or `batch_size` is below 1.
+
+    >>> batches = list(batch_order(5, 2, np.random.default_rng(0)))
+    >>> [len(batch) for batch in batches], sorted(np.concatenate(batches).tolist())
+    ([2, 2, 1], [0, 1, 2, 3, 4])
+    """
+    if n < 1 or batch_size < 1:
+        raise ArchitectureError(
+            f"{n} samples in batches of {batch_size}: expected at least 1 of each"
+        )
+    order = generator.permutation(n).astype(np.intp, copy=False)
+    return (order[start : start + batch_size] for start in range(0, n, batch_size))
+
+
+def class_means(
+    split: Split, scaling: Scaling, classes: int | Sequence[str]
+) -> NDArray[np.float64]:
+    """Mean scaled sample of each class, c_k: the centroids that the backward direction learns.
+
+    Parameters
+    ----------
+    split : Split
+        With labels 0..K-1; read in chunks.
+    scaling : Scaling
+        Of `split.x`.
+    classes : int or sequence of str
+        K, or the K class names.
+
+    Returns
+    -------
+    ndarray of float64, shape (K, features)
+
+    Raises
+    ------
+    ArchitectureError
+        If the split holds regression targets.
+    DataError
+        If a class has no sample: its mean is undefined.
+    """
+    k = classes if isinstance(classes, int) else len(classes)
+    if split.y.ndim != 1 or split.y.dtype.kind not in "iu":
+        raise ArchitectureError(
+            f"class means need labels; this split has targets of shape {split.y.shape}"
+        )
+    counts = np.bincount(split.y, minlength=k)
+    if len(counts) != k or not counts.all():
+        raise DataError(
+            f"samples per class are {counts.tolist()}; expected at least one in each of {k} classes"
+        )
+    x = split.x
+    sums = np.zeros((k, int(np.prod(x.shape[1:]))))
+    for part in chunks(x):
+        labels = split.y[part]
+        values = x[part].reshape(len(labels), -1)
+        # row sums, not a product with one-hot rows: as fast, and no threads to wait for
+        for label in np.unique(labels):
+            sums[label] += values[labels == label].sum(axis=0, dtype=np.float64)
+    means = (sums / counts[:, np.newaxis]).reshape(k, *x.shape[1:])
+    return scaling.apply(means, np.float64).reshape(k, -1)  # the mean of an affine map is its image
+
+
+def feature_means(split: Split, scaling: Scaling) -> NDArray[np.float64]:
+    """Mean scaled sample of a split, shape (features,): where the backward input bias starts."""
+    total = np.zeros(split.x.shape[1:])
+    for part in chunks(split.x):
+        total += split.x[part].sum(axis=0, dtype=np.float64)
+    mean = (total / len(split))[np.newaxis]
+    return scaling.apply(mean, np.float64).reshape(-1)

@@ -1,38 +1,250 @@
-"""Folders of image files, one for each class."""
+"""Image files: one by one, and in folders, one for each class."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nembp.datasets.assemble import Raw, assemble
-from nembp.datasets.dataset import Dataset, Request
-from nembp.errors import ArchitectureError, DataError, OutputError
-from nembp.plotting.pictures import SUFFIXES, read_image
+from nembp.datasets.dataset import Dataset, Request, listed, sorted_names
+from nembp.datasets.sources import ArrayRows, Samples
+from nembp.errors import ArchitectureError, DataError, OutputError, ShapeError
+from nembp.files import reading
 
-__all__ = ["load_images"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-_TEST_FOLDERS = ("test", "val")
+# of what Pillow reads: formats of still images that need no other program
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "TGA", "JPEG2000", "PCX")
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".pcx",
+)  # fmt: skip
+_NAMED = "PNG, JPEG, TIFF or another format that Pillow reads"
+
+
+# -- a file --------------------------------------------------------------------------------------
+def check_image_shape(shape: Sequence[int]) -> None:
+    """Raise ShapeError unless `shape` is (height, width, channels) with 1 or 3 channels."""
+    if len(shape) != 3 or shape[2] not in (1, 3) or min(shape) < 1:
+        raise ShapeError(
+            f"samples of shape {tuple(shape)} are no images; expected (height, width, channels) "
+            "with 1 channel (grey) or 3 (RGB)"
+        )
+
+
+def read_images(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], shape: Sequence[int]
+) -> NDArray[Any]:
+    """Read image files, one image each, as grey or RGB.
+
+    Parameters
+    ----------
+    paths : path or sequence of path
+        The files.
+    shape : sequence of int
+        (height, width, channels) that each must have; colours are converted, sizes are not.
+
+    Returns
+    -------
+    ndarray of uint8 or uint16, shape (n, height, width, channels)
+
+    Raises
+    ------
+    DataError
+        As `read_image`; or if no path is given, or some have 16 bits and others 8.
+    ShapeError
+        If `shape` is not that of an image.
+    """
+    check_image_shape(shape)
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    if not paths:
+        raise DataError(f"no image file given; expected at least one {_NAMED}")
+    images = [read_image(Path(path), tuple(shape[:2]), shape[2]) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        _check_depth(Path(path), image, images[0].dtype, paths[0])
+    return np.stack(images)
+
+
+def read_image(
+    path: Path,
+    size: tuple[int, ...] | None,
+    channels: int | None,
+    *,
+    resize: bool = False,
+    remedy: str = "the size of the training images. Crop or resize it.",
+) -> NDArray[Any]:
+    """Read one image file; a photograph is turned as its camera says.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    size : (height, width) or None
+        What it must have, or is brought to; None for any.
+    channels : int or None
+        1 (grey) or 3 (RGB), to which colours are converted; None for what the file has.
+    resize : bool, default False
+        Whether another size is scaled to `size`, with the proportions kept and what sticks out
+        cut off alike on both sides.
+    remedy : str
+        What `size` is, and what to do, for the message about another one.
+
+    Returns
+    -------
+    ndarray of uint8, or of uint16 for 16-bit grey, shape (height, width, channels)
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, of another format or size, see-through in places, an
+        animation, or in colours of 16 bits. The message names the file, what was found and
+        expected, and the remedy.
+    """
+    from PIL import UnidentifiedImageError
+
+    with reading(path) as file:
+        try:
+            return _read(path, file, size, channels, resize, remedy)
+        except DataError:
+            raise
+        except UnidentifiedImageError as error:
+            raise DataError(
+                f"{path}: not an image file; expected {_NAMED}. Convert it to PNG."
+            ) from error
+        except Exception as error:  # of damaged files Pillow raises nearly anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{path}: damaged image ({reason}). Get a fresh copy.") from error
+
+
+def _read(
+    path: Path,
+    file: BinaryIO,
+    size: tuple[int, ...] | None,
+    channels: int | None,
+    resize: bool,
+    remedy: str,
+) -> NDArray[Any]:
+    from PIL import Image, ImageOps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sizes that are refused next, and odd metadata
+        with Image.open(file, formats=_FORMATS) as image:
+            found, frames = image.size, getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise DataError(
+                    f"{path}: {frames} images in one file; expected one. Save the frames apart."
+                )
+            # nothing is decoded before its size is known to be right
+            if size is not None and not resize and sorted(found) != sorted(size):
+                raise DataError(_other_size(path, found, size, remedy))
+            image.verify()  # a PNG's checksums, which decoding passes over
+        file.seek(0)
+        with Image.open(file, formats=_FORMATS) as image:
+            pixels = _decoded(image, channels, path)
+        if size is None or pixels.shape[:2] == size:
+            return pixels
+        if not resize:
+            raise DataError(_other_size(path, found, size, remedy))
+        planes = [Image.fromarray(pixels[..., k]) for k in range(pixels.shape[2])]
+        drawn = (
+            Image.merge("RGB", planes) if len(planes) == 3 and pixels.dtype == np.uint8 else None
+        )
+        if drawn is not None or (len(planes) == 1 and pixels.dtype == np.uint8):
+            drawn = ImageOps.fit(drawn or planes[0], (size[1], size[0]), Image.Resampling.BICUBIC)
+            return np.asarray(drawn, np.uint8).reshape(*size, len(planes))
+        wide = Image.fromarray(pixels[..., 0].astype(np.float32))  # Pillow resizes no 16 bits
+        wide = ImageOps.fit(wide, (size[1], size[0]), Image.Resampling.BICUBIC)
+        grey = np.rint(np.clip(np.asarray(wide), 0, 65535)).astype(np.uint16)[..., np.newaxis]
+        return grey.repeat(len(planes), axis=2)
+
+
+def _other_size(path: Path, found: Sequence[int], size: Sequence[int], remedy: str) -> str:
+    return (
+        f"{path}: {found[0]} x {found[1]} pixels (width x height); expected {size[1]} x {size[0]}, "
+        f"{remedy}"
+    )
+
+
+def _decoded(image: Image, channels: int | None, path: Path) -> NDArray[Any]:
+    from PIL import ImageOps
+
+    grey16 = image.mode.startswith("I")
+    modes = str([tile[3] for tile in image.tile])  # in which the pixels are stored
+    if image.mode == "F" or (not grey16 and re.search(";16[BLN]", modes)):
+        raise DataError(
+            f"{path}: colours of 16 bits, or floating-point pixels, of which Pillow keeps 8 bits; "
+            "expected 8 bits, or 16-bit grey. Convert it, or save all as an array (.npy)."
+        )
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (
+        255,
+        255,
+    ):
+        raise DataError(
+            f"{path}: is see-through in places, so its pixels depend on what lies behind; expected "
+            "an opaque image. Flatten it onto the background that the training images have."
+        )
+    if channels is None:
+        channels = 1 if grey16 or image.mode in ("1", "L", "LA") else 3
+    if grey16:
+        wide = np.asarray(image, np.int64)
+        if wide.size and (wide.min() < 0 or wide.max() > 65535):
+            raise DataError(f"{path}: pixels of 32 bits; expected 8 or 16. Convert it.")
+        return wide.astype(np.uint16)[..., np.newaxis].repeat(channels, axis=2)
+    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), np.uint8)
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _check_depth(path: Path, image: NDArray[Any], dtype: np.dtype[Any], first: object) -> None:
+    if image.dtype != dtype:
+        raise DataError(
+            f"{path}: {8 * image.dtype.itemsize} bits per pixel, but {first} has "
+            f"{8 * dtype.itemsize}; expected the same in all. Convert them to one depth."
+        )
+
+
+# -- folders -------------------------------------------------------------------------------------
 _LAYOUT = "DIR/train/CLASS/* and DIR/test/CLASS/*, or DIR/CLASS/*"
+_TRAIN = ("train", "training", "train_set", "training_set")
+_TESTS = (  # what is used first stands first
+    "test", "testing", "test_set", "val", "valid", "validation", "dev", "eval", "evaluation",
+)  # fmt: skip
+_SYSTEM = {
+    "@eadir", "__macosx", "$recycle.bin", "#recycle", "@recycle", "#snapshot", "lost+found",
+    "system volume information", "thumbs.db", "desktop.ini", "__pycache__",
+}  # fmt: skip
 
-Files = dict[str, list[Path]]  # of each class
+
+@dataclass
+class _Part:
+    """A folder of class folders: the image files of each class, and what was passed over."""
+
+    folder: Path
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    passed: Counter[str] = field(default_factory=Counter)
 
 
 def load_images(request: Request) -> Dataset:
     """Load image files in class folders; the loader behind ``load("images", folder)``.
 
-    `data_dir` holds train/CLASS/* and test/CLASS/* (or val/CLASS/*), or CLASS/*, which is then
-    split. The names of the folders are the classes, in sorted order. PNG, JPEG, BMP and WebP files
-    are taken at any depth; hidden files and those of other suffixes are passed over. Images must
-    have one size, or are brought to `image_size`; if all are grey, they have one channel, else
-    three.
+    `data_dir` holds train/CLASS/* and test/CLASS/* (or other usual names of splits, in any case),
+    or CLASS/*, which is then split. The names of the folders are the classes, in sorted order, as
+    numbers where all are numbers. Image files are taken at any depth; hidden files and folders, and
+    those of the system, are passed over, and the notes say how many of other suffixes were. Images
+    must have one size, or are brought to `image_size`; if all are grey, they have one channel, else
+    three. 16-bit grey keeps its 16 bits.
 
     Pixels are decoded once, into a file that the system's temporary folder (TMPDIR) holds without
     a name and drops when the process ends; so memory does not grow with the images, and nothing
@@ -43,118 +255,148 @@ def load_images(request: Request) -> Dataset:
     ArchitectureError
         If task='regression' is asked for, or no path.
     DataError
-        If there are no such folders, or an image is damaged, see-through or of another size; the
-        message names it.
+        If there are no such folders, or an image cannot be used; the message names it.
     OutputError
         If the temporary folder has no room for the pixels.
     """
     if request.task == "regression":
         raise ArchitectureError("class folders hold classes: task='regression' does not apply")
     folder = request.path("images")
-    parts = _parts(folder)
-    classes = tuple(parts[0][1])
-    for where, files in parts[1:]:
-        unknown = [name for name in files if name not in classes]
+    parts, notes = _parts(folder)
+    classes = sorted_names(list(parts[0].files))
+    for part in parts[1:]:
+        unknown = [name for name in part.files if name not in classes]
         if unknown:
             raise DataError(
-                f"{where / unknown[0]}: class {unknown[0]!r} has no training images; expected the "
-                f"classes of {parts[0][0]}"
+                f"{part.folder / unknown[0]}: class {unknown[0]!r} has no training images; "
+                f"expected the classes of {parts[0].folder}"
             )
-    paths = [[path for group in files.values() for path in group] for _, files in parts]
-    pixels = _decoded(paths, request.image_size)
+    passed = sum((part.passed for part in parts), Counter())
+    if passed:
+        kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in passed.most_common())
+        notes.append(f"{folder}: {passed.total()} files are no images and were not read: {kinds}.")
     raws = []
-    for (where, files), x in zip(parts, pixels, strict=True):
-        counts = [len(group) for group in files.values()]
-        y = np.repeat([classes.index(name) for name in files], counts)
-        raws.append(Raw(x, y, str(where), str(where)))
+    paths = [[path for name in classes for path in part.files.get(name, [])] for part in parts]
+    for part, x in zip(parts, _decoded_parts(paths, request.image_size), strict=True):
+        counts = [len(part.files.get(name, [])) for name in classes]
+        y = np.repeat(np.arange(len(classes)), counts)
+        raws.append(Raw(x, y, str(part.folder), str(part.folder)))
+    if raws[0].x.dtype != np.uint8:
+        notes.append(f"{folder}: 16-bit pixels, scaled from the range of the training images.")
     test = raws[1] if len(raws) == 2 else None
-    return assemble("images", raws[0], test, request, source=str(folder), classes=classes)
+    return assemble(
+        "images", raws[0], test, request, source=str(folder), classes=classes, notes=notes
+    )
 
 
-# -- the files
-def _parts(folder: Path) -> list[tuple[Path, Files]]:
+def _parts(folder: Path) -> tuple[list[_Part], list[str]]:
     """Find the training folder, and the test folder where there is one, with their files."""
     if not os.path.isdir(folder):
         kind = "is a file" if os.path.exists(folder) else "no such folder"
         raise DataError(f"{folder}: {kind}; expected a folder of class folders: {_LAYOUT}")
-    train = folder / "train"
-    if not _subfolders(train):
-        return [(folder, _class_files(folder))]
-    tests = [folder / name for name in _TEST_FOLDERS if _subfolders(folder / name)]
-    return [(train, _class_files(train)), *((where, _class_files(where, 1)) for where in tests[:1])]
+    named = {name.lower().replace("-", "_"): name for name in _entries(folder)[0]}
+    trains = [named[name] for name in _TRAIN if name in named]
+    trains = [name for name in trains if _entries(folder / name)[0]]
+    if not trains:
+        return [_part(folder)], []
+    tests = [named[name] for name in _TESTS if name in named]
+    tests = [name for name in tests if _entries(folder / name)[0]]
+    notes = []
+    used = {trains[0], *tests[:1]}
+    if len(used) == 2 and named.get("test") not in used:
+        notes.append(f"{folder}: {tests[0]!r} is the test part.")
+    if rest := [name for name in named.values() if name not in used]:
+        notes.append(f"{folder}: the folders {listed(sorted(rest))} are not used.")
+    parts = [_part(folder / trains[0])]
+    return [*parts, *(_part(folder / name, 1) for name in tests[:1])], notes
 
 
-def _subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, in sorted order, hidden ones left out."""
-    if not os.path.isdir(folder):
-        return []
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the folders and of the files in a folder, sorted, without the system's own."""
+    folders, files = [], []
     try:
         with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.name.lower() not in _SYSTEM:
+                    (folders if entry.is_dir() else files).append(entry.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}). Check the path.") from error
+    return sorted(folders), sorted(files)
 
 
-def _class_files(folder: Path, least: int = 2) -> Files:
-    """Image files of each class, in sorted order."""
-    names = _subfolders(folder)
+def _part(folder: Path, least: int = 2) -> _Part:
+    names, beside = _entries(folder)
     if len(names) < least:
         raise DataError(
             f"{folder}: {len(names)} class folders; expected at least {least} of them: {_LAYOUT}"
         )
-    found = {}
+    part = _Part(folder, passed=Counter(Path(name).suffix.lower() for name in beside))
+    inside = {name: _entries(folder / name) for name in names}
+    same = {tuple(folders) for folders, _ in inside.values()}
+    if len(names) > 1 and len(same) == 1 and same != {()}:
+        raise DataError(
+            f"{folder}: the folders {listed(names, 4)} all hold {listed(min(same), 4)}, so they are "
+            f"probably no classes; expected {_LAYOUT}. Rename the splits to train and test, or give "
+            "the path of one of the folders"
+        )
     for name in names:
         if not name.isprintable():
             raise DataError(f"{folder}: class folder {name!r}: not a printable name. Rename it.")
-        found[name] = list(_images(folder / name))
-        if not found[name]:
+        files: list[Path] = []
+        _collect(folder / name, files, part.passed)
+        if not files:
             raise DataError(
                 f"{folder / name}: no image files; expected {', '.join(SUFFIXES)}, or no folder of "
                 "this name"
             )
-    return found
+        part.files[name] = files
+    return part
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    def fail(error: OSError) -> None:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}). Check it.") from error
+def _collect(folder: Path, files: list[Path], passed: Counter[str]) -> None:
+    """Add the image files at any depth, in sorted order, and count the others by suffix."""
+    folders, names = _entries(folder)
+    for name in names:
+        suffix = Path(name).suffix.lower()
+        if suffix in SUFFIXES:
+            files.append(folder / name)
+        else:
+            passed[suffix] += 1
+    for name in folders:
+        _collect(folder / name, files, passed)
 
-    for place, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield Path(place, name)
 
-
-# -- the pixels
+# -- pixels --------------------------------------------------------------------------------------
 class _ColourError(Exception):
     """An image in colour, where those before it were grey."""
 
 
-def _decoded(
-    parts: list[list[Path]], image_size: tuple[int, int] | None
-) -> list[NDArray[np.uint8]]:
-    """Decode the images of each part: uint8 (n, H, W, C), memory-mapped."""
+def _decoded_parts(parts: list[list[Path]], image_size: tuple[int, int] | None) -> list[Samples]:
+    """Decode the images of each part: (n, H, W, C), memory-mapped; uint8, or float32 of uint16."""
     first = parts[0][0]
-    height, width, channels = read_image(first, image_size, None, resize=True).shape
-    shape = height, width
-    rest = (
-        f"the size of {first}. Crop or resize them, or have them resized by image_size "
-        f"(--image-size {height}x{width})"
-    )
-    resize = image_size is not None
+    sample = read_image(first, image_size, None, resize=True)
+    channels = sample.shape[2]
     try:
-        return [_spooled(paths, (*shape, channels), resize, rest) for paths in parts]
+        return [_spooled(paths, sample, channels, image_size, first) for paths in parts]
     except _ColourError:
-        return [_spooled(paths, (*shape, 3), resize, rest) for paths in parts]
+        return [_spooled(paths, sample, 3, image_size, first) for paths in parts]
 
 
 def _spooled(
-    paths: list[Path], shape: tuple[int, int, int], resize: bool, rest: str
-) -> NDArray[np.uint8]:
+    paths: list[Path],
+    sample: NDArray[Any],
+    channels: int,
+    image_size: tuple[int, int] | None,
+    first: Path,
+) -> Samples:
     """Decode images one by one into a temporary file, and map it."""
-    size, channels = shape[:2], shape[2]
-    needed = len(paths) * int(np.prod(shape))
+    size, dtype = sample.shape[:2], sample.dtype
+    shape = (len(paths), *size, channels)
+    rest = (
+        f"the size of {first}. Crop or resize them, or have them resized by image_size "
+        f"(--image-size {size[0]}x{size[1]})"
+    )
+    needed = int(np.prod(shape)) * dtype.itemsize
     place = tempfile.gettempdir()
     remedy = "Free some space, or name a folder with more in the environment variable TMPDIR."
     try:
@@ -162,18 +404,20 @@ def _spooled(
         if free < needed:
             raise OutputError(
                 f"{place}: {free:,} bytes free, but the pixels of {len(paths)} images of shape "
-                f"{shape} take {needed:,}. {remedy}"
+                f"{shape[1:]} take {needed:,}. {remedy}"
             )
         with tempfile.TemporaryFile() as file:
             for path in paths:
                 wanted = channels if channels == 3 else None
+                resize = image_size is not None
                 pixels = read_image(path, size, wanted, resize=resize, remedy=rest)
+                _check_depth(path, pixels, dtype, first)
                 if pixels.shape[2] != channels:
                     raise _ColourError
                 file.write(pixels.tobytes())
             file.flush()
-            mapped: Any = np.memmap(file, np.uint8, "r", shape=(len(paths), *shape))
-            return mapped  # type: ignore[no-any-return]
+            mapped: Any = np.memmap(file, dtype, "r", shape=shape)
+            return mapped if dtype == np.uint8 else ArrayRows(mapped, np.float32)
     except OSError as error:
         if isinstance(error, OutputError):
             raise

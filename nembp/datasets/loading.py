@@ -2,77 +2,50 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias, get_args
+from typing import Any, TypeAlias
 
-from nembp.datasets.dataset import Dataset, Request, ScalingName, Task
+from nembp.datasets.dataset import Dataset, ImageOrder, Request, ScalingName, Task
 from nembp.errors import ArchitectureError
-
-__all__ = ["Loader", "available", "load", "register"]
 
 Loader: TypeAlias = Callable[[Request], Dataset]
 
-# name: (module:function or a callable, one line on what it is); modules load when asked for
-_REGISTRY: dict[str, tuple[str | Loader, str]] = {
-    "digits": (
-        "nembp.datasets.digits:load_digits",
-        "1797 8x8 handwritten digits that come with scikit-learn (no download)",
-    ),
+_BUILT_IN = {
+    "digits": "1797 8x8 handwritten digits that come with scikit-learn (no download)",
     "mnist": (
-        "nembp.datasets.mnist:load_mnist",
-        "70000 28x28 handwritten digits: a folder with the four IDX files, checksums verified",
+        "70000 28x28 handwritten digits: a folder with the four IDX files, checksums verified"
     ),
-    "idx": (
-        "nembp.datasets.idx_folder:load_idx",
-        "a folder with the four IDX files of any MNIST-shaped set, raw or gzip",
-    ),
+    "idx": "a folder with the four IDX files of any MNIST-shaped set, raw or gzip",
     "cifar10": (
-        "nembp.datasets.cifar:load_cifar10",
-        "60000 32x32 colour images in 10 classes: the folder of the binary or Python version",
+        "60000 32x32 colour images in 10 classes: the folder of the binary or Python version"
     ),
     "cifar100": (
-        "nembp.datasets.cifar:load_cifar100",
-        "60000 32x32 colour images in 100 classes: the folder of the binary or Python version",
+        "60000 32x32 colour images in 100 classes: the folder of the binary or Python version"
     ),
-    "images": (
-        "nembp.datasets.images:load_images",
-        "a folder of image files for each class, split into train and test folders or not",
-    ),
-    "npy": (
-        "nembp.datasets.npy:load_npy",
-        "a folder of NumPy arrays x_train.npy, y_train.npy, ..., or x.npy and y.npy, of any size",
-    ),
-    "npz": (
-        "nembp.datasets.npz:load_npz",
-        "a NumPy .npz with x_train, y_train, x_test, y_test, or x and y",
-    ),
-    "csv": (
-        "nembp.datasets.tables:load_csv",
-        "a table with a header row and named target columns",
-    ),
+    "images": "a folder of image files for each class, split into train and test folders or not",
+    "npy": "a folder of NumPy arrays x_train.npy, y_train.npy, ..., or x.npy and y.npy, of any size",
+    "npz": "a NumPy .npz with x_train, y_train, x_test, y_test, or x and y",
+    "csv": "a table with a header row and named target columns",
 }
+_REGISTERED: dict[str, tuple[Loader, str]] = {}
 
 
-_BUILT_IN = frozenset(_REGISTRY)
-
-
-def register(name: str, loader: str | Loader, summary: str) -> None:
+def register(name: str, loader: Loader, summary: str) -> None:
     """Add a data set, or replace one, under the name `load` will know it by.
 
     Parameters
     ----------
     name : str
         New name.
-    loader : callable or str
+    loader : callable
         Takes a `Request` and returns a `Dataset`, best through `nembp.datasets.assemble`, which
-        checks it and honours `limit`; or "module:function", imported when first used.
+        checks it and honours `limit`.
     summary : str
         One line for `available`.
     """
-    _REGISTRY[name] = (loader, summary)
+    _REGISTERED[name] = (loader, summary)
 
 
 def available() -> dict[str, str]:
@@ -81,7 +54,7 @@ def available() -> dict[str, str]:
     >>> available()["digits"]
     '1797 8x8 handwritten digits that come with scikit-learn (no download)'
     """
-    return {name: summary for name, (_, summary) in _REGISTRY.items()}
+    return _BUILT_IN | {name: summary for name, (_, summary) in _REGISTERED.items()}
 
 
 def load(
@@ -95,6 +68,13 @@ def load(
     limit: int | None = None,
     scaling: ScalingName = "auto",
     image_size: tuple[int, int] | None = None,
+    delimiter: str | None = None,
+    header: bool | None = None,
+    decimal: str | None = None,
+    image_order: ImageOrder = "auto",
+    transpose: bool | None = None,
+    x: str | None = None,
+    y: str | None = None,
 ) -> Dataset:
     """Load a data set by name and check it.
 
@@ -107,8 +87,8 @@ def load(
     targets : str or sequence of str, optional
         Target columns of a csv; default its last column.
     task : {"auto", "classification", "regression"}
-        "auto" takes integers and text (npz), labels (idx) and text (csv) for classes, other
-        numbers for regression targets.
+        "auto" takes integers, text and one-hot rows (npy, npz), labels (idx) and text (csv) for
+        classes, other numbers for regression targets.
     test_fraction : float, default 0.2
         Share of the samples held out for testing when the files hold no test split.
     seed : int, default 0
@@ -117,16 +97,29 @@ def load(
         Keep this many training samples, drawn in the classes' proportions, at least one each.
     scaling : {"auto", "unit", "channel"}
         How samples are scaled: "unit" maps images, or each column of a table, to [0, 1];
-        "channel" standardizes images, one mean and deviation for each channel; "auto" is
+        "channel" standardizes images, one mean and standard deviation for each channel; "auto" is
         "channel" for images of several channels, "unit" for other images, and for tables the
-        mean and deviation of each column.
+        mean and standard deviation of each column.
     image_size : (height, width), optional
         Resize image files to this size (images).
+    delimiter : str, optional
+        What separates the cells of a csv; default what the first rows tell.
+    header : bool, optional
+        Whether the first row of a csv names its columns; default unless it holds numbers.
+    decimal : {".", ","}, optional
+        The decimal mark of a csv; default the point.
+    image_order : {"auto", "first", "last"}
+        Whether the channels of images (npy, npz) come before height and width, or after.
+    transpose : bool, optional
+        Swap height and width of images (idx, npy, npz); default for EMNIST, which is stored so.
+    x, y : str, optional
+        Names of the two arrays to read (npy, npz); default those of usual names.
 
     Returns
     -------
     Dataset
-        At least one sample in each split, finite values, at least two classes.
+        At least one sample in each split, finite values, at least two classes; `notes` says what
+        had to be guessed.
 
     Raises
     ------
@@ -141,42 +134,32 @@ def load(
     >>> digits.shape, len(digits.train), len(digits.test), digits.train.x.dtype
     ((8, 8, 1), 1500, 297, dtype('uint8'))
     """
-    if name not in _REGISTRY:
-        raise ArchitectureError(f"no data set {name!r}: expected one of {', '.join(_REGISTRY)}")
-    if task not in get_args(Task):
-        raise ArchitectureError(f"task={task!r}: expected one of {', '.join(get_args(Task))}")
-    if not 0.0 < test_fraction < 1.0:
-        raise ArchitectureError(
-            f"test_fraction={test_fraction}: expected a share between 0 and 1, such as 0.2"
-        )
-    if seed < 0:
-        raise ArchitectureError(f"seed={seed}: expected an integer of at least 0")
-    if limit is not None and limit < 1:
-        raise ArchitectureError(f"limit={limit}: expected at least 1 training sample")
+    if name not in available():
+        raise ArchitectureError(f"no data set {name!r}: expected one of {', '.join(available())}")
     if targets is not None:
         targets = (targets,) if isinstance(targets, str) else tuple(targets)
-        if name != "csv" and name in _BUILT_IN:
-            raise ArchitectureError(f"targets name the columns of a csv; {name!r} has none")
-    if scaling not in get_args(ScalingName):
-        raise ArchitectureError(
-            f"scaling={scaling!r}: expected one of {', '.join(get_args(ScalingName))}"
-        )
-    if image_size is not None:
-        if name != "images" and name in _BUILT_IN:
-            raise ArchitectureError(f"image_size resizes image files; {name!r} has none")
-        if len(image_size) != 2 or min(image_size) < 1:
-            raise ArchitectureError(
-                f"image_size={image_size}: expected (height, width) of at least 1 pixel, as 32x32"
-            )
-    path = None if data_dir is None else Path(data_dir)
-    request = Request(path, targets, task, test_fraction, seed, limit, scaling, image_size)
-    return _loader(name)(request)
+    request = Request(
+        None if data_dir is None else Path(data_dir), targets, task, test_fraction, seed, limit,
+        scaling, image_size, delimiter, header, decimal, image_order, transpose, x, y,
+    )  # fmt: skip
+    if name in _REGISTERED:
+        return _REGISTERED[name][0](request)
+    request.check_read_by(name)
+    return _built_in(name)(request)
 
 
-def _loader(name: str) -> Loader:
-    entry = _REGISTRY[name][0]
-    if callable(entry):
-        return entry
-    module, _, function = entry.partition(":")
-    loader: Loader = getattr(importlib.import_module(module), function)
+def _built_in(name: str) -> Loader:
+    """Import the module of a reader when it is used."""
+    module: Any
+    if name in ("digits", "mnist"):
+        from nembp.datasets import builtin as module
+    elif name in ("cifar10", "cifar100"):
+        from nembp.datasets import cifar as module
+    elif name == "images":
+        from nembp.datasets import images as module
+    elif name == "csv":
+        from nembp.datasets import tables as module
+    else:
+        from nembp.datasets import arrays as module
+    loader: Loader = getattr(module, f"load_{name}")
     return loader

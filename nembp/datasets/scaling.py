@@ -12,17 +12,6 @@ from numpy.typing import DTypeLike, NDArray
 from nembp.datasets.sources import Samples
 from nembp.errors import ArchitectureError, DataError
 
-__all__ = [
-    "LARGEST",
-    "Scaling",
-    "check_range",
-    "chunks",
-    "extremes",
-    "image_scaling",
-    "standardized",
-    "unit_range",
-]
-
 CHUNK_VALUES = 1 << 18  # values converted to float64 at a time: 2 MiB
 LARGEST = 1e30  # magnitudes above it are refused: float32 ends at 3.4e38
 
@@ -89,11 +78,18 @@ class Scaling:
         -------
         ndarray, shape (n, *shape)
             `out` when given, else a new array. An offset is subtracted in float64, so a column
-            such as 2000.125 keeps its digits.
+            such as 2000.125 keeps its digits; that of 8-bit pixels in the result's dtype.
         """
         if out is None:
             out = np.empty(np.shape(raw), dtype=dtype)
-        if np.any(self.offset):
+        if raw.dtype == np.uint8:  # as a device scales them: each step in the result's dtype
+            offset, factor = (np.asarray(v, out.dtype) for v in (self.offset, self.factor))
+            if np.any(offset):
+                np.subtract(raw, offset, out=out, dtype=out.dtype)
+                np.multiply(out, factor, out=out)
+            else:
+                np.multiply(raw, factor, out=out, dtype=out.dtype)
+        elif np.any(self.offset):
             np.multiply(np.subtract(raw, self.offset, dtype=np.float64), self.factor, out=out)
         else:
             np.multiply(raw, self.factor, out=out, dtype=out.dtype, casting="same_kind")

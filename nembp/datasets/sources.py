@@ -17,18 +17,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from nembp.errors import DataError, ShapeError
 
-__all__ = [
-    "ArrayRows",
-    "ChosenRows",
-    "JoinedRows",
-    "Rows",
-    "Samples",
-    "as_rows",
-    "choose",
-    "is_mapped",
-    "join",
-]
-
 
 class Rows(ABC):
     """Samples that are read when asked for, row by row.
@@ -233,6 +221,36 @@ class ChosenRows(Rows):
 
     def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
         self.rows._read(self.index[index], out)
+
+
+class PlanarRows(Rows):
+    """Images stored plane by plane, such as CIFAR's: read as (height, width, channels).
+
+    Parameters
+    ----------
+    records : ndarray of uint8, shape (n, skip + channels * height * width)
+        Most usefully memory-mapped.
+    shape : (height, width, channels)
+        Of one image.
+    skip : int, default 0
+        Bytes before the pixels of each record.
+    """
+
+    def __init__(
+        self, records: NDArray[np.uint8], shape: tuple[int, int, int], skip: int = 0
+    ) -> None:
+        if records.shape[1:] != (skip + math.prod(shape),):
+            raise ShapeError(
+                f"records of shape {records.shape[1:]} do not hold {skip} bytes and images {shape}"
+            )
+        self.records, self.skip = records, skip
+        self.shape, self.dtype = (len(records), *shape), records.dtype
+
+    def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
+        records = self.records[index]
+        planes = records[:, self.skip :].reshape(len(index), self.shape[3], *self.shape[1:3])
+        for channel in range(self.shape[3]):  # four times as fast as one transposed copy
+            out[..., channel] = planes[:, channel]
 
 
 Samples: TypeAlias = NDArray[Any] | Rows

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from nembp.errors import ArchitectureError
 
-__all__ = ["random_bits", "shuffled", "stratified_choice"]
-
 
 def random_bits(seed: int, name: str) -> np.random.PCG64:
     """Return a named, seeded stream of random bits, independent of other names and seeds.

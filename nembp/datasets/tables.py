@@ -1,188 +1,215 @@
-"""Tables (.csv) with a header row and named target columns."""
+"""Tables of text (.csv, .tsv, ...): columns by name, of numbers, and targets that may be labels."""
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
+import os
+import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nembp.datasets.arrays import only_file
 from nembp.datasets.assemble import Raw, assemble
-from nembp.datasets.dataset import Dataset, Request
-from nembp.datasets.files import only_file, reading
+from nembp.datasets.dataset import Dataset, Request, listed, match_columns, number
 from nembp.errors import ArchitectureError, DataError
+from nembp.files import reading
 
-__all__ = ["check_names", "listed", "load_csv", "number_in", "table_rows"]
-
-
-def load_csv(request: Request) -> Dataset:
-    """Load a table; the loader behind ``load("csv", path)``.
-
-    `path` is a file, a folder with just one .csv, or a folder with train.csv and test.csv. The
-    first row names the columns; commas separate them, or semicolons or tabs where the header has
-    no comma. Empty lines are skipped.
-
-    One target column of text (or any, with task='classification') makes classes, in sorted order,
-    numerically where all are numbers; columns of numbers make regression targets. Every feature
-    must be a finite number.
-    """
-    path = request.path("csv")
-    pair = (path / "train.csv", path / "test.csv")
-    paths = pair if all(part.is_file() for part in pair) else (only_file(path, ".csv"),)
-    columns = _Columns(request)
-    tables = [_read(part, columns) for part in paths]
-    ys: list[NDArray[Any]] = [_matrix(table.y, len(columns.targets)) for table in tables]
-    classes: tuple[str, ...] = ()
-    if columns.classification:
-        classes, codes = _sorted_labels(columns.labels)
-        ys = [codes[y[:, 0].astype(np.int64)] for y in ys]
-    parts = [
-        Raw(_matrix(table.x, len(columns.features)), y, str(part), f"{part}: {columns.named}")
-        for part, table, y in zip(paths, tables, ys, strict=True)
-    ]
-    data = assemble(
-        "csv",
-        parts[0],
-        parts[1] if len(parts) == 2 else None,
-        request,
-        source=str(path),
-        classes=classes,
-        target_names=() if classes else columns.targets,
-    )
-    return replace(data, feature_names=columns.feature_names)
+SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".data")
+DEFAULTS = Request()
+_DELIMITERS = ",;\t|"
+_FIRST = 50  # rows that tell a delimiter
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d*)?")
 
 
-class _Columns:
-    """Which columns are features and targets, and what the targets turned out to be."""
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.header: list[str] = []
-        self.features: list[int] = []
-        self.targets: tuple[str, ...] = ()
-        self.target_indices: list[int] = []
-        self.labels: dict[str, int] = {}  # text to code, in order of appearance
-        self.classification: bool | None = (  # None: the first row decides
-            None if request.task == "auto" else request.task == "classification"
-        )
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        return tuple(self.header[index] for index in self.features)
-
-    @property
-    def named(self) -> str:
-        return "column " + ", ".join(map(repr, self.targets))
-
-    def set_header(self, header: list[str], path: Path) -> None:
-        """Take the header of the first file; another file must have the same."""
-        header = [name.strip() for name in header]
-        if self.header:
-            if header != self.header:
-                raise DataError(
-                    f"{path}: columns {listed(header)}; expected those of the training table: "
-                    f"{listed(self.header)}"
-                )
-            return
-        _check_header(header, path)
-        wanted = self.request.targets
-        targets = (header[-1],) if wanted is None else wanted
-        absent = [name for name in targets if name not in header]
-        if absent:
-            raise DataError(
-                f"{path}: no column {absent[0]!r} to use as a target; the columns are "
-                f"{listed(header)}"
-            )
-        features = [i for i, name in enumerate(header) if name not in targets]
-        if not features or not targets or len(set(targets)) < len(targets):
-            raise ArchitectureError(
-                f"targets={list(targets)}: expected different columns of {path} that leave at "
-                f"least one feature; the columns are {listed(header)}"
-            )
-        if len(targets) > 1:
-            if self.classification:
-                raise ArchitectureError(
-                    f"task='classification' takes one target column, not {listed(targets)}"
-                )
-            self.classification = False
-        self.header, self.features, self.targets = header, features, targets
-        self.target_indices = [header.index(name) for name in targets]
+def is_table(path: Path) -> bool:
+    """Whether a file is read as a table: by its suffix, or since it is a pipe."""
+    return path.suffix.lower() in SUFFIXES or (path.exists() and not path.is_file())
 
 
+# -- a file --------------------------------------------------------------------------------------
 @dataclass
-class _Values:
-    x: array[float] = field(default_factory=lambda: array("d"))
-    y: array[float] = field(default_factory=lambda: array("d"))  # targets, or codes of labels
+class Table:
+    """An open table: its columns' names, and its rows, each with the number of its (last) line."""
 
+    path: Path
+    header: list[str]
+    rows: Iterator[tuple[int, list[str]]]
+    parse: Callable[[str], float | None]
+    notes: list[str] = field(default_factory=list)
 
-def _read(path: Path, columns: _Columns) -> _Values:
-    values = _Values()
-    with table_rows(path) as rows:
-        columns.set_header(next(rows)[1], path)
-        width = len(columns.header)
-        for number, row in rows:
-            if len(row) != width:
-                raise DataError(
-                    f"{path}, row {number}: {len(row)} cells; expected {width}, as in the header"
-                )
-            values.x.extend(_features(row, path, number, columns))
-            for index, name in zip(columns.target_indices, columns.targets, strict=True):
-                values.y.append(_target(row[index], path, number, name, columns))
-    return values
+    def number(self, cell: str, row: int, column: str, remedy: str) -> float:
+        """Return the finite number in a cell, or raise a DataError that says where it is not."""
+        value = self.parse(cell)
+        if value is not None and math.isfinite(value):
+            return value
+        where = f"{self.path}, row {row}, column {column!r:.60}"
+        if not cell.strip():
+            raise DataError(f"{where}: empty cell; expected a number. Fill it in or drop the row.")
+        if value is not None:
+            raise DataError(f"{where}: {cell.strip()}; expected a finite number. Replace it.")
+        if _DECIMAL_COMMA.fullmatch(cell.strip()):
+            remedy = "If it is a decimal comma, say decimal=',' (--decimal ,)."
+        raise DataError(f"{where}: text {cell!r:.60}; expected a number. {remedy}")
 
 
 @contextmanager
-def table_rows(path: Path) -> Iterator[Iterator[tuple[int, list[str]]]]:
-    """Rows that are not empty, each with the number of its (last) line; the header is the first."""
+def open_table(path: Path, request: Request) -> Iterator[Table]:
+    """Open a table, finding out its delimiter and whether it has a header row.
+
+    The delimiter is `request.delimiter`, what a first line ``sep=;`` says, or that of comma,
+    semicolon, tab and bar, outside of quotes, which gives the first rows the same number of cells.
+    Empty lines are skipped.
+    """
     with reading(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        whole: Any = file if file.seekable() else io.BytesIO(file.read())
+        text = io.TextIOWrapper(whole, encoding="utf-8-sig", newline="")
+        reader: Any = None
         try:
-            line = text.readline(1 << 20)
+            lines = list(itertools.islice(_lines(text), _FIRST))
+            skipped = bool(lines) and re.fullmatch(r'"?sep=(.)"?', lines[0].rstrip("\r\n"))
+            delimiter = {None: None, "tab": "\t"}.get(request.delimiter, request.delimiter)
+            if skipped:
+                lines = lines[1:]
+                delimiter = delimiter or skipped[1]
+            if delimiter is None:
+                delimiter = _delimiter(lines, str(path))
             text.seek(0)
-            delimiter = next((mark for mark in ",;\t" if mark in line), ",")
-            reader = csv.reader(text, delimiter=delimiter, strict=True)
-            rows = ((reader.line_num, row) for row in reader if row)
-            first = next(rows, None)
-            if first is None:
+            if skipped:
+                text.readline()
+            reader = csv.reader(
+                text, delimiter=delimiter, strict=True, skipinitialspace=delimiter == " "
+            )
+            rows = ((reader.line_num + bool(skipped), row) for row in reader if row)
+            first = list(itertools.islice(rows, _FIRST))
+            if not first:
                 raise DataError(f"{path}: empty; expected a header row and a row per sample")
-            yield _chain(first, rows)
+            if "\0" in "".join(map("".join, (row for _, row in first))):
+                raise DataError(f"{path}: not text (NUL bytes). Save it as CSV in UTF-8.")
+            parse = _comma_number if request.decimal == "," else number
+            header, notes = _header([row for _, row in first], request, parse, str(path))
+            if header is None:
+                header = [name.strip() for name in first[0][1]]
+                first = first[1:]
+            _check_names(header, path)
+            yield Table(path, header, _checked(itertools.chain(first, rows), header, path),
+                        parse, notes)  # fmt: skip
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{path}: not UTF-8 text ({error.reason} at byte {error.start} of a block). "
                 "Save it as CSV in UTF-8."
             ) from error
         except csv.Error as error:
-            raise DataError(f"{path}, row {reader.line_num}: {error}. Repair the row.") from error
+            row = reader.line_num if reader else 1
+            raise DataError(f"{path}, row {row}: {error}. Repair the row.") from error
         finally:
             text.detach()
 
 
-def _chain(
-    first: tuple[int, list[str]], rest: Iterator[tuple[int, list[str]]]
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    """Lines of a text, none longer than 1 MiB."""
+    while line := text.readline(1 << 20):
+        if line.strip("\r\n"):
+            yield line
+
+
+def _checked(
+    rows: Iterator[tuple[int, list[str]]], header: list[str], path: Path
 ) -> Iterator[tuple[int, list[str]]]:
-    yield first
-    yield from rest
+    for line, row in rows:
+        if len(row) != len(header):
+            raise DataError(
+                f"{path}, row {line}: {len(row)} cells; expected {len(header)}, as in the header"
+            )
+        yield line, row
 
 
-def _check_header(header: list[str], path: Path) -> None:
-    if len(header) < 2:
-        raise DataError(
-            f"{path}: one column ({header[0]!r:.60}); expected a header of at least one feature "
-            "and one target, separated by commas"
+def _comma_number(cell: str) -> float | None:
+    """Return the number in a cell with a decimal comma, and perhaps points between thousands."""
+    cell = cell.strip()
+    if "." in cell:
+        return (
+            number(cell.replace(".", "").replace(",", ".")) if _THOUSANDS.fullmatch(cell) else None
         )
-    check_names(header, path)
+    return number(cell.replace(",", "."))
 
 
-def check_names(header: list[str], path: Path) -> None:
-    """Raise a DataError unless a header names every column, each differently."""
+def _delimiter(lines: list[str], where: str) -> str:
+    """Find the delimiter that cuts the first rows into equally many cells, as many as it can."""
+    found: dict[str, list[list[str]]] = {}
+    agreeing: dict[str, tuple[float, int]] = {}
+    for mark in _DELIMITERS:
+        try:
+            rows = [row for row in csv.reader(lines, delimiter=mark) if row]
+        except csv.Error:
+            continue
+        if not rows or len(rows[0]) < 2:
+            continue
+        # a quoted cell may go on after the last of these lines
+        whole = rows[:-1] if len(lines) == _FIRST and len(rows) > 2 else rows
+        alike = sum(len(row) == len(rows[0]) for row in whole)
+        agreeing[mark] = (alike / len(whole), len(rows[0]))
+        if alike == len(whole):
+            found[mark] = whole
+    if not found:  # a row is damaged, and will be named
+        return max(agreeing, key=lambda mark: agreeing[mark], default=",")
+    most = max(len(rows[0]) for rows in found.values())
+    best = [mark for mark, rows in found.items() if len(rows[0]) == most]
+    if len(best) > 1:  # decimal commas, of which each number may have one
+        best = [mark for mark in best if mark != "," and _has_decimal_commas(found[mark])] or best
+    if len(best) > 1:
+        raise DataError(
+            f"{where}: cells are separated by one of {listed(best)}, but the rows do not tell by "
+            "which; say it with delimiter (--delimiter)"
+        )
+    return best[0]
+
+
+def _has_decimal_commas(rows: list[list[str]]) -> bool:
+    cells = [cell.strip() for row in rows[1:] for cell in row if "," in cell]
+    return bool(cells) and all(_DECIMAL_COMMA.fullmatch(cell) for cell in cells)
+
+
+def _header(
+    rows: list[list[str]], request: Request, parse: Callable[[str], float | None], where: str
+) -> tuple[list[str] | None, list[str]]:
+    """Return names for a table without a header, or None where its first row is one; and notes."""
+    width = len(rows[0])
+    names = [str(k + 1) for k in range(width)]
+    if request.header is not None:
+        return (None if request.header else names), []
+    cells = [cell.strip() for cell in rows[0]]
+    numbers = [parse(cell) for cell in cells]
+    known = set(request.targets or ()) & set(cells)
+    features = numbers if width == 1 else numbers[:-1]
+    if known or any(value is None for value in features):
+        return None, []
+    whole = [value for value in numbers if value is not None]
+    last = [row[-1] for row in rows[1:] if len(row) == width]
+    named_last = numbers[-1] is None and bool(last) and all(parse(c) is not None for c in last)
+    counted = whole in ([float(k) for k in range(s, s + len(whole))] for s in (0, 1))
+    if width > 1 and (named_last or (counted and len(whole) > 1)):
+        return None, [
+            f"{where}: the first row, {listed(cells, 4)}, is taken for the columns' names; "
+            "--no-header makes it a sample."
+        ]
+    return names, [
+        f"{where}: the first row holds numbers, so it is a sample, and the columns are called 1 "
+        f"to {width}; --header makes it their names."
+    ]
+
+
+def _check_names(header: list[str], path: Path) -> None:
     if "" in header:
         raise DataError(
             f"{path}: column {header.index('') + 1} has no name in the header row. Name it; if it "
@@ -191,88 +218,221 @@ def check_names(header: list[str], path: Path) -> None:
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise DataError(f"{path}: two columns are called {twice!r:.60}; expected different names")
-    if all(_parsed(name) is not None for name in header):
-        raise DataError(
-            f"{path}: the first row holds numbers; expected the columns' names. Add a header row."
+
+
+# -- a data set ----------------------------------------------------------------------------------
+def load_csv(request: Request) -> Dataset:
+    """Load a table; the loader behind ``load("csv", path)``.
+
+    `path` is a file, a folder with just one, or a folder with train.csv and test.csv. The first
+    row names the columns, unless it is one of numbers. See `open_table` about delimiters.
+
+    One target column of text (or any, with task='classification') makes classes, in sorted order,
+    numerically where all are numbers; columns of numbers make regression targets, or classes where
+    they are one-hot. Every feature must be a finite number.
+    """
+    path = request.path("csv")
+    paths = _pair(path) or [only_file(path, SUFFIXES)]
+    columns = _Columns(request)
+    tables = [columns.read(part) for part in paths]
+    labels = tuple(columns.labels)
+    targets = "column " + ", ".join(map(repr, columns.targets))
+    raws = [
+        Raw(
+            _matrix(x, len(columns.features)),
+            _matrix(y, len(columns.targets)),
+            str(part),
+            f"{part}: {targets}",
+            labels,
         )
-
-
-def _features(row: list[str], path: Path, number: int, columns: _Columns) -> list[float]:
-    """Parse a row's features, all at once where all is well, else one by one to name the cell."""
-    cells = [row[index] for index in columns.features]
-    try:
-        values = [float(cell) for cell in cells]
-    except ValueError:
-        values = [math.nan]
-    if math.isfinite(sum(values)) and "_" not in "".join(cells):
-        return values
-    names = [columns.header[index] for index in columns.features]
-    return [number_in(cell, path, number, name) for cell, name in zip(cells, names, strict=True)]
-
-
-def _parsed(cell: str) -> float | None:
-    """Parse the number in a cell, None for text; Python's 1_000 is text."""
-    try:
-        return None if "_" in cell else float(cell)
-    except ValueError:
-        return None
-
-
-def number_in(cell: str, path: Path, row: int, column: str) -> float:
-    """Return the finite number in a cell, or raise a DataError that says where it is not."""
-    value = _parsed(cell)
-    if value is not None and math.isfinite(value):
-        return value
-    where = f"{path}, row {row}, column {column!r:.60}"
-    if not cell.strip():
-        raise DataError(f"{where}: empty cell; expected a number. Fill it in or drop the row.")
-    if value is None:
-        raise DataError(
-            f"{where}: text {cell!r:.60}; expected a number. Encode the column as numbers, drop "
-            "it, or name it as the target."
-        )
-    raise DataError(f"{where}: {cell.strip()}; expected a finite number. Replace it.")
-
-
-def _target(cell: str, path: Path, row: int, name: str, columns: _Columns) -> float:
-    """Parse a target: its number, or the code of its label."""
-    if columns.classification is None:
-        columns.classification = bool(cell.strip()) and _parsed(cell) is None
-    elif columns.request.task == "auto" and columns.classification and _parsed(cell) is not None:
-        raise DataError(
-            f"{path}, row {row}, column {name!r:.60}: number {cell!r:.60} among text labels. "
-            "If it is a label, say task='classification' (--task classification)."
-        )
-    if not columns.classification:
-        return number_in(cell, path, row, name)
-    label = cell.strip()
-    if not label:
-        raise DataError(
-            f"{path}, row {row}, column {name!r:.60}: empty cell; expected a label. Fill it in or "
-            "drop the row."
-        )
-    return float(columns.labels.setdefault(label, len(columns.labels)))
-
-
-def _sorted_labels(labels: dict[str, int]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Class names in sorted order, and the sorted place of each code."""
-    numbers = {label: _parsed(label) for label in labels}
-    numeric = all(number is not None for number in numbers.values())
-    names = sorted(labels, key=lambda name: (numbers[name] or 0.0, name) if numeric else (0, name))
-    places = np.empty(len(names), dtype=np.int64)
-    places[[labels[name] for name in names]] = np.arange(len(names))
-    return tuple(names), places
-
-
-def _matrix(values: array[float], width: int) -> NDArray[np.float64]:
-    return (
-        np.frombuffer(values, dtype=np.float64).reshape(-1, width)
-        if values
-        else np.empty((0, width))
+        for part, (x, y) in zip(paths, tables, strict=True)
+    ]
+    return assemble(
+        "csv",
+        raws[0],
+        raws[1] if len(raws) == 2 else None,
+        request,
+        source=str(path),
+        target_names=columns.targets,
+        feature_names=columns.features,
+        notes=columns.notes,
     )
 
 
-def listed(names: list[str] | tuple[str, ...]) -> str:
-    """List names for people, the first ones of many."""
-    shown = ", ".join(repr(name) for name in names[:20])
-    return shown if len(names) <= 20 else f"{shown} and {len(names) - 20} more"
+def _pair(folder: Path) -> list[Path]:
+    """Return train.csv and test.csv of a folder, in any case and with any of the suffixes."""
+    if not os.path.isdir(folder):
+        return []
+    found = {
+        path.stem.lower(): path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in SUFFIXES
+    }
+    return [found["train"], found["test"]] if {"train", "test"} <= found.keys() else []
+
+
+class _Columns:
+    """Which columns are features and targets, and what the targets turned out to be."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.features: tuple[str, ...] = ()
+        self.targets: tuple[str, ...] = ()
+        self.labels: dict[str, int] = {}  # text to code, in order of appearance
+        self.notes: list[str] = []
+        self.first = ""  # the cell that decided what the target is
+        self.classification: bool | None = (  # None: the first row decides
+            None if request.task == "auto" else request.task == "classification"
+        )
+
+    def read(self, path: Path) -> tuple[array[float], array[float]]:
+        """Return features, and targets or codes of labels, row by row."""
+        x, y = array("d"), array("d")
+        with open_table(path, self.request) as table:
+            if not self.targets:
+                self._choose(table.header, path)
+            self.notes += table.notes
+            features = match_columns(table.header, self.features, str(path), self.targets)
+            targets = match_columns(table.header, self.targets, str(path), self.features)
+            for line, row in table.rows:
+                x.extend(self._numbers([row[place] for place in features], line, table))
+                for place, name in zip(targets, self.targets, strict=True):
+                    y.append(self._target(row[place], line, name, table))
+        return x, y
+
+    def _choose(self, header: list[str], path: Path) -> None:
+        if len(header) < 2:
+            raise DataError(
+                f"{path}: one column ({header[0]!r:.60}); expected at least one feature and one "
+                "target, separated by commas, semicolons, tabs or bars (or by --delimiter)"
+            )
+        targets = (header[-1],) if self.request.targets is None else self.request.targets
+        absent = [name for name in targets if name not in header]
+        if absent:
+            raise DataError(
+                f"{path}: no column {absent[0]!r} to use as a target; the columns are "
+                f"{listed(header)}"
+            )
+        self.features = tuple(name for name in header if name not in targets)
+        self.targets = targets
+        if not self.features or not targets or len(set(targets)) < len(targets):
+            raise ArchitectureError(
+                f"targets={list(targets)}: expected different columns of {path} that leave at "
+                f"least one feature; the columns are {listed(header)}"
+            )
+        if len(targets) > 1:  # numbers, or one-hot rows
+            self.classification = False
+
+    def _numbers(self, cells: list[str], line: int, table: Table) -> list[float]:
+        """Parse features, all at once where all is well, else one by one to name the cell."""
+        if table.parse is number:
+            try:
+                values = [float(cell) for cell in cells]
+            except ValueError:
+                values = [math.nan]
+            if math.isfinite(sum(values)) and "_" not in "".join(cells):
+                return values
+        remedy = "Encode the column as numbers, drop it, or name it as the target."
+        return [
+            table.number(cell, line, name, remedy)
+            for cell, name in zip(cells, self.features, strict=True)
+        ]
+
+    def _target(self, cell: str, line: int, name: str, table: Table) -> float:
+        """Parse a target: its number, or the code of its label."""
+        label = cell.strip()
+        if self.classification is None:
+            self.first = label
+            self.classification = bool(label) and table.parse(cell) is None
+        auto = self.request.task == "auto"
+        if not self.classification:
+            remedy = "Expected numbers as in the first row"
+            if auto and self.first:
+                remedy += f", {self.first!r:.60}; or, for labels, task='classification'"
+            return table.number(cell, line, name, f"{remedy} (--task classification).")
+        where = f"{table.path}, row {line}, column {name!r:.60}"
+        value = table.parse(cell)
+        if auto and value is not None and not math.isnan(value):
+            raise DataError(
+                f"{where}: number {cell!r:.60} among text labels. "
+                "If it is a label, say task='classification' (--task classification)."
+            )
+        if not label:
+            raise DataError(f"{where}: empty cell; expected a label. Fill it in or drop the row.")
+        return float(self.labels.setdefault(label, len(self.labels)))
+
+
+def _matrix(values: array[float], width: int) -> NDArray[np.float64]:
+    if not values:
+        return np.empty((0, width))
+    return np.frombuffer(values, dtype=np.float64).reshape(-1, width)
+
+
+# -- new samples for a model ---------------------------------------------------------------------
+def read_numbers(
+    path: Path, names: Sequence[str], width: int, options: Request = DEFAULTS
+) -> NDArray[np.float64]:
+    """Read columns of numbers by their names, whatever their order and whatever else is there.
+
+    Parameters
+    ----------
+    path : Path
+        A table, as `load_csv` reads it.
+    names : sequence of str
+        The columns, in the order wanted; () where their names are not known, for a table of just
+        ``width`` columns, taken as they come.
+    width : int
+        How many columns are wanted.
+    options : Request
+        Gives `delimiter`, `header` and `decimal`.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, width)
+
+    Raises
+    ------
+    DataError
+        If a column is missing, or a cell is no finite number.
+    """
+    with open_table(path, options) as table:
+        if not names and len(table.header) != width:
+            raise DataError(
+                f"{path}: {len(table.header)} columns ({listed(table.header)}); the model does not "
+                f"know its columns by name, and expects {width} of numbers and nothing else"
+            )
+        names = names or table.header
+        places = match_columns(table.header, names, str(path), others=None)
+        values = [
+            [
+                table.number(row[place], line, name, "The model takes numbers there.")
+                for place, name in zip(places, names, strict=True)
+            ]
+            for line, row in table.rows
+        ]
+    return np.array(values, dtype=np.float64).reshape(len(values), width)
+
+
+def read_cells(path: Path, options: Request = DEFAULTS, classes: Sequence[str] = ()) -> list[str]:
+    """Read a table of one column as text, without its header.
+
+    Parameters
+    ----------
+    path, options
+        As for `read_numbers`.
+    classes : sequence of str
+        Names that are labels, and no header, in the first row too.
+
+    Raises
+    ------
+    DataError
+        If the table has another number of columns.
+    """
+    with open_table(path, options) as table:
+        if len(table.header) != 1:
+            raise DataError(
+                f"{path}: columns {listed(table.header)}; expected one column, of labels"
+            )
+        cells = [row[0].strip() for _, row in table.rows]
+        is_label = options.header is None and table.header[0] in classes
+        return [*table.header, *cells] if is_label else cells

@@ -15,19 +15,17 @@ from numpy.typing import NDArray
 
 from nembp.checkpoints import Model, load_model
 from nembp.datasets import Dataset, Split
-from nembp.datasets.checks import feature_array, target_array
-from nembp.datasets.columns import read_cells, read_numbers
-from nembp.datasets.files import reading
-from nembp.datasets.npy import map_npy
-from nembp.datasets.npz import read_npz
+from nembp.datasets.arrays import map_npy, read_npz
+from nembp.datasets.assemble import feature_array, target_array
+from nembp.datasets.images import SUFFIXES, read_image, read_images
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range
 from nembp.datasets.sources import as_rows, join
+from nembp.datasets.tables import read_cells, read_numbers
 from nembp.engine.metrics import evaluate
 from nembp.engine.network import Network
 from nembp.errors import ArchitectureError, DataError
-from nembp.files import write_atomically
-from nembp.plotting.pictures import SUFFIXES, read_image, read_images
+from nembp.files import reading, write_atomically
 from nembp.runs.config import RunConfig
 from nembp.runs.run import Note, choose_backend, silent
 from nembp.runs.training import MODEL, hold_out, load_data, pixel_units

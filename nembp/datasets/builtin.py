@@ -1,4 +1,4 @@
-"""The 8x8 digits that come with scikit-learn, without importing scikit-learn (1.7 s)."""
+"""The built-in sets: digits, which come with scikit-learn, and MNIST, whose files are known."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import hashlib
 import importlib.util
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nembp.datasets.arrays import NAMES, find_four, idx_header, read_four
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
 from nembp.datasets.scaling import Scaling
 from nembp.datasets.splitting import random_bits, stratified_choice
 from nembp.errors import ArchitectureError, DataError
 
-__all__ = ["load_digits", "read_digits"]
-
-ATTRIBUTION = (
+# -- digits --------------------------------------------------------------------------------------
+DIGITS_BY = (
     "Optical recognition of handwritten digits by E. Alpaydin and C. Kaynak, UCI Machine Learning "
     "Repository, CC BY 4.0; the copy in scikit-learn"
 )
@@ -32,6 +32,8 @@ _SAMPLES = 1797
 
 def load_digits(request: Request) -> Dataset:
     """Load the digits, 1500 to train and 297 to test; the loader behind ``load("digits")``.
+
+    scikit-learn's file is read without importing scikit-learn, which takes 1.7 s.
 
     Raises
     ------
@@ -58,7 +60,7 @@ def load_digits(request: Request) -> Dataset:
         parts[1],
         request,
         source=source,
-        attribution=ATTRIBUTION,
+        attribution=DIGITS_BY,
         classes=tuple("0123456789"),
         x_scaling=Scaling(factor=1 / _LARGEST_PIXEL),
     )
@@ -106,3 +108,51 @@ def _read_packed(path: Path) -> NDArray[np.uint8] | None:
         return None
     values = text.replace(b"\n", b",").rstrip(b",").split(b",")
     return np.array([int(value) for value in values], dtype=np.uint8).reshape(_SAMPLES, 65)
+
+
+# -- MNIST ---------------------------------------------------------------------------------------
+MNIST_BY = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0"
+
+
+class Content(NamedTuple):
+    """MD5 and size in bytes of an unpacked file."""
+
+    md5: str
+    size: int
+
+
+CONTENTS: dict[str, Content] = {
+    NAMES[0]: Content("6bbc9ace898e44ae57da46a324031adb", 47_040_016),
+    NAMES[1]: Content("a25bea736e30d166cdddb491f175f624", 60_008),
+    NAMES[2]: Content("2646ac647ad5339dbf082846283269ea", 7_840_016),
+    NAMES[3]: Content("27ae3e4e09519cfbb04c329615203637", 10_008),
+}
+
+
+def load_mnist(request: Request) -> Dataset:
+    """Load MNIST and verify its checksums; the loader behind ``load("mnist", folder)``.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or damaged, or is not MNIST's; the message names it.
+    """
+    folder = request.path("mnist")
+    paths, _ = find_four(folder)
+    train, test = read_four(paths)
+    for name, path, x in zip(NAMES, paths, (train.x, train.y, test.x, test.y), strict=True):
+        found = idx_md5(np.asarray(x))
+        if found != CONTENTS[name].md5:
+            raise DataError(
+                f"{path}: not MNIST's file (MD5 {found} unpacked, expected {CONTENTS[name].md5}). "
+                f"Move it away and run `nembp data fetch mnist --data-dir {folder}`, or load "
+                "another set of this format with --dataset idx."
+            )
+    return assemble("mnist", train, test, request, source=str(folder), attribution=MNIST_BY)
+
+
+def idx_md5(x: NDArray[Any]) -> str:
+    """MD5 sum of the unpacked IDX file that holds the uint8 array `x`."""
+    digest = hashlib.md5(idx_header(x), usedforsecurity=False)
+    digest.update(np.ascontiguousarray(x).data)
+    return digest.hexdigest()

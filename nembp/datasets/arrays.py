@@ -1,0 +1,526 @@
+"""Arrays in files: NumPy's .npy and .npz, and MNIST's IDX; none of them trusted.
+
+An array is refused unless its file holds just what its header declares, and nothing is allocated
+for a header that declares more than the file can hold.
+
+IDX (http://yann.lecun.com/exdb/mnist/): bytes 0-3 are 0, 0, type code, number of dimensions; then
+one big-endian 32-bit length per dimension; then the values in C order, big-endian.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nembp.datasets.assemble import Raw, assemble
+from nembp.datasets.dataset import Dataset, Request
+from nembp.errors import ArchitectureError, DataError
+from nembp.files import reading, write_atomically
+
+_FRESH = "Get a fresh copy of the file."
+_SAVE = "Save it again with numpy.save."
+_DEFLATE_RATIO = 1032  # most bytes that one byte of deflate can unpack to
+
+
+# -- .npy and .npz -------------------------------------------------------------------------------
+def map_npy(path: Path) -> NDArray[Any]:
+    """Map an .npy file into memory, read-only; it must hold just what its header declares.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged or truncated, has trailing bytes, or holds anything but
+        numbers or text.
+    """
+    with reading(path) as file:
+        dtype, shape, fortran, start = _npy_header(file, str(path), _SAVE)
+        size = os.fstat(file.fileno()).st_size
+        _check_size(size, start, shape, dtype, str(path), _SAVE)
+        if 0 in shape:  # nothing to map
+            return np.empty(shape, dtype)
+        return np.memmap(file, dtype, "r", start, shape, "F" if fortran else "C")
+
+
+def _npy_header(
+    file: Any, where: str, remedy: str
+) -> tuple[np.dtype[Any], tuple[int, ...], bool, int]:
+    """Read dtype, shape, whether the order is Fortran's, and where the values start."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged headers make Python's parser warn
+            version = np.lib.format.read_magic(file)
+            read = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, fortran, dtype = read(file)
+            start = file.tell()
+    except Exception as error:  # NumPy evaluates headers as Python literals: anything may come
+        raise DataError(f"{where}: not a NumPy array ({error}). {remedy}") from error
+    if dtype.hasobject:
+        raise DataError(
+            f"{where}: holds pickled objects, which are not read because they can run code; "
+            "expected plain numbers or text. Convert it, as with astype(float), and save it again."
+        )
+    plain = dtype.kind in "biufUS" and dtype.itemsize and dtype.subdtype is None
+    if not plain or len(shape) > 32 or min(shape, default=0) < 0:
+        raise DataError(
+            f"{where}: shape {shape} of dtype {dtype}; expected numbers or text. {remedy}"
+        )
+    return dtype, shape, fortran, start
+
+
+def _check_size(
+    size: int, start: int, shape: tuple[int, ...], dtype: np.dtype[Any], where: str, remedy: str
+) -> None:
+    """Raise DataError unless a header and its values use up `size` bytes exactly."""
+    expected = start + math.prod(shape) * dtype.itemsize
+    # no array has 2**60 values, even where another length is 0
+    if size != expected or math.prod(length or 1 for length in shape) >= 2**60:
+        fault = "trailing bytes" if size > expected else "truncated, or its header is wrong"
+        raise DataError(
+            f"{where}: {fault}: {size} bytes, but its header declares shape {shape} of "
+            f"{dtype.name}, {expected} bytes with the header. {remedy}"
+        )
+
+
+def read_npz(
+    path: Path,
+    wanted: Callable[[list[str]], tuple[str, ...]] | tuple[str, ...],
+    *,
+    packed: bool = True,
+) -> dict[str, NDArray[Any]]:
+    """Read named arrays of an .npz; each must use up its entry exactly.
+
+    Parameters
+    ----------
+    path : Path
+        The archive.
+    wanted : tuple of str, or callable
+        Names of the arrays to read where they exist, or what chooses them from all names.
+    packed : bool, default True
+        Whether entries may be compressed; without, the file's size bounds the memory.
+
+    Returns
+    -------
+    dict of str to ndarray
+        In native byte order, in memory.
+
+    Raises
+    ------
+    DataError
+        If the archive is missing or damaged, or an array is pickled, structured, or does not fit
+        its entry.
+    """
+    remedy = "Save it again with numpy.savez."
+    with reading(path) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        except Exception as error:  # zipfile raises a dozen kinds on damaged archives
+            raise DataError(f"{path}: not an .npz archive ({error}). {remedy}") from error
+        for info in members.values():
+            if not packed and info.compress_type != zipfile.ZIP_STORED:
+                raise DataError(f"{path}: {info.filename} is compressed. {remedy}")
+        names = wanted(list(members)) if callable(wanted) else wanted
+        arrays = {}
+        for name in names:
+            if name not in members:
+                continue
+            info, where = members[name], f"{path}: {name}"
+            if info.file_size > _DEFLATE_RATIO * info.compress_size + 64:
+                raise DataError(f"{where}: damaged (a size that cannot be). {remedy}")
+            try:
+                with archive.open(info) as member:
+                    dtype, shape, fortran, start = _npy_header(member, where, remedy)
+                    _check_size(info.file_size, start, shape, dtype, where, remedy)
+                    content = bytearray(info.file_size - start)
+                    if member.readinto(content) != len(content) or member.read(1):
+                        raise ValueError("of another length than it says")
+            except DataError:
+                raise
+            except Exception as error:
+                raise DataError(f"{where}: damaged ({error}). {remedy}") from error
+            if content:
+                values = np.ndarray(shape, dtype, content, order="F" if fortran else "C")
+            else:
+                values = np.empty(shape, dtype)
+            native = values.dtype.newbyteorder("=")
+            arrays[name] = np.ascontiguousarray(values, native).reshape(shape)
+        return arrays
+
+
+# names of arrays, in any case, alone or with a split before or behind: X_train, train_images, ...
+_X = {"x", "data", "image", "images", "imgs", "features", "inputs", "samples"}
+_Y = {"y", "label", "labels", "target", "targets", "classes"}
+_SPLITS = {
+    "train": "train", "training": "train",
+    "test": "test", "testing": "test",
+    "val": "val", "valid": "val", "validation": "val",
+}  # fmt: skip
+_EXPECTED = "x_train, y_train, x_test and y_test, or x and y, or other usual names"
+
+
+def _understood(names: list[str]) -> dict[tuple[str, str], str]:
+    """Find which array has which role: (split or "", "x" or "y") to its name."""
+    found: dict[tuple[str, str], str] = {}
+    for name in names:
+        words = re.findall(r"[a-z]+|\d+", name.lower())
+        splits = [_SPLITS[word] for word in words if word in _SPLITS]
+        roles = ["x" if word in _X else "y" for word in words if word in _X | _Y]
+        if len(roles) == 1 and len(splits) <= 1 and len(words) == len(splits) + 1:
+            key = (splits[0] if splits else "", roles[0])
+            if key not in found or len(name) < len(found[key]):
+                found[key] = name
+    if not found and set(names) == {"arr_0", "arr_1"}:
+        return {("", "x"): "arr_0", ("", "y"): "arr_1"}
+    return found
+
+
+def _choose(names: list[str], where: str, request: Request) -> tuple[tuple[str, ...], list[str]]:
+    """Return names of the arrays to read, x and y of each part, and notes on the choice."""
+    if request.x is not None and request.y is not None:
+        for name in (request.x, request.y):
+            if name not in names:
+                raise DataError(f"{where}: no array {name!r}; found {', '.join(names)}")
+        chosen: tuple[str, ...] = (request.x, request.y)
+    else:
+        found = _understood(names)
+        splits = [split for split in ("train", "test", "val") if (split, "x") in found]
+        parts = ["train", *splits[1:2]] if "train" in splits else [""]
+        if "train" in splits and len(splits) == 1:
+            parts.append("test")
+        keys = [(part, role) for part in parts for role in "xy"]
+        missing = [key for key in keys if key not in found]
+        if missing:
+            split, role = missing[0]
+            raise DataError(
+                f"{where}: no array {role}{'_' if split else ''}{split}; found "
+                f"{', '.join(names) or 'no arrays'}; expected {_EXPECTED}. Rename them, or name "
+                "the two to read (--x NAME --y NAME)"
+            )
+        chosen = tuple(found[key] for key in keys)
+    notes = []
+    plain = {f"{role}{split}" for role in "xy" for split in ("", "_train", "_test")}
+    if not set(chosen) <= plain:
+        notes.append(f"{where}: read are {', '.join(chosen)}.")
+    rest = [name for name in names if name not in chosen]
+    if rest:
+        notes.append(f"{where}: not used are {', '.join(rest)}.")
+    return chosen, notes
+
+
+def _in_order(x: NDArray[Any], where: str, request: Request, notes: list[str]) -> NDArray[Any]:
+    """Return images with their channels last."""
+    if x.ndim != 4 or request.image_order == "last":
+        return x
+    first = request.image_order == "first"
+    if not first and x.shape[1] in (1, 3) and x.shape[3] not in (1, 2, 3, 4):
+        first = True
+        notes.append(
+            f"{where}: shape {x.shape} is taken as (samples, channels, height, width); "
+            "--image-order last says otherwise."
+        )
+    return np.moveaxis(x, 1, 3) if first else x
+
+
+def _load_arrays(
+    kind: str,
+    source: Path,
+    request: Request,
+    names: tuple[str, ...],
+    arrays: dict[str, tuple[NDArray[Any], str]],
+    notes: list[str],
+) -> Dataset:
+    raws = []
+    for x, y in zip(names[::2], names[1::2], strict=True):
+        ordered = _in_order(*arrays[x], request, notes)
+        raws.append(Raw(ordered, np.array(arrays[y][0]), arrays[x][1], arrays[y][1]))
+    notes = list(dict.fromkeys(notes))
+    test = raws[1] if len(raws) == 2 else None
+    return assemble(kind, raws[0], test, request, source=str(source), notes=notes)
+
+
+def load_npy(request: Request) -> Dataset:
+    """Load a folder of .npy files; the loader behind ``load("npy", folder)``.
+
+    It holds x_train.npy, y_train.npy, x_test.npy and y_test.npy, or x.npy and y.npy, which are then
+    split; or files of the other names that `load_npz` understands. Samples are memory-mapped and
+    may be larger than memory; targets are read.
+    """
+    folder = request.path("npy")
+    if not os.path.isdir(folder):
+        kind = "is a file" if os.path.exists(folder) else "no such folder"
+        raise DataError(f"{folder}: {kind}; expected a folder with .npy files: {_EXPECTED}")
+    paths = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".npy"}
+    names, notes = _choose(list(paths), str(folder), request)
+    arrays = {name: (map_npy(paths[name]), str(paths[name])) for name in names}
+    return _load_arrays("npy", folder, request, names, arrays, notes)
+
+
+def load_npz(request: Request) -> Dataset:
+    """Load an archive; the loader behind ``load("npz", path)``.
+
+    `path` is the archive or a folder with just one. It holds x_train, y_train, x_test and y_test,
+    or x and y, which are then split, or arrays of other usual names (train_images, labels,
+    arr_0, ...). Integer or text y of shape (n,) and one-hot rows are classes, other floats are
+    regression targets.
+    """
+    path = only_file(request.path("npz"), (".npz",))
+    chosen: list[Any] = []
+
+    def choose(names: list[str]) -> tuple[str, ...]:
+        chosen.extend(_choose(names, str(path), request))
+        read: tuple[str, ...] = chosen[0]
+        return read
+
+    arrays = {name: (x, f"{path}: {name}") for name, x in read_npz(path, choose).items()}
+    return _load_arrays("npz", path, request, chosen[0], arrays, chosen[1])
+
+
+def only_file(path: Path, suffixes: tuple[str, ...]) -> Path:
+    """`path` itself, or the only file with such a suffix, in any case, where it is a folder.
+
+    Raises
+    ------
+    DataError
+        If the folder has none or several.
+    """
+    if not os.path.isdir(path):
+        return path
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
+    if len(found) != 1:
+        raise DataError(
+            f"{path}: {len(found)} {suffixes[0]} files in this folder; expected one, or the path "
+            "of a file"
+        )
+    return found[0]
+
+
+# -- IDX -----------------------------------------------------------------------------------------
+_TYPES = {
+    0x08: np.dtype(">u1"),
+    0x09: np.dtype(">i1"),
+    0x0B: np.dtype(">i2"),
+    0x0C: np.dtype(">i4"),
+    0x0D: np.dtype(">f4"),
+    0x0E: np.dtype(">f8"),
+}
+_MOST_DIMENSIONS = 32
+
+
+def read_idx(
+    path: str | os.PathLike[str], *, max_bytes: int | None = None, native: bool = True
+) -> NDArray[Any]:
+    """Read an IDX file, raw or gzip (told apart by content), using exactly all of its bytes.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    max_bytes : int, optional
+        Refuse files that declare more unpacked bytes than this.
+    native : bool, default True
+        Whether values of several bytes are converted to native byte order; without, they may come
+        in the file's, which is big-endian.
+
+    Returns
+    -------
+    ndarray
+        A raw file is memory-mapped, read-only, unless it is converted; anything else is in memory.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, is not IDX, is truncated or damaged, has trailing bytes, or its
+        header declares more than it holds.
+    """
+    path = Path(path)
+    with reading(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if path.suffix == ".gz" and size and not packed:
+            raise DataError(
+                f"{path}: not gzip data (starts with {file.read(2).hex(' ')}, expected 1f 8b). "
+                "If it is unpacked already, rename it without .gz; else get a fresh copy."
+            )
+        try:
+            stream: Any = gzip.GzipFile(fileobj=file) if packed else file
+            dtype, shape, start = _idx_header(stream, str(path))
+            end = start + math.prod(shape) * dtype.itemsize
+            bound = min(size * _DEFLATE_RATIO if packed else size, max_bytes or 2**62)
+            if end > bound:
+                _check_size(bound, start, shape, dtype, str(path), _FRESH)
+            if not packed:
+                _check_size(size, start, shape, dtype, str(path), _FRESH)
+            if packed or end == start:
+                content = stream.read(end - start + 1)  # one more, so that the end is reached
+                _check_size(start + len(content), start, shape, dtype, str(path), _FRESH)
+                values = np.frombuffer(content, dtype).reshape(shape)
+            else:
+                values = np.asarray(np.memmap(file, dtype, "r", start, shape))
+        except (gzip.BadGzipFile, zlib.error, EOFError, MemoryError) as error:
+            raise DataError(f"{path}: damaged gzip data ({error}). {_FRESH}") from error
+    return values.astype(dtype.newbyteorder("="), copy=False) if native or packed else values
+
+
+def _idx_header(file: BinaryIO, where: str) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Read dtype, shape, and where the values start."""
+    start = file.read(4)
+    dtype = _TYPES.get(start[2]) if len(start) == 4 else None
+    if dtype is None or start[:2] != b"\0\0" or start[3] > _MOST_DIMENSIONS:
+        raise DataError(
+            f"{where}: not an IDX file (starts with {start.hex(' ') or 'nothing'}, expected 00 00, "
+            f"a type 08-0e and a number of dimensions, as in 00 00 08 03). {_FRESH}"
+        )
+    lengths = file.read(4 * start[3])
+    if len(lengths) < 4 * start[3]:
+        raise DataError(f"{where}: too few bytes for an IDX header (truncated file). {_FRESH}")
+    return dtype, struct.unpack(f">{start[3]}I", lengths), 4 + len(lengths)
+
+
+def idx_header(x: NDArray[Any]) -> bytes:
+    """IDX header of an array.
+
+    >>> idx_header(np.zeros((2, 3), dtype=np.uint8)).hex(" ", 4)
+    '00000802 00000002 00000003'
+
+    Raises
+    ------
+    ArchitectureError
+        If IDX has no such dtype, or a length does not fit into 32 bits.
+    """
+    codes = {dtype: code for code, dtype in _TYPES.items()}
+    code = codes.get(x.dtype.newbyteorder(">"))
+    if code is None or x.ndim > _MOST_DIMENSIONS or max(x.shape, default=0) >= 2**32:
+        names = ", ".join(dtype.name for dtype in _TYPES.values())
+        raise ArchitectureError(
+            f"IDX cannot hold dtype {x.dtype} of shape {x.shape}: expected one of {names}"
+        )
+    return struct.pack(f">2xBB{x.ndim}I", code, x.ndim, *x.shape)
+
+
+def write_idx(path: str | os.PathLike[str], x: NDArray[Any]) -> None:
+    """Write an array as IDX; gzip, with no time stamp in it, when the name ends in .gz.
+
+    Raises
+    ------
+    ArchitectureError
+        If IDX cannot hold the array: it holds uint8, int8, int16, int32, float32 and float64.
+    OutputError
+        If the file cannot be written.
+    """
+    content = idx_header(x) + np.ascontiguousarray(x, x.dtype.newbyteorder(">")).tobytes()
+    if Path(path).suffix == ".gz":
+        content = gzip.compress(content, mtime=0)
+    write_atomically(path, content)
+
+
+# -- the four IDX files of a set -----------------------------------------------------------------
+# the standard order: training images and labels, test images and labels
+NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def find_idx(folder: Path, name: str) -> Path | None:
+    """Find one of the four files, packed or not: raw ones first, since they are mapped.
+
+    Its dashes may be dots; it may lie in a folder of its own name, as Kaggle packs it; and files
+    other than MNIST's may say "test" where MNIST's say "t10k".
+    """
+    for stem in dict.fromkeys((name, name.replace("t10k", "test"))):
+        for candidate in (stem, stem.replace("-idx", ".idx")):
+            for packed in (candidate, f"{candidate}.gz"):
+                for path in (folder / packed, folder / packed / packed):
+                    if os.path.isfile(path):
+                        return path
+    return None
+
+
+def find_four(place: Path) -> tuple[list[Path], str]:
+    """Return paths of the four files, and the prefix of their names, such as "emnist-letters-".
+
+    Parameters
+    ----------
+    place : Path
+        Their folder; or, where it has several sets, folder/prefix.
+
+    Raises
+    ------
+    DataError
+        Naming the folder or file that is missing.
+    """
+    fetch = f"`nembp data fetch mnist --data-dir {place}` fetches MNIST's."
+    folder, wanted = place, ""
+    if not os.path.isdir(place):  # unlike Path.is_dir it takes no permission for no
+        folder, wanted = place.parent, place.name.rstrip("-") + "-"
+    first = re.compile(r"(.*)" + NAMES[0].replace("-idx", "[-.]idx") + r"(\.gz)?")
+    found = os.listdir(folder) if os.path.isdir(folder) else []
+    prefixes = sorted({match[1] for name in found if (match := first.fullmatch(name))})
+    if folder != place:
+        if wanted not in prefixes:
+            kind = "not a folder" if os.path.exists(place) else "no such folder"
+            raise DataError(f"{place}: {kind}; expected one with the four IDX files. {fetch}")
+        prefixes = [wanted]
+    if len(prefixes) > 1 and "" not in prefixes:
+        names = ", ".join(prefix.rstrip("-") for prefix in prefixes)
+        raise DataError(
+            f"{place}: several sets: {names}; expected one. Add a set's name to the path, as in "
+            f"{place / prefixes[0].rstrip('-')}"
+        )
+    prefix = "" if not prefixes or "" in prefixes else prefixes[0]
+    paths = [find_idx(folder, prefix + name) for name in NAMES]
+    for name, path in zip(NAMES, paths, strict=True):
+        if path is None:
+            raise DataError(
+                f"{folder / (prefix + name)}: no such file, nor with .gz or as "
+                f"{prefix + name.replace('-idx', '.idx')}; expected the four IDX files in the "
+                f"folder. {fetch}"
+            )
+    return [path for path in paths if path is not None], prefix
+
+
+def read_four(paths: list[Path]) -> tuple[Raw, Raw]:
+    """Training and test arrays of the four files; unpacked images are memory-mapped."""
+    x, y, test_x, test_y = (
+        (read_idx(path, native=native), str(path))
+        for path, native in zip(paths, (False, True) * 2, strict=True)
+    )
+    return Raw(x[0], y[0], x[1], y[1]), Raw(test_x[0], test_y[0], test_x[1], test_y[1])
+
+
+def load_idx(request: Request) -> Dataset:
+    """Load any set of four IDX files; the loader behind ``load("idx", folder)``.
+
+    Unpacked files are memory-mapped and may be larger than memory; gzip files are unpacked into
+    it. EMNIST's images, known by their names, are stored by columns and are turned.
+    """
+    place = request.path("idx")
+    paths, prefix = find_four(place)
+    notes = []
+    if prefix.startswith("emnist") and request.transpose is None:
+        request = replace(request, transpose=True)
+        notes.append(
+            f"{place}: EMNIST stores its images transposed; they are turned. --no-transpose leaves "
+            "them as they are."
+        )
+    train, test = read_four(paths)
+    return assemble("idx", train, test, request, source=str(place), notes=notes)

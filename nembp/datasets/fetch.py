@@ -1,0 +1,299 @@
+"""MNIST and CIFAR fetched from where they are published, checked, and put in place."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import os
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, BinaryIO
+from urllib.parse import urlsplit
+
+from nembp.datasets import cifar
+from nembp.datasets.arrays import NAMES, find_idx, read_idx
+from nembp.datasets.builtin import CONTENTS, Content, idx_md5
+from nembp.errors import ArchitectureError, DataError, NembpError, OutputError
+from nembp.files import replacing
+
+Progress = Callable[[str, int, int | None], None]
+
+MNIST_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+MNIST_VARIABLE = "NEMBP_MNIST_MIRROR"
+CIFAR_MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
+CIFAR_VARIABLE = "NEMBP_CIFAR_MIRROR"
+CIFAR_MD5 = {  # of the archives of the binary versions, as published beside them
+    "cifar10": "c32a1d4ab5d03f1284b67883e8d87530",
+    "cifar100": "03b5dce01913d631647c71ecec9e9cb8",
+}
+_GZIP_OVERHEAD = 1 << 16  # gzip never grows data by more than this at MNIST's sizes
+_MOST = 200_000_000  # bytes; CIFAR's archives have 170 million
+_NAMES_BYTES = 1 << 16  # most bytes of a list of class names
+
+
+def _from_mirrors(
+    target: object,
+    name: str,
+    mirror: str | Sequence[str] | None,
+    variable: str,
+    defaults: Sequence[str],
+    fetch: Callable[[str], Any],
+) -> Any:
+    """Return what `fetch` gives for the first URL that works: of those given, else the defaults."""
+    failures = []
+    for base in _mirrors(mirror, variable, defaults):
+        try:
+            return fetch(base.rstrip("/") + "/" + name)
+        except DataError as error:
+            failures.append(str(error))
+    raise DataError(
+        f"{target}: could not be fetched. {' '.join(failures)} Try again later, or name another "
+        f"mirror (--mirror URL or {variable})."
+    )
+
+
+def _mirrors(
+    mirror: str | Sequence[str] | None, variable: str, defaults: Sequence[str]
+) -> list[str]:
+    if mirror is None:
+        mirror = os.environ.get(variable) or defaults
+    mirrors = [mirror] if isinstance(mirror, str) else list(mirror)
+    for base in mirrors:
+        if urlsplit(base).scheme not in ("http", "https", "file"):
+            raise ArchitectureError(
+                f"mirror {base!r}: expected a URL that starts with https://, http:// or file://"
+            )
+    return mirrors
+
+
+def download(
+    url: str, file: BinaryIO | IO[bytes], most: int, progress: Progress | None, timeout: float
+) -> None:
+    """Write what a URL gives to `file`: all that was announced, never more than `most` bytes.
+
+    Raises
+    ------
+    DataError
+        If it cannot be had, is cut off, or is longer.
+    OutputError
+        If `file` cannot be written.
+    """
+    import urllib.request  # with ssl, 30 ms that only a download pays
+
+    request = urllib.request.Request(url, headers={"User-Agent": "nembp"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            length = response.headers.get("Content-Length")
+            announced = int(length) if length is not None else None
+            received = 0
+            while piece := response.read(1 << 18):
+                received += len(piece)
+                if received > most:
+                    raise DataError(f"{url}: sends more than {most} bytes, which it never has.")
+                try:
+                    file.write(piece)
+                except OSError as error:  # not the mirror's fault
+                    raise OutputError(
+                        f"{file.name}: cannot be written ({error.strerror})"
+                    ) from error
+                if progress is not None:
+                    progress(url.rpartition("/")[2], received, announced)
+            if announced is not None and received != announced:
+                raise DataError(f"{url}: sent {received} of {announced} announced bytes.")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, NembpError):
+            raise
+        raise DataError(f"{url}: {error}.") from error
+
+
+# -- MNIST ---------------------------------------------------------------------------------------
+def fetch_mnist(
+    data_dir: str | os.PathLike[str],
+    mirror: str | Sequence[str] | None = None,
+    progress: Progress | None = None,
+    *,
+    timeout: float = 30.0,
+) -> tuple[Path, ...]:
+    """Download the files of MNIST that a folder lacks, each checked before it is put in place.
+
+    Parameters
+    ----------
+    data_dir : path
+        Folder for the four ``.gz`` files, made if need be. Files there that are MNIST's, raw or
+        gzip, are kept; a damaged ``.gz`` is replaced; a file of another data set is never touched.
+    mirror : str or sequence of str, optional
+        Base URL, or several to try in turn; default the environment variable NEMBP_MNIST_MIRROR,
+        else well-known public mirrors.
+    progress : callable, optional
+        Called as ``progress(file_name, bytes_received, bytes_announced_or_None)``.
+    timeout : float, default 30.0
+        Seconds to wait for the mirror at every step.
+
+    Returns
+    -------
+    tuple of Path
+        The files that were downloaded.
+
+    Raises
+    ------
+    ArchitectureError
+        If a mirror is not an http(s) or file URL.
+    DataError
+        If no mirror gave a file with the published checksum, or a file of another set is in the
+        way. Nothing half-written is left.
+    OutputError
+        If the folder cannot be written.
+    """
+    folder, fetched = Path(data_dir), []
+    mirrors = _mirrors(mirror, MNIST_VARIABLE, MNIST_MIRRORS)
+    for name in NAMES:
+        if _is_there(folder, name):
+            continue
+        target = folder / f"{name}.gz"
+
+        def fetch(url: str, target: Path = target, content: Content = CONTENTS[name]) -> None:
+            with replacing(target) as file:
+                download(url, file, content.size + _GZIP_OVERHEAD, progress, timeout)
+                file.flush()
+                _check_idx(url, file.name, content)
+
+        _from_mirrors(target, target.name, mirrors, MNIST_VARIABLE, (), fetch)
+        fetched.append(target)
+    return tuple(fetched)
+
+
+def _check_idx(url: str, path: str, content: Content) -> None:
+    try:
+        found = idx_md5(read_idx(path, max_bytes=content.size))
+    except DataError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise DataError(f"{url}: what it sent is not MNIST's file ({reason})") from error
+    if found != content.md5:
+        raise DataError(f"{url}: what it sent has MD5 {found} unpacked, expected {content.md5}.")
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    """Whether the folder has this file of MNIST; DataError when another one is in its place."""
+    path = find_idx(folder, name)
+    if path is None:
+        return False
+    try:
+        found = idx_md5(read_idx(path))
+    except DataError as error:
+        if path.name == f"{name}.gz":
+            return False  # damaged, as by an interrupted copy: the download replaces it
+        raise DataError(f"{error} Move it away before fetching MNIST.") from error
+    if found != CONTENTS[name].md5:
+        raise DataError(
+            f"{path}: a file of another data set (MD5 {found} unpacked, expected "
+            f"{CONTENTS[name].md5}). Fetch MNIST into another folder."
+        )
+    return True
+
+
+# -- CIFAR ---------------------------------------------------------------------------------------
+def fetch_cifar(
+    name: str,
+    data_dir: str | os.PathLike[str],
+    mirror: str | Sequence[str] | None = None,
+    progress: Progress | None = None,
+    *,
+    timeout: float = 30.0,
+) -> tuple[Path, ...]:
+    """Download the binary version of CIFAR, check it, and unpack the files that are read.
+
+    Parameters
+    ----------
+    name : {"cifar10", "cifar100"}
+        Which.
+    data_dir : path
+        Folder for the archive's own folder, made if need be. Where all files are there already,
+        with the sizes that they should have, nothing is fetched; those of a folder that lacks some
+        are replaced.
+    mirror, progress, timeout
+        As in `fetch_mnist`; the environment variable is NEMBP_CIFAR_MIRROR.
+
+    Returns
+    -------
+    tuple of Path
+        The files that were written.
+
+    Raises
+    ------
+    ArchitectureError, DataError, OutputError
+        As `fetch_mnist`. Nothing is written unless the archive has the published checksum.
+    """
+    layout = (cifar.CIFAR10 if name == "cifar10" else cifar.CIFAR100)[0]
+    folder = Path(data_dir) / layout.folder
+    if _complete(folder, layout) or _complete(Path(data_dir), layout):
+        return ()
+
+    def fetch(url: str) -> tuple[Path, ...]:
+        try:
+            Path(data_dir).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=data_dir) as file:
+                download(url, file, _MOST, progress, timeout)
+                file.seek(0)
+                found = hashlib.file_digest(file, "md5").hexdigest()
+                if found != CIFAR_MD5[name]:
+                    raise DataError(
+                        f"{url}: what it sent has MD5 {found}, expected {CIFAR_MD5[name]}."
+                    )
+                file.seek(0)
+                return _unpack(file, url, folder, layout)
+        except OSError as error:
+            if isinstance(error, NembpError):
+                raise
+            raise OutputError(f"{data_dir}: cannot be written ({error.strerror})") from error
+
+    written: tuple[Path, ...] = _from_mirrors(
+        folder, layout.archive, mirror, CIFAR_VARIABLE, CIFAR_MIRRORS, fetch
+    )
+    return written
+
+
+def _sizes(layout: cifar.Layout) -> dict[str, int]:
+    counts = layout.train | layout.test
+    return {name: count * (layout.skip + cifar.PIXELS) for name, count in counts.items()}
+
+
+def _complete(folder: Path, layout: cifar.Layout) -> bool:
+    """Whether every file is there and has its size."""
+    sizes = _sizes(layout)
+    paths = {name: folder / name for name in layout.files}
+    return all(path.is_file() for path in paths.values()) and all(
+        paths[name].stat().st_size == size for name, size in sizes.items()
+    )
+
+
+def _unpack(file: IO[bytes], url: str, folder: Path, layout: cifar.Layout) -> tuple[Path, ...]:
+    """Write the files that are read, and no other, whatever paths the archive names."""
+    sizes, written = _sizes(layout), []
+    try:
+        with tarfile.open(fileobj=file, mode="r:gz") as archive:
+            for member in archive:
+                path = PurePosixPath(member.name)
+                known = path.parts == (layout.folder, path.name) and path.name in layout.files
+                if not known or not member.isfile():
+                    continue
+                if member.size != sizes.get(path.name, min(member.size, _NAMES_BYTES)):
+                    raise DataError(f"{url}: {member.name} has {member.size} bytes.")
+                source = archive.extractfile(member)
+                if source is not None:
+                    with replacing(folder / path.name) as target:
+                        shutil.copyfileobj(source, target)
+                    written.append(folder / path.name)
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{url}: a damaged archive ({error}).") from error
+    missing = set(layout.files) - {path.name for path in written}
+    if missing:
+        raise DataError(f"{url}: no {', '.join(sorted(missing))} in the archive.")
+    return tuple(written)
