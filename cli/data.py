@@ -60,6 +60,8 @@ def info(name: str, as_json: bool, **chosen: Any) -> None:
         "scaling": _scaling(loaded),
         "classes": _counts(loaded),
         "targets": list(loaded.target_names),
+        "notes": list(loaded.notes),
+        "fingerprint": loaded.fingerprint,
         "recipe": {
             key: getattr(filled, key)
             for key in ("layers", "forward", "backward", "backward_weight", "batch_size", "epochs")
@@ -80,6 +82,7 @@ def info(name: str, as_json: bool, **chosen: Any) -> None:
         ("scaling", _scaling_words(facts["scaling"])),
         ("classes", _class_words(facts["classes"])),
         ("targets", ", ".join(loaded.target_names)),
+        *(("note", text) for text in loaded.notes),
         (
             "recipe",
             f"--layers {layers} --batch-size {plan['batch_size']} --epochs {plan['epochs']} "

@@ -1,29 +1,46 @@
+"""The door that every data set goes through: options, labels, splits, scaling, rows."""
+
 from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 import types
 
-import nembp.datasets.digits as digits_module
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nembp.datasets import (
     Dataset,
+    Raw,
     Request,
     Scaling,
-    available,
+    Split,
+    assemble,
+    batch_order,
+    class_means,
+    feature_means,
     load,
-    loading,
-    register,
 )
-from nembp.errors import ArchitectureError, DataError
+from nembp.datasets import builtin as digits_module
+from nembp.datasets.scaling import CHUNK_VALUES, image_scaling, standardized
+from nembp.datasets.sources import (
+    ArrayRows,
+    ChosenRows,
+    JoinedRows,
+    choose,
+    is_mapped,
+    join,
+)
+from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
+from nembp.errors import ArchitectureError, DataError, ShapeError
 
 DIGITS_TEST_LABELS = [5, 5, 1, 8, 5, 9, 0, 4, 9, 3, 2, 2]
+
+
 DIGITS_TEST_SUM = 13842129
-
-
-# --- digits
 
 
 def test_digits_are_scikit_learns_without_importing_it():
@@ -76,16 +93,6 @@ def test_digits_split_is_fixed_for_good():
     assert int(np.arange(297) @ one.test.x.sum(axis=(1, 2, 3))) == DIGITS_TEST_SUM
 
 
-def test_digits_fall_back_to_scikit_learn(monkeypatch):
-    packed = load("digits")
-    monkeypatch.setattr(digits_module, "_CSV_MD5", "another version's")
-    asked = load("digits")
-    assert asked.source == "sklearn.datasets.load_digits"
-    assert packed.source.endswith("digits.csv.gz")
-    assert np.array_equal(asked.train.x, packed.train.x)
-    assert np.array_equal(asked.test.y, packed.test.y)
-
-
 def test_digits_from_an_odd_scikit_learn_are_refused(monkeypatch):
     import sklearn.datasets
 
@@ -99,9 +106,6 @@ def test_digits_from_an_odd_scikit_learn_are_refused(monkeypatch):
         load("digits")
 
 
-# --- options
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -109,7 +113,7 @@ def test_digits_from_an_odd_scikit_learn_are_refused(monkeypatch):
         ({"name": "digits", "task": "ranking"}, "task='ranking': expected one of auto"),
         ({"name": "digits", "task": "regression"}, "does not apply"),
         ({"name": "digits", "data_dir": "/tmp"}, "leave data_dir"),
-        ({"name": "digits", "targets": "y"}, "targets name the columns of a csv"),
+        ({"name": "digits", "targets": "y"}, "targets is for the data sets csv, not for 'digits'"),
         ({"name": "digits", "test_fraction": 1.0}, "between 0 and 1"),
         ({"name": "digits", "seed": -1}, "at least 0"),
         ({"name": "digits", "limit": 0}, "at least 1"),
@@ -138,18 +142,461 @@ def test_limit_keeps_every_class_and_depends_on_the_seed_alone():
     assert all(row.tobytes() in rows for row in one.train.x)
 
 
-def test_registered_data_set_is_loaded_with_the_options(monkeypatch):
-    monkeypatch.setattr(loading, "_REGISTRY", dict(loading._REGISTRY))
-    asked: list[Request] = []
+def put_together(x, y, test=None, request=None, **options) -> Dataset:
+    train = Raw(np.asarray(x), np.asarray(y), "file: x", "file: y")
+    if test is not None:
+        test = Raw(np.asarray(test[0]), np.asarray(test[1]), "file: x_test", "file: y_test")
+    return assemble("name", train, test, request or Request(), source="file", **options)
 
-    def loader(request: Request) -> Dataset:
-        asked.append(request)
-        return load("digits")
 
-    register("mine", loader, "my own")
-    assert available()["mine"] == "my own"
-    assert load("mine", "folder", targets="t", limit=20, seed=3).name == "digits"
-    assert asked[0].path("mine").name == "folder"
-    assert (asked[0].targets, asked[0].limit, asked[0].seed) == (("t",), 20, 3)
-    register("lazy", "nembp.datasets.digits:load_digits", "by name")
-    assert load("lazy").outputs == 10
+def test_labels_are_mapped_in_sorted_order():
+    x = np.arange(8.0).reshape(8, 1)
+    dataset = put_together(x, [7, -3, 7, 20, 20, 7, -3, 7], (x[:2], [20, -3]))
+    assert dataset.classes == ("-3", "7", "20")
+    assert dataset.train.y.tolist() == [1, 0, 1, 2, 2, 1, 0, 1]
+    assert dataset.test.y.tolist() == [2, 0]
+    words = put_together(x[:4], ["b", "a", "b", "a"], (x[:1], ["b"]))
+    assert (words.classes, words.test.y.tolist()) == (("a", "b"), [1])
+    octets = put_together(x[:2], np.array([b"b", b"a"]), (x[:1], [b"b"]))
+    assert (octets.classes, octets.test.y.tolist()) == (("a", "b"), [1])
+
+
+def test_regression_targets_are_standardized_on_the_training_split():
+    x = np.arange(8.0).reshape(8, 1)
+    y = np.stack([x[:, 0] * 3 + 1, np.full(8, 2.0)], axis=1)
+    dataset = put_together(x, y, (x + 100, y + 100))
+    assert not dataset.is_classification
+    assert dataset.target_names == ("y0", "y1")
+    assert dataset.outputs == 2
+    assert np.array_equal(dataset.train.y, y)
+    assert dataset.y_scaling == Scaling(y.mean(axis=0), np.array([1 / y[:, 0].std(), 1.0]))
+    assert dataset.x_scaling == Scaling(x.mean(axis=0), 1 / x.std(axis=0))
+    assert put_together(x, y[:, 0], (x, y[:, 0])).train.y.shape == (8, 1)
+
+
+def test_held_out_part_is_stratified_and_seeded():
+    x = np.arange(100.0).reshape(100, 1)
+    y = np.repeat([0, 1], [80, 20])
+    one, two = (put_together(x, y, request=Request(seed=seed)) for seed in (0, 1))
+    assert np.bincount(one.test.y).tolist() == [16, 4]
+    assert len(one.train) == 80
+    assert np.array_equal(np.sort(np.concatenate([one.train.x, one.test.x]), axis=0), x)
+    assert not np.array_equal(one.test.x, two.test.x)
+    assert np.array_equal(one.test.x, put_together(x, y, request=Request(seed=0)).test.x)
+    few = put_together(x[:4], [0, 1, 2, 2], request=Request(test_fraction=0.9))
+    assert (np.bincount(few.train.y).tolist(), few.test.y.tolist()) == ([1, 1, 1], [2])
+    third = put_together(x, x[:, 0], request=Request(test_fraction=0.35))
+    assert (len(third.train), len(third.test)) == (65, 35)
+
+
+def test_images_stay_uint8_and_are_not_copied():
+    x = np.random.default_rng(0).integers(0, 256, (6, 4, 5), dtype=np.uint8)
+    x.setflags(write=False)
+    dataset = put_together(x, [0, 1, 0, 1, 0, 1], (x, [0] * 6))
+    assert dataset.shape == (4, 5, 1)
+    assert dataset.train.x.dtype == np.uint8
+    assert np.shares_memory(dataset.train.x, x)
+    assert dataset.x_scaling == Scaling(factor=1 / 255)
+    flat = put_together(x.reshape(6, 20), [0, 1, 0, 1, 0, 1], (x.reshape(6, 20), [0] * 6))
+    assert flat.x_scaling == Scaling(factor=1 / 255)
+    assert not flat.is_image
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (np.bool_, np.float32),
+        (np.int8, np.float32),
+        (np.int16, np.float32),
+        (np.float16, np.float32),
+        (np.float32, np.float32),
+        (np.int32, np.float64),
+        (np.uint64, np.float64),
+        (np.float64, np.float64),
+    ],
+)
+def test_other_dtypes_become_floats(dtype, expected):
+    x = np.array([[0], [1]], dtype=dtype)
+    dataset = put_together(x, [0, 1], (x, [0, 1]))
+    assert dataset.train.x.dtype == expected
+    assert np.array_equal(dataset.train.x, x)
+
+
+X, Y = np.arange(6.0).reshape(6, 1), np.array([0, 1, 0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "test", "message"),
+    [
+        (X[:5], Y, None, "file: y: 6 labels or targets for 5 samples .file: x"),
+        (X, Y[:, None] * [1, 1], None, r"shape \(6, 2\).*one-hot"),
+        (X, Y * 0, None, r"file: y: one class only \(0\)"),
+        (X, Y, (X[:1], [2]), "file: y_test: label 2 of sample 0 does not occur"),
+        (X[:0], Y[:0], None, "file: x: no samples"),
+        (X, Y, (X[:0], Y[:0]), "file: x_test: no samples"),
+        (X, Y, (np.ones((6, 2)), Y), r"file: x_test: samples of shape \(2,\).*shape \(1,\)"),
+        (np.ones((6, 0)), Y, None, "at least one value per sample"),
+        (np.ones((6, 1, 1, 1, 1)), Y, None, "expected images"),
+        (np.float64(1), Y, None, "expected images"),
+        (X, np.float64(1), None, "a single value"),
+        (X, Y, (X, Y.astype("M8[s]")), "file: y_test: dtype datetime64"),
+        (X, Y, (X, Y + 0.5), "file: y_test: label 0.5 of sample 0"),
+        (X, X, (X, Y.astype(str)), "file: y_test: dtype <U"),
+        (X.astype(complex), Y, None, "dtype complex128; expected real numbers"),
+        (X.astype("M8[s]"), Y, None, "expected real numbers"),
+        (X, X[:, 0].astype("M8[s]"), None, "file: y: dtype datetime64"),
+        (np.where(X == 4, np.nan, X), Y, None, r"file: x: value \[4, 0\] is nan"),
+        (np.where(X == 3, -np.inf, X), Y, None, r"value \[3, 0\] is -inf"),
+        (np.where(X == 3, 1e31, X), Y, None, r"\[3, 0\] is 1e\+31.*magnitude up to 1e\+30"),
+        (X, np.where(X == 4, np.nan, X), None, r"file: y: value \[4, 0\] is nan"),
+        (X, X, (X, np.ones((6, 2))), "file: y_test: 2 targets a sample.*1 .file: y"),
+        (X, X[:, :, None], None, r"file: y: shape \(6, 1, 1\); expected \(n,\)"),
+        (X * 1e-25, Y, (X * 1e25, Y), "file: x_test: value .* after scaling, too large"),
+        (X, X * 1e-25, (X, X * 1e25), "file: y_test: value .* after scaling, too large"),
+        (X[:2], Y[:2], None, "2 samples of 2 classes cannot be split.*at least 3.*regression"),
+        (X[:1], X[:1], None, "1 samples of 0 classes cannot be split.*at least 2"),
+        (X, np.array(list("aaaaaa")), None, "one class only .a."),
+        (X, np.array([b"\xff", b"a"] * 3), None, "not valid text"),
+        (X, np.array([2**64 - 1, 1] * 3, dtype=np.uint64), None, "18446744073709551615 of"),
+    ],
+)
+def test_data_that_cannot_be_used(x, y, test, message):
+    with pytest.raises(DataError, match=message):
+        put_together(x, y, test)
+
+
+def test_value_in_a_late_chunk_is_named():
+    x = np.zeros((CHUNK_VALUES + 10, 2), dtype=np.float32)
+    x[CHUNK_VALUES + 3, 1] = np.nan
+    with pytest.raises(DataError, match=rf"\[{CHUNK_VALUES + 3}, 1\] is nan"):
+        put_together(x, np.arange(len(x)) % 2)
+
+
+def test_task_overrides_what_dtypes_say():
+    regression = put_together(X, Y, (X, Y), Request(task="regression"))
+    assert regression.target_names == ("y0",)
+    assert regression.train.y.dtype.kind == "f"
+    classes = put_together(X, Y + 0.0, (X, Y), Request(task="classification"))
+    assert classes.classes == ("0", "1")
+    with pytest.raises(DataError, match=r"label 0\.5 of sample 0.*task='regression'"):
+        put_together(X, Y + 0.5, (X, Y), Request(task="classification"))
+    with pytest.raises(DataError, match="is nan; expected finite"):
+        put_together(X, Y + np.nan, (X, Y), Request(task="classification"))
+    with pytest.raises(DataError, match="text targets"):
+        put_together(X, Y.astype(str), (X, Y), Request(task="regression"))
+
+
+def test_classes_given_by_a_reader_must_occur():
+    with pytest.raises(DataError, match="class 'c' has no training sample"):
+        put_together(X, Y, (X, Y + 1), classes=("a", "b", "c"))
+    with pytest.raises(DataError, match=r"one class only \(a\)"):
+        put_together(X, Y * 0, classes=("a",))
+    assert put_together(X, Y, (X, Y), classes=("a", "b")).classes == ("a", "b")
+
+
+@given(n=st.integers(1, 200), batch_size=st.integers(1, 250), seed=st.integers(0, 9))
+def test_every_sample_once_per_epoch(n, batch_size, seed):
+    batches = list(batch_order(n, batch_size, np.random.default_rng(seed)))
+    assert np.array_equal(np.sort(np.concatenate(batches)), np.arange(n))
+    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    assert 1 <= len(batches[-1]) <= batch_size
+    assert all(batch.dtype == np.intp for batch in batches)
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(0, 1), (1, 0), (5, -1)])
+def test_batches_that_cannot_be(n, batch_size):
+    with pytest.raises(ArchitectureError, match="at least 1 of each"):
+        batch_order(n, batch_size, np.random.default_rng(0))  # at the call, not at the first use
+
+
+def test_class_means_of_the_digits():
+    digits = load("digits")
+    means = class_means(digits.train, digits.x_scaling, digits.classes)
+    x = digits.train.x.reshape(1500, 64) / 16
+    for k in range(10):
+        assert np.allclose(means[k], x[digits.train.y == k].mean(axis=0), rtol=1e-13)
+    assert means.shape == (10, 64)
+    assert means.dtype == np.float64
+    assert np.array_equal(means, class_means(digits.train, digits.x_scaling, 10))
+    assert np.allclose(feature_means(digits.train, digits.x_scaling), x.mean(axis=0), rtol=1e-13)
+
+
+def test_means_over_chunks_with_an_offset_and_without_a_copy():
+    n = 8 * CHUNK_VALUES // 50
+    generator = np.random.default_rng(0)
+    x = generator.integers(0, 256, (n, 5, 10, 1), dtype=np.uint8)
+    y = generator.integers(0, 3, n)
+    scaling = Scaling(7.0, 0.25)
+    tracemalloc.start()
+    try:
+        means = class_means(Split(x, y), scaling, 3)
+        mean = feature_means(Split(x, y), scaling)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * x.size / 2  # a float64 copy would be 8 bytes a value
+    scaled = (x.reshape(n, 50) - 7.0) * 0.25
+    assert np.allclose(means, [scaled[y == k].mean(axis=0) for k in range(3)], rtol=1e-12)
+    assert np.allclose(mean, scaled.mean(axis=0), rtol=1e-12)
+
+
+def test_means_that_are_undefined():
+    split = Split(np.zeros((4, 2)), np.array([0, 0, 2, 2]))
+    with pytest.raises(DataError, match=r"\[2, 0, 2\]; expected at least one in each of 3"):
+        class_means(split, Scaling(), 3)
+    with pytest.raises(DataError, match="in each of 2 classes"):
+        class_means(split, Scaling(), ("a", "b"))
+    with pytest.raises(ArchitectureError, match="need labels"):
+        class_means(Split(np.zeros((4, 2)), np.zeros((4, 1))), Scaling(), 2)
+
+
+def test_scaling_is_undone_and_writes_in_place():
+    generator = np.random.default_rng(0)
+    raw = generator.normal(2000.0, 3.0, size=(50, 4))
+    scaling = standardized(raw)
+    scaled = scaling.apply(raw, np.float64)
+    assert np.allclose(scaled.mean(axis=0), 0, atol=1e-12)
+    assert np.allclose(scaled.std(axis=0), 1, rtol=1e-12)
+    assert np.allclose(scaling.invert(scaled), raw, rtol=1e-14)
+    assert scaling.apply(raw).dtype == np.float32
+    assert np.allclose(scaling.apply(raw), scaled, atol=1e-6)  # no cancellation in float32
+    out = np.empty((50, 4), dtype=np.float32)
+    assert scaling.apply(raw, out=out) is out
+    assert np.array_equal(out, scaling.apply(raw))
+
+
+def test_uint8_images_are_scaled_in_place_exactly():
+    raw = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
+    scaling = image_scaling(raw)
+    out = np.empty(raw.shape, dtype=np.float32)
+    scaling.apply(raw, out=out)
+    assert np.array_equal(out, raw.astype(np.float32) * np.float32(1 / 255))
+    assert (out.min(), out.max()) == (0.0, 1.0)
+    assert np.array_equal(np.rint(scaling.invert(out)), raw)
+
+
+def test_standardized_over_several_chunks_and_with_constants():
+    n = CHUNK_VALUES + 7
+    x = np.stack([np.full(n, 0.1), np.arange(n, dtype=float), np.full(n, 1e30)], axis=1)
+    scaling = standardized(x)
+    assert scaling.offset[0] == 0.1
+    assert scaling.factor[[0, 2]].tolist() == [1.0, 1.0]
+    assert scaling.offset[1] == pytest.approx((n - 1) / 2)
+    assert scaling.factor[1] == pytest.approx(1 / np.arange(n).std())
+    assert np.all(scaling.apply(x, np.float64)[:, [0, 2]] == 0.0)
+
+
+def test_scaling_of_floating_images():
+    inside = np.linspace(0.1, 0.9, 32).reshape(2, 4, 4, 1)
+    assert image_scaling(inside) == Scaling()
+    assert image_scaling(inside * 10 - 3) == Scaling(-2.0, 1 / 8.0)
+    assert image_scaling(np.full((2, 4, 4, 1), 3.0)) == Scaling(3.0, 1.0)
+
+
+@pytest.mark.parametrize("wrong", [{"factor": 0.0}, {"factor": np.nan}, {"offset": np.inf}])
+def test_scalings_that_cannot_be_undone(wrong):
+    with pytest.raises(ArchitectureError, match="factor"):
+        Scaling(**wrong)
+
+
+def test_shuffled_is_a_permutation_by_named_stream():
+    one = shuffled(1000, random_bits(0, "a"))
+    assert np.array_equal(np.sort(one), np.arange(1000))
+    assert np.array_equal(one, shuffled(1000, random_bits(0, "a")))
+    assert not np.array_equal(one, shuffled(1000, random_bits(0, "b")))
+    assert not np.array_equal(one, shuffled(1000, random_bits(1, "a")))
+
+
+@pytest.mark.parametrize("counts", [[5, 5], [1, 1, 98], [1] * 9 + [2], [7, 11, 13, 1]])
+def test_stratified_choice_keeps_proportions_and_every_class(counts):
+    counts = np.array(counts)
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    for size in range(len(counts), counts.sum() + 1):
+        chosen, rest = stratified_choice(labels, size, random_bits(0, "test"))
+        assert np.array_equal(np.sort(np.concatenate([chosen, rest])), np.arange(len(labels)))
+        taken = np.bincount(labels[chosen], minlength=len(counts))
+        share = counts * size / counts.sum()
+        assert taken.sum() == size == len(chosen)
+        assert taken.min() >= 1
+        assert np.all(taken <= counts)
+        if share.min() >= 1:  # nothing was raised to 1, so rounding is all that differs
+            assert np.all(np.abs(taken - share) < 1)
+    for size in (len(counts) - 1, counts.sum() + 1):
+        with pytest.raises(ArchitectureError, match="expected a number from"):
+            stratified_choice(labels, size, random_bits(0, "test"))
+
+
+DTYPES = ("u1", "<f4", ">f4", "<f8", ">f8", "<i2", ">i4", "?")
+
+
+def counted(n, sample, dtype="u1", order="C"):
+    size = n * int(np.prod(sample))
+    return np.asarray((np.arange(size) % 251).reshape(n, *sample).astype(dtype), order=order)
+
+
+@st.composite
+def views(draw):
+    """Rows of some kind, and the array that they must read as."""
+    sample = draw(st.sampled_from([(4,), (2, 3, 1), (1,)]))
+    parts, arrays = [], []
+    for _ in range(draw(st.integers(1, 3))):
+        order = draw(st.sampled_from("CF"))
+        array = counted(draw(st.integers(1, 5)), sample, draw(st.sampled_from(DTYPES)), order)
+        arrays.append(array.astype("f8"))
+        parts.append(ArrayRows(array, dtype="f8"))
+    rows, whole = JoinedRows(parts), np.concatenate(arrays)
+    for _ in range(draw(st.integers(0, 2))):
+        index = draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=9))
+        rows, whole = ChosenRows(rows, np.array(index)), whole[index]
+    return rows, whole
+
+
+@given(views(), st.data())
+def test_rows_read_like_the_array_they_stand_for(view, data):
+    rows, whole = view
+    assert rows.shape == whole.shape
+    assert rows.dtype == whole.dtype
+    assert (len(rows), rows.ndim, rows.size, rows.nbytes) == (
+        len(whole), whole.ndim, whole.size, whole.nbytes)  # fmt: skip
+    assert np.array_equal(np.asarray(rows), whole)
+    index = np.array(data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=8)), dtype=int)
+    assert np.array_equal(rows.take(index), whole[index])
+    for flat in (False, True):
+        out = np.full((len(index), *whole.shape[1:]), np.nan)
+        out = out.reshape(len(index), int(np.prod(whole.shape[1:]))) if flat else out
+        assert rows.take(index, out) is out
+        assert np.array_equal(out.reshape(-1, *whole.shape[1:]), whole[index])
+    start, stop = data.draw(st.integers(-9, 9)), data.draw(st.integers(-9, 9))
+    for key in (slice(start, stop), slice(None, None, -2), index, index - len(whole),
+                np.arange(len(whole)) % 2 == 0, -1, np.int64(0)):  # fmt: skip
+        assert np.array_equal(rows[key], whole[key])
+
+
+def test_wrong_requests_are_refused():
+    rows = JoinedRows([ArrayRows(counted(3, (4,)))] * 2)
+    for index in ([6], [-1], [0, 99]):
+        with pytest.raises(IndexError, match="of 6"):
+            rows.take(np.array(index))
+        with pytest.raises(IndexError, match="of 6"):
+            ChosenRows(rows, np.array(index))
+    with pytest.raises(IndexError, match="mask"):
+        rows[np.ones(5, bool)]
+    for index in (np.array([0.0]), np.array([[0]]), np.array(0)):
+        with pytest.raises(ShapeError, match="integers"):
+            rows.take(index)
+    short, doubles, strided = np.empty((1, 4), "u1"), np.empty((2, 4)), np.empty((2, 8), "u1")
+    for out in (short, doubles, strided[:, ::2]):
+        with pytest.raises(ShapeError, match="expected a contiguous one of uint8"):
+            rows.take(np.array([0, 1]), out)
+    with pytest.raises(ShapeError, match="cannot be joined"):
+        JoinedRows([ArrayRows(counted(3, (4,))), ArrayRows(counted(3, (5,)))])
+    with pytest.raises(ValueError, match="without reading"):
+        np.array(rows, copy=False)
+
+
+def test_arrays_in_memory_are_copied_and_files_are_viewed(tmp_path):
+    array = counted(6, (2,))
+    np.save(tmp_path / "x.npy", array)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    index = np.array([5, 0, 5])
+    for memory in (array, array[::2], array.reshape(6, 2, 1)):
+        assert not is_mapped(memory)
+        assert type(choose(memory, np.array([1]))) is np.ndarray
+    assert type(join([array, array])) is np.ndarray
+    for file in (mapped, np.asarray(mapped), mapped[1:].reshape(-1, 1, 2), ArrayRows(array)):
+        assert is_mapped(file)
+        view = choose(file, np.array([2, 0]))
+        assert isinstance(view, ChosenRows)
+        assert np.array_equal(np.asarray(view), np.asarray(file)[[2, 0]])
+    twice = choose(choose(mapped, index), np.array([1, 0]))
+    assert isinstance(twice.rows, ArrayRows)  # one look-up, not two
+    joined = join([mapped, array])
+    assert isinstance(joined, JoinedRows)
+    assert np.array_equal(np.asarray(joined), np.concatenate([array, array]))
+
+
+def raw(x, y, name="file"):
+    return Raw(x, y, f"{name}: x", f"{name}: y")
+
+
+def colours(n=60, dtype=np.uint8):
+    generator = np.random.default_rng(4)
+    x = generator.normal([60.0, 120.0, 180.0], [5.0, 20.0, 30.0], (n, 5, 4, 3))
+    return np.clip(x, 0, 255).astype(dtype), np.arange(n) % 3
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_colours_are_standardized_by_channel_on_the_training_part(dtype):
+    x, y = colours(dtype=dtype)
+    dataset = put_together(x, y, (x[:9] // 2, y[:9]))
+    assert dataset.x_scaling.offset == pytest.approx(x.mean(axis=(0, 1, 2), dtype=float))
+    assert dataset.x_scaling.factor == pytest.approx(1 / x.std(axis=(0, 1, 2), dtype=float))
+    assert dataset.x_scaling.offset.shape == (3,)
+    scaled = dataset.x_scaling.apply(x, np.float64)
+    assert np.abs(scaled.mean(axis=(0, 1, 2))).max() < 1e-12
+    low, high = (0.0, 255.0) if dtype == np.uint8 else (float(x.min()), float(x.max()))
+    assert dataset.to_unit.apply(np.array([low, high]), float) == pytest.approx([0, 1], abs=1e-12)
+
+
+def test_scaling_can_be_chosen():
+    x, y = colours()
+    unit = put_together(x, y, request=Request(scaling="unit"))
+    assert unit.x_scaling == unit.to_unit == Scaling(factor=1 / 255)
+    assert put_together(x[..., :1], y).x_scaling == Scaling(factor=1 / 255)  # grey, as ever
+    grey = put_together(x[..., :1], y, request=Request(scaling="channel"))
+    assert grey.x_scaling == standardized(grey.train.x, by_channel=True)
+    assert grey.to_unit == Scaling(factor=1 / 255)
+    digits = load("digits", scaling="channel")
+    assert digits.x_scaling.offset == pytest.approx(digits.train.x.mean())
+    assert digits.to_unit == Scaling(factor=1 / 16)
+    table = put_together(X, Y, (X, Y), request=Request(scaling="unit"))
+    assert table.x_scaling == Scaling(np.zeros(1), np.full(1, 1 / 5))
+    with pytest.raises(ArchitectureError, match=r"'channel' is for images .*shape \(1,\)"):
+        put_together(X, Y, (X, Y), request=Request(scaling="channel"))
+    with pytest.raises(ArchitectureError, match=r"scaling='best': expected one of auto, unit"):
+        load("digits", scaling="best")
+    with pytest.raises(ArchitectureError, match="image_size is for the data sets images"):
+        load("digits", image_size=(4, 4))
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    def save(array, name="x.npy"):
+        np.save(tmp_path / name, array)
+        return np.load(tmp_path / name, mmap_mode="r")
+
+    return save
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, ">f4", np.int16, ">f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_mapped_samples_are_never_copied_and_make_the_same_data_set(mapped, dtype, order):
+    x, y = colours()
+    x = np.asarray(x.astype(dtype), order=order)
+    for test in (None, raw(x[:9], y[:9])):
+        for limit in (None, 12):
+            request = Request(limit=limit)
+            one = assemble("n", raw(x, y), test, request, source="s")
+            two = assemble("n", raw(mapped(x), y), test, request, source="s")
+            assert is_mapped(two.train.x)
+            assert not is_mapped(one.train.x)
+            assert two.train.x.dtype == one.train.x.dtype
+            for mine, theirs in ((one.train, two.train), (one.test, two.test)):
+                assert np.array_equal(mine.x, theirs.x)
+                assert np.array_equal(mine.y, theirs.y)
+            # sums of arrays in Fortran order are rounded in another order
+            pairs = (one.x_scaling, two.x_scaling), (one.to_unit, two.to_unit)
+            for mine, theirs in pairs:
+                assert np.allclose(mine.offset, theirs.offset, rtol=1e-13, atol=0)
+                assert np.allclose(mine.factor, theirs.factor, rtol=1e-13, atol=0)
+    index = np.array([3, 1, 1])
+    assert is_mapped(two.train.subset(index).x)
+    for part in (one, two):
+        assert np.array_equal(part.train.subset(index).x, one.train.x[index])
+        assert np.array_equal(part.train.subset(index).y, one.train.y[index])
+
+
+def test_rows_that_are_no_samples_are_refused():
+    for rows in (ArrayRows(np.zeros((6, 2, 2))), ArrayRows(np.zeros((6, 2), np.int16))):
+        with pytest.raises(DataError, match=r"file: x: rows of .*expected uint8, float32"):
+            assemble("n", raw(rows, Y), None, Request(), source="s")

@@ -1,15 +1,24 @@
-"""CIFAR-10 and CIFAR-100 in both official layouts, with fewer records a file."""
+"""CIFAR-10 and CIFAR-100 in both official layouts, with fewer records per file; pickles."""
 
 from __future__ import annotations
+
+import builtins
+import contextlib
+import os
+import pickle
+import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 from cifar_files import COUNT, FILES, HUNDRED, NAMES, binary, expected, hundred, pickled, shrink
-from nembp.datasets.planar import PlanarRows
+from hypothesis import given
+from hypothesis import strategies as st
 from pickles import batch, python2
 
 from nembp.datasets import Scaling, cifar, class_means, load
-from nembp.datasets.sources import is_mapped
+from nembp.datasets.cifar import read_pickle
+from nembp.datasets.sources import PlanarRows, is_mapped
 from nembp.errors import ArchitectureError, DataError, ShapeError
 
 OFFICIAL = (*cifar.CIFAR10, *cifar.CIFAR100)
@@ -18,9 +27,6 @@ OFFICIAL = (*cifar.CIFAR10, *cifar.CIFAR100)
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch):
     shrink(monkeypatch)
-
-
-# --- what is read
 
 
 def test_planes_are_read_as_height_width_channels(tmp_path):
@@ -62,20 +68,6 @@ def test_both_layouts_make_the_same_data_set(tmp_path, make, parent):
     assert np.allclose(means[3], pixels[data.train.y == 3].mean(axis=0))
 
 
-def test_the_binary_files_are_taken_where_both_versions_lie(tmp_path):
-    pickled(tmp_path / "cifar-10-batches-py")
-    binary(tmp_path / "cifar-10-batches-bin")
-    assert load("cifar10", tmp_path).source.endswith("-bin")
-
-
-def test_limit_and_scaling(tmp_path):
-    binary(tmp_path / "cifar-10-batches-bin")
-    data = load("cifar10", tmp_path, limit=20, scaling="unit")
-    assert np.bincount(data.train.y).tolist() == [2] * 10
-    assert data.x_scaling == Scaling(factor=1 / 255)
-    assert is_mapped(data.train.x)
-
-
 @pytest.mark.parametrize("kind", ["binary", "python"])
 def test_cifar100_has_its_fine_classes(tmp_path, kind):
     sets = hundred(tmp_path, kind)
@@ -84,9 +76,6 @@ def test_cifar100_has_its_fine_classes(tmp_path, kind):
     for part, (pixels, labels) in zip((data.train, data.test), sets.values(), strict=True):
         assert np.array_equal(part.y, labels)
         assert np.array_equal(part.x, pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-
-
-# --- what is refused
 
 
 def test_the_official_sizes_are_the_official_ones():
@@ -158,10 +147,10 @@ def replaced(**changes):
         (replaced(labels=[0] * 29 + [-1]), "no list 'labels' of 30"),
         (replaced(labels=[0] * 29 + [10]), "data_batch_2: label 10 of record 29; expected 0 to 9"),
         (replaced(labels=b"0" * 30), "no list 'labels' of 30"),
-        (shorten("data_batch_5", 50_000), r"data_batch_5: a string of 92160 bytes .* fewer are"),
+        (shorten("data_batch_5", 50_000), "data_batch_5: not a pickle of plain data"),
         (shorten("batches.meta", 40), "batches.meta: "),
         (lambda folder: (folder / "batches.meta").write_bytes(b"\x80\x02cos\nsystem\n."),
-         "batches.meta: asks for os.system, which no data needs"),
+         "batches.meta: not a pickle of plain data .it asks for 'os.system'"),
         (lambda folder: (folder / "batches.meta").write_bytes(python2({b"label_names": [1] * 10})),
          "batches.meta: 0 different class names"),
         (lambda folder: (folder / "test_batch").unlink(), "test_batch: no such file"),
@@ -190,3 +179,160 @@ def test_wrong_paths_say_what_is_expected(tmp_path):
         load("cifar10", tmp_path)
     with pytest.raises(DataError, match=f"is a file; .*`tar -xf {archive}`"):
         load("cifar10", archive)
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 3072), np.uint8)
+
+
+LABELS = np.arange(40) % 10
+
+
+START = b"\x80\x02}q\x01"
+
+
+@pytest.fixture
+def read(tmp_path):
+    def reader(content):
+        path = tmp_path / "data_batch_1"
+        path.write_bytes(content)
+        return read_pickle(path)
+
+    return reader
+
+
+@pytest.fixture
+def refused(read, tmp_path, monkeypatch):
+    """Refuse content with a message, and see that nothing was imported or run meanwhile."""
+
+    def check(content, reason=""):
+        before = set(sys.modules)
+        imports = []
+        true_import = builtins.__import__
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                builtins, "__import__", lambda *a, **k: imports.append(a[0]) or true_import(*a, **k)
+            )
+            for module, name in ((pickle, "loads"), (pickle, "load"), (os, "system")):
+                patch.setattr(module, name, lambda *a, **k: pytest.fail("was run"))
+            with pytest.raises(DataError) as caught:
+                read(content)
+        message = str(caught.value)
+        assert message.startswith(f"{tmp_path / 'data_batch_1'}: ")
+        assert reason in message
+        assert "Nothing in it was run. Unpack the official archive again" in message
+        assert "\n" not in message
+        assert len(message) < 400
+        assert set(sys.modules) == before
+        assert not {"os", "posix", "nt", "subprocess"} & set(imports)
+        assert os.listdir(tmp_path) == ["data_batch_1"]
+
+    return check
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_python_2_pickles_are_read_and_the_pixels_stay_in_the_file(read, order):
+    written = batch(np.asarray(PIXELS, order=order), LABELS)
+    content = python2(written)
+    theirs = pickle.loads(content, encoding="bytes")  # the writer of these tests is right
+    assert np.array_equal(theirs[b"data"], PIXELS)
+    assert theirs.keys() == written.keys()
+    found = read(content)
+    assert np.array_equal(found[b"data"].table(), PIXELS)
+    for key in (b"labels", b"batch_label", b"filenames"):
+        assert found[key] == written[key] == theirs[key]
+
+
+@pytest.mark.parametrize("protocol", [1, 2, 3])
+def test_plain_values_of_any_kind(read, protocol):
+    value = {
+        "text": "é", "empty": {}, "none": None, "truth": (True, False), "nested": [[1, -5], ()],
+        "numbers": [0, 255, 256, 65535, 65536, -1, 2**31 - 1], "many": list(range(3000)),
+        "long": "x" * 5000, "pair": ((1, 2), (1, 2, 3), (1,), (1, 2, 3, 4)),
+    }  # fmt: skip
+    if protocol == 1:
+        del value["truth"]  # protocol 1 writes them as text
+    expected = {key.encode(): item for key, item in value.items()}
+    assert read(pickle.dumps(value, protocol)) == expected
+
+
+def test_an_array_that_python_3_wrote_with_protocol_3(read):
+    for array in (PIXELS, np.asfortranarray(PIXELS)):
+        found = read(pickle.dumps({"data": array, b"labels": [1, 2]}, 3))
+        assert np.array_equal(found[b"data"].table(), PIXELS)
+        assert found[b"labels"] == [1, 2]
+
+
+class Evil:
+    def __init__(self, function, *arguments):
+        self.parts = function, arguments
+
+    def __reduce__(self):
+        return self.parts
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("place", ["whole", "value", "label", "key"])
+@pytest.mark.parametrize(
+    "evil",
+    [Evil(os.system, "touch owned"), Evil(eval, "open('owned', 'w')"), Evil(exec, "import os"),
+     Evil(__import__, "antigravity"), Evil(getattr, "text", "upper"), Evil(bytearray, 10**12)],
+    ids=["system", "eval", "exec", "import", "getattr", "bytearray"],
+)  # fmt: skip
+def test_code_is_never_run(refused, evil, place, protocol, tmp_path, monkeypatch):
+    value = {"whole": evil, "value": {b"data": evil}, "label": {b"labels": [1, evil]},
+             "key": {Key(evil): 1}}[place]  # fmt: skip
+    content = pickle.dumps(value, protocol)
+    monkeypatch.chdir(tmp_path)
+    refused(content)
+    assert not (tmp_path / "owned").exists()
+
+
+class Key:
+    """Hashable, and pickled as what it holds."""
+
+    def __init__(self, evil):
+        self.evil = evil
+
+    def __reduce__(self):
+        return self.evil.parts
+
+
+def test_the_name_that_was_asked_for_is_told(refused):
+    refused(b"\x80\x02cposix\nsystem\n(U\x04echot R.", "asks for 'posix.system'")
+    refused(b"\x80\x02c__builtin__\neval\n.", "asks for '__builtin__.eval'")
+    refused(b"\x80\x02c\x1b[2J\nx" + b"x" * 900 + b"\n.", "asks for '\\x1b[2J")
+    refused(b"\x80\x02cnumpy\nload\n.", "asks for 'numpy.load'")
+
+
+def test_no_more_memory_than_in_proportion_to_the_file(refused):
+    bombs = (
+        START + b"U\x04dataX\xff\xff\xff\x7f.",
+        START + b"(" * 40_000 + b"t" * 40_000 + b".",  # a tuple 40000 deep
+        START + b")\x85" + b"\x85" * 40_000 + b".",
+        b"\x80\x02]q\x01" + b"h\x01a" * 40_000 + b".",  # a list that holds itself
+        b"\x80\x02]q\x01(" + b"h\x01" * 40_000 + b"e.",
+        b"\x80\x02]q\x01" + b"".join(b"(" + b"h%ch%c" % (k, k) + b"tq%c" % (k + 1)
+                                     for k in range(1, 200) if k not in (9, 12)) + b".",
+    )  # fmt: skip
+    for bomb in bombs:
+        tracemalloc.start()
+        try:
+            refused(bomb)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 1_000_000 + 100 * len(bomb)
+
+
+@given(st.data())
+def test_no_damage_ends_in_another_error(tmp_path_factory, data):
+    content = bytearray(python2(batch(PIXELS[:1], LABELS[:1])))
+    head, tail = 420, len(content) - 200
+    places = st.one_of(st.integers(0, head), st.integers(tail, len(content) - 1))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(places)] = data.draw(st.integers(0, 255))
+    content = bytes(content[: data.draw(st.sampled_from([len(content), tail, head, 100]))])
+    path = tmp_path_factory.mktemp("pickle") / "file"
+    path.write_bytes(content)
+    with contextlib.suppress(DataError):
+        assert isinstance(read_pickle(path), dict)

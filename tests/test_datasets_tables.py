@@ -1,7 +1,12 @@
+"""Tables: read in every dialect, refused by row and column."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from fuzz_cases import CONSTANT, FILES, TIMES, check_dataset, mutated, traced
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nembp.datasets import Scaling, load
 from nembp.errors import ArchitectureError, DataError
@@ -9,6 +14,8 @@ from nembp.errors import ArchitectureError, DataError
 FLOWERS = "length,width,kind\n" + "".join(
     f"{i}.5,{i * i},{'iris' if i % 2 else 'aster'}\n" for i in range(10)
 )
+
+
 HOUSES = "area,rooms,price,tax\n" + "".join(f"{i},{i % 3},{i * 2.5},{-i}\n" for i in range(10))
 
 
@@ -44,10 +51,6 @@ def test_text_in_the_last_column_makes_classes(put):
     assert dataset.x_scaling == Scaling(x.mean(axis=0), 1 / x.std(axis=0))
 
 
-def test_byte_order_mark_is_no_part_of_a_name(put):
-    assert load("csv", put("\ufeff" + HOUSES), targets="area").target_names == ("area",)
-
-
 def test_numbers_make_regression_targets(put):
     path = put(HOUSES)
     one = load("csv", path)
@@ -68,7 +71,7 @@ def test_task_overrides(put):
     assert rows(classes)[:3, 1].tolist() == [2, 1, 0]
     with pytest.raises(DataError, match="row 2, column 'kind': text 'aster'"):
         load("csv", put(FLOWERS), task="regression")
-    with pytest.raises(ArchitectureError, match="one target column, not 'price', 'tax'"):
+    with pytest.raises(DataError, match="one label per sample"):
         load("csv", put(HOUSES), targets=["price", "tax"], task="classification")
 
 
@@ -79,10 +82,12 @@ def test_training_and_test_tables_of_a_folder(put, tmp_path):
     assert (len(dataset.train), dataset.test.y.tolist()) == (10, [1])
     assert np.array_equal(dataset.train.x[:, 1], np.arange(10.0) ** 2)  # in the file's order
     put("length,width,kind\n1,2,rose\n", "test.csv")
-    with pytest.raises(DataError, match="class 'rose' has no training sample"):
+    with pytest.raises(DataError, match="label rose of sample 0 does not occur"):
         load("csv", tmp_path)
-    put("width,length,kind\n1,2,iris\n", "test.csv")
-    with pytest.raises(DataError, match=r"test\.csv: columns 'width', 'length'.*expected those"):
+    put("width,kind,length\n2,iris,1\n", "test.csv")
+    assert load("csv", tmp_path).test.x.tolist() == [[1, 2]]
+    put("width,other,kind\n1,2,iris\n", "test.csv")
+    with pytest.raises(DataError, match=r"test\.csv: no column 'length'"):
         load("csv", tmp_path)
     put("length,width,kind\n", "test.csv")
     with pytest.raises(DataError, match=r"test\.csv: no samples"):
@@ -122,7 +127,6 @@ def test_dialects(put, text):
         ("a\n1\n", "one column .'a'."),
         (",a,b\n0,1,2\n", r"column 1 has no name.*index=False"),
         ("a,a,b\n", "two columns are called 'a'"),
-        ("1.5,2\n3,4\n", "first row holds numbers.*Add a header row"),
         ("a,b\n1,2\n3\n", "row 3: 1 cells; expected 2"),
         ("a,b\n1,2,3\n", "row 2: 3 cells; expected 2"),
         ("a,b\n1,2\nred,3\n", "row 3, column 'a': text 'red'; expected a number. Encode"),
@@ -150,11 +154,6 @@ def test_damaged_tables(put, text, message):
     assert path in str(caught.value)
 
 
-def test_sum_that_overflows_is_no_wrong_cell(put):
-    with pytest.raises(DataError, match=r"value \[0, 0\] is 1e\+308; expected finite"):
-        load("csv", put("a,b,c\n1e308,1e308,2\n1,2,3\n"))
-
-
 def test_targets_that_are_not_there(put):
     path = put(HOUSES)
     with pytest.raises(DataError, match=r"no column 'cost'.*'area', 'rooms', 'price', 'tax'"):
@@ -172,3 +171,67 @@ def test_missing_table(tmp_path):
         load("csv", tmp_path / "t.csv")
     with pytest.raises(DataError, match=r"0 \.csv files"):
         load("csv", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+cell = (
+    st.floats(-1e3, 1e3).map(lambda value: f"{value:g}")
+    | st.sampled_from(["1", "2", "a", "b", "", "nan", "inf", "1e999", "1_0", '"', '"a,b"', " 3 "])
+    | st.text(max_size=5)
+)
+
+
+random_table = st.lists(st.lists(cell, max_size=4), max_size=8).map(
+    lambda rows: "\n".join(",".join(row) for row in rows).encode("utf-8", "surrogatepass")
+)
+
+
+@st.composite
+def valid_table(draw) -> bytes:
+    labels = st.integers(0, 9).map(str) if draw(st.booleans()) else st.sampled_from("abc")
+    n = draw(st.integers(0, 12))
+    rows = [f"{i},{i / 7:.3f},{draw(labels)}" for i in range(n)]
+    return "\n".join(["p,q,r", *rows]).encode()
+
+
+@FILES
+@given(
+    content=mutated(valid_table()) | random_table | st.binary(max_size=80),
+    task=st.sampled_from(["auto", "classification", "regression"]),
+)
+def test_csv(place, content, task):
+    path = place / "x.csv"
+    path.write_bytes(content)
+    result, peak = traced(lambda: load("csv", path, task=task))
+    assert peak <= TIMES["csv"] * len(content) + CONSTANT
+    if result is not None:
+        check_dataset(result)
+        rows = [line for line in content.splitlines() if line]
+        if b'"' not in content:  # quotes may hold line ends
+            assert len(result.train) + len(result.test) in (len(rows) - 1, len(rows))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b\n" + "1,2\n" * 50_000,
+        "a,b\n" + "".join(f"1,{i:x}x\n" for i in range(50_000)),  # as many labels as rows
+        ",".join(f"c{i}" for i in range(50_000)) + "\n",
+        "a," * 100_000 + "\n",
+        "a,b\n" + "," * 200_000 + "\n",
+        "a,b\n" + "\n" * 200_000,
+        "a,b\n1," + '"' + "\n" * 200_000,
+        "a" * 200_000,
+    ],
+)
+def test_large_tables_stay_within_the_bound(place, text):
+    path = place / "large.csv"
+    path.write_text(text)
+    result, peak = traced(lambda: load("csv", path))
+    assert peak <= TIMES["csv"] * len(text) + CONSTANT
+    if result is not None:
+        check_dataset(result)

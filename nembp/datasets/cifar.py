@@ -341,9 +341,10 @@ def read_pickle(path: Path) -> dict[Any, Any]:
     """
     remedy = "Nothing in it was run. Unpack the official archive again, or use its binary version."
     with reading(path, _FRESH) as file:
-        content = file.read(_MOST_BYTES + 1)
+        small = os.fstat(file.fileno()).st_size <= _MOST_BYTES
+        content = file.read() if small else b""
     try:
-        if len(content) > _MOST_BYTES:
+        if not small:
             raise pickle.UnpicklingError("longer than any file of CIFAR")
         found = _Unpickler(_Bytes(content), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise nearly anything
@@ -351,4 +352,4 @@ def read_pickle(path: Path) -> dict[Any, Any]:
         raise DataError(f"{path}: not a pickle of plain data ({reason:.200}). {remedy}") from error
     if type(found) is not dict:
         raise DataError(f"{path}: no dictionary, but {type(found).__name__}. {remedy}")
-    return found
+    return {key.encode() if type(key) is str else key: value for key, value in found.items()}

@@ -378,7 +378,7 @@ def fingerprint(x: Samples, y: NDArray[Any], names: Sequence[str] = ()) -> str:
     """
     n, features = len(x), math.prod(x.shape[1:])
     columns = np.arange(features)
-    most = max(64, _MOST_BYTES // max(1, n) // (1 if x.dtype == np.uint8 else 8))
+    most = min(max(64, _MOST_BYTES // max(1, n) // x.dtype.itemsize), 1 << 16)
     if features > most:
         length = most // _PIECES
         starts = np.linspace(0, features - length, _PIECES).astype(np.int64)

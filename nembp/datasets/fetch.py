@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 from urllib.parse import urlsplit
 
-from nembp.datasets import cifar
+from nembp.datasets import builtin, cifar
 from nembp.datasets.arrays import NAMES, find_idx, read_idx
-from nembp.datasets.builtin import CONTENTS, Content, idx_md5
+from nembp.datasets.builtin import Content, idx_md5
 from nembp.errors import ArchitectureError, DataError, NembpError, OutputError
 from nembp.files import replacing
 
@@ -159,7 +159,9 @@ def fetch_mnist(
             continue
         target = folder / f"{name}.gz"
 
-        def fetch(url: str, target: Path = target, content: Content = CONTENTS[name]) -> None:
+        def fetch(
+            url: str, target: Path = target, content: Content = builtin.CONTENTS[name]
+        ) -> None:
             with replacing(target) as file:
                 download(url, file, content.size + _GZIP_OVERHEAD, progress, timeout)
                 file.flush()
@@ -191,10 +193,10 @@ def _is_there(folder: Path, name: str) -> bool:
         if path.name == f"{name}.gz":
             return False  # damaged, as by an interrupted copy: the download replaces it
         raise DataError(f"{error} Move it away before fetching MNIST.") from error
-    if found != CONTENTS[name].md5:
+    if found != builtin.CONTENTS[name].md5:
         raise DataError(
             f"{path}: a file of another data set (MD5 {found} unpacked, expected "
-            f"{CONTENTS[name].md5}). Fetch MNIST into another folder."
+            f"{builtin.CONTENTS[name].md5}). Fetch MNIST into another folder."
         )
     return True
 

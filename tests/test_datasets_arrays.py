@@ -1,0 +1,611 @@
+"""Arrays in files: read as they are, mapped where they can be, refused when damaged."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import math
+import struct
+import tracemalloc
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fuzz_cases import CONSTANT, FILES, TIMES, check_dataset, mutated, traced
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nembp.datasets import Scaling, class_means, feature_means, load, read_idx, write_idx
+from nembp.datasets.arrays import NAMES, idx_header, map_npy, read_npz
+from nembp.datasets.builtin import idx_md5
+from nembp.datasets.sources import as_rows, is_mapped
+from nembp.errors import ArchitectureError, DataError
+from nembp.runs import RunConfig
+from nembp.runs.training import fit_scalings
+
+X = np.random.default_rng(0).normal(5.0, 2.0, (40, 3))
+
+
+Y = np.arange(40) % 4
+
+
+def save(folder, **arrays):
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=True)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", ">f8", "<i2", "?", "u1"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_folder_makes_what_the_archive_makes(tmp_path, dtype, order):
+    x = np.asarray((X * 10).astype(dtype), order=order)
+    arrays = {"x_train": x, "y_train": Y, "x_test": x[:8], "y_test": Y[:8]}
+    np.savez(tmp_path / "d.npz", **arrays)
+    one, two = load("npz", tmp_path), load("npy", save(tmp_path, **arrays))
+    assert (two.name, two.source, two.classes) == ("npy", str(tmp_path), one.classes)
+    assert two.train.x.dtype == one.train.x.dtype
+    assert is_mapped(two.train.x)
+    for mine, theirs in ((one.train, two.train), (one.test, two.test)):
+        assert np.array_equal(mine.x, theirs.x)
+        assert np.array_equal(mine.y, theirs.y)
+    assert np.allclose(one.x_scaling.offset, two.x_scaling.offset, rtol=1e-13)
+
+
+def test_a_folder_without_test_arrays_is_split(tmp_path):
+    save(tmp_path, x=X, y=X[:, :2])
+    data = load("npy", tmp_path, test_fraction=0.25, limit=20)
+    assert (len(data.train), len(data.test), data.outputs) == (20, 10, 2)
+    assert is_mapped(data.train.x)
+    assert np.array_equal(np.asarray(data.train.x)[:, :2], data.train.y)
+    words = load("npy", save(tmp_path, x=X, y=np.array(list("abcd") * 10)))
+    assert words.classes == ("a", "b", "c", "d")
+
+
+SAMPLES = {
+    "uint8 images": ((20_000, 32, 32, 3), "u1"),
+    "big-endian images": ((2_500, 32, 32, 3), ">f8"),
+    "table": ((30_000, 500), "<f4"),
+    "table of integers": ((30_000, 1000), "<i2"),
+}  # each 60 MB, most of it a hole in the file
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+@pytest.mark.parametrize("split", [True, False])
+def test_what_is_held_does_not_grow_with_the_samples(tmp_path, kind, split):
+    shape, dtype = SAMPLES[kind]
+    names = ("x_train", "x_test") if split else ("x",)
+    for name in names:
+        x = np.lib.format.open_memmap(tmp_path / f"{name}.npy", "w+", dtype, shape)
+        x[::100] = 3
+        del x
+    y = np.arange(shape[0]) % 10
+    save(tmp_path, **{name.replace("x", "y"): y for name in names})
+    tracemalloc.start()
+    try:
+        data = load("npy", tmp_path)
+        data = fit_scalings(data, RunConfig(dataset="npy", backward="bernoulli"))
+        part = data.train.subset(np.arange(1, len(data.train)))
+        class_means(part, data.x_scaling, 10)
+        feature_means(part, data.x_scaling)
+        rows, order = as_rows(part.x), np.random.default_rng(0).permutation(len(part))
+        out = np.empty((128, *data.shape), data.train.x.dtype)
+        for start in range(0, len(part) - 128, 128):
+            rows.take(order[start : start + 128], out)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    labels = y.nbytes * 12  # their copies, orders and splits
+    assert peak < 12_000_000 + labels < int(np.prod(shape)) * np.dtype(dtype).itemsize / 3
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 4, 5), dtype=np.uint8)
+
+
+def npy(header: str, data: bytes = b"", version: bytes = b"\1\0") -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text + data
+
+
+def archive(path, **members: bytes):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return path
+
+
+def test_whole_arrays_are_split(tmp_path):
+    np.savez(tmp_path / "d.npz", x=PIXELS, y=Y)
+    dataset = load("npz", tmp_path / "d.npz", test_fraction=0.3)
+    assert (len(dataset.train), len(dataset.test)) == (28, 12)
+    assert np.bincount(dataset.test.y).tolist() == [3] * 4
+    assert dataset.train.x.dtype == np.uint8
+    assert dataset.shape == (4, 5, 1)
+    assert dataset.x_scaling == Scaling(factor=1 / 255)
+    place = {image.tobytes(): label for image, label in zip(PIXELS, Y, strict=True)}
+    for split in (dataset.train, dataset.test):
+        assert all(place[x.tobytes()] == y for x, y in zip(split.x, split.y, strict=True))
+    other = load("npz", tmp_path, test_fraction=0.3, seed=1)
+    assert not np.array_equal(other.test.x, dataset.test.x)
+    assert dataset.source == str(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_split_arrays_of_text_labels(tmp_path, save):
+    labels = np.array(["ox", "cat", "ant", "bee"])[Y]
+    test = {"x_test": PIXELS[:4], "y_test": labels[:4]}
+    save(tmp_path / "d.npz", x_train=PIXELS, y_train=labels, **test, unrelated=np.zeros(3))
+    dataset = load("npz", tmp_path / "d.npz")
+    assert dataset.classes == ("ant", "bee", "cat", "ox")
+    assert dataset.test.y.tolist() == [3, 2, 0, 1]
+    assert np.array_equal(dataset.train.x[..., 0], PIXELS)
+
+
+def test_floating_targets_are_regression(tmp_path):
+    x = np.random.default_rng(0).normal(5, 2, (30, 3)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x, y=x[:, :2] * 2.0)
+    dataset = load("npz", tmp_path / "d.npz")
+    assert (dataset.classes, dataset.target_names, dataset.outputs) == ((), ("y0", "y1"), 2)
+    assert dataset.train.x.dtype == np.float32
+    assert np.allclose(dataset.train.y, dataset.train.x[:, :2] * 2.0)
+    np.savez(tmp_path / "d.npz", x=x, y=np.arange(30))
+    assert load("npz", tmp_path, task="regression").outputs == 1
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.arange(6, dtype=">i4").reshape(3, 2),
+        np.zeros((0, 3)),
+        np.float64(3.0),
+        np.array(["a", "bc"], dtype=">U2"),
+        np.array([True, False]),
+    ],
+)
+def test_arrays_are_read_as_they_were(tmp_path, array):
+    np.savez(tmp_path / "d.npz", x=array)
+    read = read_npz(tmp_path / "d.npz", ("x", "absent"))
+    assert list(read) == ["x"]
+    assert np.array_equal(read["x"], array)
+    assert read["x"].shape == array.shape
+    assert read["x"].dtype.isnative
+    assert read["x"].flags.c_contiguous
+
+
+def test_paths(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        load("npz", tmp_path / "d.npz")
+    with pytest.raises(DataError, match=r"0 \.npz files in this folder"):
+        load("npz", tmp_path)
+    np.savez(tmp_path / "a.npz", x=X, y=Y)
+    np.savez(tmp_path / "b.npz", x=X, y=Y)
+    with pytest.raises(DataError, match=r"2 \.npz files in this folder"):
+        load("npz", tmp_path)
+    with pytest.raises(ArchitectureError, match="targets"):
+        load("npz", tmp_path / "a.npz", targets=["y"])
+
+
+def test_pickles_are_never_run(tmp_path):
+    ran = []
+
+    class Trap:
+        def __reduce__(self):
+            return (ran.append, (1,))
+
+    np.savez(tmp_path / "d.npz", x=np.array([Trap(), 1], dtype=object), y=np.arange(2))
+    with pytest.raises(DataError, match="pickled objects"):
+        load("npz", tmp_path / "d.npz")
+    assert not ran
+
+
+GOOD = "{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }"
+
+
+def test_damaged_archives(tmp_path):
+    good = io.BytesIO()
+    np.savez(good, x=PIXELS, y=Y)
+    path = tmp_path / "d.npz"
+    content = good.getvalue()
+    cases = {
+        b"": "not an .npz",
+        b"PK": "not an .npz",
+        content[:-30]: "not an .npz",
+        npy(GOOD, bytes(16)): "not an .npz",
+        content[:300] + bytes([content[300] ^ 1]) + content[301:]: "Bad CRC-32",
+        content.replace(b"x.npy", b"z.npy", 1): "damaged|not a NumPy array",
+    }
+    for damaged, message in cases.items():
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=message):
+            load("npz", path)
+
+
+def test_headers_of_python_2_are_read_without_a_warning(tmp_path):
+    header = GOOD.replace("2,", "2L,")
+    path = archive(tmp_path / "d.npz", x=npy(header, np.array([1.0, 2.0]).tobytes()))
+    assert read_npz(path, ("x",))["x"].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("flag", [0x01, 0x20, 0x40])  # encrypted, patched, strongly encrypted
+def test_encrypted_archives(tmp_path, flag):
+    path = archive(tmp_path / "d.npz", x=npy(GOOD, bytes(16)))
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(signature) + offset] |= flag
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="x: damaged"):
+        read_npz(path, ("x",))
+
+
+def test_archives_that_must_not_be_packed(tmp_path):
+    np.savez_compressed(tmp_path / "d.npz", x=PIXELS)
+    assert "x" in read_npz(tmp_path / "d.npz", ("x",))
+    with pytest.raises(DataError, match=r"x\.npy is compressed"):
+        read_npz(tmp_path / "d.npz", ("x",), packed=False)
+    np.savez(tmp_path / "d.npz", x=PIXELS)
+    assert np.array_equal(read_npz(tmp_path / "d.npz", ("x",), packed=False)["x"], PIXELS)
+
+
+def test_text_that_is_no_text(tmp_path):
+    header = "{'descr': '<U1', 'fortran_order': False, 'shape': (2,), }"
+    for code in (0xFFFFFFFF, 0x110000, 0xD800):
+        y = npy(header, code.to_bytes(4, "little") + b"a\0\0\0")
+        with pytest.raises(DataError, match="y: labels are not valid text"):
+            load("npz", archive(tmp_path / "d.npz", x=npy(GOOD, bytes(16)), y=y))
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+SAMPLE = ROOT / "data" / "mnist-sample"
+
+
+HEADER = bytes.fromhex("00000803 00000002 00000002 00000003")
+
+
+IMAGES = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+
+
+FILE = HEADER + IMAGES.tobytes()
+
+
+def put(path: Path, content: bytes) -> Path:
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["x", "x.gz"])
+def test_reads_the_format_as_published(tmp_path, name):
+    assert np.array_equal(read_idx(put(tmp_path / name, FILE)), IMAGES)
+    floats = bytes.fromhex("00000D01 00000002 3F800000 C0000000")
+    assert read_idx(put(tmp_path / f"f{name}", floats)).tolist() == [1.0, -2.0]
+
+
+@pytest.mark.parametrize("name", ["x", "x.gz"])
+@pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "i4", "f4", "f8", ">i4"])
+@pytest.mark.parametrize("shape", [(), (5,), (0, 3), (2, 3, 4), (1, 2, 1, 2, 1)])
+def test_what_is_written_is_read(tmp_path, name, dtype, shape):
+    x = np.random.default_rng(0).normal(0, 50, shape).astype("i1").astype(dtype)
+    write_idx(tmp_path / name, x)
+    read = read_idx(tmp_path / name)
+    assert read.dtype == x.dtype.newbyteorder("=")
+    assert read.shape == x.shape
+    assert np.array_equal(read, x)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_raw_bytes_are_mapped_read_only(tmp_path):
+    read = read_idx(put(tmp_path / "x", FILE))
+    base = read
+    while base.base is not None and not isinstance(base, np.memmap):
+        base = base.base
+    assert isinstance(base, np.memmap)
+    assert not read.flags.writeable
+
+
+def test_gzip_of_several_members(tmp_path):
+    path = tmp_path / "x.gz"
+    path.write_bytes(
+        gzip.compress(FILE[:9], mtime=0)
+        + gzip.compress(b"", mtime=0)
+        + gzip.compress(FILE[9:], mtime=0)
+    )
+    assert np.array_equal(read_idx(path), IMAGES)
+
+
+def test_files_that_cannot_be_opened(tmp_path):
+    with pytest.raises(DataError, match=r"x\.idx: no such file"):
+        read_idx(tmp_path / "x.idx")
+    with pytest.raises(DataError, match="is a folder; expected a file"):
+        read_idx(tmp_path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_idx(put(tmp_path / "file", b"") / "below")
+
+
+def test_max_bytes_bounds_what_is_declared(tmp_path):
+    for name in ("x", "x.gz"):
+        path = put(tmp_path / name, FILE)
+        assert read_idx(path, max_bytes=len(FILE)).shape == (2, 2, 3)
+        with pytest.raises(DataError, match="27 bytes, but its header"):
+            read_idx(path, max_bytes=len(FILE) - 1)
+
+
+@pytest.mark.parametrize("x", [np.zeros(2, complex), np.zeros(2, np.int64), np.array(["a"])])
+def test_write_refuses_what_idx_cannot_hold(tmp_path, x):
+    with pytest.raises(ArchitectureError, match="expected one of uint8, int8, int16"):
+        write_idx(tmp_path / "x", x)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = np.random.default_rng(0)
+    for name, n in zip(NAMES, (20, 20, 8, 8), strict=True):
+        x = generator.integers(0, 256, (n, 4, 5), dtype=np.uint8)
+        write_idx(tmp_path / name, x if "images" in name else np.arange(n, dtype=np.uint8) % 3)
+    return tmp_path
+
+
+def test_folder_is_loaded_whatever_the_names(folder):
+    plain = load("idx", folder)
+    assert plain.shape == (4, 5, 1)
+    assert plain.classes == ("0", "1", "2")
+    assert (len(plain.train), len(plain.test)) == (20, 8)
+    assert plain.source == str(folder)
+    (folder / NAMES[0]).rename(folder / "train-images.idx3-ubyte")
+    write_idx(folder / f"{NAMES[1]}.gz", read_idx(folder / NAMES[1]))
+    (folder / NAMES[1]).unlink()
+    write_idx(folder / "t10k-images.idx3-ubyte.gz", read_idx(folder / NAMES[2]))
+    (folder / NAMES[2]).unlink()
+    mixed = load("idx", str(folder))
+    assert np.array_equal(mixed.train.x, plain.train.x)
+    assert np.array_equal(mixed.train.y, plain.train.y)
+    assert np.array_equal(mixed.test.x, plain.test.x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_missing_file_is_named_with_the_remedy(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(DataError, match="nembp data fetch mnist --data-dir") as caught:
+        load("idx", folder)
+    assert str(folder / name) in str(caught.value)
+
+
+def test_missing_folder(folder):
+    with pytest.raises(DataError, match=r"no such folder.*nembp data fetch mnist"):
+        load("idx", folder / "absent")
+    with pytest.raises(DataError, match="not a folder"):
+        load("idx", folder / NAMES[0])
+
+
+def test_unequal_counts_name_both_files(folder):
+    write_idx(folder / NAMES[3], np.arange(7, dtype=np.uint8) % 3)
+    with pytest.raises(DataError, match="7 labels or targets for 8 samples") as caught:
+        load("idx", folder)
+    assert str(folder / NAMES[2]) in str(caught.value)
+    assert str(folder / NAMES[3]) in str(caught.value)
+
+
+def test_sample_is_not_taken_for_mnist():
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: not MNIST's.*--dataset idx"):
+        load("mnist", SAMPLE)
+
+
+def test_md5_is_that_of_the_unpacked_file():
+    for name in NAMES:
+        content = gzip.decompress((SAMPLE / f"{name}.gz").read_bytes())
+        assert idx_md5(read_idx(SAMPLE / f"{name}.gz")) == hashlib.md5(content).hexdigest()
+    assert idx_header(IMAGES) == HEADER == struct.pack(">4I", 0x803, 2, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+_DTYPES = ["u1", "i1", ">i2", ">i4", ">f4", ">f8"]
+
+
+@st.composite
+def arrays(draw) -> np.ndarray:
+    shape = tuple(draw(st.lists(st.integers(0, 4), max_size=4)))
+    dtype = np.dtype(draw(st.sampled_from(_DTYPES)))
+    content = draw(st.binary(min_size=(n := math.prod(shape) * dtype.itemsize), max_size=n))
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+valid_idx = arrays().map(lambda x: idx_header(x) + x.tobytes())
+
+
+random_header = st.builds(
+    lambda code, shape, data: struct.pack(f">2xBB{len(shape)}I", code, len(shape), *shape) + data,
+    st.sampled_from([8, 9, 0xB, 0xC, 0xD, 0xE]),
+    st.lists(st.integers(0, 3) | st.integers(0, 2**32 - 1), max_size=6),
+    st.binary(max_size=60),
+)
+
+
+any_idx = st.binary(max_size=100) | mutated(valid_idx) | random_header
+
+
+any_gzip = (
+    any_idx.map(lambda content: gzip.compress(content, mtime=0))
+    | mutated(any_idx.map(lambda content: gzip.compress(content, mtime=0)))
+    | st.lists(any_idx, max_size=3).map(lambda parts: b"".join(map(gzip.compress, parts)))
+    | st.binary(max_size=40).map(lambda content: b"\x1f\x8b" + content)
+)
+
+
+def check_idx(path: Path, unpacked: bytes | None, packed: int) -> None:
+    """`unpacked` is None where gzip itself would refuse the file."""
+    result, peak = traced(lambda: read_idx(path))
+    content = unpacked or b""
+    assert peak <= TIMES["idx"] * max(packed, len(content)) + CONSTANT
+    if result is None:
+        return
+    assert unpacked is not None
+    wire = result.astype(result.dtype.newbyteorder(">"))
+    assert idx_header(result) + wire.tobytes() == unpacked  # every byte, and no other
+
+
+@FILES
+@given(content=any_idx)
+def test_raw_idx(place, content):
+    path = place / "x"
+    path.write_bytes(content)
+    check_idx(path, content, len(content))
+
+
+@FILES
+@given(content=any_gzip)
+def test_gzip_idx(place, content):
+    path = place / "x.gz"
+    path.write_bytes(content)
+    try:
+        unpacked = gzip.decompress(content) if content else None
+    except (OSError, EOFError, zlib.error, struct.error):
+        unpacked = None
+    check_idx(path, unpacked, len(content))
+
+
+@FILES
+@given(x=arrays(), packed=st.booleans())
+def test_valid_idx_is_never_refused(place, x, packed):
+    path = place / "valid"
+    content = idx_header(x) + x.tobytes()
+    path.write_bytes(gzip.compress(content) if packed else content)
+    read = read_idx(path)
+    assert read.astype(x.dtype).tobytes() == x.tobytes()
+    assert read.shape == x.shape
+
+
+@pytest.mark.parametrize("fill", [0, 10**7])
+def test_gzip_bombs_stay_as_small_as_what_they_declare_or_hold(place, fill):
+    header = bytes.fromhex("00000803 7fffffff 0000001c 0000001c")
+    path = place / "bomb.gz"
+    path.write_bytes(gzip.compress(header + bytes(fill)))
+    result, peak = traced(lambda: read_idx(path))
+    assert result is None
+    assert peak < TIMES["idx"] * len(header) + CONSTANT  # refused by the bound on deflate
+    path.write_bytes(gzip.compress(idx_header(np.zeros(5, np.uint8)) + bytes(10**7)))
+    result, peak = traced(lambda: read_idx(path))
+    assert result is None
+    assert peak < CONSTANT
+
+
+@st.composite
+def npz_bytes(draw) -> bytes:
+    """An archive whose members are valid, mutated or lies; deflated or stored."""
+    buffer = io.BytesIO()
+    kind = draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+    n = draw(st.integers(0, 6))
+    with zipfile.ZipFile(buffer, "w", kind) as archive:
+        for key in draw(st.sampled_from(["xy", ["x_train", "y_train", "x_test", "y_test"]])):
+            if key.startswith("x"):
+                x = np.arange(n * 2, dtype=draw(st.sampled_from(["u1", "f4", "f8", ">i4"])))
+                x = x.reshape(n, 2)
+            else:
+                x = (
+                    np.array(draw(st.sampled_from("abc")) + "de" * n)[None]
+                    if n == 1
+                    else np.zeros(0)
+                )
+                x = draw(
+                    st.sampled_from(
+                        [np.arange(n) % 2, np.arange(n) / 3, x, np.array(list("abcdef")[:n])]
+                    )
+                )
+            member = io.BytesIO()
+            np.save(member, x)
+            content = draw(st.just(member.getvalue()) | mutated(st.just(member.getvalue())))
+            if draw(st.integers(0, 4)) == 0:  # a header that declares what is not there
+                shape = draw(st.tuples(st.integers(-1, 2**62), st.integers(0, 2**31)))
+                content = content.replace(f"{x.shape}".encode(), f"{shape}".encode())
+            archive.writestr(f"{key}.npy", content)
+    return buffer.getvalue()
+
+
+@FILES
+@given(content=npz_bytes() | mutated(npz_bytes()) | st.binary(max_size=60))
+def test_npz(place, content):
+    path = place / "x.npz"
+    path.write_bytes(content)
+    result, peak = traced(lambda: load("npz", path))
+    assert peak <= TIMES["npz"] * len(content) + CONSTANT  # members here hardly shrink
+    if result is not None:
+        check_dataset(result)
+
+
+def test_npz_member_that_declares_more_than_it_holds(place):
+    path = place / "lie.npz"
+    member = io.BytesIO()
+    np.save(member, np.zeros((1000, 10)))
+    content = member.getvalue().replace(b"(1000, 10), }  ", b"(1000, 1000000)")
+    content = content.replace(b"(1000, 1000000)", b"(10000000, 10)}")
+    assert len(content) == len(member.getvalue())
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", content)
+    result, peak = traced(lambda: load("npz", path))
+    assert result is None
+    assert peak < 2 * len(content) + CONSTANT
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", member.getvalue() + bytes(10**7))  # the other way round
+    result, peak = traced(lambda: load("npz", path))
+    assert result is None
+    assert peak < 2 * len(content) + CONSTANT
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "idx", "gz"])
+def test_no_file_holds_more_or_less_than_it_declares(tmp_path, kind):
+    path = tmp_path / f"x.{kind}"
+    if kind in ("npy", "npz"):
+        buffer = io.BytesIO()
+        np.save(buffer, X)
+        content, read = buffer.getvalue(), map_npy
+        lies = [(b"(40, 3)", b"(40,-3)"), (b"(40, 3), }  ", b"(40, 3000000), }")]
+        lies += [(b"<f8", b"|O8"), (b"<f8", b"|S0"), (b"<f8", b"<f3"), (b"<f8", b"<M8"),
+                 (b"\x93NUMPY\x01", b"\x93NUMPY\x07"), (b"{", b"("), (b"(40, 3)", b"(2**70)")]  # fmt: skip
+    else:
+        content, read = FILE, read_idx
+        lies = [(HEADER[:8], HEADER[:4] + b"\xff" * 4), (HEADER[:4], b"PNG!"),
+                (HEADER[:4], b"\0\0\x0a\x03"), (HEADER[:16], HEADER[:4] + bytes(4) + b"\xff" * 8)]  # fmt: skip
+
+    def write(content):
+        if kind == "npz":
+            archive(path, x=content)
+        else:
+            path.write_bytes(gzip.compress(content, mtime=0) if kind == "gz" else content)
+
+    def reading():
+        return read_npz(path, ("x",)) if kind == "npz" else read(path)
+
+    write(content)
+    reading()
+    wrong = [content[:-1], content + b"\0", content[:17], content[:3], b"", b"text"]
+    for content in wrong + [content.replace(*lie) for lie in lies]:
+        write(content)
+        result, peak = traced(reading)
+        assert result is None
+        assert peak < 1 << 20
+    for damage in (lambda x: x[:-1], lambda x: x[:20], lambda x: x + b"trailing",
+                   lambda x: x + gzip.compress(b"\0"), lambda x: x[:-8] + bytes(8)):  # fmt: skip
+        if kind == "gz":
+            path.write_bytes(damage(gzip.compress(content)))
+            with pytest.raises(DataError, match=r"x\.gz: "):
+                reading()
+
+
+def test_arrays_that_are_missing_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"absent: no such folder; expected a folder with \.npy"):
+        load("npy", tmp_path / "absent")
+    with pytest.raises(DataError, match="no array x; found no arrays"):
+        load("npy", tmp_path)
+    save(tmp_path, x_train=X, y_train=Y, x_test=X)
+    with pytest.raises(DataError, match="no array y_test; found x_test, x_train, y_train"):
+        load("npy", tmp_path)
+    with pytest.raises(DataError, match="is a file; expected a folder"):
+        load("npy", tmp_path / "x_train.npy")
