@@ -148,7 +148,7 @@ def read_npz(
                     dtype, shape, fortran, start = _npy_header(member, where, remedy)
                     _check_size(info.file_size, start, shape, dtype, where, remedy)
                     content = bytearray(info.file_size - start)
-                    if member.readinto(content) != len(content) or member.read(1):
+                    if member.readinto(content) != len(content) or member.read(1):  # type: ignore[attr-defined]
                         raise ValueError("of another length than it says")
             except DataError:
                 raise
@@ -311,7 +311,7 @@ def only_file(path: Path, suffixes: tuple[str, ...]) -> Path:
 
 
 # -- IDX -----------------------------------------------------------------------------------------
-_TYPES = {
+_TYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
     0x09: np.dtype(">i1"),
     0x0B: np.dtype(">i2"),

@@ -211,7 +211,8 @@ def _pickled(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8],
     table = pixels.table() if isinstance(pixels, _Array) else None
     if table is None or table.shape != (count, PIXELS):
         raise DataError(f"{path}: no table 'data' of {count} x {PIXELS} bytes. {_FRESH}")
-    known = isinstance(labels, list) and all(type(label) is int for label in labels)
+    labels = labels if isinstance(labels, list) else []
+    known = all(type(label) is int for label in labels)
     if not known or len(labels) != count or not 0 <= min(labels) <= max(labels) < 256:
         raise DataError(
             f"{path}: no list {layout.labels.decode()!r} of {count} labels from 0 up. {_FRESH}"
@@ -308,14 +309,14 @@ _PLAIN = (
 )
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+class _Unpickler(pickle._Unpickler):
     """Python's own unpickler: the one in Python, since C's memo takes what an index asks for.
 
     Of the opcodes, it has those of plain data up to protocol 3.
     """
 
     dispatch = dict.fromkeys(range(256), lambda unpickler: unpickler.refuse()) | {
-        code: pickle._Unpickler.dispatch[code]  # type: ignore[attr-defined]
+        code: pickle._Unpickler.dispatch[code]
         for code in [getattr(pickle, name)[0] for name in _PLAIN.split()]
     }
     dispatch |= {pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items}

@@ -167,7 +167,7 @@ def _read(
         wide = Image.fromarray(pixels[..., 0].astype(np.float32))  # Pillow resizes no 16 bits
         wide = ImageOps.fit(wide, (size[1], size[0]), Image.Resampling.BICUBIC)
         grey = np.rint(np.clip(np.asarray(wide), 0, 65535)).astype(np.uint16)[..., np.newaxis]
-        return grey.repeat(len(planes), axis=2)
+        return np.asarray(grey.repeat(len(planes), axis=2))
 
 
 def _other_size(path: Path, found: Sequence[int], size: Sequence[int], remedy: str) -> str:
@@ -181,7 +181,7 @@ def _decoded(image: Image, channels: int | None, path: Path) -> NDArray[Any]:
     from PIL import ImageOps
 
     grey16 = image.mode.startswith("I")
-    modes = str([tile[3] for tile in image.tile])  # in which the pixels are stored
+    modes = str([tile[3] for tile in getattr(image, "tile", ())])  # in which the pixels are stored
     if image.mode == "F" or (not grey16 and re.search(";16[BLN]", modes)):
         raise DataError(
             f"{path}: colours of 16 bits, or floating-point pixels, of which Pillow keeps 8 bits; "
@@ -313,7 +313,8 @@ def _parts(folder: Path) -> tuple[list[_Part], list[str]]:
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
     """Names of the folders and of the files in a folder, sorted, without the system's own."""
-    folders, files = [], []
+    folders: list[str] = []
+    files: list[str] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
