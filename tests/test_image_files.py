@@ -64,11 +64,15 @@ def test_colours_become_what_the_shape_says(tmp_path):
     assert np.array_equal(read_images(path, GREY)[0, ..., 0], bits * 255)
 
 
-def test_sixteen_bits_become_eight(tmp_path):
-    deep = (pixels(5, 7).astype(np.uint16) << 8) | 0x7F
-    path = saved(tmp_path / "deep.png", Image.fromarray(deep))
-    for shape in (GREY, COLOUR):
-        assert np.array_equal(read_images(path, shape)[0, ..., -1], pixels(5, 7))
+def test_sixteen_bits_stay_sixteen(tmp_path):
+    for deep in (pixels(5, 7).astype(np.uint16) * 200, pixels(5, 7).astype(np.uint16)):
+        for name in ("deep.png", "deep.tif", "deep.pgm"):
+            path = saved(tmp_path / name, Image.fromarray(deep))
+            for shape in (GREY, COLOUR):
+                assert np.array_equal(read_images(path, shape)[0, ..., -1], deep)
+    other = saved(tmp_path / "flat.png", Image.fromarray(pixels(5, 7)))
+    with pytest.raises(DataError, match=r"flat.png: 8 bits per pixel, but .*deep.pgm has 16"):
+        read_images([path, other], GREY)
 
 
 def test_jpeg_is_read_and_turned_as_the_camera_says(tmp_path):
@@ -107,11 +111,12 @@ def test_what_is_no_image_is_refused(tmp_path):
     path = tmp_path / "a.png"
     refused(path, "no such file")
     path.write_bytes(b"")
-    refused(path, "not an image file; expected PNG, JPEG, BMP or WebP")
-    path.write_text("P1 1 1 0")
+    refused(path, "not an image file; expected PNG, JPEG, TIFF or another format")
+    path.write_text("no image at all")
     refused(path, "not an image file")
-    saved(path, Image.fromarray(pixels(5, 7)), format="GIF")
-    refused(path, "not an image file; expected PNG, JPEG, BMP or WebP. Convert it to PNG.")
+    frames = [Image.fromarray(pixels(5, 7) // k) for k in (1, 2, 3)]
+    saved(path, frames[0], format="GIF", save_all=True, append_images=frames[1:])
+    refused(path, "3 images in one file; expected one")
     refused(tmp_path, "is a folder")
     with pytest.raises(DataError, match="no image file given"):
         read_images([], GREY)
@@ -133,7 +138,7 @@ def test_huge_images_are_refused_before_they_are_decoded(tmp_path, monkeypatch, 
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data)
     (tmp_path / "bomb.png").write_bytes(content + chunk(b"IEND", b""))
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
-    monkeypatch.setattr("nembp.plotting.pictures._decoded", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("nembp.datasets.images._decoded", lambda *_: pytest.fail("decoded"))
     refused(tmp_path / "bomb.png", "")
 
 

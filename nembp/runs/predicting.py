@@ -350,7 +350,13 @@ def _read_png(path: Path, model: Model) -> NDArray[Any]:
         pixels = read_image(path, (height, width), channels, resize=True)[np.newaxis]
     else:
         pixels = read_images([path], model.shape)
-    return model.to_unit.invert(pixels / 255.0)
+    if pixels.dtype == np.uint8:
+        return model.to_unit.invert(pixels / 255.0)
+    if np.array_equal(model.to_unit.factor, 1 / 255):
+        raise DataError(
+            f"{path}: 16 bits per pixel, but the training images had 8. Convert it to 8 bits."
+        )
+    return pixels
 
 
 def _as_samples(x: NDArray[Any], model: Model, where: str) -> NDArray[Any]:
