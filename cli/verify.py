@@ -15,13 +15,7 @@ from nembp.errors import VerificationError
 from .output import emit_json, emit_table, note, on_terminal
 
 if TYPE_CHECKING:
-    from nembp.verification.law_reports import LawReport
-    from nembp.verification.reports import GradientReport
-    from nembp.verification.runner import Outcome, Progress, Verification
-
-__all__ = ["verify"]
-
-Report = Any
+    from nembp.verification.runner import Progress, Verification
 
 
 @click.command(
@@ -34,8 +28,10 @@ Report = Any
 @click.option(
     "--cases",
     type=click.IntRange(min=1),
+    default=135,
+    show_default=True,
     metavar="N",
-    help="Random networks a law; slow laws take a third or a fifth.  [default: 500]",
+    help="Random networks for each law; slow laws take every second to eleventh.",
 )
 @click.option(
     "--seed",
@@ -72,7 +68,7 @@ Report = Any
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def verify(
     targets: tuple[str, ...],
-    cases: int | None,
+    cases: int,
     seed: int,
     device: str,
     dtype: str,
@@ -85,14 +81,15 @@ def verify(
     """Try every law of the engine on random networks, or check your own code.
 
     Each law compares what the engine computes with finite differences, complex steps, or the
-    definition written out a second time. A network on which a law fails is made as small as it
-    can be, and printed as code that rebuilds it. Name laws, or their beginnings, to try only
-    those: `nembp verify joint noise.screening`.
+    definition written out a second time. Of the networks on which a law fails, the smallest is
+    printed, as code that repeats it. Name laws, or their beginnings, to try only those:
+    `nembp verify joint noise.screening`.
 
     MODULE:FUNCTION, imported from the working directory, is a function of one array that returns
     (value, gradient); or a likelihood, linear map, activation or optimizer of yours.
     """
-    from nembp.verification.runner import CASES, find_laws
+    from nembp.threads import usable_cores
+    from nembp.verification.runner import UserCodeError, check_user_code, find_laws
     from nembp.verification.runner import verify as try_laws
 
     own = [target for target in targets if ":" in target]
@@ -102,61 +99,46 @@ def verify(
     laws = find_laws(names) if names or not own else []
     if listed:
         rows = [(law.name, law.statement, law.source) for law in laws]
+        keys = "law", "statement", "source"
         if as_json:
-            keys = "law", "statement", "source"
             emit_json({"laws": [dict(zip(keys, row, strict=True)) for row in rows]})
         else:
-            emit_table([("law", "statement", "source"), *rows])
+            emit_table([keys, *rows])
         return
     found: Verification | None = None
-    reports: dict[str, Report] = {}
+    reports: dict[str, Any] = {}
     if laws:
         with _progress(quiet) as progress:
             found = try_laws(
                 names,
-                cases=cases or CASES,
+                cases=cases,
                 seed=seed,
                 device=device,
                 dtype=dtype,
+                workers=min(2, usable_cores()),
                 progress=progress,
             )
         if not as_json:
             _print_laws(found)
     for target in own:
-        reports[target] = _check(target, point=point, size=size, device=device, seed=seed)
+        try:
+            reports[target] = check_user_code(
+                target, point=point, size=size, device=device, seed=seed
+            )
+        except UserCodeError as error:
+            click.echo(error.trace, err=True)
+            raise
         if not as_json:
             click.echo(str(reports[target]))
     if as_json:
         emit_json(_as_dict(found, reports))
-    _raise_for_failures(found, reports)
-
-
-def _check(target: str, **options: Any) -> GradientReport | LawReport:
-    """Check the user's code; what it raises is shown before the one line of the error."""
-    from nembp.verification.user_code import UserCodeError, check_user_code
-
-    try:
-        return check_user_code(target, **options)
-    except UserCodeError as error:
-        click.echo(error.trace, err=True)
-        raise
-
-
-def _raise_for_failures(found: Verification | None, reports: dict[str, Report]) -> None:
-    """Raise the first failure, whose exit code is 7."""
     if found is not None:
         found.raise_for_failure()
     for target, report in reports.items():
         if not report.passed:
-            raise VerificationError(f"{target} does not hold: {_cause(report)}", report)
+            raise VerificationError(f"{target} does not hold: {report.summary}", report)
 
 
-def _cause(report: Report) -> str:
-    worst = report.worst
-    return str(getattr(report, "summary", None) or (worst.summary if worst else ""))
-
-
-# -- results -----------------------------------------------------------------------------------
 def _print_laws(found: Verification) -> None:
     rows = [("law", "cases", "worst error", "tolerance", "", "source")]
     for outcome in found.outcomes:
@@ -165,7 +147,7 @@ def _print_laws(found: Verification) -> None:
             (
                 outcome.law.name,
                 str(outcome.cases),
-                "-" if outcome.cases == 0 else f"{outcome.error:.1e}",
+                f"{outcome.error:.1e}" if outcome.cases else "-",
                 f"{outcome.tolerance:.0e}",
                 state if outcome.cases else "no case",
                 outcome.law.source,
@@ -173,49 +155,36 @@ def _print_laws(found: Verification) -> None:
         )
     emit_table(rows)
     for outcome in found.failures:
-        _print_failure(outcome)
-    failed = len(found.failures)
-    held = f"{len(found.outcomes) - failed} of {len(found.outcomes)} laws hold"
+        click.echo(f"\n{outcome.law.name} FAILED: {outcome.law.statement}\n  {outcome.worst}")
+        click.echo("A small network that shows it:\n")
+        click.echo("\n".join(f"    {line}".rstrip() for line in str(outcome.code).splitlines()))
+    held = f"{len(found.outcomes) - len(found.failures)} of {len(found.outcomes)} laws hold"
     click.echo(f"\n{held} ({found.device}, {found.dtype}, seed {found.seed})")
 
 
-def _print_failure(outcome: Outcome) -> None:
-    click.echo(f"\n{outcome.law.name} FAILED: {outcome.law.statement}\n  {outcome.worst}")
-    click.echo("A small network that shows it:\n")
-    click.echo("\n".join(f"    {line}".rstrip() for line in str(outcome.code).splitlines()))
-
-
-def _as_dict(found: Verification | None, reports: dict[str, Report]) -> dict[str, Any]:
+def _as_dict(found: Verification | None, reports: dict[str, Any]) -> dict[str, Any]:
     everything = [*reports.values(), *([found] if found is not None else [])]
-    result: dict[str, Any] = {"passed": all(report.passed for report in everything)}
-    if found is not None:
-        result |= found.as_dict()
-        result["passed"] = all(report.passed for report in everything)
+    result = found.as_dict() if found is not None else {}
     if reports:
         result["checked"] = {
             target: dataclasses.asdict(report) | {"passed": report.passed}
             for target, report in reports.items()
         }
-    return result
+    return {**result, "passed": all(report.passed for report in everything)}
 
 
-# -- progress ----------------------------------------------------------------------------------
 @contextlib.contextmanager
 def _progress(quiet: bool) -> Iterator[Progress | None]:
-    """Show the law that is tried: a bar on a terminal, a line every few seconds elsewhere."""
+    """Show the law that was tried: a bar on a terminal, a line every few seconds elsewhere."""
     if quiet:
         yield None
     elif on_terminal():
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Bars
 
-        bars = Bars(
-            TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("cases"), TimeRemainingColumn(), console=Console(stderr=True),
-            transient=True,
-        )  # fmt: skip
-        with bars:
+        columns = TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn()
+        with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
             task = bars.add_task("", total=None)
             yield lambda law, done, total: bars.update(
                 task, description=law, completed=done, total=total
@@ -224,7 +193,7 @@ def _progress(quiet: bool) -> Iterator[Progress | None]:
         last = [time.monotonic()]
 
         def line(law: str, done: int, total: int) -> None:
-            if law and time.monotonic() - last[0] >= 5.0:
+            if time.monotonic() - last[0] >= 5.0:
                 last[0] = time.monotonic()
                 note(f"{law}, {done} of {total} cases done")
 

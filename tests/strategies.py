@@ -5,23 +5,11 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Likelihood
-from nembp.engine.linear import AveragePooling, Dense, Reshape, Transposed
 from nembp.engine.noise import Noise
-from nembp.testing.strategies import (
-    KINDS,
-    cases,
-    likelihoods,
-    maps,
-    noise_for,
-    seeds,
-    weights,
-)
-from nembp.verification.cases import PAIRS, Case, one_hot, random_targets
+from nembp.testing.strategies import cases, likelihoods, noise_for, seeds
+from nembp.verification.cases import Case, random_targets
 
-# One strategy for each kind of linear map; test_laws_structure demands that none is missing.
-SYNAPSES = {kind: maps(kind) for kind in (Dense, Convolution, AveragePooling, Reshape, Transposed)}
 any_likelihood = likelihoods()
 
 
@@ -35,17 +23,4 @@ def targets(
     return random_targets(likelihood, generator, rows, width, hard=hard)
 
 
-__all__ = [
-    "KINDS",
-    "PAIRS",
-    "SYNAPSES",
-    "Case",
-    "any_likelihood",
-    "cases",
-    "likelihoods",
-    "noises",
-    "one_hot",
-    "seeds",
-    "targets",
-    "weights",
-]
+__all__ = ["Case", "any_likelihood", "cases", "noises", "seeds", "targets"]

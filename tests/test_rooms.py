@@ -40,7 +40,6 @@ EXCEPTIONS = {
     ("benchmarks", "nembp"),
     ("checkpoints", "nembp"),
     ("verification", "nembp"),
-    ("verification", "testing"),
 }
 CIRCULAR = {"benchmarks"}
 

@@ -1,41 +1,110 @@
-"""`nembp.testing`: the public strategies, and `check_extension` on what users write."""
+"""`nembp.testing`: the public strategies draw what they say; a network of a user's parts trains."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from examples_extensions import LocallyConnected, Poisson
+from hypothesis import given
+from hypothesis import strategies as st
 
+import nembp.testing
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import BatchReader
-from nembp.engine.activations import ACTIVATIONS, Activation, LeakyReLU, Tanh
-from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
-from nembp.engine.linear import Dense
+from nembp.engine.activations import Tanh
+from nembp.engine.convolution import Convolution
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.engine.linear import AveragePooling, Dense, Reshape, Transposed
 from nembp.engine.network import Layer, Network
 from nembp.engine.noise import Noise
-from nembp.engine.optimizers import OPTIMIZERS, SGD
 from nembp.engine.training import Trainer
-from nembp.errors import ArchitectureError, VerificationError
 from nembp.testing import (
-    check_extension,
+    activations,
+    batches_for,
+    cases,
+    likelihoods,
+    linear_maps,
+    networks,
+    noise_for,
+    targets,
 )
+from nembp.verification import LAWS, generate
 
 
-# -- the examples ------------------------------------------------------------------------------
-@pytest.mark.parametrize("extension", [Poisson, LocallyConnected(4, 3), LocallyConnected(1, 1)])
-def test_the_examples_pass(extension):
-    report = check_extension(extension)
-    assert report.passed
-    laws = [result.law for result in report.laws]
-    assert "in a network: gradient.central-differences" in laws
-    assert "in a network: joint.samples" in laws
+@given(data=st.data())
+def test_networks_and_batches_fit(data):
+    net = data.draw(networks())
+    x, y = data.draw(batches_for(net))
+    assert np.all(np.isfinite(net.log_likelihood(x, y)))
+    assert np.all(np.isfinite(net.reversed.log_likelihood(y, x)))
+    back = data.draw(batches_for(net.reversed, rows=2))
+    assert (back[0].shape, back[1].shape) == ((2, net.outputs), (2, net.inputs))
+    _, labels = data.draw(batches_for(net, labels=True))
+    assert np.array_equal(labels.sum(axis=1), np.ones(len(labels)))
 
 
-def test_the_example_linear_map_has_the_classical_gradient():
-    laws = [result.law for result in check_extension(LocallyConnected(3, 2)).laws]
-    assert "in a network: gradient.classical" in laws
+@given(data=st.data())
+def test_networks_are_of_the_kind_asked_for(data):
+    net = data.draw(networks(("gaussian", "bernoulli"), "tanh", dtype="float32", images=False))
+    assert isinstance(net.likelihood, Gaussian)
+    assert isinstance(net.reversed.likelihood, Bernoulli)
+    assert net.dtype == "float32"
+    assert {type(linear_map) for linear_map in net.maps} == {Dense}
+    assert all(layer.activation == Tanh() for layer in net.layers[1:-1])
+
+
+@given(case=cases())
+def test_a_case_holds_a_law(case):
+    LAWS["joint.samples"].check(case)
+
+
+def test_random_networks_have_every_kind_of_linear_map():
+    """Each kind is in at least one of 200: a draw without it has a chance of 1e-6 at most."""
+    kinds, said = set(), set()
+    for index in range(700):
+        case = generate(0, index)
+        for linear_map in case.maps or ():
+            inner = linear_map.linear_map if isinstance(linear_map, Transposed) else linear_map
+            kinds.add((type(linear_map), type(inner)))
+            if isinstance(inner, Convolution):
+                sides = zip(inner.shape, inner.padding, inner.kernel, inner.stride, strict=False)
+                over = any((size + 2 * p - k) % s for size, p, k, s in sides)
+                said |= {"stride leaves pixels over"} if over else set()
+                said |= {"whole image"} if inner.kernel == inner.shape[:2] else set()
+        said |= {"no bias"} if case.biases and 0 in case.biases else set()
+        said |= {"linear"} if case.linear else set()
+        said |= {"normalized"} if case.normalized else set()
+    assert {Dense, Convolution, AveragePooling, Reshape, Transposed} <= {a for a, _ in kinds}
+    assert (Transposed, Convolution) in kinds
+    assert said == {
+        "stride leaves pixels over",
+        "whole image",
+        "no bias",
+        "linear",
+        "normalized",
+    }
+
+
+@given(data=st.data(), likelihood=likelihoods())
+def test_targets_are_proper(data, likelihood):
+    t = data.draw(targets(likelihood, 4, 3))
+    hard = data.draw(targets(likelihood, 4, 3, hard=True))
+    if isinstance(likelihood, Multinomial):
+        np.testing.assert_allclose(t.sum(axis=1), 1.0)
+        assert set(np.unique(hard)) <= {0.0, 1.0}
+    if isinstance(likelihood, Bernoulli):
+        assert np.all((t >= 0.0) & (t <= 1.0))
+    assert data.draw(noise_for(likelihood)).kind != "none"
+
+
+@given(activation=activations(analytic=False), linear_map=linear_maps(Reshape), end=likelihoods())
+def test_parts(activation, linear_map, end):
+    assert not activation.analytic
+    assert isinstance(linear_map, Reshape)
+    assert 0.01 <= end.scale <= 100.0
 
 
 @pytest.mark.parametrize("noise", ["none", "nem", "drift", "anti"])
@@ -51,8 +120,7 @@ def test_a_network_with_the_examples_trains(forward, noise):
     net = Network(layers, maps, end, Poisson(), dtype="float64")
     reader = BatchReader(Split(x, y), Scaling(), Scaling(), 2, net.backend, net.dtype)
     spec = Noise(noise, std=0.3)
-    trainer = Trainer(net, reader, epochs=30, batch_size=20, noise={"backward": spec})
-    history = trainer.run()
+    history = Trainer(net, reader, epochs=30, batch_size=20, noise={"backward": spec}).run()
     for direction in ("forward", "backward"):
         nll = history[f"train/{direction}/nll"]
         assert nll[-1] < nll[0] - 0.01
@@ -60,95 +128,22 @@ def test_a_network_with_the_examples_trains(forward, noise):
         assert min(history["noise/backward/gain"]) >= 0.0
 
 
-# -- a wrong part is found ---------------------------------------------------------------------
-@dataclass(frozen=True)
-class WrongPoisson(Poisson):
-    def error(self, o, t, out, **options):
-        super().error(o, t, out, **options)
-        out *= 1.001
+def test_hypothesis_is_needed_only_for_strategies():
+    code = """
+import sys
+sys.modules["hypothesis"] = None
+from nembp.testing import check_extension
+try:
+    from nembp.testing import networks
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "nembp.testing.networks needs Hypothesis, which is not installed" in done.stdout
 
 
-@dataclass(frozen=True)
-class WrongTanh(Activation):
-    name = "wrong-tanh"
-
-    def activate(self, backend, z, scratch):
-        backend.into(z, backend.xp.tanh, z)
-
-    def multiply_derivative(self, backend, error, a, scratch):
-        error *= 1.0 - a
-
-
-@dataclass(frozen=True)
-class WrongWindow(LocallyConnected):
-    def adjoint(self, backend, y, W, out):
-        super().adjoint(backend, y, W[::-1, :], out)
-
-
-class WrongSGD(SGD):
-    def _update(self, chunk, eta):
-        super()._update(chunk, -eta)
-
-
-@pytest.mark.parametrize(
-    ("extension", "law"),
-    [
-        (WrongPoisson, "error = −∂log p/∂z"),
-        (WrongTanh, "multiply_derivative"),
-        (WrongWindow(4, 3), "adjoint"),
-        (WrongSGD, "gradient"),
-    ],
-)
-def test_a_wrong_extension_is_found(extension, law):
-    report = check_extension(extension, raises=False)
-    assert not report.passed
-    assert any(law in result.law for result in report.laws if not result.passed)
-    with pytest.raises(VerificationError):
-        check_extension(extension)
-
-
-@dataclass(frozen=True)
-class RightAloneOnly(Gaussian):
-    """Right for one target, wrong where the engine asks for the mean of a batch."""
-
-    name = "right-alone"
-
-    def error(self, o, t, out, *, counts=None, factor=1.0):
-        super().error(o, t, out, counts=counts, factor=0.25 if factor == 0.25 else 1.0)
-
-
-def test_a_part_that_only_fails_inside_a_network_is_found():
-    report = check_extension(RightAloneOnly(), raises=False)
-    wrong = [result.law for result in report.laws if not result.passed]
-    assert any(law.startswith("in a network") for law in wrong)
-
-
-@pytest.mark.parametrize(
-    "extension",
-    [
-        *(kind() for kind in ACTIVATIONS.values()),
-        LeakyReLU(0.3),
-        Multinomial(0.5),
-        Gaussian(3.0),
-        Bernoulli(2.0),
-        Dense(4, 3),
-        *OPTIMIZERS.values(),
-    ],
-    ids=repr,
-)
-def test_parts_of_nembp_pass(extension):
-    check_extension(extension)
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (3, "expected a Likelihood, LinearMap, Activation or Optimizer"),
-        (dict, "expected a Likelihood"),
-        (Likelihood, "Likelihood still lacks the methods gain_terms, link, log_likelihood, scale"),
-        (Dense, r"Dense needs arguments .* pass an instance, such as Dense\(...\)"),
-    ],
-)
-def test_what_cannot_be_checked_is_said(value, message):
-    with pytest.raises(ArchitectureError, match=message):
-        check_extension(value)
+def test_every_name_exists():
+    for name in nembp.testing.__all__:
+        assert callable(getattr(nembp.testing, name))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = nembp.testing.nothing

@@ -1,276 +1,332 @@
-"""`nembp verify`: the runner, shrinking, the table, and exit codes."""
+"""`nembp verify`: the laws hold, what breaks them is reported, and a user's own code is checked."""
 
 from __future__ import annotations
 
-import re
+import json
+import sys
 
-import array_api_strict
 import numpy as np
 import pytest
-from hypothesis import given
-from strategies import cases
-from verify_cases import plant
+from command_line import fails, run
+from engines import STRICT
+from planted import BUGS
 
-from nembp.backend import Backend
-from nembp.engine.convolution import Convolution
-from nembp.engine.likelihoods import Bernoulli, Gaussian
-from nembp.engine.linear import Dense, Reshape, Transposed
-from nembp.engine.noise import Noise
-from nembp.errors import ArchitectureError, VerificationError
-from nembp.verification.cases import PAIRS, Case, generate
-from nembp.verification.counterexamples import as_code, shrink
-from nembp.verification.laws import LAWS, check
-from nembp.verification.laws.deviations import Deviation, near
-from nembp.verification.runner import find_laws, verify
-from nembp.verification.simpler_maps import simpler_chains
-
-STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
+from nembp.errors import ArchitectureError, DataError, ShapeError, VerificationError
+from nembp.verification import LAWS
+from nembp.verification.runner import UserCodeError, check_user_code, find_laws, load, verify
 
 
-# -- the runner --------------------------------------------------------------------------------
+# -- laws ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("device", ["cpu", STRICT], ids=["cpu", "array-api-strict"])
-def test_every_law_holds(device, dtype):
-    found = verify(cases=15, seed=3, device=device, dtype=dtype)
-    assert found.passed, [str(outcome.worst) for outcome in found.failures]
-    tried = {outcome.law.name: outcome.cases for outcome in found.outcomes}
-    assert min(tried.values()) >= 1
-    assert ("device.agreement" in tried) == (device is STRICT)
+def test_every_law_holds(seed, dtype):
+    found = verify(cases=5, seed=seed, dtype=dtype)
+    assert found.passed, [(o.law.name, o.worst, o.code) for o in found.failures]
 
 
-def test_the_same_seed_gives_the_same_numbers():
-    first, second, other = (verify(["joint"], cases=12, seed=s) for s in (5, 5, 6))
-    errors = [[outcome.error for outcome in found.outcomes] for found in (first, second, other)]
-    assert errors[0] == errors[1]
-    assert errors[0] != errors[2]
+def test_every_law_holds_on_another_implementation_of_the_array_api():
+    laws = [law.name for law in find_laws() if not law.name.startswith(("em", "files"))]
+    found = verify(laws, cases=3, device=STRICT)
+    assert found.passed, [(o.law.name, o.worst) for o in found.failures]
 
 
-def test_cases_go_round_all_kinds():
-    seen = [generate(0, index) for index in range(45)]
-    assert len({(c.activation, c.forward.name, c.backward.name) for c in seen}) == 45
-    assert {(c.forward.name, c.backward.name) for c in seen[:9]} == set(PAIRS)
-    assert {c.forward_noise.kind for c in seen} == {"nem", "blind", "anti", "drift"}
-    assert {c.forward_noise.kind for c in seen if c.maps} == {"nem", "blind", "anti", "drift"}
-    assert sum(c.maps is not None for c in seen[:42]) == 12
+def test_laws_are_found_by_name():
+    assert find_laws() == list(LAWS.values())
+    assert [law.name for law in find_laws(["em", "joint.none"])][-1] == "joint.none"
+    with pytest.raises(ArchitectureError, match="did you mean 'joint'"):
+        find_laws(["joit"])
+    assert all(law.statement and law.source for law in LAWS.values())
 
 
-@pytest.mark.parametrize("law", LAWS.values(), ids=list(LAWS))
-def test_the_table_says_what_and_whence(law):
-    assert law.statement
-    assert law.source
-    assert set(law.tolerance) == {"float64", "float32"}
-    assert re.fullmatch(r"[a-z]+\.[a-z-]+", law.name)
+def test_two_processes_find_what_one_does():
+    one = verify(["network", "likelihood"], cases=60)
+    two = verify(["network", "likelihood"], cases=60, workers=2)
+    for mine, theirs in zip(one.outcomes, two.outcomes, strict=True):
+        assert (mine.law.name, mine.cases) == (theirs.law.name, theirs.cases)
+        assert theirs.passed
 
 
-@pytest.mark.parametrize("law", LAWS.values(), ids=list(LAWS))
-def test_slow_laws_meet_every_kind_too(law):
-    # kinds go round in cycles of 5, 7 and 9 cases
-    seen = [generate(0, index) for index in range(0, 45 * law.every, law.every)]
-    assert len({(c.activation, c.forward.name, c.backward.name) for c in seen}) == 45
-    assert any(c.maps is not None for c in seen)
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [({"cases": 0}, "cases"), ({"seed": -1}, "seed"), ({"dtype": "float16"}, "dtype must be")],
+)
+def test_options_are_checked(option, message):
+    with pytest.raises(ArchitectureError, match=message):
+        verify(["network"], **option)
 
 
-def test_progress_counts_up():
-    seen = []
-    verify(["network"], cases=10, progress=lambda *args: seen.append(args))
-    done = [count for _, count, _ in seen]
-    assert done == sorted(done)
-    assert (done[0], seen[-1]) == (0, ("", 20, 20))
-    assert {name for name, *_ in seen} == {"network.views", "network.copies", ""}
+# -- the command -----------------------------------------------------------------------------------
+def test_the_command_prints_a_table():
+    result = run("verify", "joint", "em.fisher", "--cases", 6)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["law", "cases", "worst", "error", "tolerance", "source"]
+    names = [*(name for name in LAWS if name.startswith("joint")), "em.fisher"]
+    rows = lines[1 : 1 + len(names)]
+    assert [line.split()[0] for line in rows] == names
+    assert all("passed" in line for line in rows)
+    assert lines[-1] == f"{len(names)} of {len(names)} laws hold (cpu, float64, seed 0)"
 
 
-def test_a_wrong_option_is_named():
-    for options, message in (
-        ({"cases": 0}, "cases must be at least 1, got 0"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
-        ({"dtype": "int8"}, "dtype must be float64 or float32, got 'int8'"),
-        ({"laws": ["nothing"]}, "there is no law 'nothing'. For a function of your own"),
-    ):
-        with pytest.raises(ArchitectureError, match=re.escape(message)):
-            verify(**options)
+def plant(name, monkeypatch):
+    bug = next(bug for key, bug in BUGS.items() if key.startswith(f"{name}:"))
+    bug.plant(monkeypatch)
+    return bug.law
 
 
-def test_laws_are_found_by_the_beginnings_of_their_names():
-    assert [law.name for law in find_laws(["noise.zero-sum", "invariance"])] == [
-        "noise.zero-sum",
-        "invariance.slope",
-        "invariance.update",
-        "invariance.noisy-softmax",
-    ]
-    assert len(find_laws()) == len(LAWS)
+@pytest.mark.parametrize("name", ["bias_correction_missing", "copy_shares_memory", "sign_flipped"])
+def test_a_failure_is_printed_as_code_that_repeats_it(name, monkeypatch):
+    law = plant(name, monkeypatch)
+    result = run("verify", law, "--quiet", "--cases", 30)
+    assert result.exit_code == 7
+    assert f"{law} FAILED" in result.stdout
+    assert result.stderr == f"nembp: error: 1 of 1 laws do not hold: {law}\n"
+    code = "\n".join(line[4:] for line in result.stdout.splitlines() if line.startswith("    "))
+    with pytest.raises(VerificationError, match=law):
+        exec(code, {})
 
 
-def test_a_failure_is_a_verification_error(monkeypatch):
-    law = plant(monkeypatch, "biases_of_the_other_direction")
-    found = verify([law, "network"], cases=20)
-    assert not found.passed
-    assert found["network.views"].passed
-    with pytest.raises(VerificationError, match=f"1 of 3 laws do not hold: {law}$") as error:
-        found.raise_for_failure()
-    assert error.value.report is found
+def test_json(monkeypatch):
+    out = run("verify", "network", "--cases", 3, "--json", "--dtype", "float32").stdout
+    passing = json.loads(out)
+    assert (passing["passed"], passing["cases"], passing["seed"]) == (True, 3, 0)
+    assert (passing["device"], passing["dtype"]) == ("cpu", "float32")
+    keys = "law statement source cases worst_relative_error worst tolerance passed counterexample"
+    assert set(passing["laws"][0]) == {*keys.split(), "seconds"}
+    assert passing["laws"][0]["counterexample"] is None
+    law = plant("anti_is_nem", monkeypatch)
+    result = run("verify", law, "--json", "--quiet")
+    failing = json.loads(result.stdout)
+    assert result.exit_code == 7
+    assert (failing["passed"], failing["laws"][0]["passed"]) == (False, False)
+    assert "generate(0, " in failing["laws"][0]["counterexample"]
 
 
-def test_an_engine_that_raises_breaks_the_law(monkeypatch):
-    def crash(*args, **options):
-        raise IndexError("out of range")
-
-    monkeypatch.setattr("nembp.engine.linear.Dense.adjoint", crash)
-    found = verify(["synapse.trilinear"], cases=3)["synapse.trilinear"]
-    assert not found.passed
-    assert "IndexError: out of range" in str(found.worst)
+def test_listing_tries_nothing(monkeypatch):
+    monkeypatch.setattr("nembp.verification.runner.generate", None)
+    assert len(run("verify", "--list").stdout.splitlines()) == 1 + len(LAWS)
+    listed = json.loads(run("verify", "em", "--list", "--json").stdout)["laws"]
+    assert set(listed[0]) == {"law", "statement", "source"}
+    assert listed[0]["law"] == "em.fisher"
 
 
-def test_a_nan_breaks_a_law(monkeypatch):
-    def silent(self, backend, x, y, out):
+def test_a_law_without_a_case_says_so():
+    result = run("verify", "device", "--cases", 2)
+    assert result.exit_code == 0
+    assert "no case" in result.stdout
+
+
+def test_bad_use():
+    line = fails(2, "verify", "joit")
+    assert "there is no law 'joit'; did you mean 'joint'? For a function of your own write" in line
+    assert "--point and --size are for MODULE:FUNCTION" in fails(2, "verify", "--size", 3)
+    assert "'--cases': 0 is not in the range" in fails(2, "verify", "--cases", 0)
+
+
+# -- a user's own code -----------------------------------------------------------------------------
+MINE = """
+import numpy as np
+from nembp.engine.likelihoods import Gaussian
+from nembp.engine.activations import Activation
+
+print("imported")
+point = np.linspace(-1.0, 1.0, 8)
+other = {"W": np.ones((2, 3)), "b": np.zeros(3)}
+number = 3
+
+
+def corner():
+    return np.array([2.0, 3.0])
+
+
+def cubes(theta):
+    print("called")
+    return float(np.sum(theta**3)), 3.0 * theta**2
+
+
+def squares(theta):
+    return float(np.sum(theta**2)), theta
+
+
+def one_in_ten_thousand(theta):
+    gradient = 3.0 * theta**2
+    gradient[7777] *= 1.001
+    return float(np.sum(theta**3)), gradient
+
+
+def affine(theta):
+    value = theta["W"].sum() + (theta["b"] ** 2).sum()
+    return value, {"W": np.ones_like(theta["W"]), "b": 2.0 * theta["b"]}
+
+
+def deep(theta):
+    raise KeyError("lost")
+
+
+def raises(theta):
+    return deep(theta)
+
+
+def leaves(theta):
+    raise SystemExit(0)
+
+
+def only_value(theta):
+    return float(np.sum(theta))
+
+
+class Flipped(Gaussian):
+    name = "flipped"
+
+    def error(self, o, t, out, **options):
+        super().error(o, t, out, **options)
+        out *= -1.0
+
+
+class NeedsSlope(Activation):
+    def __init__(self, slope):
         pass
 
-    monkeypatch.setattr("nembp.engine.linear.Dense.weight_gradient", silent)
-    found = verify(["joint.samples", "synapse.trilinear", "gradient.classical"], cases=3)
-    assert len(found.failures) == 3
+    def activate(self, backend, z, scratch):
+        pass
+
+    def multiply_derivative(self, backend, error, a, scratch):
+        pass
+"""
 
 
-# -- deviations --------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("actual", "expected", "error"),
-    [
-        ([1.0], [1.0], 0.0),
-        ([np.nan], [1.0], np.inf),
-        ([1.0], [np.nan], np.inf),
-        ([np.inf], [np.inf], np.inf),
-        ([1.0, 2.0], [1.0], np.inf),
-        ([], [], 0.0),
-        (2.0, 1.0, 1.0),
-        ([0.0], [1e-3], 1.0),
-    ],
-)
-def test_near(actual, expected, error):
-    assert near(actual, expected, "x").error == error
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a user's modules, as the working directory."""
+    files = {
+        "mine_nembp": MINE,
+        "crashes_nembp": "x = 1 / 0\n",
+        "lacks_nembp": "import no_such_module_anywhere\n",
+        "pointless_nembp": "def f(theta):\n    return theta @ theta, 2 * theta\n",
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    np.save(tmp_path / "corner.npy", np.array([2.0, 3.0]))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name in files:
+        sys.modules.pop(name, None)
 
 
-def test_check_raises_at_the_first_deviation():
-    with pytest.raises(VerificationError, match="b is wrong; tolerance 1e-12"):
-        check([Deviation("a", 0.0), Deviation("b is wrong", 1.0), Deviation("c", 1.0)])
-    with pytest.raises(VerificationError):
-        check([Deviation("a", np.nan)])
+@pytest.mark.usefixtures("folder")
+class TestUserCode:
+    def test_a_right_gradient_passes_and_prints_nothing_of_its_own(self):
+        result = run("verify", "mine_nembp:cubes")
+        assert result.exit_code == 0
+        assert "gradient of mine_nembp:cubes: passed" in result.stdout
+        assert "imported" not in result.stdout
+        assert "called" not in result.stdout
 
+    def test_a_wrong_gradient_fails(self):
+        result = run("verify", "mine_nembp:squares")
+        assert result.exit_code == 7
+        assert "FAILED" in result.stdout
+        line = result.stderr.splitlines()[-1]
+        assert line.startswith("nembp: error: mine_nembp:squares does not hold: mine_nembp:squares")
+        assert "a factor ½" in line
 
-# -- counterexamples ---------------------------------------------------------------------------
-def test_shrinking_keeps_what_fails_and_nothing_else():
-    start = generate(0, 4).with_(sizes=(5, 6, 7, 3), biases=(5, 3, 1, 3), rows=8)
-    noisy = Noise("blind", std=0.3, mode="multiplicative")
-    start = start.with_(forward=Bernoulli(2.0), forward_noise=noisy, hard=False)
+    def test_a_thousandth_in_one_of_ten_thousand_coordinates_is_found(self):
+        result = run("verify", "mine_nembp:one_in_ten_thousand", "--size", 10_000)
+        assert result.exit_code == 7
+        assert "θ[7777] of 10000" in result.stdout
 
-    def still_fails(case):
-        return case.rows >= 3 and isinstance(case.forward, Bernoulli) and max(case.sizes) >= 2
+    @pytest.mark.parametrize("name", ["mine_nembp:corner", "corner.npy"])
+    def test_the_point_can_be_given(self, name):
+        assert check_user_code("mine_nembp:squares", point=name).size == 2
+        assert check_user_code("mine_nembp:affine", point="mine_nembp:other").passed
 
-    small = shrink(start, still_fails)
-    assert still_fails(small)
-    assert len(small.sizes) == 2
-    assert sum(small.sizes) == 3
-    assert small == Case(small.sizes, "identity", Bernoulli(), rows=3, seed=0)
+    def test_random_points_are_the_seeds(self):
+        seen = [check_user_code("mine_nembp:squares", size=4, seed=s).worst for s in (1, 1, 2)]
+        assert seen[0] == seen[1]
+        assert seen[0] != seen[2]
 
+    def test_parts_go_to_check_extension(self):
+        result = run("verify", "nembp.engine.activations:Tanh")
+        assert result.exit_code == 0
+        assert "in a network: gradient.textbook" in result.stdout
+        wrong = run("verify", "mine_nembp:Flipped", "--json")
+        assert wrong.exit_code == 7
+        report = json.loads(wrong.stdout)
+        assert report["passed"] is False
+        assert report["checked"]["mine_nembp:Flipped"]["passed"] is False
 
-CHAIN = Case(
-    (50, 18, 18, 12, 3),
-    "tanh",
-    rows=6,
-    seed=7,
-    biases=(50, 2, 0, 3, 3),
-    linear=(2,),
-    maps=(
-        Convolution((5, 5, 2), 2, (3, 3), (2, 2), (1, 1)),
-        Reshape((3, 3, 2), (2, 0, 1)),
-        Transposed(Convolution((2, 2, 3), 2, (2, 2), (1, 1), (1, 1))),
-        Dense(12, 3),
-    ),
-)
+    def test_laws_and_own_code_together(self):
+        result = run("verify", "network.views", "mine_nembp:cubes", "--cases", 2, "--json")
+        report = json.loads(result.stdout)
+        assert [law["law"] for law in report["laws"]] == ["network.views"]
+        checked = report["checked"]["mine_nembp:cubes"]
+        assert checked["passed"] is True
+        keys = "name worst failures cause method size checked directions values gradients noise"
+        assert set(checked) == {*keys.split(), *["passed", "resolution", "covered", "kinks", "notes"]}
 
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["nowhere_nembp:f"], "there is no module 'nowhere_nembp' in "),
+            (["mine_nembp:nothing"], "has no 'nothing'; it has corner, cubes, squares"),
+            (["mine_nembp:number"], "mine_nembp:number is int, not callable"),
+            (["mine_nembp:"], "expected MODULE:NAME"),
+            (["a-b:c"], "'a-b:c': expected MODULE:NAME"),
+            (["pointless_nembp:f"], "no point to check pointless_nembp:f at: define `point` in"),
+            (["mine_nembp:cubes", "--point", "x.npy", "--size", 3], "not both"),
+            (["mine_nembp:Flipped", "--size", 3], "--point and --size are not for it"),
+            (["mine_nembp:NeedsSlope"], "NeedsSlope needs arguments"),
+        ],
+    )
+    def test_usage_errors(self, arguments, message):
+        result = run("verify", *arguments)
+        assert message in result.stderr
+        assert result.exit_code == 2
 
-@pytest.mark.parametrize(
-    ("fails", "left"),
-    [
-        (lambda case: True, Case((1, 1), "identity", rows=1)),
-        (
-            lambda case: any(type(s) is Convolution for s in case.maps or ()),
-            Case((1, 1), "identity", rows=1, maps=(Convolution((1, 1, 1), 1, (1, 1)),)),
-        ),
-        (
-            lambda case: any(max(getattr(s, "stride", (1,))) > 1 for s in case.maps or ()),
-            Case((1, 1), "identity", rows=1, maps=(Convolution((1, 1, 1), 1, (1, 1), (1, 2)),)),
-        ),
-        (
-            lambda case: any(
-                type(s) is Convolution and s.kernel[0] >= 2 and max(s.padding) for s in inner(case)
-            ),
-            Case(
-                (1, 2),
-                "identity",
-                rows=1,
-                maps=(Convolution((1, 1, 1), 1, (2, 1), (1, 1), (1, 0)),),
-            ),
-        ),
-        (
-            lambda case: any(type(s) is Reshape and s.axes for s in case.maps or ()),
-            Case((1, 1), "identity", rows=1, maps=(Reshape((1, 1, 1), (2, 0, 1)),)),
-        ),
-        (
-            lambda case: any(type(s) is Transposed for s in case.maps or ()),
-            Case(
-                (1, 1),
-                "identity",
-                rows=1,
-                maps=(Transposed(Convolution((1, 1, 1), 1, (1, 1))),),
-            ),
-        ),
-    ],
-    ids=["anything", "convolution", "stride", "kernel and padding", "order", "turned"],
-)
-def test_chains_of_images_shrink(fails, left):
-    small = shrink(CHAIN, fails)
-    assert fails(small)
-    small.net()
-    assert small.with_(seed=0) == left
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("missing.npy", "cannot be read .No such file or directory"),
+            ("text.npy", "expected a .npy file of numpy.save"),
+            ("two.npz", "is an .npz archive"),
+        ],
+    )
+    def test_points_that_cannot_be_read(self, name, message, folder):
+        (folder / "text.npy").write_text("1 2 3")
+        np.savez(folder / "two.npz", a=1, b=2)
+        with pytest.raises(DataError, match=message):
+            check_user_code("mine_nembp:cubes", point=name)
+        assert run("verify", "mine_nembp:cubes", "--point", name).exit_code == 3
 
+    def test_what_is_no_value_and_gradient(self):
+        with pytest.raises(ShapeError, match=r"mine_nembp:only_value: the function must return"):
+            check_user_code("mine_nembp:only_value")
+        assert run("verify", "mine_nembp:only_value").exit_code == 3
 
-def inner(case):
-    return [getattr(s, "linear_map", s) for s in case.maps or ()]
+    def test_what_the_users_code_raises_is_shown_without_nembp(self):
+        result = run("verify", "mine_nembp:raises")
+        assert result.exit_code == 3
+        last = "nembp: error: mine_nembp:raises raised KeyError: 'lost'"
+        assert result.stderr.splitlines()[-1] == last
+        frames = [line for line in result.stderr.splitlines() if line.startswith("  File ")]
+        assert len(frames) == 2
+        assert "in raises" in frames[0]
+        assert "in deep" in frames[1]
 
+    @pytest.mark.parametrize(
+        ("target", "message"),
+        [
+            ("crashes_nembp:x", "importing crashes_nembp raised ZeroDivisionError"),
+            ("lacks_nembp:x", "importing lacks_nembp raised ModuleNotFoundError"),
+            ("mine_nembp:leaves", "mine_nembp:leaves raised SystemExit: 0"),
+        ],
+    )
+    def test_code_that_fails(self, target, message):
+        with pytest.raises(UserCodeError, match=message) as error:
+            check_user_code(target)
+        assert f"{target.partition(':')[0]}.py" in error.value.trace
+        assert "nembp/verification" not in error.value.trace
 
-@given(case=cases(images=True))
-def test_every_simpler_chain_is_a_network(case):
-    for smaller in simpler_chains(case):
-        net, x, y = smaller.build()
-        assert np.all(np.isfinite(net.log_likelihood(x, y)))
-
-
-@given(case=cases())
-def test_code_rebuilds_the_case(case):
-    space: dict[str, object] = {}
-    exec(as_code(case), space)
-    assert space["case"] == case
-    net, x, y = case.build()
-    assert np.array_equal(space["net"].parameters, net.parameters)
-    assert np.array_equal(space["x"], x)
-    assert np.array_equal(space["y"], y)
-
-
-def test_code_holds_only_what_differs():
-    case = Case((2, 3), backward=Gaussian(0.5), forward_noise=Noise("nem", std=0.3), seed=4)
-    assert as_code(case, "joint.noisy").splitlines() == [
-        "from nembp.engine.likelihoods import Gaussian",
-        "from nembp.engine.noise import Noise",
-        "from nembp.verification.cases import Case",
-        "from nembp.verification.laws import LAWS",
-        "",
-        "case = Case((2, 3), backward=Gaussian(variance=0.5), seed=4, "
-        "forward_noise=Noise(kind='nem', std=0.3))",
-        "net, x, y = case.build()",
-        'LAWS["joint.noisy"].check(case)  # raises VerificationError where the law fails',
-    ]
-
-
-def test_cases_are_representable_in_their_precision():
-    for index in range(20):
-        x, t = generate(1, index, "float32").batch()
-        assert np.array_equal(x, x.astype("float32"))
-        assert np.array_equal(t, t.astype("float32"))
+    def test_load_reaches_into_classes(self):
+        assert load("mine_nembp:Flipped.name") == "flipped"

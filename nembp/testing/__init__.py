@@ -1,22 +1,16 @@
-"""For tests of your own: Hypothesis strategies, and checks of what you add to nembp.
+"""For tests of your own: Hypothesis strategies, and a check of what you add to nembp.
 
 :func:`check_extension` puts a likelihood, linear map, activation or optimizer of yours to every law
 that applies to it, by itself and inside whole bidirectional networks. The strategies draw random
-networks, batches, noise and kinds for property tests; they need Hypothesis (the extra
-``nembp[testing]``), and nothing else in nembp does.
-
-A test of a likelihood, in full::
-
-    from nembp.testing import check_extension
-
-    def test_poisson():
-        check_extension(Poisson())
-
-A property of a network, in full::
+networks, batches, noise and parts for property tests; they need Hypothesis (the extra
+``nembp[testing]``), and nothing else in nembp does::
 
     from hypothesis import given
     from hypothesis import strategies as st
-    from nembp.testing import batches_for, networks
+    from nembp.testing import batches_for, check_extension, networks
+
+    def test_poisson():
+        check_extension(Poisson())
 
     @given(data=st.data())
     def test_probabilities_sum_to_one(data):
@@ -29,7 +23,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nembp.testing.extensions import check_extension
+from nembp.verification.checks import check_extension
 
 if TYPE_CHECKING:
     from nembp.testing.strategies import (
@@ -37,22 +31,11 @@ if TYPE_CHECKING:
         batches_for,
         cases,
         likelihoods,
-        maps,
+        linear_maps,
         networks,
         noise_for,
         targets,
     )
-
-STRATEGIES = (
-    "activations",
-    "batches_for",
-    "cases",
-    "likelihoods",
-    "networks",
-    "noise_for",
-    "synapses",
-    "targets",
-)
 
 __all__ = [
     "activations",
@@ -60,7 +43,7 @@ __all__ = [
     "cases",
     "check_extension",
     "likelihoods",
-    "maps",
+    "linear_maps",
     "networks",
     "noise_for",
     "targets",
@@ -69,15 +52,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the strategies, and Hypothesis with them, when one is asked for."""
-    if name not in STRATEGIES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        import hypothesis  # noqa: F401
+        from nembp.testing import strategies
     except ImportError as error:
         raise ImportError(
             f"nembp.testing.{name} needs Hypothesis, which is not installed; "
             "pip install 'nembp[testing]'"
         ) from error
-    from nembp.testing import strategies
-
     return getattr(strategies, name)

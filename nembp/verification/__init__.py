@@ -7,24 +7,30 @@
 True
 
 Every check returns a report whose text is a table, and raises
-:class:`~nembp.errors.VerificationError` with the worst coordinate, both values, and a guess at the
-cause where the pattern of the errors tells one (``raises=False`` only reports).
+:class:`~nembp.errors.VerificationError` with the worst place and both values (``raises=False`` only
+reports). ``LAWS[name].check(generate(seed, index))`` repeats what ``nembp verify`` found.
 """
 
 from __future__ import annotations
 
 from nembp.errors import VerificationError
-from nembp.verification.activations import check_activation
-from nembp.verification.gradients import check_gradient
-from nembp.verification.invariance import check_backprop_invariance
-from nembp.verification.law_reports import LawReport, LawResult
-from nembp.verification.likelihoods import check_likelihood
-from nembp.verification.maps import check_linear_map
-from nembp.verification.networks import check_network
-from nembp.verification.optimizers import check_optimizer
-from nembp.verification.reports import Coordinate, GradientReport
+from nembp.verification.cases import Case, generate
+from nembp.verification.checks import (
+    check_activation,
+    check_backprop_invariance,
+    check_extension,
+    check_likelihood,
+    check_linear_map,
+    check_network,
+    check_optimizer,
+)
+from nembp.verification.gradients import Coordinate, GradientReport, check_gradient
+from nembp.verification.laws import LAWS
+from nembp.verification.reports import LawReport, LawResult
 
 __all__ = [
+    "LAWS",
+    "Case",
     "Coordinate",
     "GradientReport",
     "LawReport",
@@ -32,9 +38,11 @@ __all__ = [
     "VerificationError",
     "check_activation",
     "check_backprop_invariance",
+    "check_extension",
     "check_gradient",
     "check_likelihood",
     "check_linear_map",
     "check_network",
     "check_optimizer",
+    "generate",
 ]

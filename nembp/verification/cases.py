@@ -1,44 +1,49 @@
 """Random networks and batches on which laws are tried.
 
 A :class:`Case` holds sizes, kinds and one seed, and builds the same network and batch from them on
-any device, so that a counterexample is a line of code.
+any device. ``generate(seed, index)`` draws one, and so does the strategy ``nembp.testing.cases``,
+which Hypothesis can make smaller.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise, product
-from typing import Any
+from itertools import pairwise, permutations, product
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from nembp.backend import Backend
 from nembp.engine.activations import ACTIVATIONS, Activation, get_activation
 from nembp.engine.batchnorm import BatchNormalization
+from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
-from nembp.engine.linear import Dense, LinearMap
+from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 from nembp.engine.network import Layer, Network
 from nembp.engine.noise import Noise
-from nembp.verification.chains import random_chain
+from nembp.verification.definitions import knows
 
-__all__ = ["PAIRS", "Case", "generate", "one_hot", "random_targets"]
-
-Matrix = np.ndarray[Any, Any]
+Array: TypeAlias = np.ndarray[Any, Any]
+Pick: TypeAlias = Callable[[int, int], int]  # a whole number between two bounds, both included
+Shape: TypeAlias = tuple[int, int, int]
 
 PAIRS = list(product(("multinomial", "gaussian", "bernoulli"), repeat=2))  # (forward, backward)
 SPREAD = 0.6  # standard deviation of the parameters
 CLASSES, IMAGE, SILENT = Multinomial(), Gaussian(), Noise()  # defaults of a case
+SIDE, CHANNELS, NEURONS, WIDTH = 5, 3, 60, 7  # of one layer, at most
 
 
 def random_targets(
     likelihood: Likelihood, generator: np.random.Generator, rows: int, width: int, *, hard: bool
-) -> Matrix:
+) -> Array:
     """Draw targets (rows, width) that ``likelihood`` can have; labels or bits if ``hard``.
 
     A likelihood that is none of nembp's own says so itself, by a method
-    ``random_targets(generator, rows, width)``; without one its targets are means, link(z) of
-    random z.
+    ``random_targets(generator, rows, width)``; without one its targets are means, the output
+    activation of random z.
 
     >>> random_targets(Multinomial(), np.random.default_rng(0), 2, 3, hard=True)
     array([[0., 0., 1.],
@@ -52,19 +57,90 @@ def random_targets(
     if isinstance(likelihood, Multinomial):
         return one_hot(generator, rows, width) if hard else generator.dirichlet([1.0] * width, rows)
     if isinstance(likelihood, Bernoulli):
-        return (
-            np.round(generator.random((rows, width))) if hard else generator.random((rows, width))
-        )
+        uniform = generator.random((rows, width))
+        return np.round(uniform) if hard else uniform
     return np.asarray(likelihood.at(generator.normal(0.0, 1.0, (rows, width))).a)
 
 
-def one_hot(generator: np.random.Generator, rows: int, width: int) -> Matrix:
+def one_hot(generator: np.random.Generator, rows: int, width: int) -> Array:
     """Draw labels as one-hot rows; some classes may have no row."""
     return np.eye(width)[generator.integers(0, width, rows)]
 
 
+class Problem:
+    """What laws are tried on: a network and a batch."""
+
+    forward: Likelihood
+    backward: Likelihood
+    rows: int
+    seed: int
+    dtype: str
+
+    def net(self, device: str | Backend = "cpu", dtype: str | None = None) -> Network:
+        """Return the network."""
+        raise NotImplementedError
+
+    def batch(self) -> tuple[Array, Array]:
+        """Return x and t on the host, in float64 but representable in ``dtype``."""
+        raise NotImplementedError
+
+    def labelled_batch(self) -> tuple[Array, Array]:
+        """Return a batch whose forward targets are one-hot rows, whatever their likelihood."""
+        x, t = self.batch()
+        return x, one_hot(self.generator("labels"), len(x), t.shape[1])
+
+    def generator(self, name: str) -> np.random.Generator:
+        """Return a generator of this case's own."""
+        return np.random.default_rng([self.seed, *name.encode()])
+
+    def rounded(self, value: Array) -> Array:
+        """Return float64 values that ``dtype`` can represent."""
+        return np.asarray(value).astype(self.dtype).astype(float)
+
+    @property
+    def noise(self) -> dict[str, Noise]:
+        """Noise by direction, where there is any."""
+        return {}
+
+    @property
+    def known(self) -> bool:
+        """Whether the formula of every part is written out in the definitions."""
+        net = self.net()
+        parts = [*net.maps, *(layer.activation for layer in net.layers)]
+        return all(knows(part) for part in (*parts, self.forward, self.backward))
+
+
 @dataclass(frozen=True)
-class Case:
+class Given(Problem):
+    """A user's own network and batch."""
+
+    network: Network
+    x: Array
+    t: Array
+    seed: int = 0
+    dtype: str = "float64"
+
+    def net(self, device: str | Backend = "cpu", dtype: str | None = None) -> Network:
+        return self.network.to(device=device, dtype=dtype or self.dtype)
+
+    def batch(self) -> tuple[Array, Array]:
+        return self.x, self.t
+
+    @property
+    def rows(self) -> int:  # type: ignore[override]
+        return len(self.x)
+
+    @property
+    def forward(self) -> Likelihood:  # type: ignore[override]
+        return self.network.likelihood
+
+    @property
+    def backward(self) -> Likelihood:  # type: ignore[override]
+        return self.network.reversed.likelihood
+
+
+@dataclass(frozen=True)
+class Case(Problem):
     """One random network and batch.
 
     Parameters
@@ -87,19 +163,16 @@ class Case:
         On the targets of the two directions, in the laws about noise.
     maps : tuple of LinearMap, optional
         Between the layers; dense by default.
-    linear : tuple of int
-        Hidden layers without an activation, by index.
-    normalized : tuple of int
-        Hidden layers that are normalized, by index, where they have biases.
+    linear, normalized : tuple of int
+        Hidden layers without an activation, and normalized ones (where they have biases).
     epsilon : float
         ε of these.
     dtype : str
         Precision of the network.
 
     >>> case = Case((4, 3, 2), seed=1)
-    >>> net, x, y = case.build()
-    >>> net, x.shape, y.shape
-    (Network(4-3-2, multinomial | gaussian, forward direction), (3, 4), (3, 2))
+    >>> case.net(), case.batch()[0].shape
+    (Network(4-3-2, multinomial | gaussian, forward direction), (3, 4))
     """
 
     sizes: tuple[int, ...]
@@ -119,65 +192,38 @@ class Case:
     dtype: str = "float64"
 
     @property
-    def analytic(self) -> bool:
-        """Whether complex steps apply to the network."""
-        return get_activation(self.activation).analytic
-
-    @property
     def noise(self) -> dict[str, Noise]:
         """Noise by direction, where there is any."""
         both = {"forward": self.forward_noise, "backward": self.backward_noise}
         return {name: noise for name, noise in both.items() if noise.kind != "none"}
 
-    def generator(self, name: str) -> np.random.Generator:
-        """Return a generator of this case's own."""
-        return np.random.default_rng([self.seed, *name.encode()])
-
-    def net(self, dtype: str | None = None, device: str | Backend = "cpu") -> Network:
+    def net(self, device: str | Backend = "cpu", dtype: str | None = None) -> Network:
         """Build the network, every parameter and running statistic random."""
-        hidden, last = get_activation(self.activation), len(self.sizes) - 1
-        biases = self.biases or self.sizes
+        last, biases = len(self.sizes) - 1, self.biases or self.sizes
         layers = [Layer(size, None, count) for size, count in zip(self.sizes, biases, strict=True)]
         for k in range(1, last):
-            f, normalization = None if k in self.linear else hidden, None
-            if k in self.normalized and biases[k]:
-                normalization = BatchNormalization(self.epsilon)
+            f = None if k in self.linear else get_activation(self.activation)
+            normal = k in self.normalized and biases[k]
+            normalization = BatchNormalization(self.epsilon) if normal else None
             layers[k] = Layer(self.sizes[k], f, biases[k], normalization)
         maps = self.maps or [Dense(m, n) for m, n in pairwise(self.sizes)]
         kind = dtype or self.dtype
-        net = Network(
-            layers, maps, self.forward, self.backward, device=device, dtype=kind, seed=None
-        )
+        ends = self.forward, self.backward
+        net = Network(layers, maps, *ends, device=device, dtype=kind, seed=None)
         draws = self.generator("parameters").normal(0.0, SPREAD, net.parameter_count)
         net.parameters[...] = net.backend.asarray(draws, kind)
         statistics = self.generator("statistics").uniform(0.3, 1.5, net.statistics_count)
         net.statistics[...] = net.backend.asarray(statistics, kind)
         return net
 
-    def batch(self) -> tuple[Matrix, Matrix]:
-        """Return x, which the backward direction aims at, and t, at which the forward one does.
-
-        On the host, in float64, and representable in ``dtype``.
-        """
+    def batch(self) -> tuple[Array, Array]:
+        """Return x, which the backward direction aims at, and t, at which the forward one does."""
         ends = ("x", self.backward, self.sizes[0]), ("t", self.forward, self.sizes[-1])
         x, t = (
             random_targets(end, self.generator(name), self.rows, width, hard=self.hard)
             for name, end, width in ends
         )
         return self.rounded(x), self.rounded(t)
-
-    def labelled_batch(self) -> tuple[Matrix, Matrix]:
-        """Return a batch whose forward targets are one-hot rows, whatever their likelihood."""
-        return self.batch()[0], one_hot(self.generator("labels"), self.rows, self.sizes[-1])
-
-    def build(self, device: str | Backend = "cpu") -> tuple[Network, Any, Any]:
-        """Return network, x and y on a device."""
-        net, (x, y) = self.net(device=device), self.batch()
-        return net, net.backend.asarray(x, self.dtype), net.backend.asarray(y, self.dtype)
-
-    def rounded(self, value: Matrix) -> Matrix:
-        """Return float64 values that ``dtype`` can represent."""
-        return np.asarray(value).astype(self.dtype).astype(float)
 
     def with_(self, **changes: Any) -> Case:
         """Return a copy with some fields changed."""
@@ -196,24 +242,26 @@ def generate(seed: int, index: int, dtype: str = "float64") -> Case:
     """
     g = np.random.default_rng([seed, index])
     pair = PAIRS[index % len(PAIRS)]
+
+    def pick(low: int, high: int) -> int:
+        return int(g.integers(low, high + 1))
+
     if index % 7 in (2, 5):
-        chain = random_chain(
-            lambda low, high: int(g.integers(low, high + 1)), int(g.integers(1, 5))
-        )
-        options = chain._asdict()
+        options = random_chain(pick, pick(1, 4))
     else:
-        drawn = tuple(int(n) for n in g.integers(1, 8, int(g.integers(2, 6))))
-        options = {"sizes": drawn, "biases": _shared(drawn, g) if g.random() < 0.3 else None}
-    sizes = options.pop("sizes")
-    if index % 13 in (1, 5, 9):  # drawn apart, so that all else is as it would be
-        chosen = np.random.default_rng([seed, index, 1]).random(len(sizes) - 2) < 0.7
-        options["normalized"] = tuple(int(k) + 1 for k in np.flatnonzero(chosen))
+        sizes = tuple(pick(1, WIDTH) for _ in range(pick(2, 5)))
+        options = {"sizes": sizes}
+        if g.random() < 0.3:
+            options["biases"] = tuple(int(g.choice(divisors(n))) for n in sizes)
+    if index % 13 in (1, 5, 9):
+        hidden = range(1, len(options["sizes"]) - 1)
+        options["normalized"] = tuple(k for k in hidden if g.random() < 0.7)
+    weights = [round(float(10.0 ** g.uniform(-2.0, 2.0)), 6) for _ in range(2)]
     return Case(
-        sizes,
-        sorted(ACTIVATIONS)[index % len(ACTIVATIONS)],
-        _likelihood(pair[0], g),
-        _likelihood(pair[1], g),
-        rows=int(g.integers(1, 10)),
+        activation=sorted(ACTIVATIONS)[index % len(ACTIVATIONS)],
+        forward=weighted(pair[0], weights[0]),
+        backward=weighted(pair[1], weights[1]),
+        rows=pick(1, 9),
         seed=int(g.integers(2**32)),
         hard=bool(g.random() < 0.5),
         forward_noise=_noise(g, index),
@@ -223,30 +271,168 @@ def generate(seed: int, index: int, dtype: str = "float64") -> Case:
     )
 
 
-def _shared(sizes: tuple[int, ...], g: np.random.Generator) -> tuple[int, ...]:
-    """Return how many biases each layer has where neurons share them: any divisor."""
-    return tuple(int(g.choice([d for d in range(1, n + 1) if n % d == 0])) for n in sizes)
-
-
-def _likelihood(name: str, g: np.random.Generator) -> Likelihood:
-    weight = round(float(10.0 ** g.uniform(-2.0, 2.0)), 6)
-    field = "variance" if name == "gaussian" else "weight"
+def weighted(name: str, weight: float) -> Likelihood:
+    """Return a likelihood with a weight, which is the Gaussian's variance."""
+    field = "variance" if issubclass(LIKELIHOODS[name], Gaussian) else "weight"
     return LIKELIHOODS[name](**{field: weight})
 
 
-def _noise(g: np.random.Generator, index: int) -> Noise:
-    options: dict[str, Any] = {
-        "kind": ("nem", "blind", "anti", "drift")[(index + index // 4) % 4],
-        "std": round(float(g.uniform(0.05, 1.0)), 3),
-        "decay": float(g.choice([0.0, 0.5, 1.0])),
-        "clock": str(g.choice(["epoch", "iteration"])),
-        "law": str(g.choice(["gaussian", "uniform", "curvature"])),
-        "mode": str(g.choice(["additive", "multiplicative"])),
-        "screening": str(g.choice(["auto", "vector", "component", "expectation"])),
-        "rejected": str(g.choice(["reflect", "zero"])),
-        "update": str(g.choice(["exact", "published", "zero-sum"])),
-        "draws": int(g.choice([1, 1, 3])),
-    }
+NOISE_OPTIONS: dict[str, tuple[Any, ...]] = {
+    "decay": (0.0, 0.5, 1.0),
+    "clock": ("epoch", "iteration"),
+    "law": ("gaussian", "uniform", "curvature"),
+    "mode": ("additive", "multiplicative"),
+    "screening": ("auto", "vector", "component", "expectation"),
+    "rejected": ("reflect", "zero"),
+    "update": ("exact", "published", "zero-sum"),
+    "draws": (1, 1, 3),
+}
+
+
+def noise_with(options: dict[str, Any]) -> Noise:
+    """Return noise, but for the one pair of options that softmax targets refuse."""
     if options["update"] == "zero-sum" and options["screening"] == "component":
-        options["screening"] = "auto"  # refused for softmax targets
+        options = options | {"screening": "auto"}
     return Noise(**options)
+
+
+def _noise(g: np.random.Generator, index: int) -> Noise:
+    options = {name: some[int(g.integers(len(some)))] for name, some in NOISE_OPTIONS.items()}
+    kind = ("nem", "blind", "anti", "drift")[(index + index // 4) % 4]
+    return noise_with({"kind": kind, "std": round(float(g.uniform(0.05, 1.0)), 3), **options})
+
+
+# -- linear maps, and chains of them that fit one another ------------------------------------------
+def random_map(pick: Pick, kind: type[LinearMap] | None = None) -> LinearMap:
+    """Return a small linear map of a kind, of any of nembp's by default."""
+    kinds = (Dense, Convolution, AveragePooling, Reshape, Transposed)
+    chosen = kind or kinds[pick(0, 4)]
+    if chosen is Dense:
+        return Dense(pick(1, WIDTH), pick(1, WIDTH))
+    if chosen is Transposed:
+        return Transposed(random_map(pick))
+    shape = _shape(pick)
+    if chosen is Convolution:
+        return _convolution(pick, shape)
+    return _pooling(pick, shape) if chosen is AveragePooling else _reshape(pick, shape)
+
+
+def random_chain(pick: Pick, count: int) -> dict[str, Any]:
+    """Return ``count`` linear maps that fit, as options of a :class:`Case`.
+
+    Layers above a map without weights are mostly linear and without biases, as engines have them;
+    other layers of images share their biases by channel, mostly.
+    """
+    here: tuple[int, ...] = _shape(pick)
+    if count > 1 and pick(0, 3) == 0:
+        here = (pick(1, WIDTH),)
+    shapes, maps = [here], []
+    for _ in range(count):
+        linear_map, here = _next(pick, here)
+        shapes.append(here)
+        maps.append(linear_map)
+    biases, linear = [], []
+    for k, shape in enumerate(shapes):
+        end = k in (0, count)
+        plain = not end and not maps[k - 1].weight_count and pick(0, 3) > 0
+        if plain:
+            linear.append(k)
+        biases.append(0 if plain else _biases(pick, shape, end))
+    sizes = tuple(math.prod(shape) for shape in shapes)
+    return {"sizes": sizes, "maps": tuple(maps), "biases": tuple(biases), "linear": tuple(linear)}
+
+
+def _next(pick: Pick, here: tuple[int, ...]) -> tuple[LinearMap, tuple[int, ...]]:
+    """Return a map above a layer of neurons or images, and the shape of the layer above it."""
+    size, choice = math.prod(here), pick(0, 7)
+    if len(here) < 3:  # up to an image, or to other neurons
+        shape: tuple[int, ...] = _shape(pick) if choice > 2 else (pick(1, WIDTH),)
+        return Dense(size, math.prod(shape)), shape
+    image = (here[0], here[1], here[2])
+    if choice == 0:
+        width = pick(1, WIDTH)
+        return Dense(size, width), (width,)
+    if choice <= 3:
+        forward = _convolution(pick, image)
+        return forward, forward.output_shape
+    if choice <= 5 and (turned := _convolution_to(pick, image)) is not None:
+        return Transposed(turned), turned.shape
+    other = _pooling(pick, image) if choice == 6 else _reshape(pick, image)
+    return other, other.output_shape
+
+
+def _biases(pick: Pick, shape: tuple[int, ...], end: bool) -> int:
+    """Return how many biases a layer has: one a channel, a neuron, none, or any divisor."""
+    size, choice = math.prod(shape), pick(0, 5)
+    if len(shape) == 3 and choice <= (0 if end else 2):
+        return shape[2]
+    if choice == 4 and not end:
+        return 0
+    return divisors(size)[pick(0, len(divisors(size)) - 1)] if choice == 5 else size
+
+
+def divisors(n: int) -> list[int]:
+    """Return the divisors of n, in order."""
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def _shape(pick: Pick) -> Shape:
+    height, width = pick(1, SIDE), pick(1, SIDE)
+    return height, width, pick(1, min(CHANNELS, NEURONS // (height * width)))
+
+
+def _convolution(pick: Pick, shape: Shape) -> Convolution:
+    """Return a convolution of images of a shape; sometimes 1 by 1, sometimes of the whole image.
+
+    Strides may leave pixels over, and be longer than the kernel; some padding is needed by no
+    window, and some windows see nothing but padding.
+    """
+    style = pick(0, 5)
+    padding = (pick(0, 2), pick(0, 2)) if style > 1 else (0, 0)
+    stride = (pick(1, 3), pick(1, 3))
+    kernel = (1, 1) if style == 0 else (shape[0], shape[1])
+    if style > 1:
+        kernel = (
+            pick(1, min(4, shape[0] + 2 * padding[0])),
+            pick(1, min(4, shape[1] + 2 * padding[1])),
+        )
+    positions = 1
+    for size, k, s, p in zip(shape, kernel, stride, padding, strict=False):
+        positions *= (size + 2 * p - k) // s + 1
+    channels = pick(1, max(1, min(CHANNELS, NEURONS // positions)))
+    return Convolution(shape, channels, kernel, stride, padding)
+
+
+def _convolution_to(pick: Pick, image: Shape) -> Convolution | None:
+    """Return a convolution whose upper layer is ``image``; None where the lower one is too large.
+
+    Its adjoint leads from the image to any size that the stride and padding allow.
+    """
+    stride, padding = (pick(1, 2), pick(1, 3)), (pick(0, 1), pick(0, 1))
+    kernel, lower = [], []
+    for size, s, p in zip(image, stride, padding, strict=False):
+        k = pick(1, 3)
+        over = pick(0, s - 1)  # pixels that the stride leaves
+        below = s * (size - 1) + k - 2 * p + over
+        if below < 1:
+            k, below = k + 1 - below, 1
+        kernel.append(k)
+        lower.append(below)
+    channels = pick(1, CHANNELS)
+    if lower[0] * lower[1] * channels > NEURONS:
+        return None
+    shape = (lower[0], lower[1], channels)
+    return Convolution(shape, image[2], (kernel[0], kernel[1]), stride, padding)
+
+
+def _pooling(pick: Pick, shape: Shape) -> AveragePooling:
+    """Return a pooling; windows may overlap, leave pixels over, or be the whole image."""
+    window = (pick(1, shape[0]), pick(1, shape[1]))
+    return AveragePooling(shape, window, (pick(1, 3), pick(1, 3)))
+
+
+def _reshape(pick: Pick, shape: Shape) -> Reshape:
+    """Return a reshape to any order of the axes, or to the one that they have."""
+    orders = list(permutations(range(3)))
+    choice = pick(0, len(orders))
+    return Reshape(shape, None if choice == 0 else orders[choice - 1])

@@ -1,103 +1,60 @@
-"""What a check found: tables for people, exceptions for programs."""
+"""How far two numbers that should be equal are apart, and tables of such results.
+
+A law is a generator of :class:`Deviation`: one for each comparison that it makes. An error is
+relative to the larger of what was expected and ``scale``, the size of the terms that the two
+numbers were summed from, on which rounding acts: so one tolerance serves a whole law, on every
+machine.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from nembp.errors import VerificationError
 
-__all__ = ["Coordinate", "GradientReport", "ratio"]
-
 
 @dataclass(frozen=True)
-class Coordinate:
-    """One number that was checked: what is claimed beside what was measured.
+class Deviation:
+    """One comparison.
 
     Attributes
     ----------
-    label : str
-        Its name, ``W1[12, 3]``; or that of a random direction over several coordinates.
-    index : int or None
-        In the flattened point; None for a direction.
-    analytic, numeric : float
-        The claim, and the measurement.
-    truncation, rounding : float
-        Estimates of the measurement's two errors (absolute).
-    tolerance : float
-        The largest |analytic − numeric| that passes.
-    scale : float
-        Size below which both values count as zero in ``relative_error``.
-    method, step
-        How it was measured: ``"central"``, ``"complex"`` or ``"formula"``, and with which step.
-    sides : tuple of float or None
-        Slopes from the left and from the right, at a kink; any value between them passes.
-    suspected : tuple of float or None
-        The same where a kink is possible: the errors of the two slopes do not tell.
+    what : str
+        What was compared, with the place of the worst entry: ``gradient[3]``.
+    error : float
+        Worst relative error; inf where a statement without numbers does not hold, or a value is
+        not finite.
+    actual, expected : float
+        The worst entry's two values; NaN where there are none.
+    tolerance : float or None
+        The largest error that passes, where it is this comparison's own and not the law's.
     """
 
-    label: str
-    index: int | None
-    analytic: float
-    numeric: float
-    truncation: float = 0.0
-    rounding: float = 0.0
-    tolerance: float = 0.0
-    scale: float = 0.0
-    method: str = "formula"
-    step: float = 0.0
-    sides: tuple[float, float] | None = None
-    suspected: tuple[float, float] | None = None
-
-    @property
-    def distance(self) -> float:
-        """|analytic − numeric|, to the nearer side at a kink; inf unless both are finite."""
-        if not (math.isfinite(self.analytic) and math.isfinite(self.numeric)):
-            return math.inf
-        if self.sides is not None:
-            low, high = sorted(self.sides)
-            return max(low - self.analytic, self.analytic - high, 0.0)
-        return abs(self.analytic - self.numeric)
-
-    @property
-    def relative_error(self) -> float:
-        """``distance`` over the larger of the two values."""
-        return ratio(self.distance, self._size)
-
-    @property
-    def relative_tolerance(self) -> float:
-        """``tolerance`` over the larger of the two values."""
-        return ratio(self.tolerance, self._size)
-
-    @property
-    def _size(self) -> float:
-        sizes = [abs(v) for v in (self.analytic, self.numeric) if math.isfinite(v)]
-        return max(*sizes, self.scale, 0.0) if sizes else self.scale
-
-    @property
-    def excess(self) -> float:
-        """``distance`` over ``tolerance``; more than 1 fails."""
-        return ratio(self.distance, self.tolerance)
-
-    @property
-    def passed(self) -> bool:
-        """Whether the two values agree."""
-        return self.distance <= self.tolerance
+    what: str
+    error: float
+    actual: float = math.nan
+    expected: float = math.nan
+    tolerance: float | None = None
 
     def __str__(self) -> str:
+        if math.isnan(self.expected):
+            return self.what
         return (
-            f"{self.label} is {self.analytic:.6g}, but {METHODS[self.method]} "
-            f"{self.numeric:.6g} (relative error {self.relative_error:.1e}, tolerance "
-            f"{self.relative_tolerance:.1e})"
+            f"{self.what} is {self.actual:.6g}, expected {self.expected:.6g} "
+            f"(relative error {self.error:.1e})"
         )
 
+    def excess(self, tolerance: float) -> float:
+        """Return the error over the tolerance; more than 1 fails."""
+        return ratio(self.error, tolerance if self.tolerance is None else self.tolerance)
 
-METHODS = {
-    "central": "central differences give",
-    "complex": "complex steps give",
-    "formula": "its definition gives",
-    "repeat": "the first call gave",
-}
+
+Deviations: TypeAlias = Iterator[Deviation]
 
 
 def ratio(value: float, size: float) -> float:
@@ -107,105 +64,160 @@ def ratio(value: float, size: float) -> float:
     return value / size if size > 0.0 else math.inf
 
 
+def near(
+    actual: Any,
+    expected: Any,
+    what: str,
+    scale: float = 0.0,
+    *,
+    tolerance: float | None = None,
+    labels: Sequence[str] = (),
+) -> Deviation:
+    """Return max |actual − expected| / max(max |expected|, ``scale``), and where it is.
+
+    >>> print(near([1.0, 2.0], [1.0, 2.5], "a"))
+    a[1] is 2, expected 2.5 (relative error 2.0e-01)
+    """
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual.shape != expected.shape:
+        return Deviation(f"{what} has shape {actual.shape}, expected {expected.shape}", math.inf)
+    if actual.size == 0:
+        return Deviation(what, 0.0)
+    actual, expected = actual.astype(float), expected.astype(float)
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(actual - expected).reshape(-1)
+    distance = np.where(np.isfinite(distance), distance, math.inf)
+    place = int(np.argmax(distance))
+    error = 0.0
+    if distance[place] > 0.0:
+        sizes = np.abs(expected[np.isfinite(expected)])
+        error = float(distance[place]) / max(float(np.max(sizes, initial=0.0)), scale, 1e-300)
+    where = what
+    if labels:
+        where = f"{what}, {labels[place]},"
+    elif actual.ndim:
+        index = ", ".join(str(int(i)) for i in np.unravel_index(place, actual.shape))
+        where = f"{what}[{index}]"
+    values = float(actual.reshape(-1)[place]), float(expected.reshape(-1)[place])
+    return Deviation(where, error, *values, tolerance)
+
+
+def holds(condition: Any, what: str) -> Deviation:
+    """Return no deviation where ``condition`` is true, an infinite one where it is not."""
+    return Deviation(what, 0.0 if condition else math.inf)
+
+
+def equal(actual: Any, expected: Any, what: str) -> Deviation:
+    """Return no deviation where all bits agree: for results of the very same calls."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual.shape == expected.shape and np.array_equal(actual, expected, equal_nan=True):
+        return Deviation(what, 0.0)
+    found = near(actual, expected, what)
+    return Deviation(found.what, math.inf, found.actual, found.expected)
+
+
+def worst_of(deviations: Iterable[Deviation], tolerance: float = 1.0) -> Deviation | None:
+    """Return the deviation that exceeds its tolerance the most, None if there is none."""
+    return max(deviations, key=lambda d: d.excess(tolerance), default=None)
+
+
 @dataclass(frozen=True)
-class GradientReport:
-    """What :func:`~nembp.verification.check_gradient` found.
+class LawResult:
+    """One law of a component or network, and how far it is from holding.
 
     Attributes
     ----------
-    name : str
-        Of the function.
+    law, source : str
+        What must hold, and where it comes from.
     passed : bool
-        Whether every coordinate and direction that was measured agrees.
-    worst : Coordinate
-        The one whose error is the largest multiple of its tolerance.
-    failures : tuple of Coordinate
-        Those that disagree, worst first (up to 20).
-    cause : str or None
-        A guess, where the pattern of the errors tells one.
-    method : str
-        ``"central"`` or ``"complex"``.
-    size, checked, directions : int
-        Coordinates of the point; how many were measured one by one; random directions over many.
-    values, gradients : int
-        Evaluations of the function's value and of its gradient.
-    noise : float
-        Typical rounding error of the function's values.
-    resolution : float
-        The relative error that would have been found in half of the coordinates.
-    covered : float
-        Share of the coordinates in which an error of 0.1 % would have been found.
-    kinks : int
-        Measured coordinates with a kink at the point, whose value lies between the two slopes.
-    notes : tuple of str
-        Other things seen.
+        Whether it does.
+    error, tolerance : float
+        The worst relative error, and the largest that passes.
+    worst : str or None
+        Where, with both values.
     """
 
-    name: str
+    law: str
+    source: str
     passed: bool
-    worst: Coordinate
-    failures: tuple[Coordinate, ...]
-    cause: str | None
-    method: str
-    size: int
-    checked: int
-    directions: int
-    values: int
-    gradients: int
-    noise: float
-    resolution: float
-    covered: float
-    kinks: int = 0
-    notes: tuple[str, ...] = ()
+    error: float = 0.0
+    tolerance: float = 0.0
+    worst: str | None = None
 
     @property
     def summary(self) -> str:
-        """One line: the worst coordinate, both values, and the guess at the cause."""
-        if self.passed:
-            return f"{self.name}: the gradient is right"
-        return f"{self.name}: {self.worst}" + (f"; {self.cause}" if self.cause else "")
+        """One line for an error message."""
+        return f"{self.law}: {self.worst}"
+
+
+def result_of(
+    law: str, source: str, tolerance: float, deviations: Iterable[Deviation]
+) -> LawResult | None:
+    """Return what a law says of one thing; None where it says nothing.
+
+    An engine or extension that raises does not hold.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            worst = worst_of(deviations, tolerance)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+            ValueError) as error:  # fmt: skip
+        worst = Deviation(f"{type(error).__name__}: {error}", math.inf)
+    if worst is None:
+        return None
+    allowed = tolerance if worst.tolerance is None else worst.tolerance
+    passed = bool(worst.error <= allowed)
+    return LawResult(law, source, passed, float(worst.error), float(allowed), str(worst))
+
+
+@dataclass(frozen=True)
+class LawReport:
+    """What a check of a component or network found, law by law."""
+
+    subject: str
+    laws: tuple[LawResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every law holds."""
+        return all(law.passed for law in self.laws)
+
+    @property
+    def worst(self) -> LawResult | None:
+        """The first law that does not hold; if all do, the one nearest to its tolerance."""
+        failed = [law for law in self.laws if not law.passed]
+        by_excess = sorted(self.laws, key=lambda law: -ratio(law.error, law.tolerance))
+        return failed[0] if failed else by_excess[0] if by_excess else None
+
+    def __getitem__(self, law: str) -> LawResult:
+        """Return the result of a law by name."""
+        for result in self.laws:
+            if result.law == law:
+                return result
+        raise KeyError(f"no law {law!r}; there are: {'; '.join(r.law for r in self.laws)}")
+
+    @property
+    def summary(self) -> str:
+        """One line: the first law that does not hold."""
+        return self.worst.summary if self.worst is not None and not self.passed else ""
 
     def raise_for_failure(self) -> None:
-        """Raise VerificationError with ``summary`` unless ``passed``."""
+        """Raise VerificationError with the first law that does not hold unless ``passed``."""
         if not self.passed:
-            raise VerificationError(self.summary, self)
+            raise VerificationError(f"{self.subject}: {self.summary}", self)
 
     def __str__(self) -> str:
-        w = self.worst
-        step = f", step {w.step:.1e}" if w.step else ""
-        rows = [
-            ("worst coordinate", w.label + (f" of {self.size}" if self.size > 1 else "")),
-            ("analytic", f"{w.analytic:.12g}"),
-            ("numeric", f"{w.numeric:.12g}  ({w.method}{step})"),
-            ("relative error", f"{w.relative_error:.1e}  (tolerance {w.relative_tolerance:.1e})"),
-            ("truncation error", f"{w.truncation:.1e}"),
-            ("rounding error", f"{w.rounding:.1e}  (of the values: {self.noise:.1e})"),
-        ]
-        if w.sides is not None:
-            rows.append(("one-sided slopes", f"{w.sides[0]:.6g} and {w.sides[1]:.6g}: a kink"))
-        if self.cause:
-            rows.append(("probable cause", self.cause))
-        if len(self.failures) > 1:
-            others = ", ".join(c.label for c in self.failures[1:6])
-            rows.append(("also wrong", others + (", …" if len(self.failures) > 6 else "")))
-        rows += self._coverage()
-        rows += [("note", note) for note in self.notes]
-        head = f"gradient of {self.name}: {'passed' if self.passed else 'FAILED'}"
-        return "\n".join([head, *(f"  {key:<18}{text}" for key, text in rows)])
-
-    def _coverage(self) -> list[tuple[str, str]]:
-        one_by_one = f"{self.checked} of {self.size} coordinates one by one"
-        many = f", all in {self.directions} random directions" if self.directions else ""
-        found = (
-            f"a relative error of {self.resolution:.1e} in half of the coordinates, "
-            f"0.1 % in {_percent(self.covered)} of them"
-        )
-        rows = [("covered", one_by_one + many), ("would be found", found)]
-        if self.kinks:
-            rows.append(("kinks", f"{self.kinks}, the gradient between the two slopes"))
-        rows.append(("evaluations", f"{self.values} values, {self.gradients} gradients"))
-        return rows
-
-
-def _percent(share: float) -> str:
-    return f"{math.floor(1000.0 * share) / 10.0:g} %"
+        rows = [("law", "worst error", "tolerance", "")]
+        for law in self.laws:
+            state = "passed" if law.passed else "FAILED"
+            numbers = f"{law.error:.1e}", f"{law.tolerance:.1e}"
+            rows.append((law.law, *(numbers if law.tolerance > 0.0 else ("", "")), state))
+        widths = [max(len(row[k]) for row in rows) for k in range(4)]
+        lines = [f"{self.subject}: {'passed' if self.passed else 'FAILED'}"]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            lines.append("  ".join(cells).rstrip())
+        for law in self.laws:
+            if not law.passed:
+                lines += ["", law.summary, f"  ({law.source})"]
+        return "\n".join(lines)

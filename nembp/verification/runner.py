@@ -1,23 +1,37 @@
-"""Trying every law on random cases: what `nembp verify` runs."""
+"""Trying every law on random cases, which is what `nembp verify` runs; and a user's own code."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import importlib
+import io
 import math
+import multiprocessing
+import os
+import sys
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from nembp.backend import Backend, get_backend
-from nembp.errors import ArchitectureError, VerificationError
-from nembp.verification.cases import Case, generate
-from nembp.verification.counterexamples import as_code, shrink
-from nembp.verification.laws import LAWS, Deviation, Law
+import numpy as np
 
-__all__ = ["CASES", "Outcome", "Verification", "find_laws", "verify"]
+import nembp
+from nembp.backend import Backend, get_backend, stream
+from nembp.errors import ArchitectureError, DataError, NembpError, ShapeError, VerificationError
+from nembp.threads import threads
+from nembp.verification.cases import generate
+from nembp.verification.checks import check_extension, is_extension
+from nembp.verification.gradients import GradientReport, check_gradient
+from nembp.verification.laws import LAWS, Law
+from nembp.verification.reports import LawReport
 
-CASES = 500
+CASES = 135  # three rounds of every activation with every pair of likelihoods
+ENOUGH = 3 * CASES  # tries, for which a second process pays
 Progress = Callable[[str, int, int], None]
 
 
@@ -31,35 +45,28 @@ class Outcome:
         Its name, statement and source.
     cases : int
         Random cases that it said something about.
-    worst : Deviation or None
-        The worst place; of the counterexample where the law fails.
-    tolerance : float
-        The largest relative error that passes.
-    counterexample : Case or None
-        A small case on which the law fails.
+    error, tolerance : float
+        The worst relative error, and the largest that passes.
+    worst : str or None
+        Where; in the smallest network on which it fails, if it does.
     code : str or None
-        Python that rebuilds it.
+        Python that repeats the failure.
     seconds : float
         Time taken.
     """
 
     law: Law
     cases: int
-    worst: Deviation | None
+    error: float
     tolerance: float
-    counterexample: Case | None = None
+    worst: str | None = None
     code: str | None = None
     seconds: float = 0.0
 
     @property
     def passed(self) -> bool:
         """Whether the law held in every case."""
-        return self.counterexample is None
-
-    @property
-    def error(self) -> float:
-        """Worst relative error; 0 where no case was about the law."""
-        return 0.0 if self.worst is None else self.worst.error
+        return self.code is None
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values; an infinite error is None."""
@@ -69,7 +76,7 @@ class Outcome:
             "source": self.law.source,
             "cases": self.cases,
             "worst_relative_error": self.error if math.isfinite(self.error) else None,
-            "worst": None if self.worst is None else str(self.worst),
+            "worst": self.worst,
             "tolerance": self.tolerance,
             "passed": self.passed,
             "counterexample": self.code,
@@ -88,14 +95,14 @@ class Verification:
     dtype: str
 
     @property
-    def passed(self) -> bool:
-        """Whether every law held."""
-        return all(outcome.passed for outcome in self.outcomes)
-
-    @property
     def failures(self) -> tuple[Outcome, ...]:
         """The laws that did not hold."""
         return tuple(outcome for outcome in self.outcomes if not outcome.passed)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every law held."""
+        return not self.failures
 
     def __getitem__(self, name: str) -> Outcome:
         """Return the outcome of a law by name."""
@@ -123,16 +130,9 @@ class Verification:
 def find_laws(names: Sequence[str] = ()) -> list[Law]:
     """Return the laws of these names, or whose names begin with them and a point; all if none.
 
-    Raises
-    ------
-    ArchitectureError
-        If a name is no law's.
-
     >>> [law.name for law in find_laws(["joint.none", "em"])]
     ['joint.none', 'em.fisher', 'em.gem', 'em.nem']
     """
-    if not names:
-        return list(LAWS.values())
     found: dict[str, Law] = {}
     for name in names:
         matches = {n: law for n, law in LAWS.items() if n == name or n.startswith(f"{name}.")}
@@ -146,7 +146,7 @@ def find_laws(names: Sequence[str] = ()) -> list[Law]:
                 f"laws, of {', '.join(groups)}"
             )
         found |= matches
-    return list(found.values())
+    return list((found if names else LAWS).values())
 
 
 def verify(
@@ -156,22 +156,25 @@ def verify(
     seed: int = 0,
     device: str | Backend = "cpu",
     dtype: str = "float64",
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> Verification:
-    """Try laws on random networks, and shrink what breaks them.
+    """Try laws on random networks.
 
     Parameters
     ----------
     laws : sequence of str
         Names, or their beginnings (``joint``); all laws if empty.
     cases : int
-        Random cases a law; slow laws take every fourth or eighth.
+        Random cases a law; slow laws take every second to eleventh.
     seed : int
         Of the cases.
     device : str or Backend
         Where the engine runs; its results are compared with NumPy's on the host.
     dtype : {"float64", "float32"}
         Precision of the engine.
+    workers : int
+        Processes, on the CPU.
     progress : callable, optional
         Called with a law's name, the cases done and those to do, all laws together.
 
@@ -196,58 +199,229 @@ def verify(
         raise ArchitectureError(f"seed must be at least 0, got {seed}")
     if dtype not in ("float64", "float32"):
         raise ArchitectureError(f"dtype must be float64 or float32, got {dtype!r}")
-    chosen, backend = find_laws(laws), get_backend(device)
+    backend, chosen = get_backend(device), find_laws(laws)
     if backend.name == "cpu" and not laws:
         chosen = [law for law in chosen if law.on_host]
     label = device if isinstance(device, str) else backend.name
-    total, done = cases * len(chosen), 0
-    outcomes = []
-    for law in chosen:
-        outcomes.append(_try(law, cases, seed, backend, dtype, label, _from(done, total, progress)))
-        done += cases
-    if progress is not None:
-        progress("", total, total)
-    return Verification(tuple(outcomes), cases, seed, backend.describe(), dtype)
-
-
-def _from(start: int, total: int, progress: Progress | None) -> Progress | None:
-    """Return a progress that counts the cases of one law after ``start`` others."""
-    if progress is None:
-        return None
-    return lambda name, done, _: progress(name, start + done, total)
-
-
-def _try(
-    law: Law,
-    cases: int,
-    seed: int,
-    backend: Backend,
-    dtype: str,
-    label: str,
-    progress: Progress | None,
-) -> Outcome:
-    """Try one law until it fails or the cases are through."""
-    started = time.perf_counter()
-    tolerance, worst, count = law.tolerance[dtype], None, 0
-    for index in range(0, cases, law.every):
+    tries, done, outcomes = cases * len(chosen), 0, {}
+    several = workers > 1 and label == "cpu" and tries > ENOUGH
+    for name, outcome in _outcomes(chosen, several, workers, cases, seed, device, dtype):
+        outcomes[name], done = outcome, done + cases
         if progress is not None:
-            progress(law.name, index, cases)
-        case = generate(seed, index, dtype)
-        found = law.worst(case, backend)
-        if found is None:
-            continue
-        count += 1
-        if not found.error <= tolerance:
-            small = shrink(case, lambda candidate: law.fails(candidate, backend))
-            return Outcome(
-                law,
-                count,
-                law.worst(small, backend) or found,
-                tolerance,
-                small,
-                as_code(small, law.name, label),
-                time.perf_counter() - started,
+            progress(name, done, tries)
+    ordered = tuple(outcomes[law.name] for law in chosen)
+    return Verification(ordered, cases, seed, label, dtype)
+
+
+def _outcomes(
+    laws: list[Law], several: bool, workers: int, *given: Any
+) -> Iterator[tuple[str, Outcome]]:
+    """Yield each law's name and outcome, in this process or as others finish them."""
+    if not several:
+        for law in laws:
+            yield law.name, _try(law.name, *given)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        for future in as_completed([pool.submit(_try, law.name, *given) for law in laws]):
+            outcome = future.result()
+            yield outcome.law.name, outcome
+
+
+def _try(name: str, cases: int, seed: int, device: str | Backend, dtype: str) -> Outcome:
+    """Try one law on every case that is its turn; report the smallest on which it fails."""
+    law, started = LAWS[name], time.perf_counter()
+    count, worst, failed = 0, None, []
+    with threads(1):  # matrices are tiny
+        for index in range(0, cases, law.every):
+            case = generate(seed, index, dtype)
+            result = law.result(case, device)
+            if result is None:
+                continue
+            count += 1
+            if not result.passed:
+                size = sum(case.sizes) * case.rows
+                failed.append((size, index, result))
+            elif worst is None or result.error > worst.error:
+                worst = result
+    seconds, code = time.perf_counter() - started, None
+    if failed:
+        _, index, worst = min(failed, key=lambda one: one[:2])
+        more = f', "{dtype}"' if dtype != "float64" else ""
+        on = "" if device == "cpu" else f', "{device}"'
+        code = (
+            "from nembp.verification import LAWS, generate\n\n"
+            f"case = generate({seed}, {index}{more})  # of {len(failed)} that fail, the smallest\n"
+            f'LAWS["{name}"].check(case{on})  # raises VerificationError'
+        )
+    error, tolerance = 0.0, law.tolerance[dtype]
+    if worst is not None:
+        error, tolerance = worst.error, worst.tolerance
+    return Outcome(law, count, error, tolerance, worst.worst if worst else None, code, seconds)
+
+
+# -- a function or part of the user's, from its own file -------------------------------------------
+class UserCodeError(NembpError):
+    """The user's code raised; ``trace`` is its traceback, without frames of nembp."""
+
+    exit_code = 3
+
+    def __init__(self, what: str, error: BaseException) -> None:
+        kind = type(error).__name__
+        super().__init__(f"{what} raised {kind}" + (f": {error}" if str(error) else ""))
+        whole = traceback.TracebackException.from_exception(error)
+        part: traceback.TracebackException | None = whole
+        ours = str(Path(nembp.__file__).parent) + os.sep, "<frozen importlib"
+        while part is not None:
+            frames = [frame for frame in part.stack if not frame.filename.startswith(ours)]
+            frames = [
+                frame for frame in frames if f"{os.sep}importlib{os.sep}" not in frame.filename
+            ]
+            part.stack = traceback.StackSummary.from_list(frames)
+            part = part.__cause__ or part.__context__
+        self.trace = "".join(whole.format()).rstrip()
+
+
+@contextlib.contextmanager
+def _running(what: str) -> Iterator[None]:
+    """Turn whatever the user's code raises into UserCodeError, and keep its prints off stdout."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except (NembpError, KeyboardInterrupt):
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserCodeError(what, error) from error
+
+
+def load(target: str) -> Any:
+    """Import ``module:attribute`` as from the working directory.
+
+    >>> load("nembp.engine.activations:Tanh")
+    <class 'nembp.engine.activations.Tanh'>
+    """
+    module_name, _, path = target.partition(":")
+    if not path or not all(part.isidentifier() for part in module_name.split(".")):
+        raise ArchitectureError(
+            f"{target!r}: expected MODULE:NAME, such as my_module:my_function; a file my_file.py "
+            "is the module my_file"
+        )
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    importlib.invalidate_caches()
+    with _running(f"importing {module_name}"):
+        try:
+            module: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+            raise ArchitectureError(
+                f"{target!r}: there is no module {error.name!r} in {os.getcwd()} or among the "
+                "installed ones; run nembp verify from the folder that holds it"
+            ) from error
+    value = module
+    for part in path.split("."):
+        if not hasattr(value, part):
+            own = [
+                name
+                for name, v in vars(module).items()
+                if callable(v) and name[0] != "_" and v.__module__ == module.__name__
+            ]
+            raise ArchitectureError(
+                f"{target!r}: {module_name} ({module.__file__}) has no {part!r}; it has "
+                f"{', '.join(own[:12]) or 'nothing that can be checked'}"
             )
-        if worst is None or found.error > worst.error:
-            worst = found
-    return Outcome(law, count, worst, tolerance, seconds=time.perf_counter() - started)
+        value = getattr(value, part)
+    return value
+
+
+def check_user_code(
+    target: str,
+    *,
+    point: str | None = None,
+    size: int | None = None,
+    device: str | Backend = "cpu",
+    seed: int = 0,
+) -> GradientReport | LawReport:
+    """Check a function θ ↦ (value, gradient), or a likelihood, linear map, activation or optimizer.
+
+    Parameters
+    ----------
+    target : str
+        ``module:attribute``, imported as from the working directory. A class or object that
+        extends nembp goes to :func:`~nembp.verification.check_extension`, a function to
+        :func:`~nembp.verification.check_gradient`.
+    point : str, optional
+        Where to check a function: a file ``.npy``, or ``module:attribute`` of an array or of a
+        function that returns one. By default ``point`` of the target's module.
+    size : int, optional
+        In place of ``point``: that many standard normal numbers.
+    device, seed
+        As in ``check_extension``; the seed is also that of random points.
+
+    Returns
+    -------
+    GradientReport or LawReport
+        Nothing is raised for a wrong gradient or a broken law.
+
+    Raises
+    ------
+    ArchitectureError
+        If there is nothing to check by that name, or no point.
+    DataError, ShapeError
+        If a point or what the function returns is no array of numbers.
+    UserCodeError
+        If the user's code raises.
+    """
+    value = load(target)
+    if is_extension(value):
+        if point is not None or size is not None:
+            raise ArchitectureError(f"{target} is no function: --point and --size are not for it")
+        with _running(target):
+            return check_extension(value, device=device, seed=seed, raises=False)
+    if not callable(value):
+        raise ArchitectureError(
+            f"{target} is {type(value).__name__}, not callable; expected a function that returns "
+            "(value, gradient), or a Likelihood, LinearMap, Activation or Optimizer"
+        )
+    at = _point(target, point, size, seed)
+    with _running(target):
+        try:
+            return check_gradient(value, at, seed=seed, name=target, raises=False)
+        except ShapeError as error:
+            raise ShapeError(f"{target}: {error}") from error
+
+
+def _point(target: str, point: str | None, size: int | None, seed: int) -> Any:
+    if size is not None:
+        if point is not None:
+            raise ArchitectureError("give --point or --size, not both")
+        return stream(seed, "point").standard_normal(size)
+    if point is not None and ":" not in point:
+        return _read(point)
+    named = point or f"{target.partition(':')[0]}:point"
+    try:
+        found = load(named)
+    except ArchitectureError as error:
+        if point is not None:
+            raise
+        module = target.partition(":")[0]
+        raise ArchitectureError(
+            f"no point to check {target} at: define `point` in {module}, or give --point FILE.npy "
+            "or --size N for N random numbers"
+        ) from error
+    with _running(named):
+        return found() if callable(found) else found
+
+
+def _read(path: str) -> Any:
+    try:
+        array = np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)
+    except OSError as error:
+        why = f"{path}: cannot be read ({error.strerror}); expected a .npy file"
+        raise DataError(why) from error
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path}: {error}; expected a .npy file of numpy.save") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} is an .npz archive; expected a .npy file with one array")
+    return array

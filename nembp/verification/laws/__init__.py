@@ -1,14 +1,11 @@
-"""The laws of the engine: functions of a random case, in a table.
+"""The laws of the engine: one function each, which says how far a random case is from it.
 
-``LAWS[name]`` says what must hold and where it comes from, and measures how far a
-:class:`~nembp.verification.cases.Case` is from it. The definitions that the engine is compared
-with are written out a second time in :mod:`nembp.verification.laws.textbook`.
+Importing this fills :data:`LAWS`, in the order in which ``nembp verify`` tries them.
 """
 
 from __future__ import annotations
 
-from nembp.verification.laws.deviations import Deviation, check
-from nembp.verification.laws.law import Law
-from nembp.verification.laws.table import LAWS
+from nembp.verification.laws import networks, parts, training
+from nembp.verification.laws.law import LAWS, Law
 
-__all__ = ["LAWS", "Deviation", "Law", "check"]
+__all__ = ["LAWS", "Law", "networks", "parts", "training"]

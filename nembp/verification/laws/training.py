@@ -1,214 +1,560 @@
-"""Laws of optimizers, and of a whole training."""
+"""Laws of trainings: a network's, a generator's against a discriminator, and EM's."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from nembp.backend import Backend, stream
+from nembp.adversarial.objectives import Score
+from nembp.adversarial.settings import AdversarialSettings, Kind
+from nembp.adversarial.trainer import AdversarialTrainer
+from nembp.backend import Backend, get_backend, stream
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import BatchReader
-from nembp.engine.network import Network
+from nembp.em import (
+    BinaryNetwork,
+    draw_noise,
+    entropy,
+    gem_step,
+    gradient,
+    nem_inequality,
+    q,
+    q_gradient,
+)
+from nembp.engine.activations import get_activation
+from nembp.engine.backprop import CycleBackpropagation
+from nembp.engine.likelihoods import Bernoulli, Likelihood, Multinomial
+from nembp.engine.linear import Dense, LinearMap, Transposed
+from nembp.engine.network import Layer, Network
 from nembp.engine.noise import Noise
-from nembp.engine.optimizers import OPTIMIZERS, get_optimizer
+from nembp.engine.optimizers import SGD, get_optimizer
 from nembp.engine.training import Trainer
-from nembp.verification.cases import Case
-from nembp.verification.laws import textbook
-from nembp.verification.laws.deviations import Deviations, Vector, equal, near
-from nembp.verification.laws.gradients import host
-from nembp.verification.laws.joint import size_of_errors
-from nembp.verification.laws.noise import noise_on, tied
+from nembp.verification import definitions
+from nembp.verification.cases import SPREAD, Array, Case, random_targets
+from nembp.verification.laws.law import (
+    BBP,
+    COMPLEX,
+    NEM,
+    along_directions,
+    host,
+    largest,
+    law,
+    poisoned,
+)
+from nembp.verification.laws.networks import error_size, joint_size
+from nembp.verification.reports import Deviations, holds, near
 
-__all__ = [
-    "TEXTBOOK",
-    "adam",
-    "momentum",
-    "optimizer_formula",
-    "optimizers_of",
-    "rmsprop",
-    "sgd",
-    "silent_noise",
-    "training",
-    "weight_decay",
-]
-
-State = dict[str, Any]
-ETA = 0.03
+GAN = "Goodfellow and others 2014; Arjovsky, Chintala and Bottou 2017"
+SUM = {"float64": 1e-12, "float32": 1e-12}  # of what is computed in float64 whatever the case's
 
 
-# -- optimizers, sample by sample as the papers write them -------------------------------------
-def adam(
-    g: Vector, s: State, t: int, eta: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
-) -> Vector:
-    """Return Adam's move (Kingma and Ba 2015, algorithm 1)."""
-    s["m"] = b1 * s.get("m", 0.0) + (1 - b1) * g
-    s["v"] = b2 * s.get("v", 0.0) + (1 - b2) * g**2
-    m, v = s["m"] / (1 - b1**t), s["v"] / (1 - b2**t)
-    return np.asarray(eta * m / (np.sqrt(v) + eps))
-
-
-def rmsprop(g: Vector, s: State, t: int, eta: float, rho: float = 0.9, eps: float = 1e-8) -> Vector:
-    """Return RMSProp's move (Tieleman and Hinton 2012)."""
-    s["s"] = rho * s.get("s", 0.0) + (1 - rho) * g**2
-    return np.asarray(eta * g / (np.sqrt(s["s"]) + eps))
-
-
-def momentum(g: Vector, s: State, t: int, eta: float, mu: float = 0.9) -> Vector:
-    """Return momentum's move (Polyak 1964)."""
-    s["v"] = mu * s.get("v", 0.0) + g
-    return np.asarray(eta * s["v"])
-
-
-def sgd(g: Vector, s: State, t: int, eta: float) -> Vector:
-    """Return gradient descent's move."""
-    return eta * g
-
-
-TEXTBOOK: dict[str, Callable[..., Vector]] = {
-    "adam": adam,
-    "rmsprop": rmsprop,
-    "momentum": momentum,
-    "sgd": sgd,
-}
-
-
-def optimizer_formula(net: Network, name: str, seed: int, steps: int = 4) -> Deviations:
-    """θ after some steps on random gradients is the textbook's, at a learning rate halved once."""
-    optimizer = get_optimizer(name, learning_rate=ETA)
-    gradient = optimizer.bind(net)
-    g = np.random.default_rng(seed)
-    theta, state = host(net, net.parameters), State()
-    for t in range(1, steps + 1):
-        step = g.standard_normal(theta.size).astype(net.dtype).astype(float)
-        gradient[...] = net.backend.asarray(step, net.dtype)
-        factor = 0.5 if t == 2 else 1.0
-        optimizer.step(factor)
-        theta = theta - TEXTBOOK[name](step, state, t, factor * ETA)
-        yield near(host(net, net.parameters), theta, f"parameters after {t} steps", scale=10.0)
-
-
-def weight_decay(net: Network, name: str) -> Deviations:
-    """The weights, which both directions share, decay once a step, by 1 − ηλ; no bias decays."""
-    eta, decay = 0.5, 0.1
-    net.parameters[...] = net.backend.asarray(np.ones(net.parameter_count), net.dtype)
-    optimizer = get_optimizer(name, learning_rate=eta, weight_decay=decay)
-    optimizer.bind(net)[...] = 0.0
-    optimizer.step()
-    expected = np.ones(net.parameter_count)
-    expected[: net.weight_count] = 1.0 - eta * decay
-    yield near(host(net, net.parameters), expected, "parameters after one step of decay")
-
-
-# -- a training, replayed in plain NumPy --------------------------------------------------------
+# -- a network's training --------------------------------------------------------------------------
 EPOCHS = 2
 
 
-def _trainer(case: Case, backend: Backend, noise: dict[str, Noise]) -> tuple[Network, Trainer]:
-    """Return a short training on twice the case's batch, and its network."""
-    net = case.net(device=backend)
-    x, y = _samples(case)
+def samples(case: Case) -> tuple[Array, Array]:
+    """Return samples of a training, and labels for hard targets."""
+    x, t = case.with_(rows=2 * case.rows + 1).batch()
+    return x, case.generator("training").integers(0, case.sizes[-1], len(x)) if case.hard else t
+
+
+def rate_of(case: Case) -> float:
+    """Return a learning rate that moves a little, whatever the weights of the likelihoods."""
+    return 1e-3 / max(1.0, case.forward.scale, case.backward.scale)
+
+
+def trained(case: Case, backend: Backend, noise: dict[str, Noise]) -> tuple[Network, Any]:
+    """Return a network after a short training, and its history."""
+    net, (x, y) = case.net(device=backend), samples(case)
     reader = BatchReader(Split(x, y), Scaling(), Scaling(), net.outputs, net.backend, net.dtype)
     trainer = Trainer(
         net,
         reader,
         epochs=EPOCHS,
         batch_size=case.rows + 1,
-        optimizer=get_optimizer("momentum", _rate(case), weight_decay=0.1),
+        optimizer=get_optimizer("momentum", rate_of(case), weight_decay=0.1),
         schedule="cosine",
         noise=noise,
         seed=case.seed % 2**31,
         backward=case.seed % 4 != 0,
         host_noise=True,
     )
-    return net, trainer
+    return net, trainer.run()
 
 
-def _rate(case: Case) -> float:
-    """Return a learning rate that moves a little, whatever the weights of the likelihoods."""
-    return 1e-3 / max(1.0, case.forward.scale, case.backward.scale)
-
-
-def _samples(case: Case) -> tuple[Vector, Vector]:
-    """Return samples, and labels for hard targets."""
-    x, t = case.with_(rows=2 * case.rows + 1).batch()
-    if case.hard:
-        g = case.generator("training")
-        return x, g.integers(0, case.sizes[-1], len(x))
-    return x, t
-
-
-def training(case: Case, backend: Backend) -> Deviations:
-    """Parameters after two epochs are those of the documented procedure, replayed in NumPy.
-
-    Batches are a permutation an epoch from the stream ``batches``; noise on each target comes from
-    ``noise/forward`` and ``noise/backward``; every step decays the weights, and moves by momentum
-    against the gradient of the noisy targets, at the cosine schedule's learning rate.
-    """
-    replayed = _replay(case)
-    if replayed is None:
-        return
-    net, trainer = _trainer(case, backend, case.noise)
-    trainer.run()
-    scale = 10.0 * (1.0 + _rate(case) * size_of_errors(net, *_targets(case)))
-    yield near(host(net, net.parameters), replayed, "parameters after the training", scale=scale)
-
-
-def _targets(case: Case) -> tuple[Vector, Vector]:
-    x, y = _samples(case)
-    return x, np.eye(case.sizes[-1])[y] if y.ndim == 1 else y
-
-
-def _replay(case: Case) -> Vector | None:
-    """Return the parameters after the training; None where a noise may be kept or not."""
-    net, (x, t) = case.with_(dtype="float64").net(), _targets(case)
+@law("training.replay", every=4)
+def replayed(case: Case, backend: Backend) -> Deviations:
+    """a training = its definition, replayed in NumPy."""
+    net, (x, y) = case.with_(dtype="float64").net(), samples(case)
+    t = np.eye(case.sizes[-1])[y] if y.ndim == 1 else y
     net.parameters[...] = case.net().parameters  # rounded to the case's precision
     seed, batch = case.seed % 2**31, min(case.rows + 1, len(x))
-    sides = ["forward"] if case.seed % 4 == 0 else ["forward", "backward"]
-    order = stream(seed, "batches")
-    streams = {name: stream(seed, f"noise/{name}") for name in sides}
-    twins = {name: stream(seed, f"noise/{name}") for name in sides}  # to look for ties
-    per_epoch = -(-len(x) // batch)
-    state: State = {}
-    iteration = 0
-    for epoch in range(1, EPOCHS + 1):
+    sides = [(net, x, t)] if case.seed % 4 == 0 else [(net, x, t), (net.reversed, t, x)]
+    streams = {way.direction: stream(seed, f"noise/{way.direction}") for way, _, _ in sides}
+    order, iteration, scale = stream(seed, "batches"), 0, joint_size(net, x, t)
+    velocity = np.zeros(net.parameter_count)
+    per_epoch = math.ceil(len(x) / batch)
+    for epoch in range(1, EPOCHS + 1 if case.known else 1):
         index = order.permutation(len(x))
         for rows in (index[k : k + batch] for k in range(0, len(x), batch)):
-            eta = 0.5 * (1.0 + math.cos(math.pi * iteration / (EPOCHS * per_epoch))) * _rate(case)
-            iteration += 1
-            gradient = np.zeros(net.parameter_count)
-            for name in sides:
-                way = net if name == "forward" else net.reversed
-                ends = (x[rows], t[rows]) if name == "forward" else (t[rows], x[rows])
-                _, z = textbook.signals(way, net.parameters, ends[0])
-                n, update, spec = np.zeros(1), "exact", case.noise.get(name)
-                if spec is not None:
-                    update, std = spec.update, spec.std_at(epoch, iteration)
-                    given = (way.likelihood, z, ends[1])
-                    if tied(spec, *given, twins[name], case.dtype, std):
-                        return None
-                    n = noise_on(spec, *given, std, streams[name], case.dtype)
-                error = textbook.output_error(way.likelihood, z, ends[1] + n, update)
-                gradient += textbook.pull_back(way, ends[0], error / len(rows), net.parameters)
+            eta = 0.5 * (1.0 + math.cos(math.pi * iteration / (EPOCHS * per_epoch))) * rate_of(case)
+            iteration, total = iteration + 1, np.zeros(net.parameter_count)
+            for way, source, target in sides:
+                z = definitions.run(way, net.parameters, source[rows])[1][-1]
+                n, spec = np.zeros(1), case.noise.get(way.direction, Noise())
+                if spec.kind != "none":
+                    std = definitions.standard_deviation(spec, epoch, iteration)
+                    drawn = streams[way.direction]
+                    given = spec, way.likelihood, z, target[rows], std, drawn, case.dtype
+                    n, _, tied = definitions.target_noise(*given)
+                    if tied:
+                        return
+                noisy = target[rows] + n
+                error = definitions.output_error(way.likelihood, z, noisy, spec.update) / len(rows)
+                total += pulled_back(way, net.parameters, source[rows], error)
             net.parameters[: net.weight_count] *= 1.0 - eta * 0.1
-            net.parameters[...] -= momentum(gradient, state, iteration, eta)
-    return np.asarray(net.parameters)
+            velocity = 0.9 * velocity + total
+            net.parameters[...] -= eta * velocity
+    if case.known:
+        actual = trained(case, backend, case.noise)[0]
+        what, scale = "parameters after the training", 10.0 * (1.0 + rate_of(case) * scale)
+        yield near(host(actual, actual.parameters), net.parameters, what, scale)
 
 
-def silent_noise(case: Case, backend: Backend) -> Deviations:
-    """Noise of deviation 0 leaves a training as it was, bit for bit: noise has its own streams."""
-    quiet = {name: Noise("blind", std=0.0) for name in ("forward", "backward")}
-    ends = []
-    for noise in ({}, quiet):
-        net, trainer = _trainer(case, backend, noise)
-        history = trainer.run()
-        ends.append((net.backend.to_numpy(net.parameters), history["train/forward/nll"]))
-    yield equal(ends[1][0], ends[0][0], "parameters after the training")
-    yield equal(ends[1][1], ends[0][1], "nll of the training")
+def pulled_back(net: Network, flat: Array, x: Array, error: Array) -> Array:
+    """Return the gradient of ⟨error, z⟩, z the last pre-activation, by complex steps."""
+    flat = np.array(flat)
+    return definitions.gradient(lambda at: np.sum(error * definitions.run(net, at, x)[1][-1]), flat)
 
 
-def optimizers_of(case: Case) -> list[str]:
-    """Return the optimizer that a case is about."""
-    return [sorted(OPTIMIZERS)[case.seed % len(OPTIMIZERS)]]
+# -- a generator against a discriminator -----------------------------------------------------------
+class Game:
+    """A case's network as the generator G, a discriminator D of its layers turned and one more.
+
+    The objectives are written out, and take complex parameters.
+    """
+
+    def __init__(self, case: Case, backend: Backend, settings: AdversarialSettings) -> None:
+        case = case.with_(forward=type(case.forward)(), backward=type(case.backward)())
+        self.case, self.settings, self.rows = case, settings, case.rows
+        self.g = case.net(device=backend)
+        self.d = self._discriminator(backend)
+        more = case.with_(rows=2 * case.rows + 1)
+        self.x = more.batch()[1]
+        classes = max(1, settings.classes)
+        self.labels = case.generator("labels").integers(0, classes, more.rows)
+        self.seed = case.seed % 2**31
+        self.permutation: Any = slice(None)
+        if settings.backward_permuted and settings.discriminator_backward:
+            self.permutation = stream(self.seed, "permutation").permutation(self.d.inputs)
+
+    def _discriminator(self, backend: Backend) -> Network:
+        net, settings, case = self.g, self.settings, self.case
+        last = Dense(net.inputs, settings.classes + 1)
+        hidden = Layer(net.inputs, get_activation(case.activation))
+        layers = [*net.layers[:0:-1], hidden, Layer(last.outputs)]
+        if settings.kind == "wasserstein-gp":
+            layers = [dataclasses.replace(layer, normalization=None) for layer in layers]
+        maps: list[LinearMap] = [*(Transposed(m) for m in net.maps[::-1]), last]
+        forward: Likelihood = Multinomial() if settings.classes else Bernoulli()
+        ends = Score() if settings.has_critic else forward, case.forward
+        d = Network(layers, maps, *ends, device=backend, dtype=net.dtype, seed=None)
+        draws = case.generator("discriminator").normal(0.0, SPREAD, d.parameter_count)
+        d.parameters[...] = d.backend.asarray(draws, d.dtype)
+        return d
+
+    def trainer(self, iterations: int, noise: Any = None, rate: float = 1.0) -> AdversarialTrainer:
+        """Return a training by gradient descent, G at half D's learning rate."""
+        outputs, g = self.settings.classes or 1, self.g
+        data = Split(self.x, self.labels), Scaling(), Scaling(), outputs, g.backend, g.dtype
+        return AdversarialTrainer(
+            g,
+            self.d,
+            BatchReader(*data),
+            self.settings,
+            batch_size=self.rows,
+            iterations=iterations,
+            optimizers=(SGD(0.5 * rate), SGD(rate)),
+            noise=noise,
+            seed=self.seed,
+            host_noise=True,
+        )
+
+    def draws(self) -> Any:
+        """Yield z, real samples, their labels and the shares of x̂ of one step of D after another."""
+        latent, order, between = (
+            stream(self.seed, name) for name in ("latent", "batches", "penalty")
+        )
+        cpu = get_backend("cpu")
+        left: list[Array] = []
+        while True:
+            z = np.asarray(cpu.normal(latent, np.empty((self.rows, self.g.inputs), self.g.dtype)))
+            if not left:
+                index = order.permutation(len(self.x))
+                starts = range(0, len(self.x) - self.rows + 1, self.rows)
+                left = [index[k : k + self.rows] for k in starts]
+            rows = left.pop(0)
+            share = np.asarray(cpu.uniform(between, np.empty((self.rows, 1), self.g.dtype)))
+            labels = np.eye(max(1, self.settings.classes))[self.labels[rows]]
+            yield z.astype(float), self.x[rows], labels, share.astype(float)
+
+    def generated(self, flat: Array, z: Array) -> Array:
+        """Return G(z)."""
+        last = definitions.run(self.g, flat, z)[1][-1]
+        return definitions.output_activation(self.g.likelihood, last)
+
+    def backward_pairs(self, x: Array, y: Array, labels: Array) -> tuple[Array, Array]:
+        """Return the label that goes down and the x that it aims at, for each sample with both."""
+        real, fake = np.ones((self.rows, 1)), np.full((self.rows, 1), -1.0)
+        if self.settings.classes:
+            real = np.concatenate([labels, np.zeros((self.rows, 1))], axis=1)
+            fake = np.eye(self.settings.classes + 1)[[-1] * self.rows]
+        elif not self.settings.has_critic:
+            fake = 0.0 * fake
+        if self.settings.backward_labels == "real":
+            return real, x[:, self.permutation]
+        return np.concatenate([real, fake]), np.concatenate([x, y])[:, self.permutation]
+
+    def of_d(self, flat: Array, draw: Any, y: Array, weight: float = 1.0) -> Any:
+        """Return what D descends; ``weight`` multiplies that of its backward direction."""
+        (_, x, labels, share), settings, net = draw, self.settings, self.d
+        # each sort by itself: a normalized D has statistics of real and of generated samples
+        real, fake = (definitions.run(net, flat, each)[1][-1] for each in (x, y))
+        log = definitions.log_logistic
+        if settings.has_critic:
+            value = np.mean(fake) - np.mean(real)
+        elif settings.classes:
+            log_p = [definitions.log_softmax(s) for s in (real, fake)]
+            value = -(np.sum(labels * log_p[0][:, :-1]) / self.rows + np.mean(log_p[1][:, -1]))
+        else:
+            value = -(np.mean(log(real)) + np.mean(log(-fake)))
+        if settings.kind == "wasserstein-gp":
+            value = value + settings.penalty_weight * penalty(net, flat, y + share * (x - y))
+        if settings.discriminator_backward:
+            source, target = self.backward_pairs(x, y, labels)
+            u = definitions.run(net.reversed, flat, source)[1][-1]
+            total = np.sum(definitions.log_likelihood(net.reversed.likelihood, u, target))
+            value = value - weight * settings.discriminator_weight * total / self.rows
+        return value
+
+    def of_g(self, flat: Array, draw: Any, held: Array, weight: float = 1.0) -> Any:
+        """Return what G descends; ``held`` is what its backward direction starts from.
+
+        Unless the gradient flows on.
+        """
+        z, settings, minimax = draw[0], self.settings, self.settings.kind == "minimax"
+        y = self.generated(flat, z)
+        s = definitions.run(self.d, host(self.d, self.d.parameters), y)[1][-1]
+        log = definitions.log_logistic
+        if settings.has_critic:
+            value = -np.mean(s)
+        elif settings.classes:
+            log_p = definitions.log_softmax(s)
+            real = np.log(np.sum(np.exp(log_p[:, :-1]), axis=1))
+            value = np.mean(log_p[:, -1]) if minimax else -np.mean(real)
+        else:
+            value = np.mean(log(-s)) if minimax else -np.mean(log(s))
+        if settings.generator_backward:
+            back, target = self.g.reversed, np.roll(z, -settings.backward_permuted, axis=0)
+            u = definitions.run(back, flat, y if settings.backward_flow else held)[1][-1]
+            log_p = definitions.log_likelihood(back.likelihood, u, target)
+            value = value - weight * settings.generator_weight * np.mean(log_p)
+        return value
+
+
+def penalty(net: Network, flat: Array, x: Array) -> Any:
+    """Return mean (‖∇ₓ f(x)‖ − 1)², the slope by the chain rule."""
+    steps, z = definitions.unflatten(net, flat), definitions.run(net, flat, x)[1]
+    slope: Any = np.ones((len(x), 1))
+    for k in range(len(steps), 0, -1):
+        slope = slope @ steps[k - 1][0].T
+        if k > 1:
+            slope = slope * definitions.derivative(net.layers[k - 1].activation, z[k - 2])
+    return np.mean((np.sqrt(np.sum(slope * slope, axis=1)) - 1.0) ** 2)
+
+
+def settings_of(case: Case, kind: str | None = None, **fixed: Any) -> AdversarialSettings:
+    """Return the settings of a case's game, of a given kind or of any."""
+    g, kinds = case.generator("settings"), get_args(Kind)
+    chosen: Any = kind or kinds[case.seed % len(kinds)]
+    classes = int(g.integers(2, 4)) if chosen in ("vanilla", "minimax") and g.random() < 0.4 else 0
+    options = {
+        "bidirectional": "both" if g.random() < 0.8 else "none",
+        "discriminator_weight": round(float(g.uniform(0.1, 2.0)), 3),
+        "generator_weight": round(float(g.uniform(0.1, 2.0)), 3),
+        "backward_labels": ("real", "both")[int(g.integers(2))],
+        "backward_flow": bool(g.random() < 0.5),
+        "backward_permuted": bool(g.random() < 0.2),
+        "classes": classes,
+        "penalty_weight": round(float(g.uniform(0.5, 5.0)), 3),
+        "clip": 1e3,
+        "critic_steps": 1,
+    }
+    return AdversarialSettings(chosen, **(options | fixed))
+
+
+def moves(case: Case, backend: Backend, kind: str | None = None) -> Deviations:
+    """Compare what one iteration of gradient descent moves with slopes of both objectives."""
+    if not case.known:
+        return
+    game = Game(case, backend, settings_of(case, kind))
+    before = [host(net, net.parameters) for net in (game.g, game.d)]
+    game.trainer(1).run()
+    after = [host(net, net.parameters) for net in (game.g, game.d)]
+    draw, g = next(game.draws()), case.generator("coordinates")
+    y, weight = game.generated(before[0], draw[0]), 1.0 + game.settings.penalty_weight
+    scale = 10.0 * weight * (1.0 + largest(*before)) * (1.0 + largest(y, game.x, draw[0])) ** 2
+
+    def of_d(v: Array) -> float:
+        return definitions.slope(lambda at: game.of_d(at, draw, y), before[1], v)
+
+    def of_g(v: Array) -> float:
+        return definitions.slope(lambda at: game.of_g(at, draw, y), before[0], v)
+
+    # of a squared norm whose slope is zero somewhere, no derivative is known
+    gradients = {"generator": 2.0 * (before[0] - after[0]), "discriminator": before[1] - after[1]}
+    for name, slope in (("discriminator", of_d), ("generator", of_g)):
+        what = f"{name}'s gradient, {game.settings.kind}"
+        yield from along_directions(gradients[name], slope, what, g, scale)
+
+
+@law("adversarial.gradients", GAN, tolerance=COMPLEX, every=2)
+def adversarial_gradients(case: Case, backend: Backend) -> Deviations:
+    """G and D move against the gradients of what they descend, of any kind."""
+    yield from moves(case, backend)
+
+
+@law("adversarial.penalty", "Gulrajani and others 2017", tolerance=COMPLEX, every=4)
+def penalty_gradient(case: Case, backend: Backend) -> Deviations:
+    """∇ λ mean (‖∇ₓ f(x̂)‖ − 1)² by complex steps, second derivatives too."""
+    yield from moves(case, backend, "wasserstein-gp")
+
+
+@law("adversarial.own-output", BBP, tolerance=COMPLEX)
+def own_output(case: Case, backend: Backend) -> Deviations:
+    """G(z) ↦ z: ∇ of what reads G(z) + ∇ log p(z | G(z)), held or not."""
+    if not case.known:
+        return
+    net, z, g = case.net(device=poisoned(backend)), case.batch()[0], case.generator("error")
+    flat, back = host(net, net.parameters), net.reversed
+    last = definitions.run(net, flat, z)[1][-1]
+    error = case.rounded(np.asarray(g.normal(0.0, 1.0, last.shape)) / len(z))
+    weight = round(float(g.uniform(0.2, 3.0)), 3)
+
+    def output(at: Array) -> Array:
+        return definitions.output_activation(net.likelihood, definitions.run(net, at, z)[1][-1])
+
+    for bidirectional, flow in ((False, False), (True, False), (True, True)):
+        step = CycleBackpropagation(net, len(z), bidirectional=bidirectional, flow=flow)
+        step.z[...] = net.backend.asarray(z, net.dtype)
+        step.run()
+        y = host(net, step.output)
+        yield near(y, output(flat), "output", 1.0 + largest(last))
+        if step.input is not None:
+            step.input.weight = weight
+        vector = net.backend.asarray(np.full(net.parameter_count, np.nan), net.dtype)
+        step(vector, net.backend.asarray(error, net.dtype))
+
+        def value(at: Array, two: bool = bidirectional, flow: bool = flow, y: Array = y) -> Any:
+            read = output(at)
+            total = np.sum(error * read)
+            if two:
+                total = total + weight * definitions.nll(back, at, read if flow else y, z)
+            return total
+
+        scale = 10.0 * (1.0 + largest(y)) ** 2 * (largest(error) + weight * error_size(back, y, z))
+        scale *= 1.0 + largest(z)
+        name = f"gradient, output {'flowing' if flow else 'held' if bidirectional else 'alone'}"
+        slope = lambda v, f=value: definitions.slope(f, flat, v)  # noqa: E731
+        yield from along_directions(host(net, vector), slope, name, g, scale, 4)
+
+
+@law("adversarial.replay", every=8)
+def adversarial_replay(case: Case, backend: Backend) -> Deviations:
+    """a training = its definition: fresh z, D's steps, then G's; weights scheduled, critics clipped."""
+    if not case.known or case.with_(dtype="float64").net().parameter_count > 120:
+        return
+    kind = ("vanilla", "wasserstein")[case.seed % 2]
+    fixed = {"critic_steps": 1 + case.seed % 3, "clip": 0.4, "weight_schedule": "linear"}
+    settings = settings_of(case, kind, classes=0, **fixed)
+    game, rate, steps = Game(case, backend, settings), 1e-2, 2
+    g, d = (host(net, net.parameters) for net in (game.g, game.d))
+    count = game.d.weight_count + sum(layer.biases for layer in game.d.layers[1:])
+    draws = game.draws()
+    twin = Game(case.with_(dtype="float64"), get_backend("cpu"), settings)
+    for iteration in range(steps):
+        weight = 1.0 - iteration / steps
+        for _ in range(settings.steps):
+            draw = next(draws)
+            y = twin.generated(g, draw[0])
+            f = lambda at, draw=draw, y=y, w=weight: twin.of_d(at, draw, y, w)  # noqa: E731
+            d = d - rate * definitions.gradient(f, d)
+            if kind == "wasserstein":
+                d[:count] = np.clip(d[:count], -0.4, 0.4)
+        twin.d.parameters[...] = d
+        f = lambda at, draw=draw, y=y, w=weight: twin.of_g(at, draw, y, w)  # noqa: E731
+        g = g - 0.5 * rate * definitions.gradient(f, g)
+    game.trainer(steps, rate=rate).run()
+    scale = 100.0 * (1.0 + largest(game.x)) ** 2
+    yield near(host(game.d, game.d.parameters), d, "D's parameters after training", scale)
+    yield near(host(game.g, game.g.parameters), g, "G's parameters after training", scale)
+
+
+@law("adversarial.noise", NEM, every=2)
+def adversarial_noise(case: Case, backend: Backend) -> Deviations:
+    """NEM noise at D, z and x: gain ≥ 0; f(x + n) ≥ f(x), f(g + n) ≤ f(g)."""
+    if not case.known:
+        return
+    game = Game(case, backend, settings_of(case))
+    settings, spec = game.settings, Noise("nem", std=0.3, decay=0.0, screening="vector")
+    keys = noise_places(settings)
+    # of a normalized D a sample's score is no function of that sample alone
+    keys = [key for key in keys if not key.endswith("input") or not game.d.statistics_count]
+    for key in keys:
+        game = Game(case, backend, settings)
+        g, d = (host(net, net.parameters) for net in (game.g, game.d))
+        trainer = game.trainer(1, {key: spec})
+        trainer.run()
+        source, (z, x, labels, _) = trainer.sources[key], next(game.draws())
+        n, y = host(game.g, source.n), game.generated(g, z)
+        if key.endswith("input"):
+            inputs = np.concatenate([x, y])
+            s = [definitions.run(game.d, d, at)[1][-1] for at in (inputs, inputs + n)]
+            rise = (s[1] - s[0])[:, 0] * np.repeat([1.0, -1.0], game.rows)
+            yield holds(np.any(n), f"{key} receives noise")
+            worst, size = np.minimum(rise, 0.0), 10.0 * (1.0 + largest(*s))
+            yield near(worst, np.zeros_like(worst), f"{key}: rise of f, fall of f(G(z))", size)
+            continue
+        if key == "generator/backward":
+            way, flat, pair = game.g.reversed, g, (y, np.roll(z, -settings.backward_permuted, 0))
+        elif key == "discriminator/backward":
+            way, flat, pair = game.d.reversed, d, game.backward_pairs(x, y, labels)
+        else:
+            way, flat, pair = game.d, d, (np.concatenate([x, y]), np.zeros((0, 0)))
+        if way is game.d:  # each sort has statistics of its own
+            u = np.concatenate([definitions.run(way, flat, each)[1][-1] for each in (x, y)])
+            t = np.concatenate([np.ones((game.rows, 1)), np.zeros((game.rows, 1))])
+            if settings.classes:
+                real = np.concatenate([labels, np.zeros((game.rows, 1))], axis=1)
+                t = np.concatenate([real, np.eye(settings.classes + 1)[[-1] * game.rows]])
+        else:
+            u, t = definitions.run(way, flat, pair[0])[1][-1], pair[1]
+        gain = definitions.gain_terms(way.likelihood, u, t, n).sum(axis=1)
+        size = 10.0 * (1.0 + largest(u) + largest(t)) * (1.0 + largest(n)) * n.shape[1]
+        yield near(np.minimum(gain, 0.0), np.zeros_like(gain), f"{key}: gain below 0", size)
+        yield near(host(game.g, source.gain), [[gain.mean()]], f"{key}: mean gain", size)
+
+
+def noise_places(settings: AdversarialSettings) -> list[str]:
+    """Return where a game can have noise."""
+    keys = ["critic/input"] if settings.has_critic else ["discriminator/forward"]
+    if not settings.has_critic and not settings.classes:
+        keys.append("discriminator/input")
+    if settings.bidirectional == "both":
+        keys += ["generator/backward"] if settings.has_critic else []
+        keys += [] if settings.has_critic else ["discriminator/backward", "generator/backward"]
+    return keys
+
+
+@law("adversarial.streams", every=4)
+def silent_adversarial_noise(case: Case, backend: Backend) -> Deviations:
+    """noise of standard deviation 0 changes nothing: noise has its own streams."""
+    yield from two_trainings(case, (backend, backend), Noise("blind", std=0.0))
+
+
+@law("device.adversarial", on_host=False, every=4)
+def adversarial_on_device(case: Case, backend: Backend) -> Deviations:
+    """the device trains G and D as the host does."""
+    if backend.name != "cpu":
+        yield from two_trainings(case, (get_backend("cpu"), backend), None)
+
+
+def two_trainings(case: Case, backends: Any, noise: Noise | None) -> Deviations:
+    """Compare a training with another, on another device or with a noise that does nothing."""
+    settings, ends = settings_of(case), []
+    places = noise_places(settings) if noise else []
+    for backend, of_this in zip(backends, (None, dict.fromkeys(places, noise)), strict=True):
+        game = Game(case, backend, settings)
+        trainer = game.trainer(3, of_this, rate=1e-3)
+        trainer.run()
+        ends.append((game, trainer))
+    for name in ("g", "d"):
+        ours, theirs = (
+            host(getattr(game, name), getattr(game, name).parameters) for game, _ in ends
+        )
+        yield near(theirs, ours, f"{name}'s parameters after training", 10.0)
+    rows = [trainer.history.rows[-1] for _, trainer in ends]
+    for key, value in rows[0].items():
+        if key != "iterations_per_second":
+            yield near(rows[1][key], value, f"{key} on record", 10.0 + 10.0 * abs(value))
+
+
+# -- expectation-maximization, on a network whose hidden states can be enumerated ------------------
+def binary_network(case: Case) -> Any:
+    """Return a binary network of the case's ends, at most 4-3-4, its parameters, x, y, direction."""
+    inputs, outputs = min(case.sizes[0], 4), min(case.sizes[-1], 4)
+    hidden, rows = min(case.sizes[len(case.sizes) // 2], 3), min(case.rows, 4)
+    net = BinaryNetwork(inputs, hidden, outputs, case.forward, case.backward)
+    theta = net.initial(case.generator("em"), 0.7)
+    x = random_targets(case.backward, case.generator("x"), rows, inputs, hard=case.hard)
+    y = random_targets(case.forward, case.generator("t"), rows, outputs, hard=case.hard)
+    return net, theta, x, y, ("forward", "backward", "joint")[case.seed % 3]
+
+
+@law("em.fisher", "Fisher's identity", tolerance={"float64": 1e-10, "float32": 1e-10}, every=2)
+def fisher(case: Case, backend: Backend) -> Deviations:
+    """∇ log p = ∇Q at Θₙ; log p = Q + H."""
+    if not case.known:
+        return
+    net, theta, x, y, way = binary_network(case)
+    scale = (1.0 + case.forward.scale + case.backward.scale) * (1.0 + largest(x, y)) ** 2
+    direct, through_q = gradient(net, theta, x, y, way), q_gradient(net, theta, theta, x, y, way)
+    yield near(through_q, direct, f"∇Q, {way}", scale)
+    other = theta + 0.5 * case.generator("other").standard_normal(theta.size)
+    parts = q(net, other, theta, x, y, way), entropy(net, other, theta, x, y, way)
+    log_p = net.log_likelihood(other, x, y, way)
+    yield near(sum(parts), log_p, f"Q + H, {way}", 1.0 + abs(parts[0]) + abs(parts[1]))
+
+
+@law("em.gem", "Dempster, Laird and Rubin 1977, theorem 1", tolerance=SUM, every=4)
+def gem(case: Case, backend: Backend) -> Deviations:
+    """a GEM step never lowers log p."""
+    if not case.known:
+        return
+    net, theta, x, y, way = binary_network(case)
+    step = gem_step(net, theta, x, y, way)
+    Q = [q(net, at, theta, x, y, way) for at in (theta, step.theta)]
+    log_p = [net.log_likelihood(at, x, y, way) for at in (theta, step.theta)]
+    yield near(min(Q[1] - Q[0], 0.0), 0.0, "gain of Q", 1.0 + abs(Q[0]))
+    yield near(min(log_p[1] - log_p[0], 0.0), 0.0, "gain of log p", 1.0 + abs(log_p[0]))
+    recorded = [step.q_before, step.q_after, step.log_likelihood_before, step.log_likelihood_after]
+    yield near(recorded, [*Q, *log_p], "recorded Q and log p", 1.0 + abs(Q[0]))
+
+
+@law("em.nem", "Osoba, Mitaim and Kosko 2013, theorem 1", tolerance=SUM, every=4)
+def nem(case: Case, backend: Backend) -> Deviations:
+    """E[log p(y+n, h|x)/p(y, h|x)] ≥ 0 for NEM noise."""
+    if not case.known:
+        return
+    net, theta, x, y, _ = binary_network(case)
+    way: Any = "forward" if case.seed % 2 else "backward"
+    condition: Any = "posterior" if case.seed % 4 < 2 else "every"
+    spec = case.forward_noise
+    exact = "vector" if spec.screening == "expectation" else spec.screening  # by row
+    key, target = ("noise_y", y) if way == "forward" else ("noise_x", x)
+    Q = q(net, theta, theta, x, y, way)
+    scale = (1.0 + abs(Q) + net.target_likelihood(way).scale * (1.0 + spec.std)) * target.size
+    for kind, sign in (("nem", 1.0), ("anti", -1.0)):
+        fields = {"std": spec.std, "mode": spec.mode, "rejected": spec.rejected}
+        noise = Noise(kind, screening=exact, **fields)  # type: ignore[arg-type]
+        g = case.generator("noise")
+        options: dict[str, Any] = {key: noise, "condition": condition, "support": "lattice"}
+        found = nem_inequality(net, theta, x, y, way, **options, generator=g, draws=2).exact
+        assert found is not None
+        yield near(min(sign * found, 0.0), 0.0, f"expectation of {kind} noise", scale)
+        n = draw_noise(net, theta, x, y, way, noise, g, condition=condition)
+        gain = sign * (q(net, theta, theta, x, y, way, **{key: n}) - Q)
+        yield near(min(gain, 0.0), 0.0, f"Q_N − Q of {kind} noise", scale)

@@ -1,0 +1,556 @@
+"""Checks of parts and networks: the engine's laws on one of them, and `check_gradient`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from nembp.backend import Backend, get_backend
+from nembp.engine.activations import Activation, get_activation
+from nembp.engine.backprop import backpropagate
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial, get_likelihood
+from nembp.engine.linear import Dense, LinearMap, Transposed
+from nembp.engine.network import Network
+from nembp.engine.optimizers import Optimizer, get_optimizer
+from nembp.errors import ArchitectureError, DataError, ShapeError
+from nembp.verification.cases import Array, Case, Given
+from nembp.verification.gradients import GradientReport, Method, check_gradient, quiet
+from nembp.verification.laws import LAWS, Law
+from nembp.verification.laws.law import BP, DESIGN, Bench, End, host
+from nembp.verification.laws.networks import error_size
+from nembp.verification.laws.parts import (
+    SUPPORTS,
+    Calls,
+    applied,
+    multiplied,
+    total_probability,
+)
+from nembp.verification.reports import (
+    Deviation,
+    Deviations,
+    LawReport,
+    LawResult,
+    holds,
+    near,
+    result_of,
+)
+
+ROWS, WIDTH = 5, 4
+FAMILIES = {
+    Likelihood: "likelihood",
+    LinearMap: "map",
+    Activation: "activation",
+    Optimizer: "optimizer",
+}
+
+
+def check_linear_map(
+    linear_map: LinearMap, *, device: str | Backend = "cpu", seed: int = 0, raises: bool = True
+) -> LawReport:
+    """Check that a linear map's three functions are the derivatives of one trilinear form.
+
+    forward = ∂T/∂y is linear in x and in W; adjoint = ∂T/∂x and weight_gradient = ∂T/∂W follow from
+    it; and so on: ``nembp verify --list`` has the laws, ``linear.*``.
+
+    Raises
+    ------
+    VerificationError
+        If a law does not hold: with the worst place and both values.
+
+    >>> check_linear_map(Dense(3, 2)).passed
+    True
+    """
+    bench = Bench(get_backend(device), "float64", ROWS, seed)
+    return _report(linear_map, "map", _laws_of(linear_map, "map", bench), raises)
+
+
+def check_activation(
+    activation: str | Activation,
+    *,
+    device: str | Backend = "cpu",
+    seed: int = 0,
+    raises: bool = True,
+) -> LawReport:
+    """Check that ``multiply_derivative`` multiplies by the derivative of ``activate``.
+
+    At kinks, 0 among them, any value between the two one-sided slopes passes.
+
+    Raises
+    ------
+    VerificationError
+        If a law does not hold: with the worst place and both values.
+
+    >>> check_activation("tanh").passed
+    True
+    """
+    f = get_activation(activation)
+    bench = Bench(get_backend(device), "float64", ROWS, seed)
+    z = np.concatenate([[0.0, 1e-3, -1e-3, 0.5, -0.5, 1.0, -1.0, 4.0, -4.0], bench.normal(40)])
+    w = bench.generator.uniform(0.5, 1.5, z.size)
+
+    def of_slope() -> Deviations:
+        report = check_gradient(
+            lambda z: np.sum(w * _activated(f, bench, z)),
+            z,
+            gradient=lambda z: multiplied(f, bench, w[None], applied(f, bench, z[None]))[0],
+            scale=1.0,
+            blocks={"f'(z)": z.shape},
+            seed=seed,
+            raises=False,
+        )
+        yield from _of_report(report)
+        if f.analytic and report.passed and bench.backend.name == "cpu":
+            what = "complex steps do not apply, so analytic must be False"
+            yield holds(report.method == "complex", what)
+
+    slope = "multiply_derivative is the slope of activate"
+    results = [result_of(slope, DESIGN, 0.0, of_slope()), *_laws_of(f, "activation", bench)]
+    return _report(f, "activation", results, raises)
+
+
+def _activated(f: Activation, bench: Bench, z: Array) -> Array:
+    """Return f(z) in the precision of z, complex included."""
+    if z.dtype.kind != "c":
+        return np.asarray(applied(f, bench, z[None])[0])
+    a = bench.backend.asarray(z[None].copy())
+    f.activate(bench.backend, a, bench.backend.asarray(np.full(a.shape, np.nan + 0j)))
+    return np.asarray(bench.backend.to_numpy(a)[0])
+
+
+def check_likelihood(
+    likelihood: str | Likelihood,
+    *,
+    targets: Callable[[np.random.Generator, int, int], Any] | None = None,
+    support: str | None = None,
+    sums: bool | None = None,
+    canonical: bool = True,
+    device: str | Backend = "cpu",
+    seed: int = 0,
+    raises: bool = True,
+) -> LawReport:
+    """Check a likelihood's error, gain and sums against its own log-likelihood.
+
+    error = −∂log p/∂z, on proper and on noisy targets; = scale · (a − t) on proper ones (backprop
+    invariance); Σ gain terms = log p(t+n) − log p(t); sums of targets give sums of log-likelihoods
+    and errors; p adds up to 1; and the laws ``likelihood.*`` and ``invariance.*``.
+
+    Parameters
+    ----------
+    likelihood : str or Likelihood
+        A name, or your own.
+    targets : callable, optional
+        (generator, rows, width) ↦ proper targets; by default those that the likelihood's own
+        ``random_targets`` draws, or else those of its kind.
+    support : {"labels", "bits", "counts", "reals", "positive"}, optional
+        Over which targets p must add up to 1. By default the one that fits is looked for, and a
+        likelihood that fits none is not held to it.
+    sums : bool, optional
+        Whether a log-likelihood must follow from sums of targets, as training on classes needs;
+        by default what its ``class_sums`` says.
+    canonical : bool
+        Whether error = scale · (a − t) must hold, which is backprop invariance. It does where the
+        output activation is that of an exponential family's natural parameter.
+
+    Raises
+    ------
+    VerificationError
+        If a law does not hold: with the worst place and both values.
+
+    >>> check_likelihood("gaussian").passed
+    True
+    """
+    if support is not None and support not in SUPPORTS:
+        raise ArchitectureError(f"support must be one of {', '.join(SUPPORTS)}, got {support!r}")
+    likelihood = get_likelihood(likelihood)
+    end, device_ = End(likelihood, targets=targets), get_backend(device)
+    bench = Bench(device_, "float64", ROWS, seed)
+    results = [
+        result_of("error = −∂log p/∂z", BP, 0.0, _error_is_slope(end, bench)),
+        *_laws_of(
+            end,
+            "likelihood",
+            bench,
+            [] if canonical else ["invariance.update"],
+            [] if sums is None or sums == likelihood.class_sums else ["likelihood.class-sums"],
+        ),
+        result_of("p adds up to 1", DESIGN, 1e-6, _adds_up(end, bench, support)),
+    ]
+    if sums and not likelihood.class_sums:
+        why = "class_sums is False, so log p does not follow from sums of targets"
+        results.append(
+            result_of("sums of targets give sums of log p", DESIGN, 0.0, iter([holds(False, why)]))
+        )
+    return _report(likelihood, "likelihood", results, raises)
+
+
+def _error_is_slope(end: End, bench: Bench) -> Deviations:
+    calls, z = Calls(end, bench), 1.5 * bench.normal(ROWS, WIDTH)
+    t, n = end.draw(bench, ROWS, WIDTH), 0.3 * bench.normal(ROWS, WIDTH)
+    yield holds(t.shape == z.shape and np.all(np.isfinite(t)), f"targets have shape {z.shape}")
+    for targets in (t, t + n):
+        report = check_gradient(
+            lambda z, targets=targets: -np.sum(calls.log_p(z, targets)),
+            z,
+            gradient=lambda z, targets=targets: calls.error(z, targets),
+            method="central",
+            scale=1.0,
+            blocks={"error": z.shape},
+            rows=ROWS,
+            raises=False,
+        )
+        yield from _of_report(report)
+
+
+def _adds_up(end: End, bench: Bench, support: str | None) -> Deviations:
+    known = {Multinomial: "labels", Bernoulli: "bits", Gaussian: "reals"}
+    wanted = support or known.get(type(end.likelihood))
+    totals = {
+        name: [total_probability(end, bench, name, shift) for shift in (-1.0, 0.3, 1.1)]
+        for name in ([wanted] if wanted else SUPPORTS)
+    }
+    fits = [name for name, total in totals.items() if np.allclose(total, 1.0, atol=1e-6)]
+    if wanted or fits:
+        name = fits[0] if fits else wanted
+        yield near(totals[str(name)], np.ones(3), f"total over {name}")
+
+
+def check_optimizer(
+    optimizer: str | Optimizer | type[Optimizer],
+    *,
+    device: str | Backend = "cpu",
+    seed: int = 0,
+    raises: bool = True,
+) -> LawReport:
+    """Check that an optimizer descends, each parameter by itself, in place, with decay of weights.
+
+    Raises
+    ------
+    VerificationError
+        If a law does not hold: with the worst place and both values.
+
+    >>> check_optimizer("adam").passed
+    True
+    """
+    made = optimizer() if isinstance(optimizer, type) else get_optimizer(optimizer)
+    bench = Bench(get_backend(device), "float64", ROWS, seed)
+    return _report(made, "optimizer", _laws_of(made, "optimizer", bench), raises)
+
+
+# -- networks --------------------------------------------------------------------------------------
+NETWORK_LAWS = ("gradient", "joint", "normalization", "network")
+
+
+def check_network(
+    net: Network,
+    x: Any,
+    y: Any,
+    *,
+    method: Method = "auto",
+    max_evaluations: int = 3000,
+    seed: int = 0,
+    raises: bool = True,
+) -> LawReport:
+    """Check everything that training relies on, for this network on this batch.
+
+    In float64, on the network's device: both directions' gradients and input errors against slopes
+    of log p, by the statistics of the batch and by running ones where layers are normalized; and
+    the laws ``gradient.*``, ``joint.*``, ``normalization.*`` and ``network.*``. In the network's own
+    precision: its gradients against float64.
+
+    Parameters
+    ----------
+    net : Network
+        Its parameters are left as they are.
+    x, y : array, shapes (rows, net.inputs) and (rows, net.outputs)
+        A small batch.
+    method, max_evaluations, seed, raises
+        As in :func:`check_gradient`; evaluations of each gradient.
+
+    Raises
+    ------
+    VerificationError
+        If a law does not hold: with the worst place and both values.
+    ShapeError
+        If ``x`` or ``y`` does not fit.
+
+    >>> from nembp.engine.network import dense_network
+    >>> check_network(dense_network([3, 4, 2]), np.eye(3), np.eye(2)[[0, 1, 0]]).passed
+    True
+    """
+    given = _given(net, x, y, seed)
+    own, device = given.network, given.network.backend
+    results: list[Any] = []
+    with quiet():
+        for way, source, target in ((own, given.x, given.t), (own.reversed, given.t, given.x)):
+            exact = way.to(dtype="float64")
+            for by in ("batch", "running") if own.statistics_count else ("batch",):
+                options = {"method": method, "max_evaluations": max_evaluations, "seed": seed}
+                for report in _gradients(exact, source, target, by, options):
+                    law = f"{report.name} of the {way.direction} direction, {by} statistics"
+                    results.append(result_of(law, BP, 0.0, _of_report(report)))
+            if own.dtype != "float64":
+                pair = [host(n, backpropagate(n, source, target)[0]) for n in (way, exact)]
+                scale = error_size(exact, source, target)
+                law = f"gradient of the {way.direction} direction in {own.dtype}"
+                results.append(
+                    result_of(law, BP, 2e-3, iter([near(pair[0], pair[1], "gradient", scale)]))
+                )
+        results += [law.result(given, device) for law in _named(NETWORK_LAWS)]
+    return _finished(LawReport(repr(net), tuple(r for r in results if r is not None)), raises)
+
+
+def _given(net: Network, x: Any, y: Any, seed: int) -> Given:
+    if net.direction == "backward":
+        net, x, y = net.reversed, y, x
+    arrays = [
+        np.asarray(net.backend.to_numpy(v) if hasattr(v, "get") else v, float) for v in (x, y)
+    ]
+    for name, array, width in zip("xy", arrays, (net.inputs, net.outputs), strict=True):
+        if array.ndim != 2 or array.shape[1] != width or not np.all(np.isfinite(array)):
+            raise ShapeError(
+                f"{name} has shape {array.shape}, expected (rows, {width}), all finite"
+            )
+    if len(arrays[0]) != len(arrays[1]) or not len(arrays[0]):
+        rows = f"x has {len(arrays[0])} rows and y has {len(arrays[1])}"
+        raise ShapeError(f"{rows}; give as many of both, 1 or more")
+    return Given(net, arrays[0], arrays[1], seed)
+
+
+def _gradients(
+    net: Network, x: Array, t: Array, by: Any, options: dict[str, Any]
+) -> Iterator[GradientReport]:
+    """Yield the checks of a direction's gradient and input error."""
+    copies: dict[str, Network] = {}
+
+    def at(theta: Array | None, dtype: Any) -> Network:
+        twin = copies.setdefault(str(dtype), net.to(dtype=str(dtype)))
+        flat = host(net, net.parameters) if theta is None else theta
+        twin.parameters[...] = twin.backend.asarray(flat, str(dtype))
+        return twin
+
+    def nll(theta: Array | None, x: Array) -> Any:
+        twin = at(theta, (x if theta is None else theta).dtype)
+        return -np.mean(twin.backend.to_numpy(twin.log_likelihood(x, t, by)))
+
+    def gradient(theta: Array | None, x: Array, which: int) -> Array:
+        return host(net, backpropagate(at(theta, "float64"), x, t, statistics=by)[which])
+
+    yield check_gradient(
+        lambda theta: nll(theta, x),
+        host(net, net.parameters),
+        gradient=lambda theta: gradient(theta, x, 0),
+        rows=len(x),
+        name="gradient",
+        raises=False,
+        **options,
+    )
+    yield check_gradient(
+        lambda x: nll(None, x),
+        x,
+        gradient=lambda x: gradient(None, x, 1),
+        scale=1.0,
+        rows=len(x),
+        name="input error",
+        raises=False,
+        **options,
+    )
+
+
+def check_backprop_invariance(
+    net: Network, x: Any, y: Any, *, seed: int = 0, raises: bool = True
+) -> LawReport:
+    """Check that in each direction maximum likelihood is classical backpropagation.
+
+    In float64, for both directions: −∂log p/∂z at the output is a − t (over v for a Gaussian), and
+    the gradient of the whole network is that of log p, and of classical backpropagation with the
+    output error a − t, written out in :mod:`nembp.textbook` (Adigun and Kosko 2019, theorems 1, 2).
+
+    Parameters
+    ----------
+    net : Network
+        Of any likelihoods, linear maps and activations.
+    x, y : array, shapes (rows, net.inputs) and (rows, net.outputs)
+        Proper targets of the two directions: of a multinomial, rows that sum to one.
+
+    Raises
+    ------
+    VerificationError
+        If a law does not hold: with the worst place and both values.
+    DataError
+        If a target is not proper.
+
+    >>> from nembp.engine.network import dense_network
+    >>> check_backprop_invariance(dense_network([3, 4, 2]), np.eye(3), np.eye(2)[[0, 1, 0]]).passed
+    True
+    """
+    given = _given(net, x, y, seed)
+    for way, t in ((given.network, given.t), (given.network.reversed, given.x)):
+        sums = t.sum(axis=1)
+        bad = np.flatnonzero(~(np.abs(sums - 1.0) <= 1e-5))
+        if isinstance(way.likelihood, Multinomial) and bad.size:
+            raise DataError(
+                f"the {way.direction} direction is multinomial, so each target must sum to 1, but "
+                f"row {bad[0]} sums to {sums[bad[0]]:.6g}; noisy targets are for check_likelihood"
+            )
+    laws = _named(("invariance", "gradient"))
+    with quiet():
+        results = [law.result(given, given.network.backend) for law in laws]
+        report = check_network(net, x, y, seed=seed, raises=False)
+    found = (*(r for r in results if r is not None), *report.laws[:2])
+    return _finished(LawReport(f"backprop invariance of {net!r}", found), raises)
+
+
+# -- parts of the user's, alone and inside networks ------------------------------------------------
+def is_extension(value: Any) -> bool:
+    """Whether a value is, or makes, a part that :func:`check_extension` can check."""
+    bases = tuple(FAMILIES)
+    return issubclass(value, bases) if isinstance(value, type) else isinstance(value, bases)
+
+
+def check_extension(
+    extension: Any,
+    *,
+    sums: bool | None = None,
+    device: str | Backend = "cpu",
+    seed: int = 0,
+    raises: bool = True,
+) -> LawReport:
+    """Check a likelihood, linear map, activation or optimizer of yours, alone and inside networks.
+
+    By itself it goes through :func:`check_likelihood` and its like. Then it takes its place in
+    random bidirectional networks (a likelihood at either end, a linear map between others in both
+    directions, an activation in the hidden layers), which go through :func:`check_network` and
+    every law that speaks about them.
+
+    Parameters
+    ----------
+    extension : object or class
+        An instance, or a class that can be made without arguments.
+    sums : bool, optional
+        For a likelihood: whether log p must follow from sums of targets, which the class-sum path
+        needs; what the class says in ``class_sums`` by default.
+
+    Raises
+    ------
+    VerificationError
+        If a law does not hold: with the worst place and both values.
+    ArchitectureError
+        If it is none of the four, or a class that needs arguments.
+
+    >>> from nembp.engine.activations import Tanh
+    >>> check_extension(Tanh()).passed
+    True
+    """
+    made = _made(extension)
+    options: dict[str, Any] = {"device": device, "seed": seed, "raises": False}
+    if isinstance(made, Likelihood):
+        results = list(check_likelihood(made, sums=sums, **options).laws)
+    else:
+        checks: dict[str, Any] = {
+            "map": check_linear_map,
+            "activation": check_activation,
+            "optimizer": check_optimizer,
+        }
+        results = list(checks[_family(made)](made, **options).laws)
+    if all(law.passed for law in results) and not isinstance(made, Optimizer):
+        results += _in_networks(list(_cases(made, seed)), device, seed)
+    return _finished(LawReport(f"{_family(made)} {type(made).__name__}", tuple(results)), raises)
+
+
+def _made(extension: Any) -> Any:
+    if not is_extension(extension):
+        raise ArchitectureError(
+            "expected a Likelihood, LinearMap, Activation or Optimizer, or its class; got "
+            f"{extension!r}"
+        )
+    if not isinstance(extension, type):
+        return extension
+    if inspect.isabstract(extension):
+        missing = ", ".join(sorted(vars(extension)["__abstractmethods__"]))
+        raise ArchitectureError(f"{extension.__name__} still lacks the methods {missing}")
+    try:
+        return extension()
+    except TypeError as error:
+        raise ArchitectureError(
+            f"{extension.__name__} needs arguments ({error}); pass an instance, such as "
+            f"{extension.__name__}(...)"
+        ) from error
+
+
+def _family(made: Any) -> str:
+    return next(name for base, name in FAMILIES.items() if isinstance(made, base))
+
+
+def _cases(made: Any, seed: int) -> Iterator[Case]:
+    """Yield networks that hold the extension, of both directions and every other likelihood."""
+    ends: tuple[Likelihood, ...] = (Multinomial(), Gaussian(0.5), Bernoulli())
+    for k in range(6):
+        other, normalized = ends[k % 3], (1,) if k == 5 else ()
+        plain = Case((4, 5, 3), seed=seed + k, rows=3 + k, hard=bool(k % 2), normalized=normalized)
+        if isinstance(made, Likelihood):
+            both = {"forward": made, "backward": other}
+            yield plain.with_(**both if k % 2 else {"forward": other, "backward": made})
+        elif isinstance(made, Activation):
+            yield plain.with_(activation=made, sizes=(3, 4, 4, 2), forward=other)
+        else:
+            turned = Transposed(made) if k % 2 else made
+            maps = (Dense(3, turned.inputs), turned, Dense(turned.outputs, 2))
+            sizes = (3, turned.inputs, turned.outputs, 2)
+            yield plain.with_(sizes=sizes, maps=maps, forward=other)
+
+
+def _in_networks(cases: list[Case], device: str | Backend, seed: int) -> Iterator[LawResult]:
+    """Yield each law's worst result over networks that hold the extension."""
+    for case in cases[:2]:
+        report = check_network(case.net(device=device), *case.batch(), seed=seed, raises=False)
+        if not report.passed or case is cases[1]:
+            yield from (
+                LawResult(**vars(law) | {"law": f"in a network: {law.law}"}) for law in report.laws
+            )
+            break
+    for law in _named((*NETWORK_LAWS, "files")):
+        found = [(law.result(case, device), case) for case in cases]
+        results = [(result, case) for result, case in found if result is not None]
+        if results:
+            result, case = max(results, key=lambda pair: (not pair[0].passed, pair[0].error))
+            worst = result.worst if result.passed else f"{result.worst}, in {case!r}"
+            fields = {"law": f"in a network: {law.name}: {law.statement}", "worst": worst}
+            yield LawResult(**vars(result) | fields)
+
+
+# -- results ---------------------------------------------------------------------------------------
+def _named(groups: Iterable[str]) -> list[Law]:
+    return [law for law in LAWS.values() if law.name.partition(".")[0] in groups]
+
+
+def _laws_of(part: Any, over: str, bench: Bench, *without: list[str]) -> list[LawResult | None]:
+    """Return what every law over a kind of part says about one."""
+    left_out = [name for names in without for name in names]
+    chosen = [law for law in LAWS.values() if law.over == over and law.name not in left_out]
+    with quiet():
+        return [
+            law.of_part(part, Bench(bench.backend, bench.dtype, ROWS, bench.seed)) for law in chosen
+        ]
+
+
+def _of_report(report: GradientReport) -> Deviations:
+    """Yield what a gradient check decides."""
+    w = report.worst
+    error = w.relative_error if report.passed else max(w.relative_error, w.relative_tolerance * 2.0)
+    what = w.label if report.passed else report.summary
+    values = (w.analytic, w.numeric) if report.passed else (np.nan, np.nan)
+    yield Deviation(what, error or float(not report.passed), *values, w.relative_tolerance)
+
+
+def _report(part: Any, family: str, results: list[LawResult | None], raises: bool) -> LawReport:
+    name = f"{family} {type(part).__name__}"
+    return _finished(LawReport(name, tuple(r for r in results if r is not None)), raises)
+
+
+def _finished(report: LawReport, raises: bool) -> LawReport:
+    if raises:
+        report.raise_for_failure()
+    return report

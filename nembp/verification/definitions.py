@@ -1,0 +1,389 @@
+"""The engine's definitions written out a second time, in plain NumPy, one direction at a time.
+
+Everything takes complex numbers too, so that derivatives come from complex steps,
+f'(θ) = Im f(θ + ih) / h with h = 1e-30, exact to rounding (Squire and Trapp 1998). Of a part that
+is not nembp's own, the function that it computes is taken as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from itertools import product
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from nembp.backend import get_backend
+from nembp.engine.activations import Activation, Identity, LeakyReLU, Logistic, ReLU, Tanh
+from nembp.engine.convolution import Convolution
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
+from nembp.engine.network import Network
+from nembp.engine.noise import DRIFT_DRAWS, Noise
+
+Array: TypeAlias = np.ndarray[Any, Any]
+Gain: TypeAlias = Callable[[Array], Array]
+
+STEP = 1e-30
+MAPS = (Dense, Convolution, AveragePooling, Reshape)
+ACTIVATIONS = (Identity, LeakyReLU, Logistic, ReLU, Tanh)
+LIKELIHOODS = (Multinomial, Gaussian, Bernoulli)
+
+
+def knows(part: Any) -> bool:
+    """Whether the formula of a part is written out here."""
+    if type(part) is Transposed:
+        return knows(part.linear_map)
+    return part is None or type(part) in (*MAPS, *ACTIVATIONS, *LIKELIHOODS)
+
+
+def slope(f: Callable[[Array], Any], at: Array, v: Array) -> float:
+    """Return df(at + s v)/ds at s = 0."""
+    return float(np.imag(f(at + 1j * STEP * v)) / STEP)
+
+
+def gradient(f: Callable[[Array], Any], at: Array) -> Array:
+    """Return every partial derivative of ``f`` at a flat vector."""
+    return np.array([slope(f, at, unit) for unit in np.eye(at.size)])
+
+
+# -- linear maps: x ↦ x M(W) -----------------------------------------------------------------------
+def matrix_of(linear_map: LinearMap, W: Array) -> Array:
+    """Return the matrix (inputs, outputs) by which a linear map with weights W multiplies rows."""
+    if type(linear_map) is Transposed:
+        return matrix_of(linear_map.linear_map, W).T
+    if type(linear_map) is Dense:
+        return W.reshape(linear_map.inputs, linear_map.outputs)
+    if type(linear_map) is Convolution:
+        places = _weights_of_pixels(linear_map)
+        return np.asarray(np.append(W.reshape(-1), 0.0)[places])
+    if type(linear_map) in MAPS:
+        return _fixed(linear_map)
+    if np.iscomplexobj(W):  # linear in W
+        return matrix_of(linear_map, W.real) + 1j * matrix_of(linear_map, W.imag)
+    out = np.empty((linear_map.inputs, linear_map.outputs))
+    linear_map.forward(get_backend("cpu"), np.eye(linear_map.inputs), np.array(W, float), out)
+    return out
+
+
+@lru_cache(maxsize=512)
+def _weights_of_pixels(conv: Convolution) -> Array:
+    """Return which weight joins each pair of neurons, −1 for none.
+
+    y[p, q, k] = Σ_ijc x[s p + i − above, t q + j − left, c] W[i, j, c, k], zeros outside the image.
+    """
+    (height, width, below), (rows, columns, above) = conv.shape, conv.output_shape
+    kernel = np.arange(math.prod(conv.weight_shape)).reshape(conv.weight_shape)
+    places = np.full((height, width, below, rows, columns, above), -1)
+    for p, q, i, j in product(range(rows), range(columns), *map(range, conv.kernel)):
+        h = conv.stride[0] * p + i - conv.padding[0]
+        w = conv.stride[1] * q + j - conv.padding[1]
+        if 0 <= h < height and 0 <= w < width:
+            places[h, w, :, p, q, :] = kernel[i, j]
+    return places.reshape(conv.inputs, conv.outputs)
+
+
+@lru_cache(maxsize=512)
+def _fixed(linear_map: Any) -> Array:
+    """Return the matrix of a map without weights, by its effect on the unit vectors."""
+    n = linear_map.inputs
+    units = np.eye(n).reshape(n, *linear_map.shape)
+    if type(linear_map) is Reshape:
+        axes = linear_map.axes or range(len(linear_map.shape))
+        return units.transpose(0, *(axis + 1 for axis in axes)).reshape(n, n)
+    (rows, columns, channels), (s, t) = linear_map.output_shape, linear_map.stride
+    out = np.empty((n, rows, columns, channels))
+    for p, q in product(range(rows), range(columns)):
+        window = units[:, s * p :, t * q :][:, : linear_map.window[0], : linear_map.window[1]]
+        out[:, p, q] = window.mean(axis=(1, 2))
+    return out.reshape(n, -1)
+
+
+# -- activations -----------------------------------------------------------------------------------
+def activate(f: Activation | None, z: Array) -> Array:
+    """Return f(z)."""
+    if f is None or type(f) is Identity:
+        return z
+    if type(f) is ReLU:
+        return np.where(z.real > 0, z, 0.0)
+    if type(f) is LeakyReLU:
+        return np.where(z.real > 0, z, f.slope * z)
+    if type(f) in (Tanh, Logistic):
+        return np.asarray(np.tanh(z) if type(f) is Tanh else 0.5 + 0.5 * np.tanh(0.5 * z))
+    if np.iscomplexobj(z):
+        h = 1e-3 * np.maximum(1.0, np.abs(z.real))
+        ends = [activate(f, z.real + s * h) for s in (0.5, -0.5, 1.0, -1.0)]
+        slope = (4.0 * (ends[0] - ends[1]) - (ends[2] - ends[3]) / 2.0) / (3.0 * h)
+        return np.asarray(activate(f, z.real) + 1j * z.imag * slope)
+    a = np.array(z, dtype=float)
+    f.activate(get_backend("cpu"), a, np.empty_like(a))
+    return a
+
+
+def derivative(f: Activation | None, z: Array) -> Array:
+    """Return f'(z) at real or complex z."""
+    a = activate(f, z)
+    if type(f) in (ReLU, LeakyReLU):
+        return np.where(z.real > 0, 1.0, getattr(f, "slope", 0.0))
+    known: dict[Any, Array] = {Tanh: 1.0 - a * a, Logistic: a * (1.0 - a)}
+    return known.get(type(f), np.ones_like(a))
+
+
+# -- likelihoods -----------------------------------------------------------------------------------
+def log_softmax(z: Array) -> Array:
+    """Return log(eᶻ / Σ eᶻ) of each row."""
+    z = z - np.max(z.real, axis=1, keepdims=True)
+    return np.asarray(z - np.log(np.sum(np.exp(z), axis=1, keepdims=True)))
+
+
+def log_logistic(z: Array) -> Array:
+    """Return log(1 / (1 + e⁻ᶻ))."""
+    return np.asarray(np.where(z.real > 0, 0.0, z) - np.log1p(np.exp(np.where(z.real > 0, -z, z))))
+
+
+def output_activation(likelihood: Likelihood, z: Array) -> Array:
+    """Return softmax, identity or logistic of z."""
+    if isinstance(likelihood, Multinomial):
+        return np.asarray(np.exp(log_softmax(z)))
+    if isinstance(likelihood, Bernoulli):
+        return 0.5 + 0.5 * np.tanh(0.5 * z)
+    return z if isinstance(likelihood, Gaussian) else np.asarray(likelihood.at(z).a)
+
+
+def log_likelihood(likelihood: Likelihood, z: Array, t: Array) -> Array:
+    """Return log p(t | z) of each row, for any real target."""
+    if isinstance(likelihood, Multinomial):
+        terms = likelihood.weight * t * log_softmax(z)
+    elif isinstance(likelihood, Gaussian):
+        v = likelihood.variance
+        terms = -((t - z) ** 2) / (2.0 * v) - 0.5 * math.log(2.0 * math.pi * v)
+    elif isinstance(likelihood, Bernoulli):
+        terms = likelihood.weight * (t * log_logistic(z) + (1.0 - t) * log_logistic(-z))
+    else:
+        return np.asarray(likelihood.log_likelihood(likelihood.at(z), t))[:, 0]
+    return np.asarray(np.sum(terms, axis=1))
+
+
+def gain_terms(likelihood: Likelihood, z: Array, t: Array, n: Array) -> Array:
+    """Return log p(t + n) − log p(t), neuron by neuron."""
+    if isinstance(likelihood, Multinomial):
+        return likelihood.weight * n * log_softmax(z)
+    if isinstance(likelihood, Gaussian):
+        return n * (2.0 * (z - t) - n) / (2.0 * likelihood.variance)
+    assert isinstance(likelihood, Bernoulli)
+    return likelihood.weight * n * z
+
+
+# -- one direction of a network --------------------------------------------------------------------
+def unflatten(net: Network, flat: Array) -> list[tuple[Array, Any, Any]]:
+    """Return matrix, bias (one a neuron) and gain (one a channel, or None) of each step up.
+
+    The flat vector holds weights, forward biases, backward biases, forward gains, backward gains.
+    """
+    forward = net if net.direction == "forward" else net.reversed
+    position, matrices = 0, []
+
+    def take(count: int) -> Array:
+        nonlocal position
+        position += count
+        return flat[position - count : position]
+
+    for linear_map in forward.maps:
+        matrices.append(matrix_of(linear_map, take(linear_map.weight_count)))
+    reached = forward.layers[1:], forward.layers[:-1]
+    # neuron j of a layer with c biases has bias j mod c
+    biases = [[np.resize(take(u.biases), u.size) if u.biases else 0.0 for u in g] for g in reached]
+    gains = [[take(u.gains) if u.normalization else None for u in group] for group in reached]
+    assert position == flat.size, "the flat vector has entries that no layer uses"
+    if net.direction == "forward":
+        return list(zip(matrices, biases[0], gains[0], strict=True))
+    return list(zip([M.T for M in matrices], biases[1], gains[1], strict=True))[::-1]
+
+
+def run(
+    net: Network,
+    flat: Array,
+    x: Array,
+    *,
+    statistics: str = "batch",
+    noise: Mapping[int, Array] | None = None,
+) -> tuple[list[Array], list[Array], list[Any]]:
+    """Return the signals a⁰.. aᴸ⁻¹, the pre-activations z¹.. zᴸ, and (mean, variance) of each.
+
+    With ``noise`` on the signals of some layers.
+    """
+    noise = noise or {}
+    a, z = [x + noise.get(0, 0.0)], []
+    moments: list[Any] = []
+    for k, (M, b, gain) in enumerate(unflatten(net, flat), start=1):
+        layer, y = net.layers[k], a[-1] @ M
+        moments.append(None)
+        if gain is not None and layer.normalization is not None:
+            values = y.reshape(-1, layer.biases)
+            mean = values.mean(axis=0)
+            variance = ((values - mean) ** 2).mean(axis=0)
+            moments[-1] = mean, variance
+            if statistics == "running":
+                mean, variance = (net.backend.to_numpy(r) for r in net.running[k] or ())
+            hat = (values - mean) / (variance + layer.normalization.epsilon) ** 0.5
+            y = (gain * hat).reshape(y.shape)
+        z.append(y + b)
+        if k < len(net.maps):
+            a.append(activate(layer.activation, z[-1]) + noise.get(k, 0.0))
+    return a, z, moments
+
+
+def nll(
+    net: Network, flat: Array, x: Array, t: Array, statistics: str = "batch", noise: Any = None
+) -> Any:
+    """Return the mean of −log p(t | x)."""
+    z = run(net, flat, x, statistics=statistics, noise=noise)[1][-1]
+    return -np.mean(log_likelihood(net.likelihood, z, t))
+
+
+def output_error(likelihood: Likelihood, z: Array, t: Array, update: str = "exact") -> Array:
+    """Return −∂log p/∂z; of the published softmax update, w (a − t) whatever Σ t is."""
+    a = output_activation(likelihood, z)
+    if isinstance(likelihood, Multinomial) and update != "published":
+        a = a * np.sum(t, axis=1, keepdims=True)
+    return np.asarray(likelihood.scale * (a - t))
+
+
+# -- noise: what is drawn, what screening keeps, and its mean --------------------------------------
+def standard_deviation(noise: Noise, epoch: int, iteration: int) -> float:
+    """Return σₜ = σ₀ / tᵈ, t in epochs or iterations."""
+    return float(noise.std / (epoch if noise.clock == "epoch" else iteration) ** noise.decay)
+
+
+def draws(
+    noise: Noise,
+    likelihood: Likelihood,
+    z: Array | None,
+    t: Array,
+    std: float,
+    generator: np.random.Generator,
+    dtype: str,
+) -> Array:
+    """Return what is offered to screening."""
+    out = np.empty(t.shape, dtype)
+    backend = get_backend("cpu")
+    if noise.law == "uniform":
+        n = std * math.sqrt(12.0) * (backend.uniform(generator, out).astype(float) - 0.5)
+    else:
+        n = std * backend.normal(generator, out).astype(float)
+    if noise.law == "curvature" and not isinstance(likelihood, Gaussian):
+        assert z is not None
+        a = output_activation(likelihood, z)
+        if isinstance(likelihood, Multinomial):  # S Sᵀ = diag(a) − a aᵀ
+            n = np.sqrt(a) * n
+            n = n - a * n.sum(axis=1, keepdims=True)
+        else:
+            n = np.sqrt(a * (1.0 - a)) * n
+    if noise.mode == "multiplicative":
+        n = t * n
+    if z is not None and noise.update == "zero-sum" and isinstance(likelihood, Multinomial):
+        n = n - n.mean(axis=1, keepdims=True)
+    return np.asarray(n)
+
+
+def gain_of(noise: Noise, likelihood: Likelihood, z: Array, t: Array) -> Gain:
+    """Return n ↦ what screening looks at: the gain of each neuron, or of each sample (rows, 1)."""
+
+    def gain(n: Array) -> Array:
+        terms = gain_terms(likelihood, z, t, n)
+        if noise.screening_for(likelihood) == "component":
+            return terms
+        whole = np.sum(terms, axis=1, keepdims=True)
+        return np.full_like(whole, whole.mean()) if noise.screening == "expectation" else whole
+
+    return gain
+
+
+class Screening:
+    """Takes draws, and notes whether rounding decided about one of them (``tied``)."""
+
+    def __init__(self, noise: Noise, gain: Gain, rounding: float) -> None:
+        self.noise, self.rounding, self.tied = noise, rounding, False
+        self.sign = -1.0 if noise.kind == "anti" else 1.0
+        self.gain = gain
+
+    def _score(self, n: Array) -> Array:
+        score = self.sign * self.gain(n)
+        moved = np.abs(n) if score.shape == n.shape else np.abs(n).max(axis=1, keepdims=True)
+        self.tied |= bool(np.any((np.abs(score) < self.rounding) & (moved > 0.0)))
+        return score
+
+    def once(self, n: Array) -> tuple[Array, Array]:
+        """Return a draw as it is kept, reflected or dropped, and where it is kept."""
+        if self.noise.kind == "blind":
+            return n, np.ones((len(n), 1), dtype=bool)
+        if self.noise.rejected == "reflect":
+            n = np.where(self._score(n) >= 0.0, n, -n)
+        kept = self._score(n) >= 0.0
+        return np.where(kept, n, 0.0), kept
+
+    def best(self, offer: Callable[[], Array]) -> tuple[Array, Array]:
+        """Return the draw, of ``noise.draws``, that gains most, and where there is any."""
+        n, kept = self.once(offer())
+        if self.noise.kind == "blind" or self.noise.draws == 1:
+            return n, kept
+        score = self.sign * self.gain(n)
+        for _ in range(self.noise.draws - 1):
+            other = self.once(offer())[0]
+            gained = self.sign * self.gain(other)
+            close = np.abs(gained - score) < self.rounding
+            self.tied |= bool(np.any(close & (gained != score)))
+            n, score = np.where(gained > score, other, n), np.maximum(gained, score)
+        return n, n != 0.0 if score.shape == n.shape else np.any(n != 0.0, axis=1, keepdims=True)
+
+    def noise_from(self, offer: Callable[[], Array]) -> tuple[Array, float]:
+        """Return the noise that is taken, and the share of draws accepted."""
+        if self.noise.kind == "drift":
+            return np.asarray(np.mean([self.best(offer)[0] for _ in range(DRIFT_DRAWS)], 0)), 0.0
+        n, kept = self.best(offer)
+        return n, float(np.mean(kept))
+
+
+def target_noise(
+    noise: Noise,
+    likelihood: Likelihood,
+    z: Array,
+    t: Array,
+    std: float,
+    generator: np.random.Generator,
+    dtype: str = "float64",
+) -> tuple[Array, float, bool]:
+    """Return the noise on targets, the share accepted, and whether rounding decided about any."""
+    size = float(np.max(np.abs(z)) + np.max(np.abs(t))) + std + 1.0
+    rounding = 300.0 * float(np.finfo(dtype).eps) * likelihood.scale * std * size * t.shape[1]
+    half_space = (
+        not isinstance(likelihood, Gaussian) and noise.screening_for(likelihood) == "vector"
+    )
+    if noise.kind == "drift" and half_space and noise.law == "gaussian" and noise.draws == 1:
+        n = half_space_mean(noise, likelihood, z, t, std)
+        gain = gain_terms(likelihood, z, t, n).sum(axis=1)
+        # a direction w / ‖w‖ is rounding alone where w is
+        return n, 0.0, bool(np.any((gain > 0.0) & (gain < 1e-3 * likelihood.scale * size * std)))
+    screening = Screening(noise, gain_of(noise, likelihood, z, t), rounding)
+    n, share = screening.noise_from(lambda: draws(noise, likelihood, z, t, std, generator, dtype))
+    return n, share, screening.tied
+
+
+def half_space_mean(noise: Noise, likelihood: Likelihood, z: Array, t: Array, std: float) -> Array:
+    """Return E[n | kept] of n = S ξ, kept where ⟨Sᵀw, ξ⟩ ≥ 0: σ √(2/π) S Sᵀw / ‖Sᵀw‖.
+
+    Half that where rejected draws are zeroed instead of reflected.
+    """
+    unit, mean = np.eye(t.shape[1]), np.empty_like(t)
+    for i, row in enumerate(t):
+        S = np.diag(row) if noise.mode == "multiplicative" else unit
+        if noise.update == "zero-sum" and isinstance(likelihood, Multinomial):
+            S = (unit - 1.0 / len(row)) @ S
+        w = gain_terms(likelihood, z[i : i + 1], t[i : i + 1], np.ones((1, len(row))))[0]
+        v = S.T @ w
+        length = float(np.linalg.norm(v))
+        mean[i] = S @ v / length if length > 0.0 else 0.0
+    share = 1.0 if noise.rejected == "reflect" else 0.5
+    return np.asarray(std * math.sqrt(2.0 / math.pi) * share * mean)

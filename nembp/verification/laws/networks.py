@@ -1,0 +1,650 @@
+"""Laws of networks: one direction, both together, normalized layers, noise, copies, files, devices."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nembp import textbook
+from nembp.backend import Backend, stream
+from nembp.checkpoints import Model, encode, environment, load_model, save_model
+from nembp.datasets import Scaling
+from nembp.engine.backprop import JointBackpropagation, backpropagate, joint_gradient
+from nembp.engine.likelihoods import Multinomial
+from nembp.engine.linear import Dense
+from nembp.engine.network import Network
+from nembp.engine.noise import PLACES, Noise, noisy_layers
+from nembp.errors import ArchitectureError
+from nembp.threads import threads
+from nembp.verification import definitions
+from nembp.verification.cases import Array, Case, Problem
+from nembp.verification.laws.law import (
+    BBP,
+    BP,
+    COMPLEX,
+    NEM,
+    along_directions,
+    host,
+    largest,
+    law,
+    poisoned,
+)
+from nembp.verification.reports import Deviations, equal, holds, near
+
+NORM = "Ioffe and Szegedy 2015, algorithms 1 and 2"
+
+
+def directions(case: Problem, backend: Backend) -> list[tuple[Network, Array, Array]]:
+    """Return both directions with their inputs and targets."""
+    net, (x, t) = case.net(device=backend), case.batch()
+    return [(net, x, t), (net.reversed, t, x)]
+
+
+def error_size(net: Network, x: Array, t: Array) -> float:
+    """Return the size of what a direction's output error subtracts, on which rounding acts."""
+    a = host(net, net.predict(x, "batch"))
+    mass = largest(t.sum(axis=1)) if isinstance(net.likelihood, Multinomial) else 1.0
+    return abs(net.likelihood.scale) * (largest(a) * (1.0 + mass) + largest(t) + 1e-3)
+
+
+def joint_size(net: Network, x: Array, t: Array) -> float:
+    """Return the same of both directions, times the signals that the errors are multiplied with."""
+    return 2.0 * (error_size(net, x, t) + error_size(net.reversed, t, x)) * (1.0 + largest(x, t))
+
+
+def generators() -> dict[str, Any]:
+    """Return the generators of both directions' noise, at their start, on the host."""
+    return {direction: stream(7, f"noise/{direction}") for direction in ("forward", "backward")}
+
+
+def step_of(
+    net: Network,
+    x: Array,
+    t: Array,
+    path: Any,
+    noise: dict[str, Noise] | None = None,
+    clock: tuple[int, int] = (1, 1),
+    step: JointBackpropagation | None = None,
+) -> tuple[Array, JointBackpropagation]:
+    """Return a batch's joint gradient, in a vector that held NaN, and the step that gave it."""
+    if step is None:
+        drawn = {key: stream(7, f"noise/{key}") for key in noise} if noise else None
+        step = JointBackpropagation(net, len(x), path=path, noise=noise, generators=drawn)
+    step.x[...] = net.backend.asarray(x, net.dtype)
+    step.t[...] = net.backend.asarray(t, net.dtype)
+    gradient = net.backend.asarray(np.full(net.parameter_count, np.nan), net.dtype)
+    step(gradient, *clock)
+    return host(net, gradient), step
+
+
+def path_of(case: Problem) -> str:
+    """Return a path, one after the other by seed."""
+    path = ("samples", "classes", "none")[case.seed % 3]
+    return "samples" if path == "classes" and not case.backward.class_sums else path
+
+
+def batch_for(case: Problem, path: str) -> tuple[Array, Array]:
+    """Return a batch that a path takes."""
+    return case.labelled_batch() if path == "classes" else case.batch()
+
+
+# -- one direction ---------------------------------------------------------------------------------
+@law("gradient.definition", BBP)
+def predictions(case: Problem, backend: Backend) -> Deviations:
+    """predict and log_likelihood = aᵏ = f(forward(aᵏ⁻¹) + bᵏ), written out."""
+    if not case.known:
+        return
+    for net, x, t in directions(case, backend):
+        flat = host(net, net.parameters)
+        for by in ("batch", "running") if net.statistics_count else ("batch",):
+            z = definitions.run(net, flat, x, statistics=by)[1][-1]
+            size = 1.0 + largest(z)
+            a, way = host(net, net.predict(x, by)), f"of the {net.direction} direction"
+            expected = definitions.output_activation(net.likelihood, z)
+            yield near(a, expected, f"prediction {way}", size)
+            log_p = definitions.log_likelihood(net.likelihood, z, t)
+            scale = 1.0 + abs(net.likelihood.scale) * size**2 * (1.0 + largest(t)) ** 2 * z.shape[1]
+            actual = host(net, net.log_likelihood(x, t, by))
+            yield near(actual, log_p, f"log-likelihood {way}", scale)
+
+
+def of_definition(net: Network, x: Array, t: Array, by: str) -> Callable[[Array], float]:
+    """Return v ↦ slope of the mean nll along a direction v of the parameters."""
+    flat = host(net, net.parameters)
+    return lambda v: definitions.slope(lambda at: definitions.nll(net, at, x, t, by), flat, v)
+
+
+@law("gradient.complex-steps", BBP, tolerance=COMPLEX)
+def complex_steps(case: Problem, backend: Backend) -> Deviations:
+    """∇(−mean log p) of each direction = Im f(θ + ih)/h, f written out."""
+    if not case.known:
+        return
+    for net, x, t in directions(case, backend):
+        for by in ("batch", "running") if net.statistics_count else ("batch",):
+            gradient = host(net, backpropagate(net, x, t, statistics=by)[0])
+            what = f"gradient of the {net.direction} direction"
+            slope, g = of_definition(net, x, t, by), case.generator("coordinates")
+            scale = error_size(net, x, t) * (1.0 + largest(x))
+            yield from along_directions(gradient, slope, what, g, scale)
+
+
+@law("gradient.input-error", BBP, tolerance=COMPLEX)
+def input_error(case: Problem, backend: Backend) -> Deviations:
+    """input error = ∂(−mean log p)/∂x."""
+    if not case.known:
+        return
+    for net, x, t in directions(case, backend):
+        flat = host(net, net.parameters)
+
+        def slope(
+            v: Array, net: Network = net, x: Array = x, t: Array = t, f: Array = flat
+        ) -> float:
+            return definitions.slope(lambda at: definitions.nll(net, f, at, t), x, v)
+
+        error, what = host(net, backpropagate(net, x, t)[1]), f"{net.direction} input error"
+        g = case.generator("coordinates")
+        yield from along_directions(error, slope, what, g, error_size(net, x, t))
+
+
+PAGE = {"multinomial": textbook.Multinomial, "gaussian": textbook.Gaussian,
+        "bernoulli": textbook.Bernoulli}  # fmt: skip
+
+
+@law("gradient.textbook", BP)
+def of_the_textbook(case: Case, backend: Backend) -> Deviations:
+    """joint gradient = classical backpropagation in both directions (nembp.textbook)."""
+    net, (x, t) = case.net(device=backend), case.batch()
+    kinds = {u.activation.name if u.activation else None for u in net.layers[1:-1]}
+    name = kinds.pop() if len(kinds) == 1 else "identity" if not kinds else None
+    if not case.known or net.statistics_count or name not in textbook.ACTIVATIONS or kinds:
+        return
+    ends = [PAGE[end.name](end.scale) for end in (case.forward, case.backward)]
+    sizes, rng = [layer.size for layer in net.layers], np.random.default_rng(0)
+    page = textbook.Network(sizes, name, ends[0], ends[1], rng)
+
+    def spread(flat: Array) -> Array:
+        """Return the page's parameters: matrices in place of kernels, a bias for each neuron."""
+        up, down = (definitions.unflatten(way, flat) for way in (net, net.reversed))
+        biases = [np.broadcast_to(b, n) for (_, b, _), n in zip(up, sizes[1:], strict=True)]
+        others = [np.broadcast_to(b, n) for (_, b, _), n in zip(down[::-1], sizes, strict=False)]
+        return np.concatenate([np.ravel(v) for v in (*(M for M, _, _ in up), *biases, *others)])
+
+    page.theta[...] = spread(host(net, net.parameters))
+    expected = page.gradient(x, t)
+    gradient, scale = host(net, joint_gradient(net, x, t)), joint_size(net, x, t)
+    own_biases = all(layer.biases == layer.size for layer in net.layers)
+    if own_biases and all(type(linear_map) is Dense for linear_map in net.maps):
+        yield near(gradient, expected, "gradient", scale)
+    still = spread(np.zeros(net.parameter_count))  # maps without weights
+    slopes = lambda v: float(expected @ (spread(v) - still))  # noqa: E731
+    yield from along_directions(gradient, slopes, "gradient", case.generator("v"), scale * 4.0)
+
+
+# -- both directions in three sweeps ---------------------------------------------------------------
+def sum_of_directions(case: Problem, backend: Backend, path: str) -> Deviations:
+    """Compare a path's gradient with the sum of the one-direction gradients, and its nll."""
+    if path == "classes" and not case.backward.class_sums:
+        return
+    net, (x, t) = case.net(device=backend), batch_for(case, path)
+    expected = host(net, backpropagate(net, x, t)[0])
+    if path != "none":
+        expected = expected + host(net, backpropagate(net.reversed, t, x)[0])
+    gradient, step = step_of(net, x, t, path)
+    scale, what = joint_size(net, x, t), f"gradient by path {path}"
+    yield near(gradient, expected, what, scale)
+    if case.known:
+        ways = [(net, x, t), (net.reversed, t, x)][: 1 if path == "none" else 2]
+        flat, g = host(net, net.parameters), case.generator("v")
+
+        def slope(v: Array) -> float:
+            return definitions.slope(
+                lambda at: sum(definitions.nll(way, at, a, b) for way, a, b in ways), flat, v
+            )
+
+        yield from along_directions(gradient, slope, what, g, 100.0 * scale, 6)
+    if path == "none":
+        views = net.reversed.views(net.backend.asarray(gradient, net.dtype))
+        arrays = [b for b in (*views.biases, *views.gains) if b is not None]
+        still = not any(np.any(host(net, b)) for b in arrays)
+        yield holds(still, "backward biases have no gradient in unidirectional training")
+    yield from recorded_nll(net, x, t, step)
+
+
+@law("joint.samples", BBP)
+def by_samples(case: Problem, backend: Backend) -> Deviations:
+    """joint gradient = ∇ forward + ∇ backward, a row for each sample."""
+    yield from sum_of_directions(case, backend, "samples")
+    net, (x, t) = case.net(device=backend), case.batch()
+    expected = host(net, backpropagate(net, x, t)[0]) + host(
+        net, backpropagate(net.reversed, t, x)[0]
+    )
+    yield near(
+        host(net, joint_gradient(net, x, t)), expected, "joint_gradient", joint_size(net, x, t)
+    )
+
+
+@law("joint.classes", BBP)
+def by_classes(case: Problem, backend: Backend) -> Deviations:
+    """joint gradient = ∇ forward + ∇ backward, a row for each class."""
+    yield from sum_of_directions(case, backend, "classes")
+
+
+@law("joint.none")
+def forward_alone(case: Problem, backend: Backend) -> Deviations:
+    """without the backward direction: ∇ forward, its biases alone."""
+    yield from sum_of_directions(case, backend, "none")
+
+
+@law("joint.blocks")
+def in_blocks(case: Problem, backend: Backend) -> Deviations:
+    """rows in blocks on three threads give the same joint gradient."""
+    if getattr(case, "maps", None) is not None:
+        with threads(3):
+            yield from sum_of_directions(case, backend, "classes" if case.seed % 2 else "samples")
+
+
+def recorded_nll(net: Network, x: Array, t: Array, step: JointBackpropagation) -> Deviations:
+    """Compare ``forward_nll`` and ``backward_nll`` with the mean nll of the clean targets."""
+    for way, source, target, recorded in (
+        (net, x, t, step.forward_nll),
+        (net.reversed, t, x, step.backward_nll),
+    ):
+        if way is net or step.path != "none":
+            nll = -np.mean(host(way, way.log_likelihood(source, target, "batch")))
+            # class sums form mass ‖a‖² − 2⟨a, t⟩ + square, which cancels
+            squares = float(
+                np.sum(target**2) + np.sum(host(way, way.predict(source, "batch")) ** 2)
+            )
+            scale = 1.0 + abs(way.likelihood.scale) * (1.0 + squares)
+            what = f"{way.direction} nll recorded by path {step.path}"
+            yield near(host(way, recorded), [[nll]], what, scale)
+
+
+@law("joint.no-memory")
+def keeps_no_memory(case: Problem, backend: Backend) -> Deviations:
+    """a step depends on its batch and parameters alone."""
+    path = path_of(case)
+    net = case.net(device=poisoned(backend))
+    first, second = batch_for(case, path), batch_for(case, path)
+    second = case.rounded(0.5 * second[0][::-1] + 0.25), second[1][::-1].copy()
+    _, step = step_of(net, *first, path)
+    flat = host(net, net.parameters)
+    net.parameters[...] = net.backend.asarray(0.7 * flat[::-1], net.dtype)
+    again, _ = step_of(net, *second, path, step=step)
+    nll = [host(net, value).copy() for value in (step.forward_nll, step.backward_nll)]
+    fresh, other = step_of(net, *second, path)
+    scale = joint_size(net, *second)
+    yield holds(np.all(np.isfinite(fresh)), f"path {path}: no read of a buffer before its write")
+    yield near(again, fresh, f"path {path}: gradient after another batch", scale)
+    vector = net.backend.asarray(np.full(net.parameter_count, np.nan), net.dtype)
+    for _ in range(2):  # the second time its views are known
+        step(vector)
+        yield near(host(net, vector), fresh, f"path {path}: what a vector held,", scale)
+        vector[...] = net.backend.asarray(np.full(net.parameter_count, np.nan), net.dtype)
+    for name, value, expected in zip(
+        ("forward", "backward"), nll, (other.forward_nll, other.backward_nll), strict=True
+    ):
+        yield near(value, host(net, expected), f"path {path}: {name} nll", 1.0 + scale)
+
+
+# -- normalized layers -----------------------------------------------------------------------------
+@law("normalization.statistics", NORM)
+def moving_statistics(case: Problem, backend: Backend) -> Deviations:
+    """a step moves r to (1 − m) r + m (μ, σ² N/(N − 1)); nothing else moves them."""
+    net, path = case.net(device=poisoned(backend)), path_of(case)
+    if not net.statistics_count or not case.known:
+        return
+    x, t = batch_for(case, path)
+    before, flat = host(net, net.statistics), host(net, net.parameters)
+    expected = net.copy()
+    for way, source in ((net, x), (net.reversed, t)):
+        way.predict(source)
+        way.predict(source, "batch")
+        other = expected if way is net else expected.reversed
+        moments = definitions.run(way, flat, source)[2]
+        for k, layer in enumerate(way.layers):
+            values = len(source) * layer.size // max(layer.biases, 1)
+            pair = other.running[k]
+            if pair is None or values < 2 or (way is not net and path == "none"):
+                continue
+            assert layer.normalization is not None
+            m, (mean, variance) = layer.normalization.momentum, moments[k - 1]
+            for running, batch in zip(pair, (mean, variance * values / (values - 1)), strict=True):
+                moved = (1 - m) * host(net, running) + m * batch
+                running[...] = net.backend.asarray(moved, net.dtype)
+    yield equal(host(net, net.statistics), before, "statistics after predictions")
+    _, step = step_of(net, x, t, path)
+    moved, scale = host(net, net.statistics), 1.0 + largest(host(net, expected.statistics))
+    yield near(moved, host(net, expected.statistics), f"statistics after path {path}", scale)
+    step.moves_statistics = False
+    step_of(net, x, t, path, step=step)
+    yield equal(host(net, net.statistics), moved, "statistics that are not to move")
+
+
+@law("normalization.evaluation", NORM)
+def evaluation(case: Problem, backend: Backend) -> Deviations:
+    """by running statistics each row is by itself."""
+    for net, x, _ in directions(case, backend):
+        if net.statistics_count:
+            together = host(net, net.predict(x))
+            alone = np.concatenate([host(net, net.predict(x[i : i + 1])) for i in range(len(x))])
+            what = f"rows one by one, {net.direction} direction"
+            yield near(alone, together, what, 1.0 + largest(together))
+
+
+# -- noise on targets ------------------------------------------------------------------------------
+CLOCK = 2, 30  # epoch and iteration, for annealing
+
+
+def noisy_step(
+    case: Case, backend: Backend, noise: dict[str, Noise], path: str
+) -> tuple[Network, Array, JointBackpropagation, dict[str, Any]] | None:
+    """Return network, gradient and step with noise on targets, and each direction's facts.
+
+    The facts: direction, source, target, z, noise by definition, share kept. None where rounding
+    decides about a draw.
+    """
+    net, (x, t) = case.net(device=poisoned(backend)), batch_for(case, path)
+    flat, facts, streams = host(net, net.parameters), {}, generators()
+    for name, way, source, target in (("forward", net, x, t), ("backward", net.reversed, t, x)):
+        z = definitions.run(way, flat, source)[1][-1]
+        if name in noise and not (name == "backward" and path == "none"):
+            std = definitions.standard_deviation(noise[name], *CLOCK)
+            n, share, tied = definitions.target_noise(
+                noise[name], way.likelihood, z, target, std, streams[name], case.dtype
+            )
+            if tied:
+                return None
+            facts[name] = way, source, target, z, n, share, std
+    gradient, step = step_of(net, x, t, path, noise, CLOCK)
+    return net, gradient, step, facts
+
+
+@law("noise.screening", NEM)
+def screening(case: Case, backend: Backend) -> Deviations:
+    """NEM: gain ≥ 0, anti: gain ≤ 0, blind: every draw, σₜ = σ₀ / tᵈ; as defined, by its stream."""
+    found = noisy_step(case, backend, case.noise, "samples") if case.known else None
+    if found is None:
+        return
+    net, _, step, facts = found
+    for name, (way, _, target, z, n, share, std) in facts.items():
+        noise, source = case.noise[name], step.sources[name]
+        drawn = host(net, source.n)
+        yield near(drawn, n, f"{noise.kind} noise on the {name} target", 100.0 * std)
+        terms = definitions.gain_terms(way.likelihood, z, target, drawn)
+        size = 1.0 + largest(z) + largest(target) + largest(drawn)
+        scale = way.likelihood.scale * size * (std + largest(drawn)) * target.shape[1]
+        sign = {"nem": 1.0, "anti": -1.0}.get(noise.kind, 0.0)
+        worst = sign * definitions.gain_of(noise, way.likelihood, z, target)(drawn)
+        yield near(np.minimum(worst, 0.0), np.zeros_like(worst), f"gain of {noise.kind}", scale)
+        gain = [[terms.sum() / len(target)]]
+        yield near(host(net, source.gain), gain, "mean gain recorded", 10.0 * scale)
+        yield near(host(net, source.accepted), [[share]], "share accepted", 1.0)
+
+
+@law("joint.noisy", NEM)
+def noisy_gradient(case: Case, backend: Backend) -> Deviations:
+    """noisy joint gradient = backpropagation on the noisy targets."""
+    path = path_of(case)
+    found = noisy_step(case, backend, case.noise, path) if case.known and case.noise else None
+    if found is None:
+        return
+    net, gradient, step, facts = found
+    yield holds(set(step.sources) == set(facts), f"noise on the targets of {sorted(facts)} alone")
+    x, t = batch_for(case, path)
+    slope_of, scale = [], joint_size(net, x, t)
+    for name, way, source, target in (("forward", net, x, t), ("backward", net.reversed, t, x)):
+        if name == "backward" and path == "none":
+            continue
+        n, update = np.zeros_like(target), "exact"
+        if name in facts:
+            n, update = facts[name][4], case.noise[name].update
+            scale += 4.0 * way.likelihood.scale * largest(n) * n.shape[1] * (1.0 + largest(source))
+        z = definitions.run(way, host(net, net.parameters), source)[1][-1]
+        error = definitions.output_error(way.likelihood, z, target + n, update)
+
+        def form(at: Array, way: Any = way, source: Array = source, error: Array = error) -> Any:
+            return np.sum(error * definitions.run(way, at, source)[1][-1]) / len(source)
+
+        slope_of.append(form)
+    flat = host(net, net.parameters)
+    slope = lambda v: definitions.slope(lambda at: sum(f(at) for f in slope_of), flat, v)  # noqa: E731
+    what, g = f"noisy gradient by path {path}", case.generator("v")
+    yield from along_directions(gradient, slope, what, g, 10.0 * scale, 4)
+    yield from recorded_nll(net, x, t, step)
+
+
+# -- noise on signals ------------------------------------------------------------------------------
+def signal_step(case: Case, backend: Backend) -> Any:
+    """Return a step with noise on signals of one direction; None where the case has none."""
+    spec = case.forward_noise
+    if not case.known or spec.kind == "none":
+        return None
+    place, way = PLACES[case.seed % 3], ("forward", "backward")[case.seed // 3 % 2]
+    net, (x, t) = case.net(device=poisoned(backend)), case.batch()
+    view = net if way == "forward" else net.reversed
+    if not any(layer.activation for layer in view.layers):
+        place = "input"
+    spec = replace(
+        spec,
+        screening="auto" if spec.screening == "component" else spec.screening,
+        update="exact",
+        law="gaussian" if spec.law == "curvature" else spec.law,
+    )
+    key = f"{way}/{place}"
+    gradient, step = step_of(net, x, t, "samples", {key: spec}, CLOCK)
+    names = {k: place if place == "input" else f"{place}-{k}" for k in noisy_layers(view, place)}
+    sources = {k: step.sources[f"{way}/{name}"] for k, name in names.items()}
+    batch = (x, t) if view is net else (t, x)
+    return net, view, spec, key, gradient, step, sources, batch
+
+
+@law("noise.signals", NEM)
+def signals(case: Case, backend: Backend) -> Deviations:
+    """on signals: log p(t|aᵏ+n) − log p(t|aᵏ) ≥ 0 for NEM, ≤ 0 for anti."""
+    found = signal_step(case, backend) if not case.normalized else None
+    if found is None:
+        return
+    _, view, spec, key, _, _, sources, (x, t) = found
+    flat, generator = host(view, view.parameters), stream(7, f"noise/{key}")
+    before: dict[int, Array] = {}
+    std = definitions.standard_deviation(spec, *CLOCK)
+
+    def log_p(noise: dict[int, Array]) -> Array:
+        z = definitions.run(view, flat, x, noise=noise)[1][-1]
+        return definitions.log_likelihood(view.likelihood, z, t)[:, None]
+
+    for k, source in sources.items():
+        clean, signal = log_p(before), definitions.run(view, flat, x, noise=before)[0][k]
+        size = 1.0 + largest(clean)
+
+        def gain(n: Array, k: int = k, clean: Array = clean, before: Any = dict(before)) -> Array:  # noqa: B006
+            each = log_p({**before, k: n}) - clean
+            return np.full_like(each, each.mean()) if spec.screening == "expectation" else each
+
+        rounding = 300.0 * float(np.finfo(case.dtype).eps) * size
+        taken = definitions.Screening(spec, gain, rounding)
+
+        def offer(signal: Array = signal) -> Array:
+            likelihood = view.likelihood
+            return definitions.draws(spec, likelihood, None, signal, std, generator, case.dtype)
+
+        n, share = taken.noise_from(offer)
+        if taken.tied:
+            return
+        drawn = host(view, source.n)
+        yield near(drawn, n, f"{spec.kind} noise on layer {k}", 100.0 * std)
+        worst = {"nem": 1.0, "anti": -1.0}.get(spec.kind, 0.0) * gain(drawn)
+        yield near(np.minimum(worst, 0.0), np.zeros_like(worst), "gain on signals", 10.0 * size)
+        mean = [[np.mean(log_p({**before, k: drawn}) - clean)]]
+        yield near(host(view, source.gain), mean, "mean gain recorded", 100.0 * size)
+        yield near(host(view, source.accepted), [[share]], "share accepted", 1.0)
+        before[k] = drawn
+
+
+@law("noise.signal-gradient", NEM, tolerance=COMPLEX)
+def signal_gradient(case: Case, backend: Backend) -> Deviations:
+    """on signals: joint gradient = ∇(−mean log p(t|aᵏ+n)), n fixed."""
+    found = signal_step(case, backend)
+    if found is None:
+        return
+    net, view, _, key, gradient, step, sources, _ = found
+    (x, t), flat = case.batch(), host(net, net.parameters)
+    drawn = {k: host(net, source.n) for k, source in sources.items()}
+
+    def nll(at: Array) -> Any:
+        total = 0.0
+        for way, source, target in ((net, x, t), (net.reversed, t, x)):
+            noise = drawn if way.direction == view.direction else {}
+            total = total + definitions.nll(way, at, source, target, noise=noise)
+        return total
+
+    scale = 10.0 * joint_size(net, x, t) * (1.0 + largest(*drawn.values())) ** 2
+    slope = lambda v: definitions.slope(nll, flat, v)  # noqa: E731
+    yield from along_directions(gradient, slope, f"gradient, {key}", case.generator("v"), scale, 4)
+    yield equal(host(net, step.x), x, "x after the step")
+    yield equal(host(net, step.t), t, "t after the step")
+
+
+# -- views, copies, files, devices -----------------------------------------------------------------
+@law("network.views", BBP)
+def views(case: Problem, backend: Backend) -> Deviations:
+    """net.reversed.reversed is net; both are views of one vector, each entry once."""
+    net = case.net(device=backend)
+    yield from _views(net)
+
+
+def _views(net: Network) -> Deviations:
+    forward = net if net.direction == "forward" else net.reversed
+    back, count = forward.reversed, net.parameter_count
+    yield holds(net.reversed.reversed is net, "net.reversed.reversed is net")
+    yield holds(forward.parameters is back.parameters, "the directions share one vector")
+    yield holds(forward.statistics is back.statistics, "the directions share their statistics")
+    kept = [host(net, flat) for flat in (net.parameters, net.statistics)]
+    for flat in (net.parameters, net.statistics):
+        flat[...] = net.backend.asarray(np.arange(flat.shape[0]), net.dtype)
+    pieces = [
+        *forward.weights,
+        *forward.biases,
+        *back.biases[::-1],
+        *forward.gains,
+        *back.gains[::-1],
+    ]
+    seen = [host(net, piece).reshape(-1) for piece in pieces if piece is not None]
+    yield equal(np.concatenate(seen), np.arange(count), "entry seen through the views")
+    for W, other in zip(forward.weights, back.weights[::-1], strict=True):
+        yield equal(host(net, W), host(net, other), "weights of the other direction")
+    pairs = [pair for pair in (*forward.running, *back.running[::-1]) if pair is not None]
+    seen = [np.zeros(0), *(host(net, each) for pair in pairs for each in pair)]
+    expected = np.arange(net.statistics_count)
+    yield equal(np.concatenate(seen), expected, "statistic seen through the views")
+    sizes = [None if b is None else tuple(b.shape) for b in net.biases]
+    yield holds(sizes == [None, *((u.biases,) for u in net.layers[1:])], "sizes of the biases")
+    for flat, before in zip((net.parameters, net.statistics), kept, strict=True):
+        flat[...] = net.backend.asarray(before, net.dtype)
+
+
+@law("network.copies", every=4)
+def copies(case: Problem, backend: Backend) -> Deviations:
+    """a copy shares no memory, and is the same network."""
+    other = "float32" if case.dtype == "float64" else "float64"
+    for net, x, t in directions(case, backend):
+        before = [net.backend.to_numpy(flat) for flat in (net.parameters, net.statistics)]
+        predicted = host(net, net.predict(x)), host(net, net.reversed.predict(t))
+        scale, coarse = 1.0 + largest(*predicted), 1e-6 if other == "float32" else 1e-4
+        for dtype, twin in (
+            (net.dtype, net.copy()),
+            (net.dtype, copy.deepcopy(net)),
+            (net.dtype, pickle.loads(pickle.dumps(net))),
+            (other, net.to(dtype=other)),
+        ):
+            yield from _views(twin)
+            kinds = [
+                (n.layers, n.maps, n.likelihood, n.reversed.likelihood, n.direction)
+                for n in (twin, net)
+            ]
+            yield holds(kinds[0] == kinds[1] and twin.dtype == dtype, "kinds of the copy")
+            for flat, name in ((twin.parameters, "parameters"), (twin.statistics, "statistics")):
+                expected = before[name == "statistics"].astype(dtype)
+                yield equal(twin.backend.to_numpy(flat), expected, f"{name} of the copy")
+            slack = None if dtype == net.dtype else coarse
+            for value, expected in zip(
+                (twin.predict(x), twin.reversed.predict(t)), predicted, strict=True
+            ):
+                yield near(
+                    host(twin, value), expected, "prediction of a copy", scale, tolerance=slack
+                )
+            twin.parameters[...] = twin.backend.asarray(before[0] + 0.25, dtype)
+            one = twin.reversed.biases[-1]
+            assert one is not None
+            one[...] = 7.0
+            seen = host(twin, twin.parameters) == 7.0
+            yield holds(np.count_nonzero(seen) >= one.shape[0], "the copy's views are its own")
+            yield equal(
+                net.backend.to_numpy(net.parameters), before[0], "the original's parameters"
+            )
+            yield equal(host(net, net.predict(x)), predicted[0], "the original's prediction")
+
+
+@law("files.round-trip", every=8)
+def round_trip(case: Problem, backend: Backend) -> Deviations:
+    """load(save(net)) = net, bit for bit."""
+    net, (x, t) = case.net(device=backend), case.batch()
+    try:
+        encode((net.layers, net.maps, case.forward, case.backward))
+    except ArchitectureError:
+        return  # a part of yours that is not registered cannot be in a file
+    model = Model(
+        net=net, shape=(net.inputs,), classes=(), target_names=(), x_scaling=Scaling(),
+        y_scaling=Scaling(), centroids=None, is_image=False, dataset="random", settings={},
+        environment=environment(net),
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(Path(folder) / "model.npz", model)
+        loaded = load_model(Path(folder) / "model.npz", backend).net
+    for flat, same in zip(net.snapshot(), loaded.snapshot(), strict=True):
+        yield equal(same, flat, "parameters or statistics of the loaded network")
+    kinds = [
+        (n.layers, n.maps, n.likelihood, n.reversed.likelihood, n.dtype) for n in (net, loaded)
+    ]
+    yield holds(kinds[0] == kinds[1], "layers, maps, likelihoods and dtype of the loaded network")
+    yield equal(host(net, loaded.predict(x)), host(net, net.predict(x)), "its prediction")
+    back = loaded.reversed.predict(t), net.reversed.predict(t)
+    yield equal(host(net, back[0]), host(net, back[1]), "its backward prediction")
+
+
+@law("device.agreement", on_host=False)
+def agreement(case: Case, backend: Backend) -> Deviations:
+    """the device computes the host's numbers."""
+    if backend.name == "cpu":
+        return
+    path = "classes" if case.hard and case.backward.class_sums else "samples"
+    x, t = batch_for(case, path)
+    here, there = case.net(), case.net(device=backend)
+    for cpu, device, source, target in (
+        (here, there, x, t),
+        (here.reversed, there.reversed, t, x),
+    ):
+        pair = [host(net, net.predict(source)) for net in (device, cpu)]
+        yield near(pair[0], pair[1], "prediction", 1.0 + largest(pair[1]))
+        pair = [host(net, net.log_likelihood(source, target)) for net in (device, cpu)]
+        yield near(pair[0], pair[1], "log-likelihood", 1.0 + 10.0 * error_size(cpu, source, target))
+        pair = [host(net, backpropagate(net, source, target)[0]) for net in (device, cpu)]
+        yield near(pair[0], pair[1], "gradient", joint_size(here, x, t))
+    results = [step_of(net, x, t, path, case.noise) for net in (there, here)]
+    for name, drawn in results[1][1].sources.items():
+        n, other = host(here, drawn.n), host(there, results[0][1].sources[name].n)
+        if not np.array_equal(np.sign(n), np.sign(other)):
+            return  # a gain of zero but for rounding, which the two screen differently
+        yield near(other, n, f"{name} noise", 1.0)
+    scale = 20.0 * joint_size(here, x, t)
+    yield near(results[0][0], results[1][0], f"joint gradient by path {path}", scale)
+    pair = [host(net, net.statistics) for net in (there, here)]
+    yield near(pair[0], pair[1], f"running statistics after path {path}", 10.0)

@@ -1,0 +1,716 @@
+"""Laws of single parts: linear maps, activations, likelihoods, optimizers."""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import get_ident
+from typing import Any
+
+import numpy as np
+
+from nembp.backend import Backend, stream
+from nembp.engine.activations import Activation
+from nembp.engine.convolution import Convolution
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial, Readout
+from nembp.engine.linear import LinearMap, Transposed
+from nembp.engine.network import Network, dense_network
+from nembp.engine.optimizers import SGD, Adam, Momentum, Optimizer, RMSProp
+from nembp.verification import definitions
+from nembp.verification.cases import Array, Case
+from nembp.verification.definitions import knows
+from nembp.verification.laws.law import (
+    BBP,
+    BP,
+    COMPLEX,
+    NEM,
+    Bench,
+    End,
+    along_directions,
+    host,
+    largest,
+    law,
+    poisoned,
+)
+from nembp.verification.reports import Deviations, holds, near
+
+SINGLE = 2e-5  # relative error allowed between float32 and float64
+TRILINEAR = "∂T/∂y, ∂T/∂x, ∂T/∂W of T(x, W, y) = ⟨x·W, y⟩"
+NAMES = ("forward", "adjoint", "weight gradient")
+
+
+# -- linear maps -----------------------------------------------------------------------------------
+def random_arrays(m: LinearMap, bench: Bench) -> tuple[Array, Array, Array]:
+    """Return x, W and y for a linear map."""
+    return (
+        bench.normal(bench.rows, m.inputs),
+        bench.normal(*m.weight_shape),
+        bench.normal(bench.rows, m.outputs),
+    )
+
+
+def contractions(m: LinearMap, bench: Bench, x: Array, W: Array, y: Array) -> list[Array]:
+    """Return forward(x), adjoint(y) and, of a map with weights, weight_gradient(x, y)."""
+
+    def on_device(function: Callable[..., None]) -> Callable[..., None]:
+        return lambda *arrays: function(bench.backend, *arrays)
+
+    results = [
+        bench.written(on_device(m.forward), (len(x), m.outputs), x=x, W=W),
+        bench.written(on_device(m.adjoint), (len(y), m.inputs), y=y, W=W),
+    ]
+    if m.weight_count:
+        shape = m.weight_shape
+        results.append(bench.written(on_device(m.weight_gradient), shape, x=x, y=y))
+    return results
+
+
+def alike(found: list[Array], expected: list[Array], when: str, scale: float) -> Deviations:
+    """Compare the contractions of two ways."""
+    for name, actual, value in zip(NAMES, found, expected, strict=False):
+        yield near(actual, value, f"{name}{when}", scale)
+
+
+def size_of(*arrays: Array) -> float:
+    """Return the size of the terms of a form: the product of the largest entries, and their number."""
+    return math.prod(max(1.0, largest(array)) for array in arrays) * max(1, len(arrays[0]))
+
+
+@law("linear.trilinear", TRILINEAR, over="map")
+def trilinear(m: LinearMap, bench: Bench) -> Deviations:
+    """⟨forward(x), y⟩ = ⟨x, adjoint(y)⟩ = ⟨W, weight_gradient(x, y)⟩, linear in each argument."""
+    x, W, y = random_arrays(m, bench)
+    up, down, *gradient = contractions(m, bench, x, W, y)
+    scale = float(np.linalg.norm(up) * np.linalg.norm(y) + np.linalg.norm(x) * np.linalg.norm(down))
+    form = np.sum(up * y)
+    yield near(np.sum(x * down), form, "⟨x, adjoint(y)⟩", scale)
+    other = bench.normal(*x.shape)
+    mixed = contractions(m, bench, bench.rounded(x - 0.75 * other), W, y)[0]
+    apart = up - 0.75 * contractions(m, bench, other, W, y)[0]
+    yield near(mixed, apart, "forward of a sum", size_of(x, W) * m.inputs)
+    for _ in range(3 if m.weight_count else 0):
+        yield near(np.sum(W * gradient[0]), form, "⟨W, weight_gradient(x, y)⟩", scale)
+        V = bench.normal(*W.shape)
+        of_V = contractions(m, bench, x, V, y)[0]
+        sum_of_both = contractions(m, bench, x, bench.rounded(W + V), y)[0]
+        yield near(sum_of_both, up + of_V, "forward at W + V", 2.0 * size_of(x, W, V) * m.inputs)
+        W, up, form = V, of_V, np.sum(of_V * y)
+        scale = float(np.linalg.norm(of_V) * np.linalg.norm(y)) + scale
+
+
+@law("linear.definition", over="map")
+def definition(m: LinearMap, bench: Bench) -> Deviations:
+    """forward = x M(W), adjoint = y M(W)ᵀ, weight_gradient = ∂⟨x M(W), y⟩/∂W, M written out."""
+    if not knows(m):
+        return
+    x, W, y = random_arrays(m, bench)
+    up, down, *gradient = contractions(m, bench, x, W, y)
+    matrix = definitions.matrix_of(m, W)
+    scale = size_of(x, W, y)
+    yield near(up, x @ matrix, "forward", scale)
+    yield near(down, y @ matrix.T, "adjoint", scale)
+    for _ in range(3 if m.weight_count else 0):
+        V = bench.normal(*W.shape)
+        form = np.sum((x @ definitions.matrix_of(m, V)) * y)
+        yield near(np.sum(V * gradient[0]), form, "⟨V, weight gradient⟩", scale * W.size)
+
+
+@law("linear.transposed", BBP, over="map")
+def transposed(m: LinearMap, bench: Bench) -> Deviations:
+    """Transposed swaps forward and adjoint over the same W, and undoes itself."""
+    x, W, y = random_arrays(m, bench)
+    turned, scale = Transposed(m), size_of(x, W, y)
+    shapes = turned.inputs, turned.outputs, turned.weight_shape, turned.weight_count
+    expected = m.outputs, m.inputs, m.weight_shape, m.weight_count
+    yield holds(shapes == expected, "sizes of the transposed map")
+    here = contractions(m, bench, x, W, y)
+    there = contractions(turned, bench, y, W, x)
+    yield from alike([there[1], there[0], *there[2:]], here, " of the transposed", scale)
+    back = contractions(Transposed(turned), bench, x, W, y)
+    yield from alike(back, here, " transposed twice", scale)
+
+
+@law("linear.contract", over="map", every=2)
+def linear_contract(m: LinearMap, bench: Bench) -> Deviations:
+    """Every entry of out is written, in any memory layout, rows by themselves, arguments alone."""
+    x, W, y = random_arrays(m, bench)
+    here, scale = contractions(m, bench, x, W, y), size_of(x, W, y)
+    for name, result in zip(NAMES, here, strict=False):
+        yield holds(np.all(np.isfinite(result)), f"{name} writes every entry of out")
+    order = bench.generator.permutation(bench.rows)
+    mixed = contractions(m, bench, x[order], W, y[order])
+    expected = [here[0][order], here[1][order], *here[2:]]
+    yield from alike(mixed, expected, " of rows in another order", scale)
+    each = [contractions(m, bench, x[k : k + 1], W, y[k : k + 1]) for k in range(bench.rows)]
+    alone = [np.concatenate([one[i] for one in each]) for i in (0, 1)]
+    sums = [np.sum([one[2] for one in each], axis=0)] if m.weight_count else []
+    yield from alike([*alone, *sums], here, " row by row", scale)
+    for function, signal, result in ((m.forward, x, here[0]), (m.adjoint, y, here[1])):
+        rows = bench.array(np.concatenate([signal, signal + 1.0]))[: bench.rows, :]
+        out = bench.nan(result.shape[::-1])
+        function(bench.backend, rows, bench.array(W), out.T)
+        yield near(bench.numpy(out).T, result, "an out of another memory layout", scale)
+    single = contractions(m, bench.in_float32(), x, W, y)
+    for name, actual, value in zip(NAMES, single, here, strict=False):
+        yield near(actual, value, f"{name} in float32", 1.0, tolerance=SINGLE)
+    drawn = [np.asarray(m.initial_weights(stream(bench.seed, "weights"))) for _ in range(2)]
+    fine = drawn[0].size == m.weight_count and np.array_equal(drawn[0], drawn[1])
+    fine = fine and bool(np.all(np.isfinite(drawn[0])))
+    yield holds(fine, f"initial weights are {m.weight_count}, finite and the generator's alone")
+    yield holds(drawn[0].size < 2 or np.ptp(drawn[0]) > 0.0, "initial weights differ")
+    yield holds(not bench.changed, f"no call writes into its argument {sorted(bench.changed)}")
+
+
+@law("linear.no-memory", over="map", every=4)
+def keeps_no_memory(m: LinearMap, bench: Bench) -> Deviations:
+    """Results depend on x, W and y, not on calls before."""
+    x, W, y = random_arrays(m, bench)
+    before = contractions(m, bench, x, W, y)
+    for rows in (bench.rows + 2, max(1, bench.rows - 1), bench.rows):
+        shapes = (rows, m.inputs), m.weight_shape, (rows, m.outputs)
+        contractions(m, bench, *(np.full(shape, np.nan) for shape in shapes))
+    yield from alike(contractions(m, bench, x, W, y), before, " after other calls", 1.0)
+
+
+@law("linear.threads", over="map", every=11)
+def reentrant(m: LinearMap, bench: Bench) -> Deviations:
+    """Calls of two threads do not meet."""
+    mine, theirs = random_arrays(m, bench), random_arrays(m, bench)
+    expected = [contractions(m, bench, *arrays) for arrays in (mine, theirs)]
+    seen: list[list[Array]] = []
+
+    def other(twin: Backend) -> None:
+        seen.append(contractions(m, Bench(twin, bench.dtype, bench.rows, 0), *theirs))
+
+    twin = handing_over(bench.backend, other)
+    found = contractions(m, Bench(twin, bench.dtype, bench.rows, 0), *mine)
+    yield from alike(found, expected[0], " interrupted", size_of(*mine))
+    for results in seen:
+        yield from alike(results, expected[1], " from another thread", size_of(*theirs))
+
+
+def handing_over(backend: Backend, other: Callable[[Backend], None]) -> Backend:
+    """Return a twin before each of whose operations ``other`` runs in another thread, 40 times."""
+    twin, owner, left = copy.copy(backend), get_ident(), [40]
+
+    def wrapped(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            if get_ident() == owner and left[0]:
+                left[0] -= 1
+                with ThreadPoolExecutor(1) as pool:
+                    pool.submit(contextvars.copy_context().run, other, twin).result()
+            return operation(*args, **options)
+
+        return call
+
+    for name in ("add_windows", "copy_windows", "empty", "into", "matmul", "ones", "zeros"):
+        if hasattr(backend, name):
+            setattr(twin, name, wrapped(getattr(backend, name)))
+    return twin
+
+
+@law("linear.step", "Lavin and Gray 2016; nembp's definition", every=8)
+def in_a_step(case: Case, backend: Backend) -> Deviations:
+    """What a training step computes through one convolution = its definition, at any size."""
+    from nembp.verification.laws.networks import step_of
+
+    g = case.generator("convolution")
+
+    def pick(low: int, high: int) -> int:
+        return int(g.integers(low, high + 1))
+
+    side, kernel = pick(5, 12), pick(1, 4)
+    shape = (side, pick(5, 12), pick(1, 6))
+    stride, padding = (pick(1, 2), pick(1, 2)), (pick(0, 1), pick(0, 1))
+    conv = Convolution(shape, pick(1, 8), (kernel, pick(1, 4)), stride, padding)
+    m: LinearMap = Transposed(conv) if g.random() < 0.3 else conv
+    biases = (shape[2], conv.channels) if m is conv else (conv.channels, shape[2])
+    sizes = (m.inputs, m.outputs)
+    one = Case(sizes, rows=pick(1, 40), seed=case.seed, biases=biases, maps=(m,), dtype=case.dtype)
+    one = one.with_(forward=Gaussian(), backward=Gaussian())
+    net, (x, t), step = one.net(device=poisoned(backend)), one.batch(), None
+    for _ in range(2):  # the second time with other weights, in the same buffers
+        W, matrix = host(net, net.weights[0]), definitions.matrix_of(m, host(net, net.weights[0]))
+        gradient, step = step_of(net, x, t, "samples", step=step)
+        a = x @ matrix + np.resize(host(net, net.biases[1]), m.outputs)
+        c = t @ matrix.T + np.resize(host(net, net.reversed.biases[1]), m.inputs)
+        V: Array = case.rounded(np.asarray(g.standard_normal(W.shape)))
+        of_V = definitions.matrix_of(m, V)
+        slope = np.sum((x @ of_V) * (a - t)) + np.sum((t @ of_V.T) * (c - x))
+        scale = np.linalg.norm(x) * np.linalg.norm(a - t) + np.linalg.norm(t) * np.linalg.norm(
+            c - x
+        )
+        actual = np.sum(V.reshape(-1) * gradient[: W.size]) * len(x)
+        yield near(actual, slope, "⟨V, joint gradient⟩", float(scale) * W.size**0.5)
+        nll = [-np.mean(definitions.log_likelihood(Gaussian(), *pair)) for pair in ((a, t), (c, x))]
+        recorded = [host(net, each).item() for each in (step.forward_nll, step.backward_nll)]
+        yield near(recorded, nll, "nll recorded", float(np.sum(a**2 + t**2)) + 1.0)
+        net.parameters[...] = net.backend.asarray(0.5 * host(net, net.parameters)[::-1], net.dtype)
+
+
+# -- activations -----------------------------------------------------------------------------------
+def applied(f: Activation, bench: Bench, z: Array) -> Array:
+    """Return f(z)."""
+    a = bench.array(z)
+    f.activate(bench.backend, a, bench.nan(z.shape))
+    return bench.numpy(a)
+
+
+def multiplied(f: Activation, bench: Bench, error: Array, a: Array) -> Array:
+    """Return error ∘ f'(z) where f(z) = a."""
+    out, given = bench.array(error), bench.array(a)
+    f.multiply_derivative(bench.backend, out, given, bench.nan(a.shape))
+    if not np.array_equal(bench.numpy(given), bench.numpy(bench.array(a)), equal_nan=True):
+        bench.changed.add("a")
+    return bench.numpy(out)
+
+
+@law("activation.derivative", "Squire and Trapp 1998: complex steps", over="activation")
+def activation_derivative(f: Activation, bench: Bench) -> Deviations:
+    """multiply_derivative(e, a) = e ∘ f'(z), a = f(z)."""
+    if not knows(f):
+        return
+    z = 2.0 * bench.normal(bench.rows, 7)
+    a, error = applied(f, bench, z), bench.normal(bench.rows, 7)
+    yield near(a, definitions.activate(f, z), "f(z)", 1.0)
+    h = definitions.STEP
+    slope = np.imag(definitions.activate(f, z + 1j * h)) / h
+    yield near(multiplied(f, bench, error, a), error * slope, "error ∘ f'(z)", 1.0 + largest(error))
+
+
+@law("activation.curvature", "Gulrajani and others 2017", over="activation")
+def activation_curvature(f: Activation, bench: Bench) -> Deviations:
+    """multiply_curvature(e, a) = e ∘ f''(z) / f'(z)."""
+    if not knows(f) or f.piecewise_linear:
+        return
+    z, error = bench.normal(bench.rows, 7), bench.normal(bench.rows, 7)
+    a, held = applied(f, bench, z), bench.array(error)
+    f.multiply_curvature(bench.backend, held, bench.array(a), bench.nan(a.shape))
+    h = definitions.STEP
+    second = np.imag(definitions.derivative(f, z + 1j * h)) / h
+    expected = error * second / definitions.derivative(f, z)
+    yield near(bench.numpy(held), expected, "error ∘ f''/f'", 1.0 + largest(error))
+
+
+@law("activation.contract", over="activation", every=4)
+def activation_contract(f: Activation, bench: Bench) -> Deviations:
+    """f acts on each neuron by itself, stays finite, multiplies the error, and leaves a alone."""
+    for dtype in ("float32", "float64"):
+        at = Bench(bench.backend, dtype, 1, 0)
+        z = np.array([[0.0, 1e-3, 0.5, 1.0, 4.0, 12.0, 20.0, 100.0, 1e3, 1e4]])
+        z = np.concatenate([z, -z], axis=1)
+        a = applied(f, at, z)
+        both = np.concatenate([a, multiplied(f, at, np.ones_like(a), a)])
+        bad = np.isnan(both) | (~np.isfinite(both) & (np.abs(z) <= 20.0))
+        where = z[0, np.flatnonzero(bad.any(axis=0))[:1]]
+        yield holds(not where.size, f"f and f' are finite in {dtype}, but not at z = {where}")
+    z = np.concatenate([bench.normal(1, 40), 0.3 * bench.normal(1, 20)], axis=1)
+    a, order = applied(f, bench, z), bench.generator.permutation(60)
+    yield near(applied(f, bench, z[:, order].T)[:, 0], a[0, order], "f(z) in another order", 1.0)
+    slope, error = multiplied(f, bench, np.ones_like(a), a), bench.normal(1, 60)
+    yield near(multiplied(f, bench, error, a), error * slope, "the error multiplied", 1.0)
+    single = bench.in_float32()
+    yield near(applied(f, single, z), a, "f(z) in float32", 1.0, tolerance=SINGLE)
+    slopes = multiplied(f, single, np.ones_like(a), a)
+    yield near(slopes, slope, "f'(z) in float32", 1.0, tolerance=SINGLE)
+    yield holds(not bench.changed, "a is left alone by multiply_derivative")
+
+
+# -- likelihoods -----------------------------------------------------------------------------------
+class Calls:
+    """A likelihood's functions on a bench, on readouts whose work space holds NaN."""
+
+    def __init__(self, end: End, bench: Bench) -> None:
+        self.likelihood, self.bench = end.likelihood, bench
+
+    def readout(self, z: Array) -> Readout:
+        """Return a readout of ``z``."""
+        o = Readout.allocate(self.bench.backend, z.shape[0], z.shape[1], self.bench.dtype)
+        for buffer in (o.a, o.scratch, o.column, o.spare):
+            buffer[...] = self.bench.nan(tuple(buffer.shape))
+        o.z[...] = self.bench.array(z)
+        self.likelihood.activate(o)
+        return o
+
+    def activation(self, z: Array) -> Array:
+        """Return a."""
+        return self.bench.numpy(self.readout(z).a)
+
+    def log_p(self, z: Array, t: Array, *sums: Array) -> Array:
+        """Return log p(t) of each row, shape (rows,)."""
+
+        def write(t: Any, *rest: Any) -> None:
+            *sums, out = rest
+            out[...] = self.likelihood.log_likelihood(self.readout(z), t, *sums)
+
+        given = dict(zip(("t", "counts", "square"), (t, *sums), strict=False))
+        return self.bench.written(write, (len(z), 1), **given)[:, 0]
+
+    def _of_readout(self, function: Callable[..., None], z: Array, **given: Array) -> Array:
+        o = self.readout(z)
+        before = self.bench.numpy(o.z), self.bench.numpy(o.a)
+        result = self.bench.written(lambda *args: function(o, *args), z.shape, **given)
+        for name, value in zip(("o.z", "o.a"), before, strict=True):
+            now = self.bench.numpy(getattr(o, name[2:]))
+            if not np.array_equal(now, value, equal_nan=True):
+                self.bench.changed.add(name)
+        return result
+
+    def error(self, z: Array, t: Array, **options: Any) -> Array:
+        """Return −∂log p/∂z."""
+        error = self.likelihood.error
+        if isinstance(options.get("counts"), np.ndarray):
+            options["counts"] = self.bench.array(options["counts"])
+        return self._of_readout(lambda o, t, out: error(o, t, out, **options), z, t=t)
+
+    def gain(self, z: Array, t: Array, n: Array) -> Array:
+        """Return the gain of each neuron's noise."""
+        return self._of_readout(self.likelihood.gain_terms, z, t=t, n=n)
+
+    def gain_slope(self, z: Array, t: Array) -> Array:
+        """Return ∂gain/∂n at n = 0."""
+        return self._of_readout(self.likelihood.gain_slope, z, t=t)
+
+
+def at_end(end: End, bench: Bench, width: int = 4) -> tuple[Calls, Array, Array, Array, float]:
+    """Return the calls, z, t, noise and the size of what an error subtracts."""
+    g = bench.generator
+    z = bench.rounded(bench.normal(bench.rows, width) * float(g.choice([0.1, 1.0, 3.0])))
+    n = bench.rounded(bench.normal(bench.rows, width) * float(g.choice([0.05, 0.5])))
+    calls, t = Calls(end, bench), end.draw(bench, bench.rows, width)
+    size = largest(calls.activation(z)) * (1.0 + largest(t.sum(axis=1)) + largest(n) * width)
+    return calls, z, t, n, abs(end.likelihood.scale) * (size + largest(t) + largest(n))
+
+
+@law("likelihood.definition", over="likelihood")
+def likelihood_definition(end: End, bench: Bench) -> Deviations:
+    """a = softmax, identity or logistic of z, and log p(t) is as written."""
+    if not knows(end.likelihood):
+        return
+    calls, z, t, n, size = at_end(end, bench)
+    expected = definitions.output_activation(end.likelihood, z)
+    yield near(calls.activation(z), expected, "a", 1.0)
+    for targets in (t, bench.rounded(t + n)):
+        log_p = definitions.log_likelihood(end.likelihood, z, targets)
+        scale = 1.0 + size * (1.0 + largest(z) + largest(targets)) * z.shape[1]
+        yield near(calls.log_p(z, targets), log_p, "log p(t)", scale)
+
+
+@law("likelihood.class-sums", "exponential families", over="likelihood")
+def class_sums(end: End, bench: Bench) -> Deviations:
+    """log p and error of a sum of targets = the sums of log p and error."""
+    likelihood, g = end.likelihood, bench.generator
+    if not likelihood.class_sums:
+        return
+    calls, z, _, _, _ = at_end(end, bench)
+    members = g.integers(0, len(z), int(g.integers(1, 13)))
+    t = end.draw(bench, len(members), z.shape[1])
+    belongs = np.eye(len(z))[members].T
+    sums, mass = bench.rounded(belongs @ t), belongs.sum(axis=1, keepdims=True)
+    square = bench.rounded(belongs @ np.sum(t * t, axis=1, keepdims=True))
+    each, summed = calls.log_p(z[members], t), calls.log_p(z, sums, mass, square)
+    a = calls.activation(z)
+    scale = (1.0 + largest(each)) * len(members)
+    scale += abs(likelihood.scale) * float(np.sum(square) + np.sum(mass * (1.0 + z * z + a * a)))
+    yield near(summed, belongs @ each, "sum of log-likelihoods", scale)
+    errors = belongs @ calls.error(z[members], t)
+    scale = abs(likelihood.scale) * len(members) * (1.0 + largest(a) + largest(t))
+    yield near(calls.error(z, sums, counts=mass), errors, "sum of errors", scale)
+
+
+@law("likelihood.gain", NEM, over="likelihood")
+def gains(end: End, bench: Bench) -> Deviations:
+    """Σ gain(n) = log p(t+n) − log p(t), slope = ∂gain/∂n."""
+    calls, z, t, n, size = at_end(end, bench)
+    terms, before = calls.gain(z, t, n), calls.log_p(z, t)
+    after = calls.log_p(z, bench.rounded(t + n))
+    size *= 1.0 + largest(z) + largest(t) + largest(n)
+    scale = 10.0 * (1.0 + largest(before) + largest(after) + size * z.shape[1])
+    yield near(terms.sum(axis=1), after - before, "gain", scale)
+    if knows(end.likelihood):
+        expected = definitions.gain_terms(end.likelihood, z, t, n)
+        yield near(terms, expected, "gain of each neuron", scale)
+    # where a gain is at most quadratic in the noise, this difference is exact
+    h, tolerance = (1.0, None) if knows(end.likelihood) else (1e-4, 1e-6)
+    ends = [calls.gain(z, t, np.full_like(z, way * h)) for way in (1.0, -1.0)]
+    slope, difference = calls.gain_slope(z, t), (ends[0] - ends[1]) / (2.0 * h)
+    yield near(slope, difference, "slope of the gain", scale, tolerance=tolerance)
+
+
+@law("likelihood.output-derivative", over="likelihood", tolerance=COMPLEX)
+def output_derivative(end: End, bench: Bench) -> Deviations:
+    """An error at a = softmax, identity or logistic of z reaches z times ∂a/∂z."""
+    if not knows(end.likelihood):
+        return
+    calls, z, t, _, _ = at_end(end, bench)
+    error = bench.normal(*t.shape)
+    held = bench.array(error)
+    end.likelihood.multiply_derivative(calls.readout(z), held)
+
+    def through(v: Array) -> float:
+        def reads(at: Array) -> Any:
+            return np.sum(error * definitions.output_activation(end.likelihood, at))
+
+        return definitions.slope(reads, z, v)
+
+    yield from along_directions(bench.numpy(held), through, "∂/∂z", bench.generator, 4.0)
+
+
+@law("likelihood.contract", over="likelihood", every=4)
+def likelihood_contract(end: End, bench: Bench) -> Deviations:
+    """Results are written whole, rows by themselves, arguments alone; activate leaves a normal form."""
+    calls, z, t, n, size = at_end(end, bench)
+    results = {
+        "a": calls.activation(z),
+        "log p": calls.log_p(z, t),
+        "error": calls.error(z, t),
+        "gain": calls.gain(z, t, n),
+    }
+    for name, result in results.items():
+        yield holds(np.all(np.isfinite(result)), f"every entry of {name} is written, and finite")
+    o = calls.readout(z)
+    end.likelihood.activate(o)
+    yield near(bench.numpy(o.a), results["a"], "a, activated twice", 1.0)
+    scale = 1.0 + size * (1.0 + largest(z) + largest(t)) * z.shape[1]
+    for name, function in (("log p", calls.log_p), ("error", calls.error)):
+        rows = [function(z[k : k + 1], t[k : k + 1]) for k in range(len(z))]
+        yield near(np.concatenate(rows), results[name], f"{name} row by row", scale)
+    quarter = calls.error(z, t, factor=0.25)
+    yield near(quarter, 0.25 * results["error"], "error with a factor", size)
+    single = Calls(end, bench.in_float32())
+    at = [value.astype(np.float32).astype(float) for value in (z, t)]
+    for name, of_single, exact, terms in (
+        ("log p", single.log_p, calls.log_p, scale),
+        ("error", single.error, calls.error, size),
+    ):
+        yield near(of_single(*at), exact(*at), f"{name} in float32", terms, tolerance=SINGLE)
+    yield holds(not bench.changed, f"no call writes into its argument {sorted(bench.changed)}")
+
+
+@law("likelihood.normalization", "p is a probability or a density", over="likelihood", every=16)
+def normalization(end: End, bench: Bench) -> Deviations:
+    """p adds up to 1 over labels, bits or reals."""
+    kinds = {Multinomial: "labels", Bernoulli: "bits", Gaussian: "reals"}
+    if knows(end.likelihood) and bench.dtype == "float64":
+        for shift in (-1.0, 0.3, 1.1):
+            total = total_probability(end, bench, kinds[type(end.likelihood)], shift)
+            yield near(total, 1.0, f"Σp, z about {shift}", tolerance=1e-6)
+
+
+SUPPORTS = ("labels", "bits", "counts", "reals", "positive")
+
+
+def total_probability(end: End, bench: Bench, support: str, shift: float) -> float:
+    """Return Σp over all targets of a support; a tempered p(t)ʷ is brought back to p(t)."""
+    measure: Any = 1.0
+    if support == "labels":
+        t = np.eye(4)
+    elif support == "bits":
+        t = np.array(list(itertools.product([0.0, 1.0], repeat=3)))
+    elif support == "counts":
+        t = np.arange(401.0)[:, None]
+    elif support == "reals":
+        width = 14.0 / math.sqrt(max(end.likelihood.scale, 1e-12))
+        t = np.linspace(shift - width, shift + width, 20_001)[:, None]
+        measure = t[1, 0] - t[0, 0]
+    else:
+        s = np.linspace(-30.0, 12.0, 20_001)[:, None]  # t = eˢ, dt = eˢ ds
+        t = np.exp(s)
+        measure = t[:, 0] * (s[1, 0] - s[0, 0])
+    z = np.tile(np.linspace(shift, -shift, t.shape[1]) if t.shape[1] > 1 else [shift], (len(t), 1))
+    log_p = Calls(end, bench).log_p(z, t) / end.likelihood.tempering
+    return float(np.sum(np.exp(log_p) * measure))
+
+
+@law("invariance.slope", BP, over="likelihood", tolerance=COMPLEX)
+def error_is_slope(end: End, bench: Bench) -> Deviations:
+    """error = −∂log p/∂z at each end, by complex steps, on noisy targets too."""
+    if not knows(end.likelihood):
+        return
+    calls, z, t, n, size = at_end(end, bench)
+    for what, targets in (("proper", t), ("noisy", bench.rounded(t + n))):
+
+        def along(v: Array, targets: Array = targets) -> float:
+            def nll(at: Array) -> Any:
+                return -np.sum(definitions.log_likelihood(end.likelihood, at, targets))
+
+            return definitions.slope(nll, z, v)
+
+        error = calls.error(z, targets)
+        name = f"error, {what} targets"
+        yield from along_directions(error, along, name, bench.generator, size)
+
+
+@law("invariance.update", BP, over="likelihood")
+def classical_update(end: End, bench: Bench) -> Deviations:
+    """error = (a − t)·scale for proper targets; 1/v for the Gaussian."""
+    calls, z, t, _, size = at_end(end, bench)
+    if isinstance(end.likelihood, Multinomial):
+        t = bench.rounded(t / t.sum(axis=1, keepdims=True))
+    scale = end.likelihood.scale
+    if isinstance(end.likelihood, Gaussian):
+        scale = 1.0 / end.likelihood.variance
+    elif knows(end.likelihood):
+        scale = end.likelihood.weight
+    yield near(calls.error(z, t), scale * (calls.activation(z) - t), "error", size)
+
+
+@law("invariance.noisy-softmax", NEM, over="likelihood")
+def noisy_softmax(end: End, bench: Bench) -> Deviations:
+    """a Σ(t+n) − (t+n) exact, a − (t+n) published; with zero-sum noise they agree."""
+    if type(end.likelihood) is not Multinomial:
+        return
+    calls, z, t, n, size = at_end(end, bench)
+    noisy, w = bench.rounded(t + n), end.likelihood.weight
+    a, mass = definitions.output_activation(end.likelihood, z), noisy.sum(axis=1, keepdims=True)
+    yield near(calls.error(z, noisy), w * (a * mass - noisy), "exact error", size)
+    yield near(calls.error(z, noisy, counts=1.0), w * (a - noisy), "published error", size)
+    balanced = t + n - n.mean(axis=1, keepdims=True)
+    both = calls.error(z, balanced), calls.error(z, balanced, counts=1.0)
+    yield near(both[0], both[1], "exact and published error of zero-sum noise", size)
+
+
+# -- optimizers ------------------------------------------------------------------------------------
+State = dict[str, Any]
+
+
+def textbook_move(optimizer: Optimizer, g: Array, s: State, t: int, eta: float) -> Array:
+    """Return the move of step t as the papers write it, with the default constants."""
+    if isinstance(optimizer, SGD):
+        return eta * g
+    if isinstance(optimizer, Momentum):
+        s["v"] = 0.9 * s.get("v", 0.0) + g
+        return np.asarray(eta * s["v"])
+    if isinstance(optimizer, RMSProp):
+        s["s"] = 0.9 * s.get("s", 0.0) + 0.1 * g**2
+        return np.asarray(eta * g / (np.sqrt(s["s"]) + 1e-8))
+    assert isinstance(optimizer, Adam)
+    s["m"] = 0.9 * s.get("m", 0.0) + 0.1 * g
+    s["v"] = 0.999 * s.get("v", 0.0) + 0.001 * g**2
+    m, v = s["m"] / (1 - 0.9**t), s["v"] / (1 - 0.999**t)
+    return np.asarray(eta * m / (np.sqrt(v) + 1e-8))
+
+
+class Path:
+    """An optimizer that moves the parameters of a small network by given gradients."""
+
+    def __init__(self, optimizer: Optimizer, bench: Bench) -> None:
+        self.optimizer, self.bench = optimizer, bench
+        self.net = dense_network([5, 4, 3], device=bench.backend, dtype=bench.dtype)
+        g, count = bench.generator, self.net.parameter_count
+        self.start = bench.normal(count)
+        sizes = g.choice([-1.0, 1.0], (4, count)) * 10.0 ** g.uniform(-2.0, 1.0, count)
+        self.gradients = bench.rounded(sizes * g.uniform(0.5, 1.5, sizes.shape))
+
+    def fresh(self, **changes: Any) -> Optimizer:
+        """Return a copy without weight decay."""
+        other = copy.copy(self.optimizer)
+        for name, value in ({"weight_decay": 0.0} | changes).items():
+            setattr(other, name, value)
+        return other
+
+    def __call__(
+        self,
+        gradients: Array,
+        start: Array,
+        *,
+        factors: tuple[float, ...] = (1.0,),
+        optimizer: Optimizer | None = None,
+        net: Network | None = None,
+    ) -> Array:
+        """Return the parameters after each step, shape (steps, parameters)."""
+        net, optimizer = net or self.net, optimizer or self.fresh()
+        net.parameters[...] = net.backend.asarray(start, net.dtype)
+        vector, path = optimizer.bind(net), []
+        for gradient, factor in zip(gradients, itertools.cycle(factors), strict=False):
+            vector[...] = net.backend.asarray(np.array(gradient), net.dtype)
+            optimizer.step(factor)
+            path.append(host(net, net.parameters))
+        return np.array(path)
+
+
+@law(
+    "optimizer.formula",
+    "Polyak 1964; Tieleman and Hinton 2012; Kingma and Ba 2015",
+    over="optimizer",
+)
+def optimizer_formula(optimizer: Optimizer, bench: Bench) -> Deviations:
+    """SGD, momentum, RMSProp, Adam = their papers."""
+    if type(optimizer) not in (SGD, Momentum, RMSProp, Adam):
+        return
+    path = Path(optimizer, bench)
+    theta, expected = path.start, []
+    state, eta = State(), optimizer.learning_rate
+    for t, (g, factor) in enumerate(
+        zip(path.gradients, (1.0, 0.5, 1.0, 0.5), strict=True), start=1
+    ):
+        theta = theta - textbook_move(optimizer, g, state, t, factor * eta)
+        expected.append(theta)
+    moved = path(path.gradients, path.start, factors=(1.0, 0.5))
+    yield near(moved, expected, "parameters[step, i]", 10.0 * largest(path.gradients))
+
+
+@law("optimizer.weight-decay", "Loshchilov and Hutter 2019", over="optimizer")
+def weight_decay(optimizer: Optimizer, bench: Bench) -> Deviations:
+    """θ_w ← (1 − ηλ) θ_w once a step, biases spared."""
+    path = Path(optimizer, bench)
+    decaying = path.fresh(weight_decay=0.1)
+    still = np.zeros((1, path.start.size))
+    expected = path.start.copy()
+    expected[: path.net.weight_count] *= 1.0 - decaying.learning_rate * 0.1
+    end = path(still, path.start, optimizer=decaying)
+    yield near(end[0], expected, "parameters after one step of decay", 1.0)
+
+
+@law("optimizer.contract", over="optimizer", every=4)
+def optimizer_contract(optimizer: Optimizer, bench: Bench) -> Deviations:
+    """Steps go down, each parameter by itself, in place; bind starts anew."""
+    path = Path(optimizer, bench)
+    g, start = path.gradients, path.start
+    vector = path.fresh().bind(path.net)
+    yield holds(tuple(vector.shape) == start.shape, "bind returns a vector of all parameters")
+    whole = path(g, start)
+    scale = largest(start) + 10.0 * largest(np.diff(whole, axis=0))
+    yield holds(np.all((whole[0] - start) * g[0] < 0.0), "the first step goes against the gradient")
+    moved = path(np.zeros((2, start.size)), start)
+    yield near(moved, [start, start], "parameters where the gradient is zero", scale)
+    half = path(g[:1], start, factors=(0.5,))[0] - start
+    yield near(half, 0.5 * (whole[0] - start), "a step at half the learning rate", scale)
+    order = bench.generator.permutation(start.size)
+    yield near(path(g[:, order], start[order]), whole[:, order], "parameters permuted", scale)
+    yield near(path(-g, -start), -whole, "parameters mirrored", scale)
+    small = copy.copy(bench.backend)
+    small.chunk = 16
+    cut = dense_network([5, 4, 3], device=small, dtype=bench.dtype)
+    yield near(path(g, start, net=cut), whole, "the vector cut into chunks", scale)
+    again = path.fresh()
+    path(g, start, optimizer=again)
+    yield near(path(g, start, optimizer=again), whole, "parameters after bind again", scale)
+    held = path.net.parameters
+    end = path(g[:1], start)[0]
+    seen = host(path.net, path.net.weights[0]).reshape(-1)
+    same = path.net.parameters is held and np.array_equal(seen, end[: seen.size])
+    yield holds(same, "parameters move in place, and the network's views see it")
+    single = dense_network([5, 4, 3], device=bench.backend, dtype="float32")
+    yield near(path(g, start, net=single), whole, "float32", scale, tolerance=SINGLE)
+    yield from _descends(path, bench)
+
+
+def _descends(path: Path, bench: Bench) -> Iterator[Any]:
+    curvature, optimizer, net = (
+        bench.generator.uniform(0.5, 2.0, path.start.size),
+        path.fresh(),
+        path.net,
+    )
+    net.parameters[...] = net.backend.asarray(path.start, net.dtype)
+    vector, theta = optimizer.bind(net), path.start
+    before, factor = float(curvature @ theta**2), min(1.0, 0.02 / optimizer.learning_rate)
+    for _ in range(60):
+        vector[...] = net.backend.asarray(curvature * theta, net.dtype)
+        optimizer.step(factor)
+        theta = host(net, net.parameters)
+    yield holds(float(curvature @ theta**2) < before, "60 steps descend a quadratic")

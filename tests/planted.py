@@ -1,0 +1,684 @@
+"""Bugs to plant in nembp, of the kinds that engines have had, and the law that catches each.
+
+Each takes the place of a public function, and gets the original as its first argument. What a step,
+a training or a game does inside is the engine's own business: a bug in it shows in what comes out.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nembp.adversarial.objectives import Score
+from nembp.adversarial.settings import AdversarialSettings
+from nembp.adversarial.trainer import AdversarialTrainer
+from nembp.engine import convolution, linear, winograd
+from nembp.engine.activations import LeakyReLU, Logistic, ReLU, Tanh
+from nembp.engine.backprop import CycleBackpropagation, JointBackpropagation
+from nembp.engine.convolution import Convolution
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.linear import AveragePooling, Dense, Reshape, Transposed
+from nembp.engine.network import Network, Parameters
+from nembp.engine.noise import LayerNoise, NoiseSource
+from nembp.engine.optimizers import SGD, Adam, Momentum, Optimizer
+from nembp.engine.training import Trainer
+from nembp.verification.laws import networks, training
+
+
+@dataclass(frozen=True)
+class Bug:
+    """What is planted where, and the law that must fail."""
+
+    owner: Any
+    name: str
+    law: str
+    body: Callable[..., Any]
+
+    def plant(self, monkeypatch: Any) -> None:
+        """Put the bug in place."""
+        original = inspect.getattr_static(self.owner, self.name)
+        body = self.body
+        if isinstance(original, property):
+            planted: Any = property(lambda this: body(original.fget, this))
+        else:
+            planted = lambda *args, **options: body(original, *args, **options)  # noqa: E731
+        monkeypatch.setattr(self.owner, self.name, planted)
+
+
+BUGS: dict[str, Bug] = {}
+
+
+def bug(*planted: tuple[Any, str, str]) -> Callable[..., Any]:
+    """Plant the decorated function in the name of an owner, where a law must find it."""
+
+    def register(body: Callable[..., Any]) -> Callable[..., Any]:
+        for owner, name, law in planted:
+            where = f"{owner.__name__.rpartition('.')[2]}.{name}"
+            BUGS[f"{body.__name__}: {where} breaks {law}"] = Bug(owner, name, law, body)
+        return body
+
+    return register
+
+
+# -- linear maps -----------------------------------------------------------------------------------
+@bug(
+    (Dense, "forward", "linear.definition"),
+    (Dense, "weight_gradient", "linear.trilinear"),
+    (Dense, "weight_gradient", "gradient.complex-steps"),
+    (Dense, "weight_gradient", "gradient.textbook"),
+    (Convolution, "forward", "linear.trilinear"),
+    (Convolution, "weight_gradient", "linear.definition"),
+    (AveragePooling, "forward", "linear.definition"),
+)
+def a_thousandth_off(original, self, backend, x, y, out):
+    original(self, backend, x, y, out)
+    out *= 1.001
+
+
+@bug(
+    (Dense, "weight_gradient", "linear.definition"),
+    (Convolution, "weight_gradient", "linear.trilinear"),
+)
+def one_entry_a_thousandth_off(original, self, backend, x, y, out):
+    original(self, backend, x, y, out)
+    out.reshape(-1)[-1] *= 1.001
+
+
+@bug((Dense, "adjoint", "linear.trilinear"), (Dense, "adjoint", "adversarial.gradients"))
+def kernel_not_transposed(original, self, backend, y, W, out):
+    out[...] = y @ W.reshape(W.shape[::-1])
+
+
+@bug((Convolution, "adjoint", "linear.definition"))
+def kernel_turned_around(original, self, backend, y, W, out):
+    original(self, backend, y, W[::-1, ::-1].copy(), out)
+
+
+@bug((Reshape, "adjoint", "linear.trilinear"))
+def the_same_order_back(original, self, backend, y, W, out):
+    self.forward(backend, y, W, out)
+
+
+@bug((AveragePooling, "adjoint", "linear.trilinear"))
+def sums_spread_for_means(original, self, backend, y, W, out):
+    original(self, backend, y, W, out)
+    out *= float(np.prod(self.window))
+
+
+@bug((Transposed, "weight_gradient", "linear.transposed"))
+def arguments_not_exchanged(original, self, backend, x, y, out):
+    self.linear_map.weight_gradient(backend, x, y, out)
+
+
+@bug((Dense, "forward", "linear.contract"))
+def rows_mixed(original, self, backend, x, W, out):
+    original(self, backend, x, W, out)
+    out += 1e-3 * out[::-1]
+
+
+@bug((Dense, "forward", "linear.contract"))
+def last_row_not_written(original, self, backend, x, W, out):
+    held = out[-1].copy()
+    original(self, backend, x, W, out)
+    out[-1] = held
+
+
+@bug((Dense, "forward", "linear.contract"))
+def argument_overwritten(original, self, backend, x, W, out):
+    original(self, backend, x, W, out)
+    x *= 2.0
+
+
+@bug((Dense, "adjoint", "linear.contract"))
+def result_written_into_a_copy(original, self, backend, y, W, out):
+    original(self, backend, y, W, np.reshape(out, (-1,)).reshape(out.shape))
+
+
+@bug((Dense, "initial_weights", "linear.contract"))
+def weights_all_equal(original, self, generator):
+    return np.full(self.weight_shape, 0.1)
+
+
+@bug((Dense, "forward", "linear.no-memory"))
+def result_kept_for_later(original, self, backend, x, W, out):
+    kept = self.__dict__.setdefault("kept", {})
+    if x.shape not in kept:
+        original(self, backend, x, W, out)
+        kept[x.shape] = 0.5 * out
+    out[...] = kept[x.shape]
+    kept[x.shape] = out * 1.5
+
+
+SHARED: dict[Any, Any] = {}
+
+
+@bug((Dense, "forward", "linear.threads"))
+def buffer_shared_by_threads(original, self, backend, x, W, out):
+    held = SHARED.setdefault((x.shape, x.dtype), np.empty_like(x))
+    held[...] = x
+    original(self, backend, held, W, out)
+
+
+@bug(
+    (linear.Workspace, "adjoint_and_gradient", "gradient.complex-steps"),
+    (convolution.Im2colWorkspace, "adjoint_and_gradient", "linear.step"),
+    (winograd.WinogradWorkspace, "adjoint_and_gradient", "linear.step"),
+)
+def gradient_of_a_step_a_thousandth_off(original, self, x, y, out, gradient, *rest):
+    original(self, x, y, out, gradient, *rest)
+    gradient *= 1.001
+
+
+@bug(
+    (convolution.Im2colWorkspace, "load", "linear.step"),
+    (winograd.WinogradWorkspace, "load", "linear.step"),
+)
+def weights_of_the_first_batch(original, self, W):
+    if not hasattr(self, "seen"):
+        original(self, W.copy())
+    self.seen = True
+
+
+# -- activations -----------------------------------------------------------------------------------
+@bug(
+    (Tanh, "multiply_derivative", "activation.derivative"),
+    (Logistic, "multiply_derivative", "gradient.input-error"),
+    (ReLU, "multiply_derivative", "gradient.complex-steps"),
+    (LeakyReLU, "multiply_derivative", "gradient.complex-steps"),
+)
+def derivative_left_out(original, self, backend, error, a, scratch):
+    pass
+
+
+@bug((Tanh, "multiply_derivative", "gradient.complex-steps"))
+def square_forgotten(original, self, backend, error, a, scratch):
+    error *= 1.0 - a
+
+
+@bug(
+    (Logistic, "multiply_curvature", "activation.curvature"),
+    (Tanh, "multiply_curvature", "adversarial.penalty"),
+)
+def curvature_a_hundredth_off(original, self, backend, error, a, scratch):
+    original(self, backend, error, a, scratch)
+    error *= 1.01
+
+
+@bug((Tanh, "activate", "activation.contract"))
+def overflows_where_z_is_large(original, self, backend, z, scratch):
+    z[...] = (np.exp(z) - np.exp(-z)) / (np.exp(z) + np.exp(-z))
+
+
+@bug((Tanh, "multiply_derivative", "activation.contract"))
+def activation_overwritten(original, self, backend, error, a, scratch):
+    original(self, backend, error, a, scratch)
+    a *= a
+
+
+# -- likelihoods -----------------------------------------------------------------------------------
+@bug((Likelihood, "error", "invariance.slope"), (Likelihood, "error", "gradient.complex-steps"))
+def sign_flipped(original, self, o, t, out, **options):
+    original(self, o, t, out, **options)
+    out *= -1.0
+
+
+@bug((Likelihood, "error", "gradient.complex-steps"), (Likelihood, "error", "likelihood.contract"))
+def rows_not_averaged(original, self, o, t, out, **options):
+    original(self, o, t, out, **(options | {"factor": 1.0}))
+
+
+@bug((Gaussian, "scale", "invariance.update"))
+def variance_ignored(original, self):
+    return 1.0
+
+
+@bug((Multinomial, "error", "invariance.noisy-softmax"))
+def counts_of_the_target_ignored(original, self, o, t, out, **options):
+    original(self, o, t, out, **({"counts": 1.0} | options))
+
+
+@bug((Multinomial, "error", "invariance.noisy-softmax"), (Multinomial, "error", "joint.noisy"))
+def published_is_exact(original, self, o, t, out, factor=1.0, **options):
+    original(self, o, t, out, factor=factor)
+
+
+@bug((Gaussian, "log_normalizer", "likelihood.definition"))
+def normalizer_left_out(original, self, width):
+    return 0.0
+
+
+@bug((Bernoulli, "log_likelihood", "likelihood.normalization"))
+def half_of_log_p(original, self, o, t, *sums):
+    original(self, o, t, *sums)
+    o.column[...] *= 0.5
+    return o.column
+
+
+@bug(
+    (Gaussian, "log_likelihood", "likelihood.class-sums"),
+    (Bernoulli, "log_likelihood", "likelihood.class-sums"),
+)
+def counts_ignored(original, self, o, t, counts=None, square=None):
+    return original(self, o, t, None if counts is None else np.ones_like(counts), square)
+
+
+@bug((Bernoulli, "gain_terms", "likelihood.gain"), (Multinomial, "gain_terms", "likelihood.gain"))
+def gain_a_thousandth_off(original, self, o, t, n, out):
+    original(self, o, t, n, out)
+    out *= 1.001
+
+
+@bug((Gaussian, "gain_slope", "likelihood.gain"))
+def slope_flipped(original, self, o, t, out):
+    original(self, o, t, out)
+    out *= -1.0
+
+
+@bug(
+    (Bernoulli, "multiply_derivative", "likelihood.output-derivative"),
+    (Bernoulli, "multiply_derivative", "adversarial.own-output"),
+)
+def derivative_of_the_output_left_out(original, self, o, error):
+    pass
+
+
+@bug((Multinomial, "multiply_derivative", "likelihood.output-derivative"))
+def diagonal_of_the_derivative_only(original, self, o, error):
+    error *= o.a * (1.0 - o.a)
+
+
+# -- one direction ---------------------------------------------------------------------------------
+@bug((Network, "log_likelihood", "gradient.definition"))
+def log_p_of_the_batch(original, self, *args, **options):
+    log_p = original(self, *args, **options)
+    return np.full_like(log_p, np.mean(log_p))
+
+
+@bug((Network, "predict", "gradient.definition"))
+def statistics_left_as_they_are(original, self, x, statistics="running"):
+    return original(self, x, "running" if statistics == "batch" else "batch")
+
+
+@bug((networks, "backpropagate", "gradient.input-error"))
+def input_error_not_averaged(original, net, x, t, **options):
+    gradient, error = original(net, x, t, **options)
+    return gradient, error * len(x)
+
+
+@bug((networks, "backpropagate", "gradient.complex-steps"))
+def running_statistics_ignored(original, net, x, t, statistics="batch"):
+    return original(net, x, t, statistics="batch")
+
+
+@bug((networks, "backpropagate", "gradient.complex-steps"))
+def gain_gradient_a_thousandth_off(original, net, x, t, **options):
+    gradient, error = original(net, x, t, **options)
+    for gain in net.views(gradient).gains:
+        if gain is not None:
+            gain[...] = 1.001 * gain
+    return gradient, error
+
+
+# -- both directions in three sweeps ---------------------------------------------------------------
+def corrupts(body: Callable[..., None]) -> Callable[..., None]:
+    """Make a bug of what changes a step's gradient when it is there."""
+
+    def step(original, self, gradient, *clock):
+        original(self, gradient, *clock)
+        if gradient is not None:
+            body(self, gradient)
+
+    step.__name__ = body.__name__
+    return step
+
+
+JOINT = JointBackpropagation, "__call__"
+
+
+@bug((*JOINT, "joint.samples"))
+@corrupts
+def shared_weight_counted_twice(self, gradient):
+    self.net.views(gradient).weights[-1][...] *= 2.0
+
+
+@bug((*JOINT, "joint.samples"), (*JOINT, "joint.classes"))
+@corrupts
+def biases_of_the_other_direction(self, gradient):
+    up, down = self.net.views(gradient).biases[1:-1], self.net.reversed.views(gradient).biases[1:-1]
+    for one, other in zip(up, down[::-1], strict=True):
+        one[...], other[...] = other.copy(), one.copy()
+
+
+@bug((*JOINT, "joint.classes"))
+@corrupts
+def means_of_classes_for_sums(self, gradient):
+    if self.path == "classes":
+        for bias in self.net.reversed.views(gradient).biases[1:]:
+            bias[...] = bias / max(1.0, self.rows / 2.0)
+
+
+@bug((*JOINT, "joint.none"))
+@corrupts
+def moving_biases_of_the_other_direction(self, gradient):
+    if self.path == "none":
+        self.net.reversed.views(gradient).biases[-1][...] = 1.0
+
+
+@bug((*JOINT, "joint.samples"))
+@corrupts
+def gains_of_the_other_direction(self, gradient):
+    up, down = self.net.views(gradient).gains, self.net.reversed.views(gradient).gains
+    for one, other in zip(up, down[::-1], strict=True):
+        if one is not None:
+            one[...], other[...] = other.copy(), one.copy()
+
+
+@bug((*JOINT, "joint.samples"), (*JOINT, "joint.none"))
+@corrupts
+def nll_of_the_sum(self, gradient):
+    self.forward_nll *= self.rows
+
+
+@bug((*JOINT, "joint.no-memory"))
+def gradient_of_the_last_batch(original, self, gradient, *clock):
+    original(self, gradient, *clock)
+    now = gradient.copy()
+    gradient[...] = 0.5 * (now + getattr(self, "last", now))
+    self.last = now
+
+
+@bug((*JOINT, "joint.no-memory"))
+def vector_added_to(original, self, gradient, *clock):
+    before = np.nan_to_num(gradient) if np.all(np.isfinite(gradient)) else np.nan
+    original(self, gradient, *clock)
+    gradient += 0.0 * before
+
+
+@bug((linear, "run_parallel", "joint.blocks"))
+def last_block_forgotten(original, function, items):
+    original(function, items[:-1] if len(items) > 1 else items)
+
+
+# -- normalized layers -----------------------------------------------------------------------------
+@bug((*JOINT, "normalization.statistics"))
+def statistics_moved_twice(original, self, gradient, *clock):
+    before = self.net.statistics.copy()
+    original(self, gradient, *clock)
+    self.net.statistics[...] += self.net.statistics - before
+
+
+@bug((*JOINT, "normalization.statistics"))
+def statistics_moved_though_they_should_not(original, self, gradient, *clock):
+    self.moves_statistics = True
+    original(self, gradient, *clock)
+
+
+@bug((Network, "predict", "normalization.evaluation"))
+def predictions_by_their_own_batch(original, self, x, statistics="running"):
+    return original(self, x, "batch")
+
+
+# -- noise -----------------------------------------------------------------------------------------
+@bug((networks.Noise, "std_at", "noise.screening"))
+def epochs_for_iterations(original, self, epoch, iteration):
+    return original(self, iteration, epoch)
+
+
+@bug((networks.Noise, "std_at", "joint.noisy"), (networks.Noise, "std_at", "noise.signals"))
+def deviation_doubled(original, self, epoch, iteration):
+    return 2.0 * original(self, epoch, iteration)
+
+
+@bug((NoiseSource, "__call__", "noise.screening"), (NoiseSource, "__call__", "joint.noisy"))
+def noise_subtracted(original, self, *args):
+    n = original(self, *args)
+    n *= -1.0
+    return n
+
+
+@bug((NoiseSource, "__call__", "noise.screening"))
+def everything_counts_as_accepted(original, self, *args):
+    n = original(self, *args)
+    self.accepted[...] = 1.0
+    return n
+
+
+@bug((NoiseSource, "__call__", "noise.screening"))
+def gain_of_a_neuron(original, self, *args):
+    n = original(self, *args)
+    self.gain /= self.width
+    return n
+
+
+def with_other_noise(**fields: Any) -> Callable[..., Any]:
+    """Make a bug of a source that takes options other than those that it is given."""
+
+    def source(original, self, noise, *args, **options):
+        changed = {name: f(noise) if callable(f) else f for name, f in fields.items()}
+        original(self, networks.replace(noise, **changed), *args, **options)
+
+    return source
+
+
+for _name, _fields, _law in (
+    ("screening_left_out", {"kind": lambda n: "blind" if n.kind == "nem" else n.kind}, "noise.screening"),
+    ("anti_is_nem", {"kind": lambda n: "nem" if n.kind == "anti" else n.kind}, "noise.screening"),
+    ("drift_is_drawn", {"kind": lambda n: "nem" if n.kind == "drift" else n.kind}, "noise.screening"),
+    ("never_reflected", {"rejected": "zero"}, "noise.screening"),
+    ("one_draw_of_several", {"draws": 1}, "noise.screening"),
+    ("noise_not_multiplied", {"mode": "additive"}, "noise.screening"),
+    ("curvature_forgotten", {"law": lambda n: "gaussian" if n.law == "curvature" else n.law}, "noise.screening"),
+    ("projection_left_out", {"update": "exact"}, "noise.screening"),
+    ("components_screened_as_a_whole", {"screening": lambda n: "vector" if n.screening == "component" else n.screening}, "noise.screening"),
+    ("gains_of_samples_for_their_mean", {"screening": lambda n: "auto" if n.screening == "expectation" else n.screening}, "noise.screening"),
+):  # fmt: skip
+    _body = with_other_noise(**_fields)
+    _body.__name__ = _name
+    bug((NoiseSource, "__init__", _law))(_body)
+
+
+@bug((JointBackpropagation, "__init__", "joint.noisy"))
+def noise_on_the_other_direction(original, self, net, rows, *, noise=None, **options):
+    other = {"forward": "backward", "backward": "forward"}
+    exchanged = {other.get(name, name): n for name, n in (noise or {}).items()}
+    original(self, net, rows, noise=exchanged, **options)
+
+
+@bug((JointBackpropagation, "__init__", "noise.screening"))
+def one_stream_for_both(original, self, net, rows, *, generators=None, **options):
+    if generators and "forward" in generators:
+        generators = dict.fromkeys(generators, generators["forward"])
+    original(self, net, rows, generators=generators, **options)
+
+
+@bug((LayerNoise, "draw", "noise.signals"))
+def noise_on_signals_halved(original, self, *args):
+    original(self, *args)
+    self.n *= 0.5
+
+
+@bug((*JOINT, "noise.signal-gradient"))
+def batch_left_noisy(original, self, gradient, *clock):
+    original(self, gradient, *clock)
+    self.x += 1e-6 * bool(self.sources)
+
+
+# -- views, copies and files -----------------------------------------------------------------------
+@bug((Network, "views", "network.views"))
+def backward_biases_in_forward_order(original, self, flat):
+    views = original(self, flat)
+    if self.direction == "forward":
+        return views
+    return Parameters(views.weights, [None, *views.biases[:0:-1]], views.gains)
+
+
+@bug((Network, "copy", "network.copies"))
+def copy_shares_memory(original, self):
+    return self
+
+
+@bug((networks, "load_model", "files.round-trip"))
+def running_statistics_lost(original, *args, **options):
+    model = original(*args, **options)
+    model.net.statistics[...] = 0.0
+    model.net.parameters[...] = np.round(model.net.parameters, 12)
+    return model
+
+
+# -- optimizers and trainings ----------------------------------------------------------------------
+def moving(change: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a bug of what changes an optimizer before a step."""
+
+    def step(original, self, factor=1.0):
+        change(self)
+        original(self, factor)
+
+    step.__name__ = change.__name__
+    return step
+
+
+STEP = Optimizer, "step"
+
+
+@bug((Momentum, "move", "training.replay"))
+def a_tenth_of_the_velocity(original, self, *args):
+    self.momentum = 0.09
+    return original(self, *args)
+
+
+@bug((*STEP, "optimizer.formula"))
+@moving
+def against_twice_the_gradient(self):
+    self.gradient *= 2.0
+
+
+@bug((*STEP, "optimizer.contract"))
+@moving
+def up_the_gradient(self):
+    self.gradient *= -1.0
+
+
+@bug((*STEP, "optimizer.contract"), (*STEP, "optimizer.formula"))
+def learning_rate_schedule_ignored(original, self, factor=1.0):
+    original(self, 1.0)
+
+
+@bug((*STEP, "optimizer.weight-decay"))
+def decay_twice(original, self, factor=1.0):
+    decay, self.weight_decay = self.weight_decay, 2.0 * self.weight_decay
+    original(self, factor)
+    self.weight_decay = decay
+
+
+@bug((Adam, "step", "optimizer.formula"))
+def bias_correction_missing(original, self, factor=1.0):
+    self.steps += 10_000
+    original(self, factor)
+
+
+@bug((Momentum, "bind", "optimizer.formula"))
+def momentum_a_tenth(original, self, *args):
+    self.momentum = 0.1
+    return original(self, *args)
+
+
+@bug((SGD, "step", "adversarial.gradients"))
+def one_parameter_forgotten(original, self, factor=1.0):
+    self.gradient[0] = 0.0
+    original(self, factor)
+
+
+@bug((Trainer, "__init__", "training.replay"))
+def noise_of_another_seed(original, self, *args, seed=0, noise=None, **options):
+    original(self, *args, seed=seed + 1, noise=noise, **options)
+
+
+@bug((Trainer, "__init__", "training.replay"))
+def backward_direction_left_out(original, self, *args, backward=True, **options):
+    original(self, *args, backward=False, **options)
+
+
+# -- games -----------------------------------------------------------------------------------------
+@bug((CycleBackpropagation, "__call__", "adversarial.own-output"))
+def cycle_a_thousandth_off(original, self, gradient, *args):
+    original(self, gradient, *args)
+    gradient *= 1.001
+
+
+@bug(
+    (CycleBackpropagation, "__init__", "adversarial.own-output"),
+    (CycleBackpropagation, "__init__", "adversarial.gradients"),
+)
+def gradient_does_not_flow(original, self, net, rows, *, flow=False, **options):
+    original(self, net, rows, flow=False, **options)
+
+
+def with_other_settings(**fields: Any) -> Callable[..., Any]:
+    """Make a bug of a training that takes settings other than those that it is given."""
+
+    def trainer(original, self, generator, discriminator, reader, settings=None, **options):
+        changed = training.dataclasses.replace(settings, **fields)
+        original(self, generator, discriminator, reader, changed, **options)
+
+    return trainer
+
+
+for _name, _fields, _law in (
+    ("labels_of_generated_ignored", {"backward_labels": "real"}, "adversarial.gradients"),
+    ("weight_of_g_ignored", {"generator_weight": 1.0}, "adversarial.gradients"),
+    ("weight_of_d_ignored", {"discriminator_weight": 1.0}, "adversarial.gradients"),
+    ("penalty_not_weighted", {"penalty_weight": 1.0}, "adversarial.penalty"),
+    ("never_clipped", {"clip": 1e9}, "adversarial.replay"),
+    ("one_step_of_d", {"critic_steps": 1}, "adversarial.replay"),
+):
+    _body = with_other_settings(**_fields)
+    _body.__name__ = _name
+    bug((AdversarialTrainer, "__init__", _law))(_body)
+
+
+@bug((AdversarialSettings, "weight_factor", "adversarial.replay"))
+def schedule_of_the_weights_ignored(original, self, share):
+    return 1.0
+
+
+@bug((AdversarialTrainer, "__init__", "adversarial.replay"))
+def samples_of_another_seed(original, self, *args, seed=0, **options):
+    original(self, *args, seed=seed + 1, **options)
+
+
+@bug((AdversarialTrainer, "__init__", "adversarial.streams"))
+def samples_hang_on_the_noise(original, self, *args, noise=None, seed=0, **options):
+    original(self, *args, noise=noise, seed=seed + bool(noise), **options)
+
+
+@bug((Score, "log_likelihood", "adversarial.noise"))
+def noise_on_the_wrong_side(original, self, o, t, *sums):
+    return original(self, o, abs(t), *sums)
+
+
+@bug((NoiseSource, "__call__", "adversarial.noise"))
+def turned_around(original, self, *args):
+    n = original(self, *args)
+    n *= -1.0
+    return n
+
+
+# -- expectation-maximization ----------------------------------------------------------------------
+@bug((training, "q_gradient", "em.fisher"), (training, "entropy", "em.fisher"))
+def explained_a_thousandth_off(original, *args, **options):
+    return original(*args, **options) * 1.001
+
+
+@bug((training, "gem_step", "em.gem"))
+def step_in_the_wrong_direction(original, net, theta, *args, **options):
+    step = original(net, theta, *args, **options)
+    return training.dataclasses.replace(step, theta=2.0 * theta - step.theta)
+
+
+@bug((training, "draw_noise", "em.nem"))
+def noise_of_em_turned_around(original, *args, **options):
+    return -original(*args, **options)

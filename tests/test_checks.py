@@ -1,0 +1,470 @@
+"""Checks of parts and networks: what is right passes, and planted mistakes are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from examples_extensions import LocallyConnected, Poisson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nembp.engine.activations import ACTIVATIONS, Activation, LeakyReLU, Logistic, ReLU, Tanh
+from nembp.engine.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.linear import Dense
+from nembp.engine.network import dense_network
+from nembp.engine.optimizers import OPTIMIZERS, SGD, Adam, Momentum, Optimizer, RMSProp
+from nembp.errors import ArchitectureError, DataError, ShapeError, VerificationError
+from nembp.testing import activations, batches_for, likelihoods, linear_maps, networks
+from nembp.verification import (
+    check_activation,
+    check_backprop_invariance,
+    check_extension,
+    check_likelihood,
+    check_linear_map,
+    check_network,
+    check_optimizer,
+)
+
+CHECKS: dict[type, Any] = {
+    Likelihood: check_likelihood,
+    Dense: check_linear_map,
+    Activation: check_activation,
+    Optimizer: check_optimizer,
+}
+
+
+# -- what is right passes --------------------------------------------------------------------------
+@given(linear_map=linear_maps(), seed=st.integers(0, 2**32))
+def test_linear_maps_pass(linear_map, seed):
+    report = check_linear_map(linear_map, seed=seed, raises=False)
+    assert report.passed, str(report)
+
+
+@given(likelihood=likelihoods(), seed=st.integers(0, 2**32))
+def test_likelihoods_pass(likelihood, seed):
+    report = check_likelihood(likelihood, seed=seed, raises=False)
+    assert report.passed, str(report)
+
+
+@given(activation=activations(), seed=st.integers(0, 2**32))
+def test_activations_pass(activation, seed):
+    report = check_activation(activation, seed=seed, raises=False)
+    assert report.passed, str(report)
+
+
+@given(
+    kind=st.sampled_from(sorted(OPTIMIZERS)),
+    rate=st.floats(1e-4, 1.0),
+    seed=st.integers(0, 2**32),
+)
+def test_optimizers_pass(kind, rate, seed):
+    report = check_optimizer(OPTIMIZERS[kind](rate), seed=seed, raises=False)
+    assert report.passed, str(report)
+
+
+def test_names_classes_and_instances_are_taken():
+    optimizer = Adam()
+    for each in ("adam", Adam, optimizer):
+        assert check_optimizer(each).subject == "optimizer Adam"
+    assert not optimizer.state  # a copy was tried, not the user's own
+    assert all(check_likelihood(name).passed for name in LIKELIHOODS)
+    assert all(check_activation(name).passed for name in ACTIVATIONS)
+
+
+@dataclass(frozen=True)
+class Formula(Activation):
+    """An activation from two formulas: f of z, f' of a."""
+
+    name = "formula"
+    f: Any = np.tanh
+    slope: Any = lambda a: 1 - a * a
+
+    def activate(self, backend, z, scratch):
+        z[...] = self.f(z)
+
+    def multiply_derivative(self, backend, error, a, scratch):
+        error *= self.slope(a)
+
+
+@dataclass(frozen=True)
+class Kinked(Formula):
+    analytic = False
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        Formula(lambda z: np.log1p(np.exp(z)), lambda a: -np.expm1(-a)),  # not finite at 1e3
+        Formula(np.arcsinh, lambda a: 1 / np.cosh(a)),
+        Kinked(lambda z: np.where(z > 0, z, np.expm1(z.real)), lambda a: np.where(a > 0, 1, a + 1)),
+        Kinked(lambda z: np.clip(z.real, -1, 1), lambda a: np.where(abs(a) < 1, 1.0, 0.0)),
+    ],
+)
+def test_other_activations_that_are_right_pass(f):
+    assert check_activation(f).passed
+
+
+class SignDescent(Optimizer):
+    name = "sign"
+    default_learning_rate = 0.01
+
+    def move(self, chunk, eta, epsilon):
+        chunk.theta -= eta * np.sign(chunk.g)
+
+
+def test_another_optimizer_that_is_right_passes():
+    assert check_optimizer(SignDescent).passed
+
+
+@dataclass(frozen=True)
+class Exponential(Likelihood):
+    """Waiting times of rate e⁻ᶻ: log p(t) = −z − t e⁻ᶻ, whose error is no multiple of a − t."""
+
+    name = "exponential"
+    task = "regression"
+
+    @property
+    def scale(self) -> float:
+        return 1.0
+
+    def random_targets(self, generator, rows, width) -> Any:
+        return generator.exponential(1.0, (rows, width))
+
+    def activate(self, o):
+        o.a[...] = np.exp(o.z)
+
+    def log_likelihood(self, o, t, counts=None, squares=None):
+        z = o.z if counts is None else counts * o.z
+        o.column[...] = np.sum(-z - t / o.a, axis=1, keepdims=True)
+        return o.column
+
+    def error(self, o, t, out, *, counts=None, factor=1.0):
+        out[...] = factor * ((1.0 if counts is None else counts) - t / o.a)
+
+    def gain_terms(self, o, t, n, out):
+        out[...] = -n / o.a
+
+    def gain_slope(self, o, t, out):
+        out[...] = -1 / o.a
+
+
+def test_a_likelihood_without_backprop_invariance_is_told():
+    with pytest.raises(VerificationError, match=r"error = \(a − t\)"):
+        check_likelihood(Exponential())
+    assert check_likelihood(Exponential(), canonical=False, support="positive").passed
+    with pytest.raises(VerificationError, match="total over labels"):
+        check_likelihood(Exponential(), canonical=False, support="labels")
+    with pytest.raises(ArchitectureError, match="support must be one of labels, bits, counts"):
+        check_likelihood("gaussian", support="integers")
+
+
+# -- planted mistakes: each class is wrong in one respect ------------------------------------------
+def wrong(base: type, name: str, method: str, body: Any, **fields: Any) -> Any:
+    """Return an instance of a subclass, one of whose methods is ``body(original, self, ...)``."""
+    original = getattr(base, method)
+    made = property(body) if isinstance(original, property) else None
+    planted = made or (lambda self, *args, **options: body(original, self, *args, **options))
+    kind = type(name, (base,), {method: planted, "__module__": __name__})
+    return kind(4, 4) if base is Dense else kind(**fields)
+
+
+def times(factor: float) -> Any:
+    """Return a body whose last argument comes out multiplied."""
+
+    def body(original, self, *args, **options):
+        original(self, *args, **options)
+        args[-1][...] *= factor
+
+    return body
+
+
+def half_precision(original, self, *args, **options):
+    original(self, *args, **options)
+    if args[-1].dtype == np.float32:
+        args[-1][...] = args[-1].astype(np.float16)
+
+
+def mean_of_rows(original, self, *args):
+    column = original(self, *args)
+    column[...] = np.mean(column)
+    return column
+
+
+def log_p_that_moves_its_target(original, self, o, t, *sums):
+    result = original(self, o, t, *sums).copy()
+    t -= o.a
+    return result
+
+
+def error_that_moves_a(original, self, o, t, out, **options):
+    original(self, o, t, out, **options)
+    o.a -= t
+
+
+def of_scratch(original, self, o, t, n, out):
+    original(self, o, t, n, out)
+    out += 0 * o.scratch
+
+
+def clipped(original, self, backend, error, a, scratch):
+    np.clip(error, -0.9, 0.9, out=error)
+    original(self, backend, error, a, scratch)
+
+
+WRONG = {
+    # likelihoods
+    "error's sign": (Gaussian, "error", times(-1.0)),
+    "error a thousandth off": (Multinomial, "error", times(1.001)),
+    "variance forgotten": (Gaussian, "error", times(0.25), {"variance": 0.25}),
+    "factor forgotten": (
+        Gaussian,
+        "error",
+        lambda f, s, o, t, out, counts=None, factor=1.0: f(s, o, t, out, counts=counts),
+    ),
+    "counts forgotten": (
+        Gaussian,
+        "error",
+        lambda f, s, o, t, out, counts=None, factor=1.0: f(s, o, t, out, factor=factor),
+    ),
+    "counts forgotten in log p": (Bernoulli, "log_likelihood", lambda f, s, o, t, *_: f(s, o, t)),
+    "published": (
+        Multinomial,
+        "error",
+        lambda f, s, o, t, out, counts=None, factor=1.0: f(s, o, t, out, counts=1.0, factor=factor),
+    ),
+    "gain's sign": (Bernoulli, "gain_terms", times(-1.0)),
+    "gain's slope": (Gaussian, "gain_slope", times(2.0)),
+    "normalizer": (Gaussian, "log_normalizer", lambda f, s, width: 0.0),
+    "tempering": (Multinomial, "tempering", lambda self: 1.0, {"weight": 0.5}),
+    "mixes rows": (Gaussian, "log_likelihood", mean_of_rows),
+    "moves its target": (Gaussian, "log_likelihood", log_p_that_moves_its_target),
+    "moves a": (Gaussian, "error", error_that_moves_a),
+    "reads before writing": (Gaussian, "gain_terms", of_scratch),
+    "half precision of the error": (Bernoulli, "error", half_precision),
+    # linear maps
+    "forward transposed": (Dense, "forward", lambda f, s, b, x, W, out: f(s, b, x, W.T, out)),
+    "adjoint not transposed": (Dense, "adjoint", lambda f, s, b, y, W, out: f(s, b, y, W.T, out)),
+    "gradient transposed": (
+        Dense,
+        "weight_gradient",
+        lambda f, s, b, x, y, out: f(s, b, y, x, out),
+    ),
+    "gradient's sign": (Dense, "weight_gradient", times(-1.0)),
+    "gradient of means": (Dense, "weight_gradient", times(0.2)),
+    "bias": (Dense, "forward", lambda f, s, b, x, W, out: out.__setitem__(..., x @ W + 1.0)),
+    "quadratic": (Dense, "forward", lambda f, s, b, x, W, out: f(s, b, x, W * abs(W), out)),
+    "centred": (Dense, "forward", lambda f, s, b, x, W, out: f(s, b, x - x.mean(axis=0), W, out)),
+    "column forgotten": (
+        Dense,
+        "forward",
+        lambda f, s, b, x, W, out: out[:, :-1].__setitem__(..., x @ W[:, :-1]),
+    ),
+    "writes into a copy": (
+        Dense,
+        "adjoint",
+        lambda f, s, b, y, W, out: f(s, b, y, W, out.reshape(-1).reshape(out.shape)),
+    ),
+    "half precision of a map": (Dense, "forward", half_precision),
+    "weights of another shape": (Dense, "initial_weights", lambda f, s, g: np.zeros((4, 3))),
+    "weights all equal": (Dense, "initial_weights", lambda f, s, g: np.zeros((4, 4))),
+    "weights unseeded": (Dense, "initial_weights", lambda f, s, g: f(s, np.random.default_rng())),
+    # activations
+    "slope's sign": (Tanh, "multiply_derivative", times(1.0), {}),
+    "scratch": (Tanh, "activate", lambda f, s, b, z, r: z.__setitem__(..., np.tanh(z) + 0 * r)),
+    "mixes neurons": (
+        Tanh,
+        "activate",
+        lambda f, s, b, z, r: f(s, b, z - z.mean(axis=1)[:, None], r),
+    ),
+    "clips": (Tanh, "multiply_derivative", clipped),
+    "overflows": (
+        Logistic,
+        "activate",
+        lambda f, s, b, z, r: z.__setitem__(..., np.exp(z) / (1 + np.exp(z))),
+    ),
+    # optimizers
+    "ascends": (SGD, "move", lambda f, s, chunk, eta, e: f(s, chunk, -eta, e)),
+    "absolute": (SGD, "move", lambda f, s, c, eta, e: c.theta.__isub__(eta * abs(c.g))),
+    "root of the rate": (SGD, "move", lambda f, s, c, eta, e: f(s, c, eta**0.5, e)),
+    "not by itself": (
+        SGD,
+        "move",
+        lambda f, s, c, eta, e: c.theta.__isub__(eta * c.g / max(1.0, np.linalg.norm(c.g))),
+    ),
+    "by place": (
+        SGD,
+        "move",
+        lambda f, s, c, eta, e: c.theta.__isub__(eta * c.g / (1 + np.arange(c.g.size) % 3)),
+    ),
+    "moves without a gradient": (
+        Adam,
+        "move",
+        lambda f, s, c, eta, e: (f(s, c, eta, e), c.theta.__isub__(eta))[0],
+    ),
+    "half precision of a move": (
+        RMSProp,
+        "move",
+        lambda f, s, c, eta, e: (f(s, c, eta, e), half_of(c.theta))[0],
+    ),
+}
+del WRONG["slope's sign"]  # of formulas, below
+
+
+def half_of(theta):
+    if theta.dtype == np.float32:
+        theta[...] = theta.astype(np.float16)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_planted_mistake_is_told(name):
+    base, method, body, *fields = WRONG[name]
+    made = wrong(base, "Wrong", method, body, **(fields[0] if fields else {}))
+    check = next(check for kind, check in CHECKS.items() if issubclass(base, kind))
+    options = {}
+    if name in ("normalizer", "tempering"):  # of no known kind: nothing to hold it to
+        options["support"] = "reals" if base is Gaussian else "labels"
+    with pytest.raises(VerificationError, match="Wrong: "):
+        check(made, **options)
+
+
+FORMULAS = {
+    "sign": (Formula(np.tanh, lambda a: a * a - 1), "the sign is wrong"),
+    "factor": (Formula(np.tanh, lambda a: 2 * (1 - a * a)), "a factor 2"),
+    "square forgotten": (Formula(np.tanh, lambda a: 1 - a), ""),
+    "zero": (Formula(np.tanh, np.zeros_like), "the gradient is zero"),
+    "0.1 %": (Formula(np.tanh, lambda a: 1.001 * (1 - a * a)), "a factor 1.001"),
+    "beyond a kink": (
+        Kinked(lambda z: np.maximum(z, 0), lambda a: np.where(a > 0, 1.0, -0.5 * (a == 0))),
+        "",
+    ),
+    "slopes ±1 at one a": (Kinked(lambda z: abs(z.real), np.ones_like), ""),
+    "claims to be analytic": (
+        type("Claims", (ReLU,), {"analytic": True})(),
+        "analytic must be False",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_wrong_slope_is_told(name):
+    f, cause = FORMULAS[name]
+    with pytest.raises(VerificationError, match=f"slope of activate.*{cause}"):
+        check_activation(f)
+
+
+class RemembersAcrossBinds(Momentum):
+    def bind(self, net):
+        kept = self.state
+        vector = super().bind(net)
+        for slot, old in kept.items():
+            self.state[slot][...] = old
+        return vector
+
+
+class DecaysBiases(SGD):
+    def bind(self, net):
+        vector = super().bind(net)
+        self.weights = net.parameter_count
+        return vector
+
+
+@pytest.mark.parametrize("kind", [RemembersAcrossBinds, DecaysBiases])
+def test_an_optimizer_with_wrong_state_is_told(kind):
+    with pytest.raises(VerificationError):
+        check_optimizer(kind)
+
+
+def test_the_report_is_a_table():
+    report = check_linear_map(wrong(Dense, "Wrong", "forward", times(2.0)), raises=False)
+    text = str(report)
+    assert text.startswith("map Wrong: FAILED\nlaw ")
+    assert not report.passed
+    assert report.worst is not None
+    assert report[report.worst.law] is report.worst
+    with pytest.raises(KeyError, match="no law 'x'; there are: "):
+        report["x"]
+
+
+# -- networks --------------------------------------------------------------------------------------
+@given(data=st.data())
+def test_networks_pass(data):
+    net = data.draw(networks(dtype=data.draw(st.sampled_from(["float32", "float64"]))))
+    x, y = data.draw(batches_for(net, rows=3))
+    before = net.parameters.copy()
+    report = check_network(net, x, y, max_evaluations=500, raises=False)
+    assert report.passed, str(report)
+    assert np.array_equal(net.parameters, before)
+    invariance = check_backprop_invariance(net, x, y, raises=False)
+    assert invariance.passed, str(invariance)
+
+
+def test_batches_are_checked():
+    net = dense_network([3, 4, 2])
+    with pytest.raises(ShapeError, match=r"x has shape \(2, 4\), expected \(rows, 3\)"):
+        check_network(net, np.ones((2, 4)), np.eye(2))
+    with pytest.raises(ShapeError, match="x has 3 rows and y has 2"):
+        check_network(net, np.ones((3, 3)), np.eye(2))
+    with pytest.raises(DataError, match="each target must sum to 1, but row 1 sums to 2"):
+        check_backprop_invariance(net, np.eye(3)[:2], np.array([[1.0, 0.0], [1.0, 1.0]]))
+
+
+@pytest.mark.parametrize("check", [check_network, check_backprop_invariance])
+@pytest.mark.parametrize("bug", ["error", "adjoint"])
+def test_a_wrong_part_in_a_network_is_found(check, bug, monkeypatch):
+    net = dense_network([3, 4, 2], activation="tanh", dtype="float64")
+    owner: Any = {"error": Likelihood, "adjoint": Dense}[bug]
+    original = getattr(owner, bug)
+
+    def wrong_method(self, *args, **options):
+        original(self, *args, **options)
+        args[-1][...] *= 1.01
+
+    monkeypatch.setattr(owner, bug, wrong_method)
+    with pytest.raises(VerificationError):
+        check(net, np.eye(3), np.eye(2)[[0, 1, 0]])
+
+
+# -- extensions ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "extension",
+    [Poisson, LocallyConnected(4, 3), LeakyReLU(0.3), Multinomial(0.5), Dense(4, 3), Adam],
+    ids=repr,
+)
+def test_right_extensions_pass(extension):
+    report = check_extension(extension)
+    laws = [result.law for result in report.laws]
+    assert extension is Adam or any(law.startswith("in a network: joint.samples") for law in laws)
+
+
+@dataclass(frozen=True)
+class RightAloneOnly(Gaussian):
+    """Right for one target, wrong where the engine asks for the mean of a batch."""
+
+    name = "right-alone"
+
+    def error(self, o, t, out, *, counts=None, factor=1.0):
+        super().error(o, t, out, counts=counts, factor=0.25 if factor == 0.25 else 1.0)
+
+
+def test_a_part_that_only_fails_inside_a_network_is_found():
+    report = check_extension(RightAloneOnly(), raises=False)
+    failed = [result.law for result in report.laws if not result.passed]
+    assert failed
+    assert all(law.startswith("in a network") for law in failed)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (3, "expected a Likelihood, LinearMap, Activation or Optimizer"),
+        (dict, "expected a Likelihood"),
+        (Likelihood, "Likelihood still lacks the methods activate, gain_terms"),
+        (Dense, r"Dense needs arguments .* pass an instance, such as Dense\(...\)"),
+    ],
+)
+def test_what_cannot_be_checked_is_said(value, message):
+    with pytest.raises(ArchitectureError, match=message):
+        check_extension(value)
