@@ -263,7 +263,10 @@ class TestUserCode:
         checked = report["checked"]["mine_nembp:cubes"]
         assert checked["passed"] is True
         keys = "name worst failures cause method size checked directions values gradients noise"
-        assert set(checked) == {*keys.split(), *["passed", "resolution", "covered", "kinks", "notes"]}
+        assert set(checked) == {
+            *keys.split(),
+            *["passed", "resolution", "covered", "kinks", "notes"],
+        }
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
