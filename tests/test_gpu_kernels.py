@@ -508,10 +508,7 @@ def test_a_wrong_argument_is_caught(monkeypatch):
     fake_cupy.install(monkeypatch)
     backend = CupyBackend()
     out, state = backend.zeros((4,), "float32"), backend.zeros((2,), "uint64")
-    for wrong in (
-        (out, 4, state, np.int32(0)),
-        (out, np.int64(4), backend.zeros((2,), "int64"), np.int32(0)),
-        (out, np.int64(4), state),
-    ):
+    other = backend.zeros((2,), "int64")
+    for wrong in ((out, np.int64(4), state, 0), (out, 4, other, 0), (out, 4, state)):
         with pytest.raises(AssertionError, match="fill_random"):
             backend.kernels("float32").each("fill_random", 4, *wrong)

@@ -54,9 +54,11 @@ def samples(*, images: bool) -> Split:
     return Split(x.astype(np.uint8), y)
 
 
-def image_network(device: Any, layers: tuple[Any, ...] = ("conv4x3", "pool2", 6)) -> Network:
-    back = Gaussian(10.0)
-    return network((4, 4, 1), layers, 3, activation="tanh", backward=back, device=device)
+def image_network(
+    device: Any, layers: tuple[Any, ...] = ("conv4x3", "pool2", 6), dtype: str = "float32"
+) -> Network:
+    ends = {"activation": "tanh", "backward": Gaussian(10.0)}
+    return network((4, 4, 1), layers, 3, device=device, dtype=dtype, **ends)
 
 
 def trainer_of(
@@ -121,10 +123,8 @@ def test_whole_runs_agree_with_the_cpu(run, dtype, tolerance):
         tolerance *= 20
     options = options | {"host_noise": True}
     layers, found = options.pop("layers", None), []
-    if layers and dtype == "float64":
-        pytest.skip("networks of images are of float32 here")
     for on in ("cpu", gpu()):
-        net = image_network(on, layers) if layers else None
+        net = image_network(on, layers, dtype) if layers else None
         found.append(outcome(trainer_of(on, ends, net=net, dtype=dtype, **options)))
     for ours, theirs in zip(*found, strict=True):
         assert_near(theirs, ours, tolerance, "a run", scale=1.0)

@@ -49,8 +49,8 @@ def kernel_source(dtype: str) -> str:
 class Kernels:
     """The kernels of one precision, launched on the current stream.
 
-    Arguments are passed as they are: arrays as pointers, None as the null pointer, and numbers as
-    NumPy scalars of the very type that the kernel takes, since nothing converts them.
+    Arrays are passed as pointers, None as the null pointer, whole numbers as int and Python's
+    floats as ``real``; NumPy's scalars as they are.
 
     Parameters
     ----------
@@ -85,7 +85,13 @@ class Kernels:
         if function is None:
             function = self._functions[name] = self._module.get_function(name)
         block = threads if isinstance(threads, tuple) else (threads,)
-        function((blocks,), block, tuple(NULL if arg is None else arg for arg in args))
+        function((blocks,), block, tuple(map(self._typed, args)))
+
+    def _typed(self, arg: Any) -> Any:
+        kind = type(arg)
+        if kind is int:
+            return np.int32(arg)
+        return self.real(arg) if kind is float else NULL if arg is None else arg
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ class FusedKernels(Backend):
         if left is not right or kernels is None:
             return super().row_dot(left, right, out)
         rows, width = left.shape
-        kernels.rows("row_squares", rows, width, left, np.int32(width), out)
+        kernels.rows("row_squares", rows, width, left, width, out)
         return out
 
     # -- a layer -------------------------------------------------------------------------------
@@ -143,16 +149,16 @@ class FusedKernels(Backend):
             super().activate(activation, z, bias, scratch)
         elif bias is not None or kind:
             width = z.shape[1] if bias is None else bias.shape[0]
-            args = np.int32(width), np.int32(kind), _slope(kernels, activation)
-            kernels.each("add_bias_activate", z.size, z, bias, np.int64(z.size), *args)
+            slope = getattr(activation, "slope", 0.0)
+            kernels.each("add_bias_activate", z.size, z, bias, z.size, width, kind, slope)
 
     def multiply_derivative(self, activation: Any, error: Array, a: Array, scratch: Array) -> None:
         kind, kernels = _id(activation, ACTIVATIONS), self.kernels_of(error, a)
         if kind is None or kernels is None:
             super().multiply_derivative(activation, error, a, scratch)
         elif kind:
-            args = np.int64(error.size), np.int32(kind), _slope(kernels, activation)
-            kernels.each("multiply_derivative", error.size, error, a, *args)
+            slope = getattr(activation, "slope", 0.0)
+            kernels.each("multiply_derivative", error.size, error, a, error.size, kind, slope)
 
     def sum_rows(self, pairs: Sequence[tuple[Array, Array]]) -> None:
         """Sum the rows of all short matrices by one kernel, which finds them in a table."""
@@ -167,9 +173,7 @@ class FusedKernels(Backend):
             lines.append((x.data.ptr, out.data.ptr, *x.shape, blocks))
             blocks += -(-x.shape[1] // 32)
         if kernels is not None:
-            kernels.launch(
-                "sum_rows", blocks, (32, 32), self._table(tuple(lines)), np.int32(len(lines))
-            )
+            kernels.launch("sum_rows", blocks, (32, 32), self._table(tuple(lines)), len(lines))
 
     def _scratch(self, shape: tuple[int, ...], like: Array) -> Array:
         """Return scratch for one operation at a time, always the same: a graph may hold it."""
@@ -193,12 +197,11 @@ class FusedKernels(Backend):
         if kind is None or kernels is None:
             return super().output_and_score(likelihood, o, t, counts, squares)
         rows, width = o.z.shape
-        numbers = likelihood.scale, likelihood.log_normalizer(width)
-        args = np.int32(width), np.int32(kind), *map(kernels.real, numbers)
+        numbers = float(likelihood.scale), float(likelihood.log_normalizer(width))
         if kind != LIKELIHOODS["gaussian"]:
             squares = None
         arrays = o.z, o.a, t, counts, squares, o.column
-        kernels.rows("output_and_score", rows, width, *arrays, *args)
+        kernels.rows("output_and_score", rows, width, *arrays, width, kind, *numbers)
         return o.column
 
     def output_error(
@@ -212,7 +215,7 @@ class FusedKernels(Backend):
             return
         rows, width = o.a.shape
         own = counts is None and likelihood.counts_are_target_sums
-        args = np.int32(width), np.int32(own), kernels.real(factor * likelihood.scale)
+        args = width, int(own), float(factor * likelihood.scale)
         kernels.rows("output_error", rows, width, o.a, t, column, out, *args)
 
     def sum_column(self, column: Array, out: Array, factor: float) -> None:
@@ -220,7 +223,7 @@ class FusedKernels(Backend):
         if kernels is None:
             super().sum_column(column, out, factor)
             return
-        kernels.block("sum_column", column, np.int64(column.shape[0]), kernels.real(factor), out)
+        kernels.block("sum_column", column, column.shape[0], float(factor), out)
 
     def count_classes(
         self, members: Array, counts: Array, column: Array = None, sums: Array = None
@@ -230,7 +233,7 @@ class FusedKernels(Backend):
             super().count_classes(members, counts, column, sums)
             return
         rows, classes = members.shape
-        args = members, column, np.int64(rows), np.int32(classes), counts, sums
+        args = members, column, rows, classes, counts, sums
         kernels.rows("count_classes", classes, rows, *args)
 
     # -- noise and optimizers --------------------------------------------------------------------
@@ -249,10 +252,9 @@ class FusedKernels(Backend):
         of_rows = self._scratch((2, rows), t)  # the share kept and the gain of each row
         kernels.rows(
             "draw_and_screen", rows, width, source.n, signal, t, of_rows, stream.state, device,
-            np.float64(number), np.int32(width), np.int32(LAWS[law]), np.int32(how),
-            kernels.real(likelihood.scale),
+            np.float64(number), width, LAWS[law], how, float(likelihood.scale),
         )  # fmt: skip
-        kernels.block("finish_noise", of_rows, np.int64(rows), *means, stream.state)
+        kernels.block("finish_noise", of_rows, rows, *means, stream.state)
 
     def normal(self, generator: Any, out: Array) -> Array:
         return self._fill(generator, out, "gaussian", super().normal)
@@ -267,8 +269,7 @@ class FusedKernels(Backend):
         if kernels is None:  # part of each row, say, or complex
             out[...] = self._fill(generator, self.empty(out.shape, "float64"), law, on_host)
             return out
-        args = np.int64(out.size), generator.state, np.int32(LAWS[law])
-        kernels.each("fill_random", out.size, out, *args)
+        kernels.each("fill_random", out.size, out, out.size, generator.state, LAWS[law])
         kernels.block("next_call", generator.state)
         return out
 
@@ -279,20 +280,17 @@ class FusedKernels(Backend):
             super().optimizer_step(optimizer, numbers)
             return
         on_device = hasattr(numbers, "dtype")
-        own = (1.0, 0.0, 0.0) if on_device else numbers
-        count = vectors[0].size
-        kernels.each(
-            optimizer.kernel, count, *vectors, np.int64(count), np.int64(optimizer.weights),
-            *map(kernels.real, optimizer.constants()), numbers if on_device else None,
-            *map(np.float64, own),
-        )  # fmt: skip
+        count, constants = vectors[0].size, map(float, optimizer.constants())
+        own = (numbers, 1.0, 0.0, 0.0) if on_device else (None, *numbers)
+        args = *constants, own[0], *map(np.float64, own[1:])
+        kernels.each(optimizer.kernel, count, *vectors, count, optimizer.weights, *args)
 
     def add_share(self, total: Array, value: Array, share: float) -> None:
         kernels = self.kernels_of(total, value)
         if kernels is None:
             super().add_share(total, value, share)
             return
-        kernels.block("add_share", total, value, kernels.real(share))
+        kernels.block("add_share", total, value, float(share))
 
     # -- batches ---------------------------------------------------------------------------------
     def gather(
@@ -305,9 +303,8 @@ class FusedKernels(Backend):
         name = GATHERS.get(str(table.dtype))
         alike = offset is offset_row and table.flags.c_contiguous
         if kernels is not None and name is not None and alike and not _is_other(index):
-            number = kernels.real(1.0 if factors is not None else factor)
-            args = np.int64(out.size), np.int32(out.shape[1]), offset_row, factors, number, out
-            kernels.each(name, out.size, table, index, *args)
+            args = offset_row, factors, float(1.0 if factors is not None else factor), out
+            kernels.each(name, out.size, table, index, out.size, out.shape[1], *args)
         elif index is None:
             self.cast(table, out)
             self._scale(out, offset, factor)
@@ -319,8 +316,7 @@ class FusedKernels(Backend):
         if kernels is None or _is_other(index) or _is_other(labels):
             super().one_hot(labels, index, table, spare, out)
             return
-        args = np.int64(out.size), np.int32(out.shape[1]), out
-        kernels.each("one_hot_rows", out.size, labels, index, *args)
+        kernels.each("one_hot_rows", out.size, labels, index, out.size, out.shape[1], out)
 
     # -- images --------------------------------------------------------------------------------
     def padded(self, images: tuple[int, ...], padding: Pair, dtype: str) -> Any:
@@ -344,7 +340,7 @@ class FusedKernels(Backend):
         kernels, (_, rows, across, height, width, _) = self.kernels_of(source, out), columns
         assert kernels is not None, "images of one real dtype, of fewer than 2^31 numbers"
         sizes = *images[1:], height, width, *steps, rows, across
-        kernels.each(name, out.size, source, out, np.int64(out.size), *map(np.int32, sizes))
+        kernels.each(name, out.size, source, out, out.size, *sizes)
 
 
 def _id(named: Any, ids: dict[str, int]) -> int | None:
@@ -352,10 +348,6 @@ def _id(named: Any, ids: dict[str, int]) -> int | None:
     if named is None:
         return 0
     return ids.get(vars(type(named)).get("kernel", ""))
-
-
-def _slope(kernels: Kernels, activation: Any) -> Any:
-    return kernels.real(getattr(activation, "slope", 0.0))
 
 
 def _is_other(index: Array | None) -> bool:

@@ -121,7 +121,7 @@ class StepsOnDevice(Steps):
     def take(self, rows: int) -> tuple[Array, Array]:
         index = self._index[:rows]
         self._kernels.block(
-            "begin_step", self._step, self._rows, np.int32(self._rows.shape[1]), self._numbers,
-            self._samples, np.int64(self._batch_size), np.int64(rows), index,
+            "begin_step", self._step, self._rows, self._rows.shape[1], self._numbers,
+            self._samples, self._batch_size, rows, index,
         )  # fmt: skip
         return self._numbers, index

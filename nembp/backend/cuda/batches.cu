@@ -3,8 +3,8 @@
 // Take this step's row of `table` (steps, width) as `numbers`, and its `rows` entries of `order`,
 // of which every step but the last has `batch`, as `index`; then go on to the next step. One block.
 extern "C" __global__ void begin_step(count_t* step, const double* table, int width,
-                                      double* numbers, const count_t* order, count_t batch,
-                                      count_t rows, count_t* index) {
+                                      double* numbers, const count_t* order, int batch,
+                                      int rows, count_t* index) {
     const count_t now = step[0];
     for (int j = threadIdx.x; j < width; j += blockDim.x) numbers[j] = table[now * width + j];
     for (count_t i = threadIdx.x; i < rows; i += blockDim.x) index[i] = order[now * batch + i];
@@ -15,7 +15,7 @@ extern "C" __global__ void begin_step(count_t* step, const double* table, int wi
 // out[i] = (table[index[i]] - offset) * factor; index null: row i itself; offset null: 0.
 // factors null: one factor for all.
 #define GATHER(name, source)                                                                      \
-    extern "C" __global__ void name(const source* table, const count_t* index, count_t n,         \
+    extern "C" __global__ void name(const source* table, const count_t* index, int n,             \
                                     int width, const real* offset, const real* factors,           \
                                     real factor, real* out) {                                     \
         EACH(i, n) {                                                                              \
@@ -32,7 +32,7 @@ GATHER(gather_floats, float)
 GATHER(gather_doubles, double)
 
 // out[i] = the one-hot row of labels[index[i]]
-extern "C" __global__ void one_hot_rows(const count_t* labels, const count_t* index, count_t n,
+extern "C" __global__ void one_hot_rows(const count_t* labels, const count_t* index, int n,
                                         int classes, real* out) {
     EACH(i, n) {
         const unsigned int row = (unsigned int)i / (unsigned int)classes;

@@ -60,7 +60,7 @@ __device__ real block_max(real value, real* shared) {
 }
 
 // out = scale * sum of a column, by one block
-extern "C" __global__ void sum_column(const real* column, count_t rows, real scale, real* out) {
+extern "C" __global__ void sum_column(const real* column, int rows, real scale, real* out) {
     __shared__ real shared[THREADS];
     real sum = 0;
     for (count_t i = threadIdx.x; i < rows; i += blockDim.x) sum += column[i];

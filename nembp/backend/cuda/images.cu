@@ -3,7 +3,7 @@
 // (s p + i - top, t q + j - left) of image n, zero outside of it.
 
 // n: elements of `windows`
-extern "C" __global__ void im2col(const real* images, real* windows, count_t n, int height,
+extern "C" __global__ void im2col(const real* images, real* windows, int n, int height,
                                        int width, int channels, int kernel_h, int kernel_w,
                                        int stride_h, int stride_w, int top, int left, int rows,
                                        int columns) {
@@ -28,7 +28,7 @@ extern "C" __global__ void im2col(const real* images, real* windows, count_t n, 
 
 // Every pixel gathers from the windows that hold it, so no two threads add to one number.
 // n: elements of `images`
-extern "C" __global__ void col2im(const real* windows, real* images, count_t n, int height,
+extern "C" __global__ void col2im(const real* windows, real* images, int n, int height,
                                           int width, int channels, int kernel_h, int kernel_w,
                                           int stride_h, int stride_w, int top, int left, int rows,
                                           int columns) {

@@ -8,7 +8,7 @@
 #define LEAKY 4
 
 // z[i] = f(z[i] + bias[i mod width]); bias may be null
-extern "C" __global__ void add_bias_activate(real* z, const real* bias, count_t n, int width,
+extern "C" __global__ void add_bias_activate(real* z, const real* bias, int n, int width,
                                              int kind, real slope) {
     EACH(i, n) {
         real x = z[i];
@@ -27,7 +27,7 @@ extern "C" __global__ void add_bias_activate(real* z, const real* bias, count_t 
 }
 
 // error[i] *= f'(z[i])
-extern "C" __global__ void multiply_derivative(real* error, const real* a, count_t n, int kind,
+extern "C" __global__ void multiply_derivative(real* error, const real* a, int n, int kind,
                                                real slope) {
     EACH(i, n) {
         real e = error[i];

@@ -81,7 +81,7 @@ extern "C" __global__ void row_squares(const real* x, int width, real* out) {
 
 // Block k: counts[k] = sum of members[., k]; sums[k] = that of members[., k] * column[.],
 // unless column is null
-extern "C" __global__ void count_classes(const real* members, const real* column, count_t rows,
+extern "C" __global__ void count_classes(const real* members, const real* column, int rows,
                                         int classes, real* counts, real* sums) {
     __shared__ real shared[THREADS];
     real count = 0, sum = 0;

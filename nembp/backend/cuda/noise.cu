@@ -62,7 +62,7 @@ __device__ real draw(word64 element, word64 key, word64 call, int law) {
     return r * (second ? SIN(angle) : COS(angle));
 }
 
-extern "C" __global__ void fill_random(real* out, count_t n, const word64* state, int law) {
+extern "C" __global__ void fill_random(real* out, int n, const word64* state, int law) {
     EACH(i, n) out[i] = draw(i, state[0], state[1], law);
 }
 
@@ -145,7 +145,7 @@ extern "C" __global__ void draw_and_screen(real* n, const real* z, const real* t
 }
 
 // Means over the rows, and on to the next call of the stream; one block.
-extern "C" __global__ void finish_noise(const real* of_rows, count_t rows, real* accepted,
+extern "C" __global__ void finish_noise(const real* of_rows, int rows, real* accepted,
                                         real* mean_gain, word64* state) {
     __shared__ real shared[THREADS];
     real held = 0, total = 0;

@@ -12,15 +12,15 @@
     }                            \
     const real decay = (real)keep, rate = (real)eta, small = (real)epsilon
 
-extern "C" __global__ void sgd(real* theta, const real* g, count_t n, count_t weights,
+extern "C" __global__ void sgd(real* theta, const real* g, int n, int weights,
                                const double* numbers, double keep, double eta, double epsilon) {
     NUMBERS;
     (void)small;
     EACH(i, n) theta[i] = (i < weights ? decay * theta[i] : theta[i]) - rate * g[i];
 }
 
-extern "C" __global__ void momentum(real* theta, const real* g, real* velocity, count_t n,
-                                    count_t weights, real mu, const double* numbers, double keep,
+extern "C" __global__ void momentum(real* theta, const real* g, real* velocity, int n,
+                                    int weights, real mu, const double* numbers, double keep,
                                     double eta, double epsilon) {
     NUMBERS;
     (void)small;
@@ -31,8 +31,8 @@ extern "C" __global__ void momentum(real* theta, const real* g, real* velocity, 
     }
 }
 
-extern "C" __global__ void rmsprop(real* theta, const real* g, real* square, count_t n,
-                                   count_t weights, real rho, real rest, const double* numbers,
+extern "C" __global__ void rmsprop(real* theta, const real* g, real* square, int n,
+                                   int weights, real rho, real rest, const double* numbers,
                                    double keep, double eta, double epsilon) {
     NUMBERS;
     EACH(i, n) {
@@ -43,8 +43,8 @@ extern "C" __global__ void rmsprop(real* theta, const real* g, real* square, cou
 }
 
 // M = beta1 M + g, V = beta2 V + g^2: eta and epsilon hold the bias corrections
-extern "C" __global__ void adam(real* theta, const real* g, real* first, real* second, count_t n,
-                                count_t weights, real beta1, real beta2, const double* numbers,
+extern "C" __global__ void adam(real* theta, const real* g, real* first, real* second, int n,
+                                int weights, real beta1, real beta2, const double* numbers,
                                 double keep, double eta, double epsilon) {
     NUMBERS;
     EACH(i, n) {
