@@ -64,6 +64,8 @@ class Coordinate:
         Estimates of the measurement's two errors (absolute).
     tolerance : float
         The largest |analytic − numeric| that passes.
+    scale : float
+        Size below which both values count as zero in ``relative_error``.
     method, step
         How it was measured: ``"central"`` or ``"complex"``, and with which step.
     sides : tuple of float or None
@@ -79,6 +81,7 @@ class Coordinate:
     truncation: float = 0.0
     rounding: float = 0.0
     tolerance: float = 0.0
+    scale: float = 0.0
     method: str = "central"
     step: float = 0.0
     sides: tuple[float, float] | None = None
@@ -106,7 +109,8 @@ class Coordinate:
 
     @property
     def _size(self) -> float:
-        return max(abs(v) if math.isfinite(v) else 0.0 for v in (self.analytic, self.numeric))
+        sizes = [abs(v) for v in (self.analytic, self.numeric) if math.isfinite(v)]
+        return max(*sizes, self.scale, 0.0)
 
     @property
     def excess(self) -> float:
@@ -501,6 +505,7 @@ class Around:
         self.theta, self.gradient, self.size = theta.astype(float), gradient, theta.size
         self.measured: dict[int, Coordinate] = {}
         self.threshold = np.full(self.size, np.inf)  # the smallest error that would have been found
+        self.small = 1e-9 * float(np.max(np.abs(gradient[np.isfinite(gradient)]), initial=0.0))
         self.value = self.objective.value(self.theta)
         ways = [self.signs(np.arange(self.size)) for _ in range(2)]
         resolution = self.objective.resolution
@@ -565,7 +570,7 @@ class Around:
     def judge(self, members: Array, v: Array, slope: Slope, method: str = "") -> Coordinate:
         """Compare the claim along ``v`` over some coordinates with a slope."""
         single = len(members) == 1
-        unit = self.check.scale[members[0]] if single else 1.0
+        unit = float(self.check.scale[members[0]]) if single else 1.0
         terms = self.gradient[members] * v[members]
         claim, known = math.fsum(terms), math.isfinite(slope.value)
         tolerance = 0.0
@@ -590,6 +595,7 @@ class Around:
             slope.truncation / unit,
             slope.rounding / unit,
             tolerance / unit,
+            self.small,
             method or ("complex" if self.analytic else "central"),
             slope.step * unit,
             (slope.left / unit, slope.right / unit) if sided and slope.kink else None,
@@ -991,7 +997,7 @@ class _Check:
         resolution, covered = math.inf, 0.0
         if here is not None:
             size = np.abs(here.gradient)
-            relevant = size > 1e-9 * float(np.max(size[np.isfinite(size)], initial=0.0))
+            relevant = size > here.small
             if np.any(relevant):
                 relative = here.threshold[relevant] / size[relevant]
                 resolution, covered = float(np.median(relative)), float(np.mean(relative <= FOUND))
