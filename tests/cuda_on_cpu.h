@@ -12,7 +12,6 @@
 
 #define __global__
 #define __device__
-#define __launch_bounds__(...)
 #define __shared__ static
 
 struct Index3 { unsigned int x, y, z; };

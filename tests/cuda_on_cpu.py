@@ -20,13 +20,12 @@ COMPILER = shutil.which("g++") or shutil.which("clang++")
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 FLAGS = (
     "-std=c++17", "-O1", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC", "-Wall",
-    "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unknown-pragmas", "-Wno-parentheses",
+    "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unknown-pragmas",
     "-Wl,-Bsymbolic",
 )  # fmt: skip
 ONE_AT_A_TIME = threading.Lock()  # the place of the CUDA thread that runs is one for all
 SCALARS = {
     "int": np.int32,
-    "unsigned int": np.uint32,
     "count_t": np.int64,
     "word64": np.uint64,
     "double": np.float64,
@@ -39,7 +38,7 @@ SCALARS = {
 def preprocessed(source: str) -> str:
     """Return a source with its macros expanded: kernels may be made by macros."""
     assert COMPILER is not None
-    command = [COMPILER, "-E", "-P", "-x", "c++", "-D__launch_bounds__(...)=", "-"]
+    command = [COMPILER, "-E", "-P", "-x", "c++", "-"]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -58,12 +57,12 @@ def _argument(text: str) -> tuple[str, bool]:
 
 def with_barriers(source: str) -> set[str]:
     """Return the functions in which a block waits for all of its threads, by whatever they call."""
-    heads = r"(?:__global__|__device__) [^;{}()]*?(\w+)\s*\([^()]*\)\s*(?:const)?\s*(?=[{:])"
+    heads = r"(?:__global__|__device__) [^;{}()]*?(\w+)\s*\([^()]*\)\s*(?={)"
     pieces = re.split(heads, preprocessed(source))
     bodies = dict(zip(pieces[1::2], pieces[2::2], strict=True))
     waiting, more = {"__syncthreads"}, True
     while more:
-        calls = re.compile(rf"\b({'|'.join(waiting)})\s*(?:<[^;()]*>)?\(")
+        calls = re.compile(rf"\b({'|'.join(waiting)})\s*\(")
         found = {name for name, body in bodies.items() if calls.search(body)}
         more = not found <= waiting
         waiting |= found

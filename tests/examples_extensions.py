@@ -34,27 +34,24 @@ class Poisson(Likelihood):
         return generator.poisson(2.0, (rows, width))
 
     def activate(self, o: Readout) -> None:
-        o.backend.into(o.a, o.backend.xp.exp, o.z)
+        o.backend.xp.exp(o.z, out=o.a)
 
     def log_likelihood(
         self, o: Readout, t: Array, counts: Array | None = None, squares: Array | None = None
     ) -> Array:
-        backend, xp = o.backend, o.backend.xp
-        backend.into(o.scratch, xp.multiply, t, o.z)
-        backend.into(o.scratch, xp.subtract, o.scratch, o.a)
-        backend.into(o.scratch, xp.subtract, o.scratch, _log_factorial(backend, t))
-        return backend.row_sum(o.scratch, o.column)
+        terms = o.backend.xp.multiply(t, o.z, out=o.scratch)
+        terms -= o.a
+        terms -= _log_factorial(o.backend, t)
+        return o.backend.row_sum(terms, o.column)
 
     def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
-        backend, xp = o.backend, o.backend.xp
-        backend.into(out, xp.multiply, n, o.z)
-        before, after = _log_factorial(backend, t), _log_factorial(backend, t + n)
-        backend.into(out, xp.subtract, out, after)
-        backend.into(out, xp.add, out, before)
+        o.backend.xp.multiply(n, o.z, out=out)
+        out -= _log_factorial(o.backend, t + n)
+        out += _log_factorial(o.backend, t)
 
     def gain_slope(self, o: Readout, t: Array, out: Array) -> None:
         slope = digamma(o.backend.to_numpy(t).real + 1.0)
-        o.backend.into(out, o.backend.xp.subtract, o.z, o.backend.asarray(slope, str(t.dtype)))
+        o.backend.xp.subtract(o.z, o.backend.asarray(slope, str(t.dtype)), out=out)
 
 
 def _log_factorial(backend: Backend, t: Array) -> Array:

@@ -51,7 +51,7 @@ def measure_card(
     product = _median(backend, lambda: backend.matmul(left, right, out))
     source, copy = backend.ones((length,), dtype), backend.empty((length,), dtype)
     moved = 2 * length * (4 if dtype == "float32" else 8)
-    copied = _median(backend, lambda: backend.into(copy, xp.multiply, source, 1.0))
+    copied = _median(backend, lambda: xp.multiply(source, 1.0, out=copy))
     return Card(bandwidth=moved / copied, rate=size**3 / product)
 
 

@@ -48,6 +48,6 @@ class AdamTraffic:
     def _stream(self, vectors: list[Array], dot: Array) -> None:
         backend, xp = self._backend, self._backend.xp
         for v in vectors[:3]:
-            backend.into(v, xp.negative, v)
+            xp.negative(v, out=v)
         g = vectors[3]
         backend.matmul(xp.reshape(g, (1, -1)), xp.reshape(g, (-1, 1)), dot)
