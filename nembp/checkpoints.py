@@ -508,7 +508,7 @@ class Model:
             Samples in their own units.
         """
         x = np.asarray(X)
-        x = self.x_scaling.apply(x.reshape(len(x), *self.shape), np.float64)
+        x = self.x_scaling.apply(x.reshape(len(x), *self.shape), self.net.dtype)
         y = _in_parts(self.net, x.reshape(len(x), -1))
         return y if self.classes else self.y_scaling.invert(y)
 

@@ -285,6 +285,27 @@ class Staging:
         return whole[:rows]
 
 
+class ScaledRows(Rows):
+    """Rows scaled when they are read, in float64: a large offset costs no digits.
+
+    Parameters
+    ----------
+    rows : Rows
+        Raw samples.
+    scaling : Scaling
+        (raw − offset) · factor.
+    dtype : str
+        Of the result.
+    """
+
+    def __init__(self, rows: Rows, scaling: Scaling, dtype: str) -> None:
+        self.rows, self.scaling = rows, scaling
+        self.shape, self.dtype = rows.shape, np.dtype(dtype)
+
+    def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
+        self.scaling.apply(self.rows.take(index), out=out)
+
+
 LONG = 1 << 17  # values of a batch
 
 Staged: TypeAlias = NDArray[Any] | None  # raw rows on the host; None where nothing is staged
@@ -343,6 +364,8 @@ class BatchReader:
         self.features = int(np.prod(shape))
         self.is_classification = split.y.ndim == 1
         rows, mapped = as_rows(split.x), is_mapped(split.x)
+        if rows.dtype != np.uint8 and np.any(x_scaling.offset):
+            rows, x_scaling = ScaledRows(rows, x_scaling, dtype), Scaling()
         if resident is None:
             on_host = backend.name == "cpu"
             resident = not mapped if on_host else 2 * rows.nbytes <= backend.free_memory()
@@ -352,7 +375,8 @@ class BatchReader:
             augmenter = Augmenter(augmentation, shape, seed) if augmentation else None
             self._staging = Staging(rows, augmenter, backend)
         elif backend.name == "cpu" and not mapped:
-            self._x = backend.asarray(np.reshape(split.x, (self.n, self.features)))
+            x = self._move(rows) if isinstance(rows, ScaledRows) else split.x
+            self._x = backend.asarray(np.reshape(x, (self.n, self.features)))
         else:
             self._x = self._move(rows)
         self._mapped = mapped

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nembp.checkpoints import Model, load_model
-from nembp.datasets import Dataset, Split
+from nembp.datasets import Dataset, Scaling, Split
 from nembp.datasets.arrays import map_npy, read_npz
 from nembp.datasets.assemble import feature_array, target_array
 from nembp.datasets.images import SUFFIXES, read_image, read_images
@@ -224,7 +224,7 @@ def predict_forward(model: Model, x: NDArray[Any]) -> NDArray[np.float64]:
     DataError
         If an output is not finite.
     """
-    y = _finite(in_blocks(model.net, model.x_scaling.apply(x, np.float64).reshape(len(x), -1)))
+    y = _finite(in_blocks(model.net, model.x_scaling.apply(x, model.net.dtype).reshape(len(x), -1)))
     return y if model.classes else model.y_scaling.invert(y)
 
 
@@ -350,9 +350,10 @@ def _read_png(path: Path, model: Model) -> NDArray[Any]:
         pixels = read_image(path, (height, width), channels, resize=True)[np.newaxis]
     else:
         pixels = read_images([path], model.shape)
+    eight_bits = model.to_unit == Scaling(factor=1 / 255)
     if pixels.dtype == np.uint8:
-        return model.to_unit.invert(pixels / 255.0)
-    if np.array_equal(model.to_unit.factor, 1 / 255):
+        return pixels if eight_bits else model.to_unit.invert(pixels / 255.0)
+    if eight_bits:
         raise DataError(
             f"{path}: 16 bits per pixel, but the training images had 8. Convert it to 8 bits."
         )
@@ -473,7 +474,7 @@ class Pair:
 
     def in_units(self, model: Model) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return x and y as rows in the network's units."""
-        x = model.x_scaling.apply(self.x, np.float64).reshape(1, -1)
+        x = model.x_scaling.apply(self.x, model.net.dtype).reshape(1, -1)
         return x, self.y if model.classes else model.y_scaling.apply(self.y, np.float64)
 
 
