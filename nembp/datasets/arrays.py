@@ -178,7 +178,8 @@ def _understood(names: list[str]) -> dict[tuple[str, str], str]:
     """Find which array has which role: (split or "", "x" or "y") to its name."""
     found: dict[tuple[str, str], str] = {}
     for name in names:
-        words = re.findall(r"[a-z]+|\d+", name.lower())
+        parted = re.sub(r"^([xyXY])(?=[a-z])|(?<=[a-z])(?=[A-Z])", r"\1_", name)
+        words = re.findall(r"[a-z]+|\d+", parted.lower())
         splits = [_SPLITS[word] for word in words if word in _SPLITS]
         roles = ["x" if word in _X else "y" for word in words if word in _X | _Y]
         if len(roles) == 1 and len(splits) <= 1 and len(words) == len(splits) + 1:

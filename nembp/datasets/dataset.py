@@ -397,9 +397,8 @@ def fingerprint(x: Samples, y: NDArray[Any], names: Sequence[str] = ()) -> str:
 
 def _bits(values: NDArray[Any]) -> NDArray[np.uint64]:
     """Return the same 64 bits for equal numbers, whatever their dtype."""
-    if values.dtype == np.uint8:
-        return values.astype(np.uint64)
-    return np.ascontiguousarray(values.astype(np.float64) + 0.0).view(np.uint64)  # -0.0 is 0.0
+    bits = np.ascontiguousarray(values + np.float64(0.0)).view(np.uint64)  # -0.0 becomes 0.0
+    return bits ^ (bits >> np.uint64(32))  # whole numbers leave the lower bits empty
 
 
 def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -1,0 +1,450 @@
+"""What a file means: understood, said, or refused; never a silent wrong result (issue 15)."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from nembp.backend import get_backend
+from nembp.datasets import Scaling, class_indices, load, match_columns, with_columns, write_idx
+from nembp.datasets.arrays import NAMES
+from nembp.datasets.dataset import fingerprint
+from nembp.datasets.reading import BatchReader
+from nembp.datasets.tables import read_cells, read_numbers
+from nembp.errors import ArchitectureError, DataError
+
+X = np.random.default_rng(0).normal(size=(60, 2))
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(*lines, name="t.csv", load_it=True, **options):
+        path = tmp_path / name
+        path.write_text("\n".join(lines) + "\n")
+        return load("csv", path, **options) if load_it else path
+
+    return write
+
+
+def refused(message, *args, **options):
+    with pytest.raises(DataError, match=message):
+        load(*args, **options)
+
+
+# --- 1: labels are names
+
+
+def test_a_label_is_a_name_whatever_holds_it():
+    classes = ("5", "7.5", "10", "red")
+    for labels in (["10", "5"], [10, 5], np.array([10.0, 5.0]), np.array([b"10", b"5"]),
+                   np.array([10, 5], np.uint8), [" 10", "5.0"]):  # fmt: skip
+        assert class_indices(labels, classes, "y").tolist() == [2, 0]
+    assert class_indices([7.5, "red"], classes, "y").tolist() == [1, 3]
+    assert class_indices([0, 3], classes, "y", by_index=True).tolist() == [0, 3]
+    for wrong in ([0], ["blue"], [1.5], [np.nan]):
+        with pytest.raises(
+            DataError, match=r"y: no class .*expected one of the classes '5', '7.5'"
+        ):
+            class_indices(wrong, classes, "y")
+    with pytest.raises(DataError, match="expected an index from 0 to 3"):
+        class_indices([4], classes, "y", by_index=True)
+
+
+def test_names_that_are_numbers_sort_as_numbers(tmp_path, table):
+    names = [str(k) for k in range(8, 13)]
+    for name in names:
+        for k in range(3):
+            (tmp_path / "images" / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((4, 4), 20 * k, np.uint8)).save(
+                tmp_path / "images" / name / f"{k}.png"
+            )
+    np.savez(tmp_path / "d.npz", x=X, y=np.array(names * 12))
+    lines = ["a,k", *(f"{k},{names[k % 5]}" for k in range(60))]
+    for data in (
+        load("images", tmp_path / "images"),
+        load("npz", tmp_path / "d.npz"),
+        table(*lines, task="classification"),
+    ):
+        assert data.classes == tuple(names)
+
+
+def test_a_column_of_labels_without_a_header_loses_none(table):
+    assert read_cells(table("ant", "bee", load_it=False), classes=("ant", "bee")) == ["ant", "bee"]
+    assert read_cells(table("kind", "bee", load_it=False), classes=("ant", "bee")) == ["bee"]
+    assert read_cells(table("3", "1", load_it=False)) == ["3", "1"]
+
+
+# --- 2 and 3: columns by name, and whether the data is the same
+
+
+def test_columns_are_matched_by_name(table):
+    rows = [f"{k},{k * k},{'uv'[k % 2]}" for k in range(20)]
+    swapped = [",".join(np.array(row.split(","))[[2, 1, 0]]) for row in rows]
+    one = table("a,b,kind", *rows)
+    two = with_columns(table("kind,b,a", *swapped, targets="kind"), ("a", "b"))
+    assert two.feature_names == ("a", "b")
+    assert two.fingerprint == one.fingerprint
+    assert np.array_equal(two.test.x, one.test.x)
+    assert two.x_scaling == one.x_scaling
+    for names in (("a", "c"), ("a",)):
+        with pytest.raises(DataError, match=r"column '[cb]'"):
+            with_columns(one, names)
+    assert match_columns(["x", "id", "y"], ["y", "x"], "t", others=["id"]) == [2, 0]
+    assert match_columns(["x", "id", "y"], ["y", "x"], "t", others=None) == [2, 0]
+    with pytest.raises(DataError, match="unknown column 'id'"):
+        match_columns(["x", "id", "y"], ["y", "x"], "t")
+
+
+@given(st.data())
+def test_a_fingerprint_is_of_the_rows_whatever_their_order(data):
+    n, m = data.draw(st.integers(2, 30)), data.draw(st.integers(1, 6))
+    generator = np.random.default_rng(data.draw(st.integers(0, 99)))
+    x = generator.integers(0, 9, (n, m)).astype(data.draw(st.sampled_from(["u1", "f4", "f8"])))
+    y, order, columns = np.arange(n) % 3, generator.permutation(n), generator.permutation(m)
+    names = [f"c{k}" for k in range(m)]
+    seen = fingerprint(x, y, names)
+    assert fingerprint(x[order], y[order], names) == seen
+    assert fingerprint(x[:, columns], y, [names[k] for k in columns]) == seen
+    assert fingerprint(x.astype("f8"), y.astype("f8"), names) == seen
+    assert fingerprint(x[1:], y[1:], names) != seen
+    changed = x.copy()
+    changed[order[0], columns[0]] += 1
+    assert fingerprint(changed, y, names) != seen
+    assert fingerprint(x, (y + (np.arange(n) == order[0])) % 3, names) != seen
+
+
+def test_large_samples_are_fingerprinted_in_part_and_still_tell_rows(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (6, 300, 300, 3), np.uint8)
+    seen = fingerprint(x, np.arange(6))
+    assert fingerprint(x[::-1], np.arange(6)[::-1]) == seen
+    assert fingerprint(x[:5], np.arange(5)) != seen
+    assert fingerprint(x[::-1], np.arange(6)) != seen
+
+
+def test_the_fingerprint_is_of_the_whole_file(tmp_path):
+    np.savez(tmp_path / "d.npz", x=X, y=np.arange(60) % 2)
+    seen = load("npz", tmp_path / "d.npz").fingerprint
+    assert load("npz", tmp_path / "d.npz", limit=9, seed=4, test_fraction=0.4).fingerprint == seen
+    np.savez(tmp_path / "d.npz", x=X[1:], y=np.arange(60)[1:] % 2)
+    assert load("npz", tmp_path / "d.npz").fingerprint != seen
+
+
+# --- 4, 5 and 6: folders of images
+
+
+def fill(folder, names=("cat", "dog"), count=3, pixels=None, suffix="png"):
+    for k, name in enumerate(names):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            image = np.full((5, 4), 40 * k + number, np.uint8) if pixels is None else pixels[number]
+            Image.fromarray(image).save(folder / name / f"{number}.{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("TRAIN", "Validation"), ("Training", "TESTING"), ("train", "dev"), ("training-set", "val")],
+)
+def test_splits_are_known_by_their_usual_names(tmp_path, train, test):
+    fill(tmp_path / train, count=5)
+    fill(tmp_path / test, count=2)
+    data = load("images", tmp_path)
+    assert (len(data.train), len(data.test), data.classes) == (10, 4, ("cat", "dog"))
+    fill(tmp_path / "test" if test != "TESTING" else tmp_path / "valid", count=1)
+    data = load("images", tmp_path)
+    assert len(data.test) == (4 if test == "TESTING" else 2)
+    assert any("not used" in note for note in data.notes)
+
+
+def test_folders_that_hold_the_same_folders_are_no_classes(tmp_path):
+    for name in ("2023", "2024", "2025"):
+        fill(tmp_path / name)
+    refused(
+        r"'2023', '2024', '2025' all hold 'cat', 'dog'.*probably no classes", "images", tmp_path
+    )
+
+
+def test_what_is_passed_over_is_said_and_systems_folders_do_not_count(tmp_path):
+    fill(tmp_path, suffix="tiff")
+    fill(tmp_path, suffix="ppm")
+    fill(tmp_path / "@eaDir")
+    fill(tmp_path / "cat" / "@eaDir")
+    fill(tmp_path / "__MACOSX")
+    for name in ("a.heic", "b.HEIC", "c.xml"):
+        (tmp_path / "dog" / name).write_bytes(b"")
+    (tmp_path / "cat" / "Thumbs.db").write_bytes(b"")
+    data = load("images", tmp_path)
+    assert len(data.train) + len(data.test) == 12
+    assert data.classes == ("cat", "dog")
+    assert data.notes[0].endswith("3 files are no images and were not read: 2 .heic, 1 .xml.")
+
+
+@pytest.mark.parametrize("top", [200, 1023, 65535])
+def test_deep_images_keep_their_levels(tmp_path, top):
+    pixels = np.random.default_rng(1).integers(0, top + 1, (8, 5, 4)).astype(np.uint16)
+    pixels[:, 0, :2] = 0, top
+    fill(tmp_path, count=8, pixels=pixels, suffix="tif")
+    data = load("images", tmp_path)
+    assert data.train.x.dtype == np.float32
+    assert np.array_equal(np.unique(data.train.x), np.unique(pixels))
+    assert data.x_scaling == Scaling(0.0, 1 / top)
+    assert "16-bit" in data.notes[0]
+    Image.fromarray(pixels[0].astype(np.uint8)).save(tmp_path / "dog" / "9.tif")
+    refused("9.tif: 8 bits per pixel, but .*0.tif has 16", "images", tmp_path)
+
+
+# --- 7, 10 and 12: what is a class
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["€5", "€7", "€9"], "signs, units or separators"),
+        (["12 kg", "7.5 kg", "3 kg"], "signs, units or separators"),
+        (["5%", "12%", "7%"], "signs, units or separators"),
+        (['"1,25"', '"0,5"', '"3,75"'], r"signs, units or separators.*--decimal ,"),
+        (["03/04/2021", "12/11/2020"], "dates or times"),
+        (["12 Mar 2021", "1 Dec 2020"], "dates or times"),
+        (["09:30", "17:05:10"], "dates or times"),
+        ([f"name {k}" for k in range(50)], "50 different labels in 60 samples"),
+        (["good", "n/a", "bad"], "label 'n/a' of 20 samples marks a missing value"),
+        (["?", "b"], "'[?]' of 30 samples marks a missing value"),
+    ],
+)
+def test_targets_that_are_no_classes_are_refused(table, targets, message):
+    lines = ["a,target", *(f"{k},{targets[k % len(targets)]}" for k in range(60))]
+    with pytest.raises(DataError, match=message):
+        table(*lines)
+    if "missing" not in message:
+        assert len(table(*lines, task="classification").classes) == len(set(targets))
+
+
+def test_the_remedy_for_decimal_commas_works(table):
+    lines = ["a;b;y", *(f"{k},5;1.000,{k};{k},25" for k in range(20))]
+    with pytest.raises(DataError, match=r"row 2, column 'a': text '0,5'.*--decimal ,"):
+        table(*lines)
+    data = table(*lines, decimal=",")
+    whole = np.sort(np.concatenate([data.train.y, data.test.y]), axis=0)
+    assert whole[:3, 0].tolist() == [0.25, 1.25, 2.25]
+    assert set(np.floor(data.train.x[:, 1])) == {1000.0}
+
+
+def test_names_with_digits_are_classes(table):
+    for targets in (["2D", "3D"], ["<=50K", ">50K"], ["1st", "2nd", "3rd"], ["none", "some"]):
+        lines = ["a,k", *(f"{k},{targets[k % len(targets)]}" for k in range(30))]
+        assert table(*lines).classes == tuple(sorted(targets))
+
+
+def test_numbers_are_compared_by_value(table):
+    lines = ["a,k", *(f"{k},{('3', '3.0', '20', '2e1')[k % 4]}" for k in range(40))]
+    data = table(*lines, task="classification")
+    assert data.classes == ("3", "20")
+    lines[5] = "4,none"
+    with pytest.raises(DataError, match="label 'none' of 1 samples marks a missing value"):
+        table(*lines, task="classification")
+    lines = ["a,k", *(f"{k},{('01', '02')[k % 2]}" for k in range(40))]
+    assert table(*lines, task="classification").classes == ("01", "02")
+
+
+@pytest.mark.parametrize("dtype", ["f8", "u1", "?"])
+def test_one_hot_rows_are_classes(tmp_path, table, dtype):
+    labels = np.arange(60) % 4
+    np.savez(tmp_path / "d.npz", x=X, y=np.eye(4)[labels].astype(dtype))
+    np.savez(tmp_path / "plain.npz", x=X, y=labels)
+    one, two = load("npz", tmp_path / "d.npz"), load("npz", tmp_path / "plain.npz")
+    assert one.classes == two.classes
+    assert np.array_equal(one.test.y, two.test.y)
+    assert "one-hot" in one.notes[0]
+    assert load("npz", tmp_path / "d.npz", task="regression").outputs == 4
+    lines = ["a,is_u,is_v", *(f"{k},{k % 2},{1 - k % 2}" for k in range(20))]
+    assert table(*lines, targets=["is_u", "is_v"]).classes == ("is_u", "is_v")
+
+
+def test_whole_numbers_are_said_to_be_numbers_or_classes(tmp_path, table):
+    lines = ["a,rating", *(f"{k},{k % 5 + 1}" for k in range(40))]
+    assert "5 different whole numbers" in table(*lines).notes[0]
+    assert table(*lines, task="classification").classes == tuple("12345")
+    np.savez(tmp_path / "d.npz", x=X, y=np.arange(60) * 10)
+    refused("60 different labels in 60 samples.*--task class|task='regression'", "npz", tmp_path)
+    assert load("npz", tmp_path, task="regression").outputs == 1
+    np.savez(tmp_path / "d.npz", x=X, y=np.arange(60) % 25)
+    assert "taken for 25 classes" in load("npz", tmp_path).notes[0]
+
+
+# --- 8 and 9: delimiters and headers
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_delimiters_are_found_outside_of_quotes(table, mark):
+    others = "".join(set(",;\t|") - {mark})
+    lines = [f'"a {others} z"{mark}b{mark}kind'] + [
+        f"{k}{mark}{k}{mark}{'uv'[k % 2]}" for k in range(20)
+    ]
+    for text in (lines, [f"sep={mark}", *lines]):
+        data = table(*text)
+        assert (data.feature_names, data.classes) == ((f"a {others} z", "b"), ("u", "v"))
+    lines = [line.replace(mark, ":") for line in lines]
+    data = table(*lines, delimiter=":")
+    assert data.classes == ("u", "v")
+
+
+def test_a_delimiter_that_rows_do_not_tell_is_asked_for(table):
+    lines = ["a;b,kind", *(f"{k};u,{'xy'[k % 2]}" for k in range(20))]
+    with pytest.raises(DataError, match="do not tell by which; say it with delimiter"):
+        table(*lines)
+    with pytest.raises(ArchitectureError, match="expected one character, or the word tab"):
+        table(*lines, delimiter=";;")
+    assert table(*(line.replace(",", "\t").replace(";", "") for line in
+                   ["a,kind", *(f"{k},{'xy'[k % 2]}" for k in range(20))]), delimiter="tab").classes  # fmt: skip
+
+
+def test_a_first_row_of_numbers_is_a_sample(table, tmp_path):
+    rows = [f"{k}.5,-{k},{'uv'[k % 2]}" for k in range(20)]
+    data = table(*rows)
+    assert len(data.train) + len(data.test) == 20
+    assert data.feature_names == ("1", "2")
+    assert "--header" in data.notes[0]
+    assert np.array_equal(
+        read_numbers(tmp_path / "t.csv", ("2", "1"), 2)[:2], [[0.0, 0.5], [-1.0, 1.5]]
+    )
+    assert len(table(*rows, header=True, task="classification").train.y) == 15
+    numbers = table("1,5", *(f"{k},{k * k}" for k in range(20)), header=False)
+    assert len(numbers.train) + len(numbers.test) == 21
+
+
+@pytest.mark.parametrize("first", ["2019,2020,2021,grade", "0,1,2,label", "0,1,2,3"])
+def test_names_that_are_numbers_are_names(table, first):
+    data = table(first, *(f"{k},{k + 1},{-k},{k * 2.5}" for k in range(20)))
+    assert len(data.train) + len(data.test) == 20
+    assert data.target_names == (first.split(",")[-1],)
+    assert "--no-header" in data.notes[0]
+    assert len(table(*data.notes[:0], first, *(f"{k},1,2,a" for k in range(4)), *["5,1,2,b"] * 4,
+                     header=True).train) == 6  # fmt: skip
+
+
+def test_tables_have_many_suffixes_and_may_come_through_a_pipe(tmp_path, table):
+    lines = ["a\tkind", *(f"{k}\t{'uv'[k % 2]}" for k in range(20))]
+    table(*lines, name="Train.TSV", load_it=False)
+    assert len(load("csv", tmp_path).train) == 16
+    table(*lines[:6], name="TEST.tsv", load_it=False)
+    assert len(load("csv", tmp_path).test) == 5
+
+
+# --- 11 and 13: images in other orders
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy"])
+@pytest.mark.parametrize("shape", [(3, 12, 10), (1, 8, 9)])
+def test_channels_first_are_recognized_and_said(tmp_path, kind, shape):
+    x = np.random.default_rng(0).integers(0, 256, (20, *shape), np.uint8)
+    y = np.arange(20) % 2
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    path = tmp_path / "d.npz" if kind == "npz" else tmp_path
+    data = load(kind, path, test_fraction=0.5, seed=3)
+    assert data.shape == (*shape[1:], shape[0])
+    assert any("(samples, channels, height, width)" in note for note in data.notes)
+    images = {image.tobytes() for image in np.ascontiguousarray(np.moveaxis(x, 1, 3))}
+    assert all(image.tobytes() in images for image in np.asarray(data.test.x))
+    assert load(kind, path, image_order="last").shape == shape
+    np.savez(tmp_path / "d.npz", x=np.moveaxis(x, 1, 3), y=y)
+    data = load("npz", tmp_path / "d.npz")
+    assert (data.shape, data.notes) == ((*shape[1:], shape[0]), ())
+    assert load("npz", tmp_path / "d.npz", image_order="first").shape != data.shape
+
+
+@pytest.mark.parametrize("prefix", ["", "emnist-digits-", "other-"])
+@pytest.mark.parametrize("kaggle", [False, True])
+def test_emnist_is_turned_and_kaggles_folders_are_opened(tmp_path, prefix, kaggle):
+    x = np.arange(20 * 12).reshape(20, 4, 3).astype(np.uint8)
+    for name in NAMES:
+        array = x if "images" in name else np.arange(20, dtype=np.uint8) % 2
+        file = prefix + (name.replace("t10k", "test") if prefix else name)
+        write_idx(tmp_path / file / file if kaggle else tmp_path / file, array)
+    turned = prefix.startswith("emnist")
+    data = load("idx", tmp_path)
+    assert np.array_equal(data.train.x[..., 0], x.swapaxes(1, 2) if turned else x)
+    assert len(data.notes) == turned
+    assert load("idx", tmp_path, transpose=not turned).shape == ((4, 3, 1) if turned else (3, 4, 1))
+
+
+def test_of_several_idx_sets_one_is_named(tmp_path):
+    for k, prefix in enumerate(("emnist-letters", "emnist-digits")):
+        for name in NAMES:
+            array = np.full((6, 2, 2), k, np.uint8) if "images" in name else np.arange(6) % 2
+            write_idx(tmp_path / f"{prefix}-{name}", array.astype(np.uint8))
+    refused("several sets: emnist-digits, emnist-letters; expected one", "idx", tmp_path)
+    assert load("idx", tmp_path / "emnist-digits").train.x.max() == 1
+
+
+# --- arrays of other names
+
+
+@pytest.mark.parametrize(
+    ("names", "unused"),
+    [
+        ("X y", ""), ("data target", "feature_names"), ("images labels", "meta"), ("arr_0 arr_1", ""),
+        ("X_train Y_train X_val Y_val", ""), ("xtrain ytrain xtest ytest", ""), ("trainImages trainLabels testImages testLabels", ""),
+        ("train_images train_labels test_images test_labels", "val_images val_labels"),
+        ("training-x training-y testing-x testing-y", ""),
+    ],
+)  # fmt: skip
+def test_arrays_of_usual_names_are_understood(tmp_path, names, unused):
+    arrays = {name: X if k % 2 == 0 else np.arange(60) % 2 for k, name in enumerate(names.split())}
+    np.savez(tmp_path / "d.npz", **arrays, **dict.fromkeys(unused.split(), X))
+    data = load("npz", tmp_path)
+    assert len(data.train) == (60 if len(arrays) == 4 else 48)
+    assert any("not used are " + ", ".join(unused.split()) in note for note in data.notes) == (
+        unused != ""
+    )
+
+
+def test_two_arrays_can_be_named(tmp_path):
+    np.savez(tmp_path / "d.npz", before=X, after=np.arange(60) % 2, other=X[:9])
+    refused("no array x; found before, after, other; .*--x NAME --y NAME", "npz", tmp_path)
+    assert load("npz", tmp_path, x="before", y="after").classes == ("0", "1")
+    refused("no array 'then'", "npz", tmp_path, x="before", y="then")
+    with pytest.raises(ArchitectureError, match="expected both or neither"):
+        load("npz", tmp_path, x="before")
+    with pytest.raises(ArchitectureError, match="delimiter is for the data sets csv"):
+        load("npz", tmp_path, delimiter=";")
+
+
+# --- issue 14: what the network sees
+
+
+@pytest.mark.parametrize("resident", [None, False])
+def test_a_large_mean_costs_no_digits(resident):
+    generator = np.random.default_rng(0)
+    x = np.column_stack([1.7e9 + generator.normal(0, 20, 300), generator.normal(0, 1, 300)])
+    buffer = io.BytesIO()
+    np.savez(buffer, x=x, y=np.arange(300) % 2)
+    scaling = Scaling(x.mean(axis=0), 1 / x.std(axis=0))
+    from nembp.datasets import Split
+
+    split = Split(x, np.arange(300) % 2)
+    backend = get_backend("cpu")
+    reader = BatchReader(split, scaling, Scaling(), 2, backend, "float32", resident=resident)
+    seen, targets = np.empty((300, 2), np.float32), np.empty((300, 2), np.float32)
+    reader.read(np.arange(300), seen, targets)
+    assert seen.std(axis=0) == pytest.approx(1, abs=1e-6)
+    assert np.array_equal(seen, scaling.apply(x))  # what predict sees
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pixels_are_scaled_alike_in_training_and_prediction(dtype):
+    from nembp.datasets import Split
+
+    x = np.arange(256, dtype=np.uint8).reshape(16, 2, 2, 4)
+    scaling = Scaling(np.array([113.7, 99.1, 3.3, 250.0]), 1 / np.array([61.3, 7.0, 9.9, 1.7]))
+    reader = BatchReader(
+        Split(x, np.arange(16) % 2), scaling, Scaling(), 2, get_backend("cpu"), dtype
+    )
+    seen, targets = np.empty((16, 16), dtype), np.empty((16, 2), dtype)
+    reader.read(np.arange(16), seen, targets)
+    assert np.array_equal(seen, scaling.apply(x, dtype).reshape(16, 16))
