@@ -42,7 +42,6 @@ class CupyBackend(FusedKernels):
     """
 
     name = "gpu"
-    has_graphs = True
     column_bytes = 1 << 28
 
     def __init__(self, precision: Precision = "float32") -> None:

@@ -92,7 +92,6 @@ class Backend:
     name = "standard"
     has_cache = False  # whether work in blocks of cache size pays
     has_strided_views = False
-    has_graphs = False  # whether `capture` captures
     chunk = 1 << 62  # elements that an optimizer works through at a time
     column_bytes = 1 << 62  # of the columns of images laid out at once
 

@@ -139,7 +139,7 @@ def _contenders(
     def fresh() -> tuple[Any, Any]:
         return nets[0].copy(), nets[1].copy()
 
-    graphs = backend.has_graphs
+    graphs = backend.name == "gpu"
     built: dict[str, Any] = {
         "nembp/one_direction": EngineGan(*fresh(), x, False, LEARNING_RATE, graphs),
         "nembp/bidirectional": EngineGan(*fresh(), x, True, LEARNING_RATE, graphs),

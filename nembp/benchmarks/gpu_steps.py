@@ -60,12 +60,12 @@ class CapturedStep(EngineStep):
 
 
 class _CapturedProducts:
-    """The bare products of a step, captured where they can be."""
+    """The bare products of a step, captured."""
 
     def __init__(self, backend: Any, *args: Any) -> None:
         products = Products(backend, *args)
         products()
-        self._run = backend.capture_graph(products).launch if backend.has_graphs else products
+        self._run = backend.capture_graph(products).launch
 
     def __call__(self) -> None:
         """Run them once."""
@@ -106,7 +106,7 @@ def measure_gpu_step(
         "threads": case.threads,
         "dtype": case.dtype,
         "precision": getattr(backend, "precision", "float32"),
-        "captured": backend.has_graphs,
+        "captured": True,
         "parameters": net.parameter_count,
         "multiply_adds": work,
         "bytes": moved,
@@ -125,13 +125,12 @@ def _contenders(case: Case, net: Network) -> tuple[dict[str, Any], dict[str, str
     backend = net.backend
     built: dict[str, Any] = {}
     missing: dict[str, str] = {}
-    fast = CapturedStep if backend.has_graphs else EngineStep
 
     def step(kind: type[EngineStep], path: Path) -> EngineStep:
         return kind(net.copy(), x, labels, path, LEARNING_RATE)
 
     for name, path in PATHS.items():
-        built[name] = step(fast, path)
+        built[name] = step(CapturedStep, path)
     for name, path in DIRECTIONS.items():
         built[f"nembp call by call/{name}"] = step(EngineStep, path)
         products = net.maps, case.batch, path, case.dtype
