@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
 
 import numpy as np
 import pytest
 
 from nembp.checkpoints import load_model
 from nembp.datasets import load
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.engine.metrics import centroid_error
-from nembp.errors import ArchitectureError, DataError, OutputError
+from nembp.errors import ArchitectureError
+from nembp.plotting import pictures
 from nembp.runs import RunConfig, from_toml, train_run
-from nembp.runs import training as run_module
-from nembp.runs.folder import RunFolder, to_json
+from nembp.runs.folder import to_json
 from nembp.runs.training import FILES, hold_out, prepare
 from nembp.threads import blas_threads
 
 TINY = RunConfig(layers=(16,), epochs=2, device="cpu")
+GENERATOR = np.random.default_rng(0)
+X = np.column_stack([GENERATOR.normal(50, 9, 90), GENERATOR.uniform(-3, 2, 90), np.full(90, 4.0)])
+LABELS = np.arange(90) % 3
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +47,7 @@ def parameters(folder) -> np.ndarray:
 # -- what is learned -------------------------------------------------------------------------------
 def test_the_digits_are_learned_in_both_directions(tmp_path):
     scores = [
-        train_run(RunConfig(seed=seed, device="cpu"), tmp_path / str(seed)) for seed in range(5)
+        train_run(RunConfig(seed=seed, device="cpu"), tmp_path / str(seed)) for seed in range(2)
     ]
     assert np.mean([score["forward/accuracy"] for score in scores]) >= 0.97
     assert np.mean([score["backward/centroid_error"] for score in scores]) <= 0.02
@@ -106,67 +109,6 @@ def test_a_relative_path_of_the_data_still_works_from_elsewhere(tmp_path, monkey
     monkeypatch.chdir("/")
     train_run(from_toml(tmp_path / "a" / "config.toml"), tmp_path / "b")
     assert np.array_equal(parameters(tmp_path / "a"), parameters(tmp_path / "b"))
-
-
-def test_default_folders_are_new_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr("time.strftime", lambda form: "20260102-030405")
-    folders = [RunFolder(None, "digits-seed0", files=FILES).path for _ in range(3)]
-    assert [str(folder) for folder in folders] == [
-        "runs/20260102-030405-digits-seed0",
-        "runs/20260102-030405-digits-seed0-2",
-        "runs/20260102-030405-digits-seed0-3",
-    ]
-    assert RunFolder(None, "../../x", files=FILES).path.parent.name == "runs"
-
-
-def test_a_run_in_use_is_kept_until_the_new_one_begins(tmp_path):
-    folder = tmp_path / "run"
-    train_run(TINY, folder)
-    (folder / "notes.txt").write_text("mine")
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-
-    def unchanged() -> bool:
-        return before == {path.name: path.read_bytes() for path in folder.iterdir()}
-
-    with pytest.raises(OutputError, match=r"not empty.*--force"):
-        train_run(TINY, folder)
-    assert unchanged()
-    with pytest.raises(DataError):  # found out after the folder was claimed
-        train_run(RunConfig(dataset="npz", data_dir="absent.npz"), folder, force=True)
-    assert unchanged()
-    train_run(TINY.replace({"seed": 9}), folder, force=True)
-    assert (folder / "notes.txt").read_text() == "mine"
-    assert from_toml(folder / "config.toml").seed == 9
-    assert len(rows(folder)) == 2
-
-
-@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nembp", "\0"])
-def test_what_cannot_be_written_is_found_before_training(tmp_path, monkeypatch, place):
-    (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr(run_module, "prepare", lambda *args: pytest.fail("began to work"))
-    with pytest.raises(OutputError) as caught:
-        train_run(TINY, place)
-    assert place in str(caught.value)
-    assert "Choose another" in str(caught.value)
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_a_failed_start_leaves_no_folder(tmp_path):
-    for config in (
-        RunConfig(dataset="mnist", data_dir="absent"),
-        RunConfig(dataset="nothing"),
-        RunConfig(noise="nem", noise_target="backward", backward="none"),
-        RunConfig(noise="nem", noise_place="hidden", layers=()),
-        RunConfig(noise="nem", noise_place="hidden,last-hidden"),
-        RunConfig(noise="nem", noise_place="input", noise_screening="component"),
-        RunConfig(patience=3, validation_fraction=0.0),
-        RunConfig(limit=20, validation_fraction=0.9),
-    ):
-        with pytest.raises((DataError, ArchitectureError)):
-            train_run(config, tmp_path / "new" / "run")
-        with pytest.raises((DataError, ArchitectureError)):
-            train_run(config)
-        assert list(tmp_path.iterdir()) == []
 
 
 # -- options that reach the engine -----------------------------------------------------------------
@@ -248,8 +190,89 @@ def test_the_validation_split_is_a_share_of_each_class():
     assert not np.array_equal(other.x, validation.x)
 
 
-def test_json_has_no_nan():
-    value = {"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf}, "e": (1, "x", None)}
-    assert json.loads(to_json(value)) == {
-        "a": None, "b": [None, 1.5], "c": {"d": None}, "e": [1, "x", None]
-    }  # fmt: skip
+# -- what is made of the options before training --------------------------------------------------
+def prepared(x, y, **options):
+    np.savez("d.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    config = RunConfig(dataset="npz", data_dir="d.npz", device="cpu", epochs=1, **options)
+    return prepare(config)
+
+
+def test_tables_are_standardized_for_a_gaussian_end():
+    scaled = prepared(X, LABELS).data.x_scaling.apply(X, np.float64)
+    assert np.allclose(scaled.mean(axis=0), 0.0, atol=1e-9)
+    assert np.allclose(scaled.std(axis=0), [1, 1, 0], atol=1e-9)
+
+
+def test_a_bernoulli_end_gets_values_from_0_to_1():
+    run = prepared(X, LABELS, backward="bernoulli", backward_weight=0.5)
+    scaled = run.data.x_scaling.apply(X, np.float64)
+    assert np.allclose(scaled.min(axis=0), 0.0)
+    assert np.allclose(scaled.max(axis=0), [1, 1, 0])
+    assert run.net.reversed.likelihood == Bernoulli(weight=0.5)
+    bits = np.greater(X, X.mean(axis=0)).astype(float)
+    assert np.array_equal(
+        prepared(bits, LABELS, backward="bernoulli").data.x_scaling.apply(bits), bits
+    )
+    numbers = prepared(X, X[:, :2] * 7, forward="bernoulli")
+    targets = numbers.data.y_scaling.apply(X[:, :2] * 7, np.float64)
+    assert (targets.min(), targets.max()) == pytest.approx((0.0, 1.0))
+    assert numbers.net.likelihood == Bernoulli()
+
+
+def test_a_multinomial_end_gets_values_from_0(tmp_path):
+    one_hot = np.eye(4)[np.arange(90) % 4]
+    run = prepared(one_hot, LABELS, backward="multinomial")
+    assert np.array_equal(run.data.x_scaling.apply(one_hot), one_hot)
+    assert run.net.reversed.likelihood == Multinomial(weight=0.1)
+    counts = GENERATOR.integers(0, 20, (90, 4))
+    scaled = prepared(counts, LABELS, backward="multinomial").data.x_scaling.apply(counts)
+    assert np.allclose(scaled, counts / counts.max())
+    with pytest.raises(ArchitectureError, match=r"d\.npz holds -.*--backward gaussian"):
+        prepared(X, LABELS, backward="multinomial")
+
+
+def test_a_weight_is_the_precision_of_a_gaussian():
+    assert prepared(X, LABELS, backward_weight=0.25).net.reversed.likelihood == Gaussian(4.0)
+
+
+def test_numbers_are_no_classes():
+    with pytest.raises(ArchitectureError, match="--task classification"):
+        prepared(X, X[:, 0], forward="multinomial")
+    assert prepared(X, LABELS * 1.0, task="classification").data.classes == ("0", "1", "2")
+
+
+def test_centroids_are_those_of_what_is_trained_on():
+    run = prepared(X, LABELS, validation_fraction=0.3)
+    assert len(run.train) == 63
+    scaled = run.data.x_scaling.apply(run.train.x, np.float64)
+    means = [scaled[run.train.y == k].mean(axis=0) for k in range(3)]
+    assert np.allclose(run.centroids, means)
+
+
+@pytest.mark.parametrize("pixels", [True, False])
+def test_pictures_are_drawn_in_their_unit(monkeypatch, pixels):
+    """Images from 0 to 1, tables as they were."""
+    drawn = {}
+
+    def draw(path, images, centroids, shape, classes):
+        drawn.update(images=images, centroids=centroids, shape=shape, classes=classes)
+
+    monkeypatch.setattr(pictures, "backward_picture", draw)
+    x = GENERATOR.integers(0, 255, (90, 2, 2)).astype(np.uint8) if pixels else X
+    np.savez("d.npz", x_train=x, y_train=LABELS, x_test=x, y_test=LABELS)
+    train_run(RunConfig(dataset="npz", data_dir="d.npz", device="cpu", epochs=1), "run")
+    means = np.array([x[np.equal(LABELS, k)].mean(axis=0) for k in range(3)])
+    expected = means[..., np.newaxis] / 255 if pixels else means
+    assert np.allclose(drawn["centroids"], expected)
+    assert drawn["images"].shape == expected.shape
+    assert np.abs(drawn["images"] - x.mean() * (1 / 255 if pixels else 1)).max() < 100
+    assert drawn["classes"] == ("0", "1", "2")
+
+
+def test_initial_weights_are_scaled_and_nothing_else():
+    nets = [prepare(RunConfig(layers=(5,), weight_scale=scale)).net for scale in (None, 1.0, 4.0)]
+    for W, same, larger in zip(*(net.weights for net in nets), strict=True):
+        np.testing.assert_array_equal(W, same)
+        np.testing.assert_array_equal(4.0 * W, larger)
+    start = nets[0].weight_count
+    np.testing.assert_array_equal(nets[0].parameters[start:], nets[2].parameters[start:])

@@ -1,4 +1,4 @@
-"""Run configurations: every option checked, TOML that reads back the same, recipes."""
+"""Configurations: every option checked, TOML that reads back the same, recipes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nembp.datasets.dataset import ScalingName, Task
+from nembp.adversarial.settings import AdversarialSettings
+from nembp.architecture import generator_network
+from nembp.datasets import load
+from nembp.datasets.assemble import Raw, assemble
+from nembp.datasets.dataset import Request, ScalingName, Task
 from nembp.engine import noise
-from nembp.engine import noise as signal_noise
 from nembp.engine.activations import ACTIVATIONS
 from nembp.engine.likelihoods import LIKELIHOODS
 from nembp.engine.optimizers import OPTIMIZERS, SCHEDULES
 from nembp.errors import ArchitectureError
-from nembp.runs import RunConfig, from_toml, to_toml
+from nembp.runs import RunConfig, from_toml, gan_config, recipe, to_toml
+from nembp.runs.gan import load_gan_data
+from nembp.runs.gan_config import GanConfig, gan_recipe
 from nembp.runs.options import Option, read_settings
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -35,7 +40,7 @@ def values_of(option: Option) -> st.SearchStrategy:
         low = option.least if option.least is not None else option.above
         return st.floats(
             low,
-            option.below if option.below is not None else 1e300,
+            next((x for x in (option.below, option.most) if x is not None), 1e300),
             exclude_min=option.above is not None,
             exclude_max=option.below is not None,
         )
@@ -50,25 +55,25 @@ def values_of(option: Option) -> st.SearchStrategy:
         free = TEXT.map(str.strip).filter(bool)
         name = st.sampled_from(option.choices) if option.choices else free
         return st.lists(name, min_size=1, max_size=3).map(tuple)
-    return TEXT
+    return st.booleans() if option.kind == "flag" else TEXT
 
 
-CONFIGS = st.builds(
-    RunConfig,
-    dataset=TEXT,
-    **{
-        name: st.none() | values_of(option)
-        for name, option in RunConfig.options().items()
-        if name != "dataset"
-    },
-)
+def configurations(kind: type[RunConfig | GanConfig]) -> st.SearchStrategy:
+    others = {name: each for name, each in kind.options().items() if name != "dataset"}
+    return st.builds(
+        kind,
+        dataset=TEXT,
+        **{name: st.none() | values_of(option) for name, option in others.items()},
+    )
 
 
-@given(CONFIGS)
+@given(st.one_of(*map(configurations, (RunConfig, GanConfig))))
 def test_toml_reads_back_the_same(tmp_path_factory, config):
     path = tmp_path_factory.mktemp("toml") / "config.toml"
-    path.write_text(to_toml(config, "a comment\nof two lines"), encoding="utf-8")
-    assert from_toml(path) == config
+    text = to_toml(config, "a comment\nof two lines")
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text(text, encoding=encoding)
+        assert from_toml(path, type(config)) == config
 
 
 @given(st.lists(st.integers(1, 9999), max_size=5), st.sampled_from([",", ", ", " ,"]))
@@ -142,7 +147,7 @@ def test_choices_are_those_of_the_engine():
     assert {
         name for name in RunConfig.options() if name.startswith("noise_")
     } == noise_fields | apart
-    assert set(RunConfig.options()["noise_place"].choices) == {"target", *signal_noise.PLACES}
+    assert set(RunConfig.options()["noise_place"].choices) == {"target", *noise.PLACES}
 
 
 @pytest.mark.parametrize(
@@ -203,6 +208,7 @@ def test_a_bad_value_is_named(name, value, message):
         ("layers = '8,0'", "layers has '0' as layer 2: it has 0 neurons"),
         ("layers = ['conv8x4', 'maxpool2']", "layers has 'maxpool2' as layer 2: pooling is by"),
         ("quiet = 1", "quiet must be true or false, got 1"),
+        ("seed = " + "9" * 5000, "not valid TOML"),
     ],
 )
 def test_a_bad_file_is_one_error_that_names_it(tmp_path, text, message):
@@ -212,6 +218,26 @@ def test_a_bad_file_is_one_error_that_names_it(tmp_path, text, message):
         read_settings(path, RunConfig, {"quiet": bool})
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind = 'gan'", "kind must be one of vanilla, minimax, wasserstein, wasserstein-gp"),
+        ("data = 'ring'\ndataset = 'ring'", "dataset is given twice, in two spellings"),
+        ("weight-until = 1.5", "weight-until must be a number > 0 and ≤ 1, got 1.5"),
+        ("classes = 1", "classes must be true or false"),
+        ("epochs = 3", "unknown key 'epochs'; "),
+        ("zzzz = 3", "`nembp gan --help` lists the options"),
+        ("generator-weight = 0", "generator-weight must be a number > 0"),
+        ("noise-place = ['generator']", "noise-place must be discriminator/forward, "),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, text, message):
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(ArchitectureError, match=r"c\.toml: ") as error:
+        from_toml(tmp_path / "c.toml", GanConfig)
+    assert message in str(error.value)
 
 
 def test_files_that_are_no_toml(tmp_path):
@@ -228,3 +254,198 @@ def test_keys_may_be_written_with_either_dash(tmp_path):
     assert config == RunConfig(batch_size=8, noise_std=1.0, layers=(4, 2), targets=("u", "v"))
     assert isinstance(config.noise_std, float)
     assert tomllib.loads(to_toml(config))["layers"] == [4, 2]
+
+
+def test_every_default_is_in_words():
+    for kind, silent in (
+        (RunConfig, {"targets", "patience"}), (GanConfig, set()),
+    ):  # fmt: skip
+        for name, option in kind.options().items():
+            if name not in silent | {"data_dir", "limit", "image_size", "threads"}:
+                assert option.described_default or option.default is False, name
+
+
+# -- recipes ---------------------------------------------------------------------------------------
+def data(n: int, shape: tuple[int, ...], y, *, pixels: bool = False):
+    x = np.random.default_rng(0).integers(0, 255, (n, *shape))
+    x = x.astype(np.uint8 if pixels else np.float64)
+    return assemble("some", Raw(x, y, "x", "y"), None, Request(), source="here")
+
+
+def test_a_recipe_leaves_nothing_open_and_changes_nothing_that_is_set():
+    digits = load("digits")
+    filled = recipe(digits)
+    open_fields = {name for name, value in vars(filled).items() if value is None}
+    assert open_fields == {"data_dir", "targets", "limit", "image_size", "patience", "threads"}
+    assert (filled.layers, filled.batch_size, filled.epochs) == ((128, 64), 32, 40)
+    assert (filled.optimizer, filled.learning_rate, filled.schedule) == ("adam", 1e-3, "cosine")
+    assert (filled.backward, filled.backward_weight, filled.noise) == ("gaussian", 0.3, "none")
+    mine = RunConfig(layers=(), epochs=3, optimizer="momentum", backward_weight=2.0, patience=2)
+    kept = recipe(digits, mine)
+    asked = {name: value for name, value in vars(mine).items() if value is not None}
+    assert {name: getattr(kept, name) for name in asked} == asked
+    assert kept.learning_rate == OPTIMIZERS["momentum"].default_learning_rate
+    assert kept.validation_fraction == 0.1
+
+
+def test_recipes_follow_the_data():
+    labels = np.arange(12_600) % 3
+    large = recipe(data(12_600, (20, 20), labels, pixels=True))
+    assert (large.layers, large.batch_size, large.epochs) == ((512, 256), 128, 14)
+    assert (large.backward_weight, large.learning_rate, large.weight_decay) == (0.1, 0.003, 0.05)
+    plain = recipe(data(12_600, (20, 20), labels, pixels=True), RunConfig(optimizer="sgd"))
+    assert (plain.learning_rate, plain.weight_decay) == (0.1, 0.0)
+    narrow = recipe(data(300, (4,), labels[:300]))
+    assert (narrow.forward, narrow.backward_weight, narrow.epochs) == ("multinomial", 0.1, 50)
+    wide = recipe(data(300, (256,), labels[:300]))
+    assert wide.backward_weight == 0.05
+    numbers = recipe(data(300, (8,), np.linspace(0.0, 1.0, 300)))
+    assert (numbers.forward, numbers.backward_weight) == ("gaussian", 0.125)
+    assert {narrow.augment, wide.augment, numbers.augment} == {"none"}
+    logistic = recipe(data(300, (200,), labels[:300]), RunConfig(activation="logistic"))
+    assert logistic.backward_weight == 0.005
+
+
+@pytest.mark.parametrize(
+    ("shape", "layers"),
+    [
+        ((32, 32, 3), ("conv32x4s2", "conv64x4s2", "conv128x4s2", 256)),
+        ((20, 30, 2), ("conv32x4s2", "conv64x4s2", 256)),
+        ((8, 8, 3), ("conv32x4s2", 256)),
+        ((300, 200, 3), ("conv32x4s2", "conv64x4s2", "conv128x4s2", "conv256x4s2", 256)),
+        ((7, 7, 3), (128, 64)),
+        ((20, 20, 1), (512, 256)),
+    ],
+)
+def test_images_of_several_channels_get_convolutions(shape, layers):
+    assert recipe(data(24, shape, np.arange(24) % 3, pixels=True)).layers == layers
+
+
+def test_convolutions_have_defaults_of_their_own():
+    grey = data(12_600, (8, 8), np.arange(12_600) % 3, pixels=True)
+    dense = recipe(grey)
+    for config in (RunConfig(layers="conv8x4s2,32"), RunConfig(layers="7,reshape1x1x7,up2x4s2")):
+        filled = recipe(grey, config)
+        assert filled.layers == config.layers
+        assert (filled.backward_weight, filled.learning_rate) != (
+            dense.backward_weight, dense.learning_rate,
+        )  # fmt: skip
+    coloured = data(12_600, (8, 8, 3), np.arange(12_600) % 3, pixels=True)
+    assert recipe(coloured).backward_weight < filled.backward_weight
+    assert recipe(coloured, RunConfig(layers="64")).backward_weight < dense.backward_weight
+    mine = RunConfig(layers="64", backward_weight=0.5)
+    assert (recipe(coloured, mine).layers, recipe(coloured, mine).backward_weight) == ((64,), 0.5)
+    numbers = recipe(data(300, (8, 8, 3), np.linspace(0.0, 1.0, 300), pixels=True))
+    assert (numbers.forward, numbers.backward_weight) == ("gaussian", round(1 / 192, 5))
+
+
+def test_photographs_known_by_name_are_augmented():
+    images = data(24, (8, 8, 3), np.arange(24) % 3, pixels=True)
+    assert recipe(images).augment == "none"
+    known = dataclasses.replace(images, name="cifar10")
+    assert recipe(known).augment == "flips,crops4"
+    assert recipe(known, RunConfig(augment="none")).augment == "none"
+
+
+def test_noise_goes_where_it_was_found_to_pay():
+    digits = load("digits")
+    named = ("noise_place", "noise_std", "noise_clock", "noise_decay")
+
+    def filled(**more):
+        found = recipe(digits, RunConfig(noise="nem", **more))
+        return tuple(getattr(found, name) for name in named)
+
+    assert filled() == (("target",), 0.1, "iteration", 1.0)
+    logistic = filled(activation="logistic")
+    assert logistic == (("hidden",), 1.0, "epoch", 1.0)
+    assert filled(noise_place="last-hidden") == (("last-hidden",), 0.3, "epoch", 1.0)
+    for layers in ("", "pool2"):
+        assert filled(activation="logistic", layers=layers)[0] == ("target",)
+    assert filled(activation="logistic", noise_update="zero-sum")[0] == ("target",)
+    assert filled(activation="logistic", weight_scale=4.0)[0] == ("target",)
+    assert filled(activation="logistic", noise_screening="component")[0] == ("target",)
+    assert filled(activation="logistic", noise_place="hidden,input")[1:3] == (0.1, "iteration")
+    assert filled(activation="logistic", noise_std=0.2, noise_clock="iteration")[1:3] == (
+        0.2, "iteration"
+    )  # fmt: skip
+
+
+LEFT_OPEN = {
+    "data_dir", "limit", "samples", "modes", "std", "scale", "image_size", "backward_weight",
+    "threads", "scored_samples",
+}  # fmt: skip
+
+
+# -- recipes ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", GanConfig.options()["kind"].choices)
+@pytest.mark.parametrize("dataset", ["ring", "digits"])
+def test_a_recipe_fills_everything_and_keeps_what_is_set(kind, dataset):
+    config = GanConfig(
+        dataset=dataset, kind=kind, latent=7, samples=100 * (dataset == "ring") or None
+    )
+    filled = gan_recipe(load_gan_data(config), config)
+    open_ = {name for name, value in vars(filled).items() if value is None}
+    assert open_ <= LEFT_OPEN | {"momentum", "decay"}
+    assert ("momentum" in open_) == (filled.optimizer in ("rmsprop", "sgd"))
+    assert ("decay" in open_) == (filled.optimizer in ("momentum", "sgd"))
+    assert (filled.latent, filled.kind) == (7, kind)
+    assert filled.critic_steps == AdversarialSettings(kind).critic_steps
+    codes = dataset == "ring" and kind in ("vanilla", "minimax")
+    assert filled.bidirectional == ("generator" if codes else "none")
+    assert (filled.learning_rate == 0.003) == codes
+    rates = gan_recipe(load_gan_data(config), config.replace({"learning_rate": 0.02}))
+    assert rates.discriminator_rate == 0.02
+    assert gan_recipe(load_gan_data(config), filled) == filled
+
+
+def test_colour_images_get_convolutions_that_fit():
+    """Of 28x28 stacked digits and 8x8 ones; sides that cannot be halved get dense layers."""
+    prepared = {}
+    for kind in ("vanilla", "wasserstein-gp"):
+        data = load_gan_data(GanConfig(dataset="stacked-digits", samples=30))
+        filled = gan_recipe(data, GanConfig(dataset="stacked-digits", kind=kind))
+        prepared[kind] = filled.discriminator
+        net = generator_network(filled.latent, filled.generator, data.shape)
+        assert net.outputs == 8 * 8 * 3
+        assert filled.generator[1] == "reshape4x4x32"
+    assert prepared["vanilla"] == ("conv32x4s2",)
+    layers = gan_config._convolutions(28, 28, normalized=False)
+    assert layers["generator"] == ("3136bn", "reshape7x7x64", "up32x4s2bn")
+    assert layers["discriminator"] == ("conv32x4s2", "conv64x4s2")
+    assert generator_network(9, layers["generator"], (28, 28, 3)).outputs == 2352
+    layers = gan_config._convolutions(32, 32, normalized=True)
+    assert layers["generator"][2:] == ("up64x4s2bn", "up32x4s2bn")
+    assert layers["discriminator"][1:] == ("conv64x4s2bn", "conv128x4s2bn")
+    assert gan_config._convolutions(25, 25, normalized=True) == {}
+
+
+def test_the_grid_is_seen_at_half_its_size_unless_said_otherwise():
+    config = GanConfig(dataset="grid", samples=10)
+    data = load_gan_data(config)
+    assert data.x_scaling.factor == gan_recipe(data, config).scale == 0.5
+    whole = config.replace({"scale": 1.0})
+    data = load_gan_data(whole)
+    assert data.x_scaling.factor == gan_recipe(data, whole).scale == 1.0
+
+
+def test_the_backward_weight_is_of_both_players_unless_they_have_their_own():
+    data = load_gan_data(GanConfig(samples=10))
+    both = gan_recipe(data, GanConfig(backward_weight=0.3))
+    assert (both.discriminator_weight, both.generator_weight) == (0.3, 0.3)
+    own = gan_recipe(data, GanConfig(backward_weight=0.3, generator_weight=2.0))
+    assert (own.discriminator_weight, own.generator_weight) == (0.3, 2.0)
+
+
+def test_a_bidirectional_generator_of_images_is_the_one_that_was_measured():
+    data = load_gan_data(GanConfig(dataset="digits"))
+
+    def filled(**settings):
+        found = gan_recipe(data, GanConfig(dataset="digits", **settings))
+        return (found.generator_weight, found.weight_schedule, found.backward_flow,
+                found.learning_rate)  # fmt: skip
+
+    assert filled(bidirectional="generator") == (0.1, "cosine", True, 0.003)
+    assert filled(bidirectional="both", kind="wasserstein") == (0.01, "cosine", True, 0.001)
+    assert filled(bidirectional="generator", generator_weight=0.5, learning_rate=0.01) == (
+        0.5, "cosine", True, 0.01)  # fmt: skip
+    assert filled(bidirectional="discriminator")[1:] == ("constant", False, 0.001)

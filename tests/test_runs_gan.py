@@ -1,4 +1,4 @@
-"""Adversarial runs from Python: replicates, the course of a run, players in files, pictures."""
+"""Adversarial runs from Python: what is prepared, scored, saved and summed up."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from nembp.checkpoints import load_model
-from nembp.errors import ArchitectureError, DataError, DivergenceError
+from nembp.datasets import load
+from nembp.errors import ArchitectureError, DataError
 from nembp.runs import gan as gan_module
 from nembp.runs.gan import (
     EARLY,
     Training,
     gan_replicate,
+    load_gan_data,
     load_player,
-    mean_and_deviation,
     prepare_gan,
     run_gan,
     run_seeds,
@@ -28,6 +29,7 @@ TINY = GanConfig(
     samples=500, latent=2, latent_law="gaussian", iterations=45, checkpoints=4, averaged=2,
     generator=(16,), discriminator=(16,), device="cpu", scored_samples=300,
 )  # fmt: skip
+FEW = {"dataset": "ring", "samples": 200, "device": "cpu", "latent": 2}
 
 
 # -- replicates ------------------------------------------------------------------------------------
@@ -141,20 +143,6 @@ def test_a_file_that_is_no_player_is_refused(tmp_path):
         reconstruct_samples(tmp_path / "a", 3)
 
 
-def test_a_run_that_fails_leaves_no_folder(tmp_path):
-    with pytest.raises(ArchitectureError):
-        run_gan(TINY.replace({"data_dir": "x"}), tmp_path / "a/b")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_run_that_diverges_says_what_is_kept(tmp_path):
-    wild = TINY.replace({"optimizer": "sgd", "learning_rate": 1e12})
-    told = []
-    with pytest.raises(DivergenceError, match="holds the last good generator"):
-        run_gan(wild, tmp_path / "a", on_end=told.append)
-    assert [summary["status"] for summary in told] == ["diverged"]
-
-
 def test_seeds_that_were_finished_are_summed_up_when_interrupted(tmp_path):
     rows = []
 
@@ -173,10 +161,72 @@ def test_seeds_that_were_finished_are_summed_up_when_interrupted(tmp_path):
     assert not (tmp_path / "a/seed2").exists()
 
 
-# -- sums ------------------------------------------------------------------------------------------
-def test_mean_and_deviation():
-    values = np.random.default_rng(3).normal(5, 2, 10)
-    mean, deviation = mean_and_deviation(values.tolist())
-    assert (mean, deviation) == pytest.approx((values.mean(), values.std(ddof=1)))
-    assert np.isnan(mean_and_deviation([1.0])[1])
-    assert np.isnan(mean_and_deviation([])[0])
+# -- what is refused -------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dataset": "rnig"}, "no data set 'rnig': expected one of ring, grid, stacked"),
+        ({"dataset": "digits", "samples": 10}, "samples does not go with the data set 'digits'"),
+        ({"dataset": "digits", "modes": 10}, "modes does not go with the data set 'digits'"),
+        ({"dataset": "grid", "modes": 24}, "a grid has a square number of them"),
+        ({"data_dir": "a"}, "data_dir does not go with the data set 'ring'"),
+        ({"dataset": "mnist"}, "data set 'mnist' is read from files and no path was given"),
+        ({"kind": "wasserstein", "classes": True}, "critic has one output and no classes"),
+        ({"kind": "wasserstein", "noise": "nem", "noise_place": "discriminator/forward"},
+         "noise discriminator/forward needs kind vanilla or minimax"),
+        ({"noise": "nem", "noise_place": "critic/input"},
+         "critic/input needs kind wasserstein or wasserstein-gp"),
+        ({"noise": "nem", "noise_place": "generator/backward", "bidirectional": "none"},
+         "generator/backward needs bidirectional generator or both"),
+        ({"bidirectional": "generator", "noise": "nem", "noise_place": "discriminator/backward"},
+         "discriminator/backward needs bidirectional discriminator or both"),
+        ({"discriminator": "conv8x3"}, "conv8x3"),
+        ({"latent_law": "binary", "latent_std": 2.0}, "a binary z is 0 or 1, got latent_std 2"),
+        ({"optimizer": "rmsprop", "momentum": 0.5}, "momentum is of adam and momentum"),
+        ({"optimizer": "sgd", "decay": 0.5}, "decay is of adam and rmsprop"),
+        ({"dataset": "grid", "kind": "wasserstein-gp", "discriminator": "16bn"},
+         "without batch normalization"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_go_together(settings, message):
+    with pytest.raises(ArchitectureError) as error:
+        Training(prepare_gan(GanConfig(**{"device": "cpu"} | settings)))
+    assert message in str(error.value)
+
+
+def test_data_that_has_no_classes_cannot_be_scored(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n" + "\n".join(f"{k},{k * k}.5" for k in range(40)))
+    with pytest.raises((ArchitectureError, DataError), match="no classes"):
+        prepare_gan(GanConfig(dataset="csv", data_dir=str(tmp_path / "t.csv"), device="cpu"))
+
+
+# -- players ---------------------------------------------------------------------------------------
+def test_players_have_the_ends_of_their_game():
+    prepared = prepare_gan(GanConfig(**FEW))
+    g, d = prepared.generator, prepared.discriminator
+    assert [layer.size for layer in g.layers] == [2, 128, 128, 2]
+    assert [layer.size for layer in d.layers] == [2, 128, 128, 1]
+    assert (g.likelihood.name, d.likelihood.name) == ("gaussian", "bernoulli")
+    classes = prepare_gan(GanConfig(**FEW, classes=True)).discriminator
+    assert (classes.outputs, classes.likelihood.name) == (9, "multinomial")
+
+
+def test_players_of_one_seed_have_unlike_weights():
+    prepared = prepare_gan(GanConfig(**FEW))
+    g, d = prepared.generator, prepared.discriminator
+    assert not (g.weights[0] == d.weights[0]).any()
+    again, other = prepare_gan(GanConfig(**FEW)), prepare_gan(GanConfig(**FEW, seed=1))
+    assert (again.discriminator.parameters == d.parameters).all()
+    for old, new in ((g, other.generator), (d, other.discriminator)):
+        assert not (old.weights[0] == new.weights[0]).any()
+
+
+def test_images_are_of_a_bernoulli_generator(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMBP_CACHE", str(tmp_path))
+    config = GanConfig(dataset="digits", limit=100, device="cpu")
+    data = load_gan_data(config)
+    assert data.x_scaling == load("digits").x_scaling
+    notes: list[str] = []
+    prepared = prepare_gan(config, notes.append)
+    assert prepared.generator.likelihood.name == "bernoulli"
+    assert any("classifier" in note for note in notes)
