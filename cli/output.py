@@ -39,7 +39,7 @@ def on_terminal() -> bool:
 
 def emit_json(value: Any) -> None:
     """Print one JSON object on one line, without NaN."""
-    click.echo(to_json(value))
+    click.echo(to_json(value, encoding=sys.stdout.encoding or "utf-8"))
 
 
 def emit_table(rows: Sequence[Sequence[str]]) -> None:

@@ -30,7 +30,9 @@ def python(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 # -- start-up and help -----------------------------------------------------------------------------
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["predict"], ["data"], ["info"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["gan"], ["predict"], ["draw", "noise"], ["data"], ["info"]]
+)
 def test_help_imports_nothing_heavy(command):
     """What makes help instant: `nembp --help` loads neither NumPy nor a subcommand."""
     code = (
@@ -252,6 +254,21 @@ def test_help_is_readable_without_a_home(tmp_path):
     )
     assert result.returncode == 0
     assert result.stderr == b""
+
+
+@pytest.mark.parametrize(
+    "args", [["train", "--help"], ["data", "list", "--json"], ["verify", "--list"]]
+)
+def test_streams_in_a_code_page(args):
+    """What it lacks is escaped; JSON stays JSON."""
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    result = subprocess.run(
+        [sys.executable, "-m", "nembp", *args], env=env, capture_output=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.decode("cp1252")
+    if "--json" in args:
+        assert json.loads(result.stdout.decode("cp1252")) == available()
 
 
 def test_an_interruption_while_the_command_is_imported_is_one_line():

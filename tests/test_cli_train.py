@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
 import os
 import re
@@ -10,10 +12,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from command_line import fails, interrupted, run
+from nembp_cli.gan import _columns
+from nembp_cli.progress import LiveProgress
+from rich.console import Console
+from rich.live import Live
 
 from nembp.checkpoints import load_model
 from nembp.runs import from_toml
@@ -221,3 +228,153 @@ def test_under_nohup_a_terminal_may_go():
         "assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# -- usage -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--layers", "512,0"], "'--layers': it has '0' as layer 2: it has 0 neurons; expected"),
+        (["--layers", "512,-3"], "it has '-3' as layer 2: expected a whole number"),
+        (["--layers", "many"], "it has 'many' as layer 1: no layer is called many; expected"),
+        (["--layers", "cnv8x4"], "it has 'cnv8x4' as layer 1: did you mean conv?"),
+        (
+            ["--layers", "16,conv8x4"],
+            "layer 2 `conv8x4`: a convolution reads an image, but layer "
+            "1 is 16 dense neurons; expected reshape",
+        ),
+        (
+            ["--layers", "conv8x4s2,conv8x4s2,conv8x4s2,conv8x4s2"],
+            "layer 4 `conv8x4s2`: kernel 4 "
+            "does not fit the 1x1 image of layer 3; expected at most 3",
+        ),
+        (["--scaling", "units"], "'units' is not one of 'auto', 'unit', 'channel'"),
+        (["--scaling", "channel", "--backward", "bernoulli"], "use --scaling unit"),
+        (["--augment", "flip"], "it must be none, flips, crops or flips,crops"),
+        (["--augment", "crops8"], "--augment"),
+        (["--image-size", "big"], "it must be height and width in pixels, as in"),
+        (["--image-size", "8x8"], "image_size resizes image files; 'digits' has none"),
+        (["--epochs", "0"], "'--epochs': it must be a whole number ≥ 1, got 0"),
+        (["--noise-std", "nan"], "it must be a number ≥ 0, got nan"),
+        (["--learning-rate", "fast"], "it must be a number > 0, got 'fast'"),
+        (["--noise", "some"], "'some' is not one of 'none', 'nem'"),
+        (["--dataset", "mnits"], "expected one of digits, mnist"),
+        (["--dataset", "mnist"], "nembp data fetch mnist"),
+        (["--targets", "a"], "targets name the columns of a csv"),
+        (["--backward", "none", "--noise", "nem", "--noise-target", "both"], "train both"),
+        (["--patience", "2", "--validation-fraction", "0"], "--validation-fraction above 0"),
+        (["--config", "absent.toml"], "absent.toml: cannot be read"),
+    ],
+)
+def test_wrong_usage(tmp_path, args, message):
+    assert message in fails(2, "train", *args)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.array([[1.0], [np.nan], [2.0], [3.0]]), np.array([0, 1, 0, 1]), "is nan"),
+        (np.array([[1.0], [np.inf], [2.0], [3.0]]), np.array([0, 1, 0, 1]), "is inf"),
+        (np.eye(4), np.zeros(4, int), "class"),
+        (np.eye(4), np.array([0, 1, 0]), "3 labels or targets for 4 samples"),
+        (np.eye(4), np.array([0.5, np.nan, 1.0, 2.0]), "is nan"),
+        (np.zeros((0, 3)), np.zeros(0, int), "no samples"),
+    ],
+)
+def test_bad_arrays(tmp_path, x, y, message):
+    np.savez("d.npz", x=x, y=y)
+    line = fails(3, "train", "--dataset", "npz", "--data-dir", "d.npz")
+    assert message in line
+    assert "d.npz" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["d.npz"]
+
+
+# -- models ----------------------------------------------------------------------------------------
+def test_a_damaged_model_is_refused_by_every_command():
+    assert train(*SHORT, "--out", "a").exit_code == 0
+    good = Path("a/model.npz").read_bytes()
+    np.save("x.npy", np.zeros((1, 64)))
+    commands = (["evaluate", "a"], ["predict", "a", "x.npy"], ["evaluate", "a/model.npz"])
+    generator = np.random.default_rng(0)
+    for position in generator.integers(0, len(good), 5):
+        flipped = bytearray(good)
+        flipped[position] ^= 1 << int(generator.integers(8))
+        Path("a/model.npz").write_bytes(flipped)
+        for command in commands:
+            result = run(*command)
+            if result.exit_code == 0:  # a bit that no reader looks at: then nothing has changed
+                assert np.array_equal(load_model("a/model.npz").net.parameters, parameters_of(good))
+            else:
+                assert "a/model.npz" in fails(3, *command)
+    for content in (b"", good[:-1], good[: len(good) // 2], b"text"):
+        Path("a/model.npz").write_bytes(content)
+        for command in commands:
+            assert "a/model.npz" in fails(3, *command)
+    Path("a/model.npz").unlink()
+    assert "a/model.npz: no such file" in fails(3, "evaluate", "a")
+    assert "absent" in fails(3, "predict", "absent", "x.npy")
+
+
+def parameters_of(content: bytes) -> np.ndarray:
+    Path("good.npz").write_bytes(content)
+    return load_model("good.npz").net.parameters
+
+
+PLAN = {"epochs": 3, "iterations": 300}
+ROW = {
+    "iteration": 100, "generator/nll": 0.7123, "discriminator/nll": 1.3987, "modes": 24.0,
+    "generator/backward_nll": 7.3912, "high_quality": 0.9876, "iterations_per_second": 512.0,
+}  # fmt: skip
+
+
+class Gone(io.StringIO):
+    """A terminal that was closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def live(file: io.StringIO, width: int) -> LiveProgress:
+    progress = LiveProgress("iteration", lambda plan: "a plan", _columns)
+    progress.console = Console(file=file, width=width, force_terminal=True, color_system=None)
+    progress.live = Live(console=progress.console, auto_refresh=False)
+    return progress
+
+
+def tell(progress: LiveProgress, row: dict[str, Any] = ROW) -> None:
+    with progress:
+        progress.note("a note")
+        progress.start(PLAN)
+        progress.row(row)
+
+
+@pytest.mark.parametrize("width", [12, 20, 30, 45, 60, 80, 200])
+def test_numbers_are_left_out_rather_than_cut_short(width):
+    file = io.StringIO()
+    tell(live(file, width))
+    (line,) = {line.strip() for line in file.getvalue().splitlines() if "100/300 " in line + " "}
+    whole = ["100/300", "1.399", "0.7123", "7.391", "24", "98.8 %", "512"]
+    assert line.split("  ")[0] == "100/300"
+    cells = [cell for cell in line.split("  ") if cell.strip()]
+    assert [cell.strip() for cell in cells] == whole[: len(cells)]
+    assert len(cells) == {12: 1, 20: 2, 30: 3, 45: 5, 60: 6}.get(width, 7)
+
+
+def test_a_terminal_that_is_gone_ends_no_training():
+    tell(live(Gone(), 80))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names of any bytes")
+def test_paths_that_are_not_text(tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    os.mkdir(folder)
+    x = np.arange(40.0).reshape(20, 2)
+    np.savez(f"{folder}/d.npz", x=x, y=np.arange(20) % 2)
+    result = train("--dataset", "npz", "--data-dir", f"{folder}/d.npz", *SHORT, "--out",
+                   f"{folder}/a", "--json", "--quiet")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["run"] == f"{folder}/a"
+    assert json.loads(Path(folder, "a", "summary.json").read_text())["status"] == "finished"
+    assert run("evaluate", f"{folder}/a").exit_code == 0
+    assert from_toml(f"{folder}/a/config.toml").data_dir is None  # which TOML cannot hold

@@ -21,15 +21,20 @@ CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
 _BESIDE = ".nembp-new"  # in the folder of an older run: the one that is to take its place
 
 
-def to_json(value: Any, indent: int | None = None) -> str:
+def to_json(value: Any, indent: int | None = None, encoding: str = "utf-8") -> str:
     """Write JSON without NaN or infinity, which JSON lacks: they become null.
+
+    What the encoding lacks (of UTF-8: bytes of a path that are no text) is escaped.
 
     >>> to_json({"forward/nll": math.nan, "epochs": 3})
     '{"forward/nll": null, "epochs": 3}'
     """
-    text = json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
-    if not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
-        return json.dumps(_finite(value), indent=indent, allow_nan=False)  # a path of other bytes
+    value = _finite(value)
+    text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent, allow_nan=False)
     return text
 
 
@@ -181,7 +186,7 @@ class RunFolder:
     def begin(self, config: str) -> None:
         """Write the configuration and open the metrics."""
         try:
-            write_atomically(self.file(CONFIG), config.encode("utf-8", "replace"))
+            write_atomically(self.file(CONFIG), config.encode())
             self._metrics = open(self.file(METRICS), "x", encoding="utf-8")  # noqa: SIM115
         except OutputError:
             raise

@@ -316,7 +316,9 @@ def to_toml(config: Config, comment: str = "") -> str:
     """
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]
     for name, value in config.as_dict().items():
-        lines.append(f"{name.replace('_', '-')} = {_value(value)}")
+        line = f"{name.replace('_', '-')} = {_value(value)}"
+        text = line.encode("utf-8", "replace").decode()  # a path may be of bytes that are no text
+        lines.append(line if text == line else f"# {text}: TOML cannot hold it")
     return "\n".join([*lines, ""])
 
 
