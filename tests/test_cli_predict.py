@@ -260,13 +260,13 @@ def test_backward_goes_from_tables_to_tables(runs):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,c\n1,2\n", "no column 'b'; the model takes 'a', 'b', and the columns are 'a', 'c'"),
+        ("a,c\n1,2\n", "no column 'b'; the columns are 'a', 'c', but expected are 'a', 'b', in"),
         ("a,b\n1,\n", "row 2, column 'b': empty cell; expected a number"),
         ("a,b\n1,x\n", "row 2, column 'b': text 'x'; expected a number"),
         ("a,b\n1,2,3\n", "row 2: 3 cells; expected 2, as in the header"),
         ("a,b\n1,inf\n", "column 'b': inf; expected a finite number"),
         ("a,b,a\n1,2,3\n", "two columns are called 'a'"),
-        ("1,2\n3,4\n", "the first row holds numbers; expected the columns' names"),
+        ("1,2\n3,4\n", "no column 'a'; the columns are '1', '2'"),
         ("a,b\n", "no samples; expected at least one"),
         ("", "empty; expected a header row"),
     ],
