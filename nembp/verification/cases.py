@@ -7,10 +7,9 @@ which Hypothesis can make smaller.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, permutations, product
 from typing import Any, TypeAlias
 
@@ -143,32 +142,11 @@ class Given(Problem):
 class Case(Problem):
     """One random network and batch.
 
-    Parameters
-    ----------
-    sizes : tuple of int
-        Neurons of each layer.
-    activation : str or Activation
-        Of the hidden layers.
-    forward, backward : Likelihood
-        Ends of the two directions.
-    rows : int
-        Samples in the batch.
-    seed : int
-        Of everything random.
-    hard : bool
-        Whether targets are labels or bits where they can be.
-    biases : tuple of int, optional
-        Biases of each layer, a divisor of its neurons or 0; one a neuron by default.
-    forward_noise, backward_noise : Noise
-        On the targets of the two directions, in the laws about noise.
-    maps : tuple of LinearMap, optional
-        Between the layers; dense by default.
-    linear, normalized : tuple of int
-        Hidden layers without an activation, and normalized ones (where they have biases).
-    epsilon : float
-        ε of these.
-    dtype : str
-        Precision of the network.
+    ``forward`` and ``backward`` are the likelihoods of the two directions, whose targets are labels or
+    bits where they can be if ``hard``. Each layer has its own number of ``biases`` (a divisor of its
+    neurons, or 0; one a neuron by default), and ``maps`` stand between the layers (dense by default).
+    Hidden layers may be ``linear``, without an activation, or ``normalized`` with ε. The ``seed`` is of
+    everything random.
 
     >>> case = Case((4, 3, 2), seed=1)
     >>> case.net(), case.batch()[0].shape
@@ -227,7 +205,7 @@ class Case(Problem):
 
     def with_(self, **changes: Any) -> Case:
         """Return a copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
+        return replace(self, **changes)
 
 
 def generate(seed: int, index: int, dtype: str = "float64") -> Case:
@@ -382,25 +360,19 @@ def _shape(pick: Pick) -> Shape:
 
 
 def _convolution(pick: Pick, shape: Shape) -> Convolution:
-    """Return a convolution of images of a shape; sometimes 1 by 1, sometimes of the whole image.
+    """Return a convolution of images of a shape, sometimes of the whole image.
 
     Strides may leave pixels over, and be longer than the kernel; some padding is needed by no
     window, and some windows see nothing but padding.
     """
-    style = pick(0, 5)
-    padding = (pick(0, 2), pick(0, 2)) if style > 1 else (0, 0)
-    stride = (pick(1, 3), pick(1, 3))
-    kernel = (1, 1) if style == 0 else (shape[0], shape[1])
-    if style > 1:
-        kernel = (
-            pick(1, min(4, shape[0] + 2 * padding[0])),
-            pick(1, min(4, shape[1] + 2 * padding[1])),
-        )
-    positions = 1
-    for size, k, s, p in zip(shape, kernel, stride, padding, strict=False):
-        positions *= (size + 2 * p - k) // s + 1
-    channels = pick(1, max(1, min(CHANNELS, NEURONS // positions)))
-    return Convolution(shape, channels, kernel, stride, padding)
+    padding, stride = (pick(0, 2), pick(0, 2)), (pick(1, 3), pick(1, 3))
+    if pick(0, 4) == 0:
+        padding, kernel = (0, 0), shape[:2]
+    else:
+        height, width = shape[0] + 2 * padding[0], shape[1] + 2 * padding[1]
+        kernel = (pick(1, min(4, height)), pick(1, min(4, width)))
+    one = Convolution(shape, 1, kernel, stride, padding)
+    return replace(one, channels=pick(1, max(1, min(CHANNELS, NEURONS // one.outputs))))
 
 
 def _convolution_to(pick: Pick, image: Shape) -> Convolution | None:
@@ -409,20 +381,15 @@ def _convolution_to(pick: Pick, image: Shape) -> Convolution | None:
     Its adjoint leads from the image to any size that the stride and padding allow.
     """
     stride, padding = (pick(1, 2), pick(1, 3)), (pick(0, 1), pick(0, 1))
-    kernel, lower = [], []
-    for size, s, p in zip(image, stride, padding, strict=False):
-        k = pick(1, 3)
-        over = pick(0, s - 1)  # pixels that the stride leaves
-        below = s * (size - 1) + k - 2 * p + over
-        if below < 1:
-            k, below = k + 1 - below, 1
-        kernel.append(k)
-        lower.append(below)
+    kernel = (2 * padding[0] + pick(1, 2), 2 * padding[1] + pick(1, 2))
+    over = pick(0, stride[0] - 1), pick(0, stride[1] - 1)  # pixels that the stride leaves
+    height, width = (
+        stride[i] * (image[i] - 1) + kernel[i] - 2 * padding[i] + over[i] for i in (0, 1)
+    )
     channels = pick(1, CHANNELS)
-    if lower[0] * lower[1] * channels > NEURONS:
+    if height * width * channels > NEURONS:
         return None
-    shape = (lower[0], lower[1], channels)
-    return Convolution(shape, image[2], (kernel[0], kernel[1]), stride, padding)
+    return Convolution((height, width, channels), image[2], kernel, stride, padding)
 
 
 def _pooling(pick: Pick, shape: Shape) -> AveragePooling:

@@ -52,13 +52,8 @@ def check_linear_map(
 ) -> LawReport:
     """Check that a linear map's three functions are the derivatives of one trilinear form.
 
-    forward = ∂T/∂y is linear in x and in W; adjoint = ∂T/∂x and weight_gradient = ∂T/∂W follow from
-    it; and so on: ``nembp verify --list`` has the laws, ``linear.*``.
-
-    Raises
-    ------
-    VerificationError
-        If a law does not hold: with the worst place and both values.
+    forward = ∂T/∂y, adjoint = ∂T/∂x and weight_gradient = ∂T/∂W: the laws ``linear.*``. Raises
+    VerificationError with the worst place and both values, as all of these checks.
 
     >>> check_linear_map(Dense(3, 2)).passed
     True
@@ -77,11 +72,6 @@ def check_activation(
     """Check that ``multiply_derivative`` multiplies by the derivative of ``activate``.
 
     At kinks, 0 among them, any value between the two one-sided slopes passes.
-
-    Raises
-    ------
-    VerificationError
-        If a law does not hold: with the worst place and both values.
 
     >>> check_activation("tanh").passed
     True
@@ -135,7 +125,7 @@ def check_likelihood(
 
     error = −∂log p/∂z, on proper and on noisy targets; = scale · (a − t) on proper ones (backprop
     invariance); Σ gain terms = log p(t+n) − log p(t); sums of targets give sums of log-likelihoods
-    and errors; p adds up to 1; and the laws ``likelihood.*`` and ``invariance.*``.
+    and errors; p adds up to 1: the laws ``likelihood.*`` and ``invariance.*``.
 
     Parameters
     ----------
@@ -145,19 +135,13 @@ def check_likelihood(
         (generator, rows, width) ↦ proper targets; by default those that the likelihood's own
         ``random_targets`` draws, or else those of its kind.
     support : {"labels", "bits", "counts", "reals", "positive"}, optional
-        Over which targets p must add up to 1. By default the one that fits is looked for, and a
-        likelihood that fits none is not held to it.
+        Over which targets p must add up to 1; by default the one that fits, if any.
     sums : bool, optional
-        Whether a log-likelihood must follow from sums of targets, as training on classes needs;
-        by default what its ``class_sums`` says.
+        Whether log p must follow from sums of targets, as training on classes needs; by default
+        what its ``class_sums`` says.
     canonical : bool
-        Whether error = scale · (a − t) must hold, which is backprop invariance. It does where the
-        output activation is that of an exponential family's natural parameter.
-
-    Raises
-    ------
-    VerificationError
-        If a law does not hold: with the worst place and both values.
+        Whether error = scale · (a − t) must hold: where the output activation is that of an
+        exponential family's natural parameter.
 
     >>> check_likelihood("gaussian").passed
     True
@@ -226,11 +210,6 @@ def check_optimizer(
 ) -> LawReport:
     """Check that an optimizer descends, each parameter by itself, in place, with decay of weights.
 
-    Raises
-    ------
-    VerificationError
-        If a law does not hold: with the worst place and both values.
-
     >>> check_optimizer("adam").passed
     True
     """
@@ -255,10 +234,10 @@ def check_network(
 ) -> LawReport:
     """Check everything that training relies on, for this network on this batch.
 
-    In float64, on the network's device: both directions' gradients and input errors against slopes
-    of log p, by the statistics of the batch and by running ones where layers are normalized; and
-    the laws ``gradient.*``, ``joint.*``, ``normalization.*`` and ``network.*``. In the network's own
-    precision: its gradients against float64.
+    In float64: both directions' gradients and input errors against slopes of log p, by the statistics
+    of the batch and by running ones where layers are normalized; and the laws ``gradient.*``,
+    ``joint.*``, ``normalization.*`` and ``network.*``. In the network's own precision: its gradients
+    against float64.
 
     Parameters
     ----------
@@ -268,13 +247,6 @@ def check_network(
         A small batch.
     method, max_evaluations, seed, raises
         As in :func:`check_gradient`; evaluations of each gradient.
-
-    Raises
-    ------
-    VerificationError
-        If a law does not hold: with the worst place and both values.
-    ShapeError
-        If ``x`` or ``y`` does not fit.
 
     >>> from nembp.engine.network import dense_network
     >>> check_network(dense_network([3, 4, 2]), np.eye(3), np.eye(2)[[0, 1, 0]]).passed
@@ -364,23 +336,9 @@ def check_backprop_invariance(
 ) -> LawReport:
     """Check that in each direction maximum likelihood is classical backpropagation.
 
-    In float64, for both directions: −∂log p/∂z at the output is a − t (over v for a Gaussian), and
-    the gradient of the whole network is that of log p, and of classical backpropagation with the
-    output error a − t, written out in :mod:`nembp.textbook` (Adigun and Kosko 2019, theorems 1, 2).
-
-    Parameters
-    ----------
-    net : Network
-        Of any likelihoods, linear maps and activations.
-    x, y : array, shapes (rows, net.inputs) and (rows, net.outputs)
-        Proper targets of the two directions: of a multinomial, rows that sum to one.
-
-    Raises
-    ------
-    VerificationError
-        If a law does not hold: with the worst place and both values.
-    DataError
-        If a target is not proper.
+    −∂log p/∂z at the output is a − t (over v for a Gaussian), and the gradient of the whole network is
+    that of log p, and of :mod:`nembp.textbook` (Adigun and Kosko 2019, theorems 1 and 2). Targets must
+    be proper: of a multinomial, rows that sum to one (DataError).
 
     >>> from nembp.engine.network import dense_network
     >>> check_backprop_invariance(dense_network([3, 4, 2]), np.eye(3), np.eye(2)[[0, 1, 0]]).passed
@@ -423,22 +381,8 @@ def check_extension(
     By itself it goes through :func:`check_likelihood` and its like. Then it takes its place in
     random bidirectional networks (a likelihood at either end, a linear map between others in both
     directions, an activation in the hidden layers), which go through :func:`check_network` and
-    every law that speaks about them.
-
-    Parameters
-    ----------
-    extension : object or class
-        An instance, or a class that can be made without arguments.
-    sums : bool, optional
-        For a likelihood: whether log p must follow from sums of targets, which the class-sum path
-        needs; what the class says in ``class_sums`` by default.
-
-    Raises
-    ------
-    VerificationError
-        If a law does not hold: with the worst place and both values.
-    ArchitectureError
-        If it is none of the four, or a class that needs arguments.
+    every law that speaks about them. Pass an instance, or a class that needs no arguments; ``sums``
+    is as in :func:`check_likelihood`.
 
     >>> from nembp.engine.activations import Tanh
     >>> check_extension(Tanh()).passed

@@ -235,12 +235,14 @@ def run(
     return a, z, moments
 
 
-def nll(
-    net: Network, flat: Array, x: Array, t: Array, statistics: str = "batch", noise: Any = None
-) -> Any:
+def z_of(net: Network, flat: Array, x: Array, **options: Any) -> Array:
+    """Return the last pre-activation; options as those of :func:`run`."""
+    return run(net, flat, x, **options)[1][-1]
+
+
+def nll(net: Network, flat: Array, x: Array, t: Array, **options: Any) -> Any:
     """Return the mean of −log p(t | x)."""
-    z = run(net, flat, x, statistics=statistics, noise=noise)[1][-1]
-    return -np.mean(log_likelihood(net.likelihood, z, t))
+    return -np.mean(log_likelihood(net.likelihood, z_of(net, flat, x, **options), t))
 
 
 def output_error(likelihood: Likelihood, z: Array, t: Array, update: str = "exact") -> Array:

@@ -52,26 +52,10 @@ METHODS = {
 class Coordinate:
     """One number that was checked: what is claimed beside what was measured.
 
-    Attributes
-    ----------
-    label : str
-        Its name, ``W1[12, 3]``; or that of a direction over several coordinates.
-    index : int or None
-        In the flattened point; None for a direction.
-    analytic, numeric : float
-        The claim, and the measurement.
-    truncation, rounding : float
-        Estimates of the measurement's two errors (absolute).
-    tolerance : float
-        The largest |analytic − numeric| that passes.
-    scale : float
-        Size below which both values count as zero in ``relative_error``.
-    method, step
-        How it was measured: ``"central"`` or ``"complex"``, and with which step.
-    sides : tuple of float or None
-        Slopes from the left and from the right, at a kink; any value between them passes.
-    suspected : tuple of float or None
-        The same where a kink is possible: the errors of the two slopes do not tell.
+    ``truncation`` and ``rounding`` estimate the measurement's two errors, and ``tolerance`` is the
+    largest |analytic − numeric| that passes. At a kink any value between the slopes of both ``sides``
+    passes; they are ``suspected`` where their errors do not tell. A direction over several coordinates
+    has no ``index``; values below ``scale`` count as zero in ``relative_error``.
     """
 
     label: str
@@ -132,36 +116,13 @@ class Coordinate:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What :func:`check_gradient` found.
+    """What :func:`check_gradient` found; its text is a table.
 
-    Attributes
-    ----------
-    name : str
-        Of the function.
-    passed : bool
-        Whether every coordinate and direction that was measured agrees.
-    worst : Coordinate
-        The one whose error is the largest multiple of its tolerance.
-    failures : tuple of Coordinate
-        Those that disagree, worst first (up to 20).
-    cause : str or None
-        What the errors look like, where that is plain.
-    method : str
-        ``"central"`` or ``"complex"``.
-    size, checked, directions : int
-        Coordinates of the point; how many were measured one by one; random directions over many.
-    values, gradients : int
-        Evaluations of the function's value and of its gradient.
-    noise : float
-        Typical rounding error of the function's values.
-    resolution : float
-        The relative error that would have been found in half of the coordinates.
-    covered : float
-        Share of the coordinates in which an error of 0.1 % would have been found.
-    kinks : int
-        Measured coordinates with a kink at the point, whose value lies between the two slopes.
-    notes : tuple of str
-        Other things seen.
+    ``worst`` is the coordinate whose error is the largest multiple of its tolerance, ``failures`` are
+    those that disagree, worst first (up to 20), and ``cause`` is what the errors look like, where that
+    is plain. Of ``size`` coordinates so many were ``checked`` one by one, all in ``directions`` random
+    ones; an error of ``resolution`` would have been found in half of them, one of 0.1 % in the share
+    ``covered``. ``noise`` is the typical rounding error of the function's values.
     """
 
     name: str

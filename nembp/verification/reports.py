@@ -20,19 +20,10 @@ from nembp.errors import VerificationError
 
 @dataclass(frozen=True)
 class Deviation:
-    """One comparison.
+    """One comparison: what was compared, with the place of the worst entry, and its relative error.
 
-    Attributes
-    ----------
-    what : str
-        What was compared, with the place of the worst entry: ``gradient[3]``.
-    error : float
-        Worst relative error; inf where a statement without numbers does not hold, or a value is
-        not finite.
-    actual, expected : float
-        The worst entry's two values; NaN where there are none.
-    tolerance : float or None
-        The largest error that passes, where it is this comparison's own and not the law's.
+    The error is inf where a statement without numbers does not hold, or a value is not finite. The
+    ``tolerance`` is this comparison's own, where it is not the law's.
     """
 
     what: str
@@ -123,19 +114,7 @@ def worst_of(deviations: Iterable[Deviation], tolerance: float = 1.0) -> Deviati
 
 @dataclass(frozen=True)
 class LawResult:
-    """One law of a component or network, and how far it is from holding.
-
-    Attributes
-    ----------
-    law, source : str
-        What must hold, and where it comes from.
-    passed : bool
-        Whether it does.
-    error, tolerance : float
-        The worst relative error, and the largest that passes.
-    worst : str or None
-        Where, with both values.
-    """
+    """One law of a component or network, how far it is from holding, and where that is worst."""
 
     law: str
     source: str

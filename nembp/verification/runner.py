@@ -39,20 +39,9 @@ Progress = Callable[[str, int, int], None]
 class Outcome:
     """What became of one law.
 
-    Attributes
-    ----------
-    law : Law
-        Its name, statement and source.
-    cases : int
-        Random cases that it said something about.
-    error, tolerance : float
-        The worst relative error, and the largest that passes.
-    worst : str or None
-        Where; in the smallest network on which it fails, if it does.
-    code : str or None
-        Python that repeats the failure.
-    seconds : float
-        Time taken.
+    ``cases`` is the number of random cases that it said something about; ``worst`` says where the
+    ``error`` is, in the smallest network on which the law fails, if it does, and ``code`` is Python
+    that repeats the failure.
     """
 
     law: Law
@@ -165,30 +154,20 @@ def verify(
     ----------
     laws : sequence of str
         Names, or their beginnings (``joint``); all laws if empty.
-    cases : int
-        Random cases a law; slow laws take every second to eleventh.
-    seed : int
-        Of the cases.
-    device : str or Backend
-        Where the engine runs; its results are compared with NumPy's on the host.
-    dtype : {"float64", "float32"}
-        Precision of the engine.
+    cases, seed : int
+        Random cases for each law (slow laws take every second to eleventh), and their seed.
+    device, dtype : str or Backend, {"float64", "float32"}
+        Where the engine runs, and in which precision; its results are compared with NumPy's.
     workers : int
         Processes, on the CPU.
     progress : callable, optional
         Called with a law's name, the cases done and those to do, all laws together.
 
-    Returns
-    -------
-    Verification
-        ``raise_for_failure()`` raises if a law does not hold.
-
     Raises
     ------
-    ArchitectureError
-        If an option cannot be used.
-    DeviceError
-        If the device cannot.
+    ArchitectureError, DeviceError
+        If an option or the device cannot be used; ``raise_for_failure()`` of the result raises if
+        a law does not hold.
 
     >>> verify(["joint"], cases=10).passed
     True
@@ -348,30 +327,19 @@ def check_user_code(
     Parameters
     ----------
     target : str
-        ``module:attribute``, imported as from the working directory. A class or object that
-        extends nembp goes to :func:`~nembp.verification.check_extension`, a function to
-        :func:`~nembp.verification.check_gradient`.
+        ``module:attribute``, imported as from the working directory.
     point : str, optional
         Where to check a function: a file ``.npy``, or ``module:attribute`` of an array or of a
         function that returns one. By default ``point`` of the target's module.
     size : int, optional
         In place of ``point``: that many standard normal numbers.
-    device, seed
-        As in ``check_extension``; the seed is also that of random points.
-
-    Returns
-    -------
-    GradientReport or LawReport
-        Nothing is raised for a wrong gradient or a broken law.
 
     Raises
     ------
-    ArchitectureError
-        If there is nothing to check by that name, or no point.
-    DataError, ShapeError
-        If a point or what the function returns is no array of numbers.
+    ArchitectureError, DataError, ShapeError
+        If there is nothing to check by that name, or no point, or it is no array of numbers.
     UserCodeError
-        If the user's code raises.
+        If the user's code raises. (A wrong gradient or a broken law is only reported.)
     """
     value = load(target)
     if is_extension(value):

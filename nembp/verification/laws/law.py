@@ -15,6 +15,7 @@ from nembp.engine.linear import Transposed
 from nembp.engine.optimizers import OPTIMIZERS, get_optimizer
 from nembp.errors import VerificationError
 from nembp.verification.cases import Array, Case, Problem, random_targets
+from nembp.verification.definitions import slope
 from nembp.verification.reports import Deviation, Deviations, LawResult, near, result_of
 
 ROUNDING = {"float64": 1e-12, "float32": 2e-5}  # between two ways to compute the same number
@@ -27,15 +28,7 @@ NEM = "Audhkhasi, Osoba and Kosko 2016, theorems 1-3"
 
 
 class Bench:
-    """One part on a device: it carries arrays there and back, and watches what calls write.
-
-    Attributes
-    ----------
-    generator : numpy.random.Generator
-        Of whatever a law draws.
-    changed : set of str
-        Arguments that a call wrote into, though it should only read them.
-    """
+    """One part on a device: carries arrays there and back, and notes which arguments calls changed."""
 
     def __init__(self, backend: Backend, dtype: str, rows: int, seed: int) -> None:
         self.backend, self.dtype, self.rows, self.seed = backend, dtype, rows, seed
@@ -80,24 +73,9 @@ class Bench:
 class Law:
     """One statement about the engine that must hold for every case.
 
-    Attributes
-    ----------
-    name : str
-        Subject and law: ``joint.samples``.
-    statement : str
-        The equation.
-    source : str
-        Where it is stated or proved.
-    function : callable
-        Yields a deviation for each comparison; none where the law says nothing.
-    over : {"case", "map", "likelihood", "activation", "optimizer"}
-        What ``function`` takes: a case and a backend; or a part and a :class:`Bench`.
-    tolerance : mapping of str to float
-        Largest relative error by dtype.
-    every : int
-        Run on every so-manieth case, for laws that take long.
-    on_host : bool
-        Whether it says anything about the host itself.
+    Its ``function`` yields a deviation for each comparison, and none where the law says nothing. It
+    takes a case and a backend; or, if it is ``over`` a kind of part, the part and a :class:`Bench`.
+    Laws that take long run on ``every`` so-manieth case; some say nothing ``on_host`` itself.
     """
 
     name: str
@@ -199,15 +177,16 @@ def poisoned(backend: Backend) -> Backend:
     return twin
 
 
-def along_directions(
+def is_gradient(
     claim: Array,
-    slope: Callable[[Array], float],
+    f: Callable[[Array], Any],
+    at: Array,
     what: str,
     generator: np.random.Generator,
     scale: float,
     coordinates: int = 8,
 ) -> Deviations:
-    """Compare a gradient with slopes along itself, random directions and some coordinates."""
+    """Compare a gradient with complex steps along itself, random directions and coordinates."""
     yield near(np.isfinite(claim), np.ones(claim.shape), f"{what} is finite")
     flat = claim.reshape(-1)
     chosen = generator.permutation(flat.size)[:coordinates]
@@ -218,7 +197,7 @@ def along_directions(
         labels.append("along itself")
         directions.append(flat / norm)
     units = [v / np.linalg.norm(v) for v in directions]
-    slopes = [slope(v.reshape(claim.shape)) for v in units]
+    slopes = [slope(f, at, v.reshape(claim.shape)) for v in units]
     yield near([float(flat @ v) for v in units], slopes, what, scale, labels=labels)
 
 

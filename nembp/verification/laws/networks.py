@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from nembp.verification.laws.law import (
     BP,
     COMPLEX,
     NEM,
-    along_directions,
     host,
+    is_gradient,
     largest,
     law,
     poisoned,
@@ -104,7 +104,7 @@ def predictions(case: Problem, backend: Backend) -> Deviations:
     for net, x, t in directions(case, backend):
         flat = host(net, net.parameters)
         for by in ("batch", "running") if net.statistics_count else ("batch",):
-            z = definitions.run(net, flat, x, statistics=by)[1][-1]
+            z = definitions.z_of(net, flat, x, statistics=by)
             size = 1.0 + largest(z)
             a, way = host(net, net.predict(x, by)), f"of the {net.direction} direction"
             expected = definitions.output_activation(net.likelihood, z)
@@ -115,42 +115,26 @@ def predictions(case: Problem, backend: Backend) -> Deviations:
             yield near(actual, log_p, f"log-likelihood {way}", scale)
 
 
-def of_definition(net: Network, x: Array, t: Array, by: str) -> Callable[[Array], float]:
-    """Return v ↦ slope of the mean nll along a direction v of the parameters."""
-    flat = host(net, net.parameters)
-    return lambda v: definitions.slope(lambda at: definitions.nll(net, at, x, t, by), flat, v)
-
-
 @law("gradient.complex-steps", BBP, tolerance=COMPLEX)
 def complex_steps(case: Problem, backend: Backend) -> Deviations:
     """∇(−mean log p) of each direction = Im f(θ + ih)/h, f written out."""
-    if not case.known:
-        return
-    for net, x, t in directions(case, backend):
+    for net, x, t in directions(case, backend) if case.known else ():
         for by in ("batch", "running") if net.statistics_count else ("batch",):
             gradient = host(net, backpropagate(net, x, t, statistics=by)[0])
-            what = f"gradient of the {net.direction} direction"
-            slope, g = of_definition(net, x, t, by), case.generator("coordinates")
+            nll = partial(definitions.nll, net, x=x, t=t, statistics=by)
+            what, g = f"gradient of the {net.direction} direction", case.generator("v")
             scale = error_size(net, x, t) * (1.0 + largest(x))
-            yield from along_directions(gradient, slope, what, g, scale)
+            yield from is_gradient(gradient, nll, host(net, net.parameters), what, g, scale)
 
 
 @law("gradient.input-error", BBP, tolerance=COMPLEX)
 def input_error(case: Problem, backend: Backend) -> Deviations:
     """input error = ∂(−mean log p)/∂x."""
-    if not case.known:
-        return
-    for net, x, t in directions(case, backend):
-        flat = host(net, net.parameters)
-
-        def slope(
-            v: Array, net: Network = net, x: Array = x, t: Array = t, f: Array = flat
-        ) -> float:
-            return definitions.slope(lambda at: definitions.nll(net, f, at, t), x, v)
-
-        error, what = host(net, backpropagate(net, x, t)[1]), f"{net.direction} input error"
-        g = case.generator("coordinates")
-        yield from along_directions(error, slope, what, g, error_size(net, x, t))
+    for net, x, t in directions(case, backend) if case.known else ():
+        error = host(net, backpropagate(net, x, t)[1])
+        nll = partial(definitions.nll, net, host(net, net.parameters), t=t)
+        what, g = f"input error of the {net.direction} direction", case.generator("v")
+        yield from is_gradient(error, nll, x, what, g, error_size(net, x, t))
 
 
 PAGE = {"multinomial": textbook.Multinomial, "gaussian": textbook.Gaussian,
@@ -182,9 +166,10 @@ def of_the_textbook(case: Case, backend: Backend) -> Deviations:
     own_biases = all(layer.biases == layer.size for layer in net.layers)
     if own_biases and all(type(linear_map) is Dense for linear_map in net.maps):
         yield near(gradient, expected, "gradient", scale)
-    still = spread(np.zeros(net.parameter_count))  # maps without weights
-    slopes = lambda v: float(expected @ (spread(v) - still))  # noqa: E731
-    yield from along_directions(gradient, slopes, "gradient", case.generator("v"), scale * 4.0)
+    flat, g = host(net, net.parameters), case.generator("v")
+    yield from is_gradient(
+        gradient, lambda at: expected @ spread(at), flat, "gradient", g, 4.0 * scale
+    )
 
 
 # -- both directions in three sweeps ---------------------------------------------------------------
@@ -203,12 +188,10 @@ def sum_of_directions(case: Problem, backend: Backend, path: str) -> Deviations:
         ways = [(net, x, t), (net.reversed, t, x)][: 1 if path == "none" else 2]
         flat, g = host(net, net.parameters), case.generator("v")
 
-        def slope(v: Array) -> float:
-            return definitions.slope(
-                lambda at: sum(definitions.nll(way, at, a, b) for way, a, b in ways), flat, v
-            )
+        def nll(at: Array) -> Any:
+            return sum(definitions.nll(way, at, source, target) for way, source, target in ways)
 
-        yield from along_directions(gradient, slope, what, g, 100.0 * scale, 6)
+        yield from is_gradient(gradient, nll, flat, what, g, 100.0 * scale, 6)
     if path == "none":
         views = net.reversed.views(net.backend.asarray(gradient, net.dtype))
         arrays = [b for b in (*views.biases, *views.gains) if b is not None]
@@ -354,7 +337,7 @@ def noisy_step(
     net, (x, t) = case.net(device=poisoned(backend)), batch_for(case, path)
     flat, facts, streams = host(net, net.parameters), {}, generators()
     for name, way, source, target in (("forward", net, x, t), ("backward", net.reversed, t, x)):
-        z = definitions.run(way, flat, source)[1][-1]
+        z = definitions.z_of(way, flat, source)
         if name in noise and not (name == "backward" and path == "none"):
             std = definitions.standard_deviation(noise[name], *CLOCK)
             n, share, tied = definitions.target_noise(
@@ -399,7 +382,7 @@ def noisy_gradient(case: Case, backend: Backend) -> Deviations:
     net, gradient, step, facts = found
     yield holds(set(step.sources) == set(facts), f"noise on the targets of {sorted(facts)} alone")
     x, t = batch_for(case, path)
-    slope_of, scale = [], joint_size(net, x, t)
+    parts, flat, scale = [], host(net, net.parameters), joint_size(net, x, t)
     for name, way, source, target in (("forward", net, x, t), ("backward", net.reversed, t, x)):
         if name == "backward" and path == "none":
             continue
@@ -407,17 +390,15 @@ def noisy_gradient(case: Case, backend: Backend) -> Deviations:
         if name in facts:
             n, update = facts[name][4], case.noise[name].update
             scale += 4.0 * way.likelihood.scale * largest(n) * n.shape[1] * (1.0 + largest(source))
-        z = definitions.run(way, host(net, net.parameters), source)[1][-1]
-        error = definitions.output_error(way.likelihood, z, target + n, update)
+        z = definitions.z_of(way, flat, source)
+        error = definitions.output_error(way.likelihood, z, target + n, update) / len(x)
+        parts.append((way, source, error))
 
-        def form(at: Array, way: Any = way, source: Array = source, error: Array = error) -> Any:
-            return np.sum(error * definitions.run(way, at, source)[1][-1]) / len(source)
+    def form(at: Array) -> Any:
+        return sum(np.sum(e * definitions.z_of(way, at, source)) for way, source, e in parts)
 
-        slope_of.append(form)
-    flat = host(net, net.parameters)
-    slope = lambda v: definitions.slope(lambda at: sum(f(at) for f in slope_of), flat, v)  # noqa: E731
     what, g = f"noisy gradient by path {path}", case.generator("v")
-    yield from along_directions(gradient, slope, what, g, 10.0 * scale, 4)
+    yield from is_gradient(gradient, form, flat, what, g, 10.0 * scale, 4)
     yield from recorded_nll(net, x, t, step)
 
 
@@ -458,25 +439,20 @@ def signals(case: Case, backend: Backend) -> Deviations:
     std = definitions.standard_deviation(spec, *CLOCK)
 
     def log_p(noise: dict[int, Array]) -> Array:
-        z = definitions.run(view, flat, x, noise=noise)[1][-1]
+        z = definitions.z_of(view, flat, x, noise=noise)
         return definitions.log_likelihood(view.likelihood, z, t)[:, None]
+
+    def gain_of(n: Array, k: int, before: dict[int, Array], clean: Array) -> Array:
+        each = log_p({**before, k: n}) - clean
+        return np.full_like(each, each.mean()) if spec.screening == "expectation" else each
 
     for k, source in sources.items():
         clean, signal = log_p(before), definitions.run(view, flat, x, noise=before)[0][k]
-        size = 1.0 + largest(clean)
-
-        def gain(n: Array, k: int = k, clean: Array = clean, before: Any = dict(before)) -> Array:  # noqa: B006
-            each = log_p({**before, k: n}) - clean
-            return np.full_like(each, each.mean()) if spec.screening == "expectation" else each
-
+        gain, size = partial(gain_of, k=k, before=dict(before), clean=clean), 1.0 + largest(clean)
         rounding = 300.0 * float(np.finfo(case.dtype).eps) * size
         taken = definitions.Screening(spec, gain, rounding)
-
-        def offer(signal: Array = signal) -> Array:
-            likelihood = view.likelihood
-            return definitions.draws(spec, likelihood, None, signal, std, generator, case.dtype)
-
-        n, share = taken.noise_from(offer)
+        given = spec, view.likelihood, None, signal, std, generator, case.dtype
+        n, share = taken.noise_from(partial(definitions.draws, *given))
         if taken.tied:
             return
         drawn = host(view, source.n)
@@ -507,8 +483,7 @@ def signal_gradient(case: Case, backend: Backend) -> Deviations:
         return total
 
     scale = 10.0 * joint_size(net, x, t) * (1.0 + largest(*drawn.values())) ** 2
-    slope = lambda v: definitions.slope(nll, flat, v)  # noqa: E731
-    yield from along_directions(gradient, slope, f"gradient, {key}", case.generator("v"), scale, 4)
+    yield from is_gradient(gradient, nll, flat, f"gradient, {key}", case.generator("v"), scale, 4)
     yield equal(host(net, step.x), x, "x after the step")
     yield equal(host(net, step.t), t, "t after the step")
 

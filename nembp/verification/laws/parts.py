@@ -30,8 +30,8 @@ from nembp.verification.laws.law import (
     NEM,
     Bench,
     End,
-    along_directions,
     host,
+    is_gradient,
     largest,
     law,
     poisoned,
@@ -451,13 +451,10 @@ def output_derivative(end: End, bench: Bench) -> Deviations:
     held = bench.array(error)
     end.likelihood.multiply_derivative(calls.readout(z), held)
 
-    def through(v: Array) -> float:
-        def reads(at: Array) -> Any:
-            return np.sum(error * definitions.output_activation(end.likelihood, at))
+    def reads(at: Array) -> Any:
+        return np.sum(error * definitions.output_activation(end.likelihood, at))
 
-        return definitions.slope(reads, z, v)
-
-    yield from along_directions(bench.numpy(held), through, "∂/∂z", bench.generator, 4.0)
+    yield from is_gradient(bench.numpy(held), reads, z, "∂/∂z", bench.generator, 4.0)
 
 
 @law("likelihood.contract", over="likelihood", every=4)
@@ -533,16 +530,13 @@ def error_is_slope(end: End, bench: Bench) -> Deviations:
         return
     calls, z, t, n, size = at_end(end, bench)
     for what, targets in (("proper", t), ("noisy", bench.rounded(t + n))):
-
-        def along(v: Array, targets: Array = targets) -> float:
-            def nll(at: Array) -> Any:
-                return -np.sum(definitions.log_likelihood(end.likelihood, at, targets))
-
-            return definitions.slope(nll, z, v)
-
         error = calls.error(z, targets)
+
+        def nll(at: Array, targets: Array = targets) -> Any:
+            return -np.sum(definitions.log_likelihood(end.likelihood, at, targets))
+
         name = f"error, {what} targets"
-        yield from along_directions(error, along, name, bench.generator, size)
+        yield from is_gradient(error, nll, z, name, bench.generator, size)
 
 
 @law("invariance.update", BP, over="likelihood")

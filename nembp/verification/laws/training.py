@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -38,8 +39,8 @@ from nembp.verification.laws.law import (
     BBP,
     COMPLEX,
     NEM,
-    along_directions,
     host,
+    is_gradient,
     largest,
     law,
     poisoned,
@@ -103,7 +104,7 @@ def replayed(case: Case, backend: Backend) -> Deviations:
             eta = 0.5 * (1.0 + math.cos(math.pi * iteration / (EPOCHS * per_epoch))) * rate_of(case)
             iteration, total = iteration + 1, np.zeros(net.parameter_count)
             for way, source, target in sides:
-                z = definitions.run(way, net.parameters, source[rows])[1][-1]
+                z = definitions.z_of(way, net.parameters, source[rows])
                 n, spec = np.zeros(1), case.noise.get(way.direction, Noise())
                 if spec.kind != "none":
                     std = definitions.standard_deviation(spec, epoch, iteration)
@@ -127,7 +128,7 @@ def replayed(case: Case, backend: Backend) -> Deviations:
 def pulled_back(net: Network, flat: Array, x: Array, error: Array) -> Array:
     """Return the gradient of ⟨error, z⟩, z the last pre-activation, by complex steps."""
     flat = np.array(flat)
-    return definitions.gradient(lambda at: np.sum(error * definitions.run(net, at, x)[1][-1]), flat)
+    return definitions.gradient(lambda at: np.sum(error * definitions.z_of(net, at, x)), flat)
 
 
 # -- a generator against a discriminator -----------------------------------------------------------
@@ -203,7 +204,7 @@ class Game:
 
     def generated(self, flat: Array, z: Array) -> Array:
         """Return G(z)."""
-        last = definitions.run(self.g, flat, z)[1][-1]
+        last = definitions.z_of(self.g, flat, z)
         return definitions.output_activation(self.g.likelihood, last)
 
     def backward_pairs(self, x: Array, y: Array, labels: Array) -> tuple[Array, Array]:
@@ -222,7 +223,7 @@ class Game:
         """Return what D descends; ``weight`` multiplies that of its backward direction."""
         (_, x, labels, share), settings, net = draw, self.settings, self.d
         # each sort by itself: a normalized D has statistics of real and of generated samples
-        real, fake = (definitions.run(net, flat, each)[1][-1] for each in (x, y))
+        real, fake = (definitions.z_of(net, flat, each) for each in (x, y))
         log = definitions.log_logistic
         if settings.has_critic:
             value = np.mean(fake) - np.mean(real)
@@ -235,7 +236,7 @@ class Game:
             value = value + settings.penalty_weight * penalty(net, flat, y + share * (x - y))
         if settings.discriminator_backward:
             source, target = self.backward_pairs(x, y, labels)
-            u = definitions.run(net.reversed, flat, source)[1][-1]
+            u = definitions.z_of(net.reversed, flat, source)
             total = np.sum(definitions.log_likelihood(net.reversed.likelihood, u, target))
             value = value - weight * settings.discriminator_weight * total / self.rows
         return value
@@ -247,7 +248,7 @@ class Game:
         """
         z, settings, minimax = draw[0], self.settings, self.settings.kind == "minimax"
         y = self.generated(flat, z)
-        s = definitions.run(self.d, host(self.d, self.d.parameters), y)[1][-1]
+        s = definitions.z_of(self.d, host(self.d, self.d.parameters), y)
         log = definitions.log_logistic
         if settings.has_critic:
             value = -np.mean(s)
@@ -259,7 +260,7 @@ class Game:
             value = np.mean(log(-s)) if minimax else -np.mean(log(s))
         if settings.generator_backward:
             back, target = self.g.reversed, np.roll(z, -settings.backward_permuted, axis=0)
-            u = definitions.run(back, flat, y if settings.backward_flow else held)[1][-1]
+            u = definitions.z_of(back, flat, y if settings.backward_flow else held)
             log_p = definitions.log_likelihood(back.likelihood, u, target)
             value = value - weight * settings.generator_weight * np.mean(log_p)
         return value
@@ -308,17 +309,11 @@ def moves(case: Case, backend: Backend, kind: str | None = None) -> Deviations:
     y, weight = game.generated(before[0], draw[0]), 1.0 + game.settings.penalty_weight
     scale = 10.0 * weight * (1.0 + largest(*before)) * (1.0 + largest(y, game.x, draw[0])) ** 2
 
-    def of_d(v: Array) -> float:
-        return definitions.slope(lambda at: game.of_d(at, draw, y), before[1], v)
-
-    def of_g(v: Array) -> float:
-        return definitions.slope(lambda at: game.of_g(at, draw, y), before[0], v)
-
-    # of a squared norm whose slope is zero somewhere, no derivative is known
-    gradients = {"generator": 2.0 * (before[0] - after[0]), "discriminator": before[1] - after[1]}
-    for name, slope in (("discriminator", of_d), ("generator", of_g)):
+    of_d = before[1] - after[1], partial(game.of_d, draw=draw, y=y), before[1]
+    of_g = 2.0 * (before[0] - after[0]), partial(game.of_g, draw=draw, held=y), before[0]
+    for name, (moved, objective, flat) in (("discriminator", of_d), ("generator", of_g)):
         what = f"{name}'s gradient, {game.settings.kind}"
-        yield from along_directions(gradients[name], slope, what, g, scale)
+        yield from is_gradient(moved, objective, flat, what, g, scale)
 
 
 @law("adversarial.gradients", GAN, tolerance=COMPLEX, every=2)
@@ -340,12 +335,12 @@ def own_output(case: Case, backend: Backend) -> Deviations:
         return
     net, z, g = case.net(device=poisoned(backend)), case.batch()[0], case.generator("error")
     flat, back = host(net, net.parameters), net.reversed
-    last = definitions.run(net, flat, z)[1][-1]
+    last = definitions.z_of(net, flat, z)
     error = case.rounded(np.asarray(g.normal(0.0, 1.0, last.shape)) / len(z))
     weight = round(float(g.uniform(0.2, 3.0)), 3)
 
     def output(at: Array) -> Array:
-        return definitions.output_activation(net.likelihood, definitions.run(net, at, z)[1][-1])
+        return definitions.output_activation(net.likelihood, definitions.z_of(net, at, z))
 
     for bidirectional, flow in ((False, False), (True, False), (True, True)):
         step = CycleBackpropagation(net, len(z), bidirectional=bidirectional, flow=flow)
@@ -358,18 +353,17 @@ def own_output(case: Case, backend: Backend) -> Deviations:
         vector = net.backend.asarray(np.full(net.parameter_count, np.nan), net.dtype)
         step(vector, net.backend.asarray(error, net.dtype))
 
-        def value(at: Array, two: bool = bidirectional, flow: bool = flow, y: Array = y) -> Any:
-            read = output(at)
-            total = np.sum(error * read)
-            if two:
-                total = total + weight * definitions.nll(back, at, read if flow else y, z)
-            return total
-
+        name = f"gradient, output {'flowing' if flow else 'held' if bidirectional else 'alone'}"
         scale = 10.0 * (1.0 + largest(y)) ** 2 * (largest(error) + weight * error_size(back, y, z))
         scale *= 1.0 + largest(z)
-        name = f"gradient, output {'flowing' if flow else 'held' if bidirectional else 'alone'}"
-        slope = lambda v, f=value: definitions.slope(f, flat, v)  # noqa: E731
-        yield from along_directions(host(net, vector), slope, name, g, scale, 4)
+
+        def value(at: Array, both: bool = bidirectional, held: Any = None if flow else y) -> Any:
+            read = output(at)
+            start = read if held is None else held
+            total = np.sum(error * read)
+            return total + weight * definitions.nll(back, at, start, z) if both else total
+
+        yield from is_gradient(host(net, vector), value, flat, name, g, scale, 4)
 
 
 @law("adversarial.replay", every=8)
@@ -390,13 +384,13 @@ def adversarial_replay(case: Case, backend: Backend) -> Deviations:
         for _ in range(settings.steps):
             draw = next(draws)
             y = twin.generated(g, draw[0])
-            f = lambda at, draw=draw, y=y, w=weight: twin.of_d(at, draw, y, w)  # noqa: E731
-            d = d - rate * definitions.gradient(f, d)
+            descended = partial(twin.of_d, draw=draw, y=y, weight=weight)
+            d = d - rate * definitions.gradient(descended, d)
             if kind == "wasserstein":
                 d[:count] = np.clip(d[:count], -0.4, 0.4)
         twin.d.parameters[...] = d
-        f = lambda at, draw=draw, y=y, w=weight: twin.of_g(at, draw, y, w)  # noqa: E731
-        g = g - 0.5 * rate * definitions.gradient(f, g)
+        descended = partial(twin.of_g, draw=draw, held=y, weight=weight)
+        g = g - 0.5 * rate * definitions.gradient(descended, g)
     game.trainer(steps, rate=rate).run()
     scale = 100.0 * (1.0 + largest(game.x)) ** 2
     yield near(host(game.d, game.d.parameters), d, "D's parameters after training", scale)
@@ -422,7 +416,7 @@ def adversarial_noise(case: Case, backend: Backend) -> Deviations:
         n, y = host(game.g, source.n), game.generated(g, z)
         if key.endswith("input"):
             inputs = np.concatenate([x, y])
-            s = [definitions.run(game.d, d, at)[1][-1] for at in (inputs, inputs + n)]
+            s = [definitions.z_of(game.d, d, at) for at in (inputs, inputs + n)]
             rise = (s[1] - s[0])[:, 0] * np.repeat([1.0, -1.0], game.rows)
             yield holds(np.any(n), f"{key} receives noise")
             worst, size = np.minimum(rise, 0.0), 10.0 * (1.0 + largest(*s))
@@ -435,13 +429,13 @@ def adversarial_noise(case: Case, backend: Backend) -> Deviations:
         else:
             way, flat, pair = game.d, d, (np.concatenate([x, y]), np.zeros((0, 0)))
         if way is game.d:  # each sort has statistics of its own
-            u = np.concatenate([definitions.run(way, flat, each)[1][-1] for each in (x, y)])
+            u = np.concatenate([definitions.z_of(way, flat, each) for each in (x, y)])
             t = np.concatenate([np.ones((game.rows, 1)), np.zeros((game.rows, 1))])
             if settings.classes:
                 real = np.concatenate([labels, np.zeros((game.rows, 1))], axis=1)
                 t = np.concatenate([real, np.eye(settings.classes + 1)[[-1] * game.rows]])
         else:
-            u, t = definitions.run(way, flat, pair[0])[1][-1], pair[1]
+            u, t = definitions.z_of(way, flat, pair[0]), pair[1]
         gain = definitions.gain_terms(way.likelihood, u, t, n).sum(axis=1)
         size = 10.0 * (1.0 + largest(u) + largest(t)) * (1.0 + largest(n)) * n.shape[1]
         yield near(np.minimum(gain, 0.0), np.zeros_like(gain), f"{key}: gain below 0", size)
