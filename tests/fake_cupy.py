@@ -27,7 +27,9 @@ import numpy as np
 from cuda_on_cpu import Kernel
 
 import nembp.backend
-from nembp.backend import cublas
+from nembp.backend import cublas, fused
+
+fused.THREADS = 32  # of most blocks: a fiber each (test_gpu_kernels takes as many as a GPU)
 
 
 class OutOfMemoryError(MemoryError):

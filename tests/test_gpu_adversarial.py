@@ -69,8 +69,8 @@ NOISES = (
     Noise("anti", std=0.5, draws=3),
     Noise("drift", std=0.5),
 )
-for place in (*PLACES, "critic/input"):
-    for noise in NOISES:
+for first, place in enumerate((*PLACES, "critic/input")):
+    for noise in (NOISES[first % 4], NOISES[(first + 1) % 4]):  # each noise at two places at least
         GAMES[f"{noise.kind} at {place}"] = (
             {"noise": {place: noise}},
             {"kind": "wasserstein" if place == "critic/input" else "vanilla", "critic_steps": 2,

@@ -39,6 +39,13 @@ sizes = st.integers(1, 70)
 some = settings(max_examples=max(1, settings.default.max_examples // 2))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def blocks_as_on_a_gpu():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nembp.backend.fused.THREADS", 256)
+        yield
+
+
 def gpu() -> CupyBackend:
     return devices.gpu()
 

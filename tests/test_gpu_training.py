@@ -39,6 +39,11 @@ EVERY_NOISE = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr("nembp.engine.noise.DRIFT_DRAWS", 2)
+
+
 @pytest.fixture
 def device(monkeypatch):
     return fake_cupy.install(monkeypatch)

@@ -149,7 +149,7 @@ class FusedKernels(Backend):
             super().activate(activation, z, bias, scratch)
         elif bias is not None or kind:
             width = z.shape[1] if bias is None else bias.shape[0]
-            slope = getattr(activation, "slope", 0.0)
+            slope = float(getattr(activation, "slope", 0.0))
             kernels.each("add_bias_activate", z.size, z, bias, z.size, width, kind, slope)
 
     def multiply_derivative(self, activation: Any, error: Array, a: Array, scratch: Array) -> None:
@@ -157,7 +157,7 @@ class FusedKernels(Backend):
         if kind is None or kernels is None:
             super().multiply_derivative(activation, error, a, scratch)
         elif kind:
-            slope = getattr(activation, "slope", 0.0)
+            slope = float(getattr(activation, "slope", 0.0))
             kernels.each("multiply_derivative", error.size, error, a, error.size, kind, slope)
 
     def sum_rows(self, pairs: Sequence[tuple[Array, Array]]) -> None:
@@ -283,7 +283,7 @@ class FusedKernels(Backend):
         count, constants = vectors[0].size, map(float, optimizer.constants())
         own = (numbers, 1.0, 0.0, 0.0) if on_device else (None, *numbers)
         args = *constants, own[0], *map(np.float64, own[1:])
-        kernels.each(optimizer.kernel, count, *vectors, count, optimizer.weights, *args)
+        kernels.each(optimizer.kernel, count, *vectors, count, int(optimizer.weights), *args)
 
     def add_share(self, total: Array, value: Array, share: float) -> None:
         kernels = self.kernels_of(total, value)
