@@ -16,7 +16,17 @@ MANY = 20  # classes listed by name
 
 def _data_options(command: F) -> F:
     """Add the options of train that say what is read and how."""
-    return run_options(command, ("data_dir", "targets", "task", "image_size", "scaling"))
+    names = (
+        "data_dir",
+        "targets",
+        "task",
+        "image_size",
+        "scaling",
+        "delimiter",
+        "header",
+        "decimal",
+    )
+    return run_options(command, (*names, "image_order", "transpose", "x", "y"))
 
 
 @click.group()

@@ -85,6 +85,11 @@ def evaluate(run: str, as_json: bool, **options: Any) -> None:
     multiple=True,
     help="One such class, whose name may hold a comma; more than once for several.",
 )
+@click.option(
+    "--by-index",
+    is_flag=True,
+    help="Labels are indices from 0 in the order of the classes, whatever they are called.",
+)
 @click.option("--key", metavar="NAME", help="Array in an .npz.  [default: x, backward y]")
 @click.option(
     "--out", metavar="FILE", help="Write the result here: .csv, .npy, .npz or, images, .png."
@@ -98,6 +103,7 @@ def predict(
     direction: str,
     labels: str | None,
     names: tuple[str, ...],
+    by_index: bool,
     key: str | None,
     out: str | None,
     force: bool,
@@ -109,7 +115,7 @@ def predict(
     RUN is a run folder or a model file. INPUT is one or more .csv tables (columns by
     name, others are left out), .npy or .npz arrays or PNG or JPEG images, all in the raw units of
     the data: pixels as they were, table columns unscaled. Forward prints each sample's class and
-    probabilities (or its targets). Backward takes class numbers of
+    probabilities (or its targets). Backward takes names of classes of
     shape (n,), probabilities (n, classes) or targets (n, outputs), and gives samples.
     """
     classes = [*(labels.split(",") if labels is not None else ()), *names]
@@ -124,7 +130,8 @@ def predict(
     if direction == "forward":
         _forward(model, inputs, key or "x", out, as_json)
     else:
-        _backward(model, inputs, [name.strip() for name in classes], key or "y", out, as_json)
+        y, rows = _targets(model, inputs, [name.strip() for name in classes], key or "y", by_index)
+        _backward(model, y, rows, out, as_json)
 
 
 def _check_usage(inputs: tuple[str, ...], direction: str, labels: list[str]) -> None:
@@ -206,26 +213,29 @@ def _table(head: list[str], starts: list[list[str]], y: Array, form: str) -> lis
 
 
 # -- backward --------------------------------------------------------------------------------------
-def _backward(
-    model: Model,
-    inputs: tuple[str, ...],
-    names: list[str],
-    key: str,
-    out: str | None,
-    as_json: bool,
-) -> None:
-    from nembp.runs.predicting import one_hot, predict_backward, read_targets
+def _targets(
+    model: Model, inputs: tuple[str, ...], names: list[str], key: str, by_index: bool
+) -> tuple[Array, list[str]]:
+    """Return what to start from, and a name for each row."""
+    from nembp.runs.predicting import one_hot, read_targets
 
     if inputs:
-        y = read_targets(inputs[0], model, key)
-        names = [f"{inputs[0]}[{row}]" for row in range(len(y))]
-    elif not names and not model.classes:
+        y = read_targets(inputs[0], model, key, by_index=by_index)
+        return y, [f"{inputs[0]}[{row}]" for row in range(len(y))]
+    if not names and not model.classes:
         raise ArchitectureError(
             "this model predicts numbers; give the targets to start from in a .csv, .npy or .npz"
         )
-    else:
-        names = names or list(model.classes)
-        y = one_hot(model, names)
+    return (
+        (one_hot(model, names, "--labels", by_index=by_index), names)
+        if names
+        else (one_hot(model, model.classes), list(model.classes))
+    )
+
+
+def _backward(model: Model, y: Array, names: list[str], out: str | None, as_json: bool) -> None:
+    from nembp.runs.predicting import predict_backward
+
     if out is None and model.is_image and not as_json:
         raise ArchitectureError(
             "images do not fit into a table; say where to write them with --out FILE.png, .npy or "

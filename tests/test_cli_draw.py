@@ -207,7 +207,7 @@ def test_runs_that_are_not_there(runs):
             "kinds",
             ("--class", "bea"),
             2,
-            "no class 'bea'; expected names among ant, bee, cat; did you mean 'bee'?",
+            "no class 'bea'; expected one of the classes 'ant', 'bee', 'cat'; did you mean 'bee'?",
         ),
         ("digits", ("--class", "10"), 2, "no class '10'"),
         ("numbers", ("--class", "left"), 2, "this model predicts numbers; choose a sample by its"),

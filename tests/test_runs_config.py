@@ -27,6 +27,10 @@ from nembp.runs.gan import load_gan_data
 from nembp.runs.gan_config import GanConfig, gan_recipe
 from nembp.runs.options import Option, read_settings
 
+READ = {
+    "data_dir", "limit", "image_size", "delimiter", "header", "decimal", "image_order",
+    "transpose", "x", "y",
+}  # fmt: skip
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 
 
@@ -276,7 +280,7 @@ def test_a_recipe_leaves_nothing_open_and_changes_nothing_that_is_set():
     digits = load("digits")
     filled = recipe(digits)
     open_fields = {name for name, value in vars(filled).items() if value is None}
-    assert open_fields == {"data_dir", "targets", "limit", "image_size", "patience", "threads"}
+    assert open_fields == READ | {"targets", "patience", "threads"}
     assert (filled.layers, filled.batch_size, filled.epochs) == ((128, 64), 32, 40)
     assert (filled.optimizer, filled.learning_rate, filled.schedule) == ("adam", 1e-3, "cosine")
     assert (filled.backward, filled.backward_weight, filled.noise) == ("gaussian", 0.3, "none")
@@ -371,8 +375,7 @@ def test_noise_goes_where_it_was_found_to_pay():
 
 
 LEFT_OPEN = {
-    "data_dir", "limit", "samples", "modes", "std", "scale", "image_size", "backward_weight",
-    "threads", "scored_samples",
+    "samples", "modes", "std", "scale", "backward_weight", "threads", "scored_samples", *READ,
 }  # fmt: skip
 
 

@@ -284,6 +284,7 @@ def load_adversarial(
     std: float | None = None,
     limit: int | None = None,
     image_size: tuple[int, int] | None = None,
+    **reading: Any,
 ) -> Dataset:
     """Load a data set for adversarial training, images in [0, 1] as a logistic output makes them.
 
@@ -300,7 +301,7 @@ def load_adversarial(
     scale, modes, std : optional
         Of ring and grid: the network's units, the number of modes (a square for a grid), and their
         standard deviation; by default the published ones.
-    limit, image_size : optional
+    limit, image_size, **reading : optional
         Of files, as in `nembp.datasets.load`. The classifier is trained on what the limit leaves.
 
     Raises
@@ -314,10 +315,10 @@ def load_adversarial(
     9
     """
     mixtures = {"scale": scale, "modes": modes, "std": std}
-    files = {"data_dir": data_dir, "limit": limit, "image_size": image_size}
+    files = {"data_dir": data_dir, "limit": limit, "image_size": image_size} | reading
     unfit: dict[str, Any] = {"samples": samples} if name not in DATA else files
     if name == "stacked":
-        unfit = {"limit": limit, "image_size": image_size}
+        unfit = {"limit": limit, "image_size": image_size} | reading
     if name not in ("ring", "grid"):
         unfit = unfit | mixtures
     for key, value in unfit.items():
@@ -333,7 +334,7 @@ def load_adversarial(
         if name == "grid":
             return grid(**options)
         return stacked(load("mnist" if name == "stacked" else "digits", data_dir), **options)
-    data = load(name, data_dir, limit=limit, image_size=image_size, seed=0)
+    data = load(name, data_dir, limit=limit, image_size=image_size, seed=0, **reading)
     if not data.is_image:
         return data
     return replace(data, x_scaling=data.to_unit, pixel_scaling=None)

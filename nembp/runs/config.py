@@ -61,6 +61,18 @@ class RunConfig(Config):
         "from --seed so that runs of different seeds share them.", least=0, default=0)  # fmt: skip
     image_size: tuple[int, int] | None = option("size", DATA, "Resize the files of `images` to "
         "this height and width, as in 32x32.")  # fmt: skip
+    delimiter: str | None = option("text", DATA, "What separates the cells of a csv: one character, "
+        "or the word tab.", words="what the first rows tell")  # fmt: skip
+    header: bool | None = option("flag", DATA, "Whether the first row of a csv names its columns.",
+        words="unless it holds numbers")  # fmt: skip
+    decimal: str | None = choice(DATA, "Decimal mark of a csv.", ".", ",", words="the point")
+    image_order: str | None = choice(DATA, "Whether the channels of images in arrays come before "
+        "height and width, or after.", "auto", "first", "last", words="auto")  # fmt: skip
+    transpose: bool | None = option("flag", DATA, "Swap height and width of images in arrays or idx "
+        "files.", words="of EMNIST, which is stored so")  # fmt: skip
+    x: str | None = option("text", DATA, "Name of the array of samples in an npz; with --y.",
+        words="the usual names")  # fmt: skip
+    y: str | None = option("text", DATA, "Name of its array of targets.", words="the usual names")
     scaling: str | None = choice(DATA, "Of the inputs: unit maps images, or each column of a "
         "table, to [0, 1]; channel standardizes images channel by channel; auto is channel for "
         "images of several channels, unit for others, and standardizes the columns of tables.",

@@ -45,7 +45,7 @@ from nembp.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder
 from nembp.runs.gan_config import DECAY, MOMENTUM, SCALES, GanConfig, gan_recipe
 from nembp.runs.predicting import PLAYER
 from nembp.runs.run import Listener, Note, Row, Run, choose_backend, silent
-from nembp.runs.training import noise_settings
+from nembp.runs.training import READ_OPTIONS, check_batches, noise_settings
 from nembp.threads import threads as limit
 
 GENERATOR, DISCRIMINATOR = "generator.npz", "discriminator.npz"
@@ -119,6 +119,7 @@ def load_gan_data(config: GanConfig) -> Dataset:
         std=config.std,
         limit=config.limit,
         image_size=config.image_size,
+        **{key: value for key, value in config.chosen().items() if key in READ_OPTIONS},
     )
 
 
@@ -140,6 +141,8 @@ def prepare_gan(config: GanConfig, note: Note = silent) -> PreparedGan:
         If the data or the device cannot be used.
     """
     data = load_gan_data(config)
+    for text in data.notes:
+        note(text)
     filled = gan_recipe(data, config)
     settings = _settings(filled, data)
     check_noise(noise_of(filled), settings)
@@ -153,6 +156,8 @@ def prepare_gan(config: GanConfig, note: Note = silent) -> PreparedGan:
     path = None if filled.data_dir is None else os.path.abspath(filled.data_dir)
     filled = filled.replace({"device": backend.name, "data_dir": path})
     generator, discriminator = _players(filled, data, settings, backend)
+    for net in (generator, discriminator):
+        check_batches(net.layers, min(filled.batch_size or 1, len(data.train)))
     set_input_bias(discriminator, feature_means(data.train, data.x_scaling))
     scorer = scorer_for(data, note=note)  # the same for all runs: its seed is not theirs
     if filled.scored_samples is None:
@@ -556,7 +561,7 @@ class GanRun(Run):
     ) -> None:
         config = prepared.config.replace({"threads": threads})
         super().__init__(config, folder, environment(prepared.generator), note, began)
-        self.prepared, self.on_row = prepared, on_row
+        self.prepared, self.on_row, self.understood = prepared, on_row, prepared.data.notes
         self.training = Training(prepared, self._checkpoint)
         self.film = Film()
         self.good: Players | None = None  # of the last checkpoint, on the host

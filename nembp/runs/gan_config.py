@@ -81,6 +81,13 @@ class GanConfig(Config):
     split_seed: int | None = option("integer", DATA, "Seed of samples that are drawn, apart from "
         "--seed so that runs of different seeds share them.", least=0, default=0)  # fmt: skip
     image_size: tuple[int, int] | None = same("image_size")
+    delimiter: str | None = same("delimiter")
+    header: bool | None = same("header")
+    decimal: str | None = same("decimal")
+    image_order: str | None = same("image_order")
+    transpose: bool | None = same("transpose")
+    x: str | None = same("x")
+    y: str | None = same("y")
     kind: str | None = choice(GAME, "What the players play for: vanilla (the generator raises log "
         "D), minimax (lowers log(1 - D)), wasserstein (a clipped critic), wasserstein-gp (with "
         "gradient penalty).", *get_args(Kind), default="vanilla")  # fmt: skip

@@ -14,25 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nembp.checkpoints import Model, load_model
-from nembp.datasets import Dataset, Scaling, Split
+from nembp.datasets import Dataset, Request, Scaling, Split, class_indices, with_columns
 from nembp.datasets.arrays import map_npy, read_npz
 from nembp.datasets.assemble import feature_array, target_array
 from nembp.datasets.images import SUFFIXES, read_image, read_images
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range
 from nembp.datasets.sources import as_rows, join
-from nembp.datasets.tables import read_cells, read_numbers
+from nembp.datasets.tables import is_table, read_cells, read_numbers
 from nembp.engine.metrics import evaluate
 from nembp.engine.network import Network
 from nembp.errors import ArchitectureError, DataError
 from nembp.files import reading, write_atomically
 from nembp.runs.config import RunConfig
 from nembp.runs.run import Note, choose_backend, silent
-from nembp.runs.training import MODEL, hold_out, load_data, pixel_units
+from nembp.runs.training import FINGERPRINT, MODEL, hold_out, load_data, pixel_units
 
 PLAYER: Final = "player"  # in the settings of a model of `nembp gan`: which of the two it is
 ROWS = 1024  # samples predicted at a time
-TABLE = ".csv"
 SplitName = Literal["test", "train", "validation", "all"]
 Direction = Literal["forward", "backward"]
 Path_ = str | os.PathLike[str]
@@ -106,6 +105,12 @@ def evaluate_run(
         )
     model = load_run(run, device, note)
     data, config = data_of_run(model, run, data_dir)
+    seen = model.settings.get(FINGERPRINT, data.fingerprint)
+    if split != "all" and seen != data.fingerprint:
+        raise DataError(
+            f"{data.source}: not the data of the training, so that its {split} split may hold "
+            "samples that were trained on; score all of it as new data with --split all"
+        )
     chosen, net = _choose(data, config, split), model.net
     reader = BatchReader(
         chosen, model.x_scaling, model.y_scaling, net.outputs, net.backend, net.dtype
@@ -158,6 +163,9 @@ def data_of_run(
     if data_dir is not None:
         config = config.replace({"data_dir": os.fspath(data_dir)})
     data = load_data(config)
+    names = feature_names(model)
+    if names and data.shape == model.shape:
+        data = with_columns(data, names)
     for what, has, wants in (
         ("samples of shape", data.shape, model.shape),
         ("the classes", data.classes, model.classes),
@@ -268,8 +276,10 @@ def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
     return values.astype(np.float64)
 
 
-def one_hot(model: Model, labels: Sequence[str]) -> NDArray[np.float64]:
-    """Return a row for each class, given by name or, where no class has that name, by number.
+def one_hot(
+    model: Model, labels: Any, where: str = "labels", *, by_index: bool = False
+) -> NDArray[np.float64]:
+    """Return a row for each class, given by its name, or by its index if that is said.
 
     Raises
     ------
@@ -280,23 +290,22 @@ def one_hot(model: Model, labels: Sequence[str]) -> NDArray[np.float64]:
         raise ArchitectureError(
             "labels name classes, and this model predicts numbers; give its targets in a file"
         )
-    eye, rows = np.eye(len(model.classes)), []
-    for label in labels:
-        if label in model.classes:
-            rows.append(eye[model.classes.index(label)])
-        elif label.isascii() and label.isdigit() and int(label) < len(eye):
-            rows.append(eye[int(label)])
-        else:
-            close = difflib.get_close_matches(label, model.classes, n=1)
-            raise ArchitectureError(
-                f"no class {label!r:.60}; expected names among {', '.join(model.classes[:20])}"
-                + (", ..." if len(model.classes) > 20 else "")
-                + (f"; did you mean {close[0]!r}?" if close else "")
-            )
-    return np.array(rows)
+    try:
+        index = class_indices(labels, model.classes, where, by_index=by_index)
+    except DataError as error:
+        close = difflib.get_close_matches(str(labels[0]), model.classes, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close and len(labels) == 1 else ""
+        raise ArchitectureError(f"{error}{hint}") from error
+    return np.eye(len(model.classes))[index]
 
 
 # -- input files -----------------------------------------------------------------------------------
+def table_options(model: Model) -> Request:
+    """Return how the tables of a model's run were read, for others of the kind."""
+    names = ("delimiter", "header", "decimal")
+    return Request(**{name: model.settings[name] for name in names if name in model.settings})
+
+
 def read_samples(
     paths: Sequence[Path_], model: Model, key: str = "x"
 ) -> tuple[NDArray[Any], list[str]]:
@@ -328,13 +337,14 @@ def read_samples(
         suffix = path.suffix.lower()
         if suffix in SUFFIXES:
             part = _read_png(path, model)
-        elif suffix == TABLE:
-            table = read_numbers(path, feature_names(model), model.net.inputs)
+        elif is_table(path):
+            names_ = feature_names(model)
+            table = read_numbers(path, names_, model.net.inputs, table_options(model))
             part = _as_samples(table, model, str(path))
         else:
             part = _as_samples(_read_array(path, key), model, str(path))
         x.append(part)
-        alone = len(part) == 1 and suffix != TABLE
+        alone = len(part) == 1 and not is_table(path)
         names += [str(path)] if alone else [f"{path}[{row}]" for row in range(len(part))]
     return np.concatenate(x), names
 
@@ -380,8 +390,12 @@ def _as_samples(x: NDArray[Any], model: Model, where: str) -> NDArray[Any]:
     return x
 
 
-def read_targets(path: Path_, model: Model, key: str = "y") -> NDArray[np.float64]:
+def read_targets(
+    path: Path_, model: Model, key: str = "y", *, by_index: bool = False
+) -> NDArray[np.float64]:
     """Read targets of the backward direction from a .npy, .npz or .csv.
+
+    Labels name classes, whatever holds them, or with ``by_index`` are their indices from 0.
 
     Returns
     -------
@@ -395,25 +409,20 @@ def read_targets(path: Path_, model: Model, key: str = "y") -> NDArray[np.float6
     """
     where, outputs = os.fspath(path), model.net.outputs
     y: NDArray[Any]
-    if not where.lower().endswith(TABLE):
+    if not is_table(Path(path)):
         y = _read_array(Path(path), key)
     elif model.classes:
-        y = np.array(read_cells(Path(path)), dtype=str)
+        y = np.array(read_cells(Path(path), table_options(model), model.classes), dtype=str)
     else:
-        y = read_numbers(Path(path), model.target_names, outputs)
+        y = read_numbers(Path(path), model.target_names, outputs, table_options(model))
     if y.shape in ((), (0,)) or y.shape[0] == 0:
         raise DataError(f"{where}: no targets; expected at least one")
-    if model.classes and y.ndim == 1 and y.dtype.kind in "US":
+    if model.classes and (y.ndim == 1 or y.shape[1:] == (1,)):
         try:
-            return one_hot(model, y.astype(str).tolist())
+            return one_hot(model, y.reshape(-1).tolist(), where, by_index=by_index)
         except ArchitectureError as error:
-            raise DataError(f"{where}: {error}") from error
+            raise DataError(str(error)) from error
     y = target_array(y, where)
-    if model.classes and y.shape[1] == 1:
-        labels = y[:, 0]
-        if np.any(labels != np.rint(labels)) or labels.min() < 0 or labels.max() >= outputs:
-            raise DataError(f"{where}: labels must be whole numbers from 0 to {outputs - 1}")
-        return np.eye(outputs)[labels.astype(np.int64)]
     if y.shape[1] != outputs:
         raise DataError(f"{where}: shape {y.shape}; expected (n, {outputs})")
     if model.classes and y.min() < 0:

@@ -108,6 +108,7 @@ class Run(ABC):
     """
 
     title: ClassVar[str]  # of config.toml
+    understood: tuple[str, ...] = ()  # what was guessed of the data
     saved: ClassVar[tuple[str, str]]  # the file of what was learned, and its name in words
 
     def __init__(
@@ -171,6 +172,7 @@ class Run(ABC):
             "with this file\nrepeats it, bit for bit with the same build of NumPy and number of "
             "threads."
         )
+        comment = "\n".join([comment, *self.understood])
         error: BaseException | None = None
         with self.signals:
             self.folder.begin(to_toml(self.config, comment))

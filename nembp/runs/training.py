@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 MODEL, PICTURE = "model.npz", "backward.png"
 FILES = (CONFIG, METRICS, MODEL, SUMMARY, PICTURE)
+FINGERPRINT = "data_fingerprint"  # in a model's settings
+READ_OPTIONS = ("delimiter", "header", "decimal", "image_order", "transpose", "x", "y")
 WORSE = 1000.0  # times the nll of a constant prediction, from which on that is said
 
 
@@ -82,18 +84,10 @@ class Prepared:
 
 def load_data(config: RunConfig) -> Dataset:
     """Load the data set that a configuration names; the errors of `nembp.datasets.load`."""
-    chosen = RunConfig.defaults() | config.chosen()
-    return load(
-        config.dataset,
-        config.data_dir,
-        targets=config.targets,
-        task=chosen["task"],
-        test_fraction=chosen["test_fraction"],
-        seed=chosen["split_seed"],
-        limit=config.limit,
-        scaling=chosen["scaling"],
-        image_size=config.image_size,
-    )
+    chosen = config.chosen()
+    names = ("targets", "task", "test_fraction", "limit", "scaling", "image_size", *READ_OPTIONS)
+    options = {name: chosen[name] for name in names if name in chosen}
+    return load(config.dataset, config.data_dir, seed=config.split_seed or 0, **options)
 
 
 def prepare(config: RunConfig, note: Note = silent, data: Dataset | None = None) -> Prepared:
@@ -116,6 +110,8 @@ def prepare(config: RunConfig, note: Note = silent, data: Dataset | None = None)
         If the data or the device cannot be used.
     """
     data = load_data(config) if data is None else data
+    for text in data.notes:
+        note(text)
     filled = recipe(data, config)
     check_options(filled, data)
     precision = cast(Precision, filled.precision or "float32")
@@ -174,11 +170,21 @@ def check_options(config: RunConfig, data: Dataset) -> None:
             f"crops{min(data.shape[:2]) - 1}, or --augment none"
         )
     layers, _ = chain(*_architecture(config, data))
+    check_batches(layers, min(config.batch_size or 1, len(data.train)))
     _check_noise(config, [layer for layer in layers[1:-1] if layer.activation is not None])
     if config.patience is not None and not config.validation_fraction:
         raise ArchitectureError(
             "patience needs a validation split to watch, since the test split must not choose; "
             "expected --validation-fraction above 0, such as 0.1"
+        )
+
+
+def check_batches(layers: Sequence[Layer], batch_size: int) -> None:
+    """Raise ArchitectureError where batch normalization would see a single value."""
+    if batch_size == 1 and any(layer.gains == layer.size for layer in layers[1:]):
+        raise ArchitectureError(
+            "batch normalization of dense layers learns nothing from batches of one sample, which is "
+            "its own mean; expected a batch_size of 2 or more, or layers without bn"
         )
 
 
@@ -427,7 +433,7 @@ class TrainRun(Run):
         config = prepared.config.replace({"threads": threads})
         super().__init__(config, folder, environment(prepared.net), note, began)
         self.prepared, self.on_epoch = prepared, on_epoch
-        self.net, self.data = prepared.net, prepared.data
+        self.net, self.data, self.understood = prepared.net, prepared.data, prepared.data.notes
         self.test = prepared.reader(prepared.data.test)
         held = prepared.validation
         self.watched = self.test if held is None else prepared.reader(held)
@@ -492,6 +498,8 @@ class TrainRun(Run):
         settings = self.config.as_dict()
         if data.feature_names:
             settings["feature_names"] = list(data.feature_names)
+        if data.fingerprint:
+            settings[FINGERPRINT] = data.fingerprint
         model = Model(
             net=self.net,
             shape=data.shape,
