@@ -360,7 +360,7 @@ def class_indices(
 
 
 # -- fingerprints --------------------------------------------------------------------------------
-_MOST_BYTES = 1 << 26  # of a part's rows that enter a fingerprint
+_MOST_BYTES = 1 << 24  # of a part's rows that enter a fingerprint
 _PIECES = 4
 
 
