@@ -19,7 +19,7 @@ from pickles import batch, python2
 from nembp.datasets import Scaling, cifar, class_means, load
 from nembp.datasets.cifar import read_pickle
 from nembp.datasets.sources import PlanarRows, is_mapped
-from nembp.errors import ArchitectureError, DataError, ShapeError
+from nembp.errors import ArchitectureError, DataError
 
 OFFICIAL = (*cifar.CIFAR10, *cifar.CIFAR100)
 
@@ -40,8 +40,6 @@ def test_planes_are_read_as_height_width_channels(tmp_path):
         out = np.empty((3, 3072), np.uint8)
         rows.take(np.array([7, 0, 7]), out)
         assert np.array_equal(out.reshape(3, 32, 32, 3), whole[[7, 0, 7]])
-    with pytest.raises(ShapeError, match="do not hold 1 bytes and images"):
-        PlanarRows(pixels, (32, 32, 3), 1)
 
 
 @pytest.mark.parametrize("make", [binary, pickled, lambda folder: pickled(folder, "F")])

@@ -33,20 +33,10 @@ _FRESH = "Unpack the official archive again."
 
 @dataclass(frozen=True)
 class Layout:
-    """One of the forms in which a set is published.
+    """One of the forms in which a set is published: its folder, archive, and records in each file.
 
-    Parameters
-    ----------
-    folder, archive : str
-        What the official archive is called, and the folder that it unpacks to.
-    train, test : dict of str to int
-        Records in each file.
-    names : str
-        The file of class names.
-    skip : int
-        Label bytes before the pixels of a record; 0 for pickles, which have none.
-    labels, names_key : bytes
-        Keys of pickles; b"" in binary files, whose last label byte is the class.
+    `names` is the file of class names, `skip` the number of label bytes before a record's pixels;
+    pickles have none, but the keys of their labels and class names.
     """
 
     folder: str
@@ -85,16 +75,8 @@ CIFAR100 = (
 def load_cifar10(request: Request) -> Dataset:
     """Load CIFAR-10; the loader behind ``load("cifar10", folder)``.
 
-    `data_dir` is the folder with the files or the one above it. Pixels of the
-    binary version stay in the files.
-
-    Raises
-    ------
-    ArchitectureError
-        If task='regression' is asked for, or no path.
-    DataError
-        If a file is missing, has another size, is damaged, or has a label out of range; nothing
-        in a pickle is run.
+    `data_dir` is the folder with the files or the one above it. The pixels of binary files stay
+    in them; nothing in a pickle is run.
     """
     return _load("cifar10", "CIFAR-10", CIFAR10, 10, request)
 
@@ -112,15 +94,8 @@ def _load(
     folder, layout = _find(request.path(name), layouts, name, title)
     names = _class_names(folder / layout.names, layout, classes)
     train, test = (_read(folder, files, layout, classes) for files in (layout.train, layout.test))
-    return assemble(
-        name,
-        train,
-        test,
-        request,
-        source=str(folder),
-        attribution=ATTRIBUTION.format(title),
-        classes=names,
-    )
+    by = ATTRIBUTION.format(title)
+    return assemble(name, train, test, request, source=str(folder), attribution=by, classes=names)
 
 
 def _find(path: Path, layouts: tuple[Layout, ...], name: str, title: str) -> tuple[Path, Layout]:
@@ -176,22 +151,24 @@ def _class_names(path: Path, layout: Layout, classes: int) -> tuple[str, ...]:
 
 
 def _read(folder: Path, files: dict[str, int], layout: Layout, classes: int) -> Raw:
-    read = _binary if layout.skip else _pickled
-    parts = [read(folder / name, count, layout) for name, count in files.items()]
-    for name, (_, labels) in zip(files, parts, strict=True):
+    rows, ys = [], []
+    for name, count in files.items():
+        path, read = folder / name, _binary if layout.skip else _pickled
+        records, labels = read(path, count, layout)
         wrong = np.flatnonzero(labels >= classes)
         if len(wrong):
             raise DataError(
-                f"{folder / name}: label {labels[wrong[0]]} of record {wrong[0]}; expected 0 to "
+                f"{path}: label {labels[wrong[0]]} of record {wrong[0]}; expected 0 to "
                 f"{classes - 1}. {_FRESH}"
             )
+        rows.append(PlanarRows(records, SHAPE, layout.skip))
+        ys.append(labels)
     where = f"{folder}: {', '.join(files)}"
-    rows = [PlanarRows(records, SHAPE, layout.skip) for records, _ in parts]
-    return Raw(JoinedRows(rows), np.concatenate([labels for _, labels in parts]), where, where)
+    return Raw(JoinedRows(rows), np.concatenate(ys), where, where)
 
 
 def _binary(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """Read records with their labels, memory-mapped, and the labels."""
+    """Map records with their labels, and read the labels."""
     length = layout.skip + PIXELS
     with reading(path, _FRESH) as file:
         size = os.fstat(file.fileno()).st_size
@@ -205,15 +182,14 @@ def _binary(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8], 
 
 
 def _pickled(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """Read pixels and labels of a pickle."""
     batch = read_pickle(path)
     pixels, labels = batch.get(b"data"), batch.get(layout.labels)
     table = pixels.table() if isinstance(pixels, _Array) else None
     if table is None or table.shape != (count, PIXELS):
         raise DataError(f"{path}: no table 'data' of {count} x {PIXELS} bytes. {_FRESH}")
     labels = labels if isinstance(labels, list) else []
-    known = all(type(label) is int for label in labels)
-    if not known or len(labels) != count or not 0 <= min(labels) <= max(labels) < 256:
+    known = len(labels) == count and all(type(label) is int for label in labels)
+    if not known or not 0 <= min(labels) <= max(labels) < 256:
         raise DataError(
             f"{path}: no list {layout.labels.decode()!r} of {count} labels from 0 up. {_FRESH}"
         )
@@ -222,61 +198,45 @@ def _pickled(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8],
 
 # -- pickles -------------------------------------------------------------------------------------
 # A pickle is a program, and pickle.load runs it. Here the only names that it can find stand for
-# NumPy's array of bytes, and none of them does anything but keep what it is given.
+# NumPy's array of bytes, and none of them does anything but keep what it is given; of the
+# instructions there are those of plain data. Python's own unpickler in Python is used, since the
+# memo of that in C takes as much memory as an index asks for.
 _MOST_BYTES = 1 << 28  # CIFAR-100's largest file has 155 million
 _MOST_READS = 3_000_000  # CIFAR-100's largest file takes 0.9 million
+_PLAIN = (
+    "PROTO STOP MARK POP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 BINSTRING "
+    "SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINUNICODE EMPTY_DICT EMPTY_LIST APPEND APPENDS "
+    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE"
+)
 
 
 class _Array:
-    """An array, as far as a pickle describes it."""
+    """An array, or its dtype, as far as a pickle describes it."""
 
-    state: object = None
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
+    def __init__(self, *arguments: object) -> None:
+        self.arguments, self.state = arguments, None
 
     def table(self) -> NDArray[np.uint8] | None:
         """Return the array, None unless its state is that of a table of bytes."""
         match self.state:
-            case (_, (int(rows), int(columns)), _Dtype(name="u1"), fortran, bytes(content)):
-                if rows >= 0 and columns >= 0 and len(content) == rows * columns:
+            case (_, (int(rows), int(columns)), _Array() as dtype, fortran, bytes(content)):
+                bytes_ = dtype.arguments[:1] in ((b"u1",), ("u1",))
+                if bytes_ and rows >= 0 and columns >= 0 and len(content) == rows * columns:
                     flat = np.frombuffer(content, np.uint8)
                     return flat.reshape((rows, columns), order="F" if fortran else "C")
         return None
 
 
-class _Dtype:
-    """A dtype; its byte order, which comes as its state, does not matter for bytes."""
-
-    def __init__(self, name: object = None, *_: object) -> None:
-        self.name = name.decode("ascii", "replace") if isinstance(name, bytes) else name
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-def _reconstruct(*_: object) -> _Array:
-    return _Array()
-
-
 _KNOWN = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy", "ndarray"): None,
-    ("numpy", "dtype"): _Dtype,
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy._core.multiarray._reconstruct": _Array,
+    "numpy.dtype": _Array,
+    "numpy.ndarray": None,
 }
 
 
-class _Bytes(io.BytesIO):
-    """A file in memory that is read in so many pieces at most: each opcode takes one."""
-
-    reads = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.reads += 1
-        if self.reads > _MOST_READS:
-            raise pickle.UnpicklingError("longer than any file of CIFAR")
-        return super().read(size)
+def _refuse(unpickler: Any) -> None:
+    raise pickle.UnpicklingError("an instruction that plain data does not need")
 
 
 def _set_items(unpickler: Any) -> None:
@@ -297,38 +257,35 @@ def _update(unpickler: Any, items: list[Any]) -> None:
 
 def _build(unpickler: Any) -> None:
     state = unpickler.stack.pop()
-    if not isinstance(target := unpickler.stack[-1], (_Array, _Dtype)):
+    if not isinstance(target := unpickler.stack[-1], _Array):
         raise pickle.UnpicklingError("a state for what has none")
-    target.__setstate__(state)
-
-
-_PLAIN = (
-    "PROTO STOP MARK POP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 BINSTRING "
-    "SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINUNICODE EMPTY_DICT EMPTY_LIST APPEND APPENDS "
-    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE"
-)
+    target.state = state
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own unpickler: the one in Python, since C's memo takes what an index asks for.
-
-    Of the opcodes, it has those of plain data up to protocol 3.
-    """
-
-    dispatch = dict.fromkeys(range(256), lambda unpickler: unpickler.refuse()) | {
+    dispatch = dict.fromkeys(range(256), _refuse) | {
         code: pickle._Unpickler.dispatch[code]
         for code in [getattr(pickle, name)[0] for name in _PLAIN.split()]
     }
-    dispatch |= {pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items}
+    dispatch[pickle.SETITEM[0]], dispatch[pickle.SETITEMS[0]] = _set_item, _set_items
     dispatch[pickle.BUILD[0]] = _build
 
-    def refuse(self) -> None:
-        raise pickle.UnpicklingError("an instruction that plain data does not need")
-
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
+        if f"{module}.{name}" not in _KNOWN:
             raise pickle.UnpicklingError(f"it asks for {f'{module}.{name}'!r:.60}")
-        return _KNOWN[module, name]
+        return _KNOWN[f"{module}.{name}"]
+
+
+class _Bytes(io.BytesIO):
+    """A file in memory that is read in so many pieces at most: each instruction takes one."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > _MOST_READS:
+            raise pickle.UnpicklingError("longer than any file of CIFAR")
+        return super().read(size)
 
 
 def read_pickle(path: Path) -> dict[Any, Any]:

@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO
+from typing import IO, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from nembp.datasets import builtin, cifar
@@ -22,6 +22,7 @@ from nembp.errors import ArchitectureError, DataError, NembpError, OutputError
 from nembp.files import replacing
 
 Progress = Callable[[str, int, int | None], None]
+T = TypeVar("T")
 
 MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -39,30 +40,10 @@ _MOST = 200_000_000  # bytes; CIFAR's archives have 170 million
 _NAMES_BYTES = 1 << 16  # most bytes of a list of class names
 
 
-def _from_mirrors(
-    target: object,
-    name: str,
-    mirror: str | Sequence[str] | None,
-    variable: str,
-    defaults: Sequence[str],
-    fetch: Callable[[str], Any],
-) -> Any:
-    """Return what `fetch` gives for the first URL that works: of those given, else the defaults."""
-    failures = []
-    for base in _mirrors(mirror, variable, defaults):
-        try:
-            return fetch(base.rstrip("/") + "/" + name)
-        except DataError as error:
-            failures.append(str(error))
-    raise DataError(
-        f"{target}: could not be fetched. {' '.join(failures)} Try again later, or name another "
-        f"mirror (--mirror URL or {variable})."
-    )
-
-
 def _mirrors(
     mirror: str | Sequence[str] | None, variable: str, defaults: Sequence[str]
 ) -> list[str]:
+    """Return the base URLs to try: those given, else the environment variable's, else defaults."""
     if mirror is None:
         mirror = os.environ.get(variable) or defaults
     mirrors = [mirror] if isinstance(mirror, str) else list(mirror)
@@ -71,7 +52,21 @@ def _mirrors(
             raise ArchitectureError(
                 f"mirror {base!r}: expected a URL that starts with https://, http:// or file://"
             )
-    return mirrors
+    return [base.rstrip("/") + "/" for base in mirrors]
+
+
+def _first(urls: list[str], fetch: Callable[[str], T], target: object, variable: str) -> T:
+    """Return what `fetch` gives for the first URL with which it works."""
+    failures = []
+    for url in urls:
+        try:
+            return fetch(url)
+        except DataError as error:
+            failures.append(str(error))
+    raise DataError(
+        f"{target}: could not be fetched. {' '.join(failures)} Try again later, or name another "
+        f"mirror (--mirror URL or {variable})."
+    )
 
 
 def download(
@@ -167,7 +162,7 @@ def fetch_mnist(
                 file.flush()
                 _check_idx(url, file.name, content)
 
-        _from_mirrors(target, target.name, mirrors, MNIST_VARIABLE, (), fetch)
+        _first([base + target.name for base in mirrors], fetch, target, MNIST_VARIABLE)
         fetched.append(target)
     return tuple(fetched)
 
@@ -256,10 +251,8 @@ def fetch_cifar(
                 raise
             raise OutputError(f"{data_dir}: cannot be written ({error.strerror})") from error
 
-    written: tuple[Path, ...] = _from_mirrors(
-        folder, layout.archive, mirror, CIFAR_VARIABLE, CIFAR_MIRRORS, fetch
-    )
-    return written
+    mirrors = _mirrors(mirror, CIFAR_VARIABLE, CIFAR_MIRRORS)
+    return _first([base + layout.archive for base in mirrors], fetch, folder, CIFAR_VARIABLE)
 
 
 def _sizes(layout: cifar.Layout) -> dict[str, int]:

@@ -30,8 +30,6 @@ class Scaling:
     ArchitectureError
         If a factor is zero, or a value is NaN or infinite (the map could not be undone).
 
-    Examples
-    --------
     >>> pixels = Scaling(factor=1 / 255)
     >>> pixels.apply(np.array([0, 255], dtype=np.uint8)).tolist()
     [0.0, 1.0]
@@ -51,34 +49,18 @@ class Scaling:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Scaling):
             return NotImplemented
-        return np.array_equal(self.offset, other.offset) and np.array_equal(
-            self.factor, other.factor
-        )
+        same = np.array_equal(self.offset, other.offset)
+        return same and np.array_equal(self.factor, other.factor)
 
     __hash__ = None  # type: ignore[assignment]  # arrays have none
 
     def apply(
-        self,
-        raw: NDArray[Any],
-        dtype: DTypeLike = np.float32,
-        out: NDArray[Any] | None = None,
+        self, raw: NDArray[Any], dtype: DTypeLike = np.float32, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Scale raw values: (raw - offset) * factor.
+        """Scale raw values (n, *shape) into `out`, or into a new array of `dtype`.
 
-        Parameters
-        ----------
-        raw : ndarray, shape (n, *shape)
-            Raw values of any real dtype.
-        dtype : dtype, default float32
-            Dtype of the result (ignored when `out` is given).
-        out : ndarray, shape (n, *shape), optional
-            Floating array to write into; uint8 images are then scaled without a copy.
-
-        Returns
-        -------
-        ndarray, shape (n, *shape)
-            `out` when given, else a new array. An offset is subtracted in float64, so a column
-            such as 2000.125 keeps its digits; that of 8-bit pixels in the result's dtype.
+        An offset is subtracted in float64, so a column such as 2000.125 keeps its digits; that of
+        8-bit pixels in the result's dtype.
         """
         if out is None:
             out = np.empty(np.shape(raw), dtype=dtype)
@@ -96,18 +78,7 @@ class Scaling:
         return out
 
     def invert(self, scaled: NDArray[Any]) -> NDArray[np.float64]:
-        """Undo the scaling: scaled / factor + offset.
-
-        Parameters
-        ----------
-        scaled : ndarray, shape (n, *shape)
-            Scaled values, such as a network's predictions.
-
-        Returns
-        -------
-        ndarray of float64, shape (n, *shape)
-            Values in the raw unit.
-        """
+        """Undo the scaling, in float64: scaled / factor + offset."""
         return np.asarray(np.divide(scaled, self.factor, dtype=np.float64) + self.offset)
 
 
@@ -143,16 +114,11 @@ def standardized(x: Samples, *, by_channel: bool = False) -> Scaling:
     x : ndarray or Rows, shape (n, *shape)
         Finite raw values of the training split, n at least 1.
     by_channel : bool, default False
-        One mean and deviation for each channel of images (n, H, W, C), over all their pixels, in
-        place of one for each feature.
-
-    Returns
-    -------
-    Scaling
-        With `offset` and `factor` of shape `shape`, or (C,).
+        One mean and standard deviation for each channel of images (n, H, W, C), over all their
+        pixels, in place of one for each feature.
     """
     if by_channel and x.dtype == np.uint8:
-        return _from_counts(_channel_counts(x))
+        return _of_pixels(x)
     axes = tuple(range(x.ndim - 1)) if by_channel else (0,)
     low, high = extremes(x)
     if by_channel:
@@ -172,18 +138,13 @@ def standardized(x: Samples, *, by_channel: bool = False) -> Scaling:
     return Scaling(mean, 1.0 / std)
 
 
-def _channel_counts(x: Samples) -> NDArray[np.int64]:
-    """How often each of the values 0..255 occurs in each channel, shape (C, 256)."""
+def _of_pixels(x: Samples) -> Scaling:
+    """Standardize channels of 8-bit images, by counting how often each value occurs."""
     counts = np.zeros((x.shape[-1], 256), np.int64)
     for part in chunks(x):
         pixels = x[part].reshape(-1, x.shape[-1])
         for channel in range(len(counts)):
             counts[channel] += np.bincount(pixels[:, channel], minlength=256)
-    return counts
-
-
-def _from_counts(counts: NDArray[np.int64]) -> Scaling:
-    """Scaling to mean 0 and deviation 1 of channels whose values were counted."""
     values, total = np.arange(256.0), counts.sum(axis=1)
     mean = counts @ values / total
     variance = (counts * np.square(values - mean[:, np.newaxis])).sum(axis=1) / total
@@ -192,19 +153,9 @@ def _from_counts(counts: NDArray[np.int64]) -> Scaling:
 
 
 def image_scaling(x: Samples) -> Scaling:
-    """Scaling of images to [0, 1]: factor 1/255 for uint8, the training range for floats.
+    """Scaling of images to [0, 1]: factor 1/255 for uint8, the range of the values for floats.
 
     Floating images whose values already lie in [0, 1] stay as they are.
-
-    Parameters
-    ----------
-    x : ndarray or Rows, shape (n, H, W, C)
-        Images of the training split; for uint8 any shape.
-
-    Returns
-    -------
-    Scaling
-        With a scalar offset and factor.
     """
     if x.dtype == np.uint8:
         return Scaling(factor=1 / 255)
@@ -229,17 +180,7 @@ def unit_range(x: Samples) -> Scaling:
 
 
 def check_range(x: Samples, scaling: Scaling, where: str) -> None:
-    """Raise DataError where scaled values would leave float32's safe range, 1e30.
-
-    Parameters
-    ----------
-    x : ndarray or Rows, shape (n, *shape)
-        Finite raw values.
-    scaling : Scaling
-        The scaling they will get.
-    where : str
-        File and array, for the message.
-    """
+    """Raise DataError, naming `where`, if scaled values leave float32's safe range, 1e30."""
     for extreme in extremes(x):
         scaled = np.abs(scaling.apply(extreme, np.float64))
         if np.any(scaled > LARGEST):

@@ -22,14 +22,8 @@ class Rows(ABC):
     """Samples that are read when asked for, row by row.
 
     ``rows[a:b]``, ``rows[index]`` and ``np.asarray(rows)`` give arrays, like those of an array in
-    memory; `take` fills a buffer that is used again and again.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        (n, *sample).
-    dtype : dtype
-        Of what is read, in native byte order, whatever the file has.
+    memory; `take` fills a buffer that is used again and again. `shape` is (n, *sample), and `dtype`
+    that of what is read, in native byte order. A subclass says how to read in `_read`.
     """
 
     shape: tuple[int, ...]
@@ -69,11 +63,6 @@ class Rows(ABC):
         out : ndarray, shape (m, *sample) or (m, features), optional
             C-contiguous, of `dtype`: the buffer to fill.
 
-        Returns
-        -------
-        ndarray
-            `out`, or a new array of shape (m, *sample). Temporaries are of its size at most.
-
         Raises
         ------
         IndexError
@@ -86,16 +75,11 @@ class Rows(ABC):
             raise ShapeError(
                 f"rows are taken by integers of shape (m,), got {index.dtype} {index.shape}"
             )
-        if len(index) and (index.min() < 0 or index.max() >= len(self)):
-            raise IndexError(f"rows {index.min()} to {index.max()} of {len(self)}")
+        _check_range(index, len(self))
         shape = (len(index), *self.shape[1:])
-        if out is None:
-            out = np.empty(shape, self.dtype)
-        elif (
-            out.shape not in (shape, (shape[0], math.prod(shape[1:])))
-            or out.dtype != self.dtype
-            or not out.flags.c_contiguous
-        ):
+        out = np.empty(shape, self.dtype) if out is None else out
+        fits = out.shape in (shape, (shape[0], math.prod(shape[1:]))) and out.flags.c_contiguous
+        if not fits or out.dtype != self.dtype:
             raise ShapeError(
                 f"a buffer of {out.dtype} and shape {out.shape}; expected a contiguous one of "
                 f"{self.dtype} and shape {shape}"
@@ -105,16 +89,15 @@ class Rows(ABC):
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read one row (integer) or several (slice, integer or boolean array)."""
-        n = len(self)
         if isinstance(key, slice):
-            return self.take(np.arange(*key.indices(n)))
+            return self.take(np.arange(*key.indices(len(self))))
         index = np.asarray(key)
         if index.dtype.kind == "b":
-            if index.shape != (n,):
-                raise IndexError(f"a mask of shape {index.shape} for {n} rows")
+            if index.shape != (len(self),):
+                raise IndexError(f"a mask of shape {index.shape} for {len(self)} rows")
             return self.take(np.flatnonzero(index))
         if index.dtype.kind in "iu":
-            index = np.where(index < 0, index + n, index)
+            index = np.where(index < 0, index + len(self), index)
         rows = self.take(np.atleast_1d(index))
         return rows if index.ndim else np.asarray(rows[0])
 
@@ -126,20 +109,19 @@ class Rows(ABC):
         return values if dtype is None else values.astype(dtype, copy=False)
 
 
-class ArrayRows(Rows):
-    """Rows of an array, most usefully a memory-mapped one.
+def _check_range(index: NDArray[np.integer[Any]], n: int) -> None:
+    if len(index) and (index.min() < 0 or index.max() >= n):
+        raise IndexError(f"rows {index.min()} to {index.max()} of {n}")
 
-    Parameters
-    ----------
-    array : ndarray, shape (n, ...)
-        Of any real dtype, byte order and memory order; never copied as a whole.
-    dtype : dtype, optional
-        What rows become when read; default the array's, in native byte order.
+
+class ArrayRows(Rows):
+    """Rows of an array (n, ...), most usefully a memory-mapped one, which is never copied as a whole.
+
+    With `dtype` they are converted to it when read; else to the array's in native byte order.
     """
 
     def __init__(self, array: NDArray[Any], dtype: DTypeLike | None = None) -> None:
-        self.array = array
-        self.shape = array.shape
+        self.array, self.shape = array, array.shape
         self.dtype = np.dtype(array.dtype if dtype is None else dtype).newbyteorder("=")
         self._file = _mapped_file(array)
 
@@ -170,13 +152,7 @@ class ArrayRows(Rows):
 
 
 class JoinedRows(Rows):
-    """Rows of several sources, one after the other.
-
-    Parameters
-    ----------
-    parts : sequence of Rows
-        At least one; all of the same dtype and shape of a sample.
-    """
+    """Rows of several sources, of one dtype and shape of a sample, one after the other."""
 
     def __init__(self, parts: Sequence[Rows]) -> None:
         kinds = {(part.dtype, part.shape[1:]) for part in parts}
@@ -199,20 +175,10 @@ class JoinedRows(Rows):
 
 
 class ChosenRows(Rows):
-    """A choice of another source's rows, in an order of its own.
-
-    Parameters
-    ----------
-    rows : Rows
-        The source.
-    index : ndarray of int, shape (m,)
-        Row i of this is row index[i] of `rows`.
-    """
+    """Rows of another source at `index`, in that order."""
 
     def __init__(self, rows: Rows, index: NDArray[np.integer[Any]]) -> None:
-        index = np.asarray(index)
-        if len(index) and (index.min() < 0 or index.max() >= len(rows)):
-            raise IndexError(f"rows {index.min()} to {index.max()} of {len(rows)}")
+        _check_range(index, len(rows))
         self.rows: Rows = rows
         self.index: NDArray[np.intp] = index.astype(np.intp)
         if isinstance(rows, ChosenRows):  # one look-up however often it is split
@@ -224,25 +190,14 @@ class ChosenRows(Rows):
 
 
 class PlanarRows(Rows):
-    """Images stored plane by plane, such as CIFAR's: read as (height, width, channels).
+    """Images stored plane by plane, such as CIFAR's: read as `shape`, (height, width, channels).
 
-    Parameters
-    ----------
-    records : ndarray of uint8, shape (n, skip + channels * height * width)
-        Most usefully memory-mapped.
-    shape : (height, width, channels)
-        Of one image.
-    skip : int, default 0
-        Bytes before the pixels of each record.
+    `records` are bytes (n, skip + channels * height * width), most usefully memory-mapped.
     """
 
     def __init__(
         self, records: NDArray[np.uint8], shape: tuple[int, int, int], skip: int = 0
     ) -> None:
-        if records.shape[1:] != (skip + math.prod(shape),):
-            raise ShapeError(
-                f"records of shape {records.shape[1:]} do not hold {skip} bytes and images {shape}"
-            )
         self.records, self.skip = records, skip
         self.shape, self.dtype = (len(records), *shape), records.dtype
 
@@ -274,8 +229,7 @@ def _mapped_file(x: Any) -> np.memmap[Any, Any] | None:
     """Return the mapping that an array is a view of, if it is one."""
     while isinstance(x, np.ndarray) and not isinstance(x, np.memmap):
         x = x.base
-    mapping = getattr(x, "_mmap", None)  # a copy of a np.memmap is one by type alone
-    return x if mapping is not None else None
+    return x if getattr(x, "_mmap", None) is not None else None  # a copy of a memmap has none
 
 
 def choose(x: Samples, index: NDArray[np.integer[Any]]) -> Samples:
