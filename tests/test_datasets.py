@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tracemalloc
-import types
 
 import numpy as np
 import pytest
@@ -24,8 +23,7 @@ from nembp.datasets import (
     feature_means,
     load,
 )
-from nembp.datasets import builtin as digits_module
-from nembp.datasets.scaling import CHUNK_VALUES, image_scaling, standardized
+from nembp.datasets.scaling import CHUNK_VALUES, standardized
 from nembp.datasets.sources import (
     ArrayRows,
     ChosenRows,
@@ -34,7 +32,7 @@ from nembp.datasets.sources import (
     is_mapped,
     join,
 )
-from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
+from nembp.datasets.splitting import random_bits, stratified_choice
 from nembp.errors import ArchitectureError, DataError, ShapeError
 
 DIGITS_TEST_LABELS = [5, 5, 1, 8, 5, 9, 0, 4, 9, 3, 2, 2]
@@ -93,19 +91,6 @@ def test_digits_split_is_fixed_for_good():
     assert int(np.arange(297) @ one.test.x.sum(axis=(1, 2, 3))) == DIGITS_TEST_SUM
 
 
-def test_digits_from_an_odd_scikit_learn_are_refused(monkeypatch):
-    import sklearn.datasets
-
-    odd = types.SimpleNamespace(data=np.zeros((5, 64)), target=np.zeros(5))
-    monkeypatch.setattr(digits_module, "_CSV_MD5", "another version's")
-    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: odd)
-    with pytest.raises(DataError, match=r"shape \(5, 65\); expected \(1797, 65\).*Reinstall"):
-        load("digits")
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(DataError, match="pip install scikit-learn"):
-        load("digits")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -147,18 +132,6 @@ def put_together(x, y, test=None, request=None, **options) -> Dataset:
     if test is not None:
         test = Raw(np.asarray(test[0]), np.asarray(test[1]), "file: x_test", "file: y_test")
     return assemble("name", train, test, request or Request(), source="file", **options)
-
-
-def test_labels_are_mapped_in_sorted_order():
-    x = np.arange(8.0).reshape(8, 1)
-    dataset = put_together(x, [7, -3, 7, 20, 20, 7, -3, 7], (x[:2], [20, -3]))
-    assert dataset.classes == ("-3", "7", "20")
-    assert dataset.train.y.tolist() == [1, 0, 1, 2, 2, 1, 0, 1]
-    assert dataset.test.y.tolist() == [2, 0]
-    words = put_together(x[:4], ["b", "a", "b", "a"], (x[:1], ["b"]))
-    assert (words.classes, words.test.y.tolist()) == (("a", "b"), [1])
-    octets = put_together(x[:2], np.array([b"b", b"a"]), (x[:1], [b"b"]))
-    assert (octets.classes, octets.test.y.tolist()) == (("a", "b"), [1])
 
 
 def test_regression_targets_are_standardized_on_the_training_split():
@@ -265,13 +238,6 @@ def test_data_that_cannot_be_used(x, y, test, message):
         put_together(x, y, test)
 
 
-def test_value_in_a_late_chunk_is_named():
-    x = np.zeros((CHUNK_VALUES + 10, 2), dtype=np.float32)
-    x[CHUNK_VALUES + 3, 1] = np.nan
-    with pytest.raises(DataError, match=rf"\[{CHUNK_VALUES + 3}, 1\] is nan"):
-        put_together(x, np.arange(len(x)) % 2)
-
-
 def test_task_overrides_what_dtypes_say():
     regression = put_together(X, Y, (X, Y), Request(task="regression"))
     assert regression.target_names == ("y0",)
@@ -301,24 +267,6 @@ def test_every_sample_once_per_epoch(n, batch_size, seed):
     assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
     assert 1 <= len(batches[-1]) <= batch_size
     assert all(batch.dtype == np.intp for batch in batches)
-
-
-@pytest.mark.parametrize(("n", "batch_size"), [(0, 1), (1, 0), (5, -1)])
-def test_batches_that_cannot_be(n, batch_size):
-    with pytest.raises(ArchitectureError, match="at least 1 of each"):
-        batch_order(n, batch_size, np.random.default_rng(0))  # at the call, not at the first use
-
-
-def test_class_means_of_the_digits():
-    digits = load("digits")
-    means = class_means(digits.train, digits.x_scaling, digits.classes)
-    x = digits.train.x.reshape(1500, 64) / 16
-    for k in range(10):
-        assert np.allclose(means[k], x[digits.train.y == k].mean(axis=0), rtol=1e-13)
-    assert means.shape == (10, 64)
-    assert means.dtype == np.float64
-    assert np.array_equal(means, class_means(digits.train, digits.x_scaling, 10))
-    assert np.allclose(feature_means(digits.train, digits.x_scaling), x.mean(axis=0), rtol=1e-13)
 
 
 def test_means_over_chunks_with_an_offset_and_without_a_copy():
@@ -365,16 +313,6 @@ def test_scaling_is_undone_and_writes_in_place():
     assert np.array_equal(out, scaling.apply(raw))
 
 
-def test_uint8_images_are_scaled_in_place_exactly():
-    raw = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
-    scaling = image_scaling(raw)
-    out = np.empty(raw.shape, dtype=np.float32)
-    scaling.apply(raw, out=out)
-    assert np.array_equal(out, raw.astype(np.float32) * np.float32(1 / 255))
-    assert (out.min(), out.max()) == (0.0, 1.0)
-    assert np.array_equal(np.rint(scaling.invert(out)), raw)
-
-
 def test_standardized_over_several_chunks_and_with_constants():
     n = CHUNK_VALUES + 7
     x = np.stack([np.full(n, 0.1), np.arange(n, dtype=float), np.full(n, 1e30)], axis=1)
@@ -386,25 +324,10 @@ def test_standardized_over_several_chunks_and_with_constants():
     assert np.all(scaling.apply(x, np.float64)[:, [0, 2]] == 0.0)
 
 
-def test_scaling_of_floating_images():
-    inside = np.linspace(0.1, 0.9, 32).reshape(2, 4, 4, 1)
-    assert image_scaling(inside) == Scaling()
-    assert image_scaling(inside * 10 - 3) == Scaling(-2.0, 1 / 8.0)
-    assert image_scaling(np.full((2, 4, 4, 1), 3.0)) == Scaling(3.0, 1.0)
-
-
 @pytest.mark.parametrize("wrong", [{"factor": 0.0}, {"factor": np.nan}, {"offset": np.inf}])
 def test_scalings_that_cannot_be_undone(wrong):
     with pytest.raises(ArchitectureError, match="factor"):
         Scaling(**wrong)
-
-
-def test_shuffled_is_a_permutation_by_named_stream():
-    one = shuffled(1000, random_bits(0, "a"))
-    assert np.array_equal(np.sort(one), np.arange(1000))
-    assert np.array_equal(one, shuffled(1000, random_bits(0, "a")))
-    assert not np.array_equal(one, shuffled(1000, random_bits(0, "b")))
-    assert not np.array_equal(one, shuffled(1000, random_bits(1, "a")))
 
 
 @pytest.mark.parametrize("counts", [[5, 5], [1, 1, 98], [1] * 9 + [2], [7, 11, 13, 1]])
@@ -594,9 +517,3 @@ def test_mapped_samples_are_never_copied_and_make_the_same_data_set(mapped, dtyp
     for part in (one, two):
         assert np.array_equal(part.train.subset(index).x, one.train.x[index])
         assert np.array_equal(part.train.subset(index).y, one.train.y[index])
-
-
-def test_rows_that_are_no_samples_are_refused():
-    for rows in (ArrayRows(np.zeros((6, 2, 2))), ArrayRows(np.zeros((6, 2), np.int16))):
-        with pytest.raises(DataError, match=r"file: x: rows of .*expected uint8, float32"):
-            assemble("n", raw(rows, Y), None, Request(), source="s")

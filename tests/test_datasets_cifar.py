@@ -76,12 +76,6 @@ def test_cifar100_has_its_fine_classes(tmp_path, kind):
         assert np.array_equal(part.x, pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
-def test_the_official_sizes_are_the_official_ones():
-    for layout in OFFICIAL:
-        assert sum(layout.train.values()) == 50_000
-        assert list(layout.test.values()) == [10_000]
-
-
 def meta(names):
     return lambda folder: (folder / "batches.meta.txt").write_bytes(b"\n".join(names))
 
@@ -253,13 +247,6 @@ def test_plain_values_of_any_kind(read, protocol):
     assert read(pickle.dumps(value, protocol)) == expected
 
 
-def test_an_array_that_python_3_wrote_with_protocol_3(read):
-    for array in (PIXELS, np.asfortranarray(PIXELS)):
-        found = read(pickle.dumps({"data": array, b"labels": [1, 2]}, 3))
-        assert np.array_equal(found[b"data"].table(), PIXELS)
-        assert found[b"labels"] == [1, 2]
-
-
 class Evil:
     def __init__(self, function, *arguments):
         self.parts = function, arguments
@@ -269,30 +256,15 @@ class Evil:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("place", ["whole", "value", "label", "key"])
 @pytest.mark.parametrize(
     "evil",
-    [Evil(os.system, "touch owned"), Evil(eval, "open('owned', 'w')"), Evil(exec, "import os"),
-     Evil(__import__, "antigravity"), Evil(getattr, "text", "upper"), Evil(bytearray, 10**12)],
-    ids=["system", "eval", "exec", "import", "getattr", "bytearray"],
-)  # fmt: skip
-def test_code_is_never_run(refused, evil, place, protocol, tmp_path, monkeypatch):
-    value = {"whole": evil, "value": {b"data": evil}, "label": {b"labels": [1, evil]},
-             "key": {Key(evil): 1}}[place]  # fmt: skip
-    content = pickle.dumps(value, protocol)
+    [Evil(os.system, "touch owned"), Evil(eval, "open('owned', 'w')"), Evil(bytearray, 10**12)],
+)
+def test_code_is_never_run(refused, evil, protocol, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    refused(content)
+    for value in (evil, {b"data": evil}, {b"labels": [1, evil]}):
+        refused(pickle.dumps(value, protocol))
     assert not (tmp_path / "owned").exists()
-
-
-class Key:
-    """Hashable, and pickled as what it holds."""
-
-    def __init__(self, evil):
-        self.evil = evil
-
-    def __reduce__(self):
-        return self.evil.parts
 
 
 def test_the_name_that_was_asked_for_is_told(refused):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cifar_files import NAMES as CLASSES
-from cifar_files import binary, expected, hundred, shrink
+from cifar_files import binary, expected, shrink
 from command_line import fails, run
 
 from nembp.datasets import builtin as mnist_module
@@ -115,17 +115,6 @@ def test_fetches_what_is_not_there(mirror, tmp_path):
     assert (mnist.name, len(mnist.train)) == ("mnist", 1000)
 
 
-def test_keeps_what_is_there_and_valid(mirror, tmp_path):
-    (tmp_path / FILES[0]).write_bytes(mirror.content[FILES[0]])
-    write_idx(tmp_path / "train-labels.idx1-ubyte", read_idx(SAMPLE / FILES[1]))
-    (tmp_path / FILES[2]).write_bytes(mirror.content[FILES[2]][:-100])  # an interrupted copy
-    assert [path.name for path in fetch_mnist(tmp_path, mirror.url)] == FILES[2:]
-    assert mirror.asked == FILES[2:]
-    assert (tmp_path / FILES[2]).read_bytes() == mirror.content[FILES[2]]
-    assert fetch_mnist(tmp_path, mirror.url) == ()
-    assert mirror.asked == FILES[2:]
-
-
 def test_another_data_set_is_never_overwritten(mirror, tmp_path):
     write_idx(tmp_path / FILES[1], np.zeros(1000, dtype=np.uint8))
     kept = (tmp_path / FILES[1]).read_bytes()
@@ -139,12 +128,6 @@ def test_another_data_set_is_never_overwritten(mirror, tmp_path):
     with pytest.raises(DataError, match=r"not an IDX file.*Move it away"):
         fetch_mnist(tmp_path, mirror.url)
     assert (tmp_path / NAMES[1]).read_bytes() == b"notes, not data"
-
-
-def test_a_smaller_file_of_another_set_is_not_replaced_as_damaged(mirror, tmp_path):
-    write_idx(tmp_path / FILES[3], np.zeros(5, dtype=np.float64))
-    with pytest.raises(DataError, match="another data set"):
-        fetch_mnist(tmp_path, mirror.url)
 
 
 def wrong_content(handler) -> None:
@@ -236,19 +219,6 @@ def test_mirror_from_the_environment(mirror, tmp_path, monkeypatch):
     assert len(fetch_mnist(tmp_path / "copy")) == 4
 
 
-@pytest.mark.parametrize("mirror_url", ["ftp://example.org/", "example.org/mnist", ""])
-def test_mirror_that_is_no_url(tmp_path, mirror_url):
-    with pytest.raises(ArchitectureError, match="starts with https://"):
-        fetch_mnist(tmp_path, mirror_url)
-    assert names_in(tmp_path) == []
-
-
-def test_folder_that_cannot_be_written(mirror, tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError, match="cannot be written"):
-        fetch_mnist(tmp_path / "file", mirror.url)
-
-
 BIN = "cifar-10-batches-bin"
 
 
@@ -309,14 +279,6 @@ def test_what_is_fetched_is_what_is_read(publish, source, tmp_path):
     (folder / BIN / "test_batch.bin").write_bytes(b"")
     assert len(fetch_cifar("cifar10", folder, mirror)) == 7
     assert load("cifar10", folder).classes == tuple(CLASSES)
-
-
-def test_cifar100_is_fetched_too(publish, tmp_path):
-    (tmp_path / "source").mkdir()
-    hundred(tmp_path / "source", "binary")
-    mirror = publish(tmp_path / "source" / "cifar-100-binary", "cifar100")
-    fetch_cifar("cifar100", tmp_path / "data", mirror)
-    assert len(load("cifar100", tmp_path / "data").classes) == 100
 
 
 def test_members_elsewhere_are_never_written(publish, source, tmp_path):
@@ -386,13 +348,6 @@ def test_damaged_archives(publish, source, tmp_path, monkeypatch, damage):
     monkeypatch.setitem(fetch.CIFAR_MD5, "cifar10", digest)
     with pytest.raises(DataError, match=r"a damaged archive|in the archive"):
         fetch_cifar("cifar10", tmp_path / "data", mirror)
-
-
-def test_the_published_checksums():
-    assert fetch.CIFAR_MD5 == {
-        "cifar10": "c32a1d4ab5d03f1284b67883e8d87530",
-        "cifar100": "03b5dce01913d631647c71ecec9e9cb8",
-    }
 
 
 def test_a_user_fetches(publish, source, tmp_path, monkeypatch):

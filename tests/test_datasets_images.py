@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import tracemalloc
 
 import numpy as np
 import pytest
-from command_line import fails, run
 from PIL import Image
 
 from nembp.datasets import Scaling, load
@@ -64,12 +61,6 @@ def test_folders_are_classes_in_sorted_order(tmp_path, test, shape):
         for part in (data.train, data.test):
             for x, y in zip(np.asarray(part.x), part.y, strict=True):
                 assert (x == train[data.classes[y]]).all(axis=(1, 2, 3)).any()
-
-
-def test_folders_without_a_training_folder_are_split(tmp_path):
-    fill(tmp_path, ("a", "b"), 5)
-    data = load("images", tmp_path)
-    assert (len(data.train), len(data.test), data.classes) == (8, 2, ("a", "b"))
 
 
 def test_what_is_no_image_is_passed_over_and_depth_does_not_matter(tmp_path):
@@ -208,20 +199,4 @@ def test_pixels_are_not_held_and_leave_no_file(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path / "set")) == ["a", "b"]
 
 
-def test_pillow_is_imported_only_where_images_are_read():
-    code = "import sys, nembp.datasets; assert 'PIL' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 # --- as a user
-
-
-def test_a_user_looks_and_is_told_what_is_wrong(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    fill(tmp_path / "set", ("cat", "dog"), 6, (8, 8, 3))
-    shown = run("data", "info", "images", "--data-dir", "set")
-    assert shown.exit_code == 0, shown.output
-    assert "8x8x3 uint8" in shown.stdout
-    assert "cat: 5  dog: 5" in shown.stdout
-    put(tmp_path / "set" / "dog" / "5.png", picture(0, 9, 9))
-    assert "set/dog/5.png: 9 x 9 pixels" in fails(3, "data", "info", "images", "--data-dir", "set")

@@ -41,16 +41,6 @@ def rows(dataset):
     return table[np.argsort(table[:, 0])]
 
 
-def test_text_in_the_last_column_makes_classes(put):
-    dataset = load("csv", put(FLOWERS), test_fraction=0.4)
-    assert dataset.classes == ("aster", "iris")
-    assert dataset.target_names == ()
-    assert np.array_equal(rows(dataset), [[i + 0.5, i * i, i % 2] for i in range(10)])
-    assert np.bincount(dataset.test.y).tolist() == [2, 2]
-    x = dataset.train.x
-    assert dataset.x_scaling == Scaling(x.mean(axis=0), 1 / x.std(axis=0))
-
-
 def test_numbers_make_regression_targets(put):
     path = put(HOUSES)
     one = load("csv", path)
@@ -164,13 +154,6 @@ def test_targets_that_are_not_there(put):
     wide = ",".join(f"c{i}" for i in range(30)) + "\n"
     with pytest.raises(DataError, match="'c19' and 10 more"):
         load("csv", put(wide), targets="d")
-
-
-def test_missing_table(tmp_path):
-    with pytest.raises(DataError, match="no such file"):
-        load("csv", tmp_path / "t.csv")
-    with pytest.raises(DataError, match=r"0 \.csv files"):
-        load("csv", tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -37,18 +37,10 @@ from nembp.errors import ArchitectureError, DataError
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Arrays as read, and what to call them in messages.
+    """Arrays as read, and the file and array that each was read from, for messages.
 
-    Parameters
-    ----------
-    x : ndarray or Rows, shape (n, ...)
-        Images (n, H, W[, C]) or table rows (n, features); what is memory-mapped stays so.
-    y : ndarray, shape (n,) or (n, outputs)
-        Labels or regression targets.
-    x_name, y_name : str
-        File and array each was read from.
-    labels : sequence of str
-        What the numbers in `y` stand for, where they number these labels.
+    Images (n, H, W[, C]) or table rows (n, features), of which what is memory-mapped stays so;
+    labels (n,) or targets (n, outputs), or numbers of `labels`.
     """
 
     x: Samples

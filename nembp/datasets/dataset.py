@@ -233,16 +233,9 @@ def listed(names: Sequence[str], most: int = 20) -> str:
 def match_columns(
     found: Sequence[str], wanted: Sequence[str], where: str, others: Sequence[str] | None = ()
 ) -> list[int]:
-    """Return the position in `found` of each name in `wanted`.
+    """Return the position among the columns `found` of each name in `wanted`.
 
-    Parameters
-    ----------
-    found, wanted : sequence of str
-        A table's columns, and those that are needed, in the order in which they are.
-    where : str
-        The table, for messages.
-    others : sequence of str, optional
-        Names that may be there too; None for any.
+    `where` is the table, for messages; `others` are names that may be there too, None for any.
 
     Raises
     ------
@@ -266,13 +259,7 @@ def match_columns(
 
 
 def with_columns(data: Dataset, names: Sequence[str]) -> Dataset:
-    """Return a table's data set with its features in the order of `names`.
-
-    Raises
-    ------
-    DataError
-        If the table has no column of one of these names, or one of another name.
-    """
+    """Return a table's data set with its features in the order of `names`; see `match_columns`."""
     if tuple(names) == data.feature_names:
         return data
     order = np.array(match_columns(data.feature_names, names, data.source))
@@ -318,16 +305,8 @@ def class_indices(
 ) -> NDArray[np.int64]:
     """Return the index of the class that each label names.
 
-    Parameters
-    ----------
-    labels : array or sequence, shape (n,)
-        Names as text, or numbers, which name the class whose name is that number.
-    classes : sequence of str
-        Class names.
-    where : str
-        Where the labels come from, for messages.
-    by_index : bool, default False
-        Labels are indices 0..K-1, whatever the names are.
+    Labels are text, or numbers, which name the class whose name is that number; with `by_index`
+    they are indices 0..K-1, whatever the names are. `where` they come from is for messages.
 
     Raises
     ------
@@ -365,16 +344,10 @@ _PIECES = 4
 
 
 def fingerprint(x: Samples, y: NDArray[Any], names: Sequence[str] = ()) -> str:
-    """Fingerprint of samples and their targets: the same in any order of the rows.
+    """Fingerprint of samples and targets: the same in any order of rows, and of named columns.
 
-    The sum of a 64-bit hash per row. Of long rows of large data, evenly spaced pieces enter.
-
-    Parameters
-    ----------
-    x, y : array
-        Samples (n, ...) and labels (n,) or targets (n, outputs).
-    names : sequence of str
-        The columns of a table; the order of columns does not matter then.
+    The number of rows, and the sum of a 64-bit hash of each. Of long rows of large data, evenly
+    spaced pieces enter.
     """
     n, features = len(x), math.prod(x.shape[1:])
     columns = np.arange(features)
@@ -437,20 +410,9 @@ def batch_order(
 def class_means(
     split: Split, scaling: Scaling, classes: int | Sequence[str]
 ) -> NDArray[np.float64]:
-    """Mean scaled sample of each class, c_k: the centroids that the backward direction learns.
+    """Mean scaled sample of each class, (K, features): what the backward direction learns.
 
-    Parameters
-    ----------
-    split : Split
-        With labels 0..K-1; read in chunks.
-    scaling : Scaling
-        Of `split.x`.
-    classes : int or sequence of str
-        K, or the K class names.
-
-    Returns
-    -------
-    ndarray of float64, shape (K, features)
+    `classes` is K or the class names.
 
     Raises
     ------
