@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
     from nembp.engine.network import Network, dense_network
     from nembp.engine.noise import Noise
+    from nembp.estimators import BidirectionalClassifier, BidirectionalRegressor
     from nembp.verification import check_gradient
 
 __version__ = "0.1.0"
@@ -30,6 +31,8 @@ _HOMES: Final = {
     "Network": ("engine.network", "Network"),
     "dense_network": ("engine.network", "dense_network"),
     "train": ("arrays", "train"),
+    "BidirectionalClassifier": ("estimators", "BidirectionalClassifier"),
+    "BidirectionalRegressor": ("estimators", "BidirectionalRegressor"),
     "gradient": ("engine.backprop", "gradient"),
     "Noise": ("engine.noise", "Noise"),
     "Multinomial": ("engine.likelihoods", "Multinomial"),
@@ -44,6 +47,8 @@ _HOMES: Final = {
 
 __all__ = [
     "Bernoulli",
+    "BidirectionalClassifier",
+    "BidirectionalRegressor",
     "Gaussian",
     "Model",
     "Multinomial",

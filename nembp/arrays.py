@@ -140,11 +140,12 @@ def check_targets(
     return Targets(t)
 
 
-def input_scaling(x: Vector, likelihood: Likelihood) -> Scaling:
+def input_scaling(x: Vector, likelihood: Likelihood, weights: Vector | None = None) -> Scaling:
     """Return the scaling of inputs that the backward likelihood describes.
 
     8-bit images go to [0, 1]; for a Bernoulli all columns do; for a Gaussian each column gets mean
-    0 and standard deviation 1; counts for a multinomial are divided by their largest.
+    0 and standard deviation 1, over samples of the given weights; counts for a multinomial are
+    divided by their largest.
     """
     if x.dtype == np.uint8:
         return image_scaling(x)
@@ -157,7 +158,13 @@ def input_scaling(x: Vector, likelihood: Likelihood) -> Scaling:
                 "counts or shares ≥ 0; use a gaussian one"
             )
         return Scaling(factor=1.0 / max(1.0, float(x.max())))
-    return standardized(x)
+    if weights is None:
+        return standardized(x)
+    x = x[weights > 0]
+    share = weights[weights > 0] / weights.sum()
+    mean = np.where(x.min(axis=0) == x.max(axis=0), x[0], share @ x)
+    std = np.sqrt(share @ np.square(x - mean))
+    return Scaling(mean, 1.0 / np.where(std > 0, std, 1.0))
 
 
 def train(

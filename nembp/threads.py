@@ -31,10 +31,7 @@ _STATE: dict[str, Any] = {"count": None, "pool": None, "size": 0}
 
 def blas_threads() -> int:
     """Return the threads that BLAS uses now; 1 if no BLAS that can be asked is loaded."""
-    import threadpoolctl
-
-    pools = [p for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"]
-    return max((int(pool["num_threads"]) for pool in pools), default=1)
+    return max((int(library.get_num_threads()) for library in _blas_libraries()), default=1)
 
 
 def thread_count() -> int:

@@ -24,7 +24,7 @@ engine.metrics engine
 textbook
 datasets architecture checkpoints plotting arrays
 em adversarial
-arrays estimators
+estimators
 verification testing
 runs experiments
 report

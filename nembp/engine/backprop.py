@@ -85,6 +85,8 @@ class SampleLoss:
         Noise for the target.
     samples : int, optional
         What sums over rows are divided by; the rows by default.
+    weights : array, shape (rows, 1), optional
+        The buffer of each sample's weight, which multiplies its log p and its error.
     """
 
     def __init__(
@@ -96,9 +98,11 @@ class SampleLoss:
         source: NoiseSource | None = None,
         *,
         samples: int | None = None,
+        weights: Array = None,
     ) -> None:
         rows, width = target.shape
         self.likelihood, self.source, self.weight = likelihood, source, 1.0
+        self.weights = weights
         self.factor: Array | None = None
         self.readout = Readout.allocate(backend, rows, width, dtype)
         self.nll = backend.zeros((1, 1), dtype)
@@ -108,11 +112,16 @@ class SampleLoss:
     def error(self, out: Array) -> None:
         """Write −weight · ∂log p/∂z / samples into ``out``, and the mean nll into ``nll``."""
         backend, o, target, counts = self.backend, self.readout, self.target, None
-        self.set_nll(backend.output_and_score(self.likelihood, o, target))
+        log_p = backend.output_and_score(self.likelihood, o, target)
+        if self.weights is not None:
+            log_p *= self.weights
+        self.set_nll(log_p)
         if self.source is not None:
             target = backend.xp.add(target, self.source(o, target), out=self._noisy)
             counts = 1.0 if self.source.noise.update == "published" else None
         self.write_error(target, out, counts)
+        if self.weights is not None:
+            out *= self.weights
 
     def set_nll(self, log_p: Array) -> None:
         """Write the mean of a column of log-likelihoods, negated, into ``nll``."""
@@ -158,6 +167,8 @@ class ClassLoss(SampleLoss):
         Noise for the targets, screened sample by sample, with a row for each member.
     samples : int, optional
         What sums over samples are divided by; the number of members by default.
+    weights : array, shape (samples, 1), optional
+        The buffer of each sample's weight: the sums are then weighted.
 
     Attributes
     ----------
@@ -175,14 +186,18 @@ class ClassLoss(SampleLoss):
         source: NoiseSource | None = None,
         *,
         samples: int | None = None,
+        weights: Array = None,
     ) -> None:
         members, width = classes.members, target.shape[1]
         count, number = members.shape
         rows = class_rows(number)
         # rows of no class keep the zeros that they start with
         sums = backend.zeros((rows, width), dtype)
-        super().__init__(backend, dtype, likelihood, sums, samples=samples or count)
+        super().__init__(
+            backend, dtype, likelihood, sums, samples=samples or count, weights=weights
+        )
         self.source = source
+        self._weighted = None if weights is None else backend.empty((count, number), dtype)
         inputs = np.zeros((rows, classes.inputs.shape[1]))
         inputs[:number] = classes.inputs
         self.inputs = backend.asarray(inputs, dtype)
@@ -199,6 +214,8 @@ class ClassLoss(SampleLoss):
         """Write class sums of −weight · ∂log p/∂z / samples, and the mean nll into ``nll``."""
         backend, o, members, targets = self.backend, self.readout, self._members, self._targets
         own, sums = self._own_rows, self.target
+        if self.weights is not None:
+            members = backend.xp.multiply(members, self.weights, out=self._weighted)
         backend.matmul(members.T, targets, sums[own, :])
         column = backend.row_dot(targets, targets, self._column) if self._needs_squares else None
         backend.count_classes(members, self._counts[own, :], column, self._squares[own, :])
@@ -381,6 +398,9 @@ class JointBackpropagation(Step):
         which is exact when every target is a one-hot row.
     samples : int, optional
         What sums over rows are divided by; ``rows`` by default.
+    weighted : bool
+        Whether the log-likelihoods of each sample, in both directions, are multiplied by its
+        weight in ``w``.
     output : Loss, optional
         Of the forward direction; by default its likelihood of the target ``t``, which in any case
         screens noise on the forward signals.
@@ -402,6 +422,8 @@ class JointBackpropagation(Step):
     ----------
     x, t : array, shapes (rows, inputs) and (rows, outputs)
         The batch: input and target of the forward direction.
+    w : array, shape (rows, 1), or None
+        Each sample's weight, where the samples are weighted.
     output, input : Loss
         Of the two directions; ``input`` is None in unidirectional training.
     input_error : array, shape (rows, inputs), or None
@@ -427,6 +449,7 @@ class JointBackpropagation(Step):
         path: Path = "samples",
         classes: ClassAssignment | None = None,
         samples: int | None = None,
+        weighted: bool = False,
         output: Loss | None = None,
         backward_target: Array = None,
         groups: Sequence[int] | None = None,
@@ -438,6 +461,8 @@ class JointBackpropagation(Step):
         backend, dtype = net.backend, net.dtype
         self.path, self._samples = path, samples or rows
         self.t = backend.empty((rows, net.outputs), dtype)
+        self.w = backend.empty((rows, 1), dtype) if weighted else None
+        shared: Any = {"samples": self._samples, "weights": self.w}
         classes = classes or ClassAssignment(np.eye(net.outputs), self.t)
         members = classes.members if path == "classes" else None
         second = {"none": 0, "samples": rows, "classes": class_rows(classes.members.shape[1])}[path]
@@ -471,20 +496,18 @@ class JointBackpropagation(Step):
                 self.sources |= {f"{each.net.direction}/{s.name}": s for s in each.sources.values()}
         self._own_output = output is None
         self.output: Loss = output or SampleLoss(
-            backend, dtype, net.likelihood, self.t, source(net, self.t), samples=self._samples
+            backend, dtype, net.likelihood, self.t, source(net, self.t), **shared
         )
         self.input: Loss | None = None
         if path != "none":
             back, target = net.reversed, self.x if backward_target is None else backward_target
             if path == "samples":
                 made = source(back, target)
-                self.input = SampleLoss(
-                    backend, dtype, back.likelihood, target, made, samples=self._samples
-                )
+                self.input = SampleLoss(backend, dtype, back.likelihood, target, made, **shared)
             else:
                 made = source(back, target[: classes.members.shape[0], :])
                 self.input = loss = ClassLoss(
-                    backend, dtype, back.likelihood, classes, target, made, samples=self._samples
+                    backend, dtype, back.likelihood, classes, target, made, **shared
                 )
                 self.c[-1][...] = loss.inputs
         self.forward_nll = self.output.nll

@@ -239,6 +239,13 @@ class Trainer:
         on backward signals takes a row for each sample, not one for each class.
     seed : int
         Of the streams ``batches`` and ``noise/*``.
+    shuffle : bool
+        Draw the order of samples anew for each epoch.
+    sample_weight : ndarray, shape (n,), optional
+        Of each sample's log-likelihoods, with a mean of 1.
+    l2 : float
+        α of a penalty α/2 ‖W‖² a batch on the weights, as in scikit-learn: a batch's gradient
+        gains α W / rows. Unlike the optimizer's weight decay, Adam rescales it.
     evaluate : callable, optional
         Scores the network after each epoch; the scores join the history's row.
     monitor, patience : str, int, optional
@@ -287,6 +294,9 @@ class Trainer:
         backward: bool = True,
         noise: dict[str, Noise] | None = None,
         seed: int = 0,
+        shuffle: bool = True,
+        sample_weight: np.ndarray[Any, Any] | None = None,
+        l2: float = 0.0,
         evaluate: Callable[[Network], dict[str, float]] | None = None,
         monitor: str = "forward/nll",
         patience: int | None = None,
@@ -310,8 +320,12 @@ class Trainer:
         self.iteration = 0
         self.epoch = 0
         self.learning_rate = self.optimizer.learning_rate  # of the last step
-        self._order = stream(seed, "batches")
+        self._order, self._shuffle, self._l2 = stream(seed, "batches"), shuffle, l2
         backend = net.backend
+        self._weights: Array = None
+        if sample_weight is not None:
+            self._weights = backend.asarray(np.reshape(sample_weight, (reader.n, 1)), net.dtype)
+        self._penalty = backend.empty((net.weight_count if l2 else 0,), net.dtype)
         draw = stream if host_noise else backend.generator
         self._noise = noise_that_acts(noise)
         self._generators = {key: draw(seed, f"noise/{key}") for key in self._noise}
@@ -390,7 +404,8 @@ class Trainer:
         last_good = net.snapshot()
         self.epoch += 1
         self._means.clear()
-        order = self._order.permutation(self.reader.n)
+        n = self.reader.n
+        order = self._order.permutation(n) if self._shuffle else np.arange(n)
         step = self.step
         if self.on_device:
             first = self.iteration
@@ -426,7 +441,7 @@ class Trainer:
         """
         joint = self.joint(index.shape[0])
         self._count(self._numbers(self.iteration))
-        self.reader.read(index, joint.x, joint.t, staged)
+        self._read(joint, index, staged)
         self._work(index.shape[0])
 
     def _step_on_device(self, index: Array, staged: Any = None) -> None:
@@ -435,14 +450,19 @@ class Trainer:
         self._count(None)
         if not self.reader.is_resident:  # from the host, which no graph does
             self._row, index = self._steps.take(rows)
-            self.reader.read(index, joint.x, joint.t, staged)
+            self._read(joint, index, staged)
         self.captured(rows)
 
     def _resident_step(self, rows: int) -> None:
         self._row, index = self._steps.take(rows)
         joint = self.joint(rows)
-        self.reader.read(index, joint.x, joint.t)
+        self._read(joint, index)
         self._work(rows)
+
+    def _read(self, joint: JointBackpropagation, index: Array, staged: Any = None) -> None:
+        self.reader.read(index, joint.x, joint.t, staged)
+        if self._weights is not None:
+            self.net.backend.take_rows(self._weights, index, joint.w)
 
     def _work(self, rows: int) -> None:
         """Find the gradient of the batch that was read, and move by this step's numbers."""
@@ -450,6 +470,10 @@ class Trainer:
         for source, column in zip(joint.sources.values(), self._columns[rows], strict=True):
             source.std = numbers[column]
         joint.step(self.gradient)
+        if self._l2:
+            count, xp = self.net.weight_count, self.net.backend.xp
+            weights = self.net.parameters[:count]
+            self.gradient[:count] += xp.multiply(weights, self._l2 / rows, out=self._penalty)
         self.net.backend.optimizer_step(self.optimizer, numbers[:3])
         self.record(joint)
 
@@ -470,7 +494,12 @@ class Trainer:
         """Return what computes the gradient of so many samples, with its buffers."""
         if rows not in self._joints:
             joint = self._joints[rows] = JointBackpropagation(
-                self.net, rows, path=self._path, noise=self._noise, generators=self._generators
+                self.net,
+                rows,
+                path=self._path,
+                weighted=self._weights is not None,
+                noise=self._noise,
+                generators=self._generators,
             )
             places = list(self._noise.values())
             self._columns[rows] = [3 + places.index(s.noise) for s in joint.sources.values()]

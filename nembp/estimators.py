@@ -1,0 +1,724 @@
+"""scikit-learn estimators that train a network in both directions, in place of MLPClassifier.
+
+`BidirectionalClassifier` and `BidirectionalRegressor` take the parameters of `MLPClassifier` and
+`MLPRegressor` under their names and defaults, and have their attributes and methods. The network
+also learns to draw inputs for labels: `predict_inputs`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from scipy import special
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
+from sklearn.utils import check_random_state, column_or_1d, compute_sample_weight
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import (
+    _check_partial_fit_first_call,
+    check_classification_targets,
+    type_of_target,
+    unique_labels,
+)
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from nembp import architecture
+from nembp.arrays import Vector, input_scaling
+from nembp.datasets import Scaling, Split
+from nembp.datasets.reading import BatchReader
+from nembp.datasets.scaling import check_range
+from nembp.engine.activations import ACTIVATIONS, Activation
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.linear import Dense
+from nembp.engine.network import dense_network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import SGD, Adam, Momentum, Optimizer
+from nembp.engine.training import History, Trainer, set_input_bias
+from nembp.errors import DivergenceError, NembpError
+
+ROWS = 1024  # that a prediction computes at a time
+OUTPUT_ACTIVATIONS = {"multinomial": "softmax", "bernoulli": "logistic", "gaussian": "identity"}
+NOT_FINITE = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and "
+    "need to be preprocessed."
+)
+
+
+@dataclass
+class _OptimizerState:
+    """What an optimizer keeps between trainings, on the host."""
+
+    learning_rate: float
+    steps: int
+    vectors: dict[str, Vector]
+
+
+class _Nesterov(Momentum):
+    """v ← μ v + g, θ ← θ − η (g + μ v): Nesterov's momentum, as MLPClassifier has it."""
+
+    kernel = None  # type: ignore[assignment]  # a GPU's kernel has the classical one
+
+    def move(self, chunk: Any, eta: float, epsilon: float) -> None:
+        (v,) = chunk.state
+        v *= self.momentum
+        v += chunk.g
+        self.backend.xp.multiply(v, self.momentum, out=chunk.scratch)
+        chunk.scratch += chunk.g
+        chunk.scratch *= eta
+        chunk.theta -= chunk.scratch
+
+
+def _is_stochastic(estimator: Any) -> bool:
+    """Say whether `partial_fit` is there, as in MLPClassifier; lbfgs is refused at `fit`."""
+    return bool(estimator.solver != "lbfgs")
+
+
+class _Bidirectional(BaseEstimator):  # type: ignore[misc]
+    """What the classifier and the regressor share."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **MLPClassifier._parameter_constraints,
+        "activation": [StrOptions(set(ACTIVATIONS)), Activation],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "backward_weight": [Interval(Real, 0, None, closed="left")],
+        "noise": [Noise, Mapping, None],
+        "layers": [str, "array-like", None],
+        "image_shape": ["array-like", None],
+        "standardize": ["boolean"],
+        "device": [str],
+        "dtype": [StrOptions({"float32", "float64", "auto"})],
+        "callbacks": ["array-like", None],
+    }
+
+    def _set(self, given: dict[str, Any]) -> None:
+        for name in set(given) - {"self", "__class__"}:
+            setattr(self, name, given[name])
+
+    # -- what the two estimators say for themselves -----------------------------------------------
+    def _encode(self, y: Vector, first: bool, incremental: bool) -> Vector:
+        """Return labels 0..K−1 (n,), or numbers (n, outputs)."""
+        raise NotImplementedError
+
+    def _decode(self, output: Vector) -> Vector:
+        """Return predictions, of the network's output in the targets' units."""
+        raise NotImplementedError
+
+    def _weights(self, y: Vector, weights: Vector | None) -> Vector | None:
+        return weights
+
+    _likelihood: Likelihood
+    _score_function: ClassVar[Callable[..., float]]
+
+    # -- fit --------------------------------------------------------------------------------------
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train on samples and targets, from the start unless ``warm_start``.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix, shape (n, features)
+            Sparse matrices are made dense.
+        y : array_like, shape (n,) or (n, outputs)
+            Labels or an indicator matrix of several labels; numbers for a regressor.
+        sample_weight : array_like, shape (n,), optional
+            Multiplies each sample's log-likelihoods, in both directions.
+        """
+        return self._fit(X, y, sample_weight, incremental=False)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Self:
+        self._validate_params()
+        if self.solver == "lbfgs":
+            raise ValueError(
+                "solver='lbfgs' needs the loss of all samples at each step; the two directions are "
+                "trained by batches. Use 'adam' or 'sgd'"
+            )
+        if self.early_stopping and incremental:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        first = not hasattr(self, "network_") or not (self.warm_start or incremental)
+        options = {"multi_output": True, "y_numeric": not is_classifier(self), "reset": first}
+        X, y = validate_data(self, _on_host(X), _on_host(y), accept_sparse=True, **options)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        x = np.asarray(X.toarray() if hasattr(X, "toarray") else X)
+        weights: Vector | None = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, x, ensure_non_negative=True)
+            if not weights.any():
+                raise ValueError("all values of sample_weight are zero; give some samples weight")
+        weights = self._weights(y, weights)
+        t = self._encode(y, first, incremental)
+
+        generator = check_random_state(self.random_state)
+        seed = int(generator.randint(2**31 - 1))
+        held = None
+        if self.early_stopping:
+            x, t, weights, held = self._hold_out(x, t, weights, generator)
+        if first:
+            self._start(x, t, weights, seed)
+        x = self._x_scaling.apply(x, self.network_.dtype)
+        if first:
+            mean = x.mean(axis=0, dtype=np.float64)
+            if weights is not None:
+                mean = weights @ x / weights.sum()
+            set_input_bias(self.network_, mean)
+        if t.ndim == 2:
+            t = self._y_scaling.apply(t, np.float64)
+        self._train(x, t, weights, seed + self.t_, held, incremental)
+        return self
+
+    def _hold_out(self, x: Vector, t: Vector, weights: Vector | None, generator: Any) -> Any:
+        """Return what to train on, and (x, y, weights) to score after each epoch."""
+        arrays = (x, t, np.ones(len(x)) if weights is None else weights)
+        parts = train_test_split(
+            *arrays,
+            test_size=self.validation_fraction,
+            random_state=generator,
+            stratify=t if t.ndim == 1 else None,
+        )
+        if len(parts[1]) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of "
+                "your dataset."
+            )
+        held = parts[1], self._decode(_one_hot(parts[3], self._outputs)), parts[5]
+        return parts[0], parts[2], None if weights is None else parts[4], held
+
+    def _start(self, x: Vector, t: Vector, weights: Vector | None, seed: int) -> None:
+        """Make a network, the scaling of its ends and all that a training counts."""
+        self._x_scaling = self._y_scaling = Scaling()
+        if self.standardize:
+            gaussian = Gaussian()
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    self._x_scaling = input_scaling(x, gaussian, weights)
+                    if isinstance(self._likelihood, Gaussian):
+                        self._y_scaling = input_scaling(t, gaussian, weights)
+                    check_range(x, self._x_scaling, "X")
+            except NembpError as error:
+                raise ValueError(f"{NOT_FINITE} {error}") from error
+        back = Gaussian(1.0 / self.backward_weight if self.backward_weight else 1.0)
+        ends: Any = {"forward": self._likelihood, "backward": back}
+        own = "float32" if x.dtype == np.float32 else "float64"
+        dtype = own if self.dtype == "auto" else self.dtype
+        made: Any = {"device": self.device, "dtype": dtype, "seed": seed, **ends}
+        made["activation"] = self.activation
+        if self.layers is None:
+            hidden = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int)).tolist()
+            if any(size <= 0 for size in hidden):
+                raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+            self.network_ = dense_network([x.shape[1], *hidden, self._outputs], **made)
+        else:
+            shape = x.shape[1] if self.image_shape is None else tuple(self.image_shape)
+            if math.prod(np.atleast_1d(shape)) != x.shape[1]:
+                raise ValueError(f"image_shape is {shape}, but X has {x.shape[1]} features")
+            self.network_ = architecture.network(shape, self.layers, self._outputs, **made)
+        self.history_ = History()
+        self.loss_curve_: list[float] = []
+        self.n_iter_, self.t_, self._no_improvement_count = 0, 0, 0
+        self.n_outputs_, self.n_layers_ = self._outputs, len(self.network_.layers)
+        self.out_activation_ = OUTPUT_ACTIVATIONS[self._likelihood.name]
+        self._optimizer: _OptimizerState | None = None
+        stopping = self.early_stopping
+        self.validation_scores_: list[float] | None = [] if stopping else None
+        self.best_validation_score_ = -math.inf if stopping else None
+        self.best_loss_ = None if stopping else math.inf
+        self._best: Any = None
+
+    def _new_optimizer(self) -> Optimizer:
+        rate = self.learning_rate_init
+        if self.solver == "adam":
+            return Adam(rate, beta1=self.beta_1, beta2=self.beta_2, epsilon=self.epsilon)
+        if self.momentum == 0:
+            return SGD(rate)
+        return (_Nesterov if self.nesterovs_momentum else Momentum)(rate, momentum=self.momentum)
+
+    def _train(
+        self,
+        x: Vector,
+        t: Vector,
+        weights: Vector | None,
+        seed: int,
+        held: tuple[Vector, ...] | None,
+        incremental: bool,
+    ) -> None:
+        net, n = self.network_, len(x)
+        if self.batch_size != "auto" and self.batch_size > n:
+            warnings.warn(
+                "Got `batch_size` larger than sample size. It is going to be clipped", stacklevel=4
+            )
+        batch_size = min(200 if self.batch_size == "auto" else self.batch_size, n)
+        total = float(n) if weights is None else float(weights.sum())
+        optimizer, l2 = self._new_optimizer(), self.alpha * n / total
+        self.n_iter_, converged = 0, False
+
+        def after_epoch(row: dict[str, float]) -> bool:
+            nonlocal converged
+            converged = self._end_epoch(row, optimizer, n, l2 / batch_size, held)
+            return converged
+
+        trainer = Trainer(
+            net,
+            BatchReader(Split(x, t), Scaling(), Scaling(), net.outputs, net.backend, net.dtype),
+            epochs=1 if incremental else self.max_iter,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            schedule="constant",
+            backward=self.backward_weight > 0,
+            noise={"forward": self.noise} if isinstance(self.noise, Noise) else self.noise,
+            seed=seed,
+            shuffle=self.shuffle,
+            sample_weight=None if weights is None else weights * (n / total),
+            l2=l2,
+            callbacks=[after_epoch, *(self.callbacks or ())],
+        )
+        if (kept := self._optimizer) is not None:  # a warm start goes on where the last one ended
+            optimizer.steps = kept.steps
+            if self.learning_rate != "constant":
+                optimizer.learning_rate = kept.learning_rate
+            for slot, value in kept.vectors.items():
+                if slot in optimizer.state:
+                    optimizer.state[slot][...] = net.backend.asarray(value, net.dtype)
+        try:
+            trainer.run()
+        except DivergenceError as error:
+            if held is None or self.validation_scores_ is None:
+                raise ValueError(f"{NOT_FINITE} {error}") from error
+            self.validation_scores_.append(math.nan)
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=4)
+        self.history_.epochs += trainer.history.epochs
+        self.history_.best_epoch = len(self.history_.epochs)
+        vectors = {slot: net.backend.to_numpy(value) for slot, value in optimizer.state.items()}
+        self._optimizer = _OptimizerState(optimizer.learning_rate, optimizer.steps, vectors)
+        if self._best is not None:
+            net.restore(self._best)
+        if self.n_iter_ == self.max_iter and not converged and not incremental:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
+                "optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _end_epoch(
+        self,
+        row: dict[str, float],
+        optimizer: Optimizer,
+        samples: int,
+        l2: float,
+        held: tuple[Vector, ...] | None,
+    ) -> bool:
+        """Record the epoch's loss, that of MLPClassifier; say whether the training converged."""
+        net = self.network_
+        self.n_iter_ += 1
+        self.t_ += samples
+        W = net.backend.to_numpy(net.parameters)[: net.weight_count].astype(np.float64)
+        loss = row["train/forward/nll"] - net.likelihood.log_normalizer(net.outputs)
+        loss /= net.outputs if isinstance(net.likelihood, Gaussian) else 1
+        self.loss_ = loss + 0.5 * l2 * float(W @ W)
+        self.loss_curve_.append(self.loss_)
+        if self.verbose:
+            print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
+        self._count_no_improvement(held)
+        if self.solver == "sgd" and self.learning_rate == "invscaling":
+            optimizer.learning_rate = self.learning_rate_init / (self.t_ + 1) ** self.power_t
+        if self._no_improvement_count <= self.n_iter_no_change:
+            return False
+        adaptive = self.solver == "sgd" and self.learning_rate == "adaptive"
+        if adaptive and optimizer.learning_rate > 1e-6:
+            optimizer.learning_rate /= 5.0
+            self._no_improvement_count = 0
+            return False
+        return True
+
+    def _count_no_improvement(self, held: tuple[Vector, ...] | None) -> None:
+        """Count epochs in which the loss, or the score of validation samples, gained < tol."""
+        if held is None:
+            best = math.inf if self.best_loss_ is None else self.best_loss_
+            worse = self.loss_ > best - self.tol
+            self.best_loss_ = min(best, self.loss_)
+        else:
+            x, y, weights = held
+            predicted = self._decode(self._output(x))
+            finite = predicted.dtype.kind != "f" or bool(np.isfinite(predicted).all())
+            score = math.nan
+            if finite:
+                score = float(type(self)._score_function(y, predicted, sample_weight=weights))
+            best = -math.inf if self.best_validation_score_ is None else self.best_validation_score_
+            self.validation_scores_ = [*(self.validation_scores_ or ()), score]
+            if self.verbose:
+                print(f"Validation score: {score:.6f}")
+            worse = score < best + self.tol
+            if score > best:
+                self.best_validation_score_, self._best = score, self.network_.snapshot()
+        self._no_improvement_count = self._no_improvement_count + 1 if worse else 0
+
+    # -- predict ----------------------------------------------------------------------------------
+    def _checked(self, X: Any) -> Vector:
+        check_is_fitted(self)
+        X = validate_data(self, _on_host(X), accept_sparse=True, reset=False)
+        return np.asarray(X.toarray() if hasattr(X, "toarray") else X)
+
+    def _output(self, x: Vector, log: bool = False) -> Vector:
+        """Return the network's output, or its logarithm, in the targets' units."""
+        net, parts = self.network_, []
+        for start in range(0, len(x), ROWS):
+            o = net.readout(self._x_scaling.apply(x[start : start + ROWS], net.dtype))
+            parts.append(net.backend.to_numpy(o.z))
+        z = np.concatenate(parts).astype(np.float32 if x.dtype == np.float32 else np.float64)
+        if isinstance(net.likelihood, Multinomial):
+            return np.asarray((special.log_softmax if log else special.softmax)(z, axis=1))
+        if isinstance(net.likelihood, Bernoulli):
+            return np.asarray((special.log_expit if log else special.expit)(z))
+        return self._y_scaling.invert(z).astype(z.dtype)
+
+    def predict(self, X: Any) -> Vector:
+        """Return the predicted class of each sample, or its targets.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix, shape (n, features)
+
+        Returns
+        -------
+        ndarray, shape (n,) or (n, outputs)
+        """
+        return self._decode(self._output(self._checked(X)))
+
+    def predict_inputs(self, y: Any) -> Vector:
+        """Return the inputs that the network draws for labels or targets, in the data's units.
+
+        The backward direction is trained to give the mean of the inputs that have a target: for a
+        label it draws the centroid of its class, which is no inverse of `predict`.
+
+        Parameters
+        ----------
+        y : array_like, shape (n,) or (n, outputs)
+            As of `fit`.
+
+        Returns
+        -------
+        ndarray, shape (n, features)
+            Columns as in X.
+        """
+        check_is_fitted(self)
+        if self.backward_weight == 0:
+            raise ValueError("backward_weight is 0, so that the network learned no backward way")
+        t = self._encode(np.asarray(_on_host(y)), first=False, incremental=True)
+        t = _one_hot(t, self._outputs)
+        net = self.network_.reversed
+        t = self._y_scaling.apply(t, net.dtype)
+        parts = [
+            net.backend.to_numpy(net.predict(t[start : start + ROWS]))
+            for start in range(0, len(t), ROWS)
+        ]
+        return self._x_scaling.invert(np.concatenate(parts))
+
+    # -- parameters, as MLPClassifier shows them --------------------------------------------------
+    @property
+    def coefs_(self) -> list[Vector]:
+        """Weights of each layer, copies, that take X in its own units to the output in its own."""
+        return self._in_units()[0]
+
+    @property
+    def intercepts_(self) -> list[Vector]:
+        """Forward biases of each layer, copies; see `coefs_`."""
+        return self._in_units()[1]
+
+    def _in_units(self) -> tuple[list[Vector], list[Vector]]:
+        """Return weights and biases with the scaling of dense ends in them."""
+        if not hasattr(self, "network_"):
+            raise AttributeError(f"this {type(self).__name__} is not fitted yet")
+        net = self.network_
+        W = [net.backend.to_numpy(weights) for weights in net.weights]
+        b = [net.backend.to_numpy(bias) for bias in net.biases[1:]]
+        if isinstance(net.maps[0], Dense):
+            factor = np.broadcast_to(self._x_scaling.factor, (net.inputs,))[:, np.newaxis]
+            offset = np.broadcast_to(self._x_scaling.offset, (net.inputs,))
+            b[0] = (b[0] - offset @ (W[0] * factor)).astype(net.dtype)
+            W[0] = (W[0] * factor).astype(net.dtype)
+        if isinstance(net.maps[-1], Dense):
+            W[-1] = (W[-1] / self._y_scaling.factor).astype(net.dtype)
+            b[-1] = self._y_scaling.invert(b[-1]).astype(net.dtype)
+        return W, b
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+class BidirectionalClassifier(ClassifierMixin, _Bidirectional):  # type: ignore[misc]
+    """A classifier that also learns to draw the inputs of its classes.
+
+    One network is trained in both directions over the same weights (bidirectional
+    backpropagation): from inputs to labels, and from labels to inputs. Parameters that are not
+    listed have the meaning that they have for `sklearn.neural_network.MLPClassifier`.
+
+    Parameters
+    ----------
+    hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, \
+power_t, max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, \
+early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change
+        As of `MLPClassifier`; ``solver`` is "adam" or "sgd".
+    backward_weight : float, default 0.03
+        Weight of log p(x | y) against log p(y | x), the precision 1/v of a Gaussian; 0 trains one
+        direction. More of it smooths the classifier: it gains under noise of the inputs.
+    noise : Noise or dict of Noise, optional
+        NEM noise on the labels, or by place as of `nembp.train`.
+    layers : str, optional
+        Hidden layers in the language of ``--layers``, such as ``"conv32x4s2,pool2,256"``, in the
+        place of ``hidden_layer_sizes``.
+    image_shape : tuple of int, optional
+        (height, width, channels) of the images whose pixels are the columns of X, for ``layers``.
+    standardize : bool, default True
+        Give each column mean 0 and standard deviation 1, of the first samples that are seen;
+        8-bit images go to [0, 1]. `coefs_` and `intercepts_` have it in them.
+    device : str, default "cpu"
+        Where to compute: "cpu", "gpu" or "auto".
+    dtype : {"float32", "float64", "auto"}
+        Precision of the parameters; "auto" is that of X, as in `MLPClassifier`.
+    callbacks : sequence of callable, optional
+        Called with each epoch's row of scores; one that returns True ends the training.
+    class_weight : dict, "balanced" or None
+        Weights of the classes, which multiply ``sample_weight``.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        Labels, sorted.
+    network_ : Network
+        What was trained; ``network_.reversed`` is the other direction.
+    history_ : History
+        Scores of each epoch.
+    class_prototypes_ : ndarray, shape (classes, features)
+        What the backward direction draws for each class: its centroid, in the units of X.
+    loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_, n_iter_, t_, \
+coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_
+        As of `MLPClassifier`; two classes have two outputs with a softmax.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> classifier = BidirectionalClassifier(learning_rate_init=0.01, random_state=0).fit(X, y)
+    >>> classifier.score(X, y) > 0.95, classifier.predict_inputs([2]).shape
+    (True, (1, 4))
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **_Bidirectional._parameter_constraints,
+        "class_weight": [dict, list, StrOptions({"balanced"}), None],
+    }
+    _score_function = staticmethod(accuracy_score)
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str | Activation = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        backward_weight: float = 0.03,
+        noise: Noise | dict[str, Noise] | None = None,
+        layers: Any = None,
+        image_shape: Any = None,
+        standardize: bool = True,
+        device: str = "cpu",
+        dtype: str = "float32",
+        callbacks: Any = None,
+        class_weight: Any = None,
+    ) -> None:
+        self._set(locals())
+
+    def _encode(self, y: Vector, first: bool, incremental: bool) -> Vector:
+        check_classification_targets(y)
+        several = y.ndim == 2
+        if several and type_of_target(y) != "multilabel-indicator":
+            raise ValueError("Multioutput target data is not supported: give one label a sample, "
+                             "or an indicator matrix of 0 and 1")  # fmt: skip
+        found = np.arange(y.shape[1]) if several else unique_labels(y)
+        if first and not incremental:
+            self.classes_ = found
+        elif incremental and not several and len(np.setdiff1d(found, self.classes_)):
+            raise ValueError(
+                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. "
+                f"'y' has {found}."
+            )
+        elif not incremental and not np.array_equal(found, self.classes_):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous "
+                f"call to fit. Previously got {self.classes_}, `y` has {found}"
+            )
+        if first:
+            self._outputs = len(self.classes_)
+            self._likelihood = Bernoulli() if several else Multinomial()
+        if several:
+            return y.astype(np.float64)
+        return np.searchsorted(self.classes_, y).astype(np.int64)
+
+    def _decode(self, output: Vector) -> Vector:
+        if isinstance(self._likelihood, Bernoulli):
+            return (output > 0.5).astype(np.int64)
+        labels: Vector = self.classes_[output.argmax(axis=1)]
+        return labels
+
+    def _weights(self, y: Vector, weights: Vector | None) -> Vector | None:
+        if self.class_weight is None:
+            return weights
+        by_class: Vector = compute_sample_weight(self.class_weight, y)
+        return by_class if weights is None else by_class * weights
+
+    @available_if(_is_stochastic)  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
+    ) -> BidirectionalClassifier:
+        """Train one epoch on these samples, from where the training stands.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As of `fit`. The first call sets the scaling of the columns.
+        classes : array_like, optional
+            All labels there will be; needed at the first call.
+        """
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' needs all samples at once; give partial_fit a dict, as "
+                "compute_class_weight('balanced', classes=classes, y=y) says"
+            )
+        _check_partial_fit_first_call(self, classes)
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def predict_proba(self, X: Any) -> Vector:
+        """Return the probability of each class, shape (n, classes), in the order of `classes_`."""
+        return self._output(self._checked(X))
+
+    def predict_log_proba(self, X: Any) -> Vector:
+        """Return the logarithm of `predict_proba`, finite where that is rounded to 0."""
+        return self._output(self._checked(X), log=True)
+
+    @property
+    def class_prototypes_(self) -> Vector:
+        """What the backward direction draws for each class, in the units of X."""
+        if not hasattr(self, "network_") or self.backward_weight == 0:
+            raise AttributeError("class_prototypes_ needs a fit with a backward_weight > 0")
+        several = isinstance(self._likelihood, Bernoulli)
+        return self.predict_inputs(np.eye(self._outputs) if several else self.classes_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class BidirectionalRegressor(RegressorMixin, _Bidirectional):  # type: ignore[misc]
+    """A regressor that also learns the mean inputs of its targets.
+
+    As `BidirectionalClassifier`, with the parameters of `sklearn.neural_network.MLPRegressor`
+    (squared error; no Poisson loss). Targets are standardized too, unless ``standardize`` is
+    False; `loss_` is half the mean squared error of the standardized targets.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> regressor = BidirectionalRegressor(random_state=0, learning_rate_init=0.01).fit(X, y)
+    >>> regressor.score(X, y) > 0.5, regressor.predict_inputs([100.0, 200.0]).shape
+    (True, (2, 10))
+    """
+
+    _score_function = staticmethod(r2_score)
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str | Activation = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        backward_weight: float = 0.03,
+        noise: Noise | dict[str, Noise] | None = None,
+        layers: Any = None,
+        image_shape: Any = None,
+        standardize: bool = True,
+        device: str = "cpu",
+        dtype: str = "float32",
+        callbacks: Any = None,
+    ) -> None:
+        self._set(locals())
+
+    def _encode(self, y: Vector, first: bool, incremental: bool) -> Vector:
+        t = y.reshape(len(y), -1).astype(np.float64)
+        if first:
+            self._outputs, self._likelihood = t.shape[1], Gaussian()
+        elif t.shape[1] != self._outputs:
+            raise ValueError(f"y has {t.shape[1]} outputs, but fit saw {self._outputs}")
+        return t
+
+    def _decode(self, output: Vector) -> Vector:
+        return output[:, 0] if output.shape[1] == 1 else output
+
+    @available_if(_is_stochastic)  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> BidirectionalRegressor:
+        """Train one epoch on these samples, from where the training stands.
+
+        The first call sets the scaling of columns and targets.
+        """
+        return self._fit(X, y, sample_weight, incremental=True)
+
+
+def _on_host(value: Any) -> Any:
+    """Return a CuPy array as a NumPy one; others as they are."""
+    on_device = hasattr(value, "__cuda_array_interface__") and hasattr(value, "get")
+    return value.get() if on_device else value
+
+
+def _one_hot(t: Vector, outputs: int) -> Vector:
+    """Return labels as one-hot rows, and numbers as they are."""
+    return np.eye(outputs)[t] if t.ndim == 1 else t

@@ -1,0 +1,345 @@
+"""The scikit-learn estimators: its own checks, weights of samples, warm starts, the other way."""
+
+from __future__ import annotations
+
+import pickle
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.sparse import csc_array, csr_matrix
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import make_blobs, make_multilabel_classification, make_regression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import nembp
+from nembp import BidirectionalClassifier, BidirectionalRegressor, Noise
+from nembp.backend import get_backend
+from nembp.engine.backprop import JointBackpropagation
+from nembp.engine.network import dense_network
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+FAST = {"hidden_layer_sizes": (8,), "max_iter": 20, "random_state": 0, "learning_rate_init": 0.01}
+X, Y = make_blobs(90, 4, centers=3, cluster_std=0.5, random_state=0)
+X = X * [1.0, 100.0, 0.01, 1.0] + [0.0, 1e4, 0.0, 5.0]
+NAMES = np.array(["ant", "bee", "cow"])[Y]
+T = np.stack([X[:, 0] + 1e3, X[:, 3]], axis=1)
+
+
+def classifier(**options):
+    return BidirectionalClassifier(**{**FAST, **options})
+
+
+def regressor(**options):
+    return BidirectionalRegressor(**{**FAST, **options})
+
+
+CHECKED = {"max_iter": 30, "learning_rate_init": 0.01}
+ROUNDING = ("check_methods_subset_invariance", "check_sample_weight_equivalence")
+
+
+@parametrize_with_checks(
+    [
+        BidirectionalClassifier(dtype="auto", **CHECKED),
+        BidirectionalRegressor(dtype="auto", **CHECKED),
+        BidirectionalClassifier(**CHECKED),
+    ]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learns_checks_pass(estimator, check):
+    if estimator.dtype == "float32" and check.func.__name__.startswith(ROUNDING):
+        pytest.skip("compares to 1e-7, and parameters are float32")
+    check(estimator)
+
+
+def test_parameters_are_those_of_mlp():
+    own = {"backward_weight", "noise", "layers", "image_shape", "standardize"}
+    own |= {"device", "dtype", "callbacks"}
+    for ours, theirs, more in (
+        (classifier(), MLPClassifier(), own | {"class_weight"}),
+        (regressor(), MLPRegressor(), own),
+    ):
+        mine, peers = type(ours)().get_params(), theirs.get_params()
+        assert set(mine) - set(peers) == more
+        assert set(peers) - set(mine) <= {"max_fun", "loss"}  # of lbfgs, and Poisson
+        shared = set(mine) & set(peers)
+        assert {k: mine[k] for k in shared} == {k: peers[k] for k in shared}
+
+
+# -- weights of samples ----------------------------------------------------------------------------
+@pytest.mark.parametrize("path", ["none", "samples", "classes"])
+def test_a_weight_is_a_number_of_copies(path):
+    """The weighted gradient and nll are those of the samples repeated, in both directions."""
+    rng = np.random.default_rng(0)
+    net = dense_network([3, 5, 4], activation="tanh", dtype="float64")
+    x, t = rng.normal(size=(6, 3)), np.eye(4)[[0, 1, 2, 3, 1, 0]]
+    copies = np.array([1, 0, 3, 2, 1, 5])
+
+    def step(rows, weights=None):
+        n = int(copies.sum())
+        made = JointBackpropagation(
+            net, len(rows), path=path, samples=n, weighted=weights is not None
+        )
+        made.x[...], made.t[...] = x[rows], t[rows]
+        if weights is not None:
+            made.w[...] = weights[:, None]
+        gradient = np.empty(net.parameter_count)
+        made(gradient)
+        return gradient, made.forward_nll, made.backward_nll
+
+    for weighted, repeated in zip(
+        step(np.arange(6), copies.astype(float)), step(np.repeat(np.arange(6), copies)), strict=True
+    ):
+        np.testing.assert_allclose(weighted, repeated, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("make", [classifier, regressor])
+def test_weighted_fit_is_the_fit_of_copies(make):
+    y = NAMES if make is classifier else T
+    copies = np.random.default_rng(0).integers(0, 3, len(X))
+    options = {"dtype": "float64", "batch_size": 10_000, "max_iter": 5}
+    with pytest.warns(UserWarning, match="clipped"):
+        weighted = make(**options).fit(X, y, sample_weight=0.5 * copies)
+    rows = np.repeat(np.arange(len(X)), copies)
+    options["batch_size"] = len(rows)
+    repeated = make(alpha=1e-4 / 0.5, **options).fit(X[rows], y[rows])
+    np.testing.assert_allclose(weighted.loss_curve_, repeated.loss_curve_, rtol=1e-8)
+    for one, other in zip(weighted.coefs_, repeated.coefs_, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+
+
+def test_class_weights_are_sample_weights():
+    by_class = {"ant": 1.0, "bee": 5.0, "cow": 0.5}
+    one = classifier(class_weight=by_class).fit(X, NAMES)
+    other = classifier().fit(X, NAMES, sample_weight=[by_class[name] for name in NAMES])
+    np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+    with pytest.raises(ValueError, match="needs all samples at once"):
+        classifier(class_weight="balanced").partial_fit(X, NAMES, classes=np.unique(NAMES))
+    with pytest.raises(ValueError, match="zero"):
+        classifier().fit(X, NAMES, sample_weight=np.zeros(len(X)))
+
+
+# -- training --------------------------------------------------------------------------------------
+def test_coefficients_take_the_data_in_its_units():
+    for model, out in (
+        (classifier().fit(X, NAMES), "softmax"),
+        (regressor().fit(X, T), "identity"),
+    ):
+        hidden = np.maximum(X @ model.coefs_[0] + model.intercepts_[0], 0.0)
+        z = hidden @ model.coefs_[1] + model.intercepts_[1]
+        assert model.out_activation_ == out
+        if out == "softmax":
+            z = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+            np.testing.assert_allclose(z, model.predict_proba(X), atol=0.02)  # float32 at 1e4
+        else:
+            np.testing.assert_allclose(z, model.predict(X), rtol=1e-3, atol=0.1)
+
+
+@pytest.mark.parametrize("make", [classifier, regressor])
+def test_epochs_one_by_one_are_the_epochs_of_fit(make):
+    """With the samples in order, partial_fit and warm starts go on where the last one ended."""
+    y = NAMES if make is classifier else T
+    options = {"shuffle": False, "batch_size": 20, "tol": 0.0, "n_iter_no_change": 1000}
+    whole = make(max_iter=6, **options).fit(X, y)
+    first = {"classes": np.unique(NAMES)} if make is classifier else {}
+    pieces = make(**options)
+    for k in range(6):
+        pieces.partial_fit(X, y, **(first if k == 0 else {}))
+    again = make(max_iter=3, warm_start=True, **options).fit(X, y)
+    again = pickle.loads(pickle.dumps(again)).fit(X, y)
+    for other in (pieces, again):
+        np.testing.assert_array_equal(other.predict(X), whole.predict(X))
+        np.testing.assert_array_equal(other.loss_curve_, whole.loss_curve_)
+        np.testing.assert_array_equal(other.predict_inputs(y), whole.predict_inputs(y))
+    assert (whole.n_iter_, again.n_iter_, pieces.n_iter_) == (6, 3, 1)
+    assert len(again.history_.epochs) == len(again.loss_curve_) == 6
+    assert whole.t_ == pieces.t_ == 6 * len(X)
+
+
+def test_the_classical_solvers_take_the_steps_of_mlp():
+    """One step of plain, of Nesterov's momentum and of alpha, from the weights that MLP drew."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), np.arange(40) % 3
+    for momentum, nesterov in product((0.0, 0.9), (False, True)):
+        options = {
+            "hidden_layer_sizes": (5,),
+            "activation": "tanh",
+            "solver": "sgd",
+            "alpha": 0.5,
+            "learning_rate_init": 0.1,
+            "momentum": momentum,
+            "nesterovs_momentum": nesterov,
+            "shuffle": False,
+            "random_state": 0,
+        }
+        peer = MLPClassifier(**options)
+        ours = BidirectionalClassifier(
+            backward_weight=0, standardize=False, dtype="float64", **options
+        )
+        for model in (peer, ours):
+            model.partial_fit(x, y, classes=[0, 1, 2])
+        for k in range(2):
+            ours.network_.weights[k][...] = peer.coefs_[k]
+            ours.network_.biases[k + 1][...] = peer.intercepts_[k]
+        ours._optimizer = peer._optimizer = None  # start anew from here
+        del peer._optimizer
+        for model in (peer, ours):
+            for _ in range(3):
+                model.partial_fit(x, y)
+        for one, other in zip(ours.coefs_, peer.coefs_, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-10)
+        np.testing.assert_allclose(ours.loss_curve_[1:], peer.loss_curve_[1:], rtol=1e-3)
+
+
+def test_early_stopping_keeps_the_best_parameters():
+    model = classifier(early_stopping=True, max_iter=60, n_iter_no_change=3).fit(X, NAMES)
+    assert model.best_validation_score_ == max(model.validation_scores_)
+    assert model.best_loss_ is None
+    assert len(model.validation_scores_) == model.n_iter_ < 60
+    assert model.score(X, NAMES) > 0.8
+
+
+def test_callbacks_noise_and_layers():
+    rows = []
+    model = classifier(
+        noise=Noise("nem", std=0.1),
+        layers="conv4x3,pool2,8",
+        image_shape=(8, 8, 1),
+        callbacks=[rows.append, lambda row: row["epoch"] == 2],
+        activation="tanh",
+    )
+    images = np.random.default_rng(0).integers(0, 256, (40, 64)).astype(np.uint8)
+    model.fit(images, np.arange(40) % 2)
+    assert len(rows) == model.n_iter_ == 2
+    assert 0.0 < rows[0]["noise/forward/accepted"] <= 1.0
+    assert [w.ndim for w in model.coefs_ if w.size] == [4, 2, 2]
+    drawn = model.predict_inputs([0, 1])
+    assert drawn.shape == (2, 64)
+    assert 0 < drawn.mean() < 255
+    with pytest.raises(ValueError, match=r"image_shape is \(8, 8, 3\), but X has 64"):
+        model.set_params(image_shape=(8, 8, 3)).fit(images, np.arange(40) % 2)
+
+
+def test_options_are_refused_with_a_remedy():
+    for options, message in (
+        ({"solver": "lbfgs"}, "Use 'adam' or 'sgd'"),
+        ({"layers": "conv3"}, "conv3"),
+        ({"backward_weight": -1}, "backward_weight"),
+        ({"noise": {"sideways": Noise("nem")}}, "sideways"),
+        ({"hidden_layer_sizes": (3, 0)}, "must be > 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            classifier(**options).fit(X, NAMES)
+
+
+# -- the other direction ---------------------------------------------------------------------------
+def test_prototypes_are_the_centroids_of_classes():
+    model = classifier(backward_weight=1.0, max_iter=200, n_iter_no_change=200).fit(X, NAMES)
+    means = np.stack([X[name == NAMES].mean(axis=0) for name in model.classes_])
+    error = np.abs(model.class_prototypes_ - means) / X.std(axis=0)
+    assert error.max() < 0.15
+    np.testing.assert_array_equal(
+        model.predict_inputs(["cow", "ant"]), model.class_prototypes_[[2, 0]]
+    )
+    with pytest.raises(ValueError, match="classes not in"):
+        model.predict_inputs(["dog"])
+
+
+def test_inputs_of_numbers_and_of_several_labels():
+    model = regressor(backward_weight=1.0, max_iter=200).fit(X, T)
+    correlation = np.corrcoef(model.predict_inputs(T)[:, 0], X[:, 0])[0, 1]
+    assert correlation > 0.9
+    x, y = make_multilabel_classification(60, 6, n_classes=3, random_state=0)
+    several = classifier(max_iter=100).fit(x, y)
+    assert several.predict_inputs(y).shape == x.shape
+    assert several.class_prototypes_.shape == (3, 6)
+    assert several.score(x, y) > 0.5
+    np.testing.assert_allclose(several.predict_log_proba(x), np.log(several.predict_proba(x)))
+
+
+def test_one_direction_alone_has_no_prototypes():
+    model = classifier(backward_weight=0).fit(X, NAMES)
+    assert "train/backward/nll" not in model.history_.epochs[0]
+    assert not hasattr(model, "class_prototypes_")
+    with pytest.raises(ValueError, match="backward_weight is 0"):
+        model.predict_inputs(["ant"])
+
+
+# -- kinds of input --------------------------------------------------------------------------------
+def test_sparse_tables_and_devices_arrays_are_read_alike():
+    whole = classifier().fit(X, NAMES)
+    for kind in (csr_matrix, csc_array):
+        np.testing.assert_array_equal(
+            classifier().fit(kind(X), NAMES).predict(kind(X)), whole.predict(X)
+        )
+
+    class Device(np.ndarray):  # what a CuPy array shows
+        __cuda_array_interface__ = None
+
+        def get(self):
+            return np.asarray(self)
+
+    on_device = X.view(Device)
+    np.testing.assert_array_equal(
+        classifier().fit(on_device, NAMES).predict(on_device), whole.predict(X)
+    )
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_names_of_columns_are_kept(library):
+    frames = pytest.importorskip(library)
+    table = frames.DataFrame({f"x{k}": X[:, k] for k in range(4)})
+    model = classifier().fit(table, frames.Series(NAMES.tolist()))
+    assert model.feature_names_in_.tolist() == ["x0", "x1", "x2", "x3"]
+    np.testing.assert_array_equal(model.predict(table), classifier().fit(X, NAMES).predict(X))
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(table[["x1", "x0", "x2", "x3"]])
+
+
+def test_a_large_mean_is_subtracted_in_float64():
+    moved = X + 1.7e9
+    np.testing.assert_allclose(
+        classifier().fit(moved, NAMES).predict_proba(moved),
+        classifier().fit(X, NAMES).predict_proba(X),
+        atol=1e-2,
+    )
+
+
+# -- within scikit-learn ---------------------------------------------------------------------------
+def test_searches_pipelines_and_calibration():
+    search = GridSearchCV(classifier(), {"backward_weight": [0.0, 0.03]}, cv=2, n_jobs=2)
+    assert search.fit(X, NAMES).best_score_ > 0.9
+    pipeline = make_pipeline(StandardScaler(), classifier())
+    assert cross_val_score(pipeline, X, NAMES, cv=3).mean() > 0.9
+    calibrated = CalibratedClassifierCV(classifier(), cv=2).fit(X, NAMES)
+    np.testing.assert_allclose(calibrated.predict_proba(X).sum(axis=1), 1.0)
+    x, y = make_regression(80, 3, random_state=0)
+    assert cross_val_score(regressor(max_iter=100), x, y, cv=2).mean() > 0.5
+
+
+def test_weights_are_routed():
+    import sklearn
+
+    with sklearn.config_context(enable_metadata_routing=True):
+        routed = classifier().set_fit_request(sample_weight=True)
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        pipeline = make_pipeline(scaler, routed)
+        weights = np.where(NAMES == "ant", 1.0, 0.01)
+        fitted = pipeline.fit(X, NAMES, sample_weight=weights)[-1]
+    direct = classifier().fit(StandardScaler().fit_transform(X), NAMES, sample_weight=weights)
+    np.testing.assert_array_equal(fitted.coefs_[0], direct.coefs_[0])
+
+
+def test_clones_and_pickles_answer_the_same():
+    model = classifier().fit(X, NAMES)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    np.testing.assert_array_equal(clone(model).fit(X, NAMES).coefs_[0], model.coefs_[0])
+    assert nembp.BidirectionalClassifier is BidirectionalClassifier
+    assert get_backend("cpu").name == model.network_.backend.name
