@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
+from nembp.version import __version__
+
 if TYPE_CHECKING:
     from nembp.arrays import train
     from nembp.checkpoints import Model
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from nembp.engine.noise import Noise
     from nembp.estimators import BidirectionalClassifier, BidirectionalRegressor
     from nembp.verification import check_gradient
-
-__version__ = "0.1.0"
 
 # public name: its module, and its name there; imported when it is first used
 _HOMES: Final = {

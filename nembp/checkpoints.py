@@ -1,31 +1,21 @@
-"""Sealed archives: an .npz of plain arrays and a JSON header under one SHA-256.
+"""Model files: a trained network and what is needed to use it, in one sealed .npz.
 
-The file is an ordinary ``.npz`` that `numpy.load` opens without pickle: the arrays, ``header`` (the
-JSON's bytes) and ``sha256`` (the digest of all others). Nothing in it can run code, and reading it
-takes memory in proportion to the file, whatever its headers claim.
+A sealed archive is an ordinary ``.npz`` that `numpy.load` opens without pickle: arrays, ``header``
+(the bytes of a JSON text) and ``sha256`` (the digest of all others). It is written whole or not at
+all. Nothing in it can run code, and reading it takes memory in proportion to the file, whatever its
+headers claim.
 
-What the bits of a training depend on besides its settings.
-
-Activations, linear maps and likelihoods by name, and the JSON in which files keep them.
-
-A kind is a frozen dataclass; an object of it is written ``{"kind": name, field: value, ...}`` and
-rebuilt by the annotations of its class. A new kind says its name once, and every model file can
-hold it:
+Activations, linear maps and likelihoods are dataclasses, and are written as
+``{"kind": name, field: value, ...}``. A class of your own says its name once, and every model file
+can hold it:
 
     register_kind("linear map", "locally-connected", LocallyConnected)
-
-Model files: a trained network and what is needed to use it, in one checked .npz.
-
-A model is written whole or not at all, is read without pickle, and comes back with the very same
-bits. See :mod:`nembp.checkpoints` for the file, :mod:`nembp.checkpoints` for how a new kind of activation,
-linear map or likelihood gets into it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import math
 import os
@@ -39,22 +29,24 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-import nembp
 from nembp.backend import Backend, get_backend
 from nembp.datasets.arrays import read_npz
 from nembp.datasets.scaling import Scaling
 from nembp.engine.activations import ACTIVATIONS, Activation
-from nembp.engine.likelihoods import LIKELIHOODS, Likelihood
-from nembp.engine.linear import Dense, LinearMap, Transposed
+from nembp.engine.convolution import Convolution
+from nembp.engine.likelihoods import LIKELIHOODS, Likelihood, Score
+from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 from nembp.engine.network import Layer, Network, parameter_count, statistics_count, statistics_views
 from nembp.errors import ArchitectureError, DataError
 from nembp.files import replacing
+from nembp.version import __version__
 
+# -- sealed archives -------------------------------------------------------------------------------
 HEADER, SEAL = "header", "sha256"
 
 
@@ -63,16 +55,6 @@ def content_hash(arrays: Mapping[str, NDArray[Any]]) -> str:
 
     The same content has the same hash whatever its byte order in memory, its strides and the
     order of its names.
-
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray
-        Of numbers or text.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
 
     >>> content_hash({"W": np.zeros(3)}) == content_hash({"W": np.zeros((3, 1))})
     False
@@ -127,20 +109,14 @@ def write_archive(
 
 
 def read_archive(
-    path: str | os.PathLike[str],
-    kind: str,
-    version: int,
-    names: Sequence[str],
-    remedy: str,
+    path: str | os.PathLike[str], kind: str, version: int, names: Sequence[str], remedy: str
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Read a sealed archive whose header has ``format`` = `kind` and ``version`` = `version`.
 
     Parameters
     ----------
-    path : path
-        The file.
-    kind, version : str, int
-        What the header must say.
+    path, kind, version : path, str, int
+        The file, and what its header must say.
     names : sequence of str
         The arrays to read; those that are absent are left out, and the seal says whether they
         should be.
@@ -206,50 +182,57 @@ def environment(net: Network) -> dict[str, Any]:
 
     pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     pools.sort(key=lambda pool: "numpy" not in pool["filepath"])  # SciPy may bring its own
-    blas = None
-    if pools:
-        names = {"internal_api": "library", "num_threads": "threads"}
-        keys = ("internal_api", "version", "architecture", "num_threads")
-        blas = {names.get(key, key): pools[0].get(key) for key in keys}
+    names = {"library": "internal_api", "version": "version", "architecture": "architecture",
+             "threads": "num_threads"}  # fmt: skip
     cupy = sys.modules.get("cupy") if net.backend.name == "gpu" else None
     return {
-        "nembp": nembp.__version__,
+        "nembp": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "cupy": None if cupy is None else cupy.__version__,
         "platform": platform.platform(),
         "device": net.backend.describe(),
-        "blas": blas,
+        "blas": {name: pools[0].get(key) for name, key in names.items()} if pools else None,
     }
 
 
-Family: TypeAlias = Literal["activation", "synapse", "likelihood"]
-
-# "module:class" is imported when a file names it
-SYNAPSES: dict[str, type[LinearMap] | str] = {
-    "dense": Dense,
-    "transposed": Transposed,
-    "convolution": "nembp.engine.convolution:Convolution",
-    "average-pooling": "nembp.engine.linear:AveragePooling",
-    "reshape": "nembp.engine.linear:Reshape",
-}
-
-# what has a likelihood's methods and is none, so no option names it
-OBJECTIVES: dict[str, Any] = {"score": "nembp.adversarial.objectives:Score"}
-
-_BASES: dict[Family, type[Any]] = {
-    "activation": Activation,
-    "synapse": LinearMap,
-    "likelihood": Likelihood,
-}
-_KINDS: dict[Family, MutableMapping[str, Any]] = {
-    "activation": ACTIVATIONS,
-    "synapse": SYNAPSES,
-    "likelihood": ChainMap(LIKELIHOODS, OBJECTIVES),
-}
+# -- activations, linear maps and likelihoods as JSON ----------------------------------------------
+class _Family(NamedTuple):
+    name: str
+    base: type[Any]
+    kinds: MutableMapping[str, Any]  # classes by the names that files have for them
 
 
-def register_kind(family: Family, name: str, kind: type[Any]) -> None:
+_FAMILIES = (
+    _Family("activation", Activation, ACTIVATIONS),
+    _Family(
+        "linear map",
+        LinearMap,
+        {
+            "dense": Dense,
+            "transposed": Transposed,
+            "convolution": Convolution,
+            "average-pooling": AveragePooling,
+            "reshape": Reshape,
+        },
+    ),
+    # files hold critics too, which no option may name as a likelihood
+    _Family("likelihood", Likelihood, ChainMap(LIKELIHOODS, {Score.name: Score})),
+)
+
+
+def _family(kind: Any) -> _Family | None:
+    """Return the family that a class belongs to."""
+    if not isinstance(kind, type):
+        return None
+    return next((family for family in _FAMILIES if issubclass(kind, family.base)), None)
+
+
+def register_kind(
+    family: Literal["activation", "linear map", "synapse", "likelihood"],
+    name: str,
+    kind: type[Any],
+) -> None:
     """Let model files hold objects of a class.
 
     An activation or likelihood also joins `ACTIVATIONS` or `LIKELIHOODS` by this.
@@ -257,31 +240,34 @@ def register_kind(family: Family, name: str, kind: type[Any]) -> None:
     Parameters
     ----------
     family : {"activation", "linear map", "likelihood"}
-        What it is.
+        What it is; "synapse" is an older word for a linear map.
     name : str
         What files call it; for ever, since old files keep the name.
     kind : type
         A dataclass whose fields are numbers, strings, None, tuples of these, or objects of
-        registered kinds. A field added later needs a default, which old files then get.
+        registered classes, with annotations that can be resolved at run time. A field added later
+        needs a default, which old files then get.
 
     Raises
     ------
     ArchitectureError
         If `kind` is no such dataclass, or the name belongs to another class.
     """
-    if not (issubclass(kind, _BASES[family]) and dataclasses.is_dataclass(kind)):
+    wanted = "linear map" if family == "synapse" else family
+    _, base, kinds = next(each for each in _FAMILIES if each.name == wanted)
+    if not (issubclass(kind, base) and dataclasses.is_dataclass(kind)):
         raise ArchitectureError(
             f"{kind.__name__} cannot be registered: expected a dataclass that subclasses "
-            f"{_BASES[family].__name__}"
+            f"{base.__name__}"
         )
-    _hints(kind)
-    known = _KINDS[family].setdefault(name, kind)
-    if known is not kind and known != _path(kind):
-        raise ArchitectureError(f"{family} {name!r} is already registered as {known}")
+    typing.get_type_hints(kind)  # fails now rather than when a file is read
+    known = kinds.setdefault(name, kind)
+    if known is not kind:
+        raise ArchitectureError(f"{wanted} {name!r} is already registered as {known.__qualname__}")
 
 
 def encode(value: Any) -> Any:
-    """Turn a kind's object, or another dataclass of plain values, into what JSON can hold.
+    """Turn an object of a registered class, or another dataclass of plain values, into JSON values.
 
     Raises
     ------
@@ -298,16 +284,24 @@ def encode(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [encode(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        written: dict[str, Any] = {}
-        for family, base in _BASES.items():
-            if isinstance(value, base):
-                written["kind"] = _name(family, type(value))
-        return written | {
-            name: encode(getattr(value, field.name)) for name, field in _fields(type(value)).items()
-        }
+        fields = _fields(type(value)).items()
+        return _name(type(value)) | {key: encode(getattr(value, f.name)) for key, f in fields}
     raise ArchitectureError(
         f"{value!r} cannot be kept in a file; expected a number, a string, None, a tuple of "
-        "these, or an object of a registered kind (nembp.checkpoints.register_kind)"
+        "these, or an object of a registered class (nembp.checkpoints.register_kind)"
+    )
+
+
+def _name(kind: type[Any]) -> dict[str, str]:
+    family = _family(kind)
+    if family is None:
+        return {}
+    for name, known in family.kinds.items():
+        if known is kind:
+            return {"kind": name}
+    raise ArchitectureError(
+        f"{family.name} {kind.__qualname__} cannot be kept in a file: its class has no name there; "
+        f'call nembp.checkpoints.register_kind("{family.name}", name, {kind.__qualname__}) once'
     )
 
 
@@ -317,7 +311,7 @@ def decode(hint: Any, written: Any) -> Any:
     Parameters
     ----------
     hint : type
-        ``Activation``, ``LinearMap`` or ``Likelihood`` for any of their kinds; a dataclass; int,
+        ``Activation``, ``LinearMap`` or ``Likelihood`` for any of their classes; a dataclass; int,
         float, bool, str, None, dict, a Literal; unions and tuples of these.
     written : JSON value
         What `encode` made.
@@ -343,7 +337,7 @@ def decode(hint: Any, written: Any) -> Any:
             return tuple(decode(*pair) for pair in zip(arguments, written, strict=True))
     elif origin is Literal and isinstance(written, str) and written in arguments:
         return written
-    elif isinstance(written, dict) and (hint in _BASES.values() or dataclasses.is_dataclass(hint)):
+    elif isinstance(written, dict) and (_family(hint) or dataclasses.is_dataclass(hint)):
         return _construct(hint, written)
     elif hint is float and type(written) is int:
         return float(written)
@@ -353,33 +347,37 @@ def decode(hint: Any, written: Any) -> Any:
 
 
 def _decode_union(options: tuple[Any, ...], written: Any) -> Any:
-    none = type(None)
-    if none in options and written is None:
+    if written is None and types.NoneType in options:
         return None
-    options = tuple(option for option in options if option is not none)
-    for option in options[:-1]:
+    *others, last = (option for option in options if option is not types.NoneType)
+    for option in others:
         try:
             return decode(option, written)
         except DataError:
             continue
-    return decode(options[-1], written)
+    return decode(last, written)
 
 
-def _construct(hint: type[Any], written: Mapping[str, Any]) -> Any:
-    """Build the kind that `written` names, or `hint` itself where it is no family's base."""
-    name, kind, values = hint.__name__, hint, dict(written)
-    for family, base in _BASES.items():
-        if issubclass(hint, base):
-            name = values.pop("kind", None)
-            kind = _kind(family, name)
-    fields = _fields(kind)
-    required = {key for key, field in fields.items() if _has_no_default(field)}
+def _construct(kind: type[Any], written: Mapping[str, Any]) -> Any:
+    """Build an object of the class that `written` names in a family, else of `kind` itself."""
+    name, values = kind.__name__, dict(written)
+    if (family := _family(kind)) is not None:
+        name = values.pop("kind", None)
+        if not isinstance(name, str) or name not in family.kinds:
+            raise DataError(
+                f"{family.name} of unknown kind {_shown(name)}; expected one of "
+                f"{', '.join(family.kinds)}; import the module that registers it "
+                "(nembp.checkpoints.register_kind), or use the version of nembp that wrote it"
+            )
+        kind = family.kinds[name]
+    fields, none = _fields(kind), dataclasses.MISSING
+    required = {key for key, f in fields.items() if f.default is f.default_factory is none}
     if not required <= values.keys() <= fields.keys():
         raise DataError(
             f"{name} has the fields {_shown(', '.join(values))}; expected "
             f"{', '.join(fields) or 'none'}; another version of nembp may have written it"
         )
-    hints = _hints(kind)
+    hints = typing.get_type_hints(kind)
     try:
         decoded = {fields[k].name: decode(hints[fields[k].name], v) for k, v in values.items()}
     except DataError as error:
@@ -387,51 +385,9 @@ def _construct(hint: type[Any], written: Mapping[str, Any]) -> Any:
     return kind(**decoded)
 
 
-def _kind(family: Family, name: Any) -> type[Any]:
-    kind = _KINDS[family].get(name) if isinstance(name, str) else None
-    if kind is None:
-        raise DataError(
-            f"{family} of unknown kind {_shown(name)}; expected one of "
-            f"{', '.join(_KINDS[family])}; import the module that registers it "
-            "(nembp.checkpoints.register_kind), or use the version of nembp that wrote it"
-        )
-    if isinstance(kind, str):
-        module, _, attribute = kind.partition(":")
-        kind = getattr(importlib.import_module(module), attribute)
-    return typing.cast("type[Any]", kind)
-
-
-def _name(family: Family, kind: type[Any]) -> str:
-    for name, known in _KINDS[family].items():
-        if known is kind or known == _path(kind):
-            return name
-    raise ArchitectureError(
-        f"{family} {kind.__qualname__} cannot be kept in a file: its class has no name there; "
-        f'call nembp.checkpoints.register_kind("{family}", name, {kind.__qualname__}) once'
-    )
-
-
-def _path(kind: type[Any]) -> str:
-    return f"{kind.__module__}:{kind.__qualname__}"
-
-
 def _fields(kind: type[Any]) -> dict[str, dataclasses.Field[Any]]:
     """Return the fields by their names in files, which old files keep when a field is renamed."""
     return {f.metadata.get("name", f.name): f for f in dataclasses.fields(kind) if f.init}
-
-
-def _has_no_default(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _hints(kind: type[Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(kind)
-    except NameError as error:
-        raise ArchitectureError(
-            f"{kind.__qualname__} cannot be kept in a file: its annotation {error.name!r} has no "
-            "meaning at run time; import that name outside of TYPE_CHECKING"
-        ) from error
 
 
 def _shown(value: Any) -> str:
@@ -439,6 +395,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
+# -- models ----------------------------------------------------------------------------------------
 FORMAT, VERSION = "nembp model", 1
 REMEDY = (
     "Expected a model file that `nembp train` or save_model wrote; copy it again from where it "
@@ -462,9 +419,9 @@ class Model:
     shape : tuple of int
         Of one input sample, (28, 28, 1) for example; its product is ``net.inputs``.
     classes : tuple of str
-        Names, one an output; () for regression.
+        Names, one for each output; () for regression.
     target_names : tuple of str
-        Regression targets, one an output; () for classification.
+        Regression targets, one for each output; () for classification.
     x_scaling, y_scaling : Scaling
         Between raw values and the network's units.
     centroids : ndarray of float64, shape (classes, features), or None
@@ -567,7 +524,7 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
     ------
     ArchitectureError
         If the network is seen from its backward direction or is complex, a layer's or linear map's
-        class is not registered (`nembp.checkpoints.register_kind`), or `settings` are not JSON.
+        class is not registered (`register_kind`), or `settings` are not JSON.
     DataError
         If the parts of the model do not fit together or are not finite: what `load_model` would
         refuse is not written.
@@ -581,20 +538,19 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
         raise ArchitectureError(
             f"{where}: not written: the network is {net.dtype}; save net.to(dtype='float64')"
         )
-    flat = zip(IN_DTYPE, net.snapshot(), strict=True)
-    arrays = {name: array for name, array in flat if name == "parameters" or array.size}
-    if model.centroids is not None:
-        arrays["centroids"] = np.asarray(model.centroids, np.float64)
-    scalings = {"x": model.x_scaling, "y": model.y_scaling}
-    if model.pixel_scaling is not None:
-        scalings["pixel"] = model.pixel_scaling
-    for axis, scaling in scalings.items():
-        arrays[f"{axis}_offset"] = np.asarray(scaling.offset, np.float64)
-        arrays[f"{axis}_factor"] = np.asarray(scaling.factor, np.float64)
     try:
         _check(model)
     except DataError as error:
         raise DataError(f"{where}: not written: {error}") from error
+    parameters, statistics = net.snapshot()
+    arrays = {"parameters": parameters} | ({"statistics": statistics} if statistics.size else {})
+    if model.centroids is not None:
+        arrays["centroids"] = np.asarray(model.centroids, np.float64)
+    scalings = {"x": model.x_scaling, "y": model.y_scaling, "pixel": model.pixel_scaling}
+    for axis, scaling in scalings.items():
+        if scaling is not None:
+            arrays[f"{axis}_offset"] = np.asarray(scaling.offset, np.float64)
+            arrays[f"{axis}_factor"] = np.asarray(scaling.factor, np.float64)
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -634,7 +590,7 @@ def load_model(path: str | os.PathLike[str], device: str | Backend = "cpu") -> M
     header, arrays = read_archive(path, FORMAT, VERSION, ARRAYS + OPTIONAL, REMEDY)
     try:
         return _decode(header, arrays, backend)
-    # a kind's class may reject a header's values with any of these
+    # a registered class may reject a header's values with any of these
     except (ArithmeticError, MemoryError, RecursionError, TypeError, ValueError) as error:
         raise DataError(f"{os.fspath(path)}: {error or 'out of memory'}. {REMEDY}") from error
 
@@ -652,12 +608,13 @@ def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Ba
     layers = read("layers", tuple[Layer, ...])
     maps = read("synapses", tuple[LinearMap, ...])
     ends = read("forward", Likelihood), read("backward", Likelihood)
-    coloured = any(name in arrays for name in PIXEL)
-    for name in (*ARRAYS, *OPTIONAL):
-        if name not in arrays and (name in ARRAYS or (coloured and name in PIXEL)):
+    in_colour = any(name in arrays for name in PIXEL)
+    for name in (*ARRAYS, *PIXEL) if in_colour else ARRAYS:
+        if name not in arrays:
             raise DataError(f"the array {name} is missing")
-        if name in arrays and arrays[name].dtype != (dtype if name in IN_DTYPE else "float64"):
-            raise DataError(f"the array {name} is {arrays[name].dtype}")
+    for name, array in arrays.items():
+        if array.dtype != (dtype if name in IN_DTYPE else "float64"):
+            raise DataError(f"the array {name} is {array.dtype}")
     flat = arrays["parameters"], arrays.get("statistics", np.zeros(0, dtype))
     # before anything is allocated by the header's sizes
     sizes = parameter_count(layers, maps), statistics_count(layers)
@@ -666,22 +623,22 @@ def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Ba
             raise DataError(f"{name} of shape {array.shape}, but its layers have {count}")
     net = Network(layers, maps, *ends, device=backend, dtype=dtype, seed=None)
     net.restore(flat)
+
+    def scaling(axis: str) -> Scaling:
+        pair = arrays[f"{axis}_offset"], arrays[f"{axis}_factor"]
+        return Scaling(*(each if each.ndim else float(each[()]) for each in pair))
+
     hints = typing.get_type_hints(Model)
     model = Model(
         net=net,
-        x_scaling=_scaling(arrays["x_offset"], arrays["x_factor"]),
-        y_scaling=_scaling(arrays["y_offset"], arrays["y_factor"]),
+        x_scaling=scaling("x"),
+        y_scaling=scaling("y"),
         centroids=arrays.get("centroids"),
-        pixel_scaling=_scaling(*(arrays[name] for name in PIXEL)) if coloured else None,
+        pixel_scaling=scaling("pixel") if in_colour else None,
         **{key: read(key, hints[key]) for key in PLAIN},
     )
     _check(model)
     return model
-
-
-def _scaling(offset: NDArray[Any], factor: NDArray[Any]) -> Scaling:
-    """Scalars come back as floats."""
-    return Scaling(*(each if each.ndim else float(each[()]) for each in (offset, factor)))
 
 
 def _broadcasts(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
@@ -701,10 +658,12 @@ def _check(model: Model) -> None:
     for what, names in (("classes", model.classes), ("target names", model.target_names)):
         if names and len(names) != net.outputs:
             raise DataError(f"{len(names)} {what} do not fit {net.outputs} outputs")
-    sides = [("x_scaling", model.x_scaling, shape), ("y_scaling", model.y_scaling, (net.outputs,))]
-    if model.pixel_scaling is not None:
-        sides.append(("pixel_scaling", model.pixel_scaling, shape))
-    for what, scaling, full in sides:
+    for what, full in (
+        ("x_scaling", shape),
+        ("pixel_scaling", shape),
+        ("y_scaling", (net.outputs,)),
+    ):
+        scaling: Scaling = getattr(model, what) or Scaling()
         for value in (scaling.offset, scaling.factor):
             if not _broadcasts(np.shape(value), full):
                 raise DataError(f"{what} of shape {np.shape(value)} does not fit {full}")
@@ -715,8 +674,8 @@ def _check(model: Model) -> None:
             f"{net.inputs} inputs"
         )
     parameters, statistics = net.snapshot()
-    named = ("parameters", parameters), ("statistics", statistics), ("centroids", centroids)
-    for what, values in named:
+    named = {"parameters": parameters, "statistics": statistics, "centroids": centroids}
+    for what, values in named.items():
         if values is not None and not np.all(np.isfinite(values)):
             raise DataError(f"{what} hold a NaN or an infinity")
     pairs = chain(*statistics_views(net.layers, statistics))

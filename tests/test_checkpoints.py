@@ -1,82 +1,376 @@
+"""Sealed archives, classes as JSON, and model files: back bit for bit, or refused in little memory."""
+
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
+import math
 import os
 import sys
-from dataclasses import dataclass, replace
-from itertools import product
-from typing import Any
+import tracemalloc
+import zipfile
+from collections import ChainMap
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 import pytest
-from checkpoints_cases import contents, image_model, refused
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
-from nembp import checkpoints as kinds
-from nembp.backend import Backend, CupyBackend
+from nembp import checkpoints
+from nembp.backend import Backend
 from nembp.checkpoints import (
+    ARRAYS,
+    FORMAT,
+    OPTIONAL,
+    VERSION,
     Model,
+    content_hash,
+    decode,
+    encode,
     environment,
     load_model,
+    read_archive,
+    register_kind,
     save_model,
+    write_archive,
 )
 from nembp.datasets import Scaling
-from nembp.engine.activations import ACTIVATIONS
-from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
-from nembp.engine.linear import Dense
+from nembp.engine.activations import ACTIVATIONS, Activation, LeakyReLU, Tanh
+from nembp.engine.likelihoods import (
+    LIKELIHOODS,
+    Bernoulli,
+    Gaussian,
+    Likelihood,
+    Multinomial,
+    Score,
+)
+from nembp.engine.linear import Dense, LinearMap, Transposed
 from nembp.engine.network import Layer, Network, dense_network
 from nembp.errors import ArchitectureError, DataError, DeviceError, OutputError
+
+positive = st.floats(0.0, exclude_min=True, allow_infinity=False)
 
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "model.npz"
+    return tmp_path / "model. 2.npz"  # a full stop in the name must not cut a message
+
+
+def one_sentence(path, error: DataError, reason: str, remedy: str) -> None:
+    message = str(error)
+    assert message.startswith(f"{path}: ")
+    assert message.endswith(remedy)
+    assert reason in message
+    assert "\n" not in message
+    assert len(message) < 1000
+
+
+def peak(call: Any, *arguments: Any) -> int:
+    """Bytes that a call takes at most."""
+    tracemalloc.start()
+    try:
+        call(*arguments)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+# -- sealed archives -------------------------------------------------------------------------------
+HEADER = {"format": "thing", "version": 1, "note": "é \ud800 🂡", "numbers": [0.1, -0.0, 2**80]}
+
+
+def read(path, *names):
+    return read_archive(path, "thing", 1, names, "Make it again.")
+
+
+def unread(path, reason: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read(path, "a")
+    one_sentence(path, caught.value, reason, ". Make it again.")
+
+
+def npy(array) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+    return file.getvalue()
+
+
+def write_zip(path, entries, method=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in entries.items():
+            archive.writestr(f"{name}.npy", content)
+
+
+def sealed(text, arrays):
+    """Entries with a seal that fits, as an attacker would write them."""
+    content = dict(arrays) | {"header": np.frombuffer(text.encode(), np.uint8)}
+    seal = np.frombuffer(bytes.fromhex(content_hash(content)), np.uint8)
+    return {name: npy(array) for name, array in (content | {"sha256": seal}).items()}
+
+
+dtypes = npst.scalar_dtypes().filter(lambda dtype: dtype.kind in "biuf" and dtype.itemsize <= 8)
+some_arrays = npst.arrays(dtypes, npst.array_shapes(min_dims=0, max_dims=3, min_side=0))
+
+
+@given(st.dictionaries(st.sampled_from("abc"), some_arrays))
+def test_arrays_come_back_bit_for_bit(tmp_path_factory, arrays):
+    path = tmp_path_factory.mktemp("archives") / "thing.npz"
+    write_archive(path, HEADER, arrays)
+    header, back = read(path, *"abc")
+    assert header == HEADER
+    assert math.copysign(1, header["numbers"][1]) == -1
+    assert set(back) == set(arrays)
+    for name, array in arrays.items():
+        native = array.astype(array.dtype.newbyteorder("="))
+        assert (back[name].dtype, back[name].shape) == (native.dtype, array.shape)
+        assert back[name].tobytes() == native.tobytes()
+
+
+def test_same_content_gives_the_same_bytes_which_numpy_can_open(tmp_path):
+    arrays = {"W": np.arange(6.0).reshape(2, 3).T}
+    for name in "ab":
+        write_archive(tmp_path / name, HEADER, arrays)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with np.load(tmp_path / "a", allow_pickle=False) as opened:
+        assert np.array_equal(opened["W"], arrays["W"])
+        assert json.loads(opened["header"].tobytes()) == HEADER
+
+
+def test_hash_sees_names_dtypes_shapes_and_bytes_and_nothing_else():
+    W, b = np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros(2)
+    reference = content_hash({"W": W, "b": b})
+    assert content_hash({"b": b, "W": np.asfortranarray(W)}) == reference
+    assert content_hash({"W": W.astype(">f4"), "b": b}) == reference
+    flipped = W.copy()
+    flipped.view(np.uint8)[1, 5] ^= 1
+    others = [{"W": W, "c": b}, {"W": W, "b": b.astype(int)}, {"W": W.view(np.int32), "b": b},
+              {"W": W.reshape(3, 2), "b": b}, {"W": flipped, "b": b}, {"W": W, "b": -b}, {"W": W},
+              {"W": W, "b": b, "d": np.zeros(0)}]  # fmt: skip
+    assert len({content_hash(other) for other in others} | {reference}) == len(others) + 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {1}, np.float32(1), b"", {(1, 2): 3}])
+def test_a_header_that_is_not_json_is_refused_before_anything_is_written(path, value):
+    with pytest.raises(ArchitectureError, match="its header is not JSON"):
+        write_archive(path, {"value": value}, {})
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):  # never pickled
+        write_archive(path, HEADER, {"a": np.array([object()])})
+    assert list(path.parent.iterdir()) == []
+
+
+def test_wrong_archives_are_refused_by_what_is_wrong(path):
+    unread(path, "no such file")
+    path.mkdir()
+    unread(path, "is a folder")
+    path.rmdir()
+    path.write_bytes(b"")
+    unread(path, "not an .npz archive")
+    np.savez(path, a=np.zeros(3))
+    unread(path, "an .npz archive, but not a thing")
+    write_archive(path, HEADER | {"format": "other"}, {})
+    unread(path, "an .npz archive, but not a thing")
+    write_archive(path, HEADER | {"version": 2}, {})
+    unread(path, "has format version 2; this nembp reads version 1")
+    whole = sealed(json.dumps(HEADER), {"a": np.zeros(3)})
+    for name, entry in (
+        ("a", np.ones(3)), ("a", np.zeros((3, 1))), ("a", np.zeros(3, np.int64)), ("a", None),
+        ("sha256", np.zeros(0, np.uint8)), ("sha256", np.zeros(32)),
+    ):  # fmt: skip
+        kept = {key: value for key, value in whole.items() if key != name}
+        write_zip(path, kept if entry is None else kept | {name: npy(entry)})
+        unread(path, "damaged: its content does not match the SHA-256 inside")
+    for text in ("[" * 100_000, "{", "null", "[]", '"x"', "9" * 10_000, ""):
+        write_zip(path, sealed(text, {}))
+        unread(path, "not")
+
+
+def test_memory_is_bounded_by_the_file_whatever_it_claims(path):
+    bomb, small = npy(np.zeros(40_000_000, np.uint8)), npy(np.zeros(3))
+    huge = small.replace(b"(3,)", b"(3" + b"0" * 11 + b",)", 1).replace(b" " * 11, b"", 1)
+    assert len(huge) == len(small)
+    for entry, method, reason in (
+        (bomb, zipfile.ZIP_DEFLATED, "is compressed"),
+        (huge, zipfile.ZIP_STORED, "its header declares"),
+    ):
+        write_zip(path, sealed(json.dumps(HEADER), {}) | {"a": entry}, method)
+        assert peak(unread, path, reason) < 2_000_000
+
+
+# -- classes as JSON -------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Rich(Dense):
+    """Fields of every sort that a later linear map may have."""
+
+    kernel: tuple[int, int] = (3, 3)
+    strides: tuple[int, ...] = ()
+    padding: Literal["same", "valid"] = "same"
+    inner: Activation | None = None
+    label: str | None = None
+    open: bool = False
+    computed: int = field(init=False, default=0)
+
+
+@pytest.fixture
+def families(monkeypatch):
+    """Registers that a test may write into."""
+    copies = [family._replace(kinds=ChainMap({}, family.kinds)) for family in checkpoints._FAMILIES]
+    monkeypatch.setattr(checkpoints, "_FAMILIES", tuple(copies))
+
+
+def through_json(hint: Any, value: Any) -> Any:
+    return decode(hint, json.loads(json.dumps(encode(value), allow_nan=False)))
+
+
+sizes = st.integers(1, 1 << 40)
+
+
+@given(
+    st.one_of(st.builds(kind, positive) for kind in (Multinomial, Bernoulli, Gaussian)),
+    st.recursive(st.builds(Dense, sizes, sizes), lambda inner: st.builds(Transposed, inner)),
+)
+def test_likelihoods_and_linear_maps_come_back_exactly(likelihood, linear_map):
+    assert through_json(Likelihood, likelihood) == likelihood
+    assert through_json(LinearMap, linear_map) == linear_map
+
+
+def test_activations_critics_and_layers_come_back_exactly():
+    for activation in (*(kind() for kind in ACTIVATIONS.values()), LeakyReLU(0.1 + 0.2)):
+        assert through_json(Activation, activation) == activation
+    assert through_json(Likelihood, Score()) == Score()
+    assert "score" not in LIKELIHOODS
+    layers = (Layer(4), Layer(6, Tanh(), 3), Layer(np.int64(2), LeakyReLU(np.float64(0.5))))
+    back = through_json(tuple[Layer, ...], layers)
+    assert back == layers
+    assert type(back[2].size) is int
+
+
+def test_a_class_of_ones_own_may_have_fields_of_every_sort(families):
+    register_kind("synapse", "rich", Rich)  # the older word
+    register_kind("linear map", "rich", Rich)
+    rich = Rich(4, 3, (5, 7), (1, 2, 3), "valid", LeakyReLU(0.25), "label", True)
+    for linear_map in (rich, Rich(4, 3), Transposed(rich)):
+        assert through_json(LinearMap, linear_map) == linear_map
+    # a field added later gets its default
+    assert decode(LinearMap, {"kind": "rich", "inputs": 4, "outputs": 3}) == Rich(4, 3)
+
+
+def test_registration_is_refused_where_it_could_not_work(families):
+    for kind, reason in ((int, "int cannot be registered"), (Tanh, "subclasses LinearMap")):
+        with pytest.raises(ArchitectureError, match=reason):
+            register_kind("linear map", "other", kind)
+    with pytest.raises(
+        ArchitectureError, match="linear map 'dense' is already registered as Dense"
+    ):
+        register_kind("linear map", "dense", Rich)
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, 1j, Tanh])
+def test_values_that_json_cannot_hold_are_refused(value):
+    with pytest.raises(ArchitectureError, match="cannot be kept in a file"):
+        encode(value)
+
+
+@pytest.mark.parametrize(
+    ("hint", "written", "message"),
+    [
+        (LinearMap, {"kind": "torus"}, "linear map of unknown kind 'torus'; expected one of dense"),
+        (LinearMap, {"kind": ["dense"]}, r"unknown kind \['dense'\]"),
+        (LinearMap, {"inputs": 4, "outputs": 3}, "unknown kind None"),
+        (LinearMap, "dense", "'dense' where LinearMap was expected"),
+        (LinearMap, {"kind": "dense", "inputs": 4}, "has the fields 'inputs'; expected inputs"),
+        (LinearMap, {"kind": "dense", "inputs": 4, "outputs": 3, "extra": 0}, "has the fields"),
+        (LinearMap, {"kind": "dense", "inputs": 4.0, "outputs": 3}, "dense: 4.0 where int was"),
+        (LinearMap, {"kind": "dense", "inputs": True, "outputs": 3}, "dense: True where int was"),
+        (LinearMap, {"kind": "dense", "inputs": 0, "outputs": 3}, "at least 1"),
+        (LinearMap, {"kind": "transposed", "synapse": {"kind": "x"}}, "transposed: linear map of"),
+        (Likelihood, {"kind": "gaussian", "variance": "1"}, "gaussian: '1' where float was"),
+        (Likelihood, {"kind": "gaussian", "variance": math.inf}, "positive, finite"),
+        (Likelihood, {"kind": "relu"}, "likelihood of unknown kind 'relu'"),
+        (Layer, {"size": 3, "activation": {"kind": "x"}}, "Layer: activation of unknown kind 'x'"),
+        (tuple[int, ...], [1, "2"], "'2' where int was expected"),
+        (tuple[int, int], [1], r"\[1\] where tuple was expected"),
+        (Literal["a", "b"], "c", "'c' where"),
+        (int | None, "c", "'c' where int was expected"),
+        (int, "y" * 10**6, r"'y{59}\.\.\. where int was expected"),
+    ],
+)
+def test_what_does_not_fit_is_described(hint, written, message):
+    with pytest.raises((DataError, ArchitectureError), match=message):
+        decode(hint, written)
+
+
+# -- models ----------------------------------------------------------------------------------------
+def image_model(dtype: str = "float32", **changes: Any) -> Model:
+    """A small network whose every parameter is random, of images of 2 x 2 pixels."""
+    layers = [Layer(4), Layer(6, LeakyReLU(0.3), 2), Layer(5, Tanh()), Layer(3)]
+    maps = [Dense(4, 6), Transposed(Dense(5, 6)), Dense(5, 3)]
+    net = Network(layers, maps, Multinomial(0.5), Gaussian(1 / 3), dtype=dtype)
+    generator = np.random.default_rng(5)
+    net.parameters[...] = generator.normal(size=net.parameter_count)
+    net.parameters[:3] = [-0.0, np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max]
+    settings = {"epochs": 3, "noise": {"scale": 0.1}, "sizes": [4, 6, 5, 3], "limit": None}
+    model = Model(
+        net, (2, 2, 1), ("zero", "één", "two"), (), Scaling(factor=1 / 255), Scaling(),
+        generator.random((3, 4)), True, "squares", settings, environment(net),
+    )  # fmt: skip
+    return replace(model, **changes)
 
 
 def table_model(dtype: str = "float64", **changes: Any) -> Model:
     net = dense_network([4, 8, 2], forward="gaussian", backward="bernoulli", dtype=dtype, seed=3)
     offset = np.random.default_rng(1).normal(size=4)
-    scaling = Scaling(np.array([1e-300, -2.5]), np.array([3.0, 1e7]))
-    model = image_model(
-        net=net,
-        shape=(4,),
-        classes=(),
-        target_names=("height", "width"),
-        x_scaling=Scaling(offset, 1 / offset),
-        y_scaling=scaling,
-        centroids=None,
-        is_image=False,
-    )
-    return replace(model, **changes)
+    parts: dict[str, Any] = {
+        "net": net, "shape": (4,), "classes": (), "target_names": ("height", "width"),
+        "x_scaling": Scaling(offset, 1 / offset), "centroids": None, "is_image": False,
+        "y_scaling": Scaling(np.array([1e-300, -2.5]), np.array([3.0, 1e7])),
+    }  # fmt: skip
+    return image_model(**(parts | changes))
 
 
 def colour_model(dtype: str = "float32", **changes: Any) -> Model:
     """Colours standardized by channel: a model that knows two scalings of its pixels."""
-    channels = Scaling(np.array([118.5, 120.25, 99.0]), np.array([1 / 61, 1 / 62, 1 / 63]))
-    model = image_model(
-        net=dense_network([12, 3], backward="gaussian", dtype=dtype),
-        shape=(2, 2, 3),
-        x_scaling=channels,
-        pixel_scaling=Scaling(factor=1 / 255),
-        centroids=None,
-    )
-    return replace(model, **changes)
+    parts: dict[str, Any] = {
+        "net": dense_network([12, 3], backward="gaussian", dtype=dtype), "shape": (2, 2, 3),
+        "x_scaling": Scaling(np.array([118.5, 120.25, 99.0]), np.array([1 / 61, 1 / 62, 1 / 63])),
+        "pixel_scaling": Scaling(factor=1 / 255), "centroids": None,
+    }  # fmt: skip
+    return image_model(**(parts | changes))
 
 
-# --- round trips
+def contents(model: Model) -> dict[str, Any]:
+    """All there is in a model, to compare bit by bit."""
+    net, result = model.net, {f.name: getattr(model, f.name) for f in dataclasses.fields(model)}
+    result["net"] = (net.layers, net.maps, net.dtype, net.backend.name, net.direction,
+                     net.likelihood, net.reversed.likelihood)  # fmt: skip
+    arrays = {"parameters": net.parameters, "centroids": result.pop("centroids")}
+    for key in ("x_scaling", "y_scaling", "pixel_scaling"):
+        scaling = result.pop(key) or Scaling(math.pi)
+        arrays |= {f"{key} 0": scaling.offset, f"{key} 1": scaling.factor}
+    for key, array in arrays.items():
+        value = np.asarray(np.nan if array is None else array)
+        result[key] = (type(array), value.shape, str(value.dtype), value.tobytes())
+    return result
+
+
+def refused(path, reason: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load_model(path)
+    one_sentence(path, caught.value, reason, "train again.")
 
 
 @pytest.mark.parametrize("make", [image_model, table_model, colour_model])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_model_comes_back_bit_for_bit(path, make, dtype):
+def test_a_model_comes_back_bit_for_bit(path, make, dtype):
     model = make(dtype)
     save_model(path, model)
     back = load_model(path)
     assert contents(back) == contents(model)
-    for part in ("offset", "factor"):  # a float or an array
-        assert type(getattr(back.x_scaling, part)) is type(getattr(model.x_scaling, part))
-    assert os.listdir(path.parent) == ["model.npz"]
+    assert os.listdir(path.parent) == [path.name]
     save_model(path.with_name("again.npz"), back)
     assert path.with_name("again.npz").read_bytes() == path.read_bytes()
 
@@ -84,57 +378,37 @@ def test_model_comes_back_bit_for_bit(path, make, dtype):
 @given(
     st.lists(st.integers(1, 5), min_size=2, max_size=4),
     st.sampled_from(sorted(ACTIVATIONS)),
-    st.sampled_from(list(product([Multinomial, Gaussian, Bernoulli], repeat=2))),
-    st.floats(0.0, 1e300, exclude_min=True),
+    st.tuples(*[st.sampled_from([Multinomial, Gaussian, Bernoulli])] * 2),
+    positive,
     st.sampled_from(["float32", "float64"]),
-    st.integers(0, 2**32),
+    st.booleans(),
 )
-def test_any_network_comes_back(tmp_path_factory, sizes, activation, ends, weight, dtype, seed):
+def test_any_network_comes_back(tmp_path_factory, sizes, activation, ends, weight, dtype, bias):
     forward, backward = (end(weight) for end in ends)
     net = dense_network(
-        sizes, activation=activation, forward=forward, backward=backward, dtype=dtype, seed=seed
+        sizes, activation=activation, forward=forward, backward=backward, dtype=dtype, bias=bias
     )
     model = table_model(
-        net=net,
-        shape=(sizes[0],),
-        target_names=(),
-        x_scaling=Scaling(),
-        y_scaling=Scaling(2.0, 0.1),
+        net=net, shape=(sizes[0],), target_names=(), x_scaling=Scaling(), y_scaling=Scaling(2.0, 0.1)
     )
-    path = tmp_path_factory.mktemp("models") / "model.npz"
+    path = tmp_path_factory.getbasetemp() / "any.npz"
     save_model(path, model)
     assert contents(load_model(path)) == contents(model)
 
 
-def test_loaded_network_works_in_both_directions_over_one_memory(path):
-    model = image_model("float64", net=dense_network([4, 5, 3], dtype="float64", seed=1))
-    save_model(path, model)
-    net = load_model(path).net
+def test_a_loaded_network_works_in_both_directions_over_one_memory(path):
+    net = dense_network([4, 5, 3], dtype="float64", seed=1)
+    save_model(path, image_model(net=net))
+    back = load_model(path).net
     x, y = np.random.default_rng(0).random((5, 4)), np.eye(3)
-    assert net.reversed.reversed is net
-    assert np.array_equal(net.predict(x), model.net.predict(x))
-    assert np.array_equal(net.reversed.predict(y), model.net.reversed.predict(y))
-    net.parameters[...] = 0.0
-    assert not net.weights[0].any()
-    assert not net.reversed.weights[-1].any()
-    assert np.array_equal(net.reversed.predict(y), np.zeros((3, 4)))
+    assert back.reversed.reversed is back
+    assert np.array_equal(back.predict(x), net.predict(x))
+    assert np.array_equal(back.reversed.predict(y), net.reversed.predict(y))
+    back.parameters[...] = 0.0
+    assert not back.reversed.weights[-1].any()
 
 
-def test_model_is_saved_and_loaded_where_there_is_a_gpu(path):
-    try:
-        device = CupyBackend()
-    except DeviceError:
-        pytest.skip("no GPU")
-    model = image_model()
-    save_model(path, model)
-    on_gpu = load_model(path, device="gpu")
-    assert on_gpu.net.backend.name == "gpu"
-    assert device.to_numpy(on_gpu.net.parameters).tobytes() == model.net.parameters.tobytes()
-    save_model(path.with_name("gpu.npz"), on_gpu)
-    assert path.with_name("gpu.npz").read_bytes() == path.read_bytes()
-
-
-def test_model_is_loaded_onto_any_backend(path):
+def test_a_model_is_loaded_onto_any_backend(path, monkeypatch):
     strict = pytest.importorskip("array_api_strict")
     backend = Backend(strict, strict.Device("device1"))
     model = image_model()
@@ -143,46 +417,36 @@ def test_model_is_loaded_onto_any_backend(path):
     assert loaded.net.backend is backend
     on_host = loaded.net.parameters.to_device(strict.Device("CPU_DEVICE"))
     assert np.asarray(on_host).tobytes() == model.net.parameters.tobytes()
-
-
-def test_unusable_device_is_a_device_error(path, monkeypatch):
-    save_model(path, image_model())
     monkeypatch.setitem(sys.modules, "cupy", None)  # import cupy fails
     with pytest.raises(DeviceError, match="CuPy"):
         load_model(path, device="gpu")
 
 
-# --- what is not written
-
-
-def test_failed_write_keeps_the_old_model(path, monkeypatch):
+# -- what is not written ---------------------------------------------------------------------------
+def test_a_failed_write_keeps_the_old_model(path, monkeypatch):
     save_model(path, image_model())
     old = path.read_bytes()
+    with pytest.raises(OutputError, match=r"npz/below: cannot be written .* Choose another"):
+        save_model(path / "below", image_model())
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OutputError, match=r"model\.npz: cannot be written \(No space left"):
+    with pytest.raises(OutputError, match=r"npz: cannot be written \(No space left"):
         save_model(path, table_model())
     assert path.read_bytes() == old
-    assert os.listdir(path.parent) == ["model.npz"]
+    assert os.listdir(path.parent) == [path.name]
 
 
-def test_unwritable_place_is_named(path):
-    path.write_bytes(b"")
-    with pytest.raises(OutputError, match=r"model\.npz/below: cannot be written .* Choose another"):
-        save_model(path / "below", image_model())
-
-
-def poisoned() -> Network:
-    net = image_model().net
-    net.parameters[7] = np.nan
-    return net
+def poisoned() -> Model:
+    model = image_model()
+    model.net.parameters[7] = np.nan
+    return model
 
 
 UNFIT = {
-    "parameters hold a NaN": lambda: image_model(net=poisoned()),
+    "parameters hold a NaN": poisoned,
     "centroids hold a NaN": lambda: image_model(centroids=np.full((3, 4), np.inf)),
     "samples of shape (2, 2, 2) do not fit 4 inputs": lambda: image_model(shape=(2, 2, 2)),
     "samples of shape (-2, -2, 1) do not fit": lambda: image_model(shape=(-2, -2, 1)),
@@ -216,59 +480,120 @@ def test_what_would_not_load_is_neither_written_nor_loaded(path, reason, monkeyp
     refused(path, reason)
 
 
-def test_networks_that_no_file_holds_are_refused(path):
+def test_networks_that_no_file_holds_are_refused(path, families):
     net = image_model().net
     with pytest.raises(ArchitectureError, match="forward direction"):
         save_model(path, image_model(net=net.reversed))
     with pytest.raises(ArchitectureError, match="complex128"):
         save_model(path, image_model(net=net.to(dtype="complex128")))
-    with pytest.raises(ArchitectureError, match="its header is not JSON"):
-        save_model(path, image_model(settings={"rate": float("nan")}))
+    model = image_model(net=Network([Layer(4), Layer(3)], [Rich(4, 3)], Multinomial(), Gaussian()))
+    with pytest.raises(ArchitectureError, match=r'register_kind\("linear map", name, Rich\)'):
+        save_model(path, model)
     assert not path.exists()
 
 
-# --- kinds
+# -- what is not loaded ----------------------------------------------------------------------------
+def rewritten(path, header=None, without=(), **arrays):
+    """Change a model file's header and arrays under a seal that fits, as an attacker would."""
+    old_header, old_arrays = read_archive(path, FORMAT, VERSION, ARRAYS + OPTIONAL, "")
+    new = {key: value for key, value in (old_header | (header or {})).items() if key not in without}
+    kept = {key: value for key, value in (old_arrays | arrays).items() if key not in without}
+    write_archive(path, new, kept)
 
 
-@dataclass(frozen=True)
-class Masked(Dense):
-    """A linear map of the user's own."""
-
-    every: int = 2
-
-
-def test_new_kind_only_registers_itself(path, monkeypatch):
-    net = Network([Layer(4), Layer(3)], [Masked(4, 3, every=5)], Multinomial(), Gaussian())
-    model = image_model(net=net)
-    with pytest.raises(ArchitectureError, match=r'register_kind\("linear map", name, Masked\)'):
-        save_model(path, model)
-    monkeypatch.setitem(kinds._KINDS, "synapse", dict(kinds.SYNAPSES))
-    kinds.register_kind("synapse", "masked", Masked)
-    save_model(path, model)
-    assert load_model(path).net.maps == (Masked(4, 3, every=5),)
-    kinds._KINDS["synapse"].pop("masked")
-    refused(
-        path, "linear maps: linear map of unknown kind 'masked'; expected one of dense, transposed,"
-    )
-    refused(path, "import the module that registers it (nembp.checkpoints.register_kind)")
+def test_every_truncation_is_detected_and_every_flipped_bit_detected_or_harmless(path):
+    """300 flips spread over the file, all bits of a byte alike; a full run found none either."""
+    save_model(path, image_model())
+    whole, reference, detected = path.read_bytes(), contents(load_model(path)), 0
+    for length in range(0, len(whole), 57):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError):
+            load_model(path)
+    for number, bit in enumerate(np.linspace(0, 8 * len(whole) - 1, 300, dtype=int).tolist()):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << number % 8
+        path.write_bytes(damaged)
+        try:
+            assert contents(load_model(path)) == reference
+        except DataError:
+            detected += 1
+    assert detected > 225  # most bytes matter
 
 
-# --- environment
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"header": {"version": "1"}}, "has format version '1'"),
+        ({"header": {"format": "nembp optimizer"}}, "not a nembp model"),
+        ({"header": {"dtype": "float16"}}, "dtype: 'float16' where Literal was expected"),
+        ({"header": {"dtype": "float64"}}, "the array parameters is float32"),
+        ({"header": {"layers": None}}, "layers: None where tuple was expected"),
+        ({"header": {"layers": []}}, "parameters of shape (90,), but its layers have"),
+        ({"header": {"forward": {"kind": "poisson"}}}, "forward: likelihood of unknown kind"),
+        ({"header": {"backward": {"kind": "gaussian", "variance": 0.0}}}, "positive, finite"),
+        ({"header": {"shape": [4.0]}}, "shape: 4.0 where int was expected"),
+        ({"header": {"shape": [2] * 100}}, "do not fit 4 inputs"),
+        ({"header": {"classes": "012"}}, "classes: '012' where tuple was expected"),
+        ({"header": {"is_image": 1}}, "is_image: 1 where bool was expected"),
+        ({"header": {"settings": []}}, "settings: [] where dict was expected"),
+        ({"without": ["environment"]}, "environment: None where dict was expected"),
+        ({"without": ["x_factor"]}, "the array x_factor is missing"),
+        ({"parameters": np.zeros((90, 1), np.float32)}, "parameters of shape (90, 1), but"),
+        ({"parameters": np.zeros(90, np.float64)}, "the array parameters is float64"),
+        ({"centroids": np.zeros((3, 4), np.int64)}, "the array centroids is int64"),
+        ({"x_factor": np.zeros(())}, "factors must not be zero"),
+        ({"y_offset": np.full(3, np.nan)}, "finite offsets and factors"),
+        ({"x_offset": np.zeros((1,) * 20)}, "x_scaling of shape"),
+        ({"pixel_offset": np.zeros(())}, "the array pixel_factor is missing"),
+    ],
+)
+def test_contents_that_do_not_fit_are_refused(path, change, reason):
+    save_model(path, image_model())
+    rewritten(path, **change)
+    refused(path, reason)
 
 
-def test_environment_says_what_the_bits_depend_on():
-    found = environment(dense_network([4, 3]))
-    assert set(found) == {"nembp", "python", "numpy", "cupy", "platform", "device", "blas"}
-    assert found["numpy"] == np.__version__
-    assert found["device"] == "cpu"
-    assert json.loads(json.dumps(found)) == found
+def dense(*sizes: int) -> dict[str, Any]:
+    """Header of layers and linear maps of these sizes."""
+    maps = [{"kind": "dense", "inputs": m, "outputs": n} for m, n in pairwise(sizes)]
+    return {"layers": [{"size": n, "activation": None, "bias_size": 1} for n in sizes],
+            "synapses": maps}  # fmt: skip
+
+
+def nested(depth: int) -> Any:
+    linear_map: dict[str, Any] = {"kind": "dense", "inputs": 4, "outputs": 3}
+    for _ in range(depth):
+        linear_map = {"kind": "transposed", "synapse": linear_map}
+    return {"synapses": [linear_map]}
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (dense(10**12, 10**12), "but its layers have 1000000000000000000000002"),
+        (dense(10**4000, 10**4000), "integer string conversion"),
+        (dense(4, 10**9, 3), "but its layers have 7000000004"),
+        (dense(-4, 22, 3), "at least 1"),
+        (nested(600), "recursion"),
+    ],
+)
+def test_hostile_headers_are_refused_without_their_memory(path, header, reason):
+    save_model(path, image_model())
+    rewritten(path, header)
+    assert peak(refused, path, reason) < 3_000_000
+
+
+# -- environment -----------------------------------------------------------------------------------
+def test_the_environment_says_what_the_bits_depend_on(monkeypatch):
     import threadpoolctl
 
+    net = dense_network([4, 3])
+    found = environment(net)
+    assert set(found) == {"nembp", "python", "numpy", "cupy", "platform", "device", "blas"}
+    assert (found["numpy"], found["device"]) == (np.__version__, "cpu")
+    assert json.loads(json.dumps(found)) == found
     if found["blas"] is not None:
         with threadpoolctl.threadpool_limits(1, user_api="blas"):
-            assert environment(dense_network([4, 3]))["blas"] == found["blas"] | {"threads": 1}
-
-
-def test_environment_without_a_known_blas(monkeypatch):
+            assert environment(net)["blas"] == found["blas"] | {"threads": 1}
     monkeypatch.setattr("threadpoolctl.threadpool_info", list)
-    assert environment(dense_network([4, 3]))["blas"] is None
+    assert environment(net)["blas"] is None

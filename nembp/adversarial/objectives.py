@@ -17,60 +17,11 @@ K labels, which are hidden: :class:`RealClassLoss`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nembp.backend import Array, Backend
 from nembp.engine.backprop import SampleLoss
-from nembp.engine.likelihoods import IdentityOutput, Multinomial, Readout
+from nembp.engine.likelihoods import Multinomial, Readout, Score
 
 __all__ = ["RealClassLoss", "Score"]
-
-
-@dataclass(frozen=True)
-class Score(IdentityOutput):
-    """A critic's objective Σ t f(x), with t = 1 for real and t = −1 for generated samples.
-
-    It has a likelihood's methods, log p(t) = Σ t z up to what makes it none: eᵗᶻ has no finite
-    sum over t. Error −t, identity activation, and NEM gain of target noise Σ n z; noise on a critic's
-    input is kept where it raises t f(x), which is f(x+n) ≥ f(x) for real samples and
-    f(g+n) ≤ f(g) for generated ones.
-
-    >>> import numpy as np
-    >>> o = Score().at(np.array([[2.0], [5.0]]))
-    >>> Score().log_likelihood(o, np.array([[1.0], [-1.0]]))[:, 0]
-    array([ 2., -5.])
-    """
-
-    name = "score"
-    task = "regression"
-    gain_is_linear = True
-
-    @property
-    def scale(self) -> float:
-        return 1.0
-
-    def log_likelihood(
-        self, o: Readout, t: Array, counts: Array | None = None, squares: Array | None = None
-    ) -> Array:
-        """Return Σ t z."""
-        o.backend.row_dot(t, o.z, o.column)
-        return o.column
-
-    def error(
-        self,
-        o: Readout,
-        t: Array,
-        out: Array,
-        *,
-        counts: Array | float | None = None,
-        factor: float = 1.0,
-    ) -> None:
-        """Write −factor · t: it does not depend on the score."""
-        o.backend.xp.multiply(t, -factor, out=out)
-
-    def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
-        """Write n z into ``out``."""
-        o.backend.xp.multiply(n, o.z, out=out)
 
 
 class RealClassLoss(SampleLoss):

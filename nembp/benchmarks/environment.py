@@ -14,6 +14,7 @@ from typing import Any
 from nembp.backend import Backend
 from nembp.benchmarks.instructions import onednn_instructions
 from nembp.threads import threads as nembp_threads
+from nembp.version import __version__
 
 __all__ = [
     "blas_libraries",
@@ -133,9 +134,7 @@ def _version(name: str) -> str | None:
         except metadata.PackageNotFoundError:
             continue
     if name == "nembp":  # run from a checkout that is not installed
-        import nembp
-
-        return nembp.__version__
+        return __version__
     return None
 
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-import nembp
 from nembp.backend import Backend, get_backend, stream
 from nembp.errors import ArchitectureError, DataError, NembpError, ShapeError, VerificationError
 from nembp.threads import threads
@@ -250,7 +249,7 @@ class UserCodeError(NembpError):
         super().__init__(f"{what} raised {kind}" + (f": {error}" if str(error) else ""))
         whole = traceback.TracebackException.from_exception(error)
         part: traceback.TracebackException | None = whole
-        ours = str(Path(nembp.__file__).parent) + os.sep, "<frozen importlib"
+        ours = str(Path(__file__).parents[1]) + os.sep, "<frozen importlib"
         while part is not None:
             frames = [frame for frame in part.stack if not frame.filename.startswith(ours)]
             frames = [
