@@ -389,7 +389,11 @@ def test_any_network_comes_back(tmp_path_factory, sizes, activation, ends, weigh
         sizes, activation=activation, forward=forward, backward=backward, dtype=dtype, bias=bias
     )
     model = table_model(
-        net=net, shape=(sizes[0],), target_names=(), x_scaling=Scaling(), y_scaling=Scaling(2.0, 0.1)
+        net=net,
+        shape=(sizes[0],),
+        target_names=(),
+        x_scaling=Scaling(),
+        y_scaling=Scaling(2.0, 0.1),
     )
     path = tmp_path_factory.getbasetemp() / "any.npz"
     save_model(path, model)

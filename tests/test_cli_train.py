@@ -153,7 +153,7 @@ def test_flags_beat_environment_beats_file_beats_recipe():
     [
         ("epoch = 3", "my.toml: unknown key 'epoch'; did you mean epochs"),
         ("epochs = '3'", "my.toml: epochs must be a whole number ≥ 1, got '3'"),
-        ("layers = [4, 0]", "my.toml: layers has 0 as layer 2: it has 0 neurons"),
+        ("layers = [4, 0]", "my.toml: layers has 0 as layer 2: it has 0 units"),
         ("force = 'yes'", "my.toml: force must be true or false"),
         ("config = 'a'", "my.toml: unknown key 'config'"),
         ("=", "my.toml: not valid TOML"),
@@ -234,14 +234,14 @@ def test_under_nohup_a_terminal_may_go():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--layers", "512,0"], "'--layers': it has '0' as layer 2: it has 0 neurons; expected"),
+        (["--layers", "512,0"], "'--layers': it has '0' as layer 2: it has 0 units; expected"),
         (["--layers", "512,-3"], "it has '-3' as layer 2: expected a whole number"),
         (["--layers", "many"], "it has 'many' as layer 1: no layer is called many; expected"),
         (["--layers", "cnv8x4"], "it has 'cnv8x4' as layer 1: did you mean conv?"),
         (
             ["--layers", "16,conv8x4"],
             "layer 2 `conv8x4`: a convolution reads an image, but layer "
-            "1 is 16 dense neurons; expected reshape",
+            "1 is 16 dense units; expected reshape",
         ),
         (
             ["--layers", "conv8x4s2,conv8x4s2,conv8x4s2,conv8x4s2"],

@@ -209,7 +209,7 @@ def test_a_bad_value_is_named(name, value, message):
         ("batch-size = 8\nbatch_size = 8", "batch_size is given twice"),
         ("[train]\nepochs = 3", "unknown key 'train'"),
         ("epochs = ", "not valid TOML"),
-        ("layers = '8,0'", "layers has '0' as layer 2: it has 0 neurons"),
+        ("layers = '8,0'", "layers has '0' as layer 2: it has 0 units"),
         ("layers = ['conv8x4', 'maxpool2']", "layers has 'maxpool2' as layer 2: pooling is by"),
         ("quiet = 1", "quiet must be true or false, got 1"),
         ("seed = " + "9" * 5000, "not valid TOML"),
