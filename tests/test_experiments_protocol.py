@@ -12,6 +12,7 @@ from nembp.experiments import Arm, Comparison, Metric, Rule, Tuning, available, 
 from nembp.experiments.claims import adversarial
 from nembp.experiments.tuning import Grids, Setting, Task, reporting
 from nembp.runs.gan_config import GanConfig
+from nembp.runs.training import READ_OPTIONS
 
 
 # -- the declaration -------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ def test_every_declared_claim_can_be_run_and_has_its_small_version():
 def test_protocols_of_adversarial_images_leave_nothing_to_a_default():
     """A default may change, the numbers of a protocol may not."""
     unset = {"data_dir", "limit", "image_size", "seed", "device", "threads", "cuda_graphs"}
-    unset |= {"samples", "modes", "std", "scale"}  # of data sets that are drawn
+    unset |= {"samples", "modes", "std", "scale", *READ_OPTIONS}  # of data sets that are drawn or read
     unset |= {"backward_weight"}  # sets both players' weights, which are set
     for protocol in adversarial.OF_IMAGES:
         for arm in protocol.arms:
