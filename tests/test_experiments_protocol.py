@@ -151,7 +151,13 @@ def test_every_declared_claim_can_be_run_and_has_its_small_version():
 def test_protocols_of_adversarial_images_leave_nothing_to_a_default():
     """A default may change, the numbers of a protocol may not."""
     unset = {"data_dir", "limit", "image_size", "seed", "device", "threads", "cuda_graphs"}
-    unset |= {"samples", "modes", "std", "scale", *READ_OPTIONS}  # of data sets that are drawn or read
+    unset |= {
+        "samples",
+        "modes",
+        "std",
+        "scale",
+        *READ_OPTIONS,
+    }  # of data sets that are drawn or read
     unset |= {"backward_weight"}  # sets both players' weights, which are set
     for protocol in adversarial.OF_IMAGES:
         for arm in protocol.arms:
