@@ -205,12 +205,14 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
                     check_range(x, self._x_scaling, "X")
             except NembpError as error:
                 raise ValueError(f"{NOT_FINITE} {error}") from error
-        back = Gaussian(1.0 / self.backward_weight if self.backward_weight else 1.0)
-        ends: Any = {"forward": self._likelihood, "backward": back}
         own = "float32" if x.dtype == np.float32 else "float64"
-        dtype = own if self.dtype == "auto" else self.dtype
-        made: Any = {"device": self.device, "dtype": dtype, "seed": seed, **ends}
-        made["activation"] = self.activation
+        made: Any = {
+            "activation": self.activation,
+            "forward": self._likelihood,
+            "device": self.device,
+            "dtype": own if self.dtype == "auto" else self.dtype,
+            "seed": seed,
+        }
         if self.layers is None:
             hidden = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int)).tolist()
             if any(size <= 0 for size in hidden):
@@ -251,6 +253,8 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         incremental: bool,
     ) -> None:
         net, n = self.network_, len(x)
+        if self.backward_weight:
+            net.reversed.likelihood = Gaussian(1.0 / self.backward_weight)
         if self.batch_size != "auto" and self.batch_size > n:
             warnings.warn(
                 "Got `batch_size` larger than sample size. It is going to be clipped", stacklevel=4
@@ -382,16 +386,7 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         return self._y_scaling.invert(z).astype(z.dtype)
 
     def predict(self, X: Any) -> Vector:
-        """Return the predicted class of each sample, or its targets.
-
-        Parameters
-        ----------
-        X : array_like or sparse matrix, shape (n, features)
-
-        Returns
-        -------
-        ndarray, shape (n,) or (n, outputs)
-        """
+        """Return the class of each sample, or its targets, shape (n,) or (n, outputs)."""
         return self._decode(self._output(self._checked(X)))
 
     def predict_inputs(self, y: Any) -> Vector:
@@ -562,8 +557,10 @@ coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, o
         check_classification_targets(y)
         several = y.ndim == 2
         if several and type_of_target(y) != "multilabel-indicator":
-            raise ValueError("Multioutput target data is not supported: give one label a sample, "
-                             "or an indicator matrix of 0 and 1")  # fmt: skip
+            raise ValueError(
+                "Multioutput target data is not supported: give one label per sample, or an "
+                "indicator matrix of 0 and 1"
+            )
         found = np.arange(y.shape[1]) if several else unique_labels(y)
         if first and not incremental:
             self.classes_ = found

