@@ -13,35 +13,33 @@ from hypothesis import strategies as st
 
 from nembp.backend import Backend
 from nembp.engine.activations import ACTIVATIONS, Activation, LeakyReLU
-from nembp.engine.likelihoods import LIKELIHOODS, Likelihood
+from nembp.engine.likelihoods import Likelihood
 from nembp.engine.linear import LinearMap
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise
 from nembp.verification.cases import (
-    NOISE_OPTIONS,
-    PAIRS,
-    WIDTH,
     Array,
     Case,
     Pick,
-    divisors,
-    noise_with,
     one_hot,
-    random_chain,
+    random_case,
+    random_likelihood,
     random_map,
+    random_noise,
     random_targets,
-    weighted,
 )
 
 seeds = st.integers(0, 2**32 - 1)
-widths = st.integers(1, WIDTH)
-weights = st.floats(-2.0, 2.0).map(lambda exponent: round(float(10.0**exponent), 6))
 
 
-def likelihoods(name: str | None = None) -> st.SearchStrategy[Likelihood]:
+def _pick(draw: st.DrawFn) -> Pick:
+    return lambda low, high: draw(st.integers(low, high))
+
+
+@st.composite
+def likelihoods(draw: st.DrawFn, name: str | None = None) -> Likelihood:
     """Draw a likelihood, of a name or of any, with a weight or variance between 0.01 and 100."""
-    names = st.sampled_from(sorted(LIKELIHOODS)) if name is None else st.just(name)
-    return st.builds(weighted, names, weights)
+    return random_likelihood(_pick(draw), name)
 
 
 def activations(*, analytic: bool | None = None) -> st.SearchStrategy[Activation]:
@@ -51,10 +49,6 @@ def activations(*, analytic: bool | None = None) -> st.SearchStrategy[Activation
     return st.sampled_from(kinds).flatmap(
         lambda kind: leaky if kind is LeakyReLU else st.just(kind())
     )
-
-
-def _pick(draw: st.DrawFn) -> Pick:
-    return lambda low, high: draw(st.integers(low, high))
 
 
 @st.composite
@@ -89,57 +83,22 @@ def cases(
 ) -> Case:
     """Draw a network of 1 to 4 linear maps and a batch of 1 to 9 rows, as a case.
 
-    Parameters
-    ----------
-    pair : tuple of str, optional
-        Names of the forward and the backward likelihood.
-    activation : str, optional
-        Name of the hidden layers' activation.
-    dtype : str
-        Precision of the network.
-    images : bool, optional
-        Whether its layers are images, or all are dense; either by default.
-    normalized : bool, optional
-        Whether hidden layers that have biases are normalized, each with even odds, or none is;
-        either by default.
+    ``pair`` names the forward and the backward likelihood, ``activation`` that of the hidden
+    layers, which are ``images`` or all dense, and ``normalized`` or not; any by default.
     """
-    forward, backward = pair or draw(st.sampled_from(PAIRS))
-    if draw(st.booleans()) if images is None else images:
-        options = random_chain(_pick(draw), draw(st.integers(1, 4)))
-    else:
-        sizes = tuple(draw(st.lists(widths, min_size=2, max_size=5)))
-        shared = draw(st.booleans())
-        biases = tuple(draw(st.sampled_from(divisors(n))) if shared else n for n in sizes)
-        options = {"sizes": sizes, "biases": biases}
-    if draw(st.booleans()) if normalized is None else normalized:
-        hidden = range(1, len(options["sizes"]) - 1)
-        options["normalized"] = tuple(k for k in hidden if draw(st.booleans()))
-    return Case(
-        activation=activation or draw(st.sampled_from(sorted(ACTIVATIONS))),
-        forward=draw(likelihoods(forward)),
-        backward=draw(likelihoods(backward)),
-        rows=draw(st.integers(1, 9)),
-        seed=draw(seeds),
-        hard=draw(st.booleans()),
-        forward_noise=draw(noise_for()),
-        backward_noise=draw(noise_for()),
-        dtype=dtype,
-        **options,
-    )
+    options = {"images": images, "normalized": normalized}
+    return random_case(_pick(draw), pair, activation, dtype=dtype, **options)
 
 
 def networks(
     pair: tuple[str, str] | None = None,
     activation: str | None = None,
     *,
-    dtype: str = "float64",
-    images: bool | None = None,
-    normalized: bool | None = None,
     device: str | Backend = "cpu",
+    **options: Any,
 ) -> st.SearchStrategy[Network]:
-    """Draw a bidirectional network with random weights and biases; parameters as :func:`cases`."""
-    drawn = cases(pair, activation, dtype=dtype, images=images, normalized=normalized)
-    return drawn.map(lambda case: case.net(device=device))
+    """Draw a bidirectional network with random weights and biases; options as :func:`cases`."""
+    return cases(pair, activation, **options).map(lambda case: case.net(device=device))
 
 
 @st.composite
@@ -171,10 +130,6 @@ def noise_for(
 
     ``fixed`` options of :class:`~nembp.engine.noise.Noise` are not drawn.
     """
-    kinds = st.sampled_from(("nem", "blind", "anti", "drift"))
-    options: dict[str, Any] = {"kind": kind or draw(kinds), "std": draw(st.floats(0.05, 1.0))}
-    for name, some in NOISE_OPTIONS.items():
-        options[name] = draw(st.sampled_from(some))
-    options |= fixed
     softmax = likelihood is None or likelihood.counts_are_target_sums
-    return noise_with(options) if softmax else Noise(**options)
+    given = fixed if kind is None else {"kind": kind, **fixed}
+    return random_noise(_pick(draw), softmax=softmax, **given)

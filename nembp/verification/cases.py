@@ -219,43 +219,61 @@ def generate(seed: int, index: int, dtype: str = "float64") -> Case:
     True
     """
     g = np.random.default_rng([seed, index])
-    pair = PAIRS[index % len(PAIRS)]
+    return random_case(
+        lambda low, high: int(g.integers(low, high + 1)),
+        PAIRS[index % len(PAIRS)],
+        sorted(ACTIVATIONS)[index % len(ACTIVATIONS)],
+        images=index % 7 in (2, 5),
+        normalized=index % 13 in (1, 5, 9),
+        dtype=dtype,
+    )
 
-    def pick(low: int, high: int) -> int:
-        return int(g.integers(low, high + 1))
 
-    if index % 7 in (2, 5):
+def random_case(
+    pick: Pick,
+    pair: tuple[str, str] | None = None,
+    activation: str | None = None,
+    *,
+    images: bool | None = None,
+    normalized: bool | None = None,
+    dtype: str = "float64",
+) -> Case:
+    """Return a network of 1 to 4 linear maps and a batch of 1 to 9 rows."""
+    forward, backward = pair or PAIRS[pick(0, len(PAIRS) - 1)]
+    if pick(0, 1) if images is None else images:
         options = random_chain(pick, pick(1, 4))
     else:
         sizes = tuple(pick(1, WIDTH) for _ in range(pick(2, 5)))
-        options = {"sizes": sizes}
-        if g.random() < 0.3:
-            options["biases"] = tuple(int(g.choice(divisors(n))) for n in sizes)
-    if index % 13 in (1, 5, 9):
+        shared = pick(0, 2) == 0
+        biases = tuple(_divisor(pick, n) if shared else n for n in sizes)
+        options = {"sizes": sizes, "biases": biases}
+    if pick(0, 1) if normalized is None else normalized:
         hidden = range(1, len(options["sizes"]) - 1)
-        options["normalized"] = tuple(k for k in hidden if g.random() < 0.7)
-    weights = [round(float(10.0 ** g.uniform(-2.0, 2.0)), 6) for _ in range(2)]
+        options["normalized"] = tuple(k for k in hidden if pick(0, 2))
     return Case(
-        activation=sorted(ACTIVATIONS)[index % len(ACTIVATIONS)],
-        forward=weighted(pair[0], weights[0]),
-        backward=weighted(pair[1], weights[1]),
+        activation=activation or sorted(ACTIVATIONS)[pick(0, len(ACTIVATIONS) - 1)],
+        forward=random_likelihood(pick, forward),
+        backward=random_likelihood(pick, backward),
         rows=pick(1, 9),
-        seed=int(g.integers(2**32)),
-        hard=bool(g.random() < 0.5),
-        forward_noise=_noise(g, index),
-        backward_noise=_noise(g, index + 2),
+        seed=pick(0, 2**32 - 1),
+        hard=bool(pick(0, 1)),
+        forward_noise=random_noise(pick),
+        backward_noise=random_noise(pick),
         dtype=dtype,
         **options,
     )
 
 
-def weighted(name: str, weight: float) -> Likelihood:
-    """Return a likelihood with a weight, which is the Gaussian's variance."""
-    field = "variance" if issubclass(LIKELIHOODS[name], Gaussian) else "weight"
-    return LIKELIHOODS[name](**{field: weight})
+def random_likelihood(pick: Pick, name: str | None = None) -> Likelihood:
+    """Return a likelihood with a weight, which is the Gaussian's variance, of 0.01 to 100."""
+    kind = LIKELIHOODS[name or sorted(LIKELIHOODS)[pick(0, len(LIKELIHOODS) - 1)]]
+    field = "variance" if issubclass(kind, Gaussian) else "weight"
+    return kind(**{field: round(10.0 ** (pick(-200, 200) / 100.0), 6)})
 
 
-NOISE_OPTIONS: dict[str, tuple[Any, ...]] = {
+NOISE: dict[str, tuple[Any, ...]] = {
+    "kind": ("nem", "blind", "anti", "drift"),
+    "std": tuple(k / 20.0 for k in range(1, 21)),
     "decay": (0.0, 0.5, 1.0),
     "clock": ("epoch", "iteration"),
     "law": ("gaussian", "uniform", "curvature"),
@@ -267,17 +285,12 @@ NOISE_OPTIONS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def noise_with(options: dict[str, Any]) -> Noise:
-    """Return noise, but for the one pair of options that softmax targets refuse."""
-    if options["update"] == "zero-sum" and options["screening"] == "component":
-        options = options | {"screening": "auto"}
+def random_noise(pick: Pick, *, softmax: bool = True, **fixed: Any) -> Noise:
+    """Return noise of any kind but none, with every option that a (softmax) target allows."""
+    options = {name: some[pick(0, len(some) - 1)] for name, some in NOISE.items()} | fixed
+    if softmax and (options["update"], options["screening"]) == ("zero-sum", "component"):
+        options["screening"] = "auto"  # the one pair that softmax targets refuse
     return Noise(**options)
-
-
-def _noise(g: np.random.Generator, index: int) -> Noise:
-    options = {name: some[int(g.integers(len(some)))] for name, some in NOISE_OPTIONS.items()}
-    kind = ("nem", "blind", "anti", "drift")[(index + index // 4) % 4]
-    return noise_with({"kind": kind, "std": round(float(g.uniform(0.05, 1.0)), 3), **options})
 
 
 # -- linear maps, and chains of them that fit one another ------------------------------------------
@@ -346,12 +359,12 @@ def _biases(pick: Pick, shape: tuple[int, ...], end: bool) -> int:
         return shape[2]
     if choice == 4 and not end:
         return 0
-    return divisors(size)[pick(0, len(divisors(size)) - 1)] if choice == 5 else size
+    return _divisor(pick, size) if choice == 5 else size
 
 
-def divisors(n: int) -> list[int]:
-    """Return the divisors of n, in order."""
-    return [d for d in range(1, n + 1) if n % d == 0]
+def _divisor(pick: Pick, n: int) -> int:
+    divisors = [d for d in range(1, n + 1) if n % d == 0]
+    return divisors[pick(0, len(divisors) - 1)]
 
 
 def _shape(pick: Pick) -> Shape:
