@@ -8,14 +8,7 @@ import click
 
 from nembp.runs.options import Option
 
-from .options import (
-    Checked,
-    data_dir_option,
-    direction_option,
-    force_option,
-    integer,
-    json_option,
-)
+from .options import Checked, data_dir_option, direction_option, force_option, integer, json_option
 from .output import check_out, count, emit_json, emit_table, note, number
 
 if TYPE_CHECKING:

@@ -145,9 +145,7 @@ def device_option(command: F) -> F:
 
 
 data_dir_option = click.option(
-    "--data-dir",
-    metavar="PATH",
-    help="Where the data lies.  [default: where it lay in training]",
+    "--data-dir", metavar="PATH", help="Where the data lies.  [default: where it lay in training]"
 )
 direction_option = click.option(
     "--direction", type=click.Choice(["forward", "backward"]), default="forward", show_default=True,
@@ -176,9 +174,7 @@ def run_folder_options(kind: type[Config], default: str) -> Callable[[F], F]:
 
     return add(
         option(
-            "--out",
-            metavar="DIR",
-            help=f"Folder of the run, new or empty.  [default: {default}]",
+            "--out", metavar="DIR", help=f"Folder of the run, new or empty.  [default: {default}]"
         ),
         option(
             "--force",

@@ -10,16 +10,7 @@ import click
 from nembp.errors import ArchitectureError
 
 from .options import data_dir_option, device_option, direction_option, force_option, json_option
-from .output import (
-    check_out,
-    count,
-    emit_json,
-    emit_table,
-    note,
-    score_rows,
-    short_path,
-    write_csv,
-)
+from .output import check_out, count, emit_json, emit_table, note, score_rows, short_path, write_csv
 
 if TYPE_CHECKING:
     import numpy as np

@@ -35,13 +35,7 @@ Examples:
 @run_folder_options(RunConfig, "runs/<time>-<dataset>-seed<seed>")
 @click.pass_context
 def train(
-    ctx: click.Context,
-    /,
-    out: str | None,
-    force: bool,
-    as_json: bool,
-    quiet: bool,
-    **settings: Any,
+    ctx: click.Context, /, out: str | None, force: bool, as_json: bool, quiet: bool, **settings: Any
 ) -> None:
     """Train a bidirectional network and leave a run folder.
 

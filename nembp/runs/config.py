@@ -198,10 +198,7 @@ TOP: Final = 256
 COLOUR_INPUT: Final[dict[str, Any]] = {"backward_weight": 0.0003, "epochs": 20}
 GREY_INPUT: Final[dict[str, Any]] = {"backward_weight": 0.02, "epochs": 10}
 CONVOLUTIONS_ON_MANY: Final[dict[str, Any]] = {"batch_size": 128}
-CONVOLUTIONS_BY_ADAM_ON_MANY: Final[dict[str, Any]] = {
-    "learning_rate": 0.002,
-    "weight_decay": 0.05,
-}
+CONVOLUTIONS_BY_ADAM_ON_MANY: Final[dict[str, Any]] = {"learning_rate": 0.002, "weight_decay": 0.05}
 CONVOLUTIONS_ON_FEW: Final[dict[str, Any]] = {"batch_size": 32, "epochs": 40}
 
 # by name, where more is known than shape and size tell

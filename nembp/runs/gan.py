@@ -64,28 +64,14 @@ Players = tuple[Network, Network]  # generator and discriminator
 # -- from a configuration to what is trained -------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class PreparedGan:
-    """What an adversarial run trains.
+    """What an adversarial run trains."""
 
-    Attributes
-    ----------
-    config : GanConfig
-        Complete: a recipe has filled what was open.
-    data : Dataset
-        What is to be imitated, with the scaling that suits the generator's likelihood.
-    settings : AdversarialSettings
-        The game.
-    generator, discriminator : Network
-        Before their first step.
-    scorer : Scorer
-        Of what the generator makes.
-    """
-
-    config: GanConfig
-    data: Dataset
+    config: GanConfig  # complete: a recipe has filled what was open
+    data: Dataset  # what is to be imitated
     settings: AdversarialSettings
-    generator: Network
+    generator: Network  # before their first step
     discriminator: Network
-    scorer: Scorer
+    scorer: Scorer  # of what the generator makes
 
     def reader(self) -> BatchReader:
         """Return the reader that feeds training samples to the discriminator."""
@@ -96,15 +82,7 @@ class PreparedGan:
 
 
 def load_gan_data(config: GanConfig) -> Dataset:
-    """Load or draw the data set that a configuration names, images scaled to [0, 1].
-
-    Raises
-    ------
-    ArchitectureError
-        If there is no such data set, or an option does not suit it.
-    DataError
-        If it cannot be read.
-    """
+    """Load or draw the data set that a configuration names, images scaled to [0, 1]."""
     name = config.dataset
     if name not in (*DATA, *available()):
         names = ", ".join([*DATA, *available()])
@@ -125,13 +103,6 @@ def load_gan_data(config: GanConfig) -> Dataset:
 
 def prepare_gan(config: GanConfig, note: Note = silent) -> PreparedGan:
     """Load the data, fill in the recipe, build both players and get the scorer.
-
-    Parameters
-    ----------
-    config : GanConfig
-        None where the recipe decides.
-    note : callable
-        Told what the user should know and is no error.
 
     Raises
     ------
@@ -233,19 +204,8 @@ def _optimizer(config: GanConfig, rate: float | None) -> Optimizer:
 class Training:
     """An adversarial training that is scored at even steps.
 
-    Parameters
-    ----------
-    prepared : PreparedGan
-        What it trains.
-    on_row : callable, optional
-        Told the row of each checkpoint; True ends the training.
-
-    Attributes
-    ----------
-    rows : list of dict
-        One per checkpoint: ``iteration``, the players' objectives since the one before,
-        ``noise/...`` and the scores.
-    trainer : AdversarialTrainer
+    ``on_row`` is told the row of each checkpoint, and ends the training by True; ``rows`` are all of
+    them: ``iteration``, the players' objectives since the one before, ``noise/...`` and the scores.
     """
 
     def __init__(self, prepared: PreparedGan, on_row: Callable[[Row], Any] | None = None) -> None:
@@ -277,13 +237,7 @@ class Training:
         )
 
     def run(self) -> None:
-        """Train to the end.
-
-        Raises
-        ------
-        DivergenceError
-            If the training diverged; the players are then those of the last good check.
-        """
+        """Train to the end; where it diverges, the players are those of the last good check."""
         self._began = time.perf_counter()
         self.trainer.run()
 
@@ -363,15 +317,7 @@ def save_players(
     players: Players,
     environment: dict[str, Any],
 ) -> None:
-    """Write generator and discriminator, which change places with older ones together.
-
-    Raises
-    ------
-    OutputError
-        If a file cannot be written.
-    DataError
-        If parameters are not finite.
-    """
+    """Write generator and discriminator, which change places with older ones together."""
     generator, discriminator = players
     digest = hashlib.sha256()
     for net in players:
@@ -501,17 +447,12 @@ def run_gan(
 
     Parameters
     ----------
-    config : GanConfig
-        None where the data set's recipe decides.
-    out_dir : path, optional
-        A new or empty folder; by default runs/<timestamp>-gan-<dataset>-seed<seed>.
-    force : bool
-        Take the place of the run in ``out_dir``, once this one has learned something.
+    config, out_dir, force, on_start, on_end, on_note
+        As in `nembp.runs.training.train_run`.
     start : path, optional
         A run folder whose players are the first ones; they must be of the same architecture.
-    on_start, on_row, on_end, on_note : callable, optional
-        Told the plan, each checkpoint's row (True ends the training), the summary, and what the
-        user should know and is no error.
+    on_row : callable, optional
+        Told each checkpoint's row; True ends the training.
 
     Returns
     -------
@@ -522,14 +463,8 @@ def run_gan(
 
     Raises
     ------
-    OutputError
-        If the folder is in use or cannot be written; found before training.
-    ArchitectureError, DataError, DeviceError
-        As `prepare_gan`; the folder is then as it was.
-    DivergenceError
-        After the last good players were saved, with status "diverged".
-    KeyboardInterrupt
-        After the players were saved as they are, with status "interrupted".
+    OutputError, ArchitectureError, DataError, DeviceError, DivergenceError, KeyboardInterrupt
+        As `nembp.runs.training.train_run`; an interrupted run keeps its players as they are.
     """
     began, note = time.perf_counter(), on_note or silent
     name = f"gan-{config.dataset}-seed{config.seed or 0}"
@@ -694,19 +629,9 @@ def run_seeds(
 ) -> dict[str, Any]:
     """Train with ``config.seed`` and the seeds after it, one after the other, and sum up.
 
-    Parameters
-    ----------
-    config : GanConfig
-        With the first seed.
-    seeds : int
-        How many.
-    out_dir : path, optional
-        A new or empty folder, which gets a run folder ``seed0`` and so on for each seed, and a
-        ``summary.json``; by default runs/<timestamp>-gan-<dataset>-seeds<seeds>.
-    force, on_note, **more
-        As in `run_gan`, for each of them; ``force`` replaces the runs of other seeds too.
-    on_end : callable, optional
-        Told the summary.
+    The folder gets a run folder ``seed0`` and so on for each seed, and a ``summary.json``. The other
+    arguments are those of `run_gan`; ``force`` replaces the runs of other seeds too, and ``on_end``
+    is told the summary of all.
 
     Returns
     -------

@@ -250,21 +250,9 @@ C = TypeVar("C", bound=Config)
 def read_settings(
     path: str | os.PathLike[str], kind: type[Config], extra: Mapping[str, type] | None = None
 ) -> dict[str, Any]:
-    """Read and check the options that a TOML file sets.
+    """Read and check the options that a TOML file sets, by the names of a configuration's fields.
 
-    Parameters
-    ----------
-    path : path
-        Keys are the names of options, with - or _.
-    kind : type
-        The configuration that it is for.
-    extra : dict of str to type
-        Further keys that are allowed, such as the command line's own, and their types.
-
-    Returns
-    -------
-    dict
-        By the names of `kind`'s fields (or of ``extra``).
+    Keys are these names, with - or _; ``extra`` has further ones, and their types.
 
     Raises
     ------

@@ -38,15 +38,7 @@ Path_ = str | os.PathLike[str]
 
 
 def load_run(run: Path_, device: str = "cpu", note: Note = silent) -> Model:
-    """Load the model of a run folder, or a model file.
-
-    Raises
-    ------
-    DataError
-        If there is none, or it is damaged.
-    DeviceError
-        If the device cannot be used.
-    """
+    """Load the model of a run folder, or a model file."""
     path = Path(run)
     if os.path.isdir(path):
         path = path / MODEL
@@ -136,13 +128,6 @@ def data_of_run(
 ) -> tuple[Dataset, RunConfig]:
     """Read the data of a run again, as it was read for training, and the run's configuration.
 
-    Parameters
-    ----------
-    model, run : Model, path
-        The model, and where it was loaded from.
-    data_dir : path, optional
-        Where the data set lies; by default where it lay in training.
-
     Raises
     ------
     ArchitectureError, DataError
@@ -213,19 +198,7 @@ def feature_names(model: Model) -> tuple[str, ...]:
 
 
 def predict_forward(model: Model, x: NDArray[Any]) -> NDArray[np.float64]:
-    """Run the forward direction on raw samples.
-
-    Parameters
-    ----------
-    model : Model
-        Trained.
-    x : ndarray, shape (n, *model.shape)
-        Raw values, as in the data it was trained on.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, outputs)
-        Class probabilities, or regression targets in their raw unit.
+    """Return class probabilities, or targets in their raw unit, of raw samples (n, *model.shape).
 
     Raises
     ------
@@ -237,19 +210,9 @@ def predict_forward(model: Model, x: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def predict_backward(model: Model, y: NDArray[Any]) -> NDArray[np.float64]:
-    """Run the backward direction on targets.
+    """Return samples (n, *model.shape) in raw units that belong to targets (n, outputs).
 
-    Parameters
-    ----------
-    model : Model
-        Trained.
-    y : ndarray, shape (n, outputs)
-        Class probabilities (one-hot rows for single classes), or raw regression targets.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, *model.shape)
-        Samples in raw units.
+    The targets are class probabilities, one-hot rows for single classes, or raw numbers.
 
     Raises
     ------
@@ -447,13 +410,7 @@ def _read_array(path: Path, key: str) -> NDArray[Any]:
 
 
 def write_arrays(out: Path_, array: NDArray[Any], arrays: dict[str, Any]) -> None:
-    """Write an array as .npy, or several by name as .npz.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
-    """
+    """Write an array as .npy, or several by name as .npz."""
     buffer = io.BytesIO()
     if Path(out).suffix.lower() == ".npy":
         np.save(buffer, array, allow_pickle=False)
@@ -465,21 +422,11 @@ def write_arrays(out: Path_, array: NDArray[Any], arrays: dict[str, Any]) -> Non
 # -- one sample and its target, as `nembp draw noise` takes them -----------------------------------
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A sample and its target.
+    """A sample and its target."""
 
-    Attributes
-    ----------
-    x : ndarray, shape (1, *model.shape)
-        In raw units.
-    y : ndarray of float64, shape (1, outputs)
-        A one-hot row or class probabilities, or raw regression targets.
-    where : str
-        What it is, for people.
-    """
-
-    x: NDArray[Any]
-    y: NDArray[np.float64]
-    where: str
+    x: NDArray[Any]  # (1, *model.shape), in raw units
+    y: NDArray[np.float64]  # (1, outputs): class probabilities, or raw numbers
+    where: str  # what it is, for people
 
     def in_units(self, model: Model) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return x and y as rows in the network's units."""
@@ -495,15 +442,7 @@ def pair_of_run(
     sample: int | None = None,
     label: str | None = None,
 ) -> Pair:
-    """Return a test sample of the run's data: number ``sample`` from 0, or the first of a class.
-
-    Raises
-    ------
-    ArchitectureError
-        If there is no such sample or class.
-    DataError
-        If the data cannot be read or does not fit the model.
-    """
+    """Return a test sample of the run's data: number ``sample`` from 0, or the first of a class."""
     row = None if label is None else _class_row(model, label)
     data, _ = data_of_run(model, run, data_dir)
     test, k = data.test, sample or 0
@@ -526,15 +465,7 @@ def pair_of_run(
 def pair_of_file(
     model: Model, path: str, *, sample: int | None = None, label: str | None = None
 ) -> Pair:
-    """Return sample ``sample`` of a file, whose target is a class, or that row of an .npz's y.
-
-    Raises
-    ------
-    ArchitectureError
-        If there is no such row or class, or no target.
-    DataError
-        If the file cannot be read or does not fit the model.
-    """
+    """Return sample ``sample`` of a file, whose target is a class, or that row of an .npz's y."""
     row = None if label is None else _class_row(model, label)
     x, names = read_samples([path], model)
     k = sample or 0

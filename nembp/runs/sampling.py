@@ -32,21 +32,11 @@ Path_ = str | os.PathLike[str]
 
 @dataclass(frozen=True, eq=False)
 class Generator:
-    """A generator that was trained.
+    """A generator that was trained."""
 
-    Attributes
-    ----------
-    model : Model
-        From z to raw samples.
-    shape : tuple of int
-        Of one sample; (height, width, channels) of images.
-    config : GanConfig
-        Of its run.
-    """
-
-    model: Model
-    shape: tuple[int, ...]
-    config: GanConfig
+    model: Model  # from z to raw samples
+    shape: tuple[int, ...]  # of one sample; (height, width, channels) of images
+    config: GanConfig  # of its run
 
     @property
     def net(self) -> Network:
@@ -82,15 +72,7 @@ class Generator:
 
 
 def load_generator(run: Path_, device: str | Backend = "cpu") -> Generator:
-    """Load the generator of a run folder, or of a file of one.
-
-    Raises
-    ------
-    DataError
-        If there is none, or it is damaged.
-    DeviceError
-        If the device cannot be used.
-    """
+    """Load the generator of a run folder, or of a file of one."""
     model = load_player(run, GENERATOR, device)
     settings = model.settings
     try:

@@ -44,28 +44,14 @@ WORSE = 1000.0  # times the nll of a constant prediction, from which on that is 
 # -- from a configuration to what is trained -------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What a run trains.
+    """What a run trains."""
 
-    Attributes
-    ----------
-    config : RunConfig
-        Complete: a recipe has filled what was open.
-    data : Dataset
-        With the scalings that suit the likelihoods.
-    train, validation : Split
-        The training samples, and those held out of them, or None.
-    net : Network
-        Before its first step.
-    centroids : ndarray of float64, shape (classes, features), or None
-        Class means of ``train`` in the network's units.
-    """
-
-    config: RunConfig
-    data: Dataset
+    config: RunConfig  # complete: a recipe has filled what was open
+    data: Dataset  # with the scalings that suit the likelihoods
     train: Split
-    validation: Split | None
-    net: Network
-    centroids: NDArray[np.float64] | None
+    validation: Split | None  # held out of the training samples
+    net: Network  # before its first step
+    centroids: NDArray[np.float64] | None  # class means of train in the network's units
 
     def reader(self, split: Split, *, augmented: bool = False) -> BatchReader:
         """Return the reader that feeds a split to the network, augmented as configured or plain."""
@@ -310,12 +296,7 @@ def trainer_of(
 ) -> Trainer:
     """Return the trainer that a configuration describes.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        What it trains.
-    evaluate, callbacks
-        As in `nembp.engine.training.Trainer`.
+    ``evaluate`` and ``callbacks`` are as in `nembp.engine.training.Trainer`.
     """
     config = prepared.config
     return Trainer(
