@@ -1,15 +1,9 @@
-"""Augmentation of images on the fly: random horizontal flips and shifted crops.
-
-An augmented image takes its pixels from the original, so it is gathered by an index and costs one
-pass over the raw batch: 0.4 ms for 128 CIFAR images on one core.
-
-Raw batches prepared on the host, one ahead of the step that will use them.
-
-Batches of a split, gathered, augmented and scaled straight into a network's buffers.
+"""Batches of a split, gathered, augmented and scaled straight into a network's buffers.
 
 Samples stay as they are stored, 8-bit images as 8 bits, and each batch is scaled as it is read.
-They may also stay where they are, in a file larger than memory, of which two batches at a time
-are read (:mod:`nembp.datasets.reading`). What fits on a GPU moves there once.
+They may also stay in a file larger than memory, of which two batches at a time are read, one ahead
+of the step that will use it. What fits on a GPU moves there once. Images may be augmented: flipped
+and shifted, which costs one pass over the raw batch, 0.4 ms for 128 CIFAR images on one core.
 """
 
 from __future__ import annotations
@@ -46,12 +40,10 @@ class Augmentation:
     Pixels from beyond the edge are reflections about it, without repeating the edge itself.
 
     The augmented image is the forward direction's input *and* the backward direction's target. So
-    the backward direction learns the mean of a class's augmented images: a little blurred by the
-    crops, symmetric under flips. ``backward/centroid_error`` still measures the distance to the
-    mean of the plain images, so its floor is no longer 0. On CIFAR-10 with pixels in [0, 1] it is
-    0.005 for flips and 0.020 for crops of 4 pixels (with pixels centred about their mean, where
-    centroids are short, 0.04 and 0.16). The field's other custom, filling with black, darkens the
-    borders of every class mean: 0.24.
+    the backward direction learns the mean of a class's augmented images, and
+    ``backward/centroid_error``, the distance to the mean of the plain ones, has a floor above 0: on
+    CIFAR-10 with pixels in [0, 1] 0.005 for flips and 0.020 for crops of 4 pixels (filling with
+    black, the field's other custom, would make it 0.24).
 
     Parameters
     ----------
