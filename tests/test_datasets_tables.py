@@ -176,26 +176,34 @@ random_table = st.lists(st.lists(cell, max_size=4), max_size=8).map(
 @st.composite
 def valid_table(draw) -> bytes:
     labels = st.integers(0, 9).map(str) if draw(st.booleans()) else st.sampled_from("abc")
-    n = draw(st.integers(0, 12))
-    rows = [f"{i},{i / 7:.3f},{draw(labels)}" for i in range(n)]
-    return "\n".join(["p,q,r", *rows]).encode()
+    mark, decimal = draw(st.sampled_from(",;\t|")), draw(st.sampled_from("..,"))
+    head = draw(st.sampled_from([["p,q,r"], [], ["sep=,", "p,q,r"]]))
+    rows = [f"{i},{i / 7:.3f},{draw(labels)}" for i in range(draw(st.integers(0, 12)))]
+    text = "\n".join([*head, *rows]).replace(",", mark)
+    return text.replace(".", decimal).encode()
 
 
 @FILES
 @given(
     content=mutated(valid_table()) | random_table | st.binary(max_size=80),
-    task=st.sampled_from(["auto", "classification", "regression"]),
-)
-def test_csv(place, content, task):
+    options=st.fixed_dictionaries(
+        {"task": st.sampled_from(["auto", "classification", "regression"])},
+        optional={"delimiter": st.sampled_from([",", ";", "tab", " "]), "header": st.booleans(),
+                  "decimal": st.sampled_from(".,")},
+    ),
+)  # fmt: skip
+def test_csv(place, content, options):
     path = place / "x.csv"
     path.write_bytes(content)
-    result, peak = traced(lambda: load("csv", path, task=task))
+    result, peak = traced(lambda: load("csv", path, **options))
     assert peak <= TIMES["csv"] * len(content) + CONSTANT
     if result is not None:
         check_dataset(result)
-        rows = [line for line in content.splitlines() if line]
+        rows = [line for line in content.removeprefix(b"\xef\xbb\xbf").splitlines() if line]
         if b'"' not in content:  # quotes may hold line ends
-            assert len(result.train) + len(result.test) in (len(rows) - 1, len(rows))
+            header_lines = len(rows) - len(result.train) - len(result.test)
+            assert header_lines in (0, 1, 2)
+            assert header_lines < 2 or rows[0].startswith(b"sep=")
 
 
 @pytest.mark.parametrize(
