@@ -30,6 +30,11 @@ def reading(path: str | os.PathLike[str], remedy: str = "Check the path.") -> It
         raise DataError(f"{path}: cannot be read ({error.strerror or error}). {remedy}") from error
 
 
+def reason_of(error: Exception) -> str:
+    """Return what an error of another library says, as part of a line."""
+    return f"{' '.join(str(error).split()) or type(error).__name__:.200}"
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Write to a temporary file that takes the place of `path` only when all went well.

@@ -18,9 +18,9 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,48 @@ from numpy.typing import NDArray
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
 from nembp.errors import ArchitectureError, DataError
-from nembp.files import reading, write_atomically
+from nembp.files import reading, reason_of, write_atomically
 
 _FRESH = "Get a fresh copy of the file."
 _SAVE = "Save it again with numpy.save."
 _DEFLATE_RATIO = 1032  # most bytes that one byte of deflate can unpack to
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a file says of the array that starts at byte `start` of it."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+    order: Literal["C", "F"] = "C"
+
+    @property
+    def end(self) -> int:
+        """Where the file must end."""
+        return self.start + math.prod(self.shape) * self.dtype.itemsize
+
+    def check(self, size: int, where: str, remedy: str = _FRESH) -> None:
+        """Raise DataError unless the header and its values use up `size` bytes exactly."""
+        # no array has 2**60 values, even where another length is 0
+        if size != self.end or math.prod(length or 1 for length in self.shape) >= 2**60:
+            fault = "trailing bytes" if size > self.end else "truncated, or its header is wrong"
+            raise DataError(
+                f"{where}: {fault}: {size} bytes, but its header declares shape {self.shape} of "
+                f"{self.dtype.name}, {self.end} bytes with the header. {remedy}"
+            )
+
+    def map(self, file: BinaryIO) -> NDArray[Any]:
+        """Map the values into memory, read-only."""
+        if self.end == self.start:  # nothing to map
+            return np.empty(self.shape, self.dtype)
+        return np.memmap(file, self.dtype, "r", self.start, self.shape, self.order)
+
+    def array(self, content: bytes | bytearray) -> NDArray[Any]:
+        """Return the values that `content` holds."""
+        if self.end == self.start:
+            return np.empty(self.shape, self.dtype)
+        return np.ndarray(self.shape, self.dtype, content, order=self.order)
 
 
 # -- .npy and .npz -------------------------------------------------------------------------------
@@ -46,18 +83,12 @@ def map_npy(path: Path) -> NDArray[Any]:
         numbers or text.
     """
     with reading(path) as file:
-        dtype, shape, fortran, start = _npy_header(file, str(path), _SAVE)
-        size = os.fstat(file.fileno()).st_size
-        _check_size(size, start, shape, dtype, str(path), _SAVE)
-        if 0 in shape:  # nothing to map
-            return np.empty(shape, dtype)
-        return np.memmap(file, dtype, "r", start, shape, "F" if fortran else "C")
+        header = _npy_header(file, str(path), _SAVE)
+        header.check(os.fstat(file.fileno()).st_size, str(path), _SAVE)
+        return header.map(file)
 
 
-def _npy_header(
-    file: Any, where: str, remedy: str
-) -> tuple[np.dtype[Any], tuple[int, ...], bool, int]:
-    """Read dtype, shape, whether the order is Fortran's, and where the values start."""
+def _npy_header(file: Any, where: str, remedy: str) -> _Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged headers make Python's parser warn
@@ -67,9 +98,8 @@ def _npy_header(
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             shape, fortran, dtype = read(file)
-            start = file.tell()
     except Exception as error:  # NumPy evaluates headers as Python literals: anything may come
-        raise DataError(f"{where}: not a NumPy array ({error}). {remedy}") from error
+        raise DataError(f"{where}: not a NumPy array ({reason_of(error)}). {remedy}") from error
     if dtype.hasobject:
         raise DataError(
             f"{where}: holds pickled objects, which are not read because they can run code; "
@@ -80,21 +110,7 @@ def _npy_header(
         raise DataError(
             f"{where}: shape {shape} of dtype {dtype}; expected numbers or text. {remedy}"
         )
-    return dtype, shape, fortran, start
-
-
-def _check_size(
-    size: int, start: int, shape: tuple[int, ...], dtype: np.dtype[Any], where: str, remedy: str
-) -> None:
-    """Raise DataError unless a header and its values use up `size` bytes exactly."""
-    expected = start + math.prod(shape) * dtype.itemsize
-    # no array has 2**60 values, even where another length is 0
-    if size != expected or math.prod(length or 1 for length in shape) >= 2**60:
-        fault = "trailing bytes" if size > expected else "truncated, or its header is wrong"
-        raise DataError(
-            f"{where}: {fault}: {size} bytes, but its header declares shape {shape} of "
-            f"{dtype.name}, {expected} bytes with the header. {remedy}"
-        )
+    return _Header(dtype, shape, file.tell(), "F" if fortran else "C")
 
 
 def read_npz(
@@ -103,7 +119,7 @@ def read_npz(
     *,
     packed: bool = True,
 ) -> dict[str, NDArray[Any]]:
-    """Read named arrays of an .npz; each must use up its entry exactly.
+    """Read named arrays of an .npz into memory, in native byte order.
 
     Parameters
     ----------
@@ -114,16 +130,11 @@ def read_npz(
     packed : bool, default True
         Whether entries may be compressed; without, the file's size bounds the memory.
 
-    Returns
-    -------
-    dict of str to ndarray
-        In native byte order, in memory.
-
     Raises
     ------
     DataError
-        If the archive is missing or damaged, or an array is pickled, structured, or does not fit
-        its entry.
+        If the archive is missing or damaged, or an array is pickled, structured, or does not use
+        up its entry exactly.
     """
     remedy = "Save it again with numpy.savez."
     with reading(path) as file:
@@ -131,7 +142,9 @@ def read_npz(
             archive = zipfile.ZipFile(file)
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         except Exception as error:  # zipfile raises a dozen kinds on damaged archives
-            raise DataError(f"{path}: not an .npz archive ({error}). {remedy}") from error
+            raise DataError(
+                f"{path}: not an .npz archive ({reason_of(error)}). {remedy}"
+            ) from error
         for info in members.values():
             if not packed and info.compress_type != zipfile.ZIP_STORED:
                 raise DataError(f"{path}: {info.filename} is compressed. {remedy}")
@@ -141,25 +154,22 @@ def read_npz(
             if name not in members:
                 continue
             info, where = members[name], f"{path}: {name}"
-            if info.file_size > _DEFLATE_RATIO * info.compress_size + 64:
-                raise DataError(f"{where}: damaged (a size that cannot be). {remedy}")
             try:
+                if info.file_size > _DEFLATE_RATIO * info.compress_size + 64:
+                    raise ValueError("a size that cannot be")
                 with archive.open(info) as member:
-                    dtype, shape, fortran, start = _npy_header(member, where, remedy)
-                    _check_size(info.file_size, start, shape, dtype, where, remedy)
-                    content = bytearray(info.file_size - start)
+                    header = _npy_header(member, where, remedy)
+                    header.check(info.file_size, where, remedy)
+                    content = bytearray(info.file_size - header.start)
                     if member.readinto(content) != len(content) or member.read(1):  # type: ignore[attr-defined]
                         raise ValueError("of another length than it says")
             except DataError:
                 raise
             except Exception as error:
-                raise DataError(f"{where}: damaged ({error}). {remedy}") from error
-            if content:
-                values = np.ndarray(shape, dtype, content, order="F" if fortran else "C")
-            else:
-                values = np.empty(shape, dtype)
+                raise DataError(f"{where}: damaged ({reason_of(error)}). {remedy}") from error
+            values = header.array(content)
             native = values.dtype.newbyteorder("=")
-            arrays[name] = np.ascontiguousarray(values, native).reshape(shape)
+            arrays[name] = np.ascontiguousarray(values, native).reshape(header.shape)
         return arrays
 
 
@@ -193,10 +203,12 @@ def _understood(names: list[str]) -> dict[tuple[str, str], str]:
 
 def _choose(names: list[str], where: str, request: Request) -> tuple[tuple[str, ...], list[str]]:
     """Return names of the arrays to read, x and y of each part, and notes on the choice."""
+    names = [name for name in names if name.isprintable()]
+    shown = ", ".join(f"{name:.60}" for name in names[:20])
     if request.x is not None and request.y is not None:
         for name in (request.x, request.y):
             if name not in names:
-                raise DataError(f"{where}: no array {name!r}; found {', '.join(names)}")
+                raise DataError(f"{where}: no array {name!r}; found {shown}")
         chosen: tuple[str, ...] = (request.x, request.y)
     else:
         found = _understood(names)
@@ -210,7 +222,7 @@ def _choose(names: list[str], where: str, request: Request) -> tuple[tuple[str, 
             split, role = missing[0]
             raise DataError(
                 f"{where}: no array {role}{'_' if split else ''}{split}; found "
-                f"{', '.join(names) or 'no arrays'}; expected {_EXPECTED}. Rename them, or name "
+                f"{shown or 'no arrays'}; expected {_EXPECTED}. Rename them, or name "
                 "the two to read (--x NAME --y NAME)"
             )
         chosen = tuple(found[key] for key in keys)
@@ -220,7 +232,7 @@ def _choose(names: list[str], where: str, request: Request) -> tuple[tuple[str, 
         notes.append(f"{where}: read are {', '.join(chosen)}.")
     rest = [name for name in names if name not in chosen]
     if rest:
-        notes.append(f"{where}: not used are {', '.join(rest)}.")
+        notes.append(f"{where}: not used are {', '.join(f'{name:.60}' for name in rest[:20])}.")
     return chosen, notes
 
 
@@ -361,26 +373,22 @@ def read_idx(
             )
         try:
             stream: Any = gzip.GzipFile(fileobj=file) if packed else file
-            dtype, shape, start = _idx_header(stream, str(path))
-            end = start + math.prod(shape) * dtype.itemsize
-            bound = min(size * _DEFLATE_RATIO if packed else size, max_bytes or 2**62)
-            if end > bound:
-                _check_size(bound, start, shape, dtype, str(path), _FRESH)
-            if not packed:
-                _check_size(size, start, shape, dtype, str(path), _FRESH)
-            if packed or end == start:
-                content = stream.read(end - start + 1)  # one more, so that the end is reached
-                _check_size(start + len(content), start, shape, dtype, str(path), _FRESH)
-                values = np.frombuffer(content, dtype).reshape(shape)
+            header = _idx_header(stream, str(path))
+            bound = min(size * _DEFLATE_RATIO if packed else size, max_bytes or size * 2000)
+            if header.end > bound or not packed:
+                header.check(bound if packed else min(size, bound), str(path))
+            if packed:
+                content = stream.read(header.end - header.start + 1)  # one more: to reach the end
+                header.check(header.start + len(content), str(path))
+                values = header.array(content)
             else:
-                values = np.asarray(np.memmap(file, dtype, "r", start, shape))
+                values = np.asarray(header.map(file))
         except (gzip.BadGzipFile, zlib.error, EOFError, MemoryError) as error:
-            raise DataError(f"{path}: damaged gzip data ({error}). {_FRESH}") from error
-    return values.astype(dtype.newbyteorder("="), copy=False) if native or packed else values
+            raise DataError(f"{path}: damaged gzip data ({reason_of(error)}). {_FRESH}") from error
+    return values.astype(values.dtype.newbyteorder("="), copy=False) if native or packed else values
 
 
-def _idx_header(file: BinaryIO, where: str) -> tuple[np.dtype[Any], tuple[int, ...], int]:
-    """Read dtype, shape, and where the values start."""
+def _idx_header(file: BinaryIO, where: str) -> _Header:
     start = file.read(4)
     dtype = _TYPES.get(start[2]) if len(start) == 4 else None
     if dtype is None or start[:2] != b"\0\0" or start[3] > _MOST_DIMENSIONS:
@@ -391,7 +399,7 @@ def _idx_header(file: BinaryIO, where: str) -> tuple[np.dtype[Any], tuple[int, .
     lengths = file.read(4 * start[3])
     if len(lengths) < 4 * start[3]:
         raise DataError(f"{where}: too few bytes for an IDX header (truncated file). {_FRESH}")
-    return dtype, struct.unpack(f">{start[3]}I", lengths), 4 + len(lengths)
+    return _Header(dtype, struct.unpack(f">{start[3]}I", lengths), 4 + len(lengths))
 
 
 def idx_header(x: NDArray[Any]) -> bytes:

@@ -20,7 +20,7 @@ from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
 from nembp.datasets.sources import JoinedRows, PlanarRows
 from nembp.errors import ArchitectureError, DataError
-from nembp.files import reading
+from nembp.files import reading, reason_of
 
 ATTRIBUTION = (
     "{} by A. Krizhevsky, V. Nair and G. Hinton; Learning Multiple Layers of Features from Tiny "
@@ -306,8 +306,8 @@ def read_pickle(path: Path) -> dict[Any, Any]:
             raise pickle.UnpicklingError("longer than any file of CIFAR")
         found = _Unpickler(_Bytes(content), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: not a pickle of plain data ({reason:.200}). {remedy}") from error
+        reason = reason_of(error)
+        raise DataError(f"{path}: not a pickle of plain data ({reason}). {remedy}") from error
     if type(found) is not dict:
         raise DataError(f"{path}: no dictionary, but {type(found).__name__}. {remedy}")
     return {key.encode() if type(key) is str else key: value for key, value in found.items()}

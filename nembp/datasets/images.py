@@ -20,7 +20,7 @@ from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request, listed, sorted_names
 from nembp.datasets.sources import ArrayRows, Samples
 from nembp.errors import ArchitectureError, DataError, OutputError, ShapeError
-from nembp.files import reading
+from nembp.files import reading, reason_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -124,7 +124,7 @@ def read_image(
                 f"{path}: not an image file; expected {_NAMED}. Convert it to PNG."
             ) from error
         except Exception as error:  # of damaged files Pillow raises nearly anything
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = reason_of(error)
             raise DataError(f"{path}: damaged image ({reason}). Get a fresh copy.") from error
 
 
