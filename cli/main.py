@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "train": ("train", "Train a bidirectional network and leave a run folder."),
     "evaluate": ("predict", "Score a trained network in both directions."),
     "predict": ("predict", "Run a trained network in either direction."),
+    "export": ("export", "Write a trained network as ONNX graphs, for other runtimes."),
     "gan": ("gan", "Train a generator against a discriminator."),
     "sample": ("sample", "Draw samples from a trained generator."),
     "draw": ("draw", "Draw which noise a trained network's training keeps."),

@@ -122,13 +122,13 @@ def short_path(path: str) -> str:
     return path if len(relative) >= len(path) or relative.startswith("..") else relative
 
 
-def check_out(out: str, suffixes: Sequence[str], *, force: bool) -> None:
+def check_out(out: str, suffixes: Sequence[str], *, force: bool, name: str = "--out") -> None:
     """Find out before any work whether a file can be written: its name, and what is there."""
     if Path(out).suffix.lower() not in suffixes:
         one = "" if len(suffixes) == 1 else "one of "
-        raise click.UsageError(f"--out {out}: the name must end in {one}{', '.join(suffixes)}")
+        raise click.UsageError(f"{name} {out}: the name must end in {one}{', '.join(suffixes)}")
     if Path(out).exists() and not force:
-        raise OutputError(f"{out}: exists; choose another --out, or replace it with --force")
+        raise OutputError(f"{out}: exists; choose another {name}, or replace it with --force")
 
 
 def write_csv(out: str, rows: list[list[str]]) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nembp.engine.network import Network, dense_network
     from nembp.engine.noise import Noise
     from nembp.estimators import BidirectionalClassifier, BidirectionalRegressor
+    from nembp.export import save_onnx
     from nembp.verification import check_gradient
 
 # public name: its module, and its name there; imported when it is first used
@@ -42,6 +43,7 @@ _HOMES: Final = {
     "Model": ("checkpoints", "Model"),
     "save": ("checkpoints", "save_model"),
     "load": ("checkpoints", "load_model"),
+    "save_onnx": ("export", "save_onnx"),
     "check_gradient": ("verification", "check_gradient"),
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "load",
     "load_dataset",
     "save",
+    "save_onnx",
     "train",
 ]
 

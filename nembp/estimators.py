@@ -34,6 +34,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from nembp import architecture
 from nembp.arrays import Vector, input_scaling
+from nembp.checkpoints import Model, environment
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range
@@ -417,6 +418,32 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
             for start in range(0, len(t), ROWS)
         ]
         return self._x_scaling.invert(np.concatenate(parts))
+
+    def to_model(self) -> Model:
+        """Return what was trained as a `Model`, for `nembp.save`, `save_onnx` and the commands."""
+        check_is_fitted(self)
+        labelled = isinstance(self._likelihood, Multinomial)
+        names = [str(name) for name in getattr(self, "classes_", range(self._outputs))]
+        shape = (self.n_features_in_,) if self.image_shape is None else tuple(self.image_shape)
+        scaling = self._x_scaling
+        if np.ndim(scaling.offset) == 1:
+            scaling = Scaling(
+                np.reshape(scaling.offset, shape),
+                np.reshape(scaling.factor, shape),
+            )
+        return Model(
+            net=self.network_,
+            shape=shape,
+            classes=tuple(names) if labelled else (),
+            target_names=() if labelled else tuple(f"y{name}" for name in names),
+            x_scaling=scaling,
+            y_scaling=self._y_scaling,
+            centroids=None,
+            is_image=len(shape) == 3,
+            dataset="arrays",
+            settings={},
+            environment=environment(self.network_),
+        )
 
     # -- parameters, as MLPClassifier shows them --------------------------------------------------
     @property

@@ -22,7 +22,7 @@ engine.activations engine.likelihoods engine.linear engine.winograd engine.convo
 engine.batchnorm engine.network engine.noise engine.backprop engine.optimizers engine.training
 engine.metrics engine
 textbook
-datasets architecture checkpoints plotting arrays
+datasets architecture checkpoints export plotting arrays
 em adversarial
 estimators
 verification testing
