@@ -10,7 +10,7 @@ import numpy as np
 
 from nembp.backend.cublas import WORKSPACE, Cublas, load_cublas
 from nembp.backend.fused import FusedKernels, PhiloxStream
-from nembp.backend.graphs import Captured, Graph, StepsOnDevice, capture_graph
+from nembp.backend.graphs import Captured, StepsOnDevice, capture_graph
 from nembp.backend.standard import Array, stream
 from nembp.backend.transfers import Transfers
 from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
@@ -132,8 +132,8 @@ class CupyBackend(FusedKernels):
     def capture(self, function: Any) -> Any:
         return Captured(self, function)
 
-    def capture_graph(self, work: Callable[[], object]) -> Graph:
-        """Capture what ``work`` queues, without doing it, as a graph to be launched."""
+    def capture_graph(self, work: Callable[[], object]) -> Callable[[], None]:
+        """Capture what ``work`` queues, without doing it; return what queues all of it at once."""
         return capture_graph(self._cupy, work, self._allocator_of)
 
     def steps(self, samples: int, batch_size: int, width: int) -> StepsOnDevice:

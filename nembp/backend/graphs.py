@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,21 +29,10 @@ CAPTURE_ERRORS = (RuntimeError, NotImplementedError)
 WARM_UP = 2  # calls before a function is captured: kernels are compiled, buffers allocated
 
 
-class Graph:
-    """A captured sequence of calls, which keeps alive whatever they work on."""
-
-    def __init__(self, graph: Any, *kept: Any) -> None:
-        self._graph, self._kept = graph, kept
-
-    def launch(self) -> None:
-        """Queue the captured work on the current stream."""
-        self._graph.launch()
-
-
 def capture_graph(
     cupy: Any, work: Callable[[], object], allocator_of: Callable[[Any], Callable[[int], Any]]
-) -> Graph:
-    """Capture what ``work`` queues; nothing of it is done yet.
+) -> Callable[[], None]:
+    """Capture what ``work`` queues, without doing it; return what queues all of it at once.
 
     Everything must have run once before, so that kernels are compiled and loaded.
     """
@@ -57,7 +47,12 @@ def capture_graph(
             raise
         graph = stream.end_capture()
     graph.upload()
-    return Graph(graph, pool, stream, work)
+    return partial(_launch, graph, pool, stream, work)
+
+
+def _launch(graph: Any, *kept: Any) -> None:
+    """Queue the captured work on the current stream; what it works on is kept alive till then."""
+    graph.launch()
 
 
 class Captured:
@@ -76,7 +71,7 @@ class Captured:
     def __init__(self, backend: Any, function: Callable[..., None]) -> None:
         self._backend, self._function = backend, function
         self._calls: Counter[Hashable] = Counter()
-        self._graphs: dict[Hashable, Graph] = {}
+        self._graphs: dict[Hashable, Callable[[], None]] = {}
         self.launches = 0
         self.reason: str | None = None
 
@@ -85,7 +80,7 @@ class Captured:
         if args not in self._graphs and self.reason is None and self._calls[args] >= WARM_UP:
             self._capture(args)
         if args in self._graphs:
-            self._graphs[args].launch()
+            self._graphs[args]()
             self.launches += 1
         else:
             self._function(*args)

@@ -56,7 +56,7 @@ class CapturedStep(EngineStep):
 
     def __call__(self) -> None:
         """Gradient and Adam update."""
-        self._graph.launch()
+        self._graph()
 
 
 class _CapturedProducts:
@@ -65,7 +65,7 @@ class _CapturedProducts:
     def __init__(self, backend: Any, *args: Any) -> None:
         products = Products(backend, *args)
         products()
-        self._run = backend.capture_graph(products).launch
+        self._run = backend.capture_graph(products)
 
     def __call__(self) -> None:
         """Run them once."""
