@@ -71,7 +71,7 @@ def test_the_report_says_what_would_have_been_found(method):
         assert again.worst.index == index
 
 
-@fewer
+@settings(max_examples=max(2, settings.default.max_examples // 10))
 @given(indices=st.lists(st.integers(0, Wide.size - 1), min_size=2, max_size=5, unique=True))
 def test_several_wrong_coordinates_are_all_found(indices):
     f = Wide(np.array(indices))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise, permutations, product
+from itertools import pairwise, permutations
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,7 +29,8 @@ Array: TypeAlias = np.ndarray[Any, Any]
 Pick: TypeAlias = Callable[[int, int], int]  # a whole number between two bounds, both included
 Shape: TypeAlias = tuple[int, int, int]
 
-PAIRS = list(product(("multinomial", "gaussian", "bernoulli"), repeat=2))  # (forward, backward)
+KINDS = ("multinomial", "gaussian", "bernoulli")
+PAIRS = [(forward, backward) for forward in KINDS for backward in KINDS]
 SPREAD = 0.6  # standard deviation of the parameters
 CLASSES, IMAGE, SILENT = Multinomial(), Gaussian(), Noise()  # defaults of a case
 SIDE, CHANNELS, NEURONS, WIDTH = 5, 3, 60, 7  # of one layer, at most

@@ -253,25 +253,28 @@ def check_network(
     True
     """
     given = _given(net, x, y, seed)
-    own, device = given.network, given.network.backend
-    results: list[Any] = []
+    options = {"method": method, "max_evaluations": max_evaluations, "seed": seed}
     with quiet():
-        for way, source, target in ((own, given.x, given.t), (own.reversed, given.t, given.x)):
-            exact = way.to(dtype="float64")
-            for by in ("batch", "running") if own.statistics_count else ("batch",):
-                options = {"method": method, "max_evaluations": max_evaluations, "seed": seed}
-                for report in _gradients(exact, source, target, by, options):
-                    law = f"{report.name} of the {way.direction} direction, {by} statistics"
-                    results.append(result_of(law, BP, 0.0, _of_report(report)))
-            if own.dtype != "float64":
-                pair = [host(n, backpropagate(n, source, target)[0]) for n in (way, exact)]
-                scale = error_size(exact, source, target)
-                law = f"gradient of the {way.direction} direction in {own.dtype}"
-                results.append(
-                    result_of(law, BP, 2e-3, iter([near(pair[0], pair[1], "gradient", scale)]))
-                )
-        results += [law.result(given, device) for law in _named(NETWORK_LAWS)]
-    return _finished(LawReport(repr(net), tuple(r for r in results if r is not None)), raises)
+        results = _slopes(given, options)
+        results += [law.result(given, given.network.backend) for law in _named(NETWORK_LAWS)]
+    return _finished(repr(net), results, raises)
+
+
+def _slopes(given: Given, options: dict[str, Any]) -> list[LawResult | None]:
+    """Check the gradients of both directions, and those in the network's own precision."""
+    own, results = given.network, list[LawResult | None]()
+    for way, x, t in ((own, given.x, given.t), (own.reversed, given.t, given.x)):
+        exact, of_way = way.to(dtype="float64"), f"of the {way.direction} direction"
+        for by in ("batch", "running") if own.statistics_count else ("batch",):
+            for report in _gradients(exact, x, t, by, options):
+                law = f"{report.name} {of_way}, {by} statistics"
+                results.append(result_of(law, BP, 0.0, _of_report(report)))
+        if own.dtype != "float64":
+            pair = [host(n, backpropagate(n, x, t)[0]) for n in (way, exact)]
+            found = near(pair[0], pair[1], "gradient", error_size(exact, x, t))
+            law = f"gradient {of_way} in {own.dtype}"
+            results.append(result_of(law, BP, 2e-3, iter([found])))
+    return results
 
 
 def _given(net: Network, x: Any, y: Any, seed: int) -> Given:
@@ -353,12 +356,12 @@ def check_backprop_invariance(
                 f"the {way.direction} direction is multinomial, so each target must sum to 1, but "
                 f"row {bad[0]} sums to {sums[bad[0]]:.6g}; noisy targets are for check_likelihood"
             )
-    laws = _named(("invariance", "gradient"))
     with quiet():
+        laws = _named(("invariance", "gradient"))
         results = [law.result(given, given.network.backend) for law in laws]
-        report = check_network(net, x, y, seed=seed, raises=False)
-    found = (*(r for r in results if r is not None), *report.laws[:2])
-    return _finished(LawReport(f"backprop invariance of {net!r}", found), raises)
+        if not given.known:  # of which the definitions say nothing
+            results += _slopes(given, {"seed": seed})
+    return _finished(f"backprop invariance of {net!r}", results, raises)
 
 
 # -- parts of the user's, alone and inside networks ------------------------------------------------
@@ -401,7 +404,7 @@ def check_extension(
         results = list(checks[_family(made)](made, **options).laws)
     if all(law.passed for law in results) and not isinstance(made, Optimizer):
         results += _in_networks(list(_cases(made, seed)), device, seed)
-    return _finished(LawReport(f"{_family(made)} {type(made).__name__}", tuple(results)), raises)
+    return _report(made, _family(made), results, raises)
 
 
 def _made(extension: Any) -> Any:
@@ -490,11 +493,11 @@ def _of_report(report: GradientReport) -> Deviations:
 
 
 def _report(part: Any, family: str, results: list[LawResult | None], raises: bool) -> LawReport:
-    name = f"{family} {type(part).__name__}"
-    return _finished(LawReport(name, tuple(r for r in results if r is not None)), raises)
+    return _finished(f"{family} {type(part).__name__}", results, raises)
 
 
-def _finished(report: LawReport, raises: bool) -> LawReport:
+def _finished(subject: str, results: Iterable[LawResult | None], raises: bool) -> LawReport:
+    report = LawReport(subject, tuple(result for result in results if result is not None))
     if raises:
         report.raise_for_failure()
     return report
