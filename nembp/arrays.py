@@ -18,8 +18,8 @@ from nembp.backend import stream
 from nembp.checkpoints import Model, environment
 from nembp.datasets import Scaling, Split, class_means, feature_means
 from nembp.datasets.reading import BatchReader
-from nembp.datasets.scaling import check_range, image_scaling, standardized, unit_range
-from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.datasets.scaling import check_range, image_scaling, signed, standardized, unit_range
+from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Likelihood, Multinomial
 from nembp.engine.metrics import evaluate
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise
@@ -132,10 +132,11 @@ def check_targets(
     _check_finite(t, name)
     if outputs is not None and t.shape[1] != outputs:
         raise ShapeError(f"{name} has {t.shape[1]} columns, but the network has {outputs} outputs")
-    if isinstance(likelihood, Bernoulli) and (t.min() < 0.0 or t.max() > 1.0):
+    low = -1.0 if isinstance(likelihood, Bipolar) else 0.0
+    if isinstance(likelihood, Bernoulli | Bipolar) and (t.min() < low or t.max() > 1.0):
         raise DataError(
-            f"{name} runs from {t.min():g} to {t.max():g}, but a bernoulli likelihood describes "
-            "values from 0 to 1; scale it, or use a gaussian likelihood"
+            f"{name} runs from {t.min():g} to {t.max():g}, but a {likelihood.name} likelihood "
+            f"describes values from {low:g} to 1; scale it, or use a gaussian likelihood"
         )
     return Targets(t)
 
@@ -147,6 +148,8 @@ def input_scaling(x: Vector, likelihood: Likelihood, weights: Vector | None = No
     0 and standard deviation 1, over samples of the given weights; counts for a multinomial are
     divided by their largest.
     """
+    if isinstance(likelihood, Bipolar):
+        return signed(image_scaling(x) if x.dtype == np.uint8 else unit_range(x))
     if x.dtype == np.uint8:
         return image_scaling(x)
     if isinstance(likelihood, Bernoulli):

@@ -169,3 +169,22 @@ def test_one_target_row_is_not_spread_over_all_samples():
     network = net(forward="gaussian", dtype="float64")
     with pytest.raises(ShapeError, match="the input has 2 rows, but the target has 1"):
         network.log_likelihood(X[:2], np.zeros((1, 2)))
+
+
+def test_the_authors_permutation_is_learned_both_ways():
+    """Adigun and Kosko's own example: four bits in another order, one hidden layer, no biases."""
+    x = np.array(np.meshgrid(*[[-1, 1]] * 4, indexing="ij")).reshape(4, -1).T
+    y = x[[12, 14, 15, 13, 9, 5, 8, 4, 11, 7, 10, 6, 2, 0, 1, 3]]
+    solved = 0
+    for seed in range(3):  # five of six seeds do
+        bits = nembp.dense_network(
+            [4, 5, 4], activation="logistic", forward="bipolar", backward="bipolar", bias=False,
+            initial=1.0, dtype="float64", seed=seed,
+        )  # fmt: skip
+        nembp.train(
+            bits, x, y, epochs=3000, batch_size=16, optimizer="sgd", learning_rate=0.5,
+            schedule="constant", scale=False,
+        )  # fmt: skip
+        there, back = np.sign(bits.predict(x)), np.sign(bits.reversed.predict(y))
+        solved += np.array_equal(there, y) and np.array_equal(back, x)
+    assert solved

@@ -179,6 +179,15 @@ def unit_range(x: Samples) -> Scaling:
     return Scaling(low, 1.0 / np.where(span > 0, span, 1.0))
 
 
+def signed(unit: Scaling) -> Scaling:
+    """Return the scaling to [-1, 1] of what `unit` scales to [0, 1].
+
+    >>> signed(Scaling(factor=1 / 255)).apply(np.array([0, 255], dtype=np.uint8)).tolist()
+    [-1.0, 1.0]
+    """
+    return Scaling(unit.offset + 0.5 / unit.factor, 2.0 * unit.factor)
+
+
 def check_range(x: Samples, scaling: Scaling, where: str) -> None:
     """Raise DataError, naming `where`, if scaled values leave float32's safe range, 1e30."""
     for extreme in extremes(x):

@@ -8,12 +8,13 @@ likelihood  activation log p(t)                           error        gain of t
 multinomial softmax    Σ t log a                          a Σt − t     Σ n log a
 gaussian    identity   −‖t−a‖²/2v − (d/2) log 2πv         (a − t)/v    (‖t−a‖² − ‖t+n−a‖²)/2v
 bernoulli   logistic   Σ t log a + (1−t) log(1−a)         a − t        Σ n z
+bipolar     tanh       Σ t z − log 2 cosh z               a − t        Σ n z
 =========== ========== ================================== ============ ==========================
 
 error = −∂log p/∂z: the classical update a − t in every row, which is backprop invariance
 (Adigun and Kosko 2019, section 3), and gain = log p(t+n) − log p(t).
 
-All three are exponential families, so the sum of the log-likelihoods of several targets that share
+All are exponential families, so the sum of the log-likelihoods of several targets that share
 one activation depends on the targets' sum alone (for the Gaussian, on their squares too). ``counts``
 says how many targets a row of ``t`` sums: the class-sum path of :mod:`nembp.engine.backprop` rests
 on that.
@@ -405,15 +406,58 @@ class Score(IdentityOutput):
         o.backend.xp.multiply(n, o.z, out=out)
 
 
+@dataclass(frozen=True)
+class Bipolar(_Tempered):
+    """Independent units of two signs: log p(t) = w Σ [t z − log 2 cosh z], t in [−1, 1].
+
+    The Bernoulli of (t+1)/2 with logit 2z.
+
+    Parameters
+    ----------
+    weight : float
+        Tempering power w of the likelihood (1 is the likelihood itself).
+    """
+
+    name = "bipolar"
+    task = "regression"
+
+    def activate(self, o: Readout) -> None:
+        """Write a = tanh z into ``o.a``."""
+        o.backend.xp.tanh(o.z, out=o.a)
+
+    def multiply_derivative(self, o: Readout, error: Array) -> None:
+        """Write e (1 − a²), with e = ``error``, over ``error``."""
+        xp, scratch = o.backend.xp, o.scratch
+        xp.multiply(o.a, o.a, out=scratch)
+        scratch *= error
+        error -= scratch
+
+    def log_likelihood(
+        self, o: Readout, t: Array, counts: Array | None = None, squares: Array | None = None
+    ) -> Array:
+        """Return w Σ [t z − counts log 2 cosh z], with log 2 cosh z = log(1 + e²ᶻ) − z."""
+        backend, column, spare, scratch = o.backend, o.column, o.spare, o.scratch
+        backend.xp.multiply(o.z, 2.0, out=scratch)
+        backend.softplus(scratch, scratch)
+        scratch -= o.z
+        backend.row_sum(scratch, spare)
+        if counts is not None:
+            spare *= counts
+        backend.row_dot(t, o.z, column)
+        column -= spare
+        column *= self.weight
+        return column
+
+
 LIKELIHOODS: dict[str, type[Likelihood]] = {
-    kind.name: kind for kind in (Multinomial, Gaussian, Bernoulli)
+    kind.name: kind for kind in (Multinomial, Gaussian, Bernoulli, Bipolar)
 }
 
 
 def get_likelihood(likelihood: str | Likelihood, weight: float = 1.0) -> Likelihood:
     """Return the likelihood of a name; a :class:`Likelihood` is returned as it is.
 
-    ``weight`` is the Gaussian's precision 1/v, or the tempering power of the other two.
+    ``weight`` is the Gaussian's precision 1/v, or the tempering power of the others.
 
     >>> get_likelihood("gaussian", weight=0.1)
     Gaussian(variance=10.0)
@@ -427,6 +471,8 @@ def get_likelihood(likelihood: str | Likelihood, weight: float = 1.0) -> Likelih
         return Multinomial(weight=weight)
     if likelihood == "bernoulli":
         return Bernoulli(weight=weight)
+    if likelihood == "bipolar":
+        return Bipolar(weight=weight)
     known = ", ".join(LIKELIHOODS)
     raise ArchitectureError(f"likelihood must be one of {known}, got {likelihood!r}")
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from nembp.backend import Array, stream
 from nembp.engine.backprop import JointBackpropagation, Path
-from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Multinomial
 from nembp.engine.network import Network
 from nembp.engine.noise import PLACES, Noise
 from nembp.engine.optimizers import Optimizer, get_optimizer, learning_rate_schedule
@@ -192,7 +192,7 @@ def is_to_be_high(monitor: str) -> bool:
 
 
 def set_input_bias(net: Network, mean: np.ndarray[Any, Any]) -> None:
-    """Start the backward direction at the training mean: d⁰ = link⁻¹(mean).
+    """Start the backward direction at the training mean: the d⁰ whose output activation it is.
 
     Then its first errors are those of the classes about the mean, not of the mean itself, which
     would otherwise drown the forward direction's in the first epochs.
@@ -207,6 +207,8 @@ def set_input_bias(net: Network, mean: np.ndarray[Any, Any]) -> None:
     if isinstance(likelihood, Bernoulli):
         p = np.clip(mean, 1e-3, 1 - 1e-3)
         start = np.log(p / (1 - p))
+    elif isinstance(likelihood, Bipolar):
+        start = np.arctanh(np.clip(mean, -0.998, 0.998))
     elif isinstance(likelihood, Multinomial):
         start = np.log(np.clip(mean, 1e-6, None))
     else:

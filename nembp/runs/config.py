@@ -89,10 +89,10 @@ class RunConfig(Config):
     activation: str | None = choice(NETWORK, "Of the hidden neurons.", "relu", "leaky-relu", "tanh",
         "logistic", "identity", default="relu")  # fmt: skip
     forward: str | None = choice(NETWORK, "Likelihood of the forward direction, log p(y|x).",
-        "multinomial", "gaussian", "bernoulli", words="multinomial for classes, gaussian for "
+        "multinomial", "gaussian", "bernoulli", "bipolar", words="multinomial for classes, gaussian for "
         "numbers")  # fmt: skip
     backward: str | None = choice(NETWORK, "Likelihood of the backward direction, log p(x|y); "
-        "none trains the forward direction alone.", "gaussian", "bernoulli", "multinomial", "none",
+        "none trains the forward direction alone.", "gaussian", "bernoulli", "bipolar", "multinomial", "none",
         default="gaussian")  # fmt: skip
     backward_weight: float | None = option("number", NETWORK, "Weight of the backward direction: "
         "the precision 1/v of a gaussian, the tempering power of the others.", above=0,

@@ -17,7 +17,7 @@ from nembp.backend import Backend, Precision
 from nembp.checkpoints import Model, environment, save_model
 from nembp.datasets import Dataset, Scaling, Split, class_means, feature_means, load
 from nembp.datasets.reading import Augmentation, BatchReader
-from nembp.datasets.scaling import extremes, unit_range
+from nembp.datasets.scaling import extremes, signed, unit_range
 from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
 from nembp.engine.likelihoods import get_likelihood
 from nembp.engine.metrics import Units, evaluate
@@ -138,7 +138,7 @@ def check_options(config: RunConfig, data: Dataset) -> None:
             f"noise_target {config.noise_target} needs a backward direction, and backward is "
             "none; use --noise-target forward, or train both directions"
         )
-    if config.scaling == "channel" and config.backward in ("bernoulli", "multinomial"):
+    if config.scaling == "channel" and config.backward in ("bernoulli", "bipolar", "multinomial"):
         raise ArchitectureError(
             f"backward {config.backward} describes pixels in [0, 1], which scaling channel leaves; "
             "use --scaling unit, or --backward gaussian"
@@ -198,8 +198,8 @@ def _check_noise(config: RunConfig, hidden: list[Layer]) -> None:
 def fit_scalings(data: Dataset, config: RunConfig) -> Dataset:
     """Give inputs and targets the range that their direction's likelihood describes.
 
-    A Bernoulli likelihood takes values in [0, 1] and a multinomial one values ≥ 0: images, and the
-    columns of a table, which may be standardized, are mapped there.
+    A Bernoulli likelihood takes values in [0, 1], a bipolar one in [−1, 1] and a multinomial one
+    values ≥ 0: images, and the columns of a table, which may be standardized, are mapped there.
 
     Raises
     ------
@@ -208,6 +208,12 @@ def fit_scalings(data: Dataset, config: RunConfig) -> Dataset:
     """
     if not data.is_classification and config.forward == "bernoulli":
         data = replace(data, y_scaling=unit_range(data.train.y))
+    if not data.is_classification and config.forward == "bipolar":
+        data = replace(data, y_scaling=signed(unit_range(data.train.y)))
+    if config.backward == "bipolar":
+        unit = data.to_unit if data.is_image else unit_range(data.train.x)
+        pixels = unit if data.is_image else None
+        return replace(data, x_scaling=signed(unit), pixel_scaling=pixels)
     if config.backward not in ("bernoulli", "multinomial"):
         return data
     if data.is_image:

@@ -19,7 +19,14 @@ from nembp.backend import Backend
 from nembp.engine.activations import ACTIVATIONS, Activation, get_activation
 from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.convolution import Convolution
-from nembp.engine.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.likelihoods import (
+    LIKELIHOODS,
+    Bernoulli,
+    Bipolar,
+    Gaussian,
+    Likelihood,
+    Multinomial,
+)
 from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 from nembp.engine.network import Layer, Network
 from nembp.engine.noise import Noise
@@ -59,6 +66,9 @@ def random_targets(
     if isinstance(likelihood, Bernoulli):
         uniform = generator.random((rows, width))
         return np.round(uniform) if hard else uniform
+    if isinstance(likelihood, Bipolar):
+        uniform = generator.random((rows, width))
+        return 2.0 * (np.round(uniform) if hard else uniform) - 1.0
     return np.asarray(likelihood.at(generator.normal(0.0, 1.0, (rows, width))).a)
 
 

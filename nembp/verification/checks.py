@@ -11,7 +11,14 @@ import numpy as np
 from nembp.backend import Backend, get_backend
 from nembp.engine.activations import Activation, get_activation
 from nembp.engine.backprop import backpropagate
-from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial, get_likelihood
+from nembp.engine.likelihoods import (
+    Bernoulli,
+    Bipolar,
+    Gaussian,
+    Likelihood,
+    Multinomial,
+    get_likelihood,
+)
 from nembp.engine.linear import Dense, LinearMap, Transposed
 from nembp.engine.network import Network
 from nembp.engine.optimizers import Optimizer, get_optimizer
@@ -189,7 +196,7 @@ def _error_is_slope(end: End, bench: Bench) -> Deviations:
 
 
 def _adds_up(end: End, bench: Bench, support: str | None) -> Deviations:
-    known = {Multinomial: "labels", Bernoulli: "bits", Gaussian: "reals"}
+    known = {Multinomial: "labels", Bernoulli: "bits", Bipolar: "signs", Gaussian: "reals"}
     wanted = support or known.get(type(end.likelihood))
     totals = {
         name: [total_probability(end, bench, name, shift) for shift in (-1.0, 0.3, 1.1)]

@@ -18,7 +18,7 @@ import numpy as np
 from nembp.backend import get_backend
 from nembp.engine.activations import Activation, Identity, LeakyReLU, Logistic, ReLU, Tanh
 from nembp.engine.convolution import Convolution
-from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Likelihood, Multinomial
 from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 from nembp.engine.network import Network
 from nembp.engine.noise import DRIFT_DRAWS, Noise
@@ -29,7 +29,7 @@ Gain: TypeAlias = Callable[[Array], Array]
 STEP = 1e-30
 MAPS = (Dense, Convolution, AveragePooling, Reshape)
 ACTIVATIONS = (Identity, LeakyReLU, Logistic, ReLU, Tanh)
-LIKELIHOODS = (Multinomial, Gaussian, Bernoulli)
+LIKELIHOODS = (Multinomial, Gaussian, Bernoulli, Bipolar)
 
 
 def knows(part: Any) -> bool:
@@ -144,11 +144,13 @@ def log_logistic(z: Array) -> Array:
 
 
 def output_activation(likelihood: Likelihood, z: Array) -> Array:
-    """Return softmax, identity or logistic of z."""
+    """Return softmax, identity, logistic or tanh of z."""
     if isinstance(likelihood, Multinomial):
         return np.asarray(np.exp(log_softmax(z)))
     if isinstance(likelihood, Bernoulli):
         return 0.5 + 0.5 * np.tanh(0.5 * z)
+    if isinstance(likelihood, Bipolar):
+        return np.asarray(np.tanh(z))
     return z if isinstance(likelihood, Gaussian) else np.asarray(likelihood.at(z).a)
 
 
@@ -161,6 +163,9 @@ def log_likelihood(likelihood: Likelihood, z: Array, t: Array) -> Array:
         terms = -((t - z) ** 2) / (2.0 * v) - 0.5 * math.log(2.0 * math.pi * v)
     elif isinstance(likelihood, Bernoulli):
         terms = likelihood.weight * (t * log_logistic(z) + (1.0 - t) * log_logistic(-z))
+    elif isinstance(likelihood, Bipolar):  # of (t + 1)/2 with logit 2z
+        up, down = log_logistic(2.0 * z), log_logistic(-2.0 * z)
+        terms = 0.5 * likelihood.weight * ((1.0 + t) * up + (1.0 - t) * down)
     else:
         return np.asarray(likelihood.log_likelihood(likelihood.at(z), t))[:, 0]
     return np.asarray(np.sum(terms, axis=1))
@@ -172,7 +177,7 @@ def gain_terms(likelihood: Likelihood, z: Array, t: Array, n: Array) -> Array:
         return likelihood.weight * n * log_softmax(z)
     if isinstance(likelihood, Gaussian):
         return n * (2.0 * (z - t) - n) / (2.0 * likelihood.variance)
-    assert isinstance(likelihood, Bernoulli)
+    assert isinstance(likelihood, Bernoulli | Bipolar)
     return likelihood.weight * n * z
 
 

@@ -149,6 +149,8 @@ def of_the_textbook(case: Case, backend: Backend) -> Deviations:
     name = kinds.pop() if len(kinds) == 1 else "identity" if not kinds else None
     if not case.known or net.statistics_count or name not in textbook.ACTIVATIONS or kinds:
         return
+    if not {case.forward.name, case.backward.name} <= PAGE.keys():
+        return
     ends = [PAGE[end.name](end.scale) for end in (case.forward, case.backward)]
     sizes, rng = [layer.size for layer in net.layers], np.random.default_rng(0)
     page = textbook.Network(sizes, name, ends[0], ends[1], rng)

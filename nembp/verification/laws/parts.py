@@ -16,7 +16,7 @@ import numpy as np
 from nembp.backend import Backend, stream
 from nembp.engine.activations import Activation
 from nembp.engine.convolution import Convolution
-from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial, Readout
+from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Multinomial, Readout
 from nembp.engine.linear import LinearMap, Transposed
 from nembp.engine.network import Network, dense_network
 from nembp.engine.optimizers import SGD, Adam, Momentum, Optimizer, RMSProp
@@ -491,14 +491,14 @@ def likelihood_contract(end: End, bench: Bench) -> Deviations:
 @law("likelihood.normalization", "p is a probability or a density", over="likelihood", every=16)
 def normalization(end: End, bench: Bench) -> Deviations:
     """p adds up to 1 over labels, bits or reals."""
-    kinds = {Multinomial: "labels", Bernoulli: "bits", Gaussian: "reals"}
+    kinds = {Multinomial: "labels", Bernoulli: "bits", Bipolar: "signs", Gaussian: "reals"}
     if knows(end.likelihood) and bench.dtype == "float64":
         for shift in (-1.0, 0.3, 1.1):
             total = total_probability(end, bench, kinds[type(end.likelihood)], shift)
             yield near(total, 1.0, f"Σp, z about {shift}", tolerance=1e-6)
 
 
-SUPPORTS = ("labels", "bits", "counts", "reals", "positive")
+SUPPORTS = ("labels", "bits", "signs", "counts", "reals", "positive")
 
 
 def total_probability(end: End, bench: Bench, support: str, shift: float) -> float:
@@ -508,6 +508,8 @@ def total_probability(end: End, bench: Bench, support: str, shift: float) -> flo
         t = np.eye(4)
     elif support == "bits":
         t = np.array(list(itertools.product([0.0, 1.0], repeat=3)))
+    elif support == "signs":
+        t = np.array(list(itertools.product([-1.0, 1.0], repeat=3)))
     elif support == "counts":
         t = np.arange(401.0)[:, None]
     elif support == "reals":
