@@ -157,7 +157,9 @@ def test_a_likelihood_without_backprop_invariance_is_told():
     assert check_likelihood(Exponential(), canonical=False, support="positive").passed
     with pytest.raises(VerificationError, match="total over labels"):
         check_likelihood(Exponential(), canonical=False, support="labels")
-    with pytest.raises(ArchitectureError, match="support must be one of labels, bits, signs, counts"):
+    with pytest.raises(
+        ArchitectureError, match="support must be one of labels, bits, signs, counts"
+    ):
         check_likelihood("gaussian", support="integers")
 
 
