@@ -128,7 +128,9 @@ def _log() -> str:
 
 def _fail(message: str, code: int) -> int:
     with contextlib.suppress(OSError):  # of a stderr that is full or gone
-        click.echo(f"nembp: error: {' '.join(message.splitlines())}", err=True)
+        from .output import plain
+
+        click.echo(plain(f"nembp: error: {' '.join(message.splitlines())}"), err=True)
     return code
 
 

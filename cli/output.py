@@ -7,6 +7,7 @@ import csv
 import io
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +22,19 @@ from nembp.runs.folder import to_json
 HUGE = 1e9  # numbers from here on are written with an exponent
 
 
+def plain(text: str) -> str:
+    r"""Escape what would command a terminal: control characters in names that files give.
+
+    >>> plain("a\x1b[31m"), plain("é")
+    ('a\\x1b[31m', 'é')
+    """
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
+
+
 def say(line: str) -> None:
     """Print a line on stderr; a log that is full or gone ends no training."""
     with contextlib.suppress(OSError):
-        click.echo(line, err=True)
+        click.echo(plain(line), err=True)
 
 
 def note(text: str) -> None:
@@ -44,6 +54,7 @@ def emit_json(value: Any) -> None:
 
 def emit_table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows in aligned columns; columns of numbers, under any heading, flush right."""
+    rows = [[plain(cell).replace("\n", "\\n") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     numeric = [
         len(rows) > 1 and all(map(_is_number, column)) for column in zip(*rows[1:], strict=True)

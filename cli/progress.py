@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from .output import emit_json, emit_table, note, on_terminal, say
+from .output import emit_json, emit_table, note, on_terminal, plain, say
 
 SHOWN = 12  # rows in the live table
 GAP = 2  # blanks between its columns
@@ -157,7 +157,7 @@ class LiveProgress(PlainProgress):
 
     def note(self, text: str) -> None:
         with contextlib.suppress(OSError):
-            self.console.print(f"nembp: {text}", markup=False)
+            self.console.print(plain(f"nembp: {text}"), markup=False)
 
     def start(self, plan: Row) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -170,7 +170,7 @@ class LiveProgress(PlainProgress):
         )  # fmt: skip
         self.task = self.bars.add_task(f"{self.noun} 1", total=self.total, left="")
         with contextlib.suppress(OSError):
-            self.console.print(self.describe(plan), markup=False)
+            self.console.print(plain(self.describe(plan)), markup=False)
             self.live.start()
             self._show()
 

@@ -302,6 +302,15 @@ def test_a_class_whose_name_holds_a_comma():
     assert [sample["input"] for sample in samples] == ["ant, red", "bee"]
 
 
+def test_names_of_files_do_not_command_the_terminal():
+    kinds = np.array(["\x1b[31mred", "bee"])[np.arange(40) % 2]
+    np.savez("d.npz", x=np.arange(80.0).reshape(40, 2), y=kinds)
+    train_run(RunConfig(dataset="npz", data_dir="d.npz", layers=(), epochs=1, device="cpu"), "run")
+    result = run("predict", "run", "--direction", "backward")
+    assert "\\x1b[31mred" in result.stdout
+    assert "\x1b" not in result.output
+
+
 def test_outputs_that_are_not_finite_are_errors():
     np.savez("d.npz", x=np.arange(80.0).reshape(40, 2), y=np.arange(40) % 2)
     train_run(

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -146,7 +147,10 @@ def default_cache() -> Path:
     """Return where classifiers are kept: ``$NEMBP_CACHE/judges``, or ``~/.cache/nembp/judges``."""
     if os.environ.get("NEMBP_CACHE"):
         return Path(os.environ["NEMBP_CACHE"], "judges")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a user without a home
+        home = tempfile.gettempdir()
     return Path(home, "nembp", "judges")
 
 
@@ -186,7 +190,7 @@ def classifier_for(
     recipe = recipe_for(data)
     key = _key(data, _scaling(data), recipe, seed)
     path = Path(default_cache() if cache is None else cache) / f"{data.name}-{key[:16]}.npz"
-    if path.exists():
+    if os.path.exists(path):  # False too where it cannot be looked at
         try:
             model = load_model(path)
             if model.settings.get("key") == key:

@@ -38,6 +38,7 @@ MODEL, PICTURE = "model.npz", "backward.png"
 FILES = (CONFIG, METRICS, MODEL, SUMMARY, PICTURE)
 FINGERPRINT = "data_fingerprint"  # in a model's settings
 READ_OPTIONS = ("delimiter", "header", "decimal", "image_order", "transpose", "x", "y")
+MOST_DRAWN = 100  # classes of a picture, spread over all of them
 WORSE = 1000.0  # times the nll of a constant prediction, from which on that is said
 
 
@@ -550,12 +551,14 @@ class TrainRun(Run):
             return {}
         from nembp.plotting.pictures import backward_picture
 
-        samples = self.net.backend.to_numpy(self.net.reversed.predict(np.eye(data.outputs)))
-        pair = [samples, centroids]
+        shown = np.linspace(0, data.outputs - 1, min(data.outputs, MOST_DRAWN)).astype(int)
+        samples = self.net.reversed.predict(np.eye(data.outputs)[shown])
+        pair = [self.net.backend.to_numpy(samples), centroids[shown]]
         if units is not None:  # images are drawn from [0, 1], tables in their own units
             pair = [units(part) for part in pair]
         pair = [part.reshape(-1, *data.shape) for part in pair]
         if not data.is_image:
             pair = [data.x_scaling.invert(part) for part in pair]
-        backward_picture(self.folder.file(PICTURE), pair[0], pair[1], data.shape, data.classes)
+        names = tuple(data.classes[k] for k in shown)
+        backward_picture(self.folder.file(PICTURE), pair[0], pair[1], data.shape, names)
         return {"picture": PICTURE}
