@@ -499,7 +499,7 @@ def _of_report(report: GradientReport) -> Deviations:
     yield Deviation(what, error or float(not report.passed), *values, w.relative_tolerance)
 
 
-def _report(part: Any, family: str, results: list[LawResult | None], raises: bool) -> LawReport:
+def _report(part: Any, family: str, results: Iterable[LawResult | None], raises: bool) -> LawReport:
     return _finished(f"{family} {type(part).__name__}", results, raises)
 
 

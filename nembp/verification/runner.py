@@ -226,7 +226,7 @@ def _try(name: str, cases: int, seed: int, device: str | Backend, dtype: str) ->
     if failed:
         _, index, worst = min(failed, key=lambda one: one[:2])
         more = f', "{dtype}"' if dtype != "float64" else ""
-        on = "" if device == "cpu" else f', "{device}"'
+        on = f', "{device}"' if isinstance(device, str) and device != "cpu" else ""
         code = (
             "from nembp.verification import LAWS, generate\n\n"
             f"case = generate({seed}, {index}{more})  # of {len(failed)} that fail, the smallest\n"

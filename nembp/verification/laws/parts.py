@@ -149,7 +149,8 @@ def linear_contract(m: LinearMap, bench: Bench) -> Deviations:
     alone = [np.concatenate([one[i] for one in each]) for i in (0, 1)]
     sums = [np.sum([one[2] for one in each], axis=0)] if m.weight_count else []
     yield from alike([*alone, *sums], here, " row by row", scale)
-    for function, signal, result in ((m.forward, x, here[0]), (m.adjoint, y, here[1])):
+    layouts = ((m.forward, x, here[0]), (m.adjoint, y, here[1]))
+    for function, signal, result in layouts if bench.backend.name in ("cpu", "gpu") else ():
         rows = bench.array(np.concatenate([signal, signal + 1.0]))[: bench.rows, :]
         out = bench.nan(result.shape[::-1])
         function(bench.backend, rows, bench.array(W), out.T)
