@@ -180,6 +180,8 @@ def test_what_is_passed_over_is_said_and_systems_folders_do_not_count(tmp_path):
     data = load("images", tmp_path)
     assert len(data.train) + len(data.test) == 12
     assert data.classes == ("cat", "dog")
+    (tmp_path / "cat" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    assert load("images", tmp_path).fingerprint == data.fingerprint
     assert data.notes[0].endswith("3 files are no images and were not read: 2 .heic, 1 .xml.")
 
 
@@ -314,6 +316,22 @@ def test_a_first_row_of_numbers_is_a_sample(table, tmp_path):
     assert len(table(*rows, header=True, task="classification").train.y) == 15
     numbers = table("1,5", *(f"{k},{k * k}" for k in range(20)), header=False)
     assert len(numbers.train) + len(numbers.test) == 21
+
+
+def test_first_rows_that_are_samples(table):
+    for first, rest in (
+        ("T,2,8,8", [f"{'TI'[k % 2]},{k},{k * k},{-k}" for k in range(20)]),
+        ("5.1,?,u", [f"{k},{k},{'uv'[k % 2]}" for k in range(20)]),
+    ):
+        targets = "1" if first[0] == "T" else None
+        lines = (first, *rest)
+        if "?" in first:
+            with pytest.raises(DataError, match=r"row 1, column '2': text '[?]'"):
+                table(*lines)
+        else:
+            data = table(*lines, targets=targets)
+            assert len(data.train) + len(data.test) == 21
+            assert data.classes == ("I", "T")
 
 
 @pytest.mark.parametrize("first", ["2019,2020,2021,grade", "0,1,2,label", "0,1,2,3"])

@@ -262,8 +262,8 @@ def _check_finite(x: Samples, where: str) -> None:
 
 
 # -- labels --------------------------------------------------------------------------------------
-_MISSING = {"", "nan", "na", "n/a", "#n/a", "<na>", "null", "?"}
-_MISSING_NUMBER = {"none", "-", "--", ".", "missing"}  # among numbers, not among names
+MISSING = {"", "nan", "na", "n/a", "#n/a", "<na>", "null", "?"}
+_NO_NUMBER = {"none", "-", "--", ".", "missing"}  # among numbers, not among names
 _MONEY = r"[$€£¥₹%]"
 _NUMBER_LIKE = re.compile(rf"[(+\-\s]*{_MONEY}?\s*[+-]?\d[\d.,'\s]*(e[+-]?\d+)?\s*{_MONEY}?\)?")
 _WITH_UNIT = re.compile(r"[+-]?\d[\d.,]*\s*([^\W\d_]{1,4})")
@@ -391,9 +391,9 @@ def _names_and_codes(raw: Raw) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def _check_missing(names: list[str], codes: NDArray[np.int64], where: str) -> None:
-    others = [name for name in names if name.lower() not in _MISSING | _MISSING_NUMBER]
+    others = [name for name in names if name.lower() not in MISSING | _NO_NUMBER]
     numeric = bool(others) and all(number(name) is not None for name in others)
-    marks = _MISSING | _MISSING_NUMBER if numeric else _MISSING
+    marks = MISSING | _NO_NUMBER if numeric else MISSING
     for k, name in enumerate(names):
         if name.strip().lower() in marks:
             raise DataError(

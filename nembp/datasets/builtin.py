@@ -26,21 +26,12 @@ DIGITS_BY = (
 TRAIN_SAMPLES = 1500
 _SPLIT_SEED = 0  # the split is part of the data set: no training seed changes it
 _CSV_MD5 = "a0339c30a8a5312a1b6f9e5c719dcce5"  # of the unpacked digits.csv
-_LARGEST_PIXEL = 16
-_SAMPLES = 1797
 
 
 def load_digits(request: Request) -> Dataset:
     """Load the digits, 1500 to train and 297 to test; the loader behind ``load("digits")``.
 
     scikit-learn's file is read without importing scikit-learn, which takes 1.7 s.
-
-    Raises
-    ------
-    ArchitectureError
-        If a path or task='regression' is asked for.
-    DataError
-        If scikit-learn's copy is not to be found.
     """
     if request.data_dir is not None:
         raise ArchitectureError(
@@ -49,65 +40,33 @@ def load_digits(request: Request) -> Dataset:
         )
     if request.task == "regression":
         raise ArchitectureError("digits are classes: task='regression' does not apply")
-    table, source = read_digits()
+    table, source = _read_digits()
     labels = table[:, -1].astype(np.int64)
     images = table[:, :-1].reshape(-1, 8, 8, 1)
     train, test = stratified_choice(labels, TRAIN_SAMPLES, random_bits(_SPLIT_SEED, "digits"))
     parts = [Raw(images[rows], labels[rows], source, source) for rows in (train, test)]
     return assemble(
-        "digits",
-        parts[0],
-        parts[1],
-        request,
-        source=source,
-        attribution=DIGITS_BY,
-        classes=tuple("0123456789"),
-        x_scaling=Scaling(factor=1 / _LARGEST_PIXEL),
-    )
+        "digits", parts[0], parts[1], request, source=source, attribution=DIGITS_BY,
+        classes=tuple("0123456789"), x_scaling=Scaling(factor=1 / 16),
+    )  # fmt: skip
 
 
-def read_digits() -> tuple[NDArray[np.uint8], str]:
-    """Table of the digits, shape (1797, 65): 64 pixels 0..16 and the label; and its origin.
-
-    Reads scikit-learn's packed file where it is the known one, else asks scikit-learn.
-
-    Raises
-    ------
-    DataError
-        If scikit-learn is not installed, or what it gives is not this table.
-    """
+def _read_digits() -> tuple[NDArray[np.uint8], str]:
+    """Table of the digits, shape (1797, 65): 64 pixels 0..16 and the label; and its file."""
     spec = importlib.util.find_spec("sklearn")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder, "datasets", "data", "digits.csv.gz")
-        table = _read_packed(path)
-        if table is not None:
-            return table, str(path)
-    try:
-        from sklearn.datasets import load_digits as ask
-    except ImportError as error:
-        raise DataError(
-            "the digits come with scikit-learn, which cannot be imported "
-            f"({error}). Install it: pip install scikit-learn"
-        ) from error
-    bunch: Any = ask()
-    table = np.column_stack([bunch.data, bunch.target])
-    if table.shape != (_SAMPLES, 65) or table.min() < 0 or table.max() > _LARGEST_PIXEL:
-        raise DataError(
-            f"sklearn.datasets.load_digits gave a table of shape {table.shape}; expected "
-            f"({_SAMPLES}, 65) with pixels 0..16. Reinstall scikit-learn."
-        )
-    return table.astype(np.uint8), "sklearn.datasets.load_digits"
-
-
-def _read_packed(path: Path) -> NDArray[np.uint8] | None:
-    try:
-        text = zlib.decompress(path.read_bytes(), wbits=31)
-    except (OSError, zlib.error):
-        return None
-    if hashlib.md5(text, usedforsecurity=False).hexdigest() != _CSV_MD5:
-        return None
-    values = text.replace(b"\n", b",").rstrip(b",").split(b",")
-    return np.array([int(value) for value in values], dtype=np.uint8).reshape(_SAMPLES, 65)
+        try:
+            text = zlib.decompress(path.read_bytes(), wbits=31)
+        except (OSError, zlib.error):
+            continue
+        if hashlib.md5(text, usedforsecurity=False).hexdigest() == _CSV_MD5:
+            values = text.replace(b"\n", b",").rstrip(b",").split(b",")
+            return np.array([int(value) for value in values], np.uint8).reshape(-1, 65), str(path)
+    raise DataError(
+        "the digits come with scikit-learn, whose file sklearn/datasets/data/digits.csv.gz is "
+        "missing or another. Install it: pip install scikit-learn"
+    )
 
 
 # -- MNIST ---------------------------------------------------------------------------------------

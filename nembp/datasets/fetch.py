@@ -119,11 +119,13 @@ def fetch_mnist(
 ) -> tuple[Path, ...]:
     """Download the files of MNIST that a folder lacks, each checked before it is put in place.
 
+    Files there that are MNIST's, raw or gzip, are kept; a damaged ``.gz`` is replaced; a file of
+    another data set is never touched.
+
     Parameters
     ----------
     data_dir : path
-        Folder for the four ``.gz`` files, made if need be. Files there that are MNIST's, raw or
-        gzip, are kept; a damaged ``.gz`` is replaced; a file of another data set is never touched.
+        Folder for the four ``.gz`` files, made if need be.
     mirror : str or sequence of str, optional
         Base URL, or several to try in turn; default the environment variable NEMBP_MNIST_MIRROR,
         else well-known public mirrors.
@@ -131,11 +133,6 @@ def fetch_mnist(
         Called as ``progress(file_name, bytes_received, bytes_announced_or_None)``.
     timeout : float, default 30.0
         Seconds to wait for the mirror at every step.
-
-    Returns
-    -------
-    tuple of Path
-        The files that were downloaded.
 
     Raises
     ------
@@ -205,28 +202,11 @@ def fetch_cifar(
     *,
     timeout: float = 30.0,
 ) -> tuple[Path, ...]:
-    """Download the binary version of CIFAR, check it, and unpack the files that are read.
+    """Download the binary version of "cifar10" or "cifar100", and unpack the files that are read.
 
-    Parameters
-    ----------
-    name : {"cifar10", "cifar100"}
-        Which.
-    data_dir : path
-        Folder for the archive's own folder, made if need be. Where all files are there already,
-        with the sizes that they should have, nothing is fetched; those of a folder that lacks some
-        are replaced.
-    mirror, progress, timeout
-        As in `fetch_mnist`; the environment variable is NEMBP_CIFAR_MIRROR.
-
-    Returns
-    -------
-    tuple of Path
-        The files that were written.
-
-    Raises
-    ------
-    ArchitectureError, DataError, OutputError
-        As `fetch_mnist`. Nothing is written unless the archive has the published checksum.
+    They go to the archive's own folder in `data_dir`; where all are there already, with their
+    sizes, nothing is fetched. Nothing is written unless the archive has the published checksum.
+    The rest is as in `fetch_mnist`; the environment variable is NEMBP_CIFAR_MIRROR.
     """
     layout = (cifar.CIFAR10 if name == "cifar10" else cifar.CIFAR100)[0]
     folder = Path(data_dir) / layout.folder

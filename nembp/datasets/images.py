@@ -311,14 +311,18 @@ def _parts(folder: Path) -> tuple[list[_Part], list[str]]:
     return [*parts, *(_part(folder / name, 1) for name in tests[:1])], notes
 
 
-def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the folders and of the files in a folder, sorted, without the system's own."""
+def _entries(folder: Path, *, links: bool = True) -> tuple[list[str], list[str]]:
+    """Names of the folders and of the files in a folder, sorted, without the system's own.
+
+    Links to folders are not followed without `links`: they may lead back.
+    """
     folders: list[str] = []
     files: list[str] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.name.startswith(".") and entry.name.lower() not in _SYSTEM:
+                hidden = entry.name.startswith(".") or entry.name.lower() in _SYSTEM
+                if not hidden and (links or not (entry.is_symlink() and entry.is_dir())):
                     (folders if entry.is_dir() else files).append(entry.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}). Check the path.") from error
@@ -356,7 +360,7 @@ def _part(folder: Path, least: int = 2) -> _Part:
 
 def _collect(folder: Path, files: list[Path], passed: Counter[str]) -> None:
     """Add the image files at any depth, in sorted order, and count the others by suffix."""
-    folders, names = _entries(folder)
+    folders, names = _entries(folder, links=False)
     for name in names:
         suffix = Path(name).suffix.lower()
         if suffix in SUFFIXES:

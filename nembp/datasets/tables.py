@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nembp.datasets.arrays import only_file
-from nembp.datasets.assemble import Raw, assemble
+from nembp.datasets.assemble import MISSING, Raw, assemble
 from nembp.datasets.dataset import Dataset, Request, listed, match_columns, number
 from nembp.errors import ArchitectureError, DataError
 from nembp.files import reading
@@ -137,11 +137,9 @@ def _checked(
 def _comma_number(cell: str) -> float | None:
     """Return the number in a cell with a decimal comma, and perhaps points between thousands."""
     cell = cell.strip()
-    if "." in cell:
-        return (
-            number(cell.replace(".", "").replace(",", ".")) if _THOUSANDS.fullmatch(cell) else None
-        )
-    return number(cell.replace(",", "."))
+    if "." in cell and not _THOUSANDS.fullmatch(cell):
+        return None
+    return number(cell.replace(".", "").replace(",", "."))
 
 
 def _delimiter(lines: list[str], where: str) -> str:
@@ -183,26 +181,29 @@ def _has_decimal_commas(rows: list[list[str]]) -> bool:
 def _header(
     rows: list[list[str]], request: Request, parse: Callable[[str], float | None], where: str
 ) -> tuple[list[str] | None, list[str]]:
-    """Return names for a table without a header, or None where its first row is one; and notes."""
-    width = len(rows[0])
+    """Return names for a table without a header, or None where its first row is one; and notes.
+
+    A first row with numbers is a sample, unless it has text where there are numbers below, or
+    counts the columns from 0 or 1, as pandas does.
+    """
+    cells, width = [cell.strip() for cell in rows[0]], len(rows[0])
     names = [str(k + 1) for k in range(width)]
     if request.header is not None:
         return (None if request.header else names), []
-    cells = [cell.strip() for cell in rows[0]]
+    columns = list(zip(*(row for row in rows[1:] if len(row) == width), strict=True))
     numbers = [parse(cell) for cell in cells]
-    known = set(request.targets or ()) & set(cells)
-    features = numbers if width == 1 else numbers[:-1]
-    if known or any(value is None for value in features):
+    found = [value for value in numbers if value is not None]
+    named = any(
+        value is None and cell.lower() not in MISSING and all(parse(c) is not None for c in below)
+        for cell, value, below in zip(cells, numbers, columns, strict=False)
+    )
+    counted = len(found) > 1 and found in [[*range(s, s + len(found))] for s in (0, 1)]
+    if not found or set(request.targets or ()) & set(cells):
         return None, []
-    whole = [value for value in numbers if value is not None]
-    last = [row[-1] for row in rows[1:] if len(row) == width]
-    named_last = numbers[-1] is None and bool(last) and all(parse(c) is not None for c in last)
-    counted = whole in ([float(k) for k in range(s, s + len(whole))] for s in (0, 1))
-    if width > 1 and (named_last or (counted and len(whole) > 1)):
-        return None, [
-            f"{where}: the first row, {listed(cells, 4)}, is taken for the columns' names; "
-            "--no-header makes it a sample."
-        ]
+    if named or counted:
+        doubtful = counted or all(value is not None for value in numbers[:-1])
+        note = f"{where}: the first row, {listed(cells, 4)}, is taken for the columns' names; "
+        return None, [note + "--no-header makes it a sample."] if doubtful else []
     return names, [
         f"{where}: the first row holds numbers, so it is a sample, and the columns are called 1 "
         f"to {width}; --header makes it their names."
