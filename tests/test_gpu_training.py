@@ -285,3 +285,19 @@ def test_a_number_that_does_not_change_with_the_step_is_caught(device, bug, monk
 
         monkeypatch.setattr(CupyBackend, "screen", wrong)
     assert not are_equal(outcome(trainer_of(backend, **options)), expected)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_weighted_and_penalized_samples_are_the_cpus(labels):
+    draw = np.random.default_rng(0)
+    y = draw.integers(0, 3, 50) if labels else draw.normal(size=(50, 3))
+    data = Split(draw.normal(size=(50, 6)).astype(np.float32), y)
+    options = {"sample_weight": draw.uniform(0.0, 2.0, 50), "l2": 0.3}
+    ends = CLASSES if labels else ("gaussian", "gaussian")
+    found = []
+    for device in ("cpu", gpu()):
+        net = dense_network([6, 9, 3], forward=ends[0], backward=ends[1], device=device)
+        reader = BatchReader(data, Scaling(), Scaling(), 3, net.backend, "float32")
+        row = Trainer(net, reader, epochs=3, batch_size=12, **options).run().epochs[-1]
+        found.append([*net.snapshot()[0], row["train/forward/nll"], row["train/backward/nll"]])
+    np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-5)
