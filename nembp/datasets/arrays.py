@@ -17,7 +17,6 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -114,21 +113,16 @@ def _npy_header(file: Any, where: str, remedy: str) -> _Header:
 
 
 def read_npz(
-    path: Path,
-    wanted: Callable[[list[str]], tuple[str, ...]] | tuple[str, ...],
-    *,
-    packed: bool = True,
+    path: Path, wanted: tuple[str, ...] = (), *, packed: bool = True, names: list[str] | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Read named arrays of an .npz into memory, in native byte order.
+    """Read the arrays of an .npz that are `wanted`, where they exist, in native byte order.
 
     Parameters
     ----------
-    path : Path
-        The archive.
-    wanted : tuple of str, or callable
-        Names of the arrays to read where they exist, or what chooses them from all names.
     packed : bool, default True
         Whether entries may be compressed; without, the file's size bounds the memory.
+    names : list of str, optional
+        Gets the names of all arrays.
 
     Raises
     ------
@@ -148,11 +142,10 @@ def read_npz(
         for info in members.values():
             if not packed and info.compress_type != zipfile.ZIP_STORED:
                 raise DataError(f"{path}: {info.filename} is compressed. {remedy}")
-        names = wanted(list(members)) if callable(wanted) else wanted
+        if names is not None:
+            names += members
         arrays = {}
-        for name in names:
-            if name not in members:
-                continue
+        for name in [name for name in wanted if name in members]:
             info, where = members[name], f"{path}: {name}"
             try:
                 if info.file_size > _DEFLATE_RATIO * info.compress_size + 64:
@@ -293,15 +286,11 @@ def load_npz(request: Request) -> Dataset:
     regression targets.
     """
     path = only_file(request.path("npz"), (".npz",))
-    chosen: list[Any] = []
-
-    def choose(names: list[str]) -> tuple[str, ...]:
-        chosen.extend(_choose(names, str(path), request))
-        read: tuple[str, ...] = chosen[0]
-        return read
-
-    arrays = {name: (x, f"{path}: {name}") for name, x in read_npz(path, choose).items()}
-    return _load_arrays("npz", path, request, chosen[0], arrays, chosen[1])
+    found: list[str] = []
+    read_npz(path, names=found)
+    names, notes = _choose(found, str(path), request)
+    arrays = {name: (x, f"{path}: {name}") for name, x in read_npz(path, names).items()}
+    return _load_arrays("npz", path, request, names, arrays, notes)
 
 
 def only_file(path: Path, suffixes: tuple[str, ...]) -> Path:
@@ -340,20 +329,8 @@ def read_idx(
 ) -> NDArray[Any]:
     """Read an IDX file, raw or gzip (told apart by content), using exactly all of its bytes.
 
-    Parameters
-    ----------
-    path : path
-        The file.
-    max_bytes : int, optional
-        Refuse files that declare more unpacked bytes than this.
-    native : bool, default True
-        Whether values of several bytes are converted to native byte order; without, they may come
-        in the file's, which is big-endian.
-
-    Returns
-    -------
-    ndarray
-        A raw file is memory-mapped, read-only, unless it is converted; anything else is in memory.
+    A raw file is memory-mapped, read-only, unless its values must be converted to native byte
+    order; without `native` they may stay big-endian. `max_bytes` bounds what a file may declare.
 
     Raises
     ------
@@ -467,10 +444,7 @@ def find_idx(folder: Path, name: str) -> Path | None:
 def find_four(place: Path) -> tuple[list[Path], str]:
     """Return paths of the four files, and the prefix of their names, such as "emnist-letters-".
 
-    Parameters
-    ----------
-    place : Path
-        Their folder; or, where it has several sets, folder/prefix.
+    `place` is their folder; or, where it has several sets, folder/prefix.
 
     Raises
     ------

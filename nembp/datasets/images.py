@@ -47,18 +47,10 @@ def check_image_shape(shape: Sequence[int]) -> None:
 def read_images(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], shape: Sequence[int]
 ) -> NDArray[Any]:
-    """Read image files, one image each, as grey or RGB.
+    """Read image files as an array of uint8 or uint16, shape (n, *shape).
 
-    Parameters
-    ----------
-    paths : path or sequence of path
-        The files.
-    shape : sequence of int
-        (height, width, channels) that each must have; colours are converted, sizes are not.
-
-    Returns
-    -------
-    ndarray of uint8 or uint16, shape (n, height, width, channels)
+    Each must have the size of `shape`, (height, width, channels); colours are converted to grey
+    or RGB.
 
     Raises
     ------

@@ -12,19 +12,9 @@ from nembp.errors import ArchitectureError
 
 
 def random_bits(seed: int, name: str) -> np.random.PCG64:
-    """Return a named, seeded stream of random bits, independent of other names and seeds.
+    """Return a seeded stream of random bits, the same in every NumPy version.
 
-    Parameters
-    ----------
-    seed : int
-        At least 0.
-    name : str
-        What the draws are for, such as "split".
-
-    Returns
-    -------
-    numpy.random.PCG64
-        Its raw bits are the same in every NumPy version.
+    It is independent of those of other seeds and other names of what the draws are for.
     """
     return np.random.PCG64([seed, zlib.crc32(name.encode())])
 
@@ -44,23 +34,10 @@ def shuffled(n: int, bits: np.random.PCG64) -> NDArray[np.intp]:
 def stratified_choice(
     labels: NDArray[np.int64], size: int, bits: np.random.PCG64
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Draw `size` samples in the classes' proportions, at least one of each class.
+    """Draw `size` samples in the classes' proportions, at least one of each class 0..K-1.
 
-    Class k gets max(1, size n_k / n) samples, rounded by largest remainders.
-
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (n,)
-        Labels 0..K-1, each of which occurs.
-    size : int
-        K at least, n at most.
-    bits : numpy.random.PCG64
-        The stream to draw from.
-
-    Returns
-    -------
-    chosen, rest : ndarray of intp
-        Indices in random order; together each of 0..n-1 once.
+    Class k gets max(1, size n_k / n) samples, rounded by largest remainders. Returned are the
+    indices of those drawn, and of the rest, in random order.
 
     Raises
     ------

@@ -373,23 +373,10 @@ def _matrix(values: array[float], width: int) -> NDArray[np.float64]:
 def read_numbers(
     path: Path, names: Sequence[str], width: int, options: Request = DEFAULTS
 ) -> NDArray[np.float64]:
-    """Read columns of numbers by their names, whatever their order and whatever else is there.
+    """Read columns of numbers, (n, width), by their names, whatever else is there.
 
-    Parameters
-    ----------
-    path : Path
-        A table, as `load_csv` reads it.
-    names : sequence of str
-        The columns, in the order wanted; () where their names are not known, for a table of just
-        ``width`` columns, taken as they come.
-    width : int
-        How many columns are wanted.
-    options : Request
-        Gives `delimiter`, `header` and `decimal`.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, width)
+    Without `names`, the table must have just `width` columns, which are taken as they come.
+    `options` give `delimiter`, `header` and `decimal`.
 
     Raises
     ------
@@ -417,12 +404,7 @@ def read_numbers(
 def read_cells(path: Path, options: Request = DEFAULTS, classes: Sequence[str] = ()) -> list[str]:
     """Read a table of one column as text, without its header.
 
-    Parameters
-    ----------
-    path, options
-        As for `read_numbers`.
-    classes : sequence of str
-        Names that are labels, and no header, in the first row too.
+    The first row is none if it is one of `classes`.
 
     Raises
     ------
