@@ -174,18 +174,17 @@ def _law(model: Model, chosen: dict[str, Any]) -> tuple[Noise, float]:
 
 
 def _panel_facts(panel: Panel) -> dict[str, Any]:
-    cloud = panel.cloud
     return {
         "kind": panel.view.kind,
         "title": panel.view.title,
         "screening": panel.screening,
         "neurons": panel.view.point.width,
         "share_of": "neurons" if panel.screening == "component" else "draws",
-        "accepted": cloud.accepted,
-        "reflected": cloud.reflected,
-        "set_to_zero": cloud.dropped,
+        "accepted": panel.accepted,
+        "reflected": panel.reflected,
+        "set_to_zero": panel.dropped,
         "accepted_in_theory": panel.exact,
-        "mean_gain": cloud.gain,
+        "mean_gain": panel.gain,
         "drift": panel.drift.tolist(),
         "sum_change": panel.sum_change,
         "note": panel.view.note,
@@ -195,9 +194,8 @@ def _panel_facts(panel: Panel) -> dict[str, Any]:
 def _rows(panels: list[Panel]) -> list[list[str]]:
     rows = [["panel", "screened", "neurons", "accepted", "in theory", "reflected", "zero", "gain"]]
     for panel in panels:
-        cloud = panel.cloud
         theory = "-" if panel.exact is None else f"{panel.exact:.3g}"
-        shares = f"{cloud.accepted:.3g}", theory, f"{cloud.reflected:.3g}", f"{cloud.dropped:.3g}"
+        shares = f"{panel.accepted:.3g}", theory, f"{panel.reflected:.3g}", f"{panel.dropped:.3g}"
         width = f"{panel.view.point.width}"
-        rows.append([panel.view.title, panel.screening, width, *shares, number(cloud.gain)])
+        rows.append([panel.view.title, panel.screening, width, *shares, number(panel.gain)])
     return rows

@@ -1,21 +1,19 @@
+"""Sheets, backward pictures, scatter plots and GIFs: what is drawn where, read back from pixels."""
+
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from nembp.datasets.images import read_images
 from nembp.errors import OutputError, ShapeError
-from nembp.plotting.pictures import backward_picture, tile_images, write_images
-
-GREY = 128
+from nembp.plotting.animation import GENERATED, REAL, Film, image_frame, scatter_frame
+from nembp.plotting.pictures import GREY, backward_picture, tile_images, write_images
 
 
 def random_images(n: int, *shape: int) -> np.ndarray:
@@ -41,9 +39,7 @@ def enlarged(image: np.ndarray, scale: int) -> np.ndarray:
     return image.repeat(scale, 0).repeat(scale, 1)
 
 
-# --- tiles
-
-
+# -- sheets ----------------------------------------------------------------------------------------
 @given(
     st.integers(1, 9), st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 3]),
     st.none() | st.integers(1, 12), st.integers(1, 3), st.integers(0, 3),
@@ -52,9 +48,8 @@ def test_every_tile_is_at_its_place(n, height, width, channels, columns, scale, 
     images = random_images(n, height, width, channels)
     sheet = tile_images(images.reshape(n, -1), (height, width, channels), columns, scale, gap)
     across = min(columns, n) if columns else int(np.ceil(np.sqrt(n)))
-    rows = -(-n // across)
     down, right = height * scale + gap, width * scale + gap
-    assert sheet.shape == (rows * down - gap, across * right - gap, channels)
+    assert sheet.shape == (-(-n // across) * down - gap, across * right - gap, channels)
     rest = np.ones(sheet.shape[:2], bool)
     for k in range(n):
         top, left = k // across * down, k % across * right
@@ -64,16 +59,10 @@ def test_every_tile_is_at_its_place(n, height, width, channels, columns, scale, 
     assert (sheet[rest] == GREY).all()
 
 
-def test_floats_are_clipped_and_rounded():
+def test_floats_are_clipped_and_rounded_and_small_images_enlarged():
     values = np.array([[-3.0, 0.0, 0.5, 1.0, 1e300, 0.1]])
     assert tile_images(values, (1, 6, 1), scale=1).ravel().tolist() == [0, 0, 128, 255, 255, 26]
-    single = values[:, :4].astype(np.float32)
-    assert tile_images(single, (2, 2, 1), scale=1).ravel().tolist() == [0, 0, 128, 255]
-
-
-def test_small_images_are_enlarged_and_large_ones_are_not():
     assert tile_images(np.zeros((1, 784)), (28, 28, 1)).shape == (56, 56, 1)
-    assert tile_images(np.zeros((1, 20)), (1, 20, 1)).shape == (3, 60, 1)
     assert tile_images(np.zeros((1, 300, 200, 3)), (300, 200, 3)).shape == (300, 200, 3)
 
 
@@ -82,12 +71,10 @@ def test_small_images_are_enlarged_and_large_ones_are_not():
     [
         (np.zeros((2, 5)), (2, 2, 1), r"shape \(2, 5\) does not hold samples of shape \(2, 2, 1\)"),
         (np.zeros((0, 4)), (2, 2, 1), "n at least 1"),
-        (np.zeros(4), (2, 2, 1), "does not hold"),
         (np.zeros((2, 4)), (4,), r"shape \(4,\) are no images"),
         (np.zeros((2, 8)), (2, 2, 2), "1 channel"),
         (np.full((2, 4), np.nan), (2, 2, 1), "NaN"),
         (np.zeros((2, 4), np.int64), (2, 2, 1), "int64"),
-        (np.zeros((2, 4), complex), (2, 2, 1), "complex128"),
     ],
 )
 def test_what_is_no_image_is_refused(tmp_path, images, shape, message):
@@ -95,33 +82,17 @@ def test_what_is_no_image_is_refused(tmp_path, images, shape, message):
         with pytest.raises(ShapeError, match=message):
             use(images, shape)
     assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("options", [{"columns": 0}, {"scale": 0}, {"gap": -1}])
-def test_impossible_layouts_are_refused(options):
     with pytest.raises(ShapeError, match="at least"):
-        tile_images(np.zeros((1, 4)), (2, 2, 1), **options)
+        tile_images(np.zeros((1, 4)), (2, 2, 1), columns=0)
 
 
-# --- writing
-
-
-@given(
-    npst.arrays(
-        np.uint8,
-        st.tuples(st.just(1), st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3])),
-    )
-)
-def test_one_image_comes_back_pixel_by_pixel(tmp_path_factory, images):
-    path = tmp_path_factory.mktemp("pictures") / "image.png"
-    write_images(path, images, images.shape[1:])
-    assert np.array_equal(read_images(path, images.shape[1:]), images)
-
-
-def test_several_images_become_a_sheet(tmp_path):
-    images = random_images(5, 4, 3, 3)
-    write_images(tmp_path / "sheet.PNG", images, (4, 3, 3))
-    sheet = tile_images(images, (4, 3, 3))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_come_back_pixel_by_pixel(tmp_path, channels):
+    images = random_images(5, 4, 3, channels)
+    write_images(tmp_path / "one.png", images[:1], (4, 3, channels))
+    assert np.array_equal(read_images(tmp_path / "one.png", (4, 3, channels)), images[:1])
+    write_images(tmp_path / "sheet.PNG", images, (4, 3, channels))
+    sheet = tile_images(images, (4, 3, channels))
     assert np.array_equal(read_images(tmp_path / "sheet.PNG", sheet.shape)[0], sheet)
 
 
@@ -138,9 +109,7 @@ def test_places_that_cannot_be_written_are_named(tmp_path, draw):
     assert os.listdir(tmp_path) == ["file"]
 
 
-# --- the backward picture
-
-
+# -- the backward picture --------------------------------------------------------------------------
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_class_has_its_backward_image_above_its_centroid(tmp_path, channels):
     images, centroids = random_images(20, 28, 28, channels).reshape(2, 10, -1) / 255
@@ -153,14 +122,13 @@ def test_each_class_has_its_backward_image_above_its_centroid(tmp_path, channels
         assert [len(place) for place in found] == [1] * 10  # each image once, enlarged exactly
         places.append([place[0] for place in found])
     backward, centroid = np.array(places)
-    assert np.array_equal(backward[:, 1], centroid[:, 1])  # one column a class
+    assert np.array_equal(backward[:, 1], centroid[:, 1])  # one column for each class
     assert (np.diff(backward[:, 1]) > 84).all()  # in the order of the classes
     assert (centroid[:, 0] - backward[:, 0] >= 84).all()  # the centroid below
     assert len(np.unique(backward[:, 0])) == 1
     # names above every column and a label beside every row: ink on the paper
     ink = (sheet < 200).all(2)
-    top = backward[0, 0]
-    assert all(ink[: top - 1, left : left + 84].any() for left in backward[:, 1])
+    assert all(ink[: backward[0, 0] - 1, left : left + 84].any() for left in backward[:, 1])
     for row in (backward[0, 0], centroid[0, 0]):
         assert ink[row : row + 84, : backward[0, 1] - 1].any()
 
@@ -170,24 +138,18 @@ def test_many_classes_take_several_lines(tmp_path):
     names = [f"class number {k}" for k in range(47)]
     sheet = picture(tmp_path / "backward.png", images, None, (28, 28, 1), names)
     assert sheet.shape[1] <= 1020
-    tops = set()
     scale = next(s for s in range(7, 0, -1) if occurrences(sheet, enlarged(images[0], s)))
-    for image in images[::5]:
-        ((top, left),) = occurrences(sheet, enlarged(image, scale))
-        tops.add(top)
-        assert left + 28 * scale <= sheet.shape[1] - 20
-    assert len(tops) > 3
+    found = [occurrences(sheet, enlarged(image, scale)) for image in images[::9]]
+    assert all(len(places) == 1 for places in found)
+    assert len({top for ((top, _),) in found}) > 3
 
 
 def test_names_are_drawn_and_the_picture_depends_on_nothing_else(tmp_path):
     images = random_images(2, 8, 8, 1)
-    first = picture(tmp_path / "a.png", images, images, (8, 8, 1), ("cat", "dog"))
-    other = picture(tmp_path / "b.png", images, images, (8, 8, 1), ("cat", "cow"))
-    assert first.shape == other.shape
-    assert not np.array_equal(first, other)
-    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
-    backward_picture(tmp_path / "c.png", images, images, (8, 8, 1), ["cat", "dog"])
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "c.png").read_bytes()
+    for name, classes in (("a", ("cat", "dog")), ("b", ("cat", "cow")), ("c", ["cat", "dog"])):
+        backward_picture(tmp_path / f"{name}.png", images, images, (8, 8, 1), classes)
+    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert a == c != b
 
 
 @pytest.mark.parametrize(
@@ -210,45 +172,114 @@ def test_any_shape_and_any_names_give_a_picture(tmp_path, shape, names):
     assert len(np.unique(sheet[..., 0])) > 10
 
 
-def strip_of(sheet, left, top, cells, width):
-    """The colours in the middle of a strip's cells."""
-    return [tuple(sheet[top, left + width * k + width // 2].tolist()) for k in range(cells)]
-
-
 def test_strips_run_from_each_features_lowest_value_to_its_highest(tmp_path):
-    # features of very different units, one of them constant
-    centroids = np.array([[0.0, 5e8, 7.0], [1.0, 1e8, 7.0], [0.5, 3e8, 7.0]])
-    sheet = picture(tmp_path / "x.png", centroids, None, (3,), ("low", "high", "middle"))
+    # features of very different units, the last one constant
+    values = np.array([[0.0, 1.7e308, 7.0], [1.0, -1.7e308, 7.0], [0.5, 0.0, 7.0]])
+    sheet = picture(tmp_path / "x.png", values, None, (3,), ("low", "high", "middle"))
     low, middle, high = (33, 75, 135), (247, 247, 247), (160, 32, 48)
-    strong = np.argwhere((sheet == low).all(2))
-    top, left = strong.min(0).tolist()
-    assert strip_of(sheet, left, top + 13, 3, 56) == [low, high, middle]
-    assert strip_of(sheet, left, top + 13 + 44, 3, 56) == [high, low, middle]
-    assert strip_of(sheet, left, top + 13 + 88, 3, 56) == [middle, middle, middle]
-
-
-def test_huge_values_have_levels_too(tmp_path):
-    values = np.array([[-1.7e308, 0.0], [1.7e308, 1e-300]])
-    sheet = picture(tmp_path / "x.png", values, None, (2,), ("a", "b"))
-    for colour in ((33, 75, 135), (160, 32, 48)):
-        assert (sheet == colour).all(2).sum() > 2000
+    top, left = np.argwhere((sheet == low).all(2)).min(0).tolist()
+    rows = [[tuple(sheet[top + 13 + 44 * r, left + 56 * k + 28].tolist()) for k in range(3)]
+            for r in range(3)]  # fmt: skip
+    assert rows == [[low, high, middle], [high, low, middle], [middle] * 3]
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 1), (4,)])
 def test_arrays_that_do_not_fit_the_classes_are_refused(tmp_path, shape):
     good = np.zeros((3, 4))
-    path = tmp_path / "x.png"
-    with pytest.raises(ShapeError, match="backward: 2 samples for 3 classes"):
-        backward_picture(path, good[:2], good, shape, "abc")
-    with pytest.raises(ShapeError, match="centroid: 2 samples for 3 classes"):
-        backward_picture(path, good, good[:2], shape, "abc")
-    with pytest.raises(ShapeError, match="does not hold"):
-        backward_picture(path, good, np.zeros((3, 5)), shape, "abc")
-    with pytest.raises(ShapeError, match="NaN"):
-        backward_picture(path, good * np.nan, good, shape, "abc")
+    for images, centroids, message in (
+        (good[:2], good, "backward: 2 samples for 3 classes"),
+        (good, good[:2], "centroid: 2 samples for 3 classes"),
+        (good, np.zeros((3, 5)), "does not hold"),
+        (good * np.nan, good, "NaN"),
+    ):
+        with pytest.raises(ShapeError, match=message):
+            backward_picture(tmp_path / "x.png", images, centroids, shape, "abc")
     assert os.listdir(tmp_path) == []
 
 
-def test_importing_the_module_does_not_import_pil():
-    code = "import sys, nembp.plotting.pictures, nembp.plotting.pictures; sys.exit('PIL' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+# -- frames of a training --------------------------------------------------------------------------
+FAR = np.array([[-1.0, -1.0], [1.0, 1.0]])
+
+
+def places(frame: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Rows and columns of pixels of about this colour, within the outline."""
+    near = np.abs(frame[50:570, 20:540].astype(int) - colour).max(axis=2) < 50
+    return np.argwhere(near) + np.array([50, 20])
+
+
+def test_points_are_where_they_belong():
+    """x to the right, y upwards: one generated point in the upper left of the real square."""
+    frame = scatter_frame(FAR, np.array([[-0.8, 0.8]]))
+    row, column = places(frame, GENERATED).mean(axis=0)
+    # the window is 1.25 of the real extent: -0.8 is 0.18 of it from the left
+    assert column / frame.shape[1] == pytest.approx(0.196, abs=0.02)
+    assert row / frame.shape[0] == pytest.approx(0.22, abs=0.02)
+    # over real ones
+    assert len(places(scatter_frame(FAR, FAR[:1] * 9), REAL)) > 2 * len(
+        places(scatter_frame(FAR, FAR), REAL)
+    )
+    # beyond the window, or nowhere
+    lost = scatter_frame(FAR, np.array([[np.nan, 0.0], [np.inf, 0.0], [-0.8, 8.0]]))
+    assert not len(places(lost, GENERATED))
+    # a window holds still
+    window = np.array([-2.0, -2.0]), np.array([2.0, 2.0])
+    still = [scatter_frame(FAR * s, FAR * 0.5, window=window) for s in (1.0, 0.9)]
+    assert np.array_equal(*(places(frame, GENERATED) for frame in still))
+
+
+def test_one_column_is_drawn_against_zero_and_a_third_is_not():
+    one = scatter_frame(FAR[:, :1], np.array([[0.5]]))
+    assert np.array_equal(one, scatter_frame(FAR * [1, 0], np.array([[0.5, 0.0]])))
+    three = scatter_frame(np.c_[FAR, [7, 8]], np.array([[0.5, 0.1, 9.0]]))
+    assert np.array_equal(three, scatter_frame(FAR, np.array([[0.5, 0.1]])))
+    for real, generated in ((FAR, np.zeros(3)), (FAR, np.zeros((3, 0))), (FAR[:0], FAR)):
+        with pytest.raises(ShapeError, match=r"expected \(n, 2\)"):
+            scatter_frame(real, generated)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3), (8, 8, 2)])
+def test_images_fill_a_frame(shape):
+    bright = np.zeros((64, *shape))
+    bright[9] = 1.0  # second row, second column
+    frame = image_frame(bright, shape, "iteration 1")
+    assert 400 < frame.shape[1] < 1000
+    black = np.argwhere((frame == 0).all(axis=2))
+    low, high = black.min(axis=0), black.max(axis=0) + 1
+    grid = frame[low[0] : high[0], low[1] : high[1]]
+    white = np.argwhere((grid == 255).all(axis=2)).mean(axis=0)
+    assert white / grid.shape[:2] == pytest.approx([1.5 / 8, 1.5 / 8], abs=0.01)
+
+
+def test_a_film_is_thinned_evenly_and_its_gif_stops_at_the_last_frame(tmp_path):
+    film = Film(most=8)
+    with pytest.raises(OutputError, match="no frame"):
+        film.write_gif(tmp_path / "a.gif")
+    for k in range(50):
+        film.add(np.full((4, 4, 3), k, np.uint8))
+    with pytest.raises(OutputError, match=r"\.gif"):
+        film.write_gif(tmp_path / "a.png")
+    film.write_gif(tmp_path / "a.gif")
+    film.write_picture(tmp_path / "a.png")
+    times, shown = [], []
+    with Image.open(tmp_path / "a.gif") as gif, Image.open(tmp_path / "a.png") as png:
+        assert gif.info["loop"] == 0
+        assert 4 <= gif.n_frames == len(film) <= 8
+        for k in range(gif.n_frames):
+            gif.seek(k)
+            times.append(gif.info["duration"])
+            shown.append(int(np.asarray(gif.convert("RGB"))[0, 0, 0]))
+        assert np.asarray(png)[0, 0, 0] == shown[-1] == 49
+    assert shown[0] == 0
+    assert len(set(np.diff(shown[:-1]).tolist())) == 1
+    assert times[-1] > 3 * times[0] == 3 * times[1]
+
+
+def test_a_gif_keeps_every_frame(tmp_path):
+    film, frames = Film(), [scatter_frame(FAR, FAR * k / 5, f"iteration {k}") for k in range(3)]
+    for frame in frames:
+        film.add(frame)
+    film.write_gif(tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as gif:
+        for k, frame in enumerate(frames):
+            gif.seek(k)
+            assert np.abs(np.asarray(gif.convert("RGB")).astype(int) - frame).max() < 3

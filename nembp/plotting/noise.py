@@ -1,37 +1,25 @@
-"""The geometry of NEM screening, in two coordinates.
+"""Pictures of NEM noise on one target: what is drawn, what its screening keeps, and where.
 
 Noise n on a target t is kept where gain(n) = log p(t+n) − log p(t) ≥ 0 (Adigun and Kosko 2019,
-section 4; Audhkhasi, Osoba and Kosko 2016, theorems 1-3). Of a multinomial or Bernoulli end that
-is the half-space ⟨n, w⟩ ≥ 0 with w = ∂gain/∂n; of a Gaussian one the ball ‖t + n − a‖ ≤ ‖t − a‖.
-Here are two coordinates of noise in which that can be seen, for :mod:`nembp.plotting.noise`:
+section 4; Audhkhasi, Osoba and Kosko 2016, theorems 1-3). With a multinomial or Bernoulli
+likelihood that is the half-space ⟨n, w⟩ ≥ 0 with w = ∂gain/∂n; with a Gaussian one the ball
+‖t + n − a‖ ≤ ‖t − a‖. A :class:`View` shows noise of any dimension in two coordinates, with the
+target as their origin:
 
-* a :class:`Plane` holds the half-space's normal w, so that a draw of any dimension falls on the
-  side that decides about it;
-* a :class:`TurnedPlane` holds a − t and is turned to hold each draw, so that the ball is a disc and
-  a draw of any dimension lies in the ball where its point lies in the disc.
+* a plane through w, on which noise falls at right angles: on the side that decides about it;
+* a plane through a − t, turned about that axis to hold each draw: the ball is a disc, and a draw
+  lies in the ball where its point lies in the disc.
 
-The target is the origin of all coordinates, which are in units of the target.
+============ =======================================================================================
+likelihood   panels
+============ =======================================================================================
+multinomial  three classes on the simplex; all classes, in a plane through the half-space's normal
+Bernoulli    two units; all units, in a plane through the half-space's normal
+Gaussian     the ball, screened by whole vectors; the same draws, screened by components
+one unit     its gain over its noise
+============ =======================================================================================
 
-Draws of noise on one target, before and after the screening of `nembp.engine.noise.NoiseSource`.
-
-Views of the noise on one target: two coordinates, where the gain is ≥ 0, and landmarks.
-
-What is drawn of the noise on one target, and what its screening keeps: a panel a view.
-
-Panels are numbers, which :mod:`nembp.plotting.noise` draws. Which there are follows from the end:
-
-============== =====================================================================================
-end            panels
-============== =====================================================================================
-multinomial    three classes on the simplex; all classes, in a plane through the half-space's normal
-Bernoulli      two neurons; all neurons, in a plane through the half-space's normal
-Gaussian       the ball, screened by whole vectors; the same draws, screened by components
-one neuron     its gain over its noise
-============== =====================================================================================
-
-Pictures of noise: what of it NEM screening keeps, drawn with matplotlib.
-
-They need matplotlib, the optional dependency ``nembp[figures]``.
+Pictures are drawn with matplotlib, the optional dependency ``nembp[figures]``.
 """
 
 from __future__ import annotations
@@ -40,10 +28,10 @@ import math
 import os
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,11 +44,12 @@ from nembp.errors import ArchitectureError, NembpError, OutputError, ShapeError
 from nembp.files import replacing
 
 Floats = NDArray[np.float64]
+Names = Callable[[int], str]  # what a unit is called
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One sample at a direction's end.
+    """One sample at a direction's output.
 
     Attributes
     ----------
@@ -105,303 +94,393 @@ class Point:
 
     @property
     def width(self) -> int:
-        """Number of neurons."""
+        """Number of units."""
         return len(self.t)
 
-    def only(self, neurons: ArrayLike) -> Point:
-        """Return some neurons alone: noise in the others is held at zero, and adds no gain."""
-        k = np.asarray(neurons, np.intp)
+    def only(self, units: ArrayLike) -> Point:
+        """Return some units alone: noise in the others is held at zero, and adds no gain."""
+        k = np.asarray(units, np.intp)
         return Point(self.likelihood, self.z[k], self.a[k], self.t[k])
 
     def rows(self, n: int) -> tuple[Readout, Floats]:
         """Return the readout and target of ``n`` samples that are all this one."""
         o = Readout.allocate(get_backend("cpu"), n, self.width, "float64")
-        o.z[...], o.a[...] = self.z, self.a  # as they are: some neurons of a softmax stay so
+        o.z[...], o.a[...] = self.z, self.a  # as they are: some units of a softmax stay so
         return o, np.tile(self.t, (n, 1))
 
-    def gain(self, n: ArrayLike) -> Floats:
+    def gain(self, n: Floats) -> Floats:
         """Return log p(t+n) − log p(t) in nats for noise (draws, width), shape (draws,)."""
-        noise = np.atleast_2d(np.asarray(n, np.float64))
-        o, t = self.rows(len(noise))
-        terms = np.empty_like(noise)
-        self.likelihood.gain_terms(o, t, noise, terms)
+        o, t = self.rows(len(n))
+        terms = np.empty_like(n)
+        self.likelihood.gain_terms(o, t, n, terms)
         return np.asarray(terms.sum(axis=1))
 
     @property
     def slope(self) -> Floats:
-        """∂gain/∂n at n = 0, shape (width,)."""
+        """∂gain/∂n at n = 0, the normal w of the half-space, shape (width,)."""
         o, t = self.rows(1)
         w = np.empty_like(t)
         self.likelihood.gain_slope(o, t, w)
         return np.asarray(w[0])
 
 
-# -- coordinates -----------------------------------------------------------------------------------
-class Frame(Protocol):
-    """Two coordinates of noise."""
-
-    def coordinates(self, n: ArrayLike) -> Floats:
-        """Return where noise (draws, width) falls, shape (draws, 2)."""
-
-
+# -- views -----------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
-class Plane:
-    """A plane through the target; noise falls on it at right angles.
+class View:
+    """Two coordinates of the noise on one target, which is their origin.
 
     Attributes
     ----------
+    kind : {"simplex", "pair", "span", "ball", "line"}
+        Which of the functions below made it.
+    point : Point
+        The units that receive noise.
     axes : ndarray of float64, shape (2, width)
-        Orthonormal.
+        Orthonormal; the plane of all kinds but "line".
+    region : {"half-plane", "quadrant", "disc"}
+        Where the gain is ≥ 0; the quadrant is where both units' is.
+    normal : ndarray of float64, shape (2,)
+        Normal of the half-plane, signs of the quadrant, or centre of the disc, on whose edge the
+        origin lies.
+    title, note, x_label, y_label : str
+        What it shows; what a reader has to know about it; the coordinates.
+    output : ndarray, shape (2,), or None
+        Where a lies.
+    corners : tuple of (str, ndarray of shape (2,))
+        Names and places of the simplex's.
+    sum_zero : ndarray, shape (2,), or None
+        Direction of the noise that leaves a multinomial target's sum as it is.
     """
 
-    axes: Floats
-
-    @classmethod
-    def through(cls, first: ArrayLike, second: ArrayLike) -> Plane:
-        """Return the plane whose first axis lies along ``first`` and that holds ``second``.
-
-        A vector without length, or along the first, is replaced by an axis of the neurons.
-
-        >>> Plane.through([0.0, 3.0], [1.0, 1.0]).axes.tolist()
-        [[0.0, 1.0], [1.0, 0.0]]
-        """
-        one = _unit(np.asarray(first, np.float64), np.zeros((0, np.size(first))))
-        return cls(np.stack([one, _unit(np.asarray(second, np.float64), one[np.newaxis])]))
-
-    @classmethod
-    def simplex(cls) -> Plane:
-        """Return the plane of three probabilities; its columns are the corners from the centre.
-
-        Distances in it are those of the probabilities: sides are √2 long.
-        """
-        return cls(np.array([[-1.0, 1.0, 0.0], [-1.0, -1.0, 2.0]]) / np.sqrt([[2.0], [6.0]]))
-
-    def coordinates(self, n: ArrayLike) -> Floats:
-        """Return where noise (draws, width) falls, shape (draws, 2)."""
-        return np.atleast_2d(np.asarray(n, np.float64)) @ self.axes.T
-
-    def lift(self, c: ArrayLike) -> Floats:
-        """Return the noise (draws, width) in the plane at coordinates (draws, 2)."""
-        return np.atleast_2d(np.asarray(c, np.float64)) @ self.axes
-
-
-@dataclass(frozen=True, eq=False)
-class TurnedPlane:
-    """A plane through an axis, turned about it to hold each draw.
-
-    The second coordinate is the length of a draw across the axis, positive on one side of it: of
-    noise of any dimension, both coordinates' squares sum to ‖n‖².
-
-    Attributes
-    ----------
-    axis, side : ndarray of float64, shape (width,)
-        Orthonormal; draws with ⟨n, side⟩ ≥ 0 have a positive second coordinate.
-    """
-
-    axis: Floats
-    side: Floats
-
-    def coordinates(self, n: ArrayLike) -> Floats:
-        """Return where noise (draws, width) falls, shape (draws, 2)."""
-        noise = np.atleast_2d(np.asarray(n, np.float64))
-        along = noise @ self.axis
-        across = np.linalg.norm(noise - along[:, np.newaxis] * self.axis, axis=1)
-        return np.stack([along, np.where(noise @ self.side >= 0, across, -across)], axis=1)
-
-
-@dataclass(frozen=True, eq=False)
-class GainCurve:
-    """Of a single neuron: its noise, and the gain of that in nats."""
-
+    kind: Literal["simplex", "pair", "span", "ball", "line"]
     point: Point
-
-    def coordinates(self, n: ArrayLike) -> Floats:
-        """Return where noise (draws, 1) falls, shape (draws, 2)."""
-        noise = np.atleast_2d(np.asarray(n, np.float64))
-        return np.stack([noise[:, 0], self.point.gain(noise)], axis=1)
-
-
-def _unit(vector: Floats, others: Floats) -> Floats:
-    """Return the direction of ``vector`` across orthonormal ``others``; an axis where it is 0."""
-    axes = np.eye(min(vector.size, len(others) + 1), vector.size)  # one of them is not in `others`
-    for candidate in (vector, *axes):
-        rest = candidate / (np.abs(candidate).max() or 1.0)
-        for _ in range(2):  # once more for what rounding left of the others
-            rest = rest - (rest @ others.T) @ others
-        length = float(np.linalg.norm(rest))
-        if length > 1e-9:
-            return np.asarray(rest / length)
-    raise ShapeError(f"a plane needs at least 2 neurons, got {vector.size}")
-
-
-# -- where the gain is ≥ 0 ------------------------------------------------------------------------
-@dataclass(frozen=True, eq=False)
-class HalfPlane:
-    """Coordinates c with ⟨c, normal⟩ ≥ 0; all of them where the normal is 0."""
-
+    axes: Floats
     normal: Floats
+    region: Literal["half-plane", "quadrant", "disc"]
+    title: str
+    note: str = ""
+    x_label: str = ""
+    y_label: str = ""
+    output: Floats | None = None
+    corners: tuple[tuple[str, Floats], ...] = ()
+    sum_zero: Floats | None = None
 
-    def contains(self, c: ArrayLike) -> NDArray[np.bool_]:
-        """Say which coordinates (draws, 2) lie in it."""
-        return np.asarray(np.asarray(c) @ self.normal >= 0)
-
-
-@dataclass(frozen=True, eq=False)
-class Corner:
-    """Coordinates c with cᵢ slopeᵢ ≥ 0 for both i."""
-
-    slope: Floats
-
-    def contains(self, c: ArrayLike) -> NDArray[np.bool_]:
-        """Say which coordinates (draws, 2) lie in it."""
-        return np.asarray((np.asarray(c) * self.slope >= 0).all(axis=1))
-
-
-@dataclass(frozen=True, eq=False)
-class Disc:
-    """Coordinates at most ``radius`` from ``centre``."""
-
-    centre: Floats
-    radius: float
-
-    def contains(self, c: ArrayLike) -> NDArray[np.bool_]:
-        """Say which coordinates (draws, 2) lie in it."""
-        return np.asarray(np.linalg.norm(np.asarray(c) - self.centre, axis=1) <= self.radius)
+    def coordinates(self, n: Floats) -> Floats:
+        """Return where noise (draws, width) falls, shape (draws, 2)."""
+        if self.kind == "line":
+            return np.stack([n[:, 0], self.point.gain(n)], axis=1)
+        if self.kind != "ball":
+            return np.asarray(n @ self.axes.T)
+        # the plane is turned: the second coordinate is the length across the first axis
+        axis, side = self.axes
+        along = n @ axis
+        across = np.linalg.norm(n - along[:, np.newaxis] * axis, axis=1)
+        return np.stack([along, np.where(n @ side >= 0, across, -across)], axis=1)
 
 
-Region = HalfPlane | Corner | Disc
+def plane(first: Floats, second: Floats) -> Floats:
+    """Return orthonormal axes, shape (2, width), the first along ``first``, that hold ``second``.
+
+    A vector without length, or along the first, is replaced by an axis of the units.
+
+    >>> plane(np.array([0.0, 3.0]), np.array([1.0, 1.0])).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    found = np.zeros((0, first.size))
+    for vector in (first, second):
+        for candidate in (vector, *np.eye(len(found) + 1, first.size)):  # one is not in `found`
+            rest = candidate / (np.abs(candidate).max() or 1.0)
+            for _ in range(2):  # once more for what rounding left of the others
+                rest = rest - (rest @ found.T) @ found
+            length = float(np.linalg.norm(rest))
+            if length > 1e-9:
+                found = np.concatenate([found, rest[np.newaxis] / length])
+                break
+    return found
 
 
+# distances in this plane are those of three probabilities: the simplex's sides are √2 long
+SIMPLEX = np.array([[-1.0, 1.0, 0.0], [-1.0, -1.0, 2.0]]) / np.sqrt([[2.0], [6.0]])
+
+
+def simplex_view(whole: Point, names: Names) -> View:
+    """Show three classes: the target's and the two most probable others.
+
+    The noise is to be drawn with sum zero over the three ("zero-sum"); in that plane their
+    half-space of the gain is a half-plane through the target.
+    """
+    mass = float(whole.t.sum())
+    first = int(np.lexsort((-whole.a, -whole.t))[0])
+    others = [int(k) for k in np.argsort(-whole.a, kind="stable") if k != first]
+    chosen = [first, *others[:2]]
+    point = whole.only(chosen)
+    total = float(point.t.sum()) or 1.0  # of the plane that the target lies in
+    held = float(point.a.sum())
+    origin = point.t @ SIMPLEX.T
+    corners = tuple(
+        (f"{names(k)} (p = {_probability(whole.a[k])})", total * SIMPLEX[:, i] - origin)
+        for i, k in enumerate(chosen)
+    )
+    rest = f", and noise in the other {whole.width - 3} at zero" if whole.width > 3 else ""
+    scaled = f"; a is scaled to sum to {total:g} over them" if held < 0.9995 or mass != 1 else ""
+    return View(
+        "simplex",
+        point,
+        SIMPLEX,
+        point.slope @ SIMPLEX.T,
+        "half-plane",
+        title="three classes on the simplex",
+        note="Left: the noise of the three classes is held at sum zero, in the simplex's plane"
+        f"{rest}. These classes hold {held:.4g} of the probability{scaled}.",
+        output=(point.a * total / held) @ SIMPLEX.T - origin if held > 0 else None,
+        corners=corners,
+    )
+
+
+def pair_view(whole: Point, names: Names, *, by_unit: bool) -> View:
+    """Show two units; of many, those that are furthest from their targets."""
+    chosen = np.sort(np.argsort(-np.abs(whole.t - whole.a), kind="stable")[:2])
+    point, others = whole.only(chosen), whole.width - 2
+    note = " Blue is where each of the two gains." if by_unit else ""
+    if others:
+        note = (
+            "Left: the two neurons that are furthest from their targets; noise in the other "
+            f"{others} is held at zero.{note}"
+        )
+    return View(
+        "pair",
+        point,
+        np.eye(2),
+        point.slope,
+        "quadrant" if by_unit else "half-plane",
+        title=f"two of {whole.width} neurons" if others else "both neurons",
+        note=note,
+        x_label=f"noise in {names(int(chosen[0]))}",
+        y_label=f"noise in {names(int(chosen[1]))}",
+        output=point.a - point.t,
+        sum_zero=_sum_zero(point, np.eye(2)),
+    )
+
+
+def span_view(point: Point, seed: int) -> View:
+    """Show all units in the plane through the half-space's normal and another direction.
+
+    The other is (1, ..., 1) for classes, along which the target's sum changes, else random.
+    """
+    if isinstance(point.likelihood, Multinomial):
+        other, w, where = np.ones(point.width), "log a", "the change of the target's sum"
+    else:
+        other, w, where = _random(point, seed), "z", "a random direction"
+    axes = plane(point.slope, other)
+    return View(
+        "span",
+        point,
+        axes,
+        point.slope @ axes.T,
+        "half-plane",
+        title=f"all {point.width} neurons",
+        note=f"Right: noise in all neurons, seen along {w}, which alone decides the gain, and "
+        f"along {where}.",
+        x_label=f"noise along {w}",
+        y_label=f"noise across it, towards {where}",
+        sum_zero=_sum_zero(point, axes),
+    )
+
+
+def ball_view(point: Point, seed: int, title: str) -> View:
+    """Show all units of a Gaussian output in the plane through a − t turned to hold each draw."""
+    offset = point.a - point.t
+    radius = float(np.linalg.norm(offset))
+    centre = np.array([radius, 0.0])
+    return View(
+        "ball",
+        point,
+        plane(offset, _random(point, seed)),
+        centre,
+        "disc",
+        title=title,
+        note=f"The ball of radius ‖t − a‖ = {radius:.4g} in {point.width} dimensions, in the plane "
+        "that holds a − t and, turned about it, each draw: a point lies in the disc where its draw "
+        "lies in the ball.",
+        x_label="noise along a − t",
+        y_label="length of the noise across it" if point.width > 2 else "noise across it",
+        output=centre,
+    )
+
+
+def line_view(point: Point, names: Names) -> View:
+    """Show a single unit: its gain over its noise."""
+    offset = point.a - point.t
+    return View(
+        "line",
+        point,
+        np.zeros((2, 1)),
+        np.array([0.0, 1.0]),
+        "half-plane",
+        title="the only neuron",
+        x_label=f"noise in {names(0)}",
+        y_label="gain (nats)",
+        output=np.array([offset[0], point.gain(offset[np.newaxis])[0]]),
+    )
+
+
+def _random(point: Point, seed: int) -> Floats:
+    return stream(seed, "noise plane").standard_normal(point.width)
+
+
+def _sum_zero(point: Point, axes: Floats) -> Floats | None:
+    """Return the direction across (1, ..., 1) in a plane that holds it."""
+    if not isinstance(point.likelihood, Multinomial):
+        return None
+    x, y = axes.sum(axis=1)
+    return np.array([-y, x]) / float(np.hypot(x, y))
+
+
+def _probability(p: float) -> str:
+    return f"{p:.2g}" if p < 0.0995 else f"{p:.3f}"
+
+
+# -- draws -----------------------------------------------------------------------------------------
 STREAM = "noise geometry"  # of the draws
 BLOCK = 1 << 18  # noise values drawn at a time
+SCREENINGS = {
+    "vector": "whole vectors are screened",
+    "component": "each neuron is screened by itself",
+    "expectation": "batches are screened by their mean gain",
+}
 
 
 @dataclass(frozen=True, eq=False)
-class Cloud:
-    """Draws and what screening made of them.
+class Panel:
+    """Draws of noise on one target, in one view, and what screening made of them.
 
     Attributes
     ----------
+    view : View
+        The coordinates and the landmarks.
+    screening : {"vector", "component", "expectation"}
+        How the draws are screened.
     drawn, kept : ndarray of float64, shape (draws, 2)
         Coordinates of the noise before and after screening.
     fate : ndarray of int, shape (draws,)
         0 where the draw was accepted, 1 where its reflection −n was, 2 where it became 0; 3 where
-        its neurons fared differently.
+        its units fared differently.
     accepted, reflected, dropped : float
-        Shares of the draws with these fates; of their neurons if those are screened one by one.
-    mean : ndarray of float64, shape (width,)
-        Of the noise after screening.
+        Shares of the draws with these fates; of their units if those are screened one by one.
+    exact : float or None
+        The accepted share by theory, where that is known.
     gain : float
-        Mean gain of that in nats a sample.
+        Mean gain of the screened noise, in nats per sample.
+    mean : ndarray of float64, shape (width,)
+        Of the screened noise: the drift. In closed form for Gaussian draws that a half-space
+        screens (noise of kind "drift"), else over the draws.
+    drift : ndarray of float64, shape (2,)
+        Where that lies.
     """
 
+    view: View
+    screening: str
     drawn: Floats
     kept: Floats
     fate: NDArray[np.int64]
     accepted: float
     reflected: float
     dropped: float
-    mean: Floats
+    exact: float | None
     gain: float
+    mean: Floats
+    drift: Floats
+
+    @property
+    def sum_change(self) -> float | None:
+        """Of a multinomial target: the mean of the screened noise's sum."""
+        multinomial = isinstance(self.view.point.likelihood, Multinomial)
+        return float(self.mean.sum()) if multinomial else None
 
 
-def draw_cloud(
-    point: Point,
-    noise: Noise,
-    std: float,
-    frame: Frame,
-    draws: int = 2000,
-    *,
-    seed: int = 0,
-    batch: int = 128,
-) -> Cloud:
+def draw_panel(
+    view: View, noise: Noise, std: float, draws: int = 2000, *, seed: int = 0, batch: int = 128
+) -> Panel:
     """Draw noise for one target as training does, and see what its screening keeps.
 
     Parameters
     ----------
-    point : Point
-        The target, and the output that screens it.
+    view : View
+        The coordinates, the target, and the output that screens it.
     noise : Noise
         Law, screening and so on; of kind "nem", or "anti" for the control.
     std : float
         σ of the draws, in units of the target.
-    frame : Frame
-        The coordinates.
     draws, seed : int
         How many, and of which stream. The same seed gives the same draws under any screening.
     batch : int
         Draws screened together where batches are (``screening`` "expectation").
     """
-    unscreened = replace(noise, kind="blind")
-    streams = [get_backend("cpu").generator(seed, STREAM) for _ in range(2)]
-    by_neuron = noise.screening_for(point.likelihood) == "component"
-    together = noise.screening_for(point.likelihood) == "expectation"
-    places, fates = [], []
+    point, screening = view.point, noise.screening_for(view.point.likelihood)
+    by_unit = screening == "component"
+    together = batch if screening == "expectation" else max(1, BLOCK // point.width)
+    laws = replace(noise, kind="blind"), noise
+    streams = [get_backend("cpu").generator(seed, STREAM) for _ in laws]
+    parts: list[tuple[Floats, Floats, NDArray[np.int64]]] = []
     counts, total, gain = np.zeros(2), np.zeros(point.width), 0.0
-    for rows in _blocks(draws, batch if together else max(1, BLOCK // point.width)):
-        raw, kept = (
-            _noise(point, law, std, rows, stream)
-            for law, stream in zip((unscreened, noise), streams, strict=True)
-        )
+    for start in range(0, draws, together):
+        rows = min(together, draws - start)
+        raw, kept = (_noise(point, *law, std, rows) for law in zip(laws, streams, strict=True))
         same, flipped = kept == raw, (kept == -raw) & (raw != 0)
         whole = same.all(axis=1), flipped.all(axis=1), (kept == 0).all(axis=1)
-        fates.append(np.select(whole, (0, 1, 2), 3))
-        chosen = (same, flipped) if by_neuron else whole[:2]
-        counts += [part.sum() for part in chosen]
+        counts += [part.sum() for part in ((same, flipped) if by_unit else whole[:2])]
         total += kept.sum(axis=0)
         gain += float(point.gain(kept).sum())
-        places.append((frame.coordinates(raw), frame.coordinates(kept)))
-    drawn, after = (np.concatenate(part) for part in zip(*places, strict=True))
-    of = draws * (point.width if by_neuron else 1)
-    return Cloud(
-        drawn,
-        after,
-        np.concatenate(fates),
+        fate = np.select(whole, (0, 1, 2), 3)
+        parts.append((view.coordinates(raw), view.coordinates(kept), fate))
+    mean, of = total / draws, draws * (point.width if by_unit else 1)
+    closed = point.likelihood.gain_is_linear and screening == "vector" and noise.draws == 1
+    if closed and noise.law == "gaussian" and noise.kind == "nem":
+        mean = _noise(point, replace(noise, kind="drift"), None, std, 1)[0]
+    drawn, after, fates = zip(*parts, strict=True)
+    return Panel(
+        view,
+        screening,
+        drawn=np.concatenate(drawn),
+        kept=np.concatenate(after),
+        fate=np.concatenate(fates),
         accepted=float(counts[0]) / of,
         reflected=float(counts[1]) / of,
         dropped=float(of - counts.sum()) / of,
-        mean=total / draws,
+        exact=_exact(point, noise, std),
         gain=gain / draws,
+        mean=mean,
+        drift=view.coordinates(mean[np.newaxis])[0],
     )
 
 
-def drift(point: Point, noise: Noise, std: float, cloud: Cloud) -> Floats:
-    """Return the mean of the screened noise, shape (width,).
-
-    In closed form for Gaussian draws that a half-space screens (`NoiseSource` of kind "drift"),
-    and as the mean of the cloud's draws elsewhere.
-    """
-    closed = point.likelihood.gain_is_linear and noise.screening_for(point.likelihood) == "vector"
-    if not closed or noise.draws > 1 or noise.law != "gaussian" or noise.kind != "nem":
-        return cloud.mean
-    return np.asarray(_noise(point, replace(noise, kind="drift"), std, 1, None)[0])
-
-
-def _noise(point: Point, noise: Noise, std: float, rows: int, stream: Any) -> Floats:
+def _noise(point: Point, noise: Noise, stream: Any, std: float, rows: int) -> Floats:
     backend = get_backend("cpu")
     source = NoiseSource(noise, point.likelihood, backend, rows, point.width, "float64", stream)
     o, t = point.rows(rows)
     return np.asarray(source(o, t, std))
 
 
-def _blocks(draws: int, rows: int) -> Iterator[int]:
-    for start in range(0, draws, rows):
-        yield min(rows, draws - start)
+def _exact(point: Point, noise: Noise, std: float) -> float | None:
+    """Return the share that is accepted before any reflection, by theory."""
+    screening = noise.screening_for(point.likelihood)
+    if screening == "expectation":
+        return None
+    if point.likelihood.gain_is_linear:  # where w is 0, all noise has gain 0
+        return 0.5 if np.all(point.slope) else None
+    if noise.law != "gaussian":
+        return None
+    offset = point.a - point.t
+    if screening == "component":
+        return box_share(offset, std)
+    return ball_share(point.width, float(np.linalg.norm(offset)), std)
 
 
-# -- shares ----------------------------------------------------------------------------------------
 def ball_share(width: int, radius: float, std: float) -> float:
-    """Return the share of draws from N(0, σ²I) that fall into the ball of a Gaussian end.
+    """Return the share of draws from N(0, σ²I) that fall into the ball of a Gaussian output.
 
-    P(‖n + t − a‖ ≤ r) with r = ‖t − a‖, a noncentral χ² distribution of ``width`` degrees of
-    freedom: ‖n + t − a‖²/σ² is that with noncentrality r²/σ².
-
-    Parameters
-    ----------
-    width : int
-        Dimension d.
-    radius, std : float
-        r and σ > 0.
+    P(‖n + t − a‖ ≤ r) with r = ‖t − a‖ and d = ``width``: ‖n + t − a‖²/σ² has a noncentral χ²
+    distribution of d degrees of freedom and noncentrality r²/σ².
 
     >>> [round(ball_share(784, 6.0, std), 4) for std in (0.001, 0.01, 0.05)]
     [0.474, 0.257, 0.0006]
@@ -415,233 +494,18 @@ def ball_share(width: int, radius: float, std: float) -> float:
     return 0.5 * math.erfc((width - 1) / (2.0 * ratio) / math.sqrt(2.0))
 
 
-def box_share(offsets: ArrayLike, std: float) -> float:
-    """Return the share of neurons that component-wise screening of a Gaussian end accepts.
+def box_share(offsets: Floats, std: float) -> float:
+    """Return the share of units that component-wise screening of a Gaussian output accepts.
 
-    Neuron i accepts nᵢ between 0 and 2(aᵢ − tᵢ), so the mean of Φ(2|aᵢ − tᵢ|/σ) − ½.
+    Unit i accepts nᵢ between 0 and 2(aᵢ − tᵢ), so the mean of Φ(2|aᵢ − tᵢ|/σ) − ½, with
+    ``offsets`` a − t.
 
-    Parameters
-    ----------
-    offsets : array_like, shape (width,)
-        a − t.
-    std : float
-        σ > 0 of Gaussian draws.
-
-    >>> round(box_share([0.0, 0.1, 100.0], 0.1), 4)
+    >>> round(box_share(np.array([0.0, 0.1, 100.0]), 0.1), 4)
     0.3257
     """
     from scipy.special import ndtr
 
-    return float(np.mean(ndtr(2.0 * np.abs(np.asarray(offsets, np.float64)) / std) - 0.5))
-
-
-Names = Callable[[int], str]  # what a neuron is called
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """How the noise on one target is looked at. The target is the origin.
-
-    Attributes
-    ----------
-    kind : {"simplex", "pair", "span", "ball", "line"}
-        Which of the functions below made it.
-    point : Point
-        The neurons that receive noise.
-    frame : Frame
-        The coordinates.
-    region : Region
-        Where the gain is ≥ 0; of a pair screened by component, where both neurons' is.
-    title, note : str
-        What it shows; what a reader has to know about it.
-    x_label, y_label : str
-        Of the coordinates; "" on the simplex, whose corners have names.
-    output : ndarray, shape (2,), or None
-        Where a lies.
-    corners : tuple of (str, ndarray of shape (2,))
-        Names and places of the simplex's.
-    sum_zero : ndarray, shape (2,), or None
-        Direction of the noise that leaves a multinomial target's sum as it is.
-    """
-
-    kind: Literal["simplex", "pair", "span", "ball", "line"]
-    point: Point
-    frame: Frame
-    region: Region
-    title: str
-    note: str = ""
-    x_label: str = ""
-    y_label: str = ""
-    output: Floats | None = None
-    corners: tuple[tuple[str, Floats], ...] = ()
-    sum_zero: Floats | None = None
-
-
-def simplex_view(whole: Point, names: Names) -> View:
-    """Show three classes of a multinomial end: the target's and the two most probable others.
-
-    The noise is to be drawn with sum zero over the three ("zero-sum"); in that plane their
-    half-space of the gain is a half-plane through the target.
-    """
-    mass = float(whole.t.sum())
-    first = int(np.lexsort((-whole.a, -whole.t))[0])
-    others = [int(k) for k in np.argsort(-whole.a, kind="stable") if k != first]
-    chosen = [first, *others[:2]]
-    point, plane = whole.only(chosen), Plane.simplex()
-    total = float(point.t.sum()) or 1.0  # of the plane that the target lies in
-    held = float(point.a.sum())
-    origin = plane.coordinates(point.t)[0]
-    corners = tuple(
-        (f"{names(k)} (p = {_probability(whole.a[k])})", total * plane.axes[:, i] - origin)
-        for i, k in enumerate(chosen)
-    )
-    rest = f", and noise in the other {whole.width - 3} at zero" if whole.width > 3 else ""
-    scaled = f"; a is scaled to sum to {total:g} over them" if held < 0.9995 or mass != 1 else ""
-    return View(
-        "simplex",
-        point,
-        plane,
-        HalfPlane(plane.coordinates(point.slope)[0]),
-        title="three classes on the simplex",
-        note="Left: the noise of the three classes is held at sum zero, in the simplex's plane"
-        f"{rest}. These classes hold {held:.4g} of the probability{scaled}.",
-        output=plane.coordinates(point.a * total / held)[0] - origin if held > 0 else None,
-        corners=corners,
-    )
-
-
-def pair_view(whole: Point, names: Names, *, by_neuron: bool) -> View:
-    """Show two neurons; of many, those that are furthest from their targets."""
-    chosen = np.sort(np.argsort(-np.abs(whole.t - whole.a), kind="stable")[:2])
-    point, plane = whole.only(chosen), Plane(np.eye(2))
-    others = whole.width - 2
-    each = " Blue is where each of the two gains." if by_neuron else ""
-    return View(
-        "pair",
-        point,
-        plane,
-        Corner(point.slope) if by_neuron else HalfPlane(point.slope),
-        title=f"two of {whole.width} neurons" if others else "both neurons",
-        note="Left: the two neurons that are furthest from their targets; noise in the other "
-        f"{others} is held at zero.{each}"
-        if others
-        else each,
-        x_label=f"noise in {names(int(chosen[0]))}",
-        y_label=f"noise in {names(int(chosen[1]))}",
-        output=point.a - point.t,
-        sum_zero=_sum_zero(point, plane),
-    )
-
-
-def span_view(point: Point, seed: int) -> View:
-    """Show all neurons in the plane through the half-space's normal and another direction.
-
-    The other is (1, ..., 1) of a multinomial end, along which the target's sum changes, and random
-    of others.
-    """
-    multinomial = isinstance(point.likelihood, Multinomial)
-    other = np.ones(point.width) if multinomial else _random(point, seed)
-    plane = Plane.through(point.slope, other)
-    w = "log a" if multinomial else "z"
-    where = "the change of the target's sum" if multinomial else "a random direction"
-    return View(
-        "span",
-        point,
-        plane,
-        HalfPlane(plane.coordinates(point.slope)[0]),
-        title=f"all {point.width} neurons",
-        note=f"Right: noise in all neurons, seen along {w}, which alone decides the gain, and "
-        f"along {where}.",
-        x_label=f"noise along {w}",
-        y_label=f"noise across it, towards {where}",
-        sum_zero=_sum_zero(point, plane),
-    )
-
-
-def ball_view(point: Point, seed: int, title: str) -> View:
-    """Show all neurons of a Gaussian end in the plane through a − t turned to hold each draw."""
-    offset = point.a - point.t
-    radius = float(np.linalg.norm(offset))
-    centre = np.array([radius, 0.0])
-    return View(
-        "ball",
-        point,
-        TurnedPlane(*Plane.through(offset, _random(point, seed)).axes),
-        Disc(centre, radius),
-        title=title,
-        note=f"The ball of radius ‖t − a‖ = {radius:.4g} in {point.width} dimensions, in the plane "
-        "that holds a − t and, turned about it, each draw: a point lies in the disc where its draw "
-        "lies in the ball.",
-        x_label="noise along a − t",
-        y_label="length of the noise across it" if point.width > 2 else "noise across it",
-        output=centre,
-    )
-
-
-def line_view(point: Point, names: Names) -> View:
-    """Show a single neuron: its gain over its noise."""
-    curve = GainCurve(point)
-    return View(
-        "line",
-        point,
-        curve,
-        HalfPlane(np.array([0.0, 1.0])),
-        title="the only neuron",
-        x_label=f"noise in {names(0)}",
-        y_label="gain (nats)",
-        output=curve.coordinates([point.a - point.t])[0],
-    )
-
-
-def _random(point: Point, seed: int) -> Floats:
-    return stream(seed, "noise plane").standard_normal(point.width)
-
-
-def _sum_zero(point: Point, plane: Plane) -> Floats | None:
-    """Return the direction across (1, ..., 1) in a plane that holds it."""
-    if not isinstance(point.likelihood, Multinomial):
-        return None
-    up = plane.coordinates(np.ones(point.width))[0]
-    return np.array([-up[1], up[0]]) / float(np.linalg.norm(up))
-
-
-def _probability(p: float) -> str:
-    return f"{p:.2g}" if p < 0.0995 else f"{p:.3f}"
-
-
-SCREENINGS = {
-    "vector": "whole vectors are screened",
-    "component": "each neuron is screened by itself",
-    "expectation": "batches are screened by their mean gain",
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """Draws of noise on one target, in one view.
-
-    Attributes
-    ----------
-    view : View
-        The coordinates and the landmarks.
-    screening : {"vector", "component", "expectation"}
-        How the draws are screened.
-    cloud : Cloud
-        The draws.
-    exact : float or None
-        Share that is accepted before any reflection, by theory, where that is known.
-    drift : ndarray of float64, shape (2,)
-        Mean of the screened noise.
-    sum_change : float or None
-        Of a multinomial target: the mean of the screened noise's sum.
-    """
-
-    view: View
-    screening: str
-    cloud: Cloud
-    exact: float | None
-    drift: Floats
-    sum_change: float | None
+    return float(np.mean(ndtr(2.0 * np.abs(offsets) / std) - 0.5))
 
 
 def noise_panels(
@@ -661,13 +525,13 @@ def noise_panels(
     point : Point
         The target and the output.
     noise : Noise
-        Of kind "nem". A screening of "auto" shows a Gaussian end's two balls side by side.
+        Of kind "nem". A screening of "auto" shows a Gaussian output's two balls side by side.
     std : float
         σ of the draws, in units of the target.
     names : callable
-        What a neuron is called.
+        What a unit is called.
     draws, seed, batch : int
-        As `draw_cloud`.
+        As `draw_panel`.
 
     Raises
     ------
@@ -681,7 +545,7 @@ def noise_panels(
             "ball, which is what can be drawn; expected a multinomial, bernoulli or gaussian end"
         )
     laws = [noise]
-    by_neuron = noise.screening_for(point.likelihood) == "component"
+    by_unit = noise.screening_for(point.likelihood) == "component"
     if point.width == 1:
         views = [line_view(point, names)]
     elif not linear:
@@ -689,47 +553,20 @@ def noise_panels(
             laws = [replace(noise, screening="vector"), replace(noise, screening="component")]
         views = [ball_view(point, seed, SCREENINGS[law.screening]) for law in laws]
     elif point.width == 2:
-        views = [pair_view(point, names, by_neuron=by_neuron)]
-    elif isinstance(point.likelihood, Multinomial) and not by_neuron:
+        views = [pair_view(point, names, by_unit=by_unit)]
+    elif isinstance(point.likelihood, Multinomial) and not by_unit:
         views = [simplex_view(point, names), span_view(point, seed)]
         laws = [replace(noise, update="zero-sum"), noise]
     else:
-        views = [pair_view(point, names, by_neuron=by_neuron), span_view(point, seed)]
+        views = [pair_view(point, names, by_unit=by_unit), span_view(point, seed)]
         laws = [noise, noise]
     return [
-        _panel(view, law, std, draws, seed, batch) for view, law in zip(views, laws, strict=True)
+        draw_panel(view, law, std, draws, seed=seed, batch=batch)
+        for view, law in zip(views, laws, strict=True)
     ]
 
 
-def _panel(view: View, noise: Noise, std: float, draws: int, seed: int, batch: int) -> Panel:
-    point = view.point
-    cloud = draw_cloud(point, noise, std, view.frame, draws, seed=seed, batch=batch)
-    mean = drift(point, noise, std, cloud)
-    return Panel(
-        view=view,
-        screening=noise.screening_for(point.likelihood),
-        cloud=cloud,
-        exact=_exact(point, noise, std),
-        drift=view.frame.coordinates(mean)[0],
-        sum_change=float(mean.sum()) if isinstance(point.likelihood, Multinomial) else None,
-    )
-
-
-def _exact(point: Point, noise: Noise, std: float) -> float | None:
-    """Return the share that is accepted before any reflection, by theory."""
-    screening = noise.screening_for(point.likelihood)
-    if screening == "expectation":
-        return None
-    if point.likelihood.gain_is_linear:  # where w is 0, all noise has gain 0
-        return 0.5 if np.all(point.slope) else None
-    if noise.law != "gaussian":
-        return None
-    offset = point.a - point.t
-    if screening == "component":
-        return box_share(offset, std)
-    return ball_share(point.width, float(np.linalg.norm(offset)), std)
-
-
+# -- pictures --------------------------------------------------------------------------------------
 KEPT, LOST, MEAN = "#2166ac", "#c1666b", "#1b1f23"
 REGION, EDGE, INK, MUTED = "#dcebf7", "#7fa8cf", "#202428", "#697077"
 SHOWN = 600  # draws of a panel that are shown
@@ -743,14 +580,14 @@ def draw_noise(
 
     The region where the gain is ≥ 0 is blue. Of each panel up to 600 draws are shown, of which
     the shares count all: accepted where they fell, rejected where they fell, and reflected where
-    −n fell; of draws whose neurons are screened one by one, both what was drawn and what was kept.
+    −n fell; of draws whose units are screened one by one, both what was drawn and what was kept.
 
     Parameters
     ----------
     path : path
         Its suffix must be .png.
     panels : sequence of Panel
-        Of `nembp.plotting.noise.noise_panels`.
+        Of `noise_panels`.
     title, notes : str
         What was drawn, in a line; what else is to be said below the panels' own notes.
 
@@ -827,14 +664,14 @@ def _draw_panel(axis: Any, panel: Panel) -> None:
 
 def _view(panel: Panel) -> tuple[Floats, Floats]:
     """Return the corners of what is shown: the draws and, unless they are tiny, the landmarks."""
-    draws = np.concatenate([panel.cloud.drawn, panel.cloud.kept, np.zeros((1, 2))])
-    marks = [place for _, place in panel.view.corners]
-    marks += [] if panel.view.output is None else [panel.view.output]
-    if isinstance(panel.view.region, Disc):
-        marks += [
-            panel.view.region.centre + panel.view.region.radius * np.array(d) for d in _COMPASS
-        ]
-    if panel.view.kind == "line":
+    draws = np.concatenate([panel.drawn, panel.kept, np.zeros((1, 2))])
+    view = panel.view
+    marks = [place for _, place in view.corners]
+    marks += [] if view.output is None else [view.output]
+    if view.region == "disc":
+        centre, radius = view.normal, view.normal[0]
+        marks += [centre + radius * side for side in (*np.eye(2), *-np.eye(2))]
+    if view.kind == "line":
         low, high = np.quantile(draws, (0.002, 0.998), axis=0)
         low = np.minimum(low, 0.0)
         room = 0.08 * (high - low) + 1e-12
@@ -854,29 +691,23 @@ def _has_arrow(panel: Panel) -> bool:
     return bool(np.linalg.norm(panel.drift / (high - low)) > 0.03)
 
 
-_COMPASS = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
-
-
 def _draw_region(axis: Any, panel: Panel, low: Floats, high: Floats) -> None:
     from matplotlib.patches import Circle, Polygon
 
-    region = panel.view.region
+    view, normal = panel.view, panel.view.normal
     style: dict[str, Any] = {"facecolor": REGION, "edgecolor": EDGE, "linewidth": 1.2}
     far = 4.0 * float((high - low).max() + np.abs([low, high]).max())
-    if isinstance(region, Disc):
-        axis.add_patch(
-            Circle((region.centre[0], region.centre[1]), region.radius, zorder=0, **style)
-        )
-    elif isinstance(region, Corner):
-        x, y = np.where(region.slope >= 0, far, -far)
+    if view.region == "disc":
+        axis.add_patch(Circle((normal[0], normal[1]), normal[0], zorder=0, **style))
+    elif view.region == "quadrant":
+        x, y = np.where(normal >= 0, far, -far)
         axis.add_patch(Polygon([(0, 0), (x, 0), (x, y), (0, y)], zorder=0, **style))
-    elif isinstance(region, HalfPlane) and np.any(region.normal):
-        if panel.view.kind == "line":
-            curve = np.linspace(low[0], high[0], 200)[:, np.newaxis]
-            axis.plot(*panel.view.frame.coordinates(curve).T, color=EDGE, linewidth=1, zorder=1)
-            axis.axhspan(0, high[1], zorder=0, **style)
-            return
-        out = far * region.normal / np.linalg.norm(region.normal)
+    elif view.kind == "line":
+        curve = np.linspace(low[0], high[0], 200)[:, np.newaxis]
+        axis.plot(*view.coordinates(curve).T, color=EDGE, linewidth=1, zorder=1)
+        axis.axhspan(0, high[1], zorder=0, **style)
+    elif np.any(normal):
+        out = far * normal / np.linalg.norm(normal)
         edge = np.array([-out[1], out[0]])
         axis.add_patch(Polygon([-edge, edge, edge + out, out - edge], zorder=0, **style))
     else:
@@ -890,7 +721,7 @@ def _draw_landmarks(axis: Any, panel: Panel, low: Floats, high: Floats) -> None:
         axis.set_xticks([])
         axis.set_yticks([])
         middle = np.mean(places, axis=0)
-        below = np.array([0.0, -float(np.abs(panel.cloud.drawn).max())])  # the draws
+        below = np.array([0.0, -float(np.abs(panel.drawn).max())])  # the draws
         for name, place in panel.view.corners:
             if not np.any(np.abs(place) > 1e-9):
                 _label(axis, below, name, (0, 0), ha="center")
@@ -905,8 +736,7 @@ def _draw_landmarks(axis: Any, panel: Panel, low: Floats, high: Floats) -> None:
 
 
 def _draw_draws(axis: Any, panel: Panel) -> None:
-    cloud = panel.cloud
-    drawn, kept, fate = cloud.drawn[:SHOWN], cloud.kept[:SHOWN], cloud.fate[:SHOWN]
+    drawn, kept, fate = panel.drawn[:SHOWN], panel.kept[:SHOWN], panel.fate[:SHOWN]
     for places, marker, colour, size in (
         (drawn[fate > 0], "x", LOST, 13),
         (kept[fate == 1], "o", "none", 16),
@@ -922,7 +752,7 @@ def _legend(panels: Sequence[Panel]) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    fates = np.unique(np.concatenate([panel.cloud.fate for panel in panels]))
+    fates = np.unique(np.concatenate([panel.fate for panel in panels]))
     line: dict[str, Any] = {"linestyle": "none", "markersize": 5}
     items: list[tuple[bool, Any]] = [
         (True, Patch(facecolor=REGION, edgecolor=EDGE, label="gain ≥ 0: the target gets likelier")),
@@ -941,16 +771,16 @@ def _legend(panels: Sequence[Panel]) -> list[Any]:
 
 
 def _shares(panel: Panel) -> str:
-    by_neuron = panel.screening == "component" and panel.view.point.width > 1
-    cloud, of = panel.cloud, "neurons" if by_neuron else "draws"
-    parts = [f"{_percent(cloud.accepted)} of {of} accepted"]
-    if cloud.reflected:
-        parts.append(f"{_percent(cloud.reflected)} reflected")
-    if cloud.dropped:
-        parts.append(f"{_percent(cloud.dropped)} set to 0")
+    by_unit = panel.screening == "component" and panel.view.point.width > 1
+    of = "neurons" if by_unit else "draws"
+    parts = [f"{_percent(panel.accepted)} of {of} accepted"]
+    if panel.reflected:
+        parts.append(f"{_percent(panel.reflected)} reflected")
+    if panel.dropped:
+        parts.append(f"{_percent(panel.dropped)} set to 0")
     if panel.exact is not None and panel.exact < 0.001:
         parts[0] += f" (in theory {panel.exact:.1g})"
-    return ", ".join(parts) + f"\nmean gain {cloud.gain:.3g} nats"
+    return ", ".join(parts) + f"\nmean gain {panel.gain:.3g} nats"
 
 
 def _sums(panel: Panel) -> str:

@@ -1,6 +1,4 @@
-"""The layout of `nembp.plotting.pictures.backward_picture`: rows of samples, a column or strip a class.
-
-Images of samples: tiled into sheets, written, and what a network sees backward.
+"""Images of samples: tiled into sheets, written, and what a network sees backward.
 
 Images are arrays (n, height, width, channels) with 1 channel (grey) or 3 (RGB), uint8 in 0..255 or
 floats in [0, 1]. PNG is what is written: it keeps every pixel.
@@ -14,19 +12,15 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from nembp.datasets.images import check_image_shape
 from nembp.errors import OutputError, ShapeError
 from nembp.files import write_atomically
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from PIL.ImageDraw import ImageDraw
-
 
 WIDTH, MARGIN = 1020, 20
 INK, MUTED, EDGE, PAPER = "#202428", "#697077", "#c1c7cd", "#ffffff"
@@ -37,166 +31,6 @@ COLOURS = np.array(
     [(33, 75, 135), (84, 147, 196), (172, 209, 231), (247, 247, 247), (246, 191, 160),
      (219, 115, 86), (160, 32, 48)], dtype=np.float64
 )  # fmt: skip
-
-
-def compare_images(rows: Mapping[str, NDArray[np.uint8]], names: Sequence[str]) -> Image:
-    """Draw a column a class, its name above and one enlarged image of each row below.
-
-    Parameters
-    ----------
-    rows : mapping of str to ndarray of uint8, shape (classes, height, width, channels)
-        What the row is called, and its images.
-    names : sequence of str
-        Of the classes.
-    """
-    from PIL import Image
-
-    height, width = next(iter(rows.values())).shape[1:3]
-    gap, block_gap, head = 6, 24, NAME_SIZE + 10
-    left = MARGIN + max(text_width(label, LABEL_SIZE) for label in rows) + 12
-    room = WIDTH - left - MARGIN
-    # columns wide enough for names of a usual length
-    wanted = min(120, max(text_width(name, NAME_SIZE) for name in names) + 4)
-    lines = math.ceil(len(names) / max(1, (room + gap) // (max(width, 64, wanted) + gap)))
-    columns = math.ceil(len(names) / lines)
-    scale = min((room + gap) // columns - gap, 168 * width // max(height, width)) // width
-    scale = max(1, scale)
-    across, down = width * scale + gap, height * scale + gap
-    block = head + len(rows) * down - gap
-    size = (
-        left + columns * across - gap + MARGIN,
-        2 * MARGIN + lines * (block + block_gap) - block_gap,
-    )
-    sheet, draw = paper(size)
-    for k, name in enumerate(names):
-        x = left + k % columns * across
-        top = MARGIN - 2 + k // columns * (block + block_gap)
-        write(draw, (x + width * scale // 2, top), name, "ma", NAME_SIZE, across - 2)
-        for r, (label, images) in enumerate(rows.items()):
-            y = top + head + r * down
-            if k % columns == 0:
-                at = (left - 12, y + height * scale // 2)
-                write(draw, at, label, "rm", LABEL_SIZE, colour=MUTED)
-            tile = Image.fromarray(images[k, ..., 0] if images.shape[3] == 1 else images[k])
-            box = (x - 1, y - 1, x + width * scale, y + height * scale)
-            draw.rectangle(box, outline=EDGE)
-            sheet.paste(
-                tile.resize((width * scale, height * scale), Image.Resampling.NEAREST), (x, y)
-            )
-    return sheet
-
-
-def compare_strips(rows: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Image:
-    """Draw a strip of coloured cells, one a feature, for each row of each class.
-
-    Parameters
-    ----------
-    rows : mapping of str to ndarray, shape (classes, features)
-        What the strip is called, and its values.
-    names : sequence of str
-        Of the classes.
-    """
-    from PIL import Image
-
-    strip, gap, block_gap = 26, 2, 18
-    features = next(iter(rows.values())).shape[1]
-    name_width = min(220, max(text_width(name, NAME_SIZE) for name in names))
-    left = MARGIN + name_width + 24 + max(text_width(label, LABEL_SIZE) for label in rows) + 12
-    room = WIDTH - left - MARGIN
-    cell = min(56, room // features)
-    width = cell * features if cell else room
-    block = len(rows) * (strip + gap) - gap
-    legend = MARGIN + len(names) * (block + block_gap)
-    across = max(width, text_width(LOWEST + HIGHEST, LABEL_SIZE) + LEGEND + 20)
-    sheet, draw = paper((left + across + MARGIN, legend + 14 + LABEL_SIZE + MARGIN))
-    for k, name in enumerate(names):
-        top = MARGIN + k * (block + block_gap)
-        write(draw, (MARGIN, top + block // 2), name, "lm", NAME_SIZE, name_width)
-        for r, (label, levels) in enumerate(zip(rows, _levels(list(rows.values())), strict=True)):
-            y = top + r * (strip + gap)
-            write(draw, (left - 12, y + strip // 2), label, "rm", LABEL_SIZE, colour=MUTED)
-            line = Image.fromarray(_colours(levels[k])[np.newaxis])
-            # more features than pixels are averaged
-            how = Image.Resampling.NEAREST if cell else Image.Resampling.BOX
-            sheet.paste(line.resize((width, strip), how), (left, y))
-            if cell >= 12:
-                for edge in range(left + cell, left + width, cell):
-                    draw.line((edge - 1, y, edge - 1, y + strip - 1), fill=PAPER)
-    _draw_legend(sheet, draw, left, legend + 4)
-    return sheet
-
-
-def _draw_legend(sheet: Image, draw: ImageDraw, left: int, top: int) -> None:
-    from PIL import Image
-
-    middle = top + LABEL_SIZE // 2
-    start = left + text_width(LOWEST, LABEL_SIZE) + 8
-    bar = Image.fromarray(_colours(np.linspace(0.0, 1.0, LEGEND))[np.newaxis])
-    sheet.paste(bar.resize((LEGEND, 12)), (start, middle - 6))
-    for x, text in ((left, LOWEST), (start + LEGEND + 8, HIGHEST)):
-        write(draw, (x, middle), text, "lm", LABEL_SIZE, colour=MUTED)
-
-
-def _levels(values: list[NDArray[Any]]) -> NDArray[np.float64]:
-    """Scale each feature to [0, 1] over all rows and classes; a constant one is in the middle."""
-    stack = np.stack([np.asarray(value, np.float64) for value in values])
-    low, high = stack.min((0, 1)), stack.max((0, 1))
-    # halves, since the range of huge values may not be finite
-    span = high / 2 - low / 2
-    level = np.divide(stack / 2 - low / 2, span, out=np.full(stack.shape, 0.5), where=span > 0)
-    return np.asarray(np.clip(level, 0.0, 1.0))
-
-
-def _colours(levels: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return the RGB of levels in [0, 1], shape (n, 3)."""
-    at = np.linspace(0.0, 1.0, len(COLOURS))
-    channels = [np.interp(levels, at, COLOURS[:, channel]) for channel in range(3)]
-    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
-
-
-def paper(size: tuple[int, int]) -> tuple[Image, ImageDraw]:
-    """Return an empty sheet of (width, height) pixels, and what draws on it."""
-    from PIL import Image, ImageDraw
-
-    sheet = Image.new("RGB", size, PAPER)
-    return sheet, ImageDraw.Draw(sheet)
-
-
-@functools.cache
-def _font(size: int) -> Any:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size)
-
-
-def text_width(text: str, size: int) -> int:
-    """Return the pixels that a line of text takes."""
-    return math.ceil(float(_font(size).getlength(_one_line(text))))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def write(
-    draw: ImageDraw,
-    at: tuple[int, int],
-    text: str,
-    anchor: str,
-    size: int,
-    room: int | None = None,
-    *,
-    colour: str = INK,
-) -> None:
-    """Write one line of text, cut to `room` pixels."""
-    font, text = _font(size), _one_line(text)
-    whole = text
-    while room is not None and text and font.getlength(text) > room:
-        whole = whole[:-1]
-        text = whole.rstrip() + "…" if whole else ""
-    draw.text(at, text, fill=colour, font=font, anchor=anchor)
-
-
 TILE = 64  # pixels that a small image is enlarged to, about, in a sheet
 GREY = 128  # between the tiles of a sheet: seen beside black and beside white
 
@@ -272,7 +106,7 @@ def write_images(path: str | os.PathLike[str], images: NDArray[Any], shape: Sequ
     """
     one = len(images) == 1
     sheet = _pixels(images, shape)[0] if one else tile_images(images, shape)
-    _write_png(path, _pil_image(sheet))
+    _write_png(path, pil_image(sheet))
 
 
 def backward_picture(
@@ -316,15 +150,18 @@ def backward_picture(
         if np.shape(values)[:1] != (len(names),):
             raise ShapeError(f"{what}: {len(values)} samples for {len(names)} classes")
     if len(shape) == 3:
-        if shape[2] not in (1, 3):
-            full = (-1, *shape)
-            rows = {what: np.reshape(x, full).mean(3, keepdims=True) for what, x in rows.items()}
-            shape = (shape[0], shape[1], 1)
-        tiles = {what: _pixels(values, shape) for what, values in rows.items()}
-        _write_png(path, compare_images(tiles, names))
+        tiles = {what: _pixels(*in_colour(values, shape)) for what, values in rows.items()}
+        _write_png(path, _compare_images(tiles, names))
     else:
         strips = {what: _finite(values, (math.prod(shape),)) for what, values in rows.items()}
-        _write_png(path, compare_strips(strips, names))
+        _write_png(path, _compare_strips(strips, names))
+
+
+def in_colour(images: NDArray[Any], shape: Sequence[int]) -> tuple[NDArray[Any], Sequence[int]]:
+    """Return images and their shape, with other than 1 or 3 channels replaced by their mean."""
+    if len(shape) != 3 or shape[2] in (1, 3):
+        return images, shape
+    return np.reshape(images, (-1, *shape)).mean(axis=3, keepdims=True), (*shape[:2], 1)
 
 
 def _finite(values: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
@@ -350,15 +187,147 @@ def _pixels(images: NDArray[Any], shape: Sequence[int]) -> NDArray[np.uint8]:
     return np.asarray(np.rint(np.clip(images, 0.0, 1.0) * 255.0), np.uint8)
 
 
-def _pil_image(pixels: NDArray[np.uint8]) -> Image:
-    from PIL import Image
-
+def pil_image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return an image (height, width, channels) as Pillow has it."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
-def _write_png(path: str | os.PathLike[str], image: Image) -> None:
+def _write_png(path: str | os.PathLike[str], image: Image.Image) -> None:
     if Path(path).suffix.lower() != ".png":
         raise OutputError(f"{os.fspath(path)}: pictures are PNG; give a name that ends in .png")
     content = io.BytesIO()
     image.save(content, "PNG", optimize=True)
     write_atomically(path, content.getvalue())
+
+
+# -- layouts of classes ------------------------------------------------------------------------------
+def _compare_images(rows: Mapping[str, NDArray[np.uint8]], names: Sequence[str]) -> Image.Image:
+    """Draw a column for each class: its name, and below it one enlarged image of each row.
+
+    The images of a row have shape (classes, height, width, channels).
+    """
+    height, width = next(iter(rows.values())).shape[1:3]
+    gap, block_gap, head = 6, 24, NAME_SIZE + 10
+    left = MARGIN + max(text_width(label, LABEL_SIZE) for label in rows) + 12
+    room = WIDTH - left - MARGIN
+    # columns wide enough for names of a usual length
+    wanted = min(120, max(text_width(name, NAME_SIZE) for name in names) + 4)
+    lines = math.ceil(len(names) / max(1, (room + gap) // (max(width, 64, wanted) + gap)))
+    columns = math.ceil(len(names) / lines)
+    scale = min((room + gap) // columns - gap, 168 * width // max(height, width)) // width
+    scale = max(1, scale)
+    across, down = width * scale + gap, height * scale + gap
+    block = head + len(rows) * down - gap
+    size = (
+        left + columns * across - gap + MARGIN,
+        2 * MARGIN + lines * (block + block_gap) - block_gap,
+    )
+    sheet, draw = paper(size)
+    for k, name in enumerate(names):
+        x = left + k % columns * across
+        top = MARGIN - 2 + k // columns * (block + block_gap)
+        write(draw, (x + width * scale // 2, top), name, "ma", NAME_SIZE, across - 2)
+        for r, (label, images) in enumerate(rows.items()):
+            y = top + head + r * down
+            if k % columns == 0:
+                at = (left - 12, y + height * scale // 2)
+                write(draw, at, label, "rm", LABEL_SIZE, colour=MUTED)
+            size = width * scale, height * scale
+            draw.rectangle((x - 1, y - 1, x + size[0], y + size[1]), outline=EDGE)
+            sheet.paste(pil_image(images[k]).resize(size, Image.Resampling.NEAREST), (x, y))
+    return sheet
+
+
+def _compare_strips(rows: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Image.Image:
+    """Draw a strip of coloured cells, one per feature, for each row of each class.
+
+    The values of a row have shape (classes, features).
+    """
+    strip, gap, block_gap = 26, 2, 18
+    features = next(iter(rows.values())).shape[1]
+    name_width = min(220, max(text_width(name, NAME_SIZE) for name in names))
+    left = MARGIN + name_width + 24 + max(text_width(label, LABEL_SIZE) for label in rows) + 12
+    room = WIDTH - left - MARGIN
+    cell = min(56, room // features)
+    width = cell * features if cell else room
+    block = len(rows) * (strip + gap) - gap
+    legend = MARGIN + len(names) * (block + block_gap)
+    across = max(width, text_width(LOWEST + HIGHEST, LABEL_SIZE) + LEGEND + 20)
+    sheet, draw = paper((left + across + MARGIN, legend + 14 + LABEL_SIZE + MARGIN))
+    colours = _colours(_levels(list(rows.values())))
+    for k, name in enumerate(names):
+        top = MARGIN + k * (block + block_gap)
+        write(draw, (MARGIN, top + block // 2), name, "lm", NAME_SIZE, name_width)
+        for r, label in enumerate(rows):
+            y = top + r * (strip + gap)
+            write(draw, (left - 12, y + strip // 2), label, "rm", LABEL_SIZE, colour=MUTED)
+            line = Image.fromarray(colours[r, k][np.newaxis])
+            # more features than pixels are averaged
+            how = Image.Resampling.NEAREST if cell else Image.Resampling.BOX
+            sheet.paste(line.resize((width, strip), how), (left, y))
+            if cell >= 12:
+                for edge in range(left + cell, left + width, cell):
+                    draw.line((edge - 1, y, edge - 1, y + strip - 1), fill=PAPER)
+    middle = legend + 4 + LABEL_SIZE // 2
+    start = left + text_width(LOWEST, LABEL_SIZE) + 8
+    bar = Image.fromarray(_colours(np.linspace(0.0, 1.0, LEGEND))[np.newaxis])
+    sheet.paste(bar.resize((LEGEND, 12)), (start, middle - 6))
+    for x, text in ((left, LOWEST), (start + LEGEND + 8, HIGHEST)):
+        write(draw, (x, middle), text, "lm", LABEL_SIZE, colour=MUTED)
+    return sheet
+
+
+def _levels(values: list[NDArray[Any]]) -> NDArray[np.float64]:
+    """Scale each feature to [0, 1] over all rows and classes; a constant one is in the middle."""
+    stack = np.stack([np.asarray(value, np.float64) for value in values])
+    low, high = stack.min((0, 1)), stack.max((0, 1))
+    # halves, since the range of huge values may not be finite
+    span = high / 2 - low / 2
+    level = np.divide(stack / 2 - low / 2, span, out=np.full(stack.shape, 0.5), where=span > 0)
+    return np.asarray(np.clip(level, 0.0, 1.0))
+
+
+def _colours(levels: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return the RGB of levels in [0, 1], along a last axis."""
+    at = np.linspace(0.0, 1.0, len(COLOURS))
+    channels = [np.interp(levels, at, COLOURS[:, channel]) for channel in range(3)]
+    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def paper(size: tuple[int, int]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """Return an empty sheet of (width, height) pixels, and what draws on it."""
+    sheet = Image.new("RGB", size, PAPER)
+    return sheet, ImageDraw.Draw(sheet)
+
+
+@functools.cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+def text_width(text: str, size: int) -> int:
+    """Return the pixels that a line of text takes."""
+    return math.ceil(float(_font(size).getlength(_one_line(text))))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def write(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    anchor: str,
+    size: int,
+    room: int | None = None,
+    *,
+    colour: str = INK,
+) -> None:
+    """Write one line of text, cut to `room` pixels."""
+    font, text = _font(size), _one_line(text)
+    whole = text
+    while room is not None and text and font.getlength(text) > room:
+        whole = whole[:-1]
+        text = whole.rstrip() + "…" if whole else ""
+    draw.text(at, text, fill=colour, font=font, anchor=anchor)

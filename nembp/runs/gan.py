@@ -21,7 +21,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from nembp.adversarial.animation import Film, Frame, image_frame, scatter_frame
 from nembp.adversarial.checks import check_noise
 from nembp.adversarial.data import DATA, load_adversarial
 from nembp.adversarial.objectives import Score
@@ -41,6 +40,7 @@ from nembp.engine.noise import Noise
 from nembp.engine.optimizers import OPTIMIZERS, Optimizer
 from nembp.engine.training import set_input_bias
 from nembp.errors import ArchitectureError, DataError, DivergenceError
+from nembp.plotting.animation import Film, Frame, image_frame, scatter_frame
 from nembp.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder
 from nembp.runs.gan_config import DECAY, MOMENTUM, SCALES, GanConfig, gan_recipe
 from nembp.runs.predicting import PLAYER

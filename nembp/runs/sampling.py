@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nembp.adversarial.animation import Film, Frame, scatter_frame
 from nembp.adversarial.data import draw_latent
 from nembp.adversarial.settings import LatentLaw
 from nembp.backend import Backend, stream
@@ -19,6 +18,7 @@ from nembp.datasets import Dataset
 from nembp.datasets.sources import as_rows
 from nembp.engine.network import Network
 from nembp.errors import ArchitectureError, DataError
+from nembp.plotting.animation import Film, Frame, scatter_frame
 from nembp.plotting.pictures import GREY, tile_images, write_images
 from nembp.runs.gan import GENERATOR, SHAPE, load_gan_data, load_player
 from nembp.runs.gan_config import GanConfig

@@ -1,7 +1,4 @@
-"""What a generator draws while it learns: sheets of images, scatter plots, and a GIF of them.
-
-Everything is drawn with Pillow, in the style of :mod:`nembp.plotting.pictures`.
-"""
+"""What a generator draws while it learns: sheets of images, scatter plots, and a GIF of them."""
 
 from __future__ import annotations
 
@@ -9,25 +6,31 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from nembp.errors import OutputError, ShapeError
 from nembp.files import write_atomically
-from nembp.plotting.pictures import INK, MUTED, paper, text_width, tile_images, write
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-__all__ = ["Film", "Frame", "image_frame", "scatter_frame"]
+from nembp.plotting.pictures import (
+    EDGE,
+    MUTED,
+    PAPER,
+    in_colour,
+    paper,
+    pil_image,
+    text_width,
+    tile_images,
+    write,
+)
 
 WIDTH, MARGIN, LINE = 560, 16, 30  # of a frame, in pixels; LINE is the height of a line of text
 SIZE = 15  # of the text
-REAL, GENERATED = (193, 199, 205), (33, 102, 172)  # as in nembp.plotting.noise
 FINE = 3  # points are drawn so many times as large, then reduced: smooth edges
-RADIUS = {"real": 2.6, "generated": 2.2}  # pixels
+REAL, GENERATED = (193, 199, 205), (33, 102, 172)
+RADIUS = {REAL: 2.6, GENERATED: 2.2}  # pixels
 LAST = 2000  # milliseconds that a film stops at its end
 LEAST, MOST, LENGTH = 40, 400, 6000  # milliseconds: of a frame at least and at most, of them all
 
@@ -65,31 +68,37 @@ def scatter_frame(
     >>> scatter_frame(np.eye(2), np.zeros((5, 2))).shape
     (620, 560, 3)
     """
-    from PIL import Image, ImageDraw
-
     for what, points in (("real", real), ("generated", generated)):
         if np.ndim(points) != 2 or not np.shape(points)[1] or not len(real):
             raise ShapeError(
                 f"{what} points of shape {np.shape(points)}; expected (n, 2) to draw in the plane"
             )
     real, generated = _pairs(real), _pairs(generated)
-    low, high = _window(real) if window is None else window
+    if window is None:
+        low, high = real.min(axis=0), real.max(axis=0)
+        half = 0.625 * max(float((high - low).max()), 1e-12)
+        window = low / 2 + high / 2 - half, low / 2 + high / 2 + half
+    low, high = window
     side = WIDTH - 2 * MARGIN
     sheet, draw = paper((WIDTH, side + 2 * LINE + 2 * MARGIN))
     write(draw, (MARGIN, MARGIN + LINE // 2 - 4), title, "lm", SIZE, side)
-    plane = Image.new("RGB", (side * FINE, side * FINE), "#ffffff")
+    plane = Image.new("RGB", (side * FINE, side * FINE), PAPER)
     dots = ImageDraw.Draw(plane)  # opaque: few colours, which a GIF keeps as they are
-    for points, colour, radius in (
-        (real, REAL, RADIUS["real"]),
-        (generated, GENERATED, RADIUS["generated"]),
-    ):
-        _dots(dots, _pixels(points, low, high, side), radius * FINE, colour)
-    corner = MARGIN, MARGIN + LINE
-    sheet.paste(plane.resize((side, side), Image.Resampling.BOX), corner)
-    draw.rectangle(
-        (corner[0] - 1, corner[1] - 1, corner[0] + side, corner[1] + side), outline="#c1c7cd"
-    )
-    _legend(draw, corner[1] + side + MARGIN + 4)
+    for points, colour in ((real, REAL), (generated, GENERATED)):
+        places = (points - low) / (high - low)
+        places = places[np.all((places >= 0) & (places <= 1), axis=1)]  # a NaN is nowhere
+        places[:, 1] = 1 - places[:, 1]
+        r = RADIUS[colour] * FINE
+        for x, y in (places * (side * FINE - 1)).tolist():
+            dots.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+    left, top = MARGIN, MARGIN + LINE
+    sheet.paste(plane.resize((side, side), Image.Resampling.BOX), (left, top))
+    draw.rectangle((left - 1, top - 1, left + side, top + side), outline=EDGE)
+    x, y = MARGIN, top + side + MARGIN + 4
+    for name, colour in (("real", REAL), ("generated", GENERATED)):
+        draw.ellipse((x, y - 4, x + 8, y + 4), fill=colour)
+        write(draw, (x + 16, y), name, "lm", SIZE, colour=MUTED)
+        x += 16 + text_width(name, SIZE) + 28
     return np.asarray(sheet, np.uint8)
 
 
@@ -97,37 +106,6 @@ def _pairs(points: NDArray[Any]) -> NDArray[np.float64]:
     pairs = np.zeros((len(points), 2))
     pairs[:, : np.shape(points)[1]] = np.asarray(points)[:, :2]
     return pairs
-
-
-def _window(real: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return corners of a square about the points, an eighth of its side beyond them each way."""
-    low, high = real.min(axis=0), real.max(axis=0)
-    half = 0.625 * max(float((high - low).max()), 1e-12)
-    middle = low / 2 + high / 2
-    return middle - half, middle + half
-
-
-def _pixels(
-    points: NDArray[Any], low: NDArray[Any], high: NDArray[Any], side: int
-) -> NDArray[np.float64]:
-    """Return places in pixels of the enlarged plane, of the points that are within it."""
-    places = (points - low) / (high - low)
-    places = places[np.all((places >= 0) & (places <= 1), axis=1)]  # a NaN is nowhere
-    places[:, 1] = 1 - places[:, 1]
-    return np.asarray(places * (side * FINE - 1))
-
-
-def _dots(draw: Any, places: NDArray[np.float64], radius: float, colour: Any) -> None:
-    for x, y in places.tolist():
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
-
-
-def _legend(draw: Any, y: int) -> None:
-    x = MARGIN
-    for name, colour in (("real", REAL), ("generated", GENERATED)):
-        draw.ellipse((x, y - 4, x + 8, y + 4), fill=colour)
-        write(draw, (x + 16, y), name, "lm", SIZE, colour=MUTED)
-        x += 16 + text_width(name, SIZE) + 28
 
 
 def image_frame(images: NDArray[Any], shape: Sequence[int], title: str = "") -> Frame:
@@ -147,25 +125,16 @@ def image_frame(images: NDArray[Any], shape: Sequence[int], title: str = "") -> 
     ShapeError
         If the array does not hold such images.
     """
-    from PIL import Image
-
-    if len(shape) == 3 and shape[2] not in (1, 3):
-        images = np.reshape(images, (-1, *shape)).mean(axis=3, keepdims=True)
-        shape = (shape[0], shape[1], 1)
-    grid = tile_images(images, shape, scale=_scale(len(images), max(shape[:2])))
+    images, shape = in_colour(images, shape)
+    columns = max(1, int(np.ceil(np.sqrt(len(images)))))
+    scale = max(1, (WIDTH - 2 * MARGIN) // (columns * (max(shape[:2]) + 1)))  # to fill a frame
+    grid = tile_images(images, shape, scale=scale)
     height, width = grid.shape[:2]
     room = max(width, WIDTH - 2 * MARGIN)
     sheet, draw = paper((room + 2 * MARGIN, height + LINE + 2 * MARGIN))
-    write(draw, (MARGIN, MARGIN + LINE // 2 - 4), title, "lm", SIZE, room, colour=INK)
-    tile = Image.fromarray(grid[..., 0] if grid.shape[2] == 1 else grid)
-    sheet.paste(tile, (MARGIN + (room - width) // 2, MARGIN + LINE))
+    write(draw, (MARGIN, MARGIN + LINE // 2 - 4), title, "lm", SIZE, room)
+    sheet.paste(pil_image(grid), (MARGIN + (room - width) // 2, MARGIN + LINE))
     return np.asarray(sheet, np.uint8)
-
-
-def _scale(n: int, side: int) -> int:
-    """Enlarge so that the grid fills a frame."""
-    columns = max(1, int(np.ceil(np.sqrt(n))))
-    return max(1, (WIDTH - 2 * MARGIN) // (columns * (side + 1)))
 
 
 class Film:
@@ -199,7 +168,7 @@ class Film:
     def add(self, frame: Frame) -> None:
         """Add a frame at the end; all are of one size."""
         content = io.BytesIO()
-        _image(frame).save(content, "PNG")
+        Image.fromarray(frame).save(content, "PNG")
         self._last = content.getvalue()
         if self._added % self._every == 0:
             self._kept.append(self._last)
@@ -227,8 +196,6 @@ class Film:
         OutputError
             If there is no frame, or the file cannot be written.
         """
-        from PIL import Image
-
         self._check(path, ".gif")
         frames = self._frames
         each = min(MOST, max(LEAST, LENGTH // len(frames)))
@@ -246,9 +213,3 @@ class Film:
             raise OutputError(f"{os.fspath(path)}: expected a name that ends in {suffix}")
         if not self._added:
             raise OutputError(f"{os.fspath(path)}: there is no frame to write")
-
-
-def _image(frame: Frame) -> Image:
-    from PIL import Image
-
-    return Image.fromarray(frame)
