@@ -104,11 +104,6 @@ def test_precision():
     assert "one of" in fails(2, *SMALL, "--precision", "half")
 
 
-def test_verify():
-    result = run("verify", "joint.classes", "optimizer", "--cases", "3", "--device", "gpu", "-q")
-    assert "(gpu (" in result.stdout
-
-
 @only_stand_in
 def test_a_full_memory_is_one_line_and_auto_takes_the_cpu(device):
     device.memory_limit = 1000

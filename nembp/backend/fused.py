@@ -31,7 +31,7 @@ NULL = np.uintp(0)
 
 # what the kernels call the names that the engine's classes have as `kernel`
 ACTIVATIONS = {"identity": 0, "logistic": 1, "tanh": 2, "relu": 3, "leaky-relu": 4}
-LIKELIHOODS = {"multinomial": 0, "gaussian": 1, "bernoulli": 2}
+LIKELIHOODS = {"multinomial": 0, "gaussian": 1, "bernoulli": 2, "bipolar": 3}
 LAWS = {"gaussian": 0, "uniform": 1}
 FLAGS = ("multiplicative", "zero-sum", "component", "reflect", "blind", "anti", "linear")
 NOISE = {flag: 1 << bit for bit, flag in enumerate(FLAGS)}

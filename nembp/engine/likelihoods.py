@@ -418,7 +418,7 @@ class Bipolar(_Tempered):
         Tempering power w of the likelihood (1 is the likelihood itself).
     """
 
-    name = "bipolar"
+    name = kernel = "bipolar"
     task = "regression"
 
     def activate(self, o: Readout) -> None:

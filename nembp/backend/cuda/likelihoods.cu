@@ -4,6 +4,7 @@
 #define MULTINOMIAL 0
 #define GAUSSIAN 1
 #define BERNOULLI 2
+#define BIPOLAR 3
 
 // a = f(z), and log p(t) of each row. For a multinomial z becomes log a.
 // scale: the tempering weight, or the Gaussian's precision 1/v. normalizer: (d/2) log 2 pi v.
@@ -38,6 +39,9 @@ extern "C" __global__ void output_and_score(real* z, real* a, const real* t, con
             a[j] = x;
             // without counts the difference first: no cancellation
             sum += counts ? x * (samples * x - 2 * target) : (target - x) * (target - x);
+        } else if (kind == BIPOLAR) {
+            a[j] = TANH(x);  // log 2 cosh x = |x| + log(1 + e^(-2|x|))
+            sum += target * x - samples * (FABS(x) + LOG1P(EXP(-2 * FABS(x))));
         } else {
             a[j] = (real)0.5 * TANH((real)0.5 * x) + (real)0.5;
             sum += target * x - samples * ((x > 0 ? x : (real)0) + LOG1P(EXP(-FABS(x))));
