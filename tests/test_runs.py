@@ -75,6 +75,7 @@ def test_a_run_leaves_a_complete_folder(tmp_path):
     assert {row["scored_on"] for row in rows(folder)} == {"test"}
     assert plans[0]["sizes"] == [64, 16, 10]
     model = load_model(folder / "model.npz")
+    assert model.settings.pop("data_fingerprint")
     assert model.settings == written["config"]
     assert (model.shape, model.classes, model.dataset) == ((8, 8, 1), tuple("0123456789"), "digits")
     assert summary["forward/accuracy"] == rows(folder)[-1]["forward/accuracy"]
