@@ -69,20 +69,6 @@ def test_forward_prints_classes_and_probabilities(runs):
     assert [item["label"] for item in found["predictions"]] == [0, 1, 2]
 
 
-def test_forward_gives_numbers_in_their_unit(runs):
-    x = np.load(runs / "x.npy")
-    expected = x @ [[1.0, 3.0], [2.0, -1.0]] + 100
-    head, *lines = [
-        line.split()
-        for line in run("predict", runs / "numbers", runs / "x.npy").stdout.splitlines()
-    ]
-    assert head == ["input", "left", "right"]
-    values = np.array([[float(cell) for cell in line[1:]] for line in lines])
-    assert np.abs(values - expected).max() < 5.0
-    found = json.loads(run("predict", runs / "numbers", runs / "x.npy", "--json").stdout)
-    assert found["predictions"][0]["targets"]["left"] == pytest.approx(values[0, 0], rel=1e-4)
-
-
 def test_forward_writes_arrays(runs, tmp_path):
     x = load("digits").test.x[:20]
     np.save("x.npy", x)
@@ -124,22 +110,6 @@ def test_a_picture_makes_the_round_trip(runs):
     assert text.splitlines()[1].split()[:2] == ["three.png", "3"]
     assert run(*args, "--out", "all.png").exit_code == 0  # a sheet of all ten
     assert Path("all.png").stat().st_size > Path("three.png").stat().st_size
-
-
-def test_backward_takes_labels_probabilities_and_numbers(runs):
-    args = ["predict", runs / "digits", "--direction", "backward"]
-    np.save("labels.npy", [3, 7])
-    np.savez("rows.npz", y=np.eye(10)[[3, 7]], z=np.eye(10)[:1])
-    assert run(*args, "--labels", "3, 7", "--out", "a.npy").exit_code == 0
-    assert run(*args, "labels.npy", "--out", "b.npy").exit_code == 0
-    assert run(*args, "rows.npz", "--out", "c.npz").exit_code == 0
-    a, b = np.load("a.npy"), np.load("b.npy")
-    with np.load("c.npz") as c:
-        assert np.array_equal(c["x"], a)
-        assert np.array_equal(c["y"], np.eye(10)[[3, 7]])
-    assert np.array_equal(a, b)
-    assert run(*args, "rows.npz", "--key", "z", "--out", "d.npy").exit_code == 0
-    assert len(np.load("d.npy")) == 1
 
 
 def test_tables_go_backward_to_their_units(runs):

@@ -88,11 +88,6 @@ def test_points_are_drawn_over_real_ones(runs):
         assert picture.size == (560, 620)
 
 
-def test_json(runs):
-    facts = json.loads(sample(runs / "ring", "-n", "3", "--out", "a.npy", "--json").stdout)
-    assert (facts["samples"], facts["shape"], facts["out"]) == (3, [2], "a.npy")
-
-
 def test_real_samples_go_there_and_back(runs):
     result = sample(runs / "ring", "-n", "40", "--reconstruct", "--out", "a.npz")
     found = arrays("a.npz")

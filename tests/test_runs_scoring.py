@@ -11,12 +11,9 @@ import pytest
 from nembp.checkpoints import load_model, save_model
 from nembp.datasets import load
 from nembp.errors import ArchitectureError, DataError
-from nembp.plotting.pictures import write_images
 from nembp.runs import RunConfig, evaluate_run, train_run
 from nembp.runs.predicting import (
-    _read_array,
     load_run,
-    one_hot,
     predict_backward,
     predict_forward,
     read_samples,
@@ -124,15 +121,6 @@ def test_tables_are_predicted_in_raw_units(table_run):
     assert np.abs(back - x[:50]).max() < 0.1 * x.std()
 
 
-def test_backward_images_are_near_their_class(digits_run):
-    model, digits = load_run(digits_run), load("digits")
-    images = predict_backward(model, one_hot(model, ["3", "7"]))
-    assert images.shape == (2, 8, 8, 1)
-    for image, label in zip(images, (3, 7), strict=True):
-        means = [digits.train.x[digits.train.y == k].mean(axis=0) for k in range(10)]
-        assert np.argmin([np.linalg.norm(image - mean) for mean in means]) == label
-
-
 def test_samples_are_read_in_every_form(digits_run, tmp_path):
     model, x = load_run(digits_run), load("digits").test.x[:3]
     forms = {
@@ -152,30 +140,6 @@ def test_samples_are_read_in_every_form(digits_run, tmp_path):
     assert np.array_equal(read, x)
     assert names[0] == str(tmp_path / "one.npy")
     assert np.array_equal(read_samples([tmp_path / "d.npz"], model, "other")[0], x)
-
-
-def test_pixels_of_pictures_are_mapped_to_the_raw_range(digits_run, tmp_path):
-    model, x = load_run(digits_run), load("digits").test.x[:1]  # raw 0..16, pixels 0..255
-    write_images(tmp_path / "a.png", x / 16.0, model.shape)
-    read, names = read_samples([tmp_path / "a.png"], model)
-    assert np.abs(read - x).max() <= 16 / 255
-    assert names == [str(tmp_path / "a.png")]
-
-
-def test_targets_are_read_in_every_form(digits_run, table_run, tmp_path):
-    model, eye = load_run(digits_run), np.eye(10)
-    forms = {
-        "labels": np.array([3, 7]),
-        "floats": np.array([3.0, 7.0]),
-        "names": np.array(["3", "7"]),
-        "rows": eye[[3, 7]],
-    }
-    for name, form in forms.items():
-        np.save(tmp_path / f"{name}.npy", form)
-        assert np.array_equal(read_targets(tmp_path / f"{name}.npy", model), eye[[3, 7]]), name
-    table, _, y = table_run
-    np.savez(tmp_path / "y.npz", y=y)
-    assert np.array_equal(read_targets(tmp_path / "y.npz", load_run(table)), y)
 
 
 @pytest.mark.parametrize(
@@ -212,42 +176,3 @@ def test_targets_that_do_not_fit_are_named(digits_run, tmp_path, array, message)
     np.save(tmp_path / "bad.npy", np.array(array))
     with pytest.raises(DataError, match=rf"bad\.npy: .*{message}"):
         read_targets(tmp_path / "bad.npy", load_run(digits_run))
-
-
-def test_classes_are_found_by_name_or_by_index(digits_run):
-    model = load_run(digits_run)
-    model.classes = ("9", *"abcdefghi")
-    assert one_hot(model, ["9", "a", "9.0"]).argmax(axis=1).tolist() == [0, 1, 0]
-    assert one_hot(model, ["9", "0"], by_index=True).argmax(axis=1).tolist() == [9, 0]
-    for label in ("0", "-1", "z", ""):
-        with pytest.raises(ArchitectureError, match="no class"):
-            one_hot(model, [label])
-
-
-def test_array_files_are_not_trusted(tmp_path):
-    good = tmp_path / "good.npy"
-    np.save(good, np.arange(6.0))
-    content = good.read_bytes()
-    assert np.array_equal(_read_array(good, "x"), np.arange(6.0))
-    cases = {
-        "short": content[:-1],
-        "long": content + b"\0",
-        "header": content[:40],
-        "declared": content.replace(b"(6,)", b"(9,)"),
-        "huge": content.replace(b"(6,), }  ", b"(6000000000,), }"),
-        "text": b"1,2,3",
-        "empty": b"",
-    }
-    for name, damaged in cases.items():
-        path = tmp_path / f"{name}.npy"
-        path.write_bytes(damaged)
-        with pytest.raises(DataError, match=name):
-            _read_array(path, "x")
-    np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
-    with pytest.raises(DataError, match=r"pickled\.npy: holds pickled objects"):
-        _read_array(tmp_path / "pickled.npy", "x")
-    np.savez(tmp_path / "a.npz", z=np.zeros(2))
-    with pytest.raises(DataError, match="no array 'x'"):
-        _read_array(tmp_path / "a.npz", "x")
-    with pytest.raises(DataError, match="no such file"):
-        _read_array(tmp_path / "absent.npy", "x")
