@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_predict_cases import train_runs
 from command_line import fails, run
 from PIL import Image
 
@@ -24,32 +24,16 @@ pytest.importorskip("matplotlib")
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Runs of digits, of named classes of a table, and of two numbers; and data for them."""
-    folder = tmp_path_factory.mktemp("runs")
-    train_run(RunConfig(layers=(32,), epochs=8, device="cpu"), folder / "digits")
+    folder = train_runs(tmp_path_factory.mktemp("runs"))
     config = RunConfig(
         layers=(16,), epochs=2, device="cpu", backward="bernoulli", noise="nem", noise_std=0.25,
         noise_target="both", noise_rejected="zero", noise_law="uniform",
     )  # fmt: skip
     train_run(config, folder / "bernoulli")
     train_run(RunConfig(layers=(8,), epochs=1, device="cpu", backward="none"), folder / "oneway")
-    generator = np.random.default_rng(0)
-    x = generator.normal(size=(150, 2)) + 6 * np.repeat([[0, 0], [1, 0], [0, 1]], 50, axis=0)
-    for name, targets, header in (
-        ("kinds", np.repeat(["ant", "bee", "cat"], 50)[:, np.newaxis], ["kind"]),
-        ("numbers", x @ [[1.0, 3.0], [2.0, -1.0]] + 100, ["left", "right"]),
-    ):
-        path = folder / f"{name}.csv"
-        with open(path, "w", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["a", "b", *header])
-            table.writerows([*u, *v] for u, v in zip(x.tolist(), targets.tolist(), strict=True))
-        config = RunConfig(
-            dataset="csv", data_dir=str(path), targets=tuple(header), layers=(16,), epochs=20,
-            device="cpu",
-        )  # fmt: skip
-        train_run(config, folder / name)
-    np.savez(folder / "pairs.npz", x=x[:4], y=x[:4] @ [[1.0, 3.0], [2.0, -1.0]] + 100)
-    np.save(folder / "x.npy", x[:4])
+    x = np.random.default_rng(0).normal(size=(4, 2))
+    np.savez(folder / "pairs.npz", x=x, y=x @ [[1.0, 3.0], [2.0, -1.0]] + 100)
+    np.save(folder / "x.npy", x)
     write_images(folder / "digit.png", load("digits").test.x[[5]] / 16, (8, 8, 1))
     return folder
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,7 @@ X = GENERATOR.normal(size=(90, 3)) * 0.3 + 4 * np.eye(3)[np.arange(90) % 3]
 SHORT = ["--layers", "8", "--epochs", "30", "--learning-rate", "0.02", "--device", "cpu", "--quiet"]
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("NEMBP_"):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def write_table(

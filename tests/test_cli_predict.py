@@ -21,9 +21,7 @@ def runs(tmp_path_factory):
     return train_runs(tmp_path_factory.mktemp("runs"))
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 # -- evaluate --------------------------------------------------------------------------------------

@@ -32,12 +32,7 @@ REQUIRED = (
 SHORT = ["--layers", "16", "--epochs", "2", "--device", "cpu"]
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("NEMBP_"):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def train(*args: object, env: dict[str, str] | None = None):

@@ -34,9 +34,7 @@ RING = GanConfig(
 WILD = {"optimizer": "sgd", "learning_rate": 1e9}
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def content(folder: str) -> dict[str, bytes]:
