@@ -252,6 +252,26 @@ def test_a_picture_that_fails_is_a_note(monkeypatch):
     assert "no picture was drawn" in notes[0]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of file sizes")
+def test_a_disk_that_fills_up_keeps_what_was_saved():
+    """The limit lets nothing larger than 4 kB be written: no model, but rows and a summary."""
+    code = (
+        "import resource, runpy, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "sys.argv = ['nembp', 'train', '--layers', '64', '--epochs', '2', '--device', 'cpu', "
+        "'--out', 'a', '--json']\n"
+        "runpy.run_module('nembp', run_name='__main__')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 6, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "a/model.npz: cannot be written (File too large)" in result.stderr.splitlines()[-1]
+    assert summary("a")["status"] == json.loads(result.stdout)["status"] == "failed"
+    assert set(content("a")) == {"config.toml", "metrics.jsonl", "summary.json"}
+
+
 def test_far_worse_than_a_constant_is_said():
     notes: list[str] = []
     train_run(TINY.replace({"learning_rate": 1e4, "epochs": 1}), "a", on_note=notes.append)

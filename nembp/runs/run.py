@@ -187,12 +187,7 @@ class Run(ABC):
             except Exception as caught:  # noqa: BLE001  the disk, the memory, a file cut short, a bug
                 status, error = "failed", caught
             self.signals.hold = True
-            try:
-                summary, kept = self._finish(status, error)
-            except Exception:
-                if status == "failed" and error is not None:  # it tells more than what followed
-                    raise error from None
-                raise
+            summary, kept, error = self._finish(status, error)
             if on_end is not None:
                 on_end(summary)
             if error is None and self.signals.count:
@@ -201,29 +196,41 @@ class Run(ABC):
             raise self._told(error, kept)
         return summary
 
-    def _finish(self, status: str, error: BaseException | None) -> tuple[Row, bool]:
+    def _finish(
+        self, status: str, error: BaseException | None
+    ) -> tuple[Row, bool, BaseException | None]:
         """Save, sum up, draw; an older run keeps its place if nothing was learned."""
         kept = self.restore(status)
         if self.folder.replaces and not self.progress[1]:
             kept = False
         if kept:
-            self.save()
+            try:
+                self.save()
+            except Exception as failed:  # noqa: BLE001  a full disk: what was saved before stays
+                error = error if status == "failed" else failed
+                status = "failed"
+                kept = not self.folder.replaces and self.folder.file(self.saved[0]).exists()
         summary: Row = {"status": status, "run": str(self.folder.path.resolve())}
         summary |= self.summarize(kept=kept)
         if status == "failed":
             summary["error"] = f"{type(error).__name__}: {error}"
-        self.folder.write_summary(summary)
-        if kept:
-            try:
-                pictures = self.draw()
-            except Exception as failed:  # noqa: BLE001  the run itself is complete
-                self.note(f"no picture was drawn: {failed}")
-            else:
-                places = {key: self.folder.path / name for key, name in pictures.items()}
-                summary |= {key: str(place.resolve()) for key, place in places.items()}
+        try:
+            self.folder.write_summary(summary)
+            if kept:
+                summary |= self._pictures()
                 self.folder.write_summary(summary)
-        self.folder.end(keep=kept)
-        return summary, kept
+            self.folder.end(keep=kept)
+        except OSError as failed:
+            error = error or failed
+        return summary, kept, error
+
+    def _pictures(self) -> Row:
+        try:
+            pictures = self.draw()
+        except Exception as failed:  # noqa: BLE001  the run itself is complete
+            self.note(f"no picture was drawn: {failed}")
+            return {}
+        return {key: str((self.folder.path / name).resolve()) for key, name in pictures.items()}
 
     def _told(self, error: BaseException, kept: bool) -> BaseException:
         """Return what ended the training, with what is left of it."""
