@@ -208,6 +208,7 @@ def test_deep_images_keep_their_levels(tmp_path, top):
         (["€5", "€7", "€9"], "signs, units or separators"),
         (["12 kg", "7.5 kg", "3 kg"], "signs, units or separators"),
         (["5%", "12%", "7%"], "signs, units or separators"),
+        (["20 °C", "21 °C", "19.5 °C"], "signs, units or separators"),
         (['"1,25"', '"0,5"', '"3,75"'], r"signs, units or separators.*--decimal ,"),
         (["03/04/2021", "12/11/2020"], "dates or times"),
         (["12 Mar 2021", "1 Dec 2020"], "dates or times"),
@@ -423,9 +424,12 @@ def test_arrays_of_usual_names_are_understood(tmp_path, names, unused):
 
 
 def test_two_arrays_can_be_named(tmp_path):
+    (tmp_path / "two").mkdir()
     np.savez(tmp_path / "d.npz", before=X, after=np.arange(60) % 2, other=X[:9])
     refused("no array x; found before, after, other; .*--x NAME --y NAME", "npz", tmp_path)
     assert load("npz", tmp_path, x="before", y="after").classes == ("0", "1")
+    np.savez(tmp_path / "two" / "d.npz", data=X, images=X, y=np.arange(60) % 2)
+    refused("data and images may each be x; expected one.*--x NAME", "npz", tmp_path / "two")
     refused("no array 'then'", "npz", tmp_path, x="before", y="then")
     with pytest.raises(ArchitectureError, match="expected both or neither"):
         load("npz", tmp_path, x="before")

@@ -102,7 +102,7 @@ def _npy_header(file: Any, where: str, remedy: str) -> _Header:
     if dtype.hasobject:
         raise DataError(
             f"{where}: holds pickled objects, which are not read because they can run code; "
-            "expected plain numbers or text. Convert it, as with astype(float), and save it again."
+            "expected plain numbers or text. Convert it, as with astype(float) or astype(str), and save it again."
         )
     plain = dtype.kind in "biufUS" and dtype.itemsize and dtype.subdtype is None
     if not plain or len(shape) > 32 or min(shape, default=0) < 0:
@@ -177,21 +177,28 @@ _SPLITS = {
 _EXPECTED = "x_train, y_train, x_test and y_test, or x and y, or other usual names"
 
 
-def _understood(names: list[str]) -> dict[tuple[str, str], str]:
+def _understood(names: list[str], where: str) -> dict[tuple[str, str], str]:
     """Find which array has which role: (split or "", "x" or "y") to its name."""
-    found: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str], list[str]] = {}
     for name in names:
         parted = re.sub(r"^([xyXY])(?=[a-z])|(?<=[a-z])(?=[A-Z])", r"\1_", name)
         words = re.findall(r"[a-z]+|\d+", parted.lower())
         splits = [_SPLITS[word] for word in words if word in _SPLITS]
         roles = ["x" if word in _X else "y" for word in words if word in _X | _Y]
         if len(roles) == 1 and len(splits) <= 1 and len(words) == len(splits) + 1:
-            key = (splits[0] if splits else "", roles[0])
-            if key not in found or len(name) < len(found[key]):
-                found[key] = name
+            found.setdefault((splits[0] if splits else "", roles[0]), []).append(name)
     if not found and set(names) == {"arr_0", "arr_1"}:
         return {("", "x"): "arr_0", ("", "y"): "arr_1"}
-    return found
+    chosen = {}
+    for (split, role), alike in found.items():
+        plain = f"{role}_{split}".strip("_")
+        if len(alike) > 1 and plain not in alike:
+            raise DataError(
+                f"{where}: {' and '.join(alike[:4])} may each be {plain}; expected one. Name the "
+                "two arrays to read (--x NAME --y NAME)"
+            )
+        chosen[split, role] = plain if plain in alike else alike[0]
+    return chosen
 
 
 def _choose(names: list[str], where: str, request: Request) -> tuple[tuple[str, ...], list[str]]:
@@ -204,7 +211,7 @@ def _choose(names: list[str], where: str, request: Request) -> tuple[tuple[str, 
                 raise DataError(f"{where}: no array {name!r}; found {shown}")
         chosen: tuple[str, ...] = (request.x, request.y)
     else:
-        found = _understood(names)
+        found = _understood(names, where)
         splits = [split for split in ("train", "test", "val") if (split, "x") in found]
         parts = ["train", *splits[1:2]] if "train" in splits else [""]
         if "train" in splits and len(splits) == 1:
@@ -234,7 +241,7 @@ def _in_order(x: NDArray[Any], where: str, request: Request, notes: list[str]) -
     if x.ndim != 4 or request.image_order == "last":
         return x
     first = request.image_order == "first"
-    if not first and x.shape[1] in (1, 3) and x.shape[3] not in (1, 2, 3, 4):
+    if not first and x.shape[1] <= 4 < x.shape[3]:
         first = True
         notes.append(
             f"{where}: shape {x.shape} is taken as (samples, channels, height, width); "

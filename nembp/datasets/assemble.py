@@ -266,7 +266,7 @@ MISSING = {"", "nan", "na", "n/a", "#n/a", "<na>", "null", "?"}
 _NO_NUMBER = {"none", "-", "--", ".", "missing"}  # among numbers, not among names
 _MONEY = r"[$€£¥₹%]"
 _NUMBER_LIKE = re.compile(rf"[(+\-\s]*{_MONEY}?\s*[+-]?\d[\d.,'\s]*(e[+-]?\d+)?\s*{_MONEY}?\)?")
-_WITH_UNIT = re.compile(r"[+-]?\d[\d.,]*\s*([^\W\d_]{1,4})")
+_WITH_UNIT = re.compile(r"[+-]?\d[\d.,]*\s*((?:[^\W\d_]|[°²³/]){1,5})")
 _DATE = re.compile(
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}"
     r"|\d{1,2}[ -][^\W\d_]{3,9}\.?[ -]\d{2,4})([T ].*)?|\d{1,2}:\d{2}(:\d{2})?"
@@ -419,7 +419,7 @@ def _check_repeating(names: list[str], n: int, where: str, *, text: bool) -> Non
         units = Counter(m[1] for name in names if (m := _WITH_UNIT.fullmatch(name.strip())))
         same_unit = max(units.values(), default=0) > max(2, 0.9 * len(names))
         if share(_NUMBER_LIKE) > 0.9 or same_unit:
-            commas = all("," in name for name in names)
+            commas = all(re.fullmatch(r"[+-]?\d+,\d+", name) for name in names)
             remedy = " or say decimal=',' (--decimal ,)" if commas else ""
             raise DataError(
                 f"{where}: numbers with signs, units or separators ({some}); expected classes, or "
