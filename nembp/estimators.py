@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from scipy import special
@@ -164,7 +164,7 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         if self.early_stopping:
             x, t, weights, held = self._hold_out(x, t, weights, generator)
         if first:
-            self._start(x, t, weights, seed)
+            self._start(x, t, weights, generator)
         x = self._x_scaling.apply(x, self.network_.dtype)
         if first:
             mean = x.mean(axis=0, dtype=np.float64)
@@ -193,7 +193,7 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         held = parts[1], self._decode(_one_hot(parts[3], self._outputs)), parts[5]
         return parts[0], parts[2], None if weights is None else parts[4], held
 
-    def _start(self, x: Vector, t: Vector, weights: Vector | None, seed: int) -> None:
+    def _start(self, x: Vector, t: Vector, weights: Vector | None, generator: Any) -> None:
         """Make a network, the scaling of its ends and all that a training counts."""
         self._x_scaling = self._y_scaling = Scaling()
         if self.standardize:
@@ -212,13 +212,19 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
             "forward": self._likelihood,
             "device": self.device,
             "dtype": own if self.dtype == "auto" else self.dtype,
-            "seed": seed,
+            "seed": int(generator.randint(2**31 - 1)),
         }
         if self.layers is None:
             hidden = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int)).tolist()
             if any(size <= 0 for size in hidden):
                 raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
-            self.network_ = dense_network([x.shape[1], *hidden, self._outputs], **made)
+            self.network_ = net = dense_network([x.shape[1], *hidden, self._outputs], **made)
+            factor = 2.0 if self.activation == "logistic" else 6.0
+            for W, bias in zip(net.weights, net.biases[1:], strict=True):
+                bound = math.sqrt(factor / sum(W.shape))  # as MLPClassifier draws them
+                for each in (W, cast(Any, bias)):
+                    drawn = generator.uniform(-bound, bound, each.shape)
+                    each[...] = net.backend.asarray(drawn, net.dtype)
         else:
             shape = x.shape[1] if self.image_shape is None else tuple(self.image_shape)
             if math.prod(np.atleast_1d(shape)) != x.shape[1]:

@@ -18,10 +18,7 @@ from sklearn.neural_network.tests import test_mlp
 LBFGS = "solver='lbfgs' is refused: the two directions are trained by batches"
 PRIVATE = "sets MLPClassifier's private attributes and weights by hand"
 FLOAT32 = "dtype is float32 by default; it passes with dtype='auto'"
-SEED = "in float32 to 1e-7; with dtype='auto' they agree, and the score of this seed is 0.646, not 0.65"
 POISSON = "there is no loss='poisson'"
-STANDARDIZED = "the only sample's column is 0 once standardized; it passes with standardize=False"
-STANDARDIZED_TOO = "standardized X and other initial weights: two steps of 0.001 prove nothing"
 
 REASONS = {
     "test_fit": PRIVATE,
@@ -36,11 +33,9 @@ REASONS = {
     "test_sparse_matrices": LBFGS,
     "test_warm_start": LBFGS,
     "test_mlp_warm_start_no_convergence[lbfgs": LBFGS,
-    "test_partial_fit_regression": SEED,
+    "test_partial_fit_regression": FLOAT32,
     "test_mlp_param_dtypes[BidirectionalClassifier-float64]": FLOAT32,
     "test_mlp_param_dtypes[BidirectionalRegressor-float64]": FLOAT32,
-    "test_mlp_loading_from_joblib_partial_fit": STANDARDIZED,
-    "test_partial_fit_unseen_classes": STANDARDIZED_TOO,
     "test_early_stopping_stratified": "the message names the label, 1, where MLP's says 'True'",
     "test_mlp_vs_poisson_glm_equivalent": POISSON,
 }
