@@ -771,7 +771,7 @@ class _Check:
         changed = self._changed(value, gradient, between[1] if between else None)
         if changed is not None:
             return self._finish(name, None, [changed[0]], changed[1])
-        self._measure_noise(gradient)
+        self._measure_noise(value, gradient)
         if theta.dtype != np.float64:
             objective.widen()
         here = Around(self, theta, gradient)
@@ -825,10 +825,11 @@ class _Check:
             cause = "a stale buffer: the gradient of the point before comes back"
         return Coordinate(self.objective.label(index), index, *seen, method="repeat"), cause
 
-    def _measure_noise(self, gradient: Array) -> None:
+    def _measure_noise(self, value: float, gradient: Array) -> None:
         """Set the rounding error of the gradient: its spread over points an ulp apart.
 
-        A share of the largest coordinate is added, since neurons that saturate round to plateaus.
+        A share of the largest coordinate is added, since neurons that saturate round to plateaus,
+        and of the value over the scale: terms of that size cancel in a gradient that vanishes.
         """
         epsilon = float(np.finfo(self.theta.dtype).eps)
         spread = epsilon * np.abs(gradient)
@@ -843,7 +844,8 @@ class _Check:
         if np.any(finite):
             largest = float(np.max(np.abs(gradient[finite])))
             common = float(np.median(spread[finite])) + 4.0 * epsilon * largest
-            self.noise = np.where(finite, spread, 0.0) + common
+            cancelled = 0.5 * epsilon * abs(value) / self.scale
+            self.noise = np.where(finite, spread, 0.0) + common + np.nan_to_num(cancelled)
 
     # -- kinks -----------------------------------------------------------------------------------
     def _without_kinks(self, here: Around, wrong: list[Coordinate]) -> list[Coordinate]:
