@@ -84,20 +84,11 @@ class Augmentation:
 
 
 class Augmenter:
-    """Augments raw batches of one shape, in buffers allocated once per batch size.
+    """Augments raw batches of images (H, W, C), in buffers allocated once per batch size.
 
     The stream "augmentation" of the seed gives three numbers a sample (dy, dx, flip) whatever is
     switched on, drawn on the host: neither the device nor another option shifts the draws, nor do
     these draws shift those of batches and noise.
-
-    Parameters
-    ----------
-    augmentation : Augmentation
-        What to do.
-    shape : tuple of int
-        (H, W, C), the shape of one image.
-    seed : int
-        Of the stream.
 
     Raises
     ------
@@ -137,13 +128,7 @@ class Augmenter:
         self._buffers: dict[int, _Buffers] = {}
 
     def __call__(self, raw: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
-        """Write an augmented copy of each row of ``raw`` into ``out``, another array.
-
-        Parameters
-        ----------
-        raw, out : ndarray, shape (rows, H·W·C)
-            Contiguous, of one dtype.
-        """
+        """Write an augmented copy of each row of ``raw`` (rows, H·W·C) into ``out``, another array."""
         rows = raw.shape[0]
         if rows not in self._buffers:
             self._buffers[rows] = _Buffers(rows, self.height, self.width)
@@ -196,16 +181,8 @@ class Staging:
     """Gathers and augments rows in buffers that are used again and again.
 
     What waits in a buffer is raw: 8-bit images take a quarter of the memory of what a step gets,
-    and scaling them is quick beside gathering and augmenting.
-
-    Parameters
-    ----------
-    rows : Rows
-        The samples, of any shape; read flat.
-    augmenter : Augmenter, optional
-        Changes each batch; called in the order of the batches.
-    backend : Backend, optional
-        To whose device the batches go: it gives the memory that it copies from fast.
+    and scaling them is quick beside gathering and augmenting. A backend to whose device the batches
+    go gives the memory that it copies from fast.
     """
 
     def __init__(
@@ -219,14 +196,7 @@ class Staging:
     def stage(self, index: NDArray[np.intp], slot: int = _ALONE) -> NDArray[Any]:
         """Return the raw rows at ``index``, in the buffer of a slot until that is staged again.
 
-        Returns
-        -------
-        ndarray, shape (len(index), features)
-
-        Raises
-        ------
-        DataError
-            If the samples' file cannot be read any more.
+        A DataError says that the samples' file cannot be read any more.
         """
         with self._lock:  # one gather buffer, one stream of draws
             out = self._buffer(slot, len(index))
@@ -278,17 +248,7 @@ class Staging:
 
 
 class ScaledRows(Rows):
-    """Rows scaled when they are read, in float64: a large offset costs no digits.
-
-    Parameters
-    ----------
-    rows : Rows
-        Raw samples.
-    scaling : Scaling
-        (raw − offset) · factor.
-    dtype : str
-        Of the result.
-    """
+    """Rows scaled when they are read, in float64 and then cast: a large offset costs no digits."""
 
     def __init__(self, rows: Rows, scaling: Scaling, dtype: str) -> None:
         self.rows, self.scaling = rows, scaling
@@ -366,9 +326,8 @@ class BatchReader:
         if augmentation or not resident:
             augmenter = Augmenter(augmentation, shape, seed) if augmentation else None
             self._staging = Staging(rows, augmenter, backend)
-        elif backend.name == "cpu" and not mapped:
-            x = self._move(rows) if isinstance(rows, ScaledRows) else split.x
-            self._x = backend.asarray(np.reshape(x, (self.n, self.features)))
+        elif backend.name == "cpu" and not mapped and not isinstance(rows, ScaledRows):
+            self._x = backend.asarray(np.reshape(split.x, (self.n, self.features)))
         else:
             self._x = self._move(rows)
         self._mapped = mapped
