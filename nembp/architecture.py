@@ -57,13 +57,7 @@ class Item:
     reads_images: ClassVar[bool] = False
 
     def join(self, shape: Shape, below: str) -> tuple[LinearMap, Shape]:
-        """Return the linear map from a layer of ``shape`` to this one, and this one's shape.
-
-        Raises
-        ------
-        ArchitectureError
-            If it does not fit ``below``, which is how messages call the layer below.
-        """
+        """Return the linear map from a layer of ``shape``, called ``below``, and this one's shape."""
         raise NotImplementedError
 
 
@@ -214,20 +208,14 @@ def _own_padding(kernel: Pair) -> Pair:
 def parse(value: Any, name: str = "layers") -> tuple[Item, ...]:
     """Read a description of hidden layers.
 
-    Parameters
-    ----------
-    value : str, or sequence of int, str and Item
-        Entries, in text separated by commas; "" or an empty sequence is no hidden layer.
-    name : str
-        What messages call it.
+    Entries are sizes, items, or texts, in one text separated by commas; none is no hidden layer.
+    Messages call the description `name`.
 
     Raises
     ------
     ArchitectureError
         Naming the entry that is none, and what it lacks.
 
-    Examples
-    --------
     >>> parse("conv32x4s2, 256")[0]
     ConvolutionItem(channels=32, kernel=(4, 4), stride=(2, 2), padding=(1, 1), normalized=False)
     >>> ",".join(map(str, parse("CONV8x3s1p1, pool2s2, 64")))
@@ -516,27 +504,14 @@ def _joined(item: Item, shape: Shape, name: str, below: str) -> tuple[LinearMap,
 # -- tables ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class LayerSummary:
-    """A layer and the linear map that leads to it.
+    """A layer, in the direction of its net, and the linear map that leads to it."""
 
-    Attributes
-    ----------
-    text : str
-        As it is described; "input" for the lowest layer.
-    shape : tuple of int
-        (height, width, channels), or (units,).
-    weights, biases, gains : int
-        Weights of the linear map; biases of the layer in the direction of the net, and its gains γ
-        where it is normalized.
-    multiply_adds : int or None
-        Of one sample on its way up; None for a linear map that is not of nembp.
-    """
-
-    text: str
+    text: str  # as it is described; "input" for the lowest layer
     shape: Shape
     weights: int
     biases: int
-    multiply_adds: int | None
-    gains: int = 0
+    multiply_adds: int | None  # of one sample on its way up; None for a map that is not of nembp
+    gains: int = 0  # γ, where the layer is normalized
 
 
 def describe(net: Network) -> list[LayerSummary]:

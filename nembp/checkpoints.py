@@ -74,16 +74,8 @@ def write_archive(
 ) -> None:
     """Write a sealed archive; the old file stays whole until the new one is.
 
-    The same content gives the same bytes, so files can be compared.
-
-    Parameters
-    ----------
-    path : path
-        The file, under this very name.
-    header : mapping
-        JSON values; tuples are read back as lists.
-    arrays : mapping of str to ndarray
-        Numbers; the names ``header`` and ``sha256`` are taken.
+    The same content gives the same bytes, so files can be compared. The header holds JSON values,
+    and the arrays numbers; the names ``header`` and ``sha256`` are taken.
 
     Raises
     ------
@@ -115,8 +107,6 @@ def read_archive(
 
     Parameters
     ----------
-    path, kind, version : path, str, int
-        The file, and what its header must say.
     names : sequence of str
         The arrays to read; those that are absent are left out, and the seal says whether they
         should be.
@@ -125,9 +115,8 @@ def read_archive(
 
     Returns
     -------
-    header : dict
-    arrays : dict of str to ndarray
-        In native byte order.
+    header, arrays : dict
+        Arrays are in native byte order.
 
     Raises
     ------
@@ -166,13 +155,8 @@ def environment(net: Network) -> dict[str, Any]:
     """Describe what the bits of a training depend on besides its settings.
 
     Float products differ in their last bits between builds and between 1 and 2 BLAS threads, so
-    repeating or resuming a run bit for bit is promised only where this is the same.
-
-    Returns
-    -------
-    dict
-        JSON values: versions, ``device``, ``platform``, and ``blas`` with its ``threads``; None
-        where the BLAS is unknown.
+    repeating or resuming a run bit for bit is promised only where this is the same. JSON values;
+    ``blas`` is None where it is unknown.
 
     >>> from nembp.engine.network import dense_network
     >>> environment(dense_network([4, 3]))["device"]
@@ -319,8 +303,8 @@ def decode(hint: Any, written: Any) -> Any:
     Raises
     ------
     DataError
-        If the value does not fit, or its kind is unknown. The file is the caller's to name. A
-        class that rejects its values raises what it raises: ArchitectureError, mostly.
+        If the value does not fit, or its kind is unknown. A class that rejects its values raises
+        what it raises: ArchitectureError, mostly.
 
     >>> decode(LinearMap, {"kind": "dense", "inputs": 4, "outputs": 3})
     Dense(inputs=4, outputs=3)
@@ -415,13 +399,11 @@ class Model:
     Attributes
     ----------
     net : Network
-        Seen from its forward direction; ``net.reversed`` is the other.
+        Seen from its forward direction.
     shape : tuple of int
         Of one input sample, (28, 28, 1) for example; its product is ``net.inputs``.
-    classes : tuple of str
-        Names, one for each output; () for regression.
-    target_names : tuple of str
-        Regression targets, one for each output; () for classification.
+    classes, target_names : tuple of str
+        Names, one for each output; the one is () for regression, the other for classification.
     x_scaling, y_scaling : Scaling
         Between raw values and the network's units.
     centroids : ndarray of float64, shape (classes, features), or None
@@ -459,10 +441,7 @@ class Model:
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Return class probabilities or targets in their own units, shape (n, outputs).
 
-        Parameters
-        ----------
-        X : array_like, shape (n, *shape) or (n, features)
-            Samples in their own units.
+        Samples have shape (n, *shape) or (n, features), in their own units.
         """
         x = np.asarray(X)
         x = self.x_scaling.apply(x.reshape(len(x), *self.shape), self.net.dtype)
@@ -480,11 +459,7 @@ class Model:
         """Return what the backward direction draws for labels or targets, shape (n, *shape).
 
         For a class that is an estimate of its centroid, the mean of its samples, not an inverse.
-
-        Parameters
-        ----------
-        y : array_like
-            Names of classes, rows of probabilities (n, classes), or targets in their own units.
+        y holds names of classes, rows of probabilities (n, classes), or targets in their own units.
         """
         if self.classes and np.ndim(y) == 1:
             unknown = [name for name in map(str, y) if name not in self.classes]
@@ -511,14 +486,7 @@ def _in_parts(net: Network, values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def save_model(path: str | os.PathLike[str], model: Model) -> None:
-    """Write a model, bit for bit, in place of whatever `path` held.
-
-    Parameters
-    ----------
-    path : path
-        Commonly ``model.npz``.
-    model : Model
-        On any device; in float32 or float64.
+    """Write a model, bit for bit, in place of whatever `path` held; commonly ``model.npz``.
 
     Raises
     ------
@@ -564,25 +532,12 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
 
 
 def load_model(path: str | os.PathLike[str], device: str | Backend = "cpu") -> Model:
-    """Read a model that `save_model` wrote.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    device : str or Backend
-        Where its network is to live; it does not matter where it was trained.
-
-    Returns
-    -------
-    Model
-        With the parameters' very bits, and ``net.reversed`` as always.
+    """Read a model that `save_model` wrote, onto a device; it does not matter where it was trained.
 
     Raises
     ------
     DataError
         If the file is missing, damaged, no model, of another format version, or of an unknown kind.
-        Reading takes memory in proportion to the file, and nothing in it can run code.
     DeviceError
         If the device cannot be used.
     """

@@ -279,22 +279,16 @@ def test_values_that_json_cannot_hold_are_refused(value):
     ("hint", "written", "message"),
     [
         (LinearMap, {"kind": "torus"}, "linear map of unknown kind 'torus'; expected one of dense"),
-        (LinearMap, {"kind": ["dense"]}, r"unknown kind \['dense'\]"),
-        (LinearMap, {"inputs": 4, "outputs": 3}, "unknown kind None"),
         (LinearMap, "dense", "'dense' where LinearMap was expected"),
         (LinearMap, {"kind": "dense", "inputs": 4}, "has the fields 'inputs'; expected inputs"),
-        (LinearMap, {"kind": "dense", "inputs": 4, "outputs": 3, "extra": 0}, "has the fields"),
         (LinearMap, {"kind": "dense", "inputs": 4.0, "outputs": 3}, "dense: 4.0 where int was"),
         (LinearMap, {"kind": "dense", "inputs": True, "outputs": 3}, "dense: True where int was"),
-        (LinearMap, {"kind": "dense", "inputs": 0, "outputs": 3}, "at least 1"),
         (LinearMap, {"kind": "transposed", "synapse": {"kind": "x"}}, "transposed: linear map of"),
         (Likelihood, {"kind": "gaussian", "variance": "1"}, "gaussian: '1' where float was"),
         (Likelihood, {"kind": "gaussian", "variance": math.inf}, "positive, finite"),
-        (Likelihood, {"kind": "relu"}, "likelihood of unknown kind 'relu'"),
         (Layer, {"size": 3, "activation": {"kind": "x"}}, "Layer: activation of unknown kind 'x'"),
         (tuple[int, ...], [1, "2"], "'2' where int was expected"),
         (tuple[int, int], [1], r"\[1\] where tuple was expected"),
-        (Literal["a", "b"], "c", "'c' where"),
         (int | None, "c", "'c' where int was expected"),
         (int, "y" * 10**6, r"'y{59}\.\.\. where int was expected"),
     ],
@@ -400,18 +394,6 @@ def test_any_network_comes_back(tmp_path_factory, sizes, activation, ends, weigh
     assert contents(load_model(path)) == contents(model)
 
 
-def test_a_loaded_network_works_in_both_directions_over_one_memory(path):
-    net = dense_network([4, 5, 3], dtype="float64", seed=1)
-    save_model(path, image_model(net=net))
-    back = load_model(path).net
-    x, y = np.random.default_rng(0).random((5, 4)), np.eye(3)
-    assert back.reversed.reversed is back
-    assert np.array_equal(back.predict(x), net.predict(x))
-    assert np.array_equal(back.reversed.predict(y), net.reversed.predict(y))
-    back.parameters[...] = 0.0
-    assert not back.reversed.weights[-1].any()
-
-
 def test_a_model_is_loaded_onto_any_backend(path, monkeypatch):
     strict = pytest.importorskip("array_api_strict")
     backend = Backend(strict, strict.Device("device1"))
@@ -453,8 +435,6 @@ UNFIT = {
     "parameters hold a NaN": poisoned,
     "centroids hold a NaN": lambda: image_model(centroids=np.full((3, 4), np.inf)),
     "samples of shape (2, 2, 2) do not fit 4 inputs": lambda: image_model(shape=(2, 2, 2)),
-    "samples of shape (-2, -2, 1) do not fit": lambda: image_model(shape=(-2, -2, 1)),
-    "samples of shape () do not fit": lambda: image_model(shape=()),
     "images of shape (4,)": lambda: image_model(shape=(4,)),
     "2 classes do not fit 3 outputs": lambda: image_model(classes=("a", "b"), centroids=None),
     "1 target names do not fit 2 outputs": lambda: table_model(target_names=("a",)),
@@ -464,9 +444,6 @@ UNFIT = {
     ),
     "pixel_scaling of shape (2,) does not fit (2, 2, 3)": lambda: colour_model(
         pixel_scaling=Scaling(np.zeros(2))
-    ),
-    "y_scaling of shape (2, 2) does not fit (2,)": lambda: table_model(
-        y_scaling=Scaling(factor=np.ones((2, 2)))
     ),
 }
 
@@ -527,23 +504,16 @@ def test_every_truncation_is_detected_and_every_flipped_bit_detected_or_harmless
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"header": {"version": "1"}}, "has format version '1'"),
         ({"header": {"format": "nembp optimizer"}}, "not a nembp model"),
-        ({"header": {"dtype": "float16"}}, "dtype: 'float16' where Literal was expected"),
         ({"header": {"dtype": "float64"}}, "the array parameters is float32"),
-        ({"header": {"layers": None}}, "layers: None where tuple was expected"),
         ({"header": {"layers": []}}, "parameters of shape (90,), but its layers have"),
         ({"header": {"forward": {"kind": "poisson"}}}, "forward: likelihood of unknown kind"),
         ({"header": {"backward": {"kind": "gaussian", "variance": 0.0}}}, "positive, finite"),
-        ({"header": {"shape": [4.0]}}, "shape: 4.0 where int was expected"),
         ({"header": {"shape": [2] * 100}}, "do not fit 4 inputs"),
         ({"header": {"classes": "012"}}, "classes: '012' where tuple was expected"),
-        ({"header": {"is_image": 1}}, "is_image: 1 where bool was expected"),
-        ({"header": {"settings": []}}, "settings: [] where dict was expected"),
         ({"without": ["environment"]}, "environment: None where dict was expected"),
         ({"without": ["x_factor"]}, "the array x_factor is missing"),
         ({"parameters": np.zeros((90, 1), np.float32)}, "parameters of shape (90, 1), but"),
-        ({"parameters": np.zeros(90, np.float64)}, "the array parameters is float64"),
         ({"centroids": np.zeros((3, 4), np.int64)}, "the array centroids is int64"),
         ({"x_factor": np.zeros(())}, "factors must not be zero"),
         ({"y_offset": np.full(3, np.nan)}, "finite offsets and factors"),

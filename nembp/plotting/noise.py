@@ -49,18 +49,10 @@ Names = Callable[[int], str]  # what a unit is called
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One sample at a direction's output.
-
-    Attributes
-    ----------
-    likelihood : Likelihood
-        Of the direction.
-    z, a, t : ndarray of float64, shape (width,)
-        Pre-activation in the likelihood's normal form, activation, target.
-    """
+    """One sample at a direction's output."""
 
     likelihood: Likelihood
-    z: Floats
+    z: Floats  # pre-activation in the likelihood's normal form, shape (width,)
     a: Floats
     t: Floats
 
@@ -68,12 +60,7 @@ class Point:
     def of(cls, net: Network, x: ArrayLike, t: ArrayLike) -> Point:
         """Run a direction, ``net`` or ``net.reversed``, on one sample.
 
-        Parameters
-        ----------
-        net : Network
-            The direction.
-        x, t : array_like, shape (1, inputs) and (1, outputs)
-            Its input and target, in the network's units.
+        Its input x has shape (1, inputs), its target t (1, outputs), in the network's units.
 
         Raises
         ------
@@ -127,43 +114,21 @@ class Point:
 # -- views -----------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class View:
-    """Two coordinates of the noise on one target, which is their origin.
+    """Two coordinates of the noise on one target, which is their origin."""
 
-    Attributes
-    ----------
-    kind : {"simplex", "pair", "span", "ball", "line"}
-        Which of the functions below made it.
-    point : Point
-        The units that receive noise.
-    axes : ndarray of float64, shape (2, width)
-        Orthonormal; the plane of all kinds but "line".
-    region : {"half-plane", "quadrant", "disc"}
-        Where the gain is ≥ 0; the quadrant is where both units' is.
-    normal : ndarray of float64, shape (2,)
-        Normal of the half-plane, signs of the quadrant, or centre of the disc, on whose edge the
-        origin lies.
-    title, note, x_label, y_label : str
-        What it shows; what a reader has to know about it; the coordinates.
-    output : ndarray, shape (2,), or None
-        Where a lies.
-    corners : tuple of (str, ndarray of shape (2,))
-        Names and places of the simplex's.
-    sum_zero : ndarray, shape (2,), or None
-        Direction of the noise that leaves a multinomial target's sum as it is.
-    """
-
-    kind: Literal["simplex", "pair", "span", "ball", "line"]
-    point: Point
-    axes: Floats
+    kind: Literal["simplex", "pair", "span", "ball", "line"]  # which function below made it
+    point: Point  # the units that receive noise
+    axes: Floats  # orthonormal, shape (2, width): the plane
+    region: Literal["half-plane", "quadrant", "disc"]  # where the gain is ≥ 0
+    # of the half-plane; signs of the quadrant; centre of the disc, whose edge holds the origin
     normal: Floats
-    region: Literal["half-plane", "quadrant", "disc"]
     title: str
-    note: str = ""
+    note: str = ""  # what a reader has to know
     x_label: str = ""
     y_label: str = ""
-    output: Floats | None = None
-    corners: tuple[tuple[str, Floats], ...] = ()
-    sum_zero: Floats | None = None
+    output: Floats | None = None  # where a lies
+    corners: tuple[tuple[str, Floats], ...] = ()  # of the simplex: names and places
+    sum_zero: Floats | None = None  # direction of noise that leaves Σt of classes as it is
 
     def coordinates(self, n: Floats) -> Floats:
         """Return where noise (draws, width) falls, shape (draws, 2)."""
@@ -227,8 +192,8 @@ def simplex_view(whole: Point, names: Names) -> View:
         "simplex",
         point,
         SIMPLEX,
-        point.slope @ SIMPLEX.T,
         "half-plane",
+        point.slope @ SIMPLEX.T,
         title="three classes on the simplex",
         note="Left: the noise of the three classes is held at sum zero, in the simplex's plane"
         f"{rest}. These classes hold {held:.4g} of the probability{scaled}.",
@@ -251,8 +216,8 @@ def pair_view(whole: Point, names: Names, *, by_unit: bool) -> View:
         "pair",
         point,
         np.eye(2),
-        point.slope,
         "quadrant" if by_unit else "half-plane",
+        point.slope,
         title=f"two of {whole.width} neurons" if others else "both neurons",
         note=note,
         x_label=f"noise in {names(int(chosen[0]))}",
@@ -276,8 +241,8 @@ def span_view(point: Point, seed: int) -> View:
         "span",
         point,
         axes,
-        point.slope @ axes.T,
         "half-plane",
+        point.slope @ axes.T,
         title=f"all {point.width} neurons",
         note=f"Right: noise in all neurons, seen along {w}, which alone decides the gain, and "
         f"along {where}.",
@@ -296,8 +261,8 @@ def ball_view(point: Point, seed: int, title: str) -> View:
         "ball",
         point,
         plane(offset, _random(point, seed)),
-        centre,
         "disc",
+        centre,
         title=title,
         note=f"The ball of radius ‖t − a‖ = {radius:.4g} in {point.width} dimensions, in the plane "
         "that holds a − t and, turned about it, each draw: a point lies in the disc where its draw "
@@ -315,8 +280,8 @@ def line_view(point: Point, names: Names) -> View:
         "line",
         point,
         np.zeros((2, 1)),
-        np.array([0.0, 1.0]),
         "half-plane",
+        np.array([0.0, 1.0]),
         title="the only neuron",
         x_label=f"noise in {names(0)}",
         y_label="gain (nats)",
@@ -354,42 +319,24 @@ SCREENINGS = {
 class Panel:
     """Draws of noise on one target, in one view, and what screening made of them.
 
-    Attributes
-    ----------
-    view : View
-        The coordinates and the landmarks.
-    screening : {"vector", "component", "expectation"}
-        How the draws are screened.
-    drawn, kept : ndarray of float64, shape (draws, 2)
-        Coordinates of the noise before and after screening.
-    fate : ndarray of int, shape (draws,)
-        0 where the draw was accepted, 1 where its reflection −n was, 2 where it became 0; 3 where
-        its units fared differently.
-    accepted, reflected, dropped : float
-        Shares of the draws with these fates; of their units if those are screened one by one.
-    exact : float or None
-        The accepted share by theory, where that is known.
-    gain : float
-        Mean gain of the screened noise, in nats per sample.
-    mean : ndarray of float64, shape (width,)
-        Of the screened noise: the drift. In closed form for Gaussian draws that a half-space
-        screens (noise of kind "drift"), else over the draws.
-    drift : ndarray of float64, shape (2,)
-        Where that lies.
+    The mean of the screened noise is its drift: in closed form for Gaussian draws that a half-space
+    screens (noise of kind "drift"), else over the draws.
     """
 
     view: View
     screening: str
-    drawn: Floats
-    kept: Floats
+    drawn: Floats  # coordinates of the noise before screening, shape (draws, 2)
+    kept: Floats  # and after it
+    # 0 where a draw was accepted, 1 where its reflection −n was, 2 where it became 0; 3 where its
+    # units fared differently
     fate: NDArray[np.int64]
-    accepted: float
+    accepted: float  # shares of these fates: of draws, or of units if those are screened singly
     reflected: float
     dropped: float
-    exact: float | None
-    gain: float
-    mean: Floats
-    drift: Floats
+    exact: float | None  # the accepted share by theory, where that is known
+    gain: float  # mean over the draws, in nats
+    mean: Floats  # of the screened noise, shape (width,)
+    drift: Floats  # its coordinates
 
     @property
     def sum_change(self) -> float | None:
@@ -403,6 +350,8 @@ def draw_panel(
 ) -> Panel:
     """Draw noise for one target as training does, and see what its screening keeps.
 
+    The same seed gives the same draws under any screening.
+
     Parameters
     ----------
     view : View
@@ -411,10 +360,8 @@ def draw_panel(
         Law, screening and so on; of kind "nem", or "anti" for the control.
     std : float
         σ of the draws, in units of the target.
-    draws, seed : int
-        How many, and of which stream. The same seed gives the same draws under any screening.
-    batch : int
-        Draws screened together where batches are (``screening`` "expectation").
+    draws, seed, batch : int
+        How many; of which stream; screened how many at a time, where batches are.
     """
     point, screening = view.point, noise.screening_for(view.point.likelihood)
     by_unit = screening == "component"
@@ -657,9 +604,10 @@ def _draw_panel(axis: Any, panel: Panel) -> None:
     axis.plot(0, 0, "o", color=INK, markersize=6, zorder=7)
     left, below = panel.drift >= 0  # away from the arrow
     _label(axis, np.zeros(2), "t", (-9 if left else 9, -13 if below else 13), ha="center")
-    if panel.view.output is not None and _inside(panel.view.output, low, high):
-        axis.plot(*panel.view.output, "D", color=INK, markersize=6, mfc="white", zorder=7)
-        _label(axis, panel.view.output, "a", (7, 5))
+    a = panel.view.output
+    if a is not None and np.all((low <= a) & (a <= high)):
+        axis.plot(*a, "D", color=INK, markersize=6, mfc="white", zorder=7)
+        _label(axis, a, "a", (7, 5))
 
 
 def _view(panel: Panel) -> tuple[Floats, Floats]:
@@ -725,7 +673,7 @@ def _draw_landmarks(axis: Any, panel: Panel, low: Floats, high: Floats) -> None:
         for name, place in panel.view.corners:
             if not np.any(np.abs(place) > 1e-9):
                 _label(axis, below, name, (0, 0), ha="center")
-            elif _inside(place, low, high):
+            elif np.all((low <= place) & (place <= high)):
                 outward = 15 * (place - middle) / np.linalg.norm(place - middle)
                 away = "right" if outward[0] > 8 else "left" if outward[0] < -8 else "center"
                 _label(axis, place, name, tuple(outward), ha=away)
@@ -773,11 +721,11 @@ def _legend(panels: Sequence[Panel]) -> list[Any]:
 def _shares(panel: Panel) -> str:
     by_unit = panel.screening == "component" and panel.view.point.width > 1
     of = "neurons" if by_unit else "draws"
-    parts = [f"{_percent(panel.accepted)} of {of} accepted"]
+    parts = [f"{100 * panel.accepted:.3g} % of {of} accepted"]
     if panel.reflected:
-        parts.append(f"{_percent(panel.reflected)} reflected")
+        parts.append(f"{100 * panel.reflected:.3g} % reflected")
     if panel.dropped:
-        parts.append(f"{_percent(panel.dropped)} set to 0")
+        parts.append(f"{100 * panel.dropped:.3g} % set to 0")
     if panel.exact is not None and panel.exact < 0.001:
         parts[0] += f" (in theory {panel.exact:.1g})"
     return ", ".join(parts) + f"\nmean gain {panel.gain:.3g} nats"
@@ -787,14 +735,6 @@ def _sums(panel: Panel) -> str:
     if panel.view.kind != "span" or panel.sum_change is None:
         return ""
     return f"The kept noise changes Σt by {panel.sum_change:.3g} on average."
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
-def _inside(place: Floats, low: Floats, high: Floats) -> bool:
-    return bool(np.all((low <= place) & (place <= high)))
 
 
 def _label(

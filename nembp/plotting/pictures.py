@@ -88,21 +88,12 @@ def tile_images(
 def write_images(path: str | os.PathLike[str], images: NDArray[Any], shape: Sequence[int]) -> None:
     """Write one image pixel by pixel, or several as a sheet of `tile_images`, as PNG.
 
-    Parameters
-    ----------
-    path : path
-        Its suffix must be .png.
-    images : ndarray, shape (n, features) or (n, *shape)
-        uint8, or floats, which are clipped to [0, 1].
-    shape : sequence of int
-        (height, width, channels) of one image.
-
     Raises
     ------
     OutputError
-        If the file cannot be written, or its suffix promises another format.
+        If the file cannot be written, or its suffix is not .png.
     ShapeError
-        If the array does not hold such images.
+        As `tile_images`.
     """
     one = len(images) == 1
     sheet = _pixels(images, shape)[0] if one else tile_images(images, shape)
