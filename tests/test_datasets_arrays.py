@@ -60,7 +60,9 @@ SAMPLES = {
 }  # each 60 MB, most of it a hole in the file
 
 
-@pytest.mark.parametrize(("kind", "split"), zip(SAMPLES, (True, False, False, True), strict=True))
+@pytest.mark.parametrize(
+    ("kind", "split"), [*zip(SAMPLES, (True, False, False, True), strict=True)]
+)
 def test_what_is_held_does_not_grow_with_the_samples(tmp_path, kind, split):
     shape, dtype = SAMPLES[kind]
     names = ("x_train", "x_test") if split else ("x",)
