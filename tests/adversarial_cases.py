@@ -19,11 +19,11 @@ def trainer_of(settings=None, *, data=RING, hidden=(32, 32), seed=0, dtype="floa
     """Return a trainer on a ring, of small networks."""
     settings = settings or AdversarialSettings()
     features = int(np.prod(data.train.x.shape[1:]))
-    normalization = options.pop("normalization", None)
+    of_g = {key: options.pop(key) for key in ("normalization", "backward") if key in options}
     g = dense_network(
         [2, *hidden, features],
         forward="gaussian",
-        normalization=normalization,
+        **of_g,
         dtype=dtype,
         seed=2 * seed,
     )

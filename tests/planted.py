@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from nembp.adversarial.objectives import Score
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.trainer import AdversarialTrainer
 from nembp.engine import convolution, linear, winograd
 from nembp.engine.activations import LeakyReLU, Logistic, ReLU, Tanh
 from nembp.engine.backprop import CycleBackpropagation, JointBackpropagation
 from nembp.engine.convolution import Convolution
-from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial, Score
 from nembp.engine.linear import AveragePooling, Dense, Reshape, Transposed
 from nembp.engine.network import Network, Parameters
 from nembp.engine.noise import LayerNoise, NoiseSource

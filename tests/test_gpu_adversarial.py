@@ -15,10 +15,8 @@ from devices import REAL, gpu, needs_kernels
 from game_cases import KINDS, PLACES, ROWS, Settings, outcome, trainer_of
 from near import assert_near
 
-from nembp.adversarial import on_device
-from nembp.adversarial.order import SampleOrder
-from nembp.adversarial.players import DiscriminatorPlayer, GeneratorPlayer
-from nembp.adversarial.turns import Turns
+from nembp.adversarial.gradients import DiscriminatorGradient
+from nembp.adversarial.trainer import AdversarialTrainer, SampleOrder
 from nembp.backend import CupyBackend
 from nembp.backend.graphs import StepsOnDevice
 from nembp.engine.noise import Noise
@@ -129,7 +127,7 @@ def test_numbers_on_the_device_are_pythons(resident, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(CupyBackend, "has_kernel", lambda self, named: False)
         expected = trainer_of(gpu(), settings, **options)
-    assert (actual.on_device is None, expected.on_device is None) == (False, True)
+    assert (actual.on_device, expected.on_device) == (True, False)
     for ours, theirs in zip(outcome(expected), outcome(actual), strict=True):
         assert_near(theirs, ours, 1e-9, "a run", scale=1.0)
 
@@ -139,10 +137,10 @@ def test_draws_of_the_host_and_optimizers_of_your_own_are_not_captured():
         def move(self, chunk: Any, eta: float, epsilon: float) -> None:
             super().move(chunk, eta, epsilon)
 
-    assert trainer_of("cpu").on_device is None
-    assert trainer_of(gpu(), host_noise=True).on_device is None
+    assert not trainer_of("cpu").on_device
+    assert not trainer_of(gpu(), host_noise=True).on_device
     own = trainer_of(gpu(), optimizers=(Own(0.1), SGD(0.1)))
-    assert own.on_device is None
+    assert not own.on_device
     theirs = outcome(trainer_of(gpu(), optimizers=(SGD(0.1), SGD(0.1))))
     for a, b in zip(outcome(own), theirs, strict=True):
         assert_near(b, a, 1e-5, "a run", scale=1.0)
@@ -163,15 +161,15 @@ def test_a_run_goes_on_after_an_iteration_that_was_broken_off(on, resident, monk
     """As by Ctrl-C: with samples and numbers for all turns to come, and finite."""
     options = {"resident": resident, "iterations": 20, "report_every": 9}
     trainer = trainer_of(gpu() if on == "gpu" else on, Settings(critic_steps=3), **options)
-    calls, discriminate = [], Turns.discriminate
+    calls, gradient = [], DiscriminatorGradient.__call__
 
-    def breaks(self: Turns, numbers: Any) -> None:
-        calls.append(numbers)
+    def breaks(self: DiscriminatorGradient, *args: Any) -> None:
+        calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        discriminate(self, numbers)
+        gradient(self, *args)
 
-    monkeypatch.setattr(Turns, "discriminate", breaks)
+    monkeypatch.setattr(DiscriminatorGradient, "__call__", breaks)
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     assert trainer.iteration == 1
@@ -214,14 +212,14 @@ def test_streams_that_run_apart_give_the_same_numbers(device, copies_first):
 
 @on_stand_in
 def test_what_cannot_be_captured_is_made_call_by_call(device, monkeypatch):
-    backend, original = CupyBackend(), Turns._record
+    backend, original = CupyBackend(), AdversarialTrainer._record
     expected = outcome(trainer_of(backend, GAME))
 
-    def reads(self: Turns) -> None:
+    def reads(self: AdversarialTrainer) -> None:
         original(self)
-        backend.to_numpy(self.g.forward_nll)
+        backend.to_numpy(self.of_g.forward_nll)
 
-    monkeypatch.setattr(Turns, "_record", reads)
+    monkeypatch.setattr(AdversarialTrainer, "_record", reads)
     trainer = trainer_of(backend, GAME)
     assert are_equal(expected, outcome(trainer))
     assert trainer.captured == 0
@@ -230,7 +228,7 @@ def test_what_cannot_be_captured_is_made_call_by_call(device, monkeypatch):
 
 # -- what a graph would get wrong, planted ---------------------------------------------------------
 TAKE, NORMAL, ADAM = StepsOnDevice.take, CupyBackend.normal, Adam.numbers
-LAY_OUT, SCREEN = on_device.IterationsOnDevice.lay_out, CupyBackend.screen
+NUMBERS, SCREEN = AdversarialTrainer.numbers, CupyBackend.screen
 
 
 def _always_the_first_row(self: StepsOnDevice, rows: int) -> Any:
@@ -247,12 +245,12 @@ BUGS: dict[str, tuple[type, str, Any]] = {
     "samples and numbers": (StepsOnDevice, "take", _always_the_first_row),
     "z": (CupyBackend, "normal", _always_the_first_draw),
     "factors and schedules": (
-        on_device.IterationsOnDevice, "lay_out",
-        lambda self, order, numbers: LAY_OUT(self, order, [numbers[0]] * len(numbers)),
+        AdversarialTrainer, "numbers", lambda self, turn: NUMBERS(self, 0),
     ),
     "bias corrections": (Adam, "numbers", lambda self, step, factor: ADAM(self, 1, factor)),
-    "schedule of D's weight": (DiscriminatorPlayer, "follow", lambda self, course: None),
-    "schedule of G's weight": (GeneratorPlayer, "follow", lambda self, course: None),
+    "schedule of the weights": (
+        AdversarialTrainer, "_weight", lambda self, weight: (weight, None),
+    ),
     "order": (
         SampleOrder, "take", lambda self, batches: np.resize(np.arange(ROWS), batches * ROWS),
     ),
@@ -275,7 +273,7 @@ def test_a_standard_deviation_that_stays_is_caught(device, source, monkeypatch):
     backend, noise = CupyBackend(), dict.fromkeys(PLACES, Noise("blind", std=0.3))
     expected = outcome(trainer_of(backend, GAME, noise=noise, cuda_graphs=False))
     trainer = trainer_of(backend, GAME, noise=noise)
-    sources = trainer.on_device._sources
+    sources = trainer._noisy
     assert len(sources) == 5
     stays = sources[source] if source < 5 else None
 

@@ -18,17 +18,7 @@ from typing import Literal, get_args
 
 from nembp.errors import ArchitectureError
 
-__all__ = [
-    "AdversarialSettings",
-    "BackwardLabels",
-    "Bidirectional",
-    "Kind",
-    "NoiseSchedule",
-    "WeightSchedule",
-    "course",
-]
-
-KNEE, LEFT = 7 / 8, 0.2  # where a geometric course turns to a straight line, and what is left
+KNEE, LEFT = 7 / 8, 0.2  # where a geometric schedule turns to a straight line, and what is left
 RISE = 0.1  # share of the training in which a weight rises
 
 Kind = Literal["vanilla", "minimax", "wasserstein", "wasserstein-gp"]
@@ -52,14 +42,14 @@ class AdversarialSettings:
         its weights (Arjovsky, Chintala, Bottou 2017) or by the penalty (‖∇ₓ f(x̂)‖ − 1)²
         (Gulrajani and others 2017); G climbs E f(G(z)).
     bidirectional : {"none", "discriminator", "generator", "both"}
-        Who is trained in both directions.
+        Which networks are trained in both directions.
     discriminator_weight, generator_weight : float
         What multiplies the log-likelihood of D's and of G's backward direction: for a Gaussian of
         variance 1, the precision 1/v.
     weight_schedule : {"constant", "linear", "cosine", "geometric", "rise"}
-        Course of both weights over the training (:func:`course`).
+        Of both weights over the training (:func:`schedule_factor`).
     weight_until : float
-        Share of the training, 0 < u ≤ 1, after which a course that falls is 0.
+        Share of the training, 0 < u ≤ 1, after which a schedule that falls is 0.
     noise_schedule, noise_until : {"power", "linear", "cosine", "geometric"}, float
         The same for the standard deviation of all noise; ``power`` is the noise's own σ₀ / tᵈ.
     backward_labels : {"real", "both"}
@@ -68,11 +58,11 @@ class AdversarialSettings:
     backward_flow : bool
         Let the gradient of log p(z | G(z)) flow into G(z) too, instead of holding it fixed.
     backward_permuted : bool
-        Control: backward targets that mean nothing. D's have their neurons permuted, the same way
+        Control: backward targets that mean nothing. D's have their values permuted, the same way
         in every step; G's are another sample's z.
     latent_law : {"gaussian", "binary"}
         z ~ N(0, I), or bits, 0 or 1 with probability ½ each, whose backward direction in G is
-        Bernoulli (:mod:`nembp.adversarial.data`).
+        Bernoulli (:func:`nembp.adversarial.data.fill_latent`).
     classes : int
         Number K of real classes, for a discriminator with K+1 of them; 0 for a single output.
     critic_steps : int, optional
@@ -126,39 +116,29 @@ class AdversarialSettings:
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in get_args(allowed):
-                options = ", ".join(get_args(allowed))
                 raise ArchitectureError(
-                    f"adversarial {name.replace('_', ' ')} must be one of {options}, got "
-                    f"{getattr(self, name)!r}"
-                )
-        positive = ("discriminator_weight", "generator_weight", "clip", "penalty_weight")
-        for name in (*positive, "latent_std"):
-            if not (0.0 < getattr(self, name) < math.inf):
-                raise ArchitectureError(
-                    f"{name.replace('_', ' ')} must be a positive, finite number, got "
-                    f"{getattr(self, name)}"
-                )
-        for name in ("weight_until", "noise_until"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ArchitectureError(
-                    f"{name.replace('_', ' ')} must be above 0 and at most 1, got "
-                    f"{getattr(self, name)}"
+                    f"adversarial {name.replace('_', ' ')} must be one of "
+                    f"{', '.join(get_args(allowed))}, got {getattr(self, name)!r}"
                 )
         if self.critic_steps is None:
             object.__setattr__(self, "critic_steps", 5 if self.has_critic else 1)
-        if self.steps < 1:
-            raise ArchitectureError(f"critic steps must be at least 1, got {self.critic_steps}")
-        if not 0.0 <= self.averaging < 1.0:
-            raise ArchitectureError(
-                f"averaging must be at least 0 and less than 1, got {self.averaging}"
-            )
-        self._check_classes()
-
-    def _check_classes(self) -> None:
-        if self.classes < 0 or self.classes == 1:
-            raise ArchitectureError(
-                f"classes must be 0, for one output, or at least 2, got {self.classes}"
-            )
+        positive = "a positive, finite number"
+        share = "above 0 and at most 1"
+        for name, fits, expected in (
+            ("discriminator_weight", 0.0 < self.discriminator_weight < math.inf, positive),
+            ("generator_weight", 0.0 < self.generator_weight < math.inf, positive),
+            ("clip", 0.0 < self.clip < math.inf, positive),
+            ("penalty_weight", 0.0 < self.penalty_weight < math.inf, positive),
+            ("latent_std", 0.0 < self.latent_std < math.inf, positive),
+            ("weight_until", 0.0 < self.weight_until <= 1.0, share),
+            ("noise_until", 0.0 < self.noise_until <= 1.0, share),
+            ("critic_steps", self.steps >= 1, "at least 1"),
+            ("averaging", 0.0 <= self.averaging < 1.0, "at least 0 and less than 1"),
+            ("classes", self.classes == 0 or self.classes >= 2, "0, for one output, or at least 2"),
+        ):
+            if not fits:
+                label = name.replace("_", " ")
+                raise ArchitectureError(f"{label} must be {expected}, got {getattr(self, name)}")
         if self.classes and self.has_critic:
             raise ArchitectureError(
                 f"a {self.kind} critic has one output and no classes, got classes {self.classes}; "
@@ -167,7 +147,7 @@ class AdversarialSettings:
 
     @property
     def has_critic(self) -> bool:
-        """Whether D is a Wasserstein critic, whose output is a score without a link."""
+        """Whether D is a Wasserstein critic, whose output is a score."""
         return self.kind in ("wasserstein", "wasserstein-gp")
 
     @property
@@ -191,16 +171,16 @@ class AdversarialSettings:
         >>> AdversarialSettings(weight_schedule="linear", weight_until=0.5).weight_factor(0.25)
         0.5
         """
-        return course(self.weight_schedule, share, self.weight_until)
+        return schedule_factor(self.weight_schedule, share, self.weight_until)
 
 
-def course(name: str, share: float, until: float = 1.0) -> float:
+def schedule_factor(name: str, share: float, until: float = 1.0) -> float:
     """Return a factor at the share s of a training, with r = min(1, s / until).
 
     ``constant``: 1; ``linear``: 1 − r; ``cosine``: (1 + cos πr)/2; ``geometric``: to a fifth by
     r = 7/8 in equal ratios, then on a line to 0; ``rise``: min(1, 10 s).
 
-    >>> course("linear", 0.25, until=0.5), course("geometric", 1.0)
+    >>> schedule_factor("linear", 0.25, until=0.5), schedule_factor("geometric", 1.0)
     (0.5, 0.0)
     """
     r = min(1.0, share / until)

@@ -15,14 +15,13 @@ import numpy as np
 
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.trainer import AdversarialTrainer
-from nembp.adversarial.turns import Numbers
 from nembp.backend import Backend
 from nembp.benchmarks.peers import MissingPeerError, import_peer
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import BatchReader
 from nembp.engine.likelihoods import Bernoulli
 from nembp.engine.network import Network, dense_network
-from nembp.engine.optimizers import Adam, Optimizer
+from nembp.engine.optimizers import Adam
 
 __all__ = ["EngineGan", "TorchGan", "gan_multiply_adds", "gan_networks"]
 
@@ -111,18 +110,14 @@ class EngineGan:
     def at_rest(self) -> tuple[Host, list[Host]]:
         """Return a z, and both gradients for it before anything moves, G's first."""
         trainer, host = self.trainer, self.backend.to_numpy
-        turns, still = trainer.turns, _Still()
-        turns.read(self.backend.asarray(np.arange(trainer.batch_size)))
-        turns.discriminate(still)
-        turns.generate(still)
-        return host(turns.g.z), [host(optimizer.gradient) for optimizer in trainer.optimizers]
-
-
-class _Still(Numbers):
-    """Moves nothing."""
-
-    def move(self, optimizer: Optimizer) -> None:
-        pass
+        of_g, of_d, rows = trainer.of_g, trainer.of_d, trainer.batch_size
+        trainer.reader.read_x(self.backend.asarray(np.arange(rows)), of_d.real)
+        self.backend.normal(self.backend.generator(0, "latent"), of_g.z)
+        of_d.generated[...] = of_g.run()
+        gradients = [optimizer.gradient for optimizer in trainer.optimizers]
+        of_d(gradients[1], trainer.settings.discriminator_weight)
+        of_g(gradients[0], trainer.settings.generator_weight)
+        return host(of_g.z), [host(gradient) for gradient in gradients]
 
 
 class TorchGan:

@@ -21,20 +21,18 @@ from typing import Any, Final
 
 import numpy as np
 
-from nembp.adversarial.checks import check_noise
 from nembp.adversarial.data import DATA, load_adversarial
-from nembp.adversarial.objectives import Score
 from nembp.adversarial.scorers import Scorer, scorer_for
 from nembp.adversarial.scores import average_scores
 from nembp.adversarial.settings import AdversarialSettings
-from nembp.adversarial.trainer import AdversarialTrainer
+from nembp.adversarial.trainer import AdversarialTrainer, check_noise
 from nembp.architecture import generator_network, network
 from nembp.backend import Backend
 from nembp.checkpoints import Model, environment, load_model, save_model
 from nembp.datasets import Dataset, Scaling, available, feature_means
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.sources import as_rows
-from nembp.engine.likelihoods import Likelihood
+from nembp.engine.likelihoods import Likelihood, Score
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise
 from nembp.engine.optimizers import OPTIMIZERS, Optimizer

@@ -9,7 +9,6 @@ from typing import Any, get_args
 
 import numpy as np
 
-from nembp.adversarial.objectives import Score
 from nembp.adversarial.settings import AdversarialSettings, Kind
 from nembp.adversarial.trainer import AdversarialTrainer
 from nembp.backend import Backend, get_backend, stream
@@ -27,7 +26,7 @@ from nembp.em import (
 )
 from nembp.engine.activations import get_activation
 from nembp.engine.backprop import CycleBackpropagation
-from nembp.engine.likelihoods import Bernoulli, Likelihood, Multinomial
+from nembp.engine.likelihoods import Bernoulli, Likelihood, Multinomial, Score
 from nembp.engine.linear import Dense, LinearMap, Transposed
 from nembp.engine.network import Layer, Network
 from nembp.engine.noise import Noise

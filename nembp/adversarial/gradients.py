@@ -1,4 +1,4 @@
-"""The two players' gradients, each for a fixed number of samples, in buffers allocated once.
+"""The gradients of generator and discriminator, for a fixed number of samples, in own buffers.
 
 D's gradient is a joint one of a batch of real and of generated samples. G's goes through D: D's
 error at its input, by a run of D that leaves its weights alone, is G's error at its output.
@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nembp.adversarial.objectives import RealClassLoss, Score
-from nembp.adversarial.penalty import GradientPenalty
+from nembp.adversarial.objectives import GradientPenalty, RealClassLoss
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.backend import Array, stream
 from nembp.engine.backprop import (
@@ -19,14 +18,11 @@ from nembp.engine.backprop import (
     CycleBackpropagation,
     JointBackpropagation,
     Loss,
-    Path,
     SampleLoss,
 )
-from nembp.engine.likelihoods import Multinomial
+from nembp.engine.likelihoods import Multinomial, Score
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise
-
-__all__ = ["DiscriminatorPlayer", "GeneratorPlayer"]
 
 PLACES = {  # of noise in D's joint gradient
     "discriminator/forward": "forward",
@@ -35,10 +31,9 @@ PLACES = {  # of noise in D's joint gradient
     "critic/input": "forward/input",
 }
 Noises = dict[str, Noise]
-Clock = tuple[int, int] | None  # epoch and iteration from 1; None where noise has its std already
 
 
-class DiscriminatorPlayer:
+class DiscriminatorGradient:
     """D's gradient: of its objective, and of log p(x | label) where it is trained backward.
 
     Write real samples into ``real``, generated ones into ``generated``, and labels into ``labels``
@@ -48,7 +43,7 @@ class DiscriminatorPlayer:
     ----------
     net : Network
         D, whose forward likelihood is Bernoulli, multinomial or
-        :class:`~nembp.adversarial.objectives.Score`.
+        :class:`~nembp.engine.likelihoods.Score`.
     rows : int
         Real samples, and as many generated ones.
     settings : AdversarialSettings
@@ -57,18 +52,20 @@ class DiscriminatorPlayer:
         Noise and its stream's generator, by the trainer's places; ``generators["penalty"]`` draws
         the points x̂ of a gradient penalty.
     permutation : ndarray of int, optional
-        Of the backward targets' neurons.
+        Of the values of the backward targets.
 
     Attributes
     ----------
     real, generated : array, shape (rows, inputs)
-    penalty : GradientPenalty or None
-        With its points and value, for a critic that has one.
     labels : array, shape (rows, classes), or None
         One-hot rows.
+    penalty : GradientPenalty or None
+        With its points and value, for a critic that has one.
     forward_nll, backward_nll : array, shape (1, 1)
         −(mean log D(x) + mean log(1 − D(g))) or what stands in its place, and the mean
         −log p(x | label), in nats, before D's weight.
+    sources : dict of NoiseSource
+        By the trainer's places.
     """
 
     def __init__(
@@ -81,33 +78,32 @@ class DiscriminatorPlayer:
         permutation: np.ndarray[Any, Any] | None = None,
     ) -> None:
         backend, dtype = net.backend, net.dtype
+        noise, generators = noise or {}, generators or {}
         self.net, self.settings = net, settings
         self.penalty: GradientPenalty | None = None
         if settings.kind == "wasserstein-gp":
             self.penalty = GradientPenalty(net, rows)
             self._share = backend.empty((rows, 1), dtype)
-            self._spread = backend.empty((rows, net.inputs), dtype)
-            self._gradient = backend.zeros((net.parameter_count,), dtype)
-            self._between = (generators or {}).get("penalty") or stream(0, "penalty")
+            self._of_penalty = backend.zeros((net.parameter_count,), dtype)
+            self._between = generators.get("penalty") or stream(0, "penalty")
         self.labels: Array = None
         if settings.classes:
             self.labels = backend.zeros((rows, settings.classes), dtype)
-        places = {PLACES[key]: key for key in noise or {} if key in PLACES}
-        path: Path = "classes" if settings.discriminator_backward else "none"
-        self._permuted: Array = None
+        places = {PLACES[key]: key for key in noise if key in PLACES}
+        permuted = None
         if permutation is not None:
-            self._permuted = backend.empty((2 * rows, net.inputs), dtype)
+            permuted = backend.empty((2 * rows, net.inputs), dtype)
         self._joint = joint = JointBackpropagation(
             net,
             2 * rows,
-            path=path,
+            path="classes" if settings.discriminator_backward else "none",
             classes=self._classes(rows),
             # normalized apart, as the generator's step shows D generated samples alone
             groups=(rows, rows),
             samples=rows,
-            backward_target=self._permuted,
-            noise={place: (noise or {})[key] for place, key in places.items()},
-            generators={place: (generators or {})[key] for place, key in places.items()},
+            backward_target=permuted,
+            noise={place: noise[key] for place, key in places.items()},
+            generators={place: generators[key] for place, key in places.items()},
         )
         self.real, self.generated = joint.x[:rows, :], joint.x[rows:, :]
         joint.t[...] = 0.0
@@ -115,19 +111,17 @@ class DiscriminatorPlayer:
             joint.t[rows:, settings.classes :] = 1.0
             self._label_targets = joint.t[:rows, : settings.classes]
         else:
-            for part, value in zip(
-                (joint.t[:rows, :], joint.t[rows:, :]), self._ends(), strict=True
-            ):
-                part[...] = value
+            joint.t[:rows, :], joint.t[rows:, :] = self._targets()
         self.forward_nll, self.backward_nll = joint.forward_nll, joint.backward_nll
         self.sources = {places[place]: source for place, source in joint.sources.items()}
+        self.permuted = permuted
         if permutation is not None:
             index = np.arange(2 * rows)[:, None] * net.inputs + permutation[None, :]
             self._index = backend.asarray(index.reshape(-1), "int64")
             flat = backend.xp.reshape
-            self._entries = flat(joint.x, (-1, 1)), flat(self._permuted, (-1, 1))
+            self._values = flat(joint.x, (-1, 1)), flat(permuted, (-1, 1))
 
-    def _ends(self) -> tuple[float, float]:
+    def _targets(self) -> tuple[float, float]:
         """Return the targets of real and generated samples of a single output."""
         return (1.0, -1.0) if isinstance(self.net.likelihood, Score) else (1.0, 0.0)
 
@@ -139,42 +133,39 @@ class DiscriminatorPlayer:
             if not real:
                 return None
             return ClassAssignment(np.eye(settings.classes, settings.classes + 1), self.labels)
-        inputs = np.array(self._ends()).reshape(2, 1)
+        inputs = np.array(self._targets()).reshape(2, 1)
         if real:
             return ClassAssignment(inputs[:1], backend.ones((rows, 1), dtype))
         return ClassAssignment(inputs, backend.asarray(np.repeat(np.eye(2), rows, axis=0), dtype))
 
-    def __call__(self, gradient: Array, weight: float = 1.0, clock: Clock = (1, 1)) -> None:
-        """Fill ``gradient`` for the samples, log p(x | label) multiplied by ``weight``."""
+    def __call__(self, gradient: Array, weight: float = 1.0, factor: Array = None) -> None:
+        """Fill ``gradient`` for the samples, log p(x | label) multiplied by ``weight``.
+
+        And by ``factor``, an array of shape (1,) where a captured step looks.
+        """
         joint, backend = self._joint, self.net.backend
         if self.labels is not None:
-            backend.copy(self.labels, self._label_targets)
+            self._label_targets[...] = self.labels
         if joint.input is not None:
-            joint.input.weight = weight
-        if self._permuted is not None:
-            table, out = self._entries
+            joint.input.weight, joint.input.factor = weight, factor
+        if self.permuted is not None:
+            table, out = self._values
             backend.take_rows(table, self._index, out)
-        _step(joint, clock, gradient)
+        joint.step(gradient)
         if self.penalty is not None:
             self._set_points(self.penalty)
-            self.penalty(self._gradient, self.settings.penalty_weight)
-            backend.into(gradient, backend.xp.add, gradient, self._gradient)
-
-    def follow(self, course: Array) -> None:
-        """Multiply log p(x | label) by what an array of shape (1,) holds at each call, too."""
-        if self._joint.input is not None:
-            self._joint.input.factor = course
+            self.penalty(self._of_penalty, self.settings.penalty_weight)
+            gradient += self._of_penalty
 
     def _set_points(self, penalty: GradientPenalty) -> None:
         """x̂ = g + ε (x − g), with ε uniform on [0, 1) for each pair."""
-        backend, xp = self.net.backend, self.net.backend.xp
-        backend.uniform(self._between, self._share)
-        backend.into(self._spread, xp.subtract, self.real, self.generated)
-        backend.into(self._spread, xp.multiply, self._spread, self._share)
-        backend.into(penalty.x, xp.add, self.generated, self._spread)
+        self.net.backend.uniform(self._between, self._share)
+        points = self.net.backend.xp.subtract(self.real, self.generated, out=penalty.x)
+        points *= self._share
+        points += self.generated
 
 
-class GeneratorPlayer:
+class GeneratorGradient:
     """G's gradient: of its objective, through D, and of log p(z | G(z)) where it is bidirectional.
 
     Write z into ``z``, call :meth:`run` for the samples, then the object for the gradient.
@@ -197,13 +188,13 @@ class GeneratorPlayer:
     z, output : array, shapes (rows, inputs) and (rows, outputs)
         z and G(z).
     forward_nll : array, shape (1, 1)
-        Mean of what D's end says: −log D(g), −log(1 − D(g)) for minimax, −f(g) for a critic.
+        Mean of what D's output says: −log D(g), −log(1 − D(g)) for minimax, −f(g) for a critic.
     backward_nll : array, shape (1, 1)
         Mean −log p(z | G(z)) in nats, before G's weight.
     sources : dict of NoiseSource
         Of the noise on z, by its place.
-    seen : list of NoiseSource
-        Of the noise on what D sees.
+    through : JointBackpropagation
+        The run of D, with the noise on what it sees.
     """
 
     def __init__(
@@ -215,63 +206,58 @@ class GeneratorPlayer:
         noise: Noises | None = None,
         generators: dict[str, Any] | None = None,
     ) -> None:
-        backend, dtype = net.backend, net.dtype
+        noise, generators = noise or {}, generators or {}
         self.net, self._target = net, None
         if settings.backward_permuted and settings.generator_backward:
-            self._target = backend.empty((rows, net.inputs), dtype)
+            self._target = net.backend.empty((rows, net.inputs), net.dtype)
         self._cycle = cycle = CycleBackpropagation(
             net,
             rows,
             bidirectional=settings.generator_backward,
             flow=settings.backward_flow,
             backward_target=self._target,
-            noise=(noise or {}).get("generator/backward"),
-            generator=(generators or {}).get("generator/backward"),
+            noise=noise.get("generator/backward"),
+            generator=generators.get("generator/backward"),
         )
-        seen = {key: n for key, n in (noise or {}).items() if key == "discriminator/input"}
-        self._through = through = JointBackpropagation(
+        seen = {PLACES[key]: key for key in noise if key == "discriminator/input"}
+        self.through = through = JointBackpropagation(
             discriminator,
             rows,
             path="none",
-            output=_end(discriminator, rows, settings),
+            output=_loss(discriminator, rows, settings),
             input_error=True,
-            noise={PLACES[key]: n for key, n in seen.items()},
-            generators={PLACES[key]: (generators or {})[f"{key} of G"] for key in seen},
+            noise={place: noise[key] for place, key in seen.items()},
+            generators={place: generators[f"{key} of G"] for place, key in seen.items()},
         )
         through.t[...] = 1.0  # NEM noise on what D sees raises log D
         through.moves_statistics = False  # D sees these samples in its own step
         self.z, self.output = cycle.z, cycle.output
         self.sources = {} if cycle.source is None else {"generator/backward": cycle.source}
-        self.seen = list(through.sources.values())
         self.forward_nll, self.backward_nll = through.forward_nll, cycle.backward_nll
 
     def run(self) -> Array:
         """Return G(z), which stays until the next call."""
         return self._cycle.run()
 
-    def __call__(self, gradient: Array, weight: float = 1.0, clock: Clock = (1, 1)) -> None:
+    def __call__(self, gradient: Array, weight: float = 1.0, factor: Array = None) -> None:
         """Fill ``gradient`` for the samples of the last :meth:`run`.
 
-        ``weight`` multiplies log p(z | G(z)).
+        ``weight`` multiplies log p(z | G(z)), and so does ``factor``, an array of shape (1,) where
+        a captured step looks.
         """
-        backend, cycle, through = self.net.backend, self._cycle, self._through
-        backend.copy(cycle.output, through.x)
-        _step(through, clock, None)
+        cycle, through = self._cycle, self.through
+        through.x[...] = cycle.output
+        through.step(None)
         if cycle.input is not None:
-            cycle.input.weight = weight
+            cycle.input.weight, cycle.input.factor = weight, factor
         if self._target is not None:  # another sample's z
             self._target[:-1, :] = self.z[1:, :]
             self._target[-1:, :] = self.z[:1, :]
-        _step(cycle, clock, gradient, through.input_error)
-
-    def follow(self, course: Array) -> None:
-        """Multiply log p(z | G(z)) by what an array of shape (1,) holds at each call, too."""
-        if self._cycle.input is not None:
-            self._cycle.input.factor = course
+        cycle.step(gradient, through.input_error)
 
 
-def _end(discriminator: Network, rows: int, settings: AdversarialSettings) -> Loss:
-    """Return the end at D of G's objective (:mod:`nembp.adversarial.objectives`)."""
+def _loss(discriminator: Network, rows: int, settings: AdversarialSettings) -> Loss:
+    """Return G's objective as a loss of D's output (:mod:`nembp.adversarial.objectives`)."""
     backend, dtype, likelihood = (
         discriminator.backend,
         discriminator.dtype,
@@ -285,14 +271,6 @@ def _end(discriminator: Network, rows: int, settings: AdversarialSettings) -> Lo
         target[:, settings.classes :] = 1.0
     elif not minimax:
         target[...] = 1.0
-    end = SampleLoss(backend, dtype, likelihood, target)
-    end.weight = -1.0 if minimax else 1.0
-    return end
-
-
-def _step(step: Any, clock: Clock, *args: Any) -> None:
-    """Call a step for an epoch and iteration, or with the standard deviations that it has."""
-    if clock is None:
-        step.step(*args)
-    else:
-        step(*args, *clock)
+    loss = SampleLoss(backend, dtype, likelihood, target)
+    loss.weight = -1.0 if minimax else 1.0
+    return loss
