@@ -347,20 +347,24 @@ class _Columns:
             self.classification = bool(label) and table.parse(cell) is None
         auto = self.request.task == "auto"
         if not self.classification:
+            value = table.parse(cell)
+            if value is not None and math.isfinite(value):
+                return value
             remedy = "Expected numbers as in the first row"
             if auto and self.first:
                 remedy += f", {self.first!r:.60}; or, for labels, task='classification'"
             return table.number(cell, line, name, f"{remedy} (--task classification).")
+        value = table.parse(cell) if auto else None
+        number_among_names = value is not None and not math.isnan(value)
+        if label and not number_among_names:
+            return float(self.labels.setdefault(label, len(self.labels)))
         where = f"{table.path}, row {line}, column {name!r:.60}"
-        value = table.parse(cell)
-        if auto and value is not None and not math.isnan(value):
+        if number_among_names:
             raise DataError(
                 f"{where}: number {cell!r:.60} among text labels. "
                 "If it is a label, say task='classification' (--task classification)."
             )
-        if not label:
-            raise DataError(f"{where}: empty cell; expected a label. Fill it in or drop the row.")
-        return float(self.labels.setdefault(label, len(self.labels)))
+        raise DataError(f"{where}: empty cell; expected a label. Fill it in or drop the row.")
 
 
 def _matrix(values: array[float], width: int) -> NDArray[np.float64]:
