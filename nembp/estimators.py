@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from numbers import Real
 from typing import Any, ClassVar, Self, cast
 
@@ -39,7 +39,7 @@ from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range
 from nembp.engine.activations import ACTIVATIONS, Activation
-from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.engine.linear import Dense
 from nembp.engine.network import dense_network
 from nembp.engine.noise import Noise
@@ -84,8 +84,41 @@ def _is_stochastic(estimator: Any) -> bool:
     return bool(estimator.solver != "lbfgs")
 
 
+@dataclass(eq=False, repr=False)
 class _Bidirectional(BaseEstimator):  # type: ignore[misc]
-    """What the classifier and the regressor share."""
+    """What the classifier and the regressor share: the fields are their parameters."""
+
+    hidden_layer_sizes: Any = (100,)
+    activation: str | Activation = "relu"
+    _: KW_ONLY
+    solver: str = "adam"
+    alpha: float = 0.0001
+    batch_size: Any = "auto"
+    learning_rate: str = "constant"
+    learning_rate_init: float = 0.001
+    power_t: float = 0.5
+    max_iter: int = 200
+    shuffle: bool = True
+    random_state: Any = None
+    tol: float = 1e-4
+    verbose: bool | int = False
+    warm_start: bool = False
+    momentum: float = 0.9
+    nesterovs_momentum: bool = True
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    n_iter_no_change: float = 10
+    backward_weight: float = 0.03
+    noise: Noise | dict[str, Noise] | None = None
+    layers: Any = None
+    image_shape: Any = None
+    standardize: bool = True
+    device: str = "cpu"
+    dtype: str = "float32"
+    callbacks: Any = None
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **MLPClassifier._parameter_constraints,
@@ -101,10 +134,6 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         "callbacks": ["array-like", None],
     }
 
-    def _set(self, given: dict[str, Any]) -> None:
-        for name in set(given) - {"self", "__class__"}:
-            setattr(self, name, given[name])
-
     # -- what the two estimators say for themselves -----------------------------------------------
     def _encode(self, y: Vector, first: bool, incremental: bool) -> Vector:
         """Return labels 0..K−1 (n,), or numbers (n, outputs)."""
@@ -117,7 +146,6 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
     def _weights(self, y: Vector, weights: Vector | None) -> Vector | None:
         return weights
 
-    _likelihood: Likelihood
     _score_function: ClassVar[Callable[..., float]]
 
     # -- fit --------------------------------------------------------------------------------------
@@ -485,6 +513,7 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         return tags
 
 
+@dataclass(eq=False, repr=False)
 class BidirectionalClassifier(ClassifierMixin, _Bidirectional):  # type: ignore[misc]
     """A classifier that also learns to draw the inputs of its classes.
 
@@ -543,48 +572,13 @@ coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, o
     (True, (1, 4))
     """
 
+    class_weight: Any = None
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **_Bidirectional._parameter_constraints,
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
     _score_function = staticmethod(accuracy_score)
-
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: str | Activation = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: Any = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool | int = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        backward_weight: float = 0.03,
-        noise: Noise | dict[str, Noise] | None = None,
-        layers: Any = None,
-        image_shape: Any = None,
-        standardize: bool = True,
-        device: str = "cpu",
-        dtype: str = "float32",
-        callbacks: Any = None,
-        class_weight: Any = None,
-    ) -> None:
-        self._set(locals())
 
     def _encode(self, y: Vector, first: bool, incremental: bool) -> Vector:
         check_classification_targets(y)
@@ -669,6 +663,7 @@ coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, o
         return tags
 
 
+@dataclass(eq=False, repr=False)
 class BidirectionalRegressor(RegressorMixin, _Bidirectional):  # type: ignore[misc]
     """A regressor that also learns the mean inputs of its targets.
 
@@ -686,42 +681,6 @@ class BidirectionalRegressor(RegressorMixin, _Bidirectional):  # type: ignore[mi
     """
 
     _score_function = staticmethod(r2_score)
-
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: str | Activation = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: Any = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool | int = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        backward_weight: float = 0.03,
-        noise: Noise | dict[str, Noise] | None = None,
-        layers: Any = None,
-        image_shape: Any = None,
-        standardize: bool = True,
-        device: str = "cpu",
-        dtype: str = "float32",
-        callbacks: Any = None,
-    ) -> None:
-        self._set(locals())
 
     def _encode(self, y: Vector, first: bool, incremental: bool) -> Vector:
         t = y.reshape(len(y), -1).astype(np.float64)

@@ -23,7 +23,12 @@ from nembp.files import write_atomically
 
 OPSET, IR_VERSION = 17, 8  # of 2022, which runtimes of today all read
 ACTIVATIONS = {"relu": "Relu", "leaky-relu": "LeakyRelu", "tanh": "Tanh", "logistic": "Sigmoid"}
-OUTPUTS = {"multinomial": "Softmax", "bernoulli": "Sigmoid", "gaussian": "Identity"}
+OUTPUTS = {
+    "multinomial": "Softmax",
+    "gaussian": "Identity",
+    "bernoulli": "Sigmoid",
+    "bipolar": "Tanh",
+}
 
 
 def save_onnx(model: Network | Model, path: str | os.PathLike[str]) -> tuple[Path, Path]:

@@ -39,6 +39,7 @@ NETS = {
     "dense": lambda: dense_network([5, 7, 3], activation="tanh", dtype="float64"),
     "no bias": lambda: dense_network([5, 7, 3], activation="leaky-relu", bias=False),
     "ends": lambda: dense_network([5, 6, 3], forward="bernoulli", backward="multinomial"),
+    "bipolar": lambda: dense_network([5, 6, 3], forward="bipolar", bias=False),
     "convolution, pool, bn": lambda: architecture.network(
         (9, 10, 2), "conv3x4s2bn,pool2s1,conv4x3-2s1-2p1-0,12bn", 4, activation="logistic"
     ),
