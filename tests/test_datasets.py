@@ -18,10 +18,13 @@ from nembp.datasets import (
     Scaling,
     Split,
     assemble,
+    available,
     batch_order,
     class_means,
     feature_means,
     load,
+    loading,
+    register,
 )
 from nembp.datasets.scaling import CHUNK_VALUES, standardized
 from nembp.datasets.sources import (
@@ -508,3 +511,22 @@ def test_mapped_samples_are_never_copied_and_make_the_same_data_set(mapped, dtyp
     for part in (one, two):
         assert np.array_equal(part.train.subset(index).x, one.train.x[index])
         assert np.array_equal(part.train.subset(index).y, one.train.y[index])
+
+
+def test_a_registered_data_set_is_loaded_with_the_options(monkeypatch):
+    monkeypatch.setattr(loading, "_REGISTERED", {})
+    asked = []
+    register("mine", lambda request: asked.append(request) or load("digits"), "my own")
+    assert available()["mine"] == "my own"
+    assert load("mine", "folder", targets="t", limit=20, seed=3).name == "digits"
+    assert (asked[0].path("mine").name, asked[0].targets, asked[0].limit) == ("folder", ("t",), 20)
+
+
+def test_names_of_labels_sort_as_numbers_or_as_text():
+    x = np.arange(8.0).reshape(8, 1)
+    dataset = put_together(x, [7, -3, 7, 20, 20, 7, -3, 7], (x[:2], [20, -3]))
+    assert dataset.classes == ("-3", "7", "20")
+    assert dataset.train.y.tolist() == [1, 0, 1, 2, 2, 1, 0, 1]
+    assert dataset.test.y.tolist() == [2, 0]
+    octets = put_together(x[:2], np.array([b"b", b"a"]), (x[:1], [b"b"]))
+    assert (octets.classes, octets.test.y.tolist()) == (("a", "b"), [1])
