@@ -70,9 +70,10 @@ def compare(
                 scaler = StandardScaler().fit(X[train])
                 x, held = scaler.transform(X[train]), scaler.transform(X[test])
                 noise = np.random.default_rng([seed, fold]).normal(0.0, NOISE, held.shape)
+                own = {"random_state": folds * seed + fold, **same}
                 pair = [
-                    ("mlp", MLPClassifier(random_state=seed, **same)),
-                    ("ours", BidirectionalClassifier(random_state=seed, **same, **options)),
+                    ("mlp", MLPClassifier(**own)),
+                    ("ours", BidirectionalClassifier(**own, **options)),
                 ]
                 for name, model in pair[:: 1 if fold % 2 else -1]:
                     start = time.perf_counter()
