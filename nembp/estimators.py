@@ -338,7 +338,7 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         self.history_.best_epoch = len(self.history_.epochs)
         vectors = {slot: net.backend.to_numpy(value) for slot, value in optimizer.state.items()}
         self._optimizer = _OptimizerState(optimizer.learning_rate, optimizer.steps, vectors)
-        if self._best is not None:
+        if held is not None and self._best is not None:
             net.restore(self._best)
         if self.n_iter_ == self.max_iter and not converged and not incremental:
             warnings.warn(
