@@ -382,7 +382,7 @@ def test_an_optimizer_with_wrong_state_is_told(kind):
 def test_the_report_is_a_table():
     report = check_linear_map(wrong(Dense, "Wrong", "forward", times(2.0)), raises=False)
     text = str(report)
-    assert text.startswith("map Wrong: FAILED\nlaw ")
+    assert text.startswith("linear map Wrong: FAILED\nlaw ")
     assert not report.passed
     assert report.worst is not None
     assert report[report.worst.law] is report.worst

@@ -500,6 +500,7 @@ def _of_report(report: GradientReport) -> Deviations:
 
 
 def _report(part: Any, family: str, results: Iterable[LawResult | None], raises: bool) -> LawReport:
+    family = "linear map" if family == "map" else family
     return _finished(f"{family} {type(part).__name__}", results, raises)
 
 
