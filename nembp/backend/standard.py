@@ -161,10 +161,6 @@ class Backend:
         return 1 << 62
 
     # -- functions that a library may do better ----------------------------------------------------
-    def into(self, out: Array, function: Callable[..., Array], *args: Any) -> Array:
-        """Write ``function(*args)`` into ``out`` and return ``out``."""
-        return function(*args, out=out)
-
     def matmul(self, left: Array, right: Array, out: Array) -> Array:
         """Write the matrix product ``left @ right`` into ``out``."""
         return self.xp.matmul(left, right, out=out)
@@ -184,11 +180,6 @@ class Backend:
     def take_rows(self, table: Array, index: Array, out: Array) -> Array:
         """Write ``out[i] = table[index[i]]``; every index must be in range."""
         return self.xp.take(table, index, axis=0, out=out)
-
-    def copy(self, source: Array, out: Array) -> Array:
-        """Write ``source`` into ``out``, of the same dtype."""
-        out[...] = source
-        return out
 
     def cast(self, source: Array, out: Array) -> Array:
         """Write ``source`` into ``out``, converted to its dtype."""

@@ -208,7 +208,7 @@ def handing_over(backend: Backend, other: Callable[[Backend], None]) -> Backend:
 
         return call
 
-    for name in ("add_windows", "copy_windows", "empty", "into", "matmul", "ones", "zeros"):
+    for name in ("add_windows", "copy_windows", "empty", "matmul", "ones", "zeros"):
         if hasattr(backend, name):
             setattr(twin, name, wrapped(getattr(backend, name)))
     return twin
