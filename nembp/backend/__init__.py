@@ -14,10 +14,10 @@ import shutil
 import sys
 from functools import cache
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from nembp.backend.cpu import NumpyBackend
-from nembp.backend.gpu import PRECISIONS, CupyBackend, Precision
-from nembp.backend.standard import Array, Backend, stream
+from nembp.backend.standard import PRECISIONS, Array, Backend, Precision, stream
 from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
 
 __all__ = [
@@ -32,8 +32,26 @@ __all__ = [
     "stream",
 ]
 
+if TYPE_CHECKING:
+    from nembp.backend.gpu import CupyBackend
+
 # a device's one backend holds compiled kernels and a workspace
-_cpu, _gpu = cache(NumpyBackend), cache(CupyBackend)
+_cpu = cache(NumpyBackend)
+
+
+@cache
+def _gpu(precision: Precision = "float32") -> CupyBackend:
+    from nembp.backend.gpu import CupyBackend
+
+    return CupyBackend(precision)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CupyBackend":  # imported when it is asked for
+        from nembp.backend.gpu import CupyBackend
+
+        return CupyBackend
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def get_backend(device: str | Backend = "cpu", precision: Precision = "float32") -> Backend:

@@ -31,6 +31,9 @@ class NumpyBackend(Backend):
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         return np.array(array)
 
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return np.empty(shape, dtype)
+
     def row_dot(self, left: Array, right: Array, out: Array) -> Array:
         # einsum neither conjugates nor allocates, and is as fast as a product here
         np.einsum("ij,ij->i", left, right, out=out[:, 0])

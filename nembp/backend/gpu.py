@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from nembp.backend.cublas import WORKSPACE, Cublas, load_cublas
 from nembp.backend.fused import FusedKernels, PhiloxStream
 from nembp.backend.graphs import Captured, StepsOnDevice, capture_graph
-from nembp.backend.standard import Array, stream
+from nembp.backend.standard import PRECISIONS, Array, Precision, stream
 from nembp.backend.transfers import Transfers
 from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
 
-Precision = Literal["float32", "tf32"]
-PRECISIONS = get_args(Precision)
 EXTRAS = "pip install 'nembp[cuda12]' or 'nembp[cuda13]', whichever `nvidia-smi` says"
 
 

@@ -12,12 +12,14 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
 from nembp.errors import ArchitectureError
 
+Precision = Literal["float32", "tf32"]  # of a GPU's products of float32 matrices
+PRECISIONS = get_args(Precision)
 Array = Any
 Pair = tuple[int, int]
 Numbers = Any  # a sequence of floats, or an array on the device

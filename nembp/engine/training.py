@@ -470,7 +470,8 @@ class Trainer:
         """Find the gradient of the batch that was read, and move by this step's numbers."""
         joint, numbers = self.joint(rows), self._row
         for source, column in zip(joint.sources.values(), self._columns[rows], strict=True):
-            source.std = numbers[column]
+            # a kernel reads it from the device's memory
+            source.std = numbers[column : column + 1] if self.on_device else numbers[column]
         joint.step(self.gradient)
         if self._l2:
             count, xp = self.net.weight_count, self.net.backend.xp
