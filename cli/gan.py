@@ -62,7 +62,7 @@ SCORES: Final[dict[str, tuple[str, int | str]]] = {
     "frechet_distance": ("Fréchet distance", 4),
     "precision": ("precision", "share"),
     "recall": ("recall", "share"),
-    "judge_accuracy": ("the judge's accuracy", "share"),
+    "judge_accuracy": ("the classifier's accuracy", "share"),
 }
 _SHOWN: Final = ("modes", "high_quality", "classes", "inception_score", "frechet_distance")
 
@@ -236,10 +236,8 @@ def _describe(plan: Row) -> str:
     rates = f"{plan['learning_rate']:g}"
     if plan["discriminator_rate"] != plan["learning_rate"]:
         rates += f" (discriminator {plan['discriminator_rate']:g})"
-    judged = plan["scored_by"].get("judge")
-    judge = (
-        "" if judged is None else f"; scored by a classifier of accuracy {judged['accuracy']:.2%}"
-    )
+    scorer = plan["scored_by"].get("judge")
+    scored = f"; scored by a classifier of accuracy {scorer['accuracy']:.2%}" if scorer else ""
     critic = "critic" if plan["kind"].startswith("wasserstein") else "discriminator"
     return (
         f"{plan['dataset']}: {plan['training_samples']} samples of {shape}; {plan['kind']}, "
@@ -249,7 +247,7 @@ def _describe(plan: Row) -> str:
         f"{rates} {plan['schedule']}, batch {plan['batch_size']}, "
         f"{count(plan['iterations'], 'iteration')} of "
         f"{count(plan['critic_steps'], critic + ' step')}{noise}; seed {plan['seed']}, "
-        f"{plan['dtype']} on {plan['device']}{judge}"
+        f"{plan['dtype']} on {plan['device']}{scored}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The course of a training on stderr: a live table on a terminal, plain lines elsewhere."""
+"""Progress of a training on stderr: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

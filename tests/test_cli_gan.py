@@ -99,7 +99,7 @@ def test_images_of_digits(judges):
                  "--out", "a", env={"NEMBP_CACHE": str(judges)})  # fmt: skip
     words = result.stdout.splitlines()
     for heading in ("classes", "inception score", "Fréchet distance", "precision",
-                    "the judge's accuracy"):  # fmt: skip
+                    "the classifier's accuracy"):  # fmt: skip
         assert any(line.startswith(heading) for line in words), heading
     assert 1 <= rows()[-1]["inception_score"] <= 10
     assert load_generator("a").shape == (8, 8, 1)

@@ -669,6 +669,8 @@ def run_seeds(
         if older:
             _clear(folder.path, numbers)
         summary = _sum_up(folder.path, runs) | {"wall_seconds": time.perf_counter() - began}
+        if interruption is not None:
+            summary["status"] = "interrupted"
         folder.write_summary(summary)
     if on_end is not None:
         on_end(summary)
