@@ -57,7 +57,7 @@ class Item:
     reads_images: ClassVar[bool] = False
 
     def join(self, shape: Shape, below: str) -> tuple[LinearMap, Shape]:
-        """Return the linear map from a layer of ``shape``, called ``below``, and this one's shape."""
+        """Return the linear map from a layer of ``shape``, called ``below``, and its shape."""
         raise NotImplementedError
 
 

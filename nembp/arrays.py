@@ -371,8 +371,8 @@ def _labels(t: Vector, name: str) -> Targets:
         _check_finite(t, name)
         if np.any(t != np.rint(t)):
             raise DataError(
-                f"{name} holds {t[t != np.rint(t)][0]:g}, which is not a class; give labels, or use "
-                "a network whose forward likelihood is gaussian for numbers"
+                f"{name} holds {t[t != np.rint(t)][0]:g}, which is not a class; give labels, or "
+                "use a network whose forward likelihood is gaussian for numbers"
             )
         t = t.astype(np.int64)
     classes, index = np.unique(t, return_inverse=True)

@@ -119,7 +119,7 @@ class _Graph:
         return self.onnx.helper.make_tensor_value_info(name, kind, ["n", *shape])
 
     def _scaled(self, value: str, scaling: Scaling | None, size: int) -> str:
-        """Add the way from raw values in float64 to the network's units, (raw − offset) · factor."""
+        """Add the way from raw values to the network's units, (raw − offset) · factor."""
         if scaling is not None:
             value = self.add("Sub", value, self.constant(scaling.offset, np.float64))
             value = self.add("Mul", value, self.constant(scaling.factor, np.float64))
@@ -127,7 +127,7 @@ class _Graph:
         return self.reshape(value, (size,))
 
     def _raw(self, value: str, scaling: Scaling | None, shape: tuple[int, ...], name: str) -> None:
-        """Add the way from the network's units to raw values in float64, value / factor + offset."""
+        """Add the way from the network's units to raw values, value / factor + offset."""
         value = self.reshape(value, shape)
         if scaling is None:
             self.add("Identity", value, out=name)

@@ -113,6 +113,15 @@ def run_parallel(function: Callable[[T], object], items: Sequence[T]) -> None:
             function(item)
 
 
+def _forget_pool() -> None:
+    """A forked child has none of its parent's threads, and would wait for them for ever."""
+    _STATE.update(pool=None, size=0)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
 def _pool(size: int) -> ThreadPoolExecutor:
     if _STATE["size"] < size:
         if _STATE["pool"] is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -62,3 +65,24 @@ def test_items_run_once_each_and_errors_come_out() -> None:
 
     with pytest.raises(ArchitectureError, match="second lane"):
         run_parallel(fail, range(2))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_has_threads_of_its_own():
+    code = (
+        "import os\n"
+        "from nembp.threads import run_parallel\n"
+        "done = []\n"
+        "run_parallel(done.append, [1, 2, 3])\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    run_parallel(done.append, [4, 5, 6])\n"
+        "    os._exit(0 if sorted(done) == [1, 2, 3, 4, 5, 6] else 1)\n"
+        "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code], timeout=60, check=False
+        ).returncode
+        == 0
+    )

@@ -1,9 +1,9 @@
 """Devices and arrays.
 
-Code says ``xp.exp(z, out=a)`` and ``z += b``, with ``xp = backend.xp`` NumPy or CuPy. A backend adds
-what these lack or do not do alike: random draws, whole operations that a device may do in one pass,
-steps that it may capture. :class:`Backend` itself uses nothing but the array-API standard, so it
-runs on any conforming library (array-api-strict in the tests); :class:`NumpyBackend` and
+Code says ``xp.exp(z, out=a)`` and ``z += b``, with ``xp = backend.xp`` NumPy or CuPy. A backend
+adds what these lack or do not do alike: random draws, whole operations that a device may do in one
+pass, steps that it may capture. :class:`Backend` itself uses nothing but the array-API standard, so
+it runs on any conforming library (array-api-strict in the tests); :class:`NumpyBackend` and
 :class:`CupyBackend` replace what their library does better.
 """
 

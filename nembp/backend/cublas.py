@@ -39,7 +39,7 @@ LARGEST = 2**31 - 1
 
 
 def load_cublas() -> Any:
-    """Return the cuBLAS library that CuPy uses, found as CuPy finds it; OSError if there is none."""
+    """Return the cuBLAS library that CuPy uses, found as CuPy finds it, or raise OSError."""
     from cuda.pathfinder import load_nvidia_dynamic_lib
 
     return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)

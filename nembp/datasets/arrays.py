@@ -102,7 +102,8 @@ def _npy_header(file: Any, where: str, remedy: str) -> _Header:
     if dtype.hasobject:
         raise DataError(
             f"{where}: holds pickled objects, which are not read because they can run code; "
-            "expected plain numbers or text. Convert it, as with astype(float) or astype(str), and save it again."
+            "expected plain numbers or text. Convert it, as with astype(float) or astype(str), and "
+            "save it again."
         )
     plain = dtype.kind in "biufUS" and dtype.itemsize and dtype.subdtype is None
     if not plain or len(shape) > 32 or min(shape, default=0) < 0:

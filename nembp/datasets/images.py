@@ -332,9 +332,9 @@ def _part(folder: Path, least: int = 2) -> _Part:
     same = {tuple(folders) for folders, _ in inside.values()}
     if len(names) > 1 and len(same) == 1 and same != {()}:
         raise DataError(
-            f"{folder}: the folders {listed(names, 4)} all hold {listed(min(same), 4)}, so they are "
-            f"probably no classes; expected {_LAYOUT}. Rename the splits to train and test, or give "
-            "the path of one of the folders"
+            f"{folder}: the folders {listed(names, 4)} all hold {listed(min(same), 4)}, so they "
+            f"are probably no classes; expected {_LAYOUT}. Rename the splits to train and test, or "
+            "give the path of one of the folders"
         )
     for name in names:
         if not name.isprintable():

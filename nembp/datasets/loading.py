@@ -25,7 +25,7 @@ _BUILT_IN = {
         "60000 32x32 colour images in 100 classes: the folder of the binary or Python version"
     ),
     "images": "a folder of image files for each class, split into train and test folders or not",
-    "npy": "a folder of NumPy arrays x_train.npy, y_train.npy, ..., or x.npy and y.npy, of any size",
+    "npy": "a folder of NumPy arrays x_train.npy, y_train.npy, ..., or x.npy and y.npy",
     "npz": "a NumPy .npz with x_train, y_train, x_test, y_test, or x and y",
     "csv": "a table with a header row and named target columns",
 }

@@ -128,7 +128,7 @@ class Augmenter:
         self._buffers: dict[int, _Buffers] = {}
 
     def __call__(self, raw: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
-        """Write an augmented copy of each row of ``raw`` (rows, H·W·C) into ``out``, another array."""
+        """Write an augmented copy of each row of ``raw`` (rows, H·W·C) into another array."""
         rows = raw.shape[0]
         if rows not in self._buffers:
             self._buffers[rows] = _Buffers(rows, self.height, self.width)

@@ -115,7 +115,7 @@ def _check_range(index: NDArray[np.integer[Any]], n: int) -> None:
 
 
 class ArrayRows(Rows):
-    """Rows of an array (n, ...), most usefully a memory-mapped one, which is never copied as a whole.
+    """Rows of an array (n, ...), most usefully a mapped one, which is never copied as a whole.
 
     With `dtype` they are converted to it when read; else to the array's in native byte order.
     """

@@ -4,9 +4,9 @@ A gradient is that of the mean negative log-likelihood per sample (nats), a flat
 like ``net.parameters``; descending it climbs log p(y | x) + log p(x | y).
 
 Signals of one direction and errors of the other travel the same wires, so they share products. A
-step keeps for each layer two blocks of rows, P = [a ; e] and Q = [δ ; c], where a, δ are the forward
-direction's activations and errors, c, e the backward direction's. The joint gradient of a linear
-map is then one product of both directions, ∂T/∂W at (Pᵏ⁻¹, Qᵏ).
+step keeps for each layer two blocks of rows, P = [a ; e] and Q = [δ ; c], where a, δ are the
+forward direction's activations and errors, c, e the backward direction's. The joint gradient of a
+linear map is then one product of both directions, ∂T/∂W at (Pᵏ⁻¹, Qᵏ).
 
 Where each direction's input and target are given (:class:`JointBackpropagation`):
 
@@ -19,8 +19,8 @@ Where each direction's input and target are given (:class:`JointBackpropagation`
 A generator reads its own output back (:class:`CycleBackpropagation`), so its order is up (a), down
 (c and δ in one product), up (e, and the joint gradients).
 
-The class-sum path: the backward direction of a classifier has only K distinct inputs, its labels, so
-its signals and errors need K rows, not one per sample. Every likelihood's error is linear in the
+The class-sum path: the backward direction of a classifier has only K distinct inputs, its labels,
+so its signals and errors need K rows, not one per sample. Every likelihood's error is linear in the
 target, so row k needs only the sum of the targets of class k,
 
     Σ_{i in class k} error_i = scale · (counts_k a_k − Σ_{i in class k} t_i).
@@ -595,7 +595,8 @@ class CycleBackpropagation(Step):
 
     Write a batch into ``z``, call :meth:`run`, and then the object with the error at ``output``.
     G(z) is an input to the backward direction that is held fixed. With ``flow`` it is not: the
-    gradient of log p(z | G(z)) goes on into G(z), so that δ has to wait for it, and goes down alone.
+    gradient of log p(z | G(z)) goes on into G(z), so that δ has to wait for it, and goes down
+    alone.
 
     Parameters
     ----------

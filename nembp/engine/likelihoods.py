@@ -15,9 +15,9 @@ error = −∂log p/∂z: the classical update a − t in every row, which is ba
 (Adigun and Kosko 2019, section 3), and gain = log p(t+n) − log p(t).
 
 All are exponential families, so the sum of the log-likelihoods of several targets that share
-one activation depends on the targets' sum alone (for the Gaussian, on their squares too). ``counts``
-says how many targets a row of ``t`` sums: the class-sum path of :mod:`nembp.engine.backprop` rests
-on that.
+one activation depends on the targets' sum alone (for the Gaussian, on their squares too).
+``counts`` says how many targets a row of ``t`` sums: the class-sum path of
+:mod:`nembp.engine.backprop` rests on that.
 """
 
 from __future__ import annotations
@@ -364,8 +364,8 @@ class Score(IdentityOutput):
     """A critic's objective Σ t f(x), with t = 1 for real and t = −1 for generated samples.
 
     It has a likelihood's methods, log p(t) = Σ t z up to what makes it none: eᵗᶻ has no finite
-    sum over t. Error −t, identity activation, and NEM gain of target noise Σ n z; noise on a critic's
-    input is kept where it raises t f(x), which is f(x+n) ≥ f(x) for real samples and
+    sum over t. Error −t, identity activation, and NEM gain of target noise Σ n z; noise on a
+    critic's input is kept where it raises t f(x), which is f(x+n) ≥ f(x) for real samples and
     f(g+n) ≤ f(g) for generated ones.
 
     >>> import numpy as np

@@ -217,8 +217,8 @@ def check_chain(layers: Sequence[Layer], maps: Sequence[LinearMap]) -> None:
         ends = (layers[k - 1].size, layers[k].size)
         if (linear_map.inputs, linear_map.outputs) != ends:
             raise ArchitectureError(
-                f"linear map {k} joins {linear_map.inputs} to {linear_map.outputs} units, but layers "
-                f"{k - 1} and {k} have {ends[0]} and {ends[1]}"
+                f"linear map {k} joins {linear_map.inputs} to {linear_map.outputs} units, but "
+                f"layers {k - 1} and {k} have {ends[0]} and {ends[1]}"
             )
     for k in (0, len(layers) - 1):
         if layers[k].normalization is not None:
@@ -231,8 +231,8 @@ def check_chain(layers: Sequence[Layer], maps: Sequence[LinearMap]) -> None:
 class LayerSide:
     """One layer at work in one direction, for a fixed number of rows.
 
-    Its two methods work in place: a signal z becomes a = f(γ ẑ + b), without γ ẑ = z where the layer
-    is not normalized; an error with respect to a becomes one with respect to z.
+    Its two methods work in place: a signal z becomes a = f(γ ẑ + b), without γ ẑ = z where the
+    layer is not normalized; an error with respect to a becomes one with respect to z.
 
     Parameters
     ----------
@@ -286,7 +286,7 @@ class LayerSide:
         self._blocks = cut(0, rows, min(workers, rows), unit=8)
 
     def signal(self, z: Array, *, held: bool = False) -> None:
-        """Write f(γ ẑ + b) over ``z`` (rows, size); ``held`` keeps the statistics of the last call."""
+        """Write f(γ ẑ + b) over ``z`` (rows, size); ``held``: by the last call's statistics."""
         if self.normalizer is not None:
             self.normalizer.forward(z, held=held)
         if len(self._blocks) == 1:
@@ -484,7 +484,7 @@ class Network:
         return self.likelihood.log_likelihood(self.readout(x, statistics), t)[:, 0]
 
     def _check(self, value: Any, width: int, what: str) -> Array:
-        """Return what a user gave as rows for one end, in the network's precision, on its device."""
+        """Return rows that a user gave for one end, in the network's precision, on its device."""
         name = "net" if self.direction == "forward" else "net.reversed"
         expected = f"{name} expects (rows, {width})"
         array = given_array(self.backend, value, self.dtype, what, expected)

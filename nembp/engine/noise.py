@@ -151,8 +151,8 @@ def spread_by_curvature(
     """Turn n into S n, whose covariance is C = S Sᵀ where that of n was the identity.
 
     C is the likelihood's curvature −∂² log p/∂z∂zᵀ but for the precision or weight in front, which
-    is also the covariance of a target drawn from the output itself, so that the noise is large where
-    the output is undecided:
+    is also the covariance of a target drawn from the output itself, so that the noise is large
+    where the output is undecided:
 
         multinomial  C = diag(a) − a aᵀ,    Bernoulli  C = diag(a ∘ (1 − a)),    Gaussian  C = I,
 

@@ -244,7 +244,8 @@ class Trainer:
     shuffle : bool
         Draw the order of samples anew for each epoch.
     sample_weight : ndarray, shape (n,), optional
-        Of each sample's log-likelihoods, with a mean of 1. Normalized layers count each sample once.
+        Of each sample's log-likelihoods, with a mean of 1. Normalized layers count each sample
+        once.
     l2 : float
         α of a penalty α/2 ‖W‖² a batch on the weights, as in scikit-learn: a batch's gradient
         gains α W / rows. Unlike the optimizer's weight decay, Adam rescales it.

@@ -191,7 +191,7 @@ def _write_png(path: str | os.PathLike[str], image: Image.Image) -> None:
     write_atomically(path, content.getvalue())
 
 
-# -- layouts of classes ------------------------------------------------------------------------------
+# -- layouts of classes ----------------------------------------------------------------------------
 def _compare_images(rows: Mapping[str, NDArray[np.uint8]], names: Sequence[str]) -> Image.Image:
     """Draw a column for each class: its name, and below it one enlarged image of each row.
 
