@@ -114,7 +114,7 @@ def run_parallel(function: Callable[[T], object], items: Sequence[T]) -> None:
 
 
 def _forget_pool() -> None:
-    """A forked child has none of its parent's threads, and would wait for them for ever."""
+    """Start anew: a forked child has none of its parent's threads, and would wait for ever."""
     _STATE.update(pool=None, size=0)
 
 
