@@ -6,19 +6,14 @@ import json
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from nembp.benchmarks import SUITES, get_suite
+from nembp.benchmarks import SUITES
 from nembp.errors import ArchitectureError
 
 from .output import say
-
-if TYPE_CHECKING:
-    from nembp.benchmarks import SuiteModule
-
-__all__ = ["bench"]
 
 
 def _entries(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[str, ...] | None:
@@ -52,7 +47,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int
     type=click.Choice(list(SUITES)),
     default="dense",
     show_default=True,
-    help=" ".join(f"{name}: {suite.summary}." for name, suite in SUITES.items()),
+    help=" ".join(f"{name}: {summary}." for name, summary in SUITES.items()),
 )
 @click.option(
     "--networks",
@@ -120,12 +115,16 @@ def bench(
     and product rate. Convolutions are also timed by themselves, forward and both
     gradients, beside PyTorch's conv2d. PyTorch's gradients must be nembp's before a time counts.
     """
+    from nembp.benchmarks import suites
     from nembp.benchmarks.report import render
-    from nembp.benchmarks.runner import run
     from nembp.files import replacing
 
-    module = get_suite(suite)
-    _check_networks(module, networks or ())
+    chosen_suite = suites.SUITES[suite]
+    for network in networks or ():
+        try:
+            chosen_suite.check(network)
+        except ArchitectureError as error:
+            raise click.BadParameter(str(error), param_hint="'--networks'") from error
     given = {
         "networks": networks,
         "batches": batches,
@@ -136,25 +135,16 @@ def bench(
         "precision": precision,
     }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    settings = replace(module.QUICK if quick else module.DEFAULTS, **chosen)
+    settings = replace(chosen_suite.quick if quick else chosen_suite.defaults, **chosen)
     report: dict[str, Any] = {}
     try:
         with ExitStack() as stack:
             file = stack.enter_context(replacing(out)) if out else None  # fails now, if at all
-            report = run(suite, settings, progress=say)
+            report = suites.run(suite, settings, progress=say)
             if file is not None:
                 file.write(f"{json.dumps(report, indent=2)}\n".encode())
     finally:  # a disk that has filled up meanwhile does not take the timings with it
         if report:
-            table = None if as_json else render(report, module.table(report["results"]))
-            click.echo(table or json.dumps(report))
+            click.echo(json.dumps(report) if as_json else render(report))
     if out:
         say(f"saved {out}")
-
-
-def _check_networks(module: SuiteModule, networks: tuple[str, ...]) -> None:
-    for network in networks:
-        try:
-            module.check_network(network)
-        except ArchitectureError as error:
-            raise click.BadParameter(str(error), param_hint="'--networks'") from error

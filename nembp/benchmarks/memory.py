@@ -15,19 +15,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["peak_memory", "resident_peak", "train", "train_torch"]
-
 IMAGES, TEST_IMAGES, SIZES, BATCH = 60_000, 10_000, (784, 512, 256, 10), 128
 TIME_LIMIT = 300.0  # seconds
 
 
-def peak_memory(*, threads: int, dtype: str, device: str, images: int = IMAGES) -> dict[str, Any]:
+def peak_memory(threads: int, dtype: str, device: str, images: int = IMAGES) -> dict[str, Any]:
     """Train in a child process and return its peak resident memory.
 
     Returns
     -------
     dict
-        ``bytes`` (the peak), ``start_bytes`` (after the imports and before the data),
+        ``bytes`` (the peak), ``start_bytes`` (after the imports and before the data; both None on
+        a system that does not tell, such as Windows),
         ``seconds`` and the description of the run; on a GPU ``device_bytes``, what was reserved
         there, and ``torch_device_bytes``, the same of PyTorch for the same training; only
         ``failed``, the reason, if the child failed, since that is no reason to lose the timings.
@@ -62,8 +61,8 @@ def _in_a_child(request: dict[str, Any], path: str) -> dict[str, Any]:
     return result
 
 
-def resident_peak() -> int:
-    """Return the peak resident memory of this process in bytes.
+def resident_peak() -> int | None:
+    """Return the peak resident memory of this process in bytes; None where no one tells it.
 
     Linux's VmHWM: getrusage's ru_maxrss of a child starts at its parent's.
     """
@@ -74,8 +73,10 @@ def resident_peak() -> int:
                     return int(line.split()[1]) * 1024
     except OSError:
         pass
-    import resource
-
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -85,7 +86,7 @@ def train(*, threads: int, dtype: str, device: str, images: int) -> dict[str, An
     import numpy as np
 
     from nembp.backend import get_backend, stream
-    from nembp.benchmarks.environment import threads_limited
+    from nembp.benchmarks.harness import threads_limited
     from nembp.datasets import Scaling, Split
     from nembp.datasets.reading import BatchReader
     from nembp.engine.likelihoods import Gaussian

@@ -1,0 +1,917 @@
+"""What `nembp bench` times: steps of dense and convolutional classifiers, layers, GANs, parts."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from nembp.adversarial.settings import AdversarialSettings
+from nembp.adversarial.trainer import AdversarialTrainer
+from nembp.architecture import ConvolutionItem, DenseItem, Item, PoolingItem, network, parse
+from nembp.backend import Backend, get_backend, stream
+from nembp.benchmarks import Settings, harness
+from nembp.benchmarks.floor import (
+    BLOCK,
+    AdamTraffic,
+    MapProducts,
+    Products,
+    adam_bytes,
+    extent,
+    measure_card,
+    multiply_adds,
+)
+from nembp.benchmarks.harness import PartsClock, Result, check_agreement, interleave, threads_now
+from nembp.benchmarks.memory import peak_memory
+from nembp.benchmarks.peers import (
+    CapturedTorchStep,
+    CompiledTorchStep,
+    SklearnStep,
+    TorchGan,
+    TorchLayer,
+    TorchStep,
+    build,
+    contender,
+    load_peers,
+    set_precision,
+)
+from nembp.datasets import Scaling, Split
+from nembp.datasets.reading import BatchReader
+from nembp.engine.backprop import JointBackpropagation, Path
+from nembp.engine.convolution import Convolution
+from nembp.engine.likelihoods import Bernoulli, Gaussian
+from nembp.engine.network import Network, dense_network
+from nembp.engine.noise import Noise
+from nembp.engine.optimizers import Adam
+from nembp.errors import ArchitectureError, DeviceError
+from nembp.threads import single_threaded_blas
+
+Host = np.ndarray[Any, Any]
+Shape = tuple[int, int, int]
+
+# so small that thousands of steps on one batch leave the arithmetic as it is: nothing overfits,
+# no unit dies, and no moment of Adam decays into denormal numbers, which are slow
+LEARNING_RATE = 1e-6
+BACKWARD_WEIGHT = 0.1
+LIT = 0.19  # share of pixels that are not zero, as in MNIST
+CAPTURE = 3  # calls until a step is captured
+FOREVER = 1 << 40  # iterations: no report ends a block of steps that is being timed
+PATHS: dict[str, Path] = {
+    "nembp/bidirectional": "classes",
+    "nembp/bidirectional_samples": "samples",
+    "nembp/one_direction": "none",
+}
+DIRECTIONS: dict[str, Path] = {"bidirectional": "classes", "one_direction": "none"}
+LAYOUTS = {"N C H W": False, "N H W C": True}  # PyTorch's: channels last
+RATIOS = {  # name: numerator, denominator
+    "bidirectional/one_direction": ("nembp/bidirectional", "nembp/one_direction"),
+    "bidirectional_samples/one_direction": ("nembp/bidirectional_samples", "nembp/one_direction"),
+    "torch_bidirectional/bidirectional": ("torch/bidirectional", "nembp/bidirectional"),
+    "torch_bidirectional/bidirectional_samples": (
+        "torch/bidirectional",
+        "nembp/bidirectional_samples",
+    ),
+    "torch_one_direction/one_direction": ("torch/one_direction", "nembp/one_direction"),
+    "bidirectional/torch_one_direction": ("nembp/bidirectional", "torch/one_direction"),
+    "sklearn_one_direction/one_direction": ("sklearn/one_direction", "nembp/one_direction"),
+    "bidirectional/floor": ("nembp/bidirectional", "floor/bidirectional"),
+    "one_direction/floor": ("nembp/one_direction", "floor/one_direction"),
+}
+CALLED = "nembp call by call"
+ON_GPU: dict[str, type[TorchStep]] = {
+    "torch": TorchStep,
+    "torch compiled": CompiledTorchStep,
+    "torch graph": CapturedTorchStep,
+}
+
+
+# -- networks in words -----------------------------------------------------------------------------
+EXAMPLES = "32x32x3/conv32x4s2/256/10 (a network) or 16x16x32/conv64x4s2 (a layer)"
+
+
+def parse_network(text: str) -> tuple[int, ...]:
+    """Return the sizes of the layers of ``784-512-512-10``.
+
+    Raises
+    ------
+    ArchitectureError
+        If ``text`` is not of that form, or has fewer than two classes.
+
+    >>> parse_network("784-256-10")
+    (784, 256, 10)
+    """
+    parts = text.split("-")
+    if len(parts) < 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ArchitectureError(
+            f"{text!r} is no dense network; expected the sizes of its layers, as in 784-512-512-10"
+        )
+    sizes = tuple(int(part) for part in parts)
+    if sizes[-1] < 2:
+        raise ArchitectureError(f"{text!r} has 1 output unit; a classifier needs at least 2")
+    return sizes
+
+
+def parse_images(text: str) -> tuple[Shape, tuple[Item, ...]]:
+    """Return the image (height, width, channels) and the layers above it, the classes last.
+
+    The layers are entries of ``nembp train --layers``, separated by slashes. One convolution alone
+    is a layer to time by itself.
+
+    Raises
+    ------
+    ArchitectureError
+        If ``text`` is neither, or does not fit.
+
+    >>> shape, layers = parse_images("32x32x3/conv32x4s2/10")
+    >>> shape, ",".join(map(str, layers))
+    ((32, 32, 3), 'conv32x4s2,10')
+    """
+    first, *entries = text.split("/")
+    sizes = re.fullmatch("([1-9][0-9]{0,8})x([1-9][0-9]{0,8})x([1-9][0-9]{0,8})", first)
+    if sizes is None or not entries:
+        raise ArchitectureError(
+            f"{text!r} is no network of images; expected height x width x channels and the layers, "
+            f"as in {EXAMPLES}"
+        )
+    height, width, channels = map(int, sizes.groups())
+    shape = height, width, channels
+    try:
+        items = parse(entries, "it")
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{text!r}: {error}") from None
+    for item in items:
+        if not isinstance(item, (ConvolutionItem, DenseItem, PoolingItem)):
+            raise ArchitectureError(
+                f"{text!r} has {item}; this suite times conv, pool and dense layers"
+            )
+        if not isinstance(item, PoolingItem) and item.normalized:
+            raise ArchitectureError(f"{text!r} has {item}; this suite times layers without bn")
+    last = items[-1]
+    alone = len(items) == 1 and isinstance(last, ConvolutionItem)
+    if not alone and not (isinstance(last, DenseItem) and last.size > 1):
+        raise ArchitectureError(
+            f"{text!r} ends in {last}; expected a number of classes of at least 2, or one "
+            f"convolution alone, as in {EXAMPLES}"
+        )
+    try:
+        network(shape, items if alone else items[:-1], 2)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{text!r}: {error}") from None
+    return shape, items
+
+
+def convolution_of(text: str) -> Convolution | None:
+    """Return the convolution of a layer to time by itself; None of a network.
+
+    >>> convolution_of("16x16x32/conv64x4s2").output_shape
+    (8, 8, 64)
+    """
+    shape, items = parse_images(text)
+    item = items[-1]
+    if not isinstance(item, ConvolutionItem):
+        return None
+    return Convolution(shape, item.channels, item.kernel, item.stride, item.padding)
+
+
+# -- cases -----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Case:
+    """One line of a table: a network on a batch."""
+
+    network: str
+    batch: int
+    threads: int
+    dtype: str = "float32"
+
+    def __str__(self) -> str:
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.network}, batch {self.batch}, {threads}"
+
+    def start(self, backend: Backend) -> Network:
+        """Return the network that every contender starts from, its hidden units ReLU."""
+        options: dict[str, Any] = {
+            "backward": Gaussian(variance=1.0 / BACKWARD_WEIGHT),
+            "device": backend,
+            "dtype": self.dtype,
+        }
+        if "/" not in self.network:
+            return dense_network(parse_network(self.network), **options)
+        shape, items = parse_images(self.network)
+        return network(shape, items[:-1], int(str(items[-1])), **options)
+
+    def draw(self) -> tuple[Host, Host]:
+        """Return the batch and its labels: pixels in 0..1, most of them dark, or in −1..1."""
+        if "/" not in self.network:
+            sizes = parse_network(self.network)
+            x, labels = synthetic_batch(self.batch, sizes[0], sizes[-1], LIT)
+        else:
+            shape, items = parse_images(self.network)
+            x, labels = synthetic_batch(self.batch, math.prod(shape), int(str(items[-1])))
+            x = 2.0 * x - 1.0
+        return x.astype(self.dtype), labels
+
+    def common(self) -> Result:
+        """Return what every result begins with."""
+        return {
+            "network": self.network,
+            "batch": self.batch,
+            "threads": self.threads,
+            "threads_in_force": threads_now(),
+            "dtype": self.dtype,
+        }
+
+
+def synthetic_batch(rows: int, inputs: int, classes: int, lit: float = 1.0) -> tuple[Host, Host]:
+    """Draw x (rows, inputs) in 0..1, the share ``lit`` of it not 0, and labels of all classes."""
+    draw = stream(0, "benchmark/batch")
+    x = draw.random((rows, inputs))
+    x *= draw.random((rows, inputs)) < lit
+    return x, draw.permutation(np.arange(rows) % classes)
+
+
+class EngineStep:
+    """nembp's own step, of one path, on a batch already in its buffers.
+
+    ``captured``: launched as a CUDA graph from now on, its Adam always at its thousandth step.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        x: Host,
+        labels: Host,
+        path: Path,
+        learning_rate: float = LEARNING_RATE,
+        noise: dict[str, Noise] | None = None,
+        captured: bool = False,
+    ) -> None:
+        self.net, backend = net, net.backend
+        draws = {name: backend.generator(0, f"benchmark/{name}") for name in noise or {}}
+        self.joint = JointBackpropagation(
+            net, len(labels), path=path, noise=noise, generators=draws
+        )
+        self.joint.x[...] = backend.asarray(x, net.dtype)
+        self.joint.t[...] = backend.asarray(np.eye(net.outputs)[labels], net.dtype)
+        self.adam = Adam(learning_rate)
+        self._gradient = self.adam.bind(net)
+        self.graph: Any = None
+        if captured:
+            self._numbers = backend.asarray(np.array(self.adam.numbers(1000, 1.0)))
+            self.graph = backend.capture(self._work)
+            for _ in range(CAPTURE):
+                self.graph()
+
+    def _work(self) -> None:
+        self.joint(self._gradient)
+        self.net.backend.optimizer_step(self.adam, self._numbers)
+
+    def __call__(self) -> None:
+        """Gradient and Adam update."""
+        if self.graph is not None:
+            self.graph()
+        else:
+            self.joint(self._gradient)
+            self.adam.step()
+
+    def gradient(self) -> Host:
+        """Return the gradient at the parameters as they are."""
+        self.joint(self._gradient)
+        return self.net.backend.to_numpy(self._gradient)
+
+
+def _race(
+    case: Case,
+    steps: dict[str, Any],
+    missing: dict[str, str],
+    backend: Backend,
+    repeats: int | None,
+    budget: float,
+) -> tuple[dict[str, Result], dict[str, float], float]:
+    """Time the steps; return what JSON has of them, the medians, and the seconds it took.
+
+    Of contenders ``name as layout`` the faster one is ``name`` too, with its ``layout``.
+    """
+    start = time.perf_counter()
+    runners = {name: contender(step, backend) for name, step in steps.items()}
+    threads = case.threads if backend.name == "cpu" else 1
+    times = interleave(runners, repeats=repeats, budget=budget, threads=threads)
+    elapsed = time.perf_counter() - start
+    for name, found in list(times.items()):
+        short, _, layout = name.partition(" as ")
+        if layout and (short not in times or found["median"] < times[short]["median"]):
+            times[short] = {**found, "layout": layout}
+    seconds = {name: time["median"] for name, time in times.items()}
+    return {**times, **{name: {"missing": why} for name, why in missing.items()}}, seconds, elapsed
+
+
+def _quotients(
+    seconds: dict[str, float], pairs: dict[str, tuple[str, str]]
+) -> dict[str, float | None]:
+    """Return the ratios of medians; None where a peer is missing."""
+    return {
+        name: seconds[above] / seconds[below] if above in seconds and below in seconds else None
+        for name, (above, below) in pairs.items()
+    }
+
+
+# -- whole steps -----------------------------------------------------------------------------------
+def measure_step(case: Case, backend: Backend, repeats: int | None, budget: float) -> Result:
+    """Time the steps of a case, after a check that PyTorch's gradients are nembp's.
+
+    On a GPU nembp's step is captured, PyTorch's runs in three ways, and the floor is the step's
+    multiply-adds over the rate of a large product, and the bytes that Adam and the reading of the
+    batch must move over the bandwidth of a long copy.
+    """
+    on_gpu, precision = backend.name == "gpu", getattr(backend, "precision", "float32")
+    set_precision(precision)
+    net, (x, labels) = case.start(backend), case.draw()
+    steps: dict[str, Any] = {
+        name: EngineStep(net.copy(), x, labels, path, captured=on_gpu)
+        for name, path in PATHS.items()
+    }
+    captured = [name for name in PATHS if getattr(steps[name].graph, "launches", 0)]
+    if on_gpu:
+        for name, path in DIRECTIONS.items():
+            steps[f"nembp call by call/{name}"] = EngineStep(net.copy(), x, labels, path)
+            products = backend.capture(Products(backend, net.maps, case.batch, path, case.dtype))
+            for _ in range(CAPTURE):
+                products()
+            steps[f"products/{name}"] = products
+    built, missing = build(_peers(net, x, labels))
+    steps |= built
+    agreement = {}
+    for name, step in steps.items():
+        if name.startswith("torch/"):
+            direction = name.removeprefix("torch/").partition(" as ")[0]
+            ours, theirs = steps[f"nembp/{direction}"].gradient(), step.gradient()
+            # in one direction PyTorch has no biases of the other, which come last
+            what = f"the {direction} gradient of {case}"
+            agreement[name] = check_agreement(what, ours[: len(theirs)], theirs, precision)
+    if not on_gpu:
+        steps |= _floor_steps(case, net)
+    times, seconds, elapsed = _race(case, steps, missing, backend, repeats, budget)
+
+    work = {name: multiply_adds(net.maps, case.batch, path) for name, path in PATHS.items()}
+    moved, both = adam_bytes(net.parameter_count, case.dtype), times["nembp/bidirectional"]
+    common = {
+        **case.common(),
+        "parameters": net.parameter_count,
+        "multiply_adds": work,
+        "agreement": agreement,
+        "times": times,
+        "seconds": elapsed,
+        "headline": f"{1e3 * both['median']:.3g} ms a bidirectional step, {both['rounds']} rounds",
+    }
+    if not on_gpu:
+        adam = min(seconds[name] for name in seconds if name.startswith("floor/adam"))
+        for name in DIRECTIONS:
+            each = (seconds[key] for key in seconds if key.startswith(f"floor/{name}_products"))
+            seconds[f"floor/{name}"] = min(each) + adam
+        floor = {name: seconds[f"floor/{name}"] for name in DIRECTIONS}
+        ratios = _quotients(seconds, RATIOS)
+        return {"kind": "step", **common, "adam_bytes": moved, "floor": floor, "ratios": ratios}
+    card, moved = measure_card(backend, case.dtype), moved + x.nbytes
+    pairs: dict[str, tuple[str, str]] = {}
+    floor = {}
+    for name in DIRECTIONS:
+        floor[name] = card.seconds(work[f"nembp/{name}"], moved)
+        seconds[f"floor/{name}"], ours = floor[name], f"nembp/{name}"
+        pairs |= {f"{who}/{name}": (f"{who}/{name}", ours) for who in (*ON_GPU, CALLED)}
+        pairs |= {f"{name}/{below}": (ours, f"{below}/{name}") for below in ("floor", "products")}
+    return {
+        "kind": "gpu step",
+        **common,
+        "precision": precision,
+        "captured": len(captured) == len(PATHS),
+        "bytes": moved,
+        "card": asdict(card),
+        "floor": floor,
+        "ratios": _quotients(seconds, pairs),
+    }
+
+
+def _peers(net: Network, x: Host, labels: Host) -> dict[str, Callable[[], Any]]:
+    """Return what builds the peers; PyTorch's steps on images in both layouts."""
+    images, on_gpu = _has_images(net), net.backend.name == "gpu"
+    kinds: dict[str, type[TorchStep]] = ON_GPU if on_gpu else {"torch": TorchStep}
+    made: dict[str, Callable[[], Any]] = {}
+    for who, kind in kinds.items():
+        for name in DIRECTIONS:
+            for layout, last in (LAYOUTS if images else {"": False}).items():
+                if kind is CompiledTorchStep and (last or name != "bidirectional"):
+                    continue  # compiling takes PyTorch half a minute
+                made[f"{who}/{name} as {layout}" if layout else f"{who}/{name}"] = partial(
+                    kind,
+                    net,
+                    x,
+                    labels,
+                    bidirectional=name == "bidirectional",
+                    learning_rate=LEARNING_RATE,
+                    channels_last=last,
+                )
+    if not images and not on_gpu:
+        sklearn = partial(SklearnStep, net, x, labels, learning_rate=LEARNING_RATE)
+        made["sklearn/one_direction"] = sklearn
+    return made
+
+
+def _has_images(net: Network) -> bool:
+    return any(isinstance(linear_map, Convolution) for linear_map in net.maps)
+
+
+def _floor_steps(case: Case, net: Network) -> dict[str, Any]:
+    blocks = {"": None, "_in_blocks": BLOCK} if _has_images(net) else {"": None}
+    given, count = (net.backend, net.maps, case.batch), net.parameter_count
+    steps: dict[str, Any] = {
+        f"floor/{name}_products{how}": Products(*given, path, case.dtype, block)
+        for name, path in DIRECTIONS.items()
+        for how, block in blocks.items()
+    }
+    for workers in {1, case.threads}:
+        steps[f"floor/adam_{workers}"] = AdamTraffic(net.backend, count, case.dtype, workers)
+    return steps
+
+
+# -- a convolution by itself -----------------------------------------------------------------------
+class EngineLayer:
+    """nembp's contractions as a training step makes them: signals up, then errors down.
+
+    On several threads the step's own share the rows, and BLAS keeps to one meanwhile.
+    """
+
+    def __init__(
+        self, linear_map: Convolution, backend: Backend, x: Host, y: Host, W: Host
+    ) -> None:
+        dtype = str(x.dtype)
+        self._x, self._y, self._W = (backend.asarray(each, dtype) for each in (x, y, W))
+        workers = backend.workers() if linear_map.in_workers else 1
+        self._map = linear_map.workspace(backend, (len(x),), dtype, workers=workers)
+        self._blas = single_threaded_blas if workers > 1 else nullcontext
+        self._up, self._down, self._gradient = (
+            backend.empty(shape, dtype) for shape in (y.shape, x.shape, W.shape)
+        )
+        self._to_numpy = backend.to_numpy
+
+    def __call__(self) -> None:
+        """Compute all three."""
+        with self._blas():
+            self._map.load(self._W)
+            self._map.forward(self._x, self._up)
+            self._map.adjoint_and_gradient(self._x, self._y, self._down, self._gradient)
+
+    def results(self) -> list[Host]:
+        """Return T's three derivatives, computed last."""
+        return [self._to_numpy(array) for array in (self._up, self._down, self._gradient)]
+
+
+def measure_layer(case: Case, backend: Backend, repeats: int | None, budget: float) -> Result:
+    """Time forward and both gradients, after a check that PyTorch computes the same."""
+    linear_map, draw = convolution_of(case.network), stream(0, "benchmark/layer")
+    assert linear_map is not None
+    precision = getattr(backend, "precision", "float32")
+    set_precision(precision)
+    x, y = (
+        draw.standard_normal((case.batch, size), dtype=np.float32).astype(case.dtype)
+        for size in (linear_map.inputs, linear_map.outputs)
+    )
+    given = (linear_map, backend, x, y, linear_map.initial_weights(draw).astype(case.dtype))
+    steps: dict[str, Any] = {"nembp": EngineLayer(*given)}
+    built, missing = build(
+        {
+            f"torch as {layout}": partial(TorchLayer, *given, last)
+            for layout, last in LAYOUTS.items()
+        }
+    )
+    agreement: dict[str, float] = {}
+    steps["nembp"]()
+    for name, theirs in built.items():
+        theirs()
+        agreement[name] = max(
+            check_agreement(f"the {what} of {case}", a, b, precision)
+            for what, a, b in zip(
+                ("output", "input's gradient", "kernels' gradient"),
+                steps["nembp"].results(),
+                theirs.results(),
+                strict=True,
+            )
+        )
+    steps |= built
+    below, above = (backend.asarray(each, case.dtype) for each in (x, y))
+    for how, block in {"at once": None, "in blocks": BLOCK}.items():
+        products = MapProducts(backend, linear_map, case.batch, case.dtype, block)
+        steps[f"floor as {how}"] = partial(products.all_three, below, above)
+    times, seconds, elapsed = _race(case, steps, missing, backend, repeats, budget)
+    work, ours = 3 * case.batch * math.prod(extent(linear_map) or ()), times["nembp"]
+    pairs = {"nembp/torch": ("nembp", "torch"), "nembp/floor": ("nembp", "floor")}
+    return {
+        "kind": "layer",
+        **case.common(),
+        "output_shape": linear_map.output_shape,
+        "multiply_adds": work,
+        "agreement": agreement,
+        "times": times,
+        "ratios": _quotients(seconds, pairs),
+        "rate": work / ours["median"],
+        "seconds": elapsed,
+        "headline": f"{1e3 * ours['median']:.3g} ms, {ours['rounds']} rounds",
+    }
+
+
+# -- adversarial steps -----------------------------------------------------------------------------
+def gan_networks(sizes: tuple[int, ...], backend: Backend, dtype: str) -> tuple[Network, Network]:
+    """Return G of these sizes, and D of them the other way round with one output."""
+    options: dict[str, Any] = {"device": backend, "dtype": dtype, "backward": "gaussian"}
+    generator = dense_network(sizes, forward=Bernoulli(), seed=0, **options)
+    discriminator = dense_network((*sizes[:0:-1], 1), forward=Bernoulli(), seed=1, **options)
+    return generator, discriminator
+
+
+def gan_multiply_adds(sizes: tuple[int, ...], rows: int) -> int:
+    """Return the multiply-adds of a one-directional step.
+
+    G runs once and is differentiated once; D likewise on twice the rows, and once more for G's
+    error at its input.
+
+    >>> gan_multiply_adds((2, 3, 4), 1)
+    144
+    """
+    up = [m * n for m, n in pairwise(sizes)]
+    down = [*up[:0:-1], sizes[1]]
+    return rows * (3 * sum(up) - up[0] + 2 * (3 * sum(down) - down[0]) + 2 * sum(down))
+
+
+class EngineGan:
+    """nembp's step, G trained in one direction or in both: an iteration of its trainer.
+
+    So it also reads its samples, in a new order at every step, and keeps its record. With
+    ``graphs`` the steps come after those that a capture needs.
+    """
+
+    def __init__(
+        self,
+        nets: tuple[Network, Network],
+        x: Host,
+        bidirectional: bool,
+        rate: float = LEARNING_RATE,
+        graphs: bool = False,
+    ) -> None:
+        self.nets, backend = nets, nets[0].backend
+        samples = Split(x, np.zeros(len(x), np.int64))
+        self.trainer = AdversarialTrainer(
+            *nets,
+            BatchReader(samples, Scaling(), Scaling(), 1, backend, nets[0].dtype),
+            AdversarialSettings(bidirectional="generator" if bidirectional else "none"),
+            batch_size=len(x),
+            iterations=FOREVER,
+            report_every=FOREVER,
+            optimizers=(Adam(rate, beta1=0.5), Adam(rate, beta1=0.5)),
+            cuda_graphs=graphs,
+        )
+        for _ in range(CAPTURE if graphs else 0):
+            self()
+
+    def __call__(self) -> None:
+        """Make a step."""
+        self.trainer.step()
+
+    def at_rest(self) -> tuple[Host, list[Host]]:
+        """Return a z, and both gradients for it before anything moves, G's first."""
+        trainer, backend = self.trainer, self.nets[0].backend
+        of_g, of_d = trainer.of_g, trainer.of_d
+        trainer.reader.read_x(backend.asarray(np.arange(trainer.batch_size)), of_d.real)
+        backend.normal(backend.generator(0, "latent"), of_g.z)
+        of_d.generated[...] = of_g.run()
+        gradients = [optimizer.gradient for optimizer in trainer.optimizers]
+        of_d(gradients[1], trainer.settings.discriminator_weight)
+        of_g(gradients[0], trainer.settings.generator_weight)
+        return backend.to_numpy(of_g.z), [backend.to_numpy(gradient) for gradient in gradients]
+
+
+def measure_gan(case: Case, backend: Backend, repeats: int | None, budget: float) -> Result:
+    """Time the steps of a case, after a check that PyTorch's gradients are nembp's."""
+    sizes, precision = parse_network(case.network), getattr(backend, "precision", "float32")
+    set_precision(precision)
+    nets, graphs = gan_networks(sizes, backend, case.dtype), backend.name == "gpu"
+    x = synthetic_batch(case.batch, sizes[-1], 2)[0].astype(case.dtype)
+
+    def ours(bidirectional: bool, graphs: bool) -> EngineGan:
+        return EngineGan((nets[0].copy(), nets[1].copy()), x, bidirectional, graphs=graphs)
+
+    steps: dict[str, Any] = {
+        "nembp/one_direction": ours(False, graphs),
+        "nembp/bidirectional": ours(True, graphs),
+    }
+    if graphs:
+        steps[f"{CALLED}/one_direction"] = ours(False, False)
+    built, missing = build(
+        {
+            f"{who}/one_direction": partial(TorchGan, *nets, x, LEARNING_RATE, graph)
+            for who, graph in {"torch": False, "torch graph": True}.items()
+        }
+    )
+    steps |= built
+    agreement = None
+    if "torch/one_direction" in built:
+        z, mine = ours(False, False).at_rest()
+        theirs = built["torch/one_direction"].gradients(z)
+        agreement = {
+            player: check_agreement(
+                f"the gradient of {player} of {case}", a[: len(b)], b, precision
+            )
+            for player, a, b in zip(("G", "D"), mine, theirs, strict=True)
+        }
+    times, seconds, elapsed = _race(case, steps, missing, backend, repeats, budget)
+    work = gan_multiply_adds(sizes, case.batch)
+    moved = sum(adam_bytes(net.parameter_count, case.dtype) for net in nets) + x.nbytes
+    floor = measure_card(backend, case.dtype).seconds(work, moved) if graphs else None
+    one, trainer = seconds["nembp/one_direction"], steps["nembp/one_direction"].trainer
+    return {
+        "kind": "gan step",
+        **case.common(),
+        "precision": precision,
+        "captured": trainer.captured > 0,
+        "why_not_captured": trainer.why_not_captured,
+        "multiply_adds": work,
+        "bytes": moved,
+        "agreement": agreement,
+        "times": times,
+        "floor": floor,
+        "ratios": {
+            **{name: seconds[name] / one for name in seconds},
+            "one_direction/floor": None if floor is None else one / floor,
+        },
+        "seconds": elapsed,
+        "headline": f"{1e6 * one:.4g} us a step, {times['nembp/one_direction']['rounds']} rounds",
+    }
+
+
+# -- parts of a step -------------------------------------------------------------------------------
+PRODUCTS, REST = "products", "Python"
+PARTS = (
+    PRODUCTS,
+    "neurons",
+    "bias sums",
+    "output end",
+    "input end",
+    "noise",
+    "Adam",
+    REST,
+)  # in the table's order
+NOISE = Noise("nem", std=0.1, decay=0.0)  # constant, so that step after step does the same
+VARIANTS: dict[str, tuple[Path, dict[str, Noise]]] = {
+    "one": ("none", {}),
+    "one, noise": ("none", {"forward": NOISE}),
+    "both": ("classes", {}),
+    "both, noise": ("classes", {"forward": NOISE, "backward": NOISE}),
+    "samples": ("samples", {}),
+    "samples, noise": ("samples", {"forward": NOISE, "backward": NOISE}),
+}
+
+
+class TimedStep:
+    """An :class:`EngineStep` whose parts a stopwatch times; ``laps`` has the seconds of each step.
+
+    What is timed are calls, some fifty a step, at about 0.3 µs each. For networks whose linear maps
+    work on the calling thread: dense ones.
+    """
+
+    def __init__(self, step: EngineStep, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.laps: list[dict[str, float]] = []
+        self._step, self._watch, joint = step, PartsClock(REST, clock), step.joint
+        calls = [(joint, "end", "bias sums"), (step.adam, "step", "Adam")]
+        for each in joint.maps:
+            names = ("load", "forward", "adjoint", "adjoint_and_gradient")
+            calls += [(each, name, PRODUCTS) for name in names]
+        for side in filter(None, (*joint.up, *joint.down)):
+            calls += [(side, name, "neurons") for name in ("signal", "error")]
+        for loss, part in ((joint.output, "output end"), (joint.input, "input end")):
+            if loss is not None:
+                calls.append((loss, "error", part))
+                if loss.source is not None:
+                    timed = self._watch.timed("noise", loss.source)
+                    loss.source = _TimedSource(loss.source.noise, timed)  # type: ignore[assignment]
+        for owner, name, part in calls:
+            setattr(owner, name, self._watch.timed(part, getattr(owner, name)))
+
+    def __call__(self) -> None:
+        """Make a step."""
+        self._watch.lap()
+        self._step()
+        self.laps.append(self._watch.lap())
+
+
+@dataclass(frozen=True)
+class _TimedSource:
+    noise: Noise
+    call: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.call(*args)
+
+
+def measure_parts(case: Case, backend: Backend, repeats: int | None, budget: float) -> Result:
+    """Time the steps of a case, their parts, and the bare products.
+
+    Raises
+    ------
+    DeviceError
+        On a GPU, which works on while Python goes to the next part.
+    """
+    if backend.name == "gpu":
+        raise DeviceError("the parts of a step can be timed on the CPU only; use --device cpu")
+    net, batch = case.start(backend), case.draw()
+
+    def step(path: Path, noise: dict[str, Noise]) -> EngineStep:
+        return EngineStep(net.copy(), *batch, path, noise=noise)
+
+    timed = {name: TimedStep(step(*how)) for name, how in VARIANTS.items()}
+    steps: dict[str, Any] = {name: step(*how) for name, how in VARIANTS.items()}
+    steps |= {f"{name}, timed": each for name, each in timed.items()}
+    for each in PATHS.values():
+        products = Products(backend, net.maps, case.batch, each, case.dtype)
+        steps[f"products of {each}"] = products
+    times, seconds, elapsed = _race(case, steps, {}, backend, repeats, budget)
+    variants = {}
+    for name, (path, _) in VARIANTS.items():
+        laps = timed[name].laps
+        parts = {p: statistics.median(lap.get(p, 0.0) for lap in laps) for p in PARTS}
+        variants[name] = {
+            "step": times[name],
+            "step_with_stopwatch": seconds[f"{name}, timed"],
+            "parts": parts,
+            "shares": {part: parts[part] / sum(parts.values()) for part in PARTS},
+            "bare_products": seconds[f"products of {path}"],
+        }
+    both = times["both"]
+    return {
+        "kind": "parts",
+        **case.common(),
+        "parameters": net.parameter_count,
+        "variants": variants,
+        "seconds": elapsed,
+        "headline": f"{1e3 * both['median']:.3g} ms a bidirectional step, {both['rounds']} rounds",
+    }
+
+
+# -- suites ----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Suite:
+    """What a suite times by default and with ``--quick``, in words, and how.
+
+    ``check`` raises ArchitectureError, naming it, for a text that is no network of the suite.
+    """
+
+    defaults: Settings
+    quick: Settings
+    step: str
+    check: Callable[[str], object]
+    measure: Callable[[Case, Backend, int | None, float], Result]
+
+
+def _measure_images(case: Case, *args: Any) -> Result:
+    alone = convolution_of(case.network) is not None
+    return (measure_layer if alone else measure_step)(case, *args)
+
+
+CIFAR = "32x32x3/conv32x4s2/conv64x4s2/conv128x4s2/256/10"
+SUITES = {
+    "dense": Suite(
+        Settings(
+            networks=("784-256-128-10", "784-512-512-10", "784-1024-1024-1024-10"),
+            batches=(32, 128, 512),
+            threads=(1, 2),
+        ),
+        Settings(("784-512-512-10",), (32, 128), (1, 2), budget=8.0, memory=False),
+        "A step is the gradient and Adam's update of every parameter, on a batch that already lies "
+        "in the step's buffers: reading and scaling data is not part of it. PyTorch runs eagerly "
+        "with fused Adam, and its bidirectional step is the plain one, one backward row a sample. "
+        "Before the timing its gradients are checked against nembp's.",
+        parse_network,
+        measure_step,
+    ),
+    "convolution": Suite(
+        Settings(
+            networks=(
+                "32x32x3/conv32x4s2",
+                "16x16x32/conv64x4s2",
+                "8x8x64/conv128x4s2",
+                "32x32x3/conv64x5s2",
+                "16x16x64/conv128x5s2",
+                "32x32x32/conv32x3",
+                "16x16x64/conv64x3",
+                CIFAR,
+            ),
+            batches=(32, 128),
+            threads=(1, 2),
+            budget=200.0,
+            memory=False,
+        ),
+        Settings(
+            ("16x16x32/conv64x4s2", "32x32x32/conv32x3", CIFAR),
+            (32,),
+            (1, 2),
+            budget=12.0,
+            memory=False,
+        ),
+        "A layer is a convolution's output for a batch of images, then the gradients of its input "
+        "and of its kernels for a given error: in PyTorch conv2d and torch.autograd.grad. A step "
+        "is the gradient and Adam's update of every parameter of a network; PyTorch's "
+        "bidirectional one goes up by conv2d and down by conv_transpose2d with the same kernels, "
+        "one backward row a sample, with fused Adam. PyTorch runs eagerly, in both memory layouts, "
+        "of which the faster counts. Before the timing its results are checked against nembp's.",
+        parse_images,
+        _measure_images,
+    ),
+    "adversarial": Suite(
+        Settings(("64-256-256-784",), (64, 256), (1, 2), budget=40.0, memory=False),
+        Settings(("64-256-256-784",), (64,), (1,), budget=6.0, memory=False),
+        "A step draws z, moves the discriminator on real and generated samples and then the "
+        "generator, both by Adam, the non-saturating objective. A network is the generator's; the "
+        "discriminator has its layers the other way round and one output. nembp's step is an "
+        "iteration of its trainer, which also reads its samples and keeps a record. PyTorch runs "
+        "eagerly with fused Adam, in one direction, and on a GPU also captured as a CUDA graph. "
+        "Before the timing its gradients are checked against nembp's.",
+        parse_network,
+        measure_gan,
+    ),
+    "parts": Suite(
+        Settings(("784-512-512-10",), (32, 128, 512), (1, 2), budget=60.0, memory=False),
+        Settings(("784-512-512-10",), (128,), (1,), budget=6.0, memory=False),
+        "A step is the gradient and Adam's update of every parameter, on a batch that already lies "
+        "in the step's buffers. The step is timed whole, and again with a stopwatch on its parts; "
+        "the share of a part is its median time over that of the step with the stopwatch.",
+        parse_network,
+        measure_parts,
+    ),
+}
+
+
+def run(name: str, settings: Settings, progress: Callable[[str], object] = print) -> Result:
+    """Run a suite and return its report, an object that ``json`` can write.
+
+    ``progress`` is told a line when a case is done; a case's unused time goes to the later ones. On
+    a GPU the number of CPU threads decides nothing: only the first is measured.
+
+    Raises
+    ------
+    ArchitectureError
+        If a network is unknown.
+    DeviceError
+        If the device cannot be used.
+    VerificationError
+        If PyTorch computes something else.
+    """
+    suite = SUITES[name]
+    for each in settings.networks:
+        suite.check(each)
+    backend = get_backend(settings.device, settings.precision)
+    start, begun, meter = time.perf_counter(), harness.conditions(), harness.Meter.read()
+    notes = harness.early_notes(settings.threads, begun["load_average"])
+    for note in notes:
+        progress(f"note: {note}")
+    threads = settings.threads[:1] if backend.name == "gpu" else settings.threads
+    cases = [
+        Case(network, batch, count, settings.dtype)
+        for network in settings.networks
+        for count in threads
+        for batch in settings.batches
+    ]
+    load_peers()
+    results: list[Result] = []
+    for number, case in enumerate(cases, start=1):
+        left = settings.budget - sum(result["seconds"] for result in results)
+        with harness.threads_limited(case.threads):
+            share = left / (len(cases) - number + 1)
+            results.append(suite.measure(case, backend, settings.repeats, share))
+        progress(f"[{number}/{len(cases)}] {case}: {results[-1]['headline']}")
+    taken = harness.shares(meter, harness.Meter.read())
+    notes += harness.late_notes(taken)
+    memory = None
+    if settings.memory:
+        progress("peak memory of a training run ...")
+        memory = peak_memory(max(settings.threads), settings.dtype, backend.name)
+    described = harness.describe(backend)
+    if backend.name == "cpu":
+        pins = begun["environment"]
+        notes += harness.pinning_note(described["blas"], described["torch"], pins)
+    return {
+        "suite": name,
+        **begun,
+        "taken_by_others": taken,
+        **described,
+        "settings": asdict(settings),
+        "step": suite.step,
+        "notes": notes,
+        "results": results,
+        "peak_memory": memory,
+        "seconds": time.perf_counter() - start,
+    }
