@@ -1,11 +1,11 @@
 """Time this tree beside version 0.1 (commit ccc3db8) in one interleaved run.
 
     git worktree add /tmp/nembp-0.1 ccc3db8
-    python tests/benchmarks/against_version_0_1.py /tmp/nembp-0.1 [--threads N] [--repeats N] [ROW ...]
+    python tests/benchmarks/against_version_0_1.py [--threads N] /tmp/nembp-0.1 [ROW ...]
 
-Two processes, one for each version, make the same steps in turns; a row is the ratio of the medians,
-this tree over version 0.1, with the quartiles of the ratios of each turn. Below 1 is faster. Run it
-on a quiet machine.
+Two processes, one for each version, make the same steps in turns, and are launched anew several
+times; a row is the ratio of the medians, this tree over version 0.1, with the quartiles of the
+ratios of each turn. Below 1 is faster. Run it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ STRIDED = "conv32x4s2,conv64x4s2,conv128x4s2,256"
 ROWS: dict[str, tuple[Callable[..., Callable[[], object]], tuple[Any, ...], int]] = {
     # name: what makes the step, its arguments, and steps in a turn
     "dense 32 one direction": (training_step, (784, "512,512", 32, "none"), 40),
+    "mnist 32": (training_step, (784, "512,256", 32, "classes"), 60),
+    "mnist 128": (training_step, (784, "512,256", 128, "classes"), 30),
     "dense 32": (training_step, (784, "512,512", 32, "classes"), 40),
     "dense 32 with NEM noise": (training_step, (784, "512,512", 32, "classes", "forward"), 40),
     "dense 32 with hidden noise": (
@@ -143,46 +145,52 @@ def work(threads: int) -> None:
 
 
 # -- outside: turns --------------------------------------------------------------------------------
+class Worker:
+    """A process of one version."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        environment = os.environ | {"PYTHONPATH": str(folder), "OPENBLAS_NUM_THREADS": str(threads)}
+        command = [sys.executable, __file__, "--work", str(threads)]
+        pipe: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process: Any = subprocess.Popen(command, env=environment, cwd=folder, **pipe)
+
+    def turn(self, row: str) -> float:
+        """Return the seconds of a step, by the mean of one turn."""
+        print(row, file=self.process.stdin, flush=True)
+        return float(json.loads(self.process.stdout.readline()))
+
+
 def main() -> None:
     """Time the rows that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("old", type=Path)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--repeats", type=int, default=7, help="turns of each pair of processes")
+    parser.add_argument(
+        "--launches", type=int, default=5, help="pairs, since memory lies otherwise"
+    )
     given = parser.parse_args()
-    workers = {}
-    for name, folder in (("old", given.old.resolve()), ("new", HERE)):
-        environment = os.environ | {
-            "PYTHONPATH": str(folder), "OPENBLAS_NUM_THREADS": str(given.threads),
-        }  # fmt: skip
-        workers[name] = subprocess.Popen(
-            [sys.executable, __file__, "--work", str(given.threads)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-            cwd=folder,
-        )  # fmt: skip
-
-    def turn(name: str, row: str) -> float:
-        worker: Any = workers[name]
-        print(row, file=worker.stdin, flush=True)
-        return float(json.loads(worker.stdout.readline()))
-
-    print(f"{given.threads} threads, medians of {given.repeats} turns")
+    folders = {"old": given.old.resolve(), "new": HERE}
+    rows = given.rows or list(ROWS)
+    times: dict[str, dict[str, list[float]]] = {row: {"old": [], "new": []} for row in rows}
+    for _ in range(given.launches):
+        workers = {name: Worker(folder, given.threads) for name, folder in folders.items()}
+        for row in rows:
+            for k in range(given.repeats):
+                for name in ("old", "new") if k % 2 else ("new", "old"):
+                    times[row][name].append(workers[name].turn(row))
+        for worker in workers.values():
+            worker.process.terminate()
+    print(f"{given.threads} threads, medians of {given.launches} x {given.repeats} turns")
     print(f"{'row':30s}  {'0.1 ms':>8s}  {'this ms':>8s}  ratio  quartiles")
-    for row in given.rows or ROWS:
-        times: dict[str, list[float]] = {"old": [], "new": []}
-        for k in range(given.repeats):
-            for name in ("old", "new") if k % 2 else ("new", "old"):
-                times[name].append(turn(name, row))
-        old, new = (statistics.median(times[name]) for name in ("old", "new"))
-        low, _, high = statistics.quantiles(
-            n / o for n, o in zip(times["new"], times["old"], strict=True)
-        )
+    for row, of in times.items():
+        old, new = statistics.median(of["old"]), statistics.median(of["new"])
+        ratios = [n / o for n, o in zip(of["new"], of["old"], strict=True)]
+        low, _, high = statistics.quantiles(ratios)
         print(
             f"{row:30s}  {1e3 * old:8.3f}  {1e3 * new:8.3f}  {new / old:5.3f}  {low:.3f}-{high:.3f}"
         )
-    for worker in workers.values():
-        worker.terminate()
 
 
 if __name__ == "__main__":
