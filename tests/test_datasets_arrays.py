@@ -25,8 +25,6 @@ from nembp.runs import RunConfig
 from nembp.runs.training import fit_scalings
 
 X = np.random.default_rng(0).normal(5.0, 2.0, (40, 3))
-
-
 Y = np.arange(40) % 4
 
 
@@ -36,7 +34,7 @@ def save(folder, **arrays):
     return folder
 
 
-@pytest.mark.parametrize("dtype", ["<f4", ">f4", ">f8", "<i2", "?", "u1"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "u1"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_a_folder_makes_what_the_archive_makes(tmp_path, dtype, order):
     x = np.asarray((X * 10).astype(dtype), order=order)
@@ -56,13 +54,10 @@ SAMPLES = {
     "uint8 images": ((20_000, 32, 32, 3), "u1"),
     "big-endian images": ((2_500, 32, 32, 3), ">f8"),
     "table": ((30_000, 500), "<f4"),
-    "table of integers": ((30_000, 1000), "<i2"),
 }  # each 60 MB, most of it a hole in the file
 
 
-@pytest.mark.parametrize(
-    ("kind", "split"), [*zip(SAMPLES, (True, False, False, True), strict=True)]
-)
+@pytest.mark.parametrize(("kind", "split"), [*zip(SAMPLES, (True, False, True), strict=True)])
 def test_what_is_held_does_not_grow_with_the_samples(tmp_path, kind, split):
     shape, dtype = SAMPLES[kind]
     names = ("x_train", "x_test") if split else ("x",)
@@ -179,7 +174,7 @@ def test_headers_of_python_2_are_read_without_a_warning(tmp_path):
     assert read_npz(path, ("x",))["x"].tolist() == [1.0, 2.0]
 
 
-@pytest.mark.parametrize("flag", [0x01, 0x20, 0x40])  # encrypted, patched, strongly encrypted
+@pytest.mark.parametrize("flag", [0x01, 0x20])  # encrypted, patched
 def test_encrypted_archives(tmp_path, flag):
     path = archive(tmp_path / "d.npz", x=npy(GOOD, bytes(16)))
     content = bytearray(path.read_bytes())
@@ -199,17 +194,9 @@ def test_text_that_is_no_text(tmp_path):
 
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
 SAMPLE = ROOT / "data" / "mnist-sample"
-
-
 HEADER = bytes.fromhex("00000803 00000002 00000002 00000003")
-
-
 IMAGES = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-
-
 FILE = HEADER + IMAGES.tobytes()
 
 
@@ -219,8 +206,8 @@ def put(path: Path, content: bytes) -> Path:
 
 
 @pytest.mark.parametrize("name", ["x", "x.gz"])
-@pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "i4", "f4", "f8", ">i4"])
-@pytest.mark.parametrize("shape", [(), (5,), (0, 3), (2, 3, 4), (1, 2, 1, 2, 1)])
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f8", ">i4"])
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3, 4)])
 def test_what_is_written_is_read(tmp_path, name, dtype, shape):
     x = np.random.default_rng(0).normal(0, 50, shape).astype("i1").astype(dtype)
     write_idx(tmp_path / name, x)
@@ -265,7 +252,7 @@ def test_folder_is_loaded_whatever_the_names(folder):
     assert np.array_equal(mixed.test.x, plain.test.x)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[::3])
 def test_missing_file_is_named_with_the_remedy(folder, name):
     (folder / name).unlink()
     with pytest.raises(DataError, match="nembp data fetch mnist --data-dir") as caught:
@@ -295,8 +282,6 @@ def arrays(draw) -> np.ndarray:
 
 
 valid_idx = arrays().map(lambda x: idx_header(x) + x.tobytes())
-
-
 random_header = st.builds(
     lambda code, shape, data: struct.pack(f">2xBB{len(shape)}I", code, len(shape), *shape) + data,
     st.sampled_from([8, 9, 0xB, 0xC, 0xD, 0xE]),
@@ -306,8 +291,6 @@ random_header = st.builds(
 
 
 any_idx = st.binary(max_size=100) | mutated(valid_idx) | random_header
-
-
 any_gzip = (
     any_idx.map(lambda content: gzip.compress(content, mtime=0))
     | mutated(any_idx.map(lambda content: gzip.compress(content, mtime=0)))

@@ -42,8 +42,10 @@ def test_planes_are_read_as_height_width_channels(tmp_path):
         assert np.array_equal(out.reshape(3, 32, 32, 3), whole[[7, 0, 7]])
 
 
-@pytest.mark.parametrize("make", [binary, pickled, lambda folder: pickled(folder, "F")])
-@pytest.mark.parametrize("parent", [True, False])
+@pytest.mark.parametrize(
+    ("make", "parent"),
+    [(binary, True), (pickled, False), (lambda folder: pickled(folder, "F"), True)],
+)
 def test_both_layouts_make_the_same_data_set(tmp_path, make, parent):
     name = "cifar-10-batches-bin" if make is binary else "cifar-10-batches-py"
     folder = make(tmp_path / name)
@@ -94,14 +96,11 @@ def relabel(folder):
     ("damage", "message"),
     [
         (shorten("data_batch_2.bin", 3073 * 29), "_2.bin: 89117 bytes; expected 92190, 30 rec"),
-        (lambda folder: (folder / "test_batch.bin").write_bytes(bytes(3073 * 31)),
-         "test_batch.bin: 95263 bytes; expected 92190"),
         (relabel, r"data_batch_3.bin: label 10 of record 4; expected 0 to 9. Unpack"),
         (lambda folder: (folder / "data_batch_4.bin").unlink(),
          r"data_batch_4.bin: no such file; expected data_batch_1.bin, .*batches.meta.txt"),
         (lambda folder: (folder / "batches.meta.txt").unlink(), "batches.meta.txt: no such file"),
         (meta([b"a"] * 10), "batches.meta.txt: 1 different class names; expected 10"),
-        (meta([b"%d" % k for k in range(11)]), "11 different class names"),
         (meta([b"\xff"] + [b"%d" % k for k in range(9)]), "class names are no text"),
         (lambda folder: [path.unlink() for path in folder.iterdir()], "no CIFAR-10 here; expected"),
     ],
@@ -128,10 +127,8 @@ def replaced(**changes):
     ("damage", "message"),
     [
         (replaced(data=None), "data_batch_2: no table 'data' of 30 x 3072 bytes"),
-        (replaced(data=FILES["data_batch_2"][0][:29]), "no table 'data' of 30 x 3072"),
         (replaced(labels=None), "data_batch_2: no list 'labels' of 30 labels"),
         (replaced(labels=[0] * 29 + [True]), "no list 'labels' of 30"),
-        (replaced(labels=[0] * 29 + [-1]), "no list 'labels' of 30"),
         (replaced(labels=[0] * 29 + [10]), "data_batch_2: label 10 of record 29; expected 0 to 9"),
         (shorten("data_batch_5", 50_000), "data_batch_5: not a pickle of plain data"),
         (lambda folder: (folder / "batches.meta").write_bytes(b"\x80\x02cos\nsystem\n."),
@@ -167,11 +164,7 @@ def test_wrong_paths_say_what_is_expected(tmp_path):
 
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 3072), np.uint8)
-
-
 LABELS = np.arange(40) % 10
-
-
 START = b"\x80\x02}q\x01"
 
 
@@ -227,7 +220,7 @@ def test_python_2_pickles_are_read_and_the_pixels_stay_in_the_file(read, order):
         assert found[key] == written[key] == theirs[key]
 
 
-@pytest.mark.parametrize("protocol", [1, 2, 3])
+@pytest.mark.parametrize("protocol", [1, 3])
 def test_plain_values_of_any_kind(read, protocol):
     value = {
         "text": "é", "empty": {}, "none": None, "truth": (True, False), "nested": [[1, -5], ()],
@@ -248,7 +241,7 @@ class Evil:
         return self.parts
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize(
     "evil",
     [Evil(os.system, "touch owned"), Evil(eval, "open('owned', 'w')"), Evil(bytearray, 10**12)],

@@ -41,7 +41,6 @@ from nembp.engine.network import Network, dense_network
 from nembp.engine.noise import Noise
 from nembp.errors import ShapeError
 
-TOLERANCE = {"float32": 3e-5, "float64": 1e-11}
 SMOOTH = "tanh", "logistic", "identity"
 few = settings(max_examples=max(1, settings.default.max_examples // 3))  # of each of many
 H = 1e-30  # of complex steps, which have no rounding of differences
@@ -411,22 +410,19 @@ def test_the_device_refuses_silent_copies():
             copies(a)
 
 
-@each_dtype
 @each_pair
 @few
 @given(seed=seeds)
-def test_predictions_and_gradients_on_another_device(pair, dtype, seed):
-    ours, theirs = (random_network(seed, pair, dtype=dtype, device=d) for d in ("cpu", STRICT))
+def test_predictions_and_gradients_on_another_device(pair, seed):
+    ours, theirs = (random_network(seed, pair, device=d) for d in ("cpu", STRICT))
     x, t = batch(ours, seed)
-    scale, tolerance = size_of_errors(ours, x, t), TOLERANCE[dtype]
+    scale, tolerance = size_of_errors(ours, x, t), 1e-11
     scale *= 10.0 if ours.statistics_count else 1.0
     for mine, other, a, b in ((ours, theirs, x, t), (ours.reversed, theirs.reversed, t, x)):
         assert_close(host(other.predict(a)), mine.predict(a), tolerance, scale)
         assert_close(
             host(other.log_likelihood(a, b)), mine.log_likelihood(a, b), tolerance, 10 * scale
         )
-    if ours.statistics_count and dtype == "float32":
-        return
     expected = backpropagate(ours, x, t)
     for found, value in zip(backpropagate(theirs, x, t), expected, strict=True):
         assert_close(host(found), value, tolerance, scale)

@@ -185,7 +185,6 @@ def test_draws_have_the_asked_standard_deviation(law):
     [
         ("multinomial", {}),
         ("multinomial", {"update": "zero-sum"}),
-        ("bernoulli", {}),
         ("bernoulli", {"law": "uniform"}),
         ("gaussian", {}),
         ("gaussian", {"screening": "vector"}),
@@ -193,7 +192,7 @@ def test_draws_have_the_asked_standard_deviation(law):
     ids=str,
 )
 def test_drift_is_the_mean_of_the_nem_noise(name, options, mode, rejected):
-    """One target many times over: 4 numbers at 6 sigma in 24 tests, false alarms below 2e-7."""
+    """One target many times over: 4 numbers at 6 sigma in 20 tests, false alarms below 2e-7."""
     rows, likelihood, g = 1000, get_likelihood(name), np.random.default_rng(11)
     z = np.repeat(g.normal(size=(1, 4)), rows, axis=0)
     t = np.repeat(targets(likelihood, g, 1, 4), rows, axis=0)
@@ -352,8 +351,13 @@ def slope_with_noise(way: Network, x: Array, t: Array, n: dict[int, Array]) -> A
     return found
 
 
-@pytest.mark.parametrize("options", [{}, {"rejected": "zero"}, {"screening": "expectation"}])
-@pytest.mark.parametrize("kind", ["nem", "blind", "anti"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("nem", {}), ("nem", {"rejected": "zero"}), ("nem", {"screening": "expectation"}),
+        ("blind", {}), ("anti", {}),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("place", ["input", "hidden", "last-hidden"])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_noise_on_signals_is_its_definition(direction, place, kind, options):
@@ -403,7 +407,7 @@ def test_noise_on_signals_is_annealed_and_comes_from_its_own_stream():
     [
         ("kind", "white"), ("clock", "day"), ("law", "cauchy"), ("mode", "both"),
         ("screening", "none"), ("rejected", "retry"), ("update", "wrong"), ("std", -0.1),
-        ("std", math.nan), ("std", "a"), ("decay", -1.0), ("decay", math.inf), ("decay", None),
+        ("std", math.nan), ("std", "a"), ("decay", -1.0), ("decay", None),
         ("draws", 0), ("draws", 1.5),
     ],
 )  # fmt: skip

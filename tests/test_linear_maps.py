@@ -101,7 +101,6 @@ def test_complex_signals_and_weights(kind, seed):
 
 LARGE = {  # what real networks have: im2col and Winograd in blocks, on several workers
     "first of CIFAR-10": Convolution((32, 32, 3), 32, (4, 4), (2, 2), (1, 1)),
-    "second of CIFAR-10": Convolution((16, 16, 32), 64, (4, 4), (2, 2), (1, 1)),
     "3x3": Convolution((16, 16, 16), 24, (3, 3), (1, 1), (1, 1)),
     "3x3, odd": Convolution((13, 15, 16), 20, (3, 3), (1, 1), (1, 1)),
     "3x3, no padding": Convolution((12, 12, 20), 16, (3, 3)),
@@ -157,13 +156,10 @@ def test_two_trainings_at_once():
     ("linear", "shape"),
     [
         (Convolution((16, 16, 3), 8, (4, 4), (2, 2), (1, 1)), (8, 8, 8)),
-        (Convolution((14, 14, 1), 4, (5, 5)), (10, 10, 4)),
         (Convolution((7, 9, 2), 3, (2, 3), (3, 2)), (2, 4, 3)),  # pixels left over on both axes
         (Convolution((6, 5, 2), 7, (6, 5)), (1, 1, 7)),  # the whole image
-        (Convolution((5, 5, 2), 4, (1, 1), (2, 3)), (3, 2, 4)),
         (Convolution((1, 1, 1), 1, (3, 3), (1, 1), (2, 2)), (3, 3, 1)),
         (AveragePooling((7, 6, 3), (2, 3), (2, 2)), (3, 2, 3)),
-        (AveragePooling((4, 4, 2), (4, 4), (1, 1)), (1, 1, 2)),
         (Reshape((3, 4, 2), (2, 0, 1)), (2, 3, 4)),
     ],
     ids=str,
@@ -176,18 +172,10 @@ def test_sizes(linear, shape):
 
 
 IMPOSSIBLE = {
-    "kernel": (
-        lambda: Convolution((4, 4, 1), 2, (5, 4)),
-        r"kernel \(5, 4\) does not fit.*at most 4",
-    ),
-    "padded": (lambda: Convolution((4, 4, 1), 2, (3, 7), (1, 1), (0, 1)), "at most 6"),
-    "image": (lambda: Convolution((4, 0, 1), 2, (1, 1)), "at least 1"),
+    "kernel": (lambda: Convolution((4, 4, 1), 2, (5, 4)), r"\(5, 4\) does not fit.*at most 4"),
     "channels": (lambda: Convolution((4, 4, 1), 0, (1, 1)), "channels"),
     "stride": (lambda: Convolution((4, 4, 1), 2, (1, 1), (0, 1)), "stride"),
-    "padding": (
-        lambda: Convolution((4, 4, 1), 2, (1, 1), (1, 1), (-1, 0)),
-        "padding of at least 0",
-    ),
+    "padding": (lambda: Convolution((4, 4, 1), 2, (1, 1), (1, 1), (-1, 0)), "at least 0"),
     "window": (lambda: AveragePooling((4, 4, 1), (5, 1), (1, 1)), r"window \(5, 1\) does not fit"),
     "axes": (lambda: Reshape((2, 3), (0, 0)), r"axes \(0, 0\) are no order of the 2 axes"),
     "no axes": (lambda: Reshape(()), "sizes of at least 1"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import STRICT, assert_close, each_dtype, each_pair
+from engines import STRICT, assert_close, each_pair
 
 from nembp.architecture import network
 from nembp.datasets import Scaling, Split, class_means, feature_means, load
@@ -408,8 +408,8 @@ def test_no_optimizer_allocates(optimizer):
 
 
 @traced
-@each_dtype
-@pytest.mark.parametrize("activation", ["relu", "leaky-relu", "tanh", "logistic", "identity"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ["leaky-relu", "tanh", "logistic"])
 def test_no_activation_or_direction_allocates(activation, dtype):
     one_direction = dtype == "float64"
     peak = peak_of_training(activation=activation, dtype=dtype, backward=not one_direction)
