@@ -11,10 +11,21 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from cifar_files import COUNT, FILES, HUNDRED, NAMES, binary, expected, hundred, pickled, shrink
+from cifar_files import (
+    COUNT,
+    FILES,
+    HUNDRED,
+    NAMES,
+    batch,
+    binary,
+    expected,
+    hundred,
+    pickled,
+    python2,
+    shrink,
+)
 from hypothesis import given
 from hypothesis import strategies as st
-from pickles import batch, python2
 
 from nembp.datasets import Scaling, cifar, class_means, load
 from nembp.datasets.cifar import read_pickle

@@ -129,14 +129,6 @@ def test_prediction_leaves_its_input_alone_and_owns_its_output(dtype, seed):
     assert np.array_equal(first, held)
 
 
-def test_binding_another_vector_reaches_both_directions():
-    net, other = (dense_network([4, 5, 3], seed=seed) for seed in (0, 1))
-    net.parameters[...] = other.parameters
-    assert np.array_equal(net.predict(np.ones((1, 4))), other.predict(np.ones((1, 4))))
-    back = net.reversed.predict(np.ones((1, 3)))
-    assert np.array_equal(back, other.reversed.predict(np.ones((1, 3))))
-
-
 # -- files -----------------------------------------------------------------------------------------
 def model_of(net: Network) -> Model:
     shape = (net.inputs,)

@@ -325,10 +325,8 @@ def test_each_likelihood_has_its_panels(name, width, screening, expected):
         if panel.exact is not None:
             units = panel.view.point.width if panel.screening == "component" else 1
             assert near(panel.accepted, panel.exact, 400 * units)
-    if expected[0][:2] == (
-        "simplex",
-        "vector",
-    ):  # noise stays in its plane, other noise changes the sum
+    if expected[0][:2] == ("simplex", "vector"):
+        # noise stays in its plane, other noise changes the sum
         assert panels[0].sum_change == pytest.approx(0, abs=1e-12)
         assert panels[1].sum_change < -0.05  # log a < 0 in every class
 
@@ -415,8 +413,9 @@ def test_pictures_depend_on_the_seed_and_the_names_and_on_nothing_else(tmp_path)
     assert len(set(contents)) == 3
 
 
-@pytest.mark.parametrize("std", [1e-9, 1e6])
-@pytest.mark.parametrize("case", ["two classes", "one pixel", "number"])
+@pytest.mark.parametrize(
+    ("case", "std"), [("two classes", 1e-9), ("one pixel", 1e6), ("number", 1e6)]
+)
 def test_any_scale_of_the_noise_is_drawn(tmp_path, case, std):
     noise = Noise("nem", rejected="zero")
     sheet = picture(tmp_path / "noise.png", CASES[case](), noise, std, draws=40)

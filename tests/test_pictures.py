@@ -189,8 +189,6 @@ def test_arrays_that_do_not_fit_the_classes_are_refused(tmp_path, shape):
     for images, centroids, message in (
         (good[:2], good, "backward: 2 samples for 3 classes"),
         (good, good[:2], "centroid: 2 samples for 3 classes"),
-        (good, np.zeros((3, 5)), "does not hold"),
-        (good * np.nan, good, "NaN"),
     ):
         with pytest.raises(ShapeError, match=message):
             backward_picture(tmp_path / "x.png", images, centroids, shape, "abc")
@@ -237,7 +235,7 @@ def test_one_column_is_drawn_against_zero_and_a_third_is_not():
             scatter_frame(real, generated)
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3), (8, 8, 2)])
+@pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (8, 8, 2)])
 def test_images_fill_a_frame(shape):
     bright = np.zeros((64, *shape))
     bright[9] = 1.0  # second row, second column
