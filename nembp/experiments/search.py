@@ -28,6 +28,7 @@ from nembp.errors import ArchitectureError, DataError, OutputError
 from nembp.experiments.protocol import Row, check_data_dirs
 from nembp.experiments.rows import ROWS, RowFile, read_header, read_rows, write_header
 from nembp.experiments.running import in_parallel, replicate
+from nembp.experiments.tuning import grown
 from nembp.files import write_atomically
 from nembp.runs.config import RunConfig
 from nembp.runs.folder import to_json
@@ -223,6 +224,12 @@ class Effect(NamedTuple):
     seeds: int
 
 
+def trained(candidates: Iterable[Candidate]) -> dict[str, tuple[Candidate, bool]]:
+    """Return who is trained, as in `Trial`, and whether with noise: baselines first."""
+    items = list(candidates)
+    return {c.regime: (c, False) for c in items} | {c.name: (c, True) for c in items}
+
+
 class Scores:
     """Rows of a search, by who was trained, rate and seed."""
 
@@ -247,18 +254,13 @@ class Scores:
 
     def rates(self, who: str, start: Sequence[float], seeds: int) -> list[float]:
         """Return the rates to try: ``start``, extended while its best by nll lies at an end."""
-        rates = sorted(start)
-        left = {0: self.space.extend, -1: self.space.extend}
-        while len(rates) > 1 and not any(self.missing(who, rate, seeds) for rate in rates):
-            best = self.best(who, rates, seeds)
-            ends = [end for end in (0, -1) if rates[end] == best and left[end]]
-            if not ends:
-                break
-            end = ends[0]
-            left[end] -= 1
-            rates.append(float(f"{rates[end] ** 2 / rates[1 if end == 0 else -2]:.6g}"))
-            rates.sort()
-        return rates
+
+        def bests(rates: Sequence[float]) -> set[float] | None:
+            if any(self.missing(who, rate, seeds) for rate in rates):
+                return None
+            return {self.best(who, rates, seeds)}
+
+        return grown(start, bests, self.space.extend if len(start) > 1 else 0)
 
     def best(self, who: str, rates: Iterable[float], seeds: int, key: str = "nll") -> float:
         """Return the best rate by nll, or by accuracy; the lowest where all diverged."""
@@ -304,11 +306,9 @@ class Scores:
 
     def wanted(self, candidates: Sequence[Candidate], seeds: int) -> list[Trial]:
         """Return the trials that a rung still lacks: of its baselines, then of its candidates."""
-        who = {item.regime: item for item in candidates}
-        who |= {item.name: item for item in candidates}
         return [
             Trial(name, rate, seed)
-            for name, item in who.items()
+            for name, (item, _) in trained(candidates).items()
             for rate in self.rates(name, self.space.grid(item), seeds)
             for seed in self.missing(name, rate, seeds)
         ]
@@ -438,48 +438,40 @@ def run_search(
         raise OutputError(
             f"{folder}: holds a search; continue it with --resume, or choose another --out"
         )
-    file = RowFile(folder)
+    file, seconds = RowFile(folder), 60.0 * budget
+    rows: list[dict[str, Any]] = []
+
+    def climb() -> None:
+        nonlocal seconds
+        candidates = space.drawn()
+        for rung in space.rungs:
+            while trials := Scores(space, rows).wanted(candidates, rung.seeds):
+                total = len(rows) + len(trials)
+                who = trained(candidates)
+                calls = [
+                    (trial, space.config(*who[trial.who], trial.rate, trial.seed, dirs))
+                    for trial in trials
+                ]
+                with closing(in_parallel(_trained, calls, jobs, 1)) as results:
+                    for row in results:
+                        rows.append(file.append({"space": space.digest, **row}))
+                        seconds -= row["seconds"]
+                        if on_progress is not None:
+                            on_progress(len(rows), total, row)
+                        if seconds <= 0:
+                            return
+            candidates = Scores(space, rows).kept(candidates, rung)
+
     try:
         rows, size = _rows(folder, space) if there else ([], 0)
         write_header(folder / HEADER, {"hash": space.digest, **asdict(space)})
         file.truncate(size)
-        _climb(space, file, rows, dirs, jobs, 60.0 * budget, on_progress)
+        climb()
     finally:
         file.close()
     summary = to_json(summarize_search(space, rows), indent=2) + "\n"
     write_atomically(folder / SUMMARY, summary.encode())
     return folder
-
-
-def _climb(
-    space: Space,
-    file: RowFile,
-    rows: list[dict[str, Any]],
-    dirs: Mapping[str, str],
-    jobs: int | None,
-    seconds: float,
-    on_progress: Progress | None,
-) -> None:
-    """Climb the rungs as far as the budget goes."""
-    candidates = space.drawn()
-    for rung in space.rungs:
-        while trials := Scores(space, rows).wanted(candidates, rung.seeds):
-            total = len(rows) + len(trials)
-            who = {item.regime: (item, False) for item in candidates}
-            who |= {item.name: (item, True) for item in candidates}
-            calls = [
-                (trial, space.config(*who[trial.who], trial.rate, trial.seed, dirs))
-                for trial in trials
-            ]
-            with closing(in_parallel(_trained, calls, jobs, 1)) as results:
-                for row in results:
-                    rows.append(file.append({"space": space.digest, **row}))
-                    seconds -= row["seconds"]
-                    if on_progress is not None:
-                        on_progress(len(rows), total, row)
-                    if seconds <= 0:
-                        return
-        candidates = Scores(space, rows).kept(candidates, rung)
 
 
 def _trained(trial: Trial, config: RunConfig) -> dict[str, Any]:
@@ -510,16 +502,13 @@ def read_search(out_dir: str | os.PathLike[str], space: Space) -> list[dict[str,
 
 def _rows(folder: Path, space: Space) -> tuple[list[dict[str, Any]], int]:
     """Read the rows of a space, and the bytes that they take (see `read_rows`)."""
-    numbers = {"nll", "last_nll", "accuracy"}
+    kinds: dict[str, tuple[type, ...]] = {"space": (str,), "who": (str,), "rate": (float,)}
+    kinds |= {"seed": (int,), "seconds": (float,)}
+    kinds |= dict.fromkeys(("nll", "last_nll", "accuracy"), (float, type(None)))
 
     def identity(row: dict[str, Any]) -> Trial:
-        if set(row) != {"space", "who", "rate", "seed", "seconds", *numbers}:
-            raise KeyError
-        kinds = [type(row[key]) for key in ("who", "rate", "seed", "seconds")]
-        if kinds != [str, float, int, float] or not all(
-            type(row[key]) in (float, type(None)) for key in numbers
-        ):
-            raise TypeError
+        if set(row) != set(kinds) or not all(type(row[key]) in kinds[key] for key in kinds):
+            raise ValueError
         return Trial(row["who"], row["rate"], row["seed"])
 
     read_header(folder / HEADER, space.name, space.digest, space.content())

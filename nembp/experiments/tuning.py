@@ -14,7 +14,7 @@ follows from the rows alone, so a run that was killed goes on as it would have.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Literal, NamedTuple
@@ -82,6 +82,35 @@ class Task:
 def rounded(value: float) -> float:
     """Return a number to 6 digits, as grids have them."""
     return float(f"{value:.6g}")
+
+
+def grown(
+    start: Iterable[float],
+    bests: Callable[[Sequence[float]], set[float] | None],
+    extend: int,
+    refine: int = 0,
+) -> list[float]:
+    """Return a grid extended while a best value lies at an end, and refined next to the best.
+
+    ``bests`` returns the best values of a grid, or None while not all of it has been tried;
+    ``extend`` values may be added at each end.
+    """
+    grid = sorted(start)
+    left = {0: extend, -1: extend}
+    while (best := bests(grid)) is not None:
+        ends = [end for end in (0, -1) if left[end] and grid[end] in best]
+        if ends:
+            added = [grid[end] ** 2 / grid[1 if end == 0 else -2] for end in ends]
+            left |= {end: left[end] - 1 for end in ends}
+        elif refine:
+            places = {grid.index(one) + side for one in best for side in (0, 1)}
+            inside = sorted(place for place in places if 0 < place < len(grid))
+            added = [math.sqrt(grid[place - 1] * grid[place]) for place in inside]
+            refine -= 1
+        else:
+            break
+        grid = sorted({*grid, *map(rounded, added)})
+    return grid
 
 
 def untuned(protocol: Protocol, arm: str) -> Setting:
@@ -186,25 +215,15 @@ class Grids:
 
     def _rates(self, arm: str, strength: float) -> list[float]:
         rate = untuned(self.protocol, arm).rate
-        rates = sorted(rounded(rate * factor) for factor in self.tuning.factors)
-        left = {0: self.tuning.extend, -1: self.tuning.extend}
-        finer = self.tuning.refine
-        while self._whole(arm, rates, strength):
+        start = [rounded(rate * factor) for factor in self.tuning.factors]
+
+        def bests(rates: Sequence[float]) -> set[float] | None:
+            if not self._whole(arm, rates, strength):
+                return None
             settings = [Setting(rate, strength) for rate in rates]
-            bests = {self._least(arm, settings, m).rate for m in self._metrics(arm)}
-            ends = [end for end in (0, -1) if left[end] and rates[end] in bests]
-            if ends:
-                added = [rates[end] ** 2 / rates[1 if end == 0 else -2] for end in ends]
-                left |= {end: left[end] - 1 for end in ends}
-            elif finer:
-                places = {rates.index(best) + side for best in bests for side in (0, 1)}
-                inside = sorted(place for place in places if 0 < place < len(rates))
-                added = [math.sqrt(rates[place - 1] * rates[place]) for place in inside]
-                finer -= 1
-            else:
-                break
-            rates = sorted({*rates, *map(rounded, added)})
-        return rates
+            return {self._least(arm, settings, metric).rate for metric in self._metrics(arm)}
+
+        return grown(start, bests, self.tuning.extend, self.tuning.refine)
 
     def _whole(self, arm: str, rates: Sequence[float], strength: float) -> bool:
         """Tell whether every rate has a row for every tuning seed."""
