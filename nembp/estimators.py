@@ -111,7 +111,7 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
     beta_2: float = 0.999
     epsilon: float = 1e-8
     n_iter_no_change: float = 10
-    backward_weight: float = 0.03
+    backward_weight: float = 0.01
     noise: Noise | dict[str, Noise] | None = None
     layers: Any = None
     image_shape: Any = None
@@ -527,9 +527,10 @@ class BidirectionalClassifier(ClassifierMixin, _Bidirectional):  # type: ignore[
 power_t, max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, \
 early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change
         As of `MLPClassifier`; ``solver`` is "adam" or "sgd".
-    backward_weight : float, default 0.03
+    backward_weight : float, default 0.01
         Weight of log p(x | y) against log p(y | x), the precision 1/v of a Gaussian; 0 trains one
-        direction. More of it smooths the classifier: it gains under noise of the inputs.
+        direction. On standardized columns more of it may cost accuracy (``nembp bench --suite
+        estimators``).
     noise : Noise or dict of Noise, optional
         NEM noise on the labels, or by place as of `nembp.train`.
     layers : str, optional

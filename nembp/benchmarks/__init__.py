@@ -18,6 +18,7 @@ SUITES = {
     "convolution": "convolutions by themselves, and training steps of classifiers of images",
     "adversarial": "training steps of a generator and a discriminator",
     "parts": "where the time of a fully connected classifier's step goes",
+    "estimators": "the scikit-learn estimator beside MLPClassifier: time and accuracy",
 }
 
 

@@ -177,6 +177,19 @@ GANS: list[Column] = [
 ]
 
 
+ESTIMATORS: list[Column] = [
+    ("", "data set", NETWORK[2]),
+    ("", "samples", lambda row: f"{row['samples']:.0f}"),
+    ("time", "/ MLP", lambda row: f"{row['time_ratio']:.2f}"),
+    ("accuracy", "%", lambda row: f"{100 * row['accuracy']:.1f}"),
+    ("gain", "", lambda row: f"{100 * row['accuracy_gain']:+.2f}"),
+    ("", "±", lambda row: f"{100 * row['accuracy_gain_error']:.2f}"),
+    ("noisy", "%", lambda row: f"{100 * row['noisy_accuracy']:.1f}"),
+    ("gain", "", lambda row: f"{100 * row['noisy_accuracy_gain']:+.2f}"),
+    ("", "±", lambda row: f"{100 * row['noisy_accuracy_gain_error']:.2f}"),
+]
+
+
 def _share(part: str) -> Column:
     top, _, bottom = part.rpartition(" ")
     return top, bottom, lambda row: f"{100 * row['shares'][part]:.1f}%"
@@ -230,6 +243,8 @@ def tables(results: list[Result]) -> str:
         parts.append(textwrap.fill(GPU_LEGEND, WIDTH))
     if gans := kinds.get("gan step"):
         parts.append(table(GANS, gans))
+    if fits := kinds.get("estimator"):
+        parts.append(table(ESTIMATORS, fits))
     if steps := kinds.get("parts"):
         columns: list[Column] = [
             BATCH,
