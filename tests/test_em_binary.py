@@ -29,7 +29,6 @@ from nembp.em import (
     draw_noise,
     entropy,
     entropy_gradient,
-    fit_gem,
     gem_step,
     gradient,
     nem_inequality,
@@ -37,7 +36,7 @@ from nembp.em import (
     q,
     q_gradient,
 )
-from nembp.em.binary import expected_gain, gains_at
+from nembp.em.binary import gains_at
 from nembp.engine.activations import Logistic
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.engine.linear import Dense
@@ -175,15 +174,9 @@ def test_posterior_is_bayes_rule(case):
 
 
 # -- generalized EM --------------------------------------------------------------------------------
-@given(
-    em_cases(max_scale=1.0),
-    directions,
-    st.floats(1e-3, 1e3),
-    st.integers(1, 3),
-    st.sampled_from(["gradient", "newton"]),
-)
-def test_a_step_never_lowers_log_p(case, direction, rate, ascents, ascent):
-    check_gem(case, direction, rate=rate, ascents=ascents, ascent=ascent)
+@given(em_cases(max_scale=1.0), directions, st.floats(1e-3, 1e3), st.integers(1, 3))
+def test_a_step_never_lowers_log_p(case, direction, rate, ascents):
+    check_gem(case, direction, rate=rate, ascents=ascents)
 
 
 @given(em_cases(max_scale=1.0), directions)
@@ -205,56 +198,35 @@ def test_a_small_gradient_step_is_backpropagation():
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS[::2], ids=str)
-def test_newton_ascents_solve_the_m_step(likelihood, direction):
-    # soft targets in the open simplex or cube keep the maximizer finite
-    case = make_case(1, likelihood, Gaussian(2.0), (2, 2, 2), rows=40)
-    y = 0.8 * case.y + 0.1 if not isinstance(likelihood, Gaussian) else case.y
-    start = 0.3 * case.theta
-    step = gem_step(case.net, start, case.x, y, direction, ascent="newton", ascents=12)
-    left = q_gradient(case.net, step.theta, start, case.x, y, direction)
-    first = q_gradient(case.net, start, start, case.x, y, direction)
-    assert np.abs(left).max() < 1e-4 * np.abs(first).max()
-
-
-def test_newton_turns_to_the_gradient_where_noise_bends_q_upwards():
-    # softmax targets that sum to −1 make Q_N convex: its Newton direction points downhill
-    case = make_case(6, Multinomial(), Gaussian(), rows=6)
-    options = {"ascent": "newton", "ascents": 3, "noise_y": -2.0 * case.y}
-    step = gem_step(case.net, 0.1 * case.theta, case.x, case.y, **options)
-    assert step.ascents == 3
-    assert step.q_after > step.q_before
-
-
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_fit_climbs_towards_a_stationary_point_faster_with_more_ascents(direction):
+def test_repeated_steps_climb_towards_a_stationary_point(direction):
     case = make_case(2, Bernoulli(), Gaussian(), rows=8)
-    history = fit_gem(*case.at, direction, iterations=60)
-    assert len(history.steps) == 60
-    assert np.diff(history.log_likelihood).min() >= -1e-12
-    g = gradient(case.net, history.theta, case.x, case.y, direction)
+
+    def fit(iterations, ascents=1):
+        theta, history = case.theta, [case.net.log_likelihood(*case.at[1:], direction)]
+        for _ in range(iterations):
+            step = gem_step(case.net, theta, case.x, case.y, direction, ascents=ascents)
+            theta = step.theta
+            history.append(step.log_likelihood_after)
+        return theta, history
+
+    theta, history = fit(60)
+    assert np.diff(history).min() >= -1e-12
+    g = gradient(case.net, theta, case.x, case.y, direction)
     assert np.linalg.norm(g) < 0.2 * np.linalg.norm(gradient(*case.at, direction))
-    few, many = (fit_gem(*case.at, direction, iterations=5, ascents=k) for k in (1, 10))
-    assert many.log_likelihood[-1] > few.log_likelihood[-1]
+    assert fit(5, ascents=10)[1][-1] > fit(5)[1][-1]
 
 
 @pytest.mark.parametrize("condition", ["every", "posterior"])
-def test_fit_draws_annealed_noise_screened_at_the_current_theta(condition):
+def test_a_noisy_step_climbs_from_a_q_that_nem_noise_did_not_lower(condition):
     case = make_case(5, Gaussian(), Gaussian(), rows=12, scale=0.4)
-    noise = Noise("nem", std=0.5, rejected="zero")
-    options = {"iterations": 3, "condition": condition}
-    history = fit_gem(*case.at, noise_y=noise, generator=np.random.default_rng(7), **options)
-    g, theta = np.random.default_rng(7), case.theta
-    for t, step in enumerate(history.steps, start=1):
+    noise, theta = Noise("nem", std=0.5, rejected="zero"), case.theta
+    for t in (1, 2, 3):
         at = (case.net, theta, case.x, case.y)
-        n = draw_noise(*at, "forward", noise, g, condition=condition, iteration=t)
+        n = draw_noise(*at, "forward", noise, case.generator, condition=condition, iteration=t)
         assert n.any()
-        # NEM noise: Q_N(Θₙ | Θₙ) ≥ Q(Θₙ | Θₙ), and the step climbs from there
+        step = gem_step(*at, noise_y=n)
         assert step.q_after >= step.q_before >= q(case.net, theta, theta, case.x, case.y)
-        theta = gem_step(*at, noise_y=n).theta
-    np.testing.assert_array_equal(history.theta, theta)
-    silent = fit_gem(*case.at, noise_y=Noise("none"), generator=g, **options)
-    np.testing.assert_array_equal(silent.theta, fit_gem(*case.at, iterations=3).theta)
+        theta = step.theta
 
 
 # -- the NEM inequality ----------------------------------------------------------------------------
@@ -333,60 +305,23 @@ def test_blind_noise_is_free_for_half_spaces_and_costly_for_the_gaussian(likelih
 
 @pytest.mark.parametrize("rejected", ["zero", "reflect"])
 @pytest.mark.parametrize("kind", ["nem", "blind", "anti"])
-@pytest.mark.parametrize("support", ["lattice", "continuous"])
-def test_sampling_agrees_with_the_exact_value(support, kind, rejected):
-    # 24 cases with two means each, |z| < 5: false alarms in 3e-5 of all fresh seeds
+def test_sampling_agrees_with_the_exact_value(kind, rejected):
+    # 12 cases with two means each, |z| < 5: false alarms in 1.4e-5 of all fresh seeds
     case = make_case(8, Multinomial(), Gaussian(0.7), (2, 3, 3))
     for mode in ("additive", "multiplicative"):
         noise = Noise(kind, std=0.3, rejected=rejected, mode=mode)
         options = {"draws": 4000, "generator": np.random.default_rng(11)}
-        found = evaluate(case, "joint", noise, support=support, **options)
+        found = evaluate(case, "joint", noise, **options)
         assert abs(found.sampled - found.exact) < 5 * found.standard_error
         assert abs(found.q_gain - found.exact) < 5 * found.q_gain_standard_error + 1e-12
         # averaging over h instead of sampling it cannot add variance
         assert found.q_gain_standard_error <= 1.05 * found.standard_error
 
 
-@pytest.mark.parametrize("rejected", ["zero", "reflect"])
-@pytest.mark.parametrize("kind", ["nem", "anti", "blind"])
-@pytest.mark.parametrize(
-    ("likelihood", "screening"),
-    [(Gaussian(0.4), "component"), (Bernoulli(1.3), "component"), (Bernoulli(), "vector")],
-)
-def test_normal_integrals_are_those_of_quadrature(likelihood, screening, kind, rejected):
-    # Gauss-Hermite cannot see the kink of screening, so integrate on a fine grid
-    w, s = np.array([[0.7, -1.2], [0.0, 2.0]]), np.array([[0.5, 1.0], [0.3, 0.2]])
-    noise = Noise(kind, rejected=rejected, screening=screening)
-    kappa = 0.5 / likelihood.variance if isinstance(likelihood, Gaussian) else 0.0
-    grid = np.linspace(-9.0, 9.0, 400_001)
-    density = np.exp(-0.5 * grid**2) / math.sqrt(2 * math.pi)
-
-    def mean_gain(slope, std):
-        n = std * grid
-        gain, mirrored = slope * n - kappa * n**2, -slope * n - kappa * n**2
-        if kind != "blind":
-            sign = 1.0 if kind == "nem" else -1.0
-            other = np.where((sign * mirrored >= 0.0) & (rejected == "reflect"), mirrored, 0.0)
-            gain = np.where(sign * gain >= 0.0, gain, other)
-        return np.trapezoid(gain * density, grid)
-
-    pairs = zip(w.ravel(), s.ravel(), strict=True)
-    if screening == "vector":
-        pairs = ((np.linalg.norm(a * b), 1.0) for a, b in zip(w, s, strict=True))
-    expected = sum(mean_gain(a, b) for a, b in pairs)
-    assert expected_gain(noise, w, s, likelihood) == pytest.approx(expected, rel=1e-6, abs=1e-9)
-
-
-def test_exact_is_none_where_there_is_no_closed_form():
+def test_exact_is_none_where_nothing_is_enumerated():
     case = make_case(9, Gaussian(), Gaussian())
-    for noise, options in [
-        (Noise("nem", law="uniform"), {}),
-        (Noise("nem", screening="vector"), {}),
-        (Noise("drift"), {"support": "lattice"}),
-        (Noise("nem"), {"condition": "every"}),
-        (Noise("nem"), {"theta_star": case.other}),
-    ]:
-        found = evaluate(case, "forward", noise, **({"support": "continuous"} | options))
+    for noise, support in ((Noise("nem"), "continuous"), (Noise("drift"), "lattice")):
+        found = evaluate(case, "forward", noise, support=support)
         assert found.exact is None
         assert found.holds == (found.sampled >= 0.0)
     silent = evaluate(case, "forward", Noise("none"))
@@ -417,12 +352,6 @@ def test_errors_say_what_to_do():
         (ShapeError, "y must have shape", lambda: net.log_likelihood(theta, x, x)),
         (ShapeError, "x must be finite", lambda: net.log_likelihood(theta, x * np.nan, y)),
         (ArchitectureError, "rate must be positive", lambda: gem_step(*case.at, rate=0.0)),
-        (ArchitectureError, "ascent gradient or", lambda: gem_step(*case.at, ascent="up")),
-        (
-            ArchitectureError,
-            "needs a generator",
-            lambda: fit_gem(*case.at, iterations=1, noise_y=nem),
-        ),
         (ArchitectureError, "on its own target", lambda: nem_inequality(*case.at, **g)),
         (
             ArchitectureError,

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 from nembp.em.binary import BinaryNetwork as BinaryNetwork
 from nembp.em.binary import Direction as Direction
-from nembp.em.binary import GemHistory as GemHistory
 from nembp.em.binary import GemStep as GemStep
 from nembp.em.binary import NemInequality as NemInequality
 from nembp.em.binary import OneWay as OneWay
 from nembp.em.binary import draw_noise as draw_noise
 from nembp.em.binary import entropy as entropy
 from nembp.em.binary import entropy_gradient as entropy_gradient
-from nembp.em.binary import fit_gem as fit_gem
 from nembp.em.binary import gem_step as gem_step
 from nembp.em.binary import gradient as gradient
 from nembp.em.binary import nem_inequality as nem_inequality

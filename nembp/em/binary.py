@@ -34,7 +34,6 @@ over the noise n and the hidden state h ~ p(h | y, x, Θ*). The left side is E[Q
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal, NamedTuple, get_args
@@ -52,13 +51,12 @@ from nembp.em.screening import (
     log_sum_exp,
     screen,
 )
-from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood
 from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError, ShapeError
 
 Direction = Literal["forward", "backward", "joint"]
 OneWay = Literal["forward", "backward"]
-Ascent = Literal["gradient", "newton"]
 MAX_HIDDEN = 14  # 2¹⁴ states a row
 MAX_LATTICE = 8  # 3⁸ noise vectors
 ARMIJO = 1e-4  # share of the linear prediction that a step must gain
@@ -388,20 +386,6 @@ class GemStep:
     ascents: int
 
 
-@dataclass(frozen=True)
-class GemHistory:
-    """Θ at the end, and every step that led there."""
-
-    theta: Matrix
-    steps: tuple[GemStep, ...]
-
-    @property
-    def log_likelihood(self) -> Matrix:
-        """Log p of the clean data before the first step and after each, in nats."""
-        after = [step.log_likelihood_after for step in self.steps]
-        return np.array([self.steps[0].log_likelihood_before, *after])
-
-
 def gem_step(
     net: BinaryNetwork,
     theta: Any,
@@ -411,127 +395,37 @@ def gem_step(
     *,
     rate: float = 1.0,
     ascents: int = 1,
-    ascent: Ascent = "gradient",
     noise_y: Any = None,
     noise_x: Any = None,
 ) -> GemStep:
-    """Take the posterior at Θₙ, then climb Θ ← Θ + rate · d with Q(Θ | Θₙ) rising.
+    """Take the posterior at Θₙ, then climb Θ ← Θ + rate · ∇Q(Θ | Θₙ) with Q rising.
 
-    ``rate`` is halved until Q gains at least ``ARMIJO`` · rate · ⟨d, ∇Q⟩; d = ∇Q, or for ascent
-    "newton" −(∇²Q)⁻¹ ∇Q (Q is concave for all three likelihoods), with which a few ``ascents`` on
-    the same Q solve the M-step. With noise it climbs Q_N.
+    ``rate`` is halved until Q gains at least ``ARMIJO`` · rate · ‖∇Q‖². More ``ascents`` on the
+    same Q come nearer to the M-step. With noise it climbs Q_N; repeat it, with fresh noise of
+    :func:`draw_noise` at each Θ, to fit.
     """
-    if not (0.0 < rate < np.inf) or ascents < 1 or ascent not in get_args(Ascent):
+    if not (0.0 < rate < np.inf) or ascents < 1:
         raise ArchitectureError(
-            "rate must be positive, ascents at least 1 and ascent gradient or newton, got "
-            f"{rate}, {ascents} and {ascent!r}"
+            f"rate must be positive and ascents at least 1, got {rate} and {ascents}"
         )
-    theta_n = np.array(theta, dtype=np.float64)
+    theta_n: Matrix = np.array(theta, dtype=np.float64)
     rest: Any = (theta_n, x, y, direction)
-
-    def value(point: Matrix) -> float:
-        return q(net, point, *rest, noise_y=noise_y, noise_x=noise_x)
-
-    def slope(point: Matrix) -> Matrix:
-        return q_gradient(net, point, *rest, noise_y=noise_y, noise_x=noise_x)
-
-    climb = _climb(value, slope, theta_n, rate, ascents, ascent)
-    before = net.log_likelihood(theta_n, x, y, direction)
-    after = net.log_likelihood(climb.point, x, y, direction)
-    return GemStep(climb.point, climb.before, climb.after, before, after, climb.taken)
-
-
-def fit_gem(
-    net: BinaryNetwork,
-    theta: Any,
-    x: Any,
-    y: Any,
-    direction: Direction = "forward",
-    *,
-    iterations: int,
-    noise_y: Noise | None = None,
-    noise_x: Noise | None = None,
-    condition: Condition = "posterior",
-    generator: np.random.Generator | None = None,
-    **options: Any,
-) -> GemHistory:
-    """Repeat :func:`gem_step` (``options``: its rate, ascents and ascent), with fresh noise if any.
-
-    Without noise log p never falls. Noise is drawn at the standard deviation of its annealing
-    schedule and screened against the current Θₙ (:func:`draw_noise`); the climb of Q_N may then
-    lower the clean log p.
-    """
-    noises: dict[OneWay, Noise | None] = {"forward": noise_y, "backward": noise_x}
-    if iterations < 1 or (generator is None and any(noises.values())):
-        raise ArchitectureError(
-            f"iterations must be at least 1, got {iterations}; and noise needs a generator: pass "
-            "generator=nembp.backend.stream(seed, name)"
-        )
-    point: Matrix = np.array(theta, dtype=np.float64)
-    steps = []
-    for t in range(1, iterations + 1):
-        n: dict[OneWay, Any] = {"forward": None, "backward": None}
-        for way, noise in noises.items():
-            if noise is not None and generator is not None:
-                n[way] = draw_noise(
-                    net, point, x, y, way, noise, generator, condition=condition, iteration=t
-                )
-        step = gem_step(
-            net, point, x, y, direction, noise_y=n["forward"], noise_x=n["backward"], **options
-        )
-        steps.append(step)
-        point = step.theta
-    return GemHistory(point, tuple(steps))
-
-
-class _Climb(NamedTuple):
-    point: Matrix
-    before: float
-    after: float
-    taken: int
-
-
-def _climb(
-    value: Callable[[Matrix], float],
-    slope: Callable[[Matrix], Matrix],
-    start: Matrix,
-    rate: float,
-    ascents: int,
-    ascent: Ascent,
-) -> _Climb:
-    """Climb ``value`` by at most ``ascents`` steps with backtracking."""
-    point, here = start, value(start)
-    before, taken = here, 0
+    noise: Any = {"noise_y": noise_y, "noise_x": noise_x}
+    point, taken = theta_n, 0
+    here = before = q(net, point, *rest, **noise)
     for _ in range(ascents):
-        g = slope(point)
-        d = g if ascent == "gradient" else _newton(slope, point, g)
-        gain = float(g @ d)
-        if gain <= 0.0:  # noise can bend Q the other way: Newton would go downhill
-            d, gain = g, float(g @ g)
+        g = q_gradient(net, point, *rest, **noise)
+        gain = float(g @ g)
         for halving in range(HALVINGS):
             step = rate * 0.5**halving
-            there = value(point + step * d)
+            there = q(net, point + step * g, *rest, **noise)
             if there >= here + ARMIJO * step * gain:
                 break
         else:  # Q is flat to rounding
             break
-        point, here, taken = point + step * d, there, taken + 1
-    return _Climb(point, before, here, taken)
-
-
-def _newton(slope: Callable[[Matrix], Matrix], point: Matrix, g: Matrix) -> Matrix:
-    """Return −(∇²Q − δI)⁻¹ ∇Q by central differences of the gradient."""
-    size, width = len(point), 1e-5
-    hessian = np.empty((size, size))
-    for i in range(size):
-        ahead, behind = point.copy(), point.copy()
-        ahead[i] += width
-        behind[i] -= width
-        hessian[:, i] = (slope(ahead) - slope(behind)) / (2.0 * width)
-    curvature = -0.5 * (hessian + hessian.T)
-    # directions in which Q is flat (a bias beside a weight of a constant input) get a small step
-    ridge = 1e-8 * max(1.0, float(np.abs(curvature).max()))
-    return np.asarray(np.linalg.solve(curvature + ridge * np.eye(size), g))
+        point, here, taken = point + step * g, there, taken + 1
+    log_p = [net.log_likelihood(at, x, y, direction) for at in (theta_n, point)]
+    return GemStep(point, before, here, log_p[0], log_p[1], taken)
 
 
 # -- noise and the NEM inequality ------------------------------------------------------------------
@@ -589,7 +483,7 @@ class NemInequality:
     Attributes
     ----------
     exact : float or None
-        By enumeration or in closed form; None where the noise has neither.
+        By enumeration of the lattice; None for continuous noise and for drift.
     sampled, standard_error : float
         Mean over draws of noise and hidden states, and its standard error.
     q_gain, q_gain_standard_error : float
@@ -658,19 +552,21 @@ def nem_inequality(
     star = theta if theta_star is None else theta_star
     r_star = {way: posterior(net, star, x, y, way) for way in noises}
 
-    def exact(way: OneWay, noise: Noise) -> float | None:
-        if support == "lattice":
-            r = posterior(net, theta, x, y, way)
-            return _enumerated_gain(
-                net, theta, y if way == "forward" else x, way, noise, condition, r, r_star[way]
+    parts: list[float | None] = [None]
+    if support == "lattice":
+        parts = [
+            _enumerated_gain(
+                net,
+                theta,
+                y if way == "forward" else x,
+                way,
+                noise,
+                condition,
+                posterior(net, theta, x, y, way),
+                r_star[way],
             )
-        if condition == "posterior" and star is theta:
-            return _integrated_gain(
-                net, theta, y if way == "forward" else x, way, noise, r_star[way]
-            )
-        return None
-
-    parts = [exact(way, noise) for way, noise in noises.items()]
+            for way, noise in noises.items()
+        ]
     # every draw has rows of its own
     many_x, many_y = np.tile(x, (draws, 1)), np.tile(y, (draws, 1))
     options: Any = {"condition": condition, "support": support}
@@ -733,57 +629,3 @@ def _enumerated_gain(
         gain = float(np.einsum("ns,nsg->", r_star, gains(kept)))
         total += float(probabilities[list(index)].prod()) * gain
     return total
-
-
-def _integrated_gain(
-    net: BinaryNetwork, theta: Any, target: Matrix, way: OneWay, noise: Noise, r: Matrix
-) -> float | None:
-    """Return the expectation of continuous noise screened by the posterior mean, or None."""
-    o, t = net.at_states(theta, target, way)
-    slope = np.empty_like(t)
-    net.target_likelihood(way).gain_slope(o, t, slope)
-    w = np.einsum("ns,nsk->nk", r, slope.reshape(len(target), len(net.states), -1))
-    std = np.full_like(target, noise.std_at(1, 1))
-    if noise.mode == "multiplicative":
-        std = std * np.abs(target)
-    return expected_gain(noise, w, std, net.target_likelihood(way))
-
-
-def expected_gain(noise: Noise, w: Matrix, s: Matrix, likelihood: Likelihood) -> float | None:
-    """Return E[Σ (w n − κ n²)] of noise screened on the sign of the posterior-mean gain, in nats.
-
-    Averaged over the posterior, the gain of noise n = s ξ on one target neuron is w n − κ n², with
-    κ = 0 for the multinomial and Bernoulli likelihoods and κ = 1/2v for the Gaussian. With
-    ξ ~ N(0, 1) it is positive between 0 and c = |w| / κs on the side of w, so with
-
-        A₁ = ∫₀ᶜ ξ φ(ξ) dξ = φ(0) − φ(c),     A₂ = ∫₀ᶜ ξ² φ(ξ) dξ = Φ(c) − ½ − c φ(c)
-
-    the accepted draws contribute K = |w| s A₁ − κ s² A₂, the same draws reflected
-    K' = −|w| s A₁ − κ s² A₂, and all of the noise together −κ s². ``w`` and ``s`` have shape
-    (rows, targets). None where there is no closed form: noise that is not Gaussian, drift, a
-    likelihood whose gain is not quadratic, or whole rows screened by the Gaussian's ball.
-    """
-    if noise.kind == "none":
-        return 0.0
-    kappa = 0.5 / likelihood.variance if isinstance(likelihood, Gaussian) else 0.0
-    quadratic = isinstance(likelihood, Gaussian | Multinomial | Bernoulli)
-    if not quadratic or noise.kind == "drift":
-        return None
-    total = -kappa * float((s**2).sum())
-    if noise.kind == "blind":  # any law with mean 0 and standard deviation s
-        return total
-    whole_rows = noise.screening_for(likelihood) == "vector"
-    if noise.law != "gaussian" or (whole_rows and kappa > 0.0):
-        return None
-    if whole_rows:  # ⟨w, n⟩ of a row is one normal variable
-        w, s = np.sqrt(((w * s) ** 2).sum(axis=1)), np.ones(len(w))
-    w = np.abs(w)
-    c = np.minimum(w / np.maximum(kappa * s, 1e-300), 40.0)  # beyond it φ is 0 in float64
-    density = np.exp(-0.5 * c**2) / math.sqrt(2.0 * math.pi)
-    half = np.array([0.5 * math.erf(v / math.sqrt(2.0)) for v in c.ravel()]).reshape(c.shape)
-    linear = w * s * (1.0 / math.sqrt(2.0 * math.pi) - density)
-    square = kappa * s**2 * (half - c * density)
-    accepted, reflected = float((linear - square).sum()), float((-linear - square).sum())
-    if noise.kind == "nem":
-        return accepted * (2.0 if noise.rejected == "reflect" else 1.0)
-    return total - accepted + (reflected if noise.rejected == "reflect" else 0.0)
