@@ -51,8 +51,7 @@ def compile_kernels(source: str, architecture: str) -> tuple[int, str]:
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("dtype", "architecture"), [("float32", "sm_80"), ("float64", "sm_90")])
 def test_kernels_compile(dtype, architecture):
     assert compile_kernels(kernel_source(dtype), architecture) == (0, "")
 

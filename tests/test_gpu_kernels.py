@@ -322,12 +322,11 @@ def test_draws_are_standard_normal_and_streams_apart():
 
 # -- optimizers ------------------------------------------------------------------------------------
 @each_dtype
-@pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_optimizers(name, decay, dtype):
+def test_optimizers(name, dtype):
     def operation(backend: Backend, moved: Callable[[Any], Any]) -> Any:
         net = dense_network([30, 20, 10], dtype=dtype, device=backend)
-        optimizer = OPTIMIZERS[name](learning_rate=0.05, weight_decay=decay)
+        optimizer = OPTIMIZERS[name](learning_rate=0.05, weight_decay=0.1)
         gradient = optimizer.bind(net)
         for k in range(5):
             gradient[...] = moved(drawn(k, *gradient.shape, dtype=dtype))
@@ -343,7 +342,7 @@ def test_optimizers(name, decay, dtype):
 
 # -- batches and images ----------------------------------------------------------------------------
 @each_dtype
-@pytest.mark.parametrize("source", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize("source", ["uint8", "float64"])
 @given(
     rows=sizes, width=sizes, samples=sizes, seed=seeds, offset=st.booleans(), row=st.booleans()
 )  # fmt: skip
@@ -474,11 +473,11 @@ PLANTED: dict[str, tuple[str, str, Any, dict[str, Any]]] = {
     "rounds": ("round < 10", "round < 9", test_draws_are_philox, {"calls": 1, **FLOAT}),
     "lanes": ("element % 4", "element % 2", test_draws_are_philox, {"calls": 1, **FLOAT}),
     "decay": (
-        "i < weights", "i <= weights", test_optimizers, {"name": "sgd", "decay": 0.1, **FLOAT}
+        "i < weights", "i <= weights", test_optimizers, {"name": "sgd", **FLOAT}
     ),
     "numbers": (
         "epsilon = numbers[2]", "epsilon = numbers[1]", test_optimizers,
-        {"name": "adam", "decay": 0.0, **FLOAT},
+        {"name": "adam", **FLOAT},
     ),
     "samples": (
         "order[now * batch + i]", "order[now * rows + i]",
