@@ -357,16 +357,8 @@ def npz_bytes(draw) -> bytes:
                 x = np.arange(n * 2, dtype=draw(st.sampled_from(["u1", "f4", "f8", ">i4"])))
                 x = x.reshape(n, 2)
             else:
-                x = (
-                    np.array(draw(st.sampled_from("abc")) + "de" * n)[None]
-                    if n == 1
-                    else np.zeros(0)
-                )
-                x = draw(
-                    st.sampled_from(
-                        [np.arange(n) % 2, np.arange(n) / 3, x, np.array(list("abcdef")[:n])]
-                    )
-                )
+                text = np.array(list("abcdef")[:n])
+                x = draw(st.sampled_from([np.arange(n) % 2, np.arange(n) / 3, text, np.zeros(0)]))
             member = io.BytesIO()
             np.save(member, x)
             content = draw(st.just(member.getvalue()) | mutated(st.just(member.getvalue())))

@@ -197,6 +197,3 @@ def test_pixels_are_not_held_and_leave_no_file(tmp_path, monkeypatch):
     assert peak < 8_000_000 < data.train.x.nbytes
     assert os.listdir(place) == []
     assert sorted(os.listdir(tmp_path / "set")) == ["a", "b"]
-
-
-# --- as a user

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +9,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nembp.backend import get_backend
-from nembp.datasets import Scaling, class_indices, load, match_columns, with_columns, write_idx
+from nembp.datasets import (
+    Scaling,
+    Split,
+    class_indices,
+    load,
+    match_columns,
+    with_columns,
+    write_idx,
+)
 from nembp.datasets.arrays import NAMES
 from nembp.datasets.dataset import fingerprint
 from nembp.datasets.reading import BatchReader
@@ -118,7 +124,7 @@ def test_a_fingerprint_is_of_the_rows_whatever_their_order(data):
     assert fingerprint(x, (y + (np.arange(n) == order[0])) % 3, names) != seen
 
 
-def test_large_samples_are_fingerprinted_in_part_and_still_tell_rows(tmp_path):
+def test_large_samples_are_fingerprinted_in_part_and_still_tell_rows():
     x = np.random.default_rng(0).integers(0, 256, (6, 300, 300, 3), np.uint8)
     seen = fingerprint(x, np.arange(6))
     assert fingerprint(x[::-1], np.arange(6)[::-1]) == seen
@@ -317,19 +323,11 @@ def test_a_first_row_of_numbers_is_a_sample(table, tmp_path):
 
 
 def test_first_rows_that_are_samples(table):
-    for first, rest in (
-        ("T,2,8,8", [f"{'TI'[k % 2]},{k},{k * k},{-k}" for k in range(20)]),
-        ("5.1,?,u", [f"{k},{k},{'uv'[k % 2]}" for k in range(20)]),
-    ):
-        targets = "1" if first[0] == "T" else None
-        lines = (first, *rest)
-        if "?" in first:
-            with pytest.raises(DataError, match=r"row 1, column '2': text '[?]'"):
-                table(*lines)
-        else:
-            data = table(*lines, targets=targets)
-            assert len(data.train) + len(data.test) == 21
-            assert data.classes == ("I", "T")
+    data = table("T,2,8,8", *(f"{'TI'[k % 2]},{k},{k * k},{-k}" for k in range(20)), targets="1")
+    assert len(data.train) + len(data.test) == 21
+    assert data.classes == ("I", "T")
+    with pytest.raises(DataError, match=r"row 1, column '2': text '[?]'"):
+        table("5.1,?,u", *(f"{k},{k},{'uv'[k % 2]}" for k in range(20)))
 
 
 @pytest.mark.parametrize("first", ["2019,2020,2021,grade", "0,1,2,label", "0,1,2,3"])
@@ -338,7 +336,7 @@ def test_names_that_are_numbers_are_names(table, first):
     assert len(data.train) + len(data.test) == 20
     assert data.target_names == (first.split(",")[-1],)
     assert "--no-header" in data.notes[0]
-    assert len(table(*data.notes[:0], first, *(f"{k},1,2,a" for k in range(4)), *["5,1,2,b"] * 4,
+    assert len(table(first, *(f"{k},1,2,a" for k in range(4)), *["5,1,2,b"] * 4,
                      header=True).train) == 6  # fmt: skip
 
 
@@ -441,11 +439,7 @@ def test_two_arrays_can_be_named(tmp_path):
 def test_a_large_mean_costs_no_digits(resident):
     generator = np.random.default_rng(0)
     x = np.column_stack([1.7e9 + generator.normal(0, 20, 300), generator.normal(0, 1, 300)])
-    buffer = io.BytesIO()
-    np.savez(buffer, x=x, y=np.arange(300) % 2)
     scaling = Scaling(x.mean(axis=0), 1 / x.std(axis=0))
-    from nembp.datasets import Split
-
     split = Split(x, np.arange(300) % 2)
     backend = get_backend("cpu")
     reader = BatchReader(split, scaling, Scaling(), 2, backend, "float32", resident=resident)
@@ -457,8 +451,6 @@ def test_a_large_mean_costs_no_digits(resident):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_pixels_are_scaled_alike_in_training_and_prediction(dtype):
-    from nembp.datasets import Split
-
     x = np.arange(256, dtype=np.uint8).reshape(16, 2, 2, 4)
     scaling = Scaling(np.array([113.7, 99.1, 3.3, 250.0]), 1 / np.array([61.3, 7.0, 9.9, 1.7]))
     reader = BatchReader(
