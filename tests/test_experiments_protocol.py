@@ -8,7 +8,7 @@ import pytest
 from experiments_cases import ACCURACY, ARMS, BASE, COMPARISONS, GAME, NLL, game, tiny
 
 from nembp.errors import ArchitectureError
-from nembp.experiments import Arm, Comparison, Metric, Rule, Tuning, available, get
+from nembp.experiments import Arm, Comparison, Metric, Rule, Tuning, available
 from nembp.experiments.claims import adversarial
 from nembp.experiments.tuning import Grids, Setting, Task, reporting
 from nembp.runs.gan_config import GanConfig
@@ -166,11 +166,3 @@ def test_protocols_of_adversarial_images_leave_nothing_to_a_default():
             left -= {"noise_place"} if values["noise"] == "none" else set()
             left -= {"momentum"} if values["optimizer"] == "rmsprop" else set()
             assert not left, (protocol.name, arm.name)
-
-
-def test_names_are_found_or_suggested():
-    assert get("output-noise").name == "output-noise"
-    with pytest.raises(ArchitectureError, match=r"no experiment .* did you mean output-noise"):
-        get("output-nois")
-    with pytest.raises(ArchitectureError, match="see `nembp experiment list`"):
-        get("zzzz")

@@ -157,13 +157,18 @@ def test_halving_finds_what_pays_and_goes_on_where_it_ended(tmp_path, made_up):
     whole = read_search(tmp_path, space)
     trained = Counter(r["who"] for r in whole)
     assert max(trained.values()) > min(trained.values())  # what was dropped was trained less
-    for _ in range(100):
-        folder = run_search(space, tmp_path / "cut", budget=1e-9, jobs=1, resume=True)
-        if len((folder / "rows.jsonl").read_bytes().splitlines()) == len(whole):
-            break
-        with open(folder / "rows.jsonl", "ab") as file:  # killed within a line
-            file.write(b'{"space": "')
-    assert without_seconds(read_search(tmp_path / "cut", space)) == without_seconds(whole)
+    header, lines = (folder / "space.json").read_bytes(), (folder / "rows.jsonl").read_bytes()
+    for kept in (1, 9, len(whole) // 2, len(whole) - 1):  # killed within a line
+        cut = tmp_path / str(kept) / "tiny"
+        cut.mkdir(parents=True)
+        (cut / "space.json").write_bytes(header)
+        (cut / "rows.jsonl").write_bytes(
+            b"".join(lines.splitlines(keepends=True)[:kept]) + b'{"space": "'
+        )
+        run_search(space, cut.parent, budget=1e-9, jobs=1, resume=True)
+        assert len(read_search(cut.parent, space)) > kept
+        run_search(space, cut.parent, budget=1.0, jobs=1, resume=True)
+        assert without_seconds(read_search(cut.parent, space)) == without_seconds(whole)
 
 
 def test_rows_are_not_mixed_nor_damaged_ones_taken(tmp_path, made_up):
