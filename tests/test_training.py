@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import STRICT, assert_close, each_pair
+from engines import PAIRS, STRICT, assert_close
 
 from nembp.architecture import network
 from nembp.datasets import Scaling, Split, class_means
@@ -356,43 +356,26 @@ def test_the_smallest_array_would_be_seen():
     assert peak_of(lambda: np.subtract(x, column, out=x)) < BOUND
 
 
-@traced
-@each_path
-@each_pair
-def test_a_step_of_every_pair_allocates_nothing(pair, labels):
-    assert peak_of_training(pair, labels=labels, noise=both("nem")) < BOUND
+STEPS: list[dict[str, Any]] = [
+    *({"pair": pair, "noise": both("nem")} for pair in PAIRS),
+    {"noise": both("blind", law="uniform")},
+    {"noise": both("anti", mode="multiplicative")},
+    {"noise": both("nem", rejected="zero", update="zero-sum")},
+    {"noise": both("nem", update="published")},
+    {"noise": both("nem", draws=3, screening="vector")},
+    *({"optimizer": optimizer(None, 0.1)} for optimizer in OPTIMIZERS.values()),
+    *({"activation": name} for name in ("leaky-relu", "tanh", "logistic")),
+    *({"activation": name, "dtype": "float64", "backward": False} for name in ("tanh", "relu")),
+    {"data": "float32", "schedule": "step"},
+    {"data": "float64"},
+]
 
 
 @traced
 @each_path
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"kind": "blind", "law": "uniform"},
-        {"kind": "anti", "mode": "multiplicative"},
-        {"kind": "nem", "rejected": "zero", "update": "zero-sum"},
-        {"kind": "nem", "update": "published"},
-        {"kind": "nem", "draws": 3, "screening": "vector"},
-    ],
-    ids=str,
-)
-def test_no_noise_allocates(options, labels):
-    assert peak_of_training(labels=labels, noise=both(**options)) < BOUND
-
-
-@traced
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_no_optimizer_allocates(optimizer):
-    assert peak_of_training(optimizer=OPTIMIZERS[optimizer](None, 0.1)) < BOUND
-
-
-@traced
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("activation", ["leaky-relu", "tanh", "logistic"])
-def test_no_activation_or_direction_allocates(activation, dtype):
-    one_direction = dtype == "float64"
-    peak = peak_of_training(activation=activation, dtype=dtype, backward=not one_direction)
-    assert peak < BOUND
+@pytest.mark.parametrize("options", STEPS, ids=str)
+def test_no_step_allocates(options, labels):
+    assert peak_of_training(labels=labels, **options) < BOUND
 
 
 @traced
@@ -400,12 +383,6 @@ def test_no_activation_or_direction_allocates(activation, dtype):
 @pytest.mark.parametrize("layers", ["48bn,44bn", "conv8x3,44", "conv8x3s2bn,44"])
 def test_no_layer_allocates(layers, labels):
     assert peak_of_training(layers=layers, labels=labels) < SMALLEST
-
-
-@traced
-@pytest.mark.parametrize(("data", "schedule"), [("float32", "step"), ("float64", "constant")])
-def test_no_data_type_or_schedule_allocates(data, schedule):
-    assert peak_of_training(data=data, schedule=schedule) < BOUND
 
 
 @traced
