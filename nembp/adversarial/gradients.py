@@ -39,20 +39,9 @@ class DiscriminatorGradient:
     Write real samples into ``real``, generated ones into ``generated``, and labels into ``labels``
     where there are classes.
 
-    Parameters
-    ----------
-    net : Network
-        D, whose forward likelihood is Bernoulli, multinomial or
-        :class:`~nembp.engine.likelihoods.Score`.
-    rows : int
-        Real samples, and as many generated ones.
-    settings : AdversarialSettings
-        Which directions and labels.
-    noise, generators : dict
-        Noise and its stream's generator, by the trainer's places; ``generators["penalty"]`` draws
-        the points x̂ of a gradient penalty.
-    permutation : ndarray of int, optional
-        Of the values of the backward targets.
+    ``rows`` counts the real samples, and as many generated ones. ``noise`` and ``generators`` are
+    keyed by the trainer's places; ``generators["penalty"]`` draws the points x̂ of a gradient
+    penalty. ``permutation`` is of the values of the backward targets.
 
     Attributes
     ----------
@@ -170,18 +159,8 @@ class GeneratorGradient:
 
     Write z into ``z``, call :meth:`run` for the samples, then the object for the gradient.
 
-    Parameters
-    ----------
-    net, discriminator : Network
-        G and D.
-    rows : int
-        Samples.
-    settings : AdversarialSettings
-        Objective and directions.
-    noise, generators : dict
-        Noise and its stream's generator, of ``"generator/backward"``, and of
-        ``"discriminator/input"``, that of whose stream is ``"discriminator/input of G"``: what D
-        sees of G(z) is then noisy here too.
+    ``noise`` may be at ``"generator/backward"`` and at ``"discriminator/input"``, whose generator
+    here is ``"discriminator/input of G"``: what D sees of G(z) is then noisy here too.
 
     Attributes
     ----------

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -78,21 +78,9 @@ UNITS: Final = {
 
 # -- the classifier --------------------------------------------------------------------------------
 class Classifier:
-    """A trained classifier, and what it makes of samples.
+    """A trained classifier as `train_classifier` makes it, and its file if it has one.
 
-    Parameters
-    ----------
-    model : Model
-        As `train_classifier` makes it.
-    path : Path, optional
-        Its file.
-
-    Attributes
-    ----------
-    accuracy : float
-        On the test split, from 0 to 1.
-    sha256 : str
-        Of its parameters.
+    ``accuracy`` is on the test split, from 0 to 1; ``sha256`` is of its parameters.
     """
 
     def __init__(self, model: Model, path: Path | None = None) -> None:
@@ -115,14 +103,9 @@ class Classifier:
     def look(
         self, blocks: Iterable[NDArray[Any]]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Classify samples in the data set's raw units, blocks of shape (rows, *shape).
+        """Return features (n, d) and p(y|x) (n, K) of raw samples, in blocks of (rows, *shape).
 
-        Returns
-        -------
-        features : ndarray of float32, shape (n, d)
-            Activations of the last hidden layer.
-        probabilities : ndarray of float64, shape (n, K)
-            p(y|x).
+        Features are the activations of the last hidden layer.
         """
         backend, features, probabilities = self.model.net.backend, [], []
         for block in blocks:
@@ -166,21 +149,10 @@ def classifier_for(
     The file's name holds a SHA-256 of all samples, labels, the scaling, the recipe and the seed, so
     that no classifier is taken for another's.
 
-    Parameters
-    ----------
-    data : Dataset
-        Of classes. Its training split teaches the classifier, its test split measures it.
-    cache : path, optional
-        Folder of the files; `default_cache` if left out.
-    seed : int
-        Of its weights and batches.
-    note : callable
-        Told before it is trained, how well it does, and where a file cannot be used or written.
-
-    Raises
-    ------
-    ArchitectureError
-        If the data set has no classes.
+    The training split teaches it, the test split measures it; ``seed`` is of its weights and
+    batches. ``cache`` is the folder of the files, `default_cache` if left out, and ``note`` is told
+    before one is trained, how well it does, and where a file cannot be used or written. A data set
+    without classes raises ArchitectureError.
     """
     if not data.is_classification:
         raise ArchitectureError(
@@ -320,19 +292,19 @@ def _scaling(data: Dataset) -> Scaling:
 
 
 # -- scorers ---------------------------------------------------------------------------------------
-class Scorer(Protocol):
+class Scorer:
     """Scores samples of one data set.
 
-    Attributes
-    ----------
-    samples : int
-        How many samples a score to be reported should have; fewer do while a network learns.
-    headline : str
-        The score to watch.
+    ``samples`` is how many a score to be reported should have (fewer do while a network learns),
+    ``headline`` the score to watch, and ``names`` all scores.
     """
 
     samples: int
     headline: str
+    names: tuple[str, ...]
+
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
 
     def score(self, samples: ArrayLike) -> Scores:
         """Score generated samples (n, features) in the networks' units.
@@ -342,15 +314,26 @@ class Scorer(Protocol):
         DivergenceError, ShapeError
             If samples are not finite, or do not fit.
         """
-        ...
+        x = check_samples(samples, self.data.features)
+        parts = (x[start : start + BLOCK] for start in range(0, len(x), BLOCK))
+        invert, shape = self.data.x_scaling.invert, self.data.shape
+        return self._score(invert(part.reshape(-1, *shape)) for part in parts)
 
     def real(self) -> Scores:
         """Score the test split, which is what a perfect generator would get."""
-        ...
+        test = self.data.test
+        return self._score(_blocks(test, np.arange(min(len(test), self.samples))))
 
     def describe(self) -> dict[str, Any]:
         """Return what the scores rest on, as JSON values."""
-        ...
+        units = {name: UNITS[name] for name in self.names}
+        return {"most": self.data.outputs, **self._basis(), "units": units}
+
+    def _basis(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _score(self, blocks: Iterator[NDArray[Any]]) -> Scores:
+        raise NotImplementedError
 
 
 def scorer_for(
@@ -362,17 +345,9 @@ def scorer_for(
 ) -> Scorer:
     """Return the scorer of a data set; its classifier is trained unless its file is at hand.
 
-    Parameters
-    ----------
-    data : Dataset
-        As the networks see it: `x_scaling` leads from raw to their units.
-    cache, seed, note
-        As in `classifier_for`.
-
-    Raises
-    ------
-    ArchitectureError
-        If the data set has neither modes nor classes.
+    ``data`` is as the networks see it: its `x_scaling` leads from raw to their units. The other
+    arguments are those of `classifier_for`. A data set with neither modes nor classes raises
+    ArchitectureError.
 
     >>> from nembp.adversarial.data import ring
     >>> scorer = scorer_for(ring(1000, scale=2.0))
@@ -386,64 +361,28 @@ def scorer_for(
     return ImageScorer(data, classifier_for(data, cache, seed=seed, note=note), seed=seed)
 
 
-class MixtureScorer:
+class MixtureScorer(Scorer):
     """Counts modes of a mixture of Gaussians (`nembp.adversarial.scores.Modes.score`)."""
 
     samples = 2500  # Srivastava et al. 2017
     headline = "modes"
+    names = ("modes", "modes_strict", "high_quality", "kl")
+    data: MixtureData
 
-    def __init__(self, data: MixtureData) -> None:
-        self.data = data
-
-    def score(self, samples: ArrayLike) -> Scores:
-        """Score samples; see `Scorer.score`."""
-        x = check_samples(samples, self.data.features)
-        return self.data.modes.score(self.data.x_scaling.invert(x))
-
-    def real(self) -> Scores:
-        """Score the test split."""
-        return self.data.modes.score(np.asarray(self.data.test.x)[: self.samples])
-
-    def describe(self) -> dict[str, Any]:
-        """Return the number of modes and their width."""
-        names = ("modes", "modes_strict", "high_quality", "kl")
-        modes = self.data.modes
-        units = {name: UNITS[name] for name in names}
-        return {"most": len(modes), "std": modes.std, "units": units}
-
-
-class _ByClassifier:
-    """What the scorers by a classifier share."""
-
-    samples: int
-    headline: str
-    names: tuple[str, ...]
-
-    def __init__(self, data: Dataset, classifier: Classifier) -> None:
-        self.data, self.classifier = data, classifier
-
-    def score(self, samples: ArrayLike) -> Scores:
-        """Score samples; see `Scorer.score`."""
-        x = check_samples(samples, self.data.features)
-        parts = (x[start : start + BLOCK] for start in range(0, len(x), BLOCK))
-        invert, shape = self.data.x_scaling.invert, self.data.shape
-        return self._score(invert(part.reshape(-1, *shape)) for part in parts)
-
-    def real(self) -> Scores:
-        """Score the test split."""
-        test = self.data.test
-        return self._score(_blocks(test, np.arange(min(len(test), self.samples))))
-
-    def describe(self) -> dict[str, Any]:
-        """Return what the classifier is and what the scores mean."""
-        return {
-            "most": self.data.outputs,
-            "judge": self.classifier.describe(),
-            "units": {name: UNITS[name] for name in self.names},
-        }
+    def _basis(self) -> dict[str, Any]:
+        return {"std": self.data.modes.std}
 
     def _score(self, blocks: Iterator[NDArray[Any]]) -> Scores:
-        raise NotImplementedError
+        return self.data.modes.score(np.concatenate(list(blocks)))
+
+
+class _ByClassifier(Scorer):
+    def __init__(self, data: Dataset, classifier: Classifier) -> None:
+        super().__init__(data)
+        self.classifier = classifier
+
+    def _basis(self) -> dict[str, Any]:
+        return {"judge": self.classifier.describe()}
 
 
 class ImageScorer(_ByClassifier):
