@@ -239,19 +239,13 @@ def test_annealing(std, decay, epoch, iteration):
 
 # -- noise in a step -------------------------------------------------------------------------------
 @each_kind
-@pytest.mark.parametrize("place", ["forward", "backward", "forward/hidden", "backward/input"])
+@pytest.mark.parametrize("place", ["forward", "backward/input"])
 def test_noise_of_no_deviation_changes_no_gradient(place, kind):
     net = dense_network([4, 5, 3], dtype="float64", seed=1)
     g = np.random.default_rng(0)
     x, t = g.normal(size=(6, 4)), np.eye(3)[g.integers(0, 3, 6)]
     found, _ = joint(net, x, t, noise={place: Noise(kind, std=0.0)})
     assert_close(found, joint_gradient(net, x, t), 1e-13, 1.0)
-
-
-def test_noise_of_kind_none_is_no_source():
-    net = dense_network([4, 3], dtype="float64")
-    noise = {"forward": Noise("none"), "backward": Noise("none")}
-    assert joint(net, np.ones((2, 4)), np.eye(3)[:2], noise=noise)[1].sources == {}
 
 
 @pytest.mark.parametrize("path", ["samples", "classes"])
@@ -435,7 +429,8 @@ def test_places_and_combinations_that_make_no_sense_are_refused():
     refuses("needs a row for each sample", {"backward/input": nem}, "classes")
     zero_sum = Noise("nem", update="zero-sum", screening="component")
     refuses("zero-sum", {"forward": zero_sum})
-    assert JointBackpropagation(net, 4).sources == {}
+    none = {"forward": Noise("none"), "backward": Noise("none")}
+    assert joint(net, x, t, noise=none)[1].sources == JointBackpropagation(net, 4).sources == {}
 
 
 # -- normal draws ----------------------------------------------------------------------------------
