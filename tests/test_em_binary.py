@@ -162,17 +162,6 @@ def test_entropy_is_stationary_and_least_at_theta_n(case, direction):
     assert -1e-12 <= value(case.theta) <= bits * math.log(2.0) + 1e-9
 
 
-@given(em_cases())
-def test_posterior_is_bayes_rule(case):
-    r = posterior(*case.at)
-    np.testing.assert_allclose(r.sum(axis=1), 1.0, rtol=1e-12)
-    # the ratio of two states' posteriors is the ratio of their joint probabilities
-    joint = case.net.log_joint(case.theta, case.x, case.y)
-    kept = r[:, 0] > 1e-200
-    expected = np.exp(joint - joint[:, :1])[kept]
-    np.testing.assert_allclose((r / np.maximum(r[:, :1], 1e-300))[kept], expected, rtol=1e-9)
-
-
 # -- generalized EM --------------------------------------------------------------------------------
 @given(em_cases(max_scale=1.0), directions, st.floats(1e-3, 1e3), st.integers(1, 3))
 def test_a_step_never_lowers_log_p(case, direction, rate, ascents):
