@@ -125,13 +125,6 @@ def _loaded(config: RunConfig, stamps: tuple[tuple[str, int, int], ...]) -> Data
     return load_data(config)
 
 
-def _network(config: RunConfig | GanConfig) -> Network:
-    """Return the network or generator before its first step."""
-    if isinstance(config, GanConfig):
-        return prepare_gan(config).generator
-    return prepare(config, data=kept_data(config)).net
-
-
 def _row(task: Task, config: RunConfig | GanConfig, perturbations: Sequence[str]) -> dict[str, Any]:
     return asdict(task) | replicate(config, perturbations)
 
@@ -203,7 +196,11 @@ def run_experiment(
         )
     # prepared before anything is written: shows whether the replicates can be run
     first = Task("report", protocol.arms[0].name, 0.1, 0).config(protocol, dirs, device, count)
-    network = _network(first)
+    network = (
+        prepare_gan(first).generator
+        if isinstance(first, GanConfig)
+        else prepare(first, data=kept_data(first)).net
+    )
     file = RowFile(folder)
     rows: list[dict[str, Any]] = []
 
