@@ -138,7 +138,8 @@ def grid(
 def mixture(name: str, modes: Modes, n: int, *, scale: float = 1.0, seed: int = 0) -> MixtureData:
     """Draw a data set from a mixture of Gaussians of equal weight, in any number of dimensions.
 
-    ``name`` is also that of its streams, ``name/train`` and ``name/test``; the rest is as in `ring`.
+    ``name`` is also that of its streams, ``name/train`` and ``name/test``; the rest is as in
+    `ring`.
 
     Raises
     ------

@@ -62,8 +62,8 @@ def check_samples(samples: ArrayLike, features: int) -> NDArray[Any]:
 
 # -- modes and classes -----------------------------------------------------------------------------
 def kl_from_uniform(counts: ArrayLike) -> float:
-    """KL divergence of a histogram from the uniform one, in nats: Σ p log(p K), p = counts / Σ counts.
-
+    """KL divergence of a histogram from the uniform one in nats, Σ p log(p K), p = counts / Σ
+counts. 
     From 0 (all alike) to log K (all in one); log K also where there is nothing to count. n samples
     of the uniform distribution itself give about (K − 1) / 2n.
 

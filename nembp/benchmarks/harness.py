@@ -96,7 +96,8 @@ def interleave(
     -------
     dict
         For each contender seconds a step, ``median``, ``lower`` and ``upper`` quartile, ``least``;
-        ``spread``, the interquartile range over the median; ``rounds``, and timed ``steps`` in each.
+        ``spread``, the interquartile range over the median; ``rounds``, and timed ``steps`` in
+        each.
     """
     order, shuffle, start = list(contenders), random.Random(0), clock()
     steps, taken = {}, {name: list[float]() for name in contenders}

@@ -228,7 +228,7 @@ class Tuning:
         if not (sound and steps and self.strengths) or min(*self.factors, *self.strengths) <= 0:
             raise ArchitectureError(
                 "tuning needs a validation_fraction between 0 and 1, factors and strengths above 0 "
-                f"(two factors for a grid to be extended), extend and refine of 0 or more; got {self}"
+                f"(two factors for a grid to be extended), extend and refine ≥ 0; got {self}"
             )
 
 

@@ -1,6 +1,6 @@
 """What `nembp train` can be asked for, and the recipe for what is left open.
 
-Images of several channels get a convolutional network, all else a dense one. The recipe was measured
+Images of several channels get a convolutional network, all else a dense one. It was measured
 on digits, MNIST and CIFAR-10 (images) and on scikit-learn's small tables; a run writes down what it
 used, so its ``config.toml`` does not change when the recipe does.
 """
@@ -61,14 +61,14 @@ class RunConfig(Config):
         "from --seed so that runs of different seeds share them.", least=0, default=0)  # fmt: skip
     image_size: tuple[int, int] | None = option("size", DATA, "Resize the files of `images` to "
         "this height and width, as in 32x32.")  # fmt: skip
-    delimiter: str | None = option("text", DATA, "What separates the cells of a csv: one character, "
+    delimiter: str | None = option("text", DATA, "What separates the cells of a csv: a character, "
         "or the word tab.", words="what the first rows tell")  # fmt: skip
     header: bool | None = option("flag", DATA, "Whether the first row of a csv names its columns.",
         words="unless it holds numbers")  # fmt: skip
     decimal: str | None = choice(DATA, "Decimal mark of a csv.", ".", ",", words="the point")
     image_order: str | None = choice(DATA, "Whether the channels of images in arrays come before "
         "height and width, or after.", "auto", "first", "last", words="auto")  # fmt: skip
-    transpose: bool | None = option("flag", DATA, "Swap height and width of images in arrays or idx "
+    transpose: bool | None = option("flag", DATA, "Swap height and width of images in arrays, idx "
         "files.", words="of EMNIST, which is stored so")  # fmt: skip
     x: str | None = option("text", DATA, "Name of the array of samples in an npz; with --y.",
         words="the usual names")  # fmt: skip
@@ -89,10 +89,12 @@ class RunConfig(Config):
     activation: str | None = choice(NETWORK, "Of the hidden neurons.", "relu", "leaky-relu", "tanh",
         "logistic", "identity", default="relu")  # fmt: skip
     forward: str | None = choice(NETWORK, "Likelihood of the forward direction, log p(y|x).",
-        "multinomial", "gaussian", "bernoulli", "bipolar", words="multinomial for classes, gaussian for "
+        "multinomial", "gaussian", "bernoulli", "bipolar",
+        words="multinomial for classes, gaussian for "
         "numbers")  # fmt: skip
     backward: str | None = choice(NETWORK, "Likelihood of the backward direction, log p(x|y); "
-        "none trains the forward direction alone.", "gaussian", "bernoulli", "bipolar", "multinomial", "none",
+        "none trains the forward direction alone.",
+        "gaussian", "bernoulli", "bipolar", "multinomial", "none",
         default="gaussian")  # fmt: skip
     backward_weight: float | None = option("number", NETWORK, "Weight of the backward direction: "
         "the precision 1/v of a gaussian, the tempering power of the others.", above=0,

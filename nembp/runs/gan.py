@@ -202,8 +202,9 @@ def _optimizer(config: GanConfig, rate: float | None) -> Optimizer:
 class Training:
     """An adversarial training that is scored at even steps.
 
-    ``on_row`` is told the row of each checkpoint, and ends the training by True; ``rows`` are all of
-    them: ``iteration``, the players' objectives since the one before, ``noise/...`` and the scores.
+    ``on_row`` is told the row of each checkpoint, and ends the training by True; ``rows`` are all
+    of them: ``iteration``, the players' objectives since the one before, ``noise/...`` and the
+    scores.
     """
 
     def __init__(self, prepared: PreparedGan, on_row: Callable[[Row], Any] | None = None) -> None:
@@ -627,9 +628,9 @@ def run_seeds(
 ) -> dict[str, Any]:
     """Train with ``config.seed`` and the seeds after it, one after the other, and sum up.
 
-    The folder gets a run folder ``seed0`` and so on for each seed, and a ``summary.json``. The other
-    arguments are those of `run_gan`; ``force`` replaces the runs of other seeds too, and ``on_end``
-    is told the summary of all.
+    The folder gets a run folder ``seed0`` and so on for each seed, and a ``summary.json``. The
+    other arguments are those of `run_gan`; ``force`` replaces the runs of other seeds too, and
+    ``on_end`` is told the summary of all.
 
     Returns
     -------

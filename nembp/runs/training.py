@@ -170,7 +170,7 @@ def check_batches(layers: Sequence[Layer], batch_size: int) -> None:
     """Raise ArchitectureError where batch normalization would see a single value."""
     if batch_size == 1 and any(layer.gains == layer.size for layer in layers[1:]):
         raise ArchitectureError(
-            "batch normalization of dense layers learns nothing from batches of one sample, which is "
+            "batch normalization of dense layers learns nothing from batches of one, which is "
             "its own mean; expected a batch_size of 2 or more, or layers without bn"
         )
 

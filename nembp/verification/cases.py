@@ -153,11 +153,11 @@ class Given(Problem):
 class Case(Problem):
     """One random network and batch.
 
-    ``forward`` and ``backward`` are the likelihoods of the two directions, whose targets are labels or
-    bits where they can be if ``hard``. Each layer has its own number of ``biases`` (a divisor of its
-    neurons, or 0; one a neuron by default), and ``maps`` stand between the layers (dense by default).
-    Hidden layers may be ``linear``, without an activation, or ``normalized`` with ε. The ``seed`` is of
-    everything random.
+    ``forward`` and ``backward`` are the likelihoods of the two directions, whose targets are labels
+    or bits where they can be if ``hard``. Each layer has its own number of ``biases`` (a divisor of
+    its neurons, or 0; one a neuron by default), and ``maps`` stand between the layers (dense by
+    default). Hidden layers may be ``linear``, without an activation, or ``normalized`` with ε. The
+    ``seed`` is of everything random.
 
     >>> case = Case((4, 3, 2), seed=1)
     >>> case.net(), case.batch()[0].shape

@@ -241,10 +241,10 @@ def check_network(
 ) -> LawReport:
     """Check everything that training relies on, for this network on this batch.
 
-    In float64: both directions' gradients and input errors against slopes of log p, by the statistics
-    of the batch and by running ones where layers are normalized; and the laws ``gradient.*``,
-    ``joint.*``, ``normalization.*`` and ``network.*``. In the network's own precision: its gradients
-    against float64.
+    In float64: both directions' gradients and input errors against slopes of log p, by the
+    statistics of the batch and by running ones where layers are normalized; and the laws
+    ``gradient.*``, ``joint.*``, ``normalization.*``, ``network.*``. In the network's own precision:
+    its gradients against float64.
 
     Parameters
     ----------
@@ -346,9 +346,9 @@ def check_backprop_invariance(
 ) -> LawReport:
     """Check that in each direction maximum likelihood is classical backpropagation.
 
-    −∂log p/∂z at the output is a − t (over v for a Gaussian), and the gradient of the whole network is
-    that of log p, and of :mod:`nembp.textbook` (Adigun and Kosko 2019, theorems 1 and 2). Targets must
-    be proper: of a multinomial, rows that sum to one (DataError).
+    −∂log p/∂z at the output is a − t (over v for a Gaussian), and the gradient of the whole network
+    is that of log p, and of :mod:`nembp.textbook` (Adigun and Kosko 2019, theorems 1 and 2).
+    Targets must be proper: of a multinomial, rows that sum to one (DataError).
 
     >>> from nembp.engine.network import dense_network
     >>> check_backprop_invariance(dense_network([3, 4, 2]), np.eye(3), np.eye(2)[[0, 1, 0]]).passed

@@ -53,9 +53,10 @@ class Coordinate:
     """One number that was checked: what is claimed beside what was measured.
 
     ``truncation`` and ``rounding`` estimate the measurement's two errors, and ``tolerance`` is the
-    largest |analytic − numeric| that passes. At a kink any value between the slopes of both ``sides``
-    passes; they are ``suspected`` where their errors do not tell. A direction over several coordinates
-    has no ``index``; values below ``scale`` count as zero in ``relative_error``.
+    largest |analytic − numeric| that passes. At a kink any value between the slopes of both
+    ``sides`` passes; they are ``suspected`` where their errors do not tell. A direction over
+    several coordinates has no ``index``; values below ``scale`` count as zero in
+    ``relative_error``.
     """
 
     label: str
@@ -118,11 +119,11 @@ class Coordinate:
 class GradientReport:
     """What :func:`check_gradient` found; its text is a table.
 
-    ``worst`` is the coordinate whose error is the largest multiple of its tolerance, ``failures`` are
-    those that disagree, worst first (up to 20), and ``cause`` is what the errors look like, where that
-    is plain. Of ``size`` coordinates so many were ``checked`` one by one, all in ``directions`` random
-    ones; an error of ``resolution`` would have been found in half of them, one of 0.1 % in the share
-    ``covered``. ``noise`` is the typical rounding error of the function's values.
+    ``worst`` is the coordinate whose error is the largest multiple of its tolerance, ``failures``
+    are those that disagree, worst first (up to 20), and ``cause`` is what the errors look like,
+    where that is plain. Of ``size`` coordinates so many were ``checked`` one by one, all in
+    ``directions`` random ones; an error of ``resolution`` would be found in half of them, one of
+    0.1 % in the share ``covered``. ``noise`` is the typical rounding error of the function's values.
     """
 
     name: str
@@ -631,7 +632,7 @@ class Around:
         return seen[:1] if all(not self.probe(members).passed for _ in range(2)) else []
 
     def _is_unsettled(self, members: Array) -> bool:
-        """Whether shorter steps measure another slope: steps that suit most are too long for one."""
+        """Tell whether shorter steps measure another slope: the usual ones are too long here."""
         if self.analytic:
             return False
         v = self.signs(members)
@@ -738,7 +739,7 @@ def _scale_of(theta: Array, scale: Any) -> Array:
     given = np.full(theta.size, float(given[0])) if np.ndim(scale) == 0 else given.astype(float)
     if given.size != theta.size or not np.all((given > 0) & np.isfinite(given)):
         raise ArchitectureError(
-            f"scale must be a positive number, or {theta.size} of them in the structure of the point"
+            f"scale must be a positive number, or {theta.size} of them, structured as the point"
         )
     return given
 

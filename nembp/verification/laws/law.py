@@ -28,7 +28,7 @@ NEM = "Audhkhasi, Osoba and Kosko 2016, theorems 1-3"
 
 
 class Bench:
-    """One part on a device: carries arrays there and back, and notes which arguments calls changed."""
+    """One part on a device: carries arrays to and fro, and notes which arguments changed."""
 
     def __init__(self, backend: Backend, dtype: str, rows: int, seed: int) -> None:
         self.backend, self.dtype, self.rows, self.seed = backend, dtype, rows, seed

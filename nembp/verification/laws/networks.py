@@ -1,4 +1,4 @@
-"""Laws of networks: one direction, both together, normalized layers, noise, copies, files, devices."""
+"""Laws of networks: one direction, both, normalized layers, noise, copies, files, devices."""
 
 from __future__ import annotations
 

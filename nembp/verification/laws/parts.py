@@ -76,7 +76,7 @@ def alike(found: list[Array], expected: list[Array], when: str, scale: float) ->
 
 
 def size_of(*arrays: Array) -> float:
-    """Return the size of the terms of a form: the product of the largest entries, and their number."""
+    """Return the size of a form's terms: the product of the largest entries, and their number."""
     return math.prod(max(1.0, largest(array)) for array in arrays) * max(1, len(arrays[0]))
 
 
@@ -460,7 +460,7 @@ def output_derivative(end: End, bench: Bench) -> Deviations:
 
 @law("likelihood.contract", over="likelihood", every=4)
 def likelihood_contract(end: End, bench: Bench) -> Deviations:
-    """Results are written whole, rows by themselves, arguments alone; activate leaves a normal form."""
+    """Results are whole, rows by themselves, arguments alone; activate leaves a normal form."""
     calls, z, t, n, size = at_end(end, bench)
     results = {
         "a": calls.activation(z),

@@ -184,7 +184,7 @@ class Game:
         )
 
     def draws(self) -> Any:
-        """Yield z, real samples, their labels and the shares of x̂ of one step of D after another."""
+        """Yield z, real samples, labels and the shares of x̂ of one step of D after another."""
         latent, order, between = (
             stream(self.seed, name) for name in ("latent", "batches", "penalty")
         )
@@ -367,7 +367,7 @@ def own_output(case: Case, backend: Backend) -> Deviations:
 
 @law("adversarial.replay", every=8)
 def adversarial_replay(case: Case, backend: Backend) -> Deviations:
-    """a training = its definition: fresh z, D's steps, then G's; weights scheduled, critics clipped."""
+    """a training = its definition: fresh z, D's steps, G's; scheduled weights, clipped critics."""
     if not case.known or case.with_(dtype="float64").net().parameter_count > 120:
         return
     kind = ("vanilla", "wasserstein")[case.seed % 2]
@@ -487,7 +487,7 @@ def two_trainings(case: Case, backends: Any, noise: Noise | None) -> Deviations:
 
 # -- expectation-maximization, on a network whose hidden states can be enumerated ------------------
 def binary_network(case: Case) -> Any:
-    """Return a binary network of the case's ends, at most 4-3-4, its parameters, x, y, direction."""
+    """Return a binary network of the case's ends, up to 4-3-4, its parameters, x, y, direction."""
     inputs, outputs = min(case.sizes[0], 4), min(case.sizes[-1], 4)
     hidden, rows = min(case.sizes[len(case.sizes) // 2], 3), min(case.rows, 4)
     net = BinaryNetwork(inputs, hidden, outputs, case.forward, case.backward)
