@@ -62,13 +62,13 @@ def check_samples(samples: ArrayLike, features: int) -> NDArray[Any]:
 
 # -- modes and classes -----------------------------------------------------------------------------
 def kl_from_uniform(counts: ArrayLike) -> float:
-    """KL divergence of a histogram from the uniform one in nats, Σ p log(p K), p = counts / Σ
-counts. 
-    From 0 (all alike) to log K (all in one); log K also where there is nothing to count. n samples
-    of the uniform distribution itself give about (K − 1) / 2n.
+    """KL divergence of a histogram from the uniform one in nats, Σ p log(p K).
+
+    With p = counts / Σ counts: from 0 (all alike) to log K (all in one); log K also where there is
+    nothing to count. n samples of the uniform distribution itself give about (K − 1) / 2n.
 
     >>> kl_from_uniform([5, 5, 0, 0]) == float(np.log(2))
-    True
+        True
     """
     n = np.asarray(counts, np.float64)
     if not n.any():

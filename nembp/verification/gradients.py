@@ -123,7 +123,7 @@ class GradientReport:
     are those that disagree, worst first (up to 20), and ``cause`` is what the errors look like,
     where that is plain. Of ``size`` coordinates so many were ``checked`` one by one, all in
     ``directions`` random ones; an error of ``resolution`` would be found in half of them, one of
-    0.1 % in the share ``covered``. ``noise`` is the typical rounding error of the function's values.
+    0.1 % in the share ``covered``. ``noise`` is the usual rounding error of the function's values.
     """
 
     name: str
