@@ -9,9 +9,15 @@ run, twenty times as many, and failing ones made as simple as they can be.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported: matrices are tiny
+
+# a shell starts background jobs with Ctrl-C ignored, which tests of interruptions would inherit
+with contextlib.suppress(ValueError):  # not in the main thread
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings

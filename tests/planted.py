@@ -585,10 +585,10 @@ def momentum_a_tenth(original, self, *args):
     return original(self, *args)
 
 
-@bug((SGD, "step", "adversarial.gradients"))
-def one_parameter_forgotten(original, self, factor=1.0):
+@bug((SGD, "update", "adversarial.gradients"))
+def one_parameter_forgotten(original, self, numbers):
     self.gradient[0] = 0.0
-    original(self, factor)
+    original(self, numbers)
 
 
 @bug((Trainer, "__init__", "training.replay"))

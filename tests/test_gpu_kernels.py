@@ -447,7 +447,6 @@ def test_what_the_kernels_were_not_written_for():
 FLOAT = {"dtype": "float32"}
 BARRIER = "        __syncthreads();\n        if (i < half) shared[i] += shared[i + half];"
 PLANTED: dict[str, tuple[str, str, Any, dict[str, Any]]] = {
-    "barrier": (BARRIER, BARRIER.replace("__syncthreads();", ""), test_outputs, FLOAT),
     "barrier of some threads": (
         BARRIER, BARRIER.replace("__syn", "if (i < half) __syn"), test_outputs, FLOAT,
     ),

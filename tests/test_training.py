@@ -373,7 +373,7 @@ STEPS: list[dict[str, Any]] = [
 
 @traced
 @each_path
-@pytest.mark.parametrize("options", STEPS, ids=str)
+@pytest.mark.parametrize("options", STEPS, ids=range(len(STEPS)))
 def test_no_step_allocates(options, labels):
     assert peak_of_training(labels=labels, **options) < BOUND
 
