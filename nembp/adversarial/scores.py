@@ -68,7 +68,7 @@ def kl_from_uniform(counts: ArrayLike) -> float:
     nothing to count. n samples of the uniform distribution itself give about (K − 1) / 2n.
 
     >>> kl_from_uniform([5, 5, 0, 0]) == float(np.log(2))
-        True
+    True
     """
     n = np.asarray(counts, np.float64)
     if not n.any():

@@ -611,7 +611,9 @@ class Around:
             decade = np.floor(np.log10(share / max(float(share.max()), 1e-300)))
         for level in sorted(set(decade.tolist()), reverse=True):
             group = np.flatnonzero(decade == level)
-            found += self._of_group(group[~np.isin(group, [c.index or 0 for c in found])], budget)
+            found += self._of_group(
+                group[~np.isin(group, [c.index for c in found if c.index is not None])], budget
+            )
         return found
 
     def _of_group(self, members: Array, budget: int, depth: int = 0) -> list[Coordinate]:
