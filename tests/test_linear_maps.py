@@ -24,6 +24,7 @@ from engines import (
 )
 from hypothesis import given
 
+from nembp.backend import get_backend
 from nembp.engine.activations import LeakyReLU
 from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Gaussian, Multinomial
@@ -68,6 +69,19 @@ def check(linear: LinearMap, rows: int, seed: int, dtype: str, device: Any = "cp
 def test_maps_are_their_definition(kind, dtype, device, seed):
     g = np.random.default_rng(seed)
     check(random_map(g, kind), int(g.integers(1, 7)), seed, dtype, device)
+
+
+@each_kind
+@pytest.mark.parametrize("device", ["cpu", STRICT], ids=str)
+@given(seed=seeds)
+def test_out_may_be_a_transposed_view(kind, device, seed):
+    linear, backend = random_map(np.random.default_rng(seed), kind), get_backend(device)
+    x, W, y = arrays(linear, 3, seed)
+    for what, signal, width in (("forward", x, linear.outputs), ("adjoint", y, linear.inputs)):
+        out = backend.asarray(np.full((width, 3), np.nan)).T
+        getattr(linear, what)(backend, backend.asarray(signal), backend.asarray(W), out)
+        expected = contract(linear, what, signal, W)
+        assert_close(backend.to_numpy(out), expected, TOLERANCE["float64"], 1.0)
 
 
 @each_kind

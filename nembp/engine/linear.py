@@ -509,12 +509,12 @@ def cut(start: int, rows: int, count: int, unit: int = 1) -> list[tuple[int, int
 
 @contextmanager
 def writable(backend: Backend, out: Array, shape: tuple[int, ...]) -> Iterator[Array]:
-    """Yield ``out`` in another shape to write into: a view, or a copy that is copied back."""
+    """Yield ``out`` in another shape to write into: a view, or a buffer that is copied to it."""
     xp = backend.xp
     try:
         view = xp.reshape(xp.reshape(out, (-1,), copy=False), shape)
     except (ValueError, AttributeError):  # a transposed ``out``, say; CuPy raises the second
-        view = xp.reshape(out, shape, copy=True)
+        view = backend.empty(shape, dtype_of(out))  # a copy would keep the order of ``out``
         yield view
         out[...] = xp.reshape(view, tuple(out.shape))
     else:
