@@ -6,10 +6,10 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -100,13 +100,13 @@ def test_a_failed_start_leaves_no_folder(tmp_path, options):
         assert list(tmp_path.iterdir()) == []
 
 
-def _claim(start, results) -> None:
+def _claim(start, answered, results) -> None:
     start.wait()
     try:
         with RunFolder("run", "", files=FILES) as folder:
             folder.begin("# nembp\n")
-            time.sleep(0.3)
             results.put("won")
+            answered.wait()
     except OutputError as error:
         results.put(str(error))
 
@@ -114,16 +114,46 @@ def _claim(start, results) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs locks of folders")
 def test_of_runs_that_start_at_once_one_gets_the_folder():
     context = multiprocessing.get_context("fork")
-    start, results = context.Event(), context.Queue()
-    processes = [context.Process(target=_claim, args=(start, results)) for _ in range(5)]
+    for _ in range(5):
+        start, answered, results = context.Event(), context.Event(), context.Queue()
+        arguments = start, answered, results
+        processes = [context.Process(target=_claim, args=arguments) for _ in range(5)]
+        for process in processes:
+            process.start()
+        start.set()
+        said = sorted(results.get(timeout=60) for _ in processes)
+        answered.set()
+        for process in processes:
+            process.join()
+        assert said.count("won") == 1
+        assert all("another run is writing there" in text for text in said if text != "won")
+        shutil.rmtree("run")
+
+
+def _claim_again(results) -> None:
+    said = set()
+    for _ in range(200):
+        try:
+            with RunFolder("some/run", "", files=FILES):
+                said.add("had it")
+        except OutputError as error:
+            said.add(str(error).partition("; ")[0])
+    results.put(said)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks of folders")
+def test_runs_that_remove_the_folder_they_made_do_not_disturb_others():
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    processes = [context.Process(target=_claim_again, args=(results,)) for _ in range(4)]
     for process in processes:
         process.start()
-    start.set()
-    said = sorted(results.get(timeout=20) for _ in processes)
+    said = set().union(*(results.get(timeout=120) for _ in processes))
     for process in processes:
         process.join()
-    assert said.count("won") == 1
-    assert all("another run is writing there" in text for text in said if text != "won")
+    assert said <= {"had it", "some/run: another run is writing there"}
+    with RunFolder("some/run", "", files=FILES) as folder:
+        folder.begin("# nembp\n")
 
 
 # -- taking another run's place --------------------------------------------------------------------

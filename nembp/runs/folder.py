@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -94,7 +95,7 @@ class RunFolder:
         self.replaces = False
         try:
             self.path = self._default(default_name) if out is None else self._given(Path(out))
-            self._take_lock()
+            self._claim()
             self.replaces = self._check_content(force)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
@@ -115,9 +116,12 @@ class RunFolder:
         raise FileExistsError(17, "too many runs of this second")
 
     def _given(self, path: Path) -> Path:
-        if path.exists() and not path.is_dir():
+        try:
+            is_file = not stat.S_ISDIR(os.stat(path).st_mode)
+        except OSError:  # nothing is there yet
+            is_file = False
+        if is_file:
             raise OutputError(f"{path}: is a file; expected a folder. Choose another --out")
-        self._make(path)
         return path
 
     def _make(self, path: Path) -> None:
@@ -125,23 +129,44 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         self._made += missing[::-1]
 
-    def _take_lock(self) -> None:
+    def _claim(self) -> None:
+        """Make the folder where it is missing and lock it, again if another run removes it then."""
+        tries = 1000
+        while True:
+            tries -= 1
+            try:
+                self._make(self.path)
+                if self._take_lock():
+                    return
+            except (FileNotFoundError, FileExistsError):  # removed just now
+                if tries < 1:
+                    raise
+
+    def _take_lock(self) -> bool:
         """Lock the folder itself, which leaves no file behind; Windows has no such locks."""
         try:
             import fcntl
         except ImportError:
-            return
-        self._lock = os.open(self.path, os.O_RDONLY)
+            return True
+        lock = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_there = os.path.samestat(os.fstat(lock), os.stat(self.path))
         except BlockingIOError:
+            os.close(lock)
+            self._made.clear()  # the folder is the other run's, whoever made it
             raise OutputError(
                 f"{self.path}: another run is writing there; choose another --out, or wait for it"
             ) from None
+        except FileNotFoundError:
+            is_there = False
         except OSError:  # a file system without locks
-            return
-        if not os.path.samestat(os.fstat(self._lock), os.stat(self.path)):
-            raise OutputError(f"{self.path}: another run has just removed it; try again")
+            is_there = True
+        if is_there:
+            self._lock = lock
+        else:
+            os.close(lock)
+        return is_there
 
     def _check_content(self, force: bool) -> bool:
         """Remove what a killed run left unfinished, and return whether an older run is there."""
@@ -172,12 +197,12 @@ class RunFolder:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+        for path in reversed(self._made):  # while they are locked: nobody else may write there
+            with contextlib.suppress(OSError):  # not empty
+                path.rmdir()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-        for path in reversed(self._made):
-            with contextlib.suppress(OSError):  # not empty
-                path.rmdir()
 
     def file(self, name: str) -> Path:
         """Return where a file of the run is written now."""
