@@ -78,6 +78,8 @@ def test_the_backward_direction_alone_leaves_the_forward_biases():
     history = nembp.train(network, X, y, backward="only", epochs=60, learning_rate=0.02)
     for b, old in zip(network.biases, before, strict=True):
         assert b is None or np.array_equal(b, old)
+    assert "train/backward/nll" in history.epochs[0]
+    assert not any("forward" in key for key in history.epochs[0])
     drawn = history.model.predict_inputs(["ant", "bee"])
     np.testing.assert_allclose(drawn[1] - drawn[0], 4.0, atol=1.5)
 

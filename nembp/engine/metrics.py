@@ -60,9 +60,11 @@ def evaluate(
         the untempered likelihood); ``forward/accuracy`` for labels, else
         ``forward/mean_squared_error`` (network units) and ``forward/r2``;
         ``backward/mean_squared_error`` a feature; ``backward/centroid_error`` where ``centroids``
-        are given, in ``units`` as in `centroid_error`.
+        are given, in ``units`` as in `centroid_error`. The two names change places where ``net`` is
+        seen from its backward direction.
     """
     backend, xp, n = net.backend, net.backend.xp, reader.n
+    there, back = net.direction, net.reversed.direction
     totals: dict[str, Any] = {}
     shift: Any = None
 
@@ -76,12 +78,12 @@ def evaluate(
         t = backend.empty((rows, net.outputs), net.dtype)
         reader.read(index, x, t, staged)
         o = net.readout(x)
-        add("forward/nll", -xp.sum(net.likelihood.log_likelihood(o, t)))
+        add(f"{there}/nll", -xp.sum(net.likelihood.log_likelihood(o, t)))
         if reader.is_classification:
             right = xp.argmax(o.a, axis=1) == reader.labels(index)
-            add("forward/accuracy", xp.sum(xp.astype(right, t.dtype)))
+            add(f"{there}/accuracy", xp.sum(xp.astype(right, t.dtype)))
         else:
-            add("forward/mean_squared_error", xp.sum((o.a - t) ** 2) / net.outputs)
+            add(f"{there}/mean_squared_error", xp.sum((o.a - t) ** 2) / net.outputs)
             if shift is None:  # variance about the first target: Σt² − (Σt)²/n would cancel
                 shift = xp.asarray(t[:1, :], copy=True)
             deviation = xp.astype(t - shift, xp.float64)
@@ -89,20 +91,20 @@ def evaluate(
             add("square", xp.sum(deviation * deviation, axis=0))
         if backward:
             if by_class is None:
-                back = net.reversed.readout(t)
+                drawn = net.reversed.readout(t)
             else:  # one backward signal a class, given to its samples
-                back = net.reversed.likelihood.at(xp.matmul(t, by_class.z), backend)
-            add("backward/nll", -xp.sum(net.reversed.likelihood.log_likelihood(back, x)))
-            add("backward/mean_squared_error", xp.sum((back.a - x) ** 2) / net.inputs)
+                drawn = net.reversed.likelihood.at(xp.matmul(t, by_class.z), backend)
+            add(f"{back}/nll", -xp.sum(net.reversed.likelihood.log_likelihood(drawn, x)))
+            add(f"{back}/mean_squared_error", xp.sum((drawn.a - x) ** 2) / net.inputs)
 
     scores = {key: backend.to_numpy(value) / n for key, value in totals.items()}
-    scores["forward/nll"] = scores["forward/nll"] / net.likelihood.tempering
+    scores[f"{there}/nll"] = scores[f"{there}/nll"] / net.likelihood.tempering
     if backward:
-        scores["backward/nll"] = scores["backward/nll"] / net.reversed.likelihood.tempering
+        scores[f"{back}/nll"] = scores[f"{back}/nll"] / net.reversed.likelihood.tempering
     if not reader.is_classification:
         variance = float(np.mean(scores.pop("square") - scores.pop("sum") ** 2))
-        error = float(scores["forward/mean_squared_error"])
-        scores["forward/r2"] = np.asarray(1.0 - error / variance if variance > 0 else np.nan)
+        error = float(scores[f"{there}/mean_squared_error"])
+        scores[f"{there}/r2"] = np.asarray(1.0 - error / variance if variance > 0 else np.nan)
     result = {key: float(value) for key, value in scores.items()}
     if backward and centroids is not None:
         result["backward/centroid_error"] = centroid_error(net, centroids, units)

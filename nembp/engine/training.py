@@ -121,10 +121,7 @@ class EpochMeans:
     def read(self) -> dict[str, float]:
         """Return the means so far, the nll untempered (synchronises)."""
         net = self._net
-        tempering = {
-            "train/forward/nll": net.likelihood.tempering,
-            "train/backward/nll": net.reversed.likelihood.tempering,
-        }
+        tempering = {nll_key(way): way.likelihood.tempering for way in (net, net.reversed)}
         return {
             key: float(net.backend.to_numpy(total)[0, 0]) / tempering.get(key, 1.0)
             for key, total in self._totals.items()
@@ -184,6 +181,11 @@ def noise_that_acts(noise: Mapping[str, Noise] | None) -> dict[str, Noise]:
         if not isinstance(each, Noise):
             raise ArchitectureError(f"noise of {place} is {each!r:.80}; {example}")
     return {place: each for place, each in noise.items() if each.kind != "none"}
+
+
+def nll_key(way: Network) -> str:
+    """Return what a history calls the nll of a direction over the training samples."""
+    return f"train/{way.direction}/nll"
 
 
 def is_to_be_high(monitor: str) -> bool:
@@ -394,7 +396,7 @@ class Trainer:
         """Refuse a monitor that the evaluation does not know, before an epoch is spent."""
         assert self.evaluate is not None
         known = self.evaluate(self.net)
-        own = {"train/forward/nll", *(() if self._path == "none" else ("train/backward/nll",))}
+        own = {nll_key(self.net), *(() if self._path == "none" else (nll_key(self.net.reversed),))}
         if self.monitor not in known.keys() | own:
             raise ArchitectureError(
                 f"monitor must be one of {', '.join(sorted(known.keys() | own))}, got "
@@ -518,9 +520,9 @@ class Trainer:
     def record(self, joint: JointBackpropagation) -> None:
         """Add what a step left to the means of the epoch."""
         share = joint.rows / self.reader.n
-        self._means.add("train/forward/nll", joint.forward_nll, share)
+        self._means.add(nll_key(self.net), joint.forward_nll, share)
         if self._path != "none":
-            self._means.add("train/backward/nll", joint.backward_nll, share)
+            self._means.add(nll_key(self.net.reversed), joint.backward_nll, share)
         for direction, source in joint.sources.items():
             self._means.add(f"noise/{direction}/accepted", source.accepted, share)
             self._means.add(f"noise/{direction}/gain", source.gain, share)
