@@ -7,19 +7,6 @@ nembp itself, 2 a usage error (click's own).
 
 from __future__ import annotations
 
-__all__ = [
-    "ArchitectureError",
-    "DataError",
-    "DeviceError",
-    "DeviceMemoryError",
-    "DivergenceError",
-    "NembpError",
-    "OutputError",
-    "ShapeError",
-    "VerificationError",
-]
-
-
 class NembpError(Exception):
     """Base of every error that nembp raises on purpose."""
 
@@ -69,13 +56,7 @@ class OutputError(NembpError, OSError):
 
 
 class VerificationError(NembpError, AssertionError):
-    """A law or gradient that does not hold.
-
-    Attributes
-    ----------
-    report : object or None
-        The report of :mod:`nembp.verification` that it comes from, whose text is a table.
-    """
+    """A law or gradient that does not hold; ``report``, where there is one, prints as a table."""
 
     exit_code = 7
 

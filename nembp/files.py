@@ -43,17 +43,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     is the folder afterwards: a crash or a power cut at any moment leaves the old content or the
     new one. Missing folders are made. A symbolic link keeps pointing where it did, and what is no
     regular file (``/dev/stdout``, a pipe) is written directly.
-
-    Parameters
-    ----------
-    path : path
-        Where the content belongs.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written there. The old file is intact and no temporary is left, as after
-        any other error of the body, which passes through.
+    Where it cannot be written, an OutputError leaves the old file and no temporary, as any other
+    error of the body does, which passes through.
     """
     try:
         if "\0" in os.fspath(path):
@@ -87,13 +78,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Make `data` the content of `path`, or leave what was there; see `replacing`.
 
-    Raises
-    ------
-    OutputError
-        If it cannot be written there; the message names the path and the remedy.
-
-    Examples
-    --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_atomically(Path(folder, "scores.json"), b"{}")

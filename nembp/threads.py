@@ -16,17 +16,9 @@ from typing import Any, TypeVar
 
 from nembp.errors import ArchitectureError
 
-__all__ = [
-    "blas_threads",
-    "run_parallel",
-    "single_threaded_blas",
-    "thread_count",
-    "threads",
-    "usable_cores",
-]
-
 T = TypeVar("T")
-_STATE: dict[str, Any] = {"count": None, "pool": None, "size": 0}
+MOST = 256  # threads of the pool
+_STATE: dict[str, Any] = {"count": None}
 
 
 def blas_threads() -> int:
@@ -50,11 +42,6 @@ def usable_cores() -> int:
 @contextmanager
 def threads(count: int | None) -> Iterator[int]:
     """Use ``count`` threads in BLAS and for long vectors; None leaves both as they are.
-
-    Raises
-    ------
-    ArchitectureError
-        If ``count`` is below 1.
 
     >>> with threads(1) as count:
     ...     count, thread_count()
@@ -101,32 +88,18 @@ def _blas_libraries() -> list[Any]:
 
 def run_parallel(function: Callable[[T], object], items: Sequence[T]) -> None:
     """Call ``function`` on every item, the first on this thread and the others on a pool."""
-    if len(items) > 1:
-        pool = _pool(len(items) - 1)
-        # a thread of a pool has its own context, and with it its own np.errstate
-        waiting = [pool.submit(contextvars.copy_context().run, function, i) for i in items[1:]]
-        function(items[0])
-        for future in waiting:
-            future.result()
-    else:
-        for item in items:
-            function(item)
+    # a thread of a pool has its own context, and with it its own np.errstate
+    waiting = [_pool().submit(contextvars.copy_context().run, function, i) for i in items[1:]]
+    for item in items[:1]:
+        function(item)
+    for future in waiting:
+        future.result()
 
 
-def _forget_pool() -> None:
-    """Start anew: a forked child has none of its parent's threads, and would wait for ever."""
-    _STATE.update(pool=None, size=0)
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(MOST, thread_name_prefix="nembp")  # starts them as they are needed
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
-
-
-def _pool(size: int) -> ThreadPoolExecutor:
-    if _STATE["size"] < size:
-        if _STATE["pool"] is not None:
-            _STATE["pool"].shutdown(wait=True)
-        _STATE["pool"] = ThreadPoolExecutor(size, thread_name_prefix="nembp")
-        _STATE["size"] = size
-    pool: ThreadPoolExecutor = _STATE["pool"]
-    return pool
+if hasattr(os, "register_at_fork"):  # a child has none of the threads, and would wait for ever
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -135,7 +135,13 @@ def load(
     ((8, 8, 1), 1500, 297, dtype('uint8'))
     """
     if name not in available():
-        raise ArchitectureError(f"no data set {name!r}: expected one of {', '.join(available())}")
+        from nembp.datasets.tables import SUFFIXES
+
+        suffix = Path(name).suffix.lower()
+        kind = "csv" if suffix in SUFFIXES else "npz" if suffix == ".npz" else None
+        hint = f"; did you mean --dataset {kind} --data-dir {name}?" if kind else ""
+        names = ", ".join(available())
+        raise ArchitectureError(f"no data set {name!r}: expected one of {names}{hint}")
     if targets is not None:
         targets = (targets,) if isinstance(targets, str) else tuple(targets)
     request = Request(
