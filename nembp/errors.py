@@ -7,6 +7,7 @@ nembp itself, 2 a usage error (click's own).
 
 from __future__ import annotations
 
+
 class NembpError(Exception):
     """Base of every error that nembp raises on purpose."""
 

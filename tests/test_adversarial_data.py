@@ -26,7 +26,7 @@ from nembp.adversarial.scores import Modes
 from nembp.backend import Backend, get_backend, stream
 from nembp.datasets import Dataset, as_rows, load, write_idx
 from nembp.datasets.reading import BatchReader
-from nembp.errors import ArchitectureError, DataError, ShapeError
+from nembp.errors import ArchitectureError, DataError
 
 STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
 
@@ -180,10 +180,6 @@ def test_what_cannot_be_stacked_is_refused(digits: Dataset) -> None:
         stacked(digits, 0)
     with pytest.raises(ArchitectureError, match="10 classes"):
         stacked(ring(100))
-    with pytest.raises(ShapeError, match="height, width, 1"):
-        StackedRows(as_rows(np.zeros((2, 4, 4, 3), np.uint8)), np.zeros((1, 3), int))
-    with pytest.raises(IndexError, match="of 2"):
-        StackedRows(as_rows(np.zeros((2, 4, 4, 1), np.uint8)), np.array([[0, 1, 2]]))
 
 
 # -- by name -------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from nembp.adversarial.settings import LatentLaw
 from nembp.backend import Array, Backend, stream
 from nembp.datasets import Dataset, Rows, Scaling, Split, as_rows, load
 from nembp.datasets.scaling import LARGEST
-from nembp.errors import ArchitectureError, ShapeError
+from nembp.errors import ArchitectureError
 
 DATA: Final = {
     "ring": "8 Gaussians on a circle, in two dimensions",
@@ -91,19 +91,10 @@ def ring(
 ) -> MixtureData:
     """Gaussians on a circle, at radius · (cos 2πi/K, sin 2πi/K).
 
-    Parameters
-    ----------
-    n : int
-        Training samples; a tenth as many to test, at least 2500.
-    modes : int
-        K.
-    radius, std : float
-        1 and 0.01 in PacGAN; Metz et al. 2017 (unrolled GAN) have 2 and 0.02, the same but for
-        `scale`.
-    scale : float
-        Of the network's units: it sees raw · scale.
-    seed : int
-        Of the streams that draw the samples.
+    ``n`` samples to train, a tenth as many to test, at least 2500; `modes` is K. A radius of 1 with
+    a standard deviation of 0.01 are PacGAN's; Metz et al. 2017 (unrolled GAN) have 2 and 0.02, the
+    same but for `scale`, of the network's units: it sees raw · scale. `seed` is of the streams that
+    draw the samples.
 
     >>> data = ring(1000)
     >>> data.modes.centres.shape, data.train.x.shape, len(data.test), data.classes[:2]
@@ -120,11 +111,11 @@ def grid(
     side: int = 5,
     spacing: float = 2.0,
     std: float = 0.05,
-    *,
-    scale: float = 1.0,
-    seed: int = 0,
+    **more: Any,
 ) -> MixtureData:
     """Gaussians on a grid of side² modes about the origin, by default at −4, −2, 0, 2 and 4.
+
+    ``n`` and ``more`` (scale, seed) are as in `ring`.
 
     >>> grid(100).modes.centres[[0, 1, -1]].tolist()
     [[-4.0, -4.0], [-4.0, -2.0], [4.0, 4.0]]
@@ -132,19 +123,14 @@ def grid(
     _check_positive(side=side, spacing=spacing)
     places = spacing * (np.arange(side) - (side - 1) / 2)
     centres = np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1).reshape(-1, 2)
-    return mixture("grid", Modes(centres, std), n, scale=scale, seed=seed)
+    return mixture("grid", Modes(centres, std), n, **more)
 
 
 def mixture(name: str, modes: Modes, n: int, *, scale: float = 1.0, seed: int = 0) -> MixtureData:
     """Draw a data set from a mixture of Gaussians of equal weight, in any number of dimensions.
 
     ``name`` is also that of its streams, ``name/train`` and ``name/test``; the rest is as in
-    `ring`.
-
-    Raises
-    ------
-    ArchitectureError
-        If a number is not positive, or points would leave what float32 holds.
+    `ring`. ArchitectureError if a number is not positive, or points leave what float32 holds.
     """
     _check_positive(samples=n, scale=scale)
     k, features = modes.centres.shape
@@ -191,12 +177,6 @@ class StackedRows(Rows):
     """
 
     def __init__(self, images: Rows, members: NDArray[np.integer[Any]]) -> None:
-        if images.ndim != 4 or images.shape[3] != 1:
-            raise ShapeError(
-                f"images of shape {images.shape[1:]} cannot be stacked; expected (height, width, 1)"
-            )
-        if members.size and (members.min() < 0 or members.max() >= len(images)):
-            raise IndexError(f"images {members.min()} to {members.max()} of {len(images)}")
         self.images, self.members = images, members
         self.shape = (len(members), *images.shape[1:3], members.shape[1])
         self.dtype = images.dtype
@@ -219,25 +199,10 @@ class StackedData(Dataset):
 def stacked(digits: Dataset, n: int = 128_000, *, seed: int = 0) -> StackedData:
     """Stack digits drawn at random, with replacement: training ones to train, others to test.
 
-    Parameters
-    ----------
-    digits : Dataset
-        Images of one channel in ten classes, such as ``load("mnist", folder)``.
-    n : int
-        Training images, 128,000 in the publications; a tenth as many to test, at least 26,000.
-    seed : int
-        Of the streams ``stacked/train`` and ``stacked/test``.
-
-    Returns
-    -------
-    StackedData
-        Images (height, width, 3), scaled to [0, 1]. They take the memory of `digits` and three
-        integers per image.
-
-    Raises
-    ------
-    ArchitectureError
-        If `digits` are no such images, or `n` is below 1.
+    ``digits`` are images of one channel in ten classes, such as ``load("mnist", folder)``. ``n``
+    of the stacks (height, width, 3) are to train, 128,000 in the publications, and a tenth as many
+    to test, at least 26,000, drawn by the streams ``stacked/train`` and ``stacked/test``; they are
+    scaled to [0, 1], and take the memory of `digits` and three integers each.
 
     >>> data = stacked(load("digits"), 500)
     >>> data.train.x.shape, data.outputs, data.classes[907]
@@ -305,44 +270,35 @@ def load_adversarial(
     limit, image_size, **reading : optional
         Of files, as in `nembp.datasets.load`. The classifier is trained on what the limit leaves.
 
-    Raises
-    ------
-    ArchitectureError
-        If an option does not go with the data set.
-    DataError
-        If the data cannot be read.
-
     >>> load_adversarial("grid", modes=9, samples=100).outputs
     9
     """
-    mixtures = {"scale": scale, "modes": modes, "std": std}
+    drawn = {"samples": samples, "modes": modes, "scale": scale, "std": std}
     files = {"data_dir": data_dir, "limit": limit, "image_size": image_size} | reading
-    unfit: dict[str, Any] = {"samples": samples} if name not in DATA else files
-    if name == "stacked":
-        unfit = {"limit": limit, "image_size": image_size} | reading
-    if name not in ("ring", "grid"):
-        unfit = unfit | mixtures
-    for key, value in unfit.items():
-        if value is not None:
+    fit = {
+        "ring": drawn.keys(),
+        "grid": drawn.keys(),
+        "stacked": {"samples", "data_dir"},
+        "stacked-digits": {"samples"},
+    }.get(name, files.keys())
+    given: dict[str, Any] = {key: value for key, value in drawn.items() if value is not None}
+    for key in given | {key: value for key, value in files.items() if value is not None}:
+        if key not in fit:
             raise ArchitectureError(f"{key} does not go with the data set {name!r}; leave it out")
-    if name in DATA:
-        options: dict[str, Any] = {"n": samples, "seed": seed} | mixtures
-        if name == "grid" and modes is not None:
-            options |= {"modes": None, "side": _side(modes)}
-        options = {key: value for key, value in options.items() if value is not None}
-        if name == "ring":
-            return ring(**options)
-        if name == "grid":
-            return grid(**options)
-        return stacked(load("mnist" if name == "stacked" else "digits", data_dir), **options)
-    data = load(name, data_dir, limit=limit, image_size=image_size, seed=0, **reading)
-    if not data.is_image:
-        return data
-    return replace(data, x_scaling=data.to_unit, pixel_scaling=None)
-
-
-def _side(modes: int) -> int:
-    side = round(modes**0.5) if modes > 0 else 0
-    if side < 1 or side * side != modes:
-        raise ArchitectureError(f"modes={modes}: a grid has a square number of them, such as 25")
-    return side
+    if name not in DATA:
+        data = load(name, data_dir, limit=limit, image_size=image_size, seed=0, **reading)
+        return replace(data, x_scaling=data.to_unit, pixel_scaling=None) if data.is_image else data
+    if samples is not None:
+        given["n"] = given.pop("samples")
+    if name == "ring":
+        return ring(**given, seed=seed)
+    if name != "grid":
+        digits = load("mnist" if name == "stacked" else "digits", data_dir)
+        return stacked(digits, **given, seed=seed)
+    if modes is not None:
+        given["side"] = math.isqrt(max(given.pop("modes"), 0))
+        if not modes == given["side"] ** 2 > 0:
+            raise ArchitectureError(
+                f"modes={modes}: a grid has a square number of them, such as 25"
+            )
+    return grid(**given, seed=seed)

@@ -36,25 +36,14 @@ Noises = dict[str, Noise]
 class DiscriminatorGradient:
     """D's gradient: of its objective, and of log p(x | label) where it is trained backward.
 
-    Write real samples into ``real``, generated ones into ``generated``, and labels into ``labels``
-    where there are classes.
+    Write real samples into ``real`` (rows, inputs), as many generated ones into ``generated``, and
+    one-hot labels into ``labels`` (rows, classes), which is None without classes.
 
-    ``rows`` counts the real samples, and as many generated ones. ``noise`` and ``generators`` are
-    keyed by the trainer's places; ``generators["penalty"]`` draws the points x̂ of a gradient
-    penalty. ``permutation`` is of the values of the backward targets.
-
-    Attributes
-    ----------
-    real, generated : array, shape (rows, inputs)
-    labels : array, shape (rows, classes), or None
-        One-hot rows.
-    penalty : GradientPenalty or None
-        With its points and value, for a critic that has one.
-    forward_nll, backward_nll : array, shape (1, 1)
-        −(mean log D(x) + mean log(1 − D(g))) or what stands in its place, and the mean
-        −log p(x | label), in nats, before D's weight.
-    sources : dict of NoiseSource
-        By the trainer's places.
+    ``noise``, ``generators`` and ``sources`` are keyed by the trainer's places;
+    ``generators["penalty"]`` draws the points x̂ of a gradient penalty. ``permutation`` is of the
+    values of the backward targets. ``forward_nll``, −(mean log D(x) + mean log(1 − D(g))) or what
+    stands in its place, and ``backward_nll``, the mean −log p(x | label) before D's weight, are in
+    nats, of shape (1, 1).
     """
 
     def __init__(
@@ -69,12 +58,13 @@ class DiscriminatorGradient:
         backend, dtype = net.backend, net.dtype
         noise, generators = noise or {}, generators or {}
         self.net, self.settings = net, settings
-        self.penalty: GradientPenalty | None = None
-        if settings.kind == "wasserstein-gp":
-            self.penalty = GradientPenalty(net, rows)
+        self.penalty = GradientPenalty(net, rows) if settings.kind == "wasserstein-gp" else None
+        if self.penalty is not None:
             self._share = backend.empty((rows, 1), dtype)
             self._of_penalty = backend.zeros((net.parameter_count,), dtype)
             self._between = generators.get("penalty") or stream(0, "penalty")
+        # of real and generated samples, where there is a single output
+        self._targets = (1.0, -1.0) if isinstance(net.likelihood, Score) else (1.0, 0.0)
         self.labels: Array = None
         if settings.classes:
             self.labels = backend.zeros((rows, settings.classes), dtype)
@@ -100,7 +90,7 @@ class DiscriminatorGradient:
             joint.t[rows:, settings.classes :] = 1.0
             self._label_targets = joint.t[:rows, : settings.classes]
         else:
-            joint.t[:rows, :], joint.t[rows:, :] = self._targets()
+            joint.t[:rows, :], joint.t[rows:, :] = self._targets
         self.forward_nll, self.backward_nll = joint.forward_nll, joint.backward_nll
         self.sources = {places[place]: source for place, source in joint.sources.items()}
         self.permuted = permuted
@@ -110,10 +100,6 @@ class DiscriminatorGradient:
             flat = backend.xp.reshape
             self._values = flat(joint.x, (-1, 1)), flat(permuted, (-1, 1))
 
-    def _targets(self) -> tuple[float, float]:
-        """Return the targets of real and generated samples of a single output."""
-        return (1.0, -1.0) if isinstance(self.net.likelihood, Score) else (1.0, 0.0)
-
     def _classes(self, rows: int) -> ClassAssignment | None:
         """Return the labels that have backward targets, and their samples; None for all K + 1."""
         settings, backend, dtype = self.settings, self.net.backend, self.net.dtype
@@ -122,15 +108,15 @@ class DiscriminatorGradient:
             if not real:
                 return None
             return ClassAssignment(np.eye(settings.classes, settings.classes + 1), self.labels)
-        inputs = np.array(self._targets()).reshape(2, 1)
+        inputs = np.array(self._targets).reshape(2, 1)
         if real:
             return ClassAssignment(inputs[:1], backend.ones((rows, 1), dtype))
         return ClassAssignment(inputs, backend.asarray(np.repeat(np.eye(2), rows, axis=0), dtype))
 
     def __call__(self, gradient: Array, weight: float = 1.0, factor: Array = None) -> None:
-        """Fill ``gradient`` for the samples, log p(x | label) multiplied by ``weight``.
+        """Fill ``gradient`` for the samples; ``weight`` multiplies log p(x | label).
 
-        And by ``factor``, an array of shape (1,) where a captured step looks.
+        So does ``factor``, an array of shape (1,) where a captured step looks.
         """
         joint, backend = self._joint, self.net.backend
         if self.labels is not None:
@@ -142,16 +128,13 @@ class DiscriminatorGradient:
             backend.take_rows(table, self._index, out)
         joint.step(gradient)
         if self.penalty is not None:
-            self._set_points(self.penalty)
+            # x̂ = g + ε (x − g), with ε uniform on [0, 1) for each pair
+            backend.uniform(self._between, self._share)
+            points = backend.xp.subtract(self.real, self.generated, out=self.penalty.x)
+            points *= self._share
+            points += self.generated
             self.penalty(self._of_penalty, self.settings.penalty_weight)
             gradient += self._of_penalty
-
-    def _set_points(self, penalty: GradientPenalty) -> None:
-        """x̂ = g + ε (x − g), with ε uniform on [0, 1) for each pair."""
-        self.net.backend.uniform(self._between, self._share)
-        points = self.net.backend.xp.subtract(self.real, self.generated, out=penalty.x)
-        points *= self._share
-        points += self.generated
 
 
 class GeneratorGradient:
@@ -161,19 +144,9 @@ class GeneratorGradient:
 
     ``noise`` may be at ``"generator/backward"`` and at ``"discriminator/input"``, whose generator
     here is ``"discriminator/input of G"``: what D sees of G(z) is then noisy here too.
-
-    Attributes
-    ----------
-    z, output : array, shapes (rows, inputs) and (rows, outputs)
-        z and G(z).
-    forward_nll : array, shape (1, 1)
-        Mean of what D's output says: −log D(g), −log(1 − D(g)) for minimax, −f(g) for a critic.
-    backward_nll : array, shape (1, 1)
-        Mean −log p(z | G(z)) in nats, before G's weight.
-    sources : dict of NoiseSource
-        Of the noise on z, by its place.
-    through : JointBackpropagation
-        The run of D, with the noise on what it sees.
+    ``forward_nll`` is the mean of what D's output says: −log D(g), −log(1 − D(g)) for minimax,
+    −f(g) for a critic; ``backward_nll`` the mean −log p(z | G(z)) in nats, before G's weight.
+    ``sources`` has the noise on z by its place, and ``through`` runs D with that on what it sees.
     """
 
     def __init__(
@@ -219,11 +192,7 @@ class GeneratorGradient:
         return self._cycle.run()
 
     def __call__(self, gradient: Array, weight: float = 1.0, factor: Array = None) -> None:
-        """Fill ``gradient`` for the samples of the last :meth:`run`.
-
-        ``weight`` multiplies log p(z | G(z)), and so does ``factor``, an array of shape (1,) where
-        a captured step looks.
-        """
+        """Fill ``gradient`` for the samples of the last :meth:`run`, as D's gradient is filled."""
         cycle, through = self._cycle, self.through
         through.x[...] = cycle.output
         through.step(None)
@@ -237,12 +206,9 @@ class GeneratorGradient:
 
 def _loss(discriminator: Network, rows: int, settings: AdversarialSettings) -> Loss:
     """Return G's objective as a loss of D's output (:mod:`nembp.adversarial.objectives`)."""
-    backend, dtype, likelihood = (
-        discriminator.backend,
-        discriminator.dtype,
-        discriminator.likelihood,
-    )
-    target = backend.zeros((rows, discriminator.outputs), dtype)
+    net, likelihood = discriminator, discriminator.likelihood
+    backend, dtype = net.backend, net.dtype
+    target = backend.zeros((rows, net.outputs), dtype)
     minimax = settings.kind == "minimax"
     if isinstance(likelihood, Multinomial) and not minimax:
         return RealClassLoss(backend, dtype, likelihood, target)

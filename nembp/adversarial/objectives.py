@@ -77,20 +77,9 @@ class GradientPenalty(Step):
     four sweeps over any linear maps; without the last one where all activations are piecewise
     linear, whose f'' is zero.
 
-    Attributes
-    ----------
-    x : array, shape (rows, inputs)
-        The points: write them here.
-    slope : array, shape (rows, inputs)
-        ∇ₓ f(x), after a call.
-    value : array, shape (1, 1)
-        mean (‖∇ₓ f(x)‖ − 1)², after a call.
-
-    Raises
-    ------
-    ArchitectureError
-        If the network has several outputs, or normalized layers, through which a sample's slope
-        depends on the other samples.
+    Write the points into ``x``; after a call, ``slope`` is ∇ₓ f(x), both of shape (rows, inputs),
+    and ``value`` the mean (‖∇ₓ f(x)‖ − 1)². ArchitectureError if the network has several outputs,
+    or normalized layers, through which a sample's slope depends on the other samples.
     """
 
     def __init__(self, net: Network, rows: int) -> None:
@@ -176,18 +165,14 @@ class GradientPenalty(Step):
 
     def _set_bias_gradients(self, gradient: Array) -> None:
         """Σ εᵏ forward, which is zero where ρ is, and zero backward."""
-        net, xp = self.net, self.net.backend.xp
-        sums, zeros = [], net.reversed.views(gradient).biases[1:]
-        biases = net.views(gradient).biases
-        for k, (layer, bias) in enumerate(zip(net.layers, biases, strict=True)):
-            if bias is None or not layer.biases:
-                continue
-            if self._curved:
-                each = xp.reshape(self.epsilon[k], (-1, layer.biases))
-                sums.append((each, xp.reshape(bias, (1, -1))))
-            else:
-                zeros.append(bias)
-        net.backend.sum_rows(sums)
-        for bias in zeros:
+        net, xp, sums = self.net, self.net.backend.xp, []
+        for bias in net.reversed.views(gradient).biases[1:]:
             if bias is not None:
                 bias[...] = 0.0
+        for k, (layer, bias) in enumerate(zip(net.layers, net.views(gradient).biases, strict=True)):
+            if bias is not None and layer.biases and self._curved:
+                each = xp.reshape(self.epsilon[k], (-1, layer.biases))
+                sums.append((each, xp.reshape(bias, (1, -1))))
+            elif bias is not None and layer.biases:
+                bias[...] = 0.0
+        net.backend.sum_rows(sums)

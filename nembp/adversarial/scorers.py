@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nembp.adversarial.data import MixtureData, StackedData
+from nembp.adversarial.data import CHANNELS, MixtureData, StackedData
 from nembp.adversarial.scores import (
     NEIGHBOURS,
     check_samples,
@@ -147,12 +147,9 @@ def classifier_for(
     """Return the classifier of a data set: from its file, or trained and put there.
 
     The file's name holds a SHA-256 of all samples, labels, the scaling, the recipe and the seed, so
-    that no classifier is taken for another's.
-
-    The training split teaches it, the test split measures it; ``seed`` is of its weights and
-    batches. ``cache`` is the folder of the files, `default_cache` if left out, and ``note`` is told
-    before one is trained, how well it does, and where a file cannot be used or written. A data set
-    without classes raises ArchitectureError.
+    that no classifier is taken for another's. ``cache`` is the folder of the files, ``seed`` of the
+    weights and batches, and ``note`` is told before one is trained, how well it does, and where a
+    file cannot be used or written.
     """
     if not data.is_classification:
         raise ArchitectureError(
@@ -241,8 +238,7 @@ def train_classifier(data: Dataset, recipe: Recipe | None = None, *, seed: int =
     """Train a classifier on a data set, and measure it on the test split.
 
     It is always trained on the CPU, so that scores do not depend on the device; bit for bit the
-    same where `nembp.checkpoints.environment` is the same. The model's ``settings`` hold
-    ``accuracy`` on the test split, ``recipe``, ``seed``, ``training_samples``, ``test_samples``.
+    same where `nembp.checkpoints.environment` is the same.
     """
     recipe, scaling = recipe or recipe_for(data), _scaling(data)
     net = network(data.shape if data.is_image else data.features, recipe.layers, data.outputs,
@@ -293,27 +289,17 @@ def _scaling(data: Dataset) -> Scaling:
 
 # -- scorers ---------------------------------------------------------------------------------------
 class Scorer:
-    """Scores samples of one data set.
+    """Scores samples of one data set."""
 
-    ``samples`` is how many a score to be reported should have (fewer do while a network learns),
-    ``headline`` the score to watch, and ``names`` all scores.
-    """
-
-    samples: int
-    headline: str
-    names: tuple[str, ...]
+    samples: int  # how many a score to be reported should have; fewer do while a network learns
+    headline: str  # the score to watch
+    names: tuple[str, ...]  # all scores
 
     def __init__(self, data: Dataset) -> None:
         self.data = data
 
     def score(self, samples: ArrayLike) -> Scores:
-        """Score generated samples (n, features) in the networks' units.
-
-        Raises
-        ------
-        DivergenceError, ShapeError
-            If samples are not finite, or do not fit.
-        """
+        """Score generated samples (n, features) in the networks' units."""
         x = check_samples(samples, self.data.features)
         parts = (x[start : start + BLOCK] for start in range(0, len(x), BLOCK))
         invert, shape = self.data.x_scaling.invert, self.data.shape
@@ -327,10 +313,7 @@ class Scorer:
     def describe(self) -> dict[str, Any]:
         """Return what the scores rest on, as JSON values."""
         units = {name: UNITS[name] for name in self.names}
-        return {"most": self.data.outputs, **self._basis(), "units": units}
-
-    def _basis(self) -> dict[str, Any]:
-        raise NotImplementedError
+        return {"most": self.data.outputs, "units": units}
 
     def _score(self, blocks: Iterator[NDArray[Any]]) -> Scores:
         raise NotImplementedError
@@ -346,8 +329,7 @@ def scorer_for(
     """Return the scorer of a data set; its classifier is trained unless its file is at hand.
 
     ``data`` is as the networks see it: its `x_scaling` leads from raw to their units. The other
-    arguments are those of `classifier_for`. A data set with neither modes nor classes raises
-    ArchitectureError.
+    arguments are those of `classifier_for`.
 
     >>> from nembp.adversarial.data import ring
     >>> scorer = scorer_for(ring(1000, scale=2.0))
@@ -369,8 +351,8 @@ class MixtureScorer(Scorer):
     names = ("modes", "modes_strict", "high_quality", "kl")
     data: MixtureData
 
-    def _basis(self) -> dict[str, Any]:
-        return {"std": self.data.modes.std}
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"std": self.data.modes.std}
 
     def _score(self, blocks: Iterator[NDArray[Any]]) -> Scores:
         return self.data.modes.score(np.concatenate(list(blocks)))
@@ -381,8 +363,8 @@ class _ByClassifier(Scorer):
         super().__init__(data)
         self.classifier = classifier
 
-    def _basis(self) -> dict[str, Any]:
-        return {"judge": self.classifier.describe()}
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"judge": self.classifier.describe()}
 
 
 class ImageScorer(_ByClassifier):
@@ -411,10 +393,6 @@ class ImageScorer(_ByClassifier):
     def _reference(self) -> NDArray[np.float32]:
         return self.classifier.look(_blocks(self.data.train, self._index))[0]
 
-    @cached_property
-    def _moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return moments(self._reference)
-
     def _score(self, blocks: Iterator[NDArray[Any]]) -> Scores:
         features, probabilities = self.classifier.look(blocks)
         n, k = probabilities.shape
@@ -428,14 +406,13 @@ class ImageScorer(_ByClassifier):
             "classes_strict": float(strict),
             "class_kl": kl_from_uniform(counts),
             "inception_score": inception_score(probabilities),
-            "frechet_distance": frechet_distance(*self._moments, *moments(features)),
+            "frechet_distance": frechet_distance(*moments(self._reference), *moments(features)),
             "precision": precision,
             "recall": recall,
             "judge_accuracy": self.classifier.accuracy,
         }
 
     def describe(self) -> dict[str, Any]:
-        """Return also how many real samples it compares with, and neighbours."""
         more = {"reference_samples": len(self._index), "neighbours": NEIGHBOURS}
         return super().describe() | more
 
@@ -449,12 +426,11 @@ class StackedScorer(_ByClassifier):
 
     def read(self, blocks: Iterator[NDArray[Any]]) -> NDArray[np.int64]:
         """Read raw stacked images: their modes, 0 to 999."""
-        modes = []
-        for block in blocks:
-            channels = np.moveaxis(block, -1, 0)[..., np.newaxis]
-            digits = [self.classifier.look([each])[1].argmax(axis=1) for each in channels]
-            modes.append(np.stack(digits, axis=1) @ np.array([100, 10, 1]))
-        return np.concatenate(modes)
+        # one image after the other, its channels as three rows
+        digits = (np.moveaxis(block, -1, 1).reshape(-1, *block.shape[1:3], 1) for block in blocks)
+        _, probabilities = self.classifier.look(digits)
+        found: NDArray[np.int64] = probabilities.argmax(axis=1).reshape(-1, CHANNELS)
+        return np.asarray(found @ np.array([100, 10, 1]))
 
     def _score(self, blocks: Iterator[NDArray[Any]]) -> Scores:
         modes = self.read(blocks)

@@ -35,15 +35,7 @@ SLACK = 1e-12  # of the largest square: rounding of a product may not put a poin
 
 
 def check_samples(samples: ArrayLike, features: int) -> NDArray[Any]:
-    """Return samples as floats of shape (n, features).
-
-    Raises
-    ------
-    ShapeError
-        If they have another shape, or there are none.
-    DivergenceError
-        If one is NaN or infinite: a generator that diverged.
-    """
+    """Return samples as finite floats of shape (n, features); others are of no use to a score."""
     values = np.asarray(samples)
     if values.ndim != 2 or values.shape[1] != features or not len(values):
         raise ShapeError(
@@ -94,12 +86,7 @@ def coverage(counts: ArrayLike, samples: int) -> tuple[int, int]:
 class Modes:
     """Modes of a mixture of Gaussians of equal weight and width, in any number of dimensions.
 
-    Parameters
-    ----------
-    centres : ndarray, shape (K, features)
-        Means of the Gaussians.
-    std : float
-        Their standard deviation σ in each direction.
+    ``centres`` (K, features) are their means, ``std`` their standard deviation σ in each direction.
 
     >>> two = Modes(np.array([[0.0, 0.0], [1.0, 0.0]]), std=0.1)
     >>> scores = two.score(np.array([[0.0, 0.1], [0.1, 0.0], [0.5, 0.5], [0.0, 0.0]]))
@@ -144,18 +131,10 @@ class Modes:
     def score(self, samples: ArrayLike) -> dict[str, float]:
         """Score samples of shape (n, features), in the units of the centres.
 
-        Returns
-        -------
-        dict
-            ``modes``: modes with a sample within 3σ. ``modes_strict``: modes with at least n / 4K
-            of them, a quarter of a uniform share. ``high_quality``: share of samples within 3σ of
-            a mode; the mixture itself has 1 − exp(−9/2) = 0.989 in two dimensions. ``kl``: nats
-            of the histogram of those samples from the uniform one.
-
-        Raises
-        ------
-        DivergenceError, ShapeError
-            If samples are not finite, or do not fit the centres.
+        ``modes``: modes with a sample within 3σ. ``modes_strict``: modes with at least n / 4K of
+        them, a quarter of a uniform share. ``high_quality``: share of samples within 3σ of a mode;
+        the mixture itself has 1 − exp(−9/2) = 0.989 in two dimensions. ``kl``: nats of the
+        histogram of those samples from the uniform one.
         """
         counts = self.counts(samples)
         n = len(np.asarray(samples))
@@ -172,22 +151,9 @@ class Modes:
 def inception_score(probabilities: ArrayLike) -> float:
     """Inception score exp E KL(p(y|x) ‖ p(y)), with p(y) = E p(y|x) (Salimans et al. 2016).
 
-    Parameters
-    ----------
-    probabilities : array, shape (n, K)
-        p(y|x) of each sample; rows that sum to 1.
-
-    Returns
-    -------
-    float
-        From 1 (every sample classified alike, or none with confidence) to K (each with certainty,
-        all classes equally often). Of n samples in one piece: the mean over ten pieces, which
-        others report, is a little lower.
-
-    Raises
-    ------
-    ShapeError
-        If the rows are no probabilities.
+    Rows (n, K) of probabilities p(y|x) give from 1 (every sample classified alike, or none with
+    confidence) to K (each with certainty, all classes equally often). Of n samples in one piece:
+    the mean over ten pieces, which others report, is a little lower.
 
     >>> round(inception_score(np.eye(10)), 6), inception_score(np.full((5, 10), 0.1))
     (10.0, 1.0)
@@ -200,14 +166,10 @@ def inception_score(probabilities: ArrayLike) -> float:
         )
     p = p / p.sum(axis=1, keepdims=True)
     # KL = H(mean p) − mean H(p): both terms are sums of p log p, which is 0 at 0
-    divergence = _negative_entropy(p).mean() - _negative_entropy(p.mean(axis=0))
-    return float(np.exp(max(0.0, divergence)))
-
-
-def _negative_entropy(p: Floats) -> Floats:
-    logs = np.zeros_like(p)
-    np.log(p, out=logs, where=p > 0)
-    return np.asarray((p * logs).sum(axis=-1))
+    each, mean = (
+        (q * np.log(q, out=np.zeros_like(q), where=q > 0)).sum(axis=-1) for q in (p, p.mean(axis=0))
+    )
+    return float(np.exp(max(0.0, each.mean() - mean)))
 
 
 def moments(features: ArrayLike) -> tuple[Floats, Floats]:
@@ -215,9 +177,7 @@ def moments(features: ArrayLike) -> tuple[Floats, Floats]:
     x = np.asarray(features, np.float64)
     if x.ndim != 2 or len(x) < 2:
         raise ShapeError(f"features of shape {x.shape}; expected (n, d) with n at least 2")
-    mean = x.mean(axis=0)
-    centred = x - mean
-    return mean, centred.T @ centred / (len(x) - 1)
+    return x.mean(axis=0), np.atleast_2d(np.cov(x, rowvar=False))
 
 
 def frechet_distance(mean1: Floats, cov1: Floats, mean2: Floats, cov2: Floats) -> float:
@@ -259,17 +219,8 @@ def precision_recall(
     point's k-th nearest neighbour in the set (Kynkäänniemi et al. 2019). Precision is how
     believable the generated points are, recall how much of the data is covered.
 
-    Parameters
-    ----------
-    real, generated : array, shape (n, d) and (m, d)
-        Features. The publication takes as many of both, since more points make wider manifolds.
-    k : int
-        Neighbours, the point itself not counted.
-
-    Raises
-    ------
-    ShapeError
-        If widths differ, or a set has k points or fewer.
+    Features (n, d) and (m, d) are compared, in the publication as many of both, since more points
+    make wider manifolds; a point is not one of its own k neighbours.
 
     >>> line = np.arange(10.0)[:, np.newaxis]
     >>> precision_recall(line, line[:5]), precision_recall(line, line + 100)

@@ -41,12 +41,11 @@ def load_run(run: Path_, device: str = "cpu", note: Note = silent) -> Model:
     """Load the model of a run folder, or a model file."""
     path = Path(run)
     if os.path.isdir(path):
-        path = path / MODEL
-        players = Path(run, "generator.npz"), Path(run, "discriminator.npz")
-        if not path.exists() and players[0].exists():
+        path, generator = path / MODEL, path / "generator.npz"
+        if not path.exists() and generator.exists():
             raise DataError(
                 f"{path}: no such file; {run} is a run of `nembp gan`. Name one of its players, "
-                f"{players[0]} or {players[1]}"
+                f"{generator} or {generator.with_name('discriminator.npz')}"
             )
         if not path.exists():
             raise DataError(
@@ -83,13 +82,6 @@ def evaluate_run(
     dict
         The scores of `nembp.engine.metrics.evaluate`, and ``run``, ``dataset``, ``split``,
         ``samples``.
-
-    Raises
-    ------
-    ArchitectureError
-        If there is no such split.
-    DataError
-        If the model or the data cannot be used, or do not fit each other.
     """
     if split not in get_args(SplitName):
         raise ArchitectureError(
@@ -126,13 +118,7 @@ def evaluate_run(
 def data_of_run(
     model: Model, run: Path_, data_dir: Path_ | None = None
 ) -> tuple[Dataset, RunConfig]:
-    """Read the data of a run again, as it was read for training, and the run's configuration.
-
-    Raises
-    ------
-    ArchitectureError, DataError
-        If the data cannot be read, or does not fit the model.
-    """
+    """Read the data of a run again, as it was read for training, and the run's configuration."""
     where, settings = os.fspath(run), model.settings
     if PLAYER in settings:
         raise DataError(
@@ -198,13 +184,7 @@ def feature_names(model: Model) -> tuple[str, ...]:
 
 
 def predict_forward(model: Model, x: NDArray[Any]) -> NDArray[np.float64]:
-    """Return class probabilities, or targets in their raw unit, of raw samples (n, *model.shape).
-
-    Raises
-    ------
-    DataError
-        If an output is not finite.
-    """
+    """Return class probabilities, or targets in raw units, of raw samples (n, *model.shape)."""
     y = _finite(in_blocks(model.net, model.x_scaling.apply(x, model.net.dtype).reshape(len(x), -1)))
     return y if model.classes else model.y_scaling.invert(y)
 
@@ -213,11 +193,6 @@ def predict_backward(model: Model, y: NDArray[Any]) -> NDArray[np.float64]:
     """Return samples (n, *model.shape) in raw units that belong to targets (n, outputs).
 
     The targets are class probabilities, one-hot rows for single classes, or raw numbers.
-
-    Raises
-    ------
-    DataError
-        If an output is not finite.
     """
     t = y if model.classes else model.y_scaling.apply(y, np.float64)
     x = _finite(in_blocks(model.net.reversed, t))
@@ -242,13 +217,7 @@ def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
 def one_hot(
     model: Model, labels: Any, where: str = "labels", *, by_index: bool = False
 ) -> NDArray[np.float64]:
-    """Return a row for each class, given by its name, or by its index if that is said.
-
-    Raises
-    ------
-    ArchitectureError
-        If the model has no classes, or none of that name.
-    """
+    """Return a row for each class, given by its name, or by its index if that is said."""
     if not model.classes:
         raise ArchitectureError(
             "labels name classes, and this model predicts numbers; give its targets in a file"
@@ -272,37 +241,18 @@ def table_options(model: Model) -> Request:
 def read_samples(
     paths: Sequence[Path_], model: Model, key: str = "x"
 ) -> tuple[NDArray[Any], list[str]]:
-    """Read raw samples from .npy or .npz arrays, from tables, or from image files.
+    """Read raw samples (n, *model.shape) and a name for each: its file, with its row of several.
 
-    Parameters
-    ----------
-    paths : sequence of path
-        At least one. Pixels 0..255 of an image are mapped to the model's raw range; a .csv may
-        hold its columns in any order, and others.
-    model : Model
-        Whose samples they are to be.
-    key : str
-        Name of the array in an .npz.
-
-    Returns
-    -------
-    x : ndarray, shape (n, *model.shape)
-    names : list of str
-        The file of each sample, with its row where it has several.
-
-    Raises
-    ------
-    DataError
-        If a file is missing, damaged or does not fit the model.
+    They lie in .npy or .npz arrays, there as ``key``, in tables, which may hold the columns in any
+    order, and others, or in image files, whose pixels are mapped to the model's raw range.
     """
     x, names = [], []
     for path in map(Path, paths):
-        suffix = path.suffix.lower()
-        if suffix in SUFFIXES:
-            part = _read_png(path, model)
+        if path.suffix.lower() in SUFFIXES:
+            part = _read_image(path, model)
         elif is_table(path):
-            names_ = feature_names(model)
-            table = read_numbers(path, names_, model.net.inputs, table_options(model))
+            request = table_options(model)
+            table = read_numbers(path, feature_names(model), model.net.inputs, request)
             part = _as_samples(table, model, str(path))
         else:
             part = _as_samples(_read_array(path, key), model, str(path))
@@ -312,7 +262,7 @@ def read_samples(
     return np.concatenate(x), names
 
 
-def _read_png(path: Path, model: Model) -> NDArray[Any]:
+def _read_image(path: Path, model: Model) -> NDArray[Any]:
     if not model.is_image:
         raise DataError(
             f"{path}: an image, but the model was trained on tables of {model.net.inputs} "
@@ -338,16 +288,14 @@ def _as_samples(x: NDArray[Any], model: Model, where: str) -> NDArray[Any]:
     shape, features = model.shape, model.net.inputs
     grey = [shape[:2]] if len(shape) == 3 and shape[2] == 1 else []
     forms = list(dict.fromkeys([shape, *grey, (features,)]))
-    if x.shape[1:] in forms:
-        rows = len(x)
-    elif x.shape in forms:
-        rows = 1
-    else:
+    if x.shape[1:] not in forms and x.shape in forms:
+        x = x[np.newaxis]
+    if x.shape[1:] not in forms:
         wanted = " or ".join(f"(n, {', '.join(map(str, form))})" for form in forms)
         raise DataError(f"{where}: shape {x.shape}; expected {wanted}")
-    if rows == 0:
+    if not len(x):
         raise DataError(f"{where}: no samples; expected at least one")
-    x = np.asarray(feature_array(x.reshape(rows, features), where)).reshape(rows, *shape)
+    x = np.asarray(feature_array(x.reshape(-1, features), where)).reshape(-1, *shape)
     if x.dtype != np.uint8:
         check_range(x, model.x_scaling, where)
     return x
@@ -356,19 +304,10 @@ def _as_samples(x: NDArray[Any], model: Model, where: str) -> NDArray[Any]:
 def read_targets(
     path: Path_, model: Model, key: str = "y", *, by_index: bool = False
 ) -> NDArray[np.float64]:
-    """Read targets of the backward direction from a .npy, .npz or .csv.
+    """Read targets (n, outputs) of the backward direction from a .npy, .npz or .csv.
 
-    Labels name classes, whatever holds them, or with ``by_index`` are their indices from 0.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, outputs)
-        From labels (n,) or rows of probabilities (n, classes); or raw regression targets.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, damaged or does not fit the model.
+    Labels (n,) name classes, whatever holds them, or with ``by_index`` are their indices from 0;
+    else there are rows of probabilities (n, classes), or raw regression targets.
     """
     where, outputs = os.fspath(path), model.net.outputs
     y: NDArray[Any]
@@ -443,7 +382,7 @@ def pair_of_run(
     label: str | None = None,
 ) -> Pair:
     """Return a test sample of the run's data: number ``sample`` from 0, or the first of a class."""
-    row = None if label is None else _class_row(model, label)
+    row = _class_row(model, label)
     data, _ = data_of_run(model, run, data_dir)
     test, k = data.test, sample or 0
     if row is not None:
@@ -466,7 +405,7 @@ def pair_of_file(
     model: Model, path: str, *, sample: int | None = None, label: str | None = None
 ) -> Pair:
     """Return sample ``sample`` of a file, whose target is a class, or that row of an .npz's y."""
-    row = None if label is None else _class_row(model, label)
+    row = _class_row(model, label)
     x, names = read_samples([path], model)
     k = sample or 0
     if k >= len(x):
@@ -487,7 +426,9 @@ def pair_of_file(
     return Pair(x[k : k + 1], row[np.newaxis], names[k])
 
 
-def _class_row(model: Model, label: str) -> NDArray[np.float64]:
+def _class_row(model: Model, label: str | None) -> NDArray[np.float64] | None:
+    if label is None:
+        return None
     if not model.classes:
         raise ArchitectureError(
             "a class chooses among classes, and this model predicts numbers; choose a sample by "

@@ -18,7 +18,7 @@ from nembp.datasets import Dataset
 from nembp.datasets.sources import as_rows
 from nembp.engine.network import Network
 from nembp.errors import ArchitectureError, DataError
-from nembp.plotting.animation import Film, Frame, scatter_frame
+from nembp.plotting.animation import Film, scatter_frame
 from nembp.plotting.pictures import GREY, tile_images, write_images
 from nembp.runs.gan import GENERATOR, SHAPE, load_gan_data, load_player
 from nembp.runs.gan_config import GanConfig
@@ -123,26 +123,18 @@ def draw_samples(
     -------
     dict
         JSON values: ``run``, ``samples``, ``shape``, ``seed``, ``out``.
-
-    Raises
-    ------
-    DataError, DeviceError
-        If there is no such run, it is damaged, or the device cannot be used.
-    OutputError
-        If they cannot be written.
     """
     generator = load_generator(run, choose_backend(device, note))
     z = generator.std * draw_latent(n, generator.net.inputs, seed, generator.law)
     x = in_blocks(generator.net, z)
-    if out is not None and Path(out).suffix.lower() != ".png":
-        write_arrays(out, generator.raw(x), {"x": generator.raw(x), "z": z})
-    elif out is not None and len(generator.shape) == 3:
+    suffix = "" if out is None else Path(out).suffix.lower()
+    if out is not None and suffix == ".png" and len(generator.shape) == 3:
         write_images(out, x.reshape(-1, *generator.shape), generator.shape)
-    elif out is not None:
+    elif out is not None and suffix == ".png":
         data = generator.data(data_dir)
-        points = as_rows(data.test.x)[:SHOWN]
-        real = data.x_scaling.apply(points, np.float64).reshape(-1, x.shape[1])
-        _write_frame(out, scatter_frame(real, x))
+        _write_points(out, _test_rows(data, np.arange(min(SHOWN, len(data.test)))), x)
+    elif out is not None:
+        write_arrays(out, generator.raw(x), {"x": generator.raw(x), "z": z})
     return _facts(run, generator, n, seed, out)
 
 
@@ -158,15 +150,9 @@ def reconstruct_samples(
 ) -> dict[str, Any]:
     """Send real test samples backward to z and forward again, which a bidirectional generator can.
 
-    Parameters
-    ----------
-    run, out, data_dir, device, note
-        As in `draw_samples`; a .png has each real image above what came back, an .npz ``real``,
-        ``x`` and ``z``.
-    n : int
-        How many; all test samples where there are fewer.
-    seed : int
-        Of the choice of them.
+    The arguments are those of `draw_samples`; ``n`` is all test samples where there are fewer, and
+    ``seed`` of their choice. A .png has each real image above what came back, an .npz ``real``,
+    ``x`` and ``z``.
 
     Returns
     -------
@@ -174,13 +160,6 @@ def reconstruct_samples(
         As `draw_samples`, with ``error``: the mean of ‖x' − x‖² over that of ‖x − mean x‖², 1 for a
         generator that knows nothing but the mean; and ``z_square``, the mean of z² (of z that
         the generator knows 1, or ½ of a binary one).
-
-    Raises
-    ------
-    ArchitectureError
-        If the run's generator was not trained backward.
-    DataError, OutputError
-        As in `draw_samples`.
     """
     generator = load_generator(run, choose_backend(device, note))
     trained = generator.config.bidirectional
@@ -190,34 +169,30 @@ def reconstruct_samples(
             f"{trained}), so it knows no way back; train one with --bidirectional generator"
         )
     data = generator.data(data_dir)
-    order = stream(seed, "reconstructed").permutation(len(data.test))[:n]
-    real = data.x_scaling.apply(as_rows(data.test.x)[order], np.float64).reshape(len(order), -1)
+    real = _test_rows(data, stream(seed, "reconstructed").permutation(len(data.test))[:n])
     z = in_blocks(generator.net.reversed, real)
     if generator.law == "binary":
         z = np.round(z)  # the most probable code
     x = in_blocks(generator.net, z)
-    if out is not None and Path(out).suffix.lower() != ".png":
-        found, given = generator.raw(x), generator.raw(real)
-        write_arrays(out, found, {"x": found, "z": z, "real": given})
-    elif out is not None and len(generator.shape) == 3:
+    suffix = "" if out is None else Path(out).suffix.lower()
+    if out is not None and suffix == ".png" and len(generator.shape) == 3:
         tiles = _pairs(generator.shape, real, x)
         write_images(out, tiles[np.newaxis], tiles.shape)
+    elif out is not None and suffix == ".png":
+        _write_points(out, real, x)
     elif out is not None:
-        _write_frame(out, scatter_frame(real, x))
+        found, given = generator.raw(x), generator.raw(real)
+        write_arrays(out, found, {"x": found, "z": z, "real": given})
     spread = np.square(real - real.mean(axis=0)).sum()
     error = float(np.square(x - real).sum() / spread) if spread > 0 else float("nan")
     facts = {"error": error, "z_square": float(np.square(z).mean()) / generator.std**2}
-    return _facts(run, generator, len(order), seed, out) | facts
+    return _facts(run, generator, len(real), seed, out) | facts
 
 
-def _pairs(shape: tuple[int, ...], real: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
-    """Lay out each real image above what came back, in lines of `COLUMNS`."""
-    columns = min(COLUMNS, len(x))
-    lines = -(-len(x) // columns)
-    pairs = np.full((2, lines * columns, x.shape[1]), GREY / 255)
-    pairs[0, : len(x)], pairs[1, : len(x)] = real, x
-    rows = pairs.reshape(2, lines, columns, -1).swapaxes(0, 1).reshape(-1, x.shape[1])
-    return tile_images(rows, shape, columns)
+def _test_rows(data: Dataset, index: NDArray[Any]) -> NDArray[Any]:
+    """Return test samples as rows in the network's units."""
+    x = data.x_scaling.apply(as_rows(data.test.x)[index], np.float64)
+    return x.reshape(len(index), -1)
 
 
 def _facts(
@@ -232,7 +207,17 @@ def _facts(
     }
 
 
-def _write_frame(out: Path_, frame: Frame) -> None:
+def _pairs(shape: tuple[int, ...], real: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
+    """Lay out each real image above what came back, in lines of `COLUMNS`."""
+    columns = min(COLUMNS, len(x))
+    lines = -(-len(x) // columns)
+    pairs = np.full((2, lines * columns, x.shape[1]), GREY / 255)
+    pairs[0, : len(x)], pairs[1, : len(x)] = real, x
+    rows = pairs.reshape(2, lines, columns, -1).swapaxes(0, 1).reshape(-1, x.shape[1])
+    return tile_images(rows, shape, columns)
+
+
+def _write_points(out: Path_, real: NDArray[Any], x: NDArray[Any]) -> None:
     film = Film()
-    film.add(frame)
+    film.add(scatter_frame(real, x))
     film.write_picture(out)
