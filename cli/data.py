@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
-from .options import F, json_option, run_options
+from nembp.runs.config import RunConfig
+
+from .options import json_option, options_of
 from .output import count, emit_json, emit_table, note, on_terminal, short_path
 
-__all__ = ["data", "fetch", "info", "list_sets"]
-
 MANY = 20  # classes listed by name
-
-
-def _data_options(command: F) -> F:
-    """Add the options of train that say what is read and how."""
-    names = (
-        "data_dir",
-        "targets",
-        "task",
-        "image_size",
-        "scaling",
-        "delimiter",
-        "header",
-        "decimal",
-    )
-    return run_options(command, (*names, "image_order", "transpose", "x", "y"))
 
 
 @click.group()
@@ -48,16 +35,23 @@ def list_sets(as_json: bool) -> None:
 
 @data.command("info")
 @click.argument("name")
-@_data_options
+@options_of(
+    RunConfig,
+    ("data_dir", "targets", "task", "image_size", "scaling", "delimiter", "header", "decimal",
+     "image_order", "transpose", "x", "y"),
+)  # fmt: skip
 @json_option
 def info(name: str, as_json: bool, **chosen: Any) -> None:
     """Check the data set NAME, and show what training sees of it."""
-    from nembp.runs import RunConfig, recipe
+    import numpy as np
+
+    from nembp.runs import recipe
     from nembp.runs.training import load_data
 
     config = RunConfig(dataset=name, **chosen)
     loaded = load_data(config)
     filled = recipe(loaded, config)
+    counts = np.bincount(loaded.train.y).tolist() if loaded.is_classification else []
     facts: dict[str, Any] = {
         "name": loaded.name,
         "source": loaded.source,
@@ -68,7 +62,7 @@ def info(name: str, as_json: bool, **chosen: Any) -> None:
         "dtype": str(loaded.train.x.dtype),
         "task": "classification" if loaded.is_classification else "regression",
         "scaling": _scaling(loaded),
-        "classes": _counts(loaded),
+        "classes": dict(zip(loaded.classes, counts, strict=True)),
         "targets": list(loaded.target_names),
         "notes": list(loaded.notes),
         "fingerprint": loaded.fingerprint,
@@ -127,15 +121,6 @@ def _class_words(counts: dict[str, int]) -> str:
     return "  ".join(words[:MANY]) + more
 
 
-def _counts(loaded: Any) -> dict[str, int]:
-    import numpy as np
-
-    if not loaded.is_classification:
-        return {}
-    counts = np.bincount(loaded.train.y, minlength=len(loaded.classes)).tolist()
-    return dict(zip(loaded.classes, counts, strict=True))
-
-
 @data.command()
 @click.argument("name", type=click.Choice(["mnist", "cifar10", "cifar100"]))
 @click.option("--data-dir", metavar="DIR", required=True, help="Folder for the files.")
@@ -153,7 +138,7 @@ def fetch(name: str, data_dir: str, mirror: str | None, quiet: bool) -> None:
     """
     from nembp.datasets.fetch import fetch_cifar, fetch_mnist
 
-    with _Download(quiet=quiet) as progress:
+    with _progress(quiet) as progress:
         if name == "mnist":
             fetched = fetch_mnist(data_dir, mirror, progress)
         else:
@@ -165,38 +150,29 @@ def fetch(name: str, data_dir: str, mirror: str | None, quiet: bool) -> None:
         note(f"train on it: nembp train --dataset {name} --data-dir {data_dir}")
 
 
-class _Download:
-    """Progress of downloads: bars on a terminal, a line a file elsewhere."""
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show downloads: bars on a terminal, a line a file elsewhere."""
+    tasks: dict[str, Any] = {}
 
-    def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
-        self.bars: Any = None
-        self.tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> _Download:
-        if on_terminal() and not self.quiet:
-            from rich import progress
-            from rich.console import Console
-
-            self.bars = progress.Progress(
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(),
-                progress.DownloadColumn(),
-                progress.TransferSpeedColumn(),
-                console=Console(stderr=True),
-            )
-            self.bars.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.bars is not None:
-            self.bars.stop()
-
-    def __call__(self, file: str, received: int, announced: int | None) -> None:
-        if self.bars is not None:
-            if file not in self.tasks:
-                self.tasks[file] = self.bars.add_task(file, total=announced)
-            self.bars.update(self.tasks[file], completed=received)
-        elif not self.quiet and file not in self.tasks:
-            self.tasks[file] = True
+    def line(file: str, received: int, announced: int | None) -> None:
+        if not quiet and file not in tasks:
+            tasks[file] = True
             note(f"fetching {file}" + (f" ({announced:,} bytes)" if announced else ""))
+
+    if quiet or not on_terminal():
+        yield line
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(),
+               progress.DownloadColumn(), progress.TransferSpeedColumn())  # fmt: skip
+    with progress.Progress(*columns, console=Console(stderr=True)) as bars:
+
+        def bar(file: str, received: int, announced: int | None) -> None:
+            if file not in tasks:
+                tasks[file] = bars.add_task(file, total=announced)
+            bars.update(tasks[file], completed=received)
+
+        yield bar

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import re
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -41,17 +44,14 @@ def info(run: str | None, as_json: bool) -> None:
     if as_json:
         emit_json(facts)
         return
-    blas = facts["blas"]
-    words = "unknown"
-    if blas:
-        words = "{library} {version}, {architecture} kernels, {threads} threads".format(**blas)
+    words = "{library} {version}, {architecture} kernels, {threads} threads"
     rows = [
         ("nembp", facts["nembp"]),
         ("python", f"{facts['python']} on {facts['platform']}"),
         *((name, version or "not installed") for name, version in facts["packages"].items()),
         ("cpu", f"{facts['cpu']['name']}, {facts['cpu']['cores']} cores usable"),
         ("gpu", facts["gpu"]["name"] or f"none: {facts['gpu']['reason']}"),
-        ("blas", words),
+        ("blas", words.format(**facts["blas"]) if facts["blas"] else "unknown"),
         ("", facts["core_type"]),
     ]
     emit_table([row for row in rows if any(row)])
@@ -90,13 +90,10 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE):
+            return found[1]
     return platform.processor() or platform.machine()
 
 

@@ -10,7 +10,6 @@ import click
 from click.core import ParameterSource
 
 from nembp.errors import ArchitectureError
-from nembp.runs.config import RunConfig
 from nembp.runs.options import Config, Option, read_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -121,29 +120,13 @@ def _click_option(kind: type[Config], name: str, option: Option) -> Any:
     )
 
 
-def run_options(command: F, names: Collection[str] | None = None) -> F:
-    """Add an option for each field of `RunConfig`, or for those of these names."""
-    return options_of(RunConfig, names)(command)
-
-
-def json_option(command: F) -> F:
-    """Add --json."""
-    return click.option(
-        "--json", "as_json", cls=GroupedOption, is_flag=True, help="Print one JSON object."
-    )(command)
-
-
-def device_option(command: F) -> F:
-    """Add --device, by default the CPU: for commands that compute little."""
-    return click.option(
-        "--device",
-        type=click.Choice(["auto", "cpu", "gpu"]),
-        default="cpu",
-        show_default=True,
-        help="auto takes a GPU where one works.",
-    )(command)
-
-
+json_option = click.option(
+    "--json", "as_json", cls=GroupedOption, is_flag=True, help="Print one JSON object."
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="cpu", show_default=True,
+    help="auto takes a GPU where one works.",
+)  # fmt: skip
 data_dir_option = click.option(
     "--data-dir", metavar="PATH", help="Where the data lies.  [default: where it lay in training]"
 )
@@ -155,14 +138,9 @@ force_option = click.option("--force", is_flag=True, help="Replace FILE if it ex
 
 
 def run_folder_options(kind: type[Config], default: str) -> Callable[[F], F]:
-    """Return what adds --out, --force, --config, --json and --quiet to a command.
+    """Return what adds --out, called ``default`` if left out, --force, --config, --json, --quiet.
 
-    Parameters
-    ----------
-    kind : type
-        Of the configuration that --config reads; its values rank below the environment.
-    default : str
-        What the folder is called without --out.
+    What --config reads of this kind ranks below the environment.
     """
 
     def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

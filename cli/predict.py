@@ -110,30 +110,27 @@ def predict(
     shape (n,), probabilities (n, classes) or targets (n, outputs), and gives samples.
     """
     classes = [*(labels.split(",") if labels is not None else ()), *names]
-    _check_usage(inputs, direction, classes)
+    forward = direction == "forward"
+    if forward and classes:
+        raise click.UsageError("--labels are what --direction backward starts from")
+    if forward and not inputs:
+        raise click.UsageError("Missing argument 'INPUT': the samples to predict from")
+    if classes and inputs:
+        raise click.UsageError("give either --labels or INPUT, not both")
+    if not forward and len(inputs) > 1:
+        raise click.UsageError("--direction backward takes one INPUT")
     if out is not None:
         check_out(out, SUFFIXES, force=force)
-    if direction == "forward" and out is not None and Path(out).suffix.lower() == ".png":
+    if forward and out is not None and Path(out).suffix.lower() == ".png":
         raise click.UsageError(f"--out {out}: forward results are numbers; use .csv, .npy or .npz")
     from nembp.runs.predicting import load_run
 
     model = load_run(run, device, note)
-    if direction == "forward":
+    if forward:
         _forward(model, inputs, key or "x", out, as_json)
     else:
         y, rows = _targets(model, inputs, [name.strip() for name in classes], key or "y", by_index)
         _backward(model, y, rows, out, as_json)
-
-
-def _check_usage(inputs: tuple[str, ...], direction: str, labels: list[str]) -> None:
-    if direction == "forward" and labels:
-        raise click.UsageError("--labels are what --direction backward starts from")
-    if direction == "forward" and not inputs:
-        raise click.UsageError("Missing argument 'INPUT': the samples to predict from")
-    if labels and inputs:
-        raise click.UsageError("give either --labels or INPUT, not both")
-    if direction == "backward" and len(inputs) > 1:
-        raise click.UsageError("--direction backward takes one INPUT")
 
 
 # -- forward ---------------------------------------------------------------------------------------
@@ -161,15 +158,15 @@ def _forward(
 
 
 def _forward_json(model: Model, names: list[str], y: Array) -> dict[str, Any]:
-    predictions: list[dict[str, Any]] = []
-    for name, row, values in zip(names, y, y.tolist(), strict=True):
-        if model.classes:
-            best = int(row.argmax())
-            found = {"class": model.classes[best], "label": best, "probabilities": values}
-        else:
-            found = {"targets": dict(zip(model.target_names, values, strict=True))}
-        predictions.append({"input": name} | found)
+    if not model.classes:
+        found = [{"targets": dict(zip(model.target_names, row, strict=True))} for row in y.tolist()]
+    else:
+        found = [
+            {"class": model.classes[best], "label": best, "probabilities": row}
+            for best, row in zip(y.argmax(axis=1).tolist(), y.tolist(), strict=True)
+        ]
     kind = {"classes": model.classes} if model.classes else {"targets": model.target_names}
+    predictions = [{"input": name} | row for name, row in zip(names, found, strict=True)]
     return {"direction": "forward"} | kind | {"predictions": predictions}
 
 
@@ -180,27 +177,23 @@ def _forward_rows(
 
     With ``whole`` it is for a file: all classes, and every digit.
     """
-    if not model.classes:
-        form = "" if whole else ".6g"
-        return _table(["input", *model.target_names], [[name] for name in names], y, form)
-    best = [model.classes[k] for k in y.argmax(axis=1)]
-    if whole or len(model.classes) <= WIDE:
-        head = ["input", "class", *(f"p({name})" for name in model.classes)]
-        starts = [[name, word] for name, word in zip(names, best, strict=True)]
-        return _table(head, starts, y, "" if whole else ".4f")
+    classes = model.classes
+    if not classes:
+        return _table(["input", *model.target_names], names, y, "" if whole else ".6g")
+    if whole or len(classes) <= WIDE:
+        rows = _table(["input", *map("p({})".format, classes)], names, y, "" if whole else ".4f")
+        best = ["class", *(classes[k] for k in y.argmax(axis=1))]
+        return [[name, word, *p] for (name, *p), word in zip(rows, best, strict=True)]
     rows = [["input", "class", "p", "next", "p", "next", "p"]]
     for name, row in zip(names, y, strict=True):
-        ranked = [[model.classes[k], f"{row[k]:.4f}"] for k in (-row).argsort()[:3]]
+        ranked = [[classes[k], f"{row[k]:.4f}"] for k in (-row).argsort()[:3]]
         rows.append([name, *(cell for pair in ranked for cell in pair)])
     return rows
 
 
-def _table(head: list[str], starts: list[list[str]], y: Array, form: str) -> list[list[str]]:
-    rows = [
-        [*start, *(format(value, form) for value in row)]
-        for start, row in zip(starts, y.tolist(), strict=True)
-    ]
-    return [head, *rows]
+def _table(head: list[str], names: list[str], y: Array, form: str) -> list[list[str]]:
+    rows = zip(names, y.tolist(), strict=True)
+    return [head, *([name, *(format(value, form) for value in row)] for name, row in rows)]
 
 
 # -- backward --------------------------------------------------------------------------------------
@@ -217,11 +210,9 @@ def _targets(
         raise ArchitectureError(
             "this model predicts numbers; give the targets to start from in a .csv, .npy or .npz"
         )
-    return (
-        (one_hot(model, names, "--labels", by_index=by_index), names)
-        if names
-        else (one_hot(model, model.classes), list(model.classes))
-    )
+    if not names:
+        return one_hot(model, model.classes), list(model.classes)
+    return one_hot(model, names, "--labels", by_index=by_index), names
 
 
 def _backward(model: Model, y: Array, names: list[str], out: str | None, as_json: bool) -> None:
@@ -249,7 +240,7 @@ def _backward_rows(model: Model, names: list[str], x: Array, form: str) -> list[
 
     flat = x.reshape(len(x), -1)
     columns = feature_names(model) or [f"x{k}" for k in range(flat.shape[1])]
-    return _table(["input", *columns], [[name] for name in names], flat, form)
+    return _table(["input", *columns], names, flat, form)
 
 
 def _write_samples(out: str, model: Model, names: list[str], x: Array, y: Array) -> None:

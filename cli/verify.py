@@ -12,6 +12,7 @@ import click
 
 from nembp.errors import VerificationError
 
+from .options import device_option, json_option
 from .output import emit_json, emit_table, note, on_terminal
 
 if TYPE_CHECKING:
@@ -41,13 +42,7 @@ if TYPE_CHECKING:
     metavar="S",
     help="Of networks, points and directions.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "gpu"]),
-    default="cpu",
-    show_default=True,
-    help="Where the engine runs; its numbers are compared with the host's.",
-)
+@device_option
 @click.option(
     "--dtype",
     type=click.Choice(["float64", "float32"]),
@@ -64,7 +59,7 @@ if TYPE_CHECKING:
     "--size", type=click.IntRange(min=1), metavar="N", help="Check it at N random numbers instead."
 )
 @click.option("--list", "listed", is_flag=True, help="List the laws, and try nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object in place of tables.")
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def verify(
     targets: tuple[str, ...],
@@ -98,8 +93,8 @@ def verify(
         raise click.UsageError("--point and --size are for MODULE:FUNCTION, and none is given")
     laws = find_laws(names) if names or not own else []
     if listed:
-        rows = [(law.name, law.statement, law.source) for law in laws]
         keys = "law", "statement", "source"
+        rows = [(law.name, law.statement, law.source) for law in laws]
         if as_json:
             emit_json({"laws": [dict(zip(keys, row, strict=True)) for row in rows]})
         else:
@@ -131,7 +126,14 @@ def verify(
         if not as_json:
             click.echo(str(reports[target]))
     if as_json:
-        emit_json(_as_dict(found, reports))
+        result = {} if found is None else found.as_dict()
+        if reports:
+            result["checked"] = {
+                target: dataclasses.asdict(report) | {"passed": report.passed}
+                for target, report in reports.items()
+            }
+        held = [result.get("passed", True), *(report.passed for report in reports.values())]
+        emit_json({**result, "passed": all(held)})
     if found is not None:
         found.raise_for_failure()
     for target, report in reports.items():
@@ -160,17 +162,6 @@ def _print_laws(found: Verification) -> None:
         click.echo("\n".join(f"    {line}".rstrip() for line in str(outcome.code).splitlines()))
     held = f"{len(found.outcomes) - len(found.failures)} of {len(found.outcomes)} laws hold"
     click.echo(f"\n{held} ({found.device}, {found.dtype}, seed {found.seed})")
-
-
-def _as_dict(found: Verification | None, reports: dict[str, Any]) -> dict[str, Any]:
-    everything = [*reports.values(), *([found] if found is not None else [])]
-    result = found.as_dict() if found is not None else {}
-    if reports:
-        result["checked"] = {
-            target: dataclasses.asdict(report) | {"passed": report.passed}
-            for target, report in reports.items()
-        }
-    return {**result, "passed": all(report.passed for report in everything)}
 
 
 @contextlib.contextmanager
