@@ -7,9 +7,10 @@ lies behind trusts its input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from nembp.backend import stream
 from nembp.checkpoints import Model, environment
 from nembp.datasets import Scaling, Split, class_means, feature_means
+from nembp.datasets.checks import as_array, check_finite, check_inputs
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range, image_scaling, signed, standardized, unit_range
 from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Likelihood, Multinomial
@@ -24,81 +26,33 @@ from nembp.engine.metrics import evaluate
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise
 from nembp.engine.optimizers import Optimizer, get_optimizer
-from nembp.engine.training import Callback, History, Trainer, set_input_bias
+from nembp.engine.training import Callback, History, Trainer, check_counts, set_input_bias
 from nembp.errors import ArchitectureError, DataError, ShapeError
 
 Vector = NDArray[Any]
+LARGEST = 1e150  # whose square float64 holds
 
 
-@dataclass(frozen=True, eq=False)
-class Targets:
-    """Checked targets.
-
-    Attributes
-    ----------
-    y : ndarray
-        int64 labels (n,), or floating targets (n, outputs).
-    classes : tuple
-        What the labels stand for, in order; () where y holds numbers.
-    """
+class Targets(NamedTuple):
+    """Checked targets: int64 labels (n,), or floats (n, outputs), and what labels stand for."""
 
     y: Vector
     classes: tuple[Any, ...] = ()
 
 
-def check_inputs(X: Any, inputs: int | None = None, name: str = "X") -> Vector:
-    """Return samples as an array (n, features) of finite numbers, images flattened.
-
-    Parameters
-    ----------
-    X : array_like, shape (n, ...)
-        Numbers: a list of rows, a NumPy or CuPy array, a pandas or Polars table.
-    inputs : int, optional
-        Values that each sample must have.
-    name : str
-        What messages call it.
-
-    Raises
-    ------
-    DataError
-        If it holds no samples, text, dates, complex numbers, or a NaN or infinity.
-    ShapeError
-        If its rows have different lengths, or not ``inputs`` values.
-    """
-    x = _as_array(X, name)
-    if x.ndim < 2:
-        raise ShapeError(
-            f"{name} has shape {x.shape}; expected one row per sample, (n, features). A single "
-            "feature is X.reshape(-1, 1), a single sample X.reshape(1, -1)"
-        )
-    if x.shape[0] == 0 or x.size == 0:
-        raise DataError(f"{name} has shape {x.shape}; expected at least one sample and one feature")
-    x = x.reshape(len(x), -1)
-    if inputs is not None and x.shape[1] != inputs:
-        raise ShapeError(
-            f"{name} has {x.shape[1]} values in a sample, but the network has {inputs} inputs; "
-            "give it the columns that it was made for, or make a network of that size"
-        )
-    _check_finite(x, name)
-    return x
-
-
 def check_targets(
-    y: Any, likelihood: Likelihood, outputs: int | None, n: int, name: str = "y"
+    y: Any,
+    likelihood: Likelihood,
+    outputs: int,
+    n: int,
+    name: str = "y",
+    known: tuple[Any, ...] = (),
 ) -> Targets:
-    """Return targets that a likelihood can describe.
+    """Return n targets that a likelihood can describe.
 
-    Parameters
-    ----------
-    y : array_like, shape (n,) or (n, outputs)
-        For a multinomial likelihood labels of any kind, or one-hot rows or rows of probabilities;
-        for a Gaussian numbers; for a Bernoulli numbers in [0, 1].
-    likelihood : Likelihood
-        Of the forward direction.
-    outputs : int or None
-        Of the network.
-    n : int
-        Number of samples.
+    For a multinomial likelihood these are labels of any kind, among the classes ``known`` if there
+    are any, one-hot rows or rows of probabilities; for a Gaussian numbers; for a Bernoulli numbers
+    in [0, 1].
 
     Raises
     ------
@@ -107,7 +61,7 @@ def check_targets(
     ShapeError
         If there is not one target for each sample, or they do not fit the outputs.
     """
-    t = _as_array(y, name, text=True)
+    t = as_array(y, name, text=True)
     if t.ndim == 2 and t.shape[1] == 1:
         t = t[:, 0]
     if t.ndim not in (1, 2):
@@ -115,12 +69,12 @@ def check_targets(
     if len(t) != n:
         raise ShapeError(f"X has {n} samples, but {name} has {len(t)}; expected one for each")
     if isinstance(likelihood, Multinomial):
-        found = _labels(t, name) if t.ndim == 1 else _rows_of_classes(t, name)
-        count = len(found.classes) if found.classes else found.y.shape[1]
-        if outputs is not None and count != outputs:
+        found = _labels(t, name, known) if t.ndim == 1 else _rows_of_classes(t, name)
+        if len(found.classes) != outputs:
             raise ShapeError(
-                f"{name} has {count} classes, but the network has {outputs} outputs; make its last "
-                f"layer {count}, or give one-hot rows of {outputs} columns"
+                f"{name} has {len(found.classes)} classes, but the network has {outputs} outputs; "
+                f"make its last layer {len(found.classes)}, or give one-hot rows of {outputs} "
+                "columns"
             )
         return found
     if t.dtype.kind not in "fiub":
@@ -129,42 +83,97 @@ def check_targets(
             "describes numbers; use a multinomial one for classes"
         )
     t = t.reshape(n, -1).astype(np.float64)
-    _check_finite(t, name)
-    if outputs is not None and t.shape[1] != outputs:
+    check_finite(t, name)
+    if t.shape[1] != outputs:
         raise ShapeError(f"{name} has {t.shape[1]} columns, but the network has {outputs} outputs")
-    low = -1.0 if isinstance(likelihood, Bipolar) else 0.0
-    if isinstance(likelihood, Bernoulli | Bipolar) and (t.min() < low or t.max() > 1.0):
+    _check_domain(t, likelihood, name)
+    return Targets(t)
+
+
+def _labels(t: Vector, name: str, known: tuple[Any, ...]) -> Targets:
+    """Return labels as their places among the sorted classes."""
+    if t.dtype.kind == "f":
+        check_finite(t, name)
+        if np.any(t != np.rint(t)):
+            raise DataError(
+                f"{name} holds {t[t != np.rint(t)][0]:g}, which is not a class; give labels, or "
+                "use a network whose forward likelihood is gaussian for numbers"
+            )
+        t = t.astype(np.int64)
+    values, index = np.unique(t, return_inverse=True)
+    found = values.tolist()
+    place = {value: k for k, value in enumerate(known or found)}
+    unknown = [value for value in found if value not in place]
+    if unknown:
+        raise DataError(f"{name} has a class {unknown[0]!r} that y has not")
+    places = np.array([place[value] for value in found], np.int64)
+    return Targets(places[index.reshape(-1)], tuple(place))
+
+
+def _rows_of_classes(t: Vector, name: str) -> Targets:
+    """Return one-hot rows as labels, and rows of probabilities as they are."""
+    if t.dtype.kind not in "fiub":
+        raise DataError(f"{name} is a table of text; give one label per sample, shape (n,)")
+    t = t.astype(np.float64)
+    check_finite(t, name)
+    if t.min() < 0.0 or not np.allclose(t.sum(axis=1), 1.0, atol=1e-3):
+        raise DataError(
+            f"{name} has shape {t.shape}, but its rows are not probabilities (≥ 0, with a sum of "
+            "1); give labels, one-hot rows, or use bernoulli for several labels at once"
+        )
+    one_hot = bool(np.all(t.max(axis=1) == 1.0))
+    return Targets(t.argmax(axis=1) if one_hot else t, tuple(range(t.shape[1])))
+
+
+def _check_domain(t: Vector, likelihood: Likelihood, name: str) -> None:
+    """Raise a DataError unless a likelihood describes such values."""
+    low, high = -math.inf, math.inf
+    if isinstance(likelihood, Bernoulli | Bipolar):
+        low, high = -1.0 if isinstance(likelihood, Bipolar) else 0.0, 1.0
+    elif isinstance(likelihood, Multinomial):
+        low = 0.0
+    if t.min() < low or t.max() > high:
         raise DataError(
             f"{name} runs from {t.min():g} to {t.max():g}, but a {likelihood.name} likelihood "
-            f"describes values from {low:g} to 1; scale it, or use a gaussian likelihood"
+            f"describes values from {low:g} to {high:g}; scale it, or use a gaussian likelihood"
         )
-    return Targets(t)
+
+
+def check_weights(weights: Any, n: int) -> Vector:
+    """Return one weight per sample: finite, at least 0, not all 0."""
+    w = as_array(weights, "sample_weight").astype(np.float64)
+    if w.shape not in ((n,), (n, 1)):
+        raise ShapeError(f"sample_weight has shape {w.shape}; expected one for each of {n} samples")
+    w = w.reshape(n)
+    check_finite(w, "sample_weight")
+    if w.min() < 0.0 or not w.any():
+        raise DataError("sample_weight must be at least 0, and not all of it 0")
+    return w
 
 
 def input_scaling(x: Vector, likelihood: Likelihood, weights: Vector | None = None) -> Scaling:
     """Return the scaling of inputs that the backward likelihood describes.
 
-    8-bit images go to [0, 1]; for a Bernoulli all columns do; for a Gaussian each column gets mean
-    0 and standard deviation 1, over samples of the given weights; counts for a multinomial are
-    divided by their largest.
+    8-bit images go to [0, 1] (an 8-bit array with no value beyond 1 is no image, but indicators);
+    for a Bernoulli all columns do; for a Gaussian each column gets mean 0 and standard deviation 1,
+    over samples of the given weights > 0; counts for a multinomial are divided by their largest.
     """
+    largest = max(float(x.max()), -float(x.min()))
+    if largest > LARGEST:
+        raise DataError(f"values of up to {largest:g} are too large; rescale or remove them")
+    image = x.dtype == np.uint8 and largest > 1
     if isinstance(likelihood, Bipolar):
-        return signed(image_scaling(x) if x.dtype == np.uint8 else unit_range(x))
-    if x.dtype == np.uint8:
+        return signed(image_scaling(x) if image else unit_range(x))
+    if image:
         return image_scaling(x)
     if isinstance(likelihood, Bernoulli):
         return unit_range(x)
     if isinstance(likelihood, Multinomial):
-        if x.min() < 0:
-            raise DataError(
-                f"X holds {x.min():g}, but the backward likelihood is multinomial, which describes "
-                "counts or shares ≥ 0; use a gaussian one"
-            )
-        return Scaling(factor=1.0 / max(1.0, float(x.max())))
+        _check_domain(x, likelihood, "X")
+        return Scaling(factor=1.0 / max(1.0, largest))
     if weights is None:
         return standardized(x)
-    x = x[weights > 0]
-    share = weights[weights > 0] / weights.sum()
+    share = weights / weights.sum()
     mean = np.where(x.min(axis=0) == x.max(axis=0), x[0], share @ x)
     std = np.sqrt(share @ np.square(x - mean))
     return Scaling(mean, 1.0 / np.where(std > 0, std, 1.0))
@@ -175,6 +184,7 @@ def train(
     X: Any,
     y: Any,
     *,
+    sample_weight: Any = None,
     epochs: int = 20,
     batch_size: int = 32,
     optimizer: str | Optimizer = "adam",
@@ -185,7 +195,7 @@ def train(
     noise: dict[str, Noise] | Noise | None = None,
     scale: bool = True,
     validation: float | tuple[Any, Any] | None = None,
-    monitor: str = "forward/nll",
+    monitor: str | None = None,
     patience: int | None = None,
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
@@ -197,10 +207,13 @@ def train(
     net : Network
         Seen from its forward direction; trained in place.
     X : array_like, shape (n, features) or (n, height, width, channels)
-        Samples in their own units: a list, an array, a pandas or Polars table.
+        Samples in their own units: a list, an array, a sparse matrix, a pandas or Polars table.
     y : array_like, shape (n,) or (n, outputs)
         Labels of any kind, one-hot rows, or numbers: what the network's forward likelihood
         describes.
+    sample_weight : array_like, shape (n,), optional
+        Multiplies each sample's log-likelihoods, in both directions: a weight of 2 is a second
+        copy, of 0 no sample. Normalized layers and scores of ``validation`` count samples once.
     epochs, batch_size : int
         Length of the training.
     optimizer, learning_rate, weight_decay, schedule
@@ -208,7 +221,8 @@ def train(
     backward : bool or "only"
         Train the backward direction too; or that one alone.
     noise : Noise or dict of Noise, optional
-        On the forward targets, or by place as of `Trainer`.
+        On the target of the direction that is trained (the forward one of two), or by place as of
+        `Trainer`.
     scale : bool
         Give inputs and numeric targets the range that their likelihood describes
         (:func:`input_scaling`; targets of a Gaussian are standardized). The backward input bias
@@ -216,7 +230,8 @@ def train(
     validation : float, or pair of X and y, optional
         Samples to score after each epoch: a share that is held out, or others.
     monitor, patience : str, int, optional
-        Stop early, and restore the best parameters, as of `Trainer`.
+        Stop early, and restore the best parameters, as of `Trainer`; by default the nll is
+        monitored, the forward one of two.
     callbacks : sequence of callable
         Called with each epoch's row of scores; one that returns True ends the training.
     seed : int
@@ -246,20 +261,46 @@ def train(
     >>> history.model.predict_inputs(["down"]).shape
     (1, 2)
     """
-    if net.direction != "forward":
-        raise ArchitectureError("train takes the forward direction of a network; give net.reversed")
+    if not isinstance(net, Network) or net.direction != "forward":
+        raise ArchitectureError(
+            f"train takes the forward direction of a network, got {net!r:.60}; give it "
+            "nembp.dense_network([inputs, ..., outputs]), and net.reversed of a reversed one"
+        )
+    if not isinstance(backward, bool) and backward != "only":
+        raise ArchitectureError(f'backward must be True, False or "only", got {backward!r}')
+    way = net.reversed if backward == "only" else net
+    both = backward is True
+    noise = {way.direction: noise} if isinstance(noise, Noise) else noise
+    for place in noise if isinstance(noise, Mapping) else ():
+        if not both and place.partition("/")[0] == way.reversed.direction:
+            raise ArchitectureError(
+                f"noise of {place!r} would do nothing: backward={backward!r} does not train that "
+                "direction"
+            )
+    _check_options(scale, callbacks, validation, monitor, patience)
+
     x = check_inputs(X, net.inputs)
     targets = check_targets(y, net.likelihood, net.outputs, len(x))
-    held: Split | None = None
-    split = Split(x, targets.y)
-    if isinstance(validation, tuple):
+    split, held, w = Split(x, targets.y), None, None
+    if sample_weight is not None:
+        w = check_weights(sample_weight, len(x))
+        split, w = split.subset(np.flatnonzero(w)), w[w > 0]
+    if isinstance(validation, tuple | list):
         held = _validation(validation, net, targets)
     elif validation is not None:
-        split, held = _hold_out(split, validation, seed)
-    x_scaling = input_scaling(np.asarray(split.x), net.reversed.likelihood) if scale else Scaling()
-    numeric = scale and isinstance(net.likelihood, Gaussian)
-    y_scaling = standardized(split.y) if numeric else Scaling()
+        kept, out = _hold_out(len(split), validation, seed)
+        split, held, w = split.subset(kept), split.subset(out), None if w is None else w[kept]
+    x, t = np.asarray(split.x), split.y
+
+    x_scaling = input_scaling(x, net.reversed.likelihood, w) if scale else Scaling()
+    if not scale and backward:
+        _check_domain(x, net.reversed.likelihood, "X")
+    y_scaling = Scaling()
+    if scale and isinstance(net.likelihood, Gaussian):
+        y_scaling = input_scaling(t, net.likelihood, w)
     check_range(x, x_scaling, "X")
+    mean, centroids = _means(split, x_scaling, w, net.outputs)
+    set_input_bias(net, mean)
 
     def reader(part: Split) -> BatchReader:
         # offsets are subtracted in float64, before the values are cast to the network's precision
@@ -273,11 +314,9 @@ def train(
         t = np.eye(net.outputs)[part.y] if part.y.ndim == 1 else y_scaling.apply(part.y, net.dtype)
         return BatchReader(Split(t, x), Scaling(), own, net.inputs, *made)
 
-    set_input_bias(net, feature_means(split, x_scaling))
-    way = net.reversed if backward == "only" else net
-    both = backward is True
     score: Callable[[Network], dict[str, float]] | None = None
     if held is not None:
+        check_range(held.x, x_scaling, "the validation's X")
         scored = reader(held)
         score = lambda way: evaluate(way, scored, backward=both)  # noqa: E731
     trainer = Trainer(
@@ -285,136 +324,110 @@ def train(
         reader(split),
         epochs=epochs,
         batch_size=batch_size,
-        optimizer=get_optimizer(optimizer, learning_rate, weight_decay),
+        optimizer=_optimizer(optimizer, learning_rate, weight_decay),
         schedule=schedule,
         backward=both,
-        noise={"forward": noise} if isinstance(noise, Noise) else noise,
+        noise=noise,
         seed=seed,
+        sample_weight=None if w is None else w * (len(w) / w.sum()),
         evaluate=score,
-        monitor=monitor,
+        monitor=monitor or f"{way.direction}/nll",
         patience=patience,
         callbacks=callbacks,
     )
     history = trainer.run()
     shape = np.shape(X)[1:] if isinstance(X, np.ndarray) else (net.inputs,)
-    labelled = split.y.ndim == 1
-    history.model = Model(
+    history.model = array_model(net, shape, targets.classes, x_scaling, y_scaling, centroids)
+    return history
+
+
+def _optimizer(optimizer: Any, learning_rate: Any, weight_decay: Any) -> Optimizer:
+    """Return an optimizer; one that is given has its own settings."""
+    if isinstance(optimizer, Optimizer) and (learning_rate is not None or weight_decay):
+        raise ArchitectureError(
+            f"{type(optimizer).__name__} has its own learning rate and weight decay; give them to "
+            "it, or name an optimizer"
+        )
+    for rate in (learning_rate, weight_decay):
+        if not isinstance(rate, Real | None):
+            raise ArchitectureError(f"learning rate and weight decay are numbers, got {rate!r}")
+    return get_optimizer(optimizer, learning_rate, weight_decay)
+
+
+def _check_options(
+    scale: Any, callbacks: Any, validation: Any, monitor: str | None, patience: Any
+) -> None:
+    """Refuse options of the wrong kind, and a half of what stops a training early."""
+    if not isinstance(scale, bool):
+        raise ArchitectureError(f"scale must be True or False, got {scale!r}")
+    if not (isinstance(callbacks, Iterable) and all(map(callable, callbacks))):
+        raise ArchitectureError(f"callbacks must be a list of functions, got {callbacks!r:.60}")
+    if patience is not None:
+        check_counts(patience=patience)
+    if (patience is None and monitor is not None) or (patience is not None and validation is None):
+        raise ArchitectureError(
+            f"stopping early takes both validation, a share or (X, y), and patience, epochs; got "
+            f"monitor={monitor!r}, patience={patience!r}"
+        )
+
+
+def _means(
+    split: Split, scaling: Scaling, weights: Vector | None, classes: int
+) -> tuple[Vector, Vector | None]:
+    """Return the scaled mean of all samples, and of each class if all have samples."""
+    x, t = np.asarray(split.x), split.y
+    every = t.ndim == 1 and bool(np.bincount(t, minlength=classes).all())
+    if weights is None:
+        means = class_means(split, scaling, classes) if every else None
+        return feature_means(split, scaling), means
+    members = [weights, *(weights * (t == k) for k in range(classes) if every)]
+    means = scaling.apply(np.stack([w @ x / w.sum() for w in members]), np.float64)
+    return means[0], means[1:] if every else None
+
+
+def array_model(
+    net: Network,
+    shape: tuple[int, ...],
+    classes: Iterable[Any],
+    x_scaling: Scaling,
+    y_scaling: Scaling,
+    centroids: Vector | None = None,
+) -> Model:
+    """Return a model of a network trained on arrays, with classes or, without, numbers."""
+    names = tuple(map(str, classes))
+    return Model(
         net=net,
         shape=tuple(map(int, shape)),
-        classes=tuple(map(str, targets.classes)),
-        target_names=() if targets.classes else tuple(f"y{k}" for k in range(net.outputs)),
-        x_scaling=Scaling(*(_shaped(v, shape) for v in (x_scaling.offset, x_scaling.factor))),
+        classes=names,
+        target_names=() if names else tuple(f"y{k}" for k in range(net.outputs)),
+        x_scaling=x_scaling.reshaped(shape),
         y_scaling=y_scaling,
-        centroids=class_means(split, x_scaling, net.outputs) if labelled else None,
+        centroids=centroids,
         is_image=len(shape) == 3,
         dataset="arrays",
         settings={},
         environment=environment(net),
     )
-    return history
 
 
-def _shaped(value: Any, shape: tuple[int, ...]) -> Any:
-    """Return one value per feature in the shape of a sample."""
-    return np.reshape(value, shape) if np.ndim(value) else value
-
-
-def _as_array(value: Any, name: str, *, text: bool = False) -> Vector:
-    """Return what a user gave as a NumPy array of numbers, or of labels where ``text`` may come."""
-    if hasattr(value, "toarray"):  # SciPy's sparse matrices
-        value = value.toarray()
-    elif hasattr(value, "to_numpy"):  # pandas and Polars
-        value = value.to_numpy()
-    elif hasattr(value, "get") and hasattr(value, "__cuda_array_interface__"):
-        value = value.get()
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ShapeError(
-            f"{name} is not an array ({str(error).splitlines()[0].rstrip('.')}); give all rows the "
-            "same number of values"
-        ) from error
-    if array.dtype.kind == "O":  # a table of mixed columns, say
-        array = np.array(array.tolist()) if text else _numbers(array, name)
-    if array.dtype.kind == "b":
-        array = array.astype(np.uint8) if not text else array
-    if array.dtype.kind not in ("fiubUS" if text else "fiu"):
-        raise DataError(
-            f"{name} holds {array.dtype}, but numbers are expected; convert text to numbers, dates "
-            "to seconds, and complex numbers to their parts"
-        )
-    return array
-
-
-def _numbers(array: Vector, name: str) -> Vector:
-    try:
-        return array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{name} holds what is not a number ({error}); encode text columns first, as by "
-            "sklearn.preprocessing.OneHotEncoder"
-        ) from error
-
-
-def _check_finite(array: Vector, name: str) -> None:
-    if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
-        row, column = np.argwhere(~np.isfinite(array.reshape(len(array), -1)))[0]
-        raise DataError(
-            f"{name} holds {array.reshape(len(array), -1)[row, column]} in row {row}, column "
-            f"{column}; remove such rows, or fill the gaps, as by sklearn.impute.SimpleImputer"
-        )
-
-
-def _labels(t: Vector, name: str) -> Targets:
-    """Return labels as numbers of their sorted values."""
-    if t.dtype.kind == "f":
-        _check_finite(t, name)
-        if np.any(t != np.rint(t)):
-            raise DataError(
-                f"{name} holds {t[t != np.rint(t)][0]:g}, which is not a class; give labels, or "
-                "use a network whose forward likelihood is gaussian for numbers"
-            )
-        t = t.astype(np.int64)
-    classes, index = np.unique(t, return_inverse=True)
-    return Targets(index.reshape(-1).astype(np.int64), tuple(classes.tolist()))
-
-
-def _rows_of_classes(t: Vector, name: str) -> Targets:
-    """Return one-hot rows as labels, and rows of probabilities as they are."""
-    if t.dtype.kind not in "fiub":
-        raise DataError(f"{name} is a table of text; give one label per sample, shape (n,)")
-    t = t.astype(np.float64)
-    _check_finite(t, name)
-    if t.min() < 0.0 or not np.allclose(t.sum(axis=1), 1.0, atol=1e-3):
-        raise DataError(
-            f"{name} has shape {t.shape}, but its rows are not probabilities (≥ 0, with a sum of "
-            "1); give labels, one-hot rows, or use bernoulli for several labels at once"
-        )
-    if np.all(t.max(axis=1) == 1.0):
-        return Targets(t.argmax(axis=1), tuple(range(t.shape[1])))
-    return Targets(t)
-
-
-def _validation(pair: tuple[Any, Any], net: Network, targets: Targets) -> Split:
+def _validation(pair: Any, net: Network, targets: Targets) -> Split:
     """Return validation arrays, whose labels are those of training."""
+    if len(pair) != 2:
+        raise ArchitectureError(f"validation must be a share or (X, y), got {len(pair)} values")
     x = check_inputs(pair[0], net.inputs, "the validation's X")
-    found = check_targets(pair[1], net.likelihood, None, len(x), "the validation's y")
-    if targets.classes:
-        unknown = set(found.classes) - set(targets.classes)
-        if unknown:
-            raise DataError(f"the validation's y has a class {unknown.pop()!r} that y has not")
-        index = np.array([targets.classes.index(c) for c in found.classes], dtype=np.int64)
-        return Split(x, index[found.y])
-    return Split(x, found.y)
+    known = targets.classes
+    name = "the validation's y"
+    return Split(x, check_targets(pair[1], net.likelihood, net.outputs, len(x), name, known).y)
 
 
-def _hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+def _hold_out(n: int, share: Any, seed: int) -> tuple[Vector, Vector]:
     """Return the samples to train on, and a share of them drawn to be scored."""
-    if not 0.0 < fraction < 1.0:
-        raise ArchitectureError(f"validation must be a share between 0 and 1, got {fraction!r}")
-    n = len(split)
-    held = max(1, round(n * fraction))
+    if not isinstance(share, float | np.floating) or not 0.0 < share < 1.0:
+        raise ArchitectureError(
+            f"validation must be a share between 0 and 1, or (X, y), got {share!r:.60}"
+        )
+    held = max(1, round(n * share))
     if held >= n:
-        raise ArchitectureError(f"validation={fraction:g} leaves none of {n} samples to train on")
+        raise ArchitectureError(f"validation={share} leaves none of {n} samples to train on")
     order = stream(seed, "validation").permutation(n)
-    return split.subset(np.sort(order[held:])), split.subset(np.sort(order[:held]))
+    return np.sort(order[held:]), np.sort(order[:held])

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from nembp.backend import Backend, get_backend
 from nembp.datasets.arrays import read_npz
+from nembp.datasets.checks import as_array, check_inputs
 from nembp.datasets.scaling import Scaling
 from nembp.engine.activations import ACTIVATIONS, Activation
 from nembp.engine.convolution import Convolution
@@ -443,7 +444,7 @@ class Model:
 
         Samples have shape (n, *shape) or (n, features), in their own units.
         """
-        x = np.asarray(X)
+        x = check_inputs(X, self.net.inputs)
         x = self.x_scaling.apply(x.reshape(len(x), *self.shape), self.net.dtype)
         y = _in_parts(self.net, x.reshape(len(x), -1))
         return y if self.classes else self.y_scaling.invert(y)
@@ -461,16 +462,18 @@ class Model:
         For a class that is an estimate of its centroid, the mean of its samples, not an inverse.
         y holds names of classes, rows of probabilities (n, classes), or targets in their own units.
         """
-        if self.classes and np.ndim(y) == 1:
-            unknown = [name for name in map(str, y) if name not in self.classes]
+        y = as_array(y, "y", text=True)
+        if self.classes and y.ndim == 1:
+            names = [str(name) for name in y.tolist()]
+            unknown = [name for name in names if name not in self.classes]
             if unknown:
                 raise ArchitectureError(
                     f"no class {unknown[0]!r:.60}; expected names among "
                     f"{', '.join(self.classes[:20])}"
                 )
-            t = np.eye(len(self.classes))[[self.classes.index(str(name)) for name in y]]
+            t = np.eye(len(self.classes))[[self.classes.index(name) for name in names]]
         else:
-            t = np.asarray(y, np.float64).reshape(len(y), -1)
+            t = check_inputs(y.reshape(len(y), -1), None, "y").astype(np.float64)
             t = t if self.classes else self.y_scaling.apply(t, np.float64)
         x = _in_parts(self.net.reversed, t)
         return self.x_scaling.invert(x.reshape(len(x), *self.shape))
@@ -485,8 +488,21 @@ def _in_parts(net: Network, values: NDArray[Any]) -> NDArray[np.float64]:
     return np.concatenate(parts).astype(np.float64)
 
 
-def save_model(path: str | os.PathLike[str], model: Model) -> None:
+def as_model(given: Any) -> Model:
+    """Return a model, or that of a fitted estimator or of what `nembp.train` returned."""
+    model = given.to_model() if hasattr(given, "to_model") else getattr(given, "model", given)
+    if not isinstance(model, Model):
+        raise ArchitectureError(
+            f"{given!r:.60} is not a Model; expected one, a History of nembp.train or a fitted "
+            "estimator"
+        )
+    return model
+
+
+def save_model(path: str | os.PathLike[str], model: Any) -> None:
     """Write a model, bit for bit, in place of whatever `path` held; commonly ``model.npz``.
+
+    ``model`` is a `Model`, or a fitted estimator or History, which have one.
 
     Raises
     ------
@@ -499,6 +515,7 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
     OutputError
         If the file cannot be written. The old file is then still there, whole.
     """
+    model = as_model(model)
     net, where = model.net, os.fspath(path)
     if net.direction != "forward":
         raise ArchitectureError(f"{where}: not written: save the forward direction, net.reversed")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nembp.checkpoints import Model
+from nembp.checkpoints import Model, as_model
 from nembp.datasets import Scaling
 from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Multinomial
@@ -31,13 +31,14 @@ OUTPUTS = {
 }
 
 
-def save_onnx(model: Network | Model, path: str | os.PathLike[str]) -> tuple[Path, Path]:
+def save_onnx(model: Any, path: str | os.PathLike[str]) -> tuple[Path, Path]:
     """Write both directions of a network as ONNX graphs, for onnxruntime and others.
 
     Parameters
     ----------
-    model : Network or Model
-        A model, such as a run's, takes and gives raw values; a network its own units.
+    model : Network, Model, History or estimator
+        A model, such as a run's or an estimator's, takes and gives raw values; a network its own
+        units.
     path : path
         Of the graph ``forward``; the graph ``backward`` goes beside it, as ``name.backward.onnx``.
 
@@ -59,6 +60,7 @@ def save_onnx(model: Network | Model, path: str | os.PathLike[str]) -> tuple[Pat
         import onnx
     except ImportError as error:
         raise NembpError("ONNX files need the package onnx: pip install 'nembp[onnx]'") from error
+    model = model if isinstance(model, Network) else as_model(model)
     path = Path(path)
     paths = path, path.with_name(f"{path.stem}.backward{path.suffix}")
     for direction, file in zip(("forward", "backward"), paths, strict=True):

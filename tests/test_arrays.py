@@ -6,12 +6,17 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
+from scipy.sparse import csr_matrix
 from sklearn.datasets import load_diabetes, load_digits
 
 import nembp
-from nembp.arrays import check_inputs, check_targets
+from nembp import Noise
+from nembp.arrays import check_targets
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
+from nembp.engine.optimizers import Adam
 from nembp.errors import ArchitectureError, DataError, NembpError, ShapeError
 
 RNG = np.random.default_rng(0)
@@ -84,14 +89,6 @@ def test_the_backward_direction_alone_leaves_the_forward_biases():
     np.testing.assert_allclose(drawn[1] - drawn[0], 4.0, atol=1.5)
 
 
-def test_a_saved_model_answers_the_same(tmp_path):
-    X, y = blobs()
-    history = nembp.train(net(), X, y, epochs=2)
-    nembp.save(tmp_path / "model.npz", history.model)
-    again = nembp.load(tmp_path / "model.npz")
-    np.testing.assert_array_equal(again.predict(X), history.model.predict(X))
-
-
 def test_digits_as_images_of_eight_bits():
     digits = load_digits()
     images = (digits.images * 15.9).astype(np.uint8)[..., None]
@@ -102,20 +99,34 @@ def test_digits_as_images_of_eight_bits():
 
 
 X, Y = blobs()
+GAP = [None, *Y[1:]]
+HOT = np.eye(2)[(Y == "bee").astype(int)]
+NEM = Noise("nem", std=0.1)
 REFUSED = {
     "one label too few": (X, Y[:-1], "X has 60 samples, but y has 59"),
     "one label too many": (X, [*Y, "ant"], "X has 60 samples, but y has 61"),
     "a gap": (np.where(X[3, 1] == X, np.nan, X), Y, "X holds nan in row 3, column 1"),
     "an infinity": (np.where(X[3, 1] == X, np.inf, X), Y, "X holds inf in row 3, column 1"),
+    "a gap in a table": (pd.DataFrame(X[:, :2]).assign(c=pd.array([pd.NA] * 60)), Y, "X holds nan"),
+    "a gap that is masked": (np.ma.masked_less(X, 0.0), Y, "X has masked values"),
     "no samples": (X[:0], Y[:0], "expected at least one sample"),
     "a single sample": (X[0], Y[:1], "one row per sample"),
     "too few columns": (X[:, :2], Y, "2 values in a sample, but the network has 3"),
     "text": (X.astype(str), Y, "X holds <U"),
+    "a column of text": (pd.DataFrame(X[:, :2]).assign(c=Y), Y, "'ant'.*; encode text columns"),
+    "dates": (X.astype("datetime64[s]"), Y, "X holds datetime64"),
+    "huge": (X * 1e200, Y, "too large; rescale"),
     "ragged rows": ([[1, 2, 3], [1, 2]], ["ant", "bee"], "same number of values"),
+    "a generator": ((row for row in X), Y, "X is one generator"),
+    "a name of a file": ("data.csv", Y, "X is one str"),
+    "nothing": (X, None, "y is one NoneType"),
     "three classes": (X, np.arange(60) % 3, "3 classes, but the network has 2 outputs"),
     "halves": (X, np.arange(60) % 2 + 0.5, "0.5, which is not a class"),
     "negative shares": (X, np.tile([1.5, -0.5], (60, 1)), "not probabilities"),
     "complex": (X * 1j, Y, "X holds complex128"),
+    "a missing label": (X, GAP, "y has no value in row 0"),
+    "a missing label of a table": (X, pd.Series(GAP, dtype="string"), "y has no value in row 0"),
+    "a missing label that is NaN": (X, np.array([np.nan, *Y[1:]], object), "y has no value in row"),
 }
 
 
@@ -126,26 +137,143 @@ def test_what_does_not_fit_is_refused_with_a_remedy(case):
         nembp.train(net(), x, y)
 
 
-def test_targets_outside_a_likelihoods_domain_are_refused():
+def test_values_outside_a_likelihoods_domain_are_refused():
     with pytest.raises(DataError, match="from -1 to 1, but a bernoulli likelihood"):
         check_targets([[1, -1]], Bernoulli(), 2, 1)
     with pytest.raises(DataError, match="holds text"):
         check_targets(["a", "b"], Gaussian(), 1, 2)
     with pytest.raises(ShapeError, match="2 columns, but the network has 3"):
         check_targets([[1.0, 2.0]], Gaussian(), 3, 1)
-    assert check_targets([3.0, 1.0, 3.0], Multinomial(), 2, 3).classes == (1, 3)
-    assert check_targets([[0, 1], [1, 0]], Multinomial(), 2, 2).y.tolist() == [1, 0]
+    for backward in ("bernoulli", "bipolar", "multinomial"):
+        with pytest.raises(DataError, match=f"X runs from .* but a {backward} likelihood"):
+            nembp.train(net(backward=backward), X, Y, scale=False)
+
+
+def test_labels_are_read_in_every_form():
+    for likelihood, y, classes, read in (
+        (Multinomial(), [3.0, 1.0, 3.0], (1, 3), [1, 0, 1]),
+        (Multinomial(), [[0, 1], [1, 0]], (0, 1), [1, 0]),
+        (Multinomial(), [[0.5, 0.5], [1, 0]], (0, 1), [[0.5, 0.5], [1, 0]]),
+        (Multinomial(), csr_matrix([[0, 1], [1, 0]]), (0, 1), [1, 0]),
+        (Multinomial(), np.array([b"b", b"a"]), ("a", "b"), [1, 0]),
+        (Multinomial(), pd.Series(["b", "a"], dtype="category"), ("a", "b"), [1, 0]),
+        (Multinomial(), pl.Series(["b", "a"]), ("a", "b"), [1, 0]),
+        (Multinomial(), [True, False], (False, True), [1, 0]),
+        (Bernoulli(), [[True, False]], (), [[1.0, 0.0]]),
+    ):
+        found = check_targets(y, likelihood, 2, np.shape(y)[0])
+        assert (found.classes, found.y.tolist()) == (classes, read)
+
+
+def test_validation_has_the_labels_of_training():
+    for y, pair in (
+        (Y, (X, HOT)),
+        (Y, [X[1::2], Y[1::2]]),
+        (HOT, (X, HOT[:, 1])),
+        (HOT * 0.5 + 0.25, (X[1::2], [1] * 30)),
+        (HOT, (X[:1], HOT[:1])),
+    ):
+        history = nembp.train(net(), X, y, epochs=40, learning_rate=0.05, validation=pair)
+        assert history["forward/accuracy"][-1] > 0.9
 
 
 def test_options_are_refused_before_an_epoch_is_spent():
+    stops = {"validation": 0.2, "patience": 2}
     for options, message in (
         ({"validation": 1.5}, "between 0 and 1"),
-        ({"validation": 0.2, "patience": 2, "monitor": "forward/acuracy"}, "monitor must be one"),
-        ({"noise": "nem"}, "expected a dict"),
+        ({"validation": X}, "between 0 and 1, or"),
+        ({"validation": "0.2"}, "between 0 and 1, or"),
+        ({"validation": (X, Y, Y)}, "got 3 values"),
         ({"validation": (X, np.full(60, "cow"))}, "'cow' that y has not"),
+        ({"validation": (X * 1e200, Y)}, "validation's X: value"),
+        (stops | {"monitor": "forward/acuracy"}, "monitor must be one"),
+        ({"validation": 0.2, "monitor": "forward/accuracy"}, "takes both validation"),
+        ({"patience": 2}, "takes both validation"),
+        (stops | {"patience": 0}, "patience must be at least 1"),
+        (stops | {"patience": "2"}, "patience must be a whole number"),
+        ({"noise": "nem"}, "expected a dict"),
+        ({"noise": {"backward": NEM}, "backward": False}, "would do nothing"),
+        ({"noise": {"forward/hidden": NEM}, "backward": "only"}, "would do nothing"),
+        ({"backward": "both"}, 'True, False or "only"'),
+        ({"scale": "standard"}, "scale must be True or False"),
+        ({"callbacks": print}, "a list of functions"),
+        ({"callbacks": [3]}, "a list of functions"),
+        ({"optimizer": Adam(), "learning_rate": 0.1}, "has its own learning rate"),
+        ({"learning_rate": "0.1"}, "are numbers"),
+        ({"sample_weight": np.ones(59)}, "one for each of 60"),
+        ({"sample_weight": -np.ones(60)}, "at least 0"),
+        ({"sample_weight": np.zeros(60)}, "not all of it 0"),
+        ({"sample_weight": np.full(60, np.nan)}, "sample_weight holds nan"),
     ):
-        with pytest.raises((ArchitectureError, DataError), match=message):
-            nembp.train(net(), X, Y, **options)
+        with pytest.raises((ArchitectureError, DataError, ShapeError), match=message):
+            nembp.train(net(), X, Y, **({"callbacks": [pytest.fail]} | options))
+    for wrong in (None, [3, 8, 2], net().reversed):
+        with pytest.raises(ArchitectureError, match="forward direction of a network"):
+            nembp.train(wrong, X, Y)
+
+
+@pytest.mark.parametrize("backward", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("targets", ["labels", "numbers"])
+def test_a_weight_is_a_number_of_copies(backward, targets):
+    copies = RNG.integers(0, 4, 60)
+    y = Y if targets == "labels" else X @ [[1.0], [2.0], [3.0]] + 100.0
+    made = {"forward": "multinomial"} if targets == "labels" else {"forward": "gaussian"}
+    sizes = (3, 8, 2) if targets == "labels" else (3, 8, 1)
+    trained = []
+    for x, t, weight in (
+        (X, y, 0.5 * copies),
+        (X.repeat(copies, axis=0), y.repeat(copies, axis=0), None),
+    ):
+        history = nembp.train(
+            net(sizes, backward=backward, dtype="float64", **made), x, t, sample_weight=weight,
+            epochs=5, batch_size=1000, optimizer="sgd", learning_rate=0.1,
+        )  # fmt: skip
+        scores = [history["train/forward/nll"], history["train/backward/nll"]]
+        model = history.model
+        back = model.predict_inputs(["ant", "bee"] if targets == "labels" else [100.0, 120.0])
+        means = 0.0 if model.centroids is None else model.centroids
+        trained.append((scores, model.predict(X), back, means))
+    for weighted, repeated in zip(*trained, strict=True):
+        np.testing.assert_allclose(weighted, repeated, rtol=1e-8, atol=1e-10)
+
+
+def test_classes_without_samples_are_no_obstacle():
+    history = nembp.train(net((3, 8, 3)), X, np.c_[HOT, np.zeros(60)], epochs=1)
+    assert history.model.centroids is None
+    rare = np.where(np.arange(60) == 0, "cow", Y)
+    history = nembp.train(net((3, 8, 3)), X, rare, epochs=1, validation=0.9)
+    assert history.model.classes == ("ant", "bee", "cow")
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8])
+def test_indicators_are_no_pixels(kind):
+    """Columns of 0 and 1 are standardized; as 8-bit pixels they would be 1/255."""
+    x = np.c_[X > 2.0, np.arange(60) % 3 == 0]
+    plain = nembp.train(net((4, 8, 2)), x.astype(float), Y, epochs=3)
+    eight = nembp.train(net((4, 8, 2)), x.astype(kind), Y, epochs=3)
+    np.testing.assert_allclose(eight.model.predict(x), plain.model.predict(x), rtol=1e-4)
+
+
+def test_a_model_checks_what_it_is_asked(tmp_path):
+    history = nembp.train(net(), X, Y, epochs=1)
+    model = history.model
+    for kind in (csr_matrix, pd.DataFrame, pl.DataFrame, list):
+        np.testing.assert_array_equal(model.predict(kind(X)), model.predict(X))
+    for ask, message in (
+        (lambda: model.predict(X[:, :2]), "2 values in a sample"),
+        (lambda: model.predict(X[0]), "one row per sample"),
+        (lambda: model.predict(X * np.nan), "X holds nan"),
+        (lambda: model.predict(X[:0]), "at least one sample"),
+        (lambda: model.predict_inputs("ant"), "y is one str"),
+        (lambda: model.predict_inputs([]), "at least one sample"),
+        (lambda: model.predict_inputs(["dog"]), "no class 'dog'"),
+        (lambda: nembp.save(tmp_path / "m.npz", net()), "is not a Model"),
+        (lambda: nembp.save(model, tmp_path / "m.npz"), "is not a Model"),
+    ):
+        with pytest.raises((ShapeError, DataError, ArchitectureError), match=message):
+            ask()
+    nembp.save(tmp_path / "m.npz", history)
+    np.testing.assert_array_equal(nembp.load(tmp_path / "m.npz").predict(X), model.predict(X))
 
 
 def test_accuracy_is_maximized():
@@ -153,18 +281,6 @@ def test_accuracy_is_maximized():
         net(), X, Y, epochs=30, validation=0.3, monitor="forward/accuracy", patience=3
     )
     assert history["forward/accuracy"][history.best_epoch - 1] == max(history["forward/accuracy"])
-
-
-def test_sparse_and_table_like_inputs_are_read():
-    from scipy.sparse import csr_matrix
-
-    class Table:
-        def to_numpy(self):
-            return X
-
-    dense = check_inputs(X)
-    np.testing.assert_array_equal(check_inputs(csr_matrix(X)), dense)
-    np.testing.assert_array_equal(check_inputs(Table()), dense)
 
 
 def test_one_target_row_is_not_spread_over_all_samples():

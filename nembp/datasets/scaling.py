@@ -81,6 +81,11 @@ class Scaling:
         """Undo the scaling, in float64: scaled / factor + offset."""
         return np.asarray(np.divide(scaled, self.factor, dtype=np.float64) + self.offset)
 
+    def reshaped(self, shape: tuple[int, ...]) -> Scaling:
+        """Return it with one value per feature in the shape of a sample."""
+        pair = (np.reshape(v, shape) if np.ndim(v) else v for v in (self.offset, self.factor))
+        return Scaling(*pair)
+
 
 def chunks(x: Samples) -> Iterator[slice]:
     """Cut the samples of `x` into slices of about `CHUNK_VALUES` values, at least one sample each.
