@@ -102,15 +102,19 @@ def write_archive(
 
 
 def read_archive(
-    path: str | os.PathLike[str], kind: str, version: int, names: Sequence[str], remedy: str
+    path: str | os.PathLike[str],
+    kind: str,
+    version: int,
+    names: Sequence[str] | None,
+    remedy: str,
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Read a sealed archive whose header has ``format`` = `kind` and ``version`` = `version`.
 
     Parameters
     ----------
-    names : sequence of str
+    names : sequence of str, optional
         The arrays to read; those that are absent are left out, and the seal says whether they
-        should be.
+        should be. By default all.
     remedy : str
         A sentence for the end of every message.
 
@@ -130,6 +134,9 @@ def read_archive(
         raise DataError(f"{path}: {' '.join(reason.split())}. {remedy}") from error
 
     try:
+        if names is None:
+            names = found = list[str]()
+            read_npz(path, names=found)
         arrays = read_npz(path, (HEADER, SEAL, *names), packed=False)
     except DataError as error:  # its own remedy, after the first sentence, is for data sets
         refuse(str(error).removeprefix(f"{path}: ").partition(". ")[0].rstrip("."), error)
@@ -653,3 +660,70 @@ def _check(model: Model) -> None:
     pairs = chain(*statistics_views(net.layers, statistics))
     if any(pair is not None and np.any(pair[1] < 0.0) for pair in pairs):
         raise DataError("statistics hold a variance below 0")
+
+
+# -- checkpoints -----------------------------------------------------------------------------------
+CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "nembp checkpoint", 1
+_STATE, _ARRAY = "state", "an array"  # the JSON text of all that is no array, and what marks one
+CHECKPOINT_REMEDY = "Expected a checkpoint that a run of nembp wrote; train again"
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], header: Mapping[str, Any], state: Mapping[str, Any]
+) -> None:
+    """Write the state of a training as a sealed archive, in place of whatever `path` held.
+
+    Parameters
+    ----------
+    header : dict
+        JSON values that say whose state it is.
+    state : dict
+        JSON values, NaN among them, arrays and bytes, in dicts and lists.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written. The old file is then still there, whole.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    text = json.dumps(_packed(state, "", arrays))
+    arrays[_STATE] = np.frombuffer(text.encode(), np.uint8)
+    kind = {"format": CHECKPOINT_FORMAT, "version": CHECKPOINT_VERSION}
+    write_archive(path, kind | dict(header), arrays)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the header and the state of a checkpoint; bytes come back as arrays of uint8.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, no checkpoint, or of another format version.
+    """
+    known = CHECKPOINT_FORMAT, CHECKPOINT_VERSION
+    header, arrays = read_archive(path, *known, None, CHECKPOINT_REMEDY)
+    return header, _unpacked(json.loads(arrays[_STATE].tobytes()), arrays)
+
+
+def _packed(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> Any:
+    """Return JSON values, with names in place of the arrays, which move to ``arrays``."""
+    if isinstance(value, Mapping):
+        return {key: _packed(item, f"{name}/{key}", arrays) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_packed(item, f"{name}/{k}", arrays) for k, item in enumerate(value)]
+    if isinstance(value, bytes):
+        value = np.frombuffer(value, np.uint8)
+    if isinstance(value, np.ndarray):
+        arrays[name[1:]] = value
+        return {_ARRAY: name[1:]}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _unpacked(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
+    if isinstance(value, list):
+        return [_unpacked(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {_ARRAY}:
+        return arrays[value[_ARRAY]]
+    return {key: _unpacked(item, arrays) for key, item in value.items()}

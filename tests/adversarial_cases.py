@@ -15,7 +15,9 @@ KINDS = ("vanilla", "minimax", "wasserstein", "wasserstein-gp")
 NOISY = ("discriminator/forward", "discriminator/backward", "generator/backward")
 
 
-def trainer_of(settings=None, *, data=RING, hidden=(32, 32), seed=0, dtype="float32", **options):
+def trainer_of(
+    settings=None, *, data=RING, hidden=(32, 32), seed=0, dtype="float32", device="cpu", **options
+):
     """Return a trainer on a ring, of small networks."""
     settings = settings or AdversarialSettings()
     features = int(np.prod(data.train.x.shape[1:]))
@@ -24,6 +26,7 @@ def trainer_of(settings=None, *, data=RING, hidden=(32, 32), seed=0, dtype="floa
         [2, *hidden, features],
         forward="gaussian",
         **of_g,
+        device=device,
         dtype=dtype,
         seed=2 * seed,
     )
@@ -32,6 +35,7 @@ def trainer_of(settings=None, *, data=RING, hidden=(32, 32), seed=0, dtype="floa
     d = dense_network(
         [features, *hidden, outputs],
         forward=Score() if settings.has_critic else forward,
+        device=device,
         dtype=dtype,
         seed=2 * seed + 1,
     )

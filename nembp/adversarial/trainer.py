@@ -32,6 +32,7 @@ from nembp.engine.likelihoods import Bernoulli, Likelihood, Multinomial, Score
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise, NoiseSource
 from nembp.engine.optimizers import Adam, Optimizer, RMSProp, get_optimizer, learning_rate_schedule
+from nembp.engine.training import Moment
 from nembp.errors import ArchitectureError, DivergenceError
 
 Callback = Callable[[dict[str, float]], bool | None]
@@ -112,6 +113,9 @@ class AdversarialTrainer:
         Called with each row; one that returns True ends the training.
     report_every : int
         Iterations per row.
+    between : callable, optional
+        Called between iterations with a `Moment`, when :meth:`state` is whole: after one, a row,
+        and the last one. What it raises ends the training there.
     host_noise : bool
         Draw z and noise on the host whatever the device, so that devices can be compared.
     cuda_graphs : bool
@@ -153,6 +157,7 @@ class AdversarialTrainer:
         seed: int = 0,
         callbacks: Sequence[Callback] = (),
         report_every: int = 100,
+        between: Callable[[Moment], None] | None = None,
         host_noise: bool = False,
         cuda_graphs: bool = True,
     ) -> None:
@@ -165,6 +170,9 @@ class AdversarialTrainer:
         self.generator, self.discriminator, self.reader = generator, discriminator, reader
         self.batch_size, self.iterations = min(batch_size, reader.n), iterations
         self.report_every, self.callbacks = report_every, list(callbacks)
+        self.between, self._seed = between, seed
+        # when the row in progress began, and at which iteration
+        self._start: tuple[float, int] | None = None
         self.schedule = learning_rate_schedule(schedule)
         pair = optimizers or (default_optimizer(settings), default_optimizer(settings))
         self.optimizers = get_optimizer(pair[0]), get_optimizer(pair[1])
@@ -180,6 +188,7 @@ class AdversarialTrainer:
             for optimizer, net in zip(self.optimizers, (generator, discriminator), strict=True)
         ]
         self._latent = draw(seed, "latent")
+        self._streams = {"latent": self._latent}
         self._set_gradients(check_noise(noise, settings), seed, draw)
         self.sources: dict[str, NoiseSource] = self.of_d.sources | self.of_g.sources
         self._noisy = [*self.sources.values(), *self.of_g.through.sources.values()]
@@ -206,7 +215,8 @@ class AdversarialTrainer:
 
     def _set_gradients(self, noise: dict[str, Noise], seed: int, draw: Callable[..., Any]) -> None:
         settings, d = self.settings, self.discriminator
-        streams = {key: draw(seed, f"noise/{key}") for key in noise}
+        streams = self._streams
+        streams |= {key: draw(seed, f"noise/{key}") for key in noise}
         streams["penalty"] = draw(seed, "penalty")
         streams["discriminator/input of G"] = draw(seed, "noise/discriminator/input of G")
         permutation = None
@@ -226,7 +236,8 @@ class AdversarialTrainer:
             If an objective or a parameter stops being finite; both networks then have the
             parameters of the last check at which all were.
         """
-        start, first = time.perf_counter(), self.iteration
+        if self._start is None:
+            self._start = time.perf_counter(), self.iteration
         on_host = self.generator.backend.name == "cpu"
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             while self.iteration < self.iterations:
@@ -235,17 +246,78 @@ class AdversarialTrainer:
                 if ends or (on_host and self.iteration % CHECK_EVERY == 0):
                     values = self._check_finite()
                 if not ends:
+                    if self.between is not None:
+                        self.between("step")
                     continue
-                now = time.perf_counter()
-                speed = (self.iteration - first) / (now - start)
+                start, first = self._start
+                speed = (self.iteration - first) / (time.perf_counter() - start)
                 row = {"iteration": float(self.iteration), **values, "iterations_per_second": speed}
                 self.history.rows.append(row)
                 self.means.clear()
                 stop = [callback(row) for callback in self.callbacks]  # every one sees the row
-                if any(stop):
+                self._start = time.perf_counter(), self.iteration
+                stopped = any(stop) or self.iteration == self.iterations
+                if self.between is not None:
+                    self.between("end" if stopped else "row")
+                if stopped:
                     break
-                start, first = time.perf_counter(), self.iteration
+        self._start = None
         return self.history
+
+    # -- stopping, and going on elsewhere --------------------------------------------------------
+    def state(self) -> dict[str, Any]:
+        """Return all that the rest of the training depends on, between two iterations.
+
+        As :meth:`nembp.engine.training.Trainer.state`; of both networks, so that they are of one
+        moment.
+        """
+        backend = self.generator.backend
+        now = time.perf_counter()
+        start, first = self._start or (now, self.iteration)
+        return {
+            "iteration": self.iteration,
+            "networks": [list(net.snapshot()) for net in (self.generator, self.discriminator)],
+            "optimizers": [
+                {slot: backend.to_numpy(vector) for slot, vector in each.state.items()}
+                for each in self.optimizers
+            ],
+            "streams": {key: backend.stream_state(each) for key, each in self._streams.items()},
+            "average": self.average.state(),
+            "good": self._good.state(),
+            "means": self.means.state(),
+            "row": [now - start, first],
+            "history": self.history.rows,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` of a trainer with the same settings and data returned.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is of other settings.
+        """
+        backend, dtype, steps = self.generator.backend, self.generator.dtype, self.settings.steps
+        self.iteration = state["iteration"]
+        networks = self.generator, self.discriminator
+        for net, kept in zip(networks, state["networks"], strict=True):
+            net.restore(kept)
+        for optimizer, slots in zip(self.optimizers, state["optimizers"], strict=True):
+            for slot, vector in optimizer.state.items():
+                vector[...] = backend.asarray(slots[slot], dtype)
+        self.optimizers[0].steps = self.iteration
+        self.optimizers[1].steps = self.iteration * steps
+        for key, generator in self._streams.items():
+            backend.set_stream_state(generator, state["streams"][key])
+        self.average.resume(state["average"])
+        self._good.resume(state["good"])
+        self.means.resume(state["means"])
+        self._start = time.perf_counter() - state["row"][0], state["row"][1]
+        self.history.rows = [dict(row) for row in state["history"]]
+        # samples are laid out ahead, and their order is drawn again
+        self._order = SampleOrder(self.reader.n, self.batch_size, stream(self._seed, "batches"))
+        self._order.skip(self.iteration * steps)
+        self._left = 0
 
     def step(self) -> None:
         """Make one iteration: ``settings.steps`` steps of D and one of G."""
@@ -430,7 +502,7 @@ class SampleOrder:
 
     def take(self, batches: int) -> NDArray[Any]:
         """Return the samples of so many batches to come, one batch after the other."""
-        parts, missing = [], batches * self._size
+        parts, missing = [np.empty(0, np.intp)], batches * self._size
         while missing:
             if not len(self._left):
                 whole = self._n - self._n % self._size
@@ -439,6 +511,13 @@ class SampleOrder:
             parts.append(part)
             missing -= len(part)
         return np.concatenate(parts)
+
+    def skip(self, batches: int) -> None:
+        """Leave out so many batches from the start."""
+        whole, left = divmod(batches, self._n // self._size)
+        for _ in range(whole):
+            self._generator.permutation(self._n)
+        self.take(left)
 
     def epoch_of(self, batch: int) -> int:
         """Return the epoch, counted from 1, of a batch, counted from 0."""
@@ -481,6 +560,16 @@ class Means:
             for key, total in self._sums.items()
         }
 
+    def state(self) -> list[Any]:
+        """Return the sums, copied to the host, and how many steps they are of."""
+        sums = {key: self._backend.to_numpy(total) for key, total in self._sums.items()}
+        return [self.steps, sums, self._signs]
+
+    def resume(self, state: Sequence[Any]) -> None:
+        """Go on from what :meth:`state` returned."""
+        self.steps, sums, self._signs = state
+        self._sums = {key: self._backend.asarray(sums[key], self._dtype) for key in sums}
+
 
 class ParameterAverage:
     """θ̄ₜ = Σ (1 − β) βⁱ θₜ₋ᵢ / (1 − βᵗ), i from 0 to t − 1: weights that sum to one from the start.
@@ -511,6 +600,16 @@ class ParameterAverage:
         if self.beta:
             self._sum[...] = 0.0
 
+    def state(self) -> list[Any]:
+        """Return t, and the sum copied to the host."""
+        return [self.steps, self.net.backend.to_numpy(self._sum) if self.beta else None]
+
+    def resume(self, state: Sequence[Any]) -> None:
+        """Go on from what :meth:`state` returned."""
+        self.steps, total = state
+        if self.beta:
+            self._sum[...] = self.net.backend.asarray(total, self.net.dtype)
+
     def network(self) -> Network:
         """Return a network with the average, which a later call overwrites."""
         if self.beta:
@@ -536,6 +635,18 @@ class LastGood:
     def _keep(self) -> None:
         for vector, kept in self._kept:
             kept[...] = vector
+
+    def state(self) -> list[Any]:
+        """Return the iteration, and all vectors copied to the host."""
+        backend = next(iter(self.nets.values())).backend
+        return [self.iteration, [backend.to_numpy(kept) for _, kept in self._kept]]
+
+    def resume(self, state: Sequence[Any]) -> None:
+        """Go on from what :meth:`state` returned."""
+        self.iteration, vectors = state
+        net = next(iter(self.nets.values()))
+        for (_, kept), vector in zip(self._kept, vectors, strict=True):
+            kept[...] = net.backend.asarray(vector, net.dtype)
 
     def check(self, values: Mapping[str, float], iteration: int, remedy: str) -> None:
         """Keep the networks as they are if ``values`` and all parameters are finite.

@@ -215,6 +215,19 @@ class Backend:
         """Return the generator of a named stream for :meth:`normal` and :meth:`uniform`."""
         return stream(seed, name)
 
+    def stream_state(self, generator: Any) -> Any:
+        """Return where a stream is, as JSON values."""
+        if isinstance(generator, np.random.Generator):
+            return generator.bit_generator.state
+        return self.to_numpy(generator.state).tolist()
+
+    def set_stream_state(self, generator: Any, state: Any) -> None:
+        """Take a stream to where it was when :meth:`stream_state` returned ``state``."""
+        if isinstance(generator, np.random.Generator):
+            generator.bit_generator.state = state
+        else:
+            generator.state[...] = self.asarray(np.array(state, np.uint64))
+
     def normal(self, generator: Any, out: Array) -> Array:
         """Fill ``out`` with draws of mean 0 and standard deviation 1."""
         draws = np.empty(out.shape, dtype=_host_dtype(out))

@@ -116,7 +116,8 @@ class Augmenter:
                 f"{self.height}x{self.width} pixels"
             )
         self.augmentation = augmentation
-        self._generator = stream(seed, "augmentation")
+        self._seed = seed
+        self.go_to(0)
         crop, shifts = augmentation.crop, 2 * augmentation.crop + 1
         self._shifts = shifts
         # for every shift, the row or column of the original that each pixel comes from
@@ -143,6 +144,11 @@ class Augmenter:
         target = out.reshape(rows, self.height, self.width, self.channels)
         np.take(pixels, b.pixel, axis=0, out=target, mode="clip")
         return out
+
+    def go_to(self, samples: int) -> None:
+        """Go to where the stream is after so many samples: each takes three draws of 64 bits."""
+        self._generator = stream(self._seed, "augmentation")
+        self._generator.bit_generator.advance(3 * samples)  # type: ignore[attr-defined]
 
     def _draw(self, b: _Buffers) -> None:
         """Draw dy, and dx + shifts · flipped, as indices into the tables."""
@@ -447,6 +453,11 @@ class BatchReader:
                 self._raw[rows] = backend.xp.empty_like(x, dtype=self._x.dtype)
             raw = self._raw[rows]
         backend.gather(self._x, index, x, raw, self._offset, self._factor)
+
+    def go_to(self, samples: int) -> None:
+        """Go to where the augmentation's stream is after so many samples were read."""
+        if self._staging is not None and self._staging.augmenter is not None:
+            self._staging.augmenter.go_to(samples)
 
     def labels(self, index: Array) -> Array:
         """Return the labels at ``index``."""

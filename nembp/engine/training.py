@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from nembp.errors import ArchitectureError, DivergenceError, ShapeError
 CHECK_EVERY = 50  # steps between looks at the nll on the CPU; a GPU is asked once an epoch
 
 Callback = Callable[[dict[str, float]], bool | None]
+Moment = Literal["step", "row", "end"]  # between two steps: after one, a row of scores, or the last
 
 
 class SampleReader(Protocol):
@@ -57,6 +58,9 @@ class SampleReader(Protocol):
 
     def labels(self, index: Array) -> Array:
         """Return the labels at ``index``."""
+
+    def go_to(self, samples: int) -> None:
+        """Go to where what is drawn for samples is after so many of them (their augmentation)."""
 
 
 @dataclass
@@ -126,6 +130,23 @@ class EpochMeans:
             key: float(net.backend.to_numpy(total)[0, 0]) / tempering.get(key, 1.0)
             for key, total in self._totals.items()
         }
+
+    def state(self) -> dict[str, Any]:
+        """Return the totals, copied to the host."""
+        return {key: self._net.backend.to_numpy(total) for key, total in self._totals.items()}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` returned."""
+        backend, dtype = self._net.backend, self._net.dtype
+        self._totals = {key: backend.asarray(total, dtype) for key, total in state.items()}
+
+
+def _named(snapshot: tuple[Any, Any]) -> dict[str, Any]:
+    return dict(zip(("parameters", "statistics"), snapshot, strict=True))
+
+
+def _pair(named: Mapping[str, Any]) -> tuple[Any, Any]:
+    return named["parameters"], named["statistics"]
 
 
 _TARGETS = ("forward", "backward")
@@ -258,6 +279,9 @@ class Trainer:
         epochs, and restore the best parameters.
     callbacks : sequence of callable
         Called with each epoch's row; one that returns True ends the training.
+    between : callable, optional
+        Called between steps with a `Moment`, when :meth:`state` is whole: after a step, an epoch,
+        and the last one. What it raises ends the training there.
     host_noise : bool
         Draw noise on the host whatever the device, so that devices can be compared.
     cuda_graphs : bool
@@ -306,6 +330,7 @@ class Trainer:
         monitor: str = "forward/nll",
         patience: int | None = None,
         callbacks: Sequence[Callback] = (),
+        between: Callable[[Moment], None] | None = None,
         host_noise: bool = False,
         prefetch: bool | None = None,
         cuda_graphs: bool = True,
@@ -319,13 +344,19 @@ class Trainer:
         self.optimizer = get_optimizer(optimizer)
         self.schedule = learning_rate_schedule(schedule)
         self.evaluate, self.monitor, self.patience = evaluate, monitor, patience
-        self.callbacks, self.prefetch = list(callbacks), prefetch
+        self.callbacks, self.between, self.prefetch = list(callbacks), between, prefetch
         self.history = History()
         self.gradient = self.optimizer.bind(net)
         self.iteration = 0
-        self.epoch = 0
+        self.epoch = 0  # in progress, or the last
+        self.batch = 0  # batches of the epoch in progress that are done
+        self.last_good = net.snapshot()  # where the epoch began
+        self._began = 0.0  # when
+        self._best: tuple[float, int, Any] | None = None  # score, epoch and parameters
+        self._waited = 0  # epochs since then
         self.learning_rate = self.optimizer.learning_rate  # of the last step
         self._order, self._shuffle, self._l2 = stream(seed, "batches"), shuffle, l2
+        self._order_began = net.backend.stream_state(self._order)  # before the epoch's draw
         backend = net.backend
         self._weights: Array = None
         if sample_weight is not None:
@@ -368,29 +399,32 @@ class Trainer:
             If a log-likelihood or parameter stops being finite; the parameters are then those of
             the last good epoch.
         """
-        best, waited = math.inf, 0
-        best_net = None
         if self.patience is not None:
             self._check_monitor()
-        while self.epoch < self.epochs:
+        ends = self.history.stopped_early
+        while not ends and (self.batch or self.epoch < self.epochs):
             row = self.run_epoch()
+            self._judge(row)
             stop = [callback(row) for callback in self.callbacks]  # every callback sees the row
-            self.history.best_epoch = self.epoch
-            if self.patience is not None:
-                score = row[self.monitor] * (-1.0 if is_to_be_high(self.monitor) else 1.0)
-                if score < best:
-                    best, waited = score, 0
-                    best_net = self.net.snapshot()
-                    best_epoch = self.epoch
-                else:
-                    waited += 1
-                    self.history.stopped_early = waited >= self.patience
-            if any(stop) or self.history.stopped_early:
-                break
-        if best_net is not None:
-            self.net.restore(best_net)
-            self.history.best_epoch = best_epoch
+            ends = any(stop) or self.history.stopped_early or self.epoch == self.epochs
+            if self.between is not None:
+                self.between("end" if ends else "row")
+        if self._best is not None:
+            _, self.history.best_epoch, kept = self._best
+            self.net.restore(kept)
         return self.history
+
+    def _judge(self, row: dict[str, float]) -> None:
+        """Keep the best epoch's parameters, and stop early where patience ran out."""
+        self.history.best_epoch = self.epoch
+        if self.patience is None:
+            return
+        score = row[self.monitor] * (-1.0 if is_to_be_high(self.monitor) else 1.0)
+        if score < (math.inf if self._best is None else self._best[0]):
+            self._best, self._waited = (score, self.epoch, self.net.snapshot()), 0
+        else:
+            self._waited += 1
+            self.history.stopped_early = self._waited >= self.patience
 
     def _check_monitor(self) -> None:
         """Refuse a monitor that the evaluation does not know, before an epoch is spent."""
@@ -404,28 +438,39 @@ class Trainer:
             )
 
     def run_epoch(self) -> dict[str, float]:
-        """Train one epoch and return its row of scores."""
-        net, start = self.net, time.perf_counter()
-        last_good = net.snapshot()
-        self.epoch += 1
-        self._means.clear()
+        """Train one epoch, or the rest of one in progress, and return its row of scores."""
+        net, done = self.net, self.batch
+        if done:
+            net.backend.set_stream_state(self._order, self._order_began)
+            self.reader.go_to((self.epoch - 1) * self.reader.n + done * self.batch_size)
+        else:
+            self.last_good = net.snapshot()
+            self._order_began = net.backend.stream_state(self._order)
+            self._began = time.perf_counter()
+            self.epoch += 1
+            self._means.clear()
         n = self.reader.n
         order = self._order.permutation(n) if self._shuffle else np.arange(n)
+        order = order[done * self.batch_size :]
         step = self.step
         if self.on_device:
-            first = self.iteration
-            rows = [self._numbers(first + k, k) for k in range(self.steps_per_epoch)]
-            self._steps.lay_out(order, np.array(rows))
+            first, left = self.iteration, self.steps_per_epoch - done
+            rows = [self._numbers(first + k, k) for k in range(left)]
+            if rows:
+                self._steps.lay_out(order, np.array(rows))
             step = self._step_on_device
         batches = self.reader.batches(order, self.batch_size, prefetch=self.prefetch)
         with closing(batches), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for index, staged in batches:
                 step(index, staged)
+                self.batch += 1
                 if self.iteration % CHECK_EVERY == 0 and net.backend.name == "cpu":
-                    self._check_finite(last_good, whole=False)
-            self._check_finite(last_good, whole=True)
+                    self._check_finite(whole=False)
+                if self.between is not None:
+                    self.between("step")
+            self._check_finite(whole=True)
             net.backend.synchronize()
-            seconds = time.perf_counter() - start
+            seconds = time.perf_counter() - self._began
             row = {
                 "epoch": float(self.epoch),
                 "learning_rate": self.learning_rate,
@@ -436,7 +481,70 @@ class Trainer:
             if self.evaluate is not None:
                 row |= self.evaluate(net)
         self.history.epochs.append(row)
+        self.batch = 0
         return row
+
+    # -- stopping, and going on elsewhere --------------------------------------------------------
+    def state(self) -> dict[str, Any]:
+        """Return all that the rest of the training depends on, between two steps.
+
+        JSON values and arrays on the host, in dicts: parameters and running statistics (of now, of
+        the last good epoch, and the best ones), the optimizer's, every stream's, the means of the
+        epoch in progress, and the history. :meth:`resume` goes on from it as if nothing had
+        happened, bit for bit for the same build, device and threads.
+        """
+        backend, history, optimizer = self.net.backend, self.history, self.optimizer
+        score, best_epoch, best = self._best or (None, 0, None)
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "iteration": self.iteration,
+            "learning_rate": self.learning_rate,
+            "seconds": time.perf_counter() - self._began if self.batch else 0.0,
+            "net": _named(self.net.snapshot()),
+            "last_good": _named(self.last_good) if self.batch else None,
+            "optimizer": {"steps": optimizer.steps}
+            | {slot: backend.to_numpy(vector) for slot, vector in optimizer.state.items()},
+            "order": self._order_began if self.batch else backend.stream_state(self._order),
+            "noise": {key: backend.stream_state(each) for key, each in self._generators.items()},
+            "means": self._means.state(),
+            "history": history.epochs,
+            "best_epoch": history.best_epoch,
+            "stopped_early": history.stopped_early,
+            "best": best and {"score": score, "epoch": best_epoch, "net": _named(best)},
+            "waited": self._waited,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` of a trainer with the same settings and data returned.
+
+        The settings may name more epochs; the schedule is then that of all of them.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is of other settings.
+        """
+        net, backend, optimizer = self.net, self.net.backend, self.optimizer
+        self.epoch, self.batch, self.iteration = state["epoch"], state["batch"], state["iteration"]
+        self.learning_rate, self._began = state["learning_rate"], -state["seconds"]
+        self._began += time.perf_counter()
+        net.restore(_pair(state["net"]))
+        self.last_good = _pair(state["last_good"] or state["net"])
+        optimizer.steps = state["optimizer"]["steps"]
+        for slot, vector in optimizer.state.items():
+            vector[...] = backend.asarray(state["optimizer"][slot], net.dtype)
+        self._order_began = state["order"]
+        backend.set_stream_state(self._order, state["order"])
+        for key, generator in self._generators.items():
+            backend.set_stream_state(generator, state["noise"][key])
+        self._means.resume(state["means"])
+        self.reader.go_to(self.epoch * self.reader.n)  # of an epoch in progress, when it goes on
+        self.history.epochs = [dict(row) for row in state["history"]]
+        self.history.best_epoch = state["best_epoch"]
+        self.history.stopped_early = state["stopped_early"]
+        best, self._waited = state["best"], state["waited"]
+        self._best = best and (best["score"], best["epoch"], _pair(best["net"]))
 
     # -- a step ----------------------------------------------------------------------------------
     def step(self, index: Array, staged: Any = None) -> None:
@@ -527,7 +635,7 @@ class Trainer:
             self._means.add(f"noise/{direction}/accepted", source.accepted, share)
             self._means.add(f"noise/{direction}/gain", source.gain, share)
 
-    def _check_finite(self, last_good: Any, *, whole: bool) -> None:
+    def _check_finite(self, *, whole: bool) -> None:
         net = self.net
         values = self._means.read()
         if whole:
@@ -536,7 +644,8 @@ class Trainer:
             )
         bad = [key for key, value in values.items() if not math.isfinite(value)]
         if bad:
-            net.restore(last_good)
+            net.restore(self.last_good)
+            self.batch = 0
             raise DivergenceError(
                 f"training diverged in epoch {self.epoch}, step {self.iteration}: {bad[0]} is not "
                 f"finite; the parameters of epoch {self.epoch - 1} were restored. Lower the "
