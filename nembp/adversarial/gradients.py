@@ -17,7 +17,6 @@ from nembp.engine.backprop import (
     ClassAssignment,
     CycleBackpropagation,
     JointBackpropagation,
-    Loss,
     SampleLoss,
 )
 from nembp.engine.likelihoods import Multinomial, Score
@@ -204,7 +203,7 @@ class GeneratorGradient:
         cycle.step(gradient, through.input_error)
 
 
-def _loss(discriminator: Network, rows: int, settings: AdversarialSettings) -> Loss:
+def _loss(discriminator: Network, rows: int, settings: AdversarialSettings) -> SampleLoss:
     """Return G's objective as a loss of D's output (:mod:`nembp.adversarial.objectives`)."""
     net, likelihood = discriminator, discriminator.likelihood
     backend, dtype = net.backend, net.dtype

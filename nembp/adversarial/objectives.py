@@ -108,7 +108,8 @@ class GradientPenalty(Step):
 
     def __call__(self, gradient: Array, weight: float = 1.0) -> None:
         """Fill ``gradient``, that of weight · mean (‖∇ₓ f(x)‖ − 1)², and set ``value``."""
-        self.in_workers(self._step, gradient, weight)
+        with self.threads():
+            self._step(gradient, weight)
 
     def _step(self, gradient: Array, weight: float) -> None:
         maps, up, last, weights = self.maps, self.up, len(self.maps), self.weights_of(gradient)

@@ -29,8 +29,9 @@ target, so row k needs only the sum of the targets of class k,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -59,34 +60,22 @@ def class_rows(classes: int) -> int:
 
 
 # -- losses: what a direction does with its target -------------------------------------------------
-class Loss(Protocol):
-    """What a step needs at the output of a direction."""
-
-    readout: Readout  # its z receives the pre-activations
-    nll: Array  # (1, 1): mean −log p of the clean targets, in nats per sample
-    source: NoiseSource | None
-    weight: float  # of the error, not of the nll: 1 climbs log p, −1 descends it
-    factor: Array | None  # of the error too, (1,) on the device, where a captured step looks
-
-    def error(self, out: Array) -> None:
-        """Write −weight · ∂log p/∂z / samples into ``out``, and the mean nll into ``nll``."""
-
-
 class SampleLoss:
-    """−log p of one target per row.
+    """−log p of one target per row, and its error.
 
-    Parameters
+    ``target`` (rows, width) is the buffer of the clean targets, ``source`` the noise that they
+    receive, ``weights`` (rows, 1) the buffer of what multiplies each sample's log p and error.
+    Sums over rows are divided by ``samples``, the rows by default.
+
+    Attributes
     ----------
-    likelihood : Likelihood
-        Of the direction.
-    target : array, shape (rows, width)
-        The buffer that the clean targets are written into before each step.
-    source : NoiseSource, optional
-        Noise for the target.
-    samples : int, optional
-        What sums over rows are divided by; the rows by default.
-    weights : array, shape (rows, 1), optional
-        The buffer of each sample's weight, which multiplies its log p and its error.
+    readout : Readout
+        Whose z receives the pre-activations.
+    nll : array, shape (1, 1)
+        Mean −log p of the clean targets, in nats per sample.
+    weight, factor : float, array of shape (1,) or None
+        Of the error, not of the nll: 1 climbs log p, −1 descends it. A captured step finds
+        ``factor`` on the device.
     """
 
     def __init__(
@@ -101,12 +90,12 @@ class SampleLoss:
         weights: Array = None,
     ) -> None:
         rows, width = target.shape
-        self.likelihood, self.source, self.weight = likelihood, source, 1.0
-        self.weights = weights
+        self.backend, self.likelihood, self.target = backend, likelihood, target
+        self.source, self.samples, self.weights = source, samples or rows, weights
+        self.weight = 1.0
         self.factor: Array | None = None
         self.readout = Readout.allocate(backend, rows, width, dtype)
         self.nll = backend.zeros((1, 1), dtype)
-        self.backend, self.target, self.samples = backend, target, samples or rows
         self._noisy = backend.empty((rows, width), dtype) if source else None
 
     def error(self, out: Array) -> None:
@@ -139,41 +128,18 @@ class SampleLoss:
 class ClassAssignment:
     """The distinct inputs of a backward direction, and which of them each sample has.
 
-    Parameters
-    ----------
-    inputs : ndarray, shape (classes, outputs)
-        On the host.
-    members : array, shape (samples, classes)
-        On the device, one-hot rows, which may change from step to step. A row of zeros takes no
-        part, nor do the samples of a batch beyond the last row.
+    A row of zeros in ``members`` takes no part, nor do samples of a batch beyond its last row.
     """
 
-    inputs: np.ndarray[Any, Any]
-    members: Array
+    inputs: np.ndarray[Any, Any]  # (classes, outputs), on the host
+    members: Array  # (samples, classes), one-hot rows, on the device; may change between steps
 
 
 class ClassLoss(SampleLoss):
     """−log p with one row per class, a distinct input of the direction: sums over its samples.
 
-    Parameters
-    ----------
-    likelihood : Likelihood
-        Of the backward direction.
-    classes : ClassAssignment
-        The inputs, and the samples of each.
-    target : array, shape (rows, width)
-        The buffer that the clean targets are written into before each step, one row per sample.
-    source : NoiseSource, optional
-        Noise for the targets, screened sample by sample, with a row for each member.
-    samples : int, optional
-        What sums over samples are divided by; the number of members by default.
-    weights : array, shape (samples, 1), optional
-        The buffer of each sample's weight: the sums are then weighted.
-
-    Attributes
-    ----------
-    inputs : array, shape (class rows, outputs)
-        The input of class k in row k, and zeros in the rows of no class.
+    ``target`` and ``weights`` have a row for each sample, and so has the noise, which is screened
+    sample by sample. ``inputs`` has the input of class k in row k, zeros in the rows of no class.
     """
 
     def __init__(
@@ -183,32 +149,25 @@ class ClassLoss(SampleLoss):
         likelihood: Likelihood,
         classes: ClassAssignment,
         target: Array,
-        source: NoiseSource | None = None,
-        *,
-        samples: int | None = None,
-        weights: Array = None,
+        source: NoiseSource | None,
+        **options: Any,
     ) -> None:
-        members, width = classes.members, target.shape[1]
-        count, number = members.shape
+        (count, number), width = classes.members.shape, target.shape[1]
         rows = class_rows(number)
-        # rows of no class keep the zeros that they start with
-        sums = backend.zeros((rows, width), dtype)
-        super().__init__(
-            backend, dtype, likelihood, sums, samples=samples or count, weights=weights
-        )
+        sums = backend.zeros((rows, width), dtype)  # rows of no class keep their zeros
+        super().__init__(backend, dtype, likelihood, sums, **options)
         self.source = source
-        self._weighted = None if weights is None else backend.empty((count, number), dtype)
+        self._weighted = backend.empty((count, number), dtype)
         inputs = np.zeros((rows, classes.inputs.shape[1]))
         inputs[:number] = classes.inputs
         self.inputs = backend.asarray(inputs, dtype)
-        self._members, self._targets = members, target[:count, :]
+        self._members, self._targets = classes.members, target[:count, :]
         self._counts, self._squares = (backend.zeros((rows, 1), dtype) for _ in range(2))
         self._own_rows = slice(0, number)
         self._column = backend.empty((count, 1), dtype)
-        self._needs_squares = isinstance(likelihood, Gaussian)
         if source is not None:
             self._per_sample = Readout.allocate(backend, count, width, dtype)
-            self._per_target = backend.empty((count, width), dtype)
+            self._noisy = backend.empty((count, width), dtype)
 
     def error(self, out: Array) -> None:
         """Write class sums of −weight · ∂log p/∂z / samples, and the mean nll into ``nll``."""
@@ -217,46 +176,33 @@ class ClassLoss(SampleLoss):
         if self.weights is not None:
             members = backend.xp.multiply(members, self.weights, out=self._weighted)
         backend.matmul(members.T, targets, sums[own, :])
-        column = backend.row_dot(targets, targets, self._column) if self._needs_squares else None
+        column = None
+        if isinstance(self.likelihood, Gaussian):
+            column = backend.row_dot(targets, targets, self._column)
         backend.count_classes(members, self._counts[own, :], column, self._squares[own, :])
         totals = sums, self._counts, self._squares
         self.set_nll(backend.output_and_score(self.likelihood, o, *totals))
         counts = None if self.likelihood.counts_are_target_sums else self._counts
-        if self.source is not None:
-            backend.matmul(members.T, self._noisy_targets(self.source), sums[own, :])
+        if self.source is not None:  # screened under the activation of each sample's class
+            each = self._per_sample
+            backend.matmul(self._members, o.z[own, :], each.z)
+            backend.matmul(self._members, o.a[own, :], each.a)
+            noisy = backend.xp.add(targets, self.source(each, targets), out=self._noisy)
+            backend.matmul(members.T, noisy, sums[own, :])
             if self.source.noise.update == "published":
                 counts = self._counts
         self.write_error(sums, out, counts)
-
-    def _noisy_targets(self, source: NoiseSource) -> Array:
-        """Add noise to each sample's target, screened under the activation of its class."""
-        backend, o, each = self.backend, self.readout, self._per_sample
-        backend.matmul(self._members, o.z[self._own_rows, :], each.z)
-        backend.matmul(self._members, o.a[self._own_rows, :], each.a)
-        return backend.xp.add(self._targets, source(each, self._targets), out=self._per_target)
 
 
 # -- steps -----------------------------------------------------------------------------------------
 class Step:
     """What every order of sweeps needs: blocks of rows, maps with their buffers, layers' sides.
 
-    Parameters
-    ----------
-    net : Network
-        Seen from its forward direction.
-    forward, backward : int
-        Rows of the forward and of the backward direction; no backward ones where that is not
-        trained.
-    backward_first : bool
-        Whether the blocks are [e ; a] and [c ; δ] instead: a product that carries one direction
-        alone carries the first rows.
-    members : array, shape (samples, classes), optional
-        The samples of each backward row, where those are classes (:class:`ClassAssignment`).
-    groups : sequence of int, optional
-        Rows of the forward direction that normalized layers take statistics of together; all of
-        them by default.
-    statistics : {"batch", "running"}
-        What normalized layers normalize by.
+    The network is seen from its forward direction, whose rows are ``forward``; without
+    ``backward`` rows that direction is not trained. With ``backward_first`` the blocks are [e ; a]
+    and [c ; δ]: a product that carries one direction alone carries the first rows. ``members``
+    are of the backward rows, where those are classes, ``groups`` counts the forward rows that
+    normalized layers take statistics of together.
 
     Attributes
     ----------
@@ -268,9 +214,10 @@ class Step:
         Linear map k at index k − 1.
     up, down : list of LayerSide
         Of each layer in the forward and in the backward direction, None where it has none.
+    threads : callable
+        Context of a step, with the threads that its maps want.
     moves_statistics : bool
-        Whether a step moves the running statistics of normalized layers; True at first. Gradients
-        come from the batch's own.
+        Whether a step moves the running statistics of normalized layers.
     """
 
     def __init__(
@@ -284,7 +231,7 @@ class Step:
         groups: Sequence[int] | None = None,
         statistics: Statistics = "batch",
     ) -> None:
-        self.net, self.rows, self.bidirectional = net, forward, backward > 0
+        self.net, self.rows = net, forward
         self.moves_statistics = statistics == "batch"
         backend, dtype, both = net.backend, net.dtype, forward + backward
         sizes, last = [layer.size for layer in net.layers], len(net.maps)
@@ -298,17 +245,15 @@ class Step:
         self.c: list[Array] = [None, *(q[down, :] for q in self.Q[1:])]
 
         shared = any(linear_map.in_workers for linear_map in net.maps)
-        self.workers = backend.workers() if shared else 1  # or leave the threads to BLAS
+        workers = backend.workers() if shared else 1  # or leave the threads to BLAS
+        self.threads = single_threaded_blas if workers > 1 else nullcontext
         filled = [rows for rows in parts if rows]
-        self.maps = [m.workspace(backend, filled, dtype, workers=self.workers) for m in net.maps]
+        self.maps = [m.workspace(backend, filled, dtype, workers=workers) for m in net.maps]
         self.counts: Counts | None = None
         if members is not None and net.statistics_count:
             self.counts = Counts(backend, dtype, members, backward)
-        options = {
-            "scratch": backend.empty((both * max(sizes),), dtype),
-            "statistics": statistics,
-            "workers": self.workers,
-        }
+        scratch = backend.empty((both * max(sizes),), dtype)
+        options: Any = {"scratch": scratch, "statistics": statistics, "workers": workers}
         self.up: list[Any] = [None] * (last + 1)
         self.down: list[Any] = [None] * (last + 1)
         for k in range(last + 1):
@@ -320,14 +265,6 @@ class Step:
         sides = [side for side in (*self.up, *self.down) if side is not None]
         self._normalizers = [side.normalizer for side in sides if side.normalizer is not None]
         self._gradient: Array = None  # of the last call, and its views
-
-    def in_workers(self, step: Any, *args: Any) -> None:
-        """Call a part of the step with the threads that its maps want."""
-        if self.workers > 1:
-            with single_threaded_blas():
-                step(*args)
-        else:
-            step(*args)
 
     def begin(self) -> None:
         """Load the weights, and count the samples of each class where a layer asks for them."""
@@ -394,14 +331,13 @@ class JointBackpropagation(Step):
         The backward direction with one row per sample; with one row for each of its distinct
         inputs; or left out, which is unidirectional training.
     classes : ClassAssignment, optional
-        The distinct inputs of path ``"classes"``, and the samples of each. By default the labels,
-        which is exact when every target is a one-hot row.
+        Of path ``"classes"``. By default the labels, which is exact when every target is a one-hot
+        row.
     samples : int, optional
         What sums over rows are divided by; ``rows`` by default.
     weighted : bool
-        Whether the log-likelihoods of each sample, in both directions, are multiplied by its
-        weight in ``w``.
-    output : Loss, optional
+        Whether each sample's log-likelihoods, in both directions, are multiplied by its ``w``.
+    output : SampleLoss, optional
         Of the forward direction; by default its likelihood of the target ``t``, which in any case
         screens noise on the forward signals.
     backward_target : array, shape (rows, inputs), optional
@@ -420,11 +356,9 @@ class JointBackpropagation(Step):
 
     Attributes
     ----------
-    x, t : array, shapes (rows, inputs) and (rows, outputs)
-        The batch: input and target of the forward direction.
-    w : array, shape (rows, 1), or None
-        Each sample's weight, where the samples are weighted.
-    output, input : Loss
+    x, t, w : array, shapes (rows, inputs), (rows, outputs) and (rows, 1)
+        The batch: input and target of the forward direction, and weights, or None.
+    output, input : SampleLoss
         Of the two directions; ``input`` is None in unidirectional training.
     input_error : array, shape (rows, inputs), or None
         δ⁰ = ∂(−log p(t | x) / samples)/∂x, after a call.
@@ -450,7 +384,7 @@ class JointBackpropagation(Step):
         classes: ClassAssignment | None = None,
         samples: int | None = None,
         weighted: bool = False,
-        output: Loss | None = None,
+        output: SampleLoss | None = None,
         backward_target: Array = None,
         groups: Sequence[int] | None = None,
         input_error: bool = False,
@@ -491,24 +425,30 @@ class JointBackpropagation(Step):
                 f"noise on backward signals needs a row for each sample, and path is {path!r}; "
                 "expected path 'samples'"
             )
+        # what derivatives are taken at: signals without the noise on them
+        self._clean_a, self._clean_c = list(self.a), list(self.c)
         for each in (self._noise_up, self._noise_down):
-            if each is not None:
-                self.sources |= {f"{each.net.direction}/{s.name}": s for s in each.sources.values()}
+            if each is None:
+                continue
+            self.sources |= {f"{each.net.direction}/{s.name}": s for s in each.sources.values()}
+            for k, clean in each.clean.items():
+                if each is self._noise_up:
+                    self._clean_a[k] = clean
+                else:
+                    self._clean_c[len(net.maps) - k] = clean
         self._own_output = output is None
-        self.output: Loss = output or SampleLoss(
+        self.output: SampleLoss = output or SampleLoss(
             backend, dtype, net.likelihood, self.t, source(net, self.t), **shared
         )
-        self.input: Loss | None = None
+        self.input: SampleLoss | None = None
         if path != "none":
             back, target = net.reversed, self.x if backward_target is None else backward_target
+            made = backend, dtype, back.likelihood
             if path == "samples":
-                made = source(back, target)
-                self.input = SampleLoss(backend, dtype, back.likelihood, target, made, **shared)
+                self.input = SampleLoss(*made, target, source(back, target), **shared)
             else:
-                made = source(back, target[: classes.members.shape[0], :])
-                self.input = loss = ClassLoss(
-                    backend, dtype, back.likelihood, classes, target, made, **shared
-                )
+                noisy = source(back, target[: classes.members.shape[0], :])
+                self.input = loss = ClassLoss(*made, classes, target, noisy, **shared)
                 self.c[-1][...] = loss.inputs
         self.forward_nll = self.output.nll
         self.backward_nll = self.input.nll if self.input else backend.zeros((1, 1), dtype)
@@ -525,69 +465,58 @@ class JointBackpropagation(Step):
 
     def step(self, gradient: Array | None) -> None:
         """Do the same with the standard deviations that ``sources`` have."""
-        self.in_workers(self._step, gradient)
-
-    def _step(self, gradient: Array | None) -> None:
         maps, up, down, last = self.maps, self.up, self.down, len(self.maps)
         P, Q, a, e, delta, c = self.P, self.Q, self.a, self.e, self.delta, self.c
         noise_up, noise_down = self._noise_up, self._noise_down
-        self.begin()
-        if self.input is not None:  # 1 down: backward signals, and e⁰
-            if self.path == "samples":
-                c[last][...] = self.t
-            if noise_down is not None:
-                noise_down(self.t, self.x)
-                noise_down.disturb(0, c[last])
-            for k in range(last, 1, -1):
-                maps[k - 1].adjoint(c[k], c[k - 1])
-                down[k - 1].signal(c[k - 1])
+        with self.threads():
+            self.begin()
+            if self.input is not None:  # 1 down: backward signals, and e⁰
+                if self.path == "samples":
+                    c[last][...] = self.t
                 if noise_down is not None:
-                    noise_down.disturb(last - k + 1, c[k - 1])
-            u = self.input.readout.z
-            maps[0].adjoint(c[1], u)
-            down[0].signal(u)
-            self.input.error(e[0])
-        if noise_up is not None:
-            noise_up(self.x, self.t)
-            noise_up.disturb(0, a[0])
-        for k in range(1, last):  # 2 up: a and e share one product
-            maps[k - 1].forward(P[k - 1], P[k])
-            up[k].signal(a[k])
+                    noise_down(self.t, self.x)
+                    noise_down.disturb(0, c[last])
+                for k in range(last, 1, -1):
+                    maps[k - 1].adjoint(c[k], c[k - 1])
+                    down[k - 1].signal(c[k - 1])
+                    if noise_down is not None:
+                        noise_down.disturb(last - k + 1, c[k - 1])
+                u = self.input.readout.z
+                maps[0].adjoint(c[1], u)
+                down[0].signal(u)
+                self.input.error(e[0])
             if noise_up is not None:
-                noise_up.disturb(k, a[k])
-            if self.bidirectional:
-                clean = c[k] if noise_down is None else noise_down.clean(last - k, c[k])
-                down[k].error(e[k], clean)
-        z = self.output.readout.z
-        maps[-1].forward(P[last - 1], z)
-        up[last].signal(z)
-        self.output.error(delta[last])
-        weights = None if gradient is None else self.weights_of(gradient)
-        for k in range(last, 0, -1):  # 3 down: δ, and one joint gradient per map
-            if weights is not None:
-                maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], delta[k - 1], weights[k - 1])
-            elif delta[k - 1] is not None:
-                maps[k - 1].adjoint(delta[k], delta[k - 1])
-            if k > 1:
-                clean = a[k - 1] if noise_up is None else noise_up.clean(k - 1, a[k - 1])
-                up[k - 1].error(delta[k - 1], clean)
-        self.end(gradient)
-        if noise_up is not None or noise_down is not None:
-            self._tidy()
-
-    def _tidy(self) -> None:
-        """Give the batch back as it came, and report the nll without noise on the signals.
-
-        Both losses have seen the noisy signals, so their own nll is not that of the network that
-        predicts.
-        """
+                noise_up(self.x, self.t)
+                noise_up.disturb(0, a[0])
+            for k in range(1, last):  # 2 up: a and e share one product
+                maps[k - 1].forward(P[k - 1], P[k])
+                up[k].signal(a[k])
+                if noise_up is not None:
+                    noise_up.disturb(k, a[k])
+                if self.input is not None:
+                    down[k].error(e[k], self._clean_c[k])
+            z = self.output.readout.z
+            maps[-1].forward(P[last - 1], z)
+            up[last].signal(z)
+            self.output.error(delta[last])
+            weights = None if gradient is None else self.weights_of(gradient)
+            for k in range(last, 0, -1):  # 3 down: δ, and one joint gradient per map
+                if weights is not None:
+                    maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], delta[k - 1], weights[k - 1])
+                elif delta[k - 1] is not None:
+                    maps[k - 1].adjoint(delta[k], delta[k - 1])
+                if k > 1:
+                    up[k - 1].error(delta[k - 1], self._clean_a[k - 1])
+            self.end(gradient)
+        # the batch as it came, and the nll without noise on the signals, which both losses have
+        # seen: so their own is not that of the network that predicts
         xp, share = self.net.backend.xp, self.rows / self._samples
-        if self._noise_up is not None:
-            self.x[...] = self._noise_up.clean(0, self.x)
+        if noise_up is not None:
+            self.x[...] = self._clean_a[0]
             if self._own_output:
-                xp.multiply(self._noise_up.nll, share, out=self.forward_nll)
-        if self._noise_down is not None:
-            xp.multiply(self._noise_down.nll, share, out=self.backward_nll)
+                xp.multiply(noise_up.nll, share, out=self.forward_nll)
+        if noise_down is not None:
+            xp.multiply(noise_down.nll, share, out=self.backward_nll)
 
 
 class CycleBackpropagation(Step):
@@ -596,32 +525,14 @@ class CycleBackpropagation(Step):
     Write a batch into ``z``, call :meth:`run`, and then the object with the error at ``output``.
     G(z) is an input to the backward direction that is held fixed. With ``flow`` it is not: the
     gradient of log p(z | G(z)) goes on into G(z), so that δ has to wait for it, and goes down
-    alone.
-
-    Parameters
-    ----------
-    net : Network
-        G, seen from its forward direction.
-    rows : int
-        Samples in a batch.
-    bidirectional : bool
-        Whether the backward direction is trained too.
-    flow : bool
-        Whether the gradient of log p(z | G(z)) flows into G(z) too.
-    backward_target : array, shape (rows, inputs), optional
-        What the backward direction aims at; ``z`` by default.
-    noise : Noise, optional
-        For the backward targets.
-    generator : object, optional
-        Of the noise's stream.
+    alone. ``backward_target`` and ``noise`` as of :class:`JointBackpropagation`, the noise for the
+    backward target alone.
 
     Attributes
     ----------
-    z : array, shape (rows, inputs)
-        The batch.
-    output : array, shape (rows, outputs)
-        G(z), after :meth:`run`.
-    input : Loss or None
+    z, output : array, shapes (rows, inputs) and (rows, outputs)
+        The batch, and G(z) after :meth:`run`.
+    input : SampleLoss or None
         Of the backward direction; its ``weight`` multiplies log p(z | G(z)).
     backward_nll : array, shape (1, 1)
         Mean −log p(z | G(z)) of the clean targets in nats, after a call.
@@ -645,7 +556,7 @@ class CycleBackpropagation(Step):
         self.z = self.a[0]
         self.readout = Readout.allocate(backend, rows, net.outputs, dtype)
         self.output = self.readout.a
-        self.input: Loss | None = None
+        self.input: SampleLoss | None = None
         self.source: NoiseSource | None = None
         self.backward_nll = backend.zeros((1, 1), dtype)
         self._top: Array = None  # eᴸ, where the gradient flows on
@@ -658,8 +569,14 @@ class CycleBackpropagation(Step):
             self._top = backend.empty((rows, net.outputs), dtype) if flow else None
 
     def run(self) -> Array:
-        """Send ``z`` up, and return ``output``."""
-        self.in_workers(self._up)
+        """Send ``z`` up, aᵏ = f(forward(aᵏ⁻¹) + bᵏ), and return ``output``."""
+        with self.threads():
+            self.begin()
+            for k, each in enumerate(self.maps, start=1):
+                signal = self.readout.z if k == len(self.maps) else self.a[k]
+                each.forward(self.a[k - 1], signal)
+                self.up[k].signal(signal)
+            self.net.likelihood.activate(self.readout)
         return self.output
 
     def __call__(self, gradient: Array, error: Array, epoch: int = 1, iteration: int = 1) -> None:
@@ -674,56 +591,46 @@ class CycleBackpropagation(Step):
 
     def step(self, gradient: Array, error: Array) -> None:
         """Do the same with the standard deviation that ``source`` has."""
-        self.in_workers(self._down_and_up, gradient, error)
-
-    def _up(self) -> None:
-        """1 up: aᵏ = f(forward(aᵏ⁻¹) + bᵏ), and G(z) at the output."""
-        self.begin()
-        for k, each in enumerate(self.maps, start=1):
-            signal = self.readout.z if k == len(self.maps) else self.a[k]
-            each.forward(self.a[k - 1], signal)
-            self.up[k].signal(signal)
-        self.net.likelihood.activate(self.readout)
-
-    def _down_and_up(self, gradient: Array, error: Array) -> None:
         maps, up, down, last = self.maps, self.up, self.down, len(self.maps)
         P, Q, a, e, delta, c = self.P, self.Q, self.a, self.e, self.delta, self.c
         weights, loss, flow = self.weights_of(gradient), self.input, self._top is not None
-        if loss is None or flow:  # δ goes down by itself, last
+        with self.threads():
             if loss is not None:
                 c[last][...] = self.output
-                for k in range(last, 1, -1):
+            if loss is not None and not flow:
+                self._set_output_error(error)
+                for k in range(last, 1, -1):  # 2 down: c and δ share one product
+                    maps[k - 1].adjoint(Q[k], Q[k - 1])
+                    down[k - 1].signal(c[k - 1])
+                    up[k - 1].error(delta[k - 1], a[k - 1])
+                self._set_backward_error(loss)
+                for k in range(1, last + 1):  # 3 up: e, and one joint gradient per map
+                    maps[k - 1].forward(P[k - 1], e[k] if k < last else None)
+                    if k < last:
+                        down[k].error(e[k], c[k])
+                    maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], None, weights[k - 1])
+                self.end(gradient)
+                return
+            if loss is not None:
+                for k in range(last, 1, -1):  # 2 down: c
                     maps[k - 1].adjoint(c[k], c[k - 1])
                     down[k - 1].signal(c[k - 1])
                 self._set_backward_error(loss)
-                for k in range(1, last + 1):
+                for k in range(1, last + 1):  # 3 up: e
                     maps[k - 1].forward(P[k - 1], e[k] if k < last else self._top)
                     if k < last:
                         down[k].error(e[k], c[k])
             self._set_output_error(error)
-            for k in range(last, 0, -1):
+            for k in range(last, 0, -1):  # down: δ by itself, and one joint gradient per map
                 out = None if flow else delta[k - 1]  # of the first rows, which are c's in a flow
                 maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], out, weights[k - 1])
                 if k > 1:
                     if flow:
                         maps[k - 1].adjoint(delta[k], delta[k - 1])
                     up[k - 1].error(delta[k - 1], a[k - 1])
-        else:
-            c[last][...] = self.output
-            self._set_output_error(error)
-            for k in range(last, 1, -1):  # 2 down: c and δ share one product
-                maps[k - 1].adjoint(Q[k], Q[k - 1])
-                down[k - 1].signal(c[k - 1])
-                up[k - 1].error(delta[k - 1], a[k - 1])
-            self._set_backward_error(loss)
-            for k in range(1, last + 1):  # 3 up: e, and one joint gradient per map
-                maps[k - 1].forward(P[k - 1], e[k] if k < last else None)
-                if k < last:
-                    down[k].error(e[k], c[k])
-                maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], None, weights[k - 1])
-        self.end(gradient)
+            self.end(gradient)
 
-    def _set_backward_error(self, loss: Loss) -> None:
+    def _set_backward_error(self, loss: SampleLoss) -> None:
         """u⁰ from c¹, and there e⁰."""
         self.maps[0].adjoint(self.c[1], loss.readout.z)
         self.down[0].signal(loss.readout.z)

@@ -609,7 +609,7 @@ class SignalNoise:
                 self.places[layer] = place
                 self.sources[layer] = LayerNoise(self, layer, each, generators[place])
         self.n = {layer: source.n for layer, source in self.sources.items()}
-        self._clean = {k: backend.empty((rows, sizes[k]), dtype) for k in self.sources}
+        self.clean = {k: backend.empty((rows, sizes[k]), dtype) for k in self.sources}
 
     def __call__(self, x: Array, t: Array) -> None:
         """Draw and screen the noise for a batch: ``x`` and ``t`` of this direction."""
@@ -631,12 +631,8 @@ class SignalNoise:
     def disturb(self, layer: int, signal: Array) -> None:
         """Add its noise to the step's signal of a layer, where the layer has any."""
         if layer in self.n:
-            self._clean[layer][...] = signal
+            self.clean[layer][...] = signal
             signal += self.n[layer]
-
-    def clean(self, layer: int, signal: Array) -> Array:
-        """Return the step's signal of a layer without its noise, where derivatives are taken."""
-        return self._clean.get(layer, signal)
 
     def log_likelihood_with(self, layer: int, n: Array) -> Array:
         """Return log p(t) (rows, 1) with noise ``n`` on the signal of one layer."""
