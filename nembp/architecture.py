@@ -38,7 +38,7 @@ from nembp.backend import Backend
 from nembp.engine.activations import Activation, get_activation
 from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.convolution import Convolution
-from nembp.engine.likelihoods import Gaussian, Likelihood, Multinomial, get_likelihood
+from nembp.engine.likelihoods import Likelihood
 from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 from nembp.engine.network import Layer, Network
 from nembp.errors import ArchitectureError
@@ -392,16 +392,8 @@ def network(
     nembp.errors.ArchitectureError: layer 2 `conv16x30p0`: ...
     """
     layers, maps = chain(input_shape, description, outputs, activation=activation, bias=bias)
-    return Network(
-        layers,
-        maps,
-        Multinomial() if forward is None else get_likelihood(forward),
-        Gaussian() if backward is None else get_likelihood(backward),
-        device=device,
-        dtype=dtype,
-        seed=seed,
-        initial=initial,
-    )
+    options: Any = {"device": device, "dtype": dtype, "seed": seed, "initial": initial}
+    return Network(layers, maps, forward, backward, **options)
 
 
 def generator_network(

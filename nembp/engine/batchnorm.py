@@ -32,7 +32,7 @@ import numpy as np
 
 from nembp.backend import Array, Backend
 from nembp.engine.linear import cut
-from nembp.errors import ArchitectureError, ShapeError
+from nembp.errors import ArchitectureError
 from nembp.threads import run_parallel
 
 BLOCK_BYTES = 1 << 17  # of a matrix's rows: four such blocks stay in cache
@@ -66,17 +66,9 @@ class BatchNormalization:
 class Counts:
     """How many samples each class row stands for, counted anew in every step.
 
-    Parameters
-    ----------
-    members : array, shape (samples, classes)
-        One-hot rows, or rows of zeros for samples that take no part.
-    rows : int
-        Class rows: ``classes``, and perhaps rows of no class.
-
-    Attributes
-    ----------
-    shares : array, shape (rows, 1)
-        Of the samples that take part.
+    ``members`` (samples, classes) has one-hot rows, or rows of zeros for samples that take no part;
+    of the class ``rows`` some may be of no class. ``shares`` (rows, 1) is of the samples that take
+    part.
     """
 
     def __init__(self, backend: Backend, dtype: str, members: Array, rows: int) -> None:
@@ -110,22 +102,9 @@ class Counts:
 class Normalizer:
     """Normalizes one layer in one direction, for a fixed number of rows, in its own buffers.
 
-    Parameters
-    ----------
-    rows, size : int
-        Shape of the signals. A row is one number for each channel of a pixel, then of the next.
-    settings : BatchNormalization
-        ε and m.
-    gain : array, shape (channels,)
-        γ, a view of the parameters.
-    running : tuple of array, shape (channels,)
-        Running mean and variance, which :meth:`update_running` writes.
-    counts : Counts, optional
-        Of the samples that each row stands for; one by default.
-    statistics : {"batch", "running"}
-        Which μ and σ² to use; those of the batch carry gradients.
-    workers : int
-        Threads that share the rows.
+    A row of a signal is one number for each channel of a pixel, then of the next. ``gain`` and
+    ``running`` (mean, variance) are views (channels,) of the network's vectors, ``counts`` those of
+    the samples that each row stands for; only the batch's own statistics carry gradients.
 
     Attributes
     ----------
@@ -149,7 +128,7 @@ class Normalizer:
         statistics: Statistics = "batch",
         workers: int = 1,
     ) -> None:
-        self.settings, self._backend, self._counts = settings, backend, counts
+        self.rows, self.settings, self._backend, self._counts = rows, settings, backend, counts
         self._gain, self._running, self.of_batch = gain, running, statistics == "batch"
         channels, xp = gain.shape[0], backend.xp
         self._pixels = size // channels
@@ -229,9 +208,7 @@ class Normalizer:
     def pull_back(self, error: Array) -> None:
         """Turn g = ∂/∂y into ∂/∂z in place, and set ``bias_gradient`` and ``gain_gradient``.
 
-        By running statistics, which are no function of z, ∂/∂z = γ g / √(σ² + ε); by those of the
-        batch γ / √(σ² + ε) · (g − (∂/∂β + ẑ ∂/∂γ) / N). The error of a row that stands for several
-        samples is the sum of theirs.
+        By running statistics, which are no function of z, ∂/∂z = γ g / √(σ² + ε).
         """
         xp, hats, counts = self._backend.xp, self._hat, self._counts
 
@@ -267,11 +244,9 @@ class Normalizer:
         unbiased: Any = self._values / (self._values - 1)
         if self._counts is not None:
             unbiased = self._counts.unbiased(self._pixels)
-        for k, (running, value) in enumerate(
-            zip(self._running, (self.mean, self.variance), strict=True)
-        ):
+        for running, value in zip(self._running, (self.mean, self.variance), strict=True):
             xp.multiply(value, m, out=spare)
-            if k == 1:
+            if value is self.variance:
                 spare *= unbiased
             xp.multiply(running, 1.0 - m, out=running)
             xp.add(running, spare, out=running)
@@ -324,53 +299,18 @@ class Normalizer:
 
 
 class GroupedNormalizer:
-    """A :class:`Normalizer` for each group of rows, such as real and generated samples.
+    """A :class:`Normalizer` for each group of rows, in order, such as real and generated samples.
 
     Each kind of sample has statistics of its own (the usual practice since Radford, Metz and
     Chintala, DCGAN, arXiv:1511.06434): what the network is shown of one kind alone, it has then
     been trained on.
-
-    Parameters
-    ----------
-    rows, size, settings, gain, running, workers
-        As of the Normalizer.
-    groups : sequence of int
-        Rows of each group, in order.
-
-    Attributes
-    ----------
-    bias_gradient, gain_gradient : array, shape (channels,)
-        ∂/∂β and ∂/∂γ of all groups, after :meth:`pull_back`.
-
-    Raises
-    ------
-    ShapeError
-        If the groups are not all of the rows.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        dtype: str,
-        rows: int,
-        size: int,
-        settings: BatchNormalization,
-        gain: Array,
-        running: tuple[Array, Array],
-        groups: Sequence[int],
-        *,
-        workers: int = 1,
-    ) -> None:
-        if sum(groups) != rows or min(groups) < 1:
-            raise ShapeError(f"groups of {tuple(groups)} rows; expected {rows} rows in all")
-        views = size, settings, gain, running
-        self._groups = [
-            (slice(start, stop), Normalizer(backend, dtype, stop - start, *views, workers=workers))
-            for start, stop in pairwise(accumulate(groups, initial=0))
-        ]
-        self.bias_gradient, self.gain_gradient = (
-            backend.empty(tuple(gain.shape), dtype) for _ in range(2)
-        )
+    def __init__(self, normalizers: Sequence[Normalizer]) -> None:
+        edges = pairwise(accumulate((each.rows for each in normalizers), initial=0))
+        self._groups = [(slice(*rows), each) for rows, each in zip(edges, normalizers, strict=True)]
+        backend, like = normalizers[0]._backend, normalizers[0].mean
+        self.bias_gradient, self.gain_gradient = (backend.xp.empty_like(like) for _ in range(2))
 
     def forward(self, z: Array, *, held: bool = False) -> None:
         """Write γ ẑ over each group of ``z``."""

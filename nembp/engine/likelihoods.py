@@ -29,24 +29,17 @@ from numbers import Real
 from typing import Any, ClassVar
 
 from nembp.backend import Array, Backend, get_backend
+from nembp.engine.activations import Logistic, Tanh
 from nembp.errors import ArchitectureError
 
 
 @dataclass
 class Readout:
-    """Buffers at one direction's output, for a number of rows.
-
-    Attributes
-    ----------
-    z, a, scratch : array, shape (rows, width)
-        Pre-activation (normalized by ``Likelihood.activate``), output activation, work space.
-    column, spare : array, shape (rows, 1)
-        Results of each row.
-    """
+    """Buffers at one direction's output: (rows, width), and (rows, 1) for results of each row."""
 
     backend: Backend
-    z: Array
-    a: Array
+    z: Array  # pre-activation, normalized by `Likelihood.activate`
+    a: Array  # output activation
     scratch: Array
     column: Array
     spare: Array
@@ -93,9 +86,7 @@ class Likelihood(ABC):
         """Write the output activation of ``o.z`` into ``o.a``; ``o.z`` may be normalized."""
 
     @abstractmethod
-    def log_likelihood(
-        self, o: Readout, t: Array, counts: Array | None = None, squares: Array | None = None
-    ) -> Array:
+    def log_likelihood(self, o: Readout, t: Array, counts: Any = None, squares: Any = None) -> Any:
         """Return log p(t) of each row in nats, shape (rows, 1), in ``o.column``.
 
         With ``counts`` (rows, 1), row i of ``t`` is the sum of ``counts[i]`` targets and
@@ -104,19 +95,17 @@ class Likelihood(ABC):
         """
 
     def error(
-        self,
-        o: Readout,
-        t: Array,
-        out: Array,
-        *,
-        counts: Array | float | None = None,
-        factor: float = 1.0,
+        self, o: Readout, t: Array, out: Array, *, counts: Any = None, factor: float = 1.0
     ) -> None:
         """Write factor · (−∂log p/∂z) = factor · scale · (counts a − t) into ``out``.
 
-        Without ``counts`` a row of ``t`` is one target.
+        Without ``counts`` a row of ``t`` is one target; or where ``counts_are_target_sums``, Σt of
+        them, the exact error also of noisy targets that do not sum to one. Explicit counts of 1
+        give the published update a − t.
         """
         xp, a = o.backend.xp, o.a
+        if counts is None and self.counts_are_target_sums:
+            counts = o.backend.row_sum(t, o.column)
         if counts is not None:
             a = xp.multiply(a, counts, out=o.scratch)
         xp.subtract(a, t, out=out)
@@ -175,7 +164,7 @@ class IdentityOutput(Likelihood):
 class _Tempered(Likelihood):
     """p(t)ʷ of a family whose log p(t) = Σ t z − A(z) is linear in the target.
 
-    A(z) is the logarithm of the family's normalizer; the gain w Σ n z is free of it.
+    The gain w Σ n z is free of A, the logarithm of the family's normalizer.
     """
 
     weight: float = 1.0
@@ -191,6 +180,22 @@ class _Tempered(Likelihood):
     @property
     def tempering(self) -> float:
         return self.weight
+
+    def normalizer(self, o: Readout) -> Array:
+        """Return A(z) of each unit, in ``o.scratch``; None where z is normalized."""
+
+    def log_likelihood(self, o: Readout, t: Array, counts: Any = None, squares: Any = None) -> Any:
+        """Return w Σ [t z − counts A(z)]."""
+        backend, column, spare = o.backend, o.column, o.spare
+        A = self.normalizer(o)
+        backend.row_dot(t, o.z, column)
+        if A is not None:
+            backend.row_sum(A, spare)
+            if counts is not None:
+                spare *= counts
+            column -= spare
+        column *= self.weight
+        return column
 
     def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
         """Write w n z, whose sum is log p(t+n) − log p(t), into ``out``."""
@@ -227,31 +232,6 @@ class Multinomial(_Tempered):
         error -= o.backend.row_dot(error, o.a, o.column)
         error *= o.a
 
-    def log_likelihood(
-        self, o: Readout, t: Array, counts: Array | None = None, squares: Array | None = None
-    ) -> Array:
-        """Return w ⟨t, log a⟩; a sum of targets is told by ``t`` alone."""
-        column = o.backend.row_dot(t, o.z, o.column)
-        column *= self.weight
-        return column
-
-    def error(
-        self,
-        o: Readout,
-        t: Array,
-        out: Array,
-        *,
-        counts: Array | float | None = None,
-        factor: float = 1.0,
-    ) -> None:
-        """Write factor · w · (a Σt − t), the exact error also of targets that do not sum to one.
-
-        Explicit ``counts`` take the place of Σt: 1 gives the published update a − t.
-        """
-        if counts is None:
-            counts = o.backend.row_sum(t, o.column)
-        super().error(o, t, out, counts=counts, factor=factor)
-
 
 @dataclass(frozen=True)
 class Gaussian(IdentityOutput):
@@ -274,9 +254,7 @@ class Gaussian(IdentityOutput):
     def scale(self) -> float:
         return 1.0 / self.variance
 
-    def log_likelihood(
-        self, o: Readout, t: Array, counts: Array | None = None, squares: Array | None = None
-    ) -> Array:
+    def log_likelihood(self, o: Readout, t: Array, counts: Any = None, squares: Any = None) -> Any:
         """Return −‖t − a‖²/2v − (d/2) log 2πv, d the width.
 
         Of ``counts`` targets with sum t:
@@ -340,23 +318,11 @@ class Bernoulli(_Tempered):
 
     def multiply_derivative(self, o: Readout, error: Array) -> None:
         """Write e a (1 − a), with e = ``error``, over ``error``."""
-        xp, scratch = o.backend.xp, o.scratch
-        xp.multiply(o.a, o.a, out=scratch)
-        xp.subtract(o.a, scratch, out=scratch)
-        error *= scratch
+        Logistic().multiply_derivative(o.backend, error, o.a, o.scratch)
 
-    def log_likelihood(
-        self, o: Readout, t: Array, counts: Array | None = None, squares: Array | None = None
-    ) -> Array:
-        """Return w Σ [t z − counts log(1 + eᶻ)]."""
-        backend, column, spare = o.backend, o.column, o.spare
-        backend.row_sum(backend.softplus(o.z, o.scratch), spare)
-        if counts is not None:
-            spare *= counts
-        backend.row_dot(t, o.z, column)
-        column -= spare
-        column *= self.weight
-        return column
+    def normalizer(self, o: Readout) -> Array:
+        """Return log(1 + eᶻ)."""
+        return o.backend.softplus(o.z, o.scratch)
 
 
 @dataclass(frozen=True)
@@ -382,21 +348,13 @@ class Score(IdentityOutput):
     def scale(self) -> float:
         return 1.0
 
-    def log_likelihood(
-        self, o: Readout, t: Array, counts: Array | None = None, squares: Array | None = None
-    ) -> Array:
+    def log_likelihood(self, o: Readout, t: Array, counts: Any = None, squares: Any = None) -> Any:
         """Return Σ t z."""
         o.backend.row_dot(t, o.z, o.column)
         return o.column
 
     def error(
-        self,
-        o: Readout,
-        t: Array,
-        out: Array,
-        *,
-        counts: Array | float | None = None,
-        factor: float = 1.0,
+        self, o: Readout, t: Array, out: Array, *, counts: Any = None, factor: float = 1.0
     ) -> None:
         """Write −factor · t: it does not depend on the score."""
         o.backend.xp.multiply(t, -factor, out=out)
@@ -427,26 +385,14 @@ class Bipolar(_Tempered):
 
     def multiply_derivative(self, o: Readout, error: Array) -> None:
         """Write e (1 − a²), with e = ``error``, over ``error``."""
-        xp, scratch = o.backend.xp, o.scratch
-        xp.multiply(o.a, o.a, out=scratch)
-        scratch *= error
-        error -= scratch
+        Tanh().multiply_derivative(o.backend, error, o.a, o.scratch)
 
-    def log_likelihood(
-        self, o: Readout, t: Array, counts: Array | None = None, squares: Array | None = None
-    ) -> Array:
-        """Return w Σ [t z − counts log 2 cosh z], with log 2 cosh z = log(1 + e²ᶻ) − z."""
-        backend, column, spare, scratch = o.backend, o.column, o.spare, o.scratch
-        backend.xp.multiply(o.z, 2.0, out=scratch)
-        backend.softplus(scratch, scratch)
-        scratch -= o.z
-        backend.row_sum(scratch, spare)
-        if counts is not None:
-            spare *= counts
-        backend.row_dot(t, o.z, column)
-        column -= spare
-        column *= self.weight
-        return column
+    def normalizer(self, o: Readout) -> Array:
+        """Return log 2 cosh z = log(1 + e²ᶻ) − z."""
+        o.backend.xp.multiply(o.z, 2.0, out=o.scratch)
+        o.backend.softplus(o.scratch, o.scratch)
+        o.scratch -= o.z
+        return o.scratch
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
@@ -465,16 +411,13 @@ def get_likelihood(likelihood: str | Likelihood, weight: float = 1.0) -> Likelih
     if isinstance(likelihood, Likelihood):
         return likelihood
     _check_positive("weight", weight)
+    if likelihood not in LIKELIHOODS:
+        known = ", ".join(LIKELIHOODS)
+        raise ArchitectureError(f"likelihood must be one of {known}, got {likelihood!r}")
     if likelihood == "gaussian":
         return Gaussian(variance=1.0 / weight)
-    if likelihood == "multinomial":
-        return Multinomial(weight=weight)
-    if likelihood == "bernoulli":
-        return Bernoulli(weight=weight)
-    if likelihood == "bipolar":
-        return Bipolar(weight=weight)
-    known = ", ".join(LIKELIHOODS)
-    raise ArchitectureError(f"likelihood must be one of {known}, got {likelihood!r}")
+    made: Any = LIKELIHOODS[likelihood]
+    return made(weight=weight)  # type: ignore[no-any-return]
 
 
 def _check_positive(name: str, value: float) -> None:

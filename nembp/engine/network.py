@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
@@ -34,7 +34,7 @@ from nembp.engine.batchnorm import (
     Normalizer,
     Statistics,
 )
-from nembp.engine.likelihoods import Gaussian, Likelihood, Multinomial, Readout, get_likelihood
+from nembp.engine.likelihoods import Likelihood, Readout, get_likelihood
 from nembp.engine.linear import Dense, LinearMap, Transposed, cut
 from nembp.errors import ArchitectureError, ShapeError
 from nembp.threads import run_parallel
@@ -84,28 +84,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Views of one flat vector, in the order of one direction.
+    """Views of one flat vector, in the order of one direction."""
 
-    Attributes
-    ----------
-    weights : list of array
-        W of linear map k at index k − 1.
-    biases : list of array or None
-        Bias of layer k in this direction at index k; None for its input layer.
-    gains : list of array or None
-        γ of layer k in this direction at index k; None where it is not normalized.
-    """
-
-    weights: list[Array]
-    biases: list[Array | None]
-    gains: list[Array | None]
+    weights: list[Array]  # W of linear map k at index k − 1
+    biases: list[Array | None]  # of layer k in this direction at index k; None for its input layer
+    gains: list[Array | None]  # γ likewise; None where layer k is not normalized
 
 
 def parameter_count(layers: Sequence[Layer], maps: Sequence[LinearMap]) -> int:
     """Return the length of the flat vector of parameters."""
     both = (*layers[1:], *layers[:-1])
-    weights = sum(linear_map.weight_count for linear_map in maps)
-    return weights + sum(layer.biases + layer.gains for layer in both)
+    return sum(m.weight_count for m in maps) + sum(each.biases + each.gains for each in both)
 
 
 def parameter_views(
@@ -117,24 +106,24 @@ def parameter_views(
     forward biases, backward biases, forward gains γ, backward gains: so a network without
     normalization ends with its biases.
     """
-    weights, position = [], 0
-    for linear_map in maps:
-        piece = flat[position : position + linear_map.weight_count]
-        weights.append(backend.xp.reshape(piece, linear_map.weight_shape))
-        position += linear_map.weight_count
-    groups: list[list[Array | None]] = []
-    for gains in (False, True):
-        for reached in (layers[1:], layers[:-1]):
-            views: list[Array | None] = []
-            for layer in reached:
-                count = layer.gains if gains else layer.biases
-                views.append(None if gains and not count else flat[position : position + count])
-                position += count
-            groups.append(views)
-    up, down, up_gains, down_gains = groups
+    both, last = (*layers[1:], *layers[:-1]), len(maps)
+    sizes = [m.weight_count for m in maps]
+    sizes += [layer.biases for layer in both] + [layer.gains for layer in both]
+    pieces = _pieces(flat, sizes)
+    shaped = zip(pieces, maps, strict=False)
+    weights = [backend.xp.reshape(piece, linear_map.weight_shape) for piece, linear_map in shaped]
+    pieces[3 * last :] = [
+        gain if size else None
+        for gain, size in zip(pieces[3 * last :], sizes[3 * last :], strict=True)
+    ]
+    up, down, up_gains, down_gains = (pieces[k * last : (k + 1) * last] for k in range(1, 5))
     forward = Parameters(weights, [None, *up], [None, *up_gains])
-    backward = Parameters(weights[::-1], [None, *down[::-1]], [None, *down_gains[::-1]])
-    return forward, backward
+    return forward, Parameters(weights[::-1], [None, *down[::-1]], [None, *down_gains[::-1]])
+
+
+def _pieces(flat: Array, sizes: Sequence[int]) -> list[Array]:
+    """Return the views of consecutive pieces of a vector."""
+    return [flat[start:stop] for start, stop in pairwise(accumulate(sizes, initial=0))]
 
 
 def initial_parameters(
@@ -145,8 +134,7 @@ def initial_parameters(
 ) -> np.ndarray[Any, Any]:
     """Return a first flat vector, on the host: weights drawn, biases zero, gains 1.
 
-    Weights come from the stream ``"weights"``; without a seed all is zero. ``initial`` as of
-    `Network`.
+    Weights come from the stream ``"weights"``; without a seed all is zero.
     """
     number = not isinstance(initial, str)
     if initial not in ("glorot", "he") and not (number and 0.0 < float(initial) < math.inf):
@@ -179,16 +167,11 @@ def statistics_count(layers: Sequence[Layer]) -> int:
 
 def statistics_views(layers: Sequence[Layer], flat: Array) -> tuple[Running, Running]:
     """Return each direction's (mean, variance) by layer, None where it is not normalized."""
-    groups, position = [], 0
-    for reached in (layers[1:], layers[:-1]):
-        views: Running = []
-        for layer in reached:
-            middle, end = position + layer.gains, position + 2 * layer.gains
-            pair = flat[position:middle], flat[middle:end]
-            views.append(pair if layer.gains else None)
-            position = end
-        groups.append(views)
-    return [None, *groups[0]], [None, *groups[1][::-1]]
+    both, last = (*layers[1:], *layers[:-1]), len(layers) - 1
+    pieces = _pieces(flat, [size for layer in both for size in (layer.gains, layer.gains)])
+    pairs = zip(both, pieces[::2], pieces[1::2], strict=True)
+    views = [(mean, variance) if layer.gains else None for layer, mean, variance in pairs]
+    return [None, *views[:last]], [None, *views[last:][::-1]]
 
 
 def initial_statistics(layers: Sequence[Layer]) -> np.ndarray[Any, Any]:
@@ -201,13 +184,7 @@ def initial_statistics(layers: Sequence[Layer]) -> np.ndarray[Any, Any]:
 
 
 def check_chain(layers: Sequence[Layer], maps: Sequence[LinearMap]) -> None:
-    """Check that linear maps join the layers that they stand between.
-
-    Raises
-    ------
-    ArchitectureError
-        Naming the linear map that does not fit.
-    """
+    """Raise an ArchitectureError unless linear maps join the layers that they stand between."""
     if len(layers) < 2 or len(maps) != len(layers) - 1:
         raise ArchitectureError(
             f"a network needs at least 2 layers and one linear map less than layers, got "
@@ -229,29 +206,12 @@ def check_chain(layers: Sequence[Layer], maps: Sequence[LinearMap]) -> None:
 
 
 class LayerSide:
-    """One layer at work in one direction, for a fixed number of rows.
+    """Layer k of a direction, counted from its input, at work on a fixed number of rows.
 
     Its two methods work in place: a signal z becomes a = f(γ ẑ + b), without γ ẑ = z where the
-    layer is not normalized; an error with respect to a becomes one with respect to z.
-
-    Parameters
-    ----------
-    net : Network
-        Seen from the direction.
-    k : int
-        The layer, counted from the direction's input.
-    rows : int
-        Of its signals.
-    scratch : array, shape (at least rows · size,), optional
-        Work space, which several layers may share.
-    groups : sequence of int, optional
-        Rows that are normalized together; all of them by default.
-    counts : Counts, optional
-        Of the samples that each row stands for; one by default.
-    statistics : {"batch", "running"}
-        What a normalized layer normalizes by.
-    workers : int
-        Threads that share the rows.
+    layer is not normalized; an error with respect to a becomes one with respect to z. ``groups``
+    counts rows that are normalized together, ``counts`` the samples that each row stands for;
+    ``workers`` share the rows, and several layers may share ``scratch``.
     """
 
     def __init__(
@@ -267,52 +227,49 @@ class LayerSide:
         workers: int = 1,
     ) -> None:
         layer, backend = net.layers[k], net.backend
-        self.layer, self._backend = layer, backend
+        self.activation, self._backend = layer.activation, backend
         self.bias = net.biases[k] if layer.biases else None
         self.normalizer: Normalizer | GroupedNormalizer | None = None
         if layer.normalization is not None:
-            made: Any = (backend, net.dtype, rows, layer.size, layer.normalization)
-            made += (net.gains[k], net.running[k])
-            if groups is not None:
-                made += (groups,)
-                self.normalizer = GroupedNormalizer(*made, workers=workers)
+            settings: Any = layer.normalization, net.gains[k], net.running[k]
+
+            def made(n: int, **options: Any) -> Normalizer:
+                sizes = backend, net.dtype, n, layer.size
+                return Normalizer(*sizes, *settings, workers=workers, **options)
+
+            if groups is None:
+                self.normalizer = made(rows, counts=counts, statistics=statistics)
             else:
-                self.normalizer = Normalizer(
-                    *made, counts=counts, statistics=statistics, workers=workers
-                )
+                self.normalizer = GroupedNormalizer([made(n) for n in groups])
         if scratch is None:
             scratch = backend.empty((rows * layer.size,), net.dtype)
         self._scratch = backend.xp.reshape(scratch[: rows * layer.size], (rows, layer.size))
-        self._blocks = cut(0, rows, min(workers, rows), unit=8)
+        self._shares = [slice(*share) for share in cut(0, rows, min(workers, rows), unit=8)]
 
     def signal(self, z: Array, *, held: bool = False) -> None:
         """Write f(γ ẑ + b) over ``z`` (rows, size); ``held``: by the last call's statistics."""
         if self.normalizer is not None:
             self.normalizer.forward(z, held=held)
-        if len(self._blocks) == 1:
-            self._backend.activate(self.layer.activation, z, self.bias, self._scratch)
+        activate, f = self._backend.activate, self.activation
+        bias, scratch = self.bias, self._scratch
+        if len(self._shares) == 1:
+            activate(f, z, bias, scratch)
         else:
-            run_parallel(lambda rows: self._activate(z, *rows), self._blocks)
+            run_parallel(lambda rows: activate(f, z[rows, :], bias, scratch[rows, :]), self._shares)
 
     def error(self, error: Array, a: Array) -> None:
         """Turn ∂/∂a into ∂/∂z in place, with ``a`` as :meth:`signal` left it."""
-        activation = self.layer.activation
-        if activation is not None:
-            if len(self._blocks) == 1:
-                self._backend.multiply_derivative(activation, error, a, self._scratch)
-            else:
-                run_parallel(lambda rows: self._multiply(error, a, *rows), self._blocks)
+        multiply, f, scratch = self._backend.multiply_derivative, self.activation, self._scratch
+        if f is not None and len(self._shares) == 1:
+            multiply(f, error, a, scratch)
+        elif f is not None:
+
+            def share(rows: slice) -> None:
+                multiply(f, error[rows, :], a[rows, :], scratch[rows, :])
+
+            run_parallel(share, self._shares)
         if self.normalizer is not None:
             self.normalizer.pull_back(error)
-
-    def _activate(self, z: Array, start: int, stop: int) -> None:
-        rows, scratch = z[start:stop, :], self._scratch[start:stop, :]
-        self._backend.activate(self.layer.activation, rows, self.bias, scratch)
-
-    def _multiply(self, error: Array, a: Array, start: int, stop: int) -> None:
-        rows, scratch = error[start:stop, :], self._scratch[start:stop, :]
-        activation: Any = self.layer.activation
-        self._backend.multiply_derivative(activation, rows, a[start:stop, :], scratch)
 
 
 class Network:
@@ -324,8 +281,9 @@ class Network:
         Layers 0..L.
     maps : sequence of LinearMap
         Linear maps 1..L; linear map k joins ``layers[k-1]`` to ``layers[k]``.
-    forward, backward : Likelihood
-        log p(y | x) at the output, log p(x | y) at the input.
+    forward, backward : Likelihood or str, optional
+        log p(y | x) at the output, log p(x | y) at the input; multinomial, and Gaussian with v = 1
+        by default.
     device, dtype : str or Backend, dtype_like
         Where, and in what precision the parameters live: float32 or float64.
     seed : int or None
@@ -365,8 +323,8 @@ class Network:
         self,
         layers: Sequence[Layer],
         maps: Sequence[LinearMap],
-        forward: Likelihood,
-        backward: Likelihood,
+        forward: str | Likelihood | None = None,
+        backward: str | Likelihood | None = None,
         *,
         device: str | Backend = "cpu",
         dtype: DTypeLike = "float32",
@@ -376,12 +334,13 @@ class Network:
         check_chain(layers, maps)
         self.layers = tuple(layers)
         self.maps = tuple(maps)
-        self.likelihood = forward
+        self.likelihood = get_likelihood("multinomial" if forward is None else forward)
         self.backend = get_backend(device)
         self.dtype = dtype_name(dtype)
         self.direction = "forward"
         self.weight_count = sum(linear_map.weight_count for linear_map in maps)
-        self.reversed = _reversed_view(self, backward)
+        back = get_likelihood("gaussian" if backward is None else backward)
+        self.reversed = _reversed_view(self, back)
         flat = initial_parameters(layers, maps, seed, initial)
         self._bind(self.backend.asarray(flat, self.dtype))
 
@@ -500,15 +459,9 @@ class Network:
         """Return a copy on another device or in another precision, seen from this direction."""
         backend = self.backend if device is None else get_backend(device)
         primary = self if self.direction == "forward" else self.reversed
-        copy = Network(
-            primary.layers,
-            primary.maps,
-            primary.likelihood,
-            primary.reversed.likelihood,
-            device=backend,
-            dtype=self.dtype if dtype is None else dtype,
-            seed=None,
-        )
+        ends = primary.likelihood, primary.reversed.likelihood
+        options: Any = {"device": backend, "dtype": self.dtype if dtype is None else dtype}
+        copy = Network(primary.layers, primary.maps, *ends, seed=None, **options)
         copy._bind(*(backend.asarray(flat, copy.dtype) for flat in self.snapshot()))
         return copy if self.direction == "forward" else copy.reversed
 
@@ -520,7 +473,7 @@ class Network:
         """Return all that training moves, copied to the host: parameters, running statistics."""
         return self.backend.to_numpy(self.parameters), self.backend.to_numpy(self.statistics)
 
-    def restore(self, snapshot: tuple[Any, Any]) -> None:
+    def restore(self, snapshot: tuple[Any, ...]) -> None:
         """Write what :meth:`snapshot` returned back in place, for both directions."""
         for flat, kept in zip((self.parameters, self.statistics), snapshot, strict=True):
             flat[...] = self.backend.asarray(kept, self.dtype)
@@ -541,17 +494,11 @@ class Network:
 
 
 def _rebuild(
-    layers: tuple[Layer, ...],
-    maps: tuple[LinearMap, ...],
-    forward: Likelihood,
-    backward: Likelihood,
-    dtype: str,
-    flat: Vector,
-    statistics: Vector,
+    layers: Any, maps: Any, forward: Any, backward: Any, dtype: str, *kept: Any
 ) -> Network:
     """Unpickle on the CPU, whatever device the network was on."""
     net = Network(layers, maps, forward, backward, dtype=dtype, seed=None)
-    net.restore((flat, statistics))
+    net.restore(kept)
     return net
 
 
@@ -622,16 +569,8 @@ def dense_network(
     layers = [Layer(int(n), None, biases) for n in sizes]
     layers[1:last] = [Layer(int(n), hidden, biases, normalization) for n in sizes[1:last]]
     maps = [Dense(int(m), int(n)) for m, n in pairwise(sizes)]
-    return Network(
-        layers,
-        maps,
-        get_likelihood(forward) if forward is not None else Multinomial(),
-        get_likelihood(backward) if backward is not None else Gaussian(),
-        device=device,
-        dtype=dtype,
-        seed=seed,
-        initial=initial,
-    )
+    options: Any = {"device": device, "dtype": dtype, "seed": seed, "initial": initial}
+    return Network(layers, maps, forward, backward, **options)
 
 
 # -- what users give, as what a network computes with ------------------------------------------
@@ -646,10 +585,7 @@ _NO_NUMBERS: Final = {
 def dtype_name(dtype: Any) -> str:
     """Return the name of a network's precision, however NumPy lets it be said.
 
-    Raises
-    ------
-    ArchitectureError
-        If it is neither float32 nor float64 (nor complex128, in which gradients are verified).
+    It is float32 or float64 (or complex128, in which gradients are verified).
 
     >>> dtype_name(np.float64), dtype_name(np.dtype("f4"))
     ('float64', 'float32')
@@ -664,19 +600,10 @@ def dtype_name(dtype: Any) -> str:
 
 
 def given_array(backend: Backend, value: Any, dtype: str, what: str, expected: str) -> Array:
-    """Return what a user gave as an array of a backend.
+    """Return what a user gave, an array_like of real numbers, as an array of a backend.
 
-    Parameters
-    ----------
-    value : array_like
-        Of real numbers; complex ones where ``dtype`` is complex too.
-    what, expected : str
-        What messages call it, and what they say is expected of it.
-
-    Raises
-    ------
-    ShapeError
-        If it is sparse, ragged, or holds anything but such numbers.
+    ``what`` and ``expected`` are what messages call it and say of it; a ShapeError refuses what is
+    sparse, ragged, or no numbers. Complex ones fit a complex ``dtype``.
 
     >>> from nembp.backend import get_backend
     >>> given_array(get_backend("cpu"), [[1, 2], [3]], "float32", "input", "net expects (rows, 2)")
@@ -696,7 +623,9 @@ def given_array(backend: Backend, value: Any, dtype: str, what: str, expected: s
     try:
         return backend.asarray(value, dtype)
     except (TypeError, ValueError, OverflowError) as error:
-        lengths = _lengths(value)
+        rows = value if isinstance(value, Sequence) else ()
+        arrays = (row for row in rows if isinstance(row, Sequence) or np.ndim(row) > 0)
+        lengths = {len(row) for row in arrays}
         if len(lengths) > 1:
             raise ShapeError(
                 f"{what} has rows of {min(lengths)} to {max(lengths)} values but {expected}; "
@@ -719,13 +648,3 @@ def _kind(value: Any) -> str:
             return ""
     kind: str = getattr(dtype, "kind", "")
     return kind or ("c" if "complex" in str(dtype) else "")  # other libraries' dtypes have none
-
-
-def _lengths(value: Any) -> set[int]:
-    """Return how many values the rows of a sequence have."""
-    rows = value if isinstance(value, Sequence) else ()
-    return {len(row) for row in rows if isinstance(row, Sequence) or _is_array(row)}
-
-
-def _is_array(row: Any) -> bool:
-    return isinstance(row, np.ndarray) and row.ndim > 0

@@ -50,6 +50,10 @@ Screening = Literal["auto", "vector", "component", "expectation"]
 Rejected = Literal["zero", "reflect"]
 Update = Literal["exact", "published", "zero-sum"]
 
+CHOICES = {
+    "kind": Kind, "clock": Clock, "law": Law, "mode": Mode, "screening": Screening,
+    "rejected": Rejected, "update": Update,
+}  # fmt: skip
 DRIFT_DRAWS = 64  # draws averaged where the mean of the kept noise has no closed form
 PLACES = ("input", "hidden", "last-hidden")  # of noise on signals
 
@@ -68,7 +72,9 @@ class Noise:
         σₜ = σ₀ / tᵈ with d = ``decay`` and t counted from 1 in iterations or epochs.
     law : {"gaussian", "uniform", "curvature"}
         Distribution of the draws: of standard deviation σₜ, or on targets normal with σₜ² times the
-        curvature of the likelihood as covariance (:func:`spread_by_curvature`).
+        curvature of the likelihood as covariance, C = −∂² log p/∂z∂zᵀ but for the precision or
+        weight in front, which is also the covariance of a target drawn from the output itself:
+        so the noise is large where the output is undecided.
     mode : {"additive", "multiplicative"}
         t + n, or t (1 + n), whose effective additive noise t n passes the same test.
     screening : {"auto", "vector", "component", "expectation"}
@@ -108,16 +114,7 @@ class Noise:
     draws: int = 1
 
     def __post_init__(self) -> None:
-        choices = {
-            "kind": Kind,
-            "clock": Clock,
-            "law": Law,
-            "mode": Mode,
-            "screening": Screening,
-            "rejected": Rejected,
-            "update": Update,
-        }
-        for name, allowed in choices.items():
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in get_args(allowed):
                 options = ", ".join(get_args(allowed))
                 raise ArchitectureError(
@@ -136,81 +133,17 @@ class Noise:
         t = epoch if self.clock == "epoch" else iteration
         return self.std / math.pow(t, self.decay)
 
-    def screening_for(
-        self, likelihood: Likelihood
-    ) -> Literal["vector", "component", "expectation"]:
+    def screening_for(self, likelihood: Likelihood) -> Screening:
         """Return how samples are screened under ``likelihood``."""
         if self.screening != "auto":
             return self.screening
         return "component" if isinstance(likelihood, Gaussian) else "vector"
 
 
-def spread_by_curvature(
-    likelihood: Likelihood, o: Readout, n: Array, scratch: Array, column: Array
-) -> None:
-    """Turn n into S n, whose covariance is C = S Sᵀ where that of n was the identity.
-
-    C is the likelihood's curvature −∂² log p/∂z∂zᵀ but for the precision or weight in front, which
-    is also the covariance of a target drawn from the output itself, so that the noise is large
-    where the output is undecided:
-
-        multinomial  C = diag(a) − a aᵀ,    Bernoulli  C = diag(a ∘ (1 − a)),    Gaussian  C = I,
-
-    with S = diag(√a) − a √aᵀ for the multinomial, whose noise then sums to zero.
-
-    Parameters
-    ----------
-    likelihood, o : Likelihood, Readout
-        Of the target, with its activation a.
-    n : array, shape (rows, width)
-        Changed in place.
-    scratch, column : array, shapes (rows, width) and (rows, 1)
-        Work space.
-
-    Raises
-    ------
-    ArchitectureError
-        If the likelihood is none of the three whose curvature is known here.
-
-    >>> import numpy as np
-    >>> o = Multinomial().at(np.log([[0.5, 0.5, 1e-30]]))
-    >>> n = np.array([[1.0, 3.0, 7.0]])
-    >>> spread_by_curvature(Multinomial(), o, n, np.empty((1, 3)), np.empty((1, 1)))
-    >>> n.round(4).tolist()
-    [[-0.7071, 0.7071, 0.0]]
-    """
-    xp = o.backend.xp
-    if isinstance(likelihood, Gaussian):
-        return
-    if isinstance(likelihood, Bernoulli):
-        xp.multiply(o.a, -1.0, out=scratch)
-        scratch += 1.0
-        scratch *= o.a
-        n *= xp.sqrt(scratch, out=scratch)
-    elif isinstance(likelihood, Multinomial):
-        n *= xp.sqrt(o.a, out=scratch)
-        o.backend.row_sum(n, column)
-        n -= xp.multiply(o.a, column, out=scratch)
-    else:
-        raise ArchitectureError(
-            "noise law curvature knows multinomial, bernoulli and gaussian targets, not "
-            f"{likelihood!r}; use law gaussian or uniform"
-        )
-
-
 class NoiseSource:
-    """Draws and screens the noise of one direction's target into its own buffers.
+    """Draws and screens the noise of a direction's target (rows, width) into its own buffers.
 
-    Parameters
-    ----------
-    noise : Noise
-        What to draw.
-    likelihood : Likelihood
-        Of the direction whose target receives the noise.
-    backend, rows, width, dtype
-        Of the target.
-    generator : object
-        The backend's generator of this direction's own stream.
+    ``generator`` is the backend's, of this direction's own stream.
 
     Attributes
     ----------
@@ -222,8 +155,6 @@ class NoiseSource:
         Share of kept draws (of samples or of units), and mean gain in nats a sample.
     zero_sum : bool
         Whether draws are projected to sum zero.
-    kernel : tuple of str or None
-        What a device that draws and screens in one pass has to know; None where it cannot.
     """
 
     def __init__(
@@ -237,7 +168,7 @@ class NoiseSource:
         generator: Any,
     ) -> None:
         self.noise, self.likelihood, self.backend = noise, likelihood, backend
-        self.rows, self.width, self.dtype, self.generator = rows, width, dtype, generator
+        self.width, self.generator = width, generator
         self.std: Any = noise.std
         b, shape = backend, (rows, width)
         self.n = b.empty(shape, dtype)
@@ -255,6 +186,7 @@ class NoiseSource:
                 "zero-sum noise on a softmax target cannot be screened by component: dropping "
                 "units undoes the sum of zero; use screening 'vector', or another update"
             )
+        self._is_half_space = likelihood.gain_is_linear and self.screening == "vector"
         self._several = noise.draws > 1 and noise.kind != "blind"
         if noise.kind == "drift":
             self._mean = b.empty(shape, dtype)
@@ -263,12 +195,13 @@ class NoiseSource:
             self._spare_mask = b.empty(screened, "bool")
 
     @property
-    def screening(self) -> Literal["vector", "component", "expectation"]:
+    def screening(self) -> Screening:
         """How draws are screened."""
         return self.noise.screening_for(self.likelihood)
 
     @cached_property
     def kernel(self) -> tuple[str, ...] | None:
+        """What a device that draws and screens in one pass has to know; None where it cannot."""
         plain = self.noise.law != "curvature" and self.noise.kind != "drift" and not self._several
         if not plain or self.screening == "expectation":
             return None
@@ -281,11 +214,6 @@ class NoiseSource:
             "anti": self.noise.kind == "anti",
         }
         return self.noise.law, *(word for word, holds in flags.items() if holds)
-
-    @cached_property
-    def columns(self) -> tuple[Array, Array]:
-        """Each row's share kept and gain, for a device that screens in one pass."""
-        return self._column, self.backend.empty((self.rows, 1), self.dtype)
 
     def __call__(self, o: Readout, t: Array, std: Any = None) -> Array:
         """Return noise for target ``t`` under the readout ``o``; ``std``, where given, is set."""
@@ -304,7 +232,8 @@ class NoiseSource:
         if not self._several:
             return
         b, xp = self.backend, self.backend.xp
-        self._remember(o, t)
+        self._measure(o, t)
+        self._best[...], self._best_score[...] = self.n, self._score
         for _ in range(self.noise.draws - 1):
             self._draw(o, t, std)
             self._screen(o, t)
@@ -315,30 +244,24 @@ class NoiseSource:
             b.keep(self._best, self._mask)
             b.keep(self.n, self._spare_mask)
             self.n += self._best
-            self._remember(o, t)
-        if self._by_component:
-            xp.not_equal(self.n, 0.0, out=self._mask)
-        else:
-            xp.not_equal(b.row_dot(self.n, self.n, self._column), 0.0, out=self._mask)
+            self._measure(o, t)
+            self._best[...], self._best_score[...] = self.n, self._score
+        size = self.n if self._by_component else b.row_dot(self.n, self.n, self._column)
+        xp.not_equal(size, 0.0, out=self._mask)
         self._record(o, t)
 
-    def _remember(self, o: Readout, t: Array) -> None:
-        """Keep ``n`` and its gain as the best so far."""
-        self._measure(o, t)
-        self._best[...], self._best_score[...] = self.n, self._score
-
+    # -- draws -----------------------------------------------------------------------------------
     def _draw(self, o: Readout, t: Array, std: Any) -> None:
         """Fill ``n`` with unscreened noise of standard deviation σ = ``std``."""
-        b, n = self.backend, self.n
         if self.noise.law == "uniform":  # on ±√3 σ
-            b.uniform(self.generator, n)
-            n -= 0.5
+            self.backend.uniform(self.generator, self.n)
+            self.n -= 0.5
             self._spread(2.0 * math.sqrt(3.0), std)
         else:
-            b.normal(self.generator, n)
+            self.backend.normal(self.generator, self.n)
             self._spread(1.0, std)
             if self.noise.law == "curvature":
-                spread_by_curvature(self.likelihood, o, n, self._terms, self._column)
+                self._curve(o)
         self._shape(t)
 
     def _spread(self, c: float, std: Any) -> None:
@@ -348,6 +271,28 @@ class NoiseSource:
         else:
             self.n *= c
             self.n *= std
+
+    def _curve(self, o: Readout) -> None:
+        """Make n ← S n, whose covariance C = S Sᵀ is the likelihood's curvature at a.
+
+        Bernoulli: C = diag(a ∘ (1 − a)); Gaussian: C = I; multinomial: C = diag(a) − a aᵀ with
+        S = diag(√a) − a √aᵀ, so that the noise sums to zero.
+        """
+        xp, n, scratch = self.backend.xp, self.n, self._terms
+        if isinstance(self.likelihood, Bernoulli):
+            xp.multiply(o.a, -1.0, out=scratch)
+            scratch += 1.0
+            scratch *= o.a
+            n *= xp.sqrt(scratch, out=scratch)
+        elif isinstance(self.likelihood, Multinomial):
+            n *= xp.sqrt(o.a, out=scratch)
+            column = self.backend.row_sum(n, self._column)
+            n -= xp.multiply(o.a, column, out=scratch)
+        elif not isinstance(self.likelihood, Gaussian):
+            raise ArchitectureError(
+                "noise law curvature knows multinomial, bernoulli and gaussian targets, not "
+                f"{self.likelihood!r}; use law gaussian or uniform"
+            )
 
     def _shape(self, t: Array) -> None:
         """Make draws effective additive noise: times t, and projected to sum zero."""
@@ -362,6 +307,7 @@ class NoiseSource:
         column *= 1.0 / self.width
         self.n -= column
 
+    # -- screening -------------------------------------------------------------------------------
     def _screen(self, o: Readout, t: Array) -> None:
         """Keep the draws that the kind asks for, and record the share kept and the mean gain."""
         b, xp = self.backend, self.backend.xp
@@ -378,11 +324,6 @@ class NoiseSource:
             xp.greater_equal(self._score, 0.0, out=self._mask)
             b.keep(self.n, self._mask)
         self._record(o, t)
-
-    def _record(self, o: Readout, t: Array) -> None:
-        """Note the share that ``_mask`` keeps, and the mean gain."""
-        self._average(self.backend.cast(self._mask, self._sign), self.accepted)
-        self._record_gain(o, t)
 
     def _measure(self, o: Readout, t: Array) -> None:
         """Write the score, which is to be ≥ 0: the gain of each sample, unit or batch.
@@ -402,6 +343,11 @@ class NoiseSource:
         if not self._by_component:
             self.backend.row_sum(self._terms, self._score)
 
+    def _record(self, o: Readout, t: Array) -> None:
+        """Note the share that ``_mask`` keeps, and the mean gain."""
+        self._average(self.backend.cast(self._mask, self._sign), self.accepted)
+        self._record_gain(o, t)
+
     def _record_gain(self, o: Readout, t: Array) -> None:
         """Write the mean gain of a sample, which is width times that of a unit, into ``gain``."""
         self.likelihood.gain_terms(o, t, self.n, self._terms)
@@ -413,14 +359,17 @@ class NoiseSource:
         column = x if x.shape[1] == 1 else self.backend.row_sum(x, self._column)
         self.backend.sum_column(column, out, 1.0 / (x.shape[0] * x.shape[1]))
 
-    # -- the mean of the kept noise ------------------------------------------------------------
+    # -- the mean of the kept noise --------------------------------------------------------------
     def _drift(self, o: Readout, t: Array) -> None:
         """Write E[n | kept] into ``n``, by its formula where it has one; no draw is accepted."""
-        linear = self.likelihood.gain_is_linear and self.screening == "vector"
-        if linear and not self._several and self.noise.law == "gaussian":
+        if self._is_half_space and not self._several and self.noise.law == "gaussian":
             self._half_space_mean(o, t)
         else:
-            self._sampled_mean(o, t)
+            self._mean[...] = 0.0
+            for _ in range(DRIFT_DRAWS):
+                self.offer(o, t, self.std)
+                self._mean += self.n
+            self.backend.xp.multiply(self._mean, 1.0 / DRIFT_DRAWS, out=self.n)
         self.accepted[...] = 0.0
         self._record_gain(o, t)
 
@@ -442,30 +391,12 @@ class NoiseSource:
         self._spread(c, self.std)
         self._shape(t)
 
-    def _sampled_mean(self, o: Readout, t: Array) -> None:
-        """Write the mean of `DRIFT_DRAWS` screened draws into ``n``."""
-        self._mean[...] = 0.0
-        for _ in range(DRIFT_DRAWS):
-            self.offer(o, t, self.std)
-            self._mean += self.n
-        self.backend.xp.multiply(self._mean, 1.0 / DRIFT_DRAWS, out=self.n)
-
 
 # -- noise on signals ------------------------------------------------------------------------------
 def noisy_layers(net: Network, place: str) -> list[int]:
-    """Return the layers that a place names, counted from the direction's own input.
+    """Return the layers that one of `PLACES` names, counted from the direction's own input.
 
-    Parameters
-    ----------
-    net : Network
-        Seen from the direction.
-    place : {"input", "hidden", "last-hidden"}
-        ``hidden`` is every hidden layer with an activation, so not what pools or reshapes.
-
-    Raises
-    ------
-    ArchitectureError
-        If the place is none of these, or the network has no hidden layer to be noisy.
+    ``hidden`` is every hidden layer with an activation, so not what pools or reshapes.
 
     >>> from nembp.engine.network import dense_network
     >>> noisy_layers(dense_network([4, 5, 6, 3]), "hidden")
@@ -487,19 +418,13 @@ def noisy_layers(net: Network, place: str) -> list[int]:
 
 
 class LayerNoise(NoiseSource):
-    """Draws and screens the noise of one layer's signal.
-
-    Parameters
-    ----------
-    trial : SignalNoise
-        Whose signals these are.
-    layer : int
-        Counted from the direction's own input.
-    """
+    """Draws and screens the noise of one layer's signal; ``trial`` holds the signals."""
 
     kernel = None
 
-    def __init__(self, trial: SignalNoise, layer: int, noise: Noise, generator: Any) -> None:
+    def __init__(
+        self, trial: SignalNoise, layer: int, place: str, noise: Noise, generator: Any
+    ) -> None:
         if noise.screening == "component":
             raise ArchitectureError(
                 "noise on signals is screened by whole samples: one unit's share of the gain "
@@ -510,40 +435,32 @@ class LayerNoise(NoiseSource):
                 "noise law curvature is that of a target's likelihood, which signals have none of; "
                 "use law gaussian or uniform"
             )
-        self._trial, self._layer = trial, layer
+        self._trial, self._layer, self.place = trial, layer, place
+        self.name = place if place == "input" else f"{place}-{layer}"  # in records
         net = trial.net
         made = net.likelihood, net.backend, trial.rows, net.layers[layer].size, net.dtype
         super().__init__(noise, *made, generator)
-        self.zero_sum = False  # a matter of softmax targets
+        self.zero_sum = self._is_half_space = False  # a matter of targets
 
     def draw(self) -> None:
         """Fill ``n`` for the signal that the trial now has at this layer."""
         self(self._trial.readout, self._trial.signals[self._layer])
 
     @property
-    def name(self) -> str:
-        """Its place and number, for records."""
-        place = self._trial.places[self._layer]
-        return place if place == "input" else f"{place}-{self._layer}"
-
-    @property
-    def screening(self) -> Literal["vector", "component", "expectation"]:
+    def screening(self) -> Screening:
         """How draws are screened: by whole samples or batches."""
         return "expectation" if self.noise.screening == "expectation" else "vector"
 
     def _score_gain(self, o: Readout, t: Array) -> None:
+        """Write log p(t | aᵏ + n) − log p(t | aᵏ), by running the layers above again."""
         trial = self._trial
-        with_noise = trial.log_likelihood_with(self._layer, self.n)
-        self.backend.xp.subtract(with_noise, trial.log_p, out=self._score)
+        self.backend.xp.add(trial.signals[self._layer], self.n, out=trial.tried[self._layer])
+        log_p = trial.run(self._layer, trial.tried)
+        self.backend.xp.subtract(log_p, trial.log_p, out=self._score)
 
     def _record_gain(self, o: Readout, t: Array) -> None:
         self._score_gain(o, t)
         self._average(self._score, self.gain)
-
-    def _drift(self, o: Readout, t: Array) -> None:
-        self._sampled_mean(o, t)
-        self.accepted[...] = 0.0
-        self._record_gain(o, t)
 
 
 class SignalNoise:
@@ -551,25 +468,14 @@ class SignalNoise:
 
     Where several layers are noisy, the gain of each is taken with the noise of those before it in
     place. A normalized layer's statistics are those of the signals without noise while noise is
-    screened, so that a sample's gain depends on its own noise alone.
-
-    Parameters
-    ----------
-    net : Network
-        Seen from the direction.
-    rows : int
-        Samples in a batch.
-    noise : mapping of str to Noise
-        By place.
-    generators : mapping of str to generator
-        Of each place's own stream.
-    groups : sequence of int, optional
-        Rows that normalized layers take statistics of together; all of them by default.
+    screened, so that a sample's gain depends on its own noise alone; ``groups`` counts the rows
+    that they are taken of together. ``noise`` and ``generators`` are by place.
 
     Attributes
     ----------
-    n : dict of array
-        After a call: the screened noise of each noisy layer, counted from the direction's input.
+    n, clean : dict of array
+        The screened noise of each noisy layer, counted from the direction's input, after a call,
+        and the step's signal without it.
     sources : dict of LayerNoise
         By layer, with their share accepted and mean gain.
     nll : array, shape (1, 1)
@@ -589,8 +495,9 @@ class SignalNoise:
         sizes = [layer.size for layer in net.layers]
         self.readout = Readout.allocate(backend, rows, sizes[-1], dtype)
         self.log_p = backend.empty((rows, 1), dtype)  # of the target, as the signals now are
-        self.signals = [backend.empty((rows, size), dtype) for size in sizes[:-1]]
-        self._tried = [backend.empty((rows, size), dtype) for size in sizes[:-1]]
+        self.signals, self.tried = (
+            [backend.empty((rows, size), dtype) for size in sizes[:-1]] for _ in range(2)
+        )
         scratch = backend.empty((rows * max(sizes),), dtype)
         self._maps = [m.workspace(backend, (rows,), dtype) for m in net.maps]
         self._sides: list[Any] = [None]
@@ -598,16 +505,15 @@ class SignalNoise:
             self._sides.append(LayerSide(net, k, rows, scratch=scratch, groups=groups))
         self._target: Array = None
         self.nll = backend.zeros((1, 1), dtype)
-        self.places: dict[int, str] = {}
         self.sources: dict[int, LayerNoise] = {}
         for place, each in noise.items():
             for layer in noisy_layers(net, place):
                 if layer in self.sources:
                     raise ArchitectureError(
-                        f"noise places {self.places[layer]} and {place} both name layer {layer}"
+                        f"noise places {self.sources[layer].place} and {place} both name layer "
+                        f"{layer}"
                     )
-                self.places[layer] = place
-                self.sources[layer] = LayerNoise(self, layer, each, generators[place])
+                self.sources[layer] = LayerNoise(self, layer, place, each, generators[place])
         self.n = {layer: source.n for layer, source in self.sources.items()}
         self.clean = {k: backend.empty((rows, sizes[k]), dtype) for k in self.sources}
 
@@ -617,16 +523,14 @@ class SignalNoise:
         for each, W in zip(self._maps, self.net.weights, strict=True):
             each.load(W)
         self.signals[0][...] = x
-        self._run(0, self.signals, held=False)
-        self.log_p[...] = self._log_likelihood()
+        self.log_p[...] = self.run(0, self.signals, held=False)
         self.net.backend.sum_column(self.log_p, self.nll, -1.0 / self.rows)
         layers = sorted(self.sources)
         for layer in layers:
             self.sources[layer].draw()
             if layer != layers[-1]:  # the next ones see this noise
                 self.signals[layer] += self.n[layer]
-                self._run(layer, self.signals)
-                self.log_p[...] = self._log_likelihood()
+                self.log_p[...] = self.run(layer, self.signals)
 
     def disturb(self, layer: int, signal: Array) -> None:
         """Add its noise to the step's signal of a layer, where the layer has any."""
@@ -634,17 +538,8 @@ class SignalNoise:
             self.clean[layer][...] = signal
             signal += self.n[layer]
 
-    def log_likelihood_with(self, layer: int, n: Array) -> Array:
-        """Return log p(t) (rows, 1) with noise ``n`` on the signal of one layer."""
-        self.net.backend.xp.add(self.signals[layer], n, out=self._tried[layer])
-        self._run(layer, self._tried)
-        return self._log_likelihood()
-
-    def _log_likelihood(self) -> Array:
-        return self.net.likelihood.log_likelihood(self.readout, self._target)
-
-    def _run(self, start: int, signals: list[Array], *, held: bool = True) -> None:
-        """Run the layers above ``start`` from its signal to the readout.
+    def run(self, start: int, signals: list[Array], *, held: bool = True) -> Array:
+        """Run the layers above ``start`` from its signal, and return log p(t) (rows, 1).
 
         Normalized by their statistics, or with ``held`` by those of the last call without it.
         """
@@ -654,6 +549,7 @@ class SignalNoise:
             self._maps[k - 1].forward(signals[k - 1], z)
             self._sides[k].signal(z, held=held)
         self.net.likelihood.activate(self.readout)
+        return self.net.likelihood.log_likelihood(self.readout, self._target)
 
 
 def signal_noise(
@@ -665,8 +561,7 @@ def signal_noise(
 ) -> SignalNoise | None:
     """Return the noise of a direction's signals, or None where none is asked for.
 
-    ``noise`` and ``generators`` are keyed by direction and place, as in ``"forward/hidden"``;
-    ``groups`` as in `SignalNoise`.
+    ``noise`` and ``generators`` are keyed by direction and place, as in ``"forward/hidden"``.
     """
     prefix = f"{net.direction}/"
     places = {
