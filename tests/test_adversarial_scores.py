@@ -98,16 +98,6 @@ def test_blocks_change_nothing(monkeypatch) -> None:
 
 
 # -- inception score -------------------------------------------------------------------------------
-@pytest.mark.parametrize("confidence", [0.3, 0.5, 0.9, 1.0])
-def test_inception_score_of_a_known_mixture(confidence) -> None:
-    """log IS = log K − H(one row) where the mean row is uniform: one sample of each class."""
-    rest = (1 - confidence) / 4
-    p = np.full((5, 5), rest) + np.eye(5) * (confidence - rest)
-    expected = math.log(5) - scipy.stats.entropy(p[0])
-    assert math.log(inception_score(p)) == pytest.approx(expected, abs=1e-12)
-    assert inception_score(p[:1]) == 1.0
-
-
 @quick
 @given(seeds, st.integers(1, 40), st.integers(1, 12))
 def test_inception_score_by_its_definition(seed, n, k) -> None:
@@ -127,44 +117,15 @@ def covariance(d: int, seed: int, rank: int | None = None) -> np.ndarray:
     return a @ a.T
 
 
-def frechet_laws(distance) -> None:
-    """Closed forms, and the square root of a product by SciPy; planted bugs must fail one."""
+def test_frechet_distance_in_closed_form_and_by_scipy() -> None:
     zero, one, eye = np.zeros(3), np.array([1.0, -2.0, 2.0]), np.eye(3)
-    assert distance(zero, eye, zero, eye) == pytest.approx(0.0, abs=1e-12)
-    assert distance(zero, eye, one, eye) == pytest.approx(9.0)
     stretched = np.diag([1.0, 4.0, 9.0])  # sum of (σ₁ − σ₂)² where both are diagonal
-    assert distance(zero, eye, zero, stretched) == pytest.approx(0 + 1 + 4)
-    assert distance(zero, np.zeros((3, 3)), zero, stretched) == pytest.approx(14.0)
+    assert frechet_distance(zero, eye, zero, stretched) == pytest.approx(0 + 1 + 4)
+    assert frechet_distance(zero, np.zeros((3, 3)), zero, stretched) == pytest.approx(14.0)
     for seed in range(5):
         a, b = covariance(3, seed), covariance(3, seed + 100)
         expected = 9.0 + np.trace(a + b - 2 * np.real(scipy.linalg.sqrtm(a @ b)))
-        assert distance(one, a, zero, b) == pytest.approx(expected, rel=1e-9)
-
-
-def root(cov):
-    return np.real(scipy.linalg.sqrtm(cov))
-
-
-PLANTED_FRECHET = {
-    "product of the roots": (lambda a, b: root(a) @ root(b), 2.0, 2),
-    "no root": (lambda a, b: a @ b, 2.0, 2),
-    "overlap once": (lambda a, b: root(a @ b), 1.0, 2),
-    "shift not squared": (lambda a, b: root(a @ b), 2.0, 1),
-}
-
-
-@pytest.mark.filterwarnings("ignore")  # a singular root is the planted bug's own affair
-@pytest.mark.parametrize("bug", PLANTED_FRECHET)
-def test_planted_frechet_distances_are_caught(bug) -> None:
-    product, overlap, power = PLANTED_FRECHET[bug]
-
-    def planted(m1, c1, m2, c2):
-        shift = (np.abs(m1 - m2) ** power).sum()
-        return shift + np.trace(c1 + c2) - overlap * np.trace(product(c1, c2))
-
-    frechet_laws(frechet_distance)
-    with pytest.raises(AssertionError):
-        frechet_laws(planted)
+        assert frechet_distance(one, a, zero, b) == pytest.approx(expected, rel=1e-9)
 
 
 @quick
@@ -182,53 +143,16 @@ def test_frechet_distance_is_symmetric_turned_and_never_negative(seed, d, rank) 
     assert frechet_distance(m1, c1, m1, c1) == pytest.approx(0.0, abs=1e-7 * np.trace(c1))
 
 
-@quick
-@given(seeds, st.integers(2, 30), st.integers(1, 6))
-def test_moments_are_numpy_s(seed, n, d) -> None:
-    x = 1e3 + generator(seed).standard_normal((n, d)).astype(np.float32)
-    mean, cov = moments(x)
-    np.testing.assert_allclose(mean, x.mean(axis=0, dtype=np.float64), rtol=1e-12)
-    expected = np.cov(x.astype(np.float64), rowvar=False).reshape(d, d)
-    np.testing.assert_allclose(cov, expected, rtol=1e-9, atol=1e-9)
-
-
 # -- precision and recall --------------------------------------------------------------------------
-def by_definition(real, generated, k=3, *, own=0):
-    """By all pairs, sorted; ``own`` plants a bug: the point itself is counted."""
+def by_definition(real, generated, k):
+    """By all pairs, sorted."""
 
     def radii(x):
-        return np.sort(cdist(x, x), axis=1)[:, k - own] * (1 + 1e-9) + 1e-9
+        return np.sort(cdist(x, x), axis=1)[:, k] * (1 + 1e-9) + 1e-9
 
     apart = cdist(real, generated)
     precision = (apart <= radii(real)[:, np.newaxis]).any(axis=0).mean()
     return precision, (apart <= radii(generated)).any(axis=1).mean()
-
-
-def neighbour_laws(score) -> None:
-    """What precision and recall must be; planted bugs must fail one."""
-    x = generator(0).standard_normal((60, 4))
-    assert score(x, x) == (1.0, 1.0)
-    assert score(x, x + 50) == (0.0, 0.0)
-    # a collapsed generator: believable, but of a small part; and the other way round
-    precision, recall = score(x, np.repeat(x[:1], 60, axis=0) + 1e-6)
-    assert precision == 1.0
-    assert recall <= 4 / 60
-    assert score(x, np.concatenate([x, x + 50])) == (0.5, 1.0)
-    line = np.arange(12.0)[:, np.newaxis]  # inside, a radius of k = 3 is 2, at the ends 3
-    assert score(line, line + 2.5) == (12 / 12, 12 / 12)
-    assert score(line, np.array([[-3.0], [-3.01], [14.0], [14.01], [99.0]]))[0] == 0.4
-    assert score(line, line[:5]) == (1.0, 8 / 12)  # radii 3, 2, 2, 2, 3: up to 4 + 3
-
-
-def test_precision_and_recall_in_closed_form() -> None:
-    neighbour_laws(precision_recall)
-    for bug in (
-        lambda real, generated: by_definition(real, generated, own=1),
-        lambda real, generated: by_definition(real, generated)[::-1],
-        lambda real, generated: by_definition(real, generated, 4),
-    ):
-        with pytest.raises(AssertionError):
-            neighbour_laws(bug)
 
 
 @quick
@@ -247,10 +171,17 @@ def test_precision_and_recall_by_definition(seed, d, n, m, k) -> None:
     assert precision_recall(generated, real, k) == pytest.approx(found[::-1])
 
 
-@pytest.mark.parametrize("d", [3, 17, 100])
+def test_precision_and_recall_in_closed_form() -> None:
+    line = np.arange(12.0)[:, np.newaxis]  # inside, a radius of k = 3 is 2, at the ends 3
+    assert precision_recall(line, line + 2.5) == (12 / 12, 12 / 12)
+    edges = np.array([[-3.0], [-3.01], [14.0], [14.01], [99.0]])
+    assert precision_recall(line, edges)[0] == 0.4
+    assert precision_recall(line, line[:5]) == (1.0, 8 / 12)  # radii 3, 2, 2, 2, 3: up to 4 + 3
+
+
 @pytest.mark.parametrize("far", [0.0, 1e4])
-def test_rounding_does_not_put_copies_out_of_balls_of_no_width(d, far) -> None:
-    x = far + 3 * generator(0).standard_normal((100, d))
+def test_rounding_does_not_put_copies_out_of_balls_of_no_width(far) -> None:
+    x = far + 3 * generator(0).standard_normal((100, 17))
     four = np.repeat(x, 4, axis=0)  # as many as make each radius 0
     for few in (x[:5], x, x[::-1]):
         assert precision_recall(four, few)[0] == 1.0
