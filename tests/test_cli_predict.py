@@ -229,14 +229,8 @@ def test_backward_goes_from_tables_to_tables(runs):
     ("content", "message"),
     [
         ("a,c\n1,2\n", "no column 'b'; the columns are 'a', 'c', but expected are 'a', 'b', in"),
-        ("a,b\n1,\n", "row 2, column 'b': empty cell; expected a number"),
         ("a,b\n1,x\n", "row 2, column 'b': text 'x'; expected a number"),
-        ("a,b\n1,2,3\n", "row 2: 3 cells; expected 2, as in the header"),
-        ("a,b\n1,inf\n", "column 'b': inf; expected a finite number"),
-        ("a,b,a\n1,2,3\n", "two columns are called 'a'"),
-        ("1,2\n3,4\n", "no column 'a'; the columns are '1', '2'"),
         ("a,b\n", "no samples; expected at least one"),
-        ("", "empty; expected a header row"),
     ],
 )
 def test_a_table_that_does_not_fit_is_one_line(runs, content, message):
@@ -262,31 +256,22 @@ def test_a_model_without_names_takes_columns_as_they_come(runs):
 
 
 def test_a_class_whose_name_holds_a_comma():
-    kinds = np.array(["ant, red", "bee"])[np.arange(40) % 2]
+    """Nor does a name command the terminal."""
+    kinds = np.array(["ant, red", "\x1b[31mbee"])[np.arange(40) % 2]
     np.savez("d.npz", x=np.arange(80.0).reshape(40, 2), y=kinds)
     train_run(RunConfig(dataset="npz", data_dir="d.npz", layers=(), epochs=1, device="cpu"), "run")
-    args = "predict", "run", "--direction", "backward", "--label", "ant, red", "--label", "bee"
+    args = "predict", "run", "--direction", "backward", "--label", "ant, red"
     samples = json.loads(run(*args, "--json").stdout)["samples"]
-    assert [sample["input"] for sample in samples] == ["ant, red", "bee"]
-
-
-def test_names_of_files_do_not_command_the_terminal():
-    kinds = np.array(["\x1b[31mred", "bee"])[np.arange(40) % 2]
-    np.savez("d.npz", x=np.arange(80.0).reshape(40, 2), y=kinds)
-    train_run(RunConfig(dataset="npz", data_dir="d.npz", layers=(), epochs=1, device="cpu"), "run")
+    assert [sample["input"] for sample in samples] == ["ant, red"]
     result = run("predict", "run", "--direction", "backward")
-    assert "\\x1b[31mred" in result.stdout
+    assert "\\x1b[31mbee" in result.stdout
     assert "\x1b" not in result.output
 
 
-def test_outputs_that_are_not_finite_are_errors():
-    np.savez("d.npz", x=np.arange(80.0).reshape(40, 2), y=np.arange(40) % 2)
-    train_run(
-        RunConfig(dataset="npz", data_dir="d.npz", layers=(4,), epochs=1, device="cpu"), "run"
-    )
-    model = load_model("run/model.npz")
+def test_outputs_that_are_not_finite_are_errors(runs):
+    model = load_model(runs / "digits" / "model.npz")
     model.net.parameters[...] = 1e38
-    save_model("run/model.npz", model)
-    np.save("x.npy", np.full((2, 2), 40.0))
-    for args in (("predict", "run", "x.npy"), ("evaluate", "run")):
+    save_model("model.npz", model)
+    np.save("x.npy", load("digits").test.x[:2])
+    for args in (("predict", "model.npz", "x.npy"), ("evaluate", "model.npz")):
         assert "outputs that are not finite" in fails(3, *args)

@@ -59,19 +59,16 @@ def test_json_is_one_object_on_stdout_and_all_else_on_stderr(tmp_path):
 
 
 def test_the_result_ends_with_the_run_and_its_picture():
-    result = train(*SHORT, "--out", "a", "--quiet")
-    assert result.stderr == ""
+    noise = ("--noise", "nem", "--noise-target", "both")
+    result = train(*SHORT, *noise, "--out", "a")
+    for word in ("forward kept", "forward gain", "backward kept", "backward gain"):
+        assert word in result.stderr.splitlines()[-1]
     lines = result.stdout.splitlines()
     assert lines[-2].split() == ["run", "a"]
     assert lines[-1].split() == ["picture", "a/backward.png"]
     assert "accuracy" in lines[0]
     assert "centroid error" in lines[1]
-
-
-def test_noise_shows_what_was_kept_and_gained():
-    result = train(*SHORT, "--noise", "nem", "--noise-target", "both")
-    for word in ("forward kept", "forward gain", "backward kept", "backward gain"):
-        assert word in result.stderr.splitlines()[-1]
+    assert train(*SHORT, "--quiet").stderr == ""
 
 
 def test_a_score_that_is_not_defined_is_null(tmp_path):
@@ -143,24 +140,11 @@ def test_flags_beat_environment_beats_file_beats_recipe():
     assert from_toml("b/config.toml").layers == (8,)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("epoch = 3", "my.toml: unknown key 'epoch'; did you mean epochs"),
-        ("epochs = '3'", "my.toml: epochs must be a whole number ≥ 1, got '3'"),
-        ("layers = [4, 0]", "my.toml: layers has 0 as layer 2: it has 0 units"),
-        ("force = 'yes'", "my.toml: force must be true or false"),
-        ("config = 'a'", "my.toml: unknown key 'config'"),
-        ("=", "my.toml: not valid TOML"),
-    ],
-)
-def test_a_bad_configuration_is_named(text, message):
-    Path("my.toml").write_text(text)
-    assert message in fails(2, "train", "--config", "my.toml")
+def test_a_bad_file_or_variable_is_named():
+    Path("my.toml").write_text("force = 'yes'")
+    line = fails(2, "train", "--config", "my.toml")
+    assert "my.toml: force must be true or false" in line
     assert not Path("runs").exists()
-
-
-def test_a_bad_variable_is_named():
     result = train(env={"NEMBP_TRAIN_LAYERS": "5,-1"})
     assert result.exit_code == 2
     assert "'-1' as layer 2" in result.stderr
@@ -224,18 +208,7 @@ def test_under_nohup_a_terminal_may_go():
     ("args", "message"),
     [
         (["--layers", "512,0"], "'--layers': it has '0' as layer 2: it has 0 units; expected"),
-        (["--layers", "512,-3"], "it has '-3' as layer 2: expected a whole number"),
-        (["--layers", "cnv8x4"], "it has 'cnv8x4' as layer 1: did you mean conv?"),
-        (
-            ["--layers", "16,conv8x4"],
-            "layer 2 `conv8x4`: a convolution reads an image, but layer "
-            "1 is 16 dense units; expected reshape",
-        ),
-        (
-            ["--layers", "conv8x4s2,conv8x4s2,conv8x4s2,conv8x4s2"],
-            "layer 4 `conv8x4s2`: kernel 4 "
-            "does not fit the 1x1 image of layer 3; expected at most 3",
-        ),
+        (["--layers", "16,conv8x4"], "layer 2 `conv8x4`: a convolution reads an image, but layer"),
         (["--scaling", "channel", "--backward", "bernoulli"], "use --scaling unit"),
         (["--image-size", "8x8"], "image_size is for the data sets images, not for 'digits'"),
         (["--epochs", "0"], "'--epochs': it must be a whole number ≥ 1, got 0"),
@@ -256,33 +229,19 @@ def test_wrong_usage(tmp_path, args, message):
 
 # -- models ----------------------------------------------------------------------------------------
 def test_a_damaged_model_is_refused_by_every_command():
+    """Which damage there is, the tests of model files say."""
     assert train(*SHORT, "--out", "a").exit_code == 0
     good = Path("a/model.npz").read_bytes()
+    flipped = bytearray(good)
+    flipped[len(good) // 2] ^= 1
     np.save("x.npy", np.zeros((1, 64)))
-    commands = (["evaluate", "a"], ["predict", "a", "x.npy"], ["evaluate", "a/model.npz"])
-    generator = np.random.default_rng(0)
-    for position in generator.integers(0, len(good), 5):
-        flipped = bytearray(good)
-        flipped[position] ^= 1 << int(generator.integers(8))
-        Path("a/model.npz").write_bytes(flipped)
-        for command in commands:
-            result = run(*command)
-            if result.exit_code == 0:  # a bit that no reader looks at: then nothing has changed
-                assert np.array_equal(load_model("a/model.npz").net.parameters, parameters_of(good))
-            else:
-                assert "a/model.npz" in fails(3, *command)
-    for content in (b"", good[:-1], good[: len(good) // 2], b"text"):
+    for content in (b"", good[:-1], flipped):
         Path("a/model.npz").write_bytes(content)
-        for command in commands:
+        for command in (["evaluate", "a"], ["predict", "a", "x.npy"], ["info", "a/model.npz"]):
             assert "a/model.npz" in fails(3, *command)
     Path("a/model.npz").unlink()
     assert "a/model.npz: no such file" in fails(3, "evaluate", "a")
     assert "absent" in fails(3, "predict", "absent", "x.npy")
-
-
-def parameters_of(content: bytes) -> np.ndarray:
-    Path("good.npz").write_bytes(content)
-    return load_model("good.npz").net.parameters
 
 
 PLAN = {"epochs": 3, "iterations": 300}
@@ -313,16 +272,13 @@ def tell(progress: LiveProgress, row: dict[str, Any] = ROW) -> None:
         progress.row(row)
 
 
-@pytest.mark.parametrize("width", [12, 20, 30, 45, 60, 80, 200])
-def test_numbers_are_left_out_rather_than_cut_short(width):
+@pytest.mark.parametrize(("width", "shown"), [(12, 1), (30, 3), (60, 6), (80, 7)])
+def test_numbers_are_left_out_rather_than_cut_short(width, shown):
     file = io.StringIO()
     tell(live(file, width))
     (line,) = {line.strip() for line in file.getvalue().splitlines() if "100/300 " in line + " "}
     whole = ["100/300", "1.399", "0.7123", "7.391", "24", "98.8 %", "512"]
-    assert line.split("  ")[0] == "100/300"
-    cells = [cell for cell in line.split("  ") if cell.strip()]
-    assert [cell.strip() for cell in cells] == whole[: len(cells)]
-    assert len(cells) == {12: 1, 20: 2, 30: 3, 45: 5, 60: 6}.get(width, 7)
+    assert re.split(" {2,}", line) == whole[:shown]
 
 
 def test_a_terminal_that_is_gone_ends_no_training():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -60,14 +59,10 @@ def test_the_scores_of_the_run_are_found_again(digits_run):
         split: evaluate_run(digits_run, split=split)["samples"]
         for split in ("train", "validation", "test", "all")
     }
-    assert counts == {"train": 1350, "validation": 150, "test": 297, "all": 1797}
-
-
-def test_accuracy_is_counted(digits_run):
-    model, digits = load_run(digits_run), load("digits")
-    guesses = predict_forward(model, digits.test.x).argmax(axis=1)
+    guesses = predict_forward(load_run(digits_run), load("digits").test.x).argmax(axis=1)
     accuracy = evaluate_run(digits_run)["forward/accuracy"]
-    assert accuracy == pytest.approx(np.mean(guesses == digits.test.y))
+    assert accuracy == pytest.approx(np.mean(guesses == load("digits").test.y))
+    assert counts == {"train": 1350, "validation": 150, "test": 297, "all": 1797}
 
 
 def test_data_that_does_not_fit_is_refused(digits_run, table_run, tmp_path):
@@ -85,20 +80,6 @@ def test_data_that_does_not_fit_is_refused(digits_run, table_run, tmp_path):
         evaluate_run(folder, split="validation")
     with pytest.raises(ArchitectureError, match="split must be one of"):
         evaluate_run(digits_run, split="tset")
-
-
-def test_a_missing_or_damaged_model_is_one_error(digits_run, tmp_path):
-    with pytest.raises(DataError, match=r"model\.npz: no such file"):
-        evaluate_run(tmp_path)
-    with pytest.raises(DataError, match="absent"):
-        evaluate_run(tmp_path / "absent")
-    copy = tmp_path / "model.npz"
-    shutil.copy(digits_run / "model.npz", copy)
-    content = bytearray(copy.read_bytes())
-    content[len(content) // 2] ^= 1
-    copy.write_bytes(content)
-    with pytest.raises(DataError, match=r"model\.npz"):
-        evaluate_run(copy)
 
 
 def test_settings_of_another_version_are_no_crash(digits_run, tmp_path):
@@ -147,7 +128,6 @@ def test_samples_are_read_in_every_form(digits_run, tmp_path):
     [
         (np.zeros((3, 7, 8)), r"shape \(3, 7, 8\); expected \(n, 8, 8, 1\) or"),
         (np.zeros((0, 64)), "no samples"),
-        (np.full((1, 64), np.nan), "expected finite numbers"),
         (np.full((1, 64), 1e31), "expected finite numbers"),
         (np.full((1, 64), "a"), "expected real numbers"),
         (np.array(5), r"shape \(\); expected"),
@@ -163,12 +143,9 @@ def test_samples_that_do_not_fit_are_named(digits_run, tmp_path, array, message)
     ("array", "message"),
     [
         ([3.5], "no class 3.5; expected one of the classes '0'"),
-        ([10], "no class 10"),
-        ([-1], "no class -1"),
         ([], "no targets"),
         ([[1.0, 0.0]], r"expected \(n, 10\)"),
         (-np.eye(10), "probabilities ≥ 0"),
-        ([np.inf], "no class inf"),
         (["x"], "no class 'x'"),
     ],
 )
