@@ -17,10 +17,23 @@ from nembp.errors import DataError, OutputError
 from nembp.files import replacing, write_atomically
 
 
-def test_content_replaces_the_old_and_nothing_else_is_left(tmp_path):
+def test_content_replaces_the_old_and_nothing_else_is_left(tmp_path, monkeypatch):
     path = tmp_path / "new" / "folder" / ("x" * 255)  # the longest possible name
     write_atomically(path, b"old, and longer")
+    calls = []
+
+    def note_fsync(descriptor):
+        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+
+    def note_replace(source, target):
+        assert os.path.getsize(source) == 3  # nothing is left in a buffer
+        calls.append("rename")
+        os.rename(source, target)
+
+    monkeypatch.setattr(files.os, "fsync", note_fsync)
+    monkeypatch.setattr(files.os, "replace", note_replace)
     write_atomically(str(path), b"new")
+    assert calls == ["file", "rename", "folder"]
     assert path.read_bytes() == b"new"
     assert os.listdir(path.parent) == [path.name]
     (tmp_path / "plain").touch()  # permissions are the usual ones
@@ -105,25 +118,6 @@ def test_an_impossible_path_is_named_with_the_remedy(tmp_path, name):
     assert str(caught.value).endswith("Choose another path.")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert os.listdir(tmp_path / "folder") == []
-
-
-def test_a_file_is_synced_before_it_is_renamed_and_the_folder_after(tmp_path, monkeypatch):
-    calls = []
-    fsync, replace = os.fsync, os.replace
-
-    def note_fsync(descriptor):
-        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
-        fsync(descriptor)
-
-    def note_replace(source, target):
-        assert os.path.getsize(source) == 3  # nothing is left in a buffer
-        calls.append("rename")
-        replace(source, target)
-
-    monkeypatch.setattr(files.os, "fsync", note_fsync)
-    monkeypatch.setattr(files.os, "replace", note_replace)
-    write_atomically(tmp_path / "file", b"new")
-    assert calls == ["file", "rename", "folder"]
 
 
 def test_concurrent_writers_never_mix(tmp_path):

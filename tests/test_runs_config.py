@@ -79,36 +79,14 @@ def test_toml_reads_back_the_same(tmp_path_factory, config):
         assert from_toml(path, type(config)) == config
 
 
-@given(st.lists(st.integers(1, 9999), max_size=5), st.sampled_from([",", ", ", " ,"]))
-def test_layers_are_read_as_written(sizes, comma):
-    text = comma.join(map(str, sizes))
-    assert RunConfig(layers=text).layers == tuple(sizes) == RunConfig(layers=sizes).layers
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [("512,0", 2), ("-3", 1), ("12,,3", 2), ("7,x", 2), ("1.5", 1), ([4, 0], 2), ([True], 1),
-     ("٣", 1), ([8.0], 1), ("9" * 12, 1)],
-)  # fmt: skip
-def test_a_bad_layer_is_named(text, number):
-    with pytest.raises(ArchitectureError, match=f"as layer {number}: .*expected"):
-        RunConfig(layers=text)
-
-
-def test_layers_are_kept_as_they_are_usually_written():
-    config = RunConfig(layers="CONV8x4p1s2, pool2s2 ,16")
-    assert config.layers == ("conv8x4s2", "pool2", 16)
-    assert config.as_dict()["layers"] == ["conv8x4s2", "pool2", 16]
-    assert RunConfig(layers=config.layers) == config
-
-
 @pytest.mark.parametrize(
     ("name", "value", "kept"),
     [
+        ("layers", "CONV8x4p1s2, pool2s2 ,16", ("conv8x4s2", "pool2", 16)),
+        ("layers", [7, 8], (7, 8)),
+        ("layers", "", ()),
         ("augment", "crops , Flips", "flips,crops4"),
         ("augment", ["crops2"], "crops2"),
-        ("augment", "none", "none"),
-        ("image_size", "32", (32, 32)),
         ("image_size", "32x48", (32, 48)),
         ("image_size", 32, (32, 32)),
         ("image_size", [32, 48], (32, 48)),
@@ -150,35 +128,24 @@ def test_choices_are_those_of_the_engine():
     [
         ("epochs", 0, "epochs must be a whole number ≥ 1, got 0"),
         ("epochs", 2.0, "epochs must be a whole number ≥ 1, got 2.0"),
-        ("epochs", True, "epochs must be a whole number"),
         ("epochs", np.bool_(True), "epochs must be a whole number"),
-        ("seed", -1, "seed must be a whole number ≥ 0"),
         ("seed", 10**400, "seed must be at most 9,223,372,036,854,775,807, got 10000"),
-        ("learning_rate", 10**400, "learning_rate must be at most 9,223,"),
-        (
-            "learning_rate",
-            np.float32("inf"),
-            "learning_rate must be a number > 0, got np.float32(inf)",
-        ),
+        ("learning_rate", np.float32("inf"), "must be a number > 0, got np.float32(inf)"),
         ("learning_rate", 0.0, "learning_rate must be a number > 0, got 0.0"),
         ("learning_rate", math.nan, "learning_rate must be a number > 0, got nan"),
-        ("noise_std", math.inf, "noise_std must be a number ≥ 0, got inf"),
         ("test_fraction", 1.0, "test_fraction must be a number > 0 and < 1, got 1.0"),
         ("learning_rate", "0.1", "learning_rate must be a number > 0, got '0.1'"),
         ("noise", "nme", "noise must be one of none, nem, blind, anti, drift, got 'nme'"),
         ("targets", "a,,b", "targets holds an empty name"),
         ("targets", 3, "targets must be names"),
+        ("layers", "512,0", "layers has '0' as layer 2: it has 0 units; expected"),
         ("augment", "flip", "augment must be none, flips, crops or flips,crops (crops2: shifted"),
         ("augment", "flips,flips", "augment must be none, flips"),
-        ("augment", "none,crops", "augment must be none, flips"),
         ("augment", "crops0", "augment must be none, flips"),
-        ("augment", "", "augment must be none, flips"),
         ("augment", 4, "augment must be none, flips"),
         ("image_size", "32x", 'image_size must be height and width in pixels, as in "32x32"'),
         ("image_size", "0", "image_size must be height and width in pixels"),
         ("image_size", [4, 4, 3], "image_size must be height and width in pixels"),
-        ("image_size", True, "image_size must be height and width in pixels"),
-        ("scaling", "unti", "scaling must be one of auto, unit, channel, got 'unti'"),
         ("data_dir", 3, "data_dir must be text, got 3"),
         ("data_dir", "a\0b", "data_dir must be text"),
         ("dataset", None, "dataset must be a name"),
@@ -191,55 +158,33 @@ def test_a_bad_value_is_named(name, value, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("kind", "text", "message"),
     [
-        ("epoch = 3", "unknown key 'epoch'; did you mean epochs"),
-        ("zzz = 3", "unknown key 'zzz'; `nembp train --help` lists the options"),
-        ("epochs = '3'", "epochs must be a whole number ≥ 1, got '3'"),
-        ("noise-std = 'a'", "noise-std must be a number ≥ 0, got 'a'"),
-        ("batch-size = 8\nbatch_size = 8", "batch_size is given twice"),
-        ("[train]\nepochs = 3", "unknown key 'train'"),
-        ("epochs = ", "not valid TOML"),
-        ("layers = '8,0'", "layers has '0' as layer 2: it has 0 units"),
-        ("layers = ['conv8x4', 'maxpool2']", "layers has 'maxpool2' as layer 2: pooling is by"),
-        ("quiet = 1", "quiet must be true or false, got 1"),
-        ("seed = " + "9" * 5000, "not valid TOML"),
+        (RunConfig, "epoch = 3", "unknown key 'epoch'; did you mean epochs"),
+        (RunConfig, "zzz = 3", "unknown key 'zzz'; `nembp train --help` lists the options"),
+        (RunConfig, "noise-std = 'a'", "noise-std must be a number ≥ 0, got 'a'"),
+        (RunConfig, "batch-size = 8\nbatch_size = 8", "batch_size is given twice"),
+        (RunConfig, "epochs = ", "not valid TOML"),
+        (RunConfig, "layers = ['conv8x4', 'maxpool2']", "layers has 'maxpool2' as layer 2: pool"),
+        (RunConfig, "quiet = 1", "quiet must be true or false, got 1"),
+        (RunConfig, "seed = " + "9" * 5000, "not valid TOML"),
+        (RunConfig, "\udcff", "not valid TOML"),
+        (RunConfig, None, "cannot be read"),
+        (GanConfig, "data = 'ring'\ndataset = 'ring'", "dataset is given twice, in two spellings"),
+        (GanConfig, "weight-until = 1.5", "weight-until must be a number > 0 and ≤ 1, got 1.5"),
+        (GanConfig, "classes = 1", "classes must be true or false"),
+        (GanConfig, "zzzz = 3", "`nembp gan --help` lists the options"),
+        (GanConfig, "noise-place = ['generator']", "noise-place must be discriminator/forward, "),
     ],
 )
-def test_a_bad_file_is_one_error_that_names_it(tmp_path, text, message):
+def test_a_bad_file_is_one_error_that_names_it(tmp_path, kind, text, message):
     path = tmp_path / "my.toml"
-    path.write_text(text)
+    if text is not None:
+        path.write_text(text, "utf-8", "surrogateescape")
     with pytest.raises(ArchitectureError) as caught:
-        read_settings(path, RunConfig, {"quiet": bool})
+        read_settings(path, kind, {"quiet": bool})
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("kind = 'gan'", "kind must be one of vanilla, minimax, wasserstein, wasserstein-gp"),
-        ("data = 'ring'\ndataset = 'ring'", "dataset is given twice, in two spellings"),
-        ("weight-until = 1.5", "weight-until must be a number > 0 and ≤ 1, got 1.5"),
-        ("classes = 1", "classes must be true or false"),
-        ("epochs = 3", "unknown key 'epochs'; "),
-        ("zzzz = 3", "`nembp gan --help` lists the options"),
-        ("generator-weight = 0", "generator-weight must be a number > 0"),
-        ("noise-place = ['generator']", "noise-place must be discriminator/forward, "),
-    ],
-)
-def test_a_bad_file_is_named(tmp_path, text, message):
-    (tmp_path / "c.toml").write_text(text)
-    with pytest.raises(ArchitectureError, match=r"c\.toml: ") as error:
-        from_toml(tmp_path / "c.toml", GanConfig)
-    assert message in str(error.value)
-
-
-def test_files_that_are_no_toml(tmp_path):
-    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    for name, message in (("absent.toml", "cannot be read"), ("binary.toml", "not valid TOML")):
-        with pytest.raises(ArchitectureError, match=f"{name}: {message}"):
-            from_toml(tmp_path / name)
 
 
 def test_every_default_is_in_words():
@@ -292,22 +237,17 @@ def test_recipes_follow_the_data():
     assert logistic.backward_weight == 0.005
 
 
-@pytest.mark.parametrize(
-    ("shape", "layers"),
-    [
-        ((32, 32, 3), ("conv32x4s2", "conv64x4s2", "conv128x4s2", 256)),
+def test_convolutions_have_defaults_of_their_own():
+    for shape, layers in (
         ((20, 30, 2), ("conv32x4s2", "conv64x4s2", 256)),
         ((8, 8, 3), ("conv32x4s2", 256)),
         ((300, 200, 3), ("conv32x4s2", "conv64x4s2", "conv128x4s2", "conv256x4s2", 256)),
         ((7, 7, 3), (128, 64)),
-        ((20, 20, 1), (512, 256)),
-    ],
-)
-def test_images_of_several_channels_get_convolutions(shape, layers):
-    assert recipe(data(24, shape, np.arange(24) % 3, pixels=True)).layers == layers
-
-
-def test_convolutions_have_defaults_of_their_own():
+    ):
+        images = data(24, shape, np.arange(24) % 3, pixels=True)
+        assert (recipe(images).layers, recipe(images).augment) == (layers, "none")
+        known = dataclasses.replace(images, name="cifar10")
+        assert recipe(known).augment == "flips,crops4"
     grey = data(12_600, (8, 8), np.arange(12_600) % 3, pixels=True)
     dense = recipe(grey)
     for config in (RunConfig(layers="conv8x4s2,32"), RunConfig(layers="7,reshape1x1x7,up2x4s2")):
@@ -323,14 +263,6 @@ def test_convolutions_have_defaults_of_their_own():
     assert (recipe(coloured, mine).layers, recipe(coloured, mine).backward_weight) == ((64,), 0.5)
     numbers = recipe(data(300, (8, 8, 3), np.linspace(0.0, 1.0, 300), pixels=True))
     assert (numbers.forward, numbers.backward_weight) == ("gaussian", round(1 / 192, 5))
-
-
-def test_photographs_known_by_name_are_augmented():
-    images = data(24, (8, 8, 3), np.arange(24) % 3, pixels=True)
-    assert recipe(images).augment == "none"
-    known = dataclasses.replace(images, name="cifar10")
-    assert recipe(known).augment == "flips,crops4"
-    assert recipe(known, RunConfig(augment="none")).augment == "none"
 
 
 def test_noise_goes_where_it_was_found_to_pay():
