@@ -12,6 +12,7 @@ import click
 from .output import count, emit_json, emit_table, note, on_terminal, say, short_path
 from .progress import terminate_as_interrupt
 
+AT_ONCE = click.IntRange(1, 1024)  # processes or threads
 EVERY = 5.0  # seconds between lines of progress where there is no terminal
 
 
@@ -85,11 +86,11 @@ def list_experiments(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--seeds", type=int, metavar="N", help="Reported seeds.  [default: the protocol's]")
 @click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="J",
+    "--jobs", type=AT_ONCE, metavar="J",
     help="Replicates at a time.  [default: the cores; 1 on a GPU]",
 )  # fmt: skip
 @click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N",
+    "--threads", type=AT_ONCE, metavar="N",
     help="BLAS threads of each, on which last bits depend.  [default: the cores / J]",
 )  # fmt: skip
 @click.option(
@@ -219,7 +220,7 @@ def _report(summary: Mapping[str, Any]) -> None:
     metavar="MINUTES", help="Core-minutes of training in this run; --resume goes on.",
 )  # fmt: skip
 @click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="J", help="Trainings at a time.  [default: the "
+    "--jobs", type=AT_ONCE, metavar="J", help="Trainings at a time.  [default: the "
     "cores]",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on from the rows that are there.")

@@ -85,7 +85,9 @@ def _curves(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> 
         axis = axes[keys.index(key)][rates.index(rate)]
         for arm_name, rows in lines.items():
             colour = COLOURS[order.index(arm_name) % len(COLOURS)]
-            _band(axis, arm_name, np.array(rows, dtype=float), colour)
+            # by epoch; of rows that were tampered with, as far as all reach
+            values = np.array(list(zip(*rows, strict=False)), dtype=float).reshape(-1, len(rows))
+            _band(axis, arm_name, values.T, colour)
         axis.set(title=f"{rate} settings", xlabel=clock, ylabel=key.removeprefix("course/"))
         axis.set_yscale("log" if key.endswith("nll") and "backward" not in key else "linear")
         axis.xaxis.get_major_locator().set_params(integer=True)

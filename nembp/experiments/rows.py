@@ -21,7 +21,7 @@ from nembp.files import write_atomically
 from nembp.runs.folder import to_json
 
 ROWS = "rows.jsonl"
-DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 
 
 def seal(values: Mapping[str, Any]) -> str:
@@ -52,14 +52,12 @@ def read_header(path: Path, name: str, digest: str, content: Mapping[str, Any]) 
     """
     try:
         header = json.loads(path.read_bytes())
-        old, numbers = (
-            header.get("content", header),
-            [header.get(k, 2) for k in ("threads", "seeds")],
-        )
+        old = header.get("content", header)
+        numbers = [header.get(key, 2) for key in ("threads", "seeds")]
         if not (type(header["hash"]) is str and type(old) is dict):
             raise ValueError("hash or content are missing")
-        if not all(type(number) is int and number > 0 for number in numbers):
-            raise ValueError("threads and seeds must be whole numbers above 0")
+        if not all(type(number) is int and 0 < number < 1 << 31 for number in numbers):
+            raise ValueError("threads and seeds must be whole numbers above 0, of 31 bits")
         if header.get("seal", seal(header)) != seal(header):
             raise ValueError("it does not match its seal")
     except FileNotFoundError as error:
@@ -161,6 +159,8 @@ class RowFile:
                 f"{self.path}: another run is writing it; wait for it to end, or choose another "
                 "--out"
             ) from error
+        for left in folder.glob(".nembp-*.part"):  # half written by a run that was killed
+            left.unlink(missing_ok=True)
 
     def truncate(self, size: int) -> None:
         """Drop a last line that was cut short."""

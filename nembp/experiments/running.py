@@ -265,17 +265,19 @@ def protocol_rows(folder: Path, protocol: Protocol) -> tuple[list[dict[str, Any]
     def identity(row: dict[str, Any]) -> Task:
         if not needed <= set(row) <= needed | {"seconds", "threads"}:
             raise KeyError
-        values = [value for curve in row["curves"].values() for value in curve]
-        values += row["scores"].values()
+        curves = list(row["curves"].values())
+        values = [value for curve in curves for value in curve] + list(row["scores"].values())
         if not (
             row["phase"] in ("tune", "report")
             and row["status"] in ("finished", "diverged")
             and type(row["arm"]) is str
             and type(row["seed"]) is int
             and all(type(row[key]) is float for key in numbers)
+            and all(type(curve) is list for curve in curves)
             and all(type(value) in (int, float, type(None)) for value in values)
         ):
             raise TypeError
+        np.array(values, np.float64)  # whole numbers may be too large for it
         return Task.of(row)
 
     return read_rows(folder, "protocol", protocol.digest, identity)
