@@ -152,7 +152,7 @@ class Exponential(Likelihood):
 
 
 def test_a_likelihood_without_backprop_invariance_is_told():
-    with pytest.raises(VerificationError, match=r"error = \(a − t\)"):
+    with pytest.raises(VerificationError, match=r"error = scale · \(a − t\)"):
         check_likelihood(Exponential())
     assert check_likelihood(Exponential(), canonical=False, support="positive").passed
     with pytest.raises(VerificationError, match="total over labels"):

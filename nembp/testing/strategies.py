@@ -18,7 +18,6 @@ from nembp.engine.linear import LinearMap
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise
 from nembp.verification.cases import (
-    Array,
     Case,
     Pick,
     one_hot,
@@ -28,6 +27,7 @@ from nembp.verification.cases import (
     random_noise,
     random_targets,
 )
+from nembp.verification.reports import Array
 
 seeds = st.integers(0, 2**32 - 1)
 

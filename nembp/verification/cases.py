@@ -31,8 +31,8 @@ from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Trans
 from nembp.engine.network import Layer, Network
 from nembp.engine.noise import Noise
 from nembp.verification.definitions import knows
+from nembp.verification.reports import Array
 
-Array: TypeAlias = np.ndarray[Any, Any]
 Pick: TypeAlias = Callable[[int, int], int]  # a whole number between two bounds, both included
 Shape: TypeAlias = tuple[int, int, int]
 

@@ -11,47 +11,36 @@ import numpy as np
 from nembp.backend import Backend, get_backend
 from nembp.engine.activations import Activation, get_activation
 from nembp.engine.backprop import backpropagate
-from nembp.engine.likelihoods import (
-    Bernoulli,
-    Bipolar,
-    Gaussian,
-    Likelihood,
-    Multinomial,
-    get_likelihood,
-)
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial, get_likelihood
 from nembp.engine.linear import Dense, LinearMap, Transposed
 from nembp.engine.network import Network
 from nembp.engine.optimizers import Optimizer, get_optimizer
 from nembp.errors import ArchitectureError, DataError, ShapeError
-from nembp.verification.cases import Array, Case, Given
+from nembp.verification.cases import Case, Given
 from nembp.verification.gradients import GradientReport, Method, check_gradient, quiet
 from nembp.verification.laws import LAWS, Law
-from nembp.verification.laws.law import BP, DESIGN, Bench, End, host
+from nembp.verification.laws.law import BP, Bench, End, agrees, host
 from nembp.verification.laws.networks import error_size
-from nembp.verification.laws.parts import (
-    SUPPORTS,
-    Calls,
-    applied,
-    multiplied,
-    total_probability,
-)
-from nembp.verification.reports import (
-    Deviation,
-    Deviations,
-    LawReport,
-    LawResult,
-    holds,
-    near,
-    result_of,
-)
+from nembp.verification.laws.parts import SUPPORTS
+from nembp.verification.reports import Array, LawReport, LawResult, near, result_of
 
-ROWS, WIDTH = 5, 4
 FAMILIES = {
     Likelihood: "likelihood",
     LinearMap: "map",
     Activation: "activation",
     Optimizer: "optimizer",
 }
+
+
+def _check_part(
+    part: Any, over: str, device: str | Backend, seed: int, raises: bool, tried: Any = None
+) -> LawReport:
+    """Return what every law over a kind of part says about one, as it is ``tried``."""
+    bench = Bench(get_backend(device), "float64", 5, seed)
+    with quiet():
+        results = [law.of_part(tried or part, bench) for law in LAWS.values() if law.over == over]
+    family = "linear map" if over == "map" else over
+    return _finished(f"{family} {type(part).__name__}", results, raises)
 
 
 def check_linear_map(
@@ -65,8 +54,7 @@ def check_linear_map(
     >>> check_linear_map(Dense(3, 2)).passed
     True
     """
-    bench = Bench(get_backend(device), "float64", ROWS, seed)
-    return _report(linear_map, "map", _laws_of(linear_map, "map", bench), raises)
+    return _check_part(linear_map, "map", device, seed, raises)
 
 
 def check_activation(
@@ -83,38 +71,23 @@ def check_activation(
     >>> check_activation("tanh").passed
     True
     """
-    f = get_activation(activation)
-    bench = Bench(get_backend(device), "float64", ROWS, seed)
-    z = np.concatenate([[0.0, 1e-3, -1e-3, 0.5, -0.5, 1.0, -1.0, 4.0, -4.0], bench.normal(40)])
-    w = bench.generator.uniform(0.5, 1.5, z.size)
-
-    def of_slope() -> Deviations:
-        report = check_gradient(
-            lambda z: np.sum(w * _activated(f, bench, z)),
-            z,
-            gradient=lambda z: multiplied(f, bench, w[None], applied(f, bench, z[None]))[0],
-            scale=1.0,
-            blocks={"f'(z)": z.shape},
-            seed=seed,
-            raises=False,
-        )
-        yield from _of_report(report)
-        if f.analytic and report.passed and bench.backend.name == "cpu":
-            what = "complex steps do not apply, so analytic must be False"
-            yield holds(report.method == "complex", what)
-
-    slope = "multiply_derivative is the slope of activate"
-    results = [result_of(slope, DESIGN, 0.0, of_slope()), *_laws_of(f, "activation", bench)]
-    return _report(f, "activation", results, raises)
+    return _check_part(get_activation(activation), "activation", device, seed, raises)
 
 
-def _activated(f: Activation, bench: Bench, z: Array) -> Array:
-    """Return f(z) in the precision of z, complex included."""
-    if z.dtype.kind != "c":
-        return np.asarray(applied(f, bench, z[None])[0])
-    a = bench.backend.asarray(z[None].copy())
-    f.activate(bench.backend, a, bench.backend.asarray(np.full(a.shape, np.nan + 0j)))
-    return np.asarray(bench.backend.to_numpy(a)[0])
+def check_optimizer(
+    optimizer: str | Optimizer | type[Optimizer],
+    *,
+    device: str | Backend = "cpu",
+    seed: int = 0,
+    raises: bool = True,
+) -> LawReport:
+    """Check that an optimizer descends, each parameter by itself, in place, with decay of weights.
+
+    >>> check_optimizer("adam").passed
+    True
+    """
+    made = optimizer() if isinstance(optimizer, type) else get_optimizer(optimizer)
+    return _check_part(made, "optimizer", device, seed, raises)
 
 
 def check_likelihood(
@@ -141,7 +114,7 @@ def check_likelihood(
     targets : callable, optional
         (generator, rows, width) ↦ proper targets; by default those that the likelihood's own
         ``random_targets`` draws, or else those of its kind.
-    support : {"labels", "bits", "counts", "reals", "positive"}, optional
+    support : {"labels", "bits", "signs", "counts", "reals", "positive"}, optional
         Over which targets p must add up to 1; by default the one that fits, if any.
     sums : bool, optional
         Whether log p must follow from sums of targets, as training on classes needs; by default
@@ -156,73 +129,8 @@ def check_likelihood(
     if support is not None and support not in SUPPORTS:
         raise ArchitectureError(f"support must be one of {', '.join(SUPPORTS)}, got {support!r}")
     likelihood = get_likelihood(likelihood)
-    end, device_ = End(likelihood, targets=targets), get_backend(device)
-    bench = Bench(device_, "float64", ROWS, seed)
-    results = [
-        result_of("error = −∂log p/∂z", BP, 0.0, _error_is_slope(end, bench)),
-        *_laws_of(
-            end,
-            "likelihood",
-            bench,
-            [] if canonical else ["invariance.update"],
-            [] if sums is None or sums == likelihood.class_sums else ["likelihood.class-sums"],
-        ),
-        result_of("p adds up to 1", DESIGN, 1e-6, _adds_up(end, bench, support)),
-    ]
-    if sums and not likelihood.class_sums:
-        why = "class_sums is False, so log p does not follow from sums of targets"
-        results.append(
-            result_of("sums of targets give sums of log p", DESIGN, 0.0, iter([holds(False, why)]))
-        )
-    return _report(likelihood, "likelihood", results, raises)
-
-
-def _error_is_slope(end: End, bench: Bench) -> Deviations:
-    calls, z = Calls(end, bench), 1.5 * bench.normal(ROWS, WIDTH)
-    t, n = end.draw(bench, ROWS, WIDTH), 0.3 * bench.normal(ROWS, WIDTH)
-    yield holds(t.shape == z.shape and np.all(np.isfinite(t)), f"targets have shape {z.shape}")
-    for targets in (t, t + n):
-        report = check_gradient(
-            lambda z, targets=targets: -np.sum(calls.log_p(z, targets)),
-            z,
-            gradient=lambda z, targets=targets: calls.error(z, targets),
-            method="central",
-            scale=1.0,
-            blocks={"error": z.shape},
-            rows=ROWS,
-            raises=False,
-        )
-        yield from _of_report(report)
-
-
-def _adds_up(end: End, bench: Bench, support: str | None) -> Deviations:
-    known = {Multinomial: "labels", Bernoulli: "bits", Bipolar: "signs", Gaussian: "reals"}
-    wanted = support or known.get(type(end.likelihood))
-    totals = {
-        name: [total_probability(end, bench, name, shift) for shift in (-1.0, 0.3, 1.1)]
-        for name in ([wanted] if wanted else SUPPORTS)
-    }
-    fits = [name for name, total in totals.items() if np.allclose(total, 1.0, atol=1e-6)]
-    if wanted or fits:
-        name = fits[0] if fits else wanted
-        yield near(totals[str(name)], np.ones(3), f"total over {name}")
-
-
-def check_optimizer(
-    optimizer: str | Optimizer | type[Optimizer],
-    *,
-    device: str | Backend = "cpu",
-    seed: int = 0,
-    raises: bool = True,
-) -> LawReport:
-    """Check that an optimizer descends, each parameter by itself, in place, with decay of weights.
-
-    >>> check_optimizer("adam").passed
-    True
-    """
-    made = optimizer() if isinstance(optimizer, type) else get_optimizer(optimizer)
-    bench = Bench(get_backend(device), "float64", ROWS, seed)
-    return _report(made, "optimizer", _laws_of(made, "optimizer", bench), raises)
+    end = End(likelihood, False, targets, support, sums, canonical)
+    return _check_part(likelihood, "likelihood", device, seed, raises, end)
 
 
 # -- networks --------------------------------------------------------------------------------------
@@ -275,7 +183,7 @@ def _slopes(given: Given, options: dict[str, Any]) -> list[LawResult | None]:
         for by in ("batch", "running") if own.statistics_count else ("batch",):
             for report in _gradients(exact, x, t, by, options):
                 law = f"{report.name} {of_way}, {by} statistics"
-                results.append(result_of(law, BP, 0.0, _of_report(report)))
+                results.append(result_of(law, BP, 0.0, iter([agrees(report)])))
         if own.dtype != "float64":
             pair = [host(n, backpropagate(n, x, t)[0]) for n in (way, exact)]
             found = near(pair[0], pair[1], "gradient", error_size(exact, x, t))
@@ -399,19 +307,14 @@ def check_extension(
     True
     """
     made = _made(extension)
-    options: dict[str, Any] = {"device": device, "seed": seed, "raises": False}
+    over = next(name for base, name in FAMILIES.items() if isinstance(made, base))
     if isinstance(made, Likelihood):
-        results = list(check_likelihood(made, sums=sums, **options).laws)
+        alone = check_likelihood(made, sums=sums, device=device, seed=seed, raises=False)
     else:
-        checks: dict[str, Any] = {
-            "map": check_linear_map,
-            "activation": check_activation,
-            "optimizer": check_optimizer,
-        }
-        results = list(checks[_family(made)](made, **options).laws)
-    if all(law.passed for law in results) and not isinstance(made, Optimizer):
-        results += _in_networks(list(_cases(made, seed)), device, seed)
-    return _report(made, _family(made), results, raises)
+        alone = _check_part(made, over, device, seed, False)
+    inside = alone.passed and not isinstance(made, Optimizer)
+    results = _in_networks(list(_cases(made, seed)), device, seed) if inside else ()
+    return _finished(alone.subject, [*alone.laws, *results], raises)
 
 
 def _made(extension: Any) -> Any:
@@ -432,10 +335,6 @@ def _made(extension: Any) -> Any:
             f"{extension.__name__} needs arguments ({error}); pass an instance, such as "
             f"{extension.__name__}(...)"
         ) from error
-
-
-def _family(made: Any) -> str:
-    return next(name for base, name in FAMILIES.items() if isinstance(made, base))
 
 
 def _cases(made: Any, seed: int) -> Iterator[Case]:
@@ -478,30 +377,6 @@ def _in_networks(cases: list[Case], device: str | Backend, seed: int) -> Iterato
 # -- results ---------------------------------------------------------------------------------------
 def _named(groups: Iterable[str]) -> list[Law]:
     return [law for law in LAWS.values() if law.name.partition(".")[0] in groups]
-
-
-def _laws_of(part: Any, over: str, bench: Bench, *without: list[str]) -> list[LawResult | None]:
-    """Return what every law over a kind of part says about one."""
-    left_out = [name for names in without for name in names]
-    chosen = [law for law in LAWS.values() if law.over == over and law.name not in left_out]
-    with quiet():
-        return [
-            law.of_part(part, Bench(bench.backend, bench.dtype, ROWS, bench.seed)) for law in chosen
-        ]
-
-
-def _of_report(report: GradientReport) -> Deviations:
-    """Yield what a gradient check decides."""
-    w = report.worst
-    error = w.relative_error if report.passed else max(w.relative_error, w.relative_tolerance * 2.0)
-    what = w.label if report.passed else report.summary
-    values = (w.analytic, w.numeric) if report.passed else (np.nan, np.nan)
-    yield Deviation(what, error or float(not report.passed), *values, w.relative_tolerance)
-
-
-def _report(part: Any, family: str, results: Iterable[LawResult | None], raises: bool) -> LawReport:
-    family = "linear map" if family == "map" else family
-    return _finished(f"{family} {type(part).__name__}", results, raises)
 
 
 def _finished(subject: str, results: Iterable[LawResult | None], raises: bool) -> LawReport:

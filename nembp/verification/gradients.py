@@ -22,8 +22,7 @@ import numpy as np
 
 from nembp.backend import stream
 from nembp.errors import ArchitectureError, ShapeError, VerificationError
-from nembp.verification.cases import Array
-from nembp.verification.reports import ratio
+from nembp.verification.reports import Array, ratio
 
 Method = Literal["auto", "central", "complex"]
 Line = Callable[[float], float]  # t ↦ φ(t), NaN where it is not defined
@@ -77,25 +76,18 @@ class Coordinate:
         """|analytic − numeric|, to the nearer side at a kink; inf unless both are finite."""
         if not (math.isfinite(self.analytic) and math.isfinite(self.numeric)):
             return math.inf
-        if self.sides is not None:
-            low, high = sorted(self.sides)
-            return max(low - self.analytic, self.analytic - high, 0.0)
-        return abs(self.analytic - self.numeric)
+        low, high = sorted(self.sides or (self.numeric, self.numeric))
+        return max(low - self.analytic, self.analytic - high, 0.0)
+
+    def relative(self, error: float) -> float:
+        """Return an error over the larger of the two values."""
+        sizes = [abs(v) for v in (self.analytic, self.numeric) if math.isfinite(v)]
+        return ratio(error, max(*sizes, self.scale, 0.0))
 
     @property
     def relative_error(self) -> float:
         """``distance`` over the larger of the two values."""
-        return ratio(self.distance, self._size)
-
-    @property
-    def relative_tolerance(self) -> float:
-        """``tolerance`` over the larger of the two values."""
-        return ratio(self.tolerance, self._size)
-
-    @property
-    def _size(self) -> float:
-        sizes = [abs(v) for v in (self.analytic, self.numeric) if math.isfinite(v)]
-        return max(*sizes, self.scale, 0.0)
+        return self.relative(self.distance)
 
     @property
     def excess(self) -> float:
@@ -107,11 +99,16 @@ class Coordinate:
         """Whether the two values agree."""
         return self.distance <= self.tolerance
 
+    @property
+    def unsure(self) -> bool:
+        """Whether the claim lies between one-sided slopes, allowing for their errors."""
+        return bool(self.suspected and self.suspected[0] <= self.analytic <= self.suspected[1])
+
     def __str__(self) -> str:
         return (
             f"{self.label} is {self.analytic:.6g}, but {METHODS[self.method]} "
             f"{self.numeric:.6g} (relative error {self.relative_error:.1e}, tolerance "
-            f"{self.relative_tolerance:.1e})"
+            f"{self.relative(self.tolerance):.1e})"
         )
 
 
@@ -156,32 +153,28 @@ class GradientReport:
             raise VerificationError(self.summary, self)
 
     def __str__(self) -> str:
-        w = self.worst
+        w, others = self.worst, ", ".join(c.label for c in self.failures[1:6])
+        tolerance, share = w.relative(w.tolerance), math.floor(1000 * self.covered) / 10
         step = f", step {w.step:.1e}" if w.step else ""
         many = f", all in {self.directions} random directions" if self.directions else ""
-        rows = [
-            ("worst coordinate", w.label + (f" of {self.size}" if self.size > 1 else "")),
-            ("analytic", f"{w.analytic:.12g}"),
-            ("numeric", f"{w.numeric:.12g}  ({w.method}{step})"),
-            ("relative error", f"{w.relative_error:.1e}  (tolerance {w.relative_tolerance:.1e})"),
-            ("truncation error", f"{w.truncation:.1e}"),
-            ("rounding error", f"{w.rounding:.1e}  (of the values: {self.noise:.1e})"),
-            ("covered", f"{self.checked} of {self.size} coordinates one by one{many}"),
-            ("would be found", f"a relative error of {self.resolution:.1e} in half of the "
-             f"coordinates, 0.1 % in {math.floor(1000 * self.covered) / 10:g} % of them"),
-            ("evaluations", f"{self.values} values, {self.gradients} gradients"),
-        ]  # fmt: skip
-        if self.cause:
-            rows.insert(6, ("probable cause", self.cause))
-        if len(self.failures) > 1:
-            others = ", ".join(c.label for c in self.failures[1:6])
-            more = ", …" if len(self.failures) > 6 else ""
-            rows.insert(6, ("also wrong", others + more))
-        if self.kinks:
-            rows.append(("kinks", f"{self.kinks}, the gradient between the two slopes"))
-        rows += [("note", note) for note in self.notes]
-        head = f"gradient of {self.name}: {'passed' if self.passed else 'FAILED'}"
-        return "\n".join([head, *(f"  {key:<18}{text}" for key, text in rows)])
+        rows = {
+            "worst coordinate": w.label + (f" of {self.size}" if self.size > 1 else ""),
+            "analytic": f"{w.analytic:.12g}",
+            "numeric": f"{w.numeric:.12g}  ({w.method}{step})",
+            "relative error": f"{w.relative_error:.1e}  (tolerance {tolerance:.1e})",
+            "truncation error": f"{w.truncation:.1e}",
+            "rounding error": f"{w.rounding:.1e}  (of the values: {self.noise:.1e})",
+            "also wrong": others + (", …" if len(self.failures) > 6 else ""),
+            "probable cause": self.cause or "",
+            "covered": f"{self.checked} of {self.size} coordinates one by one{many}",
+            "would be found": f"a relative error of {self.resolution:.1e} in half of the "
+            f"coordinates, 0.1 % in {share:g} % of them",
+            "evaluations": f"{self.values} values, {self.gradients} gradients",
+            "kinks": f"{self.kinks}, the gradient between the two slopes" if self.kinks else "",
+        }
+        lines = [f"gradient of {self.name}: {'passed' if self.passed else 'FAILED'}"]
+        lines += [f"  {key:<18}{text}" for key, text in rows.items() if text]
+        return "\n".join([*lines, *(f"  {'note':<18}{note}" for note in self.notes)])
 
 
 # -- a user's value and gradient, flattened, counted and watched -----------------------------------
@@ -204,42 +197,38 @@ class Objective:
         blocks: Mapping[str, tuple[int, ...]] | None,
     ) -> None:
         self._function, self._gradient, self._point = function, gradient, point
-        if isinstance(point, Mapping):
-            self._keys: Any = list(point)
-        else:
-            self._keys = list(range(len(point))) if _is_sequence(point) else None
-        arrays = [np.asarray(p) for p in ([point] if self._keys is None else self._parts(point))]
+        several = isinstance(point, Mapping) or _is_sequence(point)
+        keys = point if isinstance(point, Mapping) else range(len(point)) if several else ()
+        self._keys: list[Any] | None = list(keys) if several else None
+        arrays = [np.asarray(part) for part in self._parts(point)]
         self._shapes = [a.shape for a in arrays]
         flat = np.concatenate([a.reshape(-1) for a in arrays]) if arrays else np.zeros(0)
         if flat.size == 0:
             raise ShapeError("the point is empty; give at least one coordinate")
         if flat.dtype.kind not in "iubf":
             raise ShapeError(f"the point must be real numbers, got dtype {flat.dtype}")
-        dtype = (
-            flat.dtype if flat.dtype.kind == "f" and flat.dtype.itemsize < 8 else np.dtype(float)
-        )
-        self.theta = flat.astype(dtype)
+        narrow = flat.dtype.kind == "f" and flat.dtype.itemsize < 8
+        self.theta = flat if narrow else flat.astype(float)
         bad = np.flatnonzero(~np.isfinite(self.theta))
         if bad.size:
             place = f"coordinate {bad[0]} of {flat.size}"
             raise ShapeError(f"the point holds {self.theta[bad[0]]} ({place}); expected numbers")
-        names = ["θ" if self._keys is None else str(key) for key in self._keys or [0]]
+        names = ["θ"] if self._keys is None else [str(key) for key in self._keys]
         self._blocks = dict(blocks or zip(names, self._shapes, strict=True))
         if (count := sum(math.prod(s) for s in self._blocks.values())) != flat.size:
             raise ShapeError(f"the blocks have {count} entries, but the point has {flat.size}")
         self.dtype = self.theta.dtype  # in which values are asked for
-        self.resolution = self.gradient_resolution = float(np.finfo(dtype).eps)
+        self.resolution = self.gradient_resolution = float(np.finfo(self.dtype).eps)
         self.values = self.gradients = 0
         self.notes: dict[str, None] = {}
         self._last: tuple[list[Array], list[Array]] | None = None
 
     def _parts(self, value: Any) -> list[Any]:
-        return [value[key] for key in self._keys]
+        return [value] if self._keys is None else [value[key] for key in self._keys]
 
     def _restore(self, flat: Array) -> Any:
-        ends = np.cumsum([math.prod(shape) for shape in self._shapes])[:-1]
-        pieces = zip(np.split(flat, ends), self._shapes, strict=True)
-        parts = [piece.reshape(shape) for piece, shape in pieces]
+        pieces = np.split(flat, np.cumsum([math.prod(shape) for shape in self._shapes])[:-1])
+        parts = [piece.reshape(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
         if self._keys is None:
             return parts[0] if parts[0].shape else parts[0][()]
         if isinstance(self._point, Mapping):
@@ -255,43 +244,29 @@ class Objective:
             index -= math.prod(shape)
         raise IndexError(index)
 
-    def _number(self, value: Any) -> Array:
-        array = np.asarray(value)
-        if array.size != 1 or array.dtype.kind not in "biufc":
-            raise ShapeError(
-                f"the value must be one number, got {_described(value)}; sum or average it first"
-            )
-        return array.reshape(())
-
-    def raw_value(self, theta: Array) -> Array:
-        """Return f as it comes back."""
+    def _call(self, theta: Array) -> Array:
         self.values += 1
         result = self._function(self._restore(theta))
-        return self._number(result if self._gradient is not None else result[0])
+        return _number(result if self._gradient is not None else result[0])
 
-    def value(self, theta: Array) -> float:
-        """Return f, or NaN where it is not defined."""
+    def value(self, theta: Array) -> Any:
+        """Return f at a real or complex point, of its kind; NaN where it is not defined."""
+        kind: Any = complex if theta.dtype.kind == "c" else float
         try:
-            value = self.raw_value(theta.astype(self.dtype))
-        except UNDEFINED:
-            return math.nan
-        return math.nan if value.dtype.kind == "c" else float(value)
-
-    def complex_value(self, theta: Array) -> complex | None:
-        """Return f at a complex point, None if it refuses one or drops the imaginary part."""
-        try:
-            value = self.raw_value(theta)
-        except REFUSALS:
-            return None
-        return complex(value) if value.dtype.kind == "c" else None
+            value = self._call(theta if kind is complex else theta.astype(self.dtype))
+        except REFUSALS as error:
+            if kind is float and not isinstance(error, UNDEFINED):
+                raise
+            return kind(math.nan)
+        return kind(value if (value.dtype.kind == "c") == (kind is complex) else math.nan)
 
     def widen(self) -> None:
         """Ask for values in float64 from now on, if the function takes such points."""
         try:
-            value = self.raw_value(self.theta.astype(np.float64))
+            value = self._call(self.theta.astype(float))
         except REFUSALS:
             return
-        self.dtype, self.resolution = np.dtype(np.float64), _epsilon(value)
+        self.dtype, self.resolution = np.dtype(float), _epsilon(value)
 
     def pair(self, theta: Array) -> tuple[float, Array]:
         """Return f and a float64 copy of ∇f at ``theta``, in its dtype."""
@@ -306,10 +281,9 @@ class Objective:
                 f"the function must return (value, gradient), got {_described(result)}; or pass "
                 "the gradient's own function as gradient="
             )
-        number = self._number(value)
+        number, arrays = _number(value), self._arrays_of(gradient)
         if number.dtype.kind == "c":
             raise ShapeError("the value at a real point must be real, got a complex number")
-        arrays = self._arrays_of(gradient)
         if self.dtype == self.theta.dtype:
             self.resolution = max(self.resolution, _epsilon(number))
         self.gradient_resolution = max(self.gradient_resolution, *map(_epsilon, arrays))
@@ -325,22 +299,21 @@ class Objective:
         return float(number), np.concatenate([np.ravel(a).astype(float) for a in arrays])
 
     def _arrays_of(self, gradient: Any) -> list[Array]:
-        if self._keys is None:
-            arrays = [np.asarray(gradient)]
-        elif isinstance(gradient, Mapping) and isinstance(self._point, Mapping):
-            missing = [key for key in self._keys if key not in gradient]
-            if missing:
-                raise ShapeError(f"the gradient has no entry {missing[0]!r}; the point has")
-            arrays = [np.asarray(part) for part in self._parts(gradient)]
-        elif isinstance(gradient, Sequence) and len(gradient) == len(self._keys):
-            arrays = [np.asarray(part) for part in gradient]
-        else:
-            kind = type(self._point).__name__
-            raise ShapeError(
-                f"the gradient must have the structure of the point, {len(self._keys)} arrays in a "
-                f"{kind}; got {type(gradient).__name__}"
-            )
-        for key, array, shape in zip(self._keys or [""], arrays, self._shapes, strict=True):
+        keys = self._keys or []
+        if self._keys is not None:
+            kind, alike = type(self._point).__name__, isinstance(gradient, Sequence)
+            if isinstance(self._point, Mapping) and isinstance(gradient, Mapping):
+                missing = [key for key in keys if key not in gradient]
+                if missing:
+                    raise ShapeError(f"the gradient has no entry {missing[0]!r}; the point has")
+                gradient = self._parts(gradient)
+            elif not alike or len(gradient) != len(keys):
+                raise ShapeError(
+                    f"the gradient must have the structure of the point, {len(keys)} arrays in a "
+                    f"{kind}; got {type(gradient).__name__}"
+                )
+        arrays = [np.asarray(part) for part in ([gradient] if self._keys is None else gradient)]
+        for key, array, shape in zip(keys or [""], arrays, self._shapes, strict=True):
             name = "the gradient" if len(arrays) == 1 else f"the gradient of {key}"
             if array.dtype.kind not in "iuf":
                 raise ShapeError(f"{name} must be real numbers, got dtype {array.dtype}")
@@ -357,6 +330,15 @@ def _is_sequence(point: Any) -> bool:
     return isinstance(point, (list, tuple)) and any(np.ndim(part) for part in point)
 
 
+def _number(value: Any) -> Array:
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biufc":
+        raise ShapeError(
+            f"the value must be one number, got {_described(value)}; sum or average it first"
+        )
+    return array.reshape(())
+
+
 def _epsilon(array: Array) -> float:
     return float(np.finfo(array.dtype if array.dtype.kind in "fc" else float).eps)
 
@@ -370,7 +352,7 @@ def _described(value: Any) -> str:
 # -- slopes along a line, each with its errors -----------------------------------------------------
 @dataclass(frozen=True)
 class Slope:
-    """φ'(0), its errors, its step, and the one-sided slopes with theirs."""
+    """φ'(0), its two errors, its step, and the one-sided slopes with theirs."""
 
     value: float
     truncation: float
@@ -467,11 +449,10 @@ class Around:
         self.theta, self.gradient, self.size = theta.astype(float), gradient, theta.size
         self.measured: dict[int, Coordinate] = {}
         self.threshold = np.full(self.size, np.inf)  # the smallest error that would have been found
-        self.small = 1e-9 * float(np.max(np.abs(gradient[np.isfinite(gradient)]), initial=0.0))
+        self.small = 1e-9 * _largest(gradient)
         self.value = self.objective.value(self.theta)
         ways = [self.signs(np.arange(self.size)) for _ in range(2)]
-        resolution = self.objective.resolution
-        self.noise = noise_of(self._line(ways[0]), self.value, resolution)
+        self.noise = noise_of(self._line(ways[0]), self.value, self.objective.resolution)
         self.analytic = check.method != "central" and all(self._is_analytic(v) for v in ways)
         # a change of f that its own rounding hides: where a neuron saturates, 1 − a² is no better
         self.floor = 256.0 * self.noise if self.analytic else 0.0
@@ -487,7 +468,7 @@ class Around:
         return v
 
     def _line(self, v: Array) -> Line:
-        return lambda t: self.objective.value(self.theta + t * v)
+        return lambda t: float(self.objective.value(self.theta + t * v))
 
     def sweep(self, v: Array, *, short: bool = False) -> Slope:
         """Return the slope by central differences.
@@ -495,19 +476,19 @@ class Around:
         ``short`` by steps a thousand times shorter, as if values had no noise: along a coordinate
         whose scale is far below its magnitude, fast change looks like noise.
         """
-        if short:
-            floor = 0.5 * self.objective.resolution * abs(self.value)
-            return sweep(self._line(v), self.value, floor, SHORT)
-        return sweep(self._line(v), self.value, self.noise)
+        if not short:
+            return sweep(self._line(v), self.value, self.noise)
+        floor = 0.5 * self.objective.resolution * abs(self.value)
+        return sweep(self._line(v), self.value, floor, SHORT)
 
     def _complex(self, v: Array, theta: Array, step: float = COMPLEX_STEP) -> float:
-        at = self.objective.complex_value(theta + 1j * step * v)
-        return math.nan if at is None else at.imag / step
+        at = self.objective.value(theta + 1j * step * v)
+        return float(at.imag / step) if np.isfinite(at) else math.nan
 
     def _is_analytic(self, v: Array) -> bool:
         """Whether a complex step along ``v`` is taken, and agrees with central differences."""
-        at = self.objective.complex_value(self.theta + 1j * COMPLEX_STEP * v)
-        if at is None or not np.isfinite(at) or abs(at.real - self.value) > 1e3 * self.noise:
+        at = self.objective.value(self.theta + 1j * COMPLEX_STEP * v)
+        if not np.isfinite(at) or abs(at.real - self.value) > 1e3 * self.noise:
             return False
         exact = at.imag / COMPLEX_STEP
         for central in (self.sweep(v), self.sweep(v, short=True)):
@@ -531,43 +512,36 @@ class Around:
     # -- judgements ------------------------------------------------------------------------------
     def judge(self, members: Array, v: Array, slope: Slope, method: str = "") -> Coordinate:
         """Compare the claim along ``v`` over some coordinates with a slope."""
-        single = len(members) == 1
-        unit = float(self.check.scale[members[0]]) if single else 1.0
+        single, check = len(members) == 1, self.check
+        unit = float(check.scale[members[0]]) if single else 1.0
         terms = self.gradient[members] * v[members]
-        claim, known = math.fsum(terms), math.isfinite(slope.value)
-        tolerance = 0.0
-        if known and math.isfinite(claim):
-            size = float(np.linalg.norm(terms))
-            tolerance = self.rtol * max(size, abs(slope.value) if single else 0.0)
-            tolerance += (
-                self.check.atol * float(np.linalg.norm(v)) + SAFE * slope.error + self.floor
-            )
-            tolerance += 10.0 * float(np.linalg.norm(self.check.noise[members] * v[members]))
-        low, high = sorted((slope.left, slope.right))
-        margin, name = SAFE * slope.side_error, self.objective.label(int(members[0]))
-        sided = known and math.isfinite(low) and math.isfinite(high)
+        tolerance = self.rtol * max(_norm(terms), abs(slope.value) if single else 0.0)
+        tolerance += check.atol * _norm(v) + SAFE * slope.error + self.floor
+        tolerance += 10.0 * _norm(check.noise[members] * v[members])
+        low, high = sorted((slope.left / unit, slope.right / unit))
+        margin, name = SAFE * slope.side_error / unit, self.objective.label(int(members[0]))
+        sided = all(map(math.isfinite, (slope.value, low, high)))
         if not single:
             last = self.objective.label(int(members[-1]))
             name = f"the slope along {len(members)} coordinates, {name} to {last},"
         return Coordinate(
             name,
             int(members[0]) if single else None,
-            claim / unit,
+            math.fsum(terms) / unit,
             slope.value / unit,
             slope.truncation / unit,
             slope.rounding / unit,
-            tolerance / unit,
+            tolerance / unit if math.isfinite(tolerance) else 0.0,
             self.small,
             method or ("complex" if self.analytic else "central"),
             slope.step * unit,
             (slope.left / unit, slope.right / unit) if sided and slope.kink else None,
-            ((low - margin) / unit, (high + margin) / unit) if sided else None,
+            (low - margin, high + margin) if sided else None,
         )
 
     def measure(self, index: int) -> Coordinate:
         """Measure and judge one coordinate."""
-        members = np.array([index])
-        v = np.zeros(self.size)
+        members, v = np.array([index]), np.zeros(self.size)
         v[index] = self.check.scale[index]
         seen = self.judge(members, v, self.slope(v))
         if not seen.passed and math.isfinite(seen.numeric):
@@ -575,9 +549,9 @@ class Around:
             slope = self.sweep(v, short=not self.analytic)
             other = self.judge(members, v, slope, "central")
             apart = abs(other.numeric - seen.numeric) > SAFE * (other.truncation + other.rounding)
-            if math.isfinite(other.numeric):
-                better = apart if self.analytic else other.passed and other.numeric != 0.0
-                seen = other if better else seen
+            better = apart if self.analytic else other.passed and other.numeric != 0.0
+            if math.isfinite(other.numeric) and better:
+                seen = other
         self.measured[index] = seen
         if seen.tolerance > 0.0 and seen.sides is None:
             self.threshold[index] = min(self.threshold[index], seen.tolerance)
@@ -610,10 +584,8 @@ class Around:
         with np.errstate(divide="ignore"):
             decade = np.floor(np.log10(share / max(float(share.max()), 1e-300)))
         for level in sorted(set(decade.tolist()), reverse=True):
-            group = np.flatnonzero(decade == level)
-            found += self._of_group(
-                group[~np.isin(group, [c.index for c in found if c.index is not None])], budget
-            )
+            known = [c.index for c in found if c.index is not None]
+            found += self._of_group(np.setdiff1d(np.flatnonzero(decade == level), known), budget)
         return found
 
     def _of_group(self, members: Array, budget: int, depth: int = 0) -> list[Coordinate]:
@@ -640,6 +612,15 @@ class Around:
         v = self.signs(members)
         long, short = self.sweep(v), self.sweep(v, short=True)
         return abs(long.value - short.value) > SAFE * (long.error + short.error)
+
+
+def _norm(v: Array) -> float:
+    return float(np.linalg.norm(v))
+
+
+def _largest(v: Array) -> float:
+    """Return the largest magnitude among the finite entries."""
+    return float(np.max(np.abs(v[np.isfinite(v)]), initial=0.0))
 
 
 # -- the check -------------------------------------------------------------------------------------
@@ -718,11 +699,15 @@ def check_gradient(
     """
     if method not in ("auto", "central", "complex"):
         raise ArchitectureError(f"method must be auto, central or complex, got {method!r}")
-    objective = Objective(function, gradient, point, blocks)
-    check = _Check(objective, scale, method, rtol, atol, rows, max_evaluations, seed)
+    objective, generator = (
+        Objective(function, gradient, point, blocks),
+        stream(seed, "verification"),
+    )
+    size, lengths = objective.theta.size, _scale_of(objective.theta, scale)
+    options = method, rtol, atol, rows, max_evaluations, generator, np.zeros(size)
+    called = name or str(getattr(function, "__name__", type(function).__name__))
     with quiet():
-        called = name or str(getattr(function, "__name__", type(function).__name__))
-        report = check.report(called, elsewhere=elsewhere)
+        report = _Check(objective, lengths, *options).report(called, elsewhere)
     if raises:
         report.raise_for_failure()
     return report
@@ -732,12 +717,12 @@ def _scale_of(theta: Array, scale: Any) -> Array:
     """Return the length over which each coordinate matters."""
     if scale is None:
         size = np.abs(theta.astype(float))
-        nonzero = size[size > 0]
-        typical = float(np.exp(np.median(np.log(nonzero)))) if nonzero.size else 1.0
+        typical = np.exp(np.median(np.log(size[size > 0]))) if np.any(size) else 1.0
         return np.asarray(np.maximum(size, 0.1 * typical))
     parts = list(scale.values()) if isinstance(scale, Mapping) else scale
-    several = _is_sequence(parts)
-    given = np.concatenate([np.ravel(p) for p in parts]) if several else np.ravel(parts)
+    given = np.concatenate(
+        [np.ravel(p) for p in parts] if _is_sequence(parts) else [np.ravel(parts)]
+    )
     given = np.full(theta.size, float(given[0])) if np.ndim(scale) == 0 else given.astype(float)
     if given.size != theta.size or not np.all((given > 0) & np.isfinite(given)):
         raise ArchitectureError(
@@ -746,32 +731,26 @@ def _scale_of(theta: Array, scale: Any) -> Array:
     return given
 
 
+@dataclass
 class _Check:
     """Asks whether the gradient is repeatable, right here, and right nearby."""
 
-    def __init__(
-        self,
-        objective: Objective,
-        scale: Any,
-        method: str,
-        rtol: float | None,
-        atol: float,
-        rows: int | None,
-        budget: int,
-        seed: int,
-    ) -> None:
-        self.objective, self.theta = objective, objective.theta
-        self.scale, self.method = _scale_of(self.theta, scale), method
-        self.rtol, self.atol, self.rows, self.budget = rtol, atol, rows, budget
-        self.generator, self.directions = stream(seed, "verification"), 0
-        self.noise = np.zeros(self.theta.size)  # rounding seen in the gradient itself
+    objective: Objective
+    scale: Array
+    method: str
+    rtol: float | None
+    atol: float
+    rows: int | None
+    budget: int
+    generator: np.random.Generator
+    noise: Array  # rounding seen in the gradient itself
+    directions: int = 0
 
-    def report(self, name: str, *, elsewhere: bool) -> GradientReport:
+    def report(self, name: str, elsewhere: bool) -> GradientReport:
         """Go through the questions, and answer at the first that is not passed."""
-        objective, theta = self.objective, self.theta
+        objective, theta = self.objective, self.objective.theta
         value, gradient = objective.pair(theta)
-        between = self._visit()
-        changed = self._changed(value, gradient, between[1] if between else None)
+        changed = self._changed(value, gradient, self._visit())
         if changed is not None:
             return self._finish(name, None, [changed[0]], changed[1])
         self._measure_noise(value, gradient)
@@ -798,33 +777,33 @@ class _Check:
     # -- other points, other calls ---------------------------------------------------------------
     def _visit(self, distance: float = NEARBY, still: int | None = None) -> Any:
         """Return a point nearby and the gradient claimed there; None if it has none."""
-        draws = self.generator.uniform(-distance, distance, self.theta.size)
+        theta = self.objective.theta
+        draws = self.generator.uniform(-distance, distance, theta.size)
         if still is not None:
             draws[still] = 0.0
-        point = (self.theta + draws * self.scale).astype(self.theta.dtype)
+        point = (theta + draws * self.scale).astype(theta.dtype)
         try:
             value, gradient = self.objective.pair(point)
         except UNDEFINED:
             return None
-        fine = math.isfinite(value) and bool(np.all(np.isfinite(gradient)))
-        return (point, gradient) if fine else None
+        return (point, gradient) if np.all(np.isfinite([value, *gradient])) else None
 
     def _changed(self, value: float, gradient: Array, between: Any) -> Any:
         """Ask again, and return what differs, with a cause."""
-        again, other = self.objective.pair(self.theta)
-        allowed = 1e4 * max(float(np.finfo(self.theta.dtype).eps), self.objective.resolution)
+        theta = self.objective.theta
+        again, other = self.objective.pair(theta)
+        allowed = 1e4 * max(float(np.finfo(theta.dtype).eps), self.objective.resolution)
         if abs(again - value) > allowed * max(abs(again), abs(value)):
             cause = "the value changes from call to call; fix its random draws or its state"
             return Coordinate("the value", None, again, value, method="repeat"), cause
-        size = float(np.max(np.abs(gradient[np.isfinite(gradient)]), initial=0.0))
         same = (other == gradient) | (np.isnan(other) & np.isnan(gradient))
         change = np.where(same, 0.0, np.nan_to_num(np.abs(other - gradient), nan=np.inf))
-        if not np.any(change > allowed * size):
+        if not np.any(change > allowed * _largest(gradient)):
             return None
         index = int(np.argmax(change))
         seen = float(other[index]), float(gradient[index])
         cause = "a stale buffer, or random draws: the gradient changes from call to call"
-        if between is not None and np.allclose(other, between, rtol=1e-6, atol=0.0):
+        if between is not None and np.allclose(other, between[1], rtol=1e-6, atol=0.0):
             cause = "a stale buffer: the gradient of the point before comes back"
         return Coordinate(self.objective.label(index), index, *seen, method="repeat"), cause
 
@@ -834,19 +813,19 @@ class _Check:
         A share of the largest coordinate is added, since neurons that saturate round to plateaus,
         and of the value over the scale: terms of that size cancel in a gradient that vanishes.
         """
-        epsilon = float(np.finfo(self.theta.dtype).eps)
+        theta = self.objective.theta
+        epsilon = float(np.finfo(theta.dtype).eps)
         spread = epsilon * np.abs(gradient)
         for _ in range(3):
             wobble = 1.0 + 2.0 * epsilon * self.generator.choice([-1.0, 0.0, 1.0], gradient.size)
             try:
-                _, near = self.objective.pair((self.theta * wobble).astype(self.theta.dtype))
+                _, near = self.objective.pair((theta * wobble).astype(theta.dtype))
             except UNDEFINED:  # the point is at the edge of the domain
                 continue
             spread = np.fmax(spread, np.abs(near - gradient))
         finite = np.isfinite(spread)
         if np.any(finite):
-            largest = float(np.max(np.abs(gradient[finite])))
-            common = float(np.median(spread[finite])) + 4.0 * epsilon * largest
+            common = float(np.median(spread[finite])) + 4.0 * epsilon * _largest(gradient)
             cancelled = 0.5 * epsilon * abs(value) / self.scale
             self.noise = np.where(finite, spread, 0.0) + common + np.nan_to_num(cancelled)
 
@@ -861,8 +840,7 @@ class _Check:
         else:
             # values as noisy as float32 take steps so long that kinks lie on both sides
             coarse = here.noise > 1e-10 * abs(here.value)
-            unsure = coarse or all(_between(c) for c in wrong)
-            explained = unsure and self._right_elsewhere(some)
+            explained = (coarse or all(c.unsure for c in wrong)) and self._right_elsewhere(some)
         if not explained:
             return wrong
         for c in wrong:
@@ -878,20 +856,17 @@ class _Check:
         Where neurons that push opposite ways are all at the kink, a gradient that counts none of
         them need not lie between the two one-sided slopes.
         """
-        if c.index is None or self.theta.size == 1:
+        if c.index is None or self.scale.size == 1:
             return False
-        for _ in range(3):
-            visited = self._visit(still=c.index)
-            seen = Around(self, *visited).measure(c.index) if visited else None
-            if seen is not None and (not seen.passed or seen.sides is not None):
-                return False
-        return True
+        visits = [visit for _ in range(3) if (visit := self._visit(still=c.index))]
+        seen = [Around(self, *visit).measure(c.index) for visit in visits]
+        return all(one.passed and one.sides is None for one in seen)
 
     def _right_elsewhere(self, wrong: list[Coordinate]) -> bool:
         """Whether each is right at a point nearby where an error of its size would be found."""
         right = [0] * len(wrong)
-        for visit in range(6):
-            visited = self._visit(NEARBY * 2.0**visit)  # away from the kink
+        for distance in NEARBY * 2.0 ** np.arange(6):  # away from the kink
+            visited = self._visit(distance)
             if visited is None:
                 continue
             there = Around(self, *visited)
@@ -915,7 +890,7 @@ class _Check:
                 if seen.passed or seen.sides is not None or not math.isfinite(seen.numeric):
                     return [], None
             wrong = there.wrong(self.objective.values + self.budget)
-            if all(_between(c) for c in wrong):  # also where none is wrong by itself
+            if all(c.unsure for c in wrong):  # also where none is wrong by itself
                 return [], None
             if not np.array_equal(there.gradient, gradient):
                 cause = "right at the first point, but wrong at two points nearby"
@@ -935,9 +910,8 @@ class _Check:
             )
         if worst.index is None:
             return "an error too small, or too widely spread, to be seen in one coordinate"
-        errors = np.array([c.analytic - c.numeric for c in wrong])
         tiny = 32.0 * float(np.finfo(np.float32).eps) * float(np.max(np.abs(here.gradient)))
-        if len(wrong) > 1 and np.all(np.abs(errors) <= tiny):
+        if len(wrong) > 1 and all(abs(c.analytic - c.numeric) <= tiny for c in wrong):
             return "float32 rounding: the errors are as small as those of float32 arithmetic"
         ratios = np.array([ratio(c.analytic, abs(c.numeric)) * np.sign(c.numeric) for c in wrong])
         factor = float(np.median(ratios))
@@ -950,10 +924,8 @@ class _Check:
         if self.rows and self.rows > 2:
             size = "a missing factor of the batch size"
             names |= {1.0 / self.rows: size, float(self.rows): size}
-        for value, words in names.items():
-            if abs(factor - value) <= 1e-3 * abs(value):
-                return f"{words} {where}"
-        return f"a factor {factor:.6g} {where}"
+        near = [words for v, words in names.items() if abs(factor - v) <= 1e-3 * abs(v)]
+        return f"{[*near, f'a factor {factor:.6g}'][0]} {where}"
 
     def _finish(
         self, name: str, here: Around | None, wrong: list[Coordinate], cause: str | None
@@ -979,7 +951,7 @@ class _Check:
             tuple(wrong[:20]),
             cause,
             "complex" if here and here.analytic else "central",
-            self.theta.size,
+            self.scale.size,
             len(measured),
             self.directions,
             self.objective.values,
@@ -990,8 +962,3 @@ class _Check:
             sum(c.sides is not None and c.passed for c in measured),
             tuple(self.objective.notes),
         )
-
-
-def _between(c: Coordinate) -> bool:
-    """Whether the claim lies between one-sided slopes, allowing for their errors."""
-    return c.suspected is not None and c.suspected[0] <= c.analytic <= c.suspected[1]

@@ -17,6 +17,8 @@ import numpy as np
 
 from nembp.errors import VerificationError
 
+Array: TypeAlias = np.ndarray[Any, Any]
+
 
 @dataclass(frozen=True)
 class Deviation:

@@ -14,9 +14,10 @@ from nembp.engine.activations import get_activation
 from nembp.engine.linear import Transposed
 from nembp.engine.optimizers import OPTIMIZERS, get_optimizer
 from nembp.errors import VerificationError
-from nembp.verification.cases import Array, Case, Problem, random_targets
+from nembp.verification.cases import Case, Problem, random_targets
 from nembp.verification.definitions import slope
-from nembp.verification.reports import Deviation, Deviations, LawResult, near, result_of
+from nembp.verification.gradients import GradientReport
+from nembp.verification.reports import Array, Deviation, Deviations, LawResult, near, result_of
 
 ROUNDING = {"float64": 1e-12, "float32": 2e-5}  # between two ways to compute the same number
 COMPLEX = {"float64": 1e-10, "float32": 2e-5}  # against complex steps
@@ -107,7 +108,7 @@ class Law:
 
     def of_part(self, part: Any, bench: Bench) -> LawResult | None:
         """Return what the law says about one part."""
-        found = self.function(part, bench)
+        found = self.function(part, Bench(bench.backend, bench.dtype, bench.rows, bench.seed))
         return result_of(self.statement, self.source, self.tolerance[bench.dtype], found)
 
     def check(self, case: Problem, device: str | Backend = "cpu") -> None:
@@ -150,11 +151,19 @@ def _parts(over: str, case: Problem) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class End:
-    """A likelihood, and the targets to try it on: labels or bits if ``hard``."""
+    """A likelihood, and what it is to be held to.
+
+    Its targets are labels or bits if ``hard``, or drawn by ``targets``. p adds up to 1 over the
+    ``support``, ``sums`` of targets do or do not give sums of log p, and the error of a
+    ``canonical`` one is scale · (a − t); what is None is for the likelihood to say.
+    """
 
     likelihood: Any
     hard: bool = False
     targets: Any = None
+    support: str | None = None
+    sums: bool | None = None
+    canonical: bool = True
 
     def draw(self, bench: Bench, rows: int, width: int) -> Array:
         """Return random targets."""
@@ -175,6 +184,15 @@ def poisoned(backend: Backend) -> Backend:
 
     twin.empty = empty  # type: ignore[method-assign]
     return twin
+
+
+def agrees(report: GradientReport) -> Deviation:
+    """Return what a check of a gradient decides, by its own tolerances."""
+    w = report.worst
+    error, tolerance = w.relative_error, w.relative(w.tolerance)
+    if report.passed:
+        return Deviation(w.label, error, w.analytic, w.numeric, tolerance)
+    return Deviation(report.summary, max(error, 2.0 * tolerance) or 1.0, tolerance=tolerance)
 
 
 def is_gradient(

@@ -24,7 +24,7 @@ from nembp.engine.noise import PLACES, Noise, noisy_layers
 from nembp.errors import ArchitectureError
 from nembp.threads import threads
 from nembp.verification import definitions
-from nembp.verification.cases import Array, Case, Problem
+from nembp.verification.cases import Case, Problem
 from nembp.verification.laws.law import (
     BBP,
     BP,
@@ -36,7 +36,7 @@ from nembp.verification.laws.law import (
     law,
     poisoned,
 )
-from nembp.verification.reports import Deviations, equal, holds, near
+from nembp.verification.reports import Array, Deviations, equal, holds, near
 
 NORM = "Ioffe and Szegedy 2015, algorithms 1 and 2"
 

@@ -33,7 +33,7 @@ from nembp.engine.noise import Noise
 from nembp.engine.optimizers import SGD, get_optimizer
 from nembp.engine.training import Trainer
 from nembp.verification import definitions
-from nembp.verification.cases import SPREAD, Array, Case, random_targets
+from nembp.verification.cases import SPREAD, Case, random_targets
 from nembp.verification.laws.law import (
     BBP,
     COMPLEX,
@@ -45,7 +45,7 @@ from nembp.verification.laws.law import (
     poisoned,
 )
 from nembp.verification.laws.networks import error_size, joint_size
-from nembp.verification.reports import Deviations, holds, near
+from nembp.verification.reports import Array, Deviations, holds, near
 
 GAN = "Goodfellow and others 2014; Arjovsky, Chintala and Bottou 2017"
 SUM = {"float64": 1e-12, "float32": 1e-12}  # of what is computed in float64 whatever the case's
