@@ -1,8 +1,8 @@
 """The engine's definitions written out a second time, in plain NumPy, one direction at a time.
 
 Everything takes complex numbers too, so that derivatives come from complex steps,
-f'(θ) = Im f(θ + ih) / h with h = 1e-30, exact to rounding (Squire and Trapp 1998). Of a part that
-is not nembp's own, the function that it computes is taken as it is.
+f'(θ) = Im f(θ + ih) / h with h = 1e-30, exact to rounding (Squire and Trapp 1998). They speak of
+nembp's own parts alone.
 """
 
 from __future__ import annotations
@@ -59,13 +59,7 @@ def matrix_of(linear_map: LinearMap, W: Array) -> Array:
     if type(linear_map) is Convolution:
         places = _weights_of_pixels(linear_map)
         return np.asarray(np.append(W.reshape(-1), 0.0)[places])
-    if type(linear_map) in MAPS:
-        return _fixed(linear_map)
-    if np.iscomplexobj(W):  # linear in W
-        return matrix_of(linear_map, W.real) + 1j * matrix_of(linear_map, W.imag)
-    out = np.empty((linear_map.inputs, linear_map.outputs))
-    linear_map.forward(get_backend("cpu"), np.eye(linear_map.inputs), np.array(W, float), out)
-    return out
+    return _fixed(linear_map)
 
 
 @lru_cache(maxsize=512)
@@ -110,16 +104,7 @@ def activate(f: Activation | None, z: Array) -> Array:
         return np.where(z.real > 0, z, 0.0)
     if type(f) is LeakyReLU:
         return np.where(z.real > 0, z, f.slope * z)
-    if type(f) in (Tanh, Logistic):
-        return np.asarray(np.tanh(z) if type(f) is Tanh else 0.5 + 0.5 * np.tanh(0.5 * z))
-    if np.iscomplexobj(z):
-        h = 1e-3 * np.maximum(1.0, np.abs(z.real))
-        ends = [activate(f, z.real + s * h) for s in (0.5, -0.5, 1.0, -1.0)]
-        slope = (4.0 * (ends[0] - ends[1]) - (ends[2] - ends[3]) / 2.0) / (3.0 * h)
-        return np.asarray(activate(f, z.real) + 1j * z.imag * slope)
-    a = np.array(z, dtype=float)
-    f.activate(get_backend("cpu"), a, np.empty_like(a))
-    return a
+    return np.asarray(np.tanh(z) if type(f) is Tanh else 0.5 + 0.5 * np.tanh(0.5 * z))
 
 
 def derivative(f: Activation | None, z: Array) -> Array:
@@ -151,7 +136,7 @@ def output_activation(likelihood: Likelihood, z: Array) -> Array:
         return 0.5 + 0.5 * np.tanh(0.5 * z)
     if isinstance(likelihood, Bipolar):
         return np.asarray(np.tanh(z))
-    return z if isinstance(likelihood, Gaussian) else np.asarray(likelihood.at(z).a)
+    return z
 
 
 def log_likelihood(likelihood: Likelihood, z: Array, t: Array) -> Array:
@@ -163,11 +148,10 @@ def log_likelihood(likelihood: Likelihood, z: Array, t: Array) -> Array:
         terms = -((t - z) ** 2) / (2.0 * v) - 0.5 * math.log(2.0 * math.pi * v)
     elif isinstance(likelihood, Bernoulli):
         terms = likelihood.weight * (t * log_logistic(z) + (1.0 - t) * log_logistic(-z))
-    elif isinstance(likelihood, Bipolar):  # of (t + 1)/2 with logit 2z
+    else:  # bipolar: that of (t + 1)/2 with logit 2z
         up, down = log_logistic(2.0 * z), log_logistic(-2.0 * z)
+        assert isinstance(likelihood, Bipolar)
         terms = 0.5 * likelihood.weight * ((1.0 + t) * up + (1.0 - t) * down)
-    else:
-        return np.asarray(likelihood.log_likelihood(likelihood.at(z), t))[:, 0]
     return np.asarray(np.sum(terms, axis=1))
 
 
