@@ -44,7 +44,7 @@ from nembp.verification.laws.law import (
     law,
     poisoned,
 )
-from nembp.verification.laws.networks import error_size, joint_size
+from nembp.verification.laws.networks import error_size, joint_size, unwritten, ways
 from nembp.verification.reports import Array, Deviations, holds, near
 
 GAN = "Goodfellow and others 2014; Arjovsky, Chintala and Bottou 2017"
@@ -52,56 +52,28 @@ SUM = {"float64": 1e-12, "float32": 1e-12}  # of what is computed in float64 wha
 
 
 # -- a network's training --------------------------------------------------------------------------
-EPOCHS = 2
-
-
-def samples(case: Case) -> tuple[Array, Array]:
-    """Return samples of a training, and labels for hard targets."""
-    x, t = case.with_(rows=2 * case.rows + 1).batch()
-    return x, case.generator("training").integers(0, case.sizes[-1], len(x)) if case.hard else t
-
-
-def rate_of(case: Case) -> float:
-    """Return a learning rate that moves a little, whatever the weights of the likelihoods."""
-    return 1e-3 / max(1.0, case.forward.scale, case.backward.scale)
-
-
-def trained(case: Case, backend: Backend, noise: dict[str, Noise]) -> tuple[Network, Any]:
-    """Return a network after a short training, and its history."""
-    net, (x, y) = case.net(device=backend), samples(case)
-    reader = BatchReader(Split(x, y), Scaling(), Scaling(), net.outputs, net.backend, net.dtype)
-    trainer = Trainer(
-        net,
-        reader,
-        epochs=EPOCHS,
-        batch_size=case.rows + 1,
-        optimizer=get_optimizer("momentum", rate_of(case), weight_decay=0.1),
-        schedule="cosine",
-        noise=noise,
-        seed=case.seed % 2**31,
-        backward=case.seed % 4 != 0,
-        host_noise=True,
-    )
-    return net, trainer.run()
-
-
 @law("training.replay", every=4)
 def replayed(case: Case, backend: Backend) -> Deviations:
     """a training = its definition, replayed in NumPy."""
-    net, (x, y) = case.with_(dtype="float64").net(), samples(case)
-    t = np.eye(case.sizes[-1])[y] if y.ndim == 1 else y
+    if not case.known:
+        return
+    net = case.with_(dtype="float64").net()
     net.parameters[...] = case.net().parameters  # rounded to the case's precision
-    seed, batch = case.seed % 2**31, min(case.rows + 1, len(x))
-    sides = [(net, x, t)] if case.seed % 4 == 0 else [(net, x, t), (net.reversed, t, x)]
+    x, t = case.with_(rows=2 * case.rows + 1).batch()
+    labels = case.generator("training").integers(0, case.sizes[-1], len(x))
+    t, y = (np.eye(case.sizes[-1])[labels], labels) if case.hard else (t, t)
+    seed, batch, epochs = case.seed % 2**31, min(case.rows + 1, len(x)), 2
+    # moves a little, whatever the weights of the likelihoods
+    rate = 1e-3 / max(1.0, case.forward.scale, case.backward.scale)
+    sides = ways(net, x, t)[: 1 if case.seed % 4 == 0 else 2]
     streams = {way.direction: stream(seed, f"noise/{way.direction}") for way, _, _ in sides}
     order, iteration, scale = stream(seed, "batches"), 0, joint_size(net, x, t)
-    velocity = np.zeros(net.parameter_count)
-    per_epoch = math.ceil(len(x) / batch)
-    for epoch in range(1, EPOCHS + 1 if case.known else 1):
+    velocity, steps = np.zeros(net.parameter_count), epochs * math.ceil(len(x) / batch)
+    for epoch in range(1, epochs + 1):
         index = order.permutation(len(x))
         for rows in (index[k : k + batch] for k in range(0, len(x), batch)):
-            eta = 0.5 * (1.0 + math.cos(math.pi * iteration / (EPOCHS * per_epoch))) * rate_of(case)
-            iteration, total = iteration + 1, np.zeros(net.parameter_count)
+            eta = 0.5 * (1.0 + math.cos(math.pi * iteration / steps)) * rate
+            iteration, velocity = iteration + 1, 0.9 * velocity
             for way, source, target in sides:
                 z = definitions.z_of(way, net.parameters, source[rows])
                 n, spec = np.zeros(1), case.noise.get(way.direction, Noise())
@@ -114,20 +86,29 @@ def replayed(case: Case, backend: Backend) -> Deviations:
                         return
                 noisy = target[rows] + n
                 error = definitions.output_error(way.likelihood, z, noisy, spec.update) / len(rows)
-                total += pulled_back(way, net.parameters, source[rows], error)
+
+                def pulled(at: Array, way: Any = way, x: Any = source[rows], e: Any = error) -> Any:
+                    return np.sum(e * definitions.z_of(way, at, x))
+
+                velocity = velocity + definitions.gradient(pulled, np.array(net.parameters))
             net.parameters[: net.weight_count] *= 1.0 - eta * 0.1
-            velocity = 0.9 * velocity + total
             net.parameters[...] -= eta * velocity
-    if case.known:
-        actual = trained(case, backend, case.noise)[0]
-        what, scale = "parameters after the training", 10.0 * (1.0 + rate_of(case) * scale)
-        yield near(host(actual, actual.parameters), net.parameters, what, scale)
-
-
-def pulled_back(net: Network, flat: Array, x: Array, error: Array) -> Array:
-    """Return the gradient of ⟨error, z⟩, z the last pre-activation, by complex steps."""
-    flat = np.array(flat)
-    return definitions.gradient(lambda at: np.sum(error * definitions.z_of(net, at, x)), flat)
+    actual = case.net(device=backend)
+    reader = BatchReader(Split(x, y), Scaling(), Scaling(), net.outputs, backend, actual.dtype)
+    Trainer(
+        actual,
+        reader,
+        epochs=epochs,
+        batch_size=case.rows + 1,
+        seed=seed,
+        optimizer=get_optimizer("momentum", rate, weight_decay=0.1),
+        schedule="cosine",
+        noise=case.noise,
+        backward=len(sides) == 2,
+        host_noise=True,
+    ).run()
+    what, scale = "parameters after the training", 10.0 * (1.0 + rate * scale)
+    yield near(host(actual, actual.parameters), net.parameters, what, scale)
 
 
 # -- a generator against a discriminator -----------------------------------------------------------
@@ -206,14 +187,17 @@ class Game:
         last = definitions.z_of(self.g, flat, z)
         return definitions.output_activation(self.g.likelihood, last)
 
-    def backward_pairs(self, x: Array, y: Array, labels: Array) -> tuple[Array, Array]:
-        """Return the label that goes down and the x that it aims at, for each sample with both."""
+    def outputs_for(self, labels: Array) -> tuple[Array, Array]:
+        """Return what D says of real and of generated samples, at best; a critic ±1."""
         real, fake = np.ones((self.rows, 1)), np.full((self.rows, 1), -1.0)
         if self.settings.classes:
             real = np.concatenate([labels, np.zeros((self.rows, 1))], axis=1)
             fake = np.eye(self.settings.classes + 1)[[-1] * self.rows]
-        elif not self.settings.has_critic:
-            fake = 0.0 * fake
+        return real, fake if self.settings.classes or self.settings.has_critic else 0.0 * fake
+
+    def backward_pairs(self, x: Array, y: Array, labels: Array) -> tuple[Array, Array]:
+        """Return the label that goes down and the x that it aims at, for each sample with both."""
+        real, fake = self.outputs_for(labels)
         if self.settings.backward_labels == "real":
             return real, x[:, self.permutation]
         return np.concatenate([real, fake]), np.concatenate([x, y])[:, self.permutation]
@@ -308,11 +292,10 @@ def moves(case: Case, backend: Backend, kind: str | None = None) -> Deviations:
     y, weight = game.generated(before[0], draw[0]), 1.0 + game.settings.penalty_weight
     scale = 10.0 * weight * (1.0 + largest(*before)) * (1.0 + largest(y, game.x, draw[0])) ** 2
 
-    of_d = before[1] - after[1], partial(game.of_d, draw=draw, y=y), before[1]
-    of_g = 2.0 * (before[0] - after[0]), partial(game.of_g, draw=draw, held=y), before[0]
-    for name, (moved, objective, flat) in (("discriminator", of_d), ("generator", of_g)):
-        what = f"{name}'s gradient, {game.settings.kind}"
-        yield from is_gradient(moved, objective, flat, what, g, scale)
+    of_d, of_g = partial(game.of_d, draw=draw, y=y), partial(game.of_g, draw=draw, held=y)
+    moved, kind = [old - new for old, new in zip(before, after, strict=True)], game.settings.kind
+    yield from is_gradient(moved[1], of_d, before[1], f"gradient of D, {kind}", g, scale)
+    yield from is_gradient(2.0 * moved[0], of_g, before[0], f"gradient of G, {kind}", g, scale)
 
 
 @law("adversarial.gradients", GAN, tolerance=COMPLEX, every=2)
@@ -349,7 +332,7 @@ def own_output(case: Case, backend: Backend) -> Deviations:
         yield near(y, output(flat), "output", 1.0 + largest(last))
         if step.input is not None:
             step.input.weight = weight
-        vector = net.backend.asarray(np.full(net.parameter_count, np.nan), net.dtype)
+        vector = unwritten(net)
         step(vector, net.backend.asarray(error, net.dtype))
 
         name = f"gradient, output {'flowing' if flow else 'held' if bidirectional else 'alone'}"
@@ -422,19 +405,14 @@ def adversarial_noise(case: Case, backend: Backend) -> Deviations:
             yield near(worst, np.zeros_like(worst), f"{key}: rise of f, fall of f(G(z))", size)
             continue
         if key == "generator/backward":
-            way, flat, pair = game.g.reversed, g, (y, np.roll(z, -settings.backward_permuted, 0))
+            way, t = game.g.reversed, np.roll(z, -settings.backward_permuted, axis=0)
+            u = definitions.z_of(way, g, y)
         elif key == "discriminator/backward":
-            way, flat, pair = game.d.reversed, d, game.backward_pairs(x, y, labels)
-        else:
-            way, flat, pair = game.d, d, (np.concatenate([x, y]), np.zeros((0, 0)))
-        if way is game.d:  # each sort has statistics of its own
-            u = np.concatenate([definitions.z_of(way, flat, each) for each in (x, y)])
-            t = np.concatenate([np.ones((game.rows, 1)), np.zeros((game.rows, 1))])
-            if settings.classes:
-                real = np.concatenate([labels, np.zeros((game.rows, 1))], axis=1)
-                t = np.concatenate([real, np.eye(settings.classes + 1)[[-1] * game.rows]])
-        else:
-            u, t = definitions.z_of(way, flat, pair[0]), pair[1]
+            way, (source_of_t, t) = game.d.reversed, game.backward_pairs(x, y, labels)
+            u = definitions.z_of(way, d, source_of_t)
+        else:  # each sort has statistics of its own
+            way, t = game.d, np.concatenate(game.outputs_for(labels))
+            u = np.concatenate([definitions.z_of(way, d, each) for each in (x, y)])
         gain = definitions.gain_terms(way.likelihood, u, t, n).sum(axis=1)
         size = 10.0 * (1.0 + largest(u) + largest(t)) * (1.0 + largest(n)) * n.shape[1]
         yield near(np.minimum(gain, 0.0), np.zeros_like(gain), f"{key}: gain below 0", size)
@@ -474,11 +452,10 @@ def two_trainings(case: Case, backends: Any, noise: Noise | None) -> Deviations:
         trainer = game.trainer(3, of_this, rate=1e-3)
         trainer.run()
         ends.append((game, trainer))
-    for name in ("g", "d"):
-        ours, theirs = (
-            host(getattr(game, name), getattr(game, name).parameters) for game, _ in ends
-        )
-        yield near(theirs, ours, f"{name}'s parameters after training", 10.0)
+    nets = [((one.g, "G"), (one.d, "D")) for one, _ in ends]
+    for (ours, name), (theirs, _) in zip(*nets, strict=True):
+        a, b = host(theirs, theirs.parameters), host(ours, ours.parameters)
+        yield near(a, b, f"{name}'s parameters after training", 10.0)
     rows = [trainer.history.rows[-1] for _, trainer in ends]
     for key, value in rows[0].items():
         if key != "iterations_per_second":
