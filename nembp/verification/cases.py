@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -56,20 +56,17 @@ def random_targets(
     array([[0., 0., 1.],
            [0., 1., 0.]])
     """
-    own = getattr(likelihood, "random_targets", None)
+    own, shape = getattr(likelihood, "random_targets", None), (rows, width)
     if own is not None:
         return np.asarray(own(generator, rows, width), dtype=float)
     if isinstance(likelihood, Gaussian):
-        return generator.normal(0.0, 1.5, (rows, width))
+        return generator.normal(0.0, 1.5, shape)
     if isinstance(likelihood, Multinomial):
         return one_hot(generator, rows, width) if hard else generator.dirichlet([1.0] * width, rows)
-    if isinstance(likelihood, Bernoulli):
-        uniform = generator.random((rows, width))
-        return np.round(uniform) if hard else uniform
-    if isinstance(likelihood, Bipolar):
-        uniform = generator.random((rows, width))
-        return 2.0 * (np.round(uniform) if hard else uniform) - 1.0
-    return np.asarray(likelihood.at(generator.normal(0.0, 1.0, (rows, width))).a)
+    if isinstance(likelihood, Bernoulli | Bipolar):
+        bits = np.round(generator.random(shape)) if hard else generator.random(shape)
+        return bits if isinstance(likelihood, Bernoulli) else 2.0 * bits - 1.0
+    return np.asarray(likelihood.at(generator.normal(0.0, 1.0, shape)).a)
 
 
 def one_hot(generator: np.random.Generator, rows: int, width: int) -> Array:
@@ -78,26 +75,22 @@ def one_hot(generator: np.random.Generator, rows: int, width: int) -> Array:
 
 
 class Problem:
-    """What laws are tried on: a network and a batch."""
+    """What laws are tried on: a network and a batch, of a seed of everything random."""
 
     forward: Likelihood
     backward: Likelihood
     rows: int
     seed: int
     dtype: str
+    noise: ClassVar[Any] = {}
 
-    def net(self, device: str | Backend = "cpu", dtype: str | None = None) -> Network:
+    def net(self, device: str | Backend = "cpu") -> Network:
         """Return the network."""
         raise NotImplementedError
 
     def batch(self) -> tuple[Array, Array]:
         """Return x and t on the host, in float64 but representable in ``dtype``."""
         raise NotImplementedError
-
-    def labelled_batch(self) -> tuple[Array, Array]:
-        """Return a batch whose forward targets are one-hot rows, whatever their likelihood."""
-        x, t = self.batch()
-        return x, one_hot(self.generator("labels"), len(x), t.shape[1])
 
     def generator(self, name: str) -> np.random.Generator:
         """Return a generator of this case's own."""
@@ -106,11 +99,6 @@ class Problem:
     def rounded(self, value: Array) -> Array:
         """Return float64 values that ``dtype`` can represent."""
         return np.asarray(value).astype(self.dtype).astype(float)
-
-    @property
-    def noise(self) -> dict[str, Noise]:
-        """Noise by direction, where there is any."""
-        return {}
 
     @property
     def known(self) -> bool:
@@ -127,26 +115,17 @@ class Given(Problem):
     network: Network
     x: Array
     t: Array
+    forward: Likelihood
+    backward: Likelihood
+    rows: int
     seed: int = 0
     dtype: str = "float64"
 
-    def net(self, device: str | Backend = "cpu", dtype: str | None = None) -> Network:
-        return self.network.to(device=device, dtype=dtype or self.dtype)
+    def net(self, device: str | Backend = "cpu") -> Network:
+        return self.network.to(device=device, dtype=self.dtype)
 
     def batch(self) -> tuple[Array, Array]:
         return self.x, self.t
-
-    @property
-    def rows(self) -> int:  # type: ignore[override]
-        return len(self.x)
-
-    @property
-    def forward(self) -> Likelihood:  # type: ignore[override]
-        return self.network.likelihood
-
-    @property
-    def backward(self) -> Likelihood:  # type: ignore[override]
-        return self.network.reversed.likelihood
 
 
 @dataclass(frozen=True)
@@ -186,7 +165,7 @@ class Case(Problem):
         both = {"forward": self.forward_noise, "backward": self.backward_noise}
         return {name: noise for name, noise in both.items() if noise.kind != "none"}
 
-    def net(self, device: str | Backend = "cpu", dtype: str | None = None) -> Network:
+    def net(self, device: str | Backend = "cpu") -> Network:
         """Build the network, every parameter and running statistic random."""
         last, biases = len(self.sizes) - 1, self.biases or self.sizes
         layers = [Layer(size, None, count) for size, count in zip(self.sizes, biases, strict=True)]
@@ -196,8 +175,7 @@ class Case(Problem):
             normalization = BatchNormalization(self.epsilon) if normal else None
             layers[k] = Layer(self.sizes[k], f, biases[k], normalization)
         maps = self.maps or [Dense(m, n) for m, n in pairwise(self.sizes)]
-        kind = dtype or self.dtype
-        ends = self.forward, self.backward
+        kind, ends = self.dtype, (self.forward, self.backward)
         net = Network(layers, maps, *ends, device=device, dtype=kind, seed=None)
         draws = self.generator("parameters").normal(0.0, SPREAD, net.parameter_count)
         net.parameters[...] = net.backend.asarray(draws, kind)
@@ -322,17 +300,20 @@ def random_map(pick: Pick, kind: type[LinearMap] | None = None) -> LinearMap:
 def random_chain(pick: Pick, count: int) -> dict[str, Any]:
     """Return ``count`` linear maps that fit, as options of a :class:`Case`.
 
-    Layers above a map without weights are mostly linear and without biases, as engines have them;
-    other layers of images share their biases by channel, mostly.
+    Upward, as a classifier has them, or turned around, as a generator. Layers above a map without
+    weights are mostly linear and without biases, as engines have them; other layers of images share
+    their biases by channel, mostly.
     """
-    here: tuple[int, ...] = _shape(pick)
+    shapes: list[tuple[int, ...]] = [_shape(pick)]
+    maps: list[LinearMap] = []
     if count > 1 and pick(0, 3) == 0:
-        here = (pick(1, WIDTH),)
-    shapes, maps = [here], []
+        shapes = [(pick(1, WIDTH),)]
     for _ in range(count):
-        linear_map, here = _next(pick, here)
-        shapes.append(here)
+        linear_map, above = _next(pick, shapes[-1])
+        shapes.append(above)
         maps.append(linear_map)
+    if pick(0, 2) == 0:
+        shapes, maps = shapes[::-1], [Transposed(m) for m in maps[::-1]]
     biases, linear = [], []
     for k, shape in enumerate(shapes):
         end = k in (0, count)
@@ -347,19 +328,12 @@ def random_chain(pick: Pick, count: int) -> dict[str, Any]:
 def _next(pick: Pick, here: tuple[int, ...]) -> tuple[LinearMap, tuple[int, ...]]:
     """Return a map above a layer of neurons or images, and the shape of the layer above it."""
     size, choice = math.prod(here), pick(0, 7)
-    if len(here) < 3:  # up to an image, or to other neurons
-        shape: tuple[int, ...] = _shape(pick) if choice > 2 else (pick(1, WIDTH),)
+    if len(here) < 3 or choice == 0:  # up to an image, or to other neurons
+        image = len(here) < 3 and choice > 2
+        shape: tuple[int, ...] = _shape(pick) if image else (pick(1, WIDTH),)
         return Dense(size, math.prod(shape)), shape
-    image = (here[0], here[1], here[2])
-    if choice == 0:
-        width = pick(1, WIDTH)
-        return Dense(size, width), (width,)
-    if choice <= 3:
-        forward = _convolution(pick, image)
-        return forward, forward.output_shape
-    if choice <= 5 and (turned := _convolution_to(pick, image)) is not None:
-        return Transposed(turned), turned.shape
-    other = _pooling(pick, image) if choice == 6 else _reshape(pick, image)
+    make = _convolution if choice <= 5 else _pooling if choice == 6 else _reshape
+    other = make(pick, (here[0], here[1], here[2]))
     return other, other.output_shape
 
 
@@ -397,23 +371,6 @@ def _convolution(pick: Pick, shape: Shape) -> Convolution:
         kernel = (pick(1, min(4, height)), pick(1, min(4, width)))
     one = Convolution(shape, 1, kernel, stride, padding)
     return replace(one, channels=pick(1, max(1, min(CHANNELS, NEURONS // one.outputs))))
-
-
-def _convolution_to(pick: Pick, image: Shape) -> Convolution | None:
-    """Return a convolution whose upper layer is ``image``; None where the lower one is too large.
-
-    Its adjoint leads from the image to any size that the stride and padding allow.
-    """
-    stride, padding = (pick(1, 2), pick(1, 3)), (pick(0, 1), pick(0, 1))
-    kernel = (2 * padding[0] + pick(1, 2), 2 * padding[1] + pick(1, 2))
-    over = pick(0, stride[0] - 1), pick(0, stride[1] - 1)  # pixels that the stride leaves
-    height, width = (
-        stride[i] * (image[i] - 1) + kernel[i] - 2 * padding[i] + over[i] for i in (0, 1)
-    )
-    channels = pick(1, CHANNELS)
-    if height * width * channels > NEURONS:
-        return None
-    return Convolution((height, width, channels), image[2], kernel, stride, padding)
 
 
 def _pooling(pick: Pick, shape: Shape) -> AveragePooling:

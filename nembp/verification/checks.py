@@ -20,7 +20,7 @@ from nembp.verification.cases import Case, Given
 from nembp.verification.gradients import GradientReport, Method, check_gradient, quiet
 from nembp.verification.laws import LAWS, Law
 from nembp.verification.laws.law import BP, Bench, End, agrees, host
-from nembp.verification.laws.networks import error_size
+from nembp.verification.laws.networks import averages, error_size, ways
 from nembp.verification.laws.parts import SUPPORTS
 from nembp.verification.reports import Array, LawReport, LawResult, near, result_of
 
@@ -178,73 +178,62 @@ def check_network(
 def _slopes(given: Given, options: dict[str, Any]) -> list[LawResult | None]:
     """Check the gradients of both directions, and those in the network's own precision."""
     own, results = given.network, list[LawResult | None]()
-    for way, x, t in ((own, given.x, given.t), (own.reversed, given.t, given.x)):
+    for way, x, t in ways(own, given.x, given.t):
         exact, of_way = way.to(dtype="float64"), f"of the {way.direction} direction"
-        for by in ("batch", "running") if own.statistics_count else ("batch",):
+        if own.dtype != "float64":
+            a, b = (host(n, backpropagate(n, x, t)[0]) for n in (way, exact))
+            found = near(a, b, "gradient", error_size(exact, x, t))
+            law = f"gradient {of_way} in {own.dtype}"
+            results.append(result_of(law, BP, 2e-3, [found]))
+        for by in averages(own):
             for report in _gradients(exact, x, t, by, options):
                 law = f"{report.name} {of_way}, {by} statistics"
-                results.append(result_of(law, BP, 0.0, iter([agrees(report)])))
-        if own.dtype != "float64":
-            pair = [host(n, backpropagate(n, x, t)[0]) for n in (way, exact)]
-            found = near(pair[0], pair[1], "gradient", error_size(exact, x, t))
-            law = f"gradient {of_way} in {own.dtype}"
-            results.append(result_of(law, BP, 2e-3, iter([found])))
+                results.append(result_of(law, BP, 0.0, [agrees(report)]))
     return results
 
 
 def _given(net: Network, x: Any, y: Any, seed: int) -> Given:
     if net.direction == "backward":
         net, x, y = net.reversed, y, x
-    arrays = [
-        np.asarray(net.backend.to_numpy(v) if hasattr(v, "get") else v, float) for v in (x, y)
-    ]
-    for name, array, width in zip("xy", arrays, (net.inputs, net.outputs), strict=True):
+    x, t = (np.asarray(net.backend.to_numpy(v) if hasattr(v, "get") else v, float) for v in (x, y))
+    for name, array, width in zip("xy", (x, t), (net.inputs, net.outputs), strict=True):
         if array.ndim != 2 or array.shape[1] != width or not np.all(np.isfinite(array)):
             raise ShapeError(
                 f"{name} has shape {array.shape}, expected (rows, {width}), all finite"
             )
-    if len(arrays[0]) != len(arrays[1]) or not len(arrays[0]):
-        rows = f"x has {len(arrays[0])} rows and y has {len(arrays[1])}"
-        raise ShapeError(f"{rows}; give as many of both, 1 or more")
-    return Given(net, arrays[0], arrays[1], seed)
+    if len(x) != len(t) or not len(x):
+        raise ShapeError(f"x has {len(x)} rows and y has {len(t)}; give as many of both, 1 or more")
+    return Given(net, x, t, net.likelihood, net.reversed.likelihood, len(x), seed)
 
 
 def _gradients(
     net: Network, x: Array, t: Array, by: Any, options: dict[str, Any]
 ) -> Iterator[GradientReport]:
-    """Yield the checks of a direction's gradient and input error."""
-    copies: dict[str, Network] = {}
+    """Yield the checks of the gradient and input error of a direction, in float64."""
+    start = host(net, net.parameters)
 
-    def at(theta: Array | None, dtype: Any) -> Network:
-        twin = copies.setdefault(str(dtype), net.to(dtype=str(dtype)))
-        flat = host(net, net.parameters) if theta is None else theta
-        twin.parameters[...] = twin.backend.asarray(flat, str(dtype))
-        return twin
+    def nll(theta: Array, x: Array) -> Any:
+        net.parameters[...] = net.backend.asarray(theta, "float64")
+        return -np.mean(net.backend.to_numpy(net.log_likelihood(x, t, by)))
 
-    def nll(theta: Array | None, x: Array) -> Any:
-        twin = at(theta, (x if theta is None else theta).dtype)
-        return -np.mean(twin.backend.to_numpy(twin.log_likelihood(x, t, by)))
+    def gradient(theta: Array, x: Array, which: int) -> Array:
+        net.parameters[...] = net.backend.asarray(theta, "float64")
+        return host(net, backpropagate(net, x, t, statistics=by)[which])
 
-    def gradient(theta: Array | None, x: Array, which: int) -> Array:
-        return host(net, backpropagate(at(theta, "float64"), x, t, statistics=by)[which])
-
+    options = {"rows": len(x), "raises": False} | options
     yield check_gradient(
         lambda theta: nll(theta, x),
-        host(net, net.parameters),
+        start,
         gradient=lambda theta: gradient(theta, x, 0),
-        rows=len(x),
         name="gradient",
-        raises=False,
         **options,
     )
     yield check_gradient(
-        lambda x: nll(None, x),
+        lambda x: nll(start, x),
         x,
-        gradient=lambda x: gradient(None, x, 1),
+        gradient=lambda x: gradient(start, x, 1),
         scale=1.0,
-        rows=len(x),
         name="input error",
-        raises=False,
         **options,
     )
 
@@ -263,7 +252,7 @@ def check_backprop_invariance(
     True
     """
     given = _given(net, x, y, seed)
-    for way, t in ((given.network, given.t), (given.network.reversed, given.x)):
+    for way, _, t in ways(given.network, given.x, given.t):
         sums = t.sum(axis=1)
         bad = np.flatnonzero(~(np.abs(sums - 1.0) <= 1e-5))
         if isinstance(way.likelihood, Multinomial) and bad.size:

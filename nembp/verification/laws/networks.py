@@ -24,7 +24,7 @@ from nembp.engine.noise import PLACES, Noise, noisy_layers
 from nembp.errors import ArchitectureError
 from nembp.threads import threads
 from nembp.verification import definitions
-from nembp.verification.cases import Case, Problem
+from nembp.verification.cases import Case, Problem, one_hot
 from nembp.verification.laws.law import (
     BBP,
     BP,
@@ -103,8 +103,9 @@ def path_of(case: Problem) -> str:
 
 
 def batch_for(case: Problem, path: str) -> tuple[Array, Array]:
-    """Return a batch that a path takes."""
-    return case.labelled_batch() if path == "classes" else case.batch()
+    """Return a batch that a path takes: of classes, whose targets are one-hot rows."""
+    x, t = case.batch()
+    return x, one_hot(case.generator("labels"), *t.shape) if path == "classes" else t
 
 
 # -- one direction ---------------------------------------------------------------------------------
