@@ -22,7 +22,7 @@ import numpy as np
 
 from nembp.backend import stream
 from nembp.errors import ArchitectureError, ShapeError, VerificationError
-from nembp.verification.reports import Array, ratio
+from nembp.verification.reports import Array, Report, ratio
 
 Method = Literal["auto", "central", "complex"]
 Line = Callable[[float], float]  # t ↦ φ(t), NaN where it is not defined
@@ -113,7 +113,7 @@ class Coordinate:
 
 
 @dataclass(frozen=True)
-class GradientReport:
+class GradientReport(Report):
     """What :func:`check_gradient` found; its text is a table.
 
     ``worst`` is the coordinate whose error is the largest multiple of its tolerance, ``failures``
@@ -146,11 +146,6 @@ class GradientReport:
         if self.passed:
             return f"{self.name}: the gradient is right"
         return f"{self.name}: {self.worst}" + (f"; {self.cause}" if self.cause else "")
-
-    def raise_for_failure(self) -> None:
-        """Raise VerificationError with ``summary`` unless ``passed``."""
-        if not self.passed:
-            raise VerificationError(self.summary, self)
 
     def __str__(self) -> str:
         w, others = self.worst, ", ".join(c.label for c in self.failures[1:6])

@@ -109,9 +109,16 @@ def equal(actual: Any, expected: Any, what: str) -> Deviation:
     return Deviation(found.what, math.inf, found.actual, found.expected)
 
 
-def worst_of(deviations: Iterable[Deviation], tolerance: float = 1.0) -> Deviation | None:
-    """Return the deviation that exceeds its tolerance the most, None if there is none."""
-    return max(deviations, key=lambda d: d.excess(tolerance), default=None)
+class Report:
+    """What a check found: whether it ``passed``, and in one line what did not."""
+
+    passed: Any
+    summary: Any
+
+    def raise_for_failure(self) -> None:
+        """Raise VerificationError with ``summary`` unless ``passed``."""
+        if not self.passed:
+            raise VerificationError(self.summary, self)
 
 
 @dataclass(frozen=True)
@@ -125,11 +132,6 @@ class LawResult:
     tolerance: float = 0.0
     worst: str | None = None
 
-    @property
-    def summary(self) -> str:
-        """One line for an error message."""
-        return f"{self.law}: {self.worst}"
-
 
 def result_of(
     law: str, source: str, tolerance: float, deviations: Iterable[Deviation]
@@ -140,7 +142,7 @@ def result_of(
     """
     try:
         with np.errstate(all="ignore"):
-            worst = worst_of(deviations, tolerance)
+            worst = max(deviations, key=lambda d: d.excess(tolerance), default=None)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
             ValueError) as error:  # fmt: skip
         worst = Deviation(f"{type(error).__name__}: {error}", math.inf)
@@ -152,7 +154,7 @@ def result_of(
 
 
 @dataclass(frozen=True)
-class LawReport:
+class LawReport(Report):
     """What a check of a component or network found, law by law."""
 
     subject: str
@@ -172,20 +174,17 @@ class LawReport:
 
     def __getitem__(self, law: str) -> LawResult:
         """Return the result of a law by name."""
-        for result in self.laws:
-            if result.law == law:
-                return result
-        raise KeyError(f"no law {law!r}; there are: {'; '.join(r.law for r in self.laws)}")
+        laws = {result.law: result for result in self.laws}
+        if law not in laws:
+            raise KeyError(f"no law {law!r}; there are: {'; '.join(laws)}")
+        return laws[law]
 
     @property
     def summary(self) -> str:
         """One line: the first law that does not hold."""
-        return self.worst.summary if self.worst is not None and not self.passed else ""
-
-    def raise_for_failure(self) -> None:
-        """Raise VerificationError with the first law that does not hold unless ``passed``."""
-        if not self.passed:
-            raise VerificationError(f"{self.subject}: {self.summary}", self)
+        if self.passed or self.worst is None:
+            return f"{self.subject}: every law holds"
+        return f"{self.subject}: {self.worst.law}: {self.worst.worst}"
 
     def __str__(self) -> str:
         rows = [("law", "worst error", "tolerance", "")]
@@ -193,12 +192,12 @@ class LawReport:
             state = "passed" if law.passed else "FAILED"
             numbers = f"{law.error:.1e}", f"{law.tolerance:.1e}"
             rows.append((law.law, *(numbers if law.tolerance > 0.0 else ("", "")), state))
-        widths = [max(len(row[k]) for row in rows) for k in range(4)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [f"{self.subject}: {'passed' if self.passed else 'FAILED'}"]
         for row in rows:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            cells = map(str.ljust, row, widths)
             lines.append("  ".join(cells).rstrip())
         for law in self.laws:
             if not law.passed:
-                lines += ["", law.summary, f"  ({law.source})"]
+                lines += ["", f"{law.law}: {law.worst}", f"  ({law.source})"]
         return "\n".join(lines)

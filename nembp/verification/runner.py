@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend, get_backend, stream
-from nembp.errors import ArchitectureError, DataError, NembpError, ShapeError, VerificationError
+from nembp.errors import ArchitectureError, DataError, NembpError, ShapeError
 from nembp.threads import threads
 from nembp.verification.cases import generate
 from nembp.verification.checks import check_extension, is_extension
 from nembp.verification.gradients import GradientReport, check_gradient
 from nembp.verification.laws import LAWS, Law
-from nembp.verification.reports import LawReport
+from nembp.verification.reports import LawReport, Report
 
 CASES = 135  # three rounds of every activation with every pair of likelihoods
 ENOUGH = 3 * CASES  # tries, for which a second process pays
@@ -73,7 +73,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Report):
     """Every law's outcome, and with what they were tried."""
 
     outcomes: tuple[Outcome, ...]
@@ -92,16 +92,11 @@ class Verification:
         """Whether every law held."""
         return not self.failures
 
-    def __getitem__(self, name: str) -> Outcome:
-        """Return the outcome of a law by name."""
-        return next(outcome for outcome in self.outcomes if outcome.law.name == name)
-
-    def raise_for_failure(self) -> None:
-        """Raise VerificationError that names the broken laws unless ``passed``."""
-        if not self.passed:
-            count = f"{len(self.failures)} of {len(self.outcomes)} laws do not hold: "
-            names = ", ".join(outcome.law.name for outcome in self.failures)
-            raise VerificationError(count + names, self)
+    @property
+    def summary(self) -> str:
+        """One line that names the broken laws."""
+        names = ", ".join(outcome.law.name for outcome in self.failures)
+        return f"{len(self.failures)} of {len(self.outcomes)} laws do not hold: {names}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -182,28 +177,20 @@ def verify(
         chosen = [law for law in chosen if law.on_host]
     label = device if isinstance(device, str) else backend.name
     tries, done, outcomes = cases * len(chosen), 0, {}
-    several = workers > 1 and label == "cpu" and tries > ENOUGH
-    for name, outcome in _outcomes(chosen, several, workers, cases, seed, device, dtype):
-        outcomes[name], done = outcome, done + cases
-        if progress is not None:
-            progress(name, done, tries)
+    with contextlib.ExitStack() as stack:
+        found: Iterator[Outcome] = (_try(law.name, cases, seed, device, dtype) for law in chosen)
+        if workers > 1 and label == "cpu" and tries > ENOUGH:
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
+            jobs = [pool.submit(_try, law.name, cases, seed, device, dtype) for law in chosen]
+            found = (job.result() for job in as_completed(jobs))
+        for outcome in found:
+            name, done = outcome.law.name, done + cases
+            outcomes[name] = outcome
+            if progress is not None:
+                progress(name, done, tries)
     ordered = tuple(outcomes[law.name] for law in chosen)
     return Verification(ordered, cases, seed, label, dtype)
-
-
-def _outcomes(
-    laws: list[Law], several: bool, workers: int, *given: Any
-) -> Iterator[tuple[str, Outcome]]:
-    """Yield each law's name and outcome, in this process or as others finish them."""
-    if not several:
-        for law in laws:
-            yield law.name, _try(law.name, *given)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for future in as_completed([pool.submit(_try, law.name, *given) for law in laws]):
-            outcome = future.result()
-            yield outcome.law.name, outcome
 
 
 def _try(name: str, cases: int, seed: int, device: str | Backend, dtype: str) -> Outcome:
@@ -247,17 +234,12 @@ class UserCodeError(NembpError):
     def __init__(self, what: str, error: BaseException) -> None:
         kind = type(error).__name__
         super().__init__(f"{what} raised {kind}" + (f": {error}" if str(error) else ""))
-        whole = traceback.TracebackException.from_exception(error)
-        part: traceback.TracebackException | None = whole
-        ours = str(Path(__file__).parents[1]) + os.sep, "<frozen importlib"
-        while part is not None:
-            frames = [frame for frame in part.stack if not frame.filename.startswith(ours)]
-            frames = [
-                frame for frame in frames if f"{os.sep}importlib{os.sep}" not in frame.filename
-            ]
-            part.stack = traceback.StackSummary.from_list(frames)
-            part = part.__cause__ or part.__context__
-        self.trace = "".join(whole.format()).rstrip()
+        tb, ours = error.__traceback__, str(Path(__file__).parents[1]) + os.sep
+        while tb is not None and (
+            (name := tb.tb_frame.f_code.co_filename).startswith(ours) or "importlib" in name
+        ):
+            tb = tb.tb_next
+        self.trace = "".join(traceback.format_exception(type(error), error, tb)).rstrip()
 
 
 @contextlib.contextmanager
@@ -300,11 +282,8 @@ def load(target: str) -> Any:
     value = module
     for part in path.split("."):
         if not hasattr(value, part):
-            own = [
-                name
-                for name, v in vars(module).items()
-                if callable(v) and name[0] != "_" and v.__module__ == module.__name__
-            ]
+            public = {name: v for name, v in vars(module).items() if name[0] != "_" and callable(v)}
+            own = [name for name, v in public.items() if v.__module__ == module.__name__]
             raise ArchitectureError(
                 f"{target!r}: {module_name} ({module.__file__}) has no {part!r}; it has "
                 f"{', '.join(own[:12]) or 'nothing that can be checked'}"
