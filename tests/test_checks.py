@@ -11,7 +11,7 @@ from examples_extensions import LocallyConnected, Poisson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nembp.engine.activations import ACTIVATIONS, Activation, LeakyReLU, Logistic, ReLU, Tanh
+from nembp.engine.activations import ACTIVATIONS, Activation, LeakyReLU, ReLU, Tanh
 from nembp.engine.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
 from nembp.engine.linear import Dense
 from nembp.engine.network import dense_network
@@ -37,31 +37,26 @@ CHECKS: dict[type, Any] = {
 
 
 # -- what is right passes --------------------------------------------------------------------------
-@given(linear_map=linear_maps(), seed=st.integers(0, 2**32))
-def test_linear_maps_pass(linear_map, seed):
-    report = check_linear_map(linear_map, seed=seed, raises=False)
-    assert report.passed, str(report)
-
-
-@given(likelihood=likelihoods(), seed=st.integers(0, 2**32))
-def test_likelihoods_pass(likelihood, seed):
-    report = check_likelihood(likelihood, seed=seed, raises=False)
-    assert report.passed, str(report)
-
-
-@given(activation=activations(), seed=st.integers(0, 2**32))
-def test_activations_pass(activation, seed):
-    report = check_activation(activation, seed=seed, raises=False)
-    assert report.passed, str(report)
-
-
-@given(
-    kind=st.sampled_from(sorted(OPTIMIZERS)),
-    rate=st.floats(1e-4, 1.0),
-    seed=st.integers(0, 2**32),
+optimizers = st.builds(
+    lambda kind, rate: OPTIMIZERS[kind](rate),
+    st.sampled_from(sorted(OPTIMIZERS)),
+    st.floats(1e-4, 1.0),
 )
-def test_optimizers_pass(kind, rate, seed):
-    report = check_optimizer(OPTIMIZERS[kind](rate), seed=seed, raises=False)
+
+
+@pytest.mark.parametrize(
+    ("check", "parts"),
+    [
+        (check_linear_map, linear_maps()),
+        (check_likelihood, likelihoods()),
+        (check_activation, activations()),
+        (check_optimizer, optimizers),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+@given(data=st.data(), seed=st.integers(0, 2**32))
+def test_what_is_right_passes(check, parts, data, seed):
+    report = check(data.draw(parts), seed=seed, raises=False)
     assert report.passed, str(report)
 
 
@@ -183,42 +178,19 @@ def times(factor: float) -> Any:
     return body
 
 
-def half_precision(original, self, *args, **options):
-    original(self, *args, **options)
-    if args[-1].dtype == np.float32:
-        args[-1][...] = args[-1].astype(np.float16)
-
-
 def mean_of_rows(original, self, *args):
     column = original(self, *args)
     column[...] = np.mean(column)
     return column
 
 
-def log_p_that_moves_its_target(original, self, o, t, *sums):
-    result = original(self, o, t, *sums).copy()
-    t -= o.a
-    return result
-
-
-def error_that_moves_a(original, self, o, t, out, **options):
-    original(self, o, t, out, **options)
-    o.a -= t
-
-
-def of_scratch(original, self, o, t, n, out):
-    original(self, o, t, n, out)
-    out += 0 * o.scratch
-
-
-def clipped(original, self, backend, error, a, scratch):
-    np.clip(error, -0.9, 0.9, out=error)
-    original(self, backend, error, a, scratch)
+def in_float16(array):
+    if array.dtype == np.float32:
+        array[...] = array.astype(np.float16)
 
 
 WRONG = {
     # likelihoods
-    "error's sign": (Gaussian, "error", times(-1.0)),
     "error a thousandth off": (Multinomial, "error", times(1.001)),
     "variance forgotten": (Gaussian, "error", times(0.25), {"variance": 0.25}),
     "factor forgotten": (
@@ -226,76 +198,47 @@ WRONG = {
         "error",
         lambda f, s, o, t, out, counts=None, factor=1.0: f(s, o, t, out, counts=counts),
     ),
-    "counts forgotten": (
-        Gaussian,
-        "error",
-        lambda f, s, o, t, out, counts=None, factor=1.0: f(s, o, t, out, factor=factor),
-    ),
     "counts forgotten in log p": (Bernoulli, "log_likelihood", lambda f, s, o, t, *_: f(s, o, t)),
-    "published": (
-        Multinomial,
-        "error",
-        lambda f, s, o, t, out, counts=None, factor=1.0: f(s, o, t, out, counts=1.0, factor=factor),
-    ),
     "gain's sign": (Bernoulli, "gain_terms", times(-1.0)),
     "gain's slope": (Gaussian, "gain_slope", times(2.0)),
     "normalizer": (Gaussian, "log_normalizer", lambda f, s, width: 0.0),
     "tempering": (Multinomial, "tempering", lambda self: 1.0, {"weight": 0.5}),
     "mixes rows": (Gaussian, "log_likelihood", mean_of_rows),
-    "moves its target": (Gaussian, "log_likelihood", log_p_that_moves_its_target),
-    "moves a": (Gaussian, "error", error_that_moves_a),
-    "reads before writing": (Gaussian, "gain_terms", of_scratch),
-    "half precision of the error": (Bernoulli, "error", half_precision),
+    "reads before writing": (
+        Gaussian,
+        "gain_terms",
+        lambda f, s, o, t, n, out: (f(s, o, t, n, out), out.__iadd__(0 * o.scratch))[0],
+    ),
     # linear maps
-    "forward transposed": (Dense, "forward", lambda f, s, b, x, W, out: f(s, b, x, W.T, out)),
-    "adjoint not transposed": (Dense, "adjoint", lambda f, s, b, y, W, out: f(s, b, y, W.T, out)),
     "gradient transposed": (
         Dense,
         "weight_gradient",
         lambda f, s, b, x, y, out: f(s, b, y, x, out),
     ),
-    "gradient's sign": (Dense, "weight_gradient", times(-1.0)),
-    "gradient of means": (Dense, "weight_gradient", times(0.2)),
     "bias": (Dense, "forward", lambda f, s, b, x, W, out: out.__setitem__(..., x @ W + 1.0)),
     "quadratic": (Dense, "forward", lambda f, s, b, x, W, out: f(s, b, x, W * abs(W), out)),
     "centred": (Dense, "forward", lambda f, s, b, x, W, out: f(s, b, x - x.mean(axis=0), W, out)),
-    "column forgotten": (
+    "half precision of a map": (
         Dense,
         "forward",
-        lambda f, s, b, x, W, out: out[:, :-1].__setitem__(..., x @ W[:, :-1]),
+        lambda f, s, b, x, W, out: (f(s, b, x, W, out), in_float16(out))[0],
     ),
-    "writes into a copy": (
-        Dense,
-        "adjoint",
-        lambda f, s, b, y, W, out: f(s, b, y, W, out.reshape(-1).reshape(out.shape)),
-    ),
-    "half precision of a map": (Dense, "forward", half_precision),
     "weights of another shape": (Dense, "initial_weights", lambda f, s, g: np.zeros((4, 3))),
-    "weights all equal": (Dense, "initial_weights", lambda f, s, g: np.zeros((4, 4))),
     "weights unseeded": (Dense, "initial_weights", lambda f, s, g: f(s, np.random.default_rng())),
     # activations
-    "slope's sign": (Tanh, "multiply_derivative", times(1.0), {}),
     "scratch": (Tanh, "activate", lambda f, s, b, z, r: z.__setitem__(..., np.tanh(z) + 0 * r)),
     "mixes neurons": (
         Tanh,
         "activate",
         lambda f, s, b, z, r: f(s, b, z - z.mean(axis=1)[:, None], r),
     ),
-    "clips": (Tanh, "multiply_derivative", clipped),
-    "overflows": (
-        Logistic,
-        "activate",
-        lambda f, s, b, z, r: z.__setitem__(..., np.exp(z) / (1 + np.exp(z))),
+    "clips": (
+        Tanh,
+        "multiply_derivative",
+        lambda f, s, b, e, a, r: f(s, b, np.clip(e, -0.9, 0.9, out=e), a, r),
     ),
     # optimizers
-    "ascends": (SGD, "move", lambda f, s, chunk, eta, e: f(s, chunk, -eta, e)),
     "absolute": (SGD, "move", lambda f, s, c, eta, e: c.theta.__isub__(eta * abs(c.g))),
-    "root of the rate": (SGD, "move", lambda f, s, c, eta, e: f(s, c, eta**0.5, e)),
-    "not by itself": (
-        SGD,
-        "move",
-        lambda f, s, c, eta, e: c.theta.__isub__(eta * c.g / max(1.0, np.linalg.norm(c.g))),
-    ),
     "by place": (
         SGD,
         "move",
@@ -309,15 +252,9 @@ WRONG = {
     "half precision of a move": (
         RMSProp,
         "move",
-        lambda f, s, c, eta, e: (f(s, c, eta, e), half_of(c.theta))[0],
+        lambda f, s, c, eta, e: (f(s, c, eta, e), in_float16(c.theta))[0],
     ),
 }
-del WRONG["slope's sign"]  # of formulas, below
-
-
-def half_of(theta):
-    if theta.dtype == np.float32:
-        theta[...] = theta.astype(np.float16)
 
 
 @pytest.mark.parametrize("name", WRONG)
