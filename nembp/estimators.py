@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
-from numbers import Real
-from typing import Any, ClassVar, Self, cast
+from numbers import Integral, Real
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 from scipy import special
@@ -21,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
-from sklearn.utils import check_random_state, column_or_1d, compute_sample_weight
+from sklearn.utils import check_array, check_random_state, column_or_1d, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
@@ -30,11 +31,16 @@ from sklearn.utils.multiclass import (
     type_of_target,
     unique_labels,
 )
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    assert_all_finite,
+    check_is_fitted,
+    validate_data,
+)
 
 from nembp import architecture
-from nembp.arrays import Vector, input_scaling
-from nembp.checkpoints import Model, environment
+from nembp.arrays import Vector, array_model, check_weights, input_scaling
+from nembp.checkpoints import Model
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range
@@ -47,7 +53,21 @@ from nembp.engine.optimizers import SGD, Adam, Momentum, Optimizer
 from nembp.engine.training import History, Trainer, set_input_bias
 from nembp.errors import DivergenceError, NembpError
 
+try:  # since scikit-learn 1.9
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """There are none to support."""
+
+    def with_callbacks(method: Any) -> Any:
+        """Return the method as it is."""
+        return method
+
+
 ROWS = 1024  # that a prediction computes at a time
+FAR = 10.0  # standard deviations: samples of which the first ones said nothing
+MADE_OF = ("hidden_layer_sizes", "layers", "image_shape", "activation", "standardize", "dtype")
 OUTPUT_ACTIVATIONS = {"multinomial": "softmax", "bernoulli": "logistic", "gaussian": "identity"}
 NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
@@ -55,8 +75,7 @@ NOT_FINITE = (
 )
 
 
-@dataclass
-class _OptimizerState:
+class _Kept(NamedTuple):
     """What an optimizer keeps between trainings, on the host."""
 
     learning_rate: float
@@ -85,7 +104,7 @@ def _is_stochastic(estimator: Any) -> bool:
 
 
 @dataclass(eq=False, repr=False)
-class _Bidirectional(BaseEstimator):  # type: ignore[misc]
+class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """What the classifier and the regressor share: the fields are their parameters."""
 
     hidden_layer_sizes: Any = (100,)
@@ -143,12 +162,10 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         """Return predictions, of the network's output in the targets' units."""
         raise NotImplementedError
 
-    def _weights(self, y: Vector, weights: Vector | None) -> Vector | None:
-        return weights
-
     _score_function: ClassVar[Callable[..., float]]
 
     # -- fit --------------------------------------------------------------------------------------
+    @with_callbacks  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on samples and targets, from the start unless ``warm_start``.
 
@@ -159,7 +176,8 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         y : array_like, shape (n,) or (n, outputs)
             Labels or an indicator matrix of several labels; numbers for a regressor.
         sample_weight : array_like, shape (n,), optional
-            Multiplies each sample's log-likelihoods, in both directions.
+            Multiplies each sample's log-likelihoods, in both directions; 0 leaves a sample out.
+            Normalized ``layers`` count each sample once.
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
@@ -172,19 +190,32 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
             )
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
+        if not all(map(callable, self.callbacks or ())):
+            raise ValueError(f"callbacks must be functions, got {self.callbacks!r:.60}")
         first = not hasattr(self, "network_") or not (self.warm_start or incremental)
+        made = repr({name: getattr(self, name) for name in MADE_OF})
+        made_of = made if first else self.__dict__["_made_of"]
+        if made != made_of:
+            raise ValueError(
+                f"training goes on with a network of {made_of}; for one of {made} call fit with "
+                "warm_start=False"
+            )
+        data = {"X": X, "y": y, "metadata": None}
         options = {"multi_output": True, "y_numeric": not is_classifier(self), "reset": first}
-        X, y = validate_data(self, _on_host(X), _on_host(y), accept_sparse=True, **options)
+        x, y = validate_data(self, _dense(X), _dense(y), **options)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        x = np.asarray(X.toarray() if hasattr(X, "toarray") else X)
+        t = self._encode(y, first, incremental)
         weights: Vector | None = None
         if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, x, ensure_non_negative=True)
-            if not weights.any():
-                raise ValueError("all values of sample_weight are zero; give some samples weight")
-        weights = self._weights(y, weights)
-        t = self._encode(y, first, incremental)
+            data["metadata"] = {"sample_weight": sample_weight}
+            weights = _check_sample_weight(sample_weight, x)
+        if getattr(self, "class_weight", None) is not None:
+            by_class = compute_sample_weight(self.class_weight, y)
+            weights = by_class if weights is None else by_class * weights
+        if weights is not None:
+            weights = check_weights(weights, len(x))
+            x, t, weights = (each[weights > 0] for each in (x, t, weights))
 
         generator = check_random_state(self.random_state)
         seed = int(generator.randint(2**31 - 1))
@@ -192,23 +223,30 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         if self.early_stopping:
             x, t, weights, held = self._hold_out(x, t, weights, generator)
         if first:
+            self._made_of = made
             self._start(x, t, weights, generator)
         x = self._x_scaling.apply(x, self.network_.dtype)
+        mean = x.mean(axis=0, dtype=np.float64)
+        if weights is not None:
+            mean = weights @ x / weights.sum()
         if first:
-            mean = x.mean(axis=0, dtype=np.float64)
-            if weights is not None:
-                mean = weights @ x / weights.sum()
             set_input_bias(self.network_, mean)
+        elif np.abs(mean).max() > FAR and self.standardize:
+            warnings.warn(
+                f"the mean of these samples is {np.abs(mean).max():.3g} standard deviations from "
+                "that of the first samples, which set the scaling of the columns; begin with "
+                "samples of every kind, or scale the columns and give standardize=False",
+                stacklevel=3,
+            )
         if t.ndim == 2:
             t = self._y_scaling.apply(t, np.float64)
-        self._train(x, t, weights, seed + self.t_, held, incremental)
+        self._train(x, t, weights, seed + self.t_, held, incremental, data)
         return self
 
     def _hold_out(self, x: Vector, t: Vector, weights: Vector | None, generator: Any) -> Any:
         """Return what to train on, and (x, y, weights) to score after each epoch."""
-        arrays = (x, t, np.ones(len(x)) if weights is None else weights)
         parts = train_test_split(
-            *arrays,
+            *(x, t, np.ones(len(x)) if weights is None else weights),
             test_size=self.validation_fraction,
             random_state=generator,
             stratify=t if t.ndim == 1 else None,
@@ -225,13 +263,11 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         """Make a network, the scaling of its ends and all that a training counts."""
         self._x_scaling = self._y_scaling = Scaling()
         if self.standardize:
-            gaussian = Gaussian()
             try:
-                with np.errstate(over="ignore", invalid="ignore"):
-                    self._x_scaling = input_scaling(x, gaussian, weights)
-                    if isinstance(self._likelihood, Gaussian):
-                        self._y_scaling = input_scaling(t, gaussian, weights)
-                    check_range(x, self._x_scaling, "X")
+                self._x_scaling = input_scaling(x, Gaussian(), weights)
+                if isinstance(self._likelihood, Gaussian):
+                    self._y_scaling = input_scaling(t, Gaussian(), weights)
+                check_range(x, self._x_scaling, "X")
             except NembpError as error:
                 raise ValueError(f"{NOT_FINITE} {error}") from error
         own = "float32" if x.dtype == np.float32 else "float64"
@@ -243,9 +279,10 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
             "seed": int(generator.randint(2**31 - 1)),
         }
         if self.layers is None:
-            hidden = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int)).tolist()
-            if any(size <= 0 for size in hidden):
-                raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+            sizes = self.hidden_layer_sizes
+            hidden: list[Any] = [sizes] if isinstance(sizes, Integral) else list(sizes)
+            if not all(isinstance(size, int | np.integer) and size > 0 for size in hidden):
+                raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}. Expected integers")
             self.network_ = net = dense_network([x.shape[1], *hidden, self._outputs], **made)
             factor = 2.0 if self.activation == "logistic" else 6.0
             for W, bias in zip(net.weights, net.biases[1:], strict=True):
@@ -254,21 +291,26 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
                     drawn = generator.uniform(-bound, bound, each.shape)
                     each[...] = net.backend.asarray(drawn, net.dtype)
         else:
-            shape = x.shape[1] if self.image_shape is None else tuple(self.image_shape)
-            if math.prod(np.atleast_1d(shape)) != x.shape[1]:
-                raise ValueError(f"image_shape is {shape}, but X has {x.shape[1]} features")
-            self.network_ = architecture.network(shape, self.layers, self._outputs, **made)
+            self.network_ = architecture.network(self._shape(), self.layers, self._outputs, **made)
         self.history_ = History()
         self.loss_curve_: list[float] = []
         self.n_iter_, self.t_, self._no_improvement_count = 0, 0, 0
         self.n_outputs_, self.n_layers_ = self._outputs, len(self.network_.layers)
         self.out_activation_ = OUTPUT_ACTIVATIONS[self._likelihood.name]
-        self._optimizer: _OptimizerState | None = None
+        self._optimizer: _Kept | None = None
         stopping = self.early_stopping
         self.validation_scores_: list[float] | None = [] if stopping else None
         self.best_validation_score_ = -math.inf if stopping else None
         self.best_loss_ = None if stopping else math.inf
         self._best: Any = None
+
+    def _shape(self) -> tuple[int, ...]:
+        """Return the shape of a sample."""
+        n = self.n_features_in_
+        shape = (n,) if self.image_shape is None else tuple(self.image_shape)
+        if not all(isinstance(size, Integral) for size in shape) or math.prod(shape) != n:
+            raise ValueError(f"image_shape is {shape}, but X has {n} features")
+        return tuple(map(int, shape))
 
     def _new_optimizer(self) -> Optimizer:
         rate = self.learning_rate_init
@@ -286,6 +328,7 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         seed: int,
         held: tuple[Vector, ...] | None,
         incremental: bool,
+        data: dict[str, Any],
     ) -> None:
         net, n = self.network_, len(x)
         if self.backward_weight:
@@ -298,11 +341,26 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         total = float(n) if weights is None else float(weights.sum())
         optimizer, l2 = self._new_optimizer(), self.alpha * n / total
         self.n_iter_, converged = 0, False
+        task: Any = None  # of scikit-learn's own callbacks
+        epoch: Any = None
+        if not incremental and hasattr(self, "_init_callback_context"):
+            task = self._init_callback_context(max_subtasks=self.max_iter)
+            task.call_on_fit_task_begin(estimator=self, **data)
+            epoch = task.subcontext("epoch").call_on_fit_task_begin(estimator=self, **data)
 
         def after_epoch(row: dict[str, float]) -> bool:
-            nonlocal converged
+            nonlocal converged, epoch
             converged = self._end_epoch(row, optimizer, n, l2 / batch_size, held)
-            return converged
+            stop = any([converged, *(callback(row) for callback in self.callbacks or ())])
+            if task is not None:
+                stop |= epoch.call_on_fit_task_end(
+                    estimator=self,
+                    reconstruction_attributes=lambda: {"network_": deepcopy(net)},
+                    **data,
+                )
+                if not stop and self.n_iter_ < self.max_iter:
+                    epoch = task.subcontext("epoch").call_on_fit_task_begin(estimator=self, **data)
+            return stop
 
         trainer = Trainer(
             net,
@@ -317,7 +375,7 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
             shuffle=self.shuffle,
             sample_weight=None if weights is None else weights * (n / total),
             l2=l2,
-            callbacks=[after_epoch, *(self.callbacks or ())],
+            callbacks=[after_epoch],
         )
         if (kept := self._optimizer) is not None:  # a warm start goes on where the last one ended
             optimizer.steps = kept.steps
@@ -337,9 +395,11 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         self.history_.epochs += trainer.history.epochs
         self.history_.best_epoch = len(self.history_.epochs)
         vectors = {slot: net.backend.to_numpy(value) for slot, value in optimizer.state.items()}
-        self._optimizer = _OptimizerState(optimizer.learning_rate, optimizer.steps, vectors)
+        self._optimizer = _Kept(optimizer.learning_rate, optimizer.steps, vectors)
         if held is not None and self._best is not None:
             net.restore(self._best)
+        if task is not None:
+            task.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **data)
         if self.n_iter_ == self.max_iter and not converged and not incremental:
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
@@ -404,8 +464,9 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
     # -- predict ----------------------------------------------------------------------------------
     def _checked(self, X: Any) -> Vector:
         check_is_fitted(self)
-        X = validate_data(self, _on_host(X), accept_sparse=True, reset=False)
-        return np.asarray(X.toarray() if hasattr(X, "toarray") else X)
+        x: Vector = validate_data(self, _dense(X), reset=False)
+        check_range(x, self._x_scaling, "X")
+        return x
 
     def _output(self, x: Vector, log: bool = False) -> Vector:
         """Return the network's output, or its logarithm, in the targets' units."""
@@ -443,41 +504,18 @@ class _Bidirectional(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         if self.backward_weight == 0:
             raise ValueError("backward_weight is 0, so that the network learned no backward way")
-        t = self._encode(np.asarray(_on_host(y)), first=False, incremental=True)
-        t = _one_hot(t, self._outputs)
-        net = self.network_.reversed
-        t = self._y_scaling.apply(t, net.dtype)
-        parts = [
-            net.backend.to_numpy(net.predict(t[start : start + ROWS]))
-            for start in range(0, len(t), ROWS)
-        ]
-        return self._x_scaling.invert(np.concatenate(parts))
+        y = check_array(_dense(y), ensure_2d=False, dtype=None, input_name="y")
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        t = _one_hot(self._encode(y, first=False, incremental=True), self._outputs)
+        return self.to_model().predict_inputs(t).reshape(len(t), -1)
 
     def to_model(self) -> Model:
         """Return what was trained as a `Model`, for `nembp.save`, `save_onnx` and the commands."""
         check_is_fitted(self)
         labelled = isinstance(self._likelihood, Multinomial)
-        names = [str(name) for name in getattr(self, "classes_", range(self._outputs))]
-        shape = (self.n_features_in_,) if self.image_shape is None else tuple(self.image_shape)
-        scaling = self._x_scaling
-        if np.ndim(scaling.offset) == 1:
-            scaling = Scaling(
-                np.reshape(scaling.offset, shape),
-                np.reshape(scaling.factor, shape),
-            )
-        return Model(
-            net=self.network_,
-            shape=shape,
-            classes=tuple(names) if labelled else (),
-            target_names=() if labelled else tuple(f"y{name}" for name in names),
-            x_scaling=scaling,
-            y_scaling=self._y_scaling,
-            centroids=None,
-            is_image=len(shape) == 3,
-            dataset="arrays",
-            settings={},
-            environment=environment(self.network_),
-        )
+        classes = self.classes_ if labelled else ()
+        return array_model(self.network_, self._shape(), classes, self._x_scaling, self._y_scaling)
 
     # -- parameters, as MLPClassifier shows them --------------------------------------------------
     @property
@@ -532,21 +570,24 @@ early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change
         direction. On standardized columns more of it may cost accuracy (``nembp bench --suite
         estimators``).
     noise : Noise or dict of Noise, optional
-        NEM noise on the labels, or by place as of `nembp.train`.
+        NEM noise on the labels, or by place as of `nembp.train`; that on the backward direction
+        acts where ``backward_weight`` is not 0.
     layers : str, optional
         Hidden layers in the language of ``--layers``, such as ``"conv32x4s2,pool2,256"``, in the
         place of ``hidden_layer_sizes``.
     image_shape : tuple of int, optional
         (height, width, channels) of the images whose pixels are the columns of X, for ``layers``.
     standardize : bool, default True
-        Give each column mean 0 and standard deviation 1, of the first samples that are seen;
-        8-bit images go to [0, 1]. `coefs_` and `intercepts_` have it in them.
+        Give each column mean 0 and standard deviation 1, of the samples that the first fit or
+        `partial_fit` sees; 8-bit images go to [0, 1]. `coefs_` and `intercepts_` have it in them.
     device : str, default "cpu"
         Where to compute: "cpu", "gpu" or "auto".
     dtype : {"float32", "float64", "auto"}
         Precision of the parameters; "auto" is that of X, as in `MLPClassifier`.
     callbacks : sequence of callable, optional
         Called with each epoch's row of scores; one that returns True ends the training.
+        scikit-learn's own callbacks (since 1.9) are given to `set_callbacks`; they see the epochs
+        of `fit`, and the estimator as it is after each.
     class_weight : dict, "balanced" or None
         Weights of the classes, which multiply ``sample_weight``.
 
@@ -615,12 +656,6 @@ coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, o
         labels: Vector = self.classes_[output.argmax(axis=1)]
         return labels
 
-    def _weights(self, y: Vector, weights: Vector | None) -> Vector | None:
-        if self.class_weight is None:
-            return weights
-        by_class: Vector = compute_sample_weight(self.class_weight, y)
-        return by_class if weights is None else by_class * weights
-
     @available_if(_is_stochastic)  # type: ignore[untyped-decorator]
     def partial_fit(
         self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
@@ -630,7 +665,8 @@ coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, o
         Parameters
         ----------
         X, y, sample_weight
-            As of `fit`. The first call sets the scaling of the columns.
+            As of `fit`. The first call sets the scaling of the columns, which cannot change once
+            there are weights: begin with samples of every kind, or give ``standardize=False``.
         classes : array_like, optional
             All labels there will be; needed at the first call.
         """
@@ -685,6 +721,7 @@ class BidirectionalRegressor(RegressorMixin, _Bidirectional):  # type: ignore[mi
 
     def _encode(self, y: Vector, first: bool, incremental: bool) -> Vector:
         t = y.reshape(len(y), -1).astype(np.float64)
+        assert_all_finite(t, input_name="y")
         if first:
             self._outputs, self._likelihood = t.shape[1], Gaussian()
         elif t.shape[1] != self._outputs:
@@ -698,13 +735,16 @@ class BidirectionalRegressor(RegressorMixin, _Bidirectional):  # type: ignore[mi
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> BidirectionalRegressor:
         """Train one epoch on these samples, from where the training stands.
 
-        The first call sets the scaling of columns and targets.
+        The first call sets the scaling of columns and targets: begin with samples of every kind,
+        or give ``standardize=False``.
         """
         return self._fit(X, y, sample_weight, incremental=True)
 
 
-def _on_host(value: Any) -> Any:
-    """Return a CuPy array as a NumPy one; others as they are."""
+def _dense(value: Any) -> Any:
+    """Return a sparse matrix or a CuPy array as a NumPy array; others as they are."""
+    if hasattr(value, "toarray"):
+        return value.toarray()
     on_device = hasattr(value, "__cuda_array_interface__") and hasattr(value, "get")
     return value.get() if on_device else value
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.sparse import csc_array, csr_matrix
 from sklearn.calibration import CalibratedClassifierCV
@@ -118,8 +120,21 @@ def test_class_weights_are_sample_weights():
     np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
     with pytest.raises(ValueError, match="needs all samples at once"):
         classifier(class_weight="balanced").partial_fit(X, NAMES, classes=np.unique(NAMES))
-    with pytest.raises(ValueError, match="zero"):
-        classifier().fit(X, NAMES, sample_weight=np.zeros(len(X)))
+    for options, weights in (
+        ({}, np.zeros(len(X))),
+        ({"class_weight": {"ant": -1.0}}, None),
+        ({"class_weight": {"ant": np.nan}}, None),
+    ):
+        with pytest.raises(ValueError, match=r"sample_weight|non-zero"):
+            classifier(**options).fit(X, NAMES, sample_weight=weights)
+
+
+def test_samples_of_no_weight_are_left_out():
+    rows = np.arange(len(X)) % 3 > 0
+    layers = {"layers": "6bn,4", "early_stopping": True}
+    without = classifier(**layers).fit(X[rows], NAMES[rows])
+    zero = classifier(**layers).fit(X, NAMES, sample_weight=rows.astype(float))
+    np.testing.assert_allclose(zero.predict_proba(X), without.predict_proba(X), atol=1e-5)
 
 
 # -- training --------------------------------------------------------------------------------------
@@ -232,9 +247,74 @@ def test_options_are_refused_with_a_remedy():
         ({"backward_weight": -1}, "backward_weight"),
         ({"noise": {"sideways": Noise("nem")}}, "sideways"),
         ({"hidden_layer_sizes": (3, 0)}, "must be > 0"),
+        ({"hidden_layer_sizes": (8.5,)}, "Expected integers"),
+        ({"hidden_layer_sizes": ((8,), 4)}, "Expected integers"),
+        ({"image_shape": ("a", 4, 1), "layers": "8"}, "image_shape is"),
+        ({"callbacks": print}, "callbacks"),
+        ({"callbacks": [3]}, "callbacks must be functions"),
     ):
         with pytest.raises(ValueError, match=message):
             classifier(**options).fit(X, NAMES)
+    model = classifier(warm_start=True).fit(X, NAMES)
+    with pytest.raises(ValueError, match="call fit with warm_start=False"):
+        model.set_params(hidden_layer_sizes=(9,)).fit(X, NAMES)
+    with pytest.raises(ValueError, match="y contains NaN"):
+        regressor().fit(X, [None] * len(X))
+
+
+def test_what_a_model_is_asked_is_checked():
+    model, numbers = classifier().fit(X, NAMES), regressor().fit(X, T)
+    for ask, message in (
+        (lambda: model.predict(X * 1e200), "too large for float32"),
+        (lambda: model.predict_inputs("ant"), "at least 1 dimension"),
+        (lambda: model.predict_inputs([]), "0 sample"),
+        (lambda: model.predict_inputs(["dog"]), "classes not in"),
+        (lambda: numbers.predict_inputs([[np.nan, 1.0]]), "NaN"),
+        (lambda: numbers.predict_inputs([1.0, 2.0]), "y has 1 outputs, but fit saw 2"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            ask()
+    column = model.predict_inputs([["ant"], ["cow"]])
+    np.testing.assert_array_equal(column, model.predict_inputs(["ant", "cow"]))
+
+
+def test_a_first_batch_that_says_nothing_of_the_others_is_told():
+    model = classifier().partial_fit(X * 1e-3, NAMES, classes=np.unique(NAMES))
+    with pytest.warns(UserWarning, match="begin with samples of every kind"):
+        model.partial_fit(X, NAMES)
+    plain = classifier(standardize=False).partial_fit(X * 1e-3, NAMES, classes=np.unique(NAMES))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain.partial_fit(X, NAMES)
+
+
+def test_scikit_learns_callbacks_see_the_epochs():
+    callbacks = pytest.importorskip("sklearn.callback")
+
+    class Stop:
+        begun, ended = 0, 0
+
+        def setup(self, estimator, context): ...
+
+        def teardown(self, estimator, context): ...
+
+        def on_fit_task_begin(self, estimator, context):
+            self.begun += 1
+
+        def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
+            self.ended += 1
+            self.last = fitted_estimator
+            return context.task_name == "epoch" and context.task_id == 4
+
+    stop, monitor = Stop(), callbacks.ScoringMonitor(scoring="accuracy")
+    model = classifier().set_callbacks(stop, monitor)
+    table = pd.DataFrame(X, columns=list("abcd"))
+    model.fit(table, NAMES, sample_weight=np.ones(len(X)))
+    assert model.n_iter_ == 5
+    assert stop.begun == stop.ended == 6  # the fit, and its epochs
+    scores = [row["accuracy"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    assert len(scores) == 5
+    assert scores[-1] == model.score(table, NAMES) == stop.last.score(table, NAMES)
 
 
 # -- the other direction ---------------------------------------------------------------------------
@@ -246,8 +326,6 @@ def test_prototypes_are_the_centroids_of_classes():
     np.testing.assert_array_equal(
         model.predict_inputs(["cow", "ant"]), model.class_prototypes_[[2, 0]]
     )
-    with pytest.raises(ValueError, match="classes not in"):
-        model.predict_inputs(["dog"])
 
 
 def test_inputs_of_numbers_and_of_several_labels():
@@ -255,7 +333,7 @@ def test_inputs_of_numbers_and_of_several_labels():
     correlation = np.corrcoef(model.predict_inputs(T)[:, 0], X[:, 0])[0, 1]
     assert correlation > 0.9
     x, y = make_multilabel_classification(60, 6, n_classes=3, random_state=0)
-    several = classifier(max_iter=100).fit(x, y)
+    several = classifier(max_iter=100).fit(x, csr_matrix(y))
     assert several.predict_inputs(y).shape == x.shape
     assert several.class_prototypes_.shape == (3, 6)
     assert several.score(x, y) > 0.5
