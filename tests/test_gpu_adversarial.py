@@ -19,7 +19,7 @@ from nembp.adversarial.gradients import DiscriminatorGradient
 from nembp.adversarial.trainer import AdversarialTrainer, SampleOrder
 from nembp.architecture import generator_network, network
 from nembp.backend import CupyBackend
-from nembp.backend.graphs import StepsOnDevice
+from nembp.backend.gpu import StepsOnDevice
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import BatchReader
 from nembp.engine.likelihoods import Bernoulli

@@ -16,7 +16,7 @@ from near import assert_near
 
 from nembp.architecture import network
 from nembp.backend import CupyBackend
-from nembp.backend.graphs import StepsOnDevice
+from nembp.backend.gpu import StepsOnDevice
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import Augmentation, BatchReader
 from nembp.engine.likelihoods import Gaussian

@@ -53,9 +53,8 @@ def workspaces(
     if type(linear) is Convolution:
         yield Im2colWorkspace(linear, backend, parts, dtype, **options)
         if backend.has_strided_views:
-            shapes = linear.shape, linear.output_shape, linear.kernel
-            for plan in plans(*shapes, linear.stride, linear.padding):
-                yield WinogradWorkspace(linear, plan, backend, parts, dtype, **options)
+            for plan in plans(linear):
+                yield WinogradWorkspace(plan, backend, parts, dtype, **options)
 
 
 def passed(workspace: Workspace, backend: Any, signals: list[Array], rows: int) -> Iterator[Array]:

@@ -55,24 +55,10 @@ def __getattr__(name: str) -> Any:
 
 
 def get_backend(device: str | Backend = "cpu", precision: Precision = "float32") -> Backend:
-    """Return the backend of a device name.
+    """Return the backend of a device name; a backend is returned as it is.
 
-    Parameters
-    ----------
-    device : {"cpu", "gpu", "auto"} or Backend
-        ``"auto"`` takes a GPU where one works and the CPU otherwise. A backend is returned as it
-        is.
-    precision : {"float32", "tf32"}
-        Of a GPU's products of float32 matrices; a CPU computes in float32 whatever is said.
-
-    Raises
-    ------
-    DeviceError
-        If ``"gpu"`` is asked for and cannot be used.
-    DeviceMemoryError
-        If other programs fill its memory.
-    ArchitectureError
-        If the name is none of the three.
+    ``"auto"`` takes a GPU where one works and the CPU otherwise. ``precision`` is of a GPU's
+    products of float32 matrices; a CPU computes in float32 whatever is said.
 
     >>> get_backend("cpu").name
     'cpu'

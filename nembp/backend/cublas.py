@@ -46,21 +46,9 @@ def load_cublas() -> Any:
 
 
 class Cublas:
-    """A handle of cuBLAS with its workspace.
+    """A handle of cuBLAS with its workspace, device memory of ``WORKSPACE`` bytes.
 
-    Parameters
-    ----------
-    library : CDLL
-        cuBLAS.
-    workspace : array
-        Device memory of at least ``WORKSPACE`` bytes.
-    tf32 : bool
-        Whether float32 products may round their factors to 10 bits (TF32).
-
-    Raises
-    ------
-    DeviceError
-        If cuBLAS refuses.
+    With ``tf32`` float32 products may round their factors to 10 bits.
     """
 
     def __init__(self, library: Any, workspace: Array, *, tf32: bool = False) -> None:

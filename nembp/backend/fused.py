@@ -50,14 +50,7 @@ class Kernels:
     """The kernels of one precision, launched on the current stream.
 
     Arrays are passed as pointers, None as the null pointer, whole numbers as int and Python's
-    floats as ``real``; NumPy's scalars as they are.
-
-    Parameters
-    ----------
-    cupy : module
-        Of which ``RawModule`` is used.
-    dtype : {"float32", "float64"}
-        What ``real`` is.
+    floats as ``real``, float or double; NumPy's scalars as they are.
     """
 
     def __init__(self, cupy: Any, dtype: str) -> None:
@@ -96,15 +89,9 @@ class Kernels:
 
 @dataclass(frozen=True)
 class PhiloxStream:
-    """A stream of random numbers on the device.
+    """A stream of random numbers on the device."""
 
-    Attributes
-    ----------
-    state : array of uint64, shape (2,)
-        Key, and number of the next call, which every call moves on by itself.
-    """
-
-    state: Array
+    state: Array  # two uint64: key, and number of the next call, which every call moves on
 
 
 class FusedKernels(Backend):

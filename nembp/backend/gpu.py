@@ -1,42 +1,115 @@
-"""CuPy on a CUDA device: the only file that imports CuPy, and only when a GPU is asked for."""
+"""CuPy on a CUDA device: the only file that imports CuPy, and only when a GPU is asked for.
+
+**Graphs.** A step is captured once and launched as one. What is captured are the launches with
+their arguments, so a graph does the same work on the same buffers: whatever changes from step to
+step lies in device memory, laid out for many steps at once: a table with a row of numbers for each
+step (learning rate, bias corrections, standard deviations of the noise) and the order of the
+samples. Every step takes its own row and samples and counts on by itself; noise streams count their
+draws likewise. Nothing is copied to the device or asked of it in between, and captured or not a
+step gives the same numbers bit for bit.
+
+**Copies from the host** overlap with computing. A batch is gathered on the host into a page-locked
+buffer, copied on a stream of its own into a buffer of the device, and read from there by the step;
+events order the three, and the host only ever waits for the end of a copy, before the thread that
+gathers writes into its buffer again:
+
+    gather → copy (waits until the step before last has read the device's buffer) → step reads
+"""
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nembp.backend.cublas import WORKSPACE, Cublas, load_cublas
 from nembp.backend.fused import FusedKernels, PhiloxStream
-from nembp.backend.graphs import Captured, StepsOnDevice, capture_graph
-from nembp.backend.standard import PRECISIONS, Array, Precision, stream
-from nembp.backend.transfers import Transfers
+from nembp.backend.standard import PRECISIONS, Array, Precision, Steps, stream
 from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
 
 EXTRAS = "pip install 'nembp[cuda12]' or 'nembp[cuda13]', whichever `nvidia-smi` says"
+# what CuPy and CUDA say to work that cannot be captured, such as a copy to the host
+CAPTURE_ERRORS = (RuntimeError, NotImplementedError)
+WARM_UP = 2  # calls before a function is captured: kernels are compiled, buffers allocated
+
+
+class Captured:
+    """A function that is captured at its third call with the same arguments, then launched.
+
+    Where capturing fails all goes on call by call: ``reason`` says why, ``launches`` counts.
+    """
+
+    def __init__(self, backend: Any, function: Callable[..., None]) -> None:
+        self._backend, self._function = backend, function
+        self._calls: Counter[Hashable] = Counter()
+        self._graphs: dict[Hashable, Callable[[], None]] = {}
+        self.launches = 0
+        self.reason: str | None = None
+
+    def __call__(self, *args: Hashable) -> None:
+        """Call the function, or launch what its call would queue."""
+        if args not in self._graphs and self.reason is None and self._calls[args] >= WARM_UP:
+            try:
+                self._graphs[args] = self._backend.capture_graph(lambda: self._function(*args))
+            except CAPTURE_ERRORS as error:
+                words = str(error).strip() or type(error).__name__
+                self.reason = f"a step cannot be captured ({words.splitlines()[0]})"
+        if args in self._graphs:
+            self._graphs[args]()
+            self.launches += 1
+        else:
+            self._function(*args)
+            self._calls[args] += 1
+
+
+class StepsOnDevice(Steps):
+    """Steps that find their numbers and samples on the device, always in the same memory."""
+
+    def __init__(self, backend: Any, samples: int, batch_size: int, width: int) -> None:
+        super().__init__(backend, batch_size)
+        self._kernels = backend.kernels("float32")
+        steps = -(-samples // batch_size)
+        self._numbers = backend.zeros((width,), "float64")
+        self._rows = backend.zeros((steps, width), "float64")
+        self._samples = backend.zeros((samples,), "int64")
+        self._index = backend.zeros((batch_size,), "int64")
+        self._step = backend.zeros((1,), "int64")
+
+    def lay_out(self, order: np.ndarray[Any, Any], table: np.ndarray[Any, Any]) -> None:
+        backend = self._backend
+        self._samples[: len(order)] = backend.asarray(order, "int64")
+        self._rows[: len(table)] = backend.asarray(table, "float64")
+        self._step[...] = 0
+
+    def take(self, rows: int) -> tuple[Array, Array]:
+        index = self._index[:rows]
+        self._kernels.block(
+            "begin_step", self._step, self._rows, self._rows.shape[1], self._numbers,
+            self._samples, self._batch_size, rows, index,
+        )  # fmt: skip
+        return self._numbers, index
+
+
+@dataclass
+class _Staging:
+    """What belongs to one page-locked buffer of the host."""
+
+    device: Array
+    copied: Any  # event: the host's buffer may be overwritten, the device's be read
+    read: Any  # event: the device's buffer may be overwritten
 
 
 class CupyBackend(FusedKernels):
-    """CuPy on one CUDA device.
+    """CuPy on one CUDA device; work is queued on the current stream, as a rule the default one.
 
-    Work is queued on the current stream, as a rule the default one.
-
-    Parameters
-    ----------
-    precision : {"float32", "tf32"}
-        Whether products of float32 matrices are computed in float32, or may round their factors
-        to TF32, which is several times faster and keeps three digits.
-
-    Raises
-    ------
-    ArchitectureError
-        If the precision is unknown.
-    DeviceError
-        If CuPy or cuBLAS is not installed, or no usable GPU and driver are found.
-    DeviceMemoryError
-        If other programs fill the GPU's memory.
+    With ``precision`` tf32 products of float32 matrices may round their factors to TF32, which is
+    several times faster and keeps three digits.
     """
 
     name = "gpu"
@@ -53,7 +126,8 @@ class CupyBackend(FusedKernels):
         cupy.cuda.set_allocator(self._allocator_of(self._pool))
         _check_device(cupy)
         super().__init__(cupy, cupy.cuda.Device())
-        self._transfers = Transfers(cupy)
+        self._copies = cupy.cuda.Stream(non_blocking=True)
+        self._staging: dict[int, _Staging] = {}  # by the buffer's address on the host
         try:
             library = load_cublas()
         except (OSError, ImportError, RuntimeError) as error:
@@ -99,15 +173,35 @@ class CupyBackend(FusedKernels):
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         return np.asarray(self._cupy.asnumpy(array))
 
+    # -- copies from the host --------------------------------------------------------------------
     def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
-        return self._transfers.host_buffer(shape, dtype)
-
-    def wait_for_copy(self, staged: np.ndarray[Any, Any]) -> None:
-        self._transfers.wait(staged)
+        cupy, kind, count = self._cupy, np.dtype(dtype), math.prod(shape)
+        memory = cupy.cuda.alloc_pinned_memory(max(1, count * kind.itemsize))
+        array = np.frombuffer(memory, kind, count).reshape(shape)
+        events = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
+        staging = _Staging(cupy.empty(shape, dtype=kind), *events)
+        staging.read.record(cupy.cuda.get_current_stream())  # of whoever had this memory before
+        self._staging[array.ctypes.data] = staging
+        return array
 
     def receive(self, staged: np.ndarray[Any, Any], out: Array, offset: Array, factor: Any) -> None:
-        with self._transfers.on_device(staged) as raw:
-            self.gather(raw, None, out, None, offset, factor)
+        own = self._staging.get(staged.ctypes.data)
+        if own is None or not staged.flags.c_contiguous or staged.dtype != own.device.dtype:
+            self.gather(self._cupy.asarray(staged), None, out, None, offset, factor)
+            return
+        current = self._cupy.cuda.get_current_stream()
+        raw = own.device[: len(staged)]
+        self._copies.wait_event(own.read)
+        raw.set(staged, stream=self._copies)
+        own.copied.record(self._copies)
+        current.wait_event(own.copied)
+        self.gather(raw, None, out, None, offset, factor)
+        own.read.record(current)
+
+    def wait_for_copy(self, staged: np.ndarray[Any, Any]) -> None:
+        own = self._staging.get(staged.ctypes.data)
+        if own is not None:
+            own.copied.synchronize()
 
     # -- work ----------------------------------------------------------------------------------
     def synchronize(self) -> None:
@@ -131,8 +225,29 @@ class CupyBackend(FusedKernels):
         return Captured(self, function)
 
     def capture_graph(self, work: Callable[[], object]) -> Callable[[], None]:
-        """Capture what ``work`` queues, without doing it; return what queues all of it at once."""
-        return capture_graph(self._cupy, work, self._allocator_of)
+        """Capture what ``work`` queues, without doing it; return what queues all of it at once.
+
+        Everything must have run once before, so that kernels are compiled and loaded. What the
+        calls allocate on their way comes from a pool of its own, which lives as long as the graph,
+        so that nobody else is given it meanwhile.
+        """
+        cuda = self._cupy.cuda
+        stream, pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
+        with stream, cuda.using_allocator(self._allocator_of(pool)):
+            stream.begin_capture(cuda.runtime.streamCaptureModeRelaxed)
+            try:
+                work()
+            except BaseException:
+                with suppress(*CAPTURE_ERRORS):
+                    stream.end_capture()  # or the stream would stay in capture
+                raise
+            graph = stream.end_capture()
+        graph.upload()
+
+        def launch(_kept: Any = (pool, stream, work)) -> None:  # what the graph works on
+            graph.launch()
+
+        return launch
 
     def steps(self, samples: int, batch_size: int, width: int) -> StepsOnDevice:
         return StepsOnDevice(self, samples, batch_size, width)

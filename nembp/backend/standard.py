@@ -12,7 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -24,19 +24,13 @@ Array = Any
 Pair = tuple[int, int]
 Numbers = Any  # a sequence of floats, or an array on the device
 CREATION = "arange", "asarray", "empty", "eye", "full", "linspace", "ones", "zeros"
-Function = TypeVar("Function", bound=Callable[..., None])
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
-    """Return the generator of one named stream of a seed.
+    """Return the generator of one named stream of a seed, an integer of at least 0.
 
     Streams with different names are independent, so that injected noise (``"noise/forward"``)
     never shifts the draws of weights or batches: arms of an experiment stay paired.
-
-    Raises
-    ------
-    ArchitectureError
-        If the seed is no integer of at least 0.
 
     >>> bool(stream(0, "weights").random() == stream(0, "weights").random())
     True
@@ -79,16 +73,23 @@ class StandardNamespace:
         return function
 
 
+class _Constants(dict[tuple[tuple[int, ...], Any], Array]):
+    """Zeros or ones of a shape and dtype, which are made once and not to be changed."""
+
+    def __init__(self, xp: Any, name: str) -> None:
+        super().__init__()
+        self._make = getattr(xp, name)
+
+    def __missing__(self, key: tuple[tuple[int, ...], Any]) -> Array:
+        self[key] = made = self._make(key[0], dtype=key[1])
+        return made
+
+
 class Backend:
     """Arrays of one namespace on one device, by nothing but the array-API standard and ``out=``.
 
-    Parameters
-    ----------
-    xp : namespace
-        Of an array library: NumPy, CuPy, or one of the array-API standard alone (array-api-strict
-        in the tests), to whose functions :class:`StandardNamespace` adds ``out=``.
-    device : object, optional
-        The namespace's own device object; its default device if None.
+    ``xp`` is NumPy, CuPy, or a namespace of the standard alone (array-api-strict in the tests), to
+    whose functions :class:`StandardNamespace` adds ``out=``; ``device`` its own device object.
     """
 
     name = "standard"
@@ -100,7 +101,7 @@ class Backend:
     def __init__(self, xp: Any, device: Any = None) -> None:
         self.xp = xp if hasattr(xp, "ufunc") else StandardNamespace(xp, device)
         self.device = device
-        self._constants: dict[tuple[Any, ...], Array] = {}
+        self._ones, self._zeros = (_Constants(self.xp, name) for name in ("ones", "zeros"))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.describe()!r})"
@@ -114,13 +115,9 @@ class Backend:
         return 1
 
     # -- arrays in and out ---------------------------------------------------------------------
-    def dtype(self, name: str) -> Any:
-        """Return the namespace's dtype called ``name``, for example ``"float32"``."""
-        return getattr(self.xp, name)
-
     def asarray(self, value: Any, dtype: str | None = None) -> Array:
         """Return ``value`` (host data or an array of this backend) as an array on the device."""
-        return self.xp.asarray(value, dtype=None if dtype is None else self.dtype(dtype))
+        return self.xp.asarray(value, dtype=dtype and getattr(self.xp, dtype))
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """Copy an array of this backend to the host (synchronises)."""
@@ -128,23 +125,15 @@ class Backend:
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an uninitialised array."""
-        return self.xp.empty(shape, dtype=self.dtype(dtype))
+        return self.xp.empty(shape, dtype=getattr(self.xp, dtype))
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an array of zeros."""
-        return self.xp.zeros(shape, dtype=self.dtype(dtype))
+        return self.xp.zeros(shape, dtype=getattr(self.xp, dtype))
 
     def ones(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an array of ones."""
-        return self.xp.ones(shape, dtype=self.dtype(dtype))
-
-    def _constant(self, kind: str, shape: tuple[int, ...], like: Array) -> Array:
-        """Return zeros or ones that are made once, of the dtype of ``like``; not to be changed."""
-        key = kind, shape, like.dtype
-        if key not in self._constants:
-            make = self.zeros if kind == "zeros" else self.ones
-            self._constants[key] = make(shape, str(like.dtype).rpartition(".")[2])
-        return self._constants[key]
+        return self.xp.ones(shape, dtype=getattr(self.xp, dtype))
 
     # -- the device's time and memory ------------------------------------------------------------
     def synchronize(self) -> None:
@@ -196,7 +185,7 @@ class Backend:
     def rectify(self, z: Array) -> Array:
         """Write ``max(z, 0)`` over ``z`` (rows, width)."""
         # an array of zeros, since NumPy's maximum with a scalar is four times slower
-        return self.xp.maximum(z, self._constant("zeros", (z.shape[-1],), z), out=z)
+        return self.xp.maximum(z, self._zeros[(z.shape[-1],), z.dtype], out=z)
 
     def keep_where_positive(self, x: Array, a: Array, scratch: Array) -> Array:
         """Set ``x`` to zero where ``a`` ≤ 0, in place; ``scratch`` has their shape and dtype."""
@@ -204,7 +193,7 @@ class Backend:
 
     def softplus(self, z: Array, out: Array) -> Array:
         """Write log(1 + eᶻ) into ``out``."""
-        return self.xp.logaddexp(z, self._constant("zeros", (z.shape[-1],), z), out=out)
+        return self.xp.logaddexp(z, self._zeros[(z.shape[-1],), z.dtype], out=out)
 
     def strided_view(self, array: Array, shape: tuple[int, ...], steps: tuple[int, ...]) -> Array:
         """Return a view of a contiguous array from its start, with steps in elements."""
@@ -230,17 +219,15 @@ class Backend:
 
     def normal(self, generator: Any, out: Array) -> Array:
         """Fill ``out`` with draws of mean 0 and standard deviation 1."""
-        draws = np.empty(out.shape, dtype=_host_dtype(out))
-        out[...] = self._from_host(fill_normal(generator, draws), out)
+        draws = fill_normal(generator, np.empty(out.shape, dtype=_host_dtype(out)))
+        out[...] = self.xp.asarray(draws, dtype=out.dtype)
         return out
 
     def uniform(self, generator: Any, out: Array) -> Array:
         """Fill ``out`` with draws from [0, 1)."""
-        out[...] = self._from_host(generator.random(out.shape, dtype=_host_dtype(out)), out)
+        draws = generator.random(out.shape, dtype=_host_dtype(out))
+        out[...] = self.xp.asarray(draws, dtype=out.dtype)
         return out
-
-    def _from_host(self, draws: np.ndarray[Any, Any], like: Array) -> Array:
-        return self.asarray(draws, str(like.dtype).rpartition(".")[2])
 
     # -- a layer -------------------------------------------------------------------------------
     def activate(self, activation: Any, z: Array, bias: Array, scratch: Array) -> None:
@@ -262,7 +249,7 @@ class Backend:
     def sum_rows(self, pairs: Sequence[tuple[Array, Array]]) -> None:
         """For each pair (x, out), write the sum of the rows of ``x`` into ``out`` (1, columns)."""
         for x, out in pairs:  # a product with ones sums columns faster than a reduction
-            self.matmul(self._constant("ones", (1, x.shape[0]), x), x, out)
+            self.matmul(self._ones[(1, x.shape[0]), x.dtype], x, out)
 
     # -- ends ------------------------------------------------------------------------------------
     def output_and_score(
@@ -280,7 +267,7 @@ class Backend:
 
     def sum_column(self, column: Array, out: Array, factor: float) -> None:
         """Write factor · Σ column into ``out`` (1, 1)."""
-        self.matmul(self._constant("ones", (1, column.shape[0]), column), column, out)
+        self.matmul(self._ones[(1, column.shape[0]), column.dtype], column, out)
         self.xp.multiply(out, factor, out=out)
 
     def count_classes(
@@ -288,7 +275,7 @@ class Backend:
     ) -> None:
         """Write each class's number of samples, and its sum of ``column`` where there is one."""
         by_class = members.T
-        self.matmul(by_class, self._constant("ones", (members.shape[0], 1), members), counts)
+        self.matmul(by_class, self._ones[(members.shape[0], 1), members.dtype], counts)
         if column is not None:
             self.matmul(by_class, column, sums)
 
@@ -370,12 +357,13 @@ class Backend:
 
     def copy_windows(self, images: Array, stride: Pair, out: Array) -> None:
         """Write ``out[n, p, q, i, j, c] = images[n, s p + i, t q + j, c]`` with stride (s, t)."""
-        for i, j, pixels in _pixels_of_windows(images, stride, out):
+        for i, j, pixels in pixels_of_windows(images, stride, out.shape[1:3], out.shape[3:5]):
             out[:, :, :, i, j, :] = pixels
 
     def add_windows(self, windows: Array, stride: Pair, out: Array) -> None:
         """Add ``windows[n, p, q, i, j, c]`` to ``out[n, s p + i, t q + j, c]``."""
-        for i, j, pixels in _pixels_of_windows(out, stride, windows):
+        sizes = windows.shape[1:3], windows.shape[3:5]
+        for i, j, pixels in pixels_of_windows(out, stride, *sizes):
             pixels[...] = pixels + windows[:, :, :, i, j, :]
 
     # -- steps -----------------------------------------------------------------------------------
@@ -383,7 +371,7 @@ class Backend:
         """Return what tells each step its numbers and samples; see :class:`Steps`."""
         return Steps(self, batch_size)
 
-    def capture(self, function: Function) -> Function:
+    def capture(self, function: Any) -> Any:
         """Return a function that does the same as ``function``, faster where it can be captured.
 
         Its arguments are hashable, and for the same arguments it always does the same calls on
@@ -393,15 +381,7 @@ class Backend:
 
 
 class Steps:
-    """The numbers of the steps to come, and the samples of each.
-
-    Parameters
-    ----------
-    backend : Backend
-        The device.
-    batch_size : int
-        Samples of a step; the last may have fewer.
-    """
+    """The numbers of the steps to come, and the samples of each; the last step may have fewer."""
 
     def __init__(self, backend: Backend, batch_size: int) -> None:
         self._backend, self._batch_size = backend, batch_size
@@ -423,15 +403,14 @@ def _inside(padded: Array, padding: Pair) -> Array:
     return padded[:, p : height - p, q : width - q, :]
 
 
-def _pixels_of_windows(
-    images: Array, stride: Pair, windows: Array
+def pixels_of_windows(
+    images: Array, stride: Pair, count: Sequence[int], extent: Sequence[int]
 ) -> Iterator[tuple[int, int, Array]]:
     """Yield, for each pixel (i, j) of a window, the view of that pixel in all windows."""
-    (s, t), (_, rows, columns, height, width, _) = stride, windows.shape
-    for i in range(height):
-        for j in range(width):
-            down = slice(i, i + s * (rows - 1) + 1, s)
-            across = slice(j, j + t * (columns - 1) + 1, t)
+    for i in range(extent[0]):
+        for j in range(extent[1]):
+            down = slice(i, i + stride[0] * (count[0] - 1) + 1, stride[0])
+            across = slice(j, j + stride[1] * (count[1] - 1) + 1, stride[1])
             yield i, j, images[:, down, across, :]
 
 
@@ -459,7 +438,7 @@ def fill_normal(generator: np.random.Generator, out: np.ndarray[Any, Any]) -> np
         np.multiply(r, -2.0, out=r)
         np.sqrt(r, out=r)
         np.multiply(angle, np.float32(2.0 * np.pi), out=angle)
-        sine = _scratch(pairs)
+        sine = _SCRATCH.sine[:pairs]
         np.sin(angle, out=sine)
         np.cos(angle, out=angle)
         np.multiply(angle, r, out=angle)
@@ -468,14 +447,16 @@ def fill_normal(generator: np.random.Generator, out: np.ndarray[Any, Any]) -> np
 
 
 _PAIRS = 1 << 15  # worked on at a time, in cache
-_LOCAL = threading.local()
 
 
-def _scratch(size: int) -> np.ndarray[Any, Any]:
-    if not hasattr(_LOCAL, "scratch"):
-        _LOCAL.scratch = np.empty(_PAIRS, dtype=np.float32)
-    scratch: np.ndarray[Any, Any] = _LOCAL.scratch[:size]
-    return scratch
+class _Scratch(threading.local):
+    """Of each thread."""
+
+    def __init__(self) -> None:
+        self.sine = np.empty(_PAIRS, dtype=np.float32)
+
+
+_SCRATCH = _Scratch()
 
 
 def _host_dtype(out: Array) -> type[np.floating[Any]]:

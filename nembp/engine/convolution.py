@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,11 +44,6 @@ class Convolution(ShapedMap):
         Of the upper layer.
     kernel, stride, padding : tuple of int
         (vertical, horizontal) extent, step between windows, and zeros around the image, in pixels.
-
-    Raises
-    ------
-    ArchitectureError
-        If a size is not positive, or the kernel does not fit the padded image.
 
     >>> Convolution((32, 32, 3), 16, (4, 4), (2, 2), (1, 1)).output_shape
     (16, 16, 16)
@@ -110,14 +106,11 @@ class Convolution(ShapedMap):
         self, backend: Backend, parts: Parts, dtype: str, *, upward: bool = True, workers: int = 1
     ) -> BlockWorkspace:
         """Return a workspace by Winograd's algorithm where that costs less, else by im2col."""
-        if backend.has_strided_views:
-            sizes = self.shape, self.output_shape, self.kernel, self.stride, self.padding
-            plan = winograd_plan(*sizes, sum(parts))
-            if plan is not None:
-                return WinogradWorkspace(
-                    self, plan, backend, parts, dtype, upward=upward, workers=workers
-                )
-        return Im2colWorkspace(self, backend, parts, dtype, upward=upward, workers=workers)
+        given: Any = (backend, parts, dtype)
+        plan = winograd_plan(self, sum(parts)) if backend.has_strided_views else None
+        if plan is not None:
+            return WinogradWorkspace(plan, *given, upward=upward, workers=workers)
+        return Im2colWorkspace(self, *given, upward=upward, workers=workers)
 
     @property
     def fans(self) -> tuple[float, float]:
@@ -162,25 +155,20 @@ class Im2colWorkspace(BlockWorkspace):
 
     def forward(self, x: Array, out: Array | None) -> None:
         if out is not None:
-            (self._correlate if self.upward else self._transpose)(x, out)
+            self._contract(x, out, up=self.upward)
 
     def adjoint(self, y: Array, out: Array) -> None:
-        (self._transpose if self.upward else self._correlate)(y, out)
+        self._contract(y, out, up=not self.upward)
 
-    def _correlate(self, x: Array, out: Array) -> None:
-        """Write im2col(x) W into ``out``."""
-
-        def task(worker: int, index: int, block: slice) -> None:
-            columns = self._columns(worker, x[block, :])
-            self.backend.matmul(columns, self._W, self._pixels(out[block, :]))
-
-        self._work(out.shape[0], task)
-
-    def _transpose(self, y: Array, out: Array) -> None:
-        """Write im2colᵀ(y Wᵀ) into ``out``."""
+    def _contract(self, signal: Array, out: Array, *, up: bool) -> None:
+        """Write im2col(x) W into ``out``, or im2colᵀ(y Wᵀ)."""
 
         def task(worker: int, index: int, block: slice) -> None:
-            self._add_windows(worker, y[block, :], out[block, :])
+            if up:
+                columns = self._columns(worker, signal[block, :])
+                self.backend.matmul(columns, self._W, self._pixels(out[block, :]))
+            else:
+                self._add_windows(worker, signal[block, :], out[block, :])
 
         self._work(out.shape[0], task)
 

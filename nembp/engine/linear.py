@@ -35,6 +35,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nembp.backend import Array, Backend
+from nembp.backend.standard import pixels_of_windows
 from nembp.errors import ArchitectureError
 from nembp.threads import run_parallel
 
@@ -49,20 +50,14 @@ Parts: TypeAlias = Sequence[int]  # rows of the parts of a signal: samples, and 
 class LinearMap(ABC):
     """A linear map between two layers whose signals are rows of flattened units.
 
-    Attributes
-    ----------
-    inputs, outputs : int
-        Neurons of the lower and the upper layer.
-    weight_shape : tuple of int
-        Shape of W; its product is 0 for a map without weights.
-    in_workers : bool
-        Whether a step over the map is faster on our worker threads than on those of BLAS.
+    ``inputs`` and ``outputs`` count the units of the lower and the upper layer; the product of
+    ``weight_shape`` is 0 for a map without weights.
     """
 
     inputs: int
     outputs: int
     weight_shape: tuple[int, ...]
-    in_workers: bool = False
+    in_workers: bool = False  # whether a step is faster on our worker threads than on BLAS's
 
     @property
     def weight_count(self) -> int:
@@ -86,15 +81,10 @@ class LinearMap(ABC):
     ) -> Workspace:
         """Return what computes these contractions in a training step.
 
-        Parameters
-        ----------
-        upward : bool
-            Whether the network uses the map from its lower to its upper layer; otherwise the
-            workspace is that of the transposed map.
-        workers : int
-            Threads to share the rows among. With several, the caller keeps BLAS to one thread
-            (:func:`nembp.threads.single_threaded_blas`), since BLAS's own threads spin between
-            products and would take the processors from the workers.
+        ``upward`` is whether the network uses the map from its lower to its upper layer; otherwise
+        the workspace is that of the transposed map. With several ``workers`` the caller keeps BLAS
+        to one thread (:func:`nembp.threads.single_threaded_blas`), since BLAS's own threads spin
+        between products and would take the processors from the workers.
         """
         return Workspace(self, backend, upward)
 
@@ -268,7 +258,9 @@ class AveragePooling(_Weightless):
         images = xp.reshape(x, (n, *self.shape))
         with writable(backend, out, (n, *self.output_shape)) as pooled:
             pooled[...] = 0.0
-            for pixels in self._pixels(images):
+            for _, _, pixels in pixels_of_windows(
+                images, self.stride, self.output_shape[:2], self.window
+            ):
                 xp.add(pooled, pixels, out=pooled)
             xp.multiply(pooled, 1.0 / math.prod(self.window), out=pooled)
 
@@ -278,17 +270,10 @@ class AveragePooling(_Weightless):
         share = xp.reshape(y, (n, *self.output_shape)) * (1.0 / math.prod(self.window))
         with writable(backend, out, (n, *self.shape)) as images:
             images[...] = 0.0
-            for pixels in self._pixels(images):
+            for _, _, pixels in pixels_of_windows(
+                images, self.stride, self.output_shape[:2], self.window
+            ):
                 xp.add(pixels, share, out=pixels)
-
-    def _pixels(self, images: Array) -> Iterator[Array]:
-        """Yield, for each pixel of a window, the view of that pixel in all windows."""
-        (height, width, _), (s, t) = self.output_shape, self.stride
-        for i in range(self.window[0]):
-            for j in range(self.window[1]):
-                rows = slice(i, i + s * (height - 1) + 1, s)
-                columns = slice(j, j + t * (width - 1) + 1, t)
-                yield images[:, rows, columns, :]
 
 
 @dataclass(frozen=True)
@@ -339,19 +324,13 @@ class Reshape(_Weightless):
 
 
 class Workspace:
-    """A linear map at work in a training step; this one calls the map's own contractions.
-
-    Attributes
-    ----------
-    workers : int
-        Threads that share the work.
-    """
+    """A linear map at work in a training step; this one calls the map's own contractions."""
 
     workers = 1
 
     def __init__(self, linear_map: LinearMap, backend: Backend, upward: bool) -> None:
         self.backend, self.upward, self.linear_map = backend, upward, linear_map
-        ways: list[Callable[..., None]] = [linear_map.forward, linear_map.adjoint]
+        ways: list[Any] = [linear_map.forward, linear_map.adjoint]
         self._up, self._down = ways if upward else ways[::-1]
         self._W: Array = None
 
@@ -423,14 +402,8 @@ class RowWorkspace(Workspace):
 class BlockWorkspace(Workspace):
     """Works through its rows in blocks that stay in cache, which the workers share.
 
-    Parameters
-    ----------
-    parts : sequence of int
-        No block holds rows of two parts of the signals.
-    block : int
-        Most rows of a block.
-    gradient_shape : tuple of int
-        Of the product that :meth:`_add_product` sums over blocks.
+    No block of at most ``block`` rows holds rows of two ``parts`` of the signals.
+    ``gradient_shape`` is of the product that :meth:`_add_product` sums over blocks.
     """
 
     def __init__(

@@ -26,12 +26,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from nembp.backend import Array, Backend
-from nembp.engine.linear import BlockWorkspace, LinearMap, Pair, Parts, Shape
+from nembp.engine.linear import BlockWorkspace, Pair, Parts
 
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)  # and infinity; more lose too many digits of float32
 MOVE = 20.0  # multiply-adds in the time that moving one number takes
@@ -62,29 +63,15 @@ def correlation_matrices(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
 
 @dataclass(frozen=True)
 class Plan:
-    """The algorithm for one convolution, with tiles of one size. Pairs are (vertical, horizontal).
+    """The algorithm for a convolution, with tiles of one size. Pairs are (vertical, horizontal)."""
 
-    Attributes
-    ----------
-    shape, output_shape : tuple of int
-        (H, W, C) of the lower and the upper layer.
-    kernel, stride, padding : tuple of int
-        Of the convolution, in pixels.
-    results : tuple of int
-        m: pixels of the upper layer that a tile makes.
-    """
-
-    shape: Shape
-    output_shape: Shape
-    kernel: Pair
-    stride: Pair
-    padding: Pair
-    results: Pair
+    of: Any  # the convolution
+    results: Pair  # m: pixels of the upper layer that a tile makes
 
     @property
     def weights(self) -> Pair:
         """r: weights after strides have become channels."""
-        (h, w), (s, t) = self.kernel, self.stride
+        (h, w), (s, t) = self.of.kernel, self.of.stride
         return -(-h // s), -(-w // t)
 
     @property
@@ -96,13 +83,13 @@ class Plan:
     @property
     def tiles(self) -> Pair:
         """Tiles that cover the upper layer."""
-        (m, n), (height, width, _) = self.results, self.output_shape
+        (m, n), (height, width, _) = self.results, self.of.output_shape
         return -(-height // m), -(-width // n)
 
     @property
     def channels(self) -> Pair:
         """Channels of the lower layer, after strides have become channels, and of the upper one."""
-        return self.shape[2] * math.prod(self.stride), self.output_shape[2]
+        return self.of.shape[2] * math.prod(self.of.stride), self.of.channels
 
     def cost(self, rows: int) -> float:
         """Return the multiply-adds a sample of all three contractions, in a batch of so many rows.
@@ -117,34 +104,26 @@ class Plan:
         return math.prod(self.tiles) * (each + MOVE * moved) + weights / rows
 
 
-def plans(
-    shape: Shape, output_shape: Shape, kernel: Pair, stride: Pair, padding: Pair
-) -> list[Plan]:
+def plans(convolution: Any) -> list[Plan]:
     """Return the plans of a convolution for all sizes of tiles that there are points for."""
     sizes = []
-    for k, s, size in zip(kernel, stride, output_shape, strict=False):
+    axes = zip(convolution.kernel, convolution.stride, convolution.output_shape, strict=False)
+    for k, s, size in axes:
         r = -(-k // s)
         most = 1 if r == 1 else len(POINTS) + 2 - r  # one weight has nothing to save
         sizes.append(range(1, min(most, size) + 1))
-    return [
-        Plan(shape, output_shape, kernel, stride, padding, (m, n))
-        for m in sizes[0]
-        for n in sizes[1]
-    ]
+    return [Plan(convolution, (m, n)) for m, n in product(*sizes)]
 
 
-def winograd_plan(
-    shape: Shape, output_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, rows: int
-) -> Plan | None:
+def winograd_plan(convolution: Any, rows: int) -> Plan | None:
     """Return the cheapest plan for so many rows; None where im2col costs less.
 
     With few rows smaller tiles pay, since they transform the weights to fewer points.
     """
-    height, width, upper = output_shape
-    window = math.prod(kernel) * shape[2]
+    height, width, upper = convolution.output_shape
+    window = math.prod(convolution.kernel) * convolution.shape[2]
     im2col = height * width * (3 * window * upper + MOVE * 3 * window)
-    every = plans(shape, output_shape, kernel, stride, padding)
-    best = min(every, key=lambda plan: plan.cost(rows), default=None)
+    best = min(plans(convolution), key=lambda plan: plan.cost(rows), default=None)
     return best if best is not None and best.cost(rows) < im2col else None
 
 
@@ -160,10 +139,11 @@ class Tiles:
         self, backend: Backend, dtype: str, images: int, plan: Plan, matrix: Array, *, upper: bool
     ) -> None:
         self._backend, self._matrix, self._count = backend, matrix, plan.tiles
+        of = plan.of
         if upper:
-            shape, self._window, unit, padding = plan.output_shape, plan.results, (1, 1), (0, 0)
+            shape, self._window, unit, padding = of.output_shape, plan.results, (1, 1), (0, 0)
         else:
-            shape, self._window, unit, padding = plan.shape, plan.points, plan.stride, plan.padding
+            shape, self._window, unit, padding = of.shape, plan.points, of.stride, of.padding
         hop, reach = plan.results, self._window
         self._images = (images, *shape)
         cells = (images, *plan.tiles, unit[0], unit[1] * shape[2])
@@ -248,7 +228,6 @@ class WinogradWorkspace(BlockWorkspace):
 
     def __init__(
         self,
-        linear_map: LinearMap,
         plan: Plan,
         backend: Backend,
         parts: Parts,
@@ -266,13 +245,13 @@ class WinogradWorkspace(BlockWorkspace):
         image = np.dtype(dtype).itemsize * points * tiles * (lower + upper)
         block = max(1, BLOCK_BYTES // image, LEAST_TILES // tiles)
         shape = (points, lower, upper)
-        super().__init__(linear_map, backend, parts, dtype, upward, workers, block, shape)
+        super().__init__(plan.of, backend, parts, dtype, upward, workers, block, shape)
 
-        xp, (r, q), (s, t) = backend.xp, plan.weights, plan.stride
+        xp, (r, q), (s, t), of = backend.xp, plan.weights, plan.of.stride, plan.of
         # zeros where strides do not divide the kernel
-        kernel = backend.zeros((r, s, q, t, plan.shape[2], upper), dtype)
-        padded = xp.reshape(kernel, (r * s, q * t, plan.shape[2], upper))
-        self._kernel = padded[: plan.kernel[0], : plan.kernel[1], ...]
+        kernel = backend.zeros((r, s, q, t, of.shape[2], upper), dtype)
+        padded = xp.reshape(kernel, (r * s, q * t, of.shape[2], upper))
+        self._kernel = padded[: of.kernel[0], : of.kernel[1], ...]
         self._by_weight = xp.permute_dims(kernel, (0, 2, 1, 3, 4, 5))
         self._weights = backend.empty((r * q, lower * upper), dtype)
         self._w_hat = backend.empty(shape, dtype)
