@@ -118,18 +118,18 @@ def noise(
     from nembp.runs.predicting import load_run, output_names, pair_of_file, pair_of_run
 
     model = load_run(run)
+    which: Any = {"sample": sample or 0, "label": label}
     if path is not None:
-        pair = pair_of_file(model, path, sample=sample, label=label)
+        x, y, where = pair_of_file(model, path, **which)
     else:
-        pair = pair_of_run(model, run, data_dir, sample=sample, label=label)
-    x, y = pair.in_units(model)
+        x, y, where = pair_of_run(model, run, data_dir, **which)
     forward = direction == "forward"
     point = Point.of(model.net, x, y) if forward else Point.of(model.net.reversed, y, x)
     law, std = _law(model, chosen)
     batch = int(model.settings.get("batch_size") or 128)
     plan = {"draws": chosen["draws"], "seed": chosen["seed"], "batch": batch}
     panels = noise_panels(point, law, std, output_names(model, direction), **plan)
-    title = f"NEM noise at the {direction} direction's {point.likelihood.name} end, {pair.where}"
+    title = f"NEM noise at the {direction} direction's {point.likelihood.name} end, {where}"
     together = f", screened {batch} at a time" if law.screening == "expectation" else ""
     draws = count(plan["draws"], law.law + " draw")
     draw_noise(out, panels, title, f"{draws} with σ = {std:g}{together}; seed {plan['seed']}.")
@@ -143,7 +143,7 @@ def noise(
     emit_json({
         "run": run,
         "direction": direction,
-        "sample": pair.where,
+        "sample": where,
         "out": out,
         "likelihood": point.likelihood.name,
         "neurons": point.width,

@@ -54,22 +54,22 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 
 class Progress:
-    """Tells nothing, as ``--quiet`` asks; the base of what does. A context.
+    """One line a row on stderr, for pipes and log files, or nothing. A context.
 
-    Parameters
-    ----------
-    noun : str
-        What a row counts: its key in rows, and in the plural in the plan.
-    describe : callable
-        Says in one line what is about to be trained.
-    columns : callable
-        Returns the cells of a row but the last, the time left, from a row and the total.
+    ``noun`` is what a row counts: its key in rows, and in the plural in the plan; ``describe``
+    says in one line what is about to be trained, and ``columns`` returns the cells of a row but
+    the last, the time left, from a row and the total.
     """
 
     def __init__(
-        self, noun: str, describe: Callable[[Row], str], columns: Callable[[Row, int], Cells]
+        self,
+        noun: str,
+        describe: Callable[[Row], str],
+        columns: Callable[[Row, int], Cells],
+        *,
+        quiet: bool = False,
     ) -> None:
-        self.noun, self.describe, self.columns = noun, describe, columns
+        self.noun, self.describe, self.columns, self.quiet = noun, describe, columns, quiet
 
     def __enter__(self) -> Progress:
         return self
@@ -79,12 +79,26 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Say what is no error and no result."""
+        if not self.quiet:
+            note(text)
 
     def start(self, plan: Row) -> None:
         """Show what begins."""
+        self.total, self.began = plan[f"{self.noun}s"], time.perf_counter()
+        if not self.quiet:
+            say(self.describe(plan))
+
+    def left(self, row: Row) -> str:
+        """Estimate the time to the end."""
+        done = row[self.noun]
+        return duration((time.perf_counter() - self.began) / done * (self.total - done))
 
     def row(self, row: Row) -> None:
         """Show the row of an epoch, or of what else the training counts."""
+        cells = [*self.columns(row, self.total), ("left", self.left(row))]
+        if not self.quiet:
+            say("  ".join(f"{text} {name}" if name in LAST else f"{name} {text:<7}"
+                          for name, text in cells))  # fmt: skip
 
     def report(self, rows: Callable[[Row], Cells], *, as_json: bool) -> Callable[[Row], None]:
         """Return what prints a run's summary on stdout, as JSON or by ``rows``, at its end."""
@@ -97,27 +111,6 @@ class Progress:
                 emit_table(rows(summary))
 
         return end
-
-
-class PlainProgress(Progress):
-    """One line a row, for pipes and log files."""
-
-    def note(self, text: str) -> None:
-        note(text)
-
-    def start(self, plan: Row) -> None:
-        self.total, self.began = plan[f"{self.noun}s"], time.perf_counter()
-        say(self.describe(plan))
-
-    def left(self, row: Row) -> str:
-        """Estimate the time to the end."""
-        done = row[self.noun]
-        return duration((time.perf_counter() - self.began) / done * (self.total - done))
-
-    def row(self, row: Row) -> None:
-        cells = [*self.columns(row, self.total), ("left", self.left(row))]
-        say("  ".join(f"{text} {name}" if name in LAST else f"{name} {text:<7}"
-                      for name, text in cells))  # fmt: skip
 
 
 def fitting(rows: Collection[Sequence[tuple[str, str]]], width: int) -> int:
@@ -138,7 +131,7 @@ def fitting(rows: Collection[Sequence[tuple[str, str]]], width: int) -> int:
     return len(next(iter(rows), ()))
 
 
-class LiveProgress(PlainProgress):
+class LiveProgress(Progress):
     """The last rows in a table that stays in place, over a bar, on a terminal."""
 
     def __init__(self, *args: Any) -> None:
@@ -201,6 +194,6 @@ class LiveProgress(PlainProgress):
 
 def progress_for(quiet: bool, *told: Any) -> Progress:
     """Return the display that fits stderr, told as `Progress` takes it."""
-    if quiet:
-        return Progress(*told)
-    return LiveProgress(*told) if on_terminal() else PlainProgress(*told)
+    if quiet or not on_terminal():
+        return Progress(*told, quiet=quiet)
+    return LiveProgress(*told)

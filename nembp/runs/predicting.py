@@ -6,7 +6,6 @@ import difflib
 import io
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -359,57 +358,46 @@ def write_arrays(out: Path_, array: NDArray[Any], arrays: dict[str, Any]) -> Non
 
 
 # -- one sample and its target, as `nembp draw noise` takes them -----------------------------------
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A sample and its target."""
-
-    x: NDArray[Any]  # (1, *model.shape), in raw units
-    y: NDArray[np.float64]  # (1, outputs): class probabilities, or raw numbers
-    where: str  # what it is, for people
-
-    def in_units(self, model: Model) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return x and y as rows in the network's units."""
-        x = model.x_scaling.apply(self.x, model.net.dtype).reshape(1, -1)
-        return x, self.y if model.classes else model.y_scaling.apply(self.y, np.float64)
-
-
 def pair_of_run(
     model: Model,
     run: Path_,
     data_dir: Path_ | None = None,
     *,
-    sample: int | None = None,
+    sample: int = 0,
     label: str | None = None,
-) -> Pair:
-    """Return a test sample of the run's data: number ``sample`` from 0, or the first of a class."""
+) -> tuple[NDArray[Any], NDArray[Any], str]:
+    """Return a test sample of the run's data: that number, from 0, or the first of a class.
+
+    The sample and its target are rows in the network's units, and have a name for people.
+    """
     row = _class_row(model, label)
     data, _ = data_of_run(model, run, data_dir)
-    test, k = data.test, sample or 0
+    test = data.test
     if row is not None:
         found = np.flatnonzero(test.y == row.argmax())
         if not len(found):
             raise ArchitectureError(
                 f"{data.source}: no test sample of the class {label!r:.60}; choose another"
             )
-        k = int(found[0])
-    elif k >= len(test):
+        sample = int(found[0])
+    elif sample >= len(test):
         raise ArchitectureError(
-            f"sample {k} of {data.source}: there are {len(test)} test samples; expected a number "
-            f"from 0 to {len(test) - 1}"
+            f"sample {sample} of {data.source}: there are {len(test)} test samples; expected a "
+            f"number from 0 to {len(test) - 1}"
         )
-    y = np.eye(data.outputs)[test.y[[k]]] if model.classes else np.asarray(test.y[[k]], np.float64)
-    return Pair(np.array(as_rows(test.x)[k : k + 1]), y, f"test sample {k} of {data.name}")
+    y = np.eye(data.outputs)[test.y[[sample]]] if model.classes else test.y[[sample]]
+    x = as_rows(test.x)[sample : sample + 1]
+    return *_in_units(model, x, y), f"test sample {sample} of {data.name}"
 
 
 def pair_of_file(
-    model: Model, path: str, *, sample: int | None = None, label: str | None = None
-) -> Pair:
-    """Return sample ``sample`` of a file, whose target is a class, or that row of an .npz's y."""
+    model: Model, path: str, *, sample: int = 0, label: str | None = None
+) -> tuple[NDArray[Any], NDArray[Any], str]:
+    """Return that sample of a file, and as its target a class, or that row of an .npz's y."""
     row = _class_row(model, label)
     x, names = read_samples([path], model)
-    k = sample or 0
-    if k >= len(x):
-        raise ArchitectureError(f"sample {k} of {path}: it holds {len(x)}, counted from 0")
+    if sample >= len(x):
+        raise ArchitectureError(f"sample {sample} of {path}: it holds {len(x)}, counted from 0")
     if row is None:
         if Path(path).suffix.lower() != ".npz" or not read_npz(Path(path), ("y",)):
             what = "--class NAME says which class it is of, or give" if model.classes else "give"
@@ -422,8 +410,8 @@ def pair_of_file(
             raise ArchitectureError(
                 f"{path}: {len(x)} samples x and {len(y)} targets y; expected as many"
             )
-        row = np.asarray(y[k])
-    return Pair(x[k : k + 1], row[np.newaxis], names[k])
+        row = y[sample]
+    return *_in_units(model, x[sample : sample + 1], row[np.newaxis]), names[sample]
 
 
 def _class_row(model: Model, label: str | None) -> NDArray[np.float64] | None:
@@ -435,6 +423,13 @@ def _class_row(model: Model, label: str | None) -> NDArray[np.float64] | None:
             "its number"
         )
     return np.asarray(one_hot(model, [label])[0])
+
+
+def _in_units(
+    model: Model, x: NDArray[Any], y: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    x = model.x_scaling.apply(x, model.net.dtype).reshape(len(x), -1)
+    return x, y if model.classes else model.y_scaling.apply(y, np.float64)
 
 
 def output_names(model: Model, direction: Direction) -> Callable[[int], str]:
