@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -197,10 +197,54 @@ def test_every_default_is_in_words():
 
 
 # -- recipes ---------------------------------------------------------------------------------------
-def data(n: int, shape: tuple[int, ...], y, *, pixels: bool = False):
+def data(n: int, *shape: int, y: Any = None, name: str = "some"):
+    """Three classes, or targets; images where there are three sides."""
     x = np.random.default_rng(0).integers(0, 255, (n, *shape))
-    x = x.astype(np.uint8 if pixels else np.float64)
-    return assemble("some", Raw(x, y, "x", "y"), None, Request(), source="here")
+    x = x.astype(np.float64 if len(shape) == 1 else np.uint8)
+    raw = Raw(x, np.arange(n) % 3 if y is None else y, "x", "y")
+    return assemble(name, raw, None, Request(), source="here")
+
+
+NUMBERS = np.linspace(0.0, 1.0, 300)
+MANY = 12_600
+DEFAULTS: list[Any] = [  # data, what is asked for, and what the recipe makes of it
+    (
+        data(MANY, 20, 20), {},
+        {"layers": (512, 256), "batch_size": 128, "epochs": 14, "backward_weight": 0.1,
+         "learning_rate": 0.003, "weight_decay": 0.05},
+    ),
+    (data(MANY, 20, 20), {"optimizer": "sgd"}, {"learning_rate": 0.1, "weight_decay": 0.0}),
+    (data(300, 4), {}, {"forward": "multinomial", "backward_weight": 0.1, "epochs": 50}),
+    (data(300, 256), {}, {"backward_weight": 0.05, "augment": "none"}),
+    (data(300, 8, y=NUMBERS), {}, {"forward": "gaussian", "backward_weight": 0.125}),
+    (data(300, 200), {"activation": "logistic"}, {"backward_weight": 0.005}),
+    # images of several channels get convolutions
+    (data(24, 20, 30, 2), {}, {"layers": ("conv32x4s2", "conv64x4s2", 256)}),
+    (data(24, 8, 8, 3), {}, {"layers": ("conv32x4s2", 256), "augment": "none"}),
+    (
+        data(24, 300, 200, 3), {},
+        {"layers": ("conv32x4s2", "conv64x4s2", "conv128x4s2", "conv256x4s2", 256)},
+    ),
+    (data(24, 7, 7, 3), {}, {"layers": (128, 64)}),
+    (data(24, 8, 8, 3, name="cifar10"), {}, {"augment": "flips,crops4"}),
+    (data(24, 8, 8, 3, name="cifar10"), {"augment": "none"}, {"augment": "none"}),
+    # convolutions have weights and rates of their own
+    (data(MANY, 8, 8), {}, {"backward_weight": 0.3, "learning_rate": 0.003}),
+    (data(MANY, 8, 8), {"layers": "conv8x4s2,32"}, {"backward_weight": 0.02}),
+    (data(MANY, 8, 8), {"layers": "7,reshape1x1x7,up2x4s2"}, {"backward_weight": 0.02}),
+    (data(MANY, 8, 8, 3), {}, {"backward_weight": 0.0003, "learning_rate": 0.002}),
+    (data(MANY, 8, 8, 3), {"layers": "64"}, {"backward_weight": 0.004, "layers": (64,)}),
+    (
+        data(300, 8, 8, 3, y=NUMBERS), {},
+        {"forward": "gaussian", "backward_weight": round(1 / 192, 5)},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dataset", "asked", "expected"), DEFAULTS)
+def test_recipes_follow_the_data(dataset, asked, expected):
+    filled = recipe(dataset, RunConfig(**asked))
+    assert {name: getattr(filled, name) for name in expected} == expected
 
 
 def test_a_recipe_leaves_nothing_open_and_changes_nothing_that_is_set():
@@ -213,87 +257,37 @@ def test_a_recipe_leaves_nothing_open_and_changes_nothing_that_is_set():
     assert (filled.backward, filled.backward_weight, filled.noise) == ("gaussian", 0.3, "none")
     mine = RunConfig(layers=(), epochs=3, optimizer="momentum", backward_weight=2.0, patience=2)
     kept = recipe(digits, mine)
-    asked = {name: value for name, value in vars(mine).items() if value is not None}
-    assert {name: getattr(kept, name) for name in asked} == asked
+    assert {name: getattr(kept, name) for name in mine.chosen()} == mine.chosen()
     assert kept.learning_rate == OPTIMIZERS["momentum"].default_learning_rate
     assert kept.validation_fraction == 0.1
 
 
-def test_recipes_follow_the_data():
-    labels = np.arange(12_600) % 3
-    large = recipe(data(12_600, (20, 20), labels, pixels=True))
-    assert (large.layers, large.batch_size, large.epochs) == ((512, 256), 128, 14)
-    assert (large.backward_weight, large.learning_rate, large.weight_decay) == (0.1, 0.003, 0.05)
-    plain = recipe(data(12_600, (20, 20), labels, pixels=True), RunConfig(optimizer="sgd"))
-    assert (plain.learning_rate, plain.weight_decay) == (0.1, 0.0)
-    narrow = recipe(data(300, (4,), labels[:300]))
-    assert (narrow.forward, narrow.backward_weight, narrow.epochs) == ("multinomial", 0.1, 50)
-    wide = recipe(data(300, (256,), labels[:300]))
-    assert wide.backward_weight == 0.05
-    numbers = recipe(data(300, (8,), np.linspace(0.0, 1.0, 300)))
-    assert (numbers.forward, numbers.backward_weight) == ("gaussian", 0.125)
-    assert {narrow.augment, wide.augment, numbers.augment} == {"none"}
-    logistic = recipe(data(300, (200,), labels[:300]), RunConfig(activation="logistic"))
-    assert logistic.backward_weight == 0.005
+@pytest.mark.parametrize(
+    ("asked", "place", "std", "clock"),
+    [
+        ({}, "target", 0.1, "iteration"),
+        ({"noise_place": "last-hidden"}, "last-hidden", 0.3, "epoch"),
+        ({"activation": "logistic"}, "hidden", 1.0, "epoch"),
+        ({"activation": "logistic", "noise_place": "input"}, "input", 0.1, "iteration"),
+        ({"activation": "logistic", "noise_std": 0.2}, "hidden", 0.2, "epoch"),
+        ({"activation": "logistic", "layers": ""}, "target", 0.1, "iteration"),
+        ({"activation": "logistic", "layers": "pool2"}, "target", 0.1, "iteration"),
+        ({"activation": "logistic", "weight_scale": 4.0}, "target", 0.1, "iteration"),
+        ({"activation": "logistic", "noise_update": "zero-sum"}, "target", 0.1, "iteration"),
+        ({"activation": "logistic", "noise_screening": "component"}, "target", 0.1, "iteration"),
+    ],
+)
+def test_noise_goes_where_it_was_found_to_pay(asked, place, std, clock):
+    found = recipe(load("digits"), RunConfig(noise="nem", **asked))
+    assert (found.noise_place, found.noise_std, found.noise_clock) == ((place,), std, clock)
 
 
-def test_convolutions_have_defaults_of_their_own():
-    for shape, layers in (
-        ((20, 30, 2), ("conv32x4s2", "conv64x4s2", 256)),
-        ((8, 8, 3), ("conv32x4s2", 256)),
-        ((300, 200, 3), ("conv32x4s2", "conv64x4s2", "conv128x4s2", "conv256x4s2", 256)),
-        ((7, 7, 3), (128, 64)),
-    ):
-        images = data(24, shape, np.arange(24) % 3, pixels=True)
-        assert (recipe(images).layers, recipe(images).augment) == (layers, "none")
-        known = dataclasses.replace(images, name="cifar10")
-        assert recipe(known).augment == "flips,crops4"
-    grey = data(12_600, (8, 8), np.arange(12_600) % 3, pixels=True)
-    dense = recipe(grey)
-    for config in (RunConfig(layers="conv8x4s2,32"), RunConfig(layers="7,reshape1x1x7,up2x4s2")):
-        filled = recipe(grey, config)
-        assert filled.layers == config.layers
-        assert (filled.backward_weight, filled.learning_rate) != (
-            dense.backward_weight, dense.learning_rate,
-        )  # fmt: skip
-    coloured = data(12_600, (8, 8, 3), np.arange(12_600) % 3, pixels=True)
-    assert recipe(coloured).backward_weight < filled.backward_weight
-    assert recipe(coloured, RunConfig(layers="64")).backward_weight < dense.backward_weight
-    mine = RunConfig(layers="64", backward_weight=0.5)
-    assert (recipe(coloured, mine).layers, recipe(coloured, mine).backward_weight) == ((64,), 0.5)
-    numbers = recipe(data(300, (8, 8, 3), np.linspace(0.0, 1.0, 300), pixels=True))
-    assert (numbers.forward, numbers.backward_weight) == ("gaussian", round(1 / 192, 5))
-
-
-def test_noise_goes_where_it_was_found_to_pay():
-    digits = load("digits")
-    named = ("noise_place", "noise_std", "noise_clock", "noise_decay")
-
-    def filled(**more):
-        found = recipe(digits, RunConfig(noise="nem", **more))
-        return tuple(getattr(found, name) for name in named)
-
-    assert filled() == (("target",), 0.1, "iteration", 1.0)
-    logistic = filled(activation="logistic")
-    assert logistic == (("hidden",), 1.0, "epoch", 1.0)
-    assert filled(noise_place="last-hidden") == (("last-hidden",), 0.3, "epoch", 1.0)
-    for layers in ("", "pool2"):
-        assert filled(activation="logistic", layers=layers)[0] == ("target",)
-    assert filled(activation="logistic", noise_update="zero-sum")[0] == ("target",)
-    assert filled(activation="logistic", weight_scale=4.0)[0] == ("target",)
-    assert filled(activation="logistic", noise_screening="component")[0] == ("target",)
-    assert filled(activation="logistic", noise_place="hidden,input")[1:3] == (0.1, "iteration")
-    assert filled(activation="logistic", noise_std=0.2, noise_clock="iteration")[1:3] == (
-        0.2, "iteration"
-    )  # fmt: skip
-
-
+# -- recipes of adversarial runs -------------------------------------------------------------------
 LEFT_OPEN = {
     "samples", "modes", "std", "scale", "backward_weight", "threads", "scored_samples", *READ,
 }  # fmt: skip
 
 
-# -- recipes ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", GanConfig.options()["kind"].choices)
 @pytest.mark.parametrize("dataset", ["ring", "digits"])
 def test_a_recipe_fills_everything_and_keeps_what_is_set(kind, dataset):
@@ -317,15 +311,12 @@ def test_a_recipe_fills_everything_and_keeps_what_is_set(kind, dataset):
 
 def test_colour_images_get_convolutions_that_fit():
     """Of 28x28 stacked digits and 8x8 ones; sides that cannot be halved get dense layers."""
-    prepared = {}
-    for kind in ("vanilla", "wasserstein-gp"):
-        data = load_gan_data(GanConfig(dataset="stacked-digits", samples=30))
-        filled = gan_recipe(data, GanConfig(dataset="stacked-digits", kind=kind))
-        prepared[kind] = filled.discriminator
-        net = generator_network(filled.latent, filled.generator, data.shape)
-        assert net.outputs == 8 * 8 * 3
-        assert filled.generator[1] == "reshape4x4x32"
-    assert prepared["vanilla"] == ("conv32x4s2",)
+    config = GanConfig(dataset="stacked-digits", samples=30)
+    found = load_gan_data(config)
+    filled = gan_recipe(found, config)
+    assert generator_network(filled.latent, filled.generator, found.shape).outputs == 8 * 8 * 3
+    assert filled.generator[1] == "reshape4x4x32"
+    assert filled.discriminator == ("conv32x4s2",)
     layers = gan_config._convolutions(28, 28, normalized=False)
     assert layers["generator"] == ("3136bn", "reshape7x7x64", "up32x4s2bn")
     assert layers["discriminator"] == ("conv32x4s2", "conv64x4s2")
@@ -336,33 +327,35 @@ def test_colour_images_get_convolutions_that_fit():
     assert gan_config._convolutions(25, 25, normalized=True) == {}
 
 
-def test_the_grid_is_seen_at_half_its_size_unless_said_otherwise():
-    config = GanConfig(dataset="grid", samples=10)
-    data = load_gan_data(config)
-    assert data.x_scaling.factor == gan_recipe(data, config).scale == 0.5
-    whole = config.replace({"scale": 1.0})
-    data = load_gan_data(whole)
-    assert data.x_scaling.factor == gan_recipe(data, whole).scale == 1.0
-
-
-def test_the_backward_weight_is_of_both_players_unless_they_have_their_own():
-    data = load_gan_data(GanConfig(samples=10))
-    both = gan_recipe(data, GanConfig(backward_weight=0.3))
-    assert (both.discriminator_weight, both.generator_weight) == (0.3, 0.3)
-    own = gan_recipe(data, GanConfig(backward_weight=0.3, generator_weight=2.0))
-    assert (own.discriminator_weight, own.generator_weight) == (0.3, 2.0)
-
-
-def test_a_bidirectional_generator_of_images_is_the_one_that_was_measured():
-    data = load_gan_data(GanConfig(dataset="digits"))
-
-    def filled(**settings):
-        found = gan_recipe(data, GanConfig(dataset="digits", **settings))
-        return (found.generator_weight, found.weight_schedule, found.backward_flow,
-                found.learning_rate)  # fmt: skip
-
-    assert filled(bidirectional="generator") == (0.1, "cosine", True, 0.003)
-    assert filled(bidirectional="both", kind="wasserstein") == (0.01, "cosine", True, 0.001)
-    assert filled(bidirectional="generator", generator_weight=0.5, learning_rate=0.01) == (
-        0.5, "cosine", True, 0.01)  # fmt: skip
-    assert filled(bidirectional="discriminator")[1:] == ("constant", False, 0.001)
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"dataset": "grid"}, {"scale": 0.5}),  # seen at half its size unless said otherwise
+        ({"dataset": "grid", "scale": 1.0}, {"scale": 1.0}),
+        ({"backward_weight": 0.3}, {"discriminator_weight": 0.3, "generator_weight": 0.3}),
+        (
+            {"backward_weight": 0.3, "generator_weight": 2.0},
+            {"discriminator_weight": 0.3, "generator_weight": 2.0},
+        ),
+        # a bidirectional generator of images is the one that was measured
+        (
+            {"dataset": "digits", "bidirectional": "generator"},
+            {"generator_weight": 0.1, "weight_schedule": "cosine", "backward_flow": True,
+             "learning_rate": 0.003},
+        ),
+        (
+            {"dataset": "digits", "bidirectional": "both", "kind": "wasserstein"},
+            {"generator_weight": 0.01, "backward_flow": True, "learning_rate": 0.001},
+        ),
+        (
+            {"dataset": "digits", "bidirectional": "discriminator"},
+            {"weight_schedule": "constant", "backward_flow": False, "learning_rate": 0.001},
+        ),
+    ],
+)  # fmt: skip
+def test_adversarial_recipes_follow_the_data(asked, expected):
+    config = GanConfig(**asked)
+    found = load_gan_data(config)
+    filled = gan_recipe(found, config)
+    assert {name: getattr(filled, name) for name in expected} == expected
+    assert found.is_image or found.x_scaling.factor == (filled.scale or 1.0)
