@@ -78,19 +78,12 @@ def main_view(p: Point) -> View:
     return span_view(p, 0) if p.likelihood.gain_is_linear else ball_view(p, 0, "")
 
 
-def contains(view: View, c: np.ndarray, slack: float = 0.0) -> np.ndarray:
-    """Say which coordinates lie in the view's region, up to ``slack`` of a length."""
-    if view.region == "disc":
-        return np.linalg.norm(c - view.normal, axis=1) <= view.normal[0] + slack
-    if view.region == "quadrant":
-        return (c * view.normal >= -slack).all(axis=1)
-    return c @ view.normal >= -slack * np.linalg.norm(view.normal)
-
-
-def rounding(p: Point, n: np.ndarray) -> np.ndarray:
-    """What a gain may be off by: its terms' sizes times a few units in the last place."""
+def inside(view: View, n: np.ndarray) -> np.ndarray:
+    """Say which noise falls into the view's region; where rounding decides, what its gain says."""
+    gain, p = view.point.gain(n), view.point
+    shown = view.gain(view.coordinates(n))
     sizes = np.abs(n) @ np.abs(p.slope) + (n * n).sum(axis=1) * p.likelihood.scale
-    return 1e-12 * (sizes + 1e-300)
+    return np.where(np.abs(gain) <= 1e-12 * sizes + 1e-300, gain, shown) >= 0.0
 
 
 # -- points ----------------------------------------------------------------------------------------
@@ -143,23 +136,26 @@ def test_planes_are_orthonormal_and_hold_their_vectors(width, seed, kind):
         assert axes[1] @ second > 0
 
 
-@given(points(("multinomial", "bernoulli")), seeds)
-def test_the_half_plane_is_where_the_gain_is_at_least_zero(p, seed):
+@given(points(), seeds)
+def test_noise_falls_into_the_region_where_its_gain_is_at_least_zero(p, seed):
     g = np.random.default_rng(seed)
-    views = [span_view(p, 0), pair_view(p, str, by_unit=False)]
+    views = [main_view(p), pair_view(p, str, by_unit=False)]
     if p.likelihood.name == "multinomial" and p.width > 2:
         views.append(simplex_view(p, str))
     for view in views:
-        q = view.point
+        q, size = view.point, 1.0 if view.output is None else np.linalg.norm(view.output)
         draws = [g.standard_normal((200, 2)) @ view.axes]
-        if view.kind == "span":  # which a draw of any direction falls on the right side of
+        if view in views[:1]:  # all units: noise of any direction falls on the right side
             draws.append(g.standard_normal((200, p.width)))
-        for n in draws:
-            inside, gain, slack = contains(view, view.coordinates(n)), q.gain(n), rounding(q, n)
-            assert (gain[inside] >= -slack[inside]).all()
-            assert (gain[~inside] <= slack[~inside]).all()
-        edge = g.standard_normal((20, 1)) * [-view.normal[1], view.normal[0]] @ view.axes
-        assert (np.abs(q.gain(edge)) <= rounding(q, edge)).all()
+        for each in draws:
+            n = (
+                each
+                * size
+                * g.uniform(0, 2.5, (200, 1))
+                / np.linalg.norm(each, axis=1, keepdims=True)
+            )
+            assert ((q.gain(n) >= 0.0) == inside(view, n)).all()
+            assert np.allclose(view.gain(view.coordinates(n)), q.gain(n), atol=1e-9 * (1 + size**2))
         if view.sum_zero is not None:
             noise = view.sum_zero @ view.axes
             assert noise.sum() == pytest.approx(0, abs=1e-12)
@@ -167,24 +163,16 @@ def test_the_half_plane_is_where_the_gain_is_at_least_zero(p, seed):
 
 
 @given(points(("gaussian",)), seeds)
-def test_the_disc_is_where_the_gain_is_at_least_zero(p, seed):
+def test_the_turned_plane_keeps_lengths_and_the_ball_its_radius(p, seed):
     g, view = np.random.default_rng(seed), ball_view(p, 0, "")
-    radius = view.normal[0]
-    assert radius == pytest.approx(np.linalg.norm(p.a - p.t))
+    radius = np.linalg.norm(p.a - p.t)
     assert np.allclose(view.coordinates((p.a - p.t)[np.newaxis]), view.output)
-    # draws of any direction, of lengths around the ball's
-    n = g.standard_normal((300, p.width))
-    n *= radius * g.uniform(0, 2.5, (300, 1)) / np.linalg.norm(n, axis=1, keepdims=True)
-    c = view.coordinates(n)
-    assert np.allclose((c**2).sum(1), (n**2).sum(1))  # the turned plane keeps lengths
-    inside, gain, slack = contains(view, c), p.gain(n), rounding(p, n)
-    assert (gain[inside] >= -slack[inside]).all()
-    assert (gain[~inside] <= slack[~inside]).all()
-    assert inside.any() or p.width > 8
-    u = g.standard_normal((50, p.width))  # the sphere has gain 0
+    assert np.allclose(view.output, [radius, 0.0])
+    u = g.standard_normal((50, p.width))
     n = p.a - p.t + radius * u / np.linalg.norm(u, axis=1, keepdims=True)
-    assert (np.abs(p.gain(n)) <= 1e3 * rounding(p, n)).all()
-    assert np.allclose(np.linalg.norm(view.coordinates(n) - view.normal, axis=1), radius)
+    c = view.coordinates(n)
+    assert np.allclose((c**2).sum(1), (n**2).sum(1))
+    assert np.allclose(np.linalg.norm(c - view.output, axis=1), radius)
 
 
 def test_the_simplex_shows_the_target_and_the_two_most_probable_others():
@@ -209,8 +197,8 @@ def test_the_pair_are_the_units_furthest_from_their_targets():
     view = pair_view(p, "pixel {}".format, by_unit=True)
     assert (view.x_label, view.y_label) == ("noise in pixel 1", "noise in pixel 2")
     assert np.allclose(view.output, (p.a - p.t)[1:3])
-    assert np.array_equal(view.normal, view.point.slope)
-    assert view.region == "quadrant"
+    assert view.gain(np.array([[1e-3, 1.0], [-1.0, 1.0]]) * view.point.slope)[0] > 0.0
+    assert view.gain(np.array([[1e-3, 1.0], [-1.0, 1.0]]) * view.point.slope)[1] < 0.0
 
 
 # -- draws -----------------------------------------------------------------------------------------
@@ -242,10 +230,10 @@ def test_draws_are_those_of_the_noise_source(p, screening, rejected, law, seed):
     assert np.allclose(panel.kept[panel.fate == 1], -panel.drawn[panel.fate == 1])
     assert not panel.kept[panel.fate == 2].any()
     if screening == "vector":  # draws lie in the region exactly where they are accepted
-        assert contains(view, panel.drawn, 1e-9)[panel.fate == 0].all()
-        assert not contains(view, panel.drawn, -1e-9)[panel.fate > 0].any()
-    if screening != "expectation" and view.region == "disc":
-        assert contains(view, panel.kept, 1e-9).all()
+        assert (view.gain(panel.drawn)[panel.fate == 0] >= -1e-9).all()
+        assert (view.gain(panel.drawn)[panel.fate > 0] <= 1e-9).all()
+    if screening != "expectation" and view.kind == "ball":
+        assert (view.gain(panel.kept) >= -1e-9).all()
 
 
 def test_many_draws_come_in_blocks_and_batches_are_screened_together():

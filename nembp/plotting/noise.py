@@ -58,9 +58,7 @@ class Point:
 
     @classmethod
     def of(cls, net: Network, x: ArrayLike, t: ArrayLike) -> Point:
-        """Run a direction, ``net`` or ``net.reversed``, on one sample.
-
-        Its input x has shape (1, inputs), its target t (1, outputs), in the network's units.
+        """Run ``net`` or ``net.reversed`` on a sample x (1, inputs) with target t (1, outputs).
 
         Raises
         ------
@@ -119,16 +117,13 @@ class View:
     kind: Literal["simplex", "pair", "span", "ball", "line"]  # which function below made it
     point: Point  # the units that receive noise
     axes: Floats  # orthonormal, shape (2, width): the plane
-    region: Literal["half-plane", "quadrant", "disc"]  # where the gain is ≥ 0
-    # of the half-plane; signs of the quadrant; centre of the disc, whose edge holds the origin
-    normal: Floats
     title: str
     note: str = ""  # what a reader has to know
     x_label: str = ""
     y_label: str = ""
     output: Floats | None = None  # where a lies
     corners: tuple[tuple[str, Floats], ...] = ()  # of the simplex: names and places
-    sum_zero: Floats | None = None  # direction of noise that leaves Σt of classes as it is
+    by_unit: bool = False  # each coordinate has to gain
 
     def coordinates(self, n: Floats) -> Floats:
         """Return where noise (draws, width) falls, shape (draws, 2)."""
@@ -142,26 +137,40 @@ class View:
         across = np.linalg.norm(n - along[:, np.newaxis] * axis, axis=1)
         return np.stack([along, np.where(n @ side >= 0, across, -across)], axis=1)
 
+    def gain(self, c: Floats) -> Floats:
+        """Return the gain at coordinates (..., 2): ⟨n, w⟩, less ‖n‖²/2v for a Gaussian.
+
+        Where each unit has to gain, the smaller gain of the two.
+        """
+        if self.kind == "line":
+            return c[..., 1]
+        terms = c * (self.axes @ self.point.slope)
+        if self.by_unit:
+            return np.asarray(terms.min(axis=-1))
+        if isinstance(self.point.likelihood, Gaussian):
+            terms = terms - c * c / (2.0 * self.point.likelihood.variance)
+        return np.asarray(terms.sum(axis=-1))
+
+    @property
+    def sum_zero(self) -> Floats | None:
+        """Direction of the noise that leaves Σt of classes as it is, where others are seen."""
+        if self.kind == "simplex" or not isinstance(self.point.likelihood, Multinomial):
+            return None
+        x, y = self.axes.sum(axis=1)
+        return np.array([-y, x]) / float(np.hypot(x, y))
+
 
 def plane(first: Floats, second: Floats) -> Floats:
     """Return orthonormal axes, shape (2, width), the first along ``first``, that hold ``second``.
 
-    A vector without length, or along the first, is replaced by an axis of the units.
+    Others take the place of a vector without length, or along the first.
 
     >>> plane(np.array([0.0, 3.0]), np.array([1.0, 1.0])).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
-    found = np.zeros((0, first.size))
-    for vector in (first, second):
-        for candidate in (vector, *np.eye(len(found) + 1, first.size)):  # one is not in `found`
-            rest = candidate / (np.abs(candidate).max() or 1.0)
-            for _ in range(2):  # once more for what rounding left of the others
-                rest = rest - (rest @ found.T) @ found
-            length = float(np.linalg.norm(rest))
-            if length > 1e-9:
-                found = np.concatenate([found, rest[np.newaxis] / length])
-                break
-    return found
+    vectors = [vector / (np.abs(vector).max() or 1.0) for vector in (first, second)]
+    q, r = np.linalg.qr(np.stack(vectors, axis=1))
+    return np.asarray((q * np.where(np.diagonal(r) < 0, -1.0, 1.0)).T)
 
 
 # distances in this plane are those of three probabilities: the simplex's sides are √2 long
@@ -174,7 +183,6 @@ def simplex_view(whole: Point, names: Names) -> View:
     The noise is to be drawn with sum zero over the three ("zero-sum"); in that plane their
     half-space of the gain is a half-plane through the target.
     """
-    mass = float(whole.t.sum())
     first = int(np.lexsort((-whole.a, -whole.t))[0])
     others = [int(k) for k in np.argsort(-whole.a, kind="stable") if k != first]
     chosen = [first, *others[:2]]
@@ -187,16 +195,15 @@ def simplex_view(whole: Point, names: Names) -> View:
         for i, k in enumerate(chosen)
     )
     rest = f", and noise in the other {whole.width - 3} at zero" if whole.width > 3 else ""
-    scaled = f"; a is scaled to sum to {total:g} over them" if held < 0.9995 or mass != 1 else ""
+    scaled = held < 0.9995 or whole.t.sum() != 1
+    scale = f"; a is scaled to sum to {total:g} over them" if scaled else ""
     return View(
         "simplex",
         point,
         SIMPLEX,
-        "half-plane",
-        point.slope @ SIMPLEX.T,
         title="three classes on the simplex",
         note="Left: the noise of the three classes is held at sum zero, in the simplex's plane"
-        f"{rest}. These classes hold {held:.4g} of the probability{scaled}.",
+        f"{rest}. These classes hold {held:.4g} of the probability{scale}.",
         output=(point.a * total / held) @ SIMPLEX.T - origin if held > 0 else None,
         corners=corners,
     )
@@ -216,14 +223,12 @@ def pair_view(whole: Point, names: Names, *, by_unit: bool) -> View:
         "pair",
         point,
         np.eye(2),
-        "quadrant" if by_unit else "half-plane",
-        point.slope,
         title=f"two of {whole.width} neurons" if others else "both neurons",
         note=note,
         x_label=f"noise in {names(int(chosen[0]))}",
         y_label=f"noise in {names(int(chosen[1]))}",
         output=point.a - point.t,
-        sum_zero=_sum_zero(point, np.eye(2)),
+        by_unit=by_unit,
     )
 
 
@@ -232,23 +237,18 @@ def span_view(point: Point, seed: int) -> View:
 
     The other is (1, ..., 1) for classes, along which the target's sum changes, else random.
     """
+    other, w, where = _random(point, seed), "z", "a random direction"
     if isinstance(point.likelihood, Multinomial):
         other, w, where = np.ones(point.width), "log a", "the change of the target's sum"
-    else:
-        other, w, where = _random(point, seed), "z", "a random direction"
-    axes = plane(point.slope, other)
     return View(
         "span",
         point,
-        axes,
-        "half-plane",
-        point.slope @ axes.T,
+        plane(point.slope, other),
         title=f"all {point.width} neurons",
         note=f"Right: noise in all neurons, seen along {w}, which alone decides the gain, and "
         f"along {where}.",
         x_label=f"noise along {w}",
         y_label=f"noise across it, towards {where}",
-        sum_zero=_sum_zero(point, axes),
     )
 
 
@@ -256,20 +256,17 @@ def ball_view(point: Point, seed: int, title: str) -> View:
     """Show all units of a Gaussian output in the plane through a − t turned to hold each draw."""
     offset = point.a - point.t
     radius = float(np.linalg.norm(offset))
-    centre = np.array([radius, 0.0])
     return View(
         "ball",
         point,
         plane(offset, _random(point, seed)),
-        "disc",
-        centre,
         title=title,
         note=f"The ball of radius ‖t − a‖ = {radius:.4g} in {point.width} dimensions, in the plane "
         "that holds a − t and, turned about it, each draw: a point lies in the disc where its draw "
         "lies in the ball.",
         x_label="noise along a − t",
         y_label="length of the noise across it" if point.width > 2 else "noise across it",
-        output=centre,
+        output=np.array([radius, 0.0]),
     )
 
 
@@ -280,8 +277,6 @@ def line_view(point: Point, names: Names) -> View:
         "line",
         point,
         np.zeros((2, 1)),
-        "half-plane",
-        np.array([0.0, 1.0]),
         title="the only neuron",
         x_label=f"noise in {names(0)}",
         y_label="gain (nats)",
@@ -291,14 +286,6 @@ def line_view(point: Point, names: Names) -> View:
 
 def _random(point: Point, seed: int) -> Floats:
     return stream(seed, "noise plane").standard_normal(point.width)
-
-
-def _sum_zero(point: Point, axes: Floats) -> Floats | None:
-    """Return the direction across (1, ..., 1) in a plane that holds it."""
-    if not isinstance(point.likelihood, Multinomial):
-        return None
-    x, y = axes.sum(axis=1)
-    return np.array([-y, x]) / float(np.hypot(x, y))
 
 
 def _probability(p: float) -> str:
@@ -350,18 +337,9 @@ def draw_panel(
 ) -> Panel:
     """Draw noise for one target as training does, and see what its screening keeps.
 
-    The same seed gives the same draws under any screening.
-
-    Parameters
-    ----------
-    view : View
-        The coordinates, the target, and the output that screens it.
-    noise : Noise
-        Law, screening and so on; of kind "nem", or "anti" for the control.
-    std : float
-        σ of the draws, in units of the target.
-    draws, seed, batch : int
-        How many; of which stream; screened how many at a time, where batches are.
+    The noise is of kind "nem", or "anti" for the control, of standard deviation ``std`` in units of
+    the target, and ``batch`` draws are screened at a time where batches are. The same seed gives
+    the same draws under any screening.
     """
     point, screening = view.point, noise.screening_for(view.point.likelihood)
     by_unit = screening == "component"
@@ -384,13 +362,13 @@ def draw_panel(
     closed = point.likelihood.gain_is_linear and screening == "vector" and noise.draws == 1
     if closed and noise.law == "gaussian" and noise.kind == "nem":
         mean = _noise(point, replace(noise, kind="drift"), None, std, 1)[0]
-    drawn, after, fates = zip(*parts, strict=True)
+    drawn, after, fates = (np.concatenate(each) for each in zip(*parts, strict=True))
     return Panel(
         view,
         screening,
-        drawn=np.concatenate(drawn),
-        kept=np.concatenate(after),
-        fate=np.concatenate(fates),
+        drawn=drawn,
+        kept=after,
+        fate=fates,
         accepted=float(counts[0]) / of,
         reflected=float(counts[1]) / of,
         dropped=float(of - counts.sum()) / of,
@@ -410,14 +388,13 @@ def _noise(point: Point, noise: Noise, stream: Any, std: float, rows: int) -> Fl
 
 def _exact(point: Point, noise: Noise, std: float) -> float | None:
     """Return the share that is accepted before any reflection, by theory."""
-    screening = noise.screening_for(point.likelihood)
+    screening, offset = noise.screening_for(point.likelihood), point.a - point.t
     if screening == "expectation":
         return None
     if point.likelihood.gain_is_linear:  # where w is 0, all noise has gain 0
         return 0.5 if np.all(point.slope) else None
     if noise.law != "gaussian":
         return None
-    offset = point.a - point.t
     if screening == "component":
         return box_share(offset, std)
     return ball_share(point.width, float(np.linalg.norm(offset)), std)
@@ -465,20 +442,9 @@ def noise_panels(
     seed: int = 0,
     batch: int = 128,
 ) -> list[Panel]:
-    """Draw noise for one target, and show what its screening keeps.
+    """Draw noise for one target as in `draw_panel`, in the views of its likelihood.
 
-    Parameters
-    ----------
-    point : Point
-        The target and the output.
-    noise : Noise
-        Of kind "nem". A screening of "auto" shows a Gaussian output's two balls side by side.
-    std : float
-        σ of the draws, in units of the target.
-    names : callable
-        What a unit is called.
-    draws, seed, batch : int
-        As `draw_panel`.
+    A screening of "auto" shows a Gaussian output's two balls side by side.
 
     Raises
     ------
@@ -528,15 +494,6 @@ def draw_noise(
     The region where the gain is ≥ 0 is blue. Of each panel up to 600 draws are shown, of which
     the shares count all: accepted where they fell, rejected where they fell, and reflected where
     −n fell; of draws whose units are screened one by one, both what was drawn and what was kept.
-
-    Parameters
-    ----------
-    path : path
-        Its suffix must be .png.
-    panels : sequence of Panel
-        Of `noise_panels`.
-    title, notes : str
-        What was drawn, in a line; what else is to be said below the panels' own notes.
 
     Raises
     ------
@@ -592,7 +549,7 @@ def _draw_panel(axis: Any, panel: Panel) -> None:
     axis.tick_params(labelsize=8, colors=MUTED)
     for side in axis.spines.values():
         side.set_color("#c1c7cd")
-    _draw_region(axis, panel, low, high)
+    _draw_region(axis, panel.view, low, high)
     _draw_landmarks(axis, panel, low, high)
     _draw_draws(axis, panel)
     if _has_arrow(panel):
@@ -614,20 +571,18 @@ def _view(panel: Panel) -> tuple[Floats, Floats]:
     """Return the corners of what is shown: the draws and, unless they are tiny, the landmarks."""
     draws = np.concatenate([panel.drawn, panel.kept, np.zeros((1, 2))])
     view = panel.view
-    marks = [place for _, place in view.corners]
-    marks += [] if view.output is None else [view.output]
-    if view.region == "disc":
-        centre, radius = view.normal, view.normal[0]
-        marks += [centre + radius * side for side in (*np.eye(2), *-np.eye(2))]
     if view.kind == "line":
         low, high = np.quantile(draws, (0.002, 0.998), axis=0)
         low = np.minimum(low, 0.0)
         room = 0.08 * (high - low) + 1e-12
         return low - room, high + room
-    spread = float(np.abs(draws).max())
-    reach = float(np.abs(np.array(marks)).max()) if marks else 0.0
-    if spread > reach / 12:
-        draws = np.concatenate([draws, np.reshape(marks, (-1, 2))])
+    marks = [place for _, place in view.corners]
+    marks += [] if view.output is None else [view.output]
+    if view.kind == "ball":  # whose centre a is
+        radius = marks[0][0]
+        marks += [marks[0] + radius * side for side in (*np.eye(2), *-np.eye(2))]
+    if marks and np.abs(draws).max() > np.abs(marks).max() / 12:
+        draws = np.concatenate([draws, marks])
     low, high = draws.min(axis=0), draws.max(axis=0)
     side = 1.12 * float((high - low).max()) or 1.0
     return (low + high - side) / 2, (low + high + side) / 2
@@ -639,27 +594,17 @@ def _has_arrow(panel: Panel) -> bool:
     return bool(np.linalg.norm(panel.drift / (high - low)) > 0.03)
 
 
-def _draw_region(axis: Any, panel: Panel, low: Floats, high: Floats) -> None:
-    from matplotlib.patches import Circle, Polygon
-
-    view, normal = panel.view, panel.view.normal
-    style: dict[str, Any] = {"facecolor": REGION, "edgecolor": EDGE, "linewidth": 1.2}
-    far = 4.0 * float((high - low).max() + np.abs([low, high]).max())
-    if view.region == "disc":
-        axis.add_patch(Circle((normal[0], normal[1]), normal[0], zorder=0, **style))
-    elif view.region == "quadrant":
-        x, y = np.where(normal >= 0, far, -far)
-        axis.add_patch(Polygon([(0, 0), (x, 0), (x, y), (0, y)], zorder=0, **style))
-    elif view.kind == "line":
+def _draw_region(axis: Any, view: View, low: Floats, high: Floats) -> None:
+    x, y = np.linspace(low, high, 400).T
+    gain = view.gain(np.stack(np.meshgrid(x, y), axis=-1))
+    gain /= np.abs(gain).max() or 1.0
+    if gain.max() >= 0.0:
+        axis.contourf(x, y, gain, levels=[-1e-9, 2.0], colors=[REGION], zorder=0)
+    if gain.min() < 0.0 < gain.max():
+        axis.contour(x, y, gain, levels=[0.0], colors=[EDGE], linewidths=1.2, zorder=0)
+    if view.kind == "line":
         curve = np.linspace(low[0], high[0], 200)[:, np.newaxis]
         axis.plot(*view.coordinates(curve).T, color=EDGE, linewidth=1, zorder=1)
-        axis.axhspan(0, high[1], zorder=0, **style)
-    elif np.any(normal):
-        out = far * normal / np.linalg.norm(normal)
-        edge = np.array([-out[1], out[0]])
-        axis.add_patch(Polygon([-edge, edge, edge + out, out - edge], zorder=0, **style))
-    else:
-        axis.set_facecolor(REGION)
 
 
 def _draw_landmarks(axis: Any, panel: Panel, low: Floats, high: Floats) -> None:
