@@ -21,7 +21,7 @@ from nembp.benchmarks.floor import (
     MapProducts,
     Products,
     adam_bytes,
-    dense_maps,
+
     multiply_adds,
     product_shapes,
 )
@@ -161,7 +161,7 @@ def recorder(products):
     path=st.sampled_from(sorted(PATHS.values())),
 )
 def test_the_floor_runs_the_engine_s_products(sizes, batch, path):
-    of_engine, of_floor, maps = [], [], dense_maps(sizes)
+    of_engine, of_floor, maps = [], [], dense_network(sizes).maps
     net = dense_network(sizes, device=recorder(of_engine))
     step = EngineStep(net, np.ones((batch, sizes[0])), np.arange(batch) % sizes[-1], path)
     of_engine.clear()

@@ -9,8 +9,8 @@ to whole groups of rows, which cost no more):
 ======================== ==================== =====================================
 product                  rows                 linear maps
 ======================== ==================== =====================================
-class sums tᵀ x          K × B × n_0          once, in the class-sum path
 c Wᵀ, backward signals   R                    all
+class sums tᵀ x          K × B × n_0          once, in the class-sum path
 [a ; e] W, upward        B + R; the last: B   all
 δ Wᵀ, forward errors     B                    all but the first
 [a ; e]ᵀ [δ ; c]         B + R                all
@@ -23,17 +23,16 @@ in, channels out). Weightless linear maps have no product.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from nembp.backend import Array, Backend, stream
-from nembp.benchmarks.harness import device_median
 from nembp.engine.backprop import Path, class_rows
 from nembp.engine.convolution import Convolution
 from nembp.engine.linear import Dense, LinearMap
@@ -59,14 +58,7 @@ def extent(linear_map: LinearMap) -> Extent | None:
     if isinstance(linear_map, Convolution):
         *kernel, channels = linear_map.weight_shape
         return Extent(math.prod(linear_map.output_shape[:2]), math.prod(kernel), channels)
-    if isinstance(linear_map, Dense):
-        return Extent(1, *linear_map.weight_shape)
-    return None
-
-
-def dense_maps(sizes: Sequence[int]) -> list[LinearMap]:
-    """Return the linear maps of a fully connected network."""
-    return [Dense(m, n) for m, n in pairwise(sizes)]
+    return Extent(1, *linear_map.weight_shape) if isinstance(linear_map, Dense) else None
 
 
 def backward_rows(maps: Sequence[LinearMap], batch: int, path: Path) -> int:
@@ -74,59 +66,68 @@ def backward_rows(maps: Sequence[LinearMap], batch: int, path: Path) -> int:
     return {"none": 0, "samples": batch, "classes": class_rows(maps[-1].outputs)}[path]
 
 
+def schedule(maps: Sequence[LinearMap], batch: int, path: Path) -> list[tuple[str, int, slice]]:
+    """Return the products of a step in its order: which, of which linear map, of which rows."""
+    B, R, last = batch, backward_rows(maps, batch, path), len(maps)
+    up, down, both = slice(0, B), slice(B, B + R), slice(0, B + R)
+    weighted = [k for k, linear_map in enumerate(maps, start=1) if extent(linear_map)]
+    steps = [("adjoint", k, down) for k in reversed(weighted) if R]
+    steps += [("class_sums", 1, up)] if path == "classes" else []
+    steps += [("forward", k, up if k == last else both) for k in weighted]
+    for k in reversed(weighted):
+        steps += [("adjoint", k, up)] if k > 1 else []
+        steps.append(("weight_gradient", k, both))
+    return steps
+
+
 def product_shapes(maps: Sequence[LinearMap], batch: int, path: Path) -> list[tuple[int, int, int]]:
     """Return (m, k, n) of every product (m × k)(k × n) of a step, in its order.
 
-    >>> product_shapes(dense_maps([4, 3, 2]), 8, "none")
+    >>> product_shapes([Dense(4, 3), Dense(3, 2)], 8, "none")
     [(8, 4, 3), (8, 3, 2), (8, 2, 3), (3, 8, 2), (4, 8, 3)]
     """
-    extents = [extent(linear_map) for linear_map in maps]
-    B, R = batch, backward_rows(maps, batch, path)
-    shapes = [(R * e.windows, e.columns, e.rows) for e in reversed(extents) if e and R]
-    if path == "classes":
-        shapes.append((maps[-1].outputs, B, maps[0].inputs))
-    for number, e in enumerate(extents, start=1):
-        rows = B if number == len(extents) else B + R
-        shapes += [(rows * e.windows, e.rows, e.columns)] if e else []
-    for number, e in reversed(list(enumerate(extents))):
-        if e:
-            shapes += [(B * e.windows, e.columns, e.rows)] if number else []
-            shapes.append((e.rows, (B + R) * e.windows, e.columns))
-    return shapes
+
+    def shape(which: str, number: int, rows: slice) -> tuple[int, int, int]:
+        found, count = extent(maps[number - 1]), rows.stop - rows.start
+        if found is None or which == "class_sums":
+            return maps[-1].outputs, count, maps[0].inputs
+        m, k, n = count * found.windows, found.rows, found.columns
+        return {"forward": (m, k, n), "adjoint": (m, n, k), "weight_gradient": (k, m, n)}[which]
+
+    return [shape(*step) for step in schedule(maps, batch, path)]
 
 
 def multiply_adds(maps: Sequence[LinearMap], batch: int, path: Path) -> int:
     """Return the multiply-adds of a step's products.
 
-    >>> multiply_adds(dense_maps([784, 512, 512, 10]), 1, "none")
+    >>> multiply_adds([Dense(784, 512), Dense(512, 512), Dense(512, 10)], 1, "none")
     1604608
     """
-    return sum(m * k * n for m, k, n in product_shapes(maps, batch, path))
+    return sum(map(math.prod, product_shapes(maps, batch, path)))
 
 
 class MapProducts:
     """x W, y Wᵀ and xᵀ y of one linear map; those of a convolution with windows that lie ready.
 
     ``block`` bounds the bytes of windows in use at a time (at least one sample's): blocks that stay
-    in cache cost less memory traffic, but more calls. By default all windows at once.
+    in cache cost less memory traffic, but more calls. By default all windows at once. What a
+    convolution's adjoint gives are patches, which are left as they are.
     """
 
     def __init__(
-        self,
-        backend: Backend,
-        linear_map: LinearMap,
-        samples: int,
-        dtype: str,
+        self, backend: Backend, linear_map: LinearMap, samples: int, dtype: str,
         block: int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         found = extent(linear_map)
         assert found is not None
         windows, rows, self._columns = found
         if block is not None:
             samples = min(samples, max(1, block // (windows * rows * np.dtype(dtype).itemsize)))
-        self._backend, self._block = backend, samples * windows
+        self._matmul, self._reshape = backend.matmul, backend.xp.reshape
+        self._block = samples * windows
         draw = stream(0, "benchmark/windows")
         self._windows: Array = None
+        self._patches: Array = None
         if isinstance(linear_map, Convolution):
             draws = draw.standard_normal((self._block, rows), dtype=np.float32)
             self._windows = backend.asarray(draws, dtype)
@@ -134,30 +135,20 @@ class MapProducts:
         W = draw.normal(0.0, (2.0 / (rows + self._columns)) ** 0.5, (rows, self._columns))
         self._W, self._gradient = backend.asarray(W, dtype), backend.empty(W.shape, dtype)
 
-    def forward(self, x: Array, out: Array) -> None:
-        """Multiply by W as many rows as ``out`` has room for."""
-        if self._windows is None:
-            self._backend.matmul(x, self._W, out)
-            return
-        for piece in self._pieces(out):
-            self._backend.matmul(self._windows[: piece.shape[0], :], self._W, piece)
+    def forward(self, x: Array, y: Array) -> None:
+        """Multiply by W into y."""
+        for windows, piece in self._blocks(x, y, self._windows):
+            self._matmul(windows, self._W, piece)
 
-    def adjoint(self, y: Array, out: Array) -> None:
-        """Multiply ``y`` by Wᵀ: of a convolution into patches, which are left as they are."""
-        if self._windows is None:
-            self._backend.matmul(y, self._W.T, out)
-            return
-        for piece in self._pieces(y):
-            self._backend.matmul(piece, self._W.T, self._patches[: piece.shape[0], :])
+    def adjoint(self, y: Array, x: Array) -> None:
+        """Multiply y by Wᵀ into x."""
+        for patches, piece in self._blocks(x, y, self._patches):
+            self._matmul(piece, self._W.T, patches)
 
     def weight_gradient(self, x: Array, y: Array) -> None:
-        """Multiply the transposed rows or windows by ``y``."""
-        if self._windows is None:
-            self._backend.matmul(x.T, y, self._gradient)
-            return
-        for piece in self._pieces(y):
-            windows = self._windows[: piece.shape[0], :]
-            self._backend.matmul(windows.T, piece, self._gradient)
+        """Multiply the transposed rows or windows by y."""
+        for windows, piece in self._blocks(x, y, self._windows):
+            self._matmul(windows.T, piece, self._gradient)
 
     def all_three(self, x: Array, y: Array) -> None:
         """Run the three products of a layer by itself."""
@@ -165,59 +156,51 @@ class MapProducts:
         self.adjoint(y, x)
         self.weight_gradient(x, y)
 
-    def _pieces(self, y: Array) -> list[Array]:
-        pixels = self._backend.xp.reshape(y, (-1, self._columns))
-        return [pixels[i : i + self._block, :] for i in range(0, pixels.shape[0], self._block)]
+    def _blocks(self, x: Array, y: Array, held: Array) -> list[tuple[Array, Array]]:
+        if held is None:
+            return [(x, y)]
+        pixels = self._reshape(y, (-1, self._columns))
+        pieces = [pixels[i : i + self._block, :] for i in range(0, pixels.shape[0], self._block)]
+        return [(held[: piece.shape[0], :], piece) for piece in pieces]
 
 
 class Products:
     """The bare products of one step, in buffers of their own; call it to run them all."""
 
     def __init__(
-        self,
-        backend: Backend,
-        maps: Sequence[LinearMap],
-        batch: int,
-        path: Path,
-        dtype: str,
+        self, backend: Backend, maps: Sequence[LinearMap], batch: int, path: Path, dtype: str,
         block: int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         draw = stream(0, "benchmark/floor")
-
-        def filled(rows: int, columns: int) -> Array:
-            return backend.asarray(draw.normal(0.0, 1.0, (rows, columns)), dtype)
-
-        self.backend, self.batch = backend, batch
-        R = backward_rows(maps, batch, path)
-        both, sizes = batch + R, [maps[0].inputs, *(linear_map.outputs for linear_map in maps)]
-        self._P = [filled(both, size) for size in sizes[:-1]]
-        self._Q: list[Array] = [None, *(filled(both, size) for size in sizes[1:])]
-        self._z = backend.empty((batch, sizes[-1]), dtype)
-        self._u = backend.empty((R, sizes[0]), dtype) if R else None
-        self._bare = [
-            (k, MapProducts(backend, linear_map, both, dtype, block))
+        both, sizes = batch + backward_rows(maps, batch, path), [each.outputs for each in maps]
+        sizes = [maps[0].inputs, *sizes]
+        P, Q = (
+            [backend.asarray(draw.normal(0.0, 1.0, (both, size)), dtype) for size in sizes]
+            for _ in range(2)
+        )
+        t = backend.asarray(draw.normal(0.0, 1.0, (batch, sizes[-1])), dtype)
+        sums = backend.empty((sizes[-1], sizes[0]), dtype)
+        bare = {
+            k: MapProducts(backend, linear_map, both, dtype, block)
             for k, linear_map in enumerate(maps, start=1)
             if extent(linear_map)
-        ]
-        self._t = filled(batch, sizes[-1]) if path == "classes" else None
-        self._sums = backend.empty((sizes[-1], sizes[0]), dtype)
+        }
+        self._calls: list[Callable[[], object]] = []
+        for which, k, rows in schedule(maps, batch, path):
+            if which == "class_sums":
+                call = partial(backend.matmul, t.T, P[0][rows, :], sums)
+            elif which == "adjoint":
+                call = partial(bare[k].adjoint, Q[k][rows, :], Q[k - 1][rows, :])
+            elif which == "forward":
+                call = partial(bare[k].forward, P[k - 1][rows, :], P[k][rows, :])
+            else:
+                call = partial(bare[k].weight_gradient, P[k - 1][rows, :], Q[k][rows, :])
+            self._calls.append(call)
 
     def __call__(self) -> None:
         """Run the products once."""
-        B, P, Q = self.batch, self._P, self._Q
-        if self._u is not None:
-            for k, bare in reversed(self._bare):
-                bare.adjoint(Q[k][B:, :], self._u if k == 1 else Q[k - 1][B:, :])
-        if self._t is not None:
-            self.backend.matmul(self._t.T, P[0][:B, :], self._sums)
-        for k, bare in self._bare[:-1]:
-            bare.forward(P[k - 1], P[k])
-        k, bare = self._bare[-1]
-        bare.forward(P[k - 1][:B, :], self._z)
-        for k, bare in reversed(self._bare):
-            if k > 1:
-                bare.adjoint(Q[k][:B, :], Q[k - 1][:B, :])
-            bare.weight_gradient(P[k - 1], Q[k])
+        for call in self._calls:
+            call()
 
 
 def adam_bytes(parameters: int, dtype: str) -> int:
@@ -242,14 +225,11 @@ class AdamTraffic:
         cuts = [parameters * i // threads for i in range(threads + 1)]
         self._pieces = [[v[i:j] for v in vectors] for i, j in pairwise(cuts)]
         self._dots = [backend.empty((1, 1), dtype) for _ in self._pieces]
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._map = ThreadPoolExecutor(threads).map if threads > 1 else map
 
     def __call__(self) -> None:
         """Stream over the vectors once."""
-        if self._pool is None:
-            self._stream(self._pieces[0], self._dots[0])
-        else:
-            list(self._pool.map(self._stream, self._pieces, self._dots))
+        list(self._map(self._stream, self._pieces, self._dots))
 
     def _stream(self, vectors: list[Array], dot: Array) -> None:
         backend, xp = self._backend, self._backend.xp
@@ -259,20 +239,11 @@ class AdamTraffic:
         backend.matmul(xp.reshape(g, (1, -1)), xp.reshape(g, (-1, 1)), dot)
 
 
-@dataclass(frozen=True)
-class Card:
-    """The measured ceilings of a GPU.
+class Card(NamedTuple):
+    """The measured ceilings of a GPU, a second."""
 
-    Attributes
-    ----------
-    bandwidth : float
-        Bytes a second, read and written, of a long copy.
-    rate : float
-        Multiply-adds a second of a large matrix product.
-    """
-
-    bandwidth: float
-    rate: float
+    bandwidth: float  # bytes read and written by a long copy
+    rate: float  # multiply-adds of a large matrix product
 
     def seconds(self, multiply_adds: int, moved: int) -> float:
         """Return the least time of work that multiplies, then moves bytes.
@@ -289,14 +260,19 @@ def measure_card(
 ) -> Card:
     """Measure a copy of ``length`` numbers and a product of square matrices of ``size``.
 
-    On random data, since products of zeros are faster.
+    By the device's own clock, on random data, since products of zeros are faster.
     """
     draw, xp = stream(0, "benchmark/card"), backend.xp
+
+    def median(work: Callable[[], object]) -> float:
+        backend.seconds(work)  # a warm-up
+        return statistics.median(backend.seconds(work) for _ in range(5))
+
     left, right = (
         backend.asarray(draw.standard_normal((size, size), dtype="f4"), dtype) for _ in range(2)
     )
     out = backend.empty((size, size), dtype)
-    product = device_median(backend, lambda: backend.matmul(left, right, out))
+    product = median(lambda: backend.matmul(left, right, out))
     source, copy = backend.ones((length,), dtype), backend.empty((length,), dtype)
-    copied = device_median(backend, lambda: xp.multiply(source, 1.0, out=copy))
+    copied = median(lambda: xp.multiply(source, 1.0, out=copy))
     return Card(bandwidth=2 * length * np.dtype(dtype).itemsize / copied, rate=size**3 / product)

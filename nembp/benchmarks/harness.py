@@ -7,7 +7,6 @@ import os
 import platform
 import random
 import re
-import statistics
 import subprocess
 import sys
 import time
@@ -202,12 +201,6 @@ class PartsClock:
         self._switch()
         seconds, self._seconds = self._seconds, {}
         return seconds
-
-
-def device_median(backend: Backend, work: Callable[[], object], repeats: int = 5) -> float:
-    """Return the median seconds of ``work`` by the device's own clock, after a warm-up."""
-    backend.seconds(work)
-    return statistics.median(backend.seconds(work) for _ in range(repeats))
 
 
 # -- agreement -------------------------------------------------------------------------------------

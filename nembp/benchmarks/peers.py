@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from nembp.backend import Backend
+from nembp.backend import Backend, get_backend
 from nembp.benchmarks.harness import Contender
 from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Gaussian
 from nembp.engine.linear import AveragePooling, LinearMap
-from nembp.engine.network import Layer, Network
+from nembp.engine.network import Network, parameter_views
 
 Host = np.ndarray[Any, Any]
 Shape = tuple[int, int, int]  # height, width, channels
+Operator = Callable[[Any, Any], Any]  # of signals and a bias
 WARM_UP = 3  # steps before one is captured, and the first that is
 
 
@@ -40,11 +41,17 @@ def import_peer(name: str) -> Any:
         raise MissingPeerError("not installed") from error
 
 
-def load_peers() -> None:
-    """Import the peers that are installed, so that limits on threads find their libraries."""
-    for name in ("torch", "sklearn.neural_network"):
-        with suppress(MissingPeerError):
-            import_peer(name)
+def load_peers(precision: str) -> None:
+    """Import the peers that are installed, so that limits on threads find their libraries.
+
+    PyTorch's float32 products on a GPU may be TF32 where nembp's are.
+    """
+    with suppress(MissingPeerError):
+        import_peer("sklearn.neural_network")
+    with suppress(MissingPeerError):
+        torch = import_peer("torch")
+        for library in (torch.backends.cuda.matmul, torch.backends.cudnn):
+            library.allow_tf32 = precision == "tf32"
 
 
 def build(makers: dict[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -58,55 +65,48 @@ def build(makers: dict[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[st
     return built, missing
 
 
-def set_precision(precision: str) -> None:
-    """Let PyTorch's float32 products be TF32 too, or not; nothing where it is not installed."""
-    with suppress(MissingPeerError):
-        torch = import_peer("torch")
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = precision == "tf32"
-
-
 def contender(step: Any, backend: Backend) -> Contender:
     """Return a step with what waits for it and, on a GPU, times it by the device's events."""
     if backend.name != "gpu":
         return Contender(step)
-    if not hasattr(step, "synchronize"):
+    torch = getattr(step, "torch", None)
+    if torch is None:
         return Contender(step, backend.synchronize, backend.seconds)
-    torch = import_peer("torch")
+    cuda = torch.cuda
 
     def seconds(work: Callable[[], object]) -> float:
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin, end = (cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         work()
         end.record()
         end.synchronize()
         return float(begin.elapsed_time(end)) / 1e3
 
-    return Contender(step, step.synchronize, seconds)
+    return Contender(step, cuda.synchronize, seconds)
 
 
+# -- PyTorch ---------------------------------------------------------------------------------------
 class _Torch:
-    """PyTorch, on the device of a backend."""
+    """PyTorch, on the device of a backend; MissingPeerError if it is not installed there."""
 
-    def __init__(self, backend: Backend, device: str | None = None) -> None:
+    def __init__(self, backend: Backend, device: str | None = None, graph: bool = False) -> None:
         self.torch = torch = import_peer("torch")
         self.device = device or ("cuda" if backend.name == "gpu" else "cpu")
         self.on_gpu = self.device == "cuda"
+        if graph and not self.on_gpu:
+            raise MissingPeerError("GPU only")
         if self.on_gpu and not torch.cuda.is_available():
             raise MissingPeerError("no CUDA")
-        self.synchronize: Callable[[], object] = (
-            torch.cuda.synchronize if self.on_gpu else lambda: None
-        )
 
-    def leaf(self, array: Host) -> Any:
-        """Return a parameter, so laid out."""
-        array = np.ascontiguousarray(array)
-        return self.torch.tensor(array, device=self.device, requires_grad=True)
+    def tensor(self, array: Host, channels_last: bool = False, trained: bool = False) -> Any:
+        """Return an array on the device, images in one of both memory layouts."""
+        found = self.torch.tensor(np.ascontiguousarray(array), device=self.device)
+        if channels_last and found.dim() == 4:
+            found = found.to(memory_format=self.torch.channels_last)
+        return found.requires_grad_(trained)
 
     def capture(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Any:
         """Return a CUDA graph of ``work``, after the steps that its warm-up needs."""
-        if not self.on_gpu:
-            raise MissingPeerError("GPU only")
         torch, side = self.torch, self.torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -119,24 +119,9 @@ class _Torch:
         return graph
 
 
-# -- linear maps -----------------------------------------------------------------------------------
-def image_shapes(maps: Sequence[LinearMap]) -> list[Shape | None]:
-    """Return the shape of each layer's images, None where its units are flat."""
-    shapes: list[Shape | None] = [None] * (len(maps) + 1)
-    for k, linear_map in enumerate(maps):
-        if isinstance(linear_map, (Convolution, AveragePooling)):
-            shapes[k], shapes[k + 1] = linear_map.shape, linear_map.output_shape
-    return shapes
-
-
 def to_image(rows: Host, shape: Shape) -> Host:
     """Return rows (N, H W C) as an array (N, C, H, W)."""
     return rows.reshape(-1, *shape).transpose(0, 3, 1, 2)
-
-
-def from_image(images: Host) -> Host:
-    """Return an array (N, C, H, W) as rows (N, H W C)."""
-    return images.transpose(0, 2, 3, 1).reshape(images.shape[0], -1)
 
 
 def _host(tensor: Any) -> Host:
@@ -151,99 +136,13 @@ def _biased(images: Any, bias: Any) -> Any:
     return images + (bias.view(-1, 1, 1) if bias.dim() == 1 else bias)
 
 
-class TorchDense:
-    """``linear``; images are flattened below it and unflattened again on the way down."""
-
-    def __init__(self, peer: _Torch, lower: Shape | None, W: Host) -> None:
-        self._linear, self._lower = peer.torch.nn.functional.linear, lower
-        if lower is not None:  # rows of W from H W C to C H W
-            W = W.reshape(*lower, -1).transpose(2, 0, 1, 3).reshape(W.shape)
-        self.weight = peer.leaf(W.T)  # nn.Linear's layout is (outputs, inputs)
-
-    def up(self, a: Any, bias: Any) -> Any:
-        return self._linear(a.flatten(1), self.weight, bias)
-
-    def down(self, c: Any, bias: Any) -> Any:
-        if self._lower is None:
-            return self._linear(c, self.weight.t(), bias)
-        height, width, channels = self._lower
-        images = self._linear(c, self.weight.t()).unflatten(1, (channels, height, width))
-        return _biased(images, bias)
-
-    def host(self, tensor: Any) -> Host:
-        """Return a tensor shaped like ``weight`` in the engine's layout."""
-        W: Host = tensor.detach().cpu().numpy().T
-        if self._lower is None:
-            return W
-        height, width, channels = self._lower
-        return W.reshape(channels, height, width, -1).transpose(1, 2, 0, 3).reshape(W.shape)
+def _transposed(functional: Any, shape: Shape, window: Any, stride: Any, padding: Any) -> Any:
+    """Return ``conv_transpose2d`` that gives back the pixels which no window reaches."""
+    left = [(shape[i] + 2 * padding[i] - window[i]) % stride[i] for i in (0, 1)]
+    way = {"stride": stride, "padding": padding, "output_padding": left}
+    return partial(functional.conv_transpose2d, **way)
 
 
-class TorchConvolution:
-    """``conv2d`` and, with the same kernels, ``conv_transpose2d``."""
-
-    def __init__(self, peer: _Torch, linear_map: Convolution, W: Host, channels_last: bool) -> None:
-        torch, functional = peer.torch, peer.torch.nn.functional
-        # nn.Conv2d's layout is (channels out, channels in, height, width)
-        weight = peer.leaf(W.reshape(linear_map.weight_shape).transpose(3, 2, 0, 1))
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.weight = weight.detach().to(memory_format=layout).requires_grad_()
-        way: Any = {"stride": linear_map.stride, "padding": linear_map.padding}
-        self._up = partial(functional.conv2d, **way)
-        left_over = _left_over(linear_map.shape, linear_map.kernel, **way)
-        self._down = partial(functional.conv_transpose2d, output_padding=left_over, **way)
-
-    def up(self, a: Any, bias: Any) -> Any:
-        return self._with_bias(self._up, a, bias)
-
-    def down(self, c: Any, bias: Any) -> Any:
-        return self._with_bias(self._down, c, bias)
-
-    def _with_bias(self, operator: Callable[..., Any], images: Any, bias: Any) -> Any:
-        if bias is None or bias.dim() == 1:  # one a channel, which the operator takes
-            return operator(images, self.weight, bias)
-        return _biased(operator(images, self.weight), bias)
-
-    def host(self, tensor: Any) -> Host:
-        """Return a tensor shaped like ``weight`` in the engine's layout."""
-        return _host(tensor).transpose(2, 3, 1, 0)
-
-
-class TorchPooling:
-    """``avg_pool2d`` and its transpose, a ``conv_transpose2d`` of each channel by itself."""
-
-    weight = None
-
-    def __init__(self, peer: _Torch, linear_map: AveragePooling, dtype: Any) -> None:
-        functional, window, stride = peer.torch.nn.functional, linear_map.window, linear_map.stride
-        kernels = np.full((linear_map.shape[2], 1, *window), 1.0 / math.prod(window), dtype)
-        self._up = partial(functional.avg_pool2d, kernel_size=window, stride=stride)
-        self._down = partial(
-            functional.conv_transpose2d,
-            weight=peer.torch.tensor(kernels, device=peer.device),
-            stride=stride,
-            groups=linear_map.shape[2],
-            output_padding=_left_over(linear_map.shape, window, stride, (0, 0)),
-        )
-
-    def up(self, a: Any, bias: Any) -> Any:
-        return _biased(self._up(a), bias)
-
-    def down(self, c: Any, bias: Any) -> Any:
-        return _biased(self._down(c), bias)
-
-
-def _left_over(
-    shape: Shape, window: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
-) -> tuple[int, int]:
-    """Return the pixels that no window reaches: the transpose's ``output_padding``."""
-    height, width = (
-        (shape[axis] + 2 * padding[axis] - window[axis]) % stride[axis] for axis in (0, 1)
-    )
-    return height, width
-
-
-# -- steps of classifiers --------------------------------------------------------------------------
 class TorchStep(_Torch):
     """A step of PyTorch in eager mode with fused Adam.
 
@@ -252,27 +151,8 @@ class TorchStep(_Torch):
         cross_entropy(z, labels) + w/2 · Σ (c⁰ − x)² / rows
 
     with c running down through the transposes of the same maps, one row a sample: the plain
-    bidirectional step, without the class-sum path. ReLU layers.
-
-    Parameters
-    ----------
-    net : Network
-        Start: ReLU or linear layers, multinomial forward, Gaussian backward.
-    x, labels : ndarray, shapes (rows, inputs) and (rows,)
-        The batch, which stays on the device.
-    bidirectional : bool
-        Whether to train the backward direction too.
-    learning_rate : float
-        Of Adam.
-    channels_last : bool
-        Whether images and kernels lie in memory with their channels last.
-    device : str, optional
-        PyTorch's; by default that of the network.
-
-    Raises
-    ------
-    MissingPeerError
-        If PyTorch is not installed, or has no CUDA where the network is on a GPU.
+    bidirectional step, without the class-sum path. ReLU or linear layers, multinomial forward,
+    Gaussian backward; the batch x (rows, inputs) with its labels stays on the device.
     """
 
     def __init__(
@@ -285,62 +165,105 @@ class TorchStep(_Torch):
         learning_rate: float,
         channels_last: bool = False,
         device: str | None = None,
+        graph: bool = False,
     ) -> None:
-        super().__init__(net.backend, device)
-        torch, host, shapes = self.torch, net.backend.to_numpy, image_shapes(net.maps)
-        self._functional = torch.nn.functional
+        super().__init__(net.backend, device, graph)
         backward = net.reversed.likelihood
         assert isinstance(backward, Gaussian)
-
-        def tensor_map(linear_map: LinearMap, lower: Shape | None, W: Host) -> Any:
-            if isinstance(linear_map, Convolution):
-                return TorchConvolution(self, linear_map, W, channels_last)
-            if isinstance(linear_map, AveragePooling):
-                return TorchPooling(self, linear_map, net.dtype)
-            return TorchDense(self, lower, W)
-
-        def bias(layer: Layer, shape: Shape | None, b: Any) -> Any:
-            if b is None or not layer.biases:
-                return None
-            whole = shape is not None and layer.biases == layer.size  # one a unit
-            return self.leaf(to_image(host(b), shape)[0] if whole and shape else host(b))
-
-        given = zip(net.maps, shapes, net.weights, strict=False)
-        self.maps = [tensor_map(each, lower, host(W)) for each, lower, W in given]
-        up, down = (
-            [bias(*each) for each in zip(net.layers, shapes, biases, strict=True)]
-            for biases in (net.biases, net.reversed.biases[::-1])
-        )
-        self.up, self.down = up[1:], down[:-1] if bidirectional else []
+        self._last = channels_last
+        # each parameter beside its places in the network's vector, by which it is laid out
+        self._places: list[tuple[Any, Host]] = []
+        self._start = net.backend.to_numpy(net.parameters)
+        places = np.arange(net.parameter_count)
+        forward, down = parameter_views(get_backend("cpu"), net.layers, net.maps, places)
+        shapes: list[Shape | None] = [None] * len(net.layers)  # of images
+        for k, linear_map in enumerate(net.maps):
+            if isinstance(linear_map, (Convolution, AveragePooling)):
+                shapes[k], shapes[k + 1] = linear_map.shape, linear_map.output_shape
+        given = zip(net.maps, shapes, forward.weights, strict=False)
+        self._maps = [self._map(*each) for each in given]
+        up, below = forward.biases[1:], down.biases[:0:-1]
+        self._up = [self._bias(*each) for each in zip(up, shapes[1:], strict=True)]
+        self._down = [
+            self._bias(*each) for each in zip(below, shapes, strict=False) if bidirectional
+        ]
         self._relu = [layer.activation is not None for layer in net.layers]
         batch = np.array(x, dtype=net.dtype)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        if shapes[0] is not None:
-            batch = np.ascontiguousarray(to_image(batch, shapes[0]))
-            self.x = torch.tensor(batch, device=self.device).to(memory_format=layout)
-        else:
-            self.x = torch.tensor(batch, device=self.device)
-        self.labels = torch.tensor(labels, device=self.device)
+        self.x = self.tensor(to_image(batch, shapes[0]) if shapes[0] else batch, channels_last)
+        self.labels = self.torch.tensor(labels, device=self.device)
+        self._functional = self.torch.nn.functional
         self.t = self._functional.one_hot(self.labels, net.outputs).to(self.x.dtype)
         self._factor = 0.5 * backward.scale / len(labels)
-        self._optimizer = torch.optim.Adam(self._trained(), lr=learning_rate, fused=True)
+        self._optimizer = self._adam(learning_rate)
 
-    def _trained(self) -> list[Any]:
-        each = [*(each.weight for each in self.maps), *self.up, *self.down]
-        return [tensor for tensor in each if tensor is not None]
+    def _adam(self, rate: Any, fused: bool = True, **options: Any) -> Any:
+        trained = [tensor for tensor, _ in self._places]
+        return self.torch.optim.Adam(trained, lr=rate, fused=fused, **options)
+
+    def _leaf(self, places: Host) -> Any:
+        tensor = self.tensor(self._start[places], self._last, trained=True)
+        self._places.append((tensor, places))
+        return tensor
+
+    def _bias(self, places: Any, shape: Shape | None) -> Any:
+        """Return the bias of a layer: of each unit, of each channel, or none."""
+        if shape is not None and len(places) == math.prod(shape):
+            return self._leaf(to_image(places, shape)[0])
+        return self._leaf(places) if len(places) else None
+
+    def _map(
+        self, linear_map: LinearMap, lower: Shape | None, W: Host
+    ) -> tuple[Operator, Operator]:
+        """Return a map upwards and downwards over the same parameter."""
+        functional = self.torch.nn.functional
+        if isinstance(linear_map, Convolution):
+            way: Any = {"stride": linear_map.stride, "padding": linear_map.padding}
+            kernels = self._leaf(W.transpose(3, 2, 0, 1))  # (out, in, height, width)
+            transposed = _transposed(functional, linear_map.shape, linear_map.kernel, **way)
+
+            def with_bias(operator: Any, images: Any, bias: Any) -> Any:
+                if bias is None or bias.dim() == 1:  # one a channel, which the operator takes
+                    return operator(images, kernels, bias)
+                return _biased(operator(images, kernels), bias)
+
+            plain = partial(functional.conv2d, **way)
+            return partial(with_bias, plain), partial(with_bias, transposed)
+        if isinstance(linear_map, AveragePooling):
+            window, stride = linear_map.window, linear_map.stride
+            channels = linear_map.shape[2]
+            mean = np.full((channels, 1, *window), 1.0 / math.prod(window), self._start.dtype)
+            spread = _transposed(functional, linear_map.shape, window, stride, (0, 0))
+            spread = partial(spread, weight=self.tensor(mean), groups=channels)
+            pooled = partial(functional.avg_pool2d, kernel_size=window, stride=stride)
+            return (
+                lambda a, bias: _biased(pooled(a), bias),
+                lambda c, bias: _biased(spread(c), bias),
+            )
+        if lower is not None:  # images are flattened: rows of W from H W C to C H W
+            W = W.reshape(*lower, -1).transpose(2, 0, 1, 3).reshape(W.shape)
+        weight = self._leaf(W.T)  # nn.Linear's layout is (outputs, inputs)
+
+        def down(c: Any, bias: Any) -> Any:
+            if lower is None:
+                return functional.linear(c, weight.t(), bias)
+            height, width, channels = lower
+            images = functional.linear(c, weight.t()).unflatten(1, (channels, height, width))
+            return _biased(images, bias)
+
+        return lambda a, bias: functional.linear(a.flatten(1), weight, bias), down
 
     def objective(self) -> Any:
         """Return the joint objective of the batch in nats, up to a constant."""
         relu, a = self._functional.relu, self.x
-        for k, (each, b) in enumerate(zip(self.maps, self.up, strict=True), start=1):
-            a = each.up(a, b)
+        for k, ((up, _), bias) in enumerate(zip(self._maps, self._up, strict=True), start=1):
+            a = up(a, bias)
             a = relu(a) if self._relu[k] else a
         total = self._functional.cross_entropy(a, self.labels)
-        if not self.down:
+        if not self._down:
             return total
         c = self.t
-        for k in reversed(range(len(self.maps))):
-            c = self.maps[k].down(c, self.down[k])
+        for k in reversed(range(len(self._maps))):
+            c = self._maps[k][1](c, self._down[k])
             c = relu(c) if self._relu[k] else c
         squares = self._functional.mse_loss(c, self.x, reduction="sum")
         return total + self._factor * squares
@@ -355,19 +278,17 @@ class TorchStep(_Torch):
         """Return the gradient at the parameters as they are, in the network's layout."""
         self._optimizer.zero_grad(set_to_none=True)
         self.objective().backward()
-        return self._flat(lambda tensor: tensor.grad)
+        return self._vector(lambda tensor: tensor.grad)
 
     def parameters(self) -> Host:
         """Return the trained parameters as one vector in the network's layout."""
-        return self._flat(lambda tensor: tensor)
+        return self._vector(lambda tensor: tensor)
 
-    def _flat(self, of: Callable[[Any], Any]) -> Host:
-        arrays = [each.host(of(each.weight)) for each in self.maps if each.weight is not None]
-        for b in (*self.up, *self.down):
-            if b is not None:
-                array = _host(of(b))
-                arrays.append(array if array.ndim == 1 else from_image(array[None])[0])
-        return np.concatenate([array.reshape(-1) for array in arrays])
+    def _vector(self, of: Callable[[Any], Any]) -> Host:
+        vector = np.empty(sum(places.size for _, places in self._places), self._start.dtype)
+        for tensor, places in self._places:
+            vector[places] = _host(of(tensor))
+        return vector
 
 
 class CompiledTorchStep(TorchStep):
@@ -377,7 +298,7 @@ class CompiledTorchStep(TorchStep):
         super().__init__(*args, **options)
         torch = self.torch
         eta = torch.tensor(float(options["learning_rate"]), device=self.device)
-        self._optimizer = torch.optim.Adam(self._trained(), lr=eta, capturable=self.on_gpu)
+        self._optimizer = self._adam(eta, fused=False, capturable=self.on_gpu)
         self._begin = torch.compiler.cudagraph_mark_step_begin
         try:
             self._compiled = torch.compile(self.objective, mode="reduce-overhead")
@@ -400,13 +321,8 @@ class CapturedTorchStep(TorchStep):
     """`TorchStep`, eager, with all of it captured as one CUDA graph."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        if not self.on_gpu:
-            raise MissingPeerError("GPU only")
-        eta = options["learning_rate"]
-        self._optimizer = self.torch.optim.Adam(
-            self._trained(), lr=eta, fused=True, capturable=True
-        )
+        super().__init__(*args, **options, graph=True)
+        self._optimizer = self._adam(options["learning_rate"], capturable=True)
 
         def warm_up() -> None:
             super(CapturedTorchStep, self).__call__()
@@ -423,79 +339,18 @@ class CapturedTorchStep(TorchStep):
         self._graph.replay()
 
 
-class SklearnStep:
-    """One ``MLPClassifier.partial_fit`` on the batch: one direction, Adam, on the CPU.
-
-    Its own overheads, such as validating the input, are part of the step; shuffling and weight
-    decay are switched off. The first call of ``partial_fit``, which allocates everything, is made
-    here, so Adam's moments are those of one step from scikit-learn's own start.
-
-    Raises
-    ------
-    MissingPeerError
-        If scikit-learn is not installed, the network is on a GPU, or it has two classes, for
-        which MLPClassifier has a single logistic output.
-    """
-
-    def __init__(self, net: Network, x: Host, labels: Host, *, learning_rate: float) -> None:
-        if net.backend.name == "gpu":
-            raise MissingPeerError("CPU only")
-        neural = import_peer("sklearn.neural_network")
-        if net.outputs < 3:
-            raise MissingPeerError("one logistic output")
-        self.x, self.labels = np.ascontiguousarray(x, dtype=net.dtype), labels
-        self.model = neural.MLPClassifier(
-            tuple(layer.size for layer in net.layers[1:-1]),
-            activation="relu",
-            solver="adam",
-            alpha=0.0,
-            batch_size=len(labels),
-            learning_rate_init=learning_rate,
-            shuffle=False,
-            random_state=0,
-        )
-        self.model.partial_fit(self.x, self.labels, classes=np.arange(net.outputs))
-        for own, start in zip(self._arrays(), [*net.weights, *net.biases[1:]], strict=True):
-            own[...] = net.backend.to_numpy(start)
-
-    def _arrays(self) -> list[Host]:
-        return [*self.model.coefs_, *self.model.intercepts_]
-
-    def __call__(self) -> None:
-        """One step."""
-        self.model.partial_fit(self.x, self.labels)
-
-    def parameters(self) -> Host:
-        """Return the trained parameters as one vector in the network's layout."""
-        return np.concatenate([p.reshape(-1) for p in self._arrays()])
-
-
-# -- a layer by itself, and adversarial training ---------------------------------------------------
 class TorchLayer(_Torch):
     """``conv2d`` and ``torch.autograd.grad`` with respect to images and kernels."""
 
     def __init__(
-        self,
-        linear_map: Convolution,
-        backend: Backend,
-        x: Host,
-        y: Host,
-        W: Host,
-        channels_last: bool,
+        self, linear_map: Convolution, backend: Backend, x: Host, y: Host, W: Host, last: bool
     ) -> None:
         super().__init__(backend)
-        torch = self.torch
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-
-        def tensor(array: Host, trained: bool = False) -> Any:
-            images = torch.tensor(np.ascontiguousarray(array), device=self.device)
-            return images.to(memory_format=layout).requires_grad_(trained)
-
-        self._x = tensor(to_image(x, linear_map.shape), trained=True)
-        self._y = tensor(to_image(y, linear_map.output_shape))
-        self._W = tensor(W.transpose(3, 2, 0, 1), trained=True)
+        self._x = self.tensor(to_image(x, linear_map.shape), last, trained=True)
+        self._y = self.tensor(to_image(y, linear_map.output_shape), last)
+        self._W = self.tensor(W.transpose(3, 2, 0, 1), last, trained=True)
         way = {"stride": linear_map.stride, "padding": linear_map.padding}
-        self._forward = partial(torch.nn.functional.conv2d, **way)
+        self._forward = partial(self.torch.nn.functional.conv2d, **way)
 
     def __call__(self) -> None:
         """Compute all three."""
@@ -505,7 +360,8 @@ class TorchLayer(_Torch):
     def results(self) -> list[Host]:
         """Return T's three derivatives, computed last, in the engine's layout."""
         up, x, W = (_host(each) for each in (self._up, *self._down))
-        return [from_image(up), from_image(x), W.transpose(2, 3, 1, 0)]
+        rows = [images.transpose(0, 2, 3, 1).reshape(len(images), -1) for images in (up, x)]
+        return [*rows, W.transpose(2, 3, 1, 0)]
 
 
 class TorchGan(_Torch):
@@ -518,42 +374,32 @@ class TorchGan(_Torch):
     def __init__(
         self, generator: Network, discriminator: Network, x: Host, rate: float, graph: bool = False
     ) -> None:
-        super().__init__(generator.backend)
-        if graph and not self.on_gpu:
-            raise MissingPeerError("GPU only")
+        super().__init__(generator.backend, graph=graph)
         torch, host = self.torch, generator.backend.to_numpy
-        self._layers = [
-            [
-                (self.leaf(host(W)), self.leaf(host(b)))
-                for W, b in zip(net.weights, net.biases[1:], strict=True)
-            ]
-            for net in (generator, discriminator)
-        ]
-        self.x = torch.tensor(np.array(x, generator.dtype), device=self.device)
+        nets = (generator, discriminator)
+        self._weights, self._biases = (
+            [[self.tensor(host(each), trained=True) for each in arrays] for arrays in of]
+            for of in ([net.weights for net in nets], [net.biases[1:] for net in nets])
+        )
+        self.x = self.tensor(np.array(x, generator.dtype))
         options = {"dtype": self.x.dtype, "device": self.device}
         self.z = torch.zeros((len(x), generator.inputs), **options)
         self._ones, self._zeros = (
-            torch.ones((len(x), 1), **options),
-            torch.zeros((len(x), 1), **options),
+            make((len(x), 1), **options) for make in (torch.ones, torch.zeros)
         )
         self._criterion = torch.nn.functional.binary_cross_entropy_with_logits
-        more = {"capturable": True} if graph else {}
-        self._optimizers = [
-            torch.optim.Adam(
-                [p for pair in layers for p in pair],
-                lr=rate,
-                betas=(0.5, 0.999),
-                fused=True,
-                **more,
-            )
-            for layers in self._layers
-        ]
+        way = {"lr": rate, "betas": (0.5, 0.999), "fused": True, "capturable": graph}
+        self._optimizers = [torch.optim.Adam(self._trained(which), **way) for which in (0, 1)]
         self._graph = self.capture(self._step, self._step) if graph else None
 
+    def _trained(self, which: int) -> list[Any]:
+        return [*self._weights[which], *self._biases[which]]
+
     def _run(self, which: int, a: Any) -> Any:
-        *hidden, (W, b) = self._layers[which]
-        for V, c in hidden:
-            a = self.torch.relu(self.torch.addmm(c, a, V))
+        pairs = list(zip(self._weights[which], self._biases[which], strict=True))
+        for W, b in pairs[:-1]:
+            a = self.torch.relu(self.torch.addmm(b, a, W))
+        W, b = pairs[-1]
         return self.torch.addmm(b, a, W)
 
     def __call__(self) -> None:
@@ -576,7 +422,7 @@ class TorchGan(_Torch):
         (2 * self._criterion(self._run(1, both), labels)).backward()
         move(of_d)
         of_g.zero_grad(set_to_none=True)
-        trained = [p for pair in self._layers[0] for p in pair]
+        trained = self._trained(0)
         value = self._criterion(self._run(1, generated), self._ones)
         for p, gradient in zip(trained, self.torch.autograd.grad(value, trained), strict=True):
             p.grad = gradient
@@ -586,8 +432,46 @@ class TorchGan(_Torch):
         """Return both gradients for these z before anything moves, as nembp lays them out."""
         self.z.copy_(self.torch.tensor(z))
         self._work(lambda optimizer: None)
-        flat = []
-        for layers in self._layers:
-            tensors = [W for W, _ in layers] + [b for _, b in layers]
-            flat.append(np.concatenate([_host(t.grad).reshape(-1) for t in tensors]))
-        return flat
+        return [
+            np.concatenate([_host(tensor.grad).reshape(-1) for tensor in self._trained(which)])
+            for which in (0, 1)
+        ]
+
+
+# -- scikit-learn ----------------------------------------------------------------------------------
+class SklearnStep:
+    """One ``MLPClassifier.partial_fit`` on the batch: one direction, Adam, on the CPU.
+
+    Its own overheads, such as validating the input, are part of the step; shuffling and weight
+    decay are switched off. The first call of ``partial_fit``, which allocates everything, is made
+    here, so Adam's moments are those of one step from scikit-learn's own start. With two classes
+    MLPClassifier has a single logistic output and cannot take part.
+    """
+
+    def __init__(self, net: Network, x: Host, labels: Host, *, learning_rate: float) -> None:
+        neural = import_peer("sklearn.neural_network")
+        if net.outputs < 3:
+            raise MissingPeerError("one logistic output")
+        self.x, self.labels = np.ascontiguousarray(x, dtype=net.dtype), labels
+        self.model = neural.MLPClassifier(
+            tuple(layer.size for layer in net.layers[1:-1]),
+            alpha=0.0,
+            batch_size=len(labels),
+            learning_rate_init=learning_rate,
+            shuffle=False,
+            random_state=0,
+        )
+        self.model.partial_fit(self.x, self.labels, classes=np.arange(net.outputs))
+        for own, start in zip(self._arrays(), [*net.weights, *net.biases[1:]], strict=True):
+            own[...] = net.backend.to_numpy(start)
+
+    def _arrays(self) -> list[Host]:
+        return [*self.model.coefs_, *self.model.intercepts_]
+
+    def __call__(self) -> None:
+        """One step."""
+        self.model.partial_fit(self.x, self.labels)
+
+    def parameters(self) -> Host:
+        """Return the trained parameters as one vector in the network's layout."""
+        return np.concatenate([p.reshape(-1) for p in self._arrays()])

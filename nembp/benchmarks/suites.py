@@ -1,4 +1,8 @@
-"""What `nembp bench` times: steps of dense and convolutional classifiers, layers, GANs, parts."""
+"""What `nembp bench` times: steps of dense and convolutional classifiers, layers, GANs, parts.
+
+A suite has a function that makes the contenders of a `Case`, checks that PyTorch computes what
+nembp does, and says what their times mean.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -42,8 +46,8 @@ from nembp.benchmarks.peers import (
     build,
     contender,
     load_peers,
-    set_precision,
 )
+from nembp.benchmarks.report import duration
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import BatchReader
 from nembp.engine.backprop import JointBackpropagation, Path
@@ -65,12 +69,8 @@ BACKWARD_WEIGHT = 0.1
 LIT = 0.19  # share of pixels that are not zero, as in MNIST
 CAPTURE = 3  # calls until a step is captured
 FOREVER = 1 << 40  # iterations: no report ends a block of steps that is being timed
-PATHS: dict[str, Path] = {
-    "nembp/bidirectional": "classes",
-    "nembp/bidirectional_samples": "samples",
-    "nembp/one_direction": "none",
-}
 DIRECTIONS: dict[str, Path] = {"bidirectional": "classes", "one_direction": "none"}
+PATHS: dict[str, Path] = DIRECTIONS | {"bidirectional_samples": "samples"}
 LAYOUTS = {"N C H W": False, "N H W C": True}  # PyTorch's: channels last
 RATIOS = {  # name: numerator, denominator
     "bidirectional/one_direction": ("nembp/bidirectional", "nembp/one_direction"),
@@ -87,11 +87,8 @@ RATIOS = {  # name: numerator, denominator
     "one_direction/floor": ("nembp/one_direction", "floor/one_direction"),
 }
 CALLED = "nembp call by call"
-ON_GPU: dict[str, type[TorchStep]] = {
-    "torch": TorchStep,
-    "torch compiled": CompiledTorchStep,
-    "torch graph": CapturedTorchStep,
-}
+ON_CPU: dict[str, type[TorchStep]] = {"torch": TorchStep}
+ON_GPU = ON_CPU | {"torch compiled": CompiledTorchStep, "torch graph": CapturedTorchStep}
 
 
 # -- networks in words -----------------------------------------------------------------------------
@@ -99,12 +96,7 @@ EXAMPLES = "32x32x3/conv32x4s2/256/10 (a network) or 16x16x32/conv64x4s2 (a laye
 
 
 def parse_network(text: str) -> tuple[int, ...]:
-    """Return the sizes of the layers of ``784-512-512-10``.
-
-    Raises
-    ------
-    ArchitectureError
-        If ``text`` is not of that form, or has fewer than two classes.
+    """Return the sizes of the layers; ArchitectureError, naming it, unless it is a classifier.
 
     >>> parse_network("784-256-10")
     (784, 256, 10)
@@ -124,19 +116,14 @@ def parse_images(text: str) -> tuple[Shape, tuple[Item, ...]]:
     """Return the image (height, width, channels) and the layers above it, the classes last.
 
     The layers are entries of ``nembp train --layers``, separated by slashes. One convolution alone
-    is a layer to time by itself.
-
-    Raises
-    ------
-    ArchitectureError
-        If ``text`` is neither, or does not fit.
+    is a layer to time by itself. ArchitectureError, naming the text, if it is neither.
 
     >>> shape, layers = parse_images("32x32x3/conv32x4s2/10")
     >>> shape, ",".join(map(str, layers))
     ((32, 32, 3), 'conv32x4s2,10')
     """
     first, *entries = text.split("/")
-    sizes = re.fullmatch("([1-9][0-9]{0,8})x([1-9][0-9]{0,8})x([1-9][0-9]{0,8})", first)
+    sizes = re.fullmatch("x".join(["([1-9][0-9]{0,8})"] * 3), first)
     if sizes is None or not entries:
         raise ArchitectureError(
             f"{text!r} is no network of images; expected height x width x channels and the layers, "
@@ -146,23 +133,18 @@ def parse_images(text: str) -> tuple[Shape, tuple[Item, ...]]:
     shape = height, width, channels
     try:
         items = parse(entries, "it")
-    except ArchitectureError as error:
-        raise ArchitectureError(f"{text!r}: {error}") from None
-    for item in items:
-        if not isinstance(item, (ConvolutionItem, DenseItem, PoolingItem)):
+        for item in items:
+            if not isinstance(item, (ConvolutionItem, DenseItem, PoolingItem)):
+                raise ArchitectureError(f"{item}; this suite times conv, pool and dense layers")
+            if not isinstance(item, PoolingItem) and item.normalized:
+                raise ArchitectureError(f"{item}; this suite times layers without bn")
+        last = items[-1]
+        alone = len(items) == 1 and isinstance(last, ConvolutionItem)
+        if not alone and not (isinstance(last, DenseItem) and last.size > 1):
             raise ArchitectureError(
-                f"{text!r} has {item}; this suite times conv, pool and dense layers"
+                f"it ends in {last}; expected a number of classes of at least 2, or one "
+                f"convolution alone, as in {EXAMPLES}"
             )
-        if not isinstance(item, PoolingItem) and item.normalized:
-            raise ArchitectureError(f"{text!r} has {item}; this suite times layers without bn")
-    last = items[-1]
-    alone = len(items) == 1 and isinstance(last, ConvolutionItem)
-    if not alone and not (isinstance(last, DenseItem) and last.size > 1):
-        raise ArchitectureError(
-            f"{text!r} ends in {last}; expected a number of classes of at least 2, or one "
-            f"convolution alone, as in {EXAMPLES}"
-        )
-    try:
         network(shape, items if alone else items[:-1], 2)
     except ArchitectureError as error:
         raise ArchitectureError(f"{text!r}: {error}") from None
@@ -196,38 +178,26 @@ class Case:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return f"{self.network}, batch {self.batch}, {threads}"
 
+    @property
+    def layers(self) -> tuple[tuple[int, ...], tuple[Item, ...], int]:
+        """Shape of the input, hidden layers, and classes."""
+        if "/" in self.network:
+            shape, items = parse_images(self.network)
+            return shape, items[:-1], int(str(items[-1]))
+        inputs, *hidden, classes = parse_network(self.network)
+        return (inputs,), parse(hidden), classes
+
     def start(self, backend: Backend) -> Network:
         """Return the network that every contender starts from, its hidden units ReLU."""
-        options: dict[str, Any] = {
-            "backward": Gaussian(variance=1.0 / BACKWARD_WEIGHT),
-            "device": backend,
-            "dtype": self.dtype,
-        }
-        if "/" not in self.network:
-            return dense_network(parse_network(self.network), **options)
-        shape, items = parse_images(self.network)
-        return network(shape, items[:-1], int(str(items[-1])), **options)
+        backward = Gaussian(variance=1.0 / BACKWARD_WEIGHT)
+        return network(*self.layers, backward=backward, device=backend, dtype=self.dtype)
 
     def draw(self) -> tuple[Host, Host]:
         """Return the batch and its labels: pixels in 0..1, most of them dark, or in −1..1."""
-        if "/" not in self.network:
-            sizes = parse_network(self.network)
-            x, labels = synthetic_batch(self.batch, sizes[0], sizes[-1], LIT)
-        else:
-            shape, items = parse_images(self.network)
-            x, labels = synthetic_batch(self.batch, math.prod(shape), int(str(items[-1])))
-            x = 2.0 * x - 1.0
-        return x.astype(self.dtype), labels
-
-    def common(self) -> Result:
-        """Return what every result begins with."""
-        return {
-            "network": self.network,
-            "batch": self.batch,
-            "threads": self.threads,
-            "threads_in_force": threads_now(),
-            "dtype": self.dtype,
-        }
+        shape, _, classes = self.layers
+        images = len(shape) > 1
+        x, labels = synthetic_batch(self.batch, math.prod(shape), classes, 1.0 if images else LIT)
+        return (2.0 * x - 1.0 if images else x).astype(self.dtype), labels
 
 
 def synthetic_batch(rows: int, inputs: int, classes: int, lit: float = 1.0) -> tuple[Host, Host]:
@@ -238,6 +208,65 @@ def synthetic_batch(rows: int, inputs: int, classes: int, lit: float = 1.0) -> t
     return x, draw.permutation(np.arange(rows) % classes)
 
 
+def _precision(backend: Backend) -> str:
+    return getattr(backend, "precision", "float32")
+
+
+def _agreement(
+    case: Case, backend: Backend, results: dict[str, tuple[Host, Host]]
+) -> dict[str, float]:
+    """Return how far nembp and PyTorch are apart in each result; VerificationError if too far."""
+    return {
+        what: check_agreement(f"the {what} of {case}", *both, _precision(backend))
+        for what, both in results.items()
+    }
+
+
+def _race(
+    case: Case,
+    backend: Backend,
+    steps: dict[str, Any],
+    missing: dict[str, str],
+    first: tuple[str, str],
+    **rounds: Any,
+) -> tuple[Result, dict[str, float]]:
+    """Time the steps; return what every result has, and the medians.
+
+    Of contenders ``name as layout`` the faster one is ``name`` too, with its ``layout``. ``first``
+    is the contender that the headline tells, and its words.
+    """
+    start = time.perf_counter()
+    runners = {name: contender(step, backend) for name, step in steps.items()}
+    threads = case.threads if backend.name == "cpu" else 1
+    times = interleave(runners, threads=threads, **rounds)
+    elapsed = time.perf_counter() - start
+    for name, found in list(times.items()):
+        short, _, layout = name.partition(" as ")
+        if layout and (short not in times or found["median"] < times[short]["median"]):
+            times[short] = {**found, "layout": layout}
+    seconds = {name: time["median"] for name, time in times.items()}
+    name, words = first
+    result = {
+        **asdict(case),
+        "threads_in_force": threads_now(),
+        "times": times | {name: {"missing": why} for name, why in missing.items()},
+        "seconds": elapsed,
+        "headline": f"{duration(seconds[name])}{words}, {times[name]['rounds']} rounds",
+    }
+    return result, seconds
+
+
+def _quotients(
+    seconds: dict[str, float], pairs: dict[str, tuple[str, str]]
+) -> dict[str, float | None]:
+    """Return the ratios of medians; None where a peer is missing."""
+    return {
+        name: seconds[above] / seconds[below] if above in seconds and below in seconds else None
+        for name, (above, below) in pairs.items()
+    }
+
+
+# -- whole steps -----------------------------------------------------------------------------------
 class EngineStep:
     """nembp's own step, of one path, on a batch already in its buffers.
 
@@ -256,9 +285,8 @@ class EngineStep:
     ) -> None:
         self.net, backend = net, net.backend
         draws = {name: backend.generator(0, f"benchmark/{name}") for name in noise or {}}
-        self.joint = JointBackpropagation(
-            net, len(labels), path=path, noise=noise, generators=draws
-        )
+        given: Any = {"path": path, "noise": noise, "generators": draws}
+        self.joint = JointBackpropagation(net, len(labels), **given)
         self.joint.x[...] = backend.asarray(x, net.dtype)
         self.joint.t[...] = backend.asarray(np.eye(net.outputs)[labels], net.dtype)
         self.adam = Adam(learning_rate)
@@ -288,157 +316,98 @@ class EngineStep:
         return self.net.backend.to_numpy(self._gradient)
 
 
-def _race(
-    case: Case,
-    steps: dict[str, Any],
-    missing: dict[str, str],
-    backend: Backend,
-    repeats: int | None,
-    budget: float,
-) -> tuple[dict[str, Result], dict[str, float], float]:
-    """Time the steps; return what JSON has of them, the medians, and the seconds it took.
-
-    Of contenders ``name as layout`` the faster one is ``name`` too, with its ``layout``.
-    """
-    start = time.perf_counter()
-    runners = {name: contender(step, backend) for name, step in steps.items()}
-    threads = case.threads if backend.name == "cpu" else 1
-    times = interleave(runners, repeats=repeats, budget=budget, threads=threads)
-    elapsed = time.perf_counter() - start
-    for name, found in list(times.items()):
-        short, _, layout = name.partition(" as ")
-        if layout and (short not in times or found["median"] < times[short]["median"]):
-            times[short] = {**found, "layout": layout}
-    seconds = {name: time["median"] for name, time in times.items()}
-    return {**times, **{name: {"missing": why} for name, why in missing.items()}}, seconds, elapsed
-
-
-def _quotients(
-    seconds: dict[str, float], pairs: dict[str, tuple[str, str]]
-) -> dict[str, float | None]:
-    """Return the ratios of medians; None where a peer is missing."""
-    return {
-        name: seconds[above] / seconds[below] if above in seconds and below in seconds else None
-        for name, (above, below) in pairs.items()
-    }
-
-
-# -- whole steps -----------------------------------------------------------------------------------
-def measure_step(case: Case, backend: Backend, repeats: int | None, budget: float) -> Result:
+def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
     """Time the steps of a case, after a check that PyTorch's gradients are nembp's.
 
     On a GPU nembp's step is captured, PyTorch's runs in three ways, and the floor is the step's
     multiply-adds over the rate of a large product, and the bytes that Adam and the reading of the
     batch must move over the bandwidth of a long copy.
     """
-    on_gpu, precision = backend.name == "gpu", getattr(backend, "precision", "float32")
-    set_precision(precision)
+    on_gpu, dtype = backend.name == "gpu", case.dtype
     net, (x, labels) = case.start(backend), case.draw()
+    images = any(isinstance(linear_map, Convolution) for linear_map in net.maps)
+
+    def products(path: Path, block: int | None = None) -> Products:
+        return Products(backend, net.maps, case.batch, path, dtype, block)
+
     steps: dict[str, Any] = {
-        name: EngineStep(net.copy(), x, labels, path, captured=on_gpu)
+        f"nembp/{name}": EngineStep(net.copy(), x, labels, path, captured=on_gpu)
         for name, path in PATHS.items()
     }
-    captured = [name for name in PATHS if getattr(steps[name].graph, "launches", 0)]
-    if on_gpu:
-        for name, path in DIRECTIONS.items():
-            steps[f"nembp call by call/{name}"] = EngineStep(net.copy(), x, labels, path)
-            products = backend.capture(Products(backend, net.maps, case.batch, path, case.dtype))
-            for _ in range(CAPTURE):
-                products()
-            steps[f"products/{name}"] = products
-    built, missing = build(_peers(net, x, labels))
-    steps |= built
+    captured = all(getattr(step.graph, "launches", 0) for step in steps.values())
+    makers: dict[str, Callable[[], Any]] = {}
+    for (who, kind), name, (layout, last) in product(
+        (ON_GPU if on_gpu else ON_CPU).items(), DIRECTIONS, LAYOUTS.items()
+    ):
+        if last and not images:
+            continue
+        if kind is CompiledTorchStep and (last or name != "bidirectional"):
+            continue  # compiling takes PyTorch half a minute
+        made: Any = {"bidirectional": name == "bidirectional", "channels_last": last}
+        made["learning_rate"] = LEARNING_RATE
+        makers[f"{who}/{name}{f' as {layout}' * images}"] = partial(kind, net, x, labels, **made)
+    if not images and not on_gpu:
+        sklearn = partial(SklearnStep, net, x, labels, learning_rate=LEARNING_RATE)
+        makers["sklearn/one_direction"] = sklearn
+    built, missing = build(makers)
     agreement = {}
-    for name, step in steps.items():
-        if name.startswith("torch/"):
-            direction = name.removeprefix("torch/").partition(" as ")[0]
-            ours, theirs = steps[f"nembp/{direction}"].gradient(), step.gradient()
-            # in one direction PyTorch has no biases of the other, which come last
-            what = f"the {direction} gradient of {case}"
-            agreement[name] = check_agreement(what, ours[: len(theirs)], theirs, precision)
-    if not on_gpu:
-        steps |= _floor_steps(case, net)
-    times, seconds, elapsed = _race(case, steps, missing, backend, repeats, budget)
+    for name in filter(lambda name: name.startswith("torch/"), built):
+        direction = name.removeprefix("torch/").partition(" as ")[0]
+        ours, theirs = steps[f"nembp/{direction}"].gradient(), built[name].gradient()
+        # in one direction PyTorch has no biases of the other, which come last
+        both = {f"{direction} gradient": (ours[: len(theirs)], theirs)}
+        (agreement[name],) = _agreement(case, backend, both).values()
+    steps |= built
+    for name, path in DIRECTIONS.items():
+        if on_gpu:
+            steps[f"{CALLED}/{name}"] = EngineStep(net.copy(), x, labels, path)
+            steps[f"products/{name}"] = backend.capture(products(path))
+            for _ in range(CAPTURE):
+                steps[f"products/{name}"]()
+            continue
+        steps[f"floor/{name}_products"] = products(path)
+        if images:
+            steps[f"floor/{name}_products_in_blocks"] = products(path, BLOCK)
+    for workers in {1, case.threads} if not on_gpu else ():
+        traffic = AdamTraffic(backend, net.parameter_count, dtype, workers)
+        steps[f"floor/adam_{workers}"] = traffic
+    first = ("nembp/bidirectional", " a bidirectional step")
+    common, seconds = _race(case, backend, steps, missing, first, **rounds)
 
-    work = {name: multiply_adds(net.maps, case.batch, path) for name, path in PATHS.items()}
-    moved, both = adam_bytes(net.parameter_count, case.dtype), times["nembp/bidirectional"]
-    common = {
-        **case.common(),
+    work = {f"nembp/{k}": multiply_adds(net.maps, case.batch, path) for k, path in PATHS.items()}
+    moved, floor, pairs = adam_bytes(net.parameter_count, dtype), {}, dict(RATIOS)
+    if on_gpu:
+        card, moved = measure_card(backend, dtype), moved + x.nbytes
+        pairs = {
+            f"{who}/{name}": (f"{who}/{name}", f"nembp/{name}")
+            for who in (*ON_GPU, CALLED)
+            for name in DIRECTIONS
+        }
+        pairs |= {
+            f"{name}/{below}": (f"nembp/{name}", f"{below}/{name}")
+            for below in ("floor", "products")
+            for name in DIRECTIONS
+        }
+        own = {"precision": _precision(backend), "captured": captured, "bytes": moved}
+        own |= {"kind": "gpu step", "card": card._asdict()}
+        floor = {name: card.seconds(work[f"nembp/{name}"], moved) for name in DIRECTIONS}
+    else:
+        own = {"kind": "step", "adam_bytes": moved}
+        for name in DIRECTIONS:
+            floor[name] = sum(
+                min(seconds[key] for key in seconds if key.startswith(part))
+                for part in (f"floor/{name}_products", "floor/adam")
+            )
+    seconds |= {f"floor/{name}": least for name, least in floor.items()}
+    return {
+        **common,
+        **own,
         "parameters": net.parameter_count,
         "multiply_adds": work,
         "agreement": agreement,
-        "times": times,
-        "seconds": elapsed,
-        "headline": f"{1e3 * both['median']:.3g} ms a bidirectional step, {both['rounds']} rounds",
-    }
-    if not on_gpu:
-        adam = min(seconds[name] for name in seconds if name.startswith("floor/adam"))
-        for name in DIRECTIONS:
-            each = (seconds[key] for key in seconds if key.startswith(f"floor/{name}_products"))
-            seconds[f"floor/{name}"] = min(each) + adam
-        floor = {name: seconds[f"floor/{name}"] for name in DIRECTIONS}
-        ratios = _quotients(seconds, RATIOS)
-        return {"kind": "step", **common, "adam_bytes": moved, "floor": floor, "ratios": ratios}
-    card, moved = measure_card(backend, case.dtype), moved + x.nbytes
-    pairs: dict[str, tuple[str, str]] = {}
-    floor = {}
-    for name in DIRECTIONS:
-        floor[name] = card.seconds(work[f"nembp/{name}"], moved)
-        seconds[f"floor/{name}"], ours = floor[name], f"nembp/{name}"
-        pairs |= {f"{who}/{name}": (f"{who}/{name}", ours) for who in (*ON_GPU, CALLED)}
-        pairs |= {f"{name}/{below}": (ours, f"{below}/{name}") for below in ("floor", "products")}
-    return {
-        "kind": "gpu step",
-        **common,
-        "precision": precision,
-        "captured": len(captured) == len(PATHS),
-        "bytes": moved,
-        "card": asdict(card),
         "floor": floor,
         "ratios": _quotients(seconds, pairs),
     }
-
-
-def _peers(net: Network, x: Host, labels: Host) -> dict[str, Callable[[], Any]]:
-    """Return what builds the peers; PyTorch's steps on images in both layouts."""
-    images, on_gpu = _has_images(net), net.backend.name == "gpu"
-    kinds: dict[str, type[TorchStep]] = ON_GPU if on_gpu else {"torch": TorchStep}
-    made: dict[str, Callable[[], Any]] = {}
-    for who, kind in kinds.items():
-        for name in DIRECTIONS:
-            for layout, last in (LAYOUTS if images else {"": False}).items():
-                if kind is CompiledTorchStep and (last or name != "bidirectional"):
-                    continue  # compiling takes PyTorch half a minute
-                made[f"{who}/{name} as {layout}" if layout else f"{who}/{name}"] = partial(
-                    kind,
-                    net,
-                    x,
-                    labels,
-                    bidirectional=name == "bidirectional",
-                    learning_rate=LEARNING_RATE,
-                    channels_last=last,
-                )
-    if not images and not on_gpu:
-        sklearn = partial(SklearnStep, net, x, labels, learning_rate=LEARNING_RATE)
-        made["sklearn/one_direction"] = sklearn
-    return made
-
-
-def _has_images(net: Network) -> bool:
-    return any(isinstance(linear_map, Convolution) for linear_map in net.maps)
-
-
-def _floor_steps(case: Case, net: Network) -> dict[str, Any]:
-    blocks = {"": None, "_in_blocks": BLOCK} if _has_images(net) else {"": None}
-    given, count = (net.backend, net.maps, case.batch), net.parameter_count
-    steps: dict[str, Any] = {
-        f"floor/{name}_products{how}": Products(*given, path, case.dtype, block)
-        for name, path in DIRECTIONS.items()
-        for how, block in blocks.items()
-    }
-    for workers in {1, case.threads}:
-        steps[f"floor/adam_{workers}"] = AdamTraffic(net.backend, count, case.dtype, workers)
-    return steps
 
 
 # -- a convolution by itself -----------------------------------------------------------------------
@@ -473,12 +442,10 @@ class EngineLayer:
         return [self._to_numpy(array) for array in (self._up, self._down, self._gradient)]
 
 
-def measure_layer(case: Case, backend: Backend, repeats: int | None, budget: float) -> Result:
+def measure_layer(case: Case, backend: Backend, **rounds: Any) -> Result:
     """Time forward and both gradients, after a check that PyTorch computes the same."""
     linear_map, draw = convolution_of(case.network), stream(0, "benchmark/layer")
     assert linear_map is not None
-    precision = getattr(backend, "precision", "float32")
-    set_precision(precision)
     x, y = (
         draw.standard_normal((case.batch, size), dtype=np.float32).astype(case.dtype)
         for size in (linear_map.inputs, linear_map.outputs)
@@ -491,38 +458,31 @@ def measure_layer(case: Case, backend: Backend, repeats: int | None, budget: flo
             for layout, last in LAYOUTS.items()
         }
     )
-    agreement: dict[str, float] = {}
-    steps["nembp"]()
-    for name, theirs in built.items():
-        theirs()
-        agreement[name] = max(
-            check_agreement(f"the {what} of {case}", a, b, precision)
-            for what, a, b in zip(
-                ("output", "input's gradient", "kernels' gradient"),
-                steps["nembp"].results(),
-                theirs.results(),
-                strict=True,
-            )
-        )
     steps |= built
+    for step in steps.values():
+        step()
+    what, ours = ("output", "input's gradient", "kernels' gradient"), steps["nembp"].results()
+    agreement = {}
+    for name, theirs in built.items():
+        pairs = zip(ours, theirs.results(), strict=True)
+        results = dict(zip(what, pairs, strict=True))
+        agreement[name] = max(_agreement(case, backend, results).values())
     below, above = (backend.asarray(each, case.dtype) for each in (x, y))
     for how, block in {"at once": None, "in blocks": BLOCK}.items():
         products = MapProducts(backend, linear_map, case.batch, case.dtype, block)
         steps[f"floor as {how}"] = partial(products.all_three, below, above)
-    times, seconds, elapsed = _race(case, steps, missing, backend, repeats, budget)
-    work, ours = 3 * case.batch * math.prod(extent(linear_map) or ()), times["nembp"]
-    pairs = {"nembp/torch": ("nembp", "torch"), "nembp/floor": ("nembp", "floor")}
+    common, seconds = _race(case, backend, steps, missing, ("nembp", ""), **rounds)
+    work = 3 * case.batch * math.prod(extent(linear_map) or ())
     return {
+        **common,
         "kind": "layer",
-        **case.common(),
         "output_shape": linear_map.output_shape,
         "multiply_adds": work,
         "agreement": agreement,
-        "times": times,
-        "ratios": _quotients(seconds, pairs),
-        "rate": work / ours["median"],
-        "seconds": elapsed,
-        "headline": f"{1e3 * ours['median']:.3g} ms, {ours['rounds']} rounds",
+        "ratios": _quotients(
+            seconds, {f"nembp/{name}": ("nembp", name) for name in ("torch", "floor")}
+        ),
+        "rate": work / seconds["nembp"],
     }
 
 
@@ -533,20 +493,6 @@ def gan_networks(sizes: tuple[int, ...], backend: Backend, dtype: str) -> tuple[
     generator = dense_network(sizes, forward=Bernoulli(), seed=0, **options)
     discriminator = dense_network((*sizes[:0:-1], 1), forward=Bernoulli(), seed=1, **options)
     return generator, discriminator
-
-
-def gan_multiply_adds(sizes: tuple[int, ...], rows: int) -> int:
-    """Return the multiply-adds of a one-directional step.
-
-    G runs once and is differentiated once; D likewise on twice the rows, and once more for G's
-    error at its input.
-
-    >>> gan_multiply_adds((2, 3, 4), 1)
-    144
-    """
-    up = [m * n for m, n in pairwise(sizes)]
-    down = [*up[:0:-1], sizes[1]]
-    return rows * (3 * sum(up) - up[0] + 2 * (3 * sum(down) - down[0]) + 2 * sum(down))
 
 
 class EngineGan:
@@ -596,11 +542,10 @@ class EngineGan:
         return backend.to_numpy(of_g.z), [backend.to_numpy(gradient) for gradient in gradients]
 
 
-def measure_gan(case: Case, backend: Backend, repeats: int | None, budget: float) -> Result:
+def measure_gan(case: Case, backend: Backend, **rounds: Any) -> Result:
     """Time the steps of a case, after a check that PyTorch's gradients are nembp's."""
-    sizes, precision = parse_network(case.network), getattr(backend, "precision", "float32")
-    set_precision(precision)
-    nets, graphs = gan_networks(sizes, backend, case.dtype), backend.name == "gpu"
+    sizes, graphs = parse_network(case.network), backend.name == "gpu"
+    nets = gan_networks(sizes, backend, case.dtype)
     x = synthetic_batch(case.batch, sizes[-1], 2)[0].astype(case.dtype)
 
     def ours(bidirectional: bool, graphs: bool) -> EngineGan:
@@ -622,35 +567,31 @@ def measure_gan(case: Case, backend: Backend, repeats: int | None, budget: float
     agreement = None
     if "torch/one_direction" in built:
         z, mine = ours(False, False).at_rest()
-        theirs = built["torch/one_direction"].gradients(z)
-        agreement = {
-            player: check_agreement(
-                f"the gradient of {player} of {case}", a[: len(b)], b, precision
-            )
-            for player, a, b in zip(("G", "D"), mine, theirs, strict=True)
-        }
-    times, seconds, elapsed = _race(case, steps, missing, backend, repeats, budget)
-    work = gan_multiply_adds(sizes, case.batch)
+        pairs = zip("GD", mine, built["torch/one_direction"].gradients(z), strict=True)
+        results = {f"gradient of {who}": (a[: len(b)], b) for who, a, b in pairs}
+        agreement = dict(zip("GD", _agreement(case, backend, results).values(), strict=True))
+    first = ("nembp/one_direction", " a step")
+    common, seconds = _race(case, backend, steps, missing, first, **rounds)
+    # G runs and is differentiated once; D likewise on twice the rows, and once for G's error
+    of_g, of_d = (multiply_adds(net.maps, case.batch, "none") for net in nets)
+    work = of_g + 2 * of_d + 2 * case.batch * sum(each.weight_count for each in nets[1].maps)
     moved = sum(adam_bytes(net.parameter_count, case.dtype) for net in nets) + x.nbytes
     floor = measure_card(backend, case.dtype).seconds(work, moved) if graphs else None
     one, trainer = seconds["nembp/one_direction"], steps["nembp/one_direction"].trainer
     return {
+        **common,
         "kind": "gan step",
-        **case.common(),
-        "precision": precision,
+        "precision": _precision(backend),
         "captured": trainer.captured > 0,
         "why_not_captured": trainer.why_not_captured,
         "multiply_adds": work,
         "bytes": moved,
         "agreement": agreement,
-        "times": times,
         "floor": floor,
         "ratios": {
             **{name: seconds[name] / one for name in seconds},
             "one_direction/floor": None if floor is None else one / floor,
         },
-        "seconds": elapsed,
-        "headline": f"{1e6 * one:.4g} us a step, {times['nembp/one_direction']['rounds']} rounds",
     }
 
 
@@ -718,15 +659,9 @@ class _TimedSource:
         return self.call(*args)
 
 
-def measure_parts(case: Case, backend: Backend, repeats: int | None, budget: float) -> Result:
-    """Time the steps of a case, their parts, and the bare products.
-
-    Raises
-    ------
-    DeviceError
-        On a GPU, which works on while Python goes to the next part.
-    """
-    if backend.name == "gpu":
+def measure_parts(case: Case, backend: Backend, **rounds: Any) -> Result:
+    """Time the steps of a case, their parts, and the bare products."""
+    if backend.name == "gpu":  # which works on while Python goes to the next part
         raise DeviceError("the parts of a step can be timed on the CPU only; use --device cpu")
     net, batch = case.start(backend), case.draw()
 
@@ -739,26 +674,23 @@ def measure_parts(case: Case, backend: Backend, repeats: int | None, budget: flo
     for each in PATHS.values():
         products = Products(backend, net.maps, case.batch, each, case.dtype)
         steps[f"products of {each}"] = products
-    times, seconds, elapsed = _race(case, steps, {}, backend, repeats, budget)
+    common, seconds = _race(case, backend, steps, {}, ("both", " a bidirectional step"), **rounds)
     variants = {}
     for name, (path, _) in VARIANTS.items():
         laps = timed[name].laps
         parts = {p: statistics.median(lap.get(p, 0.0) for lap in laps) for p in PARTS}
         variants[name] = {
-            "step": times[name],
+            "step": common["times"][name],
             "step_with_stopwatch": seconds[f"{name}, timed"],
             "parts": parts,
             "shares": {part: parts[part] / sum(parts.values()) for part in PARTS},
             "bare_products": seconds[f"products of {path}"],
         }
-    both = times["both"]
     return {
+        **common,
         "kind": "parts",
-        **case.common(),
         "parameters": net.parameter_count,
         "variants": variants,
-        "seconds": elapsed,
-        "headline": f"{1e3 * both['median']:.3g} ms a bidirectional step, {both['rounds']} rounds",
     }
 
 
@@ -774,12 +706,12 @@ class Suite:
     quick: Settings
     step: str
     check: Callable[[str], object]
-    measure: Callable[[Case, Backend, int | None, float], Result]
+    measure: Callable[..., Result]
 
 
-def _measure_images(case: Case, *args: Any) -> Result:
+def _measure_images(case: Case, backend: Backend, **rounds: Any) -> Result:
     alone = convolution_of(case.network) is not None
-    return (measure_layer if alone else measure_step)(case, *args)
+    return (measure_layer if alone else measure_step)(case, backend, **rounds)
 
 
 CIFAR = "32x32x3/conv32x4s2/conv64x4s2/conv128x4s2/256/10"
@@ -871,15 +803,7 @@ def run(name: str, settings: Settings, progress: Callable[[str], object] = print
 
     ``progress`` is told a line when a case is done; a case's unused time goes to the later ones. On
     a GPU the number of CPU threads decides nothing: only the first is measured.
-
-    Raises
-    ------
-    ArchitectureError
-        If a network is unknown.
-    DeviceError
-        If the device cannot be used.
-    VerificationError
-        If PyTorch computes something else.
+    VerificationError if PyTorch computes something else.
     """
     suite = SUITES[name]
     for each in settings.networks:
@@ -896,13 +820,13 @@ def run(name: str, settings: Settings, progress: Callable[[str], object] = print
         for count in threads
         for batch in settings.batches
     ]
-    load_peers()
+    load_peers(_precision(backend))
     results: list[Result] = []
     for number, case in enumerate(cases, start=1):
         left = settings.budget - sum(result["seconds"] for result in results)
         with harness.threads_limited(case.threads):
             share = left / (len(cases) - number + 1)
-            results.append(suite.measure(case, backend, settings.repeats, share))
+            results.append(suite.measure(case, backend, repeats=settings.repeats, budget=share))
         progress(f"[{number}/{len(cases)}] {case}: {results[-1]['headline']}")
     taken = harness.shares(meter, harness.Meter.read())
     notes += harness.late_notes(taken)
