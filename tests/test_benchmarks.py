@@ -21,7 +21,6 @@ from nembp.benchmarks.floor import (
     MapProducts,
     Products,
     adam_bytes,
-
     multiply_adds,
     product_shapes,
 )
