@@ -16,6 +16,7 @@ from .options import (
     OWN_KEYS,
     GroupedCommand,
     GroupedOption,
+    check_resumed,
     flags_given,
     options_of,
     run_folder_options,
@@ -37,6 +38,7 @@ Examples:
   nembp gan --kind wasserstein --noise nem
   nembp gan --config runs/a/config.toml --seed 1 --out runs/b
   nembp gan --start runs/a --learning-rate 1e-4
+  nembp gan --resume runs/a
   nembp sample runs/a -n 64
 """
 
@@ -115,39 +117,46 @@ def gan(
     out: str | None,
     force: bool,
     start: str | None,
+    resume: str | None,
+    checkpoint_every: float | None,
     **settings: Any,
 ) -> None:
     """Train a generator against a discriminator, either of them bidirectional.
 
     Without options it learns a ring of eight Gaussians. The folder holds config.toml (repeats the
-    run), metrics.jsonl (a row per checkpoint), generator.npz, discriminator.npz, summary.json,
-    samples.png (what the generator draws) and training.gif (how it came to).
+    run), metrics.jsonl (a row per checkpoint), generator.npz, discriminator.npz, checkpoint.npz
+    (for --resume), summary.json, samples.png (what the generator draws) and training.gif (how it
+    came to).
     """
-    config = GanConfig(**{name: value for name, value in settings.items() if value is not None})
+    given = {name: value for name, value in settings.items() if value is not None}
+    config = GanConfig(**given)
+    if resume is not None:
+        check_resumed(ctx, "out", "force", "start", "seeds")
     told = "iteration", _describe, _columns
     with progress_for(quiet, *told) as progress, terminate_as_interrupt():
         noted = list[bool]()
 
         def begin(plan: Row) -> None:
-            if not noted:  # of several seeds once
+            if not noted and resume is None:  # of several seeds once
                 noted.append(True)
                 _note_unused(ctx, plan, progress)
             progress.start(plan)
 
-        from nembp.runs.gan import run_gan, run_seeds  # NumPy, which --help does without
+        from nembp.runs.gan import resume_gan, run_gan, run_seeds  # NumPy: --help does without
 
         more: dict[str, Any] = {
-            "force": force,
-            "start": start,
+            "checkpoint_every": checkpoint_every,
             "on_start": begin,
             "on_row": progress.row,
             "on_end": progress.report(_report, as_json=as_json),
             "on_note": progress.note,
         }
-        if seeds is None:
-            run_gan(config, out, **more)
+        if resume is not None:
+            resume_gan(resume, given, **more)
+        elif seeds is None:
+            run_gan(config, out, force=force, start=start, **more)
         else:
-            run_seeds(config, seeds, out, **more)
+            run_seeds(config, seeds, out, force=force, start=start, **more)
 
 
 def _report(summary: Row) -> Cells:

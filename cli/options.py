@@ -24,7 +24,9 @@ METAVARS = {
     "augmentation": "KINDS",
 }
 # the command line's own keys of a configuration file
-OWN_KEYS = {"out": str, "force": bool, "json": bool, "quiet": bool}
+OWN_KEYS: dict[str, Any] = {
+    "out": str, "force": bool, "json": bool, "quiet": bool, "checkpoint_every": (int, float),
+}  # fmt: skip
 
 
 class Checked(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
@@ -138,7 +140,7 @@ force_option = click.option("--force", is_flag=True, help="Replace FILE if it ex
 
 
 def run_folder_options(kind: type[Config], default: str) -> Callable[[F], F]:
-    """Return what adds --out, called ``default`` if left out, --force, --config, --json, --quiet.
+    """Return what adds --out, called ``default`` if left out, --force, --resume, --config and more.
 
     What --config reads of this kind ranks below the environment.
     """
@@ -158,6 +160,19 @@ def run_folder_options(kind: type[Config], default: str) -> Callable[[F], F]:
             "--force",
             is_flag=True,
             help="Take the place of the run in --out, if there is one, at the end.",
+        ),
+        option(
+            "--resume",
+            metavar="RUN",
+            help="Go on with the run in this folder from its last checkpoint, as if nothing had "
+            f"stopped it. Of its options only --{kind.length} may be raised.",
+        ),
+        option(
+            "--checkpoint-every",
+            type=Checked(Option("number", "", "", above=0.0)),
+            metavar="SECONDS",
+            help="Write a checkpoint as often as this between two rows of the metrics.  [default: "
+            "60, or longer where that takes more than 1 % of the time]",
         ),
         option(
             "--config",
@@ -180,3 +195,13 @@ def flags_given(ctx: click.Context, names: Iterable[str]) -> str:
         for name in names
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
     )
+
+
+def check_resumed(ctx: click.Context, *names: str) -> None:
+    """Refuse options that are of a new run only, beside --resume."""
+    given = [name for name in names if ctx.params.get(name)]
+    if given:
+        raise click.UsageError(
+            f"--{given[0]} is of a new run, and --resume goes on with one in its own folder; leave "
+            "one of them out"
+        )

@@ -84,14 +84,19 @@ class Progress:
 
     def start(self, plan: Row) -> None:
         """Show what begins."""
-        self.total, self.began = plan[f"{self.noun}s"], time.perf_counter()
+        self._begin(plan)
         if not self.quiet:
             say(self.describe(plan))
+
+    def _begin(self, plan: Row) -> None:
+        self.total, self.began = plan[f"{self.noun}s"], time.perf_counter()
+        self.first = plan.get("done", 0)  # of a run that is gone on with
 
     def left(self, row: Row) -> str:
         """Estimate the time to the end."""
         done = row[self.noun]
-        return duration((time.perf_counter() - self.began) / done * (self.total - done))
+        each = (time.perf_counter() - self.began) / (done - self.first)
+        return duration(each * (self.total - done))
 
     def row(self, row: Row) -> None:
         """Show the row of an epoch, or of what else the training counts."""
@@ -155,7 +160,7 @@ class LiveProgress(Progress):
     def start(self, plan: Row) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self.total, self.began = plan[f"{self.noun}s"], time.perf_counter()
+        self._begin(plan)
         self.rows.clear()
         self.bars = Progress(
             TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),

@@ -8,7 +8,13 @@ import click
 
 from nembp.runs.config import RunConfig
 
-from .options import GroupedCommand, flags_given, options_of, run_folder_options
+from .options import (
+    GroupedCommand,
+    check_resumed,
+    flags_given,
+    options_of,
+    run_folder_options,
+)
 from .output import count, number, score_rows, status_rows
 from .progress import Cells, Row, progress_for, terminate_as_interrupt
 
@@ -27,6 +33,7 @@ Examples:
   nembp train --dataset mnist --data-dir data/mnist --layers conv32x4s2,conv64x4s2,128
   nembp train --dataset csv --data-dir wine.csv --targets quality
   nembp train --config runs/a/config.toml --out runs/b
+  nembp train --resume runs/a --epochs 50
 """
 
 
@@ -35,15 +42,27 @@ Examples:
 @run_folder_options(RunConfig, "runs/<time>-<dataset>-seed<seed>")
 @click.pass_context
 def train(
-    ctx: click.Context, /, out: str | None, force: bool, as_json: bool, quiet: bool, **settings: Any
+    ctx: click.Context,
+    /,
+    out: str | None,
+    force: bool,
+    resume: str | None,
+    checkpoint_every: float | None,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
 ) -> None:
     """Train a bidirectional network and leave a run folder.
 
     Without options it learns scikit-learn's handwritten digits. The folder holds config.toml
-    (repeats the run), metrics.jsonl (a row per epoch), model.npz, summary.json and, for classes,
-    backward.png: the backward image of each class beside its centroid.
+    (repeats the run), metrics.jsonl (a row per epoch), model.npz, checkpoint.npz (for --resume),
+    summary.json and, for classes, backward.png: the backward image of each class beside its
+    centroid.
     """
-    config = RunConfig(**{name: value for name, value in settings.items() if value is not None})
+    given = {name: value for name, value in settings.items() if value is not None}
+    config = RunConfig(**given)
+    if resume is not None:
+        check_resumed(ctx, "out", "force")
     with progress_for(quiet, "epoch", _describe, _columns) as progress, terminate_as_interrupt():
         for prefix, off, why in (
             ("noise_", config.noise in (None, "none"), "without effect, since --noise is none"),
@@ -54,20 +73,23 @@ def train(
             ),
         ):
             names = [name for name in RunConfig.options() if name.startswith(prefix)]
-            if off and (given := flags_given(ctx, names)):  # a file may hold them: it is complete
-                progress.note(f"{given}: {why}")
+            # a file may hold them: it is complete
+            if resume is None and off and (flags := flags_given(ctx, names)):
+                progress.note(f"{flags}: {why}")
 
-        from nembp.runs.training import train_run  # NumPy, which --help does without
+        from nembp.runs.training import resume_run, train_run  # NumPy, which --help does without
 
-        train_run(
-            config,
-            out,
-            force=force,
-            on_start=progress.start,
-            on_epoch=progress.row,
-            on_end=progress.report(_report, as_json=as_json),
-            on_note=progress.note,
-        )
+        more: dict[str, Any] = {
+            "checkpoint_every": checkpoint_every,
+            "on_start": progress.start,
+            "on_epoch": progress.row,
+            "on_end": progress.report(_report, as_json=as_json),
+            "on_note": progress.note,
+        }
+        if resume is not None:
+            resume_run(resume, given, **more)
+        else:
+            train_run(config, out, force=force, **more)
 
 
 def _report(summary: Row) -> Cells:

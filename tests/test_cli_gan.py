@@ -19,7 +19,7 @@ from nembp.runs.sampling import load_generator
 
 FILES = {
     "config.toml", "metrics.jsonl", "generator.npz", "discriminator.npz", "summary.json",
-    "samples.png", "training.gif",
+    "samples.png", "training.gif", "checkpoint.npz",
 }  # fmt: skip
 SHORT = [
     "--samples", "500", "--iterations", "40", "--checkpoints", "4", "--averaged", "2",

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,9 +18,9 @@ from devices import gpu, needs_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nembp.adversarial import AdversarialSettings
+from nembp.adversarial import AdversarialSettings, AdversarialTrainer
 from nembp.architecture import network
-from nembp.checkpoints import load_checkpoint, save_checkpoint
+from nembp.checkpoints import environment, load_checkpoint, load_model, save_checkpoint
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import Augmentation, BatchReader
 from nembp.engine.likelihoods import Gaussian
@@ -24,7 +29,11 @@ from nembp.engine.network import Network, dense_network
 from nembp.engine.noise import Noise
 from nembp.engine.optimizers import OPTIMIZERS
 from nembp.engine.training import Trainer
-from nembp.errors import DivergenceError
+from nembp.errors import ArchitectureError, DataError, DivergenceError
+from nembp.runs import RunConfig, train_run
+from nembp.runs.gan import resume_gan, run_gan
+from nembp.runs.gan_config import GanConfig
+from nembp.runs.training import FILES, resume_run
 
 TIMES = ("seconds", "samples_per_second", "iterations_per_second")
 
@@ -34,12 +43,12 @@ class Stop(Exception):
 
 
 class After:
-    """Stops a training after so many moments between steps."""
+    """Stops a training after so many moments at which its state is whole."""
 
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def __call__(self, moment: str) -> None:
+    def __call__(self, row: Any = None) -> None:
         self.count -= 1
         if self.count < 0:
             raise Stop
@@ -56,7 +65,9 @@ def finish(make: Any, stops: list[int]) -> Any:
     """Return a trainer at its end that was stopped after so many moments, each time made anew."""
     state = None
     for count in [*stops, 1 << 40]:
-        trainer = make(After(count))
+        after = After(count)
+        trainer = make(after)
+        trainer.callbacks.append(after)  # between epochs too
         if state is not None:
             trainer.resume(state)
         try:
@@ -113,7 +124,7 @@ def anything(net: Network) -> float:
     return float(1e5 * abs(float(np.sum(net.parameters, dtype=np.float64))) % 1.0)
 
 
-def make_trainer(case: dict[str, Any], between: Any, rate: float = 1.0) -> Trainer:
+def make_trainer(case: dict[str, Any], after_step: Any, rate: float = 1.0) -> Trainer:
     generator = np.random.default_rng(case["seed"])
     split = Split(generator.random((30, 6, 6, 1)), np.arange(30) % 3)
     dtype, seed = case["dtype"], case["seed"]
@@ -129,7 +140,7 @@ def make_trainer(case: dict[str, Any], between: Any, rate: float = 1.0) -> Train
         seed=seed,
         evaluate=lambda net: evaluate(net, BatchReader(*data)) | {"any": anything(net)},
         monitor="any",
-        between=between,
+        after_step=after_step,
         **case["options"],
     )
     trainer.optimizer.learning_rate *= rate
@@ -139,7 +150,7 @@ def make_trainer(case: dict[str, Any], between: Any, rate: float = 1.0) -> Train
 @settings(max_examples=40, deadline=None)
 @given(trainings(), STOPS)
 def test_a_training_interrupted_anywhere_equals_one_that_was_not(case, stops):
-    whole, parts = (finish(lambda b: make_trainer(case, b), each) for each in ([], stops))
+    whole, parts = (finish(lambda after: make_trainer(case, after), each) for each in ([], stops))
     for found, expected in zip(parts.net.snapshot(), whole.net.snapshot(), strict=True):
         assert found.tobytes() == expected.tobytes()
     assert timeless(parts.history.epochs) == timeless(whole.history.epochs)
@@ -155,7 +166,7 @@ def test_one_that_diverges_ends_the_same_too():
     }  # fmt: skip
     ends = []
     for stops in ([], [2], [6]):
-        trainer = finish(lambda b: make_trainer(case, b, rate=1e6), stops)
+        trainer = finish(lambda after: make_trainer(case, after, rate=1e6), stops)
         assert len(trainer.history.epochs) < 6
         ends.append(trainer.net.parameters.tobytes())
     assert len(set(ends)) == 1
@@ -166,11 +177,11 @@ def test_a_trainer_that_was_stopped_goes_on_by_itself():
         "layers": (8,), "augmented": True, "noise": {"forward": Noise("nem")}, "dtype": "float64",
         "seed": 2, "options": {"batch_size": 7, "prefetch": True},
     }  # fmt: skip
-    whole = finish(lambda b: make_trainer(case, b), [])
+    whole = finish(lambda after: make_trainer(case, after), [])
     trainer = make_trainer(case, After(8))
     with pytest.raises(Stop):
         trainer.run()
-    trainer.between = None
+    trainer.after_step = None
     trainer.run()
     assert trainer.net.parameters.tobytes() == whole.net.parameters.tobytes()
 
@@ -202,8 +213,8 @@ def games(draw: st.DrawFn) -> dict[str, Any]:
 @settings(max_examples=30, deadline=None)
 @given(games(), STOPS)
 def test_an_adversarial_training_interrupted_anywhere_equals_one_that_was_not(game, stops):
-    def make(between: Any) -> Any:
-        return trainer_of(**game, hidden=(6,), iterations=17, between=between)
+    def make(after_step: Any) -> Any:
+        return trainer_of(**game, hidden=(6,), iterations=17, after_step=after_step)
 
     whole, parts = finish(make, []), finish(make, stops)
     for name in ("generator", "discriminator"):
@@ -217,7 +228,7 @@ def test_an_adversarial_training_interrupted_anywhere_equals_one_that_was_not(ga
 @pytest.mark.parametrize("graphs", [True, False])
 @pytest.mark.parametrize("resident", [True, False])
 def test_streams_and_graphs_of_a_device_go_on(graphs, resident):
-    def make(between: Any) -> Trainer:
+    def make(after_step: Any) -> Trainer:
         generator = np.random.default_rng(0)
         split = Split(generator.normal(size=(50, 6)).astype(np.float32), np.arange(50) % 3)
         net = dense_network([6, 5, 3], backward=Gaussian(10.0), device=gpu(), seed=1)
@@ -225,7 +236,12 @@ def test_streams_and_graphs_of_a_device_go_on(graphs, resident):
             split, Scaling(), Scaling(), 3, net.backend, net.dtype, resident=resident
         )
         noise = {"forward": Noise("nem"), "backward": Noise("blind")}
-        options = {"noise": noise, "cuda_graphs": graphs, "batch_size": 12, "between": between}
+        options = {
+            "noise": noise,
+            "cuda_graphs": graphs,
+            "batch_size": 12,
+            "after_step": after_step,
+        }
         return Trainer(net, reader, epochs=3, **options)
 
     ends = [finish(make, stops) for stops in ([], [0], [4, 1], [11])]
@@ -238,12 +254,189 @@ def test_streams_and_graphs_of_a_device_go_on(graphs, resident):
 
 @needs_kernels
 def test_an_adversarial_training_of_a_device_goes_on():
-    def make(between: Any) -> Any:
+    def make(after_step: Any) -> Any:
         options = {"device": gpu(), "noise": {"discriminator/forward": Noise("nem")}}
-        return trainer_of(hidden=(6,), iterations=17, between=between, **options)
+        return trainer_of(hidden=(6,), iterations=17, after_step=after_step, **options)
 
     whole, parts = finish(make, []), finish(make, [5, 9])
     for end in (whole, parts):
         assert end.on_device
     assert parts.sample(5).tobytes() == whole.sample(5).tobytes()
     assert timeless(parts.history.rows) == timeless(whole.history.rows)
+
+
+# -- runs ------------------------------------------------------------------------------------------
+TRAIN = RunConfig(layers=(8,), epochs=3, limit=60, batch_size=16, device="cpu", noise="nem")
+GAN = GanConfig(
+    samples=200, latent=2, iterations=24, checkpoints=4, averaged=2, generator=(8,),
+    discriminator=(8,), device="cpu", scored_samples=100, averaging=0.9,
+)  # fmt: skip
+RUNS = {
+    "train": (TRAIN, train_run, resume_run, Trainer, ["model.npz"]),
+    "gan": (
+        GAN, run_gan, resume_gan, AdversarialTrainer,
+        ["generator.npz", "discriminator.npz", "samples.png", "training.gif"],
+    ),
+}  # fmt: skip
+
+
+def left_by(folder: str, names: list[str]) -> list[Any]:
+    """Return what two runs must leave alike: files, rows without times, scores, and the state."""
+    lines = Path(folder, "metrics.jsonl").read_text().splitlines()
+    summary = json.loads(Path(folder, "summary.json").read_text())
+    scores = {key: summary[key] for key in summary if "/" in key or key in ("scores", "status")}
+    return [
+        *(Path(folder, name).read_bytes() for name in names),
+        timeless([json.loads(line) for line in lines]),
+        scores,
+    ]
+
+
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.parametrize("steps", [0, 1, 6, 11])
+@pytest.mark.parametrize("command", RUNS)
+def test_a_run_that_something_ended_goes_on_to_the_same_folder(monkeypatch, command, steps):
+    config, begin, resume, trainer, names = RUNS[command]
+    begin(config, "whole")
+    with monkeypatch.context() as patch:
+        step, done = trainer.step, []
+
+        def ended(self, *args):
+            if len(done) >= steps:
+                raise MemoryError
+            done.append(1)
+            step(self, *args)
+
+        patch.setattr(trainer, "step", ended)
+        with pytest.raises(MemoryError):
+            begin(config, "parts", checkpoint_every=1e-9)
+    told: list[dict[str, Any]] = []
+    resume("parts", on_start=told.append)
+    assert left_by("parts", names) == left_by("whole", names)
+    assert told[0]["done"] < 24
+    assert sorted(path.name for path in Path("parts").iterdir()) == sorted(
+        path.name for path in Path("whole").iterdir()
+    )
+
+
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("command", RUNS)
+def test_a_signal_stops_between_two_steps(monkeypatch, command):
+    """The state is written there and then, whenever the last checkpoint was."""
+    config, begin, resume, trainer, names = RUNS[command]
+    begin(config, "whole")
+    with monkeypatch.context() as patch:
+        step, done = trainer.step, []
+
+        def told(self, *args):
+            if len(done) == 4:
+                signal.raise_signal(signal.SIGTERM)
+            done.append(1)
+            step(self, *args)
+
+        patch.setattr(trainer, "step", told)
+        patch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
+        with pytest.raises(KeyboardInterrupt, match=f"`nembp {command} --resume parts` goes on"):
+            begin(config, "parts")
+    header, state = load_checkpoint("parts/checkpoint.npz")
+    assert (header["command"], state["trainer"]["iteration"]) == (command, 5)
+    resume("parts")
+    assert left_by("parts", names) == left_by("whole", names)
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_more_epochs_may_be_asked_for_and_no_other_change():
+    notes: list[str] = []
+    whole = TRAIN.replace({"epochs": 4, "schedule": "constant"})
+    train_run(whole, "whole")
+    train_run(whole.replace({"epochs": 2}), "parts")
+    for changes, words in (
+        ({"epochs": 1}, r"epochs can only be raised on resuming: parts was begun for 2, got 1"),
+        ({"learning_rate": 0.5}, r"learning-rate is .* in parts and cannot change .* got 0\.5"),
+        ({"layers": "9"}, r"layers is \(8,\) in parts"),
+        ({"epochs": -1}, "epochs must be"),
+    ):
+        with pytest.raises(ArchitectureError, match=words):
+            resume_run("parts", changes)
+    before = Path("parts/model.npz").read_bytes()
+    summary = resume_run("parts", {"layers": "8"}, on_note=notes.append)
+    assert summary["status"] == "finished"
+    assert notes == ["parts has finished after 2 epochs; more epochs would go on with it"]
+    assert Path("parts/model.npz").read_bytes() == before
+    resume_run("parts", {"epochs": 4})
+    found, expected = (left_by(folder, []) for folder in ("parts", "whole"))
+    assert found == expected
+    models = [load_model(f"{folder}/model.npz").net.parameters for folder in ("parts", "whole")]
+    assert np.array_equal(*models)
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_what_cannot_be_gone_on_with_is_refused():
+    np.savez("data.npz", x=np.random.default_rng(0).random((40, 3)), y=np.arange(40) % 2)
+    config = TRAIN.replace({"dataset": "npz", "data_dir": "data.npz", "limit": None})
+    train_run(config, "run")
+    with pytest.raises(DataError, match=r"run/checkpoint\.npz: is of `nembp train`"):
+        resume_gan("run")
+    for place in ("absent", "."):
+        with pytest.raises(DataError, match=r"holds no checkpoint\.npz to go on from"):
+            resume_run(place)
+    assert not Path("absent").exists()
+    np.savez("data.npz", x=np.random.default_rng(1).random((40, 3)), y=np.arange(40) % 2)
+    with pytest.raises(DataError, match="no longer those that it was trained on"):
+        resume_run("run", {"epochs": 5})
+    Path("run/checkpoint.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"not an \.npz archive"):
+        resume_run("run", {"epochs": 5})
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_a_run_that_was_to_take_anothers_place_goes_on_there(monkeypatch):
+    train_run(TRAIN.replace({"seed": 1}), "run")
+    older = Path("run/model.npz").read_bytes()
+    train_run(TRAIN, "whole")
+    code = (
+        "import os\n"
+        "from nembp.runs import RunConfig, train_run\n"
+        "config = RunConfig(layers=(8,), epochs=3, limit=60, batch_size=16, device='cpu', "
+        "noise='nem')\n"
+        "train_run(config, 'run', force=True, on_epoch=lambda row: os.kill(os.getpid(), 9))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False, timeout=120)
+    assert Path("run/model.npz").read_bytes() == older
+    resume_run("run")
+    assert left_by("run", ["model.npz"]) == left_by("whole", ["model.npz"])
+    assert {path.name for path in Path("run").iterdir()} == set(FILES)
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_another_place_is_said(monkeypatch):
+    train_run(TRAIN, "run")
+    monkeypatch.setattr(
+        "nembp.runs.training.environment", lambda net: environment(net) | {"numpy": "9.9"}
+    )
+    notes: list[str] = []
+    resume_run("run", {"epochs": 4}, on_note=notes.append)
+    assert any("last bits may differ" in text and "now 9.9" in text for text in notes)
+
+
+def test_a_bit_that_flips_and_a_truncation_are_found(tmp_path):
+    """Or do not change what is read. `tests/kills.py --bits` tries them all; here are some."""
+    path = tmp_path / "checkpoint.npz"
+    state = {"a": np.arange(3.0), "nested": [{"b": math.nan}, b"\0\1"], "streams": {"n": 2**100}}
+    save_checkpoint(path, {"command": "train"}, state)
+    whole, expected = path.read_bytes(), repr(load_checkpoint(path))
+    found = 0
+    for bit in range(0, 8 * len(whole), 13):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            assert repr(load_checkpoint(path)) == expected
+        except DataError:
+            found += 1
+    assert found > 6 * len(whole) / 13
+    for length in range(0, len(whole), 5):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError):
+            load_checkpoint(path)

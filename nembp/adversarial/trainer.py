@@ -32,7 +32,6 @@ from nembp.engine.likelihoods import Bernoulli, Likelihood, Multinomial, Score
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise, NoiseSource
 from nembp.engine.optimizers import Adam, Optimizer, RMSProp, get_optimizer, learning_rate_schedule
-from nembp.engine.training import Moment
 from nembp.errors import ArchitectureError, DivergenceError
 
 Callback = Callable[[dict[str, float]], bool | None]
@@ -113,9 +112,9 @@ class AdversarialTrainer:
         Called with each row; one that returns True ends the training.
     report_every : int
         Iterations per row.
-    between : callable, optional
-        Called between iterations with a `Moment`, when :meth:`state` is whole: after one, a row,
-        and the last one. What it raises ends the training there.
+    after_step : callable, optional
+        Called after each iteration that no row follows; :meth:`state` is whole then, as it is for
+        ``callbacks``. What it raises ends the training there.
     host_noise : bool
         Draw z and noise on the host whatever the device, so that devices can be compared.
     cuda_graphs : bool
@@ -157,7 +156,7 @@ class AdversarialTrainer:
         seed: int = 0,
         callbacks: Sequence[Callback] = (),
         report_every: int = 100,
-        between: Callable[[Moment], None] | None = None,
+        after_step: Callable[[], None] | None = None,
         host_noise: bool = False,
         cuda_graphs: bool = True,
     ) -> None:
@@ -170,7 +169,7 @@ class AdversarialTrainer:
         self.generator, self.discriminator, self.reader = generator, discriminator, reader
         self.batch_size, self.iterations = min(batch_size, reader.n), iterations
         self.report_every, self.callbacks = report_every, list(callbacks)
-        self.between, self._seed = between, seed
+        self.after_step, self._seed = after_step, seed
         # when the row in progress began, and at which iteration
         self._start: tuple[float, int] | None = None
         self.schedule = learning_rate_schedule(schedule)
@@ -246,21 +245,19 @@ class AdversarialTrainer:
                 if ends or (on_host and self.iteration % CHECK_EVERY == 0):
                     values = self._check_finite()
                 if not ends:
-                    if self.between is not None:
-                        self.between("step")
+                    if self.after_step is not None:
+                        self.after_step()
                     continue
                 start, first = self._start
                 speed = (self.iteration - first) / (time.perf_counter() - start)
                 row = {"iteration": float(self.iteration), **values, "iterations_per_second": speed}
                 self.history.rows.append(row)
                 self.means.clear()
-                stop = [callback(row) for callback in self.callbacks]  # every one sees the row
                 self._start = time.perf_counter(), self.iteration
-                stopped = any(stop) or self.iteration == self.iterations
-                if self.between is not None:
-                    self.between("end" if stopped else "row")
-                if stopped:
+                stop = [callback(row) for callback in self.callbacks]  # every one sees the row
+                if any(stop):
                     break
+                self._start = time.perf_counter(), self.iteration
         self._start = None
         return self.history
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -33,7 +33,6 @@ from nembp.errors import ArchitectureError, DivergenceError, ShapeError
 CHECK_EVERY = 50  # steps between looks at the nll on the CPU; a GPU is asked once an epoch
 
 Callback = Callable[[dict[str, float]], bool | None]
-Moment = Literal["step", "row", "end"]  # between two steps: after one, a row of scores, or the last
 
 
 class SampleReader(Protocol):
@@ -279,9 +278,9 @@ class Trainer:
         epochs, and restore the best parameters.
     callbacks : sequence of callable
         Called with each epoch's row; one that returns True ends the training.
-    between : callable, optional
-        Called between steps with a `Moment`, when :meth:`state` is whole: after a step, an epoch,
-        and the last one. What it raises ends the training there.
+    after_step : callable, optional
+        Called after each step; :meth:`state` is whole then, as it is for ``callbacks``. What it
+        raises ends the training there.
     host_noise : bool
         Draw noise on the host whatever the device, so that devices can be compared.
     cuda_graphs : bool
@@ -330,7 +329,7 @@ class Trainer:
         monitor: str = "forward/nll",
         patience: int | None = None,
         callbacks: Sequence[Callback] = (),
-        between: Callable[[Moment], None] | None = None,
+        after_step: Callable[[], None] | None = None,
         host_noise: bool = False,
         prefetch: bool | None = None,
         cuda_graphs: bool = True,
@@ -344,7 +343,7 @@ class Trainer:
         self.optimizer = get_optimizer(optimizer)
         self.schedule = learning_rate_schedule(schedule)
         self.evaluate, self.monitor, self.patience = evaluate, monitor, patience
-        self.callbacks, self.between, self.prefetch = list(callbacks), between, prefetch
+        self.callbacks, self.after_step, self.prefetch = list(callbacks), after_step, prefetch
         self.history = History()
         self.gradient = self.optimizer.bind(net)
         self.iteration = 0
@@ -406,9 +405,7 @@ class Trainer:
             row = self.run_epoch()
             self._judge(row)
             stop = [callback(row) for callback in self.callbacks]  # every callback sees the row
-            ends = any(stop) or self.history.stopped_early or self.epoch == self.epochs
-            if self.between is not None:
-                self.between("end" if ends else "row")
+            ends = any(stop) or self.history.stopped_early
         if self._best is not None:
             _, self.history.best_epoch, kept = self._best
             self.net.restore(kept)
@@ -442,7 +439,8 @@ class Trainer:
         net, done = self.net, self.batch
         if done:
             net.backend.set_stream_state(self._order, self._order_began)
-            self.reader.go_to((self.epoch - 1) * self.reader.n + done * self.batch_size)
+            seen = min(done * self.batch_size, self.reader.n)
+            self.reader.go_to((self.epoch - 1) * self.reader.n + seen)
         else:
             self.last_good = net.snapshot()
             self._order_began = net.backend.stream_state(self._order)
@@ -466,8 +464,8 @@ class Trainer:
                 self.batch += 1
                 if self.iteration % CHECK_EVERY == 0 and net.backend.name == "cpu":
                     self._check_finite(whole=False)
-                if self.between is not None:
-                    self.between("step")
+                if self.after_step is not None:
+                    self.after_step()
             self._check_finite(whole=True)
             net.backend.synchronize()
             seconds = time.perf_counter() - self._began

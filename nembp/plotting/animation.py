@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,15 @@ class Film:
         if len(self) > self.most:
             del self._kept[1::2]
             self._every *= 2
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it, for another film to :meth:`resume`."""
+        return {"every": self._every, "added": self._added, "kept": self._kept, "last": self._last}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Become the film that a state is of; its frames are bytes, or arrays of them."""
+        self._every, self._added = state["every"], state["added"]
+        self._kept, self._last = [bytes(frame) for frame in state["kept"]], bytes(state["last"])
 
     def write_picture(self, path: str | os.PathLike[str]) -> None:
         """Write the last frame as PNG.

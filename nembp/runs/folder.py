@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from nembp.errors import OutputError
+from nembp.errors import DataError, NembpError, OutputError
 from nembp.files import write_atomically
 
 CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
+CHECKPOINT = "checkpoint.npz"
 _BESIDE = ".nembp-new"  # in the folder of an older run: the one that is to take its place
 
 
@@ -66,6 +67,8 @@ class RunFolder:
         Names that the run may write there.
     force : bool
         Let the run take the place of the one in ``out``. Other files there are not touched.
+    resume : bool
+        Go on with the run in ``out``: the one that was to take another's place, if there is one.
 
     Attributes
     ----------
@@ -78,6 +81,8 @@ class RunFolder:
     ------
     OutputError
         If another run is writing there, or it is not empty, no folder or cannot be written.
+    DataError
+        If there is no run to go on with.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class RunFolder:
         *,
         files: Sequence[str],
         force: bool = False,
+        resume: bool = False,
     ) -> None:
         self.files = files
         self._made: list[Path] = []  # folders that did not exist before, outermost first
@@ -95,8 +101,10 @@ class RunFolder:
         self.replaces = False
         try:
             self.path = self._default(default_name) if out is None else self._given(Path(out))
+            if resume and not self.path.exists():
+                self._find_checkpoint()
             self._claim()
-            self.replaces = self._check_content(force)
+            self.replaces = self._find_checkpoint() if resume else self._check_content(force)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -170,11 +178,9 @@ class RunFolder:
 
     def _check_content(self, force: bool) -> bool:
         """Remove what a killed run left unfinished, and return whether an older run is there."""
-        for entry in list(self.path.iterdir()):
-            if entry.name == _BESIDE:
-                shutil.rmtree(entry)
-            elif re.fullmatch(r"\.nembp-[0-9a-f]{16}\.part", entry.name):
-                entry.unlink()
+        if (self.path / _BESIDE).exists():
+            shutil.rmtree(self.path / _BESIDE)
+        _clean(self.path)
         if not any(self.path.iterdir()):
             return False
         if not force:
@@ -192,6 +198,17 @@ class RunFolder:
                 raise OutputError(f"{self.path / name}: is a folder; the run writes a file there")
         return True
 
+    def _find_checkpoint(self) -> bool:
+        """Return whether the run to go on with was to take another's place."""
+        for path in (self.path / _BESIDE, self.path):
+            if (path / CHECKPOINT).exists():
+                _clean(path)
+                return path.name == _BESIDE
+        raise DataError(
+            f"{self.path}: holds no {CHECKPOINT} to go on from; expected the folder of a run that "
+            "was begun"
+        )
+
     def __enter__(self) -> RunFolder:
         return self
 
@@ -208,11 +225,13 @@ class RunFolder:
         """Return where a file of the run is written now."""
         return (self.path / _BESIDE if self.replaces else self.path) / name
 
-    def begin(self, config: str) -> None:
-        """Write the configuration and open the metrics."""
+    def begin(self, config: str, rows: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Write the configuration and the metrics so far."""
         try:
             write_atomically(self.file(CONFIG), config.encode())
-            self._metrics = open(self.file(METRICS), "x", encoding="utf-8")  # noqa: SIM115
+            lines = "".join(to_json(row) + "\n" for row in rows)
+            write_atomically(self.file(METRICS), lines.encode())
+            self._metrics = open(self.file(METRICS), "a", encoding="utf-8")  # noqa: SIM115
         except OutputError:
             raise
         except OSError as error:
@@ -254,6 +273,13 @@ class RunFolder:
                 self._metrics.close()
 
 
+def _clean(path: Path) -> None:
+    """Remove the temporary files of a writer that was killed."""
+    for entry in list(path.iterdir()):
+        if re.fullmatch(r"\.nembp-[0-9a-f]{16}\.part", entry.name):
+            entry.unlink()
+
+
 def _holds_run(path: Path) -> bool:
     """Return whether a folder holds a run of nembp, or the runs of several seeds."""
     for config in (path / CONFIG, *path.glob(f"seed*/{CONFIG}")):
@@ -264,7 +290,7 @@ def _holds_run(path: Path) -> bool:
 
 
 def _refuse(path: str | os.PathLike[str], error: OSError | ValueError) -> NoReturn:
-    if isinstance(error, OutputError):
+    if isinstance(error, NembpError):
         raise error
     reason = getattr(error, "strerror", None) or error
     raise OutputError(

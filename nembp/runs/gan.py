@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -39,16 +39,18 @@ from nembp.engine.optimizers import OPTIMIZERS, Optimizer
 from nembp.engine.training import set_input_bias
 from nembp.errors import ArchitectureError, DataError, DivergenceError
 from nembp.plotting.animation import Film, Frame, image_frame, scatter_frame
-from nembp.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder
+from nembp.runs.folder import CHECKPOINT, CONFIG, METRICS, SUMMARY, RunFolder
 from nembp.runs.gan_config import DECAY, MOMENTUM, SCALES, GanConfig, gan_recipe
 from nembp.runs.predicting import PLAYER
-from nembp.runs.run import Listener, Note, Row, Run, choose_backend, silent
+from nembp.runs.run import Listener, Note, Row, Run, choose_backend, finished, open_run, silent
 from nembp.runs.training import READ_OPTIONS, check_batches, noise_settings
 from nembp.threads import threads as limit
 
 GENERATOR, DISCRIMINATOR = "generator.npz", "discriminator.npz"
 PICTURE, ANIMATION = "samples.png", "training.gif"
-FILES: Final = (CONFIG, METRICS, GENERATOR, DISCRIMINATOR, SUMMARY, PICTURE, ANIMATION)
+FILES: Final = (
+    CONFIG, METRICS, GENERATOR, DISCRIMINATOR, SUMMARY, PICTURE, ANIMATION, CHECKPOINT,
+)  # fmt: skip
 SHAPE: Final = "sample_shape"  # in a player's settings
 PAIR: Final = "players"  # there too: a digest of the parameters of both
 OTHER_WEIGHTS = 1 << 32  # added to the seed of the discriminator's weights, apart from the other's
@@ -204,10 +206,15 @@ class Training:
 
     ``on_row`` is told the row of each checkpoint, and ends the training by True; ``rows`` are all
     of them: ``iteration``, the players' objectives since the one before, ``noise/...`` and the
-    scores.
+    scores. ``after_step`` is as of `AdversarialTrainer`.
     """
 
-    def __init__(self, prepared: PreparedGan, on_row: Callable[[Row], Any] | None = None) -> None:
+    def __init__(
+        self,
+        prepared: PreparedGan,
+        on_row: Callable[[Row], Any] | None = None,
+        after_step: Callable[[], None] | None = None,
+    ) -> None:
         config = prepared.config
         self.prepared, self.on_row = prepared, on_row
         self.iterations = config.iterations or 1
@@ -216,6 +223,7 @@ class Training:
         self.rows = list[Row]()
         self.scores = list[dict[str, float]]()
         self.seconds = 0.0  # of training, without scoring
+        self._began: float | None = None  # when the row in progress did
         self.trainer = AdversarialTrainer(
             prepared.generator,
             prepared.discriminator,
@@ -232,6 +240,7 @@ class Training:
             seed=config.seed or 0,
             report_every=self.every,
             callbacks=[self._row],
+            after_step=after_step,
             cuda_graphs=config.cuda_graphs != "off",
         )
 
@@ -240,12 +249,29 @@ class Training:
         self._began = time.perf_counter()
         self.trainer.run()
 
+    def state(self) -> Row:
+        """Return all that the rest depends on; `resume` goes on from it."""
+        now = time.perf_counter()
+        return {
+            "trainer": self.trainer.state(),
+            "rows": self.rows,
+            "scores": self.scores,
+            "seconds": self.seconds + (0.0 if self._began is None else now - self._began),
+        }
+
+    def resume(self, state: Row) -> None:
+        """Go on from what `state` returned."""
+        self.trainer.resume(state["trainer"])
+        self.rows, self.scores, self.seconds = state["rows"], state["scores"], state["seconds"]
+
     def final(self) -> dict[str, float]:
         """Return the means of the scores over the last checkpoints."""
         return average_scores(self.scores, self.averaged)
 
     def _row(self, row: Row) -> bool | None:
+        assert self._began is not None, "run comes first"
         self.seconds += time.perf_counter() - self._began
+        self._began = None  # scoring is not counted
         scores = self._score(int(row["iteration"]))
         self.scores.append(scores)
         rate = row["iteration"] / self.seconds
@@ -432,6 +458,7 @@ def run_gan(
     *,
     force: bool = False,
     start: str | os.PathLike[str] | None = None,
+    checkpoint_every: float | None = None,
     on_start: Listener | None = None,
     on_row: Listener | None = None,
     on_end: Listener | None = None,
@@ -440,13 +467,13 @@ def run_gan(
     """Train as configured and leave a run folder.
 
     The folder holds ``config.toml`` (repeats the run), ``metrics.jsonl`` (a row per checkpoint, as
-    it goes), ``generator.npz`` and ``discriminator.npz`` (saved as it goes), ``summary.json``,
-    ``samples.png`` (what the generator draws, rewritten at each checkpoint) and ``training.gif``
-    (these pictures in a row).
+    it goes), ``generator.npz``, ``discriminator.npz`` and ``checkpoint.npz``, from which
+    `resume_gan` goes on (saved as it goes), ``summary.json``, ``samples.png`` (what the generator
+    draws, rewritten at each checkpoint) and ``training.gif`` (these pictures in a row).
 
     Parameters
     ----------
-    config, out_dir, force, on_start, on_end, on_note
+    config, out_dir, force, checkpoint_every, on_start, on_end, on_note
         As in `nembp.runs.training.train_run`.
     start : path, optional
         A run folder whose players are the first ones; they must be of the same architecture.
@@ -474,7 +501,37 @@ def run_gan(
         with limit(prepared.config.threads) as threads:
             if start is not None and found is not None:
                 _start_from(start, found, prepared)
-            return GanRun(prepared, threads, folder, on_row, note, began).run(on_start, on_end)
+            told = on_row, note, began, checkpoint_every
+            return GanRun(prepared, threads, folder, *told).run(on_start, on_end)
+
+
+def resume_gan(
+    run: str | os.PathLike[str],
+    changes: Mapping[str, Any] | None = None,
+    *,
+    checkpoint_every: float | None = None,
+    on_start: Listener | None = None,
+    on_row: Listener | None = None,
+    on_end: Listener | None = None,
+    on_note: Note | None = None,
+) -> dict[str, Any]:
+    """Go on with a run from its checkpoint, as `nembp.runs.training.resume_run` does.
+
+    What may change is ``iterations``, which may be more, ``device``, ``threads`` and ``data_dir``.
+    """
+    began, note = time.perf_counter(), on_note or silent
+    with RunFolder(run, "", files=FILES, resume=True) as folder:
+        config, header, state = open_run(folder, GanConfig, changes or {}, note)
+        ended = state["trainer"]["iteration"] == config.iterations
+        if ended and (summary := finished(folder, "iterations", note)) is not None:
+            if on_end is not None:
+                on_end(summary)
+            return summary
+        with limit(config.threads) as threads:
+            told = on_row, note, began, checkpoint_every
+            training = GanRun(prepare_gan(config, note), threads, folder, *told)
+            training.take_up(header, state)
+            return training.run(on_start, on_end)
 
 
 class GanRun(Run):
@@ -492,11 +549,13 @@ class GanRun(Run):
         on_row: Listener | None,
         note: Note,
         began: float,
+        every: float | None,
     ) -> None:
         config = prepared.config.replace({"threads": threads})
-        super().__init__(config, folder, environment(prepared.generator), note, began)
+        super().__init__(config, folder, environment(prepared.generator), note, began, every)
         self.prepared, self.on_row, self.understood = prepared, on_row, prepared.data.notes
-        self.training = Training(prepared, self._checkpoint)
+        self.fingerprint = prepared.data.fingerprint
+        self.training = Training(prepared, self._checkpoint, self.after_step)
         self.film = Film()
         self.good: Players | None = None  # of the last checkpoint, on the host
         self.iterations = 0  # that the saved players have seen
@@ -514,6 +573,15 @@ class GanRun(Run):
             "scored_by": prepared.scorer.describe(),
         }
 
+    def state(self) -> Row:
+        return self.training.state() | {"film": self.film.state(), "iterations": self.iterations}
+
+    def resume(self, state: Row) -> None:
+        self.training.resume(state)
+        self.film.resume(state["film"])
+        self.rows, self.iterations = self.training.rows, state["iterations"]
+        self.good = self._copies() if self.rows else None
+
     def train(self) -> str:
         self.training.run()
         return "finished"
@@ -524,10 +592,9 @@ class GanRun(Run):
 
     def _checkpoint(self, row: Row) -> bool | None:
         self.good, self.iterations = self._copies(), row["iteration"]
-        self.folder.append(row)
         self.film.add(self._frame(row))
         self.film.write_picture(self.folder.file(PICTURE))
-        self.save_at_times()
+        self.after_row(row, last=row["iteration"] == self.training.iterations)
         return None if self.on_row is None else self.on_row(row)
 
     def _frame(self, row: Row) -> Frame:

@@ -63,6 +63,7 @@ class GanConfig(Config):
     """
 
     command: ClassVar[str] = "gan"
+    length: ClassVar[str] = "iterations"
     aliases: ClassVar[Mapping[str, str]] = {"data": "dataset"}
 
     dataset: str = option("text", DATA, "ring or grid (Gaussians in the plane), digits, mnist, "

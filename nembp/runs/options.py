@@ -200,6 +200,7 @@ class Config:
     """
 
     command: ClassVar[str] = "train"  # of nembp, that it is for
+    length: ClassVar[str] = "epochs"  # the field that says how long a run is
     aliases: ClassVar[Mapping[str, str]] = {}  # other names of fields in files and flags
 
     def __post_init__(self) -> None:
@@ -248,7 +249,7 @@ C = TypeVar("C", bound=Config)
 
 # -- TOML ------------------------------------------------------------------------------------------
 def read_settings(
-    path: str | os.PathLike[str], kind: type[Config], extra: Mapping[str, type] | None = None
+    path: str | os.PathLike[str], kind: type[Config], extra: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Read and check the options that a TOML file sets, by the names of a configuration's fields.
 
@@ -286,7 +287,8 @@ def read_settings(
                 hint = f"`nembp {kind.command} --help` lists the options"
             raise ArchitectureError(f"{name}: unknown key {key!r:.80}; {hint}")
         elif not isinstance(value, extra[field]):
-            what = "true or false" if extra[field] is bool else "text"
+            words = {bool: "true or false", str: "text"}
+            what = words.get(extra[field], "a number")
             raise ArchitectureError(f"{name}: {key} must be {what}, got {value!r:.80}")
         else:
             settings[field] = value

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from nembp.backend import Backend, Precision, get_backend, gpu_seems_present
-from nembp.errors import DeviceError, DeviceMemoryError, DivergenceError
-from nembp.runs.folder import RunFolder
-from nembp.runs.options import Config, to_toml
+from nembp.checkpoints import load_checkpoint, save_checkpoint
+from nembp.errors import (
+    ArchitectureError,
+    DataError,
+    DeviceError,
+    DeviceMemoryError,
+    DivergenceError,
+    ShapeError,
+)
+from nembp.runs.folder import CHECKPOINT, CONFIG, SUMMARY, RunFolder
+from nembp.runs.options import C, Config, to_toml
 
 Row = dict[str, Any]
 Listener = Callable[[dict[str, Any]], Any]
 Note = Callable[[str], None]
 SAVING_SHARE = 0.01  # of a run's time, at most, that saving on the way takes
+ENDINGS = "finished", "stopped early"  # of trainings that came to their end
+EVERY = 60.0  # seconds between checkpoints within an epoch, at least
+OF_THE_MACHINE = "device", "threads", "data_dir"  # settings that may differ on resuming
 
 
 def silent(text: str) -> None:
@@ -51,13 +63,12 @@ def choose_backend(device: str, note: Note = silent, precision: Precision = "flo
 class Signals:
     """SIGINT, SIGTERM and SIGHUP while there is something to save; a context.
 
-    The first one raises KeyboardInterrupt, at the end of a block where they are `held`; then they
-    are held, since the run is saved now. A third one ends the process. Signals that do not raise
-    KeyboardInterrupt when the context begins are left alone.
+    They are counted, and the run looks between two steps; a third one ends the process. Signals
+    that do not raise KeyboardInterrupt when the context begins are left alone.
     """
 
     def __init__(self) -> None:
-        self.count, self.hold = 0, False
+        self.count = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -77,17 +88,62 @@ class Signals:
         if self.count > 2:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        if self.count == 1 and not self.hold:
-            raise KeyboardInterrupt
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Let nothing interrupt a block of code."""
-        before, self.hold = self.count, True
-        yield
-        self.hold = False
-        if self.count > before:
-            raise KeyboardInterrupt
+
+def open_run(
+    folder: RunFolder, kind: type[C], changes: Mapping[str, Any], note: Note
+) -> tuple[C, Row, Row]:
+    """Return the configuration of the run to go on with, its checkpoint's header, and the state.
+
+    ``changes`` are settings that were given anew.
+
+    Raises
+    ------
+    ArchitectureError
+        If they change what a run that goes on must keep.
+    DataError
+        If the checkpoint is damaged, or another command's.
+    """
+    path = folder.file(CHECKPOINT)
+    header, state = load_checkpoint(path)
+    if header.get("command") != kind.command:
+        raise DataError(
+            f"{path}: is of `nembp {header.get('command')}`; expected a run of "
+            f"`nembp {kind.command}`"
+        )
+    config = kind(**header["config"])
+    old, options = vars(config), kind.options()
+    changes = {name: options[name].check(name, value) for name, value in changes.items()}
+    for name, value in changes.items():
+        word = name.replace("_", "-")
+        if name == kind.length and value < old[name]:
+            raise ArchitectureError(
+                f"{word} can only be raised on resuming: {folder.path} was begun for {old[name]}, "
+                f"got {value}"
+            )
+        if name not in (kind.length, *OF_THE_MACHINE) and value != old[name]:
+            raise ArchitectureError(
+                f"{word} is {old[name]} in {folder.path} and cannot change on resuming, got "
+                f"{value}; leave it out, or begin a run of its own (--config "
+                f"{folder.path / CONFIG})"
+            )
+    begun, config = getattr(config, kind.length), config.replace(changes)
+    length, schedule = getattr(config, kind.length), vars(config)["schedule"]
+    if length > begun and schedule != "constant":
+        note(f"the {schedule} schedule of the learning rate is now that of {length} {kind.length}")
+    return config, header, state
+
+
+def finished(folder: RunFolder, length: str, note: Note) -> Row | None:
+    """Return the summary of a run that came to its end, and say that it did; None if it did not."""
+    with contextlib.suppress(OSError, ValueError):
+        summary = json.loads(folder.file(SUMMARY).read_text(encoding="utf-8"))
+        if isinstance(summary, dict) and summary.get("status") in ENDINGS:
+            more = f"; more {length} would go on with it" if summary["status"] == "finished" else ""
+            count = f"{summary[length]} {length}"
+            note(f"{folder.path} has {summary['status']} after {count}{more}")
+            return summary
+    return None
 
 
 class Run(ABC):
@@ -105,24 +161,43 @@ class Run(ABC):
         Told what the user should know and is no error.
     began : float
         `time.perf_counter` when it was called for.
+    every : float, optional
+        Seconds after which a checkpoint is written within an epoch; by default `EVERY`, and as
+        seldom as `SAVING_SHARE` asks.
     """
 
     title: ClassVar[str]  # of config.toml
     understood: tuple[str, ...] = ()  # what was guessed of the data
+    fingerprint: str | None = None  # of the data
     saved: ClassVar[tuple[str, str]]  # the file of what was learned, and its name in words
 
     def __init__(
-        self, config: Config, folder: RunFolder, environment: Row, note: Note, began: float
+        self,
+        config: Config,
+        folder: RunFolder,
+        environment: Row,
+        note: Note,
+        began: float,
+        every: float | None,
     ) -> None:
         self.config, self.folder, self.environment = config, folder, environment
-        self.note, self.began = note, began
+        self.note, self.began, self.every = note, began, every
         self.signals = Signals()
-        self._saved_at, self._cost = -math.inf, 0.0
+        self._row_due, self._step_due = -math.inf, math.inf  # times of the next checkpoint
+        self.rows = list[Row]()  # of the metrics
 
     # -- what a kind of run is ---------------------------------------------------------------------
     @abstractmethod
     def plan(self) -> Row:
         """Describe what is about to happen."""
+
+    @abstractmethod
+    def state(self) -> Row:
+        """Return all that the rest of the run depends on; see `nembp.checkpoints`."""
+
+    @abstractmethod
+    def resume(self, state: Row) -> None:
+        """Go on from what `state` returned; ``rows`` are those of the metrics so far."""
 
     @abstractmethod
     def train(self) -> str:
@@ -150,17 +225,70 @@ class Run(ABC):
         """What its rows count, and how far it came: ("epoch", 3)."""
 
     # -- what all of them do -----------------------------------------------------------------------
-    def save_at_times(self) -> None:
-        """Save on the way: at once the first time, then as seldom as `SAVING_SHARE` asks."""
-        began = time.perf_counter()
-        if began - self._saved_at >= self._cost / SAVING_SHARE:
-            with self.signals.held():
-                self.save()
-            self._saved_at = time.perf_counter()
-            self._cost = self._saved_at - began
+    def after_step(self) -> None:
+        """Write a checkpoint if it is time; stop here if a signal came."""
+        if self.signals.count or time.perf_counter() >= self._step_due:
+            self.checkpoint()
+            if self.signals.count:
+                raise KeyboardInterrupt
+
+    def after_row(self, row: Row, *, last: bool) -> None:
+        """Add a row to the metrics, and save: the first one, the last, and as time goes by."""
+        self.folder.append(row)
+        if last:
+            self.checkpoint()  # the model is saved at the end
+        elif time.perf_counter() >= self._row_due:
+            began = time.perf_counter()
+            self.save()
+            self.checkpoint(began)
+
+    def checkpoint(self, began: float | None = None) -> None:
+        """Write the state of now, and set the times of the next one by what saving costs."""
+        began = time.perf_counter() if began is None else began
+        header = {
+            "command": self.config.command,
+            "config": self.config.as_dict(),
+            "environment": self.environment,
+            "data": self.fingerprint,
+        }
+        state = self.state() | {"wall_seconds": began - self.began}
+        save_checkpoint(self.folder.file(CHECKPOINT), header, state)
+        now = time.perf_counter()
+        self._row_due = now + (now - began) / SAVING_SHARE
+        self._step_due = now + self.every if self.every else max(self._row_due, now + EVERY)
+
+    def take_up(self, header: Row, state: Row) -> None:
+        """Go on from a checkpoint; say where its bits are not those of this place.
+
+        Raises
+        ------
+        DataError
+            If it is of other data or another version.
+        """
+        if header["data"] != self.fingerprint:
+            raise DataError(
+                f"{self.folder.path}: the data are no longer those that it was trained on; "
+                "expected the same files. Put them back, or train anew"
+            )
+        try:
+            self.resume(state)
+        except (KeyError, TypeError, ValueError, ShapeError) as error:
+            raise DataError(
+                f"{self.folder.file(CHECKPOINT)}: does not fit its own configuration ({error}); "
+                "another version of nembp wrote it. Train anew"
+            ) from error
+        self.began -= state["wall_seconds"]
+        then, now = header["environment"], self.environment
+        differ = [
+            f"{key} {then.get(key)} is now {now[key]}" for key in now if then.get(key) != now[key]
+        ]
+        if differ:
+            self.note(
+                f"its last bits may differ from those of a run in one go: {'; '.join(differ)}"
+            )
 
     def run(self, on_start: Listener | None, on_end: Listener | None) -> Row:
-        """Train and leave a complete folder; return the summary.
+        """Train, or go on, and leave a complete folder; return the summary.
 
         Raises
         ------
@@ -175,10 +303,12 @@ class Run(ABC):
         comment = "\n".join([comment, *self.understood])
         error: BaseException | None = None
         with self.signals:
-            self.folder.begin(to_toml(self.config, comment))
+            self.folder.begin(to_toml(self.config, comment), self.rows)
             if on_start is not None:
-                on_start(self.plan())
+                on_start(self.plan() | {"done": self.progress[1]})
             try:
+                self.checkpoint()
+                self._row_due = -math.inf  # so that a model is there after the first row
                 status = self.train()
             except DivergenceError as caught:
                 status, error = "diverged", caught
@@ -186,7 +316,6 @@ class Run(ABC):
                 status, error = "interrupted", caught
             except Exception as caught:  # noqa: BLE001  the disk, the memory, a file cut short, a bug
                 status, error = "failed", caught
-            self.signals.hold = True
             summary, kept, error = self._finish(status, error)
             if on_end is not None:
                 on_end(summary)
@@ -232,6 +361,12 @@ class Run(ABC):
             return {}
         return {key: str((self.folder.path / name).resolve()) for key, name in pictures.items()}
 
+    def _go_on(self) -> str:
+        """Say how, where a checkpoint is left."""
+        if not (self.folder.path / CHECKPOINT).exists():
+            return ""
+        return f"; `nembp {self.config.command} --resume {self.folder.path}` goes on"
+
     def _told(self, error: BaseException, kept: bool) -> BaseException:
         """Return what ended the training, with what is left of it."""
         name, what = self.saved
@@ -244,7 +379,7 @@ class Run(ABC):
         elif isinstance(error, KeyboardInterrupt):
             noun, count = self.progress
             of = f"its {what}" if kept else ""
-            told = KeyboardInterrupt(f"interrupted after {noun} {count}; {left}{of}")
+            told = KeyboardInterrupt(f"interrupted after {noun} {count}; {left}{of}{self._go_on()}")
         else:
             if kept:
                 self.note(f"{left}the last good {what}")

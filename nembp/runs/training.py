@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,15 +27,15 @@ from nembp.engine.optimizers import get_optimizer
 from nembp.engine.training import Callback, Trainer, set_input_bias
 from nembp.errors import ArchitectureError, DivergenceError
 from nembp.runs.config import RunConfig, recipe
-from nembp.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder
-from nembp.runs.run import Listener, Note, Row, Run, choose_backend, silent
+from nembp.runs.folder import CHECKPOINT, CONFIG, METRICS, SUMMARY, RunFolder
+from nembp.runs.run import Listener, Note, Row, Run, choose_backend, finished, open_run, silent
 from nembp.threads import threads as limit
 
 if TYPE_CHECKING:
     from nembp.engine.network import Layer
 
 MODEL, PICTURE = "model.npz", "backward.png"
-FILES = (CONFIG, METRICS, MODEL, SUMMARY, PICTURE)
+FILES = (CONFIG, METRICS, MODEL, SUMMARY, PICTURE, CHECKPOINT)
 FINGERPRINT = "data_fingerprint"  # in a model's settings
 READ_OPTIONS = ("delimiter", "header", "decimal", "image_order", "transpose", "x", "y")
 MOST_DRAWN = 100  # classes of a picture, spread over all of them
@@ -300,10 +300,11 @@ def trainer_of(
     *,
     evaluate: Callable[[Network], dict[str, float]] | None = None,
     callbacks: Sequence[Callback] = (),
+    after_step: Callable[[], None] | None = None,
 ) -> Trainer:
     """Return the trainer that a configuration describes.
 
-    ``evaluate`` and ``callbacks`` are as in `nembp.engine.training.Trainer`.
+    ``evaluate``, ``callbacks`` and ``after_step`` are as in `nembp.engine.training.Trainer`.
     """
     config = prepared.config
     return Trainer(
@@ -321,6 +322,7 @@ def trainer_of(
         evaluate=evaluate,
         patience=config.patience,
         callbacks=callbacks,
+        after_step=after_step,
         cuda_graphs=config.cuda_graphs != "off",
     )
 
@@ -352,6 +354,7 @@ def train_run(
     out_dir: str | os.PathLike[str] | None = None,
     *,
     force: bool = False,
+    checkpoint_every: float | None = None,
     on_start: Listener | None = None,
     on_epoch: Listener | None = None,
     on_end: Listener | None = None,
@@ -360,7 +363,8 @@ def train_run(
     """Train as configured and leave a run folder.
 
     The folder holds ``config.toml`` (repeats the run), ``metrics.jsonl`` (a row per epoch, as it
-    goes), ``model.npz`` (saved as it goes), ``summary.json`` and, for classes, ``backward.png``.
+    goes), ``model.npz`` and ``checkpoint.npz``, from which `resume_run` goes on (both saved as it
+    goes), ``summary.json`` and, for classes, ``backward.png``.
 
     Parameters
     ----------
@@ -370,6 +374,8 @@ def train_run(
         A new or empty folder; by default runs/<timestamp>-<dataset>-seed<seed>.
     force : bool
         Take the place of the run in ``out_dir``, once this one has learned something.
+    checkpoint_every : float, optional
+        Seconds between checkpoints within an epoch; see `nembp.runs.run.Run`.
     on_start, on_epoch, on_end, on_note : callable, optional
         Told the plan, each epoch's row (True ends the training), the summary, and what the user
         should know and is no error.
@@ -399,7 +405,62 @@ def train_run(
         limit(config.threads) as threads,
     ):
         prepared = prepare(config, note)
-        return TrainRun(prepared, threads, folder, on_epoch, note, began).run(on_start, on_end)
+        told = on_epoch, note, began, checkpoint_every
+        return TrainRun(prepared, threads, folder, *told).run(on_start, on_end)
+
+
+def resume_run(
+    run: str | os.PathLike[str],
+    changes: Mapping[str, Any] | None = None,
+    *,
+    checkpoint_every: float | None = None,
+    on_start: Listener | None = None,
+    on_epoch: Listener | None = None,
+    on_end: Listener | None = None,
+    on_note: Note | None = None,
+) -> dict[str, Any]:
+    """Go on with a run from its checkpoint, as if nothing had stopped it.
+
+    The rest is, bit for bit, that of a run in one go with the same build and number of threads;
+    elsewhere a note says so. A run that is finished is left as it is, and its summary returned.
+
+    Parameters
+    ----------
+    run : path
+        The run folder.
+    changes : dict, optional
+        ``epochs``, if there are to be more; ``device``, ``threads`` or ``data_dir`` of another
+        machine.
+    checkpoint_every, on_start, on_epoch, on_end, on_note
+        As of `train_run`.
+
+    Raises
+    ------
+    DataError
+        If the folder holds no checkpoint, a damaged one, or one of other data.
+    ArchitectureError
+        If another setting would change.
+    OutputError, DeviceError, DivergenceError, KeyboardInterrupt
+        As of `train_run`.
+    """
+    began, note = time.perf_counter(), on_note or silent
+    with RunFolder(run, "", files=FILES, resume=True) as folder:
+        config, header, state = open_run(folder, RunConfig, changes or {}, note)
+        trained = state["trainer"]
+        ended = trained["stopped_early"] or trained["epoch"] == config.epochs
+        if (
+            ended
+            and not trained["batch"]
+            and (summary := finished(folder, "epochs", note)) is not None
+        ):
+            if on_end is not None:
+                on_end(summary)
+            return summary
+        with limit(config.threads) as threads:
+            told = on_epoch, note, began, checkpoint_every
+            training = TrainRun(prepare(config, note), threads, folder, *told)
+            training.take_up(header, state)
+            return training.run(on_start, on_end)
 
 
 class TrainRun(Run):
@@ -417,18 +478,23 @@ class TrainRun(Run):
         on_epoch: Listener | None,
         note: Note,
         began: float,
+        every: float | None,
     ) -> None:
         config = prepared.config.replace({"threads": threads})
-        super().__init__(config, folder, environment(prepared.net), note, began)
+        super().__init__(config, folder, environment(prepared.net), note, began, every)
         self.prepared, self.on_epoch = prepared, on_epoch
         self.net, self.data, self.understood = prepared.net, prepared.data, prepared.data.notes
+        self.fingerprint = self.data.fingerprint
         self.test = prepared.reader(prepared.data.test)
         held = prepared.validation
         self.watched = self.test if held is None else prepared.reader(held)
         self.scored_on = "test" if held is None else "validation"
         self.last_good: Any = None  # the parameters of the last epoch
         self.trainer = trainer_of(
-            prepared, evaluate=lambda net: self._scores(self.watched), callbacks=[self._epoch]
+            prepared,
+            evaluate=lambda net: self._scores(self.watched),
+            callbacks=[self._epoch],
+            after_step=self.after_step,
         )
 
     def plan(self) -> Row:
@@ -444,6 +510,14 @@ class TrainRun(Run):
             "device": self.net.backend.describe(),
             "scored_on": self.scored_on,
         }
+
+    def state(self) -> Row:
+        return {"trainer": self.trainer.state()}
+
+    def resume(self, state: Row) -> None:
+        self.trainer.resume(state["trainer"])
+        self.rows = [self._shown(row) for row in self.trainer.history.epochs]
+        self.last_good = self.trainer.last_good if self.rows else None
 
     def train(self) -> str:
         self.trainer.run()
@@ -461,9 +535,15 @@ class TrainRun(Run):
     def _epoch(self, row: dict[str, float]) -> bool | None:
         self._check(row)
         self.last_good = self.net.snapshot()
-        self.folder.append(row | {"epoch": int(row["epoch"]), "scored_on": self.scored_on})
-        self.save_at_times()
+        history, trainer = self.trainer.history, self.trainer
+        self.after_row(
+            self._shown(row), last=history.stopped_early or trainer.epoch == trainer.epochs
+        )
         return None if self.on_epoch is None else bool(self.on_epoch(row))
+
+    def _shown(self, row: dict[str, float]) -> Row:
+        """Return a row of the history as metrics.jsonl has it."""
+        return row | {"epoch": int(row["epoch"]), "scored_on": self.scored_on}
 
     def _check(self, row: dict[str, float]) -> None:
         """Raise a DivergenceError where the parameters are finite and the scores are not."""
