@@ -190,15 +190,10 @@ def test_files_load_and_images_are_in_the_unit_interval(tmp_path) -> None:
         ("ring", {"scale": math.inf}, "scale must be positive and finite"),
         ("ring", {"samples": 0}, "samples must be positive"),
         ("grid", {"std": 1e30, "scale": 1e30}, "Lower std or scale"),
-        ("stacked-digits", {"samples": 0}, "at least 1"),
+        ("stacked-digits", {"samples": 0}, "samples must be positive"),
         ("nothing", {}, "no data set"),
     ],
 )
 def test_what_cannot_be_drawn_or_read_is_refused(name, options, message) -> None:
     with pytest.raises(ArchitectureError, match=message):
         load_adversarial(name, **options)
-
-
-def test_points_cannot_be_stacked() -> None:
-    with pytest.raises(ArchitectureError, match="10 classes"):
-        stacked(ring(100))

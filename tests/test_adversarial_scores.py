@@ -21,7 +21,6 @@ from nembp.adversarial.scores import (
     frechet_distance,
     inception_score,
     kl_from_uniform,
-    moments,
     precision_recall,
 )
 from nembp.errors import ArchitectureError, DivergenceError, ShapeError
@@ -198,20 +197,14 @@ def test_average_scores_are_of_the_last_rows_that_hold_them() -> None:
 
 def test_what_cannot_be_scored_is_refused() -> None:
     modes = ring(10).modes
-    two, three, no = np.zeros(2), np.zeros(3), np.array([[0.0, np.nan], [0.0, 0.0], [np.inf, 0.0]])
+    no = np.array([[0.0, np.nan], [0.0, 0.0], [np.inf, 0.0]])
     for error, match, call in (
         (DivergenceError, "2 of 3", lambda: modes.score(no)),
         (ShapeError, r"expected \(n, 2\)", lambda: modes.score(np.zeros((3, 3)))),
         (ShapeError, r"expected \(n, 2\)", lambda: modes.score(np.zeros((0, 2)))),
         (ArchitectureError, "std", lambda: Modes(np.zeros((2, 2)), 0.0)),
-        (ArchitectureError, "centres", lambda: Modes(np.zeros(2), 1.0)),
-        (ShapeError, "probabilities", lambda: inception_score(np.ones((3, 2)))),
-        (ShapeError, "probabilities", lambda: inception_score([[1.5, -0.5]])),
-        (ShapeError, "expected", lambda: frechet_distance(two, np.eye(2), three, np.eye(3))),
-        (ShapeError, "at least 2", lambda: moments(np.zeros((1, 3)))),
         (ShapeError, "more than 3", lambda: precision_recall(np.zeros((3, 2)), np.zeros((9, 2)))),
         (ShapeError, "expected", lambda: precision_recall(np.zeros((9, 2)), np.zeros((9, 3)))),
-        (ArchitectureError, "at least 1", lambda: average_scores([], last=0)),
     ):
         with pytest.raises(error, match=match):
             call()

@@ -46,6 +46,10 @@ def table_run(tmp_path_factory):
     return folder / "run", x, y
 
 
+def read_sample(path, model):
+    return read_samples([path], model)
+
+
 # -- scores ----------------------------------------------------------------------------------------
 def test_the_scores_of_the_run_are_found_again(digits_run):
     summary = json.loads((digits_run / "summary.json").read_text())
@@ -104,17 +108,11 @@ def test_tables_are_predicted_in_raw_units(table_run):
 
 def test_samples_are_read_in_every_form(digits_run, tmp_path):
     model, x = load_run(digits_run), load("digits").test.x[:3]
-    forms = {
-        "a.npy": x,
-        "b.npy": x[..., 0].astype(float),
-        "c.npy": x.reshape(3, 64),
-        "e.npy": np.asfortranarray(x),
-    }
-    for name, form in forms.items():
-        np.save(tmp_path / name, form)
-        read, names = read_samples([tmp_path / name], model)
+    for form in (x, x[..., 0].astype(float), x.reshape(3, 64), np.asfortranarray(x)):
+        np.save(tmp_path / "a.npy", form)
+        read, names = read_samples([tmp_path / "a.npy"], model)
         assert np.array_equal(read, x)
-        assert names == [f"{tmp_path / name}[{row}]" for row in range(3)]
+        assert names == [f"{tmp_path / 'a.npy'}[{row}]" for row in range(3)]
     np.save(tmp_path / "one.npy", x[0, :, :, 0])
     np.savez(tmp_path / "d.npz", x=x[1:], other=x)
     read, names = read_samples([tmp_path / "one.npy", tmp_path / "d.npz"], model)
@@ -124,32 +122,21 @@ def test_samples_are_read_in_every_form(digits_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("array", "message"),
+    ("read", "array", "message"),
     [
-        (np.zeros((3, 7, 8)), r"shape \(3, 7, 8\); expected \(n, 8, 8, 1\) or"),
-        (np.zeros((0, 64)), "no samples"),
-        (np.full((1, 64), 1e31), "expected finite numbers"),
-        (np.full((1, 64), "a"), "expected real numbers"),
-        (np.array(5), r"shape \(\); expected"),
+        (read_targets, [3.5], "no class 3.5; expected one of the classes '0'"),
+        (read_targets, [], "no targets"),
+        (read_targets, [[1.0, 0.0]], r"expected \(n, 10\)"),
+        (read_targets, -np.eye(10), "probabilities ≥ 0"),
+        (read_targets, ["x"], "no class 'x'"),
+        (read_sample, np.zeros((3, 7, 8)), r"shape \(3, 7, 8\); expected \(n, 8, 8, 1\) or"),
+        (read_sample, np.zeros((0, 64)), "no samples"),
+        (read_sample, np.full((1, 64), 1e31), "expected finite numbers"),
+        (read_sample, np.full((1, 64), "a"), "expected real numbers"),
+        (read_sample, np.array(5), r"shape \(\); expected"),
     ],
 )
-def test_samples_that_do_not_fit_are_named(digits_run, tmp_path, array, message):
-    np.save(tmp_path / "bad.npy", array)
-    with pytest.raises(DataError, match=rf"bad\.npy: .*{message}"):
-        read_samples([tmp_path / "bad.npy"], load_run(digits_run))
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        ([3.5], "no class 3.5; expected one of the classes '0'"),
-        ([], "no targets"),
-        ([[1.0, 0.0]], r"expected \(n, 10\)"),
-        (-np.eye(10), "probabilities ≥ 0"),
-        (["x"], "no class 'x'"),
-    ],
-)
-def test_targets_that_do_not_fit_are_named(digits_run, tmp_path, array, message):
+def test_arrays_that_do_not_fit_are_named(digits_run, tmp_path, read, array, message):
     np.save(tmp_path / "bad.npy", np.array(array))
     with pytest.raises(DataError, match=rf"bad\.npy: .*{message}"):
-        read_targets(tmp_path / "bad.npy", load_run(digits_run))
+        read(tmp_path / "bad.npy", load_run(digits_run))

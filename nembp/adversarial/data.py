@@ -208,13 +208,7 @@ def stacked(digits: Dataset, n: int = 128_000, *, seed: int = 0) -> StackedData:
     >>> data.train.x.shape, data.outputs, data.classes[907]
     ((500, 8, 8, 3), 1000, '907')
     """
-    if not digits.is_image or digits.shape[2] != 1 or len(digits.classes) != 10:
-        raise ArchitectureError(
-            f"{digits.name}: samples of shape {digits.shape} in {len(digits.classes)} classes "
-            "cannot be stacked; expected images (height, width, 1) in 10 classes"
-        )
-    if n < 1:
-        raise ArchitectureError(f"{n} stacked images: expected at least 1")
+    _check_positive(samples=n)
     names = [f"{a}{b}{c}" for a in digits.classes for b in digits.classes for c in digits.classes]
 
     def stack(split: Split, count: int, part: str) -> Split:
