@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -14,6 +15,18 @@ from nembp_cli.main import cli
 def run(*args: object, **more: Any) -> Result:
     """Run ``nembp`` with these arguments."""
     return CliRunner(**more).invoke(cli, [str(arg) for arg in args], prog_name="nembp")
+
+
+def works(*args: object, **more: Any) -> Result:
+    """Run, and check that all went well."""
+    result = run(*args, **more)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def as_json(*args: object, **more: Any) -> Any:
+    """Run with --json, and return what was printed."""
+    return json.loads(works(*args, "--json", **more).stdout)
 
 
 def fails(code: int, *args: object, **more: Any) -> str:

@@ -14,7 +14,7 @@ import cifar_files
 import click
 import pytest
 from click.testing import CliRunner
-from command_line import fails, run
+from command_line import as_json, fails, run, works
 from nembp_cli.main import COMMANDS, CommandGroup
 
 import nembp
@@ -148,7 +148,7 @@ def test_results_that_cannot_be_written_say_so():
 # -- info ------------------------------------------------------------------------------------------
 def test_info_says_what_runs(monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Nonesuch")
-    facts = json.loads(run("info", "--json").stdout)
+    facts = as_json("info")
     import numpy
 
     assert facts["nembp"] == nembp.__version__
@@ -168,9 +168,9 @@ def test_info_says_what_runs(monkeypatch):
 
 # -- data ------------------------------------------------------------------------------------------
 def test_data_sets_are_listed_and_described():
-    assert json.loads(run("data", "list", "--json").stdout) == available()
+    assert as_json("data", "list") == available()
     assert all(name in run("data", "list").stdout for name in available())
-    facts = json.loads(run("data", "info", "digits", "--json").stdout)
+    facts = as_json("data", "info", "digits")
     assert (facts["training_samples"], facts["test_samples"], facts["shape"]) == (
         1500, 297, [8, 8, 1]
     )  # fmt: skip
@@ -188,7 +188,7 @@ def test_what_data_info_says_of_scaling(tmp_path, monkeypatch):
     cifar_files.binary(tmp_path / "cifar-10-batches-bin")
     asked = ("data", "info", "cifar10", "--data-dir", tmp_path)
     pixels = cifar_files.expected(cifar._FIVE)
-    facts = json.loads(run(*asked, "--json").stdout)
+    facts = as_json(*asked)
     assert facts["classes"] == dict.fromkeys(cifar_files.NAMES, 15)
     assert facts["scaling"] == {
         "kind": "channel",
@@ -221,14 +221,13 @@ def small_mnist(monkeypatch):
 
 def test_fetching_says_what_it_does(small_mnist, tmp_path):
     folder = tmp_path / "mnist"
-    result = run("data", "fetch", "mnist", "--data-dir", folder, "--mirror", small_mnist)
-    assert result.exit_code == 0, result.stderr
+    result = works("data", "fetch", "mnist", "--data-dir", folder, "--mirror", small_mnist)
     assert result.stdout == ""
     for name in NAMES:
         assert f"fetching {name}.gz" in result.stderr
     assert "4 files fetched" in result.stderr
     assert f"nembp train --dataset mnist --data-dir {folder}" in result.stderr
-    assert run("data", "info", "mnist", "--data-dir", folder).exit_code == 0
+    works("data", "info", "mnist", "--data-dir", folder)
     again = run("data", "fetch", "mnist", "--data-dir", folder, "--mirror", small_mnist)
     assert "nothing to fetch" in again.stderr
     assert "nembp: fetching" not in again.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_predict_cases import train_runs
-from command_line import fails, run
+from command_line import fails, run, works
 from PIL import Image
 
 from nembp.checkpoints import load_model
@@ -54,8 +54,7 @@ def _quick_drawing(path, panels, title: str, words: str) -> None:
 
 def drawn(*args: object) -> dict:
     """Draw, and return what --json says."""
-    result = run("draw", "noise", *args, "--json", "--force")
-    assert result.exit_code == 0, result.output
+    result = works("draw", "noise", *args, "--json", "--force")
     facts = json.loads(result.stdout)
     assert f"nembp: wrote {facts['out']}" in result.stderr
     return facts
@@ -63,8 +62,7 @@ def drawn(*args: object) -> dict:
 
 # -- what is drawn ---------------------------------------------------------------------------------
 def test_without_options_the_classes_of_the_first_test_sample_are_drawn(runs):
-    result = run("draw", "noise", runs / "digits")
-    assert result.exit_code == 0, result.output
+    result = works("draw", "noise", runs / "digits")
     assert result.stderr == "nembp: wrote noise-forward.png\n"
     head, simplex, span = result.stdout.splitlines()
     assert head.split()[:4] == ["panel", "screened", "neurons", "accepted"]
@@ -143,8 +141,7 @@ def test_samples_of_files_are_drawn(runs):
 
 
 def test_a_direction_that_was_not_trained_is_noted(runs):
-    result = run("draw", "noise", runs / "oneway", "--direction", "backward")
-    assert result.exit_code == 0
+    result = works("draw", "noise", runs / "oneway", "--direction", "backward")
     assert "the backward direction of this run was not trained" in result.stderr
     assert "not trained" not in run("draw", "noise", runs / "oneway").stderr
 

@@ -6,11 +6,12 @@ import json
 import re
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import fails, interrupted, run
+from command_line import as_json, fails, interrupted, run, works
 from PIL import Image
 
 from nembp.runs.config import from_toml
@@ -28,17 +29,12 @@ SHORT = [
 MODES = ("modes", "modes_strict", "high_quality", "kl")
 
 
-def gan(*args: object, env: dict[str, str] | None = None):
-    result = run("gan", *args, env=env)
-    assert result.exit_code == 0, result.output
-    return result
-
-
 def rows(folder: str = "a") -> list[dict]:
     return [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
 
 
 pytestmark = pytest.mark.usefixtures("own_folder")
+gan = partial(works, "gan")
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +82,7 @@ def test_images_of_digits(judges):
     assert 1 <= rows()[-1]["inception_score"] <= 10
     assert load_generator("a").shape == (8, 8, 1)
     np.save("x.npy", np.zeros((3, 8, 8, 1), np.uint8))
-    told = json.loads(run("predict", "a/discriminator.npz", "x.npy", "--json").stdout)
+    told = as_json("predict", "a/discriminator.npz", "x.npy")
     assert told["classes"] == [*"0123456789", "generated"]
     assert "nembp gan" in fails(3, "predict", "a", "x.npy")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import fails, run
+from command_line import as_json, fails, works
 
 from nembp.runs import RunConfig, from_toml, train_run
 
@@ -29,8 +29,7 @@ def write_table(
 
 def backward(*args: object) -> list:
     """Return the samples drawn backward; the same whatever names the class."""
-    result = run("predict", "run", "--direction", "backward", "--json", *args)
-    assert result.exit_code == 0, result.output
+    result = works("predict", "run", "--direction", "backward", "--json", *args)
     return [sample["x"] for sample in json.loads(result.stdout)["samples"]]
 
 
@@ -57,57 +56,49 @@ def test_a_label_names_a_class_whatever_holds_it():
 
 def test_data_is_matched_by_its_columns_and_known_by_its_content():
     write_table("d.csv", np.arange(90))
-    trained = run("train", "--dataset", "csv", "--data-dir", "d.csv", *SHORT, "--out", "run")
-    assert trained.exit_code == 0
+    works("train", "--dataset", "csv", "--data-dir", "d.csv", *SHORT, "--out", "run")
     write_table("swapped.csv", np.arange(90), order=(2, 0, 1))
-    scores = [
-        json.loads(run("evaluate", "run", "--data-dir", name, "--json").stdout)
-        for name in ("d.csv", "swapped.csv")
-    ]
+    scores = [as_json("evaluate", "run", "--data-dir", name) for name in ("d.csv", "swapped.csv")]
     assert scores[0]["forward/accuracy"] == scores[1]["forward/accuracy"] > 0.9
     write_table("d.csv", np.arange(90)[::-1])  # the same rows in another order
-    assert run("evaluate", "run").exit_code == 0
+    works("evaluate", "run")
     write_table("other.csv", np.arange(90), names="a,b,d")
     assert "'c'" in fails(3, "evaluate", "run", "--data-dir", "other.csv", "--split", "all")
     write_table("d.csv", np.arange(1, 90))  # not what was held out
     for split in ("test", "train"):
         assert "--split all" in fails(3, "evaluate", "run", "--split", split)
-    assert json.loads(run("evaluate", "run", "--split", "all", "--json").stdout)["samples"] == 89
+    assert as_json("evaluate", "run", "--split", "all")["samples"] == 89
 
 
 def test_how_a_table_is_read_can_be_said():
     lines = [f"{a:.3f}|{b:.3f}|k{k % 3}".replace(".", ",") for k, (a, b) in enumerate(X[:, :2])]
     Path("d.csv").write_text("\n".join(lines) + "\n")
     said = ["--decimal", ",", "--delimiter", "|", "--no-header"]
-    result = run("train", "--dataset", "csv", "--data-dir", "d.csv", *said, *SHORT, "--out", "run",
+    result = works("train", "--dataset", "csv", "--data-dir", "d.csv", *said, *SHORT, "--out", "run",
                  "--json")  # fmt: skip
-    assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["config"]["header"] is False
     config = from_toml("run/config.toml")
     assert (config.decimal, config.delimiter, config.header) == (",", "|", False)
     env = {"NEMBP_TRAIN_DECIMAL": ",", "NEMBP_TRAIN_DELIMITER": "|", "NEMBP_TRAIN_HEADER": "0"}
-    again = run("train", "--dataset", "csv", "--data-dir", "d.csv", *SHORT, "--out", "b", env=env)
-    assert again.exit_code == 0, again.output
+    works("train", "--dataset", "csv", "--data-dir", "d.csv", *SHORT, "--out", "b", env=env)
     Path("new.csv").write_text("\n".join(line.rpartition("|")[0] for line in lines) + "\n")
-    assert len(json.loads(run("predict", "run", "new.csv", "--json").stdout)["predictions"]) == 90
-    assert run("evaluate", "run").exit_code == 0
+    assert len(as_json("predict", "run", "new.csv")["predictions"]) == 90
+    works("evaluate", "run")
 
 
 def test_arrays_can_be_named_and_what_was_guessed_is_told_and_kept():
     np.savez("d.npz", feats=X, kind=np.arange(90) % 3, spare=X)
     args = ["train", "--dataset", "npz", "--data-dir", "d.npz", "--x", "feats", "--y", "kind"]
-    result = run(*args, *SHORT[:-1], "--out", "run")
-    assert result.exit_code == 0, result.output
+    result = works(*args, *SHORT[:-1], "--out", "run")
     assert "feats, kind" in result.stderr.splitlines()[0]
     assert "feats, kind" in Path("run/config.toml").read_text()
-    assert run("evaluate", "run").exit_code == 0
+    works("evaluate", "run")
     np.savez("first.npz", x=GENERATOR.integers(0, 255, (60, 3, 8, 8)).astype(np.uint8),
              y=np.arange(60) % 2)  # fmt: skip
-    result = run("gan", "--data", "npz", "--data-dir", "first.npz", "--image-order", "first",
+    result = works("gan", "--data", "npz", "--data-dir", "first.npz", "--image-order", "first",
                  "--iterations", "2", "--checkpoints", "1", "--generator", "8", "--device", "cpu",
                  "--discriminator", "8", "--scored-samples", "20", "--out", "gan", "--json",
                  env={"NEMBP_CACHE": "cache"})  # fmt: skip
-    assert result.exit_code == 0, result.output
     assert " of 8x8x3" in result.stderr
     assert json.loads(result.stdout)["config"]["image_order"] == "first"
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from cli_predict_cases import table, train_runs
-from command_line import fails, run
+from command_line import as_json, fails, run, works
 
 from nembp.checkpoints import load_model, save_model
 from nembp.datasets import load
@@ -27,13 +26,7 @@ def runs(tmp_path_factory):
 
 def predict(*args: object) -> list[list[str]]:
     """Return the cells of the table that is printed, or a line that is not."""
-    result = run("predict", *args)
-    assert result.exit_code == 0, result.output
-    return [line.split() for line in result.stdout.splitlines()]
-
-
-def as_json(*args: object) -> Any:
-    return json.loads(run(*args, "--json").stdout)
+    return [line.split() for line in works("predict", *args).stdout.splitlines()]
 
 
 def test_evaluate_prints_scores_or_json_of_data_that_may_have_moved(runs):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import fails, run
+from command_line import as_json, fails, run, works
 from PIL import Image
 
 from nembp.adversarial.data import draw_latent
@@ -34,12 +35,7 @@ def runs(tmp_path_factory):
 
 
 pytestmark = pytest.mark.usefixtures("own_folder")
-
-
-def sample(*args: object):
-    result = run("sample", *args)
-    assert result.exit_code == 0, result.output
-    return result
+sample = partial(works, "sample")
 
 
 def arrays(path: str) -> dict[str, np.ndarray]:
@@ -111,10 +107,10 @@ def test_info_shows_both_players(runs):
     generator, discriminator = text.split("discriminator:\n")
     assert generator.startswith("generator:\ndata        digits: 2 to 64 values\n")
     assert "digits: 8x8x1 to real\n" in discriminator
-    facts = json.loads(run("info", runs / "ring", "--json").stdout)
+    facts = as_json("info", runs / "ring")
     assert [layer["shape"] for layer in facts["generator"]["layers"]] == [[2], [16], [2]]
     assert facts["discriminator"]["config"]["bidirectional"] == "both"
-    assert json.loads(run("info", runs / "ring" / "generator.npz", "--json").stdout)["targets"]
+    assert as_json("info", runs / "ring" / "generator.npz")["targets"]
 
 
 def test_bad_input_is_one_line(runs):
@@ -144,8 +140,7 @@ def test_players_of_tables_know_its_columns(tmp_path, monkeypatch):
     sample("a", "-n", "2", "--out", "s.npz")
     told = run("predict", "a/generator.npz", "s.npz", "--key", "z")
     assert told.stdout.splitlines()[0].split() == ["input", "width", "height"]
-    told = run("predict", "a/discriminator.npz", "t.csv")
-    assert told.exit_code == 0, told.output
+    told = works("predict", "a/discriminator.npz", "t.csv")
     assert len(told.stdout.splitlines()) == 81
 
 

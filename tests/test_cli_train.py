@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import fails, interrupted, run
+from command_line import fails, interrupted, run, works
 from nembp_cli.gan import _columns
 from nembp_cli.progress import LiveProgress
 from rich.console import Console
@@ -41,8 +41,7 @@ def train(*args: object, env: dict[str, str] | None = None):
 
 # -- output ----------------------------------------------------------------------------------------
 def test_json_is_one_object_on_stdout_and_all_else_on_stderr(tmp_path):
-    result = train(*SHORT, "--json")
-    assert result.exit_code == 0, result.stderr
+    result = works("train", *SHORT, "--json")
     assert result.stdout.count("\n") == 1
     summary = json.loads(result.stdout)
     assert set(REQUIRED) <= set(summary)
@@ -150,8 +149,7 @@ def test_without_a_gpu(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
     for there in (True, False):  # a GPU that is left unused is news, none is not
         monkeypatch.setattr("nembp.runs.run.gpu_seems_present", lambda there=there: there)
-        result = train("--layers", "8", "--epochs", "1", "--out", "a", "--force")
-        assert result.exit_code == 0
+        result = works("train", "--layers", "8", "--epochs", "1", "--out", "a", "--force")
         told = "nembp: computing on the CPU: device 'gpu' needs CuPy" in result.stderr
         assert told is there
     assert from_toml("a/config.toml").device == "cpu"
@@ -282,10 +280,9 @@ def test_paths_that_are_not_text(tmp_path):
     os.mkdir(folder)
     x = np.arange(40.0).reshape(20, 2)
     np.savez(f"{folder}/d.npz", x=x, y=np.arange(20) % 2)
-    result = train("--dataset", "npz", "--data-dir", f"{folder}/d.npz", *SHORT, "--out",
+    result = works("train", "--dataset", "npz", "--data-dir", f"{folder}/d.npz", *SHORT, "--out",
                    f"{folder}/a", "--json", "--quiet")  # fmt: skip
-    assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["run"] == f"{folder}/a"
     assert json.loads(Path(folder, "a", "summary.json").read_text())["status"] == "finished"
-    assert run("evaluate", f"{folder}/a").exit_code == 0
+    works("evaluate", f"{folder}/a")
     assert from_toml(f"{folder}/a/config.toml").data_dir is None  # which TOML cannot hold

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import run
+from command_line import as_json
 
 from nembp import architecture, experiments
 from nembp.adversarial import AdversarialSettings, AdversarialTrainer, Score
@@ -385,16 +385,9 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("own.py").write_text("def f(t):\n    return float(t @ t) / 2, t\n")
 
 
-def command(*args: object) -> Any:
-    """Run a command with --json, and return what it printed."""
-    result = run(*args, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
-
-
 def written(*args: object) -> list[Any]:
     """Return the array that a command writes."""
-    command(*args, "--force", "--out", "out.npy")
+    as_json(*args, "--force", "--out", "out.npy")
     return np.load("out.npy").tolist()  # type: ignore[no-any-return]
 
 
@@ -416,17 +409,17 @@ def test_folders_of_version_0_1_predict_score_and_draw_the_same():
     back = "y.npy", "--direction", "backward"
     found = numbers({
         "run": {
-            "evaluate": command("evaluate", run_),
+            "evaluate": as_json("evaluate", run_),
             "forward": written("predict", run_, "x.npy"),
             "backward": np.ravel(written("predict", run_, *back)).tolist(),
         },
         "images": {
-            "evaluate": command("evaluate", images),
+            "evaluate": as_json("evaluate", images),
             "forward": written("predict", images, "x.npy"),
             "backward": np.ravel(written("predict", images, *back)).tolist(),
         },
         "table": {
-            "evaluate": command("evaluate", GOLDEN / "table", "--data-dir", "table.csv"),
+            "evaluate": as_json("evaluate", GOLDEN / "table", "--data-dir", "table.csv"),
             "forward": written("predict", GOLDEN / "table", "table.csv")[:3],
         },
         "gan": {
@@ -500,6 +493,6 @@ def test_json_has_the_keys_of_version_0_1(name, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "meta_path", [WithoutTorch, *sys.meta_path])
     monkeypatch.delitem(sys.modules, "torch", raising=False)
-    lost = set(facts()["keys"][name]) - keys(command(*COMMANDS[name]))
+    lost = set(facts()["keys"][name]) - keys(as_json(*COMMANDS[name]))
     differs = re.compile(r"\.(environment\.[A-Z]|blas\[|packages\.|versions\.)")  # by machine
     assert not [key for key in lost if not differs.match(key)]

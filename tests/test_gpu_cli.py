@@ -9,7 +9,7 @@ from pathlib import Path
 import fake_cupy
 import numpy as np
 import pytest
-from command_line import fails, run
+from command_line import as_json, fails, run
 from devices import REAL, needs_kernels
 
 from nembp.checkpoints import load_model
@@ -39,7 +39,7 @@ def test_train_evaluate_and_predict():
         assert summaries[0][key] == pytest.approx(summaries[1][key], **tolerance), key
     for name in ("gpu", "cpu"):
         for on in ("cpu", "gpu"):
-            scores = json.loads(run("evaluate", name, "--device", on, "--json").stdout)
+            scores = as_json("evaluate", name, "--device", on)
             assert scores["device"].startswith(on)
             assert scores["forward/nll"] == pytest.approx(summaries[0]["forward/nll"], rel=1e-2)
     np.save("x.npy", np.arange(128.0).reshape(2, 64) % 16)
@@ -69,7 +69,7 @@ def test_graphs_of_adversarial_iterations_can_be_switched_off():
     found = {}
     for mode in ("auto", "off"):
         options = ("--noise", "nem", "--cuda-graphs", mode, "--out", mode, "--quiet")
-        found[mode] = json.loads(run(*GAN, *options, "--json").stdout)
+        found[mode] = as_json(*GAN, *options)
         assert from_toml(f"{mode}/config.toml", GanConfig).cuda_graphs == mode
     assert found["auto"]["scores"] == found["off"]["scores"]
     assert (found["auto"]["captured_iterations"], found["auto"]["why_not_captured"]) == (6, None)

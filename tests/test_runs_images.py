@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import fails, run
+from command_line import as_json, fails, run, works
 
 from nembp.checkpoints import load_model
 from nembp.datasets.images import read_images
@@ -86,15 +86,12 @@ def test_samples_of_either_direction_are_raw_pixels():
     train_run(COLOURS.replace({"epochs": 15}), "run")
     Image.fromarray(X[151]).save("one.png")
     np.save("one.npy", X[151:152])
-    by_file = [
-        json.loads(run("predict", "run", name, "--json").stdout)["predictions"][0]
-        for name in ("one.png", "one.npy")
-    ]
+    by_file = [as_json("predict", "run", name)["predictions"][0] for name in ("one.png", "one.npy")]
     assert by_file[0]["class"] == CLASSES[LABELS[151]]
     assert by_file[0]["probabilities"] == pytest.approx(by_file[1]["probabilities"], abs=1e-6)
     backward = "--direction", "backward", "--labels", "red"
-    assert run("predict", "run", *backward, "--out", "red.png").exit_code == 0
-    assert run("predict", "run", *backward, "--out", "red.npy").exit_code == 0
+    works("predict", "run", *backward, "--out", "red.png")
+    works("predict", "run", *backward, "--out", "red.npy")
     raw, drawn = np.load("red.npy")[0], read_images("red.png", (8, 8, 3))[0]
     assert np.abs(np.clip(raw, 0, 255) - drawn).max() <= 1
     left = drawn[:, :4].mean(axis=(0, 1))
@@ -149,22 +146,20 @@ def test_files_of_any_size_are_trained_on_and_predicted_at_one_size():
     line = fails(3, "train", *arguments)
     assert "--image-size 16x" in line
     short = ["--image-size", "8", "--epochs", "15", "--learning-rate", "0.005", "--out", "run"]
-    result = run("train", *arguments, *short, "--json", "--quiet")
-    assert result.exit_code == 0, result.output
+    result = works("train", *arguments, *short, "--json", "--quiet")
     assert json.loads(result.stdout)["config"]["image_size"] == [8, 8]
     assert from_toml("run/config.toml").image_size == (8, 8)
     assert load_model("run/model.npz").shape == (8, 8, 3)
     assert evaluate_run("run")["samples"] == 12
     files = [f"files/{CLASSES[k]}/{k + 3}.png" for k in range(3)]
-    found = json.loads(run("predict", "run", *files, "--json").stdout)["predictions"]
+    found = as_json("predict", "run", *files)["predictions"]
     assert [row["class"] for row in found] == list(CLASSES)
 
 
 # -- the command line ------------------------------------------------------------------------------
 def test_one_line_describes_a_convolutional_network():
     arguments = ["--dataset", "idx", "--data-dir", SAMPLE, "--device", "cpu", "--epochs", "2"]
-    result = run("train", *arguments, "--layers", "conv8x4s2, pool2,32", "--out", "run")
-    assert result.exit_code == 0, result.output
+    result = works("train", *arguments, "--layers", "conv8x4s2, pool2,32", "--out", "run")
     assert "; 784-conv8x4s2-pool2-32-10 relu, " in result.stderr.splitlines()[0]
     config = from_toml("run/config.toml")
     assert config.layers == ("conv8x4s2", "pool2", 32)
@@ -196,7 +191,7 @@ def test_info_shows_a_network_layer_by_layer():
         ["1", "conv32x4s2", "4x4x32", "relu", "1,536", "64", "24,576"],
     ]
     assert rows[-1][:2] == ["in", "all"]
-    shown = json.loads(run("info", "run/model.npz", "--json").stdout)
+    shown = as_json("info", "run/model.npz")
     totals = shown["totals"]
     assert totals["weights"] + totals["biases"] == shown["parameters"]
     assert shown["parameters"] == load_model("run/model.npz").net.parameter_count
