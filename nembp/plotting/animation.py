@@ -44,21 +44,10 @@ def scatter_frame(
     *,
     window: tuple[NDArray[Any], NDArray[Any]] | None = None,
 ) -> Frame:
-    """Draw generated points over real ones.
+    """Draw generated points over real ones, by their first two columns, or the one against 0.
 
-    Parameters
-    ----------
-    real, generated : ndarray, shape (n, features)
-        Their first two columns are drawn, or the one against 0; points outside the window are not.
-    title : str
-        A line above.
-    window : (low, high), optional
-        Corners of what is seen, in the points' unit; by default the real points and a quarter of
-        their extent around them.
-
-    Returns
-    -------
-    ndarray of uint8, shape (height, width, 3)
+    The window, corners (low, high), is by default the real points' and a quarter of their extent
+    around them; points outside are not drawn.
 
     Raises
     ------
@@ -73,7 +62,8 @@ def scatter_frame(
             raise ShapeError(
                 f"{what} points of shape {np.shape(points)}; expected (n, 2) to draw in the plane"
             )
-    real, generated = _pairs(real), _pairs(generated)
+    # a single column is drawn against 0
+    real, generated = (np.c_[each, np.zeros(len(each))][:, :2] for each in (real, generated))
     if window is None:
         low, high = real.min(axis=0), real.max(axis=0)
         half = 0.625 * max(float((high - low).max()), 1e-12)
@@ -102,29 +92,8 @@ def scatter_frame(
     return np.asarray(sheet, np.uint8)
 
 
-def _pairs(points: NDArray[Any]) -> NDArray[np.float64]:
-    pairs = np.zeros((len(points), 2))
-    pairs[:, : np.shape(points)[1]] = np.asarray(points)[:, :2]
-    return pairs
-
-
 def image_frame(images: NDArray[Any], shape: Sequence[int], title: str = "") -> Frame:
-    """Draw generated images in a grid, with a line above.
-
-    Parameters
-    ----------
-    images : ndarray, shape (n, features) or (n, *shape)
-        uint8, or floats, which are clipped to [0, 1].
-    shape : sequence of int
-        (height, width, channels) of one image, 1 or 3 channels; of others their mean is shown.
-    title : str
-        A line above.
-
-    Raises
-    ------
-    ShapeError
-        If the array does not hold such images.
-    """
+    """Draw generated images in a grid, with a line above; as `tile_images` for any channels."""
     images, shape = in_colour(images, shape)
     columns = max(1, int(np.ceil(np.sqrt(len(images)))))
     scale = max(1, (WIDTH - 2 * MARGIN) // (columns * (max(shape[:2]) + 1)))  # to fill a frame
@@ -140,11 +109,8 @@ def image_frame(images: NDArray[Any], shape: Sequence[int], title: str = "") -> 
 class Film:
     """The frames of a training: the last is a picture, all of them an animation.
 
-    Parameters
-    ----------
-    most : int
-        Frames kept; beyond that every second one goes, and from then on only every second one
-        comes, so that memory stays bounded and time passes evenly.
+    Beyond ``most`` every second frame goes, and from then on only every second one comes, so that
+    memory stays bounded and time passes evenly.
 
     >>> film = Film()
     >>> film.add(scatter_frame(np.eye(2), np.zeros((5, 2)), "iteration 1"))
@@ -187,24 +153,12 @@ class Film:
         self._kept, self._last = [bytes(frame) for frame in state["kept"]], bytes(state["last"])
 
     def write_picture(self, path: str | os.PathLike[str]) -> None:
-        """Write the last frame as PNG.
-
-        Raises
-        ------
-        OutputError
-            If there is no frame, or the file cannot be written.
-        """
+        """Write the last frame as PNG."""
         self._check(path, ".png")
         write_atomically(path, self._last)
 
     def write_gif(self, path: str | os.PathLike[str]) -> None:
-        """Write all frames as an endless GIF of about six seconds that stops at the last.
-
-        Raises
-        ------
-        OutputError
-            If there is no frame, or the file cannot be written.
-        """
+        """Write all frames as an endless GIF of about six seconds that stops at the last."""
         self._check(path, ".gif")
         frames = self._frames
         each = min(MOST, max(LEAST, LENGTH // len(frames)))
@@ -218,6 +172,7 @@ class Film:
         write_atomically(path, content.getvalue())
 
     def _check(self, path: str | os.PathLike[str], suffix: str) -> None:
+        """Raise an OutputError for another suffix, or if there is no frame."""
         if Path(path).suffix.lower() != suffix:
             raise OutputError(f"{os.fspath(path)}: expected a name that ends in {suffix}")
         if not self._added:

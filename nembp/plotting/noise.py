@@ -170,7 +170,7 @@ def plane(first: Floats, second: Floats) -> Floats:
     """
     vectors = [vector / (np.abs(vector).max() or 1.0) for vector in (first, second)]
     q, r = np.linalg.qr(np.stack(vectors, axis=1))
-    return np.asarray((q * np.where(np.diagonal(r) < 0, -1.0, 1.0)).T)
+    return np.asarray((q * np.where(np.diagonal(r) < 0, -1.0, 1.0)).T + 0.0)  # not -0
 
 
 # distances in this plane are those of three probabilities: the simplex's sides are √2 long
@@ -494,13 +494,6 @@ def draw_noise(
     The region where the gain is ≥ 0 is blue. Of each panel up to 600 draws are shown, of which
     the shares count all: accepted where they fell, rejected where they fell, and reflected where
     −n fell; of draws whose units are screened one by one, both what was drawn and what was kept.
-
-    Raises
-    ------
-    NembpError
-        If matplotlib is not installed.
-    OutputError
-        If the file cannot be written, or its suffix promises another format.
     """
     if Path(path).suffix.lower() != ".png":
         raise OutputError(f"{os.fspath(path)}: pictures are PNG; give a name that ends in .png")

@@ -42,24 +42,11 @@ def tile_images(
     scale: int | None = None,
     gap: int = 2,
 ) -> NDArray[np.uint8]:
-    """Lay images out in a grid, row by row.
+    """Lay images (n, features) or (n, *shape) out in a grid, row by row.
 
-    Parameters
-    ----------
-    images : ndarray, shape (n, features) or (n, *shape)
-        uint8, or floats, which are clipped to [0, 1].
-    shape : sequence of int
-        (height, width, channels) of one image, 1 or 3 channels.
-    columns : int, optional
-        Images in a row; by default as many as make the grid about square.
-    scale : int, optional
-        Enlargement of each pixel; by default small images become about 64 pixels.
-    gap : int, default 2
-        Grey pixels between neighbours.
-
-    Returns
-    -------
-    ndarray of uint8, shape (height, width, channels)
+    They are uint8, or floats, which are clipped to [0, 1]; ``shape`` is (height, width, channels)
+    of one, with 1 or 3 channels. By default the grid is about square, and small images are
+    enlarged to about 64 pixels; between neighbours are ``gap`` grey ones.
 
     Raises
     ------
@@ -86,15 +73,7 @@ def tile_images(
 
 
 def write_images(path: str | os.PathLike[str], images: NDArray[Any], shape: Sequence[int]) -> None:
-    """Write one image pixel by pixel, or several as a sheet of `tile_images`, as PNG.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written, or its suffix is not .png.
-    ShapeError
-        As `tile_images`.
-    """
+    """Write one image pixel by pixel, or several as a sheet of `tile_images`, as PNG."""
     one = len(images) == 1
     sheet = _pixels(images, shape)[0] if one else tile_images(images, shape)
     _write_png(path, pil_image(sheet))
@@ -115,8 +94,6 @@ def backward_picture(
 
     Parameters
     ----------
-    path : path
-        Commonly ``backward.png``.
     images : ndarray, shape (classes, features) or (classes, *shape)
         ``net.reversed`` at the label of each class, scaled to raw units; of images in [0, 1],
         which is also what they are clipped to.
@@ -130,8 +107,6 @@ def backward_picture(
 
     Raises
     ------
-    OutputError
-        If the file cannot be written.
     ShapeError
         If the arrays do not have a sample of this shape for each class, or hold a NaN.
     """
