@@ -352,10 +352,7 @@ def _noisy(
 ) -> list[tuple[OneWay, Any, Any]]:
     """Return (direction, x, y) for each direction summed, its own target with noise added."""
     ways = one_way(direction)
-    for name, n, target, way in (
-        ("y", noise_y, y, "forward"),
-        ("x", noise_x, x, "backward"),
-    ):
+    for name, n, target, way in (("y", noise_y, y, "forward"), ("x", noise_x, x, "backward")):
         if n is not None and way not in ways:
             raise ArchitectureError(
                 f"noise_{name} is noise on the {way} direction's target, but the direction is "
@@ -449,6 +446,12 @@ def gains_at(
     return gains
 
 
+def _gains(net: BinaryNetwork, theta: Any, target: Matrix, way: OneWay, noise: Noise) -> Gains:
+    """Return the gains by what the noise is screened by: whole rows, or single neurons."""
+    component = noise.screening_for(net.target_likelihood(way)) == "component"
+    return gains_at(net, theta, target, way, component=component)
+
+
 def draw_noise(
     net: BinaryNetwork,
     theta: Any,
@@ -469,8 +472,7 @@ def draw_noise(
     counted from 1, is t of the annealing schedule.
     """
     target = net.source_and_target(x, y, way)[1]
-    component = noise.screening_for(net.target_likelihood(way)) == "component"
-    gains = gains_at(net, theta, target, way, component=component)
+    gains = _gains(net, theta, target, way, noise)
     std = noise.std_at(epoch=iteration, iteration=iteration)
     r = posterior(net, theta, x, y, way)
     return draw(noise, std, target, gains, r, generator, condition=condition, support=support)
@@ -478,27 +480,15 @@ def draw_noise(
 
 @dataclass(frozen=True)
 class NemInequality:
-    """E[log p(y + n, h | x, Θ) / p(y, h | x, Θ)], summed over rows, in nats, by three routes.
+    """E[log p(y + n, h | x, Θ) / p(y, h | x, Θ)], summed over rows, in nats, by three routes."""
 
-    Attributes
-    ----------
-    exact : float or None
-        By enumeration of the lattice; None for continuous noise and for drift.
-    sampled, standard_error : float
-        Mean over draws of noise and hidden states, and its standard error.
-    q_gain, q_gain_standard_error : float
-        Mean over draws of the noise alone of Q_N(Θ | Θ*) − Q(Θ | Θ*), and its standard error.
-    draws, nonzero : int, float
-        Draws behind both means; share of the target coordinates that carry noise after screening.
-    """
-
-    exact: float | None
-    sampled: float
+    exact: float | None  # by enumeration of the lattice; None for continuous noise and for drift
+    sampled: float  # mean over draws of noise and hidden states
     standard_error: float
-    q_gain: float
+    q_gain: float  # mean over draws of the noise alone of Q_N(Θ | Θ*) − Q(Θ | Θ*)
     q_gain_standard_error: float
-    draws: int
-    nonzero: float
+    draws: int  # behind both means
+    nonzero: float  # share of the target coordinates that carry noise after screening
 
     @property
     def holds(self) -> bool:
@@ -523,18 +513,10 @@ def nem_inequality(
 ) -> NemInequality:
     """Evaluate the NEM inequality at Θ for noise on the targets of ``direction``.
 
-    Parameters
-    ----------
-    noise_y, noise_x : Noise
-        Noise on the forward target y and on the backward target x, at its first standard
-        deviation; at least one, and only on targets of ``direction``.
-    draws : int
-        Of the two sampled means; at least 2.
-    condition, support
-        As in :func:`nembp.em.screening.draw`; the lattice has 3^width values to enumerate.
-    theta_star : array, optional
-        Θ* of the posterior, where it is not Θ. Noise screened at Θ by ``every`` keeps its
-        guarantee; by ``posterior`` it does not. Exact on the lattice only.
+    The noise, on the forward target y or the backward target x, has its first standard deviation;
+    ``condition`` and ``support`` are those of :func:`nembp.em.screening.draw`, whose lattice has
+    3^width values to enumerate. ``theta_star`` is Θ* of the posterior, where it is not Θ: noise
+    screened at Θ by ``every`` keeps its guarantee; by ``posterior`` it does not.
 
     Raises
     ------
@@ -549,83 +531,65 @@ def nem_inequality(
             f"backward) and draws ≥ 2, got noise_y={noise_y}, noise_x={noise_x}, draws={draws}"
         )
     x, y = check_rows("x", x, net.inputs), check_rows("y", y, net.outputs)
-    star = theta if theta_star is None else theta_star
-    r_star = {way: posterior(net, star, x, y, way) for way in noises}
-
-    parts: list[float | None] = [None]
-    if support == "lattice":
-        parts = [
-            _enumerated_gain(
-                net,
-                theta,
-                y if way == "forward" else x,
-                way,
-                noise,
-                condition,
-                posterior(net, theta, x, y, way),
-                r_star[way],
-            )
-            for way, noise in noises.items()
-        ]
-    # every draw has rows of its own
-    many_x, many_y = np.tile(x, (draws, 1)), np.tile(y, (draws, 1))
-    options: Any = {"condition": condition, "support": support}
-    n = {
-        way: draw_noise(net, theta, many_x, many_y, way, noise, generator, **options)
-        for way, noise in noises.items()
-    }
+    many = np.tile(x, (draws, 1)), np.tile(y, (draws, 1))  # every draw has rows of its own
+    exact: list[float | None] = []
+    nonzero = []
     at_hidden, q_gain = np.zeros(draws), np.zeros(draws)
-    for way in noises:
-        forward = way == "forward"
-        noisy_x, noisy_y = (many_x, many_y + n[way]) if forward else (many_x + n[way], many_y)
-        ratio = net.log_joint(theta, noisy_x, noisy_y, way) - net.log_joint(
-            theta, many_x, many_y, way
+    for way, noise in noises.items():
+        r_star = posterior(net, theta if theta_star is None else theta_star, x, y, way)
+        exact.append(None)
+        if support == "lattice":
+            exact[-1] = _enumerated_gain(net, theta, x, y, way, noise, condition, r_star)
+        n = draw_noise(
+            net, theta, *many, way, noise, generator, condition=condition, support=support
         )
-        r = np.tile(r_star[way], (draws, 1))
+        nonzero.append((n != 0.0).ravel())
+        noise_of = (0.0, n) if way == "forward" else (n, 0.0)
+        there = net.log_joint(theta, many[0] + noise_of[0], many[1] + noise_of[1], way)
+        ratio = there - net.log_joint(theta, *many, way)
+        r = np.tile(r_star, (draws, 1))
         cumulative = r.cumsum(axis=1)
         uniform = generator.uniform(0.0, cumulative[:, -1:])
         h = (cumulative <= uniform).sum(axis=1)  # the state whose interval holds the draw
         at_hidden += ratio[np.arange(len(h)), h].reshape(draws, -1).sum(axis=1)
         q_gain += (r * ratio).sum(axis=1).reshape(draws, -1).sum(axis=1)
     return NemInequality(
-        exact=None if None in parts else math.fsum(p for p in parts if p is not None),
+        exact=None if None in exact else math.fsum(p for p in exact if p is not None),
         sampled=float(at_hidden.mean()),
         standard_error=float(at_hidden.std(ddof=1) / math.sqrt(draws)),
         q_gain=float(q_gain.mean()),
         q_gain_standard_error=float(q_gain.std(ddof=1) / math.sqrt(draws)),
         draws=draws,
-        nonzero=float(np.concatenate([each.ravel() for each in n.values()]).astype(bool).mean()),
+        nonzero=float(np.concatenate(nonzero).mean()),
     )
 
 
 def _enumerated_gain(
     net: BinaryNetwork,
     theta: Any,
-    target: Matrix,
+    x: Matrix,
+    y: Matrix,
     way: OneWay,
     noise: Noise,
     condition: Condition,
-    r: Matrix,
     r_star: Matrix,
 ) -> float | None:
     """Return Σ_n p(n) Σ_h p(h | y, x, Θ*) gain(kept n; h), n over the lattice."""
     if noise.kind in ("none", "drift"):  # the value of drift is itself a sampled mean
         return 0.0 if noise.kind == "none" else None
+    target = net.source_and_target(x, y, way)[1]
     width = target.shape[1]
     if width > MAX_LATTICE:
         raise ArchitectureError(
             f"a lattice in {width} dimensions has 3^{width} points; enumeration stops at "
             f"{MAX_LATTICE}: use support='continuous'"
         )
-    component = noise.screening_for(net.target_likelihood(way)) == "component"
-    gains = gains_at(net, theta, target, way, component=component)
+    gains, r = _gains(net, theta, target, way, noise), posterior(net, theta, x, y, way)
     points, probabilities = LATTICE
     total = 0.0
     for index in product(range(len(points)), repeat=width):
         n = np.broadcast_to(noise.std_at(1, 1) * points[list(index)], target.shape)
-        kept = screen(
-            noise, target * n if noise.mode == "multiplicative" else n, gains, r, condition
-        )
-        gain = float(np.einsum("ns,nsg->", r_star, gains(kept)))
-        total += float(probabilities[list(index)].prod()) * gain
+        n = target * n if noise.mode == "multiplicative" else n
+        gain = np.einsum("ns,nsg->", r_star, gains(screen(noise, n, gains, r, condition)))
+        total += float(probabilities[list(index)].prod() * gain)
     return total

@@ -31,20 +31,6 @@ from nembp.errors import ArchitectureError, DivergenceError, ShapeError
 class GaussianMixture:
     """Parameters Θ of a mixture with K components in d dimensions.
 
-    Parameters
-    ----------
-    weights : array, shape (K,)
-        w, positive, summing to 1.
-    means : array, shape (K, d)
-        μ, in units of y.
-    covariances : array, shape (K, d, d)
-        Σ, symmetric and positive definite.
-
-    Attributes
-    ----------
-    factors : array, shape (K, d, d)
-        L, lower triangular, with Σ_j = L_j L_jᵀ.
-
     Raises
     ------
     ShapeError
@@ -59,10 +45,10 @@ class GaussianMixture:
     array([[0.5, 0.5]])
     """
 
-    weights: Matrix
-    means: Matrix
-    covariances: Matrix
-    factors: Matrix = field(init=False, repr=False)
+    weights: Matrix  # w, shape (K,), positive, summing to 1
+    means: Matrix  # μ, shape (K, d), in units of y
+    covariances: Matrix  # Σ, shape (K, d, d), symmetric and positive definite
+    factors: Matrix = field(init=False, repr=False)  # L, lower triangular, Σ_j = L_j L_jᵀ
 
     def __post_init__(self) -> None:
         names = ("weights", "means", "covariances")
@@ -170,12 +156,7 @@ def m_step(y: Any, posterior: Matrix, reg_covar: float = 0.0) -> GaussianMixture
     w_j = N_j / N, μ_j = Σ_y r_j y / N_j, Σ_j = Σ_y r_j (y − μ_j)(y − μ_j)ᵀ / N_j with
     N_j = Σ_y r_j(y). ``reg_covar``, in squared units of y, is added to the diagonal of each
     covariance; EM is monotone at 0. For the noisy M-step, y has noise added and the posterior is
-    that of the clean y.
-
-    Raises
-    ------
-    DivergenceError
-        If a component collapsed.
+    that of the clean y. A component that collapsed is a DivergenceError.
     """
     y = np.asarray(y, dtype=np.float64)
     # scikit-learn's guard against an empty component, so that steps are comparable
@@ -212,26 +193,15 @@ def initial_mixture(
 # -- a fit -----------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class MixtureFit:
-    """A fitted mixture and its history.
-
-    Attributes
-    ----------
-    log_likelihood : array, shape (iterations + 1,)
-        Mean of log p(y | Θₜ) over the clean data before the first iteration and after each, in
-        nats a row. It never falls where there is neither noise nor ``reg_covar``.
-    noise_gain : array, shape (iterations,)
-        [Q_N(Θₜ | Θₜ) − Q(Θₜ | Θₜ)] a row: not negative for NEM noise.
-    nonzero : array, shape (iterations,)
-        Share of the rows that carry noise after screening.
-    converged : bool
-        Whether the last change of the mean log-likelihood fell below the tolerance.
-    """
+    """A fitted mixture and its history."""
 
     mixture: GaussianMixture
+    # mean of log p(y | Θₜ) over the clean data before the first iteration and after each, in nats a
+    # row; it never falls where there is neither noise nor ``reg_covar``
     log_likelihood: Matrix
-    noise_gain: Matrix
-    nonzero: Matrix
-    converged: bool
+    noise_gain: Matrix  # [Q_N(Θₜ | Θₜ) − Q(Θₜ | Θₜ)] a row of each: not negative for NEM noise
+    nonzero: Matrix  # share of the rows that carry noise after screening
+    converged: bool  # whether the mean log-likelihood last changed by less than the tolerance
 
     @property
     def iterations(self) -> int:
@@ -280,18 +250,12 @@ def fit_mixture(
     tolerance: float = 1e-3,
     reg_covar: float = 1e-6,
 ) -> MixtureFit:
-    """Fit a mixture to y (rows, d) by EM, or by noisy EM.
+    """Fit a mixture to y (rows, d) by EM from Θ₀, or by noisy EM.
 
-    Parameters
-    ----------
-    initial : GaussianMixture
-        Θ₀; see :func:`initial_mixture`.
-    noise, condition
-        As in :func:`draw_mixture_noise`; ``std`` in units of y, annealed over iterations.
-    iterations, tolerance : int, float
-        Stop after so many, or when the mean log-likelihood changes by less (0: never).
-    reg_covar : float
-        Added to the diagonal of every covariance.
+    The noise's ``std`` is in units of y, annealed over iterations, its condition that of
+    :func:`draw_mixture_noise`. EM stops after so many ``iterations``, or when the mean
+    log-likelihood changes by less than ``tolerance`` (0: never); ``reg_covar`` is added to the
+    diagonal of every covariance.
 
     Raises
     ------

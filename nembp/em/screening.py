@@ -63,28 +63,13 @@ def draw(
     condition: Condition = "every",
     support: Support = "continuous",
 ) -> Matrix:
-    """Draw noise for targets ``t`` and screen it as ``noise.kind`` asks.
+    """Draw noise for targets ``t`` (rows, width) and screen it as ``noise.kind`` asks.
 
-    Parameters
-    ----------
-    noise : Noise
-        Kind, law, mode and what becomes of rejected draws.
-    std : float
-        Standard deviation of the draws in units of the target; annealing is the caller's.
-    t : array, shape (rows, width), float64
-        Targets.
-    gains : callable
-        Maps noise (rows, width) to gain (rows, states, groups) in nats; one group screens whole
-        rows, ``width`` groups screen single coordinates.
-    posterior : array, shape (rows, states)
-        p(s | t, Θ).
-    support : {"continuous", "lattice"}
-        ``noise.law``, or the three-point law :data:`LATTICE` of the same standard deviation.
-
-    Returns
-    -------
-    array, shape (rows, width)
-        The effective additive noise. ``drift`` is the mean of ``DRIFT_DRAWS`` screened draws.
+    ``std`` is in units of the target; annealing is the caller's. ``gains`` maps noise to its gain
+    (rows, states, groups) in nats, where one group screens whole rows and ``width`` groups single
+    coordinates; ``posterior`` is p(s | t, Θ), shape (rows, states). The support is ``noise.law``,
+    or the three-point law :data:`LATTICE` of the same standard deviation. The result is what is
+    added to t; ``drift`` is the mean of ``DRIFT_DRAWS`` screened draws.
 
     Raises
     ------
