@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli_predict_cases import train_runs
-from command_line import fails, run, works
+from command_line import as_json, fails, run, works
 from PIL import Image
 
 from nembp.checkpoints import load_model
@@ -39,25 +39,18 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch, request):
-    monkeypatch.chdir(tmp_path)
-    if (
-        "sample_are_drawn" not in request.node.name
-    ):  # the others look at the numbers: no second each
-        monkeypatch.setattr("nembp.plotting.noise.draw_noise", _quick_drawing)
+def _pictures_of_one_pixel(own_folder, monkeypatch, request):
+    """All tests but one look at the numbers."""
+
+    def draw(path, *_):
+        with replacing(path) as file:
+            Image.new("RGB", (1, 1)).save(file, "PNG")
+
+    if "sample_are_drawn" not in request.node.name:
+        monkeypatch.setattr("nembp.plotting.noise.draw_noise", draw)
 
 
-def _quick_drawing(path, panels, title: str, words: str) -> None:
-    with replacing(path) as file:
-        Image.new("RGB", (1, 1)).save(file, "PNG")
-
-
-def drawn(*args: object) -> dict:
-    """Draw, and return what --json says."""
-    result = works("draw", "noise", *args, "--json", "--force")
-    facts = json.loads(result.stdout)
-    assert f"nembp: wrote {facts['out']}" in result.stderr
-    return facts
+drawn = partial(as_json, "draw", "noise", "--force")
 
 
 # -- what is drawn ---------------------------------------------------------------------------------
@@ -147,14 +140,6 @@ def test_a_direction_that_was_not_trained_is_noted(runs):
 
 
 # -- mistakes --------------------------------------------------------------------------------------
-def wrong(code: int, *args: object) -> str:
-    """Draw in vain: one line, and nothing written."""
-    before = sorted(os.listdir())
-    line = fails(code, "draw", "noise", *args)
-    assert sorted(os.listdir()) == before
-    return line
-
-
 @pytest.mark.parametrize(
     ("name", "args", "code", "words"),
     [
@@ -175,34 +160,26 @@ def wrong(code: int, *args: object) -> str:
         ("digits", ("--out", "noise.jpg"), 2, "must end in .png"),
         ("digits", ("--input", "absent.npy", "--class", "1"), 3, "absent.npy"),
         ("digits", ("--input", "a.npy", "--data-dir", "b"), 2, "--data-dir"),
+        ("digits", ("--out", "mine.png"), 6, "mine.png: exists; choose another --out, or replace"),
+        ("digits", ("--out", "mine.png/x.png"), 6, "cannot be written"),
     ],
 )
 def test_each_option_has_its_mistakes(runs, name, args, code, words):
-    assert words in wrong(code, runs / name, *args)
+    Path("mine.png").write_text("mine")
+    assert words in fails(code, "draw", "noise", runs / name, *args)
+    assert os.listdir() == ["mine.png"]
+    assert Path("mine.png").read_text() == "mine"
 
 
 def test_samples_of_files_need_a_target_and_have_to_fit(runs):
-    pairs, x, image = runs / "pairs.npz", runs / "x.npy", runs / "digit.png"
-    line = wrong(2, runs / "digits", "--input", image)
-    assert "a sample without its target" in line
-    assert "--class NAME says which class it is of" in line
-    line = wrong(2, runs / "numbers", "--input", x)
-    assert "a sample without its target" in line
-    assert "give an .npz with the arrays x and y" in line
-    assert "--class" not in line
-    assert "it holds 4, counted from 0" in wrong(2, runs / "numbers", "--input", pairs,
-                                                 "--sample", "4")  # fmt: skip
-    assert "expected (n, 8, 8, 1)" in wrong(3, runs / "digits", "--input", x, "--class", "1")
     np.savez("uneven.npz", x=np.zeros((3, 2)), y=np.full((2, 2), 100.0))
-    assert "3 samples x and 2 targets y" in wrong(2, runs / "numbers", "--input", "uneven.npz")
-
-
-def test_pictures_are_not_replaced_and_not_half_written(runs):
-    Path("mine.png").write_text("mine")
-    line = wrong(6, runs / "digits", "--out", "mine.png")
-    assert "mine.png: exists; choose another --out, or replace it with --force" in line
-    assert Path("mine.png").read_text() == "mine"
-    Path("file").touch()
-    assert "cannot be written" in wrong(6, runs / "digits", "--out", "file/x.png")
-    drawn(runs / "digits", "--out", "mine.png")
-    assert Path("mine.png").read_bytes()[:4] == b"\x89PNG"
+    pairs, x, image = runs / "pairs.npz", runs / "x.npy", runs / "digit.png"
+    for code, name, args, words in (
+        (2, "digits", [image], "a sample without its target, and noise is noise on a target; "
+         "--class NAME says which class it is of"),
+        (2, "numbers", [x], "on a target; give an .npz with the arrays x and y"),
+        (2, "numbers", [pairs, "--sample", "4"], "it holds 4, counted from 0"),
+        (3, "digits", [x, "--class", "1"], "expected (n, 8, 8, 1)"),
+        (2, "numbers", ["uneven.npz"], "3 samples x and 2 targets y"),
+    ):  # fmt: skip
+        assert words in fails(code, "draw", "noise", runs / name, "--input", *args)

@@ -82,16 +82,15 @@ def test_graphs_of_adversarial_iterations_can_be_switched_off():
 
 @only_stand_in
 def test_why_iterations_are_not_captured_is_said(monkeypatch):
-    monkeypatch.setattr(fake_cupy.Stream, "begin_capture", lambda *_: fails_to("begin"))
+    def begin(*_):
+        raise RuntimeError("cannot begin")
+
+    monkeypatch.setattr(fake_cupy.Stream, "begin_capture", begin)
     result = run(*GAN, "--out", "a")
     words = "iterations made call by call: a step cannot be captured (cannot begin)"
     assert words in result.stderr
     assert json.loads(Path("a/summary.json").read_text())["captured_iterations"] == 0
     assert words not in run(*GAN, "--out", "b", "--cuda-graphs", "off").stderr
-
-
-def fails_to(what):
-    raise RuntimeError(f"cannot {what}")
 
 
 def test_precision():
@@ -111,9 +110,8 @@ def test_a_full_memory_is_one_line_and_auto_takes_the_cpu(device):
     assert "computing on the CPU: the GPU's memory is full" in result.stderr
     device.memory_limit = 40_000_000
     line = fails(8, "train", "--layers", "4000,4000", "--device", "gpu", "--out", "a")
-    assert all(
-        each in line for each in ("the GPU's memory is full", "--batch-size", "--device cpu")
-    )
+    for words in ("the GPU's memory is full", "--batch-size", "--device cpu"):
+        assert words in line
 
 
 @pytest.mark.parametrize(

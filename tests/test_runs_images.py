@@ -24,19 +24,12 @@ CLASSES = ("red", "green", "blue")
 X = GENERATOR.integers(0, 100, (180, 8, 8, 3))
 X[np.arange(180), :, :4, LABELS] += 120
 X = X.astype(np.uint8)
-COLOURS = RunConfig(
-    dataset="npz",
-    data_dir="colours.npz",
-    epochs=25,
-    learning_rate=0.005,
-    backward_weight=0.1,
-    device="cpu",
-)
+COLOURS = RunConfig(dataset="npz", data_dir="colours.npz", epochs=25, learning_rate=0.005,
+                    backward_weight=0.1, device="cpu")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def _colours(own_folder):
     names = np.array(CLASSES)[LABELS]
     np.savez(
         "colours.npz", x_train=X[:150], y_train=names[:150], x_test=X[150:], y_test=names[150:]
