@@ -66,16 +66,6 @@ class SampleLoss:
     ``target`` (rows, width) is the buffer of the clean targets, ``source`` the noise that they
     receive, ``weights`` (rows, 1) the buffer of what multiplies each sample's log p and error.
     Sums over rows are divided by ``samples``, the rows by default.
-
-    Attributes
-    ----------
-    readout : Readout
-        Whose z receives the pre-activations.
-    nll : array, shape (1, 1)
-        Mean −log p of the clean targets, in nats per sample.
-    weight, factor : float, array of shape (1,) or None
-        Of the error, not of the nll: 1 climbs log p, −1 descends it. A captured step finds
-        ``factor`` on the device.
     """
 
     def __init__(
@@ -92,10 +82,10 @@ class SampleLoss:
         rows, width = target.shape
         self.backend, self.likelihood, self.target = backend, likelihood, target
         self.source, self.samples, self.weights = source, samples or rows, weights
-        self.weight = 1.0
-        self.factor: Array | None = None
-        self.readout = Readout.allocate(backend, rows, width, dtype)
-        self.nll = backend.zeros((1, 1), dtype)
+        self.weight = 1.0  # of the error, not of the nll: 1 climbs log p, −1 descends it
+        self.factor: Array | None = None  # the same, (1,), where a captured step looks
+        self.readout = Readout.allocate(backend, rows, width, dtype)  # z is to be written
+        self.nll = backend.zeros((1, 1), dtype)  # mean of the clean targets, in nats per sample
         self._noisy = backend.empty((rows, width), dtype) if source else None
 
     def error(self, out: Array) -> None:
@@ -203,21 +193,6 @@ class Step:
     and [c ; δ]: a product that carries one direction alone carries the first rows. ``members``
     are of the backward rows, where those are classes, ``groups`` counts the forward rows that
     normalized layers take statistics of together.
-
-    Attributes
-    ----------
-    P, Q : list of array
-        The blocks by layer, P of layers 0..L−1, Q of layers 1..L.
-    a, e, delta, c : list of array
-        Their views. ``delta[0]`` is None unless a subclass wants the error at the input.
-    maps : list of Workspace
-        Linear map k at index k − 1.
-    up, down : list of LayerSide
-        Of each layer in the forward and in the backward direction, None where it has none.
-    threads : callable
-        Context of a step, with the threads that its maps want.
-    moves_statistics : bool
-        Whether a step moves the running statistics of normalized layers.
     """
 
     def __init__(
@@ -232,9 +207,10 @@ class Step:
         statistics: Statistics = "batch",
     ) -> None:
         self.net, self.rows = net, forward
-        self.moves_statistics = statistics == "batch"
+        self.moves_statistics = statistics == "batch"  # the running ones of normalized layers
         backend, dtype, both = net.backend, net.dtype, forward + backward
         sizes, last = [layer.size for layer in net.layers], len(net.maps)
+        # the blocks by layer, P of layers 0..L−1, Q of layers 1..L, and their views
         self.P = [backend.empty((both, size), dtype) for size in sizes[:-1]]
         self.Q: list[Array] = [None, *(backend.empty((both, size), dtype) for size in sizes[1:])]
         parts = (backward, forward) if backward_first else (forward, backward)
@@ -246,7 +222,7 @@ class Step:
 
         shared = any(linear_map.in_workers for linear_map in net.maps)
         workers = backend.workers() if shared else 1  # or leave the threads to BLAS
-        self.threads = single_threaded_blas if workers > 1 else nullcontext
+        self.threads = single_threaded_blas if workers > 1 else nullcontext  # of a step
         filled = [rows for rows in parts if rows]
         self.maps = [m.workspace(backend, filled, dtype, workers=workers) for m in net.maps]
         self.counts: Counts | None = None
@@ -254,6 +230,7 @@ class Step:
             self.counts = Counts(backend, dtype, members, backward)
         scratch = backend.empty((both * max(sizes),), dtype)
         options: Any = {"scratch": scratch, "statistics": statistics, "workers": workers}
+        # each layer in either direction, None where it has none
         self.up: list[Any] = [None] * (last + 1)
         self.down: list[Any] = [None] * (last + 1)
         for k in range(last + 1):
@@ -323,16 +300,10 @@ class JointBackpropagation(Step):
 
     Parameters
     ----------
-    net : Network
-        Seen from its forward direction.
-    rows : int
-        Samples in a batch.
     path : {"samples", "classes", "none"}
         The backward direction with one row per sample; with one row for each of its distinct
-        inputs; or left out, which is unidirectional training.
-    classes : ClassAssignment, optional
-        Of path ``"classes"``. By default the labels, which is exact when every target is a one-hot
-        row.
+        inputs, those of ``classes``, by default the labels, which is exact when every target is a
+        one-hot row; or left out, which is unidirectional training.
     samples : int, optional
         What sums over rows are divided by; ``rows`` by default.
     weighted : bool
@@ -342,17 +313,11 @@ class JointBackpropagation(Step):
         screens noise on the forward signals.
     backward_target : array, shape (rows, inputs), optional
         What the backward direction aims at; ``x`` by default.
-    groups : sequence of int, optional
-        Rows of the forward direction that normalized layers take statistics of together, as of
-        real and of generated samples; all rows by default.
-    input_error : bool
-        Whether ``input_error`` is wanted.
     noise, generators : dict, optional
         The :class:`~nembp.engine.noise.Noise` of each place and the generator of its stream:
         ``"forward"`` and ``"backward"`` for that direction's target, ``"forward/hidden"`` and so on
-        for its signals (:data:`nembp.engine.noise.PLACES`).
-    statistics : {"batch", "running"}
-        What normalized layers normalize by.
+        for its signals (:data:`nembp.engine.noise.PLACES`). Noise on backward signals needs a row
+        for each sample.
 
     Attributes
     ----------
@@ -361,18 +326,12 @@ class JointBackpropagation(Step):
     output, input : SampleLoss
         Of the two directions; ``input`` is None in unidirectional training.
     input_error : array, shape (rows, inputs), or None
-        δ⁰ = ∂(−log p(t | x) / samples)/∂x, after a call.
+        δ⁰ = ∂(−log p(t | x) / samples)/∂x, after a call, where it is asked for.
     forward_nll, backward_nll : array, shape (1, 1)
         Mean negative log-likelihood of the clean targets in nats, after a call.
     sources : dict of NoiseSource
         The places that receive noise, with their share accepted and mean gain; layers of a place
         by their number from the direction's input, as ``"forward/hidden-1"``.
-
-    Raises
-    ------
-    ArchitectureError
-        If backward signals are to be noisy, each sample's by itself, and the path has no row for
-        each sample.
     """
 
     def __init__(
@@ -456,8 +415,7 @@ class JointBackpropagation(Step):
     def __call__(self, gradient: Array | None, epoch: int = 1, iteration: int = 1) -> None:
         """Fill ``gradient`` for the batch in ``x`` and ``t``; None where only losses are wanted.
 
-        ``epoch`` and ``iteration``, both counted from 1, set the standard deviation of annealed
-        noise.
+        ``epoch`` and ``iteration``, both counted from 1, are those of annealed noise.
         """
         for each in self.sources.values():
             each.std = each.noise.std_at(epoch, iteration)
@@ -525,19 +483,7 @@ class CycleBackpropagation(Step):
     Write a batch into ``z``, call :meth:`run`, and then the object with the error at ``output``.
     G(z) is an input to the backward direction that is held fixed. With ``flow`` it is not: the
     gradient of log p(z | G(z)) goes on into G(z), so that δ has to wait for it, and goes down
-    alone. ``backward_target`` and ``noise`` as of :class:`JointBackpropagation`, the noise for the
-    backward target alone.
-
-    Attributes
-    ----------
-    z, output : array, shapes (rows, inputs) and (rows, outputs)
-        The batch, and G(z) after :meth:`run`.
-    input : SampleLoss or None
-        Of the backward direction; its ``weight`` multiplies log p(z | G(z)).
-    backward_nll : array, shape (1, 1)
-        Mean −log p(z | G(z)) of the clean targets in nats, after a call.
-    source : NoiseSource or None
-        With its share accepted and mean gain.
+    alone. ``backward_target`` is ``z`` by default; ``noise`` is for this target.
     """
 
     def __init__(
@@ -553,10 +499,10 @@ class CycleBackpropagation(Step):
     ) -> None:
         super().__init__(net, rows, rows if bidirectional else 0, backward_first=True)
         backend, dtype, back = net.backend, net.dtype, net.reversed.likelihood
-        self.z = self.a[0]
+        self.z = self.a[0]  # the batch
         self.readout = Readout.allocate(backend, rows, net.outputs, dtype)
-        self.output = self.readout.a
-        self.input: SampleLoss | None = None
+        self.output = self.readout.a  # G(z), after `run`
+        self.input: SampleLoss | None = None  # whose weight multiplies log p(z | G(z))
         self.source: NoiseSource | None = None
         self.backward_nll = backend.zeros((1, 1), dtype)
         self._top: Array = None  # eᴸ, where the gradient flows on
@@ -580,11 +526,7 @@ class CycleBackpropagation(Step):
         return self.output
 
     def __call__(self, gradient: Array, error: Array, epoch: int = 1, iteration: int = 1) -> None:
-        """Fill ``gradient``, for ``error`` = ∂/∂output (rows, outputs) of what reads the output.
-
-        ``epoch`` and ``iteration``, both counted from 1, set the standard deviation of annealed
-        noise.
-        """
+        """Fill ``gradient``, for ``error`` = ∂/∂output (rows, outputs) of what reads the output."""
         if self.source is not None:
             self.source.std = self.source.noise.std_at(epoch, iteration)
         self.step(gradient, error)
@@ -659,17 +601,10 @@ def backpropagate(
     classical backpropagation, which maximum likelihood gives back in either direction (Adigun and
     Kosko 2019, theorems 1 and 2). Pass ``net.reversed`` for the other one.
 
-    Parameters
-    ----------
-    net : Network
-        Seen from the direction to differentiate.
-    x, t : array, shapes (rows, net.inputs) and (rows, net.outputs)
-        Input and target of that direction.
-    statistics : {"batch", "running"}
-        What normalized layers normalize by. With ``"batch"``, as in training, the gradient is that
-        of ``net.log_likelihood(x, t, "batch")``, where every row's normalization depends on all
-        rows; with ``"running"`` that of ``net.log_likelihood(x, t)``, where each row is by itself.
-        Both are exact, and neither moves the running statistics.
+    Rows are normalized by the ``statistics`` of the batch, as in training: the gradient is then
+    that of ``net.log_likelihood(x, t, "batch")``, where every row's normalization depends on all
+    rows; or by the running ones, ``net.log_likelihood(x, t)``, where each row is by itself. Both
+    are exact, and neither moves the running statistics.
 
     Returns
     -------

@@ -73,19 +73,17 @@ class Counts:
 
     def __init__(self, backend: Backend, dtype: str, members: Array, rows: int) -> None:
         self.samples, classes = members.shape
-        self._backend, self._by_class = backend, members.T
+        self._backend, self._members = backend, members
         self.shares = backend.zeros((rows, 1), dtype)  # rows of no class keep their zeros
         self._of_classes = self.shares[:classes, :]
-        self._ones = backend.ones((self.samples, 1), dtype)
-        self._sum_rows = backend.ones((1, rows), dtype)
         self._one = backend.ones((1, 1), dtype)
         self._total, self._values, self._others = (backend.empty((1, 1), dtype) for _ in range(3))
 
     def take(self) -> None:
         """Count the members."""
         backend, xp = self._backend, self._backend.xp
-        backend.matmul(self._by_class, self._ones, self._of_classes)
-        backend.matmul(self._sum_rows, self.shares, self._total)
+        backend.count_classes(self._members, self._of_classes)
+        backend.sum_column(self.shares, self._total, 1.0)
         xp.maximum(self._total, self._one, out=self._total)  # where none takes part
         self.shares /= self._total
 
@@ -151,8 +149,8 @@ class Normalizer:
         if backend.has_cache:
             most = max(1, BLOCK_BYTES // (size * np.dtype(dtype).itemsize))
         self._blocks = [
-            [slice(*block) for block in cut(start, stop - start, -(-(stop - start) // most))]
-            for start, stop in cut(0, rows, min(workers, rows))
+            cut(own.start, own.stop - own.start, -(-(own.stop - own.start) // most))
+            for own in cut(0, rows, min(workers, rows))
         ]
         most = max(block.stop - block.start for blocks in self._blocks for block in blocks)
         self._scratch = [backend.empty((most, size), dtype) for _ in self._blocks]

@@ -29,6 +29,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
@@ -258,9 +259,7 @@ class AveragePooling(_Weightless):
         images = xp.reshape(x, (n, *self.shape))
         with writable(backend, out, (n, *self.output_shape)) as pooled:
             pooled[...] = 0.0
-            for _, _, pixels in pixels_of_windows(
-                images, self.stride, self.output_shape[:2], self.window
-            ):
+            for pixels in self._pixels(images):
                 xp.add(pooled, pixels, out=pooled)
             xp.multiply(pooled, 1.0 / math.prod(self.window), out=pooled)
 
@@ -270,10 +269,12 @@ class AveragePooling(_Weightless):
         share = xp.reshape(y, (n, *self.output_shape)) * (1.0 / math.prod(self.window))
         with writable(backend, out, (n, *self.shape)) as images:
             images[...] = 0.0
-            for _, _, pixels in pixels_of_windows(
-                images, self.stride, self.output_shape[:2], self.window
-            ):
+            for pixels in self._pixels(images):
                 xp.add(pixels, share, out=pixels)
+
+    def _pixels(self, images: Array) -> Iterator[Array]:
+        sizes = self.output_shape[:2], self.window
+        return (pixels for _, _, pixels in pixels_of_windows(images, self.stride, *sizes))
 
 
 @dataclass(frozen=True)
@@ -332,6 +333,7 @@ class Workspace:
         self.backend, self.upward, self.linear_map = backend, upward, linear_map
         ways: list[Any] = [linear_map.forward, linear_map.adjoint]
         self._up, self._down = ways if upward else ways[::-1]
+        self._gradient: Any = linear_map.weight_gradient
         self._W: Array = None
 
     def load(self, W: Array) -> None:
@@ -359,7 +361,7 @@ class Workspace:
         if out is not None:
             self._down(self.backend, y[: out.shape[0], :], self._W, out)
         lower, upper = (x, y) if self.upward else (y, x)
-        self.linear_map.weight_gradient(self.backend, lower, upper, gradient)
+        self._gradient(self.backend, lower, upper, gradient)
 
 
 class RowWorkspace(Workspace):
@@ -371,32 +373,16 @@ class RowWorkspace(Workspace):
     def __init__(self, linear_map: LinearMap, backend: Backend, upward: bool, workers: int) -> None:
         super().__init__(linear_map, backend, upward)
         self.workers = workers
+        self._up, self._down = (partial(self._share, way) for way in (self._up, self._down))
+        self._gradient = self._share_gradient
 
-    def forward(self, x: Array, out: Array | None) -> None:
-        if out is not None:
-            self._share(self._up, x, out)
+    def _share(self, way: Any, backend: Backend, x: Array, W: Array, out: Array) -> None:
+        blocks = cut(0, out.shape[0], self.workers, ROW_UNIT)
+        run_parallel(lambda rows: way(backend, x[rows, :], W, out[rows, :]), blocks)
 
-    def adjoint(self, y: Array, out: Array) -> None:
-        self._share(self._down, y, out)
-
-    def _share(self, contract: Callable[..., None], x: Array, out: Array) -> None:
-        def task(block: tuple[int, int]) -> None:
-            rows = slice(*block)
-            contract(self.backend, x[rows, :], self._W, out[rows, :])
-
-        run_parallel(task, cut(0, out.shape[0], self.workers, unit=ROW_UNIT))
-
-    def adjoint_and_gradient(self, x: Array, y: Array, out: Array | None, gradient: Array) -> None:
-        if out is not None:
-            self.adjoint(y[: out.shape[0], :], out)
-        lower, upper = (x, y) if self.upward else (y, x)
-
-        def task(block: tuple[int, int]) -> None:
-            inputs = slice(*block)
-            rows = gradient[inputs, :]
-            self.linear_map.weight_gradient(self.backend, lower[:, inputs], upper, rows)
-
-        run_parallel(task, cut(0, gradient.shape[0], self.workers, unit=ROW_UNIT))
+    def _share_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
+        way, blocks = self.linear_map.weight_gradient, cut(0, out.shape[0], self.workers, ROW_UNIT)
+        run_parallel(lambda inputs: way(backend, x[:, inputs], y, out[inputs, :]), blocks)
 
 
 class BlockWorkspace(Workspace):
@@ -436,8 +422,7 @@ class BlockWorkspace(Workspace):
             for start, size in zip(accumulate(parts, initial=0), parts, strict=False):
                 # as many blocks for each worker where possible
                 count = -(-size // (self._block * self.workers)) * self.workers
-                blocks = cut(start, size, min(count, size))
-                self._blocks[rows] += [slice(*block) for block in blocks]
+                self._blocks[rows] += cut(start, size, min(count, size))
         return self._blocks[rows]
 
     def _work(self, rows: int, task: Callable[[int, int, slice], Any]) -> None:
@@ -469,15 +454,15 @@ class BlockWorkspace(Workspace):
         self._begun[worker] = True
 
 
-def cut(start: int, rows: int, count: int, unit: int = 1) -> list[tuple[int, int]]:
+def cut(start: int, rows: int, count: int, unit: int = 1) -> list[slice]:
     """Cut rows into blocks of nearly equal length, a multiple of ``unit`` but for the last one.
 
     >>> cut(0, 140, 2, unit=8)
-    [(0, 72), (72, 140)]
+    [slice(0, 72, None), slice(72, 140, None)]
     """
     units = -(-rows // unit)
     edges = [start + min(rows, -(-units * k // count) * unit) for k in range(count + 1)]
-    return [block for block in pairwise(edges) if block[0] < block[1]]
+    return [slice(*block) for block in pairwise(edges) if block[0] < block[1]]
 
 
 @contextmanager

@@ -244,7 +244,7 @@ class LayerSide:
         if scratch is None:
             scratch = backend.empty((rows * layer.size,), net.dtype)
         self._scratch = backend.xp.reshape(scratch[: rows * layer.size], (rows, layer.size))
-        self._shares = [slice(*share) for share in cut(0, rows, min(workers, rows), unit=8)]
+        self._shares = cut(0, rows, min(workers, rows), unit=8)
 
     def signal(self, z: Array, *, held: bool = False) -> None:
         """Write f(γ ẑ + b) over ``z`` (rows, size); ``held``: by the last call's statistics."""
