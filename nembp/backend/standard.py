@@ -101,7 +101,8 @@ class Backend:
     def __init__(self, xp: Any, device: Any = None) -> None:
         self.xp = xp if hasattr(xp, "ufunc") else StandardNamespace(xp, device)
         self.device = device
-        self._ones, self._zeros = (_Constants(self.xp, name) for name in ("ones", "zeros"))
+        self.fixed_ones = _Constants(self.xp, "ones")
+        self.fixed_zeros = _Constants(self.xp, "zeros")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.describe()!r})"
@@ -182,18 +183,13 @@ class Backend:
         x[...] = self.xp.where(mask, x, self.xp.zeros_like(x))
         return x
 
-    def rectify(self, z: Array) -> Array:
-        """Write ``max(z, 0)`` over ``z`` (rows, width)."""
-        # an array of zeros, since NumPy's maximum with a scalar is four times slower
-        return self.xp.maximum(z, self._zeros[(z.shape[-1],), z.dtype], out=z)
-
     def keep_where_positive(self, x: Array, a: Array, scratch: Array) -> Array:
         """Set ``x`` to zero where ``a`` ≤ 0, in place; ``scratch`` has their shape and dtype."""
         return self.keep(x, a > 0)
 
     def softplus(self, z: Array, out: Array) -> Array:
         """Write log(1 + eᶻ) into ``out``."""
-        return self.xp.logaddexp(z, self._zeros[(z.shape[-1],), z.dtype], out=out)
+        return self.xp.logaddexp(z, self.fixed_zeros[(z.shape[-1],), z.dtype], out=out)
 
     def strided_view(self, array: Array, shape: tuple[int, ...], steps: tuple[int, ...]) -> Array:
         """Return a view of a contiguous array from its start, with steps in elements."""
@@ -249,7 +245,7 @@ class Backend:
     def sum_rows(self, pairs: Sequence[tuple[Array, Array]]) -> None:
         """For each pair (x, out), write the sum of the rows of ``x`` into ``out`` (1, columns)."""
         for x, out in pairs:  # a product with ones sums columns faster than a reduction
-            self.matmul(self._ones[(1, x.shape[0]), x.dtype], x, out)
+            self.matmul(self.fixed_ones[(1, x.shape[0]), x.dtype], x, out)
 
     # -- ends ------------------------------------------------------------------------------------
     def output_and_score(
@@ -267,7 +263,7 @@ class Backend:
 
     def sum_column(self, column: Array, out: Array, factor: float) -> None:
         """Write factor · Σ column into ``out`` (1, 1)."""
-        self.matmul(self._ones[(1, column.shape[0]), column.dtype], column, out)
+        self.matmul(self.fixed_ones[(1, column.shape[0]), column.dtype], column, out)
         self.xp.multiply(out, factor, out=out)
 
     def count_classes(
@@ -275,7 +271,7 @@ class Backend:
     ) -> None:
         """Write each class's number of samples, and its sum of ``column`` where there is one."""
         by_class = members.T
-        self.matmul(by_class, self._ones[(members.shape[0], 1), members.dtype], counts)
+        self.matmul(by_class, self.fixed_ones[(members.shape[0], 1), members.dtype], counts)
         if column is not None:
             self.matmul(by_class, column, sums)
 

@@ -120,13 +120,7 @@ class Likelihood(ABC):
         o.backend.xp.multiply(o.z, self.scale, out=out)
 
     def multiply_derivative(self, o: Readout, error: Array) -> None:
-        """Turn ``error`` = ∂/∂a into ∂/∂z in place, where another network reads the output.
-
-        Raises
-        ------
-        ArchitectureError
-            If the likelihood does not say; nembp's own do.
-        """
+        """Turn ``error`` = ∂/∂a into ∂/∂z in place, where another network reads the output."""
         raise ArchitectureError(
             f"{type(self).__name__} has no multiply_derivative, which an output that another "
             "network reads needs; write it, or use multinomial, gaussian or bernoulli"
@@ -368,12 +362,7 @@ class Score(IdentityOutput):
 class Bipolar(_Tempered):
     """Independent units of two signs: log p(t) = w Σ [t z − log 2 cosh z], t in [−1, 1].
 
-    The Bernoulli of (t+1)/2 with logit 2z.
-
-    Parameters
-    ----------
-    weight : float
-        Tempering power w of the likelihood (1 is the likelihood itself).
+    The Bernoulli of (t+1)/2 with logit 2z; ``weight`` as there.
     """
 
     name = kernel = "bipolar"

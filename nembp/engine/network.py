@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, pairwise
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
@@ -176,11 +176,8 @@ def statistics_views(layers: Sequence[Layer], flat: Array) -> tuple[Running, Run
 
 def initial_statistics(layers: Sequence[Layer]) -> np.ndarray[Any, Any]:
     """Return first running statistics, on the host: means of 0 and variances of 1."""
-    flat = np.zeros(statistics_count(layers))
-    for pair in chain(*statistics_views(layers, flat)):
-        if pair is not None:
-            pair[1][...] = 1.0
-    return flat
+    both = (*layers[1:], *layers[:-1])
+    return np.concatenate([np.repeat([0.0, 1.0], layer.gains) for layer in both])
 
 
 def check_chain(layers: Sequence[Layer], maps: Sequence[LinearMap]) -> None:
@@ -319,6 +316,20 @@ class Network:
     (3, 4)
     """
 
+    backend: Backend
+    dtype: str
+    inputs: int  # units at this direction's ends
+    outputs: int
+    weight_count: int
+    parameter_count: int
+    statistics_count: int  # 0 where no layer is normalized
+    parameters: Array
+    statistics: Array
+    weights: list[Array]
+    biases: list[Array | None]
+    gains: list[Array | None]
+    running: Running
+
     def __init__(
         self,
         layers: Sequence[Layer],
@@ -332,17 +343,20 @@ class Network:
         initial: str | float = "glorot",
     ) -> None:
         check_chain(layers, maps)
-        self.layers = tuple(layers)
-        self.maps = tuple(maps)
+        self.layers, self.maps, self.direction = tuple(layers), tuple(maps), "forward"
         self.likelihood = get_likelihood("multinomial" if forward is None else forward)
-        self.backend = get_backend(device)
-        self.dtype = dtype_name(dtype)
-        self.direction = "forward"
-        self.weight_count = sum(linear_map.weight_count for linear_map in maps)
-        back = get_likelihood("gaussian" if backward is None else backward)
-        self.reversed = _reversed_view(self, back)
-        flat = initial_parameters(layers, maps, seed, initial)
-        self._bind(self.backend.asarray(flat, self.dtype))
+        self.reversed = other = object.__new__(Network)
+        other.layers, other.direction, other.reversed = self.layers[::-1], "backward", self
+        other.maps = tuple(Transposed(linear_map) for linear_map in self.maps[::-1])
+        other.likelihood = get_likelihood("gaussian" if backward is None else backward)
+        backend, name = get_backend(device), dtype_name(dtype)
+        for net in (self, other):
+            net.backend, net.dtype = backend, name
+            net.inputs, net.outputs = net.layers[0].size, net.layers[-1].size
+            net.weight_count = sum(linear_map.weight_count for linear_map in maps)
+            net.parameter_count = parameter_count(layers, maps)
+            net.statistics_count = statistics_count(layers)
+        self._bind(backend.asarray(initial_parameters(layers, maps, seed, initial), name))
 
     def _bind(self, flat: Array, statistics: Array = None) -> None:
         """Make ``flat`` the parameters of both directions, and rebuild all views."""
@@ -354,39 +368,12 @@ class Network:
             views = net.views(flat)
             net.weights, net.biases, net.gains = views.weights, views.biases, views.gains
 
-    parameters: Array
-    statistics: Array
-    weights: list[Array]
-    biases: list[Array | None]
-    gains: list[Array | None]
-    running: Running
-
     def __repr__(self) -> str:
         sizes = "-".join(str(layer.size) for layer in self.layers)
         return (
             f"Network({sizes}, {self.likelihood.name} | {self.reversed.likelihood.name}, "
             f"{self.direction} direction)"
         )
-
-    @property
-    def inputs(self) -> int:
-        """Units at this direction's input."""
-        return self.layers[0].size
-
-    @property
-    def outputs(self) -> int:
-        """Units at this direction's output."""
-        return self.layers[-1].size
-
-    @property
-    def parameter_count(self) -> int:
-        """Length of the flat vector."""
-        return parameter_count(self.layers, self.maps)
-
-    @property
-    def statistics_count(self) -> int:
-        """Length of the vector of running statistics; 0 where no layer is normalized."""
-        return statistics_count(self.layers)
 
     def views(self, flat: Array) -> Parameters:
         """Return the views of any vector laid out like ``parameters`` (a gradient, say)."""
@@ -397,16 +384,8 @@ class Network:
     def readout(self, x: Any, statistics: Statistics = "running") -> Readout:
         """Run this direction on ``x`` (rows, inputs) and return its readout.
 
-        Parameters
-        ----------
-        statistics : {"running", "batch"}
-            What normalized layers normalize by: running statistics, so that a row's result is its
-            own, or those of ``x``, as in training.
-
-        Raises
-        ------
-        ShapeError
-            If ``x`` is not an array of real numbers with ``inputs`` columns.
+        Normalized layers normalize by their running ``statistics``, so that a row's result is its
+        own, or by those of the ``"batch"`` ``x``, as in training.
         """
         backend, a = self.backend, self._check(x, self.inputs, "input")
         rows = a.shape[0]
@@ -431,11 +410,7 @@ class Network:
     def log_likelihood(self, x: Any, t: Any, statistics: Statistics = "running") -> Array:
         """Return log p(t | x) of each row in nats, shape (rows,); ``statistics`` as in `readout`.
 
-        Raises
-        ------
-        ShapeError
-            If ``x`` or ``t`` does not fit this direction; the message says whether they look
-            swapped.
+        A ShapeError says what does not fit this direction, and whether the two look swapped.
         """
         t = self._check(t, self.outputs, "target")
         x = self._check(x, self.inputs, "input")
@@ -500,18 +475,6 @@ def _rebuild(
     net = Network(layers, maps, forward, backward, dtype=dtype, seed=None)
     net.restore(kept)
     return net
-
-
-def _reversed_view(net: Network, backward: Likelihood) -> Network:
-    other = object.__new__(Network)
-    other.layers = net.layers[::-1]
-    other.maps = tuple(Transposed(linear_map) for linear_map in net.maps[::-1])
-    other.likelihood = backward
-    other.backend, other.dtype = net.backend, net.dtype
-    other.direction = "backward"
-    other.weight_count = net.weight_count
-    other.reversed = net
-    return other
 
 
 def check_same_rows(x: Array, t: Array) -> None:
