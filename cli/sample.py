@@ -43,19 +43,16 @@ Examples:
 @force_option
 @device_option
 @json_option
-def sample(
-    run: str, number: int, out: str, reconstruct: bool, force: bool, as_json: bool, **more: Any
-) -> None:
+def sample(run: str, number: int, out: str, force: bool, as_json: bool, **more: Any) -> None:
     """Draw samples from the generator that `nembp gan` left in RUN.
 
     The same seed draws the same samples, and the first ones whatever -n. Arrays hold samples in
     the raw units of the data.
     """
     check_out(out, (".png", ".npy", ".npz"), force=force)
-    from nembp.runs.sampling import draw_samples, reconstruct_samples
+    from nembp.runs.sampling import draw_samples
 
-    make: Any = reconstruct_samples if reconstruct else draw_samples
-    facts = make(run, number, out, note=note, **more)
+    facts = draw_samples(run, number, out, note=note, **more)
     fewer = ", all that there are" if facts["samples"] < number else ""
     note(f"wrote {out}: {count(facts['samples'], 'sample')}{fewer}")
     if as_json:

@@ -22,7 +22,7 @@ from nembp.runs.gan import (
 )
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.predicting import in_blocks
-from nembp.runs.sampling import draw_samples, load_generator, reconstruct_samples
+from nembp.runs.sampling import draw_samples, load_generator
 
 TINY = GanConfig(
     samples=500, latent=2, latent_law="gaussian", iterations=45, checkpoints=4, averaged=2,
@@ -124,7 +124,7 @@ def test_a_file_that_is_no_player_is_refused(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         load_generator(tmp_path)
     with pytest.raises(ArchitectureError, match="knows no way back"):
-        reconstruct_samples(tmp_path / "a", 3)
+        draw_samples(tmp_path / "a", 3, reconstruct=True)
 
 
 def test_seeds_that_were_finished_are_summed_up_when_interrupted(tmp_path):

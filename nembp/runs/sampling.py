@@ -96,115 +96,92 @@ def draw_samples(
     n: int,
     out: Path_ | None = None,
     *,
+    reconstruct: bool = False,
     seed: int = 0,
     data_dir: Path_ | None = None,
     device: str = "cpu",
     note: Note = silent,
 ) -> dict[str, Any]:
-    """Draw samples from a run's generator.
+    """Draw samples from a run's generator, or send real ones backward to z and forward again.
 
     Parameters
     ----------
     run : path
         A run folder of `run_gan`, or the file of its generator.
     n : int
-        How many.
+        How many; of real ones at most all test samples.
     out : path, optional
-        Where to write them: .png (a sheet of images, or points over real ones), .npy (samples) or
-        .npz (``x``: samples, ``z``: what they were made of).
+        Where to write them: .png (a sheet of images, each real one above what came back; or points
+        over real ones), .npy (samples) or .npz (``x``: samples, ``z``: what they were made of,
+        ``real``).
+    reconstruct : bool
+        Start from real test samples, which a bidirectional generator can.
     seed : int
-        Of z.
+        Of z, or of the choice of the real samples.
     data_dir : path, optional
-        Where the real points of a scatter plot lie; by default where they lay in training.
+        Where the real samples lie; by default where they lay in training.
     device, note : str, callable
         As in `nembp.runs.training.prepare`.
 
     Returns
     -------
     dict
-        JSON values: ``run``, ``samples``, ``shape``, ``seed``, ``out``.
+        JSON values: ``run``, ``samples``, ``shape``, ``seed``, ``out``. Of real samples also
+        ``error``: the mean of ‖x' − x‖² over that of ‖x − mean x‖², 1 for a generator that knows
+        nothing but the mean; and ``z_square``, the mean of z² (of z that the generator knows 1, or
+        ½ of a binary one).
     """
     generator = load_generator(run, choose_backend(device, note))
-    z = generator.std * draw_latent(n, generator.net.inputs, seed, generator.law)
-    x = in_blocks(generator.net, z)
-    suffix = "" if out is None else Path(out).suffix.lower()
-    if out is not None and suffix == ".png" and len(generator.shape) == 3:
-        write_images(out, x.reshape(-1, *generator.shape), generator.shape)
-    elif out is not None and suffix == ".png":
+    net, std, shape, real = generator.net, generator.std, generator.shape, None
+    if reconstruct:
+        trained = generator.config.bidirectional
+        if trained not in ("generator", "both"):
+            raise ArchitectureError(
+                f"{os.fspath(run)}: its generator was trained in one direction (bidirectional "
+                f"{trained}), so it knows no way back; train one with --bidirectional generator"
+            )
         data = generator.data(data_dir)
-        _write_points(out, _test_rows(data, np.arange(min(SHOWN, len(data.test)))), x)
-    elif out is not None:
-        write_arrays(out, generator.raw(x), {"x": generator.raw(x), "z": z})
-    return _facts(run, generator, n, seed, out)
-
-
-def reconstruct_samples(
-    run: Path_,
-    n: int,
-    out: Path_ | None = None,
-    *,
-    seed: int = 0,
-    data_dir: Path_ | None = None,
-    device: str = "cpu",
-    note: Note = silent,
-) -> dict[str, Any]:
-    """Send real test samples backward to z and forward again, which a bidirectional generator can.
-
-    The arguments are those of `draw_samples`; ``n`` is all test samples where there are fewer, and
-    ``seed`` of their choice. A .png has each real image above what came back, an .npz ``real``,
-    ``x`` and ``z``.
-
-    Returns
-    -------
-    dict
-        As `draw_samples`, with ``error``: the mean of ‖x' − x‖² over that of ‖x − mean x‖², 1 for a
-        generator that knows nothing but the mean; and ``z_square``, the mean of z² (of z that
-        the generator knows 1, or ½ of a binary one).
-    """
-    generator = load_generator(run, choose_backend(device, note))
-    trained = generator.config.bidirectional
-    if trained not in ("generator", "both"):
-        raise ArchitectureError(
-            f"{os.fspath(run)}: its generator was trained in one direction (bidirectional "
-            f"{trained}), so it knows no way back; train one with --bidirectional generator"
-        )
-    data = generator.data(data_dir)
-    real = _test_rows(data, stream(seed, "reconstructed").permutation(len(data.test))[:n])
-    z = in_blocks(generator.net.reversed, real)
-    if generator.law == "binary":
-        z = np.round(z)  # the most probable code
-    x = in_blocks(generator.net, z)
-    suffix = "" if out is None else Path(out).suffix.lower()
-    if out is not None and suffix == ".png" and len(generator.shape) == 3:
-        tiles = _pairs(generator.shape, real, x)
+        real = _test_rows(data, stream(seed, "reconstructed").permutation(len(data.test))[:n])
+        z = in_blocks(net.reversed, real)
+        z = np.round(z) if generator.law == "binary" else z  # the most probable code
+    else:
+        z = std * draw_latent(n, net.inputs, seed, generator.law)
+    x = in_blocks(net, z)
+    if out is not None and Path(out).suffix.lower() != ".png":
+        arrays = {"x": generator.raw(x), "z": z}
+        if real is not None:
+            arrays["real"] = generator.raw(real)
+        write_arrays(out, arrays["x"], arrays)
+    elif out is not None and len(shape) < 3:
+        if (points := real) is None:
+            data = generator.data(data_dir)
+            points = _test_rows(data, np.arange(min(SHOWN, len(data.test))))
+        film = Film()
+        film.add(scatter_frame(points, x))
+        film.write_picture(out)
+    elif out is not None and real is not None:
+        tiles = _pairs(shape, real, x)
         write_images(out, tiles[np.newaxis], tiles.shape)
-    elif out is not None and suffix == ".png":
-        _write_points(out, real, x)
     elif out is not None:
-        found, given = generator.raw(x), generator.raw(real)
-        write_arrays(out, found, {"x": found, "z": z, "real": given})
+        write_images(out, x.reshape(-1, *shape), shape)
+    facts = {
+        "run": os.path.abspath(run),
+        "samples": len(x),
+        "shape": list(shape),
+        "seed": seed,
+        "out": None if out is None else os.fspath(out),
+    }
+    if real is None:
+        return facts
     spread = np.square(real - real.mean(axis=0)).sum()
     error = float(np.square(x - real).sum() / spread) if spread > 0 else float("nan")
-    facts = {"error": error, "z_square": float(np.square(z).mean()) / generator.std**2}
-    return _facts(run, generator, len(real), seed, out) | facts
+    return facts | {"error": error, "z_square": float(np.square(z).mean()) / std**2}
 
 
 def _test_rows(data: Dataset, index: NDArray[Any]) -> NDArray[Any]:
     """Return test samples as rows in the network's units."""
     x = data.x_scaling.apply(as_rows(data.test.x)[index], np.float64)
     return x.reshape(len(index), -1)
-
-
-def _facts(
-    run: Path_, generator: Generator, n: int, seed: int, out: Path_ | None
-) -> dict[str, Any]:
-    return {
-        "run": os.path.abspath(run),
-        "samples": n,
-        "shape": list(generator.shape),
-        "seed": seed,
-        "out": None if out is None else os.fspath(out),
-    }
 
 
 def _pairs(shape: tuple[int, ...], real: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
@@ -215,9 +192,3 @@ def _pairs(shape: tuple[int, ...], real: NDArray[Any], x: NDArray[Any]) -> NDArr
     pairs[0, : len(x)], pairs[1, : len(x)] = real, x
     rows = pairs.reshape(2, lines, columns, -1).swapaxes(0, 1).reshape(-1, x.shape[1])
     return tile_images(rows, shape, columns)
-
-
-def _write_points(out: Path_, real: NDArray[Any], x: NDArray[Any]) -> None:
-    film = Film()
-    film.add(scatter_frame(real, x))
-    film.write_picture(out)
