@@ -142,11 +142,8 @@ def test_a_bad_file_or_variable_is_named():
 
 
 # -- devices ---------------------------------------------------------------------------------------
-def test_without_a_gpu(monkeypatch, tmp_path):
+def test_without_a_gpu(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)  # as where it is not installed
-    line = fails(4, "train", "--device", "gpu")
-    assert "--device cpu" in line
-    assert list(tmp_path.iterdir()) == []
     for there in (True, False):  # a GPU that is left unused is news, none is not
         monkeypatch.setattr("nembp.runs.run.gpu_seems_present", lambda there=there: there)
         result = works("train", "--layers", "8", "--epochs", "1", "--out", "a", "--force")

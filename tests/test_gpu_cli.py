@@ -120,6 +120,7 @@ def test_a_full_memory_is_one_line_and_auto_takes_the_cpu(device):
         ("train", "--out", "a"),
         ("evaluate", "cpu"),
         ("predict", "cpu", "--direction", "backward", "--out", "x.npy"),
+        ("sample", Path(__file__).parent / "golden" / "gan"),
         ("verify", "joint"),
         ("bench", "--quick"),
         ("experiment", "run", "output-noise-digits", "--quick"),
