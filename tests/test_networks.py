@@ -385,7 +385,7 @@ def test_initial_weights_have_the_standard_deviation_that_is_asked_for():
         net = dense_network(sizes, initial=initial, dtype="float64")
         for W, std in zip(net.weights, expected, strict=True):
             assert abs(float(W.std()) / std - 1) < 0.02  # 60,000 draws: 7 standard errors
-    for wrong in ("glorott", 0.0, -1.0, float("nan")):
+    for wrong in ("glorott", 0.0, -1.0, float("nan"), None, [np.ones((400, 300))]):
         with pytest.raises(ArchitectureError, match="initial weights must be"):
             dense_network(sizes, initial=wrong)
 

@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from numbers import Real
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
@@ -136,10 +137,11 @@ def initial_parameters(
 
     Weights come from the stream ``"weights"``; without a seed all is zero.
     """
-    number = not isinstance(initial, str)
-    if initial not in ("glorot", "he") and not (number and 0.0 < float(initial) < math.inf):
+    number = isinstance(initial, Real) and 0.0 < initial < math.inf
+    if not number and not (isinstance(initial, str) and initial in ("glorot", "he")):
         raise ArchitectureError(
-            f"initial weights must be 'glorot', 'he' or a standard deviation > 0, got {initial!r}"
+            "initial weights must be 'glorot', 'he' or a standard deviation > 0, got "
+            f"{initial!r:.60}; your own go into net.weights[k][...]"
         )
     flat = np.zeros(parameter_count(layers, maps))
     if seed is None:
