@@ -448,21 +448,21 @@ def test_json_and_table_of_parts(bench):
         assert list(variant["shares"]) == list(PARTS)
         assert sum(variant["shares"].values()) == pytest.approx(1.0)
         assert (variant["parts"]["noise"] > 0) == ("noise" in name)
-    assert "7-6-5-3, threads: 1" in bench(suite="parts").stdout
+    assert "both, noise" in bench(suite="parts").stdout
 
 
 def test_tables_without_pytorch_say_so_and_the_rest_runs(bench, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     lines = bench().stdout.splitlines()
     assert lines[0].startswith("nembp bench: suite dense, float32, cpu")
-    row = next(line for line in lines if line.split()[:2] == ["1", "4"])
+    row = " ".join(line for line in lines if line.split()[:2] == ["1", "4"])
     assert row.count("not installed") == 2
-    assert row.count("us") + row.count("ms") == 6
+    assert row.count("us") + row.count("ms") == 4
     result = bench(suite="convolution", networks=f"{LAYERS[0]},{MIXED}")
     lines += result.stdout.splitlines()
     layer = next(line for line in lines if line.strip().startswith(LAYERS[0]))
     assert "not installed" in layer
-    assert max(map(len, lines)) <= 110
+    assert max(map(len, lines)) <= 100
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_adversarial_suite(on, tmp_path):
     out = tmp_path / "a.json"
     result = run("bench", "--suite", "adversarial", "--device", on, *options, "--out", out)
     assert result.exit_code == 0, result.output
-    assert "G in both" in result.stdout
+    assert "nembp both" in result.stdout
     (step,) = json.loads(out.read_text())["results"]
     assert step["times"]["nembp/one_direction"]["median"] > 0
     assert step["times"]["nembp/bidirectional"]["median"] > 0

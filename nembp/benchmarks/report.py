@@ -1,4 +1,7 @@
-"""A report as text: where it was measured, its tables, its notes."""
+"""A report as text: where it was measured, its tables, its notes.
+
+Tables have a row per case, and a column for every time, ratio and size that was measured.
+"""
 
 from __future__ import annotations
 
@@ -11,40 +14,35 @@ Result = dict[str, Any]
 Column = tuple[str, str, Callable[[Result], str]]  # two lines of heading, and a row's cell
 
 WIDTH = 100
-STEP_LEGEND = (
-    "both: bidirectional, class-sum path (± half the interquartile range); samples: bidirectional, "
-    "one backward row a sample; one: one direction; floor: the bare matrix products of the same "
-    "shapes, and the bytes that Adam must move streamed once through memory. All in one run, "
-    "repeats interleaved, medians. 'PyTorch both / both' is nembp's speed-up."
-)
-LAYER_LEGEND = (
-    "A layer is named by the image below it, height x width x channels, and its convolution, "
-    "channels x kernel s stride. floor: the bare matrix products of the definition, with windows "
-    "that lie ready, at once or in blocks that stay in cache, whichever is faster; an algorithm "
-    "with fewer multiplications can be faster than it. GMAC/s: the definition's multiply-adds a "
-    "second. PyTorch's time is that of the layout named, the faster one."
-)
-GPU_LEGEND = (
-    "both: bidirectional, class-sum path, one captured CUDA graph (± half the interquartile range);"
-    " call by call: the same kernels launched one by one; samples: bidirectional, one backward row "
-    "a sample; one: one direction. PyTorch's bidirectional step: eager with fused Adam; under "
-    "torch.compile(mode='reduce-overhead'), its Adam too; eager code captured as one CUDA graph. "
-    "products: the step's matrix products by themselves, captured; floor: their multiply-adds over "
-    "the rate of a large product, and the bytes that Adam and the batch must move over the "
-    "bandwidth of a long copy, both measured on this card. All times by events of the device, "
-    "repeats interleaved, medians. 'PyTorch … / both' is nembp's speed-up."
-)
-PARTS_LEGEND = (
-    "one: one direction; both: bidirectional, class-sum path; samples: bidirectional, one backward "
-    "row a sample; noise: NEM noise on the target of every direction trained. products: the calls "
-    "that multiply matrices, beside the bare products of the floor in the column '/ bare'; "
-    "neurons: biases, activations and derivatives; bias sums: their gradients; output end: "
-    "softmax, likelihood and error; input end: class sums, likelihood and error; Python: between "
-    "the parts."
-)
+WORDS = {"bidirectional": "both", "bidirectional_samples": "samples", "one_direction": "one"}
+LEGENDS = {
+    "step": "both: bidirectional, class-sum path (± half the interquartile range); samples: "
+    "bidirectional, one backward row a sample; one: one direction; floor: the bare matrix products "
+    "of the same shapes, and the bytes that Adam must move streamed once through memory. All in "
+    "one run, repeats interleaved, medians. 'torch both / both' is nembp's speed-up.",
+    "layer": "A layer is named by the image below it, height x width x channels, and its "
+    "convolution, channels x kernel s stride. floor: the bare matrix products of the definition, "
+    "with windows that lie ready, at once or in blocks that stay in cache, whichever is faster; an "
+    "algorithm with fewer multiplications can be faster than it. GMAC/s: the definition's "
+    "multiply-adds a second. torch's time is that of the layout named, the faster one.",
+    "gpu step": "both: bidirectional, class-sum path, one captured CUDA graph (± half the "
+    "interquartile range); call by call: the same kernels launched one by one; samples: "
+    "bidirectional, one backward row a sample; one: one direction. torch: eager with fused Adam; "
+    "compiled: under torch.compile(mode='reduce-overhead'), its Adam too; graph: eager code "
+    "captured as one CUDA graph. products: the step's matrix products by themselves, captured; "
+    "floor: their multiply-adds over the rate of a large product, and the bytes that Adam and the "
+    "batch must move over the bandwidth of a long copy, both measured on this card. All times by "
+    "events of the device, repeats interleaved, medians. 'torch … / both' is nembp's speed-up.",
+    "gan step": "one: no player is trained backward; both: the generator is.",
+    "parts": "one: one direction; both: bidirectional, class-sum path; samples: bidirectional, one "
+    "backward row a sample; noise: NEM noise on the target of every direction trained. products: "
+    "the calls that multiply matrices, beside the bare products of the floor in the column "
+    "'/ bare'; neurons: biases, activations and derivatives; bias sums: their gradients; output "
+    "end: softmax, likelihood and error; input end: class sums, likelihood and error; Python: "
+    "between the parts.",
+}
 
 
-# -- cells -----------------------------------------------------------------------------------------
 def duration(seconds: float) -> str:
     """Return a duration with three digits and its unit.
 
@@ -55,34 +53,7 @@ def duration(seconds: float) -> str:
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
 
 
-def _duration_or_why(timing: Result) -> str:
-    return str(timing["missing"])[:20] if "missing" in timing else duration(timing["median"])
-
-
-def _time(name: str) -> Callable[[Result], str]:
-    return lambda row: _duration_or_why(row["times"].get(name, {"missing": "-"}))
-
-
-def _spread(name: str) -> Callable[[Result], str]:
-    return lambda row: f"{50 * row['times'][name]['spread']:.0f}%"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _ratio(name: str) -> Callable[[Result], str]:
-    return lambda row: _number(row["ratios"].get(name))
-
-
-def _floor(name: str) -> Callable[[Result], str]:
-    return lambda row: duration(row["floor"][name])
-
-
-def _work(path: str) -> Callable[[Result], str]:
-    return lambda row: f"{row['multiply_adds'][f'nembp/{path}'] / 1e6:.1f} M"
-
-
+# -- columns ---------------------------------------------------------------------------------------
 def _threads(row: Result) -> str:
     """Return the threads asked for, and those in force where a library did not obey."""
     force = {count for count in row["threads_in_force"].values() if count is not None}
@@ -91,178 +62,157 @@ def _threads(row: Result) -> str:
     return f"{row['threads']} (in force {'/'.join(map(str, sorted(force)))})"
 
 
-# -- tables ----------------------------------------------------------------------------------------
+def _time(name: str, spread: bool = False) -> Column:
+    """Return the column of a contender; of the one with a spread, also half of it."""
+
+    def cell(row: Result) -> str:
+        found = row["times"].get(name, {"missing": "-"})
+        if "missing" in found:
+            return str(found["missing"])[:20]
+        half = f" ±{50 * found['spread']:.0f}%" if spread else ""
+        return " ".join([duration(found["median"]) + half, found.get("layout", "")]).rstrip()
+
+    who, _, direction = name.partition("/")
+    return who, WORDS.get(direction, direction), cell
+
+
+def _ratio(name: str, kind: str) -> Column:
+    above, _, below = name.partition("/")
+    if kind == "gan step" and below != "floor":  # all over nembp's step in one direction
+        above, below = f"{above} {WORDS[below]}", "one"
+    for long, short in sorted(WORDS.items(), reverse=True):
+        above, below = (text.replace(long, short).replace("_", " ") for text in (above, below))
+
+    def cell(row: Result) -> str:
+        value = row["ratios"].get(name)
+        return "-" if value is None else f"{value:.2f}"
+
+    return above, f"/ {below}", cell
+
+
+def _number(top: str, bottom: str, form: str, unit: float, *keys: str) -> Column:
+    """Return the column of a number within a row, in a unit."""
+
+    def cell(row: Result) -> str:
+        value: Any = row
+        for key in keys:
+            value = value[key]
+        return f"{value / unit:{form}}"
+
+    return top, bottom, cell
+
+
 NETWORK: Column = ("", "network", lambda row: str(row["network"]))
 BATCH: Column = ("", "batch", lambda row: str(row["batch"]))
 THREADS: Column = ("", "threads", _threads)
-
-STEP_TIMES: list[Column] = [
-    THREADS,
-    BATCH,
-    ("nembp", "both", _time("nembp/bidirectional")),
-    ("", "±", _spread("nembp/bidirectional")),
-    ("nembp", "samples", _time("nembp/bidirectional_samples")),
-    ("nembp", "one", _time("nembp/one_direction")),
-    ("PyTorch", "both", _time("torch/bidirectional")),
-    ("PyTorch", "one", _time("torch/one_direction")),
-]
-SKLEARN: list[Column] = [("sklearn", "one", _time("sklearn/one_direction"))]
-STEP_FLOORS: list[Column] = [
-    ("floor", "both", _floor("bidirectional")),
-    ("floor", "one", _floor("one_direction")),
-]
-STEP_RATIOS: list[Column] = [
-    THREADS,
-    BATCH,
-    ("both", "/ one", _ratio("bidirectional/one_direction")),
-    ("PyTorch both", "/ both", _ratio("torch_bidirectional/bidirectional")),
-    ("both", "/ PyTorch one", _ratio("bidirectional/torch_one_direction")),
-    ("both", "/ floor", _ratio("bidirectional/floor")),
-    ("one", "/ floor", _ratio("one_direction/floor")),
-    ("multiply-adds", "both", _work("bidirectional")),
-    ("multiply-adds", "one", _work("one_direction")),
-    ("Adam", "moves", lambda row: f"{row['adam_bytes'] / 1e6:.1f} MB"),
-]
-GPU_TIMES: list[Column] = [
-    BATCH,
-    ("nembp", "both", _time("nembp/bidirectional")),
-    ("", "±", _spread("nembp/bidirectional")),
-    ("call by", "call", _time("nembp call by call/bidirectional")),
-    ("nembp", "samples", _time("nembp/bidirectional_samples")),
-    ("nembp", "one", _time("nembp/one_direction")),
-    ("PyTorch both", "eager", _time("torch/bidirectional")),
-    ("", "compiled", _time("torch compiled/bidirectional")),
-    ("", "graph", _time("torch graph/bidirectional")),
-    ("PyTorch one", "graph", _time("torch graph/one_direction")),
-    ("bare", "products", _time("products/bidirectional")),
-    ("floor", "both", _floor("bidirectional")),
-]
-GPU_RATIOS: list[Column] = [
-    BATCH,
-    ("PyTorch eager", "/ both", _ratio("torch/bidirectional")),
-    ("compiled", "/ both", _ratio("torch compiled/bidirectional")),
-    ("graph", "/ both", _ratio("torch graph/bidirectional")),
-    ("call by call", "/ both", _ratio("nembp call by call/bidirectional")),
-    ("both", "/ products", _ratio("bidirectional/products")),
-    ("both", "/ floor", _ratio("bidirectional/floor")),
-    ("one", "/ floor", _ratio("one_direction/floor")),
-    ("multiply-adds", "both", _work("bidirectional")),
-]
-LAYERS: list[Column] = [
-    ("", "layer", NETWORK[2]),
-    THREADS,
-    BATCH,
-    ("nembp", "", _time("nembp")),
-    ("", "±", _spread("nembp")),
-    ("PyTorch", "", _time("torch")),
-    ("", "layout", lambda row: str(row["times"]["torch"].get("layout", ""))),
-    ("floor", "", _time("floor")),
-    ("nembp", "/ PyTorch", _ratio("nembp/torch")),
-    ("nembp", "/ floor", _ratio("nembp/floor")),
-    ("nembp", "GMAC/s", lambda row: f"{row['rate'] / 1e9:.1f}"),
-]
-GANS: list[Column] = [
-    NETWORK,
-    THREADS,
-    BATCH,
-    ("nembp", "one", _time("nembp/one_direction")),
-    ("G in both", "directions", _time("nembp/bidirectional")),
-    ("call by", "call", _time("nembp call by call/one_direction")),
-    ("PyTorch", "eager", _time("torch/one_direction")),
-    ("PyTorch", "graph", _time("torch graph/one_direction")),
-    ("", "floor", lambda row: "-" if row["floor"] is None else duration(row["floor"])),
-    ("PyTorch", "/ one", _ratio("torch/one_direction")),
-    ("both", "/ one", _ratio("nembp/bidirectional")),
-    ("one", "/ floor", _ratio("one_direction/floor")),
-]
-
-
+VARIANT: Column = ("", "", lambda row: str(row["name"]))
 ESTIMATORS: list[Column] = [
     ("", "data set", NETWORK[2]),
-    ("", "samples", lambda row: f"{row['samples']:.0f}"),
-    ("time", "/ MLP", lambda row: f"{row['time_ratio']:.2f}"),
-    ("accuracy", "%", lambda row: f"{100 * row['accuracy']:.1f}"),
-    ("gain", "", lambda row: f"{100 * row['accuracy_gain']:+.2f}"),
-    ("", "±", lambda row: f"{100 * row['accuracy_gain_error']:.2f}"),
-    ("noisy", "%", lambda row: f"{100 * row['noisy_accuracy']:.1f}"),
-    ("gain", "", lambda row: f"{100 * row['noisy_accuracy_gain']:+.2f}"),
-    ("", "±", lambda row: f"{100 * row['noisy_accuracy_gain_error']:.2f}"),
+    _number("", "samples", ".0f", 1, "samples"),
+    _number("time", "/ MLP", ".2f", 1, "time_ratio"),
+    _number("accuracy", "%", ".1f", 0.01, "accuracy"),
+    _number("gain", "", "+.2f", 0.01, "accuracy_gain"),
+    _number("", "±", ".2f", 0.01, "accuracy_gain_error"),
+    _number("noisy", "%", ".1f", 0.01, "noisy_accuracy"),
+    _number("gain", "", "+.2f", 0.01, "noisy_accuracy_gain"),
+    _number("", "±", ".2f", 0.01, "noisy_accuracy_gain_error"),
 ]
 
 
-def _share(part: str) -> Column:
-    top, _, bottom = part.rpartition(" ")
-    return top, bottom, lambda row: f"{100 * row['shares'][part]:.1f}%"
+def _columns(row: Result) -> list[Column]:
+    """Return the columns of all that was measured of a case."""
+    kind, times = row["kind"], row["times"]
+    shown = [name for name in times if " as " not in name and not name.startswith("floor/")]
+    columns = [_time(name, spread=name == shown[0]) for name in shown]
+    floor = row.get("floor")
+    if isinstance(floor, dict):
+        columns += [_number("ms floor", WORDS[name], ".3g", 1e-3, "floor", name) for name in floor]
+    elif floor is not None:
+        columns.append(_number("ms", "floor", ".3g", 1e-3, "floor"))
+    columns += [_ratio(name, kind) for name in row["ratios"] if name != "nembp/one_direction"]
+    if isinstance(row["multiply_adds"], dict):
+        columns += [
+            _number("M mult.-adds", WORDS[name], ".1f", 1e6, "multiply_adds", f"nembp/{name}")
+            for name in ("bidirectional", "one_direction")
+        ]
+    if "adam_bytes" in row:
+        columns.append(_number("Adam", "moves MB", ".1f", 1e6, "adam_bytes"))
+    if "rate" in row:
+        columns.append(_number("nembp", "GMAC/s", ".1f", 1e9, "rate"))
+    return columns
 
 
-def _part_rows(rows: Iterable[Result]) -> list[Result]:
-    return [
-        {**variant, "batch": row["batch"], "name": name, "times": {"step": variant["step"]}}
+def _parts(rows: Iterable[Result]) -> tuple[list[Column], list[Result]]:
+    """Return the columns of a step's parts, and a row per variant."""
+    found = [
+        {**row, **variant, "name": name, "times": {"step": variant["step"]}}
+        | {"bare": variant["parts"]["products"] / variant["bare_products"]}
         for row in rows
         for name, variant in row["variants"].items()
     ]
+    columns = [_time("step", spread=True), _number("products", "/ bare", ".2f", 1, "bare")]
+    for part in found[0]["shares"]:
+        top, _, bottom = part.rpartition(" ")
+        columns.append(_number(top, bottom, ".1%", 1, "shares", part))
+    return columns, found
 
 
-def table(columns: list[Column], rows: list[Result]) -> str:
-    """Return the rows as text, the columns aligned to the right under two lines of heading."""
-    lines = [[top for top, _, _ in columns], [bottom for _, bottom, _ in columns]]
-    lines += [[cell(row) for _, _, cell in columns] for row in rows]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+# -- tables ----------------------------------------------------------------------------------------
+def table(labels: list[Column], columns: list[Column], rows: list[Result]) -> str:
+    """Return the rows as text, the columns aligned to the right under two lines of heading.
+
+    What is wider than a page goes on below, beside the labels again; what nobody has is left out.
+    """
+
+    def column(top: str, bottom: str, cell: Callable[[Result], str]) -> list[str]:
+        cells = [top, bottom, *map(cell, rows)]
+        return [text.rjust(max(map(len, cells))) for text in cells]
+
+    first, others = [column(*each) for each in labels], [column(*each) for each in columns]
+    pages = [[*first]]
+    for each in others:
+        if all(cell.strip() == "-" for cell in each[2:]):
+            continue
+        if sum(2 + len(page[0]) for page in [*pages[-1], each]) > WIDTH + 2:
+            pages.append([*first])
+        pages[-1].append(each)
+    return "\n\n".join(
+        "\n".join("  ".join(cells).rstrip() for cells in zip(*page, strict=True)) for page in pages
     )
 
 
 def tables(results: list[Result]) -> str:
     """Return the results of a suite: a table of each kind and network, and its legend."""
-    kinds: dict[str, list[Result]] = {}
-    for result in results:
-        kinds.setdefault(result["kind"], []).append(result)
     parts = []
-    if layers := kinds.get("layer"):
-        parts += [table(LAYERS, layers), textwrap.fill(LAYER_LEGEND, WIDTH)]
-    if steps := kinds.get("step"):
-        for name, rows in _by_network(steps):
-            sklearn = SKLEARN if "sklearn/one_direction" in rows[0]["times"] else []
-            parts += [name, table([*STEP_TIMES, *sklearn, *STEP_FLOORS], rows)]
-            parts.append(table(STEP_RATIOS, rows))
-        parts.append(textwrap.fill(STEP_LEGEND, WIDTH))
-    if steps := kinds.get("gpu step"):
-        for name, rows in _by_network(steps):
-            parts += [
-                f"{name}, {rows[0]['precision']}",
-                table(GPU_TIMES, rows),
-                table(GPU_RATIOS, rows),
-            ]
-        card = steps[0]["card"]
-        parts.append(
-            f"card: {card['bandwidth'] / 1e12:.2f} TB/s read and written by a long copy, "
-            f"{card['rate'] / 1e12:.1f} T multiply-adds/s of a large product"
-        )
-        parts.append(textwrap.fill(GPU_LEGEND, WIDTH))
-    if gans := kinds.get("gan step"):
-        parts.append(table(GANS, gans))
-    if fits := kinds.get("estimator"):
-        parts.append(table(ESTIMATORS, fits))
-    if steps := kinds.get("parts"):
-        columns: list[Column] = [
-            BATCH,
-            ("", "step", lambda row: str(row["name"])),
-            ("", "time", _time("step")),
-            ("", "±", _spread("step")),
-            *(_share(part) for part in steps[0]["variants"]["one"]["shares"]),
-            ("products", "/ bare", lambda r: _number(r["parts"]["products"] / r["bare_products"])),
-        ]
-        for (name, threads), group in groupby(steps, lambda row: (row["network"], _threads(row))):
-            parts += [f"{name}, threads: {threads}", table(columns, _part_rows(group))]
-        parts.append(textwrap.fill(PARTS_LEGEND, WIDTH))
+    for kind, of_kind in groupby(sorted(results, key=lambda row: str(row["kind"])), _kind):
+        rows = list(of_kind)
+        if kind == "estimator":
+            parts.append(table(ESTIMATORS, [], rows))
+        elif "parameters" not in rows[0]:
+            labels = [NETWORK, THREADS, BATCH]
+            parts.append(table(labels, _columns(rows[0]), rows))
+        else:
+            for network, found in groupby(rows, lambda row: (row["network"], row["parameters"])):
+                parts.append("{}, {:,} parameters".format(*network))
+                group, labels = list(found), [THREADS, BATCH]
+                if kind == "parts":
+                    parts.append(table([*labels, VARIANT], *_parts(group)))
+                else:
+                    parts.append(table(labels, _columns(group[0]), group))
+        if kind == "gpu step":
+            card = rows[0]["card"]
+            parts.append(
+                f"{rows[0]['precision']}; card: {card['bandwidth'] / 1e12:.2f} TB/s read and "
+                f"written by a long copy, {card['rate'] / 1e12:.1f} T multiply-adds/s of a large "
+                "product"
+            )
+        if kind in LEGENDS:
+            parts.append(textwrap.fill(LEGENDS[kind], WIDTH))
     return "\n\n".join(parts)
 
 
-def _by_network(results: list[Result]) -> list[tuple[str, list[Result]]]:
-    groups = [list(group) for _, group in groupby(results, lambda row: str(row["network"]))]
-    return [(f"{g[0]['network']}, {g[0]['parameters']:,} parameters", g) for g in groups]
+def _kind(row: Result) -> str:
+    return str(row["kind"])
 
 
 # -- the whole report ------------------------------------------------------------------------------
