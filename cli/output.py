@@ -9,26 +9,30 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nembp.errors import OutputError
-from nembp.files import write_atomically
+from nembp.files import replacing
 from nembp.runs.folder import to_json
 
+BLOCK = 1000  # rows that are printed together
+# control characters but for the line's end, and those that set the direction of text
+UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 HUGE = 1e9  # numbers from here on are written with an exponent
 
 
 def plain(text: str) -> str:
-    r"""Escape what would command a terminal: control characters in names that files give.
+    r"""Escape what would command a terminal, or turn its text about, in names that files give.
 
-    >>> plain("a\x1b[31m"), plain("é")
-    ('a\\x1b[31m', 'é')
+    >>> plain("a\x1b[31m\u202e"), plain("é")
+    ('a\\x1b[31m\\u202e', 'é')
     """
-    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
+    return UNSAFE.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def say(line: str) -> None:
@@ -47,19 +51,44 @@ def on_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def emit_json(value: Any) -> None:
-    """Print one JSON object on one line, without NaN."""
-    click.echo(to_json(value, encoding=sys.stdout.encoding or "utf-8"))
+def emit_json(*parts: dict[str, Any]) -> None:
+    """Print one JSON object, of the keys of all parts, on one line, without NaN.
+
+    Values that are iterators are lists, printed as they come.
+    """
+    opened = "{"
+    for key, value in chain.from_iterable(part.items() for part in parts):
+        click.echo(f"{opened}{_json(str(key))}: ", nl=False)
+        opened = ", "
+        if not isinstance(value, Iterator):
+            click.echo(_json(value), nl=False)
+            continue
+        click.echo("[", nl=False)
+        begun = ""
+        while block := list(islice(value, BLOCK)):
+            click.echo(begun + _json(block)[1:-1], nl=False)
+            begun = ", "
+        click.echo("]", nl=False)
+    click.echo("}" if opened == ", " else "{}")
 
 
-def emit_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in aligned columns; columns of numbers, under any heading, flush right."""
-    rows = [[plain(cell).replace("\n", "\\n") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+def _json(value: Any) -> str:
+    text = to_json(value, encoding=sys.stdout.encoding or "utf-8")
+    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def emit_table(rows: Iterable[Sequence[str]]) -> None:
+    """Print rows in aligned columns; columns of numbers, under any heading, flush right.
+
+    The first rows tell how wide the columns are: a long table is printed as it comes.
+    """
+    cleaned = ([plain(cell).replace("\n", "\\n") for cell in row] for row in rows)
+    first = list(islice(cleaned, BLOCK))
+    widths = [max(map(len, column)) for column in zip(*first, strict=True)]
     numeric = [
-        len(rows) > 1 and all(map(_is_number, column)) for column in zip(*rows[1:], strict=True)
+        len(first) > 1 and all(map(_is_number, column)) for column in zip(*first[1:], strict=True)
     ]
-    for row in rows:
+    for row in chain(first, cleaned):
         cells = [
             cell.rjust(width) if right else cell.ljust(width)
             for cell, width, right in zip(row, widths, numeric or [False] * len(row), strict=True)
@@ -142,9 +171,14 @@ def check_out(out: str, suffixes: Sequence[str], *, force: bool, name: str = "--
         raise OutputError(f"{out}: exists; choose another {name}, or replace it with --force")
 
 
-def write_csv(out: str, rows: list[list[str]]) -> None:
-    """Write a heading and rows as a table of text."""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(out, text.getvalue().encode())
-    note(f"wrote {out}: {count(len(rows) - 1, 'row')}")
+def write_csv(out: str, rows: Iterable[list[str]]) -> None:
+    """Write a heading and rows as a table of text, as they come."""
+    written = -1
+    with replacing(out) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        table = csv.writer(text, lineterminator="\n")
+        for row in rows:
+            table.writerow(row)
+            written += 1
+        text.detach()
+    note(f"wrote {out}: {count(written, 'row')}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,63 +139,64 @@ def predict(
 def _forward(
     model: Model, inputs: tuple[str, ...], key: str, out: str | None, as_json: bool
 ) -> None:
-    from nembp.runs.predicting import predict_forward, read_samples
+    from nembp.runs.predicting import predict_forward, read_samples, sample_names
 
-    x, names = read_samples(inputs, model, key)
+    x, files = read_samples(inputs, model, key)
     raw = model.is_image and float(model.to_unit.apply(x[:1] * 0 + 1, "f8").max()) < 0.1
     if raw and x.dtype.kind == "f" and float(x.min()) >= 0.0 and 0.0 < float(x.max()) <= 1.0:
         note("every value lies in [0, 1], but raw pixels are expected, as in the training data")
     y = predict_forward(model, x)
     if out is not None and Path(out).suffix.lower() == ".csv":
-        write_csv(out, _forward_rows(model, names, y, whole=True))
+        write_csv(out, _forward_rows(model, sample_names(files), y, whole=True))
     elif out is not None:
         content: dict[str, Any] = {"y": y}
         if model.classes:
             content = {"probabilities": y, "labels": y.argmax(axis=1), "classes": model.classes}
         _write(out, y, content)
     if as_json:
-        emit_json(_forward_json(model, names, y) | {"out": out})
+        kind = {"classes": model.classes} if model.classes else {"targets": model.target_names}
+        found = _predictions(model, sample_names(files), y)
+        emit_json({"direction": "forward"} | kind, {"predictions": found}, {"out": out})
     elif out is None:
-        emit_table(_forward_rows(model, names, y))
+        emit_table(_forward_rows(model, sample_names(files), y))
 
 
-def _forward_json(model: Model, names: list[str], y: Array) -> dict[str, Any]:
-    if not model.classes:
-        found = [{"targets": dict(zip(model.target_names, row, strict=True))} for row in y.tolist()]
-    else:
-        found = [
-            {"class": model.classes[best], "label": best, "probabilities": row}
-            for best, row in zip(y.argmax(axis=1).tolist(), y.tolist(), strict=True)
-        ]
-    kind = {"classes": model.classes} if model.classes else {"targets": model.target_names}
-    predictions = [{"input": name} | row for name, row in zip(names, found, strict=True)]
-    return {"direction": "forward"} | kind | {"predictions": predictions}
+def _predictions(model: Model, names: Iterator[str], y: Array) -> Iterator[dict[str, Any]]:
+    for name, values in zip(names, y, strict=True):
+        row = values.tolist()
+        if model.classes:
+            best = int(values.argmax())
+            found = {"class": model.classes[best], "label": best, "probabilities": row}
+        else:
+            found = {"targets": dict(zip(model.target_names, row, strict=True))}
+        yield {"input": name} | found
 
 
 def _forward_rows(
-    model: Model, names: list[str], y: Array, *, whole: bool = False
-) -> list[list[str]]:
+    model: Model, names: Iterator[str], y: Array, *, whole: bool = False
+) -> Iterator[list[str]]:
     """Make a table: targets, every class's probability, or those of the most probable ones.
 
     With ``whole`` it is for a file: all classes, and every digit.
     """
     classes = model.classes
     if not classes:
-        return _table(["input", *model.target_names], names, y, "" if whole else ".6g")
-    if whole or len(classes) <= WIDE:
+        yield from _table(["input", *model.target_names], names, y, "" if whole else ".6g")
+    elif whole or len(classes) <= WIDE:
         rows = _table(["input", *map("p({})".format, classes)], names, y, "" if whole else ".4f")
-        best = ["class", *(classes[k] for k in y.argmax(axis=1))]
-        return [[name, word, *p] for (name, *p), word in zip(rows, best, strict=True)]
-    rows = [["input", "class", "p", "next", "p", "next", "p"]]
+        best = chain(["class"], (classes[k] for k in y.argmax(axis=1)))
+        yield from ([name, word, *p] for (name, *p), word in zip(rows, best, strict=True))
+    else:
+        yield ["input", "class", "p", "next", "p", "next", "p"]
+        for name, row in zip(names, y, strict=True):
+            ranked = [[classes[k], f"{row[k]:.4f}"] for k in (-row).argsort()[:3]]
+            yield [name, *(cell for pair in ranked for cell in pair)]
+
+
+def _table(head: list[str], names: Iterable[str], y: Array, form: str) -> Iterator[list[str]]:
+    yield head
     for name, row in zip(names, y, strict=True):
-        ranked = [[classes[k], f"{row[k]:.4f}"] for k in (-row).argsort()[:3]]
-        rows.append([name, *(cell for pair in ranked for cell in pair)])
-    return rows
-
-
-def _table(head: list[str], names: list[str], y: Array, form: str) -> list[list[str]]:
-    rows = zip(names, y.tolist(), strict=True)
-    return [head, *([name, *(format(value, form) for value in row)] for name, row in rows)]
+        yield [name, *(format(value, form) for value in row.tolist())]
 
 
 # -- backward --------------------------------------------------------------------------------------
@@ -235,7 +238,7 @@ def _backward(model: Model, y: Array, names: list[str], out: str | None, as_json
         emit_table(_backward_rows(model, names, x, ".6g"))
 
 
-def _backward_rows(model: Model, names: list[str], x: Array, form: str) -> list[list[str]]:
+def _backward_rows(model: Model, names: list[str], x: Array, form: str) -> Iterator[list[str]]:
     from nembp.runs.predicting import feature_names
 
     flat = x.reshape(len(x), -1)

@@ -570,8 +570,8 @@ def load_model(path: str | os.PathLike[str], device: str | Backend = "cpu") -> M
     try:
         return _decode(header, arrays, backend)
     # a registered class may reject a header's values with any of these
-    except (ArithmeticError, MemoryError, RecursionError, TypeError, ValueError) as error:
-        raise DataError(f"{os.fspath(path)}: {error or 'out of memory'}. {REMEDY}") from error
+    except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
+        raise DataError(f"{os.fspath(path)}: {error}. {REMEDY}") from error
 
 
 def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Backend) -> Model:

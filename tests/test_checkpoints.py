@@ -546,6 +546,17 @@ def test_hostile_headers_are_refused_without_their_memory(path, header, reason):
     assert peak(refused, path, reason) < 3_000_000
 
 
+def test_a_memory_that_is_too_small_is_not_called_damage(path, monkeypatch):
+    save_model(path, image_model())
+
+    def fails(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoints, "Network", fails)
+    with pytest.raises(MemoryError):
+        load_model(path)
+
+
 # -- environment -----------------------------------------------------------------------------------
 def test_the_environment_says_what_the_bits_depend_on(monkeypatch):
     import threadpoolctl

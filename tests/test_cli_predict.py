@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli_predict_cases import table, train_runs
 from command_line import as_json, fails, run, works
+from nembp_cli.main import cli
 
 from nembp.checkpoints import load_model, save_model
 from nembp.datasets import load
@@ -182,14 +185,37 @@ def test_backward_goes_from_labels_and_tables_to_the_units_of_tables(runs):
 
 
 def test_names_of_classes_may_hold_a_comma_and_do_not_command_the_terminal():
-    kinds = np.array(["ant, red", "\x1b[31mbee"])[np.arange(40) % 2]
+    names = ["ant, red", "\x1b[31m\x9b\u202ebee"]
+    kinds = np.array(names)[np.arange(40) % 2]
     np.savez("d.npz", x=np.arange(80.0).reshape(40, 2), y=kinds)
     train_run(RunConfig(dataset="npz", data_dir="d.npz", layers=(), epochs=1, device="cpu"), "run")
-    (sample,) = as_json("predict", "run", *BACK, "--label", "ant, red")["samples"]
-    assert sample["input"] == "ant, red"
-    text = run("predict", "run", *BACK).output
-    assert "\\x1b[31mbee" in text
-    assert "\x1b" not in text
+    args = "predict", "run", "--direction", "backward", "--label", "ant, red", "--label", names[1]
+    text, as_json = run(*args).output, run(*args, "--json").output
+    assert [sample["input"] for sample in json.loads(as_json)["samples"]] == names
+    assert "\\x1b[31m\\x9b\\u202ebee" in text
+    for said in (text, as_json, fails(2, *args, "--label", "\x9b\x1b\u202e")):
+        assert not set(said) & {"\x1b", "\x9b", "\u202e"}
+
+
+def test_a_long_table_is_read_and_written_as_it_comes(runs):
+    """What a row takes in memory is its numbers, not its text."""
+    rows = 20_000
+    text = "a,b\n" + "1,2\n" * rows
+    Path("long.csv").write_text(text)
+    for args in (("--out", "long.out.csv"), ("--out", "y.npy"), ("--json",), ()):
+        with open("said.txt", "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+            tracemalloc.start()
+            try:
+                with pytest.raises(SystemExit) as ended:
+                    cli(["predict", str(runs / "kinds"), "long.csv", *args])
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+        assert ended.value.code == 0
+        assert peak < 8 * 8 * rows + 2_000_000, args  # x twice, y twice, blocks of text
+    assert len(Path("said.txt").read_text().splitlines()) == rows + 1
+    assert np.load("y.npy").shape == (rows, 3)
+    assert len(table(Path("long.out.csv").read_text())) == rows + 1
 
 
 # -- bad input -------------------------------------------------------------------------------------

@@ -345,6 +345,22 @@ def test_gzip_bombs_stay_as_small_as_what_they_declare_or_hold(place, fill):
     assert peak < CONSTANT
 
 
+def test_what_unpacks_to_far_more_than_data_does_is_refused_unread(place):
+    images = np.zeros((1 << 17, 32, 32), np.uint8)  # 128 MiB, of 130 KB
+    write_idx(place / "x.gz", images)
+    np.savez_compressed(place / "x.npz", x=images, y=np.arange(len(images)) % 3)
+    parts = {f"{axis}_{part}": images[: 1 << 15] for axis in "xy" for part in ("train", "test")}
+    np.savez_compressed(place / "parts.npz", **parts)  # as much in all
+    for read in (
+        lambda: read_idx(place / "x.gz"),
+        lambda: load("npz", place / "x.npz"),
+        lambda: load("npz", place / "parts.npz"),
+    ):
+        result, peak = traced(read)
+        assert result is None
+        assert peak < CONSTANT
+
+
 @st.composite
 def npz_bytes(draw) -> bytes:
     """An archive whose members are valid, mutated or lies; deflated or stored."""

@@ -6,6 +6,7 @@ import builtins
 import contextlib
 import os
 import pickle
+import struct
 import sys
 import tracemalloc
 
@@ -289,6 +290,23 @@ def test_no_more_memory_than_in_proportion_to_the_file(refused):
         finally:
             tracemalloc.stop()
         assert peak < 1_000_000 + 100 * len(bomb)
+
+
+def test_class_names_that_are_one_long_text_are_not_copied(tmp_path):
+    folder = pickled(tmp_path / "cifar-10-batches-py")
+    long = b"A" * 300_000
+    for many in (10, 20_000):
+        names = b"T" + struct.pack("<i", len(long)) + long + b"q\x01" + b"h\x01" * (many - 1)
+        meta = b"\x80\x02}U\x0blabel_names](" + names + b"es."
+        (folder / "batches.meta").write_bytes(meta)
+        tracemalloc.start()
+        try:
+            with pytest.raises(DataError, match="different class names"):
+                load("cifar10", tmp_path)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 5 * len(meta) + 1_000_000
 
 
 @given(st.data())

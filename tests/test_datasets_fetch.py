@@ -160,6 +160,10 @@ ANSWERS = {
         lambda h: send(h, b"", "many"),
         "http://127",
     ),
+    "commands to a terminal": (
+        lambda h: h.wfile.write(b"HTTP/1.0 500 \x1b]0;owned\x07\x9b31m\r\n\r\n"),
+        "HTTP Error 500",
+    ),
     "garbage": (lambda h: h.wfile.write(b"\x00\x01\x02\r\n\r\n"), "http://127"),
     "a closed connection": (lambda h: None, "http://127"),
 }
@@ -178,15 +182,41 @@ def test_mirror_that_misbehaves(mirror, tmp_path, case):
     assert "--mirror URL or NEMBP_MNIST_MIRROR" in str(caught.value)
     assert names_in(tmp_path) == sorted(FILES)  # no temporary file is left
     assert (tmp_path / LAST).read_bytes() == b"damaged"
+    args = "data", "fetch", "mnist", "--data-dir", tmp_path, "--mirror", mirror.url, "--quiet"
+    assert fails(3, *args).isprintable()
+    (tmp_path / ".nembp-0123.part").write_bytes(b"of a killed process")
     mirror.answer.clear()
     assert [path.name for path in fetch_mnist(tmp_path, mirror.url)] == [LAST]
+    assert names_in(tmp_path) == sorted(FILES)
 
 
-def test_slow_mirror_is_given_up(mirror, tmp_path):
+def drip(handler, start: bytes, over: threading.Event) -> None:
+    """Send a byte at a time, so slowly that a fetch would not end within the test."""
+    with contextlib.suppress(OSError):  # the client had enough
+        handler.wfile.write(start)
+        while not over.wait(0.02):
+            handler.wfile.write(b"a")
+            handler.wfile.flush()
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (None, "timed out|nothing came for"),
+        (b"HTTP/1.0 200 OK\r\nX-Header: ", "nothing came for"),
+        (b"HTTP/1.0 200 OK\r\n\r\n", "sends less than 1,000 bytes per second"),
+    ],
+    ids=["silent", "a header that drips", "a body that drips"],
+)
+def test_slow_mirror_is_given_up(mirror, tmp_path, start, message):
     over = threading.Event()
-    mirror.answer[FILES[0]] = lambda h: over.wait(5) and None
+    if start is None:
+        mirror.answer[FILES[0]] = lambda h: over.wait() and None
+    else:
+        mirror.answer[FILES[0]] = lambda h: drip(h, start, over)
     try:
-        with pytest.raises(DataError, match="timed out"):
+        with pytest.raises(DataError, match=message):
             fetch_mnist(tmp_path, mirror.url, timeout=0.2)
     finally:
         over.set()

@@ -171,6 +171,17 @@ def test_joint_gradient_is_the_sum_of_both_directions(pair, path, seed):
         assert_close(joint_gradient(net, x, t), forward + backward, 1e-12, scale)
 
 
+def test_many_more_classes_than_samples_take_a_row_for_each_sample():
+    net = dense_network([3, 4, 300], dtype="float64")
+    g = np.random.default_rng(0)
+    for rows in (5, 400):
+        x, t = g.normal(size=(rows, 3)), np.eye(300)[g.integers(0, 300, rows)]
+        gradient, step = joint(net, x, t, "classes")
+        assert step.path == ("samples" if rows == 5 else "classes")
+        assert len(step.P[0]) <= max(2 * rows, rows + 300)
+        assert_close(gradient, joint(net, x, t, "samples")[0], 1e-12, size_of_errors(net, x, t))
+
+
 @each_path
 @given(seed=seeds)
 def test_steps_do_not_remember(path, seed):

@@ -324,7 +324,15 @@ def test_data_is_read_once_per_process_and_anew_where_it_changed(tmp_path, monke
     assert kept_data(config.replace({"learning_rate": 0.2})) is first
     assert kept_data(config.replace({"split_seed": 5})) is not first
     assert len(loads) == 2
-    labels = tmp_path / "train-labels-idx1-ubyte.gz"
-    write_idx(labels, np.roll(read_idx(labels), 1))
-    assert not np.array_equal(kept_data(config).train.y, first.train.y)
-    assert len(loads) == 3
+    labels, y = (
+        tmp_path / "train-labels-idx1-ubyte",
+        read_idx(tmp_path / "train-labels-idx1-ubyte.gz"),
+    )
+    write_idx(labels, np.roll(y, 1))
+    other = kept_data(config).train.y
+    assert not np.array_equal(other, first.train.y)
+    before = labels.stat()
+    write_idx(labels, np.roll(y, 2))  # of the same size, and made to look as old
+    os.utime(labels, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not np.array_equal(kept_data(config).train.y, other)
+    assert len(loads) == 4

@@ -14,7 +14,7 @@ import pytest
 
 from nembp import files
 from nembp.errors import DataError, OutputError
-from nembp.files import replacing, write_atomically
+from nembp.files import remove_stale, replacing, write_atomically
 
 
 def test_content_replaces_the_old_and_nothing_else_is_left(tmp_path, monkeypatch):
@@ -160,3 +160,29 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path):
         content = path.read_bytes()
         assert len(content) == 3_000_000
         assert content == content[:1] * len(content)
+
+
+def test_what_killed_writers_left_is_removed_and_what_is_being_written_stays(tmp_path):
+    code = """if True:
+        import sys, time
+        from nembp.files import replacing
+        with replacing(sys.argv[1]) as file:
+            print("ready", flush=True)
+            sys.stdin.read()
+    """
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / name)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for name in ("killed", "living")
+    ]  # fmt: skip
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    writers[0].kill()
+    writers[0].communicate()
+    assert len(os.listdir(tmp_path)) == 2
+    remove_stale(tmp_path)
+    assert len(os.listdir(tmp_path)) == 1
+    writers[1].communicate("")
+    assert os.listdir(tmp_path) == ["living"]

@@ -17,6 +17,7 @@ from nembp.runs.predicting import (
     predict_forward,
     read_samples,
     read_targets,
+    sample_names,
 )
 
 KEYS = ("forward/accuracy", "forward/nll", "backward/nll", "backward/centroid_error")
@@ -110,14 +111,14 @@ def test_samples_are_read_in_every_form(digits_run, tmp_path):
     model, x = load_run(digits_run), load("digits").test.x[:3]
     for form in (x, x[..., 0].astype(float), x.reshape(3, 64), np.asfortranarray(x)):
         np.save(tmp_path / "a.npy", form)
-        read, names = read_samples([tmp_path / "a.npy"], model)
+        read, files = read_samples([tmp_path / "a.npy"], model)
         assert np.array_equal(read, x)
-        assert names == [f"{tmp_path / 'a.npy'}[{row}]" for row in range(3)]
+        assert list(sample_names(files)) == [f"{tmp_path / 'a.npy'}[{row}]" for row in range(3)]
     np.save(tmp_path / "one.npy", x[0, :, :, 0])
     np.savez(tmp_path / "d.npz", x=x[1:], other=x)
-    read, names = read_samples([tmp_path / "one.npy", tmp_path / "d.npz"], model)
+    read, files = read_samples([tmp_path / "one.npy", tmp_path / "d.npz"], model)
     assert np.array_equal(read, x)
-    assert names[0] == str(tmp_path / "one.npy")
+    assert next(sample_names(files)) == str(tmp_path / "one.npy")
     assert np.array_equal(read_samples([tmp_path / "d.npz"], model, "other")[0], x)
 
 

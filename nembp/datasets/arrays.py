@@ -32,6 +32,18 @@ from nembp.files import reading, reason_of, write_atomically
 _FRESH = "Get a fresh copy of the file."
 _SAVE = "Save it again with numpy.save."
 _DEFLATE_RATIO = 1032  # most bytes that one byte of deflate can unpack to
+_RATIO = 100  # most that one of a long file may: data makes a few
+_SMALL = 1 << 26  # bytes that a file may unpack to in any case
+
+
+def _check_unpacked(unpacked: int, packed: int, where: str, remedy: str) -> None:
+    """Raise DataError, before anything is allocated, for what unpacks to far more than it is."""
+    most = min(_DEFLATE_RATIO * packed, max(_SMALL, _RATIO * packed))
+    if unpacked > most:
+        raise DataError(
+            f"{where}: declares {unpacked:,} bytes, but is packed into {packed:,}; expected at "
+            f"most {most:,}. {remedy}"
+        )
 
 
 @dataclass(frozen=True)
@@ -145,19 +157,23 @@ def read_npz(
                 raise DataError(f"{path}: {info.filename} is compressed. {remedy}")
         if names is not None:
             names += members
+        found = [name for name in wanted if name in members]
+        unpacked, size = (
+            sum(members[name].file_size for name in found),
+            os.fstat(file.fileno()).st_size,
+        )
+        _check_unpacked(unpacked, size, str(path), "Save it without compression (numpy.savez).")
         arrays = {}
-        for name in [name for name in wanted if name in members]:
+        for name in found:
             info, where = members[name], f"{path}: {name}"
             try:
-                if info.file_size > _DEFLATE_RATIO * info.compress_size + 64:
-                    raise ValueError("a size that cannot be")
                 with archive.open(info) as member:
                     header = _npy_header(member, where, remedy)
                     header.check(info.file_size, where, remedy)
                     content = bytearray(info.file_size - header.start)
                     if member.readinto(content) != len(content) or member.read(1):  # type: ignore[attr-defined]
                         raise ValueError("of another length than it says")
-            except DataError:
+            except (DataError, MemoryError):
                 raise
             except Exception as error:
                 raise DataError(f"{where}: damaged ({reason_of(error)}). {remedy}") from error
@@ -359,16 +375,16 @@ def read_idx(
         try:
             stream: Any = gzip.GzipFile(fileobj=file) if packed else file
             header = _idx_header(stream, str(path))
-            bound = min(size * _DEFLATE_RATIO if packed else size, max_bytes or size * 2000)
-            if header.end > bound or not packed:
-                header.check(bound if packed else min(size, bound), str(path))
+            if header.end > (max_bytes or header.end) or not packed:
+                header.check(min(size, max_bytes or size), str(path))
             if packed:
+                _check_unpacked(header.end, size, str(path), "Unpack it first (gunzip).")
                 content = stream.read(header.end - header.start + 1)  # one more: to reach the end
                 header.check(header.start + len(content), str(path))
                 values = header.array(content)
             else:
                 values = np.asarray(header.map(file))
-        except (gzip.BadGzipFile, zlib.error, EOFError, MemoryError) as error:
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise DataError(f"{path}: damaged gzip data ({reason_of(error)}). {_FRESH}") from error
     return values.astype(values.dtype.newbyteorder("="), copy=False) if native or packed else values
 

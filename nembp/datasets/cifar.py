@@ -135,15 +135,17 @@ def _find(path: Path, layouts: tuple[Layout, ...], name: str, title: str) -> tup
 def _class_names(path: Path, layout: Layout, classes: int) -> tuple[str, ...]:
     if layout.names_key:
         found = read_pickle(path).get(layout.names_key)
-        raw = found if isinstance(found, list) else []
+        raw = found if isinstance(found, list) and len(found) == classes else []
     else:
         with reading(path, _FRESH) as file:
             raw = [line.strip() for line in file.read(1 << 16).split(b"\n") if line.strip()]
+    # a pickle's names may all be one long text
+    raw = [name for name in raw if isinstance(name, bytes) and 0 < len(name.strip()) < 1000]
     try:
-        names = [name.decode() for name in raw if isinstance(name, bytes) and name.strip()]
+        names = [name.decode() for name in raw]
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: class names are no text ({error.reason}). {_FRESH}") from error
-    if len(names) != classes or len(set(names)) != classes or len(raw) != classes:
+    if len(names) != classes or len(set(names)) != classes:
         raise DataError(
             f"{path}: {len(set(names))} different class names; expected {classes}. {_FRESH}"
         )
@@ -305,6 +307,8 @@ def read_pickle(path: Path) -> dict[Any, Any]:
         if not small:
             raise pickle.UnpicklingError("longer than any file of CIFAR")
         found = _Unpickler(_Bytes(content), encoding="bytes").load()
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged pickle can raise nearly anything
         reason = reason_of(error)
         raise DataError(f"{path}: not a pickle of plain data ({reason}). {remedy}") from error

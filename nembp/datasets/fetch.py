@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import http.client
 import os
+import queue
 import shutil
 import tarfile
 import tempfile
+import threading
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from nembp.datasets import builtin, cifar
 from nembp.datasets.arrays import NAMES, find_idx, read_idx
 from nembp.datasets.builtin import Content, idx_md5
 from nembp.errors import ArchitectureError, DataError, NembpError, OutputError
-from nembp.files import replacing
+from nembp.files import remove_stale, replacing
 
 Progress = Callable[[str, int, int | None], None]
 T = TypeVar("T")
@@ -69,6 +73,33 @@ def _first(urls: list[str], fetch: Callable[[str], T], target: object, variable:
     )
 
 
+_LEAST_RATE = 1000  # bytes per second
+
+
+def _receive(url: str, timeout: float, pieces: queue.Queue[Any], ended: threading.Event) -> None:
+    """Put on a queue the announced length of what a URL gives, its pieces, and None or an error."""
+    import urllib.request  # with ssl, 30 ms that only a download pays
+
+    def put(item: object) -> None:
+        while not ended.is_set():
+            with contextlib.suppress(queue.Full):
+                pieces.put(item, timeout=1.0)
+                return
+
+    request = urllib.request.Request(url, headers={"User-Agent": "nembp"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            length = response.headers.get("Content-Length")
+            put(int(length) if length is not None else None)
+            while not ended.is_set() and (piece := response.read1(1 << 18)):
+                put(piece)
+        put(None)
+    except Exception as error:  # noqa: BLE001  raised by who reads the queue
+        if isinstance(error, urllib.request.HTTPError):
+            error.close()
+        put(error)
+
+
 def download(
     url: str, file: BinaryIO | IO[bytes], most: int, progress: Progress | None, timeout: float
 ) -> None:
@@ -77,36 +108,50 @@ def download(
     Raises
     ------
     DataError
-        If it cannot be had, is cut off, or is longer.
+        If it cannot be had, is cut off, or is longer, or if nothing comes for `timeout` seconds, or
+        less than 1,000 bytes per second: a timeout of the socket begins anew with every byte.
     OutputError
         If `file` cannot be written.
     """
-    import urllib.request  # with ssl, 30 ms that only a download pays
+    pieces: queue.Queue[Any] = queue.Queue(16)
+    ended = threading.Event()
+    # a thread of its own, which is left behind where it waits for the server
+    arguments = (url, timeout, pieces, ended)
+    threading.Thread(target=_receive, args=arguments, daemon=True).start()
 
-    request = urllib.request.Request(url, headers={"User-Agent": "nembp"})
+    def following() -> Any:
+        item = pieces.get(timeout=timeout)
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    received, fresh, since = 0, 0, time.monotonic()
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            length = response.headers.get("Content-Length")
-            announced = int(length) if length is not None else None
-            received = 0
-            while piece := response.read(1 << 18):
-                received += len(piece)
-                if received > most:
-                    raise DataError(f"{url}: sends more than {most} bytes, which it never has.")
-                try:
-                    file.write(piece)
-                except OSError as error:  # not the mirror's fault
-                    raise OutputError(
-                        f"{file.name}: cannot be written ({error.strerror})"
-                    ) from error
-                if progress is not None:
-                    progress(url.rpartition("/")[2], received, announced)
-            if announced is not None and received != announced:
-                raise DataError(f"{url}: sent {received} of {announced} announced bytes.")
+        announced = following()
+        while piece := following():
+            received, fresh = received + len(piece), fresh + len(piece)
+            if received > most:
+                raise DataError(f"{url}: sends more than {most} bytes, which it never has.")
+            try:
+                file.write(piece)
+            except OSError as error:  # not the mirror's fault
+                raise OutputError(f"{file.name}: cannot be written ({error.strerror})") from error
+            if progress is not None:
+                progress(url.rpartition("/")[2], received, announced)
+            if (seconds := time.monotonic() - since) > timeout:
+                if fresh < _LEAST_RATE * seconds:
+                    raise DataError(f"{url}: sends less than {_LEAST_RATE:,} bytes per second.")
+                fresh, since = 0, time.monotonic()
+        if announced is not None and received != announced:
+            raise DataError(f"{url}: sent {received} of {announced} announced bytes.")
+    except queue.Empty:
+        raise DataError(f"{url}: nothing came for {timeout:g} seconds.") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, NembpError):
             raise
         raise DataError(f"{url}: {error}.") from error
+    finally:
+        ended.set()
 
 
 # -- MNIST ---------------------------------------------------------------------------------------
@@ -146,6 +191,7 @@ def fetch_mnist(
     """
     folder, fetched = Path(data_dir), []
     mirrors = _mirrors(mirror, MNIST_VARIABLE, MNIST_MIRRORS)
+    remove_stale(folder)
     for name in NAMES:
         if _is_there(folder, name):
             continue
@@ -210,6 +256,7 @@ def fetch_cifar(
     """
     layout = (cifar.CIFAR10 if name == "cifar10" else cifar.CIFAR100)[0]
     folder = Path(data_dir) / layout.folder
+    remove_stale(folder)
     if _complete(folder, layout) or _complete(Path(data_dir), layout):
         return ()
 

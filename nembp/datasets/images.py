@@ -32,6 +32,7 @@ SUFFIXES = (
     ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".pcx",
 )  # fmt: skip
 _NAMED = "PNG, JPEG, TIFF or another format that Pillow reads"
+_MOST_PIXELS = 1 << 26  # of a file: a few kilobytes can declare billions
 
 
 # -- a file --------------------------------------------------------------------------------------
@@ -109,7 +110,7 @@ def read_image(
     with reading(path) as file:
         try:
             return _read(path, file, size, channels, resize, remedy)
-        except DataError:
+        except (DataError, MemoryError):
             raise
         except UnidentifiedImageError as error:
             raise DataError(
@@ -139,6 +140,11 @@ def _read(
                     f"{path}: {frames} images in one file; expected one. Save the frames apart."
                 )
             # nothing is decoded before its size is known to be right
+            if found[0] * found[1] > _MOST_PIXELS:
+                raise DataError(
+                    f"{path}: {found[0]} x {found[1]} pixels; expected at most {_MOST_PIXELS:,} in "
+                    "all. Make it smaller."
+                )
             if size is not None and not resize and sorted(found) != sorted(size):
                 raise DataError(_other_size(path, found, size, remedy))
             image.verify()  # a PNG's checksums, which decoding passes over
@@ -149,17 +155,18 @@ def _read(
             return pixels
         if not resize:
             raise DataError(_other_size(path, found, size, remedy))
-        planes = [Image.fromarray(pixels[..., k]) for k in range(pixels.shape[2])]
-        drawn = (
-            Image.merge("RGB", planes) if len(planes) == 3 and pixels.dtype == np.uint8 else None
-        )
-        if drawn is not None or (len(planes) == 1 and pixels.dtype == np.uint8):
-            drawn = ImageOps.fit(drawn or planes[0], (size[1], size[0]), Image.Resampling.BICUBIC)
-            return np.asarray(drawn, np.uint8).reshape(*size, len(planes))
-        wide = Image.fromarray(pixels[..., 0].astype(np.float32))  # Pillow resizes no 16 bits
-        wide = ImageOps.fit(wide, (size[1], size[0]), Image.Resampling.BICUBIC)
-        grey = np.rint(np.clip(np.asarray(wide), 0, 65535)).astype(np.uint16)[..., np.newaxis]
-        return np.asarray(grey.repeat(len(planes), axis=2))
+        colours = pixels.shape[2]
+        eight_bits = pixels.dtype == np.uint8
+        if not (eight_bits and colours == 3):
+            pixels = pixels[..., 0]  # 16 bits are grey
+        if not eight_bits:
+            pixels = pixels.astype(np.float32)  # Pillow resizes no 16 bits
+        drawn = Image.fromarray(pixels)
+        fitted = np.asarray(ImageOps.fit(drawn, (size[1], size[0]), Image.Resampling.BICUBIC))
+        if eight_bits:
+            return fitted.reshape(*size, colours)
+        grey = np.rint(np.clip(fitted, 0, 65535)).astype(np.uint16)[..., np.newaxis]
+        return np.asarray(grey.repeat(colours, axis=2))
 
 
 def _other_size(path: Path, found: Sequence[int], size: Sequence[int], remedy: str) -> str:
@@ -179,7 +186,7 @@ def _decoded(image: Image, channels: int | None, path: Path) -> NDArray[Any]:
             f"{path}: colours of 16 bits, or floating-point pixels, of which Pillow keeps 8 bits; "
             "expected 8 bits, or 16-bit grey. Convert it, or save all as an array (.npy)."
         )
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (
         255,
         255,
@@ -195,7 +202,8 @@ def _decoded(image: Image, channels: int | None, path: Path) -> NDArray[Any]:
         if wide.size and (wide.min() < 0 or wide.max() > 65535):
             raise DataError(f"{path}: pixels of 32 bits; expected 8 or 16. Convert it.")
         return wide.astype(np.uint16)[..., np.newaxis].repeat(channels, axis=2)
-    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), np.uint8)
+    mode = "L" if channels == 1 else "RGB"
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode), np.uint8)
     return pixels.reshape(*pixels.shape[:2], channels)
 
 

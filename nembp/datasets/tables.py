@@ -62,6 +62,20 @@ class Table:
             remedy = "If it is a decimal comma, say decimal=',' (--decimal ,)."
         raise DataError(f"{where}: text {cell!r:.60}; expected a number. {remedy}")
 
+    def numbers(
+        self, cells: list[str], row: int, columns: Sequence[str], remedy: str
+    ) -> list[float]:
+        """Return the finite numbers in cells: all at once where all is well, else one by one."""
+        if self.parse is number:
+            try:
+                values = [float(cell) for cell in cells]
+            except ValueError:
+                values = [math.nan]
+            if math.isfinite(sum(values)) and "_" not in "".join(cells):
+                return values
+        pairs = zip(cells, columns, strict=True)
+        return [self.number(cell, row, name, remedy) for cell, name in pairs]
+
 
 @contextmanager
 def open_table(path: Path, request: Request) -> Iterator[Table]:
@@ -289,6 +303,7 @@ class _Columns:
     def read(self, path: Path) -> tuple[array[float], array[float]]:
         """Return features, and targets or codes of labels, row by row."""
         x, y = array("d"), array("d")
+        remedy = "Encode the column as numbers, drop it, or name it as the target."
         with open_table(path, self.request) as table:
             if not self.targets:
                 self._choose(table.header, path)
@@ -296,7 +311,8 @@ class _Columns:
             features = match_columns(table.header, self.features, str(path), self.targets)
             targets = match_columns(table.header, self.targets, str(path), self.features)
             for line, row in table.rows:
-                x.extend(self._numbers([row[place] for place in features], line, table))
+                cells = [row[place] for place in features]
+                x.extend(table.numbers(cells, line, self.features, remedy))
                 for place, name in zip(targets, self.targets, strict=True):
                     y.append(self._target(row[place], line, name, table))
         return x, y
@@ -323,21 +339,6 @@ class _Columns:
             )
         if len(targets) > 1:  # numbers, or one-hot rows
             self.classification = False
-
-    def _numbers(self, cells: list[str], line: int, table: Table) -> list[float]:
-        """Parse features, all at once where all is well, else one by one to name the cell."""
-        if table.parse is number:
-            try:
-                values = [float(cell) for cell in cells]
-            except ValueError:
-                values = [math.nan]
-            if math.isfinite(sum(values)) and "_" not in "".join(cells):
-                return values
-        remedy = "Encode the column as numbers, drop it, or name it as the target."
-        return [
-            table.number(cell, line, name, remedy)
-            for cell, name in zip(cells, self.features, strict=True)
-        ]
 
     def _target(self, cell: str, line: int, name: str, table: Table) -> float:
         """Parse a target: its number, or the code of its label."""
@@ -395,14 +396,11 @@ def read_numbers(
             )
         names = names or table.header
         places = match_columns(table.header, names, str(path), others=None)
-        values = [
-            [
-                table.number(row[place], line, name, "The model takes numbers there.")
-                for place, name in zip(places, names, strict=True)
-            ]
-            for line, row in table.rows
-        ]
-    return np.array(values, dtype=np.float64).reshape(len(values), width)
+        values = array("d")
+        for line, row in table.rows:
+            cells = [row[place] for place in places]
+            values.extend(table.numbers(cells, line, names, "The model takes numbers there."))
+    return _matrix(values, width)
 
 
 def read_cells(path: Path, options: Request = DEFAULTS, classes: Sequence[str] = ()) -> list[str]:

@@ -59,6 +59,18 @@ def class_rows(classes: int) -> int:
     return -(-classes // CLASS_ROWS) * CLASS_ROWS
 
 
+MANY_CLASSES = 256  # rows from which on it matters that there are more of them than samples
+
+
+def path_of_labels(classes: int, rows: int) -> Path:
+    """Return the path that takes fewer rows for a batch with labels, where that matters.
+
+    >>> path_of_labels(10, 8), path_of_labels(1000, 128), path_of_labels(1000, 2000)
+    ('classes', 'samples', 'classes')
+    """
+    return "samples" if class_rows(classes) > max(rows, MANY_CLASSES) else "classes"
+
+
 # -- losses: what a direction does with its target -------------------------------------------------
 class SampleLoss:
     """−log p of one target per row, and its error.
@@ -303,7 +315,8 @@ class JointBackpropagation(Step):
     path : {"samples", "classes", "none"}
         The backward direction with one row per sample; with one row for each of its distinct
         inputs, those of ``classes``, by default the labels, which is exact when every target is a
-        one-hot row; or left out, which is unidirectional training.
+        one-hot row, but with a row per sample where many more classes would take more; or left out,
+        which is unidirectional training.
     samples : int, optional
         What sums over rows are divided by; ``rows`` by default.
     weighted : bool
@@ -352,13 +365,16 @@ class JointBackpropagation(Step):
         statistics: Statistics = "batch",
     ) -> None:
         backend, dtype = net.backend, net.dtype
+        if path == "classes" and classes is None:
+            path = path_of_labels(net.outputs, rows)
         self.path, self._samples = path, samples or rows
         self.t = backend.empty((rows, net.outputs), dtype)
         self.w = backend.empty((rows, 1), dtype) if weighted else None
         shared: Any = {"samples": self._samples, "weights": self.w}
-        classes = classes or ClassAssignment(np.eye(net.outputs), self.t)
-        members = classes.members if path == "classes" else None
-        second = {"none": 0, "samples": rows, "classes": class_rows(classes.members.shape[1])}[path]
+        if path == "classes":
+            classes = classes or ClassAssignment(np.eye(net.outputs), self.t)
+        members = classes.members if classes and path == "classes" else None
+        second = rows * (path == "samples") if members is None else class_rows(members.shape[1])
         super().__init__(net, rows, second, members=members, groups=groups, statistics=statistics)
         self.x = self.a[0]
         if input_error:
@@ -405,7 +421,7 @@ class JointBackpropagation(Step):
             made = backend, dtype, back.likelihood
             if path == "samples":
                 self.input = SampleLoss(*made, target, source(back, target), **shared)
-            else:
+            elif classes:
                 noisy = source(back, target[: classes.members.shape[0], :])
                 self.input = loss = ClassLoss(*made, classes, target, noisy, **shared)
                 self.c[-1][...] = loss.inputs

@@ -107,21 +107,22 @@ def replicate(config: RunConfig | GanConfig, perturbations: Sequence[str] = ()) 
 def kept_data(config: RunConfig) -> Dataset:
     """Return `load_data` of a configuration, from memory if this process read it lately.
 
-    Replicates of a process train on the same few data sets, which none of them writes. Files are
-    compared by name, size and time of change.
+    Replicates of a process train on the same few data sets, which none of them writes. A file is
+    the same while its name, number, size and times are: nobody can set the last one of them.
     """
     relevant = RunConfig(**{name: getattr(config, name) for name in LOADED_BY})
     stamps = []
     if config.data_dir is not None:
         folder = Path(config.data_dir)
-        for path in sorted([folder, *folder.glob("*"), *folder.glob("*/*")]):
+        for path in sorted([folder, *folder.rglob("*")]):
             with contextlib.suppress(OSError):  # `load_data` says what is wrong
-                stamps.append((str(path), path.stat().st_size, path.stat().st_mtime_ns))
+                s = path.stat()
+                stamps.append((str(path), s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns))
     return _loaded(relevant, tuple(stamps))
 
 
 @lru_cache(maxsize=8)
-def _loaded(config: RunConfig, stamps: tuple[tuple[str, int, int], ...]) -> Dataset:
+def _loaded(config: RunConfig, stamps: tuple[tuple[str, int, int, int, int], ...]) -> Dataset:
     return load_data(config)
 
 

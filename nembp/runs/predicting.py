@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -239,13 +239,13 @@ def table_options(model: Model) -> Request:
 
 def read_samples(
     paths: Sequence[Path_], model: Model, key: str = "x"
-) -> tuple[NDArray[Any], list[str]]:
-    """Read raw samples (n, *model.shape) and a name for each: its file, with its row of several.
+) -> tuple[NDArray[Any], list[tuple[str, int | None]]]:
+    """Read raw samples (n, *model.shape), and the files that they are from; see `sample_names`.
 
     They lie in .npy or .npz arrays, there as ``key``, in tables, which may hold the columns in any
     order, and others, or in image files, whose pixels are mapped to the model's raw range.
     """
-    x, names = [], []
+    x, files = [], list[tuple[str, int | None]]()
     for path in map(Path, paths):
         if path.suffix.lower() in SUFFIXES:
             part = _read_image(path, model)
@@ -257,8 +257,18 @@ def read_samples(
             part = _as_samples(_read_array(path, key), model, str(path))
         x.append(part)
         alone = len(part) == 1 and not is_table(path)
-        names += [str(path)] if alone else [f"{path}[{row}]" for row in range(len(part))]
-    return np.concatenate(x), names
+        files.append((str(path), None if alone else len(part)))
+    return np.concatenate(x) if len(x) > 1 else x[0], files
+
+
+def sample_names(files: Sequence[tuple[str, int | None]]) -> Iterator[str]:
+    """Name each sample, as it is asked for: its file, with its row where the file has rows.
+
+    >>> list(sample_names([("a.png", None), ("b.csv", 2)]))
+    ['a.png', 'b.csv[0]', 'b.csv[1]']
+    """
+    for path, rows in files:
+        yield from [path] if rows is None else (f"{path}[{row}]" for row in range(rows))
 
 
 def _read_image(path: Path, model: Model) -> NDArray[Any]:
@@ -395,7 +405,7 @@ def pair_of_file(
 ) -> tuple[NDArray[Any], NDArray[Any], str]:
     """Return that sample of a file, and as its target a class, or that row of an .npz's y."""
     row = _class_row(model, label)
-    x, names = read_samples([path], model)
+    x, files = read_samples([path], model)
     if sample >= len(x):
         raise ArchitectureError(f"sample {sample} of {path}: it holds {len(x)}, counted from 0")
     if row is None:
@@ -411,7 +421,8 @@ def pair_of_file(
                 f"{path}: {len(x)} samples x and {len(y)} targets y; expected as many"
             )
         row = y[sample]
-    return *_in_units(model, x[sample : sample + 1], row[np.newaxis]), names[sample]
+    name = list(sample_names(files))[sample]
+    return *_in_units(model, x[sample : sample + 1], row[np.newaxis]), name
 
 
 def _class_row(model: Model, label: str | None) -> NDArray[np.float64] | None:

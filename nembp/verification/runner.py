@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
-import io
 import math
 import multiprocessing
 import os
@@ -18,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nembp.backend import Backend, get_backend, stream
-from nembp.errors import ArchitectureError, DataError, NembpError, ShapeError
+from nembp.datasets.arrays import map_npy
+from nembp.errors import ArchitectureError, NembpError, ShapeError
 from nembp.threads import threads
 from nembp.verification.cases import generate
 from nembp.verification.checks import check_extension, is_extension
@@ -344,7 +342,7 @@ def _point(target: str, point: str | None, size: int | None, seed: int) -> Any:
             raise ArchitectureError("give --point or --size, not both")
         return stream(seed, "point").standard_normal(size)
     if point is not None and ":" not in point:
-        return _read(point)
+        return map_npy(Path(point))
     named = point or f"{target.partition(':')[0]}:point"
     try:
         found = load(named)
@@ -358,16 +356,3 @@ def _point(target: str, point: str | None, size: int | None, seed: int) -> Any:
         ) from error
     with _running(named):
         return found() if callable(found) else found
-
-
-def _read(path: str) -> Any:
-    try:
-        array = np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)
-    except OSError as error:
-        why = f"{path}: cannot be read ({error.strerror}); expected a .npy file"
-        raise DataError(why) from error
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: {error}; expected a .npy file of numpy.save") from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path} is an .npz archive; expected a .npy file with one array")
-    return array
