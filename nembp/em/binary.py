@@ -182,10 +182,8 @@ class BinaryNetwork:
 
     def log_likelihood(self, theta: Any, x: Any, y: Any, direction: Direction = "forward") -> float:
         """Return log p(y | x, Θ) = Σ_rows log Σ_h p(y, h | x, Θ); joint sums both directions."""
-        total = 0.0
-        for way in one_way(direction):
-            total += float(log_sum_exp(self.log_joint(theta, x, y, way)).sum())
-        return total
+        joint = (self.log_joint(theta, x, y, way) for way in one_way(direction))
+        return sum(float(log_sum_exp(log_joint).sum()) for log_joint in joint)
 
 
 # -- EM's two terms and their gradients ------------------------------------------------------------
@@ -238,11 +236,17 @@ def q_gradient(
     noise_y: Any = None,
     noise_x: Any = None,
 ) -> Matrix:
-    """Return ∇_Θ Q(Θ | Θₙ) = Σ_h p(h | y, x, Θₙ) ∇ log p(y, h | x, Θ), flat like Θ."""
+    """Return ∇_Θ Q(Θ | Θₙ) = Σ_h p(h | y, x, Θₙ) ∇ log p(y, h | x, Θ), flat like Θ.
+
+    ∂ log p(h | x)/∂z = h − σ(z) and ∂ log p(y | h)/∂z = −error.
+    """
     total = np.zeros(net.parameter_count)
     for way, noisy_x, noisy_y in _noisy(x, y, direction, noise_y, noise_x):
-        r = posterior(net, theta_n, x, y, way)
-        total += _weighted_gradient(net, theta, noisy_x, noisy_y, way, r)
+        r, p = posterior(net, theta_n, x, y, way), net.layers(theta, way)
+        source, target = net.source_and_target(noisy_x, noisy_y, way)
+        slope_z = r @ net.states - _logistic(source @ p.W + p.b)
+        slope_end = -_errors(net, theta, target, way) * r[:, :, None]
+        total += _assemble(net, way, source, slope_z, slope_end)
     return total
 
 
@@ -266,14 +270,11 @@ def entropy_gradient(
 ) -> Matrix:
     """Return ∇_Θ H(Θ | Θₙ) = Σ_h [p(h | y, x, Θ) − p(h | y, x, Θₙ)] ∇ log p(y, h | x, Θ).
 
-    For log p(h | y, x, Θ) = log p(y, h | x, Θ) − log p(y | x, Θ), whose last term has the
-    posterior-weighted gradient. It vanishes at Θ = Θₙ.
+    It is ∇Q(Θ | Θ) − ∇Q(Θ | Θₙ), for log p(h | y, x, Θ) = log p(y, h | x, Θ) − log p(y | x, Θ),
+    whose last term has the posterior-weighted gradient. It vanishes at Θ = Θₙ.
     """
-    total = np.zeros(net.parameter_count)
-    for way in one_way(direction):
-        difference = posterior(net, theta, x, y, way) - posterior(net, theta_n, x, y, way)
-        total += _weighted_gradient(net, theta, x, y, way, difference)
-    return total
+    at_theta = q_gradient(net, theta, theta, x, y, direction)
+    return at_theta - q_gradient(net, theta, theta_n, x, y, direction)
 
 
 def gradient(
@@ -304,21 +305,6 @@ def gradient(
         slope_end = slope_target * (p_hidden / p_y[:, None])[:, :, None]
         total += _assemble(net, way, source, slope_z, slope_end)
     return total
-
-
-def _weighted_gradient(
-    net: BinaryNetwork, theta: Any, x: Any, y: Any, way: OneWay, weight: Matrix
-) -> Matrix:
-    """Return Σ_rows Σ_h weight(h) ∇ log p(y, h | x, Θ).
-
-    ∂ log p(h | x)/∂z = h − σ(z) and ∂ log p(y | h)/∂z = −error.
-    """
-    source, target = net.source_and_target(x, y, way)
-    p = net.layers(theta, way)
-    sigma = _logistic(source @ p.W + p.b)
-    slope_z = weight @ net.states - weight.sum(axis=1, keepdims=True) * sigma
-    slope_end = -_errors(net, theta, target, way) * weight[:, :, None]
-    return _assemble(net, way, source, slope_z, slope_end)
 
 
 def _assemble(

@@ -74,16 +74,14 @@ class GaussianMixture:
         if (skew > 1e-8 * np.abs(self.covariances).max()).any():
             raise ArchitectureError(f"covariances must be symmetric, got {self.covariances}")
         # the density and the noise condition need only L_j⁻¹
-        factors = np.empty_like(self.covariances)
-        for j, covariance in enumerate(self.covariances):
-            try:
-                factors[j] = np.linalg.cholesky(covariance)
-            except np.linalg.LinAlgError as error:
-                raise DivergenceError(
-                    f"covariance {j} is not positive definite: the component collapsed; use fewer "
-                    "components, a larger reg_covar or rescaled data"
-                ) from error
-        object.__setattr__(self, "factors", factors)
+        try:
+            object.__setattr__(self, "factors", np.linalg.cholesky(self.covariances))
+        except np.linalg.LinAlgError as error:
+            j = int(np.linalg.eigvalsh(self.covariances).min(axis=1).argmin())
+            raise DivergenceError(
+                f"covariance {j} is not positive definite: the component collapsed; use fewer "
+                "components, a larger reg_covar or rescaled data"
+            ) from error
 
     @property
     def dimension(self) -> int:
@@ -94,20 +92,17 @@ class GaussianMixture:
         """Return ``y`` as float64 rows, or raise :class:`ShapeError`."""
         return check_rows("y", y, self.dimension)
 
-    def _whiten(self, v: Matrix, component: int) -> Matrix:
-        """Return L_j⁻¹ v of every row, whose squared norm is vᵀ Σ_j⁻¹ v."""
-        return np.asarray(np.linalg.solve(self.factors[component], v.T).T)
+    def _whiten(self, v: Matrix) -> Matrix:
+        """Return L_j⁻¹ v of rows (n, d) or (K, n, d): squared norms are vᵀ Σ_j⁻¹ v; (K, d, n)."""
+        v = np.broadcast_to(v, (len(self.weights), *v.shape[-2:]))
+        return np.asarray(np.linalg.solve(self.factors, v.transpose(0, 2, 1)))
 
     def log_joint(self, y: Any) -> Matrix:
         """Return log p(y, j | Θ) = log w_j + log N(y; μ_j, Σ_j), shape (rows, K), in nats."""
-        y = self.rows(y)
-        table = np.empty((len(y), len(self.weights)))
-        for j, factor in enumerate(self.factors):
-            square = (self._whiten(y - self.means[j], j) ** 2).sum(axis=1)
-            half_log_determinant = float(np.log(np.diagonal(factor)).sum())
-            log_normalizer = 0.5 * self.dimension * math.log(2.0 * math.pi) + half_log_determinant
-            table[:, j] = math.log(self.weights[j]) - log_normalizer - 0.5 * square
-        return table
+        w = self._whiten(self.rows(y) - self.means[:, None])
+        scales = np.diagonal(self.factors, axis1=1, axis2=2)
+        normalizer = 0.5 * self.dimension * math.log(2.0 * math.pi) + np.log(scales).sum(axis=1)
+        return np.asarray(np.log(self.weights) - normalizer - 0.5 * (w * w).sum(axis=1).T)
 
     def log_likelihood(self, y: Any) -> Matrix:
         """Return log p(y | Θ) = log Σ_j p(y, j | Θ) of each row, shape (rows, 1), in nats."""
@@ -136,12 +131,9 @@ class GaussianMixture:
         >>> mixture.gains([[0.0], [0.0]], [[1.0], [3.0]]).ravel()
         array([ 0.5, -1.5])
         """
-        y, n = self.rows(y), self.rows(n)
-        table = np.empty((len(y), len(self.weights)))
-        for j, mean in enumerate(self.means):
-            w = self._whiten(n, j)
-            table[:, j] = -0.5 * (w * (w - 2.0 * self._whiten(mean - y, j))).sum(axis=1)
-        return table
+        w = self._whiten(self.rows(n))
+        towards = self._whiten(self.means[:, None] - self.rows(y))
+        return np.asarray(-0.5 * (w * (w - 2.0 * towards)).sum(axis=1).T)
 
     def sample(self, count: int, generator: np.random.Generator) -> Matrix:
         """Draw ``count`` rows of y."""
@@ -162,11 +154,9 @@ def m_step(y: Any, posterior: Matrix, reg_covar: float = 0.0) -> GaussianMixture
     # scikit-learn's guard against an empty component, so that steps are comparable
     counts = posterior.sum(axis=0) + 10.0 * np.finfo(np.float64).eps
     means = (posterior.T @ y) / counts[:, None]
-    covariances = np.empty((len(counts), y.shape[1], y.shape[1]))
-    for j, mean in enumerate(means):
-        centered = y - mean
-        covariances[j] = (posterior[:, j] * centered.T) @ centered / counts[j]
-        covariances[j] += reg_covar * np.eye(y.shape[1])
+    centered = y - means[:, None]
+    weighted = (centered * posterior.T[:, :, None]).transpose(0, 2, 1)
+    covariances = weighted @ centered / counts[:, None, None] + reg_covar * np.eye(y.shape[1])
     return GaussianMixture(counts / counts.sum(), means, covariances)
 
 
