@@ -225,8 +225,8 @@ def train(
         `Trainer`.
     scale : bool
         Give inputs and numeric targets the range that their likelihood describes
-        (:func:`input_scaling`; targets of a Gaussian are standardized). The backward input bias
-        starts at the training mean in any case.
+        (:func:`input_scaling`; targets of a Gaussian are standardized). Unscaled values far from 0
+        lose digits in float32. The backward input bias starts at the training mean in any case.
     validation : float, or pair of X and y, optional
         Samples to score after each epoch: a share that is held out, or others.
     monitor, patience : str, int, optional
