@@ -227,10 +227,9 @@ def test_divergence_has_its_code_and_keeps_the_last_good_players():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_process_keeps_its_players(number):
+def test_an_interrupted_process_keeps_its_players():
     command = ["gan", *SHORT, "--iterations", "10000000", "--checkpoints", "500000", "--out", "a"]
-    _, rest = interrupted(number, "iteration 60/", *command)
+    _, rest = interrupted(signal.SIGTERM, "iteration 60/", *command)
     summary = json.loads(Path("a/summary.json").read_text())
     last = summary["iterations"]
     assert f"nembp: error: interrupted after iteration {last}; a/generator.npz holds" in rest
