@@ -248,21 +248,10 @@ def load_adversarial(
 ) -> Dataset:
     """Load a data set for adversarial training, images in [0, 1] as a logistic output makes them.
 
-    Parameters
-    ----------
-    name : str
-        One of `DATA`, or a name that `nembp.datasets.load` knows.
-    data_dir : path, optional
-        Of files; for "stacked" that of MNIST.
-    samples : int, optional
-        To draw for training, of `DATA` alone: 100,000, or 128,000 of stacked ones.
-    seed : int
-        Of these draws.
-    scale, modes, std : optional
-        Of ring and grid: the network's units, the number of modes (a square for a grid), and their
-        standard deviation; by default the published ones.
-    limit, image_size, **reading : optional
-        Of files, as in `nembp.datasets.load`. The classifier is trained on what the limit leaves.
+    ``name`` is one of `DATA`, or one that `nembp.datasets.load` knows. Of `DATA`, ``samples`` are
+    drawn for training by ``seed``, and ``scale``, ``modes`` (a square for a grid) and ``std`` are
+    those of ring and grid, by default the published ones; the others go to `nembp.datasets.load`,
+    and the folder of "stacked" is that of MNIST.
 
     >>> load_adversarial("grid", modes=9, samples=100).outputs
     9

@@ -104,32 +104,16 @@ def draw_samples(
 ) -> dict[str, Any]:
     """Draw samples from a run's generator, or send real ones backward to z and forward again.
 
-    Parameters
-    ----------
-    run : path
-        A run folder of `run_gan`, or the file of its generator.
-    n : int
-        How many; of real ones at most all test samples.
-    out : path, optional
-        Where to write them: .png (a sheet of images, each real one above what came back; or points
-        over real ones), .npy (samples) or .npz (``x``: samples, ``z``: what they were made of,
-        ``real``).
-    reconstruct : bool
-        Start from real test samples, which a bidirectional generator can.
-    seed : int
-        Of z, or of the choice of the real samples.
-    data_dir : path, optional
-        Where the real samples lie; by default where they lay in training.
-    device, note : str, callable
-        As in `nembp.runs.training.prepare`.
+    ``run`` is a run folder of `run_gan`, or the file of its generator. With ``reconstruct``, which
+    a bidirectional generator can, ``n`` real test samples (at most all) are chosen by ``seed``,
+    which else is of z; ``data_dir`` is where they lie, by default where they lay in training.
+    ``out`` is a .png (a sheet of images, each real one above what came back; or points over real
+    ones), .npy (samples) or .npz (``x``: samples, ``z``: what they were made of, ``real``).
 
-    Returns
-    -------
-    dict
-        JSON values: ``run``, ``samples``, ``shape``, ``seed``, ``out``. Of real samples also
-        ``error``: the mean of ‖x' − x‖² over that of ‖x − mean x‖², 1 for a generator that knows
-        nothing but the mean; and ``z_square``, the mean of z² (of z that the generator knows 1, or
-        ½ of a binary one).
+    Returns JSON values: ``run``, ``samples``, ``shape``, ``seed``, ``out``. Of real samples also
+    ``error``: the mean of ‖x' − x‖² over that of ‖x − mean x‖², 1 for a generator that knows
+    nothing but the mean; and ``z_square``, the mean of z² (of z that the generator knows 1, or ½
+    of a binary one).
     """
     generator = load_generator(run, choose_backend(device, note))
     net, std, shape, real = generator.net, generator.std, generator.shape, None
