@@ -2,8 +2,11 @@
 
 Whatever the moment: every model that is there can be read, a run with ``--force`` leaves a whole
 model (the older run's or its own), the players of an adversarial run belong together, and the next
-start removes what was half written. An experiment that is resumed ends in the rows of one that
-nothing disturbed.
+start removes what was half written. A run that is resumed, perhaps after more kills, ends in the
+files of one that nothing disturbed, byte for byte, and an experiment in its rows.
+
+``python tests/kills.py --bits`` flips every bit of a small checkpoint, and cuts it off everywhere:
+each is found, or what is read is the same.
 """
 
 from __future__ import annotations
@@ -20,38 +23,37 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nembp.checkpoints import load_model
+from nembp.checkpoints import load_checkpoint, load_model, save_checkpoint
 from nembp.errors import DataError
 from nembp.experiments import read_experiment
+from nembp.runs.folder import CHECKPOINT
 from nembp.runs.gan import load_players
 
 COMMANDS = {
-    "dense": ["train", "--layers", "32", "--epochs", "200"],
-    "noise": ["train", "--layers", "32", "--epochs", "200", "--noise", "nem"],
-    "convolution": ["train", "--layers", "conv8x3,16", "--epochs", "100", "--limit", "200"],
-    "gan": ["gan", "--samples", "2000", "--iterations", "4000", "--checkpoints", "200"],
+    "dense": ["train", "--layers", "32", "--epochs", "40"],
+    "noise": ["train", "--layers", "32", "--epochs", "40", "--noise", "nem"],
+    "convolution": ["train", "--layers", "conv8x3,16bn", "--epochs", "20", "--limit", "200"],
+    "gan": ["gan", "--samples", "2000", "--iterations", "2000", "--checkpoints", "50"],
     "experiment": ["experiment", "run", "output-noise-digits", "--quick", "--jobs", "2"],
 }
 
 
 def start(kind: str, folder: Path, *more: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "nembp", *COMMANDS[kind], "--device", "cpu"]
-    command += [] if kind == "experiment" else ["--quiet"]
-    return subprocess.Popen(
-        [*command, "--out", str(folder), *more], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    command += [] if kind == "experiment" else ["--quiet", "--threads", "1"]
+    command += [] if "--resume" in more and kind != "experiment" else ["--out", str(folder)]
+    return subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finish(kind: str, folder: Path, *more: str) -> None:
-    short = {"train": ["--epochs", "1"], "gan": ["--iterations", "8"]}
-    process = start(kind, folder, *short.get(COMMANDS[kind][0], []), *more)
+    process = start(kind, folder, *more)
     _, said = process.communicate()
     assert process.returncode == 0, said.decode()
 
 
-def check(kind: str, folder: Path, *, whole: bool) -> bool:
+def check(folder: Path, *, whole: bool) -> bool:
     """Return whether a model is there; all that are there can be read."""
-    models = list(folder.glob("*.npz"))
+    models = [path for path in folder.glob("*.npz") if path.name != CHECKPOINT]
     for path in models:
         load_model(path)
     if whole:
@@ -61,19 +63,87 @@ def check(kind: str, folder: Path, *, whole: bool) -> bool:
     return bool(models)
 
 
+def content(folder: Path) -> dict[str, Any]:
+    """Return the files of a run, and the rows of its metrics but for the times."""
+    files = [path for path in folder.iterdir() if path.suffix in (".npz", ".png", ".gif", ".toml")]
+    found: dict[str, Any] = {
+        path.name: path.read_bytes() for path in files if path.name != CHECKPOINT
+    }
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    found["rows"] = [{key: row[key] for key in row if "second" not in key} for row in rows]
+    return found
+
+
+@cache
+def in_one_go(kind: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as place:
+        finish(kind, Path(place, "run"))
+        return content(Path(place, "run"))
+
+
+def begun(folder: Path, whole: dict[str, Any]) -> bool:
+    """Return whether a killed run left a checkpoint, rather than the older run's."""
+    if (folder / ".nembp-new" / CHECKPOINT).exists():
+        return True
+    is_there = (folder / CHECKPOINT).exists() and (folder / "config.toml").exists()
+    return is_there and (folder / "config.toml").read_bytes() == whole["config.toml"]
+
+
 def kill_once(kind: str, folder: Path, choice: random.Random, *, force: bool) -> str:
+    whole = in_one_go(kind)
+    again: list[str] = []
     if force:
-        finish(kind, folder)
-    process = start(kind, folder, *(["--force"] if force else []))
-    time.sleep(choice.uniform(0.3, 3.0))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    found = check(kind, folder, whole=force)
-    finish(kind, folder, *(["--force"] if folder.exists() and any(folder.iterdir()) else []))
+        finish(kind, folder, "--seed", "7")
+        again = ["--force"]
+    kills = 0
+    while True:
+        process = start(kind, folder, *again, "--checkpoint-every", "0.05")
+        time.sleep(choice.uniform(0.3, 4.0))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        found = check(folder, whole=force)
+        resumes = begun(folder, whole)
+        again = ["--resume", str(folder)] if resumes else again
+        if not resumes and folder.exists() and any(folder.iterdir()):
+            again = ["--force"]
+        if choice.random() < 0.6:
+            break
+    finish(kind, folder, *again)
     left = list(folder.rglob(".nembp-*"))
     assert not left, f"left behind: {left}"
-    check(kind, folder, whole=True)
-    return "a model" if found else "no model yet"
+    now = content(folder)
+    for name in whole:
+        assert now[name] == whole[name], f"{name} is not that of a run in one go"
+    return f"{'resumed' if resumes else 'begun again'}, {'a model' if found else 'no model yet'}"
+
+
+def flip_and_cut(folder: Path) -> str:
+    """Damage a checkpoint of a run in every way of one bit, or one length."""
+    run, path = folder / "run", folder / CHECKPOINT
+    finish("dense", run, "--layers", "1", "--epochs", "1", "--limit", "50")
+    header, state = load_checkpoint(run / CHECKPOINT)
+    state["trainer"]["net"] = {"parameters": state["trainer"]["net"]["parameters"][:9]}
+    state["trainer"] = {key: state["trainer"][key] for key in ("net", "order", "epoch", "history")}
+    save_checkpoint(path, header, state)
+    whole, expected, found = path.read_bytes(), repr((header, state)), 0
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            assert repr(load_checkpoint(path)) == expected, f"bit {bit} changes what is read"
+        except DataError:
+            found += 1
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        try:
+            load_checkpoint(path)
+        except DataError:
+            continue
+        raise AssertionError(f"cut off at {length}, and read")
+    return f"{found} of {8 * len(whole)} flips found, the others harmless; {len(whole)} cuts found"
 
 
 @cache
@@ -124,8 +194,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bits", action="store_true", help="damage a checkpoint instead")
     parser.add_argument("--kind", choices=list(COMMANDS), help="by default any")
     options = parser.parse_args()
+    if options.bits:
+        with tempfile.TemporaryDirectory() as place:
+            print(flip_and_cut(Path(place)))
+        return
     choice = random.Random(options.seed)
     counts: dict[tuple[str, bool, str], int] = {}
     for _ in range(options.kills):

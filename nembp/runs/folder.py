@@ -203,6 +203,8 @@ class RunFolder:
         for path in (self.path / _BESIDE, self.path):
             if (path / CHECKPOINT).exists():
                 _clean(path)
+                if path is self.path:  # what is beside was taking its place, and did
+                    shutil.rmtree(path / _BESIDE, ignore_errors=True)
                 return path.name == _BESIDE
         raise DataError(
             f"{self.path}: holds no {CHECKPOINT} to go on from; expected the folder of a run that "

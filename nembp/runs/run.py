@@ -30,6 +30,7 @@ Listener = Callable[[dict[str, Any]], Any]
 Note = Callable[[str], None]
 SAVING_SHARE = 0.01  # of a run's time, at most, that saving on the way takes
 ENDINGS = "finished", "stopped early"  # of trainings that came to their end
+PICTURES = "picture", "animation"  # keys of the summary
 EVERY = 60.0  # seconds between checkpoints within an epoch, at least
 OF_THE_MACHINE = "device", "threads", "data_dir"  # settings that may differ on resuming
 
@@ -136,9 +137,9 @@ def open_run(
 
 def finished(folder: RunFolder, length: str, note: Note) -> Row | None:
     """Return the summary of a run that came to its end, and say that it did; None if it did not."""
-    with contextlib.suppress(OSError, ValueError):
-        summary = json.loads(folder.file(SUMMARY).read_text(encoding="utf-8"))
-        if isinstance(summary, dict) and summary.get("status") in ENDINGS:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        summary: Row = json.loads(folder.file(SUMMARY).read_text(encoding="utf-8"))
+        if summary["status"] in ENDINGS and PICTURES[0] in summary:
             more = f"; more {length} would go on with it" if summary["status"] == "finished" else ""
             count = f"{summary[length]} {length}"
             note(f"{folder.path} has {summary['status']} after {count}{more}")
@@ -344,10 +345,11 @@ class Run(ABC):
         if status == "failed":
             summary["error"] = f"{type(error).__name__}: {error}"
         try:
-            self.folder.write_summary(summary)
+            # a summary that names no pictures is of a run that something stopped at its very end
+            self.folder.write_summary({key: summary[key] for key in summary if key not in PICTURES})
             if kept:
                 summary |= self._pictures()
-                self.folder.write_summary(summary)
+            self.folder.write_summary(summary)
             self.folder.end(keep=kept)
         except OSError as failed:
             error = error or failed
