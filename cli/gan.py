@@ -131,7 +131,7 @@ def gan(
     given = {name: value for name, value in settings.items() if value is not None}
     config = GanConfig(**given)
     if resume is not None:
-        check_resumed(ctx, "out", "force", "start", "seeds")
+        check_resumed(ctx, "out", "force", "start")
     told = "iteration", _describe, _columns
     with progress_for(quiet, *told) as progress, terminate_as_interrupt():
         noted = list[bool]()
@@ -151,12 +151,13 @@ def gan(
             "on_end": progress.report(_report, as_json=as_json),
             "on_note": progress.note,
         }
-        if resume is not None:
+        if seeds is not None:
+            start_from: dict[str, Any] = {"force": force, "start": start}
+            run_seeds(config, seeds, out, resume=resume, changes=given, **start_from, **more)
+        elif resume is not None:
             resume_gan(resume, given, **more)
-        elif seeds is None:
-            run_gan(config, out, force=force, start=start, **more)
         else:
-            run_seeds(config, seeds, out, force=force, start=start, **more)
+            run_gan(config, out, force=force, start=start, **more)
 
 
 def _report(summary: Row) -> Cells:

@@ -31,7 +31,7 @@ from nembp.engine.optimizers import OPTIMIZERS
 from nembp.engine.training import Trainer
 from nembp.errors import ArchitectureError, DataError, DivergenceError
 from nembp.runs import RunConfig, train_run
-from nembp.runs.gan import resume_gan, run_gan
+from nembp.runs.gan import resume_gan, run_gan, run_seeds
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.training import FILES, resume_run
 
@@ -407,6 +407,38 @@ def test_a_run_that_was_to_take_anothers_place_goes_on_there(monkeypatch):
     resume_run("run")
     assert left_by("run", ["model.npz"]) == left_by("whole", ["model.npz"])
     assert {path.name for path in Path("run").iterdir()} == set(FILES)
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_several_seeds_go_on_where_they_were(monkeypatch):
+    run_seeds(GAN, 3, "whole")
+    step, done = AdversarialTrainer.step, []
+
+    def ended(self, *args):
+        done.append(1)
+        if len(done) > 30:
+            raise MemoryError
+        step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdversarialTrainer, "step", ended)
+        with pytest.raises(MemoryError):
+            run_seeds(GAN, 3, "parts", checkpoint_every=1e-9)
+    first = Path("parts/seed0/generator.npz").stat().st_mtime_ns
+    with pytest.raises(DataError, match="or --seeds N for several"):
+        resume_gan("parts")
+    with pytest.raises(ArchitectureError, match="batch-size is"):
+        run_seeds(GanConfig(), 3, resume="parts", changes={"batch_size": 7})
+    summary = run_seeds(GanConfig(), 3, resume="parts")
+    assert (summary["seeds"], summary["status"]) == ([0, 1, 2], "finished")
+    assert Path("parts/seed0/generator.npz").stat().st_mtime_ns == first
+    for seed in range(3):
+        found, expected = (
+            left_by(f"{folder}/seed{seed}", RUNS["gan"][4]) for folder in ("parts", "whole")
+        )
+        assert found == expected
+    with pytest.raises(DataError, match="holds no seed's run"):
+        run_seeds(GanConfig(), 3, resume="absent")
 
 
 @pytest.mark.usefixtures("own_folder")

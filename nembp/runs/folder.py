@@ -208,7 +208,7 @@ class RunFolder:
                 return path.name == _BESIDE
         raise DataError(
             f"{self.path}: holds no {CHECKPOINT} to go on from; expected the folder of a run that "
-            "was begun"
+            "was begun" + (", or --seeds N for several" if any(self.path.glob("seed*")) else "")
         )
 
     def __enter__(self) -> RunFolder:

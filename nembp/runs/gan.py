@@ -28,7 +28,7 @@ from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.trainer import AdversarialTrainer, check_noise
 from nembp.architecture import generator_network, network
 from nembp.backend import Backend
-from nembp.checkpoints import Model, environment, load_model, save_model
+from nembp.checkpoints import Model, environment, load_checkpoint, load_model, save_model
 from nembp.datasets import Dataset, Scaling, available, feature_means
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.sources import as_rows
@@ -689,6 +689,9 @@ def run_seeds(
     out_dir: str | os.PathLike[str] | None = None,
     *,
     force: bool = False,
+    start: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    changes: Mapping[str, Any] | None = None,
     on_end: Listener | None = None,
     on_note: Note | None = None,
     **more: Any,
@@ -697,7 +700,9 @@ def run_seeds(
 
     The folder gets a run folder ``seed0`` and so on for each seed, and a ``summary.json``. The
     other arguments are those of `run_gan`; ``force`` replaces the runs of other seeds too, and
-    ``on_end`` is told the summary of all.
+    ``on_end`` is told the summary of all. ``resume`` names the folder of such runs to go on with,
+    under ``changes`` as of `resume_gan`: seeds that are finished stay, those in progress go on,
+    and the others begin, as the first of them did; ``config`` is not needed then.
 
     Returns
     -------
@@ -713,20 +718,28 @@ def run_seeds(
     KeyboardInterrupt
         After the seeds that were finished are summed up.
     """
+    if resume is not None:
+        config, out_dir, force = _begun(Path(resume)), resume, True
     first = config.seed or 0
     numbers = range(first, first + seeds)
     began, runs = time.perf_counter(), list[dict[str, Any]]()
     interruption = None
     name = f"gan-{config.dataset}-seeds{seeds}"
     with RunFolder(out_dir, name, force=force, files=(SUMMARY,)) as folder:
-        older, folder.replaces = folder.replaces, False  # each seed takes its place by itself
+        # each seed takes its place by itself
+        older, folder.replaces = folder.replaces and resume is None, False
         for seed in numbers:
             place = folder.path / f"seed{seed}"
+            told: dict[str, Any] = {
+                "on_end": runs.append,
+                "on_note": on_note if seed == first else None,
+            }
             try:
-                run_gan(
-                    config.replace({"seed": seed}), place, force=force and place.exists(),
-                    on_end=runs.append, on_note=on_note if seed == first else None, **more,
-                )  # fmt: skip
+                if resume is not None and _has_checkpoint(place):
+                    resume_gan(place, changes, **told, **more)
+                else:
+                    own = config.replace({**(changes or {}), "seed": seed})
+                    run_gan(own, place, force=force and place.exists(), start=start, **told, **more)
             except DivergenceError:
                 continue
             except KeyboardInterrupt as error:
@@ -755,6 +768,21 @@ def run_seeds(
             "good models"
         )
     return summary
+
+
+def _has_checkpoint(place: Path) -> bool:
+    return any(place.glob(f"**/{CHECKPOINT}"))  # there, or of the run that was to take its place
+
+
+def _begun(path: Path) -> GanConfig:
+    """Return the configuration of the first of several seeds' runs."""
+    places = [place for place in path.glob("seed*") if re.fullmatch("seed[0-9]+", place.name)]
+    for place in sorted(places, key=lambda place: int(place.name[4:])):
+        if (place / CHECKPOINT).exists():
+            return GanConfig(**load_checkpoint(place / CHECKPOINT)[0]["config"])
+    raise DataError(
+        f"{path}: holds no seed's run to go on with; expected the folder of `nembp gan --seeds N`"
+    )
 
 
 def _clear(path: Path, numbers: range) -> None:
