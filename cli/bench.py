@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ def _entries(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[st
     """Split a list with commas (from TOML it comes as a list)."""
     if value is None:
         return None
-    entries = value.split(",") if isinstance(value, str) else [str(entry) for entry in value]
+    entries = value.split(",") if isinstance(value, str) else map(str, value)
     stripped = tuple(entry.strip() for entry in entries)
     if not all(stripped):
         raise click.BadParameter("an entry is empty; expected entries separated by commas")
@@ -31,9 +32,9 @@ def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int
     """Split a list of positive whole numbers; a bad entry is named."""
     entries = _entries(ctx, param, value)
     for entry in entries or ():
-        if not (entry.isdecimal() and int(entry) > 0):
-            raise click.BadParameter(f"{entry!r} is no whole number of at least 1")
-    return None if entries is None else tuple(int(entry) for entry in entries)
+        if not re.fullmatch("0*[1-9][0-9]{0,8}", entry):
+            raise click.BadParameter(f"{entry!r:.80} is no whole number of at least 1")
+    return None if entries is None else tuple(map(int, entries))
 
 
 @click.command(
@@ -91,19 +92,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also save the JSON, with machine, versions, BLAS and date, to this file.",
 )
-def bench(
-    suite: str,
-    networks: tuple[str, ...] | None,
-    batches: tuple[int, ...] | None,
-    threads: tuple[int, ...] | None,
-    repeats: int | None,
-    dtype: str | None,
-    device: str | None,
-    precision: str | None,
-    quick: bool,
-    as_json: bool,
-    out: Path | None,
-) -> None:
+def bench(suite: str, quick: bool, as_json: bool, out: Path | None, **given: Any) -> None:
     """Time a bidirectional training step beside its peers.
 
     A step is the gradient and Adam's update, on a batch already in memory. nembp's bidirectional
@@ -120,20 +109,11 @@ def bench(
     from nembp.files import replacing
 
     chosen_suite = suites.SUITES[suite]
-    for network in networks or ():
+    for network in given["networks"] or ():
         try:
             chosen_suite.check(network)
         except ArchitectureError as error:
             raise click.BadParameter(str(error), param_hint="'--networks'") from error
-    given = {
-        "networks": networks,
-        "batches": batches,
-        "threads": threads,
-        "repeats": repeats,
-        "dtype": dtype,
-        "device": device,
-        "precision": precision,
-    }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     settings = replace(chosen_suite.quick if quick else chosen_suite.defaults, **chosen)
     report: dict[str, Any] = {}

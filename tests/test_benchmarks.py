@@ -123,7 +123,10 @@ def test_every_suite_has_its_networks():
 @pytest.mark.parametrize(
     ("suite", "text"),
     [
-        *(("dense", text) for text in ("784", "784-0-10", "784--10", "784-x-10", "", "784-1")),
+        *(
+            ("dense", text)
+            for text in ("784", "784-0-10", "9" * 5000 + "-2", "784--10", "784-x-10", "", "784-1")
+        ),
         *(("convolution", text) for text in ("32x32x3", "32x32/conv8x3/10", "784/10/x", "")),
         ("convolution", "32x32x3/cnov8x3/10"),
         ("convolution", "32x32x3/conv8x3/1"),
@@ -471,6 +474,7 @@ def test_tables_without_pytorch_say_so_and_the_rest_runs(bench, monkeypatch):
         (["--networks", "784-10,784-x"], "'784-x'"),
         (["--networks", "784-10,"], "empty"),
         (["--batches", "32,0"], "'0'"),
+        (["--batches", "9" * 5000], "no whole number"),
         (["--threads", "1,two"], "'two'"),
         (["--repeats", "0"], "--repeats"),
         (["--suite", "wide"], "wide"),

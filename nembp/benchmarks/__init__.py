@@ -24,32 +24,14 @@ SUITES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run measures.
+    """What a run measures."""
 
-    Attributes
-    ----------
-    networks : tuple of str
-        ``784-512-512-10``, or of images ``32x32x3/conv32x4s2/256/10``.
-    batches, threads : tuple of int
-        Rows of a batch; threads of BLAS and of PyTorch alike.
-    repeats : int or None
-        Interleaved rounds for each line of the table; None fits them into ``budget``.
-    budget : float
-        Seconds of timing in all, start-up and the memory run not counted.
-    dtype, device : str
-        ``float32`` or ``float64``; ``cpu``, ``gpu`` or ``auto``.
-    precision : str
-        Of a GPU's float32 products, nembp's and PyTorch's alike: ``float32`` or ``tf32``.
-    memory : bool
-        Also run the training whose peak memory is reported.
-    """
-
-    networks: tuple[str, ...]
-    batches: tuple[int, ...]
-    threads: tuple[int, ...]
-    repeats: int | None = None
-    budget: float = 140.0
-    dtype: str = "float32"
-    device: str = "auto"
-    precision: Precision = "float32"
-    memory: bool = True
+    networks: tuple[str, ...]  # 784-512-512-10, or of images 32x32x3/conv32x4s2/256/10
+    batches: tuple[int, ...]  # rows
+    threads: tuple[int, ...]  # of BLAS and of PyTorch alike
+    repeats: int | None = None  # interleaved rounds of each line; None fits them into the budget
+    budget: float = 140.0  # seconds of timing in all, start-up and the memory run not counted
+    dtype: str = "float32"  # or float64
+    device: str = "auto"  # or cpu, gpu
+    precision: Precision = "float32"  # of a GPU's float32 products, nembp's and PyTorch's; or tf32
+    memory: bool = True  # whether to run the training whose peak memory is reported

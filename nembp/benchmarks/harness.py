@@ -11,12 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -78,25 +78,12 @@ def interleave(
     """Time every contender in rounds, each round in a new random order.
 
     In a round a contender makes untimed steps, which bring its data back into the caches, then a
-    block of steps of about 10 ms (at least one), whose mean is one measurement.
+    block of steps of about 10 ms (at least one), whose mean is one measurement. There are
+    ``repeats`` rounds, by default as many as fit into ``budget`` seconds, from 3 to 25. With
+    several threads a turn begins when those of the last one sleep.
 
-    Parameters
-    ----------
-    contenders : dict of Contender
-        By name.
-    repeats : int, optional
-        Rounds; by default as many as fit into ``budget`` seconds, from 3 to 25.
-    threads : int
-        With several, a turn begins when the threads of the last one sleep.
-    clock : callable
-        Returns seconds.
-
-    Returns
-    -------
-    dict
-        For each contender seconds a step, ``median``, ``lower`` and ``upper`` quartile, ``least``;
-        ``spread``, the interquartile range over the median; ``rounds``, and timed ``steps`` in
-        each.
+    Returns of each the seconds a step: ``median``, ``lower`` and ``upper`` quartile, ``least``;
+    ``spread``, the interquartile range over the median; ``rounds``, and timed ``steps`` in each.
     """
     order, shuffle, start = list(contenders), random.Random(0), clock()
     steps, taken = {}, {name: list[float]() for name in contenders}
@@ -212,12 +199,7 @@ TOLERANCES = {"float32": 5e-3, "float64": 1e-7, "tf32": 5e-2}
 def check_agreement(
     what: str, ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any], precision: str = "float32"
 ) -> float:
-    """Return max |ours − theirs| / max |ours|.
-
-    Raises
-    ------
-    VerificationError
-        If it is larger than rounding explains.
+    """Return max |ours − theirs| / max |ours|; VerificationError if rounding does not explain it.
 
     >>> check_agreement("y", np.array([4.0, 2.0]), np.array([4.0, 2.0]))
     0.0
@@ -257,7 +239,7 @@ def describe(backend: Backend) -> Result:
             "python": platform.python_version(),
             "nembp": _version("nembp") or __version__,  # of a checkout that is not installed
             **{name: _version(name) for name in ("numpy", "torch", "scikit-learn")},
-            "cupy": _version("cupy-cuda12x") or _version("cupy-cuda13x") or _version("cupy"),
+            "cupy": _version("cupy-cuda12x", "cupy-cuda13x", "cupy"),
         },
         "blas": blas_libraries(),
         "torch": torch  # links a BLAS of its own, which threadpoolctl does not see
@@ -269,23 +251,21 @@ def describe(backend: Backend) -> Result:
     }
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+def _version(*names: str) -> str | None:
+    """Return the version of the first of these distributions that is installed."""
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return None
 
 
 def _cpuinfo(*keys: str) -> str | None:
     """Return the first line of /proc/cpuinfo with one of the keys; None elsewhere than Linux."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                key, _, value = line.partition(":")
-                if key.strip() in keys:
-                    return value.strip()
-    except OSError:
-        pass
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            key, _, value = line.partition(":")
+            if key.strip() in keys:
+                return value.strip()
     return None
 
 
@@ -350,8 +330,7 @@ BUSY = 0.5  # load average of a machine that has other things to do
 NOTEWORTHY = 0.03  # share of the CPUs' time
 
 
-@dataclass(frozen=True)
-class Meter:
+class Meter(NamedTuple):
     """Seconds so far: of all CPUs, of work on them, taken by the host, and of this process."""
 
     total: float
@@ -364,14 +343,13 @@ class Meter:
         """Return the seconds until now; None where the system does not tell them."""
         try:
             with open("/proc/stat", encoding="ascii") as lines:
-                ticks = [int(field) for field in next(lines).split()[1:9]]
+                ticks = np.array(next(lines).split()[1:9], np.float64) / os.sysconf("SC_CLK_TCK")
         except (OSError, StopIteration):
             return None
-        second, stolen = os.sysconf("SC_CLK_TCK"), ticks[7]
-        total, idle = sum(ticks), ticks[3] + ticks[4]
+        total, idle, stolen = float(sum(ticks)), float(ticks[3] + ticks[4]), float(ticks[7])
         times = os.times()
         own = time.process_time() + times.children_user + times.children_system
-        return cls(total / second, (total - idle - stolen) / second, stolen / second, own)
+        return cls(total, total - idle - stolen, stolen, own)
 
 
 def shares(before: Meter | None, after: Meter | None) -> dict[str, float] | None:
@@ -382,11 +360,10 @@ def shares(before: Meter | None, after: Meter | None) -> dict[str, float] | None
     """
     if before is None or after is None or after.total <= before.total:
         return None
-    total = after.total - before.total
-    others = (after.busy - before.busy) - (after.own - before.own)
+    total, busy, stolen, own = (b - a for a, b in zip(before, after, strict=True))
     return {
-        "processes": round(max(0.0, others / total), 4),
-        "host": round((after.stolen - before.stolen) / total, 4),
+        "processes": round(max(0.0, (busy - own) / total), 4),
+        "host": round(stolen / total, 4),
     }
 
 

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +23,25 @@ TIME_LIMIT = 300.0  # seconds
 def peak_memory(threads: int, dtype: str, device: str, images: int = IMAGES) -> dict[str, Any]:
     """Train in a child process and return its peak resident memory.
 
-    Returns
-    -------
-    dict
-        ``bytes`` (the peak), ``start_bytes`` (after the imports and before the data; both None on
-        a system that does not tell, such as Windows),
-        ``seconds`` and the description of the run; on a GPU ``device_bytes``, what was reserved
-        there, and ``torch_device_bytes``, the same of PyTorch for the same training; only
-        ``failed``, the reason, if the child failed, since that is no reason to lose the timings.
+    ``bytes`` is the peak, ``start_bytes`` that after the imports and before the data (both None on
+    a system that does not tell, such as Windows); on a GPU ``device_bytes`` is what was reserved
+    there, and ``torch_device_bytes`` the same of PyTorch for the same training. Only ``failed``,
+    the reason, if the child failed, since that is no reason to lose the timings.
     """
-    package_root = Path(__file__).resolve().parents[2]
-    path = os.pathsep.join([str(package_root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    request = {"threads": threads, "dtype": dtype, "device": device, "images": images}
-    found = _in_a_child(request, path)
+    found = _in_a_child({"threads": threads, "dtype": dtype, "device": device, "images": images})
     if device == "gpu" and "failed" not in found:
-        found |= {"torch_device_bytes": None}
-        found |= _in_a_child({"images": images, "torch": True}, path)
+        found |= _in_a_child({"images": images, "torch": True})
         found["torch_failed"] = found.pop("failed", None)
     return found
 
 
-def _in_a_child(request: dict[str, Any], path: str) -> dict[str, Any]:
+def _in_a_child(request: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, "-m", "nembp.benchmarks.memory", json.dumps(request)]
+    package_root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join([package_root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    options: Any = {"env": {**os.environ, "PYTHONPATH": path}, "timeout": TIME_LIMIT}
     try:
-        child = subprocess.run(
-            command,
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            check=True,
-            text=True,
-            timeout=TIME_LIMIT,
-        )
+        child = subprocess.run(command, capture_output=True, check=True, text=True, **options)
     except subprocess.CalledProcessError as error:
         return {"failed": (error.stderr.strip().splitlines() or [str(error)])[-1]}
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -66,13 +55,10 @@ def resident_peak() -> int | None:
 
     Linux's VmHWM: getrusage's ru_maxrss of a child starts at its parent's.
     """
-    try:
-        with open("/proc/self/status", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    with suppress(OSError), open("/proc/self/status", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     try:
         import resource
     except ImportError:  # Windows has none

@@ -101,12 +101,11 @@ def parse_network(text: str) -> tuple[int, ...]:
     >>> parse_network("784-256-10")
     (784, 256, 10)
     """
-    parts = text.split("-")
-    if len(parts) < 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if not re.fullmatch("[1-9][0-9]{0,8}(-[1-9][0-9]{0,8})+", text):
         raise ArchitectureError(
             f"{text!r} is no dense network; expected the sizes of its layers, as in 784-512-512-10"
         )
-    sizes = tuple(int(part) for part in parts)
+    sizes = tuple(map(int, text.split("-")))
     if sizes[-1] < 2:
         raise ArchitectureError(f"{text!r} has 1 output unit; a classifier needs at least 2")
     return sizes
