@@ -62,7 +62,8 @@ def test_what_is_drawn_follows_from_the_seed_and_covers_every_value_evenly():
         if item.overrides["backward"] == "none":
             assert item.noise["noise_target"] == "forward"
     assert "both" in {item.noise.get("noise_target") for item in found}
-    with_noise, without = (tiny().config(found[0], noisy, 0.3, 1, {}) for noisy in (True, False))
+    both = (found[0], found[0].baseline)
+    with_noise, without = (tiny().config(item, 0.3, 1, {}) for item in both)
     assert (with_noise.noise, without.noise) == ("nem", "none")
     for name in ("seed", "split_seed", "learning_rate", "activation", "limit"):
         assert getattr(with_noise, name) == getattr(without, name)
@@ -81,8 +82,9 @@ def test_what_is_drawn_follows_from_the_seed_and_covers_every_value_evenly():
     ],
 )
 def test_grids_are_extended_while_the_best_lies_at_an_end(nll, expected):
-    rows = [row("r01", rate, value) for rate, value in nll.items()]
-    assert Scores(tiny(extend=2), rows).rates("r01", (0.1, 0.2), 1) == expected
+    item = next(i for i in tiny().drawn() if i.overrides["activation"] == "relu").baseline
+    rows = [row(item.name, rate, value) for rate, value in nll.items()]
+    assert Scores(tiny(extend=2), rows).rates(item, 1) == expected
 
 
 def test_effects_are_of_each_at_its_best_against_the_most_accurate_baseline():

@@ -33,12 +33,7 @@ VERDICT_COLOURS = {
 def draw(experiment: Experiment, summary: Mapping[str, Any]) -> list[Path]:
     """Draw curves.png and effects.png into the experiment's folder, and return the files.
 
-    Raises
-    ------
-    NembpError
-        If matplotlib is not installed.
-    OutputError
-        If a file cannot be written.
+    NembpError if matplotlib is not installed, OutputError if a file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
@@ -61,33 +56,28 @@ def draw(experiment: Experiment, summary: Mapping[str, Any]) -> list[Path]:
 
 def _curves(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> None:
     """Draw mean ± standard deviation over seeds along training, one panel per curve and rate."""
-    table: dict[tuple[str, Rate], dict[str, list[list[float]]]] = {}
     protocol = experiment.protocol
     network = protocol.kind == "train"
     # of adversarial runs, those that are compared: there are a dozen others
     shown = ("train/",) if network else tuple(f"course/{metric.key}" for metric in protocol.metrics)
+    lines: dict[tuple[str, Rate, str], list[list[float]]] = {}
     for rate in get_args(Rate):
         for arm in protocol.compared(rate):
             for row in _finished(experiment, arm, rate):
                 for key, values in row["curves"].items():
                     if key.startswith(shown):
-                        panel = table.setdefault((key, rate), {})
-                        panel.setdefault(arm, []).append(values)
-    panels = sorted(table)
-    rates = sorted({rate for _, rate in panels})
-    keys = sorted({key for key, _ in panels})
-    figure.set_size_inches(5 * max(1, len(rates)), 3.4 * max(1, len(keys)))
+                        lines.setdefault((key, rate, arm), []).append(values)
+    keys, rates = (sorted({line[k] for line in lines}) or [""] for k in (0, 1))
+    figure.set_size_inches(5 * len(rates), 3.4 * len(keys))
     figure.suptitle(summary["title"])
-    axes = figure.subplots(max(1, len(keys)), max(1, len(rates)), squeeze=False)
+    axes = figure.subplots(len(keys), len(rates), squeeze=False)
     order = [arm.name for arm in protocol.arms]
-    clock = "epoch" if network else "checkpoint"
-    for (key, rate), lines in table.items():
+    for (key, rate, arm), rows in lines.items():
         axis = axes[keys.index(key)][rates.index(rate)]
-        for arm_name, rows in lines.items():
-            colour = COLOURS[order.index(arm_name) % len(COLOURS)]
-            # by epoch; of rows that were tampered with, as far as all reach
-            values = np.array(list(zip(*rows, strict=False)), dtype=float).reshape(-1, len(rows))
-            _band(axis, arm_name, values.T, colour)
+        # by epoch; of rows that were tampered with, as far as all reach
+        values = np.array(list(zip(*rows, strict=False)), dtype=float).reshape(-1, len(rows))
+        _band(axis, arm, values, COLOURS[order.index(arm) % len(COLOURS)])
+        clock = "epoch" if network else "checkpoint"
         axis.set(title=f"{rate} settings", xlabel=clock, ylabel=key.removeprefix("course/"))
         axis.set_yscale("log" if key.endswith("nll") and "backward" not in key else "linear")
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -105,11 +95,10 @@ def _finished(experiment: Experiment, arm: str, rate: Rate) -> list[Row]:
 
 
 def _band(axis: Any, arm: str, values: np.ndarray[Any, Any], colour: str) -> None:
-    epochs = np.arange(1, values.shape[1] + 1)
-    mean = values.mean(axis=0)
+    epochs, mean = np.arange(1, len(values) + 1), values.mean(axis=1)
     axis.plot(epochs, mean, color=colour, label=arm)
-    if len(values) > 1:
-        std = values.std(axis=0, ddof=1)
+    if values.shape[1] > 1:
+        std = values.std(axis=1, ddof=1)
         axis.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
 
 

@@ -37,6 +37,12 @@ Rate = Literal["same", "tuned"]
 Row = Mapping[str, Any]
 
 
+def digest(content: Mapping[str, Any]) -> str:
+    """Return the first 16 hexadecimal digits of a SHA-256 of JSON values."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def among(what: str, value: str, allowed: Iterable[str]) -> None:
     """Raise ArchitectureError unless a value is one of those allowed."""
     names = list(allowed)
@@ -245,10 +251,8 @@ class Rule:
 class Protocol:
     """An experiment, declared before it is run.
 
-    Raises
-    ------
-    ArchitectureError
-        If it names arms, metrics or options that do not exist, or reports tuning seeds.
+    ArchitectureError if it names arms, metrics or options that do not exist, or reports tuning
+    seeds.
     """
 
     name: str
@@ -306,8 +310,8 @@ class Protocol:
                 )
         for text in self.perturbations:
             perturbation(text)
-        for arm in arms:
-            if self.config(arm).learning_rate is None:
+        for arm, config in self._configs.items():
+            if config.learning_rate is None:
                 raise ArchitectureError(f"{self.name}: arm {arm} has no learning_rate")
 
     def metric(self, name: str) -> Metric:
@@ -318,18 +322,18 @@ class Protocol:
 
     def config(self, arm: str) -> RunConfig | GanConfig:
         """Return the configuration of an arm, at its untuned learning rate."""
-        if arm not in self._configs:
-            kind = CONFIGS[self.kind]
-            settings = {**self.base, **next(a.overrides for a in self.arms if a.name == arm)}
-            known = [name for name in kind.options() if name not in RESERVED]
-            for name in settings:
-                among(f"{self.name}: arm {arm}: option", name, known)
-            self._configs[arm] = kind(**settings)
         return self._configs[arm]
 
     @cached_property
     def _configs(self) -> dict[str, RunConfig | GanConfig]:
-        return {}
+        kind, configs = CONFIGS[self.kind], {}
+        known = [name for name in kind.options() if name not in RESERVED]
+        for arm in self.arms:
+            settings = {**self.base, **arm.overrides}
+            for name in settings:
+                among(f"{self.name}: arm {arm.name}: option", name, known)
+            configs[arm.name] = kind(**settings)
+        return configs
 
     def noisy(self, arm: str) -> bool:
         """Tell whether an arm is trained with noise."""
@@ -348,7 +352,7 @@ class Protocol:
     @property
     def datasets(self) -> tuple[str, ...]:
         """Names of the data sets it reads."""
-        names = [str(self.config(arm.name).dataset) for arm in self.arms]
+        names = [str(config.dataset) for config in self._configs.values()]
         return tuple(dict.fromkeys(FILES_OF.get(name, name) for name in names))
 
     @property
@@ -362,9 +366,8 @@ class Protocol:
 
     @cached_property
     def digest(self) -> str:
-        """Content hash: the first 16 hexadecimal digits of a SHA-256."""
-        text = json.dumps(self.content(), sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Content hash."""
+        return digest(self.content())
 
     def content(self) -> dict[str, Any]:
         """Return everything that decides the numbers and the verdicts, as JSON values."""

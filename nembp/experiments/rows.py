@@ -9,7 +9,6 @@ power cut, is dropped when the run resumes, and its replicate is run again.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nembp.errors import ArchitectureError, DataError, OutputError
+from nembp.experiments.protocol import digest
 from nembp.files import write_atomically
 from nembp.runs.folder import to_json
 
@@ -25,9 +25,8 @@ DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, Over
 
 
 def seal(values: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits of SHA-256 over the values of a row or header."""
-    text = json.dumps({k: v for k, v in values.items() if k != "seal"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Return a hash of the values of a row or header."""
+    return digest({k: v for k, v in values.items() if k != "seal"})
 
 
 def _sealed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,16 +39,8 @@ def write_header(path: Path, values: Mapping[str, Any]) -> None:
     write_atomically(path, (to_json(_sealed(values), indent=2) + "\n").encode())
 
 
-def read_header(path: Path, name: str, digest: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a declaration and compare it with today's.
-
-    Raises
-    ------
-    DataError
-        If it is missing or damaged.
-    ArchitectureError
-        If it is another than today's, with what changed in it.
-    """
+def read_header(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a declaration; ArchitectureError, with what changed, if it is another than today's."""
     try:
         header = json.loads(path.read_bytes())
         old = header.get("content", header)
@@ -67,11 +58,11 @@ def read_header(path: Path, name: str, digest: str, content: Mapping[str, Any]) 
         ) from error
     except (OSError, *DAMAGED) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    if header["hash"] != digest:
+    if header["hash"] != (expected := digest(content)):
         new = json.loads(json.dumps(content))
         changed = sorted(key for key in new if old.get(key) != new[key])
         raise ArchitectureError(
-            f"{path.parent}: its rows are of {header['hash']}, but {name} is now {digest} "
+            f"{path.parent}: its rows are of {header['hash']}, but {name} is now {expected} "
             f"({', '.join(changed) or 'the hash'} changed); rows are not mixed. Choose another "
             "--out, or remove that folder"
         )
@@ -79,20 +70,15 @@ def read_header(path: Path, name: str, digest: str, content: Mapping[str, Any]) 
 
 
 def read_rows(
-    folder: Path, kind: str, digest: str, identity: Callable[[dict[str, Any]], object]
+    folder: Path, kind: str, expected: str, identity: Callable[[dict[str, Any]], object]
 ) -> tuple[list[dict[str, Any]], int, int]:
     """Read rows, without their seals.
 
-    Each has the ``digest`` of what was declared under the key ``kind``. ``identity`` returns the
+    Under the key ``kind`` each has the hash ``expected``. ``identity`` returns the
     replicate that a row is of; it raises one of ``DAMAGED`` where a value is missing, unknown or of
     another type. Also returned are how many rows have no seal, since version 0.1 wrote them, and
-    the bytes that all take: what follows is a line cut short.
-
-    Raises
-    ------
-    DataError
-        If a line other than the last is damaged or does not match its seal, or a row is of
-        another declaration or there twice.
+    the bytes that all take: what follows is a line cut short. DataError if a line other than the
+    last is damaged or does not match its seal, or a row is of another declaration or there twice.
     """
     path = folder / ROWS
     try:
@@ -116,13 +102,13 @@ def read_rows(
                 break  # the last line: a disk may have kept its end but not its middle
             what = "damaged"
         else:
-            if row[kind] != digest:
+            if row[kind] != expected:
                 what = f"of {kind} {row[kind]}"
             elif replicate in rows:
                 what = "there twice"
         if what:
             raise DataError(
-                f"{path}: line {number} is {what}; expected rows of {kind} {digest}, each "
+                f"{path}: line {number} is {what}; expected rows of {kind} {expected}, each "
                 "replicate once. Remove that line to run its replicate again"
             )
         rows[replicate] = row
@@ -132,13 +118,7 @@ def read_rows(
 
 
 class RowFile:
-    """Rows of a run in progress: one run at a time writes them.
-
-    Raises
-    ------
-    OutputError
-        If another run writes there, or the folder cannot be written.
-    """
+    """Rows of a run in progress: one run at a time writes them, or OutputError."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / ROWS
@@ -169,10 +149,7 @@ class RowFile:
     def append(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Put a row on the disk and return it as it will be read.
 
-        Raises
-        ------
-        OutputError
-            If there is no room; a part of the line may be left, which resuming drops.
+        OutputError if there is no room; a part of the line may be left, which resuming drops.
         """
         line = _sealed(row)
         try:

@@ -53,15 +53,12 @@ def replicate(config: RunConfig | GanConfig, perturbations: Sequence[str] = ()) 
     network is scored on its validation split if it has one, else on the test split, there also
     under perturbations.
 
-    Returns
-    -------
-    dict
-        ``status``: "finished", or "diverged", which has no scores. ``curves`` by epoch:
-        ``train/nll``, the mean over the epoch's iterations of the clean targets' nll (nats per
-        sample) before each step; after the epoch and without noise ``train/clean_nll`` and
-        ``train/error``, of the training samples; and ``noise/...``; of adversarial networks
-        ``course/...`` by checkpoint. ``scores``: those of `nembp.engine.metrics.evaluate` and the
-        robustness, or the means over the last checkpoints. ``seconds``; ``threads``.
+    ``status`` is "finished", or "diverged", which has no scores. ``curves`` by epoch:
+    ``train/nll``, the mean over the epoch's iterations of the clean targets' nll (nats per
+    sample) before each step; after the epoch and without noise ``train/clean_nll`` and
+    ``train/error``, of the training samples; and ``noise/...``; of adversarial networks
+    ``course/...`` by checkpoint. ``scores`` are those of `nembp.engine.metrics.evaluate` and the
+    robustness, or the means over the last checkpoints.
     """
     if isinstance(config, GanConfig):
         row: dict[str, Any] = gan_replicate(config)
@@ -255,7 +252,7 @@ def run_experiment(
 
 def read_protocol(folder: Path, protocol: Protocol) -> dict[str, Any]:
     """Read protocol.json; ArchitectureError if the rows of a folder are of another protocol."""
-    return read_header(folder / PROTOCOL, protocol.name, protocol.digest, protocol.content())
+    return read_header(folder / PROTOCOL, protocol.name, protocol.content())
 
 
 def protocol_rows(folder: Path, protocol: Protocol) -> tuple[list[dict[str, Any]], int, int]:

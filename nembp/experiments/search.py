@@ -10,14 +10,12 @@ on fresh seeds, test splits and data that was not searched on.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -25,7 +23,7 @@ import numpy as np
 
 from nembp.backend import stream
 from nembp.errors import ArchitectureError, DataError, OutputError
-from nembp.experiments.protocol import Row, check_data_dirs
+from nembp.experiments.protocol import Row, check_data_dirs, digest
 from nembp.experiments.rows import ROWS, RowFile, read_header, read_rows, write_header
 from nembp.experiments.running import in_parallel, replicate
 from nembp.experiments.tuning import grown
@@ -49,12 +47,17 @@ class Rung:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Noise for a regime: a network and a way to train it, whose name is that of the baseline."""
+    """Noise for a regime: a network and a way to train it."""
 
     name: str
     regime: str
     overrides: Mapping[str, Any]
     noise: Mapping[str, Any]
+
+    @property
+    def baseline(self) -> Candidate:
+        """The regime without noise, called by its name."""
+        return replace(self, name=self.regime, noise={"noise": "none"})
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,8 @@ class Space:
 
     @property
     def digest(self) -> str:
-        """Content hash: the first 16 hexadecimal digits of a SHA-256."""
-        text = json.dumps(self.content(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Content hash."""
+        return digest(self.content())
 
     def drawn(self) -> list[Candidate]:
         """Return the candidates, regime by regime; the same in every call."""
@@ -126,20 +128,13 @@ class Space:
         return sorted(self.rates.get(both) or self.rates[optimizer])
 
     def config(
-        self, item: Candidate, noisy: bool, rate: float, seed: int, data_dirs: Mapping[str, str]
+        self, item: Candidate, rate: float, seed: int, data_dirs: Mapping[str, str]
     ) -> RunConfig:
-        """Return how a candidate or its baseline is trained."""
-        noise = item.noise if noisy else {"noise": "none"}
-        settings = {**self.base, **item.overrides, **noise}
-        return RunConfig(
-            **settings,
-            learning_rate=rate,
-            seed=SEEDS_FROM + seed,
-            split_seed=SEEDS_FROM + seed,
-            data_dir=data_dirs.get(settings["dataset"]),
-            device="cpu",
-            threads=1,
-        )
+        """Return how a candidate or a baseline is trained."""
+        settings = {**self.base, **item.overrides, **item.noise, "learning_rate": rate}
+        settings |= dict.fromkeys(("seed", "split_seed"), SEEDS_FROM + seed)
+        data_dir = data_dirs.get(settings["dataset"])
+        return RunConfig(**settings, data_dir=data_dir, device="cpu", threads=1)
 
 
 _TIME: Final[dict[str, Any]] = {
@@ -224,24 +219,23 @@ class Effect(NamedTuple):
     seeds: int
 
 
-def trained(candidates: Iterable[Candidate]) -> dict[str, tuple[Candidate, bool]]:
-    """Return who is trained, as in `Trial`, and whether with noise: baselines first."""
-    items = list(candidates)
-    return {c.regime: (c, False) for c in items} | {c.name: (c, True) for c in items}
+def trained(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
+    """Return all that is trained, by name: baselines first."""
+    return {item.name: item for item in [*(c.baseline for c in candidates), *candidates]}
 
 
 class Scores:
-    """Rows of a search, by who was trained, rate and seed."""
+    """Rows of a search, by who was trained and rate, then by seed."""
 
     def __init__(self, space: Space, rows: Iterable[Row]) -> None:
         self.space = space
-        self.table: dict[str, dict[float, dict[int, Row]]] = {}
+        self.table: dict[tuple[str, float], dict[int, Row]] = {}
         for row in rows:
-            self.table.setdefault(row["who"], {}).setdefault(row["rate"], {})[row["seed"]] = row
+            self.table.setdefault((row["who"], row["rate"]), {})[row["seed"]] = row
 
     def mean(self, who: str, rate: float, seeds: int, key: str = "nll") -> float:
         """Return a mean over the first seeds, NaN unless every one is there and finished."""
-        found = self.table.get(who, {}).get(rate, {})
+        found = self.table.get((who, rate), {})
         values = [found[s][key] if s in found else None for s in range(seeds)]
         if not values or None in values:
             return math.nan
@@ -249,39 +243,43 @@ class Scores:
 
     def missing(self, who: str, rate: float, seeds: int) -> list[int]:
         """Return those of the first seeds with which a rate has not been tried."""
-        found = self.table.get(who, {}).get(rate, {})
+        found = self.table.get((who, rate), {})
         return [seed for seed in range(seeds) if seed not in found]
 
-    def rates(self, who: str, start: Sequence[float], seeds: int) -> list[float]:
-        """Return the rates to try: ``start``, extended while its best by nll lies at an end."""
+    def rates(self, item: Candidate, seeds: int) -> list[float]:
+        """Return the rates to try: a grid, extended while its best by nll lies at an end."""
 
         def bests(rates: Sequence[float]) -> set[float] | None:
-            if any(self.missing(who, rate, seeds) for rate in rates):
+            if any(self.missing(item.name, rate, seeds) for rate in rates):
                 return None
-            return {self.best(who, rates, seeds)}
+            return {self._least(item, rates, seeds)}
 
+        start = self.space.grid(item)
         return grown(start, bests, self.space.extend if len(start) > 1 else 0)
 
-    def best(self, who: str, rates: Iterable[float], seeds: int, key: str = "nll") -> float:
+    def best(self, item: Candidate, seeds: int, key: str = "nll") -> float:
         """Return the best rate by nll, or by accuracy; the lowest where all diverged."""
+        return self._least(item, self.rates(item, seeds), seeds, key)
+
+    def _least(
+        self, item: Candidate, rates: Sequence[float], seeds: int, key: str = "nll"
+    ) -> float:
         sign = 1.0 if key == "nll" else -1.0
 
         def order(rate: float) -> tuple[float, float]:
-            mean = sign * self.mean(who, rate, seeds, key)
+            mean = sign * self.mean(item.name, rate, seeds, key)
             return (mean if math.isfinite(mean) else math.inf, rate)
 
         return min(rates, key=order)
 
     def effect(self, item: Candidate, seeds: int) -> Effect:
         """Return what a candidate does, from the first ``seeds`` seeds."""
-        space, start = self.space, self.space.grid(item)
-        theirs = self.rates(item.regime, start, seeds)
-        rate = self.best(item.name, self.rates(item.name, start, seeds), seeds)
-        slow = self.best(item.regime, theirs, seeds)
-        sure = self.best(item.regime, theirs, seeds, "accuracy")
+        space, base = self.space, item.baseline
+        rate, slow = self.best(item, seeds), self.best(base, seeds)
+        sure = self.best(base, seeds, "accuracy")
         nll, accuracy = (self.mean(item.name, rate, seeds, key) for key in ("nll", "accuracy"))
-        their_nll = self.mean(item.regime, slow, seeds)
-        their_accuracy = self.mean(item.regime, sure, seeds, "accuracy")
+        their_nll = self.mean(base.name, slow, seeds)
+        their_accuracy = self.mean(base.name, sure, seeds, "accuracy")
         cut = 100.0 * (1.0 - nll / their_nll)
         points = 100.0 * (accuracy - their_accuracy)
         score = min(cut / space.cut, points / space.points)
@@ -308,8 +306,8 @@ class Scores:
         """Return the trials that a rung still lacks: of its baselines, then of its candidates."""
         return [
             Trial(name, rate, seed)
-            for name, (item, _) in trained(candidates).items()
-            for rate in self.rates(name, self.space.grid(item), seeds)
+            for name, item in trained(candidates).items()
+            for rate in self.rates(item, seeds)
             for seed in self.missing(name, rate, seeds)
         ]
 
@@ -321,25 +319,19 @@ def best_anywhere(
 
     Whatever the network and optimizer: is the best with noise better than the best without?
     """
-    groups: dict[tuple[Any, ...], list[tuple[float, float, str, bool]]] = {}
-    for item in candidates:
+    table: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for item in trained(candidates).values():
+        rate = scores.best(item, seeds)
+        nll, accuracy = (scores.mean(item.name, rate, seeds, k) for k in ("nll", "accuracy"))
+        if not math.isfinite(nll):
+            continue
         settings = {**scores.space.base, **item.overrides}
         key = tuple(settings[name] for name in fields)
-        for who, noisy in ((item.regime, False), (item.name, True)):
-            rate = scores.best(who, scores.rates(who, scores.space.grid(item), seeds), seeds)
-            nll, accuracy = (scores.mean(who, rate, seeds, k) for k in ("nll", "accuracy"))
-            if math.isfinite(nll):
-                groups.setdefault(key, []).append((nll, accuracy, who, noisy))
-    table = []
-    for key, found in sorted(groups.items(), key=lambda pair: str(pair[0])):
-        row: dict[str, Any] = dict(zip(fields, key, strict=True))
-        for name, noisy in (("none", False), ("noise", True)):
-            some = [each for each in found if each[3] == noisy]
-            if some:
-                nll, accuracy, who, _ = min(some)
-                row[name] = {"who": who, "nll": nll, "accuracy": accuracy}
-        table.append(row)
-    return table
+        row = table.setdefault(key, dict(zip(fields, key, strict=True)))
+        kind = "none" if item.name == item.regime else "noise"
+        found = {"who": item.name, "nll": nll, "accuracy": accuracy}
+        row[kind] = min(row.get(kind, found), found, key=lambda one: (one["nll"], one["accuracy"]))
+    return [row for _, row in sorted(table.items(), key=lambda pair: str(pair[0]))]
 
 
 def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
@@ -418,15 +410,7 @@ def run_search(
     """Search for at most ``budget`` core-minutes more, and return the folder with the rows.
 
     ``out_dir/space.name`` gets rows.jsonl, space.json and summary.json. What is left is done with
-    ``resume``. The other parameters are those of `run_experiment`.
-
-    Raises
-    ------
-    OutputError, DataError
-        If the folder holds a search and ``resume`` is off, or cannot be written or read.
-    ArchitectureError
-        If its rows are of another space, the budget is not above 0, or it is not said where its
-        data set lies; the folder is then as it was.
+    ``resume``. The other parameters, and the errors, are those of `run_experiment`.
     """
     if not budget > 0:
         raise ArchitectureError(f"budget must be above 0 core-minutes, got {budget}")
@@ -447,9 +431,9 @@ def run_search(
         for rung in space.rungs:
             while trials := Scores(space, rows).wanted(candidates, rung.seeds):
                 total = len(rows) + len(trials)
-                who = trained(candidates)
+                items = trained(candidates)
                 calls = [
-                    (trial, space.config(*who[trial.who], trial.rate, trial.seed, dirs))
+                    (trial, space.config(items[trial.who], trial.rate, trial.seed, dirs))
                     for trial in trials
                 ]
                 with closing(in_parallel(_trained, calls, jobs, 1)) as results:
@@ -511,6 +495,6 @@ def _rows(folder: Path, space: Space) -> tuple[list[dict[str, Any]], int]:
             raise ValueError
         return Trial(row["who"], row["rate"], row["seed"])
 
-    read_header(folder / HEADER, space.name, space.digest, space.content())
+    read_header(folder / HEADER, space.name, space.content())
     rows, _, size = read_rows(folder, "space", space.digest, identity)
     return rows, size

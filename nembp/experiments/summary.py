@@ -53,15 +53,14 @@ class Experiment:
 
     def reported(self, arm: str, setting: Setting) -> dict[int, Row]:
         """Return the reported rows of an arm at a setting, by seed."""
-        rows = self._reported.get((arm, setting), {})
-        return {seed: row for seed, row in rows.items() if seed < self.protocol.seeds}
+        return self._reported.get((arm, setting), {})
 
     @cached_property
     def _reported(self) -> dict[tuple[str, Setting], dict[int, Row]]:
         table: dict[tuple[str, Setting], dict[int, Row]] = {}
         for row in self.rows:
             task = Task.of(row)
-            if task.phase == "report":
+            if task.phase == "report" and task.seed < self.protocol.seeds:
                 table.setdefault((task.arm, task.setting), {})[task.seed] = row
         return table
 
@@ -75,12 +74,8 @@ def read_experiment(
 ) -> Experiment:
     """Read the rows of an experiment, by default of the declared protocol of that name.
 
-    Raises
-    ------
-    ArchitectureError
-        If no experiment has that name, or the rows are of another version of its protocol.
-    DataError
-        If there are none, or they are damaged.
+    ArchitectureError if no experiment has that name, or the rows are of another version of its
+    protocol; DataError if there are none, or they are damaged.
     """
     protocol = get(name) if protocol is None else protocol
     folder = Path(out_dir) / (f"{name}-quick" if quick else name)
@@ -197,27 +192,16 @@ def _described(
     judgement = verdict(
         effect, p, item, protocol.rule, there=there, reached=reached, tuned_away=tuned_away
     )
+    of_item = ("claim", "arm", "baseline", "metric", "rate", "published", "margin", "reach")
+    of_effect = ("mean", "low", "high", "wins", "diverged", "baseline_diverged", "p")
     return {
         "comparison": item.name,
-        "claim": item.claim,
-        "arm": item.arm,
-        "baseline": item.baseline,
-        "metric": item.metric,
-        "rate": item.rate,
+        **{name: getattr(item, name) for name in of_item},
+        **{name: getattr(effect, name) for name in of_effect},
         "unit": metric.unit,
-        "published": item.published,
-        "margin": item.margin,
-        "reach": item.reach,
         "own": own,
         "tuned_away": tuned_away,
-        "mean": effect.mean,
-        "low": effect.low,
-        "high": effect.high,
-        "wins": effect.wins,
         "pairs": effect.n + effect.diverged + effect.baseline_diverged,
-        "diverged": effect.diverged,
-        "baseline_diverged": effect.baseline_diverged,
-        "p": effect.p,
         "p_holm": p,
         "verdict": judgement if item.claim and judged else None,
     }
