@@ -283,7 +283,6 @@ class FusedKernels(Backend):
     def gather(
         self, table: Array, index: Array, out: Array, raw: Array, offset: Array, factor: Any
     ) -> None:
-        """Gather and scale in one pass; ``index`` None takes the rows as they come."""
         factors = factor if hasattr(factor, "shape") else None
         offset_row = offset if hasattr(offset, "shape") else None
         kernels = self.kernels_of(out, offset_row, factors)
@@ -292,9 +291,6 @@ class FusedKernels(Backend):
         if kernels is not None and name is not None and alike and not _is_other(index):
             args = offset_row, factors, float(1.0 if factors is not None else factor), out
             kernels.each(name, out.size, table, index, out.size, out.shape[1], *args)
-        elif index is None:
-            self.cast(table, out)
-            self._scale(out, offset, factor)
         else:
             super().gather(table, index, out, raw, offset, factor)
 

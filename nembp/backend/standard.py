@@ -299,13 +299,18 @@ class Backend:
         """Write (table[index] − offset) · factor into ``out``.
 
         ``raw`` has the shape of ``out`` and the table's dtype; None where that is the dtype of
-        ``out``. ``offset`` may be None; the factor is a number, or one for each column.
+        ``out``. ``offset`` may be None, and so may the index, of rows as they come; the factor is a
+        number, or one for each column.
         """
-        if raw is None:
+        if index is None:
+            self.cast(table, out)
+        elif raw is None:
             self.take_rows(table, index, out)
         else:
             self.cast(self.take_rows(table, index, raw), out)
-        self._scale(out, offset, factor)
+        if offset is not None:
+            self.xp.subtract(out, offset, out=out)
+        self.xp.multiply(out, factor, out=out)
 
     def one_hot(self, labels: Array, index: Array, table: Array, spare: Array, out: Array) -> None:
         """Write the one-hot rows of labels[index]; ``table`` holds those of all classes."""
@@ -313,8 +318,7 @@ class Backend:
 
     def receive(self, staged: np.ndarray[Any, Any], out: Array, offset: Array, factor: Any) -> None:
         """Write (staged − offset) · factor into ``out``; ``staged`` lies on the host."""
-        self.cast(self.asarray(staged), out)
-        self._scale(out, offset, factor)
+        self.gather(self.asarray(staged), None, out, None, offset, factor)
 
     def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         """Return memory of the host from which :meth:`receive` copies fast."""
@@ -322,11 +326,6 @@ class Backend:
 
     def wait_for_copy(self, staged: np.ndarray[Any, Any]) -> None:
         """Wait until the last :meth:`receive` from this memory needs it no more."""
-
-    def _scale(self, out: Array, offset: Array, factor: Any) -> None:
-        if offset is not None:
-            self.xp.subtract(out, offset, out=out)
-        self.xp.multiply(out, factor, out=out)
 
     # -- images --------------------------------------------------------------------------------
     def padded(self, images: tuple[int, ...], padding: Pair, dtype: str) -> Any:
