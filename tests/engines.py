@@ -24,7 +24,6 @@ STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
 LIKELIHOODS = "multinomial", "gaussian", "bernoulli"
 PAIRS = [(forward, backward) for forward in LIKELIHOODS for backward in LIKELIHOODS]
 ACTIVATIONS = "relu", "leaky-relu", "tanh", "logistic", "identity"
-each_pair = pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 each_path = pytest.mark.parametrize("path", ["samples", "classes", "none"])
 each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 seeds = st.integers(0, 2**32 - 1)
