@@ -385,13 +385,9 @@ def test_wrong_requests_are_refused():
             rows.take(np.array(index))
         with pytest.raises(IndexError, match="of 6"):
             ChosenRows(rows, np.array(index))
-    with pytest.raises(IndexError, match="mask"):
+    with pytest.raises(IndexError, match="boolean"):
         rows[np.ones(5, bool)]
-    for index in (np.array([0.0]), np.array([[0]]), np.array(0)):
-        with pytest.raises(ShapeError, match="integers"):
-            rows.take(index)
-    short, doubles, strided = np.empty((1, 4), "u1"), np.empty((2, 4)), np.empty((2, 8), "u1")
-    for out in (short, doubles, strided[:, ::2]):
+    for out in (np.empty((2, 4)), np.empty((2, 8), "u1")[:, ::2]):
         with pytest.raises(ShapeError, match="expected a contiguous one of uint8"):
             rows.take(np.array([0, 1]), out)
     with pytest.raises(ShapeError, match="cannot be joined"):

@@ -85,14 +85,7 @@ class _Header:
 
 # -- .npy and .npz -------------------------------------------------------------------------------
 def map_npy(path: Path) -> NDArray[Any]:
-    """Map an .npy file into memory, read-only; it must hold just what its header declares.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, damaged or truncated, has trailing bytes, or holds anything but
-        numbers or text.
-    """
+    """Map an .npy file of numbers or text, read-only; it must hold what its header declares."""
     with reading(path) as file:
         header = _npy_header(file, str(path), _SAVE)
         header.check(os.fstat(file.fileno()).st_size, str(path), _SAVE)
@@ -130,18 +123,9 @@ def read_npz(
 ) -> dict[str, NDArray[Any]]:
     """Read the arrays of an .npz that are `wanted`, where they exist, in native byte order.
 
-    Parameters
-    ----------
-    packed : bool, default True
-        Whether entries may be compressed; without, the file's size bounds the memory.
-    names : list of str, optional
-        Gets the names of all arrays.
-
-    Raises
-    ------
-    DataError
-        If the archive is missing or damaged, or an array is pickled, structured, or does not use
-        up its entry exactly.
+    Without `packed`, entries may not be compressed: the file's size bounds the memory. `names` gets
+    the names of all arrays. Pickled and structured arrays are refused, as are entries that their
+    array does not use up.
     """
     remedy = "Save it again with numpy.savez."
     with reading(path) as file:
@@ -287,9 +271,8 @@ def _load_arrays(
 def load_npy(request: Request) -> Dataset:
     """Load a folder of .npy files; the loader behind ``load("npy", folder)``.
 
-    It holds x_train.npy, y_train.npy, x_test.npy and y_test.npy, or x.npy and y.npy, which are then
-    split; or files of the other names that `load_npz` understands. Samples are memory-mapped and
-    may be larger than memory; targets are read.
+    It holds arrays of the names that `load_npz` understands. Samples are memory-mapped and may be
+    larger than memory; targets are read.
     """
     folder = request.path("npy")
     if not os.path.isdir(folder):
@@ -318,13 +301,7 @@ def load_npz(request: Request) -> Dataset:
 
 
 def only_file(path: Path, suffixes: tuple[str, ...]) -> Path:
-    """`path` itself, or the only file with such a suffix, in any case, where it is a folder.
-
-    Raises
-    ------
-    DataError
-        If the folder has none or several.
-    """
+    """`path` itself, or the only file with such a suffix, in any case, where it is a folder."""
     if not os.path.isdir(path):
         return path
     found = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
@@ -355,12 +332,7 @@ def read_idx(
 
     A raw file is memory-mapped, read-only, unless its values must be converted to native byte
     order; without `native` they may stay big-endian. `max_bytes` bounds what a file may declare.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, is not IDX, is truncated or damaged, has trailing bytes, or its
-        header declares more than it holds.
+    A DataError says what of it is missing, damaged or declared falsely.
     """
     path = Path(path)
     with reading(path) as file:
@@ -404,15 +376,10 @@ def _idx_header(file: BinaryIO, where: str) -> _Header:
 
 
 def idx_header(x: NDArray[Any]) -> bytes:
-    """IDX header of an array.
+    """IDX header of an array; an ArchitectureError where IDX cannot hold it.
 
     >>> idx_header(np.zeros((2, 3), dtype=np.uint8)).hex(" ", 4)
     '00000802 00000002 00000003'
-
-    Raises
-    ------
-    ArchitectureError
-        If IDX has no such dtype, or a length does not fit into 32 bits.
     """
     codes = {dtype: code for code, dtype in _TYPES.items()}
     code = codes.get(x.dtype.newbyteorder(">"))
@@ -427,12 +394,7 @@ def idx_header(x: NDArray[Any]) -> bytes:
 def write_idx(path: str | os.PathLike[str], x: NDArray[Any]) -> None:
     """Write an array as IDX; gzip, with no time stamp in it, when the name ends in .gz.
 
-    Raises
-    ------
-    ArchitectureError
-        If IDX cannot hold the array: it holds uint8, int8, int16, int32, float32 and float64.
-    OutputError
-        If the file cannot be written.
+    IDX holds uint8, int8, int16, int32, float32 and float64; others are an ArchitectureError.
     """
     content = idx_header(x) + np.ascontiguousarray(x, x.dtype.newbyteorder(">")).tobytes()
     if Path(path).suffix == ".gz":
@@ -469,11 +431,6 @@ def find_four(place: Path) -> tuple[list[Path], str]:
     """Return paths of the four files, and the prefix of their names, such as "emnist-letters-".
 
     `place` is their folder; or, where it has several sets, folder/prefix.
-
-    Raises
-    ------
-    DataError
-        Naming the folder or file that is missing.
     """
     fetch = f"`nembp data fetch mnist --data-dir {place}` fetches MNIST's."
     folder, wanted = place, ""

@@ -175,15 +175,10 @@ def _check_counts(raw: Raw) -> None:
 
 # -- values --------------------------------------------------------------------------------------
 def feature_array(x: Samples, where: str, *, transpose: bool | None = None) -> Samples:
-    """Convert samples to uint8 or native floats of shape (n, features) or (n, H, W, C).
+    """Convert samples to uint8 or finite native floats of shape (n, features) or (n, H, W, C).
 
     uint8, float32 and float64 are not copied; other integers become the smallest float that
     holds them exactly (64-bit ones are rounded to float64), those of a file as they are read.
-
-    Raises
-    ------
-    DataError
-        If `x` is not numeric, has no samples' shape, or holds a NaN or an infinity.
     """
     dtype = _real_dtype(x, where)
     if not 1 <= x.ndim <= 4:
@@ -215,13 +210,7 @@ def feature_array(x: Samples, where: str, *, transpose: bool | None = None) -> S
 
 
 def target_array(y: NDArray[Any], where: str) -> NDArray[Any]:
-    """Convert regression targets to finite native floats of shape (n, outputs).
-
-    Raises
-    ------
-    DataError
-        If `y` is not numeric, is not (n,) or (n, outputs), or holds a NaN or an infinity.
-    """
+    """Convert regression targets to finite native floats of shape (n, outputs)."""
     dtype = _real_dtype(y, where)
     y = y.astype(np.float32 if dtype == np.uint8 else dtype, copy=False)
     if y.ndim == 1:
@@ -275,13 +264,7 @@ FEW = 20  # whole numbers that might be classes
 
 
 def is_labels(y: NDArray[Any], where: str, task: Task) -> bool:
-    """Whether `y` holds class labels: integers or text, unless `task` says otherwise.
-
-    Raises
-    ------
-    DataError
-        If `y` is not 1-D where labels are needed, or its dtype cannot be what `task` says.
-    """
+    """Whether `y` holds class labels: integers or text, unless `task` says otherwise."""
     text = y.dtype.kind in "US"
     if task == "regression":
         if text:

@@ -89,13 +89,7 @@ CONTENTS: dict[str, Content] = {
 
 
 def load_mnist(request: Request) -> Dataset:
-    """Load MNIST and verify its checksums; the loader behind ``load("mnist", folder)``.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or damaged, or is not MNIST's; the message names it.
-    """
+    """Load MNIST and verify its checksums; the loader behind ``load("mnist", folder)``."""
     folder = request.path("mnist")
     paths, _ = find_four(folder)
     train, test = read_four(paths)

@@ -291,14 +291,7 @@ class _Bytes(io.BytesIO):
 
 
 def read_pickle(path: Path) -> dict[Any, Any]:
-    """Read a pickled dictionary of plain data; nothing in it is run.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or damaged, or holds anything but text, numbers, lists, tuples,
-        dictionaries, and arrays.
-    """
+    """Read a pickled dictionary of text, numbers, lists and arrays; nothing in it is run."""
     remedy = "Nothing in it was run. Unpack the official archive again, or use its binary version."
     with reading(path, _FRESH) as file:
         small = os.fstat(file.fileno()).st_size <= _MOST_BYTES

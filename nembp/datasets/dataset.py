@@ -37,13 +37,7 @@ READ_BY = {  # options that only some of the built-in readers know
 
 @dataclass(frozen=True)
 class Request:
-    """The options of `nembp.datasets.load`, which describes them.
-
-    Raises
-    ------
-    ArchitectureError
-        If one of them has a value that it cannot have.
-    """
+    """The options of `nembp.datasets.load`, which describes them; checked."""
 
     data_dir: Path | None = None
     targets: tuple[str, ...] | None = None
@@ -116,13 +110,9 @@ class Request:
 class Split:
     """Samples and their targets.
 
-    Parameters
-    ----------
-    x : ndarray or Rows, shape (n, *shape)
-        Raw values: uint8 for images (never converted as a whole), floating otherwise. May be
-        read-only and memory-mapped; `nembp.datasets.as_rows` reads either kind.
-    y : ndarray
-        int64 labels 0..K-1 of shape (n,), or floating targets of shape (n, outputs).
+    `x` (n, *shape) are raw values, uint8 for images, which are never converted as a whole, floating
+    otherwise; perhaps read-only and memory-mapped: `nembp.datasets.as_rows` reads either kind. `y`
+    are int64 labels 0..K-1 of shape (n,), or floating targets (n, outputs).
     """
 
     x: Samples
@@ -235,12 +225,8 @@ def match_columns(
 ) -> list[int]:
     """Return the position among the columns `found` of each name in `wanted`.
 
-    `where` is the table, for messages; `others` are names that may be there too, None for any.
-
-    Raises
-    ------
-    DataError
-        If a name is missing, or one is there that is neither wanted nor among `others`.
+    A DataError names one that is missing, or that is neither wanted nor among `others`, which may
+    be there too; None for any. `where` is the table, for messages.
 
     >>> match_columns(["b", "kind", "a"], ["a", "b"], "new.csv", others=["kind"])
     [2, 0]
@@ -303,15 +289,10 @@ def class_indices(
     *,
     by_index: bool = False,
 ) -> NDArray[np.int64]:
-    """Return the index of the class that each label names.
+    """Return the index of the class that each label names; a DataError where one names none.
 
     Labels are text, or numbers, which name the class whose name is that number; with `by_index`
     they are indices 0..K-1, whatever the names are. `where` they come from is for messages.
-
-    Raises
-    ------
-    DataError
-        If a label names no class.
 
     >>> class_indices([3, 1.0, "2"], ["1", "2", "3"], "y.npy").tolist()
     [2, 0, 1]
@@ -390,11 +371,6 @@ def batch_order(
 
     The order is drawn at the call.
 
-    Raises
-    ------
-    ArchitectureError
-        If `n` or `batch_size` is below 1.
-
     >>> batches = list(batch_order(5, 2, np.random.default_rng(0)))
     >>> [len(batch) for batch in batches], sorted(np.concatenate(batches).tolist())
     ([2, 2, 1], [0, 1, 2, 3, 4])
@@ -412,14 +388,7 @@ def class_means(
 ) -> NDArray[np.float64]:
     """Mean scaled sample of each class, (K, features): what the backward direction learns.
 
-    `classes` is K or the class names.
-
-    Raises
-    ------
-    ArchitectureError
-        If the split holds regression targets.
-    DataError
-        If a class has no sample: its mean is undefined.
+    `classes` is K or the class names. It takes labels, and a sample of each class.
     """
     k = classes if isinstance(classes, int) else len(classes)
     if split.y.ndim != 1 or split.y.dtype.kind not in "iu":

@@ -105,13 +105,8 @@ def download(
 ) -> None:
     """Write what a URL gives to `file`: all that was announced, never more than `most` bytes.
 
-    Raises
-    ------
-    DataError
-        If it cannot be had, is cut off, or is longer, or if nothing comes for `timeout` seconds, or
-        less than 1,000 bytes per second: a timeout of the socket begins anew with every byte.
-    OutputError
-        If `file` cannot be written.
+    A mirror is given up if nothing comes for `timeout` seconds, or less than 1,000 bytes per
+    second: a timeout of the socket begins anew with every byte.
     """
     pieces: queue.Queue[Any] = queue.Queue(16)
     ended = threading.Event()

@@ -50,15 +50,8 @@ def read_images(
 ) -> NDArray[Any]:
     """Read image files as an array of uint8 or uint16, shape (n, *shape).
 
-    Each must have the size of `shape`, (height, width, channels); colours are converted to grey
-    or RGB.
-
-    Raises
-    ------
-    DataError
-        As `read_image`; or if no path is given, or some have 16 bits and others 8.
-    ShapeError
-        If `shape` is not that of an image.
+    Each must have the size of `shape`, (height, width, channels), and all the same depth; colours
+    are converted to grey or RGB.
     """
     check_image_shape(shape)
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
@@ -78,7 +71,10 @@ def read_image(
     resize: bool = False,
     remedy: str = "the size of the training images. Crop or resize it.",
 ) -> NDArray[Any]:
-    """Read one image file; a photograph is turned as its camera says.
+    """Read one image file, (height, width, channels); a photograph is turned as its camera says.
+
+    Returned are uint8, or uint16 of 16-bit grey. Refused are files that are missing, damaged or of
+    another format, see-through in places, an animation, or in colours of 16 bits.
 
     Parameters
     ----------
@@ -93,17 +89,6 @@ def read_image(
         cut off alike on both sides.
     remedy : str
         What `size` is, and what to do, for the message about another one.
-
-    Returns
-    -------
-    ndarray of uint8, or of uint16 for 16-bit grey, shape (height, width, channels)
-
-    Raises
-    ------
-    DataError
-        If the file is missing, damaged, of another format or size, see-through in places, an
-        animation, or in colours of 16 bits. The message names the file, what was found and
-        expected, and the remedy.
     """
     from PIL import UnidentifiedImageError
 
@@ -249,15 +234,6 @@ def load_images(request: Request) -> Dataset:
     Pixels are decoded once, into a file that the system's temporary folder (TMPDIR) holds without
     a name and drops when the process ends; so memory does not grow with the images, and nothing
     is written beside them.
-
-    Raises
-    ------
-    ArchitectureError
-        If task='regression' is asked for, or no path.
-    DataError
-        If there are no such folders, or an image cannot be used; the message names it.
-    OutputError
-        If the temporary folder has no room for the pixels.
     """
     if request.task == "regression":
         raise ArchitectureError("class folders hold classes: task='regression' does not apply")

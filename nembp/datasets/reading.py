@@ -39,23 +39,10 @@ class Augmentation:
 
     Pixels from beyond the edge are reflections about it, without repeating the edge itself.
 
-    The augmented image is the forward direction's input *and* the backward direction's target. So
-    the backward direction learns the mean of a class's augmented images, and
-    ``backward/centroid_error``, the distance to the mean of the plain ones, has a floor above 0: on
-    CIFAR-10 with pixels in [0, 1] 0.005 for flips and 0.020 for crops of 4 pixels (filling with
-    black, the field's other custom, would make it 0.24).
-
-    Parameters
-    ----------
-    flip : bool
-        Mirror half of the images, left to right. Digits and letters do not survive it.
-    crop : int
-        Largest shift in pixels, of rows and of columns; 4 is customary for 32×32 images.
-
-    Raises
-    ------
-    ArchitectureError
-        If ``flip`` is no truth value, or ``crop`` no whole number of at least 0.
+    The augmented image is the forward direction's input *and* the backward direction's target, so
+    ``backward/centroid_error``, the distance to the mean of the plain images, has a floor above 0:
+    on CIFAR-10 with pixels in [0, 1] 0.005 for flips and 0.020 for crops of 4 pixels (filling with
+    black, the field's other custom, would make it 0.24). Digits and letters do not survive flips.
 
     References
     ----------
@@ -63,8 +50,8 @@ class Augmentation:
     filled by reflection. He et al., Deep Residual Learning, 2015, section 4.2, fill with zeros.
     """
 
-    flip: bool = False
-    crop: int = 0
+    flip: bool = False  # mirror half of the images, left to right
+    crop: int = 0  # largest shift in pixels, of rows and of columns
 
     def __post_init__(self) -> None:
         if not isinstance(self.flip, (bool, np.bool_)):
@@ -84,16 +71,11 @@ class Augmentation:
 
 
 class Augmenter:
-    """Augments raw batches of images (H, W, C), in buffers allocated once per batch size.
+    """Augments raw batches of images (H, W, C).
 
     The stream "augmentation" of the seed gives three numbers a sample (dy, dx, flip) whatever is
     switched on, drawn on the host: neither the device nor another option shifts the draws, nor do
     these draws shift those of batches and noise.
-
-    Raises
-    ------
-    ArchitectureError
-        If samples are no images, or a crop could leave no pixel of one.
 
     Examples
     --------
@@ -126,23 +108,22 @@ class Augmenter:
         columns = _reflect(np.arange(self.width) + shift, self.width)
         flipped = columns[:, ::-1] if augmentation.flip else columns
         self._columns = np.concatenate([columns, flipped])
-        self._buffers: dict[int, _Buffers] = {}
+        self._pixels: dict[int, NDArray[np.intp]] = {}
 
     def __call__(self, raw: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
         """Write an augmented copy of each row of ``raw`` (rows, H·W·C) into another array."""
-        rows = raw.shape[0]
-        if rows not in self._buffers:
-            self._buffers[rows] = _Buffers(rows, self.height, self.width)
-        b = self._buffers[rows]
-        self._draw(b)
-        # np.take in mode "raise" would gather into a temporary
-        np.take(self._rows, b.dy, axis=0, out=b.row, mode="clip")
-        np.take(self._columns, b.dx, axis=0, out=b.column, mode="clip")
-        np.add(b.row, b.first, out=b.row)
-        np.add(b.row[:, :, np.newaxis], b.column[:, np.newaxis, :], out=b.pixel)
-        pixels = raw.reshape(-1, self.channels)
+        rows, shifts = raw.shape[0], self._shifts
+        draws = self._generator.random((3, rows))
+        # where the product was rounded up, it is one too large
+        dy, dx = np.minimum((draws[:2] * shifts).astype(np.intp), shifts - 1)
+        first = np.arange(rows)[:, np.newaxis] * (self.height * self.width)
+        row, column = self._rows[dy] + first, self._columns[dx + shifts * (draws[2] < 0.5)]
+        if rows not in self._pixels:
+            self._pixels[rows] = np.empty((rows, self.height, self.width), np.intp)
+        pixel = np.add(row[:, :, np.newaxis], column[:, np.newaxis, :], out=self._pixels[rows])
         target = out.reshape(rows, self.height, self.width, self.channels)
-        np.take(pixels, b.pixel, axis=0, out=target, mode="clip")
+        # in mode "raise" it would gather into a temporary
+        np.take(raw.reshape(-1, self.channels), pixel, axis=0, out=target, mode="clip")
         return out
 
     def go_to(self, samples: int) -> None:
@@ -150,37 +131,11 @@ class Augmenter:
         self._generator = stream(self._seed, "augmentation")
         self._generator.bit_generator.advance(3 * samples)  # type: ignore[attr-defined]
 
-    def _draw(self, b: _Buffers) -> None:
-        """Draw dy, and dx + shifts · flipped, as indices into the tables."""
-        draws, shifts = self._generator.random(out=b.draws), self._shifts
-        np.multiply(draws[:2], shifts, out=draws[:2])
-        np.copyto(b.shift, draws[:2], casting="unsafe")  # truncates: floor, of numbers ≥ 0
-        np.minimum(b.shift, shifts - 1, out=b.shift)  # where the product was rounded up
-        np.less(draws[2], 0.5, out=b.flipped)
-        np.multiply(b.flipped, shifts, out=b.offset)
-        np.add(b.dx, b.offset, out=b.dx)
-
-
-class _Buffers:
-    """Everything that augmenting a batch of ``rows`` images writes on the way."""
-
-    def __init__(self, rows: int, height: int, width: int) -> None:
-        self.draws = np.empty((3, rows))
-        self.shift = np.empty((2, rows), np.intp)
-        self.dy, self.dx = self.shift
-        self.flipped, self.offset = np.empty(rows, np.bool_), np.empty(rows, np.intp)
-        self.row, self.column = np.empty((rows, height), np.intp), np.empty((rows, width), np.intp)
-        self.pixel = np.empty((rows, height, width), np.intp)
-        self.first = (np.arange(rows) * height * width)[:, np.newaxis]
-
 
 def _reflect(index: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     """Fold indices from beyond 0..size−1 back about the edge pixels; at most size − 1 beyond."""
     index = np.abs(index)
     return np.where(index < size, index, 2 * (size - 1) - index)
-
-
-_ALONE = 2  # the buffer of a batch that no loop prepared; 0 and 1 take turns
 
 
 class Staging:
@@ -199,11 +154,8 @@ class Staging:
         self._buffers: dict[object, NDArray[Any]] = {}
         self._lock = threading.Lock()
 
-    def stage(self, index: NDArray[np.intp], slot: int = _ALONE) -> NDArray[Any]:
-        """Return the raw rows at ``index``, in the buffer of a slot until that is staged again.
-
-        A DataError says that the samples' file cannot be read any more.
-        """
+    def stage(self, index: NDArray[np.intp], slot: int) -> NDArray[Any]:
+        """Return the raw rows at ``index``, in the buffer of a slot until that is staged again."""
         with self._lock:  # one gather buffer, one stream of draws
             out = self._buffer(slot, len(index))
             if self._backend is not None:
@@ -218,10 +170,6 @@ class Staging:
                     "opened. Check the disk"
                 ) from error
             return out if self.augmenter is None else self.augmenter(gathered, out)
-
-    def in_turn(self, indices: Iterable[NDArray[np.intp]]) -> Generator[NDArray[Any], None, None]:
-        """Stage each batch when it is asked for."""
-        return (self.stage(index, slot=0) for index in indices)
 
     def ahead(self, indices: Iterable[NDArray[np.intp]]) -> Generator[NDArray[Any], None, None]:
         """Stage each batch on a thread while the one before it is used; the same rows.
@@ -275,26 +223,19 @@ class BatchReader:
     Parameters
     ----------
     split : Split
-        Samples, in memory or in files, and labels or regression targets.
+        Samples, in memory or in files, and labels, of which one-hot rows are read, or targets.
     x_scaling, y_scaling : Scaling
-        scaled = (raw − offset) · factor; targets that are labels become one-hot rows instead.
+        scaled = (raw − offset) · factor.
     outputs : int
         Columns of the target: classes, or regression targets.
     backend, dtype : Backend, str
         Of the network that is fed.
-    augmentation : Augmentation, optional
+    augmentation, seed : Augmentation, optional, and int
         Of the images, each time they are read: for training, not for scoring.
-    seed : int
-        Of the augmentation's stream.
     resident : bool, optional
         Whether all samples are held on the device; if not, each batch is gathered on the host.
         Left out: on a CPU those are that are in memory, on another device those that take at most
         half of its free memory. Samples to be augmented never are.
-
-    Attributes
-    ----------
-    n, features : int
-        Number of samples, and of values in one.
 
     Raises
     ------
@@ -388,23 +329,12 @@ class BatchReader:
     def batches(
         self, order: NDArray[np.intp], batch_size: int, *, prefetch: bool | None = None
     ) -> Generator[tuple[Array, Staged], None, None]:
-        """Go through the samples in an order, a batch at a time.
+        """Go through the samples in an order, a batch at a time; the last one may be smaller.
 
-        Parameters
-        ----------
-        order : ndarray of int, shape (samples,)
-            Sample numbers, on the host.
-        batch_size : int
-            The last batch may be smaller.
-        prefetch : bool, optional
-            Gather and augment each batch on a second thread, while the one before it is used; by
-            default where :meth:`prefetch_pays`. The batches are the same, bit for bit. Samples
-            held on the device need no gathering.
-
-        Yields
-        ------
-        index, staged
-            For :meth:`read`, before the next batch is asked for.
+        ``order`` are sample numbers on the host. With ``prefetch``, by default where
+        :meth:`prefetch_pays`, each batch is gathered and augmented on a second thread while the one
+        before it is used: the same batches, bit for bit. What is yielded is for :meth:`read`,
+        before the next batch is asked for.
 
         Raises
         ------
@@ -419,16 +349,14 @@ class BatchReader:
                 yield on_device[start:end], None
             return
         ahead = self.prefetch_pays(batch_size) if prefetch is None else prefetch
-        stage = self._staging.ahead if ahead else self._staging.in_turn
-        with closing(stage(order[start:end] for start, end in ends)) as staged:
+        each = (order[start:end] for start, end in ends)
+        in_turn = (self._staging.stage(index, slot=0) for index in each)
+        with closing(self._staging.ahead(each) if ahead else in_turn) as staged:
             for (start, end), raw in zip(ends, staged, strict=True):
                 yield on_device[start:end], raw
 
     def read(self, index: Array, x: Array, t: Array, staged: Staged = None) -> None:
-        """Write the samples at ``index`` (device integers) into ``x``, their targets into ``t``.
-
-        ``staged`` is what :meth:`batches` gave with the index.
-        """
+        """Write the samples at ``index`` (device integers) into ``x``, their targets into ``t``."""
         self.read_x(index, x, staged)
         if self.is_classification:
             rows = index.shape[0]
@@ -444,7 +372,7 @@ class BatchReader:
         if self._staging is not None:
             if staged is None:
                 host = index if backend.name == "cpu" else backend.to_numpy(index)
-                staged = self._staging.stage(host)
+                staged = self._staging.stage(host, slot=2)  # no loop's, which take turns
             backend.receive(staged, x, self._offset, self._factor)
             return
         raw, rows = None, index.shape[0]

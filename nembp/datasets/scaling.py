@@ -20,15 +20,8 @@ LARGEST = 1e30  # magnitudes above it are refused: float32 ends at 3.4e38
 class Scaling:
     """Affine map of raw values: scaled = (raw - offset) * factor.
 
-    Parameters
-    ----------
-    offset, factor : float or ndarray of float64
-        Scalars, or one value per feature, broadcast against arrays of shape (n, *shape).
-
-    Raises
-    ------
-    ArchitectureError
-        If a factor is zero, or a value is NaN or infinite (the map could not be undone).
+    Both are numbers, or one value per feature, broadcast against arrays of shape (n, *shape). An
+    ArchitectureError says that the map could not be undone.
 
     >>> pixels = Scaling(factor=1 / 255)
     >>> pixels.apply(np.array([0, 255], dtype=np.uint8)).tolist()
@@ -112,15 +105,8 @@ def standardized(x: Samples, *, by_channel: bool = False) -> Scaling:
     """Scaling to mean 0 and standard deviation 1: offset = mean, factor = 1 / std.
 
     A constant feature, or one that varies by less than 1e-30, keeps factor 1, so it becomes 0.
-    Computed in chunks, in float64, without a float copy of `x`.
-
-    Parameters
-    ----------
-    x : ndarray or Rows, shape (n, *shape)
-        Finite raw values of the training split, n at least 1.
-    by_channel : bool, default False
-        One mean and standard deviation for each channel of images (n, H, W, C), over all their
-        pixels, in place of one for each feature.
+    Of the finite values of a training split, or `by_channel` of images: one mean and deviation for
+    each channel, over all their pixels. Computed in chunks, without a float copy of `x`.
     """
     if by_channel and x.dtype == np.uint8:
         return _of_pixels(x)

@@ -34,12 +34,10 @@ class Rows(ABC):
 
     @property
     def ndim(self) -> int:
-        """Number of axes, the samples' one among them."""
         return len(self.shape)
 
     @property
     def size(self) -> int:
-        """Number of values."""
         return math.prod(self.shape)
 
     @property
@@ -54,36 +52,16 @@ class Rows(ABC):
     def take(
         self, index: NDArray[np.integer[Any]], out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Read rows: out[i] = rows[index[i]].
+        """Read rows in any order: out[i] = rows[index[i]].
 
-        Parameters
-        ----------
-        index : ndarray of int, shape (m,)
-            In any order, each from 0 to n - 1; repeats are allowed.
-        out : ndarray, shape (m, *sample) or (m, features), optional
-            C-contiguous, of `dtype`: the buffer to fill.
-
-        Raises
-        ------
-        IndexError
-            If an index is out of range.
-        ShapeError
-            If `out` does not fit.
+        `out` (m, *sample) or (m, features), C-contiguous and of `dtype`, is the buffer to fill.
         """
         index = np.asarray(index)
-        if index.ndim != 1 or index.dtype.kind not in "iu":
-            raise ShapeError(
-                f"rows are taken by integers of shape (m,), got {index.dtype} {index.shape}"
-            )
         _check_range(index, len(self))
         shape = (len(index), *self.shape[1:])
         out = np.empty(shape, self.dtype) if out is None else out
-        fits = out.shape in (shape, (shape[0], math.prod(shape[1:]))) and out.flags.c_contiguous
-        if not fits or out.dtype != self.dtype:
-            raise ShapeError(
-                f"a buffer of {out.dtype} and shape {out.shape}; expected a contiguous one of "
-                f"{self.dtype} and shape {shape}"
-            )
+        if out.dtype != self.dtype or not out.flags.c_contiguous:
+            raise ShapeError(f"a buffer of {out.dtype}; expected a contiguous one of {self.dtype}")
         self._read(index.astype(np.intp, copy=False), out.reshape(shape))
         return out
 
@@ -91,15 +69,9 @@ class Rows(ABC):
         """Read one row (integer) or several (slice, integer or boolean array)."""
         if isinstance(key, slice):
             return self.take(np.arange(*key.indices(len(self))))
-        index = np.asarray(key)
-        if index.dtype.kind == "b":
-            if index.shape != (len(self),):
-                raise IndexError(f"a mask of shape {index.shape} for {len(self)} rows")
-            return self.take(np.flatnonzero(index))
-        if index.dtype.kind in "iu":
-            index = np.where(index < 0, index + len(self), index)
+        index = np.arange(len(self))[key]  # by NumPy's rules
         rows = self.take(np.atleast_1d(index))
-        return rows if index.ndim else np.asarray(rows[0])
+        return rows if np.ndim(index) else np.asarray(rows[0])
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """Read all rows into memory."""

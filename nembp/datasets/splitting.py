@@ -12,10 +12,7 @@ from nembp.errors import ArchitectureError
 
 
 def random_bits(seed: int, name: str) -> np.random.PCG64:
-    """Return a seeded stream of random bits, the same in every NumPy version.
-
-    It is independent of those of other seeds and other names of what the draws are for.
-    """
+    """Return the stream of a seed and of what it is for; the same in every NumPy version."""
     return np.random.PCG64([seed, zlib.crc32(name.encode())])
 
 
@@ -37,12 +34,8 @@ def stratified_choice(
     """Draw `size` samples in the classes' proportions, at least one of each class 0..K-1.
 
     Class k gets max(1, size n_k / n) samples, rounded by largest remainders. Returned are the
-    indices of those drawn, and of the rest, in random order.
-
-    Raises
-    ------
-    ArchitectureError
-        If `size` is below K or above n.
+    indices of those drawn, and of the rest, in random order. A `size` below K or above n is an
+    ArchitectureError.
     """
     n = len(labels)
     counts = np.bincount(labels)

@@ -378,15 +378,9 @@ def _matrix(values: array[float], width: int) -> NDArray[np.float64]:
 def read_numbers(
     path: Path, names: Sequence[str], width: int, options: Request = DEFAULTS
 ) -> NDArray[np.float64]:
-    """Read columns of numbers, (n, width), by their names, whatever else is there.
+    """Read columns of finite numbers, (n, width), by their names, whatever else is there.
 
     Without `names`, the table must have just `width` columns, which are taken as they come.
-    `options` give `delimiter`, `header` and `decimal`.
-
-    Raises
-    ------
-    DataError
-        If a column is missing, or a cell is no finite number.
     """
     with open_table(path, options) as table:
         if not names and len(table.header) != width:
@@ -404,15 +398,7 @@ def read_numbers(
 
 
 def read_cells(path: Path, options: Request = DEFAULTS, classes: Sequence[str] = ()) -> list[str]:
-    """Read a table of one column as text, without its header.
-
-    The first row is none if it is one of `classes`.
-
-    Raises
-    ------
-    DataError
-        If the table has another number of columns.
-    """
+    """Read a table of one column as text, without its header, which is none if it is a class."""
     with open_table(path, options) as table:
         if len(table.header) != 1:
             raise DataError(
