@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nembp.backend import stream
 from nembp.checkpoints import Model, environment
 from nembp.datasets import Scaling, Split, class_means, feature_means
-from nembp.datasets.checks import as_array, check_finite, check_inputs
+from nembp.datasets.checks import as_array, check_finite, check_inputs, column_names
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range, image_scaling, signed, standardized, unit_range
 from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Likelihood, Multinomial
@@ -286,7 +286,7 @@ def train(
         w = check_weights(sample_weight, len(x))
         split, w = split.subset(np.flatnonzero(w)), w[w > 0]
     if isinstance(validation, tuple | list):
-        held = _validation(validation, net, targets)
+        held = _validation(validation, net, targets, column_names(X))
     elif validation is not None:
         kept, out = _hold_out(len(split), validation, seed)
         split, held, w = split.subset(kept), split.subset(out), None if w is None else w[kept]
@@ -337,7 +337,9 @@ def train(
     )
     history = trainer.run()
     shape = np.shape(X)[1:] if isinstance(X, np.ndarray) else (net.inputs,)
-    history.model = array_model(net, shape, targets.classes, x_scaling, y_scaling, centroids)
+    history.model = array_model(
+        net, shape, targets.classes, x_scaling, y_scaling, column_names(X), centroids
+    )
     return history
 
 
@@ -391,6 +393,7 @@ def array_model(
     classes: Iterable[Any],
     x_scaling: Scaling,
     y_scaling: Scaling,
+    columns: Sequence[str],
     centroids: Vector | None = None,
 ) -> Model:
     """Return a model of a network trained on arrays, with classes or, without, numbers."""
@@ -405,16 +408,16 @@ def array_model(
         centroids=centroids,
         is_image=len(shape) == 3,
         dataset="arrays",
-        settings={},
+        settings={"feature_names": list(columns)} if columns else {},
         environment=environment(net),
     )
 
 
-def _validation(pair: Any, net: Network, targets: Targets) -> Split:
+def _validation(pair: Any, net: Network, targets: Targets, columns: Sequence[str]) -> Split:
     """Return validation arrays, whose labels are those of training."""
     if len(pair) != 2:
         raise ArchitectureError(f"validation must be a share or (X, y), got {len(pair)} values")
-    x = check_inputs(pair[0], net.inputs, "the validation's X")
+    x = check_inputs(pair[0], net.inputs, "the validation's X", columns)
     known = targets.classes
     name = "the validation's y"
     return Split(x, check_targets(pair[1], net.likelihood, net.outputs, len(x), name, known).y)

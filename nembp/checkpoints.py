@@ -449,9 +449,11 @@ class Model:
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Return class probabilities or targets in their own units, shape (n, outputs).
 
-        Samples have shape (n, *shape) or (n, features), in their own units.
+        Samples have shape (n, *shape) or (n, features), in their own units; a table's columns are
+        taken by name, and others left out.
         """
-        x = check_inputs(X, self.net.inputs)
+        columns = self.settings.get("feature_names", ())
+        x = check_inputs(X, self.net.inputs, columns=columns)
         x = self.x_scaling.apply(x.reshape(len(x), *self.shape), self.net.dtype)
         y = _in_parts(self.net, x.reshape(len(x), -1))
         return y if self.classes else self.y_scaling.invert(y)

@@ -515,7 +515,9 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         labelled = isinstance(self._likelihood, Multinomial)
         classes = self.classes_ if labelled else ()
-        return array_model(self.network_, self._shape(), classes, self._x_scaling, self._y_scaling)
+        columns = [str(name) for name in getattr(self, "feature_names_in_", ())]
+        scalings = self._x_scaling, self._y_scaling
+        return array_model(self.network_, self._shape(), classes, *scalings, columns)
 
     # -- parameters, as MLPClassifier shows them --------------------------------------------------
     @property

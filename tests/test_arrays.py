@@ -254,6 +254,22 @@ def test_indicators_are_no_pixels(kind):
     np.testing.assert_allclose(eight.model.predict(x), plain.model.predict(x), rtol=1e-4)
 
 
+@pytest.mark.parametrize("table", [pd.DataFrame, pl.DataFrame])
+def test_columns_of_a_table_may_come_in_any_order(table, tmp_path):
+    named = table({name: X[:, k] for k, name in enumerate("abc")})
+    turned = named[["c", "a", "b"]]
+    history = nembp.train(net(), named, Y, epochs=20, learning_rate=0.02, validation=(turned, Y))
+    assert history["forward/accuracy"][-1] > 0.9
+    nembp.save(tmp_path / "m.npz", history)
+    model = nembp.load(tmp_path / "m.npz")
+    np.testing.assert_array_equal(model.predict(turned), model.predict(X))
+    with pytest.raises(DataError, match="no column 'a'"):
+        model.predict(named[["b", "c"]])
+    fitted = nembp.BidirectionalClassifier().partial_fit(named, Y, classes=["ant", "bee"])
+    model = fitted.to_model()
+    np.testing.assert_array_equal(model.predict(turned), model.predict(named))
+
+
 def test_a_model_checks_what_it_is_asked(tmp_path):
     history = nembp.train(net(), X, Y, epochs=1)
     model = history.model

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nembp.datasets.dataset import match_columns
 from nembp.errors import DataError, ShapeError
 
 MISSING = ("None", "nan", "NaN", "<NA>", "NaT")
 
 
-def check_inputs(X: Any, inputs: int | None = None, name: str = "X") -> NDArray[Any]:
+def column_names(X: Any) -> tuple[str, ...]:
+    """Return the names of a table's columns; () where they are no text, or X is no table."""
+    names = tuple(getattr(X, "columns", ()))
+    return names if all(isinstance(each, str) for each in names) else ()
+
+
+def check_inputs(
+    X: Any, inputs: int | None = None, name: str = "X", columns: Sequence[str] = ()
+) -> NDArray[Any]:
     """Return samples as an array (n, features) of finite numbers, images flattened.
 
     Parameters
@@ -23,11 +33,13 @@ def check_inputs(X: Any, inputs: int | None = None, name: str = "X") -> NDArray[
         Values that each sample must have.
     name : str
         What messages call it.
+    columns : sequence of str
+        Names that a table must have; its columns are put in this order, others left out.
 
     Raises
     ------
     DataError
-        If it holds no samples, text, dates, complex numbers, or a NaN or infinity.
+        If it holds no samples, other columns, text, dates, complex numbers, or a NaN or infinity.
     ShapeError
         If its rows have different lengths, or not ``inputs`` values.
     """
@@ -38,6 +50,8 @@ def check_inputs(X: Any, inputs: int | None = None, name: str = "X") -> NDArray[
             "feature is X.reshape(-1, 1), a single sample X.reshape(1, -1)"
         )
     x = x.reshape(len(x), -1)
+    if columns and (found := column_names(X)):
+        x = x[:, match_columns(found, columns, name, None)]
     if inputs is not None and x.shape[1] != inputs:
         raise ShapeError(
             f"{name} has {x.shape[1]} values in a sample, but the network has {inputs} inputs; "
