@@ -438,25 +438,19 @@ def level_of(text: str | None) -> str | None:
     return CORE_TYPES.get(text.lower(), named)
 
 
-def pinning_note(blas: list[Result], torch: Result | None, pins: Mapping[str, str]) -> list[str]:
+def pinning_note(blas: list[Result], torch: Result | None) -> list[str]:
     """Return a note if nembp's products and PyTorch's kernels use different instruction sets.
 
-    ``blas`` and ``torch`` are as in :func:`describe`, ``pins`` the environment's variables.
+    ``blas`` and ``torch`` are as in :func:`describe`.
     """
     ours = level_of(blas[0]["core_type"]) if blas else None
     theirs = level_of((torch or {}).get("onednn") or (torch or {}).get("cpu_capability"))
     if ours is None or theirs is None or ours == theirs:
         return []
-    if LEVELS.index(ours) > LEVELS.index(theirs):
-        names: tuple[str, ...] = ("OPENBLAS_CORETYPE",)
-        hold = f"ONEDNN_MAX_CPU_ISA={ours} ATEN_CPU_CAPABILITY={ours.lower()}"
-    else:
-        names, hold = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"), "OPENBLAS_CORETYPE=Haswell"
-    free = " ".join(f"-u {name}" for name in names if name in pins)
-    remedies = [f"`env {free} nembp bench ...`"] if free else []
     return [
         f"nembp's products use {ours} ({blas[0]['library']}, core type {blas[0]['core_type']}), "
-        f"PyTorch's convolutions {theirs}; both use the same under "
-        f"{' or '.join([*remedies, f'`{hold} nembp bench ...`'])}. PyTorch's dense products are "
-        "MKL's, which chooses for itself"
+        f"PyTorch's convolutions {theirs}; both use the same under `env OPENBLAS_CORETYPE=Haswell "
+        "ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 nembp bench ...`, or their best under "
+        "`env -u OPENBLAS_CORETYPE -u ONEDNN_MAX_CPU_ISA -u ATEN_CPU_CAPABILITY nembp bench ...`. "
+        "PyTorch's dense products are MKL's, which chooses for itself"
     ]

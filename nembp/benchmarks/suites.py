@@ -596,16 +596,7 @@ def measure_gan(case: Case, backend: Backend, **rounds: Any) -> Result:
 
 # -- parts of a step -------------------------------------------------------------------------------
 PRODUCTS, REST = "products", "Python"
-PARTS = (
-    PRODUCTS,
-    "neurons",
-    "bias sums",
-    "output end",
-    "input end",
-    "noise",
-    "Adam",
-    REST,
-)  # in the table's order
+PARTS = (PRODUCTS, "neurons", "bias sums", "output end", "input end", "noise", "Adam", REST)
 NOISE = Noise("nem", std=0.1, decay=0.0)  # constant, so that step after step does the same
 VARIANTS: dict[str, tuple[Path, dict[str, Noise]]] = {
     "one": ("none", {}),
@@ -685,12 +676,8 @@ def measure_parts(case: Case, backend: Backend, **rounds: Any) -> Result:
             "shares": {part: parts[part] / sum(parts.values()) for part in PARTS},
             "bare_products": seconds[f"products of {path}"],
         }
-    return {
-        **common,
-        "kind": "parts",
-        "parameters": net.parameter_count,
-        "variants": variants,
-    }
+    own = {"kind": "parts", "parameters": net.parameter_count, "variants": variants}
+    return common | own
 
 
 # -- suites ----------------------------------------------------------------------------------------
@@ -835,8 +822,7 @@ def run(name: str, settings: Settings, progress: Callable[[str], object] = print
         memory = peak_memory(max(settings.threads), settings.dtype, backend.name)
     described = harness.describe(backend)
     if backend.name == "cpu":
-        pins = begun["environment"]
-        notes += harness.pinning_note(described["blas"], described["torch"], pins)
+        notes += harness.pinning_note(described["blas"], described["torch"])
     return {
         "suite": name,
         **begun,

@@ -26,7 +26,7 @@ from nembp.errors import ArchitectureError, DataError, OutputError
 from nembp.experiments.protocol import Row, check_data_dirs, digest
 from nembp.experiments.rows import ROWS, RowFile, read_header, read_rows, write_header
 from nembp.experiments.running import in_parallel, replicate
-from nembp.experiments.tuning import grown
+from nembp.experiments.tuning import grown, lowest
 from nembp.files import write_atomically
 from nembp.runs.config import RunConfig
 from nembp.runs.folder import to_json
@@ -254,8 +254,7 @@ class Scores:
                 return None
             return {self._least(item, rates, seeds)}
 
-        start = self.space.grid(item)
-        return grown(start, bests, self.space.extend if len(start) > 1 else 0)
+        return grown(self.space.grid(item), bests, self.space.extend)
 
     def best(self, item: Candidate, seeds: int, key: str = "nll") -> float:
         """Return the best rate by nll, or by accuracy; the lowest where all diverged."""
@@ -265,12 +264,7 @@ class Scores:
         self, item: Candidate, rates: Sequence[float], seeds: int, key: str = "nll"
     ) -> float:
         sign = 1.0 if key == "nll" else -1.0
-
-        def order(rate: float) -> tuple[float, float]:
-            mean = sign * self.mean(item.name, rate, seeds, key)
-            return (mean if math.isfinite(mean) else math.inf, rate)
-
-        return min(rates, key=order)
+        return lowest(rates, lambda rate: sign * self.mean(item.name, rate, seeds, key))
 
     def effect(self, item: Candidate, seeds: int) -> Effect:
         """Return what a candidate does, from the first ``seeds`` seeds."""

@@ -17,11 +17,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from nembp.experiments.protocol import FILES_OF, Protocol, Row
 from nembp.runs.config import RunConfig
 from nembp.runs.gan_config import GanConfig
+
+T = TypeVar("T", "Setting", float)
 
 
 class Setting(NamedTuple):
@@ -84,24 +86,35 @@ def rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
+def lowest(items: Iterable[T], mean: Callable[[T], float]) -> T:
+    """Return the item with the least mean, then the lowest; a mean that is not finite is out."""
+
+    def order(item: T) -> tuple[float, T]:
+        found = mean(item)
+        return (found if math.isfinite(found) else math.inf, item)
+
+    return min(items, key=order)
+
+
 def grown(
     start: Iterable[float],
     bests: Callable[[Sequence[float]], set[float] | None],
     extend: int,
     refine: int = 0,
+    ends: Sequence[int] = (0, -1),
 ) -> list[float]:
     """Return a grid extended while a best value lies at an end, and refined next to the best.
 
     ``bests`` returns the best values of a grid, or None while not all of it has been tried;
-    ``extend`` values may be added at each end.
+    ``extend`` values may be added at each of the ``ends``.
     """
     grid = sorted(start)
-    left = {0: extend, -1: extend}
+    left = dict.fromkeys(ends, extend if len(grid) > 1 else 0)
     while (best := bests(grid)) is not None:
-        ends = [end for end in (0, -1) if left[end] and grid[end] in best]
-        if ends:
-            added = [grid[end] ** 2 / grid[1 if end == 0 else -2] for end in ends]
-            left |= {end: left[end] - 1 for end in ends}
+        reached = [end for end in ends if left[end] and grid[end] in best]
+        if reached:
+            added = [grid[end] ** 2 / grid[1 if end == 0 else -2] for end in reached]
+            left |= {end: left[end] - 1 for end in reached}
         elif refine:
             places = {grid.index(one) + side for one in best for side in (0, 1)}
             inside = sorted(place for place in places if 0 < place < len(grid))
@@ -204,14 +217,13 @@ class Grids:
     def _strengths(self, arm: str) -> list[float]:
         if not self.protocol.noisy(arm):
             return [1.0]
-        found = sorted(self.tuning.strengths)
-        left = self.tuning.extend if len(found) > 1 else 0
-        while left and all(self._whole(arm, self.rates(arm, one), one) for one in found):
-            if found[-1] not in {self._best(arm, found, m).strength for m in self._metrics(arm)}:
-                break
-            found.append(rounded(found[-1] ** 2 / found[-2]))
-            left -= 1
-        return found
+
+        def bests(strengths: Sequence[float]) -> set[float] | None:
+            if not all(self._whole(arm, self.rates(arm, one), one) for one in strengths):
+                return None
+            return {self._best(arm, strengths, metric).strength for metric in self._metrics(arm)}
+
+        return grown(self.tuning.strengths, bests, self.tuning.extend, ends=(-1,))
 
     def _rates(self, arm: str, strength: float) -> list[float]:
         rate = untuned(self.protocol, arm).rate
@@ -238,11 +250,10 @@ class Grids:
         what = self.protocol.metric(metric)
         sign = 1.0 if what.better == "lower" else -1.0
 
-        def order(setting: Setting) -> tuple[float, Setting]:
+        def mean(setting: Setting) -> float:
             rows = self.rows.get((arm, setting), {})
             # in order of the seeds: a sum must not depend on which replicate finished first
             values = [sign * what.merit(rows[seed]) for seed in sorted(rows)]
-            mean = sum(values) / len(values) if values else math.nan
-            return (mean if math.isfinite(mean) else math.inf, setting)
+            return sum(values) / len(values) if values else math.nan
 
-        return min(settings, key=order)
+        return lowest(settings, mean)
