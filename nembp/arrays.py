@@ -7,7 +7,9 @@ lies behind trusts its input.
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal, NamedTuple
@@ -16,7 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nembp.backend import stream
-from nembp.checkpoints import Model, environment
+from nembp.checkpoints import (
+    Checkpoints,
+    Model,
+    content_hash,
+    encode,
+    environment,
+    load_checkpoint,
+)
 from nembp.datasets import Scaling, Split, class_means, feature_means
 from nembp.datasets.checks import as_array, check_finite, check_inputs, column_names
 from nembp.datasets.reading import BatchReader
@@ -198,6 +207,8 @@ def train(
     monitor: str | None = None,
     patience: int | None = None,
     callbacks: Sequence[Callback] = (),
+    resume: str | os.PathLike[str] | None = None,
+    checkpoint_every: float | None = None,
     seed: int = 0,
 ) -> History:
     """Train a network on arrays, in both directions.
@@ -234,6 +245,13 @@ def train(
         monitored, the forward one of two.
     callbacks : sequence of callable
         Called with each epoch's row of scores; one that returns True ends the training.
+    resume : path, optional
+        File of a checkpoint. It is written as the training goes, after the step in which Ctrl-C
+        comes too, and gone on from where it is there: bit for bit as if nothing had stopped the
+        training, given the same arrays, settings (but for more ``epochs``) and build.
+    checkpoint_every : float, optional
+        Seconds between its writings within an epoch; by default 60, and as seldom as they take at
+        most 1 % of the time.
     seed : int
         Of the batches and the noise.
 
@@ -248,7 +266,11 @@ def train(
     DataError, ShapeError
         If the arrays do not fit; see `check_inputs` and `check_targets`.
     ArchitectureError
-        If an option is out of bounds.
+        If an option is out of bounds, or ``resume`` is of a training with other settings.
+    OutputError
+        If the checkpoint cannot be written.
+    KeyboardInterrupt
+        Of Ctrl-C; the network is then as it was after the last step.
 
     Examples
     --------
@@ -271,12 +293,7 @@ def train(
     way = net.reversed if backward == "only" else net
     both = backward is True
     noise = {way.direction: noise} if isinstance(noise, Noise) else noise
-    for place in noise if isinstance(noise, Mapping) else ():
-        if not both and place.partition("/")[0] == way.reversed.direction:
-            raise ArchitectureError(
-                f"noise of {place!r} would do nothing: backward={backward!r} does not train that "
-                "direction"
-            )
+    _check_noise(noise, way, backward)
     _check_options(scale, callbacks, validation, monitor, patience)
 
     x = check_inputs(X, net.inputs)
@@ -335,12 +352,85 @@ def train(
         patience=patience,
         callbacks=callbacks,
     )
-    history = trainer.run()
+    told = {
+        "arrays": (x, t, w) if held is None else (x, t, w, held.x, held.y),
+        **{"backward": backward, "noise": noise, "schedule": schedule, "seed": seed},
+        **{"scale": scale, "monitor": monitor, "patience": patience, "epochs": epochs},
+    }
+    history = _run(trainer, net, resume, told, checkpoint_every)
     shape = np.shape(X)[1:] if isinstance(X, np.ndarray) else (net.inputs,)
     history.model = array_model(
         net, shape, targets.classes, x_scaling, y_scaling, column_names(X), centroids
     )
     return history
+
+
+def _own_settings(optimizer: Optimizer) -> dict[str, Any]:
+    """Return an optimizer's name and numbers."""
+    numbers = {
+        key: value
+        for key, value in vars(optimizer).items()
+        if isinstance(value, Real) and key not in ("steps", "weights")
+    }
+    return {"name": optimizer.name, **numbers}
+
+
+def _run(
+    trainer: Trainer,
+    net: Network,
+    path: str | os.PathLike[str] | None,
+    told: Mapping[str, Any],
+    every: float | None,
+) -> History:
+    """Train, from a checkpoint where it is there, and write it as the training goes."""
+    if every is not None and not (isinstance(every, Real) and every > 0.0):
+        raise ArchitectureError(f"checkpoint_every must be seconds above 0, got {every!r}")
+    if path is None:
+        return trainer.run()
+    arrays = {str(k): np.asarray(a) for k, a in enumerate(told["arrays"]) if a is not None}
+    settings = {
+        **told,
+        "arrays": content_hash(arrays),
+        "network": [encode(part) for part in (net.layers, net.maps)],
+        "likelihoods": [encode(each) for each in (net.likelihood, net.reversed.likelihood)],
+        "dtype": net.dtype,
+        "noise": {key: repr(each) for key, each in (told["noise"] or {}).items()},
+        "optimizer": _own_settings(trainer.optimizer),
+        "batch_size": trainer.batch_size,
+    }
+    header = {"command": "nembp.train", "settings": json.loads(json.dumps(settings))}
+    if os.path.exists(path):
+        found, state = load_checkpoint(path)
+        old = found.get("settings", {}) if found.get("command") == header["command"] else {}
+        _check_settings(os.fspath(path), old, header["settings"])
+        trainer.resume(state)
+    checkpoints = Checkpoints(path, header, trainer.state, every)
+
+    def after_epoch(row: dict[str, float]) -> None:
+        is_last = trainer.history.stopped_early or trainer.epoch == trainer.epochs
+        if is_last or checkpoints.are_due:
+            checkpoints.write()
+
+    trainer.callbacks.append(after_epoch)
+    trainer.after_step = checkpoints.after_step
+    with checkpoints:
+        return trainer.run()
+
+
+def _check_settings(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise an ArchitectureError where a checkpoint is of other settings than those of now."""
+    remedy = "give the same arrays and settings, or name another file"
+    if not old:
+        raise ArchitectureError(f"{path}: is no checkpoint of nembp.train; name another file")
+    for key, value in new.items():
+        if key == "epochs" and value >= old[key]:
+            continue
+        if old.get(key) != value:
+            if key in ("arrays", "network"):
+                raise ArchitectureError(f"{path}: is of another {key.rstrip('s')}; {remedy}")
+            raise ArchitectureError(
+                f"{path}: {key} was {old.get(key)!r:.80}, and is now {value!r:.80}; {remedy}"
+            )
 
 
 def _optimizer(optimizer: Any, learning_rate: Any, weight_decay: Any) -> Optimizer:
@@ -354,6 +444,15 @@ def _optimizer(optimizer: Any, learning_rate: Any, weight_decay: Any) -> Optimiz
         if not isinstance(rate, Real | None):
             raise ArchitectureError(f"learning rate and weight decay are numbers, got {rate!r}")
     return get_optimizer(optimizer, learning_rate, weight_decay)
+
+
+def _check_noise(noise: Any, way: Network, backward: bool | str) -> None:
+    for place in noise if isinstance(noise, Mapping) else ():
+        if backward is not True and place.partition("/")[0] == way.reversed.direction:
+            raise ArchitectureError(
+                f"noise of {place!r} would do nothing: backward={backward!r} does not train that "
+                "direction"
+            )
 
 
 def _check_options(

@@ -20,12 +20,15 @@ import json
 import math
 import os
 import platform
+import signal
 import sys
+import threading
+import time
 import types
 import typing
 import zipfile
 from collections import ChainMap
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -729,3 +732,95 @@ def _unpacked(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     if value.keys() == {_ARRAY}:
         return arrays[value[_ARRAY]]
     return {key: _unpacked(item, arrays) for key, item in value.items()}
+
+
+SAVING_SHARE = 0.01  # of a training's time, at most, that saving on the way takes
+EVERY = 60.0  # seconds between checkpoints within an epoch, at least
+
+
+class Checkpoints:
+    """Writes the state of a training as it goes; a context.
+
+    In it SIGINT, SIGTERM and SIGHUP are counted, and the training stops after the step, once the
+    state of then is written; a third one ends the process. Signals that do not raise
+    KeyboardInterrupt when the context begins are left alone.
+
+    Parameters
+    ----------
+    path : path
+        Of the file.
+    header : dict
+        As of `save_checkpoint`.
+    state : callable
+        Returns the state between two steps.
+    every : float, optional
+        Seconds between checkpoints within an epoch; by default `EVERY`, and as seldom as
+        `SAVING_SHARE` asks.
+
+    Attributes
+    ----------
+    signals : int
+        That came.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        header: Mapping[str, Any],
+        state: Callable[[], Mapping[str, Any]],
+        every: float | None = None,
+    ) -> None:
+        self.path, self.header, self.state, self.every = path, header, state, every
+        self.signals = 0
+        self._before: dict[int, Any] = {}
+        self._row_due, self._step_due = -math.inf, math.inf  # times of the next checkpoint
+
+    def __enter__(self) -> Checkpoints:
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+                number = getattr(signal, name, None)
+                if number and signal.getsignal(number) is signal.default_int_handler:
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        self.signals += 1
+        if self.signals > 2:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    def after_step(self) -> None:
+        """Write the state if it is time; stop here if a signal came.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            Of a signal.
+        """
+        if self.signals or time.perf_counter() >= self._step_due:
+            self.write()
+            if self.signals:
+                raise KeyboardInterrupt
+
+    @property
+    def are_due(self) -> bool:
+        """Whether it is time to save after an epoch."""
+        return time.perf_counter() >= self._row_due
+
+    def write(self, began: float | None = None) -> None:
+        """Write the state of now, and set the times of the next ones by what saving costs."""
+        began = time.perf_counter() if began is None else began
+        save_checkpoint(self.path, self.header, self.state())
+        now = time.perf_counter()
+        self._row_due = now + (now - began) / SAVING_SHARE
+        self._step_due = now + self.every if self.every else max(self._row_due, now + EVERY)
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say in words where two environments differ; "" if they do not."""
+    keys = [key for key in now if then.get(key) != now[key]]
+    return "; ".join(f"{key} {then.get(key)} is now {now[key]}" for key in keys)

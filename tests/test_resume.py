@@ -18,6 +18,7 @@ from devices import gpu, needs_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import nembp
 from nembp.adversarial import AdversarialSettings, AdversarialTrainer
 from nembp.architecture import network
 from nembp.checkpoints import environment, load_checkpoint, load_model, save_checkpoint
@@ -472,3 +473,60 @@ def test_a_bit_that_flips_and_a_truncation_are_found(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(DataError):
             load_checkpoint(path)
+
+
+# -- nembp.train -----------------------------------------------------------------------------------
+def test_train_goes_on_from_its_own_file(tmp_path):
+    X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
+    w = np.linspace(0.5, 1.5, 60)
+
+    def train(resume: Any = None, epochs: int = 4, **more: Any) -> Any:
+        net = nembp.dense_network([4, 6, 3], seed=5)
+        given = {
+            "noise": Noise("nem"), "validation": 0.2, "patience": 3, "sample_weight": w,
+            "batch_size": 16, "resume": resume, "checkpoint_every": 1e-9,
+        } | more  # fmt: skip
+        return nembp.train(net, X, y, epochs=epochs, **given)
+
+    def stop(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise MemoryError
+
+    path = tmp_path / "state.npz"
+    whole = train()
+    with pytest.raises(MemoryError):
+        train(path, callbacks=[stop])
+    parts = train(path)
+    for found, expected in zip(parts.model.net.snapshot(), whole.model.net.snapshot(), strict=True):
+        assert np.array_equal(found, expected)
+    assert timeless(parts.epochs) == timeless(whole.epochs)
+    assert train(path).epochs == parts.epochs  # which is finished
+    assert len(train(path, epochs=5).epochs) == 5
+    for changes, words in (
+        ({"epochs": 2}, "epochs was 5, and is now 2"),
+        ({"epochs": 5, "batch_size": 8}, "batch_size was 16, and is now 8"),
+        ({"epochs": 5, "learning_rate": 0.5}, "optimizer was"),
+        ({"epochs": 5, "noise": None}, "noise was"),
+        ({"epochs": 5, "sample_weight": None}, "is of another array"),
+        ({"epochs": 5, "checkpoint_every": -1}, "checkpoint_every must be"),
+    ):
+        with pytest.raises(ArchitectureError, match=words):
+            train(path, **changes)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_ctrl_c_is_kept_in_the_file(tmp_path):
+    X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
+    path = tmp_path / "state.npz"
+
+    def interrupt(row: dict[str, float]) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    def train(**more: Any) -> Any:
+        return nembp.train(nembp.dense_network([4, 6, 3], seed=5), X, y, epochs=3, **more)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(resume=path, callbacks=[interrupt])
+    assert load_checkpoint(path)[1]["iteration"] == 3  # of two batches an epoch
+    found, expected = (train(**more).model.net.parameters for more in ({"resume": path}, {}))
+    assert np.array_equal(found, expected)

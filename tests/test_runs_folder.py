@@ -15,15 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nembp.checkpoints import load_model
+from nembp.checkpoints import Checkpoints, load_model
 from nembp.errors import ArchitectureError, DataError, DivergenceError, OutputError
 from nembp.runs import RunConfig, from_toml, train_run
-from nembp.runs import run as life
 from nembp.runs import training as run_module
 from nembp.runs.folder import RunFolder, to_json
 from nembp.runs.gan import load_players, run_gan
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.run import Signals
 from nembp.runs.training import FILES
 
 TINY = RunConfig(layers=(16,), epochs=2, device="cpu", schedule="constant")
@@ -312,7 +310,9 @@ def test_a_run_is_saved_as_it_goes(monkeypatch):
     """The first epoch and the last, and between them as often as the share of the time allows."""
     saved, config = [], TINY.replace({"epochs": 3})
     train_run(config, "a", on_epoch=lambda row: saved.append(parameters("a")))
-    monkeypatch.setattr(life, "SAVING_SHARE", math.inf)  # every epoch, whatever it costs
+    monkeypatch.setattr(
+        "nembp.checkpoints.SAVING_SHARE", math.inf
+    )  # every epoch, whatever it costs
     train_run(config, "b", on_epoch=lambda row: saved.append(parameters("b")))
     assert np.array_equal(saved[0], saved[3])
     assert not np.array_equal(saved[3], saved[4])
@@ -321,10 +321,10 @@ def test_a_run_is_saved_as_it_goes(monkeypatch):
 
 # -- signals ---------------------------------------------------------------------------------------
 def test_signals_are_counted_and_given_back():
-    with Signals() as signals:
+    with Checkpoints("unused", {}, dict) as checkpoints:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
-    assert signals.count == 2
+    assert checkpoints.signals == 2
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

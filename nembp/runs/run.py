@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import signal
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from nembp.backend import Backend, Precision, get_backend, gpu_seems_present
-from nembp.checkpoints import load_checkpoint, save_checkpoint
+from nembp.checkpoints import Checkpoints, differences, load_checkpoint
 from nembp.errors import (
     ArchitectureError,
     DataError,
@@ -28,10 +25,8 @@ from nembp.runs.options import C, Config, to_toml
 Row = dict[str, Any]
 Listener = Callable[[dict[str, Any]], Any]
 Note = Callable[[str], None]
-SAVING_SHARE = 0.01  # of a run's time, at most, that saving on the way takes
 ENDINGS = "finished", "stopped early"  # of trainings that came to their end
 PICTURES = "picture", "animation"  # keys of the summary
-EVERY = 60.0  # seconds between checkpoints within an epoch, at least
 OF_THE_MACHINE = "device", "threads", "data_dir"  # settings that may differ on resuming
 
 
@@ -59,36 +54,6 @@ def choose_backend(device: str, note: Note = silent, precision: Precision = "flo
     if precision != "float32" and backend.name == "cpu":
         note(f"precision {precision}: without effect on the CPU")
     return backend
-
-
-class Signals:
-    """SIGINT, SIGTERM and SIGHUP while there is something to save; a context.
-
-    They are counted, and the run looks between two steps; a third one ends the process. Signals
-    that do not raise KeyboardInterrupt when the context begins are left alone.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
-            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-                number = getattr(signal, name, None)
-                if number and signal.getsignal(number) is signal.default_int_handler:
-                    self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: object) -> None:
-        self.count += 1
-        if self.count > 2:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
 
 
 def open_run(
@@ -163,8 +128,7 @@ class Run(ABC):
     began : float
         `time.perf_counter` when it was called for.
     every : float, optional
-        Seconds after which a checkpoint is written within an epoch; by default `EVERY`, and as
-        seldom as `SAVING_SHARE` asks.
+        Seconds between checkpoints within an epoch; see `nembp.checkpoints.Checkpoints`.
     """
 
     title: ClassVar[str]  # of config.toml
@@ -183,8 +147,7 @@ class Run(ABC):
     ) -> None:
         self.config, self.folder, self.environment = config, folder, environment
         self.note, self.began, self.every = note, began, every
-        self.signals = Signals()
-        self._row_due, self._step_due = -math.inf, math.inf  # times of the next checkpoint
+        self.checkpoints: Checkpoints  # while it trains
         self.rows = list[Row]()  # of the metrics
 
     # -- what a kind of run is ---------------------------------------------------------------------
@@ -228,35 +191,20 @@ class Run(ABC):
     # -- what all of them do -----------------------------------------------------------------------
     def after_step(self) -> None:
         """Write a checkpoint if it is time; stop here if a signal came."""
-        if self.signals.count or time.perf_counter() >= self._step_due:
-            self.checkpoint()
-            if self.signals.count:
-                raise KeyboardInterrupt
+        self.checkpoints.after_step()
 
     def after_row(self, row: Row, *, last: bool) -> None:
         """Add a row to the metrics, and save: the first one, the last, and as time goes by."""
         self.folder.append(row)
         if last:
-            self.checkpoint()  # the model is saved at the end
-        elif time.perf_counter() >= self._row_due:
+            self.checkpoints.write()  # the model is saved at the end
+        elif self.checkpoints.are_due or not self.folder.file(self.saved[0]).exists():
             began = time.perf_counter()
             self.save()
-            self.checkpoint(began)
+            self.checkpoints.write(began)
 
-    def checkpoint(self, began: float | None = None) -> None:
-        """Write the state of now, and set the times of the next one by what saving costs."""
-        began = time.perf_counter() if began is None else began
-        header = {
-            "command": self.config.command,
-            "config": self.config.as_dict(),
-            "environment": self.environment,
-            "data": self.fingerprint,
-        }
-        state = self.state() | {"wall_seconds": began - self.began}
-        save_checkpoint(self.folder.file(CHECKPOINT), header, state)
-        now = time.perf_counter()
-        self._row_due = now + (now - began) / SAVING_SHARE
-        self._step_due = now + self.every if self.every else max(self._row_due, now + EVERY)
+    def _state(self) -> Row:
+        return self.state() | {"wall_seconds": time.perf_counter() - self.began}
 
     def take_up(self, header: Row, state: Row) -> None:
         """Go on from a checkpoint; say where its bits are not those of this place.
@@ -279,14 +227,8 @@ class Run(ABC):
                 "another version of nembp wrote it. Train anew"
             ) from error
         self.began -= state["wall_seconds"]
-        then, now = header["environment"], self.environment
-        differ = [
-            f"{key} {then.get(key)} is now {now[key]}" for key in now if then.get(key) != now[key]
-        ]
-        if differ:
-            self.note(
-                f"its last bits may differ from those of a run in one go: {'; '.join(differ)}"
-            )
+        if differ := differences(header["environment"], self.environment):
+            self.note(f"its last bits may differ from those of a run in one go: {differ}")
 
     def run(self, on_start: Listener | None, on_end: Listener | None) -> Row:
         """Train, or go on, and leave a complete folder; return the summary.
@@ -303,13 +245,20 @@ class Run(ABC):
         )
         comment = "\n".join([comment, *self.understood])
         error: BaseException | None = None
-        with self.signals:
+        header = {
+            "command": self.config.command,
+            "config": self.config.as_dict(),
+            "environment": self.environment,
+            "data": self.fingerprint,
+        }
+        path = self.folder.file(CHECKPOINT)
+        self.checkpoints = Checkpoints(path, header, self._state, self.every)
+        with self.checkpoints:
             self.folder.begin(to_toml(self.config, comment), self.rows)
             if on_start is not None:
                 on_start(self.plan() | {"done": self.progress[1]})
             try:
-                self.checkpoint()
-                self._row_due = -math.inf  # so that a model is there after the first row
+                self.checkpoints.write()
                 status = self.train()
             except DivergenceError as caught:
                 status, error = "diverged", caught
@@ -320,7 +269,7 @@ class Run(ABC):
             summary, kept, error = self._finish(status, error)
             if on_end is not None:
                 on_end(summary)
-            if error is None and self.signals.count:
+            if error is None and self.checkpoints.signals:
                 raise KeyboardInterrupt(f"interrupted; {self.folder.path} is complete")
         if error is not None:
             raise self._told(error, kept)
