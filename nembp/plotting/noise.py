@@ -530,31 +530,31 @@ def draw_noise(
 
 
 def _draw_panel(axis: Any, panel: Panel) -> None:
-    low, high = _view(panel)
-    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-    if panel.view.kind != "line":
+    view, (low, high) = panel.view, _view(panel)
+    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), axisbelow=True)
+    if view.kind != "line":
         axis.set_aspect("equal", adjustable="box")
-    title = f"{_line(panel.view.title)}\n{_shares(panel)}"
+    title = f"{_line(view.title)}\n{_shares(panel)}"
     axis.set_title(title, fontsize=10, color=INK, parse_math=False)
-    axis.set_xlabel(_line(panel.view.x_label, 70), parse_math=False)
-    axis.set_ylabel(_line(panel.view.y_label, 70), parse_math=False)
-    axis.set_axisbelow(True)
+    axis.set_xlabel(_line(view.x_label, 70), parse_math=False)
+    axis.set_ylabel(_line(view.y_label, 70), parse_math=False)
     axis.tick_params(labelsize=8, colors=MUTED)
     for side in axis.spines.values():
         side.set_color("#c1c7cd")
-    _draw_region(axis, panel.view, low, high)
+    _draw_region(axis, view, low, high)
     _draw_landmarks(axis, panel, low, high)
-    _draw_draws(axis, panel)
+    drawn, kept, fate = panel.drawn[:SHOWN], panel.kept[:SHOWN], panel.fate[:SHOWN]
+    marks: dict[str, Any] = {"linewidths": 0.8, "alpha": 0.75, "zorder": 3}
+    axis.scatter(*drawn[fate > 0].T, s=13, marker="x", c=LOST, **marks)
+    axis.scatter(*kept[fate == 1].T, s=16, facecolors="none", edgecolors=KEPT, **marks)
+    axis.scatter(*kept[np.isin(fate, (0, 3))].T, s=10, c=KEPT, **marks)
     if _has_arrow(panel):
-        axis.annotate(
-            "", xy=tuple(panel.drift), xytext=(0, 0), zorder=6,
-            arrowprops={"arrowstyle": "-|>", "color": MEAN, "linewidth": 2, "shrinkA": 0,
-                        "shrinkB": 0},
-        )  # fmt: skip
+        arrow = {"arrowstyle": "-|>", "color": MEAN, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
+        axis.annotate("", xy=tuple(panel.drift), xytext=(0, 0), zorder=6, arrowprops=arrow)
     axis.plot(0, 0, "o", color=INK, markersize=6, zorder=7)
     left, below = panel.drift >= 0  # away from the arrow
     _label(axis, np.zeros(2), "t", (-9 if left else 9, -13 if below else 13), ha="center")
-    a = panel.view.output
+    a = view.output
     if a is not None and np.all((low <= a) & (a <= high)):
         axis.plot(*a, "D", color=INK, markersize=6, mfc="white", zorder=7)
         _label(axis, a, "a", (7, 5))
@@ -621,39 +621,29 @@ def _draw_landmarks(axis: Any, panel: Panel, low: Floats, high: Floats) -> None:
         axis.plot(*ends.T, color=MUTED, linewidth=1, linestyle=(0, (5, 4)), zorder=1)
 
 
-def _draw_draws(axis: Any, panel: Panel) -> None:
-    drawn, kept, fate = panel.drawn[:SHOWN], panel.kept[:SHOWN], panel.fate[:SHOWN]
-    for places, marker, colour, size in (
-        (drawn[fate > 0], "x", LOST, 13),
-        (kept[fate == 1], "o", "none", 16),
-        (kept[(fate == 0) | (fate == 3)], "o", KEPT, 10),
-    ):
-        shape = {"facecolors": "none", "edgecolors": KEPT} if colour == "none" else {"c": colour}
-        axis.scatter(
-            *places.T, s=size, marker=marker, linewidths=0.8, alpha=0.75, zorder=3, **shape
-        )
-
-
 def _legend(panels: Sequence[Panel]) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    fates = np.unique(np.concatenate([panel.fate for panel in panels]))
-    line: dict[str, Any] = {"linestyle": "none", "markersize": 5}
-    items: list[tuple[bool, Any]] = [
-        (True, Patch(facecolor=REGION, edgecolor=EDGE, label="gain ≥ 0: the target gets likelier")),
-        (bool(np.isin(fates, (0, 3)).any()), Line2D([], [], marker="o", color=KEPT, **line,
-            label="kept, neuron by neuron" if 3 in fates and 0 not in fates else "kept")),
-        (1 in fates, Line2D([], [], marker="o", color=KEPT, mfc="none", **line,
-            label="kept after reflection, −n")),
-        (bool((fates > 0).any()), Line2D([], [], marker="x", color=LOST, **line,
-            label="as drawn, where not kept whole" if 3 in fates else "rejected, as drawn")),
-        (any(map(_has_arrow, panels)), Line2D([], [], color=MEAN, linewidth=2,
-            label="mean of the kept noise (drift)")),
-        (any(panel.view.sum_zero is not None for panel in panels), Line2D([], [], color=MUTED,
-            linestyle="--", label="noise that leaves Σt as it is")),
-    ]  # fmt: skip
-    return [item for shown, item in items if shown]
+    fates = set(np.concatenate([panel.fate for panel in panels]).tolist())
+    dots: dict[str, Any] = {"xdata": [], "ydata": [], "linestyle": "none", "markersize": 5}
+    items: list[Any] = [
+        Patch(facecolor=REGION, edgecolor=EDGE, label="gain ≥ 0: the target gets likelier")
+    ]
+    if fates & {0, 3}:
+        label = "kept" if 0 in fates else "kept, neuron by neuron"
+        items.append(Line2D(**dots, marker="o", color=KEPT, label=label))
+    if 1 in fates:
+        label = "kept after reflection, −n"
+        items.append(Line2D(**dots, marker="o", color=KEPT, mfc="none", label=label))
+    if fates - {0}:
+        label = "as drawn, where not kept whole" if 3 in fates else "rejected, as drawn"
+        items.append(Line2D(**dots, marker="x", color=LOST, label=label))
+    if any(map(_has_arrow, panels)):
+        items.append(Line2D([], [], color=MEAN, lw=2, label="mean of the kept noise (drift)"))
+    if any(panel.view.sum_zero is not None for panel in panels):
+        items.append(Line2D([], [], color=MUTED, ls="--", label="noise that leaves Σt as it is"))
+    return items
 
 
 def _shares(panel: Panel) -> str:
