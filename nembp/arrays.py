@@ -57,18 +57,11 @@ def check_targets(
     name: str = "y",
     known: tuple[Any, ...] = (),
 ) -> Targets:
-    """Return n targets that a likelihood can describe.
+    """Return n targets that a likelihood can describe: a DataError or ShapeError for others.
 
     For a multinomial likelihood these are labels of any kind, among the classes ``known`` if there
     are any, one-hot rows or rows of probabilities; for a Gaussian numbers; for a Bernoulli numbers
     in [0, 1].
-
-    Raises
-    ------
-    DataError
-        If a value lies outside the likelihood's domain.
-    ShapeError
-        If there is not one target for each sample, or they do not fit the outputs.
     """
     t = as_array(y, name, text=True)
     if t.ndim == 2 and t.shape[1] == 1:

@@ -25,21 +25,14 @@ def check_inputs(
 ) -> NDArray[Any]:
     """Return samples as an array (n, features) of finite numbers, images flattened.
 
-    Parameters
-    ----------
-    X : array_like, shape (n, ...)
-        Numbers: a list of rows, a NumPy or CuPy array, a sparse matrix, a pandas or Polars table.
-    inputs : int, optional
-        Values that each sample must have.
-    name : str
-        What messages call it.
-    columns : sequence of str
-        Names that a table must have; its columns are put in this order, others left out.
+    X is a list of rows, a NumPy or CuPy array, a sparse matrix or a pandas or Polars table, of
+    shape (n, ...); messages call it ``name``. A sample must have ``inputs`` values, and a table
+    ``columns``, which are put in this order, others left out.
 
     Raises
     ------
     DataError
-        If it holds no samples, other columns, text, dates, complex numbers, or a NaN or infinity.
+        If it holds no samples, text, dates, complex numbers, or a NaN or infinity.
     ShapeError
         If its rows have different lengths, or not ``inputs`` values.
     """

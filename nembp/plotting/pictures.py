@@ -92,18 +92,10 @@ def backward_picture(
     samples become strips of one cell a feature, coloured from the feature's lowest value in the
     picture to its highest, whatever its unit.
 
-    Parameters
-    ----------
-    images : ndarray, shape (classes, features) or (classes, *shape)
-        ``net.reversed`` at the label of each class, scaled to raw units; of images in [0, 1],
-        which is also what they are clipped to.
-    centroids : ndarray of the same shape, or None
-        Mean of each class in the same unit; None draws the backward row alone.
-    shape : sequence of int
-        Of one sample; (height, width, channels) for images. Channels other than 1 or 3 are shown
-        by their mean.
-    classes : sequence of str
-        Their names; numbers where there are none.
+    ``images`` (classes, features) are ``net.reversed`` at the label of each class, scaled to raw
+    units; of images in [0, 1], which is also what they are clipped to. ``centroids`` are the means
+    of the classes, None to draw the backward row alone. ``shape`` is that of one sample, (height,
+    width, channels) for images; channels other than 1 or 3 are shown by their mean.
 
     Raises
     ------
