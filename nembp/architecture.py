@@ -206,15 +206,9 @@ def _own_padding(kernel: Pair) -> Pair:
 
 # -- the language ----------------------------------------------------------------------------------
 def parse(value: Any, name: str = "layers") -> tuple[Item, ...]:
-    """Read a description of hidden layers.
+    """Read a description of hidden layers, which messages call `name`.
 
     Entries are sizes, items, or texts, in one text separated by commas; none is no hidden layer.
-    Messages call the description `name`.
-
-    Raises
-    ------
-    ArchitectureError
-        Naming the entry that is none, and what it lacks.
 
     >>> parse("conv32x4s2, 256")[0]
     ConvolutionItem(channels=32, kernel=(4, 4), stride=(2, 2), padding=(1, 1), normalized=False)
@@ -362,17 +356,15 @@ def network(
 
     Parameters
     ----------
-    input_shape : int or sequence of int
-        Features of a table, or (height, width, channels) of an image.
+    input_shape, outputs : int or sequence of int
+        Features of a table and units of the output, or (height, width, channels) of images.
     description : str, or sequence of int, str and Item
         Hidden layers (:mod:`nembp.architecture`); "" for none.
-    outputs : int or sequence of int
-        Units of the output: classes or targets; or (height, width, channels) of an image.
     activation : str or Activation
         Of hidden layers, but for pooled and reshaped ones.
     forward, backward : str or Likelihood
         Of the two directions; multinomial and Gaussian with v = 1 by default.
-    device, dtype, seed, initial : str or Backend, dtype_like, int, str or float
+    device, dtype, seed, initial
         As in `Network`.
     bias : bool
         Whether layers have biases, in each direction.

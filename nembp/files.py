@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from nembp.errors import DataError, OutputError
+from nembp.errors import DataError, NembpError, OutputError
 
 
 @contextmanager
@@ -30,9 +30,16 @@ def reading(path: str | os.PathLike[str], remedy: str = "Check the path.") -> It
         raise DataError(f"{path}: cannot be read ({error.strerror or error}). {remedy}") from error
 
 
-def reason_of(error: Exception) -> str:
-    """Return what an error of another library says, as part of a line."""
-    return f"{' '.join(str(error).split()) or type(error).__name__:.200}"
+@contextmanager
+def parsing(fault: str, remedy: str) -> Iterator[None]:
+    """Turn whatever another library raises of a damaged file into ``fault (reason). remedy``."""
+    try:
+        yield
+    except (NembpError, MemoryError):
+        raise
+    except Exception as error:
+        reason = f"{' '.join(str(error).split()) or type(error).__name__:.200}"
+        raise DataError(f"{fault} ({reason}). {remedy}") from error
 
 
 @contextmanager

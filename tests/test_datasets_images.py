@@ -140,7 +140,7 @@ def test_damaged_and_see_through_images_are_named(tmp_path):
 def test_folders_that_are_no_data_set(tmp_path):
     with pytest.raises(ArchitectureError, match="data set 'images' is read from files"):
         load("images")
-    with pytest.raises(ArchitectureError, match="hold classes"):
+    with pytest.raises(ArchitectureError, match="holds classes"):
         load("images", tmp_path, task="regression")
     with pytest.raises(DataError, match=r"absent: no such folder; expected .* DIR/train/CLASS/\*"):
         load("images", tmp_path / "absent")

@@ -16,7 +16,6 @@ import re
 import struct
 import warnings
 import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
 from nembp.errors import ArchitectureError, DataError
-from nembp.files import reading, reason_of, write_atomically
+from nembp.files import parsing, reading, write_atomically
 
 _FRESH = "Get a fresh copy of the file."
 _SAVE = "Save it again with numpy.save."
@@ -93,17 +92,18 @@ def map_npy(path: Path) -> NDArray[Any]:
 
 
 def _npy_header(file: Any, where: str, remedy: str) -> _Header:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged headers make Python's parser warn
-            version = np.lib.format.read_magic(file)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
+    # NumPy evaluates headers as Python literals: anything may be raised, and warned of
+    with parsing(f"{where}: not a NumPy array", remedy), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        version = np.lib.format.read_magic(file)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        try:
             shape, fortran, dtype = read(file)
-    except Exception as error:  # NumPy evaluates headers as Python literals: anything may come
-        raise DataError(f"{where}: not a NumPy array ({reason_of(error)}). {remedy}") from error
+        except MemoryError as error:  # the parser's, which allocates nothing
+            raise ValueError("nested too deeply") from error
     if dtype.hasobject:
         raise DataError(
             f"{where}: holds pickled objects, which are not read because they can run code; "
@@ -129,13 +129,9 @@ def read_npz(
     """
     remedy = "Save it again with numpy.savez."
     with reading(path) as file:
-        try:
+        with parsing(f"{path}: not an .npz archive", remedy):
             archive = zipfile.ZipFile(file)
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        except Exception as error:  # zipfile raises a dozen kinds on damaged archives
-            raise DataError(
-                f"{path}: not an .npz archive ({reason_of(error)}). {remedy}"
-            ) from error
         for info in members.values():
             if not packed and info.compress_type != zipfile.ZIP_STORED:
                 raise DataError(f"{path}: {info.filename} is compressed. {remedy}")
@@ -150,17 +146,12 @@ def read_npz(
         arrays = {}
         for name in found:
             info, where = members[name], f"{path}: {name}"
-            try:
-                with archive.open(info) as member:
-                    header = _npy_header(member, where, remedy)
-                    header.check(info.file_size, where, remedy)
-                    content = bytearray(info.file_size - header.start)
-                    if member.readinto(content) != len(content) or member.read(1):  # type: ignore[attr-defined]
-                        raise ValueError("of another length than it says")
-            except (DataError, MemoryError):
-                raise
-            except Exception as error:
-                raise DataError(f"{where}: damaged ({reason_of(error)}). {remedy}") from error
+            with parsing(f"{where}: damaged", remedy), archive.open(info) as member:
+                header = _npy_header(member, where, remedy)
+                header.check(info.file_size, where, remedy)
+                content = bytearray(info.file_size - header.start)
+                if member.readinto(content) != len(content) or member.read(1):  # type: ignore[attr-defined]
+                    raise ValueError("of another length than it says")
             values = header.array(content)
             native = values.dtype.newbyteorder("=")
             arrays[name] = np.ascontiguousarray(values, native).reshape(header.shape)
@@ -274,10 +265,7 @@ def load_npy(request: Request) -> Dataset:
     It holds arrays of the names that `load_npz` understands. Samples are memory-mapped and may be
     larger than memory; targets are read.
     """
-    folder = request.path("npy")
-    if not os.path.isdir(folder):
-        kind = "is a file" if os.path.exists(folder) else "no such folder"
-        raise DataError(f"{folder}: {kind}; expected a folder with .npy files: {_EXPECTED}")
+    folder = request.folder("npy", f"a folder with .npy files: {_EXPECTED}")
     paths = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".npy"}
     names, notes = _choose(list(paths), str(folder), request)
     arrays = {name: (map_npy(paths[name]), str(paths[name])) for name in names}
@@ -344,7 +332,7 @@ def read_idx(
                 f"{path}: not gzip data (starts with {file.read(2).hex(' ')}, expected 1f 8b). "
                 "If it is unpacked already, rename it without .gz; else get a fresh copy."
             )
-        try:
+        with parsing(f"{path}: damaged gzip data", _FRESH):
             stream: Any = gzip.GzipFile(fileobj=file) if packed else file
             header = _idx_header(stream, str(path))
             if header.end > (max_bytes or header.end) or not packed:
@@ -356,8 +344,6 @@ def read_idx(
                 values = header.array(content)
             else:
                 values = np.asarray(header.map(file))
-        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise DataError(f"{path}: damaged gzip data ({reason_of(error)}). {_FRESH}") from error
     return values.astype(values.dtype.newbyteorder("="), copy=False) if native or packed else values
 
 

@@ -38,8 +38,6 @@ def load_digits(request: Request) -> Dataset:
             f"digits come with scikit-learn and are not read from {request.data_dir}: leave "
             "data_dir (--data-dir) out, or choose the data set mnist, idx, npz or csv"
         )
-    if request.task == "regression":
-        raise ArchitectureError("digits are classes: task='regression' does not apply")
     table, source = _read_digits()
     labels = table[:, -1].astype(np.int64)
     images = table[:, :-1].reshape(-1, 8, 8, 1)

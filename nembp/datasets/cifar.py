@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
 from nembp.datasets.sources import JoinedRows, PlanarRows
-from nembp.errors import ArchitectureError, DataError
-from nembp.files import reading, reason_of
+from nembp.errors import DataError
+from nembp.files import parsing, reading
 
 ATTRIBUTION = (
     "{} by A. Krizhevsky, V. Nair and G. Hinton; Learning Multiple Layers of Features from Tiny "
@@ -89,8 +89,6 @@ def load_cifar100(request: Request) -> Dataset:
 def _load(
     name: str, title: str, layouts: tuple[Layout, ...], classes: int, request: Request
 ) -> Dataset:
-    if request.task == "regression":
-        raise ArchitectureError(f"{title} holds classes: task='regression' does not apply")
     folder, layout = _find(request.path(name), layouts, name, title)
     names = _class_names(folder / layout.names, layout, classes)
     train, test = (_read(folder, files, layout, classes) for files in (layout.train, layout.test))
@@ -296,15 +294,10 @@ def read_pickle(path: Path) -> dict[Any, Any]:
     with reading(path, _FRESH) as file:
         small = os.fstat(file.fileno()).st_size <= _MOST_BYTES
         content = file.read() if small else b""
-    try:
+    with parsing(f"{path}: not a pickle of plain data", remedy):
         if not small:
             raise pickle.UnpicklingError("longer than any file of CIFAR")
         found = _Unpickler(_Bytes(content), encoding="bytes").load()
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        reason = reason_of(error)
-        raise DataError(f"{path}: not a pickle of plain data ({reason}). {remedy}") from error
     if type(found) is not dict:
         raise DataError(f"{path}: no dictionary, but {type(found).__name__}. {remedy}")
     return {key.encode() if type(key) is str else key: value for key, value in found.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -33,6 +34,7 @@ READ_BY = {  # options that only some of the built-in readers know
     "x": _ARRAYS,
     "y": _ARRAYS,
 }
+HOLD_CLASSES = ("digits", "cifar10", "cifar100", "images")
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Request:
 
     def check_read_by(self, name: str) -> None:
         """Raise ArchitectureError for options that the reader of this name does not know."""
+        if self.task == "regression" and name in HOLD_CLASSES:
+            raise ArchitectureError(f"{name} holds classes: task='regression' does not apply")
         for option in fields(self):
             readers = READ_BY.get(option.name, (name,))
             if name not in readers and getattr(self, option.name) != option.default:
@@ -103,6 +107,14 @@ class Request:
                 f"pass data_dir (--data-dir PATH){fetch}"
             )
         return self.data_dir
+
+    def folder(self, name: str, expected: str) -> Path:
+        """`data_dir`, or DataError unless it is the folder that is `expected`."""
+        folder = self.path(name)
+        if not os.path.isdir(folder):  # unlike Path.is_dir it takes no permission for no
+            kind = "is a file" if os.path.exists(folder) else "no such folder"
+            raise DataError(f"{folder}: {kind}; expected {expected}")
+        return folder
 
 
 # -- what it gives -------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request, listed, sorted_names
 from nembp.datasets.sources import ArrayRows, Samples
-from nembp.errors import ArchitectureError, DataError, OutputError, ShapeError
-from nembp.files import reading, reason_of
+from nembp.errors import DataError, OutputError, ShapeError
+from nembp.files import parsing, reading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -92,18 +92,14 @@ def read_image(
     """
     from PIL import UnidentifiedImageError
 
-    with reading(path) as file:
+    # of damaged files Pillow raises nearly anything
+    with reading(path) as file, parsing(f"{path}: damaged image", "Get a fresh copy."):
         try:
             return _read(path, file, size, channels, resize, remedy)
-        except (DataError, MemoryError):
-            raise
         except UnidentifiedImageError as error:
             raise DataError(
                 f"{path}: not an image file; expected {_NAMED}. Convert it to PNG."
             ) from error
-        except Exception as error:  # of damaged files Pillow raises nearly anything
-            reason = reason_of(error)
-            raise DataError(f"{path}: damaged image ({reason}). Get a fresh copy.") from error
 
 
 def _read(
@@ -235,9 +231,7 @@ def load_images(request: Request) -> Dataset:
     a name and drops when the process ends; so memory does not grow with the images, and nothing
     is written beside them.
     """
-    if request.task == "regression":
-        raise ArchitectureError("class folders hold classes: task='regression' does not apply")
-    folder = request.path("images")
+    folder = request.folder("images", f"a folder of class folders: {_LAYOUT}")
     parts, notes = _parts(folder)
     classes = sorted_names(list(parts[0].files))
     for part in parts[1:]:
@@ -267,9 +261,6 @@ def load_images(request: Request) -> Dataset:
 
 def _parts(folder: Path) -> tuple[list[_Part], list[str]]:
     """Find the training folder, and the test folder where there is one, with their files."""
-    if not os.path.isdir(folder):
-        kind = "is a file" if os.path.exists(folder) else "no such folder"
-        raise DataError(f"{folder}: {kind}; expected a folder of class folders: {_LAYOUT}")
     named = {name.lower().replace("-", "_"): name for name in _entries(folder)[0]}
     trains = [named[name] for name in _TRAIN if name in named]
     trains = [name for name in trains if _entries(folder / name)[0]]
