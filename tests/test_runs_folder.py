@@ -300,6 +300,18 @@ def test_a_disk_that_fills_up_keeps_what_was_saved():
     assert set(content("a")) == {"config.toml", "metrics.jsonl", "summary.json"}
 
 
+@pytest.mark.parametrize("ending", ["removed", "moved"])
+def test_a_folder_that_vanishes_is_said_and_what_was_learned_kept(ending):
+    def vanish(row):
+        if row["epoch"] == 1:
+            shutil.rmtree("a") if ending == "removed" else os.replace("a", "b")
+
+    with pytest.raises(OutputError, match="a: was removed or moved while"):
+        train_run(TINY, "a", on_epoch=vanish)
+    assert (summary("a")["status"], summary("a")["epochs"]) == ("failed", 2)
+    assert np.isfinite(parameters("a")).all()
+
+
 def test_far_worse_than_a_constant_is_said():
     notes: list[str] = []
     train_run(TINY.replace({"learning_rate": 1e4, "epochs": 1}), "a", on_note=notes.append)

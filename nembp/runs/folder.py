@@ -242,11 +242,23 @@ class RunFolder:
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row to metrics.jsonl; it can be read at once."""
         assert self._metrics is not None, "begin comes first"
+        if not self._is_there():
+            raise OutputError(
+                f"{self.path}: was removed or moved while the run was writing there; expected it "
+                "to stay. What was learned is saved in a new folder of that name"
+            )
         try:
             self._metrics.write(to_json(row) + "\n")
             self._metrics.flush()
         except OSError as error:
             _refuse(self.file(METRICS), error)
+
+    def _is_there(self) -> bool:
+        if self._lock is None:  # no locks here
+            return self.path.exists()
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(self._lock), os.stat(self.path))
+        return False
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write or rewrite the summary."""
