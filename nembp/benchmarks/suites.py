@@ -207,6 +207,13 @@ def synthetic_batch(rows: int, inputs: int, classes: int, lit: float = 1.0) -> t
     return x, draw.permutation(np.arange(rows) % classes)
 
 
+def _captured(backend: Backend, work: Callable[[], object]) -> Any:
+    graph = backend.capture(work)
+    for _ in range(CAPTURE):
+        graph()
+    return graph
+
+
 def _precision(backend: Backend) -> str:
     return getattr(backend, "precision", "float32")
 
@@ -260,7 +267,7 @@ def _quotients(
 ) -> dict[str, float | None]:
     """Return the ratios of medians; None where a peer is missing."""
     return {
-        name: seconds[above] / seconds[below] if above in seconds and below in seconds else None
+        name: seconds[above] / seconds[below] if {above, below} <= set(seconds) else None
         for name, (above, below) in pairs.items()
     }
 
@@ -273,15 +280,9 @@ class EngineStep:
     """
 
     def __init__(
-        self,
-        net: Network,
-        x: Host,
-        labels: Host,
-        path: Path,
-        learning_rate: float = LEARNING_RATE,
-        noise: dict[str, Noise] | None = None,
-        captured: bool = False,
-    ) -> None:
+        self, net: Network, x: Host, labels: Host, path: Path, learning_rate: float = LEARNING_RATE,
+        noise: dict[str, Noise] | None = None, captured: bool = False,
+    ) -> None:  # fmt: skip
         self.net, backend = net, net.backend
         draws = {name: backend.generator(0, f"benchmark/{name}") for name in noise or {}}
         given: Any = {"path": path, "noise": noise, "generators": draws}
@@ -293,9 +294,7 @@ class EngineStep:
         self.graph: Any = None
         if captured:
             self._numbers = backend.asarray(np.array(self.adam.numbers(1000, 1.0)))
-            self.graph = backend.capture(self._work)
-            for _ in range(CAPTURE):
-                self.graph()
+            self.graph = _captured(backend, self._work)
 
     def _work(self) -> None:
         self.joint(self._gradient)
@@ -360,9 +359,7 @@ def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
     for name, path in DIRECTIONS.items():
         if on_gpu:
             steps[f"{CALLED}/{name}"] = EngineStep(net.copy(), x, labels, path)
-            steps[f"products/{name}"] = backend.capture(products(path))
-            for _ in range(CAPTURE):
-                steps[f"products/{name}"]()
+            steps[f"products/{name}"] = _captured(backend, products(path))
             continue
         steps[f"floor/{name}_products"] = products(path)
         if images:

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -404,11 +405,15 @@ def _content(value: Any) -> Any:
     return [_content(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
-def check_data_dirs(name: str, datasets: Iterable[str], dirs: Mapping[str, str]) -> None:
-    """Raise ArchitectureError unless it is known where each data set of an experiment lies."""
+def data_folders(
+    name: str, datasets: Iterable[str], dirs: Mapping[str, str] | None
+) -> dict[str, str]:
+    """Return where data sets lie; ArchitectureError unless it is known of each that is read."""
+    found = {name: os.path.abspath(path) for name, path in (dirs or {}).items()}
     for dataset in datasets:
-        if dataset not in (*BUILT_IN, *dirs):
+        if dataset not in (*BUILT_IN, *found):
             raise ArchitectureError(
                 f"{name} reads {dataset}; say where it lies: "
                 f"--data-dir {dataset}=FOLDER (`nembp data fetch {dataset}` gets it)"
             )
+    return found

@@ -118,10 +118,20 @@ def read_rows(
 
 
 class RowFile:
-    """Rows of a run in progress: one run at a time writes them, or OutputError."""
+    """Rows of a run in progress: one run at a time writes them. A context.
 
-    def __init__(self, folder: Path) -> None:
+    ``header`` names the file of the declaration, ``what`` is run. OutputError if ``resume`` is off
+    and the folder holds one, another run writes there, or it cannot be written.
+    """
+
+    def __init__(self, folder: Path, header: str, what: str, resume: bool) -> None:
         self.path = folder / ROWS
+        self.there = (folder / header).exists() or self.path.exists()
+        if self.there and not resume:
+            raise OutputError(
+                f"{folder}: holds a {what}; continue it with --resume, choose another --out, or "
+                "remove it"
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab")  # noqa: SIM115
@@ -160,8 +170,10 @@ class RowFile:
             raise self._refused(error) from error
         return {key: value for key, value in line.items() if key != "seal"}
 
-    def close(self) -> None:
-        """Let others write."""
+    def __enter__(self) -> RowFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         with contextlib.suppress(OSError):  # what could not be written was said when it was tried
             self._file.close()
 

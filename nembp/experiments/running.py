@@ -26,10 +26,10 @@ from nembp.checkpoints import environment
 from nembp.datasets import Dataset
 from nembp.engine.metrics import evaluate
 from nembp.engine.network import Network
-from nembp.errors import ArchitectureError, DivergenceError, NembpError, OutputError
-from nembp.experiments.protocol import Protocol, check_data_dirs
+from nembp.errors import ArchitectureError, DivergenceError, NembpError
+from nembp.experiments.protocol import Protocol, data_folders
 from nembp.experiments.robustness import robustness
-from nembp.experiments.rows import ROWS, RowFile, read_header, read_rows, write_header
+from nembp.experiments.rows import RowFile, read_header, read_rows, write_header
 from nembp.experiments.tuning import Grids, Task, most_reported, reporting
 from nembp.runs.config import RunConfig
 from nembp.runs.gan import gan_replicate, prepare_gan
@@ -180,18 +180,12 @@ def run_experiment(
 
     if quick:
         protocol = protocol.quick()
-    dirs = {name: os.path.abspath(path) for name, path in (data_dirs or {}).items()}
-    check_data_dirs(protocol.name, protocol.datasets, dirs)
+    dirs = data_folders(protocol.name, protocol.datasets, data_dirs)
     for name, value in (("jobs", jobs), ("threads", threads)):
         if value is not None and value < 1:
             raise ArchitectureError(f"{name} must be at least 1, got {value}")
     count = threads or max(1, usable_cores() // joblib.effective_n_jobs(jobs))
     folder = Path(out_dir) / (f"{protocol.name}-quick" if quick else protocol.name)
-    there = (folder / PROTOCOL).exists() or (folder / ROWS).exists()
-    if there and not resume:
-        raise OutputError(
-            f"{folder}: holds a run; continue it with --resume, choose another --out, or remove it"
-        )
     # prepared before anything is written: shows whether the replicates can be run
     first = Task("report", protocol.arms[0].name, 0.1, 0).config(protocol, dirs, device, count)
     network = (
@@ -199,7 +193,7 @@ def run_experiment(
         if isinstance(first, GanConfig)
         else prepare(first, data=kept_data(first)).net
     )
-    file = RowFile(folder)
+    file = RowFile(folder, PROTOCOL, "run", resume)
     rows: list[dict[str, Any]] = []
 
     def run(tasks: Sequence[Task], total: int) -> None:
@@ -215,38 +209,37 @@ def run_experiment(
                 if on_progress is not None:
                     on_progress(len(rows), total, rows[-1])
 
-    try:
-        if there:
-            old = read_protocol(folder, protocol)
-            count = old["threads"]
-            # seeds that were asked for once are reported: none is dropped by what came of it
-            protocol = protocol.with_seeds(max(protocol.seeds, old.get("seeds", 0)))
-        rows, _, size = protocol_rows(folder, protocol)
-        header = {
-            "name": protocol.name, "quick": quick, "threads": count,
-            "environment": environment(network), "hash": protocol.digest, "seeds": protocol.seeds,
-            "content": protocol.content(),
-        }  # fmt: skip
-        write_header(folder / PROTOCOL, header)
-        file.truncate(size)
-        tune: list[Task] = []
-        while len(more := Grids(protocol, rows).tasks()) > len(tune):
-            tune = more
-            run(tune, len(tune) + most_reported(protocol))
-        report = reporting(protocol, Grids(protocol, rows).tuned)
-        run(report, len(tune) + len(report))
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(
-            f"interrupted after {len(rows)} replicates, which {file.path} keeps; continue with "
-            "--resume"
-        ) from error
-    except BrokenExecutor as error:
-        raise NembpError(
-            f"a worker process ended unexpectedly, perhaps for lack of memory; {file.path} keeps "
-            f"{len(rows)} replicates. Continue with --resume and fewer --jobs"
-        ) from error
-    finally:
-        file.close()
+    with file:
+        try:
+            if file.there:
+                old = read_protocol(folder, protocol)
+                count = old["threads"]
+                # seeds that were asked for once are reported: none is dropped by what came of it
+                protocol = protocol.with_seeds(max(protocol.seeds, old.get("seeds", 0)))
+            rows, _, size = protocol_rows(folder, protocol)
+            header = {
+                "name": protocol.name, "quick": quick, "threads": count,
+                "environment": environment(network), "hash": protocol.digest,
+                "seeds": protocol.seeds, "content": protocol.content(),
+            }  # fmt: skip
+            write_header(folder / PROTOCOL, header)
+            file.truncate(size)
+            tune: list[Task] = []
+            while len(more := Grids(protocol, rows).tasks()) > len(tune):
+                tune = more
+                run(tune, len(tune) + most_reported(protocol))
+            report = reporting(protocol, Grids(protocol, rows).tuned)
+            run(report, len(tune) + len(report))
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(
+                f"interrupted after {len(rows)} replicates, which {file.path} keeps; continue with "
+                "--resume"
+            ) from error
+        except BrokenExecutor as error:
+            raise NembpError(
+                "a worker process ended unexpectedly, perhaps for lack of memory; "
+                f"{file.path} keeps {len(rows)} replicates. Continue with --resume and fewer --jobs"
+            ) from error
     return folder
 
 

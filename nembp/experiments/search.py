@@ -22,8 +22,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from nembp.backend import stream
-from nembp.errors import ArchitectureError, DataError, OutputError
-from nembp.experiments.protocol import Row, check_data_dirs, digest
+from nembp.errors import ArchitectureError, DataError
+from nembp.experiments.protocol import Row, data_folders, digest
 from nembp.experiments.rows import ROWS, RowFile, read_header, read_rows, write_header
 from nembp.experiments.running import in_parallel, replicate
 from nembp.experiments.tuning import grown, lowest
@@ -408,15 +408,9 @@ def run_search(
     """
     if not budget > 0:
         raise ArchitectureError(f"budget must be above 0 core-minutes, got {budget}")
-    dirs = {name: os.path.abspath(path) for name, path in (data_dirs or {}).items()}
-    check_data_dirs(space.name, (space.base["dataset"],), dirs)
+    dirs = data_folders(space.name, (space.base["dataset"],), data_dirs)
     folder = Path(out_dir) / space.name
-    there = (folder / HEADER).exists() or (folder / ROWS).exists()
-    if there and not resume:
-        raise OutputError(
-            f"{folder}: holds a search; continue it with --resume, or choose another --out"
-        )
-    file, seconds = RowFile(folder), 60.0 * budget
+    file, seconds = RowFile(folder, HEADER, "search", resume), 60.0 * budget
     rows: list[dict[str, Any]] = []
 
     def climb() -> None:
@@ -440,13 +434,11 @@ def run_search(
                             return
             candidates = Scores(space, rows).kept(candidates, rung)
 
-    try:
-        rows, size = _rows(folder, space) if there else ([], 0)
+    with file:
+        rows, size = _rows(folder, space) if file.there else ([], 0)
         write_header(folder / HEADER, {"hash": space.digest, **asdict(space)})
         file.truncate(size)
         climb()
-    finally:
-        file.close()
     summary = to_json(summarize_search(space, rows), indent=2) + "\n"
     write_atomically(folder / SUMMARY, summary.encode())
     return folder
