@@ -42,14 +42,14 @@ def enlarged(image: np.ndarray, scale: int) -> np.ndarray:
 # -- sheets ----------------------------------------------------------------------------------------
 @given(
     st.integers(1, 9), st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 3]),
-    st.none() | st.integers(1, 12), st.integers(1, 3), st.integers(0, 3),
+    st.none() | st.integers(1, 12), st.integers(1, 3),
 )  # fmt: skip
-def test_every_tile_is_at_its_place(n, height, width, channels, columns, scale, gap):
+def test_every_tile_is_at_its_place(n, height, width, channels, columns, scale):
     images = random_images(n, height, width, channels)
-    sheet = tile_images(images.reshape(n, -1), (height, width, channels), columns, scale, gap)
+    sheet = tile_images(images.reshape(n, -1), (height, width, channels), columns, scale)
     across = min(columns, n) if columns else int(np.ceil(np.sqrt(n)))
-    down, right = height * scale + gap, width * scale + gap
-    assert sheet.shape == (-(-n // across) * down - gap, across * right - gap, channels)
+    down, right = height * scale + 2, width * scale + 2
+    assert sheet.shape == (-(-n // across) * down - 2, across * right - 2, channels)
     rest = np.ones(sheet.shape[:2], bool)
     for k in range(n):
         top, left = k // across * down, k % across * right
@@ -219,10 +219,6 @@ def test_points_are_where_they_belong():
     # beyond the window, or nowhere
     lost = scatter_frame(FAR, np.array([[np.nan, 0.0], [np.inf, 0.0], [-0.8, 8.0]]))
     assert not len(places(lost, GENERATED))
-    # a window holds still
-    window = np.array([-2.0, -2.0]), np.array([2.0, 2.0])
-    still = [scatter_frame(FAR * s, FAR * 0.5, window=window) for s in (1.0, 0.9)]
-    assert np.array_equal(*(places(frame, GENERATED) for frame in still))
 
 
 def test_one_column_is_drawn_against_zero_and_a_third_is_not():

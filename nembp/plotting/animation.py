@@ -37,17 +37,11 @@ LEAST, MOST, LENGTH = 40, 400, 6000  # milliseconds: of a frame at least and at 
 Frame = NDArray[np.uint8]
 
 
-def scatter_frame(
-    real: NDArray[Any],
-    generated: NDArray[Any],
-    title: str = "",
-    *,
-    window: tuple[NDArray[Any], NDArray[Any]] | None = None,
-) -> Frame:
+def scatter_frame(real: NDArray[Any], generated: NDArray[Any], title: str = "") -> Frame:
     """Draw generated points over real ones, by their first two columns, or the one against 0.
 
-    The window, corners (low, high), is by default the real points' and a quarter of their extent
-    around them; points outside are not drawn.
+    The window holds the real points and a quarter of their extent around them; points outside are
+    not drawn.
 
     Raises
     ------
@@ -64,11 +58,9 @@ def scatter_frame(
             )
     # a single column is drawn against 0
     real, generated = (np.c_[each, np.zeros(len(each))][:, :2] for each in (real, generated))
-    if window is None:
-        low, high = real.min(axis=0), real.max(axis=0)
-        half = 0.625 * max(float((high - low).max()), 1e-12)
-        window = low / 2 + high / 2 - half, low / 2 + high / 2 + half
-    low, high = window
+    low, high = real.min(axis=0), real.max(axis=0)
+    half = 0.625 * max(float((high - low).max()), 1e-12)
+    low, high = low / 2 + high / 2 - half, low / 2 + high / 2 + half
     side = WIDTH - 2 * MARGIN
     sheet, draw = paper((WIDTH, side + 2 * LINE + 2 * MARGIN))
     write(draw, (MARGIN, MARGIN + LINE // 2 - 4), title, "lm", SIZE, side)

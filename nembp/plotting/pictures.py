@@ -32,7 +32,7 @@ COLOURS = np.array(
      (219, 115, 86), (160, 32, 48)], dtype=np.float64
 )  # fmt: skip
 TILE = 64  # pixels that a small image is enlarged to, about, in a sheet
-GREY = 128  # between the tiles of a sheet: seen beside black and beside white
+GAP, GREY = 2, 128  # between the tiles of a sheet: seen beside black and beside white
 
 
 def tile_images(
@@ -40,32 +40,31 @@ def tile_images(
     shape: Sequence[int],
     columns: int | None = None,
     scale: int | None = None,
-    gap: int = 2,
 ) -> NDArray[np.uint8]:
     """Lay images (n, features) or (n, *shape) out in a grid, row by row.
 
     They are uint8, or floats, which are clipped to [0, 1]; ``shape`` is (height, width, channels)
     of one, with 1 or 3 channels. By default the grid is about square, and small images are
-    enlarged to about 64 pixels; between neighbours are ``gap`` grey ones.
+    enlarged to about 64 pixels; between neighbours are 2 grey ones.
 
     Raises
     ------
     ShapeError
         If the array does not hold such images, or there is none.
 
-    >>> tile_images(np.zeros((5, 4)), (2, 2, 1), scale=1, gap=1).shape
-    (5, 8, 1)
+    >>> tile_images(np.zeros((5, 4)), (2, 2, 1), scale=1).shape
+    (6, 10, 1)
     """
     pixels = _pixels(images, shape)
     n, height, width, channels = pixels.shape
     columns = math.ceil(math.sqrt(n)) if columns is None else min(columns, n)
     scale = max(1, TILE // max(height, width)) if scale is None else scale
-    if columns < 1 or scale < 1 or gap < 0:
+    if columns < 1 or scale < 1:
         raise ShapeError(f"columns and scale must be at least 1, got {columns} and {scale}")
     pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
-    down, right = height * scale + gap, width * scale + gap
+    down, right = height * scale + GAP, width * scale + GAP
     rows = math.ceil(n / columns)
-    sheet = np.full((rows * down - gap, columns * right - gap, channels), GREY, np.uint8)
+    sheet = np.full((rows * down - GAP, columns * right - GAP, channels), GREY, np.uint8)
     for k, tile in enumerate(pixels):
         top, left = k // columns * down, k % columns * right
         sheet[top : top + height * scale, left : left + width * scale] = tile
