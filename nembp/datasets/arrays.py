@@ -138,11 +138,9 @@ def read_npz(
         if names is not None:
             names += members
         found = [name for name in wanted if name in members]
-        unpacked, size = (
-            sum(members[name].file_size for name in found),
-            os.fstat(file.fileno()).st_size,
-        )
-        _check_unpacked(unpacked, size, str(path), "Save it without compression (numpy.savez).")
+        unpacked = sum(members[name].file_size for name in found)
+        again = "Save it without compression (numpy.savez)."
+        _check_unpacked(unpacked, os.fstat(file.fileno()).st_size, str(path), again)
         arrays = {}
         for name in found:
             info, where = members[name], f"{path}: {name}"
@@ -255,8 +253,8 @@ def _load_arrays(
         ordered = _in_order(*arrays[x], request, notes)
         raws.append(Raw(ordered, np.array(arrays[y][0]), arrays[x][1], arrays[y][1]))
     notes = list(dict.fromkeys(notes))
-    test = raws[1] if len(raws) == 2 else None
-    return assemble(kind, raws[0], test, request, source=str(source), notes=notes)
+    train, test = raws[0], raws[1] if len(raws) == 2 else None
+    return assemble(kind, train, test, request, source=str(source), notes=notes)
 
 
 def load_npy(request: Request) -> Dataset:

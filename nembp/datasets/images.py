@@ -253,9 +253,9 @@ def load_images(request: Request) -> Dataset:
         raws.append(Raw(x, y, str(part.folder), str(part.folder)))
     if raws[0].x.dtype != np.uint8:
         notes.append(f"{folder}: 16-bit pixels, scaled from the range of the training images.")
-    test = raws[1] if len(raws) == 2 else None
+    train, test = raws[0], raws[1] if len(raws) == 2 else None
     return assemble(
-        "images", raws[0], test, request, source=str(folder), classes=classes, notes=notes
+        "images", train, test, request, source=str(folder), classes=classes, notes=notes
     )
 
 

@@ -249,23 +249,12 @@ def load_csv(request: Request) -> Dataset:
     path = request.path("csv")
     paths = _pair(path) or [only_file(path, SUFFIXES)]
     columns = _Columns(request)
-    tables = [columns.read(part) for part in paths]
-    labels = tuple(columns.labels)
-    targets = "column " + ", ".join(map(repr, columns.targets))
-    raws = [
-        Raw(
-            _matrix(x, len(columns.features)),
-            _matrix(y, len(columns.targets)),
-            str(part),
-            f"{part}: {targets}",
-            labels,
-        )
-        for part, (x, y) in zip(paths, tables, strict=True)
-    ]
+    raws = [columns.read(part) for part in paths]
+    train, test = raws[0], raws[1] if len(raws) == 2 else None
     return assemble(
         "csv",
-        raws[0],
-        raws[1] if len(raws) == 2 else None,
+        train,
+        test,
         request,
         source=str(path),
         target_names=columns.targets,
@@ -293,14 +282,15 @@ class _Columns:
         self.request = request
         self.features: tuple[str, ...] = ()
         self.targets: tuple[str, ...] = ()
-        self.labels: dict[str, int] = {}  # text to code, in order of appearance
+        self.labels: list[str] = []  # in order of appearance
+        self.codes: dict[str, int] = {}
         self.notes: list[str] = []
         self.first = ""  # the cell that decided what the target is
         self.classification: bool | None = (  # None: the first row decides
             None if request.task == "auto" else request.task == "classification"
         )
 
-    def read(self, path: Path) -> tuple[array[float], array[float]]:
+    def read(self, path: Path) -> Raw:
         """Return features, and targets or codes of labels, row by row."""
         x, y = array("d"), array("d")
         remedy = "Encode the column as numbers, drop it, or name it as the target."
@@ -315,7 +305,9 @@ class _Columns:
                 x.extend(table.numbers(cells, line, self.features, remedy))
                 for place, name in zip(targets, self.targets, strict=True):
                     y.append(self._target(row[place], line, name, table))
-        return x, y
+        where = f"{path}: column {', '.join(map(repr, self.targets))}"
+        matrices = _matrix(x, len(features)), _matrix(y, len(targets))
+        return Raw(*matrices, str(path), where, self.labels)
 
     def _choose(self, header: list[str], path: Path) -> None:
         if len(header) < 2:
@@ -358,7 +350,10 @@ class _Columns:
         value = table.parse(cell) if auto else None
         number_among_names = value is not None and not math.isnan(value)
         if label and not number_among_names:
-            return float(self.labels.setdefault(label, len(self.labels)))
+            if label not in self.codes:
+                self.codes[label] = len(self.labels)
+                self.labels.append(label)
+            return self.codes[label]
         where = f"{table.path}, row {line}, column {name!r:.60}"
         if number_among_names:
             raise DataError(
