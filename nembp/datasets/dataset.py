@@ -62,27 +62,23 @@ class Request:
             if getattr(self, name) not in get_args(kind):
                 known = ", ".join(get_args(kind))
                 raise ArchitectureError(f"{name}={getattr(self, name)!r}: expected one of {known}")
-        if not 0.0 < self.test_fraction < 1.0:
-            raise ArchitectureError(
-                f"test_fraction={self.test_fraction}: expected a share between 0 and 1, such as 0.2"
-            )
-        if self.seed < 0:
-            raise ArchitectureError(f"seed={self.seed}: expected an integer of at least 0")
-        if self.limit is not None and self.limit < 1:
-            raise ArchitectureError(f"limit={self.limit}: expected at least 1 training sample")
-        size = self.image_size
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ArchitectureError(
-                f"image_size={size}: expected (height, width) of at least 1 pixel, as 32x32"
-            )
-        if self.delimiter is not None and len(self.delimiter) != 1 and self.delimiter != "tab":
-            raise ArchitectureError(
-                f"delimiter={self.delimiter!r}: expected one character, or the word tab"
-            )
-        if self.decimal not in (None, ".", ","):
-            raise ArchitectureError(f"decimal={self.decimal!r}: expected '.' or ','")
-        if (self.x is None) != (self.y is None):
-            raise ArchitectureError("x and y name two arrays: expected both or neither")
+        size, mark = self.image_size, self.delimiter
+        for holds, message in (
+            (0 < self.test_fraction < 1, f"test_fraction={self.test_fraction}: expected a share "
+             "between 0 and 1, such as 0.2"),
+            (self.seed >= 0, f"seed={self.seed}: expected an integer of at least 0"),
+            (self.limit is None or self.limit >= 1,
+             f"limit={self.limit}: expected at least 1 training sample"),
+            (size is None or (len(size) == 2 and min(size) >= 1),
+             f"image_size={size}: expected (height, width) of at least 1 pixel, as 32x32"),
+            (mark is None or len(mark) == 1 or mark == "tab",
+             f"delimiter={mark!r}: expected one character, or the word tab"),
+            (self.decimal in (None, ".", ","), f"decimal={self.decimal!r}: expected '.' or ','"),
+            ((self.x is None) == (self.y is None),
+             "x and y name two arrays: expected both or neither"),
+        ):  # fmt: skip
+            if not holds:
+                raise ArchitectureError(message)
 
     def check_read_by(self, name: str) -> None:
         """Raise ArchitectureError for options that the reader of this name does not know."""

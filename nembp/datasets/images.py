@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,31 +90,19 @@ def read_image(
     remedy : str
         What `size` is, and what to do, for the message about another one.
     """
-    from PIL import UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    # of damaged files Pillow raises nearly anything
-    with reading(path) as file, parsing(f"{path}: damaged image", "Get a fresh copy."):
+    # of damaged files Pillow raises nearly anything, and warns of metadata
+    damage = parsing(f"{path}: damaged image", "Get a fresh copy.")
+    with reading(path) as file, damage, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
-            return _read(path, file, size, channels, resize, remedy)
+            image = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError as error:
             raise DataError(
                 f"{path}: not an image file; expected {_NAMED}. Convert it to PNG."
             ) from error
-
-
-def _read(
-    path: Path,
-    file: BinaryIO,
-    size: tuple[int, ...] | None,
-    channels: int | None,
-    resize: bool,
-    remedy: str,
-) -> NDArray[Any]:
-    from PIL import Image, ImageOps
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sizes that are refused next, and odd metadata
-        with Image.open(file, formats=_FORMATS) as image:
+        with image:
             found, frames = image.size, getattr(image, "n_frames", 1)
             if frames > 1:
                 raise DataError(
@@ -136,9 +124,8 @@ def _read(
             return pixels
         if not resize:
             raise DataError(_other_size(path, found, size, remedy))
-        colours = pixels.shape[2]
-        eight_bits = pixels.dtype == np.uint8
-        if not (eight_bits and colours == 3):
+        colours, eight_bits = pixels.shape[2], pixels.dtype == np.uint8
+        if not eight_bits or colours == 1:
             pixels = pixels[..., 0]  # 16 bits are grey
         if not eight_bits:
             pixels = pixels.astype(np.float32)  # Pillow resizes no 16 bits
