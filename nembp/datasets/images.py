@@ -32,7 +32,9 @@ SUFFIXES = (
     ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".pcx",
 )  # fmt: skip
 _NAMED = "PNG, JPEG, TIFF or another format that Pillow reads"
-_MOST_PIXELS = 1 << 26  # of a file: a few kilobytes can declare billions
+# a few kilobytes can declare billions of pixels; one of a photograph takes some bits
+_MOST_PIXELS = 1 << 26
+_SMALL, _RATIO = 1 << 24, 100  # pixels of any file, and of one byte of a longer one
 
 
 # -- a file --------------------------------------------------------------------------------------
@@ -109,10 +111,12 @@ def read_image(
                     f"{path}: {frames} images in one file; expected one. Save the frames apart."
                 )
             # nothing is decoded before its size is known to be right
-            if found[0] * found[1] > _MOST_PIXELS:
+            bytes_ = os.fstat(file.fileno()).st_size
+            most = min(_MOST_PIXELS, max(_SMALL, _RATIO * bytes_))
+            if found[0] * found[1] > most:
                 raise DataError(
-                    f"{path}: {found[0]} x {found[1]} pixels; expected at most {_MOST_PIXELS:,} in "
-                    "all. Make it smaller."
+                    f"{path}: {found[0]} x {found[1]} pixels in {bytes_:,} bytes; expected at most "
+                    f"{most:,} pixels. Make it smaller."
                 )
             if size is not None and not resize and sorted(found) != sorted(size):
                 raise DataError(_other_size(path, found, size, remedy))
