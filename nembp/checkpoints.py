@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from nembp.backend import Backend, get_backend
 from nembp.datasets.arrays import read_npz
 from nembp.datasets.checks import as_array, check_inputs
-from nembp.datasets.scaling import Scaling
+from nembp.datasets.scaling import Scaling, check_range
 from nembp.engine.activations import ACTIVATIONS, Activation
 from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import LIKELIHOODS, Likelihood, Score
@@ -457,8 +457,12 @@ class Model:
         """
         columns = self.settings.get("feature_names", ())
         x = check_inputs(X, self.net.inputs, columns=columns)
-        x = self.x_scaling.apply(x.reshape(len(x), *self.shape), self.net.dtype)
-        y = _in_parts(self.net, x.reshape(len(x), -1))
+        x = x.reshape(len(x), *self.shape)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = self.x_scaling.apply(x, self.net.dtype)
+            y = _in_parts(self.net, scaled.reshape(len(x), -1))
+        if not np.isfinite(y).all():
+            check_range(x, self.x_scaling, "X")
         return y if self.classes else self.y_scaling.invert(y)
 
     def predict_labels(self, X: Any) -> NDArray[np.str_]:

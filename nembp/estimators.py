@@ -462,11 +462,15 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self._no_improvement_count = self._no_improvement_count + 1 if worse else 0
 
     # -- predict ----------------------------------------------------------------------------------
-    def _checked(self, X: Any) -> Vector:
+    def _answer(self, X: Any, log: bool = False) -> Vector:
+        """Return `_output` of what a user gave; a DataError if its values are too large."""
         check_is_fitted(self)
-        x: Vector = validate_data(self, _dense(X), reset=False)
-        check_range(x, self._x_scaling, "X")
-        return x
+        x = validate_data(self, _dense(X), reset=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            output = self._output(x, log)
+        if not np.isfinite(output).all():
+            check_range(x, self._x_scaling, "X")
+        return output
 
     def _output(self, x: Vector, log: bool = False) -> Vector:
         """Return the network's output, or its logarithm, in the targets' units."""
@@ -483,7 +487,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Vector:
         """Return the class of each sample, or its targets, shape (n,) or (n, outputs)."""
-        return self._decode(self._output(self._checked(X)))
+        return self._decode(self._answer(X))
 
     def predict_inputs(self, y: Any) -> Vector:
         """Return the inputs that the network draws for labels or targets, in the data's units.
@@ -682,11 +686,11 @@ coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, o
 
     def predict_proba(self, X: Any) -> Vector:
         """Return the probability of each class, shape (n, classes), in the order of `classes_`."""
-        return self._output(self._checked(X))
+        return self._answer(X)
 
     def predict_log_proba(self, X: Any) -> Vector:
         """Return the logarithm of `predict_proba`, finite where that is rounded to 0."""
-        return self._output(self._checked(X), log=True)
+        return self._answer(X, log=True)
 
     @property
     def class_prototypes_(self) -> Vector:

@@ -279,6 +279,7 @@ def test_a_model_checks_what_it_is_asked(tmp_path):
         (lambda: model.predict(X[:, :2]), "2 values in a sample"),
         (lambda: model.predict(X[0]), "one row per sample"),
         (lambda: model.predict(X * np.nan), "X holds nan"),
+        (lambda: model.predict(X * 1e200), "too large for float32"),
         (lambda: model.predict(X[:0]), "at least one sample"),
         (lambda: model.predict_inputs("ant"), "y is one str"),
         (lambda: model.predict_inputs([]), "at least one sample"),
