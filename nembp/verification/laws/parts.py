@@ -6,7 +6,7 @@ import contextvars
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import get_ident
@@ -347,10 +347,9 @@ class Calls:
 
     def readout(self, z: Array) -> Readout:
         """Return a readout of ``z``."""
-        o = Readout.allocate(self.bench.backend, z.shape[0], z.shape[1], self.bench.dtype)
-        for buffer in (o.a, o.scratch, o.column, o.spare):
-            buffer[...] = self.bench.nan(tuple(buffer.shape))
-        o.z[...] = self.bench.array(z)
+        bench = self.bench
+        o = Readout.allocate(poisoned(bench.backend), len(z), z.shape[1], bench.dtype)
+        o.z[...] = bench.array(z)
         self.likelihood.activate(o)
         return o
 
@@ -361,29 +360,26 @@ class Calls:
     def log_p(self, z: Array, t: Array, *sums: Array) -> Array:
         """Return log p(t) of each row, shape (rows,)."""
 
-        def write(t: Any, *rest: Any) -> None:
-            *sums, out = rest
-            out[...] = self.likelihood.log_likelihood(self.readout(z), t, *sums)
+        def write(*given: Any) -> None:
+            *targets, out = given
+            out[...] = self.likelihood.log_likelihood(self.readout(z), *targets)
 
         given = dict(zip(("t", "counts", "square"), (t, *sums), strict=False))
         return self.bench.written(write, (len(z), 1), **given)[:, 0]
 
     def _of_readout(self, function: Callable[..., None], z: Array, **given: Array) -> Array:
-        o = self.readout(z)
-        before = self.bench.numpy(o.z), self.bench.numpy(o.a)
-        result = self.bench.written(lambda *args: function(o, *args), z.shape, **given)
-        for name, value in zip(("o.z", "o.a"), before, strict=True):
-            now = self.bench.numpy(getattr(o, name[2:]))
-            if not np.array_equal(now, value, equal_nan=True):
-                self.bench.changed.add(name)
+        o, bench = self.readout(z), self.bench
+        before = {"o.z": bench.numpy(o.z), "o.a": bench.numpy(o.a)}
+        result = bench.written(lambda *args: function(o, *args), z.shape, **given)
+        now = {"o.z": bench.numpy(o.z), "o.a": bench.numpy(o.a)}
+        bench.changed |= {k for k in now if not np.array_equal(now[k], before[k], equal_nan=True)}
         return result
 
     def error(self, z: Array, t: Array, **options: Any) -> Array:
         """Return −∂log p/∂z."""
-        error = self.likelihood.error
         if isinstance(options.get("counts"), np.ndarray):
             options["counts"] = self.bench.array(options["counts"])
-        return self._of_readout(lambda o, t, out: error(o, t, out, **options), z, t=t)
+        return self._of_readout(partial(self.likelihood.error, **options), z, t=t)
 
     def gain(self, z: Array, t: Array, n: Array) -> Array:
         """Return the gain of each neuron's noise."""
@@ -605,24 +601,22 @@ def noisy_softmax(end: End, bench: Bench) -> Deviations:
 
 
 # -- optimizers ------------------------------------------------------------------------------------
-State = dict[str, Any]
-
-
-def textbook_move(optimizer: Optimizer, g: Array, s: State, t: int, eta: float) -> Array:
-    """Return the move of step t as the papers write it, with the default constants."""
-    if isinstance(optimizer, SGD):
-        return eta * g
-    if isinstance(optimizer, Momentum):
-        s["v"] = 0.9 * s.get("v", 0.0) + g
-        return np.asarray(eta * s["v"])
-    if isinstance(optimizer, RMSProp):
-        s["s"] = 0.9 * s.get("s", 0.0) + 0.1 * g**2
-        return np.asarray(eta * g / (np.sqrt(s["s"]) + 1e-8))
-    assert isinstance(optimizer, Adam)
-    s["m"] = 0.9 * s.get("m", 0.0) + 0.1 * g
-    s["v"] = 0.999 * s.get("v", 0.0) + 0.001 * g**2
-    m, v = s["m"] / (1 - 0.9**t), s["v"] / (1 - 0.999**t)
-    return np.asarray(eta * m / (np.sqrt(v) + 1e-8))
+def moves_of(optimizer: Optimizer, g: Array, factors: tuple[float, ...]) -> Any:
+    """Yield the moves along gradients as the papers write them, with the default constants."""
+    v, s = np.zeros_like(g[0]), np.zeros_like(g[0])
+    for t, gradient in enumerate(g, start=1):
+        eta = optimizer.learning_rate * factors[(t - 1) % len(factors)]
+        if isinstance(optimizer, SGD):
+            yield eta * gradient
+        elif isinstance(optimizer, Momentum):
+            v = 0.9 * v + gradient
+            yield eta * v
+        elif isinstance(optimizer, RMSProp):
+            s = 0.9 * s + 0.1 * gradient**2
+            yield eta * gradient / (np.sqrt(s) + 1e-8)
+        else:
+            v, s = 0.9 * v + 0.1 * gradient, 0.999 * s + 0.001 * gradient**2
+            yield eta * (v / (1 - 0.9**t)) / (np.sqrt(s / (1 - 0.999**t)) + 1e-8)
 
 
 class Path:
@@ -636,31 +630,34 @@ class Path:
         sizes = g.choice([-1.0, 1.0], (4, count)) * 10.0 ** g.uniform(-2.0, 1.0, count)
         self.gradients = bench.rounded(sizes * g.uniform(0.5, 1.5, sizes.shape))
 
-    def fresh(self, **changes: Any) -> Optimizer:
-        """Return a copy without weight decay."""
+    def fresh(self, weight_decay: float = 0.0) -> Optimizer:
+        """Return a copy, without weight decay unless it is given."""
         other = copy.copy(self.optimizer)
-        for name, value in ({"weight_decay": 0.0} | changes).items():
-            setattr(other, name, value)
+        other.weight_decay = weight_decay
         return other
 
     def __call__(
         self,
-        gradients: Array,
+        gradients: Any,
         start: Array,
         *,
         factors: tuple[float, ...] = (1.0,),
         optimizer: Optimizer | None = None,
         net: Network | None = None,
     ) -> Array:
-        """Return the parameters after each step, shape (steps, parameters)."""
+        """Return the parameters after each step, shape (steps, parameters).
+
+        Gradients are given, or functions of the parameters.
+        """
         net, optimizer = net or self.net, optimizer or self.fresh()
         net.parameters[...] = net.backend.asarray(start, net.dtype)
-        vector, path = optimizer.bind(net), []
+        vector, path = optimizer.bind(net), [start]
         for gradient, factor in zip(gradients, itertools.cycle(factors), strict=False):
-            vector[...] = net.backend.asarray(np.array(gradient), net.dtype)
+            g = gradient(path[-1]) if callable(gradient) else np.array(gradient)
+            vector[...] = net.backend.asarray(g, net.dtype)
             optimizer.step(factor)
             path.append(host(net, net.parameters))
-        return np.array(path)
+        return np.array(path[1:])
 
 
 @law(
@@ -672,15 +669,9 @@ def optimizer_formula(optimizer: Optimizer, bench: Bench) -> Deviations:
     """SGD, momentum, RMSProp, Adam = their papers."""
     if type(optimizer) not in (SGD, Momentum, RMSProp, Adam):
         return
-    path = Path(optimizer, bench)
-    theta, expected = path.start, []
-    state, eta = State(), optimizer.learning_rate
-    for t, (g, factor) in enumerate(
-        zip(path.gradients, (1.0, 0.5, 1.0, 0.5), strict=True), start=1
-    ):
-        theta = theta - textbook_move(optimizer, g, state, t, factor * eta)
-        expected.append(theta)
-    moved = path(path.gradients, path.start, factors=(1.0, 0.5))
+    path, factors = Path(optimizer, bench), (1.0, 0.5)
+    expected = path.start - np.cumsum([*moves_of(optimizer, path.gradients, factors)], axis=0)
+    moved = path(path.gradients, path.start, factors=factors)
     yield near(moved, expected, "parameters[step, i]", 10.0 * largest(path.gradients))
 
 
@@ -688,11 +679,10 @@ def optimizer_formula(optimizer: Optimizer, bench: Bench) -> Deviations:
 def weight_decay(optimizer: Optimizer, bench: Bench) -> Deviations:
     """θ_w ← (1 − ηλ) θ_w once a step, biases spared."""
     path = Path(optimizer, bench)
-    decaying = path.fresh(weight_decay=0.1)
-    still = np.zeros((1, path.start.size))
+    decaying, count = path.fresh(0.1), path.net.weight_count
     expected = path.start.copy()
-    expected[: path.net.weight_count] *= 1.0 - decaying.learning_rate * 0.1
-    end = path(still, path.start, optimizer=decaying)
+    expected[:count] *= 1.0 - decaying.learning_rate * 0.1
+    end = path(np.zeros((1, expected.size)), path.start, optimizer=decaying)
     yield near(end[0], expected, "parameters after one step of decay", 1.0)
 
 
@@ -700,7 +690,7 @@ def weight_decay(optimizer: Optimizer, bench: Bench) -> Deviations:
 def optimizer_contract(optimizer: Optimizer, bench: Bench) -> Deviations:
     """Steps go down, each parameter by itself, in place; bind starts anew."""
     path = Path(optimizer, bench)
-    g, start = path.gradients, path.start
+    g, start, held = path.gradients, path.start, path.net.parameters
     vector = path.fresh().bind(path.net)
     yield holds(tuple(vector.shape) == start.shape, "bind returns a vector of all parameters")
     whole = path(g, start)
@@ -720,27 +710,13 @@ def optimizer_contract(optimizer: Optimizer, bench: Bench) -> Deviations:
     again = path.fresh()
     path(g, start, optimizer=again)
     yield near(path(g, start, optimizer=again), whole, "parameters after bind again", scale)
-    held = path.net.parameters
     end = path(g[:1], start)[0]
     seen = host(path.net, path.net.weights[0]).reshape(-1)
     same = path.net.parameters is held and np.array_equal(seen, end[: seen.size])
     yield holds(same, "parameters move in place, and the network's views see it")
     single = dense_network([5, 4, 3], device=bench.backend, dtype="float32")
     yield near(path(g, start, net=single), whole, "float32", scale, tolerance=SINGLE)
-    yield from _descends(path, bench)
-
-
-def _descends(path: Path, bench: Bench) -> Iterator[Any]:
-    curvature, optimizer, net = (
-        bench.generator.uniform(0.5, 2.0, path.start.size),
-        path.fresh(),
-        path.net,
-    )
-    net.parameters[...] = net.backend.asarray(path.start, net.dtype)
-    vector, theta = optimizer.bind(net), path.start
-    before, factor = float(curvature @ theta**2), min(1.0, 0.02 / optimizer.learning_rate)
-    for _ in range(60):
-        vector[...] = net.backend.asarray(curvature * theta, net.dtype)
-        optimizer.step(factor)
-        theta = host(net, net.parameters)
-    yield holds(float(curvature @ theta**2) < before, "60 steps descend a quadratic")
+    curvature = bench.generator.uniform(0.5, 2.0, start.size)
+    slow = min(1.0, 0.02 / optimizer.learning_rate)
+    end = path([lambda theta: curvature * theta] * 60, start, factors=(slow,))[-1]
+    yield holds(curvature @ end**2 < curvature @ start**2, "60 steps descend a quadratic")
