@@ -140,26 +140,10 @@ def verify(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Verification:
-    """Try laws on random networks.
+    """Try laws on random networks: those that :func:`find_laws` finds, or all.
 
-    Parameters
-    ----------
-    laws : sequence of str
-        Names, or their beginnings (``joint``); all laws if empty.
-    cases, seed : int
-        Random cases for each law (slow laws take every second to eleventh), and their seed.
-    device, dtype : str or Backend, {"float64", "float32"}
-        Where the engine runs, and in which precision; its results are compared with NumPy's.
-    workers : int
-        Processes, on the CPU.
-    progress : callable, optional
-        Called with a law's name, the cases done and those to do, all laws together.
-
-    Raises
-    ------
-    ArchitectureError, DeviceError
-        If an option or the device cannot be used; ``raise_for_failure()`` of the result raises if
-        a law does not hold.
+    Slow laws take every second to eleventh of the ``cases``. ``workers`` are processes, on the CPU;
+    ``progress`` is called with a law's name, the cases done and those to do, all laws together.
 
     >>> verify(["joint"], cases=10).passed
     True
@@ -300,22 +284,10 @@ def check_user_code(
 ) -> GradientReport | LawReport:
     """Check a function θ ↦ (value, gradient), or a likelihood, linear map, activation or optimizer.
 
-    Parameters
-    ----------
-    target : str
-        ``module:attribute``, imported as from the working directory.
-    point : str, optional
-        Where to check a function: a file ``.npy``, or ``module:attribute`` of an array or of a
-        function that returns one. By default ``point`` of the target's module.
-    size : int, optional
-        In place of ``point``: that many standard normal numbers.
-
-    Raises
-    ------
-    ArchitectureError, DataError, ShapeError
-        If there is nothing to check by that name, or no point, or it is no array of numbers.
-    UserCodeError
-        If the user's code raises. (A wrong gradient or a broken law is only reported.)
+    ``target`` is ``module:attribute``, imported as from the working directory. ``point`` is where
+    to check a function: a file ``.npy``, or ``module:attribute`` of an array or of a function that
+    returns one; by default ``point`` of the target's module, or ``size`` standard normal numbers.
+    What the user's code raises is a UserCodeError; a wrong gradient or law is only reported.
     """
     value = load(target)
     if is_extension(value):
@@ -343,13 +315,13 @@ def _point(target: str, point: str | None, size: int | None, seed: int) -> Any:
         return stream(seed, "point").standard_normal(size)
     if point is not None and ":" not in point:
         return map_npy(Path(point))
-    named = point or f"{target.partition(':')[0]}:point"
+    module = target.partition(":")[0]
+    named = point or f"{module}:point"
     try:
         found = load(named)
     except ArchitectureError as error:
         if point is not None:
             raise
-        module = target.partition(":")[0]
         raise ArchitectureError(
             f"no point to check {target} at: define `point` in {module}, or give --point FILE.npy "
             "or --size N for N random numbers"
