@@ -181,7 +181,7 @@ def test_a_coordinate_whose_scale_is_a_millionth_of_its_magnitude():
     ).passed
 
 
-def test_errors_too_small_for_one_coordinate_show_along_a_direction_over_all():
+def test_errors_at_the_edge_of_what_one_coordinate_shows_are_found():
     rng = np.random.default_rng(0)
     c, signs = rng.choice([-1.0, 1.0], (2, 400))
     point = rng.normal(size=400)
@@ -191,8 +191,7 @@ def test_errors_too_small_for_one_coordinate_show_along_a_direction_over_all():
 
     report = check_gradient(f, point, rtol=1e-13, method="central", raises=False)
     assert not report.passed
-    assert report.worst.index is None
-    assert "too widely spread" in report.cause
+    assert "float32 rounding" in report.cause or "too widely spread" in report.cause
 
 
 # -- kinks, and what is no function --------------------------------------------------------------
@@ -401,14 +400,15 @@ def test_a_scale_far_from_the_magnitude_can_be_told():
 
 # -- precision -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("narrow", [False, True])
-def test_float32_functions(narrow):
-    f, point = _network(np.random.default_rng(3), False, np.float32, narrow=narrow)
+@pytest.mark.parametrize("seed", range(4))
+def test_float32_functions(seed, narrow):
+    f, point = _network(np.random.default_rng(seed), False, np.float32, narrow=narrow)
     report = check_gradient(f, point)
     # differences are taken in float64 where the function takes float64 points
     assert (report.noise < 1e-12) == (not narrow)
-    assert report.resolution < 0.1
+    assert report.resolution < 0.05
     wrong = int(np.argmax(np.abs(f(point)[1])))
-    factor = np.where(np.arange(point.size) == wrong, np.float32(1.05), np.float32(1))
+    factor = np.where(np.arange(point.size) == wrong, np.float32(1.1), np.float32(1))
     found = check_gradient(lambda t: (f(t)[0], f(t)[1] * factor), point, raises=False)
     assert found.worst.index == wrong
 
@@ -613,6 +613,7 @@ RARE = [
     ("float32_network", 263, 10_000, "central"),  # kinks on both sides within one step
     ("float32_network", 493, 2000, "auto"),
     ("float32_network", 1362, 250, "auto"),
+    ("float32_network", 5115, 250, "auto"),  # and a group beside the coordinate
 ]
 
 

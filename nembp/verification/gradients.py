@@ -544,7 +544,8 @@ class Around:
             slope = self.sweep(v, short=not self.analytic)
             other = self.judge(members, v, slope, "central")
             apart = abs(other.numeric - seen.numeric) > SAFE * (other.truncation + other.rounding)
-            better = apart if self.analytic else other.passed and other.numeric != 0.0
+            sharp = other.passed and other.numeric != 0.0 and other.tolerance < seen.distance
+            better = apart if self.analytic else sharp
             if math.isfinite(other.numeric) and better:
                 seen = other
         self.measured[index] = seen
@@ -859,6 +860,7 @@ class _Check:
 
     def _right_elsewhere(self, wrong: list[Coordinate]) -> bool:
         """Whether each is right at a point nearby where an error of its size would be found."""
+        wrong = [c for c in wrong if c.index is not None] or wrong
         right = [0] * len(wrong)
         for distance in NEARBY * 2.0 ** np.arange(6):  # away from the kink
             visited = self._visit(distance)
