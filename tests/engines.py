@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import array_api_strict
@@ -11,13 +10,11 @@ import pytest
 from hypothesis import strategies as st
 
 from nembp.backend import Backend, get_backend, stream
-from nembp.engine.activations import get_activation
 from nembp.engine.backprop import JointBackpropagation
-from nembp.engine.batchnorm import BatchNormalization
-from nembp.engine.convolution import Convolution
-from nembp.engine.likelihoods import get_likelihood
-from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
-from nembp.engine.network import Layer, Network
+from nembp.engine.linear import LinearMap
+from nembp.engine.network import Network
+from nembp.verification import cases
+from nembp.verification.definitions import matrix_of
 
 Array = np.ndarray[Any, Any]
 STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
@@ -36,67 +33,13 @@ def assert_close(actual: Any, expected: Any, tolerance: float, scale: float = 0.
     np.testing.assert_allclose(actual, expected, rtol=0.0, atol=tolerance * size)
 
 
-def _image(g: np.random.Generator) -> tuple[int, int, int]:
-    return int(g.integers(2, 6)), int(g.integers(2, 6)), int(g.integers(1, 4))
-
-
-def random_convolution(g: np.random.Generator, shape: tuple[int, int, int]) -> Convolution:
-    padding = tuple(int(g.integers(0, 3)) for _ in "hw")
-    kernel = tuple(int(g.integers(1, min(4, shape[k] + 2 * padding[k]) + 1)) for k in (0, 1))
-    stride = tuple(int(g.integers(1, 4)) for _ in "hw")
-    return Convolution(shape, int(g.integers(1, 5)), kernel, stride, padding)  # type: ignore[arg-type]
-
-
-def random_pooling(g: np.random.Generator, shape: tuple[int, int, int]) -> AveragePooling:
-    window = tuple(int(g.integers(1, shape[k] + 1)) for k in (0, 1))
-    return AveragePooling(shape, window, tuple(int(g.integers(1, 4)) for _ in "hw"))  # type: ignore[arg-type]
+def picker(g: np.random.Generator) -> Any:
+    return lambda low, high: int(g.integers(low, high + 1))
 
 
 def random_map(g: np.random.Generator, kind: type[LinearMap]) -> LinearMap:
     """Return a small random linear map of a kind."""
-    if kind is Dense:
-        return Dense(int(g.integers(1, 8)), int(g.integers(1, 8)))
-    if kind is Convolution:
-        return random_convolution(g, _image(g))
-    if kind is AveragePooling:
-        return random_pooling(g, _image(g))
-    if kind is Reshape:
-        return Reshape(_image(g), tuple(int(axis) for axis in g.permutation(3)))
-    return Transposed(random_map(g, Convolution))
-
-
-def chain(g: np.random.Generator) -> list[tuple[LinearMap, int, bool]]:
-    """Return random maps from input to output, each with the biases of the layer it leads to."""
-    parts: list[tuple[LinearMap, int, bool]] = []
-    shape: tuple[int, int, int] | None = _image(g) if g.random() < 0.5 else None
-    size = math.prod(shape) if shape else int(g.integers(1, 7))
-    for _ in range(int(g.integers(0, 4))):
-        kind = g.choice(["dense", "dense", "conv", "up", "pool", "reshape"])
-        if kind == "dense" or (shape is None and kind in ("conv", "pool", "reshape")):
-            parts.append((Dense(size, int(g.integers(1, 7))), 0, True))
-            shape = None
-        elif kind == "conv":
-            assert shape is not None
-            linear = random_convolution(g, shape)
-            parts.append((linear, linear.channels, True))
-            shape = linear.output_shape
-        elif kind == "up":
-            below = Convolution((4, 3, 2), 2, (3, 2), (2, 1), (1, 0))
-            if size != below.outputs:
-                parts.append((Dense(size, below.outputs), 0, True))
-            parts.append((Transposed(below), 2, True))
-            shape = below.shape
-        elif kind == "pool":
-            assert shape is not None
-            pooling = random_pooling(g, shape)
-            parts.append((pooling, 0, False))
-            shape = pooling.output_shape
-        else:
-            assert shape is not None
-            parts.append((Reshape(shape, (2, 0, 1)), 0, False))
-            shape = (shape[2], shape[0], shape[1])
-        size = parts[-1][0].outputs
-    return [*parts, (Dense(size, int(g.integers(2, 5))), 0, True)]
+    return cases.random_map(picker(g), kind)
 
 
 def random_network(
@@ -109,37 +52,13 @@ def random_network(
     device: Any = "cpu",
 ) -> Network:
     """Return a network of dense and image layers, with random parameters and statistics."""
-    g = np.random.default_rng(seed)
-    parts = chain(g)
-    f = get_activation(activation or str(g.choice(ACTIVATIONS)))
-    normalized = bool(g.random() < 0.3) if normalized is None else normalized
-    layers = [Layer(parts[0][0].inputs)]
-    for linear, biases, activates in parts[:-1]:
-        if activates:
-            kind = BatchNormalization(0.1) if normalized else None
-            layers.append(Layer(linear.outputs, f, biases or None, kind))
-        else:
-            layers.append(Layer(linear.outputs, None, 0))
-    layers.append(Layer(parts[-1][0].outputs))
-    names = pair or PAIRS[g.integers(len(PAIRS))]
-    ends = [get_likelihood(name, float(g.choice([0.3, 1.0, 2.5]))) for name in names]
-    maps = [linear for linear, _, _ in parts]
-    net = Network(layers, maps, *ends, dtype=dtype, device=device, seed=None)
-    flat = g.normal(0.0, 0.6, net.parameter_count)
-    net.parameters[...] = net.backend.asarray(flat, dtype)
-    if net.statistics_count:
-        statistics = g.uniform(0.5, 2.0, net.statistics_count)
-        net.statistics[...] = net.backend.asarray(statistics, dtype)
-    return net
+    pick = picker(np.random.default_rng(seed))
+    return cases.random_case(pick, pair, activation, normalized=normalized, dtype=dtype).net(device)
 
 
 def targets(likelihood: Any, g: np.random.Generator, rows: int, width: int) -> Array:
     """Return targets that a likelihood can be asked the probability of."""
-    if likelihood.name == "gaussian":
-        return g.normal(size=(rows, width))
-    if likelihood.name == "multinomial":
-        return g.dirichlet(np.ones(width), rows)
-    return g.random((rows, width))
+    return cases.random_targets(likelihood, g, rows, width, hard=False)
 
 
 def batch(net: Network, seed: int, *, labels: bool = False) -> tuple[Array, Array]:
@@ -218,24 +137,10 @@ def arrays(linear: LinearMap, rows: int, seed: int, dtype: str = "float64") -> l
 
 
 def defined(linear: LinearMap, x: Array, W: Array) -> Array:
-    """Return forward(x) by the definition: sums over windows, in NumPy."""
-    if isinstance(linear, Dense):
-        return x @ W
-    images = x.reshape(len(x), *linear.shape)
-    if isinstance(linear, Reshape):
-        return images.transpose(0, *(axis + 1 for axis in linear.axes)).reshape(len(x), -1)
-    padding, window = (0, 0), linear.window if isinstance(linear, AveragePooling) else linear.kernel
-    if isinstance(linear, Convolution):
-        padding = linear.padding
-    images = np.pad(images, ((0, 0), *((p, p) for p in padding), (0, 0)))
-    views = np.lib.stride_tricks.sliding_window_view(images, window, axis=(1, 2))
-    views = views[:, :: linear.stride[0], :: linear.stride[1]]  # rows, h, w, channels, i, j
-    if isinstance(linear, AveragePooling):
-        return views.mean(axis=(4, 5)).reshape(len(x), -1)
-    return np.einsum("rhwcij,ijcd->rhwd", views, W).reshape(len(x), -1)
+    """Return forward(x) by the definition, in NumPy."""
+    return (x @ matrix_of(linear, W)).astype(x.dtype)
 
 
 def defined_adjoint(linear: LinearMap, y: Array, W: Array) -> Array:
     """Return adjoint(y) by the definition's own matrix."""
-    matrix = defined(linear, np.eye(linear.inputs, dtype=y.dtype), W)
-    return y @ matrix.T
+    return (y @ matrix_of(linear, W).T).astype(y.dtype)
