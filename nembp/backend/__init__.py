@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from nembp.backend.cpu import NumpyBackend
-from nembp.backend.standard import PRECISIONS, Array, Backend, Precision, stream
+from nembp.backend.standard import NO_CUPY, PRECISIONS, Array, Backend, Precision, stream
 from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
 
 __all__ = [
@@ -41,9 +41,15 @@ _cpu = cache(NumpyBackend)
 
 @cache
 def _gpu(precision: Precision = "float32") -> CupyBackend:
+    if not _has_cupy():  # nothing of a GPU is imported then
+        raise DeviceError(NO_CUPY)
     from nembp.backend.gpu import CupyBackend
 
     return CupyBackend(precision)
+
+
+def _has_cupy() -> bool:
+    return sys.modules.get("cupy") is not None or find_spec("cupy") is not None
 
 
 def __getattr__(name: str) -> Any:
@@ -82,7 +88,7 @@ def gpu_seems_present() -> bool:
 
     Nothing is loaded or started for it.
     """
-    if sys.modules.get("cupy") is not None or find_spec("cupy") is not None:
+    if _has_cupy():
         return True
     drivers = "/dev/nvidiactl", "/dev/dxg"  # Linux, and Linux under Windows
     return any(map(os.path.exists, drivers)) or shutil.which("nvidia-smi") is not None

@@ -30,10 +30,9 @@ import numpy as np
 
 from nembp.backend.cublas import WORKSPACE, Cublas, load_cublas
 from nembp.backend.fused import FusedKernels, PhiloxStream
-from nembp.backend.standard import PRECISIONS, Array, Precision, Steps, stream
+from nembp.backend.standard import EXTRAS, NO_CUPY, PRECISIONS, Array, Precision, Steps, stream
 from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
 
-EXTRAS = "pip install 'nembp[cuda12]' or 'nembp[cuda13]', whichever `nvidia-smi` says"
 # what CuPy and CUDA say to work that cannot be captured, such as a copy to the host
 CAPTURE_ERRORS = (RuntimeError, NotImplementedError)
 WARM_UP = 2  # calls before a function is captured: kernels are compiled, buffers allocated
@@ -261,10 +260,7 @@ def _import_cupy() -> Any:
     try:
         import cupy
     except ImportError as error:
-        raise DeviceError(
-            "device 'gpu' needs CuPy, which is not installed; install the extra that fits "
-            f"your driver ({EXTRAS}) or use --device cpu"
-        ) from error
+        raise DeviceError(NO_CUPY) from error
     return cupy
 
 

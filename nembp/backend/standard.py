@@ -20,6 +20,11 @@ from nembp.errors import ArchitectureError
 
 Precision = Literal["float32", "tf32"]  # of a GPU's products of float32 matrices
 PRECISIONS = get_args(Precision)
+EXTRAS = "pip install 'nembp[cuda12]' or 'nembp[cuda13]', whichever `nvidia-smi` says"
+NO_CUPY = (
+    "device 'gpu' needs CuPy, which is not installed; install the extra that fits your driver "
+    f"({EXTRAS}) or use --device cpu"
+)
 Array = Any
 Pair = tuple[int, int]
 Numbers = Any  # a sequence of floats, or an array on the device
