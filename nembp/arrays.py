@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal, NamedTuple
@@ -40,6 +41,7 @@ from nembp.errors import ArchitectureError, DataError, ShapeError
 
 Vector = NDArray[Any]
 LARGEST = 1e150  # whose square float64 holds
+FAR = 300.0  # standard deviations from 0, at which the backward nll has lost three digits
 
 
 class Targets(NamedTuple):
@@ -229,8 +231,8 @@ def train(
         `Trainer`.
     scale : bool
         Give inputs and numeric targets the range that their likelihood describes
-        (:func:`input_scaling`; targets of a Gaussian are standardized). Unscaled values far from 0
-        lose digits in float32. The backward input bias starts at the training mean in any case.
+        (:func:`input_scaling`; targets of a Gaussian are standardized). The backward input bias
+        starts at the training mean in any case.
     validation : float, or pair of X and y, optional
         Samples to score after each epoch: a share that is held out, or others.
     monitor, patience : str, int, optional
@@ -304,7 +306,7 @@ def train(
 
     x_scaling = input_scaling(x, net.reversed.likelihood, w) if scale else Scaling()
     if not scale and backward:
-        _check_domain(x, net.reversed.likelihood, "X")
+        _check_unscaled(x, net)
     y_scaling = Scaling()
     if scale and isinstance(net.likelihood, Gaussian):
         y_scaling = input_scaling(t, net.likelihood, w)
@@ -462,6 +464,20 @@ def _check_options(
         raise ArchitectureError(
             f"stopping early takes both validation, a share or (X, y), and patience, epochs; got "
             f"monitor={monitor!r}, patience={patience!r}"
+        )
+
+
+def _check_unscaled(x: Vector, net: Network) -> None:
+    """Refuse inputs outside the backward likelihood's domain; warn of those that cancel."""
+    _check_domain(x, net.reversed.likelihood, "X")
+    own = standardized(x)
+    far = float(np.abs(own.offset * own.factor).max())
+    if far > FAR and net.dtype == "float32" and isinstance(net.reversed.likelihood, Gaussian):
+        warnings.warn(
+            f"a column of X has a mean {far:.3g} times its standard deviation: squares of such "
+            "values cancel in float32. Leave scale=True, subtract the mean, or make the network "
+            'with dtype="float64"',
+            stacklevel=3,
         )
 
 
