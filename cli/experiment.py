@@ -111,7 +111,7 @@ def run(
     summary.json and, with matplotlib, curves.png and effects.png. Ctrl-C or a kill loses at most
     the replicates in progress; --resume runs what is left.
     """
-    from nembp.errors import NembpError, OutputError
+    from nembp.errors import NembpError
     from nembp.experiments import get
 
     protocol = get(name)
@@ -139,9 +139,7 @@ def run(
     write_atomically(folder / "summary.json", (to_json(summary, indent=2) + "\n").encode())
     try:
         draw(found, summary)
-    except OutputError:
-        raise
-    except NembpError as error:  # without matplotlib everything else is there
+    except NembpError as error:  # without matplotlib, say: everything else is there
         note(f"no figures: {error}")
     if as_json:
         emit_json(summary)

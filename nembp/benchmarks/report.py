@@ -8,12 +8,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterable
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 Result = dict[str, Any]
 Column = tuple[str, str, Callable[[Result], str]]  # two lines of heading, and a row's cell
 
 WIDTH = 100
+_KIND = itemgetter("kind")
 WORDS = {"bidirectional": "both", "bidirectional_samples": "samples", "one_direction": "one"}
 LEGENDS = {
     "step": "both: bidirectional, class-sum path (± half the interquartile range); samples: "
@@ -102,12 +104,14 @@ def _number(top: str, bottom: str, form: str, unit: float, *keys: str) -> Column
     return top, bottom, cell
 
 
-NETWORK: Column = ("", "network", lambda row: str(row["network"]))
-BATCH: Column = ("", "batch", lambda row: str(row["batch"]))
+def _text(heading: str, key: str) -> Column:
+    return "", heading, lambda row: str(row[key])
+
+
+NETWORK, BATCH, VARIANT = _text("network", "network"), _text("batch", "batch"), _text("", "name")
 THREADS: Column = ("", "threads", _threads)
-VARIANT: Column = ("", "", lambda row: str(row["name"]))
 ESTIMATORS: list[Column] = [
-    ("", "data set", NETWORK[2]),
+    _text("data set", "network"),
     _number("", "samples", ".0f", 1, "samples"),
     _number("time", "/ MLP", ".2f", 1, "time_ratio"),
     _number("accuracy", "%", ".1f", 0.01, "accuracy"),
@@ -184,15 +188,14 @@ def table(labels: list[Column], columns: list[Column], rows: list[Result]) -> st
 def tables(results: list[Result]) -> str:
     """Return the results of a suite: a table of each kind and network, and its legend."""
     parts = []
-    for kind, of_kind in groupby(sorted(results, key=lambda row: str(row["kind"])), _kind):
+    for kind, of_kind in groupby(sorted(results, key=_KIND), _KIND):
         rows = list(of_kind)
         if kind == "estimator":
             parts.append(table(ESTIMATORS, [], rows))
         elif "parameters" not in rows[0]:
-            labels = [NETWORK, THREADS, BATCH]
-            parts.append(table(labels, _columns(rows[0]), rows))
+            parts.append(table([NETWORK, THREADS, BATCH], _columns(rows[0]), rows))
         else:
-            for network, found in groupby(rows, lambda row: (row["network"], row["parameters"])):
+            for network, found in groupby(rows, itemgetter("network", "parameters")):
                 parts.append("{}, {:,} parameters".format(*network))
                 group, labels = list(found), [THREADS, BATCH]
                 if kind == "parts":
@@ -209,10 +212,6 @@ def tables(results: list[Result]) -> str:
         if kind in LEGENDS:
             parts.append(textwrap.fill(LEGENDS[kind], WIDTH))
     return "\n\n".join(parts)
-
-
-def _kind(row: Result) -> str:
-    return str(row["kind"])
 
 
 # -- the whole report ------------------------------------------------------------------------------

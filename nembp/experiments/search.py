@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from nembp.backend import stream
 from nembp.errors import ArchitectureError, DataError
 from nembp.experiments.protocol import Row, data_folders, digest
 from nembp.experiments.rows import ROWS, RowFile, read_header, read_rows, write_header
-from nembp.experiments.running import in_parallel, replicate
+from nembp.experiments.running import Progress, in_parallel, replicate
 from nembp.experiments.tuning import grown, lowest
 from nembp.files import write_atomically
 from nembp.runs.config import RunConfig
@@ -33,7 +33,6 @@ from nembp.runs.folder import to_json
 
 SUMMARY, HEADER = "summary.json", "space.json"
 SEEDS_FROM = 2000  # protocols tune with seeds 1000, ... and report 0, ...
-Progress = Callable[[int, int, Row], Any]
 
 
 # -- what is searched ------------------------------------------------------------------------------
@@ -355,19 +354,12 @@ def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
             summary["best_anywhere"] = best_anywhere(scores, candidates, rung.seeds, fields)
             summary["by_group"] = _by_group(space, table)
         kept, effects = scores.kept(candidates, rung), {c.name: effect for c, effect in table}
-        rungs.append({
-            "seeds": rung.seeds,
-            "candidates": len(candidates),
-            "kept": [
-                {
-                    "candidate": item.name,
-                    "regime": dict(item.overrides),
-                    "noise": dict(item.noise),
-                    **effects[item.name]._asdict(),
-                }
-                for item in kept
-            ],
-        })  # fmt: skip
+        shown = [
+            {"candidate": item.name, "regime": dict(item.overrides), "noise": dict(item.noise)}
+            | effects[item.name]._asdict()
+            for item in kept
+        ]
+        rungs.append({"seeds": rung.seeds, "candidates": len(candidates), "kept": shown})
         candidates = kept
     return summary
 
