@@ -227,27 +227,19 @@ def render(report: Result) -> str:
 
 
 def _header(report: Result) -> list[str]:
-    machine, settings = report["machine"], report["settings"]
-    versions = [f"{name} {version}" for name, version in report["versions"].items() if version]
+    def told(values: Result) -> str:
+        known = {key.replace("_", " "): value for key, value in values.items() if value}
+        return ", ".join(f"{key} {value}" for key, value in known.items())
+
+    settings = report["settings"]
     pins = [f"{name}={value}" for name, value in report["environment"].items()]
+    device = report["machine"]["device"]
     lines = [
-        f"nembp bench: suite {report['suite']}, {settings['dtype']}, {machine['device']}, "
-        f"{report['date']}",
-        f"machine: {machine['processor']}, {machine['usable_cpus']} usable CPUs, up to "
-        f"{machine['vector_instructions']}, {machine['system']}",
-        f"versions: {', '.join(versions)}",
-        *(
-            f"BLAS: {blas['library']} {blas['version']}, core type "
-            f"{blas['core_type'] or 'unknown'}, {blas['threading']} threads"
-            for blas in report["blas"]
-        ),
-    ]
-    if build := report["torch"]:
-        lines.append(
-            f"PyTorch: BLAS {build['blas']}, own kernels {build['cpu_capability']}, convolutions "
-            f"oneDNN, {build['onednn'] or 'instruction set unknown'}"
-        )
-    lines += [
+        f"nembp bench: suite {report['suite']}, {settings['dtype']}, {device}, {report['date']}",
+        f"machine: {told(report['machine'])}",
+        f"versions: {told(report['versions'])}",
+        *(f"BLAS: {told(blas)}" for blas in report["blas"]),
+        *([f"PyTorch: {told(report['torch'])}"] if report["torch"] else []),
         f"set by the environment: {', '.join(pins) or 'nothing that pins a library'}",
         f"threads: {', '.join(map(str, settings['threads']))}, set for BLAS and OpenMP by "
         "threadpoolctl and for PyTorch by torch.set_num_threads",
