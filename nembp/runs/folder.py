@@ -228,8 +228,9 @@ class RunFolder:
         return (self.path / _BESIDE if self.replaces else self.path) / name
 
     def begin(self, config: str, rows: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Write the configuration and the metrics so far."""
+        """Write the configuration and the metrics so far; no summary is left until the end."""
         try:
+            self.file(SUMMARY).unlink(missing_ok=True)
             write_atomically(self.file(CONFIG), config.encode())
             lines = "".join(to_json(row) + "\n" for row in rows)
             write_atomically(self.file(METRICS), lines.encode())

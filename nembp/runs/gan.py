@@ -42,7 +42,7 @@ from nembp.plotting.animation import Film, Frame, image_frame, scatter_frame
 from nembp.runs.folder import CHECKPOINT, CONFIG, METRICS, SUMMARY, RunFolder
 from nembp.runs.gan_config import DECAY, MOMENTUM, SCALES, GanConfig, gan_recipe
 from nembp.runs.predicting import PLAYER
-from nembp.runs.run import Listener, Note, Row, Run, choose_backend, finished, open_run, silent
+from nembp.runs.run import Listener, Note, Row, Run, choose_backend, resume_in, silent
 from nembp.runs.training import READ_OPTIONS, check_batches, noise_settings
 from nembp.threads import threads as limit
 
@@ -520,18 +520,12 @@ def resume_gan(
     What may change is ``iterations``, which may be more, ``device``, ``threads`` and ``data_dir``.
     """
     began, note = time.perf_counter(), on_note or silent
-    with RunFolder(run, "", files=FILES, resume=True) as folder:
-        config, header, state = open_run(folder, GanConfig, changes or {}, note)
-        ended = state["trainer"]["iteration"] == config.iterations
-        if ended and (summary := finished(folder, "iterations", note)) is not None:
-            if on_end is not None:
-                on_end(summary)
-            return summary
-        with limit(config.threads) as threads:
-            told = on_row, note, began, checkpoint_every
-            training = GanRun(prepare_gan(config, note), threads, folder, *told)
-            training.take_up(header, state)
-            return training.run(on_start, on_end)
+
+    def make(config: GanConfig, threads: int, folder: RunFolder) -> GanRun:
+        told = on_row, note, began, checkpoint_every
+        return GanRun(prepare_gan(config, note), threads, folder, *told)
+
+    return resume_in(run, GanConfig, FILES, make, changes, note, on_start, on_end)
 
 
 class GanRun(Run):

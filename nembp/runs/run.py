@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from nembp.backend import Backend, Precision, get_backend, gpu_seems_present
@@ -21,11 +22,11 @@ from nembp.errors import (
 )
 from nembp.runs.folder import CHECKPOINT, CONFIG, SUMMARY, RunFolder
 from nembp.runs.options import C, Config, to_toml
+from nembp.threads import threads as limit
 
 Row = dict[str, Any]
 Listener = Callable[[dict[str, Any]], Any]
 Note = Callable[[str], None]
-ENDINGS = "finished", "stopped early"  # of trainings that came to their end
 PICTURES = "picture", "animation"  # keys of the summary
 OF_THE_MACHINE = "device", "threads", "data_dir"  # settings that may differ on resuming
 
@@ -100,14 +101,43 @@ def open_run(
     return config, header, state
 
 
-def finished(folder: RunFolder, length: str, note: Note) -> Row | None:
+def resume_in(
+    run: str | os.PathLike[str],
+    kind: type[C],
+    files: Sequence[str],
+    make: Callable[[C, int, RunFolder], Run],
+    changes: Mapping[str, Any] | None,
+    note: Note,
+    on_start: Listener | None,
+    on_end: Listener | None,
+) -> Row:
+    """Go on with a run in its folder, by what ``make`` returns for its configuration.
+
+    The errors are those of `open_run` and `Run.run`.
+    """
+    with RunFolder(run, "", files=files, resume=True) as folder:
+        config, header, state = open_run(folder, kind, changes or {}, note)
+        summary = _finished(folder, config, note)
+        if summary is None:
+            with limit(vars(config)["threads"]) as threads:
+                training = make(config, threads, folder)
+                training.take_up(header, state)
+                return training.run(on_start, on_end)
+    if on_end is not None:
+        on_end(summary)
+    return summary
+
+
+def _finished(folder: RunFolder, config: Config, note: Note) -> Row | None:
     """Return the summary of a run that came to its end, and say that it did; None if it did not."""
+    length = config.length
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         summary: Row = json.loads(folder.file(SUMMARY).read_text(encoding="utf-8"))
-        if summary["status"] in ENDINGS and PICTURES[0] in summary:
-            more = f"; more {length} would go on with it" if summary["status"] == "finished" else ""
-            count = f"{summary[length]} {length}"
-            note(f"{folder.path} has {summary['status']} after {count}{more}")
+        early, done = summary["status"] == "stopped early", f"{summary[length]} {length}"
+        whole = summary["status"] == "finished" and summary[length] == vars(config)[length]
+        if (early or whole) and PICTURES[0] in summary:
+            more = f"; more {length} would go on with it" if whole else ""
+            note(f"{folder.path} has {summary['status']} after {done}{more}")
             return summary
     return None
 

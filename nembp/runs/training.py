@@ -28,7 +28,7 @@ from nembp.engine.training import Callback, Trainer, set_input_bias
 from nembp.errors import ArchitectureError, DivergenceError
 from nembp.runs.config import RunConfig, recipe
 from nembp.runs.folder import CHECKPOINT, CONFIG, METRICS, SUMMARY, RunFolder
-from nembp.runs.run import Listener, Note, Row, Run, choose_backend, finished, open_run, silent
+from nembp.runs.run import Listener, Note, Row, Run, choose_backend, resume_in, silent
 from nembp.threads import threads as limit
 
 if TYPE_CHECKING:
@@ -444,23 +444,12 @@ def resume_run(
         As of `train_run`.
     """
     began, note = time.perf_counter(), on_note or silent
-    with RunFolder(run, "", files=FILES, resume=True) as folder:
-        config, header, state = open_run(folder, RunConfig, changes or {}, note)
-        trained = state["trainer"]
-        ended = trained["stopped_early"] or trained["epoch"] == config.epochs
-        if (
-            ended
-            and not trained["batch"]
-            and (summary := finished(folder, "epochs", note)) is not None
-        ):
-            if on_end is not None:
-                on_end(summary)
-            return summary
-        with limit(config.threads) as threads:
-            told = on_epoch, note, began, checkpoint_every
-            training = TrainRun(prepare(config, note), threads, folder, *told)
-            training.take_up(header, state)
-            return training.run(on_start, on_end)
+
+    def make(config: RunConfig, threads: int, folder: RunFolder) -> TrainRun:
+        told = on_epoch, note, began, checkpoint_every
+        return TrainRun(prepare(config, note), threads, folder, *told)
+
+    return resume_in(run, RunConfig, FILES, make, changes, note, on_start, on_end)
 
 
 class TrainRun(Run):
