@@ -18,7 +18,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nembp.backend import stream
 from nembp.checkpoints import (
     Checkpoints,
     Model,
@@ -31,6 +30,7 @@ from nembp.datasets import Scaling, Split, class_means, feature_means
 from nembp.datasets.checks import as_array, check_finite, check_inputs, column_names
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range, image_scaling, signed, standardized, unit_range
+from nembp.datasets.splitting import random_bits, stratified_choice
 from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Likelihood, Multinomial
 from nembp.engine.metrics import evaluate
 from nembp.engine.network import Network
@@ -234,7 +234,8 @@ def train(
         (:func:`input_scaling`; targets of a Gaussian are standardized). The backward input bias
         starts at the training mean in any case.
     validation : float, or pair of X and y, optional
-        Samples to score after each epoch: a share that is held out, or others.
+        Samples to score after each epoch: a share that is held out, in the classes' proportions,
+        or others.
     monitor, patience : str, int, optional
         Stop early, and restore the best parameters, as of `Trainer`; by default the nll is
         monitored, the forward one of two.
@@ -300,7 +301,7 @@ def train(
     if isinstance(validation, tuple | list):
         held = _validation(validation, net, targets, column_names(X))
     elif validation is not None:
-        kept, out = _hold_out(len(split), validation, seed)
+        kept, out = _hold_out(split.y, validation, seed)
         split, held, w = split.subset(kept), split.subset(out), None if w is None else w[kept]
     x, t = np.asarray(split.x), split.y
 
@@ -531,14 +532,19 @@ def _validation(pair: Any, net: Network, targets: Targets, columns: Sequence[str
     return Split(x, check_targets(pair[1], net.likelihood, net.outputs, len(x), name, known).y)
 
 
-def _hold_out(n: int, share: Any, seed: int) -> tuple[Vector, Vector]:
-    """Return the samples to train on, and a share of them drawn to be scored."""
+def _hold_out(t: Vector, share: Any, seed: int) -> tuple[Vector, Vector]:
+    """Return the samples to train on, some of every class, and a share of them to be scored."""
+    n = len(t)
     if not isinstance(share, float | np.floating) or not 0.0 < share < 1.0:
         raise ArchitectureError(
             f"validation must be a share between 0 and 1, or (X, y), got {share!r:.60}"
         )
-    held = max(1, round(n * share))
-    if held >= n:
-        raise ArchitectureError(f"validation={share} leaves none of {n} samples to train on")
-    order = stream(seed, "validation").permutation(n)
-    return np.sort(order[held:]), np.sort(order[:held])
+    labels = np.unique(t, return_inverse=True)[1] if t.ndim == 1 else np.zeros(n, np.int64)
+    kept = n - max(1, round(n * share))
+    classes = int(labels.max()) + 1
+    if kept < 1 or n <= classes:
+        raise ArchitectureError(
+            f"validation={share} leaves too few of {n} samples to train on {classes} classes"
+        )
+    parts = stratified_choice(labels, max(kept, classes), random_bits(seed, "validation"))
+    return np.sort(parts[0]), np.sort(parts[1])

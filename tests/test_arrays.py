@@ -249,6 +249,7 @@ def test_classes_without_samples_are_no_obstacle():
     rare = np.where(np.arange(60) == 0, "cow", Y)
     history = nembp.train(net((3, 8, 3)), X, rare, epochs=1, validation=0.9)
     assert history.model.classes == ("ant", "bee", "cow")
+    assert history.model.centroids is not None  # each class is among the samples of training
 
 
 @pytest.mark.parametrize("kind", [bool, np.uint8])
