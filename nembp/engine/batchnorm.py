@@ -133,13 +133,9 @@ class Normalizer:
         self._values = self._pixels * (counts.samples if counts else rows)  # N, at most
         # 1 / N; on the class-sum path the rows' shares w / samples sum to one already
         self._share = 1.0 / (self._pixels if counts else self._values)
-
-        def vector() -> Array:
-            return backend.empty((channels,), dtype)
-
-        self.mean, self.variance = vector(), vector()
-        self.bias_gradient, self.gain_gradient = vector(), vector()
-        self._scale, self._spare = vector(), vector()  # 1 / √(σ² + ε), and scratch
+        vectors = [backend.empty((channels,), dtype) for _ in range(6)]
+        self.mean, self.variance, self.bias_gradient, self.gain_gradient = vectors[:4]
+        self._scale, self._spare = vectors[4:]  # 1 / √(σ² + ε), and scratch
         self._hat = backend.empty((rows, size), dtype)  # ẑ
         # a channel's numbers at each of its pixels: rows are then worked on in long runs
         self._wide = [backend.empty((size,), dtype) for _ in range(3)]

@@ -106,11 +106,11 @@ class Convolution(ShapedMap):
         self, backend: Backend, parts: Parts, dtype: str, *, upward: bool = True, workers: int = 1
     ) -> BlockWorkspace:
         """Return a workspace by Winograd's algorithm where that costs less, else by im2col."""
-        given: Any = (backend, parts, dtype)
+        options = {"upward": upward, "workers": workers}
         plan = winograd_plan(self, sum(parts)) if backend.has_strided_views else None
         if plan is not None:
-            return WinogradWorkspace(plan, *given, upward=upward, workers=workers)
-        return Im2colWorkspace(self, *given, upward=upward, workers=workers)
+            return WinogradWorkspace(plan, backend, parts, dtype, **options)
+        return Im2colWorkspace(self, backend, parts, dtype, **options)
 
     @property
     def fans(self) -> tuple[float, float]:
@@ -125,14 +125,7 @@ class Im2colWorkspace(BlockWorkspace):
     linear_map: Convolution
 
     def __init__(
-        self,
-        convolution: Convolution,
-        backend: Backend,
-        parts: Parts,
-        dtype: str,
-        *,
-        upward: bool = True,
-        workers: int = 1,
+        self, convolution: Convolution, backend: Backend, parts: Parts, dtype: str, **options: Any
     ) -> None:
         rows, columns, self._channels = convolution.output_shape
         channels = convolution.shape[2]
@@ -140,7 +133,7 @@ class Im2colWorkspace(BlockWorkspace):
         most = BLOCK_BYTES if backend.has_cache else backend.column_bytes
         block = max(1, most // (np.dtype(dtype).itemsize * rows * columns * self._window))
         shape = (self._window, self._channels)
-        super().__init__(convolution, backend, parts, dtype, upward, workers, block, shape)
+        super().__init__(convolution, backend, parts, dtype, block, shape, **options)
 
         images = max(each.stop - each.start for each in self.blocks(sum(parts)))
         windows = (images, rows, columns, *convolution.kernel, channels)

@@ -158,7 +158,7 @@ class IdentityOutput(Likelihood):
 class _Tempered(Likelihood):
     """p(t)ʷ of a family whose log p(t) = Σ t z − A(z) is linear in the target.
 
-    The gain w Σ n z is free of A, the logarithm of the family's normalizer.
+    The gain w Σ n z is free of A, the log-partition function.
     """
 
     weight: float = 1.0
@@ -175,13 +175,13 @@ class _Tempered(Likelihood):
     def tempering(self) -> float:
         return self.weight
 
-    def normalizer(self, o: Readout) -> Array:
+    def log_partition(self, o: Readout) -> Array:
         """Return A(z) of each unit, in ``o.scratch``; None where z is normalized."""
 
     def log_likelihood(self, o: Readout, t: Array, counts: Any = None, squares: Any = None) -> Any:
         """Return w Σ [t z − counts A(z)]."""
         backend, column, spare = o.backend, o.column, o.spare
-        A = self.normalizer(o)
+        A = self.log_partition(o)
         backend.row_dot(t, o.z, column)
         if A is not None:
             backend.row_sum(A, spare)
@@ -314,7 +314,7 @@ class Bernoulli(_Tempered):
         """Write e a (1 − a), with e = ``error``, over ``error``."""
         Logistic().multiply_derivative(o.backend, error, o.a, o.scratch)
 
-    def normalizer(self, o: Readout) -> Array:
+    def log_partition(self, o: Readout) -> Array:
         """Return log(1 + eᶻ)."""
         return o.backend.softplus(o.z, o.scratch)
 
@@ -376,7 +376,7 @@ class Bipolar(_Tempered):
         """Write e (1 − a²), with e = ``error``, over ``error``."""
         Tanh().multiply_derivative(o.backend, error, o.a, o.scratch)
 
-    def normalizer(self, o: Readout) -> Array:
+    def log_partition(self, o: Readout) -> Array:
         """Return log 2 cosh z = log(1 + e²ᶻ) − z."""
         o.backend.xp.multiply(o.z, 2.0, out=o.scratch)
         o.backend.softplus(o.scratch, o.scratch)

@@ -398,10 +398,11 @@ class BlockWorkspace(Workspace):
         backend: Backend,
         parts: Parts,
         dtype: str,
-        upward: bool,
-        workers: int,
         block: int,
         gradient_shape: tuple[int, ...],
+        *,
+        upward: bool = True,
+        workers: int = 1,
     ) -> None:
         super().__init__(linear_map, backend, upward)
         self.dtype = dtype

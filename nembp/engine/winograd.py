@@ -227,14 +227,7 @@ class WinogradWorkspace(BlockWorkspace):
     """Computes a convolution by a plan, where arrays have strided views."""
 
     def __init__(
-        self,
-        plan: Plan,
-        backend: Backend,
-        parts: Parts,
-        dtype: str,
-        *,
-        upward: bool = True,
-        workers: int = 1,
+        self, plan: Plan, backend: Backend, parts: Parts, dtype: str, **options: Any
     ) -> None:
         axes = [correlation_matrices(m, r) for m, r in zip(plan.results, plan.weights, strict=True)]
         self._plan = plan
@@ -245,7 +238,7 @@ class WinogradWorkspace(BlockWorkspace):
         image = np.dtype(dtype).itemsize * points * tiles * (lower + upper)
         block = max(1, BLOCK_BYTES // image, LEAST_TILES // tiles)
         shape = (points, lower, upper)
-        super().__init__(plan.of, backend, parts, dtype, upward, workers, block, shape)
+        super().__init__(plan.of, backend, parts, dtype, block, shape, **options)
 
         xp, (r, q), (s, t), of = backend.xp, plan.weights, plan.of.stride, plan.of
         # zeros where strides do not divide the kernel
@@ -256,7 +249,7 @@ class WinogradWorkspace(BlockWorkspace):
         self._weights = backend.empty((r * q, lower * upper), dtype)
         self._w_hat = backend.empty(shape, dtype)
         # what a layer's signals come from, 'near', and go to, 'far'
-        near = lower if upward else upper
+        near = lower if self.upward else upper
         rows = [each.stop - each.start for each in self.blocks(sum(parts))]
         self._kept = [backend.empty((points, n * tiles, near), dtype) for n in rows]
         self._tiles: list[dict[int, tuple[Tiles, Tiles]]] = [{} for _ in range(self.workers)]
