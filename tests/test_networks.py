@@ -104,15 +104,6 @@ def normalized() -> Network:
     return net
 
 
-def test_files_hold_running_statistics(tmp_path):
-    net = normalized()
-    save_model(tmp_path / "model.npz", model_of(net))
-    other = load_model(tmp_path / "model.npz").net
-    assert other.layers == net.layers
-    assert np.array_equal(other.statistics, net.statistics)
-    assert np.array_equal(other.predict(np.ones((1, 4))), net.predict(np.ones((1, 4))))
-
-
 def test_files_from_before_normalization_load(tmp_path):
     """What older versions wrote: layers without the field, no statistics."""
     net, path = dense_network([4, 5, 3], seed=5), tmp_path / "model.npz"
