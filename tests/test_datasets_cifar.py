@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from nembp.datasets import Scaling, cifar, class_means, load
 from nembp.datasets.cifar import read_pickle
-from nembp.datasets.sources import PlanarRows, is_mapped
+from nembp.datasets.sources import is_mapped
 from nembp.errors import ArchitectureError, DataError
 
 OFFICIAL = (*cifar.CIFAR10, *cifar.CIFAR100)
@@ -39,19 +39,6 @@ OFFICIAL = (*cifar.CIFAR10, *cifar.CIFAR100)
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch):
     shrink(monkeypatch)
-
-
-def test_planes_are_read_as_height_width_channels(tmp_path):
-    pixels, _ = FILES["data_batch_1"]
-    with_labels = np.column_stack([np.zeros((COUNT, 2), np.uint8), pixels])
-    for stored, skip in ((pixels, 0), (np.asfortranarray(pixels), 0), (with_labels, 2)):
-        rows = PlanarRows(stored, (32, 32, 3), skip)
-        assert rows.shape == (COUNT, 32, 32, 3)
-        whole = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        assert np.array_equal(np.asarray(rows), whole)
-        out = np.empty((3, 3072), np.uint8)
-        rows.take(np.array([7, 0, 7]), out)
-        assert np.array_equal(out.reshape(3, 32, 32, 3), whole[[7, 0, 7]])
 
 
 @pytest.mark.parametrize(
@@ -78,6 +65,10 @@ def test_both_layouts_make_the_same_data_set(tmp_path, make, parent):
     assert data.to_unit == Scaling(factor=1 / 255)
     means = class_means(data.train, data.to_unit, data.classes).reshape(10, 32, 32, 3)
     assert np.allclose(means[3], pixels[data.train.y == 3].mean(axis=0))
+    if make is binary:
+        os.truncate(folder / "data_batch_5.bin", 1000)
+        with pytest.raises(DataError, match=r"data_batch_5\.bin: cut short"):
+            np.asarray(data.train.x)
 
 
 @pytest.mark.parametrize("kind", ["binary", "python"])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
-from nembp.datasets.sources import JoinedRows, PlanarRows
+from nembp.datasets.sources import ArrayRows, JoinedRows
 from nembp.errors import DataError
 from nembp.files import parsing, reading
 
@@ -161,7 +161,8 @@ def _read(folder: Path, files: dict[str, int], layout: Layout, classes: int) -> 
                 f"{path}: label {labels[wrong[0]]} of record {wrong[0]}; expected 0 to "
                 f"{classes - 1}. {_FRESH}"
             )
-        rows.append(PlanarRows(records, SHAPE, layout.skip))
+        planes = records[:, layout.skip :].reshape(count, *SHAPE[2:], *SHAPE[:2])
+        rows.append(ArrayRows(np.moveaxis(planes, 1, 3)))
         ys.append(labels)
     where = f"{folder}: {', '.join(files)}"
     return Raw(JoinedRows(rows), np.concatenate(ys), where, where)
