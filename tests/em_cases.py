@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +10,9 @@ from hypothesis import strategies as st
 from nembp.em import (
     BinaryNetwork,
     Direction,
-    GaussianMixture,
     entropy,
-    fit_mixture,
     gem_step,
     gradient,
-    initial_mixture,
     nem_inequality,
     q,
     q_gradient,
@@ -151,41 +147,3 @@ def check_nem(case: EmCase, direction: Direction, condition: str = "posterior") 
     assert found.exact >= 0.0
     assert found.q_gain >= -1e-12
     assert found.holds
-
-
-def mixture_case(
-    seed: int, dimension: int = 1, components: int = 3, rows: int = 90
-) -> tuple[np.ndarray, GaussianMixture]:
-    """Return data of overlapping clusters of different shapes, and a start for EM."""
-    g = np.random.default_rng(seed)
-    y = np.concatenate(
-        [
-            g.standard_normal((rows // components, dimension)) @ g.standard_normal((dimension,) * 2)
-            + g.normal(0.0, 2.0, dimension)
-            for _ in range(components)
-        ]
-    )
-    return y, initial_mixture(y, components, g)
-
-
-def check_scikit_learn(y: np.ndarray, start: GaussianMixture, iterations: int) -> None:
-    """Check that EM's first iterations are scikit-learn's, one by one, to 1e-9."""
-    from sklearn.mixture import GaussianMixture as Reference
-
-    reference = Reference(
-        len(start.weights),
-        max_iter=1,
-        tol=0.0,
-        warm_start=True,
-        weights_init=start.weights,
-        means_init=start.means,
-        precisions_init=np.linalg.inv(start.covariances),
-    )
-    for k in range(1, iterations + 1):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # one iteration does not converge: that is the point
-            reference.fit(y)
-        fitted = fit_mixture(y, start, iterations=k, tolerance=0.0)
-        for name in ("weights", "means", "covariances"):
-            assert relative(getattr(reference, f"{name}_"), getattr(fitted.mixture, name)) < 1e-9
-        assert abs(reference.lower_bound_ - fitted.log_likelihood[k - 1]) < 1e-9

@@ -10,12 +10,10 @@ from em_cases import (
     check_gem,
     check_nem,
     check_q_gradient,
-    check_scikit_learn,
     make_case,
-    mixture_case,
 )
 
-from nembp.em import GaussianMixture, binary, m_step, mixtures, posterior, screening
+from nembp.em import binary, posterior, screening
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
 
 
@@ -39,10 +37,9 @@ def most_probable_state_only(net, theta, x, y, direction="forward"):
     return (r == r.max(axis=1, keepdims=True)).astype(float)
 
 
-def scaled_error(factor):
+def error_a_thousandth_off(*arguments, right=binary._errors):
     # the same bug in both gradients, so Fisher's identity alone would not see it
-    right = binary._errors
-    return lambda *arguments: factor * right(*arguments)
+    return 1.001 * right(*arguments)
 
 
 def untransposed(net, way, *slopes, right=binary._assemble):
@@ -79,10 +76,13 @@ def noise_subtracted(*arguments, right=binary.gains_at, **options):
         )
     ]
     + [
-        (check_q_gradient, (Gaussian(0.4), Multinomial()), binary, "_errors", scaled_error(factor))
-        for factor in (-1.0, 0.5, 1.001)
-    ]
-    + [
+        (
+            check_q_gradient,
+            (Gaussian(0.4), Multinomial()),
+            binary,
+            "_errors",
+            error_a_thousandth_off,
+        ),
         (check_q_gradient, (Gaussian(), Gaussian()), binary, "_assemble", untransposed),
         (check_gem, (Bernoulli(), Gaussian()), binary, "q", descent),
         (check_gem, (Gaussian(0.1), Gaussian(0.1)), binary, "ARMIJO", -1e9),  # accepts anything
@@ -110,36 +110,3 @@ def test_steps_downhill_and_a_stale_posterior_are_caught(monkeypatch):
     monkeypatch.setattr(binary, "q_gradient", lambda *a, **k: -slope(*a, **k))
     with pytest.raises(AssertionError):
         check_gem(case, "joint")
-
-
-# -- mixtures --------------------------------------------------------------------------------------
-def unbiased_covariance(y, posterior, reg_covar=0.0):
-    fitted, counts = m_step(y, posterior, reg_covar), posterior.sum(axis=0)
-    factor = (counts / (counts - 1.0))[:, None, None]
-    return GaussianMixture(fitted.weights, fitted.means, factor * fitted.covariances)
-
-
-def no_regularization(y, posterior, reg_covar=0.0):
-    return m_step(y, posterior, 0.0)
-
-
-def equal_weights(y, posterior, reg_covar=0.0):
-    fitted = m_step(y, posterior, reg_covar)
-    equal = np.full(len(fitted.weights), 1.0 / len(fitted.weights))
-    return GaussianMixture(equal, fitted.means, fitted.covariances)
-
-
-def wrong_density(self, rows, right=GaussianMixture.log_joint):
-    return np.add(right(self, rows), [0.01, 0.0, 0.0])
-
-
-@pytest.mark.parametrize(
-    "bug", [unbiased_covariance, no_regularization, equal_weights, wrong_density]
-)
-def test_a_wrong_mixture_is_caught(monkeypatch, bug):
-    y, start = mixture_case(0, dimension=2)
-    check_scikit_learn(y, start, iterations=3)
-    place = (GaussianMixture, "log_joint") if bug is wrong_density else (mixtures, "m_step")
-    monkeypatch.setattr(*place, bug)
-    with pytest.raises(AssertionError):
-        check_scikit_learn(y, start, iterations=3)
