@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nembp.adversarial.settings import AdversarialSettings
-from nembp.adversarial.trainer import AdversarialTrainer
+from nembp.adversarial.trainer import AdversarialTrainer, ParameterAverage
 from nembp.engine import convolution, linear, winograd
 from nembp.engine.activations import LeakyReLU, Logistic, ReLU, Tanh
 from nembp.engine.backprop import CycleBackpropagation, JointBackpropagation
@@ -599,6 +599,31 @@ def noise_of_another_seed(original, self, *args, seed=0, noise=None, **options):
 @bug((Trainer, "__init__", "training.replay"))
 def backward_direction_left_out(original, self, *args, backward=True, **options):
     original(self, *args, backward=False, **options)
+
+
+@bug((Trainer, "resume", "training.resume"))
+def optimizer_begins_again(original, self, state):
+    original(self, state)
+    self.optimizer.steps = 0
+    for vector in self.optimizer.state.values():
+        vector[...] = 0.0
+    self.optimizer.learning_rate *= 2.0  # gradient descent keeps nothing
+
+
+@bug((Trainer, "resume", "training.resume"))
+def samples_in_another_order(original, self, state):
+    original(self, {**state, "batch": 0})
+
+
+@bug((AdversarialTrainer, "resume", "adversarial.resume"))
+def streams_begin_again(original, self, state):
+    fresh = {key: self.generator.backend.stream_state(each) for key, each in self._streams.items()}
+    original(self, {**state, "streams": fresh})
+
+
+@bug((ParameterAverage, "resume", "adversarial.resume"))
+def average_begins_again(original, self, state):
+    self.clear()
 
 
 # -- games -----------------------------------------------------------------------------------------

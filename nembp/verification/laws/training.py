@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from functools import partial
@@ -30,7 +31,7 @@ from nembp.engine.likelihoods import Bernoulli, Likelihood, Multinomial, Score
 from nembp.engine.linear import Dense, LinearMap, Transposed
 from nembp.engine.network import Layer, Network
 from nembp.engine.noise import Noise
-from nembp.engine.optimizers import SGD, get_optimizer
+from nembp.engine.optimizers import OPTIMIZERS, SGD, get_optimizer
 from nembp.engine.training import Trainer
 from nembp.verification import definitions
 from nembp.verification.cases import SPREAD, Case, random_targets
@@ -45,9 +46,10 @@ from nembp.verification.laws.law import (
     poisoned,
 )
 from nembp.verification.laws.networks import error_size, joint_size, unwritten, ways
-from nembp.verification.reports import Array, Deviations, holds, near
+from nembp.verification.reports import Array, Deviations, equal, holds, near
 
 GAN = "Goodfellow and others 2014; Arjovsky, Chintala and Bottou 2017"
+STATE = "parameters", "running statistics"  # of a snapshot
 SUM = {"float64": 1e-12, "float32": 1e-12}  # of what is computed in float64 whatever the case's
 
 
@@ -109,6 +111,52 @@ def replayed(case: Case, backend: Backend) -> Deviations:
     ).run()
     what, scale = "parameters after the training", 10.0 * (1.0 + rate * scale)
     yield near(host(actual, actual.parameters), net.parameters, what, scale)
+
+
+class StoppedError(Exception):
+    """Stops a training between two steps."""
+
+
+def stopped_and_whole(make: Any, seed: int) -> tuple[Any, Any]:
+    """Return a trainer that went on where another was stopped, and one that nothing stopped."""
+    whole, first, second = make(), make(), make()
+    whole.run()
+    last = 1 + seed % max(1, whole.iteration - 1)
+
+    def stop() -> None:
+        if first.iteration == last:
+            raise StoppedError
+
+    first.after_step = stop
+    with contextlib.suppress(StoppedError):
+        first.run()
+    second.resume(first.state())
+    second.run()
+    return second, whole
+
+
+@law("training.resume", every=4)
+def resumed(case: Case, backend: Backend) -> Deviations:
+    """a training that goes on where another was stopped = one in one go, bit for bit."""
+    x, t = case.with_(rows=2 * case.rows + 1).batch()
+    labels = case.generator("training").integers(0, case.sizes[-1], len(x))
+    y, seed = labels if case.hard else t, case.seed % 2**31
+    name = sorted(OPTIMIZERS)[seed % len(OPTIMIZERS)]
+    rate = 1e-4 / max(1.0, case.forward.scale, case.backward.scale)
+
+    def make() -> Trainer:
+        net = case.net(device=backend)
+        reader = BatchReader(Split(x, y), Scaling(), Scaling(), net.outputs, backend, net.dtype)
+        return Trainer(
+            net, reader, epochs=2, batch_size=case.rows + 1, seed=seed, noise=case.noise,
+            optimizer=get_optimizer(name, rate),
+        )  # fmt: skip
+
+    found, whole = stopped_and_whole(make, seed)
+    for a, b, what in zip(found.net.snapshot(), whole.net.snapshot(), STATE, strict=True):
+        yield equal(a, b, f"{what} after the training by {name}")
+    a, b = (each.history["train/forward/nll"] for each in (found, whole))
+    yield equal(a, b, "the history of the nll")
 
 
 # -- a generator against a discriminator -----------------------------------------------------------
@@ -428,6 +476,23 @@ def noise_places(settings: AdversarialSettings) -> list[str]:
         keys += ["generator/backward"] if settings.has_critic else []
         keys += [] if settings.has_critic else ["discriminator/backward", "generator/backward"]
     return keys
+
+
+@law("adversarial.resume", every=4)
+def adversarial_resumed(case: Case, backend: Backend) -> Deviations:
+    """a game that goes on where another was stopped = one in one go, bit for bit."""
+    settings = settings_of(case, averaging=0.9)
+    noise = dict.fromkeys(noise_places(settings), Noise("nem", std=0.1, screening="vector"))
+
+    def make() -> AdversarialTrainer:
+        return Game(case, backend, settings).trainer(4, noise, rate=1e-3)
+
+    found, whole = stopped_and_whole(make, case.seed)
+    nets = [(each.generator, each.discriminator) for each in (found, whole)]
+    for ours, theirs, player in zip(*nets, "GD", strict=True):
+        for a, b, what in zip(ours.snapshot(), theirs.snapshot(), STATE, strict=True):
+            yield equal(a, b, f"{player}'s {what} after training")
+    yield equal(found.sample(2), whole.sample(2), "samples of the averaged generator")
 
 
 @law("adversarial.streams", every=4)
