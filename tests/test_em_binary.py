@@ -226,8 +226,9 @@ def test_gain_is_the_log_ratio_of_the_complete_data(case, way):
     noisy = (case.x, case.y + n) if way == "forward" else (case.x + n, case.y)
     log_joint = case.net.log_joint
     ratio = log_joint(case.theta, *noisy, way) - log_joint(case.theta, case.x, case.y, way)
-    for component in (False, True):
-        gain = gains_at(case.net, case.theta, target, way, component=component)(n)
+    for screening in ("vector", "component"):
+        noise = Noise("nem", screening=screening)
+        gain = gains_at(case.net, case.theta, target, way, noise)(n)
         np.testing.assert_allclose(gain.sum(axis=2), ratio, rtol=1e-9, atol=1e-9)
 
 

@@ -412,15 +412,15 @@ def gem_step(
 
 
 # -- noise and the NEM inequality ------------------------------------------------------------------
-def gains_at(
-    net: BinaryNetwork, theta: Any, target: Matrix, way: OneWay, *, component: bool
-) -> Gains:
+def gains_at(net: BinaryNetwork, theta: Any, target: Matrix, way: OneWay, noise: Noise) -> Gains:
     """Return the map from noise n to log p(y + n, h | x, Θ) − log p(y, h | x, Θ) in every state h.
 
     log p(h | x, Θ) cancels, so the gain is the likelihood's own, at h. The map takes n of shape
-    (rows, targets) to (rows, states, 1), or with ``component`` to its (rows, states, targets).
+    (rows, targets) to (rows, states, 1), or where neurons are screened singly (rows, states,
+    targets).
     """
     o, t = net.at_states(theta, target, way)
+    component = noise.screening_for(net.target_likelihood(way)) == "component"
 
     def gains(n: Matrix) -> Matrix:
         terms = np.empty_like(t)
@@ -430,12 +430,6 @@ def gains_at(
         return terms if component else terms.sum(axis=2, keepdims=True)
 
     return gains
-
-
-def _gains(net: BinaryNetwork, theta: Any, target: Matrix, way: OneWay, noise: Noise) -> Gains:
-    """Return the gains by what the noise is screened by: whole rows, or single neurons."""
-    component = noise.screening_for(net.target_likelihood(way)) == "component"
-    return gains_at(net, theta, target, way, component=component)
 
 
 def draw_noise(
@@ -458,7 +452,7 @@ def draw_noise(
     counted from 1, is t of the annealing schedule.
     """
     target = net.source_and_target(x, y, way)[1]
-    gains = _gains(net, theta, target, way, noise)
+    gains = gains_at(net, theta, target, way, noise)
     std = noise.std_at(epoch=iteration, iteration=iteration)
     r = posterior(net, theta, x, y, way)
     return draw(noise, std, target, gains, r, generator, condition=condition, support=support)
@@ -570,7 +564,7 @@ def _enumerated_gain(
             f"a lattice in {width} dimensions has 3^{width} points; enumeration stops at "
             f"{MAX_LATTICE}: use support='continuous'"
         )
-    gains, r = _gains(net, theta, target, way, noise), posterior(net, theta, x, y, way)
+    gains, r = gains_at(net, theta, target, way, noise), posterior(net, theta, x, y, way)
     points, probabilities = LATTICE
     total = 0.0
     for index in product(range(len(points)), repeat=width):
