@@ -20,7 +20,6 @@ import pytest
 from devices import REAL, needs_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import any_likelihood, noises, seeds, targets
 
 from nembp.backend import Backend, CupyBackend, NumpyBackend, get_backend
 from nembp.backend.fused import kernel_source
@@ -29,6 +28,9 @@ from nembp.engine.likelihoods import Gaussian, Likelihood, Multinomial, Readout
 from nembp.engine.network import dense_network
 from nembp.engine.noise import Noise, NoiseSource
 from nembp.engine.optimizers import OPTIMIZERS, SGD
+from nembp.testing import likelihoods, noise_for
+from nembp.testing.strategies import seeds
+from nembp.verification.cases import random_targets
 
 pytestmark = needs_kernels
 CPU = get_backend("cpu")
@@ -127,13 +129,13 @@ def test_sums_of_rows(dtype, shapes, seed):
 # -- ends ------------------------------------------------------------------------------------------
 @each_dtype
 @given(
-    likelihood=any_likelihood, rows=st.integers(0, 70), width=st.integers(1, 400), seed=seeds,
+    likelihood=likelihoods(), rows=st.integers(0, 70), width=st.integers(1, 400), seed=seeds,
     summed=st.booleans(), counted=st.sampled_from(["own", "one", "column"]),
 )  # fmt: skip
 def test_outputs(dtype, likelihood, rows, width, seed, summed, counted):
     generator = np.random.default_rng(seed)
     z = drawn(seed, rows, width, dtype=dtype)
-    target = targets(likelihood, generator, rows, width, hard=True).astype(dtype)
+    target = random_targets(likelihood, generator, rows, width, hard=True).astype(dtype)
     count = generator.integers(0, 5, (rows, 1)).astype(dtype)
     square = generator.normal(size=(rows, 1)).astype(dtype) ** 2
 
@@ -214,17 +216,19 @@ def screened(
 @each_dtype
 @pytest.mark.parametrize("kind", ["nem", "anti", "blind"])
 @given(
-    data=st.data(), likelihood=any_likelihood, rows=st.integers(1, 9), width=st.integers(1, 80),
+    data=st.data(), likelihood=likelihoods(), rows=st.integers(1, 9), width=st.integers(1, 80),
     seed=seeds, on_device=st.booleans(),
 )  # fmt: skip
 def test_screening(kind, dtype, data, likelihood, rows, width, seed, on_device):
-    noise = replace(data.draw(noises(kind)), draws=1)
+    noise = replace(data.draw(noise_for(kind=kind)), draws=1)
     if noise.law not in ("gaussian", "uniform"):  # left to the engine
         noise = replace(noise, law="gaussian")
     if noise.update == "zero-sum" and noise.screening_for(likelihood) == "component":
         noise = Noise(kind, std=noise.std, law=noise.law, mode=noise.mode)
     z = drawn(seed, rows, width, dtype=dtype)
-    t = targets(likelihood, np.random.default_rng(seed), rows, width, hard=False).astype(dtype)
+    t = random_targets(likelihood, np.random.default_rng(seed), rows, width, hard=False).astype(
+        dtype
+    )
     device, cpu, o = screened(noise, likelihood, z, t, on_device)
     off = np.abs(host(device.n) - cpu.n) > 20 * TOLERANCE[dtype] * (1 + np.abs(cpu.n))
     if not off.any():

@@ -1,29 +1,22 @@
-"""Linear maps: the trilinear law, their definitions in NumPy, sizes, devices, threads."""
+"""Linear maps of real networks, their sizes, threads. (The laws try them at random.)"""
 
 from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import pytest
 from engines import (
-    STRICT,
     Array,
     arrays,
     assert_close,
     contract,
     defined,
-    defined_adjoint,
     each_dtype,
     joint,
-    random_map,
-    seeds,
 )
-from hypothesis import given
 
-from nembp.backend import get_backend
 from nembp.engine.activations import LeakyReLU
 from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Gaussian, Multinomial
@@ -31,48 +24,9 @@ from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Trans
 from nembp.engine.network import Layer, Network
 from nembp.errors import ArchitectureError
 from nembp.threads import threads
+from nembp.verification import check_linear_map
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
-KINDS = Dense, Convolution, AveragePooling, Reshape, Transposed
-each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-
-
-def check(linear: LinearMap, rows: int, seed: int, dtype: str, device: Any = "cpu") -> None:
-    """Assert that all three contractions are those of the definition."""
-    x, W, y = arrays(linear, rows, seed, dtype)
-    if isinstance(linear, Transposed):
-        below = linear.linear_map
-        expected = defined_adjoint(below, x, W), defined(below, y, W)
-    else:
-        expected = defined(linear, x, W), defined_adjoint(linear, y, W)
-    tolerance = TOLERANCE[dtype]
-    forward = contract(linear, "forward", x, W, device)
-    assert forward.dtype == np.dtype(dtype)
-    assert_close(forward, expected[0], tolerance, 1.0)
-    assert_close(contract(linear, "adjoint", y, W, device), expected[1], tolerance, 1.0)
-    gradient = contract(linear, "weight_gradient", x, y, device)
-    value = float((forward.astype(float) * y).sum())
-    size = 1.0 + math.sqrt(float((forward.astype(float) ** 2).sum() * (y.astype(float) ** 2).sum()))
-    if W.size:  # ⟨forward(x), y⟩ = ⟨W, weight_gradient(x, y)⟩, for every W
-        assert_close(float((gradient * W).sum()), value, tolerance, size)
-        V = np.random.default_rng(seed + 1).normal(size=W.shape).astype(dtype)
-        other = float((contract(linear, "forward", x, V, device) * y).sum())
-        assert_close(float((gradient * V).sum()), other, tolerance, size)
-
-
-@each_kind
-@pytest.mark.parametrize("device", ["cpu", STRICT], ids=str)
-@given(seed=seeds)
-def test_out_may_be_a_transposed_view(kind, device, seed):
-    linear, backend = random_map(np.random.default_rng(seed), kind), get_backend(device)
-    x, W, y = arrays(linear, 3, seed)
-    for what, signal, width in (("forward", x, linear.outputs), ("adjoint", y, linear.inputs)):
-        out = backend.asarray(np.full((width, 3), np.nan)).T
-        getattr(linear, what)(backend, backend.asarray(signal), backend.asarray(W), out)
-        expected = contract(linear, what, signal, W)
-        assert_close(backend.to_numpy(out), expected, TOLERANCE["float64"], 1.0)
-
-
 LARGE = {  # what real networks have: im2col and Winograd in blocks, on several workers
     "first of CIFAR-10": Convolution((32, 32, 3), 32, (4, 4), (2, 2), (1, 1)),
     "3x3": Convolution((16, 16, 16), 24, (3, 3), (1, 1), (1, 1)),
@@ -142,7 +96,7 @@ def test_sizes(linear, shape):
     assert linear.output_shape == shape
     assert (linear.inputs, linear.outputs) == (math.prod(linear.shape), math.prod(shape))
     assert linear.initial_weights(np.random.default_rng(0)).shape == linear.weight_shape
-    check(linear, 3, 0, "float64")
+    assert check_linear_map(linear).passed
 
 
 IMPOSSIBLE = {

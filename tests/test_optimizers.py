@@ -23,6 +23,7 @@ from nembp.engine.optimizers import (
 )
 from nembp.errors import ArchitectureError
 from nembp.threads import threads
+from nembp.verification.laws.parts import moves_of
 
 each_optimizer = pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 
@@ -48,22 +49,6 @@ def trajectory(
     return start, path
 
 
-def textbook(name: str, g: Array, state: dict[str, Any], t: int, eta: float) -> Array:
-    """Return what step t subtracts."""
-    if name == "sgd":
-        return eta * g
-    if name == "momentum":
-        state["v"] = 0.9 * state.get("v", 0.0) + g
-        return eta * state["v"]
-    if name == "rmsprop":
-        state["s"] = 0.9 * state.get("s", 0.0) + 0.1 * g * g
-        return eta * g / (np.sqrt(state["s"]) + 1e-8)
-    state["m"] = 0.9 * state.get("m", 0.0) + 0.1 * g
-    state["v"] = 0.999 * state.get("v", 0.0) + 0.001 * g * g
-    m, v = state["m"] / (1 - 0.9**t), state["v"] / (1 - 0.999**t)
-    return eta * m / (np.sqrt(v) + 1e-8)
-
-
 @each_optimizer
 @pytest.mark.parametrize(("sizes", "workers"), [((5, 4, 3), 1), ((300, 200), 1), ((300, 200), 2)])
 def test_step_is_the_textbook_formula(name, sizes, workers):
@@ -71,9 +56,9 @@ def test_step_is_the_textbook_formula(name, sizes, workers):
     trajectory(optimizer, sizes)  # of which it knows nothing when it is bound anew
     with threads(workers):
         theta, path = trajectory(optimizer, sizes, factor=0.5)
-    state: dict[str, Any] = {}
-    for t, (g, after) in enumerate(path, start=1):
-        theta = theta - textbook(name, g, state, t, 0.015)
+    moves = moves_of(optimizer, np.array([g for g, _ in path]), (0.5,))
+    for move, (_, after) in zip(moves, path, strict=True):
+        theta = theta - move
         np.testing.assert_allclose(after, theta, rtol=1e-12, atol=1e-14)
 
 
