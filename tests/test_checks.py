@@ -158,6 +158,20 @@ def test_a_likelihood_without_backprop_invariance_is_told():
         check_likelihood("gaussian", support="integers")
 
 
+def test_sums_of_targets_can_be_asked_for_and_not():
+    why = "class_sums is False, so log p does not follow from sums of targets"
+    with pytest.raises(VerificationError, match=why):
+        check_likelihood(Poisson(), sums=True)
+    with pytest.raises(VerificationError, match="sums of log p"):
+        check_likelihood(wrong(Gaussian, "Wrong", "log_likelihood", sums_forgotten))
+    wrong_sums = wrong(Gaussian, "Wrong", "log_likelihood", sums_forgotten)
+    assert check_likelihood(wrong_sums, sums=False).passed
+
+
+def sums_forgotten(original, self, o, t, counts=None, squares=None):
+    return original(self, o, t, None if counts is None else np.ones_like(counts), squares)
+
+
 # -- planted mistakes: each class is wrong in one respect ------------------------------------------
 def wrong(base: type, name: str, method: str, body: Any, **fields: Any) -> Any:
     """Return an instance of a subclass, one of whose methods is ``body(original, self, ...)``."""

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from nembp import textbook
 from nembp.backend import get_backend
 from nembp.engine.activations import Activation, Identity, LeakyReLU, Logistic, ReLU, Tanh
 from nembp.engine.convolution import Convolution
@@ -98,22 +99,16 @@ def _fixed(linear_map: Any) -> Array:
 # -- activations -----------------------------------------------------------------------------------
 def activate(f: Activation | None, z: Array) -> Array:
     """Return f(z)."""
-    if f is None or type(f) is Identity:
-        return z
-    if type(f) is ReLU:
-        return np.where(z.real > 0, z, 0.0)
-    if type(f) is LeakyReLU:
+    if isinstance(f, LeakyReLU):
         return np.where(z.real > 0, z, f.slope * z)
-    return np.asarray(np.tanh(z) if type(f) is Tanh else 0.5 + 0.5 * np.tanh(0.5 * z))
+    return np.asarray(textbook.ACTIVATIONS[f.name if f else "identity"][0](z))
 
 
 def derivative(f: Activation | None, z: Array) -> Array:
     """Return f'(z) at real or complex z."""
-    a = activate(f, z)
-    if type(f) in (ReLU, LeakyReLU):
-        return np.where(z.real > 0, 1.0, getattr(f, "slope", 0.0))
-    known: dict[Any, Array] = {Tanh: 1.0 - a * a, Logistic: a * (1.0 - a)}
-    return known.get(type(f), np.ones_like(a))
+    if isinstance(f, LeakyReLU):
+        return np.where(z.real > 0, 1.0, f.slope)
+    return np.asarray(textbook.ACTIVATIONS[f.name if f else "identity"][1](activate(f, z)))
 
 
 # -- likelihoods -----------------------------------------------------------------------------------
@@ -132,37 +127,28 @@ def output_activation(likelihood: Likelihood, z: Array) -> Array:
     """Return softmax, identity, logistic or tanh of z."""
     if isinstance(likelihood, Multinomial):
         return np.asarray(np.exp(log_softmax(z)))
-    if isinstance(likelihood, Bernoulli):
-        return 0.5 + 0.5 * np.tanh(0.5 * z)
-    if isinstance(likelihood, Bipolar):
-        return np.asarray(np.tanh(z))
-    return z
+    known: dict[Any, Activation] = {Bernoulli: Logistic(), Bipolar: Tanh()}
+    return activate(known.get(type(likelihood)), z)
 
 
 def log_likelihood(likelihood: Likelihood, z: Array, t: Array) -> Array:
     """Return log p(t | z) of each row, for any real target."""
-    if isinstance(likelihood, Multinomial):
-        terms = likelihood.weight * t * log_softmax(z)
-    elif isinstance(likelihood, Gaussian):
+    if isinstance(likelihood, Gaussian):
         v = likelihood.variance
-        terms = -((t - z) ** 2) / (2.0 * v) - 0.5 * math.log(2.0 * math.pi * v)
-    elif isinstance(likelihood, Bernoulli):
-        terms = likelihood.weight * (t * log_logistic(z) + (1.0 - t) * log_logistic(-z))
-    else:  # bipolar: that of (t + 1)/2 with logit 2z
-        up, down = log_logistic(2.0 * z), log_logistic(-2.0 * z)
-        assert isinstance(likelihood, Bipolar)
-        terms = 0.5 * likelihood.weight * ((1.0 + t) * up + (1.0 - t) * down)
+        return np.asarray(np.sum(-((t - z) ** 2) / v - math.log(2.0 * math.pi * v), axis=1) / 2.0)
+    terms = gain_terms(likelihood, z, t, t)
+    if isinstance(likelihood, Bernoulli):  # log p(0)
+        terms = terms + likelihood.weight * log_logistic(-z)
+    elif isinstance(likelihood, Bipolar):  # −log 2 cosh z
+        terms = terms + likelihood.weight * (log_logistic(2.0 * z) - z)
     return np.asarray(np.sum(terms, axis=1))
 
 
 def gain_terms(likelihood: Likelihood, z: Array, t: Array, n: Array) -> Array:
     """Return log p(t + n) − log p(t), neuron by neuron."""
-    if isinstance(likelihood, Multinomial):
-        return likelihood.weight * n * log_softmax(z)
     if isinstance(likelihood, Gaussian):
         return n * (2.0 * (z - t) - n) / (2.0 * likelihood.variance)
-    assert isinstance(likelihood, Bernoulli | Bipolar)
-    return likelihood.weight * n * z
+    return likelihood.scale * n * (log_softmax(z) if isinstance(likelihood, Multinomial) else z)
 
 
 # -- one direction of a network --------------------------------------------------------------------

@@ -255,14 +255,12 @@ class Game:
         (_, x, labels, share), settings, net = draw, self.settings, self.d
         # each sort by itself: a normalized D has statistics of real and of generated samples
         real, fake = (definitions.z_of(net, flat, each) for each in (x, y))
-        log = definitions.log_logistic
         if settings.has_critic:
             value = np.mean(fake) - np.mean(real)
-        elif settings.classes:
-            log_p = [definitions.log_softmax(s) for s in (real, fake)]
-            value = -(np.sum(labels * log_p[0][:, :-1]) / self.rows + np.mean(log_p[1][:, -1]))
         else:
-            value = -(np.mean(log(real)) + np.mean(log(-fake)))
+            pairs = zip((real, fake), self.outputs_for(labels), strict=True)
+            log_p = [definitions.log_likelihood(net.likelihood, s, t) for s, t in pairs]
+            value = -np.mean(log_p[0]) - np.mean(log_p[1])
         if settings.kind == "wasserstein-gp":
             value = value + settings.penalty_weight * penalty(net, flat, y + share * (x - y))
         if settings.discriminator_backward:
@@ -273,22 +271,20 @@ class Game:
         return value
 
     def of_g(self, flat: Array, draw: Any, held: Array, weight: float = 1.0) -> Any:
-        """Return what G descends; ``held`` is what its backward direction starts from.
-
-        Unless the gradient flows on.
-        """
-        z, settings, minimax = draw[0], self.settings, self.settings.kind == "minimax"
+        """Return what G descends; its backward direction starts from ``held`` unless that flows."""
+        z, settings = draw[0], self.settings
         y = self.generated(flat, z)
         s = definitions.z_of(self.d, host(self.d, self.d.parameters), y)
-        log = definitions.log_logistic
         if settings.has_critic:
             value = -np.mean(s)
-        elif settings.classes:
-            log_p = definitions.log_softmax(s)
-            real = np.log(np.sum(np.exp(log_p[:, :-1]), axis=1))
-            value = np.mean(log_p[:, -1]) if minimax else -np.mean(real)
+        elif settings.kind == "minimax":
+            fake = self.outputs_for(draw[2])[1]
+            value = np.mean(definitions.log_likelihood(self.d.likelihood, s, fake))
+        elif settings.classes:  # any but that of generated samples
+            p = np.exp(definitions.log_softmax(s)[:, :-1])
+            value = -np.mean(np.log(np.sum(p, axis=1)))
         else:
-            value = np.mean(log(-s)) if minimax else -np.mean(log(s))
+            value = -np.mean(definitions.log_logistic(s))
         if settings.generator_backward:
             back, target = self.g.reversed, np.roll(z, -settings.backward_permuted, axis=0)
             u = definitions.z_of(back, flat, y if settings.backward_flow else held)
