@@ -114,16 +114,16 @@ def download(
     arguments = (url, timeout, pieces, ended)
     threading.Thread(target=_receive, args=arguments, daemon=True).start()
 
-    def following() -> Any:
-        item = pieces.get(timeout=timeout)
+    def following(patience: float) -> Any:
+        item = pieces.get(timeout=patience)
         if isinstance(item, Exception):
             raise item
         return item
 
     received, fresh, since = 0, 0, time.monotonic()
     try:
-        announced = following()
-        while piece := following():
+        announced = following(3 * timeout)  # a host may have addresses that do not answer
+        while piece := following(timeout):
             received, fresh = received + len(piece), fresh + len(piece)
             if received > most:
                 raise DataError(f"{url}: sends more than {most} bytes, which it never has.")
@@ -140,7 +140,7 @@ def download(
         if announced is not None and received != announced:
             raise DataError(f"{url}: sent {received} of {announced} announced bytes.")
     except queue.Empty:
-        raise DataError(f"{url}: nothing came for {timeout:g} seconds.") from None
+        raise DataError(f"{url}: nothing came for {timeout:g} seconds or more.") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, NembpError):
             raise

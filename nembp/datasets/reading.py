@@ -300,7 +300,7 @@ class BatchReader:
                     f"{outputs} classes (0 to {outputs - 1})"
                 )
             self._y = backend.asarray(y, "int64")
-            self._one_hot = backend.asarray(np.eye(outputs), self.dtype)
+            self._one_hot = backend.asarray(np.eye(outputs, dtype=self.dtype), self.dtype)
         else:
             if y.shape[1:] != (outputs,):
                 raise ShapeError(
