@@ -400,17 +400,12 @@ class JointBackpropagation(Step):
                 f"noise on backward signals needs a row for each sample, and path is {path!r}; "
                 "expected path 'samples'"
             )
-        # what derivatives are taken at: signals without the noise on them
-        self._clean_a, self._clean_c = list(self.a), list(self.c)
-        for each in (self._noise_up, self._noise_down):
-            if each is None:
-                continue
-            self.sources |= {f"{each.net.direction}/{s.name}": s for s in each.sources.values()}
-            for k, clean in each.clean.items():
-                if each is self._noise_up:
-                    self._clean_a[k] = clean
-                else:
-                    self._clean_c[len(net.maps) - k] = clean
+        for each, sides in ((self._noise_up, self.up), (self._noise_down, self.down[::-1])):
+            if each is not None:
+                self.sources |= {f"{each.net.direction}/{s.name}": s for s in each.sources.values()}
+                for k, n in each.n.items():
+                    if k > 0:
+                        sides[k].add_noise(n)
         self._own_output = output is None
         self.output: SampleLoss = output or SampleLoss(
             backend, dtype, net.likelihood, self.t, source(net, self.t), **shared
@@ -448,27 +443,21 @@ class JointBackpropagation(Step):
                 if self.path == "samples":
                     c[last][...] = self.t
                 if noise_down is not None:
-                    noise_down(self.t, self.x)
-                    noise_down.disturb(0, c[last])
+                    noise_down(c[last], self.x)
                 for k in range(last, 1, -1):
                     maps[k - 1].adjoint(c[k], c[k - 1])
                     down[k - 1].signal(c[k - 1])
-                    if noise_down is not None:
-                        noise_down.disturb(last - k + 1, c[k - 1])
                 u = self.input.readout.z
                 maps[0].adjoint(c[1], u)
                 down[0].signal(u)
                 self.input.error(e[0])
             if noise_up is not None:
                 noise_up(self.x, self.t)
-                noise_up.disturb(0, a[0])
             for k in range(1, last):  # 2 up: a and e share one product
                 maps[k - 1].forward(P[k - 1], P[k])
                 up[k].signal(a[k])
-                if noise_up is not None:
-                    noise_up.disturb(k, a[k])
                 if self.input is not None:
-                    down[k].error(e[k], self._clean_c[k])
+                    down[k].error(e[k], c[k])
             z = self.output.readout.z
             maps[-1].forward(P[last - 1], z)
             up[last].signal(z)
@@ -480,13 +469,14 @@ class JointBackpropagation(Step):
                 elif delta[k - 1] is not None:
                     maps[k - 1].adjoint(delta[k], delta[k - 1])
                 if k > 1:
-                    up[k - 1].error(delta[k - 1], self._clean_a[k - 1])
+                    up[k - 1].error(delta[k - 1], a[k - 1])
             self.end(gradient)
         # the batch as it came, and the nll without noise on the signals, which both losses have
         # seen: so their own is not that of the network that predicts
         xp, share = self.net.backend.xp, self.rows / self._samples
         if noise_up is not None:
-            self.x[...] = self._clean_a[0]
+            if noise_up.clean is not None:
+                self.x[...] = noise_up.clean
             if self._own_output:
                 xp.multiply(noise_up.nll, share, out=self.forward_nll)
         if noise_down is not None:

@@ -210,7 +210,8 @@ class LayerSide:
     Its two methods work in place: a signal z becomes a = f(γ ẑ + b), without γ ẑ = z where the
     layer is not normalized; an error with respect to a becomes one with respect to z. ``groups``
     counts rows that are normalized together, ``counts`` the samples that each row stands for;
-    ``workers`` share the rows, and several layers may share ``scratch``.
+    ``workers`` share the rows, and several layers may share ``scratch``. Noise on the signal is
+    added to a, but is no part of it: derivatives are taken without it.
     """
 
     def __init__(
@@ -244,6 +245,12 @@ class LayerSide:
             scratch = backend.empty((rows * layer.size,), net.dtype)
         self._scratch = backend.xp.reshape(scratch[: rows * layer.size], (rows, layer.size))
         self._shares = cut(0, rows, min(workers, rows), unit=8)
+        self._noise: Array = None
+        self._clean: Array = None
+
+    def add_noise(self, n: Array) -> None:
+        """Add what ``n`` then holds to every signal."""
+        self._noise, self._clean = n, self._backend.xp.empty_like(n)
 
     def signal(self, z: Array, *, held: bool = False) -> None:
         """Write f(γ ẑ + b) over ``z`` (rows, size); ``held``: by the last call's statistics."""
@@ -255,10 +262,14 @@ class LayerSide:
             activate(f, z, bias, scratch)
         else:
             run_parallel(lambda rows: activate(f, z[rows, :], bias, scratch[rows, :]), self._shares)
+        if self._noise is not None:
+            self._clean[...] = z
+            z += self._noise
 
     def error(self, error: Array, a: Array) -> None:
         """Turn ∂/∂a into ∂/∂z in place, with ``a`` as :meth:`signal` left it."""
         multiply, f, scratch = self._backend.multiply_derivative, self.activation, self._scratch
+        a = a if self._clean is None else self._clean
         if f is not None and len(self._shares) == 1:
             multiply(f, error, a, scratch)
         elif f is not None:

@@ -473,9 +473,10 @@ class SignalNoise:
 
     Attributes
     ----------
-    n, clean : dict of array
-        The screened noise of each noisy layer, counted from the direction's input, after a call,
-        and the step's signal without it.
+    n : dict of array
+        The screened noise of each noisy layer, counted from the direction's input, after a call.
+    clean : array or None
+        The batch without noise, where the input is noisy.
     sources : dict of LayerNoise
         By layer, with their share accepted and mean gain.
     nll : array, shape (1, 1)
@@ -515,10 +516,10 @@ class SignalNoise:
                     )
                 self.sources[layer] = LayerNoise(self, layer, place, each, generators[place])
         self.n = {layer: source.n for layer, source in self.sources.items()}
-        self.clean = {k: backend.empty((rows, sizes[k]), dtype) for k in self.sources}
+        self.clean = backend.empty((rows, sizes[0]), dtype) if 0 in self.n else None
 
     def __call__(self, x: Array, t: Array) -> None:
-        """Draw and screen the noise for a batch: ``x`` and ``t`` of this direction."""
+        """Draw and screen the noise for a batch, and add that of the input to ``x``."""
         self._target = t
         for each, W in zip(self._maps, self.net.weights, strict=True):
             each.load(W)
@@ -531,12 +532,9 @@ class SignalNoise:
             if layer != layers[-1]:  # the next ones see this noise
                 self.signals[layer] += self.n[layer]
                 self.log_p[...] = self.run(layer, self.signals)
-
-    def disturb(self, layer: int, signal: Array) -> None:
-        """Add its noise to the step's signal of a layer, where the layer has any."""
-        if layer in self.n:
-            self.clean[layer][...] = signal
-            signal += self.n[layer]
+        if self.clean is not None:
+            self.clean[...] = x
+            x += self.n[0]
 
     def run(self, start: int, signals: list[Array], *, held: bool = True) -> Array:
         """Run the layers above ``start`` from its signal, and return log p(t) (rows, 1).
