@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,32 +20,35 @@ from nembp.threads import threads
 
 Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 NOISE = 0.7  # standard deviations of the test inputs
+EPOCHS, FOLDS = 60, 5
 
 
 def sets() -> dict[str, Callable[[], Data]]:
     """Return what makes each data set, all of scikit-learn's own."""
     from sklearn import datasets
 
-    def synthetic() -> Data:
-        options = {"n_informative": 20, "n_classes": 5, "class_sep": 1.0, "random_state": 0}
-        X, y = datasets.make_classification(5000, 40, **options)
-        return X, y
-
+    options = {"n_informative": 20, "n_classes": 5, "class_sep": 1.0, "random_state": 0}
     return {
-        "breast-cancer": lambda: datasets.load_breast_cancer(return_X_y=True),
-        "wine": lambda: datasets.load_wine(return_X_y=True),
-        "iris": lambda: datasets.load_iris(return_X_y=True),
-        "digits": lambda: datasets.load_digits(return_X_y=True),
-        "synthetic": synthetic,
+        "breast-cancer": partial(datasets.load_breast_cancer, return_X_y=True),
+        "wine": partial(datasets.load_wine, return_X_y=True),
+        "iris": partial(datasets.load_iris, return_X_y=True),
+        "digits": partial(datasets.load_digits, return_X_y=True),
+        "synthetic": partial(datasets.make_classification, 5000, 40, **options),
     }
 
 
-def compare(
-    data: Data, *, epochs: int = 100, folds: int = 5, seeds: Sequence[int] = (0, 1), **options: Any
-) -> dict[str, float]:
-    """Return times, accuracies and their paired differences on one data set.
+def check(name: str) -> None:
+    """Raise ArchitectureError unless there is a data set of that name."""
+    if name not in sets():
+        raise ArchitectureError(f"no data set {name!r}; expected one of {', '.join(sets())}")
 
-    ``options`` are of the `BidirectionalClassifier`, such as ``backward_weight``.
+
+def measure(
+    case: Any, backend: object, repeats: int | None = None, budget: float = 0.0
+) -> dict[str, Any]:
+    """Return times, accuracies and their paired differences on the data set that the case names.
+
+    ``repeats`` are splits into five folds, two by default; ``backend`` and ``budget`` are not used.
     """
     from sklearn.model_selection import StratifiedKFold
     from sklearn.neural_network import MLPClassifier
@@ -51,25 +56,23 @@ def compare(
 
     from nembp.estimators import BidirectionalClassifier
 
-    X, y = data
-    same: dict[str, Any] = {"max_iter": epochs, "tol": 0.0, "n_iter_no_change": epochs + 1}
-    results: dict[str, list[tuple[float, float, float]]] = {"ours": [], "mlp": []}
-    with threads(1):
-        for seed in seeds:
-            folded = StratifiedKFold(folds, shuffle=True, random_state=seed).split(X, y)
+    start, (X, y) = time.perf_counter(), sets()[case.network]()
+    same: dict[str, Any] = {"max_iter": EPOCHS, "tol": 0.0, "n_iter_no_change": EPOCHS + 1}
+    kinds = {"mlp": MLPClassifier, "ours": BidirectionalClassifier}
+    results: dict[str, list[tuple[float, ...]]] = {"mlp": [], "ours": []}
+    with threads(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the epochs end before convergence
+        for seed in range(repeats or 2):
+            folded = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(X, y)
             for fold, (train, test) in enumerate(folded):
                 scaler = StandardScaler().fit(X[train])
                 x, held = scaler.transform(X[train]), scaler.transform(X[test])
                 noise = np.random.default_rng([seed, fold]).normal(0.0, NOISE, held.shape)
-                own = {"random_state": folds * seed + fold, **same}
-                pair = [
-                    ("mlp", MLPClassifier(**own)),
-                    ("ours", BidirectionalClassifier(**own, **options)),
-                ]
-                for name, model in pair[:: 1 if fold % 2 else -1]:
-                    start = time.perf_counter()
+                for name in ("mlp", "ours") if fold % 2 else ("ours", "mlp"):
+                    model = kinds[name](random_state=FOLDS * seed + fold, **same)
+                    before = time.perf_counter()
                     model.fit(x, y[train])
-                    seconds = time.perf_counter() - start
+                    seconds = time.perf_counter() - before
                     scores = (model.score(each, y[test]) for each in (held, held + noise))
                     results[name].append((seconds, *scores))
     ours, mlp = (np.array(results[name]) for name in ("ours", "mlp"))
@@ -82,31 +85,9 @@ def compare(
             f"{kind}_gain": float(difference.mean()),
             f"{kind}_gain_error": float(difference.std(ddof=1) / len(difference) ** 0.5),
         }
-    return row
-
-
-def check(name: str) -> None:
-    """Raise ArchitectureError unless there is a data set of that name."""
-    if name not in sets():
-        raise ArchitectureError(f"no data set {name!r}; expected one of {', '.join(sets())}")
-
-
-def measure(case: Any, backend: object, repeats: int | None, budget: float) -> dict[str, Any]:
-    """Compare both classifiers on the data set that the case names.
-
-    ``repeats`` are splits into five folds, two by default; ``backend`` and ``budget`` are not used.
-    """
-    start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the epochs end before convergence
-        row = compare(sets()[case.network](), epochs=60, seeds=range(repeats or 2))
     headline = (
         f"{row['time_ratio']:.2f} of MLPClassifier's time, accuracy {100 * row['accuracy']:.1f} % "
         f"({100 * row['accuracy_gain']:+.2f} ± {100 * row['accuracy_gain_error']:.2f})"
     )
-    seconds = time.perf_counter() - start
-    return {"kind": "estimator", "network": case.network, "headline": headline, **row} | {
-        "threads": 1,
-        "batch": case.batch,
-        "seconds": seconds,
-    }
+    own = {"kind": "estimator", "headline": headline, "seconds": time.perf_counter() - start}
+    return {**asdict(case), **own, **row}
