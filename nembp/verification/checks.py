@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from nembp.verification.laws import LAWS, Law
 from nembp.verification.laws.law import BP, Bench, End, agrees, host
 from nembp.verification.laws.networks import averages, error_size, ways
 from nembp.verification.laws.parts import SUPPORTS
-from nembp.verification.reports import Array, LawReport, LawResult, near, result_of
+from nembp.verification.reports import Array, Deviation, LawReport, LawResult, near, result_of
 
 FAMILIES = {
     Likelihood: "likelihood",
@@ -170,26 +171,26 @@ def check_network(
     given = _given(net, x, y, seed)
     options = {"method": method, "max_evaluations": max_evaluations, "seed": seed}
     with quiet():
-        results = _slopes(given, options)
+        results: list[Any] = _slopes(given, options)
         results += [law.result(given, given.network.backend) for law in _named(NETWORK_LAWS)]
     return _finished(repr(net), results, raises)
 
 
-def _slopes(given: Given, options: dict[str, Any]) -> list[LawResult | None]:
+def _slopes(given: Given, options: dict[str, Any]) -> list[LawResult]:
     """Check the gradients of both directions, and those in the network's own precision."""
-    own, results = given.network, list[LawResult | None]()
+    own, results = given.network, list[tuple[str, float, Deviation]]()
     for way, x, t in ways(own, given.x, given.t):
         exact, of_way = way.to(dtype="float64"), f"of the {way.direction} direction"
         if own.dtype != "float64":
             a, b = (host(n, backpropagate(n, x, t)[0]) for n in (way, exact))
-            found = near(a, b, "gradient", error_size(exact, x, t))
-            law = f"gradient {of_way} in {own.dtype}"
-            results.append(result_of(law, BP, 2e-3, [found]))
+            error = near(a, b, "gradient", error_size(exact, x, t))
+            results.append((f"gradient {of_way} in {own.dtype}", 2e-3, error))
         for by in averages(own):
             for report in _gradients(exact, x, t, by, options):
                 law = f"{report.name} {of_way}, {by} statistics"
-                results.append(result_of(law, BP, 0.0, [agrees(report)]))
-    return results
+                results.append((law, 0.0, agrees(report)))
+    found = (result_of(law, BP, tolerance, [error]) for law, tolerance, error in results)
+    return [result for result in found if result is not None]
 
 
 def _given(net: Network, x: Any, y: Any, seed: int) -> Given:
@@ -345,22 +346,22 @@ def _cases(made: Any, seed: int) -> Iterator[Case]:
 
 
 def _in_networks(cases: list[Case], device: str | Backend, seed: int) -> Iterator[LawResult]:
-    """Yield each law's worst result over networks that hold the extension."""
+    """Yield each law's worst result over networks that hold the extension, slopes first."""
+    slopes: list[LawResult] = []
     for case in cases[:2]:
-        report = check_network(case.net(device=device), *case.batch(), seed=seed, raises=False)
-        if not report.passed or case is cases[1]:
-            yield from (
-                LawResult(**vars(law) | {"law": f"in a network: {law.law}"}) for law in report.laws
-            )
-            break
+        if all(slope.passed for slope in slopes):
+            given = _given(case.net(device=device), *case.batch(), seed)
+            with quiet():
+                slopes = _slopes(given, {"max_evaluations": 3000, "seed": seed})
+    for slope in slopes:
+        yield replace(slope, law=f"in a network: {slope.law}")
     for law in _named((*NETWORK_LAWS, "files")):
         found = [(law.result(case, device), case) for case in cases]
         results = [(result, case) for result, case in found if result is not None]
         if results:
             result, case = max(results, key=lambda pair: (not pair[0].passed, pair[0].error))
             worst = result.worst if result.passed else f"{result.worst}, in {case!r}"
-            fields = {"law": f"in a network: {law.name}: {law.statement}", "worst": worst}
-            yield LawResult(**vars(result) | fields)
+            yield replace(result, law=f"in a network: {law.name}: {law.statement}", worst=worst)
 
 
 # -- results ---------------------------------------------------------------------------------------
