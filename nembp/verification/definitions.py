@@ -99,15 +99,15 @@ def _fixed(linear_map: Any) -> Array:
 # -- activations -----------------------------------------------------------------------------------
 def activate(f: Activation | None, z: Array) -> Array:
     """Return f(z)."""
-    if isinstance(f, LeakyReLU):
-        return np.where(z.real > 0, z, f.slope * z)
+    if isinstance(f, ReLU | LeakyReLU):  # of complex numbers, by the real part
+        return np.where(z.real > 0, z, getattr(f, "slope", 0.0) * z)
     return np.asarray(textbook.ACTIVATIONS[f.name if f else "identity"][0](z))
 
 
 def derivative(f: Activation | None, z: Array) -> Array:
     """Return f'(z) at real or complex z."""
-    if isinstance(f, LeakyReLU):
-        return np.where(z.real > 0, 1.0, f.slope)
+    if isinstance(f, ReLU | LeakyReLU):
+        return np.where(z.real > 0, 1.0, getattr(f, "slope", 0.0))
     return np.asarray(textbook.ACTIVATIONS[f.name if f else "identity"][1](activate(f, z)))
 
 
