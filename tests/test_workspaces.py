@@ -52,7 +52,7 @@ def workspaces(
         yield RowWorkspace(linear, backend, **options)
     if type(linear) is Convolution:
         yield Im2colWorkspace(linear, backend, parts, dtype, **options)
-        if backend.has_strided_views:
+        if backend.has_cache:
             for plan in plans(linear):
                 yield WinogradWorkspace(plan, backend, parts, dtype, **options)
 

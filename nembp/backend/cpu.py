@@ -15,7 +15,6 @@ class NumpyBackend(Backend):
 
     name = "cpu"
     has_cache = True
-    has_strided_views = True
     chunk = 1 << 16  # four float32 vectors and the scratch of a chunk stay in a 1 MiB cache
 
     def __init__(self) -> None:
@@ -65,10 +64,6 @@ class NumpyBackend(Backend):
         if z.dtype.kind == "c":  # complex steps: analytic, and small z
             return np.log1p(np.exp(z, out=out), out=out)
         return super().softplus(z, out)
-
-    def strided_view(self, array: Array, shape: tuple[int, ...], steps: tuple[int, ...]) -> Array:
-        strides = tuple(array.itemsize * step for step in steps)
-        return np.lib.stride_tricks.as_strided(array, shape, strides)
 
     def copy_windows(self, images: Array, stride: Pair, out: Array) -> None:
         out[...] = _windows(images, stride, out.shape[3:5], out.shape[1:3])

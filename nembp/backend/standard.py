@@ -98,8 +98,7 @@ class Backend:
     """
 
     name = "standard"
-    has_cache = False  # whether work in blocks of cache size pays
-    has_strided_views = False
+    has_cache = False  # NumPy's arrays: work in blocks of cache size pays
     chunk = 1 << 62  # elements that an optimizer works through at a time
     column_bytes = 1 << 62  # of the columns of images laid out at once
 
@@ -195,10 +194,6 @@ class Backend:
     def softplus(self, z: Array, out: Array) -> Array:
         """Write log(1 + eᶻ) into ``out``."""
         return self.xp.logaddexp(z, self.fixed_zeros[(z.shape[-1],), z.dtype], out=out)
-
-    def strided_view(self, array: Array, shape: tuple[int, ...], steps: tuple[int, ...]) -> Array:
-        """Return a view of a contiguous array from its start, with steps in elements."""
-        raise NotImplementedError("the array-API standard has no strided views")
 
     # -- random draws ------------------------------------------------------------------------------
     def generator(self, seed: int, name: str) -> Any:

@@ -31,9 +31,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from nembp.backend import Array, Backend
-from nembp.engine.linear import cut
+from nembp.engine.linear import cut, in_blocks
 from nembp.errors import ArchitectureError
-from nembp.threads import run_parallel
 
 BLOCK_BYTES = 1 << 17  # of a matrix's rows: four such blocks stay in cache
 
@@ -140,17 +139,17 @@ class Normalizer:
         # a channel's numbers at each of its pixels: rows are then worked on in long runs
         self._wide = [backend.empty((size,), dtype) for _ in range(3)]
         self._by_pixel = [xp.reshape(wide, (self._pixels, channels)) for wide in self._wide]
-        # the blocks of rows of each worker, which stay in cache, and its scratch and sums
+        # blocks of rows that stay in cache, and each worker's scratch and sums
         most = rows
         if backend.has_cache:
             most = max(1, BLOCK_BYTES // (size * np.dtype(dtype).itemsize))
-        self._blocks = [
-            cut(own.start, own.stop - own.start, -(-(own.stop - own.start) // most))
-            for own in cut(0, rows, min(workers, rows))
-        ]
-        most = max(block.stop - block.start for blocks in self._blocks for block in blocks)
-        self._scratch = [backend.empty((most, size), dtype) for _ in self._blocks]
-        self._sums = [[backend.empty((1, size), dtype) for _ in range(3)] for _ in self._blocks]
+        self._workers = min(workers, rows)
+        blocks = -(-rows // (most * self._workers)) * self._workers
+        self._blocks = cut(0, rows, min(blocks, rows))
+        most = max(block.stop - block.start for block in self._blocks)
+        own = range(self._workers)
+        self._scratch = [backend.empty((most, size), dtype) for _ in own]
+        self._sums = [[backend.empty((1, size), dtype) for _ in range(3)] for _ in own]
         self._one_of_each_row = backend.ones((1, rows), dtype)
         self._one_of_each_pixel = backend.ones((1, self._pixels), dtype)
 
@@ -171,14 +170,14 @@ class Normalizer:
         xp.reciprocal(self._scale, out=self._scale)
         mean, scale, gain = self._spread(self.mean, self._scale, self._gain)
 
-        def task(worker: int, block: slice) -> None:
+        def task(worker: int, index: int, block: slice) -> None:
             rows, hat = z[block, :], hats[block, :]
             if not measured:  # measuring left z − μ
                 rows -= mean
             xp.multiply(rows, scale, out=hat)
             xp.multiply(hat, gain, out=rows)
 
-        self._work(task)
+        in_blocks(task, self._blocks, self._workers)
 
     def _measure(self, z: Array) -> None:
         """Take μ and σ² of ``z``, and write z − μ over it.
@@ -186,11 +185,11 @@ class Normalizer:
         In two passes, for Σ (z − μ)² / N does not cancel as Σ z² / N − μ² does.
         """
         xp, shares = self._backend.xp, None if self._counts is None else self._counts.shares.T
-        self._sum(lambda worker, block: (z[block, :],), (self.mean,), shares)
+        self._sum(lambda worker, index, block: (z[block, :],), (self.mean,), shares)
         self.mean *= self._share
         (mean,) = self._spread(self.mean)
 
-        def squares(worker: int, block: slice) -> tuple[Array]:
+        def squares(worker: int, index: int, block: slice) -> tuple[Array]:
             rows = z[block, :]
             rows -= mean
             return (xp.multiply(rows, rows, out=self._scratch_of(worker, block)),)
@@ -206,7 +205,7 @@ class Normalizer:
         """
         xp, hats, counts = self._backend.xp, self._hat, self._counts
 
-        def terms(worker: int, block: slice) -> tuple[Array, Array]:
+        def terms(worker: int, index: int, block: slice) -> tuple[Array, Array]:
             rows, scratch = error[block, :], self._scratch_of(worker, block)
             return rows, xp.multiply(rows, hats[block, :], out=scratch)
 
@@ -217,7 +216,7 @@ class Normalizer:
         shift *= self._share
         slope *= self._share
 
-        def task(worker: int, block: slice) -> None:
+        def task(worker: int, index: int, block: slice) -> None:
             rows, scratch = error[block, :], self._scratch_of(worker, block)
             if self.of_batch:
                 xp.multiply(hats[block, :], slope, out=scratch)
@@ -227,7 +226,7 @@ class Normalizer:
                 rows -= scratch
             rows *= factor
 
-        self._work(task)
+        in_blocks(task, self._blocks, self._workers)
 
     # -- running statistics --------------------------------------------------------------------
     def update_running(self) -> None:
@@ -255,18 +254,9 @@ class Normalizer:
     def _scratch_of(self, worker: int, block: slice) -> Array:
         return self._scratch[worker][: block.stop - block.start, :]
 
-    def _work(self, task: Callable[[int, slice], object]) -> None:
-        """Call ``task(worker, block)`` on every block of rows."""
-
-        def run(worker: int) -> None:
-            for block in self._blocks[worker]:
-                task(worker, block)
-
-        run_parallel(run, range(len(self._blocks)))
-
     def _sum(
         self,
-        terms: Callable[[int, slice], tuple[Array, ...]],
+        terms: Callable[[int, int, slice], tuple[Array, ...]],
         sums: tuple[Array, ...],
         shares: Array = None,
     ) -> None:
@@ -274,16 +264,15 @@ class Normalizer:
         backend, xp = self._backend, self._backend.xp
         weights = self._one_of_each_row if shares is None else shares
 
-        def task(worker: int, block: slice) -> None:
+        def task(worker: int, index: int, block: slice) -> None:
             *totals, spare = self._sums[worker]
-            first = block is self._blocks[worker][0]
-            for total, values in zip(totals, terms(worker, block), strict=False):
+            for total, values in zip(totals, terms(worker, index, block), strict=False):
                 # a product with ones sums columns faster than a reduction
-                backend.matmul(weights[:, block], values, total if first else spare)
-                if not first:
+                backend.matmul(weights[:, block], values, total if index == worker else spare)
+                if index > worker:
                     xp.add(total, spare, out=total)
 
-        self._work(task)
+        in_blocks(task, self._blocks, self._workers)
         for which, out in enumerate(sums):
             total = self._sums[0][which]
             for others in self._sums[1:]:

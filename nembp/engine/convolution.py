@@ -107,7 +107,7 @@ class Convolution(ShapedMap):
     ) -> BlockWorkspace:
         """Return a workspace by Winograd's algorithm where that costs less, else by im2col."""
         options = {"upward": upward, "workers": workers}
-        plan = winograd_plan(self, sum(parts)) if backend.has_strided_views else None
+        plan = winograd_plan(self, sum(parts)) if backend.has_cache else None
         if plan is not None:
             return WinogradWorkspace(plan, backend, parts, dtype, **options)
         return Im2colWorkspace(self, backend, parts, dtype, **options)

@@ -427,17 +427,10 @@ class BlockWorkspace(Workspace):
         return self._blocks[rows]
 
     def _work(self, rows: int, task: Callable[[int, int, slice], Any]) -> None:
-        """Call ``task(worker, index, block)`` for every block of a signal of so many rows."""
-        blocks = self.blocks(rows)
-
-        def run(worker: int) -> None:
-            for index in range(worker, len(blocks), self.workers):
-                task(worker, index, blocks[index])
-
-        run_parallel(run, range(self.workers))
+        in_blocks(task, self.blocks(rows), self.workers)
 
     def _sum_over(self, rows: int, task: Callable[[int, int, slice], Any]) -> Array:
-        """Call ``task`` as :meth:`_work` does, and return what it gave :meth:`_add_product`."""
+        """Call ``task`` on every block, and return the sum of what it gave :meth:`_add_product`."""
         self._begun = [False] * self.workers
         self._work(rows, task)
         total = self._sums[0]
@@ -464,6 +457,16 @@ def cut(start: int, rows: int, count: int, unit: int = 1) -> list[slice]:
     units = -(-rows // unit)
     edges = [start + min(rows, -(-units * k // count) * unit) for k in range(count + 1)]
     return [slice(*block) for block in pairwise(edges) if block[0] < block[1]]
+
+
+def in_blocks(task: Callable[[int, int, slice], Any], blocks: list[slice], workers: int) -> None:
+    """Call ``task(worker, index, block)`` for every block, which workers take in turns."""
+
+    def run(worker: int) -> None:
+        for index in range(worker, len(blocks), workers):
+            task(worker, index, blocks[index])
+
+    run_parallel(run, range(workers))
 
 
 @contextmanager

@@ -165,8 +165,9 @@ class Tiles:
         row = width * shape[2]
         tile = hop[0] * unit[0] * row, hop[1] * unit[1] * shape[2]
         steps = (unit[0] * row, unit[1] * shape[2], height * row, *tile, row, 1)
+        strides = tuple(padded[0].itemsize * step for step in steps)
         self._tiles_in, tiles_out = (
-            backend.strided_view(each, tuple(self._tiles.shape), steps) for each in padded
+            np.lib.stride_tricks.as_strided(each, self._tiles.shape, strides) for each in padded
         )
         rows, columns = (slice(p, p + size) for p, size in zip(padding, shape, strict=False))
         self._image_in, self._image_out = (each[:, rows, columns, :] for each in padded)
