@@ -396,19 +396,25 @@ NAMES = (
 )
 
 
-def find_idx(folder: Path, name: str) -> Path | None:
-    """Find one of the four files, packed or not: raw ones first, since they are mapped.
+_IDX_NAME = re.compile(r"(.*)(train|t10k|test)-(images|labels)([-.])idx([13])-ubyte(\.gz)?")
 
-    Its dashes may be dots; it may lie in a folder of its own name, as Kaggle packs it; and files
+
+def idx_files(folder: Path) -> dict[tuple[str, str], Path]:
+    """Find a folder's files by their prefix and standard name: raw ones first, as they are mapped.
+
+    A dash may be a dot; a file may lie in a folder of its own name, as Kaggle packs it; and files
     other than MNIST's may say "test" where MNIST's say "t10k".
     """
-    for stem in dict.fromkeys((name, name.replace("t10k", "test"))):
-        for candidate in (stem, stem.replace("-idx", ".idx")):
-            for packed in (candidate, f"{candidate}.gz"):
-                for path in (folder / packed, folder / packed / packed):
-                    if os.path.isfile(path):
-                        return path
-    return None
+    found: dict[tuple[str, str], Path] = {}
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    matches = [match for name in names if (match := _IDX_NAME.fullmatch(name))]
+    for match in sorted(matches, key=lambda m: (m[2] == "test", m[4] == ".", bool(m[6]))):
+        path = folder / match[0]
+        path = path / match[0] if os.path.isdir(path) else path
+        part = match[2].replace("test", "t10k")
+        if os.path.isfile(path):
+            found.setdefault((match[1], f"{part}-{match[3]}-idx{match[5]}-ubyte"), path)
+    return found
 
 
 def find_four(place: Path) -> tuple[list[Path], str]:
@@ -420,9 +426,8 @@ def find_four(place: Path) -> tuple[list[Path], str]:
     folder, wanted = place, ""
     if not os.path.isdir(place):  # unlike Path.is_dir it takes no permission for no
         folder, wanted = place.parent, place.name.rstrip("-") + "-"
-    first = re.compile(r"(.*)" + NAMES[0].replace("-idx", "[-.]idx") + r"(\.gz)?")
-    found = os.listdir(folder) if os.path.isdir(folder) else []
-    prefixes = sorted({match[1] for name in found if (match := first.fullmatch(name))})
+    files = idx_files(folder)
+    prefixes = sorted({prefix for prefix, name in files if name == NAMES[0]})
     if folder != place:
         if wanted not in prefixes:
             kind = "not a folder" if os.path.exists(place) else "no such folder"
@@ -435,15 +440,14 @@ def find_four(place: Path) -> tuple[list[Path], str]:
             f"{place / prefixes[0].rstrip('-')}"
         )
     prefix = "" if not prefixes or "" in prefixes else prefixes[0]
-    paths = [find_idx(folder, prefix + name) for name in NAMES]
-    for name, path in zip(NAMES, paths, strict=True):
-        if path is None:
+    for name in NAMES:
+        if (prefix, name) not in files:
             raise DataError(
                 f"{folder / (prefix + name)}: no such file, nor with .gz or as "
                 f"{prefix + name.replace('-idx', '.idx')}; expected the four IDX files in the "
                 f"folder. {fetch}"
             )
-    return [path for path in paths if path is not None], prefix
+    return [files[prefix, name] for name in NAMES], prefix
 
 
 def read_four(paths: list[Path]) -> tuple[Raw, Raw]:

@@ -20,7 +20,7 @@ from typing import IO, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from nembp.datasets import builtin, cifar
-from nembp.datasets.arrays import NAMES, find_idx, read_idx
+from nembp.datasets.arrays import NAMES, idx_files, read_idx
 from nembp.datasets.builtin import Content, idx_md5
 from nembp.errors import ArchitectureError, DataError, NembpError, OutputError
 from nembp.files import remove_stale, replacing
@@ -217,7 +217,7 @@ def _check_idx(url: str, path: str, content: Content) -> None:
 
 def _is_there(folder: Path, name: str) -> bool:
     """Whether the folder has this file of MNIST; DataError when another one is in its place."""
-    path = find_idx(folder, name)
+    path = idx_files(folder).get(("", name))
     if path is None:
         return False
     try:
