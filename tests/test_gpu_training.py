@@ -214,7 +214,7 @@ def test_a_step_copies_only_its_streamed_batch(device, graphs, noise, resident, 
     options = {"cuda_graphs": graphs, "resident": resident, "prefetch": False, "noise": noise}
     trainer = trainer_of(CupyBackend(), epochs=9, **options)
     trainer.run_epoch()
-    counts, launches, original = [], [], trainer._step_on_device
+    counts, launches, original = [], [], trainer._step
 
     def counted(*args: Any) -> None:
         counts.append((device.waits, device.uploads))
@@ -222,7 +222,7 @@ def test_a_step_copies_only_its_streamed_batch(device, graphs, noise, resident, 
         original(*args)
         launches.append(tuple(device.launches))
 
-    monkeypatch.setattr(trainer, "_step_on_device", counted)
+    monkeypatch.setattr(trainer, "_step", counted)
     trainer.run_epoch()
     # a batch is staged, and its buffer's own copy waited for, before each step
     assert set(map(tuple, np.diff(counts, axis=0).tolist())) == {(0, 0) if resident else (1, 1)}

@@ -284,14 +284,14 @@ def test_a_file_cut_short_ends_the_training_not_the_process(prefetch, tmp_path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_an_interrupted_training_leaves_no_thread(error, tmp_path):
     trainer = trainer_of(in_file(images(), tmp_path), prefetch=True)
-    step = trainer.step
+    step = trainer._step
 
     def interrupted(*args: Any) -> None:
         step(*args)
         if trainer.iteration == 3:
             raise error
 
-    trainer.step = interrupted  # type: ignore[method-assign]
+    trainer._step = interrupted  # type: ignore[method-assign]
     with pytest.raises(error):
         trainer.run()
 

@@ -273,9 +273,9 @@ GAN = GanConfig(
     discriminator=(8,), device="cpu", scored_samples=100, averaging=0.9,
 )  # fmt: skip
 RUNS = {
-    "train": (TRAIN, train_run, resume_run, Trainer, ["model.npz"]),
+    "train": (TRAIN, train_run, resume_run, (Trainer, "_step"), ["model.npz"]),
     "gan": (
-        GAN, run_gan, resume_gan, AdversarialTrainer,
+        GAN, run_gan, resume_gan, (AdversarialTrainer, "step"),
         ["generator.npz", "discriminator.npz", "samples.png", "training.gif"],
     ),
 }  # fmt: skip
@@ -300,7 +300,7 @@ def test_a_run_that_something_ended_goes_on_to_the_same_folder(monkeypatch, comm
     config, begin, resume, trainer, names = RUNS[command]
     begin(config, "whole")
     with monkeypatch.context() as patch:
-        step, done = trainer.step, []
+        step, done = getattr(*trainer), []
 
         def ended(self, *args):
             if len(done) >= steps:
@@ -308,7 +308,7 @@ def test_a_run_that_something_ended_goes_on_to_the_same_folder(monkeypatch, comm
             done.append(1)
             step(self, *args)
 
-        patch.setattr(trainer, "step", ended)
+        patch.setattr(*trainer, ended)
         with pytest.raises(MemoryError):
             begin(config, "parts", checkpoint_every=1e-9)
     told: list[dict[str, Any]] = []
@@ -328,7 +328,7 @@ def test_a_signal_stops_between_two_steps(monkeypatch, command):
     config, begin, resume, trainer, names = RUNS[command]
     begin(config, "whole")
     with monkeypatch.context() as patch:
-        step, done = trainer.step, []
+        step, done = getattr(*trainer), []
 
         def told(self, *args):
             if len(done) == 4:
@@ -336,7 +336,7 @@ def test_a_signal_stops_between_two_steps(monkeypatch, command):
             done.append(1)
             step(self, *args)
 
-        patch.setattr(trainer, "step", told)
+        patch.setattr(*trainer, told)
         patch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
         with pytest.raises(KeyboardInterrupt, match=f"`nembp {command} --resume parts` goes on"):
             begin(config, "parts")

@@ -240,17 +240,17 @@ def test_an_interrupted_run_keeps_the_last_epoch():
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError(5, "disk"), ValueError])
 def test_whatever_ends_it_the_last_epoch_is_kept(monkeypatch, error):
     """A step in progress does not reach the model."""
-    step = run_module.Trainer.step
+    step = run_module.Trainer._step
 
     def ended(self, *args):
         step(self, *args)
         if self.epoch == 2:
             raise error
 
-    monkeypatch.setattr(run_module.Trainer, "step", ended)
+    monkeypatch.setattr(run_module.Trainer, "_step", ended)
     with pytest.raises(type(error) if isinstance(error, OSError) else error):
         train_run(TINY, "a")
-    monkeypatch.setattr(run_module.Trainer, "step", step)
+    monkeypatch.setattr(run_module.Trainer, "_step", step)
     train_run(TINY.replace({"epochs": 1}), "b")
     assert np.array_equal(parameters("a"), parameters("b"))
     status = "interrupted" if error is KeyboardInterrupt else "failed"
@@ -262,7 +262,7 @@ def test_nothing_learned_is_said(monkeypatch):
     def interrupted(self, *args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module.Trainer, "step", interrupted)
+    monkeypatch.setattr(run_module.Trainer, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt, match="nothing was learned"):
         train_run(TINY, "a")
     assert (summary("a")["status"], summary("a")["forward/nll"]) == ("interrupted", None)

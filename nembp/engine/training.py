@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nembp.backend import Array, stream
+from nembp.backend.standard import Steps
 from nembp.engine.backprop import JointBackpropagation, Path
 from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Multinomial
 from nembp.engine.network import Network
@@ -375,11 +376,12 @@ class Trainer:
         self._means = EpochMeans(net)
         # on a GPU, a step finds its numbers and samples in the device's memory
         self.on_device = backend.has_kernel(self.optimizer) and not host_noise
+        self._steps = Steps(backend, self.batch_size)
         if self.on_device:
-            width = 3 + len(self._noise)
-            self._steps = backend.steps(reader.n, self.batch_size, width)
-            step = self._resident_step if reader.is_resident else self._work
-            self.captured = backend.capture(step) if cuda_graphs else step
+            self._steps = backend.steps(reader.n, self.batch_size, 3 + len(self._noise))
+        # samples from the host are read apart, which no graph does
+        step = self._read_and_work if reader.is_resident else self._work
+        self.captured = backend.capture(step) if self.on_device and cuda_graphs else step
 
     @property
     def steps_per_epoch(self) -> int:
@@ -450,17 +452,11 @@ class Trainer:
         n = self.reader.n
         order = self._order.permutation(n) if self._shuffle else np.arange(n)
         order = order[done * self.batch_size :]
-        step = self.step
-        if self.on_device:
-            first, left = self.iteration, self.steps_per_epoch - done
-            rows = [self._numbers(first + k, k) for k in range(left)]
-            if rows:
-                self._steps.lay_out(order, np.array(rows))
-            step = self._step_on_device
+        self._lay_out(order)
         batches = self.reader.batches(order, self.batch_size, prefetch=self.prefetch)
         with closing(batches), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for index, staged in batches:
-                step(index, staged)
+                self._step(index.shape[0], staged)
                 self.batch += 1
                 if self.iteration % CHECK_EVERY == 0 and net.backend.name == "cpu":
                     self._check_finite(whole=False)
@@ -545,32 +541,36 @@ class Trainer:
         self._best = best and (best["score"], best["epoch"], _pair(best["net"]))
 
     # -- a step ----------------------------------------------------------------------------------
-    def step(self, index: Array, staged: Any = None) -> None:
-        """Train on the samples at ``index``: one gradient, one move, nothing allocated.
+    def step(self, index: Array) -> None:
+        """Train on the samples at ``index``: one gradient, one move, nothing allocated."""
+        self._lay_out(index)
+        self._step(index.shape[0])
 
-        ``staged`` is what :meth:`SampleReader.batches` gives with the index.
-        """
-        joint = self.joint(index.shape[0])
-        self._count(self._numbers(self.iteration))
-        self._read(joint, index, staged)
-        self._work(index.shape[0])
+    def _lay_out(self, order: Any) -> None:
+        """Lay out the steps to come: their samples, and a row of numbers for each."""
+        count = -(-order.shape[0] // self.batch_size)
+        if count:
+            rows = [self._numbers(self.iteration + k, k) for k in range(count)]
+            self._steps.lay_out(order, np.array(rows))
 
-    def _step_on_device(self, index: Array, staged: Any = None) -> None:
-        """Make the next step of the epoch, whose numbers and samples :meth:`run_epoch` laid out."""
-        rows, joint = index.shape[0], self.joint(index.shape[0])
-        self._count(None)
-        if not self.reader.is_resident:  # from the host, which no graph does
-            self._row, index = self._steps.take(rows)
-            self._read(joint, index, staged)
+    def _step(self, rows: int, staged: Any = None) -> None:
+        """Make the next of the steps that were laid out; a captured one does nothing here."""
+        self.joint(rows)
+        self.learning_rate = self.factor(self.iteration) * self.optimizer.learning_rate
+        self.iteration += 1
+        self.optimizer.steps += 1
+        if not self.reader.is_resident:
+            self._read(rows, staged)
         self.captured(rows)
 
-    def _resident_step(self, rows: int) -> None:
-        self._row, index = self._steps.take(rows)
-        joint = self.joint(rows)
-        self._read(joint, index)
+    def _read_and_work(self, rows: int) -> None:
+        self._read(rows)
         self._work(rows)
 
-    def _read(self, joint: JointBackpropagation, index: Array, staged: Any = None) -> None:
+    def _read(self, rows: int, staged: Any = None) -> None:
+        """Take the step's numbers, and read its samples."""
+        self._row, index = self._steps.take(rows)
+        joint = self.joint(rows)
         self.reader.read(index, joint.x, joint.t, staged)
         if self._weights is not None:
             self.net.backend.take_rows(self._weights, index, joint.w)
@@ -594,13 +594,6 @@ class Trainer:
         moves = self.optimizer.numbers(self.optimizer.steps + ahead + 1, self.factor(iteration))
         epoch = max(self.epoch, 1)
         return *moves, *(n.std_at(epoch, iteration + 1) for n in self._noise.values())
-
-    def _count(self, numbers: Any) -> None:
-        """Begin a step."""
-        self.learning_rate = self.factor(self.iteration) * self.optimizer.learning_rate
-        self.iteration += 1
-        self.optimizer.steps += 1
-        self._row = numbers
 
     def joint(self, rows: int) -> JointBackpropagation:
         """Return what computes the gradient of so many samples, with its buffers."""
