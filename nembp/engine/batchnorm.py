@@ -41,18 +41,10 @@ Statistics: TypeAlias = Literal["batch", "running"]
 
 @dataclass(frozen=True)
 class BatchNormalization:
-    """How a layer is normalized.
+    """How a layer is normalized."""
 
-    Parameters
-    ----------
-    epsilon : float
-        ε > 0, added to the variance.
-    momentum : float
-        Share 0 < m ≤ 1 of the newest batch in the running statistics.
-    """
-
-    epsilon: float = 1e-5
-    momentum: float = 0.1
+    epsilon: float = 1e-5  # ε > 0, added to the variance
+    momentum: float = 0.1  # share 0 < m ≤ 1 of the newest batch in the running statistics
 
     def __post_init__(self) -> None:
         if not (0.0 < self.epsilon < math.inf and 0.0 < self.momentum <= 1.0):
@@ -102,13 +94,6 @@ class Normalizer:
     A row of a signal is one number for each channel of a pixel, then of the next. ``gain`` and
     ``running`` (mean, variance) are views (channels,) of the network's vectors, ``counts`` those of
     the samples that each row stands for; only the batch's own statistics carry gradients.
-
-    Attributes
-    ----------
-    mean, variance : array, shape (channels,)
-        Of the last batch.
-    bias_gradient, gain_gradient : array, shape (channels,)
-        ∂/∂β and ∂/∂γ, after :meth:`pull_back`.
     """
 
     def __init__(

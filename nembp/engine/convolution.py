@@ -35,25 +35,17 @@ BLOCK_BYTES = 1 << 19  # of windows; with the products' own copies that fills a 
 class Convolution(ShapedMap):
     """Correlation of images with kernels; W has shape (height, width, channels in, channels out).
 
-    Parameters
-    ----------
-    shape : tuple of int
-        (H, W, C) of the lower layer, to which the adjoint leads back whatever the stride leaves
-        over.
-    channels : int
-        Of the upper layer.
-    kernel, stride, padding : tuple of int
-        (vertical, horizontal) extent, step between windows, and zeros around the image, in pixels.
+    Pairs are (vertical, horizontal), in pixels.
 
     >>> Convolution((32, 32, 3), 16, (4, 4), (2, 2), (1, 1)).output_shape
     (16, 16, 16)
     """
 
-    shape: Shape
-    channels: int
+    shape: Shape  # of the lower layer, to which the adjoint leads whatever the stride leaves over
+    channels: int  # of the upper layer
     kernel: Pair
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
+    stride: Pair = (1, 1)  # from one window to the next
+    padding: Pair = (0, 0)  # zeros around the image
     in_workers = True
 
     def __post_init__(self) -> None:

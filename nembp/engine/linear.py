@@ -223,19 +223,11 @@ class _Weightless(ShapedMap):
 
 @dataclass(frozen=True)
 class AveragePooling(_Weightless):
-    """Means over windows, each channel by itself: T = Σ x̄[n, p, q, c] y[n, p, q, c], no weights.
+    """Means over windows, each channel by itself: T = Σ x̄[n, p, q, c] y[n, p, q, c], no weights."""
 
-    Parameters
-    ----------
-    shape : tuple of int
-        (H, W, C) of the lower layer.
-    window, stride : tuple of int
-        (vertical, horizontal) extent of a window and step between windows, in pixels.
-    """
-
-    shape: Shape
-    window: Pair
-    stride: Pair
+    shape: Shape  # (H, W, C) of the lower layer
+    window: Pair  # (vertical, horizontal) extent, in pixels
+    stride: Pair  # from one window to the next
 
     def __post_init__(self) -> None:
         if min(*self.shape, *self.window, *self.stride) < 1:
@@ -279,19 +271,10 @@ class AveragePooling(_Weightless):
 
 @dataclass(frozen=True)
 class Reshape(_Weightless):
-    """The same units in another order: T = Σ x[n, i] y[n, order(i)], no weights.
+    """The same units in another order: T = Σ x[n, i] y[n, order(i)], no weights."""
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of a sample in the lower layer.
-    axes : tuple of int, optional
-        Order of these axes in the upper layer, (2, 0, 1) for channels first; as they are by
-        default, which is a plain copy.
-    """
-
-    shape: tuple[int, ...]
-    axes: tuple[int, ...] | None = None
+    shape: tuple[int, ...]  # of a sample in the lower layer
+    axes: tuple[int, ...] | None = None  # their order in the upper one, (2, 0, 1): channels first
 
     def __post_init__(self) -> None:
         if min(self.shape, default=0) < 1:

@@ -16,22 +16,12 @@ Units: TypeAlias = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 def centroid_error(
     net: Network, centroids: np.ndarray[Any, Any], units: Units | None = None
 ) -> float:
-    """Mean over classes of ‖backward(e_k) − c_k‖ / ‖c_k‖.
+    """Return the mean over classes of ‖backward(e_k) − c_k‖ / ‖c_k‖.
 
-    Parameters
-    ----------
-    net : Network
-        Seen from its forward direction; e_k is the one-hot row of class k.
-    centroids : ndarray, shape (classes, inputs)
-        c_k, the mean of each class in the network's units.
-    units : callable, optional
-        Takes samples (rows, inputs) from the network's units to those of the comparison. Relative
-        distances depend on where 0 is: standardized images are compared as pixels in [0, 1].
-
-    Returns
-    -------
-    float
-        NaN if a centroid is the origin, from which no relative distance can be told.
+    e_k is the one-hot row of class k. The centroids c_k are the means of each class in the
+    network's units; ``units`` takes samples from these to those of the comparison, for relative
+    distances depend on where 0 is: standardized images are compared as pixels in [0, 1]. NaN if a
+    centroid is the origin, from which no relative distance can be told.
     """
     one_hot = np.eye(net.outputs)
     images = net.backend.to_numpy(net.reversed.predict(one_hot)).astype(np.float64)

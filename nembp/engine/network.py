@@ -45,25 +45,14 @@ Vector: TypeAlias = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of a network.
+    """A layer of a network."""
 
-    Parameters
-    ----------
-    size : int
-        Units in the layer.
-    activation : Activation, optional
-        f of a hidden layer; None at both ends, where the likelihood has its own.
-    bias_size : int, optional
-        Biases of each direction: one per unit by default, one per channel where units share them
-        (it must divide ``size``), 0 for none.
-    normalization : BatchNormalization, optional
-        Of a hidden layer's pre-activations, in each direction by itself: by unit or channel, as
-        its biases are (:mod:`nembp.engine.batchnorm`).
-    """
-
-    size: int
-    activation: Activation | None = None
+    size: int  # units
+    activation: Activation | None = None  # f of a hidden layer; at the ends the likelihood has one
+    # of each direction: one per unit by default, one per channel where units share them, 0 for none
     bias_size: int | None = None
+    # of a hidden layer's pre-activations, in each direction by itself: by unit or channel, as the
+    # biases are (`nembp.engine.batchnorm`)
     normalization: BatchNormalization | None = None
     biases: int = field(init=False, repr=False, compare=False)  # of each direction
     gains: int = field(init=False, repr=False, compare=False)  # γ: one for each bias, or none

@@ -144,17 +144,6 @@ class NoiseSource:
     """Draws and screens the noise of a direction's target (rows, width) into its own buffers.
 
     ``generator`` is the backend's, of this direction's own stream.
-
-    Attributes
-    ----------
-    n : array, shape (rows, width)
-        The noise after screening.
-    std : float or array, shape (1,)
-        σₜ of the next draw; a captured step finds it in an array on the device.
-    accepted, gain : array, shape (1, 1)
-        Share of kept draws (of samples or of units), and mean gain in nats a sample.
-    zero_sum : bool
-        Whether draws are projected to sum zero.
     """
 
     def __init__(
@@ -169,9 +158,10 @@ class NoiseSource:
     ) -> None:
         self.noise, self.likelihood, self.backend = noise, likelihood, backend
         self.width, self.generator = width, generator
-        self.std: Any = noise.std
+        self.std: Any = noise.std  # σₜ of the next draw; of a captured step (1,), on the device
         b, shape = backend, (rows, width)
-        self.n = b.empty(shape, dtype)
+        self.n = b.empty(shape, dtype)  # the noise after screening
+        # share of kept draws (of samples or of units), and mean gain in nats a sample
         self.accepted, self.gain = b.zeros((1, 1), dtype), b.zeros((1, 1), dtype)
         self._terms = b.empty(shape, dtype)  # whose sum over units is a sample's gain
         self._by_component = self.screening == "component"
@@ -470,17 +460,6 @@ class SignalNoise:
     place. A normalized layer's statistics are those of the signals without noise while noise is
     screened, so that a sample's gain depends on its own noise alone; ``groups`` counts the rows
     that they are taken of together. ``noise`` and ``generators`` are by place.
-
-    Attributes
-    ----------
-    n : dict of array
-        The screened noise of each noisy layer, counted from the direction's input, after a call.
-    clean : array or None
-        The batch without noise, where the input is noisy.
-    sources : dict of LayerNoise
-        By layer, with their share accepted and mean gain.
-    nll : array, shape (1, 1)
-        Mean −log p(t) of the signals without noise, in nats, after a call.
     """
 
     def __init__(
@@ -505,8 +484,8 @@ class SignalNoise:
         for k in range(1, len(sizes)):
             self._sides.append(LayerSide(net, k, rows, scratch=scratch, groups=groups))
         self._target: Array = None
-        self.nll = backend.zeros((1, 1), dtype)
-        self.sources: dict[int, LayerNoise] = {}
+        self.nll = backend.zeros((1, 1), dtype)  # mean of the signals without noise, in nats
+        self.sources: dict[int, LayerNoise] = {}  # by layer, counted from the direction's input
         for place, each in noise.items():
             for layer in noisy_layers(net, place):
                 if layer in self.sources:
@@ -516,6 +495,7 @@ class SignalNoise:
                     )
                 self.sources[layer] = LayerNoise(self, layer, place, each, generators[place])
         self.n = {layer: source.n for layer, source in self.sources.items()}
+        # the batch without noise, where the input is noisy
         self.clean = backend.empty((rows, sizes[0]), dtype) if 0 in self.n else None
 
     def __call__(self, x: Array, t: Array) -> None:
