@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nembp import textbook
-from nembp.engine.backprop import joint_gradient
-from nembp.engine.likelihoods import get_likelihood
-from nembp.engine.network import dense_network
+from nembp.testing import cases
+from nembp.verification import LAWS
 
 LIKELIHOODS = {
     "multinomial": textbook.Multinomial,
@@ -27,38 +26,22 @@ def targets(name, rng, shape):
     return rng.random(shape) if name == "bernoulli" else rng.dirichlet(np.ones(shape[1]), shape[0])
 
 
-@st.composite
-def problems(draw, activation=None):
-    """Draw a network of the page with random parameters, its kinds, and a batch."""
-    sizes = draw(st.lists(st.integers(1, 6), min_size=2, max_size=5))
-    activation = activation or draw(st.sampled_from(sorted(textbook.ACTIVATIONS)))
-    ends = [(draw(names), draw(weights)) for _ in range(2)]
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    likelihoods = [LIKELIHOODS[name](weight) for name, weight in ends]
-    net = textbook.Network(sizes, activation, *likelihoods, rng)
+@given(case=cases(images=False, normalized=False))
+def test_the_engine_computes_the_gradient_of_the_page(case):
+    LAWS["gradient.textbook"].check(case)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=2, max_size=5),
+    ends=st.tuples(names, weights, names, weights),
+    seed=st.integers(0, 2**32),
+)
+def test_the_gradient_is_that_of_both_log_likelihoods(sizes, ends, seed):
+    rng, (forward, w, backward, v) = np.random.default_rng(seed), ends
+    likelihoods = LIKELIHOODS[forward](w), LIKELIHOODS[backward](v)
+    net = textbook.Network(sizes, "tanh", *likelihoods, rng)
     net.theta[...] = rng.normal(0.0, 0.7, net.theta.size)
-    rows = draw(st.integers(1, 6))
-    y = targets(ends[0][0], rng, (rows, sizes[-1]))
-    x = targets(ends[1][0], rng, (rows, sizes[0]))
-    return net, sizes, activation, ends, x, y, rng
-
-
-@given(problems())
-def test_the_engine_computes_the_gradient_of_the_page(problem):
-    page, sizes, activation, ends, x, y, _ = problem
-    forward, backward = (get_likelihood(name, weight=weight) for name, weight in ends)
-    net = dense_network(
-        sizes, activation=activation, forward=forward, backward=backward, dtype="float64"
-    )
-    net.parameters[...] = page.theta
-    expected = page.gradient(x, y)
-    size = max(1.0, *(weight for _, weight in ends)) * (1.0 + np.abs(x).max() + np.abs(y).max())
-    np.testing.assert_allclose(joint_gradient(net, x, y), expected, rtol=0.0, atol=1e-12 * size)
-
-
-@given(problems(activation="tanh"))
-def test_the_gradient_is_that_of_both_log_likelihoods(problem):
-    net, _, _, _, x, y, rng = problem
+    x, y = targets(backward, rng, (4, sizes[0])), targets(forward, rng, (4, sizes[-1]))
 
     def objective(theta):
         net.theta[...] = theta

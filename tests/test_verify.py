@@ -11,8 +11,9 @@ from command_line import fails, run
 from engines import STRICT
 from planted import BUGS
 
+from nembp.engine.activations import LeakyReLU, ReLU
 from nembp.errors import ArchitectureError, DataError, ShapeError, VerificationError
-from nembp.verification import LAWS
+from nembp.verification import LAWS, definitions
 from nembp.verification.runner import UserCodeError, check_user_code, find_laws, load, verify
 
 
@@ -28,6 +29,13 @@ def test_every_law_holds_on_another_implementation_of_the_array_api():
     laws = [law.name for law in find_laws() if not law.name.startswith(("em", "files"))]
     found = verify(laws, cases=3, device=STRICT)
     assert found.passed, [(o.law.name, o.worst) for o in found.failures]
+
+
+def test_definitions_take_a_kink_from_below():
+    """Else laws would fail where a zero meets a ReLU, which has the slope 0 there."""
+    for f in (ReLU(), LeakyReLU(0.1)):
+        slope = definitions.activate(f, np.array([1e-30j])).imag / 1e-30
+        assert slope == definitions.derivative(f, np.zeros(1)) == getattr(f, "slope", 0.0)
 
 
 def test_laws_are_found_by_name():
