@@ -71,18 +71,6 @@ def batch(net: Network, seed: int, *, labels: bool = False) -> tuple[Array, Arra
     return x, targets(net.likelihood, g, rows, net.outputs)
 
 
-def size_of_errors(net: Network, x: Array, t: Array) -> float:
-    """Return the size of the terms that cancel in a gradient: rounding is relative to them."""
-    sizes = [1.0, float(np.abs(x).max()), float(np.abs(t).max())]
-    for way, source in ((net, x), (net.reversed, t)):
-        predicted = way.backend.to_numpy(
-            way.predict(way.backend.asarray(source, way.dtype), "batch")
-        )
-        sizes.append(float(np.abs(predicted).max()))
-    scales = net.likelihood.scale, net.reversed.likelihood.scale
-    return max(1.0, *scales) * max(sizes) * (1.0 + float(np.abs(x).max()))
-
-
 def joint(
     net: Network,
     x: Array,
@@ -92,16 +80,12 @@ def joint(
     *,
     seed: int = 0,
     clock: tuple[int, int] = (1, 1),
-    step: JointBackpropagation | None = None,
     **options: Any,
 ) -> tuple[Array, JointBackpropagation]:
     """Return the gradient of both directions on the host, and what computed it."""
     backend, rows = net.backend, len(x)
-    if step is None:
-        streams = {place: stream(seed, f"noise/{place}") for place in noise or {}}
-        step = JointBackpropagation(
-            net, rows, path=path, noise=noise, generators=streams, **options
-        )
+    streams = {place: stream(seed, f"noise/{place}") for place in noise or {}}
+    step = JointBackpropagation(net, rows, path=path, noise=noise, generators=streams, **options)
     step.x[...], step.t[...] = backend.asarray(x, net.dtype), backend.asarray(t, net.dtype)
     gradient = backend.asarray(np.full(net.parameter_count, np.nan), net.dtype)
     step(gradient, *clock)

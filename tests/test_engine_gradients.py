@@ -21,7 +21,6 @@ from engines import (
     joint,
     random_network,
     seeds,
-    size_of_errors,
     targets,
 )
 from hypothesis import given, settings
@@ -39,6 +38,7 @@ from nembp.engine.likelihoods import get_likelihood
 from nembp.engine.linear import AveragePooling, Dense, Reshape, Transposed
 from nembp.engine.network import Network, dense_network
 from nembp.errors import ShapeError
+from nembp.verification.laws.networks import joint_size
 
 
 # -- likelihoods, at the output of a network that is the identity ----------------------------------
@@ -97,7 +97,7 @@ def test_many_more_classes_than_samples_take_a_row_for_each_sample():
         gradient, step = joint(net, x, t, "classes")
         assert step.path == ("samples" if rows == 5 else "classes")
         assert len(step.P[0]) <= max(2 * rows, rows + 300)
-        assert_close(gradient, joint(net, x, t, "samples")[0], 1e-12, size_of_errors(net, x, t))
+        assert_close(gradient, joint(net, x, t, "samples")[0], 1e-12, joint_size(net, x, t))
 
 
 def normalized_network():
@@ -246,7 +246,7 @@ def test_gradients_are_those_of_pytorch(torch, path, dtype, seed):
     inputs, outputs = (torch.tensor(v, dtype=kind, requires_grad=True) for v in (x, t))
     forward = torch_nll(torch, net, flat, inputs, outputs)
     backward = torch_nll(torch, net.reversed, flat, outputs, inputs)
-    scale = size_of_errors(net, x, t)
+    scale = joint_size(net, x, t)
     tolerance = {"float32": 2e-5, "float64": 1e-10}[dtype]
     for way, source, target, nll, leaf in (
         (net, x, t, forward, inputs),
