@@ -48,6 +48,11 @@ class NumpyBackend(Backend):
         # mode="raise" would copy through a temporary; indices come from permutations
         return np.take(table, index, axis=0, out=out, mode="clip")
 
+    def one_hot(
+        self, labels: Array, index: Array, classes: Array, spare: Array, out: Array
+    ) -> None:
+        np.equal(self.take_rows(labels, index, spare)[:, None], classes, out=out)
+
     def cast(self, source: Array, out: Array) -> Array:
         out[...] = source
         return out

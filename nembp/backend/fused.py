@@ -294,10 +294,12 @@ class FusedKernels(Backend):
         else:
             super().gather(table, index, out, raw, offset, factor)
 
-    def one_hot(self, labels: Array, index: Array, table: Array, spare: Array, out: Array) -> None:
+    def one_hot(
+        self, labels: Array, index: Array, classes: Array, spare: Array, out: Array
+    ) -> None:
         kernels = self.kernels_of(out)
         if kernels is None or _is_other(index) or _is_other(labels):
-            super().one_hot(labels, index, table, spare, out)
+            super().one_hot(labels, index, classes, spare, out)
             return
         kernels.each("one_hot_rows", out.size, labels, index, out.size, out.shape[1], out)
 

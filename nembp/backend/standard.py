@@ -312,9 +312,11 @@ class Backend:
             self.xp.subtract(out, offset, out=out)
         self.xp.multiply(out, factor, out=out)
 
-    def one_hot(self, labels: Array, index: Array, table: Array, spare: Array, out: Array) -> None:
-        """Write the one-hot rows of labels[index]; ``table`` holds those of all classes."""
-        self.take_rows(table, self.take_rows(labels, index, spare), out)
+    def one_hot(
+        self, labels: Array, index: Array, classes: Array, spare: Array, out: Array
+    ) -> None:
+        """Write the one-hot rows of labels[index]; ``classes`` are 0, 1, ... in a row."""
+        self.cast(self.take_rows(labels, index, spare)[:, None] == classes, out)
 
     def receive(self, staged: np.ndarray[Any, Any], out: Array, offset: Array, factor: Any) -> None:
         """Write (staged − offset) · factor into ``out``; ``staged`` lies on the host."""

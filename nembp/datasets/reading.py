@@ -300,7 +300,7 @@ class BatchReader:
                     f"{outputs} classes (0 to {outputs - 1})"
                 )
             self._y = backend.asarray(y, "int64")
-            self._one_hot = backend.asarray(np.eye(outputs, dtype=self.dtype), self.dtype)
+            self._classes = backend.asarray(np.arange(outputs)[np.newaxis], "int64")
         else:
             if y.shape[1:] != (outputs,):
                 raise ShapeError(
@@ -362,7 +362,7 @@ class BatchReader:
             rows = index.shape[0]
             if rows not in self._labels:
                 self._labels[rows] = self.backend.empty((rows,), "int64")
-            self.backend.one_hot(self._y, index, self._one_hot, self._labels[rows], t)
+            self.backend.one_hot(self._y, index, self._classes, self._labels[rows], t)
         else:
             self.backend.take_rows(self._y, index, t)
 
