@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib
 import math
 import multiprocessing
@@ -261,17 +262,15 @@ def load(target: str) -> Any:
                 f"{target!r}: there is no module {error.name!r} in {os.getcwd()} or among the "
                 "installed ones; run nembp verify from the folder that holds it"
             ) from error
-    value = module
-    for part in path.split("."):
-        if not hasattr(value, part):
-            public = {name: v for name, v in vars(module).items() if name[0] != "_" and callable(v)}
-            own = [name for name, v in public.items() if v.__module__ == module.__name__]
-            raise ArchitectureError(
-                f"{target!r}: {module_name} ({module.__file__}) has no {part!r}; it has "
-                f"{', '.join(own[:12]) or 'nothing that can be checked'}"
-            )
-        value = getattr(value, part)
-    return value
+    try:
+        return functools.reduce(getattr, path.split("."), module)
+    except AttributeError as error:
+        public = {name: v for name, v in vars(module).items() if name[0] != "_" and callable(v)}
+        own = [name for name, v in public.items() if v.__module__ == module.__name__]
+        raise ArchitectureError(
+            f"{target!r}: {module_name} ({module.__file__}) has no {path!r}; it has "
+            f"{', '.join(own[:12]) or 'nothing that can be checked'}"
+        ) from error
 
 
 def check_user_code(

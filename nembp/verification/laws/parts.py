@@ -210,7 +210,7 @@ def handing_over(backend: Backend, other: Callable[[Backend], None]) -> Backend:
 @law("linear.step", "Lavin and Gray 2016; nembp's definition", every=8)
 def in_a_step(case: Case, backend: Backend) -> Deviations:
     """What a training step computes through one convolution = its definition, at any size."""
-    from nembp.verification.laws.networks import step_of
+    from nembp.verification.laws.networks import recorded_nll, step_of
 
     g = case.generator("convolution")
 
@@ -240,9 +240,7 @@ def in_a_step(case: Case, backend: Backend) -> Deviations:
         )
         actual = np.sum(V.reshape(-1) * gradient[: W.size]) * len(x)
         yield near(actual, slope, "⟨V, joint gradient⟩", float(scale) * W.size**0.5)
-        nll = [-np.mean(definitions.log_likelihood(Gaussian(), *pair)) for pair in ((a, t), (c, x))]
-        recorded = [host(net, each).item() for each in (step.forward_nll, step.backward_nll)]
-        yield near(recorded, nll, "nll recorded", float(np.sum(a**2 + t**2)) + 1.0)
+        yield from recorded_nll(net, x, t, step)
         net.parameters[...] = net.backend.asarray(0.5 * host(net, net.parameters)[::-1], net.dtype)
 
 
