@@ -106,11 +106,6 @@ class Law:
         found = self.deviations(case, get_backend(device))
         return result_of(self.name, self.source, self.tolerance[case.dtype], found)
 
-    def of_part(self, part: Any, bench: Bench) -> LawResult | None:
-        """Return what the law says about one part."""
-        found = self.function(part, Bench(bench.backend, bench.dtype, bench.rows, bench.seed))
-        return result_of(self.statement, self.source, self.tolerance[bench.dtype], found)
-
     def check(self, case: Problem, device: str | Backend = "cpu") -> None:
         """Raise VerificationError with the worst place unless the law holds on a case."""
         result = self.result(case, device)
