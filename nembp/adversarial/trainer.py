@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 from nembp.adversarial.data import draw_latent, fill_latent
 from nembp.adversarial.gradients import DiscriminatorGradient, GeneratorGradient
 from nembp.adversarial.settings import AdversarialSettings, schedule_factor
-from nembp.backend import Array, Backend, stream
+from nembp.backend import Array, stream
 from nembp.backend.standard import Steps
 from nembp.datasets.reading import BatchReader, Staged
 from nembp.engine.likelihoods import Bernoulli, Likelihood, Multinomial, Score
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise, NoiseSource
 from nembp.engine.optimizers import Adam, Optimizer, RMSProp, get_optimizer, learning_rate_schedule
+from nembp.engine.training import Totals
 from nembp.errors import ArchitectureError, DivergenceError
 
 Callback = Callable[[dict[str, float]], bool | None]
@@ -170,8 +171,8 @@ class AdversarialTrainer:
         self.batch_size, self.iterations = min(batch_size, reader.n), iterations
         self.report_every, self.callbacks = report_every, list(callbacks)
         self.after_step, self._seed = after_step, seed
-        # when the row in progress began, and at which iteration
-        self._start: tuple[float, int] | None = None
+        self._began: float | None = None  # when the row in progress did
+        self._since = 0  # iterations that are in it
         self.schedule = learning_rate_schedule(schedule)
         pair = optimizers or (default_optimizer(settings), default_optimizer(settings))
         self.optimizers = get_optimizer(pair[0]), get_optimizer(pair[1])
@@ -179,7 +180,8 @@ class AdversarialTrainer:
             raise ArchitectureError("generator and discriminator need an optimizer each, got one")
         self.iteration = 0
         self.history = AdversarialHistory()
-        self._good = LastGood({"generator": generator, "discriminator": discriminator})
+        self._networks = {"generator": generator, "discriminator": discriminator}
+        self._keep()
         backend = generator.backend
         draw = stream if host_noise else backend.generator
         self._gradients = [
@@ -192,7 +194,7 @@ class AdversarialTrainer:
         self.sources: dict[str, NoiseSource] = self.of_d.sources | self.of_g.sources
         self._noisy = [*self.sources.values(), *self.of_g.through.sources.values()]
         self.average = ParameterAverage(generator, settings.averaging)
-        self.means = Means(backend, generator.dtype)
+        self.totals = Totals(backend, generator.dtype)  # of the row in progress
         self._clipped: Array = None
         if settings.kind == "wasserstein":  # weights and forward biases, which come first
             biases = sum(layer.biases for layer in discriminator.layers[1:])
@@ -235,8 +237,8 @@ class AdversarialTrainer:
             If an objective or a parameter stops being finite; both networks then have the
             parameters of the last check at which all were.
         """
-        if self._start is None:
-            self._start = time.perf_counter(), self.iteration
+        if self._began is None:
+            self._began = time.perf_counter()
         on_host = self.generator.backend.name == "cpu"
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             while self.iteration < self.iterations:
@@ -248,17 +250,16 @@ class AdversarialTrainer:
                     if self.after_step is not None:
                         self.after_step()
                     continue
-                start, first = self._start
-                speed = (self.iteration - first) / (time.perf_counter() - start)
+                speed = self._since / (time.perf_counter() - self._began)
                 row = {"iteration": float(self.iteration), **values, "iterations_per_second": speed}
                 self.history.rows.append(row)
-                self.means.clear()
-                self._start = time.perf_counter(), self.iteration
+                self.totals.clear()
+                self._since, self._began = 0, time.perf_counter()
                 stop = [callback(row) for callback in self.callbacks]  # every one sees the row
                 if any(stop):
                     break
-                self._start = time.perf_counter(), self.iteration
-        self._start = None
+                self._began = time.perf_counter()
+        self._began = None
         return self.history
 
     # -- stopping, and going on elsewhere --------------------------------------------------------
@@ -270,19 +271,18 @@ class AdversarialTrainer:
         """
         backend = self.generator.backend
         now = time.perf_counter()
-        start, first = self._start or (now, self.iteration)
         return {
             "iteration": self.iteration,
-            "networks": [list(net.snapshot()) for net in (self.generator, self.discriminator)],
+            "networks": [list(net.snapshot()) for net in self._networks.values()],
             "optimizers": [
                 {slot: backend.to_numpy(vector) for slot, vector in each.state.items()}
                 for each in self.optimizers
             ],
             "streams": {key: backend.stream_state(each) for key, each in self._streams.items()},
             "average": self.average.state(),
-            "good": self._good.state(),
-            "means": self.means.state(),
-            "row": [now - start, first],
+            "good": [self._good[0], [list(kept) for kept in self._good[1]]],
+            "totals": self.totals.state(),
+            "row": [now - (self._began or now), self._since],
             "history": self.history.rows,
         }
 
@@ -296,8 +296,7 @@ class AdversarialTrainer:
         """
         backend, dtype, steps = self.generator.backend, self.generator.dtype, self.settings.steps
         self.iteration = state["iteration"]
-        networks = self.generator, self.discriminator
-        for net, kept in zip(networks, state["networks"], strict=True):
+        for net, kept in zip(self._networks.values(), state["networks"], strict=True):
             net.restore(kept)
         for optimizer, slots in zip(self.optimizers, state["optimizers"], strict=True):
             for slot, vector in optimizer.state.items():
@@ -307,9 +306,9 @@ class AdversarialTrainer:
         for key, generator in self._streams.items():
             backend.set_stream_state(generator, state["streams"][key])
         self.average.resume(state["average"])
-        self._good.resume(state["good"])
-        self.means.resume(state["means"])
-        self._start = time.perf_counter() - state["row"][0], state["row"][1]
+        self._good = state["good"][0], state["good"][1]
+        self.totals.resume(state["totals"])
+        self._began, self._since = time.perf_counter() - state["row"][0], state["row"][1]
         self.history.rows = [dict(row) for row in state["history"]]
         # samples are laid out ahead, and their order is drawn again
         self._order = SampleOrder(self.reader.n, self.batch_size, stream(self._seed, "batches"))
@@ -332,7 +331,7 @@ class AdversarialTrainer:
         # a captured step does nothing on the host, so all counting is here
         self.optimizers[0].steps, self.optimizers[1].steps = self.iteration, self.iteration * steps
         self.average.steps += 1
-        self.means.steps += 1
+        self._since += 1
         self._left = left
 
     def _laid_out(self) -> Generator[tuple[Array, Staged], None, None]:
@@ -414,35 +413,54 @@ class AdversarialTrainer:
         return (weight, factor) if self.on_device else (factor[0] * weight, None)
 
     def _record(self) -> None:
-        settings, means, d, g = self.settings, self.means, self.of_d, self.of_g
+        settings, totals, d, g = self.settings, self.totals, self.of_d, self.of_g
         if settings.has_critic:
-            means.add("critic/objective", d.forward_nll, -1.0)
+            totals.add("critic/objective", d.forward_nll)
         else:
-            means.add("discriminator/nll", d.forward_nll)
+            totals.add("discriminator/nll", d.forward_nll)
         if d.penalty is not None:
-            means.add("critic/penalty", d.penalty.value)
-        means.add("generator/nll", g.forward_nll, -1.0 if settings.kind == "minimax" else 1.0)
+            totals.add("critic/penalty", d.penalty.value)
+        totals.add("generator/nll", g.forward_nll)
         if settings.discriminator_backward:
-            means.add("discriminator/backward_nll", d.backward_nll)
+            totals.add("discriminator/backward_nll", d.backward_nll)
         if settings.generator_backward:
-            means.add("generator/backward_nll", g.backward_nll)
+            totals.add("generator/backward_nll", g.backward_nll)
         for key, source in self.sources.items():
-            means.add(f"noise/{key}/accepted", source.accepted)
-            means.add(f"noise/{key}/gain", source.gain)
+            totals.add(f"noise/{key}/accepted", source.accepted)
+            totals.add(f"noise/{key}/gain", source.gain)
+
+    def _means(self) -> dict[str, float]:
+        """Return the means since the last row (synchronises)."""
+        turned = "critic/objective", "generator/nll" if self.settings.kind == "minimax" else ""
+        read = self.totals.read().items() if self._since else ()
+        return {key: (-1.0 if key in turned else 1.0) * total / self._since for key, total in read}
+
+    def _keep(self) -> None:
+        self._good = self.iteration, [net.snapshot() for net in self._networks.values()]
 
     def _check_finite(self) -> dict[str, float]:
         """Return the means since the last row; keep the parameters if all is finite."""
-        values = self.means.read()
+        values = self._means()
+        seen = dict(values)
+        for name, net in self._networks.items():
+            total = net.backend.to_numpy(net.backend.xp.sum(net.parameters))
+            seen[f"the sum of the {name}'s parameters"] = float(total)
+        bad = [key for key, value in seen.items() if not math.isfinite(value)]
+        if not bad:
+            self._keep()
+            return values
+        iteration, kept = self._good
+        for net, snapshot in zip(self._networks.values(), kept, strict=True):
+            net.restore(snapshot)
+        self.average.clear()
         rates = " and ".join(f"{each.learning_rate:g}" for each in self.optimizers)
         remedy = f"Lower the learning rates (now {rates})"
         if self.settings.bidirectional != "none":
             remedy += " or the weights of the backward directions"
-        try:
-            self._good.check(values, self.iteration, remedy)
-        except DivergenceError:
-            self.average.clear()
-            raise
-        return values
+        raise DivergenceError(
+            f"training diverged by iteration {self.iteration}: {bad[0]} is not finite; the "
+            f"parameters of iteration {iteration} were restored. {remedy}"
+        )
 
     # -- what became of CUDA graphs --------------------------------------------------------------
     @property
@@ -521,53 +539,6 @@ class SampleOrder:
         return 1 + batch // (self._n // self._size)
 
 
-class Means:
-    """Means of what steps leave on the device, where they stay until read.
-
-    ``steps`` since the last :meth:`clear` are counted by the caller: a captured step calls nothing
-    here.
-    """
-
-    def __init__(self, backend: Backend, dtype: str) -> None:
-        self._backend, self._dtype = backend, dtype
-        self._sums: dict[str, Array] = {}
-        self._signs: dict[str, float] = {}
-        self.steps = 0
-
-    def clear(self) -> None:
-        """Begin again."""
-        self.steps = 0
-        for total in self._sums.values():
-            total[...] = 0.0
-
-    def add(self, key: str, value: Array, sign: float = 1.0) -> None:
-        """Add a step's ``value``, shape (1, 1), to be multiplied by ``sign`` when it is read."""
-        if key not in self._sums:
-            self._sums[key] = self._backend.zeros((1, 1), self._dtype)
-            self._signs[key] = sign
-        total = self._sums[key]
-        total += value
-
-    def read(self) -> dict[str, float]:
-        """Return the means so far (synchronises)."""
-        if not self.steps:
-            return {}
-        return {
-            key: self._signs[key] * float(self._backend.to_numpy(total)[0, 0]) / self.steps
-            for key, total in self._sums.items()
-        }
-
-    def state(self) -> list[Any]:
-        """Return the sums, copied to the host, and how many steps they are of."""
-        sums = {key: self._backend.to_numpy(total) for key, total in self._sums.items()}
-        return [self.steps, sums, self._signs]
-
-    def resume(self, state: Sequence[Any]) -> None:
-        """Go on from what :meth:`state` returned."""
-        self.steps, sums, self._signs = state
-        self._sums = {key: self._backend.asarray(sums[key], self._dtype) for key in sums}
-
-
 class ParameterAverage:
     """θ̄ₜ = Σ (1 − β) βⁱ θₜ₋ᵢ / (1 − βᵗ), i from 0 to t − 1: weights that sum to one from the start.
 
@@ -617,57 +588,6 @@ class ParameterAverage:
                 self.net.backend.xp.multiply(self._sum, weight, out=own)
             self._network.statistics[...] = self.net.statistics  # of normalized layers
         return self._network
-
-
-class LastGood:
-    """Parameters and running statistics of networks at the last check at which all was finite."""
-
-    def __init__(self, nets: Mapping[str, Network]) -> None:
-        self.nets, self.iteration = dict(nets), 0
-        vectors = [v for net in nets.values() for v in (net.parameters, net.statistics)]
-        xp = next(iter(nets.values())).backend.xp
-        self._kept = [(vector, xp.empty_like(vector)) for vector in vectors]
-        self._keep()
-
-    def _keep(self) -> None:
-        for vector, kept in self._kept:
-            kept[...] = vector
-
-    def state(self) -> list[Any]:
-        """Return the iteration, and all vectors copied to the host."""
-        backend = next(iter(self.nets.values())).backend
-        return [self.iteration, [backend.to_numpy(kept) for _, kept in self._kept]]
-
-    def resume(self, state: Sequence[Any]) -> None:
-        """Go on from what :meth:`state` returned."""
-        self.iteration, vectors = state
-        net = next(iter(self.nets.values()))
-        for (_, kept), vector in zip(self._kept, vectors, strict=True):
-            kept[...] = net.backend.asarray(vector, net.dtype)
-
-    def check(self, values: Mapping[str, float], iteration: int, remedy: str) -> None:
-        """Keep the networks as they are if ``values`` and all parameters are finite.
-
-        Raises
-        ------
-        DivergenceError
-            If they are not; the networks are then as they were at the last check.
-        """
-        seen = dict(values)
-        for name, net in self.nets.items():
-            total = net.backend.to_numpy(net.backend.xp.sum(net.parameters))
-            seen[f"the sum of the {name}'s parameters"] = float(total)
-        bad = [key for key, value in seen.items() if not math.isfinite(value)]
-        if not bad:
-            self._keep()
-            self.iteration = iteration
-            return
-        for vector, kept in self._kept:
-            vector[...] = kept
-        raise DivergenceError(
-            f"training diverged by iteration {iteration}: {bad[0]} is not finite; the parameters "
-            f"of iteration {self.iteration} were restored. {remedy}"
-        )
 
 
 # -- what networks, samples, noise and settings need of each other ---------------------------------

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nembp.backend import Array, stream
+from nembp.backend import Array, Backend, stream
 from nembp.backend.standard import Steps
 from nembp.engine.backprop import JointBackpropagation, Path
 from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Multinomial
@@ -97,48 +97,36 @@ class History:
         return [row[key] for row in self.epochs]
 
 
-class EpochMeans:
-    """Means over an epoch of what its steps leave on the device, where they stay until read.
+class Totals:
+    """Sums of what steps leave on the device, where they stay until read."""
 
-    Parameters
-    ----------
-    net : Network
-        Whose backend and dtype the values have.
-    """
-
-    def __init__(self, net: Network) -> None:
-        self._net = net
+    def __init__(self, backend: Backend, dtype: str) -> None:
+        self._backend, self._dtype = backend, dtype
         self._totals: dict[str, Array] = {}
 
     def clear(self) -> None:
-        """Begin an epoch."""
+        """Begin again."""
         for total in self._totals.values():
             total[...] = 0.0
 
-    def add(self, key: str, value: Array, share: float) -> None:
-        """Add a step's ``value``, shape (1, 1), weighted with its ``share`` of the samples."""
-        backend = self._net.backend
+    def add(self, key: str, value: Array, share: float = 1.0) -> None:
+        """Add share · ``value``, shape (1, 1)."""
         if key not in self._totals:
-            self._totals[key] = backend.zeros((1, 1), self._net.dtype)
-        backend.add_share(self._totals[key], value, share)
+            self._totals[key] = self._backend.zeros((1, 1), self._dtype)
+        self._backend.add_share(self._totals[key], value, share)
 
     def read(self) -> dict[str, float]:
-        """Return the means so far, the nll untempered (synchronises)."""
-        net = self._net
-        tempering = {nll_key(way): way.likelihood.tempering for way in (net, net.reversed)}
-        return {
-            key: float(net.backend.to_numpy(total)[0, 0]) / tempering.get(key, 1.0)
-            for key, total in self._totals.items()
-        }
+        """Return the sums so far (synchronises)."""
+        return {key: float(total[0, 0]) for key, total in self.state().items()}
 
     def state(self) -> dict[str, Any]:
-        """Return the totals, copied to the host."""
-        return {key: self._net.backend.to_numpy(total) for key, total in self._totals.items()}
+        """Return the sums, copied to the host."""
+        return {key: self._backend.to_numpy(total) for key, total in self._totals.items()}
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state` returned."""
-        backend, dtype = self._net.backend, self._net.dtype
-        self._totals = {key: backend.asarray(total, dtype) for key, total in state.items()}
+        asarray = self._backend.asarray
+        self._totals = {key: asarray(total, self._dtype) for key, total in state.items()}
 
 
 def _named(snapshot: tuple[Any, Any]) -> dict[str, Any]:
@@ -373,7 +361,7 @@ class Trainer:
         self._joints: dict[int, JointBackpropagation] = {}
         self._columns: dict[int, list[int]] = {}  # of each source's σ among the numbers
         self._row: Any = None  # the numbers of this step
-        self._means = EpochMeans(net)
+        self._totals = Totals(backend, net.dtype)  # of the epoch
         # on a GPU, a step finds its numbers and samples in the device's memory
         self.on_device = backend.has_kernel(self.optimizer) and not host_noise
         self._steps = Steps(backend, self.batch_size)
@@ -448,7 +436,7 @@ class Trainer:
             self._order_began = net.backend.stream_state(self._order)
             self._began = time.perf_counter()
             self.epoch += 1
-            self._means.clear()
+            self._totals.clear()
         n = self.reader.n
         order = self._order.permutation(n) if self._shuffle else np.arange(n)
         order = order[done * self.batch_size :]
@@ -470,7 +458,7 @@ class Trainer:
                 "learning_rate": self.learning_rate,
                 "seconds": seconds,
                 "samples_per_second": self.reader.n / seconds,
-                **self._means.read(),
+                **self._means(),
             }
             if self.evaluate is not None:
                 row |= self.evaluate(net)
@@ -501,7 +489,7 @@ class Trainer:
             | {slot: backend.to_numpy(vector) for slot, vector in optimizer.state.items()},
             "order": self._order_began if self.batch else backend.stream_state(self._order),
             "noise": {key: backend.stream_state(each) for key, each in self._generators.items()},
-            "means": self._means.state(),
+            "means": self._totals.state(),
             "history": history.epochs,
             "best_epoch": history.best_epoch,
             "stopped_early": history.stopped_early,
@@ -532,7 +520,7 @@ class Trainer:
         backend.set_stream_state(self._order, state["order"])
         for key, generator in self._generators.items():
             backend.set_stream_state(generator, state["noise"][key])
-        self._means.resume(state["means"])
+        self._totals.resume(state["means"])
         self.reader.go_to(self.epoch * self.reader.n)  # of an epoch in progress, when it goes on
         self.history.epochs = [dict(row) for row in state["history"]]
         self.history.best_epoch = state["best_epoch"]
@@ -618,17 +606,24 @@ class Trainer:
     # -- the record, on the device until the epoch ends ------------------------------------------
     def record(self, joint: JointBackpropagation) -> None:
         """Add what a step left to the means of the epoch."""
-        share = joint.rows / self.reader.n
-        self._means.add(nll_key(self.net), joint.forward_nll, share)
+        share, totals = joint.rows / self.reader.n, self._totals
+        totals.add(nll_key(self.net), joint.forward_nll, share)
         if self._path != "none":
-            self._means.add(nll_key(self.net.reversed), joint.backward_nll, share)
+            totals.add(nll_key(self.net.reversed), joint.backward_nll, share)
         for direction, source in joint.sources.items():
-            self._means.add(f"noise/{direction}/accepted", source.accepted, share)
-            self._means.add(f"noise/{direction}/gain", source.gain, share)
+            totals.add(f"noise/{direction}/accepted", source.accepted, share)
+            totals.add(f"noise/{direction}/gain", source.gain, share)
+
+    def _means(self) -> dict[str, float]:
+        """Return the means of the epoch so far, the nll untempered (synchronises)."""
+        ways = self.net, self.net.reversed
+        tempering = {nll_key(way): way.likelihood.tempering for way in ways}
+        read = self._totals.read().items()
+        return {key: value / tempering.get(key, 1.0) for key, value in read}
 
     def _check_finite(self, *, whole: bool) -> None:
         net = self.net
-        values = self._means.read()
+        values = self._means()
         if whole:
             values["the sum of the parameters"] = float(
                 net.backend.to_numpy(net.backend.xp.sum(net.parameters))
