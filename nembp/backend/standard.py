@@ -105,6 +105,7 @@ class Backend:
     def __init__(self, xp: Any, device: Any = None) -> None:
         self.xp = xp if hasattr(xp, "ufunc") else StandardNamespace(xp, device)
         self.device = device
+        # made once, by shape and dtype
         self.fixed_ones = _Constants(self.xp, "ones")
         self.fixed_zeros = _Constants(self.xp, "zeros")
 

@@ -75,9 +75,9 @@ def path_of_labels(classes: int, rows: int) -> Path:
 class SampleLoss:
     """−log p of one target per row, and its error.
 
-    ``target`` (rows, width) is the buffer of the clean targets, ``source`` the noise that they
-    receive, ``weights`` (rows, 1) the buffer of what multiplies each sample's log p and error.
-    Sums over rows are divided by ``samples``, the rows by default.
+    ``target`` (rows, width) is the buffer of the clean targets, which receive ``noise`` from the
+    stream ``generator``; ``weights`` (rows, 1) is the buffer of what multiplies each sample's log p
+    and error. Sums over rows are divided by ``samples``, the rows by default.
     """
 
     def __init__(
@@ -86,19 +86,23 @@ class SampleLoss:
         dtype: str,
         likelihood: Likelihood,
         target: Array,
-        source: NoiseSource | None = None,
         *,
+        noise: Noise | None = None,
+        generator: Any = None,
         samples: int | None = None,
         weights: Array = None,
     ) -> None:
         rows, width = target.shape
         self.backend, self.likelihood, self.target = backend, likelihood, target
-        self.source, self.samples, self.weights = source, samples or rows, weights
+        self.samples, self.weights = samples or rows, weights
+        self.source: NoiseSource | None = None
+        if noise is not None and noise.kind != "none":
+            self.source = NoiseSource(noise, likelihood, backend, rows, width, dtype, generator)
+            self._noisy = backend.empty((rows, width), dtype)
         self.weight = 1.0  # of the error, not of the nll: 1 climbs log p, −1 descends it
         self.factor: Array | None = None  # the same, (1,), where a captured step looks
         self.readout = Readout.allocate(backend, rows, width, dtype)  # z is to be written
         self.nll = backend.zeros((1, 1), dtype)  # mean of the clean targets, in nats per sample
-        self._noisy = backend.empty((rows, width), dtype) if source else None
 
     def error(self, out: Array) -> None:
         """Write −weight · ∂log p/∂z / samples into ``out``, and the mean nll into ``nll``."""
@@ -151,30 +155,27 @@ class ClassLoss(SampleLoss):
         likelihood: Likelihood,
         classes: ClassAssignment,
         target: Array,
-        source: NoiseSource | None,
         **options: Any,
     ) -> None:
         (count, number), width = classes.members.shape, target.shape[1]
-        rows = class_rows(number)
-        sums = backend.zeros((rows, width), dtype)  # rows of no class keep their zeros
-        super().__init__(backend, dtype, likelihood, sums, **options)
-        self.source = source
+        rows, target = class_rows(number), target[:count, :]
+        super().__init__(backend, dtype, likelihood, target, **options)
+        self._per_sample = self.readout if self.source is not None else None
+        self.readout = Readout.allocate(backend, rows, width, dtype)
+        self._sums = backend.zeros((rows, width), dtype)  # rows of no class keep their zeros
         self._weighted = backend.empty((count, number), dtype)
         inputs = np.zeros((rows, classes.inputs.shape[1]))
         inputs[:number] = classes.inputs
         self.inputs = backend.asarray(inputs, dtype)
-        self._members, self._targets = classes.members, target[:count, :]
+        self._members = classes.members
         self._counts, self._squares = (backend.zeros((rows, 1), dtype) for _ in range(2))
         self._own_rows = slice(0, number)
         self._column = backend.empty((count, 1), dtype)
-        if source is not None:
-            self._per_sample = Readout.allocate(backend, count, width, dtype)
-            self._noisy = backend.empty((count, width), dtype)
 
     def error(self, out: Array) -> None:
         """Write class sums of −weight · ∂log p/∂z / samples, and the mean nll into ``nll``."""
-        backend, o, members, targets = self.backend, self.readout, self._members, self._targets
-        own, sums = self._own_rows, self.target
+        backend, o, members, targets = self.backend, self.readout, self._members, self.target
+        own, sums = self._own_rows, self._sums
         if self.weights is not None:
             members = backend.xp.multiply(members, self.weights, out=self._weighted)
         backend.matmul(members.T, targets, sums[own, :])
@@ -185,8 +186,8 @@ class ClassLoss(SampleLoss):
         totals = sums, self._counts, self._squares
         self.set_nll(backend.output_and_score(self.likelihood, o, *totals))
         counts = None if self.likelihood.counts_are_target_sums else self._counts
-        if self.source is not None:  # screened under the activation of each sample's class
-            each = self._per_sample
+        each = self._per_sample
+        if self.source is not None and each is not None:  # under each sample's own activation
             backend.matmul(self._members, o.z[own, :], each.z)
             backend.matmul(self._members, o.a[own, :], each.a)
             noisy = backend.xp.add(targets, self.source(each, targets), out=self._noisy)
@@ -370,7 +371,6 @@ class JointBackpropagation(Step):
         self.path, self._samples = path, samples or rows
         self.t = backend.empty((rows, net.outputs), dtype)
         self.w = backend.empty((rows, 1), dtype) if weighted else None
-        shared: Any = {"samples": self._samples, "weights": self.w}
         if path == "classes":
             classes = classes or ClassAssignment(np.eye(net.outputs), self.t)
         members = classes.members if classes and path == "classes" else None
@@ -383,15 +383,6 @@ class JointBackpropagation(Step):
 
         noise, generators = noise or {}, generators or {}
         self.sources: dict[str, NoiseSource] = {}
-
-        def source(way: Network, target: Array) -> NoiseSource | None:
-            asked = noise.get(way.direction)
-            if asked is None or asked.kind == "none":
-                return None
-            (n, width), draws = target.shape, generators[way.direction]
-            made = NoiseSource(asked, way.likelihood, backend, n, width, dtype, draws)
-            self.sources[way.direction] = made
-            return made
 
         self._noise_up = signal_noise(net, rows, noise, generators, groups)
         self._noise_down = signal_noise(net.reversed, rows, noise, generators)
@@ -406,20 +397,25 @@ class JointBackpropagation(Step):
                 for k, n in each.n.items():
                     if k > 0:
                         sides[k].add_noise(n)
-        self._own_output = output is None
-        self.output: SampleLoss = output or SampleLoss(
-            backend, dtype, net.likelihood, self.t, source(net, self.t), **shared
-        )
+
+        def options(way: str) -> dict[str, Any]:
+            drawn = {"noise": noise.get(way), "generator": generators.get(way)}
+            return drawn | {"samples": self._samples, "weights": self.w}
+
+        self._own_output, made = output is None, (backend, dtype, net.likelihood, self.t)
+        self.output: SampleLoss = output or SampleLoss(*made, **options(net.direction))
         self.input: SampleLoss | None = None
         if path != "none":
             back, target = net.reversed, self.x if backward_target is None else backward_target
-            made = backend, dtype, back.likelihood
+            own, way = (backend, dtype, back.likelihood), back.direction
             if path == "samples":
-                self.input = SampleLoss(*made, target, source(back, target), **shared)
+                self.input = SampleLoss(*own, target, **options(way))
             elif classes:
-                noisy = source(back, target[: classes.members.shape[0], :])
-                self.input = loss = ClassLoss(*made, classes, target, noisy, **shared)
-                self.c[-1][...] = loss.inputs
+                self.input = by_class = ClassLoss(*own, classes, target, **options(way))
+                self.c[-1][...] = by_class.inputs
+        for way, loss in ((net.direction, self.output), (net.reversed.direction, self.input)):
+            if loss is not None and loss.source is not None:
+                self.sources[way] = loss.source
         self.forward_nll = self.output.nll
         self.backward_nll = self.input.nll if self.input else backend.zeros((1, 1), dtype)
 
@@ -513,11 +509,10 @@ class CycleBackpropagation(Step):
         self.backward_nll = backend.zeros((1, 1), dtype)
         self._top: Array = None  # eᴸ, where the gradient flows on
         if bidirectional:
-            if noise is not None and noise.kind != "none":
-                self.source = NoiseSource(noise, back, backend, rows, net.inputs, dtype, generator)
             target = self.z if backward_target is None else backward_target
-            self.input = SampleLoss(backend, dtype, back, target, self.source)
-            self.backward_nll = self.input.nll
+            drawn: Any = {"noise": noise, "generator": generator}
+            self.input = SampleLoss(backend, dtype, back, target, **drawn)
+            self.source, self.backward_nll = self.input.source, self.input.nll
             self._top = backend.empty((rows, net.outputs), dtype) if flow else None
 
     def run(self) -> Array:
