@@ -54,6 +54,30 @@ SUM = {"float64": 1e-12, "float32": 1e-12}  # of what is computed in float64 wha
 
 
 # -- a network's training --------------------------------------------------------------------------
+def samples(case: Case) -> tuple[Array, Array]:
+    """Return samples of a training, and labels for hard targets."""
+    x, t = case.with_(rows=2 * case.rows + 1).batch()
+    return x, case.generator("training").integers(0, case.sizes[-1], len(x)) if case.hard else t
+
+
+def trainer_of(
+    case: Case, backend: Backend, optimizer: str, rate: float, decay: float = 0.0, **options: Any
+) -> Trainer:
+    """Return a short training; at 0.001 it moves a little, whatever the likelihoods' weights."""
+    net, (x, y) = case.net(device=backend), samples(case)
+    rate /= max(1.0, case.forward.scale, case.backward.scale)
+    return Trainer(
+        net,
+        BatchReader(Split(x, y), Scaling(), Scaling(), net.outputs, backend, net.dtype),
+        epochs=2,
+        batch_size=case.rows + 1,
+        seed=case.seed % 2**31,
+        optimizer=get_optimizer(optimizer, rate, weight_decay=decay),
+        noise=case.noise,
+        **options,
+    )
+
+
 @law("training.replay", every=4)
 def replayed(case: Case, backend: Backend) -> Deviations:
     """a training = its definition, replayed in NumPy."""
@@ -61,13 +85,13 @@ def replayed(case: Case, backend: Backend) -> Deviations:
         return
     net = case.with_(dtype="float64").net()
     net.parameters[...] = case.net().parameters  # rounded to the case's precision
-    x, t = case.with_(rows=2 * case.rows + 1).batch()
-    labels = case.generator("training").integers(0, case.sizes[-1], len(x))
-    t, y = (np.eye(case.sizes[-1])[labels], labels) if case.hard else (t, t)
-    seed, batch, epochs = case.seed % 2**31, min(case.rows + 1, len(x)), 2
-    # moves a little, whatever the weights of the likelihoods
-    rate = 1e-3 / max(1.0, case.forward.scale, case.backward.scale)
-    sides = ways(net, x, t)[: 1 if case.seed % 4 == 0 else 2]
+    x, y = samples(case)
+    t = np.eye(case.sizes[-1])[y] if y.ndim == 1 else y
+    options: Any = {"schedule": "cosine", "backward": case.seed % 4 != 0, "host_noise": True}
+    trainer = trainer_of(case, backend, "momentum", 1e-3, 0.1, **options)
+    seed, batch, epochs = case.seed % 2**31, trainer.batch_size, trainer.epochs
+    rate = trainer.optimizer.learning_rate
+    sides = ways(net, x, t)[: 2 if options["backward"] else 1]
     streams = {way.direction: stream(seed, f"noise/{way.direction}") for way, _, _ in sides}
     order, iteration, scale = stream(seed, "batches"), 0, joint_size(net, x, t)
     velocity, steps = np.zeros(net.parameter_count), epochs * math.ceil(len(x) / batch)
@@ -95,21 +119,9 @@ def replayed(case: Case, backend: Backend) -> Deviations:
                 velocity = velocity + definitions.gradient(pulled, np.array(net.parameters))
             net.parameters[: net.weight_count] *= 1.0 - eta * 0.1
             net.parameters[...] -= eta * velocity
-    actual = case.net(device=backend)
-    reader = BatchReader(Split(x, y), Scaling(), Scaling(), net.outputs, backend, actual.dtype)
-    Trainer(
-        actual,
-        reader,
-        epochs=epochs,
-        batch_size=case.rows + 1,
-        seed=seed,
-        optimizer=get_optimizer("momentum", rate, weight_decay=0.1),
-        schedule="cosine",
-        noise=case.noise,
-        backward=len(sides) == 2,
-        host_noise=True,
-    ).run()
+    trainer.run()
     what, scale = "parameters after the training", 10.0 * (1.0 + rate * scale)
+    actual = trainer.net
     yield near(host(actual, actual.parameters), net.parameters, what, scale)
 
 
@@ -138,21 +150,9 @@ def stopped_and_whole(make: Any, seed: int) -> tuple[Any, Any]:
 @law("training.resume", every=4)
 def resumed(case: Case, backend: Backend) -> Deviations:
     """a training that goes on where another was stopped = one in one go, bit for bit."""
-    x, t = case.with_(rows=2 * case.rows + 1).batch()
-    labels = case.generator("training").integers(0, case.sizes[-1], len(x))
-    y, seed = labels if case.hard else t, case.seed % 2**31
-    name = sorted(OPTIMIZERS)[seed % len(OPTIMIZERS)]
-    rate = 1e-4 / max(1.0, case.forward.scale, case.backward.scale)
-
-    def make() -> Trainer:
-        net = case.net(device=backend)
-        reader = BatchReader(Split(x, y), Scaling(), Scaling(), net.outputs, backend, net.dtype)
-        return Trainer(
-            net, reader, epochs=2, batch_size=case.rows + 1, seed=seed, noise=case.noise,
-            optimizer=get_optimizer(name, rate),
-        )  # fmt: skip
-
-    found, whole = stopped_and_whole(make, seed)
+    name = sorted(OPTIMIZERS)[case.seed % 2**31 % len(OPTIMIZERS)]
+    make = partial(trainer_of, case, backend, name, 1e-4)
+    found, whole = stopped_and_whole(make, case.seed % 2**31)
     for a, b, what in zip(found.net.snapshot(), whole.net.snapshot(), STATE, strict=True):
         yield equal(a, b, f"{what} after the training by {name}")
     a, b = (each.history["train/forward/nll"] for each in (found, whole))
