@@ -695,7 +695,16 @@ def save_checkpoint(
         If the file cannot be written. The old file is then still there, whole.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    text = json.dumps(_packed(state, "", arrays))
+
+    def packed(value: Any) -> Any:
+        """Return what stands in the JSON text for a value that JSON lacks."""
+        if isinstance(value, np.generic):
+            return value.item()
+        name = f"array{len(arrays)}"
+        arrays[name] = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else value
+        return {_ARRAY: name}
+
+    text = json.dumps(state, default=packed)
     arrays[_STATE] = np.frombuffer(text.encode(), np.uint8)
     kind = {"format": CHECKPOINT_FORMAT, "version": CHECKPOINT_VERSION}
     write_archive(path, kind | dict(header), arrays)
@@ -711,31 +720,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     """
     known = CHECKPOINT_FORMAT, CHECKPOINT_VERSION
     header, arrays = read_archive(path, *known, None, CHECKPOINT_REMEDY)
-    return header, _unpacked(json.loads(arrays[_STATE].tobytes()), arrays)
 
+    def unpacked(value: dict[str, Any]) -> Any:
+        return arrays[value[_ARRAY]] if value.keys() == {_ARRAY} else value
 
-def _packed(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> Any:
-    """Return JSON values, with names in place of the arrays, which move to ``arrays``."""
-    if isinstance(value, Mapping):
-        return {key: _packed(item, f"{name}/{key}", arrays) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_packed(item, f"{name}/{k}", arrays) for k, item in enumerate(value)]
-    if isinstance(value, bytes):
-        value = np.frombuffer(value, np.uint8)
-    if isinstance(value, np.ndarray):
-        arrays[name[1:]] = value
-        return {_ARRAY: name[1:]}
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _unpacked(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
-    if isinstance(value, list):
-        return [_unpacked(item, arrays) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if value.keys() == {_ARRAY}:
-        return arrays[value[_ARRAY]]
-    return {key: _unpacked(item, arrays) for key, item in value.items()}
+    return header, json.loads(arrays[_STATE].tobytes(), object_hook=unpacked)
 
 
 SAVING_SHARE = 0.01  # of a training's time, at most, that saving on the way takes
