@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nembp.datasets.scaling import Scaling, chunks
 from nembp.datasets.sources import Samples, choose
-from nembp.errors import ArchitectureError, DataError
+from nembp.errors import ArchitectureError, DataError, ShapeError
 
 Task: TypeAlias = Literal["auto", "classification", "regression"]
 ScalingName: TypeAlias = Literal["auto", "unit", "channel"]
@@ -325,6 +325,15 @@ def class_indices(
             raise DataError(f"{where}: no class {label!r:.60}; {kind}")
         found.append(index)
     return np.array(found, dtype=np.int64)
+
+
+def check_image_shape(shape: Sequence[int]) -> None:
+    """Raise ShapeError unless `shape` is (height, width, channels) with 1 or 3 channels."""
+    if len(shape) != 3 or shape[2] not in (1, 3) or min(shape) < 1:
+        raise ShapeError(
+            f"samples of shape {tuple(shape)} are no images; expected (height, width, channels) "
+            "with 1 channel (grey) or 3 (RGB)"
+        )
 
 
 # -- fingerprints --------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nembp.datasets.assemble import Raw, assemble
-from nembp.datasets.dataset import Dataset, Request, listed, sorted_names
+from nembp.datasets.dataset import Dataset, Request, check_image_shape, listed, sorted_names
 from nembp.datasets.sources import ArrayRows, Samples
-from nembp.errors import DataError, OutputError, ShapeError
+from nembp.errors import DataError, OutputError
 from nembp.files import parsing, reading
 
 if TYPE_CHECKING:
@@ -38,15 +38,6 @@ _SMALL, _RATIO = 1 << 24, 100  # pixels of any file, and of one byte of a longer
 
 
 # -- a file --------------------------------------------------------------------------------------
-def check_image_shape(shape: Sequence[int]) -> None:
-    """Raise ShapeError unless `shape` is (height, width, channels) with 1 or 3 channels."""
-    if len(shape) != 3 or shape[2] not in (1, 3) or min(shape) < 1:
-        raise ShapeError(
-            f"samples of shape {tuple(shape)} are no images; expected (height, width, channels) "
-            "with 1 channel (grey) or 3 (RGB)"
-        )
-
-
 def read_images(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], shape: Sequence[int]
 ) -> NDArray[Any]:

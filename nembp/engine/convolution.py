@@ -25,7 +25,6 @@ import numpy as np
 
 from nembp.backend import Array, Backend
 from nembp.engine.linear import BlockWorkspace, Pair, Parts, Shape, ShapedMap, dtype_of, writable
-from nembp.engine.winograd import WinogradWorkspace, winograd_plan
 from nembp.errors import ArchitectureError
 
 BLOCK_BYTES = 1 << 19  # of windows; with the products' own copies that fills a 1 MiB cache
@@ -99,6 +98,8 @@ class Convolution(ShapedMap):
     ) -> BlockWorkspace:
         """Return a workspace by Winograd's algorithm where that costs less, else by im2col."""
         options = {"upward": upward, "workers": workers}
+        from nembp.engine.winograd import WinogradWorkspace, winograd_plan  # of images alone
+
         plan = winograd_plan(self, sum(parts)) if backend.has_cache else None
         if plan is not None:
             return WinogradWorkspace(plan, backend, parts, dtype, **options)

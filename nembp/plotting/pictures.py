@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from nembp.datasets.images import check_image_shape
+from nembp.datasets.dataset import check_image_shape
 from nembp.errors import OutputError, ShapeError
 from nembp.files import write_atomically
 
