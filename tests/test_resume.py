@@ -443,6 +443,18 @@ def test_several_seeds_go_on_where_they_were(monkeypatch):
 
 
 @pytest.mark.usefixtures("own_folder")
+def test_a_run_that_was_stopped_before_it_took_anothers_place_takes_it(monkeypatch):
+    train_run(TRAIN.replace({"seed": 1}), "run")
+    train_run(TRAIN, "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("nembp.runs.folder.RunFolder.end", lambda self, keep=True: None)
+        train_run(TRAIN, "run", force=True)
+    assert resume_run("run")["status"] == "finished"
+    assert left_by("run", ["model.npz"]) == left_by("whole", ["model.npz"])
+    assert {path.name for path in Path("run").iterdir()} == set(FILES)
+
+
+@pytest.mark.usefixtures("own_folder")
 def test_another_place_is_said(monkeypatch):
     train_run(TRAIN, "run")
     monkeypatch.setattr(

@@ -123,6 +123,7 @@ def resume_in(
                 training = make(config, threads, folder)
                 training.take_up(header, state)
                 return training.run(on_start, on_end)
+        folder.end()  # where it was stopped before it took another's place
     if on_end is not None:
         on_end(summary)
     return summary
