@@ -17,7 +17,7 @@ from typing import Any
 
 from nembp.errors import ArchitectureError, DataError, OutputError
 from nembp.experiments.protocol import digest
-from nembp.files import write_atomically
+from nembp.files import remove_stale, write_atomically
 from nembp.runs.folder import to_json
 
 ROWS = "rows.jsonl"
@@ -149,8 +149,7 @@ class RowFile:
                 f"{self.path}: another run is writing it; wait for it to end, or choose another "
                 "--out"
             ) from error
-        for left in folder.glob(".nembp-*.part"):  # half written by a run that was killed
-            left.unlink(missing_ok=True)
+        remove_stale(folder)  # half written by a run that was killed
 
     def truncate(self, size: int) -> None:
         """Drop a last line that was cut short."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from nembp.errors import DataError, NembpError, OutputError
-from nembp.files import write_atomically
+from nembp.files import remove_stale, write_atomically
 
 CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
 CHECKPOINT = "checkpoint.npz"
@@ -184,7 +184,7 @@ class RunFolder:
         """Remove what a killed run left unfinished, and return whether an older run is there."""
         if (self.path / _BESIDE).exists():
             shutil.rmtree(self.path / _BESIDE)
-        _clean(self.path)
+        remove_stale(self.path)
         if not any(self.path.iterdir()):
             return False
         if not force:
@@ -206,7 +206,7 @@ class RunFolder:
         """Return whether the run to go on with was to take another's place."""
         for path in (self.path / _BESIDE, self.path):
             if (path / CHECKPOINT).exists():
-                _clean(path)
+                remove_stale(path)
                 if path is self.path:  # what is beside was taking its place, and did
                     shutil.rmtree(path / _BESIDE, ignore_errors=True)
                 return path.name == _BESIDE
@@ -290,13 +290,6 @@ class RunFolder:
         if self._metrics is not None:
             with contextlib.suppress(OSError):  # of a disk that is full
                 self._metrics.close()
-
-
-def _clean(path: Path) -> None:
-    """Remove the temporary files of a writer that was killed."""
-    for entry in list(path.iterdir()):
-        if re.fullmatch(r"\.nembp-[0-9a-f]{16}\.part", entry.name):
-            entry.unlink()
 
 
 def _holds_run(path: Path) -> bool:
