@@ -101,13 +101,15 @@ def options_of(kind: type[Config], names: Collection[str] | None = None) -> Call
     """Return what adds an option for each field of a configuration, or those of some names."""
     options = kind.options().items()
     return add(
-        *(_click_option(kind, *item) for item in options if names is None or item[0] in names)
+        *[_click_option(kind, *item) for item in options if names is None or item[0] in names]
     )
 
 
 def _click_option(kind: type[Config], name: str, option: Option) -> Any:
-    words = [f"--{each.replace('_', '-')}" for each in kind.names_of(name)]
-    flags = [f"{word}/--no-{word[2:]}" if option.kind == "flag" else word for word in words]
+    flags = []
+    for each in kind.names_of(name):
+        word = each.replace("_", "-")
+        flags.append(f"--{word}/--no-{word}" if option.kind == "flag" else f"--{word}")
     of: Any = click.Choice(option.choices) if option.kind == "choice" else Checked(option)
     default = option.described_default
     return click.option(

@@ -342,7 +342,6 @@ class Trainer:
         self._began = 0.0  # when
         self._best: tuple[float, int, Any] | None = None  # score, epoch and parameters
         self._waited = 0  # epochs since then
-        self.learning_rate = self.optimizer.learning_rate  # of the last step
         self._order, self._shuffle, self._l2 = stream(seed, "batches"), shuffle, l2
         self._order_began = net.backend.stream_state(self._order)  # before the epoch's draw
         backend = net.backend
@@ -455,7 +454,7 @@ class Trainer:
             seconds = time.perf_counter() - self._began
             row = {
                 "epoch": float(self.epoch),
-                "learning_rate": self.learning_rate,
+                "learning_rate": self.optimizer.learning_rate * self.factor(self.iteration - 1),
                 "seconds": seconds,
                 "samples_per_second": self.reader.n / seconds,
                 **self._means(),
@@ -481,7 +480,6 @@ class Trainer:
             "epoch": self.epoch,
             "batch": self.batch,
             "iteration": self.iteration,
-            "learning_rate": self.learning_rate,
             "seconds": time.perf_counter() - self._began if self.batch else 0.0,
             "net": _named(self.net.snapshot()),
             "last_good": _named(self.last_good) if self.batch else None,
@@ -509,8 +507,7 @@ class Trainer:
         """
         net, backend, optimizer = self.net, self.net.backend, self.optimizer
         self.epoch, self.batch, self.iteration = state["epoch"], state["batch"], state["iteration"]
-        self.learning_rate, self._began = state["learning_rate"], -state["seconds"]
-        self._began += time.perf_counter()
+        self._began = time.perf_counter() - state["seconds"]
         net.restore(_pair(state["net"]))
         self.last_good = _pair(state["last_good"] or state["net"])
         optimizer.steps = state["optimizer"]["steps"]
@@ -544,7 +541,6 @@ class Trainer:
     def _step(self, rows: int, staged: Any = None) -> None:
         """Make the next of the steps that were laid out; a captured one does nothing here."""
         self.joint(rows)
-        self.learning_rate = self.factor(self.iteration) * self.optimizer.learning_rate
         self.iteration += 1
         self.optimizer.steps += 1
         if not self.reader.is_resident:
@@ -558,14 +554,14 @@ class Trainer:
     def _read(self, rows: int, staged: Any = None) -> None:
         """Take the step's numbers, and read its samples."""
         self._row, index = self._steps.take(rows)
-        joint = self.joint(rows)
+        joint = self._joints[rows]
         self.reader.read(index, joint.x, joint.t, staged)
         if self._weights is not None:
             self.net.backend.take_rows(self._weights, index, joint.w)
 
     def _work(self, rows: int) -> None:
         """Find the gradient of the batch that was read, and move by this step's numbers."""
-        joint, numbers = self.joint(rows), self._row
+        joint, numbers = self._joints[rows], self._row
         for source, column in zip(joint.sources.values(), self._columns[rows], strict=True):
             # a kernel reads it from the device's memory
             source.std = numbers[column : column + 1] if self.on_device else numbers[column]
@@ -581,7 +577,7 @@ class Trainer:
         """Return what changes from step to step: the optimizer's numbers, then each noise's σ."""
         moves = self.optimizer.numbers(self.optimizer.steps + ahead + 1, self.factor(iteration))
         epoch = max(self.epoch, 1)
-        return *moves, *(n.std_at(epoch, iteration + 1) for n in self._noise.values())
+        return *moves, *[n.std_at(epoch, iteration + 1) for n in self._noise.values()]
 
     def joint(self, rows: int) -> JointBackpropagation:
         """Return what computes the gradient of so many samples, with its buffers."""

@@ -206,15 +206,10 @@ class Training:
 
     ``on_row`` is told the row of each checkpoint, and ends the training by True; ``rows`` are all
     of them: ``iteration``, the players' objectives since the one before, ``noise/...`` and the
-    scores. ``after_step`` is as of `AdversarialTrainer`.
+    scores.
     """
 
-    def __init__(
-        self,
-        prepared: PreparedGan,
-        on_row: Callable[[Row], Any] | None = None,
-        after_step: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, prepared: PreparedGan, on_row: Callable[[Row], Any] | None = None) -> None:
         config = prepared.config
         self.prepared, self.on_row = prepared, on_row
         self.iterations = config.iterations or 1
@@ -240,7 +235,6 @@ class Training:
             seed=config.seed or 0,
             report_every=self.every,
             callbacks=[self._row],
-            after_step=after_step,
             cuda_graphs=config.cuda_graphs != "off",
         )
 
@@ -549,7 +543,7 @@ class GanRun(Run):
         super().__init__(config, folder, environment(prepared.generator), note, began, every)
         self.prepared, self.on_row, self.understood = prepared, on_row, prepared.data.notes
         self.fingerprint = prepared.data.fingerprint
-        self.training = Training(prepared, self._checkpoint, self.after_step)
+        self.training = Training(prepared, self._checkpoint)
         self.film = Film()
         self.good: Players | None = None  # of the last checkpoint, on the host
         self.iterations = 0  # that the saved players have seen
@@ -577,6 +571,7 @@ class GanRun(Run):
         self.good = self._copies() if self.rows else None
 
     def train(self) -> str:
+        self.training.trainer.after_step = self.checkpoints.after_step
         self.training.run()
         return "finished"
 

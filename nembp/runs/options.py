@@ -7,6 +7,7 @@ depend on the data are all made from the fields. Nothing here imports NumPy, so 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -204,13 +205,19 @@ class Config:
     aliases: ClassVar[Mapping[str, str]] = {}  # other names of fields in files and flags
 
     def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
+        self._check(vars(self))
+
+    def _check(self, values: Mapping[str, Any]) -> None:
+        """Check and set some of the fields."""
+        fields = self.__dataclass_fields__
+        for name, value in list(values.items()):
             if value is not None:
-                checked = item.metadata["option"].check(item.name, value)
-                object.__setattr__(self, item.name, checked)
-            elif item.default is not None:
-                raise ArchitectureError(f"{item.name} must be a name, got None")
+                checked = fields[name].metadata["option"].check(name, value)
+                object.__setattr__(self, name, checked)
+            elif fields[name].default is not None:
+                raise ArchitectureError(f"{name} must be a name, got None")
+            else:
+                object.__setattr__(self, name, None)
 
     @classmethod
     def options(cls) -> dict[str, Option]:
@@ -222,7 +229,11 @@ class Config:
     @classmethod
     def names_of(cls, name: str) -> list[str]:
         """Return what a field is called in files and flags: its aliases, and its own name."""
-        return [*(alias for alias, field in cls.aliases.items() if field == name), name]
+        names = [name]
+        for alias, of in cls.aliases.items():
+            if of == name:
+                names.insert(0, alias)
+        return names
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -235,8 +246,12 @@ class Config:
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def replace(self, changes: Mapping[str, Any]) -> Self:
-        """Return a copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
+        """Return a copy with some fields changed; they alone are checked."""
+        if unknown := changes.keys() - vars(self):
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
+        changed = copy.copy(self)
+        changed._check(changes)
+        return changed
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that are not None, tuples as lists: what JSON and TOML can hold."""

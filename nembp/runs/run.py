@@ -220,10 +220,6 @@ class Run(ABC):
         """What its rows count, and how far it came: ("epoch", 3)."""
 
     # -- what all of them do -----------------------------------------------------------------------
-    def after_step(self) -> None:
-        """Write a checkpoint if it is time; stop here if a signal came."""
-        self.checkpoints.after_step()
-
     def after_row(self, row: Row, *, last: bool) -> None:
         """Add a row to the metrics, and save: the first one, the last, and as time goes by."""
         self.folder.append(row)

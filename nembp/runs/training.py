@@ -300,11 +300,10 @@ def trainer_of(
     *,
     evaluate: Callable[[Network], dict[str, float]] | None = None,
     callbacks: Sequence[Callback] = (),
-    after_step: Callable[[], None] | None = None,
 ) -> Trainer:
     """Return the trainer that a configuration describes.
 
-    ``evaluate``, ``callbacks`` and ``after_step`` are as in `nembp.engine.training.Trainer`.
+    ``evaluate`` and ``callbacks`` are as in `nembp.engine.training.Trainer`.
     """
     config = prepared.config
     return Trainer(
@@ -322,7 +321,6 @@ def trainer_of(
         evaluate=evaluate,
         patience=config.patience,
         callbacks=callbacks,
-        after_step=after_step,
         cuda_graphs=config.cuda_graphs != "off",
     )
 
@@ -483,7 +481,6 @@ class TrainRun(Run):
             prepared,
             evaluate=lambda net: self._scores(self.watched),
             callbacks=[self._epoch],
-            after_step=self.after_step,
         )
 
     def plan(self) -> Row:
@@ -509,6 +506,7 @@ class TrainRun(Run):
         self.last_good = self.trainer.last_good if self.rows else None
 
     def train(self) -> str:
+        self.trainer.after_step = self.checkpoints.after_step
         self.trainer.run()
         return "stopped early" if self.trainer.history.stopped_early else "finished"
 
