@@ -138,7 +138,7 @@ def _reflect(index: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     return np.where(index < size, index, 2 * (size - 1) - index)
 
 
-class Staging:
+class Prefetch:
     """Gathers and augments rows in buffers that are used again and again.
 
     What waits in a buffer is raw: 8-bit images take a quarter of the memory of what a step gets,
@@ -269,10 +269,10 @@ class BatchReader:
             on_host = backend.name == "cpu"
             resident = not mapped if on_host else 2 * rows.nbytes <= backend.free_memory()
         self._x: Array = None
-        self._staging: Staging | None = None
+        self._prefetch: Prefetch | None = None
         if augmentation or not resident:
             augmenter = Augmenter(augmentation, shape, seed) if augmentation else None
-            self._staging = Staging(rows, augmenter, backend)
+            self._prefetch = Prefetch(rows, augmenter, backend)
         elif backend.name == "cpu" and not mapped and not isinstance(rows, ScaledRows):
             self._x = backend.asarray(np.reshape(split.x, (self.n, self.features)))
         else:
@@ -311,7 +311,7 @@ class BatchReader:
     @property
     def is_resident(self) -> bool:
         """Whether all samples are held on the device."""
-        return self._staging is None
+        return self._prefetch is None
 
     def prefetch_pays(self, batch_size: int) -> bool:
         """Say whether preparing a batch during the step before it is likely to save time.
@@ -320,7 +320,7 @@ class BatchReader:
         batch in memory takes 0.4 ms for 128 CIFAR images, and handing it to a thread and back
         0.1 ms, so a core must be spare and the batch long.
         """
-        if self._staging is None:
+        if self._prefetch is None:
             return False
         if self._mapped or self.backend.name != "cpu":
             return True
@@ -344,14 +344,14 @@ class BatchReader:
         on_device = self.backend.asarray(order)
         n = len(order)
         ends = [(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
-        if self._staging is None:
+        if self._prefetch is None:
             for start, end in ends:
                 yield on_device[start:end], None
             return
         ahead = self.prefetch_pays(batch_size) if prefetch is None else prefetch
         each = (order[start:end] for start, end in ends)
-        in_turn = (self._staging.stage(index, slot=0) for index in each)
-        with closing(self._staging.ahead(each) if ahead else in_turn) as staged:
+        in_turn = (self._prefetch.stage(index, slot=0) for index in each)
+        with closing(self._prefetch.ahead(each) if ahead else in_turn) as staged:
             for (start, end), raw in zip(ends, staged, strict=True):
                 yield on_device[start:end], raw
 
@@ -369,10 +369,10 @@ class BatchReader:
     def read_x(self, index: Array, x: Array, staged: Staged = None) -> None:
         """Write the scaled inputs at ``index`` into ``x``."""
         backend = self.backend
-        if self._staging is not None:
+        if self._prefetch is not None:
             if staged is None:
                 host = index if backend.name == "cpu" else backend.to_numpy(index)
-                staged = self._staging.stage(host, slot=2)  # no loop's, which take turns
+                staged = self._prefetch.stage(host, slot=2)  # no loop's, which take turns
             backend.receive(staged, x, self._offset, self._factor)
             return
         raw, rows = None, index.shape[0]
@@ -384,8 +384,8 @@ class BatchReader:
 
     def go_to(self, samples: int) -> None:
         """Go to where the augmentation's stream is after so many samples were read."""
-        if self._staging is not None and self._staging.augmenter is not None:
-            self._staging.augmenter.go_to(samples)
+        if self._prefetch is not None and self._prefetch.augmenter is not None:
+            self._prefetch.augmenter.go_to(samples)
 
     def labels(self, index: Array) -> Array:
         """Return the labels at ``index``."""
