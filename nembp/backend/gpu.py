@@ -126,7 +126,7 @@ class CupyBackend(FusedKernels):
         _check_device(cupy)
         super().__init__(cupy, cupy.cuda.Device())
         self._copies = cupy.cuda.Stream(non_blocking=True)
-        self._prefetch: dict[int, _Staging] = {}  # by the buffer's address on the host
+        self._staging: dict[int, _Staging] = {}  # by the buffer's address on the host
         try:
             library = load_cublas()
         except (OSError, ImportError, RuntimeError) as error:
@@ -180,11 +180,11 @@ class CupyBackend(FusedKernels):
         events = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
         staging = _Staging(cupy.empty(shape, dtype=kind), *events)
         staging.read.record(cupy.cuda.get_current_stream())  # of whoever had this memory before
-        self._prefetch[array.ctypes.data] = staging
+        self._staging[array.ctypes.data] = staging
         return array
 
     def receive(self, staged: np.ndarray[Any, Any], out: Array, offset: Array, factor: Any) -> None:
-        own = self._prefetch.get(staged.ctypes.data)
+        own = self._staging.get(staged.ctypes.data)
         if own is None or not staged.flags.c_contiguous or staged.dtype != own.device.dtype:
             self.gather(self._cupy.asarray(staged), None, out, None, offset, factor)
             return
@@ -198,7 +198,7 @@ class CupyBackend(FusedKernels):
         own.read.record(current)
 
     def wait_for_copy(self, staged: np.ndarray[Any, Any]) -> None:
-        own = self._prefetch.get(staged.ctypes.data)
+        own = self._staging.get(staged.ctypes.data)
         if own is not None:
             own.copied.synchronize()
 
