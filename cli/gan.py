@@ -104,7 +104,7 @@ def _as_it_was(ctx: click.Context, param: click.Parameter, value: str | None) ->
     type=click.IntRange(min=1),
     metavar="N",
     help="Train N times, with --seed and the numbers after it, and report mean ± standard "
-    "deviation.",
+    "deviation. With --resume, go on with the folder of such runs.",
 )
 @run_folder_options(GanConfig, "runs/<time>-gan-<data>-seed<seed>")
 @click.pass_context
