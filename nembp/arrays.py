@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from nembp.checkpoints import (
     Checkpoints,
     Model,
+    check_state,
     content_hash,
     encode,
     environment,
+    fitting,
     load_checkpoint,
 )
 from nembp.datasets import Scaling, Split, class_means, feature_means
@@ -383,6 +385,8 @@ def _run(
         raise ArchitectureError(f"checkpoint_every must be seconds above 0, got {every!r}")
     if path is None:
         return trainer.run()
+    if not isinstance(path, str | os.PathLike):
+        raise ArchitectureError(f"resume must be the path of a file, got {path!r:.80}")
     arrays = {str(k): np.asarray(a) for k, a in enumerate(told["arrays"]) if a is not None}
     settings = {
         **told,
@@ -390,27 +394,41 @@ def _run(
         "network": [encode(part) for part in (net.layers, net.maps)],
         "likelihoods": [encode(each) for each in (net.likelihood, net.reversed.likelihood)],
         "dtype": net.dtype,
-        "noise": {key: repr(each) for key, each in (told["noise"] or {}).items()},
+        "noise": told["noise"] or {},
         "optimizer": _own_settings(trainer.optimizer),
         "batch_size": trainer.batch_size,
     }
-    header = {"command": "nembp.train", "settings": json.loads(json.dumps(settings))}
+    header = {
+        "command": "nembp.train",
+        "settings": json.loads(json.dumps(settings, default=encode)),
+    }
     if os.path.exists(path):
         found, state = load_checkpoint(path)
-        old = found.get("settings", {}) if found.get("command") == header["command"] else {}
+        with fitting(path):
+            old = dict(found["settings"]) if found.get("command") == header["command"] else {}
         _check_settings(os.fspath(path), old, header["settings"])
-        trainer.resume(state)
+        with fitting(path):
+            check_state(state, trainer.state())
+            trainer.resume(state)
     checkpoints = Checkpoints(path, header, trainer.state, every)
 
+    def ends() -> bool:
+        is_last = trainer.epoch == trainer.epochs and not trainer.batch
+        return is_last or trainer.history.stopped_early
+
     def after_epoch(row: dict[str, float]) -> None:
-        is_last = trainer.history.stopped_early or trainer.epoch == trainer.epochs
-        if is_last or checkpoints.are_due:
+        if ends() or checkpoints.are_due:
             checkpoints.write()
 
     trainer.callbacks.append(after_epoch)
     trainer.after_step = checkpoints.after_step
     with checkpoints:
-        return trainer.run()
+        if not ends():  # a file that cannot be written is found now
+            checkpoints.write()
+        history = trainer.run()
+    if checkpoints.signals:  # after the last step: the file holds its end
+        raise KeyboardInterrupt
+    return history
 
 
 def _check_settings(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -419,7 +437,7 @@ def _check_settings(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -
     if not old:
         raise ArchitectureError(f"{path}: is no checkpoint of nembp.train; name another file")
     for key, value in new.items():
-        if key == "epochs" and value >= old[key]:
+        if key == "epochs" and isinstance(old.get(key), int) and value >= old[key]:
             continue
         if old.get(key) != value:
             if key in ("arrays", "network"):

@@ -28,7 +28,8 @@ import types
 import typing
 import zipfile
 from collections import ChainMap
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -724,7 +725,56 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     def unpacked(value: dict[str, Any]) -> Any:
         return arrays[value[_ARRAY]] if value.keys() == {_ARRAY} else value
 
-    return header, json.loads(arrays[_STATE].tobytes(), object_hook=unpacked)
+    with fitting(path):
+        return header, dict(json.loads(arrays[_STATE].tobytes(), object_hook=unpacked))
+
+
+@contextmanager
+def fitting(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what content of another shape or type raises into a DataError that names the file."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(
+            f"{os.fspath(path)}: does not fit its own settings ({reason:.200}); another version of "
+            f"nembp wrote it, or something else did. {CHECKPOINT_REMEDY}"
+        ) from error
+
+
+def check_state(found: Any, pattern: Any, name: str = "state") -> None:
+    """Raise a TypeError unless a state is built like another: that of the training's beginning.
+
+    What that has as None, or empty, may hold anything, but rows hold numbers.
+    """
+    if isinstance(pattern, dict):
+        right = isinstance(found, dict) and pattern.keys() <= found.keys()
+    elif isinstance(pattern, (list, tuple)):
+        right = isinstance(found, list) and len(found) == (len(pattern) or len(found))
+        rows = found if right and not pattern else []
+        values = [value for row in rows if isinstance(row, dict) for value in row.values()]
+        right = right and all(isinstance(value, (int, float)) for value in values)
+    elif isinstance(pattern, np.ndarray):
+        right = isinstance(found, np.ndarray)
+        right = right and (found.shape, found.dtype) == (pattern.shape, pattern.dtype)
+    elif isinstance(pattern, bytes):
+        right = isinstance(found, np.ndarray)
+    elif isinstance(pattern, (int, float)):
+        right = isinstance(found, (int, float)) and not found < 0
+    elif pattern is not None:
+        right = isinstance(found, type(pattern))
+    else:
+        right = True
+    if not right:
+        raise TypeError(f"{name} is {found!r:.40}")
+    if isinstance(pattern, dict):
+        for key, item in pattern.items():
+            check_state(found[key], item, f"{name}/{key}")
+    elif isinstance(pattern, (list, tuple)):
+        for number, pair in enumerate(zip(found, pattern, strict=False)):
+            check_state(*pair, f"{name}/{number}")
 
 
 SAVING_SHARE = 0.01  # of a training's time, at most, that saving on the way takes

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -30,7 +32,7 @@ from nembp.engine.network import Network, dense_network
 from nembp.engine.noise import Noise
 from nembp.engine.optimizers import OPTIMIZERS
 from nembp.engine.training import Trainer
-from nembp.errors import ArchitectureError, DataError, DivergenceError
+from nembp.errors import ArchitectureError, DataError, DivergenceError, OutputError
 from nembp.runs import RunConfig, train_run
 from nembp.runs.gan import resume_gan, run_gan, run_seeds
 from nembp.runs.gan_config import GanConfig
@@ -382,6 +384,8 @@ def test_what_cannot_be_gone_on_with_is_refused():
     for place in ("absent", "."):
         with pytest.raises(DataError, match=r"holds no checkpoint\.npz to go on from"):
             resume_run(place)
+    with pytest.raises(OutputError, match=r"is a file; expected a folder\.$"):
+        resume_run("run/checkpoint.npz")
     assert not Path("absent").exists()
     np.savez("data.npz", x=np.random.default_rng(1).random((40, 3)), y=np.arange(40) % 2)
     with pytest.raises(DataError, match="no longer those that it was trained on"):
@@ -487,6 +491,123 @@ def test_a_bit_that_flips_and_a_truncation_are_found(tmp_path):
             load_checkpoint(path)
 
 
+class Killed(BaseException):
+    """Ends a process, as far as its files can tell."""
+
+
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.parametrize("moves", [0, 2, 5, 6])
+def test_a_run_that_was_killed_as_it_took_anothers_place_still_does(monkeypatch, moves):
+    """After so many of its files have moved."""
+    train_run(TRAIN, "whole")
+    train_run(TRAIN.replace({"seed": 1}), "run")
+    replace, done = os.replace, []
+
+    def killed(source: Any, target: Any) -> None:
+        if Path(source).parent.name == ".nembp-moving":
+            done.append(1)
+            if len(done) > moves:
+                raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        patch.setattr(Path, "rmdir", lambda self: killed(self / "it", self))
+        with pytest.raises(Killed):
+            train_run(TRAIN, "run", force=True)
+    assert Path("run/model.npz").exists()
+    assert resume_run("run")["status"] == "finished"
+    assert left_by("run", ["model.npz"]) == left_by("whole", ["model.npz"])
+    assert {path.name for path in Path("run").iterdir()} == set(FILES)
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_seeds_of_an_older_run_are_not_taken_for_those_of_now(monkeypatch):
+    """And the seeds that are still to begin start from where the first did."""
+    run_gan(GAN.replace({"seed": 5}), "first")
+    run_seeds(GAN, 3, "whole", start="first")
+    run_seeds(GAN.replace({"learning_rate": 0.01}), 3, "parts")
+    step, done = AdversarialTrainer.step, []
+
+    def ended(self, *args):
+        done.append(1)
+        if len(done) > 30:
+            raise Killed
+        step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdversarialTrainer, "step", ended)
+        with pytest.raises(Killed):
+            run_seeds(GAN, 3, "parts", start="first", force=True)
+    summary = run_seeds(GanConfig(), 3, resume="parts")
+    assert summary["values"] == json.loads(Path("whole/summary.json").read_text())["values"]
+    for seed in range(3):
+        found, expected = (
+            left_by(f"{folder}/seed{seed}", RUNS["gan"][4]) for folder in ("parts", "whole")
+        )
+        assert found == expected
+    assert not list(Path("parts").rglob(".nembp-*"))
+    # seeds that came to be longer bring the others along
+    resume_gan("parts/seed0", {"iterations": 30})
+    longer = run_seeds(GanConfig(), 3, resume="parts")
+    assert [run["iterations"] for run in longer["runs"]] == [30, 30, 30]
+
+
+def edits(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path to every part of nested dicts and lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    found = [path] if path else []
+    for key, item in items:
+        nested = isinstance(item, dict | list)
+        found += edits(item, (*path, key)) if nested else [(*path, key)]
+    return found
+
+
+WRONG = [None, "x", -1, 2.5, [], {}, [1, 2], {"a": 1}, 10**30, np.zeros((2, 3)), np.array("abc")]
+
+
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.parametrize("command", [*RUNS, "nembp.train"])
+def test_what_was_sealed_but_does_not_fit_is_said_of_the_file(command):
+    """Every part of a checkpoint, of another type or shape: refused, or gone on with."""
+    X, y = np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) % 2
+
+    def train(path: str) -> None:
+        net = nembp.dense_network([4, 3, 2], seed=1)
+        given: dict[str, Any] = {"noise": Noise("nem"), "validation": 0.2, "patience": 2}
+        nembp.train(net, X, y, epochs=4, batch_size=16, resume=path, **given)
+
+    Path("run").mkdir()
+    if command in RUNS:
+        shorter = {"epochs": 2} if command == "train" else {"iterations": 12, "samples": 100}
+        config, begin, again, *_ = RUNS[command]
+        begin(config.replace(shorter), "whole")
+        resume = again
+    else:
+        train("whole.npz")
+        resume = lambda run: train(f"{run}/checkpoint.npz")  # noqa: E731
+    place = "whole/checkpoint.npz" if command in RUNS else "whole.npz"
+    whole = dict(zip(("header", "state"), load_checkpoint(place), strict=True))
+    choices, refused = np.random.default_rng(1), 0
+    paths = edits(whole)
+    for number in choices.permutation(len(paths))[:120]:
+        edited = copy.deepcopy(whole)
+        at: Any = edited
+        for key in paths[number][:-1]:
+            at = at[key]
+        at[paths[number][-1]] = WRONG[choices.integers(len(WRONG))]
+        try:
+            save_checkpoint("run/checkpoint.npz", edited["header"], edited["state"])
+        except (TypeError, ValueError, AttributeError, ArchitectureError):
+            continue  # nor can it be written
+        Path("run/summary.json").unlink(missing_ok=True)
+        try:
+            resume("run")
+        except (DataError, ArchitectureError, DivergenceError):
+            refused += 1
+    assert refused > 20
+
+
 # -- nembp.train -----------------------------------------------------------------------------------
 def test_train_goes_on_from_its_own_file(tmp_path):
     X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
@@ -521,9 +642,21 @@ def test_train_goes_on_from_its_own_file(tmp_path):
         ({"epochs": 5, "noise": None}, "noise was"),
         ({"epochs": 5, "sample_weight": None}, "is of another array"),
         ({"epochs": 5, "checkpoint_every": -1}, "checkpoint_every must be"),
+        ({"resume": True}, "resume must be the path of a file, got True"),
     ):
         with pytest.raises(ArchitectureError, match=words):
-            train(path, **changes)
+            train(**{"resume": path, **changes})
+    for number in (np.int64(5), np.int32(5)):
+        assert len(train(path, epochs=number, patience=number.dtype.type(3)).epochs) == 5
+
+
+def test_a_file_that_cannot_be_written_is_found_before_training(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        nembp.train(
+            nembp.dense_network([2, 3, 2]), [[0, 1], [1, 0]], [0, 1],
+            resume=tmp_path / "file" / "state.npz", callbacks=[pytest.fail],
+        )  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -540,5 +673,7 @@ def test_ctrl_c_is_kept_in_the_file(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(resume=path, callbacks=[interrupt])
     assert load_checkpoint(path)[1]["iteration"] == 3  # of two batches an epoch
+    with pytest.raises(KeyboardInterrupt):  # after the last step too
+        train(resume=path, callbacks=[lambda row: interrupt(row) if row["epoch"] == 3 else None])
     found, expected = (train(**more).model.net.parameters for more in ({"resume": path}, {}))
     assert np.array_equal(found, expected)

@@ -14,6 +14,7 @@ same function.
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -295,7 +296,9 @@ class AdversarialTrainer:
             If it is of other settings.
         """
         backend, dtype, steps = self.generator.backend, self.generator.dtype, self.settings.steps
-        self.iteration = state["iteration"]
+        self.iteration = operator.index(state["iteration"])
+        if not 0 <= self.iteration <= self.iterations:
+            raise ValueError(f"iteration {self.iteration} of {self.iterations}")
         for net, kept in zip(self._networks.values(), state["networks"], strict=True):
             net.restore(kept)
         for optimizer, slots in zip(self.optimizers, state["optimizers"], strict=True):

@@ -14,6 +14,7 @@ function.
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -125,16 +126,21 @@ class Totals:
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state` returned."""
-        asarray = self._backend.asarray
-        self._totals = {key: asarray(total, self._dtype) for key, total in state.items()}
+        asarray, shape = self._backend.asarray, (1, 1)
+        self._totals = {
+            key: asarray(np.reshape(total, shape), self._dtype) for key, total in state.items()
+        }
 
 
 def _named(snapshot: tuple[Any, Any]) -> dict[str, Any]:
     return dict(zip(("parameters", "statistics"), snapshot, strict=True))
 
 
-def _pair(named: Mapping[str, Any]) -> tuple[Any, Any]:
-    return named["parameters"], named["statistics"]
+def _pair(named: Mapping[str, Any], net: Network) -> tuple[Any, Any]:
+    parameters, statistics = named["parameters"], named["statistics"]
+    if (parameters.shape, statistics.shape) != (net.parameters.shape, net.statistics.shape):
+        raise ValueError(f"parameters of shapes {parameters.shape} and {statistics.shape}")
+    return parameters, statistics
 
 
 _TARGETS = ("forward", "backward")
@@ -506,10 +512,14 @@ class Trainer:
             If it is of other settings.
         """
         net, backend, optimizer = self.net, self.net.backend, self.optimizer
-        self.epoch, self.batch, self.iteration = state["epoch"], state["batch"], state["iteration"]
+        self.epoch, self.batch, self.iteration = (
+            operator.index(state[key]) for key in ("epoch", "batch", "iteration")
+        )
+        if not (0 <= self.epoch <= self.epochs and 0 <= self.batch <= self.steps_per_epoch):
+            raise ValueError(f"batch {self.batch} of epoch {self.epoch}")
         self._began = time.perf_counter() - state["seconds"]
-        net.restore(_pair(state["net"]))
-        self.last_good = _pair(state["last_good"] or state["net"])
+        net.restore(_pair(state["net"], net))
+        self.last_good = _pair(state["last_good"] or state["net"], net)
         optimizer.steps = state["optimizer"]["steps"]
         for slot, vector in optimizer.state.items():
             vector[...] = backend.asarray(state["optimizer"][slot], net.dtype)
@@ -523,7 +533,9 @@ class Trainer:
         self.history.best_epoch = state["best_epoch"]
         self.history.stopped_early = state["stopped_early"]
         best, self._waited = state["best"], state["waited"]
-        self._best = best and (best["score"], best["epoch"], _pair(best["net"]))
+        self._best = None
+        if best is not None:
+            self._best = float(best["score"]), int(best["epoch"]), _pair(best["net"], net)
 
     # -- a step ----------------------------------------------------------------------------------
     def step(self, index: Array) -> None:

@@ -142,7 +142,9 @@ class Film:
     def resume(self, state: Mapping[str, Any]) -> None:
         """Become the film that a state is of; its frames are bytes, or arrays of them."""
         self._every, self._added = state["every"], state["added"]
-        self._kept, self._last = [bytes(frame) for frame in state["kept"]], bytes(state["last"])
+        # of a number, bytes would make so many
+        kept = [bytes(memoryview(frame)) for frame in (*state["kept"], state["last"])]
+        self._kept, self._last = kept[:-1], kept[-1]
 
     def write_picture(self, path: str | os.PathLike[str]) -> None:
         """Write the last frame as PNG."""

@@ -21,6 +21,7 @@ from nembp.files import remove_stale, write_atomically
 CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
 CHECKPOINT = "checkpoint.npz"
 _BESIDE = ".nembp-new"  # in the folder of an older run: the one that is to take its place
+_MOVING = ".nembp-moving"  # its name from when it is complete until all its files have moved
 
 
 def to_json(value: Any, indent: int | None = None, encoding: str = "utf-8") -> str:
@@ -99,6 +100,7 @@ class RunFolder:
         resume: bool = False,
     ) -> None:
         self.files = files
+        self._advice = "" if resume else " Choose another --out"
         self._made: list[Path] = []  # folders that did not exist before, outermost first
         self._lock: int | None = None
         self._metrics: TextIO | None = None
@@ -108,12 +110,14 @@ class RunFolder:
             if resume and not self.path.exists():
                 self._find_checkpoint()
             self._claim()
+            if (self.path / _MOVING).exists():
+                self._move()
             self.replaces = self._find_checkpoint() if resume else self._check_content(force)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             self.__exit__()
-            _refuse(out or Path("runs").resolve(), error)
+            _refuse(out or Path("runs").resolve(), error, self._advice)
 
     def _default(self, name: str) -> Path:
         name = re.sub(r"[^\w.=-]+", "_", name)
@@ -133,7 +137,7 @@ class RunFolder:
         except OSError:  # nothing is there yet
             is_file = False
         if is_file:
-            raise OutputError(f"{path}: is a file; expected a folder. Choose another --out")
+            raise OutputError(f"{path}: is a file; expected a folder.{self._advice}")
         return path
 
     def _make(self, path: Path) -> None:
@@ -168,7 +172,8 @@ class RunFolder:
             os.close(lock)
             self._made.clear()  # the folder is the other run's, whoever made it
             raise OutputError(
-                f"{self.path}: another run is writing there; choose another --out, or wait for it"
+                f"{self.path}: another run is writing there; expected it to end first."
+                f"{self._advice}"
             ) from None
         except FileNotFoundError:
             is_there = False
@@ -204,16 +209,18 @@ class RunFolder:
 
     def _find_checkpoint(self) -> bool:
         """Return whether the run to go on with was to take another's place."""
-        for path in (self.path / _BESIDE, self.path):
-            if (path / CHECKPOINT).exists():
-                remove_stale(path)
-                if path is self.path:  # what is beside was taking its place, and did
-                    shutil.rmtree(path / _BESIDE, ignore_errors=True)
-                return path.name == _BESIDE
-        raise DataError(
-            f"{self.path}: holds no {CHECKPOINT} to go on from; expected the folder of a run that "
-            "was begun" + (", or --seeds N for several" if any(self.path.glob("seed*")) else "")
-        )
+        checkpoint = newest_checkpoint(self.path)
+        if checkpoint is None:
+            several = ", or --seeds N for several" if any(self.path.glob("seed*")) else ""
+            raise DataError(
+                f"{self.path}: holds no {CHECKPOINT} to go on from; expected the folder of a run "
+                f"that was begun, by version 0.2 or later{several}"
+            )
+        remove_stale(checkpoint.parent)
+        is_beside = checkpoint.parent.name == _BESIDE
+        if not is_beside:  # what is there was begun, and came no further
+            shutil.rmtree(self.path / _BESIDE, ignore_errors=True)
+        return is_beside
 
     def __enter__(self) -> RunFolder:
         return self
@@ -242,7 +249,7 @@ class RunFolder:
         except OutputError:
             raise
         except OSError as error:
-            _refuse(self.path, error)
+            _refuse(self.path, error, self._advice)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row to metrics.jsonl; it can be read at once."""
@@ -256,7 +263,7 @@ class RunFolder:
             self._metrics.write(to_json(row) + "\n")
             self._metrics.flush()
         except OSError as error:
-            _refuse(self.file(METRICS), error)
+            _refuse(self.file(METRICS), error, self._advice)
 
     def _is_there(self) -> bool:
         if self._lock is None:  # no locks here
@@ -275,21 +282,39 @@ class RunFolder:
         if not self.replaces:
             return
         beside = self.path / _BESIDE
-        if keep:  # a file at a time, so that there is a model at any moment; the summary comes last
+        if not keep:
+            shutil.rmtree(beside, ignore_errors=True)
+            return
+        for name in self.files:
+            if not (beside / name).exists():
+                (self.path / name).unlink(missing_ok=True)
+        os.rename(beside, self.path / _MOVING)
+        self._move()
+        self.replaces = False
+
+    def _move(self) -> None:
+        """Move the files of a complete run to their place, those that are left to move.
+
+        One at a time, so that there is a model at any moment; the summary comes last.
+        """
+        moving = self.path / _MOVING
+        if (moving / SUMMARY).exists():
             (self.path / SUMMARY).unlink(missing_ok=True)
-            for name in sorted(self.files, key=lambda name: name == SUMMARY):
-                if (beside / name).exists():
-                    os.replace(beside / name, self.path / name)
-                else:
-                    (self.path / name).unlink(missing_ok=True)
-            self.replaces = False
-        shutil.rmtree(beside, ignore_errors=True)
+        for path in sorted(moving.iterdir(), key=lambda path: path.name == SUMMARY):
+            os.replace(path, self.path / path.name)
+        moving.rmdir()
 
     def close(self) -> None:
         """Close the metrics, whatever became of the run; again does nothing."""
         if self._metrics is not None:
             with contextlib.suppress(OSError):  # of a disk that is full
                 self._metrics.close()
+
+
+def newest_checkpoint(path: Path) -> Path | None:
+    """Return the checkpoint of a run folder, of the run that is to take another's place if any."""
+    places = (path / _MOVING, path / _BESIDE, path)
+    return next((p / CHECKPOINT for p in places if (p / CHECKPOINT).exists()), None)
 
 
 def _holds_run(path: Path) -> bool:
@@ -301,11 +326,13 @@ def _holds_run(path: Path) -> bool:
     return False
 
 
-def _refuse(path: str | os.PathLike[str], error: OSError | ValueError) -> NoReturn:
+def _refuse(
+    path: str | os.PathLike[str], error: OSError | ValueError, advice: str = ""
+) -> NoReturn:
     if isinstance(error, NembpError):
         raise error
     reason = getattr(error, "strerror", None) or error
     raise OutputError(
         f"{os.fspath(path)}: cannot be written ({reason}); expected a writable folder with free "
-        "space. Choose another --out"
+        f"space.{advice}"
     ) from error

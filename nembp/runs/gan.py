@@ -28,7 +28,14 @@ from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.trainer import AdversarialTrainer, check_noise
 from nembp.architecture import generator_network, network
 from nembp.backend import Backend
-from nembp.checkpoints import Model, environment, load_checkpoint, load_model, save_model
+from nembp.checkpoints import (
+    Model,
+    environment,
+    fitting,
+    load_checkpoint,
+    load_model,
+    save_model,
+)
 from nembp.datasets import Dataset, Scaling, available, feature_means
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.sources import as_rows
@@ -39,10 +46,19 @@ from nembp.engine.optimizers import OPTIMIZERS, Optimizer
 from nembp.engine.training import set_input_bias
 from nembp.errors import ArchitectureError, DataError, DivergenceError
 from nembp.plotting.animation import Film, Frame, image_frame, scatter_frame
-from nembp.runs.folder import CHECKPOINT, CONFIG, METRICS, SUMMARY, RunFolder
+from nembp.runs.folder import CHECKPOINT, CONFIG, METRICS, SUMMARY, RunFolder, newest_checkpoint
 from nembp.runs.gan_config import DECAY, MOMENTUM, SCALES, GanConfig, gan_recipe
 from nembp.runs.predicting import PLAYER
-from nembp.runs.run import Listener, Note, Row, Run, choose_backend, resume_in, silent
+from nembp.runs.run import (
+    OF_THE_MACHINE,
+    Listener,
+    Note,
+    Row,
+    Run,
+    choose_backend,
+    resume_in,
+    silent,
+)
 from nembp.runs.training import READ_OPTIONS, check_batches, noise_settings
 from nembp.threads import threads as limit
 
@@ -256,7 +272,9 @@ class Training:
     def resume(self, state: Row) -> None:
         """Go on from what `state` returned."""
         self.trainer.resume(state["trainer"])
-        self.rows, self.scores, self.seconds = state["rows"], state["scores"], state["seconds"]
+        self.rows = [dict(row) for row in state["rows"]]
+        self.scores = [dict(row) for row in state["scores"]]
+        self.seconds = state["seconds"]
 
     def final(self) -> dict[str, float]:
         """Return the means of the scores over the last checkpoints."""
@@ -496,7 +514,9 @@ def run_gan(
             if start is not None and found is not None:
                 _start_from(start, found, prepared)
             told = on_row, note, began, checkpoint_every
-            return GanRun(prepared, threads, folder, *told).run(on_start, on_end)
+            run = GanRun(prepared, threads, folder, *told)
+            run.start = None if start is None else os.path.abspath(start)
+            return run.run(on_start, on_end)
 
 
 def resume_gan(
@@ -708,7 +728,9 @@ def run_seeds(
         After the seeds that were finished are summed up.
     """
     if resume is not None:
-        config, out_dir, force = _begun(Path(resume)), resume, True
+        config, start = _begun(Path(resume))
+        out_dir, force = resume, True
+        changes = {"iterations": config.iterations} | dict(changes or {})
     first = config.seed or 0
     numbers = range(first, first + seeds)
     began, runs = time.perf_counter(), list[dict[str, Any]]()
@@ -724,7 +746,7 @@ def run_seeds(
                 "on_note": on_note if seed == first else None,
             }
             try:
-                if resume is not None and _has_checkpoint(place):
+                if resume is not None and _is_of(place, config, start):
                     resume_gan(place, changes, **told, **more)
                 else:
                     own = config.replace({**(changes or {}), "seed": seed})
@@ -747,7 +769,8 @@ def run_seeds(
     if interruption is not None:
         done = len(summary["seeds"])
         raise KeyboardInterrupt(
-            f"interrupted after {done} of {seeds} seeds; {folder.path / SUMMARY} sums them up"
+            f"interrupted after {done} of {seeds} seeds; {folder.path / SUMMARY} sums them up; "
+            f"`nembp gan --resume {folder.path} --seeds {seeds}` goes on"
         ) from interruption
     if summary["diverged"]:
         lost = ", ".join(map(str, summary["diverged"]))
@@ -759,16 +782,29 @@ def run_seeds(
     return summary
 
 
-def _has_checkpoint(place: Path) -> bool:
-    return any(place.glob(f"**/{CHECKPOINT}"))  # there, or of the run that was to take its place
+def _settings_of(checkpoint: Path) -> tuple[GanConfig, str | None]:
+    """Return the configuration of a run, and what it started from."""
+    header, _ = load_checkpoint(checkpoint)
+    with fitting(checkpoint):
+        return GanConfig(**header["config"]), header["start"]
 
 
-def _begun(path: Path) -> GanConfig:
-    """Return the configuration of the first of several seeds' runs."""
+def _is_of(place: Path, config: GanConfig, start: Any) -> bool:
+    """Return whether a seed's run is one of these, to go on with; an older run may be there."""
+    checkpoint = newest_checkpoint(place)
+    if checkpoint is None:
+        return False
+    found, its_start = _settings_of(checkpoint)
+    own = {name: vars(config)[name] for name in ("seed", "iterations", *OF_THE_MACHINE)}
+    return found.replace(own) == config and its_start == start
+
+
+def _begun(path: Path) -> tuple[GanConfig, str | None]:
+    """Return the settings of the first of several seeds' runs."""
     places = [place for place in path.glob("seed*") if re.fullmatch("seed[0-9]+", place.name)]
     for place in sorted(places, key=lambda place: int(place.name[4:])):
-        if (place / CHECKPOINT).exists():
-            return GanConfig(**load_checkpoint(place / CHECKPOINT)[0]["config"])
+        if checkpoint := newest_checkpoint(place):
+            return _settings_of(checkpoint)
     raise DataError(
         f"{path}: holds no seed's run to go on with; expected the folder of `nembp gan --seeds N`"
     )

@@ -11,14 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from nembp.backend import Backend, Precision, get_backend, gpu_seems_present
-from nembp.checkpoints import Checkpoints, differences, load_checkpoint
+from nembp.checkpoints import (
+    Checkpoints,
+    check_state,
+    differences,
+    fitting,
+    load_checkpoint,
+)
 from nembp.errors import (
     ArchitectureError,
     DataError,
     DeviceError,
     DeviceMemoryError,
     DivergenceError,
-    ShapeError,
 )
 from nembp.runs.folder import CHECKPOINT, CONFIG, SUMMARY, RunFolder
 from nembp.runs.options import C, Config, to_toml
@@ -78,7 +83,9 @@ def open_run(
             f"{path}: is of `nembp {header.get('command')}`; expected a run of "
             f"`nembp {kind.command}`"
         )
-    config = kind(**header["config"])
+    with fitting(path):
+        config = kind(**header["config"])
+        begun = int(vars(config)[kind.length])
     old, options = vars(config), kind.options()
     changes = {name: options[name].check(name, value) for name, value in changes.items()}
     for name, value in changes.items():
@@ -94,7 +101,7 @@ def open_run(
                 f"{value}; leave it out, or begin a run of its own (--config "
                 f"{folder.path / CONFIG})"
             )
-    begun, config = getattr(config, kind.length), config.replace(changes)
+    config = config.replace(changes)
     length, schedule = getattr(config, kind.length), vars(config)["schedule"]
     if length > begun and schedule != "constant":
         note(f"the {schedule} schedule of the learning rate is now that of {length} {kind.length}")
@@ -165,6 +172,7 @@ class Run(ABC):
     title: ClassVar[str]  # of config.toml
     understood: tuple[str, ...] = ()  # what was guessed of the data
     fingerprint: str | None = None  # of the data
+    start: str | None = None  # the run whose parameters were its first
     saved: ClassVar[tuple[str, str]]  # the file of what was learned, and its name in words
 
     def __init__(
@@ -241,20 +249,19 @@ class Run(ABC):
         DataError
             If it is of other data or another version.
         """
-        if header["data"] != self.fingerprint:
+        path = self.folder.file(CHECKPOINT)
+        if header.get("data") != self.fingerprint:
             raise DataError(
                 f"{self.folder.path}: the data are no longer those that it was trained on; "
                 "expected the same files. Put them back, or train anew"
             )
-        try:
+        with fitting(path):
+            check_state(state, self._state())
             self.resume(state)
-        except (KeyError, TypeError, ValueError, ShapeError) as error:
-            raise DataError(
-                f"{self.folder.file(CHECKPOINT)}: does not fit its own configuration ({error}); "
-                "another version of nembp wrote it. Train anew"
-            ) from error
-        self.began -= state["wall_seconds"]
-        if differ := differences(header["environment"], self.environment):
+            self.began -= state["wall_seconds"]
+            differ = differences(header["environment"], self.environment)
+            self.start = header["start"]
+        if differ:
             self.note(f"its last bits may differ from those of a run in one go: {differ}")
 
     def run(self, on_start: Listener | None, on_end: Listener | None) -> Row:
@@ -277,6 +284,7 @@ class Run(ABC):
             "config": self.config.as_dict(),
             "environment": self.environment,
             "data": self.fingerprint,
+            "start": self.start,
         }
         path = self.folder.file(CHECKPOINT)
         self.checkpoints = Checkpoints(path, header, self._state, self.every)
