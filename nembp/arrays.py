@@ -246,7 +246,8 @@ def train(
     resume : path, optional
         File of a checkpoint. It is written as the training goes, after the step in which Ctrl-C
         comes too, and gone on from where it is there: bit for bit as if nothing had stopped the
-        training, given the same arrays, settings (but for more ``epochs``) and build.
+        training, given the same arrays, settings (but for more ``epochs``) and build. What a
+        callback remembers is the caller's to keep.
     checkpoint_every : float, optional
         Seconds between its writings within an epoch; by default 60, and as seldom as they take at
         most 1 % of the time.

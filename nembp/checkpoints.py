@@ -777,7 +777,7 @@ def check_state(found: Any, pattern: Any, name: str = "state") -> None:
             check_state(*pair, f"{name}/{number}")
 
 
-SAVING_SHARE = 0.01  # of a training's time, at most, that saving on the way takes
+SAVING_SHARE = 0.005  # of the time that saving on the way takes at most; start and end are apart
 EVERY = 60.0  # seconds between checkpoints within an epoch, at least
 
 
