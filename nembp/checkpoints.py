@@ -734,7 +734,7 @@ def fitting(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what content of another shape or type raises into a DataError that names the file."""
     try:
         yield
-    except MemoryError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())

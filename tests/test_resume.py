@@ -459,6 +459,16 @@ def test_a_run_that_was_stopped_before_it_took_anothers_place_takes_it(monkeypat
 
 
 @pytest.mark.usefixtures("own_folder")
+def test_noise_that_another_device_drew_cannot_go_on_here():
+    train_run(TRAIN, "run")
+    header, state = load_checkpoint("run/checkpoint.npz")
+    header["config"]["device"], state["trainer"]["noise"]["forward"] = "gpu", [1, 2, 3]
+    save_checkpoint("run/checkpoint.npz", header, state)
+    with pytest.raises(DataError, match=r"begun on the gpu, .*; use --device gpu"):
+        resume_run("run", {"epochs": 4, "device": "cpu"})
+
+
+@pytest.mark.usefixtures("own_folder")
 def test_another_place_is_said(monkeypatch):
     train_run(TRAIN, "run")
     monkeypatch.setattr(

@@ -256,7 +256,16 @@ class Run(ABC):
                 "expected the same files. Put them back, or train anew"
             )
         with fitting(path):
-            check_state(state, self._state())
+            try:
+                check_state(state, self._state())
+            except TypeError as error:
+                then, now = header["config"]["device"], vars(self.config)["device"]
+                if then == now:
+                    raise
+                raise DataError(
+                    f"{path}: was begun on the {then}, whose random numbers cannot go on on the "
+                    f"{now}; use --device {then}, or train anew"
+                ) from error
             self.resume(state)
             self.began -= state["wall_seconds"]
             differ = differences(header["environment"], self.environment)
