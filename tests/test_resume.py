@@ -687,3 +687,14 @@ def test_ctrl_c_is_kept_in_the_file(tmp_path):
         train(resume=path, callbacks=[lambda row: interrupt(row) if row["epoch"] == 3 else None])
     found, expected = (train(**more).model.net.parameters for more in ({"resume": path}, {}))
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.parametrize("key", ["epoch", "seconds"])
+def test_a_row_that_lacks_what_it_must_have_is_said_of_the_file(key):
+    train_run(TRAIN, "run")
+    header, state = load_checkpoint("run/checkpoint.npz")
+    del state["trainer"]["history"][0][key]
+    save_checkpoint("run/checkpoint.npz", header, state)
+    with pytest.raises(DataError, match=r"run/checkpoint\.npz: does not fit its own"):
+        resume_run("run", {"epochs": 4})

@@ -502,7 +502,8 @@ class TrainRun(Run):
 
     def resume(self, state: Row) -> None:
         self.trainer.resume(state["trainer"])
-        self.rows = [self._shown(row) for row in self.trainer.history.epochs]
+        rows = self.trainer.history.epochs
+        self.rows = [self._shown(row) | {"seconds": row["seconds"]} for row in rows]
         self.last_good = self.trainer.last_good if self.rows else None
 
     def train(self) -> str:
