@@ -38,7 +38,7 @@ def list_sets(as_json: bool) -> None:
 @options_of(
     RunConfig,
     ("data_dir", "targets", "task", "image_size", "scaling", "delimiter", "header", "decimal",
-     "image_order", "transpose", "x", "y"),
+     "image_order", "transpose", "x", "y", "max_bytes"),
 )  # fmt: skip
 @json_option
 def info(name: str, as_json: bool, **chosen: Any) -> None:

@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nembp.errors import ArchitectureError
+from nembp.files import unpacking
+from nembp.runs.config import RunConfig
 
-from .options import data_dir_option, device_option, direction_option, force_option, json_option
+from .options import (
+    data_dir_option,
+    device_option,
+    direction_option,
+    force_option,
+    json_option,
+    options_of,
+)
 from .output import check_out, count, emit_json, emit_table, note, score_rows, short_path, write_csv
 
 if TYPE_CHECKING:
@@ -84,6 +93,7 @@ def evaluate(run: str, as_json: bool, **options: Any) -> None:
     help="Labels are indices from 0 in the order of the classes, whatever they are called.",
 )
 @click.option("--key", metavar="NAME", help="Array in an .npz.  [default: x, backward y]")
+@options_of(RunConfig, ("max_bytes",))
 @click.option(
     "--out", metavar="FILE", help="Write the result here: .csv, .npy, .npz or, images, .png."
 )
@@ -98,6 +108,7 @@ def predict(
     names: tuple[str, ...],
     by_index: bool,
     key: str | None,
+    max_bytes: int | None,
     out: str | None,
     force: bool,
     device: str,
@@ -128,11 +139,13 @@ def predict(
     from nembp.runs.predicting import load_run
 
     model = load_run(run, device, note)
-    if forward:
-        _forward(model, inputs, key or "x", out, as_json)
-    else:
-        y, rows = _targets(model, inputs, [name.strip() for name in classes], key or "y", by_index)
-        _backward(model, y, rows, out, as_json)
+    with unpacking(max_bytes):
+        if forward:
+            _forward(model, inputs, key or "x", out, as_json)
+        else:
+            wanted = [name.strip() for name in classes]
+            y, rows = _targets(model, inputs, wanted, key or "y", by_index)
+            _backward(model, y, rows, out, as_json)
 
 
 # -- forward ---------------------------------------------------------------------------------------

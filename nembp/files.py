@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,6 +41,24 @@ def parsing(fault: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         reason = f"{' '.join(str(error).split()) or type(error).__name__:.200}"
         raise DataError(f"{fault} ({reason}). {remedy}") from error
+
+
+_MOST_UNPACKED: ContextVar[int | None] = ContextVar("max_bytes", default=None)
+
+
+@contextmanager
+def unpacking(max_bytes: int | None) -> Iterator[None]:
+    """Let each file that is read meanwhile unpack to so many bytes, whatever its own size."""
+    before = _MOST_UNPACKED.set(max_bytes)
+    try:
+        yield
+    finally:
+        _MOST_UNPACKED.reset(before)
+
+
+def most_unpacked() -> int | None:
+    """Return what `unpacking` allows now; None where the reader's own bound holds."""
+    return _MOST_UNPACKED.get()
 
 
 @contextmanager

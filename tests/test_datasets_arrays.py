@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import fails, works
 from fuzz_cases import CONSTANT, FILES, TIMES, check_dataset, mutated, traced
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from nembp.datasets import class_means, feature_means, load, read_idx, write_idx
 from nembp.datasets.arrays import NAMES, idx_header, map_npy, read_npz
 from nembp.datasets.sources import as_rows, is_mapped
-from nembp.errors import DataError
+from nembp.errors import ArchitectureError, DataError
 from nembp.runs import RunConfig
 from nembp.runs.training import fit_scalings
 
@@ -359,6 +361,35 @@ def test_what_unpacks_to_far_more_than_data_does_is_refused_unread(place):
         result, peak = traced(read)
         assert result is None
         assert peak < CONSTANT
+
+
+def test_max_bytes_is_what_a_packed_file_may_unpack_to(place, monkeypatch):
+    """More than the bound, or less; the command line takes it too, and a run keeps it."""
+    monkeypatch.setattr("nembp.datasets.arrays._SMALL", 1)
+    monkeypatch.setattr("nembp.datasets.images._SMALL", 1)
+    path = place / "x.npz"
+    np.savez_compressed(path, x=np.zeros((1000, 30, 30), np.uint8), y=np.arange(1000) % 3)
+    with pytest.raises(DataError, match=r"declares .* allow more with --max-bytes"):
+        load("npz", path)
+    assert len(load("npz", path, max_bytes=10**6).train) == 800
+    with pytest.raises(DataError, match=r"expected at most 10,000\."):
+        load("npz", path, max_bytes=10_000)
+    for command in (["data", "info", "npz"], ["train", "--out", place / "run", "--dataset", "npz"]):
+        given = [*command, "--data-dir", path]
+        assert "--max-bytes" in fails(3, *given)
+        works(*given, "--max-bytes", 10**6)
+    works("evaluate", place / "run")
+    for side in ("a", "b"):
+        (place / "images" / side).mkdir(parents=True)
+        for number in range(3):
+            Image.new("L", (300, 300)).save(place / "images" / side / f"{number}.png")
+    with pytest.raises(DataError, match="allow more with --max-bytes"):
+        load("images", place / "images")
+    assert load("images", place / "images", max_bytes=90_000).shape == (300, 300, 1)
+    with pytest.raises(DataError, match="allow more with --max-bytes"):
+        load("images", place / "images", max_bytes=89_999)
+    with pytest.raises(ArchitectureError, match="max_bytes is for the data sets"):
+        load("digits", max_bytes=5)
 
 
 @st.composite

@@ -28,7 +28,7 @@ from nembp.runs.options import Option, read_settings
 
 READ = {
     "data_dir", "limit", "image_size", "delimiter", "header", "decimal", "image_order",
-    "transpose", "x", "y",
+    "transpose", "x", "y", "max_bytes",
 }  # fmt: skip
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
 from nembp.errors import ArchitectureError, DataError
-from nembp.files import parsing, reading, write_atomically
+from nembp.files import most_unpacked, parsing, reading, write_atomically
 
 _FRESH = "Get a fresh copy of the file."
 _SAVE = "Save it again with numpy.save."
@@ -37,11 +37,12 @@ _SMALL = 1 << 26  # bytes that a file may unpack to in any case
 
 def _check_unpacked(unpacked: int, packed: int, where: str, remedy: str) -> None:
     """Raise DataError, before anything is allocated, for what unpacks to far more than it is."""
-    most = min(_DEFLATE_RATIO * packed, max(_SMALL, _RATIO * packed))
-    if unpacked > most:
+    most = most_unpacked() or max(_SMALL, _RATIO * packed)
+    if unpacked > min(most, _DEFLATE_RATIO * packed):
         raise DataError(
             f"{where}: declares {unpacked:,} bytes, but is packed into {packed:,}; expected at "
-            f"most {most:,}. {remedy}"
+            f"most {min(most, _DEFLATE_RATIO * packed):,}. {remedy} Or, if you trust it, allow "
+            "more with --max-bytes."
         )
 
 

@@ -33,6 +33,7 @@ READ_BY = {  # options that only some of the built-in readers know
     "transpose": (*_ARRAYS, "idx"),
     "x": _ARRAYS,
     "y": _ARRAYS,
+    "max_bytes": ("idx", "mnist", "npz", "images"),
 }
 HOLD_CLASSES = ("digits", "cifar10", "cifar100", "images")
 
@@ -56,6 +57,7 @@ class Request:
     transpose: bool | None = None
     x: str | None = None
     y: str | None = None
+    max_bytes: int | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (("task", Task), ("scaling", ScalingName), ("image_order", ImageOrder)):
@@ -74,6 +76,8 @@ class Request:
             (mark is None or len(mark) == 1 or mark == "tab",
              f"delimiter={mark!r}: expected one character, or the word tab"),
             (self.decimal in (None, ".", ","), f"decimal={self.decimal!r}: expected '.' or ','"),
+            (self.max_bytes is None or self.max_bytes >= 1,
+             f"max_bytes={self.max_bytes}: expected at least 1"),
             ((self.x is None) == (self.y is None),
              "x and y name two arrays: expected both or neither"),
         ):  # fmt: skip

@@ -20,7 +20,7 @@ from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request, check_image_shape, listed, sorted_names
 from nembp.datasets.sources import ArrayRows, Samples
 from nembp.errors import DataError, OutputError
-from nembp.files import parsing, reading
+from nembp.files import most_unpacked, parsing, reading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,10 +104,13 @@ def read_image(
             # nothing is decoded before its size is known to be right
             bytes_ = os.fstat(file.fileno()).st_size
             most = min(_MOST_PIXELS, max(_SMALL, _RATIO * bytes_))
+            if allowed := most_unpacked():
+                most = allowed // len(image.getbands())
             if found[0] * found[1] > most:
                 raise DataError(
                     f"{path}: {found[0]} x {found[1]} pixels in {bytes_:,} bytes; expected at most "
-                    f"{most:,} pixels. Make it smaller."
+                    f"{most:,} pixels. Make it smaller. Or, if you trust it, allow more with "
+                    "--max-bytes."
                 )
             if size is not None and not resize and sorted(found) != sorted(size):
                 raise DataError(_other_size(path, found, size, remedy))

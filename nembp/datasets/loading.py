@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from nembp.datasets.dataset import Dataset, ImageOrder, Request, ScalingName, Task
 from nembp.errors import ArchitectureError
+from nembp.files import unpacking
 
 Loader: TypeAlias = Callable[[Request], Dataset]
 
@@ -75,6 +76,7 @@ def load(
     transpose: bool | None = None,
     x: str | None = None,
     y: str | None = None,
+    max_bytes: int | None = None,
 ) -> Dataset:
     """Load a data set by name and check it.
 
@@ -114,6 +116,9 @@ def load(
         Swap height and width of images (idx, npy, npz); default for EMNIST, which is stored so.
     x, y : str, optional
         Names of the two arrays to read (npy, npz); default those of usual names.
+    max_bytes : int, optional
+        Bytes that each packed file may unpack to (gzip, npz, images); default 100 times its own, or
+        64 MiB, and 67 million pixels of an image.
 
     Returns
     -------
@@ -146,12 +151,12 @@ def load(
         targets = (targets,) if isinstance(targets, str) else tuple(targets)
     request = Request(
         None if data_dir is None else Path(data_dir), targets, task, test_fraction, seed, limit,
-        scaling, image_size, delimiter, header, decimal, image_order, transpose, x, y,
+        scaling, image_size, delimiter, header, decimal, image_order, transpose, x, y, max_bytes,
     )  # fmt: skip
-    if name in _REGISTERED:
-        return _REGISTERED[name][0](request)
-    request.check_read_by(name)
-    return _built_in(name)(request)
+    if name not in _REGISTERED:
+        request.check_read_by(name)
+    with unpacking(max_bytes):
+        return (_REGISTERED[name][0] if name in _REGISTERED else _built_in(name))(request)
 
 
 def _built_in(name: str) -> Loader:

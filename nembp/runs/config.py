@@ -73,6 +73,8 @@ class RunConfig(Config):
     x: str | None = option("text", DATA, "Name of the array of samples in an npz; with --y.",
         words="the usual names")  # fmt: skip
     y: str | None = option("text", DATA, "Name of its array of targets.", words="the usual names")
+    max_bytes: int | None = option("integer", DATA, "Bytes that a packed file (gzip, npz, "
+        "image) may unpack to.", least=1, words="100 times its own, or 64 MiB")  # fmt: skip
     scaling: str | None = choice(DATA, "Of the inputs: unit maps images, or each column of a "
         "table, to [0, 1]; channel standardizes images channel by channel; auto is channel for "
         "images of several channels, unit for others, and standardizes the columns of tables.",

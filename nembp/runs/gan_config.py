@@ -89,6 +89,7 @@ class GanConfig(Config):
     transpose: bool | None = same("transpose")
     x: str | None = same("x")
     y: str | None = same("y")
+    max_bytes: int | None = same("max_bytes")
     kind: str | None = choice(GAME, "What the players play for: vanilla (the generator raises log "
         "D), minimax (lowers log(1 - D)), wasserstein (a clipped critic), wasserstein-gp (with "
         "gradient penalty).", *get_args(Kind), default="vanilla")  # fmt: skip

@@ -33,7 +33,12 @@ Row = dict[str, Any]
 Listener = Callable[[dict[str, Any]], Any]
 Note = Callable[[str], None]
 PICTURES = "picture", "animation"  # keys of the summary
-OF_THE_MACHINE = "device", "threads", "data_dir"  # settings that may differ on resuming
+OF_THE_MACHINE = (
+    "device",
+    "threads",
+    "data_dir",
+    "max_bytes",
+)  # settings that may differ on resuming
 
 
 def silent(text: str) -> None:

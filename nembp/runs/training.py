@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MODEL, PICTURE = "model.npz", "backward.png"
 FILES = (CONFIG, METRICS, MODEL, SUMMARY, PICTURE, CHECKPOINT)
 FINGERPRINT = "data_fingerprint"  # in a model's settings
-READ_OPTIONS = ("delimiter", "header", "decimal", "image_order", "transpose", "x", "y")
+READ_OPTIONS = ("delimiter", "header", "decimal", "image_order", "transpose", "x", "y", "max_bytes")
 MOST_DRAWN = 100  # classes of a picture, spread over all of them
 WORSE = 1000.0  # times the nll of a constant prediction, from which on that is said
 
