@@ -130,10 +130,10 @@ def gan(
     """
     given = {name: value for name, value in settings.items() if value is not None}
     config = GanConfig(**given)
-    if resume is not None:
-        check_resumed(ctx, "out", "force", "start")
     told = "iteration", _describe, _columns
     with progress_for(quiet, *told) as progress, terminate_as_interrupt():
+        if resume is not None:
+            check_resumed(ctx, progress.note, "out", "force", "start")
         noted = list[bool]()
 
         def begin(plan: Row) -> None:

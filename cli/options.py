@@ -167,14 +167,15 @@ def run_folder_options(kind: type[Config], default: str) -> Callable[[F], F]:
             "--resume",
             metavar="RUN",
             help="Go on with the run in this folder from its last checkpoint, as if nothing had "
-            f"stopped it. Of its options only --{kind.length} may be raised.",
+            f"stopped it. Its options stay as they are, but --{kind.length} may be raised, and "
+            "--device, --threads and --data-dir be another machine's.",
         ),
         option(
             "--checkpoint-every",
             type=Checked(Option("number", "", "", above=0.0)),
             metavar="SECONDS",
             help="Write a checkpoint as often as this between two rows of the metrics.  [default: "
-            "60, or longer where that takes more than 1 % of the time]",
+            "60, or longer where that would take more than half a percent of the time]",
         ),
         option(
             "--config",
@@ -199,8 +200,12 @@ def flags_given(ctx: click.Context, names: Iterable[str]) -> str:
     )
 
 
-def check_resumed(ctx: click.Context, *names: str) -> None:
-    """Refuse options that are of a new run only, beside --resume."""
+def check_resumed(ctx: click.Context, note: Callable[[str], None], *names: str) -> None:
+    """Refuse options that are of a new run only, beside --resume; say what the environment sets."""
+    for name in ctx.params:
+        if ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
+            variable = f"{ctx.auto_envvar_prefix}_{name}".upper()
+            note(f"{variable} is set: --{name.replace('_', '-')} {ctx.params[name]}")
     given = [name for name in names if ctx.params.get(name)]
     if given:
         raise click.UsageError(

@@ -61,9 +61,9 @@ def train(
     """
     given = {name: value for name, value in settings.items() if value is not None}
     config = RunConfig(**given)
-    if resume is not None:
-        check_resumed(ctx, "out", "force")
     with progress_for(quiet, "epoch", _describe, _columns) as progress, terminate_as_interrupt():
+        if resume is not None:
+            check_resumed(ctx, progress.note, "out", "force")
         for prefix, off, why in (
             ("noise_", config.noise in (None, "none"), "without effect, since --noise is none"),
             (

@@ -23,6 +23,7 @@ from nembp.checkpoints import (
     Model,
     check_state,
     content_hash,
+    differences,
     encode,
     environment,
     fitting,
@@ -246,8 +247,8 @@ def train(
     resume : path, optional
         File of a checkpoint. It is written as the training goes, after the step in which Ctrl-C
         comes too, and gone on from where it is there: bit for bit as if nothing had stopped the
-        training, given the same arrays, settings (but for more ``epochs``) and build. What a
-        callback remembers is the caller's to keep.
+        training, given the same arrays, settings (but for more ``epochs``) and build; a warning
+        says where the build differs. What a callback remembers is the caller's to keep.
     checkpoint_every : float, optional
         Seconds between its writings within an epoch; by default 60, and as seldom as they take at
         most 1 % of the time.
@@ -402,6 +403,7 @@ def _run(
     header = {
         "command": "nembp.train",
         "settings": json.loads(json.dumps(settings, default=encode)),
+        "environment": environment(net),
     }
     if os.path.exists(path):
         found, state = load_checkpoint(path)
@@ -411,6 +413,13 @@ def _run(
         with fitting(path):
             check_state(state, trainer.state())
             trainer.resume(state)
+            differ = differences(found["environment"], environment(net))
+        if differ:
+            warnings.warn(
+                f"{os.fspath(path)}: the last bits may differ from those of a training in one go: "
+                f"{differ}",
+                stacklevel=3,
+            )
     checkpoints = Checkpoints(path, header, trainer.state, every)
 
     def ends() -> bool:

@@ -12,10 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from adversarial_cases import trainer_of
+from command_line import run
 from devices import gpu, needs_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -295,24 +297,34 @@ def left_by(folder: str, names: list[str]) -> list[Any]:
     ]
 
 
+def before_step(trainer: tuple[type, str], number: int, what: Any) -> Any:
+    """Return a patch under which ``what()`` is called before the step of this number, from 0."""
+    step, done = getattr(*trainer), []
+
+    def counted(self, *args):
+        if len(done) == number:
+            what()
+        done.append(1)
+        step(self, *args)
+
+    return patch.object(*trainer, counted)
+
+
+def end_by(error: type[BaseException]) -> Any:
+    def end() -> None:
+        raise error
+
+    return end
+
+
 @pytest.mark.usefixtures("own_folder")
 @pytest.mark.parametrize("steps", [0, 1, 6, 11])
 @pytest.mark.parametrize("command", RUNS)
-def test_a_run_that_something_ended_goes_on_to_the_same_folder(monkeypatch, command, steps):
+def test_a_run_that_something_ended_goes_on_to_the_same_folder(command, steps):
     config, begin, resume, trainer, names = RUNS[command]
     begin(config, "whole")
-    with monkeypatch.context() as patch:
-        step, done = getattr(*trainer), []
-
-        def ended(self, *args):
-            if len(done) >= steps:
-                raise MemoryError
-            done.append(1)
-            step(self, *args)
-
-        patch.setattr(*trainer, ended)
-        with pytest.raises(MemoryError):
-            begin(config, "parts", checkpoint_every=1e-9)
+    with before_step(trainer, steps, end_by(MemoryError)), pytest.raises(MemoryError):
+        begin(config, "parts", checkpoint_every=1e-9)
     told: list[dict[str, Any]] = []
     resume("parts", on_start=told.append)
     assert left_by("parts", names) == left_by("whole", names)
@@ -329,19 +341,12 @@ def test_a_signal_stops_between_two_steps(monkeypatch, command):
     """The state is written there and then, whenever the last checkpoint was."""
     config, begin, resume, trainer, names = RUNS[command]
     begin(config, "whole")
-    with monkeypatch.context() as patch:
-        step, done = getattr(*trainer), []
-
-        def told(self, *args):
-            if len(done) == 4:
-                signal.raise_signal(signal.SIGTERM)
-            done.append(1)
-            step(self, *args)
-
-        patch.setattr(*trainer, told)
-        patch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
-        with pytest.raises(KeyboardInterrupt, match=f"`nembp {command} --resume parts` goes on"):
-            begin(config, "parts")
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
+    with (
+        before_step(trainer, 4, lambda: signal.raise_signal(signal.SIGTERM)),
+        pytest.raises(KeyboardInterrupt, match=f"`nembp {command} --resume parts` goes on"),
+    ):
+        begin(config, "parts")
     header, state = load_checkpoint("parts/checkpoint.npz")
     assert (header["command"], state["trainer"]["iteration"]) == (command, 5)
     resume("parts")
@@ -415,20 +420,10 @@ def test_a_run_that_was_to_take_anothers_place_goes_on_there(monkeypatch):
 
 
 @pytest.mark.usefixtures("own_folder")
-def test_several_seeds_go_on_where_they_were(monkeypatch):
+def test_several_seeds_go_on_where_they_were():
     run_seeds(GAN, 3, "whole")
-    step, done = AdversarialTrainer.step, []
-
-    def ended(self, *args):
-        done.append(1)
-        if len(done) > 30:
-            raise MemoryError
-        step(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(AdversarialTrainer, "step", ended)
-        with pytest.raises(MemoryError):
-            run_seeds(GAN, 3, "parts", checkpoint_every=1e-9)
+    with before_step(RUNS["gan"][3], 30, end_by(MemoryError)), pytest.raises(MemoryError):
+        run_seeds(GAN, 3, "parts", checkpoint_every=1e-9)
     first = Path("parts/seed0/generator.npz").stat().st_mtime_ns
     with pytest.raises(DataError, match="or --seeds N for several"):
         resume_gan("parts")
@@ -532,23 +527,13 @@ def test_a_run_that_was_killed_as_it_took_anothers_place_still_does(monkeypatch,
 
 
 @pytest.mark.usefixtures("own_folder")
-def test_seeds_of_an_older_run_are_not_taken_for_those_of_now(monkeypatch):
+def test_seeds_of_an_older_run_are_not_taken_for_those_of_now():
     """And the seeds that are still to begin start from where the first did."""
     run_gan(GAN.replace({"seed": 5}), "first")
     run_seeds(GAN, 3, "whole", start="first")
     run_seeds(GAN.replace({"learning_rate": 0.01}), 3, "parts")
-    step, done = AdversarialTrainer.step, []
-
-    def ended(self, *args):
-        done.append(1)
-        if len(done) > 30:
-            raise Killed
-        step(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(AdversarialTrainer, "step", ended)
-        with pytest.raises(Killed):
-            run_seeds(GAN, 3, "parts", start="first", force=True)
+    with before_step(RUNS["gan"][3], 30, end_by(Killed)), pytest.raises(Killed):
+        run_seeds(GAN, 3, "parts", start="first", force=True)
     summary = run_seeds(GanConfig(), 3, resume="parts")
     assert summary["values"] == json.loads(Path("whole/summary.json").read_text())["values"]
     for seed in range(3):
@@ -576,6 +561,7 @@ def edits(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 WRONG = [None, "x", -1, 2.5, [], {}, [1, 2], {"a": 1}, 10**30, np.zeros((2, 3)), np.array("abc")]
 
 
+@pytest.mark.filterwarnings("ignore:.*last bits may differ")
 @pytest.mark.usefixtures("own_folder")
 @pytest.mark.parametrize("command", [*RUNS, "nembp.train"])
 def test_what_was_sealed_but_does_not_fit_is_said_of_the_file(command):
@@ -698,3 +684,24 @@ def test_a_row_that_lacks_what_it_must_have_is_said_of_the_file(key):
     save_checkpoint("run/checkpoint.npz", header, state)
     with pytest.raises(DataError, match=r"run/checkpoint\.npz: does not fit its own"):
         resume_run("run", {"epochs": 4})
+
+
+def test_another_build_is_said_to_who_goes_on_with_train(tmp_path, monkeypatch):
+    X, y, path = np.eye(4), [0, 1, 0, 1], tmp_path / "state.npz"
+
+    def train(epochs: int) -> Any:
+        return nembp.train(nembp.dense_network([4, 3, 2]), X, y, epochs=epochs, resume=path)
+
+    train(2)
+    monkeypatch.setattr("nembp.arrays.environment", lambda net: environment(net) | {"numpy": "9.9"})
+    with pytest.warns(UserWarning, match=r"state\.npz: the last bits may differ .* is now 9\.9"):
+        train(3)
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_what_the_environment_sets_is_said_on_resuming():
+    train_run(TRAIN, "run")
+    result = run("train", "--resume", "run", env={"NEMBP_TRAIN_EPOCHS": "2"})
+    assert result.exit_code == 2
+    assert "NEMBP_TRAIN_EPOCHS is set: --epochs 2" in result.stderr
+    assert "epochs can only be raised" in result.stderr

@@ -214,7 +214,7 @@ class RunFolder:
             several = ", or --seeds N for several" if any(self.path.glob("seed*")) else ""
             raise DataError(
                 f"{self.path}: holds no {CHECKPOINT} to go on from; expected the folder of a run "
-                f"that was begun, by version 0.2 or later{several}"
+                f"that version 0.2 or later began{several}"
             )
         remove_stale(checkpoint.parent)
         is_beside = checkpoint.parent.name == _BESIDE
