@@ -26,7 +26,7 @@ from typing import Any
 from nembp.checkpoints import load_checkpoint, load_model, save_checkpoint
 from nembp.errors import DataError
 from nembp.experiments import read_experiment
-from nembp.runs.folder import CHECKPOINT
+from nembp.runs.folder import CHECKPOINT, newest_checkpoint
 from nembp.runs.gan import load_players
 
 COMMANDS = {
@@ -84,10 +84,11 @@ def in_one_go(kind: str) -> dict[str, Any]:
 
 def begun(folder: Path, whole: dict[str, Any]) -> bool:
     """Return whether a killed run left a checkpoint, rather than the older run's."""
-    if (folder / ".nembp-new" / CHECKPOINT).exists():
-        return True
-    is_there = (folder / CHECKPOINT).exists() and (folder / "config.toml").exists()
-    return is_there and (folder / "config.toml").read_bytes() == whole["config.toml"]
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None or checkpoint.parent != folder:
+        return checkpoint is not None
+    config = folder / "config.toml"
+    return config.exists() and config.read_bytes() == whole["config.toml"]
 
 
 def kill_once(kind: str, folder: Path, choice: random.Random, *, force: bool) -> str:

@@ -386,11 +386,9 @@ def test_what_cannot_be_gone_on_with_is_refused():
     train_run(config, "run")
     with pytest.raises(DataError, match=r"run/checkpoint\.npz: is of `nembp train`"):
         resume_gan("run")
-    for place in ("absent", "."):
-        with pytest.raises(DataError, match=r"holds no checkpoint\.npz to go on from"):
+    for place, words in (("absent", "no such folder"), (".", r"holds no checkpoint\.npz to go on")):
+        with pytest.raises(DataError, match=words):
             resume_run(place)
-    with pytest.raises(OutputError, match=r"is a file; expected a folder\.$"):
-        resume_run("run/checkpoint.npz")
     assert not Path("absent").exists()
     np.savez("data.npz", x=np.random.default_rng(1).random((40, 3)), y=np.arange(40) % 2)
     with pytest.raises(DataError, match="no longer those that it was trained on"):

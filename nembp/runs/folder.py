@@ -210,6 +210,8 @@ class RunFolder:
     def _find_checkpoint(self) -> bool:
         """Return whether the run to go on with was to take another's place."""
         checkpoint = newest_checkpoint(self.path)
+        if checkpoint is None and not self.path.exists():
+            raise DataError(f"{self.path}: no such folder; expected that of a run. Check the path")
         if checkpoint is None:
             several = ", or --seeds N for several" if any(self.path.glob("seed*")) else ""
             raise DataError(
