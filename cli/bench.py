@@ -56,7 +56,8 @@ def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int
     callback=_entries,
     metavar="NETWORK,...",
     help="Layer sizes, as in 784-256-128-10,784-512-512-10; for the convolution suite image and "
-    "layers, as in 32x32x3/conv32x4s2/256/10, or a layer by itself, as in 16x16x32/conv64x4s2.  "
+    "layers, as in 32x32x3/conv32x4s2/256/10, or a layer by itself, as in 16x16x32/conv64x4s2; "
+    "for the estimators data sets: iris, digits, or from files mnist:DIR, csv:FILE.  "
     "[default: the suite's]",
 )
 @click.option(

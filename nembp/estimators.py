@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import numpy as np
 from scipy import special
@@ -43,7 +43,7 @@ from nembp.arrays import Vector, array_model, check_weights, input_scaling
 from nembp.checkpoints import Model
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import BatchReader
-from nembp.datasets.scaling import check_range
+from nembp.datasets.scaling import check_range, chunks
 from nembp.engine.activations import ACTIVATIONS, Activation
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.engine.linear import Dense
@@ -130,7 +130,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     beta_2: float = 0.999
     epsilon: float = 1e-8
     n_iter_no_change: float = 10
-    backward_weight: float = 0.01
+    backward_weight: float | Literal["auto"] = "auto"
     noise: Noise | dict[str, Noise] | None = None
     layers: Any = None
     image_shape: Any = None
@@ -143,7 +143,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         **MLPClassifier._parameter_constraints,
         "activation": [StrOptions(set(ACTIVATIONS)), Activation],
         "momentum": [Interval(Real, 0, 1, closed="left")],
-        "backward_weight": [Interval(Real, 0, None, closed="left")],
+        "backward_weight": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "noise": [Noise, Mapping, None],
         "layers": [str, "array-like", None],
         "image_shape": ["array-like", None],
@@ -226,9 +226,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             self._made_of = made
             self._start(x, t, weights, generator)
         x = self._x_scaling.apply(x, self.network_.dtype)
-        mean = x.mean(axis=0, dtype=np.float64)
-        if weights is not None:
-            mean = weights @ x / weights.sum()
+        mean = x.mean(0, dtype=np.float64) if weights is None else weights @ x / weights.sum()
         if first:
             set_input_bias(self.network_, mean)
         elif np.abs(mean).max() > FAR and self.standardize:
@@ -238,6 +236,10 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                 "samples of every kind, or scale the columns and give standardize=False",
                 stacklevel=3,
             )
+        if self.backward_weight != "auto":
+            self.backward_weight_ = float(self.backward_weight)
+        elif first or not incremental:
+            self.backward_weight_ = _precision(x, mean, weights)
         if t.ndim == 2:
             t = self._y_scaling.apply(t, np.float64)
         self._train(x, t, weights, seed + self.t_, held, incremental, data)
@@ -331,8 +333,8 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         data: dict[str, Any],
     ) -> None:
         net, n = self.network_, len(x)
-        if self.backward_weight:
-            net.reversed.likelihood = Gaussian(1.0 / self.backward_weight)
+        if self.backward_weight_:
+            net.reversed.likelihood = Gaussian(1.0 / self.backward_weight_)
         if self.batch_size != "auto" and self.batch_size > n:
             warnings.warn(
                 "Got `batch_size` larger than sample size. It is going to be clipped", stacklevel=4
@@ -369,7 +371,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             batch_size=batch_size,
             optimizer=optimizer,
             schedule="constant",
-            backward=self.backward_weight > 0,
+            backward=self.backward_weight_ > 0,
             noise={"forward": self.noise} if isinstance(self.noise, Noise) else self.noise,
             seed=seed,
             shuffle=self.shuffle,
@@ -506,7 +508,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             Columns as in X.
         """
         check_is_fitted(self)
-        if self.backward_weight == 0:
+        if self.backward_weight_ == 0:
             raise ValueError("backward_weight is 0, so that the network learned no backward way")
         y = check_array(_dense(y), ensure_2d=False, dtype=None, input_name="y")
         if y.ndim == 2 and y.shape[1] == 1:
@@ -571,10 +573,11 @@ class BidirectionalClassifier(ClassifierMixin, _Bidirectional):  # type: ignore[
 power_t, max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, \
 early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change
         As of `MLPClassifier`; ``solver`` is "adam" or "sgd".
-    backward_weight : float, default 0.01
+    backward_weight : float or "auto", default "auto"
         Weight of log p(x | y) against log p(y | x), the precision 1/v of a Gaussian; 0 trains one
-        direction. On standardized columns more of it may cost accuracy (``nembp bench --suite
-        estimators``).
+        direction. "auto" takes for v the variance of the scaled columns, summed, so that the
+        columns together weigh as one target does; more may cost accuracy (``nembp bench --suite
+        estimators``). The fitted `backward_weight_` is what was used.
     noise : Noise or dict of Noise, optional
         NEM noise on the labels, or by place as of `nembp.train`; that on the backward direction
         acts where ``backward_weight`` is not 0.
@@ -695,7 +698,7 @@ coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, o
     @property
     def class_prototypes_(self) -> Vector:
         """What the backward direction draws for each class, in the units of X."""
-        if not hasattr(self, "network_") or self.backward_weight == 0:
+        if not hasattr(self, "network_") or self.backward_weight_ == 0:
             raise AttributeError("class_prototypes_ needs a fit with a backward_weight > 0")
         several = isinstance(self._likelihood, Bernoulli)
         return self.predict_inputs(np.eye(self._outputs) if several else self.classes_)
@@ -753,6 +756,13 @@ def _dense(value: Any) -> Any:
         return value.toarray()
     on_device = hasattr(value, "__cuda_array_interface__") and hasattr(value, "get")
     return value.get() if on_device else value
+
+
+def _precision(x: Vector, mean: Vector, weights: Vector | None) -> float:
+    """Return 1/v, where v is the sum of the columns' variances."""
+    share = np.full(len(x), 1.0 / len(x)) if weights is None else weights / weights.sum()
+    v = sum(float(share[part] @ np.square(x[part] - mean).sum(axis=1)) for part in chunks(x))
+    return 1.0 / (v or x.shape[1])
 
 
 def _one_hot(t: Vector, outputs: int) -> Vector:

@@ -38,10 +38,26 @@ from nembp.benchmarks.suites import (
 )
 from nembp.engine.likelihoods import Gaussian
 from nembp.engine.network import dense_network
-from nembp.errors import ArchitectureError, OutputError, VerificationError
+from nembp.errors import ArchitectureError, DataError, OutputError, VerificationError
 
 # windows that leave pixels over, rectangular kernels, a pooling, dense layers
 MIXED = "9x8x2/conv4x4s2/conv5x2-3s2-1p0/pool2s1/6/3"
+
+
+def test_estimators_are_compared_on_data_sets_from_files(tmp_path):
+    x, y = np.arange(40.0).reshape(20, 2), np.repeat([0, 1], 10)
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    X, labels = suites.SUITES["estimators"].check(f"npz:{tmp_path / 'own.npz'}")
+    np.testing.assert_array_equal(X, x)
+    np.testing.assert_array_equal(labels, y)
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=x / 3, x_test=x, y_test=x / 3)
+    with pytest.raises(DataError, match="has no classes"):
+        suites.SUITES["estimators"].check(f"npz:{tmp_path / 'own.npz'}")
+    for entry in ("mnist", "iris:x", "csv:", "nothing:x"):
+        with pytest.raises(ArchitectureError, match=r"expected one of .*mnist:DIR"):
+            suites.SUITES["estimators"].check(entry)
+
+
 LAYERS = ("7x6x2/conv3x3s2", "8x9x3/conv4x5s2", "6x6x2/conv5x2-3s1-2p1-0")
 CPU = get_backend("cpu")
 

@@ -348,6 +348,21 @@ def test_one_direction_alone_has_no_prototypes():
         model.predict_inputs(["ant"])
 
 
+def test_the_columns_together_weigh_as_one_target():
+    constant = np.hstack([X, np.ones((len(X), 1))])
+    assert classifier().fit(constant, NAMES).backward_weight_ == pytest.approx(1 / X.shape[1])
+    plain = classifier(standardize=False, early_stopping=False)
+    weights = np.arange(len(X)) % 3
+    plain.fit(3.0 * X, NAMES, weights)
+    v = np.average((X - np.average(X, 0, weights)) ** 2, 0, weights).sum() * 9
+    assert plain.backward_weight_ == pytest.approx(1 / v, rel=1e-5)
+    assert plain.network_.reversed.likelihood.variance == 1 / plain.backward_weight_
+    stream = classifier().partial_fit(X[:20], NAMES[:20], classes=np.unique(NAMES))
+    first = stream.backward_weight_
+    assert stream.partial_fit(X[20:], NAMES[20:]).backward_weight_ == first
+    assert classifier(backward_weight=0.5).fit(X, NAMES).backward_weight_ == 0.5
+
+
 # -- kinds of input --------------------------------------------------------------------------------
 def test_sparse_tables_and_devices_arrays_are_read_alike():
     whole = classifier().fit(X, NAMES)

@@ -15,16 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from nembp.errors import ArchitectureError
+from nembp.datasets import available, load
+from nembp.datasets.sources import as_rows
+from nembp.errors import ArchitectureError, DataError
 from nembp.threads import threads
 
 Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 NOISE = 0.7  # standard deviations of the test inputs
 EPOCHS, FOLDS = 60, 5
+MOST = 5000  # samples of a data set from files
 
 
 def sets() -> dict[str, Callable[[], Data]]:
-    """Return what makes each data set, all of scikit-learn's own."""
+    """Return what makes each data set of scikit-learn's own."""
     from sklearn import datasets
 
     options = {"n_informative": 20, "n_classes": 5, "class_sep": 1.0, "random_state": 0}
@@ -37,10 +40,27 @@ def sets() -> dict[str, Callable[[], Data]]:
     }
 
 
-def check(name: str) -> None:
-    """Raise ArchitectureError unless there is a data set of that name."""
-    if name not in sets():
-        raise ArchitectureError(f"no data set {name!r}; expected one of {', '.join(sets())}")
+def samples(entry: str) -> Data:
+    """Return (X, y) of an entry: one of `sets`, or ``mnist:DIR``, ``csv:FILE`` and the like.
+
+    ArchitectureError or DataError if there is none, or no classes in it.
+    """
+    name, colon, path = entry.partition(":")
+    if name in sets() and not colon:
+        return sets()[name]()
+    if name not in available() or not path:
+        names = ", ".join(sets())
+        raise ArchitectureError(
+            f"no data set {entry!r:.200}; expected one of {names}, or a kind of `nembp data list` "
+            "and its path, as in mnist:DIR or csv:FILE"
+        )
+    data = load(name, path, limit=MOST)
+    if not data.is_classification:
+        raise DataError(
+            f"{data.source}: has no classes, and the estimators compared are of classes"
+        )
+    X = as_rows(data.train.x).take(np.arange(len(data.train)))
+    return X.reshape(len(X), -1).astype(np.float64), np.asarray(data.train.y)
 
 
 def measure(
@@ -56,7 +76,7 @@ def measure(
 
     from nembp.estimators import BidirectionalClassifier
 
-    start, (X, y) = time.perf_counter(), sets()[case.network]()
+    start, (X, y) = time.perf_counter(), samples(case.network)
     same: dict[str, Any] = {"max_iter": EPOCHS, "tol": 0.0, "n_iter_no_change": EPOCHS + 1}
     kinds = {"mlp": MLPClassifier, "ours": BidirectionalClassifier}
     results: dict[str, list[tuple[float, ...]]] = {"mlp": [], "ours": []}
@@ -87,7 +107,9 @@ def measure(
         }
     headline = (
         f"{row['time_ratio']:.2f} of MLPClassifier's time, accuracy {100 * row['accuracy']:.1f} % "
-        f"({100 * row['accuracy_gain']:+.2f} ± {100 * row['accuracy_gain_error']:.2f})"
+        f"({100 * row['accuracy_gain']:+.2f} ± {100 * row['accuracy_gain_error']:.2f}), noisy "
+        f"{100 * row['noisy_accuracy']:.1f} % ({100 * row['noisy_accuracy_gain']:+.2f} ± "
+        f"{100 * row['noisy_accuracy_gain_error']:.2f})"
     )
     own = {"kind": "estimator", "headline": headline, "seconds": time.perf_counter() - start}
     return {**asdict(case), **own, **row}
