@@ -101,9 +101,10 @@ def _labels(t: Vector, name: str, known: tuple[Any, ...]) -> Targets:
     """Return labels as their places among the sorted classes."""
     if t.dtype.kind == "f":
         check_finite(t, name)
-        if np.any(t != np.rint(t)):
+        odd = (t != np.rint(t)) | (np.abs(t) >= 2.0**63)
+        if np.any(odd):
             raise DataError(
-                f"{name} holds {t[t != np.rint(t)][0]:g}, which is not a class; give labels, or "
+                f"{name} holds {t[odd][0]:g}, which is not a class; give labels, or "
                 "use a network whose forward likelihood is gaussian for numbers"
             )
         t = t.astype(np.int64)
@@ -464,9 +465,6 @@ def _optimizer(optimizer: Any, learning_rate: Any, weight_decay: Any) -> Optimiz
             f"{type(optimizer).__name__} has its own learning rate and weight decay; give them to "
             "it, or name an optimizer"
         )
-    for rate in (learning_rate, weight_decay):
-        if not isinstance(rate, Real | None):
-            raise ArchitectureError(f"learning rate and weight decay are numbers, got {rate!r}")
     return get_optimizer(optimizer, learning_rate, weight_decay)
 
 

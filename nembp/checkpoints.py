@@ -47,7 +47,7 @@ from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import LIKELIHOODS, Likelihood, Score
 from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 from nembp.engine.network import Layer, Network, parameter_count, statistics_count, statistics_views
-from nembp.errors import ArchitectureError, DataError
+from nembp.errors import ArchitectureError, DataError, ShapeError
 from nembp.files import replacing
 from nembp.version import __version__
 
@@ -481,7 +481,8 @@ class Model:
         """
         y = as_array(y, "y", text=True)
         if self.classes and y.ndim == 1:
-            names = [str(name) for name in y.tolist()]
+            # 3.0 is the class 3
+            names = [str(v).removesuffix(".0" if y.dtype.kind == "f" else "") for v in y.tolist()]
             unknown = [name for name in names if name not in self.classes]
             if unknown:
                 raise ArchitectureError(
@@ -491,7 +492,13 @@ class Model:
             t = np.eye(len(self.classes))[[self.classes.index(name) for name in names]]
         else:
             t = check_inputs(y.reshape(len(y), -1), None, "y").astype(np.float64)
-            t = t if self.classes else self.y_scaling.apply(t, np.float64)
+            if t.shape[1] != self.net.outputs:
+                raise ShapeError(
+                    f"y has {t.shape[1]} columns; expected {self.net.outputs}, one for each output"
+                )
+            if not self.classes:
+                check_range(t, self.y_scaling, "y")
+                t = self.y_scaling.apply(t, np.float64)
         x = _in_parts(self.net.reversed, t)
         return self.x_scaling.invert(x.reshape(len(x), *self.shape))
 

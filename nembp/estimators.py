@@ -42,6 +42,7 @@ from nembp import architecture
 from nembp.arrays import Vector, array_model, check_weights, input_scaling
 from nembp.checkpoints import Model
 from nembp.datasets import Scaling, Split
+from nembp.datasets.checks import as_array, check_inputs
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range, chunks
 from nembp.engine.activations import ACTIVATIONS, Activation
@@ -202,7 +203,8 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             )
         data = {"X": X, "y": y, "metadata": None}
         options = {"multi_output": True, "y_numeric": not is_classifier(self), "reset": first}
-        x, y = validate_data(self, _dense(X), _dense(y), **options)
+        x, y = validate_data(self, X, _dense(y), accept_sparse=True, **options)
+        x = _numbers(x)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         t = self._encode(y, first, incremental)
@@ -247,11 +249,13 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     def _hold_out(self, x: Vector, t: Vector, weights: Vector | None, generator: Any) -> Any:
         """Return what to train on, and (x, y, weights) to score after each epoch."""
+        counts = np.unique(t, return_counts=True)[1] if t.ndim == 1 else np.ones(1)
+        scored = math.ceil(self.validation_fraction * len(x))
         parts = train_test_split(
             *(x, t, np.ones(len(x)) if weights is None else weights),
             test_size=self.validation_fraction,
             random_state=generator,
-            stratify=t if t.ndim == 1 else None,
+            stratify=t if counts.min() > 1 and len(counts) <= scored else None,
         )
         if len(parts[1]) < 2:
             raise ValueError(
@@ -467,7 +471,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     def _answer(self, X: Any, log: bool = False) -> Vector:
         """Return `_output` of what a user gave; a DataError if its values are too large."""
         check_is_fitted(self)
-        x = validate_data(self, _dense(X), reset=False)
+        x = _numbers(validate_data(self, X, accept_sparse=True, reset=False))
         with np.errstate(over="ignore", invalid="ignore"):
             output = self._output(x, log)
         if not np.isfinite(output).all():
@@ -642,19 +646,22 @@ coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, o
         found = np.arange(y.shape[1]) if several else unique_labels(y)
         if first and not incremental:
             self.classes_ = found
-        elif incremental and not several and len(np.setdiff1d(found, self.classes_)):
+        if first:
+            self._outputs = len(self.classes_)
+            self._likelihood = Bernoulli() if several else Multinomial()
+        shape = (len(y), self._outputs)[: 1 + isinstance(self._likelihood, Bernoulli)]
+        if y.shape != shape:
+            raise ValueError(f"y has shape {y.shape}; expected {shape}, as of the first fit")
+        if incremental and not several and len(np.setdiff1d(found, self.classes_)):
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. "
                 f"'y' has {found}."
             )
-        elif not incremental and not np.array_equal(found, self.classes_):
+        if not incremental and not np.array_equal(found, self.classes_):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous "
                 f"call to fit. Previously got {self.classes_}, `y` has {found}"
             )
-        if first:
-            self._outputs = len(self.classes_)
-            self._likelihood = Bernoulli() if several else Multinomial()
         if several:
             return y.astype(np.float64)
         return np.searchsorted(self.classes_, y).astype(np.int64)
@@ -729,7 +736,7 @@ class BidirectionalRegressor(RegressorMixin, _Bidirectional):  # type: ignore[mi
     _score_function = staticmethod(r2_score)
 
     def _encode(self, y: Vector, first: bool, incremental: bool) -> Vector:
-        t = y.reshape(len(y), -1).astype(np.float64)
+        t = as_array(y, "y").reshape(len(y), -1).astype(np.float64)
         assert_all_finite(t, input_name="y")
         if first:
             self._outputs, self._likelihood = t.shape[1], Gaussian()
@@ -763,6 +770,12 @@ def _precision(x: Vector, mean: Vector, weights: Vector | None) -> float:
     share = np.full(len(x), 1.0 / len(x)) if weights is None else weights / weights.sum()
     v = sum(float(share[part] @ np.square(x[part] - mean).sum(axis=1)) for part in chunks(x))
     return 1.0 / (v or x.shape[1])
+
+
+def _numbers(x: Any) -> Vector:
+    """Return what scikit-learn let through as dense numbers: a DataError for dates and text."""
+    x = _dense(x)
+    return x if x.dtype.kind in "biuf" else check_inputs(x)
 
 
 def _one_hot(t: Vector, outputs: int) -> Vector:

@@ -205,7 +205,7 @@ def test_options_are_refused_before_an_epoch_is_spent():
         ({"callbacks": print}, "a list of functions"),
         ({"callbacks": [3]}, "a list of functions"),
         ({"optimizer": Adam(), "learning_rate": 0.1}, "has its own learning rate"),
-        ({"learning_rate": "0.1"}, "are numbers"),
+        ({"learning_rate": "0.1"}, "learning rate must be positive"),
         ({"sample_weight": np.ones(59)}, "one for each of 60"),
         ({"sample_weight": -np.ones(60)}, "at least 0"),
         ({"sample_weight": np.zeros(60)}, "not all of it 0"),
@@ -280,6 +280,9 @@ def test_columns_of_a_table_may_come_in_any_order(table, tmp_path):
 def test_a_model_checks_what_it_is_asked(tmp_path):
     history = nembp.train(net(), X, Y, epochs=1)
     model = history.model
+    numbered = nembp.train(net(), X, (Y == "bee") + 3.0, epochs=1).model
+    np.testing.assert_array_equal(numbered.predict_inputs([3.0]), numbered.predict_inputs(["3"]))
+    two = nembp.train(net(forward="gaussian"), X, X[:, :2], epochs=1).model
     for kind in (csr_matrix, pd.DataFrame, pl.DataFrame, list):
         np.testing.assert_array_equal(model.predict(kind(X)), model.predict(X))
     for ask, message in (
@@ -291,6 +294,9 @@ def test_a_model_checks_what_it_is_asked(tmp_path):
         (lambda: model.predict_inputs("ant"), "y is one str"),
         (lambda: model.predict_inputs([]), "at least one sample"),
         (lambda: model.predict_inputs(["dog"]), "no class 'dog'"),
+        (lambda: two.predict_inputs([[1.0]]), "y has 1 columns; expected 2"),
+        (lambda: two.predict_inputs([[1e200, 1.0]]), "too large for float32"),
+        (lambda: nembp.train(net(), X, (Y == "bee") * 1e300), "1e\\+300, which is not a class"),
         (lambda: nembp.save(tmp_path / "m.npz", net()), "is not a Model"),
         (lambda: nembp.save(model, tmp_path / "m.npz"), "is not a Model"),
     ):

@@ -385,6 +385,15 @@ def test_what_is_no_gradient_is_refused(f, point, error, message):
         check_gradient(f, point)
 
 
+def test_options_that_are_no_numbers_are_refused():
+    def f(theta):
+        return theta @ theta, 2 * theta
+
+    for options in ({"rtol": "a"}, {"atol": -1.0}, {"max_evaluations": "a"}, {"gradient": 3}):
+        with pytest.raises(ArchitectureError, match=r"at least 0, got|are functions"):
+            check_gradient(f, np.ones(3), **options)
+
+
 @pytest.mark.parametrize("scale", [-1.0, 0.0, np.ones(2), np.array([1.0, np.nan, 1.0])])
 def test_scales_must_fit(scale):
     with pytest.raises(ArchitectureError, match="scale must be a positive number, or 3 of them"):

@@ -30,6 +30,7 @@ from scipy import special, stats
 from nembp.engine.backprop import (
     ClassAssignment,
     backpropagate,
+    gradient,
     joint_gradient,
 )
 from nembp.engine.batchnorm import BatchNormalization
@@ -37,7 +38,8 @@ from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import get_likelihood
 from nembp.engine.linear import AveragePooling, Dense, Reshape, Transposed
 from nembp.engine.network import Network, dense_network
-from nembp.errors import ShapeError
+from nembp.engine.noise import Noise
+from nembp.errors import ArchitectureError, ShapeError
 from nembp.verification.laws.networks import joint_size
 
 
@@ -142,6 +144,21 @@ def test_one_value_of_a_channel_has_no_variance():
     assert not np.any(net.views(gradient).weights[0]), "it is 0 whatever the weights are"
     z = net.biases[1] * (net.biases[1] > 0) @ net.weights[1]
     assert_close(net.predict(np.ones((1, 3)), "batch")[0], special.softmax(z), 1e-12)
+
+
+def test_a_gradient_that_is_not_the_one_asked_for_is_refused():
+    net, x, hot = dense_network([3, 2]), np.ones((2, 3)), np.eye(2)
+    for options, message in (
+        ({"path": "class"}, "path must be samples or classes"),
+        ({"path": "classes", "t": np.full((2, 2), 0.5)}, "needs one-hot rows"),
+        ({"noise": {"target": Noise("nem")}}, "no place for noise is called 'target'"),
+        ({"noise": {"backward": Noise("nem")}, "direction": "forward"}, "does nothing"),
+        ({"x": x[:0], "t": hot[:0]}, "no rows"),
+    ):
+        with pytest.raises((ArchitectureError, ShapeError), match=message):
+            gradient(net, **{"x": x, "t": hot, **options})
+    with pytest.raises(ArchitectureError, match="normalization must be a BatchNormalization"):
+        dense_network([3, 2, 2], normalization=True)
 
 
 def test_batches_of_unequal_length_are_refused():

@@ -426,3 +426,41 @@ def test_weights_are_routed():
         fitted = pipeline.fit(X, NAMES, sample_weight=weights)[-1]
     direct = classifier().fit(StandardScaler().fit_transform(X), NAMES, sample_weight=weights)
     np.testing.assert_array_equal(fitted.coefs_[0], direct.coefs_[0])
+
+
+# -- what a user's own data are ---------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("make", "x", "y", "match"),
+    [
+        (classifier, np.arange(90).astype("M8[D]")[:, None], Y, "dates to seconds"),
+        (classifier, pd.DataFrame({"a": pd.Categorical(NAMES)}), Y, "not a number"),
+        (classifier, [[None], [1.0], [2.0]], [0, 1, 0], "X holds nan in row 0"),
+        (regressor, X, np.arange(90).astype("M8[D]"), "y holds datetime64"),
+        (regressor, X, NAMES, "y holds <U3, but numbers"),
+    ],
+)
+def test_dates_text_and_gaps_are_refused_with_the_remedy(make, x, y, match):
+    with pytest.raises(ValueError, match=match):
+        make().fit(x, y)
+
+
+def test_targets_of_another_form_than_the_first_are_refused():
+    several = np.stack([Y > 0, Y > 1], axis=1).astype(int)
+    one = classifier(warm_start=True).fit(X, Y > 0)
+    both = classifier().partial_fit(X, several, classes=[0, 1])
+    for call in (
+        lambda: one.fit(X, several),
+        lambda: both.partial_fit(X, Y > 0),
+        lambda: both.partial_fit(X, np.eye(3, dtype=int)[Y]),
+        lambda: both.predict_inputs([1, 0]),
+        lambda: one.predict_inputs(np.eye(2)),
+    ):
+        with pytest.raises(ValueError, match="as of the first fit"):
+            call()
+
+
+def test_early_stopping_takes_a_rare_class_and_sparse_tables_are_read():
+    rare = np.r_[3, Y[1:]]  # of one sample: there is no part of it to hold out
+    table = pd.DataFrame.sparse.from_spmatrix(csr_matrix(X))
+    fitted = classifier(early_stopping=True).fit(table, rare)
+    assert fitted.predict_proba(X).shape == (90, 4)

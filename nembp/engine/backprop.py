@@ -39,8 +39,8 @@ from nembp.backend import Array, Backend
 from nembp.engine.batchnorm import Counts, Statistics
 from nembp.engine.likelihoods import Gaussian, Likelihood, Readout
 from nembp.engine.network import LayerSide, Network, check_same_rows
-from nembp.engine.noise import Noise, NoiseSource, signal_noise
-from nembp.errors import ArchitectureError
+from nembp.engine.noise import Noise, NoiseSource, noise_that_acts, signal_noise
+from nembp.errors import ArchitectureError, ShapeError
 from nembp.threads import single_threaded_blas
 
 Path = Literal["none", "samples", "classes"]
@@ -663,9 +663,18 @@ def gradient(
     """
     if direction not in ("both", "forward", "backward"):
         raise ArchitectureError(f"direction must be both, forward or backward, got {direction!r}")
+    if path not in ("samples", "classes"):
+        raise ArchitectureError(f"path must be samples or classes, got {path!r}")
+    noise = noise_that_acts(noise)
+    if idle := [key for key in noise if direction not in ("both", key.partition("/")[0])]:
+        raise ArchitectureError(f"noise of {idle[0]!r} does nothing where direction={direction!r}")
+    if path == "classes" and direction == "both":
+        rows = np.asarray(net.backend.to_numpy(net._check(t, net.outputs, "target")))
+        if not np.array_equal(rows, np.eye(net.outputs)[rows.argmax(axis=1)]):
+            raise ShapeError("path='classes' needs one-hot rows as targets; use path='samples'")
     if direction == "backward":
         net, x, t = net.reversed, t, x
-    draws = {key: net.backend.generator(seed, f"noise/{key}") for key in noise or {}}
+    draws = {key: net.backend.generator(seed, f"noise/{key}") for key in noise}
     options = {"path": path if direction == "both" else "none", "noise": noise}
     flat, step = _of_arrays(net, x, t, generators=draws, **options)
     values = {direction: step.forward_nll}

@@ -64,6 +64,10 @@ class Layer:
                 f"a layer needs at least 1 unit and a bias count that divides it, got {self.size} "
                 f"units and {biases} biases"
             )
+        if not isinstance(self.normalization, BatchNormalization | None):
+            raise ArchitectureError(
+                f"normalization must be a BatchNormalization or None, got {self.normalization!r}"
+            )
         if self.normalization is not None and not biases:
             raise ArchitectureError(
                 f"a normalized layer of {self.size} units needs biases, one per unit or channel"
@@ -483,6 +487,8 @@ def check_same_rows(x: Array, t: Array) -> None:
     """Raise ShapeError if inputs and targets differ in number."""
     if x.shape[0] != t.shape[0]:
         raise ShapeError(f"the input has {x.shape[0]} rows, but the target has {t.shape[0]}")
+    if not x.shape[0]:
+        raise ShapeError("the input and the target have no rows; expected at least one sample")
 
 
 def dense_network(

@@ -56,6 +56,8 @@ CHOICES = {
 }  # fmt: skip
 DRIFT_DRAWS = 64  # draws averaged where the mean of the kept noise has no closed form
 PLACES = ("input", "hidden", "last-hidden")  # of noise on signals
+_TARGETS = ("forward", "backward")
+_NAMES = (*_TARGETS, *(f"{direction}/{place}" for direction in _TARGETS for place in PLACES))
 
 
 @dataclass(frozen=True)
@@ -528,6 +530,28 @@ class SignalNoise:
             self._sides[k].signal(z, held=held)
         self.net.likelihood.activate(self.readout)
         return self.net.likelihood.log_likelihood(self.readout, self._target)
+
+
+def noise_that_acts(noise: Mapping[str, Noise] | None) -> dict[str, Noise]:
+    """Return the noise by place, without places of kind "none".
+
+    Raises
+    ------
+    ArchitectureError
+        If it is no mapping of known places to noise: a misspelt place would train without.
+    """
+    noise = {} if noise is None else noise
+    example = 'expected a dict such as {"forward": Noise("nem")}'
+    if not isinstance(noise, Mapping):
+        raise ArchitectureError(f"noise is {noise!r:.80}; {example}")
+    for place, each in noise.items():
+        if place not in _NAMES:
+            raise ArchitectureError(
+                f"no place for noise is called {place!r}; there are {', '.join(_NAMES)}"
+            )
+        if not isinstance(each, Noise):
+            raise ArchitectureError(f"noise of {place} is {each!r:.80}; {example}")
+    return {place: each for place, each in noise.items() if each.kind != "none"}
 
 
 def signal_noise(

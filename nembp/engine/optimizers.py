@@ -11,7 +11,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from numbers import Real
+from typing import Any, ClassVar, TypeAlias, cast
 
 from nembp.backend import Array, Backend
 from nembp.engine.network import Network
@@ -20,6 +21,7 @@ from nembp.threads import run_parallel
 
 Schedule: TypeAlias = Callable[[float], float]
 
+SMALLEST = 5e-324  # number above 0
 SCHEDULES = ("cosine", "constant", "step", "late-cosine")
 
 
@@ -80,12 +82,8 @@ class Optimizer(ABC):
 
     def __init__(self, learning_rate: float | None = None, weight_decay: float = 0.0) -> None:
         eta = self.default_learning_rate if learning_rate is None else learning_rate
-        if not (0.0 < eta < math.inf):
-            raise ArchitectureError(f"learning rate must be positive and finite, got {eta}")
-        if not (0.0 <= weight_decay < math.inf):
-            raise ArchitectureError(f"weight decay must be finite and ≥ 0, got {weight_decay}")
-        self.learning_rate = eta
-        self.weight_decay = weight_decay
+        self.learning_rate = _number("learning rate", eta)
+        self.weight_decay = _number("weight decay", weight_decay, "finite and ≥ 0", low=0.0)
         self.steps = 0
         self.state: dict[str, Array] = {}
 
@@ -212,7 +210,10 @@ class RMSProp(Optimizer):
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(learning_rate, weight_decay)
-        self.decay, self.epsilon = _fraction("decay", decay), epsilon
+        self.decay, self.epsilon = (
+            _fraction("decay", decay),
+            _number("epsilon", epsilon),
+        )
 
     def numbers(self, step: int, factor: float) -> tuple[float, float, float]:
         return (*super().numbers(step, factor)[:2], self.epsilon)
@@ -261,7 +262,7 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(learning_rate, weight_decay)
         self.beta1, self.beta2 = _fraction("beta1", beta1), _fraction("beta2", beta2)
-        self.epsilon = epsilon
+        self.epsilon = _number("epsilon", epsilon)
 
     def numbers(self, step: int, factor: float) -> tuple[float, float, float]:
         """Return 1 − η λ, and η and ε with the bias corrections of the moments in them."""
@@ -302,13 +303,24 @@ def get_optimizer(
     """
     if isinstance(optimizer, Optimizer):
         return optimizer
-    if optimizer not in OPTIMIZERS:
+    if not isinstance(optimizer, str) or optimizer not in OPTIMIZERS:
         known = ", ".join(OPTIMIZERS)
         raise ArchitectureError(f"optimizer must be one of {known}, got {optimizer!r}")
     return OPTIMIZERS[optimizer](learning_rate, weight_decay)
 
 
-def _fraction(name: str, value: float) -> float:
-    if not 0.0 <= value < 1.0:
-        raise ArchitectureError(f"{name} must be at least 0 and less than 1, got {value}")
-    return value
+def _fraction(name: str, value: Any) -> float:
+    return _number(name, value, "at least 0 and less than 1", low=0.0, high=1.0)
+
+
+def _number(
+    name: str,
+    value: Any,
+    expected: str = "positive and finite",
+    low: float = SMALLEST,
+    high: float = math.inf,
+) -> float:
+    number: Any = value if isinstance(value, Real) else math.nan
+    if not low <= number < high:
+        raise ArchitectureError(f"{name} must be {expected}, got {value!r}")
+    return cast(float, number)

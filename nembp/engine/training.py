@@ -28,7 +28,7 @@ from nembp.backend.standard import Steps
 from nembp.engine.backprop import JointBackpropagation, Path
 from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Multinomial
 from nembp.engine.network import Network
-from nembp.engine.noise import PLACES, Noise
+from nembp.engine.noise import Noise, noise_that_acts
 from nembp.engine.optimizers import Optimizer, get_optimizer, learning_rate_schedule
 from nembp.errors import ArchitectureError, DivergenceError, ShapeError
 
@@ -143,10 +143,6 @@ def _pair(named: Mapping[str, Any], net: Network) -> tuple[Any, Any]:
     return parameters, statistics
 
 
-_TARGETS = ("forward", "backward")
-_NAMES = (*_TARGETS, *(f"{direction}/{place}" for direction in _TARGETS for place in PLACES))
-
-
 def check_counts(**counts: Any) -> None:
     """Raise an ArchitectureError unless each is a whole number of at least 1."""
     for key, value in counts.items():
@@ -174,28 +170,6 @@ def check_mean(net: Network, mean: Any) -> None:
             f"the mean has shape {mean.shape}, but the network has {net.inputs} inputs; expected "
             f"shape ({net.inputs},), as feature_means returns it"
         )
-
-
-def noise_that_acts(noise: Mapping[str, Noise] | None) -> dict[str, Noise]:
-    """Return the noise by place, without places of kind "none".
-
-    Raises
-    ------
-    ArchitectureError
-        If it is no mapping of known places to noise: a misspelt place would train without.
-    """
-    noise = {} if noise is None else noise
-    example = 'expected a dict such as {"forward": Noise("nem")}'
-    if not isinstance(noise, Mapping):
-        raise ArchitectureError(f"noise is {noise!r:.80}; {example}")
-    for place, each in noise.items():
-        if place not in _NAMES:
-            raise ArchitectureError(
-                f"no place for noise is called {place!r}; there are {', '.join(_NAMES)}"
-            )
-        if not isinstance(each, Noise):
-            raise ArchitectureError(f"noise of {place} is {each!r:.80}; {example}")
-    return {place: each for place, each in noise.items() if each.kind != "none"}
 
 
 def nll_key(way: Network) -> str:

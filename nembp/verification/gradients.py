@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -695,6 +696,11 @@ def check_gradient(
     """
     if method not in ("auto", "central", "complex"):
         raise ArchitectureError(f"method must be auto, central or complex, got {method!r}")
+    if not (callable(function) and callable(gradient or function)):
+        raise ArchitectureError(f"function and gradient are functions, got {function}, {gradient}")
+    for key, number in {"rtol": rtol, "atol": atol, "max_evaluations": max_evaluations}.items():
+        if number is not None and not (isinstance(number, Real) and number >= 0):
+            raise ArchitectureError(f"{key} must be a number of at least 0, got {number!r}")
     objective, generator = (
         Objective(function, gradient, point, blocks),
         stream(seed, "verification"),
