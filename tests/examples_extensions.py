@@ -23,7 +23,6 @@ class Poisson(Likelihood):
     """
 
     name = "poisson"
-    task = "regression"
     class_sums = False
 
     @property

@@ -449,7 +449,7 @@ def everything_counts_as_accepted(original, self, *args):
 @bug((NoiseSource, "__call__", "noise.screening"))
 def gain_of_a_neuron(original, self, *args):
     n = original(self, *args)
-    self.gain /= self.width
+    self.gain /= self.units
     return n
 
 

@@ -119,7 +119,6 @@ class Exponential(Likelihood):
     """Waiting times of rate e⁻ᶻ: log p(t) = −z − t e⁻ᶻ, whose error is no multiple of a − t."""
 
     name = "exponential"
-    task = "regression"
 
     @property
     def scale(self) -> float:

@@ -31,7 +31,6 @@ from nembp.engine.backprop import (
     ClassAssignment,
     backpropagate,
     gradient,
-    joint_gradient,
 )
 from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.convolution import Convolution
@@ -164,7 +163,7 @@ def test_a_gradient_that_is_not_the_one_asked_for_is_refused():
 def test_batches_of_unequal_length_are_refused():
     net = dense_network([3, 2], dtype="float64")
     with pytest.raises(ShapeError, match="the input has 2 rows, but the target has 3"):
-        joint_gradient(net, np.ones((2, 3)), np.eye(2)[[0, 1, 0]])
+        gradient(net, np.ones((2, 3)), np.eye(2)[[0, 1, 0]])
     with pytest.raises(ShapeError, match="the input has 2 rows, but the target has 3"):
         backpropagate(net, np.ones((2, 3)), np.eye(2)[[0, 1, 0]])
 

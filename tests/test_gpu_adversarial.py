@@ -339,8 +339,9 @@ def test_a_standard_deviation_that_stays_is_caught(device, source, monkeypatch):
     assert len(sources) == 5
     stays = sources[source] if source < 5 else None
 
-    def screen(self: CupyBackend, of: Any, o: Any, t: Any, std: Any) -> None:
-        SCREEN(self, of, o, t, 0.3 if of is stays else std)
+    def screen(self: CupyBackend, of: Any, o: Any, t: Any) -> None:
+        of.std = 0.3 if of is stays else of.std
+        SCREEN(self, of, o, t)
 
     monkeypatch.setattr(CupyBackend, "screen", screen)
     assert are_equal(outcome(trainer), expected) == (stays is None)

@@ -140,7 +140,7 @@ def test_outputs(dtype, likelihood, rows, width, seed, summed, counted):
     square = generator.normal(size=(rows, 1)).astype(dtype) ** 2
 
     def operation(backend: Backend, moved: Callable[[Any], Any]) -> Any:
-        o, t = Readout.allocate(backend, rows, width, dtype), moved(target)
+        o, t = Readout(backend, rows, width, dtype), moved(target)
         o.z[...] = moved(z)
         sums = (moved(count), moved(square)) if summed else ()
         score, out = backend.empty((rows, 1), dtype), backend.empty((rows, width), dtype)
@@ -201,7 +201,7 @@ def screened(
     cpu = Drawn()
     cpu.draws = host(draws)
     ours = likelihood.at(z, CPU)
-    theirs = Readout.allocate(gpu(), rows, width, dtype)
+    theirs = Readout(gpu(), rows, width, dtype)
     theirs.z[...], theirs.a[...] = gpu().asarray(ours.z), gpu().asarray(ours.a)
     sources = []
     for backend, generator in ((gpu(), gpu().generator(5, "noise/forward")), (cpu, None)):
@@ -433,7 +433,7 @@ def test_what_the_kernels_were_not_written_for():
         backend.activate(Bent(), z, None, moved(values))
         backend.activate(get_activation("tanh"), part[:, :3], None, moved(values[:, :3]))
         backend.activate(get_activation("tanh"), imaginary, None, moved(values))
-        o = Readout.allocate(backend, 4, 6, "float32")
+        o = Readout(backend, 4, 6, "float32")
         o.z[...] = moved(values)
         backend.output_and_score(Halved(), o, moved(values))
         net = dense_network([4, 3], device=backend)

@@ -278,10 +278,12 @@ def test_a_number_that_does_not_change_with_the_step_is_caught(device, bug, monk
     else:
         screen = CupyBackend.screen
 
-        def wrong(self: CupyBackend, source: Any, o: Any, t: Any, std: Any) -> None:
+        def wrong(self: CupyBackend, source: Any, o: Any, t: Any) -> None:
             if bug == "draws":
                 source.generator.state[1:] = 0
-            screen(self, source, o, t, std if bug == "draws" else 0.3)
+            else:
+                source.std = 0.3
+            screen(self, source, o, t)
 
         monkeypatch.setattr(CupyBackend, "screen", wrong)
     assert not are_equal(outcome(trainer_of(backend, **options)), expected)

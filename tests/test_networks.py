@@ -27,7 +27,7 @@ from nembp.checkpoints import (
 )
 from nembp.datasets import Scaling
 from nembp.engine.activations import LeakyReLU, Tanh, get_activation
-from nembp.engine.backprop import backpropagate, joint_gradient
+from nembp.engine.backprop import backpropagate, gradient
 from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial, get_likelihood
 from nembp.engine.linear import Dense, Transposed
@@ -349,4 +349,4 @@ def test_a_network_without_biases_has_weights_alone():
     assert net.parameter_count == 3 * 4 + 4 * 2
     x, y = np.ones((2, 3)), np.eye(2)
     both = backpropagate(net, x, y)[0] + backpropagate(net.reversed, y, x)[0]
-    np.testing.assert_allclose(joint_gradient(net, x, y), both, atol=1e-15)
+    np.testing.assert_allclose(gradient(net, x, y)[1], both, atol=1e-15)

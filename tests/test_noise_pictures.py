@@ -219,7 +219,8 @@ def test_draws_are_those_of_the_noise_source(p, screening, rejected, law, seed):
     backend = get_backend("cpu")
     generator = backend.generator(seed, STREAM)
     source = NoiseSource(noise, p.likelihood, backend, 50, p.width, "float64", generator)
-    n = source(*p.rows(50), 0.3)
+    source.std = 0.3
+    n = source(*p.rows(50))
     assert np.allclose(panel.kept, view.coordinates(n), rtol=1e-12, atol=1e-12)
     assert panel.gain == pytest.approx(float(source.gain[0, 0]), rel=1e-9, abs=1e-12)
     assert panel.accepted + panel.reflected == pytest.approx(float(source.accepted[0, 0]))

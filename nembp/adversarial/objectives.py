@@ -40,7 +40,7 @@ class RealClassLoss(SampleLoss):
     ) -> None:
         super().__init__(backend, dtype, likelihood, target)
         rows, classes = target.shape[0], target.shape[1] - 1
-        self._real = Readout.allocate(backend, rows, classes, dtype)
+        self._real = Readout(backend, rows, classes, dtype)
         self._posterior = target[:, :classes]
         target[...] = 0.0
 

@@ -33,8 +33,6 @@ NULL = np.uintp(0)
 ACTIVATIONS = {"identity": 0, "logistic": 1, "tanh": 2, "relu": 3, "leaky-relu": 4}
 LIKELIHOODS = {"multinomial": 0, "gaussian": 1, "bernoulli": 2, "bipolar": 3}
 LAWS = {"gaussian": 0, "uniform": 1}
-FLAGS = ("multiplicative", "zero-sum", "component", "reflect", "blind", "anti", "linear")
-NOISE = {flag: 1 << bit for bit, flag in enumerate(FLAGS)}
 GATHERS = {"uint8": "gather_bytes", "float32": "gather_floats", "float64": "gather_doubles"}
 
 
@@ -224,22 +222,31 @@ class FusedKernels(Backend):
         kernels.rows("count_classes", classes, rows, *args)
 
     # -- noise and optimizers --------------------------------------------------------------------
-    def screen(self, source: Any, o: Any, t: Array, std: Any) -> None:
-        words, stream, likelihood = source.kernel, source.generator, source.likelihood
+    def screen(self, source: Any, o: Any, t: Array) -> None:
+        noise, stream, likelihood, std = (
+            source.noise,
+            source.generator,
+            source.likelihood,
+            source.std,
+        )
         linear, (rows, width) = likelihood.gain_is_linear, t.shape
         signal, means = o.z if linear else o.a, (source.accepted, source.gain)
         kernels = self.kernels_of(source.n, signal, t, *means)
-        fused = words is not None and isinstance(stream, PhiloxStream)
-        if not fused or kernels is None or _id(likelihood, LIKELIHOODS) is None:
-            super().screen(source, o, t, std)
+        drawn = self.has_kernel(source) and isinstance(stream, PhiloxStream) and noise.law in LAWS
+        once = noise.kind != "drift" and not source.several and source.screening != "expectation"
+        if not (drawn and once) or kernels is None or _id(likelihood, LIKELIHOODS) is None:
+            super().screen(source, o, t)
             return
-        law, *flags = words
-        how = sum(NOISE[flag] for flag in flags) + linear * NOISE["linear"]
+        flags = (  # the bits of `how` in noise.cu
+            noise.mode == "multiplicative", source.zero_sum, source.screening == "component",
+            noise.rejected == "reflect", noise.kind == "blind", noise.kind == "anti", linear,
+        )  # fmt: skip
+        how = sum(flag << bit for bit, flag in enumerate(flags))
         device, number = (None, std) if isinstance(std, int | float) else (std, 0.0)
         of_rows = self._scratch((2, rows), t)  # the share kept and the gain of each row
         kernels.rows(
             "draw_and_screen", rows, width, source.n, signal, t, of_rows, stream.state, device,
-            np.float64(number), width, LAWS[law], how, float(likelihood.scale),
+            np.float64(number), width, LAWS[noise.law], how, float(likelihood.scale),
         )  # fmt: skip
         kernels.block("finish_noise", of_rows, rows, *means, stream.state)
 

@@ -277,9 +277,9 @@ class Backend:
             self.matmul(by_class, column, sums)
 
     # -- noise and optimizers --------------------------------------------------------------------
-    def screen(self, source: Any, o: Any, t: Array, std: Any) -> None:
+    def screen(self, source: Any, o: Any, t: Array) -> None:
         """Draw a source's noise for target ``t`` and screen it (:mod:`nembp.engine.noise`)."""
-        source.offer(o, t, std)
+        source.offer(o, t)
 
     def optimizer_step(self, optimizer: Any, numbers: Numbers) -> None:
         """Move the parameters; ``numbers`` are 1 − η λ, η and ε, as floats or on the device."""

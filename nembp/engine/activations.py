@@ -18,12 +18,11 @@ from nembp.errors import ArchitectureError
 
 @dataclass(frozen=True)
 class Activation(ABC):
-    """The function f of a layer; subclass it with the two methods below to add one."""
+    """The function f of a layer; subclass it with the two abstract methods to add one."""
 
     name: ClassVar[str]
     kernel: ClassVar[str | None] = None  # of a device that does f or f' in one pass
     analytic: ClassVar[bool] = True  # complex steps apply
-    saturates: ClassVar[bool] = False  # f' is at most 1/4 or vanishes on both sides
     piecewise_linear: ClassVar[bool] = False  # f'' = 0
 
     @abstractmethod
@@ -46,7 +45,6 @@ class Activation(ABC):
         )
 
 
-@dataclass(frozen=True)
 class Identity(Activation):
     """f(z) = z, f' = 1."""
 
@@ -60,12 +58,10 @@ class Identity(Activation):
         pass
 
 
-@dataclass(frozen=True)
 class Logistic(Activation):
     """f(z) = 1 / (1 + e⁻ᶻ) = (1 + tanh(z/2)) / 2, which never overflows; f' = a (1 − a)."""
 
     name = kernel = "logistic"
-    saturates = True
 
     def activate(self, backend: Backend, z: Array, scratch: Array) -> None:
         z *= 0.5
@@ -85,12 +81,10 @@ class Logistic(Activation):
         error *= scratch
 
 
-@dataclass(frozen=True)
 class Tanh(Activation):
     """f(z) = tanh z, f' = 1 − a²."""
 
     name = kernel = "tanh"
-    saturates = True
 
     def activate(self, backend: Backend, z: Array, scratch: Array) -> None:
         backend.xp.tanh(z, out=z)
@@ -105,7 +99,6 @@ class Tanh(Activation):
         error *= scratch
 
 
-@dataclass(frozen=True)
 class ReLU(Activation):
     """f(z) = max(z, 0), f' = [a > 0] (0 at the kink)."""
 

@@ -39,7 +39,7 @@ from nembp.backend import Array, Backend
 from nembp.engine.batchnorm import Counts, Statistics
 from nembp.engine.likelihoods import Gaussian, Likelihood, Readout
 from nembp.engine.network import LayerSide, Network, check_same_rows
-from nembp.engine.noise import Noise, NoiseSource, noise_that_acts, signal_noise
+from nembp.engine.noise import Noise, NoiseSource, SignalNoise, noise_that_acts
 from nembp.errors import ArchitectureError, ShapeError
 from nembp.threads import single_threaded_blas
 
@@ -48,6 +48,7 @@ Path = Literal["none", "samples", "classes"]
 # Matrix products work through rows in groups, and a last, partial group costs as much as a full
 # one, so the class rows are rounded up; a class that no sample has adds nothing to any sum.
 CLASS_ROWS = 4
+MANY_CLASSES = 256  # rows from which on it matters that there are more of them than samples
 
 
 def class_rows(classes: int) -> int:
@@ -57,18 +58,6 @@ def class_rows(classes: int) -> int:
     12
     """
     return -(-classes // CLASS_ROWS) * CLASS_ROWS
-
-
-MANY_CLASSES = 256  # rows from which on it matters that there are more of them than samples
-
-
-def path_of_labels(classes: int, rows: int) -> Path:
-    """Return the path that takes fewer rows for a batch with labels, where that matters.
-
-    >>> path_of_labels(10, 8), path_of_labels(1000, 128), path_of_labels(1000, 2000)
-    ('classes', 'samples', 'classes')
-    """
-    return "samples" if class_rows(classes) > max(rows, MANY_CLASSES) else "classes"
 
 
 # -- losses: what a direction does with its target -------------------------------------------------
@@ -101,7 +90,7 @@ class SampleLoss:
             self._noisy = backend.empty((rows, width), dtype)
         self.weight = 1.0  # of the error, not of the nll: 1 climbs log p, −1 descends it
         self.factor: Array | None = None  # the same, (1,), where a captured step looks
-        self.readout = Readout.allocate(backend, rows, width, dtype)  # z is to be written
+        self.readout = Readout(backend, rows, width, dtype)  # z is to be written
         self.nll = backend.zeros((1, 1), dtype)  # mean of the clean targets, in nats per sample
 
     def error(self, out: Array) -> None:
@@ -153,15 +142,15 @@ class ClassLoss(SampleLoss):
         backend: Backend,
         dtype: str,
         likelihood: Likelihood,
-        classes: ClassAssignment,
         target: Array,
+        classes: ClassAssignment,
         **options: Any,
     ) -> None:
         (count, number), width = classes.members.shape, target.shape[1]
         rows, target = class_rows(number), target[:count, :]
         super().__init__(backend, dtype, likelihood, target, **options)
         self._per_sample = self.readout if self.source is not None else None
-        self.readout = Readout.allocate(backend, rows, width, dtype)
+        self.readout = Readout(backend, rows, width, dtype)
         self._sums = backend.zeros((rows, width), dtype)  # rows of no class keep their zeros
         self._weighted = backend.empty((count, number), dtype)
         inputs = np.zeros((rows, classes.inputs.shape[1]))
@@ -253,7 +242,7 @@ class Step:
                 reached = net.reversed, last - k, backward
                 self.down[k] = LayerSide(*reached, counts=self.counts, **options)
         sides = [side for side in (*self.up, *self.down) if side is not None]
-        self._normalizers = [side.normalizer for side in sides if side.normalizer is not None]
+        self._normalizers = [each for side in sides for _, each in side.normalizers]
         self._gradient: Array = None  # of the last call, and its views
 
     def begin(self) -> None:
@@ -286,24 +275,28 @@ class Step:
                 if biases[k] is None or not layer.biases:
                     continue
                 if sides[k] is None:
-                    self._zeros += [biases[k], *([] if gains[k] is None else [gains[k]])]
-                elif sides[k].normalizer is not None:
-                    self._normalized.append((sides[k].normalizer, biases[k], gains[k]))
+                    self._zeros += [each for each in (biases[k], gains[k]) if each is not None]
+                elif sides[k].normalizers:
+                    self._normalized.append((sides[k].normalizers, biases[k], gains[k]))
                 else:  # channels share a bias
                     each = xp.reshape(errors[k], (-1, layer.biases))
                     self._sums.append((each, xp.reshape(biases[k], (1, -1))))
 
     def end(self, gradient: Array | None) -> None:
         """Write the gradients of biases and gains, and move the running statistics."""
+        xp = self.net.backend.xp
         if gradient is not None:
             self.net.backend.sum_rows(self._sums)
-            for normalizer, bias, gain in self._normalized:
-                bias[...], gain[...] = normalizer.bias_gradient, normalizer.gain_gradient
             for zero in self._zeros:
                 zero[...] = 0.0
+            for normalizers, bias, gain in self._normalized:
+                bias[...], gain[...] = 0.0, 0.0
+                for _, each in normalizers:
+                    xp.add(bias, each.bias_gradient, out=bias)
+                    xp.add(gain, each.gain_gradient, out=gain)
         if self.moves_statistics:
-            for normalizer in self._normalizers:
-                normalizer.update_running()
+            for each in self._normalizers:
+                each.update_running()
 
 
 class JointBackpropagation(Step):
@@ -365,16 +358,21 @@ class JointBackpropagation(Step):
         generators: dict[str, Any] | None = None,
         statistics: Statistics = "batch",
     ) -> None:
-        backend, dtype = net.backend, net.dtype
-        if path == "classes" and classes is None:
-            path = path_of_labels(net.outputs, rows)
+        backend, dtype, back = net.backend, net.dtype, net.reversed
+        if (
+            path == "classes"
+            and classes is None
+            and class_rows(net.outputs) > max(rows, MANY_CLASSES)
+        ):
+            path = "samples"
         self.path, self._samples = path, samples or rows
         self.t = backend.empty((rows, net.outputs), dtype)
         self.w = backend.empty((rows, 1), dtype) if weighted else None
+        members: Array = None
+        second = rows if path == "samples" else 0
         if path == "classes":
             classes = classes or ClassAssignment(np.eye(net.outputs), self.t)
-        members = classes.members if classes and path == "classes" else None
-        second = rows * (path == "samples") if members is None else class_rows(members.shape[1])
+            members, second = classes.members, class_rows(classes.members.shape[1])
         super().__init__(net, rows, second, members=members, groups=groups, statistics=statistics)
         self.x = self.a[0]
         if input_error:
@@ -383,39 +381,36 @@ class JointBackpropagation(Step):
 
         noise, generators = noise or {}, generators or {}
         self.sources: dict[str, NoiseSource] = {}
-
-        self._noise_up = signal_noise(net, rows, noise, generators, groups)
-        self._noise_down = signal_noise(net.reversed, rows, noise, generators)
-        if self._noise_down is not None and path != "samples":
+        self._noise_up = SignalNoise(net, rows, noise, generators, groups)
+        self._noise_down = SignalNoise(back, rows, noise, generators)
+        if self._noise_down and path != "samples":
             raise ArchitectureError(
                 f"noise on backward signals needs a row for each sample, and path is {path!r}; "
                 "expected path 'samples'"
             )
         for each, sides in ((self._noise_up, self.up), (self._noise_down, self.down[::-1])):
-            if each is not None:
-                self.sources |= {f"{each.net.direction}/{s.name}": s for s in each.sources.values()}
-                for k, n in each.n.items():
-                    if k > 0:
-                        sides[k].add_noise(n)
+            for k, source in each.sources.items():
+                self.sources[f"{each.net.direction}/{source.name}"] = source
+                if k > 0:
+                    sides[k].add_noise(source.n)
 
-        def options(way: str) -> dict[str, Any]:
-            drawn = {"noise": noise.get(way), "generator": generators.get(way)}
-            return drawn | {"samples": self._samples, "weights": self.w}
+        def made(kind: Any, way: Network, *target: Any) -> Any:
+            drawn = {"noise": noise.get(way.direction), "generator": generators.get(way.direction)}
+            own = {"samples": self._samples, "weights": self.w}
+            loss = kind(backend, dtype, way.likelihood, *target, **drawn, **own)
+            if loss.source is not None:
+                self.sources[way.direction] = loss.source
+            return loss
 
-        self._own_output, made = output is None, (backend, dtype, net.likelihood, self.t)
-        self.output: SampleLoss = output or SampleLoss(*made, **options(net.direction))
+        self._own_output = output is None
+        self.output: SampleLoss = output or made(SampleLoss, net, self.t)
         self.input: SampleLoss | None = None
-        if path != "none":
-            back, target = net.reversed, self.x if backward_target is None else backward_target
-            own, way = (backend, dtype, back.likelihood), back.direction
-            if path == "samples":
-                self.input = SampleLoss(*own, target, **options(way))
-            elif classes:
-                self.input = by_class = ClassLoss(*own, classes, target, **options(way))
-                self.c[-1][...] = by_class.inputs
-        for way, loss in ((net.direction, self.output), (net.reversed.direction, self.input)):
-            if loss is not None and loss.source is not None:
-                self.sources[way] = loss.source
+        aim = self.x if backward_target is None else backward_target
+        if path == "samples":
+            self.input = made(SampleLoss, back, aim)
+        elif path == "classes":
+            self.input = by_class = made(ClassLoss, back, aim, classes)
+            self.c[-1][...] = by_class.inputs
         self.forward_nll = self.output.nll
         self.backward_nll = self.input.nll if self.input else backend.zeros((1, 1), dtype)
 
@@ -438,7 +433,7 @@ class JointBackpropagation(Step):
             if self.input is not None:  # 1 down: backward signals, and e⁰
                 if self.path == "samples":
                     c[last][...] = self.t
-                if noise_down is not None:
+                if noise_down:
                     noise_down(c[last], self.x)
                 for k in range(last, 1, -1):
                     maps[k - 1].adjoint(c[k], c[k - 1])
@@ -447,7 +442,7 @@ class JointBackpropagation(Step):
                 maps[0].adjoint(c[1], u)
                 down[0].signal(u)
                 self.input.error(e[0])
-            if noise_up is not None:
+            if noise_up:
                 noise_up(self.x, self.t)
             for k in range(1, last):  # 2 up: a and e share one product
                 maps[k - 1].forward(P[k - 1], P[k])
@@ -470,12 +465,12 @@ class JointBackpropagation(Step):
         # the batch as it came, and the nll without noise on the signals, which both losses have
         # seen: so their own is not that of the network that predicts
         xp, share = self.net.backend.xp, self.rows / self._samples
-        if noise_up is not None:
+        if noise_up:
             if noise_up.clean is not None:
                 self.x[...] = noise_up.clean
             if self._own_output:
                 xp.multiply(noise_up.nll, share, out=self.forward_nll)
-        if noise_down is not None:
+        if noise_down:
             xp.multiply(noise_down.nll, share, out=self.backward_nll)
 
 
@@ -502,7 +497,7 @@ class CycleBackpropagation(Step):
         super().__init__(net, rows, rows if bidirectional else 0, backward_first=True)
         backend, dtype, back = net.backend, net.dtype, net.reversed.likelihood
         self.z = self.a[0]  # the batch
-        self.readout = Readout.allocate(backend, rows, net.outputs, dtype)
+        self.readout = Readout(backend, rows, net.outputs, dtype)
         self.output = self.readout.a  # G(z), after `run`
         self.input: SampleLoss | None = None  # whose weight multiplies log p(z | G(z))
         self.source: NoiseSource | None = None
@@ -537,47 +532,37 @@ class CycleBackpropagation(Step):
         maps, up, down, last = self.maps, self.up, self.down, len(self.maps)
         P, Q, a, e, delta, c = self.P, self.Q, self.a, self.e, self.delta, self.c
         weights, loss, flow = self.weights_of(gradient), self.input, self._top is not None
+        shared = loss is not None and not flow  # c and δ in one product
         with self.threads():
             if loss is not None:
                 c[last][...] = self.output
-            if loss is not None and not flow:
-                self._set_output_error(error)
-                for k in range(last, 1, -1):  # 2 down: c and δ share one product
-                    maps[k - 1].adjoint(Q[k], Q[k - 1])
+                if shared:
+                    self._set_output_error(error)
+                for k in range(last, 1, -1):  # 2 down: c, and δ
+                    above, below = (Q[k], Q[k - 1]) if shared else (c[k], c[k - 1])
+                    maps[k - 1].adjoint(above, below)
                     down[k - 1].signal(c[k - 1])
-                    up[k - 1].error(delta[k - 1], a[k - 1])
-                self._set_backward_error(loss)
+                    if shared:
+                        up[k - 1].error(delta[k - 1], a[k - 1])
+                maps[0].adjoint(c[1], loss.readout.z)
+                down[0].signal(loss.readout.z)
+                loss.error(e[0])
                 for k in range(1, last + 1):  # 3 up: e, and one joint gradient per map
-                    maps[k - 1].forward(P[k - 1], e[k] if k < last else None)
-                    if k < last:
-                        down[k].error(e[k], c[k])
-                    maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], None, weights[k - 1])
-                self.end(gradient)
-                return
-            if loss is not None:
-                for k in range(last, 1, -1):  # 2 down: c
-                    maps[k - 1].adjoint(c[k], c[k - 1])
-                    down[k - 1].signal(c[k - 1])
-                self._set_backward_error(loss)
-                for k in range(1, last + 1):  # 3 up: e
                     maps[k - 1].forward(P[k - 1], e[k] if k < last else self._top)
                     if k < last:
                         down[k].error(e[k], c[k])
-            self._set_output_error(error)
-            for k in range(last, 0, -1):  # down: δ by itself, and one joint gradient per map
-                out = None if flow else delta[k - 1]  # of the first rows, which are c's in a flow
-                maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], out, weights[k - 1])
-                if k > 1:
-                    if flow:
-                        maps[k - 1].adjoint(delta[k], delta[k - 1])
-                    up[k - 1].error(delta[k - 1], a[k - 1])
+                    if shared:
+                        maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], None, weights[k - 1])
+            if not shared:
+                self._set_output_error(error)
+                for k in range(last, 0, -1):  # down: δ by itself, and one joint gradient per map
+                    out = None if flow else delta[k - 1]  # of the first rows, c's in a flow
+                    maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], out, weights[k - 1])
+                    if k > 1:
+                        if flow:
+                            maps[k - 1].adjoint(delta[k], delta[k - 1])
+                        up[k - 1].error(delta[k - 1], a[k - 1])
             self.end(gradient)
-
-    def _set_backward_error(self, loss: SampleLoss) -> None:
-        """u⁰ from c¹, and there e⁰."""
-        self.maps[0].adjoint(self.c[1], loss.readout.z)
-        self.down[0].signal(loss.readout.z)
-        loss.error(self.e[0])
 
     def _set_output_error(self, error: Array) -> None:
         """δᴸ = (error + eᴸ) · ∂a/∂z, with eᴸ where the gradient of log p(z | G(z)) flows on."""
@@ -630,6 +615,8 @@ def gradient(
 ) -> tuple[dict[str, float], Array]:
     """Return each direction's mean nll, and the gradient of their sum, for one batch.
 
+    **Law**: it is the sum of the gradients of the two directions.
+
     Parameters
     ----------
     net : Network
@@ -677,19 +664,10 @@ def gradient(
     draws = {key: net.backend.generator(seed, f"noise/{key}") for key in noise}
     options = {"path": path if direction == "both" else "none", "noise": noise}
     flat, step = _of_arrays(net, x, t, generators=draws, **options)
-    values = {direction: step.forward_nll}
+    nll = {"forward" if direction == "both" else direction: step.forward_nll}
     if direction == "both":
-        values = {"forward": step.forward_nll, "backward": step.backward_nll}
-    host = net.backend.to_numpy
-    return {way: float(host(nll)[0, 0]) for way, nll in values.items()}, flat
-
-
-def joint_gradient(net: Network, x: Any, y: Any) -> Array:
-    """Return the gradient of −[log p(y | x) + log p(x | y)] / rows by three sweeps.
-
-    **Law**: it equals ``backpropagate(net, x, y)[0] + backpropagate(net.reversed, y, x)[0]``.
-    """
-    return _of_arrays(net, x, y, path="samples")[0]
+        nll["backward"] = step.backward_nll
+    return {way: float(net.backend.to_numpy(of)[0, 0]) for way, of in nll.items()}, flat
 
 
 def _of_arrays(net: Network, x: Any, t: Any, **options: Any) -> tuple[Array, JointBackpropagation]:

@@ -23,9 +23,8 @@ and they stay as they are.)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -105,7 +104,6 @@ class Normalizer:
         settings: BatchNormalization,
         gain: Array,
         running: tuple[Array, Array],
-        *,
         counts: Counts | None = None,
         statistics: Statistics = "batch",
         workers: int = 1,
@@ -264,37 +262,3 @@ class Normalizer:
                 total += others[which]
             by_pixel = xp.reshape(total, (-1, out.shape[0]))
             backend.matmul(self._one_of_each_pixel, by_pixel, xp.reshape(out, (1, -1)))
-
-
-class GroupedNormalizer:
-    """A :class:`Normalizer` for each group of rows, in order, such as real and generated samples.
-
-    Each kind of sample has statistics of its own (the usual practice since Radford, Metz and
-    Chintala, DCGAN, arXiv:1511.06434): what the network is shown of one kind alone, it has then
-    been trained on.
-    """
-
-    def __init__(self, normalizers: Sequence[Normalizer]) -> None:
-        edges = pairwise(accumulate((each.rows for each in normalizers), initial=0))
-        self._groups = [(slice(*rows), each) for rows, each in zip(edges, normalizers, strict=True)]
-        backend, like = normalizers[0]._backend, normalizers[0].mean
-        self.bias_gradient, self.gain_gradient = (backend.xp.empty_like(like) for _ in range(2))
-
-    def forward(self, z: Array, *, held: bool = False) -> None:
-        """Write γ ẑ over each group of ``z``."""
-        for rows, normalizer in self._groups:
-            normalizer.forward(z[rows, :], held=held)
-
-    def pull_back(self, error: Array) -> None:
-        """Turn ∂/∂y into ∂/∂z in each group, and sum ∂/∂β and ∂/∂γ."""
-        self.bias_gradient[...] = 0.0
-        self.gain_gradient[...] = 0.0
-        for rows, normalizer in self._groups:
-            normalizer.pull_back(error[rows, :])
-            self.bias_gradient += normalizer.bias_gradient
-            self.gain_gradient += normalizer.gain_gradient
-
-    def update_running(self) -> None:
-        """Move the running statistics by one group after the other."""
-        for _, normalizer in self._groups:
-            normalizer.update_running()

@@ -33,23 +33,17 @@ from nembp.engine.activations import Logistic, Tanh
 from nembp.errors import ArchitectureError
 
 
-@dataclass
 class Readout:
-    """Buffers at one direction's output: (rows, width), and (rows, 1) for results of each row."""
+    """Uninitialised buffers at one direction's output: (rows, width), (rows, 1) for each row's."""
 
-    backend: Backend
-    z: Array  # pre-activation, normalized by `Likelihood.activate`
-    a: Array  # output activation
-    scratch: Array
-    column: Array
-    spare: Array
-
-    @classmethod
-    def allocate(cls, backend: Backend, rows: int, width: int, dtype: str) -> Readout:
-        """Allocate the buffers, uninitialised."""
-        wide = [backend.empty((rows, width), dtype) for _ in range(3)]
-        thin = [backend.empty((rows, 1), dtype) for _ in range(2)]
-        return cls(backend, *wide, *thin)
+    def __init__(self, backend: Backend, rows: int, width: int, dtype: str) -> None:
+        wide, thin = (rows, width), (rows, 1)
+        self.backend = backend
+        self.z: Array = backend.empty(wide, dtype)  # pre-activation; `activate` may normalize it
+        self.a: Array = backend.empty(wide, dtype)  # output activation
+        self.scratch: Array = backend.empty(wide, dtype)
+        self.column: Array = backend.empty(thin, dtype)
+        self.spare: Array = backend.empty(thin, dtype)
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,6 @@ class Likelihood(ABC):
     """
 
     name: ClassVar[str]
-    task: ClassVar[str]  # "classification" or "regression"
     kernel: ClassVar[str | None] = None  # of a device that does several of the methods in one pass
     class_sums: ClassVar[bool] = True  # Σ log p follows from Σt, counts and Σ‖t‖²
     counts_are_target_sums: ClassVar[bool] = False  # a row counts as Σt, not as its samples
@@ -136,7 +129,7 @@ class Likelihood(ABC):
         backend = backend or get_backend("cpu")
         z = backend.asarray(z)
         rows, width = z.shape
-        o = Readout.allocate(backend, rows, width, str(z.dtype).rpartition(".")[2])
+        o = Readout(backend, rows, width, str(z.dtype).rpartition(".")[2])
         o.z[...] = z
         self.activate(o)
         return o
@@ -147,18 +140,17 @@ class IdentityOutput(Likelihood):
     """A likelihood whose activation is the pre-activation itself: a = z, ∂a/∂z = 1."""
 
     def activate(self, o: Readout) -> None:
-        """Write a = z into ``o.a``."""
         o.a[...] = o.z
 
     def multiply_derivative(self, o: Readout, error: Array) -> None:
-        """Leave ``error`` as it is: ∂/∂z = ∂/∂a."""
+        pass
 
 
 @dataclass(frozen=True)
 class _Tempered(Likelihood):
-    """p(t)ʷ of a family whose log p(t) = Σ t z − A(z) is linear in the target.
+    """p(t)ʷ, w = ``weight``, of a family whose log p(t) = Σ t z − A(z) is linear in the target.
 
-    The gain w Σ n z is free of A, the log-partition function.
+    The gain w Σ n z is free of A, the log-partition function. w = 1 is the likelihood itself.
     """
 
     weight: float = 1.0
@@ -192,23 +184,15 @@ class _Tempered(Likelihood):
         return column
 
     def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
-        """Write w n z, whose sum is log p(t+n) − log p(t), into ``out``."""
-        o.backend.xp.multiply(n, o.z, out=out)
+        o.backend.xp.multiply(n, o.z, out=out)  # w n z
         out *= self.weight
 
 
 @dataclass(frozen=True)
 class Multinomial(_Tempered):
-    """Classification: softmax activations, log p(t) = w Σ t log a.
-
-    Parameters
-    ----------
-    weight : float
-        Tempering power w of the likelihood (1 is the likelihood itself).
-    """
+    """Classification: softmax activations, log p(t) = w Σ t log a, w = ``weight``."""
 
     name = kernel = "multinomial"
-    task = "classification"
     counts_are_target_sums = True
 
     def activate(self, o: Readout) -> None:
@@ -229,16 +213,12 @@ class Multinomial(_Tempered):
 
 @dataclass(frozen=True)
 class Gaussian(IdentityOutput):
-    """Regression: log p(t) = −‖t−a‖²/2v − (d/2) log 2πv.
+    """Regression: log p(t) = −‖t−a‖²/2v − (d/2) log 2πv, d the width, v = ``variance``.
 
-    Parameters
-    ----------
-    variance : float
-        v; its inverse weighs this direction against the other.
+    1/v weighs this direction against the other.
     """
 
     name = kernel = "gaussian"
-    task = "regression"
     variance: float = 1.0
 
     def __post_init__(self) -> None:
@@ -249,11 +229,7 @@ class Gaussian(IdentityOutput):
         return 1.0 / self.variance
 
     def log_likelihood(self, o: Readout, t: Array, counts: Any = None, squares: Any = None) -> Any:
-        """Return −‖t − a‖²/2v − (d/2) log 2πv, d the width.
-
-        Of ``counts`` targets with sum t:
-        −(counts ‖a‖² − 2 ⟨a, t⟩ + squares)/2v − counts (d/2) log 2πv.
-        """
+        """Return −(counts ‖a‖² − 2 ⟨a, t⟩ + squares)/2v − counts (d/2) log 2πv."""
         backend, xp, column = o.backend, o.backend.xp, o.column
         width = o.a.shape[1]
         if counts is None:  # ‖t − a‖² by the difference itself: the sum below would cancel
@@ -272,7 +248,6 @@ class Gaussian(IdentityOutput):
         return column
 
     def log_normalizer(self, width: int) -> float:
-        """Return (d/2) log 2πv in nats, d the width."""
         return 0.5 * width * math.log(2.0 * math.pi * self.variance)
 
     def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
@@ -291,27 +266,18 @@ class Gaussian(IdentityOutput):
 
 @dataclass(frozen=True)
 class Bernoulli(_Tempered):
-    """Independent logistic units: log p(t) = w Σ [t z − log(1 + eᶻ)], t in [0, 1].
-
-    Parameters
-    ----------
-    weight : float
-        Tempering power w of the likelihood (1 is the likelihood itself).
-    """
+    """Independent logistic units: log p(t) = w Σ [t z − log(1 + eᶻ)], t in [0, 1]."""
 
     name = kernel = "bernoulli"
-    task = "regression"
 
     def activate(self, o: Readout) -> None:
-        """Write a = 1 / (1 + e⁻ᶻ) = (1 + tanh(z/2)) / 2, which never overflows, into ``o.a``."""
-        xp, a = o.backend.xp, o.a
+        xp, a = o.backend.xp, o.a  # a = 1 / (1 + e⁻ᶻ) = (1 + tanh(z/2)) / 2, as of `Logistic`
         xp.multiply(o.z, 0.5, out=a)
         xp.tanh(a, out=a)
         a *= 0.5
         a += 0.5
 
     def multiply_derivative(self, o: Readout, error: Array) -> None:
-        """Write e a (1 − a), with e = ``error``, over ``error``."""
         Logistic().multiply_derivative(o.backend, error, o.a, o.scratch)
 
     def log_partition(self, o: Readout) -> Array:
@@ -335,7 +301,6 @@ class Score(IdentityOutput):
     """
 
     name = "score"
-    task = "regression"
     gain_is_linear = True
 
     @property
@@ -343,18 +308,14 @@ class Score(IdentityOutput):
         return 1.0
 
     def log_likelihood(self, o: Readout, t: Array, counts: Any = None, squares: Any = None) -> Any:
-        """Return Σ t z."""
-        o.backend.row_dot(t, o.z, o.column)
-        return o.column
+        return o.backend.row_dot(t, o.z, o.column)
 
     def error(
         self, o: Readout, t: Array, out: Array, *, counts: Any = None, factor: float = 1.0
     ) -> None:
-        """Write −factor · t: it does not depend on the score."""
         o.backend.xp.multiply(t, -factor, out=out)
 
     def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
-        """Write n z into ``out``."""
         o.backend.xp.multiply(n, o.z, out=out)
 
 
@@ -362,18 +323,15 @@ class Score(IdentityOutput):
 class Bipolar(_Tempered):
     """Independent units of two signs: log p(t) = w Σ [t z − log 2 cosh z], t in [−1, 1].
 
-    The Bernoulli of (t+1)/2 with logit 2z; ``weight`` as there.
+    The Bernoulli of (t+1)/2 with logit 2z.
     """
 
     name = kernel = "bipolar"
-    task = "regression"
 
     def activate(self, o: Readout) -> None:
-        """Write a = tanh z into ``o.a``."""
         o.backend.xp.tanh(o.z, out=o.a)
 
     def multiply_derivative(self, o: Readout, error: Array) -> None:
-        """Write e (1 − a²), with e = ``error``, over ``error``."""
         Tanh().multiply_derivative(o.backend, error, o.a, o.scratch)
 
     def log_partition(self, o: Readout) -> Array:

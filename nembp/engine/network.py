@@ -8,20 +8,20 @@ Signals, with layers 0..L and linear maps 1..L; rows are samples:
 with γ ẑ in the place of forward(aᵏ⁻¹) or adjoint(cᵏ) where a layer is normalized
 (:mod:`nembp.engine.batchnorm`).
 
-All parameters live in one flat vector: weights, then forward biases, then backward biases, then
-gains. The layers hold views of it, and so does ``net.reversed``, the same parameters seen from the
-other end.
+All parameters live in one flat vector: weights, forward biases, backward biases, then gains γ
+likewise. The layers hold views of it, and so does ``net.reversed``, the same parameters seen from
+the other end.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from numbers import Real
 from operator import attrgetter
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -31,7 +31,6 @@ from nembp.engine.activations import Activation, get_activation
 from nembp.engine.batchnorm import (
     BatchNormalization,
     Counts,
-    GroupedNormalizer,
     Normalizer,
     Statistics,
 )
@@ -54,30 +53,34 @@ class Layer:
     # of a hidden layer's pre-activations, in each direction by itself: by unit or channel, as the
     # biases are (`nembp.engine.batchnorm`)
     normalization: BatchNormalization | None = None
-    biases: int = field(init=False, repr=False, compare=False)  # of each direction
-    gains: int = field(init=False, repr=False, compare=False)  # γ: one for each bias, or none
 
     def __post_init__(self) -> None:
-        biases = self.size if self.bias_size is None else self.bias_size
-        if self.size < 1 or biases < 0 or self.size % max(biases, 1):
+        if self.size < 1 or self.biases < 0 or self.size % max(self.biases, 1):
             raise ArchitectureError(
                 f"a layer needs at least 1 unit and a bias count that divides it, got {self.size} "
-                f"units and {biases} biases"
+                f"units and {self.biases} biases"
             )
         if not isinstance(self.normalization, BatchNormalization | None):
             raise ArchitectureError(
                 f"normalization must be a BatchNormalization or None, got {self.normalization!r}"
             )
-        if self.normalization is not None and not biases:
+        if self.normalization is not None and not self.biases:
             raise ArchitectureError(
                 f"a normalized layer of {self.size} units needs biases, one per unit or channel"
             )
-        object.__setattr__(self, "biases", biases)
-        object.__setattr__(self, "gains", 0 if self.normalization is None else biases)
+
+    @property
+    def biases(self) -> int:
+        """How many biases each direction has."""
+        return self.size if self.bias_size is None else self.bias_size
+
+    @property
+    def gains(self) -> int:
+        """How many gains γ each direction has: one for each bias, or none."""
+        return 0 if self.normalization is None else self.biases
 
 
-@dataclass(frozen=True)
-class Parameters:
+class Parameters(NamedTuple):
     """Views of one flat vector, in the order of one direction."""
 
     weights: list[Array]  # W of linear map k at index k − 1
@@ -96,20 +99,17 @@ def parameter_views(
 ) -> tuple[Parameters, Parameters]:
     """Return the forward and the backward direction's views of a flat vector.
 
-    ``layers`` and ``maps`` are in the forward direction's order. The vector holds all weights,
-    forward biases, backward biases, forward gains γ, backward gains: so a network without
-    normalization ends with its biases.
+    ``layers`` and ``maps`` are in the forward direction's order.
     """
     both, last = (*layers[1:], *layers[:-1]), len(maps)
     sizes = [m.weight_count for m in maps]
     sizes += [layer.biases for layer in both] + [layer.gains for layer in both]
     pieces = _pieces(flat, sizes)
-    shaped = zip(pieces, maps, strict=False)
-    weights = [backend.xp.reshape(piece, linear_map.weight_shape) for piece, linear_map in shaped]
-    pieces[3 * last :] = [
-        gain if size else None
-        for gain, size in zip(pieces[3 * last :], sizes[3 * last :], strict=True)
+    weights = [
+        backend.xp.reshape(piece, linear_map.weight_shape)
+        for piece, linear_map in zip(pieces, maps, strict=False)
     ]
+    pieces[3 * last :] = [gain if gain.shape[0] else None for gain in pieces[3 * last :]]
     up, down, up_gains, down_gains = (pieces[k * last : (k + 1) * last] for k in range(1, 5))
     forward = Parameters(weights, [None, *up], [None, *up_gains])
     return forward, Parameters(weights[::-1], [None, *down[::-1]], [None, *down_gains[::-1]])
@@ -164,8 +164,8 @@ def statistics_views(layers: Sequence[Layer], flat: Array) -> tuple[Running, Run
     """Return each direction's (mean, variance) by layer, None where it is not normalized."""
     both, last = (*layers[1:], *layers[:-1]), len(layers) - 1
     pieces = _pieces(flat, [size for layer in both for size in (layer.gains, layer.gains)])
-    pairs = zip(both, pieces[::2], pieces[1::2], strict=True)
-    views = [(mean, variance) if layer.gains else None for layer, mean, variance in pairs]
+    pairs = zip(pieces[::2], pieces[1::2], strict=True)
+    views = [(mean, variance) if mean.shape[0] else None for mean, variance in pairs]
     return [None, *views[:last]], [None, *views[last:][::-1]]
 
 
@@ -202,9 +202,11 @@ class LayerSide:
 
     Its two methods work in place: a signal z becomes a = f(γ ẑ + b), without γ ẑ = z where the
     layer is not normalized; an error with respect to a becomes one with respect to z. ``groups``
-    counts rows that are normalized together, ``counts`` the samples that each row stands for;
-    ``workers`` share the rows, and several layers may share ``scratch``. Noise on the signal is
-    added to a, but is no part of it: derivatives are taken without it.
+    counts rows that are normalized together, such as real and generated samples: what a network is
+    shown of one kind alone, it has then been trained on (as usual since Radford, Metz and Chintala,
+    DCGAN, arXiv:1511.06434). ``counts`` are the samples that each row stands for; ``workers`` share
+    the rows, and several layers may share ``scratch``. Noise on the signal is added to a, but is no
+    part of it: derivatives are taken without it.
     """
 
     def __init__(
@@ -222,18 +224,12 @@ class LayerSide:
         layer, backend = net.layers[k], net.backend
         self.activation, self._backend = layer.activation, backend
         self.bias = net.biases[k] if layer.biases else None
-        self.normalizer: Normalizer | GroupedNormalizer | None = None
+        self.normalizers: list[tuple[slice, Normalizer]] = []
         if layer.normalization is not None:
-            settings: Any = layer.normalization, net.gains[k], net.running[k]
-
-            def made(n: int, **options: Any) -> Normalizer:
-                sizes = backend, net.dtype, n, layer.size
-                return Normalizer(*sizes, *settings, workers=workers, **options)
-
-            if groups is None:
-                self.normalizer = made(rows, counts=counts, statistics=statistics)
-            else:
-                self.normalizer = GroupedNormalizer([made(n) for n in groups])
+            of: Any = layer.normalization, net.gains[k], net.running[k], counts, statistics, workers
+            for group in pairwise(accumulate(groups or (rows,), initial=0)):
+                size = group[1] - group[0], layer.size
+                self.normalizers.append((slice(*group), Normalizer(backend, net.dtype, *size, *of)))
         if scratch is None:
             scratch = backend.empty((rows * layer.size,), net.dtype)
         self._scratch = backend.xp.reshape(scratch[: rows * layer.size], (rows, layer.size))
@@ -247,8 +243,8 @@ class LayerSide:
 
     def signal(self, z: Array, *, held: bool = False) -> None:
         """Write f(γ ẑ + b) over ``z`` (rows, size); ``held``: by the last call's statistics."""
-        if self.normalizer is not None:
-            self.normalizer.forward(z, held=held)
+        for group, normalizer in self.normalizers:
+            normalizer.forward(z[group, :], held=held)
         activate, f = self._backend.activate, self.activation
         bias, scratch = self.bias, self._scratch
         if len(self._shares) == 1:
@@ -271,8 +267,8 @@ class LayerSide:
                 multiply(f, error[rows, :], a[rows, :], scratch[rows, :])
 
             run_parallel(share, self._shares)
-        if self.normalizer is not None:
-            self.normalizer.pull_back(error)
+        for group, normalizer in self.normalizers:
+            normalizer.pull_back(error[group, :])
 
 
 class Network:
@@ -322,20 +318,6 @@ class Network:
     (3, 4)
     """
 
-    backend: Backend
-    dtype: str
-    inputs: int  # units at this direction's ends
-    outputs: int
-    weight_count: int
-    parameter_count: int
-    statistics_count: int  # 0 where no layer is normalized
-    parameters: Array
-    statistics: Array
-    weights: list[Array]
-    biases: list[Array | None]
-    gains: list[Array | None]
-    running: Running
-
     def __init__(
         self,
         layers: Sequence[Layer],
@@ -349,30 +331,28 @@ class Network:
         initial: str | float = "glorot",
     ) -> None:
         check_chain(layers, maps)
-        self.layers, self.maps, self.direction = tuple(layers), tuple(maps), "forward"
+        other: Any = object.__new__(Network)
+        self.reversed: Network = other
+        other.reversed = self
+        self.direction, other.direction = "forward", "backward"
+        self.layers, other.layers = tuple(layers), tuple(layers)[::-1]
+        self.maps, other.maps = tuple(maps), tuple(Transposed(m) for m in maps[::-1])
         self.likelihood = get_likelihood("multinomial" if forward is None else forward)
-        self.reversed = other = object.__new__(Network)
-        other.layers, other.direction, other.reversed = self.layers[::-1], "backward", self
-        other.maps = tuple(Transposed(linear_map) for linear_map in self.maps[::-1])
         other.likelihood = get_likelihood("gaussian" if backward is None else backward)
-        backend, name = get_backend(device), dtype_name(dtype)
-        for net in (self, other):
-            net.backend, net.dtype = backend, name
-            net.inputs, net.outputs = net.layers[0].size, net.layers[-1].size
-            net.weight_count = sum(linear_map.weight_count for linear_map in maps)
-            net.parameter_count = parameter_count(layers, maps)
-            net.statistics_count = statistics_count(layers)
-        self._bind(backend.asarray(initial_parameters(layers, maps, seed, initial), name))
-
-    def _bind(self, flat: Array, statistics: Array = None) -> None:
-        """Make ``flat`` the parameters of both directions, and rebuild all views."""
-        if statistics is None:
-            statistics = self.backend.asarray(initial_statistics(self.layers), self.dtype)
-        both = statistics_views(self.layers, statistics)
-        for net, running in zip((self, self.reversed), both, strict=True):
-            net.parameters, net.statistics, net.running = flat, statistics, running
-            views = net.views(flat)
-            net.weights, net.biases, net.gains = views.weights, views.biases, views.gains
+        self.inputs = other.outputs = layers[0].size
+        self.outputs = other.inputs = layers[-1].size
+        self.weight_count = other.weight_count = sum(m.weight_count for m in maps)
+        self.parameter_count = other.parameter_count = parameter_count(layers, maps)
+        self.statistics_count = other.statistics_count = statistics_count(layers)
+        self.backend = other.backend = get_backend(device)
+        self.dtype = other.dtype = dtype_name(dtype)
+        flat = initial_parameters(layers, maps, seed, initial)
+        self.parameters = other.parameters = self.backend.asarray(flat, self.dtype)
+        flat = initial_statistics(layers)
+        self.statistics = other.statistics = self.backend.asarray(flat, self.dtype)
+        self.running, other.running = statistics_views(layers, self.statistics)
+        self.weights, self.biases, self.gains = self.views(self.parameters)
+        other.weights, other.biases, other.gains = other.views(self.parameters)
 
     def __repr__(self) -> str:
         sizes = "-".join(str(layer.size) for layer in self.layers)
@@ -383,9 +363,9 @@ class Network:
 
     def views(self, flat: Array) -> Parameters:
         """Return the views of any vector laid out like ``parameters`` (a gradient, say)."""
-        primary = self if self.direction == "forward" else self.reversed
-        forward, backward = parameter_views(self.backend, primary.layers, primary.maps, flat)
-        return forward if self.direction == "forward" else backward
+        forward = self if self.direction == "forward" else self.reversed
+        views = parameter_views(self.backend, forward.layers, forward.maps, flat)
+        return views[0] if self.direction == "forward" else views[1]
 
     def readout(self, x: Any, statistics: Statistics = "running") -> Readout:
         """Run this direction on ``x`` (rows, inputs) and return its readout.
@@ -395,7 +375,7 @@ class Network:
         """
         backend, a = self.backend, self._check(x, self.inputs, "input")
         rows = a.shape[0]
-        o = Readout.allocate(backend, rows, self.outputs, self.dtype)
+        o = Readout(backend, rows, self.outputs, self.dtype)
         for k, linear_map in enumerate(self.maps, start=1):
             layer, last = self.layers[k], k == len(self.maps)
             z = o.z if last else backend.empty((rows, layer.size), self.dtype)
@@ -427,7 +407,7 @@ class Network:
         """Return rows that a user gave for one end, in the network's precision, on its device."""
         name = "net" if self.direction == "forward" else "net.reversed"
         expected = f"{name} expects (rows, {width})"
-        array = given_array(self.backend, value, self.dtype, what, expected)
+        array = _numbers(self.backend, value, self.dtype, what, expected)
         if array.ndim != 2 or array.shape[1] != width:
             other = self.outputs if width == self.inputs else self.inputs
             swapped = array.ndim == 2 and array.shape[1] == other
@@ -443,7 +423,7 @@ class Network:
         ends = primary.likelihood, primary.reversed.likelihood
         options: Any = {"device": backend, "dtype": self.dtype if dtype is None else dtype}
         copy = Network(primary.layers, primary.maps, *ends, seed=None, **options)
-        copy._bind(*(backend.asarray(flat, copy.dtype) for flat in self.snapshot()))
+        copy.restore(self.snapshot())
         return copy if self.direction == "forward" else copy.reversed
 
     def copy(self) -> Network:
@@ -459,8 +439,7 @@ class Network:
         for flat, kept in zip((self.parameters, self.statistics), snapshot, strict=True):
             flat[...] = self.backend.asarray(kept, self.dtype)
 
-    def __copy__(self) -> Network:
-        return self.to()
+    __copy__ = copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         copied = self.to()
@@ -570,33 +549,26 @@ def dtype_name(dtype: Any) -> str:
     return name
 
 
-def given_array(backend: Backend, value: Any, dtype: str, what: str, expected: str) -> Array:
+def _numbers(backend: Backend, value: Any, dtype: str, what: str, expected: str) -> Array:
     """Return what a user gave, an array_like of real numbers, as an array of a backend.
 
-    ``what`` and ``expected`` are what messages call it and say of it; a ShapeError refuses what is
-    sparse, ragged, or no numbers. Complex ones fit a complex ``dtype``.
-
-    >>> from nembp.backend import get_backend
-    >>> given_array(get_backend("cpu"), [[1, 2], [3]], "float32", "input", "net expects (rows, 2)")
-    Traceback (most recent call last):
-        ...
-    nembp.errors.ShapeError: input has rows of 1 to 2 values but net expects (rows, 2); ...
+    ``what`` and ``expected`` are what messages call it and say of it. Complex numbers fit a complex
+    ``dtype``.
     """
     if hasattr(value, "toarray"):
         kind, shape = type(value).__name__, tuple(value.shape)
         raise ShapeError(
             f"{what} is a sparse {kind} of shape {shape} but {expected}, dense; give its .toarray()"
         )
-    kind = _kind(value)
-    if kind in _NO_NUMBERS and not (kind == "c" and dtype.startswith("complex")):
-        came, remedy = _NO_NUMBERS[kind]
-        raise ShapeError(f"{what} holds {came} but {expected} of real numbers; {remedy}")
     try:
-        return backend.asarray(value, dtype)
+        found = value if hasattr(value, "dtype") else np.asarray(value)
+        kind = getattr(found.dtype, "kind", "")  # which other libraries' dtypes lack
+        kind = kind or ("c" if "complex" in str(found.dtype) else "")
+        if kind not in _NO_NUMBERS or (kind == "c" and dtype.startswith("complex")):
+            return backend.asarray(found, dtype)
     except (TypeError, ValueError, OverflowError) as error:
         rows = value if isinstance(value, Sequence) else ()
-        arrays = (row for row in rows if isinstance(row, Sequence) or np.ndim(row) > 0)
-        lengths = {len(row) for row in arrays}
+        lengths = {len(r) for r in rows if isinstance(r, Sequence) or np.ndim(r) > 0}
         if len(lengths) > 1:
             raise ShapeError(
                 f"{what} has rows of {min(lengths)} to {max(lengths)} values but {expected}; "
@@ -607,15 +579,5 @@ def given_array(backend: Backend, value: Any, dtype: str, what: str, expected: s
             f"{what} is a {type(value).__name__} that cannot be read as an array ({reason}) but "
             f"{expected} of real numbers; give a NumPy array, or a list of rows of numbers"
         ) from error
-
-
-def _kind(value: Any) -> str:
-    """Return NumPy's letter for the kind of a value's numbers, "" where it cannot tell."""
-    dtype = getattr(value, "dtype", None)
-    if dtype is None:  # a list, say; of what, one row may hide
-        try:
-            dtype = np.asarray(value).dtype
-        except (TypeError, ValueError, OverflowError):  # converting it will say so
-            return ""
-    kind: str = getattr(dtype, "kind", "")
-    return kind or ("c" if "complex" in str(dtype) else "")  # other libraries' dtypes have none
+    came, remedy = _NO_NUMBERS[kind]
+    raise ShapeError(f"{what} holds {came} but {expected} of real numbers; {remedy}")

@@ -33,9 +33,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from nembp.backend import Array, Backend
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial, Readout
@@ -56,8 +55,11 @@ CHOICES = {
 }  # fmt: skip
 DRIFT_DRAWS = 64  # draws averaged where the mean of the kept noise has no closed form
 PLACES = ("input", "hidden", "last-hidden")  # of noise on signals
-_TARGETS = ("forward", "backward")
-_NAMES = (*_TARGETS, *(f"{direction}/{place}" for direction in _TARGETS for place in PLACES))
+NAMES = (
+    "forward",
+    "backward",
+    *(f"{w}/{place}" for w in ("forward", "backward") for place in PLACES),
+)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,6 @@ class Noise:
             value: float = getattr(self, name)
             if not isinstance(value, Real) or not (0.0 <= float(value) < math.inf):
                 raise ArchitectureError(f"noise {name} must be a finite number ≥ 0, got {value!r}")
-
         if not isinstance(self.draws, int) or self.draws < 1:
             raise ArchitectureError(f"noise draws must be a whole number ≥ 1, got {self.draws!r}")
 
@@ -142,11 +143,33 @@ class Noise:
         return "component" if isinstance(likelihood, Gaussian) else "vector"
 
 
+def noise_that_acts(noise: Mapping[str, Noise] | None) -> dict[str, Noise]:
+    """Return the noise by place, without places of kind "none".
+
+    An ArchitectureError refuses what is no mapping of known places to noise: a misspelt place would
+    train without.
+    """
+    noise = {} if noise is None else noise
+    example = 'expected a dict such as {"forward": Noise("nem")}'
+    if not isinstance(noise, Mapping):
+        raise ArchitectureError(f"noise is {noise!r:.80}; {example}")
+    for place, each in noise.items():
+        if place not in NAMES:
+            raise ArchitectureError(
+                f"no place for noise is called {place!r}; there are {', '.join(NAMES)}"
+            )
+        if not isinstance(each, Noise):
+            raise ArchitectureError(f"noise of {place} is {each!r:.80}; {example}")
+    return {place: each for place, each in noise.items() if each.kind != "none"}
+
+
 class NoiseSource:
     """Draws and screens the noise of a direction's target (rows, width) into its own buffers.
 
     ``generator`` is the backend's, of this direction's own stream.
     """
+
+    kernel: ClassVar[str | None] = "draw_and_screen"  # of a device that does it in one pass
 
     def __init__(
         self,
@@ -157,112 +180,90 @@ class NoiseSource:
         width: int,
         dtype: str,
         generator: Any,
+        screening: Screening | None = None,
     ) -> None:
         self.noise, self.likelihood, self.backend = noise, likelihood, backend
-        self.width, self.generator = width, generator
+        self.generator, self.units = generator, width
+        self.screening = screening or noise.screening_for(likelihood)  # how draws are screened
         self.std: Any = noise.std  # σₜ of the next draw; of a captured step (1,), on the device
+        self.zero_sum = noise.update == "zero-sum" and isinstance(likelihood, Multinomial)
+        self.several = noise.draws > 1 and noise.kind != "blind"
+        by_component = self.screening == "component"
+        if self.zero_sum and by_component and noise.kind != "blind":
+            raise ArchitectureError(
+                "zero-sum noise on a softmax target cannot be screened by component: dropping "
+                "units undoes the sum of zero; use screening 'vector', or another update"
+            )
         b, shape = backend, (rows, width)
         self.n = b.empty(shape, dtype)  # the noise after screening
         # share of kept draws (of samples or of units), and mean gain in nats a sample
         self.accepted, self.gain = b.zeros((1, 1), dtype), b.zeros((1, 1), dtype)
         self._terms = b.empty(shape, dtype)  # whose sum over units is a sample's gain
-        self._by_component = self.screening == "component"
-        screened = shape if self._by_component else (rows, 1)  # what is kept or dropped
-        self._score = self._terms if self._by_component else b.empty(screened, dtype)
+        screened = shape if by_component else (rows, 1)  # what is kept or dropped
+        self._score = self._terms if by_component else b.empty(screened, dtype)
         self._mask = b.empty(screened, "bool")  # score ≥ 0
         self._sign = b.empty(screened, dtype)
         self._column = b.empty((rows, 1), dtype)
-        self.zero_sum = noise.update == "zero-sum" and isinstance(likelihood, Multinomial)
-        if self.zero_sum and self._by_component and noise.kind != "blind":
-            raise ArchitectureError(
-                "zero-sum noise on a softmax target cannot be screened by component: dropping "
-                "units undoes the sum of zero; use screening 'vector', or another update"
-            )
-        self._is_half_space = likelihood.gain_is_linear and self.screening == "vector"
-        self._several = noise.draws > 1 and noise.kind != "blind"
         if noise.kind == "drift":
             self._mean = b.empty(shape, dtype)
-        if self._several:
+            half_space = likelihood.gain_is_linear and self.screening == "vector"
+            self._has_formula = half_space and noise.law == "gaussian" and not self.several
+        if self.several:
             self._best, self._best_score = b.empty(shape, dtype), b.empty(screened, dtype)
-            self._spare_mask = b.empty(screened, "bool")
 
-    @property
-    def screening(self) -> Screening:
-        """How draws are screened."""
-        return self.noise.screening_for(self.likelihood)
-
-    @cached_property
-    def kernel(self) -> tuple[str, ...] | None:
-        """What a device that draws and screens in one pass has to know; None where it cannot."""
-        plain = self.noise.law != "curvature" and self.noise.kind != "drift" and not self._several
-        if not plain or self.screening == "expectation":
-            return None
-        flags = {
-            "multiplicative": self.noise.mode == "multiplicative",
-            "zero-sum": self.zero_sum,
-            "component": self._by_component,
-            "reflect": self.noise.rejected == "reflect",
-            "blind": self.noise.kind == "blind",
-            "anti": self.noise.kind == "anti",
-        }
-        return self.noise.law, *(word for word, holds in flags.items() if holds)
-
-    def __call__(self, o: Readout, t: Array, std: Any = None) -> Array:
-        """Return noise for target ``t`` under the readout ``o``; ``std``, where given, is set."""
-        if std is not None:
-            self.std = std
+    def __call__(self, o: Readout, t: Array) -> Array:
+        """Return noise of deviation ``std`` for target ``t`` under the readout ``o``."""
         if self.noise.kind == "drift":
             self._drift(o, t)
         else:
-            self.backend.screen(self, o, t, self.std)
+            self.backend.screen(self, o, t)
         return self.n
 
-    def offer(self, o: Readout, t: Array, std: Any) -> None:
+    def offer(self, o: Readout, t: Array) -> None:
         """Draw and screen once, or several times and take the best of each sample or unit."""
-        self._draw(o, t, std)
-        self._screen(o, t)
-        if not self._several:
-            return
         b, xp = self.backend, self.backend.xp
-        self._measure(o, t)
-        self._best[...], self._best_score[...] = self.n, self._score
-        for _ in range(self.noise.draws - 1):
-            self._draw(o, t, std)
+        self._draw(o, t)
+        self._screen(o, t)
+        for _ in range(self.noise.draws - 1 if self.several else 0):
+            self._measure(o, t)
+            self._best[...], self._best_score[...] = self.n, self._score
+            self._draw(o, t)
             self._screen(o, t)
             self._measure(o, t)
             # each of the two becomes 0 where the other is better, so their sum is the better one
             xp.greater_equal(self._best_score, self._score, out=self._mask)
-            xp.logical_not(self._mask, out=self._spare_mask)
             b.keep(self._best, self._mask)
-            b.keep(self.n, self._spare_mask)
+            xp.logical_not(self._mask, out=self._mask)
+            b.keep(self.n, self._mask)
             self.n += self._best
-            self._measure(o, t)
-            self._best[...], self._best_score[...] = self.n, self._score
-        size = self.n if self._by_component else b.row_dot(self.n, self.n, self._column)
-        xp.not_equal(size, 0.0, out=self._mask)
-        self._record(o, t)
+        if self.several:
+            by_component = self.screening == "component"
+            size = self.n if by_component else b.row_dot(self.n, self.n, self._column)
+            xp.not_equal(size, 0.0, out=self._mask)
+        self._average(b.cast(self._mask, self._sign), self.accepted)
+        self._record_gain(o, t)
 
     # -- draws -----------------------------------------------------------------------------------
-    def _draw(self, o: Readout, t: Array, std: Any) -> None:
+    def _draw(self, o: Readout, t: Array) -> None:
         """Fill ``n`` with unscreened noise of standard deviation σ = ``std``."""
         if self.noise.law == "uniform":  # on ±√3 σ
             self.backend.uniform(self.generator, self.n)
             self.n -= 0.5
-            self._spread(2.0 * math.sqrt(3.0), std)
+            self._spread(2.0 * math.sqrt(3.0))
         else:
             self.backend.normal(self.generator, self.n)
-            self._spread(1.0, std)
-            if self.noise.law == "curvature":
-                self._curve(o)
+            self._spread(1.0)
+        if self.noise.law == "curvature":
+            self._curve(o)
         self._shape(t)
 
-    def _spread(self, c: float, std: Any) -> None:
+    def _spread(self, c: float) -> None:
         """Multiply ``n`` by c σ."""
-        if isinstance(std, float):
-            self.n *= c * std
+        if isinstance(self.std, float):
+            self.n *= c * self.std
         else:
             self.n *= c
-            self.n *= std
+            self.n *= self.std
 
     def _curve(self, o: Readout) -> None:
         """Make n ← S n, whose covariance C = S Sᵀ is the likelihood's curvature at a.
@@ -296,55 +297,50 @@ class NoiseSource:
     def _project(self) -> None:
         """Subtract each row's mean: n ← (I − 1 1ᵀ/d) n, d the width."""
         column = self.backend.row_sum(self.n, self._column)
-        column *= 1.0 / self.width
+        column *= 1.0 / self.units
         self.n -= column
 
     # -- screening -------------------------------------------------------------------------------
     def _screen(self, o: Readout, t: Array) -> None:
-        """Keep the draws that the kind asks for, and record the share kept and the mean gain."""
+        """Keep the draws that the kind asks for."""
         b, xp = self.backend, self.backend.xp
         self._mask[...] = True
-        if self.noise.kind != "blind":
-            if self.noise.rejected == "reflect":
-                self._measure(o, t)
-                xp.greater_equal(self._score, 0.0, out=self._mask)
-                sign = b.cast(self._mask, self._sign)  # 2 · mask − 1: copysign takes thrice as long
-                sign *= 2.0
-                sign -= 1.0
-                self.n *= sign
+        if self.noise.kind == "blind":
+            return
+        if self.noise.rejected == "reflect":
             self._measure(o, t)
             xp.greater_equal(self._score, 0.0, out=self._mask)
-            b.keep(self.n, self._mask)
-        self._record(o, t)
+            sign = b.cast(self._mask, self._sign)  # 2 · mask − 1: copysign takes thrice as long
+            sign *= 2.0
+            sign -= 1.0
+            self.n *= sign
+        self._measure(o, t)
+        xp.greater_equal(self._score, 0.0, out=self._mask)
+        b.keep(self.n, self._mask)
 
     def _measure(self, o: Readout, t: Array) -> None:
         """Write the score, which is to be ≥ 0: the gain of each sample, unit or batch.
 
         Negated for anti-NEM noise.
         """
-        self._score_gain(o, t)
+        self._set_terms(o, t)
+        if self._score is not self._terms:
+            self.backend.row_sum(self._terms, self._score)
         if self.noise.kind == "anti":
             self._score *= -1.0
         if self.screening == "expectation":
             self._average(self._score, self.gain)
             self._score[...] = self.gain
 
-    def _score_gain(self, o: Readout, t: Array) -> None:
-        """Write the gain of each sample or unit into ``_score``."""
+    def _set_terms(self, o: Readout, t: Array) -> None:
+        """Write the summands of each sample's gain into ``_terms``."""
         self.likelihood.gain_terms(o, t, self.n, self._terms)
-        if not self._by_component:
-            self.backend.row_sum(self._terms, self._score)
-
-    def _record(self, o: Readout, t: Array) -> None:
-        """Note the share that ``_mask`` keeps, and the mean gain."""
-        self._average(self.backend.cast(self._mask, self._sign), self.accepted)
-        self._record_gain(o, t)
 
     def _record_gain(self, o: Readout, t: Array) -> None:
-        """Write the mean gain of a sample, which is width times that of a unit, into ``gain``."""
-        self.likelihood.gain_terms(o, t, self.n, self._terms)
+        """Write the mean gain of a sample, the number of its terms times their mean."""
+        self._set_terms(o, t)
         self._average(self._terms, self.gain)
-        self.gain *= float(self.width)
+        self.gain *= float(self.units)
 
     def _average(self, x: Array, out: Array) -> None:
         """Write the mean over all entries of ``x`` into ``out`` (1, 1)."""
@@ -354,12 +350,12 @@ class NoiseSource:
     # -- the mean of the kept noise --------------------------------------------------------------
     def _drift(self, o: Readout, t: Array) -> None:
         """Write E[n | kept] into ``n``, by its formula where it has one; no draw is accepted."""
-        if self._is_half_space and not self._several and self.noise.law == "gaussian":
+        if self._has_formula:
             self._half_space_mean(o, t)
         else:
             self._mean[...] = 0.0
             for _ in range(DRIFT_DRAWS):
-                self.offer(o, t, self.std)
+                self.offer(o, t)
                 self._mean += self.n
             self.backend.xp.multiply(self._mean, 1.0 / DRIFT_DRAWS, out=self.n)
         self.accepted[...] = 0.0
@@ -379,8 +375,7 @@ class NoiseSource:
         norm = self.backend.row_dot(self.n, self.n, self._column)
         norm += 1e-30  # where w = 0 every draw is kept, and the mean is zero
         self.n /= self.backend.xp.sqrt(norm, out=norm)
-        c = math.sqrt(2.0 / math.pi) * (1.0 if self.noise.rejected == "reflect" else 0.5)
-        self._spread(c, self.std)
+        self._spread(math.sqrt(2.0 / math.pi) * (1.0 if self.noise.rejected == "reflect" else 0.5))
         self._shape(t)
 
 
@@ -394,10 +389,6 @@ def noisy_layers(net: Network, place: str) -> list[int]:
     >>> noisy_layers(dense_network([4, 5, 6, 3]), "hidden")
     [1, 2]
     """
-    if place not in PLACES:
-        raise ArchitectureError(
-            f"noise place must be target or one of {', '.join(PLACES)}, got {place!r}"
-        )
     if place == "input":
         return [0]
     hidden = [k for k in range(1, len(net.maps)) if net.layers[k].activation is not None]
@@ -410,7 +401,10 @@ def noisy_layers(net: Network, place: str) -> list[int]:
 
 
 class LayerNoise(NoiseSource):
-    """Draws and screens the noise of one layer's signal; ``trial`` holds the signals."""
+    """Draws and screens the noise of one layer's signal; ``trial`` holds the signals.
+
+    Its one term of the gain is log p(t | aᵏ + n) − log p(t | aᵏ), by the layers above run again.
+    """
 
     kernel = None
 
@@ -431,28 +425,19 @@ class LayerNoise(NoiseSource):
         self.name = place if place == "input" else f"{place}-{layer}"  # in records
         net = trial.net
         made = net.likelihood, net.backend, trial.rows, net.layers[layer].size, net.dtype
-        super().__init__(noise, *made, generator)
-        self.zero_sum = self._is_half_space = False  # a matter of targets
+        screening: Screening = "vector" if noise.screening == "auto" else noise.screening
+        super().__init__(noise, *made, generator, screening)
+        self._terms, self.units = self._score, 1
+        self.zero_sum = self._has_formula = False  # a matter of targets
 
     def draw(self) -> None:
         """Fill ``n`` for the signal that the trial now has at this layer."""
         self(self._trial.readout, self._trial.signals[self._layer])
 
-    @property
-    def screening(self) -> Screening:
-        """How draws are screened: by whole samples or batches."""
-        return "expectation" if self.noise.screening == "expectation" else "vector"
-
-    def _score_gain(self, o: Readout, t: Array) -> None:
-        """Write log p(t | aᵏ + n) − log p(t | aᵏ), by running the layers above again."""
-        trial = self._trial
-        self.backend.xp.add(trial.signals[self._layer], self.n, out=trial.tried[self._layer])
-        log_p = trial.run(self._layer, trial.tried)
-        self.backend.xp.subtract(log_p, trial.log_p, out=self._score)
-
-    def _record_gain(self, o: Readout, t: Array) -> None:
-        self._score_gain(o, t)
-        self._average(self._score, self.gain)
+    def _set_terms(self, o: Readout, t: Array) -> None:
+        trial, xp = self._trial, self.backend.xp
+        xp.add(trial.signals[self._layer], self.n, out=trial.tried[self._layer])
+        xp.subtract(trial.run(self._layer, trial.tried), trial.log_p, out=self._terms)
 
 
 class SignalNoise:
@@ -461,7 +446,8 @@ class SignalNoise:
     Where several layers are noisy, the gain of each is taken with the noise of those before it in
     place. A normalized layer's statistics are those of the signals without noise while noise is
     screened, so that a sample's gain depends on its own noise alone; ``groups`` counts the rows
-    that they are taken of together. ``noise`` and ``generators`` are by place.
+    that they are taken of together. ``noise`` and ``generators`` are keyed by direction and place,
+    as in ``"forward/hidden"``; without noise at a place of this direction the object is false.
     """
 
     def __init__(
@@ -473,9 +459,14 @@ class SignalNoise:
         groups: Sequence[int] | None = None,
     ) -> None:
         self.net, self.rows = net, rows
+        self.sources: dict[int, LayerNoise] = {}  # by layer, counted from the direction's input
+        prefix = f"{net.direction}/"
+        keys = [k for k, each in noise.items() if k.startswith(prefix) and each.kind != "none"]
+        if not keys:
+            return
         backend, dtype = net.backend, net.dtype
         sizes = [layer.size for layer in net.layers]
-        self.readout = Readout.allocate(backend, rows, sizes[-1], dtype)
+        self.readout = Readout(backend, rows, sizes[-1], dtype)
         self.log_p = backend.empty((rows, 1), dtype)  # of the target, as the signals now are
         self.signals, self.tried = (
             [backend.empty((rows, size), dtype) for size in sizes[:-1]] for _ in range(2)
@@ -487,18 +478,21 @@ class SignalNoise:
             self._sides.append(LayerSide(net, k, rows, scratch=scratch, groups=groups))
         self._target: Array = None
         self.nll = backend.zeros((1, 1), dtype)  # mean of the signals without noise, in nats
-        self.sources: dict[int, LayerNoise] = {}  # by layer, counted from the direction's input
-        for place, each in noise.items():
+        for key in keys:
+            place = key.removeprefix(prefix)
             for layer in noisy_layers(net, place):
                 if layer in self.sources:
                     raise ArchitectureError(
                         f"noise places {self.sources[layer].place} and {place} both name layer "
                         f"{layer}"
                     )
-                self.sources[layer] = LayerNoise(self, layer, place, each, generators[place])
+                self.sources[layer] = LayerNoise(self, layer, place, noise[key], generators[key])
         self.n = {layer: source.n for layer, source in self.sources.items()}
         # the batch without noise, where the input is noisy
         self.clean = backend.empty((rows, sizes[0]), dtype) if 0 in self.n else None
+
+    def __bool__(self) -> bool:
+        return bool(self.sources)
 
     def __call__(self, x: Array, t: Array) -> None:
         """Draw and screen the noise for a batch, and add that of the input to ``x``."""
@@ -530,47 +524,3 @@ class SignalNoise:
             self._sides[k].signal(z, held=held)
         self.net.likelihood.activate(self.readout)
         return self.net.likelihood.log_likelihood(self.readout, self._target)
-
-
-def noise_that_acts(noise: Mapping[str, Noise] | None) -> dict[str, Noise]:
-    """Return the noise by place, without places of kind "none".
-
-    Raises
-    ------
-    ArchitectureError
-        If it is no mapping of known places to noise: a misspelt place would train without.
-    """
-    noise = {} if noise is None else noise
-    example = 'expected a dict such as {"forward": Noise("nem")}'
-    if not isinstance(noise, Mapping):
-        raise ArchitectureError(f"noise is {noise!r:.80}; {example}")
-    for place, each in noise.items():
-        if place not in _NAMES:
-            raise ArchitectureError(
-                f"no place for noise is called {place!r}; there are {', '.join(_NAMES)}"
-            )
-        if not isinstance(each, Noise):
-            raise ArchitectureError(f"noise of {place} is {each!r:.80}; {example}")
-    return {place: each for place, each in noise.items() if each.kind != "none"}
-
-
-def signal_noise(
-    net: Network,
-    rows: int,
-    noise: Mapping[str, Noise],
-    generators: Mapping[str, Any],
-    groups: Sequence[int] | None = None,
-) -> SignalNoise | None:
-    """Return the noise of a direction's signals, or None where none is asked for.
-
-    ``noise`` and ``generators`` are keyed by direction and place, as in ``"forward/hidden"``.
-    """
-    prefix = f"{net.direction}/"
-    places = {
-        key.removeprefix(prefix): each
-        for key, each in noise.items()
-        if key.startswith(prefix) and each.kind != "none"
-    }
-    if not places:
-        return None
-    return SignalNoise(net, rows, places, {k: generators[prefix + k] for k in places}, groups)

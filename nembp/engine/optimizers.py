@@ -22,29 +22,23 @@ from nembp.threads import run_parallel
 Schedule: TypeAlias = Callable[[float], float]
 
 SMALLEST = 5e-324  # number above 0
-SCHEDULES = ("cosine", "constant", "step", "late-cosine")
+SCHEDULES: dict[str, Schedule] = {  # factors of η at the share 0 ≤ s < 1 of training done
+    "cosine": lambda s: 0.5 * (1.0 + math.cos(math.pi * s)),
+    "constant": lambda s: 1.0,
+    "step": lambda s: 0.1 ** math.floor(s / (1 / 3) + 1e-9),  # a tenth after each third
+    "late-cosine": lambda s: 0.5 * (1.0 + math.cos(math.pi * max(0.0, 2.0 * s - 1.0))),
+}
 
 
-def learning_rate_schedule(
-    name: str, *, step_every: float = 1 / 3, step_factor: float = 0.1
-) -> Schedule:
-    """Return a schedule: the factor of η at the share 0 ≤ s < 1 of training done.
-
-    ``constant``: 1; ``cosine``: (1 + cos πs)/2; ``step``: ``step_factor`` to the power of
-    ⌊s / ``step_every``⌋; ``late-cosine``: 1 in the first half, then a cosine's fall to 0.
+def learning_rate_schedule(name: str) -> Schedule:
+    """Return the schedule of a name.
 
     >>> learning_rate_schedule("cosine")(0.5)
     0.5
     """
-    if name == "constant":
-        return lambda share: 1.0
-    if name == "cosine":
-        return lambda share: 0.5 * (1.0 + math.cos(math.pi * share))
-    if name == "late-cosine":
-        return lambda share: 0.5 * (1.0 + math.cos(math.pi * max(0.0, 2.0 * share - 1.0)))
-    if name == "step":
-        return lambda share: step_factor ** math.floor(share / step_every + 1e-9)
-    raise ArchitectureError(f"schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
+    if name not in SCHEDULES:
+        raise ArchitectureError(f"schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
+    return SCHEDULES[name]
 
 
 @dataclass
@@ -70,7 +64,7 @@ class Optimizer(ABC):
     Attributes
     ----------
     steps : int
-        Taken so far.
+        Steps taken so far.
     state : dict of array
         A vector for each of ``slots``, laid out like the parameters.
     """
@@ -121,6 +115,10 @@ class Optimizer(ABC):
         eta = self.learning_rate * factor
         return 1.0 - eta * self.weight_decay, eta, 0.0
 
+    def constants(self) -> tuple[float, ...]:
+        """Return the other numbers that a device's kernel takes."""
+        return ()
+
     def update(self, numbers: tuple[float, float, float]) -> None:
         """Move the parameters by the :meth:`numbers` of a step, on the CPU's workers."""
         keep, eta, epsilon = numbers
@@ -133,10 +131,6 @@ class Optimizer(ABC):
                 self.move(chunk, eta, epsilon)
 
         run_parallel(move, self._shares)
-
-    def constants(self) -> tuple[float, ...]:
-        """Return the other numbers that a device's kernel takes."""
-        return ()
 
     @abstractmethod
     def move(self, chunk: Chunk, eta: float, epsilon: float) -> None:
@@ -155,13 +149,7 @@ class SGD(Optimizer):
 
 
 class Momentum(Optimizer):
-    """v ← μ v + g, θ ← θ − η v (Polyak 1964).
-
-    Parameters
-    ----------
-    momentum : float
-        0 ≤ μ < 1.
-    """
+    """v ← μ v + g, θ ← θ − η v, with 0 ≤ μ = ``momentum`` < 1 (Polyak 1964)."""
 
     name = kernel = "momentum"
     default_learning_rate = 0.02
@@ -188,14 +176,9 @@ class Momentum(Optimizer):
 
 
 class RMSProp(Optimizer):
-    """s ← ρ s + (1 − ρ) g², θ ← θ − η g / (√s + ε) (Tieleman and Hinton 2012).
+    """s ← ρ s + (1 − ρ) g², θ ← θ − η g / (√s + ε), with 0 ≤ ρ = ``decay`` < 1.
 
-    Parameters
-    ----------
-    decay : float
-        0 ≤ ρ < 1.
-    epsilon : float
-        ε > 0.
+    Tieleman and Hinton 2012.
     """
 
     name = kernel = "rmsprop"
@@ -210,10 +193,7 @@ class RMSProp(Optimizer):
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(learning_rate, weight_decay)
-        self.decay, self.epsilon = (
-            _fraction("decay", decay),
-            _number("epsilon", epsilon),
-        )
+        self.decay, self.epsilon = _fraction("decay", decay), _number("epsilon", epsilon)
 
     def numbers(self, step: int, factor: float) -> tuple[float, float, float]:
         return (*super().numbers(step, factor)[:2], self.epsilon)
@@ -239,13 +219,7 @@ class Adam(Optimizer):
 
     With the sums M ← β₁ M + g and V ← β₂ V + g², the moments are m̂ = M (1−β₁)/(1−β₁ᵗ) and
     v̂ = V (1−β₂)/(1−β₂ᵗ), so θ ← θ − η m̂ / (√v̂ + ε) is M / (√V + ε') times one number.
-
-    Parameters
-    ----------
-    beta1, beta2 : float
-        0 ≤ β < 1.
-    epsilon : float
-        ε > 0.
+    0 ≤ ``beta1``, ``beta2`` < 1 are β₁ and β₂.
     """
 
     name = kernel = "adam"

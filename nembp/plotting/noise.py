@@ -89,7 +89,7 @@ class Point:
 
     def rows(self, n: int) -> tuple[Readout, Floats]:
         """Return the readout and target of ``n`` samples that are all this one."""
-        o = Readout.allocate(get_backend("cpu"), n, self.width, "float64")
+        o = Readout(get_backend("cpu"), n, self.width, "float64")
         o.z[...], o.a[...] = self.z, self.a  # as they are: some units of a softmax stay so
         return o, np.tile(self.t, (n, 1))
 
@@ -383,7 +383,8 @@ def _noise(point: Point, noise: Noise, stream: Any, std: float, rows: int) -> Fl
     backend = get_backend("cpu")
     source = NoiseSource(noise, point.likelihood, backend, rows, point.width, "float64", stream)
     o, t = point.rows(rows)
-    return np.asarray(source(o, t, std))
+    source.std = std
+    return np.asarray(source(o, t))
 
 
 def _exact(point: Point, noise: Noise, std: float) -> float | None:

@@ -16,7 +16,8 @@ from nembp import textbook
 from nembp.backend import Backend, stream
 from nembp.checkpoints import Model, encode, environment, load_model, save_model
 from nembp.datasets import Scaling
-from nembp.engine.backprop import JointBackpropagation, backpropagate, joint_gradient
+from nembp.engine import backprop
+from nembp.engine.backprop import JointBackpropagation, backpropagate
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.engine.linear import Dense
 from nembp.engine.network import Network
@@ -177,7 +178,7 @@ def of_the_textbook(case: Case, backend: Backend) -> Deviations:
     rng = np.random.default_rng(0)
     page = textbook.Network(sizes, kinds.pop(), ends[0], ends[1], rng)
     page.theta[...] = host(net, net.parameters)
-    gradient, scale = host(net, joint_gradient(net, x, t)), joint_size(net, x, t)
+    gradient, scale = host(net, backprop.gradient(net, x, t)[1]), joint_size(net, x, t)
     yield near(gradient, page.gradient(x, t), "gradient", scale)
 
 
@@ -200,7 +201,7 @@ def sum_of_directions(case: Problem, backend: Backend, path: str) -> Deviations:
         g, what = case.generator("v"), f"gradient by path {path}"
         yield from is_gradient(gradient, nll, flat, what, g, 100.0 * scale, 6)
     if path == "samples":
-        yield near(host(net, joint_gradient(net, x, t)), expected, "joint_gradient", scale)
+        yield near(host(net, backprop.gradient(net, x, t)[1]), expected, "gradient", scale)
     if path == "none":
         views = net.reversed.views(net.backend.asarray(gradient, net.dtype))
         arrays = [b for b in (*views.biases, *views.gains) if b is not None]

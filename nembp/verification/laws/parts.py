@@ -346,7 +346,7 @@ class Calls:
     def readout(self, z: Array) -> Readout:
         """Return a readout of ``z``."""
         bench = self.bench
-        o = Readout.allocate(poisoned(bench.backend), len(z), z.shape[1], bench.dtype)
+        o = Readout(poisoned(bench.backend), len(z), z.shape[1], bench.dtype)
         o.z[...] = bench.array(z)
         self.likelihood.activate(o)
         return o
