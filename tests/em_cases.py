@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
 from nembp.em import (
     BinaryNetwork,
-    Direction,
     entropy,
     gem_step,
     gradient,
     nem_inequality,
+    posterior,
     q,
     q_gradient,
 )
@@ -28,12 +29,11 @@ LIKELIHOODS: list[Likelihood] = [
     Bernoulli(),
     Bernoulli(weight=1.7),
 ]
-DIRECTIONS: list[Direction] = ["forward", "backward", "joint"]
 
 
 @dataclass(frozen=True)
 class EmCase:
-    net: BinaryNetwork
+    net: BinaryNetwork  # in one of its directions
     theta: np.ndarray
     other: np.ndarray  # a second parameter vector
     x: np.ndarray
@@ -45,6 +45,11 @@ class EmCase:
         """Θₙ, x and y as the functions of one Θ take them, after the network."""
         return self.net, self.theta, self.x, self.y
 
+    @property
+    def terms(self):
+        """The posterior at Θₙ, x and y as Q takes them, after the network and Θ."""
+        return posterior(*self.at), self.x, self.y
+
 
 def make_case(
     seed: int,
@@ -53,9 +58,13 @@ def make_case(
     sizes: tuple[int, int, int] = (3, 3, 2),
     rows: int = 4,
     scale: float = 1.0,
+    way: str = "forward",
 ) -> EmCase:
+    """Return a case whose y is of the first likelihood, whatever its direction."""
     g = np.random.default_rng(seed)
     net = BinaryNetwork(*sizes, likelihood, input_likelihood)
+    if way == "backward":
+        net = BinaryNetwork(*sizes[::-1], input_likelihood, likelihood).reversed
     theta = net.initial(g, scale)
     other = theta + net.initial(g, 0.5)
     x = make_targets(g, input_likelihood, rows, sizes[0])
@@ -78,7 +87,8 @@ def em_cases(draw, max_scale: float = 3.0) -> EmCase:
     seed, scale = draw(st.integers(0, 2**32 - 1)), draw(st.floats(0.0, max_scale))
     ends = draw(st.sampled_from(LIKELIHOODS)), draw(st.sampled_from(LIKELIHOODS))
     sizes = tuple(draw(st.integers(1, 4)) for _ in range(3))
-    return make_case(seed, *ends, sizes, draw(st.integers(1, 5)), scale)
+    way = draw(st.sampled_from(["forward", "backward"]))
+    return make_case(seed, *ends, sizes, draw(st.integers(1, 5)), scale, way)
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:
@@ -86,17 +96,13 @@ def relative(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max() / max(1.0, np.abs(a).max(), np.abs(b).max()))
 
 
-def check_fisher(case: EmCase, direction: Direction) -> None:
-    """Check that ∇ log p = ∇Q at Θₙ, to 1e-10."""
-    through_q = q_gradient(case.net, case.theta, case.theta, case.x, case.y, direction)
-    assert relative(gradient(*case.at, direction), through_q) < 1e-10
-
-
-def check_decomposition(case: EmCase, direction: Direction) -> None:
-    """Check that log p = Q + H at any Θ, with the posterior of Θₙ."""
-    log_p = case.net.log_likelihood(case.other, case.x, case.y, direction)
-    arguments = (case.net, case.other, case.theta, case.x, case.y, direction)
-    assert abs(log_p - q(*arguments) - entropy(*arguments)) < 1e-10 * max(1.0, abs(log_p))
+def check_fisher(case: EmCase) -> None:
+    """Check that ∇ log p = ∇Q at Θₙ, and log p = Q + H at any Θ."""
+    through_q = q_gradient(case.net, case.theta, *case.terms)
+    assert relative(gradient(*case.at), through_q) < 1e-10
+    log_p = case.net.log_likelihood(case.other, case.x, case.y)
+    parts = [of(case.net, case.other, *case.terms) for of in (q, entropy)]
+    assert abs(log_p - sum(parts)) < 1e-10 * max(1.0, abs(log_p))
 
 
 def slope_along(function, theta, d) -> float:
@@ -105,45 +111,44 @@ def slope_along(function, theta, d) -> float:
     return (function(theta + h * d) - function(theta - h * d)) / (2 * h)
 
 
-def check_q_gradient(case: EmCase, direction: Direction, **noise) -> None:
+def check_q_gradient(case: EmCase) -> None:
     """Check ∇Q against central differences of Q along one random direction, away from Θₙ."""
     d = case.generator.standard_normal(case.net.parameter_count)
-    rest = (case.theta, case.x, case.y, direction)
-    difference = slope_along(lambda theta: q(case.net, theta, *rest, **noise), case.other, d)
-    slope = float(q_gradient(case.net, case.other, *rest, **noise) @ d)
+    difference = slope_along(lambda theta: q(case.net, theta, *case.terms), case.other, d)
+    slope = float(q_gradient(case.net, case.other, *case.terms) @ d)
     assert abs(difference - slope) < 1e-5 * max(1.0, abs(slope))
 
 
-def check_gem(case: EmCase, direction: Direction, **options) -> None:
+def check_gem(case: EmCase, **options: Any) -> None:
     """Check that a GEM step lowers neither Q nor log p, and raises log p where it is not flat."""
-    step = gem_step(*case.at, direction, **options)
-    rest = (case.theta, case.x, case.y, direction)
-    before, after = (q(case.net, t, *rest) for t in (case.theta, step.theta))
-    tiny = 1e-12 * max(1.0, abs(before), abs(step.log_likelihood_before))
+    ways = [case.net]
+    if options.get("both"):
+        ways.append(case.net.reversed)
+    step = gem_step(*case.at, **options)
+
+    def sums(theta):
+        pairs = [(case.x, case.y), (case.y, case.x)]
+        Q = (q(n, theta, posterior(n, case.theta, *at), *at) for n, at in zip(ways, pairs))  # noqa: B905
+        log_p = (n.log_likelihood(theta, *at) for n, at in zip(ways, pairs))  # noqa: B905
+        return sum(Q), sum(log_p)
+
+    (before, log_p_n), (after, log_p) = sums(case.theta), sums(step.theta)
+    tiny = 1e-12 * max(1.0, abs(before), abs(log_p_n))
     assert after >= before - tiny
-    log_p = case.net.log_likelihood(step.theta, case.x, case.y, direction)
-    log_p_n = case.net.log_likelihood(case.theta, case.x, case.y, direction)
     assert log_p >= log_p_n - tiny
-    if np.abs(gradient(*case.at, direction)).max() > 1e-3:
-        assert log_p > log_p_n
+    if not options.get("both") and np.abs(gradient(*case.at)).max() > 1e-2:
+        assert log_p > log_p_n + tiny
 
 
-def noises_for(direction: Direction, noise: Noise) -> dict[str, Noise]:
-    """Return the noise on every target of ``direction``, as keyword arguments."""
-    both = {"forward": {"noise_y": noise}, "backward": {"noise_x": noise}}
-    return both["forward"] | both["backward"] if direction == "joint" else both[direction]
-
-
-def evaluate(case: EmCase, direction: Direction, noise: Noise, **options):
+def evaluate(case: EmCase, noise: Noise, **options: Any):
     """Evaluate the NEM inequality at Θₙ."""
-    options = {"generator": case.generator, "draws": 30, "support": "lattice"} | options
-    return nem_inequality(*case.at, direction, **noises_for(direction, noise), **options)
+    options = {"draws": 30, "support": "lattice"} | options
+    return nem_inequality(*case.at, noise, options.pop("generator", case.generator), **options)
 
 
-def check_nem(case: EmCase, direction: Direction, condition: str = "posterior") -> None:
+def check_nem(case: EmCase, condition: str = "posterior") -> None:
     """Check that NEM noise never makes Q_N < Q: exactly, on average and draw by draw."""
-    found = evaluate(case, direction, Noise("nem", std=0.5), draws=50, condition=condition)
+    found = evaluate(case, Noise("nem", std=0.5), draws=50, condition=condition)
     assert found.exact is not None
     assert found.exact >= 0.0
-    assert found.q_gain >= -1e-12
-    assert found.holds
+    assert found.sampled >= -1e-12

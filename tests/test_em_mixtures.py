@@ -10,10 +10,10 @@ import pytest
 from em_cases import relative
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.mixture import GaussianMixture as Reference
 
 from nembp.em import (
-    ConvergenceStudy,
     GaussianMixture,
     draw_mixture_noise,
     fit_mixture,
@@ -124,7 +124,7 @@ def test_em_is_scikit_learn_s_iteration_by_iteration_and_stops_where_it_does(d):
         assert abs(reference.lower_bound_ - fitted.log_likelihood[k - 1]) < 1e-9
     reference, fitted = Reference(3, **options).fit(y), fit_mixture(y, start)
     assert fitted.converged
-    assert fitted.iterations == reference.n_iter_
+    assert len(fitted.noise_gain) == reference.n_iter_
     assert relative(fitted.mixture.covariances, reference.covariances_) < 1e-9
     np.testing.assert_allclose(fitted.log_likelihood[:-1], reference.lower_bounds_, rtol=1e-9)
     assert fitted.log_likelihood[-1] == pytest.approx(reference.score(y), rel=1e-9)
@@ -190,9 +190,8 @@ def test_noise_gain_is_the_difference_of_q():
     r = start.posterior(y)
     expected = (start.q(y + n, r) - start.q(y, r)) / len(y)
     assert fitted.noise_gain[0] == pytest.approx(expected, rel=1e-10)
-    assert fitted.nonzero[0] == 1.0
     # the M-step sees the noisy data with the posterior of the clean data
-    assert relative(fitted.mixture.means, m_step(y + n, r, 1e-6).means) == 0.0
+    assert relative(fitted.mixture.means, m_step(y + n, r, 1e-6).means) < 1e-14
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -221,37 +220,21 @@ def test_on_the_line_nem_noise_speeds_em_and_the_controls_slow_it():
     # sign test's false-alarm rate, if the two arms were alike, is the level it names.
     noise, kinds = Noise(std=0.5, decay=2.0), ("none", "nem", "blind")
     options = {"rows": 100, "datasets": 30, "seed": 1, "kinds": kinds, "iterations": 60}
-    study = study_convergence(LINE, noise, **options)
-    assert np.isfinite(study.iterations["none"]).all()
-    assert study.sign_test("nem", "none").p < 5e-2
-    assert study.median_ratio("nem", "none") <= 1.0
-    assert study.sign_test("none", "blind").p < 1e-2
-    assert study.sign_test("nem", "blind").p < 1e-2
+    found = study_convergence(LINE, noise, **options)
+    assert np.isfinite(found["none"]).all()
+    for fast, slow, level in (
+        ("nem", "none", 5e-2),
+        ("none", "blind", 1e-2),
+        ("nem", "blind", 1e-2),
+    ):
+        wins, losses = ((sign * (found[fast] - found[slow]) < 0).sum() for sign in (1, -1))
+        assert binomtest(wins, wins + losses, alternative="greater").pvalue < level
 
 
 def test_arms_without_noise_are_em():
-    study = study_convergence(LINE, Noise(std=0.0), rows=40, datasets=3, seed=2, iterations=10)
+    found = study_convergence(LINE, Noise(std=0.0), rows=40, datasets=3, seed=2, iterations=10)
     for kind in KINDS:
-        np.testing.assert_array_equal(study.iterations[kind], study.iterations["none"])
-
-
-@pytest.mark.parametrize("total", [1, 4, 9])
-def test_sign_test_never_exceeds_its_false_alarm_rate(total):
-    # under the null every pattern of wins is equally probable: enumerate by number of wins
-    p, probability = [], []
-    for wins in range(total + 1):
-        first = np.array([1.0] * wins + [3.0] * (total - wins) + [2.0, math.inf])
-        second = np.array([2.0] * total + [2.0, math.inf])
-        test = ConvergenceStudy({"nem": first, "none": second}).sign_test("nem", "none")
-        assert (test.wins, test.losses) == (wins, total - wins)
-        p.append(test.p)
-        probability.append(math.comb(total, wins) / 2**total)
-    for level in p:
-        alarms = sum(q for q, value in zip(probability, p, strict=True) if value <= level)
-        assert alarms == pytest.approx(level)
-    lost = ConvergenceStudy({"nem": np.array([math.inf]), "none": np.array([7.0])})
-    assert lost.sign_test("nem", "none") == (0, 1, 1.0)
-    assert math.isnan(lost.median_ratio("nem", "none"))
+        np.testing.assert_array_equal(found[kind], found["none"])
 
 
 # -- errors ----------------------------------------------------------------------------------------
@@ -262,9 +245,8 @@ def test_errors_say_what_to_do():
     g, by_component = np.random.default_rng(0), Noise("nem", screening="component")
     few = {"rows": 1, "datasets": 1, "seed": 0}
     for error, match, call in (
-        (ShapeError, "to fit means", lambda: GaussianMixture([1.0], [[0.0], [1.0]], [[[1.0]]])),
-        (ShapeError, "means must have shape", lambda: GaussianMixture([1.0], [0.0], [[[1.0]]])),
-        (ShapeError, "means must be finite", lambda: GaussianMixture([1.0], [[np.nan]], [[[1.0]]])),
+        (ShapeError, "must have shapes", lambda: GaussianMixture([1.0], [[0.0], [1.0]], [[[1.0]]])),
+        (ShapeError, "must be finite", lambda: GaussianMixture([1.0], [[np.nan]], [[[1.0]]])),
         (ArchitectureError, "sum to 1", lambda: GaussianMixture([0.9], [[0.0]], [[[1.0]]])),
         (
             ArchitectureError,
@@ -279,7 +261,7 @@ def test_errors_say_what_to_do():
         (ArchitectureError, "needs a generator", lambda: fit_mixture(y, start, noise=Noise("nem"))),
         (ArchitectureError, "by whole rows", lambda: draw_mixture_noise(start, y, by_component, g)),
         (ArchitectureError, "distinct rows", lambda: initial_mixture(np.zeros((5, 2)), 2, g)),
-        (ArchitectureError, "the 2 components", lambda: study_convergence(LINE, Noise(), **few)),
+        (ArchitectureError, "2 components need", lambda: study_convergence(LINE, Noise(), **few)),
     ):
         with pytest.raises(error, match=match):
             call()

@@ -4,30 +4,23 @@ Two models whose hidden states can be enumerated, in float64 on the host:
 
 - a network with a stochastic binary hidden layer (:class:`BinaryNetwork`): Q(Θ | Θₙ), the entropy
   term H(Θ | Θₙ), Fisher's identity ∇ log p = ∇Q at Θₙ, generalized-EM steps and the NEM
-  inequality, forward, backward and joint;
+  inequality, in either direction or both;
 - Gaussian mixtures (:class:`GaussianMixture`): EM, noisy EM and its controls.
 """
 
-from __future__ import annotations
-
 from nembp.em.binary import BinaryNetwork as BinaryNetwork
-from nembp.em.binary import Direction as Direction
 from nembp.em.binary import GemStep as GemStep
 from nembp.em.binary import NemInequality as NemInequality
-from nembp.em.binary import OneWay as OneWay
 from nembp.em.binary import draw_noise as draw_noise
 from nembp.em.binary import entropy as entropy
-from nembp.em.binary import entropy_gradient as entropy_gradient
 from nembp.em.binary import gem_step as gem_step
 from nembp.em.binary import gradient as gradient
 from nembp.em.binary import nem_inequality as nem_inequality
 from nembp.em.binary import posterior as posterior
 from nembp.em.binary import q as q
 from nembp.em.binary import q_gradient as q_gradient
-from nembp.em.mixtures import ConvergenceStudy as ConvergenceStudy
 from nembp.em.mixtures import GaussianMixture as GaussianMixture
 from nembp.em.mixtures import MixtureFit as MixtureFit
-from nembp.em.mixtures import SignTest as SignTest
 from nembp.em.mixtures import draw_mixture_noise as draw_mixture_noise
 from nembp.em.mixtures import fit_mixture as fit_mixture
 from nembp.em.mixtures import initial_mixture as initial_mixture

@@ -36,12 +36,6 @@ Support = Literal["continuous", "lattice"]
 LATTICE = (np.array([-math.sqrt(3.0), 0.0, math.sqrt(3.0)]), np.array([1.0, 4.0, 1.0]) / 6.0)
 
 
-def log_sum_exp(log_p: Matrix) -> Matrix:
-    """Return log Σ_s e^log_p of each row without overflow, shape (rows, 1)."""
-    top = log_p.max(axis=1, keepdims=True)
-    return np.asarray(top + np.log(np.exp(log_p - top).sum(axis=1, keepdims=True)))
-
-
 def check_rows(name: str, value: Any, width: int) -> Matrix:
     """Return ``value`` as finite float64 rows, or raise :class:`ShapeError`."""
     rows: Matrix = np.asarray(value, dtype=np.float64)
@@ -58,7 +52,7 @@ def draw(
     t: Matrix,
     gains: Gains,
     posterior: Matrix,
-    generator: np.random.Generator,
+    generator: np.random.Generator | None,
     *,
     condition: Condition = "every",
     support: Support = "continuous",
@@ -70,16 +64,13 @@ def draw(
     coordinates; ``posterior`` is p(s | t, Θ), shape (rows, states). The support is ``noise.law``,
     or the three-point law :data:`LATTICE` of the same standard deviation. The result is what is
     added to t; ``drift`` is the mean of ``DRIFT_DRAWS`` screened draws.
-
-    Raises
-    ------
-    ArchitectureError
-        If ``condition``, ``support`` or an option of ``noise`` does not apply here.
     """
-    _check_options(noise, condition, support)
     total = np.zeros_like(t)
     if noise.kind == "none":
         return total
+    if generator is None:
+        raise ArchitectureError("noise needs a generator, such as nembp.backend.stream(seed, name)")
+    _check_options(noise, condition, support)
     repeats = DRIFT_DRAWS if noise.kind == "drift" else 1
     for _ in range(repeats):
         if support == "lattice":
@@ -119,31 +110,20 @@ def _passes(noise: Noise, gain: Matrix, posterior: Matrix, condition: Condition)
 
 
 def _check_options(noise: Noise, condition: Condition, support: Support) -> None:
-    if condition not in get_args(Condition):
-        raise ArchitectureError(f"condition must be every or posterior, got {condition!r}")
-    if support not in get_args(Support):
-        raise ArchitectureError(f"support must be continuous or lattice, got {support!r}")
-    for unfit, message in (
-        (
-            noise.update != "exact",
-            f"update {noise.update!r} changes the gradient of softmax targets, but EM climbs Q "
-            'itself: use update="exact"',
-        ),
-        (
-            noise.law == "curvature",
-            "law 'curvature' follows one output, and EM has one in each hidden state: use law "
-            "gaussian or uniform",
-        ),
-        (
-            noise.draws > 1,
-            f"draws {noise.draws}, of which the best is taken, are for training; the laws of EM "
-            "here are of single draws: use draws=1",
-        ),
-        (
-            noise.screening == "expectation",
-            "screening 'expectation' is over a batch; EM takes its expectation over the hidden "
-            'states: use condition="posterior"',
-        ),
-    ):
-        if unfit:
+    for value, options in ((condition, Condition), (support, Support)):
+        if value not in get_args(options):
+            expected = " or ".join(get_args(options))
+            raise ArchitectureError(f"a condition or support must be {expected}, got {value!r}")
+    unfit = {
+        f"update {noise.update!r} changes the gradient of softmax targets, but EM climbs Q itself: "
+        'use update="exact"': noise.update != "exact",
+        "law 'curvature' follows one output, and EM has one in each hidden state: use law gaussian "
+        "or uniform": noise.law == "curvature",
+        f"draws {noise.draws}, of which the best is taken, are for training; the laws of EM here "
+        "are of single draws: use draws=1": noise.draws > 1,
+        "screening 'expectation' is over a batch; EM takes its expectation over the hidden states: "
+        'use condition="posterior"': noise.screening == "expectation",
+    }
+    for message, found in unfit.items():
+        if found:
             raise ArchitectureError(f"noise {message}")
