@@ -14,12 +14,7 @@ from devices import REAL, gpu, needs_kernels
 
 from nembp.benchmarks import floor, suites
 from nembp.benchmarks.floor import Card, measure_card
-from nembp.benchmarks.peers import (
-    CapturedTorchStep,
-    CompiledTorchStep,
-    MissingPeerError,
-    TorchStep,
-)
+from nembp.benchmarks.peers import MissingPeerError, TorchStep
 from nembp.benchmarks.suites import Case, EngineGan, EngineStep, gan_networks
 from nembp.engine.network import dense_network
 
@@ -128,14 +123,14 @@ def test_the_compiled_peer_makes_the_steps_of_the_eager_one(monkeypatch):
     net = case.start(dense_network([2, 2]).backend)
     options = {"bidirectional": True, "learning_rate": 1e-3}
     compiled, eager = (
-        kind(net, *case.draw(), **options) for kind in (CompiledTorchStep, TorchStep)
+        TorchStep(net, *case.draw(), **options, mode=mode) for mode in ("compiled", "eager")
     )
     assert modes == ["reduce-overhead"] * 2
     for _ in range(3):  # the compiled one has made its own three
         eager()
     assert abs(compiled.parameters() - eager.parameters()).max() < 1e-9  # its rate is a float32
     with pytest.raises(MissingPeerError, match="GPU only"):
-        CapturedTorchStep(net, *case.draw(), **options)
+        TorchStep(net, *case.draw(), **options, mode="graph")
     monkeypatch.setattr(torch, "compile", lambda f, mode: 1 // 0)
     with pytest.raises(MissingPeerError, match="not compiled: integer division"):
-        CompiledTorchStep(net, *case.draw(), **options)
+        TorchStep(net, *case.draw(), **options, mode="compiled")

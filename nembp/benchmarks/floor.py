@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,30 +80,18 @@ def schedule(maps: Sequence[LinearMap], batch: int, path: Path) -> list[tuple[st
     return steps
 
 
-def product_shapes(maps: Sequence[LinearMap], batch: int, path: Path) -> list[tuple[int, int, int]]:
-    """Return (m, k, n) of every product (m × k)(k × n) of a step, in its order.
-
-    >>> product_shapes([Dense(4, 3), Dense(3, 2)], 8, "none")
-    [(8, 4, 3), (8, 3, 2), (8, 2, 3), (3, 8, 2), (4, 8, 3)]
-    """
-
-    def shape(which: str, number: int, rows: slice) -> tuple[int, int, int]:
-        found, count = extent(maps[number - 1]), rows.stop - rows.start
-        if found is None or which == "class_sums":
-            return maps[-1].outputs, count, maps[0].inputs
-        m, k, n = count * found.windows, found.rows, found.columns
-        return {"forward": (m, k, n), "adjoint": (m, n, k), "weight_gradient": (k, m, n)}[which]
-
-    return [shape(*step) for step in schedule(maps, batch, path)]
-
-
 def multiply_adds(maps: Sequence[LinearMap], batch: int, path: Path) -> int:
     """Return the multiply-adds of a step's products.
 
     >>> multiply_adds([Dense(784, 512), Dense(512, 512), Dense(512, 10)], 1, "none")
     1604608
     """
-    return sum(map(math.prod, product_shapes(maps, batch, path)))
+    sums = maps[-1].outputs * maps[0].inputs
+    return sum(
+        (rows.stop - rows.start)
+        * (sums if which == "class_sums" else math.prod(extent(maps[k - 1]) or ()))
+        for which, k, rows in schedule(maps, batch, path)
+    )
 
 
 class MapProducts:
@@ -118,48 +106,39 @@ class MapProducts:
         self, backend: Backend, linear_map: LinearMap, samples: int, dtype: str,
         block: int | None = None,
     ) -> None:  # fmt: skip
-        found = extent(linear_map)
-        assert found is not None
-        windows, rows, self._columns = found
+        windows, rows, columns = extent(linear_map) or (0, 0, 0)
         if block is not None:
             samples = min(samples, max(1, block // (windows * rows * np.dtype(dtype).itemsize)))
-        self._matmul, self._reshape = backend.matmul, backend.xp.reshape
-        self._block = samples * windows
-        draw = stream(0, "benchmark/windows")
-        self._windows: Array = None
-        self._patches: Array = None
+        self._backend, self._map, self._block = backend, Dense(rows, columns), samples * windows
+        draw, shape = stream(0, "benchmark/windows"), (self._block, rows)
+        self._windows = self._patches = None
         if isinstance(linear_map, Convolution):
-            draws = draw.standard_normal((self._block, rows), dtype=np.float32)
-            self._windows = backend.asarray(draws, dtype)
-            self._patches = backend.empty((self._block, rows), dtype)
-        W = draw.normal(0.0, (2.0 / (rows + self._columns)) ** 0.5, (rows, self._columns))
+            self._windows = backend.asarray(draw.standard_normal(shape, dtype=np.float32), dtype)
+            self._patches = backend.empty(shape, dtype)
+        W = draw.normal(0.0, (2.0 / (rows + columns)) ** 0.5, (rows, columns))
         self._W, self._gradient = backend.asarray(W, dtype), backend.empty(W.shape, dtype)
 
-    def forward(self, x: Array, y: Array) -> None:
-        """Multiply by W into y."""
-        for windows, piece in self._blocks(x, y, self._windows):
-            self._matmul(windows, self._W, piece)
-
-    def adjoint(self, y: Array, x: Array) -> None:
-        """Multiply y by Wᵀ into x."""
-        for patches, piece in self._blocks(x, y, self._patches):
-            self._matmul(piece, self._W.T, patches)
-
-    def weight_gradient(self, x: Array, y: Array) -> None:
-        """Multiply the transposed rows or windows by y."""
-        for windows, piece in self._blocks(x, y, self._windows):
-            self._matmul(windows.T, piece, self._gradient)
+    def __call__(self, which: str, x: Array, y: Array) -> None:
+        """Multiply x by W into y, or y by Wᵀ into x, or xᵀ by y."""
+        backend, W = self._backend, self._W
+        held = self._patches if which == "adjoint" else self._windows
+        for below, above in self._blocks(held, x, y):
+            if which == "forward":
+                self._map.forward(backend, below, W, above)
+            elif which == "adjoint":
+                self._map.adjoint(backend, above, W, below)
+            else:
+                self._map.weight_gradient(backend, below, above, self._gradient)
 
     def all_three(self, x: Array, y: Array) -> None:
         """Run the three products of a layer by itself."""
-        self.forward(x, y)
-        self.adjoint(y, x)
-        self.weight_gradient(x, y)
+        for which in ("forward", "adjoint", "weight_gradient"):
+            self(which, x, y)
 
-    def _blocks(self, x: Array, y: Array, held: Array) -> list[tuple[Array, Array]]:
+    def _blocks(self, held: Array, x: Array, y: Array) -> list[tuple[Array, Array]]:
         if held is None:
             return [(x, y)]
-        pixels = self._reshape(y, (-1, self._columns))
+        pixels = self._backend.xp.reshape(y, (-1, self._map.outputs))
         pieces = [pixels[i : i + self._block, :] for i in range(0, pixels.shape[0], self._block)]
         return [(held[: piece.shape[0], :], piece) for piece in pieces]
 
@@ -171,31 +150,27 @@ class Products:
         self, backend: Backend, maps: Sequence[LinearMap], batch: int, path: Path, dtype: str,
         block: int | None = None,
     ) -> None:  # fmt: skip
-        draw = stream(0, "benchmark/floor")
-        both, sizes = batch + backward_rows(maps, batch, path), [each.outputs for each in maps]
-        sizes = [maps[0].inputs, *sizes]
-        P, Q = (
-            [backend.asarray(draw.normal(0.0, 1.0, (both, size)), dtype) for size in sizes]
-            for _ in range(2)
-        )
-        t = backend.asarray(draw.normal(0.0, 1.0, (batch, sizes[-1])), dtype)
-        sums = backend.empty((sizes[-1], sizes[0]), dtype)
-        bare = {
-            k: MapProducts(backend, linear_map, both, dtype, block)
-            for k, linear_map in enumerate(maps, start=1)
-            if extent(linear_map)
-        }
+        draw, both = stream(0, "benchmark/floor"), batch + backward_rows(maps, batch, path)
+        sizes = [maps[0].inputs, *(each.outputs for each in maps)]
+
+        def signals(rows: int, size: int) -> Array:
+            return backend.asarray(draw.normal(0.0, 1.0, (rows, size)), dtype)
+
+        P, Q = ([signals(both, size) for size in sizes] for _ in range(2))
+        t, sums = signals(batch, sizes[-1]), backend.empty((sizes[-1], sizes[0]), dtype)
+        bare: list[Any] = [
+            extent(each) and MapProducts(backend, each, both, dtype, block) for each in maps
+        ]
+        blocks = {"forward": (P, P), "adjoint": (Q, Q), "weight_gradient": (P, Q)}
         self._calls: list[Callable[[], object]] = []
         for which, k, rows in schedule(maps, batch, path):
             if which == "class_sums":
-                call = partial(backend.matmul, t.T, P[0][rows, :], sums)
-            elif which == "adjoint":
-                call = partial(bare[k].adjoint, Q[k][rows, :], Q[k - 1][rows, :])
-            elif which == "forward":
-                call = partial(bare[k].forward, P[k - 1][rows, :], P[k][rows, :])
-            else:
-                call = partial(bare[k].weight_gradient, P[k - 1][rows, :], Q[k][rows, :])
-            self._calls.append(call)
+                self._calls.append(partial(backend.matmul, t.T, P[0][rows, :], sums))
+                continue
+            below, above = blocks[which]
+            self._calls.append(
+                partial(bare[k - 1], which, below[k - 1][rows, :], above[k][rows, :])
+            )
 
     def __call__(self) -> None:
         """Run the products once."""
@@ -204,11 +179,7 @@ class Products:
 
 
 def adam_bytes(parameters: int, dtype: str) -> int:
-    """Return the bytes that Adam must read and write in a step.
-
-    >>> adam_bytes(1000, "float32")
-    28000
-    """
+    """Return the bytes that Adam must read and write in a step."""
     return ADAM_PASSES * parameters * np.dtype(dtype).itemsize
 
 
@@ -232,11 +203,10 @@ class AdamTraffic:
         list(self._map(self._stream, self._pieces, self._dots))
 
     def _stream(self, vectors: list[Array], dot: Array) -> None:
-        backend, xp = self._backend, self._backend.xp
-        for v in vectors[:3]:
-            xp.negative(v, out=v)
-        g = vectors[3]
-        backend.matmul(xp.reshape(g, (1, -1)), xp.reshape(g, (-1, 1)), dot)
+        *moved, g = vectors
+        for v in moved:
+            self._backend.xp.negative(v, out=v)
+        self._backend.matmul(g[None, :], g[:, None], dot)
 
 
 class Card(NamedTuple):
@@ -246,11 +216,7 @@ class Card(NamedTuple):
     rate: float  # multiply-adds of a large matrix product
 
     def seconds(self, multiply_adds: int, moved: int) -> float:
-        """Return the least time of work that multiplies, then moves bytes.
-
-        >>> Card(bandwidth=1e12, rate=1e13).seconds(10**9, 10**6)
-        0.000101
-        """
+        """Return the least time of work that multiplies, then moves bytes."""
         return multiply_adds / self.rate + moved / self.bandwidth
 
 
@@ -272,7 +238,7 @@ def measure_card(
         backend.asarray(draw.standard_normal((size, size), dtype="f4"), dtype) for _ in range(2)
     )
     out = backend.empty((size, size), dtype)
-    product = median(lambda: backend.matmul(left, right, out))
+    product = median(partial(backend.matmul, left, right, out))
     source, copy = backend.ones((length,), dtype), backend.empty((length,), dtype)
-    copied = median(lambda: xp.multiply(source, 1.0, out=copy))
+    copied = median(partial(xp.multiply, source, 1.0, out=copy))
     return Card(bandwidth=2 * length * np.dtype(dtype).itemsize / copied, rate=size**3 / product)

@@ -16,7 +16,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from nembp.backend import get_backend, stream
+from nembp.benchmarks.harness import threads_limited
+from nembp.benchmarks.peers import TorchStep, import_peer
+from nembp.datasets import Scaling, Split
+from nembp.datasets.reading import BatchReader
+from nembp.engine.likelihoods import Gaussian
+from nembp.engine.metrics import evaluate
+from nembp.engine.network import dense_network
+from nembp.engine.training import Trainer
+
 IMAGES, TEST_IMAGES, SIZES, BATCH = 60_000, 10_000, (784, 512, 256, 10), 128
+INPUTS, CLASSES = SIZES[0], SIZES[-1]
 TIME_LIMIT = 300.0  # seconds
 
 
@@ -28,15 +41,16 @@ def peak_memory(threads: int, dtype: str, device: str, images: int = IMAGES) -> 
     there, and ``torch_device_bytes`` the same of PyTorch for the same training. Only ``failed``,
     the reason, if the child failed, since that is no reason to lose the timings.
     """
-    found = _in_a_child({"threads": threads, "dtype": dtype, "device": device, "images": images})
+    found = _in_a_child("train", threads=threads, dtype=dtype, device=device, images=images)
     if device == "gpu" and "failed" not in found:
-        found |= _in_a_child({"images": images, "torch": True})
+        found |= _in_a_child("train_torch", images=images)
         found["torch_failed"] = found.pop("failed", None)
     return found
 
 
-def _in_a_child(request: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "nembp.benchmarks.memory", json.dumps(request)]
+def _in_a_child(function: str, **arguments: Any) -> dict[str, Any]:
+    request = json.dumps([function, arguments])
+    command = [sys.executable, "-m", "nembp.benchmarks.memory", request]
     package_root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([package_root, *filter(None, [os.environ.get("PYTHONPATH")])])
     options: Any = {"env": {**os.environ, "PYTHONPATH": path}, "timeout": TIME_LIMIT}
@@ -56,40 +70,29 @@ def resident_peak() -> int | None:
     Linux's VmHWM: getrusage's ru_maxrss of a child starts at its parent's.
     """
     with suppress(OSError), open("/proc/self/status", encoding="ascii") as lines:
-        for line in lines:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    try:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    with suppress(ImportError):  # Windows has none
         import resource
-    except ImportError:  # Windows has none
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    return None
+
+
+def _drawn(draw: np.random.Generator, images: int) -> tuple[Any, Any]:
+    x = draw.integers(0, 256, (images, INPUTS), dtype=np.uint8)
+    return x, draw.integers(0, CLASSES, images)
 
 
 def train(*, threads: int, dtype: str, device: str, images: int) -> dict[str, Any]:
     """Train in this process and return what :func:`peak_memory` reports."""
-    import numpy as np
-
-    from nembp.backend import get_backend, stream
-    from nembp.benchmarks.harness import threads_limited
-    from nembp.datasets import Scaling, Split
-    from nembp.datasets.reading import BatchReader
-    from nembp.engine.likelihoods import Gaussian
-    from nembp.engine.metrics import evaluate
-    from nembp.engine.network import dense_network
-    from nembp.engine.training import Trainer
-
     backend, draw = get_backend(device), stream(0, "benchmark/memory")
     start_bytes, start = resident_peak(), time.perf_counter()
-    inputs, classes = SIZES[0], SIZES[-1]
-
-    def reader(rows: int) -> BatchReader:
-        x = draw.integers(0, 256, (rows, inputs), dtype=np.uint8)
-        split = Split(x, draw.integers(0, classes, rows))
-        return BatchReader(split, Scaling(factor=1 / 255), Scaling(), classes, backend, dtype)
-
-    training, test = reader(images), reader(max(1, images * TEST_IMAGES // IMAGES))
+    to_unit, same = Scaling(factor=1 / 255), Scaling()
+    training, test = (
+        BatchReader(Split(*_drawn(draw, rows)), to_unit, same, CLASSES, backend, dtype)
+        for rows in (images, max(1, images * TEST_IMAGES // IMAGES))
+    )
     net = dense_network(SIZES, backward=Gaussian(variance=10.0), device=backend, dtype=dtype)
     with threads_limited(threads):
         trainer = Trainer(net, training, epochs=1, batch_size=BATCH)
@@ -102,7 +105,7 @@ def train(*, threads: int, dtype: str, device: str, images: int) -> dict[str, An
         "seconds": time.perf_counter() - start,
         "network": "-".join(map(str, SIZES)),
         "images": images,
-        "image_bytes": images * inputs,
+        "image_bytes": images * INPUTS,
         "batch": trainer.batch_size,
         "steps": trainer.iteration,
         "threads": threads,
@@ -113,34 +116,26 @@ def train(*, threads: int, dtype: str, device: str, images: int) -> dict[str, An
     }
 
 
-def train_torch(*, images: int = IMAGES) -> dict[str, Any]:
+def train_torch(*, images: int) -> dict[str, Any]:
     """Train the same network with PyTorch on a GPU; return the bytes that it reserved there."""
-    import numpy as np
-
-    from nembp.backend import stream
-    from nembp.benchmarks.peers import TorchStep, import_peer
-    from nembp.engine.likelihoods import Gaussian
-    from nembp.engine.network import dense_network
-
-    torch, draw = import_peer("torch"), stream(0, "benchmark/memory")
-    inputs, classes = SIZES[0], SIZES[-1]
-    x = torch.tensor(draw.integers(0, 256, (images, inputs), dtype=np.uint8), device="cuda")
-    y = torch.tensor(draw.integers(0, classes, images), device="cuda")
+    torch = import_peer("torch")
+    x, y = (
+        torch.tensor(each, device="cuda") for each in _drawn(stream(0, "benchmark/memory"), images)
+    )
     net = dense_network(SIZES, backward=Gaussian(variance=10.0))
-    first = np.zeros((BATCH, inputs), "f4"), np.zeros(BATCH, "i8")
+    first = np.zeros((BATCH, INPUTS), "f4"), np.zeros(BATCH, "i8")
     step = TorchStep(net, *first, bidirectional=True, learning_rate=1e-3, device="cuda")
     for chosen in torch.randperm(images, device="cuda").split(BATCH):
         if len(chosen) == BATCH:
             step.x.copy_(x[chosen])
             step.x.mul_(1 / 255)
             step.labels.copy_(y[chosen])
-            step.t.copy_(torch.nn.functional.one_hot(step.labels, classes))
+            step.t.copy_(torch.nn.functional.one_hot(step.labels, CLASSES))
             step()
     torch.cuda.synchronize()
     return {"torch_device_bytes": torch.cuda.max_memory_reserved()}
 
 
 if __name__ == "__main__":
-    request = json.loads(sys.argv[1])
-    peer = request.pop("torch", False)
-    print(json.dumps(train_torch(images=request["images"]) if peer else train(**request)))
+    function, arguments = json.loads(sys.argv[1])
+    print(json.dumps(globals()[function](**arguments)))

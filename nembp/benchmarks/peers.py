@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend, get_backend
-from nembp.benchmarks.harness import Contender
+from nembp.benchmarks.harness import Stopwatch, Work
 from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Gaussian
 from nembp.engine.linear import AveragePooling, LinearMap
@@ -54,35 +54,20 @@ def load_peers(precision: str) -> None:
             library.allow_tf32 = precision == "tf32"
 
 
-def build(makers: dict[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the contenders that can take part, and why the others are missing."""
-    built, missing = {}, {}
-    for name, make in makers.items():
-        try:
-            built[name] = make()
-        except MissingPeerError as error:
-            missing[name.partition(" as ")[0]] = str(error)
-    return built, missing
+def stopwatch(step: Any, backend: Backend) -> Stopwatch:
+    """Return what times a step: the backend's stopwatch, or on a GPU PyTorch's events."""
+    if backend.name != "gpu" or not hasattr(step, "torch"):
+        return backend.seconds
 
-
-def contender(step: Any, backend: Backend) -> Contender:
-    """Return a step with what waits for it and, on a GPU, times it by the device's events."""
-    if backend.name != "gpu":
-        return Contender(step)
-    torch = getattr(step, "torch", None)
-    if torch is None:
-        return Contender(step, backend.synchronize, backend.seconds)
-    cuda = torch.cuda
-
-    def seconds(work: Callable[[], object]) -> float:
-        begin, end = (cuda.Event(enable_timing=True) for _ in range(2))
+    def seconds(work: Work) -> float:
+        begin, end = (step.torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         work()
         end.record()
         end.synchronize()
         return float(begin.elapsed_time(end)) / 1e3
 
-    return Contender(step, cuda.synchronize, seconds)
+    return seconds
 
 
 # -- PyTorch ---------------------------------------------------------------------------------------
@@ -105,7 +90,7 @@ class _Torch:
             found = found.to(memory_format=self.torch.channels_last)
         return found.requires_grad_(trained)
 
-    def capture(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Any:
+    def capture(self, warm_up: Work, work: Work) -> Any:
         """Return a CUDA graph of ``work``, after the steps that its warm-up needs."""
         torch, side = self.torch, self.torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -144,9 +129,11 @@ def _transposed(functional: Any, shape: Shape, window: Any, stride: Any, padding
 
 
 class TorchStep(_Torch):
-    """A step of PyTorch in eager mode with fused Adam.
+    """A step of PyTorch: gradient and Adam update.
 
-    The objective is the engine's, −[log p(y | x) + log p(x | y)] / rows up to a constant:
+    ``eager`` with fused Adam; or ``compiled``, objective and update under
+    ``torch.compile(mode="reduce-overhead")``; or the eager step captured as one CUDA ``graph``. The
+    objective is the engine's, −[log p(y | x) + log p(x | y)] / rows up to a constant:
 
         cross_entropy(z, labels) + w/2 · Σ (c⁰ − x)² / rows
 
@@ -156,21 +143,13 @@ class TorchStep(_Torch):
     """
 
     def __init__(
-        self,
-        net: Network,
-        x: Host,
-        labels: Host,
-        *,
-        bidirectional: bool,
-        learning_rate: float,
-        channels_last: bool = False,
-        device: str | None = None,
-        graph: bool = False,
-    ) -> None:
-        super().__init__(net.backend, device, graph)
+        self, net: Network, x: Host, labels: Host, *, bidirectional: bool, learning_rate: float,
+        channels_last: bool = False, device: str | None = None, mode: str = "eager",
+    ) -> None:  # fmt: skip
+        super().__init__(net.backend, device, graph=mode == "graph")
         backward = net.reversed.likelihood
         assert isinstance(backward, Gaussian)
-        self._last = channels_last
+        self._last, self._functional = channels_last, self.torch.nn.functional
         # each parameter beside its places in the network's vector, by which it is laid out
         self._places: list[tuple[Any, Host]] = []
         self._start = net.backend.to_numpy(net.parameters)
@@ -180,25 +159,47 @@ class TorchStep(_Torch):
         for k, linear_map in enumerate(net.maps):
             if isinstance(linear_map, (Convolution, AveragePooling)):
                 shapes[k], shapes[k + 1] = linear_map.shape, linear_map.output_shape
-        given = zip(net.maps, shapes, forward.weights, strict=False)
-        self._maps = [self._map(*each) for each in given]
-        up, below = forward.biases[1:], down.biases[:0:-1]
-        self._up = [self._bias(*each) for each in zip(up, shapes[1:], strict=True)]
-        self._down = [
-            self._bias(*each) for each in zip(below, shapes, strict=False) if bidirectional
-        ]
+        self._maps = list(map(self._map, net.maps, shapes, forward.weights))
+        self._up = list(map(self._bias, forward.biases[1:], shapes[1:]))
+        self._down = list(map(self._bias, down.biases[:0:-1], shapes)) if bidirectional else []
         self._relu = [layer.activation is not None for layer in net.layers]
         batch = np.array(x, dtype=net.dtype)
         self.x = self.tensor(to_image(batch, shapes[0]) if shapes[0] else batch, channels_last)
         self.labels = self.torch.tensor(labels, device=self.device)
-        self._functional = self.torch.nn.functional
         self.t = self._functional.one_hot(self.labels, net.outputs).to(self.x.dtype)
         self._factor = 0.5 * backward.scale / len(labels)
         self._optimizer = self._adam(learning_rate)
+        self._step: Work = self._eager
+        if mode == "compiled":
+            self._step = self._compiled(learning_rate)
+        elif mode == "graph":
+            self._optimizer = self._adam(learning_rate, capturable=True)
+            self._step = self.capture(self._eager, self._eager).replay
 
     def _adam(self, rate: Any, fused: bool = True, **options: Any) -> Any:
         trained = [tensor for tensor, _ in self._places]
         return self.torch.optim.Adam(trained, lr=rate, fused=fused, **options)
+
+    def _compiled(self, rate: float) -> Work:
+        torch = self.torch
+        eta = torch.tensor(float(rate), device=self.device)
+        self._optimizer = self._adam(eta, fused=False, capturable=self.on_gpu)
+
+        def step() -> None:
+            torch.compiler.cudagraph_mark_step_begin()
+            self._optimizer.zero_grad(set_to_none=True)
+            objective().backward()
+            update()
+
+        try:
+            objective = torch.compile(self.objective, mode="reduce-overhead")
+            update = torch.compile(self._optimizer.step, mode="reduce-overhead")
+            for _ in range(WARM_UP):
+                step()
+        except Exception as error:  # whatever a compiler raises
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise MissingPeerError(f"not compiled: {reason[0][:60]}") from error
+        return step
 
     def _leaf(self, places: Host) -> Any:
         tensor = self.tensor(self._start[places], self._last, trained=True)
@@ -215,17 +216,17 @@ class TorchStep(_Torch):
         self, linear_map: LinearMap, lower: Shape | None, W: Host
     ) -> tuple[Operator, Operator]:
         """Return a map upwards and downwards over the same parameter."""
-        functional = self.torch.nn.functional
+        functional = self._functional
         if isinstance(linear_map, Convolution):
             way: Any = {"stride": linear_map.stride, "padding": linear_map.padding}
             kernels = self._leaf(W.transpose(3, 2, 0, 1))  # (out, in, height, width)
-            transposed = _transposed(functional, linear_map.shape, linear_map.kernel, **way)
 
             def with_bias(operator: Any, images: Any, bias: Any) -> Any:
                 if bias is None or bias.dim() == 1:  # one a channel, which the operator takes
                     return operator(images, kernels, bias)
                 return _biased(operator(images, kernels), bias)
 
+            transposed = _transposed(functional, linear_map.shape, linear_map.kernel, **way)
             plain = partial(functional.conv2d, **way)
             return partial(with_bias, plain), partial(with_bias, transposed)
         if isinstance(linear_map, AveragePooling):
@@ -268,75 +269,32 @@ class TorchStep(_Torch):
         squares = self._functional.mse_loss(c, self.x, reduction="sum")
         return total + self._factor * squares
 
-    def __call__(self) -> None:
-        """Gradient and Adam update."""
+    def _differentiate(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
         self.objective().backward()
+
+    def _eager(self) -> None:
+        self._differentiate()
         self._optimizer.step()
+
+    def __call__(self) -> None:
+        """Make a step."""
+        self._step()
 
     def gradient(self) -> Host:
         """Return the gradient at the parameters as they are, in the network's layout."""
-        self._optimizer.zero_grad(set_to_none=True)
-        self.objective().backward()
-        return self._vector(lambda tensor: tensor.grad)
+        self._differentiate()
+        return self._vector([tensor.grad for tensor, _ in self._places])
 
     def parameters(self) -> Host:
         """Return the trained parameters as one vector in the network's layout."""
-        return self._vector(lambda tensor: tensor)
+        return self._vector([tensor for tensor, _ in self._places])
 
-    def _vector(self, of: Callable[[Any], Any]) -> Host:
+    def _vector(self, tensors: list[Any]) -> Host:
         vector = np.empty(sum(places.size for _, places in self._places), self._start.dtype)
-        for tensor, places in self._places:
-            vector[places] = _host(of(tensor))
+        for tensor, (_, places) in zip(tensors, self._places, strict=True):
+            vector[places] = _host(tensor)
         return vector
-
-
-class CompiledTorchStep(TorchStep):
-    """`TorchStep` with objective and update under ``torch.compile(mode="reduce-overhead")``."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        torch = self.torch
-        eta = torch.tensor(float(options["learning_rate"]), device=self.device)
-        self._optimizer = self._adam(eta, fused=False, capturable=self.on_gpu)
-        self._begin = torch.compiler.cudagraph_mark_step_begin
-        try:
-            self._compiled = torch.compile(self.objective, mode="reduce-overhead")
-            self._update = torch.compile(self._optimizer.step, mode="reduce-overhead")
-            for _ in range(WARM_UP):
-                self()
-        except Exception as error:  # whatever a compiler raises
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise MissingPeerError(f"not compiled: {reason[0][:60]}") from error
-
-    def __call__(self) -> None:
-        """Gradient and Adam update."""
-        self._begin()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._compiled().backward()
-        self._update()
-
-
-class CapturedTorchStep(TorchStep):
-    """`TorchStep`, eager, with all of it captured as one CUDA graph."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options, graph=True)
-        self._optimizer = self._adam(options["learning_rate"], capturable=True)
-
-        def warm_up() -> None:
-            super(CapturedTorchStep, self).__call__()
-            self._optimizer.zero_grad(set_to_none=True)
-
-        def work() -> None:
-            self.objective().backward()
-            self._optimizer.step()
-
-        self._graph = self.capture(warm_up, work)
-
-    def __call__(self) -> None:
-        """Gradient and Adam update."""
-        self._graph.replay()
 
 
 class TorchLayer(_Torch):
@@ -376,11 +334,11 @@ class TorchGan(_Torch):
     ) -> None:
         super().__init__(generator.backend, graph=graph)
         torch, host = self.torch, generator.backend.to_numpy
-        nets = (generator, discriminator)
-        self._weights, self._biases = (
-            [[self.tensor(host(each), trained=True) for each in arrays] for arrays in of]
-            for of in ([net.weights for net in nets], [net.biases[1:] for net in nets])
-        )
+        # weights, then biases, of each player
+        self._trained = [
+            [self.tensor(host(each), trained=True) for each in (*net.weights, *net.biases[1:])]
+            for net in (generator, discriminator)
+        ]
         self.x = self.tensor(np.array(x, generator.dtype))
         options = {"dtype": self.x.dtype, "device": self.device}
         self.z = torch.zeros((len(x), generator.inputs), **options)
@@ -389,18 +347,15 @@ class TorchGan(_Torch):
         )
         self._criterion = torch.nn.functional.binary_cross_entropy_with_logits
         way = {"lr": rate, "betas": (0.5, 0.999), "fused": True, "capturable": graph}
-        self._optimizers = [torch.optim.Adam(self._trained(which), **way) for which in (0, 1)]
+        self._optimizers = [torch.optim.Adam(each, **way) for each in self._trained]
         self._graph = self.capture(self._step, self._step) if graph else None
 
-    def _trained(self, which: int) -> list[Any]:
-        return [*self._weights[which], *self._biases[which]]
-
-    def _run(self, which: int, a: Any) -> Any:
-        pairs = list(zip(self._weights[which], self._biases[which], strict=True))
-        for W, b in pairs[:-1]:
-            a = self.torch.relu(self.torch.addmm(b, a, W))
-        W, b = pairs[-1]
-        return self.torch.addmm(b, a, W)
+    def _run(self, trained: list[Any], a: Any) -> Any:
+        last = len(trained) // 2 - 1
+        for k in range(last + 1):
+            a = self.torch.addmm(trained[last + 1 + k], a, trained[k])
+            a = self.torch.relu(a) if k < last else a
+        return a
 
     def __call__(self) -> None:
         """Make a step."""
@@ -411,31 +366,29 @@ class TorchGan(_Torch):
 
     def _step(self) -> None:
         self.z.normal_()
-        self._work(lambda optimizer: optimizer.step())
+        self._work(move=True)
 
-    def _work(self, move: Callable[[Any], None]) -> None:
-        of_g, of_d = self._optimizers
-        generated = self.torch.sigmoid(self._run(0, self.z))
+    def _work(self, *, move: bool) -> None:
+        (g, d), (of_g, of_d) = self._trained, self._optimizers
+        generated = self.torch.sigmoid(self._run(g, self.z))
         of_d.zero_grad(set_to_none=True)
         both = self.torch.cat([self.x, generated.detach()])
         labels = self.torch.cat([self._ones, self._zeros])
-        (2 * self._criterion(self._run(1, both), labels)).backward()
-        move(of_d)
+        (2 * self._criterion(self._run(d, both), labels)).backward()
+        if move:
+            of_d.step()
         of_g.zero_grad(set_to_none=True)
-        trained = self._trained(0)
-        value = self._criterion(self._run(1, generated), self._ones)
-        for p, gradient in zip(trained, self.torch.autograd.grad(value, trained), strict=True):
+        value = self._criterion(self._run(d, generated), self._ones)
+        for p, gradient in zip(g, self.torch.autograd.grad(value, g), strict=True):
             p.grad = gradient
-        move(of_g)
+        if move:
+            of_g.step()
 
     def gradients(self, z: Host) -> list[Host]:
         """Return both gradients for these z before anything moves, as nembp lays them out."""
         self.z.copy_(self.torch.tensor(z))
-        self._work(lambda optimizer: None)
-        return [
-            np.concatenate([_host(tensor.grad).reshape(-1) for tensor in self._trained(which)])
-            for which in (0, 1)
-        ]
+        self._work(move=False)
+        return [np.concatenate([_host(p.grad).reshape(-1) for p in each]) for each in self._trained]
 
 
 # -- scikit-learn ----------------------------------------------------------------------------------
@@ -454,13 +407,9 @@ class SklearnStep:
             raise MissingPeerError("one logistic output")
         self.x, self.labels = np.ascontiguousarray(x, dtype=net.dtype), labels
         self.model = neural.MLPClassifier(
-            tuple(layer.size for layer in net.layers[1:-1]),
-            alpha=0.0,
-            batch_size=len(labels),
-            learning_rate_init=learning_rate,
-            shuffle=False,
-            random_state=0,
-        )
+            tuple(layer.size for layer in net.layers[1:-1]), alpha=0.0, batch_size=len(labels),
+            learning_rate_init=learning_rate, shuffle=False, random_state=0,
+        )  # fmt: skip
         self.model.partial_fit(self.x, self.labels, classes=np.arange(net.outputs))
         for own, start in zip(self._arrays(), [*net.weights, *net.biases[1:]], strict=True):
             own[...] = net.backend.to_numpy(start)

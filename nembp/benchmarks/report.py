@@ -6,42 +6,41 @@ Tables have a row per case, and a column for every time, ratio and size that was
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 Result = dict[str, Any]
-Column = tuple[str, str, Callable[[Result], str]]  # two lines of heading, and a row's cell
+Cells = dict[tuple[str, str], str]  # by two lines of heading
 
 WIDTH = 100
-_KIND = itemgetter("kind")
 WORDS = {"bidirectional": "both", "bidirectional_samples": "samples", "one_direction": "one"}
+BY_WAY = (
+    "both: bidirectional, class-sum path (± half the interquartile range); samples: bidirectional, "
+    "one backward row a sample; one: one direction."
+)
 LEGENDS = {
-    "step": "both: bidirectional, class-sum path (± half the interquartile range); samples: "
-    "bidirectional, one backward row a sample; one: one direction; floor: the bare matrix products "
-    "of the same shapes, and the bytes that Adam must move streamed once through memory. All in "
-    "one run, repeats interleaved, medians. 'torch both / both' is nembp's speed-up.",
+    "step": f"{BY_WAY} floor: the bare matrix products of the same shapes, and the bytes that Adam "
+    "must move streamed once through memory. All in one run, repeats interleaved, medians. 'torch "
+    "both / both' is nembp's speed-up.",
     "layer": "A layer is named by the image below it, height x width x channels, and its "
     "convolution, channels x kernel s stride. floor: the bare matrix products of the definition, "
     "with windows that lie ready, at once or in blocks that stay in cache, whichever is faster; an "
     "algorithm with fewer multiplications can be faster than it. GMAC/s: the definition's "
     "multiply-adds a second. torch's time is that of the layout named, the faster one.",
-    "gpu step": "both: bidirectional, class-sum path, one captured CUDA graph (± half the "
-    "interquartile range); call by call: the same kernels launched one by one; samples: "
-    "bidirectional, one backward row a sample; one: one direction. torch: eager with fused Adam; "
-    "compiled: under torch.compile(mode='reduce-overhead'), its Adam too; graph: eager code "
-    "captured as one CUDA graph. products: the step's matrix products by themselves, captured; "
-    "floor: their multiply-adds over the rate of a large product, and the bytes that Adam and the "
-    "batch must move over the bandwidth of a long copy, both measured on this card. All times by "
-    "events of the device, repeats interleaved, medians. 'torch … / both' is nembp's speed-up.",
+    "gpu step": f"{BY_WAY} nembp: one captured CUDA graph; call by call: the same kernels launched "
+    "one by one. torch: eager with fused Adam; compiled: under torch.compile(mode='reduce-"
+    "overhead'), its Adam too; graph: eager code captured as one CUDA graph. products: the step's "
+    "matrix products by themselves, captured; floor: their multiply-adds over the rate of a large "
+    "product, and the bytes that Adam and the batch must move over the bandwidth of a long copy, "
+    "both measured on this card. All times by events of the device, repeats interleaved, medians. "
+    "'torch … / both' is nembp's speed-up.",
     "gan step": "one: no player is trained backward; both: the generator is.",
-    "parts": "one: one direction; both: bidirectional, class-sum path; samples: bidirectional, one "
-    "backward row a sample; noise: NEM noise on the target of every direction trained. products: "
-    "the calls that multiply matrices, beside the bare products of the floor in the column "
-    "'/ bare'; neurons: biases, activations and derivatives; bias sums: their gradients; output "
-    "end: softmax, likelihood and error; input end: class sums, likelihood and error; Python: "
-    "between the parts.",
+    "parts": f"{BY_WAY} noise: NEM noise on the target of every direction trained. products: the "
+    "calls that multiply matrices, beside the bare products of the floor in the column '/ bare'; "
+    "neurons: biases, activations and derivatives; bias sums: their gradients; output end: "
+    "softmax, likelihood and error; input end: class sums, likelihood and error; Python: between "
+    "the parts.",
 }
 
 
@@ -55,131 +54,100 @@ def duration(seconds: float) -> str:
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
 
 
-# -- columns ---------------------------------------------------------------------------------------
-def _threads(row: Result) -> str:
-    """Return the threads asked for, and those in force where a library did not obey."""
+# -- cells -----------------------------------------------------------------------------------------
+def _case(row: Result, *, network: bool = False) -> Cells:
+    """Return what a row is of; with the threads in force where a library did not obey."""
     force = {count for count in row["threads_in_force"].values() if count is not None}
-    if force <= {row["threads"]}:
-        return str(row["threads"])
-    return f"{row['threads']} (in force {'/'.join(map(str, sorted(force)))})"
+    obeyed = force <= {row["threads"]}
+    threads = f"{row['threads']}" if obeyed else f"{row['threads']} (in force {sorted(force)})"
+    found = {("", "network"): row["network"]} if network else {}
+    return found | {("", "threads"): threads, ("", "batch"): str(row["batch"])}
 
 
-def _time(name: str, spread: bool = False) -> Column:
-    """Return the column of a contender; of the one with a spread, also half of it."""
-
-    def cell(row: Result) -> str:
-        found = row["times"].get(name, {"missing": "-"})
-        if "missing" in found:
-            return str(found["missing"])[:20]
-        half = f" ±{50 * found['spread']:.0f}%" if spread else ""
-        return " ".join([duration(found["median"]) + half, found.get("layout", "")]).rstrip()
-
-    who, _, direction = name.partition("/")
-    return who, WORDS.get(direction, direction), cell
+def _time(found: Result, spread: bool) -> str:
+    if "missing" in found:
+        return str(found["missing"])[:20]
+    half = f" ±{50 * found['spread']:.0f}%" if spread else ""
+    return " ".join([duration(found["median"]) + half, found.get("layout", "")]).rstrip()
 
 
-def _ratio(name: str, kind: str) -> Column:
-    above, _, below = name.partition("/")
-    if kind == "gan step" and below != "floor":  # all over nembp's step in one direction
-        above, below = f"{above} {WORDS[below]}", "one"
+def _in_words(name: str) -> str:
     for long, short in sorted(WORDS.items(), reverse=True):
-        above, below = (text.replace(long, short).replace("_", " ") for text in (above, below))
-
-    def cell(row: Result) -> str:
-        value = row["ratios"].get(name)
-        return "-" if value is None else f"{value:.2f}"
-
-    return above, f"/ {below}", cell
+        name = name.replace(long, short)
+    return name.replace("_", " ")
 
 
-def _number(top: str, bottom: str, form: str, unit: float, *keys: str) -> Column:
-    """Return the column of a number within a row, in a unit."""
-
-    def cell(row: Result) -> str:
-        value: Any = row
-        for key in keys:
-            value = value[key]
-        return f"{value / unit:{form}}"
-
-    return top, bottom, cell
-
-
-def _text(heading: str, key: str) -> Column:
-    return "", heading, lambda row: str(row[key])
-
-
-NETWORK, BATCH, VARIANT = _text("network", "network"), _text("batch", "batch"), _text("", "name")
-THREADS: Column = ("", "threads", _threads)
-ESTIMATORS: list[Column] = [
-    _text("data set", "network"),
-    _number("", "samples", ".0f", 1, "samples"),
-    _number("time", "/ MLP", ".2f", 1, "time_ratio"),
-    _number("accuracy", "%", ".1f", 0.01, "accuracy"),
-    _number("gain", "", "+.2f", 0.01, "accuracy_gain"),
-    _number("", "±", ".2f", 0.01, "accuracy_gain_error"),
-    _number("noisy", "%", ".1f", 0.01, "noisy_accuracy"),
-    _number("gain", "", "+.2f", 0.01, "noisy_accuracy_gain"),
-    _number("", "±", ".2f", 0.01, "noisy_accuracy_gain_error"),
-]
-
-
-def _columns(row: Result) -> list[Column]:
-    """Return the columns of all that was measured of a case."""
-    kind, times = row["kind"], row["times"]
+def _measured(row: Result) -> Cells:
+    """Return all that was measured of a case."""
+    cells, times = {}, row["times"]
     shown = [name for name in times if " as " not in name and not name.startswith("floor/")]
-    columns = [_time(name, spread=name == shown[0]) for name in shown]
+    for name in shown:
+        who, _, way = name.partition("/")
+        cells[who, WORDS.get(way, way)] = _time(times[name], spread=name == shown[0])
     floor = row.get("floor")
-    if isinstance(floor, dict):
-        columns += [_number("ms floor", WORDS[name], ".3g", 1e-3, "floor", name) for name in floor]
-    elif floor is not None:
-        columns.append(_number("ms", "floor", ".3g", 1e-3, "floor"))
-    columns += [_ratio(name, kind) for name in row["ratios"] if name != "nembp/one_direction"]
-    if isinstance(row["multiply_adds"], dict):
-        columns += [
-            _number("M mult.-adds", WORDS[name], ".1f", 1e6, "multiply_adds", f"nembp/{name}")
-            for name in ("bidirectional", "one_direction")
-        ]
+    for name, least in floor.items() if isinstance(floor, dict) else [("", floor)]:
+        if least is not None:
+            cells["ms floor", WORDS.get(name, name)] = f"{1e3 * least:.3g}"
+    for name, ratio in row["ratios"].items():
+        above, _, below = name.partition("/")
+        if row["kind"] == "gan step" and below != "floor":  # all over nembp's in one direction
+            above, below = f"{above} {below}", "one"
+        if name != "nembp/one_direction" and ratio is not None:
+            cells[_in_words(above), f"/ {_in_words(below)}"] = f"{ratio:.2f}"
+    work = row["multiply_adds"]
+    for name in ("bidirectional", "one_direction") if isinstance(work, dict) else ():
+        cells["M mult.-adds", WORDS[name]] = f"{work[f'nembp/{name}'] / 1e6:.1f}"
     if "adam_bytes" in row:
-        columns.append(_number("Adam", "moves MB", ".1f", 1e6, "adam_bytes"))
+        cells["Adam", "moves MB"] = f"{row['adam_bytes'] / 1e6:.1f}"
     if "rate" in row:
-        columns.append(_number("nembp", "GMAC/s", ".1f", 1e9, "rate"))
-    return columns
+        cells["nembp", "GMAC/s"] = f"{row['rate'] / 1e9:.1f}"
+    return cells
 
 
-def _parts(rows: Iterable[Result]) -> tuple[list[Column], list[Result]]:
-    """Return the columns of a step's parts, and a row per variant."""
-    found = [
-        {**row, **variant, "name": name, "times": {"step": variant["step"]}}
-        | {"bare": variant["parts"]["products"] / variant["bare_products"]}
-        for row in rows
-        for name, variant in row["variants"].items()
-    ]
-    columns = [_time("step", spread=True), _number("products", "/ bare", ".2f", 1, "bare")]
-    for part in found[0]["shares"]:
-        top, _, bottom = part.rpartition(" ")
-        columns.append(_number(top, bottom, ".1%", 1, "shares", part))
-    return columns, found
+def _parts(row: Result) -> list[tuple[Cells, Cells]]:
+    """Return each variant of a step, and its parts."""
+    found = []
+    for name, variant in row["variants"].items():
+        bare = variant["parts"]["products"] / variant["bare_products"]
+        cells = {("", "step"): _time(variant["step"], spread=True)}
+        cells["products", "/ bare"] = f"{bare:.2f}"
+        for part, share in variant["shares"].items():
+            top, _, bottom = part.rpartition(" ")
+            cells[top, bottom] = f"{share:.1%}"
+        found.append(({("", ""): name}, cells))
+    return found
+
+
+def _estimator(row: Result) -> Cells:
+    cells = {
+        ("", "samples"): f"{row['samples']:.0f}",
+        ("time", "/ MLP"): f"{row['time_ratio']:.2f}",
+    }
+    for kind, words in (("accuracy", "accuracy"), ("noisy_accuracy", "noisy")):
+        cells[words, "%"] = f"{100 * row[kind]:.1f}"
+        gain, error = (100 * row[f"{kind}_gain{end}"] for end in ("", "_error"))
+        cells[f"{words} gain", "± error"] = f"{gain:+.2f} ± {error:.2f}"
+    return cells
 
 
 # -- tables ----------------------------------------------------------------------------------------
-def table(labels: list[Column], columns: list[Column], rows: list[Result]) -> str:
-    """Return the rows as text, the columns aligned to the right under two lines of heading.
+def table(rows: list[tuple[Cells, Cells]]) -> str:
+    """Return labels and cells as text, aligned to the right under two lines of heading.
 
-    What is wider than a page goes on below, beside the labels again; what nobody has is left out.
+    What is wider than a page goes on below, beside the labels again.
     """
 
-    def column(top: str, bottom: str, cell: Callable[[Result], str]) -> list[str]:
-        cells = [top, bottom, *map(cell, rows)]
-        return [text.rjust(max(map(len, cells))) for text in cells]
+    def columns(side: int) -> list[list[str]]:
+        headings = dict.fromkeys(heading for row in rows for heading in row[side])
+        found = [[*each, *(row[side].get(each, "-") for row in rows)] for each in headings]
+        return [[text.rjust(max(map(len, cells))) for text in cells] for cells in found]
 
-    first, others = [column(*each) for each in labels], [column(*each) for each in columns]
-    pages = [[*first]]
-    for each in others:
-        if all(cell.strip() == "-" for cell in each[2:]):
-            continue
-        if sum(2 + len(page[0]) for page in [*pages[-1], each]) > WIDTH + 2:
-            pages.append([*first])
-        pages[-1].append(each)
+    labels, others = columns(0), columns(1)
+    pages = [[*labels]]
+    for column in others:
+        if sum(2 + len(page[0]) for page in [*pages[-1], column]) > WIDTH + 2:
+            pages.append([*labels])
+        pages[-1].append(column)
     return "\n\n".join(
         "\n".join("  ".join(cells).rstrip() for cells in zip(*page, strict=True)) for page in pages
     )
@@ -187,21 +155,29 @@ def table(labels: list[Column], columns: list[Column], rows: list[Result]) -> st
 
 def tables(results: list[Result]) -> str:
     """Return the results of a suite: a table of each kind and network, and its legend."""
-    parts = []
-    for kind, of_kind in groupby(sorted(results, key=_KIND), _KIND):
+    parts, kind_of = [], itemgetter("kind")
+    for kind, of_kind in groupby(sorted(results, key=kind_of), kind_of):
         rows = list(of_kind)
         if kind == "estimator":
-            parts.append(table(ESTIMATORS, [], rows))
+            parts.append(
+                table([({("data set", "network"): r["network"]}, _estimator(r)) for r in rows])
+            )
         elif "parameters" not in rows[0]:
-            parts.append(table([NETWORK, THREADS, BATCH], _columns(rows[0]), rows))
+            parts.append(table([(_case(row, network=True), _measured(row)) for row in rows]))
         else:
             for network, found in groupby(rows, itemgetter("network", "parameters")):
                 parts.append("{}, {:,} parameters".format(*network))
-                group, labels = list(found), [THREADS, BATCH]
-                if kind == "parts":
-                    parts.append(table([*labels, VARIANT], *_parts(group)))
-                else:
-                    parts.append(table(labels, _columns(group[0]), group))
+                parts.append(
+                    table(
+                        [
+                            (_case(row) | label, cells)
+                            for row in found
+                            for label, cells in (
+                                _parts(row) if kind == "parts" else [({}, _measured(row))]
+                            )
+                        ]
+                    )
+                )
         if kind == "gpu step":
             card = rows[0]["card"]
             parts.append(

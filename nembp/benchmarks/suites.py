@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import re
 import statistics
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ import numpy as np
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.trainer import AdversarialTrainer
 from nembp.architecture import ConvolutionItem, DenseItem, Item, PoolingItem, network, parse
-from nembp.backend import Backend, get_backend, stream
-from nembp.benchmarks import Settings, estimators, harness
+from nembp.backend import Backend, Precision, get_backend, stream
+from nembp.benchmarks import estimators, harness, peers
 from nembp.benchmarks.floor import (
     BLOCK,
     AdamTraffic,
@@ -34,19 +34,9 @@ from nembp.benchmarks.floor import (
     measure_card,
     multiply_adds,
 )
-from nembp.benchmarks.harness import PartsClock, Result, check_agreement, interleave, threads_now
+from nembp.benchmarks.harness import Result
 from nembp.benchmarks.memory import peak_memory
-from nembp.benchmarks.peers import (
-    CapturedTorchStep,
-    CompiledTorchStep,
-    SklearnStep,
-    TorchGan,
-    TorchLayer,
-    TorchStep,
-    build,
-    contender,
-    load_peers,
-)
+from nembp.benchmarks.peers import MissingPeerError, SklearnStep, TorchGan, TorchLayer, TorchStep
 from nembp.benchmarks.report import duration
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import BatchReader
@@ -60,7 +50,6 @@ from nembp.errors import ArchitectureError, DeviceError
 from nembp.threads import single_threaded_blas
 
 Host = np.ndarray[Any, Any]
-Shape = tuple[int, int, int]
 
 # so small that thousands of steps on one batch leave the arithmetic as it is: nothing overfits,
 # no unit dies, and no moment of Adam decays into denormal numbers, which are slow
@@ -76,94 +65,63 @@ RATIOS = {  # name: numerator, denominator
     "bidirectional/one_direction": ("nembp/bidirectional", "nembp/one_direction"),
     "bidirectional_samples/one_direction": ("nembp/bidirectional_samples", "nembp/one_direction"),
     "torch_bidirectional/bidirectional": ("torch/bidirectional", "nembp/bidirectional"),
-    "torch_bidirectional/bidirectional_samples": (
-        "torch/bidirectional",
-        "nembp/bidirectional_samples",
-    ),
+    "torch_bidirectional/bidirectional_samples":
+        ("torch/bidirectional", "nembp/bidirectional_samples"),
     "torch_one_direction/one_direction": ("torch/one_direction", "nembp/one_direction"),
     "bidirectional/torch_one_direction": ("nembp/bidirectional", "torch/one_direction"),
     "sklearn_one_direction/one_direction": ("sklearn/one_direction", "nembp/one_direction"),
     "bidirectional/floor": ("nembp/bidirectional", "floor/bidirectional"),
     "one_direction/floor": ("nembp/one_direction", "floor/one_direction"),
-}
+}  # fmt: skip
 CALLED = "nembp call by call"
-ON_CPU: dict[str, type[TorchStep]] = {"torch": TorchStep}
-ON_GPU = ON_CPU | {"torch compiled": CompiledTorchStep, "torch graph": CapturedTorchStep}
-
-
-# -- networks in words -----------------------------------------------------------------------------
-EXAMPLES = "32x32x3/conv32x4s2/256/10 (a network) or 16x16x32/conv64x4s2 (a layer)"
-
-
-def parse_network(text: str) -> tuple[int, ...]:
-    """Return the sizes of the layers; ArchitectureError, naming it, unless it is a classifier.
-
-    >>> parse_network("784-256-10")
-    (784, 256, 10)
-    """
-    if not re.fullmatch("[1-9][0-9]{0,8}(-[1-9][0-9]{0,8})+", text):
-        raise ArchitectureError(
-            f"{text!r} is no dense network; expected the sizes of its layers, as in 784-512-512-10"
-        )
-    sizes = tuple(map(int, text.split("-")))
-    if sizes[-1] < 2:
-        raise ArchitectureError(f"{text!r} has 1 output unit; a classifier needs at least 2")
-    return sizes
-
-
-def parse_images(text: str) -> tuple[Shape, tuple[Item, ...]]:
-    """Return the image (height, width, channels) and the layers above it, the classes last.
-
-    The layers are entries of ``nembp train --layers``, separated by slashes. One convolution alone
-    is a layer to time by itself. ArchitectureError, naming the text, if it is neither.
-
-    >>> shape, layers = parse_images("32x32x3/conv32x4s2/10")
-    >>> shape, ",".join(map(str, layers))
-    ((32, 32, 3), 'conv32x4s2,10')
-    """
-    first, *entries = text.split("/")
-    sizes = re.fullmatch("x".join(["([1-9][0-9]{0,8})"] * 3), first)
-    if sizes is None or not entries:
-        raise ArchitectureError(
-            f"{text!r} is no network of images; expected height x width x channels and the layers, "
-            f"as in {EXAMPLES}"
-        )
-    height, width, channels = map(int, sizes.groups())
-    shape = height, width, channels
-    try:
-        items = parse(entries, "it")
-        for item in items:
-            if not isinstance(item, (ConvolutionItem, DenseItem, PoolingItem)):
-                raise ArchitectureError(f"{item}; this suite times conv, pool and dense layers")
-            if not isinstance(item, PoolingItem) and item.normalized:
-                raise ArchitectureError(f"{item}; this suite times layers without bn")
-        last = items[-1]
-        alone = len(items) == 1 and isinstance(last, ConvolutionItem)
-        if not alone and not (isinstance(last, DenseItem) and last.size > 1):
-            raise ArchitectureError(
-                f"it ends in {last}; expected a number of classes of at least 2, or one "
-                f"convolution alone, as in {EXAMPLES}"
-            )
-        network(shape, items if alone else items[:-1], 2)
-    except ArchitectureError as error:
-        raise ArchitectureError(f"{text!r}: {error}") from None
-    return shape, items
-
-
-def convolution_of(text: str) -> Convolution | None:
-    """Return the convolution of a layer to time by itself; None of a network.
-
-    >>> convolution_of("16x16x32/conv64x4s2").output_shape
-    (8, 8, 64)
-    """
-    shape, items = parse_images(text)
-    item = items[-1]
-    if not isinstance(item, ConvolutionItem):
-        return None
-    return Convolution(shape, item.channels, item.kernel, item.stride, item.padding)
+ON_CPU = {"torch": "eager"}
+ON_GPU = ON_CPU | {"torch compiled": "compiled", "torch graph": "graph"}
 
 
 # -- cases -----------------------------------------------------------------------------------------
+SIZE = "[1-9][0-9]{0,8}"
+FORMS = {  # by whether the input is an image: the text, kinds of layers, examples
+    False: (f"{SIZE}(-{SIZE})+", (DenseItem,), "the sizes of its layers, as in 784-512-512-10"),
+    True: (
+        f"{SIZE}x{SIZE}x{SIZE}(/.+)+",
+        (ConvolutionItem, PoolingItem, DenseItem),
+        "height x width x channels and the layers, as in 32x32x3/conv32x4s2/256/10 (a network), or "
+        "one convolution, as in 16x16x32/conv64x4s2 (a layer)",
+    ),
+}
+
+
+def layers_of(text: str, images: bool) -> tuple[tuple[int, ...], list[Item], int]:
+    """Return the shape of the input, the layers above it, and the classes: 0 of a layer alone.
+
+    The layers are entries of ``nembp train --layers``, the classes last. ArchitectureError, naming
+    the text, if it is nothing to time.
+
+    >>> layers_of("784-256-10", images=False)
+    ((784,), [DenseItem(size=256, normalized=False)], 10)
+    """
+    form, kinds, expected = FORMS[images]
+    first, *entries = text.split("/" if images else "-")
+    try:
+        if not re.fullmatch(form, text):
+            raise ArchitectureError("no network")
+        shape, items = tuple(map(int, first.split("x"))), list(parse(entries, "it"))
+        for item in items:
+            if not isinstance(item, kinds) or getattr(item, "normalized", False):
+                raise ArchitectureError(f"{item} is not timed")
+        last, classes = items[-1], 0
+        if isinstance(last, DenseItem) and last.size > 1:
+            classes = last.size
+            items.pop()
+        elif len(items) > 1 or not isinstance(last, ConvolutionItem):
+            raise ArchitectureError(f"it ends in {last}, no number of at least 2 classes")
+        if images:
+            network(shape, items, 2)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{text!r}: {error}; expected {expected}") from None
+    return shape, items, classes
+
+
 @dataclass(frozen=True)
 class Case:
     """One line of a table: a network on a batch."""
@@ -178,24 +136,23 @@ class Case:
         return f"{self.network}, batch {self.batch}, {threads}"
 
     @property
-    def layers(self) -> tuple[tuple[int, ...], tuple[Item, ...], int]:
-        """Shape of the input, hidden layers, and classes."""
-        if "/" in self.network:
-            shape, items = parse_images(self.network)
-            return shape, items[:-1], int(str(items[-1]))
-        inputs, *hidden, classes = parse_network(self.network)
-        return (inputs,), parse(hidden), classes
+    def layers(self) -> tuple[tuple[int, ...], list[Item], int]:
+        """Shape of the input, hidden layers, and classes (see `layers_of`)."""
+        return layers_of(self.network, "/" in self.network)
 
     def start(self, backend: Backend) -> Network:
         """Return the network that every contender starts from, its hidden units ReLU."""
+        shape, hidden, classes = self.layers
         backward = Gaussian(variance=1.0 / BACKWARD_WEIGHT)
-        return network(*self.layers, backward=backward, device=backend, dtype=self.dtype)
+        options: Any = {"backward": backward, "device": backend, "dtype": self.dtype}
+        return network(shape, hidden, classes, **options)
 
     def draw(self) -> tuple[Host, Host]:
         """Return the batch and its labels: pixels in 0..1, most of them dark, or in −1..1."""
         shape, _, classes = self.layers
         images = len(shape) > 1
-        x, labels = synthetic_batch(self.batch, math.prod(shape), classes, 1.0 if images else LIT)
+        lit = 1.0 if images else LIT
+        x, labels = synthetic_batch(self.batch, math.prod(shape), classes, lit)
         return (2.0 * x - 1.0 if images else x).astype(self.dtype), labels
 
 
@@ -214,62 +171,60 @@ def _captured(backend: Backend, work: Callable[[], object]) -> Any:
     return graph
 
 
-def _precision(backend: Backend) -> str:
-    return getattr(backend, "precision", "float32")
+class Race:
+    """The contenders of a case, why others cannot take part, and the medians of their times."""
 
+    def __init__(self, case: Case, backend: Backend) -> None:
+        self.case, self.backend = case, backend
+        self.on_gpu, self.precision = (
+            backend.name == "gpu",
+            getattr(backend, "precision", "float32"),
+        )
+        self.steps: dict[str, Any] = {}
+        self.missing: dict[str, dict[str, str]] = {}
+        self.seconds: dict[str, float] = {}
 
-def _agreement(
-    case: Case, backend: Backend, results: dict[str, tuple[Host, Host]]
-) -> dict[str, float]:
-    """Return how far nembp and PyTorch are apart in each result; VerificationError if too far."""
-    return {
-        what: check_agreement(f"the {what} of {case}", *both, _precision(backend))
-        for what, both in results.items()
-    }
+    def enter(self, name: str, kind: Callable[..., Any], *args: Any, **options: Any) -> bool:
+        """Add a peer, or why it is missing; return whether it is there."""
+        try:
+            self.steps[name] = kind(*args, **options)
+        except MissingPeerError as error:
+            self.missing[name.partition(" as ")[0]] = {"missing": str(error)}
+        return name in self.steps
 
+    def compare(self, what: str, ours: Host, theirs: Host) -> float:
+        """Return how far PyTorch is from nembp; VerificationError if too far."""
+        return harness.check_agreement(f"the {what} of {self.case}", ours, theirs, self.precision)
 
-def _race(
-    case: Case,
-    backend: Backend,
-    steps: dict[str, Any],
-    missing: dict[str, str],
-    first: tuple[str, str],
-    **rounds: Any,
-) -> tuple[Result, dict[str, float]]:
-    """Time the steps; return what every result has, and the medians.
+    def run(self, first: str, words: str, **rounds: Any) -> Result:
+        """Time the steps and return what every result has.
 
-    Of contenders ``name as layout`` the faster one is ``name`` too, with its ``layout``. ``first``
-    is the contender that the headline tells, and its words.
-    """
-    start = time.perf_counter()
-    runners = {name: contender(step, backend) for name, step in steps.items()}
-    threads = case.threads if backend.name == "cpu" else 1
-    times = interleave(runners, threads=threads, **rounds)
-    elapsed = time.perf_counter() - start
-    for name, found in list(times.items()):
-        short, _, layout = name.partition(" as ")
-        if layout and (short not in times or found["median"] < times[short]["median"]):
-            times[short] = {**found, "layout": layout}
-    seconds = {name: time["median"] for name, time in times.items()}
-    name, words = first
-    result = {
-        **asdict(case),
-        "threads_in_force": threads_now(),
-        "times": times | {name: {"missing": why} for name, why in missing.items()},
-        "seconds": elapsed,
-        "headline": f"{duration(seconds[name])}{words}, {times[name]['rounds']} rounds",
-    }
-    return result, seconds
+        Of contenders ``name as layout`` the faster one is ``name`` too, with its ``layout``. The
+        headline has the time of ``first``, and in words what that is.
+        """
+        start, threads = perf_counter(), 1 if self.on_gpu else self.case.threads
+        contenders = {
+            n: (step, peers.stopwatch(step, self.backend)) for n, step in self.steps.items()
+        }
+        times = harness.interleave(contenders, threads=threads, **rounds)
+        elapsed = perf_counter() - start
+        for name, found in list(times.items()):
+            short, _, layout = name.partition(" as ")
+            if layout and (short not in times or found["median"] < times[short]["median"]):
+                times[short] = {**found, "layout": layout}
+        self.seconds = {name: time["median"] for name, time in times.items()}
+        return {
+            **asdict(self.case),
+            "threads_in_force": harness.threads_now(),
+            "times": times | self.missing,
+            "seconds": elapsed,
+            "headline": f"{duration(self.seconds[first])}{words}, {times[first]['rounds']} rounds",
+        }
 
-
-def _quotients(
-    seconds: dict[str, float], pairs: dict[str, tuple[str, str]]
-) -> dict[str, float | None]:
-    """Return the ratios of medians; None where a peer is missing."""
-    return {
-        name: seconds[above] / seconds[below] if {above, below} <= set(seconds) else None
-        for name, (above, below) in pairs.items()
-    }
+    def ratio(self, above: str, below: str) -> float | None:
+        """Return a ratio of medians; None where a peer is missing."""
+        seconds = self.seconds
+        return seconds[above] / seconds[below] if {above, below} <= set(seconds) else None
 
 
 # -- whole steps -----------------------------------------------------------------------------------
@@ -321,41 +276,33 @@ def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
     multiply-adds over the rate of a large product, and the bytes that Adam and the reading of the
     batch must move over the bandwidth of a long copy.
     """
-    on_gpu, dtype = backend.name == "gpu", case.dtype
-    net, (x, labels) = case.start(backend), case.draw()
-    images = any(isinstance(linear_map, Convolution) for linear_map in net.maps)
+    race = Race(case, backend)
+    on_gpu, steps = race.on_gpu, race.steps
+    net, (x, labels), images = case.start(backend), case.draw(), len(case.layers[0]) > 1
 
     def products(path: Path, block: int | None = None) -> Products:
-        return Products(backend, net.maps, case.batch, path, dtype, block)
+        return Products(backend, net.maps, case.batch, path, case.dtype, block)
 
-    steps: dict[str, Any] = {
-        f"nembp/{name}": EngineStep(net.copy(), x, labels, path, captured=on_gpu)
-        for name, path in PATHS.items()
-    }
+    for name, path in PATHS.items():
+        steps[f"nembp/{name}"] = EngineStep(net.copy(), x, labels, path, captured=on_gpu)
     captured = all(getattr(step.graph, "launches", 0) for step in steps.values())
-    makers: dict[str, Callable[[], Any]] = {}
-    for (who, kind), name, (layout, last) in product(
-        (ON_GPU if on_gpu else ON_CPU).items(), DIRECTIONS, LAYOUTS.items()
-    ):
-        if last and not images:
-            continue
-        if kind is CompiledTorchStep and (last or name != "bidirectional"):
-            continue  # compiling takes PyTorch half a minute
-        made: Any = {"bidirectional": name == "bidirectional", "channels_last": last}
-        made["learning_rate"] = LEARNING_RATE
-        makers[f"{who}/{name}{f' as {layout}' * images}"] = partial(kind, net, x, labels, **made)
-    if not images and not on_gpu:
-        sklearn = partial(SklearnStep, net, x, labels, learning_rate=LEARNING_RATE)
-        makers["sklearn/one_direction"] = sklearn
-    built, missing = build(makers)
     agreement = {}
-    for name in filter(lambda name: name.startswith("torch/"), built):
-        direction = name.removeprefix("torch/").partition(" as ")[0]
-        ours, theirs = steps[f"nembp/{direction}"].gradient(), built[name].gradient()
-        # in one direction PyTorch has no biases of the other, which come last
-        both = {f"{direction} gradient": (ours[: len(theirs)], theirs)}
-        (agreement[name],) = _agreement(case, backend, both).values()
-    steps |= built
+    modes = ON_GPU if on_gpu else ON_CPU
+    for (who, mode), way, (layout, last) in product(modes.items(), DIRECTIONS, LAYOUTS.items()):
+        both, name = way == "bidirectional", f"{who}/{way}{f' as {layout}' * images}"
+        # PyTorch compiles for half a minute
+        if (last and not images) or (mode == "compiled" and (last or not both)):
+            continue
+        options: Any = {"bidirectional": both, "channels_last": last, "mode": mode}
+        there = race.enter(name, TorchStep, net, x, labels, learning_rate=LEARNING_RATE, **options)
+        if there and who == "torch":
+            theirs = steps[name].gradient()
+            # in one direction PyTorch has no biases of the other, which come last
+            ours = steps[f"nembp/{way}"].gradient()[: len(theirs)]
+            agreement[name] = race.compare(f"{way} gradient", ours, theirs)
+    if not images and not on_gpu:
+        given = (SklearnStep, net, x, labels)
+        race.enter("sklearn/one_direction", *given, learning_rate=LEARNING_RATE)
     for name, path in DIRECTIONS.items():
         if on_gpu:
             steps[f"{CALLED}/{name}"] = EngineStep(net.copy(), x, labels, path)
@@ -365,44 +312,37 @@ def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
         if images:
             steps[f"floor/{name}_products_in_blocks"] = products(path, BLOCK)
     for workers in {1, case.threads} if not on_gpu else ():
-        traffic = AdamTraffic(backend, net.parameter_count, dtype, workers)
+        traffic = AdamTraffic(backend, net.parameter_count, case.dtype, workers)
         steps[f"floor/adam_{workers}"] = traffic
-    first = ("nembp/bidirectional", " a bidirectional step")
-    common, seconds = _race(case, backend, steps, missing, first, **rounds)
+    common = race.run("nembp/bidirectional", " a bidirectional step", **rounds)
 
+    seconds, floor, pairs = race.seconds, {}, RATIOS
     work = {f"nembp/{k}": multiply_adds(net.maps, case.batch, path) for k, path in PATHS.items()}
-    moved, floor, pairs = adam_bytes(net.parameter_count, dtype), {}, dict(RATIOS)
+    moved = adam_bytes(net.parameter_count, case.dtype)
     if on_gpu:
-        card, moved = measure_card(backend, dtype), moved + x.nbytes
-        pairs = {
-            f"{who}/{name}": (f"{who}/{name}", f"nembp/{name}")
-            for who in (*ON_GPU, CALLED)
-            for name in DIRECTIONS
-        }
-        pairs |= {
-            f"{name}/{below}": (f"nembp/{name}", f"{below}/{name}")
-            for below in ("floor", "products")
-            for name in DIRECTIONS
-        }
-        own = {"precision": _precision(backend), "captured": captured, "bytes": moved}
-        own |= {"kind": "gpu step", "card": card._asdict()}
-        floor = {name: card.seconds(work[f"nembp/{name}"], moved) for name in DIRECTIONS}
+        card, moved = measure_card(backend, case.dtype), moved + x.nbytes
+        common |= {"kind": "gpu step", "precision": race.precision, "captured": captured}
+        common |= {"bytes": moved, "card": card._asdict()}
+        pairs = {}
+        for who, name in product((*ON_GPU, CALLED), DIRECTIONS):
+            pairs[f"{who}/{name}"] = f"{who}/{name}", f"nembp/{name}"
+        for below, name in product(("floor", "products"), DIRECTIONS):
+            pairs[f"{name}/{below}"] = f"nembp/{name}", f"{below}/{name}"
     else:
-        own = {"kind": "step", "adam_bytes": moved}
-        for name in DIRECTIONS:
-            floor[name] = sum(
-                min(seconds[key] for key in seconds if key.startswith(part))
-                for part in (f"floor/{name}_products", "floor/adam")
-            )
+        common |= {"kind": "step", "adam_bytes": moved}
+    for name in DIRECTIONS:
+        if on_gpu:
+            floor[name] = card.seconds(work[f"nembp/{name}"], moved)
+        else:
+            parts = (f"floor/{name}_products", "floor/adam")
+            floor[name] = sum(min(seconds[k] for k in seconds if k.startswith(p)) for p in parts)
     seconds |= {f"floor/{name}": least for name, least in floor.items()}
-    return {
-        **common,
-        **own,
+    return common | {
         "parameters": net.parameter_count,
         "multiply_adds": work,
         "agreement": agreement,
         "floor": floor,
-        "ratios": _quotients(seconds, pairs),
+        "ratios": {name: race.ratio(*pair) for name, pair in pairs.items()},
     }
 
 
@@ -440,45 +380,37 @@ class EngineLayer:
 
 def measure_layer(case: Case, backend: Backend, **rounds: Any) -> Result:
     """Time forward and both gradients, after a check that PyTorch computes the same."""
-    linear_map, draw = convolution_of(case.network), stream(0, "benchmark/layer")
-    assert linear_map is not None
+    shape, (item,), _ = case.layers
+    linear_map, draw = item.join(shape, "the input")[0], stream(0, "benchmark/layer")
+    assert isinstance(linear_map, Convolution)
     x, y = (
         draw.standard_normal((case.batch, size), dtype=np.float32).astype(case.dtype)
         for size in (linear_map.inputs, linear_map.outputs)
     )
     given = (linear_map, backend, x, y, linear_map.initial_weights(draw).astype(case.dtype))
-    steps: dict[str, Any] = {"nembp": EngineLayer(*given)}
-    built, missing = build(
-        {
-            f"torch as {layout}": partial(TorchLayer, *given, last)
-            for layout, last in LAYOUTS.items()
-        }
-    )
-    steps |= built
-    for step in steps.values():
-        step()
-    what, ours = ("output", "input's gradient", "kernels' gradient"), steps["nembp"].results()
-    agreement = {}
-    for name, theirs in built.items():
-        pairs = zip(ours, theirs.results(), strict=True)
-        results = dict(zip(what, pairs, strict=True))
-        agreement[name] = max(_agreement(case, backend, results).values())
+    race, agreement = Race(case, backend), {}
+    ours = race.steps["nembp"] = EngineLayer(*given)
+    ours()
+    for layout, last in LAYOUTS.items():
+        name = f"torch as {layout}"
+        if race.enter(name, TorchLayer, *given, last):
+            race.steps[name]()
+            what = ("output", "input's gradient", "kernels' gradient")
+            both = ours.results(), race.steps[name].results()
+            agreement[name] = max(map(race.compare, what, *both))
     below, above = (backend.asarray(each, case.dtype) for each in (x, y))
     for how, block in {"at once": None, "in blocks": BLOCK}.items():
         products = MapProducts(backend, linear_map, case.batch, case.dtype, block)
-        steps[f"floor as {how}"] = partial(products.all_three, below, above)
-    common, seconds = _race(case, backend, steps, missing, ("nembp", ""), **rounds)
+        race.steps[f"floor as {how}"] = partial(products.all_three, below, above)
+    common = race.run("nembp", "", **rounds)
     work = 3 * case.batch * math.prod(extent(linear_map) or ())
-    return {
-        **common,
+    return common | {
         "kind": "layer",
         "output_shape": linear_map.output_shape,
         "multiply_adds": work,
         "agreement": agreement,
-        "ratios": _quotients(
-            seconds, {f"nembp/{name}": ("nembp", name) for name in ("torch", "floor")}
-        ),
-        "rate": work / seconds["nembp"],
+        "ratios": {f"nembp/{name}": race.ratio("nembp", name) for name in ("torch", "floor")},
+        "rate": work / race.seconds["nembp"],
     }
 
 
@@ -499,25 +431,18 @@ class EngineGan:
     """
 
     def __init__(
-        self,
-        nets: tuple[Network, Network],
-        x: Host,
-        bidirectional: bool,
-        rate: float = LEARNING_RATE,
-        graphs: bool = False,
-    ) -> None:
+        self, nets: tuple[Network, Network], x: Host, bidirectional: bool,
+        rate: float = LEARNING_RATE, graphs: bool = False,
+    ) -> None:  # fmt: skip
         self.nets, backend = nets, nets[0].backend
-        samples = Split(x, np.zeros(len(x), np.int64))
+        split, same = Split(x, np.zeros(len(x), np.int64)), Scaling()
         self.trainer = AdversarialTrainer(
             *nets,
-            BatchReader(samples, Scaling(), Scaling(), 1, backend, nets[0].dtype),
+            BatchReader(split, same, same, 1, backend, nets[0].dtype),
             AdversarialSettings(bidirectional="generator" if bidirectional else "none"),
-            batch_size=len(x),
-            iterations=FOREVER,
-            report_every=FOREVER,
-            optimizers=(Adam(rate, beta1=0.5), Adam(rate, beta1=0.5)),
-            cuda_graphs=graphs,
-        )
+            batch_size=len(x), iterations=FOREVER, report_every=FOREVER,
+            optimizers=(Adam(rate, beta1=0.5), Adam(rate, beta1=0.5)), cuda_graphs=graphs,
+        )  # fmt: skip
         for _ in range(CAPTURE if graphs else 0):
             self()
 
@@ -540,54 +465,45 @@ class EngineGan:
 
 def measure_gan(case: Case, backend: Backend, **rounds: Any) -> Result:
     """Time the steps of a case, after a check that PyTorch's gradients are nembp's."""
-    sizes, graphs = parse_network(case.network), backend.name == "gpu"
+    race, sizes = Race(case, backend), tuple(map(int, case.network.split("-")))
+    graphs, one = race.on_gpu, "nembp/one_direction"
     nets = gan_networks(sizes, backend, case.dtype)
     x = synthetic_batch(case.batch, sizes[-1], 2)[0].astype(case.dtype)
 
     def ours(bidirectional: bool, graphs: bool) -> EngineGan:
         return EngineGan((nets[0].copy(), nets[1].copy()), x, bidirectional, graphs=graphs)
 
-    steps: dict[str, Any] = {
-        "nembp/one_direction": ours(False, graphs),
-        "nembp/bidirectional": ours(True, graphs),
-    }
+    race.steps |= {one: ours(False, graphs), "nembp/bidirectional": ours(True, graphs)}
     if graphs:
-        steps[f"{CALLED}/one_direction"] = ours(False, False)
-    built, missing = build(
-        {
-            f"{who}/one_direction": partial(TorchGan, *nets, x, LEARNING_RATE, graph)
-            for who, graph in {"torch": False, "torch graph": True}.items()
-        }
-    )
-    steps |= built
+        race.steps[f"{CALLED}/one_direction"] = ours(False, False)
     agreement = None
-    if "torch/one_direction" in built:
+    if race.enter("torch/one_direction", TorchGan, *nets, x, LEARNING_RATE):
         z, mine = ours(False, False).at_rest()
-        pairs = zip("GD", mine, built["torch/one_direction"].gradients(z), strict=True)
-        results = {f"gradient of {who}": (a[: len(b)], b) for who, a, b in pairs}
-        agreement = dict(zip("GD", _agreement(case, backend, results).values(), strict=True))
-    first = ("nembp/one_direction", " a step")
-    common, seconds = _race(case, backend, steps, missing, first, **rounds)
+        agreement = {
+            who: race.compare(f"gradient of {who}", a[: len(b)], b)
+            for who, a, b in zip(
+                "GD", mine, race.steps["torch/one_direction"].gradients(z), strict=True
+            )
+        }
+    race.enter("torch graph/one_direction", TorchGan, *nets, x, LEARNING_RATE, graph=True)
+    common = race.run(one, " a step", **rounds)
     # G runs and is differentiated once; D likewise on twice the rows, and once for G's error
     of_g, of_d = (multiply_adds(net.maps, case.batch, "none") for net in nets)
     work = of_g + 2 * of_d + 2 * case.batch * sum(each.weight_count for each in nets[1].maps)
     moved = sum(adam_bytes(net.parameter_count, case.dtype) for net in nets) + x.nbytes
     floor = measure_card(backend, case.dtype).seconds(work, moved) if graphs else None
-    one, trainer = seconds["nembp/one_direction"], steps["nembp/one_direction"].trainer
-    return {
-        **common,
+    trainer, seconds = race.steps[one].trainer, race.seconds
+    return common | {
         "kind": "gan step",
-        "precision": _precision(backend),
+        "precision": race.precision,
         "captured": trainer.captured > 0,
         "why_not_captured": trainer.why_not_captured,
         "multiply_adds": work,
         "bytes": moved,
         "agreement": agreement,
         "floor": floor,
-        "ratios": {
-            **{name: seconds[name] / one for name in seconds},
-            "one_direction/floor": None if floor is None else one / floor,
-        },
+        "ratios": {name: race.ratio(name, one) for name in seconds}
+        | {"one_direction/floor": floor and seconds[one] / floor},
     }
 
 
@@ -608,14 +524,14 @@ VARIANTS: dict[str, tuple[Path, dict[str, Noise]]] = {
 class TimedStep:
     """An :class:`EngineStep` whose parts a stopwatch times; ``laps`` has the seconds of each step.
 
-    What is timed are calls, some fifty a step, at about 0.3 µs each. For networks whose linear maps
-    work on the calling thread: dense ones.
+    The time of a part within another is its own. What is timed are calls, some fifty a step, at
+    about 0.3 µs each. For networks whose linear maps work on the calling thread: dense ones.
     """
 
-    def __init__(self, step: EngineStep, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, step: EngineStep) -> None:
         self.laps: list[dict[str, float]] = []
-        self._step, self._watch, joint = step, PartsClock(REST, clock), step.joint
-        calls = [(joint, "end", "bias sums"), (step.adam, "step", "Adam")]
+        self._step, self._within, self._since, joint = step, [REST], 0.0, step.joint
+        calls: list[Any] = [(joint, "end", "bias sums"), (step.adam, "step", "Adam")]
         for each in joint.maps:
             names = ("load", "forward", "adjoint", "adjoint_and_gradient")
             calls += [(each, name, PRODUCTS) for name in names]
@@ -625,59 +541,80 @@ class TimedStep:
             if loss is not None:
                 calls.append((loss, "error", part))
                 if loss.source is not None:
-                    timed = self._watch.timed("noise", loss.source)
-                    loss.source = _TimedSource(loss.source.noise, timed)  # type: ignore[assignment]
+                    calls.append((loss.source, "offer", "noise"))
         for owner, name, part in calls:
-            setattr(owner, name, self._watch.timed(part, getattr(owner, name)))
+            setattr(owner, name, self._timed(part, getattr(owner, name)))
+
+    def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            self._switch()
+            self._within.append(part)
+            found = function(*args)
+            self._switch()
+            self._within.pop()
+            return found
+
+        return call
+
+    def _switch(self) -> None:
+        """Give the time since the last switch to the part that runs."""
+        now, part, lap = perf_counter(), self._within[-1], self.laps[-1]
+        lap[part] = lap.get(part, 0.0) + now - self._since
+        self._since = now
 
     def __call__(self) -> None:
         """Make a step."""
-        self._watch.lap()
+        self.laps.append({})
+        self._since = perf_counter()
         self._step()
-        self.laps.append(self._watch.lap())
-
-
-@dataclass(frozen=True)
-class _TimedSource:
-    noise: Noise
-    call: Callable[..., Any]
-
-    def __call__(self, *args: Any) -> Any:
-        return self.call(*args)
+        self._switch()
 
 
 def measure_parts(case: Case, backend: Backend, **rounds: Any) -> Result:
     """Time the steps of a case, their parts, and the bare products."""
     if backend.name == "gpu":  # which works on while Python goes to the next part
         raise DeviceError("the parts of a step can be timed on the CPU only; use --device cpu")
-    net, batch = case.start(backend), case.draw()
+    race, net, batch = Race(case, backend), case.start(backend), case.draw()
 
     def step(path: Path, noise: dict[str, Noise]) -> EngineStep:
         return EngineStep(net.copy(), *batch, path, noise=noise)
 
     timed = {name: TimedStep(step(*how)) for name, how in VARIANTS.items()}
-    steps: dict[str, Any] = {name: step(*how) for name, how in VARIANTS.items()}
-    steps |= {f"{name}, timed": each for name, each in timed.items()}
-    for each in PATHS.values():
-        products = Products(backend, net.maps, case.batch, each, case.dtype)
-        steps[f"products of {each}"] = products
-    common, seconds = _race(case, backend, steps, {}, ("both", " a bidirectional step"), **rounds)
-    variants = {}
+    race.steps = {name: step(*how) for name, how in VARIANTS.items()}
+    race.steps |= {f"{name}, timed": each for name, each in timed.items()}
+    for path in PATHS.values():
+        products = Products(backend, net.maps, case.batch, path, case.dtype)
+        race.steps[f"products of {path}"] = products
+    common, variants = race.run("both", " a bidirectional step", **rounds), {}
     for name, (path, _) in VARIANTS.items():
         laps = timed[name].laps
         parts = {p: statistics.median(lap.get(p, 0.0) for lap in laps) for p in PARTS}
         variants[name] = {
             "step": common["times"][name],
-            "step_with_stopwatch": seconds[f"{name}, timed"],
+            "step_with_stopwatch": race.seconds[f"{name}, timed"],
             "parts": parts,
             "shares": {part: parts[part] / sum(parts.values()) for part in PARTS},
-            "bare_products": seconds[f"products of {path}"],
+            "bare_products": race.seconds[f"products of {path}"],
         }
-    own = {"kind": "parts", "parameters": net.parameter_count, "variants": variants}
-    return common | own
+    return common | {"kind": "parts", "parameters": net.parameter_count, "variants": variants}
 
 
 # -- suites ----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Settings:
+    """What a run measures."""
+
+    networks: tuple[str, ...]  # 784-512-512-10, or of images 32x32x3/conv32x4s2/256/10
+    batches: tuple[int, ...]  # rows
+    threads: tuple[int, ...]  # of BLAS and of PyTorch alike
+    budget: float  # seconds of timing in all, start-up and the memory run not counted
+    memory: bool = False  # whether to run the training whose peak memory is reported
+    repeats: int | None = None  # interleaved rounds of each line; None fits them into the budget
+    dtype: str = "float32"  # or float64
+    device: str = "auto"  # or cpu, gpu
+    precision: Precision = "float32"  # of a GPU's float32 products, nembp's and PyTorch's; or tf32
+
+
 @dataclass(frozen=True)
 class Suite:
     """What a suite times by default and with ``--quick``, in words, and how.
@@ -693,84 +630,62 @@ class Suite:
 
 
 def _measure_images(case: Case, backend: Backend, **rounds: Any) -> Result:
-    alone = convolution_of(case.network) is not None
-    return (measure_layer if alone else measure_step)(case, backend, **rounds)
+    return (measure_step if case.layers[2] else measure_layer)(case, backend, **rounds)
 
 
+_dense = partial(layers_of, images=False)
 CIFAR = "32x32x3/conv32x4s2/conv64x4s2/conv128x4s2/256/10"
+LAYERS = ("32x32x3/conv32x4s2", "16x16x32/conv64x4s2", "8x8x64/conv128x4s2", "32x32x3/conv64x5s2",
+          "16x16x64/conv128x5s2", "32x32x32/conv32x3", "16x16x64/conv64x3")  # fmt: skip
+DENSE = ("784-256-128-10", "784-512-512-10", "784-1024-1024-1024-10")
+SETS = ("breast-cancer", "wine", "iris", "digits", "synthetic")
 SUITES = {
     "dense": Suite(
-        Settings(
-            networks=("784-256-128-10", "784-512-512-10", "784-1024-1024-1024-10"),
-            batches=(32, 128, 512),
-            threads=(1, 2),
-        ),
-        Settings(("784-512-512-10",), (32, 128), (1, 2), budget=8.0, memory=False),
+        Settings(DENSE, (32, 128, 512), (1, 2), budget=140.0, memory=True),
+        Settings(DENSE[1:2], (32, 128), (1, 2), budget=8.0),
         "A step is the gradient and Adam's update of every parameter, on a batch that already lies "
         "in the step's buffers: reading and scaling data is not part of it. PyTorch runs eagerly "
         "with fused Adam, and its bidirectional step is the plain one, one backward row a sample. "
         "Before the timing its gradients are checked against nembp's.",
-        parse_network,
+        _dense,
         measure_step,
     ),
     "convolution": Suite(
-        Settings(
-            networks=(
-                "32x32x3/conv32x4s2",
-                "16x16x32/conv64x4s2",
-                "8x8x64/conv128x4s2",
-                "32x32x3/conv64x5s2",
-                "16x16x64/conv128x5s2",
-                "32x32x32/conv32x3",
-                "16x16x64/conv64x3",
-                CIFAR,
-            ),
-            batches=(32, 128),
-            threads=(1, 2),
-            budget=200.0,
-            memory=False,
-        ),
-        Settings(
-            ("16x16x32/conv64x4s2", "32x32x32/conv32x3", CIFAR),
-            (32,),
-            (1, 2),
-            budget=12.0,
-            memory=False,
-        ),
+        Settings((*LAYERS, CIFAR), (32, 128), (1, 2), budget=200.0),
+        Settings((LAYERS[1], LAYERS[5], CIFAR), (32,), (1, 2), budget=12.0),
         "A layer is a convolution's output for a batch of images, then the gradients of its input "
         "and of its kernels for a given error: in PyTorch conv2d and torch.autograd.grad. A step "
         "is the gradient and Adam's update of every parameter of a network; PyTorch's "
         "bidirectional one goes up by conv2d and down by conv_transpose2d with the same kernels, "
         "one backward row a sample, with fused Adam. PyTorch runs eagerly, in both memory layouts, "
         "of which the faster counts. Before the timing its results are checked against nembp's.",
-        parse_images,
+        partial(layers_of, images=True),
         _measure_images,
     ),
     "adversarial": Suite(
-        Settings(("64-256-256-784",), (64, 256), (1, 2), budget=40.0, memory=False),
-        Settings(("64-256-256-784",), (64,), (1,), budget=6.0, memory=False),
+        Settings(("64-256-256-784",), (64, 256), (1, 2), budget=40.0),
+        Settings(("64-256-256-784",), (64,), (1,), budget=6.0),
         "A step draws z, moves the discriminator on real and generated samples and then the "
         "generator, both by Adam, the non-saturating objective. A network is the generator's; the "
         "discriminator has its layers the other way round and one output. nembp's step is an "
         "iteration of its trainer, which also reads its samples and keeps a record. PyTorch runs "
         "eagerly with fused Adam, in one direction, and on a GPU also captured as a CUDA graph. "
         "Before the timing its gradients are checked against nembp's.",
-        parse_network,
+        _dense,
         measure_gan,
     ),
     "parts": Suite(
-        Settings(("784-512-512-10",), (32, 128, 512), (1, 2), budget=60.0, memory=False),
-        Settings(("784-512-512-10",), (128,), (1,), budget=6.0, memory=False),
+        Settings(DENSE[1:2], (32, 128, 512), (1, 2), budget=60.0),
+        Settings(DENSE[1:2], (128,), (1,), budget=6.0),
         "A step is the gradient and Adam's update of every parameter, on a batch that already lies "
         "in the step's buffers. The step is timed whole, and again with a stopwatch on its parts; "
         "the share of a part is its median time over that of the step with the stopwatch.",
-        parse_network,
+        _dense,
         measure_parts,
     ),
     "estimators": Suite(
-        Settings(("breast-cancer", "wine", "iris", "digits", "synthetic"), (200,), (1,),
-                 device="cpu", memory=False),
-        Settings(("iris", "wine"), (200,), (1,), repeats=1, device="cpu", memory=False),
+        Settings(SETS, (200,), (1,), budget=140.0, device="cpu"),
+        Settings(("iris", "wine"), (200,), (1,), budget=140.0, repeats=1, device="cpu"),
         "BidirectionalClassifier, both directions, beside scikit-learn's MLPClassifier with the "
         "same settings: 60 epochs, five folds of each of two splits, fits interleaved. Gains are "
         "differences of accuracy, paired by fold, ± their standard error; noisy accuracy is under "
@@ -779,7 +694,7 @@ SUITES = {
         estimators.samples,
         estimators.measure,
     ),
-}  # fmt: skip
+}
 
 
 def run(name: str, settings: Settings, progress: Callable[[str], object] = print) -> Result:
@@ -793,7 +708,7 @@ def run(name: str, settings: Settings, progress: Callable[[str], object] = print
     for each in settings.networks:
         suite.check(each)
     backend = get_backend(settings.device, settings.precision)
-    start, begun, meter = time.perf_counter(), harness.conditions(), harness.Meter.read()
+    start, begun, before = perf_counter(), harness.conditions(), harness.meter()
     notes = harness.early_notes(settings.threads, begun["load_average"])
     for note in notes:
         progress(f"note: {note}")
@@ -804,7 +719,7 @@ def run(name: str, settings: Settings, progress: Callable[[str], object] = print
         for count in threads
         for batch in settings.batches
     ]
-    load_peers(_precision(backend))
+    peers.load_peers(getattr(backend, "precision", "float32"))
     results: list[Result] = []
     for number, case in enumerate(cases, start=1):
         left = settings.budget - sum(result["seconds"] for result in results)
@@ -812,15 +727,15 @@ def run(name: str, settings: Settings, progress: Callable[[str], object] = print
             share = left / (len(cases) - number + 1)
             results.append(suite.measure(case, backend, repeats=settings.repeats, budget=share))
         progress(f"[{number}/{len(cases)}] {case}: {results[-1]['headline']}")
-    taken = harness.shares(meter, harness.Meter.read())
+    taken = harness.shares(before, harness.meter())
     notes += harness.late_notes(taken)
     memory = None
     if settings.memory:
         progress("peak memory of a training run ...")
         memory = peak_memory(max(settings.threads), settings.dtype, backend.name)
     described = harness.describe(backend)
-    if backend.name == "cpu":
-        notes += harness.pinning_note(described["blas"], described["torch"])
+    if backend.name == "cpu" and described["torch"]:
+        notes += harness.pinning_note(described["blas"], described["torch"]["onednn"])
     return {
         "suite": name,
         **begun,
@@ -831,5 +746,5 @@ def run(name: str, settings: Settings, progress: Callable[[str], object] = print
         "notes": notes,
         "results": results,
         "peak_memory": memory,
-        "seconds": time.perf_counter() - start,
+        "seconds": perf_counter() - start,
     }
