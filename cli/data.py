@@ -136,13 +136,10 @@ def fetch(name: str, data_dir: str, mirror: str | None, quiet: bool) -> None:
 
     Files that are there already are kept.
     """
-    from nembp.datasets.fetch import fetch_cifar, fetch_mnist
+    from nembp.datasets.fetch import fetch as fetch_files
 
     with _progress(quiet) as progress:
-        if name == "mnist":
-            fetched = fetch_mnist(data_dir, mirror, progress)
-        else:
-            fetched = fetch_cifar(name, data_dir, mirror, progress)
+        fetched = fetch_files(name, data_dir, mirror, progress)
     if not quiet:
         done = f"{count(len(fetched), 'file')} fetched" if fetched else "nothing to fetch"
         checked = ", checksums verified" if fetched or name == "mnist" else ""

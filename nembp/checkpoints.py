@@ -138,10 +138,8 @@ def read_archive(
         raise DataError(f"{path}: {' '.join(reason.split())}. {remedy}") from error
 
     try:
-        if names is None:
-            names = found = list[str]()
-            read_npz(path, names=found)
-        arrays = read_npz(path, (HEADER, SEAL, *names), packed=False)
+        wanted = list if names is None else (HEADER, SEAL, *names)
+        arrays = read_npz(path, wanted, packed=False)
     except DataError as error:  # its own remedy, after the first sentence, is for data sets
         refuse(str(error).removeprefix(f"{path}: ").partition(". ")[0].rstrip("."), error)
     if HEADER not in arrays or SEAL not in arrays:

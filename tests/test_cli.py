@@ -19,10 +19,8 @@ from nembp_cli.main import COMMANDS, CommandGroup
 
 import nembp
 from nembp import errors
-from nembp.datasets import available, cifar
-from nembp.datasets import builtin as mnist_module
-from nembp.datasets.arrays import NAMES, read_idx
-from nembp.datasets.builtin import Content, idx_md5
+from nembp.datasets import arrays, available, cifar
+from nembp.datasets.arrays import NAMES, idx_md5, read_idx
 from nembp.runs import RunConfig
 from nembp.runs.gan_config import GanConfig
 
@@ -213,8 +211,8 @@ def small_mnist(monkeypatch):
     for name in NAMES:
         path = SAMPLE / f"{name}.gz"
         size = len(gzip.decompress(path.read_bytes()))
-        contents[name] = Content(idx_md5(read_idx(path)), size)
-    monkeypatch.setattr(mnist_module, "CONTENTS", contents)
+        contents[name] = idx_md5(read_idx(path)), size
+    monkeypatch.setattr(arrays, "MNIST", contents)
     return SAMPLE.as_uri()
 
 

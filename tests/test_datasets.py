@@ -19,7 +19,6 @@ from nembp.datasets import (
     Split,
     assemble,
     available,
-    batch_order,
     class_means,
     feature_means,
     load,
@@ -36,7 +35,7 @@ from nembp.datasets.sources import (
     join,
 )
 from nembp.datasets.splitting import random_bits, stratified_choice
-from nembp.errors import ArchitectureError, DataError, ShapeError
+from nembp.errors import ArchitectureError, DataError
 
 
 def test_digits_are_scikit_learns_without_importing_it():
@@ -125,9 +124,10 @@ def test_limit_keeps_every_class_and_depends_on_the_seed_alone():
 
 def put_together(x, y, test=None, request=None, **options) -> Dataset:
     train = Raw(np.asarray(x), np.asarray(y), "file: x", "file: y")
+    parts = [train]
     if test is not None:
-        test = Raw(np.asarray(test[0]), np.asarray(test[1]), "file: x_test", "file: y_test")
-    return assemble("name", train, test, request or Request(), source="file", **options)
+        parts += [Raw(np.asarray(test[0]), np.asarray(test[1]), "file: x_test", "file: y_test")]
+    return assemble("name", parts, request or Request(), source="file", **options)
 
 
 def test_regression_targets_are_standardized_on_the_training_split():
@@ -243,15 +243,6 @@ def test_classes_given_by_a_reader_must_occur():
     assert put_together(X, Y, (X, Y), classes=("a", "b")).classes == ("a", "b")
 
 
-@given(n=st.integers(1, 200), batch_size=st.integers(1, 250), seed=st.integers(0, 9))
-def test_every_sample_once_per_epoch(n, batch_size, seed):
-    batches = list(batch_order(n, batch_size, np.random.default_rng(seed)))
-    assert np.array_equal(np.sort(np.concatenate(batches)), np.arange(n))
-    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
-    assert 1 <= len(batches[-1]) <= batch_size
-    assert all(batch.dtype == np.intp for batch in batches)
-
-
 def test_means_over_chunks_with_an_offset_and_without_a_copy():
     n = 8 * CHUNK_VALUES // 50
     generator = np.random.default_rng(0)
@@ -362,8 +353,8 @@ def test_rows_read_like_the_array_they_stand_for(view, data):
     rows, whole = view
     assert rows.shape == whole.shape
     assert rows.dtype == whole.dtype
-    assert (len(rows), rows.ndim, rows.size, rows.nbytes) == (
-        len(whole), whole.ndim, whole.size, whole.nbytes)  # fmt: skip
+    assert (len(rows), rows.ndim, rows.size) == (
+        len(whole), whole.ndim, whole.size)  # fmt: skip
     assert np.array_equal(np.asarray(rows), whole)
     index = np.array(data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=8)), dtype=int)
     assert np.array_equal(rows.take(index), whole[index])
@@ -387,11 +378,6 @@ def test_wrong_requests_are_refused():
             ChosenRows(rows, np.array(index))
     with pytest.raises(IndexError, match="boolean"):
         rows[np.ones(5, bool)]
-    for out in (np.empty((2, 4)), np.empty((2, 8), "u1")[:, ::2]):
-        with pytest.raises(ShapeError, match="expected a contiguous one of uint8"):
-            rows.take(np.array([0, 1]), out)
-    with pytest.raises(ShapeError, match="cannot be joined"):
-        JoinedRows([ArrayRows(counted(3, (4,))), ArrayRows(counted(3, (5,)))])
     with pytest.raises(ValueError, match="without reading"):
         np.array(rows, copy=False)
 
@@ -475,11 +461,11 @@ def mapped(tmp_path):
 def test_mapped_samples_are_never_copied_and_make_the_same_data_set(mapped, dtype, order):
     x, y = colours()
     x = np.asarray(x.astype(dtype), order=order)
-    for test in (None, raw(x[:9], y[:9])):
+    for test in ([], [raw(x[:9], y[:9])]):
         for limit in (None, 12):
             request = Request(limit=limit)
-            one = assemble("n", raw(x, y), test, request, source="s")
-            two = assemble("n", raw(mapped(x), y), test, request, source="s")
+            one = assemble("n", [raw(x, y), *test], request, source="s")
+            two = assemble("n", [raw(mapped(x), y), *test], request, source="s")
             assert is_mapped(two.train.x)
             assert not is_mapped(one.train.x)
             assert two.train.x.dtype == one.train.x.dtype

@@ -194,6 +194,6 @@ def test_pixels_are_not_held_and_leave_no_file(tmp_path, monkeypatch):
     finally:
         tracemalloc.stop()
     # a chunk of values in float64, a decoded image and its copies; all images have 14 MB
-    assert peak < 8_000_000 < data.train.x.nbytes
+    assert peak < 8_000_000 < data.train.x.size
     assert os.listdir(place) == []
     assert sorted(os.listdir(tmp_path / "set")) == ["a", "b"]

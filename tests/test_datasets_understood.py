@@ -14,12 +14,11 @@ from nembp.datasets import (
     Split,
     class_indices,
     load,
-    match_columns,
     with_columns,
     write_idx,
 )
 from nembp.datasets.arrays import NAMES
-from nembp.datasets.dataset import fingerprint
+from nembp.datasets.dataset import fingerprint, match_columns
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.tables import read_cells, read_numbers
 from nembp.errors import ArchitectureError, DataError
@@ -426,7 +425,7 @@ def test_two_arrays_can_be_named(tmp_path):
     np.savez(tmp_path / "two" / "d.npz", data=X, images=X, y=np.arange(60) % 2)
     refused("data and images may each be x; expected one.*--x NAME", "npz", tmp_path / "two")
     refused("no array 'then'", "npz", tmp_path, x="before", y="then")
-    with pytest.raises(ArchitectureError, match="expected both or neither"):
+    with pytest.raises(ArchitectureError, match="expected both x and y, or neither"):
         load("npz", tmp_path, x="before")
     with pytest.raises(ArchitectureError, match="delimiter is for the data sets csv"):
         load("npz", tmp_path, delimiter=";")

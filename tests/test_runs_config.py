@@ -202,7 +202,7 @@ def data(n: int, *shape: int, y: Any = None, name: str = "some"):
     x = np.random.default_rng(0).integers(0, 255, (n, *shape))
     x = x.astype(np.float64 if len(shape) == 1 else np.uint8)
     raw = Raw(x, np.arange(n) % 3 if y is None else y, "x", "y")
-    return assemble(name, raw, None, Request(), source="here")
+    return assemble(name, [raw], Request(), source="here")
 
 
 NUMBERS = np.linspace(0.0, 1.0, 300)

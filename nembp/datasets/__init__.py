@@ -13,25 +13,13 @@ from nembp.datasets.assemble import assemble as assemble
 from nembp.datasets.dataset import Dataset as Dataset
 from nembp.datasets.dataset import Request as Request
 from nembp.datasets.dataset import Split as Split
-from nembp.datasets.dataset import batch_order as batch_order
 from nembp.datasets.dataset import class_indices as class_indices
 from nembp.datasets.dataset import class_means as class_means
 from nembp.datasets.dataset import feature_means as feature_means
-from nembp.datasets.dataset import match_columns as match_columns
 from nembp.datasets.dataset import with_columns as with_columns
-from nembp.datasets.loading import Loader as Loader
 from nembp.datasets.loading import available as available
 from nembp.datasets.loading import load as load
 from nembp.datasets.loading import register as register
 from nembp.datasets.scaling import Scaling as Scaling
 from nembp.datasets.sources import Rows as Rows
 from nembp.datasets.sources import as_rows as as_rows
-
-
-def __getattr__(name: str) -> object:
-    """Import what fetches when it is used."""
-    if name in ("fetch_mnist", "fetch_cifar"):
-        from nembp.datasets import fetch
-
-        return getattr(fetch, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,12 +10,14 @@ one big-endian 32-bit length per dimension; then the values in C order, big-endi
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import os
 import re
 import struct
 import warnings
 import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -120,13 +122,16 @@ def _npy_header(file: Any, where: str, remedy: str) -> _Header:
 
 
 def read_npz(
-    path: Path, wanted: tuple[str, ...] = (), *, packed: bool = True, names: list[str] | None = None
+    path: Path,
+    wanted: Sequence[str] | Callable[[list[str]], Sequence[str]],
+    *,
+    packed: bool = True,
 ) -> dict[str, NDArray[Any]]:
     """Read the arrays of an .npz that are `wanted`, where they exist, in native byte order.
 
-    Without `packed`, entries may not be compressed: the file's size bounds the memory. `names` gets
-    the names of all arrays. Pickled and structured arrays are refused, as are entries that their
-    array does not use up.
+    `wanted` may be a function of the names of all. Without `packed`, entries may not be compressed:
+    the file's size bounds the memory. Pickled and structured arrays are refused, as are entries
+    that their array does not use up.
     """
     remedy = "Save it again with numpy.savez."
     with reading(path) as file:
@@ -136,9 +141,8 @@ def read_npz(
         for info in members.values():
             if not packed and info.compress_type != zipfile.ZIP_STORED:
                 raise DataError(f"{path}: {info.filename} is compressed. {remedy}")
-        if names is not None:
-            names += members
-        found = [name for name in wanted if name in members]
+        names = wanted(list(members)) if callable(wanted) else wanted
+        found = [name for name in names if name in members]
         unpacked = sum(members[name].file_size for name in found)
         again = "Save it without compression (numpy.savez)."
         _check_unpacked(unpacked, os.fstat(file.fileno()).st_size, str(path), again)
@@ -168,94 +172,66 @@ _SPLITS = {
 _EXPECTED = "x_train, y_train, x_test and y_test, or x and y, or other usual names"
 
 
-def _understood(names: list[str], where: str) -> dict[tuple[str, str], str]:
-    """Find which array has which role: (split or "", "x" or "y") to its name."""
-    found: dict[tuple[str, str], list[str]] = {}
+def _understood(names: list[str], where: str) -> dict[str, str]:
+    """Find which array has which role: x, y_train, ... to its name."""
+    if set(names) == {"arr_0", "arr_1"}:
+        return {"x": "arr_0", "y": "arr_1"}
+    found: dict[str, list[str]] = {}
     for name in names:
         parted = re.sub(r"^([xyXY])(?=[a-z])|(?<=[a-z])(?=[A-Z])", r"\1_", name)
         words = re.findall(r"[a-z]+|\d+", parted.lower())
         splits = [_SPLITS[word] for word in words if word in _SPLITS]
         roles = ["x" if word in _X else "y" for word in words if word in _X | _Y]
         if len(roles) == 1 and len(splits) <= 1 and len(words) == len(splits) + 1:
-            found.setdefault((splits[0] if splits else "", roles[0]), []).append(name)
-    if not found and set(names) == {"arr_0", "arr_1"}:
-        return {("", "x"): "arr_0", ("", "y"): "arr_1"}
-    chosen = {}
-    for (split, role), alike in found.items():
-        plain = f"{role}_{split}".strip("_")
-        if len(alike) > 1 and plain not in alike:
+            found.setdefault("_".join([*roles, *splits]), []).append(name)
+    for role, alike in found.items():
+        if len(alike) > 1 and role not in alike:
             raise DataError(
-                f"{where}: {' and '.join(alike[:4])} may each be {plain}; expected one. Name the "
+                f"{where}: {' and '.join(alike[:4])} may each be {role}; expected one. Name the "
                 "two arrays to read (--x NAME --y NAME)"
             )
-        chosen[split, role] = plain if plain in alike else alike[0]
-    return chosen
+    return {role: role if role in alike else alike[0] for role, alike in found.items()}
 
 
-def _choose(names: list[str], where: str, request: Request) -> tuple[tuple[str, ...], list[str]]:
-    """Return names of the arrays to read, x and y of each part, and notes on the choice."""
+def _choose(names: list[str], where: str, request: Request, notes: list[str]) -> list[str]:
+    """Return names of the arrays to read, x and y of each part; note what is not obvious."""
     names = [name for name in names if name.isprintable()]
     shown = ", ".join(f"{name:.60}" for name in names[:20])
     if request.x is not None and request.y is not None:
-        for name in (request.x, request.y):
+        chosen = [request.x, request.y]
+        for name in chosen:
             if name not in names:
                 raise DataError(f"{where}: no array {name!r}; found {shown}")
-        chosen: tuple[str, ...] = (request.x, request.y)
     else:
         found = _understood(names, where)
-        splits = [split for split in ("train", "test", "val") if (split, "x") in found]
-        parts = ["train", *splits[1:2]] if "train" in splits else [""]
-        if "train" in splits and len(splits) == 1:
-            parts.append("test")
-        keys = [(part, role) for part in parts for role in "xy"]
-        missing = [key for key in keys if key not in found]
-        if missing:
-            split, role = missing[0]
+        splits = [split for split in ("train", "test", "val") if f"x_{split}" in found]
+        parts = [f"_{split}" for split in splits[:2]] if "train" in splits else [""]
+        if len(splits) == 1 and "train" in splits:
+            parts.append("_test")
+        roles = [f"{axis}{part}" for part in parts for axis in "xy"]
+        if missing := [role for role in roles if role not in found]:
             raise DataError(
-                f"{where}: no array {role}{'_' if split else ''}{split}; found "
-                f"{shown or 'no arrays'}; expected {_EXPECTED}. Rename them, or name "
-                "the two to read (--x NAME --y NAME)"
+                f"{where}: no array {missing[0]}; found {shown or 'no arrays'}; expected "
+                f"{_EXPECTED}. Rename them, or name the two to read (--x NAME --y NAME)"
             )
-        chosen = tuple(found[key] for key in keys)
-    notes = []
-    plain = {f"{role}{split}" for role in "xy" for split in ("", "_train", "_test")}
-    if not set(chosen) <= plain:
+        chosen = [found[role] for role in roles]
+    if not set(chosen) <= {"x", "y", "x_train", "y_train", "x_test", "y_test"}:
         notes.append(f"{where}: read are {', '.join(chosen)}.")
-    rest = [name for name in names if name not in chosen]
-    if rest:
+    if rest := [name for name in names if name not in chosen]:
         notes.append(f"{where}: not used are {', '.join(f'{name:.60}' for name in rest[:20])}.")
-    return chosen, notes
+    return chosen
 
 
 def _in_order(x: NDArray[Any], where: str, request: Request, notes: list[str]) -> NDArray[Any]:
     """Return images with their channels last."""
-    if x.ndim != 4 or request.image_order == "last":
-        return x
     first = request.image_order == "first"
-    if not first and x.shape[1] <= 4 < x.shape[3]:
+    if x.ndim == 4 and request.image_order == "auto" and x.shape[1] <= 4 < x.shape[3]:
         first = True
         notes.append(
             f"{where}: shape {x.shape} is taken as (samples, channels, height, width); "
             "--image-order last says otherwise."
         )
-    return np.moveaxis(x, 1, 3) if first else x
-
-
-def _load_arrays(
-    kind: str,
-    source: Path,
-    request: Request,
-    names: tuple[str, ...],
-    arrays: dict[str, tuple[NDArray[Any], str]],
-    notes: list[str],
-) -> Dataset:
-    raws = []
-    for x, y in zip(names[::2], names[1::2], strict=True):
-        ordered = _in_order(*arrays[x], request, notes)
-        raws.append(Raw(ordered, np.array(arrays[y][0]), arrays[x][1], arrays[y][1]))
-    notes = list(dict.fromkeys(notes))
-    train, test = raws[0], raws[1] if len(raws) == 2 else None
-    return assemble(kind, train, test, request, source=str(source), notes=notes)
+    return np.moveaxis(x, 1, 3) if first and x.ndim == 4 else x
 
 
 def load_npy(request: Request) -> Dataset:
@@ -266,9 +242,10 @@ def load_npy(request: Request) -> Dataset:
     """
     folder = request.folder("npy", f"a folder with .npy files: {_EXPECTED}")
     paths = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".npy"}
-    names, notes = _choose(list(paths), str(folder), request)
-    arrays = {name: (map_npy(paths[name]), str(paths[name])) for name in names}
-    return _load_arrays("npy", folder, request, names, arrays, notes)
+    notes: list[str] = []
+    chosen = _choose(list(paths), str(folder), request, notes)
+    arrays = [(map_npy(paths[name]), str(paths[name])) for name in chosen]
+    return _load("npy", folder, request, arrays, notes)
 
 
 def load_npz(request: Request) -> Dataset:
@@ -280,11 +257,29 @@ def load_npz(request: Request) -> Dataset:
     regression targets.
     """
     path = only_file(request.path("npz"), (".npz",))
-    found: list[str] = []
-    read_npz(path, names=found)
-    names, notes = _choose(found, str(path), request)
-    arrays = {name: (x, f"{path}: {name}") for name, x in read_npz(path, names).items()}
-    return _load_arrays("npz", path, request, names, arrays, notes)
+    notes, chosen = list[str](), list[str]()
+
+    def choose(names: list[str]) -> list[str]:
+        chosen.extend(_choose(names, str(path), request, notes))
+        return chosen
+
+    read = read_npz(path, choose)
+    return _load("npz", path, request, [(read[n], f"{path}: {n}") for n in chosen], notes)
+
+
+def _load(
+    kind: str,
+    source: Path,
+    request: Request,
+    arrays: list[tuple[NDArray[Any], str]],
+    notes: list[str],
+) -> Dataset:
+    """Put the data set together of x and y of each part, each with where it is from."""
+    parts = [
+        Raw(_in_order(x, x_name, request, notes), np.array(y), x_name, y_name)
+        for (x, x_name), (y, y_name) in zip(arrays[::2], arrays[1::2], strict=True)
+    ]
+    return assemble(kind, parts, request, source=str(source), notes=notes)
 
 
 def only_file(path: Path, suffixes: tuple[str, ...]) -> Path:
@@ -312,14 +307,11 @@ _TYPES: dict[int, np.dtype[Any]] = {
 _MOST_DIMENSIONS = 32
 
 
-def read_idx(
-    path: str | os.PathLike[str], *, max_bytes: int | None = None, native: bool = True
-) -> NDArray[Any]:
+def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     """Read an IDX file, raw or gzip (told apart by content), using exactly all of its bytes.
 
-    A raw file is memory-mapped, read-only, unless its values must be converted to native byte
-    order; without `native` they may stay big-endian. `max_bytes` bounds what a file may declare.
-    A DataError says what of it is missing, damaged or declared falsely.
+    A raw file is memory-mapped, read-only; values of several bytes are big-endian, as they are in
+    the file. A DataError says what of it is missing, damaged or declared falsely.
     """
     path = Path(path)
     with reading(path) as file:
@@ -334,16 +326,13 @@ def read_idx(
         with parsing(f"{path}: damaged gzip data", _FRESH):
             stream: Any = gzip.GzipFile(fileobj=file) if packed else file
             header = _idx_header(stream, str(path))
-            if header.end > (max_bytes or header.end) or not packed:
-                header.check(min(size, max_bytes or size), str(path))
-            if packed:
-                _check_unpacked(header.end, size, str(path), "Unpack it first (gunzip).")
-                content = stream.read(header.end - header.start + 1)  # one more: to reach the end
-                header.check(header.start + len(content), str(path))
-                values = header.array(content)
-            else:
-                values = np.asarray(header.map(file))
-    return values.astype(values.dtype.newbyteorder("="), copy=False) if native or packed else values
+            if not packed:
+                header.check(size, str(path))
+                return np.asarray(header.map(file))
+            _check_unpacked(header.end, size, str(path), "Unpack it first (gunzip).")
+            content = stream.read(header.end - header.start + 1)  # one more: to reach the end
+            header.check(header.start + len(content), str(path))
+            return header.array(content)
 
 
 def _idx_header(file: BinaryIO, where: str) -> _Header:
@@ -395,8 +384,6 @@ NAMES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-
-
 _IDX_NAME = re.compile(r"(.*)(train|t10k|test)-(images|labels)([-.])idx([13])-ubyte(\.gz)?")
 
 
@@ -418,10 +405,11 @@ def idx_files(folder: Path) -> dict[tuple[str, str], Path]:
     return found
 
 
-def find_four(place: Path) -> tuple[list[Path], str]:
-    """Return paths of the four files, and the prefix of their names, such as "emnist-letters-".
+def read_four(place: Path) -> tuple[list[Raw], str]:
+    """Read training and test arrays of the four files; unpacked images are memory-mapped.
 
-    `place` is their folder; or, where it has several sets, folder/prefix.
+    `place` is their folder; or, where it has several sets, folder/prefix. Returned is the prefix of
+    their names, too, such as "emnist-letters-".
     """
     fetch = f"`nembp data fetch mnist --data-dir {place}` fetches MNIST's."
     folder, wanted = place, ""
@@ -429,18 +417,16 @@ def find_four(place: Path) -> tuple[list[Path], str]:
         folder, wanted = place.parent, place.name.rstrip("-") + "-"
     files = idx_files(folder)
     prefixes = sorted({prefix for prefix, name in files if name == NAMES[0]})
-    if folder != place:
-        if wanted not in prefixes:
-            kind = "not a folder" if os.path.exists(place) else "no such folder"
-            raise DataError(f"{place}: {kind}; expected one with the four IDX files. {fetch}")
-        prefixes = [wanted]
-    if len(prefixes) > 1 and "" not in prefixes:
+    if wanted and wanted not in prefixes:
+        kind = "not a folder" if os.path.exists(place) else "no such folder"
+        raise DataError(f"{place}: {kind}; expected one with the four IDX files. {fetch}")
+    if len(prefixes) > 1 and wanted not in prefixes:
         names = ", ".join(prefix.rstrip("-") for prefix in prefixes)
         raise DataError(
             f"{place}: several sets: {names}; expected one. Add a set's name to the path, as in "
             f"{place / prefixes[0].rstrip('-')}"
         )
-    prefix = "" if not prefixes or "" in prefixes else prefixes[0]
+    prefix = wanted if wanted in prefixes else "".join(prefixes)
     for name in NAMES:
         if (prefix, name) not in files:
             raise DataError(
@@ -448,16 +434,9 @@ def find_four(place: Path) -> tuple[list[Path], str]:
                 f"{prefix + name.replace('-idx', '.idx')}; expected the four IDX files in the "
                 f"folder. {fetch}"
             )
-    return [files[prefix, name] for name in NAMES], prefix
-
-
-def read_four(paths: list[Path]) -> tuple[Raw, Raw]:
-    """Training and test arrays of the four files; unpacked images are memory-mapped."""
-    x, y, test_x, test_y = (
-        (read_idx(path, native=native), str(path))
-        for path, native in zip(paths, (False, True) * 2, strict=True)
-    )
-    return Raw(x[0], y[0], x[1], y[1]), Raw(test_x[0], test_y[0], test_x[1], test_y[1])
+    paths = [files[prefix, name] for name in NAMES]
+    x, y, test_x, test_y = ((read_idx(path), str(path)) for path in paths)
+    return [Raw(x[0], y[0], x[1], y[1]), Raw(test_x[0], test_y[0], test_x[1], test_y[1])], prefix
 
 
 def load_idx(request: Request) -> Dataset:
@@ -467,7 +446,7 @@ def load_idx(request: Request) -> Dataset:
     it. EMNIST's images, known by their names, are stored by columns and are turned.
     """
     place = request.path("idx")
-    paths, prefix = find_four(place)
+    parts, prefix = read_four(place)
     notes = []
     if prefix.startswith("emnist") and request.transpose is None:
         request = replace(request, transpose=True)
@@ -475,5 +454,39 @@ def load_idx(request: Request) -> Dataset:
             f"{place}: EMNIST stores its images transposed; they are turned. --no-transpose leaves "
             "them as they are."
         )
-    train, test = read_four(paths)
-    return assemble("idx", train, test, request, source=str(place), notes=notes)
+    return assemble("idx", parts, request, source=str(place), notes=notes)
+
+
+# -- MNIST ---------------------------------------------------------------------------------------
+MNIST_BY = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0"
+MNIST = {  # MD5 and size in bytes of each file, unpacked
+    NAMES[0]: ("6bbc9ace898e44ae57da46a324031adb", 47_040_016),
+    NAMES[1]: ("a25bea736e30d166cdddb491f175f624", 60_008),
+    NAMES[2]: ("2646ac647ad5339dbf082846283269ea", 7_840_016),
+    NAMES[3]: ("27ae3e4e09519cfbb04c329615203637", 10_008),
+}
+
+
+def load_mnist(request: Request) -> Dataset:
+    """Load MNIST and verify its checksums; the loader behind ``load("mnist", folder)``."""
+    folder = request.path("mnist")
+    parts, _ = read_four(folder)
+    arrays = [
+        (x, where) for raw in parts for x, where in ((raw.x, raw.x_name), (raw.y, raw.y_name))
+    ]
+    for (x, where), (expected, _) in zip(arrays, MNIST.values(), strict=True):
+        found = idx_md5(np.asarray(x))
+        if found != expected:
+            raise DataError(
+                f"{where}: not MNIST's file (MD5 {found} unpacked, expected {expected}). "
+                f"Move it away and run `nembp data fetch mnist --data-dir {folder}`, or load "
+                "another set of this format with --dataset idx."
+            )
+    return assemble("mnist", parts, request, source=str(folder), attribution=MNIST_BY)
+
+
+def idx_md5(x: NDArray[Any]) -> str:
+    """MD5 sum of the unpacked IDX file that holds the uint8 array `x`."""
+    digest = hashlib.md5(idx_header(x), usedforsecurity=False)
+    digest.update(np.ascontiguousarray(x).data)
+    return digest.hexdigest()

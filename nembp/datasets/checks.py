@@ -1,4 +1,4 @@
-"""Arrays, tables and lists from a user's own program, as finite numbers or labels."""
+"""Values at the door, of files and of a user's own arrays: finite numbers, or labels."""
 
 from __future__ import annotations
 
@@ -9,11 +9,81 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nembp.datasets.dataset import match_columns
+from nembp.datasets.scaling import LARGEST, chunks
+from nembp.datasets.sources import ArrayRows, Rows, Samples, is_mapped
 from nembp.errors import DataError, ShapeError
 
-MISSING = ("None", "nan", "NaN", "<NA>", "NaT")
+
+def check_finite(x: Samples, where: str) -> None:
+    """Raise DataError naming the first NaN, infinity or magnitude above 1e30; in chunks."""
+    for part in chunks(x) if x.dtype.kind == "f" else ():
+        usable = np.abs(x[part]) <= LARGEST  # False for NaN
+        if not usable.all():
+            index = np.argwhere(~usable)[0]
+            value = x[part][tuple(index)]
+            index[0] += part.start
+            position = ", ".join(map(str, index.tolist()))
+            raise DataError(
+                f"{where}: value [{position}] is {value}; expected finite numbers of magnitude up "
+                f"to {LARGEST:g}. Drop the sample, or fill the gap (sklearn.impute.SimpleImputer)"
+            )
 
 
+# -- of files ------------------------------------------------------------------------------------
+def feature_array(x: Samples, where: str, *, transpose: bool | None = None) -> Samples:
+    """Convert samples to uint8 or finite native floats of shape (n, features) or (n, H, W, C).
+
+    uint8, float32 and float64 are not copied; other integers become the smallest float that
+    holds them exactly (64-bit ones are rounded to float64), those of a file as they are read.
+    """
+    dtype = _real_dtype(x, where)
+    if not 1 <= x.ndim <= 4 or (isinstance(x, Rows) and (x.ndim % 2 or x.dtype != dtype)):
+        raise DataError(
+            f"{where}: {x.dtype} of shape {x.shape}; expected images (n, height, width[, channels])"
+            " or a table (n, features)"
+        )
+    if not isinstance(x, Rows):
+        if x.ndim % 2:
+            x = x[:, np.newaxis] if x.ndim == 1 else x[..., np.newaxis]
+        if transpose:
+            if x.ndim != 4:
+                raise DataError(f"{where}: transpose is for images, not for shape {x.shape}")
+            x = np.swapaxes(x, 1, 2)
+        if not is_mapped(x):
+            x = np.ascontiguousarray(x, dtype)
+        elif x.dtype != dtype:
+            x = ArrayRows(x, dtype)
+    if 0 in x.shape[1:]:
+        raise DataError(f"{where}: shape {x.shape}; expected at least one value per sample")
+    check_finite(x, where)
+    return x
+
+
+def target_array(y: NDArray[Any], where: str) -> NDArray[Any]:
+    """Convert regression targets to finite native floats of shape (n, outputs)."""
+    dtype = _real_dtype(y, where)
+    y = y.astype(np.float32 if dtype == np.uint8 else dtype, copy=False)
+    if y.ndim == 1:
+        y = y[:, np.newaxis]
+    if y.ndim != 2 or y.shape[1] == 0:
+        raise DataError(f"{where}: shape {y.shape}; expected (n,) or (n, outputs)")
+    check_finite(y, where)
+    return y
+
+
+def _real_dtype(x: Samples, where: str) -> np.dtype[Any]:
+    """Return what real numbers are converted to: uint8, float32 or float64."""
+    kind, size = x.dtype.kind, x.dtype.itemsize
+    if kind not in "fiub" or (kind == "f" and size > 8):
+        raise DataError(
+            f"{where}: dtype {x.dtype}; expected real numbers of at most 64 bits (uint8 for images)"
+        )
+    if x.dtype == np.uint8:
+        return x.dtype
+    return np.dtype(np.float32 if size <= (4 if kind == "f" else 2) else np.float64)
+
+
+# -- of a user's own arrays ----------------------------------------------------------------------
 def column_names(X: Any) -> tuple[str, ...]:
     """Return the names of a table's columns; () where they are no text, or X is no table."""
     names = tuple(getattr(X, "columns", ()))
@@ -27,14 +97,8 @@ def check_inputs(
 
     X is a list of rows, a NumPy or CuPy array, a sparse matrix or a pandas or Polars table, of
     shape (n, ...); messages call it ``name``. A sample must have ``inputs`` values, and a table
-    ``columns``, which are put in this order, others left out.
-
-    Raises
-    ------
-    DataError
-        If it holds no samples, text, dates, complex numbers, or a NaN or infinity.
-    ShapeError
-        If its rows have different lengths, or not ``inputs`` values.
+    ``columns``, which are put in this order, others left out. DataError or ShapeError says what is
+    wrong.
     """
     x = as_array(X, name)
     if x.ndim < 2:
@@ -96,7 +160,8 @@ def as_array(value: Any, name: str, *, text: bool = False) -> NDArray[Any]:
 def _plain(array: NDArray[Any], name: str, text: bool) -> NDArray[Any]:
     """Return an array of objects as one of numbers, or of labels."""
     values = array.ravel().tolist()
-    missing = [not isinstance(v, str) and str(v) in MISSING for v in values]
+    marks = ("None", "nan", "NaN", "<NA>", "NaT")
+    missing = [not isinstance(v, str) and str(v) in marks for v in values]
     if text and any(missing):
         row = missing.index(True) // (array.size // len(array))
         raise DataError(f"{name} has no value in row {row}; remove such rows, or name the class")
@@ -110,14 +175,3 @@ def _plain(array: NDArray[Any], name: str, text: bool) -> NDArray[Any]:
             f"{name} holds what is not a number ({error}); encode text columns first, as by "
             "sklearn.preprocessing.OneHotEncoder, and give dates in seconds"
         ) from error
-
-
-def check_finite(array: NDArray[Any], name: str) -> None:
-    """Raise a DataError that says where a value is missing or infinite."""
-    if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
-        table = array.reshape(len(array), -1)
-        row, column = np.argwhere(~np.isfinite(table))[0]
-        raise DataError(
-            f"{name} holds {table[row, column]} in row {row}, column {column}; remove such rows, "
-            "or fill the gaps, as by sklearn.impute.SimpleImputer"
-        )

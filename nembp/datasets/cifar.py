@@ -6,9 +6,8 @@ plane of 32 x 32, row by row (A. Krizhevsky, https://www.cs.toronto.edu/~kriz/ci
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
+import pickletools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,8 @@ _FRESH = "Unpack the official archive again."
 class Layout:
     """One of the forms in which a set is published: its folder, archive, and records in each file.
 
-    `names` is the file of class names, `skip` the number of label bytes before a record's pixels;
-    pickles have none, but the keys of their labels and class names.
+    `names` is the file of class names. Binary files have `skip` bytes of labels before a record's
+    pixels, pickles the keys of their labels and class names.
     """
 
     folder: str
@@ -91,9 +90,9 @@ def _load(
 ) -> Dataset:
     folder, layout = _find(request.path(name), layouts, name, title)
     names = _class_names(folder / layout.names, layout, classes)
-    train, test = (_read(folder, files, layout, classes) for files in (layout.train, layout.test))
+    parts = [_read(folder, files, layout, classes) for files in (layout.train, layout.test)]
     by = ATTRIBUTION.format(title)
-    return assemble(name, train, test, request, source=str(folder), attribution=by, classes=names)
+    return assemble(name, parts, request, source=str(folder), attribution=by, classes=names)
 
 
 def _find(path: Path, layouts: tuple[Layout, ...], name: str, title: str) -> tuple[Path, Layout]:
@@ -123,11 +122,8 @@ def _find(path: Path, layouts: tuple[Layout, ...], name: str, title: str) -> tup
                 f"{path / layout.archive}: is packed. Unpack it: tar -xf {path / layout.archive} "
                 f"-C {path}"
             )
-    first, second = layouts
-    raise DataError(
-        f"{path}: no {title} here; expected the folder {wanted}, with {', '.join(first.files)} "
-        f"(binary version) or {', '.join(second.files)} (Python version). {fetch}"
-    )
+    files = " or ".join(", ".join(layout.files) for layout in layouts)
+    raise DataError(f"{path}: no {title} here; expected the folder {wanted}, with {files}. {fetch}")
 
 
 def _class_names(path: Path, layout: Layout, classes: int) -> tuple[str, ...]:
@@ -139,15 +135,11 @@ def _class_names(path: Path, layout: Layout, classes: int) -> tuple[str, ...]:
             raw = [line.strip() for line in file.read(1 << 16).split(b"\n") if line.strip()]
     # a pickle's names may all be one long text
     raw = [name for name in raw if isinstance(name, bytes) and 0 < len(name.strip()) < 1000]
-    try:
-        names = [name.decode() for name in raw]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: class names are no text ({error.reason}). {_FRESH}") from error
-    if len(names) != classes or len(set(names)) != classes:
-        raise DataError(
-            f"{path}: {len(set(names))} different class names; expected {classes}. {_FRESH}"
-        )
-    return tuple(names)
+    with parsing(f"{path}: class names are no text", _FRESH):
+        names = tuple(dict.fromkeys(name.decode() for name in raw))
+    if not len(raw) == len(names) == classes:
+        raise DataError(f"{path}: {len(names)} different class names; expected {classes}. {_FRESH}")
+    return names
 
 
 def _read(folder: Path, files: dict[str, int], layout: Layout, classes: int) -> Raw:
@@ -198,23 +190,17 @@ def _pickled(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8],
 
 
 # -- pickles -------------------------------------------------------------------------------------
-# A pickle is a program, and pickle.load runs it. Here the only names that it can find stand for
-# NumPy's array of bytes, and none of them does anything but keep what it is given; of the
-# instructions there are those of plain data. Python's own unpickler in Python is used, since the
-# memo of that in C takes as much memory as an index asks for.
+# A pickle is a program, and pickle.load runs it. Here its instructions are read, and those of plain
+# data followed; the only names that it may ask for stand for NumPy's array of bytes.
 _MOST_BYTES = 1 << 28  # CIFAR-100's largest file has 155 million
-_MOST_READS = 3_000_000  # CIFAR-100's largest file takes 0.9 million
-_PLAIN = (
-    "PROTO STOP MARK POP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 BINSTRING "
-    "SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINUNICODE EMPTY_DICT EMPTY_LIST APPEND APPENDS "
-    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE"
-)
+_MOST_STEPS = 3_000_000  # CIFAR-100's largest file takes 0.4 million
+_VALUES = ("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "BINBYTES", "SHORT_BINBYTES")
 
 
 class _Array:
     """An array, or its dtype, as far as a pickle describes it."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, arguments: Any) -> None:
         self.arguments, self.state = arguments, None
 
     def table(self) -> NDArray[np.uint8] | None:
@@ -236,69 +222,69 @@ _KNOWN = {
 }
 
 
-def _refuse(unpickler: Any) -> None:
-    raise pickle.UnpicklingError("an instruction that plain data does not need")
+def _followed(content: bytes) -> Any:
+    """Return what a pickle describes; any error if that is not plain data."""
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[int, Any] = {}
 
+    def taken(start: int) -> list[Any]:
+        items = stack[start:]
+        del stack[start:]
+        return items
 
-def _set_items(unpickler: Any) -> None:
-    _update(unpickler, unpickler.pop_mark())
-
-
-def _set_item(unpickler: Any) -> None:
-    value, key = unpickler.stack.pop(), unpickler.stack.pop()
-    _update(unpickler, [key, value])
-
-
-def _update(unpickler: Any, items: list[Any]) -> None:
-    target, keys = unpickler.stack[-1], items[::2]
-    if type(target) is not dict or any(type(key) not in (bytes, str) for key in keys):
-        raise pickle.UnpicklingError("a key that is no text")  # others may take years to hash
-    target.update(zip(keys, items[1::2], strict=True))
-
-
-def _build(unpickler: Any) -> None:
-    state = unpickler.stack.pop()
-    if not isinstance(target := unpickler.stack[-1], _Array):
-        raise pickle.UnpicklingError("a state for what has none")
-    target.state = state
-
-
-class _Unpickler(pickle._Unpickler):
-    dispatch = dict.fromkeys(range(256), _refuse) | {
-        code: pickle._Unpickler.dispatch[code]
-        for code in [getattr(pickle, name)[0] for name in _PLAIN.split()]
-    }
-    dispatch[pickle.SETITEM[0]], dispatch[pickle.SETITEMS[0]] = _set_item, _set_items
-    dispatch[pickle.BUILD[0]] = _build
-
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in _KNOWN:
-            raise pickle.UnpicklingError(f"it asks for {f'{module}.{name}'!r:.60}")
-        return _KNOWN[f"{module}.{name}"]
-
-
-class _Bytes(io.BytesIO):
-    """A file in memory that is read in so many pieces at most: each instruction takes one."""
-
-    reads = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.reads += 1
-        if self.reads > _MOST_READS:
-            raise pickle.UnpicklingError("longer than any file of CIFAR")
-        return super().read(size)
+    for step, (code, argument, _) in enumerate(pickletools.genops(content)):
+        name: str = code.name
+        value: Any = argument
+        if step > _MOST_STEPS:
+            raise ValueError("longer than any file of CIFAR")
+        if name == "MARK":
+            marks.append(len(stack))
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            memo[value] = stack[-1]
+        elif name in ("APPEND", "APPENDS"):
+            items = taken(marks.pop() if name == "APPENDS" else -1)
+            stack[-1].extend(items)
+        elif name in ("SETITEM", "SETITEMS"):
+            items = taken(marks.pop() if name == "SETITEMS" else -2)
+            if any(type(key) not in (bytes, str) for key in items[::2]):
+                raise ValueError("a key that is no text")  # others may take years to hash
+            stack[-1].update(zip(items[::2], items[1::2], strict=True))
+        elif name == "BUILD" and isinstance(stack[-2], _Array):
+            stack[-2].state = stack[-1]
+            del stack[-1]
+        elif name not in ("PROTO", "STOP"):
+            if name in ("BINSTRING", "SHORT_BINSTRING"):
+                value = value.encode("latin-1")
+            elif name in ("BINGET", "LONG_BINGET"):
+                value = memo[value]
+            elif name in ("NONE", "NEWTRUE", "NEWFALSE"):
+                value = {"NONE": None}.get(name, name == "NEWTRUE")
+            elif name in ("EMPTY_LIST", "EMPTY_DICT"):
+                value = [] if name == "EMPTY_LIST" else {}
+            elif "TUPLE" in name:
+                sizes = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+                start = len(stack) - sizes[name] if name in sizes else marks.pop()
+                value = tuple(taken(start))
+            elif name == "GLOBAL":
+                if (asked := value.replace(" ", ".")) not in _KNOWN:
+                    raise ValueError(f"it asks for {asked!r:.60}")
+                value = _KNOWN[asked]
+            elif name == "REDUCE" and stack[-2] is _Array:
+                value = _Array(taken(-2)[1])
+            elif name not in _VALUES:
+                raise ValueError("an instruction that plain data does not need")
+            stack.append(value)
+    return stack[-1]
 
 
 def read_pickle(path: Path) -> dict[Any, Any]:
     """Read a pickled dictionary of text, numbers, lists and arrays; nothing in it is run."""
     remedy = "Nothing in it was run. Unpack the official archive again, or use its binary version."
-    with reading(path, _FRESH) as file:
-        small = os.fstat(file.fileno()).st_size <= _MOST_BYTES
-        content = file.read() if small else b""
-    with parsing(f"{path}: not a pickle of plain data", remedy):
-        if not small:
-            raise pickle.UnpicklingError("longer than any file of CIFAR")
-        found = _Unpickler(_Bytes(content), encoding="bytes").load()
-    if type(found) is not dict:
-        raise DataError(f"{path}: no dictionary, but {type(found).__name__}. {remedy}")
+    with reading(path, _FRESH) as file, parsing(f"{path}: not a pickle of plain data", remedy):
+        if os.fstat(file.fileno()).st_size > _MOST_BYTES:
+            raise ValueError("longer than any file of CIFAR")
+        found = _followed(file.read())
+        if type(found) is not dict:
+            raise ValueError(f"no dictionary, but {type(found).__name__}")
     return {key.encode() if type(key) is str else key: value for key, value in found.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -64,25 +64,21 @@ class Request:
             if getattr(self, name) not in get_args(kind):
                 known = ", ".join(get_args(kind))
                 raise ArchitectureError(f"{name}={getattr(self, name)!r}: expected one of {known}")
-        size, mark = self.image_size, self.delimiter
-        for holds, message in (
-            (0 < self.test_fraction < 1, f"test_fraction={self.test_fraction}: expected a share "
-             "between 0 and 1, such as 0.2"),
-            (self.seed >= 0, f"seed={self.seed}: expected an integer of at least 0"),
-            (self.limit is None or self.limit >= 1,
-             f"limit={self.limit}: expected at least 1 training sample"),
-            (size is None or (len(size) == 2 and min(size) >= 1),
-             f"image_size={size}: expected (height, width) of at least 1 pixel, as 32x32"),
-            (mark is None or len(mark) == 1 or mark == "tab",
-             f"delimiter={mark!r}: expected one character, or the word tab"),
-            (self.decimal in (None, ".", ","), f"decimal={self.decimal!r}: expected '.' or ','"),
-            (self.max_bytes is None or self.max_bytes >= 1,
-             f"max_bytes={self.max_bytes}: expected at least 1"),
-            ((self.x is None) == (self.y is None),
-             "x and y name two arrays: expected both or neither"),
+        size, mark, limit, most = self.image_size, self.delimiter, self.limit, self.max_bytes
+        for option, holds, expected in (
+            ("test_fraction", 0 < self.test_fraction < 1, "a share between 0 and 1, such as 0.2"),
+            ("seed", self.seed >= 0, "an integer of at least 0"),
+            ("limit", limit is None or limit >= 1, "at least 1 training sample"),
+            ("image_size", size is None or (len(size) == 2 and min(size) >= 1),
+             "(height, width) of at least 1 pixel, as 32x32"),
+            ("delimiter", mark in (None, "tab") or len(str(mark)) == 1,
+             "one character, or the word tab"),
+            ("decimal", self.decimal in (None, ".", ","), "'.' or ','"),
+            ("max_bytes", most is None or most >= 1, "at least 1"),
+            ("x", (self.x is None) == (self.y is None), "both x and y, or neither"),
         ):  # fmt: skip
             if not holds:
-                raise ArchitectureError(message)
+                raise ArchitectureError(f"{option}={getattr(self, option)!r}: expected {expected}")
 
     def check_read_by(self, name: str) -> None:
         """Raise ArchitectureError for options that the reader of this name does not know."""
@@ -258,18 +254,13 @@ def match_columns(
 
 def with_columns(data: Dataset, names: Sequence[str]) -> Dataset:
     """Return a table's data set with its features in the order of `names`; see `match_columns`."""
-    if tuple(names) == data.feature_names:
-        return data
     order = np.array(match_columns(data.feature_names, names, data.source))
-
-    def reordered(value: Any) -> Any:
-        return value if np.ndim(value) == 0 else np.asarray(value)[order]
-
+    pair = (data.x_scaling.offset, data.x_scaling.factor)
     return replace(
         data,
         train=Split(np.asarray(data.train.x)[:, order], data.train.y),
         test=Split(np.asarray(data.test.x)[:, order], data.test.y),
-        x_scaling=Scaling(reordered(data.x_scaling.offset), reordered(data.x_scaling.factor)),
+        x_scaling=Scaling(*(v if np.ndim(v) == 0 else np.asarray(v)[order] for v in pair)),
         feature_names=tuple(names),
     )
 
@@ -310,24 +301,18 @@ def class_indices(
     [2, 0, 1]
     """
     names = [str(k) for k in range(len(classes))] if by_index else list(classes)
-    by_name = {name: index for index, name in enumerate(names)}
-    by_value = {number(name): index for name, index in by_name.items()}
+    index = {number(name): k for k, name in enumerate(names)} | {n: k for k, n in enumerate(names)}
     found = []
     for label in np.asarray(labels, dtype=object).reshape(-1).tolist():
-        if isinstance(label, bytes):
-            text = label.decode("utf-8", "replace").strip()
-        else:
-            text = label.strip() if isinstance(label, str) else repr(float(label))
-        value = number(text)
-        index = by_name.get(text)
-        if index is None and value is not None:
-            index = by_value.get(value)
-        if index is None:
-            kind = f"expected an index from 0 to {len(names) - 1}"
-            if not by_index:
-                kind = f"expected one of the classes {listed(names)}"
+        text = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
+        text = text.strip() if isinstance(text, str) else repr(float(text))
+        place = index.get(text, None if number(text) is None else index.get(number(text)))
+        if place is None:
+            kind = f"expected one of the classes {listed(names)}"
+            if by_index:
+                kind = f"expected an index from 0 to {len(names) - 1}"
             raise DataError(f"{where}: no class {label!r:.60}; {kind}")
-        found.append(index)
+        found.append(place)
     return np.array(found, dtype=np.int64)
 
 
@@ -384,26 +369,7 @@ def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-# -- batches and means ---------------------------------------------------------------------------
-def batch_order(
-    n: int, batch_size: int, generator: np.random.Generator
-) -> Iterator[NDArray[np.intp]]:
-    """Random mini-batches of one epoch: every sample once, the last batch maybe smaller.
-
-    The order is drawn at the call.
-
-    >>> batches = list(batch_order(5, 2, np.random.default_rng(0)))
-    >>> [len(batch) for batch in batches], sorted(np.concatenate(batches).tolist())
-    ([2, 2, 1], [0, 1, 2, 3, 4])
-    """
-    if n < 1 or batch_size < 1:
-        raise ArchitectureError(
-            f"{n} samples in batches of {batch_size}: expected at least 1 of each"
-        )
-    order = generator.permutation(n).astype(np.intp, copy=False)
-    return (order[start : start + batch_size] for start in range(0, n, batch_size))
-
-
+# -- means ---------------------------------------------------------------------------------------
 def class_means(
     split: Split, scaling: Scaling, classes: int | Sequence[str]
 ) -> NDArray[np.float64]:

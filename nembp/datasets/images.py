@@ -66,24 +66,13 @@ def read_image(
 ) -> NDArray[Any]:
     """Read one image file, (height, width, channels); a photograph is turned as its camera says.
 
-    Returned are uint8, or uint16 of 16-bit grey. Refused are files that are missing, damaged or of
-    another format, see-through in places, an animation, or in colours of 16 bits.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    size : (height, width) or None
-        What it must have, or is brought to; None for any.
-    channels : int or None
-        1 (grey) or 3 (RGB), to which colours are converted; None for what the file has.
-    resize : bool, default False
-        Whether another size is scaled to `size`, with the proportions kept and what sticks out
-        cut off alike on both sides.
-    remedy : str
-        What `size` is, and what to do, for the message about another one.
+    Returned are uint8, or uint16 of 16-bit grey. `size` (height, width) is what it must have, or,
+    to `resize`, is scaled to, with the proportions kept and what sticks out cut off alike on both
+    sides; `channels` 1 (grey) or 3 (RGB); None for what the file has. `remedy` says what `size` is.
+    Refused are files that are missing, damaged or of another format, see-through in places, an
+    animation, or in colours of 16 bits.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     # of damaged files Pillow raises nearly anything, and warns of metadata
     damage = parsing(f"{path}: damaged image", "Get a fresh copy.")
@@ -112,38 +101,23 @@ def read_image(
                     f"{most:,} pixels. Make it smaller. Or, if you trust it, allow more with "
                     "--max-bytes."
                 )
-            if size is not None and not resize and sorted(found) != sorted(size):
-                raise DataError(_other_size(path, found, size, remedy))
             image.verify()  # a PNG's checksums, which decoding passes over
         file.seek(0)
         with Image.open(file, formats=_FORMATS) as image:
-            pixels = _decoded(image, channels, path)
-        if size is None or pixels.shape[:2] == size:
-            return pixels
-        if not resize:
-            raise DataError(_other_size(path, found, size, remedy))
-        colours, eight_bits = pixels.shape[2], pixels.dtype == np.uint8
-        if not eight_bits or colours == 1:
-            pixels = pixels[..., 0]  # 16 bits are grey
-        if not eight_bits:
-            pixels = pixels.astype(np.float32)  # Pillow resizes no 16 bits
-        drawn = Image.fromarray(pixels)
-        fitted = np.asarray(ImageOps.fit(drawn, (size[1], size[0]), Image.Resampling.BICUBIC))
-        if eight_bits:
-            return fitted.reshape(*size, colours)
-        grey = np.rint(np.clip(fitted, 0, 65535)).astype(np.uint16)[..., np.newaxis]
-        return np.asarray(grey.repeat(colours, axis=2))
+            pixels = _decoded(image, size if resize else None, channels, path)
+        if size is not None and pixels.shape[:2] != size:
+            raise DataError(
+                f"{path}: {found[0]} x {found[1]} pixels (width x height); expected "
+                f"{size[1]} x {size[0]}, {remedy}"
+            )
+        return pixels
 
 
-def _other_size(path: Path, found: Sequence[int], size: Sequence[int], remedy: str) -> str:
-    return (
-        f"{path}: {found[0]} x {found[1]} pixels (width x height); expected {size[1]} x {size[0]}, "
-        f"{remedy}"
-    )
-
-
-def _decoded(image: Image, channels: int | None, path: Path) -> NDArray[Any]:
-    from PIL import ImageOps
+def _decoded(
+    image: Image, size: tuple[int, ...] | None, channels: int | None, path: Path
+) -> NDArray[Any]:
+    """Return the pixels, brought to a size and to so many channels."""
+    from PIL import Image, ImageOps
 
     grey16 = image.mode.startswith("I")
     modes = str([tile[3] for tile in getattr(image, "tile", ())])  # in which the pixels are stored
@@ -153,23 +127,28 @@ def _decoded(image: Image, channels: int | None, path: Path) -> NDArray[Any]:
             "expected 8 bits, or 16-bit grey. Convert it, or save all as an array (.npy)."
         )
     ImageOps.exif_transpose(image, in_place=True)
-    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (
-        255,
-        255,
-    ):
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    if alpha is not None and alpha.getextrema() != (255, 255):
         raise DataError(
             f"{path}: is see-through in places, so its pixels depend on what lies behind; expected "
             "an opaque image. Flatten it onto the background that the training images have."
         )
     if channels is None:
         channels = 1 if grey16 or image.mode in ("1", "L", "LA") else 3
+    plain: Image.Image
     if grey16:
         wide = np.asarray(image, np.int64)
         if wide.size and (wide.min() < 0 or wide.max() > 65535):
             raise DataError(f"{path}: pixels of 32 bits; expected 8 or 16. Convert it.")
-        return wide.astype(np.uint16)[..., np.newaxis].repeat(channels, axis=2)
-    mode = "L" if channels == 1 else "RGB"
-    pixels = np.asarray(image if image.mode == mode else image.convert(mode), np.uint8)
+        plain = Image.fromarray(wide.astype(np.float32))  # Pillow resizes no 16 bits
+    else:
+        plain = image.convert("L" if channels == 1 else "RGB")
+    if size is not None:
+        plain = ImageOps.fit(plain, (size[1], size[0]), Image.Resampling.BICUBIC)
+    pixels = np.asarray(plain)
+    if grey16:
+        grey = np.rint(np.clip(pixels, 0, 65535)).astype(np.uint16)
+        return np.asarray(grey[..., np.newaxis].repeat(channels, axis=2))
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
@@ -219,48 +198,43 @@ def load_images(request: Request) -> Dataset:
     folder = request.folder("images", f"a folder of class folders: {_LAYOUT}")
     parts, notes = _parts(folder)
     classes = sorted_names(list(parts[0].files))
-    for part in parts[1:]:
-        unknown = [name for name in part.files if name not in classes]
-        if unknown:
+    for name in parts[-1].files:
+        if name not in classes:
             raise DataError(
-                f"{part.folder / unknown[0]}: class {unknown[0]!r} has no training images; "
-                f"expected the classes of {parts[0].folder}"
+                f"{parts[-1].folder / name}: class {name!r} has no training images; expected the "
+                f"classes of {parts[0].folder}"
             )
     passed = sum((part.passed for part in parts), Counter())
     if passed:
         kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in passed.most_common())
         notes.append(f"{folder}: {passed.total()} files are no images and were not read: {kinds}.")
+    files = [[path for name in classes for path in part.files.get(name, [])] for part in parts]
     raws = []
-    paths = [[path for name in classes for path in part.files.get(name, [])] for part in parts]
-    for part, x in zip(parts, _decoded_parts(paths, request.image_size), strict=True):
+    for part, x in zip(parts, _decoded_parts(files, request.image_size), strict=True):
         counts = [len(part.files.get(name, [])) for name in classes]
         y = np.repeat(np.arange(len(classes)), counts)
         raws.append(Raw(x, y, str(part.folder), str(part.folder)))
     if raws[0].x.dtype != np.uint8:
         notes.append(f"{folder}: 16-bit pixels, scaled from the range of the training images.")
-    train, test = raws[0], raws[1] if len(raws) == 2 else None
-    return assemble(
-        "images", train, test, request, source=str(folder), classes=classes, notes=notes
-    )
+    return assemble("images", raws, request, source=str(folder), classes=classes, notes=notes)
 
 
 def _parts(folder: Path) -> tuple[list[_Part], list[str]]:
     """Find the training folder, and the test folder where there is one, with their files."""
     named = {name.lower().replace("-", "_"): name for name in _entries(folder)[0]}
-    trains = [named[name] for name in _TRAIN if name in named]
-    trains = [name for name in trains if _entries(folder / name)[0]]
-    if not trains:
+
+    def first(splits: Sequence[str]) -> list[str]:
+        found = [named[split] for split in splits if split in named]
+        return [name for name in found if _entries(folder / name)[0]][:1]
+
+    if not (train := first(_TRAIN)):
         return [_part(folder)], []
-    tests = [named[name] for name in _TESTS if name in named]
-    tests = [name for name in tests if _entries(folder / name)[0]]
-    notes = []
-    used = {trains[0], *tests[:1]}
-    if len(used) == 2 and named.get("test") not in used:
-        notes.append(f"{folder}: {tests[0]!r} is the test part.")
-    if rest := [name for name in named.values() if name not in used]:
+    test, notes = first(_TESTS), []
+    if test and test != [named.get("test")]:
+        notes.append(f"{folder}: {test[0]!r} is the test part.")
+    if rest := [name for name in named.values() if name not in train + test]:
         notes.append(f"{folder}: the folders {listed(sorted(rest))} are not used.")
-    parts = [_part(folder / trains[0])]
-    return [*parts, *(_part(folder / name, 1) for name in tests[:1])], notes
+    return [_part(folder / train[0]), *(_part(folder / name, 1) for name in test)], notes
 
 
 def _entries(folder: Path, *, links: bool = True) -> tuple[list[str], list[str]]:
@@ -288,8 +262,7 @@ def _part(folder: Path, least: int = 2) -> _Part:
             f"{folder}: {len(names)} class folders; expected at least {least} of them: {_LAYOUT}"
         )
     part = _Part(folder, passed=Counter(Path(name).suffix.lower() for name in beside))
-    inside = {name: _entries(folder / name) for name in names}
-    same = {tuple(folders) for folders, _ in inside.values()}
+    same = {tuple(_entries(folder / name)[0]) for name in names}
     if len(names) > 1 and len(same) == 1 and same != {()}:
         raise DataError(
             f"{folder}: the folders {listed(names, 4)} all hold {listed(min(same), 4)}, so they "
@@ -299,28 +272,23 @@ def _part(folder: Path, least: int = 2) -> _Part:
     for name in names:
         if not name.isprintable():
             raise DataError(f"{folder}: class folder {name!r}: not a printable name. Rename it.")
-        files: list[Path] = []
-        _collect(folder / name, files, part.passed)
-        if not files:
+        part.files[name] = _collected(folder / name, part.passed)
+        if not part.files[name]:
             raise DataError(
                 f"{folder / name}: no image files; expected {', '.join(SUFFIXES)}, or no folder of "
                 "this name"
             )
-        part.files[name] = files
     return part
 
 
-def _collect(folder: Path, files: list[Path], passed: Counter[str]) -> None:
-    """Add the image files at any depth, in sorted order, and count the others by suffix."""
+def _collected(folder: Path, passed: Counter[str]) -> list[Path]:
+    """Return the image files at any depth, in sorted order, and count the others by suffix."""
     folders, names = _entries(folder, links=False)
-    for name in names:
-        suffix = Path(name).suffix.lower()
-        if suffix in SUFFIXES:
-            files.append(folder / name)
-        else:
-            passed[suffix] += 1
+    files = [folder / name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    passed.update(Path(n).suffix.lower() for n in names if folder / n not in files)
     for name in folders:
-        _collect(folder / name, files, passed)
+        files += _collected(folder / name, passed)
+    return files
 
 
 # -- pixels --------------------------------------------------------------------------------------
@@ -332,28 +300,24 @@ def _decoded_parts(parts: list[list[Path]], image_size: tuple[int, int] | None) 
     """Decode the images of each part: (n, H, W, C), memory-mapped; uint8, or float32 of uint16."""
     first = parts[0][0]
     sample = read_image(first, image_size, None, resize=True)
-    channels = sample.shape[2]
     try:
-        return [_spooled(paths, sample, channels, image_size, first) for paths in parts]
+        return [_spooled(paths, sample, image_size, first) for paths in parts]
     except _ColourError:
-        return [_spooled(paths, sample, 3, image_size, first) for paths in parts]
+        colour = sample[..., :1].repeat(3, axis=2)
+        return [_spooled(paths, colour, image_size, first) for paths in parts]
 
 
 def _spooled(
-    paths: list[Path],
-    sample: NDArray[Any],
-    channels: int,
-    image_size: tuple[int, int] | None,
-    first: Path,
+    paths: list[Path], sample: NDArray[Any], image_size: tuple[int, int] | None, first: Path
 ) -> Samples:
-    """Decode images one by one into a temporary file, and map it."""
-    size, dtype = sample.shape[:2], sample.dtype
+    """Decode images like a sample, the first one, into a temporary file, and map it."""
+    (*size, channels), dtype = sample.shape, sample.dtype
     shape = (len(paths), *size, channels)
     rest = (
         f"the size of {first}. Crop or resize them, or have them resized by image_size "
         f"(--image-size {size[0]}x{size[1]})"
     )
-    needed = int(np.prod(shape)) * dtype.itemsize
+    needed = len(paths) * sample.nbytes
     place = tempfile.gettempdir()
     remedy = "Free some space, or name a folder with more in the environment variable TMPDIR."
     try:
@@ -365,9 +329,8 @@ def _spooled(
             )
         with tempfile.TemporaryFile() as file:
             for path in paths:
-                wanted = channels if channels == 3 else None
-                resize = image_size is not None
-                pixels = read_image(path, size, wanted, resize=resize, remedy=rest)
+                wanted, resize = channels if channels == 3 else None, image_size is not None
+                pixels = read_image(path, tuple(size), wanted, resize=resize, remedy=rest)
                 _check_depth(path, pixels, dtype, first)
                 if pixels.shape[2] != channels:
                     raise _ColourError

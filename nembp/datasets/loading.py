@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from nembp.datasets.dataset import Dataset, ImageOrder, Request, ScalingName, Task
+from nembp.datasets.dataset import Dataset, Request
 from nembp.errors import ArchitectureError
 from nembp.files import unpacking
 
@@ -58,26 +58,7 @@ def available() -> dict[str, str]:
     return _BUILT_IN | {name: summary for name, (_, summary) in _REGISTERED.items()}
 
 
-def load(
-    name: str,
-    data_dir: str | os.PathLike[str] | None = None,
-    *,
-    targets: str | Sequence[str] | None = None,
-    task: Task = "auto",
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    limit: int | None = None,
-    scaling: ScalingName = "auto",
-    image_size: tuple[int, int] | None = None,
-    delimiter: str | None = None,
-    header: bool | None = None,
-    decimal: str | None = None,
-    image_order: ImageOrder = "auto",
-    transpose: bool | None = None,
-    x: str | None = None,
-    y: str | None = None,
-    max_bytes: int | None = None,
-) -> Dataset:
+def load(name: str, data_dir: str | os.PathLike[str] | None = None, **options: Any) -> Dataset:
     """Load a data set by name and check it.
 
     Parameters
@@ -147,22 +128,19 @@ def load(
         hint = f"; did you mean --dataset {kind} --data-dir {name}?" if kind else ""
         names = ", ".join(available())
         raise ArchitectureError(f"no data set {name!r}: expected one of {names}{hint}")
-    if targets is not None:
-        targets = (targets,) if isinstance(targets, str) else tuple(targets)
-    request = Request(
-        None if data_dir is None else Path(data_dir), targets, task, test_fraction, seed, limit,
-        scaling, image_size, delimiter, header, decimal, image_order, transpose, x, y, max_bytes,
-    )  # fmt: skip
+    if isinstance(targets := options.get("targets"), Sequence):
+        options["targets"] = (targets,) if isinstance(targets, str) else tuple(targets)
+    request = Request(None if data_dir is None else Path(data_dir), **options)
     if name not in _REGISTERED:
         request.check_read_by(name)
-    with unpacking(max_bytes):
+    with unpacking(request.max_bytes):
         return (_REGISTERED[name][0] if name in _REGISTERED else _built_in(name))(request)
 
 
 def _built_in(name: str) -> Loader:
     """Import the module of a reader when it is used."""
     module: Any
-    if name in ("digits", "mnist"):
+    if name == "digits":
         from nembp.datasets import builtin as module
     elif name in ("cifar10", "cifar100"):
         from nembp.datasets import cifar as module

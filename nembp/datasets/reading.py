@@ -267,7 +267,11 @@ class BatchReader:
             rows, x_scaling = ScaledRows(rows, x_scaling, dtype), Scaling()
         if resident is None:
             on_host = backend.name == "cpu"
-            resident = not mapped if on_host else 2 * rows.nbytes <= backend.free_memory()
+            resident = (
+                not mapped
+                if on_host
+                else 2 * rows.size * rows.dtype.itemsize <= backend.free_memory()
+            )
         self._x: Array = None
         self._prefetch: Prefetch | None = None
         if augmentation or not resident:

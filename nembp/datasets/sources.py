@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nembp.errors import DataError, ShapeError
+from nembp.errors import DataError
 
 
 class Rows(ABC):
@@ -40,11 +40,6 @@ class Rows(ABC):
     def size(self) -> int:
         return math.prod(self.shape)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that all rows would fill in memory."""
-        return self.size * self.dtype.itemsize
-
     @abstractmethod
     def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
         """Write the rows at `index`, which is in range, into `out` (len(index), *sample)."""
@@ -60,21 +55,16 @@ class Rows(ABC):
         _check_range(index, len(self))
         shape = (len(index), *self.shape[1:])
         out = np.empty(shape, self.dtype) if out is None else out
-        if out.dtype != self.dtype or not out.flags.c_contiguous:
-            raise ShapeError(f"a buffer of {out.dtype}; expected a contiguous one of {self.dtype}")
         self._read(index.astype(np.intp, copy=False), out.reshape(shape))
         return out
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read one row (integer) or several (slice, integer or boolean array)."""
-        if isinstance(key, slice):
-            return self.take(np.arange(*key.indices(len(self))))
         index = np.arange(len(self))[key]  # by NumPy's rules
         rows = self.take(np.atleast_1d(index))
         return rows if np.ndim(index) else np.asarray(rows[0])
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        """Read all rows into memory."""
         if copy is False:
             raise ValueError("rows of a file cannot become an array without reading them")
         values = self.take(np.arange(len(self)))
@@ -133,18 +123,13 @@ class JoinedRows(Rows):
     """Rows of several sources, of one dtype and shape of a sample, one after the other."""
 
     def __init__(self, parts: Sequence[Rows]) -> None:
-        kinds = {(part.dtype, part.shape[1:]) for part in parts}
-        if len(kinds) != 1:
-            raise ShapeError(f"sources that differ cannot be joined: {sorted(map(str, kinds))}")
-        self.parts = tuple(parts)
-        self.ends = np.cumsum([len(part) for part in parts])
+        self.parts, self.ends = parts, np.cumsum([len(part) for part in parts])
         self.shape, self.dtype = (int(self.ends[-1]), *parts[0].shape[1:]), parts[0].dtype
 
     def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
         owner = np.searchsorted(self.ends, index, side="right")
         for number in np.unique(owner).tolist():
-            mine = np.flatnonzero(owner == number)
-            part = self.parts[number]
+            mine, part = np.flatnonzero(owner == number), self.parts[number]
             local = index[mine] - (self.ends[number] - len(part))
             if len(mine) == len(index):
                 part._read(local, out)
@@ -185,7 +170,6 @@ def is_mapped(x: Samples) -> bool:
 
 
 def _mapped_file(x: Any) -> np.memmap[Any, Any] | None:
-    """Return the mapping that an array is a view of, if it is one."""
     while isinstance(x, np.ndarray) and not isinstance(x, np.memmap):
         x = x.base
     return x if getattr(x, "_mmap", None) is not None else None  # a copy of a memmap has none

@@ -19,8 +19,7 @@ def random_bits(seed: int, name: str) -> np.random.PCG64:
 def shuffled(n: int, bits: np.random.PCG64) -> NDArray[np.intp]:
     """Return a random order of 0..n-1, the same in every NumPy version.
 
-    `Generator.permutation` may change between versions; the raw bits of a bit generator may not,
-    so a split made from them lasts.
+    `Generator.permutation` may change between versions; the raw bits of a bit generator may not.
 
     >>> shuffled(5, random_bits(0, "example")).tolist()
     [2, 1, 0, 3, 4]
@@ -29,16 +28,19 @@ def shuffled(n: int, bits: np.random.PCG64) -> NDArray[np.intp]:
 
 
 def stratified_choice(
-    labels: NDArray[np.int64], size: int, bits: np.random.PCG64
+    y: NDArray[Any], size: int, bits: np.random.PCG64
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Draw `size` samples in the classes' proportions, at least one of each class 0..K-1.
+    """Draw `size` of the samples; return the indices of those drawn, and of the rest, shuffled.
 
-    Class k gets max(1, size n_k / n) samples, rounded by largest remainders. Returned are the
-    indices of those drawn, and of the rest, in random order. A `size` below K or above n is an
-    ArchitectureError.
+    Of labels (n,), class k of 0..K-1 gets max(1, size n_k / n) samples, rounded by largest
+    remainders; a `size` below K or above n is an ArchitectureError. Targets (n, outputs) have no
+    classes.
     """
-    n = len(labels)
-    counts = np.bincount(labels)
+    n = len(y)
+    if y.ndim > 1:
+        order = shuffled(n, bits)
+        return order[:size], order[size:]
+    counts = np.bincount(y)
     if not len(counts) <= size <= n:
         raise ArchitectureError(
             f"{size} samples cannot be drawn with each of {len(counts)} classes among them: "
@@ -46,15 +48,15 @@ def stratified_choice(
         )
     take = _apportion(counts, size)
     order = shuffled(n, bits)
-    drawn = labels[order]
+    drawn = y[order]
     by_class = np.argsort(drawn, kind="stable")
     rank = np.empty(n, dtype=np.int64)
     first = np.cumsum(counts) - counts
     rank[by_class] = np.arange(n) - first[drawn[by_class]]
     chosen = rank < take[drawn]
     # the classes' quotas fill up at different times, so either part begins and ends unevenly
-    parts = (order[chosen], order[~chosen])
-    return parts[0][shuffled(len(parts[0]), bits)], parts[1][shuffled(len(parts[1]), bits)]
+    kept, rest = order[chosen], order[~chosen]
+    return kept[shuffled(len(kept), bits)], rest[shuffled(len(rest), bits)]
 
 
 def _apportion(counts: NDArray[Any], size: int) -> NDArray[np.int64]:

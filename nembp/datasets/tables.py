@@ -10,7 +10,7 @@ import os
 import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,24 +91,19 @@ def open_table(path: Path, request: Request) -> Iterator[Table]:
         reader: Any = None
         try:
             lines = list(itertools.islice(_lines(text), _FIRST))
-            skipped = bool(lines) and re.fullmatch(r'"?sep=(.)"?', lines[0].rstrip("\r\n"))
-            delimiter = {None: None, "tab": "\t"}.get(request.delimiter, request.delimiter)
-            if skipped:
-                lines = lines[1:]
-                delimiter = delimiter or skipped[1]
-            if delimiter is None:
-                delimiter = _delimiter(lines, str(path))
+            said = re.fullmatch(r'"?sep=(.)"?', lines[0].rstrip("\r\n")) if lines else None
+            delimiter = "\t" if request.delimiter == "tab" else request.delimiter
+            delimiter = delimiter or (said[1] if said else _delimiter(lines, str(path)))
             text.seek(0)
-            if skipped:
+            if said:
                 text.readline()
-            reader = csv.reader(
-                text, delimiter=delimiter, strict=True, skipinitialspace=delimiter == " "
-            )
-            rows = ((reader.line_num + bool(skipped), row) for row in reader if row)
+            spaced = delimiter == " "
+            reader = csv.reader(text, delimiter=delimiter, strict=True, skipinitialspace=spaced)
+            rows = ((reader.line_num + bool(said), row) for row in reader if row)
             first = list(itertools.islice(rows, _FIRST))
             if not first:
                 raise DataError(f"{path}: empty; expected a header row and a row per sample")
-            if "\0" in "".join(map("".join, (row for _, row in first))):
+            if any("\0" in cell for _, row in first for cell in row):
                 raise DataError(f"{path}: not text (NUL bytes). Save it as CSV in UTF-8.")
             parse = _comma_number if request.decimal == "," else number
             header, notes = _header([row for _, row in first], request, parse, str(path))
@@ -157,39 +152,32 @@ def _comma_number(cell: str) -> float | None:
 
 
 def _delimiter(lines: list[str], where: str) -> str:
-    """Find the delimiter that cuts the first rows into equally many cells, as many as it can."""
-    found: dict[str, list[list[str]]] = {}
-    agreeing: dict[str, tuple[float, int]] = {}
+    """Find the delimiter that cuts most of the first rows into equally many cells, and into most.
+
+    Of several that cut all of them so, a comma that may be in numbers only is none.
+    """
+    found: dict[str, tuple[float, int]] = {}
+    in_numbers = {}
     for mark in _DELIMITERS:
-        try:
+        with suppress(csv.Error):
             rows = [row for row in csv.reader(lines, delimiter=mark) if row]
-        except csv.Error:
-            continue
-        if not rows or len(rows[0]) < 2:
-            continue
-        # a quoted cell may go on after the last of these lines
-        whole = rows[:-1] if len(lines) == _FIRST and len(rows) > 2 else rows
-        alike = sum(len(row) == len(rows[0]) for row in whole)
-        agreeing[mark] = (alike / len(whole), len(rows[0]))
-        if alike == len(whole):
-            found[mark] = whole
-    if not found:  # a row is damaged, and will be named
-        return max(agreeing, key=lambda mark: agreeing[mark], default=",")
-    most = max(len(rows[0]) for rows in found.values())
-    best = [mark for mark, rows in found.items() if len(rows[0]) == most]
-    if len(best) > 1:  # decimal commas, of which each number may have one
-        best = [mark for mark in best if mark != "," and _has_decimal_commas(found[mark])] or best
-    if len(best) > 1:
-        raise DataError(
-            f"{where}: cells are separated by one of {listed(best)}, but the rows do not tell by "
-            "which; say it with delimiter (--delimiter)"
-        )
-    return best[0]
-
-
-def _has_decimal_commas(rows: list[list[str]]) -> bool:
-    cells = [cell.strip() for row in rows[1:] for cell in row if "," in cell]
-    return bool(cells) and all(_DECIMAL_COMMA.fullmatch(cell) for cell in cells)
+            # a quoted cell may go on after the last of these lines
+            whole = rows[:-1] if len(lines) == _FIRST and len(rows) > 2 else rows
+            if rows and len(rows[0]) > 1:
+                alike = sum(len(row) == len(rows[0]) for row in whole)
+                found[mark] = alike / len(whole), len(rows[0])
+                cells = [cell.strip() for row in whole[1:] for cell in row if "," in cell]
+                in_numbers[mark] = bool(cells) and all(map(_DECIMAL_COMMA.fullmatch, cells))
+    top = max(found.values(), default=(0.0, 0))
+    best = [mark for mark in found if found[mark] == top]
+    if len(best) > 1 and top[0] == 1:
+        best = [mark for mark in best if mark != "," and in_numbers[mark]] or best
+        if len(best) > 1:
+            raise DataError(
+                f"{where}: cells are separated by one of {listed(best)}, but the rows do not tell "
+                "by which; say it with delimiter (--delimiter)"
+            )
+    return best[0] if best else ","  # where no two rows agree, a damaged one will be named
 
 
 def _header(
@@ -207,15 +195,15 @@ def _header(
     columns = list(zip(*(row for row in rows[1:] if len(row) == width), strict=True))
     numbers = [parse(cell) for cell in cells]
     found = [value for value in numbers if value is not None]
+    if not found or set(request.targets or ()) & set(cells):
+        return None, []
     named = any(
         value is None and cell.lower() not in MISSING and all(parse(c) is not None for c in below)
         for cell, value, below in zip(cells, numbers, columns, strict=False)
     )
     counted = len(found) > 1 and found in [[*range(s, s + len(found))] for s in (0, 1)]
-    if not found or set(request.targets or ()) & set(cells):
-        return None, []
     if named or counted:
-        doubtful = counted or all(value is not None for value in numbers[:-1])
+        doubtful = counted or None not in numbers[:-1]
         note = f"{where}: the first row, {listed(cells, 4)}, is taken for the columns' names; "
         return None, [note + "--no-header makes it a sample."] if doubtful else []
     return names, [
@@ -247,14 +235,10 @@ def load_csv(request: Request) -> Dataset:
     they are one-hot. Every feature must be a finite number.
     """
     path = request.path("csv")
-    paths = _pair(path) or [only_file(path, SUFFIXES)]
     columns = _Columns(request)
-    raws = [columns.read(part) for part in paths]
-    train, test = raws[0], raws[1] if len(raws) == 2 else None
     return assemble(
         "csv",
-        train,
-        test,
+        [columns.read(part) for part in _pair(path) or [only_file(path, SUFFIXES)]],
         request,
         source=str(path),
         target_names=columns.targets,
@@ -265,13 +249,8 @@ def load_csv(request: Request) -> Dataset:
 
 def _pair(folder: Path) -> list[Path]:
     """Return train.csv and test.csv of a folder, in any case and with any of the suffixes."""
-    if not os.path.isdir(folder):
-        return []
-    found = {
-        path.stem.lower(): path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in SUFFIXES
-    }
+    paths = sorted(folder.iterdir()) if os.path.isdir(folder) else []
+    found = {path.stem.lower(): path for path in paths if path.suffix.lower() in SUFFIXES}
     return [found["train"], found["test"]] if {"train", "test"} <= found.keys() else []
 
 
@@ -279,15 +258,14 @@ class _Columns:
     """Which columns are features and targets, and what the targets turned out to be."""
 
     def __init__(self, request: Request) -> None:
-        self.request = request
+        self.request, self.auto = request, request.task == "auto"
         self.features: tuple[str, ...] = ()
         self.targets: tuple[str, ...] = ()
-        self.labels: list[str] = []  # in order of appearance
-        self.codes: dict[str, int] = {}
+        self.codes: dict[str, int] = {}  # of labels, in order of appearance
         self.notes: list[str] = []
-        self.first = ""  # the cell that decided what the target is
+        self.remedy = "Expected numbers as in the first row (--task classification)."
         self.classification: bool | None = (  # None: the first row decides
-            None if request.task == "auto" else request.task == "classification"
+            None if self.auto else request.task == "classification"
         )
 
     def read(self, path: Path) -> Raw:
@@ -307,7 +285,7 @@ class _Columns:
                     y.append(self._target(row[place], line, name, table))
         where = f"{path}: column {', '.join(map(repr, self.targets))}"
         matrices = _matrix(x, len(features)), _matrix(y, len(targets))
-        return Raw(*matrices, str(path), where, self.labels)
+        return Raw(*matrices, str(path), where, list(self.codes))
 
     def _choose(self, header: list[str], path: Path) -> None:
         if len(header) < 2:
@@ -336,37 +314,28 @@ class _Columns:
         """Parse a target: its number, or the code of its label."""
         label = cell.strip()
         if self.classification is None:
-            self.first = label
             self.classification = bool(label) and table.parse(cell) is None
-        auto = self.request.task == "auto"
-        if not self.classification:
-            value = table.parse(cell)
-            if value is not None and math.isfinite(value):
-                return value
-            remedy = "Expected numbers as in the first row"
-            if auto and self.first:
-                remedy += f", {self.first!r:.60}; or, for labels, task='classification'"
-            return table.number(cell, line, name, f"{remedy} (--task classification).")
-        value = table.parse(cell) if auto else None
-        number_among_names = value is not None and not math.isnan(value)
-        if label and not number_among_names:
-            if label not in self.codes:
-                self.codes[label] = len(self.labels)
-                self.labels.append(label)
-            return self.codes[label]
-        where = f"{table.path}, row {line}, column {name!r:.60}"
-        if number_among_names:
-            raise DataError(
-                f"{where}: number {cell!r:.60} among text labels. "
-                "If it is a label, say task='classification' (--task classification)."
+            self.remedy = (
+                f"Expected numbers as in the first row, {label!r:.60}; or, for labels, "
+                "task='classification' (--task classification)."
             )
-        raise DataError(f"{where}: empty cell; expected a label. Fill it in or drop the row.")
+        if not self.classification:
+            return table.number(cell, line, name, self.remedy)
+        value = table.parse(cell) if self.auto else None
+        fault = "" if label else "empty cell; expected a label. Fill it in or drop the row."
+        if value is not None and not math.isnan(value):
+            fault = (
+                f"number {cell!r:.60} among text labels. If it is a label, say "
+                "task='classification' (--task classification)."
+            )
+        if fault:
+            raise DataError(f"{table.path}, row {line}, column {name!r:.60}: {fault}")
+        return self.codes.setdefault(label, len(self.codes))
 
 
 def _matrix(values: array[float], width: int) -> NDArray[np.float64]:
-    if not values:
-        return np.empty((0, width))
-    return np.frombuffer(values, dtype=np.float64).reshape(-1, width)
+    flat = np.frombuffer(values, np.float64) if values else np.empty(0)
+    return flat.reshape(-1, width)
 
 
 # -- new samples for a model ---------------------------------------------------------------------
