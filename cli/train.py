@@ -82,7 +82,7 @@ def train(
         more: dict[str, Any] = {
             "checkpoint_every": checkpoint_every,
             "on_start": progress.start,
-            "on_epoch": progress.row,
+            "on_row": progress.row,
             "on_end": progress.report(_report, as_json=as_json),
             "on_note": progress.note,
         }

@@ -16,7 +16,7 @@ from PIL import Image
 
 from nembp.runs.config import from_toml
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.sampling import load_generator
+from nembp.runs.predicting import load_run
 
 FILES = {
     "config.toml", "metrics.jsonl", "generator.npz", "discriminator.npz", "summary.json",
@@ -68,7 +68,7 @@ def test_every_kind_runs_and_leaves_its_folder(kind):
         assert gif.n_frames == 4
     with Image.open("a/samples.png") as picture:
         assert picture.size == (560, 620)
-    assert np.all(np.isfinite(load_generator("a").net.parameters))
+    assert np.all(np.isfinite(load_run("a", player="generator").net.parameters))
 
 
 def test_images_of_digits(judges):
@@ -80,7 +80,7 @@ def test_images_of_digits(judges):
                     "the classifier's accuracy"):  # fmt: skip
         assert any(line.startswith(heading) for line in words), heading
     assert 1 <= rows()[-1]["inception_score"] <= 10
-    assert load_generator("a").shape == (8, 8, 1)
+    assert load_run("a", player="generator").settings["sample_shape"] == [8, 8, 1]
     np.save("x.npy", np.zeros((3, 8, 8, 1), np.uint8))
     told = as_json("predict", "a/discriminator.npz", "x.npy")
     assert told["classes"] == [*"0123456789", "generated"]
@@ -123,7 +123,7 @@ def test_a_run_is_repeated_by_its_configuration():
     gan(*SHORT, "--out", "a", "--bidirectional", "both", "--noise", "nem", "--quiet")
     gan("--config", "a/config.toml", "--out", "b", "--quiet")
     gan("--config", "a/config.toml", "--seed", "1", "--out", "c", "--quiet")
-    a, b, c = (load_generator(name).net.parameters for name in "abc")
+    a, b, c = (load_run(name, player="generator").net.parameters for name in "abc")
     assert (a == b).all()
     assert not (a == c).any()
     timing = ("seconds", "iterations_per_second")
@@ -136,7 +136,7 @@ def test_a_run_starts_from_another():
     gan(*SHORT, "--out", "a", "--quiet")
     gan(*SHORT, "--out", "b", "--quiet", "--start", "a", "--iterations", "1", "--learning-rate",
         "1e-9", "--checkpoints", "1")  # fmt: skip
-    a, b = (load_generator(name).net.parameters for name in "ab")
+    a, b = (load_run(name, player="generator").net.parameters for name in "ab")
     np.testing.assert_allclose(a, b, atol=1e-6)
     gan("--start", "a", "--iterations", "1", "--checkpoints", "1", "--out", "c", "--quiet",
         "--device", "cpu", "--kind", "minimax")  # fmt: skip
@@ -218,7 +218,7 @@ def test_divergence_has_its_code_and_keeps_the_last_good_players():
     assert line.startswith("nembp: error: ")
     assert "diverged" in line
     assert "a/generator.npz holds the last good generator" in line
-    assert np.all(np.isfinite(load_generator("a").net.parameters))
+    assert np.all(np.isfinite(load_run("a", player="generator").net.parameters))
     result = run("gan", *SHORT, *wild, "--seeds", "2", "--out", "b", "--json", "--quiet")
     assert result.exit_code == 5
     summary = json.loads(result.stdout)
@@ -235,4 +235,4 @@ def test_an_interrupted_process_keeps_its_players():
     assert f"nembp: error: interrupted after iteration {last}; a/generator.npz holds" in rest
     assert (summary["status"], last >= rows()[-1]["iteration"]) == ("interrupted", True)
     assert {entry.name for entry in Path("a").iterdir()} == FILES
-    assert load_generator("a").config.iterations == 10000000
+    assert load_run("a", player="generator").settings["iterations"] == 10000000

@@ -14,7 +14,7 @@ from PIL import Image
 from nembp.adversarial.data import draw_latent
 from nembp.runs.gan import run_gan
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.sampling import load_generator
+from nembp.runs.predicting import load_run
 
 TINY = {"iterations": 30, "latent": 2, "latent_law": "gaussian", "checkpoints": 2,
         "generator": (16,), "discriminator": (16,), "device": "cpu",
@@ -40,7 +40,7 @@ sample = partial(works, "sample")
 def test_arrays_hold_raw_samples(runs):
     sample(runs / "ring", "-n", "50", "--out", "x.npz")
     found = np.load("x.npz")
-    generator = load_generator(runs / "ring")
+    generator = load_run(runs / "ring", player="generator")
     assert np.array_equal(found["z"], draw_latent(50, 2, 0))
     expected = generator.net.predict(found["z"]) / 2  # the network sees points times 2
     np.testing.assert_allclose(found["x"], expected, rtol=1e-5)
@@ -75,7 +75,7 @@ def test_points_are_drawn_over_real_ones(runs):
 def test_real_samples_go_there_and_back(runs):
     result = sample(runs / "ring", "-n", "40", "--reconstruct", "--out", "a.npz")
     found = np.load("a.npz")
-    net = load_generator(runs / "ring").net
+    net = load_run(runs / "ring", player="generator").net
     z = net.reversed.predict(2 * found["real"])
     np.testing.assert_allclose(found["z"], z, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["x"], net.predict(found["z"]) / 2, rtol=1e-4, atol=1e-5)

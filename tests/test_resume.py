@@ -38,7 +38,7 @@ from nembp.errors import ArchitectureError, DataError, DivergenceError, OutputEr
 from nembp.runs import RunConfig, train_run
 from nembp.runs.gan import resume_gan, run_gan, run_seeds
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.training import FILES, resume_run
+from nembp.runs.training import TrainRun, resume_run
 
 TIMES = ("seconds", "samples_per_second", "iterations_per_second")
 
@@ -408,13 +408,13 @@ def test_a_run_that_was_to_take_anothers_place_goes_on_there(monkeypatch):
         "from nembp.runs import RunConfig, train_run\n"
         "config = RunConfig(layers=(8,), epochs=3, limit=60, batch_size=16, device='cpu', "
         "noise='nem')\n"
-        "train_run(config, 'run', force=True, on_epoch=lambda row: os.kill(os.getpid(), 9))\n"
+        "train_run(config, 'run', force=True, on_row=lambda row: os.kill(os.getpid(), 9))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=False, timeout=120)
     assert Path("run/model.npz").read_bytes() == older
     resume_run("run")
     assert left_by("run", ["model.npz"]) == left_by("whole", ["model.npz"])
-    assert {path.name for path in Path("run").iterdir()} == set(FILES)
+    assert {path.name for path in Path("run").iterdir()} == set(TrainRun.files)
 
 
 @pytest.mark.usefixtures("own_folder")
@@ -448,7 +448,7 @@ def test_a_run_that_was_stopped_before_it_took_anothers_place_takes_it(monkeypat
         train_run(TRAIN, "run", force=True)
     assert resume_run("run")["status"] == "finished"
     assert left_by("run", ["model.npz"]) == left_by("whole", ["model.npz"])
-    assert {path.name for path in Path("run").iterdir()} == set(FILES)
+    assert {path.name for path in Path("run").iterdir()} == set(TrainRun.files)
 
 
 @pytest.mark.usefixtures("own_folder")
@@ -465,7 +465,7 @@ def test_noise_that_another_device_drew_cannot_go_on_here():
 def test_another_place_is_said(monkeypatch):
     train_run(TRAIN, "run")
     monkeypatch.setattr(
-        "nembp.runs.training.environment", lambda net: environment(net) | {"numpy": "9.9"}
+        "nembp.runs.run.environment", lambda net: environment(net) | {"numpy": "9.9"}
     )
     notes: list[str] = []
     resume_run("run", {"epochs": 4}, on_note=notes.append)
@@ -521,7 +521,7 @@ def test_a_run_that_was_killed_as_it_took_anothers_place_still_does(monkeypatch,
     assert Path("run/model.npz").exists()
     assert resume_run("run")["status"] == "finished"
     assert left_by("run", ["model.npz"]) == left_by("whole", ["model.npz"])
-    assert {path.name for path in Path("run").iterdir()} == set(FILES)
+    assert {path.name for path in Path("run").iterdir()} == set(TrainRun.files)
 
 
 @pytest.mark.usefixtures("own_folder")

@@ -15,7 +15,7 @@ from nembp.errors import ArchitectureError
 from nembp.plotting import pictures
 from nembp.runs import RunConfig, from_toml, train_run
 from nembp.runs.folder import to_json
-from nembp.runs.training import FILES, hold_out, prepare
+from nembp.runs.training import TrainRun, hold_out, prepare
 from nembp.threads import blas_threads
 
 TINY = RunConfig(layers=(16,), epochs=2, device="cpu")
@@ -63,8 +63,8 @@ def test_the_first_backward_image_is_the_mean(tmp_path):
 # -- the folder ------------------------------------------------------------------------------------
 def test_a_run_leaves_a_complete_folder(tmp_path):
     folder, seen, plans = tmp_path / "a" / "b", [], []
-    summary = train_run(TINY, folder, on_epoch=seen.append, on_start=plans.append)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    summary = train_run(TINY, folder, on_row=seen.append, on_start=plans.append)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(TrainRun.files)
     written = json.loads((folder / "summary.json").read_text())
     assert written == json.loads(to_json(summary))
     assert (written["status"], written["epochs"], written["run"]) == ("finished", 2, str(folder))
@@ -153,7 +153,7 @@ def test_patience_stops_and_keeps_the_best(tmp_path):
 def test_threads_hold_for_the_training_alone(tmp_path):
     before, during = blas_threads(), []
     config = TINY.replace({"threads": 2})
-    train_run(config, tmp_path / "a", on_epoch=lambda row: during.append(blas_threads()))
+    train_run(config, tmp_path / "a", on_row=lambda row: during.append(blas_threads()))
     assert during == [2, 2]
     assert blas_threads() == before
     assert from_toml(tmp_path / "a" / "config.toml").threads == 2

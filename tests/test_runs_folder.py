@@ -22,7 +22,7 @@ from nembp.runs import training as run_module
 from nembp.runs.folder import RunFolder, to_json
 from nembp.runs.gan import load_players, run_gan
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.training import FILES
+from nembp.runs.training import TrainRun
 
 TINY = RunConfig(layers=(16,), epochs=2, device="cpu", schedule="constant")
 RING = GanConfig(
@@ -59,13 +59,13 @@ def parameters(folder: str) -> np.ndarray:
 # -- claiming --------------------------------------------------------------------------------------
 def test_default_folders_are_new_ones(monkeypatch):
     monkeypatch.setattr("time.strftime", lambda form: "20260102-030405")
-    folders = [RunFolder(None, "digits-seed0", files=FILES) for _ in range(3)]
+    folders = [RunFolder(None, "digits-seed0", files=TrainRun.files) for _ in range(3)]
     assert [str(folder.path) for folder in folders] == [
         "runs/20260102-030405-digits-seed0",
         "runs/20260102-030405-digits-seed0-2",
         "runs/20260102-030405-digits-seed0-3",
     ]
-    assert RunFolder(None, "../../x", files=FILES).path.parent.name == "runs"
+    assert RunFolder(None, "../../x", files=TrainRun.files).path.parent.name == "runs"
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nembp", "\0"])
@@ -101,7 +101,7 @@ def test_a_failed_start_leaves_no_folder(tmp_path, options):
 def _claim(start, answered, results) -> None:
     start.wait()
     try:
-        with RunFolder("run", "", files=FILES) as folder:
+        with RunFolder("run", "", files=TrainRun.files) as folder:
             folder.begin("# nembp\n")
             results.put("won")
             answered.wait()
@@ -132,7 +132,7 @@ def _claim_again(results) -> None:
     said = set()
     for _ in range(200):
         try:
-            with RunFolder("some/run", "", files=FILES):
+            with RunFolder("some/run", "", files=TrainRun.files):
                 said.add("had it")
         except OutputError as error:
             said.add(str(error).partition("; ")[0])
@@ -150,7 +150,7 @@ def test_runs_that_remove_the_folder_they_made_do_not_disturb_others():
     for process in processes:
         process.join()
     assert said <= {"had it", "some/run: another run is writing there"}
-    with RunFolder("some/run", "", files=FILES) as folder:
+    with RunFolder("some/run", "", files=TrainRun.files) as folder:
         folder.begin("# nembp\n")
 
 
@@ -170,7 +170,7 @@ def test_an_older_run_keeps_its_place_until_the_new_one_is_complete():
     def look(row):
         during.append({name: data for name, data in content("run").items() if "new/" not in name})
 
-    train_run(TINY.replace({"seed": 9}), "run", force=True, on_epoch=look)
+    train_run(TINY.replace({"seed": 9}), "run", force=True, on_row=look)
     assert during == [before, before]
     after = content("run")
     assert set(after) == set(before)
@@ -193,7 +193,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next():
     Path("run/.nembp-new/model.npz").write_bytes(b"half")
     Path("run/.nembp-0123456789abcdef.part").write_bytes(b"half")
     train_run(TINY, "run", force=True)
-    assert set(content("run")) == set(FILES)
+    assert set(content("run")) == set(TrainRun.files)
 
 
 # -- ends ------------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_an_interrupted_run_keeps_the_last_epoch():
 
     config = TINY.replace({"epochs": 50})
     with pytest.raises(KeyboardInterrupt, match="interrupted after epoch 3"):
-        train_run(config, "a", on_epoch=stop)
+        train_run(config, "a", on_row=stop)
     assert (summary("a")["status"], summary("a")["epochs"]) == ("interrupted", 3)
     train_run(config.replace({"epochs": 3}), "b")
     assert np.array_equal(parameters("a"), parameters("b"))
@@ -255,7 +255,7 @@ def test_whatever_ends_it_the_last_epoch_is_kept(monkeypatch, error):
     assert np.array_equal(parameters("a"), parameters("b"))
     status = "interrupted" if error is KeyboardInterrupt else "failed"
     assert (summary("a")["status"], summary("a")["epochs"]) == (status, 1)
-    assert set(content("a")) == set(FILES)
+    assert set(content("a")) == set(TrainRun.files)
 
 
 def test_nothing_learned_is_said(monkeypatch):
@@ -307,7 +307,7 @@ def test_a_folder_that_vanishes_is_said_and_what_was_learned_kept(ending):
             shutil.rmtree("a") if ending == "removed" else os.replace("a", "b")
 
     with pytest.raises(OutputError, match="a: was removed or moved while"):
-        train_run(TINY, "a", on_epoch=vanish)
+        train_run(TINY, "a", on_row=vanish)
     assert (summary("a")["status"], summary("a")["epochs"]) == ("failed", 2)
     assert np.isfinite(parameters("a")).all()
 
@@ -321,11 +321,11 @@ def test_far_worse_than_a_constant_is_said():
 def test_a_run_is_saved_as_it_goes(monkeypatch):
     """The first epoch and the last, and between them as often as the share of the time allows."""
     saved, config = [], TINY.replace({"epochs": 3})
-    train_run(config, "a", on_epoch=lambda row: saved.append(parameters("a")))
+    train_run(config, "a", on_row=lambda row: saved.append(parameters("a")))
     monkeypatch.setattr(
         "nembp.checkpoints.SAVING_SHARE", math.inf
     )  # every epoch, whatever it costs
-    train_run(config, "b", on_epoch=lambda row: saved.append(parameters("b")))
+    train_run(config, "b", on_row=lambda row: saved.append(parameters("b")))
     assert np.array_equal(saved[0], saved[3])
     assert not np.array_equal(saved[3], saved[4])
     assert np.array_equal(parameters("a"), parameters("b"))
@@ -345,8 +345,8 @@ def test_a_second_signal_does_not_stop_the_saving():
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt, match="interrupted after epoch 1"):
-        train_run(TINY, "a", on_epoch=interrupt, on_end=interrupt)
-    assert set(content("a")) == set(FILES)
+        train_run(TINY, "a", on_row=interrupt, on_end=interrupt)
+    assert set(content("a")) == set(TrainRun.files)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")

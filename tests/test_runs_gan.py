@@ -15,14 +15,13 @@ from nembp.runs.gan import (
     Training,
     gan_replicate,
     load_gan_data,
-    load_player,
     prepare_gan,
     run_gan,
     run_seeds,
 )
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.predicting import in_blocks
-from nembp.runs.sampling import draw_samples, load_generator
+from nembp.runs.predicting import in_blocks, load_run
+from nembp.runs.sampling import draw_samples
 
 TINY = GanConfig(
     samples=500, latent=2, latent_law="gaussian", iterations=45, checkpoints=4, averaged=2,
@@ -83,7 +82,7 @@ def test_what_is_saved_is_the_average_that_is_scored(tmp_path):
     course = Training(prepare_gan(config))
     course.run()
     run_gan(config, tmp_path / "a")
-    generator = load_generator(tmp_path / "a")
+    generator = load_run(tmp_path / "a", player="generator")
     draw_samples(tmp_path / "a", 20, tmp_path / "x.npy", seed=4)
     np.testing.assert_allclose(
         np.load(tmp_path / "x.npy"), course.trainer.sample(20, seed=4), rtol=1e-5
@@ -108,7 +107,7 @@ def test_optimizers_and_noise_are_those_configured():
 # -- files -----------------------------------------------------------------------------------------
 def test_normalized_players_come_back_with_their_statistics(tmp_path):
     run_gan(TINY.replace({"generator": "16bn"}), tmp_path / "a")
-    net = load_generator(tmp_path / "a").net
+    net = load_run(tmp_path / "a", player="generator").net
     assert net.statistics_count
     mean, _ = net.running[1]
     assert np.abs(mean).max() > 0
@@ -120,9 +119,9 @@ def test_normalized_players_come_back_with_their_statistics(tmp_path):
 def test_a_file_that_is_no_player_is_refused(tmp_path):
     run_gan(TINY.replace({"bidirectional": "none"}), tmp_path / "a")
     with pytest.raises(DataError, match=r"is no discriminator of `nembp gan`"):
-        load_player(tmp_path / "a/generator.npz", "discriminator.npz")
+        load_run(tmp_path / "a/generator.npz", player="discriminator")
     with pytest.raises(DataError, match="no such file"):
-        load_generator(tmp_path)
+        load_run(tmp_path, player="generator")
     with pytest.raises(ArchitectureError, match="knows no way back"):
         draw_samples(tmp_path / "a", 3, reconstruct=True)
 

@@ -13,6 +13,7 @@ import math
 import os
 import re
 import secrets
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,14 +29,7 @@ from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.trainer import AdversarialTrainer, check_noise
 from nembp.architecture import generator_network, network
 from nembp.backend import Backend
-from nembp.checkpoints import (
-    Model,
-    environment,
-    fitting,
-    load_checkpoint,
-    load_model,
-    save_model,
-)
+from nembp.checkpoints import Model, fitting, load_checkpoint, save_model
 from nembp.datasets import Dataset, Scaling, available, feature_means
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.sources import as_rows
@@ -45,28 +39,16 @@ from nembp.engine.noise import Noise
 from nembp.engine.optimizers import OPTIMIZERS, Optimizer
 from nembp.engine.training import set_input_bias
 from nembp.errors import ArchitectureError, DataError, DivergenceError
-from nembp.plotting.animation import Film, Frame, image_frame, scatter_frame
+from nembp.plotting.animation import Film, image_frame, scatter_frame
 from nembp.runs.folder import CHECKPOINT, CONFIG, METRICS, SUMMARY, RunFolder, newest_checkpoint
 from nembp.runs.gan_config import DECAY, MOMENTUM, SCALES, GanConfig, gan_recipe
-from nembp.runs.predicting import PLAYER
-from nembp.runs.run import (
-    OF_THE_MACHINE,
-    Listener,
-    Note,
-    Row,
-    Run,
-    choose_backend,
-    resume_in,
-    silent,
-)
+from nembp.runs.predicting import PLAYER, PLAYERS, load_run
+from nembp.runs.run import OF_THE_MACHINE, Note, Path_, Row, Run, Told, choose_backend, silent
 from nembp.runs.training import READ_OPTIONS, check_batches, noise_settings
 from nembp.threads import threads as limit
 
-GENERATOR, DISCRIMINATOR = "generator.npz", "discriminator.npz"
+GENERATOR, DISCRIMINATOR = (f"{player}.npz" for player in PLAYERS)
 PICTURE, ANIMATION = "samples.png", "training.gif"
-FILES: Final = (
-    CONFIG, METRICS, GENERATOR, DISCRIMINATOR, SUMMARY, PICTURE, ANIMATION, CHECKPOINT,
-)  # fmt: skip
 SHAPE: Final = "sample_shape"  # in a player's settings
 PAIR: Final = "players"  # there too: a digest of the parameters of both
 OTHER_WEIGHTS = 1 << 32  # added to the seed of the discriminator's weights, apart from the other's
@@ -74,7 +56,7 @@ EARLY = 2500  # samples scored while a run learns, at most; its last checkpoints
 SCORED_SEED = 1 << 20  # of the z that are scored, apart from those that are drawn
 IMAGES, POINTS = 64, 1000  # that are drawn
 
-Players = tuple[Network, Network]  # generator and discriminator
+Nets = tuple[Network, Network]  # generator and discriminator
 
 
 # -- from a configuration to what is trained -------------------------------------------------------
@@ -88,6 +70,11 @@ class PreparedGan:
     generator: Network  # before their first step
     discriminator: Network
     scorer: Scorer  # of what the generator makes
+
+    @property
+    def net(self) -> Network:
+        """The generator, by whose place a run is known."""
+        return self.generator
 
     def reader(self) -> BatchReader:
         """Return the reader that feeds training samples to the discriminator."""
@@ -118,15 +105,7 @@ def load_gan_data(config: GanConfig) -> Dataset:
 
 
 def prepare_gan(config: GanConfig, note: Note = silent) -> PreparedGan:
-    """Load the data, fill in the recipe, build both players and get the scorer.
-
-    Raises
-    ------
-    ArchitectureError
-        If options do not go together, or with the data.
-    DataError, DeviceError
-        If the data or the device cannot be used.
-    """
+    """Load the data, fill in the recipe, build both players and get the scorer."""
     data = load_gan_data(config)
     for text in data.notes:
         note(text)
@@ -181,7 +160,7 @@ def noise_of(config: GanConfig) -> dict[str, Noise]:
 
 def _players(
     config: GanConfig, data: Dataset, settings: AdversarialSettings, backend: Backend
-) -> Players:
+) -> Nets:
     samples = data.shape if data.is_image else data.features
     shared: dict[str, Any] = {"device": backend, "dtype": config.dtype or "float32"}
     generator = generator_network(
@@ -308,19 +287,8 @@ class Training:
 def gan_replicate(config: GanConfig) -> dict[str, Any]:
     """Train as configured and return what was measured, without a file.
 
-    The same configuration gives the same numbers on the same machine with the same threads.
-
-    Parameters
-    ----------
-    config : GanConfig
-        With a seed.
-
-    Returns
-    -------
-    dict
-        ``status``: "finished", or "diverged", which has no scores; ``curves``: of each key of the
-        checkpoints' rows its values, ``iteration`` among them; ``scores``: means over the last
-        checkpoints; ``seconds``, of all; ``threads``.
+    ``status``: "finished", or "diverged", which has no scores; ``curves``: the values of each key
+    of the checkpoints' rows; ``scores``: means over the last checkpoints; ``seconds``; ``threads``.
     """
     began = time.perf_counter()
     with limit(config.threads):
@@ -351,7 +319,7 @@ def save_players(
     places: tuple[Path, Path],
     config: GanConfig,
     data: Dataset,
-    players: Players,
+    players: Nets,
     environment: dict[str, Any],
 ) -> None:
     """Write generator and discriminator, which change places with older ones together."""
@@ -408,40 +376,9 @@ def _row(value: Any, data: Dataset) -> Any:
     return np.broadcast_to(value, data.shape).reshape(-1) if value.ndim else float(value)
 
 
-def load_player(run: str | os.PathLike[str], name: str, device: str | Backend = "cpu") -> Model:
-    """Load one player's model: the file of this name in a run folder, or the file given.
-
-    Raises
-    ------
-    DataError
-        If there is none, or it is damaged or another's.
-    """
-    path = Path(run)
-    if os.path.isdir(path):
-        path = path / name
-    if not path.exists():
-        raise DataError(
-            f"{path}: no such file; expected the folder of a run of `nembp gan`. Check the path, "
-            "or train with `nembp gan`"
-        )
-    model = load_model(path, device)
-    if f"{model.settings.get(PLAYER)}.npz" != name:
-        raise DataError(
-            f"{path}: is no {name.removesuffix('.npz')} of `nembp gan`; expected the folder of "
-            f"such a run, or its {name}"
-        )
-    return model
-
-
-def load_players(run: str | os.PathLike[str]) -> Players:
-    """Load the two players of a run.
-
-    Raises
-    ------
-    DataError
-        If there is no such run, or its players are of different moments.
-    """
-    generator, discriminator = (load_player(run, name) for name in (GENERATOR, DISCRIMINATOR))
+def load_players(run: Path_) -> Nets:
+    """Load the two players of a run; they must be of the same moment."""
+    generator, discriminator = (load_run(run, player=name) for name in PLAYERS)
     if generator.settings.get(PAIR) != discriminator.settings.get(PAIR):
         raise DataError(
             f"{os.fspath(run)}: {GENERATOR} and {DISCRIMINATOR} were saved at different moments; "
@@ -450,135 +387,52 @@ def load_players(run: str | os.PathLike[str]) -> Players:
     return generator.net, discriminator.net
 
 
-def _start_from(run: str | os.PathLike[str], found: Players, prepared: PreparedGan) -> None:
-    """Give the players the parameters of those of a run."""
-    new = prepared.generator, prepared.discriminator
-    for name, old, net in zip(("generator", "discriminator"), found, new, strict=True):
-        if old.layers != net.layers or old.maps != net.maps:
-            sizes = ["-".join(str(layer.size) for layer in each.layers) for each in (old, net)]
-            raise ArchitectureError(
-                f"{os.fspath(run)}: its {name} is {sizes[0]}, the new one {sizes[1]} or of other "
-                "layers; start from a run of the same players (--config RUN/config.toml says which)"
-            )
-        net.restore(old.snapshot())
-
-
 # -- a run -----------------------------------------------------------------------------------------
-def run_gan(
-    config: GanConfig,
-    out_dir: str | os.PathLike[str] | None = None,
-    *,
-    force: bool = False,
-    start: str | os.PathLike[str] | None = None,
-    checkpoint_every: float | None = None,
-    on_start: Listener | None = None,
-    on_row: Listener | None = None,
-    on_end: Listener | None = None,
-    on_note: Note | None = None,
-) -> dict[str, Any]:
-    """Train as configured and leave a run folder.
-
-    The folder holds ``config.toml`` (repeats the run), ``metrics.jsonl`` (a row per checkpoint, as
-    it goes), ``generator.npz``, ``discriminator.npz`` and ``checkpoint.npz``, from which
-    `resume_gan` goes on (saved as it goes), ``summary.json``, ``samples.png`` (what the generator
-    draws, rewritten at each checkpoint) and ``training.gif`` (these pictures in a row).
-
-    Parameters
-    ----------
-    config, out_dir, force, checkpoint_every, on_start, on_end, on_note
-        As in `nembp.runs.training.train_run`.
-    start : path, optional
-        A run folder whose players are the first ones; they must be of the same architecture.
-    on_row : callable, optional
-        Told each checkpoint's row; True ends the training.
-
-    Returns
-    -------
-    dict
-        What ``summary.json`` holds: ``scores``, means over the last checkpoints (see
-        `nembp.adversarial.scorers`), ``iterations``, of which ``captured_iterations`` were made by
-        a CUDA graph, ``seconds`` of training, ``device``, ``run``, ``status`` and so on.
-
-    Raises
-    ------
-    OutputError, ArchitectureError, DataError, DeviceError, DivergenceError, KeyboardInterrupt
-        As `nembp.runs.training.train_run`; an interrupted run keeps its players as they are.
-    """
-    began, note = time.perf_counter(), on_note or silent
-    name = f"gan-{config.dataset}-seed{config.seed or 0}"
-    with RunFolder(out_dir, name, files=FILES, force=force) as folder:
-        found = None if start is None else load_players(start)  # before a classifier is trained
-        with limit(config.threads):
-            prepared = prepare_gan(config, note)
-        with limit(prepared.config.threads) as threads:
-            if start is not None and found is not None:
-                _start_from(start, found, prepared)
-            told = on_row, note, began, checkpoint_every
-            run = GanRun(prepared, threads, folder, *told)
-            run.start = None if start is None else os.path.abspath(start)
-            return run.run(on_start, on_end)
-
-
-def resume_gan(
-    run: str | os.PathLike[str],
-    changes: Mapping[str, Any] | None = None,
-    *,
-    checkpoint_every: float | None = None,
-    on_start: Listener | None = None,
-    on_row: Listener | None = None,
-    on_end: Listener | None = None,
-    on_note: Note | None = None,
-) -> dict[str, Any]:
-    """Go on with a run from its checkpoint, as `nembp.runs.training.resume_run` does.
-
-    What may change is ``iterations``, which may be more, ``device``, ``threads`` and ``data_dir``.
-    """
-    began, note = time.perf_counter(), on_note or silent
-
-    def make(config: GanConfig, threads: int, folder: RunFolder) -> GanRun:
-        told = on_row, note, began, checkpoint_every
-        return GanRun(prepare_gan(config, note), threads, folder, *told)
-
-    return resume_in(run, GanConfig, FILES, make, changes, note, on_start, on_end)
-
-
 class GanRun(Run):
-    """A run of `nembp gan` in progress."""
+    """A run of `nembp gan`; ``start`` is a run whose players are the first ones.
 
+    ``samples.png`` (what the generator draws) is written anew at each checkpoint, and
+    ``training.gif`` (these pictures in a row) at the end.
+    """
+
+    kind = GanConfig
     config: GanConfig
     title = "An adversarial run of nembp"
     saved = GENERATOR, "generator"
+    pictures = "picture", "animation"
+    files = CONFIG, METRICS, GENERATOR, DISCRIMINATOR, SUMMARY, PICTURE, ANIMATION, CHECKPOINT
 
-    def __init__(
-        self,
-        prepared: PreparedGan,
-        threads: int,
-        folder: RunFolder,
-        on_row: Listener | None,
-        note: Note,
-        began: float,
-        every: float | None,
-    ) -> None:
-        config = prepared.config.replace({"threads": threads})
-        super().__init__(config, folder, environment(prepared.generator), note, began, every)
-        self.prepared, self.on_row, self.understood = prepared, on_row, prepared.data.notes
-        self.fingerprint = prepared.data.fingerprint
+    @classmethod
+    def prepare(cls, config: GanConfig, note: Note, start: Path_ | None) -> PreparedGan:
+        found = None if start is None else load_players(start)  # before a classifier is trained
+        prepared = prepare_gan(config, note)
+        new = prepared.generator, prepared.discriminator
+        for name, old, net in zip(PLAYERS, found or (), new, strict=False):
+            if old.layers != net.layers or old.maps != net.maps:
+                sizes = ["-".join(str(layer.size) for layer in each.layers) for each in (old, net)]
+                raise ArchitectureError(
+                    f"{os.fspath(start or '')}: its {name} is {sizes[0]}, the new one {sizes[1]} "
+                    "or of other layers; start from a run of the same players (--config "
+                    "RUN/config.toml says which)"
+                )
+            net.restore(old.snapshot())
+        return prepared
+
+    def __init__(self, prepared: PreparedGan, threads: int, folder: RunFolder, told: Told) -> None:
+        super().__init__(prepared, threads, folder, told)
+        self.prepared = prepared
         self.training = Training(prepared, self._checkpoint)
         self.film = Film()
-        self.good: Players | None = None  # of the last checkpoint, on the host
+        self.good: Nets | None = None  # of the last checkpoint, on the host
         self.iterations = 0  # that the saved players have seen
 
-    def plan(self) -> Row:
-        prepared, data = self.prepared, self.prepared.data
-        players = {"generator": prepared.generator, "discriminator": prepared.discriminator}
-        return self.config.as_dict() | {
-            "run": str(self.folder.path),
-            "training_samples": len(data.train),
-            "shape": list(data.shape),
-            "sizes": {name: [layer.size for layer in net.layers] for name, net in players.items()},
-            "parameters": {name: net.parameter_count for name, net in players.items()},
-            "device": prepared.generator.backend.describe(),
-            "scored_by": prepared.scorer.describe(),
+    def about(self) -> Row:
+        nets = {"generator": self.net, "discriminator": self.prepared.discriminator}
+        return {
+            "training_samples": len(self.data.train),
+            "sizes": {name: [layer.size for layer in net.layers] for name, net in nets.items()},
+            "parameters": {name: net.parameter_count for name, net in nets.items()},
+            "scored_by": self.prepared.scorer.describe(),
         }
 
     def state(self) -> Row:
@@ -596,33 +450,32 @@ class GanRun(Run):
         return "finished"
 
     @property
-    def progress(self) -> tuple[str, int]:
-        return "iteration", self.iterations
+    def done(self) -> int:
+        return self.iterations
 
-    def _checkpoint(self, row: Row) -> bool | None:
+    def _checkpoint(self, row: Row) -> bool:
         self.good, self.iterations = self._copies(), row["iteration"]
-        self.film.add(self._frame(row))
-        self.film.write_picture(self.folder.file(PICTURE))
+        self._film(row)
         self.after_row(row, last=row["iteration"] == self.training.iterations)
-        return None if self.on_row is None else self.on_row(row)
+        return bool(self.told.on_row(row))
 
-    def _frame(self, row: Row) -> Frame:
-        data = self.prepared.data
-        title = f"iteration {int(row['iteration']):,}: {self._headline(row)}"
+    def _film(self, row: Row) -> None:
+        data, scorer, sample = self.data, self.prepared.scorer, self.training.trainer.sample
+        words = f"{scorer.headline.replace('_', ' ')} {row[scorer.headline]:.4g}"
+        if scorer.headline == "modes":
+            words = f"{row['modes']:.0f} of {scorer.describe()['most']} modes"
+            words += f", {row['high_quality']:.0%} near one" if "high_quality" in row else ""
+        title = f"iteration {int(row['iteration']):,}: {words}"
         if data.is_image:
-            return image_frame(self.training.trainer.sample(IMAGES), data.shape, title)
-        points = as_rows(data.test.x)[:POINTS]
-        real = data.x_scaling.apply(points, np.float64).reshape(len(points), -1)
-        return scatter_frame(real, self.training.trainer.sample(POINTS), title)
+            frame = image_frame(sample(IMAGES), data.shape, title)
+        else:
+            points = as_rows(data.test.x)[:POINTS]
+            real = data.x_scaling.apply(points, np.float64).reshape(len(points), -1)
+            frame = scatter_frame(real, sample(POINTS), title)
+        self.film.add(frame)
+        self.film.write_picture(self.folder.file(PICTURE))
 
-    def _headline(self, row: Row) -> str:
-        scorer = self.prepared.scorer
-        if scorer.headline != "modes":
-            return f"{scorer.headline.replace('_', ' ')} {row[scorer.headline]:.4g}"
-        words = f"{row['modes']:.0f} of {scorer.describe()['most']} modes"
-        return words + (f", {row['high_quality']:.0%} near one" if "high_quality" in row else "")
-
-    def _copies(self) -> Players:
+    def _copies(self) -> Nets:
         return self.training.trainer.sampler.to("cpu"), self.prepared.discriminator.to("cpu")
 
     def restore(self, status: str) -> bool:
@@ -635,40 +488,29 @@ class GanRun(Run):
             self.good = players
             self.iterations = self.iterations if status == "diverged" else seen
         elif self.good is None and status != "interrupted":
-            self.good = self.prepared.generator.to("cpu"), players[1]
+            self.good = self.net.to("cpu"), players[1]
         return self.good is not None
 
     def save(self) -> None:
         assert self.good is not None
         places = self.folder.file(GENERATOR), self.folder.file(DISCRIMINATOR)
-        save_players(places, self.config, self.prepared.data, self.good, self.environment)
+        save_players(places, self.config, self.data, self.good, self.environment)
 
     def summarize(self, *, kept: bool) -> Row:
-        training, prepared = self.training, self.prepared
+        training = self.training
         why = training.trainer.why_not_captured
         if why and self.config.cuda_graphs != "off":
-            self.note(f"iterations made call by call: {why}")
+            self.told.on_note(f"iterations made call by call: {why}")
+        about = self.about()
         return {
             "scores": training.final(),
             "averaged": min(training.averaged, len(training.rows)),
             "last": training.rows[-1] if training.rows else {},
-            "iterations": self.iterations,
             "captured_iterations": training.trainer.captured,
             "why_not_captured": why,
             "seconds": training.seconds,
-            "wall_seconds": time.perf_counter() - self.began,
-            "device": prepared.generator.backend.describe(),
-            "dataset": prepared.data.name,
-            "seed": self.config.seed,
-            "parameters": {
-                "generator": prepared.generator.parameter_count,
-                "discriminator": prepared.discriminator.parameter_count,
-            },
-            "picture": None,
-            "animation": None,
-            "scored_by": prepared.scorer.describe(),
-            "config": self.config.as_dict(),
-            "environment": self.environment,
+            "parameters": about["parameters"],
+            "scored_by": about["scored_by"],
         }
 
     def draw(self) -> dict[str, str]:
@@ -678,54 +520,31 @@ class GanRun(Run):
         return {"picture": PICTURE, "animation": ANIMATION}
 
 
+run_gan, resume_gan = GanRun.begin, GanRun.go_on
+
+
 # -- several seeds ---------------------------------------------------------------------------------
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the standard deviation (n − 1) of numbers; NaN where they are undefined.
-
-    >>> mean_and_deviation([1.0, 3.0])
-    (2.0, 1.4142135623730951)
-    """
-    n = len(values)
-    mean = math.fsum(values) / n if n else math.nan
-    if n < 2:
-        return mean, math.nan
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-
-
 def run_seeds(
     config: GanConfig,
     seeds: int,
-    out_dir: str | os.PathLike[str] | None = None,
+    out_dir: Path_ | None = None,
     *,
     force: bool = False,
-    start: str | os.PathLike[str] | None = None,
-    resume: str | os.PathLike[str] | None = None,
+    start: Path_ | None = None,
+    resume: Path_ | None = None,
     changes: Mapping[str, Any] | None = None,
-    on_end: Listener | None = None,
-    on_note: Note | None = None,
-    **more: Any,
-) -> dict[str, Any]:
+    on_end: Callable[[Row], Any] = silent,
+    on_note: Note = silent,
+    **told: Any,
+) -> Row:
     """Train with ``config.seed`` and the seeds after it, one after the other, and sum up.
 
-    The folder gets a run folder ``seed0`` and so on for each seed, and a ``summary.json``. The
-    other arguments are those of `run_gan`; ``force`` replaces the runs of other seeds too, and
-    ``on_end`` is told the summary of all. ``resume`` names the folder of such runs to go on with,
-    under ``changes`` as of `resume_gan`: seeds that are finished stay, those in progress go on,
-    and the others begin, as the first of them did; ``config`` is not needed then.
-
-    Returns
-    -------
-    dict
-        What ``summary.json`` holds: of each score the mean over the seeds that finished
-        (``scores``), their standard deviation (``deviations``) and values (``values``); ``seeds``,
-        ``diverged``: those that did not; ``runs``: their summaries.
-
-    Raises
-    ------
-    DivergenceError
-        At the end, if a seed diverged; the others are trained and summed up all the same.
-    KeyboardInterrupt
-        After the seeds that were finished are summed up.
+    The folder gets a run folder ``seed0`` and so on for each seed, and a ``summary.json``, which is
+    returned: of each score the mean over the seeds that finished (``scores``), their standard
+    deviation (``deviations``) and ``values``; ``seeds``, ``diverged`` and all summaries, ``runs``.
+    ``resume`` names the folder of such runs to go on with, under ``changes``: seeds that are
+    finished stay, those in progress go on, and the others begin, as the first of them did. A seed
+    that diverges is raised at the end, and so is an interruption.
     """
     if resume is not None:
         config, start = _begun(Path(resume))
@@ -733,7 +552,7 @@ def run_seeds(
         changes = {"iterations": config.iterations} | dict(changes or {})
     first = config.seed or 0
     numbers = range(first, first + seeds)
-    began, runs = time.perf_counter(), list[dict[str, Any]]()
+    began, runs = time.perf_counter(), list[Row]()
     interruption = None
     name = f"gan-{config.dataset}-seeds{seeds}"
     with RunFolder(out_dir, name, force=force, files=(SUMMARY,)) as folder:
@@ -741,16 +560,13 @@ def run_seeds(
         older, folder.replaces = folder.replaces and resume is None, False
         for seed in numbers:
             place = folder.path / f"seed{seed}"
-            told: dict[str, Any] = {
-                "on_end": runs.append,
-                "on_note": on_note if seed == first else None,
-            }
+            told |= {"on_end": runs.append, "on_note": on_note if seed == first else silent}
             try:
                 if resume is not None and _is_of(place, config, start):
-                    resume_gan(place, changes, **told, **more)
+                    resume_gan(place, changes, **told)
                 else:
                     own = config.replace({**(changes or {}), "seed": seed})
-                    run_gan(own, place, force=force and place.exists(), start=start, **told, **more)
+                    run_gan(own, place, force=force and place.exists(), start=start, **told)
             except DivergenceError:
                 continue
             except KeyboardInterrupt as error:
@@ -764,8 +580,7 @@ def run_seeds(
         if interruption is not None:
             summary["status"] = "interrupted"
         folder.write_summary(summary)
-    if on_end is not None:
-        on_end(summary)
+    on_end(summary)
     if interruption is not None:
         done = len(summary["seeds"])
         raise KeyboardInterrupt(
@@ -818,7 +633,7 @@ def _clear(path: Path, numbers: range) -> None:
         if re.fullmatch("seed[0-9]+", folder.name) and int(folder.name[4:]) not in numbers
     ]
     for folder in (path, *older):
-        for name in FILES:
+        for name in GanRun.files:
             with contextlib.suppress(OSError):
                 (folder / name).unlink()
     for folder in older:
@@ -826,19 +641,21 @@ def _clear(path: Path, numbers: range) -> None:
             folder.rmdir()
 
 
-def _sum_up(path: Path, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _sum_up(path: Path, runs: Sequence[Row]) -> Row:
     whole = [run for run in runs if run["status"] == "finished"]
     keys = list(whole[0]["scores"]) if whole else []
     values = {key: [run["scores"][key] for run in whole] for key in keys}
-    moments = {key: mean_and_deviation(each) for key, each in values.items()}
     shared = ("averaged", "iterations", "device", "dataset", "environment")
     return {
         "status": "finished" if len(whole) == len(runs) else runs[-1]["status"],
         "run": str(path.resolve()),
         "seeds": [run["seed"] for run in whole],
         "diverged": [run["seed"] for run in runs if run["status"] == "diverged"],
-        "scores": {key: mean for key, (mean, _) in moments.items()},
-        "deviations": {key: deviation for key, (_, deviation) in moments.items()},
+        "scores": {key: statistics.fmean(each) for key, each in values.items()},
+        "deviations": {
+            key: statistics.stdev(each) if len(each) > 1 else math.nan
+            for key, each in values.items()
+        },
         "values": values,
         "seconds": sum(run["seconds"] for run in runs),
         **{key: runs[0][key] for key in shared},

@@ -26,32 +26,55 @@ from nembp.engine.network import Network
 from nembp.errors import ArchitectureError, DataError
 from nembp.files import reading, write_atomically
 from nembp.runs.config import RunConfig
-from nembp.runs.run import Note, choose_backend, silent
-from nembp.runs.training import FINGERPRINT, MODEL, hold_out, load_data, pixel_units
+from nembp.runs.options import C
+from nembp.runs.run import Note, Path_, choose_backend, silent
+from nembp.runs.training import FINGERPRINT, hold_out, load_data, pixel_units
 
+PLAYERS: Final = ("generator", "discriminator")
 PLAYER: Final = "player"  # in the settings of a model of `nembp gan`: which of the two it is
 ROWS = 1024  # samples predicted at a time
 SplitName = Literal["test", "train", "validation", "all"]
 Direction = Literal["forward", "backward"]
-Path_ = str | os.PathLike[str]
 
 
-def load_run(run: Path_, device: str = "cpu", note: Note = silent) -> Model:
-    """Load the model of a run folder, or a model file."""
-    path = Path(run)
+def load_run(
+    run: Path_, device: str = "cpu", note: Note = silent, player: str | None = None
+) -> Model:
+    """Load the model of a run folder, or one player of an adversarial run; or a model file."""
+    path, command, more = Path(run), "train", " that trained at least one epoch"
+    if player is not None:
+        command, more = "gan", ""
     if os.path.isdir(path):
-        path, generator = path / MODEL, path / "generator.npz"
+        path, generator = path / f"{player or 'model'}.npz", path / "generator.npz"
         if not path.exists() and generator.exists():
             raise DataError(
                 f"{path}: no such file; {run} is a run of `nembp gan`. Name one of its players, "
                 f"{generator} or {generator.with_name('discriminator.npz')}"
             )
-        if not path.exists():
-            raise DataError(
-                f"{path}: no such file; expected the folder of a run that trained at least one "
-                "epoch. Check the path, or train with `nembp train`"
-            )
-    return load_model(path, choose_backend(device, note))
+    if not path.exists():
+        raise DataError(
+            f"{path}: no such file; expected the folder of a run of `nembp {command}`{more}. Check "
+            f"the path, or train with `nembp {command}`"
+        )
+    model = load_model(path, choose_backend(device, note))
+    if player is not None and model.settings.get(PLAYER) != player:
+        raise DataError(
+            f"{path}: is no {player} of `nembp gan`; expected the folder of such a run, or its "
+            f"{player}.npz"
+        )
+    return model
+
+
+def config_of(model: Model, kind: type[C], where: Path_, data_dir: Path_ | None) -> C:
+    """Return the configuration of the run that left a model, with its data perhaps elsewhere."""
+    settings = {"dataset": model.dataset} | model.settings
+    settings |= {} if data_dir is None else {"data_dir": data_dir}
+    try:
+        return kind(**{name: settings[name] for name in kind.options() if name in settings})
+    except ArchitectureError as error:
+        raise DataError(
+            f"{os.fspath(where)}: settings of another version of nembp ({error})"
+        ) from error
 
 
 # -- scores ----------------------------------------------------------------------------------------
@@ -65,22 +88,7 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Score a saved model on the data it was trained on, or on data of the same kind elsewhere.
 
-    Parameters
-    ----------
-    run : path
-        A run folder or a model file.
-    data_dir : path, optional
-        Where the data set lies; by default where it lay in training.
-    split : {"test", "train", "validation", "all"}
-        What to score on, split as in training; "all", for new samples, is training and test.
-    device, note : str, callable
-        As in `nembp.runs.training.prepare`.
-
-    Returns
-    -------
-    dict
-        The scores of `nembp.engine.metrics.evaluate`, and ``run``, ``dataset``, ``split``,
-        ``samples``.
+    The split is that of the training; "all", for new samples, is training and test samples.
     """
     if split not in get_args(SplitName):
         raise ArchitectureError(
@@ -125,13 +133,7 @@ def data_of_run(
             "expected a model of `nembp train`. `nembp sample` draws from the run's generator, "
             "`nembp predict` runs either player"
         )
-    known = {name: settings[name] for name in RunConfig.options() if name in settings}
-    try:
-        config = RunConfig(**({"dataset": model.dataset} | known))
-    except ArchitectureError as error:
-        raise DataError(f"{where}: settings of another version of nembp ({error})") from error
-    if data_dir is not None:
-        config = config.replace({"data_dir": os.fspath(data_dir)})
+    config = config_of(model, RunConfig, run, data_dir)
     data = load_data(config)
     names = feature_names(model)
     if names and data.shape == model.shape:

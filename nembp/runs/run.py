@@ -1,4 +1,4 @@
-"""The life of a run: begun in its folder, trained, saved whatever ends it, and summed up."""
+"""The life of a run: begun in its folder or gone on with, saved whatever ends it, and summed up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from nembp.backend import Backend, Precision, get_backend, gpu_seems_present
@@ -15,6 +16,7 @@ from nembp.checkpoints import (
     Checkpoints,
     check_state,
     differences,
+    environment,
     fitting,
     load_checkpoint,
 )
@@ -26,33 +28,21 @@ from nembp.errors import (
     DivergenceError,
 )
 from nembp.runs.folder import CHECKPOINT, CONFIG, SUMMARY, RunFolder
-from nembp.runs.options import C, Config, to_toml
+from nembp.runs.options import Config, to_toml
 from nembp.threads import threads as limit
 
 Row = dict[str, Any]
-Listener = Callable[[dict[str, Any]], Any]
 Note = Callable[[str], None]
-PICTURES = "picture", "animation"  # keys of the summary
-OF_THE_MACHINE = (
-    "device",
-    "threads",
-    "data_dir",
-    "max_bytes",
-)  # settings that may differ on resuming
+Path_ = str | os.PathLike[str]
+OF_THE_MACHINE = "device", "threads", "data_dir", "max_bytes"  # may differ on resuming
 
 
-def silent(text: str) -> None:
+def silent(told: Any) -> None:
     """Take a note, and tell nobody."""
 
 
 def choose_backend(device: str, note: Note = silent, precision: Precision = "float32") -> Backend:
-    """Return the backend of a device name; say why where "auto" leaves a GPU unused.
-
-    Raises
-    ------
-    DeviceError
-        If "gpu" is asked for and cannot be used.
-    """
+    """Return the backend of a device name; say why where "auto" leaves a GPU unused."""
     if device != "auto":
         backend = get_backend(device, precision)
     else:
@@ -67,137 +57,142 @@ def choose_backend(device: str, note: Note = silent, precision: Precision = "flo
     return backend
 
 
-def open_run(
-    folder: RunFolder, kind: type[C], changes: Mapping[str, Any], note: Note
-) -> tuple[C, Row, Row]:
-    """Return the configuration of the run to go on with, its checkpoint's header, and the state.
+@dataclass
+class Told:
+    """Who is told of a run, and the seconds between its checkpoints (see `Checkpoints`)."""
 
-    ``changes`` are settings that were given anew.
-
-    Raises
-    ------
-    ArchitectureError
-        If they change what a run that goes on must keep.
-    DataError
-        If the checkpoint is damaged, or another command's.
-    """
-    path = folder.file(CHECKPOINT)
-    header, state = load_checkpoint(path)
-    if header.get("command") != kind.command:
-        raise DataError(
-            f"{path}: is of `nembp {header.get('command')}`; expected a run of "
-            f"`nembp {kind.command}`"
-        )
-    with fitting(path):
-        config = kind(**header["config"])
-        begun = int(vars(config)[kind.length])
-    old, options = vars(config), kind.options()
-    changes = {name: options[name].check(name, value) for name, value in changes.items()}
-    for name, value in changes.items():
-        word = name.replace("_", "-")
-        if name == kind.length and value < old[name]:
-            raise ArchitectureError(
-                f"{word} can only be raised on resuming: {folder.path} was begun for {old[name]}, "
-                f"got {value}"
-            )
-        if name not in (kind.length, *OF_THE_MACHINE) and value != old[name]:
-            raise ArchitectureError(
-                f"{word} is {old[name]} in {folder.path} and cannot change on resuming, got "
-                f"{value}; leave it out, or begin a run of its own (--config "
-                f"{folder.path / CONFIG})"
-            )
-    config = config.replace(changes)
-    length, schedule = getattr(config, kind.length), vars(config)["schedule"]
-    if length > begun and schedule != "constant":
-        note(f"the {schedule} schedule of the learning rate is now that of {length} {kind.length}")
-    return config, header, state
-
-
-def resume_in(
-    run: str | os.PathLike[str],
-    kind: type[C],
-    files: Sequence[str],
-    make: Callable[[C, int, RunFolder], Run],
-    changes: Mapping[str, Any] | None,
-    note: Note,
-    on_start: Listener | None,
-    on_end: Listener | None,
-) -> Row:
-    """Go on with a run in its folder, by what ``make`` returns for its configuration.
-
-    The errors are those of `open_run` and `Run.run`.
-    """
-    with RunFolder(run, "", files=files, resume=True) as folder:
-        config, header, state = open_run(folder, kind, changes or {}, note)
-        summary = _finished(folder, config, note)
-        if summary is None:
-            with limit(vars(config)["threads"]) as threads:
-                training = make(config, threads, folder)
-                training.take_up(header, state)
-                return training.run(on_start, on_end)
-        folder.end()  # where it was stopped before it took another's place
-    if on_end is not None:
-        on_end(summary)
-    return summary
-
-
-def _finished(folder: RunFolder, config: Config, note: Note) -> Row | None:
-    """Return the summary of a run that came to its end, and say that it did; None if it did not."""
-    length = config.length
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        summary: Row = json.loads(folder.file(SUMMARY).read_text(encoding="utf-8"))
-        early, done = summary["status"] == "stopped early", f"{summary[length]} {length}"
-        whole = summary["status"] == "finished" and summary[length] == vars(config)[length]
-        if (early or whole) and PICTURES[0] in summary:
-            more = f"; more {length} would go on with it" if whole else ""
-            note(f"{folder.path} has {summary['status']} after {done}{more}")
-            return summary
-    return None
+    on_start: Callable[[Row], Any] = silent  # the plan
+    on_row: Callable[[Row], Any] = silent  # a row of the metrics; True ends the training
+    on_end: Callable[[Row], Any] = silent  # the summary
+    on_note: Note = silent  # what the user should know and is no error
+    checkpoint_every: float | None = None
+    began: float = field(default_factory=time.perf_counter)
 
 
 class Run(ABC):
-    """A run in progress: what `nembp train` and `nembp gan` have in common.
+    """What `nembp train` and `nembp gan` have in common.
 
-    Parameters
-    ----------
-    config : Config
-        Complete.
-    folder : RunFolder
-        That it alone writes into.
-    environment : dict
-        Where it is trained; see `nembp.checkpoints.environment`.
-    note : callable
-        Told what the user should know and is no error.
-    began : float
-        `time.perf_counter` when it was called for.
-    every : float, optional
-        Seconds between checkpoints within an epoch; see `nembp.checkpoints.Checkpoints`.
+    `begin` and `go_on` train, and leave a complete folder whatever ends the training:
+    ``config.toml`` (repeats the run), ``metrics.jsonl`` (a row at a time), what was learned and
+    ``checkpoint.npz`` (both saved as it goes), ``summary.json``, and last the pictures. They return
+    the summary. What ended the training is raised again, once the last good state is saved and
+    summed up; before the first step, the folder is left as it was.
     """
 
+    kind: ClassVar[type[Config]]
     title: ClassVar[str]  # of config.toml
-    understood: tuple[str, ...] = ()  # what was guessed of the data
-    fingerprint: str | None = None  # of the data
-    start: str | None = None  # the run whose parameters were its first
+    files: ClassVar[tuple[str, ...]]  # that it may write
     saved: ClassVar[tuple[str, str]]  # the file of what was learned, and its name in words
+    pictures: ClassVar[tuple[str, ...]] = ("picture",)  # keys of the summary
 
-    def __init__(
-        self,
-        config: Config,
-        folder: RunFolder,
-        environment: Row,
-        note: Note,
-        began: float,
-        every: float | None,
-    ) -> None:
-        self.config, self.folder, self.environment = config, folder, environment
-        self.note, self.began, self.every = note, began, every
+    def __init__(self, prepared: Any, threads: int, folder: RunFolder, told: Told) -> None:
+        self.config = prepared.config.replace({"threads": threads})
+        self.data, self.net, self.folder, self.told = prepared.data, prepared.net, folder, told
+        self.environment = environment(self.net)
         self.checkpoints: Checkpoints  # while it trains
         self.rows = list[Row]()  # of the metrics
+        self.start: str | None = None  # the run whose parameters were its first
+
+    @classmethod
+    def begin(
+        cls,
+        config: Any,
+        out_dir: Path_ | None = None,
+        *,
+        force: bool = False,
+        start: Path_ | None = None,
+        **told: Any,
+    ) -> Row:
+        """Train as configured, in a new folder or, by ``force``, in place of the run in it.
+
+        ``start`` is a run whose players are the first ones; the rest are fields of `Told`.
+        """
+        listeners = Told(**told)
+        prefix = "" if config.command == "train" else f"{config.command}-"
+        name = f"{prefix}{config.dataset}-seed{config.seed or 0}"
+        with RunFolder(out_dir, name, files=cls.files, force=force) as folder:
+            return cls._run(config, folder, listeners, start, None)
+
+    @classmethod
+    def go_on(cls, run: Path_, changes: Mapping[str, Any] | None = None, **told: Any) -> Row:
+        """Go on with a run from its checkpoint, as if nothing had stopped it.
+
+        The rest is, bit for bit, that of a run in one go with the same build and number of threads;
+        elsewhere a note says so. ``changes`` may raise the length, and hold settings that are of
+        the machine. A run that is finished is left as it is.
+        """
+        listeners = Told(**told)
+        with RunFolder(run, "", files=cls.files, resume=True) as folder:
+            config, *checkpoint = cls._open(folder, changes or {}, listeners.on_note)
+            summary = _finished(folder, config, listeners.on_note)
+            if summary is None:
+                return cls._run(config, folder, listeners, None, checkpoint)
+            folder.end()  # where it was stopped before it took another's place
+        listeners.on_end(summary)
+        return summary
+
+    @classmethod
+    def _run(
+        cls, config: Any, folder: RunFolder, told: Told, start: Path_ | None, checkpoint: Any
+    ) -> Row:
+        with limit(config.threads):
+            prepared = cls.prepare(config, told.on_note, start)
+        with limit(prepared.config.threads) as threads:
+            run = cls(prepared, threads, folder, told)
+            run.start = None if start is None else os.path.abspath(start)
+            if checkpoint is not None:
+                run.take_up(*checkpoint)
+            return run.run()
+
+    @classmethod
+    def _open(cls, folder: RunFolder, changes: Mapping[str, Any], note: Note) -> tuple[Any, ...]:
+        """Return the configuration of the run to go on with, its checkpoint's header, and state."""
+        path, kind = folder.file(CHECKPOINT), cls.kind
+        header, state = load_checkpoint(path)
+        if header.get("command") != kind.command:
+            raise DataError(
+                f"{path}: is of `nembp {header.get('command')}`; expected a run of "
+                f"`nembp {kind.command}`"
+            )
+        with fitting(path):
+            old = vars(kind(**header["config"]))
+            begun = int(old[kind.length])
+        options = kind.options()
+        changes = {name: options[name].check(name, value) for name, value in changes.items()}
+        for name, value in changes.items():
+            word = name.replace("_", "-")
+            if name == kind.length and value < begun:
+                raise ArchitectureError(
+                    f"{word} can only be raised on resuming: {folder.path} was begun for {begun}, "
+                    f"got {value}"
+                )
+            if name not in (kind.length, *OF_THE_MACHINE) and value != old[name]:
+                raise ArchitectureError(
+                    f"{word} is {old[name]} in {folder.path} and cannot change on resuming, got "
+                    f"{value}; leave it out, or begin a run of its own (--config "
+                    f"{folder.path / CONFIG})"
+                )
+        config = kind(**(old | changes))
+        length, schedule = vars(config)[kind.length], vars(config)["schedule"]
+        if length > begun and schedule != "constant":
+            note(f"the {schedule} schedule of the learning rate is now that of {length} "
+                 f"{kind.length}")  # fmt: skip
+        return config, header, state
 
     # -- what a kind of run is ---------------------------------------------------------------------
+    @classmethod
     @abstractmethod
-    def plan(self) -> Row:
-        """Describe what is about to happen."""
+    def prepare(cls, config: Any, note: Note, start: Path_ | None) -> Any:
+        """Return ``config``, complete, ``data`` and ``net`` of what is trained; errors are here."""
+
+    @property
+    @abstractmethod
+    def done(self) -> int:
+        """How many epochs, or iterations, are kept."""
+
+    @abstractmethod
+    def about(self) -> Row:
+        """Describe what is about to be trained."""
 
     @abstractmethod
     def state(self) -> Row:
@@ -227,11 +222,6 @@ class Run(ABC):
     def draw(self) -> dict[str, str]:
         """Draw the pictures; return the name of each by its key in the summary."""
 
-    @property
-    @abstractmethod
-    def progress(self) -> tuple[str, int]:
-        """What its rows count, and how far it came: ("epoch", 3)."""
-
     # -- what all of them do -----------------------------------------------------------------------
     def after_row(self, row: Row, *, last: bool) -> None:
         """Add a row to the metrics, and save: the first one, the last, and as time goes by."""
@@ -244,18 +234,12 @@ class Run(ABC):
             self.checkpoints.write(began)
 
     def _state(self) -> Row:
-        return self.state() | {"wall_seconds": time.perf_counter() - self.began}
+        return self.state() | {"wall_seconds": time.perf_counter() - self.told.began}
 
     def take_up(self, header: Row, state: Row) -> None:
-        """Go on from a checkpoint; say where its bits are not those of this place.
-
-        Raises
-        ------
-        DataError
-            If it is of other data or another version.
-        """
+        """Go on from a checkpoint; say where its bits are not those of this place."""
         path = self.folder.file(CHECKPOINT)
-        if header.get("data") != self.fingerprint:
+        if header.get("data") != self.data.fingerprint:
             raise DataError(
                 f"{self.folder.path}: the data are no longer those that it was trained on; "
                 "expected the same files. Put them back, or train anew"
@@ -272,40 +256,40 @@ class Run(ABC):
                     f"{now}; use --device {then}, or train anew"
                 ) from error
             self.resume(state)
-            self.began -= state["wall_seconds"]
+            self.told.began -= state["wall_seconds"]
             differ = differences(header["environment"], self.environment)
             self.start = header["start"]
         if differ:
-            self.note(f"its last bits may differ from those of a run in one go: {differ}")
+            self.told.on_note(f"its last bits may differ from those of a run in one go: {differ}")
 
-    def run(self, on_start: Listener | None, on_end: Listener | None) -> Row:
-        """Train, or go on, and leave a complete folder; return the summary.
-
-        Raises
-        ------
-        DivergenceError, KeyboardInterrupt, Exception
-            Whatever ended the training, once the last good state was saved and summed up.
-        """
+    def run(self) -> Row:
+        """Train, or go on, and leave a complete folder; return the summary."""
+        command, facts = self.config.command, self.config.as_dict()
         comment = (
-            f"{self.title} {self.environment['nembp']}; `nembp {self.config.command} --config` "
+            f"{self.title} {self.environment['nembp']}; `nembp {command} --config` "
             "with this file\nrepeats it, bit for bit with the same build of NumPy and number of "
             "threads."
         )
-        comment = "\n".join([comment, *self.understood])
-        error: BaseException | None = None
+        comment = "\n".join([comment, *self.data.notes])
         header = {
-            "command": self.config.command,
-            "config": self.config.as_dict(),
+            "command": command,
+            "config": facts,
             "environment": self.environment,
-            "data": self.fingerprint,
+            "data": self.data.fingerprint,
             "start": self.start,
         }
+        plan = {
+            "run": str(self.folder.path),
+            "shape": list(self.data.shape),
+            "device": self.net.backend.describe(),
+            "done": self.done,
+        }
+        error: BaseException | None = None
         path = self.folder.file(CHECKPOINT)
-        self.checkpoints = Checkpoints(path, header, self._state, self.every)
+        self.checkpoints = Checkpoints(path, header, self._state, self.told.checkpoint_every)
         with self.checkpoints:
             self.folder.begin(to_toml(self.config, comment), self.rows)
-            if on_start is not None:
-                on_start(self.plan() | {"done": self.progress[1]})
+            self.told.on_start(facts | plan | self.about())
             try:
                 self.checkpoints.write()
                 status = self.train()
@@ -316,21 +300,18 @@ class Run(ABC):
             except Exception as caught:  # noqa: BLE001  the disk, the memory, a file cut short, a bug
                 status, error = "failed", caught
             summary, kept, error = self._finish(status, error)
-            if on_end is not None:
-                on_end(summary)
+            self.told.on_end(summary)
             if error is None and self.checkpoints.signals:
                 raise KeyboardInterrupt(f"interrupted; {self.folder.path} is complete")
         if error is not None:
-            raise self._told(error, kept)
+            raise self._ending(error, kept)
         return summary
 
     def _finish(
         self, status: str, error: BaseException | None
     ) -> tuple[Row, bool, BaseException | None]:
         """Save, sum up, draw; an older run keeps its place if nothing was learned."""
-        kept = self.restore(status)
-        if self.folder.replaces and not self.progress[1]:
-            kept = False
+        kept = self.restore(status) and not (self.folder.replaces and not self.done)
         if kept:
             try:
                 self.save()
@@ -338,15 +319,24 @@ class Run(ABC):
                 error = error if status == "failed" else failed
                 status = "failed"
                 kept = not self.folder.replaces and self.folder.file(self.saved[0]).exists()
-        summary: Row = {"status": status, "run": str(self.folder.path.resolve())}
-        summary |= self.summarize(kept=kept)
+        summary: Row = {
+            "status": status,
+            "run": str(self.folder.path.resolve()),
+            **self.summarize(kept=kept),
+            self.config.length: self.done,
+            "wall_seconds": time.perf_counter() - self.told.began,
+            "device": self.net.backend.describe(),
+            "dataset": self.data.name,
+            "seed": vars(self.config)["seed"],
+            "config": self.config.as_dict(),
+            "environment": self.environment,
+        }
         if status == "failed":
             summary["error"] = f"{type(error).__name__}: {error}"
         try:
             # a summary that names no pictures is of a run that something stopped at its very end
-            self.folder.write_summary({key: summary[key] for key in summary if key not in PICTURES})
-            if kept:
-                summary |= self._pictures()
+            self.folder.write_summary(summary)
+            summary |= dict.fromkeys(self.pictures) | (self._pictures() if kept else {})
             self.folder.write_summary(summary)
             self.folder.end(keep=kept)
         except OSError as failed:
@@ -357,18 +347,12 @@ class Run(ABC):
         try:
             pictures = self.draw()
         except Exception as failed:  # noqa: BLE001  the run itself is complete
-            self.note(f"no picture was drawn: {failed}")
+            self.told.on_note(f"no picture was drawn: {failed}")
             return {}
         return {key: str((self.folder.path / name).resolve()) for key, name in pictures.items()}
 
-    def _go_on(self) -> str:
-        """Say how, where a checkpoint is left."""
-        if not (self.folder.path / CHECKPOINT).exists():
-            return ""
-        return f"; `nembp {self.config.command} --resume {self.folder.path}` goes on"
-
-    def _told(self, error: BaseException, kept: bool) -> BaseException:
-        """Return what ended the training, with what is left of it."""
+    def _ending(self, error: BaseException, kept: bool) -> BaseException:
+        """Return what ended the training, with what is left of it and how to go on."""
         name, what = self.saved
         told: BaseException
         left = f"{self.folder.path / name} holds " if kept else "nothing was learned"
@@ -377,12 +361,28 @@ class Run(ABC):
         if isinstance(error, DivergenceError):
             told = DivergenceError(f"{error}; {left}{f'the last good {what}' if kept else ''}")
         elif isinstance(error, KeyboardInterrupt):
-            noun, count = self.progress
-            of = f"its {what}" if kept else ""
-            told = KeyboardInterrupt(f"interrupted after {noun} {count}; {left}{of}{self._go_on()}")
+            left += f"its {what}" if kept else ""
+            if (self.folder.path / CHECKPOINT).exists():
+                left += f"; `nembp {self.config.command} --resume {self.folder.path}` goes on"
+            noun = self.config.length.removesuffix("s")
+            told = KeyboardInterrupt(f"interrupted after {noun} {self.done}; {left}")
         else:
             if kept:
-                self.note(f"{left}the last good {what}")
+                self.told.on_note(f"{left}the last good {what}")
             return error
         told.__cause__ = error
         return told
+
+
+def _finished(folder: RunFolder, config: Config, note: Note) -> Row | None:
+    """Return the summary of a run that came to its end, and say that it did; None if it did not."""
+    length = config.length
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        summary: Row = json.loads(folder.file(SUMMARY).read_text(encoding="utf-8"))
+        early, done = summary["status"] == "stopped early", f"{summary[length]} {length}"
+        whole = summary["status"] == "finished" and summary[length] == vars(config)[length]
+        if (early or whole) and "picture" in summary:
+            more = f"; more {length} would go on with it" if whole else ""
+            note(f"{folder.path} has {summary['status']} after {done}{more}")
+            return summary
+    return None

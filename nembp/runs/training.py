@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nembp.architecture import chain, network
-from nembp.backend import Backend, Precision
-from nembp.checkpoints import Model, environment, save_model
+from nembp.backend import Precision
+from nembp.checkpoints import Model, save_model
 from nembp.datasets import Dataset, Scaling, Split, class_means, feature_means, load
 from nembp.datasets.reading import Augmentation, BatchReader
 from nembp.datasets.scaling import extremes, signed, unit_range
@@ -28,14 +27,12 @@ from nembp.engine.training import Callback, Trainer, set_input_bias
 from nembp.errors import ArchitectureError, DivergenceError
 from nembp.runs.config import RunConfig, recipe
 from nembp.runs.folder import CHECKPOINT, CONFIG, METRICS, SUMMARY, RunFolder
-from nembp.runs.run import Listener, Note, Row, Run, choose_backend, resume_in, silent
-from nembp.threads import threads as limit
+from nembp.runs.run import Note, Path_, Row, Run, Told, choose_backend, silent
 
 if TYPE_CHECKING:
     from nembp.engine.network import Layer
 
 MODEL, PICTURE = "model.npz", "backward.png"
-FILES = (CONFIG, METRICS, MODEL, SUMMARY, PICTURE, CHECKPOINT)
 FINGERPRINT = "data_fingerprint"  # in a model's settings
 READ_OPTIONS = ("delimiter", "header", "decimal", "image_order", "transpose", "x", "y", "max_bytes")
 MOST_DRAWN = 100  # classes of a picture, spread over all of them
@@ -80,34 +77,34 @@ def load_data(config: RunConfig) -> Dataset:
 def prepare(config: RunConfig, note: Note = silent, data: Dataset | None = None) -> Prepared:
     """Load the data, fill in the recipe, and build the network with its input bias at the mean.
 
-    Parameters
-    ----------
-    config : RunConfig
-        None where the recipe decides.
-    note : callable
-        Told what the user should know and is no error.
-    data : Dataset, optional
-        What `load_data` gave for this configuration; loaded here without it.
-
-    Raises
-    ------
-    ArchitectureError
-        If options do not go together.
-    DataError, DeviceError
-        If the data or the device cannot be used.
+    ``data`` is what `load_data` gave for this configuration; loaded here without it.
     """
     data = load_data(config) if data is None else data
     for text in data.notes:
         note(text)
     filled = recipe(data, config)
     check_options(filled, data)
-    precision = cast(Precision, filled.precision or "float32")
-    backend = choose_backend(filled.device or "auto", note, precision)
+    backend = choose_backend(
+        filled.device or "auto", note, cast(Precision, filled.precision or "float32")
+    )
     path = None if filled.data_dir is None else os.path.abspath(filled.data_dir)
     filled = filled.replace({"device": backend.name, "data_dir": path})
     data = fit_scalings(data, filled)
     train, validation = hold_out(data, filled)
-    net = _build(filled, data, backend)
+    backward = "gaussian" if filled.backward == "none" else filled.backward
+    net = network(
+        *_architecture(filled, data),
+        activation=filled.activation or "relu",
+        forward=filled.forward,
+        backward=get_likelihood(backward or "gaussian", filled.backward_weight or 1.0),
+        device=backend,
+        dtype=filled.dtype or "float32",
+        seed=filled.seed or 0,
+    )
+    scale = filled.weight_scale or 1.0
+    if scale != 1.0:
+        for W in net.weights:
+            W[...] = W * scale
     set_input_bias(net, feature_means(train, data.x_scaling))
     centroids = None
     if data.is_classification:
@@ -201,11 +198,6 @@ def fit_scalings(data: Dataset, config: RunConfig) -> Dataset:
 
     A Bernoulli likelihood takes values in [0, 1], a bipolar one in [−1, 1] and a multinomial one
     values ≥ 0: images, and the columns of a table, which may be standardized, are mapped there.
-
-    Raises
-    ------
-    ArchitectureError
-        If a multinomial backward direction meets negative features.
     """
     if not data.is_classification and config.forward == "bernoulli":
         data = replace(data, y_scaling=unit_range(data.train.y))
@@ -235,11 +227,6 @@ def hold_out(data: Dataset, config: RunConfig) -> tuple[Split, Split | None]:
     """Split the training samples into those to train on and a validation split, or None.
 
     Stratified by class, drawn from the stream "validation" of ``split_seed``.
-
-    Raises
-    ------
-    ArchitectureError
-        If too few samples would be left to train on.
     """
     fraction = config.validation_fraction or 0.0
     if not fraction:
@@ -259,24 +246,6 @@ def hold_out(data: Dataset, config: RunConfig) -> tuple[Split, Split | None]:
         order = shuffled(n, bits)
         kept, held = order[:n_train], order[n_train:]
     return data.train.subset(kept), data.train.subset(held)
-
-
-def _build(config: RunConfig, data: Dataset, backend: Backend) -> Network:
-    backward = "gaussian" if config.backward == "none" else config.backward
-    net = network(
-        *_architecture(config, data),
-        activation=config.activation or "relu",
-        forward=config.forward,
-        backward=get_likelihood(backward or "gaussian", config.backward_weight or 1.0),
-        device=backend,
-        dtype=config.dtype or "float32",
-        seed=config.seed or 0,
-    )
-    scale = config.weight_scale or 1.0
-    if scale != 1.0:
-        for W in net.weights:
-            W[...] = W * scale
-    return net
 
 
 def pixel_units(data: Dataset | Model) -> Units | None:
@@ -301,11 +270,11 @@ def trainer_of(
     evaluate: Callable[[Network], dict[str, float]] | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Trainer:
-    """Return the trainer that a configuration describes.
-
-    ``evaluate`` and ``callbacks`` are as in `nembp.engine.training.Trainer`.
-    """
+    """Return the trainer that a configuration describes; the rest as `Trainer` takes it."""
     config = prepared.config
+    noise = noise_settings(config, "noise_target", "noise_place")
+    target = str(config.noise_target)
+    directions = ("forward", "backward") if target == "both" else (target,)
     return Trainer(
         prepared.net,
         prepared.reader(prepared.train, augmented=True),
@@ -316,7 +285,11 @@ def trainer_of(
         ),
         schedule=config.schedule or "cosine",
         backward=config.backward != "none",
-        noise=_noise(config),
+        noise={
+            direction if place == "target" else f"{direction}/{place}": noise
+            for direction in directions
+            for place in config.noise_place or ("target",)
+        },
         seed=config.seed or 0,
         evaluate=evaluate,
         patience=config.patience,
@@ -335,143 +308,23 @@ def noise_settings(config: Any, *apart: str) -> Noise:
     return Noise(kind=config.noise or "none", **values)
 
 
-def _noise(config: RunConfig) -> dict[str, Noise]:
-    """Return the noise of each direction and place, as `Trainer` takes it."""
-    noise = noise_settings(config, "noise_target", "noise_place")
-    target = str(config.noise_target)
-    return {
-        direction if place == "target" else f"{direction}/{place}": noise
-        for direction in (("forward", "backward") if target == "both" else (target,))
-        for place in config.noise_place or ("target",)
-    }
-
-
 # -- a run -----------------------------------------------------------------------------------------
-def train_run(
-    config: RunConfig,
-    out_dir: str | os.PathLike[str] | None = None,
-    *,
-    force: bool = False,
-    checkpoint_every: float | None = None,
-    on_start: Listener | None = None,
-    on_epoch: Listener | None = None,
-    on_end: Listener | None = None,
-    on_note: Note | None = None,
-) -> dict[str, Any]:
-    """Train as configured and leave a run folder.
-
-    The folder holds ``config.toml`` (repeats the run), ``metrics.jsonl`` (a row per epoch, as it
-    goes), ``model.npz`` and ``checkpoint.npz``, from which `resume_run` goes on (both saved as it
-    goes), ``summary.json`` and, for classes, ``backward.png``.
-
-    Parameters
-    ----------
-    config : RunConfig
-        None where the data set's recipe decides.
-    out_dir : path, optional
-        A new or empty folder; by default runs/<timestamp>-<dataset>-seed<seed>.
-    force : bool
-        Take the place of the run in ``out_dir``, once this one has learned something.
-    checkpoint_every : float, optional
-        Seconds between checkpoints within an epoch; see `nembp.runs.run.Run`.
-    on_start, on_epoch, on_end, on_note : callable, optional
-        Told the plan, each epoch's row (True ends the training), the summary, and what the user
-        should know and is no error.
-
-    Returns
-    -------
-    dict
-        What ``summary.json`` holds: the scores on the test split (see
-        `nembp.engine.metrics.evaluate`), ``epochs``, ``seconds`` of training, ``device``, ``run``,
-        ``status`` and so on. A score that is not defined is NaN here and null there.
-
-    Raises
-    ------
-    OutputError
-        If the folder is in use or cannot be written; found before training.
-    ArchitectureError, DataError, DeviceError
-        As `prepare`; the folder is then as it was.
-    DivergenceError
-        After the last good model was saved, with status "diverged".
-    KeyboardInterrupt
-        After the model of the last complete epoch was saved, with status "interrupted".
-    """
-    began, note = time.perf_counter(), on_note or silent
-    name = f"{config.dataset}-seed{config.seed or 0}"
-    with (
-        RunFolder(out_dir, name, files=FILES, force=force) as folder,
-        limit(config.threads) as threads,
-    ):
-        prepared = prepare(config, note)
-        told = on_epoch, note, began, checkpoint_every
-        return TrainRun(prepared, threads, folder, *told).run(on_start, on_end)
-
-
-def resume_run(
-    run: str | os.PathLike[str],
-    changes: Mapping[str, Any] | None = None,
-    *,
-    checkpoint_every: float | None = None,
-    on_start: Listener | None = None,
-    on_epoch: Listener | None = None,
-    on_end: Listener | None = None,
-    on_note: Note | None = None,
-) -> dict[str, Any]:
-    """Go on with a run from its checkpoint, as if nothing had stopped it.
-
-    The rest is, bit for bit, that of a run in one go with the same build and number of threads;
-    elsewhere a note says so. A run that is finished is left as it is, and its summary returned.
-
-    Parameters
-    ----------
-    run : path
-        The run folder.
-    changes : dict, optional
-        ``epochs``, if there are to be more; ``device``, ``threads`` or ``data_dir`` of another
-        machine.
-    checkpoint_every, on_start, on_epoch, on_end, on_note
-        As of `train_run`.
-
-    Raises
-    ------
-    DataError
-        If the folder holds no checkpoint, a damaged one, or one of other data.
-    ArchitectureError
-        If another setting would change.
-    OutputError, DeviceError, DivergenceError, KeyboardInterrupt
-        As of `train_run`.
-    """
-    began, note = time.perf_counter(), on_note or silent
-
-    def make(config: RunConfig, threads: int, folder: RunFolder) -> TrainRun:
-        told = on_epoch, note, began, checkpoint_every
-        return TrainRun(prepare(config, note), threads, folder, *told)
-
-    return resume_in(run, RunConfig, FILES, make, changes, note, on_start, on_end)
-
-
 class TrainRun(Run):
-    """A run of `nembp train` in progress."""
+    """A run of `nembp train`."""
 
+    kind = RunConfig
     config: RunConfig
     title = "A run of nembp"
     saved = MODEL, "model"
+    files = CONFIG, METRICS, MODEL, SUMMARY, PICTURE, CHECKPOINT
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        threads: int,
-        folder: RunFolder,
-        on_epoch: Listener | None,
-        note: Note,
-        began: float,
-        every: float | None,
-    ) -> None:
-        config = prepared.config.replace({"threads": threads})
-        super().__init__(config, folder, environment(prepared.net), note, began, every)
-        self.prepared, self.on_epoch = prepared, on_epoch
-        self.net, self.data, self.understood = prepared.net, prepared.data, prepared.data.notes
-        self.fingerprint = self.data.fingerprint
+    @classmethod
+    def prepare(cls, config: RunConfig, note: Note, start: Path_ | None) -> Prepared:
+        return prepare(config, note)
+
+    def __init__(self, prepared: Prepared, threads: int, folder: RunFolder, told: Told) -> None:
+        super().__init__(prepared, threads, folder, told)
+        self.prepared = prepared
         self.test = prepared.reader(prepared.data.test)
         held = prepared.validation
         self.watched = self.test if held is None else prepared.reader(held)
@@ -483,17 +336,13 @@ class TrainRun(Run):
             callbacks=[self._epoch],
         )
 
-    def plan(self) -> Row:
-        data = self.data
-        return self.config.as_dict() | {
-            "run": str(self.folder.path),
+    def about(self) -> Row:
+        return {
             "training_samples": len(self.prepared.train),
-            "test_samples": len(data.test),
-            "shape": list(data.shape),
-            "classes": len(data.classes),
+            "test_samples": len(self.data.test),
+            "classes": len(self.data.classes),
             "sizes": [layer.size for layer in self.net.layers],
             "parameters": self.net.parameter_count,
-            "device": self.net.backend.describe(),
             "scored_on": self.scored_on,
         }
 
@@ -512,37 +361,32 @@ class TrainRun(Run):
         return "stopped early" if self.trainer.history.stopped_early else "finished"
 
     @property
-    def progress(self) -> tuple[str, int]:
-        return "epoch", len(self.trainer.history.epochs)
+    def done(self) -> int:
+        return len(self.trainer.history.epochs)
 
     def _scores(self, reader: BatchReader) -> dict[str, float]:
         with np.errstate(all="ignore"):
             centroids, units = self.prepared.centroids, pixel_units(self.data)
             return evaluate(self.net, reader, centroids, units=units)
 
-    def _epoch(self, row: dict[str, float]) -> bool | None:
-        self._check(row)
-        self.last_good = self.net.snapshot()
-        history, trainer = self.trainer.history, self.trainer
-        self.after_row(
-            self._shown(row), last=history.stopped_early or trainer.epoch == trainer.epochs
-        )
-        return None if self.on_epoch is None else bool(self.on_epoch(row))
-
-    def _shown(self, row: dict[str, float]) -> Row:
-        """Return a row of the history as metrics.jsonl has it."""
-        return row | {"epoch": int(row["epoch"]), "scored_on": self.scored_on}
-
-    def _check(self, row: dict[str, float]) -> None:
-        """Raise a DivergenceError where the parameters are finite and the scores are not."""
+    def _epoch(self, row: dict[str, float]) -> bool:
         directions = ("forward",) if self.config.backward == "none" else ("forward", "backward")
         for key in (f"{direction}/nll" for direction in directions):
-            if not math.isfinite(row[key]):
+            if not math.isfinite(row[key]):  # though the parameters are
                 raise DivergenceError(
                     f"training diverged in epoch {int(row['epoch'])}: {key} of the "
                     f"{self.scored_on} split is not finite. Lower the learning rate (now "
                     f"{self.config.learning_rate:g})"
                 )
+        self.last_good = self.net.snapshot()
+        history, trainer = self.trainer.history, self.trainer
+        last = history.stopped_early or trainer.epoch == trainer.epochs
+        self.after_row(self._shown(row), last=last)
+        return bool(self.told.on_row(row))
+
+    def _shown(self, row: dict[str, float]) -> Row:
+        """Return a row of the history as metrics.jsonl has it."""
+        return row | {"epoch": int(row["epoch"]), "scored_on": self.scored_on}
 
     def restore(self, status: str) -> bool:
         if status not in ("finished", "stopped early") and self.last_good is not None:
@@ -550,8 +394,7 @@ class TrainRun(Run):
         return self.last_good is not None or status not in ("interrupted", "failed")
 
     def save(self) -> None:
-        data = self.data
-        settings = self.config.as_dict()
+        data, settings = self.data, self.config.as_dict()
         if data.feature_names:
             settings["feature_names"] = list(data.feature_names)
         if data.fingerprint:
@@ -573,9 +416,16 @@ class TrainRun(Run):
         save_model(self.folder.file(MODEL), model)
 
     def summarize(self, *, kept: bool) -> Row:
-        history = self.trainer.history
+        history, data = self.trainer.history, self.data
         scores = self._scores(self.test) if kept else {}
-        self._note_scores(scores)
+        d = data.outputs
+        constant = math.log(d) if data.is_classification else d * (1 + math.log(2 * math.pi))
+        if (nll := scores.get("forward/nll", 0.0)) > WORSE * max(constant, 1.0):
+            self.told.on_note(
+                f"the network predicts far worse than a constant: forward nll {nll:.3g} nats, "
+                f"where it is about {constant:.2g}; lower the learning rate (now "
+                f"{self.config.learning_rate:g})"
+            )
         seconds = sum(row["seconds"] for row in history.epochs)
         seen = len(history.epochs) * self.trainer.reader.n
         last = history.epochs[-1] if history.epochs else {}
@@ -583,34 +433,13 @@ class TrainRun(Run):
         return {
             **dict.fromkeys(names),
             **scores,
-            "epochs": len(history.epochs),
             "best_epoch": history.best_epoch,
             "seconds": seconds,
-            "wall_seconds": time.perf_counter() - self.began,
             "samples_per_second": seen / seconds if seconds else None,
-            "device": self.net.backend.describe(),
-            "dataset": self.data.name,
-            "seed": self.config.seed,
             "backward_trained": self.config.backward != "none",
             "parameters": self.net.parameter_count,
-            "picture": None,
             **{key: value for key, value in last.items() if key.startswith(("train/", "noise/"))},
-            "config": self.config.as_dict(),
-            "environment": self.environment,
         }
-
-    def _note_scores(self, scores: Row) -> None:
-        """Say where a finished training is far worse than a constant prediction."""
-        d = self.data.outputs
-        constant = math.log(d) if self.data.is_classification else d * (1 + math.log(2 * math.pi))
-        nll = scores.get("forward/nll", 0.0)
-        if nll > WORSE * max(constant, 1.0):
-            self.note(
-                f"the network predicts far worse than a constant: forward nll {nll:.3g} nats, "
-                "where it is "
-                f"about {constant:.2g}; lower the learning rate (now "
-                f"{self.config.learning_rate:g})"
-            )
 
     def draw(self) -> dict[str, str]:
         """Draw each class's backward sample beside its centroid, where there are classes."""
@@ -630,3 +459,6 @@ class TrainRun(Run):
         names = tuple(data.classes[k] for k in shown)
         backward_picture(self.folder.file(PICTURE), pair[0], pair[1], data.shape, names)
         return {"picture": PICTURE}
+
+
+train_run, resume_run = TrainRun.begin, TrainRun.go_on
