@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -11,7 +9,8 @@ import click
 from nembp.runs.config import RunConfig
 
 from .options import json_option, options_of
-from .output import count, emit_json, emit_table, note, on_terminal, short_path
+from .output import count, emit_json, emit_table, note, short_path
+from .progress import status
 
 MANY = 20  # classes listed by name
 
@@ -138,38 +137,19 @@ def fetch(name: str, data_dir: str, mirror: str | None, quiet: bool) -> None:
     """
     from nembp.datasets.fetch import fetch as fetch_files
 
-    with _progress(quiet) as progress:
+    begun = set[str]()
+    with status(quiet=quiet) as tell:
+
+        def progress(file: str, received: int, announced: int | None) -> None:
+            size = f"{announced:,} bytes" if announced else "unknown size"
+            if not quiet and file not in begun:
+                note(f"fetching {file} ({size})")
+            begun.add(file)
+            tell(f"{file}: {received:,} bytes of {size}")
+
         fetched = fetch_files(name, data_dir, mirror, progress)
     if not quiet:
         done = f"{count(len(fetched), 'file')} fetched" if fetched else "nothing to fetch"
         checked = ", checksums verified" if fetched or name == "mnist" else ""
         note(f"{done}; {data_dir} holds {name}{checked}")
         note(f"train on it: nembp train --dataset {name} --data-dir {data_dir}")
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
-    """Show downloads: bars on a terminal, a line a file elsewhere."""
-    tasks: dict[str, Any] = {}
-
-    def line(file: str, received: int, announced: int | None) -> None:
-        if not quiet and file not in tasks:
-            tasks[file] = True
-            note(f"fetching {file}" + (f" ({announced:,} bytes)" if announced else ""))
-
-    if quiet or not on_terminal():
-        yield line
-        return
-    from rich import progress
-    from rich.console import Console
-
-    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(),
-               progress.DownloadColumn(), progress.TransferSpeedColumn())  # fmt: skip
-    with progress.Progress(*columns, console=Console(stderr=True)) as bars:
-
-        def bar(file: str, received: int, announced: int | None) -> None:
-            if file not in tasks:
-                tasks[file] = bars.add_task(file, total=announced)
-            bars.update(tasks[file], completed=received)
-
-        yield bar

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nembp.runs.options import Option
-
-from .options import Checked, data_dir_option, direction_option, force_option, integer, json_option
+from .options import data_dir_option, direction_option, force_option, json_option
 from .output import check_out, count, emit_json, emit_table, note, number
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ def draw() -> None:
 @direction_option
 @click.option(
     "--sample",
-    type=integer(0),
+    type=click.IntRange(min=0),
     metavar="K",
     help="Number of the test sample, or row of the input.  [default: 0]",
 )
@@ -55,7 +53,7 @@ def draw() -> None:
 )
 @click.option(
     "--std",
-    type=Checked(Option("number", "", "", least=1e-9, below=1e6)),
+    type=click.FloatRange(1e-9, 1e6),
     metavar="X",
     help=f"Standard deviation, in units of the scaled target.  [default: the run's, else {STD}]",
 )
@@ -77,14 +75,19 @@ def draw() -> None:
 )
 @click.option(
     "--draws",
-    type=integer(1, below=1_000_001),
+    type=click.IntRange(1, 1_000_000),
     default=2000,
     show_default=True,
     metavar="N",
     help="How many.",
 )
 @click.option(
-    "--seed", type=integer(0), default=0, show_default=True, metavar="N", help="Of the draws."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Of the draws.",
 )
 @data_dir_option
 @click.option("--out", metavar="FILE", help="The picture, .png.  [default: noise-DIRECTION.png]")
@@ -115,20 +118,16 @@ def noise(
         raise click.UsageError("--data-dir is where the run's data lies; with --input it is unread")
     check_out(out, (".png",), force=force)
     from nembp.plotting.noise import Point, draw_noise, noise_panels
-    from nembp.runs.predicting import load_run, output_names, pair_of_file, pair_of_run
+    from nembp.runs.predicting import load_run, output_names, pair_of
 
     model = load_run(run)
-    which: Any = {"sample": sample or 0, "label": label}
-    if path is not None:
-        x, y, where = pair_of_file(model, path, **which)
-    else:
-        x, y, where = pair_of_run(model, run, data_dir, **which)
+    x, y, where = pair_of(model, run, path, data_dir, sample=sample or 0, label=label)
     forward = direction == "forward"
     point = Point.of(model.net, x, y) if forward else Point.of(model.net.reversed, y, x)
     law, std = _law(model, chosen)
     batch = int(model.settings.get("batch_size") or 128)
     plan = {"draws": chosen["draws"], "seed": chosen["seed"], "batch": batch}
-    panels = noise_panels(point, law, std, output_names(model, direction), **plan)
+    panels = noise_panels(point, law, std, output_names(model, direction).__getitem__, **plan)
     title = f"NEM noise at the {direction} direction's {point.likelihood.name} end, {where}"
     together = f", screened {batch} at a time" if law.screening == "expectation" else ""
     draws = count(plan["draws"], law.law + " draw")

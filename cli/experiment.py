@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .output import count, emit_json, emit_table, note, on_terminal, say, short_path
-from .progress import terminate_as_interrupt
+from .output import count, emit_json, emit_table, note, short_path
+from .progress import duration, status, terminate_as_interrupt
 
 AT_ONCE = click.IntRange(1, 1024)  # processes or threads
-EVERY = 5.0  # seconds between lines of progress where there is no terminal
 
 
 def _folders(_: click.Context, __: click.Parameter, entries: tuple[str, ...]) -> dict[str, str]:
@@ -132,7 +132,7 @@ def run(
     if options["jobs"] is None:
         options["jobs"] = usable_cores() if options["device"] == "cpu" else 1
     _note_unread(name, data_dirs, protocol.datasets)
-    with _Progress(name, "replicates") as show, terminate_as_interrupt():
+    with _progress(name, "replicates") as show, terminate_as_interrupt():
         folder = run_experiment(protocol, out, data_dirs=data_dirs, on_progress=show, **options)
     found = read_experiment(out, name, quick=quick)
     summary = summarize(found)
@@ -249,7 +249,7 @@ def search(
     if not only_show:
         _note_unread(name, data_dirs, (declared.base["dataset"],))
         options |= {"jobs": usable_cores() if jobs is None else jobs, "data_dirs": data_dirs}
-        with _Progress(name, "trainings in this rung") as progress, terminate_as_interrupt():
+        with _progress(name, "trainings in this rung") as progress, terminate_as_interrupt():
             folder = run_search(declared, out, on_progress=progress, **options)
         note(f"rows and summary are in {short_path(str(folder.resolve()))}")
     summary = summarize_search(declared, read_search(out, declared))
@@ -296,43 +296,24 @@ def _noise(noise: Mapping[str, Any]) -> str:
     return " ".join(word for word in words if word)
 
 
-class _Progress:
-    """What is done and the time left, on stderr: a bar on a terminal, else a line now and then."""
+@contextlib.contextmanager
+def _progress(name: str, noun: str) -> Iterator[Callable[[int, int, Mapping[str, Any]], None]]:
+    """Give what tells how many are done, the time left, and the one that came."""
+    began: list[tuple[float, int]] = []
 
-    def __init__(self, name: str, noun: str) -> None:
-        self.name, self.noun, self.said = name, noun, -EVERY
-        self.bars: Any = None
-        self.began: tuple[float, int] | None = None
-
-    def __enter__(self) -> _Progress:
-        if on_terminal():
-            from rich.console import Console
-            from rich.progress import Progress
-
-            columns = Progress.get_default_columns()
-            self.bars = Progress(*columns, console=Console(stderr=True))
-            self.task = self.bars.add_task(self.name, total=None)
-            self.bars.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.bars is not None:
-            self.bars.stop()
-
-    def __call__(self, done: int, total: int, row: Mapping[str, Any]) -> None:
+    def tell(done: int, total: int, row: Mapping[str, Any]) -> None:
         what = row["who"] if "who" in row else f"{row['phase']} {row['arm']}"
         what += f", learning rate {row['rate']:g}, seed {row['seed']}"
         if row.get("strength", 1.0) != 1.0:
             what += f", noise times {row['strength']:g}"
-        if self.bars is not None:
-            self.bars.update(self.task, completed=done, total=total, description=what)
-            return
-        now = time.perf_counter()
-        self.began = self.began or (now, done)
-        if now - self.said >= EVERY or done == total:
-            self.said = now
-            since, first = self.began
-            left = (now - since) / (done - first) * (total - done) if done > first else None
-            tail = "" if left is None else f", {left:.0f} s left"
-            state = f" ({row['status']})" if row.get("status", "finished") != "finished" else ""
-            say(f"{self.name}: {done} of {total} {self.noun}{tail}; {what}{state}")
+        if row.get("status", "finished") != "finished":
+            what += f" ({row['status']})"
+        began.append((time.perf_counter(), done))
+        (since, first), (now, _) = began[0], began[-1]
+        left = ""
+        if done > first:
+            left = f", {duration((now - since) / (done - first) * (total - done))} left"
+        show(f"{name}: {done} of {total} {noun}{left}; {what}", last=done == total)
+
+    with status() as show:
+        yield tell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -17,12 +17,12 @@ from .options import (
     GroupedCommand,
     GroupedOption,
     check_resumed,
-    flags_given,
+    chosen,
     options_of,
     run_folder_options,
 )
 from .output import count, number, status_rows
-from .progress import Cells, Progress, Row, progress_for, terminate_as_interrupt
+from .progress import Cells, Progress, Row, terminate_as_interrupt
 
 EPILOG = """\
 A flag beats its environment variable (NEMBP_GAN_LEARNING_RATE for --learning-rate), which beats
@@ -51,29 +51,48 @@ KEPT = (
 )  # fmt: skip
 
 
-# key: (words, digits or "share")
-SCORES: Final[dict[str, tuple[str, int | str]]] = {
-    "modes": ("modes", 3),
-    "modes_strict": ("modes (strict)", 3),
-    "high_quality": ("high quality", "share"),
-    "kl": ("KL of modes", 3),
-    "classes": ("classes", 3),
-    "classes_strict": ("classes (strict)", 3),
-    "class_kl": ("KL of classes", 3),
-    "inception_score": ("inception score", 4),
-    "frechet_distance": ("Fréchet distance", 4),
-    "precision": ("precision", "share"),
-    "recall": ("recall", "share"),
-    "judge_accuracy": ("the classifier's accuracy", "share"),
+# options without effect, the one that decides it, and its values for which they have none
+IDLE = {
+    "backward_weight": ("bidirectional", "none"),
+    "backward_permuted": ("bidirectional", "none"),
+    "weight_schedule": ("bidirectional", "none"),
+    "discriminator_weight": ("bidirectional", "none", "generator"),
+    "backward_labels": ("bidirectional", "none", "generator"),
+    "generator_weight": ("bidirectional", "none", "discriminator"),
+    "backward_flow": ("bidirectional", "none", "discriminator"),
+    "clip": ("kind", "vanilla", "minimax", "wasserstein-gp"),
+    "penalty_weight": ("kind", "vanilla", "minimax", "wasserstein"),
 }
-_SHOWN: Final = ("modes", "high_quality", "classes", "inception_score", "frechet_distance")
-
-_KEPT: Final = {  # of the noise, by its place
-    "discriminator/forward": "D kept",
-    "discriminator/input": "D input kept",
-    "discriminator/backward": "D backward kept",
-    "generator/backward": "G backward kept",
-    "critic/input": "critic kept",
+SCORES = {
+    "modes": "modes",
+    "modes_strict": "modes (strict)",
+    "high_quality": "high quality",
+    "kl": "KL of modes",
+    "classes": "classes",
+    "classes_strict": "classes (strict)",
+    "class_kl": "KL of classes",
+    "inception_score": "inception score",
+    "frechet_distance": "Fréchet distance",
+    "precision": "precision",
+    "recall": "recall",
+    "judge_accuracy": "the classifier's accuracy",
+}
+SHARES = ("high_quality", "precision", "recall", "judge_accuracy")
+COLUMNS = {
+    "discriminator/nll": "D nll",
+    "critic/objective": "critic",
+    "generator/nll": "G nll",
+    "discriminator/backward_nll": "D backward",
+    "generator/backward_nll": "G backward",
+    **{
+        key: SCORES[key]
+        for key in ("modes", "high_quality", "classes", "inception_score", "frechet_distance")
+    },
+    "noise/discriminator/forward/accepted": "D kept",
+    "noise/discriminator/input/accepted": "D input kept",
+    "noise/discriminator/backward/accepted": "D backward kept",
+    "noise/generator/backward/accepted": "G backward kept",
+    "noise/critic/input/accepted": "critic kept",
 }
 
 
@@ -112,13 +131,10 @@ def gan(
     ctx: click.Context,
     /,
     seeds: int | None,
-    as_json: bool,
-    quiet: bool,
     out: str | None,
     force: bool,
     start: str | None,
     resume: str | None,
-    checkpoint_every: float | None,
     **settings: Any,
 ) -> None:
     """Train a generator against a discriminator, either of them bidirectional.
@@ -128,42 +144,27 @@ def gan(
     (for --resume), summary.json, samples.png (what the generator draws) and training.gif (how it
     came to).
     """
-    given = {name: value for name, value in settings.items() if value is not None}
+    given = chosen(GanConfig, settings)
     config = GanConfig(**given)
-    told = "iteration", _describe, _columns
-    with progress_for(quiet, *told) as progress, terminate_as_interrupt():
+    progress = Progress(ctx, GanConfig, _describe, _columns, _report, IDLE)
+    with terminate_as_interrupt():
         if resume is not None:
             check_resumed(ctx, progress.note, "out", "force", "start")
-        noted = list[bool]()
-
-        def begin(plan: Row) -> None:
-            if not noted and resume is None:  # of several seeds once
-                noted.append(True)
-                _note_unused(ctx, plan, progress)
-            progress.start(plan)
-
         from nembp.runs.gan import resume_gan, run_gan, run_seeds  # NumPy: --help does without
 
-        more: dict[str, Any] = {
-            "checkpoint_every": checkpoint_every,
-            "on_start": begin,
-            "on_row": progress.row,
-            "on_end": progress.report(_report, as_json=as_json),
-            "on_note": progress.note,
-        }
+        new: dict[str, Any] = {"force": force, "start": start}
         if seeds is not None:
-            start_from: dict[str, Any] = {"force": force, "start": start}
-            run_seeds(config, seeds, out, resume=resume, changes=given, **start_from, **more)
+            run_seeds(config, seeds, out, resume=resume, changes=given, **new, **progress.told)
         elif resume is not None:
-            resume_gan(resume, given, **more)
+            resume_gan(resume, given, **progress.told)
         else:
-            run_gan(config, out, force=force, start=start, **more)
+            run_gan(config, out, **new, **progress.told)
 
 
 def _report(summary: Row) -> Cells:
     spread = summary.get("deviations")
     rows = []
-    for key, (words, _) in SCORES.items():
+    for key, words in SCORES.items():
         if summary["scores"].get(key) is not None:
             text = score_text(key, summary["scores"][key])
             if spread is not None and len(summary["seeds"]) > 1:
@@ -177,47 +178,15 @@ def _report(summary: Row) -> Cells:
     return rows + status_rows(summary, done)
 
 
-def _note_unused(ctx: click.Context, plan: Row, progress: Progress) -> None:
-    """Say which flags have no effect; a file may hold them, since config.toml is complete."""
-
-    def note(why: str, *names: str) -> None:
-        if given := flags_given(ctx, names):
-            progress.note(f"{given}: without effect, since {why}")
-
-    names = list(GanConfig.options())
-    if plan["noise"] == "none":
-        note("--noise is none", *(name for name in names if name.startswith("noise_")))
-    backward = {
-        "discriminator": ("discriminator_weight", "backward_labels"),
-        "generator": ("generator_weight", "backward_flow"),
-    }
-    way = plan["bidirectional"]
-    if way == "none":
-        both = ("backward_weight", "backward_permuted", "weight_schedule")
-        note("--bidirectional is none", *both, *backward["discriminator"], *backward["generator"])
-    elif way != "both":
-        other = "generator" if way == "discriminator" else "discriminator"
-        note(f"--bidirectional is {way}", *backward[other])
-    if plan["kind"] != "wasserstein":
-        note("--kind is not wasserstein", "clip")
-    if plan["kind"] != "wasserstein-gp":
-        note("--kind is not wasserstein-gp", "penalty_weight")
-
-
-def score_text(key: str, value: Any) -> str:
+def score_text(key: str, value: float) -> str:
     """Write a score as its kind is written.
 
     >>> score_text("high_quality", 0.8234), score_text("modes", 24.6), score_text("modes", 8.0)
-    ('82.3 %', '24.6', '8')
+    ('82.3 %', '24.60', '8')
     """
-    digits = SCORES.get(key, ("", 4))[1]
-    if value is None or math.isnan(value):
-        return "-"
-    if digits == "share":
+    if key in SHARES and not math.isnan(value):
         return f"{100 * value:.1f} %"
-    assert isinstance(digits, int)
-    whole = float(value).is_integer() and key.startswith(("modes", "classes"))
-    return f"{value:,.0f}" if whole else number(value, digits)
+    return f"{value:,.0f}" if float(value).is_integer() else number(value)
 
 
 def _describe(plan: Row) -> str:
@@ -263,19 +232,10 @@ def _describe(plan: Row) -> str:
 
 def _columns(row: Row, iterations: int) -> Cells:
     shown = [("iteration", f"{int(row['iteration'])}/{iterations}")]
-    for key, heading in (
-        ("discriminator/nll", "D nll"),
-        ("critic/objective", "critic"),
-        ("generator/nll", "G nll"),
-        ("discriminator/backward_nll", "D backward"),
-        ("generator/backward_nll", "G backward"),
-    ):
-        if key in row:
-            shown.append((heading, number(row[key])))
-    shown += [(SCORES[key][0], score_text(key, row[key])) for key in _SHOWN if key in row]
-    for key, value in row.items():
-        place = key.removeprefix("noise/").removesuffix("/accepted")
-        if place in _KEPT:
-            shown.append((_KEPT[place], f"{value:.1%}"))
+    for key, heading in COLUMNS.items():
+        if key.startswith("noise/") and key in row:
+            shown.append((heading, f"{row[key]:.1%}"))
+        elif key in row:
+            shown.append((heading, score_text(key, row[key])))
     rate = row["iterations_per_second"]
     return [*shown, ("iterations/s", f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}")]

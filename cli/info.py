@@ -24,7 +24,7 @@ PLAYERS: Final = ("generator", "discriminator")  # of an adversarial run
 NAMED: Final = 12  # outputs whose names are shown
 COUNTS: Final = ("weights", "biases", "gains", "multiply_adds")
 PACKAGES: Final = (
-    "numpy", "scikit-learn", "threadpoolctl", "click", "rich", "pillow", "cupy-cuda12x",
+    "numpy", "scikit-learn", "threadpoolctl", "click", "pillow", "cupy-cuda12x",
     "cupy-cuda13x", "torch",
 )  # fmt: skip
 

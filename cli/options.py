@@ -47,11 +47,6 @@ class Checked(click.ParamType):  # type: ignore[type-arg]  # generic only in new
             self.fail(str(error), param, ctx)
 
 
-def integer(least: int, below: int | None = None) -> Checked:
-    """Return the type of a whole number within bounds."""
-    return Checked(Option("integer", "", "", least=least, below=below))
-
-
 class GroupedOption(click.Option):
     """An option that stands under a heading in the help."""
 
@@ -86,11 +81,11 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def add(*options: Callable[[F], F]) -> Callable[[F], F]:
+def add(options: Iterable[Callable[[F], F]]) -> Callable[[F], F]:
     """Return what adds click options to a command, in order."""
 
     def decorate(command: F) -> F:
-        for option in reversed(options):
+        for option in reversed(list(options)):
             command = option(command)
         return command
 
@@ -100,14 +95,12 @@ def add(*options: Callable[[F], F]) -> Callable[[F], F]:
 def options_of(kind: type[Config], names: Collection[str] | None = None) -> Callable[[F], F]:
     """Return what adds an option for each field of a configuration, or those of some names."""
     options = kind.options().items()
-    return add(
-        *[_click_option(kind, *item) for item in options if names is None or item[0] in names]
-    )
+    return add(_click_option(kind, *item) for item in options if names is None or item[0] in names)
 
 
-def _click_option(kind: type[Config], name: str, option: Option) -> Any:
+def _click_option(kind: type[Config], name: str, option: Option) -> Callable[[F], F]:
     flags = []
-    for each in kind.names_of(name):
+    for each in (*(alias for alias, of in kind.aliases.items() if of == name), name):
         word = each.replace("_", "-")
         flags.append(f"--{word}/--no-{word}" if option.kind == "flag" else f"--{word}")
     of: Any = click.Choice(option.choices) if option.kind == "choice" else Checked(option)
@@ -122,6 +115,11 @@ def _click_option(kind: type[Config], name: str, option: Option) -> Any:
         help=option.help + (f"  [default: {default}]" if default else ""),
         group=option.group,
     )
+
+
+def chosen(kind: type[Config], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a configuration that were given anywhere."""
+    return {name: params[name] for name in kind.options() if params[name] is not None}
 
 
 json_option = click.option(
@@ -151,53 +149,39 @@ def run_folder_options(kind: type[Config], default: str) -> Callable[[F], F]:
         if value is not None and not ctx.resilient_parsing:
             ctx.default_map = dict(ctx.default_map or {}) | read_settings(value, kind, OWN_KEYS)
 
-    def option(name: str, **more: Any) -> Any:
-        return click.option(name, cls=GroupedOption, **more)
-
-    return add(
-        option(
-            "--out", metavar="DIR", help=f"Folder of the run, new or empty.  [default: {default}]"
+    options: tuple[Callable[[F], F], ...] = (
+        click.option(
+            "--out", metavar="DIR", cls=GroupedOption,
+            help=f"Folder of the run, new or empty.  [default: {default}]",
         ),
-        option(
-            "--force",
-            is_flag=True,
+        click.option(
+            "--force", is_flag=True, cls=GroupedOption,
             help="Take the place of the run in --out, if there is one, at the end.",
         ),
-        option(
-            "--resume",
-            metavar="RUN",
+        click.option(
+            "--resume", metavar="RUN", cls=GroupedOption,
             help="Go on with the run in this folder from its last checkpoint, as if nothing had "
             f"stopped it. Its options stay as they are, but --{kind.length} may be raised, and "
             "--device, --threads and --data-dir be another machine's.",
         ),
-        option(
-            "--checkpoint-every",
-            type=Checked(Option("number", "", "", above=0.0)),
-            metavar="SECONDS",
+        click.option(
+            "--checkpoint-every", type=Checked(Option("number", "", "", above=0.0)),
+            metavar="SECONDS", cls=GroupedOption,
             help="Write a checkpoint as often as this between two rows of the metrics.  [default: "
             "60, or longer where that would take more than half a percent of the time]",
         ),
-        option(
-            "--config",
-            is_eager=True,
-            expose_value=False,
-            callback=load,
-            metavar="FILE.toml",
+        click.option(
+            "--config", is_eager=True, expose_value=False, callback=load, metavar="FILE.toml",
+            cls=GroupedOption,
             help="Read options from here (keys are their names); flags and the environment "
             "override it. RUN/config.toml repeats a run.",
         ),
         json_option,
-        option("--quiet", is_flag=True, help="No progress, no notes."),
-    )
-
-
-def flags_given(ctx: click.Context, names: Iterable[str]) -> str:
-    """Write those of the options that stand on the command line; "" where none does."""
-    return ", ".join(
-        f"--{name.replace('_', '-')}"
-        for name in names
-        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    )
+        click.option(
+            "--quiet", is_flag=True, help="No progress, no notes.", cls=GroupedOption
+        ),
+    )  # fmt: skip
+    return add(options)
 
 
 def check_resumed(ctx: click.Context, note: Callable[[str], None], *names: str) -> None:

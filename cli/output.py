@@ -46,11 +46,6 @@ def note(text: str) -> None:
     say(f"nembp: {text}")
 
 
-def on_terminal() -> bool:
-    """Tell whether stderr is a terminal; it may be closed, and is None then."""
-    return sys.stderr is not None and sys.stderr.isatty()
-
-
 def emit_json(*parts: dict[str, Any]) -> None:
     """Print one JSON object, of the keys of all parts, on one line, without NaN.
 

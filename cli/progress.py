@@ -1,19 +1,25 @@
-"""Progress of a training on stderr: a live table on a terminal, plain lines elsewhere."""
+"""What is told of a long work on stderr while it goes on, and what Ctrl-C means to it."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
+import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from .output import emit_json, emit_table, note, on_terminal, plain, say
+import click
+from click.core import ParameterSource
 
-SHOWN = 12  # rows in the live table
-GAP = 2  # blanks between its columns
+from nembp.runs.options import Config
+
+from .output import emit_json, emit_table, note, plain, say
+
+EVERY = 5.0  # seconds between lines of a state where there is no terminal
 LAST = ("samples/s", "iterations/s", "left")  # columns that read number first
 
 Cells = list[tuple[str, str]]  # heading and value of each column
@@ -53,152 +59,91 @@ def terminate_as_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def status(*, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """Give what tells the state of a work: in place on a terminal, else a line now and then."""
+    live = not quiet and sys.stderr is not None and sys.stderr.isatty()
+    said = [time.monotonic()]
+
+    def tell(text: str, *, last: bool = False) -> None:
+        if live:
+            with contextlib.suppress(OSError):  # a terminal that is gone
+                width = shutil.get_terminal_size().columns - 1
+                click.echo(f"\r\x1b[K{plain(text)[:width]}", err=True, nl=False)
+        elif not quiet and (last or time.monotonic() - said[0] >= EVERY):
+            said[0] = time.monotonic()
+            say(text)
+
+    try:
+        yield tell
+    finally:
+        if live:
+            tell("")
+
+
+@dataclass
 class Progress:
-    """One line a row on stderr, for pipes and log files, or nothing. A context.
+    """Tells of a training: plan, notes and a line per row on stderr, the summary on stdout."""
 
-    ``noun`` is what a row counts: its key in rows, and in the plural in the plan; ``describe``
-    says in one line what is about to be trained, and ``columns`` returns the cells of a row but
-    the last, the time left, from a row and the total.
-    """
+    ctx: click.Context
+    kind: type[Config]
+    describe: Callable[[Row], str]  # what is about to be trained, in one line
+    columns: Callable[[Row, int], Cells]  # of a row, and the number of all; the last: time left
+    report: Callable[[Row], Cells]  # the summary
+    # options without effect, the one that decides it, and its values for which they have none
+    idle: Mapping[str, tuple[str, ...]]
+    total: int = 0
 
-    def __init__(
-        self,
-        noun: str,
-        describe: Callable[[Row], str],
-        columns: Callable[[Row, int], Cells],
-        *,
-        quiet: bool = False,
-    ) -> None:
-        self.noun, self.describe, self.columns, self.quiet = noun, describe, columns, quiet
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """End the display; again does nothing."""
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a run takes; see `nembp.runs.run.Told`."""
+        every = self.ctx.params["checkpoint_every"]
+        return {
+            "on_start": self.start, "on_row": self.row, "on_end": self.end, "on_note": self.note,
+            "checkpoint_every": every,
+        }  # fmt: skip
 
     def note(self, text: str) -> None:
         """Say what is no error and no result."""
-        if not self.quiet:
+        if not self.ctx.params["quiet"]:
             note(text)
 
     def start(self, plan: Row) -> None:
-        """Show what begins."""
-        self._begin(plan)
-        if not self.quiet:
+        """Show what begins; of several seeds, the first tells what has no effect."""
+        if not self.total and self.ctx.params["resume"] is None:
+            self._note_idle(plan)
+        self.total, self.first, self.began = (
+            plan[self.kind.length],
+            plan["done"],
+            time.perf_counter(),
+        )
+        if not self.ctx.params["quiet"]:
             say(self.describe(plan))
 
-    def _begin(self, plan: Row) -> None:
-        self.total, self.began = plan[f"{self.noun}s"], time.perf_counter()
-        self.first = plan.get("done", 0)  # of a run that is gone on with
-
-    def left(self, row: Row) -> str:
-        """Estimate the time to the end."""
-        done = row[self.noun]
-        each = (time.perf_counter() - self.began) / (done - self.first)
-        return duration(each * (self.total - done))
+    def _note_idle(self, plan: Row) -> None:
+        """Say which flags have no effect; a file may hold them, since config.toml is complete."""
+        for name in self.ctx.params:
+            field, *values = self.idle.get(name, ("noise", "none"))
+            source = self.ctx.get_parameter_source(name)
+            if not (name in self.idle or name.startswith("noise_")) or plan[field] not in values:
+                continue
+            if source is ParameterSource.COMMANDLINE:
+                flag = f"--{name.replace('_', '-')}"
+                why = f"--{field} is {plan[field]}"
+                self.note(f"{flag}: without effect on the training, since {why}")
 
     def row(self, row: Row) -> None:
         """Show the row of an epoch, or of what else the training counts."""
-        cells = [*self.columns(row, self.total), ("left", self.left(row))]
-        if not self.quiet:
+        done = row[self.kind.length.removesuffix("s")]
+        each = (time.perf_counter() - self.began) / (done - self.first)
+        cells = [*self.columns(row, self.total), ("left", duration(each * (self.total - done)))]
+        if not self.ctx.params["quiet"]:
             say("  ".join(f"{text} {name}" if name in LAST else f"{name} {text:<7}"
                           for name, text in cells))  # fmt: skip
 
-    def report(self, rows: Callable[[Row], Cells], *, as_json: bool) -> Callable[[Row], None]:
-        """Return what prints a run's summary on stdout, as JSON or by ``rows``, at its end."""
-
-        def end(summary: Row) -> None:
-            self.__exit__()
-            if as_json:
-                emit_json(summary)
-            else:
-                emit_table(rows(summary))
-
-        return end
-
-
-def fitting(rows: Collection[Sequence[tuple[str, str]]], width: int) -> int:
-    """Return how many columns of rows of (heading, value) fit a terminal, at least one.
-
-    Headings break at spaces; a number that is cut short tells nothing.
-
-    >>> row = [("epoch", "10/10"), ("forward nll", "0.1234"), ("samples/s", "99,999")]
-    >>> fitting([row], 80), fitting([row], 20), fitting([row], 4)
-    (3, 2, 1)
-    """
-    used = -GAP
-    for shown, column in enumerate(zip(*rows, strict=True)):
-        words = [word for name, _ in column for word in name.split()]
-        used += GAP + max(map(len, [*words, *(text for _, text in column)]))
-        if used > width:
-            return max(shown, 1)
-    return len(next(iter(rows), ()))
-
-
-class LiveProgress(Progress):
-    """The last rows in a table that stays in place, over a bar, on a terminal."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        from rich.console import Console
-        from rich.live import Live
-
-        self.console = Console(stderr=True, highlight=False)
-        self.rows: deque[Cells] = deque(maxlen=max(1, min(SHOWN, self.console.height - 8)))
-        self.live = Live(console=self.console, refresh_per_second=4)
-
-    def __exit__(self, *exception: object) -> None:
-        with contextlib.suppress(OSError):  # here and below: a terminal that is gone
-            if self.live.is_started:
-                self.live.stop()
-
-    def note(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            self.console.print(plain(f"nembp: {text}"), markup=False)
-
-    def start(self, plan: Row) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._begin(plan)
-        self.rows.clear()
-        self.bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"), console=self.console,
-        )  # fmt: skip
-        self.task = self.bars.add_task(f"{self.noun} 1", total=self.total, left="")
-        with contextlib.suppress(OSError):
-            self.console.print(plain(self.describe(plan)), markup=False)
-            self.live.start()
-            self._show()
-
-    def row(self, row: Row) -> None:
-        self.rows.append(self.columns(row, self.total))
-        done = int(row[self.noun])
-        self.bars.update(
-            self.task,
-            completed=done,
-            description=f"{self.noun} {min(done + 1, self.total)}",
-            left=f"{self.left(row)} left" if done < self.total else "",
-        )
-        with contextlib.suppress(OSError):
-            self._show()
-
-    def _show(self) -> None:
-        from rich.console import Group
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False)
-        shown = fitting(self.rows, self.console.width)
-        for name, _ in self.rows[-1][:shown] if self.rows else []:
-            table.add_column(name, justify="right", no_wrap=shown == 1)
-        for row in self.rows:
-            table.add_row(*(text for _, text in row[:shown]))
-        self.live.update(Group(table, self.bars) if self.rows else self.bars)
-
-
-def progress_for(quiet: bool, *told: Any) -> Progress:
-    """Return the display that fits stderr, told as `Progress` takes it."""
-    if quiet or not on_terminal():
-        return Progress(*told, quiet=quiet)
-    return LiveProgress(*told)
+    def end(self, summary: Row) -> None:
+        """Print the summary."""
+        if self.ctx.params["as_json"]:
+            emit_json(summary)
+        else:
+            emit_table(self.report(summary))

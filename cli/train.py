@@ -8,15 +8,9 @@ import click
 
 from nembp.runs.config import RunConfig
 
-from .options import (
-    GroupedCommand,
-    check_resumed,
-    flags_given,
-    options_of,
-    run_folder_options,
-)
+from .options import GroupedCommand, check_resumed, chosen, options_of, run_folder_options
 from .output import count, number, score_rows, status_rows
-from .progress import Cells, Row, progress_for, terminate_as_interrupt
+from .progress import Cells, Progress, Row, terminate_as_interrupt
 
 EPILOG = """\
 A flag beats its environment variable (NEMBP_TRAIN_LEARNING_RATE for --learning-rate), which beats
@@ -47,9 +41,6 @@ def train(
     out: str | None,
     force: bool,
     resume: str | None,
-    checkpoint_every: float | None,
-    as_json: bool,
-    quiet: bool,
     **settings: Any,
 ) -> None:
     """Train a bidirectional network and leave a run folder.
@@ -59,37 +50,20 @@ def train(
     summary.json and, for classes, backward.png: the backward image of each class beside its
     centroid.
     """
-    given = {name: value for name, value in settings.items() if value is not None}
+    given = chosen(RunConfig, settings)
     config = RunConfig(**given)
-    with progress_for(quiet, "epoch", _describe, _columns) as progress, terminate_as_interrupt():
+    progress = Progress(
+        ctx, RunConfig, _describe, _columns, _report, {"backward_weight": ("backward", "none")}
+    )
+    with terminate_as_interrupt():
         if resume is not None:
             check_resumed(ctx, progress.note, "out", "force")
-        for prefix, off, why in (
-            ("noise_", config.noise in (None, "none"), "without effect, since --noise is none"),
-            (
-                "backward_",
-                config.backward == "none",
-                "only scales the reported nll, since --backward is none",
-            ),
-        ):
-            names = [name for name in RunConfig.options() if name.startswith(prefix)]
-            # a file may hold them: it is complete
-            if resume is None and off and (flags := flags_given(ctx, names)):
-                progress.note(f"{flags}: {why}")
-
         from nembp.runs.training import resume_run, train_run  # NumPy, which --help does without
 
-        more: dict[str, Any] = {
-            "checkpoint_every": checkpoint_every,
-            "on_start": progress.start,
-            "on_row": progress.row,
-            "on_end": progress.report(_report, as_json=as_json),
-            "on_note": progress.note,
-        }
         if resume is not None:
-            resume_run(resume, given, **more)
+            resume_run(resume, given, **progress.told)
         else:
-            train_run(config, out, force=force, **more)
+            train_run(config, out, force=force, **progress.told)
 
 
 def _report(summary: Row) -> Cells:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,10 +10,11 @@ import click
 from nembp.errors import VerificationError
 
 from .options import device_option, json_option
-from .output import emit_json, emit_table, note, on_terminal
+from .output import emit_json, emit_table
+from .progress import status
 
 if TYPE_CHECKING:
-    from nembp.verification.runner import Progress, Verification
+    from nembp.verification.runner import Verification
 
 
 @click.command(
@@ -103,7 +101,7 @@ def verify(
     found: Verification | None = None
     reports: dict[str, Any] = {}
     if laws:
-        with _progress(quiet) as progress:
+        with status(quiet=quiet) as tell:
             found = try_laws(
                 names,
                 cases=cases,
@@ -111,7 +109,7 @@ def verify(
                 device=device,
                 dtype=dtype,
                 workers=min(2, usable_cores()),
-                progress=progress,
+                progress=lambda law, done, total: tell(f"{law}, {done} of {total} cases done"),
             )
         if not as_json:
             _print_laws(found)
@@ -162,30 +160,3 @@ def _print_laws(found: Verification) -> None:
         click.echo("\n".join(f"    {line}".rstrip() for line in str(outcome.code).splitlines()))
     held = f"{len(found.outcomes) - len(found.failures)} of {len(found.outcomes)} laws hold"
     click.echo(f"\n{held} ({found.device}, {found.dtype}, seed {found.seed})")
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Progress | None]:
-    """Show the law that was tried: a bar on a terminal, a line every few seconds elsewhere."""
-    if quiet:
-        yield None
-    elif on_terminal():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-        from rich.progress import Progress as Bars
-
-        columns = TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn()
-        with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-            task = bars.add_task("", total=None)
-            yield lambda law, done, total: bars.update(
-                task, description=law, completed=done, total=total
-            )
-    else:
-        last = [time.monotonic()]
-
-        def line(law: str, done: int, total: int) -> None:
-            if time.monotonic() - last[0] >= 5.0:
-                last[0] = time.monotonic()
-                note(f"{law}, {done} of {total} cases done")
-
-        yield line

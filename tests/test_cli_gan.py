@@ -106,9 +106,12 @@ def test_progress_and_result():
 def test_flags_without_effect_are_noted():
     result = gan(*SHORT, "--noise-std", "0.3", "--generator-weight", "2", "--clip", "0.1",
                  "--bidirectional", "none")  # fmt: skip
-    assert "--noise-std: without effect, since --noise is none" in result.stderr
-    assert "--generator-weight: without effect, since --bidirectional is none" in result.stderr
-    assert "--clip: without effect, since --kind is not wasserstein" in result.stderr
+    assert "--noise-std: without effect on the training, since --noise is none" in result.stderr
+    assert (
+        "--generator-weight: without effect on the training, since --bidirectional is none"
+        in result.stderr
+    )
+    assert "--clip: without effect on the training, since --kind is vanilla" in result.stderr
     (folder,) = Path("runs").iterdir()
     assert re.fullmatch(r"\d{8}-\d{6}-gan-ring-seed0", folder.name)
     assert "without effect" not in gan("--config", folder / "config.toml", "--out", "b").stderr

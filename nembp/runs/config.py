@@ -26,13 +26,6 @@ class RunConfig(Config):
 
     The fields are those of ``nembp train --help``, with _ for -.
 
-    Raises
-    ------
-    ArchitectureError
-        If a value is of the wrong type or out of bounds.
-
-    Examples
-    --------
     >>> RunConfig(layers="conv8x4s2,16", epochs=3).layers
     ('conv8x4s2', 16)
     >>> RunConfig(epochs=0)
@@ -175,59 +168,15 @@ def from_toml(path: str | os.PathLike[str], kind: type[C] = RunConfig) -> C:  # 
 
 
 # -- the recipe ------------------------------------------------------------------------------------
-# of dense networks, by the width of a sample: digits have 64 features, MNIST 784
-WIDE: Final = 256
-NARROW_INPUT: Final[dict[str, Any]] = {"layers": (128, 64), "backward_weight": 0.3}
-WIDE_INPUT: Final[dict[str, Any]] = {"layers": (512, 256), "backward_weight": 0.1}
-TABLE_WEIGHT: Final = 0.1  # of standardized columns, which vary more than pixels in [0, 1]
-COLOUR_WEIGHT: Final = 0.004  # of several channels, standardized too
-
-# by the number of training samples: digits have 1500, MNIST 60000
-MANY: Final = 10_000
-MANY_SAMPLES: Final[dict[str, Any]] = {"batch_size": 128, "epochs": 14}
-# tuned on 50,000 + 10,000 training images of MNIST: 98.3 % for 98.1 % at 0.001 without decay
-ADAM_ON_MANY: Final[dict[str, Any]] = {"learning_rate": 0.003, "weight_decay": 0.05}
-FEW_SAMPLES: Final[dict[str, Any]] = {"batch_size": 32, "epochs": 40}
-FEW_SEEN: Final = 12_000  # samples in all; the fewer there are, the more epochs
-MOST_EPOCHS: Final = 100
-
-# of convolutional networks; the layers for images of several channels that set none
-LEAST_SIDE: Final = 8
-STRIDED: Final = ("conv32x4s2", "conv64x4s2", "conv128x4s2", "conv256x4s2")
-LAST_SIDE: Final = 4  # a strided layer more as long as an image keeps this side
-TOP: Final = 256
-# grey: tuned on 54,000 + 6,000 training images of MNIST, conv16x5s2,conv32x5s2,128
-# colour: on 45,000 + 5,000 of CIFAR-10, JPEG re-encoded, 12 epochs, weight none / 0.0003 / 0.001:
-# 76.3 / 76.4 / 75.7 %, centroid error - / 0.033 / 0.027; 0.003 costs accuracy
-COLOUR_INPUT: Final[dict[str, Any]] = {"backward_weight": 0.0003, "epochs": 20}
-GREY_INPUT: Final[dict[str, Any]] = {"backward_weight": 0.02, "epochs": 10}
-CONVOLUTIONS_ON_MANY: Final[dict[str, Any]] = {"batch_size": 128}
-CONVOLUTIONS_BY_ADAM_ON_MANY: Final[dict[str, Any]] = {"learning_rate": 0.002, "weight_decay": 0.05}
-CONVOLUTIONS_ON_FEW: Final[dict[str, Any]] = {"batch_size": 32, "epochs": 40}
-
-# by name, where more is known than shape and size tell
-BY_NAME: Final[dict[str, dict[str, Any]]] = {
-    # flips alone overfit from epoch 8 on: 72 %, centroid error 0.011
-    "cifar10": {"augment": "flips,crops4"},
-    "cifar100": {"augment": "flips,crops4"},
-}
+MANY: Final = 10_000  # training samples: digits have 1500, MNIST 60000
+WIDE: Final = 256  # features: digits have 64, MNIST 784
 
 
 def recipe(data: Dataset, config: RunConfig | None = None) -> RunConfig:
-    """Fill in what a configuration leaves open.
+    """Fill in what a configuration leaves open, and keep what it sets.
 
-    Parameters
-    ----------
-    data : Dataset
-        What is to be trained on.
-    config : RunConfig, optional
-        What is set already, and stays.
-
-    Returns
-    -------
-    RunConfig
-        Without a None but for data_dir, targets, limit, image_size, patience and threads, where
-        it means none.
+    Not data_dir, targets, limit, image_size, patience, threads and how files are read, where None
+    means none.
 
     >>> from nembp.datasets import load
     >>> filled = recipe(load("digits"), RunConfig(optimizer="sgd"))
@@ -238,42 +187,47 @@ def recipe(data: Dataset, config: RunConfig | None = None) -> RunConfig:
     from nembp.engine.optimizers import OPTIMIZERS
 
     config = config or RunConfig(dataset=data.name)
-    set_already, defaults = config.chosen(), RunConfig.defaults()
-    optimizer = OPTIMIZERS[set_already.get("optimizer", defaults["optimizer"])]
-    defaults["learning_rate"] = optimizer.default_learning_rate
-    layers = set_already.get("layers", _convolutions(data))
-    if not all(isinstance(item, DenseItem) for item in parse(layers)):
-        defaults |= _convolutional(data, optimizer.name) | {"layers": layers}
-    else:
-        defaults |= _dense(data, optimizer.name)
-    defaults |= BY_NAME.get(data.name, {})
+    chosen, defaults = config.chosen(), RunConfig.defaults()
+    optimizer = OPTIMIZERS[chosen.get("optimizer", defaults["optimizer"])]
+    n, many, colour = len(data.train), len(data.train) >= MANY, is_colour(data)
     defaults["forward"] = "multinomial" if data.is_classification else "gaussian"
     defaults["validation_fraction"] = 0.0 if config.patience is None else 0.1
-    defaults["backward_weight"] = _backward_weight(data, defaults, set_already)
-    defaults |= _noise(defaults | set_already, set_already)
-    return RunConfig(**(defaults | set_already))
+    defaults["learning_rate"] = optimizer.default_learning_rate
+    defaults["batch_size"] = 128 if many else 32
+    layers = chosen.get("layers", _convolutions(data))
+    dense = all(isinstance(item, DenseItem) for item in parse(layers))
+    if dense:
+        wide = data.features > WIDE
+        defaults["layers"] = (512, 256) if wide else (128, 64)
+        weight = 0.004 if colour else 0.1 if wide else 0.3
+        # the fewer samples there are, the more epochs
+        defaults["epochs"] = 14 if many else min(max(40, 12_000 // n), 100)
+    else:
+        # grey: tuned on 54,000 + 6,000 training images of MNIST, conv16x5s2,conv32x5s2,128
+        # colour: on 45,000 + 5,000 of CIFAR-10, JPEG re-encoded, 12 epochs, weight none / 0.0003 /
+        # 0.001: 76.3 / 76.4 / 75.7 %, centroid error - / 0.033 / 0.027; 0.003 costs accuracy
+        defaults["layers"] = layers
+        weight = 0.0003 if colour else 0.02
+        defaults["epochs"] = 40 if not many else 20 if colour else 10
+    if many and optimizer.name == "adam":
+        # dense: tuned on 50,000 + 10,000 training images of MNIST, 98.3 % for 98.1 % at 0.001
+        # without decay
+        defaults |= {"learning_rate": 0.003 if dense else 0.002, "weight_decay": 0.05}
+    if not data.is_classification:
+        weight = min(1.0, data.outputs / data.features)  # as much error from either end
+    elif not data.is_image:  # standardized columns vary more than pixels in [0, 1]
+        weight = 0.1 * min(1.0, math.sqrt(64 / data.features))
+    if chosen.get("activation") == "logistic":  # more drowns the forward direction
+        weight = min(weight, 1 / data.features)
+    defaults["backward_weight"] = float(f"{weight:.3g}")
+    if data.name in ("cifar10", "cifar100"):
+        # flips alone overfit from epoch 8 on: 72 %, centroid error 0.011
+        defaults["augment"] = "flips,crops4"
+    defaults |= _noise(defaults | chosen, chosen)
+    return RunConfig(**(defaults | chosen))
 
 
-def _dense(data: Dataset, optimizer: str) -> dict[str, Any]:
-    n = len(data.train)
-    defaults = {**(WIDE_INPUT if data.features > WIDE else NARROW_INPUT)}
-    if is_colour(data):
-        defaults["backward_weight"] = COLOUR_WEIGHT
-    if n >= MANY:
-        return defaults | MANY_SAMPLES | (ADAM_ON_MANY if optimizer == "adam" else {})
-    epochs = max(FEW_SAMPLES["epochs"], FEW_SEEN // n)
-    return {**defaults, **FEW_SAMPLES, "epochs": min(epochs, MOST_EPOCHS)}
-
-
-def _convolutional(data: Dataset, optimizer: str) -> dict[str, Any]:
-    defaults = {**(COLOUR_INPUT if is_colour(data) else GREY_INPUT)}
-    if len(data.train) < MANY:
-        return defaults | CONVOLUTIONS_ON_FEW
-    adam = CONVOLUTIONS_BY_ADAM_ON_MANY if optimizer == "adam" else {}
-    return defaults | CONVOLUTIONS_ON_MANY | adam
-
-
-def _noise(settings: dict[str, Any], set_already: dict[str, Any]) -> dict[str, Any]:
+def _noise(settings: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
     """Return where noise goes, and how much of it.
 
     `nembp experiment search` and the protocols ``found`` saw NEM noise pay in all hidden layers of
@@ -283,11 +237,11 @@ def _noise(settings: dict[str, Any], set_already: dict[str, Any]) -> dict[str, A
     the default is as good as none: 0.1 in the first step, 0.01 in the tenth.
     """
     logistic = settings["activation"] == "logistic"
-    of_targets = {"noise_update", "noise_mode"} & set(set_already)
+    of_targets = {"noise_update", "noise_mode"} & set(chosen)
     of_targets |= {"noise_screening"} if settings["noise_screening"] == "component" else set()
     neurons = [x for x in settings["layers"] if not str(x).startswith(("pool", "reshape"))]
     hidden = logistic and neurons and settings["weight_scale"] <= 1.0 and not of_targets
-    place = set_already.get("noise_place", ("hidden",) if hidden else ("target",))
+    place = chosen.get("noise_place", ("hidden",) if hidden else ("target",))
     if not set(place) <= {"hidden", "last-hidden"}:
         return {"noise_place": place}
     return {"noise_place": place, "noise_std": 1.0 if logistic else 0.3, "noise_clock": "epoch"}
@@ -299,19 +253,9 @@ def is_colour(data: Dataset) -> bool:
 
 
 def _convolutions(data: Dataset) -> tuple[int | str, ...]:
-    """Return the convolutional layers that suit a data set's images, none for other data."""
-    if not is_colour(data) or min(data.shape[:2]) < LEAST_SIDE:
+    """Return convolutions for images of several channels: each but the last keeps a side of 4."""
+    side = min(data.shape[:2]) if is_colour(data) else 0
+    if side < 8:
         return ()
-    halvings = int(math.log2(min(data.shape[:2]) / LAST_SIDE))
-    return (*STRIDED[:halvings], TOP)
-
-
-def _backward_weight(data: Dataset, defaults: dict[str, Any], set_already: dict[str, Any]) -> float:
-    weight = float(defaults["backward_weight"])
-    if not data.is_classification:
-        weight = min(1.0, data.outputs / data.features)  # as much error from either end
-    elif not data.is_image:
-        weight = TABLE_WEIGHT * min(1.0, math.sqrt(64 / data.features))
-    if set_already.get("activation") == "logistic":  # more drowns the forward direction
-        weight = min(weight, 1 / data.features)
-    return float(f"{weight:.3g}")
+    halvings = min(int(math.log2(side / 4)), 4)
+    return (*(f"conv{32 << k}x4s2" for k in range(halvings)), 256)

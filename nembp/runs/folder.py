@@ -8,12 +8,11 @@ import math
 import os
 import re
 import shutil
-import stat
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
 from nembp.errors import DataError, NembpError, OutputError
 from nembp.files import remove_stale, write_atomically
@@ -59,35 +58,10 @@ class RunFolder:
     """A folder that is this run's alone: locked from before its first file until its end.
 
     A context: at its end the lock is given back, and folders that were made are removed again where
-    nothing was written. Where it takes the place of an older run, the new one is built beside it,
-    and the files change places at the end.
-
-    Parameters
-    ----------
-    out : path, optional
-        The folder; by default a new one, runs/<timestamp>-<default_name>.
-    default_name : str
-        What the default folder is called.
-    files : sequence of str
-        Names that the run may write there.
-    force : bool
-        Let the run take the place of the one in ``out``. Other files there are not touched.
-    resume : bool
-        Go on with the run in ``out``: the one that was to take another's place, if there is one.
-
-    Attributes
-    ----------
-    path : Path
-        The folder.
-    replaces : bool
-        Whether it holds an older run until `end`.
-
-    Raises
-    ------
-    OutputError
-        If another run is writing there, or it is not empty, no folder or cannot be written.
-    DataError
-        If there is no run to go on with.
+    nothing was written. ``out`` is new or empty, by default runs/<timestamp>-<default_name>; by
+    ``force`` it may hold an older run: then ``replaces`` is true, the new one is built beside it,
+    and the ``files`` of both, and no others, change places at the end. ``resume`` goes on with the
+    run in ``out``, the one that was to take another's place if there is one.
     """
 
     def __init__(
@@ -106,18 +80,35 @@ class RunFolder:
         self._metrics: TextIO | None = None
         self.replaces = False
         try:
-            self.path = self._default(default_name) if out is None else self._given(Path(out))
-            if resume and not self.path.exists():
-                self._find_checkpoint()
-            self._claim()
-            if (self.path / _MOVING).exists():
-                self._move()
-            self.replaces = self._find_checkpoint() if resume else self._check_content(force)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            with self._writing(out or Path("runs").resolve()):
+                self.path = self._default(default_name) if out is None else Path(out)
+                if self.path.exists() and not self.path.is_dir():
+                    raise OutputError(f"{out}: is a file; expected a folder.{self._advice}")
+                if resume and not self.path.exists():
+                    self._find_checkpoint()
+                self._claim()
+                if (self.path / _MOVING).exists():
+                    self._move()
+                self.replaces = self._find_checkpoint() if resume else self._check_content(force)
+                with tempfile.TemporaryFile(dir=self.path):
+                    pass
+        except BaseException:
             self.__exit__()
-            _refuse(out or Path("runs").resolve(), error, self._advice)
+            raise
+
+    @contextlib.contextmanager
+    def _writing(self, path: str | os.PathLike[str]) -> Iterator[None]:
+        """Turn what the system refuses into an OutputError that names the file or folder."""
+        try:
+            yield
+        except NembpError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(
+                f"{os.fspath(path)}: cannot be written ({reason}); expected a writable folder with "
+                f"free space.{self._advice}"
+            ) from error
 
     def _default(self, name: str) -> Path:
         name = re.sub(r"[^\w.=-]+", "_", name)
@@ -130,15 +121,6 @@ class RunFolder:
                 self._made.append(path)
                 return path
         raise FileExistsError(17, "too many runs of this second")
-
-    def _given(self, path: Path) -> Path:
-        try:
-            is_file = not stat.S_ISDIR(os.stat(path).st_mode)
-        except OSError:  # nothing is there yet
-            is_file = False
-        if is_file:
-            raise OutputError(f"{path}: is a file; expected a folder.{self._advice}")
-        return path
 
     def _make(self, path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -242,16 +224,12 @@ class RunFolder:
 
     def begin(self, config: str, rows: Sequence[Mapping[str, Any]] = ()) -> None:
         """Write the configuration and the metrics so far; no summary is left until the end."""
-        try:
+        with self._writing(self.path):
             self.file(SUMMARY).unlink(missing_ok=True)
             write_atomically(self.file(CONFIG), config.encode())
             lines = "".join(to_json(row) + "\n" for row in rows)
             write_atomically(self.file(METRICS), lines.encode())
             self._metrics = open(self.file(METRICS), "a", encoding="utf-8")  # noqa: SIM115
-        except OutputError:
-            raise
-        except OSError as error:
-            _refuse(self.path, error, self._advice)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row to metrics.jsonl; it can be read at once."""
@@ -261,11 +239,9 @@ class RunFolder:
                 f"{self.path}: was removed or moved while the run was writing there; expected it "
                 "to stay. What was learned is saved in a new folder of that name"
             )
-        try:
+        with self._writing(self.file(METRICS)):
             self._metrics.write(to_json(row) + "\n")
             self._metrics.flush()
-        except OSError as error:
-            _refuse(self.file(METRICS), error, self._advice)
 
     def _is_there(self) -> bool:
         if self._lock is None:  # no locks here
@@ -326,15 +302,3 @@ def _holds_run(path: Path) -> bool:
             if b"nembp" in file.readline():
                 return True
     return False
-
-
-def _refuse(
-    path: str | os.PathLike[str], error: OSError | ValueError, advice: str = ""
-) -> NoReturn:
-    if isinstance(error, NembpError):
-        raise error
-    reason = getattr(error, "strerror", None) or error
-    raise OutputError(
-        f"{os.fspath(path)}: cannot be written ({reason}); expected a writable folder with free "
-        f"space.{advice}"
-    ) from error

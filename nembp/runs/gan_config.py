@@ -47,13 +47,6 @@ class GanConfig(Config):
 
     The fields are those of ``nembp gan --help``, with _ for -; ``dataset`` is ``--data``.
 
-    Raises
-    ------
-    ArchitectureError
-        If a value is of the wrong type or out of bounds.
-
-    Examples
-    --------
     >>> GanConfig(dataset="grid", bidirectional="generator").bidirectional
     'generator'
     >>> GanConfig(backward_weight=-1)
@@ -197,91 +190,47 @@ class GanConfig(Config):
 
 
 # -- the recipe ------------------------------------------------------------------------------------
-# points in the plane: the generator of codes of `nembp experiment show gan-grid`, which covers 24.9
-# modes of 25, 99 % of its samples in them; without its way back it covers 3, or 24.9 (96 %) with a
-# discriminator three times as fast at a third of the rate
-PLANE: Final[dict[str, Any]] = {
-    "latent": 12,
-    "latent_law": "binary",
-    "generator": (128, 128),
-    "discriminator": (128, 128),
-    "discriminator_activation": "relu",
-    "discriminator_weight": 0.01,
-    "generator_weight": 0.5,
-    "weight_schedule": "cosine",
-    "backward_flow": True,
-    "schedule": "cosine",
-    "averaging": 0.99,
-    "clip": 0.1,
-    "penalty_weight": 1.0,
-    "batch_size": 128,
-    "iterations": 5000,
-    "threads": 1,  # products too small to share, and it is other runs' core
+# in the plane and of tables; of images of at most 256 features (digits have 64); of larger ones
+# (MNIST's have 784). The plane's is the generator of codes of `nembp experiment show gan-grid`,
+# which covers 24.9 modes of 25, 99 % of its samples in them; without its way back it covers 3, or
+# 24.9 (96 %) with a discriminator three times as fast at a third of the rate
+SMALL: Final = 256
+BY_SHAPE: Final[dict[str, tuple[Any, Any, Any]]] = {
+    "latent": (12, 16, 64),
+    "latent_law": ("binary", "gaussian", "gaussian"),
+    "generator": ((128, 128), (128, 128), (256, 512)),
+    "discriminator": ((128, 128), (128, 128), (512, 256)),
+    "discriminator_activation": ("relu", "leaky-relu", "leaky-relu"),
+    "discriminator_weight": (0.01, 0.01, 0.01),
+    "generator_weight": (0.5, 1.0, 1.0),
+    "weight_schedule": ("cosine", "constant", "constant"),
+    "backward_flow": (True, False, False),
+    "schedule": ("cosine", "constant", "constant"),
+    "averaging": (0.99, 0.0, 0.0),
+    "clip": (0.1, 0.03, 0.03),
+    "penalty_weight": (1.0, 10.0, 10.0),
+    "batch_size": (128, 64, 64),
+    "iterations": (5000, 3000, 3000),
+    "threads": (1, None, None),  # products too small to share, and it is other runs' core
 }
 WIDEST_LATENT: Final = 32  # of tables
 SCALES: Final = {"grid": 0.5}  # in which the networks see points
-HIGH_RATES: Final = {"adam": 3e-3}
-SMALL_IMAGES: Final[dict[str, Any]] = {
-    "latent": 16,
-    "latent_law": "gaussian",
-    "generator": (128, 128),
-    "discriminator": (128, 128),
-    "discriminator_activation": "leaky-relu",
-    "discriminator_weight": 0.01,
-    "generator_weight": 1.0,
-    "weight_schedule": "constant",
-    "backward_flow": False,
-    "schedule": "constant",
-    "averaging": 0.0,
-    "clip": 0.03,
-    "penalty_weight": 10.0,
-    "batch_size": 64,
-    "iterations": 3000,
-}
-IMAGES: Final[dict[str, Any]] = SMALL_IMAGES | {
-    "latent": 64,
-    "generator": (256, 512),
-    "discriminator": (512, 256),
-}
-# a bidirectional generator of images: that of `nembp experiment show gan-mnist-collapse`; a clipped
-# critic's gradient is about a hundredth of a discriminator's, and so is the weight beside it
-IMAGE_GENERATOR: Final[dict[str, Any]] = {
-    "generator_weight": 1.0,
-    "weight_schedule": "cosine",
-    "backward_flow": True,
-}
-BESIDE_CRITIC: Final = 0.01
-OF_SMALL_IMAGES: Final = 0.1  # fewer pixels through which D tells G as much; 1 does harm to digits
-# of several channels: convolutions
-CHANNELS: Final = 32  # of the discriminator's first layer; twice as many at half the sides
-LAST_SIDE: Final = 4
-COLOUR_RATES: Final = {"adam": 2e-4, "rmsprop": 5e-5}
-SMALL: Final = 256  # features: digits have 64, MNIST 784
 
 # Adam at β₁ = 1/2 (Radford, Metz, Chintala 2016); a clipped critic gets RMSProp (Arjovsky and
 # others 2017), one with a penalty shorter memory (Gulrajani and others 2017)
 MOMENTUM: Final = {"adam": 0.5, "momentum": 0.5}
 DECAY: Final = {"adam": 0.999, "rmsprop": 0.9}
-PENALTY_DECAY: Final = DECAY | {"adam": 0.9}
 RATES: Final[dict[str, float]] = {"adam": 1e-3, "rmsprop": 1e-3, "momentum": 0.05, "sgd": 0.1}
+HIGH_RATES: Final = {"adam": 3e-3}
+COLOUR_RATES: Final = {"adam": 2e-4, "rmsprop": 5e-5}
 
 
 def gan_recipe(data: Dataset, config: GanConfig | None = None) -> GanConfig:
-    """Fill in what a configuration leaves open.
+    """Fill in what a configuration leaves open, and keep what it sets.
 
-    Parameters
-    ----------
-    data : Dataset
-        What is to be imitated.
-    config : GanConfig, optional
-        What is set already, and stays.
-
-    Returns
-    -------
-    GanConfig
-        Without a None but for what has another default: data_dir, limit, samples, modes, std,
-        scale, image_size, backward_weight, momentum and decay (of optimizers that have none),
-        threads, and scored_samples, which is the scorer's.
+    Not what None means something else for: data_dir and how it is read, limit, samples, modes, std,
+    scale, backward_weight, momentum and decay (of optimizers that have none), threads, and
+    scored_samples, which is the scorer's.
 
     >>> from nembp.datasets import load
     >>> filled = gan_recipe(load("digits"), GanConfig(dataset="digits", kind="wasserstein"))
@@ -289,69 +238,65 @@ def gan_recipe(data: Dataset, config: GanConfig | None = None) -> GanConfig:
     ('rmsprop', 5, 16)
     """
     config = config or GanConfig(dataset=data.name)
-    set_already, always = config.chosen(), GanConfig.defaults()
-    kind = set_already.get("kind", always["kind"])
+    chosen, defaults = config.chosen(), GanConfig.defaults()
+    kind, image, colour = chosen.get("kind", defaults["kind"]), data.is_image, is_colour(data)
     critic = kind in ("wasserstein", "wasserstein-gp")
-    optimizer = set_already.get("optimizer", "rmsprop" if kind == "wasserstein" else "adam")
-    of_images = data.is_image and config.bidirectional in ("generator", "both")
-    rate = _rates(data, kind, of_images).get(optimizer, RATES[optimizer])
-    defaults: dict[str, Any] = {
-        **always,
-        **_by_shape(data, kind),
-        "bidirectional": "none" if critic or data.is_image else "generator",
-        "critic_steps": 5 if critic else 1,
-        "optimizer": optimizer,
-        "learning_rate": rate,
-        "momentum": MOMENTUM.get(optimizer),
-        "decay": (PENALTY_DECAY if kind == "wasserstein-gp" else DECAY).get(optimizer),
-        "noise_place": ("critic/input",) if critic else ("discriminator/forward",),
+    column = 0 if not image else 1 if data.features <= SMALL and not colour else 2
+    defaults |= {
+        name: values[column] for name, values in BY_SHAPE.items() if values[column] is not None
     }
-    if of_images:
-        defaults |= IMAGE_GENERATOR
-        if data.features <= SMALL:
-            defaults["generator_weight"] = OF_SMALL_IMAGES
-        if critic:
-            defaults["generator_weight"] = BESIDE_CRITIC
+    if not image:
+        defaults["latent"] = max(defaults["latent"], min(WIDEST_LATENT, data.features))
+    if colour:
+        defaults |= _convolutions(*data.shape[:2], normalized=kind != "wasserstein-gp")
+    defaults["bidirectional"] = "none" if critic or image else "generator"
+    defaults["critic_steps"] = 5 if critic else 1
+    defaults["noise_place"] = ("critic/input",) if critic else ("discriminator/forward",)
+    image_generator = image and config.bidirectional in ("generator", "both")
+    if image_generator:
+        # that of `nembp experiment show gan-mnist-collapse`; a clipped critic's gradient is about a
+        # hundredth of a discriminator's, and so is the weight beside it; through fewer pixels D
+        # tells G less, and 1 does harm to digits
+        weight = 0.01 if critic else 0.1 if data.features <= SMALL else 1.0
+        defaults |= {
+            "generator_weight": weight, "weight_schedule": "cosine", "backward_flow": True,
+        }  # fmt: skip
+    rates = COLOUR_RATES if colour else {} if critic else HIGH_RATES
+    rates = rates if colour or image_generator or not image else {}
+    optimizer = chosen.get("optimizer", "rmsprop" if kind == "wasserstein" else "adam")
+    defaults["optimizer"] = optimizer
+    defaults["learning_rate"] = rates.get(optimizer, RATES[optimizer])
+    defaults["momentum"] = MOMENTUM.get(optimizer)
+    defaults["decay"] = DECAY.get(optimizer)
+    if kind == "wasserstein-gp" and optimizer == "adam":
+        defaults["decay"] = 0.9
     if config.backward_weight is not None:
-        for player in ("discriminator", "generator"):
-            defaults[f"{player}_weight"] = config.backward_weight
-    filled = defaults | set_already
+        defaults["discriminator_weight"] = config.backward_weight
+        defaults["generator_weight"] = config.backward_weight
+    filled = defaults | chosen
     filled.setdefault("discriminator_rate", filled["learning_rate"])
     if data.name in SCALES:
         filled.setdefault("scale", SCALES[data.name])
     return GanConfig(**filled)
 
 
-def _by_shape(data: Dataset, kind: str) -> dict[str, Any]:
-    if not data.is_image:
-        return PLANE | {"latent": max(PLANE["latent"], min(WIDEST_LATENT, data.features))}
-    if is_colour(data):
-        return IMAGES | _convolutions(*data.shape[:2], normalized=kind != "wasserstein-gp")
-    return SMALL_IMAGES if data.features <= SMALL else IMAGES
-
-
-def _rates(data: Dataset, kind: str, of_images: bool) -> dict[str, float]:
-    if is_colour(data):
-        return COLOUR_RATES
-    high = kind in ("vanilla", "minimax") and (of_images or not data.is_image)
-    return HIGH_RATES if high else {}
-
-
 def _convolutions(height: int, width: int, *, normalized: bool) -> dict[str, Any]:
     """Return layers as Radford, Metz and Chintala 2016 have them (DCGAN), of even sides.
 
-    A penalized critic has no batch normalization, through which samples would mix.
+    The discriminator's first has 32 channels, and each has twice as many at half the sides, of 4 at
+    least. A penalized critic has no batch normalization, through which samples would mix.
     """
-    halvings = 0
-    while height % 2 == width % 2 == 0 and min(height, width) >= 2 * LAST_SIDE:
-        height, width, halvings = height // 2, width // 2, halvings + 1
-    if not halvings:
+    channels: list[int] = []
+    while height % 2 == width % 2 == 0 and min(height, width) >= 8:
+        height, width = height // 2, width // 2
+        channels.append(32 << len(channels))
+    if not channels:
         return {}
-    first, *more = (CHANNELS << k for k in range(halvings))
-    top = more[-1] if more else first
-    bn = "bn" if normalized else ""
-    up = [f"up{channels}x4s2bn" for channels in [first, *more][-2::-1]]
+    bn, top = "bn" if normalized else "", channels[-1]
+    up = [f"up{count}x4s2bn" for count in channels[-2::-1]]
     return {
         "generator": (f"{height * width * top}bn", f"reshape{height}x{width}x{top}", *up),
-        "discriminator": (f"conv{first}x4s2", *(f"conv{channels}x4s2{bn}" for channels in more)),
-    }
+        "discriminator": (
+            f"conv{channels[0]}x4s2", *(f"conv{count}x4s2{bn}" for count in channels[1:]),
+        ),
+    }  # fmt: skip

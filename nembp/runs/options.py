@@ -7,7 +7,6 @@ depend on the data are all made from the fields. Nothing here imports NumPy, so 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import difflib
 import json
@@ -31,41 +30,21 @@ CROP: Final = 4  # pixels by which crops are shifted at most, customary for 32x3
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a configuration.
-
-    Parameters
-    ----------
-    kind, help, group : str
-        What its value is, one sentence about it, and the heading it stands under.
-    choices : tuple of str
-        Values of a ``choice``, or the ``names`` there are.
-    least, above, below, most : float, optional
-        Bounds of a number: least ≤ value ≤ most, above < value < below.
-    default : object
-        What a recipe fills in, whatever the data; None if it depends on them or there is none.
-    words : str, optional
-        The default in words, where `default` does not say it.
-    """
+    """One option of a configuration."""
 
     kind: Kind
-    help: str
-    group: str
-    choices: tuple[str, ...] = ()
-    least: float | None = None
+    help: str  # one sentence
+    group: str  # the heading it stands under
+    choices: tuple[str, ...] = ()  # of a choice, or the names there are
+    least: float | None = None  # least ≤ value ≤ most, above < value < below
     above: float | None = None
     below: float | None = None
     most: float | None = None
-    default: Any = None
-    words: str | None = None
+    default: Any = None  # what a recipe fills in, whatever the data
+    words: str | None = None  # the default, where that does not say it
 
     def check(self, name: str, value: Any) -> Any:
-        """Return ``value`` in its final type.
-
-        Raises
-        ------
-        ArchitectureError
-            If it is of another type or out of bounds; the message begins with ``name``.
-        """
+        """Return ``value`` in its final type; an ArchitectureError begins with ``name``."""
         if self.kind in _READERS:
             value = _READERS[self.kind](name, value)
             if self.choices and not set(value) <= set(self.choices):
@@ -74,37 +53,32 @@ class Option:
                     f"got {','.join(value)!r:.80}"
                 )
             return value
-        if self.kind in ("integer", "number"):
-            return self._number(name, value)
         if self.kind == "path" and isinstance(value, os.PathLike):
             value = os.fspath(value)
-        if self.kind == "flag":
+        if self.kind in ("integer", "number"):
+            wanted = Integral if self.kind == "integer" else Real
+            right = isinstance(value, wanted) and not isinstance(value, bool)
+            if right and isinstance(value, Integral) and abs(int(value)) > LARGEST:
+                raise ArchitectureError(f"{name} must be at most {LARGEST:,}, got {value!r:.40}...")
+            if right and self._is_within(value):
+                return int(value) if wanted is Integral else float(value)
+            right = False
+        elif self.kind == "flag":
             right = isinstance(value, bool)
         else:
             right = isinstance(value, str) and "\0" not in value
         if not right or (self.choices and value not in self.choices):
-            raise self._wrong(name, value)
+            raise ArchitectureError(f"{name} must be {self.expected}, got {value!r:.80}")
         return value
 
-    def _number(self, name: str, value: Any) -> int | float:
-        whole = self.kind == "integer"
-        if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
-            raise self._wrong(name, value)
-        number: Any = int(value) if isinstance(value, Integral) else value
-        if isinstance(number, int) and abs(number) > LARGEST:
-            raise ArchitectureError(f"{name} must be at most {LARGEST:,}, got {value!r:.40}...")
-        if not (
+    def _is_within(self, number: float) -> bool:
+        return (
             math.isfinite(number)
             and (self.least is None or number >= self.least)
             and (self.above is None or number > self.above)
             and (self.below is None or number < self.below)
             and (self.most is None or number <= self.most)
-        ):
-            raise self._wrong(name, value)
-        return int(number) if whole else float(number)
-
-    def _wrong(self, name: str, value: Any) -> ArchitectureError:
-        return ArchitectureError(f"{name} must be {self.expected}, got {value!r:.80}")
+        )
 
     @property
     def expected(self) -> str:
@@ -192,32 +166,19 @@ def choice(group: str, help: str, *choices: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class Config:
-    """Base of configurations: frozen dataclasses of `option` fields.
-
-    Raises
-    ------
-    ArchitectureError
-        If a value is of the wrong type or out of bounds.
-    """
+    """Base of configurations: frozen dataclasses of `option` fields, which are checked."""
 
     command: ClassVar[str] = "train"  # of nembp, that it is for
     length: ClassVar[str] = "epochs"  # the field that says how long a run is
     aliases: ClassVar[Mapping[str, str]] = {}  # other names of fields in files and flags
 
     def __post_init__(self) -> None:
-        self._check(vars(self))
-
-    def _check(self, values: Mapping[str, Any]) -> None:
-        """Check and set some of the fields."""
-        fields = self.__dataclass_fields__
-        for name, value in list(values.items()):
+        for name, option in self.options().items():
+            value = vars(self)[name]
             if value is not None:
-                checked = fields[name].metadata["option"].check(name, value)
-                object.__setattr__(self, name, checked)
-            elif fields[name].default is not None:
+                object.__setattr__(self, name, option.check(name, value))
+            elif self.__dataclass_fields__[name].default is not None:
                 raise ArchitectureError(f"{name} must be a name, got None")
-            else:
-                object.__setattr__(self, name, None)
 
     @classmethod
     def options(cls) -> dict[str, Option]:
@@ -225,15 +186,6 @@ class Config:
         return {
             item.name: cast("Option", item.metadata["option"]) for item in dataclasses.fields(cls)
         }
-
-    @classmethod
-    def names_of(cls, name: str) -> list[str]:
-        """Return what a field is called in files and flags: its aliases, and its own name."""
-        names = [name]
-        for alias, of in cls.aliases.items():
-            if of == name:
-                names.insert(0, alias)
-        return names
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -246,12 +198,8 @@ class Config:
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def replace(self, changes: Mapping[str, Any]) -> Self:
-        """Return a copy with some fields changed; they alone are checked."""
-        if unknown := changes.keys() - vars(self):
-            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
-        changed = copy.copy(self)
-        changed._check(changes)
-        return changed
+        """Return a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that are not None, tuples as lists: what JSON and TOML can hold."""
@@ -266,15 +214,9 @@ C = TypeVar("C", bound=Config)
 def read_settings(
     path: str | os.PathLike[str], kind: type[Config], extra: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Read and check the options that a TOML file sets, by the names of a configuration's fields.
+    """Read and check the options that a TOML file sets, by the names of fields, with - or _.
 
-    Keys are these names, with - or _; ``extra`` has further ones, and their types.
-
-    Raises
-    ------
-    ArchitectureError
-        If the file cannot be read as TOML, or a key is unknown, given twice or of the wrong type;
-        the message names the file and the key.
+    ``extra`` has further keys, and their types. An ArchitectureError names the file and the key.
     """
     name = os.fspath(path)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -370,92 +370,79 @@ def write_arrays(out: Path_, array: NDArray[Any], arrays: dict[str, Any]) -> Non
 
 
 # -- one sample and its target, as `nembp draw noise` takes them -----------------------------------
-def pair_of_run(
+def pair_of(
     model: Model,
     run: Path_,
+    path: str | None = None,
     data_dir: Path_ | None = None,
     *,
     sample: int = 0,
     label: str | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any], str]:
-    """Return a test sample of the run's data: that number, from 0, or the first of a class.
+    """Return a sample and its target, rows in the network's units, and a name for people.
 
-    The sample and its target are rows in the network's units, and have a name for people.
+    It has that number, from 0, in a file, or among the test samples of the run's data; there a
+    class chooses its first. The target in a file is that class, or the row of an .npz's y.
     """
-    row = _class_row(model, label)
-    data, _ = data_of_run(model, run, data_dir)
-    test = data.test
-    if row is not None:
-        found = np.flatnonzero(test.y == row.argmax())
-        if not len(found):
-            raise ArchitectureError(
-                f"{data.source}: no test sample of the class {label!r:.60}; choose another"
-            )
-        sample = int(found[0])
-    elif sample >= len(test):
-        raise ArchitectureError(
-            f"sample {sample} of {data.source}: there are {len(test)} test samples; expected a "
-            f"number from 0 to {len(test) - 1}"
-        )
-    y = np.eye(data.outputs)[test.y[[sample]]] if model.classes else test.y[[sample]]
-    x = as_rows(test.x)[sample : sample + 1]
-    return *_in_units(model, x, y), f"test sample {sample} of {data.name}"
-
-
-def pair_of_file(
-    model: Model, path: str, *, sample: int = 0, label: str | None = None
-) -> tuple[NDArray[Any], NDArray[Any], str]:
-    """Return that sample of a file, and as its target a class, or that row of an .npz's y."""
-    row = _class_row(model, label)
-    x, files = read_samples([path], model)
-    if sample >= len(x):
-        raise ArchitectureError(f"sample {sample} of {path}: it holds {len(x)}, counted from 0")
-    if row is None:
-        if Path(path).suffix.lower() != ".npz" or not read_npz(Path(path), ("y",)):
-            what = "--class NAME says which class it is of, or give" if model.classes else "give"
-            raise ArchitectureError(
-                f"{path}: a sample without its target, and noise is noise on a target; {what} an "
-                ".npz with the arrays x and y"
-            )
-        y = read_targets(path, model)
-        if len(y) != len(x):
-            raise ArchitectureError(
-                f"{path}: {len(x)} samples x and {len(y)} targets y; expected as many"
-            )
-        row = y[sample]
-    name = list(sample_names(files))[sample]
-    return *_in_units(model, x[sample : sample + 1], row[np.newaxis]), name
-
-
-def _class_row(model: Model, label: str | None) -> NDArray[np.float64] | None:
-    if label is None:
-        return None
-    if not model.classes:
+    if label is not None and not model.classes:
         raise ArchitectureError(
             "a class chooses among classes, and this model predicts numbers; choose a sample by "
             "its number"
         )
-    return np.asarray(one_hot(model, [label])[0])
+    row = None if label is None else one_hot(model, [label])[0]
+    if path is None:
+        data, _ = data_of_run(model, run, data_dir)
+        x: Any = as_rows(data.test.x)
+        y, source, what = data.test.y, data.source, "test samples"
+        if row is not None:
+            found = np.flatnonzero(y == row.argmax())
+            if not len(found):
+                raise ArchitectureError(
+                    f"{source}: no test sample of the class {label!r:.60}; choose another"
+                )
+            sample = int(found[0])
+    else:
+        x, files = read_samples([path], model)
+        source, what = path, "samples"
+    if sample >= len(x):
+        raise ArchitectureError(
+            f"sample {sample} of {source}: there are {len(x)} {what}; expected a number from 0 to "
+            f"{len(x) - 1}"
+        )
+    if path is None:
+        row = np.eye(model.net.outputs)[y[sample]] if model.classes else y[sample]
+        name = f"test sample {sample} of {data.name}"
+    else:
+        row = _target_of(model, path, sample, len(x)) if row is None else row
+        name = list(sample_names(files))[sample]
+    t = np.asarray(row)[np.newaxis]
+    t = t if model.classes else model.y_scaling.apply(t, np.float64)
+    return model.x_scaling.apply(x[sample : sample + 1], model.net.dtype).reshape(1, -1), t, name
 
 
-def _in_units(
-    model: Model, x: NDArray[Any], y: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    x = model.x_scaling.apply(x, model.net.dtype).reshape(len(x), -1)
-    return x, y if model.classes else model.y_scaling.apply(y, np.float64)
+def _target_of(model: Model, path: str, sample: int, count: int) -> NDArray[np.float64]:
+    if Path(path).suffix.lower() != ".npz" or not read_npz(Path(path), ("y",)):
+        what = "--class NAME says which class it is of, or give" if model.classes else "give"
+        raise ArchitectureError(
+            f"{path}: a sample without its target, and noise is noise on a target; {what} an "
+            ".npz with the arrays x and y"
+        )
+    y = read_targets(path, model)
+    if len(y) != count:
+        raise ArchitectureError(
+            f"{path}: {count} samples x and {len(y)} targets y; expected as many"
+        )
+    return np.asarray(y[sample])
 
 
-def output_names(model: Model, direction: Direction) -> Callable[[int], str]:
+def output_names(model: Model, direction: Direction) -> Sequence[str]:
     """Return what the outputs of a direction are called: classes, targets or pixels."""
     if direction == "forward":
-        names = model.classes or model.target_names
-        return lambda k: names[k]
+        return model.classes or model.target_names
     if not model.is_image:
-        return lambda k: f"feature {k}"
-
-    def pixel(k: int) -> str:
-        row, column, channel = (int(i) for i in np.unravel_index(k, model.shape))
-        of = f", channel {channel}" if model.shape[2] > 1 else ""
-        return f"pixel (row {row}, column {column}{of})"
-
-    return pixel
+        return [f"feature {k}" for k in range(model.net.inputs)]
+    colour = model.shape[2] > 1
+    return [
+        f"pixel (row {row}, column {column}{f', channel {channel}' if colour else ''})"
+        for row, column, channel in np.ndindex(*model.shape)
+    ]
