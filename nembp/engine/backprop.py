@@ -302,43 +302,24 @@ class Step:
 class JointBackpropagation(Step):
     """Both directions' gradients for a fixed number of rows, in buffers allocated once.
 
-    Write a batch into ``x`` and ``t``, then call with a gradient vector to fill.
+    Write a batch into ``x`` (rows, inputs), ``t`` (rows, outputs) and, if ``weighted``, into ``w``
+    (rows, 1), which multiplies each sample's log-likelihoods; then call with a gradient to fill.
 
-    Parameters
-    ----------
-    path : {"samples", "classes", "none"}
-        The backward direction with one row per sample; with one row for each of its distinct
-        inputs, those of ``classes``, by default the labels, which is exact when every target is a
-        one-hot row, but with a row per sample where many more classes would take more; or left out,
-        which is unidirectional training.
-    samples : int, optional
-        What sums over rows are divided by; ``rows`` by default.
-    weighted : bool
-        Whether each sample's log-likelihoods, in both directions, are multiplied by its ``w``.
-    output : SampleLoss, optional
-        Of the forward direction; by default its likelihood of the target ``t``, which in any case
-        screens noise on the forward signals.
-    backward_target : array, shape (rows, inputs), optional
-        What the backward direction aims at; ``x`` by default.
-    noise, generators : dict, optional
-        The :class:`~nembp.engine.noise.Noise` of each place and the generator of its stream:
-        ``"forward"`` and ``"backward"`` for that direction's target, ``"forward/hidden"`` and so on
-        for its signals (:data:`nembp.engine.noise.PLACES`). Noise on backward signals needs a row
-        for each sample.
+    The backward direction has one row per sample on the ``path`` ``"samples"``. On ``"classes"`` it
+    has one for each of its distinct inputs, those of ``classes``, by default the labels, which is
+    exact when every target is a one-hot row (but one per sample where many more classes would take
+    more). ``"none"`` leaves it out. It aims at ``backward_target``, by default ``x``. ``output``
+    takes the place of the forward likelihood of ``t``, which in any case screens noise on forward
+    signals. Sums over rows are divided by ``samples``, by default ``rows``.
 
-    Attributes
-    ----------
-    x, t, w : array, shapes (rows, inputs), (rows, outputs) and (rows, 1)
-        The batch: input and target of the forward direction, and weights, or None.
-    output, input : SampleLoss
-        Of the two directions; ``input`` is None in unidirectional training.
-    input_error : array, shape (rows, inputs), or None
-        δ⁰ = ∂(−log p(t | x) / samples)/∂x, after a call, where it is asked for.
-    forward_nll, backward_nll : array, shape (1, 1)
-        Mean negative log-likelihood of the clean targets in nats, after a call.
-    sources : dict of NoiseSource
-        The places that receive noise, with their share accepted and mean gain; layers of a place
-        by their number from the direction's input, as ``"forward/hidden-1"``.
+    ``noise`` and ``generators``, of their streams, are by place: ``"forward"`` and ``"backward"``
+    for that direction's target, ``"forward/hidden"`` and so on for its signals
+    (:data:`nembp.engine.noise.PLACES`). ``sources`` has them with their share accepted and mean
+    gain, layers by their number from the direction's input, as ``"forward/hidden-1"``.
+
+    After a call ``forward_nll`` and ``backward_nll`` (1, 1) are the mean negative log-likelihoods
+    of the clean targets in nats, and ``input_error``, where it is asked for, is δ⁰ =
+    ∂(−log p(t | x) / samples)/∂x (rows, inputs).
     """
 
     def __init__(

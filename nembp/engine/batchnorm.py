@@ -58,7 +58,7 @@ class Counts:
 
     ``members`` (samples, classes) has one-hot rows, or rows of zeros for samples that take no part;
     of the class ``rows`` some may be of no class. ``shares`` (rows, 1) is of the samples that take
-    part.
+    part, ``total`` (1, 1) their number.
     """
 
     def __init__(self, backend: Backend, dtype: str, members: Array, rows: int) -> None:
@@ -66,25 +66,15 @@ class Counts:
         self._backend, self._members = backend, members
         self.shares = backend.zeros((rows, 1), dtype)  # rows of no class keep their zeros
         self._of_classes = self.shares[:classes, :]
-        self._one = backend.ones((1, 1), dtype)
-        self._total, self._values, self._others = (backend.empty((1, 1), dtype) for _ in range(3))
+        self.total = backend.empty((1, 1), dtype)
 
     def take(self) -> None:
         """Count the members."""
-        backend, xp = self._backend, self._backend.xp
+        backend = self._backend
         backend.count_classes(self._members, self._of_classes)
-        backend.sum_column(self.shares, self._total, 1.0)
-        xp.maximum(self._total, self._one, out=self._total)  # where none takes part
-        self.shares /= self._total
-
-    def unbiased(self, pixels: int) -> Array:
-        """Return N / (N − 1), shape (1,), for N values of a channel; for N = 1 as for 2."""
-        xp = self._backend.xp
-        xp.multiply(self._total, pixels, out=self._values)
-        xp.subtract(self._values, 1.0, out=self._others)
-        xp.maximum(self._others, self._one, out=self._others)
-        self._values /= self._others
-        return xp.reshape(self._values, (1,))
+        backend.sum_column(self.shares, self.total, 1.0)
+        backend.xp.maximum(self.total, 1.0, out=self.total)  # where none takes part
+        self.shares /= self.total
 
 
 class Normalizer:
@@ -108,7 +98,7 @@ class Normalizer:
         statistics: Statistics = "batch",
         workers: int = 1,
     ) -> None:
-        self.rows, self.settings, self._backend, self._counts = rows, settings, backend, counts
+        self.settings, self._backend, self._counts = settings, backend, counts
         self._gain, self._running, self.of_batch = gain, running, statistics == "batch"
         channels, xp = gain.shape[0], backend.xp
         self._pixels = size // channels
@@ -123,14 +113,13 @@ class Normalizer:
         self._wide = [backend.empty((size,), dtype) for _ in range(3)]
         self._by_pixel = [xp.reshape(wide, (self._pixels, channels)) for wide in self._wide]
         # blocks of rows that stay in cache, and each worker's scratch and sums
-        most = rows
-        if backend.has_cache:
-            most = max(1, BLOCK_BYTES // (size * np.dtype(dtype).itemsize))
+        fit = (
+            max(1, BLOCK_BYTES // (size * np.dtype(dtype).itemsize)) if backend.has_cache else rows
+        )
         self._workers = min(workers, rows)
-        blocks = -(-rows // (most * self._workers)) * self._workers
+        blocks = -(-rows // (fit * self._workers)) * self._workers
         self._blocks = cut(0, rows, min(blocks, rows))
-        most = max(block.stop - block.start for block in self._blocks)
-        own = range(self._workers)
+        most, own = self._blocks[0].stop, range(self._workers)
         self._scratch = [backend.empty((most, size), dtype) for _ in own]
         self._sums = [[backend.empty((1, size), dtype) for _ in range(3)] for _ in own]
         self._one_of_each_row = backend.ones((1, rows), dtype)
@@ -163,10 +152,7 @@ class Normalizer:
         in_blocks(task, self._blocks, self._workers)
 
     def _measure(self, z: Array) -> None:
-        """Take μ and σ² of ``z``, and write z − μ over it.
-
-        In two passes, for Σ (z − μ)² / N does not cancel as Σ z² / N − μ² does.
-        """
+        """Take μ and σ² of ``z``, and write z − μ over it: Σ z² / N − μ² would cancel."""
         xp, shares = self._backend.xp, None if self._counts is None else self._counts.shares.T
         self._sum(lambda worker, index, block: (z[block, :],), (self.mean,), shares)
         self.mean *= self._share
@@ -218,8 +204,9 @@ class Normalizer:
             return
         xp, m, spare = self._backend.xp, self.settings.momentum, self._spare
         unbiased: Any = self._values / (self._values - 1)
-        if self._counts is not None:
-            unbiased = self._counts.unbiased(self._pixels)
+        if self._counts is not None:  # with N = 2 for N = 1
+            values = self._counts.total * self._pixels
+            unbiased = xp.reshape(values / xp.maximum(values - 1.0, 1.0), (1,))
         for running, value in zip(self._running, (self.mean, self.variance), strict=True):
             xp.multiply(value, m, out=spare)
             if value is self.variance:

@@ -64,10 +64,8 @@ class Convolution(ShapedMap):
     @property
     def output_shape(self) -> Shape:
         """(H, W, C) of the upper layer: (size + 2 padding − kernel) // stride + 1."""
-        height, width = (
-            (self.shape[axis] + 2 * self.padding[axis] - self.kernel[axis]) // self.stride[axis] + 1
-            for axis in (0, 1)
-        )
+        axes = zip(self.shape, self.padding, self.kernel, self.stride, strict=False)
+        height, width = ((size + 2 * p - kernel) // stride + 1 for size, p, kernel, stride in axes)
         return height, width, self.channels
 
     @property
@@ -130,11 +128,9 @@ class Im2colWorkspace(BlockWorkspace):
 
         images = max(each.stop - each.start for each in self.blocks(sum(parts)))
         windows = (images, rows, columns, *convolution.kernel, channels)
-        lower = (images, *convolution.shape)
+        padded = (images, *convolution.shape), convolution.padding, dtype
         self._windows = [backend.empty(windows, dtype) for _ in range(self.workers)]
-        self._padded = [
-            backend.padded(lower, convolution.padding, dtype) for _ in range(self.workers)
-        ]
+        self._padded = [backend.padded(*padded) for _ in range(self.workers)]
 
     def load(self, W: Array) -> None:
         self._W = self.backend.xp.reshape(W, (self._window, self._channels))
@@ -164,7 +160,7 @@ class Im2colWorkspace(BlockWorkspace):
 
         def task(worker: int, index: int, block: slice) -> None:
             columns, pixels = self._columns(worker, lower[block, :]), self._pixels(upper[block, :])
-            self._add_product(worker, columns.T, pixels)
+            self._add_product(worker, index, columns.T, pixels)
             if block.stop > rows:
                 return
             if self.upward:

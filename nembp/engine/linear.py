@@ -150,21 +150,11 @@ class Transposed(LinearMap):
 
     linear_map: LinearMap = field(metadata={"name": "synapse"})  # its name in model files
 
-    @property
-    def inputs(self) -> int:  # type: ignore[override]
-        return self.linear_map.outputs
-
-    @property
-    def outputs(self) -> int:  # type: ignore[override]
-        return self.linear_map.inputs
-
-    @property
-    def weight_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.linear_map.weight_shape
-
-    @property
-    def in_workers(self) -> bool:  # type: ignore[override]
-        return self.linear_map.in_workers
+    def __post_init__(self) -> None:
+        m = self.linear_map
+        sizes = {"inputs": m.outputs, "outputs": m.inputs, "weight_shape": m.weight_shape}
+        for name, value in (sizes | {"in_workers": m.in_workers}).items():
+            object.__setattr__(self, name, value)
 
     def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
         self.linear_map.adjoint(backend, x, W, out)
@@ -182,8 +172,7 @@ class Transposed(LinearMap):
 
     @property
     def fans(self) -> tuple[float, float]:
-        fan_in, fan_out = self.linear_map.fans
-        return fan_out, fan_in
+        return self.linear_map.fans[::-1]
 
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
         return self.linear_map.initial_weights(generator)
@@ -192,7 +181,7 @@ class Transposed(LinearMap):
 class ShapedMap(LinearMap):
     """A linear map between layers whose flattened signals have a shape."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of a sample in the lower layer
 
     @property
     @abstractmethod
@@ -209,15 +198,12 @@ class ShapedMap(LinearMap):
 
 
 class _Weightless(ShapedMap):
-    """A map without weights."""
-
     weight_shape = (0,)
 
     def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
-        """Write nothing: there are no weights."""
+        """Write nothing."""
 
     def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
-        """Return no weights."""
         return np.zeros(0)
 
 
@@ -240,18 +226,16 @@ class AveragePooling(_Weightless):
     @property
     def output_shape(self) -> Shape:
         """(H, W, C) of the upper layer: (size − window) // stride + 1."""
-        height, width = (
-            (self.shape[axis] - self.window[axis]) // self.stride[axis] + 1 for axis in (0, 1)
-        )
+        sizes = zip(self.shape, self.window, self.stride, strict=False)
+        height, width = ((size - window) // stride + 1 for size, window, stride in sizes)
         return height, width, self.shape[2]
 
     def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
         """Write the mean of each window into ``out``."""
         n, xp = x.shape[0], backend.xp
-        images = xp.reshape(x, (n, *self.shape))
         with writable(backend, out, (n, *self.output_shape)) as pooled:
             pooled[...] = 0.0
-            for pixels in self._pixels(images):
+            for pixels in self._pixels(xp.reshape(x, (n, *self.shape))):
                 xp.add(pooled, pixels, out=pooled)
             xp.multiply(pooled, 1.0 / math.prod(self.window), out=pooled)
 
@@ -286,7 +270,6 @@ class Reshape(_Weightless):
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of a sample in the upper layer."""
         return self.shape if self.axes is None else tuple(self.shape[axis] for axis in self.axes)
 
     def forward(self, backend: Backend, x: Array, W: Array, out: Array) -> None:
@@ -396,7 +379,6 @@ class BlockWorkspace(Workspace):
         self._sums, self._spare = (
             [backend.empty(gradient_shape, dtype) for _ in range(self.workers)] for _ in range(2)
         )
-        self._begun: list[bool] = []
 
     def blocks(self, rows: int) -> list[slice]:
         """Return the blocks of a signal of so many rows; the first part alone has the same ones."""
@@ -414,21 +396,18 @@ class BlockWorkspace(Workspace):
 
     def _sum_over(self, rows: int, task: Callable[[int, int, slice], Any]) -> Array:
         """Call ``task`` on every block, and return the sum of what it gave :meth:`_add_product`."""
-        self._begun = [False] * self.workers
         self._work(rows, task)
         total = self._sums[0]
-        for begun, each in zip(self._begun[1:], self._sums[1:], strict=True):
-            if begun:
-                total += each
+        for each in self._sums[1 : len(self.blocks(rows))]:  # of the workers that had a block
+            total += each
         return total
 
-    def _add_product(self, worker: int, left: Array, right: Array) -> None:
-        """Add ``left @ right`` to the worker's sum; its first product needs no addition."""
-        out = self._spare[worker] if self._begun[worker] else self._sums[worker]
-        self.backend.matmul(left, right, out)
-        if self._begun[worker]:
-            self._sums[worker] += out
-        self._begun[worker] = True
+    def _add_product(self, worker: int, index: int, left: Array, right: Array) -> None:
+        """Add ``left @ right`` to the worker's sum, which its first block, ``worker``, begins."""
+        total, spare = self._sums[worker], self._spare[worker]
+        self.backend.matmul(left, right, total if index == worker else spare)
+        if index > worker:
+            total += spare
 
 
 def cut(start: int, rows: int, count: int, unit: int = 1) -> list[slice]:

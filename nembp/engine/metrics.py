@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nembp.engine.network import Network
-from nembp.engine.training import SampleReader
+from nembp.engine.training import Reader
 
 Units: TypeAlias = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
@@ -34,7 +34,7 @@ def centroid_error(
 
 def evaluate(
     net: Network,
-    reader: SampleReader,
+    reader: Reader,
     centroids: np.ndarray[Any, Any] | None = None,
     *,
     backward: bool = True,

@@ -16,10 +16,10 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -34,34 +34,8 @@ from nembp.errors import ArchitectureError, DivergenceError, ShapeError
 
 CHECK_EVERY = 50  # steps between looks at the nll on the CPU; a GPU is asked once an epoch
 
-Callback = Callable[[dict[str, float]], bool | None]
-
-
-class SampleReader(Protocol):
-    """What training and scoring need of samples: :class:`nembp.datasets.reading.BatchReader`."""
-
-    n: int
-    features: int
-    outputs: int
-    is_classification: bool
-
-    @property
-    def is_resident(self) -> bool:
-        """Whether all samples are held on the device."""
-
-    def batches(
-        self, order: Any, batch_size: int, *, prefetch: bool | None = None
-    ) -> Generator[tuple[Array, Any], None, None]:
-        """Yield the indices of each batch, and what :meth:`read` wants with them."""
-
-    def read(self, index: Array, x: Array, t: Array, staged: Any = None) -> None:
-        """Write the samples at ``index`` into ``x``, their targets into ``t``."""
-
-    def labels(self, index: Array) -> Array:
-        """Return the labels at ``index``."""
-
-    def go_to(self, samples: int) -> None:
-        """Go to where what is drawn for samples is after so many of them (their augmentation)."""
+Callback: TypeAlias = Callable[[dict[str, float]], bool | None]
+Reader: TypeAlias = Any  # a nembp.datasets.reading.BatchReader, which knows more of files than this
 
 
 @dataclass
@@ -121,15 +95,13 @@ class Totals:
         return {key: float(total[0, 0]) for key, total in self.state().items()}
 
     def state(self) -> dict[str, Any]:
-        """Return the sums, copied to the host."""
+        """Return the sums, copied to the host, for :meth:`resume` to go on from."""
         return {key: self._backend.to_numpy(total) for key, total in self._totals.items()}
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` returned."""
-        asarray, shape = self._backend.asarray, (1, 1)
-        self._totals = {
-            key: asarray(np.reshape(total, shape), self._dtype) for key, total in state.items()
-        }
+        """Take the sums to what :meth:`state` returned."""
+        held = {key: np.reshape(total, (1, 1)) for key, total in state.items()}
+        self._totals = {k: self._backend.asarray(v, self._dtype) for k, v in held.items()}
 
 
 def _named(snapshot: tuple[Any, Any]) -> dict[str, Any]:
@@ -153,33 +125,9 @@ def check_counts(**counts: Any) -> None:
             raise ArchitectureError(f"{name} must be at least 1, got {value}")
 
 
-def check_fit(net: Network, reader: SampleReader) -> None:
-    """Raise a ShapeError unless a reader feeds what the network takes."""
-    if (reader.features, reader.outputs) != (net.inputs, net.outputs):
-        raise ShapeError(
-            f"the reader's samples have {reader.features} values and its targets "
-            f"{reader.outputs}, but the network is {net.inputs} -> {net.outputs}; expected a "
-            "network and a reader of the same sizes"
-        )
-
-
-def check_mean(net: Network, mean: Any) -> None:
-    """Raise a ShapeError unless it is one value for each input."""
-    if mean.shape != (net.inputs,):
-        raise ShapeError(
-            f"the mean has shape {mean.shape}, but the network has {net.inputs} inputs; expected "
-            f"shape ({net.inputs},), as feature_means returns it"
-        )
-
-
 def nll_key(way: Network) -> str:
     """Return what a history calls the nll of a direction over the training samples."""
     return f"train/{way.direction}/nll"
-
-
-def is_to_be_high(monitor: str) -> bool:
-    """Tell whether a score is to be high, as accuracies are; an nll or an error is to be low."""
-    return monitor.rpartition("/")[2] in ("accuracy", "r2")
 
 
 def set_input_bias(net: Network, mean: np.ndarray[Any, Any]) -> None:
@@ -187,13 +135,12 @@ def set_input_bias(net: Network, mean: np.ndarray[Any, Any]) -> None:
 
     Then its first errors are those of the classes about the mean, not of the mean itself, which
     would otherwise drown the forward direction's in the first epochs.
-
-    Raises
-    ------
-    ShapeError
-        If ``mean`` is not of shape (inputs,).
     """
-    check_mean(net, mean)
+    if mean.shape != (net.inputs,):
+        raise ShapeError(
+            f"the mean has shape {mean.shape}, but the network has {net.inputs} inputs; expected "
+            f"shape ({net.inputs},), as feature_means returns it"
+        )
     likelihood = net.reversed.likelihood
     if isinstance(likelihood, Bernoulli):
         p = np.clip(mean, 1e-3, 1 - 1e-3)
@@ -210,20 +157,14 @@ def set_input_bias(net: Network, mean: np.ndarray[Any, Any]) -> None:
 
 
 class Trainer:
-    """Trains a network on the batches of a reader.
+    """Trains ``net``, seen from its forward direction, in place on the batches of a reader.
 
     Parameters
     ----------
-    net : Network
-        Seen from its forward direction; trained in place.
-    reader : BatchReader
-        The training samples.
     epochs, batch_size : int
         Length of the training; the last batch of an epoch may be smaller.
-    optimizer : str or Optimizer
-        With its learning rate and weight decay.
     schedule : str
-        Learning-rate schedule: ``cosine``, ``constant`` or ``step``, over all steps.
+        Of the learning rate over all steps, one of :data:`nembp.engine.optimizers.SCHEDULES`.
     backward : bool
         Train the backward direction too.
     noise : dict of Noise
@@ -231,9 +172,8 @@ class Trainer:
         ``"forward/hidden"`` and so on, on its signals (:data:`nembp.engine.noise.PLACES`). Noise
         on backward signals takes a row for each sample, not one for each class.
     seed : int
-        Of the streams ``batches`` and ``noise/*``.
-    shuffle : bool
-        Draw the order of samples anew for each epoch.
+        Of the streams ``batches``, if samples are to ``shuffle`` anew in each epoch, and
+        ``noise/*``.
     sample_weight : ndarray, shape (n,), optional
         Of each sample's log-likelihoods, with a mean of 1. Normalized layers count each sample
         once.
@@ -243,8 +183,8 @@ class Trainer:
     evaluate : callable, optional
         Scores the network after each epoch; the scores join the history's row.
     monitor, patience : str, int, optional
-        Stop when ``monitor`` (an nll or error, to be low) has not improved for ``patience``
-        epochs, and restore the best parameters.
+        Stop when ``monitor``, such as an nll, has not improved for ``patience`` epochs, and restore
+        the best parameters.
     callbacks : sequence of callable
         Called with each epoch's row; one that returns True ends the training.
     after_step : callable, optional
@@ -259,11 +199,6 @@ class Trainer:
     prefetch : bool, optional
         Gather and augment each batch on a second thread during the step before, with the same
         result; by default where that pays (:meth:`BatchReader.prefetch_pays`).
-
-    Raises
-    ------
-    ArchitectureError, ShapeError
-        If an option is out of bounds or names nothing, or the reader does not fit the network.
 
     Examples
     --------
@@ -282,7 +217,7 @@ class Trainer:
     def __init__(
         self,
         net: Network,
-        reader: SampleReader,
+        reader: Reader,
         *,
         epochs: int = 10,
         batch_size: int = 128,
@@ -304,11 +239,16 @@ class Trainer:
         cuda_graphs: bool = True,
     ) -> None:
         check_counts(epochs=epochs, batch_size=batch_size)
-        check_fit(net, reader)
+        if (reader.features, reader.outputs) != (net.inputs, net.outputs):
+            raise ShapeError(
+                f"the reader's samples have {reader.features} values and its targets "
+                f"{reader.outputs}, but the network is {net.inputs} -> {net.outputs}; expected a "
+                "network and a reader of the same sizes"
+            )
         if patience is not None and evaluate is None:
             raise ArchitectureError("early stopping needs an evaluation to monitor")
         self.net, self.reader = net, reader
-        self.epochs, self.batch_size = epochs, min(batch_size, reader.n)
+        self.epochs, self.batch_size = epochs, min(batch_size, int(reader.n))
         self.optimizer = get_optimizer(optimizer)
         self.schedule = learning_rate_schedule(schedule)
         self.evaluate, self.monitor, self.patience = evaluate, monitor, patience
@@ -331,6 +271,8 @@ class Trainer:
         self._penalty = backend.empty((net.weight_count if l2 else 0,), net.dtype)
         draw = stream if host_noise else backend.generator
         self._noise = noise_that_acts(noise)
+        # of each noise's σ among the numbers, after the optimizer's
+        self._columns = {each: 3 + k for k, each in enumerate(dict.fromkeys(self._noise.values()))}
         self._generators = {key: draw(seed, f"noise/{key}") for key in self._noise}
         self._path: Path = "none"
         if backward:
@@ -338,22 +280,20 @@ class Trainer:
             single = any(key.startswith("backward/") for key in self._noise)
             self._path = "classes" if by_class and not single else "samples"
         self._joints: dict[int, JointBackpropagation] = {}
-        self._columns: dict[int, list[int]] = {}  # of each source's σ among the numbers
         self._row: Any = None  # the numbers of this step
         self._totals = Totals(backend, net.dtype)  # of the epoch
         # on a GPU, a step finds its numbers and samples in the device's memory
         self.on_device = backend.has_kernel(self.optimizer) and not host_noise
         self._steps = Steps(backend, self.batch_size)
         if self.on_device:
-            self._steps = backend.steps(reader.n, self.batch_size, 3 + len(self._noise))
-        # samples from the host are read apart, which no graph does
-        step = self._read_and_work if reader.is_resident else self._work
-        self.captured = backend.capture(step) if self.on_device and cuda_graphs else step
+            self._steps = backend.steps(reader.n, self.batch_size, 3 + len(self._columns))
+        graphs = self.on_device and cuda_graphs
+        self.captured = backend.capture(self._work) if graphs else self._work
 
     @property
     def steps_per_epoch(self) -> int:
         """Number of batches in an epoch."""
-        return math.ceil(self.reader.n / self.batch_size)
+        return len(range(0, self.reader.n, self.batch_size))
 
     # -- a run -----------------------------------------------------------------------------------
     def run(self) -> History:
@@ -385,7 +325,8 @@ class Trainer:
         self.history.best_epoch = self.epoch
         if self.patience is None:
             return
-        score = row[self.monitor] * (-1.0 if is_to_be_high(self.monitor) else 1.0)
+        is_to_be_high = self.monitor.rpartition("/")[2] in ("accuracy", "r2")
+        score = row[self.monitor] * (-1.0 if is_to_be_high else 1.0)
         if score < (math.inf if self._best is None else self._best[0]):
             self._best, self._waited = (score, self.epoch, self.net.snapshot()), 0
         else:
@@ -529,13 +470,9 @@ class Trainer:
         self.joint(rows)
         self.iteration += 1
         self.optimizer.steps += 1
-        if not self.reader.is_resident:
+        if not self.reader.is_resident:  # samples from the host are read apart: no graph does it
             self._read(rows, staged)
         self.captured(rows)
-
-    def _read_and_work(self, rows: int) -> None:
-        self._read(rows)
-        self._work(rows)
 
     def _read(self, rows: int, staged: Any = None) -> None:
         """Take the step's numbers, and read its samples."""
@@ -546,9 +483,12 @@ class Trainer:
             self.net.backend.take_rows(self._weights, index, joint.w)
 
     def _work(self, rows: int) -> None:
-        """Find the gradient of the batch that was read, and move by this step's numbers."""
+        """Find the gradient of the batch, and move by this step's numbers."""
+        if self.reader.is_resident:
+            self._read(rows)
         joint, numbers = self._joints[rows], self._row
-        for source, column in zip(joint.sources.values(), self._columns[rows], strict=True):
+        for source in joint.sources.values():
+            column = self._columns[source.noise]
             # a kernel reads it from the device's memory
             source.std = numbers[column : column + 1] if self.on_device else numbers[column]
         joint.step(self.gradient)
@@ -563,12 +503,12 @@ class Trainer:
         """Return what changes from step to step: the optimizer's numbers, then each noise's σ."""
         moves = self.optimizer.numbers(self.optimizer.steps + ahead + 1, self.factor(iteration))
         epoch = max(self.epoch, 1)
-        return *moves, *[n.std_at(epoch, iteration + 1) for n in self._noise.values()]
+        return *moves, *[noise.std_at(epoch, iteration + 1) for noise in self._columns]
 
     def joint(self, rows: int) -> JointBackpropagation:
         """Return what computes the gradient of so many samples, with its buffers."""
         if rows not in self._joints:
-            joint = self._joints[rows] = JointBackpropagation(
+            self._joints[rows] = JointBackpropagation(
                 self.net,
                 rows,
                 path=self._path,
@@ -576,8 +516,6 @@ class Trainer:
                 noise=self._noise,
                 generators=self._generators,
             )
-            places = list(self._noise.values())
-            self._columns[rows] = [3 + places.index(s.noise) for s in joint.sources.values()]
         return self._joints[rows]
 
     def factor(self, iteration: int) -> float:

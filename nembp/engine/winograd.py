@@ -25,7 +25,6 @@ In float32 results agree with the definition to about 1e-5 of their size (t = 6)
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -61,35 +60,21 @@ def correlation_matrices(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
     return np.linalg.inv(values(t)).T, values(r), values(m)
 
 
-@dataclass(frozen=True)
 class Plan:
     """The algorithm for a convolution, with tiles of one size. Pairs are (vertical, horizontal)."""
 
-    of: Any  # the convolution
-    results: Pair  # m: pixels of the upper layer that a tile makes
-
-    @property
-    def weights(self) -> Pair:
-        """r: weights after strides have become channels."""
-        (h, w), (s, t) = self.of.kernel, self.of.stride
-        return -(-h // s), -(-w // t)
-
-    @property
-    def points(self) -> Pair:
-        """Points of each axis, t = m + r − 1."""
-        (m, n), (r, q) = self.results, self.weights
-        return m + r - 1, n + q - 1
-
-    @property
-    def tiles(self) -> Pair:
-        """Tiles that cover the upper layer."""
-        (m, n), (height, width, _) = self.results, self.of.output_shape
-        return -(-height // m), -(-width // n)
-
-    @property
-    def channels(self) -> Pair:
-        """Channels of the lower layer, after strides have become channels, and of the upper one."""
-        return self.of.shape[2] * math.prod(self.of.stride), self.of.channels
+    def __init__(self, convolution: Any, results: Pair) -> None:
+        self.of, self.results = (
+            convolution,
+            results,
+        )  # m: pixels of the upper layer that a tile makes
+        (h, w), (s, t) = convolution.kernel, convolution.stride
+        (m, n), (height, width, _) = results, convolution.output_shape
+        r, q = self.weights = -(-h // s), -(-w // t)  # after strides have become channels
+        self.points = m + r - 1, n + q - 1  # t of each axis
+        self.tiles = -(-height // m), -(-width // n)  # that cover the upper layer
+        # of the lower layer, after strides have become channels, and of the upper one
+        self.channels = convolution.shape[2] * s * t, convolution.channels
 
     def cost(self, rows: int) -> float:
         """Return the multiply-adds a sample of all three contractions, in a batch of so many rows.
@@ -303,7 +288,7 @@ class WinogradWorkspace(BlockWorkspace):
             far.analyse(y[block, :], far.hat)
             kept = self._kept[index], far.hat
             x_hat, y_hat = kept if self.upward else kept[::-1]
-            self._add_product(worker, self._transposed(x_hat), y_hat)
+            self._add_product(worker, index, self._transposed(x_hat), y_hat)
             if block.stop <= rows:
                 self._pull_back(near, far, out[block, :])  # type: ignore[index]
 
