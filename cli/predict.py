@@ -11,7 +11,7 @@ import click
 
 from nembp.errors import ArchitectureError
 from nembp.files import unpacking
-from nembp.runs.config import RunConfig
+from nembp.runs.config import TABLES, RunConfig
 
 from .options import (
     data_dir_option,
@@ -46,6 +46,7 @@ Examples:
 @click.command()
 @click.argument("run", metavar="RUN")
 @data_dir_option
+@options_of(RunConfig, TABLES)
 @click.option(
     "--split",
     type=click.Choice(["test", "train", "validation", "all"]),
@@ -93,7 +94,7 @@ def evaluate(run: str, as_json: bool, **options: Any) -> None:
     help="Labels are indices from 0 in the order of the classes, whatever they are called.",
 )
 @click.option("--key", metavar="NAME", help="Array in an .npz.  [default: x, backward y]")
-@options_of(RunConfig, ("max_bytes",))
+@options_of(RunConfig, (*TABLES, "max_bytes"))
 @click.option(
     "--out", metavar="FILE", help="Write the result here: .csv, .npy, .npz or, images, .png."
 )
@@ -113,6 +114,7 @@ def predict(
     force: bool,
     device: str,
     as_json: bool,
+    **table: Any,
 ) -> None:
     """Run a trained network in either direction.
 
@@ -124,21 +126,24 @@ def predict(
     """
     classes = [*(labels.split(",") if labels is not None else ()), *names]
     forward = direction == "forward"
-    if forward and classes:
-        raise click.UsageError("--labels are what --direction backward starts from")
+    if forward and (classes or by_index):
+        raise click.UsageError("labels are what --direction backward starts from")
     if forward and not inputs:
         raise click.UsageError("Missing argument 'INPUT': the samples to predict from")
     if classes and inputs:
         raise click.UsageError("give either --labels or INPUT, not both")
+    if key is not None and not any(Path(each).suffix.lower() == ".npz" for each in inputs):
+        raise click.UsageError("--key names an array of an .npz, and no INPUT is one")
     if not forward and len(inputs) > 1:
         raise click.UsageError("--direction backward takes one INPUT")
     if out is not None:
         check_out(out, SUFFIXES, force=force)
     if forward and out is not None and Path(out).suffix.lower() == ".png":
         raise click.UsageError(f"--out {out}: forward results are numbers; use .csv, .npy or .npz")
-    from nembp.runs.predicting import load_run
+    from nembp.runs.predicting import load_run, read_as
 
     model = load_run(run, device, note)
+    read_as(model, table)
     with unpacking(max_bytes):
         if forward:
             _forward(model, inputs, key or "x", out, as_json)

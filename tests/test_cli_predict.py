@@ -113,6 +113,13 @@ def test_a_table_is_predicted_by_the_names_of_its_columns(runs):
         assert [row.pop("input") for row in named] == [f"new.csv[{k}]" for k in range(3)]
         assert [row.pop("input") for row in plain] == [f"new.npy[{k}]" for k in range(3)]
         assert named == plain
+    comma = "a;b;kind\n" + "".join(f"{a};{b};ant\n" for a, b in x.tolist()).replace(".", ",")
+    Path("comma.csv").write_text(comma + comma[9:].replace("ant", "bee") + "0;0;cat\n")
+    assert "say decimal=',' (--decimal ,)" in fails(3, "predict", runs / "kinds", "comma.csv")
+    rows = as_json("predict", runs / "kinds", "comma.csv", "--decimal", ",")["predictions"][:3]
+    assert [row["class"] for row in rows] == ["ant", "bee", "cat"]
+    other = ("--data-dir", "comma.csv", "--split", "all", "--decimal", ",")
+    assert as_json("evaluate", runs / "kinds", *other)["samples"] == 7
     for content, message in (
         ("a,c\n1,2\n", "no column 'b'; the columns are 'a', 'c', but expected are 'a', 'b', in"),
         ("a,b\n1,x\n", "row 2, column 'b': text 'x'; expected a number"),
@@ -224,6 +231,8 @@ def test_a_long_table_is_read_and_written_as_it_comes(runs):
     [
         (2, "digits", [], "Missing argument 'INPUT'"),
         (2, "digits", ["--labels", "3"], "--direction backward"),
+        (2, "digits", ["x.npy", "--by-index"], "--direction backward"),
+        (2, "digits", ["x.npy", "--key", "y"], "no INPUT is one"),
         (2, "digits", ["x.npy", *BACK, "--labels", "3"], "not both"),
         (2, "digits", ["x.npy", "x.npy", *BACK], "one INPUT"),
         (2, "digits", ["x.npy", "--out", "x.txt"], "must end in one of .npy, .npz, .csv, .png"),

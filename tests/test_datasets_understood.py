@@ -236,6 +236,8 @@ def test_the_remedy_for_decimal_commas_works(table):
     whole = np.sort(np.concatenate([data.train.y, data.test.y]), axis=0)
     assert whole[:3, 0].tolist() == [0.25, 1.25, 2.25]
     assert set(np.floor(data.train.x[:, 1])) == {1000.0}
+    with pytest.raises(DataError, match=r"text '0.125'; expected a number.*--decimal \."):
+        table("a;y", *["0.125;1,5"] * 20, decimal=",")  # no thousands begin with 0
 
 
 def test_names_with_digits_are_classes(table):
@@ -253,6 +255,8 @@ def test_numbers_are_compared_by_value(table):
         table(*lines, task="classification")
     lines = ["a,k", *(f"{k},{('01', '02')[k % 2]}" for k in range(40))]
     assert table(*lines, task="classification").classes == ("01", "02")
+    lines = ["a,k", *(f"{k},{10**18 + k % 2}" for k in range(40))]
+    assert len(table(*lines, task="classification").classes) == 2
 
 
 @pytest.mark.parametrize("dtype", ["f8", "?"])

@@ -226,9 +226,10 @@ def _encoded(
         _check_repeating(first, len(codes), where, text=bool(parts[0].labels))
     numeric = all(number(name) is not None for name in first)
 
-    def key(name: str) -> object:  # numbers are compared by value
-        value = number(name) if numeric else None
-        return name if value is None else value
+    def key(name: str) -> object:  # numbers are compared by value, whole ones exactly
+        if not numeric:
+            return name
+        return int(name) if name.strip().lstrip("+-").isdecimal() else number(name)
 
     plainest: dict[object, str] = {}
     for name in first:

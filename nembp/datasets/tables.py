@@ -29,7 +29,7 @@ DEFAULTS = Request()
 _DELIMITERS = ",;\t|"
 _FIRST = 50  # rows that tell a delimiter
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d*)?")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d*)?")
 
 
 def is_table(path: Path) -> bool:
@@ -60,6 +60,8 @@ class Table:
             raise DataError(f"{where}: {cell.strip()}; expected a finite number. Replace it.")
         if _DECIMAL_COMMA.fullmatch(cell.strip()):
             remedy = "If it is a decimal comma, say decimal=',' (--decimal ,)."
+        elif number(cell) is not None:
+            remedy = "If it is a decimal point, say decimal='.' (--decimal .)."
         raise DataError(f"{where}: text {cell!r:.60}; expected a number. {remedy}")
 
     def numbers(

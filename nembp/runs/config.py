@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nembp.datasets import Dataset
 
 DATA, NETWORK, NOISE, TRAINING = "Data", "Network", "NEM noise", "Training"
+TABLES = ("delimiter", "header", "decimal")  # how a table is written
 
 
 @dataclass(frozen=True)

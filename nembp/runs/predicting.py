@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -25,7 +25,7 @@ from nembp.engine.metrics import evaluate
 from nembp.engine.network import Network
 from nembp.errors import ArchitectureError, DataError
 from nembp.files import reading, write_atomically
-from nembp.runs.config import RunConfig
+from nembp.runs.config import TABLES, RunConfig
 from nembp.runs.options import C
 from nembp.runs.run import Note, Path_, choose_backend, silent
 from nembp.runs.training import FINGERPRINT, hold_out, load_data, pixel_units
@@ -85,16 +85,19 @@ def evaluate_run(
     split: SplitName = "test",
     device: str = "cpu",
     note: Note = silent,
+    **table: Any,
 ) -> dict[str, Any]:
     """Score a saved model on the data it was trained on, or on data of the same kind elsewhere.
 
     The split is that of the training; "all", for new samples, is training and test samples.
+    Options of ``table`` say how a table is written, where that is not as in training.
     """
     if split not in get_args(SplitName):
         raise ArchitectureError(
             f"split must be one of {', '.join(get_args(SplitName))}, got {split!r:.80}"
         )
     model = load_run(run, device, note)
+    read_as(model, table)
     data, config = data_of_run(model, run, data_dir)
     seen = model.settings.get(FINGERPRINT, data.fingerprint)
     if split != "all" and seen != data.fingerprint:
@@ -233,10 +236,14 @@ def one_hot(
 
 
 # -- input files -----------------------------------------------------------------------------------
+def read_as(model: Model, table: Mapping[str, Any]) -> None:
+    """Read tables for a model as is said, not as in training."""
+    model.settings |= {name: value for name, value in table.items() if value is not None}
+
+
 def table_options(model: Model) -> Request:
     """Return how the tables of a model's run were read, for others of the kind."""
-    names = ("delimiter", "header", "decimal")
-    return Request(**{name: model.settings[name] for name in names if name in model.settings})
+    return Request(**{name: model.settings[name] for name in TABLES if name in model.settings})
 
 
 def read_samples(
