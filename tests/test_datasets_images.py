@@ -100,7 +100,7 @@ def test_images_are_brought_to_one_size(tmp_path):
         load("images", tmp_path)
     data = load("images", tmp_path, image_size=(4, 6))
     assert data.shape == (4, 6, 1)
-    for size in ((4,), (0, 5), (4, 6, 1)):
+    for size in ((4,), (0, 5), (4, 6, 1), (99_999, 99_999)):
         with pytest.raises(ArchitectureError, match="image_size"):
             load("images", tmp_path, image_size=size)
 

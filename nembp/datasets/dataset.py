@@ -69,8 +69,9 @@ class Request:
             ("test_fraction", 0 < self.test_fraction < 1, "a share between 0 and 1, such as 0.2"),
             ("seed", self.seed >= 0, "an integer of at least 0"),
             ("limit", limit is None or limit >= 1, "at least 1 training sample"),
-            ("image_size", size is None or (len(size) == 2 and min(size) >= 1),
-             "(height, width) of at least 1 pixel, as 32x32"),
+            ("image_size", size is None or (len(size) == 2 and min(size) >= 1
+                                            and size[0] * size[1] <= 1 << 26),
+             "(height, width) of 1 to 67 million pixels, as 32x32"),
             ("delimiter", mark in (None, "tab") or len(str(mark)) == 1,
              "one character, or the word tab"),
             ("decimal", self.decimal in (None, ".", ","), "'.' or ','"),
