@@ -7,13 +7,15 @@ Nothing here imports NumPy, and a subcommand's module is imported only when it i
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import importlib
 import io
+import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 import click
@@ -56,6 +58,7 @@ Every option of a command can also be set by an environment variable, such as
 NEMBP_TRAIN_EPOCHS=10 for `nembp train --epochs 10`.
 """
 INTERRUPTED = 130
+OWN_VARIABLES = ("NEMBP_CACHE", "NEMBP_MNIST_MIRROR", "NEMBP_CIFAR_MIRROR")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
@@ -73,6 +76,14 @@ class CommandGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not {"-h", "--help"} & set(args):
+            _check_variables(str(name), command)
+        return name, command, rest
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -84,6 +95,28 @@ class CommandGroup(click.Group):
                 stream.reconfigure(errors="backslashreplace")
         more["standalone_mode"] = False
         sys.exit(_code(lambda: super(CommandGroup, self).main(args, *rest, **more)))
+
+
+def _check_variables(name: str, command: click.Command) -> None:
+    """Refuse a variable NEMBP_* that sets nothing: a misspelt one would be passed over."""
+    known = [*OWN_VARIABLES, *_variables(f"NEMBP_{name.upper()}", command)]
+    others = tuple(f"NEMBP_{each.upper()}_" for each in ("test", *COMMANDS) if each != name)
+    for variable in os.environ:
+        if variable.startswith("NEMBP_") and not (variable in known or variable.startswith(others)):
+            close = difflib.get_close_matches(variable, known, 1)
+            hint = f"did you mean {close[0]}?" if close else "unset it"
+            raise click.UsageError(f"the environment variable {variable} sets nothing; {hint}")
+
+
+def _variables(prefix: str, command: click.Command) -> Iterator[str]:
+    """Let the variables of a command's options be called as its flags are, and name them."""
+    for each in command.params:
+        if isinstance(each, click.Option):
+            flags = [flag.lstrip("-").replace("-", "_").upper() for flag in each.opts]
+            each.envvar = [f"{prefix}_{flag}" for flag in flags]
+            yield from (*each.envvar, f"{prefix}_{each.name}".upper())
+    for name, part in getattr(command, "commands", {}).items():
+        yield from _variables(f"{prefix}_{name.upper()}", part)
 
 
 def _code(run: Callable[[], object]) -> int:

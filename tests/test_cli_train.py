@@ -128,6 +128,12 @@ def test_a_bad_file_or_variable_is_named():
     assert result.exit_code == 2
     assert "'-1' as layer 2" in result.stderr
     assert "(from NEMBP_TRAIN_LAYERS)" in result.stderr
+    for wrong in ("NEMBP_TRAIN_EPOCH", "NEMBP_EPOCHS", "NEMBP_TRIAN_EPOCHS"):
+        result = train(env={wrong: "2"})
+        assert result.exit_code == 2
+        assert f"{wrong} sets nothing; did you mean NEMBP_TRAIN_EPOCHS?" in result.stderr
+    env = {"NEMBP_TRAIN_JSON": "1", "NEMBP_TRAIN_EPOCHS": "1", "NEMBP_GAN_KIND": "minimax"}
+    assert json.loads(train("--layers", "4", env=env).stdout)["status"] == "finished"
 
 
 # -- devices ---------------------------------------------------------------------------------------

@@ -186,6 +186,11 @@ def _check_noise(config: RunConfig, hidden: list[Layer]) -> None:
         raise ArchitectureError(
             "noise_place hidden holds the last hidden layer already; name one of the two"
         )
+    if config.noise_law == "curvature":
+        raise ArchitectureError(
+            "noise_law curvature is that of a target's likelihood, which signals have none of; use "
+            "--noise-law gaussian or uniform, or --noise-place target"
+        )
     if config.noise_screening == "component":
         raise ArchitectureError(
             "noise on signals is screened by whole samples: one neuron's share of the gain is not "
