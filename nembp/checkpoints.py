@@ -14,6 +14,7 @@ can hold it:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -28,12 +29,12 @@ import types
 import typing
 import zipfile
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,12 +48,12 @@ from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import LIKELIHOODS, Likelihood, Score
 from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 from nembp.engine.network import Layer, Network, parameter_count, statistics_count, statistics_views
-from nembp.errors import ArchitectureError, DataError, ShapeError
+from nembp.errors import ArchitectureError, DataError
 from nembp.files import replacing
 from nembp.version import __version__
 
 # -- sealed archives -------------------------------------------------------------------------------
-HEADER, SEAL = "header", "sha256"
+HEADER, SEAL, VERSION = "header", "sha256", 1
 
 
 def content_hash(arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -75,22 +76,18 @@ def content_hash(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def write_archive(
-    path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    path: str | os.PathLike[str],
+    kind: str,
+    header: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
 ) -> None:
     """Write a sealed archive; the old file stays whole until the new one is.
 
-    The same content gives the same bytes, so files can be compared. The header holds JSON values,
-    and the arrays numbers; the names ``header`` and ``sha256`` are taken.
-
-    Raises
-    ------
-    ArchitectureError
-        If the header holds what JSON cannot, a NaN for one.
-    OutputError
-        If the file cannot be written.
+    The same content gives the same bytes, so files can be compared. The header holds JSON values
+    (else an ArchitectureError); the names ``header`` and ``sha256`` are taken.
     """
     try:
-        text = json.dumps(header, allow_nan=False)
+        text = json.dumps({"format": kind, "version": VERSION} | dict(header), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ArchitectureError(
             f"{os.fspath(path)}: not written, since its header is not JSON ({error}); expected "
@@ -106,31 +103,12 @@ def write_archive(
 
 
 def read_archive(
-    path: str | os.PathLike[str],
-    kind: str,
-    version: int,
-    names: Sequence[str] | None,
-    remedy: str,
+    path: str | os.PathLike[str], kind: str, remedy: str
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Read a sealed archive whose header has ``format`` = `kind` and ``version`` = `version`.
+    """Return the header and the arrays, in native byte order, of a sealed archive of a kind.
 
-    Parameters
-    ----------
-    names : sequence of str, optional
-        The arrays to read; those that are absent are left out, and the seal says whether they
-        should be. By default all.
-    remedy : str
-        A sentence for the end of every message.
-
-    Returns
-    -------
-    header, arrays : dict
-        Arrays are in native byte order.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, truncated, damaged, of another kind or of another version.
+    A DataError, which ends in the remedy, where the file is missing, truncated, damaged, of another
+    kind or of another version.
     """
     path = Path(path)
 
@@ -138,8 +116,7 @@ def read_archive(
         raise DataError(f"{path}: {' '.join(reason.split())}. {remedy}") from error
 
     try:
-        wanted = list if names is None else (HEADER, SEAL, *names)
-        arrays = read_npz(path, wanted, packed=False)
+        arrays = read_npz(path, list, packed=False)
     except DataError as error:  # its own remedy, after the first sentence, is for data sets
         refuse(str(error).removeprefix(f"{path}: ").partition(". ")[0].rstrip("."), error)
     if HEADER not in arrays or SEAL not in arrays:
@@ -151,9 +128,9 @@ def read_archive(
         refuse(f"damaged: its header is not JSON ({error})", error)
     if not isinstance(header, dict) or header.get("format") != kind:
         refuse(f"an .npz archive, but not a {kind}")
-    if header.get("version") != version:
+    if header.get("version") != VERSION:
         refuse(
-            f"has format version {header.get('version')!r:.40}; this nembp reads version {version}"
+            f"has format version {header.get('version')!r:.40}; this nembp reads version {VERSION}"
         )
     if seal.tobytes().hex() != content_hash(arrays):
         refuse("damaged: its content does not match the SHA-256 inside")
@@ -191,17 +168,10 @@ def environment(net: Network) -> dict[str, Any]:
 
 
 # -- activations, linear maps and likelihoods as JSON ----------------------------------------------
-class _Family(NamedTuple):
-    name: str
-    base: type[Any]
-    kinds: MutableMapping[str, Any]  # classes by the names that files have for them
-
-
-_FAMILIES = (
-    _Family("activation", Activation, ACTIVATIONS),
-    _Family(
+_FAMILIES: dict[type[Any], tuple[str, MutableMapping[str, Any]]] = {  # classes by names in files
+    Activation: ("activation", ACTIVATIONS),
+    LinearMap: (
         "linear map",
-        LinearMap,
         {
             "dense": Dense,
             "transposed": Transposed,
@@ -211,21 +181,17 @@ _FAMILIES = (
         },
     ),
     # files hold critics too, which no option may name as a likelihood
-    _Family("likelihood", Likelihood, ChainMap(LIKELIHOODS, {Score.name: Score})),
-)
+    Likelihood: ("likelihood", ChainMap(LIKELIHOODS, {Score.name: Score})),
+}
 
 
-def _family(kind: Any) -> _Family | None:
-    """Return the family that a class belongs to."""
-    if not isinstance(kind, type):
-        return None
-    return next((family for family in _FAMILIES if issubclass(kind, family.base)), None)
+def _family(kind: Any) -> tuple[str, MutableMapping[str, Any]] | None:
+    bases = [base for base in _FAMILIES if isinstance(kind, type) and issubclass(kind, base)]
+    return _FAMILIES[bases[0]] if bases else None
 
 
 def register_kind(
-    family: Literal["activation", "linear map", "synapse", "likelihood"],
-    name: str,
-    kind: type[Any],
+    family: Literal["activation", "linear map", "likelihood"], name: str, kind: type[Any]
 ) -> None:
     """Let model files hold objects of a class.
 
@@ -234,7 +200,7 @@ def register_kind(
     Parameters
     ----------
     family : {"activation", "linear map", "likelihood"}
-        What it is; "synapse" is an older word for a linear map.
+        What it is.
     name : str
         What files call it; for ever, since old files keep the name.
     kind : type
@@ -247,8 +213,7 @@ def register_kind(
     ArchitectureError
         If `kind` is no such dataclass, or the name belongs to another class.
     """
-    wanted = "linear map" if family == "synapse" else family
-    _, base, kinds = next(each for each in _FAMILIES if each.name == wanted)
+    base, kinds = next((base, known) for base, (own, known) in _FAMILIES.items() if own == family)
     if not (issubclass(kind, base) and dataclasses.is_dataclass(kind)):
         raise ArchitectureError(
             f"{kind.__name__} cannot be registered: expected a dataclass that subclasses "
@@ -257,16 +222,11 @@ def register_kind(
     typing.get_type_hints(kind)  # fails now rather than when a file is read
     known = kinds.setdefault(name, kind)
     if known is not kind:
-        raise ArchitectureError(f"{wanted} {name!r} is already registered as {known.__qualname__}")
+        raise ArchitectureError(f"{family} {name!r} is already registered as {known.__qualname__}")
 
 
 def encode(value: Any) -> Any:
     """Turn an object of a registered class, or another dataclass of plain values, into JSON values.
-
-    Raises
-    ------
-    ArchitectureError
-        If its class, or that of a field's value, is not registered.
 
     >>> encode(Dense(4, 3))
     {'kind': 'dense', 'inputs': 4, 'outputs': 3}
@@ -277,44 +237,30 @@ def encode(value: Any) -> Any:
         return encode(value.item())
     if isinstance(value, (tuple, list)):
         return [encode(item) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = _fields(type(value)).items()
-        return _name(type(value)) | {key: encode(getattr(value, f.name)) for key, f in fields}
-    raise ArchitectureError(
-        f"{value!r} cannot be kept in a file; expected a number, a string, None, a tuple of "
-        "these, or an object of a registered class (nembp.checkpoints.register_kind)"
-    )
-
-
-def _name(kind: type[Any]) -> dict[str, str]:
-    family = _family(kind)
-    if family is None:
-        return {}
-    for name, known in family.kinds.items():
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        raise ArchitectureError(
+            f"{value!r} cannot be kept in a file; expected a number, a string, None, a tuple of "
+            "these, or an object of a registered class (nembp.checkpoints.register_kind)"
+        )
+    kind: Any = type(value)
+    written = {key: encode(getattr(value, f.name)) for key, f in _fields(kind).items()}
+    if (family := _family(kind)) is None:
+        return written
+    for name, known in family[1].items():
         if known is kind:
-            return {"kind": name}
+            return {"kind": name} | written
     raise ArchitectureError(
-        f"{family.name} {kind.__qualname__} cannot be kept in a file: its class has no name there; "
-        f'call nembp.checkpoints.register_kind("{family.name}", name, {kind.__qualname__}) once'
+        f"{family[0]} {kind.__qualname__} cannot be kept in a file: its class has no name there; "
+        f'call nembp.checkpoints.register_kind("{family[0]}", name, {kind.__qualname__}) once'
     )
 
 
 def decode(hint: Any, written: Any) -> Any:
-    """Rebuild a value of an annotated type from its JSON.
+    """Rebuild a value of an annotated type from what `encode` made; DataError if it does not fit.
 
-    Parameters
-    ----------
-    hint : type
-        ``Activation``, ``LinearMap`` or ``Likelihood`` for any of their classes; a dataclass; int,
-        float, bool, str, None, dict, a Literal; unions and tuples of these.
-    written : JSON value
-        What `encode` made.
-
-    Raises
-    ------
-    DataError
-        If the value does not fit, or its kind is unknown. A class that rejects its values raises
-        what it raises: ArchitectureError, mostly.
+    The type is ``Activation``, ``LinearMap`` or ``Likelihood`` for any of their classes; a
+    dataclass; int, float, bool, str, None, dict, a Literal; unions and tuples of these. A class
+    that rejects its values raises what it raises: ArchitectureError, mostly.
 
     >>> decode(LinearMap, {"kind": "dense", "inputs": 4, "outputs": 3})
     Dense(inputs=4, outputs=3)
@@ -323,7 +269,13 @@ def decode(hint: Any, written: Any) -> Any:
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return _decode_union(arguments, written)
+        if written is None and types.NoneType in arguments:
+            return None
+        *others, last = (option for option in arguments if option is not types.NoneType)
+        for option in others:
+            with contextlib.suppress(DataError):
+                return decode(option, written)
+        return decode(last, written)
     if origin is tuple and isinstance(written, list):
         if arguments[1:] == (Ellipsis,):
             arguments = arguments[:1] * len(written)
@@ -340,30 +292,18 @@ def decode(hint: Any, written: Any) -> Any:
     raise DataError(f"{_shown(written)} where {getattr(hint, '__name__', hint)} was expected")
 
 
-def _decode_union(options: tuple[Any, ...], written: Any) -> Any:
-    if written is None and types.NoneType in options:
-        return None
-    *others, last = (option for option in options if option is not types.NoneType)
-    for option in others:
-        try:
-            return decode(option, written)
-        except DataError:
-            continue
-    return decode(last, written)
-
-
 def _construct(kind: type[Any], written: Mapping[str, Any]) -> Any:
     """Build an object of the class that `written` names in a family, else of `kind` itself."""
     name, values = kind.__name__, dict(written)
     if (family := _family(kind)) is not None:
         name = values.pop("kind", None)
-        if not isinstance(name, str) or name not in family.kinds:
+        if not isinstance(name, str) or name not in family[1]:
             raise DataError(
-                f"{family.name} of unknown kind {_shown(name)}; expected one of "
-                f"{', '.join(family.kinds)}; import the module that registers it "
+                f"{family[0]} of unknown kind {_shown(name)}; expected one of "
+                f"{', '.join(family[1])}; import the module that registers it "
                 "(nembp.checkpoints.register_kind), or use the version of nembp that wrote it"
             )
-        kind = family.kinds[name]
+        kind = family[1][name]
     fields, none = _fields(kind), dataclasses.MISSING
     required = {key for key, f in fields.items() if f.default is f.default_factory is none}
     if not required <= values.keys() <= fields.keys():
@@ -390,14 +330,13 @@ def _shown(value: Any) -> str:
 
 
 # -- models ----------------------------------------------------------------------------------------
-FORMAT, VERSION = "nembp model", 1
+FORMAT = "nembp model"
 REMEDY = (
     "Expected a model file that `nembp train` or save_model wrote; copy it again from where it "
     "was made, or train again."
 )
 ARRAYS = ("parameters", "x_offset", "x_factor", "y_offset", "y_factor")
 PIXEL = ("pixel_offset", "pixel_factor")
-OPTIONAL = ("statistics", "centroids", *PIXEL)
 IN_DTYPE = ("parameters", "statistics")  # in the network's precision, the others in float64
 PLAIN = ("shape", "classes", "target_names", "is_image", "dataset", "settings", "environment")
 
@@ -559,15 +498,13 @@ def save_model(path: str | os.PathLike[str], model: Any) -> None:
             arrays[f"{axis}_offset"] = np.asarray(scaling.offset, np.float64)
             arrays[f"{axis}_factor"] = np.asarray(scaling.factor, np.float64)
     header = {
-        "format": FORMAT,
-        "version": VERSION,
         "dtype": net.dtype,
         "layers": encode(net.layers),
         "synapses": encode(net.maps),
         "forward": encode(net.likelihood),
         "backward": encode(net.reversed.likelihood),
     }
-    write_archive(path, header | {key: getattr(model, key) for key in PLAIN}, arrays)
+    write_archive(path, FORMAT, header | {key: getattr(model, key) for key in PLAIN}, arrays)
 
 
 def load_model(path: str | os.PathLike[str], device: str | Backend = "cpu") -> Model:
@@ -581,7 +518,7 @@ def load_model(path: str | os.PathLike[str], device: str | Backend = "cpu") -> M
         If the device cannot be used.
     """
     backend = get_backend(device)
-    header, arrays = read_archive(path, FORMAT, VERSION, ARRAYS + OPTIONAL, REMEDY)
+    header, arrays = read_archive(path, FORMAT, REMEDY)
     try:
         return _decode(header, arrays, backend)
     # a registered class may reject a header's values with any of these
@@ -635,16 +572,9 @@ def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Ba
     return model
 
 
-def _broadcasts(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
-    try:
-        return np.broadcast_shapes(shape, full) == full
-    except ValueError:
-        return False
-
-
 def _check(model: Model) -> None:
     """Raise DataError unless the parts of a model fit together and are finite."""
-    net, shape = model.net, model.shape
+    net, shape, centroids = model.net, model.shape, model.centroids
     if min(shape, default=0) < 1 or len(shape) > 8 or math.prod(shape) != net.inputs:
         raise DataError(f"samples of shape {shape} do not fit {net.inputs} inputs")
     if model.is_image and len(shape) != 3:
@@ -652,16 +582,16 @@ def _check(model: Model) -> None:
     for what, names in (("classes", model.classes), ("target names", model.target_names)):
         if names and len(names) != net.outputs:
             raise DataError(f"{len(names)} {what} do not fit {net.outputs} outputs")
-    for what, full in (
-        ("x_scaling", shape),
-        ("pixel_scaling", shape),
-        ("y_scaling", (net.outputs,)),
-    ):
+    ends = {"x_scaling": shape, "pixel_scaling": shape, "y_scaling": (net.outputs,)}
+    for what, full in ends.items():
         scaling: Scaling = getattr(model, what) or Scaling()
         for value in (scaling.offset, scaling.factor):
-            if not _broadcasts(np.shape(value), full):
-                raise DataError(f"{what} of shape {np.shape(value)} does not fit {full}")
-    centroids = model.centroids
+            try:
+                np.broadcast_to(value, full)
+            except ValueError as error:
+                raise DataError(
+                    f"{what} of shape {np.shape(value)} does not fit {full}"
+                ) from error
     if centroids is not None and centroids.shape != (len(model.classes), net.inputs):
         raise DataError(
             f"centroids of shape {centroids.shape} do not fit {len(model.classes)} classes and "
@@ -678,7 +608,7 @@ def _check(model: Model) -> None:
 
 
 # -- checkpoints -----------------------------------------------------------------------------------
-CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "nembp checkpoint", 1
+CHECKPOINT = "nembp checkpoint"
 _STATE, _ARRAY = "state", "an array"  # the JSON text of all that is no array, and what marks one
 CHECKPOINT_REMEDY = "Expected a checkpoint that a run of nembp wrote; train again"
 
@@ -688,17 +618,8 @@ def save_checkpoint(
 ) -> None:
     """Write the state of a training as a sealed archive, in place of whatever `path` held.
 
-    Parameters
-    ----------
-    header : dict
-        JSON values that say whose state it is.
-    state : dict
-        JSON values, NaN among them, arrays and bytes, in dicts and lists.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written. The old file is then still there, whole.
+    The header's JSON values say whose state it is. The state has JSON values, NaN among them,
+    arrays and bytes, in dicts and lists.
     """
     arrays: dict[str, NDArray[Any]] = {}
 
@@ -712,20 +633,12 @@ def save_checkpoint(
 
     text = json.dumps(state, default=packed)
     arrays[_STATE] = np.frombuffer(text.encode(), np.uint8)
-    kind = {"format": CHECKPOINT_FORMAT, "version": CHECKPOINT_VERSION}
-    write_archive(path, kind | dict(header), arrays)
+    write_archive(path, CHECKPOINT, header, arrays)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the header and the state of a checkpoint; bytes come back as arrays of uint8.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, damaged, no checkpoint, or of another format version.
-    """
-    known = CHECKPOINT_FORMAT, CHECKPOINT_VERSION
-    header, arrays = read_archive(path, *known, None, CHECKPOINT_REMEDY)
+    """Return the header and the state of a checkpoint; bytes come back as arrays of uint8."""
+    header, arrays = read_archive(path, CHECKPOINT, CHECKPOINT_REMEDY)
 
     def unpacked(value: dict[str, Any]) -> Any:
         return arrays[value[_ARRAY]] if value.keys() == {_ARRAY} else value
@@ -754,32 +667,28 @@ def check_state(found: Any, pattern: Any, name: str = "state") -> None:
 
     What that has as None, or empty, may hold anything, but rows hold numbers.
     """
+    right, inner = True, list[tuple[Any, Any, str]]()
     if isinstance(pattern, dict):
         right = isinstance(found, dict) and pattern.keys() <= found.keys()
+        inner = [(found[key], pattern[key], str(key)) for key in pattern if right]
     elif isinstance(pattern, (list, tuple)):
         right = isinstance(found, list) and len(found) == (len(pattern) or len(found))
+        inner = [(*pair, "row") for pair in zip(found, pattern, strict=False)] if right else []
         rows = found if right and not pattern else []
         values = [value for row in rows if isinstance(row, dict) for value in row.values()]
         right = right and all(isinstance(value, (int, float)) for value in values)
-    elif isinstance(pattern, np.ndarray):
+    elif isinstance(pattern, (np.ndarray, bytes)):
         right = isinstance(found, np.ndarray)
-        right = right and (found.shape, found.dtype) == (pattern.shape, pattern.dtype)
-    elif isinstance(pattern, bytes):
-        right = isinstance(found, np.ndarray)
+        if right and isinstance(pattern, np.ndarray):
+            right = (found.shape, found.dtype) == (pattern.shape, pattern.dtype)
     elif isinstance(pattern, (int, float)):
         right = isinstance(found, (int, float)) and not found < 0
     elif pattern is not None:
         right = isinstance(found, type(pattern))
-    else:
-        right = True
     if not right:
         raise TypeError(f"{name} is {found!r:.40}")
-    if isinstance(pattern, dict):
-        for key, item in pattern.items():
-            check_state(found[key], item, f"{name}/{key}")
-    elif isinstance(pattern, (list, tuple)):
-        for number, pair in enumerate(zip(found, pattern, strict=False)):
-            check_state(*pair, f"{name}/{number}")
+    for value, like, key in inner:
+        check_state(value, like, f"{name}/{key}")
 
 
 SAVING_SHARE = 0.005  # of the time that saving on the way takes at most; start and end are apart
@@ -787,28 +696,14 @@ EVERY = 60.0  # seconds between checkpoints within an epoch, at least
 
 
 class Checkpoints:
-    """Writes the state of a training as it goes; a context.
+    """Writes the state of a training as it goes, with a header as of `save_checkpoint`; a context.
 
     In it SIGINT, SIGTERM and SIGHUP are counted, and the training stops after the step, once the
     state of then is written; a third one ends the process. Signals that do not raise
     KeyboardInterrupt when the context begins are left alone.
 
-    Parameters
-    ----------
-    path : path
-        Of the file.
-    header : dict
-        As of `save_checkpoint`.
-    state : callable
-        Returns the state between two steps.
-    every : float, optional
-        Seconds between checkpoints within an epoch; by default `EVERY`, and as seldom as
-        `SAVING_SHARE` asks.
-
-    Attributes
-    ----------
-    signals : int
-        That came.
+    Within an epoch it writes every `every` seconds; by default every `EVERY`, and as seldom as
+    `SAVING_SHARE` asks. `signals` is the number that came.
     """
 
     def __init__(
@@ -842,13 +737,7 @@ class Checkpoints:
             signal.raise_signal(number)
 
     def after_step(self) -> None:
-        """Write the state if it is time; stop here if a signal came.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            Of a signal.
-        """
+        """Write the state if it is time; KeyboardInterrupt if a signal came."""
         if self.signals or time.perf_counter() >= self._step_due:
             self.write()
             if self.signals:

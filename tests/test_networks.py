@@ -15,10 +15,7 @@ from hypothesis import given
 
 from nembp.backend import get_backend, stream
 from nembp.checkpoints import (
-    ARRAYS,
     FORMAT,
-    OPTIONAL,
-    VERSION,
     Model,
     load_model,
     read_archive,
@@ -108,11 +105,11 @@ def test_files_from_before_normalization_load(tmp_path):
     """What older versions wrote: layers without the field, no statistics."""
     net, path = dense_network([4, 5, 3], seed=5), tmp_path / "model.npz"
     save_model(path, model_of(net))
-    header, arrays = read_archive(path, FORMAT, VERSION, ARRAYS + OPTIONAL, "")
+    header, arrays = read_archive(path, FORMAT, "")
     assert "statistics" not in arrays
     for layer in header["layers"]:
         assert layer.pop("normalization") is None
-    write_archive(path, header, arrays)
+    write_archive(path, FORMAT, header, arrays)
     assert np.array_equal(load_model(path).net.parameters, net.parameters)
 
 
@@ -129,9 +126,9 @@ def test_files_from_before_normalization_load(tmp_path):
 def test_damaged_statistics_are_named(tmp_path, change, message):
     path = tmp_path / "model.npz"
     save_model(path, model_of(normalized()))
-    header, arrays = read_archive(path, FORMAT, VERSION, ARRAYS + OPTIONAL, "")
+    header, arrays = read_archive(path, FORMAT, "")
     changed = change(arrays.pop("statistics"))
-    write_archive(path, header, arrays if changed is None else arrays | {"statistics": changed})
+    write_archive(path, FORMAT, header, arrays if changed is None else arrays | {"statistics": changed})
     with pytest.raises(DataError, match=message):
         load_model(path)
 
