@@ -13,7 +13,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,15 +43,7 @@ from nembp.engine.training import Callback, History, Trainer, check_counts, set_
 from nembp.errors import ArchitectureError, DataError, ShapeError
 
 Vector = NDArray[Any]
-LARGEST = 1e150  # whose square float64 holds
 FAR = 300.0  # standard deviations from 0, at which the backward nll has lost three digits
-
-
-class Targets(NamedTuple):
-    """Checked targets: int64 labels (n,), or floats (n, outputs), and what labels stand for."""
-
-    y: Vector
-    classes: tuple[Any, ...] = ()
 
 
 def check_targets(
@@ -61,12 +53,13 @@ def check_targets(
     n: int,
     name: str = "y",
     known: tuple[Any, ...] = (),
-) -> Targets:
-    """Return n targets that a likelihood can describe: a DataError or ShapeError for others.
+) -> tuple[Vector, tuple[Any, ...]]:
+    """Return n targets that a likelihood can describe, and the classes that labels stand for.
 
-    For a multinomial likelihood these are labels of any kind, among the classes ``known`` if there
-    are any, one-hot rows or rows of probabilities; for a Gaussian numbers; for a Bernoulli numbers
-    in [0, 1].
+    Targets are int64 labels (n,), or floats (n, outputs). For a multinomial likelihood y holds
+    labels of any kind, among the classes ``known`` if there are any, one-hot rows or rows of
+    probabilities; for a Gaussian numbers; for a Bernoulli numbers in [0, 1]. A DataError or
+    ShapeError says what else it is.
     """
     t = as_array(y, name, text=True)
     if t.ndim == 2 and t.shape[1] == 1:
@@ -75,15 +68,15 @@ def check_targets(
         raise ShapeError(f"{name} has shape {t.shape}; expected (n,) or (n, outputs)")
     if len(t) != n:
         raise ShapeError(f"X has {n} samples, but {name} has {len(t)}; expected one for each")
+    classes: tuple[Any, ...] = ()
     if isinstance(likelihood, Multinomial):
-        found = _labels(t, name, known) if t.ndim == 1 else _rows_of_classes(t, name)
-        if len(found.classes) != outputs:
+        t, classes = _labels(t, name, known) if t.ndim == 1 else _rows_of_classes(t, name)
+        if len(classes) != outputs:
             raise ShapeError(
-                f"{name} has {len(found.classes)} classes, but the network has {outputs} outputs; "
-                f"make its last layer {len(found.classes)}, or give one-hot rows of {outputs} "
-                "columns"
+                f"{name} has {len(classes)} classes, but the network has {outputs} outputs; make "
+                f"its last layer {len(classes)}, or give one-hot rows of {outputs} columns"
             )
-        return found
+        return t, classes
     if t.dtype.kind not in "fiub":
         raise DataError(
             f"{name} holds text, but the network's forward likelihood is {likelihood.name}, which "
@@ -94,10 +87,10 @@ def check_targets(
     if t.shape[1] != outputs:
         raise ShapeError(f"{name} has {t.shape[1]} columns, but the network has {outputs} outputs")
     _check_domain(t, likelihood, name)
-    return Targets(t)
+    return t, classes
 
 
-def _labels(t: Vector, name: str, known: tuple[Any, ...]) -> Targets:
+def _labels(t: Vector, name: str, known: tuple[Any, ...]) -> tuple[Vector, tuple[Any, ...]]:
     """Return labels as their places among the sorted classes."""
     if t.dtype.kind == "f":
         check_finite(t, name)
@@ -115,10 +108,10 @@ def _labels(t: Vector, name: str, known: tuple[Any, ...]) -> Targets:
     if unknown:
         raise DataError(f"{name} has a class {unknown[0]!r} that y has not")
     places = np.array([place[value] for value in found], np.int64)
-    return Targets(places[index.reshape(-1)], tuple(place))
+    return places[index.reshape(-1)], tuple(place)
 
 
-def _rows_of_classes(t: Vector, name: str) -> Targets:
+def _rows_of_classes(t: Vector, name: str) -> tuple[Vector, tuple[Any, ...]]:
     """Return one-hot rows as labels, and rows of probabilities as they are."""
     if t.dtype.kind not in "fiub":
         raise DataError(f"{name} is a table of text; give one label per sample, shape (n,)")
@@ -130,7 +123,7 @@ def _rows_of_classes(t: Vector, name: str) -> Targets:
             "1); give labels, one-hot rows, or use bernoulli for several labels at once"
         )
     one_hot = bool(np.all(t.max(axis=1) == 1.0))
-    return Targets(t.argmax(axis=1) if one_hot else t, tuple(range(t.shape[1])))
+    return t.argmax(axis=1) if one_hot else t, tuple(range(t.shape[1]))
 
 
 def _check_domain(t: Vector, likelihood: Likelihood, name: str) -> None:
@@ -167,8 +160,6 @@ def input_scaling(x: Vector, likelihood: Likelihood, weights: Vector | None = No
     over samples of the given weights > 0; counts for a multinomial are divided by their largest.
     """
     largest = max(float(x.max()), -float(x.min()))
-    if largest > LARGEST:
-        raise DataError(f"values of up to {largest:g} are too large; rescale or remove them")
     image = x.dtype == np.uint8 and largest > 1
     if isinstance(likelihood, Bipolar):
         return signed(image_scaling(x) if image else unit_range(x))
@@ -294,17 +285,17 @@ def train(
     way = net.reversed if backward == "only" else net
     both = backward is True
     noise = {way.direction: noise} if isinstance(noise, Noise) else noise
-    _check_noise(noise, way, backward)
     _check_options(scale, callbacks, validation, monitor, patience)
+    _check_parts(noise, way, backward, optimizer, learning_rate, weight_decay)
 
     x = check_inputs(X, net.inputs)
-    targets = check_targets(y, net.likelihood, net.outputs, len(x))
-    split, held, w = Split(x, targets.y), None, None
+    t, classes = check_targets(y, net.likelihood, net.outputs, len(x))
+    split, held, w = Split(x, t), None, None
     if sample_weight is not None:
         w = check_weights(sample_weight, len(x))
         split, w = split.subset(np.flatnonzero(w)), w[w > 0]
     if isinstance(validation, tuple | list):
-        held = _validation(validation, net, targets, column_names(X))
+        held = _validation(validation, net, classes, column_names(X))
     elif validation is not None:
         kept, out = _hold_out(split.y, validation, seed)
         split, held, w = split.subset(kept), split.subset(out), None if w is None else w[kept]
@@ -342,7 +333,7 @@ def train(
         reader(split),
         epochs=epochs,
         batch_size=batch_size,
-        optimizer=_optimizer(optimizer, learning_rate, weight_decay),
+        optimizer=get_optimizer(optimizer, learning_rate, weight_decay),
         schedule=schedule,
         backward=both,
         noise=noise,
@@ -355,25 +346,15 @@ def train(
     )
     told = {
         "arrays": (x, t, w) if held is None else (x, t, w, held.x, held.y),
-        **{"backward": backward, "noise": noise, "schedule": schedule, "seed": seed},
+        **{"backward": backward, "noise": noise or {}, "schedule": schedule, "seed": seed},
         **{"scale": scale, "monitor": monitor, "patience": patience, "epochs": epochs},
     }
     history = _run(trainer, net, resume, told, checkpoint_every)
     shape = np.shape(X)[1:] if isinstance(X, np.ndarray) else (net.inputs,)
     history.model = array_model(
-        net, shape, targets.classes, x_scaling, y_scaling, column_names(X), centroids
+        net, shape, classes, x_scaling, y_scaling, column_names(X), centroids
     )
     return history
-
-
-def _own_settings(optimizer: Optimizer) -> dict[str, Any]:
-    """Return an optimizer's name and numbers."""
-    numbers = {
-        key: value
-        for key, value in vars(optimizer).items()
-        if isinstance(value, Real) and key not in ("steps", "weights")
-    }
-    return {"name": optimizer.name, **numbers}
 
 
 def _run(
@@ -390,15 +371,17 @@ def _run(
         return trainer.run()
     if not isinstance(path, str | os.PathLike):
         raise ArchitectureError(f"resume must be the path of a file, got {path!r:.80}")
-    arrays = {str(k): np.asarray(a) for k, a in enumerate(told["arrays"]) if a is not None}
+    optimizer, own = trainer.optimizer, ("steps", "weights")
+    numbers = {k: v for k, v in vars(optimizer).items() if isinstance(v, Real) and k not in own}
     settings = {
         **told,
-        "arrays": content_hash(arrays),
+        "arrays": content_hash(
+            {str(k): np.asarray(a) for k, a in enumerate(told["arrays"]) if a is not None}
+        ),
         "network": [encode(part) for part in (net.layers, net.maps)],
         "likelihoods": [encode(each) for each in (net.likelihood, net.reversed.likelihood)],
         "dtype": net.dtype,
-        "noise": told["noise"] or {},
-        "optimizer": _own_settings(trainer.optimizer),
+        "optimizer": {"name": optimizer.name, **numbers},
         "batch_size": trainer.batch_size,
     }
     header = {
@@ -458,25 +441,6 @@ def _check_settings(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -
             )
 
 
-def _optimizer(optimizer: Any, learning_rate: Any, weight_decay: Any) -> Optimizer:
-    """Return an optimizer; one that is given has its own settings."""
-    if isinstance(optimizer, Optimizer) and (learning_rate is not None or weight_decay):
-        raise ArchitectureError(
-            f"{type(optimizer).__name__} has its own learning rate and weight decay; give them to "
-            "it, or name an optimizer"
-        )
-    return get_optimizer(optimizer, learning_rate, weight_decay)
-
-
-def _check_noise(noise: Any, way: Network, backward: bool | str) -> None:
-    for place in noise if isinstance(noise, Mapping) else ():
-        if backward is not True and place.partition("/")[0] == way.reversed.direction:
-            raise ArchitectureError(
-                f"noise of {place!r} would do nothing: backward={backward!r} does not train that "
-                "direction"
-            )
-
-
 def _check_options(
     scale: Any, callbacks: Any, validation: Any, monitor: str | None, patience: Any
 ) -> None:
@@ -491,6 +455,23 @@ def _check_options(
         raise ArchitectureError(
             f"stopping early takes both validation, a share or (X, y), and patience, epochs; got "
             f"monitor={monitor!r}, patience={patience!r}"
+        )
+
+
+def _check_parts(
+    noise: Any, way: Network, backward: bool | str, optimizer: Any, rate: Any, decay: Any
+) -> None:
+    """Refuse noise of a direction that is not trained, and settings beside an optimizer's own."""
+    for place in noise if isinstance(noise, Mapping) else ():
+        if backward is not True and place.partition("/")[0] == way.reversed.direction:
+            raise ArchitectureError(
+                f"noise of {place!r} would do nothing: backward={backward!r} does not train that "
+                "direction"
+            )
+    if isinstance(optimizer, Optimizer) and (rate is not None or decay):
+        raise ArchitectureError(
+            f"{type(optimizer).__name__} has its own learning rate and weight decay; give them to "
+            "it, or name an optimizer"
         )
 
 
@@ -548,14 +529,13 @@ def array_model(
     )
 
 
-def _validation(pair: Any, net: Network, targets: Targets, columns: Sequence[str]) -> Split:
+def _validation(pair: Any, net: Network, known: tuple[Any, ...], columns: Sequence[str]) -> Split:
     """Return validation arrays, whose labels are those of training."""
     if len(pair) != 2:
         raise ArchitectureError(f"validation must be a share or (X, y), got {len(pair)} values")
     x = check_inputs(pair[0], net.inputs, "the validation's X", columns)
-    known = targets.classes
     name = "the validation's y"
-    return Split(x, check_targets(pair[1], net.likelihood, net.outputs, len(x), name, known).y)
+    return Split(x, check_targets(pair[1], net.likelihood, net.outputs, len(x), name, known)[0])
 
 
 def _hold_out(t: Vector, share: Any, seed: int) -> tuple[Vector, Vector]:

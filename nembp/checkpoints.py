@@ -42,13 +42,14 @@ from numpy.typing import NDArray
 from nembp.backend import Backend, get_backend
 from nembp.datasets.arrays import read_npz
 from nembp.datasets.checks import as_array, check_inputs
+from nembp.datasets.dataset import class_indices
 from nembp.datasets.scaling import Scaling, check_range
 from nembp.engine.activations import ACTIVATIONS, Activation
 from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import LIKELIHOODS, Likelihood, Score
 from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 from nembp.engine.network import Layer, Network, parameter_count, statistics_count, statistics_views
-from nembp.errors import ArchitectureError, DataError
+from nembp.errors import ArchitectureError, DataError, ShapeError
 from nembp.files import replacing
 from nembp.version import __version__
 
@@ -418,15 +419,8 @@ class Model:
         """
         y = as_array(y, "y", text=True)
         if self.classes and y.ndim == 1:
-            # 3.0 is the class 3
-            names = [str(v).removesuffix(".0" if y.dtype.kind == "f" else "") for v in y.tolist()]
-            unknown = [name for name in names if name not in self.classes]
-            if unknown:
-                raise ArchitectureError(
-                    f"no class {unknown[0]!r:.60}; expected names among "
-                    f"{', '.join(self.classes[:20])}"
-                )
-            t = np.eye(len(self.classes))[[self.classes.index(name) for name in names]]
+            index = class_indices(y.astype(str), self.classes, "y")  # 3.0 is the class 3
+            t = np.eye(len(self.classes))[index]
         else:
             t = check_inputs(y.reshape(len(y), -1), None, "y").astype(np.float64)
             if t.shape[1] != self.net.outputs:
@@ -589,9 +583,7 @@ def _check(model: Model) -> None:
             try:
                 np.broadcast_to(value, full)
             except ValueError as error:
-                raise DataError(
-                    f"{what} of shape {np.shape(value)} does not fit {full}"
-                ) from error
+                raise DataError(f"{what} of shape {np.shape(value)} does not fit {full}") from error
     if centroids is not None and centroids.shape != (len(model.classes), net.inputs):
         raise DataError(
             f"centroids of shape {centroids.shape} do not fit {len(model.classes)} classes and "

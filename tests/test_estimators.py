@@ -434,7 +434,7 @@ def test_weights_are_routed():
     [
         (classifier, np.arange(90).astype("M8[D]")[:, None], Y, "dates to seconds"),
         (classifier, pd.DataFrame({"a": pd.Categorical(NAMES)}), Y, "not a number"),
-        (classifier, [[None], [1.0], [2.0]], [0, 1, 0], "X holds nan in row 0"),
+        (classifier, [[None], [1.0], [2.0]], [0, 1, 0], r"X: value \[0, 0\] is nan"),
         (regressor, X, np.arange(90).astype("M8[D]"), "y holds datetime64"),
         (regressor, X, NAMES, "y holds <U3, but numbers"),
     ],

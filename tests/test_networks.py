@@ -128,7 +128,9 @@ def test_damaged_statistics_are_named(tmp_path, change, message):
     save_model(path, model_of(normalized()))
     header, arrays = read_archive(path, FORMAT, "")
     changed = change(arrays.pop("statistics"))
-    write_archive(path, FORMAT, header, arrays if changed is None else arrays | {"statistics": changed})
+    write_archive(
+        path, FORMAT, header, arrays if changed is None else arrays | {"statistics": changed}
+    )
     with pytest.raises(DataError, match=message):
         load_model(path)
 
