@@ -30,7 +30,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from numpy.typing import DTypeLike
 
@@ -51,124 +51,84 @@ EXAMPLES: Final = "such as 256, conv32x4s2, pool2, up64x4s2 or reshape4x4x128"
 
 
 # -- items -----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
 class Item:
-    """A hidden layer as it is described; ``str`` gives the description."""
+    """A hidden layer as it is described; ``str`` gives the description.
 
-    reads_images: ClassVar[bool] = False
+    ``size`` is the number of units or channels; ``kernel``, ``stride`` and ``padding`` are (height,
+    width): the window of a pool, and the sides of the image that a reshape makes, are its kernel.
+    """
+
+    word: Literal["dense", "conv", "up", "pool", "reshape"]
+    size: int = 0
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    normalized: bool = False
+
+    def __str__(self) -> str:
+        word, kernel = self.word, _shown(self.kernel)
+        if word in ("dense", "reshape"):
+            text = str(self.size) if word == "dense" else f"reshape{_by(self.kernel)}x{self.size}"
+        else:
+            text = f"pool{kernel}" if word == "pool" else f"{word}{self.size}x{kernel}"
+            if self.stride != {"conv": (1, 1), "pool": self.kernel}.get(word):
+                text += f"s{_shown(self.stride)}"
+            if word != "pool" and self.padding != _own_padding(self.kernel):
+                text += f"p{_shown(self.padding)}"
+        return text + ("bn" if self.normalized else "")
+
+    @property
+    def reads_images(self) -> bool:
+        return self.word in ("conv", "up", "pool")
 
     def join(self, shape: Shape, below: str) -> tuple[LinearMap, Shape]:
         """Return the linear map from a layer of ``shape``, called ``below``, and its shape."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class DenseItem(Item):
-    """So many units, joined to all below."""
-
-    size: int
-    normalized: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.size}{'bn' if self.normalized else ''}"
-
-    def join(self, shape: Shape, below: str) -> tuple[LinearMap, Shape]:
-        return Dense(math.prod(shape), self.size), (self.size,)
-
-
-@dataclass(frozen=True)
-class _Strided(Item):
-    """A convolution or a transposed one; kernel, stride and padding are (height, width)."""
-
-    channels: int
-    kernel: Pair
-    stride: Pair
-    padding: Pair
-    normalized: bool = False
-
-    reads_images = True
-    word: ClassVar[str]
-    usual: ClassVar[Pair | None]  # stride that is not written
-
-    def __str__(self) -> str:
-        stride = "" if self.stride == self.usual else f"s{_shown(self.stride)}"
-        padding = "" if self.padding == _own_padding(self.kernel) else f"p{_shown(self.padding)}"
-        end = stride + padding + ("bn" if self.normalized else "")
-        return f"{self.word}{self.channels}x{_shown(self.kernel)}{end}"
-
-
-class ConvolutionItem(_Strided):
-    """A convolution."""
-
-    word, usual = "conv", (1, 1)
-
-    def join(self, shape: Shape, below: str) -> tuple[LinearMap, Shape]:
-        _check_window(self.kernel, self.padding, shape, "kernel", below)
+        kernel, stride, padding = self.kernel, self.stride, self.padding
+        if self.word == "dense":
+            return Dense(math.prod(shape), self.size), (self.size,)
+        if self.word == "reshape":
+            image = *kernel, self.size
+            wanted, found = math.prod(image), math.prod(shape)
+            if wanted != found:
+                raise ArchitectureError(
+                    f"{_by(image)} are {wanted} units, but {below} has {found}; expected a shape "
+                    f"of {found}{_proposal(found)}, or a layer of {wanted} before it"
+                )
+            return Reshape(image), image
+        if len(shape) != 3:
+            kind = "a pooling" if self.word == "pool" else "a convolution"
+            features = "a row of {} features" if below == "the input" else "{} dense units"
+            raise ArchitectureError(
+                f"{kind} reads an image, but {below} is {features.format(shape[0])}; expected "
+                f"reshapeHxWxC before it{_proposal(shape[0])}, or dense layers such as 256"
+            )
         height, width, channels = shape
-        convolution = Convolution(
-            (height, width, channels), self.channels, self.kernel, self.stride, self.padding
-        )
+        if self.word == "up":
+            _check_multiplies(kernel, stride, padding)
+            upper = height * stride[0], width * stride[1], self.size
+            return Transposed(Convolution(upper, channels, kernel, stride, padding)), upper
+        _check_window(kernel, padding, shape, "window" if self.word == "pool" else "kernel", below)
+        image = height, width, channels
+        if self.word == "pool":
+            pooling = AveragePooling(image, kernel, stride)
+            return pooling, pooling.output_shape
+        convolution = Convolution(image, self.size, kernel, stride, padding)
         return convolution, convolution.output_shape
 
 
-class UpsamplingItem(_Strided):
-    """A transposed convolution that multiplies the sides by its stride."""
-
-    word, usual = "up", None
-
-    def join(self, shape: Shape, below: str) -> tuple[LinearMap, Shape]:
-        # h·s must be among the sizes that the convolution leads to h: 2p < k ≤ 2p + s
-        for k, s, p in zip(self.kernel, self.stride, self.padding, strict=True):
-            if not 2 * p < k <= 2 * p + s:
-                least, most = max(0, -((s - k) // 2)), (k - 1) // 2
-                remedy = f"a padding of {least}" + (f" to {most}" if most > least else "")
-                if least > most:
-                    remedy = f"an odd kernel, or a stride of 2: kernel {k} and stride {s} never do"
-                raise ArchitectureError(
-                    f"kernel {k}, stride {s} and padding {p} do not multiply the image's sides by "
-                    f"{s}; expected {remedy}"
-                )
-        upper = (shape[0] * self.stride[0], shape[1] * self.stride[1], self.channels)
-        convolution = Convolution(upper, shape[2], self.kernel, self.stride, self.padding)
-        return Transposed(convolution), upper
-
-
-@dataclass(frozen=True)
-class PoolingItem(Item):
-    """Average pooling."""
-
-    window: Pair
-    stride: Pair
-
-    reads_images = True
-
-    def __str__(self) -> str:
-        stride = "" if self.stride == self.window else f"s{_shown(self.stride)}"
-        return f"pool{_shown(self.window)}{stride}"
-
-    def join(self, shape: Shape, below: str) -> tuple[LinearMap, Shape]:
-        _check_window(self.window, (0, 0), shape, "window", below)
-        height, width, channels = shape
-        pooling = AveragePooling((height, width, channels), self.window, self.stride)
-        return pooling, pooling.output_shape
-
-
-@dataclass(frozen=True)
-class ReshapeItem(Item):
-    """The units below seen as an image (height, width, channels)."""
-
-    shape: tuple[int, int, int]
-
-    def __str__(self) -> str:
-        return f"reshape{_by(self.shape)}"
-
-    def join(self, shape: Shape, below: str) -> tuple[LinearMap, Shape]:
-        wanted, found = math.prod(self.shape), math.prod(shape)
-        if wanted != found:
+def _check_multiplies(kernel: Pair, stride: Pair, padding: Pair) -> None:
+    """Refuse what does not multiply sides h by s, of the sizes that a convolution leads to h."""
+    for k, s, p in zip(kernel, stride, padding, strict=True):
+        if not 2 * p < k <= 2 * p + s:
+            least, most = max(0, -((s - k) // 2)), (k - 1) // 2
+            remedy = f"a padding of {least}" + (f" to {most}" if most > least else "")
+            if least > most:
+                remedy = f"an odd kernel, or a stride of 2: kernel {k} and stride {s} never do"
             raise ArchitectureError(
-                f"{_by(self.shape)} are {wanted} units, but {below} has {found}; expected a shape "
-                f"of {found}{_proposal(found)}, or a layer of {wanted} before it"
+                f"kernel {k}, stride {s} and padding {p} do not multiply the image's sides by "
+                f"{s}; expected {remedy}"
             )
-        return Reshape(self.shape), self.shape
 
 
 def _check_window(window: Pair, padding: Pair, image: Shape, what: str, below: str) -> None:
@@ -210,8 +170,8 @@ def parse(value: Any, name: str = "layers") -> tuple[Item, ...]:
 
     Entries are sizes, items, or texts, in one text separated by commas; none is no hidden layer.
 
-    >>> parse("conv32x4s2, 256")[0]
-    ConvolutionItem(channels=32, kernel=(4, 4), stride=(2, 2), padding=(1, 1), normalized=False)
+    >>> parse("conv32x4s2, 256")[1]
+    Item(word='dense', size=256, kernel=(1, 1), stride=(1, 1), padding=(0, 0), normalized=False)
     >>> ",".join(map(str, parse("CONV8x3s1p1, pool2s2, 64")))
     'conv8x3,pool2,64'
     >>> parse("cnov8x3")  # doctest: +ELLIPSIS
@@ -277,10 +237,10 @@ def _item(entry: Any) -> Item:
     if isinstance(entry, Item):
         return entry
     if isinstance(entry, Integral) and not isinstance(entry, bool):  # NumPy's too
-        return DenseItem(_counted(entry, "units"))
+        return Item("dense", _counted(entry, "units"))
     text = entry.strip().lower() if isinstance(entry, str) else ""
     if dense := re.fullmatch(f"({_NUMBER})(bn)?", text):
-        return DenseItem(_counted(dense[1], "units"), bool(dense[2]))
+        return Item("dense", _counted(dense[1], "units"), normalized=bool(dense[2]))
     word = re.match("[a-z]*", text)[0]  # type: ignore[index]
     if not word:
         raise ArchitectureError(f"expected a whole number of units ≥ 1, or layers {EXAMPLES}")
@@ -307,20 +267,21 @@ def _item(entry: Any) -> Item:
         raise ArchitectureError(f"it says {pairs[0][0]} twice; expected it as in {reads}")
     if word == "reshape":
         height, width, channels = (_counted(n, "pixels or channels") for n in numbers)
-        return ReshapeItem((height, width, channels))
+        return Item("reshape", channels, (height, width))
+    usual = {"conv": "1", "up": "2"}.get(word, str(numbers[-1]))
     if word == "pool":
         window = _pair(numbers[0], "window")
-        return PoolingItem(window, _pair(options.get("s") or str(numbers[0]), "stride"))
+        return Item("pool", 0, window, _pair(options.get("s", usual), "stride"))
     channels, kernel = _counted(numbers[0], "channels"), _pair(numbers[1], "kernel")
-    stride = _pair(options.get("s", "1" if word == "conv" else "2"), "stride")
+    stride = _pair(options.get("s", usual), "stride")
     padding = _pair(options["p"], "padding", least=0) if "p" in options else _own_padding(kernel)
     if padding[0] >= kernel[0] or padding[1] >= kernel[1]:
         raise ArchitectureError(
             f"with padding {_shown(padding)} some windows of kernel {_shown(kernel)} hold nothing "
             f"else; expected at most p{_shown((kernel[0] - 1, kernel[1] - 1))}"
         )
-    kind = ConvolutionItem if word == "conv" else UpsamplingItem
-    return kind(channels, kernel, stride, padding, bool(normalized))
+    kind: Any = word
+    return Item(kind, channels, kernel, stride, padding, bool(normalized))
 
 
 def _counted(number: Any, what: str) -> int:
@@ -354,28 +315,13 @@ def network(
 ) -> Network:
     """Build a network that mixes dense, convolutional, pooling and upsampling layers.
 
-    Parameters
-    ----------
-    input_shape, outputs : int or sequence of int
-        Features of a table and units of the output, or (height, width, channels) of images.
-    description : str, or sequence of int, str and Item
-        Hidden layers (:mod:`nembp.architecture`); "" for none.
-    activation : str or Activation
-        Of hidden layers, but for pooled and reshaped ones.
-    forward, backward : str or Likelihood
-        Of the two directions; multinomial and Gaussian with v = 1 by default.
-    device, dtype, seed, initial
-        As in `Network`.
-    bias : bool
-        Whether layers have biases, in each direction.
+    ``input_shape`` and ``outputs`` are features of a table or units, or (height, width, channels)
+    of images; ``description`` the hidden layers (:mod:`nembp.architecture`), "" for none;
+    ``activation`` that of hidden layers, but for pooled and reshaped ones; ``forward`` and
+    ``backward`` the likelihoods, multinomial and Gaussian with v = 1 by default; the rest is as in
+    `Network`. An ArchitectureError says which layer does not fit the one below it, why, and what
+    would.
 
-    Raises
-    ------
-    ArchitectureError
-        If a layer does not fit the one below it: which, why, and what would.
-
-    Examples
-    --------
     >>> network((28, 28, 1), "conv8x4s2,pool2,32", 10)
     Network(784-1568-392-32-10, multinomial | gaussian, forward direction)
     >>> network((28, 28, 1), "conv8x4s2,conv16x30p0", 10)  # doctest: +ELLIPSIS
@@ -399,9 +345,7 @@ def generator_network(
     As `network`, with its options, and one difference: where the first entry reads images, z is an
     image of one pixel and ``latent`` channels, so that ``up128x4s4p0`` makes its first 4x4 image.
 
-    Examples
-    --------
-    A generator as Radford, Metz and Chintala have it (DCGAN, arXiv:1511.06434), of 32x32 colours:
+    One as Radford, Metz and Chintala have it (DCGAN, arXiv:1511.06434), of 32x32 colours:
 
     >>> layers = "2048bn,reshape4x4x128,up64x4s2bn,up32x4s2bn"
     >>> generator_network(64, layers, (32, 32, 3), forward="bernoulli", backward="gaussian")
@@ -428,8 +372,8 @@ def chain(
     for number, item in enumerate(parse(description), start=1):
         linear_map, shape = _joined(item, shape, f"layer {number} `{item}`", below)
         maps.append(linear_map)
-        if isinstance(item, (DenseItem, _Strided)):
-            per_channel = item.channels if isinstance(item, _Strided) else None
+        if item.word in ("dense", "conv", "up"):
+            per_channel = None if item.word == "dense" else item.size
             normalization = BatchNormalization() if item.normalized else None
             shared = per_channel if bias else 0
             layers.append(Layer(linear_map.outputs, hidden, shared, normalization))
@@ -452,7 +396,7 @@ def _as_shape(value: int | Sequence[int], what: str) -> Shape:
 def _output(end: Shape, shape: Shape, below: str) -> Item:
     """Return what joins an output to the layer below it, of ``shape``."""
     if len(end) < 3 or len(shape) < 3:
-        return DenseItem(math.prod(end))
+        return Item("dense", math.prod(end))
     (height, down), (width, across) = (divmod(end[k], shape[k]) for k in (0, 1))
     if down or across or not (height and width):
         raise ArchitectureError(
@@ -460,20 +404,13 @@ def _output(end: Shape, shape: Shape, below: str) -> Item:
             f"image of {below}; expected sides that divide {_by(end[:2])}, or a dense layer last"
         )
     kernel = height + 2, width + 2  # every pixel is reached from the pixels around it
-    kind = ConvolutionItem if height == width == 1 else UpsamplingItem
-    return kind(end[2], kernel, (height, width), _own_padding(kernel))
+    word: Any = "conv" if height == width == 1 else "up"
+    return Item(word, end[2], kernel, (height, width), _own_padding(kernel))
 
 
 def _joined(item: Item, shape: Shape, name: str, below: str) -> tuple[LinearMap, Shape]:
     """Return the linear map to a layer of this item over one of ``shape``, and its own shape."""
     try:
-        if item.reads_images and len(shape) != 3:
-            kind = "a pooling" if isinstance(item, PoolingItem) else "a convolution"
-            features = "a row of {} features" if below == "the input" else "{} dense units"
-            raise ArchitectureError(
-                f"{kind} reads an image, but {below} is {features.format(shape[0])}; expected "
-                f"reshapeHxWxC before it{_proposal(shape[0])}, or dense layers such as 256"
-            )
         linear_map, upper = item.join(shape, below)
         for count, what in ((linear_map.outputs, "units"), (linear_map.weight_count, "weights")):
             if count > MOST:
@@ -526,14 +463,15 @@ def _described(linear_map: LinearMap) -> tuple[str, Shape, int | None]:
     back, size = " transposed" if turned else "", linear_map.outputs
     if isinstance(inner, Convolution):
         height, width, _ = inner.output_shape
-        item: Item = ConvolutionItem(inner.channels, inner.kernel, inner.stride, inner.padding)
         lower = height * inner.stride[0], width * inner.stride[1]
+        sizes = inner.kernel, inner.stride, inner.padding
+        item = Item("conv", inner.channels, *sizes)
         if turned and inner.shape[:2] == lower:
-            item = UpsamplingItem(inner.shape[2], inner.kernel, inner.stride, inner.padding)
+            item = Item("up", inner.shape[2], *sizes)
             back = ""
         return f"{item}{back}", inner.shape if turned else inner.output_shape, height * width
     if isinstance(inner, AveragePooling):
-        text = f"{PoolingItem(inner.window, inner.stride)}{back}"
+        text = f"{Item('pool', 0, inner.window, inner.stride)}{back}"
         return text, inner.shape if turned else inner.output_shape, 1
     if isinstance(inner, Reshape):
         shape = inner.shape if turned else inner.output_shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nembp.architecture import (
-    ConvolutionItem,
-    DenseItem,
-    PoolingItem,
-    ReshapeItem,
-    UpsamplingItem,
+    Item,
     describe,
     generator_network,
     network,
@@ -36,21 +33,17 @@ SIZES = st.integers(1, 999_999_999)
 PAIRS = st.tuples(SIZES, SIZES) | SIZES.map(lambda size: (size, size))
 
 
-def strided(kind):
-    paddings = st.tuples(st.integers(0, 9), st.integers(0, 9))
-    kernels = st.tuples(st.integers(10, 99), st.integers(10, 99))
-    own = st.builds(lambda c, k, s, bn: kind(c, k, s, ((k[0] - 1) // 2, (k[1] - 1) // 2), bn),
-                    SIZES, kernels, PAIRS, st.booleans())  # fmt: skip
-    return st.builds(kind, SIZES, kernels, PAIRS, paddings, st.booleans()) | own
-
-
+KERNELS = st.tuples(st.integers(10, 99), st.integers(10, 99))
+PADDINGS = st.tuples(st.integers(0, 9), st.integers(0, 9))
+STRIDED = st.builds(Item, st.sampled_from(["conv", "up"]), SIZES, KERNELS, PAIRS, PADDINGS,
+                    st.booleans())  # fmt: skip
 ITEMS = st.one_of(
-    st.builds(DenseItem, SIZES, st.booleans()),
-    strided(ConvolutionItem),
-    strided(UpsamplingItem),
-    st.builds(PoolingItem, PAIRS, PAIRS),
-    PAIRS.map(lambda window: PoolingItem(window, window)),
-    st.builds(ReshapeItem, st.tuples(SIZES, SIZES, SIZES)),
+    st.builds(Item, st.just("dense"), SIZES, normalized=st.booleans()),
+    STRIDED,
+    STRIDED.map(lambda i: replace(i, padding=((i.kernel[0] - 1) // 2, (i.kernel[1] - 1) // 2))),
+    st.builds(Item, st.just("pool"), st.just(0), PAIRS, PAIRS),
+    PAIRS.map(lambda window: Item("pool", 0, window, window)),
+    st.builds(Item, st.just("reshape"), SIZES, st.tuples(SIZES, SIZES)),
 )
 
 
@@ -77,14 +70,14 @@ def test_any_text_is_a_description_or_one_clear_error(text):
 @pytest.mark.parametrize(
     ("text", "item"),
     [
-        ("256", DenseItem(256)),
-        ("conv32x4s2", ConvolutionItem(32, (4, 4), (2, 2), (1, 1))),
-        ("conv16x3-5p0s1-2", ConvolutionItem(16, (3, 5), (1, 2), (0, 0))),
-        ("up64x4p0s4bn", UpsamplingItem(64, (4, 4), (4, 4), (0, 0), normalized=True)),
-        ("pool2", PoolingItem((2, 2), (2, 2))),
-        ("pool3-2s2-1", PoolingItem((3, 2), (2, 1))),
-        ("reshape4x5x128", ReshapeItem((4, 5, 128))),
-        ("256bn", DenseItem(256, normalized=True)),
+        ("256", Item("dense", 256)),
+        ("conv32x4s2", Item("conv", 32, (4, 4), (2, 2), (1, 1))),
+        ("conv16x3-5p0s1-2", Item("conv", 16, (3, 5), (1, 2), (0, 0))),
+        ("up64x4p0s4bn", Item("up", 64, (4, 4), (4, 4), (0, 0), normalized=True)),
+        ("pool2", Item("pool", 0, (2, 2), (2, 2))),
+        ("pool3-2s2-1", Item("pool", 0, (3, 2), (2, 1))),
+        ("reshape4x5x128", Item("reshape", 128, (4, 5))),
+        ("256bn", Item("dense", 256, normalized=True)),
     ],
 )
 def test_what_each_form_means(text, item):

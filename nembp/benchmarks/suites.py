@@ -21,7 +21,7 @@ import numpy as np
 
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.trainer import AdversarialTrainer
-from nembp.architecture import ConvolutionItem, DenseItem, Item, PoolingItem, network, parse
+from nembp.architecture import Item, network, parse
 from nembp.backend import Backend, Precision, get_backend, stream
 from nembp.benchmarks import estimators, harness, peers
 from nembp.benchmarks.floor import (
@@ -81,10 +81,10 @@ ON_GPU = ON_CPU | {"torch compiled": "compiled", "torch graph": "graph"}
 # -- cases -----------------------------------------------------------------------------------------
 SIZE = "[1-9][0-9]{0,8}"
 FORMS = {  # by whether the input is an image: the text, kinds of layers, examples
-    False: (f"{SIZE}(-{SIZE})+", (DenseItem,), "the sizes of its layers, as in 784-512-512-10"),
+    False: (f"{SIZE}(-{SIZE})+", ("dense",), "the sizes of its layers, as in 784-512-512-10"),
     True: (
         f"{SIZE}x{SIZE}x{SIZE}(/.+)+",
-        (ConvolutionItem, PoolingItem, DenseItem),
+        ("conv", "pool", "dense"),
         "height x width x channels and the layers, as in 32x32x3/conv32x4s2/256/10 (a network), or "
         "one convolution, as in 16x16x32/conv64x4s2 (a layer)",
     ),
@@ -97,23 +97,24 @@ def layers_of(text: str, images: bool) -> tuple[tuple[int, ...], list[Item], int
     The layers are entries of ``nembp train --layers``, the classes last. ArchitectureError, naming
     the text, if it is nothing to time.
 
-    >>> layers_of("784-256-10", images=False)
-    ((784,), [DenseItem(size=256, normalized=False)], 10)
+    >>> shape, items, classes = layers_of("784-256-10", images=False)
+    >>> shape, list(map(str, items)), classes
+    ((784,), ['256'], 10)
     """
-    form, kinds, expected = FORMS[images]
+    form, words, expected = FORMS[images]
     first, *entries = text.split("/" if images else "-")
     try:
         if not re.fullmatch(form, text):
             raise ArchitectureError("no network")
         shape, items = tuple(map(int, first.split("x"))), list(parse(entries, "it"))
         for item in items:
-            if not isinstance(item, kinds) or getattr(item, "normalized", False):
+            if item.word not in words or item.normalized:
                 raise ArchitectureError(f"{item} is not timed")
         last, classes = items[-1], 0
-        if isinstance(last, DenseItem) and last.size > 1:
+        if last.word == "dense" and last.size > 1:
             classes = last.size
             items.pop()
-        elif len(items) > 1 or not isinstance(last, ConvolutionItem):
+        elif len(items) > 1 or last.word != "conv":
             raise ArchitectureError(f"it ends in {last}, no number of at least 2 classes")
         if images:
             network(shape, items, 2)

@@ -184,7 +184,7 @@ def recipe(data: Dataset, config: RunConfig | None = None) -> RunConfig:
     >>> filled.layers, filled.epochs, filled.backward_weight, filled.learning_rate
     ((128, 64), 40, 0.3, 0.1)
     """
-    from nembp.architecture import DenseItem, parse
+    from nembp.architecture import parse
     from nembp.engine.optimizers import OPTIMIZERS
 
     config = config or RunConfig(dataset=data.name)
@@ -196,7 +196,7 @@ def recipe(data: Dataset, config: RunConfig | None = None) -> RunConfig:
     defaults["learning_rate"] = optimizer.default_learning_rate
     defaults["batch_size"] = 128 if many else 32
     layers = chosen.get("layers", _convolutions(data))
-    dense = all(isinstance(item, DenseItem) for item in parse(layers))
+    dense = all(item.word == "dense" for item in parse(layers))
     if dense:
         wide = data.features > WIDE
         defaults["layers"] = (512, 256) if wide else (128, 64)
