@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nembp.adversarial.settings import AdversarialSettings
+from nembp.adversarial import trainer
 from nembp.adversarial.trainer import AdversarialTrainer, ParameterAverage
 from nembp.engine import convolution, linear, winograd
 from nembp.engine.activations import LeakyReLU, Logistic, ReLU, Tanh
@@ -664,8 +664,8 @@ for _name, _fields, _law in (
     bug((AdversarialTrainer, "__init__", _law))(_body)
 
 
-@bug((AdversarialSettings, "weight_factor", "adversarial.replay"))
-def schedule_of_the_weights_ignored(original, self, share):
+@bug((trainer, "schedule_factor", "adversarial.replay"))
+def schedule_of_the_weights_ignored(original, *args):
     return 1.0
 
 

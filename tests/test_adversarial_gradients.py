@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 
 from nembp.adversarial import AdversarialSettings, Score
-from nembp.adversarial.gradients import DiscriminatorGradient, GeneratorGradient
-from nembp.adversarial.objectives import GradientPenalty
+from nembp.adversarial.gradients import (
+    DiscriminatorGradient,
+    GeneratorGradient,
+    GradientPenalty,
+)
 from nembp.adversarial.settings import Kind
 from nembp.backend import Backend, get_backend
 from nembp.engine.activations import ACTIVATIONS, Tanh
@@ -42,7 +45,9 @@ def test_a_backward_direction_that_is_not_trained_does_not_move():
         dense_network([16, 5, 1], forward=Score()),
     )
     settings = AdversarialSettings("wasserstein-gp", bidirectional="none")
-    of_d, of_g = DiscriminatorGradient(d, 5, settings), GeneratorGradient(g, d, 5, settings)
+    streams = {"penalty": np.random.default_rng(0)}
+    of_d = DiscriminatorGradient(d, 5, settings, generators=streams)
+    of_g = GeneratorGradient(g, d, 5, settings)
     of_g.z[...], of_d.real[...] = 0.3, 0.6
     of_d.generated[...] = of_g.run()
     for net, step in ((d, of_d), (g, of_g)):

@@ -102,7 +102,7 @@ def test_a_classifier_is_not_taken_for_another_s(digits, cache, no_training) -> 
 
 
 def test_files_that_cannot_be_read_or_written(digits, tmp_path, monkeypatch) -> None:
-    recipe = replace(recipe_for(digits), epochs=1)
+    recipe = recipe_for(digits) | {"epochs": 1}
     monkeypatch.setattr(scorers, "recipe_for", lambda data: recipe)
     first = classifier_for(digits, tmp_path)
     content = bytearray(first.path.read_bytes())
@@ -128,7 +128,7 @@ def test_files_that_cannot_be_read_or_written(digits, tmp_path, monkeypatch) -> 
 def test_recipes_fit_images_of_any_size(channels, digits) -> None:
     for side in (3, 8, 9, 15, 16, 17, 32, 50):
         shape = (side, side + 1, channels)
-        assert network(shape, recipe_for(replace(digits, shape=shape)).layers, 10).outputs == 10
+        assert network(shape, recipe_for(replace(digits, shape=shape))["layers"], 10).outputs == 10
 
 
 # -- scores ----------------------------------------------------------------------------------------

@@ -312,7 +312,7 @@ def adversarial(
         seed=3,
         report_every=3,
     )
-    return trainer.run().rows[-1] | {"generator": g.parameters, "discriminator": d.parameters}
+    return trainer.run()[-1] | {"generator": g.parameters, "discriminator": d.parameters}
 
 
 def adversarial_cases() -> Cases:

@@ -226,7 +226,7 @@ def test_an_adversarial_training_interrupted_anywhere_equals_one_that_was_not(ga
         nets = getattr(parts, name), getattr(whole, name)
         assert nets[0].parameters.tobytes() == nets[1].parameters.tobytes()
     assert parts.sample(5).tobytes() == whole.sample(5).tobytes()
-    assert timeless(parts.history.rows) == timeless(whole.history.rows)
+    assert timeless(parts.rows) == timeless(whole.rows)
 
 
 @needs_kernels
@@ -267,7 +267,7 @@ def test_an_adversarial_training_of_a_device_goes_on():
     for end in (whole, parts):
         assert end.on_device
     assert parts.sample(5).tobytes() == whole.sample(5).tobytes()
-    assert timeless(parts.history.rows) == timeless(whole.history.rows)
+    assert timeless(parts.rows) == timeless(whole.rows)
 
 
 # -- runs ------------------------------------------------------------------------------------------

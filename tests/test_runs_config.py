@@ -300,7 +300,7 @@ def test_a_recipe_fills_everything_and_keeps_what_is_set(kind, dataset):
     assert ("momentum" in open_) == (filled.optimizer in ("rmsprop", "sgd"))
     assert ("decay" in open_) == (filled.optimizer in ("momentum", "sgd"))
     assert (filled.latent, filled.kind) == (7, kind)
-    assert filled.critic_steps == AdversarialSettings(kind).critic_steps
+    assert filled.critic_steps == AdversarialSettings(kind).steps
     codes = dataset == "ring" and kind in ("vanilla", "minimax")
     assert filled.bidirectional == ("generator" if codes else "none")
     assert (filled.learning_rate == 0.003) == codes

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +33,13 @@ DATA: Final = {
 CHANNELS = 3
 TEST_SHARE = 10  # one test sample for so many to train on
 LEAST_TEST = {"mixture": 2500, "stacked": 26_000}  # as many as published scores are made of
+OF_MIXTURES = ("samples", "modes", "std", "scale")
+OPTIONS = {
+    "ring": OF_MIXTURES,
+    "grid": OF_MIXTURES,
+    "stacked": ("samples", "data_dir"),
+    "stacked-digits": ("samples",),
+}
 
 
 # -- latent samples --------------------------------------------------------------------------------
@@ -71,68 +79,50 @@ def draw_latent(n: int, width: int, seed: int, law: LatentLaw = "gaussian") -> N
 # -- mixtures of Gaussians -------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MixtureData(Dataset):
-    """Samples of a mixture of Gaussians; the labels are their modes.
-
-    ``modes`` are in raw units, those of `train` and `test`; the network sees
-    raw · `x_scaling.factor`.
-    """
+    """Samples of a mixture of Gaussians; the labels are their ``modes``, in raw units."""
 
     modes: Modes
 
 
-def ring(
-    n: int = 100_000,
-    modes: int = 8,
-    radius: float = 1.0,
-    std: float = 0.01,
-    *,
-    scale: float = 1.0,
-    seed: int = 0,
-) -> MixtureData:
-    """Gaussians on a circle, at radius · (cos 2πi/K, sin 2πi/K).
+def ring(samples: int = 100_000, modes: int = 8, std: float = 0.01, **more: Any) -> MixtureData:
+    """Gaussians on a circle of radius 1, at (cos 2πi/K, sin 2πi/K) with K = ``modes``.
 
-    ``n`` samples to train, a tenth as many to test, at least 2500; `modes` is K. A radius of 1 with
-    a standard deviation of 0.01 are PacGAN's; Metz et al. 2017 (unrolled GAN) have 2 and 0.02, the
-    same but for `scale`, of the network's units: it sees raw · scale. `seed` is of the streams that
-    draw the samples.
+    The defaults are PacGAN's; Metz et al. 2017 (unrolled GAN) have twice the radius and standard
+    deviation: the same but for `scale`. ``more`` is as in `mixture`.
 
     >>> data = ring(1000)
     >>> data.modes.centres.shape, data.train.x.shape, len(data.test), data.classes[:2]
     ((8, 2), (1000, 2), 2500, ('mode 0', 'mode 1'))
     """
-    _check_positive(modes=modes, radius=radius)
+    _check_positive(modes=modes)
     angle = 2 * math.pi * np.arange(modes) / modes
-    centres = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return mixture("ring", Modes(centres, std), n, scale=scale, seed=seed)
+    centres = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return mixture("ring", Modes(centres, std), samples, **more)
 
 
-def grid(
-    n: int = 100_000,
-    side: int = 5,
-    spacing: float = 2.0,
-    std: float = 0.05,
-    **more: Any,
-) -> MixtureData:
-    """Gaussians on a grid of side² modes about the origin, by default at −4, −2, 0, 2 and 4.
-
-    ``n`` and ``more`` (scale, seed) are as in `ring`.
+def grid(samples: int = 100_000, modes: int = 25, std: float = 0.05, **more: Any) -> MixtureData:
+    """Gaussians on a square grid about the origin, 2 apart, by default at −4, −2, 0, 2 and 4.
 
     >>> grid(100).modes.centres[[0, 1, -1]].tolist()
     [[-4.0, -4.0], [-4.0, -2.0], [4.0, 4.0]]
     """
-    _check_positive(side=side, spacing=spacing)
-    places = spacing * (np.arange(side) - (side - 1) / 2)
+    side = math.isqrt(max(modes, 0))
+    if not modes == side**2 > 0:
+        raise ArchitectureError(f"modes={modes}: a grid has a square number of them, such as 25")
+    places = 2.0 * (np.arange(side) - (side - 1) / 2)
     centres = np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1).reshape(-1, 2)
-    return mixture("grid", Modes(centres, std), n, **more)
+    return mixture("grid", Modes(centres, std), samples, **more)
 
 
-def mixture(name: str, modes: Modes, n: int, *, scale: float = 1.0, seed: int = 0) -> MixtureData:
+def mixture(
+    name: str, modes: Modes, samples: int, *, scale: float = 1.0, seed: int = 0
+) -> MixtureData:
     """Draw a data set from a mixture of Gaussians of equal weight, in any number of dimensions.
 
-    ``name`` is also that of its streams, ``name/train`` and ``name/test``; the rest is as in
-    `ring`. ArchitectureError if a number is not positive, or points leave what float32 holds.
+    ``samples`` are to train, a tenth as many to test, at least 2500, drawn by the streams
+    ``name/train`` and ``name/test`` of `seed`. The network sees raw · `scale`.
     """
-    _check_positive(samples=n, scale=scale)
+    _check_positive(samples=samples, scale=scale)
     k, features = modes.centres.shape
     reach = (np.abs(modes.centres).max() + 6 * modes.std) * max(scale, 1.0)
     if not reach <= LARGEST:
@@ -149,8 +139,8 @@ def mixture(name: str, modes: Modes, n: int, *, scale: float = 1.0, seed: int = 
 
     return MixtureData(
         name=name,
-        train=draw("train", n),
-        test=draw("test", max(LEAST_TEST["mixture"], n // TEST_SHARE)),
+        train=draw("train", samples),
+        test=draw("test", max(LEAST_TEST["mixture"], samples // TEST_SHARE)),
         shape=(features,),
         classes=tuple(f"mode {i}" for i in range(k)),
         x_scaling=Scaling(factor=scale),
@@ -170,10 +160,9 @@ def _check_positive(**numbers: float) -> None:
 
 # -- stacked digits --------------------------------------------------------------------------------
 class StackedRows(Rows):
-    """Images whose channels are images of another source, put together as they are read.
+    """Images put together as they are read: row i has ``images[members[i]]`` as its channels.
 
-    Row i has the images (m, height, width, 1) at ``members[i]``, of shape (channels,), as its
-    channels.
+    ``images`` have one channel, ``members`` the shape (n, channels).
     """
 
     def __init__(self, images: Rows, members: NDArray[np.integer[Any]]) -> None:
@@ -196,20 +185,19 @@ class StackedData(Dataset):
     digits: Dataset
 
 
-def stacked(digits: Dataset, n: int = 128_000, *, seed: int = 0) -> StackedData:
+def stacked(digits: Dataset, samples: int = 128_000, *, seed: int = 0) -> StackedData:
     """Stack digits drawn at random, with replacement: training ones to train, others to test.
 
-    ``digits`` are images of one channel in ten classes, such as ``load("mnist", folder)``. ``n``
-    of the stacks (height, width, 3) are to train, 128,000 in the publications, and a tenth as many
-    to test, at least 26,000, drawn by the streams ``stacked/train`` and ``stacked/test``; they are
-    scaled to [0, 1], and take the memory of `digits` and three integers each.
+    ``digits`` are images of one channel in ten classes, such as ``load("mnist", folder)``;
+    ``samples`` of the stacks (height, width, 3) are to train, 128,000 in the publications, and a
+    tenth as many to test, at least 26,000, drawn by the streams ``stacked/train`` and
+    ``stacked/test``. They take the memory of `digits` and three integers each.
 
     >>> data = stacked(load("digits"), 500)
     >>> data.train.x.shape, data.outputs, data.classes[907]
     ((500, 8, 8, 3), 1000, '907')
     """
-    _check_positive(samples=n)
-    names = [f"{a}{b}{c}" for a in digits.classes for b in digits.classes for c in digits.classes]
+    _check_positive(samples=samples)
 
     def stack(split: Split, count: int, part: str) -> Split:
         generator = stream(seed, f"stacked/{part}")
@@ -219,10 +207,10 @@ def stacked(digits: Dataset, n: int = 128_000, *, seed: int = 0) -> StackedData:
 
     return StackedData(
         name="stacked",
-        train=stack(digits.train, n, "train"),
-        test=stack(digits.test, max(LEAST_TEST["stacked"], n // TEST_SHARE), "test"),
+        train=stack(digits.train, samples, "train"),
+        test=stack(digits.test, max(LEAST_TEST["stacked"], samples // TEST_SHARE), "test"),
         shape=(*digits.shape[:2], CHANNELS),
-        classes=tuple(names),
+        classes=tuple("".join(names) for names in product(digits.classes, repeat=CHANNELS)),
         x_scaling=digits.to_unit,
         y_scaling=Scaling(),
         target_names=(),
@@ -234,54 +222,27 @@ def stacked(digits: Dataset, n: int = 128_000, *, seed: int = 0) -> StackedData:
 
 # -- by name ---------------------------------------------------------------------------------------
 def load_adversarial(
-    name: str,
-    data_dir: str | os.PathLike[str] | None = None,
-    *,
-    samples: int | None = None,
-    seed: int = 0,
-    scale: float | None = None,
-    modes: int | None = None,
-    std: float | None = None,
-    limit: int | None = None,
-    image_size: tuple[int, int] | None = None,
-    **reading: Any,
+    name: str, data_dir: str | os.PathLike[str] | None = None, *, seed: int = 0, **options: Any
 ) -> Dataset:
     """Load a data set for adversarial training, images in [0, 1] as a logistic output makes them.
 
-    ``name`` is one of `DATA`, or one that `nembp.datasets.load` knows. Of `DATA`, ``samples`` are
-    drawn for training by ``seed``, and ``scale``, ``modes`` (a square for a grid) and ``std`` are
-    those of ring and grid, by default the published ones; the others go to `nembp.datasets.load`,
-    and the folder of "stacked" is that of MNIST.
+    ``name`` is one of `DATA`, or one that `nembp.datasets.load` knows, which gets the options. Of
+    `DATA`, ``samples`` are drawn for training by ``seed``, and ``scale``, ``modes`` and ``std`` are
+    those of ring and grid; the folder of "stacked" is that of MNIST. Options that are None count
+    as left out.
 
     >>> load_adversarial("grid", modes=9, samples=100).outputs
     9
     """
-    drawn = {"samples": samples, "modes": modes, "scale": scale, "std": std}
-    files = {"data_dir": data_dir, "limit": limit, "image_size": image_size} | reading
-    fit = {
-        "ring": drawn.keys(),
-        "grid": drawn.keys(),
-        "stacked": {"samples", "data_dir"},
-        "stacked-digits": {"samples"},
-    }.get(name, files.keys())
-    given: dict[str, Any] = {key: value for key, value in drawn.items() if value is not None}
-    for key in given | {key: value for key, value in files.items() if value is not None}:
-        if key not in fit:
+    options["data_dir"] = data_dir
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in given:
+        if key not in OPTIONS[name] if name in DATA else key in OF_MIXTURES:
             raise ArchitectureError(f"{key} does not go with the data set {name!r}; leave it out")
     if name not in DATA:
-        data = load(name, data_dir, limit=limit, image_size=image_size, seed=0, **reading)
+        data = load(name, **given, seed=0)
         return replace(data, x_scaling=data.to_unit, pixel_scaling=None) if data.is_image else data
-    if samples is not None:
-        given["n"] = given.pop("samples")
-    if name == "ring":
-        return ring(**given, seed=seed)
-    if name != "grid":
-        digits = load("mnist" if name == "stacked" else "digits", data_dir)
-        return stacked(digits, **given, seed=seed)
-    if modes is not None:
-        given["side"] = math.isqrt(max(given.pop("modes"), 0))
-        if not modes == given["side"] ** 2 > 0:
-            raise ArchitectureError(
-                f"modes={modes}: a grid has a square number of them, such as 25"
-            )
-    return grid(**given, seed=seed)
+    if name in ("ring", "grid"):
+        return (ring if name == "ring" else grid)(**given, seed=seed)
+    digits = load("mnist" if name == "stacked" else "digits", given.pop("data_dir", None))
+    return stacked(digits, **given, seed=seed)

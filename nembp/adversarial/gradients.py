@@ -1,4 +1,18 @@
-"""The gradients of generator and discriminator, for a fixed number of samples, in own buffers.
+"""What generator and discriminator climb, and the gradients, for a fixed number of samples.
+
+=============== ============================================ ===========================
+kind            D climbs                                     G climbs, through D
+=============== ============================================ ===========================
+vanilla         E log D(x) + E log(1 − D(g))                 E log D(g)
+minimax         E log D(x) + E log(1 − D(g))                 −E log(1 − D(g))
+vanilla, K + 1  E log p(class | x) + E log p(K + 1 | g)      E log(1 − p(K + 1 | g))
+minimax, K + 1  E log p(class | x) + E log p(K + 1 | g)      −E log p(K + 1 | g)
+wasserstein     E f(x) − E f(g)                              E f(g)
+=============== ============================================ ===========================
+
+with g = G(z). All but one are log-likelihoods of fixed targets, up to a sign, so the losses of
+:mod:`nembp.engine.backprop` serve: :class:`nembp.engine.likelihoods.Score` makes a critic's
+objective one of them. The fourth sums over K labels, which are hidden: :class:`RealClassLoss`.
 
 D's gradient is a joint one of a batch of real and of generated samples. G's goes through D: D's
 error at its input, by a run of D that leaves its weights alone, is G's error at its output.
@@ -10,19 +24,21 @@ from typing import Any
 
 import numpy as np
 
-from nembp.adversarial.objectives import GradientPenalty, RealClassLoss
 from nembp.adversarial.settings import AdversarialSettings
-from nembp.backend import Array, stream
+from nembp.backend import Array, Backend
 from nembp.engine.backprop import (
     ClassAssignment,
     CycleBackpropagation,
     JointBackpropagation,
     SampleLoss,
+    Step,
 )
-from nembp.engine.likelihoods import Multinomial, Score
+from nembp.engine.likelihoods import Likelihood, Readout, Score
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise
+from nembp.errors import ArchitectureError
 
+TINY = 1e-30  # where the slope is zero, its direction is of no interest
 PLACES = {  # of noise in D's joint gradient
     "discriminator/forward": "forward",
     "discriminator/backward": "backward",
@@ -30,6 +46,145 @@ PLACES = {  # of noise in D's joint gradient
     "critic/input": "forward/input",
 }
 Noises = dict[str, Noise]
+
+
+class RealClassLoss(SampleLoss):
+    """log Σ_{k ≤ K} p(k | x): any of the K real classes, of K+1.
+
+    Its gradient is that of the posterior's expectation E log p(k | x), k ~ p(k | x, real), with the
+    posterior held fixed (Fisher's identity): so the target is this posterior, found anew in every
+    step, and the error a − t as ever. Works on log p, so that a sample whose p(real) underflows
+    still has its gradient. ``target`` (rows, K + 1) is work space.
+    """
+
+    def __init__(self, backend: Backend, dtype: str, likelihood: Likelihood, target: Array) -> None:
+        super().__init__(backend, dtype, likelihood, target)
+        rows, classes = target.shape[0], target.shape[1] - 1
+        self._real = Readout(backend, rows, classes, dtype)
+        self._posterior = target[:, :classes]
+        target[...] = 0.0
+
+    def error(self, out: Array) -> None:
+        """Write −weight · ∂log p(real)/∂z / samples into ``out``, and the mean nll into ``nll``."""
+        o, real = self.readout, self._real
+        self.likelihood.activate(o)  # z is log p now
+        real.z[...] = o.z[:, : real.z.shape[1]]
+        self.likelihood.activate(real)
+        # log p(k, real) − log p(k | real), the same for every k
+        log_p = self.backend.xp.subtract(o.z[:, :1], real.z[:, :1], out=real.column)
+        log_p *= self.likelihood.scale
+        self.set_nll(log_p)
+        self._posterior[...] = real.a
+        self.write_error(self.target, out)
+
+
+class GradientPenalty(Step):
+    """Value and gradient of weight · mean (‖∇ₓ f(x̂)‖ − 1)², differentiated by hand.
+
+    The penalty wants the slope of a critic f to be 1 at points x̂ between real and generated
+    samples (Gulrajani and others 2017); f is the pre-activation of its one output. Its gradient
+    needs second derivatives of f. With δᵏ = ∂f/∂zᵏ, so δᴸ = 1, δᵏ = adjoint(δᵏ⁺¹) ∘ f'(zᵏ) and the
+    slope g = adjoint(δ¹):
+
+        ω⁰ = ∂penalty/∂g = 2 (1 − 1/‖g‖) g / samples,   ωᵏ = forward(ωᵏ⁻¹) ∘ f'(zᵏ)
+
+    is the penalty's error at what comes down, going up; f' depends on z, where it leaves
+
+        ρᵏ = forward(ωᵏ⁻¹) ∘ adjoint(δᵏ⁺¹) ∘ f''(zᵏ),   εᵏ = adjoint(εᵏ⁺¹) ∘ f'(zᵏ) + ρᵏ,
+
+    the penalty's error at the signals, going down from εᴸ = 0. Then ∂/∂Wᵏ is what it is for two
+    directions, one product of Pᵏ⁻¹ = [ω ; a] and Qᵏ = [δ ; ε], and ∂/∂bᵏ = Σ εᵏ. So a penalty is
+    four sweeps over any linear maps; without the last one where all activations are piecewise
+    linear, whose f'' is zero.
+
+    Write the points into ``x``; after a call, ``slope`` is ∇ₓ f(x), both of shape (rows, inputs),
+    and ``value`` the mean (‖∇ₓ f(x)‖ − 1)². Through normalized layers a sample's slope would depend
+    on the other samples.
+    """
+
+    def __init__(self, net: Network, rows: int) -> None:
+        if net.outputs != 1 or net.statistics_count:
+            normal = " and normalized layers" if net.statistics_count else ""
+            raise ArchitectureError(
+                "a gradient penalty needs a critic of one output and without batch normalization, "
+                f"got {net.outputs} outputs{normal}"
+            )
+        super().__init__(net, rows, rows, backward_first=True)
+        backend, dtype = net.backend, net.dtype
+        self.x = self.a[0]
+        # P = [ω ; a] and Q = [δ ; ε]: what the joint gradient calls e, c and δ
+        self.omega, self.slopes, self.epsilon = self.e, self.c, self.delta
+        self.down = [None] * len(self.down)  # backward biases have no part in f
+        self.slopes[-1][...] = 1.0
+        for epsilon in self.epsilon[1:]:
+            epsilon[...] = 0.0
+        hidden = [layer.activation for layer in net.layers[1:-1]]
+        self._curved = any(f is not None and not f.piecewise_linear for f in hidden)
+        self.slope = backend.empty((rows, net.inputs), dtype)
+        self.value = backend.zeros((1, 1), dtype)
+        self._norm, self._factor = (backend.empty((rows, 1), dtype) for _ in range(2))
+        if self._curved:
+            sizes = [layer.size for layer in net.layers]
+            spare = backend.empty((rows * max(sizes),), dtype)
+            self._spare = [backend.xp.reshape(spare[: rows * n], (rows, n)) for n in sizes]
+
+    def __call__(self, gradient: Array, weight: float = 1.0) -> None:
+        """Fill ``gradient``, that of weight · mean (‖∇ₓ f(x)‖ − 1)², and set ``value``."""
+        with self.threads():
+            self.begin()
+            self._sweep(weight, self.weights_of(gradient))
+            self.end(gradient)
+
+    def _sweep(self, weight: float, weights: list[Array]) -> None:
+        maps, up, last, P, Q = self.maps, self.up, len(self.maps), self.P, self.Q
+        a, delta, omega, epsilon = self.a, self.slopes, self.omega, self.epsilon
+        for k in range(1, last):  # 1 up: a; nobody needs the score itself
+            maps[k - 1].forward(a[k - 1], a[k])
+            up[k].signal(a[k])
+        for k in range(last, 1, -1):  # 2 down: δ, and the slope g
+            maps[k - 1].adjoint(delta[k], delta[k - 1])
+            up[k - 1].error(delta[k - 1], a[k - 1])
+        maps[0].adjoint(delta[1], self.slope)
+        self._set_slope_error(weight)
+        for k in range(1, last + 1):  # 3 up: ω, and ρ in the place of ε
+            maps[k - 1].forward(P[k - 1], omega[k] if k < last else None)
+            if k < last:
+                if self._curved:
+                    self._set_rho(k)
+                up[k].error(omega[k], a[k])
+            if not self._curved:  # where ρ is zero, the gradient is that of ω and δ alone
+                maps[k - 1].adjoint_and_gradient(omega[k - 1], delta[k], None, weights[k - 1])
+        for k in range(last, 0, -1) if self._curved else ():  # 4 down: ε, and the gradients
+            if 1 < k < last:
+                maps[k - 1].adjoint(epsilon[k], self._spare[k - 1])
+                up[k - 1].error(self._spare[k - 1], a[k - 1])
+                epsilon[k - 1] += self._spare[k - 1]
+            maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], None, weights[k - 1])
+
+    def _set_slope_error(self, weight: float) -> None:
+        """ω⁰ = 2 weight (1 − 1/‖g‖) g / rows, and the penalty."""
+        backend, norm, factor = self.net.backend, self._norm, self._factor
+        xp = backend.xp
+        backend.row_dot(self.slope, self.slope, norm)
+        xp.sqrt(norm, out=norm)
+        norm += TINY
+        xp.divide(-1.0, norm, out=factor)
+        factor += 1.0
+        factor *= 2.0 * weight / self.rows
+        xp.multiply(self.slope, factor, out=self.omega[0])
+        norm -= 1.0
+        norm *= norm
+        backend.sum_column(norm, self.value, 1.0 / self.rows)
+
+    def _set_rho(self, k: int) -> None:
+        """ρᵏ = forward(ωᵏ⁻¹) ∘ δᵏ f''/f' in the place of εᵏ, before f' meets ωᵏ."""
+        activation, rho = self.net.layers[k].activation, self.epsilon[k]
+        if activation is None or activation.piecewise_linear:
+            rho[...] = 0.0
+        else:
+            backend = self.net.backend
+            backend.xp.multiply(self.omega[k], self.slopes[k], out=rho)
+            activation.multiply_curvature(backend, rho, self.a[k], self._spare[k])
 
 
 class DiscriminatorGradient:
@@ -61,16 +216,15 @@ class DiscriminatorGradient:
         if self.penalty is not None:
             self._share = backend.empty((rows, 1), dtype)
             self._of_penalty = backend.zeros((net.parameter_count,), dtype)
-            self._between = generators.get("penalty") or stream(0, "penalty")
+            self._between = generators["penalty"]
         # of real and generated samples, where there is a single output
         self._targets = (1.0, -1.0) if isinstance(net.likelihood, Score) else (1.0, 0.0)
-        self.labels: Array = None
-        if settings.classes:
-            self.labels = backend.zeros((rows, settings.classes), dtype)
+        classes = settings.classes
+        self.labels: Array = backend.zeros((rows, classes), dtype) if classes else None
         places = {PLACES[key]: key for key in noise if key in PLACES}
-        permuted = None
+        self.permuted: Array = None
         if permutation is not None:
-            permuted = backend.empty((2 * rows, net.inputs), dtype)
+            self.permuted = backend.empty((2 * rows, net.inputs), dtype)
         self._joint = joint = JointBackpropagation(
             net,
             2 * rows,
@@ -79,44 +233,36 @@ class DiscriminatorGradient:
             # normalized apart, as the generator's step shows D generated samples alone
             groups=(rows, rows),
             samples=rows,
-            backward_target=permuted,
+            backward_target=self.permuted,
             noise={place: noise[key] for place, key in places.items()},
             generators={place: generators[key] for place, key in places.items()},
         )
         self.real, self.generated = joint.x[:rows, :], joint.x[rows:, :]
         joint.t[...] = 0.0
-        if settings.classes:
-            joint.t[rows:, settings.classes :] = 1.0
-            self._label_targets = joint.t[:rows, : settings.classes]
+        if classes:
+            joint.t[rows:, classes:] = 1.0
+            self._label_targets = joint.t[:rows, :classes]
         else:
             joint.t[:rows, :], joint.t[rows:, :] = self._targets
         self.forward_nll, self.backward_nll = joint.forward_nll, joint.backward_nll
         self.sources = {places[place]: source for place, source in joint.sources.items()}
-        self.permuted = permuted
         if permutation is not None:
             index = np.arange(2 * rows)[:, None] * net.inputs + permutation[None, :]
             self._index = backend.asarray(index.reshape(-1), "int64")
-            flat = backend.xp.reshape
-            self._values = flat(joint.x, (-1, 1)), flat(permuted, (-1, 1))
+            self._values = [backend.xp.reshape(each, (-1, 1)) for each in (joint.x, self.permuted)]
 
     def _classes(self, rows: int) -> ClassAssignment | None:
         """Return the labels that have backward targets, and their samples; None for all K + 1."""
-        settings, backend, dtype = self.settings, self.net.backend, self.net.dtype
-        real = settings.backward_labels == "real"
-        if settings.classes:
-            if not real:
-                return None
-            return ClassAssignment(np.eye(settings.classes, settings.classes + 1), self.labels)
-        inputs = np.array(self._targets).reshape(2, 1)
-        if real:
-            return ClassAssignment(inputs[:1], backend.ones((rows, 1), dtype))
-        return ClassAssignment(inputs, backend.asarray(np.repeat(np.eye(2), rows, axis=0), dtype))
+        classes, real = self.settings.classes, self.settings.backward_labels == "real"
+        if classes:
+            return ClassAssignment(np.eye(classes, classes + 1), self.labels) if real else None
+        kinds = 1 if real else 2  # real samples alone, or generated ones too
+        members = np.repeat(np.eye(kinds), rows, axis=0)
+        inputs = np.array(self._targets[:kinds]).reshape(kinds, 1)
+        return ClassAssignment(inputs, self.net.backend.asarray(members, self.net.dtype))
 
     def __call__(self, gradient: Array, weight: float = 1.0, factor: Array = None) -> None:
-        """Fill ``gradient`` for the samples; ``weight`` multiplies log p(x | label).
-
-        So does ``factor``, an array of shape (1,) where a captured step looks.
-        """
+        """Fill ``gradient``; ``weight`` and ``factor`` (device) multiply log p(x | label)."""
         joint, backend = self._joint, self.net.backend
         if self.labels is not None:
             self._label_targets[...] = self.labels
@@ -203,18 +349,13 @@ class GeneratorGradient:
         cycle.step(gradient, through.input_error)
 
 
-def _loss(discriminator: Network, rows: int, settings: AdversarialSettings) -> SampleLoss:
-    """Return G's objective as a loss of D's output (:mod:`nembp.adversarial.objectives`)."""
-    net, likelihood = discriminator, discriminator.likelihood
-    backend, dtype = net.backend, net.dtype
-    target = backend.zeros((rows, net.outputs), dtype)
-    minimax = settings.kind == "minimax"
-    if isinstance(likelihood, Multinomial) and not minimax:
-        return RealClassLoss(backend, dtype, likelihood, target)
-    if isinstance(likelihood, Multinomial):
-        target[:, settings.classes :] = 1.0
-    elif not minimax:
-        target[...] = 1.0
-    loss = SampleLoss(backend, dtype, likelihood, target)
+def _loss(net: Network, rows: int, settings: AdversarialSettings) -> SampleLoss:
+    """Return G's objective, as above, as a loss of the output of D."""
+    target, minimax = net.backend.zeros((rows, net.outputs), net.dtype), settings.kind == "minimax"
+    if settings.classes and not minimax:
+        return RealClassLoss(net.backend, net.dtype, net.likelihood, target)
+    # the label that is climbed, or descended: of K + 1 that of generated samples
+    target[:, settings.classes :] = 1.0 if settings.classes or not minimax else 0.0
+    loss = SampleLoss(net.backend, net.dtype, net.likelihood, target)
     loss.weight = -1.0 if minimax else 1.0
     return loss

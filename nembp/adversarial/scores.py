@@ -101,26 +101,17 @@ class Modes:
         if not 0.0 < self.std < math.inf:
             raise ArchitectureError(f"std={self.std}: expected a positive number")
 
-    def __len__(self) -> int:
-        return len(self.centres)
-
     def nearest(self, samples: ArrayLike) -> tuple[NDArray[np.intp], Floats]:
         """Return each sample's nearest mode and its distance from that centre, shape (n,) each."""
-        x = check_samples(samples, self.centres.shape[1])
-        mode, distance = np.empty(len(x), np.intp), np.empty(len(x))
-        step = max(1, BLOCK // self.centres.size)
-        for start in range(0, len(x), step):
-            part = slice(start, start + step)
-            apart = x[part, np.newaxis].astype(np.float64) - self.centres
-            square = np.einsum("nkd,nkd->nk", apart, apart)
-            mode[part] = square.argmin(axis=1)
-            distance[part] = np.sqrt(square.min(axis=1))
+        from scipy.spatial import KDTree
+
+        distance, mode = KDTree(self.centres).query(check_samples(samples, self.centres.shape[1]))
         return mode, distance
 
     def counts(self, samples: ArrayLike) -> NDArray[np.int64]:
         """Return how many samples lie within 3σ of each mode and nearest to it, shape (K,)."""
         mode, distance = self.nearest(samples)
-        return np.bincount(mode[distance <= REACH * self.std], minlength=len(self))
+        return np.bincount(mode[distance <= REACH * self.std], minlength=len(self.centres))
 
     def score(self, samples: ArrayLike) -> dict[str, float]:
         """Score samples of shape (n, features), in the units of the centres.

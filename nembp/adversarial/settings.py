@@ -82,7 +82,7 @@ class AdversarialSettings:
     ArchitectureError
         If an option is none of those above.
 
-    >>> AdversarialSettings("wasserstein").critic_steps
+    >>> AdversarialSettings("wasserstein").steps
     5
     """
 
@@ -106,44 +106,35 @@ class AdversarialSettings:
     averaging: float = 0.0
 
     def __post_init__(self) -> None:
-        choices = {
-            "kind": Kind,
-            "bidirectional": Bidirectional,
-            "weight_schedule": WeightSchedule,
-            "noise_schedule": NoiseSchedule,
-            "backward_labels": BackwardLabels,
-            "latent_law": LatentLaw,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in get_args(allowed):
-                raise ArchitectureError(
-                    f"adversarial {name.replace('_', ' ')} must be one of "
-                    f"{', '.join(get_args(allowed))}, got {getattr(self, name)!r}"
-                )
-        if self.critic_steps is None:
-            object.__setattr__(self, "critic_steps", 5 if self.has_critic else 1)
         positive = "a positive, finite number"
-        share = "above 0 and at most 1"
-        for name, fits, expected in (
-            ("discriminator_weight", 0.0 < self.discriminator_weight < math.inf, positive),
-            ("generator_weight", 0.0 < self.generator_weight < math.inf, positive),
-            ("clip", 0.0 < self.clip < math.inf, positive),
-            ("penalty_weight", 0.0 < self.penalty_weight < math.inf, positive),
-            ("latent_std", 0.0 < self.latent_std < math.inf, positive),
-            ("weight_until", 0.0 < self.weight_until <= 1.0, share),
-            ("noise_until", 0.0 < self.noise_until <= 1.0, share),
-            ("critic_steps", self.steps >= 1, "at least 1"),
-            ("averaging", 0.0 <= self.averaging < 1.0, "at least 0 and less than 1"),
-            ("classes", self.classes == 0 or self.classes >= 2, "0, for one output, or at least 2"),
-        ):
-            if not fits:
-                label = name.replace("_", " ")
-                raise ArchitectureError(f"{label} must be {expected}, got {getattr(self, name)}")
-        if self.classes and self.has_critic:
-            raise ArchitectureError(
-                f"a {self.kind} critic has one output and no classes, got classes {self.classes}; "
-                "use kind vanilla or minimax, or classes 0"
-            )
+        choices = {
+            "kind": Kind, "bidirectional": Bidirectional, "weight_schedule": WeightSchedule,
+            "noise_schedule": NoiseSchedule, "backward_labels": BackwardLabels,
+            "latent_law": LatentLaw,
+        }  # fmt: skip
+        numbers = {
+            "discriminator_weight": (0.0 < self.discriminator_weight < math.inf, positive),
+            "generator_weight": (0.0 < self.generator_weight < math.inf, positive),
+            "clip": (0.0 < self.clip < math.inf, positive),
+            "penalty_weight": (0.0 < self.penalty_weight < math.inf, positive),
+            "latent_std": (0.0 < self.latent_std < math.inf, positive),
+            "weight_until": (0.0 < self.weight_until <= 1.0, "above 0 and at most 1"),
+            "noise_until": (0.0 < self.noise_until <= 1.0, "above 0 and at most 1"),
+            "critic_steps": (self.steps >= 1, "at least 1"),
+            "averaging": (0.0 <= self.averaging < 1.0, "at least 0 and less than 1"),
+            "classes": (
+                self.classes == 0 or (self.classes >= 2 and not self.has_critic),
+                "0, for one output, or at least 2 of kind vanilla or minimax",
+            ),
+        }
+        fits = {
+            name: (getattr(self, name) in get_args(each), f"one of {', '.join(get_args(each))}")
+            for name, each in choices.items()
+        }
+        for name, (fit, expected) in (fits | numbers).items():
+            if not fit:
+                label, value = name.replace("_", " "), getattr(self, name)
+                raise ArchitectureError(f"adversarial {label} must be {expected}, got {value!r}")
 
     @property
     def has_critic(self) -> bool:
@@ -153,7 +144,7 @@ class AdversarialSettings:
     @property
     def steps(self) -> int:
         """Steps of D for each one of G."""
-        return self.critic_steps or 0
+        return (5 if self.has_critic else 1) if self.critic_steps is None else self.critic_steps
 
     @property
     def discriminator_backward(self) -> bool:
@@ -165,17 +156,9 @@ class AdversarialSettings:
         """Whether G is trained backward too."""
         return self.bidirectional in ("generator", "both")
 
-    def weight_factor(self, share: float) -> float:
-        """Return what the backward weights are multiplied by at a share 0 ≤ s ≤ 1 of training.
-
-        >>> AdversarialSettings(weight_schedule="linear", weight_until=0.5).weight_factor(0.25)
-        0.5
-        """
-        return schedule_factor(self.weight_schedule, share, self.weight_until)
-
 
 def schedule_factor(name: str, share: float, until: float = 1.0) -> float:
-    """Return a factor at the share s of a training, with r = min(1, s / until).
+    """Return a factor at the share 0 ≤ s ≤ 1 of a training, with r = min(1, s / until).
 
     ``constant``: 1; ``linear``: 1 − r; ``cosine``: (1 + cos πr)/2; ``geometric``: to a fifth by
     r = 7/8 in equal ratios, then on a line to 0; ``rise``: min(1, 10 s).

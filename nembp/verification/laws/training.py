@@ -518,7 +518,7 @@ def two_trainings(case: Case, backends: Any, noise: Noise | None) -> Deviations:
     for (ours, name), (theirs, _) in zip(*nets, strict=True):
         a, b = host(theirs, theirs.parameters), host(ours, ours.parameters)
         yield near(a, b, f"{name}'s parameters after training", 10.0)
-    rows = [trainer.history.rows[-1] for _, trainer in ends]
+    rows = [trainer.rows[-1] for _, trainer in ends]
     for key, value in rows[0].items():
         if key != "iterations_per_second":
             yield near(rows[1][key], value, f"{key} on record", 10.0 + 10.0 * abs(value))
