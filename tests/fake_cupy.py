@@ -27,7 +27,7 @@ import numpy as np
 from cuda_on_cpu import Kernel
 
 import nembp.backend
-from nembp.backend import cublas, fused
+from nembp.backend import fused, gpu
 
 fused.THREADS = 32  # of most blocks: a fiber each (test_gpu_kernels takes as many as a GPU)
 
@@ -364,7 +364,7 @@ class Cublas:
 
     def __init__(self) -> None:
         self.stream, self.math_mode, self.workspace = -1, -1, False
-        for name, arguments in cublas.SIGNATURES.items():
+        for name, arguments in gpu.SIGNATURES.items():
             method = self._gemm if "gemm" in name else getattr(self, name)
             setattr(self, name, ctypes.CFUNCTYPE(ctypes.c_int, *arguments)(_status(method)))
 

@@ -16,8 +16,15 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from nembp.backend.cpu import NumpyBackend
-from nembp.backend.standard import NO_CUPY, PRECISIONS, Array, Backend, Precision, stream
+from nembp.backend.standard import (
+    NO_CUPY,
+    PRECISIONS,
+    Array,
+    Backend,
+    NumpyBackend,
+    Precision,
+    stream,
+)
 from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What every backend offers, by nothing but the array-API standard, and the named streams.
+"""What every backend offers, by nothing but the array-API standard; NumPy; the named streams.
 
 The mathematics stands in the engine. Where a device can do several steps of it in one pass,
 the whole operation has a method here that calls the engine's own object, and a device overrides
@@ -12,11 +12,13 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from nembp.errors import ArchitectureError
+from nembp.threads import thread_count
 
 Precision = Literal["float32", "tf32"]  # of a GPU's products of float32 matrices
 PRECISIONS = get_args(Precision)
@@ -78,18 +80,6 @@ class StandardNamespace:
         return function
 
 
-class _Constants(dict[tuple[tuple[int, ...], Any], Array]):
-    """Zeros or ones of a shape and dtype, which are made once and not to be changed."""
-
-    def __init__(self, xp: Any, name: str) -> None:
-        super().__init__()
-        self._make = getattr(xp, name)
-
-    def __missing__(self, key: tuple[tuple[int, ...], Any]) -> Array:
-        self[key] = made = self._make(key[0], dtype=key[1])
-        return made
-
-
 class Backend:
     """Arrays of one namespace on one device, by nothing but the array-API standard and ``out=``.
 
@@ -105,9 +95,9 @@ class Backend:
     def __init__(self, xp: Any, device: Any = None) -> None:
         self.xp = xp if hasattr(xp, "ufunc") else StandardNamespace(xp, device)
         self.device = device
-        # made once, by shape and dtype
-        self.fixed_ones = _Constants(self.xp, "ones")
-        self.fixed_zeros = _Constants(self.xp, "zeros")
+        # made once for a shape and dtype, and not to be changed
+        self.fixed_ones = cache(lambda shape, dtype: self.xp.ones(shape, dtype=dtype))
+        self.fixed_zeros = cache(lambda shape, dtype: self.xp.zeros(shape, dtype=dtype))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.describe()!r})"
@@ -194,7 +184,7 @@ class Backend:
 
     def softplus(self, z: Array, out: Array) -> Array:
         """Write log(1 + eᶻ) into ``out``."""
-        return self.xp.logaddexp(z, self.fixed_zeros[(z.shape[-1],), z.dtype], out=out)
+        return self.xp.logaddexp(z, self.fixed_zeros((z.shape[-1],), z.dtype), out=out)
 
     # -- random draws ------------------------------------------------------------------------------
     def generator(self, seed: int, name: str) -> Any:
@@ -246,7 +236,7 @@ class Backend:
     def sum_rows(self, pairs: Sequence[tuple[Array, Array]]) -> None:
         """For each pair (x, out), write the sum of the rows of ``x`` into ``out`` (1, columns)."""
         for x, out in pairs:  # a product with ones sums columns faster than a reduction
-            self.matmul(self.fixed_ones[(1, x.shape[0]), x.dtype], x, out)
+            self.matmul(self.fixed_ones((1, x.shape[0]), x.dtype), x, out)
 
     # -- ends ------------------------------------------------------------------------------------
     def output_and_score(
@@ -264,7 +254,7 @@ class Backend:
 
     def sum_column(self, column: Array, out: Array, factor: float) -> None:
         """Write factor · Σ column into ``out`` (1, 1)."""
-        self.matmul(self.fixed_ones[(1, column.shape[0]), column.dtype], column, out)
+        self.matmul(self.fixed_ones((1, column.shape[0]), column.dtype), column, out)
         self.xp.multiply(out, factor, out=out)
 
     def count_classes(
@@ -272,7 +262,7 @@ class Backend:
     ) -> None:
         """Write each class's number of samples, and its sum of ``column`` where there is one."""
         by_class = members.T
-        self.matmul(by_class, self.fixed_ones[(members.shape[0], 1), members.dtype], counts)
+        self.matmul(by_class, self.fixed_ones((members.shape[0], 1), members.dtype), counts)
         if column is not None:
             self.matmul(by_class, column, sums)
 
@@ -378,6 +368,88 @@ class Backend:
         return function
 
 
+class NumpyBackend(Backend):
+    """NumPy on the CPU: every result goes into its buffer, nothing is allocated on the way."""
+
+    name = "cpu"
+    has_cache = True
+    chunk = 1 << 16  # four float32 vectors and the scratch of a chunk stay in a 1 MiB cache
+
+    def __init__(self) -> None:
+        super().__init__(np)
+        self.matmul = np.matmul  # type: ignore[assignment]  # (left, right, out) as it is
+
+    def describe(self) -> str:
+        return "cpu"
+
+    def workers(self) -> int:
+        return thread_count()
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        return np.array(array)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return np.empty(shape, dtype)
+
+    def row_dot(self, left: Array, right: Array, out: Array) -> Array:
+        # einsum neither conjugates nor allocates, and is as fast as a product here
+        np.einsum("ij,ij->i", left, right, out=out[:, 0])
+        return out
+
+    def row_max(self, x: Array, out: Array) -> Array:
+        return np.maximum.reduce(x, axis=1, keepdims=True, out=out)
+
+    def row_sum(self, x: Array, out: Array) -> Array:
+        return np.add.reduce(x, axis=1, keepdims=True, out=out)
+
+    def take_rows(self, table: Array, index: Array, out: Array) -> Array:
+        # mode="raise" would copy through a temporary; indices come from permutations
+        return np.take(table, index, axis=0, out=out, mode="clip")
+
+    def one_hot(
+        self, labels: Array, index: Array, classes: Array, spare: Array, out: Array
+    ) -> None:
+        np.equal(self.take_rows(labels, index, spare)[:, None], classes, out=out)
+
+    def cast(self, source: Array, out: Array) -> Array:
+        out[...] = source
+        return out
+
+    def keep(self, x: Array, mask: Array) -> Array:
+        return np.multiply(x, mask, out=x)
+
+    def keep_where_positive(self, x: Array, a: Array, scratch: Array) -> Array:
+        mask = scratch.view(np.bool_)[:, : a.shape[1]]  # the mask borrows the scratch's memory
+        np.greater(a, 0, out=mask)
+        return np.multiply(x, mask, out=x)
+
+    def softplus(self, z: Array, out: Array) -> Array:
+        if z.dtype.kind == "c":  # complex steps: analytic, and small z
+            return np.log1p(np.exp(z, out=out), out=out)
+        return super().softplus(z, out)
+
+    def copy_windows(self, images: Array, stride: Pair, out: Array) -> None:
+        out[...] = _windows(images, stride, out.shape[3:5], out.shape[1:3])
+
+    def add_windows(self, windows: Array, stride: Pair, out: Array) -> None:
+        rows, columns, height, width = windows.shape[1:5]
+        for j in range(0, width, stride[1]):  # as long runs as do not overlap
+            run = min(stride[1], width - j)
+            for i in range(height):
+                pixels = _windows(out[:, i:, j:, :], stride, (1, run), (rows, columns))
+                pixels += windows[:, :, :, i : i + 1, j : j + run, :]
+
+    def normal(self, generator: Any, out: Array) -> Array:
+        if out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
+            return fill_normal(generator, out)
+        return super().normal(generator, out)
+
+    def uniform(self, generator: Any, out: Array) -> Array:
+        if out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
+            return generator.random(out=out, dtype=out.dtype)
+        return super().uniform(generator, out)
+
+
 class Steps:
     """The numbers of the steps to come, and the samples of each; the last step may have fewer."""
 
@@ -410,6 +482,14 @@ def pixels_of_windows(
             down = slice(i, i + stride[0] * (count[0] - 1) + 1, stride[0])
             across = slice(j, j + stride[1] * (count[1] - 1) + 1, stride[1])
             yield i, j, images[:, down, across, :]
+
+
+def _windows(images: Array, stride: Pair, extent: tuple[int, ...], count: tuple[int, ...]) -> Array:
+    """Return windows of images as a view (images, rows, columns, height, width, channels)."""
+    a, b, c, d = images.strides
+    shape = (images.shape[0], *count, *extent, images.shape[3])
+    strides = (a, stride[0] * b, stride[1] * c, b, c, d)
+    return np.lib.stride_tricks.as_strided(images, shape, strides)
 
 
 def fill_normal(generator: np.random.Generator, out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

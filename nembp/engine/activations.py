@@ -108,7 +108,7 @@ class ReLU(Activation):
 
     def activate(self, backend: Backend, z: Array, scratch: Array) -> None:
         # an array of zeros, since NumPy's maximum with a scalar is four times slower
-        backend.xp.maximum(z, backend.fixed_zeros[z.shape[1:], z.dtype], out=z)
+        backend.xp.maximum(z, backend.fixed_zeros(z.shape[1:], z.dtype), out=z)
 
     def multiply_derivative(self, backend: Backend, error: Array, a: Array, scratch: Array) -> None:
         backend.keep_where_positive(error, a, scratch)

@@ -64,17 +64,16 @@ class Plan:
     """The algorithm for a convolution, with tiles of one size. Pairs are (vertical, horizontal)."""
 
     def __init__(self, convolution: Any, results: Pair) -> None:
-        self.of, self.results = (
-            convolution,
-            results,
-        )  # m: pixels of the upper layer that a tile makes
+        self.of = convolution
+        self.results = results  # m: pixels of the upper layer that a tile makes
         (h, w), (s, t) = convolution.kernel, convolution.stride
         (m, n), (height, width, _) = results, convolution.output_shape
-        r, q = self.weights = -(-h // s), -(-w // t)  # after strides have become channels
-        self.points = m + r - 1, n + q - 1  # t of each axis
-        self.tiles = -(-height // m), -(-width // n)  # that cover the upper layer
+        self.weights: Pair = -(-h // s), -(-w // t)  # r, after strides have become channels
+        r, q = self.weights
+        self.points: Pair = m + r - 1, n + q - 1  # t of each axis
+        self.tiles: Pair = -(-height // m), -(-width // n)  # that cover the upper layer
         # of the lower layer, after strides have become channels, and of the upper one
-        self.channels = convolution.shape[2] * s * t, convolution.channels
+        self.channels: Pair = convolution.shape[2] * s * t, convolution.channels
 
     def cost(self, rows: int) -> float:
         """Return the multiply-adds a sample of all three contractions, in a batch of so many rows.
