@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from nembp.backend import Backend, get_backend, stream
+from nembp.backend import Backend, stream
 from nembp.engine.backprop import JointBackpropagation
 from nembp.engine.linear import LinearMap
 from nembp.engine.network import Network
 from nembp.verification import cases
-from nembp.verification.definitions import matrix_of
 
 Array = np.ndarray[Any, Any]
 STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
@@ -97,34 +96,3 @@ def number(value: Any) -> float:
     return float(
         np.asarray(value if isinstance(value, np.ndarray) else STRICT.to_numpy(value)).flat[0]
     )
-
-
-def contract(linear: LinearMap, what: str, first: Any, second: Any, backend: Any = "cpu") -> Array:
-    """Return ``forward(x, W)``, ``adjoint(y, W)`` or ``weight_gradient(x, y)`` of host arrays."""
-    backend, dtype = get_backend(backend), str(first.dtype)
-    shape = {
-        "forward": (len(first), linear.outputs),
-        "adjoint": (len(first), linear.inputs),
-        "weight_gradient": linear.weight_shape,
-    }[what]
-    out = backend.asarray(np.full(shape, np.nan, dtype), dtype)
-    arguments = backend.asarray(first, dtype), backend.asarray(second, dtype)
-    getattr(linear, what)(backend, *arguments, out)
-    return backend.to_numpy(out)
-
-
-def arrays(linear: LinearMap, rows: int, seed: int, dtype: str = "float64") -> list[Array]:
-    """Return random x, W and y."""
-    g = np.random.default_rng(seed)
-    shapes = (rows, linear.inputs), linear.weight_shape, (rows, linear.outputs)
-    return [g.normal(size=shape).astype(dtype) for shape in shapes]
-
-
-def defined(linear: LinearMap, x: Array, W: Array) -> Array:
-    """Return forward(x) by the definition, in NumPy."""
-    return (x @ matrix_of(linear, W)).astype(x.dtype)
-
-
-def defined_adjoint(linear: LinearMap, y: Array, W: Array) -> Array:
-    """Return adjoint(y) by the definition's own matrix."""
-    return (y @ matrix_of(linear, W).T).astype(y.dtype)

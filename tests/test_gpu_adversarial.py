@@ -13,7 +13,7 @@ import fake_cupy
 import numpy as np
 import pytest
 from devices import REAL, gpu, needs_kernels
-from near import assert_near
+from engines import assert_close
 
 from nembp.adversarial import AdversarialSettings, Score
 from nembp.adversarial.gradients import DiscriminatorGradient
@@ -176,7 +176,7 @@ def test_whole_runs_agree_with_the_cpu(kind, resident):
     options = {"resident": resident, "dtype": "float64", "host_noise": True}
     found = [outcome(trainer_of(on, settings, **options)) for on in ("cpu", gpu())]
     for ours, theirs in zip(*found, strict=True):
-        assert_near(theirs, ours, 1e-9, "a run", scale=1.0)
+        assert_close(theirs, ours, 1e-9, 1.0)
 
 
 @pytest.mark.parametrize("resident", [True, False])
@@ -190,7 +190,7 @@ def test_numbers_on_the_device_are_pythons(resident, monkeypatch):
         expected = trainer_of(gpu(), settings, **options)
     assert (actual.on_device, expected.on_device) == (True, False)
     for ours, theirs in zip(outcome(expected), outcome(actual), strict=True):
-        assert_near(theirs, ours, 1e-9, "a run", scale=1.0)
+        assert_close(theirs, ours, 1e-9, 1.0)
 
 
 def test_draws_of_the_host_and_optimizers_of_your_own_are_not_captured():
@@ -204,7 +204,7 @@ def test_draws_of_the_host_and_optimizers_of_your_own_are_not_captured():
     assert not own.on_device
     theirs = outcome(trainer_of(gpu(), optimizers=(SGD(0.1), SGD(0.1))))
     for a, b in zip(outcome(own), theirs, strict=True):
-        assert_near(b, a, 1e-5, "a run", scale=1.0)
+        assert_close(b, a, 1e-5, 1.0)
 
 
 def test_divergence_is_found_and_undone():

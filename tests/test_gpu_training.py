@@ -12,17 +12,16 @@ import fake_cupy
 import numpy as np
 import pytest
 from devices import REAL, gpu, needs_kernels
-from near import assert_near
+from engines import assert_close
 
 from nembp.architecture import network
 from nembp.backend import CupyBackend
-from nembp.backend.gpu import StepsOnDevice
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import Augmentation, BatchReader
 from nembp.engine.likelihoods import Gaussian
 from nembp.engine.network import Network, dense_network
 from nembp.engine.noise import Noise
-from nembp.engine.optimizers import OPTIMIZERS, SGD, Optimizer
+from nembp.engine.optimizers import OPTIMIZERS, SGD
 from nembp.engine.training import Trainer
 from nembp.errors import DivergenceError
 
@@ -104,23 +103,15 @@ def are_equal(*outcomes: list[np.ndarray]) -> bool:
 
 # -- the CPU's numbers -----------------------------------------------------------------------------
 RUNS = [
-    (CLASSES, {"activation": "relu"}),
-    (("multinomial", "bernoulli"), {"optimizer": "rmsprop", "noise": NOISE}),
-    (CLASSES, {"optimizer": "momentum", "noise": NOISE, "schedule": "step", "activation": "tanh"}),
-    (CLASSES, {"backward": False, "optimizer": "sgd", "activation": "logistic"}),
-    (("gaussian", "gaussian"), {"noise": NOISE, "activation": "leaky-relu"}),
+    (("multinomial", "bernoulli"), {"optimizer": "rmsprop", "noise": NOISE, "schedule": "step"}),
     (("gaussian", "bernoulli"), {"noise": {"forward/hidden": Noise("nem", std=0.1)}}),
-    (("bernoulli", "gaussian"), {"noise": {"backward": Noise("drift")}}),
-    (CLASSES, {"layers": ("conv4x3s2", 6)}),
     (CLASSES, {"layers": ("conv4x3", "pool2", 6)}),
-    (CLASSES, {"layers": ("reshape2x2x4", "up3x2s2", 5)}),
-    (CLASSES, {"layers": ("conv4x3bn", "6bn")}),
+    (CLASSES, {"layers": ("reshape2x2x4", "up3x2s2bn", 5)}),
 ]
 
 
-@pytest.mark.parametrize(
-    ("run", "dtype"), [(0, "float32"), (8, "float32"), *((k, "float64") for k in range(len(RUNS)))]
-)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("run", range(len(RUNS)))
 def test_whole_runs_agree_with_the_cpu(run, dtype):
     tolerance = {"float32": 2e-4, "float64": 1e-11}[dtype]
     ends, options = RUNS[run]
@@ -132,14 +123,14 @@ def test_whole_runs_agree_with_the_cpu(run, dtype):
         net = image_network(on, layers, dtype) if layers else None
         found.append(outcome(trainer_of(on, ends, net=net, dtype=dtype, **options)))
     for ours, theirs in zip(*found, strict=True):
-        assert_near(theirs, ours, tolerance, "a run", scale=1.0)
+        assert_close(theirs, ours, tolerance, 1.0)
 
 
 def test_windows_are_laid_out_in_blocks_that_fit(monkeypatch):
     expected = outcome(trainer_of(gpu(), net=image_network(gpu())))
     monkeypatch.setattr(CupyBackend, "column_bytes", 4 * 16 * 9 * 5)
     few = outcome(trainer_of(gpu(), net=image_network(gpu())))
-    assert_near(few[0], expected[0], 1e-5, "parameters", scale=1.0)
+    assert_close(few[0], expected[0], 1e-5, 1.0)
 
 
 # -- captured and called ---------------------------------------------------------------------------
@@ -186,7 +177,7 @@ def test_an_optimizer_of_your_own_is_neither_captured_nor_broken():
 
     trainer = trainer_of(gpu(), optimizer=Own(0.1))
     expected = outcome(trainer_of("cpu", optimizer=SGD(0.1)))
-    assert_near(outcome(trainer)[0], expected[0], 1e-5, "parameters", scale=1.0)
+    assert_close(outcome(trainer)[0], expected[0], 1e-5, 1.0)
     assert not trainer.on_device
 
 
@@ -197,7 +188,7 @@ def test_a_step_by_itself_takes_any_samples():
         for index in ([3, 1, 4, 1, 5], [9, 2, 6, 5, 3]):
             trainer.step(trainer.net.backend.asarray(np.array(index)))
         found.append(trainer.net.backend.to_numpy(trainer.net.parameters))
-    assert_near(found[1], found[0], 1e-5, "parameters", scale=1.0)
+    assert_close(found[1], found[0], 1e-5, 1.0)
 
 
 def test_divergence_is_found_and_undone():
@@ -251,42 +242,6 @@ def test_what_cannot_be_captured_is_made_call_by_call(device, what, monkeypatch)
     assert are_equal(outcome(trainer)[:1], expected[:1])
     assert trainer.captured.launches == 0
     assert "a step cannot be captured (cudaErrorStreamCapture" in str(trainer.captured.reason)
-
-
-@on_stand_in
-@pytest.mark.parametrize("bug", ["rate", "samples", "standard deviation", "draws"])
-def test_a_number_that_does_not_change_with_the_step_is_caught(device, bug, monkeypatch):
-    """Plant what a replay would get wrong, and see the comparison of both paths fail."""
-    backend = CupyBackend()
-    options = {"noise": {"forward": Noise("blind", std=0.3)}, "schedule": "cosine"}
-    expected = outcome(trainer_of(backend, cuda_graphs=False, **options))
-    if bug == "rate":  # by value: that of the captured step
-        step = CupyBackend.optimizer_step
-
-        def by_value(self: CupyBackend, optimizer: Optimizer, numbers: Any) -> None:
-            step(self, optimizer, optimizer.numbers(optimizer.steps, 1 - optimizer.steps / 20))
-
-        monkeypatch.setattr(CupyBackend, "optimizer_step", by_value)
-    elif bug == "samples":
-        take = StepsOnDevice.take
-
-        def always_the_first(self: StepsOnDevice, rows: int) -> Any:
-            self._step[...] = 0
-            return take(self, rows)
-
-        monkeypatch.setattr(StepsOnDevice, "take", always_the_first)
-    else:
-        screen = CupyBackend.screen
-
-        def wrong(self: CupyBackend, source: Any, o: Any, t: Any) -> None:
-            if bug == "draws":
-                source.generator.state[1:] = 0
-            else:
-                source.std = 0.3
-            screen(self, source, o, t)
-
-        monkeypatch.setattr(CupyBackend, "screen", wrong)
-    assert not are_equal(outcome(trainer_of(backend, **options)), expected)
 
 
 @pytest.mark.parametrize("labels", [True, False])

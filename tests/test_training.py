@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import PAIRS, STRICT, assert_close
+from engines import PAIRS, assert_close
 
 from nembp.architecture import network
 from nembp.datasets import Scaling, Split, class_means
@@ -232,53 +232,6 @@ def test_regression_scores():
     assert scores["forward/r2"] == pytest.approx(1 - mse / split.y.var(axis=0).mean())
     backward = -net.reversed.log_likelihood(split.y, split.x).mean()
     assert scores["backward/nll"] == pytest.approx(backward)
-
-
-# -- a second device -------------------------------------------------------------------------------
-RUNS: list[tuple[str, tuple[str, str], dict[str, Any], str]] = [
-    ("6,5", ("multinomial", "gaussian"), {"optimizer": "adam"}, "nem"),
-    ("6,5", ("multinomial", "bernoulli"), {"optimizer": "rmsprop", "patience": 1}, "nem"),
-    ("6bn,5bn", ("multinomial", "gaussian"), {"optimizer": "sgd"}, "drift"),
-    ("6", ("bernoulli", "gaussian"), {"optimizer": "sgd", "backward": False}, "none"),
-    ("6", ("gaussian", "gaussian"), {"optimizer": "momentum", "schedule": "step"}, "anti"),
-    ("conv3x2,pool2,4", ("multinomial", "gaussian"), {"optimizer": "adam"}, "blind"),
-]
-
-
-@pytest.mark.parametrize("case", RUNS, ids=lambda case: "-".join((case[0], *case[1], case[3])))
-def test_another_device_trains_alike(case):
-    layers, ends, options, kind = case
-    generator = np.random.default_rng(1)
-    labels = ends[0] != "gaussian"
-    y = generator.integers(0, 3, 50) if labels else generator.normal(size=(50, 2))
-    images = generator.integers(0, 256, (50, 4, 4, 1)).astype(np.uint8)
-    split, scaling, outputs = Split(images, y), Scaling(factor=1 / 255), 3 if labels else 2
-    rows, found = [], []
-    for device in ("cpu", STRICT):
-        net = network(
-            (4, 4, 1), layers, outputs, activation="leaky-relu", forward=ends[0],
-            backward=ends[1], device=device, dtype="float64", seed=3,
-        )  # fmt: skip
-        set_input_bias(net, images.reshape(50, 16).mean(axis=0) / 255)
-        reader = reader_of(split, net, scaling)
-        trainer = Trainer(
-            net, reader, epochs=2, batch_size=16, host_noise=True,
-            noise={d: Noise(kind, std=0.2) for d in DIRECTIONS},
-            evaluate=lambda net, reader=reader: evaluate(net, reader, batch_size=32),
-            **options,
-        )  # fmt: skip
-        history = trainer.run()
-        rows.append({k: v for k, v in history.epochs[-1].items() if "second" not in k})
-        found.append(net.backend.to_numpy(net.parameters))
-    assert rows[1] == pytest.approx(rows[0], rel=1e-8, abs=1e-8)
-    assert_close(found[1], found[0], 1e-8)
-
-
-def test_divergence_is_found_and_undone_on_another_device():
-    net = dense_network([6, 8, 3], device=STRICT)
-    trainer = Trainer(net, reader_of(blobs(), net), optimizer=SGD(1e6), epochs=9, host_noise=True)
-    with pytest.raises(DivergenceError, match=r"the parameters of epoch \d were restored"):
-        trainer.run()
 
 
 # -- memory ----------------------------------------------------------------------------------------
