@@ -38,10 +38,8 @@ _data_dirs = click.option(
     "--data-dir", "data_dirs", multiple=True, metavar="NAME=FOLDER", callback=_folders,
     help="Where a data set lies, as in mnist=data/mnist; more than once for more than one.",
 )  # fmt: skip
-_out = click.option(
-    "--out", metavar="DIR", default="runs/experiments", show_default=True,
-    help="Folder of experiments.",
-)  # fmt: skip
+_out = click.option("--out", metavar="DIR", default="runs/experiments", show_default=True,
+                    help="Folder of experiments.")  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -55,7 +53,7 @@ def experiment() -> None:
 def list_experiments(as_json: bool) -> None:
     """List the declared experiments."""
     from nembp.experiments import available
-    from nembp.experiments.tuning import Grids, most_reported
+    from nembp.experiments.tuning import remaining
 
     rows: list[dict[str, Any]] = [
         {
@@ -65,7 +63,7 @@ def list_experiments(as_json: bool) -> None:
             "datasets": list(protocol.datasets),
             "arms": [arm.name for arm in protocol.arms],
             "claims": [item.claim for item in protocol.comparisons if item.claim],
-            "replicates": len(Grids(protocol).tasks()) + most_reported(protocol),
+            "replicates": remaining(protocol, ())[1],
             "hash": protocol.digest,
         }
         for name, protocol in available().items()
@@ -85,18 +83,12 @@ def list_experiments(as_json: bool) -> None:
 )
 @click.argument("name")
 @click.option("--seeds", type=int, metavar="N", help="Reported seeds.  [default: the protocol's]")
-@click.option(
-    "--jobs", type=AT_ONCE, metavar="J",
-    help="Replicates at a time.  [default: the cores; 1 on a GPU]",
-)  # fmt: skip
-@click.option(
-    "--threads", type=AT_ONCE, metavar="N",
-    help="BLAS threads of each, on which last bits depend.  [default: the cores / J]",
-)  # fmt: skip
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="cpu", show_default=True,
-    help="Of every replicate.",
-)  # fmt: skip
+@click.option("--jobs", type=AT_ONCE, metavar="J",
+              help="Replicates at a time.  [default: the cores; 1 on a GPU]")  # fmt: skip
+@click.option("--threads", type=AT_ONCE, metavar="N", help="BLAS threads of each, on which last "
+              "bits depend.  [default: the cores / J]")  # fmt: skip
+@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="cpu",
+              show_default=True, help="Of every replicate.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue a run, or add seeds to it.")
 @click.option("--quick", is_flag=True, help="Does it work? 2 seeds, little data; decides nothing.")
 @_data_dirs
@@ -213,20 +205,16 @@ def _report(summary: Mapping[str, Any]) -> None:
     "  nembp experiment search mnist --show --out data/experiments/search",
 )
 @click.argument("name", default="mnist")
-@click.option(
-    "--budget", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True,
-    metavar="MINUTES", help="Core-minutes of training in this run; --resume goes on.",
-)  # fmt: skip
-@click.option(
-    "--jobs", type=AT_ONCE, metavar="J", help="Trainings at a time.  [default: the "
-    "cores]",
-)  # fmt: skip
+@click.option("--budget", type=click.FloatRange(min=0, min_open=True), default=10.0,
+              show_default=True, metavar="MINUTES",
+              help="Core-minutes of training in this run; --resume goes on.")  # fmt: skip
+@click.option("--jobs", type=AT_ONCE, metavar="J",
+              help="Trainings at a time.  [default: the cores]")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on from the rows that are there.")
 @click.option("--show", "only_show", is_flag=True, help="Say what was found; train nothing.")
 @_data_dirs
-@click.option(
-    "--out", metavar="DIR", default="runs/search", show_default=True, help="Folder of searches."
-)
+@click.option("--out", metavar="DIR", default="runs/search", show_default=True,
+              help="Folder of searches.")  # fmt: skip
 @_json
 def search(
     name: str, jobs: int | None, only_show: bool, data_dirs: dict[str, str], out: str,

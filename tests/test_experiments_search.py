@@ -16,7 +16,6 @@ from nembp.errors import ArchitectureError, DataError, OutputError
 from nembp.experiments import search
 from nembp.experiments.search import (
     SEEDS_FROM,
-    Rung,
     Scores,
     Space,
     Trial,
@@ -41,7 +40,7 @@ def tiny(**changes: Any) -> Space:
             "target": {"noise_std": (0.1, 0.2)},
         },
         "rates": {"sgd": (0.1, 0.2), "logistic sgd": (0.5, 1.0)}, "count": 4,
-        "candidates": {"hidden": 2, "target": 1}, "rungs": (Rung(1, 4), Rung(2, 1)), "extend": 1,
+        "candidates": {"hidden": 2, "target": 1}, "rungs": ({"seeds": 1, "keep": 4}, {"seeds": 2, "keep": 1}), "extend": 1,
     }  # fmt: skip
     return Space(**(settings | changes))
 
@@ -95,12 +94,14 @@ def test_effects_are_of_each_at_its_best_against_the_most_accurate_baseline():
         row(item.name, 0.1, 0.6, 0.72), row(item.name, 0.2, 0.7, 0.90),
     ]  # fmt: skip
     effect = Scores(space, rows).effect(item, 1)
-    assert (effect.rate, effect.baseline_rate) == (0.1, 0.2)
-    assert effect.cut == pytest.approx(25.0)
-    assert effect.points == pytest.approx(2.0)  # not 12: the baseline is as accurate as it can be
-    assert effect.score == pytest.approx(min(25.0 / space.cut, 2.0 / space.points))
+    assert (effect["rate"], effect["baseline_rate"]) == (0.1, 0.2)
+    assert effect["cut"] == pytest.approx(25.0)
+    assert effect["points"] == pytest.approx(
+        2.0
+    )  # not 12: the baseline is as accurate as it can be
+    assert effect["score"] == pytest.approx(min(25.0 / space.cut, 2.0 / space.points))
     rows[2:] = [row(item.name, rate, None) for rate in (0.1, 0.2)]
-    assert Scores(space, rows).effect(item, 1).score == -math.inf
+    assert Scores(space, rows).effect(item, 1)["score"] == -math.inf
 
 
 def test_the_best_of_each_group_goes_on_with_the_best():
@@ -112,10 +113,10 @@ def test_the_best_of_each_group_goes_on_with_the_best():
         better = 0.4 + 0.01 * candidates.index(item) if item in good else 1.2
         for rate in space.grid(item):
             rows += [row(item.regime, rate, 1.0, 0.5), row(item.name, rate, better, 0.6)]
-    going = Scores(space, rows).kept(candidates, Rung(1, 2))
+    going = Scores(space, rows).kept(candidates, {"seeds": 1, "keep": 2})
     assert going[:2] == good[:2]
     assert [item.overrides["activation"] for item in going[2:]] == ["relu"]
-    (best,) = best_anywhere(Scores(space, rows), candidates, 1, ["limit"])
+    (best,) = best_anywhere(Scores(space, rows), candidates, 1)
     assert (best["limit"], best["none"]["nll"], best["noise"]["who"]) == (60, 1.0, good[0].name)
     assert best["noise"]["nll"] == pytest.approx(min(r["nll"] for r in rows))
 
@@ -198,7 +199,7 @@ def test_rows_are_not_mixed_nor_damaged_ones_taken(tmp_path, made_up):
 def test_divergence_is_a_row(tmp_path, monkeypatch):
     diverged = {"status": "diverged", "curves": {"train/clean_nll": []}, "scores": {}}
     monkeypatch.setattr(search, "replicate", lambda config: diverged)
-    space = tiny(rungs=(Rung(1, 1),))
+    space = tiny(rungs=({"seeds": 1, "keep": 1},))
     run_search(space, tmp_path, budget=1.0, jobs=1)
     rows = read_search(tmp_path, space)
     assert all(r["nll"] is None for r in rows)

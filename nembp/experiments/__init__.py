@@ -10,29 +10,23 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from nembp.experiments.claims import available as available
-from nembp.experiments.claims import get as get
-from nembp.experiments.protocol import Arm as Arm
-from nembp.experiments.protocol import Comparison as Comparison
-from nembp.experiments.protocol import Metric as Metric
-from nembp.experiments.protocol import Protocol as Protocol
-from nembp.experiments.protocol import Rule as Rule
-from nembp.experiments.protocol import Tuning as Tuning
+from nembp.experiments.claims import available, get
+from nembp.experiments.protocol import Arm, Comparison, Metric, Protocol, Rule, Tuning
 
 if TYPE_CHECKING:
-    from nembp.experiments.running import run_experiment as run_experiment
-    from nembp.experiments.summary import read_experiment as read_experiment
-    from nembp.experiments.summary import summarize as summarize
+    from nembp.experiments.running import run_experiment
+    from nembp.experiments.summary import read_experiment, summarize
 
+__all__ = ["Arm", "Comparison", "Metric", "Protocol", "Rule", "Tuning", "available", "get",
+           "read_experiment", "run_experiment", "summarize"]  # fmt: skip
 _LAZY = {"run_experiment": "running", "read_experiment": "summary", "summarize": "summary"}
 
 
 def __getattr__(name: str) -> object:
     """Import what needs NumPy when it is first used, so that ``nembp --help`` stays instant."""
-    import importlib
-
     if name in _LAZY:
-        return getattr(importlib.import_module(f"nembp.experiments.{_LAZY[name]}"), name)
+        return getattr(import_module(f"nembp.experiments.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

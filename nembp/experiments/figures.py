@@ -21,13 +21,8 @@ from nembp.files import replacing
 WORST = -150.0  # %: relative harm has no bound and would leave no room for the rest; an arrow
 COLOURS = ("#3b4754", "#d1495b", "#2e86ab", "#edae49", "#66a182", "#8d6a9f", "#a26769", "#00798c",
            "#7f9c2c", "#5b5ea6")  # fmt: skip
-VERDICT_COLOURS = {
-    "reproduced": "#2f7d4f",
-    "reversed": "#b3263e",
-    "not reproduced": "#c26a1c",
-    "undecided": "#697077",
-    None: "#697077",
-}
+VERDICT_COLOURS = {"reproduced": "#2f7d4f", "reversed": "#b3263e", "not reproduced": "#c26a1c"}
+UNDECIDED = "#697077"
 
 
 def draw(experiment: Experiment, summary: Mapping[str, Any]) -> list[Path]:
@@ -76,7 +71,12 @@ def _curves(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> 
         axis = axes[keys.index(key)][rates.index(rate)]
         # by epoch; of rows that were tampered with, as far as all reach
         values = np.array(list(zip(*rows, strict=False)), dtype=float).reshape(-1, len(rows))
-        _band(axis, arm, values, COLOURS[order.index(arm) % len(COLOURS)])
+        colour, epochs = COLOURS[order.index(arm) % len(COLOURS)], np.arange(1, len(values) + 1)
+        mean = values.mean(axis=1)
+        axis.plot(epochs, mean, color=colour, label=arm)
+        if values.shape[1] > 1:
+            std = values.std(axis=1, ddof=1)
+            axis.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
         clock = "epoch" if network else "checkpoint"
         axis.set(title=f"{rate} settings", xlabel=clock, ylabel=key.removeprefix("course/"))
         axis.set_yscale("log" if key.endswith("nll") and "backward" not in key else "linear")
@@ -94,14 +94,6 @@ def _finished(experiment: Experiment, arm: str, rate: Rate) -> list[Row]:
     return [row for row in rows if row["status"] == "finished"]
 
 
-def _band(axis: Any, arm: str, values: np.ndarray[Any, Any], colour: str) -> None:
-    epochs, mean = np.arange(1, len(values) + 1), values.mean(axis=1)
-    axis.plot(epochs, mean, color=colour, label=arm)
-    if values.shape[1] > 1:
-        std = values.std(axis=1, ddof=1)
-        axis.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
-
-
 def _effects(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> None:
     """Draw effects and intervals, one panel per unit; published figures as diamonds."""
     items = summary["comparisons"]
@@ -115,7 +107,7 @@ def _effects(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) ->
         items = [item for item in shown if item["unit"] == unit]
         least = WORST if unit == "%" else -math.inf
         for y, item in enumerate(items):
-            colour = VERDICT_COLOURS[item["verdict"]]
+            colour = VERDICT_COLOURS.get(item["verdict"], UNDECIDED)
             low, mean, high = (max(item[name], least) for name in ("low", "mean", "high"))
             axis.plot([low, high], [y, y], color=colour, linewidth=2)
             axis.plot(mean, y, "o" if mean == item["mean"] else "<", color=colour)

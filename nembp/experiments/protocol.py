@@ -6,15 +6,14 @@ the hash is written into every row: rows of a changed protocol are never mixed w
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 from nembp.errors import ArchitectureError
 from nembp.runs.config import RunConfig
@@ -42,13 +41,6 @@ def digest(content: Mapping[str, Any]) -> str:
     """Return the first 16 hexadecimal digits of a SHA-256 of JSON values."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def among(what: str, value: str, allowed: Iterable[str]) -> None:
-    """Raise ArchitectureError unless a value is one of those allowed."""
-    names = list(allowed)
-    if value not in names:
-        raise ArchitectureError(f"{what} must be one of {', '.join(names)}; got {value!r}")
 
 
 def perturbation(text: str) -> tuple[str, float]:
@@ -105,21 +97,15 @@ class Metric:
     effect: Effect
     epochs: int | None = None  # use only the first epochs of a curve
 
-    def __post_init__(self) -> None:
-        among("better", self.better, get_args(Better))
-        among("effect", self.effect, get_args(Effect))
-        rise = self.effect == "relative rise"
-        if self.unit == "%" and self.better != ("higher" if rise else "lower"):
-            raise ArchitectureError(
-                f"metric {self.name}: a {self.effect} is of what should be "
-                f"{'high' if rise else 'low'}; got better={self.better!r}; expected effect "
-                f"{'relative cut' if rise else 'relative rise'}, points or difference"
-            )
-
     @property
     def unit(self) -> str:
         """Unit of the effect."""
         return {"points": "points", "difference": ""}.get(self.effect, "%")
+
+    @property
+    def sign(self) -> float:
+        """1 where a rise is better, −1 where a fall is."""
+        return 1.0 if self.better == "higher" else -1.0
 
     def shown(self, effect: float) -> float:
         """Return an effect in its unit, from the scale on which effects are averaged.
@@ -229,15 +215,6 @@ class Tuning:
     # while the strongest is the best. The least should be next to no noise: harm is tuned away
     strengths: tuple[float, ...] = (1.0,)
 
-    def __post_init__(self) -> None:
-        sound = 0 < self.validation_fraction < 1 and min(self.extend, self.refine) >= 0
-        steps = len(set(self.factors)) >= (2 if self.extend or self.refine else 1)
-        if not (sound and steps and self.strengths) or min(*self.factors, *self.strengths) <= 0:
-            raise ArchitectureError(
-                "tuning needs a validation_fraction between 0 and 1, factors and strengths above 0 "
-                f"(two factors for a grid to be extended), extend and refine ≥ 0; got {self}"
-            )
-
 
 @dataclass(frozen=True)
 class Rule:
@@ -276,15 +253,6 @@ class Protocol:
     kind: str = field(default="train", metadata=LATER)
 
     def __post_init__(self) -> None:
-        among(f"{self.name}: kind", self.kind, CONFIGS)
-        for what in ("arms", "metrics", "comparisons"):
-            names = [item.name for item in getattr(self, what)]
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice or not names:
-                raise ArchitectureError(
-                    f"{self.name}: expected {what} with distinct names; got "
-                    f"{', '.join(twice) or 'none'}{' twice' if twice else ''}"
-                )
         if self.seeds < 2:
             raise ArchitectureError(
                 f"seeds must be at least 2, since effects are told from their spread; got "
@@ -296,30 +264,46 @@ class Protocol:
                 f"{self.name}: seeds {both} are used to tune and to report; expected tuning seeds "
                 f"(at least one) apart from 0 to {self.seeds - 1}"
             )
-        self.metric(self.tuning.metric)
-        arms = [arm.name for arm in self.arms]
+        self._among("kind", self.kind, CONFIGS)
+        arms, metrics, _ = (
+            self._names(what, getattr(self, what)) for what in ("arms", "metrics", "comparisons")
+        )
+        self._among("metric", self.tuning.metric, metrics)
         for item in self.comparisons:
-            self.metric(item.metric)
+            self._among("metric", item.metric, metrics)
             for arm in item.arms:
-                among(f"{self.name}: comparison {item.name}: arm", arm, arms)
-            among(f"{self.name}: comparison {item.name}: rate", item.rate, get_args(Rate))
+                self._among("arm", arm, arms)
             if item.published is not None and self.rule.share * item.published <= item.margin:
                 raise ArchitectureError(
-                    f"{self.name}: comparison {item.name}: {self.rule.share:g} of the published "
-                    f"{item.published:g} would be within the margin {item.margin:g}; expected a "
-                    "published figure that counts, signed so that positive is as claimed"
+                    f"{self.name}: {item.name}: the published {item.published:g} is not far enough "
+                    f"above the margin {item.margin:g}; expected it signed so that positive is as "
+                    "claimed"
                 )
         for text in self.perturbations:
             perturbation(text)
+        known = [name for name in CONFIGS[self.kind].options() if name not in RESERVED]
+        for each in self.arms:
+            for name in {**self.base, **each.overrides}:
+                self._among("option", name, known)
         for arm, config in self._configs.items():
             if config.learning_rate is None:
                 raise ArchitectureError(f"{self.name}: arm {arm} has no learning_rate")
 
+    def _names(self, what: str, items: Iterable[Any]) -> list[str]:
+        names = [item.name for item in items]
+        if len(set(names)) < len(names) or not names:
+            raise ArchitectureError(f"{self.name}: {what} need distinct names; got {names}")
+        return names
+
+    def _among(self, what: str, value: str, allowed: Iterable[str]) -> None:
+        if value not in (names := list(allowed)):
+            raise ArchitectureError(
+                f"{self.name}: {what} must be one of {', '.join(names)}; got {value!r}"
+            )
+
     def metric(self, name: str) -> Metric:
         """Return a metric by name."""
-        table = {metric.name: metric for metric in self.metrics}
-        among(f"{self.name}: metric", name, table)
-        return table[name]
+        return next(metric for metric in self.metrics if metric.name == name)
 
     def config(self, arm: str) -> RunConfig | GanConfig:
         """Return the configuration of an arm, at its untuned learning rate."""
@@ -327,14 +311,8 @@ class Protocol:
 
     @cached_property
     def _configs(self) -> dict[str, RunConfig | GanConfig]:
-        kind, configs = CONFIGS[self.kind], {}
-        known = [name for name in kind.options() if name not in RESERVED]
-        for arm in self.arms:
-            settings = {**self.base, **arm.overrides}
-            for name in settings:
-                among(f"{self.name}: arm {arm.name}: option", name, known)
-            configs[arm.name] = kind(**settings)
-        return configs
+        kind = CONFIGS[self.kind]
+        return {arm.name: kind(**{**self.base, **arm.overrides}) for arm in self.arms}
 
     def noisy(self, arm: str) -> bool:
         """Tell whether an arm is trained with noise."""
@@ -365,18 +343,18 @@ class Protocol:
         claims = sum(bool(item.claim) for item in self.comparisons)
         return 1 + math.ceil(math.log2(max(1, claims) / self.rule.alpha))
 
-    @cached_property
-    def digest(self) -> str:
-        """Content hash."""
-        return digest(self.content())
-
     def content(self) -> dict[str, Any]:
         """Return everything that decides the numbers and the verdicts, as JSON values."""
         return {name: value for name, value in _content(self).items() if name != "seeds"}
 
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the content."""
+        return digest(self.content())
+
     def with_seeds(self, seeds: int) -> Protocol:
         """Return the protocol with another number of reported seeds."""
-        return dataclasses.replace(self, seeds=seeds)
+        return replace(self, seeds=seeds)
 
     def quick(self) -> Protocol:
         """Return a small version, to see that everything works: 2 seeds, 2 rates, ``small``."""
@@ -384,19 +362,16 @@ class Protocol:
             Arm(arm.name, {k: self.small.get(k, v) for k, v in arm.overrides.items()})
             for arm in self.arms
         )
-        tuning = dataclasses.replace(
-            self.tuning, factors=self.tuning.factors[:2], seeds=self.tuning.seeds[:1], extend=0,
-            refine=0, strengths=(1.0,),
-        )  # fmt: skip
-        base = {**self.base, **self.small}
-        return dataclasses.replace(self, base=base, arms=arms, tuning=tuning, seeds=2)
+        few: Any = {"factors": self.tuning.factors[:2], "seeds": self.tuning.seeds[:1]}
+        tuning = replace(self.tuning, **few, extend=0, refine=0, strengths=(1.0,))
+        return replace(self, base={**self.base, **self.small}, arms=arms, tuning=tuning, seeds=2)
 
 
 def _content(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
+    if is_dataclass(value):
         return {
             item.name: _content(getattr(value, item.name))
-            for item in dataclasses.fields(value)
+            for item in fields(value)
             if not item.metadata.get("words")
             and not (item.metadata.get("later") and getattr(value, item.name) == item.default)
         }

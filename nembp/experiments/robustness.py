@@ -72,14 +72,9 @@ def perturbed(net: Network, x: Images, labels: NDArray[Any], text: str, seed: in
 
 
 def attack(
-    net: Network,
-    x: Images,
-    labels: NDArray[Any],
-    strength: float,
-    *,
-    steps: int = 1,
+    net: Network, x: Images, labels: NDArray[Any], strength: float, *, steps: int = 1,
     start: Images | None = None,
-) -> Images:
+) -> Images:  # fmt: skip
     """Return images x' with ‖x' − x‖∞ ≤ ε, in [0, 1], that make the true class less probable.
 
     x' ← clip(x' + η sign(∂(−log p(label | x'))/∂x')), where the derivative is the error that

@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nembp.errors import ArchitectureError, DataError, OutputError
 from nembp.experiments.protocol import digest
-from nembp.files import remove_stale, write_atomically
+from nembp.files import reading, remove_stale, write_atomically
 from nembp.runs.folder import to_json
 
 ROWS = "rows.jsonl"
@@ -34,6 +34,15 @@ def _sealed(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**held, "seal": seal(held)}
 
 
+def check_types(row: Mapping[str, Any], **types: type | tuple[type, ...]) -> None:
+    """Raise ValueError unless a row has these keys, with values of exactly these types."""
+    if set(row) != set(types):
+        raise ValueError
+    for key, allowed in types.items():
+        if type(row[key]) not in (allowed if isinstance(allowed, tuple) else (allowed,)):
+            raise ValueError
+
+
 def write_header(path: Path, values: Mapping[str, Any]) -> None:
     """Write the declaration that rows belong to."""
     write_atomically(path, (to_json(_sealed(values), indent=2) + "\n").encode())
@@ -41,8 +50,10 @@ def write_header(path: Path, values: Mapping[str, Any]) -> None:
 
 def read_header(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """Read a declaration; ArchitectureError, with what changed, if it is another than today's."""
+    remedy = "Run it with `nembp experiment run`, or check --out"
     try:
-        header = json.loads(path.read_bytes())
+        with reading(path, f"Expected the folder of an experiment. {remedy}") as file:
+            header = json.loads(file.read())
         old = header.get("content", header)
         numbers = [header.get(key, 2) for key in ("threads", "seeds")]
         if not (type(header["hash"]) is str and type(old) is dict):
@@ -51,13 +62,8 @@ def read_header(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, 
             raise ValueError("threads and seeds must be whole numbers above 0, of 31 bits")
         if header.get("seal", seal(header)) != seal(header):
             raise ValueError("it does not match its seal")
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: no such file; expected the folder of an experiment. Run it with "
-            "`nembp experiment run`, or check --out"
-        ) from error
-    except (OSError, *DAMAGED) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+    except DAMAGED as error:
+        raise DataError(f"{path}: cannot be read ({error}). {remedy}") from error
     if header["hash"] != (expected := digest(content)):
         new = json.loads(json.dumps(content))
         changed = sorted(key for key in new if old.get(key) != new[key])
@@ -81,12 +87,10 @@ def read_rows(
     last is damaged or does not match its seal, or a row is of another declaration or there twice.
     """
     path = folder / ROWS
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    if not path.exists():
         return [], 0, 0
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    with reading(path) as file:
+        content = file.read()
     rows: dict[object, dict[str, Any]] = {}
     unsealed = size = 0
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
@@ -132,11 +136,9 @@ class RowFile:
                 f"{folder}: holds a {what}; continue it with --resume, choose another --out, or "
                 "remove it"
             )
-        try:
+        with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab")  # noqa: SIM115
-        except OSError as error:
-            raise self._refused(error) from error
         try:
             import fcntl
 
@@ -161,13 +163,12 @@ class RowFile:
         OutputError if there is no room; a part of the line may be left, which resuming drops.
         """
         line = _sealed(row)
-        try:
+        with self._writing():
             self._file.write(to_json(line).encode() + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._refused(error) from error
-        return {key: value for key, value in line.items() if key != "seal"}
+        del line["seal"]
+        return line
 
     def __enter__(self) -> RowFile:
         return self
@@ -176,8 +177,12 @@ class RowFile:
         with contextlib.suppress(OSError):  # what could not be written was said when it was tried
             self._file.close()
 
-    def _refused(self, error: OSError) -> OutputError:
-        return OutputError(
-            f"{self.path}: cannot be written ({error.strerror or error}); expected a writable "
-            "folder with free space. Choose another --out"
-        )
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"{self.path}: cannot be written ({error.strerror or error}); expected a writable "
+                "folder with free space. Choose another --out"
+            ) from error

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,8 @@ from nembp.engine.network import Network
 from nembp.errors import ArchitectureError, DivergenceError, NembpError
 from nembp.experiments.protocol import Protocol, data_folders
 from nembp.experiments.robustness import robustness
-from nembp.experiments.rows import RowFile, read_header, read_rows, write_header
-from nembp.experiments.tuning import Grids, Task, most_reported, reporting
+from nembp.experiments.rows import RowFile, check_types, read_header, read_rows, write_header
+from nembp.experiments.tuning import Task, remaining
 from nembp.runs.config import RunConfig
 from nembp.runs.gan import gan_replicate, prepare_gan
 from nembp.runs.gan_config import GanConfig
@@ -72,10 +71,8 @@ def replicate(config: RunConfig | GanConfig, perturbations: Sequence[str] = ()) 
             if not prepared.data.is_classification:
                 return {}
             found = evaluate(net, train, backward=False)
-            return {
-                "train/clean_nll": found["forward/nll"],
-                "train/error": 1.0 - found["forward/accuracy"],
-            }
+            error = 1.0 - found["forward/accuracy"]
+            return {"train/clean_nll": found["forward/nll"], "train/error": error}
 
         trainer = trainer_of(prepared, evaluate=clean)
         status, scores = "finished", {}
@@ -107,39 +104,30 @@ def kept_data(config: RunConfig) -> Dataset:
     Replicates of a process train on the same few data sets, which none of them writes. A file is
     the same while its name, number, size and times are: nobody can set the last one of them.
     """
-    relevant = RunConfig(**{name: getattr(config, name) for name in LOADED_BY})
-    stamps = []
+    relevant, stamps = {name: getattr(config, name) for name in LOADED_BY}, []
     if config.data_dir is not None:
-        folder = Path(config.data_dir)
-        for path in sorted([folder, *folder.rglob("*")]):
+        for path in sorted([Path(config.data_dir), *Path(config.data_dir).rglob("*")]):
             with contextlib.suppress(OSError):  # `load_data` says what is wrong
                 s = path.stat()
                 stamps.append((str(path), s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns))
-    return _loaded(relevant, tuple(stamps))
+    return _loaded(RunConfig(**relevant), tuple(stamps))
 
 
 @lru_cache(maxsize=8)
-def _loaded(config: RunConfig, stamps: tuple[tuple[str, int, int, int, int], ...]) -> Dataset:
+def _loaded(config: RunConfig, stamps: tuple[Any, ...]) -> Dataset:
     return load_data(config)
 
 
 def _row(task: Task, config: RunConfig | GanConfig, perturbations: Sequence[str]) -> dict[str, Any]:
-    return asdict(task) | replicate(config, perturbations)
+    return task._asdict() | replicate(config, perturbations)
 
 
 # -- a protocol ------------------------------------------------------------------------------------
 def run_experiment(
-    protocol: Protocol,
-    out_dir: str | os.PathLike[str],
-    *,
-    jobs: int | None = None,
-    threads: int | None = None,
-    device: str = "cpu",
-    resume: bool = False,
-    quick: bool = False,
-    data_dirs: Mapping[str, str] | None = None,
-    on_progress: Progress | None = None,
-) -> Path:
+    protocol: Protocol, out_dir: str | os.PathLike[str], *, jobs: int | None = None,
+    threads: int | None = None, device: str = "cpu", resume: bool = False, quick: bool = False,
+    data_dirs: Mapping[str, str] | None = None, on_progress: Progress | None = None,
+) -> Path:  # fmt: skip
     """Run what is left of a protocol, and return the folder with its rows.
 
     Parameters
@@ -195,20 +183,6 @@ def run_experiment(
     )
     file = RowFile(folder, PROTOCOL, "run", resume)
     rows: list[dict[str, Any]] = []
-
-    def run(tasks: Sequence[Task], total: int) -> None:
-        done = {Task.of(row) for row in rows}
-        calls = [
-            (task, task.config(protocol, dirs, device, count), protocol.perturbations)
-            for task in tasks
-            if task not in done
-        ]
-        with contextlib.closing(in_parallel(_row, calls, jobs, count)) as results:
-            for row in results:
-                rows.append(file.append({"protocol": protocol.digest, **row}))
-                if on_progress is not None:
-                    on_progress(len(rows), total, rows[-1])
-
     with file:
         try:
             if file.there:
@@ -224,12 +198,16 @@ def run_experiment(
             }  # fmt: skip
             write_header(folder / PROTOCOL, header)
             file.truncate(size)
-            tune: list[Task] = []
-            while len(more := Grids(protocol, rows).tasks()) > len(tune):
-                tune = more
-                run(tune, len(tune) + most_reported(protocol))
-            report = reporting(protocol, Grids(protocol, rows).tuned)
-            run(report, len(tune) + len(report))
+            while (left := remaining(protocol, rows))[0]:
+                calls = [
+                    (task, task.config(protocol, dirs, device, count), protocol.perturbations)
+                    for task in left[0]
+                ]
+                with contextlib.closing(in_parallel(_row, calls, jobs, count)) as results:
+                    for row in results:
+                        rows.append(file.append({"protocol": protocol.digest, **row}))
+                        if on_progress is not None:
+                            on_progress(len(rows), left[1], rows[-1])
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(
                 f"interrupted after {len(rows)} replicates, which {file.path} keeps; continue with "
@@ -250,28 +228,20 @@ def read_protocol(folder: Path, protocol: Protocol) -> dict[str, Any]:
 
 def protocol_rows(folder: Path, protocol: Protocol) -> tuple[list[dict[str, Any]], int, int]:
     """Read the rows of a protocol (see `read_rows`)."""
-    numbers, tables = ("rate", "strength"), ("curves", "scores")
-    needed = {"protocol", "phase", "arm", "seed", "status", *numbers, *tables}
 
-    def identity(row: dict[str, Any]) -> Task:
-        if not needed <= set(row) <= needed | {"seconds", "threads"}:
-            raise KeyError
-        curves = list(row["curves"].values())
-        values = [value for curve in curves for value in curve] + list(row["scores"].values())
-        if not (
-            row["phase"] in ("tune", "report")
-            and row["status"] in ("finished", "diverged")
-            and type(row["arm"]) is str
-            and type(row["seed"]) is int
-            and all(type(row[key]) is float for key in numbers)
-            and all(type(curve) is list for curve in curves)
-            and all(type(value) in (int, float, type(None)) for value in values)
-        ):
-            raise TypeError
-        np.array(values, np.float64)  # whole numbers may be too large for it
+    def task(row: dict[str, Any]) -> Task:
+        told = {key: value for key, value in row.items() if key not in ("seconds", "threads")}
+        check_types(told, protocol=str, phase=str, arm=str, rate=float, seed=int, strength=float,
+                    status=str, curves=dict, scores=dict)  # fmt: skip
+        if row["phase"] not in ("tune", "report") or row["status"] not in ("finished", "diverged"):
+            raise ValueError
+        for values in (*row["curves"].values(), list(row["scores"].values())):
+            if type(values) is not list or {*map(type, values)} - {int, float, type(None)}:
+                raise TypeError
+            np.array(values, np.float64)  # whole numbers may be too large for it
         return Task.of(row)
 
-    return read_rows(folder, "protocol", protocol.digest, identity)
+    return read_rows(folder, "protocol", protocol.digest, task)
 
 
 # -- joblib ----------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ import numpy as np
 from nembp.backend import stream
 from nembp.errors import ArchitectureError, DataError
 from nembp.experiments.protocol import Row, data_folders, digest
-from nembp.experiments.rows import ROWS, RowFile, read_header, read_rows, write_header
+from nembp.experiments.rows import RowFile, check_types, read_header, read_rows, write_header
 from nembp.experiments.running import Progress, in_parallel, replicate
 from nembp.experiments.tuning import grown, lowest
 from nembp.files import write_atomically
@@ -36,14 +36,6 @@ SEEDS_FROM = 2000  # protocols tune with seeds 1000, ... and report 0, ...
 
 
 # -- what is searched ------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Rung:
-    """One round of halving: all left are trained with ``seeds`` seeds, the best ``keep`` go on."""
-
-    seeds: int
-    keep: int
-
-
 @dataclass(frozen=True)
 class Candidate:
     """Noise for a regime: a network and a way to train it."""
@@ -77,7 +69,8 @@ class Space:
     rates: Mapping[str, tuple[float, ...]]  # by optimizer, or "activation optimizer" if declared
     count: int  # regimes drawn
     candidates: Mapping[str, int]  # of each place in each regime
-    rungs: tuple[Rung, ...]
+    # rounds of halving: all left are trained with so many "seeds", the best "keep" go on
+    rungs: tuple[Mapping[str, int], ...]
     groups: str = "activation"  # field whose every value keeps its best candidate to the end
     # what counts: a cut in % of the training nll, a gain in points of accuracy. A candidate's score
     # is the lesser of its two effects, each in units of what counts
@@ -122,9 +115,8 @@ class Space:
     def grid(self, item: Candidate) -> list[float]:
         """Return the learning rates that a candidate and its baseline start from."""
         settings = {**self.base, **item.overrides}
-        optimizer = settings["optimizer"]
-        both = f"{settings['activation']} {optimizer}"
-        return sorted(self.rates.get(both) or self.rates[optimizer])
+        activation, optimizer = settings["activation"], settings["optimizer"]
+        return sorted(self.rates.get(f"{activation} {optimizer}") or self.rates[optimizer])
 
     def config(
         self, item: Candidate, rate: float, seed: int, data_dirs: Mapping[str, str]
@@ -169,20 +161,16 @@ SPACES: Final = {
             "hidden": _HIDDEN,
             "last-hidden": _HIDDEN,
             "input": _INPUT,
-            "target": _INPUT
-            | {"noise_decay": (0.5, 1.0), "noise_update": ("exact", "zero-sum")},
+            "target": _INPUT | {"noise_decay": (0.5, 1.0), "noise_update": ("exact", "zero-sum")},
         },
         rates={
-            "sgd": (0.05, 0.15, 0.45),
-            "momentum": (0.01, 0.03, 0.09),
-            "adam": (0.001, 0.003, 0.009),
-            "logistic sgd": (0.3, 0.9, 2.7),
-            "logistic momentum": (0.05, 0.15, 0.45),
-            "logistic adam": (0.003, 0.009, 0.027),
+            "sgd": (0.05, 0.15, 0.45), "logistic sgd": (0.3, 0.9, 2.7),
+            "momentum": (0.01, 0.03, 0.09), "logistic momentum": (0.05, 0.15, 0.45),
+            "adam": (0.001, 0.003, 0.009), "logistic adam": (0.003, 0.009, 0.027),
         },
         count=18,
         candidates={"hidden": 5, "last-hidden": 3, "input": 2, "target": 3},
-        rungs=(Rung(1, 30), Rung(3, 10), Rung(7, 4)),
+        rungs=tuple({"seeds": n, "keep": k} for n, k in ((1, 30), (3, 10), (7, 4))),
     ),
 }  # fmt: skip
 
@@ -201,21 +189,6 @@ class Trial(NamedTuple):
     who: str
     rate: float
     seed: int
-
-
-class Effect(NamedTuple):
-    """A candidate against its baseline, each at its own best learning rate."""
-
-    cut: float  # 100 (1 − Σ a / Σ b) %, of the clean training nll over epochs and seeds
-    points: float  # of accuracy, less the best that the baseline has at any rate
-    score: float  # min(cut / space.cut, points / space.points); −∞ where the candidate diverged
-    rate: float
-    baseline_rate: float
-    nll: float
-    baseline_nll: float
-    accuracy: float
-    baseline_accuracy: float
-    seeds: int
 
 
 def trained(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
@@ -251,22 +224,23 @@ class Scores:
         def bests(rates: Sequence[float]) -> set[float] | None:
             if any(self.missing(item.name, rate, seeds) for rate in rates):
                 return None
-            return {self._least(item, rates, seeds)}
+            return {lowest(rates, lambda rate: self.mean(item.name, rate, seeds))}
 
         return grown(self.space.grid(item), bests, self.space.extend)
 
     def best(self, item: Candidate, seeds: int, key: str = "nll") -> float:
         """Return the best rate by nll, or by accuracy; the lowest where all diverged."""
-        return self._least(item, self.rates(item, seeds), seeds, key)
-
-    def _least(
-        self, item: Candidate, rates: Sequence[float], seeds: int, key: str = "nll"
-    ) -> float:
         sign = 1.0 if key == "nll" else -1.0
+        rates = self.rates(item, seeds)
         return lowest(rates, lambda rate: sign * self.mean(item.name, rate, seeds, key))
 
-    def effect(self, item: Candidate, seeds: int) -> Effect:
-        """Return what a candidate does, from the first ``seeds`` seeds."""
+    def effect(self, item: Candidate, seeds: int) -> dict[str, Any]:
+        """Return a candidate against its baseline, each at its own best learning rate.
+
+        ``cut`` is 100 (1 − Σ a / Σ b) %, of the clean training nll over epochs and seeds;
+        ``points`` are of accuracy, less the best that the baseline has at any rate; ``score`` is
+        min(cut / space.cut, points / space.points), −∞ where the candidate diverged.
+        """
         space, base = self.space, item.baseline
         rate, slow = self.best(item, seeds), self.best(base, seeds)
         sure = self.best(base, seeds, "accuracy")
@@ -276,24 +250,28 @@ class Scores:
         cut = 100.0 * (1.0 - nll / their_nll)
         points = 100.0 * (accuracy - their_accuracy)
         score = min(cut / space.cut, points / space.points)
-        return Effect(
-            cut, points, score if math.isfinite(score) else -math.inf, rate, slow, nll, their_nll,
-            accuracy, their_accuracy, seeds,
-        )  # fmt: skip
+        return {
+            "cut": cut, "points": points, "score": score if math.isfinite(score) else -math.inf,
+            "rate": rate, "baseline_rate": slow, "nll": nll, "baseline_nll": their_nll,
+            "accuracy": accuracy, "baseline_accuracy": their_accuracy, "seeds": seeds,
+        }  # fmt: skip
 
-    def ranked(self, candidates: Sequence[Candidate], seeds: int) -> list[tuple[Candidate, Effect]]:
+    def ranked(
+        self, candidates: Sequence[Candidate], seeds: int
+    ) -> list[tuple[Candidate, dict[str, Any]]]:
         """Return candidates with their effects, the best score first."""
         table = [(item, self.effect(item, seeds)) for item in candidates]
-        return sorted(table, key=lambda pair: (-pair[1].score, pair[0].name))
+        return sorted(table, key=lambda pair: (-pair[1]["score"], pair[0].name))
 
-    def kept(self, candidates: Sequence[Candidate], rung: Rung) -> list[Candidate]:
+    def kept(self, candidates: Sequence[Candidate], rung: Mapping[str, int]) -> list[Candidate]:
         """Return the candidates that go on from a rung: the best, and the best of each group."""
-        order = [item for item, _ in self.ranked(candidates, rung.seeds)]
-        first: dict[Any, Candidate] = {}
-        for item in order:
-            first.setdefault(item.overrides[self.space.groups], item)
-        going = {item.name for item in [*order[: rung.keep], *first.values()]}
-        return [item for item in order if item.name in going]
+        order = [item for item, _ in self.ranked(candidates, rung["seeds"])]
+        groups = [item.overrides[self.space.groups] for item in order]
+        return [
+            item
+            for place, item in enumerate(order)
+            if place < rung["keep"] or groups.index(groups[place]) == place
+        ]
 
     def wanted(self, candidates: Sequence[Candidate], seeds: int) -> list[Trial]:
         """Return the trials that a rung still lacks: of its baselines, then of its candidates."""
@@ -306,9 +284,9 @@ class Scores:
 
 
 def best_anywhere(
-    scores: Scores, candidates: Sequence[Candidate], seeds: int, fields: Sequence[str]
+    scores: Scores, candidates: Sequence[Candidate], seeds: int
 ) -> list[dict[str, Any]]:
-    """Return, for regimes that agree in ``fields``, the least nll with and without noise.
+    """Return, of each data set, limit and length, the least nll with and without noise.
 
     Whatever the network and optimizer: is the best with noise better than the best without?
     """
@@ -319,8 +297,8 @@ def best_anywhere(
         if not math.isfinite(nll):
             continue
         settings = {**scores.space.base, **item.overrides}
-        key = tuple(settings[name] for name in fields)
-        row = table.setdefault(key, dict(zip(fields, key, strict=True)))
+        key = {name: settings[name] for name in ("dataset", "limit", "epochs")}
+        row = table.setdefault(tuple(key.values()), key)
         kind = "none" if item.name == item.regime else "noise"
         found = {"who": item.name, "nll": nll, "accuracy": accuracy}
         row[kind] = min(row.get(kind, found), found, key=lambda one: (one["nll"], one["accuracy"]))
@@ -330,9 +308,9 @@ def best_anywhere(
 def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
     """Return what a search found, rung by rung, as JSON values.
 
-    ``rungs`` has of each complete rung those that were ``kept`` with their settings and `Effect`;
-    ``by_group`` the best score of each group and place at the first rung, and how many candidates
-    had both effects above what counts; ``best_anywhere`` see there.
+    ``rungs`` has of each complete rung those that were ``kept`` with their settings and effect (see
+    `Scores.effect`); ``by_group`` the best score of each group and place at the first rung, and how
+    many candidates had both effects above what counts; ``best_anywhere`` see there.
     """
     candidates, scores = space.drawn(), Scores(space, rows)
     rungs: list[dict[str, Any]] = []
@@ -345,41 +323,37 @@ def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
         "rungs": rungs,
     }
     for rung in space.rungs:
-        if scores.wanted(candidates, rung.seeds):
+        if scores.wanted(candidates, rung["seeds"]):
             break
-        table = scores.ranked(candidates, rung.seeds)
+        table = scores.ranked(candidates, rung["seeds"])
         if not rungs:
-            known = {**space.base, **space.regimes}
-            fields = [name for name in ("dataset", "limit", "epochs") if name in known]
-            summary["best_anywhere"] = best_anywhere(scores, candidates, rung.seeds, fields)
-            summary["by_group"] = _by_group(space, table)
+            summary["best_anywhere"] = best_anywhere(scores, candidates, rung["seeds"])
+            groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+            for item, effect in table:
+                key = str(item.overrides[space.groups]), str(item.noise["noise_place"])
+                groups.setdefault(key, []).append(effect)
+            summary["by_group"] = [
+                {
+                    space.groups: group,
+                    "place": place,
+                    "candidates": len(found),
+                    "both": sum(
+                        e["cut"] >= space.cut and e["points"] >= space.points for e in found
+                    ),
+                    "median_cut": sorted(e["cut"] for e in found)[len(found) // 2],
+                    "best_score": max(e["score"] for e in found),
+                }
+                for (group, place), found in sorted(groups.items())
+            ]
         kept, effects = scores.kept(candidates, rung), {c.name: effect for c, effect in table}
         shown = [
             {"candidate": item.name, "regime": dict(item.overrides), "noise": dict(item.noise)}
-            | effects[item.name]._asdict()
+            | effects[item.name]
             for item in kept
         ]
-        rungs.append({"seeds": rung.seeds, "candidates": len(candidates), "kept": shown})
+        rungs.append({"seeds": rung["seeds"], "candidates": len(candidates), "kept": shown})
         candidates = kept
     return summary
-
-
-def _by_group(space: Space, table: Sequence[tuple[Candidate, Effect]]) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str], list[Effect]] = {}
-    for item, effect in table:
-        key = str(item.overrides[space.groups]), str(item.noise["noise_place"])
-        groups.setdefault(key, []).append(effect)
-    return [
-        {
-            space.groups: group,
-            "place": place,
-            "candidates": len(found),
-            "both": sum(e.cut >= space.cut and e.points >= space.points for e in found),
-            "median_cut": sorted(e.cut for e in found)[len(found) // 2],
-            "best_score": max(e.score for e in found),
-        }
-        for (group, place), found in sorted(groups.items())
-    ]
 
 
 # -- searching -------------------------------------------------------------------------------------
@@ -409,13 +383,9 @@ def run_search(
         nonlocal seconds
         candidates = space.drawn()
         for rung in space.rungs:
-            while trials := Scores(space, rows).wanted(candidates, rung.seeds):
-                total = len(rows) + len(trials)
-                items = trained(candidates)
-                calls = [
-                    (trial, space.config(items[trial.who], trial.rate, trial.seed, dirs))
-                    for trial in trials
-                ]
+            while trials := Scores(space, rows).wanted(candidates, rung["seeds"]):
+                total, items = len(rows) + len(trials), trained(candidates)
+                calls = [(t, space.config(items[t.who], t.rate, t.seed, dirs)) for t in trials]
                 with closing(in_parallel(_trained, calls, jobs, 1)) as results:
                     for row in results:
                         rows.append(file.append({"space": space.digest, **row}))
@@ -453,7 +423,7 @@ def _trained(trial: Trial, config: RunConfig) -> dict[str, Any]:
 def read_search(out_dir: str | os.PathLike[str], space: Space) -> list[dict[str, Any]]:
     """Return the rows of a search; DataError if there are none."""
     folder = Path(out_dir) / space.name
-    rows = _rows(folder, space)[0] if (folder / ROWS).exists() else []
+    rows = _rows(folder, space)[0] if folder.exists() else []
     if not rows:
         raise DataError(
             f"{folder}: no search lies there; run `nembp experiment search {space.name}`, or "
@@ -464,15 +434,13 @@ def read_search(out_dir: str | os.PathLike[str], space: Space) -> list[dict[str,
 
 def _rows(folder: Path, space: Space) -> tuple[list[dict[str, Any]], int]:
     """Read the rows of a space, and the bytes that they take (see `read_rows`)."""
-    kinds: dict[str, tuple[type, ...]] = {"space": (str,), "who": (str,), "rate": (float,)}
-    kinds |= {"seed": (int,), "seconds": (float,)}
-    kinds |= dict.fromkeys(("nll", "last_nll", "accuracy"), (float, type(None)))
 
-    def identity(row: dict[str, Any]) -> Trial:
-        if set(row) != set(kinds) or not all(type(row[key]) in kinds[key] for key in kinds):
-            raise ValueError
+    def trial(row: dict[str, Any]) -> Trial:
+        number = (float, type(None))
+        check_types(row, space=str, who=str, rate=float, seed=int, seconds=float, nll=number,
+                    last_nll=number, accuracy=number)  # fmt: skip
         return Trial(row["who"], row["rate"], row["seed"])
 
     read_header(folder / HEADER, space.name, space.content())
-    rows, _, size = read_rows(folder, "space", space.digest, identity)
+    rows, _, size = read_rows(folder, "space", space.digest, trial)
     return rows, size

@@ -66,12 +66,9 @@ class Experiment:
 
 
 def read_experiment(
-    out_dir: str | os.PathLike[str],
-    name: str,
-    *,
-    quick: bool = False,
+    out_dir: str | os.PathLike[str], name: str, *, quick: bool = False,
     protocol: Protocol | None = None,
-) -> Experiment:
+) -> Experiment:  # fmt: skip
     """Read the rows of an experiment, by default of the declared protocol of that name.
 
     ArchitectureError if no experiment has that name, or the rows are of another version of its
@@ -96,9 +93,7 @@ def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], 
     """
     metric = experiment.protocol.metric(item.metric)
     arms = {name: experiment.reported(name, experiment.setting(name, item)) for name in item.arms}
-    sign = (1.0 if metric.better == "higher" else -1.0) * (
-        100.0 if metric.effect == "points" else 1.0
-    )
+    sign = metric.sign * (100.0 if metric.effect == "points" else 1.0)
     effects, diverged, without = [], 0, 0
     for seed in sorted(set.intersection(*(set(rows) for rows in arms.values()))):
 
@@ -142,22 +137,14 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
     for family in (claims, ~claims):  # claims among claims, controls among controls
         corrected[family] = holm(corrected[family])
     return {
-        "name": protocol.name,
-        "title": protocol.title,
-        "source": protocol.source,
-        "hash": protocol.digest,
-        "quick": experiment.quick,
-        "datasets": list(protocol.datasets),
+        "name": protocol.name, "title": protocol.title, "source": protocol.source,
+        "hash": protocol.digest, "quick": experiment.quick, "datasets": list(protocol.datasets),
         "built_in": [name for name in protocol.datasets if name in BUILT_IN],
-        "seeds": protocol.seeds,
-        "left": left,
+        "seeds": protocol.seeds, "left": left,
         "tuned": [
             {
-                "arm": arm,
-                "metric": metric,
-                "learning_rate": setting.rate,
-                "strength": setting.strength,
-                "at_an_end": grids.at_an_end(arm, metric) or None,
+                "arm": arm, "metric": metric, "learning_rate": setting.rate,
+                "strength": setting.strength, "at_an_end": grids.at_an_end(arm, metric) or None,
             }
             for (arm, metric), setting in grids.tuned.items()
         ],
@@ -166,7 +153,7 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
             _described(experiment, item, effect, float(p), not left and not experiment.quick)
             for item, effect, p in zip(protocol.comparisons, estimates, corrected, strict=True)
         ],
-    }
+    }  # fmt: skip
 
 
 def _described(
@@ -181,14 +168,12 @@ def _described(
     if item.reach is not None:
         rows = experiment.reported(item.arm, setting)
         own = float(np.mean([metric.value(rows[seed]) for seed in sorted(rows)] or math.nan))
-        reached = own >= item.reach if metric.better == "higher" else own <= item.reach
+        reached = metric.sign * own >= metric.sign * item.reach
     strengths = protocol.tuning.strengths
     tuned_away = (
-        item.rate == "tuned"
-        and protocol.noisy(item.arm)
-        and len(strengths) > 1
-        and setting.strength == min(strengths)
-    )
+        item.rate == "tuned" and protocol.noisy(item.arm)
+        and len(strengths) > 1 and setting.strength == min(strengths)
+    )  # fmt: skip
     judgement = verdict(
         effect, p, item, protocol.rule, there=there, reached=reached, tuned_away=tuned_away
     )
@@ -221,13 +206,10 @@ def _arms(experiment: Experiment) -> list[dict[str, Any]]:
         rows = list(experiment.reported(name, setting).values())
         finished = [row for row in rows if row["status"] == "finished"]
         described: dict[str, Any] = {
-            "arm": name,
-            "rate": ", ".join(table[name, setting]),
-            "learning_rate": setting.rate,
-            "strength": setting.strength,
-            "replicates": len(rows),
+            "arm": name, "rate": ", ".join(table[name, setting]), "learning_rate": setting.rate,
+            "strength": setting.strength, "replicates": len(rows),
             "diverged": len(rows) - len(finished),
-        }
+        }  # fmt: skip
         for metric in protocol.metrics:
             values = np.array([metric.value(row) for row in finished])
             described[metric.name] = {
@@ -315,11 +297,7 @@ def arm_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def amount(value: float, unit: str) -> str:
-    """Write an effect.
-
-    >>> amount(39.0, "%"), amount(-0.234, "points")
-    ('+39 %', '-0.234 points')
-    """
+    """Write an effect, as in +39 %."""
     return f"{value:+.3g} {unit}".rstrip()
 
 
@@ -334,13 +312,7 @@ def effect(item: Mapping[str, Any]) -> str:
 
 
 def markdown(rows: Iterable[Sequence[str]]) -> str:
-    r"""Write rows as a Markdown table, the first as its heading; commands as code.
-
-    >>> print(markdown([("claim", "command"), ("a | b", "nembp experiment run x")]))
-    | claim | command |
-    | --- | --- |
-    | a \| b | `nembp experiment run x` |
-    """
+    """Write rows as a Markdown table, the first as its heading; commands as code."""
     lines = []
     for number, row in enumerate(rows):
         cells = [cell.replace("|", "\\|") for cell in row]

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from nembp.experiments.protocol import FILES_OF, Protocol, Row
 from nembp.runs.config import RunConfig
 from nembp.runs.gan_config import GanConfig
 
-T = TypeVar("T", "Setting", float)
+T = TypeVar("T")
 
 
 class Setting(NamedTuple):
@@ -33,14 +32,13 @@ class Setting(NamedTuple):
     strength: float = 1.0
 
 
-Tuned = Mapping[tuple[str, str], Setting]  # by arm and the metric that it was tuned by
+class Task(NamedTuple):
+    """One replicate: an arm at a learning rate and strength of noise, with a seed.
 
+    The phase is "tune" or "report".
+    """
 
-@dataclass(frozen=True)
-class Task:
-    """One replicate: an arm at a learning rate and strength of noise, with a seed."""
-
-    phase: Literal["tune", "report"]
+    phase: str
     arm: str
     rate: float
     seed: int
@@ -49,7 +47,7 @@ class Task:
     @classmethod
     def of(cls, row: Row) -> Task:
         """Return the task that a row is of."""
-        return cls(row["phase"], row["arm"], row["rate"], row["seed"], row["strength"])
+        return cls(*(row[name] for name in cls._fields))
 
     @property
     def setting(self) -> Setting:
@@ -62,13 +60,9 @@ class Task:
         """Return the configuration to train with."""
         config = protocol.config(self.arm)
         known = vars(config)
-        changes: dict[str, Any] = {
-            "learning_rate": self.rate,
-            "seed": self.seed,
-            "data_dir": data_dirs.get(FILES_OF.get(known["dataset"], known["dataset"])),
-            "device": device,
-            "threads": threads,
-        }
+        data_dir = data_dirs.get(FILES_OF.get(known["dataset"], known["dataset"]))
+        changes: dict[str, Any] = {"learning_rate": self.rate, "seed": self.seed}
+        changes |= {"data_dir": data_dir, "device": device, "threads": threads}
         if known.get("discriminator_rate") is not None:  # keeps its ratio to the generator's
             ratio = self.rate / known["learning_rate"]
             changes["discriminator_rate"] = rounded(known["discriminator_rate"] * ratio)
@@ -89,7 +83,7 @@ def rounded(value: float) -> float:
 def lowest(items: Iterable[T], mean: Callable[[T], float]) -> T:
     """Return the item with the least mean, then the lowest; a mean that is not finite is out."""
 
-    def order(item: T) -> tuple[float, T]:
+    def order(item: T) -> tuple[float, Any]:
         found = mean(item)
         return (found if math.isfinite(found) else math.inf, item)
 
@@ -97,12 +91,9 @@ def lowest(items: Iterable[T], mean: Callable[[T], float]) -> T:
 
 
 def grown(
-    start: Iterable[float],
-    bests: Callable[[Sequence[float]], set[float] | None],
-    extend: int,
-    refine: int = 0,
-    ends: Sequence[int] = (0, -1),
-) -> list[float]:
+    start: Iterable[float], bests: Callable[[Sequence[float]], set[float] | None], extend: int,
+    refine: int = 0, ends: Sequence[int] = (0, -1),
+) -> list[float]:  # fmt: skip
     """Return a grid extended while a best value lies at an end, and refined next to the best.
 
     ``bests`` returns the best values of a grid, or None while not all of it has been tried;
@@ -131,7 +122,7 @@ def untuned(protocol: Protocol, arm: str) -> Setting:
     return Setting(float(vars(protocol.config(arm))["learning_rate"]))
 
 
-def reporting(protocol: Protocol, tuned: Tuned) -> list[Task]:
+def reporting(protocol: Protocol, tuned: Mapping[tuple[str, str], Setting]) -> list[Task]:
     """Return the reported replicates, given the tuned settings; shared ones are trained once."""
     pairs = [(arm, untuned(protocol, arm)) for arm in protocol.compared("same")]
     pairs += [(arm, setting) for (arm, _), setting in tuned.items()]
@@ -142,10 +133,18 @@ def reporting(protocol: Protocol, tuned: Tuned) -> list[Task]:
     ]
 
 
-def most_reported(protocol: Protocol) -> int:
-    """Return how many replicates are reported at most, if all tuned settings differ."""
-    pairs = tuned_pairs(protocol)
-    return len(reporting(protocol, {pair: Setting(-1.0 - n) for n, pair in enumerate(pairs)}))
+def remaining(protocol: Protocol, rows: Sequence[Row]) -> tuple[list[Task], int]:
+    """Return the replicates to run next, and how many there will be in all, as far as is known.
+
+    All of tuning comes first. Meanwhile its settings are taken to differ from one another.
+    """
+    grids, have = Grids(protocol, rows), {Task.of(row) for row in rows}
+    tasks, tuned = grids.tasks(), grids.tuned
+    left = [task for task in tasks if task not in have]
+    if left:
+        tuned = {pair: Setting(-1.0 - n) for n, pair in enumerate(grids.pairs)}
+    report = reporting(protocol, tuned)
+    return left or [task for task in report if task not in have], len(tasks) + len(report)
 
 
 def tuned_pairs(protocol: Protocol) -> list[tuple[str, str]]:
@@ -194,10 +193,7 @@ class Grids:
         The best mean over the tuning seeds wins, then the lower rate and strength. A setting at
         which a replicate diverged is out; if all are, the lowest is taken.
         """
-        return {
-            (arm, metric): self._best(arm, self.strengths(arm), metric)
-            for arm, metric in self.pairs
-        }
+        return {(a, metric): self._best(a, self.strengths(a), metric) for a, metric in self.pairs}
 
     def at_an_end(self, arm: str, metric: str) -> str:
         """Return what of the arm's best setting lies at an end of its grid, or "".
@@ -211,9 +207,6 @@ class Grids:
         strongest = len(strengths) > 1 and best.strength == strengths[-1]
         return "strength of the noise" if strongest else ""
 
-    def _metrics(self, arm: str) -> list[str]:
-        return [metric for name, metric in self.pairs if name == arm]
-
     def _strengths(self, arm: str) -> list[float]:
         if not self.protocol.noisy(arm):
             return [1.0]
@@ -221,7 +214,8 @@ class Grids:
         def bests(strengths: Sequence[float]) -> set[float] | None:
             if not all(self._whole(arm, self.rates(arm, one), one) for one in strengths):
                 return None
-            return {self._best(arm, strengths, metric).strength for metric in self._metrics(arm)}
+            metrics = [metric for name, metric in self.pairs if name == arm]
+            return {self._best(arm, strengths, metric).strength for metric in metrics}
 
         return grown(self.tuning.strengths, bests, self.tuning.extend, ends=(-1,))
 
@@ -233,7 +227,8 @@ class Grids:
             if not self._whole(arm, rates, strength):
                 return None
             settings = [Setting(rate, strength) for rate in rates]
-            return {self._least(arm, settings, metric).rate for metric in self._metrics(arm)}
+            metrics = [metric for name, metric in self.pairs if name == arm]
+            return {self._least(arm, settings, metric).rate for metric in metrics}
 
         return grown(start, bests, self.tuning.extend, self.tuning.refine)
 
@@ -248,12 +243,11 @@ class Grids:
 
     def _least(self, arm: str, settings: Sequence[Setting], metric: str) -> Setting:
         what = self.protocol.metric(metric)
-        sign = 1.0 if what.better == "lower" else -1.0
 
         def mean(setting: Setting) -> float:
             rows = self.rows.get((arm, setting), {})
             # in order of the seeds: a sum must not depend on which replicate finished first
-            values = [sign * what.merit(rows[seed]) for seed in sorted(rows)]
+            values = [-what.sign * what.merit(rows[seed]) for seed in sorted(rows)]
             return sum(values) / len(values) if values else math.nan
 
         return lowest(settings, mean)
