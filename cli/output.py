@@ -9,7 +9,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,13 @@ def note(text: str) -> None:
     say(f"nembp: {text}")
 
 
-def emit_json(*parts: dict[str, Any]) -> None:
-    """Print one JSON object, of the keys of all parts, on one line, without NaN.
+def emit_json(table: Mapping[str, Any]) -> None:
+    """Print one JSON object on one line, without NaN.
 
     Values that are iterators are lists, printed as they come.
     """
     opened = "{"
-    for key, value in chain.from_iterable(part.items() for part in parts):
+    for key, value in table.items():
         click.echo(f"{opened}{_json(str(key))}: ", nl=False)
         opened = ", "
         if not isinstance(value, Iterator):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,43 +140,48 @@ def predict(
         check_out(out, SUFFIXES, force=force)
     if forward and out is not None and Path(out).suffix.lower() == ".png":
         raise click.UsageError(f"--out {out}: forward results are numbers; use .csv, .npy or .npz")
-    from nembp.runs.predicting import load_run, read_as
+    from nembp.runs.predicting import answer, load_run, read_as, read_samples, sample_names
 
     model = load_run(run, device, note)
     read_as(model, table)
+    named: Callable[[], Iterable[str]]
+    facts: dict[str, Any]
     with unpacking(max_bytes):
         if forward:
-            _forward(model, inputs, key or "x", out, as_json)
+            x, files = read_samples(inputs, model, key or "x")
+            _note_scaled(model, x)
+            y = answer(model, x)
+            named = partial(sample_names, files)
+            content: dict[str, Any] = {"y": y}
+            facts = {"targets": model.target_names}
+            if model.classes:
+                content = {"probabilities": y, "labels": y.argmax(axis=1), "classes": model.classes}
+                facts = {"classes": model.classes}
+            facts["predictions"] = _predictions(model, named(), y)
         else:
             wanted = [name.strip() for name in classes]
-            y, rows = _targets(model, inputs, wanted, key or "y", by_index)
-            _backward(model, y, rows, out, as_json)
+            t, rows = _targets(model, inputs, wanted, key or "y", by_index)
+            if out is None and model.is_image and not as_json:
+                raise ArchitectureError(
+                    "images do not fit into a table; say where to write them with --out FILE.png, "
+                    ".npy or .npz, or print them with --json"
+                )
+            y = answer(model, t, backward=True)
+            named, content = partial(iter, rows), {"x": y, "y": t}
+            samples = ({"input": name, "x": x.tolist()} for name, x in zip(rows, y, strict=True))
+            facts = {"shape": list(model.shape), "samples": samples if out is None else []}
+    if out is not None:
+        _write(out, model, forward, named(), y, content)
+    if as_json:
+        emit_json({"direction": direction, **facts, "out": out})
+    elif out is None:
+        emit_table(_table(model, forward, named(), y))
 
 
-# -- forward ---------------------------------------------------------------------------------------
-def _forward(
-    model: Model, inputs: tuple[str, ...], key: str, out: str | None, as_json: bool
-) -> None:
-    from nembp.runs.predicting import predict_forward, read_samples, sample_names
-
-    x, files = read_samples(inputs, model, key)
+def _note_scaled(model: Model, x: Array) -> None:
     raw = model.is_image and float(model.to_unit.apply(x[:1] * 0 + 1, "f8").max()) < 0.1
     if raw and x.dtype.kind == "f" and float(x.min()) >= 0.0 and 0.0 < float(x.max()) <= 1.0:
         note("every value lies in [0, 1], but raw pixels are expected, as in the training data")
-    y = predict_forward(model, x)
-    if out is not None and Path(out).suffix.lower() == ".csv":
-        write_csv(out, _forward_rows(model, sample_names(files), y, whole=True))
-    elif out is not None:
-        content: dict[str, Any] = {"y": y}
-        if model.classes:
-            content = {"probabilities": y, "labels": y.argmax(axis=1), "classes": model.classes}
-        _write(out, y, content)
-    if as_json:
-        kind = {"classes": model.classes} if model.classes else {"targets": model.target_names}
-        found = _predictions(model, sample_names(files), y)
-        emit_json({"direction": "forward"} | kind, {"predictions": found}, {"out": out})
-    elif out is None:
-        emit_table(_forward_rows(model, sample_names(files), y))
 
 
 def _predictions(model: Model, names: Iterator[str], y: Array) -> Iterator[dict[str, Any]]:
@@ -190,38 +195,10 @@ def _predictions(model: Model, names: Iterator[str], y: Array) -> Iterator[dict[
         yield {"input": name} | found
 
 
-def _forward_rows(
-    model: Model, names: Iterator[str], y: Array, *, whole: bool = False
-) -> Iterator[list[str]]:
-    """Make a table: targets, every class's probability, or those of the most probable ones.
-
-    With ``whole`` it is for a file: all classes, and every digit.
-    """
-    classes = model.classes
-    if not classes:
-        yield from _table(["input", *model.target_names], names, y, "" if whole else ".6g")
-    elif whole or len(classes) <= WIDE:
-        rows = _table(["input", *map("p({})".format, classes)], names, y, "" if whole else ".4f")
-        best = chain(["class"], (classes[k] for k in y.argmax(axis=1)))
-        yield from ([name, word, *p] for (name, *p), word in zip(rows, best, strict=True))
-    else:
-        yield ["input", "class", "p", "next", "p", "next", "p"]
-        for name, row in zip(names, y, strict=True):
-            ranked = [[classes[k], f"{row[k]:.4f}"] for k in (-row).argsort()[:3]]
-            yield [name, *(cell for pair in ranked for cell in pair)]
-
-
-def _table(head: list[str], names: Iterable[str], y: Array, form: str) -> Iterator[list[str]]:
-    yield head
-    for name, row in zip(names, y, strict=True):
-        yield [name, *(format(value, form) for value in row.tolist())]
-
-
-# -- backward --------------------------------------------------------------------------------------
 def _targets(
     model: Model, inputs: tuple[str, ...], names: list[str], key: str, by_index: bool
 ) -> tuple[Array, list[str]]:
-    """Return what to start from, and a name for each row."""
+    """Return what to start from backward, and a name for each row."""
     from nembp.runs.predicting import one_hot, read_targets
 
     if inputs:
@@ -236,51 +213,49 @@ def _targets(
     return one_hot(model, names, "--labels", by_index=by_index), names
 
 
-def _backward(model: Model, y: Array, names: list[str], out: str | None, as_json: bool) -> None:
-    from nembp.runs.predicting import predict_backward
+def _table(
+    model: Model, forward: bool, names: Iterable[str], y: Array, *, whole: bool = False
+) -> Iterator[list[str]]:
+    """Make a table: samples, targets, or the probability of every class or the most probable ones.
 
-    if out is None and model.is_image and not as_json:
-        raise ArchitectureError(
-            "images do not fit into a table; say where to write them with --out FILE.png, .npy or "
-            ".npz, or print them with --json"
-        )
-    x = predict_backward(model, y)
-    if out is not None:
-        _write_samples(out, model, names, x, y)
-    if as_json:
-        pairs = zip(names, x.tolist(), strict=True) if out is None else ()
-        samples = [{"input": name, "x": sample} for name, sample in pairs]
-        shape = list(model.shape)
-        emit_json({"direction": "backward", "shape": shape, "samples": samples, "out": out})
-    elif out is None:
-        emit_table(_backward_rows(model, names, x, ".6g"))
-
-
-def _backward_rows(model: Model, names: list[str], x: Array, form: str) -> Iterator[list[str]]:
+    With ``whole`` it is for a file: all classes, and every digit.
+    """
     from nembp.runs.predicting import feature_names
 
-    flat = x.reshape(len(x), -1)
-    columns = feature_names(model) or [f"x{k}" for k in range(flat.shape[1])]
-    return _table(["input", *columns], names, flat, form)
+    y, classes = y.reshape(len(y), -1), model.classes if forward else ()
+    if len(classes) > WIDE and not whole:
+        yield ["input", "class", "p", "next", "p", "next", "p"]
+        for name, row in zip(names, y, strict=True):
+            ranked = [[classes[k], f"{row[k]:.4f}"] for k in (-row).argsort()[:3]]
+            yield [name, *(cell for pair in ranked for cell in pair)]
+        return
+    head: Iterable[str] = model.target_names
+    if not forward:
+        head = feature_names(model) or [f"x{k}" for k in range(y.shape[1])]
+    elif classes:
+        head = ["class", *map("p({})".format, classes)]
+    yield ["input", *head]
+    form = "" if whole else ".4f" if classes else ".6g"
+    for name, row in zip(names, y, strict=True):
+        best = [classes[row.argmax()]] if classes else []
+        yield [name, *best, *(format(value, form) for value in row.tolist())]
 
 
-def _write_samples(out: str, model: Model, names: list[str], x: Array, y: Array) -> None:
+def _write(
+    out: str, model: Model, forward: bool, names: Iterable[str], y: Array, content: dict[str, Any]
+) -> None:
     suffix = Path(out).suffix.lower()
     if suffix == ".csv":
-        write_csv(out, _backward_rows(model, names, x, ""))
+        write_csv(out, _table(model, forward, names, y, whole=True))
     elif suffix != ".png":
-        _write(out, x, {"x": x, "y": y})
+        from nembp.runs.predicting import write_arrays
+
+        write_arrays(out, y, content)
+        note(f"wrote {out}: {count(len(y), 'row')}")
     elif not model.is_image:
         raise ArchitectureError(f"{out}: the samples are rows of a table; use .csv, .npy or .npz")
     else:
         from nembp.plotting.pictures import write_images
 
-        write_images(out, model.to_unit.apply(x, "f8"), model.shape)
-        note(f"wrote {out}: {count(len(x), 'image')}")
-
-
-def _write(out: str, array: Array, content: dict[str, Any]) -> None:
-    from nembp.runs.predicting import write_arrays
-
-    write_arrays(out, array, content)
-    note(f"wrote {out}: {count(len(array), 'row')}")
+        write_images(out, model.to_unit.apply(y, "f8"), model.shape)
+        note(f"wrote {out}: {count(len(y), 'image')}")

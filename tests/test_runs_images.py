@@ -13,7 +13,7 @@ from nembp.checkpoints import load_model
 from nembp.datasets.images import read_images
 from nembp.errors import ArchitectureError
 from nembp.runs import RunConfig, evaluate_run, from_toml, train_run
-from nembp.runs.predicting import predict_backward
+from nembp.runs.predicting import answer
 from nembp.runs.training import prepare
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "mnist-sample"
@@ -61,7 +61,7 @@ def test_colours_are_learned_in_both_directions_and_drawn_as_they_were(monkeypat
 def test_the_centroid_error_is_that_of_pixels_whatever_the_scaling():
     summary = train_run(COLOURS.replace({"epochs": 3}), "run")
     model = load_model("run/model.npz")
-    seen = predict_backward(model, np.eye(3)) / 255
+    seen = answer(model, np.eye(3), backward=True) / 255
     order = [CLASSES.index(name) for name in model.classes]
     means = np.stack([X[:150][LABELS[:150] == k].mean(axis=0) / 255 for k in order])
     distances = np.sqrt(np.sum((seen - means) ** 2, axis=(1, 2, 3)))

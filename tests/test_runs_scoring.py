@@ -12,9 +12,8 @@ from nembp.datasets import load
 from nembp.errors import ArchitectureError, DataError
 from nembp.runs import RunConfig, evaluate_run, train_run
 from nembp.runs.predicting import (
+    answer,
     load_run,
-    predict_backward,
-    predict_forward,
     read_samples,
     read_targets,
     sample_names,
@@ -64,7 +63,7 @@ def test_the_scores_of_the_run_are_found_again(digits_run):
         split: evaluate_run(digits_run, split=split)["samples"]
         for split in ("train", "validation", "test", "all")
     }
-    guesses = predict_forward(load_run(digits_run), load("digits").test.x).argmax(axis=1)
+    guesses = answer(load_run(digits_run), load("digits").test.x).argmax(axis=1)
     accuracy = evaluate_run(digits_run)["forward/accuracy"]
     assert accuracy == pytest.approx(np.mean(guesses == load("digits").test.y))
     assert counts == {"train": 1350, "validation": 150, "test": 297, "all": 1797}
@@ -102,8 +101,8 @@ def test_settings_of_another_version_are_no_crash(digits_run, tmp_path):
 def test_tables_are_predicted_in_raw_units(table_run):
     folder, x, y = table_run
     model = load_run(folder)
-    assert np.allclose(predict_forward(model, x[:50]), y[:50], rtol=0.02, atol=[30.0, 3e-4])
-    back = predict_backward(model, y[:50])
+    assert np.allclose(answer(model, x[:50]), y[:50], rtol=0.02, atol=[30.0, 3e-4])
+    back = answer(model, y[:50], backward=True)
     assert np.abs(back - x[:50]).max() < 0.1 * x.std()
 
 

@@ -22,7 +22,6 @@ from nembp.datasets.scaling import check_range
 from nembp.datasets.sources import as_rows, join
 from nembp.datasets.tables import is_table, read_cells, read_numbers
 from nembp.engine.metrics import evaluate
-from nembp.engine.network import Network
 from nembp.errors import ArchitectureError, DataError
 from nembp.files import reading, write_atomically
 from nembp.runs.config import TABLES, RunConfig
@@ -32,7 +31,6 @@ from nembp.runs.training import FINGERPRINT, hold_out, load_data, pixel_units
 
 PLAYERS: Final = ("generator", "discriminator")
 PLAYER: Final = "player"  # in the settings of a model of `nembp gan`: which of the two it is
-ROWS = 1024  # samples predicted at a time
 SplitName = Literal["test", "train", "validation", "all"]
 Direction = Literal["forward", "backward"]
 
@@ -187,35 +185,17 @@ def feature_names(model: Model) -> tuple[str, ...]:
     return names if len(names) == model.net.inputs else ()
 
 
-def predict_forward(model: Model, x: NDArray[Any]) -> NDArray[np.float64]:
-    """Return class probabilities, or targets in raw units, of raw samples (n, *model.shape)."""
-    y = _finite(in_blocks(model.net, model.x_scaling.apply(x, model.net.dtype).reshape(len(x), -1)))
-    return y if model.classes else model.y_scaling.invert(y)
+def answer(model: Model, values: NDArray[Any], *, backward: bool = False) -> NDArray[np.float64]:
+    """Return class probabilities or targets of samples, or samples of targets, in raw units.
 
-
-def predict_backward(model: Model, y: NDArray[Any]) -> NDArray[np.float64]:
-    """Return samples (n, *model.shape) in raw units that belong to targets (n, outputs).
-
-    The targets are class probabilities, one-hot rows for single classes, or raw numbers.
+    Of classes, targets are rows of probabilities. What is not finite is a DataError.
     """
-    t = y if model.classes else model.y_scaling.apply(y, np.float64)
-    x = _finite(in_blocks(model.net.reversed, t))
-    return model.x_scaling.invert(x.reshape(len(x), *model.shape))
-
-
-def in_blocks(net: Network, rows: NDArray[Any]) -> NDArray[Any]:
-    """Run a network on rows of the host, a block at a time."""
-    starts = range(0, len(rows), ROWS)
     with np.errstate(all="ignore"):
-        parts = [net.backend.to_numpy(net.predict(rows[k : k + ROWS])) for k in starts]
-    return np.concatenate(parts)
-
-
-def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
-    if not np.isfinite(values).all():
-        row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
-        raise DataError(f"sample {row}: the network gives {_OVERFLOW}")
-    return values.astype(np.float64)
+        found = model.predict_inputs(values) if backward else model.predict(values)
+    finite = np.isfinite(found).reshape(len(found), -1).all(axis=1)
+    if not finite.all():
+        raise DataError(f"sample {finite.argmin()}: the network gives {_OVERFLOW}")
+    return found
 
 
 def one_hot(

@@ -19,7 +19,7 @@ from nembp.plotting.animation import Film, scatter_frame
 from nembp.plotting.pictures import GREY, tile_images, write_images
 from nembp.runs.gan import SHAPE, load_gan_data
 from nembp.runs.gan_config import GanConfig
-from nembp.runs.predicting import config_of, in_blocks, load_run, write_arrays
+from nembp.runs.predicting import answer, config_of, load_run, write_arrays
 from nembp.runs.run import Note, Path_, silent
 
 SHOWN = 1000  # real points of a scatter plot
@@ -57,7 +57,7 @@ def draw_samples(
     config = config_of(model, GanConfig, run, data_dir)
     std, law = config.latent_std or 1.0, config.latent_law
     points = out is not None and Path(out).suffix.lower() == ".png" and len(shape) < 3
-    real: NDArray[Any] = np.empty(0)
+    real: NDArray[Any] = np.empty((0, net.outputs))
     if reconstruct and config.bidirectional not in ("generator", "both"):
         raise ArchitectureError(
             f"{os.fspath(run)}: its generator was trained in one direction (bidirectional "
@@ -73,13 +73,18 @@ def draw_samples(
             )
         order = stream(seed, "reconstructed").permutation(len(data.test))[:n]
         order = order if reconstruct else np.arange(min(SHOWN, len(data.test)))
-        real = data.x_scaling.apply(as_rows(data.test.x)[order], np.float64).reshape(len(order), -1)
+        real = as_rows(data.test.x)[order].reshape(len(order), -1)
     if reconstruct:
-        z = in_blocks(net.reversed, real)
+        z = answer(model, real, backward=True)
         z = np.round(z) if law == "binary" else z  # the most probable code
     else:
         z = std * draw_latent(n, net.inputs, seed, "binary" if law == "binary" else "gaussian")
-    x = in_blocks(net, z)
+    x = answer(model, z)
+    if out is not None and Path(out).suffix.lower() != ".png":
+        arrays = {"x": x, "real": real} if reconstruct else {"x": x}
+        arrays = {name: part.reshape(-1, *shape) for name, part in arrays.items()}
+        write_arrays(out, arrays["x"], arrays | {"z": z})
+    x, real = (model.y_scaling.apply(part, np.float64) for part in (x, real))
     if points:
         film = Film()
         film.add(scatter_frame(real, x))
@@ -87,10 +92,6 @@ def draw_samples(
     elif out is not None and Path(out).suffix.lower() == ".png":
         tiles = _pairs(shape, real, x)[np.newaxis] if reconstruct else x.reshape(-1, *shape)
         write_images(out, tiles, tiles.shape[1:])
-    elif out is not None:
-        arrays = {"x": x, "real": real} if reconstruct else {"x": x}
-        arrays = {name: model.y_scaling.invert(a).reshape(-1, *shape) for name, a in arrays.items()}
-        write_arrays(out, arrays["x"], arrays | {"z": z})
     facts = {
         "run": os.path.abspath(run),
         "samples": len(x),
