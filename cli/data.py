@@ -106,11 +106,10 @@ def _scaling(loaded: Any) -> dict[str, Any] | None:
 
 
 def _scaling_words(facts: dict[str, Any] | None) -> str:
-    if facts is None or facts["kind"] == "unit":
-        return "" if facts is None else "pixels to [0, 1]"
-    mean, deviation = (
-        ", ".join(f"{value:.4g}" for value in facts[key]) for key in ("mean", "deviation")
-    )
+    kind, *values = (facts or {"kind": ""}).values()
+    if kind != "channel":
+        return "pixels to [0, 1]" if kind else ""
+    mean, deviation = (", ".join(f"{value:.4g}" for value in each) for each in values)
     return f"by channel: mean {mean}; deviation {deviation}"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from .options import device_option, json_option
 from .output import count, emit_json, emit_table, note, short_path
 from .progress import duration, status, terminate_as_interrupt
 
@@ -40,7 +41,6 @@ _data_dirs = click.option(
 )  # fmt: skip
 _out = click.option("--out", metavar="DIR", default="runs/experiments", show_default=True,
                     help="Folder of experiments.")  # fmt: skip
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.group()
@@ -49,7 +49,7 @@ def experiment() -> None:
 
 
 @experiment.command("list")
-@_json
+@json_option
 def list_experiments(as_json: bool) -> None:
     """List the declared experiments."""
     from nembp.experiments import available
@@ -87,13 +87,12 @@ def list_experiments(as_json: bool) -> None:
               help="Replicates at a time.  [default: the cores; 1 on a GPU]")  # fmt: skip
 @click.option("--threads", type=AT_ONCE, metavar="N", help="BLAS threads of each, on which last "
               "bits depend.  [default: the cores / J]")  # fmt: skip
-@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="cpu",
-              show_default=True, help="Of every replicate.")  # fmt: skip
+@device_option
 @click.option("--resume", is_flag=True, help="Continue a run, or add seeds to it.")
 @click.option("--quick", is_flag=True, help="Does it work? 2 seeds, little data; decides nothing.")
 @_data_dirs
 @_out
-@_json
+@json_option
 def run(
     name: str, seeds: int | None, data_dirs: dict[str, str], out: str, as_json: bool, **options: Any
 ) -> None:
@@ -146,7 +145,7 @@ def run(
 @click.option("--quick", is_flag=True, help="Show runs of --quick.")
 @click.option("--details", "whole", is_flag=True, help="Controls and arms too.")
 @_out
-@_json
+@json_option
 def show(
     names: tuple[str, ...], as_markdown: bool, quick: bool, whole: bool, out: str, as_json: bool
 ) -> None:
@@ -215,7 +214,7 @@ def _report(summary: Mapping[str, Any]) -> None:
 @_data_dirs
 @click.option("--out", metavar="DIR", default="runs/search", show_default=True,
               help="Folder of searches.")  # fmt: skip
-@_json
+@json_option
 def search(
     name: str, jobs: int | None, only_show: bool, data_dirs: dict[str, str], out: str,
     as_json: bool, **options: Any,

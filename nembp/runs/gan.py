@@ -16,7 +16,7 @@ import secrets
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,13 +76,6 @@ class PreparedGan:
         """The generator, by whose place a run is known."""
         return self.generator
 
-    def reader(self) -> BatchReader:
-        """Return the reader that feeds training samples to the discriminator."""
-        data, net = self.data, self.discriminator
-        return BatchReader(
-            data.train, data.x_scaling, data.y_scaling, data.outputs, net.backend, net.dtype
-        )
-
 
 def load_gan_data(config: GanConfig) -> Dataset:
     """Load or draw the data set that a configuration names, images scaled to [0, 1]."""
@@ -141,15 +134,9 @@ def _settings(config: GanConfig, data: Dataset) -> AdversarialSettings:
             f"a binary z is 0 or 1, got latent_std {config.latent_std:g}; leave it out, or use "
             "--latent-law gaussian"
         )
-    values = vars(config)
-    names = (
-        "kind", "bidirectional", "discriminator_weight", "generator_weight", "weight_schedule",
-        "weight_until", "noise_schedule", "noise_until", "backward_labels", "latent_law",
-        "latent_std", "backward_flow", "backward_permuted", "critic_steps", "clip",
-        "penalty_weight", "averaging",
-    )  # fmt: skip
+    names = [field.name for field in fields(AdversarialSettings) if field.name != "classes"]
     classes = len(data.classes) if config.classes else 0
-    return AdversarialSettings(classes=classes, **{name: values[name] for name in names})
+    return AdversarialSettings(classes=classes, **{name: vars(config)[name] for name in names})
 
 
 def noise_of(config: GanConfig) -> dict[str, Noise]:
@@ -205,7 +192,11 @@ class Training:
     """
 
     def __init__(self, prepared: PreparedGan, on_row: Callable[[Row], Any] | None = None) -> None:
-        config = prepared.config
+        config, data = prepared.config, prepared.data
+        net = prepared.discriminator
+        reader = BatchReader(
+            data.train, data.x_scaling, data.y_scaling, data.outputs, net.backend, net.dtype
+        )
         self.prepared, self.on_row = prepared, on_row
         self.iterations = config.iterations or 1
         self.every = -(-self.iterations // (config.checkpoints or 1))
@@ -216,8 +207,8 @@ class Training:
         self._began: float | None = None  # when the row in progress did
         self.trainer = AdversarialTrainer(
             prepared.generator,
-            prepared.discriminator,
-            prepared.reader(),
+            net,
+            reader,
             prepared.settings,
             batch_size=config.batch_size or 1,
             iterations=self.iterations,

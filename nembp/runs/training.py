@@ -204,28 +204,27 @@ def fit_scalings(data: Dataset, config: RunConfig) -> Dataset:
     A Bernoulli likelihood takes values in [0, 1], a bipolar one in [−1, 1] and a multinomial one
     values ≥ 0: images, and the columns of a table, which may be standardized, are mapped there.
     """
-    if not data.is_classification and config.forward == "bernoulli":
-        data = replace(data, y_scaling=unit_range(data.train.y))
-    if not data.is_classification and config.forward == "bipolar":
-        data = replace(data, y_scaling=signed(unit_range(data.train.y)))
-    if config.backward == "bipolar":
-        unit = data.to_unit if data.is_image else unit_range(data.train.x)
-        pixels = unit if data.is_image else None
-        return replace(data, x_scaling=signed(unit), pixel_scaling=pixels)
-    if config.backward not in ("bernoulli", "multinomial"):
+    if not data.is_classification and config.forward in ("bernoulli", "bipolar"):
+        unit = unit_range(data.train.y)
+        data = replace(data, y_scaling=signed(unit) if config.forward == "bipolar" else unit)
+    if config.backward not in ("bernoulli", "bipolar", "multinomial"):
         return data
     if data.is_image:
-        return replace(data, x_scaling=data.to_unit, pixel_scaling=None)
-    if config.backward == "bernoulli":
-        return replace(data, x_scaling=unit_range(data.train.x))
-    lows, highs = extremes(data.train.x)
-    if np.min(lows) < 0:
-        raise ArchitectureError(
-            f"backward multinomial describes features ≥ 0, but {data.source} holds "
-            f"{np.min(lows):g}; expected counts, shares or one-hot columns. Use --backward "
-            "gaussian"
-        )
-    return replace(data, x_scaling=Scaling(factor=1.0 / max(1.0, float(np.max(highs)))))
+        unit = data.to_unit
+    elif config.backward == "multinomial":
+        lows, highs = extremes(data.train.x)
+        if np.min(lows) < 0:
+            raise ArchitectureError(
+                f"backward multinomial describes features ≥ 0, but {data.source} holds "
+                f"{np.min(lows):g}; expected counts, shares or one-hot columns. Use --backward "
+                "gaussian"
+            )
+        unit = Scaling(factor=1.0 / max(1.0, float(np.max(highs))))
+    else:
+        unit = unit_range(data.train.x)
+    if config.backward != "bipolar":
+        return replace(data, x_scaling=unit, pixel_scaling=None)
+    return replace(data, x_scaling=signed(unit), pixel_scaling=unit if data.is_image else None)
 
 
 def hold_out(data: Dataset, config: RunConfig) -> tuple[Split, Split | None]:
@@ -254,9 +253,9 @@ def hold_out(data: Dataset, config: RunConfig) -> tuple[Split, Split | None]:
 
 
 def pixel_units(data: Dataset | Model) -> Units | None:
-    """Return the map from the network's units to pixels in [0, 1]; None where it changes nothing.
+    """Return the map from rows in the network's units to pixels in [0, 1]; None if none is needed.
 
-    It takes and gives rows of samples; tables and images that are in [0, 1] already need none.
+    Tables, and images that are in [0, 1] already, need none.
     """
     scaling, pixels, shape = data.x_scaling, data.pixel_scaling, data.shape
     if pixels is None:
