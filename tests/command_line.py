@@ -1,4 +1,4 @@
-"""The command line as tests call it: in this process, or in one that is interrupted."""
+"""The command line as tests call it, here or in a process of its own, and what a run leaves."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from click.testing import CliRunner, Result
 from nembp_cli.main import cli
+
+from nembp.checkpoints import load_model
+
+TIMES = ("seconds", "samples_per_second", "iterations_per_second")
 
 
 def run(*args: object, **more: Any) -> Result:
@@ -60,3 +66,23 @@ def interrupted(number: signal.Signals, after: str, *args: str) -> tuple[str, st
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
     return out, rest
+
+
+# -- what a run leaves -----------------------------------------------------------------------------
+def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: row[key] for key in row if key not in TIMES} for row in rows]
+
+
+def rows(folder: Path | str) -> list[dict[str, Any]]:
+    """Return the rows of the metrics, without times."""
+    lines = Path(folder, "metrics.jsonl").read_text().splitlines()
+    return timeless([json.loads(line) for line in lines])
+
+
+def summary(folder: Path | str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(folder, "summary.json").read_text())
+    return found
+
+
+def parameters(folder: Path | str, name: str = "model.npz") -> np.ndarray[Any, Any]:
+    return load_model(Path(folder, name)).net.parameters
