@@ -16,9 +16,9 @@ from .options import (
     OWN_KEYS,
     GroupedCommand,
     GroupedOption,
-    check_resumed,
     chosen,
     options_of,
+    refusals,
     run_folder_options,
 )
 from .output import count, number, status_rows
@@ -147,9 +147,7 @@ def gan(
     given = chosen(GanConfig, settings)
     config = GanConfig(**given)
     progress = Progress(ctx, GanConfig, _describe, _columns, _report, IDLE)
-    with terminate_as_interrupt():
-        if resume is not None:
-            check_resumed(ctx, progress.note, "out", "force", "start")
+    with terminate_as_interrupt(), refusals(ctx, "out", "force", "start"):
         from nembp.runs.gan import resume_gan, run_gan, run_seeds  # NumPy: --help does without
 
         new: dict[str, Any] = {"force": force, "start": start}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -184,15 +184,21 @@ def run_folder_options(kind: type[Config], default: str) -> Callable[[F], F]:
     return add(options)
 
 
-def check_resumed(ctx: click.Context, note: Callable[[str], None], *names: str) -> None:
-    """Refuse options that are of a new run only, beside --resume; say what the environment sets."""
-    for name in ctx.params:
-        if ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
-            variable = f"{ctx.auto_envvar_prefix}_{name}".upper()
-            note(f"{variable} is set: --{name.replace('_', '-')} {ctx.params[name]}")
-    given = [name for name in names if ctx.params.get(name)]
-    if given:
-        raise click.UsageError(
-            f"--{given[0]} is of a new run, and --resume goes on with one in its own folder; leave "
-            "one of them out"
+@contextlib.contextmanager
+def refusals(ctx: click.Context, *of_new: str) -> Iterator[None]:
+    """Refuse options ``of_new`` runs beside --resume; a refusal names what variables set."""
+    given = [name for name in of_new if ctx.params.get("resume") and ctx.params.get(name)]
+    try:
+        if given:
+            raise ArchitectureError(
+                f"--{given[0]} is of a new run, and --resume goes on with one in its own folder; "
+                "leave one of them out"
+            )
+        yield
+    except ArchitectureError as error:
+        variables = "".join(
+            f"; {ctx.auto_envvar_prefix}_{name.upper()} sets --{name.replace('_', '-')} {value}"
+            for name, value in ctx.params.items()
+            if ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT
         )
+        raise ArchitectureError(f"{error}{variables}") from error

@@ -8,7 +8,7 @@ import click
 
 from nembp.runs.config import RunConfig
 
-from .options import GroupedCommand, check_resumed, chosen, options_of, run_folder_options
+from .options import GroupedCommand, chosen, options_of, refusals, run_folder_options
 from .output import count, number, score_rows, status_rows
 from .progress import Cells, Progress, Row, terminate_as_interrupt
 
@@ -55,9 +55,7 @@ def train(
     progress = Progress(
         ctx, RunConfig, _describe, _columns, _report, {"backward_weight": ("backward", "none")}
     )
-    with terminate_as_interrupt():
-        if resume is not None:
-            check_resumed(ctx, progress.note, "out", "force")
+    with terminate_as_interrupt(), refusals(ctx, "out", "force"):
         from nembp.runs.training import resume_run, train_run  # NumPy, which --help does without
 
         if resume is not None:
