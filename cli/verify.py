@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,8 @@ from .output import emit_json, emit_table
 from .progress import status
 
 if TYPE_CHECKING:
-    from nembp.verification.runner import Verification
+    from nembp.verification.laws import Law
+    from nembp.verification.reports import LawResult
 
 
 @click.command(
@@ -81,9 +83,8 @@ def verify(
     MODULE:FUNCTION, imported from the working directory, is a function of one array that returns
     (value, gradient); or a likelihood, linear map, activation or optimizer of yours.
     """
-    from nembp.threads import usable_cores
-    from nembp.verification.runner import UserCodeError, check_user_code, find_laws
-    from nembp.verification.runner import verify as try_laws
+    from nembp.backend import get_backend
+    from nembp.verification.runner import UserCodeError, check_user_code, find_laws, try_law
 
     own = [target for target in targets if ":" in target]
     names = [target for target in targets if ":" not in target]
@@ -98,65 +99,72 @@ def verify(
         else:
             emit_table([keys, *rows])
         return
-    found: Verification | None = None
-    reports: dict[str, Any] = {}
+    if get_backend(device).name == "cpu" and not names:
+        laws = [law for law in laws if law.on_host]
+    found = []
+    with status(quiet=quiet) as tell:
+        for law in laws:
+            tell(f"{law.name}, {len(found)} of {len(laws)} laws done")
+            found.append(try_law(law, cases, seed, device, dtype))
+    failed = [one for one in found if not one.passed]
+    result: dict[str, Any] = {}
     if laws:
-        with status(quiet=quiet) as tell:
-            found = try_laws(
-                names,
-                cases=cases,
-                seed=seed,
-                device=device,
-                dtype=dtype,
-                workers=min(2, usable_cores()),
-                progress=lambda law, done, total: tell(f"{law}, {done} of {total} cases done"),
-            )
-        if not as_json:
-            _print_laws(found)
+        result = {"cases": cases, "seed": seed, "device": device, "dtype": dtype}
+        result["laws"] = [_as_dict(law, one) for law, one in zip(laws, found, strict=True)]
+    if laws and not as_json:
+        _print_laws(laws, found)
+        held = f"{len(found) - len(failed)} of {len(found)} laws hold"
+        click.echo(f"\n{held} ({device}, {dtype}, seed {seed})")
+    reports: dict[str, Any] = {}
     for target in own:
         try:
-            reports[target] = check_user_code(
-                target, point=point, size=size, device=device, seed=seed
-            )
+            options: Any = {"point": point, "size": size, "device": device, "seed": seed}
+            reports[target] = check_user_code(target, **options)
         except UserCodeError as error:
             click.echo(error.trace, err=True)
             raise
+        result.setdefault("checked", {})[target] = {
+            **dataclasses.asdict(reports[target]),
+            "passed": reports[target].passed,
+        }
         if not as_json:
             click.echo(str(reports[target]))
+    wrong = {target: report for target, report in reports.items() if not report.passed}
     if as_json:
-        result = {} if found is None else found.as_dict()
-        if reports:
-            result["checked"] = {
-                target: dataclasses.asdict(report) | {"passed": report.passed}
-                for target, report in reports.items()
-            }
-        held = [result.get("passed", True), *(report.passed for report in reports.values())]
-        emit_json({**result, "passed": all(held)})
-    if found is not None:
-        found.raise_for_failure()
-    for target, report in reports.items():
-        if not report.passed:
-            raise VerificationError(f"{target} does not hold: {report.summary}", report)
+        emit_json({**result, "passed": not failed and not wrong})
+    if failed:
+        broken = ", ".join(one.law for one in failed)
+        raise VerificationError(f"{len(failed)} of {len(found)} laws do not hold: {broken}")
+    for target, report in wrong.items():
+        raise VerificationError(f"{target} does not hold: {report.summary}", report)
 
 
-def _print_laws(found: Verification) -> None:
+def _as_dict(law: Law, found: LawResult) -> dict[str, Any]:
+    """Return JSON values; an infinite error is None."""
+    return {
+        "law": law.name,
+        "statement": law.statement,
+        "source": law.source,
+        "cases": found.cases,
+        "worst_relative_error": found.error if math.isfinite(found.error) else None,
+        "worst": found.worst,
+        "tolerance": found.tolerance,
+        "passed": found.passed,
+        "counterexample": found.code,
+        "seconds": round(found.seconds, 3),
+    }
+
+
+def _print_laws(laws: list[Law], found: list[LawResult]) -> None:
     rows = [("law", "cases", "worst error", "tolerance", "", "source")]
-    for outcome in found.outcomes:
-        state = "passed" if outcome.passed else "FAILED"
-        rows.append(
-            (
-                outcome.law.name,
-                str(outcome.cases),
-                f"{outcome.error:.1e}" if outcome.cases else "-",
-                f"{outcome.tolerance:.0e}",
-                state if outcome.cases else "no case",
-                outcome.law.source,
-            )
-        )
+    for one in found:
+        error, state = f"{one.error:.1e}", "passed" if one.passed else "FAILED"
+        if not one.cases:
+            error, state = "-", "no case"
+        rows.append((one.law, str(one.cases), error, f"{one.tolerance:.0e}", state, one.source))
     emit_table(rows)
-    for outcome in found.failures:
-        click.echo(f"\n{outcome.law.name} FAILED: {outcome.law.statement}\n  {outcome.worst}")
-        click.echo("A small network that shows it:\n")
-        click.echo("\n".join(f"    {line}".rstrip() for line in str(outcome.code).splitlines()))
-    held = f"{len(found.outcomes) - len(found.failures)} of {len(found.outcomes)} laws hold"
-    click.echo(f"\n{held} ({found.device}, {found.dtype}, seed {found.seed})")
+    for law, one in zip(laws, found, strict=True):
+        if one.code:
+            click.echo(f"\n{law.name} FAILED: {law.statement}\n  {one.worst}")
+            click.echo("A small network that shows it:\n")
+            click.echo("\n".join(f"    {line}".rstrip() for line in one.code.splitlines()))

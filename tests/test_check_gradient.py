@@ -376,7 +376,12 @@ def test_coordinates_are_named_by_their_blocks():
         (lambda t: (0.0, t), np.ones(0), ShapeError, "the point is empty"),
         (lambda t: (0.0, t), [1.0, np.nan], ShapeError, r"holds nan \(coordinate 1 of 2\)"),
         (lambda t: (0.0, t), np.ones(3) * 1j, ShapeError, "the point must be real"),
-        (lambda t: (0.0, {"a": 1.0}), {"b": np.ones(2)}, ShapeError, "no entry 'b'"),
+        (
+            lambda t: (0.0, {"a": 1.0}),
+            {"b": np.ones(2)},
+            ShapeError,
+            "structure of the point, a dict of 'b'; got",
+        ),
         (lambda t: (0.0, np.ones(2)), {"b": np.ones(2)}, ShapeError, "structure of the point"),
     ],
 )

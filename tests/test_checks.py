@@ -334,10 +334,6 @@ def test_the_report_is_a_table():
     text = str(report)
     assert text.startswith("linear map Wrong: FAILED\nlaw ")
     assert not report.passed
-    assert report.worst is not None
-    assert report[report.worst.law] is report.worst
-    with pytest.raises(KeyError, match="no law 'x'; there are: "):
-        report["x"]
 
 
 # -- networks --------------------------------------------------------------------------------------

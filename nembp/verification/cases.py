@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, permutations
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -74,62 +74,8 @@ def one_hot(generator: np.random.Generator, rows: int, width: int) -> Array:
     return np.eye(width)[generator.integers(0, width, rows)]
 
 
-class Problem:
-    """What laws are tried on: a network and a batch, of a seed of everything random."""
-
-    forward: Likelihood
-    backward: Likelihood
-    rows: int
-    seed: int
-    dtype: str
-    noise: ClassVar[Any] = {}
-
-    def net(self, device: str | Backend = "cpu") -> Network:
-        """Return the network."""
-        raise NotImplementedError
-
-    def batch(self) -> tuple[Array, Array]:
-        """Return x and t on the host, in float64 but representable in ``dtype``."""
-        raise NotImplementedError
-
-    def generator(self, name: str) -> np.random.Generator:
-        """Return a generator of this case's own."""
-        return np.random.default_rng([self.seed, *name.encode()])
-
-    def rounded(self, value: Array) -> Array:
-        """Return float64 values that ``dtype`` can represent."""
-        return np.asarray(value).astype(self.dtype).astype(float)
-
-    @property
-    def known(self) -> bool:
-        """Whether the formula of every part is written out in the definitions."""
-        net = self.net()
-        parts = [*net.maps, *(layer.activation for layer in net.layers)]
-        return all(knows(part) for part in (*parts, self.forward, self.backward))
-
-
 @dataclass(frozen=True)
-class Given(Problem):
-    """A user's own network and batch."""
-
-    network: Network
-    x: Array
-    t: Array
-    forward: Likelihood
-    backward: Likelihood
-    rows: int
-    seed: int = 0
-    dtype: str = "float64"
-
-    def net(self, device: str | Backend = "cpu") -> Network:
-        return self.network.to(device=device, dtype=self.dtype)
-
-    def batch(self) -> tuple[Array, Array]:
-        return self.x, self.t
-
-
-@dataclass(frozen=True)
-class Case(Problem):
+class Case:
     """One random network and batch.
 
     ``forward`` and ``backward`` are the likelihoods of the two directions, whose targets are labels
@@ -195,6 +141,35 @@ class Case(Problem):
     def with_(self, **changes: Any) -> Case:
         """Return a copy with some fields changed."""
         return replace(self, **changes)
+
+    def generator(self, name: str) -> np.random.Generator:
+        """Return a generator of this case's own."""
+        return np.random.default_rng([self.seed, *name.encode()])
+
+    def rounded(self, value: Array) -> Array:
+        """Return float64 values that ``dtype`` can represent."""
+        return np.asarray(value).astype(self.dtype).astype(float)
+
+    @property
+    def known(self) -> bool:
+        """Whether the formula of every part is written out in the definitions."""
+        net = self.net()
+        parts = [*net.maps, *(layer.activation for layer in net.layers)]
+        return all(knows(part) for part in (*parts, self.forward, self.backward))
+
+
+@dataclass(frozen=True)
+class Given(Case):
+    """A user's own network and batch."""
+
+    network: Network = field(kw_only=True)
+    arrays: tuple[Array, Array] = field(kw_only=True)
+
+    def net(self, device: str | Backend = "cpu") -> Network:
+        return self.network.to(device=device, dtype=self.dtype)
+
+    def batch(self) -> tuple[Array, Array]:
+        return self.arrays
 
 
 def generate(seed: int, index: int, dtype: str = "float64") -> Case:

@@ -20,31 +20,38 @@ from nembp.errors import ArchitectureError, DataError, ShapeError
 from nembp.verification.cases import Case, Given
 from nembp.verification.gradients import GradientReport, Method, check_gradient, quiet
 from nembp.verification.laws import LAWS, Law
-from nembp.verification.laws.law import BP, Bench, End, agrees, host
+from nembp.verification.laws.law import BP, Bench, agrees, host
 from nembp.verification.laws.networks import averages, error_size, ways
 from nembp.verification.laws.parts import SUPPORTS
-from nembp.verification.reports import Array, Deviation, LawReport, LawResult, near, result_of
+from nembp.verification.reports import Array, LawReport, LawResult, near, result_of
 
 FAMILIES = {
     Likelihood: "likelihood",
-    LinearMap: "map",
+    LinearMap: "linear map",
     Activation: "activation",
     Optimizer: "optimizer",
 }
+NETWORK_LAWS = ("gradient", "joint", "normalization", "network")
 
 
+# -- parts -----------------------------------------------------------------------------------------
 def _check_part(
-    part: Any, over: str, device: str | Backend, seed: int, raises: bool, tried: Any = None
+    part: Any, device: str | Backend, seed: int, raises: bool, **held: Any
 ) -> LawReport:
-    """Return what every law over a kind of part says about one, as it is ``tried``."""
+    """Return what every law over a kind of part says about one."""
     backend, results = get_backend(device), list[LawResult | None]()
+    base = next(base for base in FAMILIES if isinstance(part, base))
     with quiet():
-        for law in [law for law in LAWS.values() if law.over == over]:
-            found = law.function(tried or part, Bench(backend, "float64", 5, seed))
+        for law in [law for law in LAWS.values() if law.over is base]:
+            found = law.function(part, Bench(backend, "float64", 5, seed, **held))
             tolerance = law.tolerance["float64"]
             results.append(result_of(law.statement, law.source, tolerance, found))
-    family = "linear map" if over == "map" else over
-    return _finished(f"{family} {type(part).__name__}", results, raises)
+    return _finished(f"{FAMILIES[base]} {type(part).__name__}", results, raises)
+
+
+def _finished(subject: str, results: Iterable[LawResult | None], raises: bool) -> LawReport:
+    report = LawReport(subject, tuple(result for result in results if result is not None))
+    return report.raise_for_failure() if raises else report
 
 
 def check_linear_map(
@@ -58,7 +65,7 @@ def check_linear_map(
     >>> check_linear_map(Dense(3, 2)).passed
     True
     """
-    return _check_part(linear_map, "map", device, seed, raises)
+    return _check_part(linear_map, device, seed, raises)
 
 
 def check_activation(
@@ -71,11 +78,8 @@ def check_activation(
     """Check that ``multiply_derivative`` multiplies by the derivative of ``activate``.
 
     At kinks, 0 among them, any value between the two one-sided slopes passes.
-
-    >>> check_activation("tanh").passed
-    True
     """
-    return _check_part(get_activation(activation), "activation", device, seed, raises)
+    return _check_part(get_activation(activation), device, seed, raises)
 
 
 def check_optimizer(
@@ -85,13 +89,9 @@ def check_optimizer(
     seed: int = 0,
     raises: bool = True,
 ) -> LawReport:
-    """Check that an optimizer descends, each parameter by itself, in place, with decay of weights.
-
-    >>> check_optimizer("adam").passed
-    True
-    """
+    """Check that an optimizer descends, each parameter by itself, in place, with weight decay."""
     made = optimizer() if isinstance(optimizer, type) else get_optimizer(optimizer)
-    return _check_part(made, "optimizer", device, seed, raises)
+    return _check_part(made, device, seed, raises)
 
 
 def check_likelihood(
@@ -126,21 +126,14 @@ def check_likelihood(
     canonical : bool
         Whether error = scale · (a − t) must hold: where the output activation is that of an
         exponential family's natural parameter.
-
-    >>> check_likelihood("gaussian").passed
-    True
     """
     if support is not None and support not in SUPPORTS:
         raise ArchitectureError(f"support must be one of {', '.join(SUPPORTS)}, got {support!r}")
-    likelihood = get_likelihood(likelihood)
-    end = End(likelihood, False, targets, support, sums, canonical)
-    return _check_part(likelihood, "likelihood", device, seed, raises, end)
+    held = {"targets": targets, "support": support, "sums": sums, "canonical": canonical}
+    return _check_part(get_likelihood(likelihood), device, seed, raises, **held)
 
 
 # -- networks --------------------------------------------------------------------------------------
-NETWORK_LAWS = ("gradient", "joint", "normalization", "network")
-
-
 def check_network(
     net: Network,
     x: Any,
@@ -172,28 +165,37 @@ def check_network(
     True
     """
     given = _given(net, x, y, seed)
-    options = {"method": method, "max_evaluations": max_evaluations, "seed": seed}
-    with quiet():
-        results: list[Any] = _slopes(given, options)
-        results += [law.result(given, given.network.backend) for law in _named(NETWORK_LAWS)]
+    results: list[Any] = _slopes(given, method=method, max_evaluations=max_evaluations)
+    results += [law.result(given, given.network.backend) for law in _named(NETWORK_LAWS)]
     return _finished(repr(net), results, raises)
 
 
-def _slopes(given: Given, options: dict[str, Any]) -> list[LawResult]:
-    """Check the gradients of both directions, and those in the network's own precision."""
-    own, results = given.network, list[tuple[str, float, Deviation]]()
-    for way, x, t in ways(own, given.x, given.t):
-        exact, of_way = way.to(dtype="float64"), f"of the {way.direction} direction"
-        if own.dtype != "float64":
-            a, b = (host(n, backpropagate(n, x, t)[0]) for n in (way, exact))
-            error = near(a, b, "gradient", error_size(exact, x, t))
-            results.append((f"gradient {of_way} in {own.dtype}", 2e-3, error))
-        for by in averages(own):
-            for report in _gradients(exact, x, t, by, options):
-                law = f"{report.name} {of_way}, {by} statistics"
-                results.append((law, 0.0, agrees(report)))
-    found = (result_of(law, BP, tolerance, [error]) for law, tolerance, error in results)
-    return [result for result in found if result is not None]
+def check_backprop_invariance(
+    net: Network, x: Any, y: Any, *, seed: int = 0, raises: bool = True
+) -> LawReport:
+    """Check that in each direction maximum likelihood is classical backpropagation.
+
+    −∂log p/∂z at the output is a − t (over v for a Gaussian), and the gradient of the whole network
+    is that of log p, and of :mod:`nembp.textbook` (Adigun and Kosko 2019, theorems 1 and 2).
+    Targets must be proper: of a multinomial, rows that sum to one (DataError).
+    """
+    given = _given(net, x, y, seed)
+    for way, _, t in ways(given.network, *given.arrays):
+        sums = t.sum(axis=1)
+        bad = np.flatnonzero(~(np.abs(sums - 1.0) <= 1e-5))
+        if isinstance(way.likelihood, Multinomial) and bad.size:
+            raise DataError(
+                f"the {way.direction} direction is multinomial, so each target must sum to 1, but "
+                f"row {bad[0]} sums to {sums[bad[0]]:.6g}; noisy targets are for check_likelihood"
+            )
+    laws = _named(("invariance", "gradient"))
+    results: list[Any] = [law.result(given, given.network.backend) for law in laws]
+    results += [] if given.known else _slopes(given)  # of which the definitions say nothing
+    return _finished(f"backprop invariance of {net!r}", results, raises)
+
+
+def _named(groups: Iterable[str]) -> list[Law]:
+    return [law for law in LAWS.values() if law.name.partition(".")[0] in groups]
 
 
 def _given(net: Network, x: Any, y: Any, seed: int) -> Given:
@@ -207,14 +209,32 @@ def _given(net: Network, x: Any, y: Any, seed: int) -> Given:
             )
     if len(x) != len(t) or not len(x):
         raise ShapeError(f"x has {len(x)} rows and y has {len(t)}; give as many of both, 1 or more")
-    return Given(net, x, t, net.likelihood, net.reversed.likelihood, len(x), seed)
+    sizes, ends = tuple(u.size for u in net.layers), (net.likelihood, net.reversed.likelihood)
+    return Given(sizes, "tanh", *ends, len(x), seed, hard=False, network=net, arrays=(x, t))
+
+
+def _slopes(given: Given, **options: Any) -> list[LawResult]:
+    """Check the gradients of both directions, and those in the network's own precision."""
+    own, results = given.network, list[LawResult | None]()
+    options = {"seed": given.seed, "max_evaluations": 3000} | options
+    for way, x, t in ways(own, *given.arrays):
+        exact, of_way = way.to(dtype="float64"), f"of the {way.direction} direction"
+        with quiet():
+            if own.dtype != "float64":
+                a, b = (host(n, backpropagate(n, x, t)[0]) for n in (way, exact))
+                error = near(a, b, "gradient", error_size(exact, x, t))
+                results.append(result_of(f"gradient {of_way} in {own.dtype}", BP, 2e-3, [error]))
+            for by in averages(own):
+                for report in _gradients(exact, x, t, by, options):
+                    law = f"{report.name} {of_way}, {by} statistics"
+                    results.append(result_of(law, BP, 0.0, [agrees(report)]))
+    return [result for result in results if result is not None]
 
 
 def _gradients(
     net: Network, x: Array, t: Array, by: Any, options: dict[str, Any]
 ) -> Iterator[GradientReport]:
     """Yield the checks of the gradient and input error of a direction, in float64."""
-    start = host(net, net.parameters)
 
     def nll(theta: Array, x: Array) -> Any:
         net.parameters[...] = net.backend.asarray(theta, "float64")
@@ -224,7 +244,7 @@ def _gradients(
         net.parameters[...] = net.backend.asarray(theta, "float64")
         return host(net, backpropagate(net, x, t, statistics=by)[which])
 
-    options = {"rows": len(x), "raises": False} | options
+    start, options = host(net, net.parameters), {"rows": len(x), "raises": False} | options
     yield check_gradient(
         lambda theta: nll(theta, x),
         start,
@@ -240,36 +260,6 @@ def _gradients(
         name="input error",
         **options,
     )
-
-
-def check_backprop_invariance(
-    net: Network, x: Any, y: Any, *, seed: int = 0, raises: bool = True
-) -> LawReport:
-    """Check that in each direction maximum likelihood is classical backpropagation.
-
-    −∂log p/∂z at the output is a − t (over v for a Gaussian), and the gradient of the whole network
-    is that of log p, and of :mod:`nembp.textbook` (Adigun and Kosko 2019, theorems 1 and 2).
-    Targets must be proper: of a multinomial, rows that sum to one (DataError).
-
-    >>> from nembp.engine.network import dense_network
-    >>> check_backprop_invariance(dense_network([3, 4, 2]), np.eye(3), np.eye(2)[[0, 1, 0]]).passed
-    True
-    """
-    given = _given(net, x, y, seed)
-    for way, _, t in ways(given.network, given.x, given.t):
-        sums = t.sum(axis=1)
-        bad = np.flatnonzero(~(np.abs(sums - 1.0) <= 1e-5))
-        if isinstance(way.likelihood, Multinomial) and bad.size:
-            raise DataError(
-                f"the {way.direction} direction is multinomial, so each target must sum to 1, but "
-                f"row {bad[0]} sums to {sums[bad[0]]:.6g}; noisy targets are for check_likelihood"
-            )
-    with quiet():
-        laws = _named(("invariance", "gradient"))
-        results = [law.result(given, given.network.backend) for law in laws]
-        if not given.known:  # of which the definitions say nothing
-            results += _slopes(given, {"seed": seed})
-    return _finished(f"backprop invariance of {net!r}", results, raises)
 
 
 # -- parts of the user's, alone and inside networks ------------------------------------------------
@@ -299,63 +289,51 @@ def check_extension(
     >>> check_extension(Tanh()).passed
     True
     """
-    made = _made(extension)
-    over = next(name for base, name in FAMILIES.items() if isinstance(made, base))
-    if isinstance(made, Likelihood):
-        alone = check_likelihood(made, sums=sums, device=device, seed=seed, raises=False)
-    else:
-        alone = _check_part(made, over, device, seed, False)
-    inside = alone.passed and not isinstance(made, Optimizer)
-    results = _in_networks(list(_cases(made, seed)), device, seed) if inside else ()
-    return _finished(alone.subject, [*alone.laws, *results], raises)
-
-
-def _made(extension: Any) -> Any:
     if not is_extension(extension):
         raise ArchitectureError(
             "expected a Likelihood, LinearMap, Activation or Optimizer, or its class; got "
             f"{extension!r}"
         )
-    if not isinstance(extension, type):
-        return extension
     if inspect.isabstract(extension):
         missing = ", ".join(sorted(vars(extension)["__abstractmethods__"]))
         raise ArchitectureError(f"{extension.__name__} still lacks the methods {missing}")
     try:
-        return extension()
+        part = extension() if isinstance(extension, type) else extension
     except TypeError as error:
         raise ArchitectureError(
             f"{extension.__name__} needs arguments ({error}); pass an instance, such as "
             f"{extension.__name__}(...)"
         ) from error
+    alone = _check_part(part, device, seed, False, sums=sums)
+    inside = alone.passed and not isinstance(part, Optimizer)
+    results = _in_networks(list(_cases(part, seed)), device) if inside else ()
+    return _finished(alone.subject, [*alone.laws, *results], raises)
 
 
-def _cases(made: Any, seed: int) -> Iterator[Case]:
+def _cases(part: Any, seed: int) -> Iterator[Case]:
     """Yield networks that hold the extension, of both directions and every other likelihood."""
     ends: tuple[Likelihood, ...] = (Multinomial(), Gaussian(0.5), Bernoulli())
     for k in range(6):
         other, normalized = ends[k % 3], (1,) if k == 5 else ()
         plain = Case((4, 5, 3), seed=seed + k, rows=3 + k, hard=bool(k % 2), normalized=normalized)
-        if isinstance(made, Likelihood):
-            both = {"forward": made, "backward": other}
-            yield plain.with_(**both if k % 2 else {"forward": other, "backward": made})
-        elif isinstance(made, Activation):
-            yield plain.with_(activation=made, sizes=(3, 4, 4, 2), forward=other)
+        if isinstance(part, Likelihood):
+            both = {"forward": part, "backward": other}
+            yield plain.with_(**both if k % 2 else {"forward": other, "backward": part})
+        elif isinstance(part, Activation):
+            yield plain.with_(activation=part, sizes=(3, 4, 4, 2), forward=other)
         else:
-            turned = Transposed(made) if k % 2 else made
+            turned = Transposed(part) if k % 2 else part
             maps = (Dense(3, turned.inputs), turned, Dense(turned.outputs, 2))
             sizes = (3, turned.inputs, turned.outputs, 2)
             yield plain.with_(sizes=sizes, maps=maps, forward=other)
 
 
-def _in_networks(cases: list[Case], device: str | Backend, seed: int) -> Iterator[LawResult]:
+def _in_networks(cases: list[Case], device: str | Backend) -> Iterator[LawResult]:
     """Yield each law's worst result over networks that hold the extension, slopes first."""
     slopes: list[LawResult] = []
     for case in cases[:2]:
         if all(slope.passed for slope in slopes):
-            given = _given(case.net(device=device), *case.batch(), seed)
-            with quiet():
-                slopes = _slopes(given, {"max_evaluations": 3000, "seed": seed})
+            slopes = _slopes(_given(case.net(device=device), *case.batch(), case.seed))
     for slope in slopes:
         yield replace(slope, law=f"in a network: {slope.law}")
     for law in _named((*NETWORK_LAWS, "files")):
@@ -365,15 +343,3 @@ def _in_networks(cases: list[Case], device: str | Backend, seed: int) -> Iterato
             result, case = max(results, key=lambda pair: (not pair[0].passed, pair[0].error))
             worst = result.worst if result.passed else f"{result.worst}, in {case!r}"
             yield replace(result, law=f"in a network: {law.name}: {law.statement}", worst=worst)
-
-
-# -- results ---------------------------------------------------------------------------------------
-def _named(groups: Iterable[str]) -> list[Law]:
-    return [law for law in LAWS.values() if law.name.partition(".")[0] in groups]
-
-
-def _finished(subject: str, results: Iterable[LawResult | None], raises: bool) -> LawReport:
-    report = LawReport(subject, tuple(result for result in results if result is not None))
-    if raises:
-        report.raise_for_failure()
-    return report

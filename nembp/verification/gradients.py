@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Literal
@@ -23,20 +23,19 @@ import numpy as np
 
 from nembp.backend import stream
 from nembp.errors import ArchitectureError, ShapeError, VerificationError
-from nembp.verification.reports import Array, Report, ratio
+from nembp.verification.reports import Array, ratio
 
 Method = Literal["auto", "central", "complex"]
 Line = Callable[[float], float]  # t ↦ φ(t), NaN where it is not defined
 
 LARGEST_STEP = 0.2137  # of the scale; no round number, so that periodic functions do not alias
 SHORTER, STEPS, ORDERS = 4.0, 18, 4  # ratio of steps, their number, columns of the extrapolation
-SHORT = LARGEST_STEP * SHORTER**-6
+SWEEP = 2 * STEPS  # values of a sweep at most
 COMPLEX_STEP = 1e-30
 # lengths at which the noise of the values is looked for; a float32 cast shows at the longest
 # (no powers of two, and two of them, lest they be whole multiples of a float32 argument's grid)
 NOISE_LENGTHS = (0.7213 * 2.0**-36, 0.7213 * 2.0**-29, 0.7213 * 2.0**-22, 0.5257 * 2.0**-21)
 SAFE = 4.0  # times errors that are themselves estimates
-SWEEP = 2 * STEPS  # values of a sweep at most
 NEARBY = 0.01  # of the scale: the distance of other points
 FOUND = 1e-3  # the relative error whose discovery is the aim
 UNDEFINED = (ArithmeticError, ValueError)  # how functions say that a point is out of their domain
@@ -114,7 +113,7 @@ class Coordinate:
 
 
 @dataclass(frozen=True)
-class GradientReport(Report):
+class GradientReport:
     """What :func:`check_gradient` found; its text is a table.
 
     ``worst`` is the coordinate whose error is the largest multiple of its tolerance, ``failures``
@@ -138,8 +137,8 @@ class GradientReport(Report):
     noise: float
     resolution: float
     covered: float
-    kinks: int = 0
-    notes: tuple[str, ...] = ()
+    kinks: int
+    notes: tuple[str, ...]
 
     @property
     def summary(self) -> str:
@@ -173,7 +172,238 @@ class GradientReport(Report):
         return "\n".join([*lines, *(f"  {'note':<18}{note}" for note in self.notes)])
 
 
-# -- a user's value and gradient, flattened, counted and watched -----------------------------------
+# -- slopes along a line, each with its errors -----------------------------------------------------
+@dataclass(frozen=True)
+class Slope:
+    """φ'(0), its two errors, its step, and the one-sided slopes with theirs."""
+
+    value: float
+    truncation: float
+    rounding: float
+    step: float = 0.0
+    left: float = math.nan
+    right: float = math.nan
+    side_error: float = 0.0
+    method: str = "central"
+
+    @property
+    def error(self) -> float:
+        return self.truncation + self.rounding
+
+    @property
+    def kink(self) -> bool:
+        """Whether the one-sided slopes differ by more than their errors."""
+        jump, size = abs(self.right - self.left), abs(self.left) + abs(self.right)
+        return jump > 16.0 * self.side_error + 1e-9 * size
+
+
+def sweep(phi: Line, at_zero: float, noise: float, length: float = 1.0) -> Slope:
+    """Return the best slope by steps from about a fifth of ``length`` down, and one-sided ones."""
+    powers = (2, 1, 1)  # of h, by which the error of each column shrinks: central, left, right
+    rows: list[list[float]] = [[], [], []]  # the last of Richardson's tables
+    best = [(math.inf, math.nan, math.inf, math.inf, 0.0)] * 3
+    for k in range(STEPS):
+        h = length * LARGEST_STEP * SHORTER**-k
+        if 2.0 * noise / h > best[0][0] and k > 3:
+            break
+        low, high = phi(-h), phi(h)
+        differences = (high - low) / (2.0 * h), (at_zero - low) / h, (high - at_zero) / h
+        for side, power in enumerate(powers):
+            before, row, rounding = rows[side], [differences[side]], (4.0 / power) * noise / h
+            for j in range(1, min(k + 1, ORDERS)):
+                weight = SHORTER ** (power * j)
+                row.append((weight * row[j - 1] - before[j - 1]) / (weight - 1.0))
+                # an entry's error: at most its distance from the column and from the row before
+                truncation = abs(row[j] - row[j - 1])
+                if j < len(before):
+                    truncation = max(truncation, abs(row[j] - before[j]) / SHORTER)
+                if math.isfinite(row[j]) and truncation + rounding < best[side][0]:
+                    best[side] = truncation + rounding, row[j], truncation, rounding, h
+            rows[side] = row
+    (_, value, truncation, rounding, step), left, right = best
+    return Slope(value, truncation, rounding, step, left[1], right[1], left[0] + right[0])
+
+
+def noise_of(phi: Line, at_zero: float, resolution: float) -> float:
+    """Return ε, the typical rounding error of φ's values near 0.
+
+    The sixth differences of nine values in a row are free of any smooth part and hold
+    √(12!/6!²) ε. The least over several lengths, since fast change looks like noise over long ones;
+    but a function that rounds its argument to float32 is a staircase, which stands still over short
+    ones. On either side, since a kink on one side would look like noise.
+    """
+    sides, largest, stairs = [], abs(at_zero), 0.0
+    for sign in (1.0, -1.0):
+        seen, still = [], False
+        for length in NOISE_LENGTHS:
+            values = np.array([at_zero, *(phi(sign * j * length) for j in range(1, 9))])
+            if not np.all(np.isfinite(values)):
+                continue
+            moves = np.abs(np.diff(values))
+            jump, largest = float(moves.max()), max(largest, float(np.max(np.abs(values))))
+            spread = [np.mean(np.diff(values, n) ** 2) / math.comb(2 * n, n) for n in (4, 5, 6)]
+            stood, still = still, not np.all(moves)
+            if (stood or still) and jump * 1e-3 > resolution * largest:
+                stairs = max(stairs, 0.25 * jump)  # stood still where it should have moved
+            seen += [float(min(spread)) ** 0.5] if jump else []
+        sides.append(max(seen, default=0.0) if stairs else min(seen, default=0.0))
+    low, high = sorted(sides)
+    return max(low if high > 30.0 * low else high, stairs, 0.5 * resolution * largest)
+
+
+class Around:
+    """The function around one point, and the gradient claimed there."""
+
+    def __init__(self, check: Check, theta: Array, gradient: Array) -> None:
+        self.check, self.theta, self.gradient = check, theta.astype(float), gradient
+        self.measured: dict[int, Coordinate] = {}
+        self.threshold = np.full(theta.size, np.inf)  # the smallest error that would be found
+        self.small = 1e-9 * _largest(gradient)
+        self.value = check.value(self.theta)
+        self.all = np.arange(theta.size)
+        ways = [self._signs(self.all) for _ in range(2)]
+        self.noise = noise_of(self._line(ways[0]), self.value, check.resolution)
+        self.analytic = check.method != "central" and all(self._is_analytic(v) for v in ways)
+        coarse = 500.0 * check.gradient_resolution
+        self.rtol = max(1e-9 if self.analytic else 1e-7, coarse)
+        self.rtol = self.rtol if check.rtol is None else check.rtol
+
+    def _signs(self, members: Array) -> Array:
+        """Return a direction of random signs over some coordinates, by their scales."""
+        v, scale = np.zeros(self.theta.size), self.check.scale
+        v[members] = scale[members] * self.check.generator.choice([-1.0, 1.0], len(members))
+        return v
+
+    def _line(self, v: Array) -> Line:
+        return lambda t: float(self.check.value(self.theta + t * v))
+
+    def _complex(self, v: Array, factor: float = 1.0, wobble: Any = 1.0) -> complex:
+        """Return f at a complex step along ``v``, whose imaginary part is divided by the step."""
+        at = self.check.value(self.theta * wobble + 1j * factor * COMPLEX_STEP * v)
+        return complex(at.real, at.imag / (factor * COMPLEX_STEP))
+
+    def _is_analytic(self, v: Array) -> bool:
+        """Whether a complex step along ``v`` is taken, and agrees with central differences."""
+        at = self._complex(v)
+        if not (np.isfinite(at) and abs(at.real - self.value) <= 1e3 * self.noise):
+            return False
+        slope = sweep(self._line(v), self.value, self.noise)
+        allowed = SAFE * slope.error + 1e-9 * abs(at.imag)
+        return not slope.kink and abs(at.imag - slope.value) <= allowed
+
+    def _slope(self, v: Array, length: float) -> Slope:
+        """Return the slope along ``v``; complex steps an ulp apart spread by rounding."""
+        if not self.analytic:
+            return sweep(self._line(v), self.value, self.noise, length)
+        value = self._complex(v).imag
+        rounding = 1e-15 * abs(value)
+        for factor in (0.73, 1.19, 1.61):
+            wobble = 1.0 + 2e-16 * self.check.generator.choice([-1.0, 0.0, 1.0], v.size)
+            rounding = max(rounding, 10.0 * abs(self._complex(v, factor, wobble).imag - value))
+        return Slope(value, 0.0, rounding, method="complex")
+
+    def _judge(self, members: Array, v: Array, length: float, slope: Slope) -> Coordinate:
+        """Compare the claim along ``v`` over some coordinates with a slope."""
+        check, single = self.check, len(members) == 1
+        terms = self.gradient[members] * v[members]
+        tolerance = self.rtol * max(_norm(terms), abs(slope.value) if single else 0.0)
+        tolerance += check.atol * _norm(v) + SAFE * slope.error
+        tolerance += 10.0 * _norm(check.noise[members] * v[members])
+        if self.analytic:
+            # a change of f that its own rounding hides: a saturated neuron's 1 − a² is no better
+            tolerance += 256.0 * self.noise / length
+        sides, margin = (slope.left, slope.right), SAFE * slope.side_error
+        sided = all(map(math.isfinite, (slope.value, *sides)))
+        first, last = (check.label(int(members[k])) for k in (0, -1))
+        return Coordinate(
+            first if single else f"the slope along {len(members)} coordinates, {first} to {last},",
+            int(members[0]) if single else None,
+            math.fsum(terms),
+            slope.value,
+            slope.truncation,
+            slope.rounding,
+            tolerance if math.isfinite(tolerance) else 0.0,
+            self.small,
+            slope.method,
+            slope.step,
+            sides if sided and slope.kink else None,
+            (min(sides) - margin, max(sides) + margin) if sided else None,
+        )
+
+    def probe(self, members: Array) -> Coordinate:
+        """Measure and judge one coordinate, or a direction of random signs over several."""
+        v, lengths, single = self._signs(members), self.check.scale[members], len(members) == 1
+        length = float(lengths[0]) if single else 1.0
+        if single:
+            v[members] = 1.0
+        seen = self._judge(members, v, length, self._slope(v, length))
+        if single and not seen.passed:
+            # a complex step passes a kink on one side; long steps do not see fast change
+            near = length if self.analytic else length * SHORTER**-6
+            slope = sweep(self._line(v), self.value, self.noise, near)
+            other = self._judge(members, v, length, slope)
+            apart = abs(slope.value - seen.numeric) > SAFE * slope.error
+            if apart if self.analytic else other.passed and other.tolerance < seen.distance:
+                seen = other
+        if single:
+            self.measured[int(members[0])] = seen
+        else:
+            self.check.directions += 1
+        if seen.sides is None and (seen.tolerance > 0.0 if single else seen.passed):
+            found = seen.tolerance * length / lengths
+            self.threshold[members] = np.minimum(self.threshold[members], found)
+        return seen
+
+    def measure(self, index: int) -> Coordinate:
+        """Return what is measured of one coordinate, once."""
+        return self.measured.get(index) or self.probe(np.array([index]))
+
+    # -- all coordinates -------------------------------------------------------------------------
+    def wrong(self, budget: int) -> list[Coordinate]:
+        """Return what is wrong: coordinates one by one, or groups of like size that are halved."""
+        size, each = self.theta.size, 4 if self.analytic else SWEEP
+        if size * each <= budget or size == 1:
+            found = [c for c in map(self.measure, range(size)) if not c.passed]
+            return found or self._of_group(self.all, budget)
+        share = np.abs(self.gradient) * self.check.scale
+        largest = np.argsort(-share, kind="stable")[:4]
+        for index in (*largest, *self.check.generator.permutation(size)[:8]):
+            self.measure(int(index))
+        found = [c for c in self.measured.values() if not c.passed]
+        with np.errstate(divide="ignore"):
+            decade = np.floor(np.log10(share / max(float(share.max()), 1e-300)))
+        for level in np.unique(decade)[::-1]:
+            known = [c.index for c in found if c.index is not None]
+            found += self._of_group(np.setdiff1d(np.flatnonzero(decade == level), known), budget)
+        return found
+
+    def _of_group(self, members: Array, budget: int, depth: int = 0) -> list[Coordinate]:
+        """Halve a group that is wrong; the group itself where no member explains it."""
+        if len(members) == 0 or self.check.values + SWEEP > budget:
+            return []
+        if len(members) == 1:
+            one = self.measure(int(members[0]))
+            return [] if one.passed else [one]
+        seen = [self.probe(members), self.probe(members)]
+        if all(c.passed for c in seen):
+            return []
+        halves = np.split(members, [len(members) // 2])
+        found = [c for half in halves for c in self._of_group(half, budget, depth + 1)]
+        if found or depth or any(c.passed or c.sides for c in seen):
+            return found
+        return seen[:1] if all(not self.probe(members).passed for _ in range(2)) else []
+
+
+def _norm(v: Array) -> float:
+    return float(np.linalg.norm(v))
+
+
+def _largest(v: Array) -> float:
+    """Return the largest magnitude among the finite entries."""
+    return float(np.max(np.abs(v[np.isfinite(v)]), initial=0.0))
+
+
+# -- a user's function, and the questions that are asked of it -------------------------------------
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence what a function says about points out of its domain."""
@@ -182,148 +412,44 @@ def quiet() -> Iterator[None]:
         yield
 
 
-class Objective:
-    """θ ↦ f(θ) and ∇f(θ) on flat vectors."""
+class Structure:
+    """One array, or a dict, list or tuple of arrays, as one flat vector."""
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        gradient: Callable[..., Any] | None,
-        point: Any,
-        blocks: Mapping[str, tuple[int, ...]] | None,
-    ) -> None:
-        self._function, self._gradient, self._point = function, gradient, point
-        several = isinstance(point, Mapping) or _is_sequence(point)
-        keys = point if isinstance(point, Mapping) else range(len(point)) if several else ()
-        self._keys: list[Any] | None = list(keys) if several else None
-        arrays = [np.asarray(part) for part in self._parts(point)]
-        self._shapes = [a.shape for a in arrays]
-        flat = np.concatenate([a.reshape(-1) for a in arrays]) if arrays else np.zeros(0)
-        if flat.size == 0:
-            raise ShapeError("the point is empty; give at least one coordinate")
-        if flat.dtype.kind not in "iubf":
-            raise ShapeError(f"the point must be real numbers, got dtype {flat.dtype}")
-        narrow = flat.dtype.kind == "f" and flat.dtype.itemsize < 8
-        self.theta = flat if narrow else flat.astype(float)
-        bad = np.flatnonzero(~np.isfinite(self.theta))
-        if bad.size:
-            place = f"coordinate {bad[0]} of {flat.size}"
-            raise ShapeError(f"the point holds {self.theta[bad[0]]} ({place}); expected numbers")
-        names = ["θ"] if self._keys is None else [str(key) for key in self._keys]
-        self._blocks = dict(blocks or zip(names, self._shapes, strict=True))
-        if (count := sum(math.prod(s) for s in self._blocks.values())) != flat.size:
-            raise ShapeError(f"the blocks have {count} entries, but the point has {flat.size}")
-        self.dtype = self.theta.dtype  # in which values are asked for
-        self.resolution = self.gradient_resolution = float(np.finfo(self.dtype).eps)
-        self.values = self.gradients = 0
-        self.notes: dict[str, None] = {}
-        self._last: tuple[list[Array], list[Array]] | None = None
+    def __init__(self, point: Any) -> None:
+        self.kind: Any = None  # of the container
+        if isinstance(point, Mapping):
+            self.kind = dict
+        elif isinstance(point, (list, tuple)) and any(np.ndim(part) for part in point):
+            self.kind = tuple if isinstance(point, tuple) else list
+        self.keys = (
+            list(point) if self.kind is dict else list(range(len(point) if self.kind else 1))
+        )
+        arrays = self.arrays(point, "point")
+        self.names = ["θ"] if self.kind is None else [str(key) for key in self.keys]
+        self.shapes = [a.shape for a in arrays]
+        self.flat = np.concatenate([a.reshape(-1) for a in arrays]) if arrays else np.zeros(0)
 
-    def _parts(self, value: Any) -> list[Any]:
-        return [value] if self._keys is None else [value[key] for key in self._keys]
-
-    def _restore(self, flat: Array) -> Any:
-        pieces = np.split(flat, np.cumsum([math.prod(shape) for shape in self._shapes])[:-1])
-        parts = [piece.reshape(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
-        if self._keys is None:
-            return parts[0] if parts[0].shape else parts[0][()]
-        if isinstance(self._point, Mapping):
-            return dict(zip(self._keys, parts, strict=True))
-        return tuple(parts) if isinstance(self._point, tuple) else parts
-
-    def label(self, index: int) -> str:
-        """Name a coordinate: ``W[1, 1]``."""
-        for name, shape in self._blocks.items():
-            if index < math.prod(shape):
-                place = ", ".join(str(int(k)) for k in np.unravel_index(index, shape))
-                return f"{name}[{place}]" if shape else name
-            index -= math.prod(shape)
-        raise IndexError(index)
-
-    def _call(self, theta: Array) -> Array:
-        self.values += 1
-        result = self._function(self._restore(theta))
-        return _number(result if self._gradient is not None else result[0])
-
-    def value(self, theta: Array) -> Any:
-        """Return f at a real or complex point, of its kind; NaN where it is not defined."""
-        kind: Any = complex if theta.dtype.kind == "c" else float
+    def arrays(self, value: Any, what: str) -> list[Array]:
+        """Return the arrays of a value that has this structure."""
         try:
-            value = self._call(theta if kind is complex else theta.astype(self.dtype))
-        except REFUSALS as error:
-            if kind is float and not isinstance(error, UNDEFINED):
-                raise
-            return kind(math.nan)
-        return kind(value if (value.dtype.kind == "c") == (kind is complex) else math.nan)
-
-    def widen(self) -> None:
-        """Ask for values in float64 from now on, if the function takes such points."""
-        try:
-            value = self._call(self.theta.astype(float))
-        except REFUSALS:
-            return
-        self.dtype, self.resolution = np.dtype(float), _epsilon(value)
-
-    def pair(self, theta: Array) -> tuple[float, Array]:
-        """Return f and a float64 copy of ∇f at ``theta``, in its dtype."""
-        self.values, self.gradients, flat = self.values + 1, self.gradients + 1, theta.copy()
-        result = self._function(self._restore(flat))
-        if self._gradient is not None:
-            value, gradient = result, self._gradient(self._restore(theta.copy()))
-        elif isinstance(result, (tuple, list)) and len(result) == 2:
-            value, gradient = result
-        else:
+            parts = [value] if self.kind is None else [value[key] for key in self.keys]
+            fits = self.kind in (None, dict) or len(value) == len(parts)
+        except (LookupError, TypeError):
+            fits = False
+        if not fits:
             raise ShapeError(
-                f"the function must return (value, gradient), got {_described(result)}; or pass "
-                "the gradient's own function as gradient="
+                f"the {what} must have the structure of the point, a {self.kind.__name__} of "
+                f"{', '.join(map(repr, self.keys))}; got {_described(value)}"
             )
-        number, arrays = _number(value), self._arrays_of(gradient)
-        if number.dtype.kind == "c":
-            raise ShapeError("the value at a real point must be real, got a complex number")
-        if self.dtype == self.theta.dtype:
-            self.resolution = max(self.resolution, _epsilon(number))
-        self.gradient_resolution = max(self.gradient_resolution, *map(_epsilon, arrays))
-        if not np.array_equal(flat, theta):
-            self.notes["the function writes into the point that it is given"] = None
-        if self._last and any(
-            not np.array_equal(a, b, equal_nan=True) for a, b in zip(*self._last, strict=True)
-        ):
-            self.notes[
-                "the gradient returned is a buffer that the next call overwrites: copy it"
-            ] = None
-        self._last = arrays, [array.copy() for array in arrays]
-        return float(number), np.concatenate([np.ravel(a).astype(float) for a in arrays])
+        return [np.asarray(part) for part in parts]
 
-    def _arrays_of(self, gradient: Any) -> list[Array]:
-        keys = self._keys or []
-        if self._keys is not None:
-            kind, alike = type(self._point).__name__, isinstance(gradient, Sequence)
-            if isinstance(self._point, Mapping) and isinstance(gradient, Mapping):
-                missing = [key for key in keys if key not in gradient]
-                if missing:
-                    raise ShapeError(f"the gradient has no entry {missing[0]!r}; the point has")
-                gradient = self._parts(gradient)
-            elif not alike or len(gradient) != len(keys):
-                raise ShapeError(
-                    f"the gradient must have the structure of the point, {len(keys)} arrays in a "
-                    f"{kind}; got {type(gradient).__name__}"
-                )
-        arrays = [np.asarray(part) for part in ([gradient] if self._keys is None else gradient)]
-        for key, array, shape in zip(keys or [""], arrays, self._shapes, strict=True):
-            name = "the gradient" if len(arrays) == 1 else f"the gradient of {key}"
-            if array.dtype.kind not in "iuf":
-                raise ShapeError(f"{name} must be real numbers, got dtype {array.dtype}")
-            if array.shape != shape:
-                turned = "; it is transposed" if array.shape == shape[::-1] else ""
-                raise VerificationError(
-                    f"{name} has shape {array.shape}, but the point has {shape}{turned}"
-                )
-        return arrays
-
-
-def _is_sequence(point: Any) -> bool:
-    """Whether a point is several arrays, not one written as a list of numbers."""
-    return isinstance(point, (list, tuple)) and any(np.ndim(part) for part in point)
+    def restore(self, flat: Array) -> Any:
+        """Return a flat vector in this structure."""
+        pieces = np.split(flat, np.cumsum([math.prod(shape) for shape in self.shapes])[:-1])
+        parts = [piece.reshape(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        if self.kind is None:
+            return parts[0] if parts[0].shape else parts[0][()]
+        return self.kind(zip(self.keys, parts, strict=True) if self.kind is dict else parts)
 
 
 def _number(value: Any) -> Array:
@@ -345,279 +471,322 @@ def _described(value: Any) -> str:
     return f"{type(value).__name__} {value!r}"[:60]
 
 
-# -- slopes along a line, each with its errors -----------------------------------------------------
-@dataclass(frozen=True)
-class Slope:
-    """φ'(0), its two errors, its step, and the one-sided slopes with theirs."""
+class Check:
+    """θ ↦ f(θ) and ∇f(θ) on flat vectors; asks whether ∇f repeats, is right here, and nearby."""
 
-    value: float
-    truncation: float
-    rounding: float
-    step: float = 0.0
-    left: float = math.nan
-    right: float = math.nan
-    side_error: float = 0.0
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        point: Any,
+        gradient: Callable[..., Any] | None,
+        blocks: Mapping[str, tuple[int, ...]] | None,
+        scale: Any,
+        seed: int,
+    ) -> None:
+        self._function, self._gradient, self.form = function, gradient, Structure(point)
+        flat = self.form.flat
+        if flat.size == 0:
+            raise ShapeError("the point is empty; give at least one coordinate")
+        if flat.dtype.kind not in "iubf":
+            raise ShapeError(f"the point must be real numbers, got dtype {flat.dtype}")
+        narrow = flat.dtype.kind == "f" and flat.dtype.itemsize < 8
+        self.theta = flat if narrow else flat.astype(float)
+        bad = np.flatnonzero(~np.isfinite(self.theta))
+        if bad.size:
+            place = f"coordinate {bad[0]} of {flat.size}"
+            raise ShapeError(f"the point holds {self.theta[bad[0]]} ({place}); expected numbers")
+        self._blocks = dict(blocks or zip(self.form.names, self.form.shapes, strict=True))
+        if (count := sum(math.prod(s) for s in self._blocks.values())) != flat.size:
+            raise ShapeError(f"the blocks have {count} entries, but the point has {flat.size}")
+        self.scale = self._scale(scale)  # the length over which each coordinate matters
+        self.generator = stream(seed, "verification")
+        self.dtype = self.theta.dtype  # in which values are asked for
+        self.resolution = self.gradient_resolution = float(np.finfo(self.dtype).eps)
+        self.noise = np.zeros(flat.size)  # rounding seen in the gradient itself
+        self.values = self.gradients = self.directions = 0
+        self.notes: dict[str, None] = {}
+        self._last: tuple[list[Array], list[Array]] | None = None
+        self.method, self.atol = "auto", 0.0
+        self.rtol: float | None = None
 
-    @property
-    def error(self) -> float:
-        """Truncation and rounding error together."""
-        return self.truncation + self.rounding
+    def _scale(self, scale: Any) -> Array:
+        if scale is None:
+            size = np.abs(self.theta.astype(float))
+            typical = np.exp(np.median(np.log(size[size > 0]))) if np.any(size) else 1.0
+            return np.asarray(np.maximum(size, 0.1 * typical))
+        parts = [scale] if np.ndim(scale) == 0 and not isinstance(scale, Mapping) else None
+        parts = parts or self.form.arrays(scale, "scale")
+        lengths = np.concatenate([np.ravel(part) for part in parts]).astype(float)
+        if lengths.size == 1:
+            lengths = np.full(self.theta.size, lengths[0])
+        if lengths.size != self.theta.size or not np.all((lengths > 0) & np.isfinite(lengths)):
+            raise ArchitectureError(
+                f"scale must be a positive number, or {self.theta.size} of them, structured as "
+                "the point"
+            )
+        return lengths
 
-    @property
-    def kink(self) -> bool:
-        """Whether the one-sided slopes differ by more than their errors."""
-        jump, size = abs(self.right - self.left), abs(self.left) + abs(self.right)
-        return jump > 16.0 * self.side_error + 1e-9 * size
+    def label(self, index: int) -> str:
+        """Name a coordinate: ``W[1, 1]``."""
+        for name, shape in self._blocks.items():
+            if index < math.prod(shape):
+                place = ", ".join(str(int(k)) for k in np.unravel_index(index, shape))
+                return f"{name}[{place}]" if shape else name
+            index -= math.prod(shape)
+        raise IndexError(index)
 
+    # -- calls of the user's functions -----------------------------------------------------------
+    def _call(self, theta: Array) -> Array:
+        self.values += 1
+        result = self._function(self.form.restore(theta))
+        return _number(result if self._gradient is not None else result[0])
 
-def sweep(phi: Line, at_zero: float, noise: float, largest: float = LARGEST_STEP) -> Slope:
-    """Return the best slope that a sweep over steps can give, and the one-sided slopes."""
-    tables: list[list[list[float]]] = [[], [], []]
-    best = [(math.inf, math.nan, math.inf, math.inf, 0.0)] * 3
-    for k in range(STEPS):
-        h = largest * SHORTER**-k
-        if 2.0 * noise / h > best[0][0] and k > 3:
-            break
-        low, high = phi(-h), phi(h)
-        differences = (high - low) / (2.0 * h), (at_zero - low) / h, (high - at_zero) / h
-        for side, (difference, power) in enumerate(zip(differences, (2, 1, 1), strict=True)):
-            best[side] = min(best[side], _extend(tables[side], difference, h, noise, power))
-    (_, value, truncation, rounding, step), left, right = best
-    return Slope(value, truncation, rounding, step, left[1], right[1], left[0] + right[0])
+    def value(self, theta: Array) -> Any:
+        """Return f at a real or complex point, of its kind; NaN where it is not defined."""
+        kind, refusals = (complex, REFUSALS) if theta.dtype.kind == "c" else (float, UNDEFINED)
+        try:
+            value = self._call(theta if kind is complex else theta.astype(self.dtype))
+        except refusals:
+            return kind(math.nan)
+        return kind(value if (value.dtype.kind == "c") == (kind is complex) else math.nan)
 
+    def pair(self, theta: Array) -> tuple[float, Array]:
+        """Return f and a float64 copy of ∇f at ``theta``, in its dtype."""
+        self.values, self.gradients, flat = self.values + 1, self.gradients + 1, theta.copy()
+        result = self._function(self.form.restore(flat))
+        if self._gradient is not None:
+            value, gradient = result, self._gradient(self.form.restore(theta.copy()))
+        elif isinstance(result, (tuple, list)) and len(result) == 2:
+            value, gradient = result
+        else:
+            raise ShapeError(
+                f"the function must return (value, gradient), got {_described(result)}; or pass "
+                "the gradient's own function as gradient="
+            )
+        number, arrays = _number(value), self.form.arrays(gradient, "gradient")
+        if number.dtype.kind == "c":
+            raise ShapeError("the value at a real point must be real, got a complex number")
+        for key, array, shape in zip(self.form.keys, arrays, self.form.shapes, strict=True):
+            name = "the gradient" if len(arrays) == 1 else f"the gradient of {key}"
+            if array.dtype.kind not in "iuf":
+                raise ShapeError(f"{name} must be real numbers, got dtype {array.dtype}")
+            if array.shape != shape:
+                turned = "; it is transposed" if array.shape == shape[::-1] else ""
+                raise VerificationError(
+                    f"{name} has shape {array.shape}, but the point has {shape}{turned}"
+                )
+        if self.dtype == self.theta.dtype:
+            self.resolution = max(self.resolution, _epsilon(number))
+        self.gradient_resolution = max(self.gradient_resolution, *map(_epsilon, arrays))
+        if not np.array_equal(flat, theta):
+            self.notes["the function writes into the point that it is given"] = None
+        kept, self._last = self._last, (arrays, [array.copy() for array in arrays])
+        for now, then in zip(*kept, strict=True) if kept else ():
+            if not np.array_equal(now, then, equal_nan=True):
+                self.notes[
+                    "the gradient returned is a buffer that the next call overwrites: copy it"
+                ] = None
+        return float(number), np.concatenate([np.ravel(a).astype(float) for a in arrays])
 
-def _extend(
-    table: list[list[float]], difference: float, h: float, noise: float, power: int
-) -> tuple[float, float, float, float, float]:
-    """Add a row to Richardson's table; return its best (error, value, truncation, rounding, h).
+    def _visit(self, distance: float = NEARBY, still: int | None = None) -> Any:
+        """Return a point nearby and the gradient claimed there; None if it has none."""
+        draws = self.generator.uniform(-distance, distance, self.theta.size)
+        if still is not None:
+            draws[still] = 0.0
+        point = (self.theta + draws * self.scale).astype(self.theta.dtype)
+        try:
+            value, gradient = self.pair(point)
+        except UNDEFINED:
+            return None
+        return (point, gradient) if np.all(np.isfinite([value, *gradient])) else None
 
-    ``power`` is that of h by which each column's error shrinks: 2 for central, 1 for one-sided.
-    """
-    row, previous, rounding = [difference], table[-1] if table else [], (4.0 / power) * noise / h
-    best = (math.inf, math.nan, math.inf, math.inf, h)
-    for j in range(1, min(len(previous) + 1, ORDERS)):
-        weight = SHORTER ** (power * j)
-        row.append((weight * row[j - 1] - previous[j - 1]) / (weight - 1.0))
-        # an entry's error is at most its distance from the column before, and from the row before
-        truncation = abs(row[j] - row[j - 1])
-        if j < len(previous):
-            truncation = max(truncation, abs(row[j] - previous[j]) / SHORTER)
-        if math.isfinite(row[j]) and truncation + rounding < best[0]:
-            best = (truncation + rounding, row[j], truncation, rounding, h)
-    table.append(row)
-    return best
+    # -- questions -------------------------------------------------------------------------------
+    def report(self, name: str, budget: int, rows: int | None, elsewhere: bool) -> GradientReport:
+        """Go through the questions, and answer at the first that is not passed."""
+        theta = self.theta
+        value, gradient = self.pair(theta)
+        self._visit()  # a gradient that is kept shows
+        if (changed := self._changed(value, gradient)) is not None:
+            return self._finish(name, None, *changed)
+        self._measure_noise(value, gradient)
+        if theta.dtype != np.float64:  # ask for values in float64, if there are any
+            with suppress(*REFUSALS):
+                self.resolution = _epsilon(self._call(theta.astype(float)))
+                self.dtype = np.dtype(float)
+        here = Around(self, theta, gradient)
+        if self.method == "complex" and not here.analytic:
+            raise ArchitectureError(
+                "method 'complex' needs a function that takes complex points and is analytic "
+                "there: no abs, max or real parts; use method 'auto' or 'central'"
+            )
+        if not math.isfinite(value):
+            seen = Coordinate("the value", None, value, math.nan, method="repeat")
+            return self._finish(name, here, [seen], "the value is not finite at this point")
+        broken = np.flatnonzero(~np.isfinite(gradient))
+        if broken.size:
+            wrong = [here.measure(int(index)) for index in broken[:20]]
+            return self._finish(name, here, wrong, "the gradient is not finite there")
+        wrong = self._without_kinks(here, here.wrong(budget))
+        cause = self._cause(here, wrong, rows)
+        if not wrong and elsewhere:
+            wrong, cause = self._wrong_nearby(gradient, budget)
+        return self._finish(name, here, wrong, cause)
 
+    def _changed(self, value: float, gradient: Array) -> Any:
+        """Ask again, and return what differs, with a cause."""
+        again, other = self.pair(self.theta)
+        allowed = 1e4 * max(float(np.finfo(self.theta.dtype).eps), self.resolution)
+        if abs(again - value) > allowed * max(abs(again), abs(value)):
+            cause = "the value changes from call to call; fix its random draws or its state"
+            return [Coordinate("the value", None, again, value, method="repeat")], cause
+        same = (other == gradient) | (np.isnan(other) & np.isnan(gradient))
+        change = np.where(same, 0.0, np.nan_to_num(np.abs(other - gradient), nan=np.inf))
+        if not np.any(change > allowed * _largest(gradient)):
+            return None
+        index = int(np.argmax(change))
+        seen = float(other[index]), float(gradient[index])
+        cause = "a stale buffer, or random draws: the gradient changes from call to call"
+        return [Coordinate(self.label(index), index, *seen, method="repeat")], cause
 
-def noise_of(phi: Line, at_zero: float, resolution: float) -> float:
-    """Return ε, the typical rounding error of φ's values near 0.
+    def _measure_noise(self, value: float, gradient: Array) -> None:
+        """Set the rounding error of the gradient: its spread over points an ulp apart.
 
-    The sixth differences of nine values in a row are free of any smooth part and hold
-    √(12!/6!²) ε. Looked for at several lengths, since a function that rounds its argument to
-    float32 is a staircase whose steps only longer rows see; on either side, since a kink on one
-    side would look like noise.
-    """
-    sides, largest = [], abs(at_zero)
-    for sign in (1.0, -1.0):
-        worst, still = 0.0, False
-        for length in NOISE_LENGTHS:
-            values = np.array([at_zero, *(phi(sign * j * length) for j in range(1, 9))])
-            if not np.all(np.isfinite(values)):
-                continue
-            jump = float(np.max(np.abs(np.diff(values))))
-            largest = max(largest, float(np.max(np.abs(values))))
-            rms = [
-                np.sqrt(np.mean(np.diff(values, n) ** 2) / math.comb(2 * n, n)) for n in (4, 5, 6)
-            ]
-            worst = max(worst, float(min(rms)))
-            if still and jump * 1e-3 > resolution * largest:
-                worst = max(worst, 0.25 * jump)  # stood still where it should have moved
-            still = jump == 0.0
-        sides.append(worst)
-    low, high = sorted(sides)
-    return max(low if high > 30.0 * low else high, 0.5 * resolution * largest)
-
-
-class Around:
-    """The function around one point, and the gradient claimed there."""
-
-    def __init__(self, check: _Check, theta: Array, gradient: Array) -> None:
-        self.check, self.objective = check, check.objective
-        self.theta, self.gradient, self.size = theta.astype(float), gradient, theta.size
-        self.measured: dict[int, Coordinate] = {}
-        self.threshold = np.full(self.size, np.inf)  # the smallest error that would have been found
-        self.small = 1e-9 * _largest(gradient)
-        self.value = self.objective.value(self.theta)
-        ways = [self.signs(np.arange(self.size)) for _ in range(2)]
-        self.noise = noise_of(self._line(ways[0]), self.value, self.objective.resolution)
-        self.analytic = check.method != "central" and all(self._is_analytic(v) for v in ways)
-        # a change of f that its own rounding hides: where a neuron saturates, 1 − a² is no better
-        self.floor = 256.0 * self.noise if self.analytic else 0.0
-        fine = 1e-9 if self.analytic else 1e-7
-        coarse = 500.0 * self.objective.gradient_resolution
-        self.rtol = max(fine, coarse) if check.rtol is None else check.rtol
-
-    # -- slopes along θ + t v ------------------------------------------------------------------
-    def signs(self, members: Array) -> Array:
-        """Return a direction of random signs over some coordinates, by their scales."""
-        v, scale = np.zeros(self.size), self.check.scale
-        v[members] = scale[members] * self.check.generator.choice([-1.0, 1.0], len(members))
-        return v
-
-    def _line(self, v: Array) -> Line:
-        return lambda t: float(self.objective.value(self.theta + t * v))
-
-    def sweep(self, v: Array, *, short: bool = False) -> Slope:
-        """Return the slope by central differences.
-
-        ``short`` by steps a thousand times shorter, as if values had no noise: along a coordinate
-        whose scale is far below its magnitude, fast change looks like noise.
+        A share of the largest coordinate is added, since neurons that saturate round to plateaus,
+        and of the value over the scale: terms of that size cancel in a gradient that vanishes.
         """
-        if not short:
-            return sweep(self._line(v), self.value, self.noise)
-        floor = 0.5 * self.objective.resolution * abs(self.value)
-        return sweep(self._line(v), self.value, floor, SHORT)
+        theta = self.theta
+        epsilon = float(np.finfo(theta.dtype).eps)
+        spread = epsilon * np.abs(gradient)
+        for _ in range(3):
+            wobble = 1.0 + 2.0 * epsilon * self.generator.choice([-1.0, 0.0, 1.0], gradient.size)
+            with suppress(*UNDEFINED):  # the point is at the edge of the domain
+                _, near = self.pair((theta * wobble).astype(theta.dtype))
+                spread = np.fmax(spread, np.abs(near - gradient))
+        finite = np.isfinite(spread)
+        if np.any(finite):
+            common = float(np.median(spread[finite])) + 4.0 * epsilon * _largest(gradient)
+            cancelled = 0.5 * epsilon * abs(value) / self.scale
+            self.noise = np.where(finite, spread, 0.0) + common + np.nan_to_num(cancelled)
 
-    def _complex(self, v: Array, theta: Array, step: float = COMPLEX_STEP) -> float:
-        at = self.objective.value(theta + 1j * step * v)
-        return float(at.imag / step) if np.isfinite(at) else math.nan
+    def _without_kinks(self, here: Around, wrong: list[Coordinate]) -> list[Coordinate]:
+        """Return what is wrong and not explained by kinks: what is wrong beside them too.
 
-    def _is_analytic(self, v: Array) -> bool:
-        """Whether a complex step along ``v`` is taken, and agrees with central differences."""
-        at = self.objective.value(self.theta + 1j * COMPLEX_STEP * v)
-        if not np.isfinite(at) or abs(at.real - self.value) > 1e3 * self.noise:
-            return False
-        exact = at.imag / COMPLEX_STEP
-        for central in (self.sweep(v), self.sweep(v, short=True)):
-            allowed = SAFE * central.error + 1e-9 * abs(exact)
-            if not central.kink and abs(exact - central.value) <= allowed:
-                return True
-        return False
+        Where several kinks meet, as of neurons that push opposite ways, a gradient that counts none
+        of them need not lie between the one-sided slopes: moving other coordinates moves them away.
+        """
+        some = sorted(wrong, key=lambda c: -c.excess)[:20]
+        if not some or not all(math.isfinite(c.distance) for c in some):
+            return wrong
+        if all(c.sides for c in some):
+            right = all(c.index is not None and self._is_right_near([c], c.index) for c in some[:3])
+        else:
+            # values as noisy as float32 take steps so long that kinks lie on both sides
+            coarse = here.noise > 1e-10 * abs(here.value)
+            right = (coarse or all(c.unsure for c in wrong)) and self._is_right_near(some)
+        for c in wrong if right else ():
+            if c.index is not None:
+                low, high = c.sides or c.suspected or (c.numeric, c.numeric)
+                sides = min(low, c.analytic), max(high, c.analytic)
+                here.measured[c.index] = replace(c, sides=sides)
+        return [] if right else wrong
 
-    def slope(self, v: Array) -> Slope:
-        """Return the slope along ``v``; complex steps an ulp apart spread by rounding."""
-        if not self.analytic:
-            return self.sweep(v)
-        value = self._complex(v, self.theta)
-        rounding = 1e-15 * abs(value)
-        for factor in (0.73, 1.19, 1.61):
-            wobble = 1.0 + 2e-16 * self.check.generator.choice([-1.0, 0.0, 1.0], self.size)
-            other = self._complex(v, self.theta * wobble, factor * COMPLEX_STEP)
-            rounding = max(rounding, 10.0 * abs(other - value))
-        return Slope(value, 0.0, rounding)
+    def _is_right_near(self, wrong: list[Coordinate], still: int | None = None) -> bool:
+        """Whether each is right at a point nearby where an error of its size would be found."""
+        left = [c for c in wrong if c.index is not None] or wrong
+        for distance in NEARBY * 2.0 ** np.arange(6):  # away from the kink
+            visited = self._visit(distance, still)
+            if visited is None:
+                continue
+            there = Around(self, *visited)
+            for c in tuple(left):
+                seen = there.probe(there.all if c.index is None else np.array([c.index]))
+                if seen.passed and seen.tolerance < 2.0 * c.distance:
+                    left.remove(c)
+        return not left
 
-    # -- judgements ------------------------------------------------------------------------------
-    def judge(self, members: Array, v: Array, slope: Slope, method: str = "") -> Coordinate:
-        """Compare the claim along ``v`` over some coordinates with a slope."""
-        single, check = len(members) == 1, self.check
-        unit = float(check.scale[members[0]]) if single else 1.0
-        terms = self.gradient[members] * v[members]
-        tolerance = self.rtol * max(_norm(terms), abs(slope.value) if single else 0.0)
-        tolerance += check.atol * _norm(v) + SAFE * slope.error + self.floor
-        tolerance += 10.0 * _norm(check.noise[members] * v[members])
-        low, high = sorted((slope.left / unit, slope.right / unit))
-        margin, name = SAFE * slope.side_error / unit, self.objective.label(int(members[0]))
-        sided = all(map(math.isfinite, (slope.value, low, high)))
-        if not single:
-            last = self.objective.label(int(members[-1]))
-            name = f"the slope along {len(members)} coordinates, {name} to {last},"
-        return Coordinate(
-            name,
-            int(members[0]) if single else None,
-            math.fsum(terms) / unit,
-            slope.value / unit,
-            slope.truncation / unit,
-            slope.rounding / unit,
-            tolerance / unit if math.isfinite(tolerance) else 0.0,
-            self.small,
-            method or ("complex" if self.analytic else "central"),
-            slope.step * unit,
-            (slope.left / unit, slope.right / unit) if sided and slope.kink else None,
-            (low - margin, high + margin) if sided else None,
+    def _wrong_nearby(self, gradient: Array, budget: int) -> tuple[list[Coordinate], str | None]:
+        """Check the gradient at two other points: one computed once and kept is wrong at both."""
+        wrong: list[Coordinate] = []
+        cause = "a stale buffer: the same gradient comes back at a different point"
+        for _ in range(2):
+            visited = self._visit()
+            if visited is None:
+                return [], None
+            there = Around(self, *visited)
+            for seen in (there.probe(there.all) for _ in range(2)):
+                if seen.passed or seen.sides is not None or not math.isfinite(seen.numeric):
+                    return [], None
+            wrong = there.wrong(self.values + budget)
+            if all(c.unsure for c in wrong):  # also where none is wrong by itself
+                return [], None
+            if not np.array_equal(there.gradient, gradient):
+                cause = "right at the first point, but wrong at two points nearby"
+        return wrong, cause
+
+    # -- answers ---------------------------------------------------------------------------------
+    def _cause(self, here: Around, wrong: list[Coordinate], rows: int | None) -> str | None:
+        """Return what the errors look like, where one factor explains them all."""
+        if not wrong:
+            return None
+        worst = max(wrong, key=lambda c: c.excess)
+        if not math.isfinite(worst.numeric):
+            return "the value is not finite at any step from this point"
+        if worst.sides is not None:
+            return (
+                "a kink (of a ReLU, say) at this point, and the gradient is not between its slopes"
+            )
+        if worst.index is None:
+            return "an error too small, or too widely spread, to be seen in one coordinate"
+        tiny = 32.0 * float(np.finfo(np.float32).eps) * _largest(here.gradient)
+        if len(wrong) > 1 and all(abs(c.analytic - c.numeric) <= tiny for c in wrong):
+            return "float32 rounding: the errors are as small as those of float32 arithmetic"
+        ratios = np.array([ratio(c.analytic, abs(c.numeric)) * np.sign(c.numeric) for c in wrong])
+        factor = float(np.median(ratios))
+        if not np.all(np.abs(ratios - factor) <= 1e-3 * abs(factor)):
+            return None
+        where = f"in {len(wrong)} of the {len(here.measured)} coordinates measured"
+        if factor == 0.0:
+            return f"the gradient is zero {where}: never written?"
+        names = {-1.0: "the sign is wrong", 2.0: "a factor 2", 0.5: "a factor ½"}
+        if rows and rows > 2:
+            names |= dict.fromkeys((1.0 / rows, rows), "a missing factor of the batch size")
+        near = [words for v, words in names.items() if abs(factor - v) <= 1e-3 * abs(v)]
+        return f"{[*near, f'a factor {factor:.6g}'][0]} {where}"
+
+    def _finish(
+        self, name: str, here: Around | None, wrong: list[Coordinate], cause: str | None
+    ) -> GradientReport:
+        wrong = sorted(wrong, key=lambda c: -min(c.excess, 1e300))
+        measured = list(here.measured.values()) if here else []
+        resolution, covered = math.inf, 0.0
+        if here is not None:
+            size = np.abs(here.gradient)
+            relative = (here.threshold / size)[size > here.small]
+            if relative.size:
+                resolution, covered = float(np.median(relative)), float(np.mean(relative <= FOUND))
+        if not wrong and resolution > 0.1:
+            self.notes[
+                "inconclusive: at this point most slopes are too small against the rounding of the "
+                "values; try another point, or float64"
+            ] = None
+        return GradientReport(
+            name=name,
+            passed=not wrong,
+            worst=wrong[0] if wrong else max(measured, key=lambda c: c.excess),
+            failures=tuple(wrong[:20]),
+            cause=cause,
+            method="complex" if here and here.analytic else "central",
+            size=self.theta.size,
+            checked=len(measured),
+            directions=self.directions,
+            values=self.values,
+            gradients=self.gradients,
+            noise=here.noise if here else 0.0,
+            resolution=resolution,
+            covered=covered,
+            kinks=sum(c.sides is not None and c.passed for c in measured),
+            notes=tuple(self.notes),
         )
-
-    def measure(self, index: int) -> Coordinate:
-        """Measure and judge one coordinate."""
-        members, v = np.array([index]), np.zeros(self.size)
-        v[index] = self.check.scale[index]
-        seen = self.judge(members, v, self.slope(v))
-        if not seen.passed and math.isfinite(seen.numeric):
-            # a complex step passes a kink on one side; fast change looks like noise
-            slope = self.sweep(v, short=not self.analytic)
-            other = self.judge(members, v, slope, "central")
-            apart = abs(other.numeric - seen.numeric) > SAFE * (other.truncation + other.rounding)
-            sharp = other.passed and other.numeric != 0.0 and other.tolerance < seen.distance
-            better = apart if self.analytic else sharp
-            if math.isfinite(other.numeric) and better:
-                seen = other
-        self.measured[index] = seen
-        if seen.tolerance > 0.0 and seen.sides is None:
-            self.threshold[index] = min(self.threshold[index], seen.tolerance)
-        return seen
-
-    def probe(self, members: Array) -> Coordinate:
-        """Measure and judge a direction of random signs over several coordinates."""
-        if len(members) == 1:
-            return self.measure(int(members[0]))
-        self.check.directions += 1
-        v = self.signs(members)
-        seen = self.judge(members, v, self.slope(v))
-        if seen.passed and seen.sides is None:
-            found = seen.tolerance / self.check.scale[members]
-            self.threshold[members] = np.minimum(self.threshold[members], found)
-        return seen
-
-    # -- all coordinates -------------------------------------------------------------------------
-    def wrong(self, budget: int) -> list[Coordinate]:
-        """Return what is wrong: coordinates one by one, or groups of like size that are halved."""
-        each = 4 if self.analytic else SWEEP
-        if self.size * each <= budget or self.size == 1:
-            found = [c for c in map(self.measure, range(self.size)) if not c.passed]
-            return found or self._of_group(np.arange(self.size), budget)
-        share = np.abs(self.gradient) * self.check.scale
-        order = np.argsort(-share, kind="stable")
-        for index in np.concatenate([order[:4], self.check.generator.permutation(self.size)[:8]]):
-            self.measure(int(index))
-        found = [c for c in self.measured.values() if not c.passed]
-        with np.errstate(divide="ignore"):
-            decade = np.floor(np.log10(share / max(float(share.max()), 1e-300)))
-        for level in sorted(set(decade.tolist()), reverse=True):
-            known = [c.index for c in found if c.index is not None]
-            found += self._of_group(np.setdiff1d(np.flatnonzero(decade == level), known), budget)
-        return found
-
-    def _of_group(self, members: Array, budget: int, depth: int = 0) -> list[Coordinate]:
-        """Halve a group that is wrong; the group itself where no member explains it."""
-        if len(members) < 1 or self.objective.values + SWEEP > budget or depth > 40:
-            return []
-        if len(members) == 1:
-            one = self.measured.get(int(members[0])) or self.measure(int(members[0]))
-            return [] if one.passed else [one]
-        seen = [self.probe(members), self.probe(members)]
-        if all(c.passed for c in seen):
-            return []
-        half = len(members) // 2
-        found = self._of_group(members[:half], budget, depth + 1)
-        found += self._of_group(members[half:], budget, depth + 1)
-        if found or depth or any(c.passed or c.sides for c in seen) or self._is_unsettled(members):
-            return found
-        return seen[:1] if all(not self.probe(members).passed for _ in range(2)) else []
-
-    def _is_unsettled(self, members: Array) -> bool:
-        """Tell whether shorter steps measure another slope: the usual ones are too long here."""
-        if self.analytic:
-            return False
-        v = self.signs(members)
-        long, short = self.sweep(v), self.sweep(v, short=True)
-        return abs(long.value - short.value) > SAFE * (long.error + short.error)
-
-
-def _norm(v: Array) -> float:
-    return float(np.linalg.norm(v))
-
-
-def _largest(v: Array) -> float:
-    """Return the largest magnitude among the finite entries."""
-    return float(np.max(np.abs(v[np.isfinite(v)]), initial=0.0))
 
 
 # -- the check -------------------------------------------------------------------------------------
@@ -701,267 +870,11 @@ def check_gradient(
     for key, number in {"rtol": rtol, "atol": atol, "max_evaluations": max_evaluations}.items():
         if number is not None and not (isinstance(number, Real) and number >= 0):
             raise ArchitectureError(f"{key} must be a number of at least 0, got {number!r}")
-    objective, generator = (
-        Objective(function, gradient, point, blocks),
-        stream(seed, "verification"),
-    )
-    size, lengths = objective.theta.size, _scale_of(objective.theta, scale)
-    options = method, rtol, atol, rows, max_evaluations, generator, np.zeros(size)
+    check = Check(function, point, gradient, blocks, scale, seed)
+    check.method, check.rtol, check.atol = method, rtol, atol
     called = name or str(getattr(function, "__name__", type(function).__name__))
     with quiet():
-        report = _Check(objective, lengths, *options).report(called, elsewhere)
-    if raises:
-        report.raise_for_failure()
+        report = check.report(called, max_evaluations, rows, elsewhere)
+    if raises and not report.passed:
+        raise VerificationError(report.summary, report)
     return report
-
-
-def _scale_of(theta: Array, scale: Any) -> Array:
-    """Return the length over which each coordinate matters."""
-    if scale is None:
-        size = np.abs(theta.astype(float))
-        typical = np.exp(np.median(np.log(size[size > 0]))) if np.any(size) else 1.0
-        return np.asarray(np.maximum(size, 0.1 * typical))
-    parts = list(scale.values()) if isinstance(scale, Mapping) else scale
-    given = np.concatenate(
-        [np.ravel(p) for p in parts] if _is_sequence(parts) else [np.ravel(parts)]
-    )
-    given = np.full(theta.size, float(given[0])) if np.ndim(scale) == 0 else given.astype(float)
-    if given.size != theta.size or not np.all((given > 0) & np.isfinite(given)):
-        raise ArchitectureError(
-            f"scale must be a positive number, or {theta.size} of them, structured as the point"
-        )
-    return given
-
-
-@dataclass
-class _Check:
-    """Asks whether the gradient is repeatable, right here, and right nearby."""
-
-    objective: Objective
-    scale: Array
-    method: str
-    rtol: float | None
-    atol: float
-    rows: int | None
-    budget: int
-    generator: np.random.Generator
-    noise: Array  # rounding seen in the gradient itself
-    directions: int = 0
-
-    def report(self, name: str, elsewhere: bool) -> GradientReport:
-        """Go through the questions, and answer at the first that is not passed."""
-        objective, theta = self.objective, self.objective.theta
-        value, gradient = objective.pair(theta)
-        changed = self._changed(value, gradient, self._visit())
-        if changed is not None:
-            return self._finish(name, None, [changed[0]], changed[1])
-        self._measure_noise(value, gradient)
-        if theta.dtype != np.float64:
-            objective.widen()
-        here = Around(self, theta, gradient)
-        if self.method == "complex" and not here.analytic:
-            raise ArchitectureError(
-                "method 'complex' needs a function that takes complex points and is analytic "
-                "there: no abs, max or real parts; use method 'auto' or 'central'"
-            )
-        if not math.isfinite(value):
-            seen = Coordinate("the value", None, value, math.nan, method="repeat")
-            return self._finish(name, here, [seen], "the value is not finite at this point")
-        broken = np.flatnonzero(~np.isfinite(gradient))
-        if broken.size:
-            wrong = [here.measure(int(index)) for index in broken[:20]]
-            return self._finish(name, here, wrong, "the gradient is not finite there")
-        wrong = self._without_kinks(here, here.wrong(self.budget))
-        if wrong or not elsewhere:
-            return self._finish(name, here, wrong, self._cause(here, wrong))
-        return self._finish(name, here, *self._look_nearby(gradient))
-
-    # -- other points, other calls ---------------------------------------------------------------
-    def _visit(self, distance: float = NEARBY, still: int | None = None) -> Any:
-        """Return a point nearby and the gradient claimed there; None if it has none."""
-        theta = self.objective.theta
-        draws = self.generator.uniform(-distance, distance, theta.size)
-        if still is not None:
-            draws[still] = 0.0
-        point = (theta + draws * self.scale).astype(theta.dtype)
-        try:
-            value, gradient = self.objective.pair(point)
-        except UNDEFINED:
-            return None
-        return (point, gradient) if np.all(np.isfinite([value, *gradient])) else None
-
-    def _changed(self, value: float, gradient: Array, between: Any) -> Any:
-        """Ask again, and return what differs, with a cause."""
-        theta = self.objective.theta
-        again, other = self.objective.pair(theta)
-        allowed = 1e4 * max(float(np.finfo(theta.dtype).eps), self.objective.resolution)
-        if abs(again - value) > allowed * max(abs(again), abs(value)):
-            cause = "the value changes from call to call; fix its random draws or its state"
-            return Coordinate("the value", None, again, value, method="repeat"), cause
-        same = (other == gradient) | (np.isnan(other) & np.isnan(gradient))
-        change = np.where(same, 0.0, np.nan_to_num(np.abs(other - gradient), nan=np.inf))
-        if not np.any(change > allowed * _largest(gradient)):
-            return None
-        index = int(np.argmax(change))
-        seen = float(other[index]), float(gradient[index])
-        cause = "a stale buffer, or random draws: the gradient changes from call to call"
-        if between is not None and np.allclose(other, between[1], rtol=1e-6, atol=0.0):
-            cause = "a stale buffer: the gradient of the point before comes back"
-        return Coordinate(self.objective.label(index), index, *seen, method="repeat"), cause
-
-    def _measure_noise(self, value: float, gradient: Array) -> None:
-        """Set the rounding error of the gradient: its spread over points an ulp apart.
-
-        A share of the largest coordinate is added, since neurons that saturate round to plateaus,
-        and of the value over the scale: terms of that size cancel in a gradient that vanishes.
-        """
-        theta = self.objective.theta
-        epsilon = float(np.finfo(theta.dtype).eps)
-        spread = epsilon * np.abs(gradient)
-        for _ in range(3):
-            wobble = 1.0 + 2.0 * epsilon * self.generator.choice([-1.0, 0.0, 1.0], gradient.size)
-            try:
-                _, near = self.objective.pair((theta * wobble).astype(theta.dtype))
-            except UNDEFINED:  # the point is at the edge of the domain
-                continue
-            spread = np.fmax(spread, np.abs(near - gradient))
-        finite = np.isfinite(spread)
-        if np.any(finite):
-            common = float(np.median(spread[finite])) + 4.0 * epsilon * _largest(gradient)
-            cancelled = 0.5 * epsilon * abs(value) / self.scale
-            self.noise = np.where(finite, spread, 0.0) + common + np.nan_to_num(cancelled)
-
-    # -- kinks -----------------------------------------------------------------------------------
-    def _without_kinks(self, here: Around, wrong: list[Coordinate]) -> list[Coordinate]:
-        """Return what is wrong and not explained by kinks."""
-        some = sorted(wrong, key=lambda c: -c.excess)[:20]
-        if not some or not all(math.isfinite(c.distance) for c in some):
-            return wrong
-        if all(c.sides is not None for c in some):
-            explained = all(self._meet(c) for c in some[:3])
-        else:
-            # values as noisy as float32 take steps so long that kinks lie on both sides
-            coarse = here.noise > 1e-10 * abs(here.value)
-            explained = (coarse or all(c.unsure for c in wrong)) and self._right_elsewhere(some)
-        if not explained:
-            return wrong
-        for c in wrong:
-            if c.index is not None:
-                low, high = c.sides or c.suspected or (c.numeric, c.numeric)
-                sides = min(low, c.analytic), max(high, c.analytic)
-                here.measured[c.index] = replace(c, sides=sides)
-        return []
-
-    def _meet(self, c: Coordinate) -> bool:
-        """Whether several kinks meet here: moving the other coordinates moves them away.
-
-        Where neurons that push opposite ways are all at the kink, a gradient that counts none of
-        them need not lie between the two one-sided slopes.
-        """
-        if c.index is None or self.scale.size == 1:
-            return False
-        visits = [visit for _ in range(3) if (visit := self._visit(still=c.index))]
-        seen = [Around(self, *visit).measure(c.index) for visit in visits]
-        return all(one.passed and one.sides is None for one in seen)
-
-    def _right_elsewhere(self, wrong: list[Coordinate]) -> bool:
-        """Whether each is right at a point nearby where an error of its size would be found."""
-        wrong = [c for c in wrong if c.index is not None] or wrong
-        right = [0] * len(wrong)
-        for distance in NEARBY * 2.0 ** np.arange(6):  # away from the kink
-            visited = self._visit(distance)
-            if visited is None:
-                continue
-            there = Around(self, *visited)
-            for k, c in enumerate(wrong):
-                members = np.arange(there.size) if c.index is None else np.array([c.index])
-                seen = there.probe(members)
-                right[k] += seen.passed and seen.tolerance < 2.0 * c.distance
-        return min(right) > 0
-
-    def _look_nearby(self, gradient: Array) -> tuple[list[Coordinate], str | None]:
-        """Check the gradient at two other points: one computed once and kept is wrong at both."""
-        wrong: list[Coordinate] = []
-        cause = "a stale buffer: the same gradient comes back at a different point"
-        for _ in range(2):
-            visited = self._visit()
-            if visited is None:
-                return [], None
-            there = Around(self, *visited)
-            for _ in range(2):
-                seen = there.probe(np.arange(there.size))
-                if seen.passed or seen.sides is not None or not math.isfinite(seen.numeric):
-                    return [], None
-            wrong = there.wrong(self.objective.values + self.budget)
-            if all(c.unsure for c in wrong):  # also where none is wrong by itself
-                return [], None
-            if not np.array_equal(there.gradient, gradient):
-                cause = "right at the first point, but wrong at two points nearby"
-        return wrong, cause
-
-    # -- what is there to say? -------------------------------------------------------------------
-    def _cause(self, here: Around, wrong: list[Coordinate]) -> str | None:
-        """Return what the errors look like, where one factor explains them all."""
-        if not wrong:
-            return None
-        worst = max(wrong, key=lambda c: c.excess)
-        if not math.isfinite(worst.numeric):
-            return "the value is not finite at any step from this point"
-        if worst.sides is not None:
-            return (
-                "a kink (of a ReLU, say) at this point, and the gradient is not between its slopes"
-            )
-        if worst.index is None:
-            return "an error too small, or too widely spread, to be seen in one coordinate"
-        tiny = 32.0 * float(np.finfo(np.float32).eps) * float(np.max(np.abs(here.gradient)))
-        if len(wrong) > 1 and all(abs(c.analytic - c.numeric) <= tiny for c in wrong):
-            return "float32 rounding: the errors are as small as those of float32 arithmetic"
-        ratios = np.array([ratio(c.analytic, abs(c.numeric)) * np.sign(c.numeric) for c in wrong])
-        factor = float(np.median(ratios))
-        if not np.all(np.abs(ratios - factor) <= 1e-3 * abs(factor)):
-            return None
-        where = f"in {len(wrong)} of the {len(here.measured)} coordinates measured"
-        if factor == 0.0:
-            return f"the gradient is zero {where}: never written?"
-        names = {-1.0: "the sign is wrong", 2.0: "a factor 2", 0.5: "a factor ½"}
-        if self.rows and self.rows > 2:
-            size = "a missing factor of the batch size"
-            names |= {1.0 / self.rows: size, float(self.rows): size}
-        near = [words for v, words in names.items() if abs(factor - v) <= 1e-3 * abs(v)]
-        return f"{[*near, f'a factor {factor:.6g}'][0]} {where}"
-
-    def _finish(
-        self, name: str, here: Around | None, wrong: list[Coordinate], cause: str | None
-    ) -> GradientReport:
-        wrong = sorted(wrong, key=lambda c: -min(c.excess, 1e300))
-        measured = list(here.measured.values()) if here else []
-        resolution, covered = math.inf, 0.0
-        if here is not None:
-            size = np.abs(here.gradient)
-            relevant = size > here.small
-            if np.any(relevant):
-                relative = here.threshold[relevant] / size[relevant]
-                resolution, covered = float(np.median(relative)), float(np.mean(relative <= FOUND))
-        if not wrong and resolution > 0.1:
-            self.objective.notes[
-                "inconclusive: at this point most slopes are too small against the rounding of the "
-                "values; try another point, or float64"
-            ] = None
-        return GradientReport(
-            name,
-            not wrong,
-            wrong[0] if wrong else max(measured, key=lambda c: c.excess),
-            tuple(wrong[:20]),
-            cause,
-            "complex" if here and here.analytic else "central",
-            self.scale.size,
-            len(measured),
-            self.directions,
-            self.objective.values,
-            self.objective.gradients,
-            here.noise if here else 0.0,
-            resolution,
-            covered,
-            sum(c.sides is not None and c.passed for c in measured),
-            tuple(self.objective.notes),
-        )

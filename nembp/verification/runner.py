@@ -6,19 +6,16 @@ import contextlib
 import difflib
 import functools
 import importlib
-import math
-import multiprocessing
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nembp.backend import Backend, get_backend, stream
+from nembp.backend import Backend, stream
 from nembp.datasets.arrays import map_npy
 from nembp.errors import ArchitectureError, NembpError, ShapeError
 from nembp.threads import threads
@@ -26,87 +23,9 @@ from nembp.verification.cases import generate
 from nembp.verification.checks import check_extension, is_extension
 from nembp.verification.gradients import GradientReport, check_gradient
 from nembp.verification.laws import LAWS, Law
-from nembp.verification.reports import LawReport, Report
+from nembp.verification.reports import LawReport, LawResult
 
 CASES = 135  # three rounds of every activation with every pair of likelihoods
-ENOUGH = 3 * CASES  # tries, for which a second process pays
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one law.
-
-    ``cases`` is the number of random cases that it said something about; ``worst`` says where the
-    ``error`` is, in the smallest network on which the law fails, if it does, and ``code`` is Python
-    that repeats the failure.
-    """
-
-    law: Law
-    cases: int
-    error: float
-    tolerance: float
-    worst: str | None = None
-    code: str | None = None
-    seconds: float = 0.0
-
-    @property
-    def passed(self) -> bool:
-        """Whether the law held in every case."""
-        return self.code is None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return JSON values; an infinite error is None."""
-        return {
-            "law": self.law.name,
-            "statement": self.law.statement,
-            "source": self.law.source,
-            "cases": self.cases,
-            "worst_relative_error": self.error if math.isfinite(self.error) else None,
-            "worst": self.worst,
-            "tolerance": self.tolerance,
-            "passed": self.passed,
-            "counterexample": self.code,
-            "seconds": round(self.seconds, 3),
-        }
-
-
-@dataclass(frozen=True)
-class Verification(Report):
-    """Every law's outcome, and with what they were tried."""
-
-    outcomes: tuple[Outcome, ...]
-    cases: int
-    seed: int
-    device: str
-    dtype: str
-
-    @property
-    def failures(self) -> tuple[Outcome, ...]:
-        """The laws that did not hold."""
-        return tuple(outcome for outcome in self.outcomes if not outcome.passed)
-
-    @property
-    def passed(self) -> bool:
-        """Whether every law held."""
-        return not self.failures
-
-    @property
-    def summary(self) -> str:
-        """One line that names the broken laws."""
-        names = ", ".join(outcome.law.name for outcome in self.failures)
-        return f"{len(self.failures)} of {len(self.outcomes)} laws do not hold: {names}"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {
-            "passed": self.passed,
-            "cases": self.cases,
-            "seed": self.seed,
-            "device": self.device,
-            "dtype": self.dtype,
-            "laws": [outcome.as_dict() for outcome in self.outcomes],
-        }
 
 
 def find_laws(names: Sequence[str] = ()) -> list[Law]:
@@ -131,55 +50,21 @@ def find_laws(names: Sequence[str] = ()) -> list[Law]:
     return list((found if names else LAWS).values())
 
 
-def verify(
-    laws: Sequence[str] = (),
-    *,
+def try_law(
+    law: Law,
     cases: int = CASES,
     seed: int = 0,
     device: str | Backend = "cpu",
     dtype: str = "float64",
-    workers: int = 1,
-    progress: Progress | None = None,
-) -> Verification:
-    """Try laws on random networks: those that :func:`find_laws` finds, or all.
+) -> LawResult:
+    """Try one law on every random case that is its turn; report the smallest on which it fails.
 
-    Slow laws take every second to eleventh of the ``cases``. ``workers`` are processes, on the CPU;
-    ``progress`` is called with a law's name, the cases done and those to do, all laws together.
-
-    >>> verify(["joint"], cases=10).passed
+    >>> try_law(LAWS["joint.none"], 10).passed
     True
     """
-    if cases < 1:
-        raise ArchitectureError(f"cases must be at least 1, got {cases}")
-    if seed < 0:
-        raise ArchitectureError(f"seed must be at least 0, got {seed}")
-    if dtype not in ("float64", "float32"):
-        raise ArchitectureError(f"dtype must be float64 or float32, got {dtype!r}")
-    backend, chosen = get_backend(device), find_laws(laws)
-    if backend.name == "cpu" and not laws:
-        chosen = [law for law in chosen if law.on_host]
-    label = device if isinstance(device, str) else backend.name
-    tries, done, outcomes = cases * len(chosen), 0, {}
-    with contextlib.ExitStack() as stack:
-        found: Iterator[Outcome] = (_try(law.name, cases, seed, device, dtype) for law in chosen)
-        if workers > 1 and label == "cpu" and tries > ENOUGH:
-            context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
-            jobs = [pool.submit(_try, law.name, cases, seed, device, dtype) for law in chosen]
-            found = (job.result() for job in as_completed(jobs))
-        for outcome in found:
-            name, done = outcome.law.name, done + cases
-            outcomes[name] = outcome
-            if progress is not None:
-                progress(name, done, tries)
-    ordered = tuple(outcomes[law.name] for law in chosen)
-    return Verification(ordered, cases, seed, label, dtype)
-
-
-def _try(name: str, cases: int, seed: int, device: str | Backend, dtype: str) -> Outcome:
-    """Try one law on every case that is its turn; report the smallest on which it fails."""
-    law, started = LAWS[name], time.perf_counter()
-    count, worst, failed = 0, None, []
+    started, count = time.perf_counter(), 0
+    best = LawResult(law.name, law.source, True, tolerance=law.tolerance[dtype])
+    failed = []
     with threads(1):  # matrices are tiny
         for index in range(0, cases, law.every):
             case = generate(seed, index, dtype)
@@ -188,24 +73,20 @@ def _try(name: str, cases: int, seed: int, device: str | Backend, dtype: str) ->
                 continue
             count += 1
             if not result.passed:
-                size = sum(case.sizes) * case.rows
-                failed.append((size, index, result))
-            elif worst is None or result.error > worst.error:
-                worst = result
-    seconds, code = time.perf_counter() - started, None
+                failed.append((sum(case.sizes) * case.rows, index, result))
+            elif result.error > best.error or best.worst is None:
+                best = result
+    code = None
     if failed:
-        _, index, worst = min(failed, key=lambda one: one[:2])
+        _, index, best = min(failed, key=lambda one: one[:2])
         more = f', "{dtype}"' if dtype != "float64" else ""
         on = f', "{device}"' if isinstance(device, str) and device != "cpu" else ""
         code = (
             "from nembp.verification import LAWS, generate\n\n"
             f"case = generate({seed}, {index}{more})  # of {len(failed)} that fail, the smallest\n"
-            f'LAWS["{name}"].check(case{on})  # raises VerificationError'
+            f'LAWS["{law.name}"].check(case{on})  # raises VerificationError'
         )
-    error, tolerance = 0.0, law.tolerance[dtype]
-    if worst is not None:
-        error, tolerance = worst.error, worst.tolerance
-    return Outcome(law, count, error, tolerance, worst.worst if worst else None, code, seconds)
+    return replace(best, cases=count, code=code, seconds=time.perf_counter() - started)
 
 
 # -- a function or part of the user's, from its own file -------------------------------------------

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend, get_backend
-from nembp.engine.activations import get_activation
-from nembp.engine.linear import Transposed
-from nembp.engine.optimizers import OPTIMIZERS, get_optimizer
+from nembp.engine.activations import Activation, get_activation
+from nembp.engine.likelihoods import Likelihood
+from nembp.engine.linear import LinearMap, Transposed
+from nembp.engine.optimizers import OPTIMIZERS, Optimizer, get_optimizer
 from nembp.errors import VerificationError
-from nembp.verification.cases import Case, Problem, random_targets
+from nembp.verification.cases import Case, random_targets
 from nembp.verification.definitions import slope
 from nembp.verification.gradients import GradientReport
 from nembp.verification.reports import Array, Deviation, Deviations, LawResult, near, result_of
@@ -29,12 +30,24 @@ NEM = "Audhkhasi, Osoba and Kosko 2016, theorems 1-3"
 
 
 class Bench:
-    """One part on a device: carries arrays to and fro, and notes which arguments changed."""
+    """One part on a device: carries arrays to and fro, and notes which arguments changed.
 
-    def __init__(self, backend: Backend, dtype: str, rows: int, seed: int) -> None:
+    A likelihood's targets are labels or bits if ``hard``, or drawn by ``targets``. Its p adds up to
+    1 over the ``support``, ``sums`` of targets do or do not give sums of log p, and the error of a
+    ``canonical`` one is scale · (a − t); what is None is for the likelihood to say.
+    """
+
+    hard = False
+    targets: Any = None
+    support: str | None = None
+    sums: bool | None = None
+    canonical = True
+
+    def __init__(self, backend: Backend, dtype: str, rows: int, seed: int, **held: Any) -> None:
         self.backend, self.dtype, self.rows, self.seed = backend, dtype, rows, seed
         self.generator = np.random.default_rng(seed)
         self.changed: set[str] = set()
+        vars(self).update(held)
 
     def array(self, value: Array) -> Any:
         """Return a copy on the device."""
@@ -51,6 +64,13 @@ class Bench:
     def normal(self, *shape: int) -> Array:
         """Draw normal numbers that the precision can represent."""
         return self.rounded(self.generator.standard_normal(shape))
+
+    def draw(self, likelihood: Likelihood, rows: int, width: int) -> Array:
+        """Draw targets."""
+        if self.targets is not None:
+            return self.rounded(np.asarray(self.targets(self.generator, rows, width), float))
+        t = random_targets(likelihood, self.generator, rows, width, hard=self.hard)
+        return self.rounded(t)
 
     def nan(self, shape: Any) -> Any:
         """Return an array full of NaN, which any read before a write spreads."""
@@ -83,30 +103,30 @@ class Law:
     statement: str
     source: str
     function: Callable[..., Deviations] = field(repr=False)
-    over: str = "case"
+    over: type | None = None
     tolerance: Mapping[str, float] = field(default_factory=lambda: ROUNDING)
     every: int = 1
     on_host: bool = True
 
-    def deviations(self, case: Problem, backend: Backend) -> Iterator[Deviation]:
-        """Yield the deviations of a case, or of each of its parts."""
-        if self.over == "case":
+    def _deviations(self, case: Case, backend: Backend) -> Iterator[Deviation]:
+        if self.over is None:
             yield from self.function(case, backend)
             return
         for k, part in enumerate(_parts(self.over, case)):
-            yield from self.function(part, Bench(backend, case.dtype, case.rows, case.seed + k))
+            bench = Bench(backend, case.dtype, case.rows, case.seed + k, hard=case.hard)
+            yield from self.function(part, bench)
 
-    def result(self, case: Problem, device: str | Backend = "cpu") -> LawResult | None:
+    def result(self, case: Case, device: str | Backend = "cpu") -> LawResult | None:
         """Return what the law says about a case; None if nothing.
 
         >>> from nembp.verification.laws import LAWS
         >>> LAWS["joint.samples"].result(Case((3, 2))).passed
         True
         """
-        found = self.deviations(case, get_backend(device))
+        found = self._deviations(case, get_backend(device))
         return result_of(self.name, self.source, self.tolerance[case.dtype], found)
 
-    def check(self, case: Problem, device: str | Backend = "cpu") -> None:
+    def check(self, case: Case, device: str | Backend = "cpu") -> None:
         """Raise VerificationError with the worst place unless the law holds on a case."""
         result = self.result(case, device)
         if result is not None and not result.passed:
@@ -129,43 +149,15 @@ def law(name: str, source: str = DESIGN, **options: Any) -> Callable[..., Any]:
     return add
 
 
-def _parts(over: str, case: Problem) -> Iterator[Any]:
-    if over == "map":
-        for linear_map in case.net().maps:
-            yield linear_map
-            yield Transposed(linear_map)
-    elif over == "likelihood":
-        hard = getattr(case, "hard", False)
-        yield from (End(likelihood, hard) for likelihood in (case.forward, case.backward))
-    elif over == "activation":
-        if isinstance(case, Case):
-            yield get_activation(case.activation)
-    else:
-        yield get_optimizer(sorted(OPTIMIZERS)[case.seed % len(OPTIMIZERS)])
-
-
-@dataclass(frozen=True)
-class End:
-    """A likelihood, and what it is to be held to.
-
-    Its targets are labels or bits if ``hard``, or drawn by ``targets``. p adds up to 1 over the
-    ``support``, ``sums`` of targets do or do not give sums of log p, and the error of a
-    ``canonical`` one is scale · (a − t); what is None is for the likelihood to say.
-    """
-
-    likelihood: Any
-    hard: bool = False
-    targets: Any = None
-    support: str | None = None
-    sums: bool | None = None
-    canonical: bool = True
-
-    def draw(self, bench: Bench, rows: int, width: int) -> Array:
-        """Return random targets."""
-        if self.targets is not None:
-            return bench.rounded(np.asarray(self.targets(bench.generator, rows, width), float))
-        shape = bench.generator, rows, width
-        return bench.rounded(random_targets(self.likelihood, *shape, hard=self.hard))
+def _parts(over: type, case: Case) -> list[Any]:
+    if over is LinearMap:
+        return [part for m in case.net().maps for part in (m, Transposed(m))]
+    if over is Likelihood:
+        return [case.forward, case.backward]
+    if over is Activation:
+        return [get_activation(case.activation)]
+    assert over is Optimizer
+    return [get_optimizer(sorted(OPTIMIZERS)[case.seed % len(OPTIMIZERS)])]
 
 
 def poisoned(backend: Backend) -> Backend:

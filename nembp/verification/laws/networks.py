@@ -25,7 +25,7 @@ from nembp.engine.noise import PLACES, Noise, noisy_layers
 from nembp.errors import ArchitectureError
 from nembp.threads import threads
 from nembp.verification import definitions
-from nembp.verification.cases import Case, Problem, one_hot
+from nembp.verification.cases import Case, one_hot
 from nembp.verification.laws.law import (
     BBP,
     BP,
@@ -50,7 +50,7 @@ def ways(net: Network, x: Array, t: Array) -> list[Way]:
     return [(net, x, t), (net.reversed, t, x)]
 
 
-def directions(case: Problem, backend: Backend) -> list[Way]:
+def directions(case: Case, backend: Backend) -> list[Way]:
     """Return both directions of a case."""
     return ways(case.net(device=backend), *case.batch())
 
@@ -97,13 +97,13 @@ def step_of(
     return host(net, gradient), step
 
 
-def path_of(case: Problem) -> str:
+def path_of(case: Case) -> str:
     """Return a path, one after the other by seed."""
     path = ("samples", "classes", "none")[case.seed % 3]
     return "samples" if path == "classes" and not case.backward.class_sums else path
 
 
-def batch_for(case: Problem, path: str) -> tuple[Array, Array]:
+def batch_for(case: Case, path: str) -> tuple[Array, Array]:
     """Return a batch that a path takes: of classes, whose targets are one-hot rows."""
     x, t = case.batch()
     return x, one_hot(case.generator("labels"), *t.shape) if path == "classes" else t
@@ -111,7 +111,7 @@ def batch_for(case: Problem, path: str) -> tuple[Array, Array]:
 
 # -- one direction ---------------------------------------------------------------------------------
 @law("gradient.definition", BBP)
-def predictions(case: Problem, backend: Backend) -> Deviations:
+def predictions(case: Case, backend: Backend) -> Deviations:
     """predict and log_likelihood = aᵏ = f(forward(aᵏ⁻¹) + bᵏ), written out."""
     if not case.known:
         return
@@ -130,7 +130,7 @@ def predictions(case: Problem, backend: Backend) -> Deviations:
 
 
 @law("gradient.complex-steps", BBP, tolerance=COMPLEX)
-def complex_steps(case: Problem, backend: Backend) -> Deviations:
+def complex_steps(case: Case, backend: Backend) -> Deviations:
     """∇(−mean log p) of each direction = Im f(θ + ih)/h, f written out."""
     for net, x, t in directions(case, backend) if case.known else ():
         for by in averages(net):
@@ -142,7 +142,7 @@ def complex_steps(case: Problem, backend: Backend) -> Deviations:
 
 
 @law("gradient.input-error", BBP, tolerance=COMPLEX)
-def input_error(case: Problem, backend: Backend) -> Deviations:
+def input_error(case: Case, backend: Backend) -> Deviations:
     """input error = ∂(−mean log p)/∂x."""
     for net, x, t in directions(case, backend) if case.known else ():
         error = host(net, backpropagate(net, x, t)[1])
@@ -183,7 +183,7 @@ def of_the_textbook(case: Case, backend: Backend) -> Deviations:
 
 
 # -- both directions in three sweeps ---------------------------------------------------------------
-def sum_of_directions(case: Problem, backend: Backend, path: str) -> Deviations:
+def sum_of_directions(case: Case, backend: Backend, path: str) -> Deviations:
     """Compare a path's gradient with the sum of the one-direction gradients, and its nll."""
     if path == "classes" and not case.backward.class_sums:
         return
@@ -211,27 +211,27 @@ def sum_of_directions(case: Problem, backend: Backend, path: str) -> Deviations:
 
 
 @law("joint.samples", BBP)
-def by_samples(case: Problem, backend: Backend) -> Deviations:
+def by_samples(case: Case, backend: Backend) -> Deviations:
     """joint gradient = ∇ forward + ∇ backward, a row for each sample."""
     yield from sum_of_directions(case, backend, "samples")
 
 
 @law("joint.classes", BBP)
-def by_classes(case: Problem, backend: Backend) -> Deviations:
+def by_classes(case: Case, backend: Backend) -> Deviations:
     """joint gradient = ∇ forward + ∇ backward, a row for each class."""
     yield from sum_of_directions(case, backend, "classes")
 
 
 @law("joint.none")
-def forward_alone(case: Problem, backend: Backend) -> Deviations:
+def forward_alone(case: Case, backend: Backend) -> Deviations:
     """without the backward direction: ∇ forward, its biases alone."""
     yield from sum_of_directions(case, backend, "none")
 
 
 @law("joint.blocks")
-def in_blocks(case: Problem, backend: Backend) -> Deviations:
+def in_blocks(case: Case, backend: Backend) -> Deviations:
     """rows in blocks on three threads give the same joint gradient."""
-    if getattr(case, "maps", None) is not None:
+    if case.maps is not None:
         with threads(3):
             yield from sum_of_directions(case, backend, "classes" if case.seed % 2 else "samples")
 
@@ -249,7 +249,7 @@ def recorded_nll(net: Network, x: Array, t: Array, step: JointBackpropagation) -
 
 
 @law("joint.no-memory")
-def keeps_no_memory(case: Problem, backend: Backend) -> Deviations:
+def keeps_no_memory(case: Case, backend: Backend) -> Deviations:
     """a step depends on its batch and parameters alone."""
     path, net = path_of(case), case.net(device=poisoned(backend))
     x, t = batch_for(case, path)
@@ -273,7 +273,7 @@ def keeps_no_memory(case: Problem, backend: Backend) -> Deviations:
 
 # -- normalized layers -----------------------------------------------------------------------------
 @law("normalization.statistics", NORM)
-def moving_statistics(case: Problem, backend: Backend) -> Deviations:
+def moving_statistics(case: Case, backend: Backend) -> Deviations:
     """a step moves r to (1 − m) r + m (μ, σ² N/(N − 1)); nothing else moves them."""
     net, path = case.net(device=poisoned(backend)), path_of(case)
     if not net.statistics_count or not case.known:
@@ -306,7 +306,7 @@ def moving_statistics(case: Problem, backend: Backend) -> Deviations:
 
 
 @law("normalization.evaluation", NORM)
-def evaluation(case: Problem, backend: Backend) -> Deviations:
+def evaluation(case: Case, backend: Backend) -> Deviations:
     """by running statistics each row is by itself."""
     for net, x, _ in directions(case, backend):
         if net.statistics_count:
@@ -489,7 +489,7 @@ def signal_gradient(case: Case, backend: Backend) -> Deviations:
 
 # -- views, copies, files, devices -----------------------------------------------------------------
 @law("network.views", BBP)
-def views(case: Problem, backend: Backend) -> Deviations:
+def views(case: Case, backend: Backend) -> Deviations:
     """net.reversed.reversed is net; both are views of one vector, each entry once."""
     net = case.net(device=backend)
     yield from _views(net)
@@ -531,7 +531,7 @@ def kinds_of(net: Network) -> tuple[Any, ...]:
 
 
 @law("network.copies", every=4)
-def copies(case: Problem, backend: Backend) -> Deviations:
+def copies(case: Case, backend: Backend) -> Deviations:
     """a copy shares no memory, and is the same network."""
     other = "float32" if case.dtype == "float64" else "float64"
     for net, x, t in directions(case, backend):
@@ -560,7 +560,7 @@ def copies(case: Problem, backend: Backend) -> Deviations:
 
 
 @law("files.round-trip", every=8)
-def round_trip(case: Problem, backend: Backend) -> Deviations:
+def round_trip(case: Case, backend: Backend) -> Deviations:
     """load(save(net)) = net, bit for bit."""
     net, (x, t) = case.net(device=backend), case.batch()
     try:

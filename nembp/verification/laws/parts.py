@@ -17,7 +17,14 @@ import numpy as np
 from nembp.backend import Backend, stream
 from nembp.engine.activations import Activation
 from nembp.engine.convolution import Convolution
-from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Multinomial, Readout
+from nembp.engine.likelihoods import (
+    Bernoulli,
+    Bipolar,
+    Gaussian,
+    Likelihood,
+    Multinomial,
+    Readout,
+)
 from nembp.engine.linear import LinearMap, Transposed
 from nembp.engine.network import Network, dense_network
 from nembp.engine.optimizers import SGD, Adam, Momentum, Optimizer, RMSProp
@@ -31,7 +38,6 @@ from nembp.verification.laws.law import (
     COMPLEX,
     NEM,
     Bench,
-    End,
     agrees,
     host,
     is_gradient,
@@ -83,7 +89,7 @@ def size_of(*arrays: Array) -> float:
     return math.prod(max(1.0, largest(array)) for array in arrays) * max(1, len(arrays[0]))
 
 
-@law("linear.trilinear", TRILINEAR, over="map")
+@law("linear.trilinear", TRILINEAR, over=LinearMap)
 def trilinear(m: LinearMap, bench: Bench) -> Deviations:
     """⟨forward(x), y⟩ = ⟨x, adjoint(y)⟩ = ⟨W, weight_gradient(x, y)⟩ for every x, W and y."""
     x, W, y = random_arrays(m, bench)
@@ -99,7 +105,7 @@ def trilinear(m: LinearMap, bench: Bench) -> Deviations:
         W = bench.normal(*W.shape)
 
 
-@law("linear.definition", over="map")
+@law("linear.definition", over=LinearMap)
 def definition(m: LinearMap, bench: Bench) -> Deviations:
     """forward = x M(W), adjoint = y M(W)ᵀ, weight_gradient = ∂⟨x M(W), y⟩/∂W, M written out."""
     if not knows(m):
@@ -116,7 +122,7 @@ def definition(m: LinearMap, bench: Bench) -> Deviations:
         yield near(np.sum(V * gradient[0]), form, "⟨V, weight gradient⟩", scale * W.size)
 
 
-@law("linear.transposed", BBP, over="map")
+@law("linear.transposed", BBP, over=LinearMap)
 def transposed(m: LinearMap, bench: Bench) -> Deviations:
     """Transposed swaps forward and adjoint over the same W, and undoes itself."""
     x, W, y = random_arrays(m, bench)
@@ -131,7 +137,7 @@ def transposed(m: LinearMap, bench: Bench) -> Deviations:
     yield from alike(back, here, " transposed twice", scale)
 
 
-@law("linear.contract", over="map", every=2)
+@law("linear.contract", over=LinearMap, every=2)
 def linear_contract(m: LinearMap, bench: Bench) -> Deviations:
     """Every entry of out is written, in any memory layout, rows by themselves, arguments alone."""
     x, W, y = random_arrays(m, bench)
@@ -159,7 +165,7 @@ def linear_contract(m: LinearMap, bench: Bench) -> Deviations:
     yield holds(not bench.changed, f"no call writes into its argument {sorted(bench.changed)}")
 
 
-@law("linear.no-memory", over="map", every=4)
+@law("linear.no-memory", over=LinearMap, every=4)
 def keeps_no_memory(m: LinearMap, bench: Bench) -> Deviations:
     """Results depend on x, W and y, not on calls before."""
     x, W, y = random_arrays(m, bench)
@@ -170,7 +176,7 @@ def keeps_no_memory(m: LinearMap, bench: Bench) -> Deviations:
     yield from alike(contractions(m, bench, x, W, y), before, " after other calls", 1.0)
 
 
-@law("linear.threads", over="map", every=11)
+@law("linear.threads", over=LinearMap, every=11)
 def reentrant(m: LinearMap, bench: Bench) -> Deviations:
     """Calls of two threads do not meet."""
     mine, theirs = random_arrays(m, bench), random_arrays(m, bench)
@@ -261,7 +267,7 @@ def multiplied(f: Activation, bench: Bench, error: Array, a: Array) -> Array:
     return bench.numpy(out)
 
 
-@law("activation.derivative", "Squire and Trapp 1998: complex steps", over="activation")
+@law("activation.derivative", "Squire and Trapp 1998: complex steps", over=Activation)
 def activation_derivative(f: Activation, bench: Bench) -> Deviations:
     """multiply_derivative(e, a) = e ∘ f'(z), a = f(z), the slope of activate."""
     if not knows(f):
@@ -298,7 +304,7 @@ def measured_derivative(f: Activation, bench: Bench) -> Deviations:
         yield holds(complex_steps, "complex steps do not apply, so analytic must be False")
 
 
-@law("activation.curvature", "Gulrajani and others 2017", over="activation")
+@law("activation.curvature", "Gulrajani and others 2017", over=Activation)
 def activation_curvature(f: Activation, bench: Bench) -> Deviations:
     """multiply_curvature(e, a) = e ∘ f''(z) / f'(z)."""
     if not knows(f) or f.piecewise_linear:
@@ -312,7 +318,7 @@ def activation_curvature(f: Activation, bench: Bench) -> Deviations:
     yield near(bench.numpy(held), expected, "error ∘ f''/f'", 1.0 + largest(error))
 
 
-@law("activation.contract", over="activation", every=4)
+@law("activation.contract", over=Activation, every=4)
 def activation_contract(f: Activation, bench: Bench) -> Deviations:
     """f acts on each neuron by itself, stays finite, multiplies the error, and leaves a alone."""
     for dtype in ("float32", "float64"):
@@ -340,8 +346,8 @@ def activation_contract(f: Activation, bench: Bench) -> Deviations:
 class Calls:
     """A likelihood's functions on a bench, on readouts whose work space holds NaN."""
 
-    def __init__(self, end: End, bench: Bench) -> None:
-        self.likelihood, self.bench = end.likelihood, bench
+    def __init__(self, likelihood: Likelihood, bench: Bench) -> None:
+        self.likelihood, self.bench = likelihood, bench
 
     def readout(self, z: Array) -> Readout:
         """Return a readout of ``z``."""
@@ -388,43 +394,45 @@ class Calls:
         return self._of_readout(self.likelihood.gain_slope, z, t=t)
 
 
-def at_end(end: End, bench: Bench, width: int = 4) -> tuple[Calls, Array, Array, Array, float]:
+def at_end(
+    likelihood: Likelihood, bench: Bench, width: int = 4
+) -> tuple[Calls, Array, Array, Array, float]:
     """Return the calls, z, t, noise and the size of what an error subtracts."""
     g = bench.generator
     z = bench.rounded(bench.normal(bench.rows, width) * float(g.choice([0.1, 1.0, 3.0])))
     n = bench.rounded(bench.normal(bench.rows, width) * float(g.choice([0.05, 0.5])))
-    calls, t = Calls(end, bench), end.draw(bench, bench.rows, width)
+    calls, t = Calls(likelihood, bench), bench.draw(likelihood, bench.rows, width)
     size = largest(calls.activation(z)) * (1.0 + largest(t.sum(axis=1)) + largest(n) * width)
-    return calls, z, t, n, abs(end.likelihood.scale) * (size + largest(t) + largest(n))
+    return calls, z, t, n, abs(likelihood.scale) * (size + largest(t) + largest(n))
 
 
-@law("likelihood.definition", over="likelihood")
-def likelihood_definition(end: End, bench: Bench) -> Deviations:
+@law("likelihood.definition", over=Likelihood)
+def likelihood_definition(likelihood: Likelihood, bench: Bench) -> Deviations:
     """a = softmax, identity or logistic of z, and log p(t) is as written."""
-    if not knows(end.likelihood):
+    if not knows(likelihood):
         return
-    calls, z, t, n, size = at_end(end, bench)
-    expected = definitions.output_activation(end.likelihood, z)
+    calls, z, t, n, size = at_end(likelihood, bench)
+    expected = definitions.output_activation(likelihood, z)
     yield near(calls.activation(z), expected, "a", 1.0)
     for targets in (t, bench.rounded(t + n)):
-        log_p = definitions.log_likelihood(end.likelihood, z, targets)
+        log_p = definitions.log_likelihood(likelihood, z, targets)
         scale = 1.0 + size * (1.0 + largest(z) + largest(targets)) * z.shape[1]
         yield near(calls.log_p(z, targets), log_p, "log p(t)", scale)
 
 
-@law("likelihood.class-sums", "exponential families", over="likelihood")
-def class_sums(end: End, bench: Bench) -> Deviations:
+@law("likelihood.class-sums", "exponential families", over=Likelihood)
+def class_sums(likelihood: Likelihood, bench: Bench) -> Deviations:
     """log p and error of a sum of targets = the sums of log p and error."""
-    likelihood, g = end.likelihood, bench.generator
-    if not (likelihood.class_sums if end.sums is None else end.sums):
+    g = bench.generator
+    if not (likelihood.class_sums if bench.sums is None else bench.sums):
         return
     if not likelihood.class_sums:
         why = "class_sums is False, so log p does not follow from sums of targets"
         yield holds(False, why)
         return
-    calls, z, _, _, _ = at_end(end, bench)
+    calls, z, _, _, _ = at_end(likelihood, bench)
     members = g.integers(0, len(z), int(g.integers(1, 13)))
-    t = end.draw(bench, len(members), z.shape[1])
+    t = bench.draw(likelihood, len(members), z.shape[1])
     belongs = np.eye(len(z))[members].T
     sums, mass = bench.rounded(belongs @ t), belongs.sum(axis=1, keepdims=True)
     square = bench.rounded(belongs @ np.sum(t * t, axis=1, keepdims=True))
@@ -438,45 +446,45 @@ def class_sums(end: End, bench: Bench) -> Deviations:
     yield near(calls.error(z, sums, counts=mass), errors, "sum of errors", scale)
 
 
-@law("likelihood.gain", NEM, over="likelihood")
-def gains(end: End, bench: Bench) -> Deviations:
+@law("likelihood.gain", NEM, over=Likelihood)
+def gains(likelihood: Likelihood, bench: Bench) -> Deviations:
     """Σ gain(n) = log p(t+n) − log p(t), slope = ∂gain/∂n."""
-    calls, z, t, n, size = at_end(end, bench)
+    calls, z, t, n, size = at_end(likelihood, bench)
     terms, before = calls.gain(z, t, n), calls.log_p(z, t)
     after = calls.log_p(z, bench.rounded(t + n))
     size *= 1.0 + largest(z) + largest(t) + largest(n)
     scale = 10.0 * (1.0 + largest(before) + largest(after) + size * z.shape[1])
     yield near(terms.sum(axis=1), after - before, "gain", scale)
-    if knows(end.likelihood):
-        expected = definitions.gain_terms(end.likelihood, z, t, n)
+    if knows(likelihood):
+        expected = definitions.gain_terms(likelihood, z, t, n)
         yield near(terms, expected, "gain of each neuron", scale)
     # where a gain is at most quadratic in the noise, this difference is exact
-    h, tolerance = (1.0, None) if knows(end.likelihood) else (1e-4, 1e-6)
+    h, tolerance = (1.0, None) if knows(likelihood) else (1e-4, 1e-6)
     ends = [calls.gain(z, t, np.full_like(z, way * h)) for way in (1.0, -1.0)]
     slope, difference = calls.gain_slope(z, t), (ends[0] - ends[1]) / (2.0 * h)
     yield near(slope, difference, "slope of the gain", scale, tolerance=tolerance)
 
 
-@law("likelihood.output-derivative", over="likelihood", tolerance=COMPLEX)
-def output_derivative(end: End, bench: Bench) -> Deviations:
+@law("likelihood.output-derivative", over=Likelihood, tolerance=COMPLEX)
+def output_derivative(likelihood: Likelihood, bench: Bench) -> Deviations:
     """An error at a = softmax, identity or logistic of z reaches z times ∂a/∂z."""
-    if not knows(end.likelihood):
+    if not knows(likelihood):
         return
-    calls, z, t, _, _ = at_end(end, bench)
+    calls, z, t, _, _ = at_end(likelihood, bench)
     error = bench.normal(*t.shape)
     held = bench.array(error)
-    end.likelihood.multiply_derivative(calls.readout(z), held)
+    likelihood.multiply_derivative(calls.readout(z), held)
 
     def reads(at: Array) -> Any:
-        return np.sum(error * definitions.output_activation(end.likelihood, at))
+        return np.sum(error * definitions.output_activation(likelihood, at))
 
     yield from is_gradient(bench.numpy(held), reads, z, "∂/∂z", bench.generator, 4.0)
 
 
-@law("likelihood.contract", over="likelihood", every=4)
-def likelihood_contract(end: End, bench: Bench) -> Deviations:
+@law("likelihood.contract", over=Likelihood, every=4)
+def likelihood_contract(likelihood: Likelihood, bench: Bench) -> Deviations:
     """Results are whole, rows by themselves, arguments alone; activate leaves a normal form."""
-    calls, z, t, n, size = at_end(end, bench)
+    calls, z, t, n, size = at_end(likelihood, bench)
     results = {
         "a": calls.activation(z),
         "log p": calls.log_p(z, t),
@@ -486,7 +494,7 @@ def likelihood_contract(end: End, bench: Bench) -> Deviations:
     for name, result in results.items():
         yield holds(np.all(np.isfinite(result)), f"every entry of {name} is written, and finite")
     o = calls.readout(z)
-    end.likelihood.activate(o)
+    likelihood.activate(o)
     yield near(bench.numpy(o.a), results["a"], "a, activated twice", 1.0)
     scale = 1.0 + size * (1.0 + largest(z) + largest(t)) * z.shape[1]
     for name, function in (("log p", calls.log_p), ("error", calls.error)):
@@ -494,7 +502,7 @@ def likelihood_contract(end: End, bench: Bench) -> Deviations:
         yield near(np.concatenate(rows), results[name], f"{name} row by row", scale)
     quarter = calls.error(z, t, factor=0.25)
     yield near(quarter, 0.25 * results["error"], "error with a factor", size)
-    single = Calls(end, bench.in_float32())
+    single = Calls(likelihood, bench.in_float32())
     at = [value.astype(np.float32).astype(float) for value in (z, t)]
     for name, of_single, exact, terms in (
         ("log p", single.log_p, calls.log_p, scale),
@@ -504,15 +512,17 @@ def likelihood_contract(end: End, bench: Bench) -> Deviations:
     yield holds(not bench.changed, f"no call writes into its argument {sorted(bench.changed)}")
 
 
-@law("likelihood.normalization", "p is a probability or a density", over="likelihood", every=16)
-def normalization(end: End, bench: Bench) -> Deviations:
+@law("likelihood.normalization", "p is a probability or a density", over=Likelihood, every=16)
+def normalization(likelihood: Likelihood, bench: Bench) -> Deviations:
     """p adds up to 1 over labels, bits, signs, counts, real or positive numbers."""
     if bench.dtype != "float64":
         return
     kinds = {Multinomial: "labels", Bernoulli: "bits", Bipolar: "signs", Gaussian: "reals"}
-    named = end.support or kinds.get(type(end.likelihood))
+    named = bench.support or kinds.get(type(likelihood))
     totals = {
-        name: [total_probability(end, bench, name, shift) for shift in (-1.0, 0.3, 1.1)]
+        name: [
+            total_probability(Calls(likelihood, bench), name, shift) for shift in (-1.0, 0.3, 1.1)
+        ]
         for name in ([named] if named else SUPPORTS)
     }
     fits = [name for name, total in totals.items() if np.allclose(total, 1.0, atol=1e-6)]
@@ -523,7 +533,7 @@ def normalization(end: End, bench: Bench) -> Deviations:
 SUPPORTS = ("labels", "bits", "signs", "counts", "reals", "positive")
 
 
-def total_probability(end: End, bench: Bench, support: str, shift: float) -> float:
+def total_probability(calls: Calls, support: str, shift: float) -> float:
     """Return Σp over all targets of a support; a tempered p(t)ʷ is brought back to p(t)."""
     measure: Any = 1.0
     if support == "labels":
@@ -535,7 +545,7 @@ def total_probability(end: End, bench: Bench, support: str, shift: float) -> flo
     elif support == "counts":
         t = np.arange(401.0)[:, None]
     elif support == "reals":
-        width = 14.0 / math.sqrt(max(end.likelihood.scale, 1e-12))
+        width = 14.0 / math.sqrt(max(calls.likelihood.scale, 1e-12))
         t = np.linspace(shift - width, shift + width, 20_001)[:, None]
         measure = t[1, 0] - t[0, 0]
     else:
@@ -543,16 +553,16 @@ def total_probability(end: End, bench: Bench, support: str, shift: float) -> flo
         t = np.exp(s)
         measure = t[:, 0] * (s[1, 0] - s[0, 0])
     z = np.tile(np.linspace(shift, -shift, t.shape[1]) if t.shape[1] > 1 else [shift], (len(t), 1))
-    log_p = Calls(end, bench).log_p(z, t) / end.likelihood.tempering
+    log_p = calls.log_p(z, t) / calls.likelihood.tempering
     return float(np.sum(np.exp(log_p) * measure))
 
 
-@law("invariance.slope", BP, over="likelihood", tolerance=COMPLEX)
-def error_is_slope(end: End, bench: Bench) -> Deviations:
+@law("invariance.slope", BP, over=Likelihood, tolerance=COMPLEX)
+def error_is_slope(likelihood: Likelihood, bench: Bench) -> Deviations:
     """error = −∂log p/∂z at each end, on noisy targets too."""
-    calls, z, t, n, size = at_end(end, bench)
-    known, g = knows(end.likelihood), bench.generator
-    log_p = partial(definitions.log_likelihood, end.likelihood) if known else calls.log_p
+    calls, z, t, n, size = at_end(likelihood, bench)
+    known, g = knows(likelihood), bench.generator
+    log_p = partial(definitions.log_likelihood, likelihood) if known else calls.log_p
     yield holds(t.shape == z.shape and np.all(np.isfinite(t)), f"targets have shape {z.shape}")
     for what, targets in (("proper", t), ("noisy", bench.rounded(t + n))):
         name, error = f"error, {what} targets", partial(calls.error, t=targets)
@@ -567,30 +577,28 @@ def error_is_slope(end: End, bench: Bench) -> Deviations:
             yield agrees(check_gradient(nll, z, gradient=error, scale=1.0, name=name, **options))
 
 
-@law("invariance.update", BP, over="likelihood")
-def classical_update(end: End, bench: Bench) -> Deviations:
+@law("invariance.update", BP, over=Likelihood)
+def classical_update(likelihood: Likelihood, bench: Bench) -> Deviations:
     """error = scale · (a − t) for proper targets; the scale of the Gaussian is 1/v."""
-    if not end.canonical:
+    if not bench.canonical:
         return
-    calls, z, t, _, size = at_end(end, bench)
-    if isinstance(end.likelihood, Multinomial):
+    calls, z, t, _, size = at_end(likelihood, bench)
+    if isinstance(likelihood, Multinomial):
         t = bench.rounded(t / t.sum(axis=1, keepdims=True))
-    scale = end.likelihood.scale
-    if isinstance(end.likelihood, Gaussian):
-        scale = 1.0 / end.likelihood.variance
-    elif knows(end.likelihood):
-        scale = end.likelihood.weight
+    scale = likelihood.scale
+    if isinstance(likelihood, Gaussian):
+        scale = 1.0 / likelihood.variance
     yield near(calls.error(z, t), scale * (calls.activation(z) - t), "error", size)
 
 
-@law("invariance.noisy-softmax", NEM, over="likelihood")
-def noisy_softmax(end: End, bench: Bench) -> Deviations:
+@law("invariance.noisy-softmax", NEM, over=Likelihood)
+def noisy_softmax(likelihood: Likelihood, bench: Bench) -> Deviations:
     """a Σ(t+n) − (t+n) exact, a − (t+n) published; with zero-sum noise they agree."""
-    if type(end.likelihood) is not Multinomial:
+    if type(likelihood) is not Multinomial:
         return
-    calls, z, t, n, size = at_end(end, bench)
-    noisy, w = bench.rounded(t + n), end.likelihood.weight
-    a, mass = definitions.output_activation(end.likelihood, z), noisy.sum(axis=1, keepdims=True)
+    calls, z, t, n, size = at_end(likelihood, bench)
+    noisy, w = bench.rounded(t + n), likelihood.weight
+    a, mass = definitions.output_activation(likelihood, z), noisy.sum(axis=1, keepdims=True)
     yield near(calls.error(z, noisy), w * (a * mass - noisy), "exact error", size)
     yield near(calls.error(z, noisy, counts=1.0), w * (a - noisy), "published error", size)
     balanced = t + n - n.mean(axis=1, keepdims=True)
@@ -661,7 +669,7 @@ class Path:
 @law(
     "optimizer.formula",
     "Polyak 1964; Tieleman and Hinton 2012; Kingma and Ba 2015",
-    over="optimizer",
+    over=Optimizer,
 )
 def optimizer_formula(optimizer: Optimizer, bench: Bench) -> Deviations:
     """SGD, momentum, RMSProp, Adam = their papers."""
@@ -673,7 +681,7 @@ def optimizer_formula(optimizer: Optimizer, bench: Bench) -> Deviations:
     yield near(moved, expected, "parameters[step, i]", 10.0 * largest(path.gradients))
 
 
-@law("optimizer.weight-decay", "Loshchilov and Hutter 2019", over="optimizer")
+@law("optimizer.weight-decay", "Loshchilov and Hutter 2019", over=Optimizer)
 def weight_decay(optimizer: Optimizer, bench: Bench) -> Deviations:
     """θ_w ← (1 − ηλ) θ_w once a step, biases spared."""
     path = Path(optimizer, bench)
@@ -684,7 +692,7 @@ def weight_decay(optimizer: Optimizer, bench: Bench) -> Deviations:
     yield near(end[0], expected, "parameters after one step of decay", 1.0)
 
 
-@law("optimizer.contract", over="optimizer", every=4)
+@law("optimizer.contract", over=Optimizer, every=4)
 def optimizer_contract(optimizer: Optimizer, bench: Bench) -> Deviations:
     """Steps go down, each parameter by itself, in place; bind starts anew."""
     path = Path(optimizer, bench)
