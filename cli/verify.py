@@ -101,7 +101,7 @@ def verify(
         return
     if get_backend(device).name == "cpu" and not names:
         laws = [law for law in laws if law.on_host]
-    found = []
+    found: list[LawResult] = []
     with status(quiet=quiet) as tell:
         for law in laws:
             tell(f"{law.name}, {len(found)} of {len(laws)} laws done")

@@ -228,13 +228,13 @@ def noise_of(phi: Line, at_zero: float, resolution: float) -> float:
     """Return ε, the typical rounding error of φ's values near 0.
 
     The sixth differences of nine values in a row are free of any smooth part and hold
-    √(12!/6!²) ε. The least over several lengths, since fast change looks like noise over long ones;
-    but a function that rounds its argument to float32 is a staircase, which stands still over short
-    ones. On either side, since a kink on one side would look like noise.
+    √(12!/6!²) ε: the least but one over several lengths, since fast change looks like noise over
+    long ones. A function that rounds its argument to float32 is a staircase, which stands still
+    over short ones. On either side, since a kink on one side would look like noise.
     """
     sides, largest, stairs = [], abs(at_zero), 0.0
     for sign in (1.0, -1.0):
-        seen, still = [], False
+        seen, still = [0.0], False
         for length in NOISE_LENGTHS:
             values = np.array([at_zero, *(phi(sign * j * length) for j in range(1, 9))])
             if not np.all(np.isfinite(values)):
@@ -246,7 +246,7 @@ def noise_of(phi: Line, at_zero: float, resolution: float) -> float:
             if (stood or still) and jump * 1e-3 > resolution * largest:
                 stairs = max(stairs, 0.25 * jump)  # stood still where it should have moved
             seen += [float(min(spread)) ** 0.5] if jump else []
-        sides.append(max(seen, default=0.0) if stairs else min(seen, default=0.0))
+        sides.append(max(seen) if stairs else sorted(seen)[min(2, len(seen) - 1)])
     low, high = sorted(sides)
     return max(low if high > 30.0 * low else high, stairs, 0.5 * resolution * largest)
 

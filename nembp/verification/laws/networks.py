@@ -18,8 +18,9 @@ from nembp.checkpoints import Model, encode, environment, load_model, save_model
 from nembp.datasets import Scaling
 from nembp.engine import backprop
 from nembp.engine.backprop import JointBackpropagation, backpropagate
+from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
-from nembp.engine.linear import Dense
+from nembp.engine.linear import Dense, Transposed
 from nembp.engine.network import Network
 from nembp.engine.noise import PLACES, Noise, noisy_layers
 from nembp.errors import ArchitectureError
@@ -269,6 +270,28 @@ def keeps_no_memory(case: Case, backend: Backend) -> Deviations:
         vector[...] = unwritten(net)
     for value, expected in zip(nll, (other.forward_nll, other.backward_nll), strict=True):
         yield near(value, host(net, expected), f"path {path}: nll", 1.0 + scale)
+
+
+@law("linear.step", "Lavin and Gray 2016; nembp's definition", every=8)
+def in_a_step(case: Case, backend: Backend) -> Deviations:
+    """What a training step computes through one convolution = its definition, at any size."""
+    g = case.generator("convolution")
+
+    def pick(low: int, high: int) -> int:
+        return int(g.integers(low, high + 1))
+
+    shape, stride = (pick(5, 12), pick(5, 12), pick(1, 6)), (pick(1, 2), pick(1, 2))
+    conv = Convolution(
+        shape, pick(1, 8), (pick(1, 4), pick(1, 4)), stride, (pick(0, 1), pick(0, 1))
+    )
+    one = Case((conv.inputs, conv.outputs), rows=pick(1, 40), seed=case.seed, dtype=case.dtype)
+    one = one.with_(biases=(shape[2], conv.channels), maps=(conv,), forward=Gaussian())
+    if g.random() < 0.3:
+        one = one.with_(
+            maps=(Transposed(conv),), sizes=one.sizes[::-1], biases=(conv.channels, shape[2])
+        )
+    yield from sum_of_directions(one, backend, "samples")
+    yield from keeps_no_memory(one, backend)
 
 
 # -- normalized layers -----------------------------------------------------------------------------

@@ -16,7 +16,6 @@ import numpy as np
 
 from nembp.backend import Backend, stream
 from nembp.engine.activations import Activation
-from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import (
     Bernoulli,
     Bipolar,
@@ -29,7 +28,6 @@ from nembp.engine.linear import LinearMap, Transposed
 from nembp.engine.network import Network, dense_network
 from nembp.engine.optimizers import SGD, Adam, Momentum, Optimizer, RMSProp
 from nembp.verification import definitions
-from nembp.verification.cases import Case
 from nembp.verification.definitions import knows
 from nembp.verification.gradients import check_gradient
 from nembp.verification.laws.law import (
@@ -53,50 +51,38 @@ NAMES = ("forward", "adjoint", "weight gradient")
 
 
 # -- linear maps -----------------------------------------------------------------------------------
-def random_arrays(m: LinearMap, bench: Bench) -> tuple[Array, Array, Array]:
-    """Return x, W and y for a linear map."""
-    return (
-        bench.normal(bench.rows, m.inputs),
-        bench.normal(*m.weight_shape),
-        bench.normal(bench.rows, m.outputs),
-    )
+def random_arrays(m: LinearMap, bench: Bench) -> tuple[Array, Array, Array, float]:
+    """Return x, W and y for a linear map, and the size of the terms of a contraction."""
+    x, W = bench.normal(bench.rows, m.inputs), bench.normal(*m.weight_shape)
+    y = bench.normal(bench.rows, m.outputs)
+    return x, W, y, bench.rows * math.prod(max(1.0, largest(array)) for array in (x, W, y))
 
 
 def contractions(m: LinearMap, bench: Bench, x: Array, W: Array, y: Array) -> list[Array]:
     """Return forward(x), adjoint(y) and, of a map with weights, weight_gradient(x, y)."""
-
-    def on_device(function: Callable[..., None]) -> Callable[..., None]:
-        return lambda *arrays: function(bench.backend, *arrays)
-
+    up, down, outer = (partial(f, bench.backend) for f in (m.forward, m.adjoint, m.weight_gradient))
     results = [
-        bench.written(on_device(m.forward), (len(x), m.outputs), x=x, W=W),
-        bench.written(on_device(m.adjoint), (len(y), m.inputs), y=y, W=W),
+        bench.written(up, (len(x), m.outputs), x=x, W=W),
+        bench.written(down, (len(y), m.inputs), y=y, W=W),
     ]
-    if m.weight_count:
-        shape = m.weight_shape
-        results.append(bench.written(on_device(m.weight_gradient), shape, x=x, y=y))
-    return results
+    return results + ([bench.written(outer, m.weight_shape, x=x, y=y)] if m.weight_count else [])
 
 
-def alike(found: list[Array], expected: list[Array], when: str, scale: float) -> Deviations:
+def alike(
+    found: list[Array], expected: list[Array], when: str, scale: float, tolerance: Any = None
+) -> Deviations:
     """Compare the contractions of two ways."""
     for name, actual, value in zip(NAMES, found, expected, strict=False):
-        yield near(actual, value, f"{name}{when}", scale)
-
-
-def size_of(*arrays: Array) -> float:
-    """Return the size of a form's terms: the product of the largest entries, and their number."""
-    return math.prod(max(1.0, largest(array)) for array in arrays) * max(1, len(arrays[0]))
+        yield near(actual, value, f"{name}{when}", scale, tolerance=tolerance)
 
 
 @law("linear.trilinear", TRILINEAR, over=LinearMap)
 def trilinear(m: LinearMap, bench: Bench) -> Deviations:
     """⟨forward(x), y⟩ = ⟨x, adjoint(y)⟩ = ⟨W, weight_gradient(x, y)⟩ for every x, W and y."""
-    x, W, y = random_arrays(m, bench)
-    gradient = contractions(m, bench, x, W, y)[2:]
+    x, W, y, _ = random_arrays(m, bench)
+    gradient, norm = contractions(m, bench, x, W, y)[2:], np.linalg.norm
     for _ in range(3):  # the gradient does not see W, nor the adjoint x: both sides are linear
         up, down = contractions(m, bench, x, W, y)[:2]
-        norm = np.linalg.norm
         scale, form = float(norm(up) * norm(y) + norm(x) * norm(down)), np.sum(up * y)
         yield near(np.sum(x * down), form, "⟨x, adjoint(y)⟩", scale)
         for G in gradient:
@@ -110,10 +96,9 @@ def definition(m: LinearMap, bench: Bench) -> Deviations:
     """forward = x M(W), adjoint = y M(W)ᵀ, weight_gradient = ∂⟨x M(W), y⟩/∂W, M written out."""
     if not knows(m):
         return
-    x, W, y = random_arrays(m, bench)
+    x, W, y, scale = random_arrays(m, bench)
     up, down, *gradient = contractions(m, bench, x, W, y)
     matrix = definitions.matrix_of(m, W)
-    scale = size_of(x, W, y)
     yield near(up, x @ matrix, "forward", scale)
     yield near(down, y @ matrix.T, "adjoint", scale)
     for _ in range(3 if m.weight_count else 0):
@@ -125,8 +110,8 @@ def definition(m: LinearMap, bench: Bench) -> Deviations:
 @law("linear.transposed", BBP, over=LinearMap)
 def transposed(m: LinearMap, bench: Bench) -> Deviations:
     """Transposed swaps forward and adjoint over the same W, and undoes itself."""
-    x, W, y = random_arrays(m, bench)
-    turned, scale = Transposed(m), size_of(x, W, y)
+    x, W, y, scale = random_arrays(m, bench)
+    turned = Transposed(m)
     shapes = turned.inputs, turned.outputs, turned.weight_shape, turned.weight_count
     expected = m.outputs, m.inputs, m.weight_shape, m.weight_count
     yield holds(shapes == expected, "sizes of the transposed map")
@@ -140,46 +125,42 @@ def transposed(m: LinearMap, bench: Bench) -> Deviations:
 @law("linear.contract", over=LinearMap, every=2)
 def linear_contract(m: LinearMap, bench: Bench) -> Deviations:
     """Every entry of out is written, in any memory layout, rows by themselves, arguments alone."""
-    x, W, y = random_arrays(m, bench)
-    here, scale = contractions(m, bench, x, W, y), size_of(x, W, y)
+    x, W, y, scale = random_arrays(m, bench)
+    here = contractions(m, bench, x, W, y)
     for name, result in zip(NAMES, here, strict=False):
         yield holds(np.all(np.isfinite(result)), f"{name} writes every entry of out")
     each = [contractions(m, bench, x[k : k + 1], W, y[k : k + 1]) for k in range(bench.rows)]
     alone = [np.concatenate([one[i] for one in each]) for i in (0, 1)]
     sums = [np.sum([one[2] for one in each], axis=0)] if m.weight_count else []
     yield from alike([*alone, *sums], here, " row by row", scale)
-    layouts = ((m.forward, x, here[0]), (m.adjoint, y, here[1]))
-    for function, signal, result in layouts:
+    for function, signal, result in ((m.forward, x, here[0]), (m.adjoint, y, here[1])):
         rows = bench.array(np.concatenate([signal, signal + 1.0]))[: bench.rows, :]
         out = bench.nan(result.shape[::-1])
         function(bench.backend, rows, bench.array(W), out.T)
         yield near(bench.numpy(out).T, result, "an out of another memory layout", scale)
-    single = contractions(m, bench.in_float32(), x, W, y)
-    for name, actual, value in zip(NAMES, single, here, strict=False):
-        yield near(actual, value, f"{name} in float32", 1.0, tolerance=SINGLE)
-    drawn = [np.asarray(m.initial_weights(stream(bench.seed, "weights"))) for _ in range(2)]
-    fine = drawn[0].size == m.weight_count and np.array_equal(drawn[0], drawn[1])
-    fine = fine and bool(np.all(np.isfinite(drawn[0])))
+    yield from alike(contractions(m, bench.in_float32(), x, W, y), here, " in float32", 1.0, SINGLE)
+    one, two = (np.asarray(m.initial_weights(stream(bench.seed, "weights"))) for _ in range(2))
+    fine = one.size == m.weight_count and np.array_equal(one, two) and np.all(np.isfinite(one))
     yield holds(fine, f"initial weights are {m.weight_count}, finite and the generator's alone")
-    yield holds(drawn[0].size < 2 or np.ptp(drawn[0]) > 0.0, "initial weights differ")
+    yield holds(one.size < 2 or np.ptp(one) > 0.0, "initial weights differ")
     yield holds(not bench.changed, f"no call writes into its argument {sorted(bench.changed)}")
 
 
 @law("linear.no-memory", over=LinearMap, every=4)
 def keeps_no_memory(m: LinearMap, bench: Bench) -> Deviations:
     """Results depend on x, W and y, not on calls before."""
-    x, W, y = random_arrays(m, bench)
-    before = contractions(m, bench, x, W, y)
+    *arrays, _ = random_arrays(m, bench)
+    before = contractions(m, bench, *arrays)
     for rows in (bench.rows + 2, max(1, bench.rows - 1), bench.rows):
         shapes = (rows, m.inputs), m.weight_shape, (rows, m.outputs)
         contractions(m, bench, *(np.full(shape, np.nan) for shape in shapes))
-    yield from alike(contractions(m, bench, x, W, y), before, " after other calls", 1.0)
+    yield from alike(contractions(m, bench, *arrays), before, " after other calls", 1.0)
 
 
 @law("linear.threads", over=LinearMap, every=11)
 def reentrant(m: LinearMap, bench: Bench) -> Deviations:
     """Calls of two threads do not meet."""
-    mine, theirs = random_arrays(m, bench), random_arrays(m, bench)
+    (*mine, scale), (*theirs, other_scale) = (random_arrays(m, bench) for _ in range(2))
     expected = [contractions(m, bench, *arrays) for arrays in (mine, theirs)]
     seen: list[list[Array]] = []
 
@@ -188,9 +169,9 @@ def reentrant(m: LinearMap, bench: Bench) -> Deviations:
 
     twin = handing_over(bench.backend, other)
     found = contractions(m, Bench(twin, bench.dtype, bench.rows, 0), *mine)
-    yield from alike(found, expected[0], " interrupted", size_of(*mine))
+    yield from alike(found, expected[0], " interrupted", scale)
     for results in seen:
-        yield from alike(results, expected[1], " from another thread", size_of(*theirs))
+        yield from alike(results, expected[1], " from another thread", other_scale)
 
 
 def handing_over(backend: Backend, other: Callable[[Backend], None]) -> Backend:
@@ -211,43 +192,6 @@ def handing_over(backend: Backend, other: Callable[[Backend], None]) -> Backend:
         if hasattr(backend, name):
             setattr(twin, name, wrapped(getattr(backend, name)))
     return twin
-
-
-@law("linear.step", "Lavin and Gray 2016; nembp's definition", every=8)
-def in_a_step(case: Case, backend: Backend) -> Deviations:
-    """What a training step computes through one convolution = its definition, at any size."""
-    from nembp.verification.laws.networks import recorded_nll, step_of
-
-    g = case.generator("convolution")
-
-    def pick(low: int, high: int) -> int:
-        return int(g.integers(low, high + 1))
-
-    side, kernel = pick(5, 12), pick(1, 4)
-    shape = (side, pick(5, 12), pick(1, 6))
-    stride, padding = (pick(1, 2), pick(1, 2)), (pick(0, 1), pick(0, 1))
-    conv = Convolution(shape, pick(1, 8), (kernel, pick(1, 4)), stride, padding)
-    m: LinearMap = Transposed(conv) if g.random() < 0.3 else conv
-    biases = (shape[2], conv.channels) if m is conv else (conv.channels, shape[2])
-    sizes = (m.inputs, m.outputs)
-    one = Case(sizes, rows=pick(1, 40), seed=case.seed, biases=biases, maps=(m,), dtype=case.dtype)
-    one = one.with_(forward=Gaussian(), backward=Gaussian())
-    net, (x, t), step = one.net(device=poisoned(backend)), one.batch(), None
-    for _ in range(2):  # the second time with other weights, in the same buffers
-        W, matrix = host(net, net.weights[0]), definitions.matrix_of(m, host(net, net.weights[0]))
-        gradient, step = step_of(net, x, t, "samples", step=step)
-        a = x @ matrix + np.resize(host(net, net.biases[1]), m.outputs)
-        c = t @ matrix.T + np.resize(host(net, net.reversed.biases[1]), m.inputs)
-        V: Array = case.rounded(np.asarray(g.standard_normal(W.shape)))
-        of_V = definitions.matrix_of(m, V)
-        slope = np.sum((x @ of_V) * (a - t)) + np.sum((t @ of_V.T) * (c - x))
-        scale = np.linalg.norm(x) * np.linalg.norm(a - t) + np.linalg.norm(t) * np.linalg.norm(
-            c - x
-        )
-        actual = np.sum(V.reshape(-1) * gradient[: W.size]) * len(x)
-        yield near(actual, slope, "⟨V, joint gradient⟩", float(scale) * W.size**0.5)
-        yield from recorded_nll(net, x, t, step)
-        net.parameters[...] = net.backend.asarray(0.5 * host(net, net.parameters)[::-1], net.dtype)
 
 
 # -- activations -----------------------------------------------------------------------------------
@@ -350,7 +294,6 @@ class Calls:
         self.likelihood, self.bench = likelihood, bench
 
     def readout(self, z: Array) -> Readout:
-        """Return a readout of ``z``."""
         bench = self.bench
         o = Readout(poisoned(bench.backend), len(z), z.shape[1], bench.dtype)
         o.z[...] = bench.array(z)
@@ -358,7 +301,6 @@ class Calls:
         return o
 
     def activation(self, z: Array) -> Array:
-        """Return a."""
         return self.bench.numpy(self.readout(z).a)
 
     def log_p(self, z: Array, t: Array, *sums: Array) -> Array:
@@ -373,10 +315,11 @@ class Calls:
 
     def _of_readout(self, function: Callable[..., None], z: Array, **given: Array) -> Array:
         o, bench = self.readout(z), self.bench
-        before = {"o.z": bench.numpy(o.z), "o.a": bench.numpy(o.a)}
-        result = bench.written(lambda *args: function(o, *args), z.shape, **given)
-        now = {"o.z": bench.numpy(o.z), "o.a": bench.numpy(o.a)}
-        bench.changed |= {k for k in now if not np.array_equal(now[k], before[k], equal_nan=True)}
+        before = bench.numpy(o.z), bench.numpy(o.a)
+        result = bench.written(partial(function, o), z.shape, **given)
+        for name, was, now in zip(("o.z", "o.a"), before, (o.z, o.a), strict=True):
+            if not np.array_equal(bench.numpy(now), was, equal_nan=True):
+                bench.changed.add(name)
         return result
 
     def error(self, z: Array, t: Array, **options: Any) -> Array:
@@ -386,11 +329,9 @@ class Calls:
         return self._of_readout(partial(self.likelihood.error, **options), z, t=t)
 
     def gain(self, z: Array, t: Array, n: Array) -> Array:
-        """Return the gain of each neuron's noise."""
         return self._of_readout(self.likelihood.gain_terms, z, t=t, n=n)
 
     def gain_slope(self, z: Array, t: Array) -> Array:
-        """Return ∂gain/∂n at n = 0."""
         return self._of_readout(self.likelihood.gain_slope, z, t=t)
 
 
@@ -485,30 +426,23 @@ def output_derivative(likelihood: Likelihood, bench: Bench) -> Deviations:
 def likelihood_contract(likelihood: Likelihood, bench: Bench) -> Deviations:
     """Results are whole, rows by themselves, arguments alone; activate leaves a normal form."""
     calls, z, t, n, size = at_end(likelihood, bench)
-    results = {
-        "a": calls.activation(z),
-        "log p": calls.log_p(z, t),
-        "error": calls.error(z, t),
-        "gain": calls.gain(z, t, n),
-    }
-    for name, result in results.items():
+    a, gain, error = calls.activation(z), calls.gain(z, t, n), calls.error(z, t)
+    for name, result in (("a", a), ("gain", gain)):
         yield holds(np.all(np.isfinite(result)), f"every entry of {name} is written, and finite")
     o = calls.readout(z)
     likelihood.activate(o)
-    yield near(bench.numpy(o.a), results["a"], "a, activated twice", 1.0)
-    scale = 1.0 + size * (1.0 + largest(z) + largest(t)) * z.shape[1]
-    for name, function in (("log p", calls.log_p), ("error", calls.error)):
-        rows = [function(z[k : k + 1], t[k : k + 1]) for k in range(len(z))]
-        yield near(np.concatenate(rows), results[name], f"{name} row by row", scale)
-    quarter = calls.error(z, t, factor=0.25)
-    yield near(quarter, 0.25 * results["error"], "error with a factor", size)
+    yield near(bench.numpy(o.a), a, "a, activated twice", 1.0)
     single = Calls(likelihood, bench.in_float32())
     at = [value.astype(np.float32).astype(float) for value in (z, t)]
-    for name, of_single, exact, terms in (
-        ("log p", single.log_p, calls.log_p, scale),
-        ("error", single.error, calls.error, size),
-    ):
-        yield near(of_single(*at), exact(*at), f"{name} in float32", terms, tolerance=SINGLE)
+    scale = 1.0 + size * (1.0 + largest(z) + largest(t)) * z.shape[1]
+    for name, terms in (("log_p", scale), ("error", size)):
+        function, of_single = getattr(calls, name), getattr(single, name)
+        result = function(z, t)
+        yield holds(np.all(np.isfinite(result)), f"every entry of {name} is written, and finite")
+        rows = [function(z[k : k + 1], t[k : k + 1]) for k in range(len(z))]
+        yield near(np.concatenate(rows), result, f"{name} row by row", terms)
+        yield near(of_single(*at), function(*at), f"{name} in float32", terms, tolerance=SINGLE)
+    yield near(calls.error(z, t, factor=0.25), 0.25 * error, "error with a factor", size)
     yield holds(not bench.changed, f"no call writes into its argument {sorted(bench.changed)}")
 
 
@@ -536,12 +470,11 @@ SUPPORTS = ("labels", "bits", "signs", "counts", "reals", "positive")
 def total_probability(calls: Calls, support: str, shift: float) -> float:
     """Return Σp over all targets of a support; a tempered p(t)ʷ is brought back to p(t)."""
     measure: Any = 1.0
-    if support == "labels":
+    pairs = {"bits": (0.0, 1.0), "signs": (-1.0, 1.0)}
+    if support in pairs:
+        t = np.array(list(itertools.product(pairs[support], repeat=3)))
+    elif support == "labels":
         t = np.eye(4)
-    elif support == "bits":
-        t = np.array(list(itertools.product([0.0, 1.0], repeat=3)))
-    elif support == "signs":
-        t = np.array(list(itertools.product([-1.0, 1.0], repeat=3)))
     elif support == "counts":
         t = np.arange(401.0)[:, None]
     elif support == "reals":
@@ -625,104 +558,91 @@ def moves_of(optimizer: Optimizer, g: Array, factors: tuple[float, ...]) -> Any:
             yield eta * (v / (1 - 0.9**t)) / (np.sqrt(s / (1 - 0.999**t)) + 1e-8)
 
 
-class Path:
-    """An optimizer that moves the parameters of a small network by given gradients."""
+def small_problem(bench: Bench) -> tuple[Network, Array, Array]:
+    """Return a network, where its parameters start, and four gradients of many sizes."""
+    net, g = dense_network([5, 4, 3], device=bench.backend, dtype=bench.dtype), bench.generator
+    start, shape = bench.normal(net.parameter_count), (4, net.parameter_count)
+    sizes = g.choice([-1.0, 1.0], shape) * 10.0 ** g.uniform(-2.0, 1.0, shape[1])
+    return net, start, bench.rounded(sizes * g.uniform(0.5, 1.5, shape))
 
-    def __init__(self, optimizer: Optimizer, bench: Bench) -> None:
-        self.optimizer, self.bench = optimizer, bench
-        self.net = dense_network([5, 4, 3], device=bench.backend, dtype=bench.dtype)
-        g, count = bench.generator, self.net.parameter_count
-        self.start = bench.normal(count)
-        sizes = g.choice([-1.0, 1.0], (4, count)) * 10.0 ** g.uniform(-2.0, 1.0, count)
-        self.gradients = bench.rounded(sizes * g.uniform(0.5, 1.5, sizes.shape))
 
-    def fresh(self, weight_decay: float = 0.0) -> Optimizer:
-        """Return a copy, without weight decay unless it is given."""
-        other = copy.copy(self.optimizer)
-        other.weight_decay = weight_decay
-        return other
+def fresh(optimizer: Optimizer, weight_decay: float = 0.0) -> Optimizer:
+    """Return a copy, without weight decay unless it is given."""
+    other = copy.copy(optimizer)
+    other.weight_decay = weight_decay
+    return other
 
-    def __call__(
-        self,
-        gradients: Any,
-        start: Array,
-        *,
-        factors: tuple[float, ...] = (1.0,),
-        optimizer: Optimizer | None = None,
-        net: Network | None = None,
-    ) -> Array:
-        """Return the parameters after each step, shape (steps, parameters).
 
-        Gradients are given, or functions of the parameters.
-        """
-        net, optimizer = net or self.net, optimizer or self.fresh()
-        net.parameters[...] = net.backend.asarray(start, net.dtype)
-        vector, path = optimizer.bind(net), [start]
-        for gradient, factor in zip(gradients, itertools.cycle(factors), strict=False):
-            g = gradient(path[-1]) if callable(gradient) else np.array(gradient)
-            vector[...] = net.backend.asarray(g, net.dtype)
-            optimizer.step(factor)
-            path.append(host(net, net.parameters))
-        return np.array(path[1:])
+def path_of(
+    optimizer: Optimizer, net: Network, gradients: Any, start: Array, *factors: float
+) -> Array:
+    """Return the parameters after each step along gradients, or functions of the parameters."""
+    net.parameters[...] = net.backend.asarray(start, net.dtype)
+    vector, path = optimizer.bind(net), [start]
+    for gradient, factor in zip(gradients, itertools.cycle(factors or (1.0,)), strict=False):
+        g = gradient(path[-1]) if callable(gradient) else np.array(gradient)
+        vector[...] = net.backend.asarray(g, net.dtype)
+        optimizer.step(factor)
+        path.append(host(net, net.parameters))
+    return np.array(path[1:])
 
 
 @law(
-    "optimizer.formula",
-    "Polyak 1964; Tieleman and Hinton 2012; Kingma and Ba 2015",
-    over=Optimizer,
+    "optimizer.formula", "Polyak 1964; Tieleman and Hinton 2012; Kingma and Ba 2015", over=Optimizer
 )
 def optimizer_formula(optimizer: Optimizer, bench: Bench) -> Deviations:
     """SGD, momentum, RMSProp, Adam = their papers."""
     if type(optimizer) not in (SGD, Momentum, RMSProp, Adam):
         return
-    path, factors = Path(optimizer, bench), (1.0, 0.5)
-    expected = path.start - np.cumsum([*moves_of(optimizer, path.gradients, factors)], axis=0)
-    moved = path(path.gradients, path.start, factors=factors)
-    yield near(moved, expected, "parameters[step, i]", 10.0 * largest(path.gradients))
+    net, start, g = small_problem(bench)
+    expected = start - np.cumsum([*moves_of(optimizer, g, (1.0, 0.5))], axis=0)
+    moved = path_of(fresh(optimizer), net, g, start, 1.0, 0.5)
+    yield near(moved, expected, "parameters[step, i]", 10.0 * largest(g))
 
 
 @law("optimizer.weight-decay", "Loshchilov and Hutter 2019", over=Optimizer)
 def weight_decay(optimizer: Optimizer, bench: Bench) -> Deviations:
     """θ_w ← (1 − ηλ) θ_w once a step, biases spared."""
-    path = Path(optimizer, bench)
-    decaying, count = path.fresh(0.1), path.net.weight_count
-    expected = path.start.copy()
-    expected[:count] *= 1.0 - decaying.learning_rate * 0.1
-    end = path(np.zeros((1, expected.size)), path.start, optimizer=decaying)
+    net, start, g = small_problem(bench)
+    expected = start.copy()
+    expected[: net.weight_count] *= 1.0 - optimizer.learning_rate * 0.1
+    end = path_of(fresh(optimizer, 0.1), net, 0.0 * g[:1], start)
     yield near(end[0], expected, "parameters after one step of decay", 1.0)
 
 
 @law("optimizer.contract", over=Optimizer, every=4)
 def optimizer_contract(optimizer: Optimizer, bench: Bench) -> Deviations:
     """Steps go down, each parameter by itself, in place; bind starts anew."""
-    path = Path(optimizer, bench)
-    g, start, held = path.gradients, path.start, path.net.parameters
-    vector = path.fresh().bind(path.net)
-    yield holds(tuple(vector.shape) == start.shape, "bind returns a vector of all parameters")
+    net, start, g = small_problem(bench)
+    held, again = net.parameters, fresh(optimizer)
+
+    def path(*arguments: Any, of: Network = net) -> Array:
+        return path_of(fresh(optimizer), of, *arguments)
+
+    shape = tuple(fresh(optimizer).bind(net).shape)
+    yield holds(shape == start.shape, "bind returns a vector of all parameters")
     whole = path(g, start)
     scale = largest(start) + 10.0 * largest(np.diff(whole, axis=0))
     yield holds(np.all((whole[0] - start) * g[0] < 0.0), "the first step goes against the gradient")
-    moved = path(np.zeros((2, start.size)), start)
-    yield near(moved, [start, start], "parameters where the gradient is zero", scale)
-    half = path(g[:1], start, factors=(0.5,))[0] - start
+    still = path(np.zeros((2, start.size)), start)
+    yield near(still, [start, start], "parameters where the gradient is zero", scale)
+    half = path(g[:1], start, 0.5)[0] - start
     yield near(half, 0.5 * (whole[0] - start), "a step at half the learning rate", scale)
     order = bench.generator.permutation(start.size)
     yield near(path(g[:, order], start[order]), whole[:, order], "parameters permuted", scale)
-    yield near(path(-g, -start), -whole, "parameters mirrored", scale)
     small = copy.copy(bench.backend)
     small.chunk = 16
-    cut = dense_network([5, 4, 3], device=small, dtype=bench.dtype)
-    yield near(path(g, start, net=cut), whole, "the vector cut into chunks", scale)
-    again = path.fresh()
-    path(g, start, optimizer=again)
-    yield near(path(g, start, optimizer=again), whole, "parameters after bind again", scale)
+    for backend, dtype, slack in ((small, bench.dtype, None), (bench.backend, "float32", SINGLE)):
+        other = dense_network([5, 4, 3], device=backend, dtype=dtype)
+        what = f"parameters in chunks of {backend.chunk}, in {dtype}"
+        yield near(path(g, start, of=other), whole, what, scale, tolerance=slack)
+    for _ in range(2):
+        yield near(path_of(again, net, g, start), whole, "parameters after bind again", scale)
     end = path(g[:1], start)[0]
-    seen = host(path.net, path.net.weights[0]).reshape(-1)
-    same = path.net.parameters is held and np.array_equal(seen, end[: seen.size])
+    seen = host(net, net.weights[0]).reshape(-1)
+    same = net.parameters is held and np.array_equal(seen, end[: seen.size])
     yield holds(same, "parameters move in place, and the network's views see it")
-    single = dense_network([5, 4, 3], device=bench.backend, dtype="float32")
-    yield near(path(g, start, net=single), whole, "float32", scale, tolerance=SINGLE)
     curvature = bench.generator.uniform(0.5, 2.0, start.size)
     slow = min(1.0, 0.02 / optimizer.learning_rate)
-    end = path([lambda theta: curvature * theta] * 60, start, factors=(slow,))[-1]
+    end = path([lambda theta: curvature * theta] * 60, start, slow)[-1]
     yield holds(curvature @ end**2 < curvature @ start**2, "60 steps descend a quadratic")
