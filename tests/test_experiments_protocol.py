@@ -10,7 +10,7 @@ from experiments_cases import ACCURACY, ARMS, BASE, COMPARISONS, GAME, NLL, game
 from nembp.errors import ArchitectureError
 from nembp.experiments import Arm, Comparison, Rule, Tuning, available
 from nembp.experiments.claims import adversarial
-from nembp.experiments.tuning import Grids, Setting, Task, reporting
+from nembp.experiments.tuning import Grids, Task
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.training import READ_OPTIONS
 
@@ -40,30 +40,19 @@ def test_what_cannot_be_run_is_refused(changes, says):
 
 
 def test_the_hash_sees_all_but_words_and_the_number_of_seeds():
-    same = tiny().digest
+    same, tuning, (first, *others) = tiny().digest, tiny().tuning, COMPARISONS
     assert tiny(title="other words", source="somebody").digest == same
-    assert tiny().with_seeds(20).digest == same
-    assert tiny(base=dict(reversed(BASE.items()))).digest == same
+    assert tiny(base=dict(reversed(BASE.items()))).with_seeds(20).digest == same
     reworded = tuple(dataclasses.replace(i, claim="x" * bool(i.claim)) for i in COMPARISONS)
     assert tiny(comparisons=reworded).digest == same
-    tuning = tiny().tuning
-    first, *others = COMPARISONS
-    changed = [
-        tiny(base=BASE | {"epochs": 3}),
-        tiny(arms=(ARMS[0], Arm("nem", dict(ARMS[1].overrides) | {"noise_std": 0.2}))),
-        tiny(rule=Rule(share=0.25)),
-        tiny(metrics=(dataclasses.replace(NLL, epochs=1), ACCURACY)),
-        tiny(resample=True),
-        *(
-            tiny(tuning=dataclasses.replace(tuning, **change))
-            for change in ({"seeds": (1001,)}, {"extend": 1}, {"refine": 1}, {"strengths": (0.5,)})
-        ),
-        *(
-            tiny(comparisons=(dataclasses.replace(first, **change), *others))
-            for change in ({"reach": 0.5}, {"margin": 2.0}, {"within": 1.0})
-        ),
-    ]
-    assert len({same, *(protocol.digest for protocol in changed)}) == len(changed) + 1
+    changes = [{"base": BASE | {"epochs": 3}}, {"rule": Rule(share=0.25)}, {"resample": True}]
+    changes.append({"arms": (ARMS[0], Arm("nem", {**ARMS[1].overrides, "noise_std": 0.2}))})
+    changes.append({"metrics": (dataclasses.replace(NLL, epochs=1), ACCURACY)})
+    for change in ({"seeds": (1001,)}, {"extend": 1}, {"refine": 1}, {"strengths": (0.5,)}):
+        changes.append({"tuning": dataclasses.replace(tuning, **change)})
+    for change in ({"reach": 0.5}, {"margin": 2.0}, {"within": 1.0}):
+        changes.append({"comparisons": (dataclasses.replace(first, **change), *others)})
+    assert len({same, *(tiny(**change).digest for change in changes)}) == len(changes) + 1
     assert tiny().least_seeds == 7  # for two claims p = 2 · 2¹⁻ⁿ ≤ 0.05 from n = 7 on
     # fields that were added later leave older hashes as they were
     assert "kind" not in tiny().content()
@@ -85,17 +74,6 @@ def test_tuning_takes_every_rate_on_tuning_seeds_and_never_sees_the_test_split()
     assert (report.validation_fraction, report.seed, report.split_seed) == (None, 1, 1)
     assert (report.learning_rate, report.data_dir, report.threads) == (0.2, "d", 2)
     assert report.noise_std == 0.03  # 0.3 times the arm's own
-
-
-def test_reporting_needs_each_arm_once_at_each_setting():
-    pairs = [("none", "nll"), ("nem", "nll")]
-    same = dict.fromkeys(pairs, Setting(0.1))
-    assert len(reporting(tiny(), same)) == 6
-    tasks = reporting(tiny(), same | {("none", "nll"): Setting(0.2)})
-    assert {(task.arm, task.rate) for task in tasks} == {("none", 0.1), ("none", 0.2), ("nem", 0.1)}
-    assert {task.seed for task in tasks} == {0, 1, 2}
-    tasks = reporting(tiny(), same | {("nem", "nll"): Setting(0.1, 0.5)})
-    assert {(task.arm, task.strength) for task in tasks} == {("none", 1), ("nem", 1), ("nem", 0.5)}
 
 
 def test_replicates_can_be_adversarial_runs():

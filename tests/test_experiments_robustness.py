@@ -20,9 +20,8 @@ def nll(net, x, labels):
 
 @pytest.fixture(scope="module")
 def trained():
-    prepared = prepare(
-        RunConfig(layers="32", epochs=15, learning_rate=0.01, backward="none", device="cpu")
-    )
+    options = {"layers": "32", "epochs": 15, "learning_rate": 0.01, "backward": "none"}
+    prepared = prepare(RunConfig(**options, device="cpu"))
     trainer_of(prepared).run()
     return prepared
 

@@ -18,8 +18,6 @@ from nembp.experiments.search import (
     SEEDS_FROM,
     Scores,
     Space,
-    Trial,
-    best_anywhere,
     read_search,
     run_search,
     summarize_search,
@@ -71,21 +69,6 @@ def test_what_is_drawn_follows_from_the_seed_and_covers_every_value_evenly():
     assert grids == {"relu": [0.1, 0.2], "logistic": [0.5, 1.0]}
 
 
-@pytest.mark.parametrize(
-    ("nll", "expected"),
-    [
-        ({0.1: 1.0}, [0.1, 0.2]),  # not complete
-        ({0.1: 1.0, 0.2: 0.9}, [0.1, 0.2, 0.4]),
-        ({0.1: 1.0, 0.2: 0.9, 0.4: 0.8, 0.8: 0.7}, [0.1, 0.2, 0.4, 0.8]),  # by two at most
-        ({0.1: 1.0, 0.2: None}, [0.05, 0.1, 0.2]),  # diverged
-    ],
-)
-def test_grids_are_extended_while_the_best_lies_at_an_end(nll, expected):
-    item = next(i for i in tiny().drawn() if i.overrides["activation"] == "relu").baseline
-    rows = [row(item.name, rate, value) for rate, value in nll.items()]
-    assert Scores(tiny(extend=2), rows).rates(item, 1) == expected
-
-
 def test_effects_are_of_each_at_its_best_against_the_most_accurate_baseline():
     space = tiny(extend=0)
     item = next(i for i in space.drawn() if i.overrides["activation"] == "relu")
@@ -102,23 +85,6 @@ def test_effects_are_of_each_at_its_best_against_the_most_accurate_baseline():
     assert effect["score"] == pytest.approx(min(25.0 / space.cut, 2.0 / space.points))
     rows[2:] = [row(item.name, rate, None) for rate in (0.1, 0.2)]
     assert Scores(space, rows).effect(item, 1)["score"] == -math.inf
-
-
-def test_the_best_of_each_group_goes_on_with_the_best():
-    space = tiny(extend=0)
-    candidates = space.drawn()
-    good = [i for i in candidates if i.overrides["activation"] == "logistic"]
-    rows = []
-    for item in candidates:
-        better = 0.4 + 0.01 * candidates.index(item) if item in good else 1.2
-        for rate in space.grid(item):
-            rows += [row(item.regime, rate, 1.0, 0.5), row(item.name, rate, better, 0.6)]
-    going = Scores(space, rows).kept(candidates, {"seeds": 1, "keep": 2})
-    assert going[:2] == good[:2]
-    assert [item.overrides["activation"] for item in going[2:]] == ["relu"]
-    (best,) = best_anywhere(Scores(space, rows), candidates, 1)
-    assert (best["limit"], best["none"]["nll"], best["noise"]["who"]) == (60, 1.0, good[0].name)
-    assert best["noise"]["nll"] == pytest.approx(min(r["nll"] for r in rows))
 
 
 # -- running ---------------------------------------------------------------------------------------
@@ -138,10 +104,7 @@ def made_up(monkeypatch):
 
 
 def without_seconds(rows):
-    return {
-        Trial(r["who"], r["rate"], r["seed"]): {k: v for k, v in r.items() if k != "seconds"}
-        for r in rows
-    }
+    return {(r["who"], r["rate"], r["seed"]): {**r, "seconds": 0.0} for r in rows}
 
 
 def test_halving_finds_what_pays_and_goes_on_where_it_ended(tmp_path, made_up):
@@ -155,19 +118,16 @@ def test_halving_finds_what_pays_and_goes_on_where_it_ended(tmp_path, made_up):
     assert (best["regime"]["activation"], best["noise"]["noise_std"]) == ("logistic", most)
     assert (best["seeds"], best["cut"]) == (2, pytest.approx(40 * most, abs=2))
     groups = {(g["activation"], g["place"]): g for g in summary["by_group"]}
-    assert groups["relu", "hidden"]["both"] == 0
-    assert groups["logistic", "hidden"]["candidates"] == 4
+    assert (groups["relu", "hidden"]["both"], groups["logistic", "hidden"]["candidates"]) == (0, 4)
     whole = read_search(tmp_path, space)
     trained = Counter(r["who"] for r in whole)
     assert max(trained.values()) > min(trained.values())  # what was dropped was trained less
-    header, lines = (folder / "space.json").read_bytes(), (folder / "rows.jsonl").read_bytes()
-    for kept in (1, 9, len(whole) // 2, len(whole) - 1):  # killed within a line
+    lines = (folder / "rows.jsonl").read_bytes().splitlines(keepends=True)
+    for kept in (1, 9, len(whole) - 1):  # killed within a line
         cut = tmp_path / str(kept) / "tiny"
         cut.mkdir(parents=True)
-        (cut / "space.json").write_bytes(header)
-        (cut / "rows.jsonl").write_bytes(
-            b"".join(lines.splitlines(keepends=True)[:kept]) + b'{"space": "'
-        )
+        (cut / "space.json").write_bytes((folder / "space.json").read_bytes())
+        (cut / "rows.jsonl").write_bytes(b"".join(lines[:kept]) + b'{"space": "')
         run_search(space, cut.parent, budget=1e-9, jobs=1, resume=True)
         assert len(read_search(cut.parent, space)) > kept
         run_search(space, cut.parent, budget=1.0, jobs=1, resume=True)
@@ -184,11 +144,7 @@ def test_rows_are_not_mixed_nor_damaged_ones_taken(tmp_path, made_up):
         run_search(tiny(seed=5), tmp_path, resume=True)
     path = folder / "rows.jsonl"
     good = path.read_bytes()
-    for bad in (
-        b"nonsense\n",
-        good[:40] + good[41:],
-        good.replace(b'"rate": 0.', b'"rate": 1.', 1),
-    ):
+    for bad in (b"nonsense\n", good.replace(b'"rate": 0.', b'"rate": 1.', 1)):
         path.write_bytes(bad + good)
         with pytest.raises(DataError, match="line 1 is damaged"):
             read_search(tmp_path, tiny())
