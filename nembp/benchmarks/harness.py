@@ -220,17 +220,12 @@ def blas_libraries() -> list[Result]:
     """Return every BLAS loaded now, NumPy's own first where its file tells which it is."""
     from threadpoolctl import threadpool_info
 
-    loaded = sorted(threadpool_info(), key=lambda info: "numpy" not in info["filepath"])
+    names = {"library": "internal_api", "version": "version", "core_type": "architecture",
+             "threading": "threading_layer", "threads": "num_threads"}  # fmt: skip
     return [
-        {
-            "library": info["internal_api"],
-            "version": info["version"],
-            "core_type": info.get("architecture"),
-            "threading": info.get("threading_layer"),
-            "threads": info["num_threads"],
-            "file": os.path.basename(info["filepath"]),
-        }
-        for info in loaded
+        {name: info.get(key) for name, key in names.items()}
+        | {"file": os.path.basename(info["filepath"])}
+        for info in sorted(threadpool_info(), key=lambda info: "numpy" not in info["filepath"])
         if info["user_api"] == "blas"
     ]
 

@@ -316,9 +316,9 @@ class TorchLayer(_Torch):
         self._down = self.torch.autograd.grad(self._up, (self._x, self._W), self._y)
 
     def results(self) -> list[Host]:
-        """Return T's three derivatives, computed last, in the engine's layout."""
-        up, x, W = (_host(each) for each in (self._up, *self._down))
-        rows = [images.transpose(0, 2, 3, 1).reshape(len(images), -1) for images in (up, x)]
+        """Return the derivatives of x, y and W, computed last, in the engine's layout."""
+        y, x, W = (_host(each) for each in (self._up, *self._down))
+        rows = [images.transpose(0, 2, 3, 1).reshape(len(images), -1) for images in (x, y)]
         return [*rows, W.transpose(2, 3, 1, 0)]
 
 

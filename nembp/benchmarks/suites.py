@@ -177,10 +177,8 @@ class Race:
 
     def __init__(self, case: Case, backend: Backend) -> None:
         self.case, self.backend = case, backend
-        self.on_gpu, self.precision = (
-            backend.name == "gpu",
-            getattr(backend, "precision", "float32"),
-        )
+        self.on_gpu = backend.name == "gpu"
+        self.precision = getattr(backend, "precision", "float32")
         self.steps: dict[str, Any] = {}
         self.missing: dict[str, dict[str, str]] = {}
         self.seconds: dict[str, float] = {}
@@ -348,39 +346,12 @@ def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
 
 
 # -- a convolution by itself -----------------------------------------------------------------------
-class EngineLayer:
-    """nembp's contractions as a training step makes them: signals up, then errors down.
-
-    On several threads the step's own share the rows, and BLAS keeps to one meanwhile.
-    """
-
-    def __init__(
-        self, linear_map: Convolution, backend: Backend, x: Host, y: Host, W: Host
-    ) -> None:
-        dtype = str(x.dtype)
-        self._x, self._y, self._W = (backend.asarray(each, dtype) for each in (x, y, W))
-        workers = backend.workers() if linear_map.in_workers else 1
-        self._map = linear_map.workspace(backend, (len(x),), dtype, workers=workers)
-        self._blas = single_threaded_blas if workers > 1 else nullcontext
-        self._up, self._down, self._gradient = (
-            backend.empty(shape, dtype) for shape in (y.shape, x.shape, W.shape)
-        )
-        self._to_numpy = backend.to_numpy
-
-    def __call__(self) -> None:
-        """Compute all three."""
-        with self._blas():
-            self._map.load(self._W)
-            self._map.forward(self._x, self._up)
-            self._map.adjoint_and_gradient(self._x, self._y, self._down, self._gradient)
-
-    def results(self) -> list[Host]:
-        """Return T's three derivatives, computed last."""
-        return [self._to_numpy(array) for array in (self._up, self._down, self._gradient)]
-
-
 def measure_layer(case: Case, backend: Backend, **rounds: Any) -> Result:
-    """Time forward and both gradients, after a check that PyTorch computes the same."""
+    """Time forward and both gradients, after a check that PyTorch computes the same.
+
+    nembp's contractions are made as in a training step: signals up, then errors down; on several
+    threads its own share the rows, and BLAS keeps to one meanwhile.
+    """
     shape, (item,), _ = case.layers
     linear_map, draw = item.join(shape, "the input")[0], stream(0, "benchmark/layer")
     assert isinstance(linear_map, Convolution)
@@ -388,18 +359,28 @@ def measure_layer(case: Case, backend: Backend, **rounds: Any) -> Result:
         draw.standard_normal((case.batch, size), dtype=np.float32).astype(case.dtype)
         for size in (linear_map.inputs, linear_map.outputs)
     )
-    given = (linear_map, backend, x, y, linear_map.initial_weights(draw).astype(case.dtype))
+    host = x, y, linear_map.initial_weights(draw).astype(case.dtype)
+    below, above, W = (backend.asarray(each, case.dtype) for each in host)
+    down, up, gradient = ours = [backend.empty(each.shape, case.dtype) for each in host]
+    workers = backend.workers() if linear_map.in_workers else 1
+    space = linear_map.workspace(backend, (case.batch,), case.dtype, workers=workers)
+
+    def step() -> None:
+        with single_threaded_blas() if workers > 1 else nullcontext():
+            space.load(W)
+            space.forward(below, up)
+            space.adjoint_and_gradient(below, above, down, gradient)
+
     race, agreement = Race(case, backend), {}
-    ours = race.steps["nembp"] = EngineLayer(*given)
-    ours()
+    race.steps["nembp"] = step
+    step()
     for layout, last in LAYOUTS.items():
         name = f"torch as {layout}"
-        if race.enter(name, TorchLayer, *given, last):
+        if race.enter(name, TorchLayer, linear_map, backend, *host, last):
             race.steps[name]()
-            what = ("output", "input's gradient", "kernels' gradient")
-            both = ours.results(), race.steps[name].results()
+            what = ("input's gradient", "output", "kernels' gradient")
+            both = map(backend.to_numpy, ours), race.steps[name].results()
             agreement[name] = max(map(race.compare, what, *both))
-    below, above = (backend.asarray(each, case.dtype) for each in (x, y))
     for how, block in {"at once": None, "in blocks": BLOCK}.items():
         products = MapProducts(backend, linear_map, case.batch, case.dtype, block)
         race.steps[f"floor as {how}"] = partial(products.all_three, below, above)
