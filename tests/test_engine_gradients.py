@@ -110,8 +110,6 @@ def test_one_value_of_a_channel_has_no_variance():
 def test_a_gradient_that_is_not_the_one_asked_for_is_refused():
     net, x, hot = dense_network([3, 2]), np.ones((2, 3)), np.eye(2)
     for options, message in (
-        ({"path": "class"}, "path must be samples or classes"),
-        ({"path": "classes", "t": np.full((2, 2), 0.5)}, "needs one-hot rows"),
         ({"noise": {"target": Noise("nem")}}, "no place for noise is called 'target'"),
         ({"noise": {"backward": Noise("nem")}, "direction": "forward"}, "does nothing"),
         ({"x": x[:0], "t": hot[:0]}, "no rows"),

@@ -40,7 +40,7 @@ from nembp.engine.batchnorm import Counts, Statistics
 from nembp.engine.likelihoods import Gaussian, Likelihood, Readout
 from nembp.engine.network import LayerSide, Network, check_same_rows
 from nembp.engine.noise import Noise, NoiseSource, SignalNoise, noise_that_acts
-from nembp.errors import ArchitectureError, ShapeError
+from nembp.errors import ArchitectureError
 from nembp.threads import single_threaded_blas
 
 Path = Literal["none", "samples", "classes"]
@@ -340,11 +340,8 @@ class JointBackpropagation(Step):
         statistics: Statistics = "batch",
     ) -> None:
         backend, dtype, back = net.backend, net.dtype, net.reversed
-        if (
-            path == "classes"
-            and classes is None
-            and class_rows(net.outputs) > max(rows, MANY_CLASSES)
-        ):
+        many = class_rows(net.outputs) > max(rows, MANY_CLASSES)
+        if path == "classes" and classes is None and many:
             path = "samples"
         self.path, self._samples = path, samples or rows
         self.t = backend.empty((rows, net.outputs), dtype)
@@ -383,7 +380,6 @@ class JointBackpropagation(Step):
                 self.sources[way.direction] = loss.source
             return loss
 
-        self._own_output = output is None
         self.output: SampleLoss = output or made(SampleLoss, net, self.t)
         self.input: SampleLoss | None = None
         aim = self.x if backward_target is None else backward_target
@@ -394,6 +390,9 @@ class JointBackpropagation(Step):
             self.c[-1][...] = by_class.inputs
         self.forward_nll = self.output.nll
         self.backward_nll = self.input.nll if self.input else backend.zeros((1, 1), dtype)
+        # both losses see noise on the signals, so their nll is not that of what predicts
+        self._quiet = [(self._noise_down, self.backward_nll)]
+        self._quiet += [(self._noise_up, self.forward_nll)] if output is None else []
 
     def __call__(self, gradient: Array | None, epoch: int = 1, iteration: int = 1) -> None:
         """Fill ``gradient`` for the batch in ``x`` and ``t``; None where only losses are wanted.
@@ -443,16 +442,11 @@ class JointBackpropagation(Step):
                 if k > 1:
                     up[k - 1].error(delta[k - 1], a[k - 1])
             self.end(gradient)
-        # the batch as it came, and the nll without noise on the signals, which both losses have
-        # seen: so their own is not that of the network that predicts
-        xp, share = self.net.backend.xp, self.rows / self._samples
-        if noise_up:
-            if noise_up.clean is not None:
-                self.x[...] = noise_up.clean
-            if self._own_output:
-                xp.multiply(noise_up.nll, share, out=self.forward_nll)
-        if noise_down:
-            xp.multiply(noise_down.nll, share, out=self.backward_nll)
+        if noise_up and noise_up.clean is not None:
+            self.x[...] = noise_up.clean  # the batch as it came
+        for each, nll in self._quiet:
+            if each:
+                self.net.backend.xp.multiply(each.nll, self.rows / self._samples, out=nll)
 
 
 class CycleBackpropagation(Step):
@@ -590,7 +584,6 @@ def gradient(
     t: Any,
     direction: Literal["both", "forward", "backward"] = "both",
     *,
-    path: Path = "samples",
     noise: dict[str, Noise] | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, float], Array]:
@@ -606,9 +599,6 @@ def gradient(
         Input and target of the forward direction.
     direction : {"both", "forward", "backward"}
         Whose log-likelihood the gradient climbs.
-    path : {"samples", "classes"}
-        How the backward direction is computed in ``"both"``: with one row per sample, or with one
-        row per class, where all targets are one-hot rows. The gradient is the same.
     noise : dict of Noise, optional
         By place, as of `JointBackpropagation`; drawn from the streams ``noise/...`` of ``seed``.
 
@@ -631,20 +621,14 @@ def gradient(
     """
     if direction not in ("both", "forward", "backward"):
         raise ArchitectureError(f"direction must be both, forward or backward, got {direction!r}")
-    if path not in ("samples", "classes"):
-        raise ArchitectureError(f"path must be samples or classes, got {path!r}")
     noise = noise_that_acts(noise)
     if idle := [key for key in noise if direction not in ("both", key.partition("/")[0])]:
         raise ArchitectureError(f"noise of {idle[0]!r} does nothing where direction={direction!r}")
-    if path == "classes" and direction == "both":
-        rows = np.asarray(net.backend.to_numpy(net._check(t, net.outputs, "target")))
-        if not np.array_equal(rows, np.eye(net.outputs)[rows.argmax(axis=1)]):
-            raise ShapeError("path='classes' needs one-hot rows as targets; use path='samples'")
     if direction == "backward":
         net, x, t = net.reversed, t, x
     draws = {key: net.backend.generator(seed, f"noise/{key}") for key in noise}
-    options = {"path": path if direction == "both" else "none", "noise": noise}
-    flat, step = _of_arrays(net, x, t, generators=draws, **options)
+    path = "samples" if direction == "both" else "none"
+    flat, step = _of_arrays(net, x, t, path=path, noise=noise, generators=draws)
     nll = {"forward" if direction == "both" else direction: step.forward_nll}
     if direction == "both":
         nll["backward"] = step.backward_nll

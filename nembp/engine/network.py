@@ -120,38 +120,6 @@ def _pieces(flat: Array, sizes: Sequence[int]) -> list[Array]:
     return [flat[start:stop] for start, stop in pairwise(accumulate(sizes, initial=0))]
 
 
-def initial_parameters(
-    layers: Sequence[Layer],
-    maps: Sequence[LinearMap],
-    seed: int | None,
-    initial: str | float = "glorot",
-) -> np.ndarray[Any, Any]:
-    """Return a first flat vector, on the host: weights drawn, biases zero, gains 1.
-
-    Weights come from the stream ``"weights"``; without a seed all is zero.
-    """
-    number = isinstance(initial, Real) and 0.0 < initial < math.inf
-    if not number and not (isinstance(initial, str) and initial in ("glorot", "he")):
-        raise ArchitectureError(
-            "initial weights must be 'glorot', 'he' or a standard deviation > 0, got "
-            f"{initial!r:.60}; your own go into net.weights[k][...]"
-        )
-    flat = np.zeros(parameter_count(layers, maps))
-    if seed is None:
-        return flat
-    generator, position = stream(seed, "weights"), 0
-    for linear_map in maps:
-        weights = linear_map.initial_weights(generator).reshape(-1)
-        if initial != "glorot":  # the same draws, of another standard deviation
-            fan_in, fan_out = linear_map.fans
-            std = math.sqrt(2.0 / fan_in) if initial == "he" else float(initial)
-            weights = weights * (std / math.sqrt(2.0 / (fan_in + fan_out)))
-        flat[position : position + weights.size] = weights
-        position += weights.size
-    flat[flat.size - statistics_count(layers) // 2 :] = 1.0  # the gains, as many as means
-    return flat
-
-
 Running: TypeAlias = list[tuple[Array, Array] | None]
 
 
@@ -167,12 +135,6 @@ def statistics_views(layers: Sequence[Layer], flat: Array) -> tuple[Running, Run
     pairs = zip(pieces[::2], pieces[1::2], strict=True)
     views = [(mean, variance) if mean.shape[0] else None for mean, variance in pairs]
     return [None, *views[:last]], [None, *views[last:][::-1]]
-
-
-def initial_statistics(layers: Sequence[Layer]) -> np.ndarray[Any, Any]:
-    """Return first running statistics, on the host: means of 0 and variances of 1."""
-    both = (*layers[1:], *layers[:-1])
-    return np.concatenate([np.repeat([0.0, 1.0], layer.gains) for layer in both])
 
 
 def check_chain(layers: Sequence[Layer], maps: Sequence[LinearMap]) -> None:
@@ -331,6 +293,12 @@ class Network:
         initial: str | float = "glorot",
     ) -> None:
         check_chain(layers, maps)
+        number = isinstance(initial, Real) and 0.0 < initial < math.inf
+        if not number and not (isinstance(initial, str) and initial in ("glorot", "he")):
+            raise ArchitectureError(
+                "initial weights must be 'glorot', 'he' or a standard deviation > 0, got "
+                f"{initial!r:.60}; your own go into net.weights[k][...]"
+            )
         other: Any = object.__new__(Network)
         self.reversed: Network = other
         other.reversed = self
@@ -346,13 +314,30 @@ class Network:
         self.statistics_count = other.statistics_count = statistics_count(layers)
         self.backend = other.backend = get_backend(device)
         self.dtype = other.dtype = dtype_name(dtype)
-        flat = initial_parameters(layers, maps, seed, initial)
-        self.parameters = other.parameters = self.backend.asarray(flat, self.dtype)
-        flat = initial_statistics(layers)
-        self.statistics = other.statistics = self.backend.asarray(flat, self.dtype)
+        zeros = self.backend.zeros
+        self.parameters = other.parameters = zeros((self.parameter_count,), self.dtype)
+        self.statistics = other.statistics = zeros((self.statistics_count,), self.dtype)
         self.running, other.running = statistics_views(layers, self.statistics)
         self.weights, self.biases, self.gains = self.views(self.parameters)
         other.weights, other.biases, other.gains = other.views(self.parameters)
+        for pair in (*self.running, *other.running):
+            if pair is not None:
+                pair[1][...] = 1.0  # variances of nothing seen
+        if seed is not None:
+            self._initialize(stream(seed, "weights"), initial)
+
+    def _initialize(self, generator: np.random.Generator, initial: str | float) -> None:
+        """Draw the weights on the host, and set the gains to 1."""
+        for linear_map, W in zip(self.maps, self.weights, strict=True):
+            drawn = linear_map.initial_weights(generator)
+            if initial != "glorot":  # the same draws, of another standard deviation
+                fan_in, fan_out = linear_map.fans
+                std = math.sqrt(2.0 / fan_in) if initial == "he" else float(initial)
+                drawn = drawn * (std / math.sqrt(2.0 / (fan_in + fan_out)))
+            W[...] = self.backend.asarray(np.reshape(drawn, linear_map.weight_shape), self.dtype)
+        for gain in (*self.gains, *self.reversed.gains):
+            if gain is not None:
+                gain[...] = 1.0
 
     def __repr__(self) -> str:
         sizes = "-".join(str(layer.size) for layer in self.layers)

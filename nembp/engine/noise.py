@@ -33,6 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
@@ -55,11 +56,7 @@ CHOICES = {
 }  # fmt: skip
 DRIFT_DRAWS = 64  # draws averaged where the mean of the kept noise has no closed form
 PLACES = ("input", "hidden", "last-hidden")  # of noise on signals
-NAMES = (
-    "forward",
-    "backward",
-    *(f"{w}/{place}" for w in ("forward", "backward") for place in PLACES),
-)
+NAMES = [*map("".join, product(("forward", "backward"), ("", *(f"/{p}" for p in PLACES))))]
 
 
 @dataclass(frozen=True)
