@@ -279,13 +279,6 @@ class FusedKernels(Backend):
         args = *constants, own[0], *map(np.float64, own[1:])
         kernels.each(optimizer.kernel, count, *vectors, count, int(optimizer.weights), *args)
 
-    def add_share(self, total: Array, value: Array, share: float) -> None:
-        kernels = self.kernels_of(total, value)
-        if kernels is None:
-            super().add_share(total, value, share)
-            return
-        kernels.block("add_share", total, value, float(share))
-
     # -- batches ---------------------------------------------------------------------------------
     def gather(
         self, table: Array, index: Array, out: Array, raw: Array, offset: Array, factor: Any

@@ -279,10 +279,6 @@ class Backend:
         """Whether an activation, likelihood or optimizer is computed in one pass, by a kernel."""
         return False
 
-    def add_share(self, total: Array, value: Array, share: float) -> None:
-        """Add share · value to ``total``, all of shape (1, 1)."""
-        total[...] = total + value * share
-
     # -- batches ---------------------------------------------------------------------------------
     def gather(
         self, table: Array, index: Array, out: Array, raw: Array, offset: Array, factor: Any

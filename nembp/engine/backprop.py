@@ -567,12 +567,8 @@ def backpropagate(
     rows; or by the running ones, ``net.log_likelihood(x, t)``, where each row is by itself. Both
     are exact, and neither moves the running statistics.
 
-    Returns
-    -------
-    gradient : array, shape (parameter_count,)
-        Zero at the other direction's biases and gains.
-    input_error : array, shape (rows, net.inputs)
-        ∂(−log p / rows)/∂x.
+    The gradient (parameter_count,) is zero at the other direction's biases and gains, the error at
+    the input (rows, inputs) is ∂(−log p / rows)/∂x.
     """
     gradient, step = _of_arrays(net, x, t, path="none", statistics=statistics, input_error=True)
     return gradient, step.input_error

@@ -43,15 +43,11 @@ def evaluate(
 ) -> dict[str, float]:
     """Score both directions on every sample of a reader.
 
-    Returns
-    -------
-    dict
-        ``forward/nll`` and ``backward/nll``: mean negative log-likelihood in nats a sample (of
-        the untempered likelihood); ``forward/accuracy`` for labels, else
-        ``forward/mean_squared_error`` (network units) and ``forward/r2``;
-        ``backward/mean_squared_error`` a feature; ``backward/centroid_error`` where ``centroids``
-        are given, in ``units`` as in `centroid_error`. The two names change places where ``net`` is
-        seen from its backward direction.
+    ``forward/nll`` and ``backward/nll`` are mean negative log-likelihoods in nats a sample, of the
+    untempered likelihoods; ``forward/accuracy`` is for labels, else ``forward/mean_squared_error``
+    (network units) and ``forward/r2``; ``backward/mean_squared_error`` is a feature's, and
+    ``backward/centroid_error``, in ``units``, needs ``centroids``. The names change places where
+    ``net`` is seen from its backward direction.
     """
     backend, xp, n = net.backend, net.backend.xp, reader.n
     there, back = net.direction, net.reversed.direction

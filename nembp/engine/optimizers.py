@@ -54,19 +54,8 @@ class Chunk:
 class Optimizer(ABC):
     """Descends the mean negative log-likelihood; subclass it with ``move`` to add one.
 
-    Parameters
-    ----------
-    learning_rate : float
-        η of the first step; a schedule may lower it.
-    weight_decay : float
-        λ ≥ 0.
-
-    Attributes
-    ----------
-    steps : int
-        Steps taken so far.
-    state : dict of array
-        A vector for each of ``slots``, laid out like the parameters.
+    ``learning_rate`` is η of the first step, which a schedule may lower, ``weight_decay`` λ ≥ 0,
+    ``steps`` counts those taken so far, and ``state`` has a vector for each of the ``slots``.
     """
 
     name: ClassVar[str]

@@ -88,7 +88,7 @@ class Totals:
         """Add share · ``value``, shape (1, 1)."""
         if key not in self._totals:
             self._totals[key] = self._backend.zeros((1, 1), self._dtype)
-        self._backend.add_share(self._totals[key], value, share)
+        self._totals[key] += value * share
 
     def read(self) -> dict[str, float]:
         """Return the sums so far (synchronises)."""
@@ -159,49 +159,15 @@ def set_input_bias(net: Network, mean: np.ndarray[Any, Any]) -> None:
 class Trainer:
     """Trains ``net``, seen from its forward direction, in place on the batches of a reader.
 
-    Parameters
-    ----------
-    epochs, batch_size : int
-        Length of the training; the last batch of an epoch may be smaller.
-    schedule : str
-        Of the learning rate over all steps, one of :data:`nembp.engine.optimizers.SCHEDULES`.
-    backward : bool
-        Train the backward direction too.
-    noise : dict of Noise
-        For ``"forward"`` and ``"backward"``, the noise on that direction's target; for
-        ``"forward/hidden"`` and so on, on its signals (:data:`nembp.engine.noise.PLACES`). Noise
-        on backward signals takes a row for each sample, not one for each class.
-    seed : int
-        Of the streams ``batches``, if samples are to ``shuffle`` anew in each epoch, and
-        ``noise/*``.
-    sample_weight : ndarray, shape (n,), optional
-        Of each sample's log-likelihoods, with a mean of 1. Normalized layers count each sample
-        once.
-    l2 : float
-        α of a penalty α/2 ‖W‖² a batch on the weights, as in scikit-learn: a batch's gradient
-        gains α W / rows. Unlike the optimizer's weight decay, Adam rescales it.
-    evaluate : callable, optional
-        Scores the network after each epoch; the scores join the history's row.
-    monitor, patience : str, int, optional
-        Stop when ``monitor``, such as an nll, has not improved for ``patience`` epochs, and restore
-        the best parameters.
-    callbacks : sequence of callable
-        Called with each epoch's row; one that returns True ends the training.
-    after_step : callable, optional
-        Called after each step; :meth:`state` is whole then, as it is for ``callbacks``. What it
-        raises ends the training there.
-    host_noise : bool
-        Draw noise on the host whatever the device, so that devices can be compared.
-    cuda_graphs : bool
-        Capture the step as a CUDA graph where the device has them, and replay it; the numbers are
-        those of the same calls one by one. Not with noise drawn on the host, nor with an optimizer
-        of your own.
-    prefetch : bool, optional
-        Gather and augment each batch on a second thread during the step before, with the same
-        result; by default where that pays (:meth:`BatchReader.prefetch_pays`).
+    ``noise`` is by place: of ``"forward"`` and ``"backward"``, on that direction's target; of
+    ``"forward/hidden"`` and so on, on its signals (:data:`nembp.engine.noise.PLACES`). Noise on
+    backward signals takes a row for each sample, not one for each class.
 
-    Examples
-    --------
+    A step is captured as a CUDA graph and replayed where the device has them, not with noise drawn
+    on the host nor with an optimizer of your own; its numbers are those of the same calls one by
+    one. A ShapeError or ArchitectureError refuses a reader that does not fit the network, and
+    options that are out of bounds or name nothing.
+
     >>> from nembp.datasets import load
     >>> from nembp.datasets.reading import BatchReader
     >>> from nembp.engine.network import dense_network
@@ -220,22 +186,29 @@ class Trainer:
         reader: Reader,
         *,
         epochs: int = 10,
-        batch_size: int = 128,
+        batch_size: int = 128,  # the last batch of an epoch may be smaller
         optimizer: str | Optimizer = "adam",
-        schedule: str = "cosine",
-        backward: bool = True,
+        schedule: str = "cosine",  # of the learning rate over all steps
+        backward: bool = True,  # train the backward direction too
         noise: dict[str, Noise] | None = None,
-        seed: int = 0,
-        shuffle: bool = True,
+        seed: int = 0,  # of the streams "batches" and "noise/*"
+        shuffle: bool = True,  # draw the order of samples anew for each epoch
+        # (n,), of each sample's log p, with a mean of 1; normalized layers count each sample once
         sample_weight: np.ndarray[Any, Any] | None = None,
+        # α of a penalty α/2 ‖W‖² a batch, as in scikit-learn: a batch's gradient gains α W / rows,
+        # which Adam, unlike the optimizer's weight decay, rescales
         l2: float = 0.0,
+        # scores the network after each epoch, whose row they join; if `monitor` among them has not
+        # improved for `patience` epochs, training stops, and the best parameters come back
         evaluate: Callable[[Network], dict[str, float]] | None = None,
         monitor: str = "forward/nll",
         patience: int | None = None,
+        # called with each epoch's row; one that returns True ends the training
         callbacks: Sequence[Callback] = (),
+        # called after each step, when, as for `callbacks`, `state` is whole; may raise to end
         after_step: Callable[[], None] | None = None,
-        host_noise: bool = False,
-        prefetch: bool | None = None,
+        host_noise: bool = False,  # drawn on the host whatever the device, to compare devices
+        prefetch: bool | None = None,  # gather on a second thread; by default where that pays
         cuda_graphs: bool = True,
     ) -> None:
         check_counts(epochs=epochs, batch_size=batch_size)
@@ -299,13 +272,8 @@ class Trainer:
     def run(self) -> History:
         """Train to the end, or until a callback or patience stops it.
 
-        Raises
-        ------
-        ArchitectureError
-            If the evaluation has no score called ``monitor``.
-        DivergenceError
-            If a log-likelihood or parameter stops being finite; the parameters are then those of
-            the last good epoch.
+        A DivergenceError says that a log-likelihood or parameter stopped being finite; the
+        parameters are then those of the last good epoch.
         """
         if self.patience is not None:
             self._check_monitor()
@@ -419,12 +387,8 @@ class Trainer:
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state` of a trainer with the same settings and data returned.
 
-        The settings may name more epochs; the schedule is then that of all of them.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError
-            If it is of other settings.
+        The settings may name more epochs; the schedule is then that of all of them. A KeyError,
+        TypeError or ValueError says that it is of other settings.
         """
         net, backend, optimizer = self.net, self.net.backend, self.optimizer
         self.epoch, self.batch, self.iteration = (

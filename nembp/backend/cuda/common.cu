@@ -68,11 +68,6 @@ extern "C" __global__ void sum_column(const real* column, int rows, real scale, 
     if (threadIdx.x == 0) out[0] = scale * sum;
 }
 
-// total += share * value, of one number each: a mean over an epoch
-extern "C" __global__ void add_share(real* total, const real* value, real share) {
-    if (blockIdx.x == 0 && threadIdx.x == 0) total[0] += share * value[0];
-}
-
 // The sums of the rows of several matrices, by blocks of (32, 32) threads. Each line of the table:
 // addresses of x and out, rows, columns, and the first block that works on it.
 extern "C" __global__ void sum_rows(const count_t* table, int matrices) {
