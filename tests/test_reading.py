@@ -185,18 +185,6 @@ def test_every_image_is_a_flipped_window_of_its_padded_original(data):
             np.testing.assert_array_equal(found.reshape(window.shape), window)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"crop": -1}, "crop must be a whole number of pixels, at least 0, got -1"),
-        ({"flip": 2}, "flip must be True or False, got 2"),
-    ],
-)
-def test_options_that_make_no_sense(options, message):
-    with pytest.raises(ArchitectureError, match=message):
-        Augmentation(**options)
-
-
 def test_a_device_draws_the_same_augmentations():
     expected = everything(reader_of(images(), network(), augmentation=BOTH, seed=3))
     found = everything(reader_of(images(), network(STRICT), augmentation=BOTH, seed=3))

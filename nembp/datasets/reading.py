@@ -9,7 +9,6 @@ and shifted, which costs one pass over the raw batch, 0.4 ms for 128 CIFAR image
 from __future__ import annotations
 
 import contextvars
-import operator
 import threading
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -53,21 +52,9 @@ class Augmentation:
     flip: bool = False  # mirror half of the images, left to right
     crop: int = 0  # largest shift in pixels, of rows and of columns
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.flip, (bool, np.bool_)):
-            raise ArchitectureError(f"flip must be True or False, got {self.flip!r}")
-        try:
-            crop = -1 if isinstance(self.crop, bool) else operator.index(self.crop)
-        except TypeError:
-            crop = -1
-        if crop < 0:
-            raise ArchitectureError(
-                f"crop must be a whole number of pixels, at least 0, got {self.crop!r}"
-            )
-
     def __bool__(self) -> bool:
         """Whether it changes anything."""
-        return bool(self.flip or self.crop)
+        return self.flip or self.crop > 0
 
 
 class Augmenter:
@@ -77,8 +64,6 @@ class Augmenter:
     switched on, drawn on the host: neither the device nor another option shifts the draws, nor do
     these draws shift those of batches and noise.
 
-    Examples
-    --------
     >>> image = np.arange(4, dtype=np.uint8).reshape(1, 4)  # one row of 4 grey pixels
     >>> flip = Augmenter(Augmentation(flip=True), (1, 4, 1), seed=0)
     >>> [flip(image, np.empty_like(image)).tolist()[0] for _ in range(5)]
@@ -92,16 +77,12 @@ class Augmenter:
                 f"shape {shape}; leave it out"
             )
         self.height, self.width, self.channels = shape
-        if augmentation.crop >= min(self.height, self.width):
+        crop, self._shifts, self._seed = augmentation.crop, 2 * augmentation.crop + 1, seed
+        if crop >= min(self.height, self.width):
             raise ArchitectureError(
-                f"crop {augmentation.crop} must be smaller than the images of "
-                f"{self.height}x{self.width} pixels"
+                f"crop {crop} must be smaller than the images of {self.height}x{self.width} pixels"
             )
-        self.augmentation = augmentation
-        self._seed = seed
         self.go_to(0)
-        crop, shifts = augmentation.crop, 2 * augmentation.crop + 1
-        self._shifts = shifts
         # for every shift, the row or column of the original that each pixel comes from
         shift = np.arange(-crop, crop + 1)[:, np.newaxis]
         self._rows = _reflect(np.arange(self.height) + shift, self.height) * self.width
@@ -138,69 +119,6 @@ def _reflect(index: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     return np.where(index < size, index, 2 * (size - 1) - index)
 
 
-class Prefetch:
-    """Gathers and augments rows in buffers that are used again and again.
-
-    What waits in a buffer is raw: 8-bit images take a quarter of the memory of what a step gets,
-    and scaling them is quick beside gathering and augmenting. A backend to whose device the batches
-    go gives the memory that it copies from fast.
-    """
-
-    def __init__(
-        self, rows: Rows, augmenter: Augmenter | None = None, backend: Backend | None = None
-    ) -> None:
-        self.rows, self.augmenter, self._backend = rows, augmenter, backend
-        self._features = int(np.prod(rows.shape[1:]))
-        self._buffers: dict[object, NDArray[Any]] = {}
-        self._lock = threading.Lock()
-
-    def stage(self, index: NDArray[np.intp], slot: int) -> NDArray[Any]:
-        """Return the raw rows at ``index``, in the buffer of a slot until that is staged again."""
-        with self._lock:  # one gather buffer, one stream of draws
-            out = self._buffer(slot, len(index))
-            if self._backend is not None:
-                self._backend.wait_for_copy(out)
-            gathered = out if self.augmenter is None else self._buffer("gathered", len(index))
-            try:
-                self.rows.take(index, gathered)
-            except OSError as error:
-                raise DataError(
-                    f"{error.filename or 'the samples'}: could not be read any more "
-                    f"({error.strerror or error}); expected the file to stay as it was when it was "
-                    "opened. Check the disk"
-                ) from error
-            return out if self.augmenter is None else self.augmenter(gathered, out)
-
-    def ahead(self, indices: Iterable[NDArray[np.intp]]) -> Generator[NDArray[Any], None, None]:
-        """Stage each batch on a thread while the one before it is used; the same rows.
-
-        An error of the thread is raised where its batch would have come. Closing the iterator,
-        as leaving its loop does, ends the thread once the batch in progress is staged.
-        """
-        with ThreadPoolExecutor(1, thread_name_prefix="nembp-batches") as thread:
-            slots, waiting = cycle((0, 1)), None
-            for index in indices:
-                following: Future[NDArray[Any]] = thread.submit(
-                    contextvars.copy_context().run, self.stage, index, next(slots)
-                )  # in this thread's np.errstate
-                if waiting is not None:
-                    yield waiting.result()
-                waiting = following
-            if waiting is not None:
-                yield waiting.result()
-
-    def _buffer(self, name: object, rows: int) -> NDArray[Any]:
-        whole = self._buffers.get(name)
-        if whole is None or len(whole) < rows:
-            shape, dtype = (rows, self._features), self.rows.dtype
-            if self._backend is None or name == "gathered":
-                whole = np.empty(shape, dtype)
-            else:  # it goes to the device
-                whole = self._backend.host_buffer(shape, dtype)
-            self._buffers[name] = whole
-        return whole[:rows]
-
-
 class ScaledRows(Rows):
     """Rows scaled when they are read, in float64 and then cast: a large offset costs no digits."""
 
@@ -220,29 +138,14 @@ Staged: TypeAlias = NDArray[Any] | None  # raw rows on the host; None where noth
 class BatchReader:
     """Reads samples of one split as network inputs and targets.
 
-    Parameters
-    ----------
-    split : Split
-        Samples, in memory or in files, and labels, of which one-hot rows are read, or targets.
-    x_scaling, y_scaling : Scaling
-        scaled = (raw − offset) · factor.
-    outputs : int
-        Columns of the target: classes, or regression targets.
-    backend, dtype : Backend, str
-        Of the network that is fed.
-    augmentation, seed : Augmentation, optional, and int
-        Of the images, each time they are read: for training, not for scoring.
-    resident : bool, optional
-        Whether all samples are held on the device; if not, each batch is gathered on the host.
-        Left out: on a CPU those are that are in memory, on another device those that take at most
-        half of its free memory. Samples to be augmented never are.
+    Samples are in memory or in files; of labels, one-hot rows of ``outputs`` columns are read.
+    ``augmentation``, by a seed, is for training, not for scoring. ``resident`` is whether all
+    samples are held on the device; if not, each batch is gathered on the host. Left out: on a CPU
+    those are that are in memory, on another device those that take at most half of its free
+    memory. Samples to be augmented never are.
 
-    Raises
-    ------
-    ShapeError
-        If a label or target does not fit ``outputs``.
-    ArchitectureError
-        If the samples cannot be augmented so.
+    What is gathered waits raw, in buffers that are used again and again: 8-bit images take a
+    quarter of the memory of what a step gets, and scaling them is quick beside gathering them.
     """
 
     def __init__(
@@ -262,38 +165,34 @@ class BatchReader:
         self.n, shape = len(split.x), split.x.shape[1:]
         self.features = int(np.prod(shape))
         self.is_classification = split.y.ndim == 1
-        rows, mapped = as_rows(split.x), is_mapped(split.x)
+        rows, self._mapped = as_rows(split.x), is_mapped(split.x)
+        on_host, in_memory = backend.name == "cpu", not self._mapped
         if rows.dtype != np.uint8 and np.any(x_scaling.offset):
-            rows, x_scaling = ScaledRows(rows, x_scaling, dtype), Scaling()
+            rows, x_scaling, in_memory = ScaledRows(rows, x_scaling, dtype), Scaling(), False
         if resident is None:
-            on_host = backend.name == "cpu"
-            resident = (
-                not mapped
-                if on_host
-                else 2 * rows.size * rows.dtype.itemsize <= backend.free_memory()
-            )
+            size = rows.size * rows.dtype.itemsize
+            resident = not self._mapped if on_host else 2 * size <= backend.free_memory()
+        self.is_resident = resident and not augmentation
+        self._augmenter = Augmenter(augmentation, shape, seed) if augmentation else None
+        self._rows: Any = None if self.is_resident else rows
         self._x: Array = None
-        self._prefetch: Prefetch | None = None
-        if augmentation or not resident:
-            augmenter = Augmenter(augmentation, shape, seed) if augmentation else None
-            self._prefetch = Prefetch(rows, augmenter, backend)
-        elif backend.name == "cpu" and not mapped and not isinstance(rows, ScaledRows):
+        if self.is_resident and on_host and in_memory:
             self._x = backend.asarray(np.reshape(split.x, (self.n, self.features)))
-        else:
-            self._x = self._move(rows)
-        self._mapped = mapped
-        self._offset, self._factor = _rows(x_scaling, shape, backend, dtype)
+        elif self.is_resident:  # a part at a time: they may be larger than this memory
+            self._x = backend.empty((self.n, self.features), str(rows.dtype))
+            for part in chunks(rows):
+                values = rows[part].reshape(-1, self.features)
+                self._x[part.start : part.start + len(values), :] = backend.asarray(values)
+        self._offset, self._factor = (
+            _row(value, shape, backend, dtype) for value in (x_scaling.offset, x_scaling.factor)
+        )
+        if isinstance(self._offset, float) and self._offset == 0.0:
+            self._offset = None
         self._set_targets(split.y, y_scaling)
         self._raw: dict[int, Array] = {}
         self._labels: dict[int, Array] = {}
-
-    def _move(self, rows: Rows) -> Array:
-        """Copy samples to the device, a part at a time: they may be larger than this memory."""
-        table = self.backend.empty((self.n, self.features), str(rows.dtype))
-        for part in chunks(rows):
-            values = rows[part].reshape(-1, self.features)
-            table[part.start : part.start + len(values), :] = self.backend.asarray(values)
-        return table
+        self._buffers: dict[object, NDArray[Any]] = {}
+        self._lock = threading.Lock()  # one gather buffer, one stream of draws
 
     def _set_targets(self, y: NDArray[Any], y_scaling: Scaling) -> None:
         backend, outputs = self.backend, self.outputs
@@ -305,18 +204,12 @@ class BatchReader:
                 )
             self._y = backend.asarray(y, "int64")
             self._classes = backend.asarray(np.arange(outputs)[np.newaxis], "int64")
+        elif y.shape[1:] != (outputs,):
+            raise ShapeError(f"targets have shape {y.shape}, but the network has {outputs} outputs")
         else:
-            if y.shape[1:] != (outputs,):
-                raise ShapeError(
-                    f"targets have shape {y.shape}, but the network has {outputs} outputs"
-                )
             self._y = backend.asarray(y_scaling.apply(y, np.float64), self.dtype)
 
-    @property
-    def is_resident(self) -> bool:
-        """Whether all samples are held on the device."""
-        return self._prefetch is None
-
+    # -- batches gathered on the host -------------------------------------------------------------
     def prefetch_pays(self, batch_size: int) -> bool:
         """Say whether preparing a batch during the step before it is likely to save time.
 
@@ -324,10 +217,8 @@ class BatchReader:
         batch in memory takes 0.4 ms for 128 CIFAR images, and handing it to a thread and back
         0.1 ms, so a core must be spare and the batch long.
         """
-        if self._prefetch is None:
-            return False
-        if self._mapped or self.backend.name != "cpu":
-            return True
+        if self.is_resident or self._mapped or self.backend.name != "cpu":
+            return not self.is_resident
         return batch_size * self.features >= LONG and usable_cores() > thread_count()
 
     def batches(
@@ -339,26 +230,64 @@ class BatchReader:
         :meth:`prefetch_pays`, each batch is gathered and augmented on a second thread while the one
         before it is used: the same batches, bit for bit. What is yielded is for :meth:`read`,
         before the next batch is asked for.
-
-        Raises
-        ------
-        DataError
-            If a file cannot be read any more.
         """
-        on_device = self.backend.asarray(order)
-        n = len(order)
+        on_device, n = self.backend.asarray(order), len(order)
         ends = [(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
-        if self._prefetch is None:
+        if self.is_resident:
             for start, end in ends:
                 yield on_device[start:end], None
             return
         ahead = self.prefetch_pays(batch_size) if prefetch is None else prefetch
         each = (order[start:end] for start, end in ends)
-        in_turn = (self._prefetch.stage(index, slot=0) for index in each)
-        with closing(self._prefetch.ahead(each) if ahead else in_turn) as staged:
+        in_turn = (self._stage(index, slot=0) for index in each)
+        with closing(self._ahead(each) if ahead else in_turn) as staged:
             for (start, end), raw in zip(ends, staged, strict=True):
                 yield on_device[start:end], raw
 
+    def _ahead(self, indices: Iterable[NDArray[np.intp]]) -> Generator[NDArray[Any], None, None]:
+        """Stage each batch on a thread while the one before it is used.
+
+        An error of the thread is raised where its batch would have come. Closing the iterator,
+        as leaving its loop does, ends the thread once the batch in progress is staged.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="nembp-batches") as thread:
+            slots, waiting = cycle((0, 1)), None
+            for index in indices:
+                following: Future[NDArray[Any]] = thread.submit(
+                    contextvars.copy_context().run, self._stage, index, next(slots)
+                )  # in this thread's np.errstate
+                if waiting is not None:
+                    yield waiting.result()
+                waiting = following
+            if waiting is not None:
+                yield waiting.result()
+
+    def _stage(self, index: NDArray[np.intp], slot: int) -> NDArray[Any]:
+        """Return the raw rows at ``index``, in the buffer of a slot until that is staged again."""
+        with self._lock:
+            out = self._buffer(slot, len(index))
+            self.backend.wait_for_copy(out)
+            gathered = out if self._augmenter is None else self._buffer("gathered", len(index))
+            try:
+                self._rows.take(index, gathered)
+            except OSError as error:
+                raise DataError(
+                    f"{error.filename or 'the samples'}: could not be read any more "
+                    f"({error.strerror or error}); expected the file to stay as it was when it was "
+                    "opened. Check the disk"
+                ) from error
+            return out if self._augmenter is None else self._augmenter(gathered, out)
+
+    def _buffer(self, name: object, rows: int) -> NDArray[Any]:
+        whole = self._buffers.get(name)
+        if whole is None or len(whole) < rows:
+            shape, dtype = (rows, self.features), self._rows.dtype
+            # of what goes to the device, memory that it copies from fast
+            make = np.empty if name == "gathered" else self.backend.host_buffer
+            whole = self._buffers[name] = make(shape, dtype)
+        return whole[:rows]
+
+    # -- a batch of the network -------------------------------------------------------------------
     def read(self, index: Array, x: Array, t: Array, staged: Staged = None) -> None:
         """Write the samples at ``index`` (device integers) into ``x``, their targets into ``t``."""
         self.read_x(index, x, staged)
@@ -373,10 +302,10 @@ class BatchReader:
     def read_x(self, index: Array, x: Array, staged: Staged = None) -> None:
         """Write the scaled inputs at ``index`` into ``x``."""
         backend = self.backend
-        if self._prefetch is not None:
+        if not self.is_resident:
             if staged is None:
                 host = index if backend.name == "cpu" else backend.to_numpy(index)
-                staged = self._prefetch.stage(host, slot=2)  # no loop's, which take turns
+                staged = self._stage(host, slot=2)  # no loop's, which take turns
             backend.receive(staged, x, self._offset, self._factor)
             return
         raw, rows = None, index.shape[0]
@@ -388,24 +317,17 @@ class BatchReader:
 
     def go_to(self, samples: int) -> None:
         """Go to where the augmentation's stream is after so many samples were read."""
-        if self._prefetch is not None and self._prefetch.augmenter is not None:
-            self._prefetch.augmenter.go_to(samples)
+        if self._augmenter is not None:
+            self._augmenter.go_to(samples)
 
     def labels(self, index: Array) -> Array:
         """Return the labels at ``index``."""
         return self.backend.xp.take(self._y, index, axis=0)
 
 
-def _rows(
-    scaling: Scaling, shape: tuple[int, ...], backend: Backend, dtype: str
-) -> tuple[Array | None, Array | float]:
-    """Return offset and factor as a number, or as a row of one value a feature."""
-
-    def row(value: object) -> Array | float:
-        array = np.asarray(value, dtype=np.float64)
-        if array.ndim == 0:
-            return float(array)
-        return backend.asarray(np.broadcast_to(array, shape).reshape(-1), dtype)
-
-    offset = row(scaling.offset)
-    return (None if isinstance(offset, float) and offset == 0.0 else offset), row(scaling.factor)
+def _row(value: Any, shape: tuple[int, ...], backend: Backend, dtype: str) -> Array | float | None:
+    """Return an offset or factor as a number, or as a row of one value a feature."""
+    array = np.asarray(value, dtype=np.float64)
+    if array.ndim == 0:
+        return float(array)
+    return backend.asarray(np.broadcast_to(array, shape).reshape(-1), dtype)
