@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nembp.checkpoints import Model, as_model
+from nembp.checkpoints import as_model
 from nembp.datasets import Scaling
 from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Multinomial
@@ -60,41 +60,63 @@ def save_onnx(model: Any, path: str | os.PathLike[str]) -> tuple[Path, Path]:
         import onnx
     except ImportError as error:
         raise NembpError("ONNX files need the package onnx: pip install 'nembp[onnx]'") from error
-    model = model if isinstance(model, Network) else as_model(model)
+    if isinstance(model, Network):
+        net = model.reversed if model.direction == "backward" else model
+        x, y, classes = ((net.inputs,), None), ((net.outputs,), None), ()
+    else:
+        model = as_model(model)
+        net, classes = model.net, model.classes
+        x = model.shape, model.x_scaling
+        y = (net.outputs,), None if classes else model.y_scaling
     path = Path(path)
     paths = path, path.with_name(f"{path.stem}.backward{path.suffix}")
-    for direction, file in zip(("forward", "backward"), paths, strict=True):
-        proto = _Graph(onnx, model, direction).proto()
+    graphs = _Graph(onnx, net, "forward"), _Graph(onnx, net.reversed, "backward")
+    graphs[0].build(("x", *x), ("y", *y), classes)
+    graphs[1].build(("y", *y), ("x", *x))
+    for graph, file in zip(graphs, paths, strict=True):
+        proto = graph.proto()
         onnx.checker.check_model(proto, full_check=True)
         write_atomically(file, proto.SerializeToString())
     return paths
 
 
+End = tuple[str, tuple[int, ...], Scaling | None]  # its name, shape, and scaling to raw values
+
+
 class _Graph:
     """The graph of one direction, as it is built."""
 
-    def __init__(self, onnx: Any, model: Network | Model, direction: str) -> None:
-        self.onnx, self.direction = onnx, direction
+    def __init__(self, onnx: Any, net: Network, name: str) -> None:
+        self.onnx, self.net, self.name = onnx, net, name
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self.model = model if isinstance(model, Model) else None
-        net: Network = model.net if isinstance(model, Model) else model
-        if net.direction == "backward":
-            net = net.reversed
-        forward = direction == "forward"
-        self.net = net if forward else net.reversed
-        shape: tuple[int, ...] = self.model.shape if self.model else (net.inputs,)
-        x_scaling = self.model.x_scaling if self.model else None
-        y_scaling = self.model.y_scaling if self.model and not self.model.classes else None
-        names = ("x", "y") if forward else ("y", "x")
-        ends = ((shape, x_scaling), ((net.outputs,), y_scaling))
-        (first, before), (last, after) = ends if forward else ends[::-1]
-        self.inputs = [self._value(names[0], before, first)]
-        self.outputs = [self._value(names[1], after, last)]
-        z = self._layers(self._scaled(names[0], before, self.net.inputs))
-        self._raw(z, after, last, names[1])
-        if forward and self.model and self.model.classes:
-            self._label(names[1])
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+
+    def build(self, first: End, last: End, classes: tuple[str, ...] = ()) -> None:
+        """Add all nodes from one end to the other, and ``label``, the most probable class."""
+        types, helper = self.onnx.TensorProto, self.onnx.helper
+        for (name, shape, scaling), values in ((first, self.inputs), (last, self.outputs)):
+            kind = types.FLOAT if scaling is None else types.DOUBLE
+            values.append(helper.make_tensor_value_info(name, kind, ["n", *shape]))
+        (value, _, scaling), (y, shape, raw) = first, last
+        if scaling is not None:  # to the network's units: (raw − offset) · factor
+            value = self.add("Sub", value, self.constant(scaling.offset, np.float64))
+            value = self.add("Mul", value, self.constant(scaling.factor, np.float64))
+            value = self.add("Cast", value, to=types.FLOAT)
+        value = self.reshape(self.layers(self.reshape(value, (self.net.inputs,))), shape)
+        if raw is None:
+            self.add("Identity", value, out=y)
+        else:  # and back: value / factor + offset
+            value = self.add("Cast", value, to=types.DOUBLE)
+            value = self.add("Div", value, self.constant(raw.factor, np.float64))
+            self.add("Add", value, self.constant(raw.offset, np.float64), out=y)
+        if classes:
+            texts = [name.encode() for name in classes]
+            names = helper.make_tensor("classes", types.STRING, [len(texts)], texts)
+            self.constants.append(names)
+            self.add("Gather", "classes", self.add("ArgMax", y, axis=1, keepdims=0), out="label")
+            self.outputs.append(helper.make_tensor_value_info("label", types.STRING, ["n"]))
 
     def add(self, op: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
         """Append a node, and return the name of its output."""
@@ -108,61 +130,22 @@ class _Graph:
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
 
-    def parameter(self, array: Any) -> np.ndarray[Any, Any]:
-        return np.asarray(self.net.backend.to_numpy(array))
-
     def reshape(self, value: str, shape: tuple[int, ...]) -> str:
         return self.add("Reshape", value, self.constant((-1, *shape), np.int64))
 
-    # -- the ends ---------------------------------------------------------------------------------
-    def _value(self, name: str, scaling: Scaling | None, shape: tuple[int, ...]) -> Any:
-        kinds = self.onnx.TensorProto
-        kind = kinds.FLOAT if scaling is None else kinds.DOUBLE
-        return self.onnx.helper.make_tensor_value_info(name, kind, ["n", *shape])
-
-    def _scaled(self, value: str, scaling: Scaling | None, size: int) -> str:
-        """Add the way from raw values to the network's units, (raw − offset) · factor."""
-        if scaling is not None:
-            value = self.add("Sub", value, self.constant(scaling.offset, np.float64))
-            value = self.add("Mul", value, self.constant(scaling.factor, np.float64))
-            value = self.add("Cast", value, to=self.onnx.TensorProto.FLOAT)
-        return self.reshape(value, (size,))
-
-    def _raw(self, value: str, scaling: Scaling | None, shape: tuple[int, ...], name: str) -> None:
-        """Add the way from the network's units to raw values, value / factor + offset."""
-        value = self.reshape(value, shape)
-        if scaling is None:
-            self.add("Identity", value, out=name)
-            return
-        value = self.add("Cast", value, to=self.onnx.TensorProto.DOUBLE)
-        value = self.add("Div", value, self.constant(scaling.factor, np.float64))
-        self.add("Add", value, self.constant(scaling.offset, np.float64), out=name)
-
-    def _label(self, y: str) -> None:
-        """Add the output ``label``, the name of the most probable class."""
-        assert self.model is not None
-        names = self.onnx.helper.make_tensor(
-            "classes", self.onnx.TensorProto.STRING, [len(self.model.classes)],
-            [name.encode() for name in self.model.classes],
-        )  # fmt: skip
-        self.constants.append(names)
-        self.add("Gather", "classes", self.add("ArgMax", y, axis=1, keepdims=0), out="label")
-        kind = self.onnx.TensorProto.STRING
-        self.outputs.append(self.onnx.helper.make_tensor_value_info("label", kind, ["n"]))
-
-    # -- the layers -------------------------------------------------------------------------------
-    def _layers(self, a: str) -> str:
-        net = self.net
-        for k, linear_map in enumerate(net.maps, start=1):
-            layer = net.layers[k]
-            a = self._contract(linear_map, a, self.parameter(net.weights[k - 1]))
+    def layers(self, a: str) -> str:
+        """Add maps, biases, normalizations, activations, and the output's activation."""
+        net, host = self.net, self.net.backend.to_numpy
+        for k, (linear_map, layer) in enumerate(zip(net.maps, net.layers[1:], strict=True)):
+            a = self.contract(linear_map, a, np.asarray(host(net.weights[k])))
             if layer.biases:
-                bias, by_channel = self.parameter(net.biases[k]), layer.biases < layer.size
+                bias, by_channel = np.asarray(host(net.biases[k + 1])), layer.biases < layer.size
                 a = self.reshape(a, (layer.size // layer.biases, layer.biases)) if by_channel else a
                 if layer.normalization is not None:
-                    running: Any = net.running[k]
-                    mean, variance = map(self.parameter, running)
-                    scale = self.parameter(net.gains[k])
+                    running: Any = net.running[k + 1]
+                    mean, variance, scale = (
+                        np.asarray(host(each)) for each in (*running, net.gains[k + 1])
+                    )
                     scale = scale / np.sqrt(variance + layer.normalization.epsilon)
                     a = self.add("Mul", a, self.constant(scale))
                     bias = bias - mean * scale
@@ -185,10 +168,10 @@ class _Graph:
         options = {"axis": 1} if isinstance(net.likelihood, Multinomial) else {}
         return self.add(OUTPUTS[net.likelihood.name], a, **options)
 
-    def _contract(self, linear_map: LinearMap, a: str, W: Any, up: bool = True) -> str:
+    def contract(self, linear_map: LinearMap, a: str, W: Any, up: bool = True) -> str:
         """forward(a) of a linear map, or its adjoint."""
         if isinstance(linear_map, Transposed):
-            return self._contract(linear_map.linear_map, a, W, not up)
+            return self.contract(linear_map.linear_map, a, W, not up)
         if isinstance(linear_map, Dense):
             return self.add("MatMul", a, self.constant(W if up else W.T))
         if isinstance(linear_map, Reshape):
@@ -207,17 +190,12 @@ class _Graph:
             W = np.full((groups, 1, *kernel), 1.0 / np.prod(kernel))
         else:
             raise ArchitectureError(f"ONNX export knows no linear map {linear_map!r:.80}")
-        lower, upper = linear_map.shape, linear_map.output_shape
-        options: dict[str, Any] = {
-            "kernel_shape": kernel,
-            "strides": linear_map.stride,
-            "pads": (*padding, *padding),
-            "group": groups,
-        }
+        lower, upper, stride = linear_map.shape, linear_map.output_shape, linear_map.stride
+        options: dict[str, Any] = {"kernel_shape": kernel, "strides": stride}
+        options |= {"pads": (*padding, *padding), "group": groups}
         if not up:  # rows and columns that the stride left over come back as zeros
             options["output_padding"] = [
-                lower[k] - (upper[k] - 1) * linear_map.stride[k] - kernel[k] + 2 * padding[k]
-                for k in (0, 1)
+                lower[k] - (upper[k] - 1) * stride[k] - kernel[k] + 2 * padding[k] for k in (0, 1)
             ]
         a = self.add("Transpose", self.reshape(a, lower if up else upper), perm=[0, 3, 1, 2])
         a = self.add("Conv" if up else "ConvTranspose", a, self.constant(W), **options)
@@ -226,9 +204,7 @@ class _Graph:
 
     def proto(self) -> Any:
         helper = self.onnx.helper
-        graph = helper.make_graph(
-            self.nodes, self.direction, self.inputs, self.outputs, self.constants
-        )
+        graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, self.constants)
         opset = [helper.make_opsetid("", OPSET)]
         made = {"ir_version": IR_VERSION, "opset_imports": opset, "producer_name": "nembp"}
         return helper.make_model(graph, **made)

@@ -7,6 +7,7 @@ import math
 import array_api_strict
 import numpy as np
 import pytest
+from fuzz_cases import write_idx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -24,7 +25,7 @@ from nembp.adversarial.data import (
 )
 from nembp.adversarial.scores import Modes
 from nembp.backend import Backend, get_backend, stream
-from nembp.datasets import Dataset, as_rows, load, write_idx
+from nembp.datasets import Dataset, as_rows, load
 from nembp.datasets.reading import BatchReader
 from nembp.errors import ArchitectureError, DataError
 

@@ -18,9 +18,10 @@ import pytest
 from cifar_files import NAMES as CLASSES
 from cifar_files import binary, expected, shrink
 from command_line import fails, run
+from fuzz_cases import write_idx
 
-from nembp.datasets import arrays, cifar, fetch, load, read_idx, write_idx
-from nembp.datasets.arrays import NAMES, idx_md5
+from nembp.datasets import arrays, cifar, fetch, load
+from nembp.datasets.arrays import NAMES, idx_md5, read_idx
 from nembp.datasets.fetch import fetch as fetch_files
 from nembp.errors import ArchitectureError, DataError, OutputError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fuzz_cases import write_idx
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,7 +16,6 @@ from nembp.datasets import (
     class_indices,
     load,
     with_columns,
-    write_idx,
 )
 from nembp.datasets.arrays import NAMES
 from nembp.datasets.dataset import fingerprint, match_columns

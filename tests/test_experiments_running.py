@@ -16,8 +16,9 @@ import joblib
 import numpy as np
 import pytest
 from experiments_cases import ARMS, BASE, Stop, game, rows_of, tiny
+from fuzz_cases import write_idx
 
-from nembp.datasets.arrays import read_idx, write_idx
+from nembp.datasets.arrays import read_idx
 from nembp.errors import ArchitectureError, DataError, OutputError
 from nembp.experiments import (
     Arm,

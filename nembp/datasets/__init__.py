@@ -6,8 +6,6 @@ pass raw arrays so that they are checked, split and scaled alike.
 
 from __future__ import annotations
 
-from nembp.datasets.arrays import read_idx as read_idx
-from nembp.datasets.arrays import write_idx as write_idx
 from nembp.datasets.assemble import Raw as Raw
 from nembp.datasets.assemble import assemble as assemble
 from nembp.datasets.dataset import Dataset as Dataset

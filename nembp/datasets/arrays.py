@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
-from nembp.errors import ArchitectureError, DataError
-from nembp.files import most_unpacked, parsing, reading, write_atomically
+from nembp.errors import DataError
+from nembp.files import most_unpacked, parsing, reading
 
 _FRESH = "Get a fresh copy of the file."
 _SAVE = "Save it again with numpy.save."
@@ -349,33 +349,6 @@ def _idx_header(file: BinaryIO, where: str) -> _Header:
     return _Header(dtype, struct.unpack(f">{start[3]}I", lengths), 4 + len(lengths))
 
 
-def idx_header(x: NDArray[Any]) -> bytes:
-    """IDX header of an array; an ArchitectureError where IDX cannot hold it.
-
-    >>> idx_header(np.zeros((2, 3), dtype=np.uint8)).hex(" ", 4)
-    '00000802 00000002 00000003'
-    """
-    codes = {dtype: code for code, dtype in _TYPES.items()}
-    code = codes.get(x.dtype.newbyteorder(">"))
-    if code is None or x.ndim > _MOST_DIMENSIONS or max(x.shape, default=0) >= 2**32:
-        names = ", ".join(dtype.name for dtype in _TYPES.values())
-        raise ArchitectureError(
-            f"IDX cannot hold dtype {x.dtype} of shape {x.shape}: expected one of {names}"
-        )
-    return struct.pack(f">2xBB{x.ndim}I", code, x.ndim, *x.shape)
-
-
-def write_idx(path: str | os.PathLike[str], x: NDArray[Any]) -> None:
-    """Write an array as IDX; gzip, with no time stamp in it, when the name ends in .gz.
-
-    IDX holds uint8, int8, int16, int32, float32 and float64; others are an ArchitectureError.
-    """
-    content = idx_header(x) + np.ascontiguousarray(x, x.dtype.newbyteorder(">")).tobytes()
-    if Path(path).suffix == ".gz":
-        content = gzip.compress(content, mtime=0)
-    write_atomically(path, content)
-
-
 # -- the four IDX files of a set -----------------------------------------------------------------
 # the standard order: training images and labels, test images and labels
 NAMES = (
@@ -487,6 +460,7 @@ def load_mnist(request: Request) -> Dataset:
 
 def idx_md5(x: NDArray[Any]) -> str:
     """MD5 sum of the unpacked IDX file that holds the uint8 array `x`."""
-    digest = hashlib.md5(idx_header(x), usedforsecurity=False)
+    header = struct.pack(f">2xBB{x.ndim}I", 0x08, x.ndim, *x.shape)
+    digest = hashlib.md5(header, usedforsecurity=False)
     digest.update(np.ascontiguousarray(x).data)
     return digest.hexdigest()
