@@ -30,21 +30,20 @@ from nembp.datasets.dataset import Dataset, Request
 from nembp.errors import DataError
 from nembp.files import most_unpacked, parsing, reading
 
-_FRESH = "Get a fresh copy of the file."
-_SAVE = "Save it again with numpy.save."
+_FRESH = "Get a fresh copy of the file, or save it again."
 _DEFLATE_RATIO = 1032  # most bytes that one byte of deflate can unpack to
 _RATIO = 100  # most that one of a long file may: data makes a few
 _SMALL = 1 << 26  # bytes that a file may unpack to in any case
 
 
-def _check_unpacked(unpacked: int, packed: int, where: str, remedy: str) -> None:
+def _check_unpacked(unpacked: int, packed: int, where: str) -> None:
     """Raise DataError, before anything is allocated, for what unpacks to far more than it is."""
-    most = most_unpacked() or max(_SMALL, _RATIO * packed)
-    if unpacked > min(most, _DEFLATE_RATIO * packed):
+    most = min(most_unpacked() or max(_SMALL, _RATIO * packed), _DEFLATE_RATIO * packed)
+    if unpacked > most:
         raise DataError(
             f"{where}: declares {unpacked:,} bytes, but is packed into {packed:,}; expected at "
-            f"most {min(most, _DEFLATE_RATIO * packed):,}. {remedy} Or, if you trust it, allow "
-            "more with --max-bytes."
+            f"most {most:,}. Unpack it (gunzip, numpy.savez). Or, if you trust it, allow more with "
+            "--max-bytes."
         )
 
 
@@ -62,41 +61,37 @@ class _Header:
         """Where the file must end."""
         return self.start + math.prod(self.shape) * self.dtype.itemsize
 
-    def check(self, size: int, where: str, remedy: str = _FRESH) -> None:
+    def check(self, size: int, where: str) -> None:
         """Raise DataError unless the header and its values use up `size` bytes exactly."""
         # no array has 2**60 values, even where another length is 0
         if size != self.end or math.prod(length or 1 for length in self.shape) >= 2**60:
             fault = "trailing bytes" if size > self.end else "truncated, or its header is wrong"
             raise DataError(
                 f"{where}: {fault}: {size} bytes, but its header declares shape {self.shape} of "
-                f"{self.dtype.name}, {self.end} bytes with the header. {remedy}"
+                f"{self.dtype.name}, {self.end} bytes with the header. {_FRESH}"
             )
 
-    def map(self, file: BinaryIO) -> NDArray[Any]:
-        """Map the values into memory, read-only."""
+    def values(self, source: bytes | bytearray | BinaryIO) -> NDArray[Any]:
+        """Return the values that bytes hold, or map those of a file, read-only."""
         if self.end == self.start:  # nothing to map
             return np.empty(self.shape, self.dtype)
-        return np.memmap(file, self.dtype, "r", self.start, self.shape, self.order)
-
-    def array(self, content: bytes | bytearray) -> NDArray[Any]:
-        """Return the values that `content` holds."""
-        if self.end == self.start:
-            return np.empty(self.shape, self.dtype)
-        return np.ndarray(self.shape, self.dtype, content, order=self.order)
+        if isinstance(source, bytes | bytearray):
+            return np.ndarray(self.shape, self.dtype, source, order=self.order)
+        return np.memmap(source, self.dtype, "r", self.start, self.shape, self.order)
 
 
 # -- .npy and .npz -------------------------------------------------------------------------------
 def map_npy(path: Path) -> NDArray[Any]:
     """Map an .npy file of numbers or text, read-only; it must hold what its header declares."""
     with reading(path) as file:
-        header = _npy_header(file, str(path), _SAVE)
-        header.check(os.fstat(file.fileno()).st_size, str(path), _SAVE)
-        return header.map(file)
+        header = _npy_header(file, str(path))
+        header.check(os.fstat(file.fileno()).st_size, str(path))
+        return header.values(file)
 
 
-def _npy_header(file: Any, where: str, remedy: str) -> _Header:
+def _npy_header(file: Any, where: str) -> _Header:
     # NumPy evaluates headers as Python literals: anything may be raised, and warned of
-    with parsing(f"{where}: not a NumPy array", remedy), warnings.catch_warnings():
+    with parsing(f"{where}: not a NumPy array", _FRESH), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         version = np.lib.format.read_magic(file)
         read = {
@@ -116,7 +111,7 @@ def _npy_header(file: Any, where: str, remedy: str) -> _Header:
     plain = dtype.kind in "biufUS" and dtype.itemsize and dtype.subdtype is None
     if not plain or len(shape) > 32 or min(shape, default=0) < 0:
         raise DataError(
-            f"{where}: shape {shape} of dtype {dtype}; expected numbers or text. {remedy}"
+            f"{where}: shape {shape} of dtype {dtype}; expected numbers or text. {_FRESH}"
         )
     return _Header(dtype, shape, file.tell(), "F" if fortran else "C")
 
@@ -133,29 +128,27 @@ def read_npz(
     the file's size bounds the memory. Pickled and structured arrays are refused, as are entries
     that their array does not use up.
     """
-    remedy = "Save it again with numpy.savez."
     with reading(path) as file:
-        with parsing(f"{path}: not an .npz archive", remedy):
+        with parsing(f"{path}: not an .npz archive", _FRESH):
             archive = zipfile.ZipFile(file)
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         for info in members.values():
             if not packed and info.compress_type != zipfile.ZIP_STORED:
-                raise DataError(f"{path}: {info.filename} is compressed. {remedy}")
+                raise DataError(f"{path}: {info.filename} is compressed. {_FRESH}")
         names = wanted(list(members)) if callable(wanted) else wanted
-        found = [name for name in names if name in members]
-        unpacked = sum(members[name].file_size for name in found)
-        again = "Save it without compression (numpy.savez)."
-        _check_unpacked(unpacked, os.fstat(file.fileno()).st_size, str(path), again)
+        found = {name: members[name] for name in names if name in members}
+        unpacked = sum(info.file_size for info in found.values())
+        _check_unpacked(unpacked, os.fstat(file.fileno()).st_size, str(path))
         arrays = {}
-        for name in found:
-            info, where = members[name], f"{path}: {name}"
-            with parsing(f"{where}: damaged", remedy), archive.open(info) as member:
-                header = _npy_header(member, where, remedy)
-                header.check(info.file_size, where, remedy)
+        for name, info in found.items():
+            where = f"{path}: {name}"
+            with parsing(f"{where}: damaged", _FRESH), archive.open(info) as member:
+                header = _npy_header(member, where)
+                header.check(info.file_size, where)
                 content = bytearray(info.file_size - header.start)
                 if member.readinto(content) != len(content) or member.read(1):  # type: ignore[attr-defined]
                     raise ValueError("of another length than it says")
-            values = header.array(content)
+            values = header.values(content)
             native = values.dtype.newbyteorder("=")
             arrays[name] = np.ascontiguousarray(values, native).reshape(header.shape)
         return arrays
@@ -328,11 +321,11 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
             header = _idx_header(stream, str(path))
             if not packed:
                 header.check(size, str(path))
-                return np.asarray(header.map(file))
-            _check_unpacked(header.end, size, str(path), "Unpack it first (gunzip).")
+                return np.asarray(header.values(file))
+            _check_unpacked(header.end, size, str(path))
             content = stream.read(header.end - header.start + 1)  # one more: to reach the end
             header.check(header.start + len(content), str(path))
-            return header.array(content)
+            return header.values(content)
 
 
 def _idx_header(file: BinaryIO, where: str) -> _Header:
