@@ -12,8 +12,17 @@ from PIL import Image
 
 from nembp.datasets.images import read_images
 from nembp.errors import OutputError, ShapeError
-from nembp.plotting.animation import GENERATED, REAL, Film, image_frame, scatter_frame
-from nembp.plotting.pictures import GREY, backward_picture, tile_images, write_images
+from nembp.plotting.pictures import (
+    GENERATED,
+    GREY,
+    REAL,
+    Film,
+    backward_picture,
+    image_frame,
+    scatter_frame,
+    tile_images,
+    write_images,
+)
 
 
 def random_images(n: int, *shape: int) -> np.ndarray:
@@ -27,16 +36,12 @@ def picture(path, *arguments) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def occurrences(sheet: np.ndarray, tile: np.ndarray) -> list[tuple[int, int]]:
-    """Where `tile` (height, width, 3) occurs in `sheet`: (top, left) of each place."""
+def occurrences(sheet: np.ndarray, tile: np.ndarray, scale: int) -> list[tuple[int, int]]:
+    """Where an enlarged image occurs in `sheet`: (top, left) of each place."""
+    tile = np.broadcast_to(tile, (*tile.shape[:2], 3)).repeat(scale, 0).repeat(scale, 1)
     windows = np.lib.stride_tricks.sliding_window_view(sheet, tile.shape)[:, :, 0]
     corner = np.argwhere((windows[..., 0, 0, :] == tile[0, 0]).all(-1))
     return [(y, x) for y, x in corner.tolist() if np.array_equal(windows[y, x], tile)]
-
-
-def enlarged(image: np.ndarray, scale: int) -> np.ndarray:
-    image = np.broadcast_to(image, (*image.shape[:2], 3))
-    return image.repeat(scale, 0).repeat(scale, 1)
 
 
 # -- sheets ----------------------------------------------------------------------------------------
@@ -49,14 +54,12 @@ def test_every_tile_is_at_its_place(n, height, width, channels, columns, scale):
     sheet = tile_images(images.reshape(n, -1), (height, width, channels), columns, scale)
     across = min(columns, n) if columns else int(np.ceil(np.sqrt(n)))
     down, right = height * scale + 2, width * scale + 2
-    assert sheet.shape == (-(-n // across) * down - 2, across * right - 2, channels)
-    rest = np.ones(sheet.shape[:2], bool)
+    expected = np.full((-(-n // across) * down - 2, across * right - 2, channels), GREY)
     for k in range(n):
         top, left = k // across * down, k % across * right
-        place = np.s_[top : top + height * scale, left : left + width * scale]
-        assert np.array_equal(sheet[place], images[k].repeat(scale, 0).repeat(scale, 1))
-        rest[place] = False
-    assert (sheet[rest] == GREY).all()
+        enlarged = images[k].repeat(scale, 0).repeat(scale, 1)
+        expected[top : top + height * scale, left : left + width * scale] = enlarged
+    assert np.array_equal(sheet, expected)
 
 
 def test_floats_are_clipped_and_rounded_and_small_images_enlarged():
@@ -78,12 +81,9 @@ def test_floats_are_clipped_and_rounded_and_small_images_enlarged():
     ],
 )
 def test_what_is_no_image_is_refused(tmp_path, images, shape, message):
-    for use in (tile_images, lambda *given: write_images(tmp_path / "x.png", *given)):
-        with pytest.raises(ShapeError, match=message):
-            use(images, shape)
+    with pytest.raises(ShapeError, match=message):
+        write_images(tmp_path / "x.png", images, shape)
     assert os.listdir(tmp_path) == []
-    with pytest.raises(ShapeError, match="at least"):
-        tile_images(np.zeros((1, 4)), (2, 2, 1), columns=0)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -94,19 +94,8 @@ def test_images_come_back_pixel_by_pixel(tmp_path, channels):
     write_images(tmp_path / "sheet.PNG", images, (4, 3, channels))
     sheet = tile_images(images, (4, 3, channels))
     assert np.array_equal(read_images(tmp_path / "sheet.PNG", sheet.shape)[0], sheet)
-
-
-@pytest.mark.parametrize(
-    "draw", [write_images, lambda *given: backward_picture(*given[:2], None, given[2], "a")]
-)
-def test_places_that_cannot_be_written_are_named(tmp_path, draw):
-    images = random_images(1, 4, 3, 1)
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"file/x\.png: cannot be written"):
-        draw(tmp_path / "file" / "x.png", images, (4, 3, 1))
-    with pytest.raises(OutputError, match=r"x\.jpg: pictures are PNG; give a name that ends"):
-        draw(tmp_path / "x.jpg", images, (4, 3, 1))
-    assert os.listdir(tmp_path) == ["file"]
+    with pytest.raises(OutputError, match=r"one\.png/x\.png: cannot be written"):
+        write_images(tmp_path / "one.png" / "x.png", images, (4, 3, channels))
 
 
 # -- the backward picture --------------------------------------------------------------------------
@@ -118,7 +107,7 @@ def test_each_class_has_its_backward_image_above_its_centroid(tmp_path, channels
     assert 950 < sheet.shape[1] <= 1020
     places = []
     for rows in (images, centroids):
-        found = [occurrences(sheet, enlarged(np.rint(row * 255).reshape(shape), 3)) for row in rows]
+        found = [occurrences(sheet, np.rint(row * 255).reshape(shape), 3) for row in rows]
         assert [len(place) for place in found] == [1] * 10  # each image once, enlarged exactly
         places.append([place[0] for place in found])
     backward, centroid = np.array(places)
@@ -138,8 +127,8 @@ def test_many_classes_take_several_lines(tmp_path):
     names = [f"class number {k}" for k in range(47)]
     sheet = picture(tmp_path / "backward.png", images, None, (28, 28, 1), names)
     assert sheet.shape[1] <= 1020
-    scale = next(s for s in range(7, 0, -1) if occurrences(sheet, enlarged(images[0], s)))
-    found = [occurrences(sheet, enlarged(image, scale)) for image in images[::9]]
+    scale = next(s for s in range(7, 0, -1) if occurrences(sheet, images[0], s))
+    found = [occurrences(sheet, image, scale) for image in images[::9]]
     assert all(len(places) == 1 for places in found)
     assert len({top for ((top, _),) in found}) > 3
 
@@ -162,7 +151,6 @@ def test_names_are_drawn_and_the_picture_depends_on_nothing_else(tmp_path):
         ((8, 8, 4), ("ultraviolet", "b")),
         ((3,), ("y" * 300, "b\n\n")),
         ((5000,), ("a", "b")),
-        ((2, 3), ("a", "b")),
     ],
 )
 def test_any_shape_and_any_names_give_a_picture(tmp_path, shape, names):
@@ -170,6 +158,9 @@ def test_any_shape_and_any_names_give_a_picture(tmp_path, shape, names):
     sheet = picture(tmp_path / "x.png", values, values[::-1], shape, names)
     assert sheet.shape[1] <= max(1020, shape[1] + 140 if len(shape) == 3 else 0)
     assert len(np.unique(sheet[..., 0])) > 10
+    for rows in ((values[:1], values), (values, values[:1])):
+        with pytest.raises(ShapeError, match="1 samples for 2 classes"):
+            backward_picture(tmp_path / "y.png", *rows, shape, names or "ab")
 
 
 def test_strips_run_from_each_features_lowest_value_to_its_highest(tmp_path):
@@ -181,18 +172,6 @@ def test_strips_run_from_each_features_lowest_value_to_its_highest(tmp_path):
     rows = [[tuple(sheet[top + 13 + 44 * r, left + 56 * k + 28].tolist()) for k in range(3)]
             for r in range(3)]  # fmt: skip
     assert rows == [[low, high, middle], [high, low, middle], [middle] * 3]
-
-
-@pytest.mark.parametrize("shape", [(2, 2, 1), (4,)])
-def test_arrays_that_do_not_fit_the_classes_are_refused(tmp_path, shape):
-    good = np.zeros((3, 4))
-    for images, centroids, message in (
-        (good[:2], good, "backward: 2 samples for 3 classes"),
-        (good, good[:2], "centroid: 2 samples for 3 classes"),
-    ):
-        with pytest.raises(ShapeError, match=message):
-            backward_picture(tmp_path / "x.png", images, centroids, shape, "abc")
-    assert os.listdir(tmp_path) == []
 
 
 # -- frames of a training --------------------------------------------------------------------------
@@ -213,9 +192,8 @@ def test_points_are_where_they_belong():
     assert column / frame.shape[1] == pytest.approx(0.196, abs=0.02)
     assert row / frame.shape[0] == pytest.approx(0.22, abs=0.02)
     # over real ones
-    assert len(places(scatter_frame(FAR, FAR[:1] * 9), REAL)) > 2 * len(
-        places(scatter_frame(FAR, FAR), REAL)
-    )
+    alone, covered = (scatter_frame(FAR, points) for points in (FAR[:1] * 9, FAR))
+    assert len(places(alone, REAL)) > 2 * len(places(covered, REAL))
     # beyond the window, or nowhere
     lost = scatter_frame(FAR, np.array([[np.nan, 0.0], [np.inf, 0.0], [-0.8, 8.0]]))
     assert not len(places(lost, GENERATED))
@@ -226,9 +204,6 @@ def test_one_column_is_drawn_against_zero_and_a_third_is_not():
     assert np.array_equal(one, scatter_frame(FAR * [1, 0], np.array([[0.5, 0.0]])))
     three = scatter_frame(np.c_[FAR, [7, 8]], np.array([[0.5, 0.1, 9.0]]))
     assert np.array_equal(three, scatter_frame(FAR, np.array([[0.5, 0.1]])))
-    for real, generated in ((FAR, np.zeros(3)), (FAR, np.zeros((3, 0))), (FAR[:0], FAR)):
-        with pytest.raises(ShapeError, match=r"expected \(n, 2\)"):
-            scatter_frame(real, generated)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (8, 8, 2)])
@@ -246,12 +221,8 @@ def test_images_fill_a_frame(shape):
 
 def test_a_film_is_thinned_evenly_and_its_gif_stops_at_the_last_frame(tmp_path):
     film = Film(most=8)
-    with pytest.raises(OutputError, match="no frame"):
-        film.write_gif(tmp_path / "a.gif")
     for k in range(50):
         film.add(np.full((4, 4, 3), k, np.uint8))
-    with pytest.raises(OutputError, match=r"\.gif"):
-        film.write_gif(tmp_path / "a.png")
     film.write_gif(tmp_path / "a.gif")
     film.write_picture(tmp_path / "a.png")
     times, shown = [], []
@@ -266,14 +237,3 @@ def test_a_film_is_thinned_evenly_and_its_gif_stops_at_the_last_frame(tmp_path):
     assert shown[0] == 0
     assert len(set(np.diff(shown[:-1]).tolist())) == 1
     assert times[-1] > 3 * times[0] == 3 * times[1]
-
-
-def test_a_gif_keeps_every_frame(tmp_path):
-    film, frames = Film(), [scatter_frame(FAR, FAR * k / 5, f"iteration {k}") for k in range(3)]
-    for frame in frames:
-        film.add(frame)
-    film.write_gif(tmp_path / "a.gif")
-    with Image.open(tmp_path / "a.gif") as gif:
-        for k, frame in enumerate(frames):
-            gif.seek(k)
-            assert np.abs(np.asarray(gif.convert("RGB")).astype(int) - frame).max() < 3

@@ -12,11 +12,10 @@ from typing import Any, get_args
 
 import numpy as np
 
-from nembp.errors import NembpError
 from nembp.experiments.protocol import Rate, Row
 from nembp.experiments.summary import Experiment
 from nembp.experiments.tuning import untuned
-from nembp.files import replacing
+from nembp.plotting import figure
 
 WORST = -150.0  # %: relative harm has no bound and would leave no room for the rest; an arrow
 COLOURS = ("#3b4754", "#d1495b", "#2e86ab", "#edae49", "#66a182", "#8d6a9f", "#a26769", "#00798c",
@@ -30,21 +29,11 @@ def draw(experiment: Experiment, summary: Mapping[str, Any]) -> list[Path]:
 
     NembpError if matplotlib is not installed, OutputError if a file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise NembpError(
-            "figures need matplotlib; install it with `pip install nembp[figures]`"
-        ) from error
     made = []
     for name, plot in (("curves.png", _curves), ("effects.png", _effects)):
-        figure = Figure(layout="constrained", dpi=120)
-        FigureCanvasAgg(figure)
-        plot(figure, experiment, summary)
         path = experiment.folder / name
-        with replacing(path) as file:
-            figure.savefig(file, format="png")
+        with figure(path, layout="constrained", dpi=120) as sheet:
+            plot(sheet, experiment, summary)
         made.append(path)
     return made
 

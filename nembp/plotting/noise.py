@@ -18,8 +18,6 @@ Bernoulli    two units; all units, in a plane through the half-space's normal
 Gaussian     the ball, screened by whole vectors; the same draws, screened by components
 one unit     its gain over its noise
 ============ =======================================================================================
-
-Pictures are drawn with matplotlib, the optional dependency ``nembp[figures]``.
 """
 
 from __future__ import annotations
@@ -27,11 +25,9 @@ from __future__ import annotations
 import math
 import os
 import textwrap
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,8 +36,8 @@ from nembp.backend import get_backend, stream
 from nembp.engine.likelihoods import Gaussian, Likelihood, Multinomial, Readout
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise, NoiseSource
-from nembp.errors import ArchitectureError, NembpError, OutputError, ShapeError
-from nembp.files import replacing
+from nembp.errors import ArchitectureError, ShapeError
+from nembp.plotting import figure
 
 Floats = NDArray[np.float64]
 Names = Callable[[int], str]  # what a unit is called
@@ -58,13 +54,7 @@ class Point:
 
     @classmethod
     def of(cls, net: Network, x: ArrayLike, t: ArrayLike) -> Point:
-        """Run ``net`` or ``net.reversed`` on a sample x (1, inputs) with target t (1, outputs).
-
-        Raises
-        ------
-        ShapeError
-            If they do not fit the network, or its output is not finite.
-        """
+        """Run ``net`` or ``net.reversed`` on a sample x (1, inputs) with target t (1, outputs)."""
         target = np.asarray(t, np.float64)
         if target.shape != (1, net.outputs):
             raise ShapeError(f"target has shape {target.shape}, expected (1, {net.outputs})")
@@ -95,8 +85,8 @@ class Point:
 
     def gain(self, n: Floats) -> Floats:
         """Return log p(t+n) − log p(t) in nats for noise (draws, width), shape (draws,)."""
-        o, t = self.rows(len(n))
         terms = np.empty_like(n)
+        o, t = self.rows(len(n))
         self.likelihood.gain_terms(o, t, n, terms)
         return np.asarray(terms.sum(axis=1))
 
@@ -114,13 +104,13 @@ class Point:
 class View:
     """Two coordinates of the noise on one target, which is their origin."""
 
-    kind: Literal["simplex", "pair", "span", "ball", "line"]  # which function below made it
+    kind: str  # which function below made it: simplex, pair, span, ball or line
     point: Point  # the units that receive noise
     axes: Floats  # orthonormal, shape (2, width): the plane
     title: str
-    note: str = ""  # what a reader has to know
     x_label: str = ""
     y_label: str = ""
+    note: str = ""  # what a reader has to know
     output: Floats | None = None  # where a lies
     corners: tuple[tuple[str, Floats], ...] = ()  # of the simplex: names and places
     by_unit: bool = False  # each coordinate has to gain
@@ -178,35 +168,28 @@ SIMPLEX = np.array([[-1.0, 1.0, 0.0], [-1.0, -1.0, 2.0]]) / np.sqrt([[2.0], [6.0
 
 
 def simplex_view(whole: Point, names: Names) -> View:
-    """Show three classes: the target's and the two most probable others.
-
-    The noise is to be drawn with sum zero over the three ("zero-sum"); in that plane their
-    half-space of the gain is a half-plane through the target.
-    """
+    """Show three classes, with noise of sum zero: the target's and the two most probable others."""
     first = int(np.lexsort((-whole.a, -whole.t))[0])
     others = [int(k) for k in np.argsort(-whole.a, kind="stable") if k != first]
     chosen = [first, *others[:2]]
     point = whole.only(chosen)
     total = float(point.t.sum()) or 1.0  # of the plane that the target lies in
-    held = float(point.a.sum())
-    origin = point.t @ SIMPLEX.T
+    held, origin = float(point.a.sum()), point.t @ SIMPLEX.T
+    shown = [f"{p:.2g}" if p < 0.0995 else f"{p:.3f}" for p in point.a]
     corners = tuple(
-        (f"{names(k)} (p = {_probability(whole.a[k])})", total * SIMPLEX[:, i] - origin)
+        (f"{names(k)} (p = {shown[i]})", total * SIMPLEX[:, i] - origin)
         for i, k in enumerate(chosen)
     )
     rest = f", and noise in the other {whole.width - 3} at zero" if whole.width > 3 else ""
     scaled = held < 0.9995 or whole.t.sum() != 1
     scale = f"; a is scaled to sum to {total:g} over them" if scaled else ""
     return View(
-        "simplex",
-        point,
-        SIMPLEX,
-        title="three classes on the simplex",
+        "simplex", point, SIMPLEX, "three classes on the simplex",
         note="Left: the noise of the three classes is held at sum zero, in the simplex's plane"
         f"{rest}. These classes hold {held:.4g} of the probability{scale}.",
         output=(point.a * total / held) @ SIMPLEX.T - origin if held > 0 else None,
         corners=corners,
-    )
+    )  # fmt: skip
 
 
 def pair_view(whole: Point, names: Names, *, by_unit: bool) -> View:
@@ -219,17 +202,10 @@ def pair_view(whole: Point, names: Names, *, by_unit: bool) -> View:
             "Left: the two neurons that are furthest from their targets; noise in the other "
             f"{others} is held at zero.{note}"
         )
-    return View(
-        "pair",
-        point,
-        np.eye(2),
-        title=f"two of {whole.width} neurons" if others else "both neurons",
-        note=note,
-        x_label=f"noise in {names(int(chosen[0]))}",
-        y_label=f"noise in {names(int(chosen[1]))}",
-        output=point.a - point.t,
-        by_unit=by_unit,
-    )
+    title = f"two of {whole.width} neurons" if others else "both neurons"
+    x, y = (f"noise in {names(int(k))}" for k in chosen)
+    off = point.a - point.t
+    return View("pair", point, np.eye(2), title, x, y, note, off, by_unit=by_unit)
 
 
 def span_view(point: Point, seed: int) -> View:
@@ -241,55 +217,37 @@ def span_view(point: Point, seed: int) -> View:
     if isinstance(point.likelihood, Multinomial):
         other, w, where = np.ones(point.width), "log a", "the change of the target's sum"
     return View(
-        "span",
-        point,
-        plane(point.slope, other),
-        title=f"all {point.width} neurons",
-        note=f"Right: noise in all neurons, seen along {w}, which alone decides the gain, and "
-        f"along {where}.",
-        x_label=f"noise along {w}",
-        y_label=f"noise across it, towards {where}",
-    )
+        "span", point, plane(point.slope, other), f"all {point.width} neurons",
+        f"noise along {w}", f"noise across it, towards {where}",
+        f"Right: noise in all neurons, seen along {w}, which alone decides the gain, and along "
+        f"{where}.",
+    )  # fmt: skip
 
 
 def ball_view(point: Point, seed: int, title: str) -> View:
     """Show all units of a Gaussian output in the plane through a − t turned to hold each draw."""
-    offset = point.a - point.t
+    offset, across = point.a - point.t, "noise across it"
     radius = float(np.linalg.norm(offset))
     return View(
-        "ball",
-        point,
-        plane(offset, _random(point, seed)),
-        title=title,
-        note=f"The ball of radius ‖t − a‖ = {radius:.4g} in {point.width} dimensions, in the plane "
-        "that holds a − t and, turned about it, each draw: a point lies in the disc where its draw "
-        "lies in the ball.",
-        x_label="noise along a − t",
-        y_label="length of the noise across it" if point.width > 2 else "noise across it",
-        output=np.array([radius, 0.0]),
-    )
+        "ball", point, plane(offset, _random(point, seed)), title,
+        "noise along a − t", f"length of the {across}" if point.width > 2 else across,
+        f"The ball of radius ‖t − a‖ = {radius:.4g} in {point.width} dimensions, in the plane that "
+        "holds a − t and, turned about it, each draw: a point lies in the disc where its draw lies "
+        "in the ball.",
+        np.array([radius, 0.0]),
+    )  # fmt: skip
 
 
 def line_view(point: Point, names: Names) -> View:
     """Show a single unit: its gain over its noise."""
     offset = point.a - point.t
-    return View(
-        "line",
-        point,
-        np.zeros((2, 1)),
-        title="the only neuron",
-        x_label=f"noise in {names(0)}",
-        y_label="gain (nats)",
-        output=np.array([offset[0], point.gain(offset[np.newaxis])[0]]),
-    )
+    output = np.array([offset[0], point.gain(offset[np.newaxis])[0]])
+    labels = f"noise in {names(0)}", "gain (nats)"
+    return View("line", point, np.zeros((2, 1)), "the only neuron", *labels, output=output)
 
 
 def _random(point: Point, seed: int) -> Floats:
     return stream(seed, "noise plane").standard_normal(point.width)
-
-
-def _probability(p: float) -> str:
-    return f"{p:.2g}" if p < 0.0995 else f"{p:.3f}"
 
 
 # -- draws -----------------------------------------------------------------------------------------
@@ -322,14 +280,8 @@ class Panel:
     dropped: float
     exact: float | None  # the accepted share by theory, where that is known
     gain: float  # mean over the draws, in nats
-    mean: Floats  # of the screened noise, shape (width,)
-    drift: Floats  # its coordinates
-
-    @property
-    def sum_change(self) -> float | None:
-        """Of a multinomial target: the mean of the screened noise's sum."""
-        multinomial = isinstance(self.view.point.likelihood, Multinomial)
-        return float(self.mean.sum()) if multinomial else None
+    drift: Floats  # coordinates of the mean of the screened noise
+    sum_change: float | None  # of a multinomial target: the sum of that mean
 
 
 def draw_panel(
@@ -374,8 +326,8 @@ def draw_panel(
         dropped=float(of - counts.sum()) / of,
         exact=_exact(point, noise, std),
         gain=gain / draws,
-        mean=mean,
         drift=view.coordinates(mean[np.newaxis])[0],
+        sum_change=float(mean.sum()) if isinstance(point.likelihood, Multinomial) else None,
     )
 
 
@@ -422,11 +374,7 @@ def ball_share(width: int, radius: float, std: float) -> float:
 def box_share(offsets: Floats, std: float) -> float:
     """Return the share of units that component-wise screening of a Gaussian output accepts.
 
-    Unit i accepts nᵢ between 0 and 2(aᵢ − tᵢ), so the mean of Φ(2|aᵢ − tᵢ|/σ) − ½, with
-    ``offsets`` a − t.
-
-    >>> round(box_share(np.array([0.0, 0.1, 100.0]), 0.1), 4)
-    0.3257
+    Unit i accepts nᵢ between 0 and 2(aᵢ − tᵢ), so it is the mean of Φ(2|aᵢ − tᵢ|/σ) − ½.
     """
     from scipy.special import ndtr
 
@@ -434,31 +382,18 @@ def box_share(offsets: Floats, std: float) -> float:
 
 
 def noise_panels(
-    point: Point,
-    noise: Noise,
-    std: float,
-    names: Names = str,
-    *,
-    draws: int = 2000,
-    seed: int = 0,
-    batch: int = 128,
+    point: Point, noise: Noise, std: float, names: Names = str, *, seed: int = 0, **options: int
 ) -> list[Panel]:
     """Draw noise for one target as in `draw_panel`, in the views of its likelihood.
 
     A screening of "auto" shows a Gaussian output's two balls side by side.
-
-    Raises
-    ------
-    ArchitectureError
-        If the likelihood's gain is neither linear nor the Gaussian's.
     """
-    linear = point.likelihood.gain_is_linear
+    linear, laws = point.likelihood.gain_is_linear, [noise]
     if not linear and not isinstance(point.likelihood, Gaussian):
         raise ArchitectureError(
             f"the region that keeps {point.likelihood.name} noise is neither a half-space nor a "
             "ball, which is what can be drawn; expected a multinomial, bernoulli or gaussian end"
         )
-    laws = [noise]
     by_unit = noise.screening_for(point.likelihood) == "component"
     if point.width == 1:
         views = [line_view(point, names)]
@@ -474,10 +409,8 @@ def noise_panels(
     else:
         views = [pair_view(point, names, by_unit=by_unit), span_view(point, seed)]
         laws = [noise, noise]
-    return [
-        draw_panel(view, law, std, draws, seed=seed, batch=batch)
-        for view, law in zip(views, laws, strict=True)
-    ]
+    pairs = zip(views, laws, strict=True)
+    return [draw_panel(view, law, std, seed=seed, **options) for view, law in pairs]
 
 
 # -- pictures --------------------------------------------------------------------------------------
@@ -496,38 +429,28 @@ def draw_noise(
     the shares count all: accepted where they fell, rejected where they fell, and reflected where
     −n fell; of draws whose units are screened one by one, both what was drawn and what was kept.
     """
-    if Path(path).suffix.lower() != ".png":
-        raise OutputError(f"{os.fspath(path)}: pictures are PNG; give a name that ends in .png")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise NembpError(
-            "pictures of noise need matplotlib; install it with `pip install nembp[figures]`"
-        ) from error
     several = len(panels) > 1
-    figure = Figure(figsize=(12.8, 8.0) if several else (8.4, 8.2), dpi=100)
-    FigureCanvasAgg(figure)
-    figure.subplots_adjust(
-        left=0.06 if several else 0.11, right=0.985, top=0.87, bottom=0.235, wspace=0.14
-    )
-    longest = 150 if several else 90
-    figure.suptitle(_line(title, longest), y=0.975, fontsize=13, color=INK, parse_math=False)
-    for panel, axis in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
-        _draw_panel(axis, panel)
-    figure.legend(
-        handles=_legend(panels), loc="upper left", bbox_to_anchor=(0.03, 0.18), fontsize=9.5,
-        ncols=3 if several else 2, frameon=False, labelcolor=INK,
-    )  # fmt: skip
-    notes = " ".join(
-        dict.fromkeys([*(panel.view.note for panel in panels), *map(_sums, panels), notes])
-    )
-    lines = textwrap.wrap(" ".join(notes.split()), 180 if several else 120)
-    style: dict[str, Any] = {"va": "bottom", "fontsize": 9, "color": MUTED, "linespacing": 1.35}
-    figure.text(0.04, 0.02, "\n".join(lines), parse_math=False, **style)
-    with replacing(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that the font lacks
-        figure.savefig(file, format="png", metadata={"Software": None})
+    with figure(path, figsize=(12.8, 8.0) if several else (8.4, 8.2), dpi=100) as sheet:
+        left = 0.06 if several else 0.11
+        sheet.subplots_adjust(left=left, right=0.985, top=0.87, bottom=0.235, wspace=0.14)
+        title = _line(title, 150 if several else 90)
+        sheet.suptitle(title, y=0.975, fontsize=13, color=INK, parse_math=False)
+        axes = sheet.subplots(1, len(panels), squeeze=False)[0]
+        for panel, axis in zip(panels, axes, strict=True):
+            _draw_panel(axis, panel)
+        sheet.legend(
+            handles=_legend(panels), loc="upper left", bbox_to_anchor=(0.03, 0.18), fontsize=9.5,
+            ncols=3 if several else 2, frameon=False, labelcolor=INK,
+        )  # fmt: skip
+        changes = [
+            f"The kept noise changes Σt by {panel.sum_change:.3g} on average."
+            for panel in panels
+            if panel.view.kind == "span" and panel.sum_change is not None
+        ]
+        said = dict.fromkeys([*(panel.view.note for panel in panels), *changes, notes])
+        lines = textwrap.wrap(" ".join(" ".join(said).split()), 180 if several else 120)
+        style: dict[str, Any] = {"va": "bottom", "fontsize": 9, "color": MUTED, "linespacing": 1.35}
+        sheet.text(0.04, 0.02, "\n".join(lines), parse_math=False, **style)
 
 
 def _draw_panel(axis: Any, panel: Panel) -> None:
@@ -543,7 +466,7 @@ def _draw_panel(axis: Any, panel: Panel) -> None:
     for side in axis.spines.values():
         side.set_color("#c1c7cd")
     _draw_region(axis, view, low, high)
-    _draw_landmarks(axis, panel, low, high)
+    _draw_simplex(axis, panel, low, high)
     drawn, kept, fate = panel.drawn[:SHOWN], panel.kept[:SHOWN], panel.fate[:SHOWN]
     marks: dict[str, Any] = {"linewidths": 0.8, "alpha": 0.75, "zorder": 3}
     axis.scatter(*drawn[fate > 0].T, s=13, marker="x", c=LOST, **marks)
@@ -573,8 +496,7 @@ def _view(panel: Panel) -> tuple[Floats, Floats]:
     marks = [place for _, place in view.corners]
     marks += [] if view.output is None else [view.output]
     if view.kind == "ball":  # whose centre a is
-        radius = marks[0][0]
-        marks += [marks[0] + radius * side for side in (*np.eye(2), *-np.eye(2))]
+        marks += [marks[0] + marks[0][0] * side for side in (*np.eye(2), *-np.eye(2))]
     if marks and np.abs(draws).max() > np.abs(marks).max() / 12:
         draws = np.concatenate([draws, marks])
     low, high = draws.min(axis=0), draws.max(axis=0)
@@ -599,27 +521,28 @@ def _draw_region(axis: Any, view: View, low: Floats, high: Floats) -> None:
     if view.kind == "line":
         curve = np.linspace(low[0], high[0], 200)[:, np.newaxis]
         axis.plot(*view.coordinates(curve).T, color=EDGE, linewidth=1, zorder=1)
+    if view.sum_zero is not None:
+        far = 2.0 * float((high - low).max()) * view.sum_zero
+        axis.plot(*np.stack([-far, far]).T, color=MUTED, lw=1, ls=(0, (5, 4)), zorder=1)
 
 
-def _draw_landmarks(axis: Any, panel: Panel, low: Floats, high: Floats) -> None:
-    if panel.view.corners:
-        places = [place for _, place in panel.view.corners]
-        axis.plot(*np.array([*places, places[0]]).T, color=INK, linewidth=1.1, zorder=2)
-        axis.set_xticks([])
-        axis.set_yticks([])
-        middle = np.mean(places, axis=0)
-        below = np.array([0.0, -float(np.abs(panel.drawn).max())])  # the draws
-        for name, place in panel.view.corners:
-            if not np.any(np.abs(place) > 1e-9):
-                _label(axis, below, name, (0, 0), ha="center")
-            elif np.all((low <= place) & (place <= high)):
-                outward = 15 * (place - middle) / np.linalg.norm(place - middle)
-                away = "right" if outward[0] > 8 else "left" if outward[0] < -8 else "center"
-                _label(axis, place, name, tuple(outward), ha=away)
-    if panel.view.sum_zero is not None:
-        far = 2.0 * float((high - low).max())
-        ends = np.stack([-far * panel.view.sum_zero, far * panel.view.sum_zero])
-        axis.plot(*ends.T, color=MUTED, linewidth=1, linestyle=(0, (5, 4)), zorder=1)
+def _draw_simplex(axis: Any, panel: Panel, low: Floats, high: Floats) -> None:
+    corners = panel.view.corners
+    if not corners:
+        return
+    places = [place for _, place in corners]
+    axis.plot(*np.array([*places, places[0]]).T, color=INK, linewidth=1.1, zorder=2)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for name, place in corners:
+        if not np.any(np.abs(place) > 1e-9):  # the target's, named below the draws
+            below = np.array([0.0, -float(np.abs(panel.drawn).max())])
+            _label(axis, below, name, (0, 0), ha="center")
+        elif np.all((low <= place) & (place <= high)):
+            outward = place - np.mean(places, axis=0)
+            outward *= 15 / np.linalg.norm(outward)
+            away = "right" if outward[0] > 8 else "left" if outward[0] < -8 else "center"
+            _label(axis, place, name, tuple(outward), ha=away)
 
 
 def _legend(panels: Sequence[Panel]) -> list[Any]:
@@ -649,8 +572,7 @@ def _legend(panels: Sequence[Panel]) -> list[Any]:
 
 def _shares(panel: Panel) -> str:
     by_unit = panel.screening == "component" and panel.view.point.width > 1
-    of = "neurons" if by_unit else "draws"
-    parts = [f"{100 * panel.accepted:.3g} % of {of} accepted"]
+    parts = [f"{100 * panel.accepted:.3g} % of {'neurons' if by_unit else 'draws'} accepted"]
     if panel.reflected:
         parts.append(f"{100 * panel.reflected:.3g} % reflected")
     if panel.dropped:
@@ -658,12 +580,6 @@ def _shares(panel: Panel) -> str:
     if panel.exact is not None and panel.exact < 0.001:
         parts[0] += f" (in theory {panel.exact:.1g})"
     return ", ".join(parts) + f"\nmean gain {panel.gain:.3g} nats"
-
-
-def _sums(panel: Panel) -> str:
-    if panel.view.kind != "span" or panel.sum_change is None:
-        return ""
-    return f"The kept noise changes Σt by {panel.sum_change:.3g} on average."
 
 
 def _label(

@@ -1,4 +1,4 @@
-"""Images of samples: tiled into sheets, written, and what a network sees backward.
+"""Pictures of samples: sheets, what a network sees backward, what a generator draws as it learns.
 
 Images are arrays (n, height, width, channels) with 1 channel (grey) or 3 (RGB), uint8 in 0..255 or
 floats in [0, 1]. PNG is what is written: it keeps every pixel.
@@ -11,7 +11,6 @@ import io
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from nembp.datasets.dataset import check_image_shape
-from nembp.errors import OutputError, ShapeError
-from nembp.files import write_atomically
+from nembp.errors import ShapeError
+from nembp.files import replacing, write_atomically
 
 WIDTH, MARGIN = 1020, 20
 INK, MUTED, EDGE, PAPER = "#202428", "#697077", "#c1c7cd", "#ffffff"
@@ -33,24 +32,29 @@ COLOURS = np.array(
 )  # fmt: skip
 TILE = 64  # pixels that a small image is enlarged to, about, in a sheet
 GAP, GREY = 2, 128  # between the tiles of a sheet: seen beside black and beside white
+ROOM, BORDER, LINE = 528, 16, 30  # of a frame of a film, in pixels; LINE is of its text
+FINE = 3  # points are drawn so many times as large, then reduced: smooth edges
+REAL, GENERATED = (193, 199, 205), (33, 102, 172)
+RADIUS = {REAL: 2.6, GENERATED: 2.2}  # pixels
+LAST = 2000  # milliseconds that a film stops at its end
+LEAST, MOST, LENGTH = 40, 400, 6000  # milliseconds: of a frame at least and at most, of them all
+
+Frame = NDArray[np.uint8]
+Path = str | os.PathLike[str]
 
 
+# -- sheets ----------------------------------------------------------------------------------------
 def tile_images(
     images: NDArray[Any],
     shape: Sequence[int],
     columns: int | None = None,
     scale: int | None = None,
-) -> NDArray[np.uint8]:
+) -> Frame:
     """Lay images (n, features) or (n, *shape) out in a grid, row by row.
 
     They are uint8, or floats, which are clipped to [0, 1]; ``shape`` is (height, width, channels)
     of one, with 1 or 3 channels. By default the grid is about square, and small images are
     enlarged to about 64 pixels; between neighbours are 2 grey ones.
-
-    Raises
-    ------
-    ShapeError
-        If the array does not hold such images, or there is none.
 
     >>> tile_images(np.zeros((5, 4)), (2, 2, 1), scale=1).shape
     (6, 10, 1)
@@ -59,27 +63,63 @@ def tile_images(
     n, height, width, channels = pixels.shape
     columns = math.ceil(math.sqrt(n)) if columns is None else min(columns, n)
     scale = max(1, TILE // max(height, width)) if scale is None else scale
-    if columns < 1 or scale < 1:
-        raise ShapeError(f"columns and scale must be at least 1, got {columns} and {scale}")
     pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
-    down, right = height * scale + GAP, width * scale + GAP
-    rows = math.ceil(n / columns)
-    sheet = np.full((rows * down - GAP, columns * right - GAP, channels), GREY, np.uint8)
-    for k, tile in enumerate(pixels):
-        top, left = k // columns * down, k % columns * right
-        sheet[top : top + height * scale, left : left + width * scale] = tile
-    return sheet
+    down, right, rows = height * scale + GAP, width * scale + GAP, math.ceil(n / columns)
+    # each tile with a gap to its right and below, blank ones at the end
+    padded = np.full((rows * columns, down, right, channels), GREY, np.uint8)
+    padded[:n, :-GAP, :-GAP] = pixels
+    sheet = padded.reshape(rows, columns, down, right, channels).swapaxes(1, 2)
+    return sheet.reshape(rows * down, columns * right, channels)[:-GAP, :-GAP]
 
 
-def write_images(path: str | os.PathLike[str], images: NDArray[Any], shape: Sequence[int]) -> None:
+def write_images(path: Path, images: NDArray[Any], shape: Sequence[int]) -> None:
     """Write one image pixel by pixel, or several as a sheet of `tile_images`, as PNG."""
     one = len(images) == 1
-    sheet = _pixels(images, shape)[0] if one else tile_images(images, shape)
-    _write_png(path, pil_image(sheet))
+    _write_png(path, pil_image(_pixels(images, shape)[0] if one else tile_images(images, shape)))
 
 
+def _pixels(images: NDArray[Any], shape: Sequence[int]) -> Frame:
+    """Return images as uint8 (n, height, width, channels)."""
+    check_image_shape(shape)
+    images = _finite(images, shape)
+    if images.dtype == np.uint8:
+        return images
+    return np.asarray(np.rint(np.clip(images, 0.0, 1.0) * 255.0), np.uint8)
+
+
+def _finite(values: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """Return samples as (n, *shape); ShapeError unless they are that many finite numbers."""
+    values, count = np.asarray(values), math.prod(shape)
+    if values.ndim < 2 or not len(values) or math.prod(values.shape[1:]) != count:
+        raise ShapeError(
+            f"an array of shape {values.shape} does not hold samples of shape {tuple(shape)}; "
+            f"expected ({'n, ' + ', '.join(map(str, shape))}) or (n, {count}), n at least 1"
+        )
+    if values.dtype.kind not in "uf" or not np.all(np.isfinite(values)):
+        raise ShapeError(f"expected finite floats or uint8 to draw, got {values.dtype} with a NaN")
+    return values.reshape(-1, *shape)
+
+
+def in_colour(images: NDArray[Any], shape: Sequence[int]) -> tuple[NDArray[Any], Sequence[int]]:
+    """Return images and their shape, with other than 1 or 3 channels replaced by their mean."""
+    if len(shape) != 3 or shape[2] in (1, 3):
+        return images, shape
+    return np.reshape(images, (-1, *shape)).mean(axis=3, keepdims=True), (*shape[:2], 1)
+
+
+def pil_image(pixels: Frame) -> Image.Image:
+    """Return an image (height, width, channels) as Pillow has it."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _write_png(path: Path, image: Image.Image) -> None:
+    with replacing(path) as file:
+        image.save(file, "PNG", optimize=True)
+
+
+# -- classes, seen backward ------------------------------------------------------------------------
 def backward_picture(
-    path: str | os.PathLike[str],
+    path: Path,
     images: NDArray[Any],
     centroids: NDArray[Any] | None,
     shape: Sequence[int],
@@ -95,11 +135,6 @@ def backward_picture(
     units; of images in [0, 1], which is also what they are clipped to. ``centroids`` are the means
     of the classes, None to draw the backward row alone. ``shape`` is that of one sample, (height,
     width, channels) for images; channels other than 1 or 3 are shown by their mean.
-
-    Raises
-    ------
-    ShapeError
-        If the arrays do not have a sample of this shape for each class, or hold a NaN.
     """
     names = [str(name) for name in classes] or [str(k) for k in range(len(images))]
     rows = {"backward": images} | ({} if centroids is None else {"centroid": centroids})
@@ -114,50 +149,6 @@ def backward_picture(
         _write_png(path, _compare_strips(strips, names))
 
 
-def in_colour(images: NDArray[Any], shape: Sequence[int]) -> tuple[NDArray[Any], Sequence[int]]:
-    """Return images and their shape, with other than 1 or 3 channels replaced by their mean."""
-    if len(shape) != 3 or shape[2] in (1, 3):
-        return images, shape
-    return np.reshape(images, (-1, *shape)).mean(axis=3, keepdims=True), (*shape[:2], 1)
-
-
-def _finite(values: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    """Return samples as (n, *shape); ShapeError unless they are that many finite numbers."""
-    values = np.asarray(values)
-    count = math.prod(shape)
-    if values.ndim < 2 or not len(values) or math.prod(values.shape[1:]) != count:
-        raise ShapeError(
-            f"an array of shape {values.shape} does not hold samples of shape {tuple(shape)}; "
-            f"expected ({'n, ' + ', '.join(map(str, shape))}) or (n, {count}), n at least 1"
-        )
-    if values.dtype.kind not in "uf" or not np.all(np.isfinite(values)):
-        raise ShapeError(f"expected finite floats or uint8 to draw, got {values.dtype} with a NaN")
-    return values.reshape(-1, *shape)
-
-
-def _pixels(images: NDArray[Any], shape: Sequence[int]) -> NDArray[np.uint8]:
-    """Return images as uint8 (n, height, width, channels)."""
-    check_image_shape(shape)
-    images = _finite(images, shape)
-    if images.dtype == np.uint8:
-        return images
-    return np.asarray(np.rint(np.clip(images, 0.0, 1.0) * 255.0), np.uint8)
-
-
-def pil_image(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Return an image (height, width, channels) as Pillow has it."""
-    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-
-
-def _write_png(path: str | os.PathLike[str], image: Image.Image) -> None:
-    if Path(path).suffix.lower() != ".png":
-        raise OutputError(f"{os.fspath(path)}: pictures are PNG; give a name that ends in .png")
-    content = io.BytesIO()
-    image.save(content, "PNG", optimize=True)
-    write_atomically(path, content.getvalue())
-
-
-# -- layouts of classes ----------------------------------------------------------------------------
 def _compare_images(rows: Mapping[str, NDArray[np.uint8]], names: Sequence[str]) -> Image.Image:
     """Draw a column for each class: its name, and below it one enlarged image of each row.
 
@@ -264,11 +255,7 @@ def _font(size: int) -> Any:
 
 def text_width(text: str, size: int) -> int:
     """Return the pixels that a line of text takes."""
-    return math.ceil(float(_font(size).getlength(_one_line(text))))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return math.ceil(float(_font(size).getlength(" ".join(text.split()))))
 
 
 def write(
@@ -282,9 +269,128 @@ def write(
     colour: str = INK,
 ) -> None:
     """Write one line of text, cut to `room` pixels."""
-    font, text = _font(size), _one_line(text)
+    font, text = _font(size), " ".join(text.split())
     whole = text
     while room is not None and text and font.getlength(text) > room:
         whole = whole[:-1]
         text = whole.rstrip() + "…" if whole else ""
     draw.text(at, text, fill=colour, font=font, anchor=anchor)
+
+
+# -- frames of a training --------------------------------------------------------------------------
+def scatter_frame(real: NDArray[Any], generated: NDArray[Any], title: str = "") -> Frame:
+    """Draw generated points over real ones, by their first two columns, or the one against 0.
+
+    The window holds the real points and a quarter of their extent around them; points outside are
+    not drawn.
+
+    >>> scatter_frame(np.eye(2), np.zeros((5, 2))).shape
+    (620, 560, 3)
+    """
+    real, generated = (np.c_[each, np.zeros(len(each))][:, :2] for each in (real, generated))
+    low, high = real.min(axis=0), real.max(axis=0)
+    half = 0.625 * max(float((high - low).max()), 1e-12)
+    low, high = low / 2 + high / 2 - half, low / 2 + high / 2 + half
+    side = ROOM
+    sheet, draw = _frame(side, side + LINE, title)
+    plane = Image.new("RGB", (side * FINE, side * FINE), PAPER)
+    dots = ImageDraw.Draw(plane)  # opaque: few colours, which a GIF keeps as they are
+    for points, colour in ((real, REAL), (generated, GENERATED)):
+        places = (points - low) / (high - low)
+        places = places[np.all((places >= 0) & (places <= 1), axis=1)]  # a NaN is nowhere
+        places[:, 1] = 1 - places[:, 1]
+        r = RADIUS[colour] * FINE
+        for x, y in (places * (side * FINE - 1)).tolist():
+            dots.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+    left, top = BORDER, BORDER + LINE
+    sheet.paste(plane.resize((side, side), Image.Resampling.BOX), (left, top))
+    draw.rectangle((left - 1, top - 1, left + side, top + side), outline=EDGE)
+    x, y = BORDER, top + side + BORDER + 4
+    for name, colour in (("real", REAL), ("generated", GENERATED)):
+        draw.ellipse((x, y - 4, x + 8, y + 4), fill=colour)
+        write(draw, (x + 16, y), name, "lm", LABEL_SIZE, colour=MUTED)
+        x += 16 + text_width(name, LABEL_SIZE) + 28
+    return np.asarray(sheet, np.uint8)
+
+
+def image_frame(images: NDArray[Any], shape: Sequence[int], title: str = "") -> Frame:
+    """Draw generated images in a grid, with a line above; as `tile_images` for any channels."""
+    images, shape = in_colour(images, shape)
+    columns = max(1, int(np.ceil(np.sqrt(len(images)))))
+    scale = max(1, ROOM // (columns * (max(shape[:2]) + 1)))  # to fill a frame
+    grid = tile_images(images, shape, scale=scale)
+    height, width = grid.shape[:2]
+    room = max(width, ROOM)
+    sheet, _ = _frame(room, height, title)
+    sheet.paste(pil_image(grid), (BORDER + (room - width) // 2, BORDER + LINE))
+    return np.asarray(sheet, np.uint8)
+
+
+def _frame(width: int, height: int, title: str) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """Return an empty frame with room of this size below its title, and what draws on it."""
+    sheet, draw = paper((width + 2 * BORDER, height + LINE + 2 * BORDER))
+    write(draw, (BORDER, BORDER + LINE // 2 - 4), title, "lm", LABEL_SIZE, width)
+    return sheet, draw
+
+
+class Film:
+    """The frames of a training: the last is a picture, all of them an animation.
+
+    Beyond ``most`` every second frame goes, and from then on only every second one comes, so that
+    memory stays bounded and time passes evenly.
+
+    >>> film = Film()
+    >>> film.add(scatter_frame(np.eye(2), np.zeros((5, 2)), "iteration 1"))
+    >>> len(film)
+    1
+    """
+
+    def __init__(self, most: int = 120) -> None:
+        self.most, self._every, self._added = most, 1, 0
+        self._kept, self._last = list[bytes](), b""  # PNG-compressed
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def _frames(self) -> list[bytes]:
+        """Those that are kept, and the last."""
+        is_kept = (self._added - 1) % self._every == 0
+        return self._kept if is_kept or not self._added else [*self._kept, self._last]
+
+    def add(self, frame: Frame) -> None:
+        """Add a frame at the end; all are of one size."""
+        content = io.BytesIO()
+        Image.fromarray(frame).save(content, "PNG")
+        self._last = content.getvalue()
+        if self._added % self._every == 0:
+            self._kept.append(self._last)
+        self._added += 1
+        if len(self) > self.most:
+            del self._kept[1::2]
+            self._every *= 2
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it, for another film to :meth:`resume`."""
+        return {"every": self._every, "added": self._added, "kept": self._kept, "last": self._last}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Become the film that a state is of; its frames are bytes, or arrays of them."""
+        self._every, self._added = state["every"], state["added"]
+        # of a number, bytes would make so many
+        kept = [bytes(memoryview(frame)) for frame in (*state["kept"], state["last"])]
+        self._kept, self._last = kept[:-1], kept[-1]
+
+    def write_picture(self, path: Path) -> None:
+        """Write the last frame as PNG."""
+        write_atomically(path, self._last)
+
+    def write_gif(self, path: Path) -> None:
+        """Write all frames as an endless GIF of about six seconds that stops at the last."""
+        frames = self._frames
+        each = min(MOST, max(LEAST, LENGTH // len(frames)))
+        # a palette of its own for each frame: up to 256 colours stay as they are
+        first, *rest = (Image.open(io.BytesIO(frame)).quantize(256) for frame in frames)
+        times = [each] * len(rest) + [LAST]
+        with replacing(path) as file:
+            first.save(file, "GIF", save_all=True, append_images=rest, loop=0, duration=times)

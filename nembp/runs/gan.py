@@ -39,7 +39,7 @@ from nembp.engine.noise import Noise
 from nembp.engine.optimizers import OPTIMIZERS, Optimizer
 from nembp.engine.training import set_input_bias
 from nembp.errors import ArchitectureError, DataError, DivergenceError
-from nembp.plotting.animation import Film, image_frame, scatter_frame
+from nembp.plotting.pictures import Film, image_frame, scatter_frame
 from nembp.runs.folder import CHECKPOINT, CONFIG, METRICS, SUMMARY, RunFolder, newest_checkpoint
 from nembp.runs.gan_config import DECAY, MOMENTUM, SCALES, GanConfig, gan_recipe
 from nembp.runs.predicting import PLAYER, PLAYERS, load_run

@@ -15,8 +15,7 @@ from nembp.backend import stream
 from nembp.checkpoints import fitting
 from nembp.datasets.sources import as_rows
 from nembp.errors import ArchitectureError, DataError
-from nembp.plotting.animation import Film, scatter_frame
-from nembp.plotting.pictures import GREY, tile_images, write_images
+from nembp.plotting.pictures import GREY, Film, scatter_frame, tile_images, write_images
 from nembp.runs.gan import SHAPE, load_gan_data
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.predicting import answer, config_of, load_run, write_arrays
