@@ -40,14 +40,7 @@ def test_evaluate_prints_scores_or_json_of_data_that_may_have_moved(runs):
     assert f"accuracy {summary['forward/accuracy']:#.4g}" in text
     assert "297 test samples of digits" in text
     assert "1500 train samples" in run("evaluate", runs / "digits", "--split", "train").stdout
-    text = (runs / "numbers.csv").read_text()
-    Path("moved.csv").write_text(text)
-    moved = as_json("evaluate", runs / "numbers", "--data-dir", "moved.csv")
-    assert moved["forward/r2"] > 0.9
-    assert moved["forward/accuracy"] is None
-    Path("other.csv").write_text(text.replace("left", "other"))
-    for file, word in (("absent.csv", "absent.csv"), ("other.csv", "'left'")):
-        assert word in fails(3, "evaluate", runs / "numbers", "--data-dir", file)
+    assert as_json("evaluate", runs / "numbers")["forward/accuracy"] is None
     assert "--split" in fails(2, "evaluate", runs / "digits", "--split", "tset")
 
 

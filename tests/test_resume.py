@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from adversarial_cases import trainer_of
-from command_line import run
+from command_line import parameters, rows, run, summary, timeless
 from devices import gpu, needs_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +23,7 @@ from hypothesis import strategies as st
 import nembp
 from nembp.adversarial import AdversarialSettings, AdversarialTrainer
 from nembp.architecture import network
-from nembp.checkpoints import environment, load_checkpoint, load_model, save_checkpoint
+from nembp.checkpoints import environment, load_checkpoint, save_checkpoint
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import Augmentation, BatchReader
 from nembp.engine.likelihoods import Gaussian
@@ -39,8 +37,6 @@ from nembp.runs import RunConfig, train_run
 from nembp.runs.gan import resume_gan, run_gan, run_seeds
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.training import TrainRun, resume_run
-
-TIMES = ("seconds", "samples_per_second", "iterations_per_second")
 
 
 class Stop(Exception):
@@ -84,10 +80,6 @@ def finish(make: Any, stops: list[int]) -> Any:
         else:
             return trainer
     raise AssertionError
-
-
-def timeless(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{key: row[key] for key in row if key not in TIMES} for row in rows]
 
 
 STOPS = st.lists(st.integers(0, 25), min_size=1, max_size=3)
@@ -286,15 +278,10 @@ RUNS = {
 
 
 def left_by(folder: str, names: list[str]) -> list[Any]:
-    """Return what two runs must leave alike: files, rows without times, scores, and the state."""
-    lines = Path(folder, "metrics.jsonl").read_text().splitlines()
-    summary = json.loads(Path(folder, "summary.json").read_text())
-    scores = {key: summary[key] for key in summary if "/" in key or key in ("scores", "status")}
-    return [
-        *(Path(folder, name).read_bytes() for name in names),
-        timeless([json.loads(line) for line in lines]),
-        scores,
-    ]
+    """Return what two runs must leave alike: files, rows without times, and scores."""
+    told = summary(folder)
+    scores = {key: told[key] for key in told if "/" in key or key in ("scores", "status")}
+    return [*(Path(folder, name).read_bytes() for name in names), rows(folder), scores]
 
 
 def before_step(trainer: tuple[type, str], number: int, what: Any) -> Any:
@@ -311,7 +298,7 @@ def before_step(trainer: tuple[type, str], number: int, what: Any) -> Any:
 
 
 def end_by(error: type[BaseException]) -> Any:
-    def end() -> None:
+    def end(*_: Any, **__: Any) -> None:
         raise error
 
     return end
@@ -368,15 +355,12 @@ def test_more_epochs_may_be_asked_for_and_no_other_change():
         with pytest.raises(ArchitectureError, match=words):
             resume_run("parts", changes)
     before = Path("parts/model.npz").read_bytes()
-    summary = resume_run("parts", {"layers": "8"}, on_note=notes.append)
-    assert summary["status"] == "finished"
+    assert resume_run("parts", {"layers": "8"}, on_note=notes.append)["status"] == "finished"
     assert notes == ["parts has finished after 2 epochs; more epochs would go on with it"]
     assert Path("parts/model.npz").read_bytes() == before
     resume_run("parts", {"epochs": 4})
-    found, expected = (left_by(folder, []) for folder in ("parts", "whole"))
-    assert found == expected
-    models = [load_model(f"{folder}/model.npz").net.parameters for folder in ("parts", "whole")]
-    assert np.array_equal(*models)
+    assert left_by("parts", []) == left_by("whole", [])
+    assert np.array_equal(parameters("parts"), parameters("whole"))
 
 
 @pytest.mark.usefixtures("own_folder")
@@ -399,77 +383,30 @@ def test_what_cannot_be_gone_on_with_is_refused():
 
 
 @pytest.mark.usefixtures("own_folder")
-def test_a_run_that_was_to_take_anothers_place_goes_on_there(monkeypatch):
-    train_run(TRAIN.replace({"seed": 1}), "run")
-    older = Path("run/model.npz").read_bytes()
-    train_run(TRAIN, "whole")
-    code = (
-        "import os\n"
-        "from nembp.runs import RunConfig, train_run\n"
-        "config = RunConfig(layers=(8,), epochs=3, limit=60, batch_size=16, device='cpu', "
-        "noise='nem')\n"
-        "train_run(config, 'run', force=True, on_row=lambda row: os.kill(os.getpid(), 9))\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=False, timeout=120)
-    assert Path("run/model.npz").read_bytes() == older
-    resume_run("run")
-    assert left_by("run", ["model.npz"]) == left_by("whole", ["model.npz"])
-    assert {path.name for path in Path("run").iterdir()} == set(TrainRun.files)
-
-
-@pytest.mark.usefixtures("own_folder")
-def test_several_seeds_go_on_where_they_were():
-    run_seeds(GAN, 3, "whole")
-    with before_step(RUNS["gan"][3], 30, end_by(MemoryError)), pytest.raises(MemoryError):
-        run_seeds(GAN, 3, "parts", checkpoint_every=1e-9)
-    first = Path("parts/seed0/generator.npz").stat().st_mtime_ns
-    with pytest.raises(DataError, match="or --seeds N for several"):
-        resume_gan("parts")
-    with pytest.raises(ArchitectureError, match="batch-size is"):
-        run_seeds(GanConfig(), 3, resume="parts", changes={"batch_size": 7})
-    summary = run_seeds(GanConfig(), 3, resume="parts")
-    assert (summary["seeds"], summary["status"]) == ([0, 1, 2], "finished")
-    assert Path("parts/seed0/generator.npz").stat().st_mtime_ns == first
-    for seed in range(3):
-        found, expected = (
-            left_by(f"{folder}/seed{seed}", RUNS["gan"][4]) for folder in ("parts", "whole")
-        )
-        assert found == expected
-    with pytest.raises(DataError, match="holds no seed's run"):
-        run_seeds(GanConfig(), 3, resume="absent")
-
-
-@pytest.mark.usefixtures("own_folder")
-def test_a_run_that_was_stopped_before_it_took_anothers_place_takes_it(monkeypatch):
-    train_run(TRAIN.replace({"seed": 1}), "run")
-    train_run(TRAIN, "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr("nembp.runs.folder.RunFolder.end", lambda self, keep=True: None)
-        train_run(TRAIN, "run", force=True)
-    assert resume_run("run")["status"] == "finished"
-    assert left_by("run", ["model.npz"]) == left_by("whole", ["model.npz"])
-    assert {path.name for path in Path("run").iterdir()} == set(TrainRun.files)
-
-
-@pytest.mark.usefixtures("own_folder")
-def test_noise_that_another_device_drew_cannot_go_on_here():
+def test_what_differs_from_the_run_that_was_begun_is_said(monkeypatch):
     train_run(TRAIN, "run")
+    notes: list[str] = []
+    with monkeypatch.context() as patch:
+        there = lambda net: environment(net) | {"numpy": "9.9"}  # noqa: E731
+        patch.setattr("nembp.runs.run.environment", there)
+        resume_run("run", {"epochs": 4}, on_note=notes.append)
+    assert any("last bits may differ" in text and "now 9.9" in text for text in notes)
+    result = run("train", "--resume", "run", "--quiet", env={"NEMBP_TRAIN_EPOCHS": "2"})
+    assert result.exit_code == 2
+    assert "epochs can only be raised" in result.stderr
+    assert "NEMBP_TRAIN_EPOCHS sets --epochs 2" in result.stderr
     header, state = load_checkpoint("run/checkpoint.npz")
+    for key in ("epoch", "seconds"):  # which a row must have
+        edited = copy.deepcopy(state)
+        del edited["trainer"]["history"][0][key]
+        save_checkpoint("run/checkpoint.npz", header, edited)
+        with pytest.raises(DataError, match=r"run/checkpoint\.npz: does not fit its own"):
+            resume_run("run", {"epochs": 5})
+    # noise that another device drew cannot go on here
     header["config"]["device"], state["trainer"]["noise"]["forward"] = "gpu", [1, 2, 3]
     save_checkpoint("run/checkpoint.npz", header, state)
     with pytest.raises(DataError, match=r"begun on the gpu, .*; use --device gpu"):
-        resume_run("run", {"epochs": 4, "device": "cpu"})
-
-
-@pytest.mark.usefixtures("own_folder")
-def test_another_place_is_said(monkeypatch):
-    train_run(TRAIN, "run")
-    monkeypatch.setattr(
-        "nembp.runs.run.environment", lambda net: environment(net) | {"numpy": "9.9"}
-    )
-    notes: list[str] = []
-    resume_run("run", {"epochs": 4}, on_note=notes.append)
-    assert any("last bits may differ" in text and "now 9.9" in text for text in notes)
+        resume_run("run", {"epochs": 5, "device": "cpu"})
 
 
 def test_a_bit_that_flips_and_a_truncation_are_found(tmp_path):
@@ -499,46 +436,58 @@ class Killed(BaseException):
 
 
 @pytest.mark.usefixtures("own_folder")
-@pytest.mark.parametrize("moves", [0, 2, 5, 6])
-def test_a_run_that_was_killed_as_it_took_anothers_place_still_does(monkeypatch, moves):
-    """After so many of its files have moved."""
+@pytest.mark.parametrize("moment", ["a row", "the end", 0, 2, 5, 6])
+def test_a_run_that_was_killed_before_or_as_it_took_anothers_place_still_does(monkeypatch, moment):
+    """A number: after so many of its files have moved."""
     train_run(TRAIN, "whole")
     train_run(TRAIN.replace({"seed": 1}), "run")
-    replace, done = os.replace, []
+    older, replace, done = Path("run/model.npz").read_bytes(), os.replace, []
 
     def killed(source: Any, target: Any) -> None:
         if Path(source).parent.name == ".nembp-moving":
             done.append(1)
-            if len(done) > moves:
+            if len(done) > moment:
                 raise Killed
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", killed)
-        patch.setattr(Path, "rmdir", lambda self: killed(self / "it", self))
+        if moment == "the end":
+            patch.setattr("nembp.runs.folder.RunFolder.end", end_by(Killed))
+        elif moment != "a row":
+            patch.setattr(os, "replace", killed)
+            patch.setattr(Path, "rmdir", lambda self: killed(self / "it", self))
+        more = {"on_row": end_by(Killed)} if moment == "a row" else {}
         with pytest.raises(Killed):
-            train_run(TRAIN, "run", force=True)
-    assert Path("run/model.npz").exists()
+            train_run(TRAIN, "run", force=True, **more)
+    left = Path("run/model.npz").read_bytes()
+    assert left == older or isinstance(moment, int)
     assert resume_run("run")["status"] == "finished"
     assert left_by("run", ["model.npz"]) == left_by("whole", ["model.npz"])
     assert {path.name for path in Path("run").iterdir()} == set(TrainRun.files)
 
 
 @pytest.mark.usefixtures("own_folder")
-def test_seeds_of_an_older_run_are_not_taken_for_those_of_now():
-    """And the seeds that are still to begin start from where the first did."""
+def test_several_seeds_go_on_where_they_were():
+    """Those of an older run are not taken for theirs, and new ones start where the first did."""
     run_gan(GAN.replace({"seed": 5}), "first")
     run_seeds(GAN, 3, "whole", start="first")
     run_seeds(GAN.replace({"learning_rate": 0.01}), 3, "parts")
     with before_step(RUNS["gan"][3], 30, end_by(Killed)), pytest.raises(Killed):
-        run_seeds(GAN, 3, "parts", start="first", force=True)
-    summary = run_seeds(GanConfig(), 3, resume="parts")
-    assert summary["values"] == json.loads(Path("whole/summary.json").read_text())["values"]
+        run_seeds(GAN, 3, "parts", start="first", force=True, checkpoint_every=1e-9)
+    finished = Path("parts/seed0/generator.npz").stat().st_mtime_ns
+    with pytest.raises(DataError, match="or --seeds N for several"):
+        resume_gan("parts")
+    with pytest.raises(ArchitectureError, match="batch-size is"):
+        run_seeds(GanConfig(), 3, resume="parts", changes={"batch_size": 7})
+    with pytest.raises(DataError, match="holds no seed's run"):
+        run_seeds(GanConfig(), 3, resume="absent")
+    told = run_seeds(GanConfig(), 3, resume="parts")
+    assert (told["seeds"], told["status"]) == ([0, 1, 2], "finished")
+    assert told["values"] == summary("whole")["values"]
+    assert Path("parts/seed0/generator.npz").stat().st_mtime_ns == finished
     for seed in range(3):
-        found, expected = (
-            left_by(f"{folder}/seed{seed}", RUNS["gan"][4]) for folder in ("parts", "whole")
-        )
-        assert found == expected
+        ends = [left_by(f"{folder}/seed{seed}", RUNS["gan"][4]) for folder in ("parts", "whole")]
+        assert ends[0] == ends[1]
     assert not list(Path("parts").rglob(".nembp-*"))
     # seeds that came to be longer bring the others along
     resume_gan("parts/seed0", {"iterations": 30})
@@ -673,17 +622,6 @@ def test_ctrl_c_is_kept_in_the_file(tmp_path):
     assert np.array_equal(found, expected)
 
 
-@pytest.mark.usefixtures("own_folder")
-@pytest.mark.parametrize("key", ["epoch", "seconds"])
-def test_a_row_that_lacks_what_it_must_have_is_said_of_the_file(key):
-    train_run(TRAIN, "run")
-    header, state = load_checkpoint("run/checkpoint.npz")
-    del state["trainer"]["history"][0][key]
-    save_checkpoint("run/checkpoint.npz", header, state)
-    with pytest.raises(DataError, match=r"run/checkpoint\.npz: does not fit its own"):
-        resume_run("run", {"epochs": 4})
-
-
 def test_another_build_is_said_to_who_goes_on_with_train(tmp_path, monkeypatch):
     X, y, path = np.eye(4), [0, 1, 0, 1], tmp_path / "state.npz"
 
@@ -694,12 +632,3 @@ def test_another_build_is_said_to_who_goes_on_with_train(tmp_path, monkeypatch):
     monkeypatch.setattr("nembp.arrays.environment", lambda net: environment(net) | {"numpy": "9.9"})
     with pytest.warns(UserWarning, match=r"state\.npz: the last bits may differ .* is now 9\.9"):
         train(3)
-
-
-@pytest.mark.usefixtures("own_folder")
-def test_what_the_environment_sets_is_said_on_resuming():
-    train_run(TRAIN, "run")
-    result = run("train", "--resume", "run", "--quiet", env={"NEMBP_TRAIN_EPOCHS": "2"})
-    assert result.exit_code == 2
-    assert "epochs can only be raised" in result.stderr
-    assert "NEMBP_TRAIN_EPOCHS sets --epochs 2" in result.stderr

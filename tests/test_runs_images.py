@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import as_json, fails, run, works
+from command_line import as_json, fails, rows, run, works
 
 from nembp.checkpoints import load_model
-from nembp.datasets.images import read_images
 from nembp.errors import ArchitectureError
 from nembp.runs import RunConfig, evaluate_run, from_toml, train_run
 from nembp.runs.predicting import answer
@@ -69,26 +68,7 @@ def test_the_centroid_error_is_that_of_pixels_whatever_the_scaling():
     expected = pytest.approx(np.mean(distances / lengths), rel=1e-4)
     assert summary["backward/centroid_error"] == expected
     assert evaluate_run("run")["backward/centroid_error"] == expected
-    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
-    assert rows[-1]["backward/centroid_error"] == expected
-
-
-def test_samples_of_either_direction_are_raw_pixels():
-    from PIL import Image
-
-    train_run(COLOURS.replace({"epochs": 15}), "run")
-    Image.fromarray(X[151]).save("one.png")
-    np.save("one.npy", X[151:152])
-    by_file = [as_json("predict", "run", name)["predictions"][0] for name in ("one.png", "one.npy")]
-    assert by_file[0]["class"] == CLASSES[LABELS[151]]
-    assert by_file[0]["probabilities"] == pytest.approx(by_file[1]["probabilities"], abs=1e-6)
-    backward = "--direction", "backward", "--labels", "red"
-    works("predict", "run", *backward, "--out", "red.png")
-    works("predict", "run", *backward, "--out", "red.npy")
-    raw, drawn = np.load("red.npy")[0], read_images("red.png", (8, 8, 3))[0]
-    assert np.abs(np.clip(raw, 0, 255) - drawn).max() <= 1
-    left = drawn[:, :4].mean(axis=(0, 1))
-    assert left[0] > left[1:].max() + 60
+    assert rows("run")[-1]["backward/centroid_error"] == expected
 
 
 # -- augmentation ----------------------------------------------------------------------------------
@@ -154,12 +134,7 @@ def test_one_line_describes_a_convolutional_network():
     arguments = ["--dataset", "idx", "--data-dir", SAMPLE, "--device", "cpu", "--epochs", "2"]
     result = works("train", *arguments, "--layers", "conv8x4s2, pool2,32", "--out", "run")
     assert "; 784-conv8x4s2-pool2-32-10 relu, " in result.stderr.splitlines()[0]
-    config = from_toml("run/config.toml")
-    assert config.layers == ("conv8x4s2", "pool2", 32)
-    again = run("train", "--config", "run/config.toml", "--out", "again", "--json", "--quiet")
-    assert json.loads(again.stdout)["config"]["layers"] == ["conv8x4s2", "pool2", 32]
-    one, two = (load_model(f"{name}/model.npz").net.parameters for name in ("run", "again"))
-    assert np.array_equal(one, two)
+    assert from_toml("run/config.toml").layers == ("conv8x4s2", "pool2", 32)
     assert run("evaluate", "run").stdout.startswith("forward   accuracy")
     by_variable = run("train", *arguments, "--out", "other", env={
         "NEMBP_TRAIN_LAYERS": "conv4x3s2,16", "NEMBP_TRAIN_AUGMENT": "crops1",
@@ -167,23 +142,22 @@ def test_one_line_describes_a_convolutional_network():
     })  # fmt: skip
     assert " samples of 28x28x1 with crops1, " in by_variable.stderr.splitlines()[0]
     assert from_toml("other/config.toml").layers == ("conv4x3s2", 16)
-    scaling = load_model("other/model.npz").x_scaling
-    assert np.shape(scaling.offset) == (1,)
+    assert np.shape(load_model("other/model.npz").x_scaling.offset) == (1,)
 
 
 def test_info_shows_a_network_layer_by_layer():
     train_run(COLOURS.replace({"epochs": 1}), "run")
     lines = run("info", "run").stdout.splitlines()
     assert lines[0].split() == ["data", "npz:", "8x8x3", "to", "3", "classes"]
-    rows = [line.split() for line in lines[4:]]
-    assert rows[0] == [
+    table = [line.split() for line in lines[4:]]
+    assert table[0] == [
         "layer", "description", "shape", "neurons", "weights", "biases", "multiply-adds",
     ]  # fmt: skip
-    assert rows[1:3] == [
+    assert table[1:3] == [
         ["0", "input", "8x8x3", "gaussian", "0", "192", "0"],
         ["1", "conv32x4s2", "4x4x32", "relu", "1,536", "64", "24,576"],
     ]
-    assert rows[-1][:2] == ["in", "all"]
+    assert table[-1][:2] == ["in", "all"]
     shown = as_json("info", "run/model.npz")
     totals = shown["totals"]
     assert totals["weights"] + totals["biases"] == shown["parameters"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from typing import get_args
 
 import numpy as np
 import pytest
+from command_line import rows, summary
 
 from nembp.checkpoints import load_model, save_model
 from nembp.datasets import load
 from nembp.errors import ArchitectureError, DataError
 from nembp.runs import RunConfig, evaluate_run, train_run
 from nembp.runs.predicting import (
+    SplitName,
     answer,
     load_run,
     read_samples,
@@ -52,17 +54,14 @@ def read_sample(path, model):
 
 # -- scores ----------------------------------------------------------------------------------------
 def test_the_scores_of_the_run_are_found_again(digits_run):
-    summary = json.loads((digits_run / "summary.json").read_text())
+    told = summary(digits_run)
     for run in (digits_run, digits_run / "model.npz"):
         scores = evaluate_run(run)
-        assert {key: scores[key] for key in KEYS} == pytest.approx({k: summary[k] for k in KEYS})
-    last = json.loads((digits_run / "metrics.jsonl").read_text().splitlines()[-1])
-    validation = evaluate_run(digits_run, split="validation")
-    assert validation["forward/nll"] == pytest.approx(last["forward/nll"])
-    counts = {
-        split: evaluate_run(digits_run, split=split)["samples"]
-        for split in ("train", "validation", "test", "all")
-    }
+        assert {key: scores[key] for key in KEYS} == pytest.approx({k: told[k] for k in KEYS})
+    found = {split: evaluate_run(digits_run, split=split) for split in get_args(SplitName)}
+    validation = found["validation"]["forward/nll"]
+    assert validation == pytest.approx(rows(digits_run)[-1]["forward/nll"])
+    counts = {split: scores["samples"] for split, scores in found.items()}
     guesses = answer(load_run(digits_run), load("digits").test.x).argmax(axis=1)
     accuracy = evaluate_run(digits_run)["forward/accuracy"]
     assert accuracy == pytest.approx(np.mean(guesses == load("digits").test.y))
