@@ -121,7 +121,10 @@ def test_bad_input_is_one_line(runs):
     content = bytearray((runs / "ring" / "generator.npz").read_bytes())
     content[len(content) // 2] ^= 1
     Path("generator.npz").write_bytes(bytes(content))
-    assert "generator.npz" in fails(3, "sample", ".")
+    np.save("z.npy", np.zeros((1, 2)))
+    for command in (["sample", "."], ["predict", "generator.npz", "z.npy"], ["info", "."],
+                    ["evaluate", "generator.npz"]):  # fmt: skip
+        assert "generator.npz" in fails(3, *command)
 
 
 def test_players_of_tables_know_its_columns(tmp_path, monkeypatch):

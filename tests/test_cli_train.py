@@ -208,23 +208,6 @@ def test_wrong_usage(tmp_path, args, message):
     assert list(tmp_path.iterdir()) == []
 
 
-# -- models ----------------------------------------------------------------------------------------
-def test_a_damaged_model_is_refused_by_every_command():
-    """Which damage there is, the tests of model files say."""
-    assert train(*SHORT, "--out", "a").exit_code == 0
-    good = Path("a/model.npz").read_bytes()
-    flipped = bytearray(good)
-    flipped[len(good) // 2] ^= 1
-    np.save("x.npy", np.zeros((1, 64)))
-    for content in (b"", good[:-1], flipped):
-        Path("a/model.npz").write_bytes(content)
-        for command in (["evaluate", "a"], ["predict", "a", "x.npy"], ["info", "a/model.npz"]):
-            assert "a/model.npz" in fails(3, *command)
-    Path("a/model.npz").unlink()
-    assert "a/model.npz: no such file" in fails(3, "evaluate", "a")
-    assert "absent" in fails(3, "predict", "absent", "x.npy")
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="needs names of any bytes")
 def test_paths_that_are_not_text(tmp_path):
     folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 from command_line import rows, summary
 
-from nembp.checkpoints import load_model
 from nembp.datasets import load
 from nembp.errors import ArchitectureError, DataError
 from nembp.runs.gan import (
     EARLY,
     Training,
     gan_replicate,
-    load_gan_data,
     prepare_gan,
     run_gan,
     run_seeds,
@@ -88,17 +86,6 @@ def test_optimizers_and_noise_are_those_configured():
 
 
 # -- files -----------------------------------------------------------------------------------------
-def test_normalized_players_come_back_with_their_statistics(tmp_path):
-    run_gan(TINY.replace({"generator": "16bn"}), tmp_path / "a")
-    net = load_run(tmp_path / "a", player="generator").net
-    assert net.statistics_count
-    mean, _ = net.running[1]
-    assert np.abs(mean).max() > 0
-    z = np.random.default_rng(0).standard_normal((3, 2))
-    again = load_model(tmp_path / "a/generator.npz").net.predict(z)
-    assert np.array_equal(again, net.predict(z))
-
-
 def test_seeds_that_were_finished_are_summed_up_when_interrupted(tmp_path):
     seen = []
 
@@ -149,14 +136,8 @@ def test_options_that_do_not_go_together(settings, message):
     assert message in str(error.value)
 
 
-def test_data_that_has_no_classes_cannot_be_scored(tmp_path):
-    (tmp_path / "t.csv").write_text("a,b\n" + "\n".join(f"{k},{k * k}.5" for k in range(40)))
-    with pytest.raises((ArchitectureError, DataError), match="no classes"):
-        prepare_gan(GanConfig(dataset="csv", data_dir=str(tmp_path / "t.csv"), device="cpu"))
-
-
 # -- players ---------------------------------------------------------------------------------------
-def test_players_have_the_ends_of_their_game():
+def test_players_have_the_ends_of_their_game(tmp_path, monkeypatch):
     prepared = prepare_gan(GanConfig(**FEW))
     g, d = prepared.generator, prepared.discriminator
     assert [layer.size for layer in g.layers] == [2, 128, 128, 2]
@@ -164,6 +145,15 @@ def test_players_have_the_ends_of_their_game():
     assert (g.likelihood.name, d.likelihood.name) == ("gaussian", "bernoulli")
     classes = prepare_gan(GanConfig(**FEW, classes=True)).discriminator
     assert (classes.outputs, classes.likelihood.name) == (9, "multinomial")
+    monkeypatch.setenv("NEMBP_CACHE", str(tmp_path))
+    notes: list[str] = []
+    images = prepare_gan(GanConfig(dataset="digits", limit=100, device="cpu"), notes.append)
+    assert images.generator.likelihood.name == "bernoulli"
+    assert images.data.x_scaling == load("digits").x_scaling
+    assert any("classifier" in note for note in notes)
+    (tmp_path / "t.csv").write_text("a,b\n" + "\n".join(f"{k},{k * k}.5" for k in range(40)))
+    with pytest.raises((ArchitectureError, DataError), match="no classes"):
+        prepare_gan(GanConfig(dataset="csv", data_dir=str(tmp_path / "t.csv"), device="cpu"))
 
 
 def test_players_of_one_seed_have_unlike_weights():
@@ -174,14 +164,3 @@ def test_players_of_one_seed_have_unlike_weights():
     for first, again, other in (g, d):
         assert (first == again).all()
         assert not (first == other).any()
-
-
-def test_images_are_of_a_bernoulli_generator(tmp_path, monkeypatch):
-    monkeypatch.setenv("NEMBP_CACHE", str(tmp_path))
-    config = GanConfig(dataset="digits", limit=100, device="cpu")
-    data = load_gan_data(config)
-    assert data.x_scaling == load("digits").x_scaling
-    notes: list[str] = []
-    prepared = prepare_gan(config, notes.append)
-    assert prepared.generator.likelihood.name == "bernoulli"
-    assert any("classifier" in note for note in notes)
