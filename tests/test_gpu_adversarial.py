@@ -1,12 +1,10 @@
 """Adversarial training on a GPU: captured iterations are the called ones, and the CPU's.
 
-What the host has to do is counted on the stand-in for CuPy, and what a graph would get wrong is
-planted there.
+What the host has to do is counted on the stand-in for CuPy.
 """
 
 from __future__ import annotations
 
-from itertools import repeat
 from typing import Any
 
 import fake_cupy
@@ -20,7 +18,6 @@ from nembp.adversarial.gradients import DiscriminatorGradient
 from nembp.adversarial.trainer import AdversarialTrainer, random_batches
 from nembp.architecture import generator_network, network
 from nembp.backend import CupyBackend
-from nembp.backend.gpu import StepsOnDevice
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import BatchReader
 from nembp.engine.likelihoods import Bernoulli
@@ -285,62 +282,3 @@ def test_what_cannot_be_captured_is_made_call_by_call(device, monkeypatch):
     assert are_equal(expected, outcome(trainer))
     assert trainer.captured == 0
     assert "a step cannot be captured (cudaErrorStreamCapture" in str(trainer.why_not_captured)
-
-
-# -- what a graph would get wrong, planted ---------------------------------------------------------
-TAKE, NORMAL, ADAM = StepsOnDevice.take, CupyBackend.normal, Adam.numbers
-NUMBERS, SCREEN = AdversarialTrainer.numbers, CupyBackend.screen
-
-
-def _always_the_first_row(self: StepsOnDevice, rows: int) -> Any:
-    self._step[...] = 0
-    return TAKE(self, rows)
-
-
-def _always_the_first_draw(self: CupyBackend, generator: Any, out: Any) -> Any:
-    generator.state[1:] = 0
-    return NORMAL(self, generator, out)
-
-
-BUGS: dict[str, tuple[type, str, Any]] = {
-    "samples and numbers": (StepsOnDevice, "take", _always_the_first_row),
-    "z": (CupyBackend, "normal", _always_the_first_draw),
-    "factors and schedules": (
-        AdversarialTrainer, "numbers", lambda self, turn: NUMBERS(self, 0),
-    ),
-    "bias corrections": (Adam, "numbers", lambda self, step, factor: ADAM(self, 1, factor)),
-    "schedule of the weights": (
-        AdversarialTrainer, "_weight", lambda self, weight: (weight, None),
-    ),
-    "order": (
-        "nembp.adversarial.trainer.random_batches", lambda *args: repeat(np.arange(ROWS)),
-    ),
-}  # fmt: skip
-
-
-@on_stand_in
-@pytest.mark.parametrize("bug", list(BUGS))
-def test_a_number_that_stays_is_caught(device, bug, monkeypatch):
-    backend = CupyBackend()
-    expected = outcome(trainer_of(backend, GAME, cuda_graphs=False, schedule="constant"))
-    monkeypatch.setattr(*BUGS[bug])
-    assert not are_equal(outcome(trainer_of(backend, GAME, schedule="constant")), expected)
-
-
-@on_stand_in
-@pytest.mark.parametrize("source", range(6))
-def test_a_standard_deviation_that_stays_is_caught(device, source, monkeypatch):
-    """Each source of noise by itself, those among them that are on nobody's record."""
-    backend, noise = CupyBackend(), dict.fromkeys(PLACES, Noise("blind", std=0.3))
-    expected = outcome(trainer_of(backend, GAME, noise=noise, cuda_graphs=False))
-    trainer = trainer_of(backend, GAME, noise=noise)
-    sources = trainer._noisy
-    assert len(sources) == 5
-    stays = sources[source] if source < 5 else None
-
-    def screen(self: CupyBackend, of: Any, o: Any, t: Any) -> None:
-        of.std = 0.3 if of is stays else of.std
-        SCREEN(self, of, o, t)
-
-    monkeypatch.setattr(CupyBackend, "screen", screen)
-    assert are_equal(outcome(trainer), expected) == (stays is None)

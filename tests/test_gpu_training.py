@@ -1,7 +1,6 @@
 """Training on a GPU: the CPU's numbers, captured steps are the called ones, nothing waits.
 
-What the host has to do is counted on the stand-in for CuPy, and what a graph would get wrong is
-planted there.
+What the host has to do is counted on the stand-in for CuPy.
 """
 
 from __future__ import annotations

@@ -179,9 +179,10 @@ class Transposed(LinearMap):
 
 
 class ShapedMap(LinearMap):
-    """A linear map between layers whose flattened signals have a shape."""
+    """A linear map between layers whose flattened signals have a shape, by default without W."""
 
     shape: tuple[int, ...]  # of a sample in the lower layer
+    weight_shape = (0,)
 
     @property
     @abstractmethod
@@ -196,19 +197,12 @@ class ShapedMap(LinearMap):
     def outputs(self) -> int:  # type: ignore[override]
         return math.prod(self.output_shape)
 
-
-class _Weightless(ShapedMap):
-    weight_shape = (0,)
-
     def weight_gradient(self, backend: Backend, x: Array, y: Array, out: Array) -> None:
-        """Write nothing."""
-
-    def initial_weights(self, generator: np.random.Generator) -> np.ndarray[Any, Any]:
-        return np.zeros(0)
+        """Write nothing where there is no W."""
 
 
 @dataclass(frozen=True)
-class AveragePooling(_Weightless):
+class AveragePooling(ShapedMap):
     """Means over windows, each channel by itself: T = Σ x̄[n, p, q, c] y[n, p, q, c], no weights."""
 
     shape: Shape  # (H, W, C) of the lower layer
@@ -254,7 +248,7 @@ class AveragePooling(_Weightless):
 
 
 @dataclass(frozen=True)
-class Reshape(_Weightless):
+class Reshape(ShapedMap):
     """The same units in another order: T = Σ x[n, i] y[n, order(i)], no weights."""
 
     shape: tuple[int, ...]  # of a sample in the lower layer
