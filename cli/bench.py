@@ -44,55 +44,34 @@ def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int
     "distorts the timings.",
 )
 @click.option(
-    "--suite",
-    type=click.Choice(list(SUITES)),
-    default="dense",
-    show_default=True,
+    "--suite", type=click.Choice(list(SUITES)), default="dense", show_default=True,
     help=" ".join(f"{name}: {summary}." for name, summary in SUITES.items()),
-)
+)  # fmt: skip
 @click.option(
-    "--networks",
-    type=click.UNPROCESSED,
-    callback=_entries,
-    metavar="NETWORK,...",
+    "--networks", type=click.UNPROCESSED, callback=_entries, metavar="NETWORK,...",
     help="Layer sizes, as in 784-256-128-10,784-512-512-10; for the convolution suite image and "
     "layers, as in 32x32x3/conv32x4s2/256/10, or a layer by itself, as in 16x16x32/conv64x4s2; "
     "for the estimators data sets: iris, digits, or from files mnist:DIR, csv:FILE.  "
     "[default: the suite's]",
-)
+)  # fmt: skip
+@click.option("--batches", type=click.UNPROCESSED, callback=_counts, metavar="ROWS,...",
+              help="Batch sizes.  [default: the suite's]")  # fmt: skip
+@click.option("--threads", type=click.UNPROCESSED, callback=_counts, metavar="N,...",
+              help="Threads of BLAS and of PyTorch alike.  [default: 1,2]")  # fmt: skip
 @click.option(
-    "--batches",
-    type=click.UNPROCESSED,
-    callback=_counts,
-    metavar="ROWS,...",
-    help="Batch sizes.  [default: the suite's]",
-)
-@click.option(
-    "--threads",
-    type=click.UNPROCESSED,
-    callback=_counts,
-    metavar="N,...",
-    help="Threads of BLAS and of PyTorch alike.  [default: 1,2]",
-)
-@click.option(
-    "--repeats",
-    type=click.IntRange(min=1),
+    "--repeats", type=click.IntRange(min=1),
     help="Interleaved rounds of every line.  [default: as many as the time allows, 3 to 25]",
-)
+)  # fmt: skip
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="[default: float32]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="[default: auto]")
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "tf32"]),
-    help="Of a GPU's float32 products, nembp's and PyTorch's.  [default: float32]",
-)
+@click.option("--precision", type=click.Choice(["float32", "tf32"]), help="Of a GPU's float32 "
+              "products, nembp's and PyTorch's.  [default: float32]")  # fmt: skip
 @click.option("--quick", is_flag=True, help="Fewer cases, no memory run: seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object in place of a table.")
 @click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    "--out", type=click.Path(dir_okay=False, path_type=Path),
     help="Also save the JSON, with machine, versions, BLAS and date, to this file.",
-)
+)  # fmt: skip
 def bench(suite: str, quick: bool, as_json: bool, out: Path | None, **given: Any) -> None:
     """Time a bidirectional training step beside its peers.
 
