@@ -11,6 +11,7 @@ ratios of each turn. Below 1 is faster. Run it on a quiet machine.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import statistics
@@ -22,45 +23,36 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parents[2]
+Step = Callable[[], object]
 
 
 # -- in a worker: the same steps by either version -------------------------------------------------
-def engine() -> Any:
-    """Return the names that the steps need, wherever a version has them."""
-    import types
-
-    try:
-        from nembp.architecture import generator_network, network
-        from nembp.datasets.reading import BatchReader
-        from nembp.engine.backprop import JointBackpropagation
-        from nembp.engine.noise import Noise
-        from nembp.engine.optimizers import Adam
-    except ImportError:
-        from nembp.architectures import generator_network, network  # noqa: F401
-        from nembp.backpropagation import JointBackpropagation  # noqa: F401
-        from nembp.batches import BatchReader  # noqa: F401
-        from nembp.noise import Noise  # noqa: F401
-        from nembp.optimizers import Adam  # noqa: F401
-    return types.SimpleNamespace(**locals())
+def find(name: str, *modules: str) -> Any:
+    """Return a name from the first of nembp's modules that a version has."""
+    for module in modules:
+        try:
+            return getattr(importlib.import_module(f"nembp.{module}"), name)
+        except ImportError:
+            continue
+    raise ImportError(f"{name} is in none of {modules}")
 
 
-def training_step(
-    shape: Any, layers: str, batch: int, path: str, noise: str | None = None
-) -> Callable[[], object]:
+def training_step(shape: Any, layers: str, batch: int, path: str, noise: str = "") -> Step:
     """Return one gradient and one move by Adam."""
     import numpy as np
 
     from nembp.backend import stream
 
-    e = engine()
-    net, rng = e.network(shape, layers, 10), np.random.default_rng(0)
-    options: dict[str, Any] = {}
-    if noise is not None:
-        options = {"noise": {noise: e.Noise("nem")}, "generators": {noise: stream(0, "noise")}}
-    joint = e.JointBackpropagation(net, batch, path=path, **options)
+    net = find("network", "architecture", "architectures")(shape, layers, 10)
+    rng, options = np.random.default_rng(0), {}
+    if noise:
+        nem = find("Noise", "engine.noise", "noise")("nem")
+        options = {"noise": {noise: nem}, "generators": {noise: stream(0, "noise")}}
+    Joint = find("JointBackpropagation", "engine.backprop", "backpropagation")
+    joint = Joint(net, batch, path=path, **options)
     joint.x[...] = rng.random(joint.x.shape)
     joint.t[...] = np.eye(10)[rng.integers(0, 10, batch)]
-    adam = e.Adam(1e-4)
+    adam = find("Adam", "engine.optimizers", "optimizers")(1e-4)
     gradient = adam.bind(net)
 
     def step() -> None:
@@ -70,58 +62,53 @@ def training_step(
     return step
 
 
-def gan_step(latent: int, g: str, d: str, shape: Any, batch: int) -> Callable[[], object]:
+def gan_step(latent: int, g: str, d: str, shape: Any, batch: int) -> Step:
     """Return one iteration of an adversarial training with a bidirectional generator."""
     import numpy as np
 
     from nembp.adversarial import AdversarialSettings, AdversarialTrainer
     from nembp.datasets import Scaling, Split
 
-    e = engine()
-    rng = np.random.default_rng(0)
-    kinds = {"forward": "bernoulli", "backward": "gaussian"}
-    G = e.generator_network(latent, g, shape, **kinds)
-    D = e.network(shape, d, 1, **kinds)
+    rng, kinds = np.random.default_rng(0), {"forward": "bernoulli", "backward": "gaussian"}
+    modules = ("architecture", "architectures")
+    G = find("generator_network", *modules)(latent, g, shape, **kinds)
+    D = find("network", *modules)(shape, d, 1, **kinds)
     x = rng.random((batch, int(np.prod(shape))), dtype=np.float32)
-    reader = e.BatchReader(
-        Split(x, np.zeros(batch, np.int64)), Scaling(), Scaling(), 1, G.backend, G.dtype
-    )
-    settings = AdversarialSettings(bidirectional="generator")
-    trainer = AdversarialTrainer(
-        G, D, reader, settings, batch_size=batch, iterations=1 << 40, report_every=1 << 40
-    )
+    split = Split(x, np.zeros(batch, np.int64))
+    Reader = find("BatchReader", "datasets.reading", "batches")
+    reader = Reader(split, Scaling(), Scaling(), 1, G.backend, G.dtype)
+    settings: Any = AdversarialSettings(bidirectional="generator")
+    forever = {"iterations": 1 << 40, "report_every": 1 << 40}
+    trainer = AdversarialTrainer(G, D, reader, settings, batch_size=batch, **forever)
     return trainer.step  # type: ignore[no-any-return]
 
 
 STRIDED = "conv32x4s2,conv64x4s2,conv128x4s2,256"
-ROWS: dict[str, tuple[Callable[..., Callable[[], object]], tuple[Any, ...], int]] = {
+ROWS: dict[str, tuple[Callable[..., Step], tuple[Any, ...], int]] = {
     # name: what makes the step, its arguments, and steps in a turn
-    "dense 32 one direction": (training_step, (784, "512,512", 32, "none"), 40),
-    "mnist 32": (training_step, (784, "512,256", 32, "classes"), 60),
-    "mnist 128": (training_step, (784, "512,256", 128, "classes"), 30),
-    "dense 32": (training_step, (784, "512,512", 32, "classes"), 40),
-    "dense 32 with NEM noise": (training_step, (784, "512,512", 32, "classes", "forward"), 40),
-    "dense 32 with hidden noise": (
-        training_step, (784, "512,512", 32, "classes", "forward/hidden"), 20,
-    ),
-    "dense 128": (training_step, (784, "512,512", 128, "classes"), 20),
-    "dense 128 a row per sample": (training_step, (784, "512,512", 128, "samples"), 20),
-    "dense 512": (training_step, (784, "512,512", 512, "classes"), 6),
-    "dense 128 normalized": (training_step, (784, "512bn,512bn", 128, "classes"), 10),
-    "digits 32": (training_step, (64, "128,64", 32, "classes"), 200),
-    "convolution 32": (training_step, ((32, 32, 3), STRIDED, 32, "classes"), 4),
-    "convolution 128": (training_step, ((32, 32, 3), STRIDED, 128, "classes"), 2),
-    "convolution 128 3x3": (
-        training_step, ((32, 32, 3), "conv32x3,conv32x3,pool2,conv64x3,pool2,128", 128, "classes"), 1,
-    ),
-    "convolution 128 normalized": (
-        training_step, ((32, 32, 3), "conv32x4s2bn,conv64x4s2bn,256", 128, "classes"), 2,
-    ),
-    "gan dense 64": (gan_step, (64, "256,256", "256,256", 784, 64), 10),
-    "gan dcgan 32": (
-        gan_step,
-        (64, "reshape1x1x64,up64x4s4p0bn,up32x4s2bn", "conv32x4s2,conv64x4s2", (16, 16, 3), 32), 4,
-    ),
+    name: (gan_step if name.startswith("gan") else training_step, arguments, count)
+    for name, count, *arguments in (
+        ("dense 32 one direction", 40, 784, "512,512", 32, "none"),
+        ("mnist 32", 60, 784, "512,256", 32, "classes"),
+        ("mnist 128", 30, 784, "512,256", 128, "classes"),
+        ("dense 32", 40, 784, "512,512", 32, "classes"),
+        ("dense 32 with NEM noise", 40, 784, "512,512", 32, "classes", "forward"),
+        ("dense 32 with hidden noise", 20, 784, "512,512", 32, "classes", "forward/hidden"),
+        ("dense 128", 20, 784, "512,512", 128, "classes"),
+        ("dense 128 a row per sample", 20, 784, "512,512", 128, "samples"),
+        ("dense 512", 6, 784, "512,512", 512, "classes"),
+        ("dense 128 normalized", 10, 784, "512bn,512bn", 128, "classes"),
+        ("digits 32", 200, 64, "128,64", 32, "classes"),
+        ("convolution 32", 4, (32, 32, 3), STRIDED, 32, "classes"),
+        ("convolution 128", 2, (32, 32, 3), STRIDED, 128, "classes"),
+        ("convolution 128 3x3", 1, (32, 32, 3), "conv32x3,conv32x3,pool2,conv64x3,pool2,128", 128,
+         "classes"),
+        ("convolution 128 normalized", 2, (32, 32, 3), "conv32x4s2bn,conv64x4s2bn,256", 128,
+         "classes"),
+        ("gan dense 64", 10, 64, "256,256", "256,256", 784, 64),
+        ("gan dcgan 32", 4, 64, "reshape1x1x64,up64x4s4p0bn,up32x4s2bn", "conv32x4s2,conv64x4s2",
+         (16, 16, 3), 32),
+    )
 }  # fmt: skip
 
 
@@ -129,7 +116,7 @@ def work(threads: int) -> None:
     """Answer requests for turns, as lines of JSON."""
     from nembp.threads import threads as limited
 
-    steps: dict[str, Callable[[], object]] = {}
+    steps: dict[str, Step] = {}
     with limited(threads):
         for line in sys.stdin:
             name = line.strip()
