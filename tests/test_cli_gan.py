@@ -164,7 +164,6 @@ def test_several_seeds_are_summed_up():
         (3, ["--data", "mnist", "--data-dir", "nowhere"], "nowhere"),
         (2, ["--seeds", "0"], "--seeds"),
         (2, ["--data", "grid", "--scale", "1e38"], "reach 4.3e+38; expected at most 1e+30"),
-        (2, ["--kind", "wasserstein", "--classes"], "no classes"),
         (6, ["--out", "full"], "full: not empty"),
     ],
 )

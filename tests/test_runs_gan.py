@@ -10,8 +10,8 @@ from nembp.datasets import load
 from nembp.errors import ArchitectureError, DataError
 from nembp.runs.gan import (
     EARLY,
-    Training,
     gan_replicate,
+    gan_trainer,
     prepare_gan,
     run_gan,
     run_seeds,
@@ -46,9 +46,9 @@ def test_a_replicate_is_the_run_without_files(tmp_path, monkeypatch):
 def test_checkpoints_score_samples_of_their_own_and_the_last_ones_more(monkeypatch):
     """Else their chance would be that of one draw, however many are averaged."""
     config = TINY.replace({"scored_samples": 2 * EARLY, "learning_rate": 1e-12})
-    course, seen = Training(prepare_gan(config)), []
-    monkeypatch.setattr(course.prepared.scorer, "score", lambda x: seen.append(x) or {})
-    course.run()
+    prepared, seen = prepare_gan(config), []
+    monkeypatch.setattr(prepared.scorer, "score", lambda x: seen.append(x) or {})
+    gan_trainer(prepared).run()
     assert [len(samples) for samples in seen] == [EARLY, EARLY, 2 * EARLY, 2 * EARLY]
     assert not np.isclose(seen[0], seen[1]).any()
 
@@ -60,15 +60,14 @@ def test_a_listener_ends_a_run(tmp_path):
 
 def test_what_is_saved_is_the_average_that_is_scored(tmp_path):
     config = TINY.replace({"averaging": 0.99, "learning_rate": 0.05, "latent_std": 2.0})
-    course = Training(prepare_gan(config))
+    prepared = prepare_gan(config)
+    course = gan_trainer(prepared)
     course.run()
     run_gan(config, tmp_path / "a")
     generator = load_run(tmp_path / "a", player="generator")
     draw_samples(tmp_path / "a", 20, tmp_path / "x.npy", seed=4)
-    np.testing.assert_allclose(
-        np.load(tmp_path / "x.npy"), course.trainer.sample(20, seed=4), rtol=1e-5
-    )
-    raw = course.prepared.generator.parameters
+    np.testing.assert_allclose(np.load(tmp_path / "x.npy"), course.sample(20, seed=4), rtol=1e-5)
+    raw = prepared.generator.parameters
     assert not np.allclose(generator.net.parameters, raw, rtol=0.01)
 
 
@@ -76,7 +75,7 @@ def test_optimizers_and_noise_are_those_configured():
     config = TINY.replace({"kind": "wasserstein", "optimizer": "adam", "momentum": 0.25,
                            "decay": 0.75, "learning_rate": 0.01, "discriminator_rate": 0.02,
                            "noise": "anti", "noise_std": 0.3, "noise_law": "uniform"})  # fmt: skip
-    trainer = Training(prepare_gan(config)).trainer
+    trainer = gan_trainer(prepare_gan(config))
     assert [each.learning_rate for each in trainer.optimizers] == [0.01, 0.02]
     assert [(each.beta1, each.beta2) for each in trainer.optimizers] == [(0.25, 0.75)] * 2
     (source,) = trainer.sources.values()
@@ -132,7 +131,7 @@ def test_seeds_that_were_finished_are_summed_up_when_interrupted(tmp_path):
 )  # fmt: skip
 def test_options_that_do_not_go_together(settings, message):
     with pytest.raises(ArchitectureError) as error:
-        Training(prepare_gan(GanConfig(**{"device": "cpu"} | settings)))
+        gan_trainer(prepare_gan(GanConfig(**{"device": "cpu"} | settings)))
     assert message in str(error.value)
 
 

@@ -55,6 +55,7 @@ OTHER_WEIGHTS = 1 << 32  # added to the seed of the discriminator's weights, apa
 EARLY = 2500  # samples scored while a run learns, at most; its last checkpoints have more
 SCORED_SEED = 1 << 20  # of the z that are scored, apart from those that are drawn
 IMAGES, POINTS = 64, 1000  # that are drawn
+COUNTS = "iteration", "seconds", "iterations_per_second"  # of a row
 
 Nets = tuple[Network, Network]  # generator and discriminator
 
@@ -183,96 +184,60 @@ def _optimizer(config: GanConfig, rate: float | None) -> Optimizer:
     return OPTIMIZERS[name](rate, **more)
 
 
-class Training:
-    """An adversarial training that is scored at even steps.
+def gan_trainer(prepared: PreparedGan, on_row: Callable[[Row], Any] = silent) -> AdversarialTrainer:
+    """Return the trainer that a configuration describes, which is scored at even steps.
 
-    ``on_row`` is told the row of each checkpoint, and ends the training by True; ``rows`` are all
-    of them: ``iteration``, the players' objectives since the one before, ``noise/...`` and the
-    scores.
+    ``on_row`` is told each of its rows, and ends the training by True: ``iteration``, the players'
+    objectives since the one before, ``noise/...``, the scores, and ``seconds`` without scoring.
     """
+    config, data, net = prepared.config, prepared.data, prepared.discriminator
+    reader = BatchReader(
+        data.train, data.x_scaling, data.y_scaling, data.outputs, net.backend, net.dtype
+    )
+    iterations = config.iterations or 1
+    every = -(-iterations // (config.checkpoints or 1))
 
-    def __init__(self, prepared: PreparedGan, on_row: Callable[[Row], Any] | None = None) -> None:
-        config, data = prepared.config, prepared.data
-        net = prepared.discriminator
-        reader = BatchReader(
-            data.train, data.x_scaling, data.y_scaling, data.outputs, net.backend, net.dtype
-        )
-        self.prepared, self.on_row = prepared, on_row
-        self.iterations = config.iterations or 1
-        self.every = -(-self.iterations // (config.checkpoints or 1))
-        self.averaged = config.averaged or 1
-        self.rows = list[Row]()
-        self.scores = list[dict[str, float]]()
-        self.seconds = 0.0  # of training, without scoring
-        self._began: float | None = None  # when the row in progress did
-        self.trainer = AdversarialTrainer(
-            prepared.generator,
-            net,
-            reader,
-            prepared.settings,
-            batch_size=config.batch_size or 1,
-            iterations=self.iterations,
-            optimizers=(
-                _optimizer(config, config.learning_rate),
-                _optimizer(config, config.discriminator_rate),
-            ),
-            schedule=config.schedule or "constant",
-            noise=noise_of(config),
-            seed=config.seed or 0,
-            report_every=self.every,
-            callbacks=[self._row],
-            cuda_graphs=config.cuda_graphs != "off",
-        )
-
-    def run(self) -> None:
-        """Train to the end; where it diverges, the players are those of the last good check."""
-        self._began = time.perf_counter()
-        self.trainer.run()
-
-    def state(self) -> Row:
-        """Return all that the rest depends on; `resume` goes on from it."""
-        now = time.perf_counter()
-        return {
-            "trainer": self.trainer.state(),
-            "rows": self.rows,
-            "scores": self.scores,
-            "seconds": self.seconds + (0.0 if self._began is None else now - self._began),
-        }
-
-    def resume(self, state: Row) -> None:
-        """Go on from what `state` returned."""
-        self.trainer.resume(state["trainer"])
-        self.rows = [dict(row) for row in state["rows"]]
-        self.scores = [dict(row) for row in state["scores"]]
-        self.seconds = state["seconds"]
-
-    def final(self) -> dict[str, float]:
-        """Return the means of the scores over the last checkpoints."""
-        return average_scores(self.scores, self.averaged)
-
-    def _row(self, row: Row) -> bool | None:
-        assert self._began is not None, "run comes first"
-        self.seconds += time.perf_counter() - self._began
-        self._began = None  # scoring is not counted
-        scores = self._score(int(row["iteration"]))
-        self.scores.append(scores)
-        rate = row["iteration"] / self.seconds
-        full = row | {"iteration": int(row["iteration"])} | scores
-        full |= {"seconds": self.seconds, "iterations_per_second": rate}
-        self.rows.append(full)
-        stop = None if self.on_row is None else self.on_row(full)
-        self._began = time.perf_counter()
-        return bool(stop)
-
-    def _score(self, iteration: int) -> dict[str, float]:
-        prepared = self.prepared
-        n = prepared.config.scored_samples or prepared.scorer.samples
-        to_come = -((iteration - self.iterations) // self.every)
-        if to_come >= self.averaged:
+    def scored(row: Row) -> bool:
+        row["iteration"] = int(row["iteration"])
+        before = trainer.rows[-2] if len(trainer.rows) > 1 else {"iteration": 0, "seconds": 0.0}
+        done = row["iteration"] - before["iteration"]
+        row["seconds"] = before["seconds"] + done / row["iterations_per_second"]
+        row["iterations_per_second"] = row["iteration"] / row["seconds"]
+        n = config.scored_samples or prepared.scorer.samples
+        if -((row["iteration"] - iterations) // every) >= (config.averaged or 1):  # rows to come
             n = min(n, EARLY)
-        samples = self.trainer.sample(n, seed=SCORED_SEED + iteration)
+        samples = trainer.sample(n, seed=SCORED_SEED + row["iteration"])
         with np.errstate(all="ignore"):
-            return prepared.scorer.score(samples)
+            row |= prepared.scorer.score(samples)
+        return bool(on_row(row))
+
+    trainer = AdversarialTrainer(
+        prepared.generator,
+        net,
+        reader,
+        prepared.settings,
+        batch_size=config.batch_size or 1,
+        iterations=iterations,
+        optimizers=(
+            _optimizer(config, config.learning_rate),
+            _optimizer(config, config.discriminator_rate),
+        ),
+        schedule=config.schedule or "constant",
+        noise=noise_of(config),
+        seed=config.seed or 0,
+        report_every=every,
+        callbacks=[scored],
+        cuda_graphs=config.cuda_graphs != "off",
+    )
+    return trainer
+
+
+def final_scores(config: GanConfig, rows: Sequence[Row]) -> dict[str, float]:
+    """Return the means of the scores over the last checkpoints."""
+    return average_scores(
+        [{key: row[key] for key in row if "/" not in key and key not in COUNTS} for row in rows],
+        config.averaged or 1,
+    )
 
 
 def gan_replicate(config: GanConfig) -> dict[str, Any]:
@@ -285,17 +250,14 @@ def gan_replicate(config: GanConfig) -> dict[str, Any]:
     with limit(config.threads):
         prepared = prepare_gan(config)
     with limit(prepared.config.threads) as count:
-        training = Training(prepared)
-        status, scores = "finished", {}
+        trainer = gan_trainer(prepared)
         try:
-            training.run()
+            trainer.run()
+            status, scores = "finished", final_scores(prepared.config, trainer.rows)
         except DivergenceError:
-            status = "diverged"
-        else:
-            scores = training.final()
-    rows = training.rows
-    timing = ("seconds", "iterations_per_second")
-    keys = [key for key in (rows[0] if rows else ()) if key not in timing]
+            status, scores = "diverged", {}
+    rows = trainer.rows
+    keys = [key for key in (rows[0] if rows else ()) if key not in COUNTS[1:]]
     return {
         "status": status,
         "curves": {key: [row[key] for row in rows] for key in keys},
@@ -412,7 +374,7 @@ class GanRun(Run):
     def __init__(self, prepared: PreparedGan, threads: int, folder: RunFolder, told: Told) -> None:
         super().__init__(prepared, threads, folder, told)
         self.prepared = prepared
-        self.training = Training(prepared, self._checkpoint)
+        self.trainer = gan_trainer(prepared, self._checkpoint)
         self.film = Film()
         self.good: Nets | None = None  # of the last checkpoint, on the host
         self.iterations = 0  # that the saved players have seen
@@ -427,18 +389,13 @@ class GanRun(Run):
         }
 
     def state(self) -> Row:
-        return self.training.state() | {"film": self.film.state(), "iterations": self.iterations}
+        return super().state() | {"film": self.film.state(), "iterations": self.iterations}
 
     def resume(self, state: Row) -> None:
-        self.training.resume(state)
+        super().resume(state)
         self.film.resume(state["film"])
-        self.rows, self.iterations = self.training.rows, state["iterations"]
+        self.rows, self.iterations = list(self.trainer.rows), state["iterations"]
         self.good = self._copies() if self.rows else None
-
-    def train(self) -> str:
-        self.training.trainer.after_step = self.checkpoints.after_step
-        self.training.run()
-        return "finished"
 
     @property
     def done(self) -> int:
@@ -447,11 +404,11 @@ class GanRun(Run):
     def _checkpoint(self, row: Row) -> bool:
         self.good, self.iterations = self._copies(), row["iteration"]
         self._film(row)
-        self.after_row(row, last=row["iteration"] == self.training.iterations)
+        self.after_row(row, last=row["iteration"] == self.trainer.iterations)
         return bool(self.told.on_row(row))
 
     def _film(self, row: Row) -> None:
-        data, scorer, sample = self.data, self.prepared.scorer, self.training.trainer.sample
+        data, scorer, sample = self.data, self.prepared.scorer, self.trainer.sample
         words = f"{scorer.headline.replace('_', ' ')} {row[scorer.headline]:.4g}"
         if scorer.headline == "modes":
             words = f"{row['modes']:.0f} of {scorer.describe()['most']} modes"
@@ -467,13 +424,13 @@ class GanRun(Run):
         self.film.write_picture(self.folder.file(PICTURE))
 
     def _copies(self) -> Nets:
-        return self.training.trainer.sampler.to("cpu"), self.prepared.discriminator.to("cpu")
+        return self.trainer.sampler.to("cpu"), self.prepared.discriminator.to("cpu")
 
     def restore(self, status: str) -> bool:
         """Keep the players as they are, unless they diverged unnoticed (an average may)."""
         if status == "failed" and self.good is not None:
             return True
-        players, seen = self._copies(), self.training.trainer.iteration
+        players, seen = self._copies(), self.trainer.iteration
         finite = all(np.isfinite(part).all() for net in players for part in net.snapshot())
         if finite and (seen or status != "interrupted"):
             self.good = players
@@ -488,24 +445,24 @@ class GanRun(Run):
         save_players(places, self.config, self.data, self.good, self.environment)
 
     def summarize(self, *, kept: bool) -> Row:
-        training = self.training
-        why = training.trainer.why_not_captured
-        if why and self.config.cuda_graphs != "off":
+        trainer, rows, config = self.trainer, self.trainer.rows, self.config
+        why = trainer.why_not_captured
+        if why and config.cuda_graphs != "off":
             self.told.on_note(f"iterations made call by call: {why}")
         about = self.about()
         return {
-            "scores": training.final(),
-            "averaged": min(training.averaged, len(training.rows)),
-            "last": training.rows[-1] if training.rows else {},
-            "captured_iterations": training.trainer.captured,
+            "scores": final_scores(config, rows),
+            "averaged": min(config.averaged or 1, len(rows)),
+            "last": rows[-1] if rows else {},
+            "captured_iterations": trainer.captured,
             "why_not_captured": why,
-            "seconds": training.seconds,
+            "seconds": rows[-1]["seconds"] if rows else 0.0,
             "parameters": about["parameters"],
             "scored_by": about["scored_by"],
         }
 
     def draw(self) -> dict[str, str]:
-        if not self.training.rows:  # and so no frame
+        if not self.trainer.rows:  # and so no frame
             return {}
         self.film.write_gif(self.folder.file(ANIMATION))
         return {"picture": PICTURE, "animation": ANIMATION}

@@ -90,6 +90,7 @@ class Run(ABC):
         self.data, self.net, self.folder, self.told = prepared.data, prepared.net, folder, told
         self.environment = environment(self.net)
         self.checkpoints: Checkpoints  # while it trains
+        self.trainer: Any  # of the engine, or of `nembp.adversarial`
         self.rows = list[Row]()  # of the metrics
         self.start: str | None = None  # the run whose parameters were its first
 
@@ -194,17 +195,18 @@ class Run(ABC):
     def about(self) -> Row:
         """Describe what is about to be trained."""
 
-    @abstractmethod
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the training ended by itself before its length."""
+        return False
+
     def state(self) -> Row:
         """Return all that the rest of the run depends on; see `nembp.checkpoints`."""
+        return {"trainer": self.trainer.state()}
 
-    @abstractmethod
     def resume(self, state: Row) -> None:
         """Go on from what `state` returned; ``rows`` are those of the metrics so far."""
-
-    @abstractmethod
-    def train(self) -> str:
-        """Train to the end, and return the status: "finished" or "stopped early"."""
+        self.trainer.resume(state["trainer"])
 
     @abstractmethod
     def restore(self, status: str) -> bool:
@@ -292,7 +294,9 @@ class Run(ABC):
             self.told.on_start(facts | plan | self.about())
             try:
                 self.checkpoints.write()
-                status = self.train()
+                self.trainer.after_step = self.checkpoints.after_step
+                self.trainer.run()
+                status = "stopped early" if self.stopped_early else "finished"
             except DivergenceError as caught:
                 status, error = "diverged", caught
             except KeyboardInterrupt as caught:

@@ -350,19 +350,15 @@ class TrainRun(Run):
             "scored_on": self.scored_on,
         }
 
-    def state(self) -> Row:
-        return {"trainer": self.trainer.state()}
-
     def resume(self, state: Row) -> None:
-        self.trainer.resume(state["trainer"])
+        super().resume(state)
         rows = self.trainer.history.epochs
         self.rows = [self._shown(row) | {"seconds": row["seconds"]} for row in rows]
         self.last_good = self.trainer.last_good if self.rows else None
 
-    def train(self) -> str:
-        self.trainer.after_step = self.checkpoints.after_step
-        self.trainer.run()
-        return "stopped early" if self.trainer.history.stopped_early else "finished"
+    @property
+    def stopped_early(self) -> bool:
+        return bool(self.trainer.history.stopped_early)
 
     @property
     def done(self) -> int:
