@@ -67,18 +67,18 @@ def test_noise_and_masks_are_as_strong_as_they_say_and_the_same_for_every_arm(tr
     assert set(np.unique(kept)) == {0.0, 1.0}
     assert abs(kept.mean() - 0.7) < 5 * np.sqrt(0.21 / x.size)
     other = dense_network([64, 5, 10], seed=9)
-    assert np.array_equal(perturbed(other, x, labels, "gaussian:0.5", seed=3) - x, n)
-    assert not np.array_equal(perturbed(other, x, labels, "gaussian:0.5", seed=4) - x, n)
+    for seed in (3, 4):
+        same = np.array_equal(perturbed(other, x, labels, "gaussian:0.5", seed) - x, n)
+        assert same == (seed == 3)
 
 
 def test_accuracy_falls_with_strength(trained):
     texts = ("gaussian:0.01", "gaussian:1", "mask:0.5", "fgsm:0.1", "pgd:0.1", "pgd:0.001")
     scores = robustness(trained, texts, seed=0)
-    assert set(scores) == {f"robustness/{text}" for text in texts}
-    mild, strong = scores["robustness/gaussian:0.01"], scores["robustness/gaussian:1"]
+    mild, strong, _, fgsm, pgd, least = (scores[f"robustness/{text}"] for text in texts)
     assert mild > 0.93 > strong > 0.1
-    assert scores["robustness/pgd:0.1"] <= scores["robustness/fgsm:0.1"] < mild
-    assert scores["robustness/pgd:0.001"] > 0.9
+    assert pgd <= fgsm < mild
+    assert least > 0.9
     assert robustness(trained, texts, seed=0) == scores
 
 

@@ -16,7 +16,6 @@ from nembp.errors import ArchitectureError, DataError, OutputError
 from nembp.experiments import search
 from nembp.experiments.search import (
     SEEDS_FROM,
-    Scores,
     Space,
     read_search,
     run_search,
@@ -43,11 +42,6 @@ def tiny(**changes: Any) -> Space:
     return Space(**(settings | changes))
 
 
-def row(who: str, rate: float, nll: float | None, accuracy: float = 0.5) -> dict:
-    return {"who": who, "rate": rate, "seed": 0, "nll": nll, "last_nll": nll,
-            "accuracy": None if nll is None else accuracy, "seconds": 1.0}  # fmt: skip
-
-
 def test_what_is_drawn_follows_from_the_seed_and_covers_every_value_evenly():
     found = tiny().drawn()
     assert found == tiny().drawn() != tiny(seed=1).drawn()
@@ -67,24 +61,6 @@ def test_what_is_drawn_follows_from_the_seed_and_covers_every_value_evenly():
     assert (with_noise.seed, with_noise.validation_fraction) == (SEEDS_FROM + 1, 0.5)
     grids = {item.overrides["activation"]: tiny().grid(item) for item in found}
     assert grids == {"relu": [0.1, 0.2], "logistic": [0.5, 1.0]}
-
-
-def test_effects_are_of_each_at_its_best_against_the_most_accurate_baseline():
-    space = tiny(extend=0)
-    item = next(i for i in space.drawn() if i.overrides["activation"] == "relu")
-    rows = [
-        row(item.regime, 0.1, 1.0, 0.70), row(item.regime, 0.2, 0.8, 0.60),
-        row(item.name, 0.1, 0.6, 0.72), row(item.name, 0.2, 0.7, 0.90),
-    ]  # fmt: skip
-    effect = Scores(space, rows).effect(item, 1)
-    assert (effect["rate"], effect["baseline_rate"]) == (0.1, 0.2)
-    assert effect["cut"] == pytest.approx(25.0)
-    assert effect["points"] == pytest.approx(
-        2.0
-    )  # not 12: the baseline is as accurate as it can be
-    assert effect["score"] == pytest.approx(min(25.0 / space.cut, 2.0 / space.points))
-    rows[2:] = [row(item.name, rate, None) for rate in (0.1, 0.2)]
-    assert Scores(space, rows).effect(item, 1)["score"] == -math.inf
 
 
 # -- running ---------------------------------------------------------------------------------------

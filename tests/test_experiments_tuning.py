@@ -102,18 +102,10 @@ def test_a_grid_is_extended_until_its_best_lies_inside(best):
 
 
 def test_extensions_end_and_the_end_is_named():
-    grids, rates = settled(
-        tuned_by((1.0, 2.0), extend=2), lambda t: t.rate if t.arm == "none" else 1 / t.rate
-    )
+    protocol = tuned_by((1.0, 2.0), extend=2)
+    grids, rates = settled(protocol, lambda t: t.rate if t.arm == "none" else 1 / t.rate)
     assert rates == {("none", 1.0): [0.025, 0.05, 0.1, 0.2], ("nem", 1.0): [0.1, 0.2, 0.4, 0.8]}
     assert {grids.at_an_end(*pair) for pair in (NONE, NEM)} == {"learning rate"}
-
-
-def test_the_best_is_looked_for_more_finely_between_its_neighbours():
-    grids, rates = settled(tuned_by((0.25, 1.0, 4.0), refine=2), distance(0.13))
-    # 0.1 is the best of three, and of the five with 0.05 and 0.2 beside it; then two more
-    assert rates["none", 1.0] == [0.025, 0.05, 0.0707107, 0.1, 0.141421, 0.2, 0.4]
-    assert grids.tuned[NONE].rate == 0.141421
 
 
 def test_only_noise_has_strengths_each_with_a_grid_of_its_own():

@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -52,16 +53,13 @@ def perturbation(text: str) -> tuple[str, float]:
     ('fgsm', 0.1)
     """
     kind, _, number = text.partition(":")
-    try:
-        strength = float(number)
-    except ValueError:
-        strength = 0.0
-    if kind not in PERTURBATIONS or not 0 < strength < (1.0 if kind == "mask" else 10.0):
-        raise ArchitectureError(
-            f"a perturbation is KIND:STRENGTH with KIND one of {', '.join(PERTURBATIONS)} and "
-            f"0 < STRENGTH, as in fgsm:0.1; got {text!r}"
-        )
-    return kind, strength
+    with suppress(ValueError):
+        if kind in PERTURBATIONS and 0 < float(number) < (1.0 if kind == "mask" else 10.0):
+            return kind, float(number)
+    raise ArchitectureError(
+        f"a perturbation is KIND:STRENGTH with KIND one of {', '.join(PERTURBATIONS)} and "
+        f"0 < STRENGTH, as in fgsm:0.1; got {text!r}"
+    )
 
 
 @dataclass(frozen=True)
@@ -117,14 +115,6 @@ class Metric:
             return -100.0 * math.expm1(-effect)
         return 100.0 * math.expm1(effect) if self.effect == "relative rise" else effect
 
-    def _values(self, row: Row) -> list[float]:
-        """Return the values by epoch, or the one score; none if the replicate diverged."""
-        if row["status"] != "finished":
-            return []
-        found = row["curves"].get(self.key)
-        values = [row["scores"].get(self.key)] if found is None else found[: self.epochs]
-        return [math.nan if item is None else float(item) for item in values]
-
     def value(self, row: Row) -> float:
         """Return the mean over its epochs; NaN if the replicate diverged."""
         values = self._values(row)
@@ -142,6 +132,14 @@ class Metric:
         if self.unit == "%":
             values = [v if math.isnan(v) else math.log(max(v, LEAST)) for v in values]
         return sum(values) / len(values) if values else math.nan
+
+    def _values(self, row: Row) -> list[float]:
+        """Return the values by epoch, or the one score; none if the replicate diverged."""
+        if row["status"] != "finished":
+            return []
+        found = row["curves"].get(self.key)
+        values = [row["scores"].get(self.key)] if found is None else found[: self.epochs]
+        return [math.nan if item is None else float(item) for item in values]
 
 
 @dataclass(frozen=True)
@@ -171,19 +169,21 @@ class Comparison:
 
 
 def both_rates(
-    name: str, arm: str, baseline: str, metric: Metric, claim: str = "",
-    published: float | None = None, **more: Any,
-) -> tuple[Comparison, Comparison]:  # fmt: skip
-    """Return a comparison at the same settings, and one with the settings of each arm tuned."""
+    name: str, arm: str, baseline: str, metric: Metric, *claim: Any, **more: Any
+) -> tuple[Comparison, Comparison]:
+    """Return a comparison at the same settings, and one with the settings of each arm tuned.
+
+    ``claim`` and ``more`` are the claim, the published figure, and so on, of both.
+    """
     rest = (arm, baseline, metric.name)
     return (
-        Comparison(name, *rest, "same", claim, published, **more),
-        Comparison(f"{name}, tuned", *rest, "tuned", claim, published, **more),
+        Comparison(name, *rest, "same", *claim, **more),
+        Comparison(f"{name}, tuned", *rest, "tuned", *claim, **more),
     )
 
 
 def against_blind(
-    name: str, arm: str, blind: str, metric: Metric, claim: str = "", none: str = "none"
+    name: str, arm: str, blind: str, metric: Metric, claim: str = ""
 ) -> tuple[Comparison, ...]:
     """Return comparisons that settle whether screened noise does more than blind noise.
 
@@ -191,7 +191,7 @@ def against_blind(
     noise is no benefit. The direct comparison of the two is a control.
     """
     return (
-        *both_rates(name, arm, none, metric, claim, minus=(blind, none)),
+        *both_rates(name, arm, "none", metric, claim, minus=(blind, "none")),
         *both_rates(f"{name}, directly", arm, blind, metric),
     )
 
@@ -264,42 +264,36 @@ class Protocol:
                 f"{self.name}: seeds {both} are used to tune and to report; expected tuning seeds "
                 f"(at least one) apart from 0 to {self.seeds - 1}"
             )
-        self._among("kind", self.kind, CONFIGS)
-        arms, metrics, _ = (
-            self._names(what, getattr(self, what)) for what in ("arms", "metrics", "comparisons")
-        )
-        self._among("metric", self.tuning.metric, metrics)
+        for what in ("arms", "metrics", "comparisons"):
+            names = [item.name for item in getattr(self, what)]
+            if len(set(names)) < len(names) or not names:
+                raise ArchitectureError(f"{self.name}: {what} need distinct names; got {names}")
+        arms, metrics = ([item.name for item in items] for items in (self.arms, self.metrics))
+        named: list[tuple[str, str, Iterable[str]]] = [("kind", self.kind, CONFIGS)]
+        named += [("metric", item.metric, metrics) for item in self.comparisons]
+        named += [("metric", self.tuning.metric, metrics)]
+        named += [("arm", arm, arms) for item in self.comparisons for arm in item.arms]
+        options = CONFIGS.get(self.kind, RunConfig).options()
+        known = [name for name in options if name not in RESERVED]
+        named += [
+            ("option", name, known) for arm in self.arms for name in {**self.base, **arm.overrides}
+        ]
+        for what, name, allowed in named:
+            if name not in allowed:
+                raise ArchitectureError(
+                    f"{self.name}: {what} must be one of {', '.join(allowed)}; got {name!r}"
+                )
         for item in self.comparisons:
-            self._among("metric", item.metric, metrics)
-            for arm in item.arms:
-                self._among("arm", arm, arms)
             if item.published is not None and self.rule.share * item.published <= item.margin:
                 raise ArchitectureError(
-                    f"{self.name}: {item.name}: the published {item.published:g} is not far enough "
-                    f"above the margin {item.margin:g}; expected it signed so that positive is as "
-                    "claimed"
+                    f"{self.name}: {item.name}: a published {item.published:g} lies within the "
+                    f"margin {item.margin:g}; expected it signed so that positive is as claimed"
                 )
         for text in self.perturbations:
             perturbation(text)
-        known = [name for name in CONFIGS[self.kind].options() if name not in RESERVED]
-        for each in self.arms:
-            for name in {**self.base, **each.overrides}:
-                self._among("option", name, known)
         for arm, config in self._configs.items():
             if config.learning_rate is None:
                 raise ArchitectureError(f"{self.name}: arm {arm} has no learning_rate")
-
-    def _names(self, what: str, items: Iterable[Any]) -> list[str]:
-        names = [item.name for item in items]
-        if len(set(names)) < len(names) or not names:
-            raise ArchitectureError(f"{self.name}: {what} need distinct names; got {names}")
-        return names
-
-    def _among(self, what: str, value: str, allowed: Iterable[str]) -> None:
-        if value not in (names := list(allowed)):
-            raise ArchitectureError(
-                f"{self.name}: {what} must be one of {', '.join(names)}; got {value!r}"
-            )
 
     def metric(self, name: str) -> Metric:
         """Return a metric by name."""
