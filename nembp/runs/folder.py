@@ -82,7 +82,7 @@ class RunFolder:
         try:
             with self._writing(out or Path("runs").resolve()):
                 self.path = self._default(default_name) if out is None else Path(out)
-                if self.path.exists() and not self.path.is_dir():
+                if self.path.is_file():
                     raise OutputError(f"{out}: is a file; expected a folder.{self._advice}")
                 if resume and not self.path.exists():
                     self._find_checkpoint()
