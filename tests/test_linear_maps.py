@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -55,19 +54,6 @@ def test_maps_of_real_networks_on_one_worker_and_on_three(name, dtype):
     for alone, shared, exact in zip(one, three, double, strict=True):
         assert_close(alone, exact, {"float32": 2e-5, "float64": 0.0}[dtype])
         assert_close(shared, exact, {"float32": 2e-5, "float64": 1e-12}[dtype])
-
-
-def test_two_trainings_at_once():
-    """Two threads step their own networks, each on two workers, as one after another would."""
-
-    def work(seed: int) -> Array:
-        return directions(LARGE["3x3"], seed, "float64", 2)[0]
-
-    alone = [work(seed) for seed in (0, 1)]
-    with ThreadPoolExecutor(2) as pool:
-        together = list(pool.map(work, (0, 1)))
-    for mine, same in zip(together, alone, strict=True):
-        assert_close(mine, same, 1e-12)
 
 
 # -- sizes and refusals ----------------------------------------------------------------------------

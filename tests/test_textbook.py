@@ -1,4 +1,4 @@
-"""The algorithm on one page: it is right by itself, and the engine computes the same."""
+"""The algorithm on one page is right by itself. (That the engine computes the same is a law.)"""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nembp import textbook
-from nembp.testing import cases
-from nembp.verification import LAWS
 
 LIKELIHOODS = {
     "multinomial": textbook.Multinomial,
@@ -24,11 +22,6 @@ def targets(name, rng, shape):
     if name == "gaussian":
         return rng.normal(size=shape)
     return rng.random(shape) if name == "bernoulli" else rng.dirichlet(np.ones(shape[1]), shape[0])
-
-
-@given(case=cases(images=False, normalized=False))
-def test_the_engine_computes_the_gradient_of_the_page(case):
-    LAWS["gradient.textbook"].check(case)
 
 
 @given(

@@ -359,16 +359,16 @@ class JointBackpropagation(Step):
 
         noise, generators = noise or {}, generators or {}
         self.sources: dict[str, NoiseSource] = {}
-        self._noise_up = SignalNoise(net, rows, noise, generators, groups)
-        self._noise_down = SignalNoise(back, rows, noise, generators)
-        if self._noise_down and path != "samples":
+        self._noise_up = SignalNoise(net, rows, noise, generators, groups) or None
+        self._noise_down = SignalNoise(back, rows, noise, generators) or None
+        if self._noise_down is not None and path != "samples":
             raise ArchitectureError(
                 f"noise on backward signals needs a row for each sample, and path is {path!r}; "
                 "expected path 'samples'"
             )
         for each, sides in ((self._noise_up, self.up), (self._noise_down, self.down[::-1])):
-            for k, source in each.sources.items():
-                self.sources[f"{each.net.direction}/{source.name}"] = source
+            for k, source in {} if each is None else each.sources.items():
+                self.sources[source.name] = source
                 if k > 0:
                     sides[k].add_noise(source.n)
 
@@ -391,8 +391,8 @@ class JointBackpropagation(Step):
         self.forward_nll = self.output.nll
         self.backward_nll = self.input.nll if self.input else backend.zeros((1, 1), dtype)
         # both losses see noise on the signals, so their nll is not that of what predicts
-        self._quiet = [(self._noise_down, self.backward_nll)]
-        self._quiet += [(self._noise_up, self.forward_nll)] if output is None else []
+        quiet = (self._noise_down, self.backward_nll), (self._noise_up, self.forward_nll)
+        self._quiet = [(n, nll) for n, nll in quiet[: 2 if output is None else 1] if n is not None]
 
     def __call__(self, gradient: Array | None, epoch: int = 1, iteration: int = 1) -> None:
         """Fill ``gradient`` for the batch in ``x`` and ``t``; None where only losses are wanted.
@@ -413,7 +413,7 @@ class JointBackpropagation(Step):
             if self.input is not None:  # 1 down: backward signals, and e⁰
                 if self.path == "samples":
                     c[last][...] = self.t
-                if noise_down:
+                if noise_down is not None:
                     noise_down(c[last], self.x)
                 for k in range(last, 1, -1):
                     maps[k - 1].adjoint(c[k], c[k - 1])
@@ -422,7 +422,7 @@ class JointBackpropagation(Step):
                 maps[0].adjoint(c[1], u)
                 down[0].signal(u)
                 self.input.error(e[0])
-            if noise_up:
+            if noise_up is not None:
                 noise_up(self.x, self.t)
             for k in range(1, last):  # 2 up: a and e share one product
                 maps[k - 1].forward(P[k - 1], P[k])
@@ -442,11 +442,10 @@ class JointBackpropagation(Step):
                 if k > 1:
                     up[k - 1].error(delta[k - 1], a[k - 1])
             self.end(gradient)
-        if noise_up and noise_up.clean is not None:
+        if noise_up is not None and noise_up.clean is not None:
             self.x[...] = noise_up.clean  # the batch as it came
         for each, nll in self._quiet:
-            if each:
-                self.net.backend.xp.multiply(each.nll, self.rows / self._samples, out=nll)
+            self.net.backend.xp.multiply(each.nll, self.rows / self._samples, out=nll)
 
 
 class CycleBackpropagation(Step):

@@ -29,7 +29,7 @@ from numbers import Real
 from typing import Any, ClassVar
 
 from nembp.backend import Array, Backend, get_backend
-from nembp.engine.activations import Logistic, Tanh
+from nembp.engine.activations import Activation, Identity, Logistic, Tanh
 from nembp.errors import ArchitectureError
 
 
@@ -136,14 +136,17 @@ class Likelihood(ABC):
 
 
 @dataclass(frozen=True)
-class IdentityOutput(Likelihood):
-    """A likelihood whose activation is the pre-activation itself: a = z, ∂a/∂z = 1."""
+class UnitByUnit(Likelihood):
+    """A likelihood with an activation of each unit by itself, a = f(z)."""
+
+    output: ClassVar[Activation] = Identity()
 
     def activate(self, o: Readout) -> None:
         o.a[...] = o.z
+        self.output.activate(o.backend, o.a, o.scratch)
 
     def multiply_derivative(self, o: Readout, error: Array) -> None:
-        pass
+        self.output.multiply_derivative(o.backend, error, o.a, o.scratch)
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ class Multinomial(_Tempered):
 
 
 @dataclass(frozen=True)
-class Gaussian(IdentityOutput):
+class Gaussian(UnitByUnit):
     """Regression: log p(t) = −‖t−a‖²/2v − (d/2) log 2πv, d the width, v = ``variance``.
 
     1/v weighs this direction against the other.
@@ -265,20 +268,11 @@ class Gaussian(IdentityOutput):
 
 
 @dataclass(frozen=True)
-class Bernoulli(_Tempered):
+class Bernoulli(UnitByUnit, _Tempered):
     """Independent logistic units: log p(t) = w Σ [t z − log(1 + eᶻ)], t in [0, 1]."""
 
     name = kernel = "bernoulli"
-
-    def activate(self, o: Readout) -> None:
-        xp, a = o.backend.xp, o.a  # a = 1 / (1 + e⁻ᶻ) = (1 + tanh(z/2)) / 2, as of `Logistic`
-        xp.multiply(o.z, 0.5, out=a)
-        xp.tanh(a, out=a)
-        a *= 0.5
-        a += 0.5
-
-    def multiply_derivative(self, o: Readout, error: Array) -> None:
-        Logistic().multiply_derivative(o.backend, error, o.a, o.scratch)
+    output = Logistic()
 
     def log_partition(self, o: Readout) -> Array:
         """Return log(1 + eᶻ)."""
@@ -286,7 +280,7 @@ class Bernoulli(_Tempered):
 
 
 @dataclass(frozen=True)
-class Score(IdentityOutput):
+class Score(UnitByUnit):
     """A critic's objective Σ t f(x), with t = 1 for real and t = −1 for generated samples.
 
     It has a likelihood's methods, log p(t) = Σ t z up to what makes it none: eᵗᶻ has no finite
@@ -320,19 +314,14 @@ class Score(IdentityOutput):
 
 
 @dataclass(frozen=True)
-class Bipolar(_Tempered):
+class Bipolar(UnitByUnit, _Tempered):
     """Independent units of two signs: log p(t) = w Σ [t z − log 2 cosh z], t in [−1, 1].
 
     The Bernoulli of (t+1)/2 with logit 2z.
     """
 
     name = kernel = "bipolar"
-
-    def activate(self, o: Readout) -> None:
-        o.backend.xp.tanh(o.z, out=o.a)
-
-    def multiply_derivative(self, o: Readout, error: Array) -> None:
-        Tanh().multiply_derivative(o.backend, error, o.a, o.scratch)
+    output = Tanh()
 
     def log_partition(self, o: Readout) -> Array:
         """Return log 2 cosh z = log(1 + e²ᶻ) − z."""

@@ -419,8 +419,9 @@ class LayerNoise(NoiseSource):
                 "use law gaussian or uniform"
             )
         self._trial, self._layer, self.place = trial, layer, place
-        self.name = place if place == "input" else f"{place}-{layer}"  # in records
         net = trial.net
+        where = place if place == "input" else f"{place}-{layer}"
+        self.name = f"{net.direction}/{where}"  # in records
         made = net.likelihood, net.backend, trial.rows, net.layers[layer].size, net.dtype
         screening: Screening = "vector" if noise.screening == "auto" else noise.screening
         super().__init__(noise, *made, generator, screening)

@@ -119,7 +119,10 @@ class Optimizer(ABC):
             for chunk in chunks:
                 self.move(chunk, eta, epsilon)
 
-        run_parallel(move, self._shares)
+        if len(self._shares) > 1:
+            run_parallel(move, self._shares)
+        else:
+            move(self._shares[0])
 
     @abstractmethod
     def move(self, chunk: Chunk, eta: float, epsilon: float) -> None:
