@@ -268,67 +268,6 @@ def gan_replicate(config: GanConfig) -> dict[str, Any]:
 
 
 # -- players in files ------------------------------------------------------------------------------
-def save_players(
-    places: tuple[Path, Path],
-    config: GanConfig,
-    data: Dataset,
-    players: Nets,
-    environment: dict[str, Any],
-) -> None:
-    """Write generator and discriminator, which change places with older ones together."""
-    generator, discriminator = players
-    digest = hashlib.sha256()
-    for net in players:
-        digest.update(np.ascontiguousarray(net.backend.to_numpy(net.parameters)).tobytes())
-    settings = config.as_dict() | {SHAPE: list(data.shape), PAIR: digest.hexdigest()[:16]}
-    shared: dict[str, Any] = {"dataset": data.name, "environment": environment, "centroids": None}
-    names = data.feature_names
-    classes = (*data.classes, "generated") if discriminator.outputs > 1 else ()
-    offset, factor = (_row(part, data) for part in (data.x_scaling.offset, data.x_scaling.factor))
-    models = (
-        Model(
-            net=generator,
-            shape=(generator.inputs,),
-            classes=(),
-            target_names=names or tuple(f"x{k}" for k in range(data.features)),
-            x_scaling=Scaling(),
-            y_scaling=Scaling(offset, factor),
-            is_image=False,
-            settings=settings | {PLAYER: "generator"},
-            **shared,
-        ),
-        Model(
-            net=discriminator,
-            shape=data.shape,
-            classes=classes,
-            target_names=() if classes else ("real",),
-            x_scaling=data.x_scaling,
-            y_scaling=Scaling(),
-            pixel_scaling=data.pixel_scaling,
-            is_image=data.is_image,
-            settings=settings
-            | {PLAYER: "discriminator"}
-            | ({"feature_names": list(names)} if names else {}),
-            **shared,
-        ),
-    )
-    parts = [place.with_name(f".nembp-{secrets.token_hex(8)}.part") for place in places]
-    try:
-        for part, model in zip(parts, models, strict=True):
-            save_model(part, model)
-        for part, place in zip(parts, places, strict=True):
-            os.replace(part, place)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
-
-
-def _row(value: Any, data: Dataset) -> Any:
-    """Return a scaling's offset or factor as one of rows of features."""
-    value = np.asarray(value)
-    return np.broadcast_to(value, data.shape).reshape(-1) if value.ndim else float(value)
-
-
 def load_players(run: Path_) -> Nets:
     """Load the two players of a run; they must be of the same moment."""
     generator, discriminator = (load_run(run, player=name) for name in PLAYERS)
@@ -441,8 +380,52 @@ class GanRun(Run):
 
     def save(self) -> None:
         assert self.good is not None
-        places = self.folder.file(GENERATOR), self.folder.file(DISCRIMINATOR)
-        save_players(places, self.config, self.data, self.good, self.environment)
+        digest = hashlib.sha256()
+        for net in self.good:
+            digest.update(np.ascontiguousarray(net.backend.to_numpy(net.parameters)).tobytes())
+        settings = {SHAPE: list(self.data.shape), PAIR: digest.hexdigest()[:16]}
+        # both change places with older ones together
+        places = [self.folder.file(name) for name in (GENERATOR, DISCRIMINATOR)]
+        parts = [place.with_name(f".nembp-{secrets.token_hex(8)}.part") for place in places]
+        try:
+            for part, model in zip(parts, self._models(*self.good, settings), strict=True):
+                save_model(part, model)
+            for part, place in zip(parts, places, strict=True):
+                os.replace(part, place)
+        finally:
+            for part in parts:
+                part.unlink(missing_ok=True)
+
+    def _models(self, generator: Network, discriminator: Network, settings: Row) -> list[Model]:
+        """Return a network from z to raw samples, and one from those to their label."""
+        data = self.data
+        classes = (*data.classes, "generated") if discriminator.outputs > 1 else ()
+        scaling = [
+            np.broadcast_to(value, data.shape).reshape(-1) if np.ndim(value) else float(value)
+            for value in (data.x_scaling.offset, data.x_scaling.factor)
+        ]
+        models = [
+            self.model(
+                generator,
+                settings | {PLAYER: "generator"},
+                shape=(generator.inputs,),
+                classes=(),
+                target_names=data.feature_names or tuple(f"x{k}" for k in range(data.features)),
+                x_scaling=Scaling(),
+                y_scaling=Scaling(*scaling),
+                pixel_scaling=None,
+                is_image=False,
+            ),
+            self.model(
+                discriminator,
+                settings | {PLAYER: "discriminator"},
+                classes=classes,
+                target_names=() if classes else ("real",),
+                y_scaling=Scaling(),
+            ),
+        ]
+        models[0].settings.pop("feature_names", None)  # of samples, not of z
+        return models
 
     def summarize(self, *, kept: bool) -> Row:
         trainer, rows, config = self.trainer, self.trainer.rows, self.config

@@ -14,12 +14,14 @@ from typing import Any, ClassVar
 from nembp.backend import Backend, Precision, get_backend, gpu_seems_present
 from nembp.checkpoints import (
     Checkpoints,
+    Model,
     check_state,
     differences,
     environment,
     fitting,
     load_checkpoint,
 )
+from nembp.engine.network import Network
 from nembp.errors import (
     ArchitectureError,
     DataError,
@@ -225,6 +227,22 @@ class Run(ABC):
         """Draw the pictures; return the name of each by its key in the summary."""
 
     # -- what all of them do -----------------------------------------------------------------------
+    def model(self, net: Network, settings: Row, **changes: Any) -> Model:
+        """Return what a file holds of a network, of the data and of the run."""
+        data, settings = self.data, self.config.as_dict() | settings
+        if data.feature_names:
+            settings["feature_names"] = list(data.feature_names)
+        names = ("shape", "classes", "target_names", "x_scaling", "y_scaling", "pixel_scaling",
+                 "is_image")  # fmt: skip
+        fields = {name: getattr(data, name) for name in names} | {"centroids": None} | changes
+        return Model(
+            net=net,
+            dataset=data.name,
+            settings=settings,
+            environment=self.environment,
+            **fields,
+        )
+
     def after_row(self, row: Row, *, last: bool) -> None:
         """Add a row to the metrics, and save: the first one, the last, and as time goes by."""
         self.folder.append(row)

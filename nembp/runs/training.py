@@ -394,25 +394,8 @@ class TrainRun(Run):
         return self.last_good is not None or status not in ("interrupted", "failed")
 
     def save(self) -> None:
-        data, settings = self.data, self.config.as_dict()
-        if data.feature_names:
-            settings["feature_names"] = list(data.feature_names)
-        if data.fingerprint:
-            settings[FINGERPRINT] = data.fingerprint
-        model = Model(
-            net=self.net,
-            shape=data.shape,
-            classes=data.classes,
-            target_names=data.target_names,
-            x_scaling=data.x_scaling,
-            y_scaling=data.y_scaling,
-            pixel_scaling=data.pixel_scaling,
-            centroids=self.prepared.centroids,
-            is_image=data.is_image,
-            dataset=data.name,
-            settings=settings,
-            environment=self.environment,
-        )
+        more = {FINGERPRINT: self.data.fingerprint} if self.data.fingerprint else {}
+        model = self.model(self.net, more, centroids=self.prepared.centroids)
         save_model(self.folder.file(MODEL), model)
 
     def summarize(self, *, kept: bool) -> Row:
