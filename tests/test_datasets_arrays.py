@@ -6,7 +6,6 @@ import gzip
 import io
 import math
 import struct
-import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -69,8 +68,8 @@ def test_what_is_held_does_not_grow_with_the_samples(tmp_path, kind, split):
         del x
     y = np.arange(shape[0]) % 10
     save(tmp_path, **{name.replace("x", "y"): y for name in names})
-    tracemalloc.start()
-    try:
+
+    def work():
         data = load("npy", tmp_path)
         data = fit_scalings(data, RunConfig(dataset="npy", backward="bernoulli"))
         part = data.train.subset(np.arange(1, len(data.train)))
@@ -80,9 +79,8 @@ def test_what_is_held_does_not_grow_with_the_samples(tmp_path, kind, split):
         out = np.empty((128, *data.shape), data.train.x.dtype)
         for start in range(0, len(part) - 128, 128):
             rows.take(order[start : start + 128], out)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+
+    _, peak = traced(work)
     labels = y.nbytes * 12  # their copies, orders and splits
     assert peak < 12_000_000 + labels < int(np.prod(shape)) * np.dtype(dtype).itemsize / 3
 
@@ -158,41 +156,31 @@ def test_damaged_archives(tmp_path):
     content = good.getvalue()
     cases = {
         b"": "not an .npz",
-        b"PK": "not an .npz",
         content[:-30]: "not an .npz",
         npy(GOOD, bytes(16)): "not an .npz",
         content[:300] + bytes([content[300] ^ 1]) + content[301:]: "Bad CRC-32",
         content.replace(b"x.npy", b"z.npy", 1): "damaged|not a NumPy array",
     }
+    for flag in (0x01, 0x20):  # encrypted, patched
+        flagged = bytearray(content)
+        for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+            flagged[content.index(signature) + offset] |= flag
+        cases[bytes(flagged)] = "x: damaged"
     for damaged, message in cases.items():
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=message):
             load("npz", path)
 
 
-def test_headers_of_python_2_are_read_without_a_warning(tmp_path):
-    header = GOOD.replace("2,", "2L,")
-    path = archive(tmp_path / "d.npz", x=npy(header, np.array([1.0, 2.0]).tobytes()))
+def test_headers_of_python_2_and_text_that_is_no_text(tmp_path):
+    path, header = tmp_path / "d.npz", GOOD.replace("2,", "2L,")
+    archive(path, x=npy(header, np.array([1.0, 2.0]).tobytes()))  # without a warning
     assert read_npz(path, ("x",))["x"].tolist() == [1.0, 2.0]
-
-
-@pytest.mark.parametrize("flag", [0x01, 0x20])  # encrypted, patched
-def test_encrypted_archives(tmp_path, flag):
-    path = archive(tmp_path / "d.npz", x=npy(GOOD, bytes(16)))
-    content = bytearray(path.read_bytes())
-    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
-        content[content.index(signature) + offset] |= flag
-    path.write_bytes(content)
-    with pytest.raises(DataError, match="x: damaged"):
-        read_npz(path, ("x",))
-
-
-def test_text_that_is_no_text(tmp_path):
-    header = "{'descr': '<U1', 'fortran_order': False, 'shape': (2,), }"
+    header = GOOD.replace("f8", "U1")
     for code in (0xFFFFFFFF, 0x110000, 0xD800):
         y = npy(header, code.to_bytes(4, "little") + b"a\0\0\0")
         with pytest.raises(DataError, match="y: labels are not valid text"):
-            load("npz", archive(tmp_path / "d.npz", x=npy(GOOD, bytes(16)), y=y))
+            load("npz", archive(path, x=npy(GOOD, bytes(16)), y=y))
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -200,23 +188,6 @@ SAMPLE = ROOT / "data" / "mnist-sample"
 HEADER = bytes.fromhex("00000803 00000002 00000002 00000003")
 IMAGES = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 FILE = HEADER + IMAGES.tobytes()
-
-
-def put(path: Path, content: bytes) -> Path:
-    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
-    return path
-
-
-@pytest.mark.parametrize("name", ["x", "x.gz"])
-@pytest.mark.parametrize("dtype", ["u1", "i2", "f8", ">i4"])
-@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3, 4)])
-def test_what_is_written_is_read(tmp_path, name, dtype, shape):
-    x = np.random.default_rng(0).normal(0, 50, shape).astype("i1").astype(dtype)
-    write_idx(tmp_path / name, x)
-    read = read_idx(tmp_path / name)
-    assert read.shape == x.shape
-    assert np.array_equal(read, x)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.fixture
@@ -245,12 +216,11 @@ def test_folder_is_loaded_whatever_the_names(folder):
     assert np.array_equal(mixed.test.x, plain.test.x)
 
 
-@pytest.mark.parametrize("name", NAMES[::3])
-def test_missing_file_is_named_with_the_remedy(folder, name):
-    (folder / name).unlink()
+def test_missing_file_is_named_with_the_remedy(folder):
+    (folder / NAMES[3]).unlink()
     with pytest.raises(DataError, match="nembp data fetch mnist --data-dir") as caught:
         load("idx", folder)
-    assert str(folder / name) in str(caught.value)
+    assert str(folder / NAMES[3]) in str(caught.value)
 
 
 def test_sample_is_not_taken_for_mnist():
@@ -325,16 +295,12 @@ def test_gzip_idx(place, content):
 
 @pytest.mark.parametrize("fill", [0, 10**7])
 def test_gzip_bombs_stay_as_small_as_what_they_declare_or_hold(place, fill):
-    header = bytes.fromhex("00000803 7fffffff 0000001c 0000001c")
-    path = place / "bomb.gz"
-    path.write_bytes(gzip.compress(header + bytes(fill)))
-    result, peak = traced(lambda: read_idx(path))
-    assert result is None
-    assert peak < TIMES["idx"] * len(header) + CONSTANT  # refused by the bound on deflate
-    path.write_bytes(gzip.compress(idx_bytes(np.zeros(5, np.uint8))[:8] + bytes(10**7)))
-    result, peak = traced(lambda: read_idx(path))
-    assert result is None
-    assert peak < CONSTANT
+    path, header = place / "bomb.gz", bytes.fromhex("00000803 7fffffff 0000001c 0000001c")
+    for content in (header + bytes(fill), idx_bytes(np.zeros(5, np.uint8)) + bytes(fill or 1)):
+        path.write_bytes(gzip.compress(content))
+        result, peak = traced(lambda: read_idx(path))
+        assert result is None
+        assert peak < CONSTANT  # refused by the bound on deflate
 
 
 def test_what_unpacks_to_far_more_than_data_does_is_refused_unread(place):

@@ -43,10 +43,8 @@ class Mirror:
             def do_GET(self) -> None:
                 name = self.path.rpartition("/")[2]
                 mirror.asked.append(name)
-                if name in mirror.answer:
-                    mirror.answer[name](self)
-                else:
-                    send(self, mirror.content[name])
+                answer = mirror.answer.get(name, lambda h: send(h, mirror.content[name]))
+                answer(self)
 
             def log_message(self, *arguments: object) -> None:
                 pass
@@ -125,34 +123,18 @@ def wrong_content(handler) -> None:
     send(handler, gzip.compress(bytes(content)))
 
 
+GOOD = (SAMPLE / LAST).read_bytes()
+BOMB = gzip.compress(bytes.fromhex("00000801 00989680") + bytes(10**7))
 ANSWERS = {
     "not found": (lambda h: h.send_error(404), "404"),
     "wrong content": (wrong_content, "has MD5 .* unpacked, expected"),
     "a page": (lambda h: send(h, b"<html>login</html>"), "not MNIST's file .*not an IDX"),
-    "truncated, as announced": (
-        lambda h: send(h, (SAMPLE / LAST).read_bytes()[:-9]),
-        "not MNIST's .*ended before",
-    ),
-    "short read": (
-        lambda h: send(h, (SAMPLE / LAST).read_bytes()[:-9], (SAMPLE / LAST).stat().st_size),
-        "sent 121 of 130 announced bytes",
-    ),
-    "more than MNIST's, not announced": (
-        lambda h: send(h, bytes(10**6), None),
-        "sends more than",
-    ),
-    "trailing bytes": (
-        lambda h: send(h, (SAMPLE / LAST).read_bytes() + b"junk"),
-        "not MNIST's .*damaged gzip",
-    ),
-    "a bomb": (
-        lambda h: send(h, gzip.compress(bytes.fromhex("00000801 00989680") + bytes(10**7))),
-        "not MNIST's .*declares 10,000,008 bytes",
-    ),
-    "a wrong length": (
-        lambda h: send(h, b"", "many"),
-        "http://127",
-    ),
+    "truncated, as announced": (lambda h: send(h, GOOD[:-9]), "not MNIST's .*ended before"),
+    "short read": (lambda h: send(h, GOOD[:-9], len(GOOD)), "sent 121 of 130 announced bytes"),
+    "more than MNIST's, not announced": (lambda h: send(h, bytes(10**6), None), "sends more than"),
+    "trailing bytes": (lambda h: send(h, GOOD + b"junk"), "not MNIST's .*damaged gzip"),
+    "a bomb": (lambda h: send(h, BOMB), "not MNIST's .*declares 10,000,008 bytes"),
+    "a wrong length": (lambda h: send(h, b"", "many"), "http://127"),
     "commands to a terminal": (
         lambda h: h.wfile.write(b"HTTP/1.0 500 \x1b]0;owned\x07\x9b31m\r\n\r\n"),
         "HTTP Error 500",
@@ -216,19 +198,14 @@ def test_slow_mirror_is_given_up(mirror, tmp_path, start, message):
     assert names_in(tmp_path) == []
 
 
-def test_next_mirror_is_tried(mirror, tmp_path):
+def test_next_mirror_is_tried_and_that_of_the_environment(mirror, tmp_path, monkeypatch):
     gone = "http://127.0.0.1:1/"
     assert len(fetch_files("mnist", tmp_path, [gone, mirror.url])) == 4
     with pytest.raises(DataError, match=r"127\.0\.0\.1:1/.*127\.0\.0\.1:1/other"):
         fetch_files("mnist", tmp_path / "empty", [gone, gone + "other"])
-
-
-def test_mirror_from_the_environment(mirror, tmp_path, monkeypatch):
-    monkeypatch.setenv("NEMBP_MNIST_MIRROR", mirror.url + "/")
-    assert len(fetch_files("mnist", tmp_path)) == 4
-    folder = SAMPLE.as_uri()
-    monkeypatch.setenv("NEMBP_MNIST_MIRROR", folder)
-    assert len(fetch_files("mnist", tmp_path / "copy")) == 4
+    for number, url in enumerate((mirror.url + "/", SAMPLE.as_uri())):
+        monkeypatch.setenv("NEMBP_MNIST_MIRROR", url)
+        assert len(fetch_files("mnist", tmp_path / str(number))) == 4
 
 
 BIN = "cifar-10-batches-bin"
@@ -330,19 +307,6 @@ def test_what_is_not_the_published_archive_is_not_unpacked(publish, source, tmp_
         fetch_files("cifar10", tmp_path / "file", mirror)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"without": ("data_batch_3.bin",)}, "no data_batch_3.bin in the archive"),
-        ({"resize": 100}, "test_batch.bin has 100 bytes"),
-        ({"extra": [(f"{BIN}/batches.meta.txt", b"x" * 10**5)]}, "batches.meta.txt has 100000"),
-    ],
-)
-def test_archives_of_other_contents(publish, source, tmp_path, options, message):
-    with pytest.raises(DataError, match=message):
-        fetch_files("cifar10", tmp_path / "data", publish(source, **options))
-
-
 DAMAGE = {
     "half": lambda content: content[: len(content) // 2],
     "twice packed": gzip.compress,
@@ -351,15 +315,22 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_damaged_archives(publish, source, tmp_path, monkeypatch, damage):
-    mirror = publish(source)
-    path = tmp_path / "mirror" / "cifar-10-binary.tar.gz"
-    path.write_bytes(damage(path.read_bytes()))
-    digest = hashlib.md5(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(fetch.CIFAR_MD5, "cifar10", digest)
-    with pytest.raises(DataError, match=r"a damaged archive|in the archive"):
-        fetch_files("cifar10", tmp_path / "data", mirror)
+def test_archives_that_are_damaged_or_of_other_contents(publish, source, tmp_path, monkeypatch):
+    for options, message in (
+        ({"without": ("data_batch_3.bin",)}, "no data_batch_3.bin in the archive"),
+        ({"resize": 100}, "test_batch.bin has 100 bytes"),
+        ({"extra": [(f"{BIN}/batches.meta.txt", b"x" * 10**5)]}, "batches.meta.txt has 100000"),
+    ):
+        with pytest.raises(DataError, match=message):
+            fetch_files("cifar10", tmp_path / message[:9], publish(source, **options))
+    for damage in DAMAGE.values():
+        mirror = publish(source)
+        path = tmp_path / "mirror" / "cifar-10-binary.tar.gz"
+        path.write_bytes(damage(path.read_bytes()))
+        digest = hashlib.md5(path.read_bytes()).hexdigest()
+        monkeypatch.setitem(fetch.CIFAR_MD5, "cifar10", digest)
+        with pytest.raises(DataError, match=r"a damaged archive|in the archive"):
+            fetch_files("cifar10", tmp_path / "other", mirror)
 
 
 def test_a_user_fetches(publish, source, tmp_path, monkeypatch):

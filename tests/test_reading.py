@@ -6,13 +6,13 @@ import os
 import subprocess
 import sys
 import threading
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from engines import STRICT, Array
+from fuzz_cases import traced
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -269,26 +269,16 @@ def test_a_file_cut_short_ends_the_training_not_the_process(prefetch, tmp_path):
         trainer.run_epoch()
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_an_interrupted_training_leaves_no_thread(error, tmp_path):
-    trainer = trainer_of(in_file(images(), tmp_path), prefetch=True)
-    step = trainer._step
-
-    def interrupted(*args: Any) -> None:
-        step(*args)
-        if trainer.iteration == 3:
-            raise error
-
-    trainer._step = interrupted  # type: ignore[method-assign]
-    with pytest.raises(error):
-        trainer.run()
-
-
-def test_divergence_and_early_ends_leave_no_thread(tmp_path):
+def test_whatever_ends_a_training_leaves_no_thread(tmp_path):
     split = in_file(images(), tmp_path)
     with pytest.raises(DivergenceError):
         trainer_of(split, prefetch=True, optimizer=SGD(1e30)).run()
     trainer_of(split, prefetch=True, callbacks=[lambda row: True]).run()
+    for error in (KeyboardInterrupt, MemoryError):
+        trainer = trainer_of(split, prefetch=True)
+        trainer.after_step = lambda: (_ for _ in ()).throw(error)  # noqa: B023
+        with pytest.raises(error):
+            trainer.run()
 
 
 def test_scores_of_a_file_are_those_of_memory(tmp_path):
@@ -323,12 +313,7 @@ def test_an_epoch_needs_no_more_memory_for_more_data(tmp_path):
     peaks, sizes = [], (500, 4000)
     for n in sizes:
         path = sparse(tmp_path, n, (16, 16, 3))
-        tracemalloc.start()
-        try:
-            epoch_of(path)
-            peaks.append(tracemalloc.get_traced_memory()[1])
-        finally:
-            tracemalloc.stop()
+        peaks.append(traced(lambda: epoch_of(path))[1])  # noqa: B023
     # labels, the order of the batches and their bounds: some numbers a sample, of 768 bytes
     assert peaks[1] - peaks[0] < 64 * (sizes[1] - sizes[0])
 
