@@ -8,7 +8,6 @@ import json
 import math
 import os
 import sys
-import tracemalloc
 import zipfile
 from collections import ChainMap
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from fuzz_cases import traced
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -48,9 +48,7 @@ from nembp.engine.likelihoods import (
 )
 from nembp.engine.linear import Dense, LinearMap, Transposed
 from nembp.engine.network import Layer, Network, dense_network
-from nembp.errors import ArchitectureError, DataError, DeviceError, OutputError
-
-positive = st.floats(0.0, exclude_min=True, allow_infinity=False)
+from nembp.errors import ArchitectureError, DataError, DeviceError
 
 
 @pytest.fixture
@@ -65,16 +63,6 @@ def one_sentence(path, error: DataError, reason: str, remedy: str) -> None:
     assert reason in message
     assert "\n" not in message
     assert len(message) < 1000
-
-
-def peak(call: Any, *arguments: Any) -> int:
-    """Bytes that a call takes at most."""
-    tracemalloc.start()
-    try:
-        call(*arguments)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 # -- sealed archives -------------------------------------------------------------------------------
@@ -195,7 +183,7 @@ def test_memory_is_bounded_by_the_file_whatever_it_claims(path):
         (huge, zipfile.ZIP_STORED, "its header declares"),
     ):
         write_zip(path, sealed(json.dumps(HEADER), {}) | {"a": entry}, method)
-        assert peak(unread, path, reason) < 2_000_000
+        assert traced(lambda: unread(path, reason))[1] < 2_000_000  # noqa: B023
 
 
 # -- classes as JSON -------------------------------------------------------------------------------
@@ -223,22 +211,11 @@ def through_json(hint: Any, value: Any) -> Any:
     return decode(hint, json.loads(json.dumps(encode(value), allow_nan=False)))
 
 
-sizes = st.integers(1, 1 << 40)
-
-
-@given(
-    st.one_of(st.builds(kind, positive) for kind in (Multinomial, Bernoulli, Gaussian)),
-    st.recursive(st.builds(Dense, sizes, sizes), lambda inner: st.builds(Transposed, inner)),
-)
-def test_likelihoods_and_linear_maps_come_back_exactly(likelihood, linear_map):
-    assert through_json(Likelihood, likelihood) == likelihood
-    assert through_json(LinearMap, linear_map) == linear_map
-
-
-def test_activations_critics_and_layers_come_back_exactly():
+def test_activations_likelihoods_and_layers_come_back_exactly():
+    for likelihood in (Multinomial(0.1 + 0.2), Bernoulli(1e-300), Gaussian(1 / 3), Score()):
+        assert through_json(Likelihood, likelihood) == likelihood
     for activation in (*(kind() for kind in ACTIVATIONS.values()), LeakyReLU(0.1 + 0.2)):
         assert through_json(Activation, activation) == activation
-    assert through_json(Likelihood, Score()) == Score()
     assert "score" not in LIKELIHOODS
     layers = (Layer(4), Layer(6, Tanh(), 3), Layer(np.int64(2), LeakyReLU(np.float64(0.5))))
     back = through_json(tuple[Layer, ...], layers)
@@ -265,10 +242,10 @@ def test_registration_is_refused_where_it_could_not_work(families):
         register_kind("linear map", "dense", Rich)
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, 1j, Tanh])
-def test_values_that_json_cannot_hold_are_refused(value):
-    with pytest.raises(ArchitectureError, match="cannot be kept in a file"):
-        encode(value)
+def test_values_that_json_cannot_hold_are_refused():
+    for value in (object(), {1, 2}, 1j, Tanh):
+        with pytest.raises(ArchitectureError, match="cannot be kept in a file"):
+            encode(value)
 
 
 @pytest.mark.parametrize(
@@ -362,28 +339,6 @@ def test_a_model_comes_back_bit_for_bit(path, make):
     assert path.with_name("again.npz").read_bytes() == path.read_bytes()
 
 
-@given(
-    st.lists(st.integers(1, 5), min_size=2, max_size=4),
-    st.sampled_from(sorted(ACTIVATIONS)),
-    st.tuples(*[st.sampled_from([Multinomial, Gaussian, Bernoulli])] * 2),
-    positive,
-    st.sampled_from(["float32", "float64"]),
-    st.booleans(),
-)
-def test_any_network_comes_back(tmp_path_factory, sizes, activation, ends, weight, dtype, bias):
-    forward, backward = (end(weight) for end in ends)
-    net = dense_network(
-        sizes, activation=activation, forward=forward, backward=backward, dtype=dtype, bias=bias
-    )
-    model = table_model(
-        net=net, shape=(sizes[0],),
-        target_names=(), x_scaling=Scaling(), y_scaling=Scaling(2.0, 0.1),
-    )  # fmt: skip
-    path = tmp_path_factory.getbasetemp() / "any.npz"
-    save_model(path, model)
-    assert contents(load_model(path)) == contents(model)
-
-
 def test_a_model_is_loaded_onto_any_backend(path, monkeypatch):
     strict = pytest.importorskip("array_api_strict")
     backend = Backend(strict, strict.Device("device1"))
@@ -399,22 +354,6 @@ def test_a_model_is_loaded_onto_any_backend(path, monkeypatch):
 
 
 # -- what is not written ---------------------------------------------------------------------------
-def test_a_failed_write_keeps_the_old_model(path, monkeypatch):
-    save_model(path, image_model())
-    old = path.read_bytes()
-    with pytest.raises(OutputError, match=r"npz/below: cannot be written .* Choose another"):
-        save_model(path / "below", image_model())
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OutputError, match=r"npz: cannot be written \(No space left"):
-        save_model(path, table_model())
-    assert path.read_bytes() == old
-    assert os.listdir(path.parent) == [path.name]
-
-
 def poisoned() -> Model:
     model = image_model()
     model.net.parameters[7] = np.nan
@@ -453,13 +392,14 @@ def test_what_would_not_load_is_neither_written_nor_loaded(path, reason, monkeyp
 
 def test_networks_that_no_file_holds_are_refused(path, families):
     net = image_model().net
-    with pytest.raises(ArchitectureError, match="forward direction"):
-        save_model(path, image_model(net=net.reversed))
-    with pytest.raises(ArchitectureError, match="complex128"):
-        save_model(path, image_model(net=net.to(dtype="complex128")))
-    model = image_model(net=Network([Layer(4), Layer(3)], [Rich(4, 3)], Multinomial(), Gaussian()))
-    with pytest.raises(ArchitectureError, match=r'register_kind\("linear map", name, Rich\)'):
-        save_model(path, model)
+    rich = Network([Layer(4), Layer(3)], [Rich(4, 3)], Multinomial(), Gaussian())
+    for wrong, message in (
+        (net.reversed, "forward direction"),
+        (net.to(dtype="complex128"), "complex128"),
+        (rich, r'register_kind\("linear map", name, Rich\)'),
+    ):
+        with pytest.raises(ArchitectureError, match=message):
+            save_model(path, image_model(net=wrong))
     assert not path.exists()
 
 
@@ -539,7 +479,7 @@ def nested(depth: int) -> Any:
 def test_hostile_headers_are_refused_without_their_memory(path, header, reason):
     save_model(path, image_model())
     rewritten(path, header)
-    assert peak(refused, path, reason) < 3_000_000
+    assert traced(lambda: refused(path, reason))[1] < 3_000_000
 
 
 def test_a_memory_that_is_too_small_is_not_called_damage(path, monkeypatch):
