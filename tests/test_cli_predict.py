@@ -15,7 +15,7 @@ from nembp_cli.main import cli
 
 from nembp.checkpoints import load_model, save_model
 from nembp.datasets import load
-from nembp.datasets.images import read_images
+from nembp.datasets.images import read_image
 from nembp.runs import RunConfig, train_run
 
 BACK = ("--direction", "backward")
@@ -151,7 +151,7 @@ def test_a_table_with_its_targets_is_predicted_into_a_table(runs):
 def test_a_picture_makes_the_round_trip(runs):
     predict(runs / "digits", *BACK, "--labels", "3", "--out", "three.png")
     predict(runs / "digits", *BACK, "--labels", "3", "--out", "three.npy")
-    pixels, raw = read_images("three.png", (8, 8, 1)), np.load("three.npy")
+    pixels, raw = read_image(Path("three.png"), (8, 8), 1), np.load("three.npy")
     assert raw.shape == (1, 8, 8, 1)
     assert np.abs(np.clip(raw, 0, 16) / 16 * 255 - pixels).max() <= 0.5 + 1e-9
     assert predict(runs / "digits", "three.png")[1][:2] == ["three.png", "3"]

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nembp.datasets.images import read_image, read_images
-from nembp.errors import DataError, ShapeError
+from nembp.datasets.images import read_image
+from nembp.errors import DataError
 
 GREY, COLOUR = (5, 7, 1), (5, 7, 3)
 
@@ -36,65 +36,56 @@ def saved(path, image: Image.Image | np.ndarray, **options):
 
 def refused(path, reason, shape=GREY):
     with pytest.raises(DataError) as caught:
-        read_images([path], shape)
+        read(path, shape)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert reason in message
     assert "\n" not in message
 
 
-def test_files_are_read_in_order_in_the_colours_that_the_shape_says(tmp_path):
+def read(path, shape=COLOUR):
+    return read_image(path, shape[:2], shape[2])
+
+
+def test_files_are_read_in_the_colours_that_the_shape_says(tmp_path):
     grey, colour = pixels(5, 7), pixels(5, 7, 3)
-    paths = [saved(tmp_path / f"{k}.png", x) for k, x in enumerate(pixels(3, 5, 7))]
-    assert np.array_equal(read_images(paths[::-1], GREY), pixels(3, 5, 7)[::-1, ..., np.newaxis])
     luminance = (colour @ np.array([0.299, 0.587, 0.114]))[..., np.newaxis]  # ITU-R BT.601
     for image, shape, wanted in (
+        (grey, GREY, grey[..., np.newaxis]),
         (grey, COLOUR, np.stack([grey] * 3, -1)),
         (colour, COLOUR, colour),
         (colour, GREY, luminance),
         (Image.fromarray(colour).quantize(256), COLOUR, colour),
         (grey > 128, GREY, 255 * (grey > 128)[..., np.newaxis]),
     ):
-        found = read_images(str(saved(tmp_path / "a.png", image)), shape)[0]
+        found = read(saved(tmp_path / "a.png", image), shape)
         assert np.abs(found - wanted.astype(float)).max() < 1
-
-
-def test_sixteen_bits_stay_sixteen(tmp_path):
-    for deep in (pixels(5, 7).astype(np.uint16) * 200, pixels(5, 7).astype(np.uint16)):
+    for deep in (grey.astype(np.uint16) * 200, grey.astype(np.uint16)):  # 16 bits stay 16
         for name in ("deep.png", "deep.tif", "deep.pgm"):
-            path = saved(tmp_path / name, deep)
             for shape in (GREY, COLOUR):
-                assert np.array_equal(read_images(path, shape)[0, ..., -1], deep)
-    other = saved(tmp_path / "flat.png", pixels(5, 7))
-    with pytest.raises(DataError, match=r"flat.png: 8 bits per pixel, but .*deep.pgm has 16"):
-        read_images([path, other], GREY)
+                found = read(saved(tmp_path / name, deep), shape)
+                assert np.array_equal(found[..., -1], deep)
 
 
 def test_jpeg_is_read_and_turned_as_the_camera_says(tmp_path):
     options = {"quality": 100, "subsampling": 0}
     path = saved(tmp_path / "a.jpg", smooth(), **options)
-    assert np.abs(read_images(path, COLOUR)[0].astype(int) - smooth()).max() < 8
+    assert np.abs(read(path).astype(int) - smooth()).max() < 8
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned by 90 degrees
     turned = saved(tmp_path / "b.jpg", smooth(), **options, exif=exif)
-    found = read_images(turned, (7, 5, 3))[0].astype(int)
-    assert np.abs(found - np.rot90(smooth(), -1)).max() < 8
+    assert np.abs(read(turned, (7, 5, 3)).astype(int) - np.rot90(smooth(), -1)).max() < 8
     refused(turned, "7 x 5 pixels (width x height); expected 7 x 5", COLOUR)
 
 
-def test_opaque_alpha_is_dropped_and_holes_are_refused(tmp_path):
+def test_opaque_alpha_is_dropped_and_what_is_no_such_image_is_refused(tmp_path):
     rgba = np.dstack([pixels(5, 7, 3), np.full((5, 7), 255, np.uint8)])
-    path = saved(tmp_path / "a.png", rgba)
-    assert np.array_equal(read_images(path, COLOUR)[0], rgba[..., :3])
-    rgba[2, 3, 3] = 254
-    refused(saved(path, rgba), "see-through in places")
-    saved(path, pixels(5, 7), transparency=int(pixels(5, 7)[0, 0]))
-    refused(path, "see-through in places")
-
-
-def test_what_is_no_such_image_is_refused(tmp_path):
     path = tmp_path / "a.png"
     refused(path, "no such file")
+    assert np.array_equal(read(saved(path, rgba)), rgba[..., :3])
+    rgba[2, 3, 3] = 254
+    refused(saved(path, rgba), "see-through in places")
+    refused(saved(path, pixels(5, 7), transparency=int(pixels(5, 7)[0, 0])), "see-through in place")
     path.write_bytes(b"")
     refused(path, "not an image file; expected PNG, JPEG, TIFF or another format")
     frames = [Image.fromarray(pixels(5, 7) // k) for k in (1, 2, 3)]
@@ -103,10 +94,6 @@ def test_what_is_no_such_image_is_refused(tmp_path):
     refused(tmp_path, "is a folder")
     refused(saved(path, pixels(7, 5)), "5 x 7 pixels (width x height); expected 7 x 5, the size of")
     refused(saved(path, pixels(10, 7)), "7 x 10 pixels")  # twice the size is no sheet of two
-    with pytest.raises(DataError, match="no image file given"):
-        read_images([], GREY)
-    with pytest.raises(ShapeError, match="are no images"):
-        read_images([path], (64,))
 
 
 @pytest.mark.parametrize("side", [9_000, 2**31 - 1])
@@ -146,13 +133,13 @@ def test_no_flipped_bit_of_a_png_changes_a_pixel(tmp_path):
     path, detected = tmp_path / "flipped.png", 0
     for content in VALID[:2]:
         path.write_bytes(content)
-        reference = read_images(path, COLOUR)
+        reference = read(path)
         for bit in range(0, 8 * len(content), 7):
             damaged = bytearray(content)
             damaged[bit // 8] ^= 1 << bit % 8
             path.write_bytes(damaged)
             try:
-                assert np.array_equal(read_images(path, COLOUR), reference)
+                assert np.array_equal(read(path), reference)
             except DataError:
                 detected += 1
     assert detected > 120
@@ -168,7 +155,7 @@ def test_any_bytes_give_an_image_or_a_data_error(tmp_path_factory, valid, change
         content[at : at + removed] = junk
     path.write_bytes(content)
     try:
-        assert read_images(path, COLOUR).shape == (1, *COLOUR)
+        assert read(path).shape == COLOUR
     except DataError as error:
         assert str(error).startswith(f"{path}: ")  # noqa: PT017
         assert "\n" not in str(error)  # noqa: PT017

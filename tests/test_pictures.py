@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nembp.datasets.images import read_images
+from nembp.datasets.images import read_image
 from nembp.errors import OutputError, ShapeError
 from nembp.plotting.pictures import (
     GENERATED,
@@ -90,10 +90,12 @@ def test_what_is_no_image_is_refused(tmp_path, images, shape, message):
 def test_images_come_back_pixel_by_pixel(tmp_path, channels):
     images = random_images(5, 4, 3, channels)
     write_images(tmp_path / "one.png", images[:1], (4, 3, channels))
-    assert np.array_equal(read_images(tmp_path / "one.png", (4, 3, channels)), images[:1])
+    assert np.array_equal(read_image(tmp_path / "one.png", (4, 3), channels), images[0])
     write_images(tmp_path / "sheet.PNG", images, (4, 3, channels))
     sheet = tile_images(images, (4, 3, channels))
-    assert np.array_equal(read_images(tmp_path / "sheet.PNG", sheet.shape)[0], sheet)
+    assert np.array_equal(
+        read_image(tmp_path / "sheet.PNG", sheet.shape[:2], sheet.shape[2]), sheet
+    )
     with pytest.raises(OutputError, match=r"one\.png/x\.png: cannot be written"):
         write_images(tmp_path / "one.png" / "x.png", images, (4, 3, channels))
 

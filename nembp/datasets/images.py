@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nembp.datasets.assemble import Raw, assemble
-from nembp.datasets.dataset import Dataset, Request, check_image_shape, listed, sorted_names
+from nembp.datasets.dataset import Dataset, Request, listed, sorted_names
 from nembp.datasets.sources import ArrayRows, Samples
 from nembp.errors import DataError, OutputError
 from nembp.files import most_unpacked, parsing, reading
@@ -38,24 +38,6 @@ _SMALL, _RATIO = 1 << 24, 100  # pixels of any file, and of one byte of a longer
 
 
 # -- a file --------------------------------------------------------------------------------------
-def read_images(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], shape: Sequence[int]
-) -> NDArray[Any]:
-    """Read image files as an array of uint8 or uint16, shape (n, *shape).
-
-    Each must have the size of `shape`, (height, width, channels), and all the same depth; colours
-    are converted to grey or RGB.
-    """
-    check_image_shape(shape)
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    if not paths:
-        raise DataError(f"no image file given; expected at least one {_NAMED}")
-    images = [read_image(Path(path), tuple(shape[:2]), shape[2]) for path in paths]
-    for path, image in zip(paths, images, strict=True):
-        _check_depth(Path(path), image, images[0].dtype, paths[0])
-    return np.stack(images)
-
-
 def read_image(
     path: Path,
     size: tuple[int, ...] | None,

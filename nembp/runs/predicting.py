@@ -16,7 +16,8 @@ from nembp.checkpoints import Model, load_model
 from nembp.datasets import Dataset, Request, Scaling, Split, class_indices, with_columns
 from nembp.datasets.arrays import map_npy, read_npz
 from nembp.datasets.checks import feature_array, target_array
-from nembp.datasets.images import SUFFIXES, read_image, read_images
+from nembp.datasets.dataset import check_image_shape
+from nembp.datasets.images import SUFFIXES, read_image
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range
 from nembp.datasets.sources import as_rows, join
@@ -266,11 +267,10 @@ def _read_image(path: Path, model: Model) -> NDArray[Any]:
             f"{path}: an image, but the model was trained on tables of {model.net.inputs} "
             "features; expected .csv, .npy or .npz"
         )
-    if "image_size" in model.settings:  # as the training images were brought to it
-        height, width, channels = model.shape
-        pixels = read_image(path, (height, width), channels, resize=True)[np.newaxis]
-    else:
-        pixels = read_images([path], model.shape)
+    check_image_shape(model.shape)
+    height, width, channels = model.shape
+    resize = "image_size" in model.settings  # as the training images were brought to it
+    pixels = read_image(path, (height, width), channels, resize=resize)[np.newaxis]
     eight_bits = model.to_unit == Scaling(factor=1 / 255)
     if pixels.dtype == np.uint8:
         return pixels if eight_bits else model.to_unit.invert(pixels / 255.0)
