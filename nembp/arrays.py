@@ -30,7 +30,7 @@ from nembp.checkpoints import (
     load_checkpoint,
 )
 from nembp.datasets import Scaling, Split, class_means, feature_means
-from nembp.datasets.checks import as_array, check_finite, check_inputs, column_names
+from nembp.datasets.assemble import as_array, check_finite, check_inputs, column_names
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range, image_scaling, signed, standardized, unit_range
 from nembp.datasets.splitting import random_bits, stratified_choice

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from nembp.backend import Backend, get_backend
 from nembp.datasets.arrays import read_npz
-from nembp.datasets.checks import as_array, check_inputs
+from nembp.datasets.assemble import as_array, check_inputs
 from nembp.datasets.dataset import class_indices
 from nembp.datasets.scaling import Scaling, check_range
 from nembp.engine.activations import ACTIVATIONS, Activation

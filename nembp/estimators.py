@@ -42,7 +42,7 @@ from nembp import architecture
 from nembp.arrays import Vector, array_model, check_weights, input_scaling
 from nembp.checkpoints import Model
 from nembp.datasets import Scaling, Split
-from nembp.datasets.checks import as_array, check_inputs
+from nembp.datasets.assemble import as_array, check_inputs
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range, chunks
 from nembp.engine.activations import ACTIVATIONS, Activation

@@ -25,7 +25,6 @@ from nembp.datasets import Scaling, Split
 from nembp.datasets.scaling import chunks
 from nembp.datasets.sources import Rows, as_rows, is_mapped
 from nembp.errors import ArchitectureError, DataError, ShapeError
-from nembp.threads import thread_count, usable_cores
 
 
 @dataclass(frozen=True)
@@ -130,8 +129,6 @@ class ScaledRows(Rows):
         self.scaling.apply(self.rows.take(index), out=out)
 
 
-LONG = 1 << 17  # values of a batch
-
 Staged: TypeAlias = NDArray[Any] | None  # raw rows on the host; None where nothing is staged
 
 
@@ -210,26 +207,15 @@ class BatchReader:
             self._y = backend.asarray(y_scaling.apply(y, np.float64), self.dtype)
 
     # -- batches gathered on the host -------------------------------------------------------------
-    def prefetch_pays(self, batch_size: int) -> bool:
-        """Say whether preparing a batch during the step before it is likely to save time.
-
-        It is where a batch may have to wait for a disk, or a device waits for it. Augmenting a
-        batch in memory takes 0.4 ms for 128 CIFAR images, and handing it to a thread and back
-        0.1 ms, so a core must be spare and the batch long.
-        """
-        if self.is_resident or self._mapped or self.backend.name != "cpu":
-            return not self.is_resident
-        return batch_size * self.features >= LONG and usable_cores() > thread_count()
-
     def batches(
         self, order: NDArray[np.intp], batch_size: int, *, prefetch: bool | None = None
     ) -> Generator[tuple[Array, Staged], None, None]:
         """Go through the samples in an order, a batch at a time; the last one may be smaller.
 
-        ``order`` are sample numbers on the host. With ``prefetch``, by default where
-        :meth:`prefetch_pays`, each batch is gathered and augmented on a second thread while the one
-        before it is used: the same batches, bit for bit. What is yielded is for :meth:`read`,
-        before the next batch is asked for.
+        ``order`` are sample numbers on the host. With ``prefetch``, by default where a batch may
+        have to wait for a disk, or a device for it, each is gathered and augmented on a second
+        thread while the one before it is used: the same batches, bit for bit. What is yielded is
+        for :meth:`read`, before the next batch is asked for.
         """
         on_device, n = self.backend.asarray(order), len(order)
         ends = [(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
@@ -237,7 +223,8 @@ class BatchReader:
             for start, end in ends:
                 yield on_device[start:end], None
             return
-        ahead = self.prefetch_pays(batch_size) if prefetch is None else prefetch
+        pays = self._mapped or self.backend.name != "cpu"  # in memory it takes 0.3 ms or less
+        ahead = pays if prefetch is None else prefetch
         each = (order[start:end] for start, end in ends)
         in_turn = (self._stage(index, slot=0) for index in each)
         with closing(self._ahead(each) if ahead else in_turn) as staged:

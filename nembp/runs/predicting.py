@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nembp.checkpoints import Model, load_model
 from nembp.datasets import Dataset, Request, Scaling, Split, class_indices, with_columns
 from nembp.datasets.arrays import map_npy, read_npz
-from nembp.datasets.checks import feature_array, target_array
+from nembp.datasets.assemble import feature_array, target_array
 from nembp.datasets.dataset import check_image_shape
 from nembp.datasets.images import SUFFIXES, read_image
 from nembp.datasets.reading import BatchReader
