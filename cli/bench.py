@@ -13,28 +13,20 @@ import click
 
 from nembp.benchmarks import SUITES
 from nembp.errors import ArchitectureError
+from nembp.runs.options import Option
 
+from .options import Checked
 from .output import say
 
-
-def _entries(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[str, ...] | None:
-    """Split a list with commas (from TOML it comes as a list)."""
-    if value is None:
-        return None
-    entries = value.split(",") if isinstance(value, str) else map(str, value)
-    stripped = tuple(entry.strip() for entry in entries)
-    if not all(stripped):
-        raise click.BadParameter("an entry is empty; expected entries separated by commas")
-    return stripped
+LIST = Checked(Option("names", "", ""))
 
 
 def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int, ...] | None:
-    """Split a list of positive whole numbers; a bad entry is named."""
-    entries = _entries(ctx, param, value)
-    for entry in entries or ():
+    """Return positive whole numbers; a bad entry is named."""
+    for entry in value or ():
         if not re.fullmatch("0*[1-9][0-9]{0,8}", entry):
             raise click.BadParameter(f"{entry!r:.80} is no whole number of at least 1")
-    return None if entries is None else tuple(map(int, entries))
+    return None if value is None else tuple(map(int, value))
 
 
 @click.command(
@@ -48,15 +40,15 @@ def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int
     help=" ".join(f"{name}: {summary}." for name, summary in SUITES.items()),
 )  # fmt: skip
 @click.option(
-    "--networks", type=click.UNPROCESSED, callback=_entries, metavar="NETWORK,...",
+    "--networks", type=LIST, metavar="NETWORK,...",
     help="Layer sizes, as in 784-256-128-10,784-512-512-10; for the convolution suite image and "
     "layers, as in 32x32x3/conv32x4s2/256/10, or a layer by itself, as in 16x16x32/conv64x4s2; "
     "for the estimators data sets: iris, digits, or from files mnist:DIR, csv:FILE.  "
     "[default: the suite's]",
 )  # fmt: skip
-@click.option("--batches", type=click.UNPROCESSED, callback=_counts, metavar="ROWS,...",
+@click.option("--batches", type=LIST, callback=_counts, metavar="ROWS,...",
               help="Batch sizes.  [default: the suite's]")  # fmt: skip
-@click.option("--threads", type=click.UNPROCESSED, callback=_counts, metavar="N,...",
+@click.option("--threads", type=LIST, callback=_counts, metavar="N,...",
               help="Threads of BLAS and of PyTorch alike.  [default: 1,2]")  # fmt: skip
 @click.option(
     "--repeats", type=click.IntRange(min=1),

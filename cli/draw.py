@@ -37,58 +37,25 @@ def draw() -> None:
 @draw.command(epilog=EPILOG)
 @click.argument("run", metavar="RUN")
 @direction_option
-@click.option(
-    "--sample",
-    type=click.IntRange(min=0),
-    metavar="K",
-    help="Number of the test sample, or row of the input.  [default: 0]",
-)
+@click.option("--sample", type=click.IntRange(min=0), metavar="K",
+              help="Number of the test sample, or row of the input.  [default: 0]")  # fmt: skip
 @click.option("--class", "label", metavar="NAME", help="The first test sample of this class.")
-@click.option(
-    "--input",
-    "path",
-    metavar="FILE",
-    help="Take the sample from a .npy, .npz or image, as predict does. Its target is --class, or "
-    "the array y of an .npz.",
-)
-@click.option(
-    "--std",
-    type=click.FloatRange(1e-9, 1e6),
-    metavar="X",
-    help=f"Standard deviation, in units of the scaled target.  [default: the run's, else {STD}]",
-)
-@click.option(
-    "--screening",
-    type=click.Choice(["auto", "vector", "component", "expectation"]),
-    help="Screen whole samples, single neurons, or batches by their mean gain; auto: both of the "
-    "first for a gaussian target, samples else.  [default: the run's]",
-)
-@click.option(
-    "--rejected",
-    type=click.Choice(["reflect", "zero"]),
-    help="What becomes of a rejected draw: -n is tried, or 0 taken.  [default: the run's]",
-)
-@click.option(
-    "--law",
-    type=click.Choice(["gaussian", "uniform"]),
-    help="Law of the draws.  [default: the run's]",
-)
-@click.option(
-    "--draws",
-    type=click.IntRange(1, 1_000_000),
-    default=2000,
-    show_default=True,
-    metavar="N",
-    help="How many.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Of the draws.",
-)
+@click.option("--input", "path", metavar="FILE", help="Take the sample from a .npy, .npz or image, "
+              "as predict does. Its target is --class, or the array y of an .npz.")  # fmt: skip
+@click.option("--std", type=click.FloatRange(1e-9, 1e6), metavar="X", help="Standard deviation, in "
+              f"units of the scaled target.  [default: the run's, else {STD}]")  # fmt: skip
+@click.option("--screening", type=click.Choice(["auto", "vector", "component", "expectation"]),
+              help="Screen whole samples, single neurons, or batches by their mean gain; auto: "
+              "both of the first for a gaussian target, samples else.  "
+              "[default: the run's]")  # fmt: skip
+@click.option("--rejected", type=click.Choice(["reflect", "zero"]), help="What becomes of a "
+              "rejected draw: -n is tried, or 0 taken.  [default: the run's]")  # fmt: skip
+@click.option("--law", type=click.Choice(["gaussian", "uniform"]),
+              help="Law of the draws.  [default: the run's]")  # fmt: skip
+@click.option("--draws", type=click.IntRange(1, 1_000_000), default=2000, show_default=True,
+              metavar="N", help="How many.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
+              help="Of the draws.")  # fmt: skip
 @data_dir_option
 @click.option("--out", metavar="FILE", help="The picture, .png.  [default: noise-DIRECTION.png]")
 @force_option

@@ -108,23 +108,12 @@ def _as_it_was(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @options_of(GanConfig)
-@click.option(
-    "--start",
-    cls=GroupedOption,
-    metavar="RUN",
-    is_eager=True,
-    callback=_as_it_was,
-    help="Start from the two players of a run, rather than from new ones, with its data, game and "
-    "networks where nothing else is said.",
-)
-@click.option(
-    "--seeds",
-    cls=GroupedOption,
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Train N times, with --seed and the numbers after it, and report mean ± standard "
-    "deviation. With --resume, go on with the folder of such runs.",
-)
+@click.option("--start", cls=GroupedOption, metavar="RUN", is_eager=True, callback=_as_it_was,
+              help="Start from the two players of a run, rather than from new ones, with its data, "
+              "game and networks where nothing else is said.")  # fmt: skip
+@click.option("--seeds", cls=GroupedOption, type=click.IntRange(min=1), metavar="N",
+              help="Train N times, with --seed and the numbers after it, and report mean ± "
+              "standard deviation. With --resume, go on with the folder of such runs.")  # fmt: skip
 @run_folder_options(GanConfig, "runs/<time>-gan-<data>-seed<seed>")
 @click.pass_context
 def gan(

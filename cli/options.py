@@ -149,38 +149,28 @@ def run_folder_options(kind: type[Config], default: str) -> Callable[[F], F]:
         if value is not None and not ctx.resilient_parsing:
             ctx.default_map = dict(ctx.default_map or {}) | read_settings(value, kind, OWN_KEYS)
 
-    options: tuple[Callable[[F], F], ...] = (
-        click.option(
-            "--out", metavar="DIR", cls=GroupedOption,
-            help=f"Folder of the run, new or empty.  [default: {default}]",
-        ),
-        click.option(
-            "--force", is_flag=True, cls=GroupedOption,
-            help="Take the place of the run in --out, if there is one, at the end.",
-        ),
-        click.option(
-            "--resume", metavar="RUN", cls=GroupedOption,
-            help="Go on with the run in this folder from its last checkpoint, as if nothing had "
-            f"stopped it. Its options stay as they are, but --{kind.length} may be raised, and "
-            "--device, --threads and --data-dir be another machine's.",
-        ),
-        click.option(
-            "--checkpoint-every", type=Checked(Option("number", "", "", above=0.0)),
-            metavar="SECONDS", cls=GroupedOption,
-            help="Write a checkpoint as often as this between two rows of the metrics.  [default: "
-            "60, or longer where that would take more than half a percent of the time]",
-        ),
-        click.option(
-            "--config", is_eager=True, expose_value=False, callback=load, metavar="FILE.toml",
-            cls=GroupedOption,
-            help="Read options from here (keys are their names); flags and the environment "
-            "override it. RUN/config.toml repeats a run.",
-        ),
+    def option(*names: str, **more: Any) -> Callable[[F], F]:
+        return click.option(*names, cls=GroupedOption, **more)
+
+    options: list[Callable[[F], F]] = [
+        option("--out", metavar="DIR",
+               help=f"Folder of the run, new or empty.  [default: {default}]"),
+        option("--force", is_flag=True,
+               help="Take the place of the run in --out, if there is one, at the end."),
+        option("--resume", metavar="RUN", help="Go on with the run in this folder from its last "
+               "checkpoint, as if nothing had stopped it. Its options stay as they are, but "
+               f"--{kind.length} may be raised, and --device, --threads and --data-dir be another "
+               "machine's."),
+        option("--checkpoint-every", type=Checked(Option("number", "", "", above=0.0)),
+               metavar="SECONDS", help="Write a checkpoint as often as this between two rows of "
+               "the metrics.  [default: 60, or longer where that would take more than half a "
+               "percent of the time]"),
+        option("--config", is_eager=True, expose_value=False, callback=load, metavar="FILE.toml",
+               help="Read options from here (keys are their names); flags and the environment "
+               "override it. RUN/config.toml repeats a run."),
         json_option,
-        click.option(
-            "--quiet", is_flag=True, help="No progress, no notes.", cls=GroupedOption
-        ),
-    )  # fmt: skip
+        option("--quiet", is_flag=True, help="No progress, no notes."),
+    ]  # fmt: skip
     return add(options)
 
 

@@ -47,13 +47,9 @@ Examples:
 @click.argument("run", metavar="RUN")
 @data_dir_option
 @options_of(RunConfig, TABLES)
-@click.option(
-    "--split",
-    type=click.Choice(["test", "train", "validation", "all"]),
-    default="test",
-    show_default=True,
-    help="What to score on, split as in training; all is training and test samples together.",
-)
+@click.option("--split", type=click.Choice(["test", "train", "validation", "all"]), default="test",
+              show_default=True, help="What to score on, split as in training; all is training and "
+              "test samples together.")  # fmt: skip
 @device_option
 @json_option
 def evaluate(run: str, as_json: bool, **options: Any) -> None:
@@ -76,28 +72,16 @@ def evaluate(run: str, as_json: bool, **options: Any) -> None:
 @click.argument("run", metavar="RUN")
 @click.argument("inputs", metavar="[INPUT]...", nargs=-1)
 @direction_option
-@click.option(
-    "--labels",
-    metavar="NAMES",
-    help="Classes to run backward, as in 3,7, in place of INPUT.  [default: every class]",
-)
-@click.option(
-    "--label",
-    "names",
-    metavar="NAME",
-    multiple=True,
-    help="One such class, whose name may hold a comma; more than once for several.",
-)
-@click.option(
-    "--by-index",
-    is_flag=True,
-    help="Labels are indices from 0 in the order of the classes, whatever they are called.",
-)
+@click.option("--labels", metavar="NAMES", help="Classes to run backward, as in 3,7, in place of "
+              "INPUT.  [default: every class]")  # fmt: skip
+@click.option("--label", "names", metavar="NAME", multiple=True, help="One such class, whose name "
+              "may hold a comma; more than once for several.")  # fmt: skip
+@click.option("--by-index", is_flag=True, help="Labels are indices from 0 in the order of the "
+              "classes, whatever they are called.")  # fmt: skip
 @click.option("--key", metavar="NAME", help="Array in an .npz.  [default: x, backward y]")
 @options_of(RunConfig, (*TABLES, "max_bytes"))
-@click.option(
-    "--out", metavar="FILE", help="Write the result here: .csv, .npy, .npz or, images, .png."
-)
+@click.option("--out", metavar="FILE",
+              help="Write the result here: .csv, .npy, .npz or, images, .png.")  # fmt: skip
 @force_option
 @device_option
 @json_option

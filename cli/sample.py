@@ -20,25 +20,14 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @click.argument("run", metavar="RUN")
-@click.option(
-    "-n", "number", type=click.IntRange(min=1), default=64, show_default=True, help="Samples."
-)
-@click.option(
-    "--out",
-    metavar="FILE",
-    default="samples.png",
-    show_default=True,
-    help="Write them here: .png (a sheet of images, or a scatter plot), .npy or .npz.",
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the z drawn."
-)
-@click.option(
-    "--reconstruct",
-    is_flag=True,
-    help="Run real samples backward to their z and forward again: needs a run with a bidirectional "
-    "generator.",
-)
+@click.option("-n", "number", type=click.IntRange(min=1), default=64, show_default=True,
+              help="Samples.")  # fmt: skip
+@click.option("--out", metavar="FILE", default="samples.png", show_default=True, help="Write them "
+              "here: .png (a sheet of images, or a scatter plot), .npy or .npz.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of the z drawn.")  # fmt: skip
+@click.option("--reconstruct", is_flag=True, help="Run real samples backward to their z and "
+              "forward again: needs a run with a bidirectional generator.")  # fmt: skip
 @data_dir_option
 @force_option
 @device_option
