@@ -11,7 +11,7 @@ extension, operation by operation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -158,20 +158,14 @@ class FusedKernels(Backend):
             lines.append((x.data.ptr, out.data.ptr, *x.shape, blocks))
             blocks += -(-x.shape[1] // 32)
         if kernels is not None:
-            kernels.launch("sum_rows", blocks, (32, 32), self._table(tuple(lines)), len(lines))
+            table = self._kept(tuple(lines), lambda: self.asarray(np.array(lines, dtype=np.int64)))
+            kernels.launch("sum_rows", blocks, (32, 32), table, len(lines))
 
-    def _scratch(self, shape: tuple[int, ...], like: Array) -> Array:
-        """Return scratch for one operation at a time, always the same: a graph may hold it."""
-        key = shape, str(like.dtype)
+    def _kept(self, key: Any, make: Callable[[], Array]) -> Array:
+        """Return an array of the device, always the same for a key: a graph may hold it."""
         if key not in self._tables:
-            self._tables[key] = self.empty(*key)
+            self._tables[key] = make()
         return self._tables[key]
-
-    def _table(self, lines: tuple[tuple[int, ...], ...]) -> Array:
-        """Return a table on the device, the same for the same lines: a graph may hold it."""
-        if lines not in self._tables:
-            self._tables[lines] = self.asarray(np.array(lines, dtype=np.int64))
-        return self._tables[lines]
 
     # -- ends ------------------------------------------------------------------------------------
     def output_and_score(
@@ -204,31 +198,24 @@ class FusedKernels(Backend):
         kernels.rows("output_error", rows, width, o.a, t, column, out, *args)
 
     def sum_column(self, column: Array, out: Array, factor: float) -> None:
-        kernels = self.kernels_of(column, out)
-        if kernels is None:
+        if kernels := self.kernels_of(column, out):
+            kernels.block("sum_column", column, column.shape[0], float(factor), out)
+        else:
             super().sum_column(column, out, factor)
-            return
-        kernels.block("sum_column", column, column.shape[0], float(factor), out)
 
     def count_classes(
         self, members: Array, counts: Array, column: Array = None, sums: Array = None
     ) -> None:
-        kernels = self.kernels_of(members, counts, column, sums)
-        if kernels is None:
+        if kernels := self.kernels_of(members, counts, column, sums):
+            rows, classes = members.shape
+            args = members, column, rows, classes, counts, sums
+            kernels.rows("count_classes", classes, rows, *args)
+        else:
             super().count_classes(members, counts, column, sums)
-            return
-        rows, classes = members.shape
-        args = members, column, rows, classes, counts, sums
-        kernels.rows("count_classes", classes, rows, *args)
 
     # -- noise and optimizers --------------------------------------------------------------------
     def screen(self, source: Any, o: Any, t: Array) -> None:
-        noise, stream, likelihood, std = (
-            source.noise,
-            source.generator,
-            source.likelihood,
-            source.std,
-        )
+        noise, stream, likelihood = source.noise, source.generator, source.likelihood
         linear, (rows, width) = likelihood.gain_is_linear, t.shape
         signal, means = o.z if linear else o.a, (source.accepted, source.gain)
         kernels = self.kernels_of(source.n, signal, t, *means)
@@ -242,8 +229,10 @@ class FusedKernels(Backend):
             noise.rejected == "reflect", noise.kind == "blind", noise.kind == "anti", linear,
         )  # fmt: skip
         how = sum(flag << bit for bit, flag in enumerate(flags))
+        std = source.std
         device, number = (None, std) if isinstance(std, int | float) else (std, 0.0)
-        of_rows = self._scratch((2, rows), t)  # the share kept and the gain of each row
+        shape = (2, rows), str(t.dtype)  # the share kept and the gain of each row
+        of_rows = self._kept(shape, lambda: self.empty(*shape))
         kernels.rows(
             "draw_and_screen", rows, width, source.n, signal, t, of_rows, stream.state, device,
             np.float64(number), width, LAWS[noise.law], how, float(likelihood.scale),
@@ -259,12 +248,11 @@ class FusedKernels(Backend):
     def _fill(self, generator: Any, out: Array, law: str, on_host: Any) -> Array:
         if not isinstance(generator, PhiloxStream):
             return on_host(generator, out)  # to compare devices
-        kernels = self.kernels_of(out)
-        if kernels is None:  # part of each row, say, or complex
+        if kernels := self.kernels_of(out):
+            kernels.each("fill_random", out.size, out, out.size, generator.state, LAWS[law])
+            kernels.block("next_call", generator.state)
+        else:  # part of each row, say, or complex
             out[...] = self._fill(generator, self.empty(out.shape, "float64"), law, on_host)
-            return out
-        kernels.each("fill_random", out.size, out, out.size, generator.state, LAWS[law])
-        kernels.block("next_call", generator.state)
         return out
 
     def optimizer_step(self, optimizer: Any, numbers: Numbers) -> None:
@@ -300,8 +288,8 @@ class FusedKernels(Backend):
         kernels = self.kernels_of(out)
         if kernels is None or _is_other(index) or _is_other(labels):
             super().one_hot(labels, index, classes, spare, out)
-            return
-        kernels.each("one_hot_rows", out.size, labels, index, out.size, out.shape[1], out)
+        else:
+            kernels.each("one_hot_rows", out.size, labels, index, out.size, out.shape[1], out)
 
     # -- images --------------------------------------------------------------------------------
     def padded(self, images: tuple[int, ...], padding: Pair, dtype: str) -> Any:
