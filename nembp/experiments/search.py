@@ -251,36 +251,41 @@ class Scores:
         points = 100.0 * (accuracy - their_accuracy)
         score = min(cut / space.cut, points / space.points)
         return {
+            "candidate": item.name, "regime": dict(item.overrides), "noise": dict(item.noise),
             "cut": cut, "points": points, "score": score if math.isfinite(score) else -math.inf,
             "rate": rate, "baseline_rate": slow, "nll": nll, "baseline_nll": their_nll,
             "accuracy": accuracy, "baseline_accuracy": their_accuracy, "seeds": seeds,
         }  # fmt: skip
 
-    def ranked(
-        self, candidates: Sequence[Candidate], seeds: int
-    ) -> list[tuple[Candidate, dict[str, Any]]]:
-        """Return candidates with their effects, the best score first."""
-        table = [(item, self.effect(item, seeds)) for item in candidates]
-        return sorted(table, key=lambda pair: (-pair[1]["score"], pair[0].name))
-
-    def kept(self, candidates: Sequence[Candidate], rung: Mapping[str, int]) -> list[Candidate]:
-        """Return the candidates that go on from a rung: the best, and the best of each group."""
-        order = [item for item, _ in self.ranked(candidates, rung["seeds"])]
-        groups = [item.overrides[self.space.groups] for item in order]
-        return [
-            item
-            for place, item in enumerate(order)
-            if place < rung["keep"] or groups.index(groups[place]) == place
-        ]
-
-    def wanted(self, candidates: Sequence[Candidate], seeds: int) -> list[Trial]:
+    def wanted(self, candidates: Sequence[Candidate], seeds: int) -> list[tuple[Trial, Candidate]]:
         """Return the trials that a rung still lacks: of its baselines, then of its candidates."""
         return [
-            Trial(name, rate, seed)
+            (Trial(name, rate, seed), item)
             for name, item in trained(candidates).items()
             for rate in self.rates(item, seeds)
             for seed in self.missing(name, rate, seeds)
         ]
+
+    def climb(self) -> tuple[list[tuple[Any, ...]], list[tuple[Trial, Candidate]]]:
+        """Return the complete rungs, and the trials that the next one lacks.
+
+        Of each rung the candidates and seeds, all effects by score, and those that go on: the best,
+        and the best of each group.
+        """
+        candidates, complete = self.space.drawn(), list[tuple[Any, ...]]()
+        for rung in self.space.rungs:
+            seeds = rung["seeds"]
+            if trials := self.wanted(candidates, seeds):
+                return complete, trials
+            ranked = [self.effect(item, seeds) for item in candidates]
+            ranked.sort(key=lambda effect: (-effect["score"], effect["candidate"]))
+            groups = [effect["regime"][self.space.groups] for effect in ranked]
+            first = [groups.index(group) == place for place, group in enumerate(groups)]
+            kept = [e for n, e in enumerate(ranked) if n < rung["keep"] or first[n]]
+            complete.append((candidates, seeds, ranked, kept))
+            items = trained(candidates)
+            candidates = [items[effect["candidate"]] for effect in kept]
+        return complete, []
 
 
 def best_anywhere(
@@ -312,61 +317,45 @@ def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
     `Scores.effect`); ``by_group`` the best score of each group and place at the first rung, and how
     many candidates had both effects above what counts; ``best_anywhere`` see there.
     """
-    candidates, scores = space.drawn(), Scores(space, rows)
-    rungs: list[dict[str, Any]] = []
+    scores = Scores(space, rows)
+    complete, _ = scores.climb()
     summary: dict[str, Any] = {
         "name": space.name,
         "title": space.title,
         "hash": space.digest,
         "trainings": len(rows),
         "core_minutes": sum(float(row["seconds"]) for row in rows) / 60.0,
-        "rungs": rungs,
+        "rungs": [
+            {"seeds": seeds, "candidates": len(candidates), "kept": kept}
+            for candidates, seeds, _, kept in complete
+        ],
     }
-    for rung in space.rungs:
-        if scores.wanted(candidates, rung["seeds"]):
-            break
-        table = scores.ranked(candidates, rung["seeds"])
-        if not rungs:
-            summary["best_anywhere"] = best_anywhere(scores, candidates, rung["seeds"])
-            groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-            for item, effect in table:
-                key = str(item.overrides[space.groups]), str(item.noise["noise_place"])
-                groups.setdefault(key, []).append(effect)
-            summary["by_group"] = [
-                {
-                    space.groups: group,
-                    "place": place,
-                    "candidates": len(found),
-                    "both": sum(
-                        e["cut"] >= space.cut and e["points"] >= space.points for e in found
-                    ),
-                    "median_cut": sorted(e["cut"] for e in found)[len(found) // 2],
-                    "best_score": max(e["score"] for e in found),
-                }
-                for (group, place), found in sorted(groups.items())
-            ]
-        kept, effects = scores.kept(candidates, rung), {c.name: effect for c, effect in table}
-        shown = [
-            {"candidate": item.name, "regime": dict(item.overrides), "noise": dict(item.noise)}
-            | effects[item.name]
-            for item in kept
+    for candidates, seeds, ranked, _ in complete[:1]:
+        summary["best_anywhere"] = best_anywhere(scores, candidates, seeds)
+        groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for e in ranked:
+            key = str(e["regime"][space.groups]), str(e["noise"]["noise_place"])
+            groups.setdefault(key, []).append(e)
+        summary["by_group"] = [
+            {
+                space.groups: group,
+                "place": place,
+                "candidates": len(found),
+                "both": sum(e["cut"] >= space.cut and e["points"] >= space.points for e in found),
+                "median_cut": sorted(e["cut"] for e in found)[len(found) // 2],
+                "best_score": max(e["score"] for e in found),
+            }
+            for (group, place), found in sorted(groups.items())
         ]
-        rungs.append({"seeds": rung["seeds"], "candidates": len(candidates), "kept": shown})
-        candidates = kept
     return summary
 
 
 # -- searching -------------------------------------------------------------------------------------
 def run_search(
-    space: Space,
-    out_dir: str | os.PathLike[str],
-    *,
-    budget: float = 10.0,
-    jobs: int | None = None,
-    resume: bool = False,
-    data_dirs: Mapping[str, str] | None = None,
+    space: Space, out_dir: str | os.PathLike[str], *, budget: float = 10.0,
+    jobs: int | None = None, resume: bool = False, data_dirs: Mapping[str, str] | None = None,
     on_progress: Progress | None = None,
-) -> Path:
+) -> Path:  # fmt: skip
     """Search for at most ``budget`` core-minutes more, and return the folder with the rows.
 
     ``out_dir/space.name`` gets rows.jsonl, space.json and summary.json. What is left is done with
@@ -377,30 +366,21 @@ def run_search(
     dirs = data_folders(space.name, (space.base["dataset"],), data_dirs)
     folder = Path(out_dir) / space.name
     file, seconds = RowFile(folder, HEADER, "search", resume), 60.0 * budget
-    rows: list[dict[str, Any]] = []
-
-    def climb() -> None:
-        nonlocal seconds
-        candidates = space.drawn()
-        for rung in space.rungs:
-            while trials := Scores(space, rows).wanted(candidates, rung["seeds"]):
-                total, items = len(rows) + len(trials), trained(candidates)
-                calls = [(t, space.config(items[t.who], t.rate, t.seed, dirs)) for t in trials]
-                with closing(in_parallel(_trained, calls, jobs, 1)) as results:
-                    for row in results:
-                        rows.append(file.append({"space": space.digest, **row}))
-                        seconds -= row["seconds"]
-                        if on_progress is not None:
-                            on_progress(len(rows), total, row)
-                        if seconds <= 0:
-                            return
-            candidates = Scores(space, rows).kept(candidates, rung)
-
     with file:
         rows, size = _rows(folder, space) if file.there else ([], 0)
         write_header(folder / HEADER, {"hash": space.digest, **asdict(space)})
         file.truncate(size)
-        climb()
+        while seconds > 0 and (trials := Scores(space, rows).climb()[1]):
+            total = len(rows) + len(trials)
+            calls = [(t, space.config(item, t.rate, t.seed, dirs)) for t, item in trials]
+            with closing(in_parallel(_trained, calls, jobs, 1)) as results:
+                for row in results:
+                    rows.append(file.append({"space": space.digest, **row}))
+                    seconds -= row["seconds"]
+                    if on_progress is not None:
+                        on_progress(len(rows), total, row)
+                    if seconds <= 0:
+                        break
     summary = to_json(summarize_search(space, rows), indent=2) + "\n"
     write_atomically(folder / SUMMARY, summary.encode())
     return folder
