@@ -17,7 +17,7 @@ from nembp.experiments.claims import get
 from nembp.experiments.protocol import BUILT_IN, Comparison, Protocol, Row
 from nembp.experiments.running import protocol_rows, read_protocol
 from nembp.experiments.statistics import Estimate, estimate, holm, verdict
-from nembp.experiments.tuning import Grids, Setting, Task, reporting, untuned
+from nembp.experiments.tuning import Grids, Setting, Task, by_setting, reporting, untuned
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,7 @@ class Experiment:
 
     @cached_property
     def _reported(self) -> dict[tuple[str, Setting], dict[int, Row]]:
-        table: dict[tuple[str, Setting], dict[int, Row]] = {}
-        for row in self.rows:
-            task = Task.of(row)
-            if task.phase == "report" and task.seed < self.protocol.seeds:
-                table.setdefault((task.arm, task.setting), {})[task.seed] = row
-        return table
+        return by_setting(self.rows, "report", range(self.protocol.seeds))
 
 
 def read_experiment(
@@ -96,18 +91,14 @@ def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], 
     sign = metric.sign * (100.0 if metric.effect == "points" else 1.0)
     effects, diverged, without = [], 0, 0
     for seed in sorted(set.intersection(*(set(rows) for rows in arms.values()))):
-
-        def benefit(arm: str, baseline: str, seed: int = seed) -> float:
-            return sign * (metric.merit(arms[arm][seed]) - metric.merit(arms[baseline][seed]))
-
-        effect = benefit(item.arm, item.baseline)
+        merit = {name: metric.merit(rows[seed]) for name, rows in arms.items()}
+        effect = sign * (merit[item.arm] - merit[item.baseline])
         if item.minus is not None:
-            there = benefit(*item.minus)
+            there = sign * (merit[item.minus[0]] - merit[item.minus[1]])
             effect -= there if math.isnan(there) else max(there, 0.0)
-        others = [name for name in item.arms if name != item.baseline]
         if math.isfinite(effect):
             effects.append(effect)
-        elif all(math.isfinite(metric.value(arms[name][seed])) for name in others):
+        elif all(math.isfinite(merit[name]) for name in item.arms if name != item.baseline):
             without += 1
         else:
             diverged += 1

@@ -14,7 +14,7 @@ follows from the rows alone, so a run that was killed goes on as it would have.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any, NamedTuple, TypeVar
 
@@ -73,6 +73,17 @@ class Task(NamedTuple):
         if self.phase == "tune" and "validation_fraction" in known:
             changes["validation_fraction"] = protocol.tuning.validation_fraction
         return config.replace(changes)
+
+
+def by_setting(
+    rows: Iterable[Row], phase: str, seeds: Container[int]
+) -> dict[tuple[str, Setting], dict[int, Row]]:
+    """Return the rows of a phase by arm and setting, then by seed."""
+    table: dict[tuple[str, Setting], dict[int, Row]] = {}
+    for task, row in ((Task.of(row), row) for row in rows):
+        if task.phase == phase and task.seed in seeds:
+            table.setdefault((task.arm, task.setting), {})[task.seed] = row
+    return table
 
 
 def rounded(value: float) -> float:
@@ -165,11 +176,7 @@ class Grids:
     def __init__(self, protocol: Protocol, rows: Iterable[Row] = ()) -> None:
         self.protocol, self.tuning = protocol, protocol.tuning
         self.pairs = tuned_pairs(protocol)
-        self.rows: dict[tuple[str, Setting], dict[int, Row]] = {}
-        for row in rows:
-            task = Task.of(row)
-            if task.phase == "tune" and task.seed in self.tuning.seeds:
-                self.rows.setdefault((task.arm, task.setting), {})[task.seed] = row
+        self.rows = by_setting(rows, "tune", self.tuning.seeds)
         self.strengths = cache(self._strengths)
         self.rates = cache(self._rates)
 
