@@ -120,15 +120,14 @@ class MapProducts:
 
     def __call__(self, which: str, x: Array, y: Array) -> None:
         """Multiply x by W into y, or y by Wᵀ into x, or xᵀ by y."""
-        backend, W = self._backend, self._W
         held = self._patches if which == "adjoint" else self._windows
         for below, above in self._blocks(held, x, y):
             if which == "forward":
-                self._map.forward(backend, below, W, above)
+                self._map.forward(self._backend, below, self._W, above)
             elif which == "adjoint":
-                self._map.adjoint(backend, above, W, below)
+                self._map.adjoint(self._backend, above, self._W, below)
             else:
-                self._map.weight_gradient(backend, below, above, self._gradient)
+                self._map.weight_gradient(self._backend, below, above, self._gradient)
 
     def all_three(self, x: Array, y: Array) -> None:
         """Run the three products of a layer by itself."""

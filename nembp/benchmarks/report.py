@@ -21,26 +21,22 @@ BY_WAY = (
 )
 LEGENDS = {
     "step": f"{BY_WAY} floor: the bare matrix products of the same shapes, and the bytes that Adam "
-    "must move streamed once through memory. All in one run, repeats interleaved, medians. 'torch "
-    "both / both' is nembp's speed-up.",
+    "must move streamed once through memory. 'torch both / both' is nembp's speed-up.",
     "layer": "A layer is named by the image below it, height x width x channels, and its "
     "convolution, channels x kernel s stride. floor: the bare matrix products of the definition, "
-    "with windows that lie ready, at once or in blocks that stay in cache, whichever is faster; an "
-    "algorithm with fewer multiplications can be faster than it. GMAC/s: the definition's "
-    "multiply-adds a second. torch's time is that of the layout named, the faster one.",
+    "with windows that lie ready, at once or in blocks that stay in cache; an algorithm with fewer "
+    "multiplications can be faster than it. GMAC/s: the definition's multiply-adds a second.",
     "gpu step": f"{BY_WAY} nembp: one captured CUDA graph; call by call: the same kernels launched "
     "one by one. torch: eager with fused Adam; compiled: under torch.compile(mode='reduce-"
     "overhead'), its Adam too; graph: eager code captured as one CUDA graph. products: the step's "
     "matrix products by themselves, captured; floor: their multiply-adds over the rate of a large "
     "product, and the bytes that Adam and the batch must move over the bandwidth of a long copy, "
-    "both measured on this card. All times by events of the device, repeats interleaved, medians. "
-    "'torch … / both' is nembp's speed-up.",
+    "both measured on this card. 'torch … / both' is nembp's speed-up.",
     "gan step": "one: no player is trained backward; both: the generator is.",
     "parts": f"{BY_WAY} noise: NEM noise on the target of every direction trained. products: the "
     "calls that multiply matrices, beside the bare products of the floor in the column '/ bare'; "
-    "neurons: biases, activations and derivatives; bias sums: their gradients; output end: "
-    "softmax, likelihood and error; input end: class sums, likelihood and error; Python: between "
-    "the parts.",
+    "neurons: biases, activations and derivatives; bias sums: their gradients; the ends: "
+    "likelihoods, errors and class sums; Python: between the parts.",
 }
 
 
@@ -207,8 +203,7 @@ def _header(report: Result) -> list[str]:
         known = {key.replace("_", " "): value for key, value in values.items() if value}
         return ", ".join(f"{key} {value}" for key, value in known.items())
 
-    settings = report["settings"]
-    pins = [f"{name}={value}" for name, value in report["environment"].items()]
+    settings, pins = report["settings"], report["environment"].items()
     device = report["machine"]["device"]
     lines = [
         f"nembp bench: suite {report['suite']}, {settings['dtype']}, {device}, {report['date']}",
@@ -216,7 +211,8 @@ def _header(report: Result) -> list[str]:
         f"versions: {told(report['versions'])}",
         *(f"BLAS: {told(blas)}" for blas in report["blas"]),
         *([f"PyTorch: {told(report['torch'])}"] if report["torch"] else []),
-        f"set by the environment: {', '.join(pins) or 'nothing that pins a library'}",
+        "set by the environment: "
+        + (", ".join(f"{name}={value}" for name, value in pins) or "nothing that pins a library"),
         f"threads: {', '.join(map(str, settings['threads']))}, set for BLAS and OpenMP by "
         "threadpoolctl and for PyTorch by torch.set_num_threads",
     ]
@@ -227,20 +223,16 @@ def memory_line(memory: Result) -> str:
     """Return the line ``peak memory``."""
     if "failed" in memory:
         return f"peak memory: not measured, the training run failed ({memory['failed']})"
-    resident = "unknown on this system"
-    if memory["bytes"] is not None:
-        resident = (
-            f"{memory['bytes'] / 1e6:.0f} MB resident ({memory['start_bytes'] / 1e6:.0f} MB of it "
-            "before the data)"
-        )
-    text = (
-        f"peak memory: {resident} for {memory['network']} on {memory['images']:,} uint8 images "
-        f"of {memory['image_bytes'] / 1e6:.0f} MB, batch {memory['batch']}, {memory['steps']} "
-        f"bidirectional steps and the scoring in {memory['seconds']:.1f} s, "
-        f"{memory['threads']} threads"
+    sizes = {
+        "resident": "bytes", "before the data": "start_bytes", "uint8 images": "image_bytes",
+        "reserved on the device": "device_bytes", "by PyTorch there": "torch_device_bytes",
+    }  # fmt: skip
+    told = [
+        f"{memory[key] / 1e6:.0f} MB {words}" for words, key in sizes.items() if memory.get(key)
+    ]
+    known = ", ".join(told if memory["bytes"] else ["unknown on this system", *told])
+    return (
+        f"peak memory: {known}; {memory['network']}, {memory['images']:,} images, batch "
+        f"{memory['batch']}, {memory['steps']} bidirectional steps and the scoring in "
+        f"{memory['seconds']:.1f} s, {memory['threads']} threads"
     )
-    ours, theirs = memory.get("device_bytes"), memory.get("torch_device_bytes")
-    if ours is not None:  # on a GPU, beside PyTorch's for the same training
-        peer = f"PyTorch {theirs / 1e6:.0f} MB" if theirs else "PyTorch not measured"
-        text += f"; on the device {ours / 1e6:.0f} MB reserved, {peer}"
-    return text

@@ -269,12 +269,7 @@ class EngineStep:
 
 
 def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
-    """Time the steps of a case, after a check that PyTorch's gradients are nembp's.
-
-    On a GPU nembp's step is captured, PyTorch's runs in three ways, and the floor is the step's
-    multiply-adds over the rate of a large product, and the bytes that Adam and the reading of the
-    batch must move over the bandwidth of a long copy.
-    """
+    """Time the steps of a case, after a check that PyTorch's gradients are nembp's."""
     race = Race(case, backend)
     on_gpu, steps = race.on_gpu, race.steps
     net, (x, labels), images = case.start(backend), case.draw(), len(case.layers[0]) > 1
@@ -408,8 +403,7 @@ def gan_networks(sizes: tuple[int, ...], backend: Backend, dtype: str) -> tuple[
 class EngineGan:
     """nembp's step, G trained in one direction or in both: an iteration of its trainer.
 
-    So it also reads its samples, in a new order at every step, and keeps its record. With
-    ``graphs`` the steps come after those that a capture needs.
+    It also reads its samples and keeps a record. With ``graphs`` it has been captured.
     """
 
     def __init__(
@@ -621,14 +615,17 @@ LAYERS = ("32x32x3/conv32x4s2", "16x16x32/conv64x4s2", "8x8x64/conv128x4s2", "32
           "16x16x64/conv128x5s2", "32x32x32/conv32x3", "16x16x64/conv64x3")  # fmt: skip
 DENSE = ("784-256-128-10", "784-512-512-10", "784-1024-1024-1024-10")
 SETS = ("breast-cancer", "wine", "iris", "digits", "synthetic")
+STEP = (
+    "A step is the gradient and Adam's update of every parameter, on a batch that already lies in "
+    "the step's buffers"
+)
+CHECKED = "Before the timing its results are checked against nembp's."
 SUITES = {
     "dense": Suite(
         Settings(DENSE, (32, 128, 512), (1, 2), budget=140.0, memory=True),
         Settings(DENSE[1:2], (32, 128), (1, 2), budget=8.0),
-        "A step is the gradient and Adam's update of every parameter, on a batch that already lies "
-        "in the step's buffers: reading and scaling data is not part of it. PyTorch runs eagerly "
-        "with fused Adam, and its bidirectional step is the plain one, one backward row a sample. "
-        "Before the timing its gradients are checked against nembp's.",
+        f"{STEP}: reading and scaling data is not part of it. PyTorch runs eagerly with fused "
+        f"Adam, and its bidirectional step has one backward row a sample. {CHECKED}",
         _dense,
         measure_step,
     ),
@@ -636,11 +633,9 @@ SUITES = {
         Settings((*LAYERS, CIFAR), (32, 128), (1, 2), budget=200.0),
         Settings((LAYERS[1], LAYERS[5], CIFAR), (32,), (1, 2), budget=12.0),
         "A layer is a convolution's output for a batch of images, then the gradients of its input "
-        "and of its kernels for a given error: in PyTorch conv2d and torch.autograd.grad. A step "
-        "is the gradient and Adam's update of every parameter of a network; PyTorch's "
-        "bidirectional one goes up by conv2d and down by conv_transpose2d with the same kernels, "
-        "one backward row a sample, with fused Adam. PyTorch runs eagerly, in both memory layouts, "
-        "of which the faster counts. Before the timing its results are checked against nembp's.",
+        f"and of its kernels for a given error. {STEP}. PyTorch's goes up by conv2d and down by "
+        "conv_transpose2d with the same kernels, one backward row a sample, with fused Adam. It "
+        f"runs eagerly, in both memory layouts, of which the faster counts. {CHECKED}",
         partial(layers_of, images=True),
         _measure_images,
     ),
@@ -651,17 +646,15 @@ SUITES = {
         "generator, both by Adam, the non-saturating objective. A network is the generator's; the "
         "discriminator has its layers the other way round and one output. nembp's step is an "
         "iteration of its trainer, which also reads its samples and keeps a record. PyTorch runs "
-        "eagerly with fused Adam, in one direction, and on a GPU also captured as a CUDA graph. "
-        "Before the timing its gradients are checked against nembp's.",
+        f"eagerly with fused Adam, in one direction, on a GPU also captured. {CHECKED}",
         _dense,
         measure_gan,
     ),
     "parts": Suite(
         Settings(DENSE[1:2], (32, 128, 512), (1, 2), budget=60.0),
         Settings(DENSE[1:2], (128,), (1,), budget=6.0),
-        "A step is the gradient and Adam's update of every parameter, on a batch that already lies "
-        "in the step's buffers. The step is timed whole, and again with a stopwatch on its parts; "
-        "the share of a part is its median time over that of the step with the stopwatch.",
+        f"{STEP}. It is timed whole, and again with a stopwatch on its parts; the share of a part "
+        "is its median time over that of the step with the stopwatch.",
         _dense,
         measure_parts,
     ),
@@ -697,9 +690,7 @@ def run(name: str, settings: Settings, progress: Callable[[str], object] = print
     threads = settings.threads[:1] if backend.name == "gpu" else settings.threads
     cases = [
         Case(network, batch, count, settings.dtype)
-        for network in settings.networks
-        for count in threads
-        for batch in settings.batches
+        for network, count, batch in product(settings.networks, threads, settings.batches)
     ]
     peers.load_peers(getattr(backend, "precision", "float32"))
     results: list[Result] = []
