@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nembp.adversarial import AdversarialSettings, AdversarialTrainer, Score
+from nembp.adversarial import AdversarialSettings, AdversarialTrainer
 from nembp.adversarial.data import ring
 from nembp.datasets.reading import BatchReader
-from nembp.engine.likelihoods import Bernoulli
+from nembp.engine.likelihoods import Bernoulli, Score
 from nembp.engine.network import dense_network
 
 RING = ring(4000, scale=1.0)

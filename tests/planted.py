@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nembp.adversarial import trainer
-from nembp.adversarial.trainer import AdversarialTrainer, ParameterAverage
+from nembp.adversarial.trainer import AdversarialTrainer
 from nembp.engine import convolution, linear, winograd
 from nembp.engine.activations import LeakyReLU, Logistic, ReLU, Tanh
 from nembp.engine.backprop import CycleBackpropagation, JointBackpropagation
@@ -621,9 +621,10 @@ def streams_begin_again(original, self, state):
     original(self, {**state, "streams": fresh})
 
 
-@bug((ParameterAverage, "resume", "adversarial.resume"))
+@bug((AdversarialTrainer, "resume", "adversarial.resume"))
 def average_begins_again(original, self, state):
-    self.clear()
+    original(self, state)
+    self.average.total[...] = 0.0
 
 
 # -- games -----------------------------------------------------------------------------------------

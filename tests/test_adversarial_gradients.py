@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from nembp.adversarial import AdversarialSettings, Score
+from nembp.adversarial import AdversarialSettings
 from nembp.adversarial.gradients import (
     DiscriminatorGradient,
     GeneratorGradient,
@@ -20,7 +20,7 @@ from nembp.backend import Backend, get_backend
 from nembp.engine.activations import ACTIVATIONS, Tanh
 from nembp.engine.backprop import backpropagate
 from nembp.engine.batchnorm import BatchNormalization
-from nembp.engine.likelihoods import Bernoulli, Gaussian
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Score
 from nembp.engine.network import Network, dense_network
 from nembp.errors import ArchitectureError
 from nembp.testing import cases

@@ -1,8 +1,11 @@
-"""Scores of generated samples: closed forms, SciPy and scikit-learn, invariances, planted bugs."""
+"""Scores: closed forms, SciPy and invariances; scorers whose classifier is hard on collapse."""
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,16 +16,23 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from nembp.adversarial import scores
-from nembp.adversarial.data import grid, ring
+from nembp.adversarial.data import grid, load_adversarial, ring
 from nembp.adversarial.scores import (
-    Modes,
+    Scorer,
     average_scores,
+    classifier_for,
     coverage,
+    default_cache,
     frechet_distance,
     inception_score,
     kl_from_uniform,
+    near_modes,
     precision_recall,
+    recipe_for,
+    scorer_for,
 )
+from nembp.architecture import network
+from nembp.datasets import Dataset, Scaling, Split, load
 from nembp.errors import ArchitectureError, DivergenceError, ShapeError
 
 quick = settings(deadline=None, max_examples=40)
@@ -36,40 +46,35 @@ def rotation(d: int, seed: int) -> np.ndarray:
 
 # -- histograms and modes --------------------------------------------------------------------------
 @quick
-@given(st.lists(st.integers(0, 1000), min_size=1, max_size=30).filter(any), seeds)
-def test_kl_from_uniform_is_scipy_s_and_blind_to_order(counts, seed) -> None:
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=30).filter(any))
+def test_kl_from_uniform_is_scipy_s(counts) -> None:
     kl = kl_from_uniform(counts)
     assert kl == pytest.approx(scipy.stats.entropy(counts, np.ones(len(counts))), abs=1e-12)
-    assert kl_from_uniform(generator(seed).permutation(counts)) == pytest.approx(kl, abs=1e-12)
     assert 0 <= kl <= math.log(len(counts)) + 1e-12
     assert kl_from_uniform([0] * len(counts)) == math.log(len(counts))  # nothing to count
 
 
-def test_coverage_counts_leniently_and_strictly() -> None:
-    assert coverage([10, 10, 10, 10], 40) == (4, 4)
-    assert coverage([0, 0, 40], 40) == (1, 1)
+def test_a_sample_counts_for_the_nearest_mode_within_three_standard_deviations() -> None:
     assert coverage([25, 24, 0, 351], 400) == (3, 2)  # a quarter of the uniform 100 is 25
     assert coverage([1, 0, 1], 2) == (2, 2)  # below one sample, one is enough
-
-
-def test_a_sample_counts_for_the_nearest_mode_within_three_standard_deviations() -> None:
-    modes = Modes(np.array([[0.0, 0.0], [10.0, 0.0]]), std=0.5)
-    found = modes.score(np.array([[1.5, 0.0], [0.0, 1.5001], [10.0, -1.4999], [5.0, 0.0]]))
-    assert found == {"modes": 2.0, "modes_strict": 2.0, "high_quality": 0.5, "kl": 0.0}
-    near = Modes(np.array([[0.0], [1.0]]), std=1.0)  # samples within three of either
-    assert near.counts(np.array([[0.1], [0.4], [0.6]])).tolist() == [2, 1]
+    x = np.array([[1.5, 0.0], [0.0, 1.5001], [10.0, -1.4999], [5.0, 0.0]])
+    assert near_modes(x, np.array([[0.0, 0.0], [10.0, 0.0]]), 0.5).tolist() == [1, 1]
+    near = np.array([[0.1], [0.4], [0.6]])  # within three of either
+    assert near_modes(near, np.array([[0.0], [1.0]]), 1.0).tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("make", [ring, grid])
 def test_the_mixture_itself_has_its_share_within_three_sigma(make) -> None:
-    """Binomial test of 1 − exp(−9/2), at 1e-6 with a fixed seed."""
-    data = make(50_000, seed=1)
-    found = data.modes.score(data.train.x)
+    """Binomial test of 1 − exp(−9/2), at 1e-6 with a fixed seed; whatever the scaling."""
+    data = make(50_000, seed=1, scale=3.0)
+    scorer = scorer_for(data)
+    found = scorer.score(data.train.x * 3.0)
     assert found["modes"] == found["modes_strict"] == data.outputs
     good = round(found["high_quality"] * 50_000)
     assert scipy.stats.binomtest(good, 50_000, 1 - math.exp(-4.5)).pvalue > 1e-6
     # 2 n KL is chi-square with K - 1 degrees of freedom
     assert 2 * good * found["kl"] < scipy.stats.chi2.isf(1e-6, data.outputs - 1)
+    assert scorer.score(data.test.x[:2500] * 3.0) == pytest.approx(scorer.real())
 
 
 @quick
@@ -78,37 +83,25 @@ def test_modes_do_not_depend_on_order_place_or_direction(seed, d, k, n) -> None:
     draw = generator(seed)
     centres = 3 * draw.standard_normal((k, d))
     x = centres[draw.integers(k, size=n)] + 0.7 * draw.standard_normal((n, d))
-    counts = Modes(centres, 0.4).counts(x)
-    assert np.array_equal(Modes(centres, 0.4).counts(draw.permutation(x)), counts)
+    counts = near_modes(draw.permutation(x), centres, 0.4)
     turn, shift = rotation(d, seed), draw.standard_normal(d)
-    moved = Modes(2 * centres @ turn + shift, 0.8).counts(2 * x @ turn + shift)
+    moved = near_modes(2 * x @ turn + shift, 2 * centres @ turn + shift, 0.8)
     assert np.array_equal(moved, counts)
     relabelled = draw.permutation(k)
-    assert np.array_equal(Modes(centres[relabelled], 0.4).counts(x), counts[relabelled])
+    assert np.array_equal(near_modes(x, centres[relabelled], 0.4), counts[relabelled])
 
 
-def test_blocks_change_nothing(monkeypatch) -> None:
-    x, y = generator(0).standard_normal((2, 50, 3))
-    whole = precision_recall(x, y)
-    monkeypatch.setattr(scores, "BLOCK", 120)
-    assert precision_recall(x, y) == whole
-
-
-# -- inception score -------------------------------------------------------------------------------
+# -- by probabilities and features -----------------------------------------------------------------
 @quick
 @given(seeds, st.integers(1, 40), st.integers(1, 12))
 def test_inception_score_by_its_definition(seed, n, k) -> None:
-    draw = generator(seed)
-    p = draw.dirichlet(np.full(k, 0.2), size=n)
-    score = inception_score(p)
+    p = generator(seed).dirichlet(np.full(k, 0.2), size=n)
     mean = np.broadcast_to(p.mean(axis=0), p.shape)
-    assert score == pytest.approx(math.exp(scipy.stats.entropy(p, mean, axis=1).mean()), rel=1e-9)
-    shuffled = draw.permutation(draw.permutation(p), axis=1)
-    assert inception_score(shuffled) == pytest.approx(score, rel=1e-9)
-    assert 1 <= score <= min(n, k) + 1e-9
+    expected = math.exp(scipy.stats.entropy(p, mean, axis=1).mean())
+    assert inception_score(p) == pytest.approx(expected, rel=1e-9)
+    assert 1 <= inception_score(p) <= min(n, k) + 1e-9
 
 
-# -- Fréchet distance ------------------------------------------------------------------------------
 def covariance(d: int, seed: int, rank: int | None = None) -> np.ndarray:
     a = generator(seed).standard_normal((d, rank or d))
     return a @ a.T
@@ -128,8 +121,7 @@ def test_frechet_distance_in_closed_form_and_by_scipy() -> None:
 @quick
 @given(seeds, st.integers(1, 8), st.integers(1, 8))
 def test_frechet_distance_is_symmetric_turned_and_never_negative(seed, d, rank) -> None:
-    draw = generator(seed)
-    m1, m2 = draw.standard_normal((2, d))
+    m1, m2 = generator(seed).standard_normal((2, d))
     c1, c2 = covariance(d, seed, min(rank, d)), covariance(d, seed + 1)
     value = frechet_distance(m1, c1, m2, c2)
     assert value >= 0
@@ -140,7 +132,6 @@ def test_frechet_distance_is_symmetric_turned_and_never_negative(seed, d, rank) 
     assert frechet_distance(m1, c1, m1, c1) == pytest.approx(0.0, abs=1e-7 * np.trace(c1))
 
 
-# -- precision and recall --------------------------------------------------------------------------
 def by_definition(real, generated, k):
     """By all pairs, sorted."""
 
@@ -160,20 +151,17 @@ def test_precision_and_recall_by_definition(seed, d, n, m, k) -> None:
     generated = draw.standard_normal((m, d)) * draw.uniform(0.3, 2) + draw.uniform(-1, 1)
     found = precision_recall(real, generated, k)
     assert found == pytest.approx(by_definition(real, generated, k))
-    shuffled = precision_recall(draw.permutation(real), draw.permutation(generated), k)
-    assert shuffled == pytest.approx(found)
-    turn, shift = rotation(d, seed), draw.standard_normal(d)
-    moved = precision_recall(real @ turn + shift, generated @ turn + shift, k)
-    assert moved == pytest.approx(found)
     assert precision_recall(generated, real, k) == pytest.approx(found[::-1])
 
 
-def test_precision_and_recall_in_closed_form() -> None:
+def test_precision_and_recall_in_closed_form(monkeypatch) -> None:
     line = np.arange(12.0)[:, np.newaxis]  # inside, a radius of k = 3 is 2, at the ends 3
-    assert precision_recall(line, line + 2.5) == (12 / 12, 12 / 12)
     edges = np.array([[-3.0], [-3.01], [14.0], [14.01], [99.0]])
-    assert precision_recall(line, edges)[0] == 0.4
-    assert precision_recall(line, line[:5]) == (1.0, 8 / 12)  # radii 3, 2, 2, 2, 3: up to 4 + 3
+    for held in (scores.DISTANCES, 40):
+        monkeypatch.setattr(scores, "DISTANCES", held)
+        assert precision_recall(line, line + 2.5) == (12 / 12, 12 / 12)
+        assert precision_recall(line, edges)[0] == 0.4
+        assert precision_recall(line, line[:5]) == (1.0, 8 / 12)  # radii 3, 2, 2, 2, 3
 
 
 @pytest.mark.parametrize("far", [0.0, 1e4])
@@ -185,7 +173,6 @@ def test_rounding_does_not_put_copies_out_of_balls_of_no_width(far) -> None:
         assert precision_recall(few, four)[1] == 1.0
 
 
-# -- averages and errors ---------------------------------------------------------------------------
 def test_average_scores_are_of_the_last_rows_that_hold_them() -> None:
     rows = [{"a": 100.0, "b": 1.0}, {"a": 1.0}, {"a": 2.0, "b": 3.0}, {"a": 6.0}]
     assert average_scores(rows, last=3) == {"a": 3.0, "b": 2.0}
@@ -193,16 +180,180 @@ def test_average_scores_are_of_the_last_rows_that_hold_them() -> None:
     assert average_scores([]) == {}
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
-    modes = ring(10).modes
-    no = np.array([[0.0, np.nan], [0.0, 0.0], [np.inf, 0.0]])
-    for error, match, call in (
-        (DivergenceError, "2 of 3", lambda: modes.score(no)),
-        (ShapeError, r"expected \(n, 2\)", lambda: modes.score(np.zeros((3, 3)))),
-        (ShapeError, r"expected \(n, 2\)", lambda: modes.score(np.zeros((0, 2)))),
-        (ArchitectureError, "std", lambda: Modes(np.zeros((2, 2)), 0.0)),
-        (ShapeError, "more than 3", lambda: precision_recall(np.zeros((3, 2)), np.zeros((9, 2)))),
-        (ShapeError, "expected", lambda: precision_recall(np.zeros((9, 2)), np.zeros((9, 3)))),
+# -- the classifier --------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("judges")
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_adversarial("digits")
+
+
+@pytest.fixture(scope="module")
+def scorer(digits, cache) -> Scorer:
+    return scorer_for(digits, cache)
+
+
+@pytest.fixture
+def no_training(monkeypatch, scorer) -> None:
+    def fail(*args: object) -> None:
+        raise AssertionError("a classifier was trained that lies in a file")
+
+    monkeypatch.setattr(scores, "train_classifier", fail)
+
+
+def seen(data: Dataset, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """Training samples in the networks' units."""
+    x = data.x_scaling.apply(np.asarray(data.train.x[rows]))
+    return x.reshape(len(x), -1)
+
+
+def test_the_classifier_of_digits_is_accurate_and_says_how(scorer, digits) -> None:
+    classifier, net = scorer.classifier, scorer.classifier.model.net
+    assert classifier.accuracy >= 0.97
+    features, p = classifier.look([digits.test.x[:20], digits.test.x[20:]])
+    assert classifier.accuracy == pytest.approx((p.argmax(axis=1) == digits.test.y).mean())
+    x = digits.x_scaling.apply(digits.test.x).reshape(297, -1)
+    np.testing.assert_allclose(p, net.predict(x), atol=1e-6)
+    # features are the last hidden layer, past its activation
+    assert features.min() == 0
+    z = features.astype(np.float64) @ net.weights[-1] + net.biases[-1]
+    np.testing.assert_allclose(scipy.special.softmax(z, axis=1), p, atol=1e-5)
+    described = scorer.describe()
+    assert json.loads(json.dumps(described)) == described
+    assert described["judge"]["accuracy"] == scorer.real()["judge_accuracy"] == classifier.accuracy
+    assert described["judge"]["test_samples"] == 297
+    assert set(described["units"]) == set(scorer.real())
+
+
+def test_a_classifier_is_read_from_its_file_and_not_taken_for_another_s(
+    scorer, digits, cache, no_training
+) -> None:
+    notes: list[str] = []
+    x, y = digits.train.x.copy(), digits.train.y.copy()
+    again = classifier_for(replace(digits, train=Split(x, y)), cache, notes.append)
+    assert again.describe() == scorer.classifier.describe()
+    assert notes == []
+    x[700, 3, 3] += 1
+    y[700] = (y[700] + 1) % 10
+    for changed in ({"train": Split(x, digits.train.y)}, {"train": Split(digits.train.x, y)},
+                    {"test": digits.test.subset(np.arange(296))}):  # fmt: skip
+        with pytest.raises(AssertionError, match="was trained"):
+            classifier_for(replace(digits, **changed), cache)
+
+
+def test_files_that_cannot_be_read_or_written(digits, tmp_path, monkeypatch) -> None:
+    recipe = recipe_for(digits) | {"epochs": 1}
+    monkeypatch.setattr(scores, "recipe_for", lambda data: recipe)
+    first = classifier_for(digits, tmp_path)
+    content = bytearray(first.path.read_bytes())
+    content[len(content) // 2] ^= 1
+    first.path.write_bytes(content)
+    notes: list[str] = []
+    again = classifier_for(digits, tmp_path, notes.append)
+    assert again.describe() == first.describe()
+    assert "again" in notes[0]
+    assert len(notes) == 3
+    monkeypatch.setenv("NEMBP_CACHE", str(tmp_path))
+    assert default_cache() == tmp_path / "judges"
+    monkeypatch.delenv("NEMBP_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert default_cache() == tmp_path / "x" / "nembp" / "judges"
+    (tmp_path / "file").write_text("")
+    unkept = classifier_for(digits, tmp_path / "file" / "judges", notes.append)
+    assert unkept.describe()["file"] is None
+    assert "not kept" in notes[-1]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_recipes_fit_images_of_any_size(channels, digits) -> None:
+    for side in (3, 8, 9, 15, 16, 17, 32, 50):
+        shape = (side, side + 1, channels)
+        recipe = recipe_for(replace(digits, shape=shape))
+        assert network(shape, recipe["layers"], 10).outputs == 10
+
+
+# -- scorers ---------------------------------------------------------------------------------------
+def test_real_digits_score_as_real(scorer, digits, cache) -> None:
+    found = scorer.real()
+    assert found["classes"] == found["classes_strict"] == 10
+    assert found["class_kl"] < 0.01
+    assert found["inception_score"] > 9
+    assert min(found["precision"], found["recall"]) > 0.8
+    assert found["frechet_distance"] < 10  # noise has more than 100
+    reference = scorer.score(seen(digits))  # the training split
+    assert reference["precision"] == reference["recall"] == 1.0
+    assert reference["frechet_distance"] == pytest.approx(0.0, abs=1e-6)
+    # whatever the order, and the networks' units
+    x, centred = generator(0).permutation(seen(digits)), Scaling(offset=8.0, factor=1 / 8)
+    other = scorer_for(replace(digits, x_scaling=centred, pixel_scaling=digits.to_unit), cache)
+    assert other.score(2 * x - 1) == pytest.approx(reference, rel=1e-5, abs=1e-5)
+
+
+def test_collapse_and_noise_score_badly(scorer, digits) -> None:
+    real = scorer.real()["frechet_distance"]
+    threes = scorer.score(seen(digits, digits.train.y == 3))
+    assert threes["classes_strict"] == 1
+    assert threes["class_kl"] > 2
+    assert threes["inception_score"] < 1.2
+    assert threes["precision"] > 0.9  # believable
+    assert threes["recall"] < 0.3  # but a part
+    assert threes["frechet_distance"] > 10 * real
+    half = scorer.score(seen(digits, digits.train.y < 5))
+    assert half["classes_strict"] == 5
+    assert half["class_kl"] == pytest.approx(np.log(2), abs=0.05)
+    noise = scorer.score(generator(0).random((500, 64)))
+    assert noise["precision"] < 0.3
+    assert noise["frechet_distance"] > 20 * real
+    for error, match, samples in (
+        (DivergenceError, "1 of 9", np.r_[np.zeros((8, 64)), np.full((1, 64), np.nan)]),
+        (ShapeError, r"expected \(n ≥ 1, 64\)", np.zeros((9, 65))),
+        (ShapeError, "more than 3", np.zeros((3, 64))),
     ):
         with pytest.raises(error, match=match):
-            call()
+            scorer.score(samples)
+
+
+def test_stacked_digits_are_read_channel_by_channel(digits, cache, no_training, scorer) -> None:
+    data = load_adversarial("stacked-digits", samples=3000)
+    stacks = scorer_for(data, cache)  # by the classifier of the single digits
+    rows = np.arange(600)
+    right = (stacks.read(iter([data.train.x[rows]])) == data.train.y[rows]).mean()
+    assert right > 0.98  # training digits, on which the classifier is right
+    found = stacks.score(seen(data, rows))
+    assert found["modes"] == pytest.approx(len(np.unique(data.train.y[rows])), abs=10)
+    found = stacks.score(seen(data, np.flatnonzero(data.train.y // 100 == 4)))
+    assert found["modes"] <= 110
+    assert found["kl"] > np.log(10) - 0.05
+    assert set(stacks.describe()["units"]) == set(found)
+
+
+def test_colour_images_are_classified_in_units_of_their_own(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(scores, "FEW_SEEN", 1800)  # 20 epochs
+    labels = np.arange(90) % 3  # class k is bright in channel k
+    x = generator(0).integers(90, size=(90, 16, 16, 3))
+    x[np.arange(90), :, :, labels] += 120
+    for part in ("train", "test"):
+        np.save(tmp_path / f"x_{part}.npy", x.astype(np.uint8))
+        np.save(tmp_path / f"y_{part}.npy", labels)
+    raw, data = load("npy", tmp_path), load_adversarial("npy", tmp_path)
+    assert raw.x_scaling != data.x_scaling
+    images = scorer_for(data, tmp_path)
+    assert images.classifier.accuracy == 1.0
+    assert images.classifier.model.x_scaling == raw.x_scaling
+    assert images.real()["inception_score"] == pytest.approx(3, abs=0.01)
+    assert images.score(seen(data, data.train.y == 0))["classes"] == 1
+
+
+def test_tables_with_classes_are_scored_and_others_refused(tmp_path) -> None:
+    y = np.arange(200) % 2
+    x = generator(0).standard_normal((200, 3)) + 4 * y[:, np.newaxis]
+    np.savez(tmp_path / "table.npz", x=x, y=y)
+    found = scorer_for(load_adversarial("npz", tmp_path / "table.npz"), tmp_path).real()
+    assert found["classes"] == 2
+    assert found["inception_score"] > 1.8
+    np.savez(tmp_path / "t.npz", x=x, y=x[:, 0])
+    with pytest.raises(ArchitectureError, match="no classes"):
+        scorer_for(load_adversarial("npz", tmp_path / "t.npz"), tmp_path)

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from adversarial_cases import KINDS, NOISY, RING, parameters, trainer_of
 
-from nembp.adversarial import AdversarialSettings, AdversarialTrainer, Score
+from nembp.adversarial import AdversarialSettings, AdversarialTrainer
 from nembp.adversarial.data import ring
+from nembp.adversarial.scores import scorer_for
 from nembp.adversarial.settings import schedule_factor
 from nembp.backend import stream
 from nembp.checkpoints import decode, encode
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import BatchReader
 from nembp.engine.batchnorm import BatchNormalization
-from nembp.engine.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood
+from nembp.engine.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Score
 from nembp.engine.network import dense_network
 from nembp.engine.noise import Noise
 from nembp.engine.optimizers import SGD, Adam
@@ -38,9 +39,10 @@ def test_a_ring_is_learned_better_than_chance():
         iterations=1000,
         optimizers=(Adam(1e-3, beta1=0.5), Adam(1e-3, beta1=0.5)),
     )
-    assert data.modes.score(trainer.sample(1000))["high_quality"] < 0.05
+    scorer = scorer_for(data)
+    assert scorer.score(trainer.sample(1000))["high_quality"] < 0.05
     trainer.run()
-    after = data.modes.score(trainer.sample(1000))
+    after = scorer.score(trainer.sample(1000))
     assert after["high_quality"] > 0.1
     assert after["modes"] >= 4
 
@@ -343,8 +345,8 @@ def test_what_does_not_fit_is_said(parts, options, message):
         ({"noise_until": 0.0}, "noise until must be above 0"),
         ({"critic_steps": 0}, "critic steps must be at least 1"),
         ({"averaging": 1.0}, "averaging must be at least 0 and less than 1"),
-        ({"classes": 1}, "classes must be 0, for one output, or at least 2"),
-        ({"classes": 3, "kind": "wasserstein"}, "at least 2 of kind vanilla or minimax"),
+        ({"classes": 1}, "classes must be 0, for the one output"),
+        ({"classes": 3, "kind": "wasserstein"}, "critic has one output and no classes"),
     ],
 )
 def test_settings_say_what_is_wrong(options, message):

@@ -21,14 +21,14 @@ import pytest
 from command_line import as_json
 
 from nembp import architecture, experiments
-from nembp.adversarial import AdversarialSettings, AdversarialTrainer, Score
+from nembp.adversarial import AdversarialSettings, AdversarialTrainer
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import Augmentation, BatchReader
 from nembp.engine.activations import get_activation
 from nembp.engine.backprop import CycleBackpropagation, JointBackpropagation
 from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.convolution import Convolution
-from nembp.engine.likelihoods import Bernoulli, get_likelihood
+from nembp.engine.likelihoods import Bernoulli, Score, get_likelihood
 from nembp.engine.linear import Dense, Transposed
 from nembp.engine.network import Layer, Network, dense_network
 from nembp.engine.noise import Noise

@@ -13,14 +13,14 @@ import pytest
 from devices import REAL, gpu, needs_kernels
 from engines import assert_close
 
-from nembp.adversarial import AdversarialSettings, Score
+from nembp.adversarial import AdversarialSettings
 from nembp.adversarial.gradients import DiscriminatorGradient
 from nembp.adversarial.trainer import AdversarialTrainer, random_batches
 from nembp.architecture import generator_network, network
 from nembp.backend import CupyBackend
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import BatchReader
-from nembp.engine.likelihoods import Bernoulli
+from nembp.engine.likelihoods import Bernoulli, Score
 from nembp.engine.network import Network, dense_network
 from nembp.engine.noise import Noise
 from nembp.engine.optimizers import SGD, Adam, RMSProp

@@ -112,7 +112,7 @@ def test_seeds_that_were_finished_are_summed_up_when_interrupted(tmp_path):
         ({"dataset": "grid", "modes": 24}, "a grid has a square number of them"),
         ({"data_dir": "a"}, "data_dir does not go with the data set 'ring'"),
         ({"dataset": "mnist"}, "data set 'mnist' is read from files and no path was given"),
-        ({"kind": "wasserstein", "classes": True}, "at least 2 of kind vanilla or minimax"),
+        ({"kind": "wasserstein", "classes": True}, "critic has one output and no classes"),
         ({"kind": "wasserstein", "noise": "nem", "noise_place": "discriminator/forward"},
          "noise discriminator/forward needs kind vanilla or minimax"),
         ({"noise": "nem", "noise_place": "critic/input"},

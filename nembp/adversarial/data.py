@@ -17,7 +17,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nembp.adversarial.scores import Modes
 from nembp.adversarial.settings import LatentLaw
 from nembp.backend import Array, Backend, stream
 from nembp.datasets import Dataset, Rows, Scaling, Split, as_rows, load
@@ -46,10 +45,9 @@ OPTIONS = {
 def fill_latent(backend: Backend, generator: Any, law: LatentLaw, out: Array) -> Array:
     """Fill ``out`` with draws of z: normal ones, or 0 and 1 with probability ½ each.
 
-    A binary z ∈ {0, 1}ᵇ is a code: the generator turns each of 2ᵇ of them into a sample, and need
-    not tear a connected z apart to reach modes that lie apart. Its backward direction names the
-    bits, by a Bernoulli likelihood each. Climbing log p(z | G(z)) then raises a lower bound on the
-    mutual information of code and sample (Barber and Agakov, NIPS 2003),
+    A binary z ∈ {0, 1}ᵇ is a code: the generator need not tear a connected z apart to reach modes
+    that lie apart. Its backward direction names the bits. Climbing log p(z | G(z)) then raises a
+    lower bound on the mutual information of code and sample (Barber and Agakov, NIPS 2003),
 
         I(z; G(z)) ≥ H(z) + E log p(z | G(z)),    H(z) = b log 2 nats,
 
@@ -62,9 +60,7 @@ def fill_latent(backend: Backend, generator: Any, law: LatentLaw, out: Array) ->
 
 
 def draw_latent(n: int, width: int, seed: int, law: LatentLaw = "gaussian") -> NDArray[np.float64]:
-    """Draw z on the host, shape (n, width), from the stream ``"samples"`` of a seed.
-
-    The first rows are the same whatever n is.
+    """Draw z (n, width) on the host from a seed; the first rows are the same whatever n is.
 
     >>> draw_latent(2, 4, seed=0, law="binary")
     array([[1., 0., 1., 0.],
@@ -79,9 +75,14 @@ def draw_latent(n: int, width: int, seed: int, law: LatentLaw = "gaussian") -> N
 # -- mixtures of Gaussians -------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MixtureData(Dataset):
-    """Samples of a mixture of Gaussians; the labels are their ``modes``, in raw units."""
+    """Samples of a mixture of Gaussians of equal weight and width; the labels are their modes.
 
-    modes: Modes
+    ``centres`` (modes, features) are their means, ``std`` their standard deviation in each
+    direction, both in raw units.
+    """
+
+    centres: NDArray[np.float64]
+    std: float
 
 
 def ring(samples: int = 100_000, modes: int = 8, std: float = 0.01, **more: Any) -> MixtureData:
@@ -91,19 +92,19 @@ def ring(samples: int = 100_000, modes: int = 8, std: float = 0.01, **more: Any)
     deviation: the same but for `scale`. ``more`` is as in `mixture`.
 
     >>> data = ring(1000)
-    >>> data.modes.centres.shape, data.train.x.shape, len(data.test), data.classes[:2]
+    >>> data.centres.shape, data.train.x.shape, len(data.test), data.classes[:2]
     ((8, 2), (1000, 2), 2500, ('mode 0', 'mode 1'))
     """
     _check_positive(modes=modes)
     angle = 2 * math.pi * np.arange(modes) / modes
     centres = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return mixture("ring", Modes(centres, std), samples, **more)
+    return mixture("ring", centres, std, samples, **more)
 
 
 def grid(samples: int = 100_000, modes: int = 25, std: float = 0.05, **more: Any) -> MixtureData:
     """Gaussians on a square grid about the origin, 2 apart, by default at −4, −2, 0, 2 and 4.
 
-    >>> grid(100).modes.centres[[0, 1, -1]].tolist()
+    >>> grid(100).centres[[0, 1, -1]].tolist()
     [[-4.0, -4.0], [-4.0, -2.0], [4.0, 4.0]]
     """
     side = math.isqrt(max(modes, 0))
@@ -111,30 +112,36 @@ def grid(samples: int = 100_000, modes: int = 25, std: float = 0.05, **more: Any
         raise ArchitectureError(f"modes={modes}: a grid has a square number of them, such as 25")
     places = 2.0 * (np.arange(side) - (side - 1) / 2)
     centres = np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1).reshape(-1, 2)
-    return mixture("grid", Modes(centres, std), samples, **more)
+    return mixture("grid", centres, std, samples, **more)
 
 
 def mixture(
-    name: str, modes: Modes, samples: int, *, scale: float = 1.0, seed: int = 0
+    name: str,
+    centres: NDArray[np.float64],
+    std: float,
+    samples: int,
+    *,
+    scale: float = 1.0,
+    seed: int = 0,
 ) -> MixtureData:
     """Draw a data set from a mixture of Gaussians of equal weight, in any number of dimensions.
 
     ``samples`` are to train, a tenth as many to test, at least 2500, drawn by the streams
     ``name/train`` and ``name/test`` of `seed`. The network sees raw · `scale`.
     """
-    _check_positive(samples=samples, scale=scale)
-    k, features = modes.centres.shape
-    reach = (np.abs(modes.centres).max() + 6 * modes.std) * max(scale, 1.0)
+    _check_positive(samples=samples, std=std, scale=scale)
+    k, features = centres.shape
+    reach = (np.abs(centres).max() + 6 * std) * max(scale, 1.0)
     if not reach <= LARGEST:
         raise ArchitectureError(
-            f"{name}: points of standard deviation {modes.std:g} times {scale:g} reach {reach:g}; "
+            f"{name}: points of standard deviation {std:g} times {scale:g} reach {reach:g}; "
             f"expected at most {LARGEST:g}. Lower std or scale"
         )
 
     def draw(part: str, count: int) -> Split:
         generator = stream(seed, f"{name}/{part}")
         labels: NDArray[np.int64] = generator.integers(k, size=count)
-        x = modes.centres[labels] + modes.std * generator.standard_normal((count, features))
+        x = centres[labels] + std * generator.standard_normal((count, features))
         return Split(x.astype(np.float32), labels)
 
     return MixtureData(
@@ -147,8 +154,9 @@ def mixture(
         y_scaling=Scaling(),
         target_names=(),
         attribution="",
-        source=f"{k} Gaussians of standard deviation {modes.std:g}, seed {seed}",
-        modes=modes,
+        source=f"{k} Gaussians of standard deviation {std:g}, seed {seed}",
+        centres=centres,
+        std=std,
     )
 
 

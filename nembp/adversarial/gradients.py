@@ -20,6 +20,7 @@ error at its input, by a run of D that leaves its weights alone, is G's error at
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from nembp.engine.backprop import (
     SampleLoss,
     Step,
 )
-from nembp.engine.likelihoods import Likelihood, Readout, Score
+from nembp.engine.likelihoods import Likelihood, Readout
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError
@@ -45,7 +46,10 @@ PLACES = {  # of noise in D's joint gradient
     "discriminator/input": "forward/input",
     "critic/input": "forward/input",
 }
-Noises = dict[str, Noise]
+Noises = Mapping[str, Noise]
+Streams = Mapping[str, Any]
+NO_NOISE: Noises = {}
+NO_STREAMS: Streams = {}
 
 
 class RealClassLoss(SampleLoss):
@@ -123,10 +127,7 @@ class GradientPenalty(Step):
         self.slope = backend.empty((rows, net.inputs), dtype)
         self.value = backend.zeros((1, 1), dtype)
         self._norm, self._factor = (backend.empty((rows, 1), dtype) for _ in range(2))
-        if self._curved:
-            sizes = [layer.size for layer in net.layers]
-            spare = backend.empty((rows * max(sizes),), dtype)
-            self._spare = [backend.xp.reshape(spare[: rows * n], (rows, n)) for n in sizes]
+        self._spare = [backend.empty((rows, n.size), dtype) for n in net.layers] * self._curved
 
     def __call__(self, gradient: Array, weight: float = 1.0) -> None:
         """Fill ``gradient``, that of weight · mean (‖∇ₓ f(x)‖ − 1)², and set ``value``."""
@@ -205,31 +206,37 @@ class DiscriminatorGradient:
         net: Network,
         rows: int,
         settings: AdversarialSettings,
-        noise: Noises | None = None,
-        generators: dict[str, Any] | None = None,
+        noise: Noises = NO_NOISE,
+        generators: Streams = NO_STREAMS,
         permutation: np.ndarray[Any, Any] | None = None,
     ) -> None:
-        backend, dtype = net.backend, net.dtype
-        noise, generators = noise or {}, generators or {}
+        backend, dtype, classes = net.backend, net.dtype, settings.classes
         self.net, self.settings = net, settings
         self.penalty = GradientPenalty(net, rows) if settings.kind == "wasserstein-gp" else None
         if self.penalty is not None:
             self._share = backend.empty((rows, 1), dtype)
             self._of_penalty = backend.zeros((net.parameter_count,), dtype)
             self._between = generators["penalty"]
-        # of real and generated samples, where there is a single output
-        self._targets = (1.0, -1.0) if isinstance(net.likelihood, Score) else (1.0, 0.0)
-        classes = settings.classes
         self.labels: Array = backend.zeros((rows, classes), dtype) if classes else None
         places = {PLACES[key]: key for key in noise if key in PLACES}
         self.permuted: Array = None
         if permutation is not None:
             self.permuted = backend.empty((2 * rows, net.inputs), dtype)
+        # the labels that have backward targets, and their samples; None for all K + 1
+        with_targets: ClassAssignment | None = None
+        kinds = 1 if settings.backward_labels == "real" else 2  # or generated ones too
+        # of real and generated samples, where there is a single output
+        targets = (1.0, -1.0) if settings.has_critic else (1.0, 0.0)
+        if classes and kinds == 1:
+            with_targets = ClassAssignment(np.eye(classes, classes + 1), self.labels)
+        elif not classes:
+            members = backend.asarray(np.repeat(np.eye(kinds), rows, axis=0), dtype)
+            with_targets = ClassAssignment(np.reshape(targets[:kinds], (kinds, 1)), members)
         self._joint = joint = JointBackpropagation(
             net,
             2 * rows,
             path="classes" if settings.discriminator_backward else "none",
-            classes=self._classes(rows),
+            classes=with_targets,
             # normalized apart, as the generator's step shows D generated samples alone
             groups=(rows, rows),
             samples=rows,
@@ -243,23 +250,13 @@ class DiscriminatorGradient:
             joint.t[rows:, classes:] = 1.0
             self._label_targets = joint.t[:rows, :classes]
         else:
-            joint.t[:rows, :], joint.t[rows:, :] = self._targets
+            joint.t[:rows, :], joint.t[rows:, :] = targets
         self.forward_nll, self.backward_nll = joint.forward_nll, joint.backward_nll
         self.sources = {places[place]: source for place, source in joint.sources.items()}
         if permutation is not None:
             index = np.arange(2 * rows)[:, None] * net.inputs + permutation[None, :]
             self._index = backend.asarray(index.reshape(-1), "int64")
             self._values = [backend.xp.reshape(each, (-1, 1)) for each in (joint.x, self.permuted)]
-
-    def _classes(self, rows: int) -> ClassAssignment | None:
-        """Return the labels that have backward targets, and their samples; None for all K + 1."""
-        classes, real = self.settings.classes, self.settings.backward_labels == "real"
-        if classes:
-            return ClassAssignment(np.eye(classes, classes + 1), self.labels) if real else None
-        kinds = 1 if real else 2  # real samples alone, or generated ones too
-        members = np.repeat(np.eye(kinds), rows, axis=0)
-        inputs = np.array(self._targets[:kinds]).reshape(kinds, 1)
-        return ClassAssignment(inputs, self.net.backend.asarray(members, self.net.dtype))
 
     def __call__(self, gradient: Array, weight: float = 1.0, factor: Array = None) -> None:
         """Fill ``gradient``; ``weight`` and ``factor`` (device) multiply log p(x | label)."""
@@ -300,11 +297,10 @@ class GeneratorGradient:
         discriminator: Network,
         rows: int,
         settings: AdversarialSettings,
-        noise: Noises | None = None,
-        generators: dict[str, Any] | None = None,
+        noise: Noises = NO_NOISE,
+        generators: Streams = NO_STREAMS,
     ) -> None:
-        noise, generators = noise or {}, generators or {}
-        self.net, self._target = net, None
+        self._target: Array = None
         if settings.backward_permuted and settings.generator_backward:
             self._target = net.backend.empty((rows, net.inputs), net.dtype)
         self._cycle = cycle = CycleBackpropagation(
@@ -316,25 +312,21 @@ class GeneratorGradient:
             noise=noise.get("generator/backward"),
             generator=generators.get("generator/backward"),
         )
-        seen = {PLACES[key]: key for key in noise if key == "discriminator/input"}
+        seen = "discriminator/input"
         self.through = through = JointBackpropagation(
             discriminator,
             rows,
             path="none",
             output=_loss(discriminator, rows, settings),
             input_error=True,
-            noise={place: noise[key] for place, key in seen.items()},
-            generators={place: generators[f"{key} of G"] for place, key in seen.items()},
+            noise={PLACES[seen]: noise[seen]} if seen in noise else {},
+            generators={PLACES[seen]: generators[f"{seen} of G"]} if seen in noise else {},
         )
         through.t[...] = 1.0  # NEM noise on what D sees raises log D
         through.moves_statistics = False  # D sees these samples in its own step
-        self.z, self.output = cycle.z, cycle.output
+        self.z, self.output, self.run = cycle.z, cycle.output, cycle.run
         self.sources = {} if cycle.source is None else {"generator/backward": cycle.source}
         self.forward_nll, self.backward_nll = through.forward_nll, cycle.backward_nll
-
-    def run(self) -> Array:
-        """Return G(z), which stays until the next call."""
-        return self._cycle.run()
 
     def __call__(self, gradient: Array, weight: float = 1.0, factor: Array = None) -> None:
         """Fill ``gradient`` for the samples of the last :meth:`run`, as D's gradient is filled."""

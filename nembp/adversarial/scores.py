@@ -11,56 +11,85 @@ precision, recall         shares within the other set's manifold         0 to 1;
 Modes and high quality are those of Srivastava et al. 2017 (VEEGAN), section 4.1, and of the code of
 Lin et al. 2018 (PacGAN): a sample counts for the mode whose centre is nearest, and only within
 three standard deviations of it.
+
+Samples without known modes are scored by a classifier that nembp trained on the real data. It takes
+the place of the Inception network of Salimans et al. 2016, which was trained on photographs and
+knows nothing of digits. It is trained once for a data set, kept in a file, and its accuracy on the
+test split stands in every score.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nembp.errors import ArchitectureError, DivergenceError, ShapeError
+from nembp.adversarial.data import CHANNELS, MixtureData, StackedData
+from nembp.architecture import network
+from nembp.backend import stream
+from nembp.checkpoints import Model, content_hash, environment, load_model, save_model
+from nembp.datasets import Dataset, Scaling, Split
+from nembp.datasets.reading import Augmentation, BatchReader
+from nembp.datasets.scaling import chunks, standardized
+from nembp.engine.metrics import evaluate
+from nembp.engine.network import Network
+from nembp.engine.optimizers import Adam
+from nembp.engine.training import Trainer
+from nembp.errors import ArchitectureError, DataError, DivergenceError, OutputError, ShapeError
 
 Floats: TypeAlias = NDArray[np.float64]
+Note = Callable[[str], None]
+Scores = dict[str, float]
+Recipe = dict[str, Any]
 
 REACH = 3.0  # standard deviations within which a sample counts for a mode
 STRICT = 0.25  # of a uniform share
 NEIGHBOURS = 3  # k of precision and recall, as in the publication
-BLOCK = 1 << 21  # distances held at a time: 16 MiB
+DISTANCES = 1 << 21  # held at a time: 16 MiB
 SLACK = 1e-12  # of the largest square: rounding of a product may not put a point out of its ball
+BLOCK = 512  # samples classified at a time
+REFERENCE = 10_000  # real samples that generated ones are compared with
+MANIFOLD = 5_000  # of them and of the generated ones whose neighbours are searched
+SEED: Final = 0  # of the classifier and of the choice of real samples: the same for all runs
+VERSION = 1  # of the recipes: a change makes new files
+FEW: Final = 10_000  # training samples below which they are seen more often
+FEW_SEEN: Final = 60_000  # samples in all
+FLIPPED: Final = ("cifar10", "cifar100")  # whose mirror images are of the same class
+UNITS: Final = {
+    "modes": "modes with a sample within 3 standard deviations (Srivastava et al. 2017); of "
+    "stacked digits, triples that occur (Metz et al. 2017)",
+    "modes_strict": "modes with a quarter of a uniform share of the samples",
+    "high_quality": "share of samples within 3 standard deviations of a mode",
+    "kl": "nats of the modes' histogram from the uniform one (Lin et al. 2018)",
+    "classes": "classes that the classifier finds among the samples",
+    "classes_strict": "classes with a quarter of a uniform share of the samples",
+    "class_kl": "nats of the classes' histogram from the uniform one",
+    "inception_score": "exp E KL(p(y|x) || p(y)) by the classifier, 1 to the number of classes "
+    "(Salimans et al. 2016)",
+    "frechet_distance": "squared units of the classifier's last hidden layer; compare equal "
+    "numbers of samples (Heusel et al. 2017)",
+    "precision": "share of samples within the real ones' manifold, 3 nearest neighbours in the "
+    "classifier's last hidden layer (Kynkäänniemi et al. 2019)",
+    "recall": "share of real samples within the generated ones' manifold, as precision",
+    "judge_accuracy": "share of the real test samples that the classifier gets right",
+}
 
 
-def check_samples(samples: ArrayLike, features: int) -> NDArray[Any]:
-    """Return samples as finite floats of shape (n, features); others are of no use to a score."""
-    values = np.asarray(samples)
-    if values.ndim != 2 or values.shape[1] != features or not len(values):
-        raise ShapeError(
-            f"samples of shape {values.shape}; expected (n, {features}) with n at least 1"
-        )
-    if values.dtype.kind != "f":
-        values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).any(axis=1).sum())
-        raise DivergenceError(
-            f"{bad} of {len(values)} generated samples are not finite: training diverged. Lower "
-            "the learning rates"
-        )
-    return values
-
-
-# -- modes and classes -----------------------------------------------------------------------------
+# -- histograms and modes --------------------------------------------------------------------------
 def kl_from_uniform(counts: ArrayLike) -> float:
-    """KL divergence of a histogram from the uniform one in nats, Σ p log(p K).
+    """Σ p log(p K), the nats of a histogram from the uniform one, p = counts / Σ counts.
 
-    With p = counts / Σ counts: from 0 (all alike) to log K (all in one); log K also where there is
-    nothing to count. n samples of the uniform distribution itself give about (K − 1) / 2n.
-
-    >>> kl_from_uniform([5, 5, 0, 0]) == float(np.log(2))
-    True
+    From 0 (all alike) to log K (all in one, or nothing to count). n samples of the uniform
+    distribution itself give about (K − 1) / 2n.
     """
     n = np.asarray(counts, np.float64)
     if not n.any():
@@ -69,79 +98,31 @@ def kl_from_uniform(counts: ArrayLike) -> float:
     return max(0.0, float(p @ np.log(p * len(n))))  # rounding must not make it negative
 
 
-def coverage(counts: ArrayLike, samples: int) -> tuple[int, int]:
-    """Count the K modes that have a sample, and those that have n / 4K, a quarter of a fair share.
-
-    ``samples`` is n, how many were drawn in all.
+def coverage(counts: ArrayLike, samples: int) -> tuple[float, float]:
+    """Count the K modes that have a sample, and those that have a quarter of their share of n.
 
     >>> coverage([97, 2, 1, 0], 100), coverage([70, 20, 7, 3], 100)
-    ((3, 1), (4, 3))
+    ((3.0, 1.0), (4.0, 3.0))
     """
     n = np.asarray(counts)
     enough = np.maximum(1.0, STRICT * samples / len(n))
-    return int(np.count_nonzero(n)), int(np.count_nonzero(n >= enough))
+    return float(np.count_nonzero(n)), float(np.count_nonzero(n >= enough))
 
 
-@dataclass(frozen=True, eq=False)
-class Modes:
-    """Modes of a mixture of Gaussians of equal weight and width, in any number of dimensions.
+def near_modes(samples: ArrayLike, centres: Floats, std: float) -> NDArray[np.int64]:
+    """Return how many samples lie within 3σ of each centre (K, d) and nearest to it, shape (K,)."""
+    from scipy.spatial import KDTree
 
-    ``centres`` (K, features) are their means, ``std`` their standard deviation σ in each direction.
-
-    >>> two = Modes(np.array([[0.0, 0.0], [1.0, 0.0]]), std=0.1)
-    >>> scores = two.score(np.array([[0.0, 0.1], [0.1, 0.0], [0.5, 0.5], [0.0, 0.0]]))
-    >>> scores["modes"], scores["high_quality"]
-    (1.0, 0.75)
-    """
-
-    centres: Floats
-    std: float
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.std < math.inf:
-            raise ArchitectureError(f"std={self.std}: expected a positive number")
-
-    def nearest(self, samples: ArrayLike) -> tuple[NDArray[np.intp], Floats]:
-        """Return each sample's nearest mode and its distance from that centre, shape (n,) each."""
-        from scipy.spatial import KDTree
-
-        distance, mode = KDTree(self.centres).query(check_samples(samples, self.centres.shape[1]))
-        return mode, distance
-
-    def counts(self, samples: ArrayLike) -> NDArray[np.int64]:
-        """Return how many samples lie within 3σ of each mode and nearest to it, shape (K,)."""
-        mode, distance = self.nearest(samples)
-        return np.bincount(mode[distance <= REACH * self.std], minlength=len(self.centres))
-
-    def score(self, samples: ArrayLike) -> dict[str, float]:
-        """Score samples of shape (n, features), in the units of the centres.
-
-        ``modes``: modes with a sample within 3σ. ``modes_strict``: modes with at least n / 4K of
-        them, a quarter of a uniform share. ``high_quality``: share of samples within 3σ of a mode;
-        the mixture itself has 1 − exp(−9/2) = 0.989 in two dimensions. ``kl``: nats of the
-        histogram of those samples from the uniform one.
-        """
-        counts = self.counts(samples)
-        n = len(np.asarray(samples))
-        modes, strict = coverage(counts, n)
-        return {
-            "modes": float(modes),
-            "modes_strict": float(strict),
-            "high_quality": float(counts.sum() / n),
-            "kl": kl_from_uniform(counts),
-        }
+    distance, mode = KDTree(centres).query(samples)
+    return np.bincount(mode[distance <= REACH * std], minlength=len(centres))
 
 
 # -- by probabilities and features -----------------------------------------------------------------
 def inception_score(probabilities: ArrayLike) -> float:
-    """Inception score exp E KL(p(y|x) ‖ p(y)), with p(y) = E p(y|x) (Salimans et al. 2016).
+    """Exp E KL(p(y|x) ‖ p(y)), with p(y) = E p(y|x), of rows (n, K) (Salimans et al. 2016).
 
-    Rows (n, K) of probabilities p(y|x) give from 1 (every sample classified alike, or none with
-    confidence) to K (each with certainty, all classes equally often). Of n samples in one piece:
-    the mean over ten pieces, which others report, is a little lower.
-
-    >>> round(inception_score(np.eye(10)), 6), inception_score(np.full((5, 10), 0.1))
-    (10.0, 1.0)
+    From 1 (every sample classified alike, or none with confidence) to K (each with certainty, all
+    classes equally often). The mean over ten pieces, which others report, is a little lower.
     """
     p = np.asarray(probabilities, np.float64)
     p = p / p.sum(axis=1, keepdims=True)
@@ -159,16 +140,12 @@ def moments(features: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def frechet_distance(mean1: Floats, cov1: Floats, mean2: Floats, cov2: Floats) -> float:
-    """Fréchet distance of two Gaussians: ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½).
+    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½), the squared 2-Wasserstein distance of two Gaussians.
 
-    That is the squared 2-Wasserstein distance (Dowson and Landau 1982; as a score of generators,
-    Heusel et al. 2017). With Σᵢ = RᵢRᵢᵀ from symmetric eigen-decompositions, tr (Σ₁Σ₂)^½ is the sum
-    of the singular values of R₁ᵀR₂: no square root of a matrix that is not symmetric, and nothing
-    becomes complex or fails where a covariance is singular. It is in squared units of the features;
-    means and covariances of few samples raise it, so compare equal numbers of samples.
-
-    >>> frechet_distance(np.zeros(2), np.eye(2), np.array([3.0, 4.0]), 4 * np.eye(2))
-    27.0
+    (Dowson and Landau 1982; of generators, Heusel et al. 2017.) With Σᵢ = RᵢRᵢᵀ from symmetric
+    eigen-decompositions, tr (Σ₁Σ₂)^½ is the sum of the singular values of R₁ᵀR₂: nothing becomes
+    complex or fails where a covariance is singular. Moments of few samples raise it, so compare
+    equal numbers of samples.
     """
     overlap = np.linalg.svd(_root(cov1).T @ _root(cov2), compute_uv=False).sum()
     spread = np.trace(cov1) + np.trace(cov2) - 2.0 * overlap
@@ -181,29 +158,18 @@ def _root(cov: Floats) -> Floats:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
-# -- precision and recall --------------------------------------------------------------------------
 def precision_recall(
     real: ArrayLike, generated: ArrayLike, k: int = NEIGHBOURS
 ) -> tuple[float, float]:
     """Shares of generated points among the real ones, and of real among the generated ones.
 
     A set's manifold is the union of balls about its points, each as wide as the distance to that
-    point's k-th nearest neighbour in the set (Kynkäänniemi et al. 2019). Precision is how
-    believable the generated points are, recall how much of the data is covered.
-
-    Features (n, d) and (m, d) are compared, in the publication as many of both, since more points
-    make wider manifolds; a point is not one of its own k neighbours.
-
-    >>> line = np.arange(10.0)[:, np.newaxis]
-    >>> precision_recall(line, line[:5]), precision_recall(line, line + 100)
-    ((1.0, 0.8), (0.0, 0.0))
+    point's k-th nearest neighbour in the set (Kynkäänniemi et al. 2019). More points make wider
+    manifolds, so as many of both, (n, d), are compared.
     """
     a, b = np.asarray(real, np.float64), np.asarray(generated, np.float64)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) <= k:
-        raise ShapeError(
-            f"features of shape {a.shape} and {b.shape}; expected (n, d) and (m, d) with more than "
-            f"{k} rows each"
-        )
+    if min(len(a), len(b)) <= k:
+        raise ShapeError(f"{len(a)} and {len(b)} samples; expected more than {k} of both")
     centre = a.mean(axis=0)  # products of centred points lose fewer digits
     a, b = a - centre, b - centre
     return _share(b, a, k), _share(a, b, k)
@@ -225,7 +191,7 @@ def _share(points: Floats, centres: Floats, k: int) -> float:
 def _distances(a: Floats, b: Floats) -> Iterator[tuple[slice, Floats]]:
     """Squared distances of a block of rows of ``a`` to all of ``b``, block by block."""
     squares = np.square(b).sum(axis=1)
-    step = max(1, BLOCK // len(b))
+    step = max(1, DISTANCES // len(b))
     for start in range(0, len(a), step):
         part = slice(start, min(start + step, len(a)))
         square = a[part] @ b.T
@@ -235,7 +201,7 @@ def _distances(a: Floats, b: Floats) -> Iterator[tuple[slice, Floats]]:
         yield part, np.maximum(square, 0.0, out=square)
 
 
-def average_scores(rows: Sequence[Mapping[str, float]], last: int = 5) -> dict[str, float]:
+def average_scores(rows: Sequence[Mapping[str, float]], last: int = 5) -> Scores:
     """Mean of each score over the ``last`` rows that hold it: one checkpoint says little of a GAN.
 
     >>> average_scores([{"modes": 1}, {"modes": 7, "kl": 0.5}, {}, {"modes": 8}], last=2)
@@ -246,3 +212,327 @@ def average_scores(rows: Sequence[Mapping[str, float]], last: int = 5) -> dict[s
         for key, value in row.items():
             held.setdefault(key, []).append(float(value))
     return {key: float(np.mean(values[-last:])) for key, values in held.items()}
+
+
+# -- the classifier --------------------------------------------------------------------------------
+class Classifier:
+    """A trained classifier, and its file if it has one; ``accuracy`` is on the test split."""
+
+    def __init__(self, model: Model, path: Path | None = None) -> None:
+        net = model.net
+        self.model, self.path = model, path
+        self.accuracy = float(model.settings["accuracy"])
+        # the same pass, cut before the last linear map: below it features, above it classes
+        kind: Any = {"device": net.backend, "dtype": net.dtype, "seed": None}
+        self._body = Network(net.layers[:-1], net.maps[:-1], "gaussian", **kind)
+        self._head = Network(net.layers[-2:], net.maps[-1:], "multinomial", **kind)
+        for part, first in ((self._body, 0), (self._head, len(net.maps) - 1)):
+            for own, whole in ((part.weights, net.weights), (part.biases, net.biases)):
+                for mine, source in zip(own, whole[first:], strict=False):
+                    if mine is not None and source is not None:
+                        mine[...] = source
+
+    def look(
+        self, blocks: Iterable[NDArray[Any]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Return the last hidden activations (n, d) and p(y|x) (n, K) of blocks of raw samples."""
+        backend, features, probabilities = self.model.net.backend, [], []
+        for block in blocks:
+            x = self.model.x_scaling.apply(block, np.float32).reshape(len(block), -1)
+            hidden = self._body.predict(x)
+            features.append(backend.to_numpy(hidden))
+            probabilities.append(backend.to_numpy(self._head.predict(hidden)))
+        return np.concatenate(features), np.concatenate(probabilities).astype(np.float64)
+
+    def describe(self) -> dict[str, Any]:
+        """Return JSON values: its accuracy, hash, file, recipe, and what it was trained on."""
+        net, settings = self.model.net, dict(self.model.settings)
+        settings.pop("key", None)
+        return {
+            **settings,
+            "dataset": self.model.dataset,
+            "sha256": content_hash({"parameters": net.backend.to_numpy(net.parameters)}),
+            "file": None if self.path is None else str(self.path),
+        }
+
+
+def default_cache() -> Path:
+    """Return where classifiers are kept: ``$NEMBP_CACHE/judges``, or ``~/.cache/nembp/judges``."""
+    if os.environ.get("NEMBP_CACHE"):
+        return Path(os.environ["NEMBP_CACHE"], "judges")
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a user without a home
+        home = tempfile.gettempdir()
+    return Path(home, "nembp", "judges")
+
+
+def classifier_for(
+    data: Dataset, cache: str | os.PathLike[str] | None = None, note: Note = lambda text: None
+) -> Classifier:
+    """Return the classifier of a data set: from its file in ``cache``, or trained and put there.
+
+    The file's name holds a SHA-256 of all samples, labels, the scaling, the recipe and the seed, so
+    that no classifier is taken for another's. ``note`` is told before one is trained, how well it
+    does, and where a file cannot be used or written.
+    """
+    if not data.is_classification:
+        raise ArchitectureError(
+            f"{data.name}: samples are scored by a classifier, and {data.source} has no classes; "
+            "expected labels, such as a last column of names"
+        )
+    recipe, scaling = recipe_for(data), _scaling(data)
+    key = _key(data, scaling, recipe)
+    path = Path(default_cache() if cache is None else cache) / f"{data.name}-{key[:16]}.npz"
+    if os.path.exists(path):  # False too where it cannot be looked at
+        try:
+            model = load_model(path)
+            if model.settings.get("key") == key:
+                return Classifier(model, path)
+            note(f"{path} is the classifier of other data; training a new one")
+        except DataError as error:
+            note(f"training the classifier again: {error}")
+    epochs = recipe["epochs"]
+    note(f"training a classifier of {data.name}: {len(data.train)} samples, {epochs} epochs")
+    model = train_classifier(data, recipe, scaling)
+    model.settings["key"] = key
+    accuracy = model.settings["accuracy"]
+    note(f"the classifier is right on {accuracy:.2%} of {len(data.test)} test samples")
+    try:
+        save_model(path, model)
+    except OutputError as error:
+        note(f"the classifier was not kept: {error}")
+        return Classifier(model)
+    return Classifier(model, path)
+
+
+def _key(data: Dataset, scaling: Scaling, recipe: Recipe) -> str:
+    plain = {"version": VERSION, "recipe": recipe, "seed": SEED, "classes": data.classes}
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
+    numbers = {"offset": np.asarray(scaling.offset), "factor": np.asarray(scaling.factor)}
+    for split in (data.train, data.test):
+        digest.update(content_hash(numbers | {"y": split.y}).encode())
+        digest.update(f"{split.x.shape} {split.x.dtype.str}".encode())
+        for part in chunks(split.x):
+            digest.update(np.ascontiguousarray(split.x[part]).data)
+    return digest.hexdigest()
+
+
+def recipe_for(data: Dataset) -> Recipe:
+    """Return the recipe that suits a data set: Adam with cosine decay, forward direction alone.
+
+    On one core: digits 98.3 % of the test split in 1 s, MNIST 99.1 % in 20 s, CIFAR-10 73.8 % in
+    two and a half minutes.
+    """
+    n, side = len(data.train), min(data.shape[:2]) if data.is_image else 0
+    layers: list[int | str] = [128, 64]
+    epochs, rate = 10, 0.002
+    if side >= 16 and data.shape[2] == 1:
+        layers, epochs, rate = ["conv16x5s2", "conv32x5s2", 128], 3, 0.003
+    elif side >= 16:
+        halvings = min(3, int(math.log2(side / 4)))
+        layers, epochs = [*("conv32x4s2", "conv64x4s2", "conv128x4s2")[:halvings], 256], 8
+    elif side >= 8:
+        layers = ["conv16x4s2", "conv32x4s2", 128]
+    if n < FEW:
+        epochs, rate = min(100, max(10, FEW_SEEN // n)), 0.002
+    return {
+        "layers": layers,
+        "epochs": epochs,
+        "batch_size": 128 if n >= FEW else 32,
+        "learning_rate": rate,
+        "weight_decay": 0.05,
+        "flip": data.name in FLIPPED,
+    }
+
+
+def train_classifier(data: Dataset, recipe: Recipe, scaling: Scaling) -> Model:
+    """Train a classifier, always on the CPU, so that scores do not depend on the device."""
+    samples = data.shape if data.is_image else data.features
+    ends: Any = {"forward": "multinomial", "backward": "gaussian", "seed": SEED}
+    net = network(samples, recipe["layers"], data.outputs, **ends)
+
+    def reader(split: Split, flip: bool = False) -> BatchReader:
+        options: Any = {"augmentation": Augmentation(flip=True) if flip else None, "seed": SEED}
+        sizes = data.outputs, net.backend, net.dtype
+        return BatchReader(split, scaling, data.y_scaling, *sizes, **options)
+
+    Trainer(
+        net,
+        reader(data.train, recipe["flip"]),
+        epochs=recipe["epochs"],
+        batch_size=recipe["batch_size"],
+        optimizer=Adam(recipe["learning_rate"], recipe["weight_decay"]),
+        backward=False,
+        seed=SEED,
+    ).run()
+    settings = {
+        "accuracy": evaluate(net, reader(data.test), backward=False)["forward/accuracy"],
+        "recipe": recipe,
+        "seed": SEED,
+        "training_samples": len(data.train),
+        "test_samples": len(data.test),
+    }
+    return Model(
+        net, data.shape, data.classes, (), scaling, Scaling(), None, data.is_image, data.name,
+        settings, environment(net),
+    )  # fmt: skip
+
+
+def _scaling(data: Dataset) -> Scaling:
+    """Return the scaling of raw samples to the classifier's units, whatever the networks' are."""
+    if data.is_image and data.shape[2] == 1:
+        return data.to_unit
+    return standardized(data.train.x, by_channel=data.is_image)
+
+
+# -- scorers ---------------------------------------------------------------------------------------
+class Scorer:
+    """Scores samples of one data set, by a classifier but where their modes are known."""
+
+    samples: int  # how many a score to be reported should have; fewer do while a network learns
+    headline = "modes"  # the score to watch
+    names: tuple[str, ...]  # all scores
+
+    def __init__(self, data: Dataset, classifier: Classifier | None = None) -> None:
+        self.data = data
+        self.classifier: Any = classifier
+
+    def score(self, samples: ArrayLike) -> Scores:
+        """Score generated samples (n, features) in the networks' units."""
+        x, features = np.asarray(samples), self.data.features
+        if x.ndim != 2 or x.shape[1] != features or not len(x):
+            raise ShapeError(f"samples of shape {x.shape}; expected (n ≥ 1, {features})")
+        bad = int((~np.isfinite(x)).any(axis=1).sum())
+        if bad:
+            raise DivergenceError(
+                f"{bad} of {len(x)} generated samples are not finite: training diverged. Lower "
+                "the learning rates"
+            )
+        parts = (x[start : start + BLOCK] for start in range(0, len(x), BLOCK))
+        invert, shape = self.data.x_scaling.invert, self.data.shape
+        return self._score(invert(part.reshape(-1, *shape)) for part in parts)
+
+    def real(self) -> Scores:
+        """Score the test split, which is what a perfect generator would get."""
+        test = self.data.test
+        return self._score(_blocks(test, np.arange(min(len(test), self.samples))))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the scores rest on, as JSON values."""
+        by = {} if self.classifier is None else {"judge": self.classifier.describe()}
+        units = {name: UNITS[name] for name in self.names}
+        return {"most": self.data.outputs, "units": units} | by
+
+    def _score(self, blocks: Iterator[NDArray[Any]]) -> Scores:
+        raise NotImplementedError
+
+
+def scorer_for(
+    data: Dataset, cache: str | os.PathLike[str] | None = None, note: Note = lambda text: None
+) -> Scorer:
+    """Return the scorer of a data set, whose `x_scaling` leads from raw to the networks' units.
+
+    >>> from nembp.adversarial.data import ring
+    >>> scorer = scorer_for(ring(1000, scale=2.0))
+    >>> scorer.score(2.0 * ring(1000).centres)["modes"], scorer.real()["modes"]
+    (8.0, 8.0)
+    """
+    if isinstance(data, MixtureData):
+        return MixtureScorer(data)
+    if isinstance(data, StackedData):
+        return StackedScorer(data, classifier_for(data.digits, cache, note))
+    return ImageScorer(data, classifier_for(data, cache, note))
+
+
+class MixtureScorer(Scorer):
+    """Counts modes of a mixture of Gaussians.
+
+    ``modes``: modes with a sample within 3σ. ``modes_strict``: modes with at least n / 4K of them,
+    a quarter of a uniform share. ``high_quality``: share of samples within 3σ of a mode; the
+    mixture itself has 1 − exp(−9/2) = 0.989 in two dimensions. ``kl``: nats of the histogram of
+    those samples from the uniform one.
+    """
+
+    samples = 2500  # Srivastava et al. 2017
+    names = ("modes", "modes_strict", "high_quality", "kl")
+    data: MixtureData
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"std": self.data.std}
+
+    def _score(self, blocks: Iterator[NDArray[Any]]) -> Scores:
+        x = np.concatenate(list(blocks))
+        counts = near_modes(x, self.data.centres, self.data.std)
+        shares = *coverage(counts, len(x)), float(counts.sum() / len(x)), kl_from_uniform(counts)
+        return dict(zip(self.names, shares, strict=True))
+
+
+class ImageScorer(Scorer):
+    """Scores samples by the classes and features that the classifier sees in them.
+
+    A classifier names a class whatever it is shown: noise has classes too. And one outlier among
+    the real samples has a wide ball that noise may fall into: uniform noise had a precision of 0.2
+    by the classifier of MNIST, and of 1.0 by one of CIFAR-10 that was right on 47 %. Read either
+    beside the Fréchet distance and recall, which tell noise apart.
+
+    The real samples to compare with come from the training split, by the stream ``reference``.
+    """
+
+    samples = 10_000
+    headline = "inception_score"
+    names = ("classes", "classes_strict", "class_kl", "inception_score", "frechet_distance",
+             "precision", "recall", "judge_accuracy")  # fmt: skip
+
+    @cached_property
+    def _reference(self) -> NDArray[np.float32]:
+        order = stream(SEED, "reference").permutation(len(self.data.train))
+        features: NDArray[np.float32]
+        features, _ = self.classifier.look(_blocks(self.data.train, order[:REFERENCE]))
+        return features
+
+    def _score(self, blocks: Iterator[NDArray[Any]]) -> Scores:
+        features, probabilities = self.classifier.look(blocks)
+        n, k = probabilities.shape
+        counts = np.bincount(probabilities.argmax(axis=1), minlength=k)
+        # as many of both: the more points, the wider a manifold
+        few, real = min(n, len(self._reference), MANIFOLD), self._reference
+        found = (
+            *coverage(counts, n),
+            kl_from_uniform(counts),
+            inception_score(probabilities),
+            frechet_distance(*moments(real), *moments(features)),
+            *precision_recall(real[:few], features[:few]),
+            self.classifier.accuracy,
+        )
+        return dict(zip(self.names, found, strict=True))
+
+    def describe(self) -> dict[str, Any]:
+        many = min(REFERENCE, len(self.data.train))
+        return super().describe() | {"reference_samples": many, "neighbours": NEIGHBOURS}
+
+
+class StackedScorer(Scorer):
+    """Counts the triples of digits that the classifier reads, one channel at a time."""
+
+    samples = 26_000  # Srivastava et al. 2017, Lin et al. 2018
+    names = ("modes", "modes_strict", "kl", "judge_accuracy")
+
+    def read(self, blocks: Iterator[NDArray[Any]]) -> NDArray[np.int64]:
+        """Read raw stacked images: their modes, 0 to 999."""
+        # one image after the other, its channels as three rows
+        digits = (np.moveaxis(block, -1, 1).reshape(-1, *block.shape[1:3], 1) for block in blocks)
+        _, probabilities = self.classifier.look(digits)
+        found: NDArray[np.int64] = probabilities.argmax(axis=1).reshape(-1, CHANNELS)
+        return np.asarray(found @ np.array([100, 10, 1]))
+
+    def _score(self, blocks: Iterator[NDArray[Any]]) -> Scores:
+        modes = self.read(blocks)
+        counts = np.bincount(modes, minlength=self.data.outputs)
+        shares = *coverage(counts, len(modes)), kl_from_uniform(counts), self.classifier.accuracy
+        return dict(zip(self.names, shares, strict=True))
+
+
+def _blocks(split: Split, index: NDArray[np.integer[Any]]) -> Iterator[NDArray[Any]]:
+    for start in range(0, len(index), BLOCK):
+        yield split.x[index[start : start + BLOCK]]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from nembp.errors import ArchitectureError
 
@@ -39,17 +39,16 @@ class AdversarialSettings:
         D climbs E log D(x) + E log(1 − D(G(z))) in the first two; G climbs E log D(G(z)) (vanilla,
         the non-saturating objective) or descends E log(1 − D(G(z))) (minimax) (Goodfellow and
         others 2014). A Wasserstein critic f climbs E f(x) − E f(G(z)), kept Lipschitz by clipping
-        its weights (Arjovsky, Chintala, Bottou 2017) or by the penalty (‖∇ₓ f(x̂)‖ − 1)²
-        (Gulrajani and others 2017); G climbs E f(G(z)).
+        its parameters to ``clip`` (Arjovsky, Chintala, Bottou 2017) or by the penalty λ (‖∇ₓ f(x̂)‖
+        − 1)², λ = ``penalty_weight`` (Gulrajani and others 2017); G climbs E f(G(z)).
     bidirectional : {"none", "discriminator", "generator", "both"}
         Which networks are trained in both directions.
     discriminator_weight, generator_weight : float
         What multiplies the log-likelihood of D's and of G's backward direction: for a Gaussian of
         variance 1, the precision 1/v.
-    weight_schedule : {"constant", "linear", "cosine", "geometric", "rise"}
-        Of both weights over the training (:func:`schedule_factor`).
-    weight_until : float
-        Share of the training, 0 < u ≤ 1, after which a schedule that falls is 0.
+    weight_schedule, weight_until : {"constant", "linear", "cosine", "geometric", "rise"}, float
+        Of both weights over the training (:func:`schedule_factor`), and the share of it, 0 < u ≤ 1,
+        after which a schedule that falls is 0.
     noise_schedule, noise_until : {"power", "linear", "cosine", "geometric"}, float
         The same for the standard deviation of all noise; ``power`` is the noise's own σ₀ / tᵈ.
     backward_labels : {"real", "both"}
@@ -60,27 +59,17 @@ class AdversarialSettings:
     backward_permuted : bool
         Control: backward targets that mean nothing. D's have their values permuted, the same way
         in every step; G's are another sample's z.
-    latent_law : {"gaussian", "binary"}
-        z ~ N(0, I), or bits, 0 or 1 with probability ½ each, whose backward direction in G is
-        Bernoulli (:func:`nembp.adversarial.data.fill_latent`).
+    latent_law, latent_std : {"gaussian", "binary"}, float
+        z ~ N(0, σ² I), in whose own units the generator's weight is a precision, or bits, 0 or 1
+        with probability ½ each, whose backward direction in G is Bernoulli
+        (:func:`nembp.adversarial.data.fill_latent`).
     classes : int
         Number K of real classes, for a discriminator with K+1 of them; 0 for a single output.
     critic_steps : int, optional
         Steps of D for each one of G: 5 for a Wasserstein critic and 1 otherwise, if left out.
-    clip : float
-        Largest magnitude of a Wasserstein critic's parameters.
-    penalty_weight : float
-        λ of the gradient penalty.
-    latent_std : float
-        σ of z ~ N(0, σ² I). The generator's weight is a precision in z's own units.
     averaging : float
         0 ≤ β < 1: samples are drawn by Σ (1 − β) βⁱ θₜ₋ᵢ, the moving average of G's parameters;
         by the last ones if 0.
-
-    Raises
-    ------
-    ArchitectureError
-        If an option is none of those above.
 
     >>> AdversarialSettings("wasserstein").steps
     5
@@ -106,35 +95,29 @@ class AdversarialSettings:
     averaging: float = 0.0
 
     def __post_init__(self) -> None:
-        positive = "a positive, finite number"
-        choices = {
-            "kind": Kind, "bidirectional": Bidirectional, "weight_schedule": WeightSchedule,
-            "noise_schedule": NoiseSchedule, "backward_labels": BackwardLabels,
-            "latent_law": LatentLaw,
-        }  # fmt: skip
-        numbers = {
-            "discriminator_weight": (0.0 < self.discriminator_weight < math.inf, positive),
-            "generator_weight": (0.0 < self.generator_weight < math.inf, positive),
-            "clip": (0.0 < self.clip < math.inf, positive),
-            "penalty_weight": (0.0 < self.penalty_weight < math.inf, positive),
-            "latent_std": (0.0 < self.latent_std < math.inf, positive),
-            "weight_until": (0.0 < self.weight_until <= 1.0, "above 0 and at most 1"),
-            "noise_until": (0.0 < self.noise_until <= 1.0, "above 0 and at most 1"),
+        fits: dict[str, tuple[bool, str]] = {
             "critic_steps": (self.steps >= 1, "at least 1"),
             "averaging": (0.0 <= self.averaging < 1.0, "at least 0 and less than 1"),
-            "classes": (
-                self.classes == 0 or (self.classes >= 2 and not self.has_critic),
-                "0, for one output, or at least 2 of kind vanilla or minimax",
-            ),
+            "classes": (self.classes == 0 or self.classes >= 2, "0, for one output, or at least 2"),
         }
-        fits = {
-            name: (getattr(self, name) in get_args(each), f"one of {', '.join(get_args(each))}")
-            for name, each in choices.items()
-        }
-        for name, (fit, expected) in (fits | numbers).items():
+        weights = "discriminator_weight", "generator_weight", "penalty_weight"
+        for name in (*weights, "clip", "latent_std"):
+            fits[name] = 0.0 < getattr(self, name) < math.inf, "a positive, finite number"
+        for name in ("weight_until", "noise_until"):
+            fits[name] = 0.0 < getattr(self, name) <= 1.0, "above 0 and at most 1"
+        for name, hint in get_type_hints(type(self)).items():
+            options = get_args(hint) if get_origin(hint) is Literal else ()
+            if options:
+                fits[name] = getattr(self, name) in options, f"one of {', '.join(options)}"
+        for name, (fit, expected) in fits.items():
             if not fit:
                 label, value = name.replace("_", " "), getattr(self, name)
                 raise ArchitectureError(f"adversarial {label} must be {expected}, got {value!r}")
+        if self.classes and self.has_critic:
+            raise ArchitectureError(
+                f"a {self.kind} critic has one output and no classes, got classes {self.classes}; "
+                "use kind vanilla or minimax, or classes 0"
+            )
 
     @property
     def has_critic(self) -> bool:

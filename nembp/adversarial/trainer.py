@@ -67,14 +67,10 @@ class AdversarialTrainer:
         :class:`~nembp.engine.likelihoods.Score` with one. A backward direction that is
         trained has a likelihood of weight 1 (a Gaussian of variance 1): the settings' weights
         multiply it. Initialise the two from different seeds.
-    reader : BatchReader
-        The real samples; their labels too where the settings have classes.
-    settings : AdversarialSettings
-        Objective and directions.
-    batch_size : int
-        Real samples of a step, and generated ones.
-    iterations : int
-        Steps of G.
+    reader, settings : BatchReader, AdversarialSettings
+        The real samples (and labels where there are classes); objective and directions.
+    batch_size, iterations, report_every : int
+        Real samples of a step, and generated ones; steps of G; iterations per row.
     optimizers : pair of str or Optimizer, optional
         Of G and of D; :func:`default_optimizer` if left out.
     schedule : str
@@ -87,15 +83,9 @@ class AdversarialTrainer:
         kept where it raises the critic's objective.
     seed : int
         Of the streams.
-    callbacks : sequence of callable
-        Called with each row; one that returns True ends the training.
-    report_every : int
-        Iterations per row.
-    after_step : callable, optional
-        Called after each iteration that no row follows; :meth:`state` is whole then, as it is for
-        ``callbacks``. What it raises ends the training there.
-    host_noise, cuda_graphs : bool
-        As of :class:`nembp.engine.training.Trainer`; the first of z too.
+    callbacks, after_step, host_noise, cuda_graphs
+        As of :class:`nembp.engine.training.Trainer`: called with each row, and after each iteration
+        that no row follows; the third is of z too.
 
     Attributes
     ----------
@@ -115,10 +105,6 @@ class AdversarialTrainer:
     sources : dict of NoiseSource
         The noise that is on record, by its place.
 
-    Raises
-    ------
-    ArchitectureError
-        If the networks, samples, noise and settings do not fit together.
     """
 
     def __init__(
@@ -207,11 +193,8 @@ class AdversarialTrainer:
     def run(self) -> list[Row]:
         """Train to the end, or until a callback stops it, and return ``rows``.
 
-        Raises
-        ------
-        DivergenceError
-            If an objective or a parameter stops being finite; both networks then have the
-            parameters of the last check at which all were.
+        A DivergenceError if an objective or a parameter stops being finite; both networks then
+        have the parameters of the last check at which all were.
         """
         if self._began is None:
             self._began = time.perf_counter()
@@ -246,6 +229,7 @@ class AdversarialTrainer:
         moment.
         """
         backend, now = self.generator.backend, time.perf_counter()
+        total, averages = self.average.total, self.settings.averaging
         return {
             "iteration": self.iteration,
             "networks": [list(net.snapshot()) for net in self._networks.values()],
@@ -254,7 +238,7 @@ class AdversarialTrainer:
                 for each in self.optimizers
             ],
             "streams": {key: backend.stream_state(each) for key, each in self._streams.items()},
-            "average": self.average.state(),
+            "average": [self.iteration, backend.to_numpy(total) if averages else None],
             "good": [self._good[0], [list(kept) for kept in self._good[1]]],
             "totals": self.totals.state(),
             "row": [now - (self._began or now), self._since],
@@ -264,10 +248,7 @@ class AdversarialTrainer:
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state` of a trainer with the same settings and data returned.
 
-        Raises
-        ------
-        KeyError, TypeError, ValueError
-            If it is of other settings.
+        Of other settings it is a KeyError, TypeError or ValueError.
         """
         backend, dtype = self.generator.backend, self.generator.dtype
         self.iteration = operator.index(state["iteration"])
@@ -280,7 +261,8 @@ class AdversarialTrainer:
                 vector[...] = backend.asarray(slots[slot], dtype)
         for key, generator in self._streams.items():
             backend.set_stream_state(generator, state["streams"][key])
-        self.average.resume(state["average"])
+        if self.settings.averaging:
+            self.average.total[...] = backend.asarray(state["average"][1], dtype)
         self._good = state["good"][0], state["good"][1]
         self.totals.resume(state["totals"])
         self._began, self._since = time.perf_counter() - state["row"][0], state["row"][1]
@@ -305,7 +287,6 @@ class AdversarialTrainer:
                 step_discriminator()
             step_generator()
         self._count()
-        self.average.steps += 1
         self._since += 1
         self._left = left
 
@@ -422,7 +403,7 @@ class AdversarialTrainer:
         iteration, kept = self._good
         for net, snapshot in zip(self._networks.values(), kept, strict=True):
             net.restore(snapshot)
-        self.average.clear()
+        self.average = ParameterAverage(self.generator, 0.0)  # what it summed is of no use
         rates = " and ".join(f"{each.learning_rate:g}" for each in self.optimizers)
         remedy = f"Lower the learning rates (now {rates})"
         if self.settings.bidirectional != "none":
@@ -457,7 +438,7 @@ class AdversarialTrainer:
 
         The next call overwrites that.
         """
-        return self.average.network()
+        return self.average.network(self.iteration)
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray[Any, Any]:
         """Return G(z) by :attr:`sampler` for ``n`` draws of z, shape (n, features), scaled.
@@ -484,51 +465,30 @@ def random_batches(n: int, size: int, generator: np.random.Generator) -> Iterato
 class ParameterAverage:
     """θ̄ₜ = Σ (1 − β) βⁱ θₜ₋ᵢ / (1 − βᵗ), i from 0 to t − 1: weights that sum to one from the start.
 
-    With β = 0 the average is the network itself. ``steps`` is t, counted by the caller: a captured
-    step calls nothing here.
+    ``total`` is the sum. With β = 0 the average is the network itself.
     """
 
     def __init__(self, net: Network, beta: float) -> None:
-        self.net, self.beta, self.steps = net, beta, 0
+        self.net, self.beta, self.total = net, beta, cast(Array, None)
         if beta:
             self._network, xp = net.copy(), net.backend.xp
-            self._sum, self._spare = (xp.zeros_like(net.parameters) for _ in range(2))
+            self.total, self._spare = (xp.zeros_like(net.parameters) for _ in range(2))
 
     def add(self) -> None:
         """Take the network's parameters of now into the average."""
         if self.beta:
             xp = self.net.backend.xp
-            self._sum *= self.beta
-            self._sum += xp.multiply(self.net.parameters, 1.0 - self.beta, out=self._spare)
+            self.total *= self.beta
+            self.total += xp.multiply(self.net.parameters, 1.0 - self.beta, out=self._spare)
 
-    def clear(self) -> None:
-        """Begin again from the network's parameters of then."""
-        self.steps = 0
-        if self.beta:
-            self._sum[...] = 0.0
-
-    def state(self) -> list[Any]:
-        """Return t, and the sum copied to the host."""
-        return [self.steps, self.net.backend.to_numpy(self._sum) if self.beta else None]
-
-    def resume(self, state: Sequence[Any]) -> None:
-        """Go on from what :meth:`state` returned."""
-        self.steps, total = state
-        if self.beta:
-            self._sum[...] = self.net.backend.asarray(total, self.net.dtype)
-
-    def network(self) -> Network:
-        """Return a network with the average, which a later call overwrites."""
-        net = self.net
-        if not self.beta:
-            return net
-        own = self._network.parameters
-        own[...] = net.parameters
-        if self.steps:
-            weight = 1.0 / (1.0 - self.beta**self.steps)
-            net.backend.xp.multiply(self._sum, weight, out=own)
-        self._network.statistics[...] = net.statistics  # of normalized layers
-        return self._network
+    def network(self, t: int) -> Network:
+        """Return a network with the average of t steps, which a later call overwrites."""
+        if not self.beta or not t:
+            return self.net
+        weight, net = 1.0 / (1.0 - self.beta**t), self._network
+        self.net.backend.xp.multiply(self.total, weight, out=net.parameters)
+        net.statistics[...] = self.net.statistics  # of normalized layers
+        return net
 
 
 # -- what networks, samples, noise and settings need of each other ---------------------------------
@@ -571,18 +531,13 @@ def check_noise(
     noise: Mapping[str, Noise] | None, settings: AdversarialSettings
 ) -> dict[str, Noise]:
     """Return the noise that is not of kind none; an ArchitectureError if it has no such place."""
+    s, plain = settings, "kind vanilla or minimax"
     needs = {
-        "discriminator/forward": (not settings.has_critic, "kind vanilla or minimax"),
-        "discriminator/backward": (
-            settings.discriminator_backward,
-            "bidirectional discriminator or both",
-        ),
-        "generator/backward": (settings.generator_backward, "bidirectional generator or both"),
-        "discriminator/input": (
-            not settings.has_critic and not settings.classes,
-            "kind vanilla or minimax, and classes 0",
-        ),
-        "critic/input": (settings.has_critic, "kind wasserstein or wasserstein-gp"),
+        "discriminator/forward": (not s.has_critic, plain),
+        "discriminator/backward": (s.discriminator_backward, "bidirectional discriminator or both"),
+        "generator/backward": (s.generator_backward, "bidirectional generator or both"),
+        "discriminator/input": (not s.has_critic and not s.classes, f"{plain}, and classes 0"),
+        "critic/input": (s.has_critic, "kind wasserstein or wasserstein-gp"),
     }
     wanted = {key: each for key, each in (noise or {}).items() if each.kind != "none"}
     for key in wanted:

@@ -23,8 +23,7 @@ from typing import Any, Final
 import numpy as np
 
 from nembp.adversarial.data import DATA, load_adversarial
-from nembp.adversarial.scorers import Scorer, scorer_for
-from nembp.adversarial.scores import average_scores
+from nembp.adversarial.scores import Scorer, average_scores, scorer_for
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.trainer import AdversarialTrainer, check_noise
 from nembp.architecture import generator_network, network
