@@ -345,7 +345,7 @@ def test_what_does_not_fit_is_said(parts, options, message):
         ({"noise_until": 0.0}, "noise until must be above 0"),
         ({"critic_steps": 0}, "critic steps must be at least 1"),
         ({"averaging": 1.0}, "averaging must be at least 0 and less than 1"),
-        ({"classes": 1}, "classes must be 0, for the one output"),
+        ({"classes": 1}, "classes must be 0, for one output, or at least 2"),
         ({"classes": 3, "kind": "wasserstein"}, "critic has one output and no classes"),
     ],
 )
