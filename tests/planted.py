@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from nembp.adversarial import trainer
+from nembp.adversarial.gradients import CycleBackpropagation
 from nembp.adversarial.trainer import AdversarialTrainer
 from nembp.engine import convolution, linear, winograd
 from nembp.engine.activations import LeakyReLU, Logistic, ReLU, Tanh
-from nembp.engine.backprop import CycleBackpropagation, JointBackpropagation
+from nembp.engine.backprop import JointBackpropagation
 from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial, Score
 from nembp.engine.linear import AveragePooling, Dense, Reshape, Transposed

@@ -22,10 +22,11 @@ from command_line import as_json
 
 from nembp import architecture, experiments
 from nembp.adversarial import AdversarialSettings, AdversarialTrainer
+from nembp.adversarial.gradients import CycleBackpropagation
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import Augmentation, BatchReader
 from nembp.engine.activations import get_activation
-from nembp.engine.backprop import CycleBackpropagation, JointBackpropagation
+from nembp.engine.backprop import JointBackpropagation
 from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Bernoulli, Score, get_likelihood
@@ -212,7 +213,9 @@ def generated(
     )
     step.z[...] = generator.normal(size=(ROWS, net.inputs))
     output, gradient = step.run().copy(), np.zeros(net.parameter_count)
-    step(gradient, generator.normal(size=(ROWS, net.outputs)) / ROWS, 2, 3)
+    if step.source is not None:
+        step.source.std = step.source.noise.std_at(2, 3)
+    step(gradient, generator.normal(size=(ROWS, net.outputs)) / ROWS)
     return {
         "gradient": gradient,
         "output": output.ravel(),

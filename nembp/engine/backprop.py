@@ -16,8 +16,7 @@ Where each direction's input and target are given (:class:`JointBackpropagation`
 
 (The order up, down, up would leave the product of the first and largest layer unshared.)
 
-A generator reads its own output back (:class:`CycleBackpropagation`), so its order is up (a), down
-(c and δ in one product), up (e, and the joint gradients).
+A generator reads its own output back, in another order (:mod:`nembp.adversarial.gradients`).
 
 The class-sum path: the backward direction of a classifier has only K distinct inputs, its labels,
 so its signals and errors need K rows, not one per sample. Every likelihood's error is linear in the
@@ -446,106 +445,6 @@ class JointBackpropagation(Step):
             self.x[...] = noise_up.clean  # the batch as it came
         for each, nll in self._quiet:
             self.net.backend.xp.multiply(each.nll, self.rows / self._samples, out=nll)
-
-
-class CycleBackpropagation(Step):
-    """Gradients of −log p(z | G(z)) and of what reads G(z), for a fixed number of rows.
-
-    Write a batch into ``z``, call :meth:`run`, and then the object with the error at ``output``.
-    G(z) is an input to the backward direction that is held fixed. With ``flow`` it is not: the
-    gradient of log p(z | G(z)) goes on into G(z), so that δ has to wait for it, and goes down
-    alone. ``backward_target`` is ``z`` by default; ``noise`` is for this target.
-    """
-
-    def __init__(
-        self,
-        net: Network,
-        rows: int,
-        *,
-        bidirectional: bool = True,
-        flow: bool = False,
-        backward_target: Array = None,
-        noise: Noise | None = None,
-        generator: Any = None,
-    ) -> None:
-        super().__init__(net, rows, rows if bidirectional else 0, backward_first=True)
-        backend, dtype, back = net.backend, net.dtype, net.reversed.likelihood
-        self.z = self.a[0]  # the batch
-        self.readout = Readout(backend, rows, net.outputs, dtype)
-        self.output = self.readout.a  # G(z), after `run`
-        self.input: SampleLoss | None = None  # whose weight multiplies log p(z | G(z))
-        self.source: NoiseSource | None = None
-        self.backward_nll = backend.zeros((1, 1), dtype)
-        self._top: Array = None  # eᴸ, where the gradient flows on
-        if bidirectional:
-            target = self.z if backward_target is None else backward_target
-            drawn: Any = {"noise": noise, "generator": generator}
-            self.input = SampleLoss(backend, dtype, back, target, **drawn)
-            self.source, self.backward_nll = self.input.source, self.input.nll
-            self._top = backend.empty((rows, net.outputs), dtype) if flow else None
-
-    def run(self) -> Array:
-        """Send ``z`` up, aᵏ = f(forward(aᵏ⁻¹) + bᵏ), and return ``output``."""
-        with self.threads():
-            self.begin()
-            for k, each in enumerate(self.maps, start=1):
-                signal = self.readout.z if k == len(self.maps) else self.a[k]
-                each.forward(self.a[k - 1], signal)
-                self.up[k].signal(signal)
-            self.net.likelihood.activate(self.readout)
-        return self.output
-
-    def __call__(self, gradient: Array, error: Array, epoch: int = 1, iteration: int = 1) -> None:
-        """Fill ``gradient``, for ``error`` = ∂/∂output (rows, outputs) of what reads the output."""
-        if self.source is not None:
-            self.source.std = self.source.noise.std_at(epoch, iteration)
-        self.step(gradient, error)
-
-    def step(self, gradient: Array, error: Array) -> None:
-        """Do the same with the standard deviation that ``source`` has."""
-        maps, up, down, last = self.maps, self.up, self.down, len(self.maps)
-        P, Q, a, e, delta, c = self.P, self.Q, self.a, self.e, self.delta, self.c
-        weights, loss, flow = self.weights_of(gradient), self.input, self._top is not None
-        shared = loss is not None and not flow  # c and δ in one product
-        with self.threads():
-            if loss is not None:
-                c[last][...] = self.output
-                if shared:
-                    self._set_output_error(error)
-                for k in range(last, 1, -1):  # 2 down: c, and δ
-                    above, below = (Q[k], Q[k - 1]) if shared else (c[k], c[k - 1])
-                    maps[k - 1].adjoint(above, below)
-                    down[k - 1].signal(c[k - 1])
-                    if shared:
-                        up[k - 1].error(delta[k - 1], a[k - 1])
-                maps[0].adjoint(c[1], loss.readout.z)
-                down[0].signal(loss.readout.z)
-                loss.error(e[0])
-                for k in range(1, last + 1):  # 3 up: e, and one joint gradient per map
-                    maps[k - 1].forward(P[k - 1], e[k] if k < last else self._top)
-                    if k < last:
-                        down[k].error(e[k], c[k])
-                    if shared:
-                        maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], None, weights[k - 1])
-            if not shared:
-                self._set_output_error(error)
-                for k in range(last, 0, -1):  # down: δ by itself, and one joint gradient per map
-                    out = None if flow else delta[k - 1]  # of the first rows, c's in a flow
-                    maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], out, weights[k - 1])
-                    if k > 1:
-                        if flow:
-                            maps[k - 1].adjoint(delta[k], delta[k - 1])
-                        up[k - 1].error(delta[k - 1], a[k - 1])
-            self.end(gradient)
-
-    def _set_output_error(self, error: Array) -> None:
-        """δᴸ = (error + eᴸ) · ∂a/∂z, with eᴸ where the gradient of log p(z | G(z)) flows on."""
-        delta = self.delta[-1]
-        if self._top is None:
-            delta[...] = error
-        else:
-            self.net.backend.xp.add(error, self._top, out=delta)
-        self.net.likelihood.multiply_derivative(self.readout, delta)
 
 
 # -- gradients of given arrays ---------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from nembp.adversarial.gradients import CycleBackpropagation
 from nembp.adversarial.settings import AdversarialSettings, Kind
 from nembp.adversarial.trainer import AdversarialTrainer
 from nembp.backend import Backend, get_backend, stream
@@ -27,7 +28,6 @@ from nembp.em import (
     q_gradient,
 )
 from nembp.engine.activations import get_activation
-from nembp.engine.backprop import CycleBackpropagation
 from nembp.engine.likelihoods import Bernoulli, Likelihood, Multinomial, Score
 from nembp.engine.linear import Dense, LinearMap, Transposed
 from nembp.engine.network import Layer, Network
