@@ -83,7 +83,6 @@ def verify(
     MODULE:FUNCTION, imported from the working directory, is a function of one array that returns
     (value, gradient); or a likelihood, linear map, activation or optimizer of yours.
     """
-    from nembp.backend import get_backend
     from nembp.verification.runner import UserCodeError, check_user_code, find_laws, try_law
 
     own = [target for target in targets if ":" in target]
@@ -99,8 +98,6 @@ def verify(
         else:
             emit_table([keys, *rows])
         return
-    if get_backend(device).name == "cpu" and not names:
-        laws = [law for law in laws if law.on_host]
     found: list[LawResult] = []
     with status(quiet=quiet) as tell:
         for law in laws:

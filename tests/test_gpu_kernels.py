@@ -17,6 +17,7 @@ import fake_cupy
 import numpy as np
 import pytest
 from devices import REAL, needs_kernels
+from engines import seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +28,6 @@ from nembp.engine.network import dense_network
 from nembp.engine.noise import Noise, NoiseSource
 from nembp.engine.optimizers import SGD
 from nembp.testing import likelihoods, noise_for
-from nembp.testing.strategies import seeds
 from nembp.verification.cases import random_targets
 
 pytestmark = needs_kernels

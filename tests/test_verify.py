@@ -102,7 +102,7 @@ def test_listing_tries_nothing(monkeypatch):
 
 
 def test_a_law_without_a_case_says_so():
-    result = run("verify", "device", "--cases", 2)
+    result = run("verify", "normalization", "--cases", 1)
     assert result.exit_code == 0
     assert "no case" in result.stdout
 

@@ -258,18 +258,34 @@ def random_noise(pick: Pick, *, softmax: bool = True, **fixed: Any) -> Noise:
 
 
 # -- linear maps, and chains of them that fit one another ------------------------------------------
-def random_map(pick: Pick, kind: type[LinearMap] | None = None) -> LinearMap:
-    """Return a small linear map of a kind, of any of nembp's by default."""
+def random_map(
+    pick: Pick, kind: type[LinearMap] | None = None, shape: Shape | None = None
+) -> LinearMap:
+    """Return a small linear map of a kind, of any of nembp's by default; of images of a shape.
+
+    Strides may leave pixels over, and be longer than the kernel; some padding is needed by no
+    window, and some windows see nothing but padding. Windows may overlap, or be the whole image.
+    """
     kinds = (Dense, Convolution, AveragePooling, Reshape, Transposed)
-    chosen = kind or kinds[pick(0, 4)]
+    chosen, (height, width, below) = kind or kinds[pick(0, 4)], shape or _shape(pick)
     if chosen is Dense:
         return Dense(pick(1, WIDTH), pick(1, WIDTH))
     if chosen is Transposed:
         return Transposed(random_map(pick))
-    shape = _shape(pick)
-    if chosen is Convolution:
-        return _convolution(pick, shape)
-    return _pooling(pick, shape) if chosen is AveragePooling else _reshape(pick, shape)
+    if chosen is AveragePooling:
+        window = pick(1, height), pick(1, width)
+        return AveragePooling((height, width, below), window, (pick(1, 3), pick(1, 3)))
+    if chosen is Reshape:
+        orders = [None, *permutations(range(3))]
+        return Reshape((height, width, below), orders[pick(0, len(orders) - 1)])
+    padding, stride = (pick(0, 2), pick(0, 2)), (pick(1, 3), pick(1, 3))
+    kernel = tuple(
+        pick(1, min(4, n + 2 * p)) for n, p in zip((height, width), padding, strict=True)
+    )
+    if pick(0, 4) == 0:
+        padding, kernel = (0, 0), (height, width)
+    one = Convolution((height, width, below), 1, (kernel[0], kernel[1]), stride, padding)
+    return replace(one, channels=pick(1, max(1, min(CHANNELS, NEURONS // one.outputs))))
 
 
 def random_chain(pick: Pick, count: int) -> dict[str, Any]:
@@ -284,32 +300,25 @@ def random_chain(pick: Pick, count: int) -> dict[str, Any]:
     if count > 1 and pick(0, 3) == 0:
         shapes = [(pick(1, WIDTH),)]
     for _ in range(count):
-        linear_map, above = _next(pick, shapes[-1])
-        shapes.append(above)
-        maps.append(linear_map)
+        here, choice = shapes[-1], pick(0, 7)
+        if len(here) == 3 and choice:
+            kind = Convolution if choice <= 5 else AveragePooling if choice == 6 else Reshape
+            above: Any = random_map(pick, kind, (here[0], here[1], here[2]))
+            maps.append(above)
+            shapes.append(above.output_shape)
+            continue
+        shapes.append(_shape(pick) if len(here) < 3 and choice > 2 else (pick(1, WIDTH),))
+        maps.append(Dense(math.prod(here), math.prod(shapes[-1])))
     if pick(0, 2) == 0:
         shapes, maps = shapes[::-1], [Transposed(m) for m in maps[::-1]]
     biases, linear = [], []
     for k, shape in enumerate(shapes):
         end = k in (0, count)
         plain = not end and not maps[k - 1].weight_count and pick(0, 3) > 0
-        if plain:
-            linear.append(k)
+        linear += [k] if plain else []
         biases.append(0 if plain else _biases(pick, shape, end))
     sizes = tuple(math.prod(shape) for shape in shapes)
     return {"sizes": sizes, "maps": tuple(maps), "biases": tuple(biases), "linear": tuple(linear)}
-
-
-def _next(pick: Pick, here: tuple[int, ...]) -> tuple[LinearMap, tuple[int, ...]]:
-    """Return a map above a layer of neurons or images, and the shape of the layer above it."""
-    size, choice = math.prod(here), pick(0, 7)
-    if len(here) < 3 or choice == 0:  # up to an image, or to other neurons
-        image = len(here) < 3 and choice > 2
-        shape: tuple[int, ...] = _shape(pick) if image else (pick(1, WIDTH),)
-        return Dense(size, math.prod(shape)), shape
-    make = _convolution if choice <= 5 else _pooling if choice == 6 else _reshape
-    other = make(pick, (here[0], here[1], here[2]))
-    return other, other.output_shape
 
 
 def _biases(pick: Pick, shape: tuple[int, ...], end: bool) -> int:
@@ -330,32 +339,3 @@ def _divisor(pick: Pick, n: int) -> int:
 def _shape(pick: Pick) -> Shape:
     height, width = pick(1, SIDE), pick(1, SIDE)
     return height, width, pick(1, min(CHANNELS, NEURONS // (height * width)))
-
-
-def _convolution(pick: Pick, shape: Shape) -> Convolution:
-    """Return a convolution of images of a shape, sometimes of the whole image.
-
-    Strides may leave pixels over, and be longer than the kernel; some padding is needed by no
-    window, and some windows see nothing but padding.
-    """
-    padding, stride = (pick(0, 2), pick(0, 2)), (pick(1, 3), pick(1, 3))
-    if pick(0, 4) == 0:
-        padding, kernel = (0, 0), shape[:2]
-    else:
-        height, width = shape[0] + 2 * padding[0], shape[1] + 2 * padding[1]
-        kernel = (pick(1, min(4, height)), pick(1, min(4, width)))
-    one = Convolution(shape, 1, kernel, stride, padding)
-    return replace(one, channels=pick(1, max(1, min(CHANNELS, NEURONS // one.outputs))))
-
-
-def _pooling(pick: Pick, shape: Shape) -> AveragePooling:
-    """Return a pooling; windows may overlap, leave pixels over, or be the whole image."""
-    window = (pick(1, shape[0]), pick(1, shape[1]))
-    return AveragePooling(shape, window, (pick(1, 3), pick(1, 3)))
-
-
-def _reshape(pick: Pick, shape: Shape) -> Reshape:
-    """Return a reshape to any order of the axes, or to the one that they have."""
-    orders = list(permutations(range(3)))
-    choice = pick(0, len(orders))
-    return Reshape(shape, None if choice == 0 else orders[choice - 1])

@@ -244,23 +244,20 @@ def draws(
     dtype: str,
 ) -> Array:
     """Return what is offered to screening."""
-    out = np.empty(t.shape, dtype)
-    backend = get_backend("cpu")
+    out, backend = np.empty(t.shape, dtype), get_backend("cpu")
     if noise.law == "uniform":
         n = std * math.sqrt(12.0) * (backend.uniform(generator, out).astype(float) - 0.5)
     else:
         n = std * backend.normal(generator, out).astype(float)
-    if noise.law == "curvature" and not isinstance(likelihood, Gaussian):
-        assert z is not None
+    softmax = isinstance(likelihood, Multinomial)
+    if noise.law == "curvature" and z is not None and not isinstance(likelihood, Gaussian):
         a = output_activation(likelihood, z)
-        if isinstance(likelihood, Multinomial):  # S Sᵀ = diag(a) − a aᵀ
-            n = np.sqrt(a) * n
+        n = np.sqrt(a if softmax else a * (1.0 - a)) * n
+        if softmax:  # S Sᵀ = diag(a) − a aᵀ
             n = n - a * n.sum(axis=1, keepdims=True)
-        else:
-            n = np.sqrt(a * (1.0 - a)) * n
     if noise.mode == "multiplicative":
         n = t * n
-    if z is not None and noise.update == "zero-sum" and isinstance(likelihood, Multinomial):
+    if noise.update == "zero-sum" and z is not None and softmax:
         n = n - n.mean(axis=1, keepdims=True)
     return np.asarray(n)
 
@@ -282,9 +279,8 @@ class Screening:
     """Takes draws, and notes whether rounding decided about one of them (``tied``)."""
 
     def __init__(self, noise: Noise, gain: Gain, rounding: float) -> None:
-        self.noise, self.rounding, self.tied = noise, rounding, False
+        self.noise, self.gain, self.rounding, self.tied = noise, gain, rounding, False
         self.sign = -1.0 if noise.kind == "anti" else 1.0
-        self.gain = gain
 
     def _score(self, n: Array) -> Array:
         score = self.sign * self.gain(n)
@@ -310,8 +306,7 @@ class Screening:
         for _ in range(self.noise.draws - 1):
             other = self.once(offer())[0]
             gained = self.sign * self.gain(other)
-            close = np.abs(gained - score) < self.rounding
-            self.tied |= bool(np.any(close & (gained != score)))
+            self.tied |= bool(np.any((np.abs(gained - score) < self.rounding) & (gained != score)))
             n, score = np.where(gained > score, other, n), np.maximum(gained, score)
         return n, n != 0.0 if score.shape == n.shape else np.any(n != 0.0, axis=1, keepdims=True)
 
@@ -334,15 +329,13 @@ def target_noise(
 ) -> tuple[Array, float, bool]:
     """Return the noise on targets, the share accepted, and whether rounding decided about any."""
     size = float(np.max(np.abs(z)) + np.max(np.abs(t))) + std + 1.0
-    rounding = 300.0 * float(np.finfo(dtype).eps) * likelihood.scale * std * size * t.shape[1]
-    half_space = (
-        not isinstance(likelihood, Gaussian) and noise.screening_for(likelihood) == "vector"
-    )
-    if noise.kind == "drift" and half_space and noise.law == "gaussian" and noise.draws == 1:
+    plain = noise.law == "gaussian" and noise.draws == 1 and not isinstance(likelihood, Gaussian)
+    if noise.kind == "drift" and plain and noise.screening_for(likelihood) == "vector":
         n = half_space_mean(noise, likelihood, z, t, std)
         gain = gain_terms(likelihood, z, t, n).sum(axis=1)
         # a direction w / ‖w‖ is rounding alone where w is
         return n, 0.0, bool(np.any((gain > 0.0) & (gain < 1e-3 * likelihood.scale * size * std)))
+    rounding = 300.0 * float(np.finfo(dtype).eps) * likelihood.scale * std * size * t.shape[1]
     screening = Screening(noise, gain_of(noise, likelihood, z, t), rounding)
     n, share = screening.noise_from(lambda: draws(noise, likelihood, z, t, std, generator, dtype))
     return n, share, screening.tied

@@ -96,7 +96,7 @@ class Law:
 
     Its ``function`` yields a deviation for each comparison, and none where the law says nothing. It
     takes a case and a backend; or, if it is ``over`` a kind of part, the part and a :class:`Bench`.
-    Laws that take long run on ``every`` so-manieth case; some say nothing ``on_host`` itself.
+    Laws that take long run on ``every`` so-manieth case.
     """
 
     name: str
@@ -106,7 +106,6 @@ class Law:
     over: type | None = None
     tolerance: Mapping[str, float] = field(default_factory=lambda: ROUNDING)
     every: int = 1
-    on_host: bool = True
 
     def _deviations(self, case: Case, backend: Backend) -> Iterator[Deviation]:
         if self.over is None:

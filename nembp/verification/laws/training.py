@@ -55,28 +55,21 @@ SUM = {"float64": 1e-12, "float32": 1e-12}  # of what is computed in float64 wha
 
 
 # -- a network's training --------------------------------------------------------------------------
-def samples(case: Case) -> tuple[Array, Array]:
-    """Return samples of a training, and labels for hard targets."""
-    x, t = case.with_(rows=2 * case.rows + 1).batch()
-    return x, case.generator("training").integers(0, case.sizes[-1], len(x)) if case.hard else t
-
-
 def trainer_of(
-    case: Case, backend: Backend, optimizer: str, rate: float, decay: float = 0.0, **options: Any
-) -> Trainer:
-    """Return a short training; at 0.001 it moves a little, whatever the likelihoods' weights."""
-    net, (x, y) = case.net(device=backend), samples(case)
+    case: Case, backend: Backend, optimizer: str, rate: float, **options: Any
+) -> tuple[Trainer, Array, Array]:
+    """Return a short training, its samples and targets; hard ones are labels.
+
+    At a rate of 0.001 it moves a little, whatever the likelihoods' weights.
+    """
+    net, (x, y) = case.net(device=backend), case.with_(rows=2 * case.rows + 1).batch()
+    y = case.generator("training").integers(0, net.outputs, len(x)) if case.hard else y
+    reader = BatchReader(Split(x, y), Scaling(), Scaling(), net.outputs, backend, net.dtype)
     rate /= max(1.0, case.forward.scale, case.backward.scale)
-    return Trainer(
-        net,
-        BatchReader(Split(x, y), Scaling(), Scaling(), net.outputs, backend, net.dtype),
-        epochs=2,
-        batch_size=case.rows + 1,
-        seed=case.seed % 2**31,
-        optimizer=get_optimizer(optimizer, rate, weight_decay=decay),
-        noise=case.noise,
-        **options,
-    )
+    moved_by = get_optimizer(optimizer, rate, weight_decay=options.pop("decay", 0.0))
+    both: Any = {"epochs": 2, "batch_size": case.rows + 1, "seed": case.seed % 2**31}
+    trainer = Trainer(net, reader, optimizer=moved_by, noise=case.noise, **both, **options)
+    return trainer, x, np.eye(net.outputs)[y] if case.hard else y
 
 
 @law("training.replay", every=4)
@@ -86,17 +79,14 @@ def replayed(case: Case, backend: Backend) -> Deviations:
         return
     net = case.with_(dtype="float64").net()
     net.parameters[...] = case.net().parameters  # rounded to the case's precision
-    x, y = samples(case)
-    t = np.eye(case.sizes[-1])[y] if y.ndim == 1 else y
     options: Any = {"schedule": "cosine", "backward": case.seed % 4 != 0, "host_noise": True}
-    trainer = trainer_of(case, backend, "momentum", 1e-3, 0.1, **options)
-    seed, batch, epochs = case.seed % 2**31, trainer.batch_size, trainer.epochs
-    rate = trainer.optimizer.learning_rate
+    trainer, x, t = trainer_of(case, backend, "momentum", 1e-3, decay=0.1, **options)
+    seed, batch, rate = case.seed % 2**31, trainer.batch_size, trainer.optimizer.learning_rate
     sides = ways(net, x, t)[: 2 if options["backward"] else 1]
     streams = {way.direction: stream(seed, f"noise/{way.direction}") for way, _, _ in sides}
     order, iteration, scale = stream(seed, "batches"), 0, joint_size(net, x, t)
-    velocity, steps = np.zeros(net.parameter_count), epochs * math.ceil(len(x) / batch)
-    for epoch in range(1, epochs + 1):
+    velocity, steps = np.zeros(net.parameter_count), trainer.epochs * math.ceil(len(x) / batch)
+    for epoch in range(1, trainer.epochs + 1):
         index = order.permutation(len(x))
         for rows in (index[k : k + batch] for k in range(0, len(x), batch)):
             eta = 0.5 * (1.0 + math.cos(math.pi * iteration / steps)) * rate
@@ -106,9 +96,8 @@ def replayed(case: Case, backend: Backend) -> Deviations:
                 n, spec = np.zeros(1), case.noise.get(way.direction, Noise())
                 if spec.kind != "none":
                     std = definitions.standard_deviation(spec, epoch, iteration)
-                    drawn = streams[way.direction]
-                    given = spec, way.likelihood, z, target[rows], std, drawn, case.dtype
-                    n, _, tied = definitions.target_noise(*given)
+                    given = spec, way.likelihood, z, target[rows], std, streams[way.direction]
+                    n, _, tied = definitions.target_noise(*given, case.dtype)
                     if tied:
                         return
                 noisy = target[rows] + n
@@ -122,8 +111,7 @@ def replayed(case: Case, backend: Backend) -> Deviations:
             net.parameters[...] -= eta * velocity
     trainer.run()
     what, scale = "parameters after the training", 10.0 * (1.0 + rate * scale)
-    actual = trainer.net
-    yield near(host(actual, actual.parameters), net.parameters, what, scale)
+    yield near(host(trainer.net, trainer.net.parameters), net.parameters, what, scale)
 
 
 class StoppedError(Exception):
@@ -152,7 +140,10 @@ def stopped_and_whole(make: Any, seed: int) -> tuple[Any, Any]:
 def resumed(case: Case, backend: Backend) -> Deviations:
     """a training that goes on where another was stopped = one in one go, bit for bit."""
     name = sorted(OPTIMIZERS)[case.seed % 2**31 % len(OPTIMIZERS)]
-    make = partial(trainer_of, case, backend, name, 1e-4)
+
+    def make() -> Trainer:
+        return trainer_of(case, backend, name, 1e-4)[0]
+
     found, whole = stopped_and_whole(make, case.seed % 2**31)
     for a, b, what in zip(found.net.snapshot(), whole.net.snapshot(), STATE, strict=True):
         yield equal(a, b, f"{what} after the training by {name}")
@@ -169,20 +160,8 @@ class Game:
 
     def __init__(self, case: Case, backend: Backend, settings: AdversarialSettings) -> None:
         case = case.with_(forward=type(case.forward)(), backward=type(case.backward)())
-        self.case, self.settings, self.rows = case, settings, case.rows
-        self.g = case.net(device=backend)
-        self.d = self._discriminator(backend)
-        more = case.with_(rows=2 * case.rows + 1)
-        self.x = more.batch()[1]
-        classes = max(1, settings.classes)
-        self.labels = case.generator("labels").integers(0, classes, more.rows)
-        self.seed = case.seed % 2**31
-        self.permutation: Any = slice(None)
-        if settings.backward_permuted and settings.discriminator_backward:
-            self.permutation = stream(self.seed, "permutation").permutation(self.d.inputs)
-
-    def _discriminator(self, backend: Backend) -> Network:
-        net, settings, case = self.g, self.settings, self.case
+        self.settings, self.rows, self.seed = settings, case.rows, case.seed % 2**31
+        self.g = net = case.net(device=backend)
         last = Dense(net.inputs, settings.classes + 1)
         hidden = Layer(net.inputs, get_activation(case.activation))
         layers = [*net.layers[:0:-1], hidden, Layer(last.outputs)]
@@ -191,45 +170,37 @@ class Game:
         maps: list[LinearMap] = [*(Transposed(m) for m in net.maps[::-1]), last]
         forward: Likelihood = Multinomial() if settings.classes else Bernoulli()
         ends = Score() if settings.has_critic else forward, case.forward
-        d = Network(layers, maps, *ends, device=backend, dtype=net.dtype, seed=None)
-        draws = case.generator("discriminator").normal(0.0, SPREAD, d.parameter_count)
-        d.parameters[...] = d.backend.asarray(draws, d.dtype)
-        return d
+        self.d = Network(layers, maps, *ends, device=backend, dtype=net.dtype, seed=None)
+        draws = case.generator("discriminator").normal(0.0, SPREAD, self.d.parameter_count)
+        self.d.parameters[...] = backend.asarray(draws, net.dtype)
+        self.x = case.with_(rows=2 * case.rows + 1).batch()[1]
+        classes = max(1, settings.classes)
+        self.labels = case.generator("labels").integers(0, classes, len(self.x))
+        self.permutation: Any = slice(None)
+        if settings.backward_permuted and settings.discriminator_backward:
+            self.permutation = stream(self.seed, "permutation").permutation(self.d.inputs)
 
     def trainer(self, iterations: int, noise: Any = None, rate: float = 1.0) -> AdversarialTrainer:
         """Return a training by gradient descent, G at half D's learning rate."""
         outputs, g = self.settings.classes or 1, self.g
         data = Split(self.x, self.labels), Scaling(), Scaling(), outputs, g.backend, g.dtype
-        return AdversarialTrainer(
-            g,
-            self.d,
-            BatchReader(*data),
-            self.settings,
-            batch_size=self.rows,
-            iterations=iterations,
-            optimizers=(SGD(0.5 * rate), SGD(rate)),
-            noise=noise,
-            seed=self.seed,
-            host_noise=True,
-        )
+        options: Any = {"batch_size": self.rows, "iterations": iterations, "noise": noise}
+        options |= {"optimizers": (SGD(0.5 * rate), SGD(rate)), "seed": self.seed}
+        reader = BatchReader(*data)
+        return AdversarialTrainer(g, self.d, reader, self.settings, host_noise=True, **options)
 
     def draws(self) -> Any:
         """Yield z, real samples, labels and the shares of x̂ of one step of D after another."""
-        latent, order, between = (
-            stream(self.seed, name) for name in ("latent", "batches", "penalty")
-        )
-        cpu = get_backend("cpu")
-        left: list[Array] = []
+        names, cpu, dtype = ("latent", "batches", "penalty"), get_backend("cpu"), self.g.dtype
+        latent, order, between = (stream(self.seed, name) for name in names)
         while True:
-            z = np.asarray(cpu.normal(latent, np.empty((self.rows, self.g.inputs), self.g.dtype)))
-            if not left:
-                index = order.permutation(len(self.x))
-                starts = range(0, len(self.x) - self.rows + 1, self.rows)
-                left = [index[k : k + self.rows] for k in starts]
-            rows = left.pop(0)
-            share = np.asarray(cpu.uniform(between, np.empty((self.rows, 1), self.g.dtype)))
-            labels = np.eye(max(1, self.settings.classes))[self.labels[rows]]
-            yield z.astype(float), self.x[rows], labels, share.astype(float)
+            index = order.permutation(len(self.x))
+            for k in range(0, len(self.x) - self.rows + 1, self.rows):
+                z = cpu.normal(latent, np.empty((self.rows, self.g.inputs), dtype))
+                share = cpu.uniform(between, np.empty((self.rows, 1), dtype))
+                rows = index[k : k + self.rows]
+                labels = np.eye(max(1, self.settings.classes))[self.labels[rows]]
+                yield np.asarray(z, float), self.x[rows], labels, np.asarray(share, float)
 
     def generated(self, flat: Array, z: Array) -> Array:
         """Return G(z)."""
@@ -366,31 +337,28 @@ def own_output(case: Case, backend: Backend) -> Deviations:
     error = case.rounded(np.asarray(g.normal(0.0, 1.0, last.shape)) / len(z))
     weight = round(float(g.uniform(0.2, 3.0)), 3)
 
-    def output(at: Array) -> Array:
-        return definitions.output_activation(net.likelihood, definitions.z_of(net, at, z))
+    def value(at: Array, held: Any, both: bool) -> Any:
+        y = definitions.output_activation(net.likelihood, definitions.z_of(net, at, z))
+        read = np.sum(error * y)
+        start = y if held is None else held
+        return read + weight * definitions.nll(back, at, start, z) if both else read
 
-    for bidirectional, flow in ((False, False), (True, False), (True, True)):
-        step = CycleBackpropagation(net, len(z), bidirectional=bidirectional, flow=flow)
+    for both, flow in ((False, False), (True, False), (True, True)):
+        step = CycleBackpropagation(net, len(z), bidirectional=both, flow=flow)
         step.z[...] = net.backend.asarray(z, net.dtype)
         step.run()
         y = host(net, step.output)
-        yield near(y, output(flat), "output", 1.0 + largest(last))
+        expected = definitions.output_activation(net.likelihood, last)
+        yield near(y, expected, "output", 1.0 + largest(last))
         if step.input is not None:
             step.input.weight = weight
         vector = unwritten(net)
         step(vector, net.backend.asarray(error, net.dtype))
-
-        name = f"gradient, output {'flowing' if flow else 'held' if bidirectional else 'alone'}"
+        name = f"gradient, output {'flowing' if flow else 'held' if both else 'alone'}"
         scale = 10.0 * (1.0 + largest(y)) ** 2 * (largest(error) + weight * error_size(back, y, z))
+        reads = partial(value, held=None if flow else y, both=both)
         scale *= 1.0 + largest(z)
-
-        def value(at: Array, both: bool = bidirectional, held: Any = None if flow else y) -> Any:
-            read = output(at)
-            start = read if held is None else held
-            total = np.sum(error * read)
-            return total + weight * definitions.nll(back, at, start, z) if both else total
-
-        yield from is_gradient(host(net, vector), value, flat, name, g, scale, 4)
+        yield from is_gradient(host(net, vector), reads, flat, name, g, scale, 4)
 
 
 @law("adversarial.replay", every=8)
@@ -495,33 +463,19 @@ def adversarial_resumed(case: Case, backend: Backend) -> Deviations:
 @law("adversarial.streams", every=4)
 def silent_adversarial_noise(case: Case, backend: Backend) -> Deviations:
     """noise of standard deviation 0 changes nothing: noise has its own streams."""
-    yield from two_trainings(case, (backend, backend), Noise("blind", std=0.0))
-
-
-@law("device.adversarial", on_host=False, every=4)
-def adversarial_on_device(case: Case, backend: Backend) -> Deviations:
-    """the device trains G and D as the host does."""
-    if backend.name != "cpu":
-        yield from two_trainings(case, (get_backend("cpu"), backend), None)
-
-
-def two_trainings(case: Case, backends: Any, noise: Noise | None) -> Deviations:
-    """Compare a training with another, on another device or with a noise that does nothing."""
     settings, ends = settings_of(case), []
-    places = noise_places(settings) if noise else []
-    for backend, of_this in zip(backends, (None, dict.fromkeys(places, noise)), strict=True):
+    silent = dict.fromkeys(noise_places(settings), Noise("blind", std=0.0))
+    for noise in (None, silent):
         game = Game(case, backend, settings)
-        trainer = game.trainer(3, of_this, rate=1e-3)
+        trainer = game.trainer(3, noise, rate=1e-3)
         trainer.run()
-        ends.append((game, trainer))
-    nets = [((one.g, "G"), (one.d, "D")) for one, _ in ends]
-    for (ours, name), (theirs, _) in zip(*nets, strict=True):
-        a, b = host(theirs, theirs.parameters), host(ours, ours.parameters)
+        ends.append((host(game.g, game.g.parameters), host(game.d, game.d.parameters), trainer))
+    for a, b, name in zip(*(pair[:2] for pair in ends), "GD", strict=True):
         yield near(a, b, f"{name}'s parameters after training", 10.0)
-    rows = [trainer.rows[-1] for _, trainer in ends]
-    for key, value in rows[0].items():
-        if key != "iterations_per_second":
-            yield near(rows[1][key], value, f"{key} on record", 10.0 + 10.0 * abs(value))
+    rows = [trainer.rows[-1] for *_, trainer in ends]
+    for key in rows[0].keys() - {"iterations_per_second"}:
+        a, b = rows[1][key], rows[0][key]
+        yield near(a, b, f"{key} on record", 10.0 + 10.0 * abs(b))
 
 
 # -- expectation-maximization, on a network whose hidden states can be enumerated ------------------
