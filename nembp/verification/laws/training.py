@@ -498,8 +498,13 @@ def fisher(case: Case, backend: Backend) -> Deviations:
     net, theta, x, y = binary_network(case)
     scale = (1.0 + case.forward.scale + case.backward.scale) * (1.0 + largest(x, y)) ** 2
     r = posterior(net, theta, x, y)
-    yield near(q_gradient(net, theta, r, x, y), gradient(net, theta, x, y), "∇Q", scale)
-    other = theta + 0.5 * case.generator("other").standard_normal(theta.size)
+    slope = gradient(net, theta, x, y)
+    yield near(q_gradient(net, theta, r, x, y), slope, "∇Q", scale)
+    v = 0.5 * case.generator("other").standard_normal(theta.size)
+    ends = [net.log_likelihood(theta + 1e-5 * h * v, x, y) for h in (1.0, -1.0)]
+    difference, size = (ends[0] - ends[1]) / 2e-5, scale * len(x)
+    yield near(slope @ v, difference, "∇ log p along a line", size, tolerance=1e-6)
+    other = theta + v
     parts = q(net, other, r, x, y), entropy(net, other, r, x, y)
     log_p = net.log_likelihood(other, x, y)
     yield near(sum(parts), log_p, "Q + H", 1.0 + abs(parts[0]) + abs(parts[1]))
