@@ -176,44 +176,32 @@ def score_text(key: str, value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else number(value)
 
 
-def _describe(plan: Row) -> str:
-    shape = "x".join(map(str, plan["shape"]))
-
+def _describe(plan: Row) -> tuple[str, str, str, str]:
     def layers(player: str) -> str:
         sizes = plan["sizes"][player]
         coins = player == "generator" and plan["latent_law"] == "binary"
         first = f"{sizes[0]} bits" if coins else sizes[0]
         return "-".join(map(str, [first, *plan[player], sizes[-1]]))
 
-    ways = {"none": "no backward direction trained", "both": "both players bidirectional"}.get(
-        plan["bidirectional"], f"bidirectional {plan['bidirectional']}"
-    )
-    weights = [
-        f"{player} {plan[f'{player}_weight']:g}"
-        for player in ("discriminator", "generator")
-        if plan["bidirectional"] in (player, "both")
-    ]
-    if weights:
-        ways += f" (weight {', '.join(weights)})"
-    noise = ""
+    way = plan["bidirectional"]
+    ways = {"none": "no backward direction trained", "both": "both players bidirectional"}
+    trained = [player for player in ("discriminator", "generator") if way in (player, "both")]
+    weights = ", ".join(f"{player} {plan[f'{player}_weight']:g}" for player in trained)
+    critic = "critic" if plan["kind"].startswith("wasserstein") else "discriminator"
+    how = f" of {count(plan['critic_steps'], critic + ' step')}"
+    if plan["discriminator_rate"] != plan["learning_rate"]:
+        how += f" at {plan['discriminator_rate']:g}"
     if plan["noise"] != "none":
         places = ", ".join(plan["noise_place"])
-        noise = f"; {plan['noise']} noise on {places}, std {plan['noise_std']:g}"
-    rates = f"{plan['learning_rate']:g}"
-    if plan["discriminator_rate"] != plan["learning_rate"]:
-        rates += f" (discriminator {plan['discriminator_rate']:g})"
+        how += f"; {plan['noise']} noise on {places}, std {plan['noise_std']:g}"
     scorer = plan["scored_by"].get("judge")
-    scored = f"; scored by a classifier of accuracy {scorer['accuracy']:.2%}" if scorer else ""
-    critic = "critic" if plan["kind"].startswith("wasserstein") else "discriminator"
     return (
-        f"{plan['dataset']}: {plan['training_samples']} samples of {shape}; {plan['kind']}, "
-        f"{ways}; "
+        f"; {plan['kind']}, {ways.get(way, f'bidirectional {way}')}"
+        + (f" (weight {weights})" if weights else ""),
         f"generator {layers('generator')} {plan['generator_activation']}, {critic} "
-        f"{layers('discriminator')} {plan['discriminator_activation']}; {plan['optimizer']} "
-        f"{rates} {plan['schedule']}, batch {plan['batch_size']}, "
-        f"{count(plan['iterations'], 'iteration')} of "
-        f"{count(plan['critic_steps'], critic + ' step')}{noise}; seed {plan['seed']}, "
-        f"{plan['dtype']} on {plan['device']}{scored}"
+        f"{layers('discriminator')} {plan['discriminator_activation']}",
+        how,
+        f"; scored by a classifier of accuracy {scorer['accuracy']:.2%}" if scorer else "",
     )
 
 

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from nembp.runs.options import Config
 
-from .output import emit_json, emit_table, note, plain, say
+from .output import count, emit_json, emit_table, note, plain, say
 
 EVERY = 5.0  # seconds between lines of a state where there is no terminal
 LAST = ("samples/s", "iterations/s", "left")  # columns that read number first
@@ -87,7 +87,7 @@ class Progress:
 
     ctx: click.Context
     kind: type[Config]
-    describe: Callable[[Row], str]  # what is about to be trained, in one line
+    describe: Callable[[Row], tuple[str, str, str, str]]  # data, networks, how, how it is scored
     columns: Callable[[Row, int], Cells]  # of a row, and the number of all; the last: time left
     report: Callable[[Row], Cells]  # the summary
     # options without effect, the one that decides it, and its values for which they have none
@@ -112,13 +112,17 @@ class Progress:
         """Show what begins; of several seeds, the first tells what has no effect."""
         if not self.total and self.ctx.params["resume"] is None:
             self._note_idle(plan)
-        self.total, self.first, self.began = (
-            plan[self.kind.length],
-            plan["done"],
-            time.perf_counter(),
-        )
+        self.total, self.first = plan[self.kind.length], plan["done"]
+        self.began = time.perf_counter()
+        data, networks, how, scored = self.describe(plan)
         if not self.ctx.params["quiet"]:
-            say(self.describe(plan))
+            say(
+                f"{plan['dataset']}: {plan['training_samples']} samples of "
+                f"{'x'.join(map(str, plan['shape']))}{data}; {networks}; {plan['optimizer']} "
+                f"{plan['learning_rate']:g} {plan['schedule']}, batch {plan['batch_size']}, "
+                f"{count(self.total, self.kind.length.removesuffix('s'))}{how}; seed "
+                f"{plan['seed']}, {plan['dtype']} on {plan['device']}{scored}"
+            )
 
     def _note_idle(self, plan: Row) -> None:
         """Say which flags have no effect; a file may hold them, since config.toml is complete."""

@@ -74,29 +74,20 @@ def _report(summary: Row) -> Cells:
     return rows + status_rows(summary, done + (f", {speed:,.0f} samples/s" if speed else ""))
 
 
-def _describe(plan: Row) -> str:
-    shape = "x".join(map(str, plan["shape"]))
+def _describe(plan: Row) -> tuple[str, str, str, str]:
     layers = "-".join(map(str, [plan["sizes"][0], *plan["layers"], plan["sizes"][-1]]))
     augment = "" if plan["augment"] == "none" else f" with {plan['augment'].replace(',', ' and ')}"
     what = f"{plan['classes']} classes" if plan["classes"] else f"{plan['sizes'][-1]} targets"
-    backward = (
-        "forward direction only"
-        if plan["backward"] == "none"
-        else f"{plan['forward']} | {plan['backward']} (weight {plan['backward_weight']:g})"
-    )
-    noise = ""
-    if plan["noise"] != "none":
-        noise = (
-            f"; {plan['noise']} noise on {plan['noise_target']}, std {plan['noise_std']:g} / "
-            f"{plan['noise_clock']}^{plan['noise_decay']:g}"
-        )
-    threads = f", {plan['threads']} BLAS threads" if plan.get("threads") else ""
+    backward = f"{plan['forward']} | {plan['backward']} (weight {plan['backward_weight']:g})"
+    if plan["backward"] == "none":
+        backward = "forward direction only"
+    noise = f"{plan['noise_target']}, std {plan['noise_std']:g} / {plan['noise_clock']}"
+    noise = f"; {plan['noise']} noise on {noise}^{plan['noise_decay']:g}"
     return (
-        f"{plan['dataset']}: {plan['training_samples']} samples of {shape}{augment}, {what}; "
-        f"{layers} {plan['activation']}, {backward}; "
-        f"{plan['optimizer']} {plan['learning_rate']:g} {plan['schedule']}, batch "
-        f"{plan['batch_size']}, {plan['epochs']} epochs{noise}; seed {plan['seed']}, "
-        f"{plan['dtype']} on {plan['device']}{threads}; scored on the {plan['scored_on']} split"
+        f"{augment}, {what}",
+        f"{layers} {plan['activation']}, {backward}",
+        "" if plan["noise"] == "none" else noise,
+        f", {plan['threads']} BLAS threads; scored on the {plan['scored_on']} split",
     )
 
 
