@@ -82,7 +82,7 @@ def test_the_target_and_the_output_are_those_of_the_sample(runs):
     assert backward["out"] == "noise-backward.png"
 
 
-def test_the_ball_compares_whole_vectors_and_components(runs):
+def test_each_end_has_its_panels(runs):
     facts = drawn(runs / "digits", "--direction", "backward", "--std", 0.3, "--rejected", "zero")
     whole, single = facts["panels"]
     assert (facts["likelihood"], facts["neurons"]) == ("gaussian", 64)
@@ -90,32 +90,25 @@ def test_the_ball_compares_whole_vectors_and_components(runs):
     assert whole["accepted_in_theory"] < 1e-4
     assert single["accepted"] == pytest.approx(single["accepted_in_theory"], abs=0.02)
     assert whole["accepted"] + whole["set_to_zero"] == pytest.approx(1)
-    (only,) = drawn(runs / "digits", "--direction", "backward", "--screening", "vector")["panels"]
-    assert only["screening"] == "vector"
-
-
-def test_numbers_and_bernoulli_ends_are_drawn_too(runs):
-    numbers = drawn(runs / "numbers", "--sample", 2)
-    assert [panel["kind"] for panel in numbers["panels"]] == ["ball", "ball"]
-    assert numbers["neurons"] == 2
+    numbers = drawn(runs / "numbers", "--sample", 2, "--screening", "vector")
+    assert ([panel["kind"] for panel in numbers["panels"]], numbers["neurons"]) == (["ball"], 2)
     pixels = drawn(runs / "bernoulli", "--direction", "backward")
     assert [panel["kind"] for panel in pixels["panels"]] == ["pair", "span"]
     assert "noise in the other 62 is held at zero" in pixels["panels"][0]["note"]
 
 
 def test_what_is_not_asked_for_is_the_runs(runs):
-    facts = drawn(runs / "bernoulli")
-    assert (facts["std"], facts["rejected"], facts["law"]) == (0.25, "zero", "uniform")
-    assert facts["panels"][0]["reflected"] == 0
-    facts = drawn(runs / "bernoulli", "--std", 0.5, "--rejected", "reflect", "--law", "gaussian")
-    assert (facts["std"], facts["rejected"], facts["law"]) == (0.5, "reflect", "gaussian")
-    assert facts["panels"][0]["set_to_zero"] == 0
-    digits = drawn(runs / "digits")
-    assert digits["std"] == 0.1  # trained without noise
-    other = drawn(runs / "digits", "--draws", 70, "--seed", 1)
-    assert (other["draws"], other["seed"]) == (70, 1)
-    assert other["panels"][0]["mean_gain"] != digits["panels"][0]["mean_gain"]
-    assert drawn(runs / "digits") == digits
+    names = "std", "rejected", "law", "draws", "seed"
+    asked = ("--std", 0.5, "--rejected", "reflect", "--law", "gaussian", "--draws", 70, "--seed", 1)
+    for run_, more, expected in (
+        ("bernoulli", (), [0.25, "zero", "uniform", 2000, 0]),
+        ("bernoulli", asked, [0.5, "reflect", "gaussian", 70, 1]),
+        ("digits", (), [0.1, "reflect", "gaussian", 2000, 0]),  # trained without noise
+    ):
+        facts = drawn(runs / run_, *more)
+        assert [facts[name] for name in names] == expected
+        unused = "reflected" if facts["rejected"] == "zero" else "set_to_zero"
+        assert facts["panels"][0][unused] == 0
 
 
 def test_samples_of_files_are_drawn(runs):

@@ -101,14 +101,3 @@ def test_arrays_can_be_named_and_what_was_guessed_is_told_and_kept():
                  env={"NEMBP_CACHE": "cache"})  # fmt: skip
     assert " of 8x8x3" in result.stderr
     assert json.loads(result.stdout)["config"]["image_order"] == "first"
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        ("train", "--layers", "16bn", "--batch-size", "1"),
-        ("gan", "--discriminator", "16bn", "--batch-size", "1", "--samples", "50"),
-    ],
-)
-def test_batch_normalization_of_single_samples_is_refused(args):
-    assert "learns nothing from batches of one" in fails(2, *args, "--device", "cpu", "--quiet")

@@ -198,6 +198,7 @@ def test_under_nohup_a_terminal_may_go():
         (["--patience", "2", "--validation-fraction", "0"], "--validation-fraction above 0"),
         (["--limit", "20", "--validation-fraction", "0.9"], "leaves 2 of 20 samples to train on"),
         (["--noise", "nem", "--noise-place", "hidden", "--layers", ""], "needs a hidden layer"),
+        (["--layers", "16bn", "--batch-size", "1"], "learns nothing from batches of one"),
         (["--noise", "nem", "--noise-place", "hidden,last-hidden"], "name one of the two"),
         (["--noise", "nem", "--noise-place", "input", "--noise-screening", "component"], "whole"),
         (["--config", "absent.toml"], "absent.toml: cannot be read"),

@@ -122,6 +122,7 @@ def test_seeds_that_were_finished_are_summed_up_when_interrupted(tmp_path):
         ({"bidirectional": "generator", "noise": "nem", "noise_place": "discriminator/backward"},
          "discriminator/backward needs bidirectional discriminator or both"),
         ({"discriminator": "conv8x3"}, "conv8x3"),
+        ({"discriminator": "16bn", "batch_size": 1}, "learns nothing from batches of one"),
         ({"latent_law": "binary", "latent_std": 2.0}, "a binary z is 0 or 1, got latent_std 2"),
         ({"optimizer": "rmsprop", "momentum": 0.5}, "momentum is of adam and momentum"),
         ({"optimizer": "sgd", "decay": 0.5}, "decay is of adam and rmsprop"),
