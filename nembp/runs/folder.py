@@ -31,16 +31,12 @@ def to_json(value: Any, indent: int | None = None, encoding: str = "utf-8") -> s
     >>> to_json({"forward/nll": math.nan, "epochs": 3})
     '{"forward/nll": null, "epochs": 3}'
     """
-    more: dict[str, Any] = {"indent": indent, "allow_nan": False}
-    try:
-        text = json.dumps(value, ensure_ascii=False, **more)
-    except ValueError:  # a NaN, or an infinity
-        value = _finite(value)
-        text = json.dumps(value, ensure_ascii=False, **more)
+    value = _finite(value)
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        return json.dumps(value, **more)
+        return json.dumps(value, indent=indent)
     return text
 
 

@@ -40,9 +40,7 @@ def load_run(
     run: Path_, device: str = "cpu", note: Note = silent, player: str | None = None
 ) -> Model:
     """Load the model of a run folder, or one player of an adversarial run; or a model file."""
-    path, command, more = Path(run), "train", " that trained at least one epoch"
-    if player is not None:
-        command, more = "gan", ""
+    path = Path(run)
     if os.path.isdir(path):
         path, generator = path / f"{player or 'model'}.npz", path / "generator.npz"
         if not path.exists() and generator.exists():
@@ -51,9 +49,9 @@ def load_run(
                 f"{generator} or {generator.with_name('discriminator.npz')}"
             )
     if not path.exists():
+        of = "`nembp gan`" if player else "`nembp train` that trained at least one epoch"
         raise DataError(
-            f"{path}: no such file; expected the folder of a run of `nembp {command}`{more}. Check "
-            f"the path, or train with `nembp {command}`"
+            f"{path}: no such file; expected the folder of a run of {of}. Check the path, or train"
         )
     model = load_model(path, choose_backend(device, note))
     if player is not None and model.settings.get(PLAYER) != player:
