@@ -8,13 +8,10 @@ import array_api_strict
 import numpy as np
 import pytest
 from fuzz_cases import write_idx
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
 from nembp.adversarial.data import (
     DATA,
-    StackedRows,
     draw_latent,
     fill_latent,
     grid,
@@ -24,7 +21,7 @@ from nembp.adversarial.data import (
     stacked,
 )
 from nembp.backend import Backend, get_backend, stream
-from nembp.datasets import Dataset, as_rows, load
+from nembp.datasets import Dataset, load
 from nembp.datasets.reading import BatchReader
 from nembp.errors import ArchitectureError, DataError
 
@@ -124,23 +121,6 @@ def test_stacked_images_are_three_digits(digits: Dataset) -> None:
     x, t = read_all(data)
     np.testing.assert_allclose(x, data.train.x[:50].reshape(50, -1) / 16, rtol=1e-6)
     assert np.array_equal(t.argmax(axis=1), data.train.y[:50])
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.data())
-def test_stacked_rows_read_as_an_array_would(data: st.DataObject) -> None:
-    m, n, channels = (data.draw(st.integers(1, 6)) for _ in range(3))
-    generator = np.random.default_rng(data.draw(st.integers(0, 99)))
-    images = generator.integers(256, size=(m, 2, 3, 1)).astype(np.uint8)
-    members = generator.integers(m, size=(n, channels))
-    rows = StackedRows(as_rows(images), members)
-    whole = np.moveaxis(images[members][..., 0], 1, -1)
-    assert rows.shape == whole.shape
-    assert np.array_equal(np.asarray(rows), whole)
-    index = generator.integers(n, size=data.draw(st.integers(0, 9)))
-    assert np.array_equal(rows[index], whole[index])
-    out = np.empty((len(index), 6 * channels), np.uint8)
-    assert np.array_equal(rows.take(index, out).reshape(-1, 2, 3, channels), whole[index])
 
 
 # -- by name -------------------------------------------------------------------------------------

@@ -17,8 +17,7 @@ from nembp.adversarial.gradients import (
 )
 from nembp.adversarial.settings import Kind
 from nembp.backend import Backend, get_backend
-from nembp.engine.activations import ACTIVATIONS, Tanh
-from nembp.engine.backprop import backpropagate
+from nembp.engine.activations import Tanh
 from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Score
 from nembp.engine.network import Network, dense_network
@@ -90,30 +89,6 @@ def penalty_of(net: Network, x: Any, weight: float = 1.0) -> tuple[GradientPenal
     gradient = np.full(net.parameter_count, np.nan, net.dtype)
     step(gradient, weight)
     return step, gradient
-
-
-@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
-def test_penalty_of_every_activation(activation):
-    net = dense_network([3, 6, 4, 1], activation=activation, dtype="float64", seed=3)
-    net.parameters[...] += 0.3 * np.random.default_rng(0).standard_normal(net.parameter_count)
-    x, v = np.random.default_rng(1).standard_normal((2, net.parameter_count))[:, :15]
-    x = x.reshape(5, 3)
-    step, gradient = penalty_of(net, x, 2.0)
-    slope = -5.0 * backpropagate(dense_score(net), x, np.ones((5, 1)))[1]
-    np.testing.assert_allclose(step.slope, slope, rtol=1e-9, atol=1e-12)
-    v = np.random.default_rng(2).standard_normal(net.parameter_count)
-    start, h, values = net.parameters.copy(), 1e-6, []
-    for sign in (1.0, -1.0):
-        net.parameters[...] = start + sign * h * v
-        values.append(2.0 * penalty_of(net, x)[0].value[0, 0])
-    assert (values[0] - values[1]) / (2 * h) == pytest.approx(gradient @ v, rel=1e-5, abs=1e-7)
-
-
-def dense_score(net: Network) -> Network:
-    """The same parameters under a critic's objective, whose error is −1 everywhere."""
-    score = Network(net.layers, net.maps, Score(), Gaussian(), dtype="float64", seed=None)
-    score.parameters[...] = net.parameters
-    return score
 
 
 def test_penalty_where_the_slope_is_zero():
