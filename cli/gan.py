@@ -60,6 +60,8 @@ IDLE = {
     "backward_labels": ("bidirectional", "none", "generator"),
     "generator_weight": ("bidirectional", "none", "discriminator"),
     "backward_flow": ("bidirectional", "none", "discriminator"),
+    "weight_until": ("weight_schedule", "constant"),
+    "noise_until": ("noise_schedule", "power"),
     "clip": ("kind", "vanilla", "minimax", "wasserstein-gp"),
     "penalty_weight": ("kind", "vanilla", "minimax", "wasserstein"),
 }

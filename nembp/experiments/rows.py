@@ -51,9 +51,10 @@ def write_header(path: Path, values: Mapping[str, Any]) -> None:
 def read_header(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """Read a declaration; ArchitectureError, with what changed, if it is another than today's."""
     remedy = "Run it with `nembp experiment run`, or check --out"
+    with reading(path, f"Expected the folder of an experiment. {remedy}") as file:
+        text = file.read()
     try:
-        with reading(path, f"Expected the folder of an experiment. {remedy}") as file:
-            header = json.loads(file.read())
+        header = json.loads(text)
         old = header.get("content", header)
         numbers = [header.get(key, 2) for key in ("threads", "seeds")]
         if not (type(header["hash"]) is str and type(old) is dict):
