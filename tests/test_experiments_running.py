@@ -247,6 +247,10 @@ def test_a_damaged_header_is_named(folder):
         path.write_text(json.dumps(content))
         with pytest.raises(DataError, match=says):
             read(folder)
+    path.unlink()
+    with pytest.raises(DataError, match="no such file. Expected") as refused:
+        read(folder)
+    assert str(refused.value).count("protocol.json") == 1
 
 
 def test_rows_of_a_changed_protocol_are_not_mixed(folder, whole):
