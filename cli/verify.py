@@ -110,7 +110,10 @@ def verify(
         result["laws"] = [_as_dict(law, one) for law, one in zip(laws, found, strict=True)]
     if laws and not as_json:
         _print_laws(laws, found)
-        held = f"{len(found) - len(failed)} of {len(found)} laws hold"
+        tried = sum(one.cases > 0 for one in found)
+        held = f"{tried - len(failed)} of {tried} laws hold"
+        if tried < len(found):
+            held += f", and {len(found) - tried} had no case"
         click.echo(f"\n{held} ({device}, {dtype}, seed {seed})")
     reports: dict[str, Any] = {}
     for target in own:

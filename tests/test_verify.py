@@ -105,6 +105,7 @@ def test_a_law_without_a_case_says_so():
     result = run("verify", "normalization", "--cases", 1)
     assert result.exit_code == 0
     assert "no case" in result.stdout
+    assert "of 0 laws hold, and 2 had no case" in result.stdout
 
 
 def test_bad_use():
