@@ -97,9 +97,8 @@ def multiply_adds(maps: Sequence[LinearMap], batch: int, path: Path) -> int:
 class MapProducts:
     """x W, y Wᵀ and xᵀ y of one linear map; those of a convolution with windows that lie ready.
 
-    ``block`` bounds the bytes of windows in use at a time (at least one sample's): blocks that stay
-    in cache cost less memory traffic, but more calls. By default all windows at once. What a
-    convolution's adjoint gives are patches, which are left as they are.
+    ``block`` bounds the bytes of windows in use at a time: blocks that stay in cache cost less
+    memory traffic, but more calls.
     """
 
     def __init__(
@@ -185,8 +184,7 @@ def adam_bytes(parameters: int, dtype: str) -> int:
 class AdamTraffic:
     """A stream over Adam's four vectors that moves its bytes and computes next to nothing.
 
-    θ, M and V are negated in place (a read and a write each), g is read by a dot product with
-    itself. ``threads`` pieces run at once on the CPU.
+    θ, M and V are negated in place, g is read by a dot product. Pieces run at once on threads.
     """
 
     def __init__(self, backend: Backend, parameters: int, dtype: str, threads: int = 1) -> None:

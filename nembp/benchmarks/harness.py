@@ -49,12 +49,10 @@ def interleave(
     """Time the step of every contender in rounds, each round in a new random order.
 
     In a round a contender makes untimed steps, which bring its data back into the caches, then a
-    block of steps of about 10 ms (at least one), whose mean is one measurement. There are
-    ``repeats`` rounds, by default as many as fit into ``budget`` seconds, from 3 to 25. With
-    several threads a turn begins when those of the last one sleep.
-
-    Returns of each the seconds a step: ``median``, ``lower`` and ``upper`` quartile, ``least``;
-    ``spread``, the interquartile range over the median; ``rounds``, and timed ``steps`` in each.
+    block of steps of about 10 ms, whose mean is one measurement. There are ``repeats`` rounds, by
+    default as many as fit into ``budget`` seconds. With several threads a turn begins when those of
+    the last one sleep. Returns the seconds a step, their ``spread`` the interquartile range over
+    the median; ``rounds``, and timed ``steps`` in each.
     """
     order, shuffle, start = list(contenders), random.Random(0), perf_counter()
     steps, taken = {}, {name: list[float]() for name in contenders}
@@ -262,10 +260,7 @@ NOTEWORTHY = 0.03  # share of the CPUs' time
 
 
 def meter() -> Seconds | None:
-    """Return the seconds so far: of all CPUs, of work on them, taken by the host, and our own.
-
-    None where the system does not tell them.
-    """
+    """Return the seconds so far: of all CPUs, of work on them, taken by the host, and our own."""
     try:
         with open("/proc/stat", encoding="ascii") as lines:
             ticks = np.array(next(lines).split()[1:9], np.float64) / os.sysconf("SC_CLK_TCK")

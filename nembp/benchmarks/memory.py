@@ -36,10 +36,8 @@ TIME_LIMIT = 300.0  # seconds
 def peak_memory(threads: int, dtype: str, device: str, images: int = IMAGES) -> dict[str, Any]:
     """Train in a child process and return its peak resident memory.
 
-    ``bytes`` is the peak, ``start_bytes`` that after the imports and before the data (both None on
-    a system that does not tell, such as Windows); on a GPU ``device_bytes`` is what was reserved
-    there, and ``torch_device_bytes`` the same of PyTorch for the same training. Only ``failed``,
-    the reason, if the child failed, since that is no reason to lose the timings.
+    ``bytes`` is the peak, ``start_bytes`` that before the data; of a GPU ``device_bytes`` is what
+    was reserved, ``torch_device_bytes`` the same of PyTorch. Or ``failed``, the reason.
     """
     found = _in_a_child("train", threads=threads, dtype=dtype, device=device, images=images)
     if device == "gpu" and "failed" not in found:

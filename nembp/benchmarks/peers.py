@@ -395,10 +395,8 @@ class TorchGan(_Torch):
 class SklearnStep:
     """One ``MLPClassifier.partial_fit`` on the batch: one direction, Adam, on the CPU.
 
-    Its own overheads, such as validating the input, are part of the step; shuffling and weight
-    decay are switched off. The first call of ``partial_fit``, which allocates everything, is made
-    here, so Adam's moments are those of one step from scikit-learn's own start. With two classes
-    MLPClassifier has a single logistic output and cannot take part.
+    Its own overheads, such as validating the input, are part of the step. The first call, which
+    allocates everything, is made here. With two classes it has one output and cannot take part.
     """
 
     def __init__(self, net: Network, x: Host, labels: Host, *, learning_rate: float) -> None:

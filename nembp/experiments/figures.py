@@ -25,10 +25,7 @@ UNDECIDED = "#697077"
 
 
 def draw(experiment: Experiment, summary: Mapping[str, Any]) -> list[Path]:
-    """Draw curves.png and effects.png into the experiment's folder, and return the files.
-
-    NembpError if matplotlib is not installed, OutputError if a file cannot be written.
-    """
+    """Draw curves.png and effects.png into the experiment's folder, and return the files."""
     made = []
     for name, plot in (("curves.png", _curves), ("effects.png", _effects)):
         path = experiment.folder / name

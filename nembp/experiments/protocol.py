@@ -106,11 +106,7 @@ class Metric:
         return 1.0 if self.better == "higher" else -1.0
 
     def shown(self, effect: float) -> float:
-        """Return an effect in its unit, from the scale on which effects are averaged.
-
-        >>> round(Metric("nll", "train/nll", "lower", "relative cut").shown(math.log(2)), 9)
-        50.0
-        """
+        """Return an effect in its unit, from the scale on which effects are averaged."""
         if "cut" in self.effect:
             return -100.0 * math.expm1(-effect)
         return 100.0 * math.expm1(effect) if self.effect == "relative rise" else effect
@@ -123,8 +119,7 @@ class Metric:
     def merit(self, row: Row) -> float:
         """Return the number whose differences are the effects, and by which arms are tuned.
 
-        It is the mean over epochs, for relative effects of the logarithms, so that an epoch counts
-        by how much a value falls and not by how large it was. NaN if the replicate diverged.
+        The mean over epochs, for relative effects of the logarithms; NaN if the replicate diverged.
         """
         values = self._values(row)
         if self.effect == "cut of the mean" and values:
@@ -187,8 +182,7 @@ def against_blind(
 ) -> tuple[Comparison, ...]:
     """Return comparisons that settle whether screened noise does more than blind noise.
 
-    The claim is about the benefit over no noise, minus that of blind noise: harm done by blind
-    noise is no benefit. The direct comparison of the two is a control.
+    The claim is about the benefit over no noise, minus that of blind noise: its harm is none.
     """
     return (
         *both_rates(name, arm, "none", metric, claim, minus=(blind, "none")),
@@ -330,10 +324,7 @@ class Protocol:
 
     @property
     def least_seeds(self) -> int:
-        """Number of seeds below which no claim can be told from chance.
-
-        The sign-flip test of n pairs has p ≥ 2¹⁻ⁿ, which Holm multiplies by the number of claims.
-        """
+        """Number of seeds below which no claim has p ≤ alpha: p ≥ 2¹⁻ⁿ, times the claims."""
         claims = sum(bool(item.claim) for item in self.comparisons)
         return 1 + math.ceil(math.log2(max(1, claims) / self.rule.alpha))
 

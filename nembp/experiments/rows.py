@@ -79,13 +79,11 @@ def read_header(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, 
 def read_rows(
     folder: Path, kind: str, expected: str, identity: Callable[[dict[str, Any]], object]
 ) -> tuple[list[dict[str, Any]], int, int]:
-    """Read rows, without their seals.
+    """Read rows, without their seals; how many have none; and the bytes that all take.
 
-    Under the key ``kind`` each has the hash ``expected``. ``identity`` returns the
-    replicate that a row is of; it raises one of ``DAMAGED`` where a value is missing, unknown or of
-    another type. Also returned are how many rows have no seal, since version 0.1 wrote them, and
-    the bytes that all take: what follows is a line cut short. DataError if a line other than the
-    last is damaged or does not match its seal, or a row is of another declaration or there twice.
+    ``identity`` returns the replicate that a row is of, or raises one of ``DAMAGED``. A last line
+    that is damaged was cut short. DataError if another one is, or does not match its seal, or a row
+    is there twice, or of another hash than ``expected``, which each has under the key ``kind``.
     """
     path = folder / ROWS
     if not path.exists():
@@ -159,10 +157,7 @@ class RowFile:
         self._file.truncate(size)
 
     def append(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Put a row on the disk and return it as it will be read.
-
-        OutputError if there is no room; a part of the line may be left, which resuming drops.
-        """
+        """Put a row on the disk and return it as it will be read."""
         line = _sealed(row)
         with self._writing():
             self._file.write(to_json(line).encode() + b"\n")

@@ -48,16 +48,11 @@ Progress = Callable[[int, int, Mapping[str, Any]], Any]
 def replicate(config: RunConfig | GanConfig, perturbations: Sequence[str] = ()) -> dict[str, Any]:
     """Train as configured, and return what was measured.
 
-    The same configuration gives the same numbers on the same machine with the same threads. A
-    network is scored on its validation split if it has one, else on the test split, there also
-    under perturbations.
-
-    ``status`` is "finished", or "diverged", which has no scores. ``curves`` by epoch:
-    ``train/nll``, the mean over the epoch's iterations of the clean targets' nll (nats per
-    sample) before each step; after the epoch and without noise ``train/clean_nll`` and
-    ``train/error``, of the training samples; and ``noise/...``; of adversarial networks
-    ``course/...`` by checkpoint. ``scores`` are those of `nembp.engine.metrics.evaluate` and the
-    robustness, or the means over the last checkpoints.
+    A network is scored on its validation split if it has one, else on the test split, there also
+    under perturbations. ``status`` is "finished", or "diverged", which has no scores. ``curves`` by
+    epoch: ``train/nll``, the mean over the epoch's iterations of the clean targets' nll before each
+    step; after the epoch and without noise ``train/clean_nll`` and ``train/error``, of the training
+    samples; and ``noise/...``; of adversarial networks ``course/...`` by checkpoint.
     """
     if isinstance(config, GanConfig):
         row: dict[str, Any] = gan_replicate(config)
@@ -101,8 +96,7 @@ def replicate(config: RunConfig | GanConfig, perturbations: Sequence[str] = ()) 
 def kept_data(config: RunConfig) -> Dataset:
     """Return `load_data` of a configuration, from memory if this process read it lately.
 
-    Replicates of a process train on the same few data sets, which none of them writes. A file is
-    the same while its name, number, size and times are: nobody can set the last one of them.
+    A file is the same while its name, number, size and times are: nobody can set the last of them.
     """
     relevant, stamps = {name: getattr(config, name) for name in LOADED_BY}, []
     if config.data_dir is not None:

@@ -55,8 +55,7 @@ class Candidate:
 class Space:
     """A declared space of regimes and noise, and how it is searched.
 
-    Everything that decides its numbers is in its hash, and what is drawn follows from its seed, so
-    that a search which was killed goes on as it would have.
+    Everything that decides its numbers is in its hash, and what is drawn follows from its seed.
     """
 
     name: str
@@ -291,10 +290,7 @@ class Scores:
 def best_anywhere(
     scores: Scores, candidates: Sequence[Candidate], seeds: int
 ) -> list[dict[str, Any]]:
-    """Return, of each data set, limit and length, the least nll with and without noise.
-
-    Whatever the network and optimizer: is the best with noise better than the best without?
-    """
+    """Return, of each data set, limit and length, the least nll with and without noise."""
     table: dict[tuple[Any, ...], dict[str, Any]] = {}
     for item in trained(candidates).values():
         rate = scores.best(item, seeds)
@@ -313,9 +309,8 @@ def best_anywhere(
 def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
     """Return what a search found, rung by rung, as JSON values.
 
-    ``rungs`` has of each complete rung those that were ``kept`` with their settings and effect (see
-    `Scores.effect`); ``by_group`` the best score of each group and place at the first rung, and how
-    many candidates had both effects above what counts; ``best_anywhere`` see there.
+    ``by_group`` has of the first rung the best score of each group and place, and how many
+    candidates had both effects above what counts.
     """
     scores = Scores(space, rows)
     complete, _ = scores.climb()
@@ -358,8 +353,7 @@ def run_search(
 ) -> Path:  # fmt: skip
     """Search for at most ``budget`` core-minutes more, and return the folder with the rows.
 
-    ``out_dir/space.name`` gets rows.jsonl, space.json and summary.json. What is left is done with
-    ``resume``. The other parameters, and the errors, are those of `run_experiment`.
+    It gets rows.jsonl, space.json and summary.json. The rest is as in `run_experiment`.
     """
     if not budget > 0:
         raise ArchitectureError(f"budget must be above 0 core-minutes, got {budget}")

@@ -81,10 +81,9 @@ def read_experiment(
 
 
 def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], int, int]:
-    """Return the effect of each seed, signed so that positive is as claimed.
+    """Return the effect of each seed, positive as claimed (see `Metric.shown`).
 
-    Relative effects are logarithms (see `Metric.shown`). Also returned are the number of seeds at
-    which the arm (or one of ``minus``) diverged, and at which only the baseline did.
+    And at how many seeds the arm (or one of ``minus``) diverged, and at how many only the baseline.
     """
     metric = experiment.protocol.metric(item.metric)
     arms = {name: experiment.reported(name, experiment.setting(name, item)) for name in item.arms}
@@ -116,9 +115,6 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
     """Return arms, effects and verdicts as JSON values.
 
     ``left`` are the replicates to come: verdicts are None until there are none, and for ``quick``.
-    ``tuned`` says which setting lies at an end of its grid; ``arms`` has mean and standard
-    deviation of each metric by arm and setting; ``comparisons`` effects with their interval, tests
-    and wins, and for claims the verdict.
     """
     protocol, grids = experiment.protocol, experiment.grids
     left = experiment.left
@@ -215,8 +211,7 @@ def _arms(experiment: Experiment) -> list[dict[str, Any]]:
 def claim_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return a row per claim; the first row is the headings.
 
-    A claim was measured with its arms at the same learning rate, with each at its own best
-    settings, or both; verdicts that differ are given in this order.
+    Verdicts at the same rates and at each arm's best settings that differ are given in this order.
     """
     claims: dict[str, dict[str, Mapping[str, Any]]] = {}
     for item in summary["comparisons"]:

@@ -1,14 +1,12 @@
 """The replicates of a protocol, and the grids from which each arm's settings are chosen.
 
 Tuning comes first: every arm at every setting of its grids, on tuning seeds, scored on a validation
-split. Then each arm is reported untuned and at its tuned settings, as far as comparisons need it,
-on the test split.
+split. Then each arm is reported untuned and at its tuned settings, on the test split.
 
-An arm has a grid of learning rates for each strength of its noise. While the best rate of a grid
-lies at an end, by any metric that the arm is compared by, a rate is added there: the last one times
-the step that led to it. Then the best is looked for more finely, between its neighbours. In the
-same way a strength is added above the strongest noise while that is the best. What to run next
-follows from the rows alone, so a run that was killed goes on as it would have.
+An arm has a grid of learning rates for each strength of its noise. While its best rate lies at an
+end, by any metric that the arm is compared by, a rate is added there; then the best is looked for
+more finely, between its neighbours. In the same way strengths are added above the strongest noise.
+What to run next follows from the rows alone, so a run that was killed goes on as it would have.
 """
 
 from __future__ import annotations
@@ -33,10 +31,7 @@ class Setting(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One replicate: an arm at a learning rate and strength of noise, with a seed.
-
-    The phase is "tune" or "report".
-    """
+    """One replicate, to "tune" or "report": an arm at a rate and strength, with a seed."""
 
     phase: str
     arm: str
@@ -181,10 +176,7 @@ class Grids:
         self.rates = cache(self._rates)
 
     def tasks(self) -> list[Task]:
-        """Return the replicates that choose the settings, as far as can be told from the rows.
-
-        Once all of them have rows there may be more: ask again until there are none.
-        """
+        """Return the replicates that choose the settings, as far as can be told from the rows."""
         return [
             Task("tune", arm, rate, seed, strength)
             for arm in self.protocol.compared("tuned")
@@ -197,8 +189,7 @@ class Grids:
     def tuned(self) -> dict[tuple[str, str], Setting]:
         """The best setting of each arm by each metric that it is compared by.
 
-        The best mean over the tuning seeds wins, then the lower rate and strength. A setting at
-        which a replicate diverged is out; if all are, the lowest is taken.
+        Of equals the lower one; one at which a replicate diverged is out.
         """
         return {(a, metric): self._best(a, self.strengths(a), metric) for a, metric in self.pairs}
 
