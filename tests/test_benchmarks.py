@@ -360,18 +360,6 @@ def test_other_load_is_noted_where_it_matters():
     assert "3.0" in harness.early_notes((1,), 3.0)[0]
 
 
-def test_different_instruction_sets_are_noted_with_the_remedy():
-    def note(core_type, onednn):
-        return "".join(harness.pinning_note([{"core_type": core_type}], onednn))
-
-    for mixed in (note("Haswell", "Intel AVX-512"), note("SkylakeX", "Intel AVX2")):
-        assert "`env OPENBLAS_CORETYPE=Haswell ONEDNN_MAX_CPU_ISA=AVX2 " in mixed
-        assert "`env -u OPENBLAS_CORETYPE -u ONEDNN_MAX_CPU_ISA " in mixed
-    same = note("Haswell", "Intel AVX2") + note("SkylakeX", "Intel AVX10.1/512") + note("Zen", None)
-    assert same + note(None, "Intel AVX2") + note("NeoverseN1", "Intel AVX2") == ""
-    assert harness.pinning_note([], "Intel AVX2") == []
-
-
 # -- the command -------------------------------------------------------------------------------
 def test_json_is_one_object_with_every_row(bench, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")

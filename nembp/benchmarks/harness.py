@@ -308,19 +308,3 @@ def late_notes(taken: dict[str, float] | None) -> list[str]:
         f"and the host of this virtual machine {100 * taken['host']:.0f}%: that distorts the "
         "timings, above all with several threads"
     ]
-
-
-def pinning_note(blas: list[Result], onednn: str | None) -> list[str]:
-    """Return a note if of nembp's products and PyTorch's convolutions only one is AVX-512."""
-    core_type = blas[0]["core_type"] if blas else None
-    wide = core_type in ("SkylakeX", "Cooperlake", "SapphireRapids")
-    if onednn is None or not (wide or core_type in ("Haswell", "Zen")):
-        return []
-    if wide == bool(re.search("512|AVX10", onednn)):
-        return []
-    return [
-        f"nembp's products use OpenBLAS's kernels of {core_type}, PyTorch's convolutions {onednn}; "
-        "both use the same under `env OPENBLAS_CORETYPE=Haswell ONEDNN_MAX_CPU_ISA=AVX2 "
-        "ATEN_CPU_CAPABILITY=avx2 nembp bench ...`, or their best under `env -u OPENBLAS_CORETYPE "
-        "-u ONEDNN_MAX_CPU_ISA -u ATEN_CPU_CAPABILITY nembp bench ...`"
-    ]

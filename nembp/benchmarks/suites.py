@@ -706,14 +706,11 @@ def run(name: str, settings: Settings, progress: Callable[[str], object] = print
     if settings.memory:
         progress("peak memory of a training run ...")
         memory = peak_memory(max(settings.threads), settings.dtype, backend.name)
-    described = harness.describe(backend)
-    if backend.name == "cpu" and described["torch"]:
-        notes += harness.pinning_note(described["blas"], described["torch"]["onednn"])
     return {
         "suite": name,
         **begun,
         "taken_by_others": taken,
-        **described,
+        **harness.describe(backend),
         "settings": asdict(settings),
         "step": suite.step,
         "notes": notes,

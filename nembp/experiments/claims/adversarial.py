@@ -1,16 +1,13 @@
 """Claims about adversarial networks: bidirectional generators and discriminators, and NEM noise.
 
 Images: networks and trainings are so small that a claim runs on one core in minutes, far below
-published sizes. Arms of equal size are compared, at the same learning rate (near the best of the
-plain game, seen on other seeds) and each at its own best. Scores use nembp's own classifier of real
-images. The published claims are about bidirectional discriminators; those about the generator are
-ours. ``gan-mnist-collapse`` is a game that a plain generator loses, with 32 units in the
-discriminator.
+published sizes. Arms of equal size are compared at the same learning rate (near the best of the
+plain game, seen on other seeds) and each at its own best. The published claims are about
+bidirectional discriminators; those about the generator are ours.
 
 Points in the plane: the grid of 25 modes and the ring of 8 are those of VEEGAN (Srivastava and
-others, NIPS 2017) and PacGAN (Lin and others, NeurIPS 2018), with smaller networks. z is a code of
-12 bits except in the arm with a Gaussian z. The 24.5 modes and 80 % of good samples that have to be
-reached were set before the run.
+others, NIPS 2017) and PacGAN (Lin and others, NeurIPS 2018), with smaller networks. The 24.5 modes
+and 80 % of good samples that have to be reached were set before the run.
 
 Controls: a backward direction whose gradient does not flow into the samples (``held``), backward
 targets that mean nothing (``permuted``), and a plain game with a discriminator three times as fast

@@ -82,6 +82,16 @@ def _protocol(
     )  # fmt: skip
 
 
+def _controls(metric: Metric, more_than_blind: str, below: str) -> tuple[Comparison, ...]:
+    """Return the comparisons with blind noise, noise from below, and drift."""
+    return (
+        *against_blind("blind", "nem", "blind", metric, more_than_blind),
+        Comparison("below", "none", "anti", metric.name, "same", below, minus=("none", "blind")),
+        *both_rates("blind noise alone", "blind", "none", metric),
+        *both_rates("drift alone", "drift", "none", metric),
+    )
+
+
 # -- noise at the output ---------------------------------------------------------------------------
 def _output(name: str, base: dict[str, Any], where: str, tuned: Tuning) -> Protocol:
     """Return a protocol of the speed-up by noise at the output, next to blind noise."""
@@ -96,13 +106,8 @@ def _output(name: str, base: dict[str, Any], where: str, tuned: Tuning) -> Proto
                    f"{cut}, by the update a - (t + n)", 39.0),
         *both_rates("error", "nem", "none", ERROR,
                     "NEM noise at the output cuts early training error", 47.0),
-        *against_blind("blind", "nem", "blind", NLL,
-                       "NEM noise at the output does more good than blind noise"),
-        Comparison("below", "none", "anti", NLL.name, "same",
-                   "Noise from below the NEM hyperplane does more harm than blind noise",
-                   minus=("none", "blind")),
-        *both_rates("blind noise alone", "blind", "none", NLL),
-        *both_rates("drift alone", "drift", "none", NLL),
+        *_controls(NLL, "NEM noise at the output does more good than blind noise",
+                   "Noise from below the NEM hyperplane does more harm than blind noise"),
         Comparison("nem against its drift", "nem", "drift", NLL.name, "same"),
     )  # fmt: skip
 
@@ -132,13 +137,9 @@ def _hidden(name: str, base: dict[str, Any], where: str, tuned: Tuning) -> Proto
                     "NEM noise in the last hidden layer cuts early training cross-entropy"),
         *both_rates("accuracy", "nem", "none", ACCURACY,
                     "NEM noise in the last hidden layer raises test accuracy", margin=0.1),
-        *against_blind("blind", "nem", "blind", CLEAN, "NEM noise in the last hidden layer does "
-                       "more good than blind noise there"),
-        Comparison("below", "none", "anti", CLEAN.name, "same", "Noise from below the NEM surface, "
-                   "in the last hidden layer, does more harm than blind noise",
-                   minus=("none", "blind")),
-        *both_rates("blind noise alone", "blind", "none", CLEAN),
-        *both_rates("drift alone", "drift", "none", CLEAN),
+        *_controls(CLEAN, "NEM noise in the last hidden layer does more good than blind noise "
+                   "there", "Noise from below the NEM surface, in the last hidden layer, does more "
+                   "harm than blind noise"),
         *both_rates("nem against its drift", "nem", "drift", CLEAN),
     )  # fmt: skip
 
@@ -364,13 +365,11 @@ BIDIRECTIONAL = (
 def _found(name: str, base: dict[str, Any], where: str, scaled_rate: float) -> Protocol:
     """Return a test of noise in all hidden layers of deep logistic networks.
 
-    The regime was met by hand, on validation splits of MNIST subsets, and confirmed by `nembp
-    experiment search`. These protocols were declared before they were run, on fresh seeds, test
-    splits and other data. Deep logistic layers, whose slope is at most 1/4, stay on a plateau from
-    Glorot's initial weights until the weights have grown, and noise that leans towards the target
-    makes them grow. So two claims ask whether noise still pays against what spares such layers the
-    plateau, initial weights times 4 and rectified units with Adam, and one whether it pays on top
-    of the former.
+    Met by hand on validation splits of MNIST subsets, confirmed by `nembp experiment search`, and
+    declared before it was run on fresh seeds, test splits and other data. Deep logistic layers stay
+    on a plateau from Glorot's initial weights, and noise that leans towards the target makes them
+    grow. So claims ask whether noise still pays against what spares them the plateau: initial
+    weights times 4, rectified units with Adam; and on top of the former.
     """
     what = "NEM noise in all hidden layers"
     hidden = {"noise_place": "hidden", "noise_std": 1.0}
