@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 
 from nembp.backend import get_backend
 from nembp.benchmarks import SUITES, harness, memory, report, suites
-from nembp.benchmarks.floor import AdamTraffic, MapProducts, Products, multiply_adds
+from nembp.benchmarks.floor import AdamTraffic, Products, multiply_adds
 from nembp.benchmarks.peers import MissingPeerError, SklearnStep, TorchGan, TorchLayer, TorchStep
 from nembp.benchmarks.suites import PARTS, PATHS, VARIANTS, Case, EngineStep, TimedStep
-from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Gaussian
 from nembp.engine.network import dense_network
 from nembp.errors import ArchitectureError, DataError, OutputError, VerificationError
@@ -187,16 +186,6 @@ def test_the_floor_of_images_runs_the_products_of_the_definition():
     one = 5 * (3 * sum(terms) - terms[0])  # the error at the input is nobody's
     assert multiply_adds(maps, 5, "none") == one
     assert multiply_adds(maps, 5, "samples") == 2 * one + 5 * (terms[0] - terms[-1])
-
-
-@given(batch=st.integers(1, 7), block=st.sampled_from([None, 1, 25_000, 40_000, 10**9]))
-def test_a_layer_s_floor_covers_every_window_three_times(batch, block):
-    linear_map, products = Convolution((8, 9, 3), 4, (5, 5), (2, 2), (2, 2)), []
-    bare = MapProducts(recorder(products), linear_map, batch, "float64", block)
-    bare.all_three(np.ones((batch, linear_map.inputs)), np.ones((batch, linear_map.outputs)))
-    assert sum(map(math.prod, products)) == 3 * batch * 4 * 5 * 75 * 4
-    rows = max(1, (block or 10**9) // (20 * 75 * 8))
-    assert len(products) == 3 * -(-batch // rows)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -41,24 +41,16 @@ BLOCK = 1 << 19  # bytes of windows: half of a common second-level cache
 ADAM_PASSES = 7  # reads of θ, g, M, V and writes of θ, M, V: the least that Adam can move
 
 
-class Extent(NamedTuple):
-    """Shape of a linear map's products: W is (rows, columns), and a sample has ``windows`` rows."""
-
-    windows: int
-    rows: int
-    columns: int
-
-
-def extent(linear_map: LinearMap) -> Extent | None:
-    """Return the shape of a linear map's products; None of a weightless one.
+def extent(linear_map: LinearMap) -> tuple[int, int, int] | None:
+    """Return the windows of a sample, and rows and columns of W; None of a weightless map.
 
     >>> extent(Convolution((32, 32, 3), 16, (4, 4), (2, 2), (1, 1)))
-    Extent(windows=256, rows=48, columns=16)
+    (256, 48, 16)
     """
     if isinstance(linear_map, Convolution):
         *kernel, channels = linear_map.weight_shape
-        return Extent(math.prod(linear_map.output_shape[:2]), math.prod(kernel), channels)
-    return Extent(1, *linear_map.weight_shape) if isinstance(linear_map, Dense) else None
+        return math.prod(linear_map.output_shape[:2]), math.prod(kernel), channels
+    return (1, linear_map.inputs, linear_map.outputs) if isinstance(linear_map, Dense) else None
 
 
 def backward_rows(maps: Sequence[LinearMap], batch: int, path: Path) -> int:
@@ -206,26 +198,16 @@ class AdamTraffic:
         self._backend.matmul(g[None, :], g[:, None], dot)
 
 
-class Card(NamedTuple):
-    """The measured ceilings of a GPU, a second."""
-
-    bandwidth: float  # bytes read and written by a long copy
-    rate: float  # multiply-adds of a large matrix product
-
-    def seconds(self, multiply_adds: int, moved: int) -> float:
-        """Return the least time of work that multiplies, then moves bytes."""
-        return multiply_adds / self.rate + moved / self.bandwidth
-
-
 @cache
 def measure_card(
     backend: Backend, dtype: str = "float32", size: int = 8192, length: int = 1 << 28
-) -> Card:
-    """Measure a copy of ``length`` numbers and a product of square matrices of ``size``.
+) -> dict[str, float]:
+    """Return what a GPU does a second at most, by its own clock.
 
-    By the device's own clock, on random data, since products of zeros are faster.
+    ``bandwidth``: bytes read and written by a long copy, of ``length`` numbers; ``rate``:
+    multiply-adds of a product of random matrices of ``size`` (of zeros it would be faster).
     """
-    draw, xp = stream(0, "benchmark/card"), backend.xp
+    draw = stream(0, "benchmark/card")
 
     def median(work: Callable[[], object]) -> float:
         backend.seconds(work)  # a warm-up
@@ -234,8 +216,13 @@ def measure_card(
     left, right = (
         backend.asarray(draw.standard_normal((size, size), dtype="f4"), dtype) for _ in range(2)
     )
-    out = backend.empty((size, size), dtype)
-    product = median(partial(backend.matmul, left, right, out))
+    product = median(partial(backend.matmul, left, right, backend.empty((size, size), dtype)))
     source, copy = backend.ones((length,), dtype), backend.empty((length,), dtype)
-    copied = median(partial(xp.multiply, source, 1.0, out=copy))
-    return Card(bandwidth=2 * length * np.dtype(dtype).itemsize / copied, rate=size**3 / product)
+    copied = median(partial(backend.xp.multiply, source, 1.0, out=copy))
+    moved = 2 * length * np.dtype(dtype).itemsize
+    return {"bandwidth": moved / copied, "rate": size**3 / product}
+
+
+def least_seconds(card: dict[str, float], multiply_adds: int, moved: int) -> float:
+    """Return the least time of work that multiplies, then moves bytes."""
+    return multiply_adds / card["rate"] + moved / card["bandwidth"]

@@ -31,6 +31,7 @@ from nembp.benchmarks.floor import (
     Products,
     adam_bytes,
     extent,
+    least_seconds,
     measure_card,
     multiply_adds,
 )
@@ -248,9 +249,9 @@ class EngineStep:
         self.graph: Any = None
         if captured:
             self._numbers = backend.asarray(np.array(self.adam.numbers(1000, 1.0)))
-            self.graph = _captured(backend, self._work)
+            self.graph = _captured(backend, self._captured_step)
 
-    def _work(self) -> None:
+    def _captured_step(self) -> None:
         self.joint(self._gradient)
         self.net.backend.optimizer_step(self.adam, self._numbers)
 
@@ -316,7 +317,7 @@ def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
     if on_gpu:
         card, moved = measure_card(backend, case.dtype), moved + x.nbytes
         common |= {"kind": "gpu step", "precision": race.precision, "captured": captured}
-        common |= {"bytes": moved, "card": card._asdict()}
+        common |= {"bytes": moved, "card": card}
         pairs = {}
         for who, name in product((*ON_GPU, CALLED), DIRECTIONS):
             pairs[f"{who}/{name}"] = f"{who}/{name}", f"nembp/{name}"
@@ -326,7 +327,7 @@ def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
         common |= {"kind": "step", "adam_bytes": moved}
     for name in DIRECTIONS:
         if on_gpu:
-            floor[name] = card.seconds(work[f"nembp/{name}"], moved)
+            floor[name] = least_seconds(card, work[f"nembp/{name}"], moved)
         else:
             parts = (f"floor/{name}_products", "floor/adam")
             floor[name] = sum(min(seconds[k] for k in seconds if k.startswith(p)) for p in parts)
@@ -467,7 +468,7 @@ def measure_gan(case: Case, backend: Backend, **rounds: Any) -> Result:
     of_g, of_d = (multiply_adds(net.maps, case.batch, "none") for net in nets)
     work = of_g + 2 * of_d + 2 * case.batch * sum(each.weight_count for each in nets[1].maps)
     moved = sum(adam_bytes(net.parameter_count, case.dtype) for net in nets) + x.nbytes
-    floor = measure_card(backend, case.dtype).seconds(work, moved) if graphs else None
+    floor = least_seconds(measure_card(backend, case.dtype), work, moved) if graphs else None
     trainer, seconds = race.steps[one].trainer, race.seconds
     return common | {
         "kind": "gan step",
