@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -316,38 +314,3 @@ def test_an_epoch_needs_no_more_memory_for_more_data(tmp_path):
         peaks.append(traced(lambda: epoch_of(path))[1])  # noqa: B023
     # labels, the order of the batches and their bounds: some numbers a sample, of 768 bytes
     assert peaks[1] - peaks[0] < 64 * (sizes[1] - sizes[0])
-
-
-CHILD = """
-import resource, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_reading import epoch_of, sparse
-epoch_of(sparse(Path(sys.argv[2]), 64, (64, 64, 3)))
-held = next(int(line.split()[1]) for line in open("/proc/self/status") if line[:7] == "VmData:")
-path = Path(sys.argv[2]) / "large.npy"
-room = 1024 * held + path.stat().st_size // 2
-resource.setrlimit(resource.RLIMIT_DATA, (room, room))
-if sys.argv[3] == "stream":
-    print(epoch_of(path, None).iteration)
-else:
-    import numpy
-    print(numpy.load(path).size)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bounds private memory on Linux")
-@pytest.mark.parametrize("mode", ["stream", "load"])
-def test_data_larger_than_the_memory_that_is_allowed(mode, tmp_path):
-    """A process that may hold half of a file beyond what it has trains on it; loading it fails."""
-    sparse(tmp_path, 8192, (64, 64, 3)).rename(tmp_path / "large.npy")  # 96 MiB
-    here = Path(__file__).parent
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(here), str(tmp_path), mode],
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if mode == "stream":
-        assert child.stdout.strip() == str(8192 // 64), child.stderr
-    else:
-        assert "MemoryError" in child.stderr

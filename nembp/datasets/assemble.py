@@ -70,23 +70,12 @@ def assemble(
 ) -> Dataset:
     """Check raw arrays, split them where there is no test part, and scale them.
 
-    Parameters
-    ----------
-    name, source, attribution, feature_names, notes
-        Passed on to the `Dataset`.
-    parts : sequence of Raw
-        The training part and the test part; or one, of which `request.test_fraction` is held out,
-        stratified by class.
-    request : Request
-        Gives `task`, `test_fraction`, `seed`, `limit`, `scaling` and `transpose`.
-    classes : tuple of str
-        Class names when `y` already holds labels 0..K-1; by default the labels that occur in
-        the training part, sorted, as numbers where they are numbers.
-    target_names : tuple of str
-        Columns of `y`; default y0, y1, ...
-    x_scaling : Scaling, optional
-        Of images to [0, 1], or of a table. Default: by the dtype or range of the values; tables
-        are standardized on the training part.
+    `parts` are the training and the test part; or one, of which `request.test_fraction` is held
+    out, stratified by class. `classes` are their names when `y` already holds labels 0..K-1; by
+    default the labels that occur in the training part, sorted, as numbers where they are numbers.
+    `target_names` are the columns of `y`, by default y0, y1, ... `x_scaling` is that of images to
+    [0, 1], or of a table; by default that of the dtype or range of the values, and tables are
+    standardized on the training part. The rest is passed on to the `Dataset`.
 
     Raises
     ------

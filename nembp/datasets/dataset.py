@@ -115,7 +115,7 @@ class Request:
 
 
 # -- what it gives -------------------------------------------------------------------------------
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Samples and their targets.
 
@@ -126,11 +126,6 @@ class Split:
 
     x: Samples
     y: NDArray[Any]
-
-    def __repr__(self) -> str:
-        labels = "labels" if self.y.ndim == 1 else f"{self.y.shape[1]} targets"
-        shape = "x".join(map(str, self.x.shape[1:]))
-        return f"Split({len(self)} samples of {shape}, {labels})"
 
     def __len__(self) -> int:
         return len(self.x)
@@ -144,32 +139,17 @@ class Split:
 class Dataset:
     """A checked data set: raw splits and the scaling that training applies batch by batch.
 
-    Parameters
-    ----------
-    name : str
-        The name `load` knows it by.
-    train, test : Split
-        Both hold at least one sample; every class occurs in `train`.
-    shape : tuple of int
-        Shape of one sample; images (H, W, C).
-    classes : tuple of str
-        Class names in the order of the labels; () for regression.
-    x_scaling, y_scaling : Scaling
-        What the network is given: images of one channel in [0, 1], of several standardized by
-        channel, tables and regression targets standardized on `train`; identity for labels.
-    target_names : tuple of str
-        Regression targets, one per column of `y`; () for classification.
-    attribution, source : str
-        Whose data it is, and the path or origin it was read from.
-    pixel_scaling : Scaling, optional
-        Of images to [0, 1], to draw them, where `x_scaling` maps elsewhere; see `to_unit`.
-    feature_names : tuple of str
-        Columns of a table that names them, one per feature; else ().
-    notes : tuple of str
-        What the reader had to guess or passed over, a sentence each.
-    fingerprint : str
-        Of all samples as read, before they were split or limited: the same whatever the order of
-        the rows, and of a table's columns. "" where nothing was read.
+    Each split holds at least one sample, and every class occurs in `train`. `shape` is that of a
+    sample, of images (H, W, C); `classes` are names in the order of the labels, () for regression,
+    whose columns of `y` are `target_names`. `x_scaling` and `y_scaling` make what the network is
+    given: images of one channel in [0, 1], of several standardized by channel, tables and
+    regression targets standardized on `train`; `pixel_scaling`, where it is another, maps images to
+    [0, 1], to draw them (see `to_unit`). `feature_names` are the columns of a table that names
+    them, else (). `notes` say what the reader had to guess or passed over, a sentence each;
+    `attribution` and `source` whose data it is, and where it was read from.
+
+    `fingerprint` is of all samples as read, before they were split or limited: the same whatever
+    the order of the rows, and of a table's columns; "" where nothing was read.
     """
 
     name: str

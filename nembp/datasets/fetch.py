@@ -47,39 +47,17 @@ def fetch(
     *,
     timeout: float = 30.0,
 ) -> tuple[Path, ...]:
-    """Download the files of "mnist", "cifar10" or "cifar100" that a folder lacks.
+    """Download the files of "mnist", "cifar10" or "cifar100" that a folder lacks, and return them.
 
-    Each is checked before it is put in place. Files of MNIST that are there, raw or gzip, are kept;
-    a damaged ``.gz`` is replaced; a file of another data set is never touched. CIFAR is its binary
-    version, unpacked into the archive's own folder in `data_dir` if any file is not there with its
-    size.
+    Each is checked before it is put in place, and nothing half-written is left. Files of MNIST that
+    are there, raw or gzip, are kept; a damaged ``.gz`` is replaced; a file of another data set is
+    never touched. CIFAR is its binary version, unpacked into the archive's own folder in
+    `data_dir` if any file is not there with its size.
 
-    Parameters
-    ----------
-    data_dir : path
-        Folder for the files, made if need be.
-    mirror : str or sequence of str, optional
-        Base URL, or several to try in turn; default the environment variable NEMBP_MNIST_MIRROR or
-        NEMBP_CIFAR_MIRROR, else well-known public mirrors.
-    progress : callable, optional
-        Called as ``progress(file_name, bytes_received, bytes_announced_or_None)``.
-    timeout : float, default 30.0
-        Seconds to wait for the mirror at every step.
-
-    Returns
-    -------
-    tuple of Path
-        What was fetched.
-
-    Raises
-    ------
-    ArchitectureError
-        If a mirror is not an http(s) or file URL.
-    DataError
-        If no mirror gave a file with the published checksum, or a file of another set is in the
-        way. Nothing half-written is left.
-    OutputError
-        If the folder cannot be written.
+    `mirror` is a base URL, or several to try in turn; default the environment variable
+    NEMBP_MNIST_MIRROR or NEMBP_CIFAR_MIRROR, else well-known public mirrors. `progress` is called
+    with a file's name, the bytes received, and those announced or None. `timeout` is in seconds, at
+    every step.
     """
     folder, is_mnist = Path(data_dir), name == "mnist"
     variable = "NEMBP_MNIST_MIRROR" if is_mnist else "NEMBP_CIFAR_MIRROR"
