@@ -68,32 +68,44 @@ def check_targets(
         raise ShapeError(f"{name} has shape {t.shape}; expected (n,) or (n, outputs)")
     if len(t) != n:
         raise ShapeError(f"X has {n} samples, but {name} has {len(t)}; expected one for each")
+    check_finite(t, name)
     classes: tuple[Any, ...] = ()
-    if isinstance(likelihood, Multinomial):
-        t, classes = _labels(t, name, known) if t.ndim == 1 else _rows_of_classes(t, name)
-        if len(classes) != outputs:
-            raise ShapeError(
-                f"{name} has {len(classes)} classes, but the network has {outputs} outputs; make "
-                f"its last layer {len(classes)}, or give one-hot rows of {outputs} columns"
-            )
-        return t, classes
-    if t.dtype.kind not in "fiub":
+    by_class = isinstance(likelihood, Multinomial)
+    if by_class and t.ndim == 1:
+        t, classes = _labels(t, name, known)
+    elif t.dtype.kind not in "fiub":
         raise DataError(
             f"{name} holds text, but the network's forward likelihood is {likelihood.name}, which "
-            "describes numbers; use a multinomial one for classes"
+            "describes numbers; give one label per sample to a multinomial one for classes"
         )
-    t = t.reshape(n, -1).astype(np.float64)
-    check_finite(t, name)
-    if t.shape[1] != outputs:
-        raise ShapeError(f"{name} has {t.shape[1]} columns, but the network has {outputs} outputs")
-    _check_domain(t, likelihood, name)
+    else:
+        t = t.reshape(n, -1).astype(np.float64)
+        _check_domain(t, likelihood, name)
+        if by_class:
+            t, classes = _from_rows(t, name), tuple(range(t.shape[1]))
+    found = len(classes) if by_class else t.shape[1]
+    if found != outputs:
+        what = "classes" if by_class else "columns"
+        raise ShapeError(
+            f"{name} has {found} {what}, but the network has {outputs} outputs; make its last "
+            f"layer {found}, or give {outputs} columns"
+        )
     return t, classes
+
+
+def _from_rows(t: Vector, name: str) -> Vector:
+    """Return one-hot rows as labels, and rows of probabilities as they are."""
+    if not np.allclose(t.sum(axis=1), 1.0, atol=1e-3):
+        raise DataError(
+            f"{name} has shape {t.shape}, but its rows are not probabilities, with a sum of 1; "
+            "give labels, one-hot rows, or use bernoulli for several labels at once"
+        )
+    return t.argmax(axis=1) if np.all(t.max(axis=1) == 1.0) else t
 
 
 def _labels(t: Vector, name: str, known: tuple[Any, ...]) -> tuple[Vector, tuple[Any, ...]]:
     """Return labels as their places among the sorted classes."""
     if t.dtype.kind == "f":
-        check_finite(t, name)
         odd = (t != np.rint(t)) | (np.abs(t) >= 2.0**63)
         if np.any(odd):
             raise DataError(
@@ -109,21 +121,6 @@ def _labels(t: Vector, name: str, known: tuple[Any, ...]) -> tuple[Vector, tuple
         raise DataError(f"{name} has a class {unknown[0]!r} that y has not")
     places = np.array([place[value] for value in found], np.int64)
     return places[index.reshape(-1)], tuple(place)
-
-
-def _rows_of_classes(t: Vector, name: str) -> tuple[Vector, tuple[Any, ...]]:
-    """Return one-hot rows as labels, and rows of probabilities as they are."""
-    if t.dtype.kind not in "fiub":
-        raise DataError(f"{name} is a table of text; give one label per sample, shape (n,)")
-    t = t.astype(np.float64)
-    check_finite(t, name)
-    if t.min() < 0.0 or not np.allclose(t.sum(axis=1), 1.0, atol=1e-3):
-        raise DataError(
-            f"{name} has shape {t.shape}, but its rows are not probabilities (≥ 0, with a sum of "
-            "1); give labels, one-hot rows, or use bernoulli for several labels at once"
-        )
-    one_hot = bool(np.all(t.max(axis=1) == 1.0))
-    return t.argmax(axis=1) if one_hot else t, tuple(range(t.shape[1]))
 
 
 def _check_domain(t: Vector, likelihood: Likelihood, name: str) -> None:
