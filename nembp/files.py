@@ -21,14 +21,14 @@ def reading(path: str | os.PathLike[str], remedy: str = "Check the path.") -> It
     try:
         with open(path, "rb") as file:
             yield file
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. {remedy}") from error
-    except IsADirectoryError as error:
-        raise DataError(f"{path}: is a folder; expected a file. {remedy}") from error
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}). {remedy}") from error
+        fault = f"cannot be read ({error.strerror or error})"
+        if isinstance(error, FileNotFoundError | IsADirectoryError):
+            is_missing = isinstance(error, FileNotFoundError)
+            fault = "no such file" if is_missing else "is a folder; expected a file"
+        raise DataError(f"{path}: {fault}. {remedy}") from error
 
 
 @contextmanager
@@ -43,22 +43,18 @@ def parsing(fault: str, remedy: str) -> Iterator[None]:
         raise DataError(f"{fault} ({reason}). {remedy}") from error
 
 
-_MOST_UNPACKED: ContextVar[int | None] = ContextVar("max_bytes", default=None)
+# what `unpacking` allows now; None where a reader's own bound holds
+MOST_UNPACKED: ContextVar[int | None] = ContextVar("max_bytes", default=None)
 
 
 @contextmanager
 def unpacking(max_bytes: int | None) -> Iterator[None]:
     """Let each file that is read meanwhile unpack to so many bytes, whatever its own size."""
-    before = _MOST_UNPACKED.set(max_bytes)
+    before = MOST_UNPACKED.set(max_bytes)
     try:
         yield
     finally:
-        _MOST_UNPACKED.reset(before)
-
-
-def most_unpacked() -> int | None:
-    """Return what `unpacking` allows now; None where the reader's own bound holds."""
-    return _MOST_UNPACKED.get()
+        MOST_UNPACKED.reset(before)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
 from nembp.errors import DataError
-from nembp.files import most_unpacked, parsing, reading
+from nembp.files import MOST_UNPACKED, parsing, reading
 
 _FRESH = "Get a fresh copy of the file, or save it again."
 _DEFLATE_RATIO = 1032  # most bytes that one byte of deflate can unpack to
@@ -38,7 +38,7 @@ _SMALL = 1 << 26  # bytes that a file may unpack to in any case
 
 def _check_unpacked(unpacked: int, packed: int, where: str) -> None:
     """Raise DataError, before anything is allocated, for what unpacks to far more than it is."""
-    most = min(most_unpacked() or max(_SMALL, _RATIO * packed), _DEFLATE_RATIO * packed)
+    most = min(MOST_UNPACKED.get() or max(_SMALL, _RATIO * packed), _DEFLATE_RATIO * packed)
     if unpacked > most:
         raise DataError(
             f"{where}: declares {unpacked:,} bytes, but is packed into {packed:,}; expected at "

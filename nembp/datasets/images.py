@@ -9,7 +9,6 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request, listed, sorted_names
 from nembp.datasets.sources import ArrayRows, Samples
 from nembp.errors import DataError, OutputError
-from nembp.files import most_unpacked, parsing, reading
+from nembp.files import MOST_UNPACKED, parsing, reading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,7 +74,7 @@ def read_image(
             # nothing is decoded before its size is known to be right
             bytes_ = os.fstat(file.fileno()).st_size
             most = min(_MOST_PIXELS, max(_SMALL, _RATIO * bytes_))
-            if allowed := most_unpacked():
+            if allowed := MOST_UNPACKED.get():
                 most = allowed // len(image.getbands())
             if found[0] * found[1] > most:
                 raise DataError(
@@ -154,15 +153,6 @@ _SYSTEM = {
 }  # fmt: skip
 
 
-@dataclass
-class _Part:
-    """A folder of class folders: the image files of each class, and what was passed over."""
-
-    folder: Path
-    files: dict[str, list[Path]] = field(default_factory=dict)
-    passed: Counter[str] = field(default_factory=Counter)
-
-
 def load_images(request: Request) -> Dataset:
     """Load image files in class folders; the loader behind ``load("images", folder)``.
 
@@ -178,30 +168,32 @@ def load_images(request: Request) -> Dataset:
     is written beside them.
     """
     folder = request.folder("images", f"a folder of class folders: {_LAYOUT}")
-    parts, notes = _parts(folder)
-    classes = sorted_names(list(parts[0].files))
-    for name in parts[-1].files:
-        if name not in classes:
+    passed: Counter[str] = Counter()  # suffixes of what is no image
+    parts, notes = _parts(folder, passed)
+    classes = sorted_names(list(next(iter(parts.values()))))
+    for place, part in parts.items():
+        if new := [name for name in part if name not in classes]:
             raise DataError(
-                f"{parts[-1].folder / name}: class {name!r} has no training images; expected the "
-                f"classes of {parts[0].folder}"
+                f"{place / new[0]}: class {new[0]!r} has no training images; expected the classes "
+                f"of {next(iter(parts))}"
             )
-    passed = sum((part.passed for part in parts), Counter())
     if passed:
         kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in passed.most_common())
         notes.append(f"{folder}: {passed.total()} files are no images and were not read: {kinds}.")
-    files = [[path for name in classes for path in part.files.get(name, [])] for part in parts]
+    files = [[path for name in classes for path in part.get(name, [])] for part in parts.values()]
     raws = []
-    for part, x in zip(parts, _decoded_parts(files, request.image_size), strict=True):
-        counts = [len(part.files.get(name, [])) for name in classes]
-        y = np.repeat(np.arange(len(classes)), counts)
-        raws.append(Raw(x, y, str(part.folder), str(part.folder)))
+    decoded = _decoded_parts(files, request.image_size)
+    for (place, part), x in zip(parts.items(), decoded, strict=True):
+        y = np.repeat(np.arange(len(classes)), [len(part.get(name, [])) for name in classes])
+        raws.append(Raw(x, y, str(place), str(place)))
     if raws[0].x.dtype != np.uint8:
         notes.append(f"{folder}: 16-bit pixels, scaled from the range of the training images.")
     return assemble("images", raws, request, source=str(folder), classes=classes, notes=notes)
 
 
-def _parts(folder: Path) -> tuple[list[_Part], list[str]]:
+def _parts(
+    folder: Path, passed: Counter[str]
+) -> tuple[dict[Path, dict[str, list[Path]]], list[str]]:
     """Find the training folder, and the test folder where there is one, with their files."""
     named = {name.lower().replace("-", "_"): name for name in _entries(folder)[0]}
 
@@ -210,13 +202,14 @@ def _parts(folder: Path) -> tuple[list[_Part], list[str]]:
         return [name for name in found if _entries(folder / name)[0]][:1]
 
     if not (train := first(_TRAIN)):
-        return [_part(folder)], []
+        return {folder: _classes(folder, passed)}, []
     test, notes = first(_TESTS), []
     if test and test != [named.get("test")]:
         notes.append(f"{folder}: {test[0]!r} is the test part.")
     if rest := [name for name in named.values() if name not in train + test]:
         notes.append(f"{folder}: the folders {listed(sorted(rest))} are not used.")
-    return [_part(folder / train[0]), *(_part(folder / name, 1) for name in test)], notes
+    places = [folder / name for name in train + test]
+    return {place: _classes(place, passed, 2 - k) for k, place in enumerate(places)}, notes
 
 
 def _entries(folder: Path, *, links: bool = True) -> tuple[list[str], list[str]]:
@@ -237,13 +230,14 @@ def _entries(folder: Path, *, links: bool = True) -> tuple[list[str], list[str]]
     return sorted(folders), sorted(files)
 
 
-def _part(folder: Path, least: int = 2) -> _Part:
+def _classes(folder: Path, passed: Counter[str], least: int = 2) -> dict[str, list[Path]]:
+    """Return the image files of each class folder, and count what is passed over."""
     names, beside = _entries(folder)
     if len(names) < least:
         raise DataError(
             f"{folder}: {len(names)} class folders; expected at least {least} of them: {_LAYOUT}"
         )
-    part = _Part(folder, passed=Counter(Path(name).suffix.lower() for name in beside))
+    passed.update(Path(name).suffix.lower() for name in beside)
     same = {tuple(_entries(folder / name)[0]) for name in names}
     if len(names) > 1 and len(same) == 1 and same != {()}:
         raise DataError(
@@ -251,16 +245,17 @@ def _part(folder: Path, least: int = 2) -> _Part:
             f"are probably no classes; expected {_LAYOUT}. Rename the splits to train and test, or "
             "give the path of one of the folders"
         )
+    files = {}
     for name in names:
         if not name.isprintable():
             raise DataError(f"{folder}: class folder {name!r}: not a printable name. Rename it.")
-        part.files[name] = _collected(folder / name, part.passed)
-        if not part.files[name]:
+        files[name] = _collected(folder / name, passed)
+        if not files[name]:
             raise DataError(
                 f"{folder / name}: no image files; expected {', '.join(SUFFIXES)}, or no folder of "
                 "this name"
             )
-    return part
+    return files
 
 
 def _collected(folder: Path, passed: Counter[str]) -> list[Path]:
