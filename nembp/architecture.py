@@ -32,19 +32,17 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Final, Literal, TypeAlias
 
-from numpy.typing import DTypeLike
-
-from nembp.backend import Backend
 from nembp.engine.activations import Activation, get_activation
 from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.convolution import Convolution
-from nembp.engine.likelihoods import Likelihood
 from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 from nembp.engine.network import Layer, Network
 from nembp.errors import ArchitectureError
 
 Pair: TypeAlias = tuple[int, int]  # height, width
 Shape: TypeAlias = tuple[int, ...]  # (units,) or (height, width, channels)
+
+Size: TypeAlias = int | Sequence[int]
 
 MOST: Final = 999_999_999  # of anything that is counted
 EXAMPLES: Final = "such as 256, conv32x4s2, pool2, up64x4s2 or reshape4x4x128"
@@ -115,6 +113,9 @@ class Item:
             return pooling, pooling.output_shape
         convolution = Convolution(image, self.size, kernel, stride, padding)
         return convolution, convolution.output_shape
+
+
+Layers: TypeAlias = str | Sequence[int | str | Item]
 
 
 def _check_multiplies(kernel: Pair, stride: Pair, padding: Pair) -> None:
@@ -300,25 +301,19 @@ def _pair(text: str, what: str, least: int = 1) -> Pair:
 
 # -- networks --------------------------------------------------------------------------------------
 def network(
-    input_shape: int | Sequence[int],
-    description: str | Sequence[int | str | Item],
-    outputs: int | Sequence[int],
+    input_shape: Size,
+    description: Layers,
+    outputs: Size,
     *,
     activation: str | Activation = "relu",
-    forward: str | Likelihood | None = None,
-    backward: str | Likelihood | None = None,
-    device: str | Backend = "cpu",
-    dtype: DTypeLike = "float32",
-    seed: int = 0,
-    initial: str | float = "glorot",
     bias: bool = True,
+    **options: Any,
 ) -> Network:
     """Build a network that mixes dense, convolutional, pooling and upsampling layers.
 
     ``input_shape`` and ``outputs`` are features of a table or units, or (height, width, channels)
     of images; ``description`` the hidden layers (:mod:`nembp.architecture`), "" for none;
-    ``activation`` that of hidden layers, but for pooled and reshaped ones; ``forward`` and
-    ``backward`` the likelihoods, multinomial and Gaussian with v = 1 by default; the rest is as in
+    ``activation`` that of hidden layers, but for pooled and reshaped ones; ``options`` those of
     `Network`. An ArchitectureError says which layer does not fit the one below it, why, and what
     would.
 
@@ -330,16 +325,10 @@ def network(
     nembp.errors.ArchitectureError: layer 2 `conv16x30p0`: ...
     """
     layers, maps = chain(input_shape, description, outputs, activation=activation, bias=bias)
-    options: Any = {"device": device, "dtype": dtype, "seed": seed, "initial": initial}
-    return Network(layers, maps, forward, backward, **options)
+    return Network(layers, maps, **options)
 
 
-def generator_network(
-    latent: int,
-    description: str | Sequence[int | str | Item],
-    outputs: int | Sequence[int],
-    **options: Any,
-) -> Network:
+def generator_network(latent: int, description: Layers, outputs: Size, **options: Any) -> Network:
     """Build a generator: a network from a latent vector z of size ``latent`` to samples.
 
     As `network`, with its options, and one difference: where the first entry reads images, z is an
@@ -357,9 +346,9 @@ def generator_network(
 
 
 def chain(
-    input_shape: int | Sequence[int],
-    description: str | Sequence[int | str | Item],
-    outputs: int | Sequence[int],
+    input_shape: Size,
+    description: Layers,
+    outputs: Size,
     *,
     activation: str | Activation = "relu",
     bias: bool = True,
@@ -384,7 +373,7 @@ def chain(
     return [*layers, Layer(linear_map.outputs, bias_size=biases)], [*maps, linear_map]
 
 
-def _as_shape(value: int | Sequence[int], what: str) -> Shape:
+def _as_shape(value: Size, what: str) -> Shape:
     shape = (value,) if isinstance(value, int) else tuple(value)
     if len(shape) not in (1, 3) or min(shape) < 1:
         raise ArchitectureError(
