@@ -22,7 +22,7 @@ from nembp.checkpoints import decode, encode
 from nembp.engine.activations import get_activation
 from nembp.engine.convolution import Convolution
 from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
-from nembp.engine.network import Network, dense_network
+from nembp.engine.network import dense_network
 from nembp.errors import ArchitectureError
 
 MIXED = "conv8x4s2,pool2,48,reshape4x4x3,up6x4s2,conv5x3,20"
@@ -321,23 +321,3 @@ def test_a_table_says_how_often_weights_are_used():
     assert odd[2].text == "conv4x4s2p0 transposed"  # 2x2 to 7x7 is no multiple
     sides = describe(network((4, 6, 2), "conv3x1-4s2-1p0,up5x3-2s3-2p0,pool2-4", 2))
     assert [row.shape for row in sides[:4]] == [(4, 6, 2), (2, 3, 3), (6, 6, 5), (3, 1, 5)]
-
-
-def test_a_table_shows_maps_of_others():
-    class Twice(LinearMap):
-        inputs, outputs, weight_shape = 4, 4, (0,)
-
-        def forward(self, backend, x, W, out):
-            out[...] = 2 * x
-
-        adjoint = forward
-
-        def weight_gradient(self, backend, x, y, out):
-            pass
-
-        def initial_weights(self, generator):
-            return np.zeros(0)
-
-    net = dense_network([4, 4])
-    rows = describe(Network(net.layers, [Twice()], net.likelihood, net.reversed.likelihood))
-    assert [(row.text, row.multiply_adds) for row in rows] == [("input", 0), ("Twice of 4", None)]

@@ -100,17 +100,6 @@ def archive(path, **members: bytes):
     return path
 
 
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_split_arrays_of_text_labels(tmp_path, save):
-    labels = np.array(["ox", "cat", "ant", "bee"])[Y]
-    test = {"x_test": PIXELS[:4], "y_test": labels[:4]}
-    save(tmp_path / "d.npz", x_train=PIXELS, y_train=labels, **test, unrelated=np.zeros(3))
-    dataset = load("npz", tmp_path / "d.npz")
-    assert dataset.classes == ("ant", "bee", "cat", "ox")
-    assert dataset.test.y.tolist() == [3, 2, 0, 1]
-    assert np.array_equal(dataset.train.x[..., 0], PIXELS)
-
-
 @pytest.mark.parametrize(
     "array",
     [
@@ -214,13 +203,9 @@ def test_folder_is_loaded_whatever_the_names(folder):
     assert np.array_equal(mixed.train.x, plain.train.x)
     assert np.array_equal(mixed.train.y, plain.train.y)
     assert np.array_equal(mixed.test.x, plain.test.x)
-
-
-def test_missing_file_is_named_with_the_remedy(folder):
     (folder / NAMES[3]).unlink()
-    with pytest.raises(DataError, match="nembp data fetch mnist --data-dir") as caught:
+    with pytest.raises(DataError, match=f"{NAMES[3]}: no such .*nembp data fetch mnist --data-dir"):
         load("idx", folder)
-    assert str(folder / NAMES[3]) in str(caught.value)
 
 
 def test_sample_is_not_taken_for_mnist():
@@ -291,16 +276,6 @@ def test_gzip_idx(place, content):
     except (OSError, EOFError, zlib.error, struct.error):
         unpacked = None
     check_idx(path, unpacked, len(content))
-
-
-@pytest.mark.parametrize("fill", [0, 10**7])
-def test_gzip_bombs_stay_as_small_as_what_they_declare_or_hold(place, fill):
-    path, header = place / "bomb.gz", bytes.fromhex("00000803 7fffffff 0000001c 0000001c")
-    for content in (header + bytes(fill), idx_bytes(np.zeros(5, np.uint8)) + bytes(fill or 1)):
-        path.write_bytes(gzip.compress(content))
-        result, peak = traced(lambda: read_idx(path))
-        assert result is None
-        assert peak < CONSTANT  # refused by the bound on deflate
 
 
 def test_what_unpacks_to_far_more_than_data_does_is_refused_unread(place):

@@ -207,19 +207,6 @@ def test_python_2_pickles_are_read(read, order):
         assert found[key] == written[key] == theirs[key]
 
 
-@pytest.mark.parametrize("protocol", [1, 3])
-def test_plain_values_of_any_kind(read, protocol):
-    value = {
-        "text": "é", "empty": {}, "none": None, "truth": (True, False), "nested": [[1, -5], ()],
-        "numbers": [0, 255, 256, 65535, 65536, -1, 2**31 - 1], "many": list(range(3000)),
-        "long": "x" * 5000, "pair": ((1, 2), (1, 2, 3), (1,), (1, 2, 3, 4)),
-    }  # fmt: skip
-    if protocol == 1:
-        del value["truth"]  # protocol 1 writes them as text
-    expected = {key.encode(): item for key, item in value.items()}
-    assert read(pickle.dumps(value, protocol)) == expected
-
-
 class Evil:
     def __init__(self, function, *arguments):
         self.parts = function, arguments
