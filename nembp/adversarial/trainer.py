@@ -140,10 +140,8 @@ class AdversarialTrainer:
         if self.optimizers[0] is self.optimizers[1]:
             raise ArchitectureError("generator and discriminator need an optimizer each, got one")
         self._networks = {"generator": generator, "discriminator": discriminator}
-        self._gradients = [
+        for optimizer, net in zip(self.optimizers, (generator, discriminator), strict=True):
             optimizer.bind(net)
-            for optimizer, net in zip(self.optimizers, self._networks.values(), strict=True)
-        ]
         self.iteration, self.rows = 0, list[Row]()
         # when the row in progress began, and the iterations that are in it
         self._began, self._since = cast("float | None", None), 0
@@ -229,7 +227,7 @@ class AdversarialTrainer:
         moment.
         """
         backend, now = self.generator.backend, time.perf_counter()
-        total, averages = self.average.total, self.settings.averaging
+        total = self.average.total
         return {
             "iteration": self.iteration,
             "networks": [list(net.snapshot()) for net in self._networks.values()],
@@ -238,7 +236,7 @@ class AdversarialTrainer:
                 for each in self.optimizers
             ],
             "streams": {key: backend.stream_state(each) for key, each in self._streams.items()},
-            "average": [self.iteration, backend.to_numpy(total) if averages else None],
+            "average": [self.iteration, None if total is None else backend.to_numpy(total)],
             "good": [self._good[0], [list(kept) for kept in self._good[1]]],
             "totals": self.totals.state(),
             "row": [now - (self._began or now), self._since],
@@ -349,16 +347,18 @@ class AdversarialTrainer:
         if settings.latent_std != 1.0:
             z *= settings.latent_std
         self.of_d.generated[...] = self.of_g.run()
-        self.of_d(self._gradients[1], *self._weight(settings.discriminator_weight))
-        backend.optimizer_step(self.optimizers[1], self._numbers[OF_D])
+        optimizer = self.optimizers[1]
+        self.of_d(optimizer.gradient, *self._weight(settings.discriminator_weight))
+        backend.optimizer_step(optimizer, self._numbers[OF_D])
         if self._clipped is not None:
             backend.xp.minimum(self._clipped, settings.clip, out=self._clipped)
             backend.xp.maximum(self._clipped, -settings.clip, out=self._clipped)
 
     def _step_generator(self) -> None:
         """Move G on the samples that D saw last, and keep the record."""
-        self.of_g(self._gradients[0], *self._weight(self.settings.generator_weight))
-        self.generator.backend.optimizer_step(self.optimizers[0], self._numbers[OF_G])
+        optimizer = self.optimizers[0]
+        self.of_g(optimizer.gradient, *self._weight(self.settings.generator_weight))
+        self.generator.backend.optimizer_step(optimizer, self._numbers[OF_G])
         self.average.add()
         self._record()
 

@@ -128,10 +128,7 @@ class View:
         return np.stack([along, np.where(n @ side >= 0, across, -across)], axis=1)
 
     def gain(self, c: Floats) -> Floats:
-        """Return the gain at coordinates (..., 2): ⟨n, w⟩, less ‖n‖²/2v for a Gaussian.
-
-        Where each unit has to gain, the smaller gain of the two.
-        """
+        """Return the gain at coordinates (..., 2): ⟨n, w⟩, less ‖n‖²/2v for a Gaussian."""
         if self.kind == "line":
             return c[..., 1]
         terms = c * (self.axes @ self.point.slope)
@@ -151,9 +148,7 @@ class View:
 
 
 def plane(first: Floats, second: Floats) -> Floats:
-    """Return orthonormal axes, shape (2, width), the first along ``first``, that hold ``second``.
-
-    Others take the place of a vector without length, or along the first.
+    """Return orthonormal axes (2, width), the first along ``first``, that hold ``second``.
 
     >>> plane(np.array([0.0, 3.0]), np.array([1.0, 1.0])).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
@@ -209,10 +204,7 @@ def pair_view(whole: Point, names: Names, *, by_unit: bool) -> View:
 
 
 def span_view(point: Point, seed: int) -> View:
-    """Show all units in the plane through the half-space's normal and another direction.
-
-    The other is (1, ..., 1) for classes, along which the target's sum changes, else random.
-    """
+    """Show all units in the plane of the half-space's normal and (1, ..., 1), or a random one."""
     other, w, where = _random(point, seed), "z", "a random direction"
     if isinstance(point.likelihood, Multinomial):
         other, w, where = np.ones(point.width), "log a", "the change of the target's sum"
@@ -287,11 +279,10 @@ class Panel:
 def draw_panel(
     view: View, noise: Noise, std: float, draws: int = 2000, *, seed: int = 0, batch: int = 128
 ) -> Panel:
-    """Draw noise for one target as training does, and see what its screening keeps.
+    """Draw NEM noise for one target as training does, and see what its screening keeps.
 
-    The noise is of kind "nem", or "anti" for the control, of standard deviation ``std`` in units of
-    the target, and ``batch`` draws are screened at a time where batches are. The same seed gives
-    the same draws under any screening.
+    ``std`` is in units of the target, and ``batch`` draws are screened at a time where batches are.
+    The same seed gives the same draws under any screening.
     """
     point, screening = view.point, noise.screening_for(view.point.likelihood)
     by_unit = screening == "component"
@@ -311,8 +302,8 @@ def draw_panel(
         fate = np.select(whole, (0, 1, 2), 3)
         parts.append((view.coordinates(raw), view.coordinates(kept), fate))
     mean, of = total / draws, draws * (point.width if by_unit else 1)
-    closed = point.likelihood.gain_is_linear and screening == "vector" and noise.draws == 1
-    if closed and noise.law == "gaussian" and noise.kind == "nem":
+    closed = point.likelihood.gain_is_linear and screening == "vector"
+    if closed and noise.law == "gaussian":
         mean = _noise(point, replace(noise, kind="drift"), None, std, 1)[0]
     drawn, after, fates = (np.concatenate(each) for each in zip(*parts, strict=True))
     return Panel(
@@ -348,16 +339,17 @@ def _exact(point: Point, noise: Noise, std: float) -> float | None:
         return 0.5 if np.all(point.slope) else None
     if noise.law != "gaussian":
         return None
-    if screening == "component":
-        return box_share(offset, std)
+    if screening == "component":  # unit i accepts nᵢ between 0 and 2(aᵢ − tᵢ)
+        from scipy.special import ndtr
+
+        return float(np.mean(ndtr(2.0 * np.abs(offset) / std) - 0.5))
     return ball_share(point.width, float(np.linalg.norm(offset)), std)
 
 
 def ball_share(width: int, radius: float, std: float) -> float:
-    """Return the share of draws from N(0, σ²I) that fall into the ball of a Gaussian output.
+    """Return P(‖n + t − a‖ ≤ r) for n ~ N(0, σ²I), with r = ‖t − a‖ and d = ``width``.
 
-    P(‖n + t − a‖ ≤ r) with r = ‖t − a‖ and d = ``width``: ‖n + t − a‖²/σ² has a noncentral χ²
-    distribution of d degrees of freedom and noncentrality r²/σ².
+    ‖n + t − a‖²/σ² has a noncentral χ² distribution of d degrees of freedom, noncentrality r²/σ².
 
     >>> [round(ball_share(784, 6.0, std), 4) for std in (0.001, 0.01, 0.05)]
     [0.474, 0.257, 0.0006]
@@ -371,23 +363,10 @@ def ball_share(width: int, radius: float, std: float) -> float:
     return 0.5 * math.erfc((width - 1) / (2.0 * ratio) / math.sqrt(2.0))
 
 
-def box_share(offsets: Floats, std: float) -> float:
-    """Return the share of units that component-wise screening of a Gaussian output accepts.
-
-    Unit i accepts nᵢ between 0 and 2(aᵢ − tᵢ), so it is the mean of Φ(2|aᵢ − tᵢ|/σ) − ½.
-    """
-    from scipy.special import ndtr
-
-    return float(np.mean(ndtr(2.0 * np.abs(offsets) / std) - 0.5))
-
-
 def noise_panels(
     point: Point, noise: Noise, std: float, names: Names = str, *, seed: int = 0, **options: int
 ) -> list[Panel]:
-    """Draw noise for one target as in `draw_panel`, in the views of its likelihood.
-
-    A screening of "auto" shows a Gaussian output's two balls side by side.
-    """
+    """Draw noise for one target as in `draw_panel`, in the views of its likelihood."""
     linear, laws = point.likelihood.gain_is_linear, [noise]
     if not linear and not isinstance(point.likelihood, Gaussian):
         raise ArchitectureError(
@@ -425,9 +404,7 @@ def draw_noise(
 ) -> None:
     """Draw panels side by side, with their shares and a caption: a PNG about 1300 pixels wide.
 
-    The region where the gain is ≥ 0 is blue. Of each panel up to 600 draws are shown, of which
-    the shares count all: accepted where they fell, rejected where they fell, and reflected where
-    −n fell; of draws whose units are screened one by one, both what was drawn and what was kept.
+    The region where the gain is ≥ 0 is blue. Up to 600 draws are shown, the shares count all.
     """
     several = len(panels) > 1
     with figure(path, figsize=(12.8, 8.0) if several else (8.4, 8.2), dpi=100) as sheet:

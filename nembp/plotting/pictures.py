@@ -52,9 +52,8 @@ def tile_images(
 ) -> Frame:
     """Lay images (n, features) or (n, *shape) out in a grid, row by row.
 
-    They are uint8, or floats, which are clipped to [0, 1]; ``shape`` is (height, width, channels)
-    of one, with 1 or 3 channels. By default the grid is about square, and small images are
-    enlarged to about 64 pixels; between neighbours are 2 grey ones.
+    By default the grid is about square, and small images are enlarged to about 64 pixels; between
+    neighbours are 2 grey ones.
 
     >>> tile_images(np.zeros((5, 4)), (2, 2, 1), scale=1).shape
     (6, 10, 1)
@@ -129,12 +128,9 @@ def backward_picture(
 
     Images are shown enlarged, the backward image of each label above its class's centroid. Other
     samples become strips of one cell a feature, coloured from the feature's lowest value in the
-    picture to its highest, whatever its unit.
-
-    ``images`` (classes, features) are ``net.reversed`` at the label of each class, scaled to raw
-    units; of images in [0, 1], which is also what they are clipped to. ``centroids`` are the means
-    of the classes, None to draw the backward row alone. ``shape`` is that of one sample, (height,
-    width, channels) for images; channels other than 1 or 3 are shown by their mean.
+    picture to its highest. ``images`` (classes, features) are ``net.reversed`` at the label of each
+    class, in raw units, or [0, 1] of images; ``centroids`` the means of the classes. ``shape`` is
+    that of one sample; channels other than 1 or 3 are shown by their mean.
     """
     names = [str(name) for name in classes] or [str(k) for k in range(len(images))]
     rows = {"backward": images} | ({} if centroids is None else {"centroid": centroids})
@@ -150,10 +146,7 @@ def backward_picture(
 
 
 def _compare_images(rows: Mapping[str, NDArray[np.uint8]], names: Sequence[str]) -> Image.Image:
-    """Draw a column for each class: its name, and below it one enlarged image of each row.
-
-    The images of a row have shape (classes, height, width, channels).
-    """
+    """Draw a column for each class: its name, and below it one enlarged image of each row."""
     height, width = next(iter(rows.values())).shape[1:3]
     gap, block_gap, head = 6, 24, NAME_SIZE + 10
     left = MARGIN + max(text_width(label, LABEL_SIZE) for label in rows) + 12
@@ -187,10 +180,7 @@ def _compare_images(rows: Mapping[str, NDArray[np.uint8]], names: Sequence[str])
 
 
 def _compare_strips(rows: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Image.Image:
-    """Draw a strip of coloured cells, one per feature, for each row of each class.
-
-    The values of a row have shape (classes, features).
-    """
+    """Draw a strip of cells, one per feature, for each row (classes, features) of each class."""
     strip, gap, block_gap = 26, 2, 18
     features = next(iter(rows.values())).shape[1]
     name_width = min(220, max(text_width(name, NAME_SIZE) for name in names))
@@ -281,8 +271,7 @@ def write(
 def scatter_frame(real: NDArray[Any], generated: NDArray[Any], title: str = "") -> Frame:
     """Draw generated points over real ones, by their first two columns, or the one against 0.
 
-    The window holds the real points and a quarter of their extent around them; points outside are
-    not drawn.
+    The window holds the real points and a quarter of their extent around them.
 
     >>> scatter_frame(np.eye(2), np.zeros((5, 2))).shape
     (620, 560, 3)
@@ -338,11 +327,6 @@ class Film:
 
     Beyond ``most`` every second frame goes, and from then on only every second one comes, so that
     memory stays bounded and time passes evenly.
-
-    >>> film = Film()
-    >>> film.add(scatter_frame(np.eye(2), np.zeros((5, 2)), "iteration 1"))
-    >>> len(film)
-    1
     """
 
     def __init__(self, most: int = 120) -> None:
