@@ -12,7 +12,8 @@ from nembp.runs import RunConfig, train_run
 
 def train_runs(folder: Path) -> Path:
     """Train a run of digits, one of named classes and one of numbers."""
-    train_run(RunConfig(layers=(32,), epochs=15, device="cpu"), folder / "digits")
+    config = RunConfig(layers=(32,), epochs=15, device="cpu", validation_fraction=0.1)
+    train_run(config, folder / "digits")
     generator = np.random.default_rng(0)
     x = generator.normal(size=(150, 2)) + 6 * np.repeat([[0, 0], [1, 0], [0, 1]], 50, axis=0)
     for name, targets, header in (

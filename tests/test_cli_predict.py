@@ -6,17 +6,27 @@ import contextlib
 import json
 import tracemalloc
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from cli_predict_cases import table, train_runs
-from command_line import as_json, fails, run, works
+from command_line import as_json, fails, rows, run, summary, works
 from nembp_cli.main import cli
 
 from nembp.checkpoints import load_model, save_model
 from nembp.datasets import load
 from nembp.datasets.images import read_image
-from nembp.runs import RunConfig, train_run
+from nembp.errors import DataError
+from nembp.runs import RunConfig, evaluate_run, train_run
+from nembp.runs.predicting import (
+    SplitName,
+    answer,
+    load_run,
+    read_samples,
+    read_targets,
+    sample_names,
+)
 
 BACK = ("--direction", "backward")
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -32,16 +42,92 @@ def predict(*args: object) -> list[list[str]]:
     return [line.split() for line in works("predict", *args).stdout.splitlines()]
 
 
-def test_evaluate_prints_scores_or_json_of_data_that_may_have_moved(runs):
-    summary = json.loads((runs / "digits" / "summary.json").read_text())
-    scores = as_json("evaluate", runs / "digits")
-    assert scores["forward/nll"] == pytest.approx(summary["forward/nll"])
+# -- scores ----------------------------------------------------------------------------------------
+def test_evaluate_finds_the_scores_of_the_run_again(runs):
+    told, keys = summary(runs / "digits"), ("forward/accuracy", "forward/nll", "backward/nll",
+                                            "backward/centroid_error")  # fmt: skip
+    for run_ in (runs / "digits", runs / "digits/model.npz"):
+        scores = as_json("evaluate", run_)
+        assert {key: scores[key] for key in keys} == pytest.approx({k: told[k] for k in keys})
+    found = {split: evaluate_run(runs / "digits", split=split) for split in get_args(SplitName)}
+    counts = {split: scores["samples"] for split, scores in found.items()}
+    assert counts == {"train": 1350, "validation": 150, "test": 297, "all": 1797}
+    last = rows(runs / "digits")[-1]["forward/nll"]
+    assert found["validation"]["forward/nll"] == pytest.approx(last)
+    guesses = answer(load_run(runs / "digits"), load("digits").test.x).argmax(axis=1)
+    assert told["forward/accuracy"] == pytest.approx(np.mean(guesses == load("digits").test.y))
     text = run("evaluate", runs / "digits").stdout
-    assert f"accuracy {summary['forward/accuracy']:#.4g}" in text
+    assert f"accuracy {told['forward/accuracy']:#.4g}" in text
     assert "297 test samples of digits" in text
-    assert "1500 train samples" in run("evaluate", runs / "digits", "--split", "train").stdout
     assert as_json("evaluate", runs / "numbers")["forward/accuracy"] is None
     assert "--split" in fails(2, "evaluate", runs / "digits", "--split", "tset")
+    assert "no validation split" in fails(2, "evaluate", runs / "numbers", "--split", "validation")
+
+
+def test_data_and_settings_that_do_not_fit_are_refused(runs):
+    text = (runs / "numbers.csv").read_text()
+    Path("other.csv").write_text(text.replace("left", "other"))
+    line = fails(3, "evaluate", runs / "numbers", "--data-dir", "other.csv")
+    assert "no column 'left'" in line
+    head, *lines = text.splitlines()
+    Path("new.csv").write_text("\n".join([head, *lines[::3]]))
+    new = evaluate_run(runs / "numbers", data_dir="new.csv", split="all")
+    assert (new["samples"], new["forward/r2"] > 0.8) == (50, True)
+    model = load_model(runs / "digits" / "model.npz")
+    model.settings |= {"of_the_future": 1}
+    save_model("future.npz", model)
+    assert evaluate_run("future.npz")["samples"] == 297
+    model.settings |= {"epochs": "many"}
+    save_model("odd.npz", model)
+    assert "odd.npz: settings of another version" in fails(3, "evaluate", "odd.npz")
+    model = load_model(runs / "digits" / "model.npz")
+    model.classes = tuple("abcdefghij")
+    save_model("letters.npz", model)
+    line = fails(3, "evaluate", "letters.npz")
+    assert "the classes (0, 1, " in line
+    assert "but the model in letters.npz was trained on (a, b" in line
+
+
+# -- what is read ----------------------------------------------------------------------------------
+def test_samples_are_read_in_every_form_and_predicted_in_raw_units(runs):
+    model, x = load_run(runs / "digits"), load("digits").test.x[:3]
+    for form in (x, x[..., 0].astype(float), x.reshape(3, 64), np.asfortranarray(x)):
+        np.save("a.npy", form)
+        read, files = read_samples(["a.npy"], model)
+        assert np.array_equal(read, x)
+        assert list(sample_names(files)) == [f"a.npy[{row}]" for row in range(3)]
+    np.save("one.npy", x[0, :, :, 0])
+    np.savez("d.npz", x=x[1:], other=x)
+    read, files = read_samples(["one.npy", "d.npz"], model)
+    assert np.array_equal(read, x)
+    assert next(sample_names(files)) == "one.npy"
+    assert np.array_equal(read_samples(["d.npz"], model, "other")[0], x)
+    numbers, x = load_run(runs / "numbers"), np.load(runs / "x.npy")
+    y = x @ [[1.0, 3.0], [2.0, -1.0]] + 100
+    assert np.abs(answer(numbers, x) - y).max() < 0.5 * y.std()
+    assert np.abs(answer(numbers, y, backward=True) - x).max() < x.std()
+
+
+@pytest.mark.parametrize(
+    ("read", "array", "message"),
+    [
+        (read_targets, [3.5], "no class 3.5; expected one of the classes '0'"),
+        (read_targets, [], "no targets"),
+        (read_targets, [[1.0, 0.0]], r"expected \(n, 10\)"),
+        (read_targets, -np.eye(10), "probabilities ≥ 0"),
+        (read_targets, ["x"], "no class 'x'"),
+        (read_samples, np.zeros((3, 7, 8)), r"shape \(3, 7, 8\); expected \(n, 8, 8, 1\) or"),
+        (read_samples, np.zeros((0, 64)), "no samples"),
+        (read_samples, np.full((1, 64), 1e31), "expected finite numbers"),
+        (read_samples, np.full((1, 64), "a"), "expected real numbers"),
+        (read_samples, np.array(5), r"shape \(\); expected"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(runs, read, array, message):
+    np.save("bad.npy", np.array(array))
+    path = ["bad.npy"] if read is read_samples else "bad.npy"
+    with pytest.raises(DataError, match=rf"bad\.npy: .*{message}"):
+        read(path, load_run(runs / "digits"))
 
 
 # -- forward ---------------------------------------------------------------------------------------
@@ -199,8 +285,8 @@ def test_names_of_classes_may_hold_a_comma_and_do_not_command_the_terminal():
 
 def test_a_long_table_is_read_and_written_as_it_comes(runs):
     """What a row takes in memory is its numbers, not its text."""
-    rows = 20_000
-    text = "a,b\n" + "1,2\n" * rows
+    count = 20_000
+    text = "a,b\n" + "1,2\n" * count
     Path("long.csv").write_text(text)
     for args in (("--out", "long.out.csv"), ("--out", "y.npy"), ("--json",), ()):
         with open("said.txt", "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
@@ -212,10 +298,10 @@ def test_a_long_table_is_read_and_written_as_it_comes(runs):
             finally:
                 tracemalloc.stop()
         assert ended.value.code == 0
-        assert peak < 8 * 8 * rows + 2_000_000, args  # x twice, y twice, blocks of text
-    assert len(Path("said.txt").read_text().splitlines()) == rows + 1
-    assert np.load("y.npy").shape == (rows, 3)
-    assert len(table(Path("long.out.csv").read_text())) == rows + 1
+        assert peak < 8 * 8 * count + 2_000_000, args  # x twice, y twice, blocks of text
+    assert len(Path("said.txt").read_text().splitlines()) == count + 1
+    assert np.load("y.npy").shape == (count, 3)
+    assert len(table(Path("long.out.csv").read_text())) == count + 1
 
 
 # -- bad input -------------------------------------------------------------------------------------
