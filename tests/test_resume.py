@@ -180,20 +180,6 @@ def test_one_that_diverges_ends_the_same_too():
         same(parts, whole)
 
 
-def test_a_trainer_that_was_stopped_goes_on_by_itself():
-    case = {
-        "layers": (8,), "augmented": True, "noise": {"forward": Noise("nem")}, "dtype": "float64",
-        "seed": 2, "options": {"batch_size": 7, "prefetch": True},
-    }  # fmt: skip
-    whole = finish(lambda after: make_trainer(case, after), [])
-    trainer = make_trainer(case, After(8))
-    with pytest.raises(Stop):
-        trainer.run()
-    trainer.after_step = None
-    trainer.run()
-    same(trainer, whole)
-
-
 @st.composite
 def games(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(st.sampled_from(["vanilla", "minimax", "wasserstein", "wasserstein-gp"]))

@@ -97,30 +97,18 @@ def test_values_are_kept_in_one_form(name, value, kept):
 
 
 def test_choices_are_those_of_the_engine():
-    known = {
-        "task": get_args(Task),
-        "scaling": get_args(ScalingName),
-        "activation": ACTIVATIONS,
-        "forward": LIKELIHOODS,
-        "backward": [*LIKELIHOODS, "none"],
-        "noise": get_args(noise.Kind),
-        "noise_clock": get_args(noise.Clock),
-        "noise_law": get_args(noise.Law),
-        "noise_mode": get_args(noise.Mode),
-        "noise_screening": get_args(noise.Screening),
-        "noise_rejected": get_args(noise.Rejected),
-        "noise_update": get_args(noise.Update),
-        "optimizer": OPTIMIZERS,
-        "schedule": SCHEDULES,
-    }
+    known = {"task": get_args(Task), "scaling": get_args(ScalingName), "activation": ACTIVATIONS,
+             "forward": LIKELIHOODS, "backward": [*LIKELIHOODS, "none"],
+             "noise": get_args(noise.Kind), "optimizer": OPTIMIZERS, "schedule": SCHEDULES,
+             "noise_place": {"target", *noise.PLACES}}  # fmt: skip
+    for name in ("clock", "law", "mode", "screening", "rejected", "update"):
+        known[f"noise_{name}"] = get_args(getattr(noise, name.capitalize()))
+    options = RunConfig.options()
     for name, expected in known.items():
-        assert sorted(RunConfig.options()[name].choices) == sorted(expected), name
+        assert sorted(options[name].choices) == sorted(expected), name
     noise_fields = {f"noise_{f.name}" for f in dataclasses.fields(noise.Noise)} - {"noise_kind"}
-    apart = {"noise_target", "noise_place"}
-    assert {
-        name for name in RunConfig.options() if name.startswith("noise_")
-    } == noise_fields | apart
-    assert set(RunConfig.options()["noise_place"].choices) == {"target", *noise.PLACES}
+    found = {name for name in options if name.startswith("noise_")}
+    assert found == noise_fields | {"noise_target", "noise_place"}
 
 
 @pytest.mark.parametrize(
@@ -207,12 +195,10 @@ DEFAULTS: list[Any] = [  # data, what is asked for, and what the recipe makes of
     ),
     (data(MANY, 20, 20), {"optimizer": "sgd"}, {"learning_rate": 0.1, "weight_decay": 0.0}),
     (data(300, 4), {}, {"forward": "multinomial", "backward_weight": 0.1, "epochs": 50}),
-    (data(300, 256), {}, {"backward_weight": 0.05, "augment": "none"}),
     (data(300, 8, y=NUMBERS), {}, {"forward": "gaussian", "backward_weight": 0.125}),
     (data(300, 200), {"activation": "logistic"}, {"backward_weight": 0.005}),
     # images of several channels get convolutions
     (data(24, 20, 30, 2), {}, {"layers": ("conv32x4s2", "conv64x4s2", 256)}),
-    (data(24, 8, 8, 3), {}, {"layers": ("conv32x4s2", 256), "augment": "none"}),
     (
         data(24, 300, 200, 3), {},
         {"layers": ("conv32x4s2", "conv64x4s2", "conv128x4s2", "conv256x4s2", 256)},
@@ -223,7 +209,6 @@ DEFAULTS: list[Any] = [  # data, what is asked for, and what the recipe makes of
     # convolutions have weights and rates of their own
     (data(MANY, 8, 8), {}, {"backward_weight": 0.3, "learning_rate": 0.003}),
     (data(MANY, 8, 8), {"layers": "conv8x4s2,32"}, {"backward_weight": 0.02}),
-    (data(MANY, 8, 8), {"layers": "7,reshape1x1x7,up2x4s2"}, {"backward_weight": 0.02}),
     (data(MANY, 8, 8, 3), {}, {"backward_weight": 0.0003, "learning_rate": 0.002}),
     (data(MANY, 8, 8, 3), {"layers": "64"}, {"backward_weight": 0.004, "layers": (64,)}),
     (
@@ -261,11 +246,8 @@ def test_a_recipe_leaves_nothing_open_and_changes_nothing_that_is_set():
         ({"noise_place": "last-hidden"}, "last-hidden", 0.3, "epoch"),
         ({"activation": "logistic"}, "hidden", 1.0, "epoch"),
         ({"activation": "logistic", "noise_place": "input"}, "input", 0.1, "iteration"),
-        ({"activation": "logistic", "noise_std": 0.2}, "hidden", 0.2, "epoch"),
         ({"activation": "logistic", "layers": ""}, "target", 0.1, "iteration"),
-        ({"activation": "logistic", "layers": "pool2"}, "target", 0.1, "iteration"),
         ({"activation": "logistic", "weight_scale": 4.0}, "target", 0.1, "iteration"),
-        ({"activation": "logistic", "noise_update": "zero-sum"}, "target", 0.1, "iteration"),
         ({"activation": "logistic", "noise_screening": "component"}, "target", 0.1, "iteration"),
     ],
 )
@@ -283,12 +265,12 @@ LEFT_OPEN = {
 @pytest.mark.parametrize("kind", GanConfig.options()["kind"].choices)
 @pytest.mark.parametrize("dataset", ["ring", "digits"])
 def test_a_recipe_fills_everything_and_keeps_what_is_set(kind, dataset):
-    config = GanConfig(
-        dataset=dataset, kind=kind, latent=7, samples=100 * (dataset == "ring") or None
-    )
-    filled = gan_recipe(load_gan_data(config), config)
+    few = 100 if dataset == "ring" else None
+    config = GanConfig(dataset=dataset, kind=kind, latent=7, samples=few)
+    found = load_gan_data(config)
+    filled = gan_recipe(found, config)
     open_ = {name for name, value in vars(filled).items() if value is None}
-    assert open_ <= LEFT_OPEN | {"momentum", "decay"}
+    assert open_ - {"momentum", "decay"} <= LEFT_OPEN
     assert ("momentum" in open_) == (filled.optimizer in ("rmsprop", "sgd"))
     assert ("decay" in open_) == (filled.optimizer in ("momentum", "sgd"))
     assert (filled.latent, filled.kind) == (7, kind)
@@ -296,9 +278,9 @@ def test_a_recipe_fills_everything_and_keeps_what_is_set(kind, dataset):
     codes = dataset == "ring" and kind in ("vanilla", "minimax")
     assert filled.bidirectional == ("generator" if codes else "none")
     assert (filled.learning_rate == 0.003) == codes
-    rates = gan_recipe(load_gan_data(config), config.replace({"learning_rate": 0.02}))
+    rates = gan_recipe(found, config.replace({"learning_rate": 0.02}))
     assert rates.discriminator_rate == 0.02
-    assert gan_recipe(load_gan_data(config), filled) == filled
+    assert gan_recipe(found, filled) == filled
 
 
 def test_colour_images_get_convolutions_that_fit():
