@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -42,16 +45,28 @@ class Stop(Exception):
     """Ends a training between two steps."""
 
 
-class After:
-    """Stops a training after so many moments at which its state is whole."""
+def finish(make: Callable[[], Any], stops: list[int]) -> Any:
+    """Return a trainer at its end that was stopped after so many moments, each time made anew."""
+    trainer = make()
+    with contextlib.suppress(DivergenceError):
+        for count in stops:
+            moments = iter([Stop] * count)
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+            def stop(row: Any = None, moments: Iterator[Any] = moments) -> None:
+                if next(moments, None) is None:  # at which the state is whole
+                    raise Stop
 
-    def __call__(self, row: Any = None) -> None:
-        self.count -= 1
-        if self.count < 0:
-            raise Stop
+            trainer.after_step = stop
+            trainer.callbacks.append(stop)  # between epochs too
+            try:
+                trainer.run()
+            except Stop:
+                state, trainer = through_a_file(trainer.state()), make()
+                trainer.resume(state)
+            else:
+                return trainer
+        trainer.run()
+    return trainer
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
@@ -59,26 +74,6 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
         path = Path(folder, "checkpoint.npz")
         save_checkpoint(path, {}, state)
         return load_checkpoint(path)[1]
-
-
-def finish(make: Any, stops: list[int]) -> Any:
-    """Return a trainer at its end that was stopped after so many moments, each time made anew."""
-    state = None
-    for count in [*stops, 1 << 40]:
-        after = After(count)
-        trainer = make(after)
-        trainer.callbacks.append(after)  # between epochs too
-        if state is not None:
-            trainer.resume(state)
-        try:
-            trainer.run()
-        except Stop:
-            state = through_a_file(trainer.state())
-        except DivergenceError:
-            return trainer
-        else:
-            return trainer
-    raise AssertionError
 
 
 def same(parts: Any, whole: Any) -> None:
@@ -136,7 +131,7 @@ def anything(net: Network) -> float:
     return float(1e5 * abs(float(np.sum(net.parameters, dtype=np.float64))) % 1.0)
 
 
-def make_trainer(case: dict[str, Any], after_step: Any, rate: float = 1.0) -> Trainer:
+def make_trainer(case: dict[str, Any], rate: float = 1.0) -> Trainer:
     generator = np.random.default_rng(case["seed"])
     split = Split(generator.random((30, 6, 6, 1)), np.arange(30) % 3)
     dtype, seed = case["dtype"], case["seed"]
@@ -152,7 +147,6 @@ def make_trainer(case: dict[str, Any], after_step: Any, rate: float = 1.0) -> Tr
         seed=seed,
         evaluate=lambda net: evaluate(net, BatchReader(*data)) | {"any": anything(net)},
         monitor="any",
-        after_step=after_step,
         **case["options"],
     )
     trainer.optimizer.learning_rate *= rate
@@ -162,7 +156,7 @@ def make_trainer(case: dict[str, Any], after_step: Any, rate: float = 1.0) -> Tr
 @settings(max_examples=40, deadline=None)
 @given(trainings(), STOPS)
 def test_a_training_interrupted_anywhere_equals_one_that_was_not(case, stops):
-    whole, parts = (finish(lambda after: make_trainer(case, after), each) for each in ([], stops))
+    whole, parts = (finish(partial(make_trainer, case), each) for each in ([], stops))
     same(parts, whole)
     assert through_a_file(parts.state())["noise"] == whole.state()["noise"]
 
@@ -172,9 +166,8 @@ def test_one_that_diverges_ends_the_same_too():
         "layers": (8,), "augmented": False, "noise": {}, "dtype": "float32", "seed": 1,
         "options": {"optimizer": "sgd", "batch_size": 8, "schedule": "constant"},
     }  # fmt: skip
-    whole, *ends = (
-        finish(lambda after: make_trainer(case, after, rate=1e6), stops) for stops in ([], [2], [6])
-    )
+    make = partial(make_trainer, case, rate=1e6)
+    whole, *ends = (finish(make, stops) for stops in ([], [2], [6]))
     assert len(whole.history.epochs) < 6
     for parts in ends:
         same(parts, whole)
@@ -207,9 +200,7 @@ def games(draw: st.DrawFn) -> dict[str, Any]:
 @settings(max_examples=30, deadline=None)
 @given(games(), STOPS)
 def test_an_adversarial_training_interrupted_anywhere_equals_one_that_was_not(game, stops):
-    def make(after_step: Any) -> Any:
-        return trainer_of(**game, hidden=(6,), iterations=17, after_step=after_step)
-
+    make = partial(trainer_of, **game, hidden=(6,), iterations=17)
     same(finish(make, stops), finish(make, []))
 
 
@@ -217,7 +208,7 @@ def test_an_adversarial_training_interrupted_anywhere_equals_one_that_was_not(ga
 @pytest.mark.parametrize("graphs", [True, False])
 @pytest.mark.parametrize("resident", [True, False])
 def test_streams_and_graphs_of_a_device_go_on(graphs, resident):
-    def make(after_step: Any) -> Trainer:
+    def make() -> Trainer:
         generator = np.random.default_rng(0)
         split = Split(generator.normal(size=(50, 6)).astype(np.float32), np.arange(50) % 3)
         net = dense_network([6, 5, 3], backward=Gaussian(10.0), device=gpu(), seed=1)
@@ -225,8 +216,7 @@ def test_streams_and_graphs_of_a_device_go_on(graphs, resident):
             split, Scaling(), Scaling(), 3, net.backend, net.dtype, resident=resident
         )
         noise = {"forward": Noise("nem"), "backward": Noise("blind")}
-        more = {"cuda_graphs": graphs, "batch_size": 12, "after_step": after_step}
-        return Trainer(net, reader, epochs=3, noise=noise, **more)
+        return Trainer(net, reader, epochs=3, noise=noise, cuda_graphs=graphs, batch_size=12)
 
     whole, *ends = (finish(make, stops) for stops in ([], [0], [4, 1], [11]))
     assert whole.on_device
@@ -236,10 +226,8 @@ def test_streams_and_graphs_of_a_device_go_on(graphs, resident):
 
 @needs_kernels
 def test_an_adversarial_training_of_a_device_goes_on():
-    def make(after_step: Any) -> Any:
-        options = {"device": gpu(), "noise": {"discriminator/forward": Noise("nem")}}
-        return trainer_of(hidden=(6,), iterations=17, after_step=after_step, **options)
-
+    noise = {"discriminator/forward": Noise("nem")}
+    make = partial(trainer_of, hidden=(6,), iterations=17, device=gpu(), noise=noise)
     whole, parts = finish(make, []), finish(make, [5, 9])
     assert whole.on_device
     assert parts.on_device
@@ -455,14 +443,11 @@ def test_several_seeds_go_on_where_they_were():
     assert [run["iterations"] for run in longer["runs"]] == [30, 30, 30]
 
 
-def edits(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the path to every part of nested dicts and lists."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    found = [path] if path else []
-    for key, item in items:
-        nested = isinstance(item, dict | list)
-        found += edits(item, (*path, key)) if nested else [(*path, key)]
-    return found
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Return every part of nested dicts and lists: what holds it, and its key there."""
+    items = list(value.items() if isinstance(value, dict) else enumerate(value))
+    nested = [place for _, item in items if isinstance(item, dict | list) for place in places(item)]
+    return [*((value, key) for key, _ in items), *nested]
 
 
 WRONG = [None, "x", -1, 2.5, [], {}, [1, 2], {"a": 1}, 10**30, np.zeros((2, 3)), np.array("abc")]
@@ -480,27 +465,21 @@ def test_what_was_sealed_but_does_not_fit_is_said_of_the_file(command):
         given: dict[str, Any] = {"noise": Noise("nem"), "validation": 0.2, "patience": 2}
         nembp.train(net, X, y, epochs=4, batch_size=16, resume=path, **given)
 
-    Path("run").mkdir()
+    path, refused, choices = "run/checkpoint.npz", 0, np.random.default_rng(1)
     if command in RUNS:
+        config, begin, resume, *_ = RUNS[command]
         shorter = {"epochs": 2} if command == "train" else {"iterations": 12, "samples": 100}
-        config, begin, again, *_ = RUNS[command]
-        begin(config.replace(shorter), "whole")
-        resume = again
+        begin(config.replace(shorter), "run")
     else:
-        train("whole.npz")
-        resume = lambda run: train(f"{run}/checkpoint.npz")  # noqa: E731
-    place = "whole/checkpoint.npz" if command in RUNS else "whole.npz"
-    whole = dict(zip(("header", "state"), load_checkpoint(place), strict=True))
-    choices, refused = np.random.default_rng(1), 0
-    paths = edits(whole)
-    for number in choices.permutation(len(paths))[:120]:
+        train(path)
+        resume = lambda run: train(path)  # noqa: E731
+    whole = list(load_checkpoint(path))
+    for number in choices.permutation(len(places(whole)))[:120]:
         edited = copy.deepcopy(whole)
-        at: Any = edited
-        for key in paths[number][:-1]:
-            at = at[key]
-        at[paths[number][-1]] = WRONG[choices.integers(len(WRONG))]
+        at, key = places(edited)[number]
+        at[key] = WRONG[choices.integers(len(WRONG))]
         try:
-            save_checkpoint("run/checkpoint.npz", edited["header"], edited["state"])
+            save_checkpoint(path, *edited)
         except (TypeError, ValueError, AttributeError, ArchitectureError):
             continue  # nor can it be written
         Path("run/summary.json").unlink(missing_ok=True)
@@ -512,7 +491,7 @@ def test_what_was_sealed_but_does_not_fit_is_said_of_the_file(command):
 
 
 # -- nembp.train -----------------------------------------------------------------------------------
-def test_train_goes_on_from_its_own_file(tmp_path):
+def test_train_goes_on_from_its_own_file(tmp_path, monkeypatch):
     X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
     w = np.linspace(0.5, 1.5, 60)
 
@@ -551,15 +530,12 @@ def test_train_goes_on_from_its_own_file(tmp_path):
             train(**{"resume": path, **changes})
     for number in (np.int64(5), np.int32(5)):
         assert len(train(path, epochs=number, patience=number.dtype.type(3)).epochs) == 5
-
-
-def test_a_file_that_cannot_be_written_is_found_before_training(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot be written"):
-        nembp.train(
-            nembp.dense_network([2, 3, 2]), [[0, 1], [1, 0]], [0, 1],
-            resume=tmp_path / "file" / "state.npz", callbacks=[pytest.fail],
-        )  # fmt: skip
+    with pytest.raises(OutputError, match="cannot be written"):  # found before training
+        train(tmp_path / "file" / "state.npz", callbacks=[pytest.fail])
+    monkeypatch.setattr("nembp.arrays.environment", lambda net: environment(net) | {"numpy": "9.9"})
+    with pytest.warns(UserWarning, match=r"state\.npz: the last bits may differ .* is now 9\.9"):
+        train(path, epochs=6)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -580,15 +556,3 @@ def test_ctrl_c_is_kept_in_the_file(tmp_path):
         train(resume=path, callbacks=[lambda row: interrupt(row) if row["epoch"] == 3 else None])
     found, expected = (train(**more).model.net.parameters for more in ({"resume": path}, {}))
     assert np.array_equal(found, expected)
-
-
-def test_another_build_is_said_to_who_goes_on_with_train(tmp_path, monkeypatch):
-    X, y, path = np.eye(4), [0, 1, 0, 1], tmp_path / "state.npz"
-
-    def train(epochs: int) -> Any:
-        return nembp.train(nembp.dense_network([4, 3, 2]), X, y, epochs=epochs, resume=path)
-
-    train(2)
-    monkeypatch.setattr("nembp.arrays.environment", lambda net: environment(net) | {"numpy": "9.9"})
-    with pytest.warns(UserWarning, match=r"state\.npz: the last bits may differ .* is now 9\.9"):
-        train(3)
