@@ -97,15 +97,6 @@ def _load(
 
 def _find(path: Path, layouts: tuple[Layout, ...], name: str, title: str) -> tuple[Path, Layout]:
     """Find the folder and layout of a set that is complete."""
-    wanted = " or ".join(layout.folder for layout in layouts)
-    fetch = f"`nembp data fetch {name} --data-dir {path}` fetches it."
-    if not os.path.isdir(path):
-        if os.path.isfile(path):
-            raise DataError(
-                f"{path}: is a file; expected the folder {wanted}. Unpack an archive first, as by "
-                f"`tar -xf {path}`, and give the folder that comes of it"
-            )
-        raise DataError(f"{path}: no such folder; expected {wanted}. {fetch}")
     for folder in (path, *(path / layout.folder for layout in layouts)):
         for layout in layouts:
             missing = [file for file in layout.files if not os.path.exists(folder / file)]
@@ -116,14 +107,15 @@ def _find(path: Path, layouts: tuple[Layout, ...], name: str, title: str) -> tup
                     f"{folder / missing[0]}: no such file; expected {', '.join(layout.files)} in "
                     f"the folder. {_FRESH}"
                 )
-    for layout in layouts:
-        if os.path.exists(path / layout.archive):
-            raise DataError(
-                f"{path / layout.archive}: is packed. Unpack it: tar -xf {path / layout.archive} "
-                f"-C {path}"
-            )
+    wanted = " or ".join(layout.folder for layout in layouts)
     files = " or ".join(", ".join(layout.files) for layout in layouts)
-    raise DataError(f"{path}: no {title} here; expected the folder {wanted}, with {files}. {fetch}")
+    archives = [path, *(path / layout.archive for layout in layouts)]
+    remedy = f"`nembp data fetch {name} --data-dir {path}` fetches it."
+    if packed := [each for each in archives if os.path.isfile(each)]:
+        remedy = f"Unpack it first: tar -xf {packed[0]} -C {packed[0].parent}"
+    raise DataError(
+        f"{path}: no {title} here; expected the folder {wanted}, with {files}. {remedy}"
+    )
 
 
 def _class_names(path: Path, layout: Layout, classes: int) -> tuple[str, ...]:
