@@ -13,14 +13,15 @@ from engines import (
     ACTIVATIONS,
     LIKELIHOODS,
     assert_close,
-    batch,
     each_dtype,
     each_path,
     joint,
     random_network,
     seeds,
+    targets,
 )
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import special
 
 from nembp.engine.backprop import (
@@ -29,8 +30,7 @@ from nembp.engine.backprop import (
     gradient,
 )
 from nembp.engine.batchnorm import BatchNormalization
-from nembp.engine.convolution import Convolution
-from nembp.engine.linear import AveragePooling, Dense, Reshape, Transposed
+from nembp.engine.likelihoods import get_likelihood
 from nembp.engine.network import Network, dense_network
 from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError, ShapeError
@@ -128,40 +128,9 @@ def test_batches_of_unequal_length_are_refused():
         backpropagate(net, np.ones((2, 3)), np.eye(2)[[0, 1, 0]])
 
 
-# -- PyTorch ---------------------------------------------------------------------------------------
-def torch_forward(torch: Any, linear: Any, x: Any, W: Any) -> Any:
-    """Return forward(x) of a linear map in PyTorch's words; rows of images are N, H, W, C."""
-    F = torch.nn.functional
-    if isinstance(linear, Dense):
-        return x @ W
-    if isinstance(linear, Transposed):
-        return torch_adjoint(torch, linear.linear_map, x, W)
-    if isinstance(linear, Reshape):
-        turned = x.reshape(-1, *linear.shape)
-        return turned.permute(0, *(axis + 1 for axis in linear.axes or range(3))).reshape(
-            len(x), -1
-        )
-    image = x.reshape(-1, *linear.shape).permute(0, 3, 1, 2)
-    if isinstance(linear, Convolution):
-        kernels = W.permute(3, 2, 0, 1).clone(memory_format=torch.contiguous_format)
-        image = F.conv2d(image, kernels, None, linear.stride, linear.padding)
-    else:
-        assert isinstance(linear, AveragePooling)
-        image = F.avg_pool2d(image, linear.window, linear.stride)
-    return image.permute(0, 2, 3, 1).reshape(len(x), -1)
-
-
-def torch_adjoint(torch: Any, linear: Any, y: Any, W: Any) -> Any:
-    """Return adjoint(y), the transpose of forward, by autograd."""
-    if isinstance(linear, Transposed):
-        return torch_forward(torch, linear.linear_map, y, W)
-    x = torch.zeros((len(y), linear.inputs), dtype=y.dtype, requires_grad=True)
-    out = torch_forward(torch, linear, x, W)
-    return torch.autograd.grad(out, x, y, create_graph=True)[0]
-
-
+# -- PyTorch (convolutions beside it are in test_benchmarks) ---------------------------------------
 def torch_nll(torch: Any, net: Network, flat: Any, x: Any, t: Any) -> Any:
-    """Return the mean nll of a direction, in PyTorch's words."""
+    """Return the mean nll of a direction of dense maps, in PyTorch's words."""
     F = torch.nn.functional
     functions = {
         "relu": torch.relu,
@@ -171,25 +140,20 @@ def torch_nll(torch: Any, net: Network, flat: Any, x: Any, t: Any) -> Any:
         "identity": lambda z: z,
     }
     place = net.views(np.arange(net.parameter_count))  # where each parameter lies in the vector
+
+    def take(places: Any) -> Any:
+        return flat[torch.tensor(np.ascontiguousarray(places).reshape(-1))].reshape(places.shape)
+
     a = x
-    for k, linear in enumerate(net.maps, start=1):
-        layer = net.layers[k]
-        at = np.asarray(place.weights[k - 1], dtype=np.int64).reshape(-1)
-        W = flat[torch.tensor(at)].reshape(linear.weight_shape)
-        a = torch_forward(torch, linear, a, W)
-        if layer.biases:
-            bias = flat[torch.tensor(np.asarray(place.biases[k], dtype=np.int64))]
-            per_channel = a.reshape(-1, layer.biases)
-            if layer.normalization is not None:
-                gain = flat[torch.tensor(np.asarray(place.gains[k], dtype=np.int64))]
-                per_channel = F.batch_norm(
-                    per_channel, None, None, gain, bias, True, 0.0, layer.normalization.epsilon
-                )
-            else:
-                per_channel = per_channel + bias
-            a = per_channel.reshape(len(x), -1)
-        if layer.activation is not None:
-            a = functions[layer.activation.name](a)
+    for k, layer in enumerate(net.layers[1:], start=1):
+        W, bias = place.weights[k - 1], take(place.biases[k])
+        a = a @ take(W if net.direction == "forward" else W.T)
+        if layer.normalization is not None:
+            gain, epsilon = take(place.gains[k]), layer.normalization.epsilon
+            a = F.batch_norm(a, None, None, gain, bias, True, 0.0, epsilon)
+        else:
+            a = a + bias
+        a = a if layer.activation is None else functions[layer.activation.name](a)
     likelihood = net.likelihood
     if likelihood.name == "multinomial":
         return likelihood.weight * F.cross_entropy(a, t)
@@ -208,31 +172,31 @@ def torch():
     found.set_num_threads(count)
 
 
-@each_dtype
 @each_path
-@settings(max_examples=4 * settings.default.max_examples)
-@given(seed=seeds)
-def test_gradients_are_those_of_pytorch(torch, path, dtype, seed):
-    net = random_network(seed, dtype=dtype, activation=None if dtype == "float64" else "tanh")
-    x, t = batch(net, seed, labels=path == "classes")
-    if len(x) == 1 or (dtype == "float32" and net.statistics_count):
-        return  # PyTorch refuses one value a channel; 1/σ of a few float32 rows amplifies rounding
-    kind = getattr(torch, dtype)
-    flat = torch.tensor(net.parameters, dtype=kind, requires_grad=True)
-    inputs, outputs = (torch.tensor(v, dtype=kind, requires_grad=True) for v in (x, t))
-    forward = torch_nll(torch, net, flat, inputs, outputs)
-    backward = torch_nll(torch, net.reversed, flat, outputs, inputs)
-    scale = joint_size(net, x, t)
-    tolerance = {"float32": 2e-5, "float64": 1e-10}[dtype]
-    for way, source, target, nll, leaf in (
-        (net, x, t, forward, inputs),
-        (net.reversed, t, x, backward, outputs),
-    ):
-        log_p = way.log_likelihood(source, target, "batch")
-        assert_close(-log_p.mean(), nll.item(), tolerance, scale)
-        expected = torch.autograd.grad(nll, (flat, leaf), retain_graph=True)
-        for ours, theirs in zip(backpropagate(way, source, target), expected, strict=True):
-            assert_close(ours, theirs.numpy(), tolerance, scale)
-    total = forward + (backward if path != "none" else 0.0)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@given(
+    seed=seeds, sizes=st.lists(st.integers(1, 6), min_size=2, max_size=4), rows=st.integers(2, 5),
+    ends=st.tuples(st.sampled_from(LIKELIHOODS), st.sampled_from(LIKELIHOODS)), normal=st.booleans(),
+)  # fmt: skip
+def test_gradients_are_those_of_pytorch(torch, path, activation, seed, sizes, rows, ends, normal):
+    g = np.random.default_rng(seed)
+    ends = [get_likelihood(end, g.uniform(0.2, 3.0)) for end in ends]
+    options = {"normalization": BatchNormalization() if normal else None, "dtype": "float64"}
+    net = dense_network(sizes, activation=activation, forward=ends[0], backward=ends[1], **options)
+    net.parameters[...] = g.normal(0.0, 0.6, net.parameter_count)
+    x, t = (targets(ends[k], g, rows, sizes[k - 1]) for k in (1, 0))
+    t = np.eye(sizes[-1])[g.integers(0, sizes[-1], rows)] if path == "classes" else t
+    flat = torch.tensor(net.parameters, requires_grad=True)
+    inputs, outputs = (torch.tensor(v, requires_grad=True) for v in (x, t))
+    total, scale = 0.0, joint_size(net, x, t)
+    for way, source, target in ((net, inputs, outputs), (net.reversed, outputs, inputs)):
+        nll, given_arrays = torch_nll(torch, way, flat, source, target), (x, t)
+        given_arrays = given_arrays if way is net else given_arrays[::-1]
+        log_p = way.log_likelihood(*given_arrays, "batch")
+        assert_close(-log_p.mean(), nll.item(), 1e-10, scale)
+        expected = torch.autograd.grad(nll, (flat, source), retain_graph=True)
+        for ours, theirs in zip(backpropagate(way, *given_arrays), expected, strict=True):
+            assert_close(ours, theirs.numpy(), 1e-10, scale)
+        total = total + nll if way is net or path != "none" else total
     (expected,) = torch.autograd.grad(total, flat)
-    assert_close(joint(net, x, t, path)[0], expected.numpy(), tolerance, scale)
+    assert_close(joint(net, x, t, path)[0], expected.numpy(), 1e-10, scale)
