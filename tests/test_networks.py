@@ -26,8 +26,9 @@ from nembp.datasets import Scaling
 from nembp.engine.activations import get_activation
 from nembp.engine.backprop import backpropagate, gradient
 from nembp.engine.batchnorm import BatchNormalization
+from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Gaussian, Multinomial, get_likelihood
-from nembp.engine.linear import Dense
+from nembp.engine.linear import AveragePooling, Dense, Reshape
 from nembp.engine.network import Layer, Network, dense_network
 from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError, DataError, ShapeError
@@ -147,6 +148,13 @@ IMPOSSIBLE = {
     "size": (lambda: dense_network([3, 0, 2]), "layer 1 has size 0"),
     "layers": (lambda: dense_network([3]), "at least 2 layers"),
     "dense": (lambda: Dense(0, 3), "at least 1 unit"),
+    "kernel": (lambda: Convolution((4, 4, 1), 2, (5, 4)), r"\(5, 4\) does not fit.*at most 4"),
+    "channels": (lambda: Convolution((4, 4, 1), 0, (1, 1)), "channels"),
+    "stride": (lambda: Convolution((4, 4, 1), 2, (1, 1), (0, 1)), "stride"),
+    "padding": (lambda: Convolution((4, 4, 1), 2, (1, 1), (1, 1), (-1, 0)), "at least 0"),
+    "window": (lambda: AveragePooling((4, 4, 1), (5, 1), (1, 1)), r"window \(5, 1\) does not fit"),
+    "axes": (lambda: Reshape((2, 3), (0, 0)), r"axes \(0, 0\) are no order of the 2 axes"),
+    "no axes": (lambda: Reshape(()), "sizes of at least 1"),
     "likelihood": (lambda: get_likelihood("none such"), "gaussian, bernoulli.* got 'none such'"),
     "activation": (lambda: get_activation("none such"), "relu, leaky-relu.* got 'none such'"),
     "epsilon": (lambda: BatchNormalization(epsilon=0.0), "finite epsilon > 0"),
@@ -268,6 +276,8 @@ def test_initial_weights_have_the_standard_deviation_that_is_asked_for():
         net = dense_network(sizes, initial=initial, dtype="float64")
         for W, std in zip(net.weights, expected, strict=True):
             assert abs(float(W.std()) / std - 1) < 0.02  # 60,000 draws: 7 standard errors
+    drawn = Convolution((9, 9, 60), 80, (4, 4), (2, 2)).initial_weights(stream(0, "weights"))
+    assert abs(float(drawn.std()) / (2 / (16 * 60 + 4 * 80)) ** 0.5 - 1) < 0.02
     for wrong in ("glorott", 0.0, -1.0, float("nan"), None, [np.ones((400, 300))]):
         with pytest.raises(ArchitectureError, match="initial weights must be"):
             dense_network(sizes, initial=wrong)
