@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from nembp.backend import Backend, get_backend
+from nembp.backend import Backend
 from nembp.benchmarks.harness import Stopwatch, Work
 from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Gaussian
 from nembp.engine.linear import AveragePooling, LinearMap
-from nembp.engine.network import Network, parameter_views
+from nembp.engine.network import Network
 
 Host = np.ndarray[Any, Any]
 Shape = tuple[int, int, int]  # height, width, channels
@@ -154,7 +154,8 @@ class TorchStep(_Torch):
         self._places: list[tuple[Any, Host]] = []
         self._start = net.backend.to_numpy(net.parameters)
         places = np.arange(net.parameter_count)
-        forward, down = parameter_views(get_backend("cpu"), net.layers, net.maps, places)
+        twin = net.to("cpu")
+        forward, down = twin.views(places), twin.reversed.views(places)
         shapes: list[Shape | None] = [None] * len(net.layers)  # of images
         for k, linear_map in enumerate(net.maps):
             if isinstance(linear_map, (Convolution, AveragePooling)):

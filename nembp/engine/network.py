@@ -94,27 +94,6 @@ def parameter_count(layers: Sequence[Layer], maps: Sequence[LinearMap]) -> int:
     return sum(m.weight_count for m in maps) + sum(each.biases + each.gains for each in both)
 
 
-def parameter_views(
-    backend: Backend, layers: Sequence[Layer], maps: Sequence[LinearMap], flat: Array
-) -> tuple[Parameters, Parameters]:
-    """Return the forward and the backward direction's views of a flat vector.
-
-    ``layers`` and ``maps`` are in the forward direction's order.
-    """
-    both, last = (*layers[1:], *layers[:-1]), len(maps)
-    sizes = [m.weight_count for m in maps]
-    sizes += [layer.biases for layer in both] + [layer.gains for layer in both]
-    pieces = _pieces(flat, sizes)
-    weights = [
-        backend.xp.reshape(piece, linear_map.weight_shape)
-        for piece, linear_map in zip(pieces, maps, strict=False)
-    ]
-    pieces[3 * last :] = [gain if gain.shape[0] else None for gain in pieces[3 * last :]]
-    up, down, up_gains, down_gains = (pieces[k * last : (k + 1) * last] for k in range(1, 5))
-    forward = Parameters(weights, [None, *up], [None, *up_gains])
-    return forward, Parameters(weights[::-1], [None, *down[::-1]], [None, *down_gains[::-1]])
-
-
 def _pieces(flat: Array, sizes: Sequence[int]) -> list[Array]:
     """Return the views of consecutive pieces of a vector."""
     return [flat[start:stop] for start, stop in pairwise(accumulate(sizes, initial=0))]
@@ -348,9 +327,18 @@ class Network:
 
     def views(self, flat: Array) -> Parameters:
         """Return the views of any vector laid out like ``parameters`` (a gradient, say)."""
-        forward = self if self.direction == "forward" else self.reversed
-        views = parameter_views(self.backend, forward.layers, forward.maps, flat)
-        return views[0] if self.direction == "forward" else views[1]
+        forward, last = self if self.direction == "forward" else self.reversed, len(self.maps)
+        both = (*forward.layers[1:], *forward.layers[:-1])
+        sizes = [m.weight_count for m in forward.maps]
+        sizes += [layer.biases for layer in both] + [layer.gains for layer in both]
+        pieces = _pieces(flat, sizes)
+        weights, up, down, *gains = (pieces[k * last : (k + 1) * last] for k in range(5))
+        for k, linear_map in enumerate(forward.maps):
+            weights[k] = self.backend.xp.reshape(weights[k], linear_map.weight_shape)
+        up_gains, down_gains = ([g if g.shape[0] else None for g in each] for each in gains)
+        if self is forward:
+            return Parameters(weights, [None, *up], [None, *up_gains])
+        return Parameters(weights[::-1], [None, *down[::-1]], [None, *down_gains[::-1]])
 
     def readout(self, x: Any, statistics: Statistics = "running") -> Readout:
         """Run this direction on ``x`` (rows, inputs) and return its readout.
@@ -403,13 +391,14 @@ class Network:
     # -- copies: each has its own vectors, and both directions look at them ----------------------
     def to(self, device: str | Backend | None = None, dtype: DTypeLike | None = None) -> Network:
         """Return a copy on another device or in another precision, seen from this direction."""
-        backend = self.backend if device is None else get_backend(device)
-        primary = self if self.direction == "forward" else self.reversed
-        ends = primary.likelihood, primary.reversed.likelihood
-        options: Any = {"device": backend, "dtype": self.dtype if dtype is None else dtype}
-        copy = Network(primary.layers, primary.maps, *ends, seed=None, **options)
+        if self.direction == "backward":
+            return self.reversed.to(device, dtype).reversed
+        device = self.backend if device is None else device
+        dtype = self.dtype if dtype is None else dtype
+        ends = self.likelihood, self.reversed.likelihood
+        copy = Network(self.layers, self.maps, *ends, device=device, dtype=dtype, seed=None)
         copy.restore(self.snapshot())
-        return copy if self.direction == "forward" else copy.reversed
+        return copy
 
     def copy(self) -> Network:
         """Return an independent copy."""

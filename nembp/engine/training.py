@@ -423,10 +423,16 @@ class Trainer:
         self._step(index.shape[0])
 
     def _lay_out(self, order: Any) -> None:
-        """Lay out the steps to come: their samples, and a row of numbers for each."""
-        count = -(-order.shape[0] // self.batch_size)
-        if count:
-            rows = [self._numbers(self.iteration + k, k) for k in range(count)]
+        """Lay out the steps to come: their samples, and a row of numbers for each.
+
+        These are what changes from step to step: the optimizer's, then each noise's σ.
+        """
+        rows, epoch = [], max(self.epoch, 1)
+        for k in range(-(-order.shape[0] // self.batch_size)):
+            iteration = self.iteration + k
+            moves = self.optimizer.numbers(self.optimizer.steps + k + 1, self.factor(iteration))
+            rows.append([*moves, *(each.std_at(epoch, iteration + 1) for each in self._columns)])
+        if rows:
             self._steps.lay_out(order, np.array(rows))
 
     def _step(self, rows: int, staged: Any = None) -> None:
@@ -462,12 +468,6 @@ class Trainer:
             self.gradient[:count] += xp.multiply(weights, self._l2 / rows, out=self._penalty)
         self.net.backend.optimizer_step(self.optimizer, numbers[:3])
         self.record(joint)
-
-    def _numbers(self, iteration: int, ahead: int = 0) -> tuple[float, ...]:
-        """Return what changes from step to step: the optimizer's numbers, then each noise's σ."""
-        moves = self.optimizer.numbers(self.optimizer.steps + ahead + 1, self.factor(iteration))
-        epoch = max(self.epoch, 1)
-        return *moves, *[noise.std_at(epoch, iteration + 1) for noise in self._columns]
 
     def joint(self, rows: int) -> JointBackpropagation:
         """Return what computes the gradient of so many samples, with its buffers."""
