@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 import pytest
-from em_cases import relative
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -26,6 +25,11 @@ from nembp.errors import ArchitectureError, DivergenceError, ShapeError
 seeds = st.integers(0, 2**32 - 1)
 dimensions = st.integers(1, 4)
 KINDS = ["nem", "blind", "anti", "drift"]
+
+
+def relative(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest difference over the larger of 1 and the largest entry."""
+    return float(np.abs(a - b).max() / max(1.0, np.abs(a).max(), np.abs(b).max()))
 
 
 def mixture_case(
@@ -78,14 +82,6 @@ def test_em_is_scikit_learn_s_iteration_by_iteration_and_stops_where_it_does(d):
 
 
 # -- noise -----------------------------------------------------------------------------------------
-@given(seeds, dimensions)
-def test_gain_is_the_log_ratio_of_the_complete_data(seed, d):
-    y, mixture = mixture_case(seed, d)
-    n = np.random.default_rng(seed).standard_normal(y.shape)
-    expected = mixture.log_joint(y + n) - mixture.log_joint(y)
-    np.testing.assert_allclose(mixture.gains(y, n), expected, rtol=1e-8, atol=1e-8)
-
-
 @given(seeds)
 def test_in_one_dimension_the_condition_is_the_published_one(seed):
     y, mixture = mixture_case(seed, 1)
@@ -139,22 +135,6 @@ def test_noise_gain_is_the_difference_of_q():
     assert fitted.noise_gain[0] == pytest.approx(expected, rel=1e-10)
     # the M-step sees the noisy data with the posterior of the clean data
     assert relative(fitted.mixture.means, m_step(y + n, r, 1e-6).means) < 1e-14
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_noise_is_repeatable_and_none_is_em(kind):
-    y, start = mixture_case(2, 2)
-
-    def fit(noise, seed=0):
-        g = np.random.default_rng(seed)
-        return fit_mixture(y, start, noise=noise, generator=g, iterations=4, tolerance=0.0).mixture
-
-    noisy = fit(Noise(kind, std=0.5))
-    assert relative(noisy.means, fit(Noise(kind, std=0.5)).means) == 0.0
-    assert relative(noisy.means, fit(Noise(kind, std=0.5), seed=1).means) > 0.0
-    em = fit_mixture(y, start, iterations=4, tolerance=0.0).mixture
-    assert relative(fit(Noise("none")).means, em.means) == 0.0
-    assert relative(fit(Noise(kind, std=0.0)).means, em.means) == 0.0
 
 
 # -- does the noise speed EM? ----------------------------------------------------------------------

@@ -33,66 +33,42 @@ LatentLaw = Literal["gaussian", "binary"]
 class AdversarialSettings:
     """Options of an adversarial training, apart from networks, batches and optimizers.
 
-    Parameters
-    ----------
-    kind : {"vanilla", "minimax", "wasserstein", "wasserstein-gp"}
-        D climbs E log D(x) + E log(1 − D(G(z))) in the first two; G climbs E log D(G(z)) (vanilla,
-        the non-saturating objective) or descends E log(1 − D(G(z))) (minimax) (Goodfellow and
-        others 2014). A Wasserstein critic f climbs E f(x) − E f(G(z)), kept Lipschitz by clipping
-        its parameters to ``clip`` (Arjovsky, Chintala, Bottou 2017) or by the penalty λ (‖∇ₓ f(x̂)‖
-        − 1)², λ = ``penalty_weight`` (Gulrajani and others 2017); G climbs E f(G(z)).
-    bidirectional : {"none", "discriminator", "generator", "both"}
-        Which networks are trained in both directions.
-    discriminator_weight, generator_weight : float
-        What multiplies the log-likelihood of D's and of G's backward direction: for a Gaussian of
-        variance 1, the precision 1/v.
-    weight_schedule, weight_until : {"constant", "linear", "cosine", "geometric", "rise"}, float
-        Of both weights over the training (:func:`schedule_factor`), and the share of it, 0 < u ≤ 1,
-        after which a schedule that falls is 0.
-    noise_schedule, noise_until : {"power", "linear", "cosine", "geometric"}, float
-        The same for the standard deviation of all noise; ``power`` is the noise's own σ₀ / tᵈ.
-    backward_labels : {"real", "both"}
-        Labels of D that have a backward target: the real one (or the K classes) alone, or also
-        the label of generated samples, whose targets are these, held fixed.
-    backward_flow : bool
-        Let the gradient of log p(z | G(z)) flow into G(z) too, instead of holding it fixed.
-    backward_permuted : bool
-        Control: backward targets that mean nothing. D's have their values permuted, the same way
-        in every step; G's are another sample's z.
-    latent_law, latent_std : {"gaussian", "binary"}, float
-        z ~ N(0, σ² I), in whose own units the generator's weight is a precision, or bits, 0 or 1
-        with probability ½ each, whose backward direction in G is Bernoulli
-        (:func:`nembp.adversarial.data.fill_latent`).
-    classes : int
-        Number K of real classes, for a discriminator with K+1 of them; 0 for a single output.
-    critic_steps : int, optional
-        Steps of D for each one of G: 5 for a Wasserstein critic and 1 otherwise, if left out.
-    averaging : float
-        0 ≤ β < 1: samples are drawn by Σ (1 − β) βⁱ θₜ₋ᵢ, the moving average of G's parameters;
-        by the last ones if 0.
+    D climbs E log D(x) + E log(1 − D(G(z))); G climbs E log D(G(z)) (kind vanilla, the
+    non-saturating objective) or descends E log(1 − D(G(z))) (minimax) (Goodfellow and others 2014).
+    A Wasserstein critic f climbs E f(x) − E f(G(z)), kept Lipschitz by clipping its parameters to
+    ``clip`` (Arjovsky, Chintala, Bottou 2017) or by λ (‖∇ₓ f(x̂)‖ − 1)², λ = ``penalty_weight``
+    (Gulrajani and others 2017); G climbs E f(G(z)).
 
     >>> AdversarialSettings("wasserstein").steps
     5
     """
 
     kind: Kind = "vanilla"
-    bidirectional: Bidirectional = "none"
+    bidirectional: Bidirectional = "none"  # which networks are trained in both directions
+    # of the backward log-likelihoods: of a Gaussian of variance 1, the precision 1/v
     discriminator_weight: float = 0.01
     generator_weight: float = 1.0
+    # of both, by `schedule_factor`; a schedule that falls is 0 after the share u, 0 < u ≤ 1
     weight_schedule: WeightSchedule = "constant"
     weight_until: float = 1.0
+    # the same for the standard deviation of all noise; power is the noise's own σ₀ / tᵈ
     noise_schedule: NoiseSchedule = "power"
     noise_until: float = 1.0
+    # labels of D with a backward target: the real one (or the K classes), or the generated
+    # samples' too, whose targets are these, held fixed
     backward_labels: BackwardLabels = "real"
-    backward_flow: bool = False
+    backward_flow: bool = False  # the gradient of log p(z | G(z)) flows into G(z) too
+    # control: D's backward targets have their values permuted, the same way in every step, and G's
+    # are another sample's z
     backward_permuted: bool = False
+    # z ~ N(0, σ² I), or bits, of which G's backward direction is Bernoulli (`data.fill_latent`)
     latent_law: LatentLaw = "gaussian"
-    classes: int = 0
-    critic_steps: int | None = None
+    classes: int = 0  # K real classes, for a D with K + 1; 0 for a single output
+    critic_steps: int | None = None  # steps of D for each one of G; 5 of a critic, else 1
     clip: float = 0.01
     penalty_weight: float = 10.0
-    latent_std: float = 1.0
-    averaging: float = 0.0
+    latent_std: float = 1.0  # σ: the generator's weight is a precision in z's own units
+    averaging: float = 0.0  # β of Σ (1 − β) βⁱ θₜ₋ᵢ, by which samples are drawn
 
     def __post_init__(self) -> None:
         fits: dict[str, tuple[bool, str]] = {

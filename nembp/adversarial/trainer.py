@@ -54,57 +54,28 @@ def default_optimizer(settings: AdversarialSettings) -> Optimizer:
 
 
 class AdversarialTrainer:
-    """Trains a generator G: z → x against a discriminator or critic D: x → score.
+    """Trains a generator G: z → x against a discriminator or critic D: x → score, in place.
 
     An iteration makes ``settings.steps`` steps of D, each on a batch of real and as many generated
-    samples, and one step of G on the samples that D saw last.
+    samples, and one step of G on the samples that D saw last. Both networks are seen from their
+    forward directions. D's forward likelihood is Bernoulli with one output, multinomial with K+1,
+    or, for a critic, :class:`~nembp.engine.likelihoods.Score` with one. A backward direction that
+    is trained has a likelihood of weight 1 (a Gaussian of variance 1): the settings' weights
+    multiply it.
 
-    Parameters
-    ----------
-    generator, discriminator : Network
-        Seen from their forward directions; trained in place. D's forward likelihood is Bernoulli
-        with one output, multinomial with K+1, or, for a critic,
-        :class:`~nembp.engine.likelihoods.Score` with one. A backward direction that is
-        trained has a likelihood of weight 1 (a Gaussian of variance 1): the settings' weights
-        multiply it. Initialise the two from different seeds.
-    reader, settings : BatchReader, AdversarialSettings
-        The real samples (and labels where there are classes); objective and directions.
-    batch_size, iterations, report_every : int
-        Real samples of a step, and generated ones; steps of G; iterations per row.
-    optimizers : pair of str or Optimizer, optional
-        Of G and of D; :func:`default_optimizer` if left out.
-    schedule : str
-        Learning-rate schedule of both, over all iterations.
-    noise : dict of Noise, optional
-        ``"discriminator/forward"`` on D's targets, ``"discriminator/backward"`` on the x that D's
-        backward direction aims at, ``"generator/backward"`` on the z that G's aims at,
-        ``"discriminator/input"`` on what D sees, in its own step and in G's, kept where it raises
-        the network's log-likelihood, and ``"critic/input"`` on a critic's input in its own step,
-        kept where it raises the critic's objective.
-    seed : int
-        Of the streams.
-    callbacks, after_step, host_noise, cuda_graphs
-        As of :class:`nembp.engine.training.Trainer`: called with each row, and after each iteration
-        that no row follows; the third is of z too.
+    ``noise`` is by place: ``"discriminator/forward"`` on D's targets, ``"discriminator/backward"``
+    on the x that D's backward direction aims at, ``"generator/backward"`` on the z that G's aims
+    at, ``"discriminator/input"`` on what D sees, in its own step and in G's, kept where it raises
+    the network's log-likelihood, and ``"critic/input"`` on a critic's input in its own step, kept
+    where it raises the critic's objective. ``after_step`` is called after each iteration that no
+    row follows; :meth:`state` is whole then, as it is for ``callbacks``.
 
-    Attributes
-    ----------
-    iteration : int
-        Iterations done.
-    rows : list of dict
-        Means over the iterations since the row before. Keys: ``iteration``;
-        ``discriminator/nll``, −(mean log D(x) + mean log(1 − D(G(z)))) in nats, or
-        ``critic/objective``, mean f(x) − mean f(G(z)); ``generator/nll``, what G descends:
-        −mean log D(G(z)), mean log(1 − D(G(z))) for minimax, −mean f(G(z)); the nll of the backward
-        directions that are trained, ``discriminator/backward_nll`` and ``generator/backward_nll``,
-        before their weights; ``critic/penalty``, mean (‖∇ₓ f(x̂)‖ − 1)²; with noise,
-        ``noise/discriminator/forward/accepted``, ``noise/discriminator/forward/gain`` (nats per
-        sample) and so on; ``iterations_per_second``.
-    of_g, of_d : GeneratorGradient, DiscriminatorGradient
-        With the samples of the last step.
-    sources : dict of NoiseSource
-        The noise that is on record, by its place.
-
+    ``rows`` are means over ``report_every`` iterations: ``discriminator/nll``,
+    −(mean log D(x) + mean log(1 − D(G(z)))) in nats, or ``critic/objective``,
+    mean f(x) − mean f(G(z)); ``generator/nll``, what G descends; the nll of the backward directions
+    that are trained, ``discriminator/backward_nll`` and ``generator/backward_nll``, before their
+    weights; ``critic/penalty``, mean (‖∇ₓ f(x̂)‖ − 1)²; ``noise/discriminator/forward/accepted``,
+    ``noise/discriminator/forward/gain`` (nats per sample) and so on; ``iterations_per_second``.
     """
 
     def __init__(
