@@ -431,15 +431,20 @@ class Structure:
 
     def arrays(self, value: Any, what: str) -> list[Array]:
         """Return the arrays of a value that has this structure."""
+        kind, keys = "array", ""
         try:
-            parts = [value] if self.kind is None else [value[key] for key in self.keys]
-            fits = self.kind in (None, dict) or len(value) == len(parts)
+            if self.kind is None:
+                parts, fits = [value], not isinstance(value, Mapping)
+            else:
+                kind, keys = self.kind.__name__, " of " + ", ".join(map(repr, self.keys))
+                parts = [value[key] for key in self.keys]
+                fits = self.kind is dict or len(value) == len(parts)
         except (LookupError, TypeError):
             fits = False
         if not fits:
             raise ShapeError(
-                f"the {what} must have the structure of the point, a {self.kind.__name__} of "
-                f"{', '.join(map(repr, self.keys))}; got {_described(value)}"
+                f"the {what} must have the structure of the point, {kind}{keys}; got "
+                f"{_described(value)}"
             )
         return [np.asarray(part) for part in parts]
 
@@ -514,8 +519,8 @@ class Check:
             size = np.abs(self.theta.astype(float))
             typical = np.exp(np.median(np.log(size[size > 0]))) if np.any(size) else 1.0
             return np.asarray(np.maximum(size, 0.1 * typical))
-        parts = [scale] if np.ndim(scale) == 0 and not isinstance(scale, Mapping) else None
-        parts = parts or self.form.arrays(scale, "scale")
+        plain = isinstance(scale, (Real, np.ndarray))
+        parts = [scale] if plain else self.form.arrays(scale, "scale")
         lengths = np.concatenate([np.ravel(part) for part in parts]).astype(float)
         if lengths.size == 1:
             lengths = np.full(self.theta.size, lengths[0])
