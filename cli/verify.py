@@ -15,8 +15,7 @@ from .output import emit_json, emit_table
 from .progress import status
 
 if TYPE_CHECKING:
-    from nembp.verification.laws import Law
-    from nembp.verification.reports import LawResult
+    from nembp.verification.law import Law, LawResult
 
 
 @click.command(
@@ -83,7 +82,7 @@ def verify(
     MODULE:FUNCTION, imported from the working directory, is a function of one array that returns
     (value, gradient); or a likelihood, linear map, activation or optimizer of yours.
     """
-    from nembp.verification.runner import UserCodeError, check_user_code, find_laws, try_law
+    from nembp.verification.checks import UserCodeError, check_user_code, find_laws, try_law
 
     own = [target for target in targets if ":" in target]
     names = [target for target in targets if ":" not in target]

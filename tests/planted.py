@@ -27,7 +27,7 @@ from nembp.engine.network import Network, Parameters
 from nembp.engine.noise import LayerNoise, NoiseSource
 from nembp.engine.optimizers import SGD, Adam, Momentum, Optimizer
 from nembp.engine.training import Trainer
-from nembp.verification.laws import networks, training
+from nembp.verification import laws
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def sign_flipped(original, self, *args, **options):
 
 
 @bug(
-    (training, "q_gradient", "em.fisher"),
-    (training, "entropy", "em.fisher"),
+    (laws, "q_gradient", "em.fisher"),
+    (laws, "entropy", "em.fisher"),
     (binary, "_errors", "em.fisher"),  # of both gradients: Fisher's identity does not see it
 )
 def returned_a_thousandth_off(original, *args):
@@ -106,7 +106,7 @@ def returned_a_thousandth_off(original, *args):
     (NoiseSource, "__call__", "noise.screening"),
     (NoiseSource, "__call__", "joint.noisy"),
     (NoiseSource, "__call__", "adversarial.noise"),
-    (training, "draw_noise", "em.nem"),
+    (laws, "draw_noise", "em.nem"),
     (binary, "q", "em.gem"),
 )
 def returned_flipped(original, *args, **options):
@@ -323,18 +323,18 @@ def statistics_left_as_they_are(original, self, x, statistics="running"):
     return original(self, x, "running" if statistics == "batch" else "batch")
 
 
-@bug((networks, "backpropagate", "gradient.input-error"))
+@bug((laws, "backpropagate", "gradient.input-error"))
 def input_error_not_averaged(original, net, x, t, **options):
     gradient, error = original(net, x, t, **options)
     return gradient, error * len(x)
 
 
-@bug((networks, "backpropagate", "gradient.complex-steps"))
+@bug((laws, "backpropagate", "gradient.complex-steps"))
 def running_statistics_ignored(original, net, x, t, statistics="batch"):
     return original(net, x, t, statistics="batch")
 
 
-@bug((networks, "backpropagate", "gradient.complex-steps"))
+@bug((laws, "backpropagate", "gradient.complex-steps"))
 def gain_gradient_a_thousandth_off(original, net, x, t, **options):
     gradient, error = original(net, x, t, **options)
     for gain in net.views(gradient).gains:
@@ -443,12 +443,12 @@ def predictions_by_their_own_batch(original, self, x, statistics="running"):
 
 
 # -- noise -----------------------------------------------------------------------------------------
-@bug((networks.Noise, "std_at", "noise.screening"))
+@bug((laws.Noise, "std_at", "noise.screening"))
 def epochs_for_iterations(original, self, epoch, iteration):
     return original(self, iteration, epoch)
 
 
-@bug((networks.Noise, "std_at", "joint.noisy"), (networks.Noise, "std_at", "noise.signals"))
+@bug((laws.Noise, "std_at", "joint.noisy"), (laws.Noise, "std_at", "noise.signals"))
 def deviation_doubled(original, self, epoch, iteration):
     return 2.0 * original(self, epoch, iteration)
 
@@ -472,7 +472,7 @@ def with_other_noise(**fields: Any) -> Callable[..., Any]:
 
     def source(original, self, noise, *args, **options):
         changed = {name: f(noise) if callable(f) else f for name, f in fields.items()}
-        original(self, networks.replace(noise, **changed), *args, **options)
+        original(self, laws.replace(noise, **changed), *args, **options)
 
     return source
 
@@ -534,7 +534,7 @@ def copy_shares_memory(original, self):
     return self
 
 
-@bug((networks, "load_model", "files.round-trip"))
+@bug((laws, "load_model", "files.round-trip"))
 def running_statistics_lost(original, *args, **options):
     model = original(*args, **options)
     model.net.statistics[...] = 0.0
@@ -660,7 +660,7 @@ def with_other_settings(**fields: Any) -> Callable[..., Any]:
     """Make a bug of a training that takes settings other than those that it is given."""
 
     def trainer(original, self, generator, discriminator, reader, settings=None, **options):
-        changed = training.dataclasses.replace(settings, **fields)
+        changed = laws.dataclasses.replace(settings, **fields)
         original(self, generator, discriminator, reader, changed, **options)
 
     return trainer
@@ -699,30 +699,30 @@ def noise_on_the_wrong_side(original, self, o, t, *sums):
     return original(self, o, abs(t), *sums)
 
 
-@bug((training, "gem_step", "em.gem"))
+@bug((laws, "gem_step", "em.gem"))
 def step_in_the_wrong_direction(original, net, theta, *args, **options):
     step = original(net, theta, *args, **options)
-    return training.dataclasses.replace(step, theta=2.0 * theta - step.theta)
+    return laws.dataclasses.replace(step, theta=2.0 * theta - step.theta)
 
 
-@bug((training, "posterior", "em.fisher"))
+@bug((laws, "posterior", "em.fisher"))
 def prior_in_place_of_the_posterior(original, net, theta, x, y):
     return np.exp(net.log_joint(theta, x, y) - net.log_target(theta, y))
 
 
-@bug((training, "posterior", "em.fisher"))
+@bug((laws, "posterior", "em.fisher"))
 def posterior_normalized_over_rows(original, net, theta, x, y):
     joint = net.log_joint(theta, x, y)
     p = np.exp(joint - joint.max())
     return p / p.sum(axis=0, keepdims=True)
 
 
-@bug((training, "posterior", "em.fisher"))
+@bug((laws, "posterior", "em.fisher"))
 def posterior_of_the_other_direction(original, net, theta, x, y):
     return original(net.reversed, theta, y, x)
 
 
-@bug((training, "posterior", "em.fisher"))
+@bug((laws, "posterior", "em.fisher"))
 def most_probable_state_only(original, net, theta, x, y):
     r = original(net, theta, x, y)
     return (r == r.max(axis=1, keepdims=True)).astype(float)

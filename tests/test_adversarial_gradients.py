@@ -23,8 +23,8 @@ from nembp.engine.likelihoods import Bernoulli, Gaussian, Score
 from nembp.engine.network import Network, dense_network
 from nembp.errors import ArchitectureError
 from nembp.testing import cases
-from nembp.verification.laws.law import COMPLEX
-from nembp.verification.laws.training import moves
+from nembp.verification.law import COMPLEX
+from nembp.verification.laws import moves
 
 STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
 

@@ -16,7 +16,7 @@ from nembp.backend import get_backend
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.testing import cases
 from nembp.verification import definitions
-from nembp.verification.laws.training import Game, settings_of
+from nembp.verification.laws import Game, settings_of
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

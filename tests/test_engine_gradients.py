@@ -34,7 +34,7 @@ from nembp.engine.likelihoods import get_likelihood
 from nembp.engine.network import Network, dense_network
 from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError, ShapeError
-from nembp.verification.laws.networks import joint_size
+from nembp.verification.laws import joint_size
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

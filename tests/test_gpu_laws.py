@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from devices import REAL, gpu, needs_kernels
 
-from nembp.verification.runner import find_laws, try_law
+from nembp.verification.checks import find_laws, try_law
 
 pytestmark = needs_kernels
 

@@ -17,7 +17,7 @@ from nembp.engine.optimizers import (
 )
 from nembp.errors import ArchitectureError
 from nembp.threads import threads
-from nembp.verification.laws.parts import moves_of
+from nembp.verification.laws import moves_of
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))

@@ -7,7 +7,7 @@ import pytest
 from planted import BUGS
 
 from nembp.verification import LAWS, generate
-from nembp.verification.runner import CASES
+from nembp.verification.checks import CASES
 
 
 @pytest.mark.parametrize("name", BUGS)

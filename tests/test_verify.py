@@ -14,7 +14,7 @@ from planted import BUGS
 from nembp.engine.activations import LeakyReLU, ReLU
 from nembp.errors import ArchitectureError, DataError, ShapeError, VerificationError
 from nembp.verification import LAWS, definitions
-from nembp.verification.runner import UserCodeError, check_user_code, find_laws, load, try_law
+from nembp.verification.checks import UserCodeError, check_user_code, find_laws, load, try_law
 
 
 # -- laws ------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_json(monkeypatch):
 
 
 def test_listing_tries_nothing(monkeypatch):
-    monkeypatch.setattr("nembp.verification.runner.generate", None)
+    monkeypatch.setattr("nembp.verification.checks.generate", None)
     assert len(run("verify", "--list").stdout.splitlines()) == 1 + len(LAWS)
     listed = json.loads(run("verify", "em", "--list", "--json").stdout)["laws"]
     assert set(listed[0]) == {"law", "statement", "source"}

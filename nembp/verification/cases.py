@@ -30,8 +30,7 @@ from nembp.engine.likelihoods import (
 from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 from nembp.engine.network import Layer, Network
 from nembp.engine.noise import Noise
-from nembp.verification.definitions import knows
-from nembp.verification.reports import Array
+from nembp.verification.definitions import Array, knows
 
 Pick: TypeAlias = Callable[[int, int], int]  # a whole number between two bounds, both included
 Shape: TypeAlias = tuple[int, int, int]

@@ -23,7 +23,7 @@ import numpy as np
 
 from nembp.backend import stream
 from nembp.errors import ArchitectureError, ShapeError, VerificationError
-from nembp.verification.reports import Array, ratio
+from nembp.verification.definitions import Array
 
 Method = Literal["auto", "central", "complex"]
 Line = Callable[[float], float]  # t ↦ φ(t), NaN where it is not defined
@@ -45,6 +45,13 @@ METHODS = {
     "complex": "complex steps give",
     "repeat": "the first call gave",
 }
+
+
+def ratio(value: float, size: float) -> float:
+    """Return value / size for sizes ≥ 0, with 0 / 0 = 0."""
+    if value == 0.0:
+        return 0.0
+    return value / size if size > 0.0 else math.inf
 
 
 @dataclass(frozen=True)
