@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nembp.backend import get_backend
 from nembp.benchmarks import SUITES, harness, memory, report, suites
-from nembp.benchmarks.floor import AdamTraffic, Products, multiply_adds
+from nembp.benchmarks.floor import AdamTraffic, multiply_adds, step_products
 from nembp.benchmarks.peers import MissingPeerError, SklearnStep, TorchGan, TorchLayer, TorchStep
 from nembp.benchmarks.suites import PARTS, PATHS, VARIANTS, Case, EngineStep, TimedStep
 from nembp.engine.likelihoods import Gaussian
@@ -165,7 +165,7 @@ def test_the_floor_runs_the_engine_s_products(sizes, batch, path):
     step = EngineStep(net, np.ones((batch, sizes[0])), np.arange(batch) % sizes[-1], path)
     of_engine.clear()
     step.gradient()
-    Products(recorder(of_floor), maps, batch, path, "float32")()
+    step_products(recorder(of_floor), maps, batch, path, "float32")()
     matrices = [shape for shape in of_engine if shape[0] > 1 and shape[2] > 1]
     assert sorted(of_floor) == sorted(matrices)
     assert sum(map(math.prod, of_floor)) == multiply_adds(maps, batch, path)
@@ -175,8 +175,10 @@ def test_the_floor_of_images_runs_the_products_of_the_definition():
     maps = Case(MIXED, 5, 1).start(CPU).maps
     for path in PATHS.values():
         at_once, in_blocks = [], []
-        Products(recorder(at_once), maps, 5, path, "float32")()
-        Products(recorder(in_blocks), maps, 5, path, "float32", block=1)()  # one image at a time
+        step_products(recorder(at_once), maps, 5, path, "float32")()
+        step_products(
+            recorder(in_blocks), maps, 5, path, "float32", block=1
+        )()  # one image at a time
         assert len(in_blocks) > len(at_once)
         for products in (at_once, in_blocks):
             assert sum(map(math.prod, products)) == multiply_adds(maps, 5, path)

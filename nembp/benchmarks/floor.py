@@ -28,7 +28,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -38,6 +37,7 @@ from nembp.engine.convolution import Convolution
 from nembp.engine.linear import Dense, LinearMap
 
 BLOCK = 1 << 19  # bytes of windows: half of a common second-level cache
+Product = tuple[Array, Array, Array]  # left, right, and where it is written
 ADAM_PASSES = 7  # reads of θ, g, M, V and writes of θ, M, V: the least that Adam can move
 
 
@@ -86,8 +86,8 @@ def multiply_adds(maps: Sequence[LinearMap], batch: int, path: Path) -> int:
     )
 
 
-class MapProducts:
-    """x W, y Wᵀ and xᵀ y of one linear map; those of a convolution with windows that lie ready.
+class BareMap:
+    """One linear map's W and gradient; of a convolution also windows that lie ready, and patches.
 
     ``block`` bounds the bytes of windows in use at a time: blocks that stay in cache cost less
     memory traffic, but more calls.
@@ -97,75 +97,69 @@ class MapProducts:
         self, backend: Backend, linear_map: LinearMap, samples: int, dtype: str,
         block: int | None = None,
     ) -> None:  # fmt: skip
-        windows, rows, columns = extent(linear_map) or (0, 0, 0)
+        windows, rows, self._columns = extent(linear_map) or (1, 1, 1)  # weightless: unused
         if block is not None:
             samples = min(samples, max(1, block // (windows * rows * np.dtype(dtype).itemsize)))
-        self._backend, self._map, self._block = backend, Dense(rows, columns), samples * windows
+        self._reshape, self._block = backend.xp.reshape, samples * windows
         draw, shape = stream(0, "benchmark/windows"), (self._block, rows)
         self._windows = self._patches = None
         if isinstance(linear_map, Convolution):
             self._windows = backend.asarray(draw.standard_normal(shape, dtype=np.float32), dtype)
             self._patches = backend.empty(shape, dtype)
-        W = draw.normal(0.0, (2.0 / (rows + columns)) ** 0.5, (rows, columns))
+        W = draw.normal(0.0, (2.0 / (rows + self._columns)) ** 0.5, (rows, self._columns))
         self._W, self._gradient = backend.asarray(W, dtype), backend.empty(W.shape, dtype)
 
-    def __call__(self, which: str, x: Array, y: Array) -> None:
-        """Multiply x by W into y, or y by Wᵀ into x, or xᵀ by y."""
-        held = self._patches if which == "adjoint" else self._windows
-        for below, above in self._blocks(held, x, y):
-            if which == "forward":
-                self._map.forward(self._backend, below, self._W, above)
-            elif which == "adjoint":
-                self._map.adjoint(self._backend, above, self._W, below)
-            else:
-                self._map.weight_gradient(self._backend, below, above, self._gradient)
-
-    def all_three(self, x: Array, y: Array) -> None:
-        """Run the three products of a layer by itself."""
-        for which in ("forward", "adjoint", "weight_gradient"):
-            self(which, x, y)
-
-    def _blocks(self, held: Array, x: Array, y: Array) -> list[tuple[Array, Array]]:
-        if held is None:
-            return [(x, y)]
-        pixels = self._backend.xp.reshape(y, (-1, self._map.outputs))
-        pieces = [pixels[i : i + self._block, :] for i in range(0, pixels.shape[0], self._block)]
-        return [(held[: piece.shape[0], :], piece) for piece in pieces]
+    def products(self, which: str, x: Array, y: Array) -> list[Product]:
+        """Return the products x W into y, y Wᵀ into x (or into patches), or xᵀ y."""
+        held, pairs = self._patches if which == "adjoint" else self._windows, [(x, y)]
+        if held is not None:
+            pixels, size = self._reshape(y, (-1, self._columns)), self._block
+            pieces = [pixels[i : i + size, :] for i in range(0, pixels.shape[0], size)]
+            pairs = [(held[: piece.shape[0], :], piece) for piece in pieces]
+        if which == "forward":
+            return [(x, self._W, y) for x, y in pairs]
+        if which == "adjoint":
+            return [(y, self._W.T, x) for x, y in pairs]
+        return [(x.T, y, self._gradient) for x, y in pairs]
 
 
-class Products:
-    """The bare products of one step, in buffers of their own; call it to run them all."""
+def layer_products(
+    backend: Backend, linear_map: LinearMap, x: Array, y: Array, dtype: str, block: int | None
+) -> Callable[[], None]:
+    """Return what runs the three products of a layer by itself."""
+    bare = BareMap(backend, linear_map, len(x), dtype, block)
+    ways = ("forward", "adjoint", "weight_gradient")
+    return partial(_run, backend, [p for which in ways for p in bare.products(which, x, y)])
 
-    def __init__(
-        self, backend: Backend, maps: Sequence[LinearMap], batch: int, path: Path, dtype: str,
-        block: int | None = None,
-    ) -> None:  # fmt: skip
-        draw, both = stream(0, "benchmark/floor"), batch + backward_rows(maps, batch, path)
-        sizes = [maps[0].inputs, *(each.outputs for each in maps)]
 
-        def signals(rows: int, size: int) -> Array:
-            return backend.asarray(draw.normal(0.0, 1.0, (rows, size)), dtype)
+def step_products(
+    backend: Backend, maps: Sequence[LinearMap], batch: int, path: Path, dtype: str,
+    block: int | None = None,
+) -> Callable[[], None]:  # fmt: skip
+    """Return what runs the bare products of one step, in buffers of their own."""
+    draw, both = stream(0, "benchmark/floor"), batch + backward_rows(maps, batch, path)
+    sizes = [maps[0].inputs, *(each.outputs for each in maps)]
 
-        P, Q = ([signals(both, size) for size in sizes] for _ in range(2))
-        t, sums = signals(batch, sizes[-1]), backend.empty((sizes[-1], sizes[0]), dtype)
-        bare: list[Any] = [
-            extent(each) and MapProducts(backend, each, both, dtype, block) for each in maps
-        ]
-        blocks = {"forward": (P, P), "adjoint": (Q, Q), "weight_gradient": (P, Q)}
-        self._calls: list[Callable[[], object]] = []
-        for which, k, rows in schedule(maps, batch, path):
-            if which == "class_sums":
-                self._calls.append(partial(backend.matmul, t.T, P[0][rows, :], sums))
-                continue
-            below, above = blocks[which]
-            self._calls.append(
-                partial(bare[k - 1], which, below[k - 1][rows, :], above[k][rows, :])
-            )
+    def signals(rows: int, size: int) -> Array:
+        return backend.asarray(draw.normal(0.0, 1.0, (rows, size)), dtype)
 
-    def __call__(self) -> None:
-        """Run the products once."""
-        for call in self._calls:
-            call()
+    P, Q = ([signals(both, size) for size in sizes] for _ in range(2))
+    t, sums = signals(batch, sizes[-1]), backend.empty((sizes[-1], sizes[0]), dtype)
+    bare = [BareMap(backend, each, both, dtype, block) for each in maps]
+    blocks = {"forward": (P, P), "adjoint": (Q, Q), "weight_gradient": (P, Q)}
+    products: list[Product] = []
+    for which, k, rows in schedule(maps, batch, path):
+        if which == "class_sums":
+            products.append((t.T, P[0][rows, :], sums))
+        else:
+            x, y = blocks[which]
+            products += bare[k - 1].products(which, x[k - 1][rows, :], y[k][rows, :])
+    return partial(_run, backend, products)
+
+
+def _run(backend: Backend, products: list[Product]) -> None:
+    for product in products:
+        backend.matmul(*product)
 
 
 def adam_bytes(parameters: int, dtype: str) -> int:

@@ -27,13 +27,13 @@ from nembp.benchmarks import estimators, harness, peers
 from nembp.benchmarks.floor import (
     BLOCK,
     AdamTraffic,
-    MapProducts,
-    Products,
     adam_bytes,
     extent,
+    layer_products,
     least_seconds,
     measure_card,
     multiply_adds,
+    step_products,
 )
 from nembp.benchmarks.harness import Result
 from nembp.benchmarks.memory import peak_memory
@@ -275,8 +275,8 @@ def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
     on_gpu, steps = race.on_gpu, race.steps
     net, (x, labels), images = case.start(backend), case.draw(), len(case.layers[0]) > 1
 
-    def products(path: Path, block: int | None = None) -> Products:
-        return Products(backend, net.maps, case.batch, path, case.dtype, block)
+    def products(path: Path, block: int | None = None) -> Callable[[], None]:
+        return step_products(backend, net.maps, case.batch, path, case.dtype, block)
 
     for name, path in PATHS.items():
         steps[f"nembp/{name}"] = EngineStep(net.copy(), x, labels, path, captured=on_gpu)
@@ -378,8 +378,8 @@ def measure_layer(case: Case, backend: Backend, **rounds: Any) -> Result:
             both = map(backend.to_numpy, ours), race.steps[name].results()
             agreement[name] = max(map(race.compare, what, *both))
     for how, block in {"at once": None, "in blocks": BLOCK}.items():
-        products = MapProducts(backend, linear_map, case.batch, case.dtype, block)
-        race.steps[f"floor as {how}"] = partial(products.all_three, below, above)
+        products = layer_products(backend, linear_map, below, above, case.dtype, block)
+        race.steps[f"floor as {how}"] = products
     common = race.run("nembp", "", **rounds)
     work = 3 * case.batch * math.prod(extent(linear_map) or ())
     return common | {
@@ -560,7 +560,7 @@ def measure_parts(case: Case, backend: Backend, **rounds: Any) -> Result:
     race.steps = {name: step(*how) for name, how in VARIANTS.items()}
     race.steps |= {f"{name}, timed": each for name, each in timed.items()}
     for path in PATHS.values():
-        products = Products(backend, net.maps, case.batch, path, case.dtype)
+        products = step_products(backend, net.maps, case.batch, path, case.dtype)
         race.steps[f"products of {path}"] = products
     common, variants = race.run("both", " a bidirectional step", **rounds), {}
     for name, (path, _) in VARIANTS.items():
