@@ -541,20 +541,22 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         return self._in_units()[1]
 
     def _in_units(self) -> tuple[list[Vector], list[Vector]]:
-        """Return weights and biases with the scaling of dense ends in them."""
+        """Return weights and biases with the scaling of dense ends in them, which needs float64."""
         if not hasattr(self, "network_"):
             raise AttributeError(f"this {type(self).__name__} is not fitted yet")
         net = self.network_
-        W = [net.backend.to_numpy(weights) for weights in net.weights]
-        b = [net.backend.to_numpy(bias) for bias in net.biases[1:]]
+        W, b = (
+            [net.backend.to_numpy(each).astype(np.float64) for each in part]
+            for part in (net.weights, net.biases[1:])
+        )
         if isinstance(net.maps[0], Dense):
             factor = np.broadcast_to(self._x_scaling.factor, (net.inputs,))[:, np.newaxis]
             offset = np.broadcast_to(self._x_scaling.offset, (net.inputs,))
-            b[0] = (b[0] - offset @ (W[0] * factor)).astype(net.dtype)
-            W[0] = (W[0] * factor).astype(net.dtype)
+            W[0] *= factor
+            b[0] -= offset @ W[0]
         if isinstance(net.maps[-1], Dense):
-            W[-1] = (W[-1] / self._y_scaling.factor).astype(net.dtype)
-            b[-1] = self._y_scaling.invert(b[-1]).astype(net.dtype)
+            W[-1] /= self._y_scaling.factor
+            b[-1] = self._y_scaling.invert(b[-1])
         return W, b
 
     def __sklearn_tags__(self) -> Any:

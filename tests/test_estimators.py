@@ -148,7 +148,7 @@ def test_coefficients_take_the_data_in_its_units():
         assert model.out_activation_ == out
         if out == "softmax":
             z = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-            np.testing.assert_allclose(z, model.predict_proba(X), atol=0.02)  # float32 at 1e4
+            np.testing.assert_allclose(z, model.predict_proba(X), atol=1e-5)
         else:
             np.testing.assert_allclose(z, model.predict(X), rtol=1e-3, atol=0.1)
 
