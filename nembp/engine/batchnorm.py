@@ -113,9 +113,8 @@ class Normalizer:
         self._wide = [backend.empty((size,), dtype) for _ in range(3)]
         self._by_pixel = [xp.reshape(wide, (self._pixels, channels)) for wide in self._wide]
         # blocks of rows that stay in cache, and each worker's scratch and sums
-        fit = (
-            max(1, BLOCK_BYTES // (size * np.dtype(dtype).itemsize)) if backend.has_cache else rows
-        )
+        row = size * np.dtype(dtype).itemsize
+        fit = max(1, BLOCK_BYTES // row) if backend.has_cache else rows
         self._workers = min(workers, rows)
         blocks = -(-rows // (fit * self._workers)) * self._workers
         self._blocks = cut(0, rows, min(blocks, rows))

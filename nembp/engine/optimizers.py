@@ -62,6 +62,7 @@ class Optimizer(ABC):
     default_learning_rate: ClassVar[float]
     slots: ClassVar[tuple[str, ...]] = ()  # state vectors
     kernel: ClassVar[str | None] = None  # of a device that does a step in one pass
+    epsilon: float = 0.0  # of those that divide
 
     def __init__(self, learning_rate: float | None = None, weight_decay: float = 0.0) -> None:
         eta = self.default_learning_rate if learning_rate is None else learning_rate
@@ -102,7 +103,7 @@ class Optimizer(ABC):
     def numbers(self, step: int, factor: float) -> tuple[float, float, float]:
         """Return what changes from step to step, counted from 1: 1 − η λ, η and ε."""
         eta = self.learning_rate * factor
-        return 1.0 - eta * self.weight_decay, eta, 0.0
+        return 1.0 - eta * self.weight_decay, eta, self.epsilon
 
     def constants(self) -> tuple[float, ...]:
         """Return the other numbers that a device's kernel takes."""
@@ -186,9 +187,6 @@ class RMSProp(Optimizer):
     ) -> None:
         super().__init__(learning_rate, weight_decay)
         self.decay, self.epsilon = _fraction("decay", decay), _number("epsilon", epsilon)
-
-    def numbers(self, step: int, factor: float) -> tuple[float, float, float]:
-        return (*super().numbers(step, factor)[:2], self.epsilon)
 
     def constants(self) -> tuple[float, ...]:
         return self.decay, 1 - self.decay
