@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import array_api_strict
@@ -96,3 +97,21 @@ def number(value: Any) -> float:
     return float(
         np.asarray(value if isinstance(value, np.ndarray) else STRICT.to_numpy(value)).flat[0]
     )
+
+
+def peak_of(step: Any) -> int:
+    """Return the most bytes that a warmed-up ``step`` holds at once beyond what it found.
+
+    NumPy's ufuncs keep a fixed buffer besides, which is made small.
+    """
+    buffer = np.setbufsize(16)
+    tracemalloc.start()
+    try:
+        step()
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        step()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+        np.setbufsize(buffer)

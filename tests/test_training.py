@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import PAIRS, assert_close
+from engines import PAIRS, assert_close, peak_of
 
 from nembp.architecture import network
 from nembp.datasets import Scaling, Split, class_means
@@ -217,31 +217,10 @@ def test_regression_scores():
 # A step allocates no array: everything that it writes has its buffer. Sizes are such that the
 # smallest array with a row a sample, or of a weight matrix, is twice the bound, below which a
 # step's Python objects stay; workers, whose objects depend on what ran before, have more rows.
-# NumPy's ufuncs keep a fixed buffer besides, which is made small here.
 ROWS, SIZES = 2048, (210, 48, 44, 10)
 SMALLEST = 4 * min(ROWS, *(m * n for m, n in pairwise(SIZES[:-1])))
 BOUND = SMALLEST // 2
 MANY = 8 * ROWS
-
-
-@pytest.fixture
-def _small_ufunc_buffers():
-    before = np.setbufsize(16)
-    yield
-    np.setbufsize(before)
-
-
-def peak_of(step: Any) -> int:
-    """Return the most bytes that a warmed-up ``step`` holds at once beyond what it found."""
-    tracemalloc.start()
-    try:
-        step()
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        step()
-        return tracemalloc.get_traced_memory()[1] - before
-    finally:
-        tracemalloc.stop()
 
 
 def peak_of_training(
@@ -280,11 +259,9 @@ def both(kind: str, **options: Any) -> dict[str, Noise]:
     return {direction: Noise(kind, **options) for direction in DIRECTIONS}
 
 
-traced = pytest.mark.usefixtures("_small_ufunc_buffers")
 each_path = pytest.mark.parametrize("labels", [True, False], ids=["classes", "samples"])
 
 
-@traced
 def test_the_smallest_array_would_be_seen():
     assert peak_of(lambda: None) < BOUND // 4
     assert peak_of(lambda: np.empty((ROWS, 1), "float32")) >= SMALLEST
@@ -307,14 +284,12 @@ STEPS: list[dict[str, Any]] = [
 ]
 
 
-@traced
 @each_path
 @pytest.mark.parametrize("options", STEPS, ids=range(len(STEPS)))
 def test_no_step_allocates(options, labels):
     assert peak_of_training(labels=labels, **options) < BOUND
 
 
-@traced
 @each_path
 @pytest.mark.parametrize("layers", ["48bn,44bn", "conv8x3,44", "conv8x3s2bn,44"])
 def test_no_layer_allocates(layers, labels):
@@ -322,7 +297,6 @@ def test_no_layer_allocates(layers, labels):
     assert peak < 4 * MANY // 2
 
 
-@traced
 def test_threads_allocate_no_array():
     with threads(2):
         assert peak_of_training(rows=MANY, shape=(6, 6, 3)) < 4 * MANY // 2
