@@ -463,21 +463,12 @@ def dense_network(
     ----------
     sizes : sequence of int
         Units of each layer, input and output included.
-    activation : str or Activation
+    activation, normalization : str or Activation, BatchNormalization or None
         Of the hidden layers.
-    normalization : BatchNormalization, optional
-        Of the hidden layers; none by default.
-    forward, backward : str or Likelihood
-        Of the two directions; multinomial and Gaussian with v = 1 by default.
-    initial : {"glorot", "he"} or float
-        Initial weights, as of `Network`.
+    forward, backward, device, dtype, seed, initial
+        As of `Network`.
     bias : bool
         Whether layers have biases, of each direction.
-
-    Raises
-    ------
-    ArchitectureError
-        If a size is not a positive integer, or a name is unknown.
 
     >>> dense_network([784, 512, 10])
     Network(784-512-10, multinomial | gaussian, forward direction)

@@ -485,9 +485,8 @@ class SignalNoise:
                         f"{layer}"
                     )
                 self.sources[layer] = LayerNoise(self, layer, place, noise[key], generators[key])
-        self.n = {layer: source.n for layer, source in self.sources.items()}
         # the batch without noise, where the input is noisy
-        self.clean = backend.empty((rows, sizes[0]), dtype) if 0 in self.n else None
+        self.clean = backend.empty((rows, sizes[0]), dtype) if 0 in self.sources else None
 
     def __bool__(self) -> bool:
         return bool(self.sources)
@@ -504,11 +503,11 @@ class SignalNoise:
         for layer in layers:
             self.sources[layer].draw()
             if layer != layers[-1]:  # the next ones see this noise
-                self.signals[layer] += self.n[layer]
+                self.signals[layer] += self.sources[layer].n
                 self.log_p[...] = self.run(layer, self.signals)
         if self.clean is not None:
             self.clean[...] = x
-            x += self.n[0]
+            x += self.sources[0].n
 
     def run(self, start: int, signals: list[Array], *, held: bool = True) -> Array:
         """Run the layers above ``start`` from its signal, and return log p(t) (rows, 1).
