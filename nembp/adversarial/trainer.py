@@ -98,7 +98,7 @@ class AdversarialTrainer:
         cuda_graphs: bool = True,
     ) -> None:
         self.settings = settings = settings or AdversarialSettings()
-        _check_networks(generator, discriminator, reader, settings)
+        _check_likelihoods(generator, discriminator, settings)
         check_counts(batch_size=batch_size, iterations=iterations, report_every=report_every)
         noise = check_noise(noise, settings)
         self.generator, self.discriminator, self.reader = generator, discriminator, reader
@@ -463,35 +463,25 @@ class ParameterAverage:
 
 
 # -- what networks, samples, noise and settings need of each other ---------------------------------
-def _check_networks(g: Network, d: Network, reader: BatchReader, s: AdversarialSettings) -> None:
-    sizes, on = (g.outputs, d.inputs, reader.features), [(n.backend, n.dtype) for n in (g, d)]
+def _check_likelihoods(g: Network, d: Network, s: AdversarialSettings) -> None:
     wanted: type[Likelihood] = Multinomial if s.classes else Score if s.has_critic else Bernoulli
     outputs, of_g, of_d = s.classes + 1, g.reversed.likelihood, d.reversed.likelihood
-    fits = isinstance(d.likelihood, wanted) and d.outputs == outputs
-    labels = reader.outputs if reader.is_classification else None
-    heavy = (
-        "the {0}'s backward likelihood {1} has weight {1.scale:g}; expected 1, which {0}_weight "
-        "multiplies"
-    )
+    fits = isinstance(d.likelihood, wanted) and d.outputs == outputs and d.likelihood.scale == 1.0
     problems = {
-        f"the generator has {sizes[0]} outputs, the discriminator {sizes[1]} inputs and a sample "
-        f"{sizes[2]} values; expected the same number": len(set(sizes)) > 1,
-        f"generator and discriminator must be on one device in one dtype, got {on}": on[0] != on[1],
         f"the discriminator has {d.outputs} outputs of likelihood {d.likelihood}; kind {s.kind} "
         f"with classes {s.classes} needs {outputs} of likelihood {wanted.__name__}, of weight 1": (
-            not fits or d.likelihood.scale != 1.0
+            not fits
         ),
-        f"classes {s.classes} need samples with that many labels, got {labels} labels": (
-            s.classes and labels != s.classes
+        f"the discriminator's backward likelihood {of_d} must have weight 1, which "
+        "discriminator_weight multiplies, and class sums; use gaussian or bernoulli": (
+            s.discriminator_backward and not (of_d.scale == 1.0 and of_d.class_sums)
         ),
-        heavy.format("discriminator", of_d): s.discriminator_backward and of_d.scale != 1.0,
-        heavy.format("generator", of_g): s.generator_backward and of_g.scale != 1.0,
+        f"the generator's backward likelihood {of_g} must have weight 1, which generator_weight "
+        "multiplies": s.generator_backward and of_g.scale != 1.0,
         f"the generator's backward likelihood {of_g} does not fit a binary z; expected bernoulli, "
         "or latent law gaussian": (
             s.latent_law == "binary" and s.generator_backward and not isinstance(of_g, Bernoulli)
         ),
-        f"the discriminator's backward likelihood {of_d} has no class sums; use gaussian or "
-        "bernoulli": s.discriminator_backward and not of_d.class_sums,
     }
     for message, wrong in problems.items():
         if wrong:
