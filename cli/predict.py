@@ -1,4 +1,4 @@
-"""``nembp predict`` and ``nembp evaluate``."""
+"""What a trained network is used for: ``nembp evaluate, predict, sample, export``."""
 
 from __future__ import annotations
 
@@ -40,6 +40,18 @@ Examples:
   nembp predict RUN new.csv --out predicted.csv
   nembp predict RUN --direction backward --labels 3,7 --out digits.png
   nembp predict RUN targets.npz --direction backward --out samples.npz
+"""
+SAMPLE_EPILOG = """\
+\b
+Examples:
+  nembp sample RUN                        # samples.png: 64 new samples
+  nembp sample RUN -n 10000 --out samples.npy
+  nembp sample RUN --reconstruct --out there-and-back.png
+"""
+EXPORT_EPILOG = """\
+\b
+Examples:
+  nembp export RUN model.onnx             # and model.backward.onnx
 """
 
 
@@ -243,3 +255,58 @@ def _write(
 
         write_images(out, model.to_unit.apply(y, "f8"), model.shape)
         note(f"wrote {out}: {count(len(y), 'image')}")
+
+
+# -- samples of a generator, and graphs for other runtimes -----------------------------------------
+@click.command(epilog=SAMPLE_EPILOG)
+@click.argument("run", metavar="RUN")
+@click.option("-n", "number", type=click.IntRange(min=1), default=64, show_default=True,
+              help="Samples.")  # fmt: skip
+@click.option("--out", metavar="FILE", default="samples.png", show_default=True, help="Write them "
+              "here: .png (a sheet of images, or a scatter plot), .npy or .npz.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of the z drawn.")  # fmt: skip
+@click.option("--reconstruct", is_flag=True, help="Run real samples backward to their z and "
+              "forward again: needs a run with a bidirectional generator.")  # fmt: skip
+@data_dir_option
+@force_option
+@device_option
+@json_option
+def sample(run: str, number: int, out: str, force: bool, as_json: bool, **more: Any) -> None:
+    """Draw samples from the generator that `nembp gan` left in RUN.
+
+    The same seed draws the same samples, and the first ones whatever -n. Arrays hold samples in
+    the raw units of the data.
+    """
+    check_out(out, (".png", ".npy", ".npz"), force=force)
+    from nembp.runs.gan import draw_samples
+
+    facts = draw_samples(run, number, out, note=note, **more)
+    fewer = ", all that there are" if facts["samples"] < number else ""
+    note(f"wrote {out}: {count(facts['samples'], 'sample')}{fewer}")
+    if as_json:
+        emit_json(facts)
+    elif facts.get("error") is not None:
+        emit_table([("there and back", f"relative error {facts['error']:.3g}")])
+
+
+@click.command(epilog=EXPORT_EPILOG)
+@click.argument("run", metavar="RUN")
+@click.argument("out", metavar="FILE")
+@force_option
+@json_option
+def export(run: str, out: str, force: bool, as_json: bool) -> None:
+    """Write a trained network as ONNX graphs, for other runtimes.
+
+    RUN is a run folder or a model file. The graph `forward` takes raw samples `x` (float64) and
+    gives `y`, and for classes their `label`; the graph `backward`, in a file of its own beside
+    it, takes `y` and gives `x`. Needs the package onnx: pip install 'nembp[onnx]'.
+    """
+    check_out(out, (".onnx",), force=force, name="FILE")
+    from nembp.export import save_onnx
+    from nembp.runs.predicting import load_run
+
+    forward, backward = save_onnx(load_run(run, note=note), out)
+    note(f"wrote {forward} and {backward}")
+    if as_json:
+        emit_json({"forward": str(forward), "backward": str(backward)})

@@ -10,6 +10,7 @@ from nembp.datasets import load
 from nembp.errors import ArchitectureError, DataError
 from nembp.runs.gan import (
     EARLY,
+    draw_samples,
     gan_replicate,
     gan_trainer,
     prepare_gan,
@@ -18,7 +19,6 @@ from nembp.runs.gan import (
 )
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.predicting import load_run
-from nembp.runs.sampling import draw_samples
 
 TINY = GanConfig(
     samples=500, latent=2, latent_law="gaussian", iterations=45, checkpoints=4, averaged=2,
