@@ -486,8 +486,8 @@ def save_model(path: str | os.PathLike[str], model: Any) -> None:
     arrays = {"parameters": parameters} | ({"statistics": statistics} if statistics.size else {})
     if model.centroids is not None:
         arrays["centroids"] = np.asarray(model.centroids, np.float64)
-    scalings = {"x": model.x_scaling, "y": model.y_scaling, "pixel": model.pixel_scaling}
-    for axis, scaling in scalings.items():
+    for axis in ("x", "y", "pixel"):
+        scaling: Scaling | None = getattr(model, f"{axis}_scaling")
         if scaling is not None:
             arrays[f"{axis}_offset"] = np.asarray(scaling.offset, np.float64)
             arrays[f"{axis}_factor"] = np.asarray(scaling.factor, np.float64)
@@ -534,9 +534,8 @@ def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Ba
     maps = read("synapses", tuple[LinearMap, ...])
     ends = read("forward", Likelihood), read("backward", Likelihood)
     in_colour = any(name in arrays for name in PIXEL)
-    for name in (*ARRAYS, *PIXEL) if in_colour else ARRAYS:
-        if name not in arrays:
-            raise DataError(f"the array {name} is missing")
+    if missing := [name for name in ARRAYS + PIXEL * in_colour if name not in arrays]:
+        raise DataError(f"the array {missing[0]} is missing")
     for name, array in arrays.items():
         if array.dtype != (dtype if name in IN_DTYPE else "float64"):
             raise DataError(f"the array {name} is {array.dtype}")

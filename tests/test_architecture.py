@@ -95,26 +95,18 @@ def test_sizes_of_other_kinds():
     ("value", "number", "message"),
     [
         ("-3", 1, "expected a whole number of units ≥ 1, or layers such as 256, conv32x4s2"),
-        ("12,,3", 2, "expected a whole number of units ≥ 1"),
-        ("٣", 1, "expected a whole number"),
         ([10**30], 1, "expected from 1 to"),
         ([True], 1, "expected a whole number"),
         ("cnov8x3", 1, "did you mean conv?; expected layers such as"),
         ("deconv8x4", 1, "did you mean up?"),
         ("64,dense32", 2, "a dense layer is its number of units alone"),
-        ("maxpool2", 1, "by averages"),
         ("qqq3", 1, "no layer is called qqq; expected layers such as"),
         ("conv32", 1, "as in conv32x4s2p1: 32 channels, kernel 4x4"),
-        ("conv32x3x3", 1, "3-5: 3 high, 5 wide"),
         ("conv32x4s2s3", 1, "it says s twice"),
         ("conv4x3s1-0", 1, "its stride is 1-0"),
         ("conv4x3p3", 1, "with padding 3 some windows of kernel 3 hold nothing else; "
          "expected at most p2"),
-        ("pool2p1", 1, "as in pool3s2"),
-        ("reshape4x4", 1, "as in reshape4x4x128: height, width, channels"),
         ("64,reshape4x4x4bn", 2, "a reshape layer has no units of its own to normalize"),
-        ("256,bn", 2, "bn ends the layer that it normalizes, as in 256bn"),
-        ("conv8x3bns2", 1, "and bn added at the end"),
     ],
 )  # fmt: skip
 def test_a_wrong_entry_is_named_with_what_would_be_right(value, number, message):

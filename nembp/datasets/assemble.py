@@ -38,6 +38,7 @@ from nembp.datasets.scaling import (
 from nembp.datasets.sources import ArrayRows, Rows, Samples, is_mapped
 from nembp.datasets.splitting import random_bits, stratified_choice
 from nembp.errors import ArchitectureError, DataError, ShapeError
+from nembp.files import parsing
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,25 +260,23 @@ def _encoded(
 def _names_and_codes(raw: Raw) -> tuple[list[str], NDArray[np.int64]]:
     """Return different labels as text, and the place of each sample's label among them."""
     y, where = raw.y.reshape(len(raw.y)), raw.y_name
-    if y.dtype.kind in "US":
-        try:
-            y = np.strings.decode(y, "utf-8") if y.dtype.kind == "S" else y
-            values, codes = np.unique(y, return_inverse=True)
-            names = values.tolist()
-            "".join(names).encode()  # numpy keeps any 32 bits, Python prints no surrogates
-        except (UnicodeError, ValueError, SystemError) as error:
-            raise DataError(f"{where}: labels are not valid text ({error})") from error
-        return names, codes
-    check_finite(y, where)
-    most = 2**53 if y.dtype.kind == "f" else np.iinfo(np.int64).max
-    wrong = np.flatnonzero((y != np.floor(y)) | (np.abs(y) > most))
-    if y.dtype.kind in "fu" and len(wrong):
-        raise DataError(
-            f"{where}: label {y[wrong[0]]} of sample {wrong[0]}; expected integers or text. "
-            "For numbers to predict use task='regression'."
-        )
-    values, codes = np.unique(y.astype(np.int64), return_inverse=True)
-    return [raw.labels[k] if raw.labels else str(k) for k in values.tolist()], codes
+    with parsing(f"{where}: labels are not valid text", "Save them as text again."):
+        if y.dtype.kind == "S":
+            y = np.strings.decode(y, "utf-8")
+        elif y.dtype.kind != "U":
+            check_finite(y, where)
+            most = 2**53 if y.dtype.kind == "f" else np.iinfo(np.int64).max
+            wrong = np.flatnonzero((y != np.floor(y)) | (np.abs(y) > most))
+            if y.dtype.kind in "fu" and len(wrong):
+                raise DataError(
+                    f"{where}: label {y[wrong[0]]} of sample {wrong[0]}; expected integers or "
+                    "text. For numbers to predict use task='regression'."
+                )
+            y = y.astype(np.int64)
+        values, codes = np.unique(y, return_inverse=True)
+        names = [raw.labels[k] if raw.labels else str(k) for k in values.tolist()]
+        "".join(names).encode()  # numpy keeps any 32 bits, Python prints no surrogates
+    return names, codes
 
 
 def _check_missing(names: list[str], codes: NDArray[np.int64], where: str) -> None:

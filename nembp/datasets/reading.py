@@ -76,32 +76,31 @@ class Augmenter:
                 f"shape {shape}; leave it out"
             )
         self.height, self.width, self.channels = shape
-        crop, self._shifts, self._seed = augmentation.crop, 2 * augmentation.crop + 1, seed
-        if crop >= min(self.height, self.width):
+        self.augmentation, self._seed = augmentation, seed
+        if augmentation.crop >= min(self.height, self.width):
             raise ArchitectureError(
-                f"crop {crop} must be smaller than the images of {self.height}x{self.width} pixels"
+                f"crop {augmentation.crop} must be smaller than the images of "
+                f"{self.height}x{self.width} pixels"
             )
         self.go_to(0)
-        # for every shift, the row or column of the original that each pixel comes from
-        shift = np.arange(-crop, crop + 1)[:, np.newaxis]
-        self._rows = _reflect(np.arange(self.height) + shift, self.height) * self.width
-        columns = _reflect(np.arange(self.width) + shift, self.width)
-        flipped = columns[:, ::-1] if augmentation.flip else columns
-        self._columns = np.concatenate([columns, flipped])
         self._pixels: dict[int, NDArray[np.intp]] = {}
 
     def __call__(self, raw: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
         """Write an augmented copy of each row of ``raw`` (rows, H·W·C) into another array."""
-        rows, shifts = raw.shape[0], self._shifts
-        draws = self._generator.random((3, rows))
+        rows, crop, (height, width) = len(raw), self.augmentation.crop, (self.height, self.width)
+        draws = self._generator.random((3, rows, 1))
         # where the product was rounded up, it is one too large
-        dy, dx = np.minimum((draws[:2] * shifts).astype(np.intp), shifts - 1)
-        first = np.arange(rows)[:, np.newaxis] * (self.height * self.width)
-        row, column = self._rows[dy] + first, self._columns[dx + shifts * (draws[2] < 0.5)]
+        shifts = np.minimum((draws[:2] * (2 * crop + 1)).astype(np.intp), 2 * crop)
+        dy, dx = shifts - crop
+        j = np.where(self.augmentation.flip & (draws[2] < 0.5), np.arange(width)[::-1],
+                     np.arange(width))  # fmt: skip
+        first = np.arange(rows)[:, np.newaxis] * (height * width)
+        row = _reflect(np.arange(height) + dy, height) * width + first
+        column = _reflect(j + dx, width)
         if rows not in self._pixels:
-            self._pixels[rows] = np.empty((rows, self.height, self.width), np.intp)
+            self._pixels[rows] = np.empty((rows, height, width), np.intp)
         pixel = np.add(row[:, :, np.newaxis], column[:, np.newaxis, :], out=self._pixels[rows])
-        target = out.reshape(rows, self.height, self.width, self.channels)
+        target = out.reshape(rows, height, width, self.channels)
         # in mode "raise" it would gather into a temporary
         np.take(raw.reshape(-1, self.channels), pixel, axis=0, out=target, mode="clip")
         return out
