@@ -13,16 +13,15 @@ import threading
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO, TypeVar
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from nembp.datasets import arrays, cifar
-from nembp.datasets.arrays import NAMES, idx_files, idx_md5, read_idx
+from nembp.datasets.arrays import NAMES, idx_files
 from nembp.errors import ArchitectureError, DataError, NembpError, OutputError
-from nembp.files import remove_stale, replacing, unpacking
+from nembp.files import reading, remove_stale, replacing
 
 Progress = Callable[[str, int, int | None], None]
-T = TypeVar("T")
 
 MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -70,65 +69,46 @@ def fetch(
                 f"mirror {base!r}: expected a URL that starts with https://, http:// or file://"
             )
 
-    def first(file: str, target: Path, get: Callable[[str], T]) -> T:
-        """Return what `get` gives for a file's first URL with which it works."""
+    if is_mnist:
+        home, layout = folder, None
+        missing = [f"{each}.gz" for each in NAMES if not _is_there(folder, each)]
+    else:
+        layout = (cifar.CIFAR10 if name == "cifar10" else cifar.CIFAR100)[0]
+        home = folder / layout.folder
+        missing = [] if _complete(home, layout) or _complete(folder, layout) else [layout.archive]
+    remove_stale(home)
+    fetched: list[Path] = []
+    for remote in missing:
         failures = []
         for base in mirrors:
-            try:
-                return get(f"{base.rstrip('/')}/{file}")
-            except DataError as error:
-                failures.append(str(error))
-        raise DataError(
-            f"{target}: could not be fetched. {' '.join(failures)} Try again later, or name "
-            f"another mirror (--mirror URL or {variable})."
-        )
-
-    def save(url: str, file: BinaryIO | IO[bytes], most: int) -> None:
-        download(url, file, most, progress, timeout)
-
-    if not is_mnist:
-        layout = (cifar.CIFAR10 if name == "cifar10" else cifar.CIFAR100)[0]
-        remove_stale(folder / layout.folder)
-        if _complete(folder / layout.folder, layout) or _complete(folder, layout):
-            return ()
-
-        def unpacked(url: str) -> tuple[Path, ...]:
+            url = f"{base.rstrip('/')}/{remote}"
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=folder) as file:
-                    save(url, file, _MOST)
+                    most = _MOST if layout else arrays.MNIST[remote[:-3]][1] + _GZIP_OVERHEAD
+                    download(url, file, most, progress, timeout)
                     file.seek(0)
-                    found = hashlib.file_digest(file, "md5").hexdigest()
-                    if found != CIFAR_MD5[name]:
-                        raise DataError(
-                            f"{url}: what it sent has MD5 {found}, expected {CIFAR_MD5[name]}."
-                        )
-                    file.seek(0)
-                    return _unpack(file, url, folder / layout.folder, layout)
+                    if layout is None:
+                        fetched.append(_checked(file, url, folder / remote))
+                    else:
+                        fetched += _unpacked(file, url, home, layout, CIFAR_MD5[name])
+                break
+            except DataError as error:
+                failures.append(str(error))
             except OSError as error:
                 if isinstance(error, NembpError):
                     raise
                 raise OutputError(f"{folder}: cannot be written ({error.strerror})") from error
-
-        return first(layout.archive, folder / layout.folder, unpacked)
-
-    fetched = []
-    remove_stale(folder)
-    for target in [folder / f"{each}.gz" for each in NAMES if not _is_there(folder, each)]:
-
-        def checked(url: str, target: Path = target) -> None:
-            with replacing(target) as file:
-                save(url, file, arrays.MNIST[target.stem][1] + _GZIP_OVERHEAD)
-                file.flush()
-                _check_idx(url, file.name, *arrays.MNIST[target.stem])
-
-        first(target.name, target, checked)
-        fetched.append(target)
+        else:
+            raise DataError(
+                f"{folder / remote}: could not be fetched. {' '.join(failures)} Try again later, "
+                f"or name another mirror (--mirror URL or {variable})."
+            )
     return tuple(fetched)
 
 
 def download(
-    url: str, file: BinaryIO | IO[bytes], most: int, progress: Progress | None, timeout: float
+    url: str, file: IO[bytes], most: int, progress: Progress | None, timeout: float
 ) -> None:
     """Write what a URL gives to `file`: all that was announced, never more than `most` bytes.
 
@@ -185,32 +165,41 @@ def download(
 
 
 # -- MNIST ---------------------------------------------------------------------------------------
-def _check_idx(url: str, path: str, md5: str, size: int) -> None:
+def _md5(file: IO[Any], size: int, gz: bool = True) -> str:
+    """MD5 sum of a file, gzip or perhaps raw, of so many bytes unpacked; or why it has none."""
+    packed = gz or file.read(2) == b"\x1f\x8b"
+    file.seek(0)
     try:
-        with unpacking(size):
-            found = idx_md5(read_idx(path))
-    except DataError as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        raise DataError(f"{url}: what it sent is not MNIST's file ({reason})") from error
-    if found != md5:
+        content = (gzip.GzipFile(fileobj=file) if packed else file).read(size + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        return f"(damaged gzip data: {error})"
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _checked(file: IO[bytes], url: str, target: Path) -> Path:
+    """Put a file of MNIST in place, if it is the published one."""
+    md5, size = arrays.MNIST[target.stem]
+    if (found := _md5(file, size)) != md5:
         raise DataError(f"{url}: what it sent has MD5 {found} unpacked, expected {md5}.")
+    file.seek(0)
+    with replacing(target) as place:
+        shutil.copyfileobj(file, place)
+    return target
 
 
 def _is_there(folder: Path, name: str) -> bool:
     """Whether the folder has this file of MNIST; DataError when another one is in its place."""
-    path = idx_files(folder).get(("", name))
+    path, (md5, size) = idx_files(folder).get(("", name)), arrays.MNIST[name]
     if path is None:
         return False
-    try:
-        found = idx_md5(read_idx(path))
-    except DataError as error:
-        if path.name == f"{name}.gz":
-            return False  # damaged, as by an interrupted copy: the download replaces it
-        raise DataError(f"{error} Move it away before fetching MNIST.") from error
-    if found != arrays.MNIST[name][0]:
+    with reading(path) as file:
+        found = _md5(file, size, path.suffix == ".gz")
+    if found.startswith("(") and path.name == f"{name}.gz":
+        return False  # damaged, as by an interrupted copy: the download replaces it
+    if found != md5:
         raise DataError(
-            f"{path}: a file of another data set (MD5 {found} unpacked, expected "
-            f"{arrays.MNIST[name][0]}). Fetch MNIST into another folder."
+            f"{path}: a file of another data set (MD5 {found} unpacked, expected {md5}). Fetch "
+            "MNIST into another folder, or move it away."
         )
     return True
 
@@ -229,8 +218,11 @@ def _complete(folder: Path, layout: cifar.Layout) -> bool:
     )
 
 
-def _unpack(file: IO[Any], url: str, folder: Path, layout: cifar.Layout) -> tuple[Path, ...]:
-    """Write the files that are read, and no other, whatever paths the archive names."""
+def _unpacked(file: Any, url: str, folder: Path, layout: cifar.Layout, md5: str) -> list[Path]:
+    """Write the files that are read, and no other, whatever paths the published archive names."""
+    if (found := hashlib.file_digest(file, "md5").hexdigest()) != md5:
+        raise DataError(f"{url}: what it sent has MD5 {found}, expected {md5}.")
+    file.seek(0)
     sizes, written = _sizes(layout), []
     try:
         with tarfile.open(fileobj=file, mode="r:gz") as archive:
@@ -251,4 +243,4 @@ def _unpack(file: IO[Any], url: str, folder: Path, layout: cifar.Layout) -> tupl
     missing = set(layout.files) - {path.name for path in written}
     if missing:
         raise DataError(f"{url}: no {', '.join(sorted(missing))} in the archive.")
-    return tuple(written)
+    return written
