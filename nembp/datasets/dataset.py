@@ -149,7 +149,7 @@ class Dataset:
     `attribution` and `source` whose data it is, and where it was read from.
 
     `fingerprint` is of all samples as read, before they were split or limited: the same whatever
-    the order of the rows, and of a table's columns; "" where nothing was read.
+    the order of a table's columns; "" where nothing was read.
     """
 
     name: str
@@ -312,10 +312,10 @@ _PIECES = 4
 
 
 def fingerprint(x: Samples, y: NDArray[Any], names: Sequence[str] = ()) -> str:
-    """Fingerprint of samples and targets: the same in any order of rows, and of named columns.
+    """Fingerprint of samples and targets: the same in any order of named columns, not of rows.
 
-    The number of rows, and the sum of a 64-bit hash of each. Of long rows of large data, evenly
-    spaced pieces enter.
+    The number of rows, and the sum of a 64-bit hash of each and of its place, by which rows are
+    split. Of long rows of large data, evenly spaced pieces enter.
     """
     n, features = len(x), math.prod(x.shape[1:])
     columns = np.arange(features)
@@ -332,6 +332,7 @@ def fingerprint(x: Samples, y: NDArray[Any], names: Sequence[str] = ()) -> str:
         rows = np.asarray(x[part]).reshape(-1, features)
         rows = rows if len(columns) == features else rows[:, columns]
         hashes = _bits(rows) @ weights + _bits(targets[part]) @ target_weights
+        hashes += np.arange(part.start, part.start + len(rows), dtype=np.uint64)
         total += int(_mixed(hashes).sum(dtype=np.uint64))
     return f"{n}:{total % 2**64:016x}"
 
