@@ -70,7 +70,7 @@ score = json.load(open(sys.argv[1]))['forward/accuracy']
 sys.exit(score < 0.98 and f'accuracy {score}')" "$OUT/mnist-$$/summary.json"
 fi
 part tests 200 python3 -m pytest -q -p no:cacheprovider --durations=5 -W default \
-    --device $device tests/test_gpu_{kernels,backend,training,adversarial,laws,cli,bench}.py
+    --device $device tests/test_gpu_{kernels,backend,training,laws,cli,bench}.py
 part adversarial 60 $nembp bench --suite adversarial --threads 1 --device $device \
     --out "$OUT/adversarial.json" $quick
 part laws 90 $nembp verify --device $device --cases $cases -q
