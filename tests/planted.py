@@ -117,6 +117,49 @@ def returned_flipped(original, *args, **options):
     return value
 
 
+# -- what is left out, or called with other options ------------------------------------------------
+@bug(
+    (Tanh, "multiply_derivative", "activation.derivative"),
+    (Logistic, "multiply_derivative", "gradient.input-error"),
+    (ReLU, "multiply_derivative", "gradient.complex-steps"),
+    (LeakyReLU, "multiply_derivative", "gradient.complex-steps"),
+    (Bernoulli, "multiply_derivative", "likelihood.output-derivative"),
+    (Bernoulli, "multiply_derivative", "adversarial.own-output"),
+)
+def left_out(original, *args):
+    pass
+
+
+@bug((Gaussian, "scale", "invariance.update"), (trainer, "schedule_factor", "adversarial.replay"))
+def always_one(original, *args):
+    return 1.0
+
+
+@bug((Gaussian, "log_normalizer", "likelihood.definition"))
+def always_zero(original, *args):
+    return 0.0
+
+
+for _owner, _name, _law, _options in (
+    (Likelihood, "error", "gradient.complex-steps", {"factor": 1.0}),
+    (Likelihood, "error", "likelihood.contract", {"factor": 1.0}),
+    (Multinomial, "error", "invariance.noisy-softmax", {"counts": 1.0}),
+    (laws, "backpropagate", "gradient.complex-steps", {"statistics": "batch"}),
+    (CycleBackpropagation, "__init__", "adversarial.own-output", {"flow": False}),
+    (CycleBackpropagation, "__init__", "adversarial.gradients", {"flow": False}),
+    (Trainer, "__init__", "training.replay", {"backward": False}),
+    (Trainer, "__init__", "training.replay", {"seed": -1}),
+    (AdversarialTrainer, "__init__", "adversarial.replay", {"seed": -1}),
+):
+
+    def _body(original, *args, _options=_options, **options):
+        changed = {key: options[key] + 1 if v == -1 else v for key, v in _options.items()}
+        return original(*args, **options | changed)
+
+    _body.__name__ = f"always {_options}"
+    bug((_owner, _name, _law))(_body)
+
+
 # -- linear maps -----------------------------------------------------------------------------------
 @bug(
     (Dense, "weight_gradient", "linear.definition"),
@@ -222,17 +265,6 @@ def weights_of_the_first_batch(original, self, W):
     self.seen = True
 
 
-# -- activations -----------------------------------------------------------------------------------
-@bug(
-    (Tanh, "multiply_derivative", "activation.derivative"),
-    (Logistic, "multiply_derivative", "gradient.input-error"),
-    (ReLU, "multiply_derivative", "gradient.complex-steps"),
-    (LeakyReLU, "multiply_derivative", "gradient.complex-steps"),
-)
-def derivative_left_out(original, self, backend, error, a, scratch):
-    pass
-
-
 @bug((Tanh, "multiply_derivative", "gradient.complex-steps"))
 def square_forgotten(original, self, backend, error, a, scratch):
     error *= 1.0 - a
@@ -258,29 +290,9 @@ def activation_overwritten(original, self, backend, error, a, scratch):
     a *= a
 
 
-@bug((Likelihood, "error", "gradient.complex-steps"), (Likelihood, "error", "likelihood.contract"))
-def rows_not_averaged(original, self, o, t, out, **options):
-    original(self, o, t, out, **(options | {"factor": 1.0}))
-
-
-@bug((Gaussian, "scale", "invariance.update"))
-def variance_ignored(original, self):
-    return 1.0
-
-
-@bug((Multinomial, "error", "invariance.noisy-softmax"))
-def counts_of_the_target_ignored(original, self, o, t, out, **options):
-    original(self, o, t, out, **({"counts": 1.0} | options))
-
-
 @bug((Multinomial, "error", "invariance.noisy-softmax"), (Multinomial, "error", "joint.noisy"))
 def published_is_exact(original, self, o, t, out, factor=1.0, **options):
     original(self, o, t, out, factor=factor)
-
-
-@bug((Gaussian, "log_normalizer", "likelihood.definition"))
-def normalizer_left_out(original, self, width):
-    return 0.0
 
 
 @bug((Bernoulli, "log_likelihood", "likelihood.normalization"))
@@ -296,14 +308,6 @@ def half_of_log_p(original, self, o, t, *sums):
 )
 def counts_ignored(original, self, o, t, counts=None, square=None):
     return original(self, o, t, None if counts is None else np.ones_like(counts), square)
-
-
-@bug(
-    (Bernoulli, "multiply_derivative", "likelihood.output-derivative"),
-    (Bernoulli, "multiply_derivative", "adversarial.own-output"),
-)
-def derivative_of_the_output_left_out(original, self, o, error):
-    pass
 
 
 @bug((Multinomial, "multiply_derivative", "likelihood.output-derivative"))
@@ -327,11 +331,6 @@ def statistics_left_as_they_are(original, self, x, statistics="running"):
 def input_error_not_averaged(original, net, x, t, **options):
     gradient, error = original(net, x, t, **options)
     return gradient, error * len(x)
-
-
-@bug((laws, "backpropagate", "gradient.complex-steps"))
-def running_statistics_ignored(original, net, x, t, statistics="batch"):
-    return original(net, x, t, statistics="batch")
 
 
 @bug((laws, "backpropagate", "gradient.complex-steps"))
@@ -557,12 +556,6 @@ def moving(change: Callable[..., Any]) -> Callable[..., Any]:
 STEP = Optimizer, "step"
 
 
-@bug((Momentum, "move", "training.replay"))
-def a_tenth_of_the_velocity(original, self, *args):
-    self.momentum = 0.09
-    return original(self, *args)
-
-
 @bug((*STEP, "optimizer.formula"))
 @moving
 def against_twice_the_gradient(self):
@@ -593,7 +586,7 @@ def bias_correction_missing(original, self, factor=1.0):
     original(self, factor)
 
 
-@bug((Momentum, "bind", "optimizer.formula"))
+@bug((Momentum, "bind", "optimizer.formula"), (Momentum, "move", "training.replay"))
 def momentum_a_tenth(original, self, *args):
     self.momentum = 0.1
     return original(self, *args)
@@ -603,16 +596,6 @@ def momentum_a_tenth(original, self, *args):
 def one_parameter_forgotten(original, self, numbers):
     self.gradient[0] = 0.0
     original(self, numbers)
-
-
-@bug((Trainer, "__init__", "training.replay"))
-def noise_of_another_seed(original, self, *args, seed=0, noise=None, **options):
-    original(self, *args, seed=seed + 1, noise=noise, **options)
-
-
-@bug((Trainer, "__init__", "training.replay"))
-def backward_direction_left_out(original, self, *args, backward=True, **options):
-    original(self, *args, backward=False, **options)
 
 
 @bug((Trainer, "resume", "training.resume"))
@@ -648,14 +631,6 @@ def cycle_a_thousandth_off(original, self, gradient, *args):
     gradient *= 1.001
 
 
-@bug(
-    (CycleBackpropagation, "__init__", "adversarial.own-output"),
-    (CycleBackpropagation, "__init__", "adversarial.gradients"),
-)
-def gradient_does_not_flow(original, self, net, rows, *, flow=False, **options):
-    original(self, net, rows, flow=False, **options)
-
-
 def with_other_settings(**fields: Any) -> Callable[..., Any]:
     """Make a bug of a training that takes settings other than those that it is given."""
 
@@ -677,16 +652,6 @@ for _name, _fields, _law in (
     _body = with_other_settings(**_fields)
     _body.__name__ = _name
     bug((AdversarialTrainer, "__init__", _law))(_body)
-
-
-@bug((trainer, "schedule_factor", "adversarial.replay"))
-def schedule_of_the_weights_ignored(original, *args):
-    return 1.0
-
-
-@bug((AdversarialTrainer, "__init__", "adversarial.replay"))
-def samples_of_another_seed(original, self, *args, seed=0, **options):
-    original(self, *args, seed=seed + 1, **options)
 
 
 @bug((AdversarialTrainer, "__init__", "adversarial.streams"))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nembp.engine.activations import ACTIVATIONS, Activation, LeakyReLU, ReLU, Tanh
-from nembp.engine.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Likelihood, Multinomial
+from nembp.engine.likelihoods import LIKELIHOODS, Gaussian, Likelihood, Multinomial
 from nembp.engine.linear import Dense
 from nembp.engine.network import dense_network
 from nembp.engine.optimizers import OPTIMIZERS, SGD, Adam, Momentum, Optimizer, RMSProp
@@ -197,76 +197,53 @@ def mean_of_rows(original, self, *args):
     return column
 
 
-def in_float16(array):
+def in_float16(original, self, *args):
+    original(self, *args)
+    array = args[0].theta if isinstance(self, Optimizer) else args[-1]
     if array.dtype == np.float32:
         array[...] = array.astype(np.float16)
+
+
+def reads_its_work_space(original, self, o, t, n, out):
+    original(self, o, t, n, out)
+    out += 0 * o.scratch
+
+
+def clipped(original, self, backend, error, a, scratch):
+    original(self, backend, np.clip(error, -0.9, 0.9, out=error), a, scratch)
+
+
+def by_place(original, self, chunk, eta, epsilon):
+    chunk.theta -= eta * chunk.g / (1 + np.arange(chunk.g.size) % 3)
+
+
+def moves_anyway(original, self, chunk, eta, epsilon):
+    original(self, chunk, eta, epsilon)
+    chunk.theta -= eta
 
 
 WRONG = {
     # likelihoods
     "error a thousandth off": (Multinomial, "error", times(1.001)),
-    "variance forgotten": (Gaussian, "error", times(0.25), {"variance": 0.25}),
-    "factor forgotten": (
-        Gaussian,
-        "error",
-        lambda f, s, o, t, out, counts=None, factor=1.0: f(s, o, t, out, counts=counts),
-    ),
-    "counts forgotten in log p": (Bernoulli, "log_likelihood", lambda f, s, o, t, *_: f(s, o, t)),
-    "gain's sign": (Bernoulli, "gain_terms", times(-1.0)),
     "gain's slope": (Gaussian, "gain_slope", times(2.0)),
     "normalizer": (Gaussian, "log_normalizer", lambda f, s, width: 0.0),
     "tempering": (Multinomial, "tempering", lambda self: 1.0, {"weight": 0.5}),
     "mixes rows": (Gaussian, "log_likelihood", mean_of_rows),
-    "reads before writing": (
-        Gaussian,
-        "gain_terms",
-        lambda f, s, o, t, n, out: (f(s, o, t, n, out), out.__iadd__(0 * o.scratch))[0],
-    ),
+    "reads before writing": (Gaussian, "gain_terms", reads_its_work_space),
     # linear maps
-    "gradient transposed": (
-        Dense,
-        "weight_gradient",
-        lambda f, s, b, x, y, out: f(s, b, y, x, out),
-    ),
     "bias": (Dense, "forward", lambda f, s, b, x, W, out: out.__setitem__(..., x @ W + 1.0)),
     "quadratic": (Dense, "forward", lambda f, s, b, x, W, out: f(s, b, x, W * abs(W), out)),
-    "centred": (Dense, "forward", lambda f, s, b, x, W, out: f(s, b, x - x.mean(axis=0), W, out)),
-    "half precision of a map": (
-        Dense,
-        "forward",
-        lambda f, s, b, x, W, out: (f(s, b, x, W, out), in_float16(out))[0],
-    ),
+    "half precision of a map": (Dense, "forward", in_float16),
     "weights of another shape": (Dense, "initial_weights", lambda f, s, g: np.zeros((4, 3))),
     "weights unseeded": (Dense, "initial_weights", lambda f, s, g: f(s, np.random.default_rng())),
     # activations
     "scratch": (Tanh, "activate", lambda f, s, b, z, r: z.__setitem__(..., np.tanh(z) + 0 * r)),
-    "mixes neurons": (
-        Tanh,
-        "activate",
-        lambda f, s, b, z, r: f(s, b, z - z.mean(axis=1)[:, None], r),
-    ),
-    "clips": (
-        Tanh,
-        "multiply_derivative",
-        lambda f, s, b, e, a, r: f(s, b, np.clip(e, -0.9, 0.9, out=e), a, r),
-    ),
+    "mixes neurons": (Tanh, "activate", lambda f, s, b, z, r: f(s, b, z - z.mean(1)[:, None], r)),
+    "clips": (Tanh, "multiply_derivative", clipped),
     # optimizers
-    "absolute": (SGD, "move", lambda f, s, c, eta, e: c.theta.__isub__(eta * abs(c.g))),
-    "by place": (
-        SGD,
-        "move",
-        lambda f, s, c, eta, e: c.theta.__isub__(eta * c.g / (1 + np.arange(c.g.size) % 3)),
-    ),
-    "moves without a gradient": (
-        Adam,
-        "move",
-        lambda f, s, c, eta, e: (f(s, c, eta, e), c.theta.__isub__(eta))[0],
-    ),
-    "half precision of a move": (
-        RMSProp,
-        "move",
-        lambda f, s, c, eta, e: (f(s, c, eta, e), in_float16(c.theta))[0],
-    ),
+    "by place": (SGD, "move", by_place),
+    "moves without a gradient": (Adam, "move", moves_anyway),
+    "half precision of a move": (RMSProp, "move", in_float16),
 }
 
 
@@ -283,20 +260,14 @@ def test_a_planted_mistake_is_told(name):
 
 
 FORMULAS = {
-    "sign": (Formula(np.tanh, lambda a: a * a - 1), "the sign is wrong"),
-    "factor": (Formula(np.tanh, lambda a: 2 * (1 - a * a)), "a factor 2"),
     "square forgotten": (Formula(np.tanh, lambda a: 1 - a), ""),
-    "zero": (Formula(np.tanh, np.zeros_like), "the gradient is zero"),
     "0.1 %": (Formula(np.tanh, lambda a: 1.001 * (1 - a * a)), "a factor 1.001"),
     "beyond a kink": (
         Kinked(lambda z: np.maximum(z, 0), lambda a: np.where(a > 0, 1.0, -0.5 * (a == 0))),
         "",
     ),
     "slopes ±1 at one a": (Kinked(lambda z: abs(z.real), np.ones_like), ""),
-    "claims to be analytic": (
-        type("Claims", (ReLU,), {"analytic": True})(),
-        "analytic must be False",
-    ),
+    "no kink": (type("Claims", (ReLU,), {"analytic": True})(), "analytic must be False"),
 }
 
 
