@@ -34,7 +34,6 @@ from nembp.verification.gradients import GradientReport, Method, check_gradient,
 from nembp.verification.law import (
     BP,
     LAWS,
-    Bench,
     Law,
     LawReport,
     LawResult,
@@ -128,7 +127,7 @@ def _check_part(
     base = next(base for base in FAMILIES if isinstance(part, base))
     with quiet():
         for law in [law for law in LAWS.values() if law.over is base]:
-            found = law.function(part, Bench(backend, "float64", 5, seed, **held))
+            found = law.of(part, backend, "float64", 5, seed, **held)
             tolerance = law.tolerance["float64"]
             results.append(result_of(law.statement, law.source, tolerance, found))
     return _finished(f"{FAMILIES[base]} {type(part).__name__}", results, raises)

@@ -163,11 +163,9 @@ def batch_for(case: Case, path: str) -> tuple[Array, Array]:
 
 
 # -- one direction ---------------------------------------------------------------------------------
-@law("gradient.definition", BBP)
+@law("gradient.definition", BBP, known=True)
 def predictions(case: Case, backend: Backend) -> Deviations:
     """predict and log_likelihood = aᵏ = f(forward(aᵏ⁻¹) + bᵏ), written out."""
-    if not case.known:
-        return
     for net, x, t in directions(case, backend):
         flat = host(net, net.parameters)
         for by in averages(net):
@@ -182,10 +180,10 @@ def predictions(case: Case, backend: Backend) -> Deviations:
             yield near(actual, log_p, f"log-likelihood {way}", scale)
 
 
-@law("gradient.complex-steps", BBP, tolerance=COMPLEX)
+@law("gradient.complex-steps", BBP, tolerance=COMPLEX, known=True)
 def complex_steps(case: Case, backend: Backend) -> Deviations:
     """∇(−mean log p) of each direction = Im f(θ + ih)/h, f written out."""
-    for net, x, t in directions(case, backend) if case.known else ():
+    for net, x, t in directions(case, backend):
         for by in averages(net):
             gradient = host(net, backpropagate(net, x, t, statistics=by)[0])
             nll = partial(definitions.nll, net, x=x, t=t, statistics=by)
@@ -194,24 +192,17 @@ def complex_steps(case: Case, backend: Backend) -> Deviations:
             yield from is_gradient(gradient, nll, host(net, net.parameters), what, g, scale)
 
 
-@law("gradient.input-error", BBP, tolerance=COMPLEX)
+@law("gradient.input-error", BBP, tolerance=COMPLEX, known=True)
 def input_error(case: Case, backend: Backend) -> Deviations:
     """input error = ∂(−mean log p)/∂x."""
-    for net, x, t in directions(case, backend) if case.known else ():
+    for net, x, t in directions(case, backend):
         error = host(net, backpropagate(net, x, t)[1])
         nll = partial(definitions.nll, net, host(net, net.parameters), t=t)
         what, g = f"input error of the {net.direction} direction", case.generator("v")
         yield from is_gradient(error, nll, x, what, g, error_size(net, x, t))
 
 
-PAGE: dict[type, Any] = {
-    Multinomial: textbook.Multinomial,
-    Gaussian: textbook.Gaussian,
-    Bernoulli: textbook.Bernoulli,
-}
-
-
-@law("gradient.textbook", BP)
+@law("gradient.textbook", BP, known=True)
 def of_the_textbook(case: Case, backend: Backend) -> Deviations:
     """joint gradient = classical backpropagation in both directions (nembp.textbook)."""
     net, (x, t) = case.net(device=backend), case.batch()
@@ -219,10 +210,11 @@ def of_the_textbook(case: Case, backend: Backend) -> Deviations:
     name, *others = names or {"identity"}
     plain = all(u.biases == u.size and not u.normalization for u in net.layers)
     dense = plain and not others and all(type(m) is Dense for m in net.maps)
-    pair = case.forward, case.backward
-    if not (dense and name in textbook.ACTIVATIONS and all(type(end) in PAGE for end in pair)):
+    pair, sizes = (case.forward, case.backward), [u.size for u in net.layers]
+    kinds: list[Any] = [getattr(textbook, type(end).__name__, None) for end in pair]
+    if not (dense and name in textbook.ACTIVATIONS and all(kinds)):
         return
-    ends, sizes = [PAGE[type(end)](end.scale) for end in pair], [u.size for u in net.layers]
+    ends = [kind(end.scale) for kind, end in zip(kinds, pair, strict=True)]
     page = textbook.Network(sizes, name, ends[0], ends[1], np.random.default_rng(0))
     page.theta[...] = host(net, net.parameters)
     gradient, scale = host(net, backprop.gradient(net, x, t)[1]), joint_size(net, x, t)
@@ -341,11 +333,11 @@ def in_a_step(case: Case, backend: Backend) -> Deviations:
 
 
 # -- normalized layers -----------------------------------------------------------------------------
-@law("normalization.statistics", NORM)
+@law("normalization.statistics", NORM, known=True)
 def moving_statistics(case: Case, backend: Backend) -> Deviations:
     """a step moves r to (1 − m) r + m (μ, σ² N/(N − 1)); nothing else moves them."""
     net, path = case.net(device=poisoned(backend)), path_of(case)
-    if not net.statistics_count or not case.known:
+    if not net.statistics_count:
         return
     x, t = batch_for(case, path)
     before, flat = host(net, net.statistics), host(net, net.parameters)
@@ -397,7 +389,7 @@ def noisy_step(
     The facts: direction, target, z, noise by definition, share kept, σ. None where rounding decides
     about a draw, or there is none.
     """
-    if not case.known or not case.noise:
+    if not case.noise:
         return None
     net, (x, t) = case.net(device=poisoned(backend)), batch_for(case, path)
     flat, facts = host(net, net.parameters), {}
@@ -413,7 +405,7 @@ def noisy_step(
     return net, *step_of(net, x, t, path, case.noise, CLOCK), facts
 
 
-@law("noise.screening", NEM)
+@law("noise.screening", NEM, known=True)
 def screening(case: Case, backend: Backend) -> Deviations:
     """NEM: gain ≥ 0, anti: gain ≤ 0, blind: every draw, σₜ = σ₀ / tᵈ; as defined, by its stream."""
     found = noisy_step(case, backend, "samples")
@@ -443,7 +435,7 @@ def as_drawn(
     yield near(host(net, source.accepted), [[share]], "share accepted", 1.0)
 
 
-@law("joint.noisy", NEM)
+@law("joint.noisy", NEM, known=True)
 def noisy_gradient(case: Case, backend: Backend) -> Deviations:
     """noisy joint gradient = backpropagation on the noisy targets."""
     path = path_of(case)
@@ -475,7 +467,7 @@ def noisy_gradient(case: Case, backend: Backend) -> Deviations:
 def signal_step(case: Case, backend: Backend) -> Any:
     """Return a step with noise on signals of one direction; None where the case has none."""
     spec = case.forward_noise
-    if not case.known or spec.kind == "none":
+    if spec.kind == "none":
         return None
     place, way = PLACES[case.seed % 3], ("forward", "backward")[case.seed // 3 % 2]
     net, (x, t) = case.net(device=poisoned(backend)), case.batch()
@@ -492,7 +484,7 @@ def signal_step(case: Case, backend: Backend) -> Any:
     return net, view, spec, key, gradient, step, sources
 
 
-@law("noise.signals", NEM)
+@law("noise.signals", NEM, known=True)
 def signals(case: Case, backend: Backend) -> Deviations:
     """on signals: log p(t|aᵏ+n) − log p(t|aᵏ) ≥ 0 for NEM, ≤ 0 for anti."""
     found = signal_step(case, backend) if not case.normalized else None
@@ -528,7 +520,7 @@ def signals(case: Case, backend: Backend) -> Deviations:
         before[k] = drawn
 
 
-@law("noise.signal-gradient", NEM, tolerance=COMPLEX)
+@law("noise.signal-gradient", NEM, tolerance=COMPLEX, known=True)
 def signal_gradient(case: Case, backend: Backend) -> Deviations:
     """on signals: joint gradient = ∇(−mean log p(t|aᵏ+n)), n fixed."""
     found = signal_step(case, backend)
@@ -683,11 +675,9 @@ def trilinear(m: LinearMap, bench: Bench) -> Deviations:
         W = bench.normal(*W.shape)
 
 
-@law("linear.definition", over=LinearMap)
+@law("linear.definition", over=LinearMap, known=True)
 def definition(m: LinearMap, bench: Bench) -> Deviations:
     """forward = x M(W), adjoint = y M(W)ᵀ, weight_gradient = ∂⟨x M(W), y⟩/∂W, M written out."""
-    if not knows(m):
-        return
     x, W, y, scale = random_arrays(m, bench)
     up, down, *gradient = contractions(m, bench, x, W, y)
     matrix = definitions.matrix_of(m, W)
@@ -840,10 +830,10 @@ def measured_derivative(f: Activation, bench: Bench) -> Deviations:
         yield holds(complex_steps, "complex steps do not apply, so analytic must be False")
 
 
-@law("activation.curvature", "Gulrajani and others 2017", over=Activation)
+@law("activation.curvature", "Gulrajani and others 2017", over=Activation, known=True)
 def activation_curvature(f: Activation, bench: Bench) -> Deviations:
     """multiply_curvature(e, a) = e ∘ f''(z) / f'(z)."""
-    if not knows(f) or f.piecewise_linear:
+    if f.piecewise_linear:
         return
     z, error = bench.normal(bench.rows, 7), bench.normal(bench.rows, 7)
     a, held = applied(f, bench, z), bench.array(error)
@@ -939,11 +929,9 @@ def at_end(
     return calls, z, t, n, abs(likelihood.scale) * (size + largest(t) + largest(n))
 
 
-@law("likelihood.definition", over=Likelihood)
+@law("likelihood.definition", over=Likelihood, known=True)
 def likelihood_definition(likelihood: Likelihood, bench: Bench) -> Deviations:
     """a = softmax, identity or logistic of z, and log p(t) is as written."""
-    if not knows(likelihood):
-        return
     calls, z, t, n, size = at_end(likelihood, bench)
     expected = definitions.output_activation(likelihood, z)
     yield near(calls.activation(z), expected, "a", 1.0)
@@ -998,11 +986,9 @@ def gains(likelihood: Likelihood, bench: Bench) -> Deviations:
     yield near(slope, difference, "slope of the gain", scale, tolerance=tolerance)
 
 
-@law("likelihood.output-derivative", over=Likelihood, tolerance=COMPLEX)
+@law("likelihood.output-derivative", over=Likelihood, tolerance=COMPLEX, known=True)
 def output_derivative(likelihood: Likelihood, bench: Bench) -> Deviations:
     """An error at a = softmax, identity or logistic of z reaches z times ∂a/∂z."""
-    if not knows(likelihood):
-        return
     calls, z, t, _, _ = at_end(likelihood, bench)
     error = bench.normal(*t.shape)
     held = bench.array(error)
@@ -1263,11 +1249,9 @@ def trainer_of(
     return trainer, x, np.eye(net.outputs)[y] if case.hard else y
 
 
-@law("training.replay", every=4)
+@law("training.replay", every=4, known=True)
 def replayed(case: Case, backend: Backend) -> Deviations:
     """a training = its definition, replayed in NumPy."""
-    if not case.known:
-        return
     net = case.with_(dtype="float64").net()
     net.parameters[...] = case.net().parameters  # rounded to the case's precision
     options: Any = {"schedule": "cosine", "backward": case.seed % 4 != 0, "host_noise": True}
@@ -1489,8 +1473,6 @@ def settings_of(case: Case, kind: str | None = None, **fixed: Any) -> Adversaria
 
 def moves(case: Case, backend: Backend, kind: str | None = None) -> Deviations:
     """Compare what one iteration of gradient descent moves with slopes of both objectives."""
-    if not case.known:
-        return
     game = Game(case, backend, settings_of(case, kind))
     before = [host(net, net.parameters) for net in (game.g, game.d)]
     game.trainer(1).run()
@@ -1505,23 +1487,21 @@ def moves(case: Case, backend: Backend, kind: str | None = None) -> Deviations:
     yield from is_gradient(2.0 * moved[0], of_g, before[0], f"gradient of G, {kind}", g, scale)
 
 
-@law("adversarial.gradients", GAN, tolerance=COMPLEX, every=2)
+@law("adversarial.gradients", GAN, tolerance=COMPLEX, every=2, known=True)
 def adversarial_gradients(case: Case, backend: Backend) -> Deviations:
     """G and D move against the gradients of what they descend, of any kind."""
     yield from moves(case, backend)
 
 
-@law("adversarial.penalty", "Gulrajani and others 2017", tolerance=COMPLEX, every=4)
+@law("adversarial.penalty", "Gulrajani and others 2017", tolerance=COMPLEX, every=4, known=True)
 def penalty_gradient(case: Case, backend: Backend) -> Deviations:
     """∇ λ mean (‖∇ₓ f(x̂)‖ − 1)² by complex steps, second derivatives too."""
     yield from moves(case, backend, "wasserstein-gp")
 
 
-@law("adversarial.own-output", BBP, tolerance=COMPLEX)
+@law("adversarial.own-output", BBP, tolerance=COMPLEX, known=True)
 def own_output(case: Case, backend: Backend) -> Deviations:
     """G(z) ↦ z: ∇ of what reads G(z) + ∇ log p(z | G(z)), held or not."""
-    if not case.known:
-        return
     net, z, g = case.net(device=poisoned(backend)), case.batch()[0], case.generator("error")
     flat, back = host(net, net.parameters), net.reversed
     last = definitions.z_of(net, flat, z)
@@ -1552,10 +1532,10 @@ def own_output(case: Case, backend: Backend) -> Deviations:
         yield from is_gradient(host(net, vector), reads, flat, name, g, scale, 4)
 
 
-@law("adversarial.replay", every=8)
+@law("adversarial.replay", every=8, known=True)
 def adversarial_replay(case: Case, backend: Backend) -> Deviations:
     """a training = its definition: fresh z, D's steps, G's; scheduled weights, clipped critics."""
-    if not case.known or case.with_(dtype="float64").net().parameter_count > 120:
+    if case.net().parameter_count > 120:
         return
     kind = ("vanilla", "wasserstein")[case.seed % 2]
     fixed = {"critic_steps": 1 + case.seed % 3, "clip": 0.4, "weight_schedule": "linear"}
@@ -1583,11 +1563,9 @@ def adversarial_replay(case: Case, backend: Backend) -> Deviations:
     yield near(host(game.g, game.g.parameters), g, "G's parameters after training", scale)
 
 
-@law("adversarial.noise", NEM, every=2)
+@law("adversarial.noise", NEM, every=2, known=True)
 def adversarial_noise(case: Case, backend: Backend) -> Deviations:
     """NEM noise at D, z and x: gain ≥ 0; f(x + n) ≥ f(x), f(g + n) ≤ f(g)."""
-    if not case.known:
-        return
     game = Game(case, backend, settings_of(case))
     settings, spec = game.settings, Noise("nem", std=0.3, decay=0.0, screening="vector")
     keys = noise_places(settings)
@@ -1681,11 +1659,15 @@ def binary_network(case: Case) -> Any:
     return (net, theta, x, y) if case.seed % 2 else (net.reversed, theta, y, x)
 
 
-@law("em.fisher", "Fisher's identity", tolerance={"float64": 1e-10, "float32": 1e-10}, every=2)
+@law(
+    "em.fisher",
+    "Fisher's identity",
+    tolerance={"float64": 1e-10, "float32": 1e-10},
+    every=2,
+    known=True,
+)
 def fisher(case: Case, backend: Backend) -> Deviations:
     """∇ log p = ∇Q at Θₙ; log p = Q + H."""
-    if not case.known:
-        return
     net, theta, x, y = binary_network(case)
     scale = (1.0 + case.forward.scale + case.backward.scale) * (1.0 + largest(x, y)) ** 2
     r = posterior(net, theta, x, y)
@@ -1701,11 +1683,9 @@ def fisher(case: Case, backend: Backend) -> Deviations:
     yield near(sum(parts), log_p, "Q + H", 1.0 + abs(parts[0]) + abs(parts[1]))
 
 
-@law("em.gem", "Dempster, Laird and Rubin 1977, theorem 1", tolerance=SUM, every=4)
+@law("em.gem", "Dempster, Laird and Rubin 1977, theorem 1", tolerance=SUM, every=4, known=True)
 def gem(case: Case, backend: Backend) -> Deviations:
     """a GEM step never lowers log p."""
-    if not case.known:
-        return
     net, theta, x, y = binary_network(case)
     both = case.seed % 4 > 1
     step = gem_step(net, theta, x, y, both=both)
@@ -1718,11 +1698,9 @@ def gem(case: Case, backend: Backend) -> Deviations:
     yield near([step.q_before, step.q_after], Q, "recorded Q", 1.0 + abs(Q[0]))
 
 
-@law("em.nem", "Osoba, Mitaim and Kosko 2013, theorem 1", tolerance=SUM, every=4)
+@law("em.nem", "Osoba, Mitaim and Kosko 2013, theorem 1", tolerance=SUM, every=4, known=True)
 def nem(case: Case, backend: Backend) -> Deviations:
     """E[log p(y+n, h|x)/p(y, h|x)] ≥ 0 for NEM noise."""
-    if not case.known:
-        return
     net, theta, x, y = binary_network(case)
     condition: Any = "posterior" if case.seed % 4 < 2 else "every"
     spec = case.forward_noise
