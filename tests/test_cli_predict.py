@@ -14,6 +14,7 @@ from cli_predict_cases import table, train_runs
 from command_line import as_json, fails, rows, run, summary, works
 from nembp_cli.main import cli
 
+import nembp
 from nembp.checkpoints import load_model, save_model
 from nembp.datasets import load
 from nembp.datasets.images import read_image
@@ -337,6 +338,13 @@ def test_bad_input_is_one_line(runs, code, model, args, message):
     before = {path: path.read_bytes() for path in Path().iterdir()}
     assert message in fails(code, "predict", runs / model, *args)
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+def test_a_model_of_a_program_names_no_data_to_score_it_on():
+    net = nembp.dense_network([1, 2, 2])
+    nembp.save("own.npz", nembp.train(net, [[0.0], [1.0]], ["a", "b"], epochs=1))
+    for command in (["evaluate"], ["draw", "noise"]):
+        assert "trained on arrays in a program" in fails(3, *command, "own.npz")
 
 
 def test_outputs_that_are_not_finite_are_errors(runs):

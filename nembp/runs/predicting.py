@@ -133,6 +133,11 @@ def data_of_run(
             "expected a model of `nembp train`. `nembp sample` draws from the run's generator, "
             "`nembp predict` runs either player"
         )
+    if model.dataset == "arrays":
+        raise DataError(
+            f"{where}: was trained on arrays in a program, not on files that could be read again; "
+            "score it there. `nembp predict` runs it on files"
+        )
     config = config_of(model, RunConfig, run, data_dir)
     data = load_data(config)
     names = feature_names(model)
