@@ -90,11 +90,6 @@ def _measured(row: Result) -> Cells:
             above, below = f"{above} {below}", "one"
         if name != "nembp/one_direction" and ratio is not None:
             cells[_in_words(above), f"/ {_in_words(below)}"] = f"{ratio:.2f}"
-    work = row["multiply_adds"]
-    for name in ("bidirectional", "one_direction") if isinstance(work, dict) else ():
-        cells["M mult.-adds", WORDS[name]] = f"{work[f'nembp/{name}'] / 1e6:.1f}"
-    if "adam_bytes" in row:
-        cells["Adam", "moves MB"] = f"{row['adam_bytes'] / 1e6:.1f}"
     if "rate" in row:
         cells["nembp", "GMAC/s"] = f"{row['rate'] / 1e9:.1f}"
     return cells

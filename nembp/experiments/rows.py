@@ -142,14 +142,14 @@ class RowFile:
             import fcntl
 
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows has no such locks
-            pass
         except BlockingIOError as error:
             self._file.close()
             raise OutputError(
                 f"{self.path}: another run is writing it; wait for it to end, or choose another "
                 "--out"
             ) from error
+        except (ImportError, OSError):  # Windows and some file systems have no such locks
+            pass
         remove_stale(folder)  # half written by a run that was killed
 
     def truncate(self, size: int) -> None:
