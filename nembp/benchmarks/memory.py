@@ -98,20 +98,13 @@ def train(*, threads: int, dtype: str, device: str, images: int) -> dict[str, An
         for split in (training, test):
             evaluate(net, split)
     return {
-        "bytes": resident_peak(),
-        "start_bytes": start_bytes,
-        "seconds": time.perf_counter() - start,
-        "network": "-".join(map(str, SIZES)),
-        "images": images,
-        "image_bytes": images * INPUTS,
-        "batch": trainer.batch_size,
-        "steps": trainer.iteration,
-        "threads": threads,
-        "dtype": dtype,
-        "device": backend.describe(),
+        "bytes": resident_peak(), "start_bytes": start_bytes,
+        "seconds": time.perf_counter() - start, "network": "-".join(map(str, SIZES)),
+        "images": images, "image_bytes": images * INPUTS, "batch": trainer.batch_size,
+        "steps": trainer.iteration, "threads": threads, "dtype": dtype,
+        "device": backend.describe(), "torch_device_bytes": None,
         "device_bytes": getattr(backend, "reserved_memory", lambda: None)(),
-        "torch_device_bytes": None,
-    }
+    }  # fmt: skip
 
 
 def train_torch(*, images: int) -> dict[str, Any]:

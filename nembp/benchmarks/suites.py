@@ -333,12 +333,9 @@ def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
             floor[name] = sum(min(seconds[k] for k in seconds if k.startswith(p)) for p in parts)
     seconds |= {f"floor/{name}": least for name, least in floor.items()}
     return common | {
-        "parameters": net.parameter_count,
-        "multiply_adds": work,
-        "agreement": agreement,
-        "floor": floor,
-        "ratios": {name: race.ratio(*pair) for name, pair in pairs.items()},
-    }
+        "parameters": net.parameter_count, "multiply_adds": work, "agreement": agreement,
+        "floor": floor, "ratios": {name: race.ratio(*pair) for name, pair in pairs.items()},
+    }  # fmt: skip
 
 
 # -- a convolution by itself -----------------------------------------------------------------------
@@ -383,13 +380,10 @@ def measure_layer(case: Case, backend: Backend, **rounds: Any) -> Result:
     common = race.run("nembp", "", **rounds)
     work = 3 * case.batch * math.prod(extent(linear_map) or ())
     return common | {
-        "kind": "layer",
-        "output_shape": linear_map.output_shape,
-        "multiply_adds": work,
-        "agreement": agreement,
+        "kind": "layer", "output_shape": linear_map.output_shape, "multiply_adds": work,
+        "agreement": agreement, "rate": work / race.seconds["nembp"],
         "ratios": {f"nembp/{name}": race.ratio("nembp", name) for name in ("torch", "floor")},
-        "rate": work / race.seconds["nembp"],
-    }
+    }  # fmt: skip
 
 
 # -- adversarial steps -----------------------------------------------------------------------------
@@ -453,15 +447,11 @@ def measure_gan(case: Case, backend: Backend, **rounds: Any) -> Result:
     race.steps |= {one: ours(False, graphs), "nembp/bidirectional": ours(True, graphs)}
     if graphs:
         race.steps[f"{CALLED}/one_direction"] = ours(False, False)
-    agreement = None
-    if race.enter("torch/one_direction", TorchGan, *nets, x, LEARNING_RATE):
+    agreement, peer = None, "torch/one_direction"
+    if race.enter(peer, TorchGan, *nets, x, LEARNING_RATE):
         z, mine = ours(False, False).at_rest()
-        agreement = {
-            who: race.compare(f"gradient of {who}", a[: len(b)], b)
-            for who, a, b in zip(
-                "GD", mine, race.steps["torch/one_direction"].gradients(z), strict=True
-            )
-        }
+        pairs = zip("GD", mine, race.steps[peer].gradients(z), strict=True)
+        agreement = {w: race.compare(f"gradient of {w}", a[: len(b)], b) for w, a, b in pairs}
     race.enter("torch graph/one_direction", TorchGan, *nets, x, LEARNING_RATE, graph=True)
     common = race.run(one, " a step", **rounds)
     # G runs and is differentiated once; D likewise on twice the rows, and once for G's error
@@ -471,17 +461,12 @@ def measure_gan(case: Case, backend: Backend, **rounds: Any) -> Result:
     floor = least_seconds(measure_card(backend, case.dtype), work, moved) if graphs else None
     trainer, seconds = race.steps[one].trainer, race.seconds
     return common | {
-        "kind": "gan step",
-        "precision": race.precision,
-        "captured": trainer.captured > 0,
-        "why_not_captured": trainer.why_not_captured,
-        "multiply_adds": work,
-        "bytes": moved,
-        "agreement": agreement,
-        "floor": floor,
+        "kind": "gan step", "precision": race.precision, "captured": trainer.captured > 0,
+        "why_not_captured": trainer.why_not_captured, "multiply_adds": work, "bytes": moved,
+        "agreement": agreement, "floor": floor,
         "ratios": {name: race.ratio(name, one) for name in seconds}
         | {"one_direction/floor": floor and seconds[one] / floor},
-    }
+    }  # fmt: skip
 
 
 # -- parts of a step -------------------------------------------------------------------------------
@@ -567,12 +552,10 @@ def measure_parts(case: Case, backend: Backend, **rounds: Any) -> Result:
         laps = timed[name].laps
         parts = {p: statistics.median(lap.get(p, 0.0) for lap in laps) for p in PARTS}
         variants[name] = {
-            "step": common["times"][name],
-            "step_with_stopwatch": race.seconds[f"{name}, timed"],
-            "parts": parts,
-            "shares": {part: parts[part] / sum(parts.values()) for part in PARTS},
+            "step": common["times"][name], "step_with_stopwatch": race.seconds[f"{name}, timed"],
+            "parts": parts, "shares": {part: parts[part] / sum(parts.values()) for part in PARTS},
             "bare_products": race.seconds[f"products of {path}"],
-        }
+        }  # fmt: skip
     return common | {"kind": "parts", "parameters": net.parameter_count, "variants": variants}
 
 
@@ -708,14 +691,7 @@ def run(name: str, settings: Settings, progress: Callable[[str], object] = print
         progress("peak memory of a training run ...")
         memory = peak_memory(max(settings.threads), settings.dtype, backend.name)
     return {
-        "suite": name,
-        **begun,
-        "taken_by_others": taken,
-        **harness.describe(backend),
-        "settings": asdict(settings),
-        "step": suite.step,
-        "notes": notes,
-        "results": results,
-        "peak_memory": memory,
-        "seconds": perf_counter() - start,
-    }
+        "suite": name, **begun, "taken_by_others": taken, **harness.describe(backend),
+        "settings": asdict(settings), "step": suite.step, "notes": notes, "results": results,
+        "peak_memory": memory, "seconds": perf_counter() - start,
+    }  # fmt: skip
