@@ -57,17 +57,13 @@ def list_experiments(as_json: bool) -> None:
 
     rows: list[dict[str, Any]] = [
         {
-            "name": name,
-            "title": protocol.title,
-            "source": protocol.source,
-            "datasets": list(protocol.datasets),
-            "arms": [arm.name for arm in protocol.arms],
+            "name": name, "title": protocol.title, "source": protocol.source,
+            "datasets": list(protocol.datasets), "arms": [arm.name for arm in protocol.arms],
             "claims": [item.claim for item in protocol.comparisons if item.claim],
-            "replicates": remaining(protocol, ())[1],
-            "hash": protocol.digest,
+            "replicates": remaining(protocol, ())[1], "hash": protocol.digest,
         }
         for name, protocol in available().items()
-    ]
+    ]  # fmt: skip
     if as_json:
         emit_json({"experiments": rows})
         return

@@ -113,9 +113,9 @@ def train_torch(*, images: int) -> dict[str, Any]:
     x, y = (
         torch.tensor(each, device="cuda") for each in _drawn(stream(0, "benchmark/memory"), images)
     )
-    net = dense_network(SIZES, backward=Gaussian(variance=10.0))
+    net = dense_network(SIZES, backward=Gaussian(variance=10.0), device="gpu")
     first = np.zeros((BATCH, INPUTS), "f4"), np.zeros(BATCH, "i8")
-    step = TorchStep(net, *first, bidirectional=True, learning_rate=1e-3, device="cuda")
+    step = TorchStep(net, *first, bidirectional=True, learning_rate=1e-3)
     for chosen in torch.randperm(images, device="cuda").split(BATCH):
         if len(chosen) == BATCH:
             step.x.copy_(x[chosen])

@@ -74,13 +74,12 @@ def stopwatch(step: Any, backend: Backend) -> Stopwatch:
 class _Torch:
     """PyTorch, on the device of a backend; MissingPeerError if it is not installed there."""
 
-    def __init__(self, backend: Backend, device: str | None = None, graph: bool = False) -> None:
-        self.torch = torch = import_peer("torch")
-        self.device = device or ("cuda" if backend.name == "gpu" else "cpu")
-        self.on_gpu = self.device == "cuda"
+    def __init__(self, backend: Backend, graph: bool = False) -> None:
+        self.torch, self.on_gpu = import_peer("torch"), backend.name == "gpu"
+        self.device = "cuda" if self.on_gpu else "cpu"
         if graph and not self.on_gpu:
             raise MissingPeerError("GPU only")
-        if self.on_gpu and not torch.cuda.is_available():
+        if self.on_gpu and not self.torch.cuda.is_available():
             raise MissingPeerError("no CUDA")
 
     def tensor(self, array: Host, channels_last: bool = False, trained: bool = False) -> Any:
@@ -144,9 +143,9 @@ class TorchStep(_Torch):
 
     def __init__(
         self, net: Network, x: Host, labels: Host, *, bidirectional: bool, learning_rate: float,
-        channels_last: bool = False, device: str | None = None, mode: str = "eager",
+        channels_last: bool = False, mode: str = "eager",
     ) -> None:  # fmt: skip
-        super().__init__(net.backend, device, graph=mode == "graph")
+        super().__init__(net.backend, graph=mode == "graph")
         backward = net.reversed.likelihood
         assert isinstance(backward, Gaussian)
         self._last, self._functional = channels_last, self.torch.nn.functional

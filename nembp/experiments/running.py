@@ -87,10 +87,8 @@ def replicate(config: RunConfig | GanConfig, perturbations: Sequence[str] = ()) 
     return {
         "status": status,
         "curves": {CURVES.get(key, key): [row[key] for row in history] for key in keys},
-        "scores": scores,
-        "seconds": time.perf_counter() - began,
-        "threads": count,
-    }
+        "scores": scores, "seconds": time.perf_counter() - began, "threads": count,
+    }  # fmt: skip
 
 
 def kept_data(config: RunConfig) -> Dataset:

@@ -207,10 +207,10 @@ class Scores:
     def mean(self, who: str, rate: float, seeds: int, key: str = "nll") -> float:
         """Return a mean over the first seeds, NaN unless every one is there and finished."""
         found = self.table.get((who, rate), {})
-        values = [found[s][key] if s in found else None for s in range(seeds)]
-        if not values or None in values:
+        values = [found[seed][key] for seed in range(seeds) if seed in found]
+        if len(values) < seeds or None in values:
             return math.nan
-        return float(sum(values)) / len(values)  # type: ignore[arg-type]
+        return float(sum(values)) / len(values)
 
     def missing(self, who: str, rate: float, seeds: int) -> list[int]:
         """Return those of the first seeds with which a rate has not been tried."""
@@ -315,16 +315,13 @@ def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
     scores = Scores(space, rows)
     complete, _ = scores.climb()
     summary: dict[str, Any] = {
-        "name": space.name,
-        "title": space.title,
-        "hash": space.digest,
-        "trainings": len(rows),
+        "name": space.name, "title": space.title, "hash": space.digest, "trainings": len(rows),
         "core_minutes": sum(float(row["seconds"]) for row in rows) / 60.0,
         "rungs": [
             {"seeds": seeds, "candidates": len(candidates), "kept": kept}
             for candidates, seeds, _, kept in complete
         ],
-    }
+    }  # fmt: skip
     for candidates, seeds, ranked, _ in complete[:1]:
         summary["best_anywhere"] = best_anywhere(scores, candidates, seeds)
         groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -333,15 +330,13 @@ def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
             groups.setdefault(key, []).append(e)
         summary["by_group"] = [
             {
-                space.groups: group,
-                "place": place,
-                "candidates": len(found),
+                space.groups: group, "place": place, "candidates": len(found),
                 "both": sum(e["cut"] >= space.cut and e["points"] >= space.points for e in found),
                 "median_cut": sorted(e["cut"] for e in found)[len(found) // 2],
                 "best_score": max(e["score"] for e in found),
             }
             for (group, place), found in sorted(groups.items())
-        ]
+        ]  # fmt: skip
     return summary
 
 

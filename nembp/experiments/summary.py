@@ -170,13 +170,10 @@ def _described(
         "comparison": item.name,
         **{name: getattr(item, name) for name in of_item},
         **{name: getattr(effect, name) for name in of_effect},
-        "unit": metric.unit,
-        "own": own,
-        "tuned_away": tuned_away,
+        "unit": metric.unit, "own": own, "tuned_away": tuned_away,
         "pairs": effect.n + effect.diverged + effect.baseline_diverged,
-        "p_holm": p,
-        "verdict": judgement if item.claim and judged else None,
-    }
+        "p_holm": p, "verdict": judgement if item.claim and judged else None,
+    }  # fmt: skip
 
 
 def _arms(experiment: Experiment) -> list[dict[str, Any]]:
