@@ -9,6 +9,7 @@ from nembp.adversarial.data import ring
 from nembp.datasets.reading import BatchReader
 from nembp.engine.likelihoods import Bernoulli, Score
 from nembp.engine.network import dense_network
+from nembp.engine.optimizers import Adam
 
 RING = ring(4000, scale=1.0)
 KINDS = ("vanilla", "minimax", "wasserstein", "wasserstein-gp")
@@ -42,7 +43,10 @@ def trainer_of(
     reader = BatchReader(
         data.train, data.x_scaling, data.y_scaling, settings.classes or 8, g.backend, dtype
     )
-    options = {"batch_size": 32, "iterations": 20, "seed": seed, "report_every": 10} | options
+    options = {
+        "batch_size": 32, "iterations": 20, "seed": seed, "report_every": 10,
+        "optimizers": (Adam(1e-3, beta1=0.5), Adam(1e-3, beta1=0.5)),
+    } | options  # fmt: skip
     return AdversarialTrainer(g, d, reader, settings, **options)
 
 

@@ -242,7 +242,7 @@ def test_what_does_not_fit_is_said(parts, options, message):
     d = dense_network(parts.get("d", [2, 8, 1]), **ends, seed=1)
     reader = BatchReader(RING.train, Scaling(), Scaling(), 8, g.backend, g.dtype)
     with pytest.raises(ArchitectureError, match=message):
-        AdversarialTrainer(g, d, reader, settings, **options)
+        AdversarialTrainer(g, d, reader, settings, **({"optimizers": (Adam(), Adam())} | options))
 
 
 @pytest.mark.parametrize(

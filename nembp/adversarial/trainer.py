@@ -31,7 +31,7 @@ from nembp.datasets.reading import BatchReader, Staged
 from nembp.engine.likelihoods import Bernoulli, Likelihood, Multinomial, Score
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise
-from nembp.engine.optimizers import Adam, Optimizer, RMSProp, get_optimizer, learning_rate_schedule
+from nembp.engine.optimizers import Optimizer, get_optimizer, learning_rate_schedule
 from nembp.engine.training import Totals, check_counts
 from nembp.errors import ArchitectureError, DivergenceError
 
@@ -44,15 +44,6 @@ LAID_OUT = 1 << 18  # samples, at most, whose order is drawn at once
 OF_D, OF_G, WEIGHT, NOISE = slice(0, 3), slice(3, 6), slice(6, 7), 7
 
 
-def default_optimizer(settings: AdversarialSettings) -> Optimizer:
-    """Return the optimizer of either network that the objective's paper or practice recommends."""
-    if settings.kind == "wasserstein":
-        return RMSProp(5e-5)  # Arjovsky, Chintala and Bottou 2017
-    if settings.kind == "wasserstein-gp":
-        return Adam(1e-4, beta1=0.5, beta2=0.9)  # Gulrajani and others 2017
-    return Adam(1e-3, beta1=0.5)
-
-
 class AdversarialTrainer:
     """Trains a generator G: z → x against a discriminator or critic D: x → score, in place.
 
@@ -61,7 +52,7 @@ class AdversarialTrainer:
     forward directions. D's forward likelihood is Bernoulli with one output, multinomial with K+1,
     or, for a critic, :class:`~nembp.engine.likelihoods.Score` with one. A backward direction that
     is trained has a likelihood of weight 1 (a Gaussian of variance 1): the settings' weights
-    multiply it.
+    multiply it. ``optimizers`` are of G and of D, an object each.
 
     ``noise`` is by place: ``"discriminator/forward"`` on D's targets, ``"discriminator/backward"``
     on the x that D's backward direction aims at, ``"generator/backward"`` on the z that G's aims
@@ -83,11 +74,11 @@ class AdversarialTrainer:
         generator: Network,
         discriminator: Network,
         reader: BatchReader,
-        settings: AdversarialSettings | None = None,
+        settings: AdversarialSettings,
         *,
+        optimizers: tuple[str | Optimizer, str | Optimizer],
         batch_size: int = 64,
         iterations: int = 3000,
-        optimizers: tuple[str | Optimizer, str | Optimizer] | None = None,
         schedule: str = "constant",
         noise: dict[str, Noise] | None = None,
         seed: int = 0,
@@ -97,7 +88,7 @@ class AdversarialTrainer:
         host_noise: bool = False,
         cuda_graphs: bool = True,
     ) -> None:
-        self.settings = settings = settings or AdversarialSettings()
+        self.settings = settings
         _check_likelihoods(generator, discriminator, settings)
         check_counts(batch_size=batch_size, iterations=iterations, report_every=report_every)
         noise = check_noise(noise, settings)
@@ -106,8 +97,7 @@ class AdversarialTrainer:
         self.report_every, self.callbacks = report_every, list(callbacks)
         self.after_step, self._seed = after_step, seed
         self.schedule = learning_rate_schedule(schedule)
-        pair = optimizers or (default_optimizer(settings), default_optimizer(settings))
-        self.optimizers = get_optimizer(pair[0]), get_optimizer(pair[1])
+        self.optimizers = get_optimizer(optimizers[0]), get_optimizer(optimizers[1])
         if self.optimizers[0] is self.optimizers[1]:
             raise ArchitectureError("generator and discriminator need an optimizer each, got one")
         self._networks = {"generator": generator, "discriminator": discriminator}

@@ -78,8 +78,8 @@ def gan_step(latent: int, g: str, d: str, shape: Any, batch: int) -> Step:
     Reader = find("BatchReader", "datasets.reading", "batches")
     reader = Reader(split, Scaling(), Scaling(), 1, G.backend, G.dtype)
     settings: Any = AdversarialSettings(bidirectional="generator")
-    forever = {"iterations": 1 << 40, "report_every": 1 << 40}
-    trainer = AdversarialTrainer(G, D, reader, settings, batch_size=batch, **forever)
+    options = {"iterations": 1 << 40, "report_every": 1 << 40, "optimizers": ("adam", "adam")}
+    trainer = AdversarialTrainer(G, D, reader, settings, batch_size=batch, **options)
     return trainer.step  # type: ignore[no-any-return]
 
 
