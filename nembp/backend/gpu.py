@@ -221,7 +221,11 @@ class CupyBackend(FusedKernels):
                 f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
             )
         self.precision = precision
-        self._cupy = cupy = _import_cupy()
+        try:
+            import cupy
+        except ImportError as error:
+            raise DeviceError(NO_CUPY) from error
+        self._cupy = cupy
         self._pool = cupy.get_default_memory_pool()
         cupy.cuda.set_allocator(self._allocator_of(self._pool))
         _check_device(cupy)
@@ -355,14 +359,6 @@ class CupyBackend(FusedKernels):
     def generator(self, seed: int, name: str) -> Any:
         key = stream(seed, name).integers(2**63)
         return PhiloxStream(self.asarray(np.array([key, 0], dtype=np.uint64)))
-
-
-def _import_cupy() -> Any:
-    try:
-        import cupy
-    except ImportError as error:
-        raise DeviceError(NO_CUPY) from error
-    return cupy
 
 
 def _check_device(cupy: Any) -> None:

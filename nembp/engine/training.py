@@ -167,17 +167,6 @@ class Trainer:
     on the host nor with an optimizer of your own; its numbers are those of the same calls one by
     one. A ShapeError or ArchitectureError refuses a reader that does not fit the network, and
     options that are out of bounds or name nothing.
-
-    >>> from nembp.datasets import load
-    >>> from nembp.datasets.reading import BatchReader
-    >>> from nembp.engine.network import dense_network
-    >>> digits = load("digits")
-    >>> net = dense_network([64, 32, 10], backward="gaussian")
-    >>> reader = BatchReader(digits.train, digits.x_scaling, digits.y_scaling, 10, net.backend,
-    ...                      net.dtype)
-    >>> history = Trainer(net, reader, epochs=2, batch_size=32).run()
-    >>> history["train/forward/nll"][1] < history["train/forward/nll"][0]
-    True
     """
 
     def __init__(
