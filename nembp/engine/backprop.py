@@ -157,32 +157,33 @@ class ClassLoss(SampleLoss):
         self.inputs = backend.asarray(inputs, dtype)
         self._members = classes.members
         self._counts, self._squares = (backend.zeros((rows, 1), dtype) for _ in range(2))
-        self._own_rows = slice(0, number)
+        o, totals = self.readout, (self._sums, self._counts, self._squares)
+        self._of_classes = [each[:number, :] for each in (*totals, o.z, o.a)]
         self._column = backend.empty((count, 1), dtype)
 
     def error(self, out: Array) -> None:
         """Write class sums of −weight · ∂log p/∂z / samples, and the mean nll into ``nll``."""
-        backend, o, members, targets = self.backend, self.readout, self._members, self.target
-        own, sums = self._own_rows, self._sums
+        backend, likelihood, targets = self.backend, self.likelihood, self.target
+        members, (sums, numbers, squares, z, a) = self._members, self._of_classes
         if self.weights is not None:
             members = backend.xp.multiply(members, self.weights, out=self._weighted)
-        backend.matmul(members.T, targets, sums[own, :])
+        backend.matmul(members.T, targets, sums)
         column = None
-        if isinstance(self.likelihood, Gaussian):
+        if isinstance(likelihood, Gaussian):
             column = backend.row_dot(targets, targets, self._column)
-        backend.count_classes(members, self._counts[own, :], column, self._squares[own, :])
-        totals = sums, self._counts, self._squares
-        self.set_nll(backend.output_and_score(self.likelihood, o, *totals))
-        counts = None if self.likelihood.counts_are_target_sums else self._counts
+        backend.count_classes(members, numbers, column, squares)
+        totals = self._sums, self._counts, self._squares
+        self.set_nll(backend.output_and_score(likelihood, self.readout, *totals))
+        counts = None if likelihood.counts_are_target_sums else self._counts
         each = self._per_sample
         if self.source is not None and each is not None:  # under each sample's own activation
-            backend.matmul(self._members, o.z[own, :], each.z)
-            backend.matmul(self._members, o.a[own, :], each.a)
+            backend.matmul(self._members, z, each.z)
+            backend.matmul(self._members, a, each.a)
             noisy = backend.xp.add(targets, self.source(each, targets), out=self._noisy)
-            backend.matmul(members.T, noisy, sums[own, :])
+            backend.matmul(members.T, noisy, sums)
             if self.source.noise.update == "published":
                 counts = self._counts
-        self.write_error(sums, out, counts)
+        self.write_error(self._sums, out, counts)
 
 
 # -- steps -----------------------------------------------------------------------------------------

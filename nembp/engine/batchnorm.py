@@ -30,7 +30,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from nembp.backend import Array, Backend
-from nembp.engine.linear import cut, in_blocks
+from nembp.engine.linear import Sums, cut, in_blocks
 from nembp.errors import ArchitectureError
 
 BLOCK_BYTES = 1 << 17  # of a matrix's rows: four such blocks stay in cache
@@ -118,9 +118,9 @@ class Normalizer:
         self._workers = min(workers, rows)
         blocks = -(-rows // (fit * self._workers)) * self._workers
         self._blocks = cut(0, rows, min(blocks, rows))
-        most, own = self._blocks[0].stop, range(self._workers)
-        self._scratch = [backend.empty((most, size), dtype) for _ in own]
-        self._sums = [[backend.empty((1, size), dtype) for _ in range(3)] for _ in own]
+        most = self._blocks[0].stop
+        self._scratch = [backend.empty((most, size), dtype) for _ in range(self._workers)]
+        self._sums = [Sums(backend, (1, size), dtype, self._workers) for _ in range(2)]
         self._one_of_each_row = backend.ones((1, rows), dtype)
         self._one_of_each_pixel = backend.ones((1, self._pixels), dtype)
 
@@ -234,17 +234,12 @@ class Normalizer:
         weights = self._one_of_each_row if shares is None else shares
 
         def task(worker: int, index: int, block: slice) -> None:
-            *totals, spare = self._sums[worker]
-            for total, values in zip(totals, terms(worker, index, block), strict=False):
-                # a product with ones sums columns faster than a reduction
-                backend.matmul(weights[:, block], values, total if index == worker else spare)
-                if index > worker:
-                    xp.add(total, spare, out=total)
+            # a product with ones sums columns faster than a reduction
+            for each, values in zip(self._sums, terms(worker, index, block), strict=False):
+                each.add(worker, index, weights[:, block], values)
 
         in_blocks(task, self._blocks, self._workers)
-        for which, out in enumerate(sums):
-            total = self._sums[0][which]
-            for others in self._sums[1:]:
-                total += others[which]
+        for each, out in zip(self._sums, sums, strict=False):
+            total = each.total(len(self._blocks))
             by_pixel = xp.reshape(total, (-1, out.shape[0]))
             backend.matmul(self._one_of_each_pixel, by_pixel, xp.reshape(out, (1, -1)))

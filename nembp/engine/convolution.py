@@ -160,7 +160,7 @@ class Im2colWorkspace(BlockWorkspace):
 
         def task(worker: int, index: int, block: slice) -> None:
             columns, pixels = self._columns(worker, lower[block, :]), self._pixels(upper[block, :])
-            self._add_product(worker, index, columns.T, pixels)
+            self._gradients.add(worker, index, columns.T, pixels)
             if block.stop > rows:
                 return
             if self.upward:

@@ -349,7 +349,7 @@ class BlockWorkspace(Workspace):
     """Works through its rows in blocks that stay in cache, which the workers share.
 
     No block of at most ``block`` rows holds rows of two ``parts`` of the signals.
-    ``gradient_shape`` is of the product that :meth:`_add_product` sums over blocks.
+    ``gradient_shape`` is of the product that is summed over blocks.
     """
 
     def __init__(
@@ -370,9 +370,7 @@ class BlockWorkspace(Workspace):
         self._block, self.workers = block, workers
         self._blocks: dict[int, list[slice]] = {}
         self.workers = min(workers, len(self.blocks(sum(parts))))
-        self._sums, self._spare = (
-            [backend.empty(gradient_shape, dtype) for _ in range(self.workers)] for _ in range(2)
-        )
+        self._gradients = Sums(backend, gradient_shape, dtype, self.workers)
 
     def blocks(self, rows: int) -> list[slice]:
         """Return the blocks of a signal of so many rows; the first part alone has the same ones."""
@@ -389,19 +387,33 @@ class BlockWorkspace(Workspace):
         in_blocks(task, self.blocks(rows), self.workers)
 
     def _sum_over(self, rows: int, task: Callable[[int, int, slice], Any]) -> Array:
-        """Call ``task`` on every block, and return the sum of what it gave :meth:`_add_product`."""
+        """Call ``task`` on every block, and return the sum of what it added to ``_gradients``."""
         self._work(rows, task)
-        total = self._sums[0]
-        for each in self._sums[1 : len(self.blocks(rows))]:  # of the workers that had a block
-            total += each
-        return total
+        return self._gradients.total(len(self.blocks(rows)))
 
-    def _add_product(self, worker: int, index: int, left: Array, right: Array) -> None:
+
+class Sums:
+    """Sums of matrix products over blocks, which workers take in turns (:func:`in_blocks`)."""
+
+    def __init__(self, backend: Backend, shape: tuple[int, ...], dtype: str, workers: int) -> None:
+        self._backend = backend
+        self._totals, self._spares = (
+            [backend.empty(shape, dtype) for _ in range(workers)] for _ in range(2)
+        )
+
+    def add(self, worker: int, index: int, left: Array, right: Array) -> None:
         """Add ``left @ right`` to the worker's sum, which its first block, ``worker``, begins."""
-        total, spare = self._sums[worker], self._spare[worker]
-        self.backend.matmul(left, right, total if index == worker else spare)
+        total, spare = self._totals[worker], self._spares[worker]
+        self._backend.matmul(left, right, total if index == worker else spare)
         if index > worker:
             total += spare
+
+    def total(self, blocks: int) -> Array:
+        """Return the sum over so many blocks."""
+        total = self._totals[0]
+        for each in self._totals[1:blocks]:
+            total += each
+        return total
 
 
 def cut(start: int, rows: int, count: int, unit: int = 1) -> list[slice]:

@@ -287,7 +287,7 @@ class WinogradWorkspace(BlockWorkspace):
             far.analyse(y[block, :], far.hat)
             kept = self._kept[index], far.hat
             x_hat, y_hat = kept if self.upward else kept[::-1]
-            self._add_product(worker, index, self._transposed(x_hat), y_hat)
+            self._gradients.add(worker, index, self._transposed(x_hat), y_hat)
             if block.stop <= rows:
                 self._pull_back(near, far, out[block, :])  # type: ignore[index]
 
