@@ -454,13 +454,12 @@ def test_data_is_matched_by_its_columns_and_known_by_its_content():
     write_table("swapped.csv", np.arange(90), order=(2, 0, 1))
     scores = [as_json("evaluate", "run", "--data-dir", name) for name in ("d.csv", "swapped.csv")]
     assert scores[0]["forward/accuracy"] == scores[1]["forward/accuracy"] > 0.9
-    write_table("d.csv", np.arange(90)[::-1])  # the same rows in another order
-    works("evaluate", "run")
     write_table("other.csv", np.arange(90), names="a,b,d")
     assert "'c'" in fails(3, "evaluate", "run", "--data-dir", "other.csv", "--split", "all")
-    write_table("d.csv", np.arange(1, 90))  # not what was held out
-    for split in ("test", "train"):
-        assert "--split all" in fails(3, "evaluate", "run", "--split", split)
+    for rows in (np.arange(90)[::-1], np.arange(1, 90)):  # not what was held out
+        write_table("d.csv", rows)
+        for split in ("test", "train"):
+            assert "--split all" in fails(3, "evaluate", "run", "--split", split)
     assert as_json("evaluate", "run", "--split", "all")["samples"] == 89
 
 

@@ -231,6 +231,13 @@ def test_the_remedy_for_decimal_commas_works(table):
         table("a;y", *["0.125;1,5"] * 20, decimal=",")  # no thousands begin with 0
 
 
+def test_a_target_that_is_the_same_everywhere_is_refused_and_a_guessed_one_is_said(table):
+    with pytest.raises(DataError, match=r"column 'c': 0 of every sample.*--targets"):
+        table("label,b,c", *(f"{k % 3},{k},0" for k in range(30)))
+    notes = table("label,b,c", *(f"{k % 3},{k},{k * k}.5" for k in range(30))).notes
+    assert any("'c', is the target; --targets names another, such as 'label'" in n for n in notes)
+
+
 def test_names_with_digits_are_classes(table):
     for targets in (["2D", "3D"], ["<=50K", ">50K"], ["1st", "2nd", "3rd"], ["none", "some"]):
         lines = ["a,k", *(f"{k},{targets[k % len(targets)]}" for k in range(30))]

@@ -117,6 +117,11 @@ def assemble(
                 f"{last.y_name}: {ys[-1].shape[1]} targets a sample, but training samples "
                 f"have {ys[0].shape[1]} ({train.y_name}); expected the same number in both"
             )
+        if np.all(ys[0] == ys[0][0]):
+            raise DataError(
+                f"{train.y_name}: {ys[0][0, 0]:g} of every sample; expected targets that differ. "
+                "Name others (--targets)"
+            )
         different = len(np.unique(ys[0])) if np.array_equal(ys[0], np.rint(ys[0])) else FEW + 1
         if request.task == "auto" and ys[0].shape[1] == 1 and different <= min(FEW, len(xs[0]) / 2):
             notes.append(

@@ -27,6 +27,7 @@ from nembp.files import reading
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".data")
 DEFAULTS = Request()
 _DELIMITERS = ",;\t|"
+_TARGETS = {"label", "labels", "target", "targets", "class", "classes"}
 _FIRST = 50  # rows that tell a delimiter
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d*)?")
@@ -308,6 +309,12 @@ class _Columns:
             raise ArchitectureError(
                 f"targets={list(targets)}: expected different columns of {path} that leave at "
                 f"least one feature; the columns are {listed(header)}"
+            )
+        usual = [name for name in header if name.lower() in _TARGETS]
+        if self.request.targets is None and usual and header[-1] not in usual:
+            self.notes.append(
+                f"{path}: the last column, {header[-1]!r:.60}, is the target; --targets names "
+                f"another, such as {usual[0]!r:.60}."
             )
         if len(targets) > 1:  # numbers, or one-hot rows
             self.classification = False
