@@ -456,8 +456,8 @@ def test_data_is_matched_by_its_columns_and_known_by_its_content():
     assert scores[0]["forward/accuracy"] == scores[1]["forward/accuracy"] > 0.9
     write_table("other.csv", np.arange(90), names="a,b,d")
     assert "'c'" in fails(3, "evaluate", "run", "--data-dir", "other.csv", "--split", "all")
-    for rows in (np.arange(90)[::-1], np.arange(1, 90)):  # not what was held out
-        write_table("d.csv", rows)
+    for kept in (np.arange(90)[::-1], np.arange(1, 90)):  # not what was held out
+        write_table("d.csv", kept)
         for split in ("test", "train"):
             assert "--split all" in fails(3, "evaluate", "run", "--split", split)
     assert as_json("evaluate", "run", "--split", "all")["samples"] == 89
