@@ -437,23 +437,15 @@ def load_mnist(request: Request) -> Dataset:
     """Load MNIST and verify its checksums; the loader behind ``load("mnist", folder)``."""
     folder = request.path("mnist")
     parts, _ = read_four(folder)
-    arrays = [
-        (x, where) for raw in parts for x, where in ((raw.x, raw.x_name), (raw.y, raw.y_name))
-    ]
-    for (x, where), (expected, _) in zip(arrays, MNIST.values(), strict=True):
-        found = idx_md5(np.asarray(x))
-        if found != expected:
+    read = [(x, where) for raw in parts for x, where in ((raw.x, raw.x_name), (raw.y, raw.y_name))]
+    for (x, where), (expected, _) in zip(read, MNIST.values(), strict=True):
+        header = struct.pack(f">2xBB{x.ndim}I", 0x08, x.ndim, *x.shape)
+        digest = hashlib.md5(header, usedforsecurity=False)
+        digest.update(np.ascontiguousarray(x).data)
+        if (found := digest.hexdigest()) != expected:
             raise DataError(
                 f"{where}: not MNIST's file (MD5 {found} unpacked, expected {expected}). "
                 f"Move it away and run `nembp data fetch mnist --data-dir {folder}`, or load "
                 "another set of this format with --dataset idx."
             )
     return assemble("mnist", parts, request, source=str(folder), attribution=MNIST_BY)
-
-
-def idx_md5(x: NDArray[Any]) -> str:
-    """MD5 sum of the unpacked IDX file that holds the uint8 array `x`."""
-    header = struct.pack(f">2xBB{x.ndim}I", 0x08, x.ndim, *x.shape)
-    digest = hashlib.md5(header, usedforsecurity=False)
-    digest.update(np.ascontiguousarray(x).data)
-    return digest.hexdigest()
