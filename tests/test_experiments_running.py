@@ -23,7 +23,6 @@ from nembp.errors import ArchitectureError, DataError, OutputError
 from nembp.experiments import (
     Arm,
     Comparison,
-    Tuning,
     read_experiment,
     run_experiment,
     running,
@@ -92,16 +91,6 @@ def test_an_interrupted_run_resumes_to_the_same_rows(tmp_path, whole):
     assert rows_of(tmp_path / "tiny") == whole
     assert (len(seen), seen[-1]) == (len(whole) - 5, (len(whole), len(whole)))
     run(tmp_path, resume=True, on_progress=Stop(1))  # nothing is left
-
-
-def test_grids_are_extended_however_a_run_is_interrupted(tmp_path):
-    """Two rates far too low, so that the best lies above them; one is added after another."""
-    protocol = tiny(tuning=Tuning("nll", (0.01, 0.1), (1000,), refine=0), seeds=2)
-    whole = rows_of(run(tmp_path / "whole", protocol))
-    assert len({task.rate for task in whole if (task.phase, task.arm) == ("tune", "none")}) > 3
-    for rows in (1, 5, 6, 8):  # in the grid, at its end, and in what was added to it
-        stopped(tmp_path / "cut", rows, protocol=protocol, resume=True)
-    assert rows_of(run(tmp_path / "cut", protocol, resume=True)) == whole
 
 
 def test_seeds_can_be_added_but_not_taken_away(tmp_path, whole):
