@@ -205,6 +205,9 @@ def test_a_classifier_is_read_from_its_file_and_not_taken_for_another_s(
 
 
 def test_files_that_cannot_be_read_or_written(digits, tmp_path, monkeypatch) -> None:
+    for shape in ((side, side + 1, c) for side in (3, 8, 9, 15, 16, 17, 32, 50) for c in (1, 3)):
+        recipe = recipe_for(replace(digits, shape=shape))
+        assert network(shape, recipe["layers"], 10).outputs == 10
     recipe = recipe_for(digits) | {"epochs": 1}
     monkeypatch.setattr(scores, "recipe_for", lambda data: recipe)
     first = classifier_for(digits, tmp_path)
@@ -225,14 +228,6 @@ def test_files_that_cannot_be_read_or_written(digits, tmp_path, monkeypatch) -> 
     unkept = classifier_for(digits, tmp_path / "file" / "judges", notes.append)
     assert unkept.describe()["file"] is None
     assert "not kept" in notes[-1]
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_recipes_fit_images_of_any_size(channels, digits) -> None:
-    for side in (3, 8, 9, 15, 16, 17, 32, 50):
-        shape = (side, side + 1, channels)
-        recipe = recipe_for(replace(digits, shape=shape))
-        assert network(shape, recipe["layers"], 10).outputs == 10
 
 
 # -- scorers ---------------------------------------------------------------------------------------

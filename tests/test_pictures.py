@@ -135,14 +135,6 @@ def test_many_classes_take_several_lines(tmp_path):
     assert len({top for ((top, _),) in found}) > 3
 
 
-def test_names_are_drawn_and_the_picture_depends_on_nothing_else(tmp_path):
-    images = random_images(2, 8, 8, 1)
-    for name, classes in (("a", ("cat", "dog")), ("b", ("cat", "cow")), ("c", ["cat", "dog"])):
-        backward_picture(tmp_path / f"{name}.png", images, images, (8, 8, 1), classes)
-    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
-    assert a == c != b
-
-
 @pytest.mark.parametrize(
     ("shape", "names"),
     [
