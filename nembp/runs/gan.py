@@ -92,17 +92,13 @@ def load_gan_data(config: GanConfig) -> Dataset:
     if name not in (*DATA, *available()):
         names = ", ".join([*DATA, *available()])
         raise ArchitectureError(f"no data set {name!r:.80}: expected one of {names}")
+    options = ("samples", "modes", "std", "limit", "image_size", *READ_OPTIONS)
     return load_adversarial(
         name,
         config.data_dir,
-        samples=config.samples,
         seed=config.split_seed or 0,
         scale=SCALES.get(name) if config.scale is None else config.scale,
-        modes=config.modes,
-        std=config.std,
-        limit=config.limit,
-        image_size=config.image_size,
-        **{key: value for key, value in config.chosen().items() if key in READ_OPTIONS},
+        **{key: vars(config)[key] for key in options},
     )
 
 
@@ -341,7 +337,8 @@ class GanRun(Run):
     def resume(self, state: Row) -> None:
         super().resume(state)
         self.film.resume(state["film"])
-        self.rows, self.iterations = list(self.trainer.rows), state["iterations"]
+        self.rows = [row | {key: row[key] for key in COUNTS} for row in self.trainer.rows]
+        self.iterations = state["iterations"]
         self.good = self._copies() if self.rows else None
 
     @property
