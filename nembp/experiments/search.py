@@ -271,7 +271,8 @@ class Scores:
         Of each rung the candidates and seeds, all effects by score, and those that go on: the best,
         and the best of each group.
         """
-        candidates, complete = self.space.drawn(), list[tuple[Any, ...]]()
+        candidates = self.space.drawn()
+        complete: list[tuple[Any, ...]] = []
         for rung in self.space.rungs:
             seeds = rung["seeds"]
             if trials := self.wanted(candidates, seeds):
@@ -279,8 +280,11 @@ class Scores:
             ranked = [self.effect(item, seeds) for item in candidates]
             ranked.sort(key=lambda effect: (-effect["score"], effect["candidate"]))
             groups = [effect["regime"][self.space.groups] for effect in ranked]
-            first = [groups.index(group) == place for place, group in enumerate(groups)]
-            kept = [e for n, e in enumerate(ranked) if n < rung["keep"] or first[n]]
+            kept = [
+                effect
+                for place, effect in enumerate(ranked)
+                if place < rung["keep"] or groups.index(groups[place]) == place
+            ]
             complete.append((candidates, seeds, ranked, kept))
             items = trained(candidates)
             candidates = [items[effect["candidate"]] for effect in kept]
