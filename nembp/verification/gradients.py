@@ -294,9 +294,12 @@ class Around:
         at = self._complex(v)
         if not (np.isfinite(at) and abs(at.real - self.value) <= 1e3 * self.noise):
             return False
-        slope = sweep(self._line(v), self.value, self.noise)
-        allowed = SAFE * slope.error + 1e-9 * abs(at.imag)
-        return not slope.kink and abs(at.imag - slope.value) <= allowed
+        for length in (1.0, SHORTER**-6):  # long steps do not see fast change
+            slope = sweep(self._line(v), self.value, self.noise, length)
+            allowed = SAFE * slope.error + 1e-9 * abs(at.imag)
+            if not slope.kink and abs(at.imag - slope.value) <= allowed:
+                return True
+        return False
 
     def _slope(self, v: Array, length: float) -> Slope:
         """Return the slope along ``v``; complex steps an ulp apart spread by rounding."""

@@ -251,10 +251,6 @@ class Bench:
                 self.changed.add(name)
         return self.numpy(out)
 
-    def in_float32(self) -> Bench:
-        """Return a bench like this one in single precision."""
-        return Bench(self.backend, "float32", self.rows, self.seed)
-
 
 @dataclass(frozen=True)
 class Law:

@@ -629,7 +629,6 @@ def round_trip(case: Case, backend: Backend) -> Deviations:
         yield equal(host(a, a.predict(at)), host(b, b.predict(at)), "its prediction")
 
 
-SINGLE = 2e-5  # relative error allowed between float32 and float64
 TRILINEAR = "∂T/∂y, ∂T/∂x, ∂T/∂W of T(x, W, y) = ⟨x·W, y⟩"
 NAMES = ("forward", "adjoint", "weight gradient")
 
@@ -652,12 +651,10 @@ def contractions(m: LinearMap, bench: Bench, x: Array, W: Array, y: Array) -> li
     return results + ([bench.written(outer, m.weight_shape, x=x, y=y)] if m.weight_count else [])
 
 
-def alike(
-    found: list[Array], expected: list[Array], when: str, scale: float, tolerance: Any = None
-) -> Deviations:
+def alike(found: list[Array], expected: list[Array], when: str, scale: float) -> Deviations:
     """Compare the contractions of two ways."""
     for name, actual, value in zip(NAMES, found, expected, strict=False):
-        yield near(actual, value, f"{name}{when}", scale, tolerance=tolerance)
+        yield near(actual, value, f"{name}{when}", scale)
 
 
 @law("linear.trilinear", TRILINEAR, over=LinearMap)
@@ -720,7 +717,6 @@ def linear_contract(m: LinearMap, bench: Bench) -> Deviations:
         out = bench.nan(result.shape[::-1])
         function(bench.backend, rows, bench.array(W), out.T)
         yield near(bench.numpy(out).T, result, "an out of another memory layout", scale)
-    yield from alike(contractions(m, bench.in_float32(), x, W, y), here, " in float32", 1.0, SINGLE)
     one, two = (np.asarray(m.initial_weights(stream(bench.seed, "weights"))) for _ in range(2))
     fine = one.size == m.weight_count and np.array_equal(one, two) and np.all(np.isfinite(one))
     yield holds(fine, f"initial weights are {m.weight_count}, finite and the generator's alone")
@@ -809,6 +805,8 @@ def activation_derivative(f: Activation, bench: Bench) -> Deviations:
 
 def measured_derivative(f: Activation, bench: Bench) -> Deviations:
     """Compare with slopes of ``activate``; at kinks, 0 among them, with both one-sided ones."""
+    if bench.dtype != "float64":
+        return
     z = np.concatenate([[0.0, 1e-3, -1e-3, 0.5, -0.5, 1.0, -1.0, 4.0, -4.0], bench.normal(40)])
     w, backend = bench.generator.uniform(0.5, 1.5, z.size), bench.backend
 
@@ -861,10 +859,6 @@ def activation_contract(f: Activation, bench: Bench) -> Deviations:
     yield near(applied(f, bench, z[:, order].T)[:, 0], a[0, order], "f(z) in another order", 1.0)
     slope, error = multiplied(f, bench, np.ones_like(a), a), bench.normal(1, 60)
     yield near(multiplied(f, bench, error, a), error * slope, "the error multiplied", 1.0)
-    single = bench.in_float32()
-    yield near(applied(f, single, z), a, "f(z) in float32", 1.0, tolerance=SINGLE)
-    slopes = multiplied(f, single, np.ones_like(a), a)
-    yield near(slopes, slope, "f'(z) in float32", 1.0, tolerance=SINGLE)
     yield holds(not bench.changed, "a is left alone by multiply_derivative")
 
 
@@ -970,6 +964,8 @@ def class_sums(likelihood: Likelihood, bench: Bench) -> Deviations:
 @law("likelihood.gain", NEM, over=Likelihood)
 def gains(likelihood: Likelihood, bench: Bench) -> Deviations:
     """Σ gain(n) = log p(t+n) − log p(t), slope = ∂gain/∂n."""
+    if not knows(likelihood) and bench.dtype != "float64":
+        return  # near a pole of log p, rounding is large
     calls, z, t, n, size = at_end(likelihood, bench)
     terms, before = calls.gain(z, t, n), calls.log_p(z, t)
     after = calls.log_p(z, bench.rounded(t + n))
@@ -1010,16 +1006,13 @@ def likelihood_contract(likelihood: Likelihood, bench: Bench) -> Deviations:
     o = calls.readout(z)
     likelihood.activate(o)
     yield near(bench.numpy(o.a), a, "a, activated twice", 1.0)
-    single = Calls(likelihood, bench.in_float32())
-    at = [value.astype(np.float32).astype(float) for value in (z, t)]
     scale = 1.0 + size * (1.0 + largest(z) + largest(t)) * z.shape[1]
     for name, terms in (("log_p", scale), ("error", size)):
-        function, of_single = getattr(calls, name), getattr(single, name)
+        function = getattr(calls, name)
         result = function(z, t)
         yield holds(np.all(np.isfinite(result)), f"every entry of {name} is written, and finite")
         rows = [function(z[k : k + 1], t[k : k + 1]) for k in range(len(z))]
         yield near(np.concatenate(rows), result, f"{name} row by row", terms)
-        yield near(of_single(*at), function(*at), f"{name} in float32", terms, tolerance=SINGLE)
     yield near(calls.error(z, t, factor=0.25), 0.25 * error, "error with a factor", size)
     yield holds(not bench.changed, f"no call writes into its argument {sorted(bench.changed)}")
 
@@ -1083,7 +1076,7 @@ def error_is_slope(likelihood: Likelihood, bench: Bench) -> Deviations:
 
         if known:
             yield from is_gradient(error(z), nll, z, name, g, size)
-        else:
+        elif bench.dtype == "float64":
             options: Any = {"method": "central", "blocks": {"error": z.shape}, "raises": False}
             yield agrees(check_gradient(nll, z, gradient=error, scale=1.0, name=name, **options))
 
@@ -1210,10 +1203,8 @@ def optimizer_contract(optimizer: Optimizer, bench: Bench) -> Deviations:
     yield near(path(g[:, order], start[order]), whole[:, order], "parameters permuted", scale)
     small = copy.copy(bench.backend)
     small.chunk = 16
-    for backend, dtype, slack in ((small, bench.dtype, None), (bench.backend, "float32", SINGLE)):
-        other = dense_network([5, 4, 3], device=backend, dtype=dtype)
-        what = f"parameters in chunks of {backend.chunk}, in {dtype}"
-        yield near(path(g, start, of=other), whole, what, scale, tolerance=slack)
+    cut = dense_network([5, 4, 3], device=small, dtype=bench.dtype)
+    yield near(path(g, start, of=cut), whole, "the vector cut into chunks", scale)
     for _ in range(2):
         yield near(moved_by(again, net, g, start), whole, "parameters after bind again", scale)
     end = path(g[:1], start)[0]
