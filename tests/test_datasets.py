@@ -201,15 +201,6 @@ def test_classes_given_by_a_reader_must_occur():
     assert put_together(X, Y, (X, Y), classes=("a", "b")).classes == ("a", "b")
 
 
-def test_names_of_labels_sort_as_numbers_or_as_text():
-    x = np.arange(8.0).reshape(8, 1)
-    dataset = put_together(x, [7, -3, 7, 20, 20, 7, -3, 7], (x[:2], [20, -3]))
-    assert dataset.classes == ("-3", "7", "20")
-    assert dataset.train.y.tolist() == [1, 0, 1, 2, 2, 1, 0, 1]
-    octets = put_together(x[:2], np.array([b"b", b"a"]), (x[:1], [b"b"]))
-    assert (octets.classes, octets.test.y.tolist()) == (("a", "b"), [1])
-
-
 # -- means, scaling, splits ------------------------------------------------------------------------
 def test_means_over_chunks_with_an_offset_and_without_a_copy():
     n, scaling = 8 * CHUNK_VALUES // 50, Scaling(7.0, 0.25)
@@ -369,31 +360,3 @@ def test_arrays_in_memory_are_copied_and_files_are_viewed(mapped):
         assert np.array_equal(np.asarray(view), np.asarray(each)[[2, 0]])
     assert isinstance(choose(choose(file, index), np.array([1, 0])).rows, ArrayRows)  # one look-up
     assert np.array_equal(np.asarray(join([file, array])), np.concatenate([array, array]))
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, ">f4", np.int16])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_mapped_samples_are_never_copied_and_make_the_same_data_set(mapped, dtype, order):
-    x, y = colours()
-    x = np.asarray(x.astype(dtype), order=order)
-    for test in ([], [Raw(x[:9], y[:9], "x", "y")]):
-        for limit in (None, 12):
-            one, two = (
-                assemble("n", [Raw(each, y, "x", "y"), *test], Request(limit=limit), source="s")
-                for each in (x, mapped(x))
-            )
-            assert is_mapped(two.train.x)
-            assert not is_mapped(one.train.x)
-            assert two.train.x.dtype == one.train.x.dtype
-            for mine, theirs in ((one.train, two.train), (one.test, two.test)):
-                assert np.array_equal(mine.x, theirs.x)
-                assert np.array_equal(mine.y, theirs.y)
-            # sums of arrays in Fortran order are rounded in another order
-            for mine, theirs in ((one.x_scaling, two.x_scaling), (one.to_unit, two.to_unit)):
-                assert np.allclose(mine.offset, theirs.offset, rtol=1e-13, atol=0)
-                assert np.allclose(mine.factor, theirs.factor, rtol=1e-13, atol=0)
-    index = np.array([3, 1, 1])
-    assert is_mapped(two.train.subset(index).x)
-    for part in (one, two):
-        assert np.array_equal(part.train.subset(index).x, one.train.x[index])
-        assert np.array_equal(part.train.subset(index).y, one.train.y[index])
