@@ -214,11 +214,6 @@ def test_means_over_chunks_with_an_offset_and_without_a_copy():
     expected = [scaled[split.y == k].mean(axis=0) for k in range(3)]
     assert np.allclose(means, expected, rtol=1e-12)
     assert np.allclose(mean, scaled.mean(axis=0), rtol=1e-12)
-    split = Split(np.zeros((4, 2)), np.array([0, 0, 2, 2]))
-    with pytest.raises(DataError, match=r"\[2, 0, 2\]; expected at least one in each of 3"):
-        class_means(split, Scaling(), 3)
-    with pytest.raises(ArchitectureError, match="need labels"):
-        class_means(Split(np.zeros((4, 2)), np.zeros((4, 1))), Scaling(), 2)
 
 
 def test_standardized_over_several_chunks_and_with_constants_and_undone():

@@ -287,31 +287,21 @@ def test_scores_of_a_file_are_those_of_memory(tmp_path):
 
 
 # -- memory ----------------------------------------------------------------------------------------
-def sparse(folder: Path, n: int, shape: tuple[int, ...]) -> Path:
-    """Return a .npy file of zeros that takes no disk."""
-    path = folder / f"x{n}.npy"
-    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, *shape)).flush()
-    return path
-
-
-def epoch_of(path: Path, augmentation: Augmentation | None = BOTH) -> Trainer:
+def epoch_of(path: Path) -> None:
     """Train one epoch on a file, and score it."""
     x = np.load(path, mmap_mode="r")
     net = dense_network([int(np.prod(x.shape[1:])), 4, 2])
     split = Split(x, np.arange(len(x)) % 2)
-    train, test = reader_of(split, net, augmentation=augmentation), reader_of(split, net)
-    trainer = Trainer(
-        net, train, epochs=1, batch_size=64, prefetch=True,
-        evaluate=lambda net: evaluate(net, test, batch_size=64),
-    )  # fmt: skip
-    trainer.run()
-    return trainer
+    train, test = reader_of(split, net, augmentation=BOTH), reader_of(split, net)
+    score = lambda net: evaluate(net, test, batch_size=64)  # noqa: E731
+    Trainer(net, train, epochs=1, batch_size=64, prefetch=True, evaluate=score).run()
 
 
 def test_an_epoch_needs_no_more_memory_for_more_data(tmp_path):
     peaks, sizes = [], (500, 4000)
-    for n in sizes:
-        path = sparse(tmp_path, n, (16, 16, 3))
+    for n in sizes:  # zeros, which take no disk
+        path, shape = tmp_path / f"x{n}.npy", (n, 16, 16, 3)
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
         peaks.append(traced(lambda: epoch_of(path))[1])  # noqa: B023
     # labels, the order of the batches and their bounds: some numbers a sample, of 768 bytes
     assert peaks[1] - peaks[0] < 64 * (sizes[1] - sizes[0])

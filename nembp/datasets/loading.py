@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -137,7 +137,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, **options: A
         hint = f"; did you mean --dataset {kind} --data-dir {name}?" if kind else ""
         names = ", ".join(available())
         raise ArchitectureError(f"no data set {name!r}: expected one of {names}{hint}")
-    if isinstance(targets := options.get("targets"), Sequence):
+    if (targets := options.get("targets")) is not None:
         options["targets"] = (targets,) if isinstance(targets, str) else tuple(targets)
     request = Request(None if data_dir is None else Path(data_dir), **options)
     if name not in _REGISTERED:
