@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 import click
@@ -108,15 +108,17 @@ def _check_variables(name: str, command: click.Command) -> None:
             raise click.UsageError(f"the environment variable {variable} sets nothing; {hint}")
 
 
-def _variables(prefix: str, command: click.Command) -> Iterator[str]:
-    """Let the variables of a command's options be called as its flags are, and name them."""
+def _variables(prefix: str, command: click.Command) -> list[str]:
+    """Let the variables of a command's options be called as its flags are, and return them."""
+    known: list[str] = []
     for each in command.params:
         if isinstance(each, click.Option):
             flags = [flag.lstrip("-").replace("-", "_").upper() for flag in each.opts]
             each.envvar = [f"{prefix}_{flag}" for flag in flags]
-            yield from (*each.envvar, f"{prefix}_{each.name}".upper())
+            known += [*each.envvar, f"{prefix}_{each.name}".upper()]
     for name, part in getattr(command, "commands", {}).items():
-        yield from _variables(f"{prefix}_{name.upper()}", part)
+        known += _variables(f"{prefix}_{name.upper()}", part)
+    return known
 
 
 def _code(run: Callable[[], object]) -> int:
@@ -126,8 +128,13 @@ def _code(run: Callable[[], object]) -> int:
         error.show()
         return error.exit_code
     except click.UsageError as error:
-        help_of = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
-        return _fail(error.format_message().rstrip(".") + help_of, error.exit_code)
+        from .options import variable_of  # which the help of a group does without
+
+        ctx, param = error.ctx, getattr(error, "param", None)
+        variable = variable_of(ctx, param) if ctx and param else ""
+        source = f" (from {variable})" if variable else ""
+        help_of = f"; see `{ctx.command_path} --help`" if ctx else ""
+        return _fail(error.format_message().rstrip(".") + source + help_of, error.exit_code)
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:  # click raises Abort from KeyboardInterrupt

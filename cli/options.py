@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -54,18 +55,6 @@ class GroupedOption(click.Option):
         super().__init__(*args, **kwargs)
         self.group = group
 
-    def handle_parse_result(
-        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
-    ) -> tuple[Any, list[str]]:
-        try:
-            return super().handle_parse_result(ctx, opts, args)
-        except click.BadParameter as error:
-            if self.name in opts or self.resolve_envvar_value(ctx) is None:
-                raise
-            variable = f"{ctx.auto_envvar_prefix}_{self.name}".upper()
-            message = f"{error.message.rstrip('.')} (from {variable})"
-            raise click.BadParameter(message, ctx=ctx, param=self) from error
-
 
 class GroupedCommand(click.Command):
     """A command whose help lists its options under their headings."""
@@ -95,12 +84,16 @@ def add(options: Iterable[Callable[[F], F]]) -> Callable[[F], F]:
 def options_of(kind: type[Config], names: Collection[str] | None = None) -> Callable[[F], F]:
     """Return what adds an option for each field of a configuration, or those of some names."""
     options = kind.options().items()
-    return add(_click_option(kind, *item) for item in options if names is None or item[0] in names)
+    return add(
+        [_click_option(kind, *each) for each in options if names is None or each[0] in names]
+    )
 
 
 def _click_option(kind: type[Config], name: str, option: Option) -> Callable[[F], F]:
     flags = []
-    for each in (*(alias for alias, of in kind.aliases.items() if of == name), name):
+    for each in [*kind.aliases, name]:
+        if kind.aliases.get(each, name) != name:
+            continue
         word = each.replace("_", "-")
         flags.append(f"--{word}/--no-{word}" if option.kind == "flag" else f"--{word}")
     of: Any = click.Choice(option.choices) if option.kind == "choice" else Checked(option)
@@ -174,6 +167,14 @@ def run_folder_options(kind: type[Config], default: str) -> Callable[[F], F]:
     return add(options)
 
 
+def variable_of(ctx: click.Context, param: click.Parameter) -> str:
+    """Return the environment variable that sets a parameter, empty if none does."""
+    if ctx.get_parameter_source(str(param.name)) is not ParameterSource.ENVIRONMENT:
+        return ""
+    named = [*(param.envvar or ()), f"{ctx.auto_envvar_prefix}_{param.name}".upper()]
+    return next(name for name in named if os.environ.get(name))
+
+
 @contextlib.contextmanager
 def refusals(ctx: click.Context, *of_new: str) -> Iterator[None]:
     """Refuse options ``of_new`` runs beside --resume; a refusal names what variables set."""
@@ -187,8 +188,8 @@ def refusals(ctx: click.Context, *of_new: str) -> Iterator[None]:
         yield
     except ArchitectureError as error:
         variables = "".join(
-            f"; {ctx.auto_envvar_prefix}_{name.upper()} sets --{name.replace('_', '-')} {value}"
-            for name, value in ctx.params.items()
-            if ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT
+            f"; {variable} sets {param.opts[0]} {ctx.params[str(param.name)]}"
+            for param in ctx.command.params
+            if (variable := variable_of(ctx, param))
         )
         raise ArchitectureError(f"{error}{variables}") from error
