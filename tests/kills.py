@@ -12,7 +12,6 @@ each is found, or what is read is the same.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import signal
 import subprocess
@@ -22,6 +21,8 @@ import time
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from command_line import rows
 
 from nembp.checkpoints import load_checkpoint, load_model, save_checkpoint
 from nembp.errors import DataError
@@ -69,17 +70,15 @@ def content(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         path.name: path.read_bytes() for path in files if path.name != CHECKPOINT
     }
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    found["rows"] = [{key: row[key] for key in row if "second" not in key} for row in rows]
-    return found
+    return found | {"rows": rows(folder)}
 
 
 @cache
-def in_one_go(kind: str) -> dict[str, Any]:
+def undisturbed(kind: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
-        finish(kind, Path(place, "run"))
-        return content(Path(place, "run"))
+        folder = Path(place, "run")
+        finish(kind, folder)
+        return rows_of(folder) if kind == "experiment" else content(folder)
 
 
 def begun(folder: Path, whole: dict[str, Any]) -> bool:
@@ -92,7 +91,7 @@ def begun(folder: Path, whole: dict[str, Any]) -> bool:
 
 
 def kill_once(kind: str, folder: Path, choice: random.Random, *, force: bool) -> str:
-    whole = in_one_go(kind)
+    whole = undisturbed(kind)
     again: list[str] = []
     if force:
         finish(kind, folder, "--seed", "7")
@@ -147,32 +146,21 @@ def flip_and_cut(folder: Path) -> str:
     return f"{found} of {8 * len(whole)} flips found, the others harmless; {len(whole)} cuts found"
 
 
-@cache
-def undisturbed() -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as place:
-        finish("experiment", Path(place))
-        return rows_of(Path(place))
-
-
 def rows_of(out: Path) -> dict[str, Any]:
     """Return what each replicate says, but the time it took; what is there can be read."""
     try:
-        rows = read_experiment(out, COMMANDS["experiment"][2], quick=True).rows
+        found = read_experiment(out, COMMANDS["experiment"][2], quick=True).rows
     except DataError as error:
         assert "no such file" in str(error) or "no replicate has finished" in str(error), error  # noqa: PT017
-        rows = []
-    told = {
-        json.dumps([row[key] for key in ("phase", "arm", "rate", "strength", "seed")]): {
-            key: value for key, value in row.items() if key != "seconds"
-        }
-        for row in rows
-    }
-    assert len(told) == len(rows), "a replicate was run twice"
+        found = []
+    identity = ("phase", "arm", "rate", "strength", "seed")
+    told = {str([row[key] for key in identity]): row | {"seconds": None} for row in found}
+    assert len(told) == len(found), "a replicate was run twice"
     return told
 
 
 def kill_experiment(out: Path, choice: random.Random) -> str:
-    whole = undisturbed()
+    whole = undisturbed("experiment")
     process, wanted = start("experiment", out), choice.randrange(len(whole))
     path = out / "output-noise-digits-quick" / "rows.jsonl"
     while wanted and process.poll() is None:  # most of the time goes to starting
