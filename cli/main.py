@@ -144,6 +144,8 @@ def _code(run: Callable[[], object]) -> int:
     except OSError as error:
         if error.filename is None and error.errno in NO_ROOM:  # files raise an OutputError
             return _fail(f"the output cannot be written ({error.strerror})", OutputError.exit_code)
+        if error.filename is None and isinstance(error, FileNotFoundError):  # of os.getcwd
+            return _fail("the working folder no longer exists; change into one that does", 1)
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
     except MemoryError as error:

@@ -160,6 +160,10 @@ def test_results_that_cannot_be_written_say_so():
     result = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, check=False)
     said = "nembp: error: the output cannot be written (No space left on device)\n"
     assert (result.returncode, result.stderr) == (6, said)
+    command = f"mkdir gone && cd gone && rmdir ../gone && exec {MAIN} train --epochs 1"
+    result = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert "the working folder no longer exists" in result.stderr
 
 
 # -- info ------------------------------------------------------------------------------------------
