@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from nembp.runs.config import DATA
 from nembp.runs.folder import CONFIG
-from nembp.runs.gan_config import GanConfig
+from nembp.runs.gan_config import NETWORKS, GanConfig
 from nembp.runs.options import read_settings
 
 from .options import (
@@ -43,14 +44,7 @@ Examples:
 """
 
 
-# what a run's players and their game are, which another start from them keeps; not how it trains
-KEPT = (
-    "dataset", "data_dir", "limit", "samples", "modes", "std", "scale", "split_seed", "image_size",
-    "kind", "bidirectional", "classes", "latent", "latent_law", "latent_std", "generator",
-    "discriminator", "generator_activation", "discriminator_activation", "dtype",
-)  # fmt: skip
-
-
+GAME = ("kind", "bidirectional", "classes")  # what another start from its players keeps of it
 # options without effect, the one that decides it, and its values for which they have none
 IDLE = {
     "backward_weight": ("bidirectional", "none"),
@@ -103,7 +97,11 @@ def _as_it_was(ctx: click.Context, param: click.Parameter, value: str | None) ->
     config = Path(value or "", CONFIG)
     if value is not None and not ctx.resilient_parsing and config.is_file():
         found = read_settings(config, GanConfig, OWN_KEYS)
-        kept = {name: found[name] for name in KEPT if name in found}
+        kept = {
+            name: found[name]
+            for name, option in GanConfig.options().items()
+            if name in found and (option.group in (DATA, NETWORKS) or name in GAME)
+        }
         ctx.default_map = kept | dict(ctx.default_map or {})
     return value
 

@@ -308,15 +308,20 @@ def test_json_is_one_object_on_stdout_and_all_else_on_stderr(tmp_path):
     assert "kept" not in lines[1]
 
 
-def test_the_result_ends_with_the_run_and_its_picture():
-    noise = ("--noise", "nem", "--noise-target", "both")
-    result = train(*SHORT, *noise, "--noise-std", "0.3", "--out", "a")
+def test_the_result_ends_with_the_run_and_flags_without_effect_are_noted():
+    noise = ("--noise", "nem", "--noise-target", "both", "--noise-std", "0.3")
+    result = train(*SHORT, *noise, "--out", "a")
     for word in ("forward kept", "forward gain", "backward kept", "backward gain"):
         assert word in result.stderr.splitlines()[-1]
     first, second, *_, run_, picture = map(str.split, result.stdout.splitlines())
     assert (run_, picture) == (["run", "a"], ["picture", "a/backward.png"])
     assert (first[:2], second[:3]) == (["forward", "accuracy"], ["backward", "centroid", "error"])
     assert train(*SHORT, "--quiet").stderr == ""
+    result = train(*SHORT, *noise[2:], "--out", "b")
+    for flag in ("--noise-std", "--noise-target"):
+        assert f"{flag}: without effect on the training, since --noise is none" in result.stderr
+    # those of a file are not: it is complete
+    assert "without effect" not in train("--config", "b/config.toml", "--out", "c").stderr
 
 
 def test_a_score_that_is_not_defined_is_null(tmp_path):
@@ -331,13 +336,6 @@ def test_a_score_that_is_not_defined_is_null(tmp_path):
     assert labels["backward/centroid_error"] is None
     for key in ("forward/r2", "forward/accuracy", "picture"):
         assert numbers[key] is None
-
-
-def test_flags_without_effect_are_noted_but_not_those_of_a_file():
-    result = train(*SHORT, "--noise-std", "0.3", "--noise-law", "uniform", "--out", "a")
-    for flag in ("--noise-std", "--noise-law"):
-        assert f"{flag}: without effect on the training, since --noise is none" in result.stderr
-    assert "without effect" not in train("--config", "a/config.toml", "--out", "b").stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
@@ -449,6 +447,7 @@ def test_under_nohup_a_terminal_may_go():
     [
         (["--layers", "512,0"], "'--layers': it has '0' as layer 2: it has 0 units; expected"),
         (["--layers", "16,conv8x4"], "layer 2 `conv8x4`: a convolution reads an image, but layer"),
+        (["--layers", "16bn", "--batch-size", "1"], "learns nothing from batches of one"),
         (["--scaling", "channel", "--backward", "bernoulli"], "use --scaling unit"),
         (["--image-size", "8x8"], "image_size is for the data sets images, not for 'digits'"),
         (["--epochs", "0"], "'--epochs': it must be a whole number ≥ 1, got 0"),
@@ -461,7 +460,6 @@ def test_under_nohup_a_terminal_may_go():
         (["--patience", "2", "--validation-fraction", "0"], "--validation-fraction above 0"),
         (["--limit", "20", "--validation-fraction", "0.9"], "leaves 2 of 20 samples to train on"),
         (["--noise", "nem", "--noise-place", "hidden", "--layers", ""], "needs a hidden layer"),
-        (["--layers", "16bn", "--batch-size", "1"], "learns nothing from batches of one"),
         (["--noise", "nem", "--noise-place", "hidden,last-hidden"], "name one of the two"),
         (["--noise", "nem", "--noise-place", "input", "--noise-screening", "component"], "whole"),
         (["--config", "absent.toml"], "absent.toml: cannot be read"),
