@@ -175,9 +175,6 @@ def test_headers_of_python_2_and_text_that_is_no_text(tmp_path):
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "mnist-sample"
-HEADER = bytes.fromhex("00000803 00000002 00000002 00000003")
-IMAGES = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-FILE = HEADER + IMAGES.tobytes()
 
 
 @pytest.fixture
@@ -359,45 +356,25 @@ def test_npz(place, content):
         check_dataset(result)
 
 
-@pytest.mark.parametrize("kind", ["npy", "npz", "idx", "gz"])
-def test_no_file_holds_more_or_less_than_it_declares(tmp_path, kind):
-    path = tmp_path / f"x.{kind}"
-    if kind in ("npy", "npz"):
-        buffer = io.BytesIO()
-        np.save(buffer, X)
-        content, read = buffer.getvalue(), map_npy
-        lies = [(b"(40, 3)", b"(40,-3)"), (b"(40, 3), }  ", b"(40, 3000000), }")]
-        deep = (9118).to_bytes(2, "little") + b"-" * 9000  # the parser ends in a MemoryError
-        lies += [(content[8:128], deep + content[10:128]), (b"<f8", b"|O8"), (b"<f8", b"|S0"), (b"<f8", b"<f3"), (b"<f8", b"<M8"),
-                 (b"\x93NUMPY\x01", b"\x93NUMPY\x07"), (b"{", b"("), (b"(40, 3)", b"(2**70)")]  # fmt: skip
-    else:
-        content, read = FILE, read_idx
-        lies = [(HEADER[:8], HEADER[:4] + b"\xff" * 4), (HEADER[:4], b"PNG!"),
-                (HEADER[:4], b"\0\0\x0a\x03"), (HEADER[:16], HEADER[:4] + bytes(4) + b"\xff" * 8)]  # fmt: skip
-
-    def write(content):
-        if kind == "npz":
-            archive(path, x=content)
-        else:
-            path.write_bytes(gzip.compress(content, mtime=0) if kind == "gz" else content)
-
-    def reading():
-        return read_npz(path, ("x",)) if kind == "npz" else read(path)
-
-    write(content)
-    reading()
+def test_no_file_holds_more_or_less_than_it_declares(tmp_path):
+    """Fuzzed are IDX and .npz; here are headers of NumPy that lie."""
+    buffer, path = io.BytesIO(), tmp_path / "x"
+    np.save(buffer, X)
+    content = buffer.getvalue()
+    deep = (9118).to_bytes(2, "little") + b"-" * 9000  # the parser ends in a MemoryError
+    lies = [
+        (b"(40, 3)", b"(40,-3)"), (b"(40, 3), }  ", b"(40, 3000000), }"), (b"(40, 3)", b"(2**70)"),
+        (content[8:128], deep + content[10:128]), (b"\x93NUMPY\x01", b"\x93NUMPY\x07"), (b"{", b"("),
+        *((b"<f8", dtype) for dtype in (b"|O8", b"|S0", b"<f3", b"<M8")),
+    ]  # fmt: skip
     wrong = [content[:-1], content + b"\0", content[:17], content[:3], b"", b"text"]
-    for content in wrong + [content.replace(*lie) for lie in lies]:
-        write(content)
-        result, peak = traced(reading)
-        assert result is None
-        assert peak < 1 << 20
-    for damage in (lambda x: x[:-1], lambda x: x[:20], lambda x: x + b"trailing",
-                   lambda x: x + gzip.compress(b"\0"), lambda x: x[:-8] + bytes(8)):  # fmt: skip
-        if kind == "gz":
-            path.write_bytes(damage(gzip.compress(content)))
-            with pytest.raises(DataError, match=r"x\.gz: "):
-                reading()
+    for damaged in wrong + [content.replace(*lie) for lie in lies]:
+        path.write_bytes(damaged)
+        archive(tmp_path / "x.npz", x=damaged)
+        for read in (lambda: map_npy(path), lambda: read_npz(tmp_path / "x.npz", ("x",))):
+            result, peak = traced(read)
+            assert result is None
+            assert peak < 1 << 20
 
 
 def test_arrays_that_are_missing_are_named(tmp_path):
