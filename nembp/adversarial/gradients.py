@@ -126,7 +126,8 @@ class GradientPenalty(Step):
         self.slope = backend.empty((rows, net.inputs), dtype)
         self.value = backend.zeros((1, 1), dtype)
         self._norm, self._factor = (backend.empty((rows, 1), dtype) for _ in range(2))
-        self._spare = [backend.empty((rows, n.size), dtype) for n in net.layers] * self._curved
+        if self._curved:
+            self._spare = [backend.empty((rows, layer.size), dtype) for layer in net.layers]
 
     def __call__(self, gradient: Array, weight: float = 1.0) -> None:
         """Fill ``gradient``, that of weight · mean (‖∇ₓ f(x)‖ − 1)², and set ``value``."""
