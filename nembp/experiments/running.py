@@ -131,14 +131,12 @@ def run_experiment(
     jobs : int, optional
         Replicates at a time; None leaves it to the active joblib backend (1 without one).
     threads : int, optional
-        BLAS threads of each replicate; by default the cores divided by ``jobs``. A run that is
-        resumed keeps its number, on which the last bits depend.
+        BLAS threads of each replicate, on which the last bits depend; by default the cores divided
+        by ``jobs``. A run that is resumed keeps its number.
     device : {"cpu", "gpu", "auto"}
         Of every replicate.
-    resume : bool
-        Continue a run that was ended, or add seeds to one. Replicates with a row are not repeated.
-    quick : bool
-        Run `Protocol.quick` instead, in a folder of its own.
+    resume, quick : bool
+        Continue a run that was ended, or add seeds to one; run `Protocol.quick` instead.
     data_dirs : mapping of str to str, optional
         Where data sets lie.
     on_progress : callable, optional

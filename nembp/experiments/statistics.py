@@ -134,9 +134,8 @@ def verdict(
     Where an arm does best with next to none of its noise, its claim is not reproduced: what it
     gains or loses is due to its learning rate.
 
-    ``p`` is Holm-corrected; ``there`` is the effect that was subtracted, of a comparison with
-    ``minus``; ``reached`` says whether the arm's mean is as good as the comparison's ``reach``, and
-    ``tuned_away`` whether tuning chose the least of the arm's strengths of noise.
+    ``p`` is Holm-corrected; ``there`` is the effect that was subtracted (``minus``); ``reached``
+    and ``tuned_away`` say whether the arm is as good as ``reach``, and has the least of its noise.
     """
     pairs = effect.n + effect.diverged + effect.baseline_diverged
     if tuned_away or (pairs and 2 * effect.diverged >= pairs):
