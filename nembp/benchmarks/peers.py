@@ -113,11 +113,11 @@ def _host(tensor: Any) -> Host:
     return array
 
 
-def _biased(images: Any, bias: Any) -> Any:
-    """Return images plus a bias, one number a channel or one a unit (C, H, W)."""
+def _biased(operator: Any, signals: Any, bias: Any) -> Any:
+    """Return what an operator makes of signals, plus a bias: one a channel, or of images a unit."""
     if bias is None:
-        return images
-    return images + (bias.view(-1, 1, 1) if bias.dim() == 1 else bias)
+        return operator(signals)
+    return operator(signals, bias=bias) if bias.dim() == 1 else operator(signals) + bias
 
 
 def _transposed(functional: Any, shape: Shape, window: Any, stride: Any, padding: Any) -> Any:
@@ -218,40 +218,34 @@ class TorchStep(_Torch):
         """Return a map upwards and downwards over the same parameter."""
         functional = self._functional
         if isinstance(linear_map, Convolution):
-            way: Any = {"stride": linear_map.stride, "padding": linear_map.padding}
             kernels = self._leaf(W.transpose(3, 2, 0, 1))  # (out, in, height, width)
-
-            def with_bias(operator: Any, images: Any, bias: Any) -> Any:
-                if bias is None or bias.dim() == 1:  # one a channel, which the operator takes
-                    return operator(images, kernels, bias)
-                return _biased(operator(images, kernels), bias)
-
-            transposed = _transposed(functional, linear_map.shape, linear_map.kernel, **way)
-            plain = partial(functional.conv2d, **way)
-            return partial(with_bias, plain), partial(with_bias, transposed)
-        if isinstance(linear_map, AveragePooling):
-            window, stride = linear_map.window, linear_map.stride
-            channels = linear_map.shape[2]
+            way: Any = {"stride": linear_map.stride, "padding": linear_map.padding}
+            up = partial(functional.conv2d, weight=kernels, **way)
+            down = _transposed(functional, linear_map.shape, linear_map.kernel, **way)
+            down = partial(down, weight=kernels)
+        elif isinstance(linear_map, AveragePooling):
+            window, stride, channels = linear_map.window, linear_map.stride, linear_map.shape[2]
             mean = np.full((channels, 1, *window), 1.0 / math.prod(window), self._start.dtype)
-            spread = _transposed(functional, linear_map.shape, window, stride, (0, 0))
-            spread = partial(spread, weight=self.tensor(mean), groups=channels)
-            pooled = partial(functional.avg_pool2d, kernel_size=window, stride=stride)
-            return (
-                lambda a, bias: _biased(pooled(a), bias),
-                lambda c, bias: _biased(spread(c), bias),
-            )
-        if lower is not None:  # images are flattened: rows of W from H W C to C H W
-            W = W.reshape(*lower, -1).transpose(2, 0, 1, 3).reshape(W.shape)
-        weight = self._leaf(W.T)  # nn.Linear's layout is (outputs, inputs)
+            up = partial(functional.avg_pool2d, kernel_size=window, stride=stride)
+            down = _transposed(functional, linear_map.shape, window, stride, (0, 0))
+            down = partial(down, weight=self.tensor(mean), groups=channels)
+        else:
+            if lower is not None:  # images are flattened: rows of W from H W C to C H W
+                W = W.reshape(*lower, -1).transpose(2, 0, 1, 3).reshape(W.shape)
+            weight = self._leaf(W.T)  # nn.Linear's layout is (outputs, inputs)
 
-        def down(c: Any, bias: Any) -> Any:
-            if lower is None:
-                return functional.linear(c, weight.t(), bias)
-            height, width, channels = lower
-            images = functional.linear(c, weight.t()).unflatten(1, (channels, height, width))
-            return _biased(images, bias)
+            def flat(a: Any, bias: Any = None) -> Any:
+                return functional.linear(a.flatten(1), weight, bias)
 
-        return lambda a, bias: functional.linear(a.flatten(1), weight, bias), down
+            def raised(c: Any, bias: Any = None) -> Any:
+                if lower is None:
+                    return functional.linear(c, weight.t(), bias)
+                height, width, channels = lower
+                images = functional.linear(c, weight.t()).unflatten(1, (channels, height, width))
+                return images if bias is None else images + bias.view(-1, 1, 1)
+
+            return partial(_biased, flat), partial(_biased, raised)
+        return partial(_biased, up), partial(_biased, down)
 
     def objective(self) -> Any:
         """Return the joint objective of the batch in nats, up to a constant."""
