@@ -12,6 +12,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pickle import PickleError
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -136,8 +137,8 @@ def result_of(
     try:
         with np.errstate(all="ignore"):
             worst = max(deviations, key=lambda d: ratio(d.error, allowed(d)), default=None)
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
-            ValueError) as error:  # fmt: skip
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, PickleError, RuntimeError,
+            TypeError, ValueError) as error:  # fmt: skip
         worst = Deviation(f"{type(error).__name__}: {error}", math.inf)
     if worst is None:
         return None
