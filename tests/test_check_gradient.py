@@ -421,19 +421,6 @@ Pair = tuple[Callable[[np.ndarray], tuple[Any, np.ndarray]], np.ndarray]
 SIZES = (1, 2, 3, 5, 8, 17, 40)
 
 
-def constant(rng: np.random.Generator, n: int, s: float) -> Pair:
-    return lambda t: (3.7, np.zeros(n)), rng.normal(size=n) * s
-
-
-def nearly_linear(rng: np.random.Generator, n: int, s: float) -> Pair:
-    b, small = rng.normal(size=n), float(10.0 ** rng.uniform(-14, -6))
-
-    def f(t: np.ndarray) -> tuple[Any, np.ndarray]:
-        return b @ t + small * np.sum(np.sin(t / s)), b + small * np.cos(t / s) / s
-
-    return f, rng.normal(size=n) * s
-
-
 def tiny_gradient(rng: np.random.Generator, n: int, s: float) -> Pair:
     small, offset = float(10.0 ** rng.uniform(-16, -6)), float(rng.integers(2))
 
@@ -443,29 +430,9 @@ def tiny_gradient(rng: np.random.Generator, n: int, s: float) -> Pair:
     return f, rng.normal(size=n) * s
 
 
-def log_sum_exp(rng: np.random.Generator, n: int, s: float) -> Pair:
-    A = rng.normal(size=(5, n)) / s
-
-    def f(t: np.ndarray) -> tuple[Any, np.ndarray]:
-        z = A @ t
-        e = np.exp(z - z.real.max())
-        return z.real.max() + np.log(e.sum()), A.T @ (e / e.sum())
-
-    return f, rng.normal(size=n) * s
-
-
-def powers(rng: np.random.Generator, n: int, s: float) -> Pair:
-    k = int(rng.integers(3, 9))
-    return lambda t: ((t**k).sum(), k * t ** (k - 1)), rng.normal(size=n) * rng.choice([0.1, 1, 5])
-
-
 def own_scales(rng: np.random.Generator, n: int, s: float) -> Pair:
     c = 10.0 ** rng.uniform(-4, 4, n)
     return lambda t: (np.sum(np.cos(t / c)), -np.sin(t / c) / c), rng.normal(size=n) * c
-
-
-def large_offset(rng: np.random.Generator, n: int, s: float) -> Pair:
-    return lambda t: (1e6 + np.sum(np.sin(t / s)), np.cos(t / s) / s), rng.normal(size=n) * s
 
 
 def at_the_optimum(rng: np.random.Generator, n: int, s: float) -> Pair:
@@ -527,7 +494,7 @@ def _network(
     return f, theta
 
 
-def float32_network(rng: np.random.Generator) -> Pair:
+def float32_network(rng: np.random.Generator, n: int, s: float) -> Pair:
     """Takes float64 points half of the time; else it computes in float32 whatever it is given."""
     return _network(rng, bool(rng.integers(2)), np.float32, narrow=bool(rng.integers(2)))
 
@@ -546,29 +513,17 @@ def float32_optimum(rng: np.random.Generator, n: int, s: float) -> Pair:
     return f, point
 
 
-FAMILIES: dict[str, Callable[[np.random.Generator, int, float], Pair]] = {
-    "tanh_network": lambda rng, n, s: _network(rng, False, np.float64),
-    "relu_network": lambda rng, n, s: _network(rng, True, np.float64),
-    "relu_network_at_kinks": lambda rng, n, s: _network(rng, True, np.float64, kinks=True),
-    "float32_network": lambda rng, n, s: float32_network(rng),
-} | {
-    f.__name__: f
-    for f in (
-        constant,
-        nearly_linear,
-        tiny_gradient,
-        log_sum_exp,
-        powers,
-        own_scales,
-        large_offset,
-        at_the_optimum,
-        logarithm,
-        absolute,
-        saturated,
-        rounded_argument,
-        float32_optimum,
-    )
-}
+def tanh_network(rng: np.random.Generator, n: int, s: float) -> Pair:
+    return _network(rng, False, np.float64)
+
+
+def relu_network(rng: np.random.Generator, n: int, s: float) -> Pair:
+    return _network(rng, True, np.float64, kinks=bool(rng.integers(2)))
+
+
+ALL = (tiny_gradient, own_scales, at_the_optimum, logarithm, absolute, saturated)
+ALL += (rounded_argument, float32_optimum, float32_network, tanh_network, relu_network)
+FAMILIES = {f.__name__: f for f in ALL}
 
 
 def draw(family: str, seed: int) -> Pair:
