@@ -69,24 +69,18 @@ def _gather() -> dict[str, Any]:
     except DeviceError as error:
         gpu = {"name": None, "reason": str(error)}
     blas = environment(dense_network([1, 1]))["blas"]
+    installed = {str(each.name).lower(): each.version for each in metadata.distributions()}
     return {
         "nembp": nembp.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed.get(name) for name in PACKAGES},
         "cpu": {"name": _cpu_name(), "cores": usable_cores()},
         "gpu": gpu,
         "blas": blas,
         "core_type": _core_type(blas),
         "OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE"),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _cpu_name() -> str:
@@ -129,38 +123,29 @@ def _show_run(run: str, as_json: bool) -> None:
 
 
 def _facts(run: str, model: Model) -> dict[str, Any]:
-    layers = _layers(model)
-    trained = {
-        name: model.environment.get(name) for name in ("nembp", "numpy", "device", "platform")
-    }
-    totals = {name: sum(layer[name] or 0 for layer in layers) for name in COUNTS}
-    return {
-        "run": os.path.abspath(run), "dataset": model.dataset, "shape": model.shape,
-        "classes": model.classes, "targets": model.target_names, "layers": layers,
-        "parameters": model.net.parameter_count, "trained": trained, "totals": totals,
-        "config": model.settings,
-    }  # fmt: skip
-
-
-def _layers(model: Model) -> list[dict[str, Any]]:
-    """Return a row for each layer; its biases and gains are those of both directions."""
+    """Return JSON values; the biases and gains of a layer are those of both directions."""
     from nembp.architecture import describe
 
     net = model.net
     kinds = [layer.activation.name if layer.activation else "-" for layer in net.layers]
     kinds[0], kinds[-1] = net.reversed.likelihood.name, net.likelihood.name
-    return [
+    layers = [
         {
-            "description": up.text,
-            "shape": up.shape,
-            "neurons": kind,
-            "weights": up.weights,
-            "biases": up.biases + down.biases,
-            "gains": up.gains + down.gains,
+            "description": up.text, "shape": up.shape, "neurons": kind, "weights": up.weights,
+            "biases": up.biases + down.biases, "gains": up.gains + down.gains,
             "multiply_adds": up.multiply_adds,
         }
         for up, down, kind in zip(describe(net), describe(net.reversed)[::-1], kinds, strict=True)
-    ]
+    ]  # fmt: skip
+    names = ("nembp", "numpy", "device", "platform")
+    return {
+        "run": os.path.abspath(run), "dataset": model.dataset, "shape": model.shape,
+        "classes": model.classes, "targets": model.target_names, "layers": layers,
+        "parameters": net.parameter_count,
+        "trained": {name: model.environment.get(name) for name in names},
+        "totals": {name: sum(layer[name] or 0 for layer in layers) for name in COUNTS},
+        "config": model.settings,
+    }  # fmt: skip
 
 
 def _show_model(run: str, model: Model) -> None:
