@@ -141,8 +141,8 @@ def fetch(name: str, data_dir: str, mirror: str | None, quiet: bool) -> None:
 
         def progress(file: str, received: int, announced: int | None) -> None:
             size = f"{announced:,} bytes" if announced else "unknown size"
-            if not quiet and file not in begun:
-                note(f"fetching {file} ({size})")
+            if file not in begun:
+                tell(f"nembp: fetching {file} ({size})", stays=True)
             begun.add(file)
             tell(f"{file}: {received:,} bytes of {size}")
 

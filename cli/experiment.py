@@ -296,7 +296,7 @@ def _progress(name: str, noun: str) -> Iterator[Callable[[int, int, Mapping[str,
         left = ""
         if done > first:
             left = f", {duration((now - since) / (done - first) * (total - done))} left"
-        show(f"{name}: {done} of {total} {noun}{left}; {what}", last=done == total)
+        show(f"{name}: {done} of {total} {noun}{left}; {what}", stays=done == total)
 
     with status() as show:
         yield tell

@@ -65,12 +65,12 @@ def status(*, quiet: bool = False) -> Iterator[Callable[..., None]]:
     live = not quiet and sys.stderr is not None and sys.stderr.isatty()
     said = [time.monotonic()]
 
-    def tell(text: str, *, last: bool = False) -> None:
+    def tell(text: str, *, stays: bool = False) -> None:
         if live:
             with contextlib.suppress(OSError):  # a terminal that is gone
-                width = shutil.get_terminal_size().columns - 1
-                click.echo(f"\r\x1b[K{plain(text)[:width]}", err=True, nl=False)
-        elif not quiet and (last or time.monotonic() - said[0] >= EVERY):
+                width = None if stays else shutil.get_terminal_size().columns - 1
+                click.echo(f"\r\x1b[K{plain(text)[:width]}", err=True, nl=stays)
+        elif not quiet and (stays or time.monotonic() - said[0] >= EVERY):
             said[0] = time.monotonic()
             say(text)
 

@@ -344,7 +344,7 @@ def test_a_state_is_shown_in_place_on_a_terminal(tmp_path):
 
     code = (
         "from nembp_cli.progress import status\n"
-        "with status() as tell:\n    tell('one of two'), tell('two of \x1b two' + 'o' * 999)\n"
+        "with status() as tell:\n    tell('one of two', stays=True), tell('two of \x1b two' + 'o' * 999)\n"
         "print('done')\n"
     )
     ours, theirs = pty.openpty()
@@ -354,7 +354,7 @@ def test_a_state_is_shown_in_place_on_a_terminal(tmp_path):
     os.close(theirs)
     shown = os.read(ours, 65536).decode()
     os.close(ours)
-    lines = ["", "one of two", r"two of \x1b two".ljust(29, "o"), ""]
+    lines = ["", "one of two\r\n", r"two of \x1b two".ljust(29, "o"), ""]
     assert shown == "\r\x1b[K".join(lines)
     assert out == b"done\n"
 
