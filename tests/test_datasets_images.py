@@ -105,6 +105,10 @@ def test_images_are_brought_to_one_size(tmp_path):
     for size in ((4,), (0, 5), (4, 6, 1), (99_999, 99_999)):
         with pytest.raises(ArchitectureError, match="image_size"):
             load("images", tmp_path, image_size=size)
+    wrong = {"seed": "a", "limit": "5", "max_bytes": 1.5, "test_fraction": "a", "delimiter": 5}
+    for option, value in wrong.items():
+        with pytest.raises(ArchitectureError, match=f"{option}={value!r}: expected"):
+            load("images", tmp_path, **{option: value})
 
 
 # --- what is refused

@@ -116,6 +116,8 @@ def test_a_gradient_that_is_not_the_one_asked_for_is_refused():
     ):
         with pytest.raises((ArchitectureError, ShapeError), match=message):
             gradient(net, **{"x": x, "t": hot, **options})
+    with pytest.raises(ShapeError, match="input has no rows"):
+        net.predict(x[:0])
     with pytest.raises(ArchitectureError, match="normalization must be a BatchNormalization"):
         dense_network([3, 2, 2], normalization=True)
 

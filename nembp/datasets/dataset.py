@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -38,6 +39,10 @@ READ_BY = {  # options that only some of the built-in readers know
 HOLD_CLASSES = ("digits", "cifar10", "cifar100", "images")
 
 
+def _is_whole(value: Any, least: int) -> bool:
+    return hasattr(value, "__index__") and bool(value >= least)
+
+
 @dataclass(frozen=True)
 class Request:
     """The options of `nembp.datasets.load`, which describes them; checked."""
@@ -65,17 +70,19 @@ class Request:
                 known = ", ".join(get_args(kind))
                 raise ArchitectureError(f"{name}={getattr(self, name)!r}: expected one of {known}")
         size, mark, limit, most = self.image_size, self.delimiter, self.limit, self.max_bytes
+        share = self.test_fraction if isinstance(self.test_fraction, Real) else math.nan
         for option, holds, expected in (
-            ("test_fraction", 0 < self.test_fraction < 1, "a share between 0 and 1, such as 0.2"),
-            ("seed", self.seed >= 0, "an integer of at least 0"),
-            ("limit", limit is None or limit >= 1, "at least 1 training sample"),
+            ("test_fraction", 0 < share < 1,
+             "a share between 0 and 1, such as 0.2"),
+            ("seed", _is_whole(self.seed, 0), "an integer of at least 0"),
+            ("limit", limit is None or _is_whole(limit, 1), "at least 1 training sample"),
             ("image_size", size is None or (len(size) == 2 and min(size) >= 1
                                             and size[0] * size[1] <= 1 << 26),
              "(height, width) of 1 to 67 million pixels, as 32x32"),
-            ("delimiter", mark in (None, "tab") or len(str(mark)) == 1,
+            ("delimiter", mark in (None, "tab") or (isinstance(mark, str) and len(mark) == 1),
              "one character, or the word tab"),
             ("decimal", self.decimal in (None, ".", ","), "'.' or ','"),
-            ("max_bytes", most is None or most >= 1, "at least 1"),
+            ("max_bytes", most is None or _is_whole(most, 1), "at least 1"),
             ("x", (self.x is None) == (self.y is None), "both x and y, or neither"),
         ):  # fmt: skip
             if not holds:

@@ -386,6 +386,8 @@ class Network:
             swapped = array.ndim == 2 and array.shape[1] == other
             hint = "; did you swap x and y?" if swapped else ""
             raise ShapeError(f"{what} has shape {tuple(array.shape)} but {expected}{hint}")
+        if not array.shape[0]:
+            raise ShapeError(f"{what} has no rows; expected at least one sample")
         return array
 
     # -- copies: each has its own vectors, and both directions look at them ----------------------
@@ -440,8 +442,6 @@ def check_same_rows(x: Array, t: Array) -> None:
     """Raise ShapeError if inputs and targets differ in number."""
     if x.shape[0] != t.shape[0]:
         raise ShapeError(f"the input has {x.shape[0]} rows, but the target has {t.shape[0]}")
-    if not x.shape[0]:
-        raise ShapeError("the input and the target have no rows; expected at least one sample")
 
 
 def dense_network(
