@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from engines import STRICT
 from planted import BUGS
 
 from nembp.engine.activations import LeakyReLU, ReLU
-from nembp.errors import ArchitectureError, DataError, ShapeError, VerificationError
+from nembp.errors import ArchitectureError, VerificationError
 from nembp.verification import LAWS, definitions
-from nembp.verification.checks import UserCodeError, check_user_code, find_laws, load, try_law
+from nembp.verification.checks import check_user_code, find_laws, load, try_law
 
 
 # -- laws ------------------------------------------------------------------------------------------
@@ -189,16 +190,21 @@ class NeedsSlope(Activation):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with a user's modules, as the working directory."""
+    """A folder with a user's modules and points, as the working directory."""
     files = {
-        "mine_nembp": MINE,
-        "crashes_nembp": "x = 1 / 0\n",
-        "lacks_nembp": "import no_such_module_anywhere\n",
-        "pointless_nembp": "def f(theta):\n    return theta @ theta, 2 * theta\n",
+        "mine": MINE,
+        "crashes": "x = 1 / 0\n",
+        "lacks": "import no_such_module_anywhere\n",
+        "pointless": "def f(theta):\n    return theta @ theta, 2 * theta\n",
     }
     for name, text in files.items():
         (tmp_path / f"{name}.py").write_text(text)
     np.save(tmp_path / "corner.npy", np.array([2.0, 3.0]))
+    np.savez(tmp_path / "two.npz", a=1, b=2)
+    (tmp_path / "text.npy").write_text("1 2 3")
+    with (tmp_path / "huge.npy").open("wb") as file:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (10**15,)}
+        np.lib.format.write_array_header_1_0(file, header)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
@@ -206,126 +212,71 @@ def folder(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+CUBES = ("mine:cubes", "--point")
+USES: list[tuple[tuple[Any, ...], int, str]] = [
+    (("mine:cubes",), 0, "gradient of mine:cubes: passed"),
+    (("mine:affine", "--point", "mine:other"), 0, "passed"),
+    ((*CUBES, "mine:corner"), 0, "2 of 2 coordinates"),
+    ((*CUBES, "corner.npy"), 0, "2 of 2 coordinates"),
+    (("mine:squares",), 7, "mine:squares does not hold: mine:squares: θ"),
+    (("mine:squares",), 7, "a factor ½"),
+    (("mine:one_in_ten_thousand", "--size", 10_000), 7, "θ[7777] of 10000"),
+    (("nembp.engine.activations:Tanh",), 0, "in a network: gradient.textbook"),
+    (("mine:Flipped",), 7, "mine:Flipped does not hold"),
+    (("nowhere:f",), 2, "there is no module 'nowhere' in "),
+    (("mine:nothing",), 2, "has no 'nothing'; it has corner, cubes, squares"),
+    (("mine:number",), 2, "mine:number is int, not callable"),
+    (("mine:",), 2, "expected MODULE:NAME"),
+    (("a-b:c",), 2, "'a-b:c': expected MODULE:NAME"),
+    (("pointless:f",), 2, "no point to check pointless:f at: define `point` in"),
+    ((*CUBES, "x.npy", "--size", 3), 2, "not both"),
+    (("mine:Flipped", "--size", 3), 2, "--point and --size are not for it"),
+    (("mine:NeedsSlope",), 2, "NeedsSlope needs arguments"),
+    ((*CUBES, "missing.npy"), 3, "no such file"),
+    ((*CUBES, "text.npy"), 3, "not a NumPy array"),
+    ((*CUBES, "two.npz"), 3, "not a NumPy array"),
+    ((*CUBES, "huge.npy"), 3, "truncated, or its header is wrong"),
+    (("mine:only_value",), 3, "mine:only_value: the function must return"),
+    (("crashes:x",), 3, "importing crashes raised ZeroDivisionError"),
+    (("lacks:x",), 3, "importing lacks raised ModuleNotFoundError"),
+    (("mine:leaves",), 3, "mine:leaves raised SystemExit: 0"),
+    (("mine:raises",), 3, "mine:raises raised KeyError: 'lost'"),
+]
+
+
 @pytest.mark.usefixtures("folder")
 class TestUserCode:
-    def test_a_right_gradient_passes_and_prints_nothing_of_its_own(self):
-        result = run("verify", "mine_nembp:cubes")
-        assert result.exit_code == 0
-        assert "gradient of mine_nembp:cubes: passed" in result.stdout
+    @pytest.mark.parametrize(("arguments", "code", "message"), USES)
+    def test_it_is_checked_and_prints_nothing_of_its_own(self, arguments, code, message):
+        result = run("verify", *arguments)
+        assert message in (result.stderr if code in (2, 3) else result.output)
+        assert result.exit_code == code
         assert "imported" not in result.stdout
         assert "called" not in result.stdout
 
-    def test_a_wrong_gradient_fails(self):
-        result = run("verify", "mine_nembp:squares")
-        assert result.exit_code == 7
-        assert "FAILED" in result.stdout
-        line = result.stderr.splitlines()[-1]
-        assert line.startswith("nembp: error: mine_nembp:squares does not hold: mine_nembp:squares")
-        assert "a factor ½" in line
-
-    def test_a_thousandth_in_one_of_ten_thousand_coordinates_is_found(self):
-        result = run("verify", "mine_nembp:one_in_ten_thousand", "--size", 10_000)
-        assert result.exit_code == 7
-        assert "θ[7777] of 10000" in result.stdout
-
-    @pytest.mark.parametrize("name", ["mine_nembp:corner", "corner.npy"])
-    def test_the_point_can_be_given(self, name):
-        assert check_user_code("mine_nembp:squares", point=name).size == 2
-        assert check_user_code("mine_nembp:affine", point="mine_nembp:other").passed
+    def test_what_it_raises_is_shown_without_nembp(self):
+        frames = [
+            line for line in run("verify", "mine:raises").stderr.splitlines() if "  File " in line
+        ]
+        assert ["in raises" in frames[0], "in deep" in frames[1], len(frames)] == [True, True, 2]
 
     def test_random_points_are_the_seeds(self):
-        seen = [check_user_code("mine_nembp:squares", size=4, seed=s).worst for s in (1, 1, 2)]
+        seen = [check_user_code("mine:squares", size=4, seed=s).worst for s in (1, 1, 2)]
         assert seen[0] == seen[1]
         assert seen[0] != seen[2]
 
-    def test_parts_go_to_check_extension(self):
-        result = run("verify", "nembp.engine.activations:Tanh")
-        assert result.exit_code == 0
-        assert "in a network: gradient.textbook" in result.stdout
-        wrong = run("verify", "mine_nembp:Flipped", "--json")
-        assert wrong.exit_code == 7
-        report = json.loads(wrong.stdout)
-        assert report["passed"] is False
-        assert report["checked"]["mine_nembp:Flipped"]["passed"] is False
-
     def test_laws_and_own_code_together(self):
-        result = run("verify", "network.views", "mine_nembp:cubes", "--cases", 2, "--json")
+        result = run(
+            "verify", "network.views", "mine:cubes", "mine:Flipped", "--cases", 2, "--json"
+        )
         report = json.loads(result.stdout)
         assert [law["law"] for law in report["laws"]] == ["network.views"]
-        checked = report["checked"]["mine_nembp:cubes"]
+        assert report["passed"] is report["checked"]["mine:Flipped"]["passed"] is False
+        checked = report["checked"]["mine:cubes"]
         assert checked["passed"] is True
         keys = "name worst failures cause method size checked directions values gradients noise"
-        assert set(checked) == {
-            *keys.split(),
-            *["passed", "resolution", "covered", "kinks", "notes"],
-        }
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["nowhere_nembp:f"], "there is no module 'nowhere_nembp' in "),
-            (["mine_nembp:nothing"], "has no 'nothing'; it has corner, cubes, squares"),
-            (["mine_nembp:number"], "mine_nembp:number is int, not callable"),
-            (["mine_nembp:"], "expected MODULE:NAME"),
-            (["a-b:c"], "'a-b:c': expected MODULE:NAME"),
-            (["pointless_nembp:f"], "no point to check pointless_nembp:f at: define `point` in"),
-            (["mine_nembp:cubes", "--point", "x.npy", "--size", 3], "not both"),
-            (["mine_nembp:Flipped", "--size", 3], "--point and --size are not for it"),
-            (["mine_nembp:NeedsSlope"], "NeedsSlope needs arguments"),
-        ],
-    )
-    def test_usage_errors(self, arguments, message):
-        result = run("verify", *arguments)
-        assert message in result.stderr
-        assert result.exit_code == 2
-
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [
-            ("missing.npy", "no such file"),
-            ("text.npy", "not a NumPy array"),
-            ("two.npz", "not a NumPy array"),
-            ("huge.npy", "truncated, or its header is wrong"),
-        ],
-    )
-    def test_points_that_cannot_be_read(self, name, message, folder):
-        (folder / "text.npy").write_text("1 2 3")
-        with (folder / "huge.npy").open("wb") as file:
-            header = {"descr": "<f8", "fortran_order": False, "shape": (10**15,)}
-            np.lib.format.write_array_header_1_0(file, header)
-        np.savez(folder / "two.npz", a=1, b=2)
-        with pytest.raises(DataError, match=message):
-            check_user_code("mine_nembp:cubes", point=name)
-        assert run("verify", "mine_nembp:cubes", "--point", name).exit_code == 3
-
-    def test_what_is_no_value_and_gradient(self):
-        with pytest.raises(ShapeError, match=r"mine_nembp:only_value: the function must return"):
-            check_user_code("mine_nembp:only_value")
-        assert run("verify", "mine_nembp:only_value").exit_code == 3
-
-    def test_what_the_users_code_raises_is_shown_without_nembp(self):
-        result = run("verify", "mine_nembp:raises")
-        assert result.exit_code == 3
-        last = "nembp: error: mine_nembp:raises raised KeyError: 'lost'"
-        assert result.stderr.splitlines()[-1] == last
-        frames = [line for line in result.stderr.splitlines() if line.startswith("  File ")]
-        assert len(frames) == 2
-        assert "in raises" in frames[0]
-        assert "in deep" in frames[1]
-
-    @pytest.mark.parametrize(
-        ("target", "message"),
-        [
-            ("crashes_nembp:x", "importing crashes_nembp raised ZeroDivisionError"),
-            ("lacks_nembp:x", "importing lacks_nembp raised ModuleNotFoundError"),
-            ("mine_nembp:leaves", "mine_nembp:leaves raised SystemExit: 0"),
-        ],
-    )
-    def test_code_that_fails(self, target, message):
-        with pytest.raises(UserCodeError, match=message) as error:
-            check_user_code(target)
-        assert f"{target.partition(':')[0]}.py" in error.value.trace
-        assert "nembp/verification" not in error.value.trace
+        keys += " passed resolution covered kinks notes"
+        assert set(checked) == {*keys.split()}
 
     def test_load_reaches_into_classes(self):
-        assert load("mine_nembp:Flipped.name") == "flipped"
+        assert load("mine:Flipped.name") == "flipped"
