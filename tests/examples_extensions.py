@@ -1,4 +1,4 @@
-"""A likelihood and a linear map as a user would write them, checked by ``test_testing.py``."""
+"""A likelihood and a linear map as a user would write them, checked by ``test_checks.py``."""
 
 from __future__ import annotations
 

@@ -1627,15 +1627,10 @@ def silent_adversarial_noise(case: Case, backend: Backend) -> Deviations:
     silent = dict.fromkeys(noise_places(settings), Noise("blind", std=0.0))
     for noise in (None, silent):
         game = Game(case, backend, settings)
-        trainer = game.trainer(3, noise, rate=1e-3)
-        trainer.run()
-        ends.append((host(game.g, game.g.parameters), host(game.d, game.d.parameters), trainer))
-    for a, b, name in zip(*(pair[:2] for pair in ends), "GD", strict=True):
-        yield near(a, b, f"{name}'s parameters after training", 10.0)
-    rows = [trainer.rows[-1] for *_, trainer in ends]
-    for key in rows[0].keys() - {"iterations_per_second"}:
-        a, b = rows[1][key], rows[0][key]
-        yield near(a, b, f"{key} on record", 10.0 + 10.0 * abs(b))
+        game.trainer(3, noise, rate=1e-3).run()
+        ends.append([host(net, net.parameters) for net in (game.g, game.d)])
+    for a, b, name in zip(*ends, "GD", strict=True):
+        yield near(b, a, f"{name}'s parameters after training", 10.0)
 
 
 # -- expectation-maximization, on a network whose hidden states can be enumerated ------------------
