@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from nembp.adversarial import AdversarialSettings, AdversarialTrainer
-from nembp.adversarial.data import ring
+from nembp.adversarial.data import mixture
 from nembp.datasets.reading import BatchReader
 from nembp.engine.likelihoods import Bernoulli, Score
 from nembp.engine.network import dense_network
 from nembp.engine.optimizers import Adam
 
-RING = ring(4000, scale=1.0)
+RING = mixture("ring", 4000, scale=1.0)
 KINDS = ("vanilla", "minimax", "wasserstein", "wasserstein-gp")
 NOISY = ("discriminator/forward", "discriminator/backward", "generator/backward")
 

@@ -8,7 +8,7 @@ from adversarial_cases import KINDS, NOISY, RING, parameters, trainer_of
 from engines import peak_of
 
 from nembp.adversarial import AdversarialSettings, AdversarialTrainer
-from nembp.adversarial.data import ring
+from nembp.adversarial.data import mixture
 from nembp.adversarial.scores import scorer_for
 from nembp.adversarial.settings import schedule_factor
 from nembp.backend import stream
@@ -26,7 +26,7 @@ from nembp.errors import ArchitectureError, DivergenceError
 def test_a_ring_is_learned_better_than_chance():
     # before training, under 1 % of samples lie within 3 deviations of a mode (area 3σ: 8·9σ² of
     # about 4); no draw of the seed decides: the threshold is 10 times that
-    data = ring(4000, std=0.03)
+    data = mixture("ring", 4000, std=0.03)
     trainer = trainer_of(
         AdversarialSettings(bidirectional="generator", generator_weight=0.1),
         data=data,

@@ -75,62 +75,46 @@ def draw_latent(n: int, width: int, seed: int, law: LatentLaw = "gaussian") -> N
 # -- mixtures of Gaussians -------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MixtureData(Dataset):
-    """Samples of a mixture of Gaussians of equal weight and width; the labels are their modes.
+    """Samples of a mixture of Gaussians of equal weight and width; the labels are their modes."""
 
-    ``centres`` (modes, features) are their means, ``std`` their standard deviation in each
-    direction, both in raw units.
-    """
-
-    centres: NDArray[np.float64]
-    std: float
-
-
-def ring(samples: int = 100_000, modes: int = 8, std: float = 0.01, **more: Any) -> MixtureData:
-    """Gaussians on a circle of radius 1, at (cos 2πi/K, sin 2πi/K) with K = ``modes``.
-
-    The defaults are PacGAN's; Metz et al. 2017 (unrolled GAN) have twice the radius and standard
-    deviation: the same but for `scale`. ``more`` is as in `mixture`.
-
-    >>> data = ring(1000)
-    >>> data.centres.shape, data.train.x.shape, len(data.test), data.classes[:2]
-    ((8, 2), (1000, 2), 2500, ('mode 0', 'mode 1'))
-    """
-    _check_positive(modes=modes)
-    angle = 2 * math.pi * np.arange(modes) / modes
-    centres = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return mixture("ring", centres, std, samples, **more)
-
-
-def grid(samples: int = 100_000, modes: int = 25, std: float = 0.05, **more: Any) -> MixtureData:
-    """Gaussians on a square grid about the origin, 2 apart, by default at −4, −2, 0, 2 and 4.
-
-    >>> grid(100).centres[[0, 1, -1]].tolist()
-    [[-4.0, -4.0], [-4.0, -2.0], [4.0, 4.0]]
-    """
-    side = math.isqrt(max(modes, 0))
-    if not modes == side**2 > 0:
-        raise ArchitectureError(f"modes={modes}: a grid has a square number of them, such as 25")
-    places = 2.0 * (np.arange(side) - (side - 1) / 2)
-    centres = np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1).reshape(-1, 2)
-    return mixture("grid", centres, std, samples, **more)
+    centres: NDArray[np.float64]  # (modes, 2), in raw units
+    std: float  # in each direction
 
 
 def mixture(
     name: str,
-    centres: NDArray[np.float64],
-    std: float,
-    samples: int,
+    samples: int = 100_000,
+    modes: int | None = None,
+    std: float | None = None,
     *,
     scale: float = 1.0,
     seed: int = 0,
 ) -> MixtureData:
-    """Draw a data set from a mixture of Gaussians of equal weight, in any number of dimensions.
+    """Draw Gaussians on a circle of radius 1 ("ring"), or on a square grid, 2 apart, about 0.
 
     ``samples`` are to train, a tenth as many to test, at least 2500, drawn by the streams
-    ``name/train`` and ``name/test`` of `seed`. The network sees raw · `scale`.
+    ``name/train`` and ``name/test`` of `seed`. The network sees raw · `scale`. The defaults of the
+    ring are PacGAN's; Metz et al. 2017 (unrolled GAN) have twice the radius and standard deviation:
+    the same but for `scale`.
+
+    >>> data = mixture("ring", 1000)
+    >>> data.centres.shape, data.train.x.shape, len(data.test), data.classes[:2]
+    ((8, 2), (1000, 2), 2500, ('mode 0', 'mode 1'))
+    >>> mixture("grid", 100).centres[[0, 1, -1]].tolist()
+    [[-4.0, -4.0], [-4.0, -2.0], [4.0, 4.0]]
     """
-    _check_positive(samples=samples, std=std, scale=scale)
-    k, features = centres.shape
+    k, deviation = (8, 0.01) if name == "ring" else (25, 0.05)
+    k, std = k if modes is None else modes, deviation if std is None else std
+    _check_positive(samples=samples, modes=k, std=std, scale=scale)
+    if name == "ring":
+        angle = 2 * math.pi * np.arange(k) / k
+        centres = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    else:
+        side = math.isqrt(k)
+        if k != side**2:
+            raise ArchitectureError(f"modes={k}: a grid has a square number of them, such as 25")
+        places = 2.0 * (np.arange(side) - (side - 1) / 2)
+        centres = np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1).reshape(-1, 2)
     reach = (np.abs(centres).max() + 6 * std) * max(scale, 1.0)
     if not reach <= LARGEST:
         raise ArchitectureError(
@@ -141,14 +125,14 @@ def mixture(
     def draw(part: str, count: int) -> Split:
         generator = stream(seed, f"{name}/{part}")
         labels: NDArray[np.int64] = generator.integers(k, size=count)
-        x = centres[labels] + std * generator.standard_normal((count, features))
+        x = centres[labels] + std * generator.standard_normal((count, 2))
         return Split(x.astype(np.float32), labels)
 
     return MixtureData(
         name=name,
         train=draw("train", samples),
         test=draw("test", max(LEAST_TEST["mixture"], samples // TEST_SHARE)),
-        shape=(features,),
+        shape=(2,),
         classes=tuple(f"mode {i}" for i in range(k)),
         x_scaling=Scaling(factor=scale),
         y_scaling=Scaling(),
@@ -251,6 +235,6 @@ def load_adversarial(
         data = load(name, **given, seed=0)
         return replace(data, x_scaling=data.to_unit, pixel_scaling=None) if data.is_image else data
     if name in ("ring", "grid"):
-        return (ring if name == "ring" else grid)(**given, seed=seed)
+        return mixture(name, **given, seed=seed)
     digits = load("mnist" if name == "stacked" else "digits", given.pop("data_dir", None))
     return stacked(digits, **given, seed=seed)

@@ -433,9 +433,9 @@ def scorer_for(
 ) -> Scorer:
     """Return the scorer of a data set, whose `x_scaling` leads from raw to the networks' units.
 
-    >>> from nembp.adversarial.data import ring
-    >>> scorer = scorer_for(ring(1000, scale=2.0))
-    >>> scorer.score(2.0 * ring(1000).centres)["modes"], scorer.real()["modes"]
+    >>> from nembp.adversarial.data import mixture
+    >>> scorer = scorer_for(mixture("ring", 1000, scale=2.0))
+    >>> scorer.score(2.0 * scorer.data.centres)["modes"], scorer.real()["modes"]
     (8.0, 8.0)
     """
     if isinstance(data, MixtureData):
