@@ -17,7 +17,7 @@ from nembp.checkpoints import Model, save_model
 from nembp.datasets import Dataset, Scaling, Split, class_means, feature_means, load
 from nembp.datasets.reading import Augmentation, BatchReader
 from nembp.datasets.scaling import extremes, signed, unit_range
-from nembp.datasets.splitting import random_bits, shuffled, stratified_choice
+from nembp.datasets.splitting import random_bits, stratified_choice
 from nembp.engine.likelihoods import get_likelihood
 from nembp.engine.metrics import Units, evaluate
 from nembp.engine.network import Network
@@ -244,11 +244,7 @@ def hold_out(data: Dataset, config: RunConfig) -> tuple[Split, Split | None]:
             f"expected at least {least}. Lower it"
         )
     bits = random_bits(config.split_seed or 0, "validation")
-    if data.is_classification:
-        kept, held = stratified_choice(data.train.y, n_train, bits)
-    else:
-        order = shuffled(n, bits)
-        kept, held = order[:n_train], order[n_train:]
+    kept, held = stratified_choice(data.train.y, n_train, bits)
     return data.train.subset(kept), data.train.subset(held)
 
 
