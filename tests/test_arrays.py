@@ -269,11 +269,18 @@ def test_columns_of_a_table_may_come_in_any_order(table, tmp_path):
     nembp.save(tmp_path / "m.npz", history)
     model = nembp.load(tmp_path / "m.npz")
     np.testing.assert_array_equal(model.predict(turned), model.predict(X))
+    text = table({"d": Y} | {name: X[:, k] for k, name in enumerate("abc")})
+    np.testing.assert_array_equal(model.predict(text), model.predict(X))  # d is left out
     with pytest.raises(DataError, match="no column 'a'"):
         model.predict(named[["b", "c"]])
     fitted = nembp.BidirectionalClassifier().partial_fit(named, Y, classes=["ant", "bee"])
     model = fitted.to_model()
     np.testing.assert_array_equal(model.predict(turned), model.predict(named))
+
+
+def test_columns_of_one_name_are_refused():
+    with pytest.raises(DataError, match="two columns are called 'a'"):
+        nembp.train(net(), pd.DataFrame(X, columns=list("aba")), Y)
 
 
 def test_a_model_checks_what_it_is_asked(tmp_path):

@@ -465,6 +465,13 @@ def check_inputs(
     ``columns``, which are put in this order, others left out. DataError or ShapeError says what is
     wrong.
     """
+    found = column_names(X)
+    if len(set(found)) < len(found):
+        twice = next(each for each in found if found.count(each) > 1)
+        raise DataError(f"{name}: two columns are called {twice!r}; expected different names")
+    if columns and found:
+        match_columns(found, columns, name, None)
+        X = X[list(columns)]
     x = as_array(X, name)
     if x.ndim < 2:
         raise ShapeError(
@@ -472,8 +479,6 @@ def check_inputs(
             "feature is X.reshape(-1, 1), a single sample X.reshape(1, -1)"
         )
     x = x.reshape(len(x), -1)
-    if columns and (found := column_names(X)):
-        x = x[:, match_columns(found, columns, name, None)]
     if inputs is not None and x.shape[1] != inputs:
         raise ShapeError(
             f"{name} has {x.shape[1]} values in a sample, but the network has {inputs} inputs; "
@@ -535,7 +540,7 @@ def _plain(array: NDArray[Any], name: str, text: bool) -> NDArray[Any]:
             return np.array(values).reshape(array.shape)
         values = [np.nan if gap else v for v, gap in zip(values, missing, strict=True)]
         return np.array(values, np.float64).reshape(array.shape)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise DataError(
             f"{name} holds what is not a number ({error}); encode text columns first, as by "
             "sklearn.preprocessing.OneHotEncoder, and give dates in seconds"
