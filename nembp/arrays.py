@@ -33,7 +33,7 @@ from nembp.datasets import Scaling, Split, class_means, feature_means
 from nembp.datasets.assemble import as_array, check_finite, check_inputs, column_names
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range, image_scaling, signed, standardized, unit_range
-from nembp.datasets.splitting import random_bits, stratified_choice
+from nembp.datasets.sources import random_bits, stratified_choice
 from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Likelihood, Multinomial
 from nembp.engine.metrics import evaluate
 from nembp.engine.network import Network

@@ -26,8 +26,16 @@ from nembp.datasets import (
     register,
 )
 from nembp.datasets.scaling import CHUNK_VALUES, standardized
-from nembp.datasets.sources import ArrayRows, ChosenRows, JoinedRows, choose, is_mapped, join
-from nembp.datasets.splitting import random_bits, stratified_choice
+from nembp.datasets.sources import (
+    ArrayRows,
+    ChosenRows,
+    JoinedRows,
+    choose,
+    is_mapped,
+    join,
+    random_bits,
+    stratified_choice,
+)
 from nembp.errors import ArchitectureError, DataError
 
 

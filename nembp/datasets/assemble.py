@@ -35,8 +35,14 @@ from nembp.datasets.scaling import (
     standardized,
     unit_range,
 )
-from nembp.datasets.sources import ArrayRows, Rows, Samples, is_mapped
-from nembp.datasets.splitting import random_bits, stratified_choice
+from nembp.datasets.sources import (
+    ArrayRows,
+    Rows,
+    Samples,
+    is_mapped,
+    random_bits,
+    stratified_choice,
+)
 from nembp.errors import ArchitectureError, DataError, ShapeError
 from nembp.files import parsing
 

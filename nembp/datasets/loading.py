@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
 from nembp.datasets.scaling import Scaling
-from nembp.datasets.splitting import random_bits, stratified_choice
+from nembp.datasets.sources import random_bits, stratified_choice
 from nembp.errors import ArchitectureError, DataError
 from nembp.files import unpacking
 

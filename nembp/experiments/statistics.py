@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nembp.datasets.splitting import random_bits
+from nembp.datasets.sources import random_bits
 from nembp.experiments.protocol import Comparison, Rule
 
 RESAMPLES = 9999

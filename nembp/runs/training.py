@@ -17,7 +17,7 @@ from nembp.checkpoints import Model, save_model
 from nembp.datasets import Dataset, Scaling, Split, class_means, feature_means, load
 from nembp.datasets.reading import Augmentation, BatchReader
 from nembp.datasets.scaling import extremes, signed, unit_range
-from nembp.datasets.splitting import random_bits, stratified_choice
+from nembp.datasets.sources import random_bits, stratified_choice
 from nembp.engine.likelihoods import get_likelihood
 from nembp.engine.metrics import Units, evaluate
 from nembp.engine.network import Network
