@@ -188,7 +188,7 @@ def join(parts: Sequence[Samples]) -> Samples:
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-# -- draws that keep every class ---------------------------------------------------------------------
+# -- draws that keep every class -------------------------------------------------------------------
 def random_bits(seed: int, name: str) -> np.random.PCG64:
     """Return the stream of a seed and of what it is for; the same in every NumPy version."""
     return np.random.PCG64([seed, zlib.crc32(name.encode())])
