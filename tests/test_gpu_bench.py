@@ -12,7 +12,7 @@ import pytest
 from command_line import run
 from devices import REAL, gpu, needs_kernels
 
-from nembp.benchmarks import floor, suites
+from nembp.benchmarks import floor
 from nembp.benchmarks.floor import least_seconds, measure_card
 from nembp.benchmarks.peers import MissingPeerError, TorchStep
 from nembp.benchmarks.suites import Case, EngineGan, EngineStep, gan_networks
@@ -24,7 +24,7 @@ SMALL = {"size": 64, "length": 1 << 12}
 
 @pytest.fixture(autouse=True)
 def device(monkeypatch):
-    monkeypatch.setattr(suites, "measure_card", partial(measure_card, **SMALL))
+    monkeypatch.setattr(floor, "measure_card", partial(measure_card, **SMALL))
     return None if REAL else fake_cupy.install(monkeypatch)
 
 
@@ -72,7 +72,7 @@ def test_the_card_is_measured_by_the_devices_clock(monkeypatch):
     times = iter([9.0, 2.0, 2.0, 2.0, 2.0, 2.0, 9.0, 4.0, 4.0, 4.0, 4.0, 4.0])
     backend = dense_network([2, 2]).backend
     monkeypatch.setattr(type(backend), "seconds", lambda self, work: work() is None or next(times))
-    found = floor.measure_card.__wrapped__(backend, "float32", 10, 100)
+    found = measure_card.__wrapped__(backend, "float32", 10, 100)
     assert found == {"bandwidth": 800 / 4.0, "rate": 1000 / 2.0}
 
 

@@ -23,18 +23,7 @@ from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.trainer import AdversarialTrainer
 from nembp.architecture import Item, network, parse
 from nembp.backend import Backend, Precision, get_backend, stream
-from nembp.benchmarks import estimators, harness, peers
-from nembp.benchmarks.floor import (
-    BLOCK,
-    AdamTraffic,
-    adam_bytes,
-    extent,
-    layer_products,
-    least_seconds,
-    measure_card,
-    multiply_adds,
-    step_products,
-)
+from nembp.benchmarks import estimators, floor, harness, peers
 from nembp.benchmarks.harness import Result
 from nembp.benchmarks.memory import peak_memory
 from nembp.benchmarks.peers import MissingPeerError, SklearnStep, TorchGan, TorchLayer, TorchStep
@@ -276,7 +265,7 @@ def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
     net, (x, labels), images = case.start(backend), case.draw(), len(case.layers[0]) > 1
 
     def products(path: Path, block: int | None = None) -> Callable[[], None]:
-        return step_products(backend, net.maps, case.batch, path, case.dtype, block)
+        return floor.step_products(backend, net.maps, case.batch, path, case.dtype, block)
 
     for name, path in PATHS.items():
         steps[f"nembp/{name}"] = EngineStep(net.copy(), x, labels, path, captured=on_gpu)
@@ -305,17 +294,18 @@ def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
             continue
         steps[f"floor/{name}_products"] = products(path)
         if images:
-            steps[f"floor/{name}_products_in_blocks"] = products(path, BLOCK)
+            steps[f"floor/{name}_products_in_blocks"] = products(path, floor.BLOCK)
     for workers in {1, case.threads} if not on_gpu else ():
-        traffic = AdamTraffic(backend, net.parameter_count, case.dtype, workers)
+        traffic = floor.AdamTraffic(backend, net.parameter_count, case.dtype, workers)
         steps[f"floor/adam_{workers}"] = traffic
     common = race.run("nembp/bidirectional", " a bidirectional step", **rounds)
 
-    seconds, floor, pairs = race.seconds, {}, RATIOS
-    work = {f"nembp/{k}": multiply_adds(net.maps, case.batch, path) for k, path in PATHS.items()}
-    moved = adam_bytes(net.parameter_count, case.dtype)
+    seconds, least, pairs = race.seconds, {}, RATIOS
+    multiply_adds = partial(floor.multiply_adds, net.maps, case.batch)
+    work = {f"nembp/{name}": multiply_adds(path) for name, path in PATHS.items()}
+    moved = floor.adam_bytes(net.parameter_count, case.dtype)
     if on_gpu:
-        card, moved = measure_card(backend, case.dtype), moved + x.nbytes
+        card, moved = floor.measure_card(backend, case.dtype), moved + x.nbytes
         common |= {"kind": "gpu step", "precision": race.precision, "captured": captured}
         common |= {"bytes": moved, "card": card}
         pairs = {}
@@ -327,14 +317,14 @@ def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
         common |= {"kind": "step", "adam_bytes": moved}
     for name in DIRECTIONS:
         if on_gpu:
-            floor[name] = least_seconds(card, work[f"nembp/{name}"], moved)
+            least[name] = floor.least_seconds(card, work[f"nembp/{name}"], moved)
         else:
             parts = (f"floor/{name}_products", "floor/adam")
-            floor[name] = sum(min(seconds[k] for k in seconds if k.startswith(p)) for p in parts)
-    seconds |= {f"floor/{name}": least for name, least in floor.items()}
+            least[name] = sum(min(seconds[k] for k in seconds if k.startswith(p)) for p in parts)
+    seconds |= {f"floor/{name}": value for name, value in least.items()}
     return common | {
         "parameters": net.parameter_count, "multiply_adds": work, "agreement": agreement,
-        "floor": floor, "ratios": {name: race.ratio(*pair) for name, pair in pairs.items()},
+        "floor": least, "ratios": {name: race.ratio(*pair) for name, pair in pairs.items()},
     }  # fmt: skip
 
 
@@ -374,11 +364,11 @@ def measure_layer(case: Case, backend: Backend, **rounds: Any) -> Result:
             what = ("input's gradient", "output", "kernels' gradient")
             both = map(backend.to_numpy, ours), race.steps[name].results()
             agreement[name] = max(map(race.compare, what, *both))
-    for how, block in {"at once": None, "in blocks": BLOCK}.items():
-        products = layer_products(backend, linear_map, below, above, case.dtype, block)
+    for how, block in {"at once": None, "in blocks": floor.BLOCK}.items():
+        products = floor.layer_products(backend, linear_map, below, above, case.dtype, block)
         race.steps[f"floor as {how}"] = products
     common = race.run("nembp", "", **rounds)
-    work = 3 * case.batch * math.prod(extent(linear_map) or ())
+    work = 3 * case.batch * math.prod(floor.extent(linear_map) or ())
     return common | {
         "kind": "layer", "output_shape": linear_map.output_shape, "multiply_adds": work,
         "agreement": agreement, "rate": work / race.seconds["nembp"],
@@ -455,17 +445,18 @@ def measure_gan(case: Case, backend: Backend, **rounds: Any) -> Result:
     race.enter("torch graph/one_direction", TorchGan, *nets, x, LEARNING_RATE, graph=True)
     common = race.run(one, " a step", **rounds)
     # G runs and is differentiated once; D likewise on twice the rows, and once for G's error
-    of_g, of_d = (multiply_adds(net.maps, case.batch, "none") for net in nets)
+    of_g, of_d = (floor.multiply_adds(net.maps, case.batch, "none") for net in nets)
     work = of_g + 2 * of_d + 2 * case.batch * sum(each.weight_count for each in nets[1].maps)
-    moved = sum(adam_bytes(net.parameter_count, case.dtype) for net in nets) + x.nbytes
-    floor = least_seconds(measure_card(backend, case.dtype), work, moved) if graphs else None
+    moved = sum(floor.adam_bytes(net.parameter_count, case.dtype) for net in nets) + x.nbytes
+    card = floor.measure_card(backend, case.dtype) if graphs else None
+    least = card and floor.least_seconds(card, work, moved)
     trainer, seconds = race.steps[one].trainer, race.seconds
     return common | {
         "kind": "gan step", "precision": race.precision, "captured": trainer.captured > 0,
         "why_not_captured": trainer.why_not_captured, "multiply_adds": work, "bytes": moved,
-        "agreement": agreement, "floor": floor,
+        "agreement": agreement, "floor": least,
         "ratios": {name: race.ratio(name, one) for name in seconds}
-        | {"one_direction/floor": floor and seconds[one] / floor},
+        | {"one_direction/floor": least and seconds[one] / least},
     }  # fmt: skip
 
 
@@ -545,7 +536,7 @@ def measure_parts(case: Case, backend: Backend, **rounds: Any) -> Result:
     race.steps = {name: step(*how) for name, how in VARIANTS.items()}
     race.steps |= {f"{name}, timed": each for name, each in timed.items()}
     for path in PATHS.values():
-        products = step_products(backend, net.maps, case.batch, path, case.dtype)
+        products = floor.step_products(backend, net.maps, case.batch, path, case.dtype)
         race.steps[f"products of {path}"] = products
     common, variants = race.run("both", " a bidirectional step", **rounds), {}
     for name, (path, _) in VARIANTS.items():
