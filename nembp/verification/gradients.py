@@ -489,16 +489,10 @@ def _described(value: Any) -> str:
 class Check:
     """θ ↦ f(θ) and ∇f(θ) on flat vectors; asks whether ∇f repeats, is right here, and nearby."""
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        point: Any,
-        gradient: Callable[..., Any] | None,
-        blocks: Mapping[str, tuple[int, ...]] | None,
-        scale: Any,
-        seed: int,
-    ) -> None:
-        self._function, self._gradient, self.form = function, gradient, Structure(point)
+    def __init__(self, function: Any, point: Any, **options: Any) -> None:
+        self._function, self._gradient = function, options["gradient"]
+        self.method, self.rtol, self.atol = (options[k] for k in ("method", "rtol", "atol"))
+        self.form, blocks = Structure(point), options["blocks"]
         flat = self.form.flat
         if flat.size == 0:
             raise ShapeError("the point is empty; give at least one coordinate")
@@ -513,16 +507,14 @@ class Check:
         self._blocks = dict(blocks or zip(self.form.names, self.form.shapes, strict=True))
         if (count := sum(math.prod(s) for s in self._blocks.values())) != flat.size:
             raise ShapeError(f"the blocks have {count} entries, but the point has {flat.size}")
-        self.scale = self._scale(scale)  # the length over which each coordinate matters
-        self.generator = stream(seed, "verification")
+        self.scale = self._scale(options["scale"])  # the length over which each coordinate matters
+        self.generator = stream(options["seed"], "verification")
         self.dtype = self.theta.dtype  # in which values are asked for
         self.resolution = self.gradient_resolution = float(np.finfo(self.dtype).eps)
         self.noise = np.zeros(flat.size)  # rounding seen in the gradient itself
         self.values = self.gradients = self.directions = 0
         self.notes: dict[str, None] = {}
         self._last: tuple[list[Array], list[Array]] | None = None
-        self.method, self.atol = "auto", 0.0
-        self.rtol: float | None = None
 
     def _scale(self, scale: Any) -> Array:
         if scale is None:
@@ -620,8 +612,8 @@ class Check:
         """Go through the questions, and answer at the first that is not passed."""
         theta = self.theta
         value, gradient = self.pair(theta)
-        self._visit()  # a gradient that is kept shows
-        if (changed := self._changed(value, gradient)) is not None:
+        between = self._visit()  # a gradient that is kept shows
+        if (changed := self._changed(value, gradient, between)) is not None:
             return self._finish(name, None, *changed)
         self._measure_noise(value, gradient)
         if theta.dtype != np.float64:  # ask for values in float64, if there are any
@@ -647,7 +639,7 @@ class Check:
             wrong, cause = self._wrong_nearby(gradient, budget)
         return self._finish(name, here, wrong, cause)
 
-    def _changed(self, value: float, gradient: Array) -> Any:
+    def _changed(self, value: float, gradient: Array, between: Any) -> Any:
         """Ask again, and return what differs, with a cause."""
         again, other = self.pair(self.theta)
         allowed = 1e4 * max(float(np.finfo(self.theta.dtype).eps), self.resolution)
@@ -661,6 +653,8 @@ class Check:
         index = int(np.argmax(change))
         seen = float(other[index]), float(gradient[index])
         cause = "a stale buffer, or random draws: the gradient changes from call to call"
+        if between is not None and np.allclose(other, between[1], rtol=1e-6, atol=0.0):
+            cause = "a stale buffer: the gradient of the point before comes back"
         return [Coordinate(self.label(index), index, *seen, method="repeat")], cause
 
     def _measure_noise(self, value: float, gradient: Array) -> None:
@@ -885,8 +879,8 @@ def check_gradient(
     for key, number in {"rtol": rtol, "atol": atol, "max_evaluations": max_evaluations}.items():
         if number is not None and not (isinstance(number, Real) and number >= 0):
             raise ArchitectureError(f"{key} must be a number of at least 0, got {number!r}")
-    check = Check(function, point, gradient, blocks, scale, seed)
-    check.method, check.rtol, check.atol = method, rtol, atol
+    options: Any = {"gradient": gradient, "method": method, "rtol": rtol, "atol": atol}
+    check = Check(function, point, **options, scale=scale, blocks=blocks, seed=seed)
     called = name or str(getattr(function, "__name__", type(function).__name__))
     with quiet():
         report = check.report(called, max_evaluations, rows, elsewhere)
