@@ -38,7 +38,7 @@ Shape: TypeAlias = tuple[int, int, int]
 KINDS = ("multinomial", "gaussian", "bernoulli")
 PAIRS = [(forward, backward) for forward in KINDS for backward in KINDS]
 SPREAD = 0.6  # standard deviation of the parameters
-CLASSES, IMAGE, SILENT = Multinomial(), Gaussian(), Noise()  # defaults of a case
+CLASSES, IMAGE = Multinomial(), Gaussian()  # defaults of a case
 SIDE, CHANNELS, NEURONS, WIDTH = 5, 3, 60, 7  # of one layer, at most
 
 
@@ -80,7 +80,8 @@ class Case:
     ``forward`` and ``backward`` are the likelihoods of the two directions, whose targets are labels
     or bits where they can be if ``hard``. Each layer has its own number of ``biases`` (a divisor of
     its neurons, or 0; one a neuron by default), and ``maps`` stand between the layers (dense by
-    default). Hidden layers may be ``linear``, without an activation, or ``normalized`` with ε. The
+    default). Hidden layers may be ``linear``, without an activation, or ``normalized``, and there
+    may be ``noise`` on the target of a direction. The
     ``seed`` is of everything random.
 
     >>> case = Case((4, 3, 2), seed=1)
@@ -96,19 +97,11 @@ class Case:
     seed: int = 0
     hard: bool = True
     biases: tuple[int, ...] | None = None
-    forward_noise: Noise = SILENT
-    backward_noise: Noise = SILENT
+    noise: dict[str, Noise] = field(default_factory=dict)
     maps: tuple[LinearMap, ...] | None = None
     linear: tuple[int, ...] = ()
     normalized: tuple[int, ...] = ()
-    epsilon: float = 0.1
     dtype: str = "float64"
-
-    @property
-    def noise(self) -> dict[str, Noise]:
-        """Noise by direction, where there is any."""
-        both = {"forward": self.forward_noise, "backward": self.backward_noise}
-        return {name: noise for name, noise in both.items() if noise.kind != "none"}
 
     def net(self, device: str | Backend = "cpu") -> Network:
         """Build the network, every parameter and running statistic random."""
@@ -117,7 +110,7 @@ class Case:
         for k in range(1, last):
             f = None if k in self.linear else get_activation(self.activation)
             normal = k in self.normalized and biases[k]
-            normalization = BatchNormalization(self.epsilon) if normal else None
+            normalization = BatchNormalization(0.1) if normal else None
             layers[k] = Layer(self.sizes[k], f, biases[k], normalization)
         maps = self.maps or [Dense(m, n) for m, n in pairwise(self.sizes)]
         kind, ends = self.dtype, (self.forward, self.backward)
@@ -220,8 +213,7 @@ def random_case(
         rows=pick(1, 9),
         seed=pick(0, 2**32 - 1),
         hard=bool(pick(0, 1)),
-        forward_noise=random_noise(pick),
-        backward_noise=random_noise(pick),
+        noise={way: random_noise(pick) for way in ("forward", "backward")},
         dtype=dtype,
         **options,
     )

@@ -466,9 +466,9 @@ def noisy_gradient(case: Case, backend: Backend) -> Deviations:
 # -- noise on signals ------------------------------------------------------------------------------
 def signal_step(case: Case, backend: Backend) -> Any:
     """Return a step with noise on signals of one direction; None where the case has none."""
-    spec = case.forward_noise
-    if spec.kind == "none":
+    if "forward" not in case.noise:
         return None
+    spec = case.noise["forward"]
     place, way = PLACES[case.seed % 3], ("forward", "backward")[case.seed // 3 % 2]
     net, (x, t) = case.net(device=poisoned(backend)), case.batch()
     view = net if way == "forward" else net.reversed
@@ -1689,7 +1689,7 @@ def nem(case: Case, backend: Backend) -> Deviations:
     """E[log p(y+n, h|x)/p(y, h|x)] ≥ 0 for NEM noise."""
     net, theta, x, y = binary_network(case)
     condition: Any = "posterior" if case.seed % 4 < 2 else "every"
-    spec = case.forward_noise
+    spec = case.noise.get("forward", Noise())
     exact = "vector" if spec.screening == "expectation" else spec.screening  # by row
     r = posterior(net, theta, x, y)
     Q = q(net, theta, r, x, y)
