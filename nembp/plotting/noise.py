@@ -527,24 +527,21 @@ def _legend(panels: Sequence[Panel]) -> list[Any]:
     from matplotlib.patches import Patch
 
     fates = set(np.concatenate([panel.fate for panel in panels]).tolist())
-    dots: dict[str, Any] = {"xdata": [], "ydata": [], "linestyle": "none", "markersize": 5}
-    items: list[Any] = [
-        Patch(facecolor=REGION, edgecolor=EDGE, label="gain ≥ 0: the target gets likelier")
+    kept = "kept" if 0 in fates else "kept, neuron by neuron"
+    lost = "as drawn, where not kept whole" if 3 in fates else "rejected, as drawn"
+    arrow, sums = "mean of the kept noise (drift)", "noise that leaves Σt as it is"
+    dot: dict[str, Any] = {"linestyle": "none", "markersize": 5}
+    reflected = dot | {"marker": "o", "mfc": "none", "label": "kept after reflection, −n"}
+    has_sums = any(panel.view.sum_zero is not None for panel in panels)
+    items = [
+        (True, Patch(facecolor=REGION, edgecolor=EDGE, label="gain ≥ 0: the target gets likelier")),
+        (fates & {0, 3}, Line2D([], [], **dot, marker="o", color=KEPT, label=kept)),
+        (1 in fates, Line2D([], [], **reflected, color=KEPT)),
+        (fates - {0}, Line2D([], [], **dot, marker="x", color=LOST, label=lost)),
+        (any(map(_has_arrow, panels)), Line2D([], [], color=MEAN, lw=2, label=arrow)),
+        (has_sums, Line2D([], [], color=MUTED, ls="--", label=sums)),
     ]
-    if fates & {0, 3}:
-        label = "kept" if 0 in fates else "kept, neuron by neuron"
-        items.append(Line2D(**dots, marker="o", color=KEPT, label=label))
-    if 1 in fates:
-        label = "kept after reflection, −n"
-        items.append(Line2D(**dots, marker="o", color=KEPT, mfc="none", label=label))
-    if fates - {0}:
-        label = "as drawn, where not kept whole" if 3 in fates else "rejected, as drawn"
-        items.append(Line2D(**dots, marker="x", color=LOST, label=label))
-    if any(map(_has_arrow, panels)):
-        items.append(Line2D([], [], color=MEAN, lw=2, label="mean of the kept noise (drift)"))
-    if any(panel.view.sum_zero is not None for panel in panels):
-        items.append(Line2D([], [], color=MUTED, ls="--", label="noise that leaves Σt as it is"))
-    return items
+    return [item for shown, item in items if shown]
 
 
 def _shares(panel: Panel) -> str:
