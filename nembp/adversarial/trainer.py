@@ -141,7 +141,9 @@ class AdversarialTrainer:
             self._steps = backend.steps(most, self.batch_size, NOISE + len(self._noisy))
         self._numbers: Any = None  # of the step in progress
         self._graphs = self.on_device and cuda_graphs
-        work = self._iterate, self._step_discriminator, self._step_generator
+        # samples come resident on the device, or from the host, which no graph can read
+        apart = self._step_discriminator, self._step_generator
+        work = (self._iterate,) if reader.is_resident else apart
         self._captured = [backend.capture(each) if self._graphs else each for each in work]
 
     def _batch_order(self) -> Iterator[Any]:
@@ -237,14 +239,11 @@ class AdversarialTrainer:
         batches = self._laid_out()
         left, self._left = self._left - 1, 0  # a block that is broken off here is not gone on with
         self.iteration += 1
-        iterate, step_discriminator, step_generator = self._captured
-        if self.reader.is_resident:
-            iterate()
-        else:  # samples come from the host, which no graph can read
+        if not self.reader.is_resident:
             for _ in range(self.settings.steps):
                 self._read(next(batches)[1])
-                step_discriminator()
-            step_generator()
+                self._captured[0]()
+        self._captured[-1]()
         self._count()
         self._since += 1
         self._left = left
@@ -378,9 +377,8 @@ class AdversarialTrainer:
     @property
     def captured(self) -> int:
         """Iterations that CUDA graphs made."""
-        iterate, _, step_generator = self._captured
-        each: Any = iterate if self.reader.is_resident else step_generator
-        return each.launches if self._graphs else 0
+        last: Any = self._captured[-1]
+        return last.launches if self._graphs else 0
 
     @property
     def why_not_captured(self) -> str | None:
