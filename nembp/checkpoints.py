@@ -405,7 +405,7 @@ class Model:
         return y if self.classes else self.y_scaling.invert(y)
 
     def predict_labels(self, X: Any) -> NDArray[np.str_]:
-        """Return the name of the most probable class of each sample, shape (n,)."""
+        """Return the name of the most probable class of each sample, as text, shape (n,)."""
         if not self.classes:
             raise ArchitectureError("this model predicts numbers; call predict")
         names: NDArray[np.str_] = np.array(self.classes)[self.predict(X).argmax(axis=1)]
