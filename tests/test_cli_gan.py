@@ -153,11 +153,9 @@ def test_players_of_one_seed_have_unlike_weights():
 @pytest.mark.parametrize("kind", GanConfig.options()["kind"].choices)
 def test_every_kind_runs_and_leaves_its_folder(kind):
     way = "none" if kind == "wasserstein" else "both"
-    result = gan("--data", "grid", "--kind", kind, "--bidirectional", way, *SHORT, "--out", "a",
-                 "--json")  # fmt: skip
-    told = json.loads(result.stdout)
+    result = gan("--data", "grid", "--kind", kind, "--bidirectional", way, *SHORT, "--out", "a")
+    told = summary("a")
     assert {entry.name for entry in Path("a").iterdir()} == set(GanRun.files)
-    assert told == summary("a")
     assert (told["status"], told["iterations"], told["averaged"]) == ("finished", 40, 2)
     found = rows("a")
     assert [row["iteration"] for row in found] == [10, 20, 30, 40]
@@ -165,6 +163,16 @@ def test_every_kind_runs_and_leaves_its_folder(kind):
         mean = (found[-1][key] + found[-2][key]) / 2
         assert told["scores"][key] == pytest.approx(mean)
     critic = kind.startswith("wasserstein")
+    plan, *lines = result.stderr.splitlines()
+    adversary = "critic" if critic else "discriminator"
+    assert f"generator 2 bits-16-2 relu, {adversary} 2-16-1 relu" in plan
+    steps = [f"iteration {k}/40" for k in (10, 20, 30, 40)]
+    assert [line.split("  ")[0] for line in lines if "without" not in line] == steps
+    for word in ("G nll", "modes", "high quality", "iterations/s", "left"):
+        assert word in lines[0]
+    first, *_, run_, picture = result.stdout.splitlines()
+    assert first.startswith("modes ")
+    assert (run_.split(), picture.split()) == (["run", "a"], ["picture", "a/samples.png"])
     assert ("critic/objective" in found[0]) == critic
     assert ("discriminator/nll" in found[0]) != critic
     for player in ("generator", "discriminator"):
@@ -193,21 +201,6 @@ def test_images_of_digits():
 
 
 # -- output ----------------------------------------------------------------------------------------
-def test_progress_and_result():
-    result = gan(*SHORT, "--out", "a", "--kind", "wasserstein")
-    lines = result.stderr.splitlines()
-    assert "generator 2 bits-16-2 relu, critic 2-16-1 relu" in lines[0]
-    assert [line.split("  ")[0] for line in lines[1:]] == [f"iteration {k}/40" for k in
-                                                          (10, 20, 30, 40)]  # fmt: skip
-    for word in ("critic", "G nll", "modes", "high quality", "iterations/s", "left"):
-        assert word in lines[1]
-    told = result.stdout.splitlines()
-    assert told[-1].split() == ["picture", "a/samples.png"]
-    assert told[-2].split() == ["run", "a"]
-    assert told[0].startswith("modes ")
-    assert gan(*SHORT, "--quiet", "--out", "b").stderr == ""
-
-
 def test_flags_without_effect_are_noted_and_the_configuration_repeats_the_run():
     result = gan(*SHORT, "--noise-std", "0.3", "--generator-weight", "2", "--clip", "0.1",
                  "--bidirectional", "none")  # fmt: skip

@@ -343,7 +343,6 @@ def test_what_cannot_be_gone_on_with_is_refused():
     for place, words in (("absent", "no such folder"), (".", r"holds no checkpoint\.npz to go on")):
         with pytest.raises(DataError, match=words):
             resume_run(place)
-    assert not Path("absent").exists()
     np.savez("data.npz", x=np.random.default_rng(1).random((40, 3)), y=np.arange(40) % 2)
     with pytest.raises(DataError, match="no longer those that it was trained on"):
         resume_run("run", {"epochs": 5})
