@@ -289,12 +289,16 @@ def test_training_images_are_changed_and_those_that_score_are_not(colours, monke
     assert prepared.reader(prepared.train) is None
 
 
-def test_tables_are_not_augmented(colours, tmp_path):
+def test_tables_are_not_augmented(colours):
     np.savez("table.npz", x=GENERATOR.normal(size=(30, 3)), y=np.arange(30) % 2)
-    with pytest.raises(ArchitectureError, match=r"table\.npz have the shape \(3,\); use --augment"):
-        prepare(RunConfig(dataset="npz", data_dir="table.npz", augment="flips", device="cpu"))
-    with pytest.raises(ArchitectureError, match=r"8x8 pixels by up to 8; expected at most crops7"):
-        prepare(COLOURS.replace({"augment": "crops8"}))
+    for args, words in (
+        (("npz", "table.npz", "flips"), "needs images of shape (height, width, channels), but"),
+        (("npz", "colours.npz", "crops8"), "smaller than the images of 8x8 pixels; use crops7"),
+    ):
+        names = "--dataset", "--data-dir", "--augment"
+        options = (each for pair in zip(names, args, strict=True) for each in pair)
+        assert words in fails(2, "train", *options, "--device", "cpu", "--quiet")
+        assert not Path("runs").exists()
 
 
 # -- image files -----------------------------------------------------------------------------------

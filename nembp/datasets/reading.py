@@ -80,7 +80,8 @@ class Augmenter:
         if augmentation.crop >= min(self.height, self.width):
             raise ArchitectureError(
                 f"crop {augmentation.crop} must be smaller than the images of "
-                f"{self.height}x{self.width} pixels"
+                f"{self.height}x{self.width} pixels; use crops{min(shape[:2]) - 1} or fewer, or "
+                "leave it out"
             )
         self.go_to(0)
         self._pixels: dict[int, NDArray[np.intp]] = {}

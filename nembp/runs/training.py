@@ -141,18 +141,6 @@ def check_options(config: RunConfig, data: Dataset) -> None:
             f"backward {config.backward} describes pixels in [0, 1], which scaling channel leaves; "
             "use --scaling unit, or --backward gaussian"
         )
-    augmented = augmentation(config)
-    if augmented and not data.is_image:
-        raise ArchitectureError(
-            f"augment {config.augment} changes images, but the samples of {data.source} have the "
-            f"shape {data.shape}; use --augment none"
-        )
-    if augmented.crop and augmented.crop >= min(data.shape[:2]):
-        raise ArchitectureError(
-            f"augment {config.augment} would shift images of {data.shape[0]}x{data.shape[1]} "
-            f"pixels by up to {augmented.crop}; expected at most "
-            f"crops{min(data.shape[:2]) - 1}, or --augment none"
-        )
     layers, _ = chain(*_architecture(config, data))
     check_batches(layers, min(config.batch_size or 1, len(data.train)))
     _check_noise(config, [layer for layer in layers[1:-1] if layer.activation is not None])
