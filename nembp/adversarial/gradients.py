@@ -218,7 +218,7 @@ class DiscriminatorGradient:
             self._of_penalty = backend.zeros((net.parameter_count,), dtype)
             self._between = generators["penalty"]
         self.labels: Array = backend.zeros((rows, classes), dtype) if classes else None
-        places = {PLACES[key]: key for key in noise if key in PLACES}
+        own = [key for key in noise if key in PLACES]
         self.permuted: Array = None
         if permutation is not None:
             self.permuted = backend.empty((2 * rows, net.inputs), dtype)
@@ -241,8 +241,8 @@ class DiscriminatorGradient:
             groups=(rows, rows),
             samples=rows,
             backward_target=self.permuted,
-            noise={place: noise[key] for place, key in places.items()},
-            generators={place: generators[key] for place, key in places.items()},
+            noise={PLACES[key]: noise[key] for key in own},
+            generators={PLACES[key]: generators[key] for key in own},
         )
         self.real, self.generated = joint.x[:rows, :], joint.x[rows:, :]
         joint.t[...] = 0.0
@@ -252,7 +252,7 @@ class DiscriminatorGradient:
         else:
             joint.t[:rows, :], joint.t[rows:, :] = targets
         self.forward_nll, self.backward_nll = joint.forward_nll, joint.backward_nll
-        self.sources = {places[place]: source for place, source in joint.sources.items()}
+        self.sources = {key: joint.sources[PLACES[key]] for key in own}
         if permutation is not None:
             index = np.arange(2 * rows)[:, None] * net.inputs + permutation[None, :]
             self._index = backend.asarray(index.reshape(-1), "int64")
