@@ -276,7 +276,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                 check_range(x, self._x_scaling, "X")
             except NembpError as error:
                 raise ValueError(f"{NOT_FINITE} {error}") from error
-        own = "float32" if x.dtype == np.float32 else "float64"
+        own = self._dtype = "float32" if x.dtype == np.float32 else "float64"
         made: Any = {
             "activation": self.activation,
             "forward": self._likelihood,
@@ -541,7 +541,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         return self._in_units()[1]
 
     def _in_units(self) -> tuple[list[Vector], list[Vector]]:
-        """Return weights and biases with the scaling of dense ends in them, which needs float64."""
+        """Return weights and biases with the scaling of dense ends in them, in X's precision."""
         if not hasattr(self, "network_"):
             raise AttributeError(f"this {type(self).__name__} is not fitted yet")
         net = self.network_
@@ -557,7 +557,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(net.maps[-1], Dense):
             W[-1] /= self._y_scaling.factor
             b[-1] = self._y_scaling.invert(b[-1])
-        return W, b
+        return [each.astype(self._dtype) for each in W], [each.astype(self._dtype) for each in b]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
