@@ -25,30 +25,28 @@ kinds, which people can read, not for matrices.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nembp.backend import Backend
-from nembp.engine.activations import ACTIVATIONS, LeakyReLU
+from nembp.engine.activations import ACTIVATIONS, Activation, LeakyReLU
 from nembp.engine.likelihoods import Likelihood
 from nembp.engine.linear import LinearMap
 from nembp.engine.network import Network
+from nembp.engine.noise import Noise
+from nembp.verification import cases as at_random
 from nembp.verification import checks
-from nembp.verification.cases import (
-    Pick,
-    one_hot,
-    random_case,
-    random_likelihood,
-    random_map,
-    random_noise,
-    random_targets,
-)
+from nembp.verification.cases import Case, Pick
+from nembp.verification.definitions import Array
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
 
 check_extension = checks.check_extension
 
 
-def _strategy(make: Callable[[Pick], Any]) -> Any:
+def _strategy(make: Callable[[Pick], Any]) -> SearchStrategy[Any]:
     """Return the strategy of what ``make`` returns, whose whole numbers Hypothesis picks."""
     try:
         from hypothesis import strategies as st
@@ -65,12 +63,12 @@ def _strategy(make: Callable[[Pick], Any]) -> Any:
     return drawn()
 
 
-def likelihoods(name: str | None = None) -> Any:
+def likelihoods(name: str | None = None) -> SearchStrategy[Likelihood]:
     """Draw a likelihood, of a name or of any, with a weight or variance between 0.01 and 100."""
-    return _strategy(lambda pick: random_likelihood(pick, name))
+    return _strategy(lambda pick: at_random.random_likelihood(pick, name))
 
 
-def activations(*, analytic: bool | None = None) -> Any:
+def activations(*, analytic: bool | None = None) -> SearchStrategy[Activation]:
     """Draw an activation; with ``analytic``, one to which complex steps do or do not apply."""
     kinds = [kind for _, kind in sorted(ACTIVATIONS.items()) if analytic in (None, kind.analytic)]
 
@@ -81,18 +79,20 @@ def activations(*, analytic: bool | None = None) -> Any:
     return _strategy(make)
 
 
-def linear_maps(kind: type[LinearMap] | None = None) -> Any:
+def linear_maps(kind: type[LinearMap] | None = None) -> SearchStrategy[LinearMap]:
     """Draw a small linear map, of a kind or of any, between layers or images of 1 to 5 pixels."""
-    return _strategy(lambda pick: random_map(pick, kind))
+    return _strategy(lambda pick: at_random.random_map(pick, kind))
 
 
 def _targets(pick: Pick, likelihood: Likelihood, rows: int, width: int, hard: bool | None) -> Any:
     chosen = bool(pick(0, 1)) if hard is None else hard
     generator = np.random.default_rng(pick(0, 2**32 - 1))
-    return random_targets(likelihood, generator, rows, width, hard=chosen)
+    return at_random.random_targets(likelihood, generator, rows, width, hard=chosen)
 
 
-def targets(likelihood: Likelihood, rows: int, width: int, *, hard: bool | None = None) -> Any:
+def targets(
+    likelihood: Likelihood, rows: int, width: int, *, hard: bool | None = None
+) -> SearchStrategy[Array]:
     """Draw targets (rows, width) that a likelihood can have, in float64.
 
     Labels or bits if ``hard``, where it has them; either by default. A likelihood of yours says
@@ -108,14 +108,14 @@ def cases(
     dtype: str = "float64",
     images: bool | None = None,
     normalized: bool | None = None,
-) -> Any:
+) -> SearchStrategy[Case]:
     """Draw a network of 1 to 4 linear maps and a batch of 1 to 9 rows, as a case.
 
     ``pair`` names the forward and the backward likelihood, ``activation`` that of the hidden
     layers, which are ``images`` or all dense, and ``normalized`` or not; any by default.
     """
     options: Any = {"images": images, "normalized": normalized, "dtype": dtype}
-    return _strategy(lambda pick: random_case(pick, pair, activation, **options))
+    return _strategy(lambda pick: at_random.random_case(pick, pair, activation, **options))
 
 
 def networks(
@@ -124,14 +124,14 @@ def networks(
     *,
     device: str | Backend = "cpu",
     **options: Any,
-) -> Any:
+) -> SearchStrategy[Network]:
     """Draw a bidirectional network with random weights and biases; options as :func:`cases`."""
     return cases(pair, activation, **options).map(lambda case: case.net(device=device))
 
 
 def batches_for(
     net: Network, *, rows: int | None = None, hard: bool | None = None, labels: bool = False
-) -> Any:
+) -> SearchStrategy[tuple[Array, Array]]:
     """Draw (x, y) on the host that fit a network seen from either direction.
 
     1 to 9 rows by default; with ``labels`` y is one-hot, whatever the likelihood: what the
@@ -142,17 +142,21 @@ def batches_for(
         count = pick(1, 9) if rows is None else rows
         x = _targets(pick, net.reversed.likelihood, count, net.inputs, hard)
         if labels:
-            return x, one_hot(np.random.default_rng(pick(0, 2**32 - 1)), count, net.outputs)
+            return x, at_random.one_hot(
+                np.random.default_rng(pick(0, 2**32 - 1)), count, net.outputs
+            )
         return x, _targets(pick, net.likelihood, count, net.outputs, hard)
 
     return _strategy(make)
 
 
-def noise_for(likelihood: Likelihood | None = None, kind: str | None = None, **fixed: Any) -> Any:
+def noise_for(
+    likelihood: Likelihood | None = None, kind: str | None = None, **fixed: Any
+) -> SearchStrategy[Noise]:
     """Draw noise of any kind but none, with every option that a likelihood's target allows.
 
     ``fixed`` options of :class:`~nembp.engine.noise.Noise` are not drawn.
     """
     softmax = likelihood is None or likelihood.counts_are_target_sums
     given = fixed if kind is None else {"kind": kind, **fixed}
-    return _strategy(lambda pick: random_noise(pick, softmax=softmax, **given))
+    return _strategy(lambda pick: at_random.random_noise(pick, softmax=softmax, **given))
