@@ -43,6 +43,7 @@ from nembp.engine.training import Callback, History, Trainer, check_counts, set_
 from nembp.errors import ArchitectureError, DataError, ShapeError
 
 Vector = NDArray[Any]
+FAR = 300.0  # standard deviations from 0, at which the backward nll has lost three digits
 
 
 def check_targets(
@@ -299,7 +300,7 @@ def train(
 
     x_scaling = input_scaling(x, net.reversed.likelihood, w) if scale else Scaling()
     if not scale and backward:
-        _check_domain(x, net.reversed.likelihood, "X")
+        _check_unscaled(x, net)
     y_scaling = Scaling()
     if scale and isinstance(net.likelihood, Gaussian):
         y_scaling = input_scaling(t, net.likelihood, w)
@@ -468,6 +469,20 @@ def _check_parts(
         raise ArchitectureError(
             f"{type(optimizer).__name__} has its own learning rate and weight decay; give them to "
             "it, or name an optimizer"
+        )
+
+
+def _check_unscaled(x: Vector, net: Network) -> None:
+    """Refuse inputs outside the backward likelihood's domain; warn of those that cancel."""
+    _check_domain(x, net.reversed.likelihood, "X")
+    own = standardized(x)
+    far = float(np.abs(own.offset * own.factor).max())
+    if far > FAR and net.dtype == "float32" and isinstance(net.reversed.likelihood, Gaussian):
+        warnings.warn(
+            f"a column of X has a mean {far:.3g} times its standard deviation: squares of such "
+            "values cancel in float32. Leave scale=True, subtract the mean, or make the network "
+            'with dtype="float64"',
+            stacklevel=3,
         )
 
 

@@ -154,6 +154,12 @@ def test_values_outside_a_likelihoods_domain_are_refused():
             nembp.train(net(backward=backward), X, Y, scale=False)
 
 
+def test_unscaled_columns_far_from_0_are_told():
+    with pytest.warns(UserWarning, match="cancel in float32"):
+        nembp.train(net(), X + 1e5, Y, scale=False, epochs=1, learning_rate=1e-6)
+    nembp.train(net(dtype="float64"), X + 1e5, Y, scale=False, epochs=1, learning_rate=1e-6)
+
+
 def test_labels_are_read_in_every_form():
     for likelihood, y, classes, read in (
         (Multinomial(), [3.0, 1.0, 3.0], (1, 3), [1, 0, 1]),

@@ -123,6 +123,10 @@ def test_the_fingerprint_is_of_the_whole_file_and_of_long_rows_in_part(tmp_path)
     np.savez(tmp_path / "d.npz", x=X, y=np.arange(60) % 2)
     seen = load("npz", tmp_path / "d.npz").fingerprint
     assert load("npz", tmp_path / "d.npz", limit=9, seed=4, test_fraction=0.4).fingerprint == seen
+    old = seen.rpartition(":")[0]  # without the order of rows
+    others = (f"{seen}+{seen}", old[:-1] + "x", seen[:-1] + "x")
+    matches = load("npz", tmp_path / "d.npz").matches
+    assert [matches(each) for each in (seen, old, *others)] == [True, True, False, False, False]
     np.savez(tmp_path / "d.npz", x=X[1:], y=np.arange(60)[1:] % 2)
     assert load("npz", tmp_path / "d.npz").fingerprint != seen
     x, y = np.random.default_rng(0).integers(0, 256, (6, 300, 300, 3), np.uint8), np.arange(6)

@@ -183,6 +183,11 @@ class Dataset:
             f"of {shape}, {what})"
         )
 
+    def matches(self, seen: str) -> bool:
+        """Whether a fingerprint is of these data; those of old know no order of rows."""
+        parts, own = seen.split("+"), self.fingerprint.split("+")
+        return len(parts) == len(own) and all(map(str.startswith, own, parts))
+
     @property
     def features(self) -> int:
         """Number of values in one sample: the product of `shape`."""
@@ -321,8 +326,8 @@ _PIECES = 4
 def fingerprint(x: Samples, y: NDArray[Any], names: Sequence[str] = ()) -> str:
     """Fingerprint of samples and targets: the same in any order of named columns, not of rows.
 
-    The number of rows, and the sum of a 64-bit hash of each and of its place, by which rows are
-    split. Of long rows of large data, evenly spaced pieces enter.
+    The number of rows, the sum of a 64-bit hash of each, and that of a hash of each and of its
+    place, by which rows are split. Of long rows of large data, evenly spaced pieces enter.
     """
     n, features = len(x), math.prod(x.shape[1:])
     columns = np.arange(features)
@@ -333,15 +338,16 @@ def fingerprint(x: Samples, y: NDArray[Any], names: Sequence[str] = ()) -> str:
         columns = np.unique(starts[:, np.newaxis] + np.arange(length))
     named: Any = [zlib.crc32(name.encode()) for name in names] if names else columns
     weights = _mixed(np.asarray(named, dtype=np.uint64)) | np.uint64(1)
-    total, targets = 0, y.reshape(n, -1)
+    total, placed, targets = 0, 0, y.reshape(n, -1)
     target_weights = _mixed(np.arange(targets.shape[1], dtype=np.uint64) + np.uint64(1 << 40))
     for part in chunks(x):
         rows = np.asarray(x[part]).reshape(-1, features)
         rows = rows if len(columns) == features else rows[:, columns]
         hashes = _bits(rows) @ weights + _bits(targets[part]) @ target_weights
-        hashes += np.arange(part.start, part.start + len(rows), dtype=np.uint64)
         total += int(_mixed(hashes).sum(dtype=np.uint64))
-    return f"{n}:{total % 2**64:016x}"
+        hashes += np.arange(part.start, part.start + len(rows), dtype=np.uint64)
+        placed += int(_mixed(hashes).sum(dtype=np.uint64))
+    return f"{n}:{total % 2**64:016x}:{placed % 2**64:016x}"
 
 
 def _bits(values: NDArray[Any]) -> NDArray[np.uint64]:

@@ -97,7 +97,7 @@ def evaluate_run(
     read_as(model, table)
     data, config = data_of_run(model, run, data_dir)
     seen = model.settings.get(FINGERPRINT, data.fingerprint)
-    if split != "all" and seen != data.fingerprint:
+    if split != "all" and not data.matches(seen):
         raise DataError(
             f"{data.source}: not the data of the training, so that its {split} split may hold "
             "samples that were trained on; score all of it as new data with --split all"

@@ -259,7 +259,7 @@ class Run(ABC):
     def take_up(self, header: Row, state: Row) -> None:
         """Go on from a checkpoint; say where its bits are not those of this place."""
         path = self.folder.file(CHECKPOINT)
-        if header.get("data") != self.data.fingerprint:
+        if not self.data.matches(str(header.get("data"))):
             raise DataError(
                 f"{self.folder.path}: the data are no longer those that it was trained on; "
                 "expected the same files. Put them back, or train anew"
