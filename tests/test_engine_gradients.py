@@ -113,6 +113,8 @@ def test_a_gradient_that_is_not_the_one_asked_for_is_refused():
         ({"noise": {"target": Noise("nem")}}, "no place for noise is called 'target'"),
         ({"noise": {"backward": Noise("nem")}, "direction": "forward"}, "does nothing"),
         ({"x": x[:0], "t": hot[:0]}, "no rows"),
+        ({"path": "none"}, "path must be samples or classes"),
+        ({"path": "classes", "t": hot / 2}, "takes one-hot rows"),
     ):
         with pytest.raises((ArchitectureError, ShapeError), match=message):
             gradient(net, **{"x": x, "t": hot, **options})
@@ -120,6 +122,16 @@ def test_a_gradient_that_is_not_the_one_asked_for_is_refused():
         net.predict(x[:0])
     with pytest.raises(ArchitectureError, match="normalization must be a BatchNormalization"):
         dense_network([3, 2, 2], normalization=True)
+
+
+def test_the_gradient_is_the_same_by_samples_and_by_classes():
+    net, labels = dense_network([3, 5, 2], dtype="float64"), np.arange(7) % 2
+    batch = np.random.default_rng(0).normal(size=(7, 3)), np.eye(2)[labels]
+    (nll, by_samples), (same, by_classes) = (
+        gradient(net, *batch, path=path) for path in ("samples", "classes")
+    )
+    assert_close(by_classes, by_samples, 1e-12)
+    assert nll == pytest.approx(same, rel=1e-12)
 
 
 def test_batches_of_unequal_length_are_refused():

@@ -1,17 +1,18 @@
 """Every CUDA kernel does what the engine's own operations do, number for number.
 
-What the laws try in a step (`test_gpu_laws`) is not tried here: sizes beyond theirs, edges, draws.
 Operations are called on the CPU, and on a GPU or the stand-in that runs the kernels' sources on the
-host, with outputs that hold NaN or nonsense before.
+host, with outputs that hold NaN or nonsense before. Mistakes planted into the sources are caught.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import array_api_strict
+import cuda_on_cpu
 import devices
 import fake_cupy
 import numpy as np
@@ -22,11 +23,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nembp.backend import Backend, CupyBackend, NumpyBackend, get_backend
+from nembp.backend.fused import kernel_source
 from nembp.engine.activations import ACTIVATIONS, get_activation
 from nembp.engine.likelihoods import Gaussian, Likelihood, Multinomial, Readout
 from nembp.engine.network import dense_network
 from nembp.engine.noise import Noise, NoiseSource
-from nembp.engine.optimizers import SGD
+from nembp.engine.optimizers import OPTIMIZERS, SGD
 from nembp.testing import likelihoods, noise_for
 from nembp.verification.cases import random_targets
 
@@ -76,6 +78,28 @@ def on_both(operation: Callable[..., Any], *kernels: str) -> list[Any]:
 
 
 # -- layers ----------------------------------------------------------------------------------------
+@each_dtype
+@pytest.mark.parametrize("name", [None, *sorted(ACTIVATIONS)], ids=str)
+@some
+@given(rows=sizes, channels=sizes, per_channel=st.integers(1, 3), seed=seeds, biased=st.booleans())
+def test_layers(name, dtype, rows, channels, per_channel, seed, biased):
+    activation = None if name is None else get_activation(name)
+    values = 3 * drawn(seed, rows, channels * per_channel, dtype=dtype)
+    values.flat[::7] = 0.0
+    shifts = drawn(seed + 1, channels, dtype=dtype) if biased else None
+    errors = drawn(seed + 2, *values.shape, dtype=dtype)
+
+    def operation(backend: Backend, moved: Callable[[Any], Any]) -> Any:
+        z, error, scratch = moved(values), moved(errors), moved(values)
+        backend.activate(activation, z, moved(shifts), scratch)
+        if activation is not None:
+            backend.multiply_derivative(activation, error, z, scratch)
+        return z, error
+
+    for actual, expected in on_both(operation):
+        same(actual, expected)
+
+
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_layers_at_the_edges(name):
     values = np.array([[np.nan, np.inf, -np.inf, 0.0, -0.0, 1e30, -1e30, 1e-30]], np.float32)
@@ -299,6 +323,26 @@ def test_draws_are_standard_normal_and_streams_apart():
     assert np.array_equal(x, draws[3])
 
 
+# -- optimizers ------------------------------------------------------------------------------------
+@each_dtype
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_optimizers(name, dtype):
+    def operation(backend: Backend, moved: Callable[[Any], Any]) -> Any:
+        net = dense_network([30, 20, 10], dtype=dtype, device=backend)
+        optimizer = OPTIMIZERS[name](learning_rate=0.05, weight_decay=0.1)
+        gradient = optimizer.bind(net)
+        for k in range(5):
+            gradient[...] = moved(drawn(k, *gradient.shape, dtype=dtype))
+            numbers: Any = optimizer.numbers(k + 1, 0.5**k)
+            if backend is not CPU and k % 2:  # as a captured step finds them
+                numbers = backend.asarray(np.array(numbers))
+            backend.optimizer_step(optimizer, numbers)
+        return net.parameters, *optimizer.state.values()
+
+    for actual, expected in on_both(operation, name):
+        same(actual, expected)
+
+
 # -- batches and images ----------------------------------------------------------------------------
 @each_dtype
 @pytest.mark.parametrize("source", ["uint8", "float64"])
@@ -400,3 +444,64 @@ def test_what_the_kernels_were_not_written_for():
 
     for actual, expected in on_both(operation):
         same(actual, expected)
+
+
+# -- mistakes planted into the kernels' sources ----------------------------------------------------
+BARRIER = "        __syncthreads();\n        if (i < half) shared[i] += shared[i + half];"
+PLANTED: dict[str, tuple[str, str, Callable[..., None], tuple[Any, ...]]] = {
+    "barrier of some threads": (
+        BARRIER, BARRIER.replace("__syn", "if (i < half) __syn"), test_outputs, ("float32",),
+    ),
+    "columns": ("k < 32; k++", "k < 31; k++", test_sums_of_rows, ("float32",)),
+    "matrix": (
+        "table[5 * (k + 1) + 4] <=", "table[5 * (k + 1) + 4] <", test_sums_of_rows, ("float32",)
+    ),
+    "slope": ("x > 0 ? e : (real)0", "x < 0 ? e : (real)0", test_layers, ("relu", "float32")),
+    "not a number": (
+        "x < 0 ? (real)0 : x;", "x > 0 ? x : (real)0;", test_layers_at_the_edges, ("relu",)
+    ),
+    "normalizer": ("- samples * normalizer", "- normalizer", test_outputs, ("float32",)),
+    "maximum": ("EXP(z[j] - most)", "EXP(z[j])", test_outputs, ("float32",)),
+    "reflection": ("flip = -1", "flip = 1", test_rejected_rows_are_reflected, ("float32",)),
+    "screening": (
+        "block_sum(score, shared) >= 0", "block_sum(score, shared) <= 0", test_screening,
+        ("anti", "float32"),
+    ),
+    "same draws": (
+        "threadIdx.x == 0) state[1] += 1", "threadIdx.x == 0) state[1] += 2",
+        test_draws_are_philox, ("float32", 3),
+    ),
+    "rounds": ("round < 10", "round < 9", test_draws_are_philox, ("float32", 1)),
+    "lanes": ("element % 4", "element % 2", test_draws_are_philox, ("float32", 1)),
+    "decay": ("i < weights", "i <= weights", test_optimizers, ("sgd", "float32")),
+    "numbers": ("epsilon = numbers[2]", "epsilon = numbers[1]", test_optimizers, ("adam", "float32")),
+    "samples": (
+        "order[now * batch + i]", "order[now * rows + i]",
+        test_steps_find_their_own_numbers_and_samples, (),
+    ),
+    "window": (
+        "down / stride_h >= rows", "down / stride_h >= rows - 1", test_im2col_and_its_adjoint,
+        ("float32",),
+    ),
+    "padding": (
+        "stride_w * q + j - left", "stride_w * q + j - top", test_im2col_and_its_adjoint,
+        ("float32",),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(cuda_on_cpu.COMPILER is None, reason="no C++ compiler")
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_wrong_kernel_is_caught(bug, monkeypatch):
+    right, wrong, test, arguments = PLANTED[bug]
+    source = kernel_source("float32")
+    assert right in source, f"the source has changed; plant {bug} elsewhere"
+    monkeypatch.setattr(
+        "nembp.backend.fused.kernel_source",
+        lambda dtype: kernel_source(dtype).replace(right, wrong),
+    )
+    fake_cupy.install(monkeypatch)
+    backend = CupyBackend()
+    monkeypatch.setattr(sys.modules[__name__], "gpu", lambda: backend)
+    with pytest.raises(AssertionError):
+        test(*arguments)

@@ -39,7 +39,7 @@ from nembp.engine.batchnorm import Counts, Statistics
 from nembp.engine.likelihoods import Gaussian, Likelihood, Readout
 from nembp.engine.network import LayerSide, Network, check_same_rows
 from nembp.engine.noise import Noise, NoiseSource, SignalNoise, noise_that_acts
-from nembp.errors import ArchitectureError
+from nembp.errors import ArchitectureError, ShapeError
 from nembp.threads import single_threaded_blas
 
 Path = Literal["none", "samples", "classes"]
@@ -479,6 +479,7 @@ def gradient(
     t: Any,
     direction: Literal["both", "forward", "backward"] = "both",
     *,
+    path: Path = "samples",
     noise: dict[str, Noise] | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, float], Array]:
@@ -494,6 +495,9 @@ def gradient(
         Input and target of the forward direction.
     direction : {"both", "forward", "backward"}
         Whose log-likelihood the gradient climbs.
+    path : {"samples", "classes"}
+        How the backward direction is computed in ``"both"``: with one row per sample, or with one
+        row per class, where all targets are one-hot rows. The gradient is the same.
     noise : dict of Noise, optional
         By place, as of `JointBackpropagation`; drawn from the streams ``noise/...`` of ``seed``.
 
@@ -522,7 +526,10 @@ def gradient(
     if direction == "backward":
         net, x, t = net.reversed, t, x
     draws = {key: net.backend.generator(seed, f"noise/{key}") for key in noise}
-    path = "samples" if direction == "both" else "none"
+    if path not in ("samples", "classes"):
+        raise ArchitectureError(f"path must be samples or classes, got {path!r}")
+    if direction != "both":
+        path = "none"
     flat, step = _of_arrays(net, x, t, path=path, noise=noise, generators=draws)
     nll = {"forward" if direction == "both" else direction: step.forward_nll}
     if direction == "both":
@@ -534,6 +541,9 @@ def _of_arrays(net: Network, x: Any, t: Any, **options: Any) -> tuple[Array, Joi
     """Return the gradient of one batch, and the step that found it."""
     x, t = net._check(x, net.inputs, "input"), net._check(t, net.outputs, "target")
     check_same_rows(x, t)
+    host = net.backend.to_numpy(t)
+    if options.get("path") == "classes" and not (np.sort(host) == np.eye(host.shape[1])[-1]).all():
+        raise ShapeError("path 'classes' takes one-hot rows as targets; leave path='samples'")
     step = JointBackpropagation(net, x.shape[0], **options)
     step.moves_statistics = False
     step.x[...], step.t[...] = x, t
