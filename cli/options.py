@@ -190,6 +190,6 @@ def refusals(ctx: click.Context, *of_new: str) -> Iterator[None]:
         variables = "".join(
             f"; {variable} sets {param.opts[0]} {ctx.params[str(param.name)]}"
             for param in ctx.command.params
-            if (variable := variable_of(ctx, param))
+            if param.name in ctx.params and (variable := variable_of(ctx, param))
         )
         raise ArchitectureError(f"{error}{variables}") from error

@@ -360,7 +360,8 @@ def test_what_differs_from_the_run_that_was_begun_is_said(monkeypatch):
         patch.setattr("nembp.runs.run.environment", there)
         resume_run("run", {"epochs": 4}, on_note=notes.append)
     assert any("last bits may differ" in text and "now 9.9" in text for text in notes)
-    result = run("train", "--resume", "run", "--quiet", env={"NEMBP_TRAIN_EPOCHS": "2"})
+    env = {"NEMBP_TRAIN_EPOCHS": "2", "NEMBP_TRAIN_CONFIG": "run/config.toml"}
+    result = run("train", "--resume", "run", "--quiet", env=env)
     assert result.exit_code == 2
     assert "epochs can only be raised" in result.stderr
     assert "NEMBP_TRAIN_EPOCHS sets --epochs 2" in result.stderr
