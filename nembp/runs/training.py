@@ -308,6 +308,8 @@ class TrainRun(Run):
 
     @classmethod
     def prepare(cls, config: RunConfig, note: Note, start: Path_ | None) -> Prepared:
+        if start is not None:
+            raise ArchitectureError(f"start is of adversarial runs, got {start}; leave it out")
         return prepare(config, note)
 
     def __init__(self, prepared: Prepared, threads: int, folder: RunFolder, told: Told) -> None:
