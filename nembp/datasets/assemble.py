@@ -126,7 +126,7 @@ def assemble(
         if np.all(ys[0] == ys[0][0]):
             raise DataError(
                 f"{train.y_name}: {ys[0][0, 0]:g} of every sample; expected targets that differ. "
-                "Name others (--targets)"
+                "Name others (--targets of a csv)"
             )
         different = len(np.unique(ys[0])) if np.array_equal(ys[0], np.rint(ys[0])) else FEW + 1
         if request.task == "auto" and ys[0].shape[1] == 1 and different <= min(FEW, len(xs[0]) / 2):
@@ -328,7 +328,7 @@ def _check_repeating(names: list[str], n: int, where: str, *, text: bool) -> Non
     if fault:
         raise DataError(
             f"{where}: {fault} ({listed(names, 3)}); expected classes that repeat, or plain "
-            f"numbers to predict. {remedy} If they are classes, say task='classification' (--task "
+            f"numbers to predict. {remedy and remedy + ' '}If they are classes, say task='classification' (--task "
             "classification)."
         )
 
