@@ -328,8 +328,8 @@ def _check_repeating(names: list[str], n: int, where: str, *, text: bool) -> Non
     if fault:
         raise DataError(
             f"{where}: {fault} ({listed(names, 3)}); expected classes that repeat, or plain "
-            f"numbers to predict. {remedy and remedy + ' '}If they are classes, say task='classification' (--task "
-            "classification)."
+            f"numbers to predict. {remedy and remedy + ' '}If they are classes, say "
+            "task='classification' (--task classification)."
         )
 
 
