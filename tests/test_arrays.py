@@ -119,7 +119,7 @@ REFUSED = {
     "text": (X.astype(str), Y, "X holds <U"),
     "a column of text": (pd.DataFrame(X[:, :2]).assign(c=Y), Y, "'ant'.*; encode text columns"),
     "dates": (X.astype("datetime64[s]"), Y, "X holds datetime64"),
-    "huge": (X * 1e200, Y, "magnitude up to 1e"),
+    "huge": (X * 1e200, Y, "magnitude up to 1e.*Rescale"),
     "ragged rows": ([[1, 2, 3], [1, 2]], ["ant", "bee"], "same number of values"),
     "a generator": ((row for row in X), Y, "X is one generator"),
     "a name of a file": ("data.csv", Y, "X is one str"),

@@ -394,9 +394,12 @@ def check_finite(x: Samples, where: str) -> None:
             value = x[part][tuple(index)]
             index[0] += part.start
             position = ", ".join(map(str, index.tolist()))
+            remedy = "Drop the sample, or fill the gap (sklearn.impute.SimpleImputer)"
+            if np.isfinite(value):
+                remedy = "Rescale the values, or drop the sample"
             raise DataError(
                 f"{where}: value [{position}] is {value}; expected finite numbers of magnitude up "
-                f"to {LARGEST:g}. Drop the sample, or fill the gap (sklearn.impute.SimpleImputer)"
+                f"to {LARGEST:g}. {remedy}"
             )
 
 
