@@ -113,8 +113,9 @@ def _variables(prefix: str, command: click.Command) -> list[str]:
     known: list[str] = []
     for each in command.params:
         if isinstance(each, click.Option):
-            flags = [flag.lstrip("-").replace("-", "_").upper() for flag in each.opts]
-            each.envvar = [f"{prefix}_{flag}" for flag in flags]
+            each.envvar = []
+            for flag in each.opts:
+                each.envvar.append(f"{prefix}_{flag.lstrip('-').replace('-', '_').upper()}")
             known += [*each.envvar, f"{prefix}_{each.name}".upper()]
     for name, part in getattr(command, "commands", {}).items():
         known += _variables(f"{prefix}_{name.upper()}", part)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from numbers import Real
 from operator import attrgetter
@@ -69,12 +70,12 @@ class Layer:
                 f"a normalized layer of {self.size} units needs biases, one per unit or channel"
             )
 
-    @property
+    @cached_property
     def biases(self) -> int:
         """How many biases each direction has."""
         return self.size if self.bias_size is None else self.bias_size
 
-    @property
+    @cached_property
     def gains(self) -> int:
         """How many gains γ each direction has: one for each bias, or none."""
         return 0 if self.normalization is None else self.biases

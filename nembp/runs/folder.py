@@ -31,8 +31,11 @@ def to_json(value: Any, indent: int | None = None, encoding: str = "utf-8") -> s
     >>> to_json({"forward/nll": math.nan, "epochs": 3})
     '{"forward/nll": null, "epochs": 3}'
     """
-    value = _finite(value)
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    except (TypeError, ValueError):  # what JSON lacks
+        value = _finite(value)
+        text = json.dumps(value, ensure_ascii=False, indent=indent)
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
