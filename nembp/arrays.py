@@ -30,7 +30,7 @@ from nembp.checkpoints import (
     load_checkpoint,
 )
 from nembp.datasets import Scaling, Split, class_means, feature_means
-from nembp.datasets.assemble import as_array, check_finite, check_inputs, column_names
+from nembp.datasets.assemble import SQUARED, as_array, check_finite, check_inputs, column_names
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range, image_scaling, signed, standardized, unit_range
 from nembp.datasets.sources import random_bits, stratified_choice
@@ -68,7 +68,7 @@ def check_targets(
         raise ShapeError(f"{name} has shape {t.shape}; expected (n,) or (n, outputs)")
     if len(t) != n:
         raise ShapeError(f"X has {n} samples, but {name} has {len(t)}; expected one for each")
-    check_finite(t, name)
+    check_finite(t, name, SQUARED)
     classes: tuple[Any, ...] = ()
     by_class = isinstance(likelihood, Multinomial)
     if by_class and t.ndim == 1:
@@ -88,7 +88,7 @@ def check_targets(
         what = "classes" if by_class else "columns"
         raise ShapeError(
             f"{name} has {found} {what}, but the network has {outputs} outputs; make its last "
-            f"layer {found}, or give {outputs} columns"
+            f"layer {found}, or give {outputs} {'one-hot ' * by_class}columns"
         )
     return t, classes
 
@@ -157,6 +157,8 @@ def input_scaling(x: Vector, likelihood: Likelihood, weights: Vector | None = No
     over samples of the given weights > 0; counts for a multinomial are divided by their largest.
     """
     largest = max(float(x.max()), -float(x.min()))
+    if largest > SQUARED:  # of an estimator
+        raise DataError(f"values of up to {largest:g} are too large; rescale or remove them")
     image = x.dtype == np.uint8 and largest > 1
     if isinstance(likelihood, Bipolar):
         return signed(image_scaling(x) if image else unit_range(x))

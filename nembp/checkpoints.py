@@ -192,7 +192,7 @@ def _family(kind: Any) -> tuple[str, MutableMapping[str, Any]] | None:
 
 
 def register_kind(
-    family: Literal["activation", "linear map", "likelihood"], name: str, kind: type[Any]
+    family: Literal["activation", "linear map", "synapse", "likelihood"], name: str, kind: type[Any]
 ) -> None:
     """Let model files hold objects of a class.
 
@@ -201,7 +201,7 @@ def register_kind(
     Parameters
     ----------
     family : {"activation", "linear map", "likelihood"}
-        What it is.
+        What it is; "synapse" is an older word for a linear map.
     name : str
         What files call it; for ever, since old files keep the name.
     kind : type
@@ -214,7 +214,11 @@ def register_kind(
     ArchitectureError
         If `kind` is no such dataclass, or the name belongs to another class.
     """
-    base, kinds = next((base, known) for base, (own, known) in _FAMILIES.items() if own == family)
+    wanted = "linear map" if family == "synapse" else family
+    families = {own: (base, known) for base, (own, known) in _FAMILIES.items()}
+    if wanted not in families:
+        raise ArchitectureError(f"family must be one of {', '.join(families)}, got {family!r}")
+    base, kinds = families[wanted]
     if not (issubclass(kind, base) and dataclasses.is_dataclass(kind)):
         raise ArchitectureError(
             f"{kind.__name__} cannot be registered: expected a dataclass that subclasses "
@@ -223,7 +227,7 @@ def register_kind(
     typing.get_type_hints(kind)  # fails now rather than when a file is read
     known = kinds.setdefault(name, kind)
     if known is not kind:
-        raise ArchitectureError(f"{family} {name!r} is already registered as {known.__qualname__}")
+        raise ArchitectureError(f"{wanted} {name!r} is already registered as {known.__qualname__}")
 
 
 def encode(value: Any) -> Any:

@@ -15,7 +15,7 @@ from nembp.backend import stream
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import BatchReader
 from nembp.engine.batchnorm import BatchNormalization
-from nembp.engine.likelihoods import Bernoulli, Gaussian
+from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
 from nembp.engine.network import dense_network
 from nembp.engine.noise import Noise
 from nembp.engine.optimizers import SGD, Adam
@@ -214,6 +214,13 @@ def test_a_step_allocates_nothing(arm):
 
 # -- what does not fit -------------------------------------------------------------------------
 WRONG = [
+    ({"g": [2, 8, 3]}, {}, "3 outputs, the discriminator 2 inputs and a sample 2 values"),
+    ({"dtype": "float64"}, {}, "expected one device and dtype"),
+    (
+        {"d": [2, 8, 4], "forward": Multinomial(), "settings": AdversarialSettings(classes=3)},
+        {},
+        "classes 3 need samples with that many labels, got 8",
+    ),
     ({"d": [2, 8, 2]}, {}, "has 2 outputs of likelihood Bernoulli"),
     ({"forward": Gaussian()}, {}, "needs 1 of likelihood Bernoulli"),
     ({"settings": AdversarialSettings("wasserstein")}, {}, "needs 1 of likelihood Score"),
@@ -238,7 +245,7 @@ def test_what_does_not_fit_is_said(parts, options, message):
     settings = parts.get("settings", AdversarialSettings())
     g = dense_network(parts.get("g", [2, 8, 2]), forward="gaussian", seed=0)
     ends = {"forward": parts.get("forward", Bernoulli())}
-    ends["backward"] = parts.get("backward", Gaussian())
+    ends |= {"backward": parts.get("backward", Gaussian()), "dtype": parts.get("dtype", "float32")}
     d = dense_network(parts.get("d", [2, 8, 1]), **ends, seed=1)
     reader = BatchReader(RING.train, Scaling(), Scaling(), 8, g.backend, g.dtype)
     with pytest.raises(ArchitectureError, match=message):

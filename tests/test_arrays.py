@@ -135,6 +135,11 @@ REFUSED = {
 }
 
 
+def test_columns_in_the_smallest_of_units_are_as_good_as_any():
+    model = nembp.train(net(), X * 1e40, Y, epochs=1).model  # kilograms of stars, say
+    assert np.allclose(model.predict(X * 1e40), nembp.train(net(), X, Y, epochs=1).model.predict(X))
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_does_not_fit_is_refused_with_a_remedy(case):
     x, y, message = REFUSED[case]

@@ -225,7 +225,7 @@ def test_activations_likelihoods_and_layers_come_back_exactly():
 
 
 def test_a_class_of_ones_own_may_have_fields_of_every_sort(families):
-    register_kind("linear map", "rich", Rich)
+    register_kind("synapse", "rich", Rich)  # an older word for a linear map
     rich = Rich(4, 3, (5, 7), (1, 2, 3), "valid", LeakyReLU(0.25), "label", True)
     for linear_map in (rich, Rich(4, 3), Transposed(rich)):
         assert through_json(LinearMap, linear_map) == linear_map
@@ -244,6 +244,8 @@ def test_what_no_file_can_hold_is_refused(families):
     ):
         with pytest.raises(ArchitectureError, match=reason):
             register_kind("linear map", name, kind)
+    with pytest.raises(ArchitectureError, match="family must be one of activation, linear map"):
+        register_kind("map", "rich", Rich)
 
 
 @pytest.mark.parametrize(

@@ -402,6 +402,8 @@ def test_a_part_that_only_fails_inside_a_network_is_found():
 def test_what_cannot_be_checked_is_said(value, message):
     with pytest.raises(ArchitectureError, match=message):
         check_extension(value)
+    with pytest.raises(ArchitectureError, match="expected a part of a network"):
+        check_linear_map(3)
 
 
 # -- strategies, and a network of a user's parts ---------------------------------------------------

@@ -25,6 +25,11 @@ from nembp.runs.training import READ_OPTIONS
         ({"arms": (*ARMS, Arm("nem"))}, "distinct names"),
         ({"comparisons": (Comparison("x", "neem", "none", "nll"),)}, "one of none, nem; got"),
         ({"comparisons": (Comparison("x", "nem", "none", "loss"),)}, "one of nll, accuracy; got"),
+        ({"comparisons": (Comparison("x", "nem", "none", "nll", "best"),)}, "rate must be one of"),
+        ({"metrics": (NLL, dataclasses.replace(ACCURACY, better="more"))}, "got 'more'"),
+        ({"metrics": (NLL, dataclasses.replace(ACCURACY, effect="gain"))}, "effect must be one of"),
+        ({"metrics": (dataclasses.replace(NLL, better="higher"), ACCURACY)},
+         "better of a relative cut must be one of lower; got 'higher'"),
         ({"arms": (*ARMS, Arm("x", {"noise_sdt": 1.0}))}, "option must be one of dataset"),
         ({"arms": (*ARMS, Arm("x", {"seed": 1}))}, "option must be one of dataset"),
         ({"base": BASE | {"learning_rate": None}}, "has no learning_rate"),
@@ -37,6 +42,16 @@ from nembp.runs.training import READ_OPTIONS
 def test_what_cannot_be_run_is_refused(changes, says):
     with pytest.raises(ArchitectureError, match=says):
         tiny(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"factors": ()}, {"factors": (1.0,)}, {"factors": (0.0, 1.0)}, {"strengths": ()},
+     {"strengths": (-1.0,)}, {"extend": -1}, {"validation_fraction": 0.0}],
+)  # fmt: skip
+def test_tuning_that_cannot_choose_is_refused(changes):
+    with pytest.raises(ArchitectureError, match="tuning needs a validation_fraction between"):
+        Tuning("nll", **changes)
 
 
 def test_the_hash_sees_all_but_words_and_the_number_of_seeds():

@@ -89,7 +89,7 @@ class AdversarialTrainer:
         cuda_graphs: bool = True,
     ) -> None:
         self.settings = settings
-        _check_likelihoods(generator, discriminator, settings)
+        _check_networks(generator, discriminator, reader, settings)
         check_counts(batch_size=batch_size, iterations=iterations, report_every=report_every)
         noise = check_noise(noise, settings)
         self.generator, self.discriminator, self.reader = generator, discriminator, reader
@@ -451,11 +451,19 @@ class ParameterAverage:
 
 
 # -- what networks, samples, noise and settings need of each other ---------------------------------
-def _check_likelihoods(g: Network, d: Network, s: AdversarialSettings) -> None:
+def _check_networks(g: Network, d: Network, reader: BatchReader, s: AdversarialSettings) -> None:
+    sizes, labels = (
+        (g.outputs, d.inputs, reader.features),
+        reader.is_classification * reader.outputs,
+    )
     wanted: type[Likelihood] = Multinomial if s.classes else Score if s.has_critic else Bernoulli
     outputs, of_g, of_d = s.classes + 1, g.reversed.likelihood, d.reversed.likelihood
     fits = isinstance(d.likelihood, wanted) and d.outputs == outputs and d.likelihood.scale == 1.0
     problems = {
+        f"the generator has {sizes[0]} outputs, the discriminator {sizes[1]} inputs and a sample "
+        f"{sizes[2]} values; expected the same number": len(set(sizes)) > 1,
+        f"the generator is {g.dtype} on {g.backend}, the discriminator {d.dtype} on {d.backend}; "
+        "expected one device and dtype": (g.backend, g.dtype) != (d.backend, d.dtype),
         f"the discriminator has {d.outputs} outputs of likelihood {d.likelihood}; kind {s.kind} "
         f"with classes {s.classes} needs {outputs} of likelihood {wanted.__name__}, of weight 1": (
             not fits
@@ -469,6 +477,9 @@ def _check_likelihoods(g: Network, d: Network, s: AdversarialSettings) -> None:
         f"the generator's backward likelihood {of_g} does not fit a binary z; expected bernoulli, "
         "or latent law gaussian": (
             s.latent_law == "binary" and s.generator_backward and not isinstance(of_g, Bernoulli)
+        ),
+        f"classes {s.classes} need samples with that many labels, got {labels}": (
+            s.classes not in (0, labels)
         ),
     }
     for message, wrong in problems.items():

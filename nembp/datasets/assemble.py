@@ -46,6 +46,8 @@ from nembp.datasets.sources import (
 from nembp.errors import ArchitectureError, DataError, ShapeError
 from nembp.files import parsing
 
+SQUARED = 1e150  # the most of a user's own values, whose squares float64 holds
+
 
 @dataclass(frozen=True, eq=False)
 class Raw:
@@ -385,10 +387,10 @@ def _limited(split: Split, n_classes: int, request: Request) -> Split:
 
 
 # -- values ------------------------------------------------------------------------------------
-def check_finite(x: Samples, where: str) -> None:
-    """Raise DataError naming the first NaN, infinity or magnitude above 1e30; in chunks."""
+def check_finite(x: Samples, where: str, most: float = LARGEST) -> None:
+    """Raise DataError naming the first NaN, infinity or magnitude above ``most``; in chunks."""
     for part in chunks(x) if x.dtype.kind == "f" else ():
-        usable = np.abs(x[part]) <= LARGEST  # False for NaN
+        usable = np.abs(x[part]) <= most  # False for NaN
         if not usable.all():
             index = np.argwhere(~usable)[0]
             value = x[part][tuple(index)]
@@ -399,7 +401,7 @@ def check_finite(x: Samples, where: str) -> None:
                 remedy = "Rescale the values, or drop the sample"
             raise DataError(
                 f"{where}: value [{position}] is {value}; expected finite numbers of magnitude up "
-                f"to {LARGEST:g}. {remedy}"
+                f"to {most:g}. {remedy}"
             )
 
 
@@ -493,7 +495,7 @@ def check_inputs(
             f"{name} has {x.shape[1]} values in a sample, but the network has {inputs} inputs; "
             "give it the columns that it was made for, or make a network of that size"
         )
-    check_finite(x, name)
+    check_finite(x, name, SQUARED)
     return x
 
 

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import zlib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -137,6 +138,9 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, **options: A
         hint = f"; did you mean --dataset {kind} --data-dir {name}?" if kind else ""
         names = ", ".join(available())
         raise ArchitectureError(f"no data set {name!r}: expected one of {names}{hint}")
+    known = {each.name for each in fields(Request)}
+    if unknown := sorted(options.keys() - known):
+        raise ArchitectureError(f"no option {unknown[0]!r}: expected {', '.join(sorted(known))}")
     if (targets := options.get("targets")) is not None:
         options["targets"] = (targets,) if isinstance(targets, str) else tuple(targets)
     request = Request(None if data_dir is None else Path(data_dir), **options)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from nembp.errors import ArchitectureError
 from nembp.runs.config import RunConfig
@@ -209,6 +209,16 @@ class Tuning:
     # while the strongest is the best. The least should be next to no noise: harm is tuned away
     strengths: tuple[float, ...] = (1.0,)
 
+    def __post_init__(self) -> None:
+        least = 2 if self.extend or self.refine else 1
+        sound = 0 < self.validation_fraction < 1 and min(self.extend, self.refine) >= 0
+        numbers = (*self.factors, *self.strengths)
+        if not (sound and len({*self.factors}) >= least and self.strengths and min(numbers) > 0):
+            raise ArchitectureError(
+                "tuning needs a validation_fraction between 0 and 1, factors and strengths above 0 "
+                f"(two factors for a grid to be extended), extend and refine ≥ 0; got {self}"
+            )
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -266,6 +276,12 @@ class Protocol:
         named: list[tuple[str, str, Iterable[str]]] = [("kind", self.kind, CONFIGS)]
         named += [("metric", item.metric, metrics) for item in self.comparisons]
         named += [("metric", self.tuning.metric, metrics)]
+        named += [("rate", item.rate, get_args(Rate)) for item in self.comparisons]
+        named += [("effect", item.effect, get_args(Effect)) for item in self.metrics]
+        for metric in self.metrics:  # a cut or rise in % is the better end itself
+            end = "higher" if metric.effect == "relative rise" else "lower"
+            ends = (end,) if metric.unit == "%" else get_args(Better)
+            named += [(f"better of a {metric.effect}", metric.better, ends)]
         named += [("arm", arm, arms) for item in self.comparisons for arm in item.arms]
         options = CONFIGS.get(self.kind, RunConfig).options()
         known = [name for name in options if name not in RESERVED]

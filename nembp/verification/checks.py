@@ -124,6 +124,8 @@ def _check_part(
 ) -> LawReport:
     """Return what every law over a kind of part says about one, at worst, in either precision."""
     backend, results = get_backend(device), list[LawResult | None]()
+    if not is_extension(part):
+        raise ArchitectureError(f"expected a part of a network or an optimizer, got {part!r:.60}")
     base = next(base for base in FAMILIES if isinstance(part, base))
     with quiet():
         for law in [law for law in LAWS.values() if law.over is base]:
