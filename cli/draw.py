@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import data_dir_option, direction_option, force_option, json_option
+from nembp.runs.options import Option
+
+from .options import Checked, data_dir_option, direction_option, force_option, json_option
 from .output import check_out, count, emit_json, emit_table, note, number
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from nembp.plotting.noise import Panel
 
 STD = 0.1  # where the run had no noise
+STRENGTH = Checked(Option("number", "", "", least=1e-9, below=1e6))  # no NaN, unlike a FloatRange
 EPILOG = """\
 The region where noise does not lower the likelihood is a half-space for classes and for bernoulli
 likelihoods, and a ball for gaussian ones. Draws and screening are those of training, for one
@@ -42,7 +45,7 @@ def draw() -> None:
 @click.option("--class", "label", metavar="NAME", help="The first test sample of this class.")
 @click.option("--input", "path", metavar="FILE", help="Take the sample from a .npy, .npz or image, "
               "as predict does. Its target is --class, or the array y of an .npz.")  # fmt: skip
-@click.option("--std", type=click.FloatRange(1e-9, 1e6), metavar="X", help="Standard deviation, in "
+@click.option("--std", type=STRENGTH, metavar="X", help="Standard deviation, in "
               f"units of the scaled target.  [default: the run's, else {STD}]")  # fmt: skip
 @click.option("--screening", type=click.Choice(["auto", "vector", "component", "expectation"]),
               help="Screen whole samples, single neurons, or batches by their mean gain; auto: "

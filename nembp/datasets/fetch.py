@@ -98,7 +98,10 @@ def fetch(
             except OSError as error:
                 if isinstance(error, NembpError):
                     raise
-                raise OutputError(f"{folder}: cannot be written ({error.strerror})") from error
+                raise OutputError(
+                    f"{folder}: cannot be written ({error.strerror}); expected a writable folder "
+                    "with free space. Choose another --data-dir"
+                ) from error
         else:
             raise DataError(
                 f"{folder / remote}: could not be fetched. {' '.join(failures)} Try again later, "
