@@ -135,6 +135,13 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "longdouble"])
+def test_floats_of_every_width_are_read(dtype):
+    assert nembp.train(net(), X.astype(dtype), Y, epochs=1).model.predict(X).shape == (60, 2)
+    with pytest.raises(DataError, match=r"X: value \[0, 0\] is inf"):
+        nembp.train(net(), np.full((60, 3), np.inf, dtype), Y)
+
+
 def test_columns_in_the_smallest_of_units_are_as_good_as_any():
     model = nembp.train(net(), X * 1e40, Y, epochs=1).model  # kilograms of stars, say
     assert np.allclose(model.predict(X * 1e40), nembp.train(net(), X, Y, epochs=1).model.predict(X))

@@ -390,7 +390,7 @@ def _limited(split: Split, n_classes: int, request: Request) -> Split:
 def check_finite(x: Samples, where: str, most: float = LARGEST) -> None:
     """Raise DataError naming the first NaN, infinity or magnitude above ``most``; in chunks."""
     for part in chunks(x) if x.dtype.kind == "f" else ():
-        usable = np.abs(x[part]) <= most  # False for NaN
+        usable = np.abs(x[part]) <= min(most, float(np.finfo(x.dtype).max))  # False for NaN
         if not usable.all():
             index = np.argwhere(~usable)[0]
             value = x[part][tuple(index)]
