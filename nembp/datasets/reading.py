@@ -73,7 +73,7 @@ class Augmenter:
         if len(shape) != 3:
             raise ArchitectureError(
                 f"augmentation needs images of shape (height, width, channels), but samples have "
-                f"shape {shape}; leave it out"
+                f"shape {shape}; leave it out (--augment none)"
             )
         self.height, self.width, self.channels = shape
         self.augmentation, self._seed = augmentation, seed
