@@ -582,8 +582,9 @@ early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change
     backward_weight : float or "auto", default "auto"
         Weight of log p(x | y) against log p(y | x), the precision 1/v of a Gaussian; 0 trains one
         direction. "auto" takes for v the variance of the scaled columns, summed, so that the
-        columns together weigh as one target does; more may cost accuracy (``nembp bench --suite
-        estimators``). The fitted `backward_weight_` is what was used.
+        columns together weigh as one target does; `partial_fit` keeps that of its first samples;
+        more draws the classes sharper, and may cost accuracy (``nembp bench --suite estimators``).
+        The fitted `backward_weight_` is what was used.
     noise : Noise or dict of Noise, optional
         NEM noise on the labels, or by place as of `nembp.train`; that on the backward direction
         acts where ``backward_weight`` is not 0.
