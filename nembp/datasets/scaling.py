@@ -179,6 +179,29 @@ def signed(unit: Scaling) -> Scaling:
     return Scaling(unit.offset + 0.5 / unit.factor, 2.0 * unit.factor)
 
 
+def scaling_for(likelihood: str, x: Samples, where: str, pixels: Scaling | None = None) -> Scaling:
+    """Scaling of samples to the values that a likelihood describes.
+
+    A Gaussian describes standardized values, a Bernoulli those in [0, 1], a bipolar one those in
+    [-1, 1], a multinomial one those ≥ 0, of which it needs none above 1. `pixels`, of images, is
+    their scaling to [0, 1], which a Gaussian takes as well.
+    """
+    if pixels is None and likelihood == "gaussian":
+        return standardized(x)
+    if pixels is None and likelihood == "multinomial":
+        lows, highs = extremes(x)
+        low, high = float(lows.min()), float(highs.max())
+        if low < 0:
+            raise DataError(
+                f"{where} holds {low:g}, but a multinomial likelihood describes values ≥ 0: "
+                "counts, shares or one-hot columns; scale it, or use a gaussian likelihood "
+                "(--backward gaussian)"
+            )
+        return Scaling(factor=1.0 / max(1.0, high))
+    unit = unit_range(x) if pixels is None else pixels
+    return signed(unit) if likelihood == "bipolar" else unit
+
+
 def check_range(x: Samples, scaling: Scaling, where: str) -> None:
     """Raise DataError, naming `where`, if scaled values leave float32's safe range, 1e30."""
     for extreme in extremes(x):

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from nembp.architecture import chain, network
 from nembp.backend import Precision
 from nembp.checkpoints import Model, save_model
-from nembp.datasets import Dataset, Scaling, Split, class_means, feature_means, load
+from nembp.datasets import Dataset, Split, class_means, feature_means, load
 from nembp.datasets.reading import Augmentation, BatchReader
-from nembp.datasets.scaling import extremes, signed, unit_range
+from nembp.datasets.scaling import scaling_for
 from nembp.datasets.sources import random_bits, stratified_choice
 from nembp.engine.likelihoods import get_likelihood
 from nembp.engine.metrics import Units, evaluate
@@ -193,26 +193,13 @@ def fit_scalings(data: Dataset, config: RunConfig) -> Dataset:
     values ≥ 0: images, and the columns of a table, which may be standardized, are mapped there.
     """
     if not data.is_classification and config.forward in ("bernoulli", "bipolar"):
-        unit = unit_range(data.train.y)
-        data = replace(data, y_scaling=signed(unit) if config.forward == "bipolar" else unit)
+        data = replace(data, y_scaling=scaling_for(config.forward, data.train.y, data.source))
     if config.backward not in ("bernoulli", "bipolar", "multinomial"):
         return data
-    if data.is_image:
-        unit = data.to_unit
-    elif config.backward == "multinomial":
-        lows, highs = extremes(data.train.x)
-        if np.min(lows) < 0:
-            raise ArchitectureError(
-                f"backward multinomial describes features ≥ 0, but {data.source} holds "
-                f"{np.min(lows):g}; expected counts, shares or one-hot columns. Use --backward "
-                "gaussian"
-            )
-        unit = Scaling(factor=1.0 / max(1.0, float(np.max(highs))))
-    else:
-        unit = unit_range(data.train.x)
-    if config.backward != "bipolar":
-        return replace(data, x_scaling=unit, pixel_scaling=None)
-    return replace(data, x_scaling=signed(unit), pixel_scaling=unit if data.is_image else None)
+    pixels = data.to_unit if data.is_image else None
+    scaling = scaling_for(config.backward, data.train.x, data.source, pixels)
+    is_unit = config.backward != "bipolar"
+    return replace(data, x_scaling=scaling, pixel_scaling=None if is_unit else pixels)
 
 
 def hold_out(data: Dataset, config: RunConfig) -> tuple[Split, Split | None]:
