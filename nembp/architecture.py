@@ -30,18 +30,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from nembp.engine.activations import Activation, get_activation
 from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.convolution import Convolution
-from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
+from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, ShapedMap, Transposed
 from nembp.engine.network import Layer, Network
 from nembp.errors import ArchitectureError
 
 Pair: TypeAlias = tuple[int, int]  # height, width
 Shape: TypeAlias = tuple[int, ...]  # (units,) or (height, width, channels)
-
 Size: TypeAlias = int | Sequence[int]
 
 MOST: Final = 999_999_999  # of anything that is counted
@@ -53,11 +52,12 @@ EXAMPLES: Final = "such as 256, conv32x4s2, pool2, up64x4s2 or reshape4x4x128"
 class Item:
     """A hidden layer as it is described; ``str`` gives the description.
 
-    ``size`` is the number of units or channels; ``kernel``, ``stride`` and ``padding`` are (height,
-    width): the window of a pool, and the sides of the image that a reshape makes, are its kernel.
+    ``word`` is one of "dense", "conv", "up", "pool", "reshape", ``size`` the number of units or
+    channels; ``kernel``, ``stride`` and ``padding`` are (height, width): the window of a pool, and
+    the sides of the image that a reshape makes, are its kernel.
     """
 
-    word: Literal["dense", "conv", "up", "pool", "reshape"]
+    word: str
     size: int = 0
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
@@ -65,86 +65,80 @@ class Item:
     normalized: bool = False
 
     def __str__(self) -> str:
-        word, kernel = self.word, _shown(self.kernel)
-        if word in ("dense", "reshape"):
-            text = str(self.size) if word == "dense" else f"reshape{_by(self.kernel)}x{self.size}"
-        else:
-            text = f"pool{kernel}" if word == "pool" else f"{word}{self.size}x{kernel}"
-            if self.stride != {"conv": (1, 1), "pool": self.kernel}.get(word):
-                text += f"s{_shown(self.stride)}"
-            if word != "pool" and self.padding != _own_padding(self.kernel):
-                text += f"p{_shown(self.padding)}"
-        return text + ("bn" if self.normalized else "")
-
-    @property
-    def reads_images(self) -> bool:
-        return self.word in ("conv", "up", "pool")
+        kernel, size = _shown(self.kernel), self.size
+        text = {"dense": f"{size}", "reshape": f"reshape{_by((*self.kernel, size))}",
+                "pool": f"pool{kernel}"}.get(self.word, f"{self.word}{size}x{kernel}")  # fmt: skip
+        stride, padding = _usual(self.word, self.kernel)
+        if self.stride != stride or self.word == "up":  # whose stride is always said
+            text += f"s{_shown(self.stride)}"
+        if self.padding != padding:
+            text += f"p{_shown(self.padding)}"
+        return text + "bn" * self.normalized
 
     def join(self, shape: Shape, below: str) -> tuple[LinearMap, Shape]:
         """Return the linear map from a layer of ``shape``, called ``below``, and its shape."""
-        kernel, stride, padding = self.kernel, self.stride, self.padding
+        kernel, stride, padding, units = self.kernel, self.stride, self.padding, math.prod(shape)
         if self.word == "dense":
-            return Dense(math.prod(shape), self.size), (self.size,)
+            return Dense(units, self.size), (self.size,)
         if self.word == "reshape":
             image = *kernel, self.size
-            wanted, found = math.prod(image), math.prod(shape)
-            if wanted != found:
+            if (wanted := math.prod(image)) != units:
                 raise ArchitectureError(
-                    f"{_by(image)} are {wanted} units, but {below} has {found}; expected a shape "
-                    f"of {found}{_proposal(found)}, or a layer of {wanted} before it"
+                    f"{_by(image)} are {wanted} units, but {below} has {units}; expected a shape "
+                    f"of {units}{_proposal(units)}, or a layer of {wanted} before it"
                 )
             return Reshape(image), image
         if len(shape) != 3:
             kind = "a pooling" if self.word == "pool" else "a convolution"
-            features = "a row of {} features" if below == "the input" else "{} dense units"
+            row = f"a row of {units} features" if below == "the input" else f"{units} dense units"
             raise ArchitectureError(
-                f"{kind} reads an image, but {below} is {features.format(shape[0])}; expected "
-                f"reshapeHxWxC before it{_proposal(shape[0])}, or dense layers such as 256"
+                f"{kind} reads an image, but {below} is {row}; expected reshapeHxWxC before "
+                f"it{_proposal(units)}, or dense layers such as 256"
             )
         height, width, channels = shape
         if self.word == "up":
-            _check_multiplies(kernel, stride, padding)
+            for k, s, p in zip(kernel, stride, padding, strict=True):
+                _check_multiplies(k, s, p)
             upper = height * stride[0], width * stride[1], self.size
             return Transposed(Convolution(upper, channels, kernel, stride, padding)), upper
-        _check_window(kernel, padding, shape, "window" if self.word == "pool" else "kernel", below)
-        image = height, width, channels
+        most = height + 2 * padding[0], width + 2 * padding[1]
+        if kernel[0] > most[0] or kernel[1] > most[1]:
+            what = "window" if self.word == "pool" else "kernel"
+            larger = " with the padding on both sides, a larger padding" if any(padding) else ""
+            fewer = "" if below == "the input" else ", or fewer strided layers before it"
+            raise ArchitectureError(
+                f"{what} {_shown(kernel)} does not fit the {_by(shape[:2])} image of {below}; "
+                f"expected at most {_shown(most)}{larger}{fewer}"
+            )
+        made: ShapedMap
         if self.word == "pool":
-            pooling = AveragePooling(image, kernel, stride)
-            return pooling, pooling.output_shape
-        convolution = Convolution(image, self.size, kernel, stride, padding)
-        return convolution, convolution.output_shape
+            made = AveragePooling((height, width, channels), kernel, stride)
+        else:
+            made = Convolution((height, width, channels), self.size, kernel, stride, padding)
+        return made, made.output_shape
 
 
 Layers: TypeAlias = str | Sequence[int | str | Item]
 
 
-def _check_multiplies(kernel: Pair, stride: Pair, padding: Pair) -> None:
-    """Refuse what does not multiply sides h by s, of the sizes that a convolution leads to h."""
-    for k, s, p in zip(kernel, stride, padding, strict=True):
-        if not 2 * p < k <= 2 * p + s:
-            least, most = max(0, -((s - k) // 2)), (k - 1) // 2
-            remedy = f"a padding of {least}" + (f" to {most}" if most > least else "")
-            if least > most:
-                remedy = f"an odd kernel, or a stride of 2: kernel {k} and stride {s} never do"
-            raise ArchitectureError(
-                f"kernel {k}, stride {s} and padding {p} do not multiply the image's sides by "
-                f"{s}; expected {remedy}"
-            )
+def _usual(word: str, kernel: Pair) -> tuple[Pair, Pair]:
+    """Return the stride and the padding where none is said."""
+    stride = {"up": (2, 2), "pool": kernel}.get(word, (1, 1))
+    own = (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
+    return stride, own if word in ("conv", "up") else (0, 0)
 
 
-def _check_window(window: Pair, padding: Pair, image: Shape, what: str, below: str) -> None:
-    sides = ("", "")
-    if window[0] != window[1] or image[0] != image[1]:
-        sides = ("height ", "width ")
-    for k, p, size, side in zip(window, padding, image[:2], sides, strict=True):
-        most = size + 2 * p
-        if k > most:
-            why = f" ({size} + twice the padding {p}), a larger padding" if p else ""
-            fewer = "" if below == "the input" else ", or fewer strided layers before it"
-            raise ArchitectureError(
-                f"{what} {side}{k} does not fit the {_by(image[:2])} image of {below}; expected "
-                f"at most {most}{why}{fewer}"
-            )
+def _check_multiplies(k: int, s: int, p: int) -> None:
+    """Refuse what does not multiply a side h by s: a convolution of s h pixels that ends off h."""
+    fits = range(max(0, (k - s + 1) // 2), (k + 1) // 2)  # 2 p < k ≤ 2 p + s
+    if p not in fits:
+        remedy = f"an odd kernel, or a stride of 2: kernel {k} and stride {s} never do"
+        if fits:
+            remedy = f"a padding of {fits[0]}" + f" to {fits[-1]}" * (len(fits) > 1)
+        raise ArchitectureError(
+            f"kernel {k}, stride {s} and padding {p} do not multiply the image's sides by {s}; "
+            f"expected {remedy}"
+        )
 
 
 def _proposal(size: int) -> str:
@@ -161,11 +155,41 @@ def _shown(pair: Pair) -> str:
     return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}-{pair[1]}"
 
 
-def _own_padding(kernel: Pair) -> Pair:
-    return (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
-
-
 # -- the language ----------------------------------------------------------------------------------
+_NUMBER: Final = "[0-9]{1,9}"  # longer ones are no sizes
+_PAIR: Final = f"{_NUMBER}(?:-{_NUMBER})?"
+_SIZE, _KERNEL = f"(?P<size>{_NUMBER})", f"(?P<kernel>{_PAIR})"
+_STRIDED: Final = f"{_SIZE}x{_KERNEL}(?P<more>([sp]{_PAIR})*)(?P<bn>bn)?"
+_KERNELS: Final = (
+    "kernel 4x4 (or 3-5: 3 high, 5 wide), stride 2, padding 1; s and p can be left out, and bn "
+    "added at the end"
+)
+_NO_BN: Final = "no bn, since it has no units of its own to normalize"
+_FORMS: Final = {  # word: what follows it, and how it reads
+    "": (f"{_SIZE}(?P<bn>bn)?", f"a whole number of units from 1 to {MOST}, or layers {EXAMPLES}"),
+    "conv": (_STRIDED, f"it as in conv32x4s2p1: 32 channels, {_KERNELS}"),
+    "up": (_STRIDED, f"it as in up64x4s2p1: 64 channels, {_KERNELS}"),
+    "pool": (
+        f"{_KERNEL}(?P<more>(s{_PAIR})?)",
+        f"it as in pool3s2: windows 3x3, stride 2; s can be left out; {_NO_BN}",
+    ),
+    "reshape": (
+        f"(?P<kernel>{_NUMBER}x{_NUMBER})x{_SIZE}",
+        f"it as in reshape4x4x128: height, width, channels; {_NO_BN}",
+    ),
+}
+_HINTS: Final = {  # what others call it
+    **dict.fromkeys(("dense", "fc", "linear"), "a dense layer is its number of units alone"),
+    "convolution": "did you mean conv?",
+    **dict.fromkeys(("deconv", "upconv", "upsample", "tconv"), "did you mean up?"),
+    **dict.fromkeys(("avgpool", "averagepool", "meanpool"), "did you mean pool?"),
+    "maxpool": "pooling is by averages, as in pool2, since a maximum has no transpose",
+    "flatten": "a dense layer reads images as they are; leave it out",
+    "view": "did you mean reshape?",
+    **dict.fromkeys(("bn", "batchnorm"), "bn ends the layer that it normalizes, as in 256bn"),
+}
+
+
 def parse(value: Any, name: str = "layers") -> tuple[Item, ...]:
     """Read a description of hidden layers, which messages call `name`.
 
@@ -187,7 +211,7 @@ def parse(value: Any, name: str = "layers") -> tuple[Item, ...]:
     items = []
     for number, entry in enumerate(value, start=1):
         try:
-            items.append(_item(entry))
+            items.append(entry if isinstance(entry, Item) else _item(entry))
         except ArchitectureError as error:
             shown = entry.strip() if isinstance(entry, str) else entry
             raise ArchitectureError(
@@ -206,97 +230,39 @@ def plain(items: Iterable[Item]) -> tuple[int | str, ...]:
     return tuple(int(text) if text.isdecimal() else text for text in written)
 
 
-_NUMBER: Final = "[0-9]{1,9}"  # longer ones are no sizes
-_PAIR: Final = f"{_NUMBER}(?:-{_NUMBER})?"
-_KERNELS: Final = (
-    "kernel 4x4 (or 3-5: 3 high, 5 wide), stride 2, padding 1; s and p can be left out, and bn "
-    "added at the end"
-)
-# word: (what must follow it, letters that may follow that, how it reads)
-_FORMS: Final = {
-    "conv": (f"({_NUMBER})x({_PAIR})", "sp", f"conv32x4s2p1: 32 channels, {_KERNELS}"),
-    "up": (f"({_NUMBER})x({_PAIR})", "sp", f"up64x4s2p1: 64 channels, {_KERNELS}"),
-    "pool": (f"({_PAIR})", "s", "pool3s2: windows 3x3, stride 2; s can be left out"),
-    "reshape": (
-        f"({_NUMBER})x({_NUMBER})x({_NUMBER})", "", "reshape4x4x128: height, width, channels"
-    ),
-}  # fmt: skip
-# what others call it
-_HINTS: Final = {
-    **dict.fromkeys(("dense", "fc", "linear"), "a dense layer is its number of units alone"),
-    "convolution": "did you mean conv?",
-    **dict.fromkeys(("deconv", "upconv", "upsample", "tconv"), "did you mean up?"),
-    **dict.fromkeys(("avgpool", "averagepool", "meanpool"), "did you mean pool?"),
-    "maxpool": "pooling is by averages, as in pool2, since a maximum has no transpose",
-    "flatten": "a dense layer reads images as they are; leave it out",
-    "view": "did you mean reshape?",
-    **dict.fromkeys(("bn", "batchnorm"), "bn ends the layer that it normalizes, as in 256bn"),
-}
-
-
 def _item(entry: Any) -> Item:
-    if isinstance(entry, Item):
-        return entry
-    if isinstance(entry, Integral) and not isinstance(entry, bool):  # NumPy's too
-        return Item("dense", _counted(entry, "units"))
-    text = entry.strip().lower() if isinstance(entry, str) else ""
-    if dense := re.fullmatch(f"({_NUMBER})(bn)?", text):
-        return Item("dense", _counted(dense[1], "units"), normalized=bool(dense[2]))
+    is_number = isinstance(entry, Integral) and not isinstance(entry, bool)  # NumPy's too
+    text = str(entry).strip().lower() if is_number or isinstance(entry, str) else ""
     word = re.match("[a-z]*", text)[0]  # type: ignore[index]
-    if not word:
-        raise ArchitectureError(f"expected a whole number of units ≥ 1, or layers {EXAMPLES}")
     if word not in _FORMS:
         close = difflib.get_close_matches(word, [*_FORMS, *_HINTS], n=1)
         hint = f"no layer is called {word[:20]}"
         if close:
             hint = _HINTS.get(close[0], f"did you mean {close[0]}?")
         raise ArchitectureError(f"{hint}; expected layers {EXAMPLES}")
-    form, letters, reads = _FORMS[word]
-    more = f"((?:[{letters}]{_PAIR})*)" if letters else "()"
-    found = re.fullmatch(f"{form}{more}(bn)?", text.removeprefix(word))
-    if found is None:
-        raise ArchitectureError(f"expected it as in {reads}")
-    *numbers, more, normalized = found.groups()
-    if normalized and word in ("pool", "reshape"):
-        raise ArchitectureError(
-            f"a {word} layer has no units of its own to normalize; expected bn on a dense, conv or "
-            "up layer, as in 256bn or conv32x4s2bn"
-        )
-    pairs = re.findall(f"([a-z])({_PAIR})", more)
-    options: dict[str, str] = dict(pairs)
-    if len(options) < len(pairs):
-        raise ArchitectureError(f"it says {pairs[0][0]} twice; expected it as in {reads}")
-    if word == "reshape":
-        height, width, channels = (_counted(n, "pixels or channels") for n in numbers)
-        return Item("reshape", channels, (height, width))
-    usual = {"conv": "1", "up": "2"}.get(word, str(numbers[-1]))
-    if word == "pool":
-        window = _pair(numbers[0], "window")
-        return Item("pool", 0, window, _pair(options.get("s", usual), "stride"))
-    channels, kernel = _counted(numbers[0], "channels"), _pair(numbers[1], "kernel")
-    stride = _pair(options.get("s", usual), "stride")
-    padding = _pair(options["p"], "padding", least=0) if "p" in options else _own_padding(kernel)
-    if padding[0] >= kernel[0] or padding[1] >= kernel[1]:
+    form, reads = _FORMS[word]
+    found = re.fullmatch(form, text.removeprefix(word))
+    said = {"kernel": "1", "more": "", "bn": ""} | (found.groupdict("") if found else {})
+    options = re.findall(f"([sp])({_PAIR})", said["more"])
+    if found is None or len(dict(options)) < len(options):
+        raise ArchitectureError(f"expected {reads}")
+    size, kernel = int(said.get("size", 0)), _pair(said["kernel"])
+    usual = dict(zip("sp", _usual(word, kernel), strict=True))
+    pairs = usual | {letter: _pair(pair) for letter, pair in options}
+    stride, padding = pairs["s"], pairs["p"]
+    if min(*kernel, *stride, 1 if word == "pool" else size) < 1:
+        raise ArchitectureError(f"it has a 0 that is no padding; expected numbers from 1 to {MOST}")
+    if word in ("conv", "up") and (padding[0] >= kernel[0] or padding[1] >= kernel[1]):
         raise ArchitectureError(
             f"with padding {_shown(padding)} some windows of kernel {_shown(kernel)} hold nothing "
             f"else; expected at most p{_shown((kernel[0] - 1, kernel[1] - 1))}"
         )
-    kind: Any = word
-    return Item(kind, channels, kernel, stride, padding, bool(normalized))
+    return Item(word or "dense", size, kernel, stride, padding, bool(said["bn"]))
 
 
-def _counted(number: Any, what: str) -> int:
-    if not 1 <= int(number) <= MOST:
-        raise ArchitectureError(f"it has {number} {what}; expected from 1 to {MOST}")
-    return int(number)
-
-
-def _pair(text: str, what: str, least: int = 1) -> Pair:
-    height, _, width = text.partition("-")
-    pair = int(height), int(width or height)
-    if min(pair) < least:
-        raise ArchitectureError(f"its {what} is {_shown(pair)}; expected whole numbers ≥ {least}")
-    return pair
+def _pair(text: str) -> Pair:
+    first, _, second = text.replace("x", "-").partition("-")
+    return int(first), int(second or first)
 
 
 # -- networks --------------------------------------------------------------------------------------
@@ -324,8 +290,7 @@ def network(
         ...
     nembp.errors.ArchitectureError: layer 2 `conv16x30p0`: ...
     """
-    layers, maps = chain(input_shape, description, outputs, activation=activation, bias=bias)
-    return Network(layers, maps, **options)
+    return Network(*chain(input_shape, description, outputs, activation, bias), **options)
 
 
 def generator_network(latent: int, description: Layers, outputs: Size, **options: Any) -> Network:
@@ -341,15 +306,14 @@ def generator_network(latent: int, description: Layers, outputs: Size, **options
     Network(64-2048-2048-4096-8192-3072, bernoulli | gaussian, forward direction)
     """
     items = parse(description)
-    z = (1, 1, latent) if items and items[0].reads_images else latent
-    return network(z, items, outputs, **options)
+    of_images = bool(items) and items[0].word in ("conv", "up", "pool")
+    return network((1, 1, latent) if of_images else latent, items, outputs, **options)
 
 
 def chain(
     input_shape: Size,
     description: Layers,
     outputs: Size,
-    *,
     activation: str | Activation = "relu",
     bias: bool = True,
 ) -> tuple[list[Layer], list[LinearMap]]:
@@ -357,20 +321,33 @@ def chain(
     shape, end = _as_shape(input_shape, "input"), _as_shape(outputs, "output")
     hidden, biases = get_activation(activation), None if bias else 0
     layers, maps = [Layer(math.prod(shape), bias_size=biases)], list[LinearMap]()
-    below = "the input"
-    for number, item in enumerate(parse(description), start=1):
-        linear_map, shape = _joined(item, shape, f"layer {number} `{item}`", below)
+    items, below = parse(description), "the input"
+    for number, given in enumerate((*items, None), start=1):
+        name = "the output" if given is None else f"layer {number} `{given}`"
+        try:
+            item = given or _output(end, shape, below)
+            linear_map, shape = item.join(shape, below)
+            for count, what in (
+                (linear_map.outputs, "units"),
+                (linear_map.weight_count, "weights"),
+            ):
+                if count > MOST:
+                    raise ArchitectureError(
+                        f"it would have {count:,} {what}; expected at most {MOST:,}"
+                    )
+        except ArchitectureError as error:
+            raise ArchitectureError(f"{name}: {error}") from None
         maps.append(linear_map)
-        if item.word in ("dense", "conv", "up"):
-            per_channel = None if item.word == "dense" else item.size
+        layer = Layer(linear_map.outputs, bias_size=biases)  # the output
+        if item.word in ("pool", "reshape"):
+            layer = Layer(linear_map.outputs, bias_size=0)
+        elif given is not None:
+            shared = biases if item.word == "dense" or not bias else item.size
             normalization = BatchNormalization() if item.normalized else None
-            shared = per_channel if bias else 0
-            layers.append(Layer(linear_map.outputs, hidden, shared, normalization))
-        else:
-            layers.append(Layer(linear_map.outputs, bias_size=0))
+            layer = Layer(linear_map.outputs, hidden, shared, normalization)
+        layers.append(layer)
         below = f"layer {number}"
-    linear_map, _ = _joined(_output(end, shape, below), shape, "the output", below)
-    return [*layers, Layer(linear_map.outputs, bias_size=biases)], [*maps, linear_map]
+    return layers, maps
 
 
 def _as_shape(value: Size, what: str) -> Shape:
@@ -389,31 +366,16 @@ def _output(end: Shape, shape: Shape, below: str) -> Item:
     (height, down), (width, across) = (divmod(end[k], shape[k]) for k in (0, 1))
     if down or across or not (height and width):
         raise ArchitectureError(
-            f"the output: an image {_by(end[:2])} is no whole multiple of the {_by(shape[:2])} "
-            f"image of {below}; expected sides that divide {_by(end[:2])}, or a dense layer last"
+            f"an image {_by(end[:2])} is no whole multiple of the {_by(shape[:2])} image of "
+            f"{below}; expected sides that divide {_by(end[:2])}, or a dense layer last"
         )
+    word = "conv" if height == width == 1 else "up"
     kernel = height + 2, width + 2  # every pixel is reached from the pixels around it
-    word: Any = "conv" if height == width == 1 else "up"
-    return Item(word, end[2], kernel, (height, width), _own_padding(kernel))
-
-
-def _joined(item: Item, shape: Shape, name: str, below: str) -> tuple[LinearMap, Shape]:
-    """Return the linear map to a layer of this item over one of ``shape``, and its own shape."""
-    try:
-        linear_map, upper = item.join(shape, below)
-        for count, what in ((linear_map.outputs, "units"), (linear_map.weight_count, "weights")):
-            if count > MOST:
-                raise ArchitectureError(
-                    f"it would have {count:,} {what}; expected at most {MOST:,}"
-                )
-    except ArchitectureError as error:
-        raise ArchitectureError(f"{name}: {error}") from None
-    return linear_map, upper
+    return Item(word, end[2], kernel, (height, width), _usual(word, kernel)[1])
 
 
 # -- tables ----------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class LayerSummary:
+class LayerSummary(NamedTuple):
     """A layer, in the direction of its net, and the linear map that leads to it."""
 
     text: str  # as it is described; "input" for the lowest layer
@@ -437,8 +399,7 @@ def describe(net: Network) -> list[LayerSummary]:
     rows = [LayerSummary("input", _described(Transposed(net.maps[0]))[1], 0, 0, 0)]
     for layer, linear_map in zip(net.layers[1:], net.maps, strict=True):
         text, shape, uses = _described(linear_map)
-        text += "bn" if layer.normalization else ""
-        count = linear_map.weight_count
+        text, count = text + "bn" * bool(layer.gains), linear_map.weight_count
         adds = None if uses is None else count * uses
         rows.append(LayerSummary(text, shape, count, layer.biases, adds, layer.gains))
     return rows
@@ -449,22 +410,21 @@ def _described(linear_map: LinearMap) -> tuple[str, Shape, int | None]:
     inner, turned = linear_map, False
     while isinstance(inner, Transposed):
         inner, turned = inner.linear_map, not turned
-    back, size = " transposed" if turned else "", linear_map.outputs
-    if isinstance(inner, Convolution):
-        height, width, _ = inner.output_shape
-        lower = height * inner.stride[0], width * inner.stride[1]
-        sizes = inner.kernel, inner.stride, inner.padding
-        item = Item("conv", inner.channels, *sizes)
-        if turned and inner.shape[:2] == lower:
-            item = Item("up", inner.shape[2], *sizes)
-            back = ""
-        return f"{item}{back}", inner.shape if turned else inner.output_shape, height * width
-    if isinstance(inner, AveragePooling):
-        text = f"{Item('pool', 0, inner.window, inner.stride)}{back}"
-        return text, inner.shape if turned else inner.output_shape, 1
-    if isinstance(inner, Reshape):
+    back = " transposed" * turned
+    shape: Shape = (linear_map.outputs,)
+    if isinstance(inner, ShapedMap):
         shape = inner.shape if turned else inner.output_shape
-        return f"reshape{_by(shape)}", shape, 1
-    if isinstance(inner, Dense):
-        return str(size), (size,), 1
-    return f"{type(inner).__name__} of {size}{back}", (size,), None
+    uses: int | None = 1
+    if isinstance(inner, Dense | Reshape):
+        text = f"{'reshape' * isinstance(inner, Reshape)}{_by(shape)}"
+    elif isinstance(inner, AveragePooling):
+        text = f"{Item('pool', 0, inner.window, inner.stride)}{back}"
+    elif isinstance(inner, Convolution):
+        (height, width, _), (s, t) = inner.output_shape, inner.stride
+        up, uses = turned and inner.shape[:2] == (height * s, width * t), height * width
+        word, channels = ("up", inner.shape[2]) if up else ("conv", inner.channels)
+        item = Item(word, channels, inner.kernel, inner.stride, inner.padding)
+        text = f"{item}{'' if up else back}"
+    else:
+        text, uses = f"{type(inner).__name__} of {linear_map.outputs}{back}", None
+    return text, shape, uses
