@@ -32,7 +32,7 @@ from nembp.checkpoints import (
 from nembp.datasets import Scaling, Split, class_means, feature_means
 from nembp.datasets.assemble import SQUARED, as_array, check_finite, check_inputs, column_names
 from nembp.datasets.reading import BatchReader
-from nembp.datasets.scaling import check_range, image_scaling, scaling_for, standardized
+from nembp.datasets.scaling import check_range, scaling_for, standardized
 from nembp.datasets.sources import random_bits, stratified_choice
 from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Likelihood, Multinomial
 from nembp.engine.metrics import evaluate
@@ -159,7 +159,7 @@ def input_scaling(x: Vector, likelihood: Likelihood, weights: Vector | None = No
     largest = max(float(x.max()), -float(x.min()))
     if largest > SQUARED:  # of an estimator
         raise DataError(f"values of up to {largest:g} are too large; rescale or remove them")
-    pixels = image_scaling(x) if x.dtype == np.uint8 and largest > 1 else None
+    pixels = Scaling(factor=1 / 255) if x.dtype == np.uint8 and largest > 1 else None
     if weights is None or pixels or not isinstance(likelihood, Gaussian):
         return scaling_for(likelihood.name, x, "X", pixels)
     share = weights / weights.sum()

@@ -99,7 +99,7 @@ def test_mixtures_are_seeded_and_their_splits_differ() -> None:
 # -- stacked digits ------------------------------------------------------------------------------
 def test_stacked_images_are_three_digits(digits: Dataset) -> None:
     data, other = stacked(digits, 30_000, seed=5), stacked(digits, 30_000, seed=6)
-    assert data.train.x.images.array is digits.train.x  # no memory of their own
+    assert data.train.x.images.sources[0] is digits.train.x  # no memory of their own
     assert not np.array_equal(data.train.y, other.train.y)
     for split, members in ((data.train, digits.train), (data.test, digits.test)):
         index = split.x.members

@@ -27,9 +27,7 @@ from nembp.datasets import (
 )
 from nembp.datasets.scaling import CHUNK_VALUES, standardized
 from nembp.datasets.sources import (
-    ArrayRows,
-    ChosenRows,
-    JoinedRows,
+    Rows,
     choose,
     is_mapped,
     join,
@@ -165,7 +163,7 @@ X, Y = np.arange(6.0).reshape(6, 1), np.array([0, 1, 0, 1, 0, 1])
         (X[:5], Y, None, "file: y: 6 labels or targets for 5 samples .file: x"),
         (X, Y[:, None] * [1, 1], None, r"shape \(6, 2\).*one-hot"),
         (X, Y * 0, None, r"file: y: one class only \(0\)"),
-        (X, Y, (X[:1], [2]), "file: y_test: label 2 of sample 0 does not occur"),
+        (X, Y, (X[:1], [2]), "file: y_test: no class '2'; expected one of the classes '0', '1'"),
         (X[:0], Y[:0], None, "file: x: no samples"),
         (X, Y, (np.ones((6, 2)), Y), r"file: x_test: samples of shape \(2,\).*shape \(1,\)"),
         (np.ones((6, 0)), Y, None, "at least one value per sample"),
@@ -176,7 +174,7 @@ X, Y = np.arange(6.0).reshape(6, 1), np.array([0, 1, 0, 1, 0, 1])
         (np.where(X == 4, np.nan, X), Y, None, r"file: x: value \[4, 0\] is nan"),
         (np.where(X == 3, 1e31, X), Y, None, r"\[3, 0\] is 1e\+31.*magnitude up to 1e\+30"),
         (X, np.where(X == 4, np.nan, X), None, r"file: y: value \[4, 0\] is nan"),
-        (X, X, (X, np.ones((6, 2))), "file: y_test: 2 targets a sample.*1 .file: y"),
+        (X, X, (X, np.ones((6, 2))), r"file: y_test: targets of shape \(2,\).*\(1,\) .file: y"),
         (X, X[:, :, None], None, r"file: y: shape \(6, 1, 1\); expected \(n,\)"),
         (X * 1e-25, Y, (X * 1e25, Y), "file: x_test: value .* after scaling, too large"),
         (X[:2], Y[:2], None, "2 samples of 2 classes cannot be split.*at least 3.*regression"),
@@ -310,11 +308,11 @@ def views(draw):
         order = draw(st.sampled_from("CF"))
         array = counted(draw(st.integers(1, 5)), sample, draw(st.sampled_from(DTYPES)), order)
         arrays.append(array.astype("f8"))
-        parts.append(ArrayRows(array, dtype="f8"))
-    rows, whole = JoinedRows(parts), np.concatenate(arrays)
+        parts.append(Rows([array], dtype="f8"))
+    rows, whole = join(parts), np.concatenate(arrays)
     for _ in range(draw(st.integers(0, 2))):
         index = draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=9))
-        rows, whole = ChosenRows(rows, np.array(index)), whole[index]
+        rows, whole = choose(rows, np.array(index)), whole[index]
     return rows, whole
 
 
@@ -338,8 +336,6 @@ def test_rows_read_like_the_array_they_stand_for(view, data):
     for wrong in ([len(whole)], [-1], [0, 99]):
         with pytest.raises(IndexError, match=f"of {len(whole)}"):
             rows.take(np.array(wrong))
-        with pytest.raises(IndexError, match=f"of {len(whole)}"):
-            ChosenRows(rows, np.array(wrong))
 
 
 @pytest.fixture
@@ -358,9 +354,10 @@ def test_arrays_in_memory_are_copied_and_files_are_viewed(mapped):
         assert not is_mapped(memory)
         assert type(choose(memory, np.array([1]))) is np.ndarray
     assert type(join([array, array])) is np.ndarray
-    for each in (file, np.asarray(file), file[1:].reshape(-1, 1, 2), ArrayRows(array)):
+    for each in (file, np.asarray(file), file[1:].reshape(-1, 1, 2), Rows([array])):
         view = choose(each, np.array([2, 0]))
         assert is_mapped(each)
         assert np.array_equal(np.asarray(view), np.asarray(each)[[2, 0]])
-    assert isinstance(choose(choose(file, index), np.array([1, 0])).rows, ArrayRows)  # one look-up
+    twice = choose(choose(file, index), np.array([1, 0]))
+    assert (twice.index.tolist(), twice.sources[0] is file) == ([0, 5], True)  # one look-up
     assert np.array_equal(np.asarray(join([file, array])), np.concatenate([array, array]))

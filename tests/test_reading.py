@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from nembp.backend import get_backend, stream
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import Augmentation, BatchReader
-from nembp.datasets.sources import ArrayRows, Rows, choose, join
+from nembp.datasets.sources import Rows, choose, join
 from nembp.engine.metrics import evaluate
 from nembp.engine.network import Network, dense_network
 from nembp.engine.noise import Noise
@@ -117,7 +117,7 @@ def test_files_give_what_memory_gives(kind, prefetch, augmentation, tmp_path):
     planar = np.ascontiguousarray(split.x.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
     rows: Any = {
         "file": lambda: mapped,
-        "planar": lambda: ArrayRows(planar),
+        "planar": lambda: Rows([planar]),
         "chosen": lambda: choose(choose(mapped, back), back),
         "joined": lambda: join([mapped[:7], mapped[7:]]),
     }[kind]()

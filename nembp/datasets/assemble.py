@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from nembp.datasets.dataset import (
     Request,
     Split,
     Task,
+    class_indices,
+    exact,
     fingerprint,
     listed,
     match_columns,
@@ -31,12 +33,10 @@ from nembp.datasets.scaling import (
     Scaling,
     check_range,
     chunks,
-    image_scaling,
     standardized,
     unit_range,
 )
 from nembp.datasets.sources import (
-    ArrayRows,
     Rows,
     Samples,
     is_mapped,
@@ -96,21 +96,15 @@ def assemble(
     xs = [feature_array(raw.x, raw.x_name, transpose=request.transpose) for raw in parts]
     for raw in parts:
         _check_counts(raw)
-    if xs[-1].shape[1:] != xs[0].shape[1:]:
-        raise DataError(
-            f"{last.x_name}: samples of shape {xs[-1].shape[1:]}, but training samples have "
-            f"shape {xs[0].shape[1:]} ({train.x_name}); expected the same shape in both"
-        )
+    _check_alike("samples", xs, train.x_name, last.x_name)
     if not classes and request.task != "regression" and all(_is_one_hot(raw.y) for raw in parts):
         classes = target_names or tuple(map(str, range(train.y.shape[1])))
-        parts = [Raw(r.x, r.y.argmax(axis=1), r.x_name, r.y_name) for r in parts]
+        parts = [replace(raw, y=raw.y.argmax(axis=1)) for raw in parts]
         notes.append(
             f"{train.y_name}: the rows are one-hot, so they are classes; --task regression makes "
             "them numbers to predict."
         )
-    labelled = bool(classes or train.labels)
-    labelled = labelled or _is_labels(train.y, train.y_name, request.task)
-    if labelled:
+    if classes or train.labels or _is_labels(train.y, train.y_name, request.task):
         ys, classes = _encoded(parts, classes, request.task, notes)
         target_names = ()
         if len(classes) < 2:
@@ -119,41 +113,38 @@ def assemble(
             )
     else:
         ys = [target_array(raw.y, raw.y_name) for raw in parts]
+        _check_alike("targets", ys, train.y_name, last.y_name)
         target_names = target_names or tuple(f"y{column}" for column in range(ys[0].shape[1]))
-        if ys[0].shape[1] != ys[-1].shape[1]:
-            raise DataError(
-                f"{last.y_name}: {ys[-1].shape[1]} targets a sample, but training samples "
-                f"have {ys[0].shape[1]} ({train.y_name}); expected the same number in both"
-            )
+        different = np.unique(ys[0])
         if np.all(ys[0] == ys[0][0]):
             raise DataError(
                 f"{train.y_name}: {ys[0][0, 0]:g} of every sample; expected targets that differ. "
                 "Name others (--targets of a csv)"
             )
-        different = len(np.unique(ys[0])) if np.array_equal(ys[0], np.rint(ys[0])) else FEW + 1
-        if request.task == "auto" and ys[0].shape[1] == 1 and different <= min(FEW, len(xs[0]) / 2):
+        few = ys[0].shape[1] == 1 and len(different) <= min(FEW, len(xs[0]) / 2)
+        if request.task == "auto" and few and np.array_equal(different, np.rint(different)):
             notes.append(
-                f"{train.y_name}: {different} different whole numbers, taken for numbers to "
+                f"{train.y_name}: {len(different)} different whole numbers, taken for numbers to "
                 "predict; --task classification makes them classes."
             )
-    seen = "+".join(fingerprint(x, y, feature_names) for x, y in zip(xs, ys, strict=True))
     splits = [Split(x, y) for x, y in zip(xs, ys, strict=True)]
+    seen = "+".join(fingerprint(split.x, split.y, feature_names) for split in splits)
     if len(splits) == 1:
-        held_out = _hold_out(ys[0], len(classes), request, train.x_name)
-        splits = [splits[0].subset(rows) for rows in held_out]
-    counts = np.bincount(splits[0].y, minlength=len(classes)) if labelled else np.ones(1)
+        rows = _hold_out(ys[0], len(classes), request, train.x_name)
+        splits = [splits[0].subset(part) for part in rows]
+    counts = np.bincount(splits[0].y, minlength=len(classes)) if classes else np.ones(1)
     if not counts.all():
         raise DataError(
             f"{train.y_name}: class {classes[int(counts.argmin())]!r} has no training sample; "
             "expected at least one of each class"
         )
     splits[0] = _limited(splits[0], len(classes), request)
-    y_scaling = Scaling() if labelled else standardized(splits[0].y)
+    y_scaling = Scaling() if classes else standardized(splits[0].y)
     x_scaling, pixel_scaling = _input_scaling(splits[0].x, request, x_scaling)
     for raw, split in zip((train, last), splits, strict=True):
         if split.x.dtype != np.uint8:
             check_range(split.x, x_scaling, raw.x_name)
-        if not labelled:
+        if not classes:
             check_range(split.y, y_scaling, raw.y_name)
     return Dataset(
         name=name,
@@ -184,6 +175,14 @@ def _check_counts(raw: Raw) -> None:
         )
     if len(raw.x) == 0:
         raise DataError(f"{raw.x_name}: no samples; expected at least one in every split")
+
+
+def _check_alike(what: str, values: Sequence[Samples], train: str, test: str) -> None:
+    if values[-1].shape[1:] != values[0].shape[1:]:
+        raise DataError(
+            f"{test}: {what} of shape {values[-1].shape[1:]}, but those to train on have shape "
+            f"{values[0].shape[1:]} ({train}); expected the same shape in both"
+        )
 
 
 # -- labels --------------------------------------------------------------------------------------
@@ -227,46 +226,31 @@ def _is_one_hot(y: NDArray[Any]) -> bool:
 
 def _encoded(
     parts: Sequence[Raw], classes: tuple[str, ...], task: Task, notes: list[str]
-) -> tuple[list[NDArray[Any]], tuple[str, ...]]:
+) -> tuple[list[NDArray[np.int64]], tuple[str, ...]]:
     """Map labels to 0..K-1 in the order of the classes: those of the first (training) part."""
     for raw in parts:
         _is_labels(raw.y, raw.y_name, "classification")
     if classes:
         return [raw.y.reshape(-1).astype(np.int64) for raw in parts], classes
-    named = [_names_and_codes(raw) for raw in parts]
-    first, codes = named[0]
-    where = parts[0].y_name
-    _check_missing(first, codes, where)
-    if task == "auto":
-        _check_repeating(first, len(codes), where, text=bool(parts[0].labels))
-    numeric = all(number(name) is not None for name in first)
-
-    def key(name: str) -> object:  # numbers are compared by value, whole ones exactly
-        if not numeric:
-            return name
-        return int(name) if name.strip().lstrip("+-").isdecimal() else number(name)
-
+    named, where = [_names_and_codes(raw) for raw in parts], parts[0].y_name
+    names, codes = named[0]
+    _check_names(names, codes, where, task)
+    numeric = all(number(name) is not None for name in names)
     plainest: dict[object, str] = {}
-    for name in first:
-        if plainest.setdefault(key(name), name) != name:  # written in several ways
-            plainest[key(name)] = np.format_float_positional(float(name), trim="-")
+    for name in names:
+        key = exact(name) if numeric else name
+        if plainest.setdefault(key, name) != name:  # a number that is written in several ways
+            plainest[key] = np.format_float_positional(float(name), trim="-")
     classes = sorted_names(list(plainest.values()))
     if numeric and task == "auto" and len(classes) > FEW:
         notes.append(
             f"{where}: whole numbers, taken for {len(classes)} classes; --task regression makes "
             "them numbers to predict."
         )
-    place = {key(name): k for k, name in enumerate(classes)}
-    encoded = []
-    for raw, (names, codes) in zip(parts, named, strict=True):
-        labels = np.array([place.get(key(name), -1) for name in names], np.int64)[codes]
-        unknown = np.flatnonzero(labels < 0)
-        if len(unknown):
-            raise DataError(
-                f"{raw.y_name}: label {names[codes[unknown[0]]]} of sample {unknown[0]} does not "
-                f"occur in the training labels ({where}); expected every class among them"
-            )
-        encoded.append(labels)
+    encoded = [
+        class_indices(names, classes, raw.y_name)[codes]
+        for raw, (names, codes) in zip(parts, named, strict=True)
+    ]
     return encoded, classes
 
 
@@ -292,47 +276,41 @@ def _names_and_codes(raw: Raw) -> tuple[list[str], NDArray[np.int64]]:
     return names, codes
 
 
-def _check_missing(names: list[str], codes: NDArray[np.int64], where: str) -> None:
+def _check_names(names: list[str], codes: NDArray[np.int64], where: str, task: Task) -> None:
+    """Refuse labels that mark what is missing, and that, unless asked for, are probably no classes.
+
+    Such are numbers with signs or units, dates, and names of which most occur once.
+    """
     others = [name for name in names if name.lower() not in MISSING | _NO_NUMBER]
     numeric = bool(others) and all(number(name) is not None for name in others)
-    marks = MISSING | _NO_NUMBER if numeric else MISSING
     for k, name in enumerate(names):
-        if name.strip().lower() in marks:
+        if name.strip().lower() in (MISSING | _NO_NUMBER if numeric else MISSING):
             raise DataError(
                 f"{where}: the label {name!r} of {np.count_nonzero(codes == k)} samples marks a "
                 "missing value; expected a class. Drop those rows, or give the class another name."
             )
-
-
-def _check_repeating(names: list[str], n: int, where: str, *, text: bool) -> None:
-    """Refuse labels that are probably no classes: numbers with signs or units, dates, names."""
-    stripped = [name.strip() for name in names]
-
-    def most_are(pattern: re.Pattern[str]) -> bool:
-        return sum(bool(pattern.fullmatch(name)) for name in stripped) > 0.9 * len(names)
-
+    if task != "auto":
+        return
+    stripped, most = [name.strip() for name in names], 0.9 * len(names)
+    dates, like_numbers = (
+        sum(bool(pattern.fullmatch(name)) for name in stripped) for pattern in (_DATE, _NUMBER_LIKE)
+    )
     units = Counter(match[1] for name in stripped if (match := _WITH_UNIT.fullmatch(name)))
-    same_unit = max(units.values(), default=0) > max(2, 0.9 * len(names))
-    fault = remedy = ""
-    if not all(number(name) is not None for name in names):
-        if most_are(_DATE):
-            fault = "dates or times"
-            remedy = "Turn them into numbers, such as days."
-        elif most_are(_NUMBER_LIKE) or same_unit:
-            commas = all(re.fullmatch(r"[+-]?\d+,\d+", name) for name in names)
-            fault = "numbers with signs, units or separators"
-            remedy = "Remove what is not part of the number" + (
-                " or say decimal=',' (--decimal ,)." if commas else "."
-            )
-    if not fault and n >= 10 and len(names) > n / 2:
-        fault = f"{len(names)} different labels in {n} samples"
-        remedy = "" if text else "For numbers to predict say task='regression'."
-    if fault:
-        raise DataError(
-            f"{where}: {fault} ({listed(names, 3)}); expected classes that repeat, or plain "
-            f"numbers to predict. {remedy and remedy + ' '}If they are classes, say "
-            "task='classification' (--task classification)."
-        )
+    plain = all(number(name) is not None for name in names)
+    if not plain and dates > most:
+        fault, remedy = "dates or times", "Turn them into numbers, such as days."
+    elif not plain and (like_numbers > most or max(units.values(), default=0) > max(2, most)):
+        fault = "numbers with signs, units or separators"
+        remedy = "Remove what is not part of the number, or say decimal=',' (--decimal ,)."
+    elif len(codes) >= 10 and len(names) > len(codes) / 2:
+        fault = f"{len(names)} different labels in {len(codes)} samples"
+        remedy = "Name another target; or, for numbers to predict, say task='regression'."
+    else:
+        return
+    raise DataError(
+        f"{where}: {fault} ({listed(names, 3)}); expected classes that repeat, or plain numbers to "
+        f"predict. {remedy} If they are classes, say task='classification' (--task classification)."
+    )
 
 
 # -- splits and scaling --------------------------------------------------------------------------
@@ -340,21 +318,19 @@ def _input_scaling(
     x: Samples, request: Request, given: Scaling | None
 ) -> tuple[Scaling, Scaling | None]:
     """Scaling of the network's inputs, and that of pixels to [0, 1] where it is another."""
-    if x.ndim != 4:
-        if request.scaling == "channel":
-            raise ArchitectureError(
-                f"scaling='channel' is for images (n, height, width, channels), not for samples of "
-                f"shape {x.shape[1:]}; expected 'unit' or 'auto'"
-            )
-        if given is None and x.dtype == np.uint8:
-            given = image_scaling(x)
-        if given is None:
-            given = unit_range(x) if request.scaling == "unit" else standardized(x)
-        return given, None
-    pixels = image_scaling(x) if given is None else given
-    if request.scaling == "unit" or (request.scaling == "auto" and x.shape[3] == 1):
-        return pixels, None
-    return standardized(x, by_channel=True), pixels
+    if x.ndim == 4:
+        pixels = given or unit_range(x, is_image=True)
+        if request.scaling == "unit" or (request.scaling == "auto" and x.shape[3] == 1):
+            return pixels, None
+        return standardized(x, by_channel=True), pixels
+    if request.scaling == "channel":
+        raise ArchitectureError(
+            f"scaling='channel' is for images (n, height, width, channels), not for samples of "
+            f"shape {x.shape[1:]}; expected 'unit' or 'auto'"
+        )
+    if given is None and (x.dtype == np.uint8 or request.scaling == "unit"):
+        given = unit_range(x, is_image=x.dtype == np.uint8)
+    return given or standardized(x), None
 
 
 def _hold_out(
@@ -428,7 +404,7 @@ def feature_array(x: Samples, where: str, *, transpose: bool | None = None) -> S
         if not is_mapped(x):
             x = np.ascontiguousarray(x, dtype)
         elif x.dtype != dtype:
-            x = ArrayRows(x, dtype)
+            x = Rows([x], dtype=dtype)
     if 0 in x.shape[1:]:
         raise DataError(f"{where}: shape {x.shape}; expected at least one value per sample")
     check_finite(x, where)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
-from nembp.datasets.sources import ArrayRows, JoinedRows
+from nembp.datasets.sources import Rows
 from nembp.errors import DataError
 from nembp.files import parsing, reading
 
@@ -146,10 +146,10 @@ def _read(folder: Path, files: dict[str, int], layout: Layout, classes: int) -> 
                 f"{classes - 1}. {_FRESH}"
             )
         planes = records[:, layout.skip :].reshape(count, *SHAPE[2:], *SHAPE[:2])
-        rows.append(ArrayRows(np.moveaxis(planes, 1, 3)))
+        rows.append(np.moveaxis(planes, 1, 3))
         ys.append(labels)
     where = f"{folder}: {', '.join(files)}"
-    return Raw(JoinedRows(rows), np.concatenate(ys), where, where)
+    return Raw(Rows(rows), np.concatenate(ys), where, where)
 
 
 def _binary(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[Any]]:

@@ -266,6 +266,11 @@ def number(text: str) -> float | None:
         return None
 
 
+def exact(text: str) -> float | None:
+    """Return the number that a text is, whole ones exactly, None if it is none."""
+    return int(text) if text.strip().lstrip("+-").isdecimal() else number(text)
+
+
 def sorted_names(names: Sequence[str]) -> tuple[str, ...]:
     """Sort class names: as numbers where all are numbers.
 
@@ -294,12 +299,12 @@ def class_indices(
     [2, 0, 1]
     """
     names = [str(k) for k in range(len(classes))] if by_index else list(classes)
-    index = {number(name): k for k, name in enumerate(names)} | {n: k for k, n in enumerate(names)}
+    index = {exact(name): k for k, name in enumerate(names)} | {n: k for k, n in enumerate(names)}
     found = []
     for label in np.asarray(labels, dtype=object).reshape(-1).tolist():
         text = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
-        text = text.strip() if isinstance(text, str) else repr(float(text))
-        place = index.get(text, None if number(text) is None else index.get(number(text)))
+        text = text.strip() if isinstance(text, str) else str(+text)
+        place = index.get(text, None if exact(text) is None else index.get(exact(text)))
         if place is None:
             kind = f"expected one of the classes {listed(names)}"
             if by_index:

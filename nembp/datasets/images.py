@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request, listed, sorted_names
-from nembp.datasets.sources import ArrayRows, Samples
+from nembp.datasets.sources import Rows, Samples
 from nembp.errors import DataError, OutputError
 from nembp.files import MOST_UNPACKED, parsing, reading
 
@@ -314,7 +314,7 @@ def _spooled(
                 file.write(pixels.tobytes())
             file.flush()
             mapped: Any = np.memmap(file, dtype, "r", shape=shape)
-            return mapped if dtype == np.uint8 else ArrayRows(mapped, np.float32)
+            return mapped if dtype == np.uint8 else Rows([mapped], dtype=np.float32)
     except OSError as error:
         if isinstance(error, OutputError):
             raise

@@ -143,40 +143,23 @@ def _of_pixels(x: Samples) -> Scaling:
     return Scaling(mean, 1.0 / np.sqrt(np.where(constant, 1.0, variance)))
 
 
-def image_scaling(x: Samples) -> Scaling:
-    """Scaling of images to [0, 1]: factor 1/255 for uint8, the range of the values for floats.
+def unit_range(x: Samples, *, is_image: bool = False) -> Scaling:
+    """Scaling to [0, 1] of each feature, or of an image as a whole; what lies there stays as it is.
 
-    Floating images whose values already lie in [0, 1] stay as they are.
-    """
-    if x.dtype == np.uint8:
-        return Scaling(factor=1 / 255)
-    lows, highs = extremes(x)
-    low, high = float(lows.min()), float(highs.max())
-    if low >= 0.0 and high <= 1.0:
-        return Scaling()
-    return Scaling(low, 1.0 / (high - low) if high - low > 1 / LARGEST else 1.0)
-
-
-def unit_range(x: Samples) -> Scaling:
-    """Scaling of each feature to [0, 1]; features that all lie there already stay as they are.
+    8-bit images get the factor 1/255, others that of the range of their values.
 
     >>> unit_range(np.array([[1.0, 0.0], [3.0, 0.5]])).apply(np.array([[2.0, 0.5]])).tolist()
     [[0.5, 1.0]]
     """
+    if is_image and x.dtype == np.uint8:
+        return Scaling(factor=1 / 255)
     low, high = (extreme.astype(np.float64) for extreme in extremes(x))
     if low.min() >= 0.0 and high.max() <= 1.0:
         return Scaling()
+    if is_image:
+        low, high = low.min(), high.max()
     span = high - low
-    return Scaling(low, 1.0 / np.where(span > 0, span, 1.0))
-
-
-def signed(unit: Scaling) -> Scaling:
-    """Return the scaling to [-1, 1] of what `unit` scales to [0, 1].
-
-    >>> signed(Scaling(factor=1 / 255)).apply(np.array([0, 255], dtype=np.uint8)).tolist()
-    [-1.0, 1.0]
-    """
-    return Scaling(unit.offset + 0.5 / unit.factor, 2.0 * unit.factor)
+    return Scaling(low, 1.0 / np.where(span > 1 / LARGEST, span, 1.0))
 
 
 def scaling_for(likelihood: str, x: Samples, where: str, pixels: Scaling | None = None) -> Scaling:
@@ -190,16 +173,17 @@ def scaling_for(likelihood: str, x: Samples, where: str, pixels: Scaling | None 
         return standardized(x)
     if pixels is None and likelihood == "multinomial":
         lows, highs = extremes(x)
-        low, high = float(lows.min()), float(highs.max())
-        if low < 0:
+        if lows.min() < 0:
             raise DataError(
-                f"{where} holds {low:g}, but a multinomial likelihood describes values ≥ 0: "
+                f"{where} holds {lows.min():g}, but a multinomial likelihood describes values ≥ 0: "
                 "counts, shares or one-hot columns; scale it, or use a gaussian likelihood "
                 "(--backward gaussian)"
             )
-        return Scaling(factor=1.0 / max(1.0, high))
+        return Scaling(factor=1.0 / max(1.0, float(highs.max())))
     unit = unit_range(x) if pixels is None else pixels
-    return signed(unit) if likelihood == "bipolar" else unit
+    if likelihood != "bipolar":
+        return unit
+    return Scaling(unit.offset + 0.5 / unit.factor, 2.0 * unit.factor)
 
 
 def check_range(x: Samples, scaling: Scaling, where: str) -> None:

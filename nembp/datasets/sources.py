@@ -1,15 +1,13 @@
 """Rows of a data set that may be larger than memory, and seeded draws of them.
 
-A split's samples are an array in memory, or `Rows`: a memory-mapped file, several of them, or a
-choice of rows of any of these. Nothing here holds more than the rows of one call, and reading from
-several threads at once is safe. `as_rows` makes both kinds look alike.
+A split's samples are an array in memory, or `Rows` of memory-mapped files. Nothing here holds more
+than the rows of one call, and reading from several threads at once is safe.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -19,16 +17,30 @@ from numpy.typing import DTypeLike, NDArray
 from nembp.errors import ArchitectureError, DataError
 
 
-class Rows(ABC):
-    """Samples that are read when asked for, row by row.
+class Rows:
+    """Samples that are read when asked for: those of `sources` end to end, or some at `index`.
 
     ``rows[a:b]``, ``rows[index]`` and ``np.asarray(rows)`` give arrays, like those of an array in
     memory; `take` fills a buffer that is used again and again. `shape` is (n, *sample), and `dtype`
-    that of what is read, in native byte order. A subclass says how to read in `_read`.
+    what is read, by default in native byte order. Sources are arrays, most usefully mapped ones or
+    views of images that are stored plane by plane, and rows. A subclass says how to read in `_read`
+    alone.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+    def __init__(
+        self,
+        sources: Sequence[Samples],
+        index: NDArray[np.integer[Any]] | None = None,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        self.sources, self.index = sources, index
+        self.ends = np.cumsum([len(source) for source in sources])
+        n = int(self.ends[-1]) if index is None else len(index)
+        self.shape = (n, *sources[0].shape[1:])
+        self.dtype = np.dtype(sources[0].dtype if dtype is None else dtype).newbyteorder("=")
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -41,9 +53,21 @@ class Rows(ABC):
     def size(self) -> int:
         return math.prod(self.shape)
 
-    @abstractmethod
     def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
         """Write the rows at `index`, which is in range, into `out` (len(index), *sample)."""
+        index = index if self.index is None else self.index[index].astype(np.intp, copy=False)
+        owner = np.searchsorted(self.ends, index, side="right")
+        for number in np.unique(owner).tolist():
+            mine, source = np.flatnonzero(owner == number), self.sources[number]
+            local = index[mine] - (self.ends[number] - len(source))
+            whole = len(mine) == len(index)
+            part = out if whole else np.empty((len(mine), *self.shape[1:]), self.dtype)
+            if isinstance(source, Rows):
+                source._read(local, part)
+            else:
+                _gather(source, local, part)
+            if not whole:
+                out[mine] = part
 
     def take(
         self, index: NDArray[np.integer[Any]], out: NDArray[Any] | None = None
@@ -53,7 +77,8 @@ class Rows(ABC):
         `out` (m, *sample) or (m, features), C-contiguous and of `dtype`, is the buffer to fill.
         """
         index = np.asarray(index)
-        _check_range(index, len(self))
+        if len(index) and (index.min() < 0 or index.max() >= len(self)):
+            raise IndexError(f"rows {index.min()} to {index.max()} of {len(self)}")
         shape = (len(index), *self.shape[1:])
         out = np.empty(shape, self.dtype) if out is None else out
         self._read(index.astype(np.intp, copy=False), out.reshape(shape))
@@ -72,102 +97,27 @@ class Rows(ABC):
         return values if dtype is None else values.astype(dtype, copy=False)
 
 
-def _check_range(index: NDArray[np.integer[Any]], n: int) -> None:
-    if len(index) and (index.min() < 0 or index.max() >= n):
-        raise IndexError(f"rows {index.min()} to {index.max()} of {n}")
-
-
-class ArrayRows(Rows):
-    """Rows of an array (n, ...), most usefully a mapped one, which is never copied as a whole.
-
-    With `dtype` they are converted to it when read; else to the array's in native byte order. The
-    array may be a view of images that are stored plane by plane.
-    """
-
-    def __init__(self, array: NDArray[Any], dtype: DTypeLike | None = None) -> None:
-        self.array, self.shape = array, array.shape
-        self.dtype = np.dtype(array.dtype if dtype is None else dtype).newbyteorder("=")
-        self._file = _mapped_file(array)
-        self._planar = array.ndim == 4 and abs(array.strides[3]) > abs(array.strides[2])
-
-    def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
-        self._check_file()
-        if self.array.dtype == out.dtype and self.array.flags.c_contiguous:
-            # "clip" writes straight into `out`; the default would fill a copy of it first
-            np.take(self.array, index, axis=0, out=out, mode="clip")
-        elif self._planar:
-            planes = np.moveaxis(self.array, 3, 1)[index]
-            for channel in range(self.shape[3]):  # four times as fast as one transposed copy
-                out[..., channel] = planes[:, channel]
-        else:
-            out[...] = self.array[index]
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        if not isinstance(key, slice) or self._planar:
-            return super().__getitem__(key)
-        self._check_file()
-        part = self.array[key]  # no copy, where it is as it should be
-        return np.asarray(part.astype(self.dtype, copy=False))
-
-    def _check_file(self) -> None:
-        """Raise DataError where the file has lost its end: reading there would end the process."""
-        file: Any = self._file
-        if file is not None and file._mmap.size() < len(file._mmap):
-            raise DataError(
-                f"{file.filename or 'a mapped file'}: cut short to {file._mmap.size()} bytes while "
-                f"it was in use; expected the {len(file._mmap)} that it had when it was opened. "
-                "Restore it and start again"
-            )
-
-
-class JoinedRows(Rows):
-    """Rows of several sources, of one dtype and shape of a sample, one after the other."""
-
-    def __init__(self, parts: Sequence[Rows]) -> None:
-        self.parts, self.ends = parts, np.cumsum([len(part) for part in parts])
-        self.shape, self.dtype = (int(self.ends[-1]), *parts[0].shape[1:]), parts[0].dtype
-
-    def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
-        owner = np.searchsorted(self.ends, index, side="right")
-        for number in np.unique(owner).tolist():
-            mine, part = np.flatnonzero(owner == number), self.parts[number]
-            local = index[mine] - (self.ends[number] - len(part))
-            if len(mine) == len(index):
-                part._read(local, out)
-            else:
-                out[mine] = part.take(local)
-
-
-class ChosenRows(Rows):
-    """Rows of another source at `index`, in that order."""
-
-    def __init__(self, rows: Rows, index: NDArray[np.integer[Any]]) -> None:
-        _check_range(index, len(rows))
-        self.rows: Rows = rows
-        self.index: NDArray[np.intp] = index.astype(np.intp)
-        if isinstance(rows, ChosenRows):  # one look-up however often it is split
-            self.rows, self.index = rows.rows, rows.index[self.index]
-        self.shape, self.dtype = (len(index), *rows.shape[1:]), rows.dtype
-
-    def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
-        self.rows._read(self.index[index], out)
-
-
 Samples: TypeAlias = NDArray[Any] | Rows
 
 
-def as_rows(x: Samples) -> Rows:
-    """Return samples as `Rows`, without a copy.
-
-    >>> as_rows(np.arange(6).reshape(3, 2)).take(np.array([2, 0])).tolist()
-    [[4, 5], [0, 1]]
-    """
-    return x if isinstance(x, Rows) else ArrayRows(x)
-
-
-def is_mapped(x: Samples) -> bool:
-    """Whether samples are read when asked for: `Rows`, or a view of a memory-mapped file."""
-    return isinstance(x, Rows) or _mapped_file(x) is not None
+def _gather(array: NDArray[Any], index: NDArray[np.intp], out: NDArray[Any]) -> None:
+    """Write array[index] into `out`; DataError where a mapped file has lost its end."""
+    file: Any = _mapped_file(array)
+    if file is not None and file._mmap.size() < len(file._mmap):  # to read there ends the process
+        raise DataError(
+            f"{file.filename or 'a mapped file'}: cut short to {file._mmap.size()} bytes while it "
+            f"was in use; expected the {len(file._mmap)} that it had when it was opened. Restore "
+            "it and start again"
+        )
+    if array.dtype == out.dtype and array.flags.c_contiguous:
+        # "clip" writes straight into `out`; the default would fill a copy of it first
+        np.take(array, index, axis=0, out=out, mode="clip")
+    elif array.ndim == 4 and abs(array.strides[3]) > abs(array.strides[2]):
+        planes = np.moveaxis(array, 3, 1)[index]
+        for channel in range(array.shape[3]):  # four times as fast as one transposed copy
+            out[..., channel] = planes[:, channel]
+    else:
+        out[...] = array[index]
 
 
 def _mapped_file(x: Any) -> np.memmap[Any, Any] | None:
@@ -176,15 +126,31 @@ def _mapped_file(x: Any) -> np.memmap[Any, Any] | None:
     return x if getattr(x, "_mmap", None) is not None else None  # a copy of a memmap has none
 
 
+def as_rows(x: Samples) -> Rows:
+    """Return samples as `Rows`, without a copy.
+
+    >>> as_rows(np.arange(6).reshape(3, 2)).take(np.array([2, 0])).tolist()
+    [[4, 5], [0, 1]]
+    """
+    return x if isinstance(x, Rows) else Rows([x])
+
+
+def is_mapped(x: Samples) -> bool:
+    """Whether samples are read when asked for: `Rows`, or a view of a memory-mapped file."""
+    return isinstance(x, Rows) or _mapped_file(x) is not None
+
+
 def choose(x: Samples, index: NDArray[np.integer[Any]]) -> Samples:
     """Choose samples by number: a copy of an array in memory, a view of anything mapped."""
-    return ChosenRows(as_rows(x), index) if is_mapped(x) else x[index]
+    if type(x) is Rows:  # one look-up however often it is split
+        return Rows(x.sources, index if x.index is None else x.index[index], x.dtype)
+    return Rows([x], index) if is_mapped(x) else x[index]
 
 
 def join(parts: Sequence[Samples]) -> Samples:
     """Join samples end to end: a copy of arrays in memory, a view where one is mapped."""
     if any(is_mapped(part) for part in parts):
-        return JoinedRows([as_rows(part) for part in parts])
+        return Rows(parts)
     return np.concatenate([np.asarray(part) for part in parts])
 
 
