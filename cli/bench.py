@@ -18,7 +18,7 @@ from nembp.runs.options import Option
 from .options import Checked
 from .output import say
 
-LIST = Checked(Option("names", "", ""))
+LIST = Checked(Option("Names"))
 
 
 def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int, ...] | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nembp.plotting.noise import Panel
 
 STD = 0.1  # where the run had no noise
-STRENGTH = Checked(Option("number", "", "", least=1e-9, below=1e6))  # no NaN, unlike a FloatRange
+STRENGTH = Checked(Option("float", within="≥ 1e-09 and < 1e+06"))  # no NaN, unlike a FloatRange
 EPILOG = """\
 The region where noise does not lower the likelihood is a half-space for classes and for bernoulli
 likelihoods, and a ball for gaussian ones. Draws and screening are those of training, for one

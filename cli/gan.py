@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from nembp.runs.config import DATA
 from nembp.runs.folder import CONFIG
-from nembp.runs.gan_config import NETWORKS, GanConfig
+from nembp.runs.gan_config import GanConfig
 from nembp.runs.options import read_settings
 
 from .options import (
@@ -100,7 +99,7 @@ def _as_it_was(ctx: click.Context, param: click.Parameter, value: str | None) ->
         kept = {
             name: found[name]
             for name, option in GanConfig.options().items()
-            if name in found and (option.group in (DATA, NETWORKS) or name in GAME)
+            if name in found and (option.group in ("Data", "Networks") or name in GAME)
         }
         ctx.default_map = kept | dict(ctx.default_map or {})
     return value

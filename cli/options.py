@@ -16,17 +16,14 @@ from nembp.runs.options import Config, Option, read_settings
 F = TypeVar("F", bound=Callable[..., Any])
 
 METAVARS = {
-    "integer": "N",
-    "number": "X",
-    "layers": "LAYERS",
-    "names": "NAMES",
-    "path": "PATH",
-    "size": "HxW",
-    "augmentation": "KINDS",
-}
+    "int": "N", "float": "X", "str": "TEXT", "Layers": "LAYERS", "Names": "NAMES", "File": "PATH",
+    "Size": "HxW", "Augment": "KINDS",
+}  # fmt: skip
+EVERY = Option("float", within="> 0")
 # the command line's own keys of a configuration file
-OWN_KEYS: dict[str, Any] = {
-    "out": str, "force": bool, "json": bool, "quiet": bool, "checkpoint_every": (int, float),
+OWN_KEYS = {
+    "out": Option("str"), "force": Option("bool"), "json": Option("bool"), "quiet": Option("bool"),
+    "checkpoint_every": EVERY,
 }  # fmt: skip
 
 
@@ -38,7 +35,7 @@ class Checked(click.ParamType):  # type: ignore[type-arg]  # generic only in new
         self.name = option.kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = {"integer": int, "number": float}.get(self.name)
+        number = {"int": int, "float": float}.get(self.name)
         if number is not None and isinstance(value, str):
             with contextlib.suppress(ValueError):  # the check says what was expected
                 value = number(value)
@@ -95,16 +92,17 @@ def _click_option(kind: type[Config], name: str, option: Option) -> Callable[[F]
         if kind.aliases.get(each, name) != name:
             continue
         word = each.replace("_", "-")
-        flags.append(f"--{word}/--no-{word}" if option.kind == "flag" else f"--{word}")
-    of: Any = click.Choice(option.choices) if option.kind == "choice" else Checked(option)
+        flags.append(f"--{word}/--no-{word}" if option.kind == "bool" else f"--{word}")
+    names = option.kind == "str" and option.choices
+    of: Any = click.Choice(option.choices) if names else Checked(option)
     default = option.described_default
     return click.option(
         *flags,
         name,
         cls=GroupedOption,
-        type=click.BOOL if option.kind == "flag" else of,
+        type=click.BOOL if option.kind == "bool" else of,
         default=None,
-        metavar=METAVARS.get(option.kind),
+        metavar=None if names else METAVARS.get(option.kind),
         help=option.help + (f"  [default: {default}]" if default else ""),
         group=option.group,
     )
@@ -154,7 +152,7 @@ def run_folder_options(kind: type[Config], default: str) -> Callable[[F], F]:
                "checkpoint, as if nothing had stopped it. Its options stay as they are, but "
                f"--{kind.length} may be raised, and --device, --threads and --data-dir be another "
                "machine's."),
-        option("--checkpoint-every", type=Checked(Option("number", "", "", above=0.0)),
+        option("--checkpoint-every", type=Checked(EVERY),
                metavar="SECONDS", help="Write a checkpoint as often as this between two rows of "
                "the metrics.  [default: 60, or longer where that would take more than half a "
                "percent of the time]"),

@@ -24,7 +24,7 @@ from nembp.errors import ArchitectureError
 from nembp.runs import RunConfig, from_toml, gan_config, recipe, to_toml
 from nembp.runs.gan import load_gan_data
 from nembp.runs.gan_config import GanConfig, gan_recipe
-from nembp.runs.options import read_settings
+from nembp.runs.options import Option, read_settings
 
 READ = {
     "data_dir", "limit", "image_size", "delimiter", "header", "decimal", "image_order",
@@ -41,11 +41,11 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 )
 def test_toml_reads_back_the_same(tmp_path_factory, kind, text, whole, number):
     values = {
-        "integer": whole, "number": number, "flag": whole % 2 == 0, "text": text, "path": text,
-        "layers": ("conv8x4s2", "pool2", 7), "names": ("a", "b,c"), "size": (whole % 999 + 1, 2),
-        "augmentation": "flips,crops2",
+        "int": whole, "float": number, "bool": whole % 2 == 0, "str": text, "File": text,
+        "Layers": ("conv8x4s2", "pool2", 7), "Names": ("a", "b,c"), "Size": (whole % 999 + 1, 2),
+        "Augment": "flips,crops2",
     }  # fmt: skip
-    given = {name: option.choices[whole % len(option.choices)] if option.kind == "choice"
+    given = {name: option.choices[whole % len(option.choices)] if option.kind == "str" and option.choices
              else option.choices[:2] or values[option.kind]
              for name, option in kind.options().items()}  # fmt: skip
     path = tmp_path_factory.mktemp("toml") / "config.toml"
@@ -138,7 +138,7 @@ def test_a_bad_file_is_one_error_that_names_it(tmp_path, kind, text, message):
     if text is not None:
         path.write_text(text, "utf-8", "surrogateescape")
     with pytest.raises(ArchitectureError) as caught:
-        read_settings(path, kind, {"quiet": bool})
+        read_settings(path, kind, {"quiet": Option("bool")})
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
 
@@ -267,14 +267,14 @@ def test_colour_images_get_convolutions_that_fit():
     assert generator_network(filled.latent, filled.generator, found.shape).outputs == 8 * 8 * 3
     assert filled.generator[1] == "reshape4x4x32"
     assert filled.discriminator == ("conv32x4s2",)
-    layers = gan_config._convolutions(28, 28, normalized=False)
+    layers = gan_config._convolutions((28, 28), normalized=False)
     assert layers["generator"] == ("3136bn", "reshape7x7x64", "up32x4s2bn")
     assert layers["discriminator"] == ("conv32x4s2", "conv64x4s2")
     assert generator_network(9, layers["generator"], (28, 28, 3)).outputs == 2352
-    layers = gan_config._convolutions(32, 32, normalized=True)
+    layers = gan_config._convolutions((32, 32), normalized=True)
     assert layers["generator"][2:] == ("up64x4s2bn", "up32x4s2bn")
     assert layers["discriminator"][1:] == ("conv64x4s2bn", "conv128x4s2bn")
-    assert gan_config._convolutions(25, 25, normalized=True) == {}
+    assert gan_config._convolutions((25, 25), normalized=True) == {}
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, get_args
 
-from nembp.adversarial.settings import (
-    BackwardLabels,
-    Bidirectional,
-    Kind,
-    NoiseSchedule,
-    WeightSchedule,
-)
-from nembp.runs.config import DATA, NOISE, TRAINING, RunConfig, is_colour
-from nembp.runs.options import Config, choice, option
+from nembp.adversarial import settings
+from nembp.runs.config import RunConfig, is_colour
+from nembp.runs.options import Config, File, Layers, Names, Size, option
 
 if TYPE_CHECKING:
     from nembp.datasets import Dataset
@@ -31,14 +25,13 @@ PLACES: Final = (
     "generator/backward",
     "critic/input",
 )
-GAME, NETWORKS, SCORES = "Game", "Networks", "Scores"
-_TRAIN: Final = RunConfig.options()
+ACTIVATIONS: Final = RunConfig.options()["activation"].choices
 
 
 def same(name: str, **changes: Any) -> Any:
     """Return the field of an option that `RunConfig` has too, with changes."""
-    changed = dataclasses.replace(_TRAIN[name], **changes)
-    return dataclasses.field(default=None, metadata={"option": changed})
+    metadata = RunConfig.__dataclass_fields__[name].metadata
+    return dataclasses.field(default=None, metadata={**metadata, **changes})
 
 
 @dataclass(frozen=True)
@@ -58,23 +51,28 @@ class GanConfig(Config):
     command: ClassVar[str] = "gan"
     length: ClassVar[str] = "iterations"
     aliases: ClassVar[Mapping[str, str]] = {"data": "dataset"}
+    groups: ClassVar = {
+        "dataset": "Data", "kind": "Game", "latent": "Networks", "noise": "NEM noise",
+        "optimizer": "Training", "checkpoints": "Scores",
+    }  # fmt: skip
 
-    dataset: str = option("text", DATA, "ring or grid (Gaussians in the plane), digits, mnist, "
-        "stacked (three MNIST digits as the colours of one image), or another of `nembp data "
-        "list`.", "ring", words="ring")  # fmt: skip
-    data_dir: str | None = same("data_dir")
+    # fmt: off
+    dataset: str = option("ring or grid (Gaussians in the plane), digits, mnist, stacked (three "
+        "MNIST digits as the colours of one image), or another of `nembp data list`.", words="ring",
+        of="ring")
+    data_dir: File | None = same("data_dir")
     limit: int | None = same("limit")
-    samples: int | None = option("integer", DATA, "Of ring, grid and stacked: draw so many to "
-        "train on.", least=1, words="100000, or 128000 of stacked")  # fmt: skip
-    modes: int | None = option("integer", DATA, "Gaussians of ring, or of grid, where it is a "
-        "square.", least=1, words="8 of ring, 25 of grid")  # fmt: skip
-    std: float | None = option("number", DATA, "Standard deviation of each of these Gaussians.",
-        above=0, words="0.01 of ring, 0.05 of grid")  # fmt: skip
-    scale: float | None = option("number", DATA, "Of ring and grid: the networks see points times "
-        "this.", above=0, words="1 of ring, 0.5 of grid")  # fmt: skip
-    split_seed: int | None = option("integer", DATA, "Seed of samples that are drawn, apart from "
-        "--seed so that runs of different seeds share them.", least=0, default=0)  # fmt: skip
-    image_size: tuple[int, int] | None = same("image_size")
+    samples: int | None = option("Of ring, grid and stacked: draw so many to train on.", "≥ 1",
+        words="100000, or 128000 of stacked")
+    modes: int | None = option("Gaussians of ring, or of grid, where it is a square.", "≥ 1",
+        words="8 of ring, 25 of grid")
+    std: float | None = option("Standard deviation of each of these Gaussians.", "> 0",
+        words="0.01 of ring, 0.05 of grid")
+    scale: float | None = option("Of ring and grid: the networks see points times this.", "> 0",
+        words="1 of ring, 0.5 of grid")
+    split_seed: int | None = option("Seed of samples that are drawn, apart from --seed so that "
+        "runs of different seeds share them.", "≥ 0", default=0)
+    image_size: Size | None = same("image_size")
     delimiter: str | None = same("delimiter")
     header: bool | None = same("header")
     decimal: str | None = same("decimal")
@@ -83,136 +81,106 @@ class GanConfig(Config):
     x: str | None = same("x")
     y: str | None = same("y")
     max_bytes: int | None = same("max_bytes")
-    kind: str | None = choice(GAME, "What the players play for: vanilla (the generator raises log "
-        "D), minimax (lowers log(1 - D)), wasserstein (a clipped critic), wasserstein-gp (with "
-        "gradient penalty).", *get_args(Kind), default="vanilla")  # fmt: skip
-    bidirectional: str | None = choice(GAME, "Whose backward direction is trained too: the "
+    kind: str | None = option("What the players play for: vanilla (the generator raises log D), "
+        "minimax (lowers log(1 - D)), wasserstein (a clipped critic), wasserstein-gp (with "
+        "gradient penalty).", choices=get_args(settings.Kind), default="vanilla")
+    bidirectional: str | None = option("Whose backward direction is trained too: the "
         "discriminator's label → x, the generator's x → z, which keeps modes apart, or both.",
-        *get_args(Bidirectional), words="generator in the plane, none of images or "
-        "with a critic")  # fmt: skip
-    backward_weight: float | None = option("number", GAME, "Weight of the backward direction: the "
-        "precision 1/v of its gaussian.", above=0, words="by the data and the player: see the two "
-        "below")  # fmt: skip
-    discriminator_weight: float | None = option("number", GAME, "The same for the discriminator "
-        "alone.", above=0, words="0.01")  # fmt: skip
-    generator_weight: float | None = option("number", GAME, "The same for the generator alone.",
-        above=0, words="0.5 in the plane, 1 of images (0.1 of small ones, 0.01 "
-        "beside a critic)")  # fmt: skip
-    weight_schedule: str | None = choice(GAME, "Schedule of the backward weights over the run; "
-        "rise: up, in its first tenth.", *get_args(WeightSchedule), words="cosine; constant of "
-        "images unless the generator is bidirectional")  # fmt: skip
-    weight_until: float | None = option("number", GAME, "Share of the run after which a schedule "
-        "that falls is 0.", above=0, most=1, default=1.0)  # fmt: skip
-    backward_labels: str | None = choice(GAME, "Which labels have a backward target: real ones, "
-        "or generated ones too.", *get_args(BackwardLabels), default="real")  # fmt: skip
-    backward_flow: bool | None = option("flag", GAME, "Let the gradient of log p(z | G(z)) move "
-        "G(z) too, not only the way back.", words="on where it is the generator that is "
-        "bidirectional")  # fmt: skip
-    backward_permuted: bool | None = option("flag", GAME, "Control: backward targets that mean "
-        "nothing, each sample's permuted.", default=False)  # fmt: skip
-    classes: bool | None = option("flag", GAME, "A discriminator that tells the real classes "
-        "apart: K + 1 outputs.", default=False)  # fmt: skip
-    critic_steps: int | None = option("integer", GAME, "Steps of the discriminator for each of "
-        "the generator.", least=1, words="1, or 5 for a critic")  # fmt: skip
-    clip: float | None = option("number", GAME, "Bound of a wasserstein critic's weights.", above=0,
-        words="0.1 in the plane, 0.03 of images")  # fmt: skip
-    penalty_weight: float | None = option("number", GAME, "Of wasserstein-gp: λ (‖∇f‖ - 1)².",
-        above=0, words="1 in the plane, 10 of images")  # fmt: skip
-    latent: int | None = option("integer", NETWORKS, "Size of z.", least=1,
-        words="12 in the plane, 16 or 64 of images")  # fmt: skip
-    latent_law: str | None = choice(NETWORKS, "z ~ N(0, I), or fair coins of 0 and 1, which a "
-        "bidirectional generator's way back then names.", "gaussian", "binary",
-        words="binary in the plane, gaussian of images")  # fmt: skip
-    latent_std: float | None = option("number", NETWORKS, "Standard deviation of a gaussian z.",
-        above=0, default=1.0)  # fmt: skip
-    generator: tuple[int | str, ...] | None = option("layers", NETWORKS, "Hidden layers of the "
-        "generator, as `nembp train --layers` has them: 128,128 or 1024,reshape4x4x64,up32x4.",
-        words="128,128, or 256,512 above 256 features; images of several channels, by their size: "
-        "2048bn,reshape4x4x128,up64x4s2bn,up32x4s2bn")  # fmt: skip
-    discriminator: tuple[int | str, ...] | None = option("layers", NETWORKS, "Hidden layers of "
-        "the discriminator, such as 128,128 or conv32x4s2.", words="128,128, or 512,256 above 256 "
-        "features; images of several channels: conv32x4s2,conv64x4s2bn,conv128x4s2bn")  # fmt: skip
-    generator_activation: str | None = choice(NETWORKS, "Of the generator's hidden neurons.",
-        *_TRAIN["activation"].choices, default="relu")  # fmt: skip
-    discriminator_activation: str | None = choice(NETWORKS, "Of the discriminator's.",
-        *_TRAIN["activation"].choices, words="relu in the plane, leaky-relu of images")  # fmt: skip
-    dtype: str | None = same("dtype", group=NETWORKS)
+        choices=get_args(settings.Bidirectional), words="generator in the plane, none of images or "
+        "with a critic")
+    backward_weight: float | None = option("Weight of the backward direction: the precision 1/v of "
+        "its gaussian.", "> 0", words="by the data and the player: see the two below")
+    discriminator_weight: float | None = option("The same for the discriminator alone.", "> 0",
+        words="0.01")
+    generator_weight: float | None = option("The same for the generator alone.", "> 0",
+        words="0.5 in the plane, 1 of images (0.1 of small ones, 0.01 beside a critic)")
+    weight_schedule: str | None = option("Schedule of the backward weights over the run; rise: up, "
+        "in its first tenth.", choices=get_args(settings.WeightSchedule), words="cosine; constant "
+        "of images unless the generator is bidirectional")
+    weight_until: float | None = option("Share of the run after which a schedule that falls is 0.",
+        "> 0 and ≤ 1", default=1.0)
+    backward_labels: str | None = option("Which labels have a backward target: real ones, or "
+        "generated ones too.", choices=get_args(settings.BackwardLabels), default="real")
+    backward_flow: bool | None = option("Let the gradient of log p(z | G(z)) move G(z) too, not "
+        "only the way back.", words="on where it is the generator that is bidirectional")
+    backward_permuted: bool | None = option("Control: backward targets that mean nothing, each "
+        "sample's permuted.", default=False)
+    classes: bool | None = option("A discriminator that tells the real classes apart: K + 1 "
+        "outputs.", default=False)
+    critic_steps: int | None = option("Steps of the discriminator for each of the generator.",
+        "≥ 1", words="1, or 5 for a critic")
+    clip: float | None = option("Bound of a wasserstein critic's weights.", "> 0",
+        words="0.1 in the plane, 0.03 of images")
+    penalty_weight: float | None = option("Of wasserstein-gp: λ (‖∇f‖ - 1)².", "> 0",
+        words="1 in the plane, 10 of images")
+    latent: int | None = option("Size of z.", "≥ 1", words="12 in the plane, 16 or 64 of images")
+    latent_law: str | None = option("z ~ N(0, I), or fair coins of 0 and 1, which a bidirectional "
+        "generator's way back then names.", choices="gaussian binary", words="binary in the plane, "
+        "gaussian of images")
+    latent_std: float | None = option("Standard deviation of a gaussian z.", "> 0", default=1.0)
+    generator: Layers | None = option("Hidden layers of the generator, as `nembp train --layers` "
+        "has them: 128,128 or 1024,reshape4x4x64,up32x4.", words="128,128, or 256,512 above 256 "
+        "features; images of several channels, by their size: "
+        "2048bn,reshape4x4x128,up64x4s2bn,up32x4s2bn")
+    discriminator: Layers | None = option("Hidden layers of the discriminator, such as 128,128 or "
+        "conv32x4s2.", words="128,128, or 512,256 above 256 features; images of several channels: "
+        "conv32x4s2,conv64x4s2bn,conv128x4s2bn")
+    generator_activation: str | None = option("Of the generator's hidden neurons.",
+        choices=ACTIVATIONS, default="relu")
+    discriminator_activation: str | None = option("Of the discriminator's.", choices=ACTIVATIONS,
+        words="relu in the plane, leaky-relu of images")
+    dtype: str | None = same("dtype")
     noise: str | None = same("noise")
-    noise_place: tuple[str, ...] | None = option("names", NOISE, "What receives it: the "
-        "discriminator's targets, its input (real samples and generated ones, in both players' "
-        "steps), the x it draws backward, the z that the generator is sent back to, a Wasserstein "
-        "critic's input; several with commas between them.", choices=PLACES,
-        words="discriminator/forward, or critic/input")  # fmt: skip
+    noise_place: Names | None = option("What receives it: the discriminator's targets, its input "
+        "(real samples and generated ones, in both players' steps), the x it draws backward, the z "
+        "that the generator is sent back to, a Wasserstein critic's input; several with commas "
+        "between them.", choices=PLACES, words="discriminator/forward, or critic/input")
     noise_std: float | None = same("noise_std", words=None)
     noise_decay: float | None = same("noise_decay")
-    noise_schedule: str | None = choice(NOISE, "Schedule of its standard deviation over the run; "
-        "power: the annealing above.", *get_args(NoiseSchedule), default="power")  # fmt: skip
-    noise_until: float | None = option("number", NOISE, "Share of the run after which a schedule "
-        "that falls is 0.", above=0, most=1, default=1.0)  # fmt: skip
+    noise_schedule: str | None = option("Schedule of its standard deviation over the run; power: "
+        "the annealing above.", choices=get_args(settings.NoiseSchedule), default="power")
+    noise_until: float | None = option("Share of the run after which a schedule that falls is 0.",
+        "> 0 and ≤ 1", default=1.0)
     noise_law: str | None = same("noise_law")
     noise_mode: str | None = same("noise_mode")
     noise_screening: str | None = same("noise_screening")
     noise_rejected: str | None = same("noise_rejected")
-    optimizer: str | None = same(
-        "optimizer", default=None, words="adam, or rmsprop for a clipped critic"
-    )
-    learning_rate: float | None = option("number", TRAINING, "Of the first step.", above=0,
-        words="0.001 for adam and rmsprop (0.003 for adam in the plane, and of images where the "
-        "generator is bidirectional, but for a critic; images of several channels: 0.0002 and "
-        "0.00005), 0.05 momentum, 0.1 sgd")  # fmt: skip
-    discriminator_rate: float | None = option("number", TRAINING, "The discriminator's own.",
-        above=0, words="the learning rate")  # fmt: skip
-    momentum: float | None = option("number", TRAINING, "β₁ of adam, μ of momentum.", least=0,
-        below=1, words="0.5 of adam and momentum")  # fmt: skip
-    decay: float | None = option("number", TRAINING, "β₂ of adam, ρ of rmsprop.", least=0, below=1,
-        words="0.999 of adam, 0.9 of rmsprop and wasserstein-gp")  # fmt: skip
-    schedule: str | None = same("schedule", default=None, words="cosine in the plane, constant of "
-        "images")  # fmt: skip
-    averaging: float | None = option("number", TRAINING, "Draw samples from a moving average of "
-        "the generator's parameters, which keeps this share at each step; 0 for none.", least=0,
-        below=1, words="0.99 in the plane, 0 of images")  # fmt: skip
+    optimizer: str | None = same("optimizer", default=None,
+        words="adam, or rmsprop for a clipped critic")
+    learning_rate: float | None = same("learning_rate", words="0.001 for adam and rmsprop (0.003 "
+        "for adam in the plane, and of images where the generator is bidirectional, but for a "
+        "critic; images of several channels: 0.0002 and 0.00005), 0.05 momentum, 0.1 sgd")
+    discriminator_rate: float | None = option("The discriminator's own.", "> 0", words="the "
+        "learning rate")
+    momentum: float | None = option("β₁ of adam, μ of momentum.", "≥ 0 and < 1", words="0.5 of "
+        "adam and momentum")
+    decay: float | None = option("β₂ of adam, ρ of rmsprop.", "≥ 0 and < 1", words="0.999 of adam, "
+        "0.9 of rmsprop and wasserstein-gp")
+    schedule: str | None = same("schedule", default=None,
+        words="cosine in the plane, constant of images")
+    averaging: float | None = option("Draw samples from a moving average of the generator's "
+        "parameters, which keeps this share at each step; 0 for none.", "≥ 0 and < 1",
+        words="0.99 in the plane, 0 of images")
     batch_size: int | None = same("batch_size", words="128 in the plane, 64 of images")
-    iterations: int | None = option("integer", TRAINING, "Steps of the generator.", least=1,
-        words="5000 in the plane, 3000 of images")  # fmt: skip
-    seed: int | None = option("integer", TRAINING, "Of the weights, batches, z and noise, each "
-        "its own stream.", least=0, default=0)  # fmt: skip
+    iterations: int | None = option("Steps of the generator.", "≥ 1", words="5000 in the plane, "
+        "3000 of images")
+    seed: int | None = option("Of the weights, batches, z and noise, each its own stream.", "≥ 0",
+        default=0)
     device: str | None = same("device")
     cuda_graphs: str | None = same("cuda_graphs")
-    threads: int | None = option("integer", TRAINING, "BLAS threads.", least=1,
-        words="1 in the plane, else as the BLAS has it")  # fmt: skip
-    checkpoints: int | None = option("integer", SCORES, "How often, evenly over the run, samples "
-        "are scored and drawn.", least=1, default=20)  # fmt: skip
-    averaged: int | None = option("integer", SCORES, "The final scores are means over so many "
-        "last checkpoints.", least=1, default=3)  # fmt: skip
-    scored_samples: int | None = option("integer", SCORES, "Samples drawn for each of these; "
-        "earlier ones make do with fewer.", least=2, words="2500 in the plane, 26000 of stacked, "
-        "10000 else")  # fmt: skip
+    threads: int | None = option("BLAS threads.", "≥ 1", words="1 in the plane, else as the BLAS "
+        "has it")
+    checkpoints: int | None = option("How often, evenly over the run, samples are scored and "
+        "drawn.", "≥ 1", default=20)
+    averaged: int | None = option("The final scores are means over so many last checkpoints.",
+        "≥ 1", default=3)
+    scored_samples: int | None = option("Samples drawn for each of these; earlier ones make do "
+        "with fewer.", "≥ 2", words="2500 in the plane, 26000 of stacked, 10000 else")
+    # fmt: on
 
 
 # -- the recipe ------------------------------------------------------------------------------------
-# in the plane and of tables; of images of at most 256 features (digits have 64); of larger ones
-# (MNIST's have 784). The plane's is the generator of codes of `nembp experiment show gan-grid`,
-# which covers 24.9 modes of 25, 99 % of its samples in them; without its way back it covers 3, or
-# 24.9 (96 %) with a discriminator three times as fast at a third of the rate
-SMALL: Final = 256
-BY_SHAPE: Final[dict[str, tuple[Any, Any, Any]]] = {
-    "latent": (12, 16, 64),
-    "latent_law": ("binary", "gaussian", "gaussian"),
-    "generator": ((128, 128), (128, 128), (256, 512)),
-    "discriminator": ((128, 128), (128, 128), (512, 256)),
-    "discriminator_activation": ("relu", "leaky-relu", "leaky-relu"),
-    "discriminator_weight": (0.01, 0.01, 0.01),
-    "generator_weight": (0.5, 1.0, 1.0),
-    "weight_schedule": ("cosine", "constant", "constant"),
-    "backward_flow": (True, False, False),
-    "schedule": ("cosine", "constant", "constant"),
-    "averaging": (0.99, 0.0, 0.0),
-    "clip": (0.1, 0.03, 0.03),
-    "penalty_weight": (1.0, 10.0, 10.0),
-    "batch_size": (128, 64, 64),
-    "iterations": (5000, 3000, 3000),
-    "threads": (1, None, None),  # products too small to share, and it is other runs' core
-}
+SMALL: Final = 256  # features of images that get small players: digits have 64, MNIST's 784
 WIDEST_LATENT: Final = 32  # of tables
 SCALES: Final = {"grid": 0.5}  # in which the networks see points
 
@@ -220,8 +188,7 @@ SCALES: Final = {"grid": 0.5}  # in which the networks see points
 # others 2017), one with a penalty shorter memory (Gulrajani and others 2017)
 MOMENTUM: Final = {"adam": 0.5, "momentum": 0.5}
 DECAY: Final = {"adam": 0.999, "rmsprop": 0.9}
-RATES: Final[dict[str, float]] = {"adam": 1e-3, "rmsprop": 1e-3, "momentum": 0.05, "sgd": 0.1}
-HIGH_RATES: Final = {"adam": 3e-3}
+RATES: Final = {"adam": 1e-3, "rmsprop": 1e-3, "momentum": 0.05, "sgd": 0.1}
 COLOUR_RATES: Final = {"adam": 2e-4, "rmsprop": 5e-5}
 
 
@@ -238,55 +205,62 @@ def gan_recipe(data: Dataset, config: GanConfig | None = None) -> GanConfig:
     ('rmsprop', 5, 16)
     """
     config = config or GanConfig(dataset=data.name)
-    chosen, defaults = config.chosen(), GanConfig.defaults()
-    kind, image, colour = chosen.get("kind", defaults["kind"]), data.is_image, is_colour(data)
+    kind, image, colour = config.kind or "vanilla", data.is_image, is_colour(data)
     critic = kind in ("wasserstein", "wasserstein-gp")
-    column = 0 if not image else 1 if data.features <= SMALL and not colour else 2
-    defaults |= {
-        name: values[column] for name, values in BY_SHAPE.items() if values[column] is not None
-    }
-    if not image:
-        defaults["latent"] = max(defaults["latent"], min(WIDEST_LATENT, data.features))
-    if colour:
-        defaults |= _convolutions(*data.shape[:2], normalized=kind != "wasserstein-gp")
-    defaults["bidirectional"] = "none" if critic or image else "generator"
-    defaults["critic_steps"] = 5 if critic else 1
-    defaults["noise_place"] = ("critic/input",) if critic else ("discriminator/forward",)
-    image_generator = image and config.bidirectional in ("generator", "both")
-    if image_generator:
-        # that of `nembp experiment show gan-mnist-collapse`; a clipped critic's gradient is about a
-        # hundredth of a discriminator's, and so is the weight beside it; through fewer pixels D
-        # tells G less, and 1 does harm to digits
-        weight = 0.01 if critic else 0.1 if data.features <= SMALL else 1.0
-        defaults |= {
-            "generator_weight": weight, "weight_schedule": "cosine", "backward_flow": True,
-        }  # fmt: skip
-    rates = COLOUR_RATES if colour else {} if critic else HIGH_RATES
-    rates = rates if colour or image_generator or not image else {}
-    optimizer = chosen.get("optimizer", "rmsprop" if kind == "wasserstein" else "adam")
-    defaults["optimizer"] = optimizer
-    defaults["learning_rate"] = rates.get(optimizer, RATES[optimizer])
-    defaults["momentum"] = MOMENTUM.get(optimizer)
-    defaults["decay"] = DECAY.get(optimizer)
-    if kind == "wasserstein-gp" and optimizer == "adam":
-        defaults["decay"] = 0.9
-    if config.backward_weight is not None:
-        defaults["discriminator_weight"] = config.backward_weight
-        defaults["generator_weight"] = config.backward_weight
-    filled = defaults | chosen
-    filled.setdefault("discriminator_rate", filled["learning_rate"])
-    if data.name in SCALES:
-        filled.setdefault("scale", SCALES[data.name])
-    return GanConfig(**filled)
+    small = data.features <= SMALL and not colour
+    goes_back = image and config.bidirectional in ("generator", "both")
+    optimizer = config.optimizer or ("rmsprop" if kind == "wasserstein" else "adam")
+    rate = RATES[optimizer]
+    if optimizer == "adam" and (goes_back or not image) and not critic:
+        rate = 3e-3
+    rate = COLOUR_RATES.get(optimizer, RATES[optimizer]) if colour else rate
+    rate = rate if config.learning_rate is None else config.learning_rate
+    weight = config.backward_weight
+    return config.filled(
+        (True, {
+            "latent": 64, "latent_law": "gaussian", "generator": (256, 512),
+            "discriminator": (512, 256), "discriminator_activation": "leaky-relu",
+            "bidirectional": "none", "discriminator_weight": 0.01, "generator_weight": 1.0,
+            "weight_schedule": "constant", "backward_flow": False, "critic_steps": 1, "clip": 0.03,
+            "penalty_weight": 10.0, "noise_place": ("discriminator/forward",),
+            "optimizer": optimizer, "learning_rate": rate, "discriminator_rate": rate,
+            "momentum": MOMENTUM.get(optimizer), "decay": DECAY.get(optimizer),
+            "schedule": "constant", "averaging": 0.0, "batch_size": 64, "iterations": 3000,
+            "scale": SCALES.get(data.name),
+        }),
+        (small, {"latent": 16, "generator": (128, 128), "discriminator": (128, 128)}),
+        # the generator of codes of `nembp experiment show gan-grid`, which covers 24.9 modes of 25,
+        # 99 % of its samples in them; without its way back it covers 3, or 24.9 (96 %) with a
+        # discriminator three times as fast at a third of the rate
+        (not image, {
+            "latent": max(12, min(WIDEST_LATENT, data.features)), "latent_law": "binary",
+            "generator": (128, 128), "discriminator": (128, 128),
+            "discriminator_activation": "relu", "bidirectional": "generator",
+            "generator_weight": 0.5, "weight_schedule": "cosine", "backward_flow": True,
+            "clip": 0.1, "penalty_weight": 1.0, "schedule": "cosine", "averaging": 0.99,
+            "batch_size": 128, "iterations": 5000,
+            "threads": 1,  # products too small to share, and it is other runs' core
+        }),
+        (colour, _convolutions(data.shape, normalized=kind != "wasserstein-gp")),
+        (critic, {"bidirectional": "none", "critic_steps": 5, "noise_place": ("critic/input",)}),
+        (kind == "wasserstein-gp" and optimizer == "adam", {"decay": 0.9}),
+        # that of `nembp experiment show gan-mnist-collapse`; through fewer pixels D tells G less,
+        # and 1 does harm to digits; a clipped critic's gradient is about a hundredth of a
+        # discriminator's, and so is the weight beside it
+        (goes_back, {"weight_schedule": "cosine", "backward_flow": True}),
+        (goes_back and data.features <= SMALL, {"generator_weight": 0.1}),
+        (goes_back and critic, {"generator_weight": 0.01}),
+        (weight is not None, {"discriminator_weight": weight, "generator_weight": weight}),
+    )  # fmt: skip
 
 
-def _convolutions(height: int, width: int, *, normalized: bool) -> dict[str, Any]:
+def _convolutions(shape: tuple[int, ...], *, normalized: bool) -> dict[str, Any]:
     """Return layers as Radford, Metz and Chintala 2016 have them (DCGAN), of even sides.
 
     The discriminator's first has 32 channels, and each has twice as many at half the sides, of 4 at
     least. A penalized critic has no batch normalization, through which samples would mix.
     """
-    channels: list[int] = []
+    (height, width), channels = (*shape, 1)[:2], list[int]()
     while height % 2 == width % 2 == 0 and min(height, width) >= 8:
         height, width = height // 2, width // 2
         channels.append(32 << len(channels))

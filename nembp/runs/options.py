@@ -9,39 +9,44 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
+import operator
 import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
 from nembp.errors import ArchitectureError
 
-Kind: TypeAlias = Literal[
-    "choice", "integer", "number", "flag", "text", "path", "layers", "names", "size", "augmentation"
-]
+# what an option may be, beside str, int, float and bool
+Layers: TypeAlias = tuple[int | str, ...]
+Names: TypeAlias = tuple[str, ...]
+Size: TypeAlias = tuple[int, int]
+Augment: TypeAlias = str
+File: TypeAlias = str
+
 LARGEST: Final = 2**63 - 1  # the largest whole number that arrays can count to
 CROP: Final = 4  # pixels by which crops are shifted at most, customary for 32x32 images
+NUMBERS: Final[dict[str, type]] = {"int": Integral, "float": Real}
+SIGNS: Final = {"≥": operator.ge, ">": operator.gt, "<": operator.lt, "≤": operator.le}
 
 
 @dataclass(frozen=True)
 class Option:
     """One option of a configuration."""
 
-    kind: Kind
-    help: str  # one sentence
-    group: str  # the heading it stands under
-    choices: tuple[str, ...] = ()  # of a choice, or the names there are
-    least: float | None = None  # least ≤ value ≤ most, above < value < below
-    above: float | None = None
-    below: float | None = None
-    most: float | None = None
+    kind: str  # the type of its field
+    help: str = ""  # one sentence
+    within: str = ""  # the bounds of a number, as in "> 0 and ≤ 1"
+    choices: tuple[str, ...] = ()  # the names there are
     default: Any = None  # what a recipe fills in, whatever the data
     words: str | None = None  # the default, where that does not say it
+    group: str = ""  # the heading it stands under
 
     def check(self, name: str, value: Any) -> Any:
         """Return ``value`` in its final type; an ArchitectureError begins with ``name``."""
@@ -53,17 +58,16 @@ class Option:
                     f"got {','.join(value)!r:.80}"
                 )
             return value
-        if self.kind == "path" and isinstance(value, os.PathLike):
+        if self.kind == "File" and isinstance(value, os.PathLike):
             value = os.fspath(value)
-        if self.kind in ("integer", "number"):
-            wanted = Integral if self.kind == "integer" else Real
-            right = isinstance(value, wanted) and not isinstance(value, bool)
-            if right and isinstance(value, Integral) and abs(int(value)) > LARGEST:
+        if self.kind in NUMBERS:
+            if isinstance(value, Integral) and abs(int(value)) > LARGEST:
                 raise ArchitectureError(f"{name} must be at most {LARGEST:,}, got {value!r:.40}...")
-            if right and self._is_within(value):
-                return int(value) if wanted is Integral else float(value)
+            right = isinstance(value, NUMBERS[self.kind]) and not isinstance(value, bool)
+            if right and math.isfinite(value) and self._is_within(value):
+                return int(value) if self.kind == "int" else float(value)
             right = False
-        elif self.kind == "flag":
+        elif self.kind == "bool":
             right = isinstance(value, bool)
         else:
             right = isinstance(value, str) and "\0" not in value
@@ -72,43 +76,32 @@ class Option:
         return value
 
     def _is_within(self, number: float) -> bool:
-        return (
-            math.isfinite(number)
-            and (self.least is None or number >= self.least)
-            and (self.above is None or number > self.above)
-            and (self.below is None or number < self.below)
-            and (self.most is None or number <= self.most)
-        )
+        bounds = [bound.split() for bound in self.within.split(" and ") if bound]
+        return all(SIGNS[sign](number, float(bound)) for sign, bound in bounds)
 
     @property
     def expected(self) -> str:
         """What a value must be, in words."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        if self.kind in ("text", "path", "flag"):
-            return "true or false" if self.kind == "flag" else "text"
-        signs = {"≥": self.least, ">": self.above, "<": self.below, "≤": self.most}
-        bounds = [f"{sign} {bound:g}" for sign, bound in signs.items() if bound is not None]
-        number = "a whole number" if self.kind == "integer" else "a number"
-        return " ".join([number, " and ".join(bounds)]).rstrip()
+        words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        return f"{words.get(self.kind, 'text')} {self.within}".rstrip()
 
     @property
     def described_default(self) -> str:
         """The default in words; empty if there is none."""
-        if self.words is not None:
-            return self.words
-        if self.default is None or self.default is False:
-            return ""
+        if self.words is not None or self.default is None or self.default is False:
+            return self.words or ""
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
 
-def _layers(name: str, value: Any) -> tuple[int | str, ...]:
+def _layers(name: str, value: Any) -> Layers:
     from nembp.architecture import parse, plain  # NumPy
 
     return plain(parse(value, name))
 
 
-def _names(name: str, value: Any) -> tuple[str, ...]:
+def _names(name: str, value: Any) -> Names:
     entries = value.split(",") if isinstance(value, str) else value
     if not isinstance(entries, Sequence) or not all(isinstance(entry, str) for entry in entries):
         raise ArchitectureError(f'{name} must be names such as "height,weight", got {value!r:.80}')
@@ -118,7 +111,7 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
     return names
 
 
-def _size(name: str, value: Any) -> tuple[int, int]:
+def _size(name: str, value: Any) -> Size:
     """Read the height and width of images: "32x48", "32" for both, or whole numbers."""
     sides = value.split("x") if isinstance(value, str) else value
     texts = [str(side) for side in (sides if isinstance(sides, Sequence) else [sides])]
@@ -129,7 +122,7 @@ def _size(name: str, value: Any) -> tuple[int, int]:
     return int(texts[0]), int(texts[-1])
 
 
-def _augmentation(name: str, value: Any) -> str:
+def _augment(name: str, value: Any) -> Augment:
     """Read "none", "flips", "crops" (of 4 pixels), "crops2", or both kinds as "flips,crops"."""
     kinds = value.split(",") if isinstance(value, str) else value
     kinds = kinds if isinstance(kinds, Sequence) else ()
@@ -145,23 +138,21 @@ def _augmentation(name: str, value: Any) -> str:
     return f"{'flips,' if found[2] else ''}crops{found[1] or CROP}"
 
 
-_READERS: Final[dict[Kind, Callable[[str, Any], Any]]] = {
-    "layers": _layers,
-    "names": _names,
-    "size": _size,
-    "augmentation": _augmentation,
-}
+_READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "Layers": _layers, "Names": _names, "Size": _size, "Augment": _augment,
+}  # fmt: skip
 
 
 # -- configurations --------------------------------------------------------------------------------
-def option(kind: Kind, group: str, help: str, of: Any = None, **more: Any) -> Any:
-    """Return the field of an option that is None, for the recipe to fill in, unless ``of`` says."""
-    return field(default=of, metadata={"option": Option(kind, help, group, **more)})
+def option(
+    help: str, within: str = "", choices: tuple[str, ...] | str = (), of: Any = None, **more: Any
+) -> Any:
+    """Return the field of an `Option` that is None, for the recipe to fill in, unless ``of`` says.
 
-
-def choice(group: str, help: str, *choices: str, **more: Any) -> Any:
-    """Return the field of an option that is one of some names."""
-    return option("choice", group, help, choices=choices, **more)
+    Its kind is the type that is written beside it, its group that of the heading above it.
+    """
+    choices = tuple(choices.split()) if isinstance(choices, str) else choices
+    return field(default=of, metadata={"help": help, "within": within, "choices": choices} | more)
 
 
 @dataclass(frozen=True)
@@ -171,6 +162,7 @@ class Config:
     command: ClassVar[str] = "train"  # of nembp, that it is for
     length: ClassVar[str] = "epochs"  # the field that says how long a run is
     aliases: ClassVar[Mapping[str, str]] = {}  # other names of fields in files and flags
+    groups: ClassVar[Mapping[str, str]] = {}  # the heading that begins at a field
 
     def __post_init__(self) -> None:
         for name, option in self.options().items():
@@ -181,17 +173,28 @@ class Config:
                 raise ArchitectureError(f"{name} must be a name, got None")
 
     @classmethod
+    @functools.cache
     def options(cls) -> dict[str, Option]:
         """Return every option by the name of its field, in order."""
-        return {
-            item.name: cast("Option", item.metadata["option"]) for item in dataclasses.fields(cls)
-        }
+        found, group = dict[str, Option](), ""
+        for item in dataclasses.fields(cls):
+            group = cls.groups.get(item.name, group)
+            kind = str(item.type).removesuffix(" | None")
+            found[item.name] = Option(kind, **item.metadata, group=group)
+        return found
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """Return what a recipe fills in whatever the data."""
         options = cls.options().items()
         return {name: option.default for name, option in options if option.default is not None}
+
+    def filled(self, *rules: tuple[Any, Mapping[str, Any]]) -> Self:
+        """Return it with its open fields as the last rule says that has one and holds."""
+        filled = self.defaults()
+        for holds, defaults in rules:
+            filled |= defaults if holds else {}
+        return type(self)(**(filled | self.chosen()))
 
     def chosen(self) -> dict[str, Any]:
         """Return the fields that are not None."""
@@ -212,43 +215,34 @@ C = TypeVar("C", bound=Config)
 
 # -- TOML ------------------------------------------------------------------------------------------
 def read_settings(
-    path: str | os.PathLike[str], kind: type[Config], extra: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str], kind: type[Config], extra: Mapping[str, Option] | None = None
 ) -> dict[str, Any]:
     """Read and check the options that a TOML file sets, by the names of fields, with - or _.
 
-    ``extra`` has further keys, and their types. An ArchitectureError names the file and the key.
+    ``extra`` has options that are no fields. An ArchitectureError names the file and the key.
     """
-    name = os.fspath(path)
+    file, settings = os.fspath(path), dict[str, Any]()
     try:
-        with open(path, "rb") as file:
-            table = tomllib.loads(file.read().decode("utf-8-sig"))  # editors write a mark
+        with open(path, "rb") as stream:
+            table = tomllib.loads(stream.read().decode("utf-8-sig"))  # editors write a mark
     except OSError as error:
         raise ArchitectureError(
-            f"{name}: cannot be read ({error.strerror or error}); expected a TOML file of options"
+            f"{file}: cannot be read ({error.strerror or error}); expected a TOML file of options"
         ) from error
     except (ValueError, RecursionError) as error:  # ValueError: also of bytes, or too many digits
-        raise ArchitectureError(f"{name}: not valid TOML ({error})") from error
-    known, extra = kind.options(), extra or {}
-    settings: dict[str, Any] = {}
+        raise ArchitectureError(f"{file}: not valid TOML ({error})") from error
+    known = {**kind.options(), **(extra or {})}
     for key, value in table.items():
-        field = key.replace("-", "_")
-        field = kind.aliases.get(field, field)
-        if field in settings:
-            raise ArchitectureError(f"{name}: {key} is given twice, in two spellings")
-        if field in known:
-            settings[field] = known[field].check(f"{name}: {key}", value)
-        elif field not in extra:
-            close = difflib.get_close_matches(field, [*known, *extra], n=3)
-            hint = "did you mean " + " or ".join(close).replace("_", "-") + "?"
-            if not close:
-                hint = f"`nembp {kind.command} --help` lists the options"
-            raise ArchitectureError(f"{name}: unknown key {key!r:.80}; {hint}")
-        elif not isinstance(value, extra[field]):
-            words = {bool: "true or false", str: "text"}
-            what = words.get(extra[field], "a number")
-            raise ArchitectureError(f"{name}: {key} must be {what}, got {value!r:.80}")
-        else:
-            settings[field] = value
+        name = key.replace("-", "_")
+        name = kind.aliases.get(name, name)
+        if name in settings:
+            raise ArchitectureError(f"{file}: {key} is given twice, in two spellings")
+        if name not in known:
+            close = " or ".join(difflib.get_close_matches(name, known)).replace("_", "-")
+            hint = f"`nembp {kind.command} --help` lists the options"
+            hint = f"did you mean {close}?" if close else hint
+            raise ArchitectureError(f"{file}: unknown key {key!r:.80}; {hint}")
+        settings[name] = known[name].check(f"{file}: {key}", value)
     return settings
 
 
@@ -263,15 +257,9 @@ def to_toml(config: Config, comment: str = "") -> str:
     """
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]
     for name, value in config.as_dict().items():
-        line = f"{name.replace('_', '-')} = {_value(value)}"
+        # JSON's values are TOML's, but for DEL in a text
+        text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        line = f"{name.replace('_', '-')} = {text}"
         text = line.encode("utf-8", "replace").decode()  # a path may be of bytes that are no text
         lines.append(line if text == line else f"# {text}: TOML cannot hold it")
     return "\n".join([*lines, ""])
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
-    if isinstance(value, str):  # JSON's escapes are TOML's, but for DEL
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return str(value).lower() if isinstance(value, bool) else repr(value)
