@@ -3,7 +3,7 @@
 A sealed archive is an ordinary ``.npz`` that `numpy.load` opens without pickle: arrays, ``header``
 (the bytes of a JSON text) and ``sha256`` (the digest of all others). It is written whole or not at
 all. Nothing in it can run code, and reading it takes memory in proportion to the file, whatever its
-headers claim.
+headers claim. Checkpoints of a training are such archives too.
 
 Activations, linear maps and likelihoods are dataclasses, and are written as
 ``{"kind": name, field: value, ...}``. A class of your own says its name once, and every model file
@@ -29,8 +29,8 @@ import types
 import typing
 import zipfile
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -50,14 +50,17 @@ from nembp.engine.likelihoods import LIKELIHOODS, Likelihood, Score
 from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 from nembp.engine.network import Layer, Network, parameter_count, statistics_count, statistics_views
 from nembp.errors import ArchitectureError, DataError, ShapeError
-from nembp.files import replacing
+from nembp.files import parsing, replacing
 from nembp.version import __version__
+
+Path_ = str | os.PathLike[str]
+Arrays = Mapping[str, NDArray[Any]]
 
 # -- sealed archives -------------------------------------------------------------------------------
 HEADER, SEAL, VERSION = "header", "sha256", 1
 
 
-def content_hash(arrays: Mapping[str, NDArray[Any]]) -> str:
+def content_hash(arrays: Arrays) -> str:
     """Return the SHA-256 of named arrays: of every name, dtype, shape and byte.
 
     The same content has the same hash whatever its byte order in memory, its strides and the
@@ -67,8 +70,7 @@ def content_hash(arrays: Mapping[str, NDArray[Any]]) -> str:
     False
     """
     digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = arrays[name]
+    for name, array in sorted(arrays.items()):
         kind = array.dtype.newbyteorder("<")
         # dtype and shape fix the number of bytes, so that no two contents read alike
         digest.update(json.dumps([name, kind.str, array.shape]).encode() + b"\n")
@@ -76,12 +78,7 @@ def content_hash(arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def write_archive(
-    path: str | os.PathLike[str],
-    kind: str,
-    header: Mapping[str, Any],
-    arrays: Mapping[str, NDArray[Any]],
-) -> None:
+def write_archive(path: Path_, kind: str, header: Mapping[str, Any], arrays: Arrays) -> None:
     """Write a sealed archive; the old file stays whole until the new one is.
 
     The same content gives the same bytes, so files can be compared. The header holds JSON values
@@ -104,20 +101,19 @@ def write_archive(
 
 
 def read_archive(
-    path: str | os.PathLike[str], kind: str, remedy: str
+    path: Path_, kind: str, remedy: str
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return the header and the arrays, in native byte order, of a sealed archive of a kind.
 
     A DataError, which ends in the remedy, where the file is missing, truncated, damaged, of another
     kind or of another version.
     """
-    path = Path(path)
 
     def refuse(reason: str, error: Exception | None = None) -> NoReturn:
-        raise DataError(f"{path}: {' '.join(reason.split())}. {remedy}") from error
+        raise DataError(f"{os.fspath(path)}: {' '.join(reason.split())}. {remedy}") from error
 
     try:
-        arrays = read_npz(path, list, packed=False)
+        arrays = read_npz(Path(path), list, packed=False)
     except DataError as error:  # its own remedy, after the first sentence, is for data sets
         refuse(str(error).removeprefix(f"{path}: ").partition(". ")[0].rstrip("."), error)
     if HEADER not in arrays or SEAL not in arrays:
@@ -129,10 +125,9 @@ def read_archive(
         refuse(f"damaged: its header is not JSON ({error})", error)
     if not isinstance(header, dict) or header.get("format") != kind:
         refuse(f"an .npz archive, but not a {kind}")
-    if header.get("version") != VERSION:
-        refuse(
-            f"has format version {header.get('version')!r:.40}; this nembp reads version {VERSION}"
-        )
+    version = header.get("version")
+    if version != VERSION:
+        refuse(f"has format version {version!r:.40}; this nembp reads version {VERSION}")
     if seal.tobytes().hex() != content_hash(arrays):
         refuse("damaged: its content does not match the SHA-256 inside")
     del arrays[HEADER]
@@ -171,19 +166,11 @@ def environment(net: Network) -> dict[str, Any]:
 # -- activations, linear maps and likelihoods as JSON ----------------------------------------------
 _FAMILIES: dict[type[Any], tuple[str, MutableMapping[str, Any]]] = {  # classes by names in files
     Activation: ("activation", ACTIVATIONS),
-    LinearMap: (
-        "linear map",
-        {
-            "dense": Dense,
-            "transposed": Transposed,
-            "convolution": Convolution,
-            "average-pooling": AveragePooling,
-            "reshape": Reshape,
-        },
-    ),
+    LinearMap: ("linear map", {"dense": Dense, "transposed": Transposed, "convolution": Convolution,
+                               "average-pooling": AveragePooling, "reshape": Reshape}),
     # files hold critics too, which no option may name as a likelihood
     Likelihood: ("likelihood", ChainMap(LIKELIHOODS, {Score.name: Score})),
-}
+}  # fmt: skip
 
 
 def _family(kind: Any) -> tuple[str, MutableMapping[str, Any]] | None:
@@ -236,11 +223,11 @@ def encode(value: Any) -> Any:
     >>> encode(Dense(4, 3))
     {'kind': 'dense', 'inputs': 4, 'outputs': 3}
     """
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):
         return encode(value.item())
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, tuple | list):
         return [encode(item) for item in value]
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         raise ArchitectureError(
@@ -251,21 +238,23 @@ def encode(value: Any) -> Any:
     written = {key: encode(getattr(value, f.name)) for key, f in _fields(kind).items()}
     if (family := _family(kind)) is None:
         return written
-    for name, known in family[1].items():
-        if known is kind:
-            return {"kind": name} | written
-    raise ArchitectureError(
-        f"{family[0]} {kind.__qualname__} cannot be kept in a file: its class has no name there; "
-        f'call nembp.checkpoints.register_kind("{family[0]}", name, {kind.__qualname__}) once'
-    )
+    names = [name for name, known in family[1].items() if known is kind]
+    if not names:
+        raise ArchitectureError(
+            f"{family[0]} {kind.__qualname__} cannot be kept in a file: its class has no name "
+            f'there; call nembp.checkpoints.register_kind("{family[0]}", name, '
+            f"{kind.__qualname__}) once"
+        )
+    return {"kind": names[0]} | written
 
 
-def decode(hint: Any, written: Any) -> Any:
-    """Rebuild a value of an annotated type from what `encode` made; DataError if it does not fit.
+def decode(hint: Any, written: Any, where: str = "") -> Any:
+    """Rebuild a value of an annotated type from what `encode` made.
 
     The type is ``Activation``, ``LinearMap`` or ``Likelihood`` for any of their classes; a
-    dataclass; int, float, bool, str, None, dict, a Literal; unions and tuples of these. A class
-    that rejects its values raises what it raises: ArchitectureError, mostly.
+    dataclass; int, float, bool, str, None, dict, a Literal; unions and tuples of these. A DataError
+    that begins with ``where`` says what does not fit; a class that rejects its values raises what
+    it raises: ArchitectureError, mostly.
 
     >>> decode(LinearMap, {"kind": "dense", "inputs": 4, "outputs": 3})
     Dense(inputs=4, outputs=3)
@@ -279,32 +268,33 @@ def decode(hint: Any, written: Any) -> Any:
         *others, last = (option for option in arguments if option is not types.NoneType)
         for option in others:
             with contextlib.suppress(DataError):
-                return decode(option, written)
-        return decode(last, written)
+                return decode(option, written, where)
+        return decode(last, written, where)
     if origin is tuple and isinstance(written, list):
         if arguments[1:] == (Ellipsis,):
             arguments = arguments[:1] * len(written)
         if len(arguments) == len(written):
-            return tuple(decode(*pair) for pair in zip(arguments, written, strict=True))
+            return tuple(map(decode, arguments, written, [where] * len(written)))
     elif origin is Literal and isinstance(written, str) and written in arguments:
         return written
     elif isinstance(written, dict) and (_family(hint) or dataclasses.is_dataclass(hint)):
-        return _construct(hint, written)
+        return _construct(hint, written, where)
     elif hint is float and type(written) is int:
         return float(written)
     elif type(written) is (origin or hint):  # not isinstance: True is no number here
         return written
-    raise DataError(f"{_shown(written)} where {getattr(hint, '__name__', hint)} was expected")
+    name = getattr(hint, "__name__", hint)
+    raise DataError(f"{where}{written!r:.60} where {name} was expected")
 
 
-def _construct(kind: type[Any], written: Mapping[str, Any]) -> Any:
+def _construct(kind: type[Any], written: Mapping[str, Any], where: str) -> Any:
     """Build an object of the class that `written` names in a family, else of `kind` itself."""
     name, values = kind.__name__, dict(written)
     if (family := _family(kind)) is not None:
         name = values.pop("kind", None)
         if not isinstance(name, str) or name not in family[1]:
             raise DataError(
-                f"{family[0]} of unknown kind {_shown(name)}; expected one of "
+                f"{where}{family[0]} of unknown kind {name!r:.60}; expected one of "
                 f"{', '.join(family[1])}; import the module that registers it "
                 "(nembp.checkpoints.register_kind), or use the version of nembp that wrote it"
             )
@@ -313,25 +303,17 @@ def _construct(kind: type[Any], written: Mapping[str, Any]) -> Any:
     required = {key for key, f in fields.items() if f.default is f.default_factory is none}
     if not required <= values.keys() <= fields.keys():
         raise DataError(
-            f"{name} has the fields {_shown(', '.join(values))}; expected "
+            f"{where}{name} has the fields {', '.join(values)!r:.60}; expected "
             f"{', '.join(fields) or 'none'}; another version of nembp may have written it"
         )
-    hints = typing.get_type_hints(kind)
-    try:
-        decoded = {fields[k].name: decode(hints[fields[k].name], v) for k, v in values.items()}
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from error
-    return kind(**decoded)
+    hints, where = typing.get_type_hints(kind), f"{where}{name}: "
+    names = {key: fields[key].name for key in values}
+    return kind(**{names[key]: decode(hints[names[key]], values[key], where) for key in values})
 
 
 def _fields(kind: type[Any]) -> dict[str, dataclasses.Field[Any]]:
     """Return the fields by their names in files, which old files keep when a field is renamed."""
     return {f.metadata.get("name", f.name): f for f in dataclasses.fields(kind) if f.init}
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 # -- models ----------------------------------------------------------------------------------------
@@ -340,10 +322,22 @@ REMEDY = (
     "Expected a model file that `nembp train` or save_model wrote; copy it again from where it "
     "was made, or train again."
 )
-ARRAYS = ("parameters", "x_offset", "x_factor", "y_offset", "y_factor")
-PIXEL = ("pixel_offset", "pixel_factor")
-IN_DTYPE = ("parameters", "statistics")  # in the network's precision, the others in float64
-PLAIN = ("shape", "classes", "target_names", "is_image", "dataset", "settings", "environment")
+PLAIN: dict[str, Any] = {  # fields of a model that the header has as they are
+    "shape": tuple[int, ...],
+    "classes": tuple[str, ...],
+    "target_names": tuple[str, ...],
+    "is_image": bool,
+    "dataset": str,
+    "settings": dict[str, Any],
+    "environment": dict[str, Any],
+}
+OF_THE_NET: dict[str, Any] = {
+    "dtype": Literal["float32", "float64"],
+    "layers": tuple[Layer, ...],
+    "synapses": tuple[LinearMap, ...],  # an older word for linear maps
+    "forward": Likelihood,
+    "backward": Likelihood,
+}
 
 
 @dataclass(eq=False)
@@ -440,11 +434,8 @@ class Model:
 
 def _in_parts(net: Network, values: NDArray[Any]) -> NDArray[np.float64]:
     """Predict a thousand rows at a time."""
-    parts = [
-        net.backend.to_numpy(net.predict(values[start : start + 1024]))
-        for start in range(0, len(values), 1024)
-    ]
-    return np.concatenate(parts).astype(np.float64)
+    parts = [net.predict(values[start : start + 1024]) for start in range(0, len(values), 1024)]
+    return np.concatenate([net.backend.to_numpy(part) for part in parts]).astype(np.float64)
 
 
 def as_model(given: Any) -> Model:
@@ -458,7 +449,7 @@ def as_model(given: Any) -> Model:
     return model
 
 
-def save_model(path: str | os.PathLike[str], model: Any) -> None:
+def save_model(path: Path_, model: Any) -> None:
     """Write a model, bit for bit, in place of whatever `path` held; commonly ``model.npz``.
 
     ``model`` is a `Model`, or a fitted estimator or History, which have one.
@@ -475,17 +466,15 @@ def save_model(path: str | os.PathLike[str], model: Any) -> None:
         If the file cannot be written. The old file is then still there, whole.
     """
     model = as_model(model)
-    net, where = model.net, os.fspath(path)
+    net, where = model.net, f"{os.fspath(path)}: not written"
     if net.direction != "forward":
-        raise ArchitectureError(f"{where}: not written: save the forward direction, net.reversed")
+        raise ArchitectureError(f"{where}: save the forward direction, net.reversed")
     if net.dtype not in ("float32", "float64"):
-        raise ArchitectureError(
-            f"{where}: not written: the network is {net.dtype}; save net.to(dtype='float64')"
-        )
+        raise ArchitectureError(f"{where}: {net.dtype} network; save net.to(dtype='float64')")
     try:
         _check(model)
     except DataError as error:
-        raise DataError(f"{where}: not written: {error}") from error
+        raise DataError(f"{where}: {error}") from error
     parameters, statistics = net.snapshot()
     arrays = {"parameters": parameters} | ({"statistics": statistics} if statistics.size else {})
     if model.centroids is not None:
@@ -495,17 +484,12 @@ def save_model(path: str | os.PathLike[str], model: Any) -> None:
         if scaling is not None:
             arrays[f"{axis}_offset"] = np.asarray(scaling.offset, np.float64)
             arrays[f"{axis}_factor"] = np.asarray(scaling.factor, np.float64)
-    header = {
-        "dtype": net.dtype,
-        "layers": encode(net.layers),
-        "synapses": encode(net.maps),
-        "forward": encode(net.likelihood),
-        "backward": encode(net.reversed.likelihood),
-    }
+    parts = net.dtype, net.layers, net.maps, net.likelihood, net.reversed.likelihood
+    header = dict(zip(OF_THE_NET, map(encode, parts), strict=True))
     write_archive(path, FORMAT, header | {key: getattr(model, key) for key in PLAIN}, arrays)
 
 
-def load_model(path: str | os.PathLike[str], device: str | Backend = "cpu") -> Model:
+def load_model(path: Path_, device: str | Backend = "cpu") -> Model:
     """Read a model that `save_model` wrote, onto a device; it does not matter where it was trained.
 
     Raises
@@ -518,60 +502,40 @@ def load_model(path: str | os.PathLike[str], device: str | Backend = "cpu") -> M
     backend = get_backend(device)
     header, arrays = read_archive(path, FORMAT, REMEDY)
     try:
-        return _decode(header, arrays, backend)
+        return _decoded(header, arrays, backend)
     # a registered class may reject a header's values with any of these
     except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
         raise DataError(f"{os.fspath(path)}: {error}. {REMEDY}") from error
 
 
-def _decode(header: dict[str, Any], arrays: dict[str, NDArray[Any]], backend: Backend) -> Model:
-    """Build the model; DataError or ValueError, without the file's name, where that fails."""
-
-    def read(key: str, hint: Any) -> Any:
-        try:
-            return decode(hint, header.get(key))
-        except DataError as error:
-            raise DataError(f"{key}: {error}") from error
-
-    dtype = read("dtype", Literal["float32", "float64"])
-    layers = read("layers", tuple[Layer, ...])
-    maps = read("synapses", tuple[LinearMap, ...])
-    ends = read("forward", Likelihood), read("backward", Likelihood)
-    in_colour = any(name in arrays for name in PIXEL)
-    if missing := [name for name in ARRAYS + PIXEL * in_colour if name not in arrays]:
+def _decoded(header: Mapping[str, Any], arrays: Arrays, backend: Backend) -> Model:
+    said = {k: decode(hint, header.get(k), f"{k}: ") for k, hint in (OF_THE_NET | PLAIN).items()}
+    dtype, layers, maps, *ends = (said.pop(key) for key in OF_THE_NET)
+    arrays = {"statistics": np.zeros(0, dtype)} | dict(arrays)
+    in_colour = any(name.startswith("pixel_") for name in arrays)
+    axes = ("x", "y", "pixel") if in_colour else ("x", "y")
+    parts = [f"{axis}_{part}" for axis in axes for part in ("offset", "factor")]
+    if missing := [name for name in ("parameters", *parts) if name not in arrays]:
         raise DataError(f"the array {missing[0]} is missing")
+    sizes = {"parameters": parameter_count(layers, maps), "statistics": statistics_count(layers)}
     for name, array in arrays.items():
-        if array.dtype != (dtype if name in IN_DTYPE else "float64"):
+        if array.dtype != (dtype if name in sizes else "float64"):
             raise DataError(f"the array {name} is {array.dtype}")
-    flat = arrays["parameters"], arrays.get("statistics", np.zeros(0, dtype))
-    # before anything is allocated by the header's sizes
-    sizes = parameter_count(layers, maps), statistics_count(layers)
-    for name, array, count in zip(IN_DTYPE, flat, sizes, strict=True):
-        if array.shape != (count,):
-            raise DataError(f"{name} of shape {array.shape}, but its layers have {count}")
+        if array.shape != (sizes.get(name),) and name in sizes:  # before the network is allocated
+            raise DataError(f"{name} of shape {array.shape}, but its layers have {sizes[name]}")
     net = Network(layers, maps, *ends, device=backend, dtype=dtype, seed=None)
-    net.restore(flat)
-
-    def scaling(axis: str) -> Scaling:
-        pair = arrays[f"{axis}_offset"], arrays[f"{axis}_factor"]
-        return Scaling(*(each if each.ndim else float(each[()]) for each in pair))
-
-    hints = typing.get_type_hints(Model)
-    model = Model(
-        net=net,
-        x_scaling=scaling("x"),
-        y_scaling=scaling("y"),
-        centroids=arrays.get("centroids"),
-        pixel_scaling=scaling("pixel") if in_colour else None,
-        **{key: read(key, hints[key]) for key in PLAIN},
-    )
+    net.restore((arrays["parameters"], arrays["statistics"]))
+    pair = [arrays[name] if arrays[name].ndim else float(arrays[name][()]) for name in parts]
+    for k, axis in enumerate(axes):
+        said[f"{axis}_scaling"] = Scaling(pair[2 * k], pair[2 * k + 1])
+    model = Model(net=net, centroids=arrays.get("centroids"), **said)
     _check(model)
     return model
 
 
 def _check(model: Model) -> None:
     """Raise DataError unless the parts of a model fit together and are finite."""
-    net, shape, centroids = model.net, model.shape, model.centroids
+    net, shape, centroids, classes = model.net, model.shape, model.centroids, len(model.classes)
     if min(shape, default=0) < 1 or len(shape) > 8 or math.prod(shape) != net.inputs:
         raise DataError(f"samples of shape {shape} do not fit {net.inputs} inputs")
     if model.is_image and len(shape) != 3:
@@ -587,10 +551,10 @@ def _check(model: Model) -> None:
                 np.broadcast_to(value, full)
             except ValueError as error:
                 raise DataError(f"{what} of shape {np.shape(value)} does not fit {full}") from error
-    if centroids is not None and centroids.shape != (len(model.classes), net.inputs):
+    if centroids is not None and centroids.shape != (classes, net.inputs):
         raise DataError(
-            f"centroids of shape {centroids.shape} do not fit {len(model.classes)} classes and "
-            f"{net.inputs} inputs"
+            f"centroids of shape {centroids.shape} do not fit {classes} classes and {net.inputs} "
+            "inputs"
         )
     parameters, statistics = net.snapshot()
     named = {"parameters": parameters, "statistics": statistics, "centroids": centroids}
@@ -608,9 +572,7 @@ _STATE, _ARRAY = "state", "an array"  # the JSON text of all that is no array, a
 CHECKPOINT_REMEDY = "Expected a checkpoint that a run of nembp wrote; train again"
 
 
-def save_checkpoint(
-    path: str | os.PathLike[str], header: Mapping[str, Any], state: Mapping[str, Any]
-) -> None:
+def save_checkpoint(path: Path_, header: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Write the state of a training as a sealed archive, in place of whatever `path` held.
 
     The header's JSON values say whose state it is. The state has JSON values, NaN among them,
@@ -631,7 +593,7 @@ def save_checkpoint(
     write_archive(path, CHECKPOINT, header, arrays)
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_checkpoint(path: Path_) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the header and the state of a checkpoint; bytes come back as arrays of uint8."""
     header, arrays = read_archive(path, CHECKPOINT, CHECKPOINT_REMEDY)
 
@@ -642,19 +604,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
         return header, dict(json.loads(arrays[_STATE].tobytes(), object_hook=unpacked))
 
 
-@contextmanager
-def fitting(path: str | os.PathLike[str]) -> Iterator[None]:
+def fitting(path: Path_) -> AbstractContextManager[None]:
     """Turn what content of another shape or type raises into a DataError that names the file."""
-    try:
-        yield
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DataError(
-            f"{os.fspath(path)}: does not fit its own settings ({reason:.200}); another version of "
-            f"nembp wrote it, or something else did. {CHECKPOINT_REMEDY}"
-        ) from error
+    remedy = f"Another version of nembp wrote it, or something else did. {CHECKPOINT_REMEDY}"
+    return parsing(f"{os.fspath(path)}: does not fit its own settings", remedy)
 
 
 def check_state(found: Any, pattern: Any, name: str = "state") -> None:
@@ -662,24 +615,23 @@ def check_state(found: Any, pattern: Any, name: str = "state") -> None:
 
     What that has as None, or empty, may hold anything, but rows hold numbers.
     """
-    right, inner = True, list[tuple[Any, Any, str]]()
-    if isinstance(pattern, dict):
-        right = isinstance(found, dict) and pattern.keys() <= found.keys()
-        inner = [(found[key], pattern[key], str(key)) for key in pattern if right]
-    elif isinstance(pattern, (list, tuple)):
-        right = isinstance(found, list) and len(found) == (len(pattern) or len(found))
-        inner = [(*pair, "row") for pair in zip(found, pattern, strict=False)] if right else []
-        rows = found if right and not pattern else []
-        values = [value for row in rows if isinstance(row, dict) for value in row.values()]
-        right = right and all(isinstance(value, (int, float)) for value in values)
-    elif isinstance(pattern, (np.ndarray, bytes)):
-        right = isinstance(found, np.ndarray)
-        if right and isinstance(pattern, np.ndarray):
-            right = (found.shape, found.dtype) == (pattern.shape, pattern.dtype)
-    elif isinstance(pattern, (int, float)):
-        right = isinstance(found, (int, float)) and not found < 0
-    elif pattern is not None:
-        right = isinstance(found, type(pattern))
+    known: dict[Any, Any] = {tuple: list, bytes: np.ndarray}
+    kind, number = known.get(type(pattern), type(pattern)), isinstance(pattern, int | float)
+    right = pattern is None or isinstance(found, (int, float) if number else kind)
+    inner = list[tuple[Any, Any, Any]]()
+    if right and number:
+        right = not found < 0
+    elif right and isinstance(pattern, np.ndarray):
+        right = (found.shape, found.dtype) == (pattern.shape, pattern.dtype)
+    elif right and kind is dict:
+        right = pattern.keys() <= found.keys()
+        inner = [(found[key], pattern[key], key) for key in pattern if right]
+    elif right and kind is list and pattern:
+        right = len(found) == len(pattern)
+        inner = [(*pair, "row") for pair in zip(found, pattern, strict=False)]
+    elif right and kind is list:
+        values = chain(*(row.values() for row in found if isinstance(row, dict)))
+        right = all(isinstance(value, int | float) for value in values)
     if not right:
         raise TypeError(f"{name} is {found!r:.40}")
     for value, like, key in inner:
@@ -703,7 +655,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Path_,
         header: Mapping[str, Any],
         state: Callable[[], Mapping[str, Any]],
         every: float | None = None,

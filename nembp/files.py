@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
-from nembp.errors import DataError, NembpError, OutputError
+from nembp.errors import DataError, OutputError
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def parsing(fault: str, remedy: str) -> Iterator[None]:
     """Turn whatever another library raises of a damaged file into ``fault (reason). remedy``."""
     try:
         yield
-    except (NembpError, MemoryError):
+    except (DataError, MemoryError):
         raise
     except Exception as error:
         reason = f"{' '.join(str(error).split()) or type(error).__name__:.200}"

@@ -261,7 +261,7 @@ def test_what_no_file_can_hold_is_refused(families):
         (Layer, {"size": 3, "activation": {"kind": "x"}}, "Layer: activation of unknown kind 'x'"),
         (tuple[int, ...], [1, "2"], "'2' where int was expected"),
         (int | None, "c", "'c' where int was expected"),
-        (int, "y" * 10**6, r"'y{59}\.\.\. where int was expected"),
+        (int, "y" * 10**6, "'y{59} where int was expected"),
     ],
 )
 def test_what_does_not_fit_is_described(hint, written, message):
