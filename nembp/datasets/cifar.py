@@ -6,8 +6,9 @@ plane of 32 x 32, row by row (A. Krizhevsky, https://www.cs.toronto.edu/~kriz/ci
 
 from __future__ import annotations
 
+import io
 import os
-import pickletools
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,6 @@ from nembp.datasets.sources import Rows
 from nembp.errors import DataError
 from nembp.files import parsing, reading
 
-ATTRIBUTION = (
-    "{} by A. Krizhevsky, V. Nair and G. Hinton; Learning Multiple Layers of Features from Tiny "
-    "Images, 2009"
-)
-SHAPE = (32, 32, 3)
 PIXELS = 3072
 _FRESH = "Unpack the official archive again."
 
@@ -77,21 +73,23 @@ def load_cifar10(request: Request) -> Dataset:
     `data_dir` is the folder with the files or the one above it. The pixels of binary files stay
     in them; nothing in a pickle is run.
     """
-    return _load("cifar10", "CIFAR-10", CIFAR10, 10, request)
+    return _load("CIFAR-10", CIFAR10, 10, request)
 
 
 def load_cifar100(request: Request) -> Dataset:
     """Load CIFAR-100 with its 100 fine classes; as `load_cifar10`."""
-    return _load("cifar100", "CIFAR-100", CIFAR100, 100, request)
+    return _load("CIFAR-100", CIFAR100, 100, request)
 
 
-def _load(
-    name: str, title: str, layouts: tuple[Layout, ...], classes: int, request: Request
-) -> Dataset:
+def _load(title: str, layouts: tuple[Layout, ...], classes: int, request: Request) -> Dataset:
+    name = title.lower().replace("-", "")
     folder, layout = _find(request.path(name), layouts, name, title)
     names = _class_names(folder / layout.names, layout, classes)
     parts = [_read(folder, files, layout, classes) for files in (layout.train, layout.test)]
-    by = ATTRIBUTION.format(title)
+    by = (
+        f"{title} by A. Krizhevsky, V. Nair and G. Hinton; Learning Multiple Layers of Features "
+        "from Tiny Images, 2009"
+    )
     return assemble(name, parts, request, source=str(folder), attribution=by, classes=names)
 
 
@@ -107,14 +105,14 @@ def _find(path: Path, layouts: tuple[Layout, ...], name: str, title: str) -> tup
                     f"{folder / missing[0]}: no such file; expected {', '.join(layout.files)} in "
                     f"the folder. {_FRESH}"
                 )
-    wanted = " or ".join(layout.folder for layout in layouts)
-    files = " or ".join(", ".join(layout.files) for layout in layouts)
     archives = [path, *(path / layout.archive for layout in layouts)]
     remedy = f"`nembp data fetch {name} --data-dir {path}` fetches it."
     if packed := [each for each in archives if os.path.isfile(each)]:
         remedy = f"Unpack it first: tar -xf {packed[0]} -C {packed[0].parent}"
     raise DataError(
-        f"{path}: no {title} here; expected the folder {wanted}, with {files}. {remedy}"
+        f"{path}: no {title} here; expected the folder "
+        f"{' or '.join(layout.folder for layout in layouts)}, with "
+        f"{' or '.join(', '.join(layout.files) for layout in layouts)}. {remedy}"
     )
 
 
@@ -124,32 +122,32 @@ def _class_names(path: Path, layout: Layout, classes: int) -> tuple[str, ...]:
         raw = found if isinstance(found, list) and len(found) == classes else []
     else:
         with reading(path, _FRESH) as file:
-            raw = [line.strip() for line in file.read(1 << 16).split(b"\n") if line.strip()]
+            raw = file.read(1 << 16).split(b"\n")
     # a pickle's names may all be one long text
-    raw = [name for name in raw if isinstance(name, bytes) and 0 < len(name.strip()) < 1000]
+    raw = [name.strip() for name in raw if isinstance(name, bytes) and len(name) < 1000]
     with parsing(f"{path}: class names are no text", _FRESH):
-        names = tuple(dict.fromkeys(name.decode() for name in raw))
-    if not len(raw) == len(names) == classes:
+        decoded = [name.decode() for name in raw if name]
+    names = tuple(dict.fromkeys(decoded))
+    if not len(decoded) == len(names) == classes:
         raise DataError(f"{path}: {len(names)} different class names; expected {classes}. {_FRESH}")
     return names
 
 
 def _read(folder: Path, files: dict[str, int], layout: Layout, classes: int) -> Raw:
-    rows, ys = [], []
+    images, ys = [], []
     for name, count in files.items():
         path, read = folder / name, _binary if layout.skip else _pickled
-        records, labels = read(path, count, layout)
-        wrong = np.flatnonzero(labels >= classes)
-        if len(wrong):
+        pixels, labels = read(path, count, layout)
+        if labels.max() >= classes:
+            wrong = int(np.argmax(labels >= classes))
             raise DataError(
-                f"{path}: label {labels[wrong[0]]} of record {wrong[0]}; expected 0 to "
-                f"{classes - 1}. {_FRESH}"
+                f"{path}: label {labels[wrong]} of record {wrong}; expected 0 to {classes - 1}. "
+                f"{_FRESH}"
             )
-        planes = records[:, layout.skip :].reshape(count, *SHAPE[2:], *SHAPE[:2])
-        rows.append(np.moveaxis(planes, 1, 3))
+        images.append(np.moveaxis(pixels.reshape(count, 3, 32, 32), 1, 3))
         ys.append(labels)
     where = f"{folder}: {', '.join(files)}"
-    return Raw(Rows(rows), np.concatenate(ys), where, where)
+    return Raw(Rows(images), np.concatenate(ys), where, where)
 
 
 def _binary(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[Any]]:
@@ -163,7 +161,7 @@ def _binary(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8], 
                 f"{_FRESH}"
             )
         records = np.memmap(file, np.uint8, "r", shape=(count, length))
-    return records, records[:, layout.skip - 1].astype(np.int64)
+    return records[:, layout.skip :], records[:, layout.skip - 1].astype(np.int64)
 
 
 def _pickled(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[Any]]:
@@ -182,18 +180,22 @@ def _pickled(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8],
 
 
 # -- pickles -------------------------------------------------------------------------------------
-# A pickle is a program, and pickle.load runs it. Here its instructions are read, and those of plain
-# data followed; the only names that it may ask for stand for NumPy's array of bytes.
 _MOST_BYTES = 1 << 28  # CIFAR-100's largest file has 155 million
-_MOST_STEPS = 3_000_000  # CIFAR-100's largest file takes 0.4 million
-_VALUES = ("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "BINBYTES", "SHORT_BINBYTES")
+_CODES = (
+    "PROTO STOP MARK BINPUT LONG_BINPUT BINGET LONG_BINGET NONE NEWTRUE NEWFALSE BININT BININT1 "
+    "BININT2 LONG1 BINSTRING SHORT_BINSTRING BINUNICODE BINBYTES SHORT_BINBYTES EMPTY_TUPLE TUPLE "
+    "TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS GLOBAL REDUCE BUILD"
+)
 
 
 class _Array:
     """An array, or its dtype, as far as a pickle describes it."""
 
-    def __init__(self, arguments: Any) -> None:
+    def __init__(self, *arguments: Any) -> None:
         self.arguments, self.state = arguments, None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
 
     def table(self) -> NDArray[np.uint8] | None:
         """Return the array, None unless its state is that of a table of bytes."""
@@ -206,77 +208,43 @@ class _Array:
         return None
 
 
-_KNOWN = {
-    "numpy.core.multiarray._reconstruct": _Array,
-    "numpy._core.multiarray._reconstruct": _Array,
-    "numpy.dtype": _Array,
-    "numpy.ndarray": None,
-}
+class _Fields(dict[Any, Any]):
+    """A dictionary of a pickle."""
+
+    __slots__ = ()  # to which a pickle can add nothing
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if type(key) not in (bytes, str):
+            raise ValueError("a key that is no text")  # others may take years to hash
+        super().__setitem__(key, value)
 
 
-def _followed(content: bytes) -> Any:
-    """Return what a pickle describes; any error if that is not plain data."""
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[int, Any] = {}
+class _PlainData(pickle._Unpickler):
+    """Reads a pickle, which is a program, and runs nothing of it.
 
-    def taken(start: int) -> list[Any]:
-        items = stack[start:]
-        del stack[start:]
-        return items
+    Known are the instructions of plain data, and of the names that may be asked for those of
+    NumPy's array of bytes, for which an `_Array` stands.
+    """
 
-    for step, (code, argument, _) in enumerate(pickletools.genops(content)):
-        name: str = code.name
-        value: Any = argument
-        if step > _MOST_STEPS:
-            raise ValueError("longer than any file of CIFAR")
-        if name == "MARK":
-            marks.append(len(stack))
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            memo[value] = stack[-1]
-        elif name in ("APPEND", "APPENDS"):
-            items = taken(marks.pop() if name == "APPENDS" else -1)
-            stack[-1].extend(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            items = taken(marks.pop() if name == "SETITEMS" else -2)
-            if any(type(key) not in (bytes, str) for key in items[::2]):
-                raise ValueError("a key that is no text")  # others may take years to hash
-            stack[-1].update(zip(items[::2], items[1::2], strict=True))
-        elif name == "BUILD" and isinstance(stack[-2], _Array):
-            stack[-2].state = stack[-1]
-            del stack[-1]
-        elif name not in ("PROTO", "STOP"):
-            if name in ("BINSTRING", "SHORT_BINSTRING"):
-                value = value.encode("latin-1")
-            elif name in ("BINGET", "LONG_BINGET"):
-                value = memo[value]
-            elif name in ("NONE", "NEWTRUE", "NEWFALSE"):
-                value = {"NONE": None}.get(name, name == "NEWTRUE")
-            elif name in ("EMPTY_LIST", "EMPTY_DICT"):
-                value = [] if name == "EMPTY_LIST" else {}
-            elif "TUPLE" in name:
-                sizes = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-                start = len(stack) - sizes[name] if name in sizes else marks.pop()
-                value = tuple(taken(start))
-            elif name == "GLOBAL":
-                if (asked := value.replace(" ", ".")) not in _KNOWN:
-                    raise ValueError(f"it asks for {asked!r:.60}")
-                value = _KNOWN[asked]
-            elif name == "REDUCE" and stack[-2] is _Array:
-                value = _Array(taken(-2)[1])
-            elif name not in _VALUES:
-                raise ValueError("an instruction that plain data does not need")
-            stack.append(value)
-    return stack[-1]
+    dispatch = {
+        code: pickle._Unpickler.dispatch[code]
+        for code in (getattr(pickle, name)[0] for name in _CODES.split())
+    } | {pickle.EMPTY_DICT[0]: lambda self: self.append(_Fields())}
+
+    def find_class(self, module: str, name: str) -> Any:
+        asked = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
+        if asked not in ("numpy.core.multiarray._reconstruct", "numpy.dtype", "numpy.ndarray"):
+            raise ValueError(f"it asks for {asked!r:.60}")
+        return _Array
 
 
-def read_pickle(path: Path) -> dict[Any, Any]:
+def read_pickle(path: Path) -> dict[bytes, Any]:
     """Read a pickled dictionary of text, numbers, lists and arrays; nothing in it is run."""
     remedy = "Nothing in it was run. Unpack the official archive again, or use its binary version."
     with reading(path, _FRESH) as file, parsing(f"{path}: not a pickle of plain data", remedy):
         if os.fstat(file.fileno()).st_size > _MOST_BYTES:
             raise ValueError("longer than any file of CIFAR")
-        found = _followed(file.read())
-        if type(found) is not dict:
+        found = _PlainData(io.BytesIO(file.read()), encoding="bytes").load()
+        if type(found) is not _Fields:
             raise ValueError(f"no dictionary, but {type(found).__name__}")
     return {key.encode() if type(key) is str else key: value for key, value in found.items()}
