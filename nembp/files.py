@@ -43,18 +43,31 @@ def parsing(fault: str, remedy: str) -> Iterator[None]:
         raise DataError(f"{fault} ({reason}). {remedy}") from error
 
 
-# what `unpacking` allows now; None where a reader's own bound holds
-MOST_UNPACKED: ContextVar[int | None] = ContextVar("max_bytes", default=None)
+_RATIO = 100  # most bytes that one of a long file may unpack to: data makes a few
+_SMALL = 1 << 26  # bytes that a file may unpack to in any case
+_DEFLATE = 1032  # most bytes that one byte of deflate can unpack to
+_ALLOWED: ContextVar[int | None] = ContextVar("max_bytes", default=None)
 
 
 @contextmanager
 def unpacking(max_bytes: int | None) -> Iterator[None]:
     """Let each file that is read meanwhile unpack to so many bytes, whatever its own size."""
-    before = MOST_UNPACKED.set(max_bytes)
+    before = _ALLOWED.set(max_bytes)
     try:
         yield
     finally:
-        MOST_UNPACKED.reset(before)
+        _ALLOWED.reset(before)
+
+
+def check_unpacked(unpacked: int, packed: int, where: str, *, is_deflate: bool = True) -> None:
+    """Raise DataError, before anything is allocated, for what unpacks to far more than it is."""
+    most = _ALLOWED.get() or max(_SMALL, _RATIO * packed)
+    most = min(most, _DEFLATE * packed) if is_deflate else most
+    if unpacked > most:
+        raise DataError(
+            f"{where}: declares {unpacked:,} bytes, but is packed into {packed:,}; expected at "
+            f"most {most:,}. Unpack or shrink it. Or, if you trust it, allow more with --max-bytes."
+        )
 
 
 @contextmanager

@@ -294,8 +294,7 @@ def test_what_unpacks_to_far_more_than_data_does_is_refused_unread(place):
 
 def test_max_bytes_is_what_a_packed_file_may_unpack_to(place, monkeypatch):
     """More than the bound, or less; the command line takes it too, and a run keeps it."""
-    monkeypatch.setattr("nembp.datasets.arrays._SMALL", 1)
-    monkeypatch.setattr("nembp.datasets.images._SMALL", 1)
+    monkeypatch.setattr("nembp.files._SMALL", 1)
     path = place / "x.npz"
     np.savez_compressed(path, x=np.zeros((1000, 30, 30), np.uint8), y=np.arange(1000) % 3)
     with pytest.raises(DataError, match=r"declares .* allow more with --max-bytes"):

@@ -28,23 +28,9 @@ from numpy.typing import NDArray
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
 from nembp.errors import DataError
-from nembp.files import MOST_UNPACKED, parsing, reading
+from nembp.files import check_unpacked, parsing, reading
 
 _FRESH = "Get a fresh copy of the file, or save it again."
-_DEFLATE_RATIO = 1032  # most bytes that one byte of deflate can unpack to
-_RATIO = 100  # most that one of a long file may: data makes a few
-_SMALL = 1 << 26  # bytes that a file may unpack to in any case
-
-
-def _check_unpacked(unpacked: int, packed: int, where: str) -> None:
-    """Raise DataError, before anything is allocated, for what unpacks to far more than it is."""
-    most = min(MOST_UNPACKED.get() or max(_SMALL, _RATIO * packed), _DEFLATE_RATIO * packed)
-    if unpacked > most:
-        raise DataError(
-            f"{where}: declares {unpacked:,} bytes, but is packed into {packed:,}; expected at "
-            f"most {most:,}. Unpack it (gunzip, numpy.savez). Or, if you trust it, allow more with "
-            "--max-bytes."
-        )
 
 
 @dataclass(frozen=True)
@@ -138,7 +124,7 @@ def read_npz(
         names = wanted(list(members)) if callable(wanted) else wanted
         found = {name: members[name] for name in names if name in members}
         unpacked = sum(info.file_size for info in found.values())
-        _check_unpacked(unpacked, os.fstat(file.fileno()).st_size, str(path))
+        check_unpacked(unpacked, os.fstat(file.fileno()).st_size, str(path))
         arrays = {}
         for name, info in found.items():
             where = f"{path}: {name}"
@@ -322,7 +308,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
             if not packed:
                 header.check(size, str(path))
                 return np.asarray(header.values(file))
-            _check_unpacked(header.end, size, str(path))
+            check_unpacked(header.end, size, str(path))
             content = stream.read(header.end - header.start + 1)  # one more: to reach the end
             header.check(header.start + len(content), str(path))
             return header.values(content)

@@ -8,9 +8,9 @@ import shutil
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request, listed, sorted_names
 from nembp.datasets.sources import Rows, Samples
 from nembp.errors import DataError, OutputError
-from nembp.files import MOST_UNPACKED, parsing, reading
+from nembp.files import check_unpacked, parsing, reading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,10 +30,6 @@ SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif",
     ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".pcx",
 )  # fmt: skip
-_NAMED = "PNG, JPEG, TIFF or another format that Pillow reads"
-# a few kilobytes can declare billions of pixels; one of a photograph takes some bits
-_MOST_PIXELS = 1 << 26
-_SMALL, _RATIO = 1 << 24, 100  # pixels of any file, and of one byte of a longer one
 
 
 # -- a file --------------------------------------------------------------------------------------
@@ -63,7 +59,8 @@ def read_image(
             image = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError as error:
             raise DataError(
-                f"{path}: not an image file; expected {_NAMED}. Convert it to PNG."
+                f"{path}: not an image file; expected PNG, JPEG, TIFF or another format that Pillow "
+                "reads. Convert it to PNG."
             ) from error
         with image:
             found, frames = image.size, getattr(image, "n_frames", 1)
@@ -72,16 +69,10 @@ def read_image(
                     f"{path}: {frames} images in one file; expected one. Save the frames apart."
                 )
             # nothing is decoded before its size is known to be right
-            bytes_ = os.fstat(file.fileno()).st_size
-            most = min(_MOST_PIXELS, max(_SMALL, _RATIO * bytes_))
-            if allowed := MOST_UNPACKED.get():
-                most = allowed // len(image.getbands())
-            if found[0] * found[1] > most:
-                raise DataError(
-                    f"{path}: {found[0]} x {found[1]} pixels in {bytes_:,} bytes; expected at most "
-                    f"{most:,} pixels. Make it smaller. Or, if you trust it, allow more with "
-                    "--max-bytes."
-                )
+            check_unpacked(
+                found[0] * found[1] * len(image.getbands()), os.fstat(file.fileno()).st_size,
+                str(path), is_deflate=False,
+            )  # fmt: skip
             image.verify()  # a PNG's checksums, which decoding passes over
         file.seek(0)
         with Image.open(file, formats=_FORMATS) as image:
@@ -133,14 +124,6 @@ def _decoded(
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _check_depth(path: Path, image: NDArray[Any], dtype: np.dtype[Any], first: object) -> None:
-    if image.dtype != dtype:
-        raise DataError(
-            f"{path}: {8 * image.dtype.itemsize} bits per pixel, but {first} has "
-            f"{8 * dtype.itemsize}; expected the same in all. Convert them to one depth."
-        )
-
-
 # -- folders -------------------------------------------------------------------------------------
 _LAYOUT = "DIR/train/CLASS/* and DIR/test/CLASS/*, or DIR/CLASS/*"
 _TRAIN = ("train", "training", "train_set", "training_set")
@@ -169,153 +152,141 @@ def load_images(request: Request) -> Dataset:
     """
     folder = request.folder("images", f"a folder of class folders: {_LAYOUT}")
     passed: Counter[str] = Counter()  # suffixes of what is no image
-    parts, notes = _parts(folder, passed)
-    classes = sorted_names(list(next(iter(parts.values()))))
-    for place, part in parts.items():
-        if new := [name for name in part if name not in classes]:
-            raise DataError(
-                f"{place / new[0]}: class {new[0]!r} has no training images; expected the classes "
-                f"of {next(iter(parts))}"
-            )
+    places, notes = _splits(folder)
+    parts = [_classes(place, passed, 2 - k) for k, place in enumerate(places)]
+    classes = sorted_names(list(parts[0]))
+    if new := [name for name in parts[-1] if name not in classes]:
+        raise DataError(
+            f"{places[-1] / new[0]}: class {new[0]!r} has no training images; expected the classes "
+            f"of {places[0]}"
+        )
     if passed:
         kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in passed.most_common())
         notes.append(f"{folder}: {passed.total()} files are no images and were not read: {kinds}.")
-    files = [[path for name in classes for path in part.get(name, [])] for part in parts.values()]
-    raws = []
-    decoded = _decoded_parts(files, request.image_size)
-    for (place, part), x in zip(parts.items(), decoded, strict=True):
-        y = np.repeat(np.arange(len(classes)), [len(part.get(name, [])) for name in classes])
-        raws.append(Raw(x, y, str(place), str(place)))
+    files = [[path for name in classes for path in part.get(name, [])] for part in parts]
+    labels = [np.repeat(range(len(classes)), [len(p.get(c, [])) for c in classes]) for p in parts]
+    raws = [
+        Raw(x, y, str(place), str(place))
+        for place, x, y in zip(places, _spooled(files, request.image_size), labels, strict=True)
+    ]
     if raws[0].x.dtype != np.uint8:
         notes.append(f"{folder}: 16-bit pixels, scaled from the range of the training images.")
     return assemble("images", raws, request, source=str(folder), classes=classes, notes=notes)
 
 
-def _parts(
-    folder: Path, passed: Counter[str]
-) -> tuple[dict[Path, dict[str, list[Path]]], list[str]]:
-    """Find the training folder, and the test folder where there is one, with their files."""
-    named = {name.lower().replace("-", "_"): name for name in _entries(folder)[0]}
+def _splits(folder: Path) -> tuple[list[Path], list[str]]:
+    """Find the training folder, and the test folder where there is one; and what to say of it."""
+    named = {name.lower().replace("-", "_"): name for name in _folders(folder)}
 
     def first(splits: Sequence[str]) -> list[str]:
         found = [named[split] for split in splits if split in named]
-        return [name for name in found if _entries(folder / name)[0]][:1]
+        return [name for name in found if _folders(folder / name)][:1]
 
     if not (train := first(_TRAIN)):
-        return {folder: _classes(folder, passed)}, []
+        return [folder], []
     test, notes = first(_TESTS), []
     if test and test != [named.get("test")]:
         notes.append(f"{folder}: {test[0]!r} is the test part.")
     if rest := [name for name in named.values() if name not in train + test]:
         notes.append(f"{folder}: the folders {listed(sorted(rest))} are not used.")
-    places = [folder / name for name in train + test]
-    return {place: _classes(place, passed, 2 - k) for k, place in enumerate(places)}, notes
+    return [folder / name for name in train + test], notes
 
 
-def _entries(folder: Path, *, links: bool = True) -> tuple[list[str], list[str]]:
-    """Names of the folders and of the files in a folder, sorted, without the system's own.
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield each folder with the names in it, sorted, of folders and of files, but the system's."""
 
-    Links to folders are not followed without `links`: they may lead back.
-    """
-    folders: list[str] = []
-    files: list[str] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                hidden = entry.name.startswith(".") or entry.name.lower() in _SYSTEM
-                if not hidden and (links or not (entry.is_symlink() and entry.is_dir())):
-                    (folders if entry.is_dir() else files).append(entry.name)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}). Check the path.") from error
-    return sorted(folders), sorted(files)
+    def shown(names: list[str]) -> list[str]:
+        return sorted(n for n in names if not n.startswith(".") and n.lower() not in _SYSTEM)
+
+    def fail(error: OSError) -> NoReturn:
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}). Check the path."
+        ) from error
+
+    for place, folders, files in os.walk(folder, onerror=fail):  # no links: they may lead back
+        folders[:] = shown(folders)
+        yield Path(place), folders, shown(files)
 
 
-def _classes(folder: Path, passed: Counter[str], least: int = 2) -> dict[str, list[Path]]:
+def _folders(folder: Path) -> list[str]:
+    return next(_walk(folder))[1]
+
+
+def _classes(folder: Path, passed: Counter[str], least: int) -> dict[str, list[Path]]:
     """Return the image files of each class folder, and count what is passed over."""
-    names, beside = _entries(folder)
+    _, names, beside = next(_walk(folder))
     if len(names) < least:
         raise DataError(
             f"{folder}: {len(names)} class folders; expected at least {least} of them: {_LAYOUT}"
         )
-    passed.update(Path(name).suffix.lower() for name in beside)
-    same = {tuple(_entries(folder / name)[0]) for name in names}
+    same = {tuple(_folders(folder / name)) for name in names}
     if len(names) > 1 and len(same) == 1 and same != {()}:
         raise DataError(
             f"{folder}: the folders {listed(names, 4)} all hold {listed(min(same), 4)}, so they "
             f"are probably no classes; expected {_LAYOUT}. Rename the splits to train and test, or "
             "give the path of one of the folders"
         )
-    files = {}
+    passed.update(Path(name).suffix.lower() for name in beside)
+    images = {}
     for name in names:
         if not name.isprintable():
             raise DataError(f"{folder}: class folder {name!r}: not a printable name. Rename it.")
-        files[name] = _collected(folder / name, passed)
-        if not files[name]:
+        files = [place / each for place, _, found in _walk(folder / name) for each in found]
+        images[name] = [path for path in files if path.suffix.lower() in SUFFIXES]
+        passed.update(path.suffix.lower() for path in files if path.suffix.lower() not in SUFFIXES)
+        if not images[name]:
             raise DataError(
                 f"{folder / name}: no image files; expected {', '.join(SUFFIXES)}, or no folder of "
                 "this name"
             )
-    return files
-
-
-def _collected(folder: Path, passed: Counter[str]) -> list[Path]:
-    """Return the image files at any depth, in sorted order, and count the others by suffix."""
-    folders, names = _entries(folder, links=False)
-    files = [folder / name for name in names if Path(name).suffix.lower() in SUFFIXES]
-    passed.update(Path(n).suffix.lower() for n in names if folder / n not in files)
-    for name in folders:
-        files += _collected(folder / name, passed)
-    return files
+    return images
 
 
 # -- pixels --------------------------------------------------------------------------------------
-class _ColourError(Exception):
-    """An image in colour, where those before it were grey."""
-
-
-def _decoded_parts(parts: list[list[Path]], image_size: tuple[int, int] | None) -> list[Samples]:
-    """Decode the images of each part: (n, H, W, C), memory-mapped; uint8, or float32 of uint16."""
-    first = parts[0][0]
-    sample = read_image(first, image_size, None, resize=True)
-    try:
-        return [_spooled(paths, sample, image_size, first) for paths in parts]
-    except _ColourError:
-        colour = sample[..., :1].repeat(3, axis=2)
-        return [_spooled(paths, colour, image_size, first) for paths in parts]
-
-
 def _spooled(
-    paths: list[Path], sample: NDArray[Any], image_size: tuple[int, int] | None, first: Path
-) -> Samples:
-    """Decode images like a sample, the first one, into a temporary file, and map it."""
-    (*size, channels), dtype = sample.shape, sample.dtype
-    shape = (len(paths), *size, channels)
+    parts: list[list[Path]], image_size: tuple[int, int] | None, channels: int | None = None
+) -> list[Samples]:
+    """Decode the images of each part into a temporary file, and map it: (n, H, W, C).
+
+    The first one says what they are: uint8, or uint16, which is read as float32. Once an image in
+    colour follows grey ones, all are read again in colour.
+    """
+    first, place, mapped = parts[0][0], tempfile.gettempdir(), list[Samples]()
+    sample = read_image(first, image_size, channels, resize=True)
+    *size, bands = sample.shape
+    needed, free = sum(map(len, parts)) * sample.nbytes, shutil.disk_usage(place).free
+    remedy = "Free some space, or name a folder with more in the environment variable TMPDIR."
+    if free < needed:
+        raise OutputError(
+            f"{place}: {free:,} bytes free, but the pixels of {sum(map(len, parts))} images of "
+            f"shape {sample.shape} take {needed:,}. {remedy}"
+        )
     rest = (
         f"the size of {first}. Crop or resize them, or have them resized by image_size "
         f"(--image-size {size[0]}x{size[1]})"
     )
-    needed = len(paths) * sample.nbytes
-    place = tempfile.gettempdir()
-    remedy = "Free some space, or name a folder with more in the environment variable TMPDIR."
     try:
-        free = shutil.disk_usage(place).free
-        if free < needed:
-            raise OutputError(
-                f"{place}: {free:,} bytes free, but the pixels of {len(paths)} images of shape "
-                f"{shape[1:]} take {needed:,}. {remedy}"
-            )
-        with tempfile.TemporaryFile() as file:
-            for path in paths:
-                wanted, resize = channels if channels == 3 else None, image_size is not None
-                pixels = read_image(path, tuple(size), wanted, resize=resize, remedy=rest)
-                _check_depth(path, pixels, dtype, first)
-                if pixels.shape[2] != channels:
-                    raise _ColourError
-                file.write(pixels.tobytes())
-            file.flush()
-            mapped: Any = np.memmap(file, dtype, "r", shape=shape)
-            return mapped if dtype == np.uint8 else Rows([mapped], dtype=np.float32)
+        for paths in parts:
+            with tempfile.TemporaryFile() as file:
+                for path in paths:
+                    image = read_image(
+                        path, tuple(size), 3 if bands == 3 else None,
+                        resize=image_size is not None, remedy=rest,
+                    )  # fmt: skip
+                    if image.dtype != sample.dtype:
+                        raise DataError(
+                            f"{path}: {8 * image.dtype.itemsize} bits per pixel, but {first} has "
+                            f"{8 * sample.dtype.itemsize}; expected the same in all. Convert them "
+                            "to one depth."
+                        )
+                    if image.shape[2] != bands:
+                        return _spooled(parts, image_size, 3)
+                    file.write(image.tobytes())
+                file.flush()
+                pixels: Any = np.memmap(file, sample.dtype, "r", shape=(len(paths), *sample.shape))
+            mapped.append(pixels if sample.dtype == np.uint8 else Rows([pixels], dtype=np.float32))
     except OSError as error:
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"{place}: cannot hold pixels ({error.strerror}). {remedy}") from error
+    return mapped

@@ -109,7 +109,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, **options: A
         Names of the two arrays to read (npy, npz); default those of usual names.
     max_bytes : int, optional
         Bytes that each packed file may unpack to (gzip, npz, images); default 100 times its own, or
-        64 MiB, and 67 million pixels of an image.
+        64 MiB.
 
     Returns
     -------
