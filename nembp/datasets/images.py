@@ -59,8 +59,8 @@ def read_image(
             image = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError as error:
             raise DataError(
-                f"{path}: not an image file; expected PNG, JPEG, TIFF or another format that Pillow "
-                "reads. Convert it to PNG."
+                f"{path}: not an image file; expected PNG, JPEG, TIFF or another format that "
+                "Pillow reads. Convert it to PNG."
             ) from error
         with image:
             found, frames = image.size, getattr(image, "n_frames", 1)
