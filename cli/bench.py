@@ -87,7 +87,7 @@ def bench(suite: str, quick: bool, as_json: bool, out: Path | None, **given: Any
         except ArchitectureError as error:
             raise click.BadParameter(str(error), param_hint="'--networks'") from error
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    settings = replace(chosen_suite.quick if quick else chosen_suite.defaults, **chosen)
+    settings = replace(chosen_suite.defaults, **((chosen_suite.quick if quick else {}) | chosen))
     report: dict[str, Any] = {}
     try:
         with ExitStack() as stack:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from nembp.backend import get_backend
 from nembp.benchmarks import SUITES, harness, memory, report, suites
-from nembp.benchmarks.floor import AdamTraffic, multiply_adds, step_products
+from nembp.benchmarks.floor import AdamTraffic, multiply_adds, products
 from nembp.benchmarks.peers import MissingPeerError, SklearnStep, TorchGan, TorchLayer, TorchStep
-from nembp.benchmarks.suites import PARTS, PATHS, VARIANTS, Case, EngineStep, TimedStep
+from nembp.benchmarks.suites import PARTS, PATHS, VARIANTS, Case, EngineStep, ProfiledStep
 from nembp.engine.likelihoods import Gaussian
 from nembp.engine.network import dense_network
 from nembp.errors import ArchitectureError, DataError, OutputError, VerificationError
@@ -45,9 +45,7 @@ CPU = get_backend("cpu")
 
 
 @pytest.fixture
-def bench(monkeypatch):
-    monkeypatch.setattr(harness, "onednn_instructions", lambda: None)  # which imports PyTorch anew
-
+def bench():
     def run(*options, networks="7-6-5-3", suite="dense"):
         tiny = ("--suite", suite, "--networks", networks, "--batches", "4", "--repeats", "2")
         return command("bench", "--threads", "1", "--quick", *tiny, *options)
@@ -117,7 +115,7 @@ def test_several_threads_sleep_before_a_turn_and_warm_up_in_it(monkeypatch):
 def test_every_suite_has_its_networks():
     assert set(suites.SUITES) == set(SUITES)
     for suite in suites.SUITES.values():
-        for network in (*suite.defaults.networks, *suite.quick.networks):
+        for network in (*suite.defaults.networks, *suite.quick.get("networks", ())):
             suite.check(network)
 
 
@@ -140,47 +138,32 @@ def test_bad_networks_are_named(suite, texts):
 
 
 # -- the floor ---------------------------------------------------------------------------------
-def recorder(products):
-    """A backend that keeps the shape of every product."""
-    backend = type(CPU)()
-    multiply = backend.matmul
-
-    def matmul(left, right, out):
-        products.append((*left.shape, right.shape[1]))
-        return multiply(left, right, out)
-
-    backend.matmul = matmul
-    return backend
-
-
 @given(
     sizes=st.lists(st.integers(2, 9), min_size=2, max_size=5),
     batch=st.integers(2, 9),
     path=st.sampled_from(sorted(PATHS.values())),
 )
 def test_the_floor_runs_the_engine_s_products(sizes, batch, path):
-    of_engine, of_floor, maps = [], [], dense_network(sizes).maps
-    net = dense_network(sizes, device=recorder(of_engine))
+    net, counted = dense_network(sizes, device=type(CPU)()), []
     step = EngineStep(net, np.ones((batch, sizes[0])), np.arange(batch) % sizes[-1], path)
-    of_engine.clear()
-    step.gradient()
-    step_products(recorder(of_floor), maps, batch, path, "float32")()
-    matrices = [shape for shape in of_engine if shape[0] > 1 and shape[2] > 1]
-    assert sorted(of_floor) == sorted(matrices)
-    assert sum(map(math.prod, of_floor)) == multiply_adds(maps, batch, path)
+    gradient, backend = step.gradient(), net.backend
+    multiply = backend.matmul
+
+    def matmul(left, right, out):
+        counted.append(math.prod((*left.shape, right.shape[1])))
+        return multiply(left, right, out)
+
+    backend.matmul = matmul
+    run = products(backend, step.gradient)
+    assert backend.matmul is matmul
+    counted.clear()
+    run()
+    assert sum(counted) == multiply_adds(net.maps, batch, path)
+    assert np.array_equal(step.gradient(), gradient)
 
 
-def test_the_floor_of_images_runs_the_products_of_the_definition():
+def test_multiply_adds_are_those_of_the_definition():
     maps = Case(MIXED, 5, 1).start(CPU).maps
-    for path in PATHS.values():
-        at_once, in_blocks = [], []
-        step_products(recorder(at_once), maps, 5, path, "float32")()
-        step_products(
-            recorder(in_blocks), maps, 5, path, "float32", block=1
-        )()  # one image at a time
-        assert len(in_blocks) > len(at_once)
-        for products in (at_once, in_blocks):
-            assert sum(map(math.prod, products)) == multiply_adds(maps, 5, path)
     # T of a linear map has as many terms as each of its contractions has multiply-adds: 9x8x2 by
     # windows of 4x4, stride 2, padding 1; then of 2x3, stride (2, 1); pooled; dense
     terms = [(4 * 4) * 16 * 2 * 4, (2 * 2) * 6 * 4 * 5, (1 * 1 * 5) * 6, 6 * 3]
@@ -291,19 +274,16 @@ def test_what_is_not_finite_does_not_agree():
 
 
 # -- parts -------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_part_of_a_step_is_timed_and_the_step_is_the_same(name):
-    path, noise = VARIANTS[name]
-    case, nets = Case("9-6-3", 8, 1), []
-    for wrap in (lambda step: step, TimedStep):
-        step = EngineStep(case.start(CPU), *case.draw(), path, 0.01, noise)
+def test_a_profiled_step_is_the_same():
+    case, nets, (path, noise) = Case("9-6-3", 8, 1), [], VARIANTS["both, noise"]
+    for wrap in (lambda step: step, ProfiledStep):
+        step = EngineStep(case.start(CPU), *case.draw(), path, noise=noise)
         wrapped = wrap(step)
         wrapped()
         wrapped()
         nets.append(step.net)
     assert np.array_equal(nets[0].parameters, nets[1].parameters)
-    absent = ({"input end"} if path == "none" else set()) | (set() if noise else {"noise"})
-    assert [set(lap) for lap in wrapped.laps] == [set(PARTS) - absent] * 2
+    assert all(seconds > 0 for seconds in wrapped.parts().values())
 
 
 # -- machine, memory, notes --------------------------------------------------------------------
@@ -381,8 +361,7 @@ def test_json_has_layers_and_steps(bench):
     assert layer["multiply_adds"] == 3 * 4 * 12 * 18 * 3
     times = layer["times"]
     assert layer["rate"] == layer["multiply_adds"] / times["nembp"]["median"]
-    floors = [times[f"floor as {how}"]["median"] for how in ("at once", "in blocks")]
-    assert layer["ratios"]["nembp/floor"] == times["nembp"]["median"] / min(floors)
+    assert layer["ratios"]["nembp/floor"] == times["nembp"]["median"] / times["floor"]["median"]
     if "missing" not in times["torch"]:
         layouts = {how: times[f"torch as {how}"]["median"] for how in suites.LAYOUTS}
         assert times["torch"]["layout"] == min(layouts, key=layouts.get)
@@ -392,7 +371,7 @@ def test_json_has_layers_and_steps(bench):
 def test_json_and_table_of_parts(bench):
     (row,) = json.loads(bench("--json", suite="parts").stdout)["results"]
     for name, variant in row["variants"].items():
-        assert list(variant["shares"]) == list(PARTS)
+        assert list(variant["shares"]) == [*PARTS, "others"]
         assert sum(variant["shares"].values()) == pytest.approx(1.0)
         assert (variant["parts"]["noise"] > 0) == ("noise" in name)
     assert "both, noise" in bench(suite="parts").stdout

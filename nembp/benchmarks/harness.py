@@ -6,14 +6,11 @@ import gc
 import os
 import platform
 import random
-import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from importlib import metadata
 from time import perf_counter
 from typing import Any
@@ -58,8 +55,7 @@ def interleave(
     steps, taken = {}, {name: list[float]() for name in contenders}
     for name, (step, stopwatch) in contenders.items():
         _repeat(step, FIRST_STEPS)
-        one = max(stopwatch(step), 1e-9)
-        steps[name] = max(1, min(LONGEST_BLOCK, round(BLOCK / one)))
+        steps[name] = max(1, min(LONGEST_BLOCK, round(BLOCK / max(stopwatch(step), 1e-9))))
     gc.collect()
     gc.disable()
     try:
@@ -78,20 +74,19 @@ def interleave(
                 taken[name].append(stopwatch(partial(_repeat, step, steps[name])) / steps[name])
     finally:
         gc.enable()
-    return {name: _summary(taken[name], steps[name]) for name in contenders}
+    found = {}
+    for name, seconds in taken.items():
+        lower, median, upper = map(float, np.quantile(seconds, (0.25, 0.5, 0.75)))
+        found[name] = {
+            "median": median, "lower": lower, "upper": upper, "least": min(seconds),
+            "rounds": len(seconds), "steps": steps[name], "spread": (upper - lower) / median,
+        }  # fmt: skip
+    return found
 
 
 def _repeat(step: Work, times: int) -> None:
     for _ in range(times):
         step()
-
-
-def _summary(seconds: list[float], steps: int) -> Result:
-    lower, median, upper = (float(np.quantile(seconds, q)) for q in (0.25, 0.5, 0.75))
-    return {
-        "median": median, "lower": lower, "upper": upper, "least": min(seconds),
-        "rounds": len(seconds), "steps": steps, "spread": (upper - lower) / median,
-    }  # fmt: skip
 
 
 def settle() -> None:
@@ -137,20 +132,19 @@ def check_agreement(
 PINS = ("OPENBLAS_", "GOTO_", "MKL_", "BLIS_", "VECLIB_", "OMP_", "GOMP_", "KMP_", "ONEDNN_",
         "DNNL_", "ATEN_")  # fmt: skip
 INSTRUCTIONS = ("avx512f", "avx2", "avx", "asimd")  # worth naming, best first
-ASK_ONEDNN = """
-import torch
-with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
-    torch.nn.functional.conv2d(torch.ones(17, 8, 8, 8), torch.ones(8, 8, 4, 4))
-"""
 
 
 def describe(backend: Backend) -> Result:
     """Return machine, versions and the BLAS libraries loaded by now."""
-    flags, torch = _cpuinfo("flags", "Features").split(), sys.modules.get("torch")
+    cpu, torch = {}, sys.modules.get("torch")
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+        cpu = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    flags = cpu.get("flags", cpu.get("Features", "")).split()
+    installed = {str(each.name).lower(): each.version for each in metadata.distributions()}
     return {
         "machine": {
             "device": backend.describe(),
-            "processor": _cpuinfo("model name") or platform.processor() or "unknown",
+            "processor": cpu.get("model name") or platform.processor() or "unknown",
             "vector_instructions": next((each for each in INSTRUCTIONS if each in flags), None),
             "cpus": os.cpu_count(),
             "usable_cpus": usable_cores(),
@@ -158,60 +152,17 @@ def describe(backend: Backend) -> Result:
         },
         "versions": {
             "python": platform.python_version(),
-            "nembp": _version("nembp") or __version__,  # of a checkout that is not installed
-            **{name: _version(name) for name in ("numpy", "torch", "scikit-learn")},
-            "cupy": _version("cupy-cuda12x", "cupy-cuda13x", "cupy"),
+            "nembp": __version__,
+            **{name: installed.get(name) for name in ("numpy", "torch", "scikit-learn")},
+            "cupy": next((v for name, v in installed.items() if name.startswith("cupy")), None),
         },
         "blas": blas_libraries(),
         "torch": torch  # links a BLAS of its own, which threadpoolctl does not see
         and {
             "blas": "MKL" if torch.backends.mkl.is_available() else "other",
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "onednn": onednn_instructions(),
         },
     }
-
-
-def _version(*names: str) -> str | None:
-    """Return the version of the first of these distributions that is installed."""
-    for name in names:
-        with suppress(metadata.PackageNotFoundError):
-            return metadata.version(name)
-    return None
-
-
-def _cpuinfo(*keys: str) -> str:
-    """Return the first line of /proc/cpuinfo with one of the keys; "" elsewhere than on Linux."""
-    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-        for key, _, value in (line.partition(":") for line in lines):
-            if key.strip() in keys:
-                return value.strip()
-    return ""
-
-
-@cache
-def onednn_instructions() -> str | None:
-    """Return the instruction set of PyTorch's convolutions as oneDNN's log has it, if it does.
-
-    In a process of its own: oneDNN names the set nowhere else, and logs to standard output.
-    """
-    command = [sys.executable, "-c", ASK_ONEDNN]
-    with suppress(OSError, subprocess.SubprocessError):
-        child = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60.0)
-        found = re.search("info,cpu,isa:(.*)", child.stdout)
-        return found[1].strip() if found else None
-    return None
-
-
-def conditions() -> Result:
-    """Return what only the start of a run can tell: date, load, variables that pin threads.
-
-    Some peers set such variables themselves when they are imported.
-    """
-    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    pins = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(PINS)}
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"date": now, "load_average": load, "environment": pins}
 
 
 def blas_libraries() -> list[Result]:

@@ -1,19 +1,17 @@
 """Peak memory of a training run of MNIST's size, in a process of its own.
 
 The process draws 60,000 + 10,000 uint8 images of 784 pixels, trains 784-512-256-10 in both
-directions for one epoch as :class:`~nembp.engine.training.Trainer` does it, scores both splits, and
-prints what it used.
+directions for one epoch as :class:`~nembp.engine.training.Trainer` does it, and scores both splits.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from pathlib import Path
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -30,7 +28,6 @@ from nembp.engine.training import Trainer
 
 IMAGES, TEST_IMAGES, SIZES, BATCH = 60_000, 10_000, (784, 512, 256, 10), 128
 INPUTS, CLASSES = SIZES[0], SIZES[-1]
-TIME_LIMIT = 300.0  # seconds
 
 
 def peak_memory(threads: int, dtype: str, device: str, images: int = IMAGES) -> dict[str, Any]:
@@ -39,27 +36,19 @@ def peak_memory(threads: int, dtype: str, device: str, images: int = IMAGES) -> 
     ``bytes`` is the peak, ``start_bytes`` that before the data; of a GPU ``device_bytes`` is what
     was reserved, ``torch_device_bytes`` the same of PyTorch. Or ``failed``, the reason.
     """
-    found = _in_a_child("train", threads=threads, dtype=dtype, device=device, images=images)
+    found = _in_a_child(train, threads=threads, dtype=dtype, device=device, images=images)
     if device == "gpu" and "failed" not in found:
-        found |= _in_a_child("train_torch", images=images)
+        found |= _in_a_child(train_torch, images=images)
         found["torch_failed"] = found.pop("failed", None)
     return found
 
 
-def _in_a_child(function: str, **arguments: Any) -> dict[str, Any]:
-    request = json.dumps([function, arguments])
-    command = [sys.executable, "-m", "nembp.benchmarks.memory", request]
-    package_root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join([package_root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    options: Any = {"env": {**os.environ, "PYTHONPATH": path}, "timeout": TIME_LIMIT}
-    try:
-        child = subprocess.run(command, capture_output=True, check=True, text=True, **options)
-    except subprocess.CalledProcessError as error:
-        return {"failed": (error.stderr.strip().splitlines() or [str(error)])[-1]}
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return {"failed": str(error)}
-    result: dict[str, Any] = json.loads(child.stdout)
-    return result
+def _in_a_child(function: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, **arguments).result()
+        except Exception as error:  # noqa: BLE001  of the training, or that its process ended
+            return {"failed": f"{type(error).__name__}: {error}"}
 
 
 def resident_peak() -> int | None:
@@ -125,8 +114,3 @@ def train_torch(*, images: int) -> dict[str, Any]:
             step()
     torch.cuda.synchronize()
     return {"torch_device_bytes": torch.cuda.max_memory_reserved()}
-
-
-if __name__ == "__main__":
-    function, arguments = json.loads(sys.argv[1])
-    print(json.dumps(globals()[function](**arguments)))

@@ -56,7 +56,7 @@ def load_peers(precision: str) -> None:
 
 def stopwatch(step: Any, backend: Backend) -> Stopwatch:
     """Return what times a step: the backend's stopwatch, or on a GPU PyTorch's events."""
-    if backend.name != "gpu" or not hasattr(step, "torch"):
+    if backend.name != "gpu" or not isinstance(step, _Torch):
         return backend.seconds
 
     def seconds(work: Work) -> float:
@@ -72,15 +72,25 @@ def stopwatch(step: Any, backend: Backend) -> Stopwatch:
 
 # -- PyTorch ---------------------------------------------------------------------------------------
 class _Torch:
-    """PyTorch, on the device of a backend; MissingPeerError if it is not installed there."""
+    """A step of PyTorch on the device of a backend; MissingPeerError if it is not installed there.
+
+    ``_step`` is what a call makes; on a GPU it can be captured as a CUDA graph.
+    """
+
+    _step: Work
 
     def __init__(self, backend: Backend, graph: bool = False) -> None:
         self.torch, self.on_gpu = import_peer("torch"), backend.name == "gpu"
         self.device = "cuda" if self.on_gpu else "cpu"
+        self._functional = self.torch.nn.functional
         if graph and not self.on_gpu:
             raise MissingPeerError("GPU only")
         if self.on_gpu and not self.torch.cuda.is_available():
             raise MissingPeerError("no CUDA")
+
+    def __call__(self) -> None:
+        """Make a step."""
+        self._step()
 
     def tensor(self, array: Host, channels_last: bool = False, trained: bool = False) -> Any:
         """Return an array on the device, images in one of both memory layouts."""
@@ -89,18 +99,19 @@ class _Torch:
             found = found.to(memory_format=self.torch.channels_last)
         return found.requires_grad_(trained)
 
-    def capture(self, warm_up: Work, work: Work) -> Any:
-        """Return a CUDA graph of ``work``, after the steps that its warm-up needs."""
+    def capture(self, work: Work) -> Work:
+        """Return the launch of a CUDA graph of ``work``, after the calls that its warm-up needs."""
         torch, side = self.torch, self.torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
-                warm_up()
+                work()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             work()
-        return graph
+        launch: Work = graph.replay
+        return launch
 
 
 def to_image(rows: Host, shape: Shape) -> Host:
@@ -148,12 +159,11 @@ class TorchStep(_Torch):
         super().__init__(net.backend, graph=mode == "graph")
         backward = net.reversed.likelihood
         assert isinstance(backward, Gaussian)
-        self._last, self._functional = channels_last, self.torch.nn.functional
+        self._last = channels_last
         # each parameter beside its places in the network's vector, by which it is laid out
         self._places: list[tuple[Any, Host]] = []
         self._start = net.backend.to_numpy(net.parameters)
-        places = np.arange(net.parameter_count)
-        twin = net.to("cpu")
+        places, twin = np.arange(net.parameter_count), net.to("cpu")
         forward, down = twin.views(places), twin.reversed.views(places)
         shapes: list[Shape | None] = [None] * len(net.layers)  # of images
         for k, linear_map in enumerate(net.maps):
@@ -168,22 +178,19 @@ class TorchStep(_Torch):
         self.labels = self.torch.tensor(labels, device=self.device)
         self.t = self._functional.one_hot(self.labels, net.outputs).to(self.x.dtype)
         self._factor = 0.5 * backward.scale / len(labels)
-        self._optimizer = self._adam(learning_rate)
-        self._step: Work = self._eager
+        rate: Any = learning_rate
+        options: Any = {"fused": True, "capturable": mode == "graph"}
         if mode == "compiled":
-            self._step = self._compiled(learning_rate)
-        elif mode == "graph":
-            self._optimizer = self._adam(learning_rate, capturable=True)
-            self._step = self.capture(self._eager, self._eager).replay
-
-    def _adam(self, rate: Any, fused: bool = True, **options: Any) -> Any:
+            rate = self.torch.tensor(float(learning_rate), device=self.device)
+            options = {"fused": False, "capturable": self.on_gpu}
         trained = [tensor for tensor, _ in self._places]
-        return self.torch.optim.Adam(trained, lr=rate, fused=fused, **options)
+        self._optimizer = self.torch.optim.Adam(trained, lr=rate, **options)
+        self._step = self.capture(self._eager) if mode == "graph" else self._eager
+        if mode == "compiled":
+            self._step = self._compiled()
 
-    def _compiled(self, rate: float) -> Work:
+    def _compiled(self) -> Work:
         torch = self.torch
-        eta = torch.tensor(float(rate), device=self.device)
-        self._optimizer = self._adam(eta, fused=False, capturable=self.on_gpu)
 
         def step() -> None:
             torch.compiler.cudagraph_mark_step_begin()
@@ -217,6 +224,8 @@ class TorchStep(_Torch):
     ) -> tuple[Operator, Operator]:
         """Return a map upwards and downwards over the same parameter."""
         functional = self._functional
+        up: Any
+        down: Any
         if isinstance(linear_map, Convolution):
             kernels = self._leaf(W.transpose(3, 2, 0, 1))  # (out, in, height, width)
             way: Any = {"stride": linear_map.stride, "padding": linear_map.padding}
@@ -234,17 +243,16 @@ class TorchStep(_Torch):
                 W = W.reshape(*lower, -1).transpose(2, 0, 1, 3).reshape(W.shape)
             weight = self._leaf(W.T)  # nn.Linear's layout is (outputs, inputs)
 
-            def flat(a: Any, bias: Any = None) -> Any:
+            def up(a: Any, bias: Any = None) -> Any:
                 return functional.linear(a.flatten(1), weight, bias)
 
-            def raised(c: Any, bias: Any = None) -> Any:
+            def down(c: Any, bias: Any = None) -> Any:
                 if lower is None:
                     return functional.linear(c, weight.t(), bias)
                 height, width, channels = lower
                 images = functional.linear(c, weight.t()).unflatten(1, (channels, height, width))
                 return images if bias is None else images + bias.view(-1, 1, 1)
 
-            return partial(_biased, flat), partial(_biased, raised)
         return partial(_biased, up), partial(_biased, down)
 
     def objective(self) -> Any:
@@ -270,10 +278,6 @@ class TorchStep(_Torch):
     def _eager(self) -> None:
         self._differentiate()
         self._optimizer.step()
-
-    def __call__(self) -> None:
-        """Make a step."""
-        self._step()
 
     def gradient(self) -> Host:
         """Return the gradient at the parameters as they are, in the network's layout."""
@@ -302,10 +306,9 @@ class TorchLayer(_Torch):
         self._y = self.tensor(to_image(y, linear_map.output_shape), last)
         self._W = self.tensor(W.transpose(3, 2, 0, 1), last, trained=True)
         way = {"stride": linear_map.stride, "padding": linear_map.padding}
-        self._forward = partial(self.torch.nn.functional.conv2d, **way)
+        self._forward = partial(self._functional.conv2d, **way)
 
-    def __call__(self) -> None:
-        """Compute all three."""
+    def _step(self) -> None:
         self._up = self._forward(self._x, self._W)
         self._down = self.torch.autograd.grad(self._up, (self._x, self._W), self._y)
 
@@ -328,21 +331,18 @@ class TorchGan(_Torch):
     ) -> None:
         super().__init__(generator.backend, graph=graph)
         torch, host = self.torch, generator.backend.to_numpy
-        # weights, then biases, of each player
+        # weights, then biases, of each network
         self._trained = [
             [self.tensor(host(each), trained=True) for each in (*net.weights, *net.biases[1:])]
             for net in (generator, discriminator)
         ]
         self.x = self.tensor(np.array(x, generator.dtype))
-        options = {"dtype": self.x.dtype, "device": self.device}
-        self.z = torch.zeros((len(x), generator.inputs), **options)
-        self._ones, self._zeros = (
-            make((len(x), 1), **options) for make in (torch.ones, torch.zeros)
-        )
-        self._criterion = torch.nn.functional.binary_cross_entropy_with_logits
+        self.z = self.x.new_zeros((len(x), generator.inputs))
+        self._ones, self._zeros = self.x.new_ones((len(x), 1)), self.x.new_zeros((len(x), 1))
+        self._criterion = self._functional.binary_cross_entropy_with_logits
         way = {"lr": rate, "betas": (0.5, 0.999), "fused": True, "capturable": graph}
         self._optimizers = [torch.optim.Adam(each, **way) for each in self._trained]
-        self._graph = self.capture(self._step, self._step) if graph else None
+        self._step = self.capture(self._eager) if graph else self._eager
 
     def _run(self, trained: list[Any], a: Any) -> Any:
         last = len(trained) // 2 - 1
@@ -351,14 +351,7 @@ class TorchGan(_Torch):
             a = self.torch.relu(a) if k < last else a
         return a
 
-    def __call__(self) -> None:
-        """Make a step."""
-        if self._graph is None:
-            self._step()
-        else:
-            self._graph.replay()
-
-    def _step(self) -> None:
+    def _eager(self) -> None:
         self.z.normal_()
         self._work(move=True)
 

@@ -7,11 +7,13 @@ nembp does, and says what their times mean.
 from __future__ import annotations
 
 import math
+import os
 import re
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from cProfile import Profile
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from itertools import product
 from time import perf_counter
@@ -51,18 +53,15 @@ FOREVER = 1 << 40  # iterations: no report ends a block of steps that is being t
 DIRECTIONS: dict[str, Path] = {"bidirectional": "classes", "one_direction": "none"}
 PATHS: dict[str, Path] = DIRECTIONS | {"bidirectional_samples": "samples"}
 LAYOUTS = {"N C H W": False, "N H W C": True}  # PyTorch's: channels last
-RATIOS = {  # name: numerator, denominator
-    "bidirectional/one_direction": ("nembp/bidirectional", "nembp/one_direction"),
-    "bidirectional_samples/one_direction": ("nembp/bidirectional_samples", "nembp/one_direction"),
-    "torch_bidirectional/bidirectional": ("torch/bidirectional", "nembp/bidirectional"),
-    "torch_bidirectional/bidirectional_samples":
-        ("torch/bidirectional", "nembp/bidirectional_samples"),
-    "torch_one_direction/one_direction": ("torch/one_direction", "nembp/one_direction"),
-    "bidirectional/torch_one_direction": ("nembp/bidirectional", "torch/one_direction"),
-    "sklearn_one_direction/one_direction": ("sklearn/one_direction", "nembp/one_direction"),
-    "bidirectional/floor": ("nembp/bidirectional", "floor/bidirectional"),
-    "one_direction/floor": ("nembp/one_direction", "floor/one_direction"),
-}  # fmt: skip
+PAIRS = (  # of times whose ratio is told
+    ("nembp/bidirectional", "nembp/one_direction"),
+    ("nembp/bidirectional_samples", "nembp/one_direction"),
+    ("torch/bidirectional", "nembp/bidirectional"),
+    ("torch/bidirectional", "nembp/bidirectional_samples"),
+    ("torch/one_direction", "nembp/one_direction"),
+    ("nembp/bidirectional", "torch/one_direction"),
+    ("sklearn/one_direction", "nembp/one_direction"),
+)
 CALLED = "nembp call by call"
 ON_CPU = {"torch": "eager"}
 ON_GPU = ON_CPU | {"torch compiled": "compiled", "torch graph": "graph"}
@@ -163,14 +162,14 @@ def _captured(backend: Backend, work: Callable[[], object]) -> Any:
 
 
 class Race:
-    """The contenders of a case, why others cannot take part, and the medians of their times."""
+    """The contenders of a case, why others cannot take part, and what came of it."""
 
     def __init__(self, case: Case, backend: Backend) -> None:
         self.case, self.backend = case, backend
-        self.on_gpu = backend.name == "gpu"
         self.precision = getattr(backend, "precision", "float32")
         self.steps: dict[str, Any] = {}
         self.missing: dict[str, dict[str, str]] = {}
+        self.agreement: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
 
     def enter(self, name: str, kind: Callable[..., Any], *args: Any, **options: Any) -> bool:
@@ -181,17 +180,24 @@ class Race:
             self.missing[name.partition(" as ")[0]] = {"missing": str(error)}
         return name in self.steps
 
-    def compare(self, what: str, ours: Host, theirs: Host) -> float:
-        """Return how far PyTorch is from nembp; VerificationError if too far."""
-        return harness.check_agreement(f"the {what} of {self.case}", ours, theirs, self.precision)
+    def compare(self, name: str, what: str, ours: Host, theirs: Host) -> None:
+        """Note how far PyTorch is from nembp; VerificationError if too far."""
+        off = harness.check_agreement(f"the {what} of {self.case}", ours, theirs, self.precision)
+        self.agreement[name] = max(off, self.agreement.get(name, 0.0))
 
-    def run(self, first: str, words: str, **rounds: Any) -> Result:
+    def run(
+        self, kind: str, first: str, words: str, pairs: Iterable[tuple[str, str]] = (),
+        least: Callable[[dict[str, float]], dict[str, float]] = lambda seconds: {}, **rounds: Any,
+    ) -> Result:  # fmt: skip
         """Time the steps and return what every result has.
 
         Of contenders ``name as layout`` the faster one is ``name`` too, with its ``layout``. The
-        headline has the time of ``first``, and in words what that is.
+        headline has the time of ``first``, and in words what that is. ``least`` makes of the
+        medians the floor under each of nembp's steps that has one. Ratios are those of ``pairs``,
+        and of these steps to their floor; None where a peer is missing.
         """
-        start, threads = perf_counter(), 1 if self.on_gpu else self.case.threads
+        start = perf_counter()
+        threads = 1 if self.backend.name == "gpu" else self.case.threads
         contenders = {
             n: (step, peers.stopwatch(step, self.backend)) for n, step in self.steps.items()
         }
@@ -201,19 +207,34 @@ class Race:
             short, _, layout = name.partition(" as ")
             if layout and (short not in times or found["median"] < times[short]["median"]):
                 times[short] = {**found, "layout": layout}
-        self.seconds = {name: time["median"] for name, time in times.items()}
+        self.seconds = seconds = {name: time["median"] for name, time in times.items()}
+        floors = least(seconds)
+        medians = seconds | {f"floor/{name}": value for name, value in floors.items()}
+        ratios = {}
+        for above, below in (*pairs, *((f"nembp/{name}", f"floor/{name}") for name in floors)):
+            both = above in medians and below in medians
+            ratios[f"{_short(above)}/{_short(below)}"] = (
+                medians[above] / medians[below] if both else None
+            )
         return {
+            "kind": kind,
             **asdict(self.case),
             "threads_in_force": harness.threads_now(),
             "times": times | self.missing,
+            "floor": floors,
+            "ratios": ratios,
+            "agreement": self.agreement,
             "seconds": elapsed,
-            "headline": f"{duration(self.seconds[first])}{words}, {times[first]['rounds']} rounds",
+            "headline": f"{duration(seconds[first])}{words}, {times[first]['rounds']} rounds",
         }
 
-    def ratio(self, above: str, below: str) -> float | None:
-        """Return a ratio of medians; None where a peer is missing."""
-        seconds = self.seconds
-        return seconds[above] / seconds[below] if {above, below} <= set(seconds) else None
+
+def _short(name: str) -> str:
+    """Return the name of a contender in a ratio: bidirectional, torch_bidirectional, floor."""
+    who, _, way = name.partition("/")
+    if who in ("floor", "products") or not way:
+        return who
+    return way if who == "nembp" else f"{who}_{way}"
 
 
 # -- whole steps -----------------------------------------------------------------------------------
@@ -260,72 +281,61 @@ class EngineStep:
 
 def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
     """Time the steps of a case, after a check that PyTorch's gradients are nembp's."""
-    race = Race(case, backend)
-    on_gpu, steps = race.on_gpu, race.steps
-    net, (x, labels), images = case.start(backend), case.draw(), len(case.layers[0]) > 1
+    race, on_gpu = Race(case, backend), backend.name == "gpu"
+    net, (x, labels), steps = case.start(backend), case.draw(), race.steps
+    images = len(case.layers[0]) > 1
+    layouts = {f" as {name}": last for name, last in LAYOUTS.items()} if images else {"": False}
 
-    def products(path: Path, block: int | None = None) -> Callable[[], None]:
-        return floor.step_products(backend, net.maps, case.batch, path, case.dtype, block)
+    def step(path: Path, captured: bool = False) -> EngineStep:
+        return EngineStep(net.copy(), x, labels, path, captured=captured)
 
     for name, path in PATHS.items():
-        steps[f"nembp/{name}"] = EngineStep(net.copy(), x, labels, path, captured=on_gpu)
-    captured = all(getattr(step.graph, "launches", 0) for step in steps.values())
-    agreement = {}
+        steps[f"nembp/{name}"] = step(path, on_gpu)
+    captured = all(getattr(each.graph, "launches", 0) for each in steps.values())
     modes = ON_GPU if on_gpu else ON_CPU
-    for (who, mode), way, (layout, last) in product(modes.items(), DIRECTIONS, LAYOUTS.items()):
-        both, name = way == "bidirectional", f"{who}/{way}{f' as {layout}' * images}"
-        # PyTorch compiles for half a minute
-        if (last and not images) or (mode == "compiled" and (last or not both)):
+    for (who, mode), way, (layout, last) in product(modes.items(), DIRECTIONS, layouts.items()):
+        both, name = way == "bidirectional", f"{who}/{way}{layout}"
+        if mode == "compiled" and (last or not both):  # PyTorch compiles for half a minute
             continue
         options: Any = {"bidirectional": both, "channels_last": last, "mode": mode}
         there = race.enter(name, TorchStep, net, x, labels, learning_rate=LEARNING_RATE, **options)
-        if there and who == "torch":
+        if there and mode == "eager":
             theirs = steps[name].gradient()
             # in one direction PyTorch has no biases of the other, which come last
             ours = steps[f"nembp/{way}"].gradient()[: len(theirs)]
-            agreement[name] = race.compare(f"{way} gradient", ours, theirs)
+            race.compare(name, f"{way} gradient", ours, theirs)
     if not images and not on_gpu:
         given = (SklearnStep, net, x, labels)
         race.enter("sklearn/one_direction", *given, learning_rate=LEARNING_RATE)
+
+    work = {f"nembp/{n}": floor.multiply_adds(net.maps, case.batch, p) for n, p in PATHS.items()}
+    moved = floor.adam_bytes(net.parameter_count, case.dtype)
+    own = {"parameters": net.parameter_count, "multiply_adds": work}
+    headline = "nembp/bidirectional", " a bidirectional step"
+    if on_gpu:
+        for name, path in DIRECTIONS.items():
+            called = steps[f"{CALLED}/{name}"] = step(path)
+            products = floor.products(backend, called.gradient)
+            steps[f"products/{name}"] = _captured(backend, products)
+        card, moved = floor.measure_card(backend, case.dtype), moved + x.nbytes
+        least = {n: floor.least_seconds(card, work[f"nembp/{n}"], moved) for n in DIRECTIONS}
+        more = product((*ON_GPU, CALLED), DIRECTIONS)
+        pairs = [*PAIRS, *((f"{who}/{name}", f"nembp/{name}") for who, name in more)]
+        pairs += [(f"nembp/{name}", f"products/{name}") for name in DIRECTIONS]
+        own |= {"precision": race.precision, "captured": captured, "bytes": moved, "card": card}
+        return own | race.run("gpu step", *headline, pairs, lambda seconds: least, **rounds)
+
     for name, path in DIRECTIONS.items():
-        if on_gpu:
-            steps[f"{CALLED}/{name}"] = EngineStep(net.copy(), x, labels, path)
-            steps[f"products/{name}"] = _captured(backend, products(path))
-            continue
-        steps[f"floor/{name}_products"] = products(path)
-        if images:
-            steps[f"floor/{name}_products_in_blocks"] = products(path, floor.BLOCK)
-    for workers in {1, case.threads} if not on_gpu else ():
+        steps[f"floor/{name}_products"] = floor.products(backend, step(path).gradient)
+    for workers in {1, case.threads}:
         traffic = floor.AdamTraffic(backend, net.parameter_count, case.dtype, workers)
         steps[f"floor/adam_{workers}"] = traffic
-    common = race.run("nembp/bidirectional", " a bidirectional step", **rounds)
 
-    seconds, least, pairs = race.seconds, {}, RATIOS
-    multiply_adds = partial(floor.multiply_adds, net.maps, case.batch)
-    work = {f"nembp/{name}": multiply_adds(path) for name, path in PATHS.items()}
-    moved = floor.adam_bytes(net.parameter_count, case.dtype)
-    if on_gpu:
-        card, moved = floor.measure_card(backend, case.dtype), moved + x.nbytes
-        common |= {"kind": "gpu step", "precision": race.precision, "captured": captured}
-        common |= {"bytes": moved, "card": card}
-        pairs = {}
-        for who, name in product((*ON_GPU, CALLED), DIRECTIONS):
-            pairs[f"{who}/{name}"] = f"{who}/{name}", f"nembp/{name}"
-        for below, name in product(("floor", "products"), DIRECTIONS):
-            pairs[f"{name}/{below}"] = f"nembp/{name}", f"{below}/{name}"
-    else:
-        common |= {"kind": "step", "adam_bytes": moved}
-    for name in DIRECTIONS:
-        if on_gpu:
-            least[name] = floor.least_seconds(card, work[f"nembp/{name}"], moved)
-        else:
-            parts = (f"floor/{name}_products", "floor/adam")
-            least[name] = sum(min(seconds[k] for k in seconds if k.startswith(p)) for p in parts)
-    seconds |= {f"floor/{name}": value for name, value in least.items()}
-    return common | {
-        "parameters": net.parameter_count, "multiply_adds": work, "agreement": agreement,
-        "floor": least, "ratios": {name: race.ratio(*pair) for name, pair in pairs.items()},
-    }  # fmt: skip
+    def sums(seconds: dict[str, float]) -> dict[str, float]:
+        adam = min(value for name, value in seconds.items() if name.startswith("floor/adam"))
+        return {name: seconds[f"floor/{name}_products"] + adam for name in DIRECTIONS}
+
+    return own | {"adam_bytes": moved} | race.run("step", *headline, PAIRS, sums, **rounds)
 
 
 # -- a convolution by itself -----------------------------------------------------------------------
@@ -354,25 +364,22 @@ def measure_layer(case: Case, backend: Backend, **rounds: Any) -> Result:
             space.forward(below, up)
             space.adjoint_and_gradient(below, above, down, gradient)
 
-    race, agreement = Race(case, backend), {}
-    race.steps["nembp"] = step
-    step()
+    race = Race(case, backend)
+    race.steps = {"nembp": step, "floor": floor.products(backend, step)}
     for layout, last in LAYOUTS.items():
         name = f"torch as {layout}"
         if race.enter(name, TorchLayer, linear_map, backend, *host, last):
             race.steps[name]()
             what = ("input's gradient", "output", "kernels' gradient")
-            both = map(backend.to_numpy, ours), race.steps[name].results()
-            agreement[name] = max(map(race.compare, what, *both))
-    for how, block in {"at once": None, "in blocks": floor.BLOCK}.items():
-        products = floor.layer_products(backend, linear_map, below, above, case.dtype, block)
-        race.steps[f"floor as {how}"] = products
-    common = race.run("nembp", "", **rounds)
-    work = 3 * case.batch * math.prod(floor.extent(linear_map) or ())
+            for each in zip(
+                what, map(backend.to_numpy, ours), race.steps[name].results(), strict=True
+            ):
+                race.compare(name, *each)
+    pairs = ("nembp", "torch"), ("nembp", "floor")
+    common, work = race.run("layer", "nembp", "", pairs, **rounds), floor.terms(linear_map)
     return common | {
-        "kind": "layer", "output_shape": linear_map.output_shape, "multiply_adds": work,
-        "agreement": agreement, "rate": work / race.seconds["nembp"],
-        "ratios": {f"nembp/{name}": race.ratio("nembp", name) for name in ("torch", "floor")},
+        "output_shape": linear_map.output_shape, "multiply_adds": 3 * case.batch * work,
+        "rate": 3 * case.batch * work / race.seconds["nembp"],
     }  # fmt: skip
 
 
@@ -427,7 +434,7 @@ class EngineGan:
 def measure_gan(case: Case, backend: Backend, **rounds: Any) -> Result:
     """Time the steps of a case, after a check that PyTorch's gradients are nembp's."""
     race, sizes = Race(case, backend), tuple(map(int, case.network.split("-")))
-    graphs, one = race.on_gpu, "nembp/one_direction"
+    graphs, one = backend.name == "gpu", "nembp/one_direction"
     nets = gan_networks(sizes, backend, case.dtype)
     x = synthetic_batch(case.batch, sizes[-1], 2)[0].astype(case.dtype)
 
@@ -437,32 +444,29 @@ def measure_gan(case: Case, backend: Backend, **rounds: Any) -> Result:
     race.steps |= {one: ours(False, graphs), "nembp/bidirectional": ours(True, graphs)}
     if graphs:
         race.steps[f"{CALLED}/one_direction"] = ours(False, False)
-    agreement, peer = None, "torch/one_direction"
+    peer = "torch/one_direction"
     if race.enter(peer, TorchGan, *nets, x, LEARNING_RATE):
         z, mine = ours(False, False).at_rest()
-        pairs = zip("GD", mine, race.steps[peer].gradients(z), strict=True)
-        agreement = {w: race.compare(f"gradient of {w}", a[: len(b)], b) for w, a, b in pairs}
+        for which, a, b in zip("GD", mine, race.steps[peer].gradients(z), strict=True):
+            race.compare(which, f"gradient of {which}", a[: len(b)], b)
     race.enter("torch graph/one_direction", TorchGan, *nets, x, LEARNING_RATE, graph=True)
-    common = race.run(one, " a step", **rounds)
     # G runs and is differentiated once; D likewise on twice the rows, and once for G's error
     of_g, of_d = (floor.multiply_adds(net.maps, case.batch, "none") for net in nets)
     work = of_g + 2 * of_d + 2 * case.batch * sum(each.weight_count for each in nets[1].maps)
     moved = sum(floor.adam_bytes(net.parameter_count, case.dtype) for net in nets) + x.nbytes
-    card = floor.measure_card(backend, case.dtype) if graphs else None
-    least = card and floor.least_seconds(card, work, moved)
-    trainer, seconds = race.steps[one].trainer, race.seconds
-    return common | {
-        "kind": "gan step", "precision": race.precision, "captured": trainer.captured > 0,
+    least = {}
+    if graphs:
+        card = floor.measure_card(backend, case.dtype)
+        least["one_direction"] = floor.least_seconds(card, work, moved)
+    pairs = [(name, one) for name in (*race.steps, *race.missing) if name != one]
+    trainer = race.steps[one].trainer
+    return race.run("gan step", one, " a step", pairs, lambda seconds: least, **rounds) | {
+        "precision": race.precision, "captured": trainer.captured > 0,
         "why_not_captured": trainer.why_not_captured, "multiply_adds": work, "bytes": moved,
-        "agreement": agreement, "floor": least,
-        "ratios": {name: race.ratio(name, one) for name in seconds}
-        | {"one_direction/floor": least and seconds[one] / least},
     }  # fmt: skip
 
 
 # -- parts of a step -------------------------------------------------------------------------------
-PRODUCTS, REST = "products", "Python"
-PARTS = (PRODUCTS, "neurons", "bias sums", "output end", "input end", "noise", "Adam", REST)
 NOISE = Noise("nem", std=0.1, decay=0.0)  # constant, so that step after step does the same
 VARIANTS: dict[str, tuple[Path, dict[str, Noise]]] = {
     "one": ("none", {}),
@@ -472,55 +476,28 @@ VARIANTS: dict[str, tuple[Path, dict[str, Noise]]] = {
     "samples": ("samples", {}),
     "samples, noise": ("samples", {"forward": NOISE, "backward": NOISE}),
 }
+PARTS = ("linear", "backprop", "activations", "likelihoods", "noise", "optimizers", "standard")
 
 
-class TimedStep:
-    """An :class:`EngineStep` whose parts a stopwatch times; ``laps`` has the seconds of each step.
+class ProfiledStep:
+    """A step under Python's profiler, which gives the time of ufuncs to the module that calls."""
 
-    The time of a part within another is its own. What is timed are calls, some fifty a step, at
-    about 0.3 µs each. For networks whose linear maps work on the calling thread: dense ones.
-    """
-
-    def __init__(self, step: EngineStep) -> None:
-        self.laps: list[dict[str, float]] = []
-        self._step, self._within, self._since, joint = step, [REST], 0.0, step.joint
-        calls: list[Any] = [(joint, "end", "bias sums"), (step.adam, "step", "Adam")]
-        for each in joint.maps:
-            names = ("load", "forward", "adjoint", "adjoint_and_gradient")
-            calls += [(each, name, PRODUCTS) for name in names]
-        for side in filter(None, (*joint.up, *joint.down)):
-            calls += [(side, name, "neurons") for name in ("signal", "error")]
-        for loss, part in ((joint.output, "output end"), (joint.input, "input end")):
-            if loss is not None:
-                calls.append((loss, "error", part))
-                if loss.source is not None:
-                    calls.append((loss.source, "offer", "noise"))
-        for owner, name, part in calls:
-            setattr(owner, name, self._timed(part, getattr(owner, name)))
-
-    def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
-            self._switch()
-            self._within.append(part)
-            found = function(*args)
-            self._switch()
-            self._within.pop()
-            return found
-
-        return call
-
-    def _switch(self) -> None:
-        """Give the time since the last switch to the part that runs."""
-        now, part, lap = perf_counter(), self._within[-1], self.laps[-1]
-        lap[part] = lap.get(part, 0.0) + now - self._since
-        self._since = now
+    def __init__(self, step: Callable[[], object]) -> None:
+        self._step, self._profile, self.steps = step, Profile(), 0
 
     def __call__(self) -> None:
         """Make a step."""
-        self.laps.append({})
-        self._since = perf_counter()
-        self._step()
-        self._switch()
+        self.steps += 1
+        self._profile.runcall(self._step)
+
+    def parts(self) -> dict[str, float]:
+        """Return the mean seconds a step in each module of `PARTS`, and in others."""
+        self._profile.create_stats()
+        found = dict.fromkeys((*PARTS, "others"), 0.0)
+        for (file, *_), (_, _, seconds, *_) in self._profile.stats.items():
+            module = os.path.basename(file).removesuffix(".py")
+            found[module if module in PARTS else "others"] += seconds / self.steps
+        return found
 
 
 def measure_parts(case: Case, backend: Backend, **rounds: Any) -> Result:
@@ -529,25 +506,24 @@ def measure_parts(case: Case, backend: Backend, **rounds: Any) -> Result:
         raise DeviceError("the parts of a step can be timed on the CPU only; use --device cpu")
     race, net, batch = Race(case, backend), case.start(backend), case.draw()
 
-    def step(path: Path, noise: dict[str, Noise]) -> EngineStep:
+    def step(path: Path, noise: dict[str, Noise] | None = None) -> EngineStep:
         return EngineStep(net.copy(), *batch, path, noise=noise)
 
-    timed = {name: TimedStep(step(*how)) for name, how in VARIANTS.items()}
+    profiled = {name: ProfiledStep(step(*how)) for name, how in VARIANTS.items()}
     race.steps = {name: step(*how) for name, how in VARIANTS.items()}
-    race.steps |= {f"{name}, timed": each for name, each in timed.items()}
+    race.steps |= {f"{name}, profiled": each for name, each in profiled.items()}
     for path in PATHS.values():
-        products = floor.step_products(backend, net.maps, case.batch, path, case.dtype)
-        race.steps[f"products of {path}"] = products
-    common, variants = race.run("both", " a bidirectional step", **rounds), {}
+        race.steps[f"products of {path}"] = floor.products(backend, step(path).gradient)
+    common, variants = race.run("parts", "both", " a bidirectional step", **rounds), {}
     for name, (path, _) in VARIANTS.items():
-        laps = timed[name].laps
-        parts = {p: statistics.median(lap.get(p, 0.0) for lap in laps) for p in PARTS}
+        parts = profiled[name].parts()
         variants[name] = {
-            "step": common["times"][name], "step_with_stopwatch": race.seconds[f"{name}, timed"],
-            "parts": parts, "shares": {part: parts[part] / sum(parts.values()) for part in PARTS},
+            "step": common["times"][name],
+            "parts": parts,
+            "shares": {part: value / sum(parts.values()) for part, value in parts.items()},
             "bare_products": race.seconds[f"products of {path}"],
-        }  # fmt: skip
-    return common | {"kind": "parts", "parameters": net.parameter_count, "variants": variants}
+        }
+    return common | {"parameters": net.parameter_count, "variants": variants}
 
 
 # -- suites ----------------------------------------------------------------------------------------
@@ -574,7 +550,7 @@ class Suite:
     """
 
     defaults: Settings
-    quick: Settings
+    quick: dict[str, Any]  # what is otherwise
     step: str
     check: Callable[[str], object]
     measure: Callable[..., Result]
@@ -589,7 +565,6 @@ CIFAR = "32x32x3/conv32x4s2/conv64x4s2/conv128x4s2/256/10"
 LAYERS = ("32x32x3/conv32x4s2", "16x16x32/conv64x4s2", "8x8x64/conv128x4s2", "32x32x3/conv64x5s2",
           "16x16x64/conv128x5s2", "32x32x32/conv32x3", "16x16x64/conv64x3")  # fmt: skip
 DENSE = ("784-256-128-10", "784-512-512-10", "784-1024-1024-1024-10")
-SETS = ("breast-cancer", "wine", "iris", "digits", "synthetic")
 STEP = (
     "A step is the gradient and Adam's update of every parameter, on a batch that already lies in "
     "the step's buffers"
@@ -598,7 +573,7 @@ CHECKED = "Before the timing its results are checked against nembp's."
 SUITES = {
     "dense": Suite(
         Settings(DENSE, (32, 128, 512), (1, 2), budget=140.0, memory=True),
-        Settings(DENSE[1:2], (32, 128), (1, 2), budget=8.0),
+        {"networks": DENSE[1:2], "batches": (32, 128), "budget": 8.0, "memory": False},
         f"{STEP}: reading and scaling data is not part of it. PyTorch runs eagerly with fused "
         f"Adam, and its bidirectional step has one backward row a sample. {CHECKED}",
         _dense,
@@ -606,7 +581,7 @@ SUITES = {
     ),
     "convolution": Suite(
         Settings((*LAYERS, CIFAR), (32, 128), (1, 2), budget=200.0),
-        Settings((LAYERS[1], LAYERS[5], CIFAR), (32,), (1, 2), budget=12.0),
+        {"networks": (LAYERS[1], LAYERS[5], CIFAR), "batches": (32,), "budget": 12.0},
         "A layer is a convolution's output for a batch of images, then the gradients of its input "
         f"and of its kernels for a given error. {STEP}. PyTorch's goes up by conv2d and down by "
         "conv_transpose2d with the same kernels, one backward row a sample, with fused Adam. It "
@@ -616,7 +591,7 @@ SUITES = {
     ),
     "adversarial": Suite(
         Settings(("64-256-256-784",), (64, 256), (1, 2), budget=40.0),
-        Settings(("64-256-256-784",), (64,), (1,), budget=6.0),
+        {"batches": (64,), "threads": (1,), "budget": 6.0},
         "A step draws z, moves the discriminator on real and generated samples and then the "
         "generator, both by Adam, the non-saturating objective. A network is the generator's; the "
         "discriminator has its layers the other way round and one output. nembp's step is an "
@@ -627,15 +602,15 @@ SUITES = {
     ),
     "parts": Suite(
         Settings(DENSE[1:2], (32, 128, 512), (1, 2), budget=60.0),
-        Settings(DENSE[1:2], (128,), (1,), budget=6.0),
-        f"{STEP}. It is timed whole, and again with a stopwatch on its parts; the share of a part "
-        "is its median time over that of the step with the stopwatch.",
+        {"batches": (128,), "threads": (1,), "budget": 6.0},
+        f"{STEP}. It is timed whole, and again under Python's profiler, which says what share of "
+        "the time is spent in each module of the engine.",
         _dense,
         measure_parts,
     ),
     "estimators": Suite(
-        Settings(SETS, (200,), (1,), budget=140.0, device="cpu"),
-        Settings(("iris", "wine"), (200,), (1,), budget=140.0, repeats=1, device="cpu"),
+        Settings(tuple(estimators.OWN), (200,), (1,), budget=140.0, device="cpu"),
+        {"networks": ("iris", "wine"), "repeats": 1},
         "BidirectionalClassifier, both directions, beside scikit-learn's MLPClassifier with the "
         "same settings: 60 epochs, five folds of each of two splits, fits interleaved. Gains are "
         "differences of accuracy, paired by fold, ± their standard error; noisy accuracy is under "
@@ -654,12 +629,14 @@ def run(name: str, settings: Settings, progress: Callable[[str], object] = print
     a GPU the number of CPU threads decides nothing: only the first is measured.
     VerificationError if PyTorch computes something else.
     """
-    suite = SUITES[name]
+    suite, start, before = SUITES[name], perf_counter(), harness.meter()
+    # at the start: some peers set such variables themselves when they are imported
+    pins = {key: os.environ[key] for key in sorted(os.environ) if key.startswith(harness.PINS)}
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     for each in settings.networks:
         suite.check(each)
     backend = get_backend(settings.device, settings.precision)
-    start, begun, before = perf_counter(), harness.conditions(), harness.meter()
-    notes = harness.early_notes(settings.threads, begun["load_average"])
+    date, notes = datetime.now(UTC), harness.early_notes(settings.threads, load)
     for note in notes:
         progress(f"note: {note}")
     threads = settings.threads[:1] if backend.name == "gpu" else settings.threads
@@ -675,14 +652,14 @@ def run(name: str, settings: Settings, progress: Callable[[str], object] = print
             share = left / (len(cases) - number + 1)
             results.append(suite.measure(case, backend, repeats=settings.repeats, budget=share))
         progress(f"[{number}/{len(cases)}] {case}: {results[-1]['headline']}")
-    taken = harness.shares(before, harness.meter())
-    notes += harness.late_notes(taken)
-    memory = None
+    taken, memory = harness.shares(before, harness.meter()), None
     if settings.memory:
         progress("peak memory of a training run ...")
         memory = peak_memory(max(settings.threads), settings.dtype, backend.name)
     return {
-        "suite": name, **begun, "taken_by_others": taken, **harness.describe(backend),
-        "settings": asdict(settings), "step": suite.step, "notes": notes, "results": results,
+        "suite": name, "date": date.isoformat(timespec="seconds"), "load_average": load,
+        "environment": pins, "taken_by_others": taken, **harness.describe(backend),
+        "settings": asdict(settings), "step": suite.step,
+        "notes": notes + harness.late_notes(taken), "results": results,
         "peak_memory": memory, "seconds": perf_counter() - start,
     }  # fmt: skip
