@@ -13,12 +13,12 @@ import click
 
 from nembp.benchmarks import SUITES
 from nembp.errors import ArchitectureError
-from nembp.runs.options import Option
+from nembp.runs.options import Option as Declared
 
-from .options import Checked
-from .output import say
+from .options import POSITIVE, Checked, Option, command
+from .output import emit, say
 
-LIST = Checked(Option("Names"))
+LIST = Checked(Declared("Names"))
 
 
 def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int, ...] | None:
@@ -29,42 +29,31 @@ def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int
     return None if value is None else tuple(map(int, value))
 
 
-@click.command(
-    name="bench",
+@command(
+    Option("--suite", tuple(SUITES), " ".join(f"{name}: {text}." for name, text in SUITES.items()),
+           default="dense"),
+    Option("--networks", LIST, "Layer sizes, as in 784-256-128-10,784-512-512-10; for the "
+           "convolution suite image and layers, as in 32x32x3/conv32x4s2/256/10, or a layer by "
+           "itself, as in 16x16x32/conv64x4s2; for the estimators data sets: iris, digits, or from "
+           "files mnist:DIR, csv:FILE.  [default: the suite's]", metavar="NETWORK,..."),
+    Option("--batches", LIST, "Batch sizes.  [default: the suite's]", callback=_counts,
+           metavar="ROWS,..."),
+    Option("--threads", LIST, "Threads of BLAS and of PyTorch alike.  [default: 1,2]",
+           callback=_counts, metavar="N,..."),
+    Option("--repeats", POSITIVE, "Interleaved rounds of every line.  [default: as many as the "
+           "time allows, 3 to 25]"),
+    Option("--dtype", ("float32", "float64"), "[default: float32]"),
+    Option("--device", ("auto", "cpu", "gpu"), "[default: auto]"),
+    Option("--precision", ("float32", "tf32"), "Of a GPU's float32 products, nembp's and "
+           "PyTorch's.  [default: float32]"),
+    Option("--quick", bool, "Fewer cases, no memory run: seconds."),
+    Option("--out", click.Path(dir_okay=False, path_type=Path), "Also save the JSON, with machine, "
+           "versions, BLAS and date, to this file."),
     epilog="Exit codes: 0 done, 2 bad option, 4 no usable GPU, 6 the file of --out cannot be "
     "written, 7 PyTorch computes something else. Close other programs first: whatever else runs "
     "distorts the timings.",
-)
-@click.option(
-    "--suite", type=click.Choice(list(SUITES)), default="dense", show_default=True,
-    help=" ".join(f"{name}: {summary}." for name, summary in SUITES.items()),
 )  # fmt: skip
-@click.option(
-    "--networks", type=LIST, metavar="NETWORK,...",
-    help="Layer sizes, as in 784-256-128-10,784-512-512-10; for the convolution suite image and "
-    "layers, as in 32x32x3/conv32x4s2/256/10, or a layer by itself, as in 16x16x32/conv64x4s2; "
-    "for the estimators data sets: iris, digits, or from files mnist:DIR, csv:FILE.  "
-    "[default: the suite's]",
-)  # fmt: skip
-@click.option("--batches", type=LIST, callback=_counts, metavar="ROWS,...",
-              help="Batch sizes.  [default: the suite's]")  # fmt: skip
-@click.option("--threads", type=LIST, callback=_counts, metavar="N,...",
-              help="Threads of BLAS and of PyTorch alike.  [default: 1,2]")  # fmt: skip
-@click.option(
-    "--repeats", type=click.IntRange(min=1),
-    help="Interleaved rounds of every line.  [default: as many as the time allows, 3 to 25]",
-)  # fmt: skip
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="[default: float32]")
-@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="[default: auto]")
-@click.option("--precision", type=click.Choice(["float32", "tf32"]), help="Of a GPU's float32 "
-              "products, nembp's and PyTorch's.  [default: float32]")  # fmt: skip
-@click.option("--quick", is_flag=True, help="Fewer cases, no memory run: seconds.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object in place of a table.")
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path),
-    help="Also save the JSON, with machine, versions, BLAS and date, to this file.",
-)  # fmt: skip
-def bench(suite: str, quick: bool, as_json: bool, out: Path | None, **given: Any) -> None:
+def bench(args: Any) -> None:
     """Time a bidirectional training step beside its peers.
 
     A step is the gradient and Adam's update, on a batch already in memory. nembp's bidirectional
@@ -80,23 +69,26 @@ def bench(suite: str, quick: bool, as_json: bool, out: Path | None, **given: Any
     from nembp.benchmarks.report import render
     from nembp.files import replacing
 
-    chosen_suite = suites.SUITES[suite]
-    for network in given["networks"] or ():
+    suite, out = suites.SUITES[args.suite], args.out
+    for network in args.networks or ():
         try:
-            chosen_suite.check(network)
+            suite.check(network)
         except ArchitectureError as error:
             raise click.BadParameter(str(error), param_hint="'--networks'") from error
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    settings = replace(chosen_suite.defaults, **((chosen_suite.quick if quick else {}) | chosen))
+    names = "networks", "batches", "threads", "repeats", "dtype", "device", "precision"
+    given: dict[str, Any] = {
+        name: vars(args)[name] for name in names if vars(args)[name] is not None
+    }
+    settings = replace(suite.defaults, **((suite.quick if args.quick else {}) | given))
     report: dict[str, Any] = {}
     try:
         with ExitStack() as stack:
             file = stack.enter_context(replacing(out)) if out else None  # fails now, if at all
-            report = suites.run(suite, settings, progress=say)
+            report = suites.run(args.suite, settings, progress=say)
             if file is not None:
                 file.write(f"{json.dumps(report, indent=2)}\n".encode())
     finally:  # a disk that has filled up meanwhile does not take the timings with it
         if report:
-            click.echo(json.dumps(report) if as_json else render(report))
+            emit(args, report, "" if args.json else render(report))
     if out:
         say(f"saved {out}")

@@ -8,11 +8,12 @@ import click
 
 from nembp.runs.config import RunConfig
 
-from .options import json_option, options_of
-from .output import count, emit_json, emit_table, note, short_path
+from .options import Option, command, options_of
+from .output import count, emit, note, short_path
 from .progress import status
 
 MANY = 20  # classes listed by name
+RECIPE = ("layers", "forward", "backward", "backward_weight", "batch_size", "epochs")
 
 
 @click.group()
@@ -20,37 +21,47 @@ def data() -> None:
     """List, inspect and fetch data sets."""
 
 
-@data.command("list")
-@json_option
-def list_sets(as_json: bool) -> None:
+@command(of=data, name="list")
+def list_sets(args: Any) -> None:
     """List the data sets that train knows."""
     from nembp.datasets import available
 
-    if as_json:
-        emit_json(available())
-    else:
-        emit_table(list(available().items()))
+    emit(args, available(), list(available().items()))
 
 
-@data.command("info")
-@click.argument("name")
-@options_of(
-    RunConfig,
-    ("data_dir", "targets", "task", "image_size", "scaling", "delimiter", "header", "decimal",
-     "image_order", "transpose", "x", "y", "max_bytes"),
+@command(
+    click.Argument(["name"]),
+    *options_of(
+        RunConfig,
+        ("data_dir", "targets", "task", "image_size", "scaling", "delimiter", "header", "decimal",
+         "image_order", "transpose", "x", "y", "max_bytes"),
+    ),
+    of=data,
 )  # fmt: skip
-@json_option
-def info(name: str, as_json: bool, **chosen: Any) -> None:
+def info(args: Any) -> None:
     """Check the data set NAME, and show what training sees of it."""
     import numpy as np
 
     from nembp.runs import recipe
     from nembp.runs.training import load_data
 
-    config = RunConfig(dataset=name, **chosen)
+    given = {name: value for name, value in vars(args).items() if name not in ("name", "json")}
+    config = RunConfig(dataset=args.name, **given)
     loaded = load_data(config)
     filled = recipe(loaded, config)
+    scaling: dict[str, Any] | None = None
+    scaled = ""
+    if loaded.is_image:
+        scaling, scaled = {"kind": "unit"}, "pixels to [0, 1]"
+        if loaded.pixel_scaling is not None:
+            scales = np.array([loaded.x_scaling.offset, 1 / loaded.x_scaling.factor])
+            mean, deviation = scales.tolist()
+            scaling = {"kind": "channel", "mean": mean, "deviation": deviation}
+            words = (", ".join(f"{value:.4g}" for value in each) for each in (mean, deviation))
+            scaled = "by channel: mean {}; deviation {}".format(*words)
     counts = np.bincount(loaded.train.y).tolist() if loaded.is_classification else []
+    classes = dict(zip(loaded.classes, counts, strict=True))
+    more = f"  and {len(classes) - MANY} more" if len(classes) > MANY else ""
     facts: dict[str, Any] = {
         "name": loaded.name,
         "source": loaded.source,
@@ -60,21 +71,13 @@ def info(name: str, as_json: bool, **chosen: Any) -> None:
         "shape": list(loaded.shape),
         "dtype": str(loaded.train.x.dtype),
         "task": "classification" if loaded.is_classification else "regression",
-        "scaling": _scaling(loaded),
-        "classes": dict(zip(loaded.classes, counts, strict=True)),
+        "scaling": scaling,
+        "classes": classes,
         "targets": list(loaded.target_names),
         "notes": list(loaded.notes),
         "fingerprint": loaded.fingerprint,
-        "recipe": {
-            key: getattr(filled, key)
-            for key in ("layers", "forward", "backward", "backward_weight", "batch_size", "epochs")
-        },
+        "recipe": {key: getattr(filled, key) for key in RECIPE},
     }
-    if as_json:
-        emit_json(facts)
-        return
-    plan = facts["recipe"]
-    layers = ",".join(map(str, plan["layers"]))
     rows = [
         ("name", loaded.name),
         ("from", short_path(loaded.source)),
@@ -82,62 +85,36 @@ def info(name: str, as_json: bool, **chosen: Any) -> None:
         ("samples", f"{len(loaded.train)} training, {len(loaded.test)} test"),
         ("shape", f"{'x'.join(map(str, loaded.shape))} {facts['dtype']}"),
         ("task", facts["task"]),
-        ("scaling", _scaling_words(facts["scaling"])),
-        ("classes", _class_words(facts["classes"])),
+        ("scaling", scaled),
+        ("classes", "  ".join(f"{key}: {n}" for key, n in list(classes.items())[:MANY]) + more),
         ("targets", ", ".join(loaded.target_names)),
         *(("note", text) for text in loaded.notes),
         (
             "recipe",
-            f"--layers {layers} --batch-size {plan['batch_size']} --epochs {plan['epochs']} "
-            f"--backward-weight {plan['backward_weight']:g}",
+            f"--layers {','.join(map(str, filled.layers or ()))} --batch-size {filled.batch_size} "
+            f"--epochs {filled.epochs} --backward-weight {filled.backward_weight:g}",
         ),
     ]
-    emit_table([row for row in rows if row[1]])
+    emit(args, facts, [row for row in rows if row[1]])
 
 
-def _scaling(loaded: Any) -> dict[str, Any] | None:
-    """Say what the network is given of images: pixels in [0, 1], or standardized by channel."""
-    if not loaded.is_image:
-        return None
-    if loaded.pixel_scaling is None:
-        return {"kind": "unit"}
-    mean, factor = loaded.x_scaling.offset, loaded.x_scaling.factor
-    return {"kind": "channel", "mean": mean.tolist(), "deviation": (1 / factor).tolist()}
-
-
-def _scaling_words(facts: dict[str, Any] | None) -> str:
-    kind, *values = (facts or {"kind": ""}).values()
-    if kind != "channel":
-        return "pixels to [0, 1]" if kind else ""
-    mean, deviation = (", ".join(f"{value:.4g}" for value in each) for each in values)
-    return f"by channel: mean {mean}; deviation {deviation}"
-
-
-def _class_words(counts: dict[str, int]) -> str:
-    words = [f"{key}: {n}" for key, n in counts.items()]
-    more = f"  and {len(words) - MANY} more" if len(words) > MANY else ""
-    return "  ".join(words[:MANY]) + more
-
-
-@data.command()
-@click.argument("name", type=click.Choice(["mnist", "cifar10", "cifar100"]))
-@click.option("--data-dir", metavar="DIR", required=True, help="Folder for the files.")
-@click.option(
-    "--mirror",
-    metavar="URL",
-    help="Where to fetch from.  [default: NEMBP_MNIST_MIRROR or NEMBP_CIFAR_MIRROR, else public "
-    "mirrors]",
-)
-@click.option("--quiet", is_flag=True, help="No progress.")
-def fetch(name: str, data_dir: str, mirror: str | None, quiet: bool) -> None:
+@command(
+    click.Argument(["name"], type=click.Choice(["mnist", "cifar10", "cifar100"])),
+    Option("--data-dir", str, "Folder for the files.", metavar="DIR", required=True),
+    Option("--mirror", str, "Where to fetch from.  [default: NEMBP_MNIST_MIRROR or "
+           "NEMBP_CIFAR_MIRROR, else public mirrors]", metavar="URL"),
+    Option("--quiet", bool, "No progress."),
+    of=data,
+)  # fmt: skip
+def fetch(args: Any) -> None:
     """Download the data set NAME, and check it against the published checksums.
 
     Files that are there already are kept.
     """
     from nembp.datasets.fetch import fetch as fetch_files
 
-    begun = set[str]()
-    with status(quiet=quiet) as tell:
+    name, begun = args.name, set[str]()
+    with status(quiet=args.quiet) as tell:
 
         def progress(file: str, received: int, announced: int | None) -> None:
             size = f"{announced:,} bytes" if announced else "unknown size"
@@ -146,9 +123,10 @@ def fetch(name: str, data_dir: str, mirror: str | None, quiet: bool) -> None:
             begun.add(file)
             tell(f"{file}: {received:,} bytes of {size}")
 
-        fetched = fetch_files(name, data_dir, mirror, progress)
-    if not quiet:
+        fetched = fetch_files(name, args.data_dir, args.mirror, progress)
+    if not args.quiet:
         done = f"{count(len(fetched), 'file')} fetched" if fetched else "nothing to fetch"
         checked = ", checksums verified" if fetched or name == "mnist" else ""
-        note(f"{done}; {data_dir} holds {name}{checked}")
-        note(f"train on it: nembp train --dataset {name} --data-dir {data_dir}")
+        note(f"{done}; {args.data_dir} holds {name}{checked}")
+        note(f"train on it: nembp train --dataset {name} --data-dir {args.data_dir}")
+    emit(args, {"name": name, "data_dir": args.data_dir, "fetched": list(map(str, fetched))})

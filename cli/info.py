@@ -14,13 +14,13 @@ import click
 
 import nembp
 
-from .options import json_option
-from .output import emit_json, emit_table
+from .options import command
+from .output import emit
 
 if TYPE_CHECKING:
     from nembp.checkpoints import Model
 
-PLAYERS: Final = ("generator", "discriminator")  # of an adversarial run
+PAIR: Final = ("generator", "discriminator")  # of an adversarial run
 NAMED: Final = 12  # outputs whose names are shown
 COUNTS: Final = ("weights", "biases", "gains", "multiply_adds")
 PACKAGES: Final = (
@@ -29,58 +29,51 @@ PACKAGES: Final = (
 )  # fmt: skip
 
 
-@click.command()
-@click.argument("run", metavar="[RUN]", required=False)
-@json_option
-def info(run: str | None, as_json: bool) -> None:
+@command(click.Argument(["run"], metavar="[RUN]", required=False))
+def info(args: Any) -> None:
     """Show versions, devices, BLAS and threads: what to add to a report of a problem.
 
     With RUN, a run folder or a model file, show that network instead, layer by layer.
     """
-    if run is not None:
-        _show_run(run, as_json)
+    if args.run is not None:
+        _show_run(args)
         return
-    facts = _gather()
-    if as_json:
-        emit_json(facts)
-        return
-    words = "{library} {version}, {architecture} kernels, {threads} threads"
-    rows = [
-        ("nembp", facts["nembp"]),
-        ("python", f"{facts['python']} on {facts['platform']}"),
-        *((name, version or "not installed") for name, version in facts["packages"].items()),
-        ("cpu", f"{facts['cpu']['name']}, {facts['cpu']['cores']} cores usable"),
-        ("gpu", facts["gpu"]["name"] or f"none: {facts['gpu']['reason']}"),
-        ("blas", words.format(**facts["blas"]) if facts["blas"] else "unknown"),
-        ("", facts["core_type"]),
-    ]
-    emit_table([row for row in rows if any(row)])
-
-
-def _gather() -> dict[str, Any]:
     from nembp.backend import get_backend
     from nembp.checkpoints import environment
     from nembp.engine.network import dense_network
     from nembp.errors import DeviceError
     from nembp.threads import usable_cores
 
+    gpu: dict[str, str | None] = {"name": None, "reason": None}
     try:
-        gpu = {"name": get_backend("gpu").describe(), "reason": None}
+        gpu["name"] = get_backend("gpu").describe()
     except DeviceError as error:
-        gpu = {"name": None, "reason": str(error)}
+        gpu["reason"] = str(error)
     blas = environment(dense_network([1, 1]))["blas"]
     installed = {str(each.name).lower(): each.version for each in metadata.distributions()}
-    return {
+    cpu, cores = _cpu_name(), usable_cores()
+    facts = {
         "nembp": nembp.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: installed.get(name) for name in PACKAGES},
-        "cpu": {"name": _cpu_name(), "cores": usable_cores()},
+        "cpu": {"name": cpu, "cores": cores},
         "gpu": gpu,
         "blas": blas,
         "core_type": _core_type(blas),
         "OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE"),
     }
+    words = "{library} {version}, {architecture} kernels, {threads} threads"
+    rows = [
+        ("nembp", nembp.__version__),
+        ("python", f"{facts['python']} on {facts['platform']}"),
+        *((name, installed.get(name, "not installed")) for name in PACKAGES),
+        ("cpu", f"{cpu}, {cores} cores usable"),
+        ("gpu", gpu["name"] or f"none: {gpu['reason']}"),
+        ("blas", words.format(**blas) if blas else "unknown"),
+        ("", _core_type(blas)),
+    ]
+    emit(args, facts, [row for row in rows if any(row)])
 
 
 def _cpu_name() -> str:
@@ -104,22 +97,21 @@ def _core_type(blas: dict[str, Any] | None) -> str:
 
 
 # -- a network -------------------------------------------------------------------------------------
-def _show_run(run: str, as_json: bool) -> None:
+def _show_run(args: Any) -> None:
     """Show what a trained network is made of, or both networks of an adversarial run."""
     from nembp.runs.predicting import load_run
 
-    files = {name: os.path.join(run, f"{name}.npz") for name in PLAYERS}
+    files = {name: os.path.join(args.run, f"{name}.npz") for name in PAIR}
     if not all(map(os.path.exists, files.values())):
-        files = {"": run}
-    models = {name: (path, load_run(path)) for name, path in files.items()}
-    if as_json:
-        facts = {name: _facts(*model) for name, model in models.items()}
-        emit_json(facts.get("", facts))
-        return
-    for number, (name, (path, model)) in enumerate(models.items()):
-        if name:
-            click.echo("\n" * (number > 0) + f"{name}:")
-        _show_model(path, model)
+        files = {"": args.run}
+    facts: dict[str, Any] = {}
+    shown: list[Any] = []
+    for name, path in files.items():
+        model = load_run(path)
+        facts[name] = _facts(path, model)
+        shown += ["\n" * bool(shown) + f"{name}:"] if name else []
+        shown += _tables(model, facts[name])
+    emit(args, facts.get("", facts), *shown)
 
 
 def _facts(run: str, model: Model) -> dict[str, Any]:
@@ -148,27 +140,29 @@ def _facts(run: str, model: Model) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _show_model(run: str, model: Model) -> None:
-    facts = _facts(run, model)
-    shape = "x".join(map(str, model.shape))
+def _tables(model: Model, facts: dict[str, Any]) -> list[Any]:
+    """Return the tables of the data and of the layers."""
     outputs = f"{len(model.classes)} classes" if model.classes else ", ".join(model.target_names)
     if len(model.target_names) > NAMED:
         outputs = f"{len(model.target_names)} values"
     trained = ", ".join(f"{name} {value}" for name, value in facts["trained"].items() if value)
-    emit_table([
-        ("data", f"{model.dataset}: {shape} to {outputs}"),
+    data = [
+        ("data", f"{model.dataset}: {_size(model.shape)} to {outputs}"),
         ("parameters", f"{model.net.parameter_count:,} of {model.net.dtype}"),
         ("trained", trained),
-    ])  # fmt: skip
-    click.echo()
+    ]
     totals = facts["totals"]
     shown = [name for name in COUNTS if name != "gains" or totals["gains"]]  # of normalized layers
-    rows = [
-        ["layer", "description", "shape", "neurons", *(name.replace("_", "-") for name in shown)]
-    ]
+    heads = [name.replace("_", "-") for name in shown]
+    rows = [["layer", "description", "shape", "activation", *heads]]
     for number, layer in enumerate([*facts["layers"], {"description": "in all", **totals}]):
-        start = [str(number) if "shape" in layer else "", layer["description"]]
         counts = ["-" if layer[name] is None else f"{layer[name]:,}" for name in shown]
-        size = "x".join(map(str, layer.get("shape", ())))
-        rows.append([*start, size, layer.get("neurons", ""), *counts])
-    emit_table(rows)
+        start = ["", layer["description"], "", ""]
+        if "shape" in layer:
+            start = [str(number), layer["description"], _size(layer["shape"]), layer["neurons"]]
+        rows.append([*start, *counts])
+    return [data, "", rows]
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -7,11 +7,9 @@ Nothing here imports NumPy, and a subcommand's module is imported only when it i
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import importlib
 import io
-import os
 import sys
 import tempfile
 import traceback
@@ -58,7 +56,6 @@ Every option of a command can also be set by an environment variable, such as
 NEMBP_TRAIN_EPOCHS=10 for `nembp train --epochs 10`.
 """
 INTERRUPTED = 130
-OWN_VARIABLES = ("NEMBP_CACHE", "NEMBP_MNIST_MIRROR", "NEMBP_CIFAR_MIRROR")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
@@ -81,7 +78,9 @@ class CommandGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None and not {"-h", "--help"} & set(args):
-            _check_variables(str(name), command)
+            from .options import check_variables  # which the help of a group does without
+
+            check_variables(str(name), command, COMMANDS)
         return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -97,47 +96,15 @@ class CommandGroup(click.Group):
         sys.exit(_code(lambda: super(CommandGroup, self).main(args, *rest, **more)))
 
 
-def _check_variables(name: str, command: click.Command) -> None:
-    """Refuse a variable NEMBP_* that sets nothing: a misspelt one would be passed over."""
-    known = [*OWN_VARIABLES, *_variables(f"NEMBP_{name.upper()}", command)]
-    others = tuple(f"NEMBP_{each.upper()}_" for each in ("test", *COMMANDS) if each != name)
-    for variable in os.environ:
-        if variable.startswith("NEMBP_") and not (variable in known or variable.startswith(others)):
-            close = difflib.get_close_matches(variable, known, 1)
-            hint = f"did you mean {close[0]}?" if close else "unset it"
-            raise click.UsageError(f"the environment variable {variable} sets nothing; {hint}")
-
-
-def _variables(prefix: str, command: click.Command) -> list[str]:
-    """Let the variables of a command's options be called as its flags are, and return them."""
-    known: list[str] = []
-    for each in command.params:
-        if isinstance(each, click.Option):
-            each.envvar = []
-            for flag in each.opts:
-                each.envvar.append(f"{prefix}_{flag.lstrip('-').replace('-', '_').upper()}")
-            known += [*each.envvar, f"{prefix}_{each.name}".upper()]
-    for name, part in getattr(command, "commands", {}).items():
-        known += _variables(f"{prefix}_{name.upper()}", part)
-    return known
-
-
 def _code(run: Callable[[], object]) -> int:
+    """Run, and return an exit code; what goes wrong is one line on stderr."""
     try:
         result = run()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
-    except click.UsageError as error:
-        from .options import variable_of  # which the help of a group does without
-
-        ctx, param = error.ctx, getattr(error, "param", None)
-        variable = variable_of(ctx, param) if ctx and param else ""
-        source = f" (from {variable})" if variable else ""
-        help_of = f"; see `{ctx.command_path} --help`" if ctx else ""
-        return _fail(error.format_message().rstrip(".") + source + help_of, error.exit_code)
     except click.ClickException as error:
-        return _fail(error.format_message(), error.exit_code)
+        return _fail(_usage(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:  # click raises Abort from KeyboardInterrupt
         return _fail(str(error) or str(error.__cause__ or "") or "interrupted", INTERRUPTED)
     except NembpError as error:
@@ -154,6 +121,19 @@ def _code(run: Callable[[], object]) -> int:
     except Exception as error:  # noqa: BLE001  a bug: one line, and all of it for a report
         return _fail(f"{type(error).__name__}: {error}; {_log()}", 1)
     return result if isinstance(result, int) else 0
+
+
+def _usage(error: click.ClickException) -> str:
+    """Say what is wrong, which environment variable said it, and where help is."""
+    if not isinstance(error, click.UsageError) or error.ctx is None:
+        return error.format_message().rstrip(".")
+    from .options import variable_of
+
+    param = getattr(error, "param", None)
+    variable = variable_of(error.ctx, param) if param else ""
+    source = f" (from {variable})" if variable else ""
+    text = error.format_message().rstrip(".")
+    return f"{text}{source}; see `{error.ctx.command_path} --help`"
 
 
 def _log() -> str:

@@ -1,36 +1,34 @@
-"""Click options made from the fields of a configuration, so that the two cannot disagree."""
+"""Commands and their options: those of a configuration are made from its fields."""
 
 from __future__ import annotations
 
 import contextlib
+import difflib
+import inspect
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable
+from types import SimpleNamespace
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from nembp.errors import ArchitectureError
-from nembp.runs.options import Config, Option, read_settings
+from nembp.runs.options import Config
+from nembp.runs.options import Option as Declared
 
-F = TypeVar("F", bound=Callable[..., Any])
-
+POSITIVE, NATURAL = click.IntRange(min=1), click.IntRange(min=0)
 METAVARS = {
     "int": "N", "float": "X", "str": "TEXT", "Layers": "LAYERS", "Names": "NAMES", "File": "PATH",
     "Size": "HxW", "Augment": "KINDS",
 }  # fmt: skip
-EVERY = Option("float", within="> 0")
-# the command line's own keys of a configuration file
-OWN_KEYS = {
-    "out": Option("str"), "force": Option("bool"), "json": Option("bool"), "quiet": Option("bool"),
-    "checkpoint_every": EVERY,
-}  # fmt: skip
+OWN_VARIABLES = ("NEMBP_CACHE", "NEMBP_MNIST_MIRROR", "NEMBP_CIFAR_MIRROR")  # of no command
 
 
 class Checked(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
     """A value that an option of a configuration checks."""
 
-    def __init__(self, option: Option) -> None:
+    def __init__(self, option: Declared) -> None:
         self.option = option
         self.name = option.kind
 
@@ -45,149 +43,135 @@ class Checked(click.ParamType):  # type: ignore[type-arg]  # generic only in new
             self.fail(str(error), param, ctx)
 
 
-class GroupedOption(click.Option):
-    """An option that stands under a heading in the help."""
+class Option(click.Option):
+    """An option: its flags, what it takes, and its help, under a heading.
 
-    def __init__(self, *args: Any, group: str = "Run", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.group = group
-
-
-class GroupedCommand(click.Command):
-    """A command whose help lists its options under their headings."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record is not None:
-                groups.setdefault(getattr(param, "group", "Run"), []).append(record)
-        for name, records in groups.items():
-            with formatter.section(name):
-                formatter.write_dl(records)
-
-
-def add(options: Iterable[Callable[[F], F]]) -> Callable[[F], F]:
-    """Return what adds click options to a command, in order."""
-
-    def decorate(command: F) -> F:
-        for option in reversed(list(options)):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-def options_of(kind: type[Config], names: Collection[str] | None = None) -> Callable[[F], F]:
-    """Return what adds an option for each field of a configuration, or those of some names."""
-    options = kind.options().items()
-    return add(
-        [_click_option(kind, *each) for each in options if names is None or each[0] in names]
-    )
-
-
-def _click_option(kind: type[Config], name: str, option: Option) -> Callable[[F], F]:
-    flags = []
-    for each in [*kind.aliases, name]:
-        if kind.aliases.get(each, name) != name:
-            continue
-        word = each.replace("_", "-")
-        flags.append(f"--{word}/--no-{word}" if option.kind == "bool" else f"--{word}")
-    names = option.kind == "str" and option.choices
-    of: Any = click.Choice(option.choices) if names else Checked(option)
-    default = option.described_default
-    return click.option(
-        *flags,
-        name,
-        cls=GroupedOption,
-        type=click.BOOL if option.kind == "bool" else of,
-        default=None,
-        metavar=None if names else METAVARS.get(option.kind),
-        help=option.help + (f"  [default: {default}]" if default else ""),
-        group=option.group,
-    )
-
-
-def chosen(kind: type[Config], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a configuration that were given anywhere."""
-    return {name: params[name] for name in kind.options() if params[name] is not None}
-
-
-json_option = click.option(
-    "--json", "as_json", cls=GroupedOption, is_flag=True, help="Print one JSON object."
-)
-device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="cpu", show_default=True,
-    help="auto takes a GPU where one works.",
-)  # fmt: skip
-data_dir_option = click.option(
-    "--data-dir", metavar="PATH", help="Where the data lies.  [default: where it lay in training]"
-)
-direction_option = click.option(
-    "--direction", type=click.Choice(["forward", "backward"]), default="forward", show_default=True,
-    help="forward: from samples to classes or targets; backward: from those to samples.",
-)  # fmt: skip
-force_option = click.option("--force", is_flag=True, help="Replace FILE if it exists.")
-
-
-def run_folder_options(kind: type[Config], default: str) -> Callable[[F], F]:
-    """Return what adds --out, called ``default`` if left out, --force, --resume, --config and more.
-
-    What --config reads of this kind ranks below the environment.
+    It takes a type of click's, one of a tuple of words, or, as ``bool``, nothing.
     """
 
-    def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-        if value is not None and not ctx.resilient_parsing:
-            ctx.default_map = dict(ctx.default_map or {}) | read_settings(value, kind, OWN_KEYS)
+    def __init__(
+        self, flags: str, takes: Any, help: str, *, heading: str = "Options", **more: Any
+    ) -> None:
+        self.heading = heading
+        kind = click.Choice(takes) if isinstance(takes, tuple) else takes
+        of: dict[str, Any] = {"is_flag": True} if kind is bool else {"type": kind}
+        shown = more.get("default") is not None
+        super().__init__(flags.split(), help=help, show_default=shown, **of, **more)
 
-    def option(*names: str, **more: Any) -> Callable[[F], F]:
-        return click.option(*names, cls=GroupedOption, **more)
+    def variables(self, prefix: str | None) -> list[str]:
+        """Return the environment variables that set it: after its flags, and after its field."""
+        names = [flag.lstrip("-").replace("-", "_") for flag in self.opts]
+        return [f"{prefix}_{name}".upper() for name in (*names, self.name)]
 
-    options: list[Callable[[F], F]] = [
-        option("--out", metavar="DIR",
-               help=f"Folder of the run, new or empty.  [default: {default}]"),
-        option("--force", is_flag=True,
-               help="Take the place of the run in --out, if there is one, at the end."),
-        option("--resume", metavar="RUN", help="Go on with the run in this folder from its last "
-               "checkpoint, as if nothing had stopped it. Its options stay as they are, but "
-               f"--{kind.length} may be raised, and --device, --threads and --data-dir be another "
-               "machine's."),
-        option("--checkpoint-every", type=Checked(EVERY),
-               metavar="SECONDS", help="Write a checkpoint as often as this between two rows of "
-               "the metrics.  [default: 60, or longer where that would take more than half a "
-               "percent of the time]"),
-        option("--config", is_eager=True, expose_value=False, callback=load, metavar="FILE.toml",
-               help="Read options from here (keys are their names); flags and the environment "
-               "override it. RUN/config.toml repeats a run."),
-        json_option,
-        option("--quiet", is_flag=True, help="No progress, no notes."),
-    ]  # fmt: skip
-    return add(options)
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        values = map(os.environ.get, self.variables(ctx.auto_envvar_prefix))
+        return next(filter(None, values), None)
+
+
+class Command(click.Command):
+    """A command whose help lists options under their headings, and whose refusals name variables.
+
+    Its function gets its parameters as one namespace.
+    """
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        headings: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                headings.setdefault(getattr(param, "heading", "Options"), []).append(record)
+        for heading, records in headings.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        assert self.callback is not None
+        try:
+            return ctx.invoke(self.callback, SimpleNamespace(**ctx.params))
+        except ArchitectureError as error:
+            for param in self.params:
+                if variable := variable_of(ctx, param):
+                    error = ArchitectureError(
+                        f"{error}; {variable} sets {param.opts[0]} {ctx.params[str(param.name)]}"
+                    )
+            raise error
+
+
+def command(
+    *params: click.Parameter, of: click.Group | None = None, name: str | None = None, **more: Any
+) -> Callable[[Callable[[Any], None]], Command]:
+    """Return what makes a command, perhaps ``of`` a group, of a function; it gets --json too."""
+
+    def made(run: Callable[[Any], None]) -> Command:
+        name_, options = name or run.__name__, [*params, Option("--json", bool, JSON)]
+        result = Command(name_, callback=run, params=options, help=inspect.getdoc(run), **more)
+        if of is not None:
+            of.add_command(result)
+        return result
+
+    return made
+
+
+def check_variables(name: str, command: click.Command, commands: Iterable[str]) -> None:
+    """Refuse a variable NEMBP_* that sets nothing: a misspelt one would be passed over."""
+    known = [*OWN_VARIABLES, *_variables(f"NEMBP_{name.upper()}", command)]
+    others = tuple(f"NEMBP_{each.upper()}_" for each in ("test", *commands) if each != name)
+    for variable in os.environ:
+        if variable.startswith("NEMBP_") and not (variable in known or variable.startswith(others)):
+            close = difflib.get_close_matches(variable, known, 1)
+            hint = f"did you mean {close[0]}?" if close else "unset it"
+            raise click.UsageError(f"the environment variable {variable} sets nothing; {hint}")
+
+
+def _variables(prefix: str, command: click.Command) -> list[str]:
+    options = [param for param in command.params if isinstance(param, Option)]
+    known = [variable for option in options for variable in option.variables(prefix)]
+    for name, part in getattr(command, "commands", {}).items():
+        known += _variables(f"{prefix}_{name.upper()}", part)
+    return known
 
 
 def variable_of(ctx: click.Context, param: click.Parameter) -> str:
     """Return the environment variable that sets a parameter, empty if none does."""
-    if ctx.get_parameter_source(str(param.name)) is not ParameterSource.ENVIRONMENT:
+    source = ctx.get_parameter_source(str(param.name))
+    if source is not ParameterSource.ENVIRONMENT or not isinstance(param, Option):
         return ""
-    named = [*(param.envvar or ()), f"{ctx.auto_envvar_prefix}_{param.name}".upper()]
-    return next(name for name in named if os.environ.get(name))
+    return next(filter(os.environ.get, param.variables(ctx.auto_envvar_prefix)))
 
 
-@contextlib.contextmanager
-def refusals(ctx: click.Context, *of_new: str) -> Iterator[None]:
-    """Refuse options ``of_new`` runs beside --resume; a refusal names what variables set."""
-    given = [name for name in of_new if ctx.params.get("resume") and ctx.params.get(name)]
-    try:
-        if given:
-            raise ArchitectureError(
-                f"--{given[0]} is of a new run, and --resume goes on with one in its own folder; "
-                "leave one of them out"
-            )
-        yield
-    except ArchitectureError as error:
-        variables = "".join(
-            f"; {variable} sets {param.opts[0]} {ctx.params[str(param.name)]}"
-            for param in ctx.command.params
-            if param.name in ctx.params and (variable := variable_of(ctx, param))
-        )
-        raise ArchitectureError(f"{error}{variables}") from error
+def options_of(kind: type[Config], names: Collection[str] | None = None) -> list[Option]:
+    """Return an option for each field of a configuration, or for those of some names."""
+    options = kind.options().items()
+    return [_option(kind, *each) for each in options if names is None or each[0] in names]
+
+
+def _option(kind: type[Config], name: str, declared: Declared) -> Option:
+    names = [*(alias for alias, of in kind.aliases.items() if of == name), name]
+    words = [each.replace("_", "-") for each in names]
+    takes: Any = Checked(declared)
+    metavar = METAVARS.get(declared.kind)
+    if declared.kind == "bool":
+        words, takes = [f"{word}/--no-{word}" for word in words], click.BOOL
+    elif declared.kind == "str" and declared.choices:
+        metavar, takes = None, declared.choices
+    flags = " ".join([*(f"--{word}" for word in words), name])
+    default = declared.described_default
+    told = declared.help + (f"  [default: {default}]" if default else "")
+    return Option(flags, takes, told, heading=declared.group, default=None, metavar=metavar)
+
+
+def chosen(kind: type[Config], args: Any) -> dict[str, Any]:
+    """Return the settings of a configuration that were given anywhere."""
+    return {name: value for name in kind.options() if (value := vars(args)[name]) is not None}
+
+
+# -- options of several commands -------------------------------------------------------------------
+JSON = "Print one JSON object."
+FORCE = Option("--force", bool, "Replace FILE if it exists.")
+RUN = click.Argument(["run"], metavar="RUN")
+DEVICE = Option("--device", ("auto", "cpu", "gpu"), "auto takes a GPU where one works.",
+                default="cpu")  # fmt: skip
+DATA_DIR = Option("--data-dir", str, "Where the data lies.  [default: where it lay in training]",
+                  metavar="PATH")  # fmt: skip
+DIRECTION = Option("--direction", ("forward", "backward"), "forward: from samples to classes or "
+                   "targets; backward: from those to samples.", default="forward")  # fmt: skip

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import math
 import os
 import re
@@ -17,7 +15,6 @@ from typing import Any
 import click
 
 from nembp.errors import OutputError
-from nembp.files import replacing
 from nembp.runs.folder import to_json
 
 BLOCK = 1000  # rows that are printed together
@@ -46,11 +43,20 @@ def note(text: str) -> None:
     say(f"nembp: {text}")
 
 
-def emit_json(table: Mapping[str, Any]) -> None:
-    """Print one JSON object on one line, without NaN.
+def emit(args: Any, facts: Mapping[str, Any], *shown: str | Iterable[Sequence[str]]) -> None:
+    """Print the result of a command: with --json facts as one object, else lines and tables."""
+    if args.json:
+        _emit_json(facts)
+        return
+    for part in shown:
+        if isinstance(part, str):
+            click.echo(part)
+        else:
+            _emit_table(part)
 
-    Values that are iterators are lists, printed as they come.
-    """
+
+def _emit_json(table: Mapping[str, Any]) -> None:
+    """Print one line without NaN; values that are iterators are lists, printed as they come."""
     opened = "{"
     for key, value in table.items():
         click.echo(f"{opened}{_json(str(key))}: ", nl=False)
@@ -72,23 +78,20 @@ def _json(value: Any) -> str:
     return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def emit_table(rows: Iterable[Sequence[str]]) -> None:
+def _emit_table(rows: Iterable[Sequence[str]]) -> None:
     """Print rows in aligned columns; columns of numbers, under any heading, flush right.
 
     The first rows tell how wide the columns are: a long table is printed as it comes.
     """
     cleaned = ([plain(cell).replace("\n", "\\n") for cell in row] for row in rows)
     first = list(islice(cleaned, BLOCK))
-    widths = [max(map(len, column)) for column in zip(*first, strict=True)]
-    numeric = [
-        len(first) > 1 and all(map(_is_number, column)) for column in zip(*first[1:], strict=True)
+    aligns = [
+        f"{'>' if len(first) > 1 and all(map(_is_number, column[1:])) else '<'}"
+        f"{max(map(len, column))}"
+        for column in zip(*first, strict=True)
     ]
     for row in chain(first, cleaned):
-        cells = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric or [False] * len(row), strict=True)
-        ]
-        click.echo("  ".join(cells).rstrip())
+        click.echo("  ".join(map(format, row, aligns)).rstrip())
 
 
 def _is_number(cell: str) -> bool:
@@ -125,55 +128,30 @@ def count(n: int, noun: str) -> str:
 
 def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     """Say in words what each direction scored."""
+    words = {"accuracy": "accuracy", "r2": "R²", "centroid_error": "centroid error", "nll": "nll"}
     rows = []
     for direction in ("forward", "backward"):
         parts = [
-            f"{words} {number(scores[key])}{unit}"
-            for key, words, unit in (
-                (f"{direction}/accuracy", "accuracy", ""),
-                (f"{direction}/r2", "R²", ""),
-                (f"{direction}/centroid_error", "centroid error", ""),
-                (f"{direction}/nll", "nll", " nats"),
-            )
-            if scores.get(key) is not None
+            f"{name} {number(scores[f'{direction}/{key}'])}{' nats' if key == 'nll' else ''}"
+            for key, name in words.items()
+            if scores.get(f"{direction}/{key}") is not None
         ]
         if parts:
             rows.append((direction, "   ".join(parts)))
     return rows
 
 
-def status_rows(summary: dict[str, Any], done: str) -> list[tuple[str, str]]:
-    """Say how a run ended, what it did (``done``) and on what device, and where its files are."""
-    rows = [(summary["status"], f"{done}, on {summary['device']}")]
-    rows.append(("run", short_path(summary["run"])))
-    if summary.get("picture"):
-        rows.append(("picture", short_path(summary["picture"])))
-    return rows
-
-
-def short_path(path: str) -> str:
+def short_path(path: str | os.PathLike[str]) -> str:
     """Write a path relative to the working directory where that is shorter."""
-    relative = os.path.relpath(path)
+    path, relative = os.fspath(path), os.path.relpath(path)
     return path if len(relative) >= len(path) or relative.startswith("..") else relative
 
 
-def check_out(out: str, suffixes: Sequence[str], *, force: bool, name: str = "--out") -> None:
-    """Find out before any work whether a file can be written: its name, and what is there."""
+def check_out(args: Any, *suffixes: str, name: str = "--out") -> None:
+    """Find out before any work whether ``args.out`` can be written: its name, and what is there."""
+    out = args.out
     if Path(out).suffix.lower() not in suffixes:
         one = "" if len(suffixes) == 1 else "one of "
         raise click.UsageError(f"{name} {out}: the name must end in {one}{', '.join(suffixes)}")
-    if Path(out).exists() and not force:
+    if Path(out).exists() and not args.force:
         raise OutputError(f"{out}: exists; choose another {name}, or replace it with --force")
-
-
-def write_csv(out: str, rows: Iterable[list[str]]) -> None:
-    """Write a heading and rows as a table of text, as they come."""
-    written = -1
-    with replacing(out) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        table = csv.writer(text, lineterminator="\n")
-        for row in rows:
-            table.writerow(row)
-            written += 1
-        text.detach()
-    note(f"wrote {out}: {count(written, 'row')}")

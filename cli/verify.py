@@ -4,74 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nembp.errors import VerificationError
 
-from .options import device_option, json_option
-from .output import emit_json, emit_table
+from .options import DEVICE, NATURAL, POSITIVE, Option, command
+from .output import emit
 from .progress import status
 
 if TYPE_CHECKING:
     from nembp.verification.law import Law, LawResult
 
 
-@click.command(
-    name="verify",
+@command(
+    click.Argument(["targets"], nargs=-1, metavar="[LAW | MODULE:FUNCTION]..."),
+    Option("--cases", POSITIVE, "Random networks for each law; slow laws take every second to "
+           "eleventh.", default=135, metavar="N"),
+    Option("--seed", NATURAL, "Of networks, points and directions.", default=0, metavar="S"),
+    DEVICE,
+    Option("--dtype", ("float64", "float32"), "Precision of the engine.", default="float64"),
+    Option("--point", str, "Where to check MODULE:FUNCTION.  [default: MODULE:point]",
+           metavar="FILE.npy|MODULE:NAME"),
+    Option("--size", POSITIVE, "Check it at N random numbers instead.", metavar="N"),
+    Option("--list listed", bool, "List the laws, and try nothing."),
+    Option("-q --quiet", bool, "No progress on stderr."),
     epilog="Exit codes: 0 everything holds, 2 bad option or no such law, module or function, "
     "3 your code raised or returned no value and gradient, 4 no usable GPU, 7 a law or gradient "
     "does not hold.",
-)
-@click.argument("targets", nargs=-1, metavar="[LAW | MODULE:FUNCTION]...")
-@click.option(
-    "--cases",
-    type=click.IntRange(min=1),
-    default=135,
-    show_default=True,
-    metavar="N",
-    help="Random networks for each law; slow laws take every second to eleventh.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="S",
-    help="Of networks, points and directions.",
-)
-@device_option
-@click.option(
-    "--dtype",
-    type=click.Choice(["float64", "float32"]),
-    default="float64",
-    show_default=True,
-    help="Precision of the engine.",
-)
-@click.option(
-    "--point",
-    metavar="FILE.npy|MODULE:NAME",
-    help="Where to check MODULE:FUNCTION.  [default: MODULE:point]",
-)
-@click.option(
-    "--size", type=click.IntRange(min=1), metavar="N", help="Check it at N random numbers instead."
-)
-@click.option("--list", "listed", is_flag=True, help="List the laws, and try nothing.")
-@json_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-def verify(
-    targets: tuple[str, ...],
-    cases: int,
-    seed: int,
-    device: str,
-    dtype: str,
-    point: str | None,
-    size: int | None,
-    listed: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+)  # fmt: skip
+def verify(args: Any) -> None:
     """Try every law of the engine on random networks, or check your own code.
 
     Each law compares what the engine computes with finite differences, complex steps, or the
@@ -84,61 +48,56 @@ def verify(
     """
     from nembp.verification.checks import UserCodeError, check_user_code, find_laws, try_law
 
-    own = [target for target in targets if ":" in target]
-    names = [target for target in targets if ":" not in target]
-    if (point is not None or size is not None) and not own:
+    own = [target for target in args.targets if ":" in target]
+    names = [target for target in args.targets if ":" not in target]
+    where = {"point": args.point, "size": args.size}
+    if any(value is not None for value in where.values()) and not own:
         raise click.UsageError("--point and --size are for MODULE:FUNCTION, and none is given")
     laws = find_laws(names) if names or not own else []
-    if listed:
+    if args.listed:
         keys = "law", "statement", "source"
         rows = [(law.name, law.statement, law.source) for law in laws]
-        if as_json:
-            emit_json({"laws": [dict(zip(keys, row, strict=True)) for row in rows]})
-        else:
-            emit_table([keys, *rows])
+        emit(args, {"laws": [dict(zip(keys, row, strict=True)) for row in rows]}, [keys, *rows])
         return
-    found: list[LawResult] = []
-    with status(quiet=quiet) as tell:
-        for law in laws:
-            tell(f"{law.name}, {len(found)} of {len(laws)} laws done")
-            found.append(try_law(law, cases, seed, device, dtype))
-    failed = [one for one in found if not one.passed]
-    result: dict[str, Any] = {}
-    if laws:
-        result = {"cases": cases, "seed": seed, "device": device, "dtype": dtype}
-        result["laws"] = [_as_dict(law, one) for law, one in zip(laws, found, strict=True)]
-    if laws and not as_json:
-        _print_laws(laws, found)
-        tried = sum(one.cases > 0 for one in found)
-        held = f"{tried - len(failed)} of {tried} laws hold"
-        if tried < len(found):
-            held += f", and {len(found) - tried} had no case"
-        click.echo(f"\n{held} ({device}, {dtype}, seed {seed})")
     reports: dict[str, Any] = {}
     for target in own:
         try:
-            options: Any = {"point": point, "size": size, "device": device, "seed": seed}
-            reports[target] = check_user_code(target, **options)
+            reports[target] = check_user_code(target, **where, device=args.device, seed=args.seed)
         except UserCodeError as error:
             click.echo(error.trace, err=True)
             raise
-        result.setdefault("checked", {})[target] = {
-            **dataclasses.asdict(reports[target]),
-            "passed": reports[target].passed,
-        }
-        if not as_json:
-            click.echo(str(reports[target]))
-    wrong = {target: report for target, report in reports.items() if not report.passed}
-    if as_json:
-        emit_json({**result, "passed": not failed and not wrong})
-    if failed:
-        broken = ", ".join(one.law for one in failed)
-        raise VerificationError(f"{len(failed)} of {len(found)} laws do not hold: {broken}")
-    for target, report in wrong.items():
-        raise VerificationError(f"{target} does not hold: {report.summary}", report)
+    found: list[LawResult] = []
+    with status(quiet=args.quiet) as tell:
+        for law in laws:
+            tell(f"{law.name}, {len(found)} of {len(laws)} laws done")
+            found.append(try_law(law, args.cases, args.seed, args.device, args.dtype))
+    facts: dict[str, Any] = {}
+    shown: list[Any] = []
+    wrong: list[str] = []
+    if laws:
+        facts = {name: vars(args)[name] for name in ("cases", "seed", "device", "dtype")}
+        facts["laws"] = [_facts(law, one) for law, one in zip(laws, found, strict=True)]
+        failed = [one.law for one in found if not one.passed]
+        if failed:
+            wrong = [f"{len(failed)} of {len(found)} laws do not hold: {', '.join(failed)}"]
+        tried = sum(one.cases > 0 for one in found)
+        held = f"\n{tried - len(failed)} of {tried} laws hold"
+        if tried < len(found):
+            held += f", and {len(found) - tried} had no case"
+        shown = [_rows(found), *_counterexamples(laws, found)]
+        shown.append(f"{held} ({args.device}, {args.dtype}, seed {args.seed})")
+    for target, report in reports.items():
+        checked = {**dataclasses.asdict(report), "passed": report.passed}
+        facts.setdefault("checked", {})[target] = checked
+        shown.append(str(report))
+        if not report.passed:
+            wrong.append(f"{target} does not hold: {report.summary}")
+    emit(args, facts | {"passed": not wrong}, *shown)
+    if wrong:
+        raise VerificationError("; ".join(wrong))
 
 
-def _as_dict(law: Law, found: LawResult) -> dict[str, Any]:
+def _facts(law: Law, found: LawResult) -> dict[str, Any]:
     """Return JSON values; an infinite error is None."""
     return {
         "law": law.name,
@@ -154,16 +113,18 @@ def _as_dict(law: Law, found: LawResult) -> dict[str, Any]:
     }
 
 
-def _print_laws(laws: list[Law], found: list[LawResult]) -> None:
-    rows = [("law", "cases", "worst error", "tolerance", "", "source")]
+def _rows(found: list[LawResult]) -> Iterator[tuple[str, ...]]:
+    yield "law", "cases", "worst error", "tolerance", "", "source"
     for one in found:
         error, state = f"{one.error:.1e}", "passed" if one.passed else "FAILED"
         if not one.cases:
             error, state = "-", "no case"
-        rows.append((one.law, str(one.cases), error, f"{one.tolerance:.0e}", state, one.source))
-    emit_table(rows)
+        yield one.law, str(one.cases), error, f"{one.tolerance:.0e}", state, one.source
+
+
+def _counterexamples(laws: list[Law], found: list[LawResult]) -> Iterator[str]:
     for law, one in zip(laws, found, strict=True):
         if one.code:
-            click.echo(f"\n{law.name} FAILED: {law.statement}\n  {one.worst}")
-            click.echo("A small network that shows it:\n")
-            click.echo("\n".join(f"    {line}".rstrip() for line in one.code.splitlines()))
+            yield f"\n{law.name} FAILED: {law.statement}\n  {one.worst}"
+            yield "A small network that shows it:\n"
+            yield "\n".join(f"    {line}".rstrip() for line in one.code.splitlines())

@@ -84,7 +84,7 @@ def test_help_documents_every_exit_code_command_and_option():
                 "_", "-"
             )
             assert re.search(rf"^  --{flag}[ ,]", text, re.MULTILINE), name
-        for group in {option.group for option in kind.options().values()} | {"Run"}:
+        for group in {option.group for option in kind.options().values()} | {"Options"}:
             assert f"\n{group}:\n" in text
 
 

@@ -483,7 +483,7 @@ def test_without_options_the_classes_of_the_first_test_sample_are_drawn(runs):
     result = works("draw", "noise", runs / "digits")
     assert result.stderr == "nembp: wrote noise-forward.png\n"
     head, simplex, span = result.stdout.splitlines()
-    assert head.split()[:4] == ["panel", "screened", "neurons", "accepted"]
+    assert head.split()[:4] == ["panel", "screened", "units", "accepted"]
     assert simplex.startswith("three classes on the simplex")
     assert span.startswith("all 10 neurons")
     assert os.listdir() == ["noise-forward.png"]

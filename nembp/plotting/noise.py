@@ -275,6 +275,24 @@ class Panel:
     drift: Floats  # coordinates of the mean of the screened noise
     sum_change: float | None  # of a multinomial target: the sum of that mean
 
+    def facts(self) -> dict[str, Any]:
+        """Return what JSON holds of it."""
+        return {
+            "kind": self.view.kind,
+            "title": self.view.title,
+            "screening": self.screening,
+            "neurons": self.view.point.width,
+            "share_of": "neurons" if self.screening == "component" else "draws",
+            "accepted": self.accepted,
+            "reflected": self.reflected,
+            "set_to_zero": self.dropped,
+            "accepted_in_theory": self.exact,
+            "mean_gain": self.gain,
+            "drift": self.drift.tolist(),
+            "sum_change": self.sum_change,
+            "note": self.view.note,
+        }
+
 
 def draw_panel(
     view: View, noise: Noise, std: float, draws: int = 2000, *, seed: int = 0, batch: int = 128
