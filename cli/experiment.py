@@ -44,14 +44,14 @@ def experiment() -> None:
 def list_experiments(args: Any) -> None:
     """List the declared experiments."""
     from nembp.experiments import available
-    from nembp.experiments.tuning import remaining
+    from nembp.experiments.tuning import Grids
 
     rows: list[dict[str, Any]] = [
         {
             "name": name, "title": protocol.title, "source": protocol.source,
             "datasets": list(protocol.datasets), "arms": [arm.name for arm in protocol.arms],
             "claims": [item.claim for item in protocol.comparisons if item.claim],
-            "replicates": remaining(protocol, ())[1], "hash": protocol.digest,
+            "replicates": Grids(protocol).remaining()[1], "hash": protocol.digest,
         }
         for name, protocol in available().items()
     ]  # fmt: skip

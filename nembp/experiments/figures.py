@@ -12,30 +12,27 @@ from typing import Any, get_args
 
 import numpy as np
 
-from nembp.experiments.protocol import Rate, Row
+from nembp.experiments.protocol import Rate
 from nembp.experiments.summary import Experiment
 from nembp.experiments.tuning import untuned
 from nembp.plotting import figure
 
 WORST = -150.0  # %: relative harm has no bound and would leave no room for the rest; an arrow
-COLOURS = ("#3b4754", "#d1495b", "#2e86ab", "#edae49", "#66a182", "#8d6a9f", "#a26769", "#00798c",
-           "#7f9c2c", "#5b5ea6")  # fmt: skip
+INK, UNDECIDED = "#202428", "#697077"
 VERDICT_COLOURS = {"reproduced": "#2f7d4f", "reversed": "#b3263e", "not reproduced": "#c26a1c"}
-UNDECIDED = "#697077"
 
 
 def draw(experiment: Experiment, summary: Mapping[str, Any]) -> list[Path]:
     """Draw curves.png and effects.png into the experiment's folder, and return the files."""
-    made = []
-    for name, plot in (("curves.png", _curves), ("effects.png", _effects)):
-        path = experiment.folder / name
-        with figure(path, layout="constrained", dpi=120) as sheet:
-            plot(sheet, experiment, summary)
-        made.append(path)
-    return made
+    curves, effects = experiment.folder / "curves.png", experiment.folder / "effects.png"
+    with figure(curves, layout="constrained", dpi=120) as sheet:
+        _curves(sheet, experiment)
+    with figure(effects, layout="constrained", dpi=120) as sheet:
+        _effects(sheet, summary)
+    return [curves, effects]
 
 
-def _curves(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> None:
+def _curves(figure: Any, experiment: Experiment) -> None:
     """Draw mean ± standard deviation over seeds along training, one panel per curve and rate."""
     protocol = experiment.protocol
     network = protocol.kind == "train"
@@ -44,23 +41,26 @@ def _curves(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> 
     lines: dict[tuple[str, Rate, str], list[list[float]]] = {}
     for rate in get_args(Rate):
         for arm in protocol.compared(rate):
-            for row in _finished(experiment, arm, rate):
+            setting = untuned(protocol, arm)
+            if rate == "tuned":  # by the first metric that it is tuned by
+                setting = next(s for (name, _), s in experiment.grids.tuned.items() if name == arm)
+            for row in experiment.reported(arm, setting).values():
                 for key, values in row["curves"].items():
-                    if key.startswith(shown):
+                    if row["status"] == "finished" and key.startswith(shown):
                         lines.setdefault((key, rate, arm), []).append(values)
     keys, rates = (sorted({line[k] for line in lines}) or [""] for k in (0, 1))
     figure.set_size_inches(5 * len(rates), 3.4 * len(keys))
-    figure.suptitle(summary["title"])
+    figure.suptitle(protocol.title)
     axes = figure.subplots(len(keys), len(rates), squeeze=False)
     order = [arm.name for arm in protocol.arms]
     for (key, rate, arm), rows in lines.items():
         axis = axes[keys.index(key)][rates.index(rate)]
         # by epoch; of rows that were tampered with, as far as all reach
         values = np.array(list(zip(*rows, strict=False)), dtype=float).reshape(-1, len(rows))
-        colour, epochs = COLOURS[order.index(arm) % len(COLOURS)], np.arange(1, len(values) + 1)
+        colour, epochs = f"C{order.index(arm)}", np.arange(1, len(values) + 1)
         mean = values.mean(axis=1)
         axis.plot(epochs, mean, color=colour, label=arm)
-        if values.shape[1] > 1:
+        if len(rows) > 1:
             std = values.std(axis=1, ddof=1)
             axis.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
         clock = "epoch" if network else "checkpoint"
@@ -71,39 +71,29 @@ def _curves(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> 
         axis.legend(fontsize="small", frameon=False)
 
 
-def _finished(experiment: Experiment, arm: str, rate: Rate) -> list[Row]:
-    """Return an arm's finished rows, untuned or tuned by the first metric that it is tuned by."""
-    setting = untuned(experiment.protocol, arm)
-    if rate == "tuned":
-        setting = next(found for (name, _), found in experiment.grids.tuned.items() if name == arm)
-    rows = experiment.reported(arm, setting).values()
-    return [row for row in rows if row["status"] == "finished"]
-
-
-def _effects(figure: Any, experiment: Experiment, summary: Mapping[str, Any]) -> None:
+def _effects(figure: Any, summary: Mapping[str, Any]) -> None:
     """Draw effects and intervals, one panel per unit; published figures as diamonds."""
-    items = summary["comparisons"]
-    shown = [item for item in items if item["mean"] is not None and math.isfinite(item["mean"])]
-    units = list(dict.fromkeys(item["unit"] for item in shown)) or [""]
-    counts = [max(1, sum(item["unit"] == unit for item in shown)) for unit in units]
+    units: dict[str, list[Mapping[str, Any]]] = {}
+    for item in summary["comparisons"]:
+        if math.isfinite(item["mean"]):
+            units.setdefault(item["unit"], []).append(item)
+    units = units or {"": []}
+    counts = [max(1, len(items)) for items in units.values()]
     figure.set_size_inches(9, 1.6 + 0.34 * sum(counts) + 0.6 * len(units))
     figure.suptitle(f"{summary['title']}: effects, positive as claimed")
     axes = figure.subplots(len(units), 1, squeeze=False, height_ratios=counts)
-    for unit, (axis,) in zip(units, axes, strict=True):
-        items = [item for item in shown if item["unit"] == unit]
-        least = WORST if unit == "%" else -math.inf
+    for (unit, items), (axis,) in zip(units.items(), axes, strict=True):
         for y, item in enumerate(items):
             colour = VERDICT_COLOURS.get(item["verdict"], UNDECIDED)
+            least = WORST if unit == "%" else -math.inf
             low, mean, high = (max(item[name], least) for name in ("low", "mean", "high"))
             axis.plot([low, high], [y, y], color=colour, linewidth=2)
             axis.plot(mean, y, "o" if mean == item["mean"] else "<", color=colour)
             if item["published"] is not None:
-                axis.plot(item["published"], y, "D", mfc="none", color="#202428")
-        axis.axvline(0.0, color="#202428", linewidth=0.8)
-        labels = [
-            f"{item['comparison']}: {item['verdict'] or ('-' if item['claim'] else 'control')}"
-            for item in items
-        ]
+                axis.plot(item["published"], y, "D", mfc="none", color=INK)
+        axis.axvline(0.0, color=INK, linewidth=0.8)
+        verdicts = [i["verdict"] or ("-" if i["claim"] else "control") for i in items]
+        labels = [f"{i['comparison']}: {v}" for i, v in zip(items, verdicts, strict=True)]
         axis.set_yticks(range(len(items)), labels, fontsize="small")
         axis.set_ylim(max(1, len(items)) - 0.5, -0.5)
         axis.set_xlabel(f"effect ({unit}), 95 % interval" if unit else "effect, 95 % interval")

@@ -10,9 +10,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Literal, get_args
 
@@ -27,10 +27,6 @@ CONFIGS: Final[dict[str, type[RunConfig | GanConfig]]] = {"train": RunConfig, "g
 # fields that each replicate sets for itself, and that no arm may set
 RESERVED: Final = ("seed", "data_dir", "device", "threads", "patience", "validation_fraction")
 LEAST: Final = 1e-6  # values that are compared by their ratio count as at least this
-WORDS: Final = {"words": True}  # fields that are for readers, and not hashed
-# fields that were added after the first rows were committed: at their default they are not hashed,
-# so the default may never change
-LATER: Final = {"later": True}
 
 Better = Literal["lower", "higher"]
 Effect = Literal["relative cut", "cut of the mean", "relative rise", "points", "difference"]
@@ -42,6 +38,11 @@ def digest(content: Mapping[str, Any]) -> str:
     """Return the first 16 hexadecimal digits of a SHA-256 of JSON values."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def average(values: Sequence[float]) -> float:
+    """Return the mean, by a plain sum in the order given; NaN of nothing."""
+    return sum(values) / len(values) if values else math.nan
 
 
 def perturbation(text: str) -> tuple[str, float]:
@@ -111,30 +112,28 @@ class Metric:
             return -100.0 * math.expm1(-effect)
         return 100.0 * math.expm1(effect) if self.effect == "relative rise" else effect
 
-    def value(self, row: Row) -> float:
-        """Return the mean over its epochs; NaN if the replicate diverged."""
-        values = self._values(row)
-        return sum(values) / len(values) if values else math.nan
+    def values(self, row: Row) -> list[float]:
+        """Return the values by epoch, or the one score; none if the replicate diverged."""
+        if row["status"] != "finished":
+            return []
+        found = row["curves"].get(self.key, [row["scores"].get(self.key)])
+        return [math.nan if value is None else float(value) for value in found[: self.epochs]]
 
     def merit(self, row: Row) -> float:
         """Return the number whose differences are the effects, and by which arms are tuned.
 
         The mean over epochs, for relative effects of the logarithms; NaN if the replicate diverged.
         """
-        values = self._values(row)
+        values = self.values(row)
         if self.effect == "cut of the mean" and values:
             values = [sum(values)]
         if self.unit == "%":
-            values = [v if math.isnan(v) else math.log(max(v, LEAST)) for v in values]
-        return sum(values) / len(values) if values else math.nan
+            values = [math.log(max(value, LEAST)) for value in values]  # NaN stays
+        return average(values)
 
-    def _values(self, row: Row) -> list[float]:
-        """Return the values by epoch, or the one score; none if the replicate diverged."""
-        if row["status"] != "finished":
-            return []
-        found = row["curves"].get(self.key)
-        values = [row["scores"].get(self.key)] if found is None else found[: self.epochs]
-        return [math.nan if item is None else float(item) for item in values]
+    def cost(self, row: Row) -> float:
+        """Return the merit, turned so that less is better."""
+        return -self.sign * self.merit(row)
 
 
 @dataclass(frozen=True)
@@ -147,47 +146,21 @@ class Comparison:
     metric: str
     # each arm at its untuned settings, as in published claims, or at the best of its own grid
     rate: Rate = "same"
-    claim: str = field(default="", metadata=WORDS)  # "" makes it a control, which has no verdict
+    claim: str = ""  # "" makes it a control, which has no verdict; not hashed
     published: float | None = None  # figure, in the effect's unit
     margin: float = 1.0  # a smaller effect counts as none
     # another arm and baseline whose benefit is subtracted: is the effect larger here than there?
     # It is e_here − max(e_there, 0) for each seed: harm there is no benefit here
     minus: tuple[str, str] | None = None
     reach: float | None = None  # what the arm's own mean must reach, for claims of being good
-    # makes the claim that the arm is worse by less than this; the interval alone decides
-    within: float | None = field(default=None, metadata=LATER)
+    # makes the claim that the arm is worse by less than this; the interval alone decides. Not
+    # hashed where it is None, as older rows are
+    within: float | None = None
 
     @property
     def arms(self) -> tuple[str, ...]:
         """Names of all arms it needs."""
         return (self.arm, self.baseline, *(self.minus or ()))
-
-
-def both_rates(
-    name: str, arm: str, baseline: str, metric: Metric, *claim: Any, **more: Any
-) -> tuple[Comparison, Comparison]:
-    """Return a comparison at the same settings, and one with the settings of each arm tuned.
-
-    ``claim`` and ``more`` are the claim, the published figure, and so on, of both.
-    """
-    rest = (arm, baseline, metric.name)
-    return (
-        Comparison(name, *rest, "same", *claim, **more),
-        Comparison(f"{name}, tuned", *rest, "tuned", *claim, **more),
-    )
-
-
-def against_blind(
-    name: str, arm: str, blind: str, metric: Metric, claim: str = ""
-) -> tuple[Comparison, ...]:
-    """Return comparisons that settle whether screened noise does more than blind noise.
-
-    The claim is about the benefit over no noise, minus that of blind noise: its harm is none.
-    """
-    return (
-        *both_rates(name, arm, "none", metric, claim, minus=(blind, "none")),
-        *both_rates(f"{name}, directly", arm, blind, metric),
-    )
 
 
 @dataclass(frozen=True)
@@ -238,8 +211,8 @@ class Protocol:
     """
 
     name: str
-    title: str = field(metadata=WORDS)
-    source: str = field(metadata=WORDS)
+    title: str  # this, the source and ``small`` are for readers, and not hashed
+    source: str
     base: Mapping[str, Any]  # fields of the configuration that all arms share
     arms: tuple[Arm, ...]  # controls are arms like the others
     metrics: tuple[Metric, ...]
@@ -251,10 +224,10 @@ class Protocol:
     # of the data set
     resample: bool = False
     perturbations: tuple[str, ...] = ()  # for `nembp.experiments.robustness`, such as "fgsm:0.1"
-    small: Mapping[str, Any] = field(default_factory=dict, metadata=WORDS)  # overrides of --quick
-    # replicates are runs of `nembp train` or of `nembp gan`, which has no validation split: its
-    # samples are scored on other seeds
-    kind: str = field(default="train", metadata=LATER)
+    small: Mapping[str, Any] = field(default_factory=dict)  # overrides of --quick
+    # replicates are runs of `nembp train` (then not hashed, as older rows are), or of `nembp gan`,
+    # which has no validation split: its samples are scored on other seeds
+    kind: str = "train"
 
     def __post_init__(self) -> None:
         if self.seeds < 2:
@@ -272,23 +245,7 @@ class Protocol:
             names = [item.name for item in getattr(self, what)]
             if len(set(names)) < len(names) or not names:
                 raise ArchitectureError(f"{self.name}: {what} need distinct names; got {names}")
-        arms, metrics = ([item.name for item in items] for items in (self.arms, self.metrics))
-        named: list[tuple[str, str, Iterable[str]]] = [("kind", self.kind, CONFIGS)]
-        named += [("metric", item.metric, metrics) for item in self.comparisons]
-        named += [("metric", self.tuning.metric, metrics)]
-        named += [("rate", item.rate, get_args(Rate)) for item in self.comparisons]
-        named += [("effect", item.effect, get_args(Effect)) for item in self.metrics]
-        for metric in self.metrics:  # a cut or rise in % is the better end itself
-            end = "higher" if metric.effect == "relative rise" else "lower"
-            ends = (end,) if metric.unit == "%" else get_args(Better)
-            named += [(f"better of a {metric.effect}", metric.better, ends)]
-        named += [("arm", arm, arms) for item in self.comparisons for arm in item.arms]
-        options = CONFIGS.get(self.kind, RunConfig).options()
-        known = [name for name in options if name not in RESERVED]
-        named += [
-            ("option", name, known) for arm in self.arms for name in {**self.base, **arm.overrides}
-        ]
-        for what, name, allowed in named:
+        for what, name, allowed in self._named():
             if name not in allowed:
                 raise ArchitectureError(
                     f"{self.name}: {what} must be one of {', '.join(allowed)}; got {name!r}"
@@ -304,6 +261,26 @@ class Protocol:
         for arm, config in self._configs.items():
             if config.learning_rate is None:
                 raise ArchitectureError(f"{self.name}: arm {arm} has no learning_rate")
+
+    def _named(self) -> Iterable[tuple[str, str, Iterable[str]]]:
+        """Yield whatever is named, each as what it is, its name, and the names there are."""
+        yield "kind", self.kind, CONFIGS
+        arms, metrics = ([item.name for item in items] for items in (self.arms, self.metrics))
+        yield "metric", self.tuning.metric, metrics
+        for item in self.comparisons:
+            yield "metric", item.metric, metrics
+            yield "rate", item.rate, get_args(Rate)
+            for arm in item.arms:
+                yield "arm", arm, arms
+        for metric in self.metrics:
+            yield "effect", metric.effect, get_args(Effect)
+            # a cut or rise in % is the better end itself
+            end = "higher" if metric.effect == "relative rise" else "lower"
+            ends = (end,) if metric.unit == "%" else get_args(Better)
+            yield f"better of a {metric.effect}", metric.better, ends
+        options = [name for name in CONFIGS[self.kind].options() if name not in RESERVED]
+        for name in (*self.base, *(name for each in self.arms for name in each.overrides)):
+            yield "option", name, options
 
     def metric(self, name: str) -> Metric:
         """Return a metric by name."""
@@ -346,7 +323,13 @@ class Protocol:
 
     def content(self) -> dict[str, Any]:
         """Return everything that decides the numbers and the verdicts, as JSON values."""
-        return {name: value for name, value in _content(self).items() if name != "seeds"}
+        apart = ("title", "source", "small", "seeds", *(("kind",) if self.kind == "train" else ()))
+        held = {name: value for name, value in asdict(self).items() if name not in apart}
+        for item in held["comparisons"]:
+            del item["claim"]
+            if item["within"] is None:
+                del item["within"]
+        return held
 
     @cached_property
     def digest(self) -> str:
@@ -368,19 +351,6 @@ class Protocol:
         return replace(self, base={**self.base, **self.small}, arms=arms, tuning=tuning, seeds=2)
 
 
-def _content(value: Any) -> Any:
-    if is_dataclass(value):
-        return {
-            item.name: _content(getattr(value, item.name))
-            for item in fields(value)
-            if not item.metadata.get("words")
-            and not (item.metadata.get("later") and getattr(value, item.name) == item.default)
-        }
-    if isinstance(value, Mapping):
-        return {str(key): _content(item) for key, item in value.items()}
-    return [_content(item) for item in value] if isinstance(value, (tuple, list)) else value
-
-
 def data_folders(
     name: str, datasets: Iterable[str], dirs: Mapping[str, str] | None
 ) -> dict[str, str]:
@@ -393,3 +363,30 @@ def data_folders(
                 f"--data-dir {dataset}=FOLDER (`nembp data fetch {dataset}` gets it)"
             )
     return found
+
+
+def both_rates(
+    name: str, arm: str, baseline: str, metric: Metric, *claim: Any, **more: Any
+) -> tuple[Comparison, Comparison]:
+    """Return a comparison at the same settings, and one with the settings of each arm tuned.
+
+    ``claim`` and ``more`` are the claim, the published figure, and so on, of both.
+    """
+    rest = (arm, baseline, metric.name)
+    return (
+        Comparison(name, *rest, "same", *claim, **more),
+        Comparison(f"{name}, tuned", *rest, "tuned", *claim, **more),
+    )
+
+
+def against_blind(
+    name: str, arm: str, blind: str, metric: Metric, claim: str = ""
+) -> tuple[Comparison, ...]:
+    """Return comparisons that settle whether screened noise does more than blind noise.
+
+    The claim is about the benefit over no noise, minus that of blind noise: its harm is none.
+    """
+    return (
+        *both_rates(name, arm, "none", metric, claim, minus=(blind, "none")),
+        *both_rates(f"{name}, directly", arm, blind, metric),
+    )

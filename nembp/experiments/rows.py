@@ -1,4 +1,4 @@
-"""Rows on disk: appended one by one, sealed, never lost and never mixed.
+"""Rows on disk: made side by side through joblib, appended one by one, sealed, never mixed.
 
 ``rows.jsonl`` has one row per replicate, in the order they finished, each with the hash of what was
 declared and a seal over its values; a header in JSON holds the declaration. A row is on the disk
@@ -10,28 +10,38 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any
 
-from nembp.errors import ArchitectureError, DataError, OutputError
+from nembp.errors import ArchitectureError, DataError, NembpError, OutputError
 from nembp.experiments.protocol import digest
 from nembp.files import reading, remove_stale, write_atomically
 from nembp.runs.folder import to_json
+from nembp.threads import threads as blas_threads
 
-ROWS = "rows.jsonl"
 DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
+Progress = Callable[[int, int, Mapping[str, Any]], Any]
 
 
-def seal(values: Mapping[str, Any]) -> str:
-    """Return a hash of the values of a row or header."""
-    return digest({k: v for k, v in values.items() if k != "seal"})
-
-
-def _sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as they are read again, with a hash over them as their seal."""
     held = json.loads(to_json(values))
-    return {**held, "seal": seal(held)}
+    return {**held, "seal": digest(held)}
+
+
+def unseal(text: bytes) -> tuple[dict[str, Any], bool]:
+    """Return values without their seal, and whether there was one; ValueError if it is broken."""
+    values = json.loads(text)
+    seal = values.pop("seal", None)
+    if seal not in (None, digest(values)):
+        raise ValueError("it does not match its seal")
+    return values, seal is not None
 
 
 def check_types(row: Mapping[str, Any], **types: type | tuple[type, ...]) -> None:
@@ -43,100 +53,99 @@ def check_types(row: Mapping[str, Any], **types: type | tuple[type, ...]) -> Non
             raise ValueError
 
 
-def write_header(path: Path, values: Mapping[str, Any]) -> None:
-    """Write the declaration that rows belong to."""
-    write_atomically(path, (to_json(_sealed(values), indent=2) + "\n").encode())
+class Journal:
+    """The rows in a folder, and the header of what was declared.
 
-
-def read_header(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a declaration; ArchitectureError, with what changed, if it is another than today's."""
-    remedy = "Run it with `nembp experiment run`, or check --out"
-    with reading(path, f"Expected the folder of an experiment. {remedy}") as file:
-        text = file.read()
-    try:
-        header = json.loads(text)
-        old = header.get("content", header)
-        numbers = [header.get(key, 2) for key in ("threads", "seeds")]
-        if not (type(header["hash"]) is str and type(old) is dict):
-            raise ValueError("hash or content are missing")
-        if not all(type(number) is int and 0 < number < 1 << 31 for number in numbers):
-            raise ValueError("threads and seeds must be whole numbers above 0, of 31 bits")
-        if header.get("seal", seal(header)) != seal(header):
-            raise ValueError("it does not match its seal")
-    except DAMAGED as error:
-        raise DataError(f"{path}: cannot be read ({error}). {remedy}") from error
-    if header["hash"] != (expected := digest(content)):
-        new = json.loads(json.dumps(content))
-        changed = sorted(key for key in new if old.get(key) != new[key])
-        raise ArchitectureError(
-            f"{path.parent}: its rows are of {header['hash']}, but {name} is now {expected} "
-            f"({', '.join(changed) or 'the hash'} changed); rows are not mixed. Choose another "
-            "--out, or remove that folder"
-        )
-    return dict(header)
-
-
-def read_rows(
-    folder: Path, kind: str, expected: str, identity: Callable[[dict[str, Any]], object]
-) -> tuple[list[dict[str, Any]], int, int]:
-    """Read rows, without their seals; how many have none; and the bytes that all take.
-
-    ``identity`` returns the replicate that a row is of, or raises one of ``DAMAGED``. A last line
-    that is damaged was cut short. DataError if another one is, or does not match its seal, or a row
-    is there twice, or of another hash than ``expected``, which each has under the key ``kind``.
+    ``kind`` is the key of the declaration's hash in each row, and names the header's file; ``run``
+    says what fills the folder. ``identity`` returns the replicate that a row is of, or raises one
+    of ``DAMAGED``.
     """
-    path = folder / ROWS
-    if not path.exists():
-        return [], 0, 0
-    with reading(path) as file:
-        content = file.read()
-    rows: dict[object, dict[str, Any]] = {}
-    unsealed = size = 0
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        what = replicate = None
+
+    def __init__(
+        self, folder: Path, kind: str, run: str, name: str, content: Mapping[str, Any],
+        identity: Callable[[dict[str, Any]], object],
+    ) -> None:  # fmt: skip
+        self.folder, self.kind, self.run = folder, kind, run
+        self.name, self.content, self.identity = name, content, identity
+        self.path, self.declared = folder / "rows.jsonl", folder / f"{kind}.json"
+        self.hash = digest(content)
+
+    def header(self) -> dict[str, Any]:
+        """Read the declaration; ArchitectureError, with what changed, if it is not today's."""
+        remedy = "Run it with `nembp experiment run`, or check --out"
+        with reading(self.declared, f"Expected the folder of an experiment. {remedy}") as file:
+            text = file.read()
         try:
-            row = json.loads(line)
-            given = row.pop("seal", None)
-            if given is not None and given != seal(row):
-                raise ValueError
-            replicate = identity(row)
-        except DAMAGED:
-            if size + len(line) + 1 == len(content):
-                break  # the last line: a disk may have kept its end but not its middle
-            what = "damaged"
-        else:
-            if row[kind] != expected:
-                what = f"of {kind} {row[kind]}"
-            elif replicate in rows:
-                what = "there twice"
-        if what:
-            raise DataError(
-                f"{path}: line {number} is {what}; expected rows of {kind} {expected}, each "
-                "replicate once. Remove that line to run its replicate again"
+            header, _ = unseal(text)
+            old = header.get("content", header)
+            numbers = [header.get(key, 2) for key in ("threads", "seeds")]
+            if not (type(header["hash"]) is str and type(old) is dict):
+                raise ValueError("hash or content are missing")
+            if not all(type(number) is int and 0 < number < 1 << 31 for number in numbers):
+                raise ValueError("threads and seeds must be whole numbers above 0, of 31 bits")
+        except DAMAGED as error:
+            raise DataError(f"{self.declared}: cannot be read ({error}). {remedy}") from error
+        if header["hash"] != self.hash:
+            new = json.loads(json.dumps(self.content))
+            changed = sorted(key for key in new if old.get(key) != new[key])
+            raise ArchitectureError(
+                f"{self.folder}: its rows are of {header['hash']}, but {self.name} is now "
+                f"{self.hash} ({', '.join(changed) or 'the hash'} changed); rows are not mixed. "
+                "Choose another --out, or remove that folder"
             )
-        rows[replicate] = row
-        unsealed += given is None
-        size += len(line) + 1
-    return list(rows.values()), unsealed, size
+        return header
 
+    def rows(self) -> tuple[list[dict[str, Any]], int, int]:
+        """Read the rows, without their seals; how many have none; and the bytes that all take.
 
-class RowFile:
-    """Rows of a run in progress: one run at a time writes them. A context.
+        A last line that is damaged was cut short. DataError if another one is, or a row is there
+        twice, or of another declaration.
+        """
+        if not self.path.exists():
+            return [], 0, 0
+        with reading(self.path) as file:
+            content = file.read()
+        rows: dict[object, dict[str, Any]] = {}
+        unsealed = size = 0
+        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+            size += len(line) + 1
+            what = replicate = None
+            try:
+                row, has_seal = unseal(line)
+                replicate = self.identity(row)
+            except DAMAGED:
+                if size == len(content):  # a disk may have kept its end but not its middle
+                    size -= len(line) + 1
+                    break
+                what = "damaged"
+            else:
+                if row[self.kind] != self.hash:
+                    what = f"of {self.kind} {row[self.kind]}"
+                elif replicate in rows:
+                    what = "there twice"
+            if what:
+                raise DataError(
+                    f"{self.path}: line {number} is {what}; expected rows of {self.kind} "
+                    f"{self.hash}, each replicate once. Remove that line to run its replicate again"
+                )
+            rows[replicate] = row
+            unsealed += not has_seal
+        return list(rows.values()), unsealed, size
 
-    ``header`` names the file of the declaration, ``what`` is run. OutputError if ``resume`` is off
-    and the folder holds one, another run writes there, or it cannot be written.
-    """
+    @contextlib.contextmanager
+    def writing(self, resume: bool) -> Iterator[dict[str, Any]]:
+        """Open the rows for the one run that may write them, and give their header, or {}.
 
-    def __init__(self, folder: Path, header: str, what: str, resume: bool) -> None:
-        self.path = folder / ROWS
-        self.there = (folder / header).exists() or self.path.exists()
-        if self.there and not resume:
+        OutputError if there are any and ``resume`` is off, another run writes, or nobody can.
+        """
+        there = self.declared.exists() or (self.path.exists() and self.path.stat().st_size > 0)
+        if there and not resume:
             raise OutputError(
-                f"{folder}: holds a {what}; continue it with --resume, choose another --out, or "
-                "remove it"
+                f"{self.folder}: holds a {self.run}; continue it with --resume, choose another "
+                "--out, or remove it"
             )
-        with self._writing():
-            folder.mkdir(parents=True, exist_ok=True)
+        with self._told():
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab")  # noqa: SIM115
         try:
             import fcntl
@@ -150,31 +159,61 @@ class RowFile:
             ) from error
         except (ImportError, OSError):  # Windows and some file systems have no such locks
             pass
-        remove_stale(folder)  # half written by a run that was killed
+        remove_stale(self.folder)  # half written by a run that was killed
+        try:
+            yield self.header() if there else {}
+        finally:
+            with contextlib.suppress(OSError):  # what could not be written was said when tried
+                self._file.close()
 
-    def truncate(self, size: int) -> None:
-        """Drop a last line that was cut short."""
-        self._file.truncate(size)
+    def fill(
+        self, header: Mapping[str, Any],
+        left: Callable[[list[dict[str, Any]]], tuple[Sequence[tuple[Any, ...]], int]],
+        function: Callable[..., dict[str, Any]], *, jobs: int | None, threads: int,
+        on_progress: Progress | None, seconds: float = math.inf,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Write the header, add what a function returns of each call left, and return all rows.
 
-    def append(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Put a row on the disk and return it as it will be read."""
-        line = _sealed(row)
-        with self._writing():
+        ``left`` gives the calls that rows warrant, and how many rows there will be; ``seconds`` are
+        those that the new rows may say they took.
+        """
+        rows, _, size = self.rows()
+        write_atomically(self.declared, (to_json(sealed(header), indent=2) + "\n").encode())
+        self._file.truncate(size)  # a last line that was cut short
+        try:
+            while seconds > 0 and (todo := left(rows))[0]:
+                with contextlib.closing(in_parallel(function, todo[0], jobs, threads)) as results:
+                    for row in results:
+                        rows.append(self._append({self.kind: self.hash, **row}))
+                        seconds -= row["seconds"]
+                        if on_progress is not None:
+                            on_progress(len(rows), todo[1], rows[-1])
+                        if seconds <= 0:
+                            break
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(
+                f"interrupted after {len(rows)} replicates, which {self.path} keeps; continue with "
+                "--resume"
+            ) from error
+        except BrokenExecutor as error:
+            raise NembpError(
+                "a worker process ended unexpectedly, perhaps for lack of memory; "
+                f"{self.path} keeps {len(rows)} replicates. Continue with --resume and fewer --jobs"
+            ) from error
+        return rows
+
+    def _append(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Put a row on the disk, and return it as it will be read."""
+        line = sealed(row)
+        with self._told():
             self._file.write(to_json(line).encode() + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
         del line["seal"]
         return line
 
-    def __enter__(self) -> RowFile:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        with contextlib.suppress(OSError):  # what could not be written was said when it was tried
-            self._file.close()
-
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _told(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -182,3 +221,39 @@ class RowFile:
                 f"{self.path}: cannot be written ({error.strerror or error}); expected a writable "
                 "folder with free space. Choose another --out"
             ) from error
+
+
+# -- joblib ----------------------------------------------------------------------------------------
+def in_parallel(
+    function: Callable[..., dict[str, Any]], calls: Sequence[tuple[Any, ...]], jobs: int | None,
+    threads: int,
+) -> Generator[dict[str, Any], None, None]:  # fmt: skip
+    """Yield what a function returns of each call, as they finish, by the active joblib backend."""
+    import joblib
+    from joblib.parallel import get_active_backend
+
+    own: dict[str, Any] = {}
+    if type(get_active_backend()[0]).__name__ == "LokyBackend":  # other backends see to theirs
+        own = {"initializer": _end_with, "initargs": (os.getpid(),)}
+    todo = [joblib.delayed(function)(*call) for call in calls]
+    with blas_threads(threads):  # a setting of the process: held while any of its threads needs it
+        try:
+            parallel = joblib.Parallel(jobs, batch_size=1, return_as="generator_unordered", **own)
+        except ValueError:  # a backend that cannot: a few at a time
+            chunk = 4 * joblib.effective_n_jobs(jobs)
+            for start in range(0, len(todo), chunk):
+                yield from joblib.Parallel(jobs, batch_size=1)(todo[start : start + chunk])
+        else:
+            with contextlib.closing(parallel(todo)) as results:
+                yield from results
+
+
+def _end_with(parent: int) -> None:
+    """End this worker soon after its parent: loky's would wait for work for minutes."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="nembp-parent", daemon=True).start()

@@ -9,12 +9,10 @@ default), or one that the caller has made active, such as a Dask or Ray cluster:
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,11 +23,11 @@ from nembp.checkpoints import environment
 from nembp.datasets import Dataset
 from nembp.engine.metrics import evaluate
 from nembp.engine.network import Network
-from nembp.errors import ArchitectureError, DivergenceError, NembpError
+from nembp.errors import ArchitectureError, DivergenceError
 from nembp.experiments.protocol import Protocol, data_folders
 from nembp.experiments.robustness import robustness
-from nembp.experiments.rows import RowFile, check_types, read_header, read_rows, write_header
-from nembp.experiments.tuning import Task, remaining
+from nembp.experiments.rows import Journal, Progress, check_types
+from nembp.experiments.tuning import Grids, Task
 from nembp.runs.config import RunConfig
 from nembp.runs.gan import gan_replicate, prepare_gan
 from nembp.runs.gan_config import GanConfig
@@ -37,11 +35,9 @@ from nembp.runs.training import load_data, pixel_units, prepare, trainer_of
 from nembp.threads import threads as blas_threads
 from nembp.threads import usable_cores
 
-PROTOCOL = "protocol.json"
 CURVES = {"train/forward/nll": "train/nll", "train/backward/nll": "train/backward/nll"}
 LOADED_BY = ("dataset", "data_dir", "targets", "task", "test_fraction", "split_seed", "limit",
              "scaling", "image_size")  # fmt: skip
-Progress = Callable[[int, int, Mapping[str, Any]], Any]
 
 
 # -- one replicate ---------------------------------------------------------------------------------
@@ -60,7 +56,7 @@ def replicate(config: RunConfig | GanConfig, perturbations: Sequence[str] = ()) 
     began = time.perf_counter()
     with blas_threads(config.threads) as count:
         prepared = prepare(config, data=kept_data(config))
-        net, train = prepared.net, prepared.reader(prepared.train)
+        train = prepared.reader(prepared.train)
 
         def clean(net: Network) -> dict[str, float]:
             if not prepared.data.is_classification:
@@ -79,7 +75,7 @@ def replicate(config: RunConfig | GanConfig, perturbations: Sequence[str] = ()) 
             split = prepared.data.test if prepared.validation is None else prepared.validation
             reader, units = prepared.reader(split), pixel_units(prepared.data)
             with np.errstate(all="ignore"):
-                scores = evaluate(net, reader, prepared.centroids, units=units)
+                scores = evaluate(prepared.net, reader, prepared.centroids, units=units)
             if prepared.validation is None:
                 scores |= robustness(prepared, perturbations, config.seed or 0)
     history = trainer.history.epochs
@@ -99,7 +95,7 @@ def kept_data(config: RunConfig) -> Dataset:
     relevant, stamps = {name: getattr(config, name) for name in LOADED_BY}, []
     if config.data_dir is not None:
         for path in sorted([Path(config.data_dir), *Path(config.data_dir).rglob("*")]):
-            with contextlib.suppress(OSError):  # `load_data` says what is wrong
+            with suppress(OSError):  # `load_data` says what is wrong
                 s = path.stat()
                 stamps.append((str(path), s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns))
     return _loaded(RunConfig(**relevant), tuple(stamps))
@@ -108,10 +104,6 @@ def kept_data(config: RunConfig) -> Dataset:
 @lru_cache(maxsize=8)
 def _loaded(config: RunConfig, stamps: tuple[Any, ...]) -> Dataset:
     return load_data(config)
-
-
-def _row(task: Task, config: RunConfig | GanConfig, perturbations: Sequence[str]) -> dict[str, Any]:
-    return task._asdict() | replicate(config, perturbations)
 
 
 # -- a protocol ------------------------------------------------------------------------------------
@@ -156,14 +148,12 @@ def run_experiment(
     """
     import joblib
 
-    if quick:
-        protocol = protocol.quick()
     dirs = data_folders(protocol.name, protocol.datasets, data_dirs)
     for name, value in (("jobs", jobs), ("threads", threads)):
         if value is not None and value < 1:
             raise ArchitectureError(f"{name} must be at least 1, got {value}")
     count = threads or max(1, usable_cores() // joblib.effective_n_jobs(jobs))
-    folder = Path(out_dir) / (f"{protocol.name}-quick" if quick else protocol.name)
+    protocol, journal = journal_of(protocol, out_dir, quick)
     # prepared before anything is written: shows whether the replicates can be run
     first = Task("report", protocol.arms[0].name, 0.1, 0).config(protocol, dirs, device, count)
     network = (
@@ -171,55 +161,39 @@ def run_experiment(
         if isinstance(first, GanConfig)
         else prepare(first, data=kept_data(first)).net
     )
-    file = RowFile(folder, PROTOCOL, "run", resume)
-    rows: list[dict[str, Any]] = []
-    with file:
-        try:
-            if file.there:
-                old = read_protocol(folder, protocol)
-                count = old["threads"]
-                # seeds that were asked for once are reported: none is dropped by what came of it
-                protocol = protocol.with_seeds(max(protocol.seeds, old.get("seeds", 0)))
-            rows, _, size = protocol_rows(folder, protocol)
-            header = {
-                "name": protocol.name, "quick": quick, "threads": count,
-                "environment": environment(network), "hash": protocol.digest,
-                "seeds": protocol.seeds, "content": protocol.content(),
-            }  # fmt: skip
-            write_header(folder / PROTOCOL, header)
-            file.truncate(size)
-            while (left := remaining(protocol, rows))[0]:
-                calls = [
-                    (task, task.config(protocol, dirs, device, count), protocol.perturbations)
-                    for task in left[0]
-                ]
-                with contextlib.closing(in_parallel(_row, calls, jobs, count)) as results:
-                    for row in results:
-                        rows.append(file.append({"protocol": protocol.digest, **row}))
-                        if on_progress is not None:
-                            on_progress(len(rows), left[1], rows[-1])
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(
-                f"interrupted after {len(rows)} replicates, which {file.path} keeps; continue with "
-                "--resume"
-            ) from error
-        except BrokenExecutor as error:
-            raise NembpError(
-                "a worker process ended unexpectedly, perhaps for lack of memory; "
-                f"{file.path} keeps {len(rows)} replicates. Continue with --resume and fewer --jobs"
-            ) from error
-    return folder
+    with journal.writing(resume) as old:
+        if old:
+            count = old["threads"]
+            # seeds that were asked for once are reported: none is dropped by what came of it
+            protocol = protocol.with_seeds(max(protocol.seeds, old.get("seeds", 0)))
+
+        def left(rows: list[dict[str, Any]]) -> tuple[list[tuple[Any, ...]], int]:
+            tasks, total = Grids(protocol, rows).remaining()
+            return [
+                (task, task.config(protocol, dirs, device, count), protocol.perturbations)
+                for task in tasks
+                if task.phase == tasks[0].phase  # all of tuning comes first
+            ], total
+
+        header = {
+            "name": protocol.name, "quick": quick, "threads": count,
+            "environment": environment(network), "hash": protocol.digest,
+            "seeds": protocol.seeds, "content": protocol.content(),
+        }  # fmt: skip
+        journal.fill(header, left, _row, jobs=jobs, threads=count, on_progress=on_progress)
+    return journal.folder
 
 
-def read_protocol(folder: Path, protocol: Protocol) -> dict[str, Any]:
-    """Read protocol.json; ArchitectureError if the rows of a folder are of another protocol."""
-    return read_header(folder / PROTOCOL, protocol.name, protocol.content())
+def _row(task: Task, config: RunConfig | GanConfig, perturbations: Sequence[str]) -> dict[str, Any]:
+    return task._asdict() | replicate(config, perturbations)
 
 
-def protocol_rows(folder: Path, protocol: Protocol) -> tuple[list[dict[str, Any]], int, int]:
-    """Read the rows of a protocol (see `read_rows`)."""
+def journal_of(
+    protocol: Protocol, out_dir: str | os.PathLike[str], quick: bool
+) -> tuple[Protocol, Journal]:
+    """Return the protocol that is run, small if ``quick``, and where its rows lie."""
 
-    def task(row: dict[str, Any]) -> Task:
+    def identity(row: dict[str, Any]) -> Task:
         told = {key: value for key, value in row.items() if key not in ("seconds", "threads")}
         check_types(told, protocol=str, phase=str, arm=str, rate=float, seed=int, strength=float,
                     status=str, curves=dict, scores=dict)  # fmt: skip
@@ -231,40 +205,7 @@ def protocol_rows(folder: Path, protocol: Protocol) -> tuple[list[dict[str, Any]
             np.array(values, np.float64)  # whole numbers may be too large for it
         return Task.of(row)
 
-    return read_rows(folder, "protocol", protocol.digest, task)
-
-
-# -- joblib ----------------------------------------------------------------------------------------
-def in_parallel(
-    function: Callable[..., dict[str, Any]], calls: Sequence[tuple[Any, ...]], jobs: int | None,
-    threads: int,
-) -> Generator[dict[str, Any], None, None]:  # fmt: skip
-    """Yield what a function returns of each call, as they finish."""
-    import joblib
-    from joblib.parallel import get_active_backend
-
-    own: dict[str, Any] = {}
-    if type(get_active_backend()[0]).__name__ == "LokyBackend":  # other backends see to theirs
-        own = {"initializer": _end_with, "initargs": (os.getpid(),)}
-    todo = [joblib.delayed(function)(*call) for call in calls]
-    with blas_threads(threads):  # a setting of the process: held while any of its threads needs it
-        try:
-            parallel = joblib.Parallel(jobs, batch_size=1, return_as="generator_unordered", **own)
-        except ValueError:  # a backend that cannot: a few at a time
-            chunk = 4 * joblib.effective_n_jobs(jobs)
-            for start in range(0, len(todo), chunk):
-                yield from joblib.Parallel(jobs, batch_size=1)(todo[start : start + chunk])
-        else:
-            with contextlib.closing(parallel(todo)) as results:
-                yield from results
-
-
-def _end_with(parent: int) -> None:
-    """End this worker soon after its parent: loky's would wait for work for minutes."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="nembp-parent", daemon=True).start()
+    folder = Path(out_dir) / f"{protocol.name}{'-quick' * quick}"
+    protocol = protocol.quick() if quick else protocol
+    content = protocol.content()
+    return protocol, Journal(folder, "protocol", "run", protocol.name, content, identity)

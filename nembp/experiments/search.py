@@ -13,9 +13,11 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,14 +26,13 @@ import numpy as np
 from nembp.backend import stream
 from nembp.errors import ArchitectureError, DataError
 from nembp.experiments.protocol import Row, data_folders, digest
-from nembp.experiments.rows import RowFile, check_types, read_header, read_rows, write_header
-from nembp.experiments.running import Progress, in_parallel, replicate
-from nembp.experiments.tuning import grown, lowest
+from nembp.experiments.rows import Journal, Progress, check_types
+from nembp.experiments.running import replicate
+from nembp.experiments.tuning import Table, Trials
 from nembp.files import write_atomically
 from nembp.runs.config import RunConfig
 from nembp.runs.folder import to_json
 
-SUMMARY, HEADER = "summary.json", "space.json"
 SEEDS_FROM = 2000  # protocols tune with seeds 1000, ... and report 0, ...
 
 
@@ -190,149 +191,105 @@ class Trial(NamedTuple):
     seed: int
 
 
-def trained(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
-    """Return all that is trained, by name: baselines first."""
-    return {item.name: item for item in [*(c.baseline for c in candidates), *candidates]}
+def nll(row: Row) -> float:
+    """Return the nll that a training came to, NaN if it diverged."""
+    return math.nan if row["nll"] is None else float(row["nll"])
 
 
-class Scores:
-    """Rows of a search, by who was trained and rate, then by seed."""
+def accuracy(row: Row) -> float:
+    """Return the accuracy that a training came to, NaN if it diverged."""
+    return math.nan if row["accuracy"] is None else float(row["accuracy"])
 
-    def __init__(self, space: Space, rows: Iterable[Row]) -> None:
-        self.space = space
-        self.table: dict[tuple[str, float], dict[int, Row]] = {}
+
+class Rung(Trials):
+    """Candidates and their baselines, and what the rows of the first seeds say of them."""
+
+    def __init__(
+        self, space: Space, candidates: Sequence[Candidate], seeds: int, rows: Iterable[Row]
+    ) -> None:
+        table: Table = {}
         for row in rows:
-            self.table.setdefault((row["who"], row["rate"]), {})[row["seed"]] = row
+            if row["seed"] < seeds:
+                table.setdefault((row["who"], row["rate"]), {})[row["seed"]] = row
+        super().__init__(table, range(seeds))
+        self.space, self.candidates = space, candidates
+        both = (*(item.baseline for item in candidates), *candidates)
+        self.trained = {item.name: item for item in both}
 
-    def mean(self, who: str, rate: float, seeds: int, key: str = "nll") -> float:
-        """Return a mean over the first seeds, NaN unless every one is there and finished."""
-        found = self.table.get((who, rate), {})
-        values = [found[seed][key] for seed in range(seeds) if seed in found]
-        if len(values) < seeds or None in values:
-            return math.nan
-        return float(sum(values)) / len(values)
-
-    def missing(self, who: str, rate: float, seeds: int) -> list[int]:
-        """Return those of the first seeds with which a rate has not been tried."""
-        found = self.table.get((who, rate), {})
-        return [seed for seed in range(seeds) if seed not in found]
-
-    def rates(self, item: Candidate, seeds: int) -> list[float]:
+    def rates(self, item: Candidate) -> list[float]:
         """Return the rates to try: a grid, extended while its best by nll lies at an end."""
 
-        def bests(rates: Sequence[float]) -> set[float] | None:
-            if any(self.missing(item.name, rate, seeds) for rate in rates):
-                return None
-            return {lowest(rates, lambda rate: self.mean(item.name, rate, seeds))}
+        def setting(rate: float) -> list[float]:
+            return [rate]
 
-        return grown(self.space.grid(item), bests, self.space.extend)
+        return self.grown(item.name, self.space.grid(item), setting, [nll], self.space.extend)
 
-    def best(self, item: Candidate, seeds: int, key: str = "nll") -> float:
-        """Return the best rate by nll, or by accuracy; the lowest where all diverged."""
-        sign = 1.0 if key == "nll" else -1.0
-        rates = self.rates(item, seeds)
-        return lowest(rates, lambda rate: sign * self.mean(item.name, rate, seeds, key))
+    def best(self, item: Candidate, cost: Callable[[Row], float] = nll) -> dict[str, float]:
+        """Return the best rate, the lowest where all diverged, and what it came to."""
+        rate = self.lowest(item.name, self.rates(item), cost)
+        means = {each.__name__: self.mean(item.name, rate, each) for each in (nll, accuracy)}
+        return {"rate": rate, **means}
 
-    def effect(self, item: Candidate, seeds: int) -> dict[str, Any]:
+    def effect(self, item: Candidate) -> dict[str, Any]:
         """Return a candidate against its baseline, each at its own best learning rate.
 
         ``cut`` is 100 (1 − Σ a / Σ b) %, of the clean training nll over epochs and seeds;
         ``points`` are of accuracy, less the best that the baseline has at any rate; ``score`` is
         min(cut / space.cut, points / space.points), −∞ where the candidate diverged.
         """
-        space, base = self.space, item.baseline
-        rate, slow = self.best(item, seeds), self.best(base, seeds)
-        sure = self.best(base, seeds, "accuracy")
-        nll, accuracy = (self.mean(item.name, rate, seeds, key) for key in ("nll", "accuracy"))
-        their_nll = self.mean(base.name, slow, seeds)
-        their_accuracy = self.mean(base.name, sure, seeds, "accuracy")
-        cut = 100.0 * (1.0 - nll / their_nll)
-        points = 100.0 * (accuracy - their_accuracy)
+        space, found, base = self.space, self.best(item), self.best(item.baseline)
+        sure = self.best(item.baseline, lambda row: -accuracy(row))
+        cut = 100.0 * (1.0 - found["nll"] / base["nll"])
+        points = 100.0 * (found["accuracy"] - sure["accuracy"])
         score = min(cut / space.cut, points / space.points)
         return {
             "candidate": item.name, "regime": dict(item.overrides), "noise": dict(item.noise),
             "cut": cut, "points": points, "score": score if math.isfinite(score) else -math.inf,
-            "rate": rate, "baseline_rate": slow, "nll": nll, "baseline_nll": their_nll,
-            "accuracy": accuracy, "baseline_accuracy": their_accuracy, "seeds": seeds,
+            "rate": found["rate"], "baseline_rate": base["rate"],
+            "nll": found["nll"], "baseline_nll": base["nll"],
+            "accuracy": found["accuracy"], "baseline_accuracy": sure["accuracy"],
+            "seeds": len(self.seeds),
         }  # fmt: skip
 
-    def wanted(self, candidates: Sequence[Candidate], seeds: int) -> list[tuple[Trial, Candidate]]:
-        """Return the trials that a rung still lacks: of its baselines, then of its candidates."""
+    @cached_property
+    def ranked(self) -> list[dict[str, Any]]:
+        """All effects by score."""
+        effects = [self.effect(item) for item in self.candidates]
+        return sorted(effects, key=lambda effect: (-effect["score"], effect["candidate"]))
+
+    def kept(self, most: int) -> list[dict[str, Any]]:
+        """Return the effects of those that go on: the best, and the best of each group."""
+        groups = [effect["regime"][self.space.groups] for effect in self.ranked]
         return [
-            (Trial(name, rate, seed), item)
-            for name, item in trained(candidates).items()
-            for rate in self.rates(item, seeds)
-            for seed in self.missing(name, rate, seeds)
+            effect
+            for place, effect in enumerate(self.ranked)
+            if place < most or groups.index(groups[place]) == place
         ]
 
-    def climb(self) -> tuple[list[tuple[Any, ...]], list[tuple[Trial, Candidate]]]:
-        """Return the complete rungs, and the trials that the next one lacks.
+    def best_anywhere(self) -> list[dict[str, Any]]:
+        """Return, of each data set, limit and length, the least nll with and without noise."""
+        table: dict[str, dict[str, Any]] = {}
+        for item in self.trained.values():
+            best = self.best(item)
+            if math.isfinite(best["nll"]):
+                settings = {**self.space.base, **item.overrides}
+                key = {name: settings[name] for name in ("dataset", "limit", "epochs")}
+                row = table.setdefault(str((*key.values(),)), key)
+                kind = "none" if item.name == item.regime else "noise"
+                found = {"who": item.name, "nll": best["nll"], "accuracy": best["accuracy"]}
+                row[kind] = min(row.get(kind, found), found, key=itemgetter("nll", "accuracy"))
+        return [table[key] for key in sorted(table)]
 
-        Of each rung the candidates and seeds, all effects by score, and those that go on: the best,
-        and the best of each group.
+    def by_group(self) -> list[dict[str, Any]]:
+        """Return what was found of each group and place of the noise.
+
+        The best score, and how many candidates had both effects above what counts.
         """
-        candidates = self.space.drawn()
-        complete: list[tuple[Any, ...]] = []
-        for rung in self.space.rungs:
-            seeds = rung["seeds"]
-            if trials := self.wanted(candidates, seeds):
-                return complete, trials
-            ranked = [self.effect(item, seeds) for item in candidates]
-            ranked.sort(key=lambda effect: (-effect["score"], effect["candidate"]))
-            groups = [effect["regime"][self.space.groups] for effect in ranked]
-            kept = [
-                effect
-                for place, effect in enumerate(ranked)
-                if place < rung["keep"] or groups.index(groups[place]) == place
-            ]
-            complete.append((candidates, seeds, ranked, kept))
-            items = trained(candidates)
-            candidates = [items[effect["candidate"]] for effect in kept]
-        return complete, []
-
-
-def best_anywhere(
-    scores: Scores, candidates: Sequence[Candidate], seeds: int
-) -> list[dict[str, Any]]:
-    """Return, of each data set, limit and length, the least nll with and without noise."""
-    table: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for item in trained(candidates).values():
-        rate = scores.best(item, seeds)
-        nll, accuracy = (scores.mean(item.name, rate, seeds, k) for k in ("nll", "accuracy"))
-        if not math.isfinite(nll):
-            continue
-        settings = {**scores.space.base, **item.overrides}
-        key = {name: settings[name] for name in ("dataset", "limit", "epochs")}
-        row = table.setdefault(tuple(key.values()), key)
-        kind = "none" if item.name == item.regime else "noise"
-        found = {"who": item.name, "nll": nll, "accuracy": accuracy}
-        row[kind] = min(row.get(kind, found), found, key=lambda one: (one["nll"], one["accuracy"]))
-    return [row for _, row in sorted(table.items(), key=lambda pair: str(pair[0]))]
-
-
-def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
-    """Return what a search found, rung by rung, as JSON values.
-
-    ``by_group`` has of the first rung the best score of each group and place, and how many
-    candidates had both effects above what counts.
-    """
-    scores = Scores(space, rows)
-    complete, _ = scores.climb()
-    summary: dict[str, Any] = {
-        "name": space.name, "title": space.title, "hash": space.digest, "trainings": len(rows),
-        "core_minutes": sum(float(row["seconds"]) for row in rows) / 60.0,
-        "rungs": [
-            {"seeds": seeds, "candidates": len(candidates), "kept": kept}
-            for candidates, seeds, _, kept in complete
-        ],
-    }  # fmt: skip
-    for candidates, seeds, ranked, _ in complete[:1]:
-        summary["best_anywhere"] = best_anywhere(scores, candidates, seeds)
-        groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for e in ranked:
-            key = str(e["regime"][space.groups]), str(e["noise"]["noise_place"])
-            groups.setdefault(key, []).append(e)
-        summary["by_group"] = [
+        space, groups = self.space, defaultdict(list)
+        for effect in self.ranked:
+            key = str(effect["regime"][space.groups]), str(effect["noise"]["noise_place"])
+            groups[key].append(effect)
+        return [
             {
                 space.groups: group, "place": place, "candidates": len(found),
                 "both": sum(e["cut"] >= space.cut and e["points"] >= space.points for e in found),
@@ -341,6 +298,43 @@ def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
             }
             for (group, place), found in sorted(groups.items())
         ]  # fmt: skip
+
+
+def climb(space: Space, rows: Sequence[Row]) -> tuple[list[Rung], list[tuple[Trial, Candidate]]]:
+    """Return the complete rungs, and the trials that the next one lacks, baselines first."""
+    candidates = space.drawn()
+    complete: list[Rung] = []
+    for declared in space.rungs:
+        rung = Rung(space, candidates, declared["seeds"], rows)
+        lacking = [
+            (Trial(name, rate, seed), item)
+            for name, item in rung.trained.items()
+            for rate in rung.rates(item)
+            for seed in rung.missing(name, rate)
+        ]
+        if lacking:
+            return complete, lacking
+        complete.append(rung)
+        candidates = [rung.trained[each["candidate"]] for each in rung.kept(declared["keep"])]
+    return complete, []
+
+
+def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what a search found, rung by rung, as JSON values; more of the first rung."""
+    rungs, _ = climb(space, rows)
+    summary: dict[str, Any] = {
+        "name": space.name, "title": space.title, "hash": space.digest, "trainings": len(rows),
+        "core_minutes": sum(float(row["seconds"]) for row in rows) / 60.0,
+        "rungs": [
+            {
+                "seeds": declared["seeds"], "candidates": len(rung.candidates),
+                "kept": rung.kept(declared["keep"]),
+            }
+            for declared, rung in zip(space.rungs, rungs, strict=False)
+        ],
+    }  # fmt: skip
+    for first in rungs[:1]:
+        summary |= {"best_anywhere": first.best_anywhere(), "by_group": first.by_group()}
     return summary
 
 
@@ -357,37 +351,31 @@ def run_search(
     if not budget > 0:
         raise ArchitectureError(f"budget must be above 0 core-minutes, got {budget}")
     dirs = data_folders(space.name, (space.base["dataset"],), data_dirs)
-    folder = Path(out_dir) / space.name
-    file, seconds = RowFile(folder, HEADER, "search", resume), 60.0 * budget
-    with file:
-        rows, size = _rows(folder, space) if file.there else ([], 0)
-        write_header(folder / HEADER, {"hash": space.digest, **asdict(space)})
-        file.truncate(size)
-        while seconds > 0 and (trials := Scores(space, rows).climb()[1]):
-            total = len(rows) + len(trials)
-            calls = [(t, space.config(item, t.rate, t.seed, dirs)) for t, item in trials]
-            with closing(in_parallel(_trained, calls, jobs, 1)) as results:
-                for row in results:
-                    rows.append(file.append({"space": space.digest, **row}))
-                    seconds -= row["seconds"]
-                    if on_progress is not None:
-                        on_progress(len(rows), total, row)
-                    if seconds <= 0:
-                        break
+    journal = _journal(space, out_dir)
+
+    def left(rows: list[dict[str, Any]]) -> tuple[list[tuple[Any, ...]], int]:
+        _, trials = climb(space, rows)
+        calls = [(t, space.config(item, t.rate, t.seed, dirs)) for t, item in trials]
+        return calls, len(rows) + len(trials)
+
+    with journal.writing(resume):
+        header = {"hash": space.digest, **asdict(space)}
+        rows = journal.fill(header, left, _trained, jobs=jobs, threads=1, on_progress=on_progress,
+                            seconds=60.0 * budget)  # fmt: skip
     summary = to_json(summarize_search(space, rows), indent=2) + "\n"
-    write_atomically(folder / SUMMARY, summary.encode())
-    return folder
+    write_atomically(journal.folder / "summary.json", summary.encode())
+    return journal.folder
 
 
 def _trained(trial: Trial, config: RunConfig) -> dict[str, Any]:
     began = time.process_time()
     found = replicate(config)
     done = found["status"] == "finished"
-    nll = found["curves"].get("train/clean_nll", ())
+    curve = found["curves"].get("train/clean_nll", ())
     return {
         **trial._asdict(),
-        "nll": sum(nll) / len(nll) if done else None,
-        "last_nll": nll[-1] if done else None,
+        "nll": sum(curve) / len(curve) if done else None,
+        "last_nll": curve[-1] if done else None,
         "accuracy": found["scores"]["forward/accuracy"] if done else None,
         "seconds": time.process_time() - began,
     }
@@ -395,25 +383,25 @@ def _trained(trial: Trial, config: RunConfig) -> dict[str, Any]:
 
 def read_search(out_dir: str | os.PathLike[str], space: Space) -> list[dict[str, Any]]:
     """Return the rows of a search; DataError if there are none."""
-    folder = Path(out_dir) / space.name
-    rows = _rows(folder, space)[0] if folder.exists() else []
+    journal = _journal(space, out_dir)
+    rows: list[dict[str, Any]] = []
+    if journal.folder.exists():
+        journal.header()
+        rows, _, _ = journal.rows()
     if not rows:
         raise DataError(
-            f"{folder}: no search lies there; run `nembp experiment search {space.name}`, or "
-            "check --out"
+            f"{journal.folder}: no search lies there; run `nembp experiment search {space.name}`, "
+            "or check --out"
         )
     return rows
 
 
-def _rows(folder: Path, space: Space) -> tuple[list[dict[str, Any]], int]:
-    """Read the rows of a space, and the bytes that they take (see `read_rows`)."""
-
-    def trial(row: dict[str, Any]) -> Trial:
+def _journal(space: Space, out_dir: str | os.PathLike[str]) -> Journal:
+    def identity(row: dict[str, Any]) -> Trial:
         number = (float, type(None))
         check_types(row, space=str, who=str, rate=float, seed=int, seconds=float, nll=number,
                     last_nll=number, accuracy=number)  # fmt: skip
         return Trial(row["who"], row["rate"], row["seed"])
 
-    read_header(folder / HEADER, space.name, space.content())
-    rows, _, size = read_rows(folder, "space", space.digest, trial)
-    return rows, size
+    folder = Path(out_dir) / space.name
+    return Journal(folder, "space", "search", space.name, space.content(), identity)

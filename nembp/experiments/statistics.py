@@ -29,6 +29,11 @@ class Estimate:
     diverged: int = 0  # pairs without a difference because the arm diverged
     baseline_diverged: int = 0  # ... because only its baseline did
 
+    @property
+    def pairs(self) -> int:
+        """All of them, with a difference or without."""
+        return self.n + self.diverged + self.baseline_diverged
+
 
 def estimate(
     differences: ArrayLike, confidence: float = 0.95, diverged: int = 0, without: int = 0
@@ -137,8 +142,7 @@ def verdict(
     ``p`` is Holm-corrected; ``there`` is the effect that was subtracted (``minus``); ``reached``
     and ``tuned_away`` say whether the arm is as good as ``reach``, and has the least of its noise.
     """
-    pairs = effect.n + effect.diverged + effect.baseline_diverged
-    if tuned_away or (pairs and 2 * effect.diverged >= pairs):
+    if tuned_away or 2 * effect.diverged >= max(effect.pairs, 1):
         return "not reproduced"
     if effect.n < 2:
         return "undecided"

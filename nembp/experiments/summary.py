@@ -14,10 +14,10 @@ import numpy as np
 
 from nembp.errors import DataError
 from nembp.experiments.claims import get
-from nembp.experiments.protocol import BUILT_IN, Comparison, Protocol, Row
-from nembp.experiments.running import protocol_rows, read_protocol
+from nembp.experiments.protocol import BUILT_IN, Comparison, Protocol, Row, average
+from nembp.experiments.running import journal_of
 from nembp.experiments.statistics import Estimate, estimate, holm, verdict
-from nembp.experiments.tuning import Grids, Setting, Task, by_setting, reporting, untuned
+from nembp.experiments.tuning import Grids, Setting, Table, by_setting, untuned
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,7 @@ class Experiment:
     @property
     def left(self) -> int:
         """Replicates still to be run, as far as can be told."""
-        have = {Task.of(row) for row in self.rows}
-        wanted = [*self.grids.tasks(), *reporting(self.protocol, self.grids.tuned)]
-        return sum(task not in have for task in wanted)
+        return len(self.grids.remaining()[0])
 
     def setting(self, arm: str, item: Comparison) -> Setting:
         """Return the setting of an arm in a comparison."""
@@ -56,8 +54,8 @@ class Experiment:
         return self._reported.get((arm, setting), {})
 
     @cached_property
-    def _reported(self) -> dict[tuple[str, Setting], dict[int, Row]]:
-        return by_setting(self.rows, "report", range(self.protocol.seeds))
+    def _reported(self) -> Table:
+        return by_setting(self.grids.done, "report", range(self.protocol.seeds))
 
 
 def read_experiment(
@@ -69,15 +67,12 @@ def read_experiment(
     ArchitectureError if no experiment has that name, or the rows are of another version of its
     protocol; DataError if there are none, or they are damaged.
     """
-    protocol = get(name) if protocol is None else protocol
-    folder = Path(out_dir) / (f"{name}-quick" if quick else name)
-    protocol = protocol.quick() if quick else protocol
-    header = read_protocol(folder, protocol)
-    protocol = protocol.with_seeds(header.get("seeds", protocol.seeds))
-    rows, unsealed, _ = protocol_rows(folder, protocol)
+    protocol, journal = journal_of(protocol or get(name), out_dir, quick)
+    seeds = journal.header().get("seeds", protocol.seeds)
+    rows, unsealed, _ = journal.rows()
     if not rows:
-        raise DataError(f"{folder}: no replicate has finished; run it with --resume")
-    return Experiment(folder, protocol, rows, quick, unsealed)
+        raise DataError(f"{journal.folder}: no replicate has finished; run it with --resume")
+    return Experiment(journal.folder, protocol.with_seeds(seeds), rows, quick, unsealed)
 
 
 def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], int, int]:
@@ -89,7 +84,7 @@ def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], 
     arms = {name: experiment.reported(name, experiment.setting(name, item)) for name in item.arms}
     sign = metric.sign * (100.0 if metric.effect == "points" else 1.0)
     effects, diverged, without = [], 0, 0
-    for seed in sorted(set.intersection(*(set(rows) for rows in arms.values()))):
+    for seed in sorted(set.intersection(*map(set, arms.values()))):
         merit = {name: metric.merit(rows[seed]) for name, rows in arms.items()}
         effect = sign * (merit[item.arm] - merit[item.baseline])
         if item.minus is not None:
@@ -116,13 +111,18 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
 
     ``left`` are the replicates to come: verdicts are None until there are none, and for ``quick``.
     """
-    protocol, grids = experiment.protocol, experiment.grids
-    left = experiment.left
-    estimates = [_estimated(experiment, item) for item in protocol.comparisons]
-    corrected = np.array([effect.p for effect in estimates])
+    protocol, left = experiment.protocol, experiment.left
+    effects = [_estimated(experiment, item) for item in protocol.comparisons]
+    p = np.array([effect.p for effect in effects])
     claims = np.array([bool(item.claim) for item in protocol.comparisons])
     for family in (claims, ~claims):  # claims among claims, controls among controls
-        corrected[family] = holm(corrected[family])
+        p[family] = holm(p[family])
+    compared = [
+        _described(experiment, item, effect, float(corrected))
+        for item, effect, corrected in zip(protocol.comparisons, effects, p, strict=True)
+    ]
+    if left or experiment.quick:
+        compared = [item | {"verdict": None} for item in compared]
     return {
         "name": protocol.name, "title": protocol.title, "source": protocol.source,
         "hash": protocol.digest, "quick": experiment.quick, "datasets": list(protocol.datasets),
@@ -131,30 +131,27 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
         "tuned": [
             {
                 "arm": arm, "metric": metric, "learning_rate": setting.rate,
-                "strength": setting.strength, "at_an_end": grids.at_an_end(arm, metric) or None,
+                "strength": setting.strength,
+                "at_an_end": experiment.grids.at_an_end(arm, metric) or None,
             }
-            for (arm, metric), setting in grids.tuned.items()
+            for (arm, metric), setting in experiment.grids.tuned.items()
         ],
-        "arms": _arms(experiment),
-        "comparisons": [
-            _described(experiment, item, effect, float(p), not left and not experiment.quick)
-            for item, effect, p in zip(protocol.comparisons, estimates, corrected, strict=True)
-        ],
+        "arms": _arms(experiment), "comparisons": compared,
     }  # fmt: skip
 
 
 def _described(
-    experiment: Experiment, item: Comparison, effect: Estimate, p: float, judged: bool
+    experiment: Experiment, item: Comparison, effect: Estimate, p: float
 ) -> dict[str, Any]:
-    protocol, there, own = experiment.protocol, None, None
+    protocol, there, own, reached = experiment.protocol, None, None, True
     metric, setting = protocol.metric(item.metric), experiment.setting(item.arm, item)
-    reached = True
     if item.minus is not None:
         arm, baseline = item.minus
         there = _estimated(experiment, replace(item, arm=arm, baseline=baseline, minus=None))
     if item.reach is not None:
         rows = experiment.reported(item.arm, setting)
-        own = float(np.mean([metric.value(rows[seed]) for seed in sorted(rows)] or math.nan))
+        values = [average(metric.values(rows[seed])) for seed in sorted(rows)]
+        own = float(np.mean(values or math.nan))
         reached = metric.sign * own >= metric.sign * item.reach
     strengths = protocol.tuning.strengths
     tuned_away = (
@@ -170,9 +167,8 @@ def _described(
         "comparison": item.name,
         **{name: getattr(item, name) for name in of_item},
         **{name: getattr(effect, name) for name in of_effect},
-        "unit": metric.unit, "own": own, "tuned_away": tuned_away,
-        "pairs": effect.n + effect.diverged + effect.baseline_diverged,
-        "p_holm": p, "verdict": judgement if item.claim and judged else None,
+        "unit": metric.unit, "own": own, "tuned_away": tuned_away, "pairs": effect.pairs,
+        "p_holm": p, "verdict": judgement if item.claim else None,
     }  # fmt: skip
 
 
@@ -195,7 +191,7 @@ def _arms(experiment: Experiment) -> list[dict[str, Any]]:
             "diverged": len(rows) - len(finished),
         }  # fmt: skip
         for metric in protocol.metrics:
-            values = np.array([metric.value(row) for row in finished])
+            values = np.array([average(metric.values(row)) for row in finished])
             described[metric.name] = {
                 "mean": float(np.mean(values)) if len(values) > 0 else None,
                 "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
@@ -204,9 +200,9 @@ def _arms(experiment: Experiment) -> list[dict[str, Any]]:
     return found
 
 
-# -- tables ----------------------------------------------------------------------------------------
+# -- tables, whose first rows are the headings -----------------------------------------------------
 def claim_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return a row per claim; the first row is the headings.
+    """Return a row per claim.
 
     Verdicts at the same rates and at each arm's best settings that differ are given in this order.
     """
@@ -215,57 +211,43 @@ def claim_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
         if item["claim"]:
             claims.setdefault(item["claim"], {})[item["rate"]] = item
     where = summary["title"].split(", ", 1)[-1]
+    files = [name for name in summary["datasets"] if name not in summary["built_in"]]
+    dirs = "".join(f" --data-dir {name}=data/{name}" for name in files)
+    command = f"nembp experiment run {summary['name']}{dirs}{' --quick' * summary['quick']}"
     rows: list[tuple[str, ...]] = [
         ("claim", "published", "same rate [95 %]", "tuned [95 %]", "verdict", "command")
     ]
     for claim, items in claims.items():
         first = next(iter(items.values()))
-        figure = first["published"]
+        figure = "-" if first["published"] is None else amount(first["published"], first["unit"])
         same, tuned = (items[r]["verdict"] if r in items else "" for r in ("same", "tuned"))
         found = f"{same}; tuned: {tuned}" if same and tuned and same != tuned else same or tuned
         if summary["left"]:
             found = f"unfinished ({summary['left']} replicates to go)"
         if summary["quick"]:
             found = "none: a quick look"
-        rows.append((
-            f"{claim} ({where})",
-            "-" if figure is None else amount(figure, first["unit"]),
-            *(effect(items[rate]) if rate in items else "-" for rate in ("same", "tuned")),
-            found,
-            command(summary),
-        ))  # fmt: skip
+        at_same, at_best = (effect(items[r]) if r in items else "-" for r in ("same", "tuned"))
+        rows.append((f"{claim} ({where})", figure, at_same, at_best, found, command))
     return rows
 
 
-def command(summary: Mapping[str, Any]) -> str:
-    """Return the command that runs an experiment."""
-    files = [name for name in summary["datasets"] if name not in summary["built_in"]]
-    where = "".join(f" --data-dir {name}=data/{name}" for name in files)
-    return f"nembp experiment run {summary['name']}{where}{' --quick' * summary['quick']}"
-
-
 def comparison_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return a row per comparison, controls too; the first row is the headings."""
+    """Return a row per comparison, controls too."""
     rows: list[tuple[str, ...]] = [
         ("comparison", "arm", "baseline", "rate", "effect [95 %]", "wins", "p")
     ]
     for item in summary["comparisons"]:
         lost = item["diverged"] + item["baseline_diverged"]
         wins = f"{item['wins']}/{item['pairs']}" + (f", {lost} diverged" if lost else "")
-        rows.append((
-            item["comparison"], item["arm"], item["baseline"], item["rate"], effect(item), wins,
-            f"{item['p_holm']:.2g}",
-        ))  # fmt: skip
+        names = (item[name] for name in ("comparison", "arm", "baseline", "rate"))
+        rows.append((*names, effect(item), wins, f"{item['p_holm']:.2g}"))
     return rows
 
 
 def arm_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return mean ± standard deviation of every metric by arm and setting, under headings."""
-    reserved = ("arm", "rate", "learning_rate", "strength", "replicates", "diverged")
-    metrics = [name for name in summary["arms"][0] if name not in reserved]
-    rows: list[tuple[str, ...]] = [
-        ("arm", "settings", "learning rate", "noise times", "diverged", *metrics)
-    ]
+    """Return mean ± standard deviation of every metric by arm and setting."""
+    metrics = [name for name, value in summary["arms"][0].items() if isinstance(value, dict)]
+    rows = [("arm", "settings", "learning rate", "noise times", "diverged", *metrics)]
     for item in summary["arms"]:
         scores = []
         for name in metrics:
@@ -297,10 +279,9 @@ def effect(item: Mapping[str, Any]) -> str:
 def markdown(rows: Iterable[Sequence[str]]) -> str:
     """Write rows as a Markdown table, the first as its heading; commands as code."""
     lines = []
-    for number, row in enumerate(rows):
+    for row in rows:
         cells = [cell.replace("|", "\\|") for cell in row]
         cells = [f"`{cell}`" if cell.startswith("nembp ") else cell for cell in cells]
         lines.append(f"| {' | '.join(cells)} |")
-        if number == 0:
-            lines.append(f"| {' | '.join('---' for _ in row)} |")
+    lines.insert(1, f"|{' --- |' * len(row)}")
     return "\n".join(lines)

@@ -12,15 +12,16 @@ What to run next follows from the rows alone, so a run that was killed goes on a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any, NamedTuple, TypeVar
 
-from nembp.experiments.protocol import FILES_OF, Protocol, Row
+from nembp.experiments.protocol import FILES_OF, Protocol, Row, average
 from nembp.runs.config import RunConfig
 from nembp.runs.gan_config import GanConfig
 
 T = TypeVar("T")
+Table = dict[tuple[str, Any], dict[int, Row]]  # rows by who was trained and setting, then by seed
 
 
 class Setting(NamedTuple):
@@ -44,11 +45,6 @@ class Task(NamedTuple):
         """Return the task that a row is of."""
         return cls(*(row[name] for name in cls._fields))
 
-    @property
-    def setting(self) -> Setting:
-        """The rate and strength at which the arm is trained."""
-        return Setting(self.rate, self.strength)
-
     def config(
         self, protocol: Protocol, data_dirs: Mapping[str, str], device: str, threads: int
     ) -> RunConfig | GanConfig:
@@ -70,15 +66,70 @@ class Task(NamedTuple):
         return config.replace(changes)
 
 
-def by_setting(
-    rows: Iterable[Row], phase: str, seeds: Container[int]
-) -> dict[tuple[str, Setting], dict[int, Row]]:
+def by_setting(rows: Mapping[Task, Row], phase: str, seeds: Collection[int]) -> Table:
     """Return the rows of a phase by arm and setting, then by seed."""
-    table: dict[tuple[str, Setting], dict[int, Row]] = {}
-    for task, row in ((Task.of(row), row) for row in rows):
+    table: Table = {}
+    for task, row in rows.items():
         if task.phase == phase and task.seed in seeds:
-            table.setdefault((task.arm, task.setting), {})[task.seed] = row
+            table.setdefault((task.arm, Setting(task.rate, task.strength)), {})[task.seed] = row
     return table
+
+
+class Trials:
+    """Means over the same seeds of what was trained, at each of its settings."""
+
+    def __init__(self, table: Table, seeds: Sequence[int]) -> None:
+        self.table, self.seeds = table, seeds
+
+    def missing(self, who: str, setting: Any) -> list[int]:
+        """Return the seeds with which a setting has not been tried."""
+        return [seed for seed in self.seeds if seed not in self.table.get((who, setting), {})]
+
+    def mean(self, who: str, setting: Any, value: Callable[[Row], float]) -> float:
+        """Return the mean of a value over all seeds; NaN unless each of them has one."""
+        if self.missing(who, setting):
+            return math.nan
+        # in the order of the seeds: a sum must not depend on which replicate finished first
+        return average([value(self.table[who, setting][seed]) for seed in self.seeds])
+
+    def lowest(self, who: str, settings: Iterable[T], cost: Callable[[Row], float]) -> T:
+        """Return the setting with the least mean, then the lowest; a mean not finite is out."""
+
+        def order(setting: T) -> tuple[float, Any]:
+            found = self.mean(who, setting, cost)
+            return (found if math.isfinite(found) else math.inf, setting)
+
+        return min(settings, key=order)
+
+    def grown(
+        self, who: str, start: Iterable[float], settings: Callable[[float], Iterable[Any]],
+        costs: Sequence[Callable[[Row], float]], extend: int, refine: int = 0,
+        ends: Sequence[int] = (0, -1),
+    ) -> list[float]:  # fmt: skip
+        """Return a grid extended while a best value lies at an end, and refined next to the best.
+
+        ``settings`` are those that a value of the grid stands for, each of the ``costs`` has its
+        best, and ``extend`` values may be added at each of the ``ends``. A grid that has not all
+        been tried stays as it is.
+        """
+        grid = sorted(start)
+        left = dict.fromkeys(ends, extend if len(grid) > 1 else 0)
+        while True:
+            values = {setting: value for value in grid for setting in settings(value)}
+            if any(self.missing(who, setting) for setting in values):
+                return grid
+            best = {values[self.lowest(who, values, cost)] for cost in costs}
+            if reached := [end for end in ends if left[end] and grid[end] in best]:
+                added = [grid[end] ** 2 / grid[1 if end == 0 else -2] for end in reached]
+                left |= {end: left[end] - 1 for end in reached}
+            elif refine:
+                places = {grid.index(one) + side for one in best for side in (0, 1)}
+                inside = sorted(place for place in places if 0 < place < len(grid))
+                added = [math.sqrt(grid[place - 1] * grid[place]) for place in inside]
+                refine -= 1
+            else:
+                return grid
+            grid = sorted({*grid, *map(rounded, added)})
 
 
 def rounded(value: float) -> float:
@@ -86,104 +137,72 @@ def rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def lowest(items: Iterable[T], mean: Callable[[T], float]) -> T:
-    """Return the item with the least mean, then the lowest; a mean that is not finite is out."""
-
-    def order(item: T) -> tuple[float, Any]:
-        found = mean(item)
-        return (found if math.isfinite(found) else math.inf, item)
-
-    return min(items, key=order)
-
-
-def grown(
-    start: Iterable[float], bests: Callable[[Sequence[float]], set[float] | None], extend: int,
-    refine: int = 0, ends: Sequence[int] = (0, -1),
-) -> list[float]:  # fmt: skip
-    """Return a grid extended while a best value lies at an end, and refined next to the best.
-
-    ``bests`` returns the best values of a grid, or None while not all of it has been tried;
-    ``extend`` values may be added at each of the ``ends``.
-    """
-    grid = sorted(start)
-    left = dict.fromkeys(ends, extend if len(grid) > 1 else 0)
-    while (best := bests(grid)) is not None:
-        reached = [end for end in ends if left[end] and grid[end] in best]
-        if reached:
-            added = [grid[end] ** 2 / grid[1 if end == 0 else -2] for end in reached]
-            left |= {end: left[end] - 1 for end in reached}
-        elif refine:
-            places = {grid.index(one) + side for one in best for side in (0, 1)}
-            inside = sorted(place for place in places if 0 < place < len(grid))
-            added = [math.sqrt(grid[place - 1] * grid[place]) for place in inside]
-            refine -= 1
-        else:
-            break
-        grid = sorted({*grid, *map(rounded, added)})
-    return grid
-
-
 def untuned(protocol: Protocol, arm: str) -> Setting:
     """Return the setting of an arm where nothing is tuned."""
     return Setting(float(vars(protocol.config(arm))["learning_rate"]))
 
 
-def reporting(protocol: Protocol, tuned: Mapping[tuple[str, str], Setting]) -> list[Task]:
-    """Return the reported replicates, given the tuned settings; shared ones are trained once."""
-    pairs = [(arm, untuned(protocol, arm)) for arm in protocol.compared("same")]
-    pairs += [(arm, setting) for (arm, _), setting in tuned.items()]
-    return [
-        Task("report", name, setting.rate, seed, setting.strength)
-        for seed in range(protocol.seeds)
-        for name, setting in dict.fromkeys(pairs)
-    ]
-
-
-def remaining(protocol: Protocol, rows: Sequence[Row]) -> tuple[list[Task], int]:
-    """Return the replicates to run next, and how many there will be in all, as far as is known.
-
-    All of tuning comes first. Meanwhile its settings are taken to differ from one another.
-    """
-    grids, have = Grids(protocol, rows), {Task.of(row) for row in rows}
-    tasks, tuned = grids.tasks(), grids.tuned
-    left = [task for task in tasks if task not in have]
-    if left:
-        tuned = {pair: Setting(-1.0 - n) for n, pair in enumerate(grids.pairs)}
-    report = reporting(protocol, tuned)
-    return left or [task for task in report if task not in have], len(tasks) + len(report)
-
-
-def tuned_pairs(protocol: Protocol) -> list[tuple[str, str]]:
-    """Return each arm and metric that settings are chosen for."""
-    wanted = {
-        (name, protocol.tuned_by(item.metric))
-        for item in protocol.comparisons
-        if item.rate == "tuned"
-        for name in item.arms
-    }
-    pairs = [(arm.name, metric.name) for arm in protocol.arms for metric in protocol.metrics]
-    return [pair for pair in pairs if pair in wanted]
-
-
-class Grids:
+class Grids(Trials):
     """The grids of every arm, as far as rows of tuning warrant, and what is best in them."""
 
     def __init__(self, protocol: Protocol, rows: Iterable[Row] = ()) -> None:
-        self.protocol, self.tuning = protocol, protocol.tuning
-        self.pairs = tuned_pairs(protocol)
-        self.rows = by_setting(rows, "tune", self.tuning.seeds)
-        self.strengths = cache(self._strengths)
-        self.rates = cache(self._rates)
+        self.protocol, self.done = protocol, {Task.of(row): row for row in rows}
+        seeds = protocol.tuning.seeds
+        super().__init__(by_setting(self.done, "tune", seeds), seeds)
+        wanted = {
+            (arm, protocol.tuned_by(item.metric))
+            for item in protocol.comparisons
+            if item.rate == "tuned"
+            for arm in item.arms
+        }
+        self.metrics = {  # by which the settings of each arm are chosen
+            arm: [metric for metric in protocol.metrics if (arm, metric.name) in wanted]
+            for arm in protocol.compared("tuned")
+        }
+        self.settings = {arm: self._settings(arm) for arm in self.metrics}
+
+    def _settings(self, arm: str) -> list[Setting]:
+        """Return the settings to try of an arm: a grid of rates for each strength of its noise."""
+        tuning, costs = self.protocol.tuning, [metric.cost for metric in self.metrics[arm]]
+        start = [rounded(untuned(self.protocol, arm).rate * factor) for factor in tuning.factors]
+
+        @cache
+        def settings(strength: float) -> list[Setting]:
+            def setting(rate: float) -> list[Setting]:
+                return [Setting(rate, strength)]
+
+            rates = self.grown(arm, start, setting, costs, tuning.extend, tuning.refine)
+            return [Setting(rate, strength) for rate in rates]
+
+        first = tuning.strengths if self.protocol.noisy(arm) else (1.0,)
+        strengths = self.grown(arm, first, settings, costs, tuning.extend, ends=(-1,))
+        return [setting for strength in strengths for setting in settings(strength)]
 
     def tasks(self) -> list[Task]:
         """Return the replicates that choose the settings, as far as can be told from the rows."""
         return [
-            Task("tune", arm, rate, seed, strength)
-            for arm in self.protocol.compared("tuned")
-            for strength in self.strengths(arm)
-            for rate in self.rates(arm, strength)
-            for seed in self.tuning.seeds
+            Task("tune", arm, setting.rate, seed, setting.strength)
+            for arm, settings in self.settings.items()
+            for setting in settings
+            for seed in self.seeds
         ]
+
+    def remaining(self) -> tuple[list[Task], int]:
+        """Return the replicates still to be run, tuning first, and how many there are in all.
+
+        As far as can be told: until tuning ends, its settings are taken to differ from one another.
+        """
+        tasks, tuned = self.tasks(), list(self.tuned.items())
+        if any(task not in self.done for task in tasks):
+            tuned = [(pair, Setting(-1.0 - n)) for n, (pair, _) in enumerate(tuned)]
+        pairs = [(arm, untuned(self.protocol, arm)) for arm in self.protocol.compared("same")]
+        pairs += [(arm, setting) for (arm, _), setting in tuned]
+        tasks += [
+            Task("report", arm, setting.rate, seed, setting.strength)
+            for seed in range(self.protocol.seeds)
+            for arm, setting in dict.fromkeys(pairs)  # shared ones are trained once
+        ]
+        return [task for task in tasks if task not in self.done], len(tasks)
 
     @cached_property
     def tuned(self) -> dict[tuple[str, str], Setting]:
@@ -191,7 +210,11 @@ class Grids:
 
         Of equals the lower one; one at which a replicate diverged is out.
         """
-        return {(a, metric): self._best(a, self.strengths(a), metric) for a, metric in self.pairs}
+        return {
+            (arm, metric.name): self.lowest(arm, self.settings[arm], metric.cost)
+            for arm, metrics in self.metrics.items()
+            for metric in metrics
+        }
 
     def at_an_end(self, arm: str, metric: str) -> str:
         """Return what of the arm's best setting lies at an end of its grid, or "".
@@ -199,53 +222,9 @@ class Grids:
         The least strength of noise does not count as an end: it is next to no noise.
         """
         best = self.tuned[arm, metric]
-        rates, strengths = self.rates(arm, best.strength), self.strengths(arm)
-        if best.rate in (rates[0], rates[-1]):
+        rates = [one.rate for one in self.settings[arm] if one.strength == best.strength]
+        strengths = {one.strength for one in self.settings[arm]}
+        if best.rate in (min(rates), max(rates)):
             return "learning rate"
-        strongest = len(strengths) > 1 and best.strength == strengths[-1]
+        strongest = len(strengths) > 1 and best.strength == max(strengths)
         return "strength of the noise" if strongest else ""
-
-    def _strengths(self, arm: str) -> list[float]:
-        if not self.protocol.noisy(arm):
-            return [1.0]
-
-        def bests(strengths: Sequence[float]) -> set[float] | None:
-            if not all(self._whole(arm, self.rates(arm, one), one) for one in strengths):
-                return None
-            metrics = [metric for name, metric in self.pairs if name == arm]
-            return {self._best(arm, strengths, metric).strength for metric in metrics}
-
-        return grown(self.tuning.strengths, bests, self.tuning.extend, ends=(-1,))
-
-    def _rates(self, arm: str, strength: float) -> list[float]:
-        rate = untuned(self.protocol, arm).rate
-        start = [rounded(rate * factor) for factor in self.tuning.factors]
-
-        def bests(rates: Sequence[float]) -> set[float] | None:
-            if not self._whole(arm, rates, strength):
-                return None
-            settings = [Setting(rate, strength) for rate in rates]
-            metrics = [metric for name, metric in self.pairs if name == arm]
-            return {self._least(arm, settings, metric).rate for metric in metrics}
-
-        return grown(start, bests, self.tuning.extend, self.tuning.refine)
-
-    def _whole(self, arm: str, rates: Sequence[float], strength: float) -> bool:
-        """Tell whether every rate has a row for every tuning seed."""
-        seeds = set(self.tuning.seeds)
-        return all(set(self.rows.get((arm, Setting(r, strength)), {})) == seeds for r in rates)
-
-    def _best(self, arm: str, strengths: Sequence[float], metric: str) -> Setting:
-        settings = [Setting(rate, one) for one in strengths for rate in self.rates(arm, one)]
-        return self._least(arm, settings, metric)
-
-    def _least(self, arm: str, settings: Sequence[Setting], metric: str) -> Setting:
-        what = self.protocol.metric(metric)
-
-        def mean(setting: Setting) -> float:
-            rows = self.rows.get((arm, setting), {})
-            # in order of the seeds: a sum must not depend on which replicate finished first
-            values = [-what.sign * what.merit(rows[seed]) for seed in sorted(rows)]
-            return sum(values) / len(values) if values else math.nan
-
-        return lowest(settings, mean)
