@@ -363,30 +363,3 @@ def data_folders(
                 f"--data-dir {dataset}=FOLDER (`nembp data fetch {dataset}` gets it)"
             )
     return found
-
-
-def both_rates(
-    name: str, arm: str, baseline: str, metric: Metric, *claim: Any, **more: Any
-) -> tuple[Comparison, Comparison]:
-    """Return a comparison at the same settings, and one with the settings of each arm tuned.
-
-    ``claim`` and ``more`` are the claim, the published figure, and so on, of both.
-    """
-    rest = (arm, baseline, metric.name)
-    return (
-        Comparison(name, *rest, "same", *claim, **more),
-        Comparison(f"{name}, tuned", *rest, "tuned", *claim, **more),
-    )
-
-
-def against_blind(
-    name: str, arm: str, blind: str, metric: Metric, claim: str = ""
-) -> tuple[Comparison, ...]:
-    """Return comparisons that settle whether screened noise does more than blind noise.
-
-    The claim is about the benefit over no noise, minus that of blind noise: its harm is none.
-    """
-    return (
-        *both_rates(name, arm, "none", metric, claim, minus=(blind, "none")),
-        *both_rates(f"{name}, directly", arm, blind, metric),
-    )

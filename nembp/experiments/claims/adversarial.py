@@ -16,18 +16,20 @@ as its generator (``fast``), the best remedy known (Heusel and others, NIPS 2017
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
-from nembp.experiments.claims.networks import NN_2019
-from nembp.experiments.protocol import (
-    Arm,
-    Comparison,
-    Metric,
-    Protocol,
-    Tuning,
+from nembp.experiments.claims.networks import (
+    NO_TABLES,
+    ONE,
     against_blind,
-    both_rates,
+    best,
+    both,
+    protocol,
+    same,
+    tuning,
 )  # fmt: skip
+from nembp.experiments.protocol import Comparison, Metric, Protocol, Tuning
 
 ICMLA: Final = "Adigun, Kosko, ICMLA 2018, 1178-1185"
 
@@ -78,29 +80,13 @@ GENERATOR: Final[dict[str, Any]] = {"bidirectional": "generator", "generator_wei
 BESIDE_CRITIC: Final = GENERATOR | {"generator_weight": 0.01}
 PERMUTED: Final = {"backward_permuted": True}
 ONE_SIDE: Final = {"bidirectional": "generator"}
-CODES: Final = {"bidirectional": "generator", "latent_law": "binary"}
-
-
-def _protocol(
-    name: str, title: str, source: str, base: dict[str, Any], arms: dict[str, dict[str, Any]],
-    metrics: tuple[Metric, ...], tuning: Tuning, *comparisons: Comparison,
-    quick: tuple[int, int] = (10, 200), **more: Any,
-) -> Protocol:  # fmt: skip
-    """Return a protocol; ``quick`` has the iterations and scored samples of --quick."""
-    small = {"iterations": quick[0], "checkpoints": 2, "scored_samples": quick[1]}
-    declared = tuple(Arm(arm, overrides) for arm, overrides in arms.items())
-    return Protocol(name, title, source, base, declared, metrics, comparisons, tuning,
-                    small=small, kind="gan", **more)  # fmt: skip
-
+DISCRIMINATOR: Final = {"bidirectional": "discriminator"}
+CODES: Final = ONE_SIDE | {"latent_law": "binary"}
+THREE: Final = (0.5, 1.0, 2.0)
+_tuning = partial(tuning, strengths=ONE, seeds=2, extend=4, factors=THREE)
 
 # -- images ----------------------------------------------------------------------------------------
 SCORES: Final = (SCORE, CLASSES, BALANCE, DISTANCE)
-
-
-def _tuning(metric: Metric, factors: tuple[float, ...] = (0.5, 1.0, 2.0), seeds: int = 2,
-            extend: int = 4, refine: int = 1, **more: Any) -> Tuning:  # fmt: skip
-    apart = tuple(range(1000, 1000 + seeds))
-    return Tuning(metric.name, factors, apart, extend=extend, refine=refine, **more)
 
 
 def _players(
@@ -108,65 +94,62 @@ def _players(
     generator: dict[str, Any],
 ) -> Protocol:  # fmt: skip
     """Return a game in which the generator, the discriminator or neither is bidirectional."""
-    discriminator = {"bidirectional": "discriminator", "discriminator_weight": weight}
-    return _protocol(
+    discriminator = DISCRIMINATOR | {"discriminator_weight": weight}
+    return protocol(
         name, f"Bidirectional players, {where}", f"{ICMLA}; the generator: nembp", base,
         {"plain": {}, "discriminator": discriminator, "permuted": discriminator | PERMUTED,
          "generator": generator},
         SCORES, _tuning(SCORE),
-        *both_rates("inception score", "discriminator", "plain", SCORE,
-                    "A bidirectional discriminator raises the inception score", published),
-        Comparison("class kl", "discriminator", "plain", BALANCE.name, "same",
-                   "A bidirectional discriminator lessens mode collapse (nats)", margin=0.05),
-        *both_rates("meaning", "discriminator", "plain", SCORE, "A bidirectional discriminator "
-                    "does more good than one with backward targets that mean nothing",
-                    minus=("permuted", "plain")),
-        *both_rates("permuted", "permuted", "plain", SCORE),
-        *both_rates("generator", "generator", "plain", SCORE,
-                    "A bidirectional generator raises the inception score"),
-        Comparison("generator's fréchet distance", "generator", "plain", DISTANCE.name, "tuned",
-                   "A bidirectional generator draws nearer to the data (Fréchet)"),
-        Comparison("fréchet distance", "discriminator", "plain", DISTANCE.name),
+        both("inception score", "discriminator", "plain", SCORE,
+             "A bidirectional discriminator raises the inception score", published),
+        same("class kl", "discriminator", "plain", BALANCE,
+             "A bidirectional discriminator lessens mode collapse (nats)", margin=0.05),
+        both("meaning", "discriminator", "plain", SCORE, "A bidirectional discriminator does more "
+             "good than one with backward targets that mean nothing", minus=("permuted", "plain")),
+        both("permuted", "permuted", "plain", SCORE),
+        both("generator", "generator", "plain", SCORE,
+             "A bidirectional generator raises the inception score"),
+        best("generator's fréchet distance", "generator", "plain", DISTANCE,
+             "A bidirectional generator draws nearer to the data (Fréchet)"),
+        same("fréchet distance", "discriminator", "plain", DISTANCE),
     )  # fmt: skip
 
 
 def _noisy(name: str, where: str, base: dict[str, Any], weight: float, place: str) -> Protocol:
     """Return a game with a bidirectional discriminator, with and without noise."""
-    return _protocol(
-        name, f"NEM noise in bidirectional adversarial training, {where}",
-        f"{NN_2019} (tables not at hand)",
-        base | {"bidirectional": "discriminator", "discriminator_weight": weight},
+    return protocol(
+        name, f"NEM noise in bidirectional adversarial training, {where}", NO_TABLES,
+        base | DISCRIMINATOR | {"discriminator_weight": weight},
         {"none": {}, **{kind: {"noise": kind, "noise_place": place} for kind in ("nem", "blind")}},
         SCORES, _tuning(SCORE, strengths=(0.3, 1.0)),
-        *both_rates("inception score", "nem", "none", SCORE,
-                    "NEM noise raises the inception score of a bidirectional game"),
-        Comparison("class kl", "nem", "none", BALANCE.name, "same",
-                   "NEM noise lessens the mode collapse of a bidirectional game (nats)",
-                   margin=0.05),
-        *against_blind("blind", "nem", "blind", SCORE,
-                       "NEM noise does more good there than blind noise"),
+        both("inception score", "nem", "none", SCORE,
+             "NEM noise raises the inception score of a bidirectional game"),
+        same("class kl", "nem", "none", BALANCE,
+             "NEM noise lessens the mode collapse of a bidirectional game (nats)", margin=0.05),
+        against_blind("blind", "nem", "blind", SCORE,
+                      "NEM noise does more good there than blind noise"),
     )  # fmt: skip
 
 
 OF_IMAGES = (
     _players("gan-mnist", "vanilla game, dense, MNIST", VANILLA | MNIST, 0.01, 22.3, GENERATOR),
-    _protocol(
+    protocol(
         "gan-mnist-collapse",
         "Bidirectional generator, vanilla game, dense, MNIST, a weak discriminator", "nembp",
         VANILLA | MNIST | {"discriminator": "32"},
         {"plain": {}, "generator": GENERATOR, "permuted": GENERATOR | PERMUTED,
          "fast": {"discriminator_rate": 3 * VANILLA["learning_rate"]}},
         SCORES, _tuning(SCORE, seeds=4),
-        *both_rates("inception score", "generator", "plain", SCORE,
-                    "A bidirectional generator raises the inception score"),
-        *both_rates("classes", "generator", "plain", CLASSES,
-                    "A bidirectional generator covers classes that a plain one loses"),
-        *both_rates("meaning", "generator", "permuted", SCORE,
-                    "It does more good than one whose backward targets mean nothing"),
-        *both_rates("fast", "generator", "fast", SCORE,
-                    "It does more good than a discriminator three times as fast"),
-        Comparison("class kl", "generator", "plain", BALANCE.name, "tuned", margin=0.05),
-        Comparison("fréchet distance", "generator", "plain", DISTANCE.name, "tuned"),
+        both("inception score", "generator", "plain", SCORE,
+             "A bidirectional generator raises the inception score"),
+        both("classes", "generator", "plain", CLASSES,
+             "A bidirectional generator covers classes that a plain one loses"),
+        both("meaning", "generator", "permuted", SCORE,
+             "It does more good than one whose backward targets mean nothing"),
+        both("fast", "generator", "fast", SCORE,
+             "It does more good than a discriminator three times as fast"),
+        best("class kl", "generator", "plain", BALANCE, margin=0.05),
+        best("fréchet distance", "generator", "plain", DISTANCE),
     ),
     _players("wgan-mnist", "Wasserstein game, dense, MNIST", WASSERSTEIN | MNIST, 0.001, 4.4,
              BESIDE_CRITIC),
@@ -189,37 +172,33 @@ POINTS: Final = GAME | _rates(0.003) | {
     "scored_samples": 2500,
 }  # fmt: skip
 OF_POINTS: Final = "nembp; a bidirectional discriminator's: " + ICMLA
-DISCRIMINATOR: Final = {"bidirectional": "discriminator"}
+MEANING: Final = same("meaning", "generator", "permuted", MODES,
+                      "It covers more than one whose backward targets mean nothing")  # fmt: skip
 
 
 def _points(
     name: str, where: str, reach: float, base: dict[str, Any], arms: dict[str, dict[str, Any]],
-    refine: int, *comparisons: Comparison,
+    refine: int, *comparisons: Comparison | tuple[Comparison, ...],
 ) -> Protocol:  # fmt: skip
-    return _protocol(
+    return protocol(
         name, where, OF_POINTS, POINTS | base, {"plain": {}, "generator": ONE_SIDE, **arms},
         (MODES, STRICT, QUALITY),
-        _tuning(MODES, (0.25, 0.5, 1.0, 2.0), extend=1, refine=refine),
-        *both_rates("modes", "generator", "plain", MODES, "A bidirectional generator of binary "
-                    "codes covers modes that a plain one loses", reach=reach),
-        *both_rates("quality", "generator", "plain", QUALITY, "A bidirectional generator of binary "
-                    "codes places its samples in modes", reach=0.8),
+        _tuning(MODES, factors=(0.25, 0.5, 1.0, 2.0), extend=1, refine=refine),
+        both("modes", "generator", "plain", MODES, "A bidirectional generator of binary codes "
+             "covers modes that a plain one loses", reach=reach),
+        both("quality", "generator", "plain", QUALITY, "A bidirectional generator of binary codes "
+             "places its samples in modes", reach=0.8),
         *comparisons,
-        Comparison("strict modes", "generator", "plain", STRICT.name, "same"),
-        quick=(20, 200), seeds=20,
+        same("strict modes", "generator", "plain", STRICT), quick=(20, 200), seeds=20,
     )  # fmt: skip
 
 
 def _no_worse(arm: str, player: str) -> tuple[Comparison, ...]:
     """Return comparisons that settle whether an arm covers fewer modes by half a mode."""
     claim = f"A Wasserstein game with a bidirectional {player} covers as many modes as one without"
-    return both_rates(arm, arm, "plain", MODES, claim, within=0.5)
+    return both(arm, arm, "plain", MODES, claim, within=0.5)
 
 
-MEANING: Final = Comparison(
-    "meaning", "generator", "permuted", MODES.name, "same",
-    "It covers more than one whose backward targets mean nothing",
-)  # fmt: skip
 IN_THE_PLANE = (
     _points(
         "gan-grid", "Bidirectional generator, vanilla game, grid of 25 modes", 24.5,
@@ -227,12 +206,12 @@ IN_THE_PLANE = (
         {"held": ONE_SIDE | {"backward_flow": False}, "permuted": ONE_SIDE | PERMUTED,
          "fast": {"discriminator_rate": 0.009}, "gaussian": ONE_SIDE | {"latent_law": "gaussian"}},
         1,
-        *both_rates("fast", "generator", "fast", MODES, "It covers more than a plain game whose "
-                    "discriminator is three times as fast", margin=0.5),
+        both("fast", "generator", "fast", MODES, "It covers more than a plain game whose "
+             "discriminator is three times as fast", margin=0.5),
         MEANING,
-        Comparison("flow", "generator", "held", MODES.name, "same"),
-        Comparison("codes", "generator", "gaussian", MODES.name, "same"),
-        Comparison("quality beside fast", "generator", "fast", QUALITY.name, "tuned"),
+        same("flow", "generator", "held", MODES),
+        same("codes", "generator", "gaussian", MODES),
+        best("quality beside fast", "generator", "fast", QUALITY),
     ),
     _points(
         "gan-ring", "Bidirectional players, vanilla game, ring of 8 modes", 7.8,
@@ -241,21 +220,20 @@ IN_THE_PLANE = (
          "nem": {"noise": "nem", "noise_place": "discriminator/forward", "noise_std": 0.3}},
         0,
         MEANING,
-        Comparison("discriminator", "discriminator", "plain", MODES.name, "same",
-                   "A bidirectional discriminator covers modes that a plain one loses"),
-        Comparison("nem", "nem", "plain", MODES.name, "same",
-                   "NEM noise on the discriminator's targets covers modes that are lost without"),
+        same("discriminator", "discriminator", "plain", MODES,
+             "A bidirectional discriminator covers modes that a plain one loses"),
+        same("nem", "nem", "plain", MODES,
+             "NEM noise on the discriminator's targets covers modes that are lost without"),
     ),
-    _protocol(
+    protocol(
         "wgan-ring", "Bidirectional players, Wasserstein game, ring of 8 modes", OF_POINTS,
         POINTS | CRITIC | _rates(0.001) | {"iterations": 1500, "dataset": "ring", "scale": 1.0},
         {"plain": {}, "discriminator": DISCRIMINATOR,
          "generator": ONE_SIDE | {"generator_weight": 0.03}},
         (MODES, QUALITY), _tuning(MODES, extend=0, refine=0),
-        *_no_worse("discriminator", "critic"), *_no_worse("generator", "generator"),
-        Comparison("critic's quality", "discriminator", "plain", QUALITY.name),
-        Comparison("generator's quality", "generator", "plain", QUALITY.name),
-        quick=(20, 200), seeds=20,
+        _no_worse("discriminator", "critic"), _no_worse("generator", "generator"),
+        same("critic's quality", "discriminator", "plain", QUALITY),
+        same("generator's quality", "generator", "plain", QUALITY), quick=(20, 200), seeds=20,
     ),
 )  # fmt: skip
 
@@ -272,40 +250,40 @@ STACKED: Final = CODED | _rates(0.003) | {
 
 
 def _stacked(
-    name: str, what: str, base: dict[str, Any], tuning: Tuning, reach: float | None, rates: int
+    name: str, what: str, base: dict[str, Any], tuned: Tuning, reach: float | None, rates: int
 ) -> Protocol:
-    return _protocol(
+    return protocol(
         name, f"Bidirectional generator, vanilla game, dense, three {what} stacked", "nembp", base,
-        {"plain": {}, "generator": ONE_SIDE}, (MODES, DIVERGENCE), tuning,
-        *both_rates("modes", "generator", "plain", MODES,
-                    "A bidirectional generator covers more of 1,000 modes", reach=reach),
-        *both_rates("kl", "generator", "plain", DIVERGENCE, "A bidirectional generator covers them "
-                    "more evenly (nats)", margin=0.02)[:rates],
+        {"plain": {}, "generator": ONE_SIDE}, (MODES, DIVERGENCE), tuned,
+        both("modes", "generator", "plain", MODES,
+             "A bidirectional generator covers more of 1,000 modes", reach=reach),
+        both("kl", "generator", "plain", DIVERGENCE,
+             "A bidirectional generator covers them more evenly (nats)", margin=0.02)[:rates],
         quick=(10, 2000),
     )  # fmt: skip
 
 
 OF_CODES = (
-    _protocol(
+    protocol(
         "gan-mnist-codes", "Bidirectional generator of codes, vanilla game, dense, MNIST", "nembp",
         CODED,
         {"plain": {}, "codes": CODES, "plain codes": {"latent_law": "binary"},
          "generator": ONE_SIDE},
         (SCORE, CLASSES, DISTANCE, RECALL), _tuning(DISTANCE, extend=2, refine=0),
-        *both_rates("fréchet distance", "codes", "plain", DISTANCE,
-                    "A bidirectional generator of codes draws nearer to the data (Fréchet)"),
-        *both_rates("recall", "codes", "plain", RECALL,
-                    "A bidirectional generator of codes leaves out less of the data (recall)"),
-        *both_rates("inception score", "codes", "plain", SCORE,
-                    "A bidirectional generator of codes raises the inception score"),
-        *both_rates("classes", "codes", "plain", CLASSES,
-                    "A bidirectional generator of codes covers more classes", margin=0.5),
-        Comparison("classes beside plain codes", "codes", "plain codes", CLASSES.name, "same",
-                   "Of codes a plain generator covers fewer classes"),
-        Comparison("gaussian", "generator", "plain", DISTANCE.name, "same"),
+        both("fréchet distance", "codes", "plain", DISTANCE,
+             "A bidirectional generator of codes draws nearer to the data (Fréchet)"),
+        both("recall", "codes", "plain", RECALL,
+             "A bidirectional generator of codes leaves out less of the data (recall)"),
+        both("inception score", "codes", "plain", SCORE,
+             "A bidirectional generator of codes raises the inception score"),
+        both("classes", "codes", "plain", CLASSES,
+             "A bidirectional generator of codes covers more classes", margin=0.5),
+        same("classes beside plain codes", "codes", "plain codes", CLASSES,
+             "Of codes a plain generator covers fewer classes"),
+        same("gaussian", "generator", "plain", DISTANCE),
     ),
     _stacked("gan-stacked-digits", "digits", STACKED,
-             _tuning(DIVERGENCE, (0.5, 1.0), 1, extend=0, refine=0), 950.0, 2),
+             _tuning(DIVERGENCE, factors=(0.5, 1.0), seeds=1, extend=0, refine=0), 950.0, 2),
     # a minute of a core, in which modes are still being found
     _stacked("gan-stacked-mnist", "MNIST digits",
              STACKED | {"dataset": "stacked", "samples": 60_000, "iterations": 1500},

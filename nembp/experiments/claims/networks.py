@@ -10,21 +10,64 @@ without noise.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any, Final
 
-from nembp.experiments.protocol import (
-    Arm,
-    Comparison,
-    Metric,
-    Protocol,
-    Tuning,
-    against_blind,
-    both_rates,
-)  # fmt: skip
+from nembp.experiments.protocol import Arm, Comparison, Metric, Protocol, Rate, Tuning
 
 CNN_2016: Final = "Audhkhasi, Osoba, Kosko, Neural Networks 78:15-23, 2016"
 NN_2019: Final = "Adigun, Kosko, Neural Networks 120:9-31, 2019"
 NN_2020: Final = "Kosko, Audhkhasi, Osoba, Neural Networks 129:359-384, 2020"
+NO_TABLES: Final = f"{NN_2019} (tables not at hand)"
+
+
+# -- how protocols are declared --------------------------------------------------------------------
+def protocol(
+    name: str, title: str, source: str, base: dict[str, Any], arms: dict[str, dict[str, Any]],
+    metrics: tuple[Metric, ...], tuned: Tuning, *comparisons: Comparison | Iterable[Comparison],
+    quick: tuple[int, int] = (10, 200), **more: Any,
+) -> Protocol:  # fmt: skip
+    """Return a protocol, of adversarial runs where the base has a generator.
+
+    These have ``quick``, the iterations and scored samples of --quick.
+    """
+    if "generator" in base:
+        small = {"iterations": quick[0], "checkpoints": 2, "scored_samples": quick[1]}
+        more |= {"small": small, "kind": "gan"}
+    else:
+        more |= {"small": {"limit": 200, "epochs": 2}, "resample": "limit" in base}
+    declared = tuple(Arm(arm, overrides) for arm, overrides in arms.items())
+    flat = (item if isinstance(item, Iterable) else (item,) for item in comparisons)
+    compared = tuple(each for items in flat for each in items)
+    return Protocol(name, title, source, base, declared, metrics, compared, tuned, **more)
+
+
+def compare(
+    rate: Rate, name: str, arm: str, baseline: str, metric: Metric, *claim: Any, **more: Any
+) -> Comparison:
+    """Return a comparison; ``claim`` may go on to the published figure."""
+    return Comparison(name, arm, baseline, metric.name, rate, *claim, **more)
+
+
+same, best = partial(compare, "same"), partial(compare, "tuned")
+
+
+def both(name: str, *of: Any, **more: Any) -> tuple[Comparison, Comparison]:
+    """Return a comparison at the same settings, and one with the settings of each arm tuned."""
+    return same(name, *of, **more), best(f"{name}, tuned", *of, **more)
+
+
+def against_blind(
+    name: str, arm: str, blind: str, metric: Metric, claim: str = ""
+) -> tuple[Comparison, ...]:
+    """Return comparisons that settle whether screened noise does more than blind noise.
+
+    The claim is about the benefit over no noise, minus that of blind noise: its harm is none.
+    """
+    return (*both(name, arm, "none", metric, claim, minus=(blind, "none")),
+            *both(f"{name}, directly", arm, blind, metric))  # fmt: skip
+
 
 # -- configurations, metrics, tuning ---------------------------------------------------------------
 PLAIN: Final[dict[str, Any]] = {
@@ -50,8 +93,9 @@ ERROR: Final = Metric("training error", "train/error", "lower", "cut of the mean
 ACCURACY: Final = Metric("accuracy", "forward/accuracy", "higher", "points")
 CENTROID: Final = Metric("centroid error", "backward/centroid_error", "lower", "relative cut")
 
-STRENGTHS: Final = (0.01, 0.1, 0.3, 1.0)  # multiples of the arm's noise; 0.01 is next to none
+FINE: Final = (0.01, 0.1, 0.3, 1.0)  # multiples of the arm's noise; 0.01 is next to none
 COARSE: Final = (0.01, 0.3, 1.0)
+ONE: Final = (1.0,)
 
 
 def noise(kind: str, **more: Any) -> dict[str, Any]:
@@ -64,51 +108,47 @@ def noise(kind: str, **more: Any) -> dict[str, Any]:
     } | more  # fmt: skip
 
 
+def arms(*kinds: str, **more: Any) -> dict[str, dict[str, Any]]:
+    """Return an arm without noise, and one of each kind of noise."""
+    return {"none": {}, **{kind: noise(kind, **more) for kind in kinds}}
+
+
 def tuning(
-    metric: Metric, strengths: tuple[float, ...] = STRENGTHS, seeds: int = 3, refine: int = 1
-) -> Tuning:
-    """Return how these protocols tune: in steps of 2, which ``refine`` halves."""
+    metric: Metric, strengths: tuple[float, ...] = FINE, seeds: int = 3, refine: int = 1,
+    **more: Any,
+) -> Tuning:  # fmt: skip
+    """Return how to tune: in steps of 2, which ``refine`` halves, with seeds 1000 and on."""
     apart = tuple(range(1000, 1000 + seeds))
-    return Tuning(metric.name, seeds=apart, refine=refine, strengths=strengths)
+    return Tuning(metric.name, seeds=apart, refine=refine, strengths=strengths, **more)
 
 
-def _protocol(
-    name: str, title: str, source: str, base: dict[str, Any], arms: tuple[Arm, ...],
-    metrics: tuple[Metric, ...], tuning: Tuning, *comparisons: Comparison, **more: Any,
-) -> Protocol:  # fmt: skip
-    return Protocol(
-        name, title, source, base, arms, metrics, comparisons, tuning, resample="limit" in base,
-        small={"limit": 200, "epochs": 2}, **more,
-    )  # fmt: skip
-
-
-def _controls(metric: Metric, more_than_blind: str, below: str) -> tuple[Comparison, ...]:
+def controls(metric: Metric, more_than_blind: str, below: str) -> tuple[Comparison, ...]:
     """Return the comparisons with blind noise, noise from below, and drift."""
     return (
         *against_blind("blind", "nem", "blind", metric, more_than_blind),
-        Comparison("below", "none", "anti", metric.name, "same", below, minus=("none", "blind")),
-        *both_rates("blind noise alone", "blind", "none", metric),
-        *both_rates("drift alone", "drift", "none", metric),
+        same("below", "none", "anti", metric, below, minus=("none", "blind")),
+        *both("blind noise alone", "blind", "none", metric),
+        *both("drift alone", "drift", "none", metric),
     )
 
 
 # -- noise at the output ---------------------------------------------------------------------------
 def _output(name: str, base: dict[str, Any], where: str, tuned: Tuning) -> Protocol:
     """Return a protocol of the speed-up by noise at the output, next to blind noise."""
-    cut = "NEM noise at the output cuts early training cross-entropy"
-    return _protocol(
-        name, f"NEM noise at the output neurons, {where}", f"{CNN_2016}; {NN_2020}", base,
-        (Arm("none"), *(Arm(kind, noise(kind)) for kind in ("nem", "blind", "anti", "drift")),
-         Arm("published", noise("nem", noise_update="published"))),
+    what = "NEM noise at the output"
+    cut = f"{what} cuts early training cross-entropy"
+    return protocol(
+        name, f"{what} neurons, {where}", f"{CNN_2016}; {NN_2020}", base,
+        arms("nem", "blind", "anti", "drift")
+        | {"published": noise("nem", noise_update="published")},
         (NLL, ERROR), tuned,
-        *both_rates("nll", "nem", "none", NLL, cut, 39.0),
-        Comparison("nll, published update", "published", "none", NLL.name, "same",
-                   f"{cut}, by the update a - (t + n)", 39.0),
-        *both_rates("error", "nem", "none", ERROR,
-                    "NEM noise at the output cuts early training error", 47.0),
-        *_controls(NLL, "NEM noise at the output does more good than blind noise",
-                   "Noise from below the NEM hyperplane does more harm than blind noise"),
-        Comparison("nem against its drift", "nem", "drift", NLL.name, "same"),
+        both("nll", "nem", "none", NLL, cut, 39.0),
+        same("nll, published update", "published", "none", NLL,
+             f"{cut}, by the update a - (t + n)", 39.0),
+        both("error", "nem", "none", ERROR, f"{what} cuts early training error", 47.0),
+        controls(NLL, f"{what} does more good than blind noise",
+                 "Noise from below the NEM hyperplane does more harm than blind noise"),
+        same("nem against its drift", "nem", "drift", NLL),
     )  # fmt: skip
 
 
@@ -126,21 +166,17 @@ OUTPUT = (
 
 # -- noise inside the network ----------------------------------------------------------------------
 def _hidden(name: str, base: dict[str, Any], where: str, tuned: Tuning) -> Protocol:
-    def arm(kind: str) -> Arm:
-        # logistic units lie in [0, 1], where a first standard deviation of 1 is a lot
-        return Arm(kind, noise(kind, noise_place="last-hidden", noise_std=1.0))
-
-    return _protocol(
-        name, f"NEM noise in the last hidden layer, {where}, {ON_MNIST}", f"{CNN_2016}; {NN_2020}",
-        base, (Arm("none"), *map(arm, ("nem", "blind", "anti", "drift"))), (CLEAN, ACCURACY), tuned,
-        *both_rates("nll", "nem", "none", CLEAN,
-                    "NEM noise in the last hidden layer cuts early training cross-entropy"),
-        *both_rates("accuracy", "nem", "none", ACCURACY,
-                    "NEM noise in the last hidden layer raises test accuracy", margin=0.1),
-        *_controls(CLEAN, "NEM noise in the last hidden layer does more good than blind noise "
-                   "there", "Noise from below the NEM surface, in the last hidden layer, does more "
-                   "harm than blind noise"),
-        *both_rates("nem against its drift", "nem", "drift", CLEAN),
+    what, nem = "NEM noise in the last hidden layer", ("nem", "none")
+    # logistic units lie in [0, 1], where a first standard deviation of 1 is a lot
+    last = {"noise_place": "last-hidden", "noise_std": 1.0}
+    return protocol(
+        name, f"{what}, {where}, {ON_MNIST}", f"{CNN_2016}; {NN_2020}", base,
+        arms("nem", "blind", "anti", "drift", **last), (CLEAN, ACCURACY), tuned,
+        both("nll", *nem, CLEAN, f"{what} cuts early training cross-entropy"),
+        both("accuracy", *nem, ACCURACY, f"{what} raises test accuracy", margin=0.1),
+        controls(CLEAN, f"{what} does more good than blind noise there", "Noise from below the NEM "
+                 "surface, in the last hidden layer, does more harm than blind noise"),
+        both("nem against its drift", "nem", "drift", CLEAN),
     )  # fmt: skip
 
 
@@ -157,114 +193,100 @@ HIDDEN = (
     _hidden("hidden-noise-fast", LONG | {"learning_rate": 3.0}, "logistic units at learning rate 3",
             tuning(CLEAN, COARSE, 2)),
     _hidden("hidden-noise-relu", MNIST, "rectified units", tuning(CLEAN)),
-    _protocol(
+    protocol(
         "noise-places", f"NEM noise anywhere in the network, logistic units, {ON_MNIST}", CNN_2016,
         LONG,
-        (Arm("none"), *(Arm(name, noise("nem", **place)) for name, place in PLACES.items()),
-         Arm("blind hidden", noise("blind", **PLACES["all hidden"])),
-         Arm("blind input", noise("blind", **PLACES["input"]))),
+        {"none": {}, **{name: noise("nem", **place) for name, place in PLACES.items()},
+         "blind hidden": noise("blind", **PLACES["all hidden"]),
+         "blind input": noise("blind", **PLACES["input"])},
         (CLEAN, ACCURACY), tuning(CLEAN, COARSE, 2),
-        *(item for arm in PLACES for item in both_rates(
-            arm, arm, "none", CLEAN, f"NEM noise ({arm}) cuts early training cross-entropy")),
-        *against_blind("hidden against blind", "all hidden", "blind hidden", CLEAN),
-        *against_blind("input against blind", "input", "blind input", CLEAN),
+        *(both(arm, arm, "none", CLEAN, f"NEM noise ({arm}) cuts early training cross-entropy")
+          for arm in PLACES),
+        against_blind("hidden against blind", "all hidden", "blind hidden", CLEAN),
+        against_blind("input against blind", "input", "blind input", CLEAN),
     ),
 )  # fmt: skip
 
 # -- annealing, size of the training set, depth, units ---------------------------------------------
-CUT: Final = "cuts early training cross-entropy"
 SIZES, DEPTHS = (200, 500, 1000, 5000), (1, 3, 5)
 UNITS: Final[dict[str, dict[str, Any]]] = {
     "relu": {"activation": "relu", "learning_rate": 0.1},
     "logistic": {"activation": "logistic", "learning_rate": 0.5},
 }
+ANNEALED = "NEM noise annealed by {} cuts early training cross-entropy"
 VARIED = (
-    _protocol(
+    protocol(
         "annealing", f"Annealing of NEM noise at the output, dense network, {ON_MNIST}", CNN_2016,
         MNIST,
-        (Arm("none"), Arm("epoch", noise("nem")),
-         Arm("epoch, slower", noise("nem", noise_decay=0.5)),
-         Arm("iteration", noise("nem", noise_clock="iteration")),
-         Arm("constant", noise("nem", noise_decay=0.0)), Arm("blind, epoch", noise("blind"))),
+        {"none": {}, "epoch": noise("nem"), "epoch, slower": noise("nem", noise_decay=0.5),
+         "iteration": noise("nem", noise_clock="iteration"),
+         "constant": noise("nem", noise_decay=0.0), "blind, epoch": noise("blind")},
         (NLL, ERROR), tuning(NLL, COARSE, 2),
-        *both_rates("epoch", "epoch", "none", NLL, f"NEM noise annealed by epoch {CUT}", 39.0),
-        *both_rates("iteration", "iteration", "none", NLL, f"NEM noise annealed by iteration {CUT}",
-                    39.0),
-        *both_rates("iteration against epoch", "iteration", "none", NLL,
-                    "Annealing by iteration keeps more of the benefit than by epoch",
-                    minus=("epoch", "none")),
-        *both_rates("iteration against epoch, directly", "iteration", "epoch", NLL),
-        *both_rates("slower", "epoch, slower", "epoch", NLL),
-        *both_rates("constant", "constant", "none", NLL),
-        *both_rates("blind", "epoch", "blind, epoch", NLL),
+        both("epoch", "epoch", "none", NLL, ANNEALED.format("epoch"), 39.0),
+        both("iteration", "iteration", "none", NLL, ANNEALED.format("iteration"), 39.0),
+        both("iteration against epoch", "iteration", "none", NLL, "Annealing by iteration keeps "
+             "more of the benefit than by epoch", minus=("epoch", "none")),
+        both("iteration against epoch, directly", "iteration", "epoch", NLL),
+        both("slower", "epoch, slower", "epoch", NLL),
+        both("constant", "constant", "none", NLL),
+        both("blind", "epoch", "blind, epoch", NLL),
     ),
-    _protocol(
+    protocol(
         "set-size", "NEM noise at the output, dense network, 200 to 5000 images of MNIST", CNN_2016,
         MNIST,
-        tuple(arm for n in SIZES for arm in (
-            Arm(f"none {n}", {"limit": n}), Arm(f"nem {n}", {"limit": n} | noise("nem")))),
+        {f"{kind} {n}": {"limit": n} | how
+         for n in SIZES for kind, how in (("none", {}), ("nem", noise("nem")))},
         (NLL, ACCURACY), tuning(NLL),
-        *both_rates("small minus large", "nem 200", "none 200", NLL,
-                    "The noise benefit is larger for 200 images than for 5000",
-                    minus=("nem 5000", "none 5000")),
-        *(item for n in SIZES for item in both_rates(f"n = {n}", f"nem {n}", f"none {n}", NLL)),
+        both("small minus large", "nem 200", "none 200", NLL, "The noise benefit is larger for 200 "
+             "images than for 5000", minus=("nem 5000", "none 5000")),
+        *(both(f"n = {n}", f"nem {n}", f"none {n}", NLL) for n in SIZES),
         # 'a smaller random sample gives the same or better performance'
-        Comparison("half as many, with noise", "nem 500", "none 1000", ACCURACY.name, "tuned"),
-        Comparison("accuracy, n = 200", "nem 200", "none 200", ACCURACY.name, "tuned"),
+        best("half as many, with noise", "nem 500", "none 1000", ACCURACY),
+        best("accuracy, n = 200", "nem 200", "none 200", ACCURACY),
     ),
-    _protocol(
+    protocol(
         "depth", f"NEM noise in deep networks, 1, 3 or 5 hidden layers, {ON_MNIST}", NN_2020, MNIST,
-        tuple(
-            Arm(f"{name} {depth}", {"layers": ",".join(["128"] * depth)} | more)
-            for depth in DEPTHS
-            for name, more in (("none", {}), ("output", noise("nem")),
-                               ("hidden", noise("nem", noise_place="hidden")))
-        ),
+        {f"{kind} {depth}": {"layers": ",".join(["128"] * depth)} | how
+         for depth in DEPTHS
+         for kind, how in (("none", {}), ("output", noise("nem")),
+                           ("hidden", noise("nem", noise_place="hidden")))},
         (CLEAN,), tuning(CLEAN, COARSE, 2),
-        *both_rates("output, 5 layers", "output 5", "none 5", CLEAN,
-                    "NEM noise at the output speeds the training of 5 hidden layers"),
-        *both_rates("hidden, 5 layers", "hidden 5", "none 5", CLEAN,
-                    "NEM noise in the hidden layers speeds the training of 5 of them"),
-        *both_rates("deep minus shallow", "output 5", "none 5", CLEAN,
-                    "The benefit of noise at the output is larger for 5 hidden layers than 1",
-                    minus=("output 1", "none 1")),
-        *(item for place in ("output", "hidden") for depth in DEPTHS[:-1] for item in both_rates(
-            f"{place}, {depth}", f"{place} {depth}", f"none {depth}", CLEAN)),
+        both("output, 5 layers", "output 5", "none 5", CLEAN,
+             "NEM noise at the output speeds the training of 5 hidden layers"),
+        both("hidden, 5 layers", "hidden 5", "none 5", CLEAN,
+             "NEM noise in the hidden layers speeds the training of 5 of them"),
+        both("deep minus shallow", "output 5", "none 5", CLEAN, "The benefit of noise at the "
+             "output is larger for 5 hidden layers than 1", minus=("output 1", "none 1")),
+        *(both(f"{place}, {depth}", f"{place} {depth}", f"none {depth}", CLEAN)
+          for place in ("output", "hidden") for depth in DEPTHS[:-1]),
     ),
-    _protocol(
+    protocol(
         "units", f"Logistic and rectified units, dense network, {ON_MNIST}",
         f"{NN_2019}; {NN_2020}", MNIST | {"epochs": 15},
-        tuple(
-            Arm(name + place, UNITS[name] | more)
-            for name, std in (("relu", 0.1), ("logistic", 1.0))  # rectified signals have no bound
-            for place, more in (
-                ("", {}), (", output", noise("nem")),
-                (", hidden", noise("nem", noise_place="last-hidden", noise_std=std)))
-        ),
+        {name + place: UNITS[name] | how
+         for name, std in (("relu", 0.1), ("logistic", 1.0))  # rectified signals have no bound
+         for place, how in (
+             ("", {}), (", output", noise("nem")),
+             (", hidden", noise("nem", noise_place="last-hidden", noise_std=std)))},
         (CLEAN, ACCURACY), tuning(CLEAN, COARSE, 2),
-        *both_rates("relu against logistic", "relu", "logistic", CLEAN,
-                    "Rectified units learn faster than logistic ones"),
-        *(item for name in UNITS for place in ("output", "hidden") for item in both_rates(
-            f"{name}, {place}", f"{name}, {place}", name, CLEAN,
-            f"NEM noise ({place}) speeds the training of {name} units")),
-        *(item for name in UNITS for item in both_rates(
-            f"{name}, accuracy", f"{name}, hidden", name, ACCURACY, margin=0.1)),
+        both("relu against logistic", "relu", "logistic", CLEAN,
+             "Rectified units learn faster than logistic ones"),
+        *(both(f"{name}, {place}", f"{name}, {place}", name, CLEAN,
+               f"NEM noise ({place}) speeds the training of {name} units")
+          for name in UNITS for place in ("output", "hidden")),
+        *(both(f"{name}, accuracy", f"{name}, hidden", name, ACCURACY, margin=0.1)
+          for name in UNITS),
     ),
 )  # fmt: skip
 
 
 # -- bidirectional training ------------------------------------------------------------------------
-ON_GREY, ON_COLOUR = (
-    ("gaussian:0.5", "mask:0.5", "fgsm:0.1", "pgd:0.1"),
-    ("gaussian:0.1", "fgsm:0.02"),
-)
 RESISTED: Final = {
-    "gaussian": "Gaussian noise on the pixels",
-    "mask": "a mask on half of the pixels",
-    "fgsm": "fast-gradient attacks",
-    "pgd": "projected-gradient attacks",
-}
-NO_TABLES: Final = f"{NN_2019} (tables not at hand)"
+    "gaussian": "Gaussian noise on the pixels", "mask": "a mask on half of the pixels",
+    "fgsm": "fast-gradient attacks", "pgd": "projected-gradient attacks",
+}  # fmt: skip
+ON_GREY = ("gaussian:0.5", "mask:0.5", "fgsm:0.1", "pgd:0.1")
+ON_COLOUR = ("gaussian:0.1", "fgsm:0.02")
 
 
 def _bidirectional(
@@ -273,70 +295,65 @@ def _bidirectional(
 ) -> Protocol:  # fmt: skip
     """Return a protocol with a backward weight that costs no accuracy, and perhaps a larger one."""
     robust = [Metric(text, f"robustness/{text}", "higher", "points") for text in perturbations]
-    arms = [Arm("bp"), Arm("b-bp", {"backward": "gaussian", "backward_weight": weight})]
-    more: tuple[Comparison, ...] = ()
+    ways = {"bp": {}, "b-bp": {"backward": "gaussian", "backward_weight": weight}}
+    more: list[Comparison] = []
     if heavy is not None:
-        arms.append(Arm("b-bp, heavy", {"backward": "gaussian", "backward_weight": heavy}))
-        more = (
-            *both_rates("accuracy, heavy", "b-bp, heavy", "bp", ACCURACY, margin=0.1),
-            Comparison("centroids, heavy", "b-bp, heavy", "b-bp", CENTROID.name, margin=10.0),
-        )
-    return _protocol(
-        name, f"Bidirectional training, {where}", NO_TABLES, base | ADAM, tuple(arms),
+        ways["b-bp, heavy"] = {"backward": "gaussian", "backward_weight": heavy}
+        more = [*both("accuracy, heavy", "b-bp, heavy", "bp", ACCURACY, margin=0.1),
+                same("centroids, heavy", "b-bp, heavy", "b-bp", CENTROID, margin=10.0)]  # fmt: skip
+    return protocol(
+        name, f"Bidirectional training, {where}", NO_TABLES, base | ADAM, ways,
         (ACCURACY, CENTROID, *robust), tuned,
-        *both_rates("accuracy", "b-bp", "bp", ACCURACY, "B-BP classifies better than BP",
-                    margin=0.1),
+        both("accuracy", "b-bp", "bp", ACCURACY, "B-BP classifies better than BP", margin=0.1),
         # reach in units of a centroid's length: the mean of all images is off by 0.48 (MNIST),
         # 0.40 (digits), 0.13 (CIFAR)
-        *both_rates("centroids", "b-bp", "bp", CENTROID,
-                    "B-BP's backward pass estimates the class centroids", margin=10.0, reach=0.1),
-        *(item for metric in robust for item in both_rates(
-            metric.name, "b-bp", "bp", metric,
-            f"B-BP resists {RESISTED[metric.name.split(':')[0]]} better than BP")),
-        *more,
-        perturbations=perturbations,
+        both("centroids", "b-bp", "bp", CENTROID,
+             "B-BP's backward pass estimates the class centroids", margin=10.0, reach=0.1),
+        *(both(metric.name, "b-bp", "bp", metric,
+               f"B-BP resists {RESISTED[metric.name.split(':')[0]]} better than BP")
+          for metric in robust),
+        more, perturbations=perturbations,
     )  # fmt: skip
 
 
-DIRECTIONS: Final = {
-    "forward": "the forward direction",
-    "backward": "the backward direction",
-    "both": "both directions",
-}
+DIRECTIONS: Final = {"forward": "the forward direction", "backward": "the backward direction",
+                     "both": "both directions"}  # fmt: skip
 
 
 def _bidirectional_noise(
     name: str, base: dict[str, Any], where: str, tuned: Tuning, all_tuned: bool = True, **more: Any
 ) -> Protocol:
     """Return a protocol of noise in either direction and in both, with settings of the noise."""
-    return _protocol(
+    compared = [
+        item
+        for metric, margin, what in (
+            (NLL, 1.0, "speeds B-BP (training cross-entropy)"),
+            (ACCURACY, 0.1, "raises B-BP's accuracy"),
+            (CENTROID, 1.0, "brings B-BP's backward pass closer to the centroids"),
+        )
+        for way, words in DIRECTIONS.items()
+        for item in both(f"{metric.name}, {way}", way, "none", metric,
+                         f"NEM noise in {words} {what}", margin=margin)
+        if item.rate == "same" or metric is NLL or all_tuned
+    ]  # fmt: skip
+    blind = [
+        item
+        for way in ("backward", "both")
+        for item in against_blind(f"{way} against blind", way, f"blind, {way}", NLL)
+        if item.rate == "same" or all_tuned
+    ]
+    return protocol(
         name, f"NEM noise in bidirectional training, {where}", NO_TABLES, base,
-        (Arm("none"), *(Arm(way, noise("nem", noise_target=way, **more)) for way in DIRECTIONS),
-         *(Arm(f"blind, {way}", noise("blind", noise_target=way, **more))
-           for way in ("backward", "both")),
-         Arm("bp", {"backward": "none"})),
-        (NLL, ACCURACY, CENTROID), tuned,
-        *(
-            item
-            for metric, margin, what in (
-                (NLL, 1.0, "speeds B-BP (training cross-entropy)"),
-                (ACCURACY, 0.1, "raises B-BP's accuracy"),
-                (CENTROID, 1.0, "brings B-BP's backward pass closer to the centroids"),
-            )
-            for way, words in DIRECTIONS.items()
-            for item in both_rates(f"{metric.name}, {way}", way, "none", metric,
-                                   f"NEM noise in {words} {what}", margin=margin)
-            if item.rate == "same" or metric is NLL or all_tuned
-        ),
-        *(item for way in ("backward", "both") for item in against_blind(
-            f"{way} against blind", way, f"blind, {way}", NLL)
-          if item.rate == "same" or all_tuned),
-        *both_rates("b-bp against bp", "none", "bp", NLL),
+        {"none": {}, **{way: noise("nem", noise_target=way, **more) for way in DIRECTIONS},
+         **{f"blind, {way}": noise("blind", noise_target=way, **more)
+            for way in ("backward", "both")},
+         "bp": {"backward": "none"}},
+        (NLL, ACCURACY, CENTROID), tuned, compared, blind,
+        both("b-bp against bp", "none", "bp", NLL),
     )  # fmt: skip
 
 
 B_BP: Final = {"backward": "gaussian", "backward_weight": 0.03}
-ONE: Final = (1.0,)
 BIDIRECTIONAL = (
     _bidirectional("bidirectional", MNIST | {"limit": 5000}, "dense network, 5000 images of MNIST",
                    0.1, 1.0, ON_GREY, tuning(ACCURACY, ONE)),
@@ -371,36 +388,32 @@ def _found(name: str, base: dict[str, Any], where: str, scaled_rate: float) -> P
     grow. So claims ask whether noise still pays against what spares them the plateau: initial
     weights times 4, rectified units with Adam; and on top of the former.
     """
-    what = "NEM noise in all hidden layers"
-    hidden = {"noise_place": "hidden", "noise_std": 1.0}
+    what, hidden = "NEM noise in all hidden layers", {"noise_place": "hidden", "noise_std": 1.0}
     scaled = {"weight_scale": 4.0, "learning_rate": scaled_rate}
 
-    def tuned(
-        name: str, arm: str, baseline: str, beyond: str, cut: str = "cuts training cross-entropy",
-        raise_: str = "raises test accuracy",
-    ) -> tuple[Comparison, Comparison]:  # fmt: skip
-        rest = (arm, baseline)
+    def further(name: str, arm: str, baseline: str, beyond: str) -> tuple[Comparison, ...]:
         return (
-            Comparison(f"nll, {name}", *rest, AREA.name, "tuned", f"{what} {cut}{beyond}"),
-            Comparison(f"accuracy, {name}", *rest, ACCURACY.name, "tuned",
-                       f"{what} {raise_}{beyond}", margin=0.1),
+            best(f"nll, {name}", arm, baseline, AREA,
+                 f"{what} cuts training cross-entropy{beyond}"),
+            best(f"accuracy, {name}", arm, baseline, ACCURACY,
+                 f"{what} raises test accuracy{beyond}", margin=0.1),
         )  # fmt: skip
 
-    return _protocol(
+    return protocol(
         name, f"{what}, {where}", "nembp's own search", base,
-        (Arm("none"), *(Arm(kind, noise(kind, **hidden)) for kind in ("nem", "blind", "anti")),
-         Arm("scaled", scaled), Arm("scaled nem", noise("nem", **hidden) | scaled),
-         Arm("relu", {"activation": "relu", "optimizer": "adam", "learning_rate": 0.003})),
+        arms("nem", "blind", "anti", **hidden)
+        | {"scaled": scaled, "scaled nem": noise("nem", **hidden) | scaled,
+           "relu": {"activation": "relu", "optimizer": "adam", "learning_rate": 0.003}},
         (AREA, ACCURACY), tuning(AREA, ONE, 2, 0),
-        *tuned("noise", "nem", "none", ""),
-        *(item for item in against_blind("blind", "nem", "blind", AREA,
-                                         f"{what} does more good than blind noise there")
-          if item.rate == "tuned"),
-        *tuned("scaled", "nem", "scaled", " further than initial weights times 4 without noise"),
-        *tuned("relu", "nem", "relu", " further than a rectified network by Adam without noise"),
-        *tuned("beside scaled weights", "scaled nem", "scaled", " from initial weights times 4"),
-        Comparison("anti", "anti", "none", AREA.name),
-        Comparison("nem against anti", "nem", "anti", AREA.name),
+        further("noise", "nem", "none", ""),
+        best("blind, tuned", "nem", "none", AREA, f"{what} does more good than blind noise there",
+             minus=("blind", "none")),
+        best("blind, directly, tuned", "nem", "blind", AREA),
+        further("scaled", "nem", "scaled", " further than initial weights times 4 without noise"),
+        further("relu", "nem", "relu", " further than a rectified network by Adam without noise"),
+        further("beside scaled weights", "scaled nem", "scaled", " from initial weights times 4"),
+        same("anti", "anti", "none", AREA),
+        same("nem against anti", "nem", "anti", AREA),
     )  # fmt: skip
 
 
@@ -412,8 +425,8 @@ SGD_3, ADAM_5 = "3 logistic layers by gradient descent", "5 logistic layers by A
 FOUND = (
     _found("found-digits", DIGITS | BY_SGD, f"{SGD_3}, {ON_DIGITS}", 0.3),
     _found("found", MNIST | BY_SGD, f"{SGD_3}, {ON_MNIST}", 0.3),
-    _found("found-cifar10", CIFAR | BY_SGD | {"limit": 500},
-           f"{SGD_3}, 500 images of CIFAR-10", 0.3),
+    _found("found-cifar10", CIFAR | BY_SGD | {"limit": 500}, f"{SGD_3}, 500 images of CIFAR-10",
+           0.3),
     _found("found-adam", MNIST | BY_ADAM, f"{ADAM_5}, {ON_MNIST}", 0.003),
     _found("found-adam-digits", DIGITS | BY_ADAM, f"{ADAM_5}, {ON_DIGITS}", 0.003),
 )  # fmt: skip
@@ -424,19 +437,18 @@ def _curvature(name: str, base: dict[str, Any], where: str) -> Protocol:
     what = "NEM noise matched to the curvature, on the targets,"
     shaped = {"noise_law": "curvature", "noise_std": 0.3}
     network = {"layers": "128,64", "batch_size": 50, "epochs": 15, "learning_rate": 0.2}
-    return _protocol(
+    return protocol(
         name, f"NEM noise on the targets, plain or matched to the curvature, {where}",
         "nembp's own noise", base | network,
-        (Arm("none"), Arm("plain", noise("nem")), Arm("curvature", noise("nem", **shaped)),
-         Arm("blind", noise("blind", **shaped))),
+        {"none": {}, "plain": noise("nem"), "curvature": noise("nem", **shaped),
+         "blind": noise("blind", **shaped)},
         (AREA, ACCURACY), tuning(AREA, ONE, 2, 0),
-        *both_rates("nll", "curvature", "none", AREA, f"{what} cuts training cross-entropy"),
-        *both_rates("accuracy", "curvature", "none", ACCURACY, f"{what} raises test accuracy",
-                    margin=0.1),
-        *both_rates("plain", "curvature", "plain", AREA,
-                    f"{what} trains faster than plain NEM noise there"),
-        *against_blind("blind", "curvature", "blind", AREA,
-                       f"{what} does more good than blind noise of its kind"),
+        both("nll", "curvature", "none", AREA, f"{what} cuts training cross-entropy"),
+        both("accuracy", "curvature", "none", ACCURACY, f"{what} raises test accuracy", margin=0.1),
+        both("plain", "curvature", "plain", AREA,
+             f"{what} trains faster than plain NEM noise there"),
+        against_blind("blind", "curvature", "blind", AREA,
+                      f"{what} does more good than blind noise of its kind"),
     )  # fmt: skip
 
 
