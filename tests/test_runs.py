@@ -205,7 +205,7 @@ def test_targets_are_scaled_too_and_what_does_not_fit_is_refused():
     targets = numbers.data.y_scaling.apply(X[:, :2] * 7, np.float64)
     assert (targets.min(), targets.max()) == pytest.approx((0.0, 1.0))
     assert numbers.net.likelihood == Bernoulli()
-    with pytest.raises(ArchitectureError, match=r"d\.npz holds -.*--backward gaussian"):
+    with pytest.raises(DataError, match=r"d\.npz holds -.*--backward gaussian"):
         prepared(X, LABELS, backward="multinomial")
     with pytest.raises(ArchitectureError, match="--task classification"):
         prepared(X, X[:, 0], forward="multinomial")

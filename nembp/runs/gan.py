@@ -12,7 +12,6 @@ import hashlib
 import math
 import os
 import re
-import secrets
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,29 +27,22 @@ from nembp.adversarial.scores import Scorer, average_scores, scorer_for
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.trainer import AdversarialTrainer, check_noise
 from nembp.architecture import generator_network, network
-from nembp.backend import Backend, stream
+from nembp.backend import stream
 from nembp.checkpoints import Model, fitting, load_checkpoint, save_model
 from nembp.datasets import Dataset, Scaling, available, feature_means
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.sources import as_rows
-from nembp.engine.likelihoods import Likelihood, Score
+from nembp.engine.likelihoods import Score
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise
 from nembp.engine.optimizers import OPTIMIZERS, Optimizer
 from nembp.engine.training import set_input_bias
 from nembp.errors import ArchitectureError, DataError, DivergenceError
-from nembp.plotting.pictures import (
-    GREY,
-    Film,
-    image_frame,
-    scatter_frame,
-    tile_images,
-    write_images,
-)
+from nembp.plotting import pictures
 from nembp.runs.folder import CHECKPOINT, CONFIG, METRICS, SUMMARY, RunFolder, newest_checkpoint
 from nembp.runs.gan_config import DECAY, MOMENTUM, SCALES, GanConfig, gan_recipe
 from nembp.runs.predicting import PLAYER, PLAYERS, answer, config_of, load_run, write_arrays
-from nembp.runs.run import OF_THE_MACHINE, Note, Path_, Row, Run, Told, choose_backend, silent
+from nembp.runs.run import OF_THE_MACHINE, Note, Path_, Row, Run, choose_backend, silent
 from nembp.runs.training import READ_OPTIONS, check_batches, noise_settings
 from nembp.threads import threads as limit
 
@@ -64,8 +56,7 @@ SCORED_SEED = 1 << 20  # of the z that are scored, apart from those that are dra
 IMAGES, POINTS = 64, 1000  # that are drawn
 COLUMNS = 8  # of a sheet of pairs
 COUNTS = "iteration", "seconds", "iterations_per_second"  # of a row
-
-Nets = tuple[Network, Network]  # generator and discriminator
+OF_ALL = "averaged", "iterations", "device", "dataset", "environment"  # what seeds share
 
 
 # -- from a configuration to what is trained -------------------------------------------------------
@@ -73,7 +64,7 @@ Nets = tuple[Network, Network]  # generator and discriminator
 class PreparedGan:
     """What an adversarial run trains."""
 
-    config: GanConfig  # complete: a recipe has filled what was open
+    config: Any  # GanConfig, complete: a recipe has filled what was open
     data: Dataset  # what is to be imitated
     settings: AdversarialSettings
     generator: Network  # before their first step
@@ -88,18 +79,13 @@ class PreparedGan:
 
 def load_gan_data(config: GanConfig) -> Dataset:
     """Load or draw the data set that a configuration names, images scaled to [0, 1]."""
-    name = config.dataset
-    if name not in (*DATA, *available()):
-        names = ", ".join([*DATA, *available()])
-        raise ArchitectureError(f"no data set {name!r:.80}: expected one of {names}")
-    options = ("samples", "modes", "std", "limit", "image_size", *READ_OPTIONS)
-    return load_adversarial(
-        name,
-        config.data_dir,
-        seed=config.split_seed or 0,
-        scale=SCALES.get(name) if config.scale is None else config.scale,
-        **{key: vars(config)[key] for key in options},
-    )
+    name, known = config.dataset, [*DATA, *available()]
+    if name not in known:
+        raise ArchitectureError(f"no data set {name!r:.80}: expected one of {', '.join(known)}")
+    names = ("samples", "modes", "std", "scale", "limit", "image_size", *READ_OPTIONS)
+    options = {"scale": SCALES.get(name)} | config.chosen()
+    options = {key: options[key] for key in names if key in options}
+    return load_adversarial(name, config.data_dir, seed=config.split_seed or 0, **options)
 
 
 def prepare_gan(config: GanConfig, note: Note = silent) -> PreparedGan:
@@ -107,8 +93,19 @@ def prepare_gan(config: GanConfig, note: Note = silent) -> PreparedGan:
     data = load_gan_data(config)
     for text in data.notes:
         note(text)
-    filled = gan_recipe(data, config)
-    settings = _settings(filled, data)
+    filled: Any = gan_recipe(data, config)
+    if filled.classes and not data.is_classification:
+        raise ArchitectureError(
+            f"classes tells the real classes apart, but {data.source} has none; use --no-classes"
+        )
+    if filled.latent_law == "binary" and filled.latent_std != 1.0:
+        raise ArchitectureError(
+            f"a binary z is 0 or 1, got latent_std {filled.latent_std:g}; leave it out, or use "
+            "--latent-law gaussian"
+        )
+    names = {field.name for field in fields(AdversarialSettings)} & vars(filled).keys()
+    chosen = {name: getattr(filled, name) for name in names}
+    settings = AdversarialSettings(**chosen | {"classes": filled.classes * len(data.classes)})
     check_noise(noise_of(filled), settings)
     for option, table in (("momentum", MOMENTUM), ("decay", DECAY)):
         if getattr(filled, option) is not None and filled.optimizer not in table:
@@ -116,76 +113,53 @@ def prepare_gan(config: GanConfig, note: Note = silent) -> PreparedGan:
                 f"{option} is of {' and '.join(table)}, and the optimizer is {filled.optimizer}; "
                 "leave it out"
             )
-    backend = choose_backend(filled.device or "auto", note)
+    backend = choose_backend(filled.device, note)
     path = None if filled.data_dir is None else os.path.abspath(filled.data_dir)
-    filled = filled.replace({"device": backend.name, "data_dir": path})
-    generator, discriminator = _players(filled, data, settings, backend)
-    for net in (generator, discriminator):
-        check_batches(net.layers, min(filled.batch_size or 1, len(data.train)))
-    set_input_bias(discriminator, feature_means(data.train, data.x_scaling))
-    scorer = scorer_for(data, note=note)  # the same for all runs: its seed is not theirs
-    if filled.scored_samples is None:
-        filled = filled.replace({"scored_samples": scorer.samples})
-    return PreparedGan(filled, data, settings, generator, discriminator, scorer)
-
-
-def _settings(config: GanConfig, data: Dataset) -> AdversarialSettings:
-    if config.classes and not data.is_classification:
-        raise ArchitectureError(
-            f"classes tells the real classes apart, but {data.source} has none; use --no-classes"
-        )
-    if config.latent_law == "binary" and config.latent_std != 1.0:
-        raise ArchitectureError(
-            f"a binary z is 0 or 1, got latent_std {config.latent_std:g}; leave it out, or use "
-            "--latent-law gaussian"
-        )
-    names = [field.name for field in fields(AdversarialSettings) if field.name != "classes"]
-    classes = len(data.classes) if config.classes else 0
-    return AdversarialSettings(classes=classes, **{name: vars(config)[name] for name in names})
-
-
-def noise_of(config: GanConfig) -> dict[str, Noise]:
-    """Return the noise of each place, as `AdversarialTrainer` takes it."""
-    noise = noise_settings(config, "noise_place", "noise_schedule", "noise_until")
-    return dict.fromkeys(config.noise_place or (), noise)
-
-
-def _players(
-    config: GanConfig, data: Dataset, settings: AdversarialSettings, backend: Backend
-) -> Nets:
     samples = data.shape if data.is_image else data.features
-    shared: dict[str, Any] = {"device": backend, "dtype": config.dtype or "float32"}
+    shared: dict[str, Any] = {"device": backend, "dtype": filled.dtype}
     generator = generator_network(
-        config.latent or 1,
-        config.generator or (),
+        filled.latent,
+        filled.generator,
         samples,
-        activation=config.generator_activation or "relu",
+        activation=filled.generator_activation,
         forward="bernoulli" if data.is_image else "gaussian",
-        backward="bernoulli" if config.latent_law == "binary" else "gaussian",
-        seed=config.seed or 0,
+        backward="bernoulli" if filled.latent_law == "binary" else "gaussian",
+        seed=filled.seed,
         **shared,
     )
-    outputs = settings.classes + 1
-    forward: str | Likelihood = "multinomial" if outputs > 1 else "bernoulli"
+    forward = "multinomial" if settings.classes else "bernoulli"
     discriminator = network(
         samples,
-        config.discriminator or (),
-        outputs,
-        activation=config.discriminator_activation or "relu",
+        filled.discriminator,
+        settings.classes + 1,
+        activation=filled.discriminator_activation,
         forward=Score() if settings.has_critic else forward,
         backward="gaussian",
-        seed=(config.seed or 0) + OTHER_WEIGHTS,
+        seed=filled.seed + OTHER_WEIGHTS,
         **shared,
     )
-    return generator, discriminator
+    for net in (generator, discriminator):
+        check_batches(net.layers, min(filled.batch_size, len(data.train)))
+    set_input_bias(discriminator, feature_means(data.train, data.x_scaling))
+    scorer = scorer_for(data, note=note)  # the same for all runs: its seed is not theirs
+    samples = filled.scored_samples or scorer.samples
+    changes = {"device": backend.name, "data_dir": path, "scored_samples": samples}
+    return PreparedGan(filled.replace(changes), data, settings, generator, discriminator, scorer)
 
 
-def _optimizer(config: GanConfig, rate: float | None) -> Optimizer:
-    name = config.optimizer or "adam"
-    words = {"momentum": "beta1", "decay": "beta2"} if name == "adam" else {}
-    chosen = {"momentum": config.momentum, "decay": config.decay}
-    more = {words.get(key, key): value for key, value in chosen.items() if value is not None}
-    return OPTIMIZERS[name](rate, **more)
+def noise_of(config: Any) -> dict[str, Noise]:
+    """Return the noise of each place, as `AdversarialTrainer` takes it."""
+    noise = noise_settings(config, "noise_place", "noise_schedule", "noise_until")
+    return dict.fromkeys(config.noise_place, noise)
+
+
+def _optimizer(config: Any, rate: float) -> Optimizer:
+    adam = config.optimizer == "adam"
+    more = {
+        "beta1" if adam else "momentum": config.momentum,
+        "beta2" if adam else "decay": config.decay,
+    }
+    return OPTIMIZERS[config.optimizer](rate, **{k: v for k, v in more.items() if v is not None})
 
 
 def gan_trainer(prepared: PreparedGan, on_row: Callable[[Row], Any] = silent) -> AdversarialTrainer:
@@ -195,11 +169,9 @@ def gan_trainer(prepared: PreparedGan, on_row: Callable[[Row], Any] = silent) ->
     objectives since the one before, ``noise/...``, the scores, and ``seconds`` without scoring.
     """
     config, data, net = prepared.config, prepared.data, prepared.discriminator
-    reader = BatchReader(
-        data.train, data.x_scaling, data.y_scaling, data.outputs, net.backend, net.dtype
-    )
-    iterations = config.iterations or 1
-    every = -(-iterations // (config.checkpoints or 1))
+    scalings = data.x_scaling, data.y_scaling
+    reader = BatchReader(data.train, *scalings, data.outputs, net.backend, net.dtype)
+    every = -(-config.iterations // config.checkpoints)
 
     def scored(row: Row) -> bool:
         row["iteration"] = int(row["iteration"])
@@ -207,28 +179,26 @@ def gan_trainer(prepared: PreparedGan, on_row: Callable[[Row], Any] = silent) ->
         done = row["iteration"] - before["iteration"]
         row["seconds"] = before["seconds"] + done / row["iterations_per_second"]
         row["iterations_per_second"] = row["iteration"] / row["seconds"]
-        n = config.scored_samples or prepared.scorer.samples
-        if -((row["iteration"] - iterations) // every) >= (config.averaged or 1):  # rows to come
-            n = min(n, EARLY)
+        rows_to_come = -((row["iteration"] - config.iterations) // every)
+        n = config.scored_samples
+        n = min(n, EARLY) if rows_to_come >= config.averaged else n
         samples = trainer.sample(n, seed=SCORED_SEED + row["iteration"])
         with np.errstate(all="ignore"):
             row |= prepared.scorer.score(samples)
         return bool(on_row(row))
 
+    rates = config.learning_rate, config.discriminator_rate
     trainer = AdversarialTrainer(
         prepared.generator,
         net,
         reader,
         prepared.settings,
-        batch_size=config.batch_size or 1,
-        iterations=iterations,
-        optimizers=(
-            _optimizer(config, config.learning_rate),
-            _optimizer(config, config.discriminator_rate),
-        ),
-        schedule=config.schedule or "constant",
+        batch_size=config.batch_size,
+        iterations=config.iterations,
+        optimizers=(_optimizer(config, rates[0]), _optimizer(config, rates[1])),
+        schedule=config.schedule,
         noise=noise_of(config),
-        seed=config.seed or 0,
+        seed=config.seed,
         report_every=every,
         callbacks=[scored],
         cuda_graphs=config.cuda_graphs != "off",
@@ -236,12 +206,12 @@ def gan_trainer(prepared: PreparedGan, on_row: Callable[[Row], Any] = silent) ->
     return trainer
 
 
-def final_scores(config: GanConfig, rows: Sequence[Row]) -> dict[str, float]:
+def final_scores(config: Any, rows: Sequence[Row]) -> dict[str, float]:
     """Return the means of the scores over the last checkpoints."""
-    return average_scores(
-        [{key: row[key] for key in row if "/" not in key and key not in COUNTS} for row in rows],
-        config.averaged or 1,
-    )
+    scores = [
+        {key: row[key] for key in row if "/" not in key and key not in COUNTS} for row in rows
+    ]
+    return average_scores(scores, config.averaged)
 
 
 def gan_replicate(config: GanConfig) -> dict[str, Any]:
@@ -262,28 +232,24 @@ def gan_replicate(config: GanConfig) -> dict[str, Any]:
             status, scores = "diverged", {}
     rows = trainer.rows
     keys = [key for key in (rows[0] if rows else ()) if key not in COUNTS[1:]]
-    return {
-        "status": status,
-        "curves": {key: [row[key] for row in rows] for key in keys},
-        "scores": scores,
-        "seconds": time.perf_counter() - began,
-        "threads": count,
-    }
+    curves = {key: [row[key] for row in rows] for key in keys}
+    seconds = time.perf_counter() - began
+    return {"status": status, "curves": curves, "scores": scores, "seconds": seconds,
+            "threads": count}  # fmt: skip
 
 
-# -- players in files ------------------------------------------------------------------------------
-def load_players(run: Path_) -> Nets:
+# -- a run -----------------------------------------------------------------------------------------
+def load_players(run: Path_) -> list[Network]:
     """Load the two players of a run; they must be of the same moment."""
-    generator, discriminator = (load_run(run, player=name) for name in PLAYERS)
-    if generator.settings.get(PAIR) != discriminator.settings.get(PAIR):
+    models = [load_run(run, player=name) for name in PLAYERS]
+    if models[0].settings.get(PAIR) != models[1].settings.get(PAIR):
         raise DataError(
             f"{os.fspath(run)}: {GENERATOR} and {DISCRIMINATOR} were saved at different moments; "
             "expected both of one run as it left them"
         )
-    return generator.net, discriminator.net
+    return [model.net for model in models]
 
 
-# -- a run -----------------------------------------------------------------------------------------
 class GanRun(Run):
     """A run of `nembp gan`; ``start`` is a run whose players are the first ones.
 
@@ -292,7 +258,6 @@ class GanRun(Run):
     """
 
     kind = GanConfig
-    config: GanConfig
     title = "An adversarial run of nembp"
     saved = GENERATOR, "generator"
     pictures = "picture", "animation"
@@ -300,10 +265,10 @@ class GanRun(Run):
 
     @classmethod
     def prepare(cls, config: GanConfig, note: Note, start: Path_ | None) -> PreparedGan:
-        found = None if start is None else load_players(start)  # before a classifier is trained
+        found = [] if start is None else load_players(start)  # before a classifier is trained
         prepared = prepare_gan(config, note)
         new = prepared.generator, prepared.discriminator
-        for name, old, net in zip(PLAYERS, found or (), new, strict=False):
+        for name, old, net in zip(PLAYERS, found, new, strict=False):
             if old.layers != net.layers or old.maps != net.maps:
                 sizes = ["-".join(str(layer.size) for layer in each.layers) for each in (old, net)]
                 raise ArchitectureError(
@@ -314,13 +279,11 @@ class GanRun(Run):
             net.restore(old.snapshot())
         return prepared
 
-    def __init__(self, prepared: PreparedGan, threads: int, folder: RunFolder, told: Told) -> None:
-        super().__init__(prepared, threads, folder, told)
-        self.prepared = prepared
+    def __init__(self, prepared: PreparedGan, *rest: Any) -> None:
+        super().__init__(prepared, *rest)
         self.trainer = gan_trainer(prepared, self._checkpoint)
-        self.film = Film()
-        self.good: Nets | None = None  # of the last checkpoint, on the host
-        self.iterations = 0  # that the saved players have seen
+        self.film = pictures.Film()
+        self.good: list[Network] | None = None  # players of the last checkpoint, on the host
 
     def about(self) -> Row:
         nets = {"generator": self.net, "discriminator": self.prepared.discriminator}
@@ -332,43 +295,35 @@ class GanRun(Run):
         }
 
     def state(self) -> Row:
-        return super().state() | {"film": self.film.state(), "iterations": self.iterations}
+        return super().state() | {"film": self.film.state(), "iterations": self.done}
 
     def resume(self, state: Row) -> None:
         super().resume(state)
         self.film.resume(state["film"])
         self.rows = [row | {key: row[key] for key in COUNTS} for row in self.trainer.rows]
-        self.iterations = state["iterations"]
+        self.done = state["iterations"]
         self.good = self._copies() if self.rows else None
 
-    @property
-    def done(self) -> int:
-        return self.iterations
-
     def _checkpoint(self, row: Row) -> bool:
-        self.good, self.iterations = self._copies(), row["iteration"]
-        self._film(row)
-        self.after_row(row, last=row["iteration"] == self.trainer.iterations)
-        return bool(self.told.on_row(row))
-
-    def _film(self, row: Row) -> None:
+        self.good, self.done = self._copies(), row["iteration"]
         data, scorer, sample = self.data, self.prepared.scorer, self.trainer.sample
         words = f"{scorer.headline.replace('_', ' ')} {row[scorer.headline]:.4g}"
         if scorer.headline == "modes":
             words = f"{row['modes']:.0f} of {scorer.describe()['most']} modes"
             words += f", {row['high_quality']:.0%} near one" if "high_quality" in row else ""
-        title = f"iteration {int(row['iteration']):,}: {words}"
+        title = f"iteration {self.done:,}: {words}"
         if data.is_image:
-            frame = image_frame(sample(IMAGES), data.shape, title)
+            frame = pictures.image_frame(sample(IMAGES), data.shape, title)
         else:
             points = as_rows(data.test.x)[:POINTS]
             real = data.x_scaling.apply(points, np.float64).reshape(len(points), -1)
-            frame = scatter_frame(real, sample(POINTS), title)
+            frame = pictures.scatter_frame(real, sample(POINTS), title)
         self.film.add(frame)
         self.film.write_picture(self.folder.file(PICTURE))
+        return self.after_row(row, last=self.done == self.trainer.iterations)
 
-    def _copies(self) -> Nets:
-        return self.trainer.sampler.to("cpu"), self.prepared.discriminator.to("cpu")
+    def _copies(self) -> list[Network]:
+        return [net.to("cpu") for net in (self.trainer.sampler, self.prepared.discriminator)]
 
     def restore(self, status: str) -> bool:
         """Keep the players as they are, unless they diverged unnoticed (an average may)."""
@@ -378,22 +333,21 @@ class GanRun(Run):
         finite = all(np.isfinite(part).all() for net in players for part in net.snapshot())
         if finite and (seen or status != "interrupted"):
             self.good = players
-            self.iterations = self.iterations if status == "diverged" else seen
+            self.done = self.done if status == "diverged" else seen
         elif self.good is None and status != "interrupted":
-            self.good = self.net.to("cpu"), players[1]
+            self.good = [self.net.to("cpu"), players[1]]
         return self.good is not None
 
     def save(self) -> None:
+        """Write both players; they change places with older ones together."""
         assert self.good is not None
         digest = hashlib.sha256()
         for net in self.good:
-            digest.update(np.ascontiguousarray(net.backend.to_numpy(net.parameters)).tobytes())
-        settings = {SHAPE: list(self.data.shape), PAIR: digest.hexdigest()[:16]}
-        # both change places with older ones together
+            digest.update(np.ascontiguousarray(net.parameters).tobytes())
         places = [self.folder.file(name) for name in (GENERATOR, DISCRIMINATOR)]
-        parts = [place.with_name(f".nembp-{secrets.token_hex(8)}.part") for place in places]
+        parts = [place.with_name(f".nembp-{place.stem}.part") for place in places]
         try:
-            for part, model in zip(parts, self._models(*self.good, settings), strict=True):
+            for part, model in zip(parts, self._models(digest.hexdigest()[:16]), strict=True):
                 save_model(part, model)
             for part, place in zip(parts, places, strict=True):
                 os.replace(part, place)
@@ -401,46 +355,34 @@ class GanRun(Run):
             for part in parts:
                 part.unlink(missing_ok=True)
 
-    def _models(self, generator: Network, discriminator: Network, settings: Row) -> list[Model]:
+    def _models(self, digest: str) -> list[Model]:
         """Return a network from z to raw samples, and one from those to their label."""
-        data = self.data
-        classes = (*data.classes, "generated") if discriminator.outputs > 1 else ()
+        data, (generator, discriminator) = self.data, self.good or self._copies()
+        settings = [{SHAPE: list(data.shape), PAIR: digest, PLAYER: name} for name in PLAYERS]
+        names = data.feature_names or tuple(f"x{k}" for k in range(data.features))
         scaling = [
             np.broadcast_to(value, data.shape).reshape(-1) if np.ndim(value) else float(value)
             for value in (data.x_scaling.offset, data.x_scaling.factor)
         ]
+        of_z = {"shape": (generator.inputs,), "x_scaling": Scaling(), "is_image": False}
+        of_x = {"y_scaling": Scaling(*scaling), "classes": (), "target_names": names}
+        classes = (*data.classes, "generated") if discriminator.outputs > 1 else ()
+        target = {"target_names": () if classes else ("real",), "y_scaling": Scaling()}
         models = [
-            self.model(
-                generator,
-                settings | {PLAYER: "generator"},
-                shape=(generator.inputs,),
-                classes=(),
-                target_names=data.feature_names or tuple(f"x{k}" for k in range(data.features)),
-                x_scaling=Scaling(),
-                y_scaling=Scaling(*scaling),
-                pixel_scaling=None,
-                is_image=False,
-            ),
-            self.model(
-                discriminator,
-                settings | {PLAYER: "discriminator"},
-                classes=classes,
-                target_names=() if classes else ("real",),
-                y_scaling=Scaling(),
-            ),
+            self.model(generator, settings[0], **of_z, **of_x, pixel_scaling=None),
+            self.model(discriminator, settings[1], classes=classes, **target),
         ]
         models[0].settings.pop("feature_names", None)  # of samples, not of z
         return models
 
     def summarize(self, *, kept: bool) -> Row:
         trainer, rows, config = self.trainer, self.trainer.rows, self.config
-        why = trainer.why_not_captured
+        why, about = trainer.why_not_captured, self.about()
         if why and config.cuda_graphs != "off":
             self.told.on_note(f"iterations made call by call: {why}")
-        about = self.about()
         return {
             "scores": final_scores(config, rows),
-            "averaged": min(config.averaged or 1, len(rows)),
+            "averaged": min(config.averaged, len(rows)),
             "last": rows[-1] if rows else {},
             "captured_iterations": trainer.captured,
             "why_not_captured": why,
@@ -482,45 +424,60 @@ def run_seeds(
     finished stay, those in progress go on, and the others begin, as the first of them did. A seed
     that diverges is raised at the end, and so is an interruption.
     """
+    changes = dict(changes or {})
     if resume is not None:
-        config, start = _begun(Path(resume))
-        out_dir, force = resume, True
-        changes = {"iterations": config.iterations} | dict(changes or {})
+        found = [begun for _, place in _seeds_in(Path(resume)) if (begun := _begun(place))]
+        if not found:
+            raise DataError(
+                f"{resume}: holds no seed's run to go on with; expected the folder of "
+                "`nembp gan --seeds N`"
+            )
+        config, start = found[0]
+        out_dir, force, changes = resume, True, {"iterations": config.iterations} | changes
     first = config.seed or 0
     numbers = range(first, first + seeds)
-    began, runs = time.perf_counter(), list[Row]()
-    interruption = None
-    name = f"gan-{config.dataset}-seeds{seeds}"
-    with RunFolder(out_dir, name, force=force, files=(SUMMARY,)) as folder:
+    began, runs, interruption = time.perf_counter(), list[Row](), None
+    with RunFolder(
+        out_dir, f"gan-{config.dataset}-seeds{seeds}", force=force, files=(SUMMARY,)
+    ) as folder:
         # each seed takes its place by itself
         older, folder.replaces = folder.replaces and resume is None, False
         for seed in numbers:
             place = folder.path / f"seed{seed}"
             told |= {"on_end": runs.append, "on_note": on_note if seed == first else silent}
+            own = {name: getattr(config, name) for name in ("seed", "iterations", *OF_THE_MACHINE)}
+            there = _begun(place) if resume is not None else None
             try:
-                if resume is not None and _is_of(place, config, start):
+                # another run may be there, which is not one of these
+                if there is not None and (there[0].replace(own), there[1]) == (config, start):
                     resume_gan(place, changes, **told)
                 else:
-                    own = config.replace({**(changes or {}), "seed": seed})
-                    run_gan(own, place, force=force and place.exists(), start=start, **told)
+                    new = config.replace({**changes, "seed": seed})
+                    run_gan(new, place, force=force and place.exists(), start=start, **told)
             except DivergenceError:
                 continue
             except KeyboardInterrupt as error:
+                if not runs:
+                    raise
                 interruption = error
                 break
-        if interruption is not None and not runs:
-            raise interruption
-        if older:
-            _clear(folder.path, numbers)
+        if older:  # whose files go, but for those of seeds of now
+            places = [place for seed, place in _seeds_in(folder.path) if seed not in numbers]
+            for path in (*(p / name for p in (folder.path, *places) for name in GanRun.files),):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            for place in places:
+                with contextlib.suppress(OSError):  # somebody else's files are in it
+                    place.rmdir()
         summary = _sum_up(folder.path, runs) | {"wall_seconds": time.perf_counter() - began}
         if interruption is not None:
             summary["status"] = "interrupted"
         folder.write_summary(summary)
     on_end(summary)
     if interruption is not None:
-        done = len(summary["seeds"])
         raise KeyboardInterrupt(
-            f"interrupted after {done} of {seeds} seeds; {folder.path / SUMMARY} sums them up; "
+            f"interrupted after {len(summary['seeds'])} of {seeds} seeds; "
+            f"{folder.path / SUMMARY} sums them up; "
             f"`nembp gan --resume {folder.path} --seeds {seeds}` goes on"
         ) from interruption
     if summary["diverged"]:
@@ -533,68 +490,37 @@ def run_seeds(
     return summary
 
 
-def _settings_of(checkpoint: Path) -> tuple[GanConfig, str | None]:
-    """Return the configuration of a run, and what it started from."""
+def _seeds_in(path: Path) -> list[tuple[int, Path]]:
+    """Return the folders of seeds in one, in order."""
+    places = [place for place in path.glob("seed*") if re.fullmatch("seed[0-9]+", place.name)]
+    return sorted((int(place.name[4:]), place) for place in places)
+
+
+def _begun(place: Path) -> tuple[GanConfig, str | None] | None:
+    """Return the configuration of the run in a folder, and what it started from; None if none."""
+    checkpoint = newest_checkpoint(place)
+    if checkpoint is None:
+        return None
     header, _ = load_checkpoint(checkpoint)
     with fitting(checkpoint):
         return GanConfig(**header["config"]), header["start"]
-
-
-def _is_of(place: Path, config: GanConfig, start: Any) -> bool:
-    """Return whether a seed's run is one of these, to go on with; an older run may be there."""
-    checkpoint = newest_checkpoint(place)
-    if checkpoint is None:
-        return False
-    found, its_start = _settings_of(checkpoint)
-    own = {name: vars(config)[name] for name in ("seed", "iterations", *OF_THE_MACHINE)}
-    return found.replace(own) == config and its_start == start
-
-
-def _begun(path: Path) -> tuple[GanConfig, str | None]:
-    """Return the settings of the first of several seeds' runs."""
-    places = [place for place in path.glob("seed*") if re.fullmatch("seed[0-9]+", place.name)]
-    for place in sorted(places, key=lambda place: int(place.name[4:])):
-        if checkpoint := newest_checkpoint(place):
-            return _settings_of(checkpoint)
-    raise DataError(
-        f"{path}: holds no seed's run to go on with; expected the folder of `nembp gan --seeds N`"
-    )
-
-
-def _clear(path: Path, numbers: range) -> None:
-    """Remove the files of the run, or runs, that were there, but for those of seeds of now."""
-    older = [
-        folder
-        for folder in path.glob("seed*")
-        if re.fullmatch("seed[0-9]+", folder.name) and int(folder.name[4:]) not in numbers
-    ]
-    for folder in (path, *older):
-        for name in GanRun.files:
-            with contextlib.suppress(OSError):
-                (folder / name).unlink()
-    for folder in older:
-        with contextlib.suppress(OSError):  # somebody else's files are in it
-            folder.rmdir()
 
 
 def _sum_up(path: Path, runs: Sequence[Row]) -> Row:
     whole = [run for run in runs if run["status"] == "finished"]
     keys = list(whole[0]["scores"]) if whole else []
     values = {key: [run["scores"][key] for run in whole] for key in keys}
-    shared = ("averaged", "iterations", "device", "dataset", "environment")
+    stdev = statistics.stdev if len(whole) > 1 else lambda each: math.nan
     return {
         "status": "finished" if len(whole) == len(runs) else runs[-1]["status"],
         "run": str(path.resolve()),
         "seeds": [run["seed"] for run in whole],
         "diverged": [run["seed"] for run in runs if run["status"] == "diverged"],
         "scores": {key: statistics.fmean(each) for key, each in values.items()},
-        "deviations": {
-            key: statistics.stdev(each) if len(each) > 1 else math.nan
-            for key, each in values.items()
-        },
+        "deviations": {key: stdev(each) for key, each in values.items()},
         "values": values,
         "seconds": sum(run["seconds"] for run in runs),
-        **{key: runs[0][key] for key in shared},
+        **{key: runs[0][key] for key in OF_ALL},
         "config": {key: value for key, value in runs[0]["config"].items() if key != "seed"},
         "runs": list(runs),
     }
@@ -624,14 +550,15 @@ def draw_samples(
     1, or ½ of a binary one).
     """
     model = load_run(run, device, note, player="generator")
-    net, settings = model.net, model.settings
+    net = model.net
     with fitting(run):
-        shape = tuple(int(side) for side in settings[SHAPE])
+        shape = tuple(int(side) for side in model.settings[SHAPE])
         if math.prod(shape) != net.outputs:
             raise ValueError(f"samples of shape {shape} are not of {net.outputs} outputs")
-    config = config_of(model, GanConfig, run, data_dir)
-    std, law = config.latent_std or 1.0, config.latent_law
-    points = out is not None and Path(out).suffix.lower() == ".png" and len(shape) < 3
+    config: Any = config_of(model, GanConfig, run, data_dir)
+    std, binary = config.latent_std or 1.0, config.latent_law == "binary"
+    picture = out is not None and Path(out).suffix.lower() == ".png"
+    points = picture and len(shape) < 3
     real: NDArray[Any] = np.empty((0, net.outputs))
     if reconstruct and config.bidirectional not in ("generator", "both"):
         raise ArchitectureError(
@@ -646,34 +573,32 @@ def draw_samples(
                 f"{data.source}: samples of shape {data.shape}, but the generator makes {shape}; "
                 "expected the data of its training. Check --data-dir"
             )
-        order = stream(seed, "reconstructed").permutation(len(data.test))[:n]
-        order = order if reconstruct else np.arange(min(POINTS, len(data.test)))
+        order = np.arange(min(POINTS, len(data.test)))
+        if reconstruct:
+            order = stream(seed, "reconstructed").permutation(len(data.test))[:n]
         real = as_rows(data.test.x)[order].reshape(len(order), -1)
     if reconstruct:
         z = answer(model, real, backward=True)
-        z = np.round(z) if law == "binary" else z  # the most probable code
+        z = np.round(z) if binary else z  # the most probable code
     else:
-        z = std * draw_latent(n, net.inputs, seed, "binary" if law == "binary" else "gaussian")
+        z = std * draw_latent(n, net.inputs, seed, "binary" if binary else "gaussian")
     x = answer(model, z)
-    if out is not None and Path(out).suffix.lower() != ".png":
+    if out is not None and not picture:
         arrays = {"x": x, "real": real} if reconstruct else {"x": x}
         arrays = {name: part.reshape(-1, *shape) for name, part in arrays.items()}
         write_arrays(out, arrays["x"], arrays | {"z": z})
     x, real = (model.y_scaling.apply(part, np.float64) for part in (x, real))
     if points:
-        film = Film()
-        film.add(scatter_frame(real, x))
-        film.write_picture(out or "")
-    elif out is not None and Path(out).suffix.lower() == ".png":
+        film = pictures.Film()
+        film.add(pictures.scatter_frame(real, x))
+        film.write_picture(Path(out or ""))
+    elif picture:
         tiles = _pairs(shape, real, x)[np.newaxis] if reconstruct else x.reshape(-1, *shape)
-        write_images(out, tiles, tiles.shape[1:])
+        pictures.write_images(Path(out or ""), tiles, tiles.shape[1:])
     facts = {
-        "run": os.path.abspath(run),
-        "samples": len(x),
-        "shape": list(shape),
-        "seed": seed,
+        "run": os.path.abspath(run), "samples": len(x), "shape": list(shape), "seed": seed,
         "out": None if out is None else os.fspath(out),
-    }
+    }  # fmt: skip
     if not reconstruct:
         return facts
     spread = np.square(real - real.mean(axis=0)).sum()
@@ -685,7 +610,7 @@ def _pairs(shape: tuple[int, ...], real: NDArray[Any], x: NDArray[Any]) -> NDArr
     """Lay out each real image above what came back, in lines of `COLUMNS`."""
     columns = min(COLUMNS, len(x))
     lines = -(-len(x) // columns)
-    pairs = np.full((2, lines * columns, x.shape[1]), GREY / 255)
+    pairs = np.full((2, lines * columns, x.shape[1]), pictures.GREY / 255)
     pairs[0, : len(x)], pairs[1, : len(x)] = real, x
     rows = pairs.reshape(2, lines, columns, -1).swapaxes(0, 1).reshape(-1, x.shape[1])
-    return tile_images(rows, shape, columns)
+    return pictures.tile_images(rows, shape, columns)

@@ -6,13 +6,12 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nembp.architecture import chain, network
-from nembp.backend import Precision
 from nembp.checkpoints import Model, save_model
 from nembp.datasets import Dataset, Split, class_means, feature_means, load
 from nembp.datasets.reading import Augmentation, BatchReader
@@ -26,8 +25,8 @@ from nembp.engine.optimizers import get_optimizer
 from nembp.engine.training import Callback, Trainer, set_input_bias
 from nembp.errors import ArchitectureError, DivergenceError
 from nembp.runs.config import RunConfig, recipe
-from nembp.runs.folder import CHECKPOINT, CONFIG, METRICS, SUMMARY, RunFolder
-from nembp.runs.run import Note, Path_, Row, Run, Told, choose_backend, silent
+from nembp.runs.folder import CHECKPOINT, CONFIG, METRICS, SUMMARY
+from nembp.runs.run import Note, Path_, Row, Run, choose_backend, silent
 
 if TYPE_CHECKING:
     from nembp.engine.network import Layer
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 MODEL, PICTURE = "model.npz", "backward.png"
 FINGERPRINT = "data_fingerprint"  # in a model's settings
 READ_OPTIONS = ("delimiter", "header", "decimal", "image_order", "transpose", "x", "y", "max_bytes")
+LOADED_BY = ("targets", "task", "test_fraction", "limit", "scaling", "image_size", *READ_OPTIONS)
+IN_BOUNDS = "bernoulli", "bipolar", "multinomial"  # likelihoods of values that have bounds
 MOST_DRAWN = 100  # classes of a picture, spread over all of them
 WORSE = 1000.0  # times the nll of a constant prediction, from which on that is said
 
@@ -44,7 +45,7 @@ WORSE = 1000.0  # times the nll of a constant prediction, from which on that is 
 class Prepared:
     """What a run trains."""
 
-    config: RunConfig  # complete: a recipe has filled what was open
+    config: Any  # RunConfig, complete: a recipe has filled what was open
     data: Dataset  # with the scalings that suit the likelihoods
     train: Split
     validation: Split | None  # held out of the training samples
@@ -53,24 +54,16 @@ class Prepared:
 
     def reader(self, split: Split, *, augmented: bool = False) -> BatchReader:
         """Return the reader that feeds a split to the network, augmented as configured or plain."""
-        data, net = self.data, self.net
-        return BatchReader(
-            split,
-            data.x_scaling,
-            data.y_scaling,
-            data.outputs,
-            net.backend,
-            net.dtype,
-            augmentation=augmentation(self.config) if augmented else None,
-            seed=self.config.seed or 0,
-        )
+        data, net, config = self.data, self.net, self.config
+        scalings = data.x_scaling, data.y_scaling
+        changes = augmentation(config.augment) if augmented else None
+        return BatchReader(split, *scalings, data.outputs, net.backend, net.dtype,
+                           augmentation=changes, seed=config.seed)  # fmt: skip
 
 
 def load_data(config: RunConfig) -> Dataset:
     """Load the data set that a configuration names; the errors of `nembp.datasets.load`."""
-    chosen = config.chosen()
-    names = ("targets", "task", "test_fraction", "limit", "scaling", "image_size", *READ_OPTIONS)
-    options = {name: chosen[name] for name in names if name in chosen}
+    options = {name: value for name, value in config.chosen().items() if name in LOADED_BY}
     return load(config.dataset, config.data_dir, seed=config.split_seed or 0, **options)
 
 
@@ -82,29 +75,28 @@ def prepare(config: RunConfig, note: Note = silent, data: Dataset | None = None)
     data = load_data(config) if data is None else data
     for text in data.notes:
         note(text)
-    filled = recipe(data, config)
-    check_options(filled, data)
-    backend = choose_backend(
-        filled.device or "auto", note, cast(Precision, filled.precision or "float32")
-    )
+    filled: Any = recipe(data, config)
+    architecture = data.shape if data.is_image else data.features, filled.layers, data.outputs
+    layers, _ = chain(*architecture)
+    check_options(filled, data, layers)
+    backend = choose_backend(filled.device, note, filled.precision)
     path = None if filled.data_dir is None else os.path.abspath(filled.data_dir)
     filled = filled.replace({"device": backend.name, "data_dir": path})
     data = fit_scalings(data, filled)
     train, validation = hold_out(data, filled)
     backward = "gaussian" if filled.backward == "none" else filled.backward
     net = network(
-        *_architecture(filled, data),
-        activation=filled.activation or "relu",
+        *architecture,
+        activation=filled.activation,
         forward=filled.forward,
-        backward=get_likelihood(backward or "gaussian", filled.backward_weight or 1.0),
+        backward=get_likelihood(backward, filled.backward_weight),
         device=backend,
-        dtype=filled.dtype or "float32",
-        seed=filled.seed or 0,
+        dtype=filled.dtype,
+        seed=filled.seed,
     )
-    scale = filled.weight_scale or 1.0
-    if scale != 1.0:
+    if filled.weight_scale != 1.0:
         for W in net.weights:
-            W[...] = W * scale
+            W[...] = W * filled.weight_scale
     set_input_bias(net, feature_means(train, data.x_scaling))
     centroids = None
     if data.is_classification:
@@ -112,43 +104,46 @@ def prepare(config: RunConfig, note: Note = silent, data: Dataset | None = None)
     return Prepared(filled, data, train, validation, net, centroids)
 
 
-def augmentation(config: RunConfig) -> Augmentation:
+def augmentation(words: str) -> Augmentation:
     """Return what an option such as "flips,crops4" asks for."""
-    kinds = (config.augment or "none").split(",")
+    kinds = words.split(",")
     crops = [int(kind.removeprefix("crops")) for kind in kinds if kind.startswith("crops")]
     return Augmentation(flip="flips" in kinds, crop=sum(crops))
 
 
-def _architecture(config: RunConfig, data: Dataset) -> tuple[Any, tuple[int | str, ...], int]:
-    """Return the input's shape, the hidden layers and the number of outputs."""
-    return data.shape if data.is_image else data.features, config.layers or (), data.outputs
-
-
-def check_options(config: RunConfig, data: Dataset) -> None:
+def check_options(config: RunConfig, data: Dataset, layers: Sequence[Layer]) -> None:
     """Raise ArchitectureError where options contradict each other or the data."""
-    if config.forward == "multinomial" and not data.is_classification:
-        raise ArchitectureError(
-            f"forward multinomial describes classes, but the targets of {data.source} are "
-            "numbers; use --forward gaussian, or say --task classification if they are labels"
-        )
-    if config.backward == "none" and config.noise != "none" and config.noise_target != "forward":
-        raise ArchitectureError(
-            f"noise_target {config.noise_target} needs a backward direction, and backward is "
-            "none; use --noise-target forward, or train both directions"
-        )
-    if config.scaling == "channel" and config.backward in ("bernoulli", "bipolar", "multinomial"):
-        raise ArchitectureError(
-            f"backward {config.backward} describes pixels in [0, 1], which scaling channel leaves; "
-            "use --scaling unit, or --backward gaussian"
-        )
-    layers, _ = chain(*_architecture(config, data))
     check_batches(layers, min(config.batch_size or 1, len(data.train)))
-    _check_noise(config, [layer for layer in layers[1:-1] if layer.activation is not None])
-    if config.patience is not None and not config.validation_fraction:
-        raise ArchitectureError(
-            "patience needs a validation split to watch, since the test split must not choose; "
-            "expected --validation-fraction above 0, such as 0.1"
-        )
+    noisy = config.noise != "none"
+    places = set(config.noise_place or ()) - {"target"} if noisy else set()
+    hidden = [layer for layer in layers[1:-1] if layer.activation is not None]
+    for wrong, message in (
+        (config.forward == "multinomial" and not data.is_classification,
+         f"forward multinomial describes classes, but the targets of {data.source} are numbers; "
+         "use --forward gaussian, or say --task classification if they are labels"),
+        (config.backward == "none" and noisy and config.noise_target != "forward",
+         f"noise_target {config.noise_target} needs a backward direction, and backward is none; "
+         "use --noise-target forward, or train both directions"),
+        (config.scaling == "channel" and config.backward in IN_BOUNDS,
+         f"backward {config.backward} describes pixels in [0, 1], which scaling channel leaves; "
+         "use --scaling unit, or --backward gaussian"),
+        (places & {"hidden", "last-hidden"} and not hidden,
+         "noise_place hidden needs a hidden layer, and layers names none; use --noise-place target "
+         "or input, or give --layers"),
+        ({"hidden", "last-hidden"} <= places,
+         "noise_place hidden holds the last hidden layer already; name one of the two"),
+        (places and config.noise_law == "curvature",
+         "noise_law curvature is that of a target's likelihood, which signals have none of; use "
+         "--noise-law gaussian or uniform, or --noise-place target"),
+        (places and config.noise_screening == "component",
+         "noise on signals is screened by whole samples: one neuron's share of the gain is not its "
+         "own; use --noise-screening vector or expectation, or --noise-place target"),
+        (config.patience is not None and not config.validation_fraction,
+         "patience needs a validation split to watch, since the test split must not choose; "
+         "expected --validation-fraction above 0, such as 0.1"),
+    ):  # fmt: skip
+        if wrong:
+            raise ArchitectureError(message)
 
 
 def check_batches(layers: Sequence[Layer], batch_size: int) -> None:
@@ -160,32 +155,6 @@ def check_batches(layers: Sequence[Layer], batch_size: int) -> None:
         )
 
 
-def _check_noise(config: RunConfig, hidden: list[Layer]) -> None:
-    """Raise ArchitectureError where noise is asked for on signals that cannot have it."""
-    places = set(config.noise_place or ()) - {"target"}
-    if config.noise == "none" or not places:
-        return
-    if places & {"hidden", "last-hidden"} and not hidden:
-        raise ArchitectureError(
-            "noise_place hidden needs a hidden layer, and layers names none; use --noise-place "
-            "target or input, or give --layers"
-        )
-    if {"hidden", "last-hidden"} <= places:
-        raise ArchitectureError(
-            "noise_place hidden holds the last hidden layer already; name one of the two"
-        )
-    if config.noise_law == "curvature":
-        raise ArchitectureError(
-            "noise_law curvature is that of a target's likelihood, which signals have none of; use "
-            "--noise-law gaussian or uniform, or --noise-place target"
-        )
-    if config.noise_screening == "component":
-        raise ArchitectureError(
-            "noise on signals is screened by whole samples: one neuron's share of the gain is not "
-            "its own; use --noise-screening vector or expectation, or --noise-place target"
-        )
-
-
 def fit_scalings(data: Dataset, config: RunConfig) -> Dataset:
     """Give inputs and targets the range that their direction's likelihood describes.
 
@@ -194,7 +163,7 @@ def fit_scalings(data: Dataset, config: RunConfig) -> Dataset:
     """
     if not data.is_classification and config.forward in ("bernoulli", "bipolar"):
         data = replace(data, y_scaling=scaling_for(config.forward, data.train.y, data.source))
-    if config.backward not in ("bernoulli", "bipolar", "multinomial"):
+    if config.backward not in IN_BOUNDS:
         return data
     pixels = data.to_unit if data.is_image else None
     scaling = scaling_for(config.backward, data.train.x, data.source, pixels)
@@ -248,24 +217,21 @@ def trainer_of(
     """Return the trainer that a configuration describes; the rest as `Trainer` takes it."""
     config = prepared.config
     noise = noise_settings(config, "noise_target", "noise_place")
-    target = str(config.noise_target)
-    directions = ("forward", "backward") if target == "both" else (target,)
+    target = config.noise_target
     return Trainer(
         prepared.net,
         prepared.reader(prepared.train, augmented=True),
-        epochs=config.epochs or 1,
-        batch_size=config.batch_size or 1,
-        optimizer=get_optimizer(
-            config.optimizer or "adam", config.learning_rate, config.weight_decay or 0.0
-        ),
-        schedule=config.schedule or "cosine",
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        optimizer=get_optimizer(config.optimizer, config.learning_rate, config.weight_decay),
+        schedule=config.schedule,
         backward=config.backward != "none",
         noise={
             direction if place == "target" else f"{direction}/{place}": noise
-            for direction in directions
-            for place in config.noise_place or ("target",)
+            for direction in (("forward", "backward") if target == "both" else (target,))
+            for place in config.noise_place
         },
-        seed=config.seed or 0,
+        seed=config.seed,
         evaluate=evaluate,
         patience=config.patience,
         callbacks=callbacks,
@@ -275,12 +241,9 @@ def trainer_of(
 
 def noise_settings(config: Any, *apart: str) -> Noise:
     """Return the noise that the options ``noise_...`` describe, apart from those of some names."""
-    values = {
-        name.removeprefix("noise_"): value
-        for name, value in vars(config).items()
-        if name.startswith("noise_") and name not in apart
-    }
-    return Noise(kind=config.noise or "none", **values)
+    names = [name for name in vars(config) if name.startswith("noise_") and name not in apart]
+    values = {name.removeprefix("noise_"): getattr(config, name) for name in names}
+    return Noise(kind=config.noise, **values)
 
 
 # -- a run -----------------------------------------------------------------------------------------
@@ -288,7 +251,6 @@ class TrainRun(Run):
     """A run of `nembp train`."""
 
     kind = RunConfig
-    config: RunConfig
     title = "A run of nembp"
     saved = MODEL, "model"
     files = CONFIG, METRICS, MODEL, SUMMARY, PICTURE, CHECKPOINT
@@ -299,11 +261,10 @@ class TrainRun(Run):
             raise ArchitectureError(f"start is of adversarial runs, got {start}; leave it out")
         return prepare(config, note)
 
-    def __init__(self, prepared: Prepared, threads: int, folder: RunFolder, told: Told) -> None:
-        super().__init__(prepared, threads, folder, told)
-        self.prepared = prepared
-        self.test = prepared.reader(prepared.data.test)
+    def __init__(self, prepared: Prepared, *rest: Any) -> None:
+        super().__init__(prepared, *rest)
         held = prepared.validation
+        self.test = prepared.reader(prepared.data.test)
         self.watched = self.test if held is None else prepared.reader(held)
         self.scored_on = "test" if held is None else "validation"
         self.last_good: Any = None  # the parameters of the last epoch
@@ -327,15 +288,8 @@ class TrainRun(Run):
         super().resume(state)
         rows = self.trainer.history.epochs
         self.rows = [self._shown(row) | {"seconds": row["seconds"]} for row in rows]
-        self.last_good = self.trainer.last_good if self.rows else None
-
-    @property
-    def stopped_early(self) -> bool:
-        return bool(self.trainer.history.stopped_early)
-
-    @property
-    def done(self) -> int:
-        return len(self.trainer.history.epochs)
+        self.last_good = self.trainer.last_good if rows else None
+        self.done, self.stopped_early = len(rows), bool(self.trainer.history.stopped_early)
 
     def _scores(self, reader: BatchReader) -> dict[str, float]:
         with np.errstate(all="ignore"):
@@ -343,19 +297,17 @@ class TrainRun(Run):
             return evaluate(self.net, reader, centroids, units=units)
 
     def _epoch(self, row: dict[str, float]) -> bool:
+        self.done, self.stopped_early = self.trainer.epoch, self.trainer.history.stopped_early
         directions = ("forward",) if self.config.backward == "none" else ("forward", "backward")
         for key in (f"{direction}/nll" for direction in directions):
             if not math.isfinite(row[key]):  # though the parameters are
                 raise DivergenceError(
-                    f"training diverged in epoch {int(row['epoch'])}: {key} of the "
-                    f"{self.scored_on} split is not finite. Lower the learning rate (now "
-                    f"{self.config.learning_rate:g})"
+                    f"training diverged in epoch {self.done}: {key} of the {self.scored_on} split "
+                    f"is not finite. Lower the learning rate (now {self.config.learning_rate:g})"
                 )
         self.last_good = self.net.snapshot()
-        history, trainer = self.trainer.history, self.trainer
-        last = history.stopped_early or trainer.epoch == trainer.epochs
-        self.after_row(self._shown(row), last=last)
-        return bool(self.told.on_row(row))
+        last = self.stopped_early or self.done == self.trainer.epochs
+        return self.after_row(self._shown(row), last=last)
 
     def _shown(self, row: dict[str, float]) -> Row:
         """Return a row of the history as metrics.jsonl has it."""
@@ -383,7 +335,6 @@ class TrainRun(Run):
                 f"{self.config.learning_rate:g})"
             )
         seconds = sum(row["seconds"] for row in history.epochs)
-        seen = len(history.epochs) * self.trainer.reader.n
         last = history.epochs[-1] if history.epochs else {}
         names = ("forward/accuracy", "forward/nll", "backward/nll", "backward/centroid_error")
         return {
@@ -391,7 +342,7 @@ class TrainRun(Run):
             **scores,
             "best_epoch": history.best_epoch,
             "seconds": seconds,
-            "samples_per_second": seen / seconds if seconds else None,
+            "samples_per_second": self.done * self.trainer.reader.n / seconds if seconds else None,
             "backward_trained": self.config.backward != "none",
             "parameters": self.net.parameter_count,
             **{key: value for key, value in last.items() if key.startswith(("train/", "noise/"))},
