@@ -110,9 +110,7 @@ def read_npz(
 ) -> dict[str, NDArray[Any]]:
     """Read the arrays of an .npz that are `wanted`, where they exist, in native byte order.
 
-    `wanted` may be a function of the names of all. Without `packed`, entries may not be compressed:
-    the file's size bounds the memory. Pickled and structured arrays are refused, as are entries
-    that their array does not use up.
+    `wanted` may be a function of the names of all. Without `packed`, no entry may be compressed.
     """
     with reading(path) as file:
         with parsing(f"{path}: not an .npz archive", _FRESH):
@@ -140,14 +138,14 @@ def read_npz(
         return arrays
 
 
-# names of arrays, in any case, alone or with a split before or behind: X_train, train_images, ...
-_X = {"x", "data", "image", "images", "imgs", "features", "inputs", "samples"}
-_Y = {"y", "label", "labels", "target", "targets", "classes"}
-_SPLITS = {
-    "train": "train", "training": "train",
-    "test": "test", "testing": "test",
-    "val": "val", "valid": "val", "validation": "val",
-}  # fmt: skip
+# words in the names of arrays, in any case: X_train, train_images, ...
+_WORDS = {
+    "x": "x data image images imgs features inputs samples",
+    "y": "y label labels target targets classes",
+    "train": "train training",
+    "test": "test testing",
+    "val": "val valid validation",
+}
 _EXPECTED = "x_train, y_train, x_test and y_test, or x and y, or other usual names"
 
 
@@ -159,10 +157,10 @@ def _understood(names: list[str], where: str) -> dict[str, str]:
     for name in names:
         parted = re.sub(r"^([xyXY])(?=[a-z])|(?<=[a-z])(?=[A-Z])", r"\1_", name)
         words = re.findall(r"[a-z]+|\d+", parted.lower())
-        splits = [_SPLITS[word] for word in words if word in _SPLITS]
-        roles = ["x" if word in _X else "y" for word in words if word in _X | _Y]
-        if len(roles) == 1 and len(splits) <= 1 and len(words) == len(splits) + 1:
-            found.setdefault("_".join([*roles, *splits]), []).append(name)
+        means = [key for word in words for key, known in _WORDS.items() if word in known.split()]
+        means.sort(key=lambda key: key not in "xy")
+        if len(words) == len(means) and [key in "xy" for key in means] in ([True], [True, False]):
+            found.setdefault("_".join(means), []).append(name)
     for role, alike in found.items():
         if len(alike) > 1 and role not in alike:
             raise DataError(
@@ -178,15 +176,13 @@ def _choose(names: list[str], where: str, request: Request, notes: list[str]) ->
     shown = ", ".join(f"{name:.60}" for name in names[:20])
     if request.x is not None and request.y is not None:
         chosen = [request.x, request.y]
-        for name in chosen:
-            if name not in names:
-                raise DataError(f"{where}: no array {name!r}; found {shown}")
+        if absent := [name for name in chosen if name not in names]:
+            raise DataError(f"{where}: no array {absent[0]!r}; found {shown}")
     else:
         found = _understood(names, where)
-        splits = [split for split in ("train", "test", "val") if f"x_{split}" in found]
-        parts = [f"_{split}" for split in splits[:2]] if "train" in splits else [""]
-        if len(splits) == 1 and "train" in splits:
-            parts.append("_test")
+        parts = [""]
+        if "x_train" in found:
+            parts = ["_train", "_val" if "x_val" in found and "x_test" not in found else "_test"]
         roles = [f"{axis}{part}" for part in parts for axis in "xy"]
         if missing := [role for role in roles if role not in found]:
             raise DataError(
@@ -219,9 +215,8 @@ def load_npy(request: Request) -> Dataset:
     It holds arrays of the names that `load_npz` understands. Samples are memory-mapped and may be
     larger than memory; targets are read.
     """
-    folder = request.folder("npy", f"a folder with .npy files: {_EXPECTED}")
+    folder, notes = request.folder("npy", f"a folder with .npy files: {_EXPECTED}"), list[str]()
     paths = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".npy"}
-    notes: list[str] = []
     chosen = _choose(list(paths), str(folder), request, notes)
     arrays = [(map_npy(paths[name]), str(paths[name])) for name in chosen]
     return _load("npy", folder, request, arrays, notes)
@@ -235,8 +230,7 @@ def load_npz(request: Request) -> Dataset:
     arr_0, ...). Integer or text y of shape (n,) and one-hot rows are classes, other floats are
     regression targets.
     """
-    path = only_file(request.path("npz"), (".npz",))
-    notes, chosen = list[str](), list[str]()
+    path, notes, chosen = only_file(request.path("npz"), (".npz",)), list[str](), list[str]()
 
     def choose(names: list[str]) -> list[str]:
         chosen.extend(_choose(names, str(path), request, notes))
@@ -275,15 +269,7 @@ def only_file(path: Path, suffixes: tuple[str, ...]) -> Path:
 
 
 # -- IDX -----------------------------------------------------------------------------------------
-_TYPES: dict[int, np.dtype[Any]] = {
-    0x08: np.dtype(">u1"),
-    0x09: np.dtype(">i1"),
-    0x0B: np.dtype(">i2"),
-    0x0C: np.dtype(">i4"),
-    0x0D: np.dtype(">f4"),
-    0x0E: np.dtype(">f8"),
-}
-_MOST_DIMENSIONS = 32
+_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
 def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -293,31 +279,30 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     the file. A DataError says what of it is missing, damaged or declared falsely.
     """
     path = Path(path)
-    with reading(path) as file:
+    with reading(path) as file, parsing(f"{path}: damaged gzip data", _FRESH):
         size = os.fstat(file.fileno()).st_size
-        packed = file.read(2) == b"\x1f\x8b"
+        start = file.read(2)
         file.seek(0)
+        packed = start == b"\x1f\x8b"
         if path.suffix == ".gz" and size and not packed:
             raise DataError(
-                f"{path}: not gzip data (starts with {file.read(2).hex(' ')}, expected 1f 8b). "
-                "If it is unpacked already, rename it without .gz; else get a fresh copy."
+                f"{path}: not gzip data (starts with {start.hex(' ')}, expected 1f 8b). If it is "
+                "unpacked already, rename it without .gz; else get a fresh copy."
             )
-        with parsing(f"{path}: damaged gzip data", _FRESH):
-            stream: Any = gzip.GzipFile(fileobj=file) if packed else file
-            header = _idx_header(stream, str(path))
-            if not packed:
-                header.check(size, str(path))
-                return np.asarray(header.values(file))
-            check_unpacked(header.end, size, str(path))
-            content = stream.read(header.end - header.start + 1)  # one more: to reach the end
-            header.check(header.start + len(content), str(path))
-            return header.values(content)
+        stream: Any = gzip.GzipFile(fileobj=file) if packed else file
+        header = _idx_header(stream, str(path))
+        if not packed:
+            header.check(size, str(path))
+            return header.values(file)
+        check_unpacked(header.end, size, str(path))
+        content = stream.read(header.end - header.start + 1)  # one more: to reach the end
+        header.check(header.start + len(content), str(path))
+        return header.values(content)
 
 
 def _idx_header(file: BinaryIO, where: str) -> _Header:
     start = file.read(4)
-    dtype = _TYPES.get(start[2]) if len(start) == 4 else None
-    if dtype is None or start[:2] != b"\0\0" or start[3] > _MOST_DIMENSIONS:
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _TYPES or start[3] > 32:
         raise DataError(
             f"{where}: not an IDX file (starts with {start.hex(' ') or 'nothing'}, expected 00 00, "
             f"a type 08-0e and a number of dimensions, as in 00 00 08 03). {_FRESH}"
@@ -325,7 +310,8 @@ def _idx_header(file: BinaryIO, where: str) -> _Header:
     lengths = file.read(4 * start[3])
     if len(lengths) < 4 * start[3]:
         raise DataError(f"{where}: too few bytes for an IDX header (truncated file). {_FRESH}")
-    return _Header(dtype, struct.unpack(f">{start[3]}I", lengths), 4 + len(lengths))
+    shape = struct.unpack(f">{start[3]}I", lengths)
+    return _Header(np.dtype(_TYPES[start[2]]), shape, 4 + len(lengths))
 
 
 # -- the four IDX files of a set -----------------------------------------------------------------
