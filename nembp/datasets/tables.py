@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import math
 import os
 import re
@@ -12,6 +11,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from nembp.files import reading
 
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".data")
 DEFAULTS = Request()
-_DELIMITERS = ",;\t|"
 _TARGETS = {"label", "labels", "target", "targets", "class", "classes"}
 _FIRST = 50  # rows that tell a delimiter
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
@@ -47,37 +46,31 @@ class Table:
     header: list[str]
     rows: Iterator[tuple[int, list[str]]]
     parse: Callable[[str], float | None]
-    notes: list[str] = field(default_factory=list)
-
-    def number(self, cell: str, row: int, column: str, remedy: str) -> float:
-        """Return the finite number in a cell, or raise a DataError that says where it is not."""
-        value = self.parse(cell)
-        if value is not None and math.isfinite(value):
-            return value
-        where = f"{self.path}, row {row}, column {column!r:.60}"
-        if not cell.strip():
-            raise DataError(f"{where}: empty cell; expected a number. Fill it in or drop the row.")
-        if value is not None:
-            raise DataError(f"{where}: {cell.strip()}; expected a finite number. Replace it.")
-        if _DECIMAL_COMMA.fullmatch(cell.strip()):
-            remedy = "If it is a decimal comma, say decimal=',' (--decimal ,)."
-        elif number(cell) is not None:
-            remedy = "If it is a decimal point, say decimal='.' (--decimal .)."
-        raise DataError(f"{where}: text {cell!r:.60}; expected a number. {remedy}")
+    notes: list[str]
 
     def numbers(
-        self, cells: list[str], row: int, columns: Sequence[str], remedy: str
+        self, cells: list[str], line: int, columns: Sequence[str], remedy: str
     ) -> list[float]:
-        """Return the finite numbers in cells: all at once where all is well, else one by one."""
-        if self.parse is number:
-            try:
+        """Return the finite numbers in cells of a row, or raise a DataError of one without."""
+        if self.parse is number:  # all at once, where all is well
+            with suppress(ValueError):
                 values = [float(cell) for cell in cells]
-            except ValueError:
-                values = [math.nan]
-            if math.isfinite(sum(values)) and "_" not in "".join(cells):
-                return values
-        pairs = zip(cells, columns, strict=True)
-        return [self.number(cell, row, name, remedy) for cell, name in pairs]
+                if math.isfinite(sum(values)) and "_" not in "".join(cells):
+                    return values
+        found = [self.parse(cell) for cell in cells]
+        for value, cell, name in zip(found, cells, columns, strict=True):
+            if value is not None and math.isfinite(value):
+                continue
+            fault = f"text {cell!r:.60}; expected a number. {remedy}"
+            if not cell.strip():
+                fault = "empty cell; expected a number. Fill it in or drop the row."
+            elif value is not None:
+                fault = f"{cell.strip()}; expected a finite number. Replace it."
+            elif _DECIMAL_COMMA.fullmatch(cell.strip()) or number(cell) is not None:
+                mark = "," if "," in cell else "."
+                fault += f" If its decimal mark is {mark!r}, say so (--decimal {mark})."
+            raise DataError(f"{self.path}, row {line}, column {name!r:.60}: {fault}")
+        return [value for value in found if value is not None]
 
 
 @contextmanager
@@ -88,34 +81,21 @@ def open_table(path: Path, request: Request) -> Iterator[Table]:
     semicolon, tab and bar, outside of quotes, which gives the first rows the same number of cells.
     Empty lines are skipped.
     """
+    reader: Any = None
     with reading(path) as file:
         whole: Any = file if file.seekable() else io.BytesIO(file.read())
         text = io.TextIOWrapper(whole, encoding="utf-8-sig", newline="")
-        reader: Any = None
         try:
-            lines = list(itertools.islice(_lines(text), _FIRST))
-            said = re.fullmatch(r'"?sep=(.)"?', lines[0].rstrip("\r\n")) if lines else None
-            delimiter = "\t" if request.delimiter == "tab" else request.delimiter
-            delimiter = delimiter or (said[1] if said else _delimiter(lines, str(path)))
+            lines = iter(lambda: text.readline(1 << 20), "")  # none longer than 1 MiB
+            first = list(islice((line for line in lines if line.strip("\r\n")), _FIRST))
+            said = re.fullmatch(r'"?sep=(.)"?', first[0].rstrip("\r\n")) if first else None
+            mark = "\t" if request.delimiter == "tab" else request.delimiter
+            mark = mark or (said[1] if said else _delimiter(first, str(path)))
             text.seek(0)
             if said:
                 text.readline()
-            spaced = delimiter == " "
-            reader = csv.reader(text, delimiter=delimiter, strict=True, skipinitialspace=spaced)
-            rows = ((reader.line_num + bool(said), row) for row in reader if row)
-            first = list(itertools.islice(rows, _FIRST))
-            if not first:
-                raise DataError(f"{path}: empty; expected a header row and a row per sample")
-            if any("\0" in cell for _, row in first for cell in row):
-                raise DataError(f"{path}: not text (NUL bytes). Save it as CSV in UTF-8.")
-            parse = _comma_number if request.decimal == "," else number
-            header, notes = _header([row for _, row in first], request, parse, str(path))
-            if header is None:
-                header = [name.strip() for name in first[0][1]]
-                first = first[1:]
-            _check_names(header, path)
-            yield Table(path, header, _checked(itertools.chain(first, rows), header, path),
-                        parse, notes)  # fmt: skip
+            reader = csv.reader(text, delimiter=mark, strict=True, skipinitialspace=mark == " ")
+            yield _table(path, ((reader.line_num + bool(said), r) for r in reader if r), request)
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{path}: not UTF-8 text ({error.reason} at byte {error.start} of a block). "
@@ -128,22 +108,38 @@ def open_table(path: Path, request: Request) -> Iterator[Table]:
             text.detach()
 
 
-def _lines(text: io.TextIOWrapper) -> Iterator[str]:
-    """Lines of a text, none longer than 1 MiB."""
-    while line := text.readline(1 << 20):
-        if line.strip("\r\n"):
-            yield line
+def _table(path: Path, rows: Iterator[tuple[int, list[str]]], request: Request) -> Table:
+    """Find the header of rows, check its names, and that all rows are as long."""
+    first = list(islice(rows, _FIRST))
+    if not first:
+        raise DataError(f"{path}: empty; expected a header row and a row per sample")
+    if any("\0" in cell for _, row in first for cell in row):
+        raise DataError(f"{path}: not text (NUL bytes). Save it as CSV in UTF-8.")
+    parse = _comma_number if request.decimal == "," else number
+    header, notes = [cell.strip() for cell in first[0][1]], list[str]()
+    if _has_header([row for _, row in first], request, parse, str(path), notes):
+        first = first[1:]
+    else:
+        header = [str(k + 1) for k in range(len(header))]
+    if "" in header:
+        raise DataError(
+            f"{path}: column {header.index('') + 1} has no name in the header row. Name it; if it "
+            "numbers the rows, leave it out (pandas: to_csv(index=False))."
+        )
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise DataError(f"{path}: two columns are called {twice!r:.60}; expected different names")
 
+    def checked() -> Iterator[tuple[int, list[str]]]:
+        for line, row in chain(first, rows):
+            if len(row) != len(header):
+                raise DataError(
+                    f"{path}, row {line}: {len(row)} cells; expected {len(header)}, as in the "
+                    "header"
+                )
+            yield line, row
 
-def _checked(
-    rows: Iterator[tuple[int, list[str]]], header: list[str], path: Path
-) -> Iterator[tuple[int, list[str]]]:
-    for line, row in rows:
-        if len(row) != len(header):
-            raise DataError(
-                f"{path}, row {line}: {len(row)} cells; expected {len(header)}, as in the header"
-            )
-        yield line, row
+    return Table(path, header, checked(), parse, notes)
 
 
 def _comma_number(cell: str) -> float | None:
@@ -160,8 +156,8 @@ def _delimiter(lines: list[str], where: str) -> str:
     Of several that cut all of them so, a comma that may be in numbers only is none.
     """
     found: dict[str, tuple[float, int]] = {}
-    in_numbers = {}
-    for mark in _DELIMITERS:
+    comma_is_decimal = False
+    for mark in ",;\t|":
         with suppress(csv.Error):
             rows = [row for row in csv.reader(lines, delimiter=mark) if row]
             # a quoted cell may go on after the last of these lines
@@ -170,11 +166,12 @@ def _delimiter(lines: list[str], where: str) -> str:
                 alike = sum(len(row) == len(rows[0]) for row in whole)
                 found[mark] = alike / len(whole), len(rows[0])
                 cells = [cell.strip() for row in whole[1:] for cell in row if "," in cell]
-                in_numbers[mark] = bool(cells) and all(map(_DECIMAL_COMMA.fullmatch, cells))
+                if cells and found[mark] == max(found.values()):
+                    comma_is_decimal |= all(map(_DECIMAL_COMMA.fullmatch, cells))
     top = max(found.values(), default=(0.0, 0))
     best = [mark for mark in found if found[mark] == top]
     if len(best) > 1 and top[0] == 1:
-        best = [mark for mark in best if mark != "," and in_numbers[mark]] or best
+        best = [mark for mark in best if not (mark == "," and comma_is_decimal)]
         if len(best) > 1:
             raise DataError(
                 f"{where}: cells are separated by one of {listed(best)}, but the rows do not tell "
@@ -183,47 +180,40 @@ def _delimiter(lines: list[str], where: str) -> str:
     return best[0] if best else ","  # where no two rows agree, a damaged one will be named
 
 
-def _header(
-    rows: list[list[str]], request: Request, parse: Callable[[str], float | None], where: str
-) -> tuple[list[str] | None, list[str]]:
-    """Return names for a table without a header, or None where its first row is one; and notes.
+def _has_header(
+    rows: list[list[str]],
+    request: Request,
+    parse: Callable[[str], float | None],
+    where: str,
+    notes: list[str],
+) -> bool:
+    """Whether the first row names the columns; notes say what is doubtful.
 
     A first row with numbers is a sample, unless it has text where there are numbers below, or
     counts the columns from 0 or 1, as pandas does.
     """
     cells, width = [cell.strip() for cell in rows[0]], len(rows[0])
-    names = [str(k + 1) for k in range(width)]
-    if request.header is not None:
-        return (None if request.header else names), []
-    columns = list(zip(*(row for row in rows[1:] if len(row) == width), strict=True))
     numbers = [parse(cell) for cell in cells]
     found = [value for value in numbers if value is not None]
-    if not found or set(request.targets or ()) & set(cells):
-        return None, []
+    if request.header is not None or not found or set(request.targets or ()) & set(cells):
+        return request.header is not False
+    columns = list(zip(*(row for row in rows[1:] if len(row) == width), strict=True))
     named = any(
         value is None and cell.lower() not in MISSING and all(parse(c) is not None for c in below)
         for cell, value, below in zip(cells, numbers, columns, strict=False)
     )
     counted = len(found) > 1 and found in [[*range(s, s + len(found))] for s in (0, 1)]
-    if named or counted:
-        doubtful = counted or None not in numbers[:-1]
-        note = f"{where}: the first row, {listed(cells, 4)}, is taken for the columns' names; "
-        return None, [note + "--no-header makes it a sample."] if doubtful else []
-    return names, [
-        f"{where}: the first row holds numbers, so it is a sample, and the columns are called 1 "
-        f"to {width}; --header makes it their names."
-    ]
-
-
-def _check_names(header: list[str], path: Path) -> None:
-    if "" in header:
-        raise DataError(
-            f"{path}: column {header.index('') + 1} has no name in the header row. Name it; if it "
-            "numbers the rows, leave it out (pandas: to_csv(index=False))."
+    if not named and not counted:
+        notes.append(
+            f"{where}: the first row holds numbers, so it is a sample, and the columns are called "
+            f"1 to {width}; --header makes it their names."
         )
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise DataError(f"{path}: two columns are called {twice!r:.60}; expected different names")
+    elif counted or None not in numbers[:-1]:
+        notes.append(
+            f"{where}: the first row, {listed(cells, 4)}, is taken for the columns' names; "
+            "--no-header makes it a sample."
+        )
+    return named or counted
 
 
 # -- a data set ----------------------------------------------------------------------------------
@@ -237,11 +227,14 @@ def load_csv(request: Request) -> Dataset:
     numerically where all are numbers; columns of numbers make regression targets, or classes where
     they are one-hot. Every feature must be a finite number.
     """
-    path = request.path("csv")
-    columns = _Columns(request)
+    path, columns = request.path("csv"), _Columns(request)
+    inside = sorted(path.iterdir()) if os.path.isdir(path) else []
+    found = {each.stem.lower(): each for each in inside if each.suffix.lower() in SUFFIXES}
+    is_pair = {"train", "test"} <= found.keys()
+    files = [found["train"], found["test"]] if is_pair else [only_file(path, SUFFIXES)]
     return assemble(
         "csv",
-        [columns.read(part) for part in _pair(path) or [only_file(path, SUFFIXES)]],
+        [columns.read(file) for file in files],
         request,
         source=str(path),
         target_names=columns.targets,
@@ -250,26 +243,16 @@ def load_csv(request: Request) -> Dataset:
     )
 
 
-def _pair(folder: Path) -> list[Path]:
-    """Return train.csv and test.csv of a folder, in any case and with any of the suffixes."""
-    paths = sorted(folder.iterdir()) if os.path.isdir(folder) else []
-    found = {path.stem.lower(): path for path in paths if path.suffix.lower() in SUFFIXES}
-    return [found["train"], found["test"]] if {"train", "test"} <= found.keys() else []
-
-
+@dataclass
 class _Columns:
     """Which columns are features and targets, and what the targets turned out to be."""
 
-    def __init__(self, request: Request) -> None:
-        self.request, self.auto = request, request.task == "auto"
-        self.features: tuple[str, ...] = ()
-        self.targets: tuple[str, ...] = ()
-        self.codes: dict[str, int] = {}  # of labels, in order of appearance
-        self.notes: list[str] = []
-        self.remedy = "Expected numbers as in the first row (--task classification)."
-        self.classification: bool | None = (  # None: the first row decides
-            None if self.auto else request.task == "classification"
-        )
+    request: Request
+    features: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    codes: dict[str, int] = field(default_factory=dict)  # of labels, in order of appearance
+    notes: list[str] = field(default_factory=list)
+    is_label: bool | None = None
 
     def read(self, path: Path) -> Raw:
         """Return features, and targets or codes of labels, row by row."""
@@ -284,8 +267,7 @@ class _Columns:
             for line, row in table.rows:
                 cells = [row[place] for place in features]
                 x.extend(table.numbers(cells, line, self.features, remedy))
-                for place, name in zip(targets, self.targets, strict=True):
-                    y.append(self._target(row[place], line, name, table))
+                y.extend(self._targets([row[place] for place in targets], line, table))
         where = f"{path}: column {', '.join(map(repr, self.targets))}"
         matrices = _matrix(x, len(features)), _matrix(y, len(targets))
         return Raw(*matrices, str(path), where, list(self.codes))
@@ -316,30 +298,28 @@ class _Columns:
                 f"{path}: the last column, {header[-1]!r:.60}, is the target; --targets names "
                 f"another, such as {usual[0]!r:.60}."
             )
-        if len(targets) > 1:  # numbers, or one-hot rows
-            self.classification = False
 
-    def _target(self, cell: str, line: int, name: str, table: Table) -> float:
-        """Parse a target: its number, or the code of its label."""
-        label = cell.strip()
-        if self.classification is None:
-            self.classification = bool(label) and table.parse(cell) is None
-            self.remedy = (
-                f"Expected numbers as in the first row, {label!r:.60}; or, for labels, "
-                "task='classification' (--task classification)."
-            )
-        if not self.classification:
-            return table.number(cell, line, name, self.remedy)
-        value = table.parse(cell) if self.auto else None
+    def _targets(self, cells: list[str], line: int, table: Table) -> list[float]:
+        """Return the numbers in a row's targets, or the code of its label."""
+        label, auto = cells[0].strip(), self.request.task == "auto"
+        if self.is_label is None:  # the first row tells
+            is_text = bool(label) and table.parse(label) is None
+            wanted = self.request.task == "classification" or (auto and is_text)
+            self.is_label = wanted and len(cells) == 1
+        if not self.is_label:
+            remedy = "Say task='classification' (--task classification) if these are labels."
+            return table.numbers(cells, line, self.targets, remedy)
+        value = table.parse(label) if auto else None
         fault = "" if label else "empty cell; expected a label. Fill it in or drop the row."
         if value is not None and not math.isnan(value):
             fault = (
-                f"number {cell!r:.60} among text labels. If it is a label, say "
+                f"number {cells[0]!r:.60} among text labels. If it is a label, say "
                 "task='classification' (--task classification)."
             )
         if fault:
-            raise DataError(f"{table.path}, row {line}, column {name!r:.60}: {fault}")
-        return self.codes.setdefault(label, len(self.codes))
+            column = f"column {self.targets[0]!r:.60}"
+            raise DataError(f"{table.path}, row {line}, {column}: {fault}")
+        return [self.codes.setdefault(label, len(self.codes))]
 
 
 def _matrix(values: array[float], width: int) -> NDArray[np.float64]:
