@@ -48,6 +48,12 @@ class Layout:
         """Every file that must be there."""
         return [*self.train, *self.test, self.names]
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each binary file."""
+        counts = self.train | self.test
+        return {name: count * (self.skip + PIXELS) for name, count in counts.items()}
+
 
 _FIVE = [f"data_batch_{number}" for number in range(1, 6)]
 CIFAR10 = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.client
 import os
 import shutil
 import tarfile
@@ -60,22 +59,21 @@ def fetch(
     """
     folder, is_mnist = Path(data_dir), name == "mnist"
     variable = "NEMBP_MNIST_MIRROR" if is_mnist else "NEMBP_CIFAR_MIRROR"
-    if mirror is None:
-        mirror = os.environ.get(variable) or (MNIST_MIRRORS if is_mnist else CIFAR_MIRRORS)
-    mirrors = [mirror] if isinstance(mirror, str) else list(mirror)
+    usual = MNIST_MIRRORS if is_mnist else CIFAR_MIRRORS
+    given = mirror or os.environ.get(variable) or usual
+    mirrors = [given] if isinstance(given, str) else list(given)
     for base in mirrors:
         if urlsplit(base).scheme not in ("http", "https", "file"):
             raise ArchitectureError(
                 f"mirror {base!r}: expected a URL that starts with https://, http:// or file://"
             )
-
+    layout = (cifar.CIFAR100 if name == "cifar100" else cifar.CIFAR10)[0]
+    home = folder if is_mnist else folder / layout.folder
     if is_mnist:
-        home, layout = folder, None
         missing = [f"{each}.gz" for each in NAMES if not _is_there(folder, each)]
     else:
-        layout = (cifar.CIFAR10 if name == "cifar10" else cifar.CIFAR100)[0]
-        home = folder / layout.folder
-        missing = [] if _complete(home, layout) or _complete(folder, layout) else [layout.archive]
+        there = _complete(home, layout) or _complete(folder, layout)
+        missing = [] if there else [layout.archive]
     remove_stale(home)
     fetched: list[Path] = []
     for remote in missing:
@@ -85,13 +83,21 @@ def fetch(
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=folder) as file:
-                    most = _MOST if layout else arrays.MNIST[remote[:-3]][1] + _GZIP_OVERHEAD
+                    most = arrays.MNIST[remote[:-3]][1] + _GZIP_OVERHEAD if is_mnist else _MOST
                     download(url, file, most, progress, timeout)
                     file.seek(0)
-                    if layout is None:
-                        fetched.append(_checked(file, url, folder / remote))
-                    else:
+                    if not is_mnist:
                         fetched += _unpacked(file, url, home, layout, CIFAR_MD5[name])
+                        break
+                    md5, size = arrays.MNIST[remote[:-3]]
+                    if (found := _md5(file, size)) != md5:
+                        raise DataError(
+                            f"{url}: what it sent has MD5 {found} unpacked, expected {md5}."
+                        )
+                    file.seek(0)
+                    with replacing(folder / remote) as place:
+                        shutil.copyfileobj(file, place)
+                    fetched.append(folder / remote)
                 break
             except DataError as error:
                 failures.append(str(error))
@@ -125,32 +131,29 @@ def download(
     def receive() -> None:
         nonlocal received
         request = urllib.request.Request(url, headers={"User-Agent": "nembp"})
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            length = response.headers.get("Content-Length")
-            announced = None if length is None else int(length)
-            while piece := response.read1(1 << 18):
-                received += len(piece)
-                if received > most:
-                    raise DataError(f"{url}: sends more than {most} bytes, which it never has.")
-                try:
-                    file.write(piece)
-                except OSError as error:  # not the mirror's fault
-                    raise OutputError(
-                        f"{file.name}: cannot be written ({error.strerror})"
-                    ) from error
-                if progress is not None:
-                    progress(url.rpartition("/")[2], received, announced)
-        if announced not in (None, received):
-            raise DataError(f"{url}: sent {received} of {announced} announced bytes.")
-
-    def attempt() -> None:
         try:
-            receive()
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                length = response.headers.get("Content-Length")
+                announced = None if length is None else int(length)
+                while piece := response.read1(1 << 18):
+                    received += len(piece)
+                    if received > most:
+                        raise DataError(f"{url}: sends more than {most} bytes, which it never has.")
+                    try:
+                        file.write(piece)
+                    except OSError as error:  # not the mirror's fault
+                        raise OutputError(
+                            f"what {url} sends cannot be written ({error.strerror}). Free some space"
+                        ) from error
+                    if progress is not None:
+                        progress(url.rpartition("/")[2], received, announced)
+            if announced not in (None, received):
+                raise DataError(f"{url}: sent {received} of {announced} announced bytes.")
         except Exception as error:  # noqa: BLE001  raised below
             failures.append(error)
 
     # a thread of its own, which is left behind where it waits for the server
-    thread = threading.Thread(target=attempt, daemon=True)
+    thread = threading.Thread(target=receive, daemon=True)
     thread.start()
     while thread.is_alive():
         before = received
@@ -158,17 +161,15 @@ def download(
         if thread.is_alive() and received - before < _LEAST_RATE * 3 * timeout:
             raise DataError(f"{url}: sends less than {_LEAST_RATE:,} bytes per second.")
     for error in failures:
+        if isinstance(error, NembpError):
+            raise error
         if isinstance(error, urllib.request.HTTPError):
             error.close()
-        if isinstance(error, (OSError, http.client.HTTPException, ValueError)) and not isinstance(
-            error, NembpError
-        ):
-            raise DataError(f"{url}: {error}.") from error
-        raise error
+        raise DataError(f"{url}: {error}.") from error
 
 
 # -- MNIST ---------------------------------------------------------------------------------------
-def _md5(file: IO[Any], size: int, gz: bool = True) -> str:
+def _md5(file: IO[Any], size: int, *, gz: bool = True) -> str:
     """MD5 sum of a file, gzip or perhaps raw, of so many bytes unpacked; or why it has none."""
     packed = gz or file.read(2) == b"\x1f\x8b"
     file.seek(0)
@@ -179,24 +180,13 @@ def _md5(file: IO[Any], size: int, gz: bool = True) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _checked(file: IO[bytes], url: str, target: Path) -> Path:
-    """Put a file of MNIST in place, if it is the published one."""
-    md5, size = arrays.MNIST[target.stem]
-    if (found := _md5(file, size)) != md5:
-        raise DataError(f"{url}: what it sent has MD5 {found} unpacked, expected {md5}.")
-    file.seek(0)
-    with replacing(target) as place:
-        shutil.copyfileobj(file, place)
-    return target
-
-
 def _is_there(folder: Path, name: str) -> bool:
     """Whether the folder has this file of MNIST; DataError when another one is in its place."""
     path, (md5, size) = idx_files(folder).get(("", name)), arrays.MNIST[name]
     if path is None:
         return False
     with reading(path) as file:
-        found = _md5(file, size, path.suffix == ".gz")
+        found = _md5(file, size, gz=path.suffix == ".gz")
     if found.startswith("(") and path.name == f"{name}.gz":
         return False  # damaged, as by an interrupted copy: the download replaces it
     if found != md5:
@@ -208,16 +198,11 @@ def _is_there(folder: Path, name: str) -> bool:
 
 
 # -- CIFAR ---------------------------------------------------------------------------------------
-def _sizes(layout: cifar.Layout) -> dict[str, int]:
-    counts = layout.train | layout.test
-    return {name: count * (layout.skip + cifar.PIXELS) for name, count in counts.items()}
-
-
 def _complete(folder: Path, layout: cifar.Layout) -> bool:
     """Whether every file is there and has its size."""
     return (folder / layout.names).is_file() and all(
         (folder / name).is_file() and (folder / name).stat().st_size == size
-        for name, size in _sizes(layout).items()
+        for name, size in layout.sizes.items()
     )
 
 
@@ -226,24 +211,22 @@ def _unpacked(file: Any, url: str, folder: Path, layout: cifar.Layout, md5: str)
     if (found := hashlib.file_digest(file, "md5").hexdigest()) != md5:
         raise DataError(f"{url}: what it sent has MD5 {found}, expected {md5}.")
     file.seek(0)
-    sizes, written = _sizes(layout), []
+    written = []
     try:
         with tarfile.open(fileobj=file, mode="r:gz") as archive:
             for member in archive:
                 path = PurePosixPath(member.name)
                 known = path.parts == (layout.folder, path.name) and path.name in layout.files
-                if not known or not member.isfile():
+                source = archive.extractfile(member) if known and member.isfile() else None
+                if source is None:
                     continue
-                if member.size != sizes.get(path.name, min(member.size, _NAMES_BYTES)):
+                if member.size != layout.sizes.get(path.name, min(member.size, _NAMES_BYTES)):
                     raise DataError(f"{url}: {member.name} has {member.size} bytes.")
-                source = archive.extractfile(member)
-                if source is not None:
-                    with replacing(folder / path.name) as target:
-                        shutil.copyfileobj(source, target)
-                    written.append(folder / path.name)
+                with replacing(folder / path.name) as target:
+                    shutil.copyfileobj(source, target)
+                written.append(folder / path.name)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{url}: a damaged archive ({error}).") from error
-    missing = set(layout.files) - {path.name for path in written}
-    if missing:
+    if missing := set(layout.files) - {path.name for path in written}:
         raise DataError(f"{url}: no {', '.join(sorted(missing))} in the archive.")
     return written
