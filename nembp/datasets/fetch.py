@@ -143,7 +143,7 @@ def download(
                         file.write(piece)
                     except OSError as error:  # not the mirror's fault
                         raise OutputError(
-                            f"what {url} sends cannot be written ({error.strerror}). Free some space"
+                            f"what {url} sends cannot be written ({error.strerror}). Free space"
                         ) from error
                     if progress is not None:
                         progress(url.rpartition("/")[2], received, announced)
