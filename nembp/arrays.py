@@ -11,7 +11,8 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from numbers import Real
 from typing import Any, Literal
 
@@ -34,7 +35,7 @@ from nembp.datasets.assemble import SQUARED, as_array, check_finite, check_input
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.scaling import check_range, scaling_for, standardized
 from nembp.datasets.sources import random_bits, stratified_choice
-from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Likelihood, Multinomial
+from nembp.engine.likelihoods import Gaussian, Likelihood, Multinomial
 from nembp.engine.metrics import evaluate
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise
@@ -44,8 +45,10 @@ from nembp.errors import ArchitectureError, DataError, ShapeError
 
 Vector = NDArray[Any]
 FAR = 300.0  # standard deviations from 0, at which the backward nll has lost three digits
+DOMAINS = {"bernoulli": (0.0, 1.0), "bipolar": (-1.0, 1.0), "multinomial": (0.0, math.inf)}
 
 
+# -- what is given ---------------------------------------------------------------------------------
 def check_targets(
     y: Any,
     likelihood: Likelihood,
@@ -81,8 +84,14 @@ def check_targets(
     else:
         t = t.reshape(n, -1).astype(np.float64)
         _check_domain(t, likelihood, name)
-        if by_class:
-            t, classes = _from_rows(t, name), tuple(range(t.shape[1]))
+    if by_class and t.ndim == 2:
+        if not np.allclose(t.sum(axis=1), 1.0, atol=1e-3):
+            raise DataError(
+                f"{name} has shape {t.shape}, but its rows are not probabilities, with a sum of 1; "
+                "give labels, one-hot rows, or use bernoulli for several labels at once"
+            )
+        classes = tuple(range(t.shape[1]))
+        t = t.argmax(axis=1) if np.all(t.max(axis=1) == 1.0) else t
     found = len(classes) if by_class else t.shape[1]
     if found != outputs:
         what = "classes" if by_class else "columns"
@@ -91,16 +100,6 @@ def check_targets(
             f"layer {found}, or give {outputs} {'one-hot ' * by_class}columns"
         )
     return t, classes
-
-
-def _from_rows(t: Vector, name: str) -> Vector:
-    """Return one-hot rows as labels, and rows of probabilities as they are."""
-    if not np.allclose(t.sum(axis=1), 1.0, atol=1e-3):
-        raise DataError(
-            f"{name} has shape {t.shape}, but its rows are not probabilities, with a sum of 1; "
-            "give labels, one-hot rows, or use bernoulli for several labels at once"
-        )
-    return t.argmax(axis=1) if np.all(t.max(axis=1) == 1.0) else t
 
 
 def _labels(t: Vector, name: str, known: tuple[Any, ...]) -> tuple[Vector, tuple[Any, ...]]:
@@ -116,8 +115,7 @@ def _labels(t: Vector, name: str, known: tuple[Any, ...]) -> tuple[Vector, tuple
     values, index = np.unique(t, return_inverse=True)
     found = values.tolist()
     place = {value: k for k, value in enumerate(known or found)}
-    unknown = [value for value in found if value not in place]
-    if unknown:
+    if unknown := [value for value in found if value not in place]:
         raise DataError(f"{name} has a class {unknown[0]!r} that y has not")
     places = np.array([place[value] for value in found], np.int64)
     return places[index.reshape(-1)], tuple(place)
@@ -125,11 +123,7 @@ def _labels(t: Vector, name: str, known: tuple[Any, ...]) -> tuple[Vector, tuple
 
 def _check_domain(t: Vector, likelihood: Likelihood, name: str) -> None:
     """Raise a DataError unless a likelihood describes such values."""
-    low, high = -math.inf, math.inf
-    if isinstance(likelihood, Bernoulli | Bipolar):
-        low, high = -1.0 if isinstance(likelihood, Bipolar) else 0.0, 1.0
-    elif isinstance(likelihood, Multinomial):
-        low = 0.0
+    low, high = DOMAINS.get(likelihood.name, (-math.inf, math.inf))
     if t.min() < low or t.max() > high:
         raise DataError(
             f"{name} runs from {t.min():g} to {t.max():g}, but a {likelihood.name} likelihood "
@@ -142,11 +136,10 @@ def check_weights(weights: Any, n: int) -> Vector:
     w = as_array(weights, "sample_weight").astype(np.float64)
     if w.shape not in ((n,), (n, 1)):
         raise ShapeError(f"sample_weight has shape {w.shape}; expected one for each of {n} samples")
-    w = w.reshape(n)
     check_finite(w, "sample_weight")
     if w.min() < 0.0 or not w.any():
         raise DataError("sample_weight must be at least 0, and not all of it 0")
-    return w
+    return w.reshape(n)
 
 
 def input_scaling(x: Vector, likelihood: Likelihood, weights: Vector | None = None) -> Scaling:
@@ -270,13 +263,33 @@ def train(
             f"train takes the forward direction of a network, got {net!r:.60}; give it "
             "nembp.dense_network([inputs, ..., outputs]), and net.reversed of a reversed one"
         )
-    if not isinstance(backward, bool) and backward != "only":
-        raise ArchitectureError(f'backward must be True, False or "only", got {backward!r}')
     way = net.reversed if backward == "only" else net
     both = backward is True
     noise = {way.direction: noise} if isinstance(noise, Noise) else noise
-    _check_options(scale, callbacks, validation, monitor, patience)
-    _check_parts(noise, way, backward, optimizer, learning_rate, weight_decay)
+    places = [] if both or not isinstance(noise, Mapping) else list(noise)
+    idle = [place for place in places if place.startswith(way.reversed.direction)]
+    functions = isinstance(callbacks, Iterable) and all(map(callable, callbacks))
+    for is_right, fault in (
+        (isinstance(backward, bool) or backward == "only",
+         f'backward must be True, False or "only", got {backward!r}'),
+        (isinstance(scale, bool), f"scale must be True or False, got {scale!r}"),
+        (functions, f"callbacks must be a list of functions, got {callbacks!r:.60}"),
+        (monitor is None if patience is None else validation is not None,
+         "stopping early takes both validation, a share or (X, y), and patience, epochs; got "
+         f"monitor={monitor!r}, patience={patience!r}"),
+        (not idle, f"noise of {', '.join(idle)} would do nothing: backward={backward!r} does not "
+         "train that direction"),
+        (not isinstance(optimizer, Optimizer) or (learning_rate is None and not weight_decay),
+         f"{type(optimizer).__name__} has its own learning rate and weight decay; give them to it, "
+         "or name an optimizer"),
+        (checkpoint_every is None or (isinstance(checkpoint_every, Real) and checkpoint_every > 0),
+         f"checkpoint_every must be seconds above 0, got {checkpoint_every!r}"),
+        (resume is None or isinstance(resume, str | os.PathLike),
+         f"resume must be the path of a file, got {resume!r:.80}"),
+    ):  # fmt: skip
+        if not is_right:
+            raise ArchitectureError(fault)
+    check_counts(**({} if patience is None else {"patience": patience}))
 
     x = check_inputs(X, net.inputs)
     t, classes = check_targets(y, net.likelihood, net.outputs, len(x))
@@ -303,21 +316,16 @@ def train(
 
     def reader(part: Split) -> BatchReader:
         # offsets are subtracted in float64, before the values are cast to the network's precision
-        made, own, x = (net.backend, net.dtype), Scaling(), np.asarray(part.x)
-        if x.dtype == np.uint8:  # scaled batch by batch
-            own = x_scaling
-        else:
-            x = x_scaling.apply(x, net.dtype)
+        x, own, made = np.asarray(part.x), x_scaling, (net.backend, net.dtype)
+        if x.dtype != np.uint8:  # which is scaled batch by batch
+            x, own = x_scaling.apply(x, net.dtype), Scaling()
         if backward != "only":
             return BatchReader(Split(x, part.y), own, y_scaling, net.outputs, *made)
         t = np.eye(net.outputs)[part.y] if part.y.ndim == 1 else y_scaling.apply(part.y, net.dtype)
         return BatchReader(Split(t, x), Scaling(), own, net.inputs, *made)
 
-    score: Callable[[Network], dict[str, float]] | None = None
     if held is not None:
         check_range(held.x, x_scaling, "the validation's X")
-        scored = reader(held)
-        score = lambda way: evaluate(way, scored, backward=both)  # noqa: E731
     trainer = Trainer(
         way,
         reader(split),
@@ -329,17 +337,19 @@ def train(
         noise=noise,
         seed=seed,
         sample_weight=None if w is None else w * (len(w) / w.sum()),
-        evaluate=score,
+        evaluate=None if held is None else partial(evaluate, reader=reader(held), backward=both),
         monitor=monitor or f"{way.direction}/nll",
         patience=patience,
         callbacks=callbacks,
     )
-    told = {
-        "arrays": (x, t, w) if held is None else (x, t, w, held.x, held.y),
-        **{"backward": backward, "noise": noise or {}, "schedule": schedule, "seed": seed},
-        **{"scale": scale, "monitor": monitor, "patience": patience, "epochs": epochs},
-    }
-    history = _run(trainer, net, resume, told, checkpoint_every)
+    if resume is None:
+        history = trainer.run()
+    else:
+        seen = (x, t, w) if held is None else (x, t, w, held.x, held.y)
+        history = _resumed(resume, trainer, net, checkpoint_every, seen, {
+            "backward": backward, "noise": noise or {}, "schedule": schedule, "seed": seed,
+            "scale": scale, "monitor": monitor, "patience": patience, "epochs": epochs,
+        })  # fmt: skip
     shape = np.shape(X)[1:] if isinstance(X, np.ndarray) else (net.inputs,)
     history.model = array_model(
         net, shape, classes, x_scaling, y_scaling, column_names(X), centroids
@@ -347,27 +357,21 @@ def train(
     return history
 
 
-def _run(
+def _resumed(
+    path: str | os.PathLike[str],
     trainer: Trainer,
     net: Network,
-    path: str | os.PathLike[str] | None,
-    told: Mapping[str, Any],
     every: float | None,
+    arrays: Sequence[Any],
+    told: Mapping[str, Any],
 ) -> History:
     """Train, from a checkpoint where it is there, and write it as the training goes."""
-    if every is not None and not (isinstance(every, Real) and every > 0.0):
-        raise ArchitectureError(f"checkpoint_every must be seconds above 0, got {every!r}")
-    if path is None:
-        return trainer.run()
-    if not isinstance(path, str | os.PathLike):
-        raise ArchitectureError(f"resume must be the path of a file, got {path!r:.80}")
-    optimizer, own = trainer.optimizer, ("steps", "weights")
+    where, optimizer, own = os.fspath(path), trainer.optimizer, ("steps", "weights")
     numbers = {k: v for k, v in vars(optimizer).items() if isinstance(v, Real) and k not in own}
+    seen = {str(k): np.asarray(array) for k, array in enumerate(arrays) if array is not None}
     settings = {
         **told,
-        "arrays": content_hash(
-            {str(k): np.asarray(a) for k, a in enumerate(told["arrays"]) if a is not None}
-        ),
+        "arrays": content_hash(seen),
         "network": [encode(part) for part in (net.layers, net.maps)],
         "likelihoods": [encode(each) for each in (net.likelihood, net.reversed.likelihood)],
         "dtype": net.dtype,
@@ -383,15 +387,25 @@ def _run(
         found, state = load_checkpoint(path)
         with fitting(path):
             old = dict(found["settings"]) if found.get("command") == header["command"] else {}
-        _check_settings(os.fspath(path), old, header["settings"])
+        if not old:
+            raise ArchitectureError(f"{where}: is no checkpoint of nembp.train; name another file")
+        for key, now in header["settings"].items():
+            then = old.get(key)
+            if then == now or (key == "epochs" and isinstance(then, int) and now >= then):
+                continue
+            fault = f"{key} was {then!r:.80}, and is now {now!r:.80}"
+            if key in ("arrays", "network"):
+                fault = f"is of another {key.rstrip('s')}"
+            raise ArchitectureError(
+                f"{where}: {fault}; give the same arrays and settings, or name another file"
+            )
         with fitting(path):
             check_state(state, trainer.state())
             trainer.resume(state)
             differ = differences(found["environment"], environment(net))
         if differ:
             warnings.warn(
-                f"{os.fspath(path)}: the last bits may differ from those of a training in one go: "
-                f"{differ}",
+                f"{where}: the last bits may differ from those of a training in one go: {differ}",
                 stacklevel=3,
             )
     checkpoints = Checkpoints(path, header, trainer.state, every)
@@ -413,56 +427,6 @@ def _run(
     if checkpoints.signals:  # after the last step: the file holds its end
         raise KeyboardInterrupt
     return history
-
-
-def _check_settings(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise an ArchitectureError where a checkpoint is of other settings than those of now."""
-    remedy = "give the same arrays and settings, or name another file"
-    if not old:
-        raise ArchitectureError(f"{path}: is no checkpoint of nembp.train; name another file")
-    for key, value in new.items():
-        if key == "epochs" and isinstance(old.get(key), int) and value >= old[key]:
-            continue
-        if old.get(key) != value:
-            if key in ("arrays", "network"):
-                raise ArchitectureError(f"{path}: is of another {key.rstrip('s')}; {remedy}")
-            raise ArchitectureError(
-                f"{path}: {key} was {old.get(key)!r:.80}, and is now {value!r:.80}; {remedy}"
-            )
-
-
-def _check_options(
-    scale: Any, callbacks: Any, validation: Any, monitor: str | None, patience: Any
-) -> None:
-    """Refuse options of the wrong kind, and a half of what stops a training early."""
-    if not isinstance(scale, bool):
-        raise ArchitectureError(f"scale must be True or False, got {scale!r}")
-    if not (isinstance(callbacks, Iterable) and all(map(callable, callbacks))):
-        raise ArchitectureError(f"callbacks must be a list of functions, got {callbacks!r:.60}")
-    if patience is not None:
-        check_counts(patience=patience)
-    if (patience is None and monitor is not None) or (patience is not None and validation is None):
-        raise ArchitectureError(
-            f"stopping early takes both validation, a share or (X, y), and patience, epochs; got "
-            f"monitor={monitor!r}, patience={patience!r}"
-        )
-
-
-def _check_parts(
-    noise: Any, way: Network, backward: bool | str, optimizer: Any, rate: Any, decay: Any
-) -> None:
-    """Refuse noise of a direction that is not trained, and settings beside an optimizer's own."""
-    for place in noise if isinstance(noise, Mapping) else ():
-        if backward is not True and place.partition("/")[0] == way.reversed.direction:
-            raise ArchitectureError(
-                f"noise of {place!r} would do nothing: backward={backward!r} does not train that "
-                "direction"
-            )
-    if isinstance(optimizer, Optimizer) and (rate is not None or decay):
-        raise ArchitectureError(
-            f"{type(optimizer).__name__} has its own learning rate and weight decay; give them to "
-            "it, or name an optimizer"
-        )
 
 
 def _check_unscaled(x: Vector, net: Network) -> None:
