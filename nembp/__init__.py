@@ -27,53 +27,36 @@ if TYPE_CHECKING:
     from nembp.export import save_onnx
     from nembp.verification import check_gradient
 
-# public name: its module, and its name there; imported when it is first used
-_HOMES: Final = {
-    "Network": ("engine.network", "Network"),
-    "dense_network": ("engine.network", "dense_network"),
-    "train": ("arrays", "train"),
-    "BidirectionalClassifier": ("estimators", "BidirectionalClassifier"),
-    "BidirectionalRegressor": ("estimators", "BidirectionalRegressor"),
-    "gradient": ("engine.backprop", "gradient"),
-    "Noise": ("engine.noise", "Noise"),
-    "Multinomial": ("engine.likelihoods", "Multinomial"),
-    "Gaussian": ("engine.likelihoods", "Gaussian"),
-    "Bernoulli": ("engine.likelihoods", "Bernoulli"),
-    "load_dataset": ("datasets", "load"),
-    "Model": ("checkpoints", "Model"),
-    "save": ("checkpoints", "save_model"),
-    "load": ("checkpoints", "load_model"),
-    "save_onnx": ("export", "save_onnx"),
-    "check_gradient": ("verification", "check_gradient"),
+_HOMES: Final = {  # public names, and what each is; imported when it is first used
+    "Bernoulli": "engine.likelihoods.Bernoulli",
+    "BidirectionalClassifier": "estimators.BidirectionalClassifier",
+    "BidirectionalRegressor": "estimators.BidirectionalRegressor",
+    "Gaussian": "engine.likelihoods.Gaussian",
+    "Model": "checkpoints.Model",
+    "Multinomial": "engine.likelihoods.Multinomial",
+    "Network": "engine.network.Network",
+    "Noise": "engine.noise.Noise",
+    "check_gradient": "verification.check_gradient",
+    "dense_network": "engine.network.dense_network",
+    "gradient": "engine.backprop.gradient",
+    "load": "checkpoints.load_model",
+    "load_dataset": "datasets.load",
+    "save": "checkpoints.save_model",
+    "save_onnx": "export.save_onnx",
+    "train": "arrays.train",
 }
-
 __all__ = [
-    "Bernoulli",
-    "BidirectionalClassifier",
-    "BidirectionalRegressor",
-    "Gaussian",
-    "Model",
-    "Multinomial",
-    "Network",
-    "Noise",
-    "__version__",
-    "check_gradient",
-    "dense_network",
-    "gradient",
-    "load",
-    "load_dataset",
-    "save",
-    "save_onnx",
-    "train",
-]
+    "Bernoulli", "BidirectionalClassifier", "BidirectionalRegressor", "Gaussian", "Model",
+    "Multinomial", "Network", "Noise", "__version__", "check_gradient", "dense_network", "gradient",
+    "load", "load_dataset", "save", "save_onnx", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'nembp' has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    value = getattr(importlib.import_module(f"nembp.{module}"), attribute)
-    globals()[name] = value
+    module, _, attribute = _HOMES[name].rpartition(".")
+    value = globals()[name] = getattr(importlib.import_module(f"nembp.{module}"), attribute)
     return value
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 from scipy import special
@@ -74,14 +74,6 @@ NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
     "need to be preprocessed."
 )
-
-
-class _Kept(NamedTuple):
-    """What an optimizer keeps between trainings, on the host."""
-
-    learning_rate: float
-    steps: int
-    vectors: dict[str, Vector]
 
 
 class _Nesterov(Momentum):
@@ -163,8 +155,6 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         """Return predictions, of the network's output in the targets' units."""
         raise NotImplementedError
 
-    _score_function: ClassVar[Callable[..., float]]
-
     # -- fit --------------------------------------------------------------------------------------
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -184,23 +174,21 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Self:
         self._validate_params()
-        if self.solver == "lbfgs":
-            raise ValueError(
-                "solver='lbfgs' needs the loss of all samples at each step; the two directions are "
-                "trained by batches. Use 'adam' or 'sgd'"
-            )
-        if self.early_stopping and incremental:
-            raise ValueError("partial_fit does not support early_stopping=True")
-        if not all(map(callable, self.callbacks or ())):
-            raise ValueError(f"callbacks must be functions, got {self.callbacks!r:.60}")
         first = not hasattr(self, "network_") or not (self.warm_start or incremental)
         made = repr({name: getattr(self, name) for name in MADE_OF})
         made_of = made if first else self.__dict__["_made_of"]
-        if made != made_of:
-            raise ValueError(
-                f"training goes on with a network of {made_of}; for one of {made} call fit with "
-                "warm_start=False"
-            )
+        for wrong, message in (
+            (self.solver == "lbfgs", "solver='lbfgs' needs the loss of all samples at each step; "
+             "the two directions are trained by batches. Use 'adam' or 'sgd'"),
+            (self.early_stopping and incremental,
+             "partial_fit does not support early_stopping=True"),
+            (not all(map(callable, self.callbacks or ())),
+             f"callbacks must be functions, got {self.callbacks!r:.60}"),
+            (made != made_of, f"training goes on with a network of {made_of}; for one of {made} "
+             "call fit with warm_start=False"),
+        ):  # fmt: skip
+            if wrong:
+                raise ValueError(message)
         data = {"X": X, "y": y, "metadata": None}
         options = {"multi_output": True, "y_numeric": not is_classifier(self), "reset": first}
         x, y = validate_data(self, X, _dense(y), accept_sparse=True, **options)
@@ -220,8 +208,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             x, t, weights = (each[weights > 0] for each in (x, t, weights))
 
         generator = check_random_state(self.random_state)
-        seed = int(generator.randint(2**31 - 1))
-        held = None
+        seed, held = int(generator.randint(2**31 - 1)), None
         if self.early_stopping:
             x, t, weights, held = self._hold_out(x, t, weights, generator)
         if first:
@@ -240,11 +227,13 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             )
         if self.backward_weight != "auto":
             self.backward_weight_ = float(self.backward_weight)
-        elif first or not incremental:
-            self.backward_weight_ = _precision(x, mean, weights)
+        elif first or not incremental:  # 1/v, where v is the sum of the columns' variances
+            w = np.full(len(x), 1.0 / len(x)) if weights is None else weights / weights.sum()
+            parts = [float(w[k] @ np.square(x[k] - mean).sum(axis=1)) for k in chunks(x)]
+            self.backward_weight_ = 1.0 / (sum(parts) or x.shape[1])
         if t.ndim == 2:
             t = self._y_scaling.apply(t, np.float64)
-        self._train(x, t, weights, seed + self.t_, held, incremental, data)
+        self._train(x, t, weights, held, seed + self.t_, incremental, data)
         return self
 
     def _hold_out(self, x: Vector, t: Vector, weights: Vector | None, generator: Any) -> Any:
@@ -298,16 +287,14 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                     each[...] = net.backend.asarray(drawn, net.dtype)
         else:
             self.network_ = architecture.network(self._shape(), self.layers, self._outputs, **made)
-        self.history_ = History()
-        self.loss_curve_: list[float] = []
-        self.n_iter_, self.t_, self._no_improvement_count = 0, 0, 0
+        self.history_, self.loss_curve_ = History(), list[float]()
+        self.n_iter_ = self.t_ = self._no_improvement_count = 0
         self.n_outputs_, self.n_layers_ = self._outputs, len(self.network_.layers)
         self.out_activation_ = OUTPUT_ACTIVATIONS[self._likelihood.name]
-        self._optimizer: _Kept | None = None
-        stopping = self.early_stopping
-        self.validation_scores_: list[float] | None = [] if stopping else None
-        self.best_validation_score_ = -math.inf if stopping else None
-        self.best_loss_ = None if stopping else math.inf
+        self._optimizer: dict[str, Any] | None = None  # what it keeps from training to training
+        self.best_loss_: float | None = None if self.early_stopping else math.inf
+        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+        self.best_validation_score_ = -math.inf if self.early_stopping else None
         self._best: Any = None
 
     def _shape(self) -> tuple[int, ...]:
@@ -331,12 +318,12 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         x: Vector,
         t: Vector,
         weights: Vector | None,
-        seed: int,
         held: tuple[Vector, ...] | None,
+        seed: int,
         incremental: bool,
         data: dict[str, Any],
     ) -> None:
-        net, n = self.network_, len(x)
+        net, n, kept = self.network_, len(x), self._optimizer or {}
         if self.backward_weight_:
             net.reversed.likelihood = Gaussian(1.0 / self.backward_weight_)
         if self.batch_size != "auto" and self.batch_size > n:
@@ -359,11 +346,8 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             converged = self._end_epoch(row, optimizer, n, l2 / batch_size, held)
             stop = any([converged, *(callback(row) for callback in self.callbacks or ())])
             if task is not None:
-                stop |= epoch.call_on_fit_task_end(
-                    estimator=self,
-                    reconstruction_attributes=lambda: {"network_": deepcopy(net)},
-                    **data,
-                )
+                end = {"reconstruction_attributes": lambda: {"network_": deepcopy(net)}}
+                stop |= epoch.call_on_fit_task_end(estimator=self, **end, **data)
                 if not stop and self.n_iter_ < self.max_iter:
                     epoch = task.subcontext("epoch").call_on_fit_task_begin(estimator=self, **data)
             return stop
@@ -383,13 +367,11 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             l2=l2,
             callbacks=[after_epoch],
         )
-        if (kept := self._optimizer) is not None:  # a warm start goes on where the last one ended
-            optimizer.steps = kept.steps
-            if self.learning_rate != "constant":
-                optimizer.learning_rate = kept.learning_rate
-            for slot, value in kept.vectors.items():
-                if slot in optimizer.state:
-                    optimizer.state[slot][...] = net.backend.asarray(value, net.dtype)
+        optimizer.steps = kept.get("steps", 0)  # a warm start goes on where the last one ended
+        if self.learning_rate != "constant":
+            optimizer.learning_rate = kept.get("learning_rate", optimizer.learning_rate)
+        for slot in kept.keys() & optimizer.state.keys():
+            optimizer.state[slot][...] = net.backend.asarray(kept[slot], net.dtype)
         try:
             trainer.run()
         except DivergenceError as error:
@@ -401,7 +383,8 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self.history_.epochs += trainer.history.epochs
         self.history_.best_epoch = len(self.history_.epochs)
         vectors = {slot: net.backend.to_numpy(value) for slot, value in optimizer.state.items()}
-        self._optimizer = _Kept(optimizer.learning_rate, optimizer.steps, vectors)
+        counts = {"steps": optimizer.steps, "learning_rate": optimizer.learning_rate}
+        self._optimizer = counts | vectors
         if held is not None and self._best is not None:
             net.restore(self._best)
         if task is not None:
@@ -433,39 +416,38 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self.loss_curve_.append(self.loss_)
         if self.verbose:
             print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
-        self._count_no_improvement(held)
-        if self.solver == "sgd" and self.learning_rate == "invscaling":
-            optimizer.learning_rate = self.learning_rate_init / (self.t_ + 1) ** self.power_t
-        if self._no_improvement_count <= self.n_iter_no_change:
-            return False
-        adaptive = self.solver == "sgd" and self.learning_rate == "adaptive"
-        if adaptive and optimizer.learning_rate > 1e-6:
-            optimizer.learning_rate /= 5.0
-            self._no_improvement_count = 0
-            return False
-        return True
-
-    def _count_no_improvement(self, held: tuple[Vector, ...] | None) -> None:
-        """Count epochs in which the loss, or the score of validation samples, gained < tol."""
         if held is None:
             best = math.inf if self.best_loss_ is None else self.best_loss_
             worse = self.loss_ > best - self.tol
             self.best_loss_ = min(best, self.loss_)
         else:
-            x, y, weights = held
-            predicted = self._decode(self._output(x))
-            finite = predicted.dtype.kind != "f" or bool(np.isfinite(predicted).all())
-            score = math.nan
-            if finite:
-                score = float(type(self)._score_function(y, predicted, sample_weight=weights))
-            best = -math.inf if self.best_validation_score_ is None else self.best_validation_score_
-            self.validation_scores_ = [*(self.validation_scores_ or ()), score]
-            if self.verbose:
-                print(f"Validation score: {score:.6f}")
-            worse = score < best + self.tol
-            if score > best:
-                self.best_validation_score_, self._best = score, self.network_.snapshot()
+            worse = self._validate(*held)
         self._no_improvement_count = self._no_improvement_count + 1 if worse else 0
+        if self.solver == "sgd" and self.learning_rate == "invscaling":
+            optimizer.learning_rate = self.learning_rate_init / (self.t_ + 1) ** self.power_t
+        if self._no_improvement_count <= self.n_iter_no_change:
+            return False
+        if self.solver != "sgd" or self.learning_rate != "adaptive":
+            return True
+        if optimizer.learning_rate > 1e-6:
+            optimizer.learning_rate /= 5.0
+            self._no_improvement_count = 0
+            return False
+        return True
+
+    def _validate(self, x: Vector, y: Vector, weights: Vector) -> bool:
+        """Score the held-out samples, keep the best network; say whether it gained < tol."""
+        predicted, score = self._decode(self._output(x)), math.nan
+        if predicted.dtype.kind != "f" or np.isfinite(predicted).all():
+            scored = accuracy_score if is_classifier(self) else r2_score
+            score = float(scored(y, predicted, sample_weight=weights))
+        if self.verbose:
+            print(f"Validation score: {score:.6f}")
+        best = -math.inf if self.best_validation_score_ is None else self.best_validation_score_
+        self.validation_scores_ = [*(self.validation_scores_ or ()), score]
+        if score > best:
+            self.best_validation_score_, self._best = score, self.network_.snapshot()
+        return score < best + self.tol
 
     # -- predict ----------------------------------------------------------------------------------
     def _answer(self, X: Any, log: bool = False) -> Vector:
@@ -636,7 +618,6 @@ coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, o
         **_Bidirectional._parameter_constraints,
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
-    _score_function = staticmethod(accuracy_score)
 
     def _encode(self, y: Vector, first: bool, incremental: bool) -> Vector:
         check_classification_targets(y)
@@ -736,8 +717,6 @@ class BidirectionalRegressor(RegressorMixin, _Bidirectional):  # type: ignore[mi
     (True, (2, 10))
     """
 
-    _score_function = staticmethod(r2_score)
-
     def _encode(self, y: Vector, first: bool, incremental: bool) -> Vector:
         t = as_array(y, "y").reshape(len(y), -1).astype(np.float64)
         assert_all_finite(t, input_name="y")
@@ -766,13 +745,6 @@ def _dense(value: Any) -> Any:
         return value.toarray()
     on_device = hasattr(value, "__cuda_array_interface__") and hasattr(value, "get")
     return value.get() if on_device else value
-
-
-def _precision(x: Vector, mean: Vector, weights: Vector | None) -> float:
-    """Return 1/v, where v is the sum of the columns' variances."""
-    share = np.full(len(x), 1.0 / len(x)) if weights is None else weights / weights.sum()
-    v = sum(float(share[part] @ np.square(x[part] - mean).sum(axis=1)) for part in chunks(x))
-    return 1.0 / (v or x.shape[1])
 
 
 def _numbers(x: Any) -> Vector:
