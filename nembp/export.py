@@ -22,13 +22,11 @@ from nembp.errors import ArchitectureError, NembpError
 from nembp.files import write_atomically
 
 OPSET, IR_VERSION = 17, 8  # of 2022, which runtimes of today all read
-ACTIVATIONS = {"relu": "Relu", "leaky-relu": "LeakyRelu", "tanh": "Tanh", "logistic": "Sigmoid"}
-OUTPUTS = {
-    "multinomial": "Softmax",
-    "gaussian": "Identity",
-    "bernoulli": "Sigmoid",
-    "bipolar": "Tanh",
-}
+ACTIVATIONS = {"identity": "Identity", "relu": "Relu", "leaky-relu": "LeakyRelu", "tanh": "Tanh",
+               "logistic": "Sigmoid"}  # fmt: skip
+OUTPUTS = {"multinomial": "Softmax", "gaussian": "Identity", "bernoulli": "Sigmoid",
+           "bipolar": "Tanh"}  # fmt: skip
+End = tuple[str, tuple[int, ...], Scaling | None]  # its name, shape, and scaling to raw values
 
 
 def save_onnx(model: Any, path: str | os.PathLike[str]) -> tuple[Path, Path]:
@@ -61,62 +59,71 @@ def save_onnx(model: Any, path: str | os.PathLike[str]) -> tuple[Path, Path]:
     except ImportError as error:
         raise NembpError("ONNX files need the package onnx: pip install 'nembp[onnx]'") from error
     if isinstance(model, Network):
-        net = model.reversed if model.direction == "backward" else model
-        x, y, classes = ((net.inputs,), None), ((net.outputs,), None), ()
+        net: Network = model.reversed if model.direction == "backward" else model
+        x: End = ("x", (net.inputs,), None)
+        y: End = ("y", (net.outputs,), None)
+        classes: tuple[str, ...] = ()
     else:
         model = as_model(model)
         net, classes = model.net, model.classes
-        x = model.shape, model.x_scaling
-        y = (net.outputs,), None if classes else model.y_scaling
+        x = "x", model.shape, model.x_scaling
+        y = "y", (net.outputs,), None if classes else model.y_scaling
     path = Path(path)
     paths = path, path.with_name(f"{path.stem}.backward{path.suffix}")
-    graphs = _Graph(onnx, net, "forward"), _Graph(onnx, net.reversed, "backward")
-    graphs[0].build(("x", *x), ("y", *y), classes)
-    graphs[1].build(("y", *y), ("x", *x))
-    for graph, file in zip(graphs, paths, strict=True):
-        proto = graph.proto()
+    protos = (
+        _Graph(onnx, net).proto("forward", x, y, classes),
+        _Graph(onnx, net.reversed).proto("backward", y, x),
+    )
+    for proto, file in zip(protos, paths, strict=True):
         onnx.checker.check_model(proto, full_check=True)
         write_atomically(file, proto.SerializeToString())
     return paths
 
 
-End = tuple[str, tuple[int, ...], Scaling | None]  # its name, shape, and scaling to raw values
+def _operator(table: dict[str, str], what: str, name: str) -> str:
+    if name not in table:
+        raise ArchitectureError(f"ONNX has no {what} {name!r}; expected {', '.join(table)}")
+    return table[name]
 
 
 class _Graph:
     """The graph of one direction, as it is built."""
 
-    def __init__(self, onnx: Any, net: Network, name: str) -> None:
-        self.onnx, self.net, self.name = onnx, net, name
+    def __init__(self, onnx: Any, net: Network) -> None:
+        self.onnx, self.net = onnx, net
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self.inputs: list[Any] = []
-        self.outputs: list[Any] = []
 
-    def build(self, first: End, last: End, classes: tuple[str, ...] = ()) -> None:
-        """Add all nodes from one end to the other, and ``label``, the most probable class."""
+    def proto(self, name: str, first: End, last: End, classes: tuple[str, ...] = ()) -> Any:
+        """Return the model from one end to the other, with ``label``, the most probable class."""
         types, helper = self.onnx.TensorProto, self.onnx.helper
-        for (name, shape, scaling), values in ((first, self.inputs), (last, self.outputs)):
-            kind = types.FLOAT if scaling is None else types.DOUBLE
-            values.append(helper.make_tensor_value_info(name, kind, ["n", *shape]))
         (value, _, scaling), (y, shape, raw) = first, last
         if scaling is not None:  # to the network's units: (raw − offset) · factor
             value = self.add("Sub", value, self.constant(scaling.offset, np.float64))
             value = self.add("Mul", value, self.constant(scaling.factor, np.float64))
             value = self.add("Cast", value, to=types.FLOAT)
         value = self.reshape(self.layers(self.reshape(value, (self.net.inputs,))), shape)
-        if raw is None:
-            self.add("Identity", value, out=y)
-        else:  # and back: value / factor + offset
+        if raw is not None:  # and back: value / factor + offset
             value = self.add("Cast", value, to=types.DOUBLE)
             value = self.add("Div", value, self.constant(raw.factor, np.float64))
-            self.add("Add", value, self.constant(raw.offset, np.float64), out=y)
+            value = self.add("Add", value, self.constant(raw.offset, np.float64))
+        self.add("Identity", value, out=y)
+        ends = [
+            helper.make_tensor_value_info(
+                end, types.FLOAT if units is None else types.DOUBLE, ["n", *size]
+            )
+            for end, size, units in (first, last)
+        ]
         if classes:
-            texts = [name.encode() for name in classes]
+            texts = [text.encode() for text in classes]
             names = helper.make_tensor("classes", types.STRING, [len(texts)], texts)
             self.constants.append(names)
             self.add("Gather", "classes", self.add("ArgMax", y, axis=1, keepdims=0), out="label")
-            self.outputs.append(helper.make_tensor_value_info("label", types.STRING, ["n"]))
+            ends.append(helper.make_tensor_value_info("label", types.STRING, ["n"]))
+        graph = helper.make_graph(self.nodes, name, ends[:1], ends[1:], self.constants)
+        opset = [helper.make_opsetid("", OPSET)]
+        made = {"ir_version": IR_VERSION, "opset_imports": opset, "producer_name": "nembp"}
+        return helper.make_model(graph, **made)
 
     def add(self, op: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
         """Append a node, and return the name of its output."""
@@ -135,38 +142,32 @@ class _Graph:
 
     def layers(self, a: str) -> str:
         """Add maps, biases, normalizations, activations, and the output's activation."""
-        net, host = self.net, self.net.backend.to_numpy
+        net = self.net
+
+        def host(values: Any) -> Any:
+            return np.asarray(net.backend.to_numpy(values))
+
         for k, (linear_map, layer) in enumerate(zip(net.maps, net.layers[1:], strict=True)):
-            a = self.contract(linear_map, a, np.asarray(host(net.weights[k])))
+            a = self.contract(linear_map, a, host(net.weights[k]))
             if layer.biases:
-                bias, by_channel = np.asarray(host(net.biases[k + 1])), layer.biases < layer.size
+                bias, by_channel = host(net.biases[k + 1]), layer.biases < layer.size
                 a = self.reshape(a, (layer.size // layer.biases, layer.biases)) if by_channel else a
                 if layer.normalization is not None:
                     running: Any = net.running[k + 1]
-                    mean, variance, scale = (
-                        np.asarray(host(each)) for each in (*running, net.gains[k + 1])
-                    )
-                    scale = scale / np.sqrt(variance + layer.normalization.epsilon)
+                    mean, variance, gain = map(host, (*running, net.gains[k + 1]))
+                    scale = gain / np.sqrt(variance + layer.normalization.epsilon)
                     a = self.add("Mul", a, self.constant(scale))
                     bias = bias - mean * scale
                 a = self.add("Add", a, self.constant(bias))
                 a = self.reshape(a, (layer.size,)) if by_channel else a
-            if layer.activation is not None and layer.activation.name != "identity":
-                if layer.activation.name not in ACTIVATIONS:
-                    raise ArchitectureError(
-                        f"ONNX has no activation {layer.activation.name!r}; expected identity, "
-                        f"{', '.join(ACTIVATIONS)}"
-                    )
+            if layer.activation is not None:
                 slope = getattr(layer.activation, "slope", None)
                 options: dict[str, Any] = {} if slope is None else {"alpha": float(slope)}
-                a = self.add(ACTIVATIONS[layer.activation.name], a, **options)
-        if net.likelihood.name not in OUTPUTS:
-            raise ArchitectureError(
-                f"ONNX export knows no likelihood {net.likelihood.name!r}; expected "
-                f"{', '.join(OUTPUTS)}"
-            )
+                a = self.add(
+                    _operator(ACTIVATIONS, "activation", layer.activation.name), a, **options
+                )
         options = {"axis": 1} if isinstance(net.likelihood, Multinomial) else {}
-        return self.add(OUTPUTS[net.likelihood.name], a, **options)
+        return self.add(_operator(OUTPUTS, "likelihood", net.likelihood.name), a, **options)
 
     def contract(self, linear_map: LinearMap, a: str, W: Any, up: bool = True) -> str:
         """forward(a) of a linear map, or its adjoint."""
@@ -176,9 +177,8 @@ class _Graph:
             return self.add("MatMul", a, self.constant(W if up else W.T))
         if isinstance(linear_map, Reshape):
             axes = linear_map.axes or tuple(range(len(linear_map.shape)))
-            shape = linear_map.shape if up else linear_map.output_shape
             order = axes if up else tuple(np.argsort(axes).tolist())
-            a = self.reshape(a, shape)
+            a = self.reshape(a, linear_map.shape if up else linear_map.output_shape)
             a = self.add("Transpose", a, perm=[0, *(axis + 1 for axis in order)])
             return self.reshape(a, (linear_map.inputs,))
         if isinstance(linear_map, Convolution):
@@ -201,10 +201,3 @@ class _Graph:
         a = self.add("Conv" if up else "ConvTranspose", a, self.constant(W), **options)
         a = self.add("Transpose", a, perm=[0, 2, 3, 1])
         return self.reshape(a, (linear_map.outputs if up else linear_map.inputs,))
-
-    def proto(self) -> Any:
-        helper = self.onnx.helper
-        graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, self.constants)
-        opset = [helper.make_opsetid("", OPSET)]
-        made = {"ir_version": IR_VERSION, "opset_imports": opset, "producer_name": "nembp"}
-        return helper.make_model(graph, **made)
