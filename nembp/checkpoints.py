@@ -61,14 +61,7 @@ HEADER, SEAL, VERSION = "header", "sha256", 1
 
 
 def content_hash(arrays: Arrays) -> str:
-    """Return the SHA-256 of named arrays: of every name, dtype, shape and byte.
-
-    The same content has the same hash whatever its byte order in memory, its strides and the
-    order of its names.
-
-    >>> content_hash({"W": np.zeros(3)}) == content_hash({"W": np.zeros((3, 1))})
-    False
-    """
+    """Return the SHA-256 of every name, dtype, shape and byte, whatever their order in memory."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         kind = array.dtype.newbyteorder("<")
@@ -79,10 +72,9 @@ def content_hash(arrays: Arrays) -> str:
 
 
 def write_archive(path: Path_, kind: str, header: Mapping[str, Any], arrays: Arrays) -> None:
-    """Write a sealed archive; the old file stays whole until the new one is.
+    """Write a sealed archive, the same bytes for the same content.
 
-    The same content gives the same bytes, so files can be compared. The header holds JSON values
-    (else an ArchitectureError); the names ``header`` and ``sha256`` are taken.
+    The header holds JSON values (else an ArchitectureError); ``header`` and ``sha256`` are taken.
     """
     try:
         text = json.dumps({"format": kind, "version": VERSION} | dict(header), allow_nan=False)
@@ -103,11 +95,7 @@ def write_archive(path: Path_, kind: str, header: Mapping[str, Any], arrays: Arr
 def read_archive(
     path: Path_, kind: str, remedy: str
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return the header and the arrays, in native byte order, of a sealed archive of a kind.
-
-    A DataError, which ends in the remedy, where the file is missing, truncated, damaged, of another
-    kind or of another version.
-    """
+    """Return the header and the arrays of a sealed archive, or a DataError with the remedy."""
 
     def refuse(reason: str, error: Exception | None = None) -> NoReturn:
         raise DataError(f"{os.fspath(path)}: {' '.join(reason.split())}. {remedy}") from error
@@ -116,9 +104,9 @@ def read_archive(
         arrays = read_npz(Path(path), list, packed=False)
     except DataError as error:  # its own remedy, after the first sentence, is for data sets
         refuse(str(error).removeprefix(f"{path}: ").partition(". ")[0].rstrip("."), error)
-    if HEADER not in arrays or SEAL not in arrays:
+    seal = arrays.pop(SEAL, None)
+    if HEADER not in arrays or seal is None:
         refuse(f"an .npz archive, but not a {kind}")
-    seal = arrays.pop(SEAL)
     try:
         header = json.loads(arrays[HEADER].tobytes())
     except (ValueError, RecursionError) as error:
@@ -135,22 +123,17 @@ def read_archive(
 
 
 def environment(net: Network) -> dict[str, Any]:
-    """Describe what the bits of a training depend on besides its settings.
+    """Return, as JSON values, what the bits of a training depend on besides its settings.
 
-    Float products differ in their last bits between builds and between 1 and 2 BLAS threads, so
-    repeating or resuming a run bit for bit is promised only where this is the same. JSON values;
+    Float products differ in their last bits between builds and between 1 and 2 BLAS threads.
     ``blas`` is None where it is unknown.
-
-    >>> from nembp.engine.network import dense_network
-    >>> environment(dense_network([4, 3]))["device"]
-    'cpu'
     """
     import threadpoolctl
 
     pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     pools.sort(key=lambda pool: "numpy" not in pool["filepath"])  # SciPy may bring its own
-    names = {"library": "internal_api", "version": "version", "architecture": "architecture",
-             "threads": "num_threads"}  # fmt: skip
+    keys = ("internal_api", "version", "architecture", "num_threads")
+    names = zip(("library", "version", "architecture", "threads"), keys, strict=True)
     cupy = sys.modules.get("cupy") if net.backend.name == "gpu" else None
     return {
         "nembp": __version__,
@@ -159,7 +142,7 @@ def environment(net: Network) -> dict[str, Any]:
         "cupy": None if cupy is None else cupy.__version__,
         "platform": platform.platform(),
         "device": net.backend.describe(),
-        "blas": {name: pools[0].get(key) for name, key in names.items()} if pools else None,
+        "blas": {name: pools[0].get(key) for name, key in names} if pools else None,
     }
 
 
@@ -251,10 +234,9 @@ def encode(value: Any) -> Any:
 def decode(hint: Any, written: Any, where: str = "") -> Any:
     """Rebuild a value of an annotated type from what `encode` made.
 
-    The type is ``Activation``, ``LinearMap`` or ``Likelihood`` for any of their classes; a
-    dataclass; int, float, bool, str, None, dict, a Literal; unions and tuples of these. A DataError
-    that begins with ``where`` says what does not fit; a class that rejects its values raises what
-    it raises: ArchitectureError, mostly.
+    The type is a family's base class, a dataclass, int, float, bool, str, None, dict, a Literal, a
+    union or a tuple of these. A DataError that begins with ``where`` says what does not fit; a
+    class that rejects its values raises what it raises.
 
     >>> decode(LinearMap, {"kind": "dense", "inputs": 4, "outputs": 3})
     Dense(inputs=4, outputs=3)
@@ -645,12 +627,10 @@ EVERY = 60.0  # seconds between checkpoints within an epoch, at least
 class Checkpoints:
     """Writes the state of a training as it goes, with a header as of `save_checkpoint`; a context.
 
-    In it SIGINT, SIGTERM and SIGHUP are counted, and the training stops after the step, once the
-    state of then is written; a third one ends the process. Signals that do not raise
-    KeyboardInterrupt when the context begins are left alone.
-
-    Within an epoch it writes every `every` seconds; by default every `EVERY`, and as seldom as
-    `SAVING_SHARE` asks. `signals` is the number that came.
+    In it SIGINT, SIGTERM and SIGHUP, where they raise KeyboardInterrupt, are counted in `signals`:
+    the training stops after the step, with its state written; a third one ends the process. Within
+    an epoch it writes every `every` seconds; by default every `EVERY`, and as seldom as
+    `SAVING_SHARE` asks.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csc_array, csr_matrix
+from scipy.special import softmax
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_blobs, make_multilabel_classification, make_regression
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -43,13 +44,10 @@ CHECKED = {"max_iter": 30, "learning_rate_init": 0.01}
 ROUNDING = ("check_methods_subset_invariance", "check_sample_weight_equivalence")
 
 
-@parametrize_with_checks(
-    [
-        BidirectionalClassifier(dtype="auto", **CHECKED),
-        BidirectionalRegressor(dtype="auto", **CHECKED),
-        BidirectionalClassifier(**CHECKED),
-    ]
-)
+@parametrize_with_checks([
+    BidirectionalClassifier(dtype="auto", **CHECKED), BidirectionalRegressor(dtype="auto", **CHECKED),
+    BidirectionalClassifier(**CHECKED),
+])  # fmt: skip
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_checks_pass(estimator, check):
     if estimator.dtype == "float32" and check.func.__name__.startswith(ROUNDING):
@@ -58,17 +56,16 @@ def test_scikit_learns_checks_pass(estimator, check):
 
 
 def test_parameters_are_those_of_mlp():
-    own = {"backward_weight", "noise", "layers", "image_shape", "standardize"}
-    own |= {"device", "dtype", "callbacks"}
+    own = {"backward_weight", "noise", "layers", "image_shape", "standardize", "device", "dtype",
+           "callbacks"}  # fmt: skip
     for ours, theirs, more in (
-        (classifier(), MLPClassifier(), own | {"class_weight"}),
-        (regressor(), MLPRegressor(), own),
+        (BidirectionalClassifier(), MLPClassifier(), own | {"class_weight"}),
+        (BidirectionalRegressor(), MLPRegressor(), own),
     ):
-        mine, peers = type(ours)().get_params(), theirs.get_params()
+        mine, peers = ours.get_params(), theirs.get_params()
         assert set(mine) - set(peers) == more
         assert set(peers) - set(mine) <= {"max_fun", "loss"}  # of lbfgs, and Poisson
-        shared = set(mine) & set(peers)
-        assert {k: mine[k] for k in shared} == {k: peers[k] for k in shared}
+        assert all(mine[name] == peers[name] for name in set(mine) & set(peers))
 
 
 # -- weights of samples ----------------------------------------------------------------------------
@@ -81,21 +78,18 @@ def test_a_weight_is_a_number_of_copies(path):
     copies = np.array([1, 0, 3, 2, 1, 5])
 
     def step(rows, weights=None):
-        n = int(copies.sum())
-        made = JointBackpropagation(
-            net, len(rows), path=path, samples=n, weighted=weights is not None
-        )
+        weighted = weights is not None
+        made = JointBackpropagation(net, len(rows), path=path, samples=12, weighted=weighted)
         made.x[...], made.t[...] = x[rows], t[rows]
-        if weights is not None:
+        if weighted:
             made.w[...] = weights[:, None]
         gradient = np.empty(net.parameter_count)
         made(gradient)
         return gradient, made.forward_nll, made.backward_nll
 
-    for weighted, repeated in zip(
-        step(np.arange(6), copies.astype(float)), step(np.repeat(np.arange(6), copies)), strict=True
-    ):
-        np.testing.assert_allclose(weighted, repeated, rtol=1e-11, atol=1e-13)
+    weighted, repeated = step(np.arange(6), 1.0 * copies), step(np.repeat(np.arange(6), copies))
+    for one, other in zip(weighted, repeated, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("make", [classifier, regressor])
@@ -118,15 +112,6 @@ def test_class_weights_are_sample_weights():
     one = classifier(class_weight=by_class).fit(X, NAMES)
     other = classifier().fit(X, NAMES, sample_weight=[by_class[name] for name in NAMES])
     np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
-    with pytest.raises(ValueError, match="needs all samples at once"):
-        classifier(class_weight="balanced").partial_fit(X, NAMES, classes=np.unique(NAMES))
-    for options, weights in (
-        ({}, np.zeros(len(X))),
-        ({"class_weight": {"ant": -1.0}}, None),
-        ({"class_weight": {"ant": np.nan}}, None),
-    ):
-        with pytest.raises(ValueError, match=r"sample_weight|non-zero"):
-            classifier(**options).fit(X, NAMES, sample_weight=weights)
 
 
 def test_samples_of_no_weight_are_left_out():
@@ -139,18 +124,14 @@ def test_samples_of_no_weight_are_left_out():
 
 # -- training --------------------------------------------------------------------------------------
 def test_coefficients_take_the_data_in_its_units():
-    for model, out in (
-        (classifier().fit(X, NAMES), "softmax"),
-        (regressor().fit(X, T), "identity"),
-    ):
+    def output(model):
         hidden = np.maximum(X @ model.coefs_[0] + model.intercepts_[0], 0.0)
-        z = hidden @ model.coefs_[1] + model.intercepts_[1]
-        assert model.out_activation_ == out
-        if out == "softmax":
-            z = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-            np.testing.assert_allclose(z, model.predict_proba(X), atol=1e-5)
-        else:
-            np.testing.assert_allclose(z, model.predict(X), rtol=1e-3, atol=0.1)
+        return hidden @ model.coefs_[1] + model.intercepts_[1]
+
+    model, numbers = classifier().fit(X, NAMES), regressor().fit(X, T)
+    assert (model.out_activation_, numbers.out_activation_) == ("softmax", "identity")
+    np.testing.assert_allclose(softmax(output(model), axis=1), model.predict_proba(X), atol=1e-5)
+    np.testing.assert_allclose(output(numbers), numbers.predict(X), rtol=1e-3, atol=0.1)
 
 
 @pytest.mark.parametrize("make", [classifier, regressor])
@@ -176,34 +157,24 @@ def test_epochs_one_by_one_are_the_epochs_of_fit(make):
 
 def test_the_classical_solvers_take_the_steps_of_mlp():
     """One step of plain, of Nesterov's momentum and of alpha, from the weights that MLP drew."""
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(40, 3)), np.arange(40) % 3
+    x, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 3
     for momentum, nesterov in product((0.0, 0.9), (False, True)):
         options = {
-            "hidden_layer_sizes": (5,),
-            "activation": "tanh",
-            "solver": "sgd",
-            "alpha": 0.5,
-            "learning_rate_init": 0.1,
-            "momentum": momentum,
-            "nesterovs_momentum": nesterov,
-            "shuffle": False,
-            "random_state": 0,
-        }
-        peer = MLPClassifier(**options)
-        ours = BidirectionalClassifier(
-            backward_weight=0, standardize=False, dtype="float64", **options
-        )
+            "hidden_layer_sizes": (5,), "activation": "tanh", "solver": "sgd", "alpha": 0.5,
+            "learning_rate_init": 0.1, "momentum": momentum, "nesterovs_momentum": nesterov,
+            "shuffle": False, "random_state": 0,
+        }  # fmt: skip
+        own = {"backward_weight": 0, "standardize": False, "dtype": "float64"}
+        ours, peer = BidirectionalClassifier(**own, **options), MLPClassifier(**options)
         for model in (peer, ours):
             model.partial_fit(x, y, classes=[0, 1, 2])
+            del model._optimizer  # start anew from here
+        ours._optimizer = None
         for k in range(2):
             ours.network_.weights[k][...] = peer.coefs_[k]
             ours.network_.biases[k + 1][...] = peer.intercepts_[k]
-        ours._optimizer = peer._optimizer = None  # start anew from here
-        del peer._optimizer
-        for model in (peer, ours):
-            for _ in range(3):
-                model.partial_fit(x, y)
+        for model in (peer, ours) * 3:
+            model.partial_fit(x, y)
         for one, other in zip(ours.coefs_, peer.coefs_, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-10)
         np.testing.assert_allclose(ours.loss_curve_[1:], peer.loss_curve_[1:], rtol=5e-3)
@@ -221,13 +192,9 @@ def test_early_stopping_keeps_the_best_parameters():
 
 def test_callbacks_noise_and_layers():
     rows = []
-    model = classifier(
-        noise=Noise("nem", std=0.1),
-        layers="conv4x3,pool2,8",
-        image_shape=(8, 8, 1),
-        callbacks=[rows.append, lambda row: row["epoch"] == 2],
-        activation="tanh",
-    )
+    image = {"layers": "conv4x3,pool2,8", "image_shape": (8, 8, 1), "activation": "tanh"}
+    callbacks = [rows.append, lambda row: row["epoch"] == 2]
+    model = classifier(noise=Noise("nem", std=0.1), callbacks=callbacks, **image)
     images = np.random.default_rng(0).integers(0, 256, (40, 64)).astype(np.uint8)
     model.fit(images, np.arange(40) % 2)
     assert len(rows) == model.n_iter_ == 2
@@ -240,30 +207,44 @@ def test_callbacks_noise_and_layers():
         model.set_params(image_shape=(8, 8, 3)).fit(images, np.arange(40) % 2)
 
 
-def test_options_are_refused_with_a_remedy():
-    for options, message in (
-        ({"solver": "lbfgs"}, "Use 'adam' or 'sgd'"),
-        ({"layers": "conv3"}, "conv3"),
-        ({"backward_weight": -1}, "backward_weight"),
-        ({"noise": {"sideways": Noise("nem")}}, "sideways"),
-        ({"hidden_layer_sizes": (3, 0)}, "must be > 0"),
-        ({"hidden_layer_sizes": (8.5,)}, "Expected integers"),
-        ({"hidden_layer_sizes": ((8,), 4)}, "Expected integers"),
-        ({"image_shape": ("a", 4, 1), "layers": "8"}, "image_shape is"),
-        ({"callbacks": print}, "callbacks"),
-        ({"callbacks": [3]}, "callbacks must be functions"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            classifier(**options).fit(X, NAMES)
-    model = classifier(warm_start=True).fit(X, NAMES)
-    with pytest.raises(ValueError, match="call fit with warm_start=False"):
-        model.set_params(hidden_layer_sizes=(9,)).fit(X, NAMES)
-    with pytest.raises(ValueError, match="y contains NaN"):
-        regressor().fit(X, [None] * len(X))
+SEVERAL = np.stack([Y > 0, Y > 1], axis=1).astype(int)
+DATES = np.arange(90).astype("M8[D]")
+REFUSED = [
+    ({"solver": "lbfgs"}, {}, "Use 'adam' or 'sgd'"),
+    ({"layers": "conv3"}, {}, "conv3"),
+    ({"backward_weight": -1}, {}, "backward_weight"),
+    ({"noise": {"sideways": Noise("nem")}}, {}, "sideways"),
+    ({"hidden_layer_sizes": (3, 0)}, {}, "must be > 0"),
+    ({"hidden_layer_sizes": (8.5,)}, {}, "Expected integers"),
+    ({"hidden_layer_sizes": ((8,), 4)}, {}, "Expected integers"),
+    ({"image_shape": ("a", 4, 1), "layers": "8"}, {}, "image_shape is"),
+    ({"callbacks": print}, {}, "callbacks"),
+    ({"callbacks": [3]}, {}, "callbacks must be functions"),
+    ({}, {"sample_weight": np.zeros(len(X))}, r"sample_weight|non-zero"),
+    ({"class_weight": {"ant": -1.0}}, {}, "sample_weight"),
+    ({"class_weight": {"ant": np.nan}}, {}, "sample_weight"),
+    ({}, {"X": DATES[:, None]}, "dates to seconds"),
+    ({}, {"X": pd.DataFrame({"a": pd.Categorical(NAMES)})}, "not a number"),
+    ({}, {"X": [[None], [1.0], [2.0]], "y": [0, 1, 0]}, r"X: value \[0, 0\] is nan"),
+    (None, {"y": DATES}, "y holds datetime64"),
+    (None, {"y": NAMES}, "y holds <U3, but numbers"),
+    (None, {"y": [None] * len(X)}, "y contains NaN"),
+]
 
 
-def test_what_a_model_is_asked_is_checked():
-    model, numbers = classifier().fit(X, NAMES), regressor().fit(X, T)
+@pytest.mark.parametrize(("options", "data", "message"), REFUSED)
+def test_options_and_data_are_refused_with_a_remedy(options, data, message):
+    model = regressor() if options is None else classifier(**options)
+    with pytest.raises(ValueError, match=message):
+        model.fit(**{"X": X, "y": NAMES, **data})
+
+
+def test_what_a_fitted_model_is_asked_is_checked():
+    model, numbers = classifier(warm_start=True).fit(X, NAMES), regressor().fit(X, T)
+    one = classifier(warm_start=True).fit(X, Y > 0)
+    both = classifier().partial_fit(X, SEVERAL, classes=[0, 1])
+    balanced = classifier(class_weight="balanced")
+    larger = classifier(warm_start=True).fit(X, NAMES).set_params(hidden_layer_sizes=(9,))
     for ask, message in (
         (lambda: model.predict(X * 1e200), "too large for float32"),
         (lambda: model.predict_inputs("ant"), "at least 1 dimension"),
@@ -271,6 +252,13 @@ def test_what_a_model_is_asked_is_checked():
         (lambda: model.predict_inputs(["dog"]), "classes not in"),
         (lambda: numbers.predict_inputs([[np.nan, 1.0]]), "NaN"),
         (lambda: numbers.predict_inputs([1.0, 2.0]), "y has 1 outputs, but fit saw 2"),
+        (lambda: larger.fit(X, NAMES), "call fit with warm_start=False"),
+        (lambda: balanced.partial_fit(X, Y, classes=[0, 1, 2]), "needs all samples at once"),
+        (lambda: one.fit(X, SEVERAL), "as of the first fit"),
+        (lambda: both.partial_fit(X, Y > 0), "as of the first fit"),
+        (lambda: both.partial_fit(X, np.eye(3, dtype=int)[Y]), "as of the first fit"),
+        (lambda: both.predict_inputs([1, 0]), "as of the first fit"),
+        (lambda: one.predict_inputs(np.eye(2)), "as of the first fit"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             ask()
@@ -364,23 +352,19 @@ def test_the_columns_together_weigh_as_one_target():
 
 
 # -- kinds of input --------------------------------------------------------------------------------
-def test_sparse_tables_and_devices_arrays_are_read_alike():
-    whole = classifier().fit(X, NAMES)
-    for kind in (csr_matrix, csc_array):
-        np.testing.assert_array_equal(
-            classifier().fit(kind(X), NAMES).predict(kind(X)), whole.predict(X)
-        )
+class Device(np.ndarray):
+    """What a CuPy array shows."""
 
-    class Device(np.ndarray):  # what a CuPy array shows
-        __cuda_array_interface__ = None
+    __cuda_array_interface__ = None
 
-        def get(self):
-            return np.asarray(self)
+    def get(self):
+        return np.asarray(self)
 
-    on_device = X.view(Device)
-    np.testing.assert_array_equal(
-        classifier().fit(on_device, NAMES).predict(on_device), whole.predict(X)
-    )
+
+def test_sparse_and_devices_arrays_are_read_alike():
+    whole = classifier().fit(X, NAMES).predict(X)
+    for x in (csr_matrix(X), csc_array(X), X.view(Device)):
+        np.testing.assert_array_equal(classifier().fit(x, NAMES).predict(x), whole)
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
@@ -426,37 +410,6 @@ def test_weights_are_routed():
         fitted = pipeline.fit(X, NAMES, sample_weight=weights)[-1]
     direct = classifier().fit(StandardScaler().fit_transform(X), NAMES, sample_weight=weights)
     np.testing.assert_array_equal(fitted.coefs_[0], direct.coefs_[0])
-
-
-# -- what a user's own data are ---------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("make", "x", "y", "match"),
-    [
-        (classifier, np.arange(90).astype("M8[D]")[:, None], Y, "dates to seconds"),
-        (classifier, pd.DataFrame({"a": pd.Categorical(NAMES)}), Y, "not a number"),
-        (classifier, [[None], [1.0], [2.0]], [0, 1, 0], r"X: value \[0, 0\] is nan"),
-        (regressor, X, np.arange(90).astype("M8[D]"), "y holds datetime64"),
-        (regressor, X, NAMES, "y holds <U3, but numbers"),
-    ],
-)
-def test_dates_text_and_gaps_are_refused_with_the_remedy(make, x, y, match):
-    with pytest.raises(ValueError, match=match):
-        make().fit(x, y)
-
-
-def test_targets_of_another_form_than_the_first_are_refused():
-    several = np.stack([Y > 0, Y > 1], axis=1).astype(int)
-    one = classifier(warm_start=True).fit(X, Y > 0)
-    both = classifier().partial_fit(X, several, classes=[0, 1])
-    for call in (
-        lambda: one.fit(X, several),
-        lambda: both.partial_fit(X, Y > 0),
-        lambda: both.partial_fit(X, np.eye(3, dtype=int)[Y]),
-        lambda: both.predict_inputs([1, 0]),
-        lambda: one.predict_inputs(np.eye(2)),
-    ):
-        with pytest.raises(ValueError, match="as of the first fit"):
-            call()
 
 
 def test_early_stopping_takes_a_rare_class_and_sparse_tables_are_read():
