@@ -94,7 +94,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary = target.with_name(f".nembp-{secrets.token_hex(8)}.part")
         try:
             with open(temporary, "xb") as file:
-                _lock(file)  # a temporary without a lock is that of a killed writer
+                lock(file)  # a temporary without a lock is that of a killed writer
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -128,18 +128,20 @@ def remove_stale(folder: str | os.PathLike[str]) -> None:
     """Remove the temporaries that killed writers left in a folder, and no living writer's."""
     for path in Path(folder).glob(".nembp-*.part"):
         with contextlib.suppress(OSError), open(path, "rb") as file:
-            if _lock(file):
+            if lock(file):
                 path.unlink()
 
 
-def _lock(file: BinaryIO) -> bool:
-    """Lock an open file for this process, and return whether that worked."""
+def lock(file: BinaryIO | int) -> bool | None:
+    """Lock what is open for this process; whether that worked, None if there are no locks here."""
     try:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):  # Windows, some file systems, or another's
+    except BlockingIOError:  # another's
         return False
+    except (ImportError, OSError):  # Windows, some file systems
+        return None
     return True
 
 

@@ -12,10 +12,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from nembp.errors import DataError, NembpError, OutputError
-from nembp.files import remove_stale, write_atomically
+from nembp.files import lock, remove_stale, write_atomically
 
 CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
 CHECKPOINT = "checkpoint.npz"
@@ -31,15 +31,11 @@ def to_json(value: Any, indent: int | None = None, encoding: str = "utf-8") -> s
     >>> to_json({"forward/nll": math.nan, "epochs": 3})
     '{"forward/nll": null, "epochs": 3}'
     """
-    try:
-        text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
-    except (TypeError, ValueError):  # what JSON lacks
-        value = _finite(value)
-        text = json.dumps(value, ensure_ascii=False, indent=indent)
+    text = json.dumps(_finite(value), ensure_ascii=False, indent=indent)
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        return json.dumps(value, indent=indent)
+        return json.dumps(_finite(value), indent=indent)
     return text
 
 
@@ -47,10 +43,8 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 class RunFolder:
@@ -72,19 +66,19 @@ class RunFolder:
         force: bool = False,
         resume: bool = False,
     ) -> None:
-        self.files = files
+        self.files, self.replaces = files, False
         self._advice = "" if resume else " Choose another --out"
-        self._made: list[Path] = []  # folders that did not exist before, outermost first
+        self._made = list[Path]()  # folders that did not exist before, innermost first
         self._lock: int | None = None
-        self._metrics: TextIO | None = None
-        self.replaces = False
         try:
             with self._writing(out or Path("runs").resolve()):
                 self.path = self._default(default_name) if out is None else Path(out)
                 if self.path.is_file():
                     raise OutputError(f"{out}: is a file; expected a folder.{self._advice}")
                 if resume and not self.path.exists():
-                    self._find_checkpoint()
+                    raise DataError(
+                        f"{out}: no such folder; expected that of a run. Check the path"
+                    )
                 self._claim()
                 if (self.path / _MOVING).exists():
                     self._move()
@@ -110,89 +104,80 @@ class RunFolder:
             ) from error
 
     def _default(self, name: str) -> Path:
-        name = re.sub(r"[^\w.=-]+", "_", name)
-        stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
-        self._make(Path("runs"))
+        stem = f"{time.strftime('%Y%m%d-%H%M%S')}-" + re.sub(r"[^\w.=-]+", "_", name)
         for number in range(1, 10_000):
             path = Path("runs", stem if number == 1 else f"{stem}-{number}")
             with contextlib.suppress(FileExistsError):  # of the same second
-                path.mkdir()
-                self._made.append(path)
+                self._make(path, exist_ok=False)
                 return path
         raise FileExistsError(17, "too many runs of this second")
 
-    def _make(self, path: Path) -> None:
+    def _make(self, path: Path, *, exist_ok: bool) -> None:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(parents=True, exist_ok=True)
-        self._made += missing[::-1]
+        path.mkdir(parents=True, exist_ok=exist_ok)
+        self._made = missing + self._made
 
     def _claim(self) -> None:
-        """Make the folder where it is missing and lock it, again if another run removes it then."""
-        tries = 1000
-        while True:
-            tries -= 1
-            try:
-                self._make(self.path)
-                if self._take_lock():
-                    return
-            except (FileNotFoundError, FileExistsError):  # removed just now
-                if tries < 1:
-                    raise
+        """Make the folder where it is missing, and lock it itself, which leaves no file behind.
 
-    def _take_lock(self) -> bool:
-        """Lock the folder itself, which leaves no file behind; Windows has no such locks."""
-        try:
-            import fcntl
-        except ImportError:
-            return True
-        lock = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_there = os.path.samestat(os.fstat(lock), os.stat(self.path))
-        except BlockingIOError:
-            os.close(lock)
-            self._made.clear()  # the folder is the other run's, whoever made it
-            raise OutputError(
-                f"{self.path}: another run is writing there; expected it to end first."
-                f"{self._advice}"
-            ) from None
-        except FileNotFoundError:
-            is_there = False
-        except OSError:  # a file system without locks
-            is_there = True
-        if is_there:
-            self._lock = lock
-        else:
-            os.close(lock)
-        return is_there
+        Again if another run removes it just then. Windows has no such locks.
+        """
+        for tries in range(1000):
+            try:
+                self._make(self.path, exist_ok=True)
+                self._lock = None if os.name == "nt" else os.open(self.path, os.O_RDONLY)
+            except (FileNotFoundError, FileExistsError):
+                if tries == 999:
+                    raise
+                continue
+            if self._lock is not None and lock(self._lock) is False:
+                self._made.clear()  # the folder is the other run's, whoever made it
+                raise OutputError(
+                    f"{self.path}: another run is writing there; expected it to end first."
+                    f"{self._advice}"
+                )
+            if self._is_there():
+                return
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _is_there(self) -> bool:
+        if self._lock is None:  # no locks here
+            return self.path.exists()
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(self._lock), os.stat(self.path))
+        return False
 
     def _check_content(self, force: bool) -> bool:
         """Remove what a killed run left unfinished, and return whether an older run is there."""
-        if (self.path / _BESIDE).exists():
-            shutil.rmtree(self.path / _BESIDE)
-        remove_stale(self.path)
-        if not any(self.path.iterdir()):
+        path = self.path
+        if (path / _BESIDE).exists():
+            shutil.rmtree(path / _BESIDE)
+        remove_stale(path)
+        if not any(path.iterdir()):
             return False
         if not force:
             raise OutputError(
-                f"{self.path}: not empty; expected a new or empty folder. Choose another --out, or "
+                f"{path}: not empty; expected a new or empty folder. Choose another --out, or "
                 "replace the run in it with --force"
             )
-        if not _holds_run(self.path):
+        if not _holds_run(path):
             raise OutputError(
-                f"{self.path}: not empty, and holds no run of nembp that --force could replace; "
-                "choose another --out"
+                f"{path}: not empty, and holds no run of nembp that --force could replace; choose "
+                "another --out"
             )
         for name in self.files:
-            if (self.path / name).is_dir():
-                raise OutputError(f"{self.path / name}: is a folder; the run writes a file there")
+            if (path / name).is_dir():
+                raise OutputError(f"{path / name}: is a folder; the run writes a file there")
         return True
 
     def _find_checkpoint(self) -> bool:
         """Return whether the run to go on with was to take another's place."""
         checkpoint = newest_checkpoint(self.path)
-        if checkpoint is None and not self.path.exists():
-            raise DataError(f"{self.path}: no such folder; expected that of a run. Check the path")
         if checkpoint is None:
             several = ", or --seeds N for several" if any(self.path.glob("seed*")) else ""
             raise DataError(
@@ -209,13 +194,10 @@ class RunFolder:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
-        for path in reversed(self._made):  # while they are locked: nobody else may write there
+        for path in self._made:  # while they are locked: nobody else may write there
             with contextlib.suppress(OSError):  # not empty
                 path.rmdir()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._unlock()
 
     def file(self, name: str) -> Path:
         """Return where a file of the run is written now."""
@@ -228,46 +210,33 @@ class RunFolder:
             write_atomically(self.file(CONFIG), config.encode())
             lines = "".join(to_json(row) + "\n" for row in rows)
             write_atomically(self.file(METRICS), lines.encode())
-            self._metrics = open(self.file(METRICS), "a", encoding="utf-8")  # noqa: SIM115
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row to metrics.jsonl; it can be read at once."""
-        assert self._metrics is not None, "begin comes first"
         if not self._is_there():
             raise OutputError(
                 f"{self.path}: was removed or moved while the run was writing there; expected it "
                 "to stay. What was learned is saved in a new folder of that name"
             )
-        with self._writing(self.file(METRICS)):
-            self._metrics.write(to_json(row) + "\n")
-            self._metrics.flush()
-
-    def _is_there(self) -> bool:
-        if self._lock is None:  # no locks here
-            return self.path.exists()
-        with contextlib.suppress(OSError):
-            return os.path.samestat(os.fstat(self._lock), os.stat(self.path))
-        return False
+        with self._writing(self.file(METRICS)), open(self.file(METRICS), "ab") as file:
+            file.write(to_json(row).encode() + b"\n")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write or rewrite the summary."""
         write_atomically(self.file(SUMMARY), (to_json(summary, indent=2) + "\n").encode())
 
     def end(self, *, keep: bool = True) -> None:
-        """Close the metrics, and take the place of an older run, or leave it as it was."""
-        self.close()
-        if not self.replaces:
-            return
+        """Take the place of an older run, or leave it as it was."""
         beside = self.path / _BESIDE
-        if not keep:
+        if self.replaces and not keep:
             shutil.rmtree(beside, ignore_errors=True)
-            return
-        for name in self.files:
-            if not (beside / name).exists():
-                (self.path / name).unlink(missing_ok=True)
-        os.rename(beside, self.path / _MOVING)
-        self._move()
-        self.replaces = False
+        elif self.replaces:
+            for name in self.files:
+                if not (beside / name).exists():
+                    (self.path / name).unlink(missing_ok=True)
+            os.rename(beside, self.path / _MOVING)
+            self._move()
+            self.replaces = False
 
     def _move(self) -> None:
         """Move the files of a complete run to their place, those that are left to move.
@@ -280,12 +249,6 @@ class RunFolder:
         for path in sorted(moving.iterdir(), key=lambda path: path.name == SUMMARY):
             os.replace(path, self.path / path.name)
         moving.rmdir()
-
-    def close(self) -> None:
-        """Close the metrics, whatever became of the run; again does nothing."""
-        if self._metrics is not None:
-            with contextlib.suppress(OSError):  # of a disk that is full
-                self._metrics.close()
 
 
 def newest_checkpoint(path: Path) -> Path | None:
