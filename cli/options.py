@@ -90,7 +90,7 @@ class Command(click.Command):
             return ctx.invoke(self.callback, SimpleNamespace(**ctx.params))
         except ArchitectureError as error:
             for param in self.params:
-                if variable := variable_of(ctx, param):
+                if param.name in ctx.params and (variable := variable_of(ctx, param)):
                     error = ArchitectureError(
                         f"{error}; {variable} sets {param.opts[0]} {ctx.params[str(param.name)]}"
                     )

@@ -364,7 +364,7 @@ def test_info_shows_a_network_layer_by_layer(colours):
     assert lines[0].split() == ["data", "npz:", "8x8x3", "to", "3", "classes"]
     table = [line.split() for line in lines[4:]]
     assert table[0] == [
-        "layer", "description", "shape", "neurons", "weights", "biases", "multiply-adds",
+        "layer", "description", "shape", "activation", "weights", "biases", "multiply-adds",
     ]  # fmt: skip
     assert table[1:3] == [
         ["0", "input", "8x8x3", "gaussian", "0", "192", "0"],
