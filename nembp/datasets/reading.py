@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,61 +55,21 @@ class Augmentation:
         """Whether it changes anything."""
         return self.flip or self.crop > 0
 
+    def pixels(
+        self, height: int, width: int, draws: NDArray[np.float64], out: NDArray[np.intp]
+    ) -> NDArray[np.intp]:
+        """Return the number of the pixel of a batch that goes to each place, (rows, H, W).
 
-class Augmenter:
-    """Augments raw batches of images (H, W, C).
-
-    The stream "augmentation" of the seed gives three numbers a sample (dy, dx, flip) whatever is
-    switched on, drawn on the host: neither the device nor another option shifts the draws, nor do
-    these draws shift those of batches and noise.
-
-    >>> image = np.arange(4, dtype=np.uint8).reshape(1, 4)  # one row of 4 grey pixels
-    >>> flip = Augmenter(Augmentation(flip=True), (1, 4, 1), seed=0)
-    >>> [flip(image, np.empty_like(image)).tolist()[0] for _ in range(5)]
-    [[3, 2, 1, 0], [3, 2, 1, 0], [3, 2, 1, 0], [3, 2, 1, 0], [0, 1, 2, 3]]
-    """
-
-    def __init__(self, augmentation: Augmentation, shape: tuple[int, ...], seed: int) -> None:
-        if len(shape) != 3:
-            raise ArchitectureError(
-                f"augmentation needs images of shape (height, width, channels), but samples have "
-                f"shape {shape}; leave it out (--augment none)"
-            )
-        self.height, self.width, self.channels = shape
-        self.augmentation, self._seed = augmentation, seed
-        if augmentation.crop >= min(self.height, self.width):
-            raise ArchitectureError(
-                f"crop {augmentation.crop} must be smaller than the images of "
-                f"{self.height}x{self.width} pixels; use crops{min(shape[:2]) - 1} or fewer, or "
-                "leave it out"
-            )
-        self.go_to(0)
-        self._pixels: dict[int, NDArray[np.intp]] = {}
-
-    def __call__(self, raw: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
-        """Write an augmented copy of each row of ``raw`` (rows, H·W·C) into another array."""
-        rows, crop, (height, width) = len(raw), self.augmentation.crop, (self.height, self.width)
-        draws = self._generator.random((3, rows, 1))
+        `draws` (3, rows, 1) on [0, 1) are of dy, dx and the flip.
+        """
         # where the product was rounded up, it is one too large
-        shifts = np.minimum((draws[:2] * (2 * crop + 1)).astype(np.intp), 2 * crop)
-        dy, dx = shifts - crop
-        j = np.where(self.augmentation.flip & (draws[2] < 0.5), np.arange(width)[::-1],
-                     np.arange(width))  # fmt: skip
-        first = np.arange(rows)[:, np.newaxis] * (height * width)
-        row = _reflect(np.arange(height) + dy, height) * width + first
-        column = _reflect(j + dx, width)
-        if rows not in self._pixels:
-            self._pixels[rows] = np.empty((rows, height, width), np.intp)
-        pixel = np.add(row[:, :, np.newaxis], column[:, np.newaxis, :], out=self._pixels[rows])
-        target = out.reshape(rows, height, width, self.channels)
-        # in mode "raise" it would gather into a temporary
-        np.take(raw.reshape(-1, self.channels), pixel, axis=0, out=target, mode="clip")
-        return out
-
-    def go_to(self, samples: int) -> None:
-        """Go to where the stream is after so many samples: each takes three draws of 64 bits."""
-        self._generator = stream(self._seed, "augmentation")
-        self._generator.bit_generator.advance(3 * samples)  # type: ignore[attr-defined]
+        shifts = np.minimum((draws[:2] * (2 * self.crop + 1)).astype(np.intp), 2 * self.crop)
+        dy, dx = shifts - self.crop
+        j, flipped = np.arange(width), self.flip & (draws[2] < 0.5)
+        row = _reflect(np.arange(height) + dy, height) * width
+        row += np.arange(len(dy))[:, np.newaxis] * (height * width)
+        column = _reflect(np.where(flipped, j[::-1], j) + dx, width)
+        return np.add(row[:, :, np.newaxis], column[:, np.newaxis, :], out=out)
 
 
 def _reflect(index: NDArray[np.intp], size: int) -> NDArray[np.intp]:
@@ -122,8 +82,8 @@ class ScaledRows(Rows):
     """Rows scaled when they are read, in float64 and then cast: a large offset costs no digits."""
 
     def __init__(self, rows: Rows, scaling: Scaling, dtype: str) -> None:
+        super().__init__([rows], dtype=dtype)
         self.rows, self.scaling = rows, scaling
-        self.shape, self.dtype = rows.shape, np.dtype(dtype)
 
     def _read(self, index: NDArray[np.intp], out: NDArray[Any]) -> None:
         self.scaling.apply(self.rows.take(index), out=out)
@@ -136,9 +96,11 @@ class BatchReader:
     """Reads samples of one split as network inputs and targets.
 
     Samples are in memory or in files; of labels, one-hot rows of ``outputs`` columns are read.
-    ``augmentation``, by a seed, is for training, not for scoring. ``resident`` is whether all
-    samples are held on the device; if not, each batch is gathered on the host. Left out: on a CPU
-    those are that are in memory, on another device those that take at most half of its free
+    ``augmentation`` is for training, not for scoring; its stream gives three numbers a sample (dy,
+    dx, flip) whatever is switched on, drawn on the host: neither the device nor another option
+    shifts the draws, nor do these draws shift those of batches and noise. ``resident`` is whether
+    all samples are held on the device; if not, each batch is gathered on the host. Left out: on a
+    CPU those are that are in memory, on another device those that take at most half of its free
     memory. Samples to be augmented never are.
 
     What is gathered waits raw, in buffers that are used again and again: 8-bit images take a
@@ -159,9 +121,12 @@ class BatchReader:
         resident: bool | None = None,
     ) -> None:
         self.backend, self.dtype, self.outputs = backend, dtype, outputs
-        self.n, shape = len(split.x), split.x.shape[1:]
-        self.features = int(np.prod(shape))
+        self.n, self.shape = len(split.x), split.x.shape[1:]
+        self.features = int(np.prod(self.shape))
         self.is_classification = split.y.ndim == 1
+        self.augmentation, self._seed = augmentation or Augmentation(), seed
+        self._check_augmentation()
+        self.go_to(0)
         rows, self._mapped = as_rows(split.x), is_mapped(split.x)
         on_host, in_memory = backend.name == "cpu", not self._mapped
         if rows.dtype != np.uint8 and np.any(x_scaling.offset):
@@ -169,9 +134,8 @@ class BatchReader:
         if resident is None:
             size = rows.size * rows.dtype.itemsize
             resident = not self._mapped if on_host else 2 * size <= backend.free_memory()
-        self.is_resident = resident and not augmentation
-        self._augmenter = Augmenter(augmentation, shape, seed) if augmentation else None
-        self._rows: Any = None if self.is_resident else rows
+        self.is_resident = resident and not self.augmentation
+        self._rows = rows
         self._x: Array = None
         if self.is_resident and on_host and in_memory:
             self._x = backend.asarray(np.reshape(split.x, (self.n, self.features)))
@@ -180,16 +144,25 @@ class BatchReader:
             for part in chunks(rows):
                 values = rows[part].reshape(-1, self.features)
                 self._x[part.start : part.start + len(values), :] = backend.asarray(values)
-        self._offset, self._factor = (
-            _row(value, shape, backend, dtype) for value in (x_scaling.offset, x_scaling.factor)
-        )
-        if isinstance(self._offset, float) and self._offset == 0.0:
-            self._offset = None
+        has_offset = bool(np.any(x_scaling.offset))
+        self._offset = self._per_feature(x_scaling.offset) if has_offset else None
+        self._factor = self._per_feature(x_scaling.factor)
         self._set_targets(split.y, y_scaling)
-        self._raw: dict[int, Array] = {}
-        self._labels: dict[int, Array] = {}
-        self._buffers: dict[object, NDArray[Any]] = {}
+        self._made: dict[object, Any] = {}  # buffers
         self._lock = threading.Lock()  # one gather buffer, one stream of draws
+
+    def _check_augmentation(self) -> None:
+        if self.augmentation and len(self.shape) != 3:
+            raise ArchitectureError(
+                f"augmentation needs images of shape (height, width, channels), but samples have "
+                f"shape {self.shape}; leave it out (--augment none)"
+            )
+        if self.augmentation and self.augmentation.crop >= min(self.shape[:2]):
+            raise ArchitectureError(
+                f"crop {self.augmentation.crop} must be smaller than the images of "
+                f"{self.shape[0]}x{self.shape[1]} pixels; use crops{min(self.shape[:2]) - 1} or "
+                "fewer, or leave it out"
+            )
 
     def _set_targets(self, y: NDArray[Any], y_scaling: Scaling) -> None:
         backend, outputs = self.backend, self.outputs
@@ -206,6 +179,18 @@ class BatchReader:
         else:
             self._y = backend.asarray(y_scaling.apply(y, np.float64), self.dtype)
 
+    def _per_feature(self, value: Any) -> Array | float:
+        """Return an offset or factor as a number, or as a row of one value a feature."""
+        if np.ndim(value) == 0:
+            return float(value)
+        row = np.broadcast_to(np.asarray(value, np.float64), self.shape).reshape(-1)
+        return self.backend.asarray(row, self.dtype)
+
+    def _kept(self, name: object, make: Callable[[], Any]) -> Any:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
     # -- batches gathered on the host -------------------------------------------------------------
     def batches(
         self, order: NDArray[np.intp], batch_size: int, *, prefetch: bool | None = None
@@ -218,18 +203,19 @@ class BatchReader:
         for :meth:`read`, before the next batch is asked for.
         """
         on_device, n = self.backend.asarray(order), len(order)
-        ends = [(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+        starts = range(0, n, batch_size)
+        parts = [slice(start, min(start + batch_size, n)) for start in starts]
         if self.is_resident:
-            for start, end in ends:
-                yield on_device[start:end], None
+            for part in parts:
+                yield on_device[part], None
             return
         pays = self._mapped or self.backend.name != "cpu"  # in memory it takes 0.3 ms or less
-        ahead = pays if prefetch is None else prefetch
-        each = (order[start:end] for start, end in ends)
+        each = (order[part] for part in parts)
         in_turn = (self._stage(index, slot=0) for index in each)
+        ahead = pays if prefetch is None else prefetch
         with closing(self._ahead(each) if ahead else in_turn) as staged:
-            for (start, end), raw in zip(ends, staged, strict=True):
-                yield on_device[start:end], raw
+            for part, raw in zip(parts, staged, strict=True):
+                yield on_device[part], raw
 
     def _ahead(self, indices: Iterable[NDArray[np.intp]]) -> Generator[NDArray[Any], None, None]:
         """Stage each batch on a thread while the one before it is used.
@@ -237,42 +223,45 @@ class BatchReader:
         An error of the thread is raised where its batch would have come. Closing the iterator,
         as leaving its loop does, ends the thread once the batch in progress is staged.
         """
+        waiting = deque[Future[NDArray[Any]]]()
         with ThreadPoolExecutor(1, thread_name_prefix="nembp-batches") as thread:
-            slots, waiting = cycle((0, 1)), None
-            for index in indices:
-                following: Future[NDArray[Any]] = thread.submit(
-                    contextvars.copy_context().run, self._stage, index, next(slots)
-                )  # in this thread's np.errstate
-                if waiting is not None:
-                    yield waiting.result()
-                waiting = following
-            if waiting is not None:
-                yield waiting.result()
+            for number, index in enumerate(indices):
+                run = contextvars.copy_context().run  # in this thread's np.errstate
+                waiting.append(thread.submit(run, self._stage, index, number % 2))
+                if number:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def _stage(self, index: NDArray[np.intp], slot: int) -> NDArray[Any]:
         """Return the raw rows at ``index``, in the buffer of a slot until that is staged again."""
+        shape, dtype = (len(index), self.features), self._rows.dtype
         with self._lock:
-            out = self._buffer(slot, len(index))
+            # memory that a device copies from fast
+            out = self._kept((slot, shape), lambda: self.backend.host_buffer(shape, dtype))
             self.backend.wait_for_copy(out)
-            gathered = out if self._augmenter is None else self._buffer("gathered", len(index))
+            plain = out
+            if self.augmentation:
+                plain = self._kept(("gathered", shape), lambda: np.empty(shape, dtype))
             try:
-                self._rows.take(index, gathered)
+                self._rows.take(index, plain)
             except OSError as error:
                 raise DataError(
                     f"{error.filename or 'the samples'}: could not be read any more "
                     f"({error.strerror or error}); expected the file to stay as it was when it was "
                     "opened. Check the disk"
                 ) from error
-            return out if self._augmenter is None else self._augmenter(gathered, out)
-
-    def _buffer(self, name: object, rows: int) -> NDArray[Any]:
-        whole = self._buffers.get(name)
-        if whole is None or len(whole) < rows:
-            shape, dtype = (rows, self.features), self._rows.dtype
-            # of what goes to the device, memory that it copies from fast
-            make = np.empty if name == "gathered" else self.backend.host_buffer
-            whole = self._buffers[name] = make(shape, dtype)
-        return whole[:rows]
+            if self.augmentation:
+                height, width, channels = self.shape
+                places = (len(index), height, width)
+                pixels = self._kept(("pixels", shape), lambda: np.empty(places, np.intp))
+                self.augmentation.pixels(
+                    height, width, self._draws.random((3, len(index), 1)), pixels
+                )
+                # in mode "raise" it would gather into a temporary
+                images = out.reshape(*places, channels)
+                np.take(plain.reshape(-1, channels), pixels, axis=0, out=images, mode="clip")
+            return np.asarray(out)
 
     # -- a batch of the network -------------------------------------------------------------------
     def read(self, index: Array, x: Array, t: Array, staged: Staged = None) -> None:
@@ -280,9 +269,8 @@ class BatchReader:
         self.read_x(index, x, staged)
         if self.is_classification:
             rows = index.shape[0]
-            if rows not in self._labels:
-                self._labels[rows] = self.backend.empty((rows,), "int64")
-            self.backend.one_hot(self._y, index, self._classes, self._labels[rows], t)
+            spare = self._kept(("labels", rows), lambda: self.backend.empty((rows,), "int64"))
+            self.backend.one_hot(self._y, index, self._classes, spare, t)
         else:
             self.backend.take_rows(self._y, index, t)
 
@@ -295,26 +283,16 @@ class BatchReader:
                 staged = self._stage(host, slot=2)  # no loop's, which take turns
             backend.receive(staged, x, self._offset, self._factor)
             return
-        raw, rows = None, index.shape[0]
-        if self._x.dtype != x.dtype:
-            if rows not in self._raw:
-                self._raw[rows] = backend.xp.empty_like(x, dtype=self._x.dtype)
-            raw = self._raw[rows]
+        raw, dtype = None, self._x.dtype
+        if dtype != x.dtype:
+            raw = self._kept(("raw", index.shape[0]), lambda: backend.xp.empty_like(x, dtype=dtype))
         backend.gather(self._x, index, x, raw, self._offset, self._factor)
 
     def go_to(self, samples: int) -> None:
-        """Go to where the augmentation's stream is after so many samples were read."""
-        if self._augmenter is not None:
-            self._augmenter.go_to(samples)
+        """Go to where the augmentation's stream is after so many samples, of three draws each."""
+        self._draws = stream(self._seed, "augmentation")
+        self._draws.bit_generator.advance(3 * samples)  # type: ignore[attr-defined]
 
     def labels(self, index: Array) -> Array:
         """Return the labels at ``index``."""
         return self.backend.xp.take(self._y, index, axis=0)
-
-
-def _row(value: Any, shape: tuple[int, ...], backend: Backend, dtype: str) -> Array | float | None:
-    """Return an offset or factor as a number, or as a row of one value a feature."""
-    array = np.asarray(value, dtype=np.float64)
-    if array.ndim == 0:
-        return float(array)
-    return backend.asarray(np.broadcast_to(array, shape).reshape(-1), dtype)
