@@ -10,19 +10,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar
 
-from nembp.backend import Array, Backend
+from nembp.backend import Array
 from nembp.engine.network import Network
 from nembp.errors import ArchitectureError
 from nembp.threads import run_parallel
 
-Schedule: TypeAlias = Callable[[float], float]
-
-SMALLEST = 5e-324  # number above 0
-SCHEDULES: dict[str, Schedule] = {  # factors of η at the share 0 ≤ s < 1 of training done
+SCHEDULES: dict[str, Callable[[float], float]] = {  # factors of η at the share 0 ≤ s < 1 done
     "cosine": lambda s: 0.5 * (1.0 + math.cos(math.pi * s)),
     "constant": lambda s: 1.0,
     "step": lambda s: 0.1 ** math.floor(s / (1 / 3) + 1e-9),  # a tenth after each third
@@ -30,7 +27,7 @@ SCHEDULES: dict[str, Schedule] = {  # factors of η at the share 0 ≤ s < 1 of 
 }
 
 
-def learning_rate_schedule(name: str) -> Schedule:
+def learning_rate_schedule(name: str) -> Callable[[float], float]:
     """Return the schedule of a name.
 
     >>> learning_rate_schedule("cosine")(0.5)
@@ -51,35 +48,50 @@ class Chunk:
     scratch: Array
 
 
+@dataclass(eq=False)
 class Optimizer(ABC):
     """Descends the mean negative log-likelihood; subclass it with ``move`` to add one.
 
     ``learning_rate`` is η of the first step, which a schedule may lower, ``weight_decay`` λ ≥ 0,
     ``steps`` counts those taken so far, and ``state`` has a vector for each of the ``slots``.
+    A subclass that is a dataclass may have further fields: numbers of at least 0 and less than 1,
+    and ``epsilon``.
     """
 
     name: ClassVar[str]
     default_learning_rate: ClassVar[float]
     slots: ClassVar[tuple[str, ...]] = ()  # state vectors
     kernel: ClassVar[str | None] = None  # of a device that does a step in one pass
-    epsilon: float = 0.0  # of those that divide
+    epsilon = 0.0  # of those that divide
 
-    def __init__(self, learning_rate: float | None = None, weight_decay: float = 0.0) -> None:
-        eta = self.default_learning_rate if learning_rate is None else learning_rate
-        self.learning_rate = _number("learning rate", eta)
-        self.weight_decay = _number("weight decay", weight_decay, "finite and ≥ 0", low=0.0)
+    learning_rate: Any = None  # its class's default one
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.learning_rate is None:
+            self.learning_rate = self.default_learning_rate
+        for key in (each.name for each in fields(self)):
+            value: Any = getattr(self, key)
+            number: Any = value if isinstance(value, Real) else math.nan
+            if key in ("learning_rate", "epsilon"):
+                allowed, expected = 0.0 < number < math.inf, "positive and finite"
+            elif key == "weight_decay":
+                allowed, expected = 0.0 <= number < math.inf, "finite and ≥ 0"
+            else:
+                allowed, expected = 0.0 <= number < 1.0, "at least 0 and less than 1"
+            if not allowed:
+                name = key.replace("_", " ")
+                raise ArchitectureError(f"{name} must be {expected}, got {value!r}")
         self.steps = 0
         self.state: dict[str, Array] = {}
 
     def bind(self, net: Network) -> Array:
         """Allocate gradient, state and chunk views for ``net``; return the gradient vector."""
         backend, count, dtype = net.backend, net.parameter_count, net.dtype
-        self.backend: Backend = backend
-        self.steps = 0
+        self.backend, self.weights, self.steps = backend, net.weight_count, 0
         self.gradient = backend.zeros((count,), dtype)
         self.state = {slot: backend.zeros((count,), dtype) for slot in self.slots}
         self.vectors = net.parameters, self.gradient, *self.state.values()
-        self.weights = net.weight_count
         size = min(backend.chunk, count)
         starts = range(0, count, size)
         # each worker goes through its share of the chunks; handing over costs about one chunk
@@ -120,10 +132,7 @@ class Optimizer(ABC):
             for chunk in chunks:
                 self.move(chunk, eta, epsilon)
 
-        if len(self._shares) > 1:
-            run_parallel(move, self._shares)
-        else:
-            move(self._shares[0])
+        run_parallel(move, self._shares)
 
     @abstractmethod
     def move(self, chunk: Chunk, eta: float, epsilon: float) -> None:
@@ -141,21 +150,14 @@ class SGD(Optimizer):
         chunk.theta -= chunk.scratch
 
 
+@dataclass(eq=False)
 class Momentum(Optimizer):
     """v ← μ v + g, θ ← θ − η v, with 0 ≤ μ = ``momentum`` < 1 (Polyak 1964)."""
 
     name = kernel = "momentum"
     default_learning_rate = 0.02
     slots = ("velocity",)
-
-    def __init__(
-        self,
-        learning_rate: float | None = None,
-        weight_decay: float = 0.0,
-        momentum: float = 0.9,
-    ) -> None:
-        super().__init__(learning_rate, weight_decay)
-        self.momentum = _fraction("momentum", momentum)
+    momentum: float = 0.9
 
     def constants(self) -> tuple[float, ...]:
         return (self.momentum,)
@@ -168,6 +170,7 @@ class Momentum(Optimizer):
         chunk.theta -= chunk.scratch
 
 
+@dataclass(eq=False)
 class RMSProp(Optimizer):
     """s ← ρ s + (1 − ρ) g², θ ← θ − η g / (√s + ε), with 0 ≤ ρ = ``decay`` < 1.
 
@@ -177,16 +180,8 @@ class RMSProp(Optimizer):
     name = kernel = "rmsprop"
     default_learning_rate = 1e-3
     slots = ("square",)
-
-    def __init__(
-        self,
-        learning_rate: float | None = None,
-        weight_decay: float = 0.0,
-        decay: float = 0.9,
-        epsilon: float = 1e-8,
-    ) -> None:
-        super().__init__(learning_rate, weight_decay)
-        self.decay, self.epsilon = _fraction("decay", decay), _number("epsilon", epsilon)
+    decay: float = 0.9
+    epsilon: float = 1e-8
 
     def constants(self) -> tuple[float, ...]:
         return self.decay, 1 - self.decay
@@ -204,6 +199,7 @@ class RMSProp(Optimizer):
         chunk.theta -= scratch
 
 
+@dataclass(eq=False)
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015), in the form that touches memory least.
 
@@ -215,18 +211,9 @@ class Adam(Optimizer):
     name = kernel = "adam"
     default_learning_rate = 1e-3
     slots = ("first", "second")
-
-    def __init__(
-        self,
-        learning_rate: float | None = None,
-        weight_decay: float = 0.0,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-    ) -> None:
-        super().__init__(learning_rate, weight_decay)
-        self.beta1, self.beta2 = _fraction("beta1", beta1), _fraction("beta2", beta2)
-        self.epsilon = _number("epsilon", epsilon)
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
 
     def numbers(self, step: int, factor: float) -> tuple[float, float, float]:
         """Return 1 − η λ, and η and ε with the bias corrections of the moments in them."""
@@ -258,7 +245,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 
 
 def get_optimizer(
-    optimizer: str | Optimizer, learning_rate: float | None = None, weight_decay: float = 0.0
+    optimizer: str | Optimizer, learning_rate: Any = None, weight_decay: float = 0.0
 ) -> Optimizer:
     """Return the optimizer of a name; an :class:`Optimizer` is returned as it is.
 
@@ -271,20 +258,3 @@ def get_optimizer(
         known = ", ".join(OPTIMIZERS)
         raise ArchitectureError(f"optimizer must be one of {known}, got {optimizer!r}")
     return OPTIMIZERS[optimizer](learning_rate, weight_decay)
-
-
-def _fraction(name: str, value: Any) -> float:
-    return _number(name, value, "at least 0 and less than 1", low=0.0, high=1.0)
-
-
-def _number(
-    name: str,
-    value: Any,
-    expected: str = "positive and finite",
-    low: float = SMALLEST,
-    high: float = math.inf,
-) -> float:
-    number: Any = value if isinstance(value, Real) else math.nan
-    if not low <= number < high:
-        raise ArchitectureError(f"{name} must be {expected}, got {value!r}")
-    return cast(float, number)
