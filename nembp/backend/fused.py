@@ -220,7 +220,7 @@ class FusedKernels(Backend):
         signal, means = o.z if linear else o.a, (source.accepted, source.gain)
         kernels = self.kernels_of(source.n, signal, t, *means)
         drawn = self.has_kernel(source) and isinstance(stream, PhiloxStream) and noise.law in LAWS
-        once = noise.kind != "drift" and not source.several and source.screening != "expectation"
+        once = noise.kind != "drift" and source.draws == 1 and source.screening != "expectation"
         if not (drawn and once) or kernels is None or _id(likelihood, LIKELIHOODS) is None:
             super().screen(source, o, t)
             return

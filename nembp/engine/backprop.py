@@ -84,7 +84,7 @@ class SampleLoss:
         self.backend, self.likelihood, self.target = backend, likelihood, target
         self.samples, self.weights = samples or rows, weights
         self.source: NoiseSource | None = None
-        if noise is not None and noise.kind != "none":
+        if noise is not None:
             self.source = NoiseSource(noise, likelihood, backend, rows, width, dtype, generator)
             self._noisy = backend.empty((rows, width), dtype)
         self.weight = 1.0  # of the error, not of the nll: 1 climbs log p, −1 descends it
@@ -94,17 +94,22 @@ class SampleLoss:
 
     def error(self, out: Array) -> None:
         """Write −weight · ∂log p/∂z / samples into ``out``, and the mean nll into ``nll``."""
-        backend, o, target, counts = self.backend, self.readout, self.target, None
-        log_p = backend.output_and_score(self.likelihood, o, target)
+        o, target, counts = self.readout, self.target, None
+        log_p = self.backend.output_and_score(self.likelihood, o, target)
         if self.weights is not None:
             log_p *= self.weights
         self.set_nll(log_p)
         if self.source is not None:
-            target = backend.xp.add(target, self.source(o, target), out=self._noisy)
+            target = self.with_noise(o)
             counts = 1.0 if self.source.noise.update == "published" else None
         self.write_error(target, out, counts)
         if self.weights is not None:
             out *= self.weights
+
+    def with_noise(self, o: Readout) -> Array:
+        """Return the targets with noise that is screened under a readout."""
+        n = self.source(o, self.target)  # type: ignore[misc]
+        return self.backend.xp.add(self.target, n, out=self._noisy)
 
     def set_nll(self, log_p: Array) -> None:
         """Write the mean of a column of log-likelihoods, negated, into ``nll``."""
@@ -146,44 +151,39 @@ class ClassLoss(SampleLoss):
         **options: Any,
     ) -> None:
         (count, number), width = classes.members.shape, target.shape[1]
-        rows, target = class_rows(number), target[:count, :]
-        super().__init__(backend, dtype, likelihood, target, **options)
-        self._per_sample = self.readout if self.source is not None else None
-        self.readout = Readout(backend, rows, width, dtype)
-        self._sums = backend.zeros((rows, width), dtype)  # rows of no class keep their zeros
+        super().__init__(backend, dtype, likelihood, target[:count, :], **options)
+        rows, self._members, self._per_sample = class_rows(number), classes.members, self.readout
+        self.readout = o = Readout(backend, rows, width, dtype)
+        self.inputs = backend.zeros((rows, classes.inputs.shape[1]), dtype)
+        self.inputs[:number, :] = backend.asarray(classes.inputs, dtype)
+        # sums of targets, of samples and of squared norms: rows of no class keep their zeros
+        self._totals = [backend.zeros((rows, each), dtype) for each in (width, 1, 1)]
+        self._of_classes = [each[:number, :] for each in (*self._totals, o.z, o.a)]
         self._weighted = backend.empty((count, number), dtype)
-        inputs = np.zeros((rows, classes.inputs.shape[1]))
-        inputs[:number] = classes.inputs
-        self.inputs = backend.asarray(inputs, dtype)
-        self._members = classes.members
-        self._counts, self._squares = (backend.zeros((rows, 1), dtype) for _ in range(2))
-        o, totals = self.readout, (self._sums, self._counts, self._squares)
-        self._of_classes = [each[:number, :] for each in (*totals, o.z, o.a)]
         self._column = backend.empty((count, 1), dtype)
 
     def error(self, out: Array) -> None:
         """Write class sums of −weight · ∂log p/∂z / samples, and the mean nll into ``nll``."""
-        backend, likelihood, targets = self.backend, self.likelihood, self.target
+        backend, likelihood, target = self.backend, self.likelihood, self.target
         members, (sums, numbers, squares, z, a) = self._members, self._of_classes
         if self.weights is not None:
             members = backend.xp.multiply(members, self.weights, out=self._weighted)
-        backend.matmul(members.T, targets, sums)
-        column = None
+        backend.matmul(members.T, target, sums)
+        norms = None
         if isinstance(likelihood, Gaussian):
-            column = backend.row_dot(targets, targets, self._column)
-        backend.count_classes(members, numbers, column, squares)
-        totals = self._sums, self._counts, self._squares
-        self.set_nll(backend.output_and_score(likelihood, self.readout, *totals))
-        counts = None if likelihood.counts_are_target_sums else self._counts
-        each = self._per_sample
-        if self.source is not None and each is not None:  # under each sample's own activation
+            norms = backend.row_dot(target, target, self._column)
+        backend.count_classes(members, numbers, norms, squares)
+        self.set_nll(backend.output_and_score(likelihood, self.readout, *self._totals))
+        all_sums, counts, _ = self._totals
+        published = False
+        if self.source is not None:  # under each sample's own activation
+            each = self._per_sample
             backend.matmul(self._members, z, each.z)
             backend.matmul(self._members, a, each.a)
-            noisy = backend.xp.add(targets, self.source(each, targets), out=self._noisy)
-            backend.matmul(members.T, noisy, sums)
-            if self.source.noise.update == "published":
-                counts = self._counts
-        self.write_error(self._sums, out, counts)
+            backend.matmul(members.T, self.with_noise(each), sums)
+            published = self.source.noise.update == "published"
+        exact = likelihood.counts_are_target_sums and not published
+        self.write_error(all_sums, out, None if exact else counts)
 
 
 # -- steps -----------------------------------------------------------------------------------------
@@ -235,14 +235,11 @@ class Step:
         # each layer in either direction, None where it has none
         self.up: list[Any] = [None] * (last + 1)
         self.down: list[Any] = [None] * (last + 1)
-        for k in range(last + 1):
-            if k > 0:
-                self.up[k] = LayerSide(net, k, forward, groups=groups, **options)
-            if k < last and backward:
+        for k in range(last):
+            self.up[k + 1] = LayerSide(net, k + 1, forward, groups=groups, **options)
+            if backward:
                 reached = net.reversed, last - k, backward
                 self.down[k] = LayerSide(*reached, counts=self.counts, **options)
-        sides = [side for side in (*self.up, *self.down) if side is not None]
-        self._normalizers = [each for side in sides for _, each in side.normalizers]
         self._gradient: Array = None  # of the last call, and its views
 
     def begin(self) -> None:
@@ -255,48 +252,36 @@ class Step:
     def weights_of(self, gradient: Array) -> list[Array]:
         """Return the views of ``gradient`` at the weights of each map."""
         if gradient is not self._gradient:
-            self._gradient = gradient
-            self._set_views(gradient)
-        return self._weight_views
-
-    def _set_views(self, gradient: Array) -> None:
-        net, xp = self.net, self.net.backend.xp
-        forward, backward = net.views(gradient), net.reversed.views(gradient)
-        self._weight_views = forward.weights
-        self._sums: list[tuple[Array, Array]] = []  # errors, and the bias gradients that sum them
-        self._normalized: list[tuple[Any, Array, Array]] = []
-        self._zeros: list[Array] = []  # of a direction that is not trained
-        ways = (
-            (self.up, self.delta, forward.biases, forward.gains),
-            (self.down, self.e, backward.biases[::-1], backward.gains[::-1]),
-        )
-        for sides, errors, biases, gains in ways:
-            for k, layer in enumerate(net.layers):
-                if biases[k] is None or not layer.biases:
+            self._gradient, net, xp = gradient, self.net, self.net.backend.xp
+            forward, backward = net.views(gradient), net.reversed.views(gradient)
+            self._weights = forward.weights
+            self._sums: list[Any] = []  # errors, and the bias gradients that sum them
+            self._normalized: list[Any] = []  # normalizers, and where their gradients go
+            up: Any = zip(self.up, self.delta, forward.biases, forward.gains, strict=True)
+            back = backward.biases[::-1], backward.gains[::-1]
+            down: Any = zip(self.down, [*self.e, None], *back, strict=True)
+            for side, error, bias, gain in (*up, *down):
+                if side is None or side.bias is None:
                     continue
-                if sides[k] is None:
-                    self._zeros += [each for each in (biases[k], gains[k]) if each is not None]
-                elif sides[k].normalizers:
-                    self._normalized.append((sides[k].normalizers, biases[k], gains[k]))
-                else:  # channels share a bias
-                    each = xp.reshape(errors[k], (-1, layer.biases))
-                    self._sums.append((each, xp.reshape(biases[k], (1, -1))))
+                self._normalized += [(each, bias, gain) for _, each in side.normalizers]
+                if not side.normalizers:  # channels share a bias
+                    rows = xp.reshape(error, (-1, bias.shape[0]))
+                    self._sums.append((rows, xp.reshape(bias, (1, -1))))
+        return self._weights
 
     def end(self, gradient: Array | None) -> None:
         """Write the gradients of biases and gains, and move the running statistics."""
-        xp = self.net.backend.xp
+        net, xp = self.net, self.net.backend.xp
         if gradient is not None:
-            self.net.backend.sum_rows(self._sums)
-            for zero in self._zeros:
-                zero[...] = 0.0
-            for normalizers, bias, gain in self._normalized:
-                bias[...], gain[...] = 0.0, 0.0
-                for _, each in normalizers:
-                    xp.add(bias, each.bias_gradient, out=bias)
-                    xp.add(gain, each.gain_gradient, out=gain)
-        if self.moves_statistics:
-            for each in self._normalizers:
-                each.update_running()
+            gradient[net.weight_count :] = 0.0  # of a direction that is not trained, too
+            net.backend.sum_rows(self._sums)
+            for each, bias, gain in self._normalized:
+                xp.add(bias, each.bias_gradient, out=bias)
+                xp.add(gain, each.gain_gradient, out=gain)
+        if self.moves_statistics and net.statistics_count:
+            for side in filter(None, (*self.up, *self.down)):
+                for _, each in side.normalizers:
+                    each.update_running()
 
 
 class JointBackpropagation(Step):
@@ -312,10 +297,8 @@ class JointBackpropagation(Step):
     takes the place of the forward likelihood of ``t``, which in any case screens noise on forward
     signals. Sums over rows are divided by ``samples``, by default ``rows``.
 
-    ``noise`` and ``generators``, of their streams, are by place: ``"forward"`` and ``"backward"``
-    for that direction's target, ``"forward/hidden"`` and so on for its signals
-    (:data:`nembp.engine.noise.PLACES`). ``sources`` has them with their share accepted and mean
-    gain, layers by their number from the direction's input, as ``"forward/hidden-1"``.
+    ``noise`` and ``generators``, of their streams, are by place (:data:`nembp.engine.noise.NAMES`);
+    ``sources`` has what draws it, of each layer by itself, as ``"forward/hidden-1"``.
 
     After a call ``forward_nll`` and ``backward_nll`` (1, 1) are the mean negative log-likelihoods
     of the clean targets in nats, and ``input_error``, where it is asked for, is δ⁰ =
@@ -353,21 +336,24 @@ class JointBackpropagation(Step):
             members, second = classes.members, class_rows(classes.members.shape[1])
         super().__init__(net, rows, second, members=members, groups=groups, statistics=statistics)
         self.x = self.a[0]
-        if input_error:
-            self.delta[0] = backend.empty((rows, net.inputs), dtype)
-        self.input_error = self.delta[0]
+        self.input_error = backend.empty((rows, net.inputs), dtype) if input_error else None
+        self.delta[0] = self.input_error
 
-        noise, generators = noise or {}, generators or {}
+        noise, generators = noise_that_acts(noise), generators or {}
         self.sources: dict[str, NoiseSource] = {}
-        self._noise_up = SignalNoise(net, rows, noise, generators, groups) or None
-        self._noise_down = SignalNoise(back, rows, noise, generators) or None
-        if self._noise_down is not None and path != "samples":
+        if path != "samples" and any(key.startswith("backward/") for key in noise):
             raise ArchitectureError(
                 f"noise on backward signals needs a row for each sample, and path is {path!r}; "
                 "expected path 'samples'"
             )
-        for each, sides in ((self._noise_up, self.up), (self._noise_down, self.down[::-1])):
-            for k, source in {} if each is None else each.sources.items():
+        self._noise_up, self._noise_down = (
+            SignalNoise(way, rows, noise, generators, groups if way is net else None)
+            if any(key.startswith(f"{way.direction}/") for key in noise)
+            else None
+            for way in (net, back)
+        )
+        for signals, sides in ((self._noise_up, self.up), (self._noise_down, self.down[::-1])):
+            for k, source in {} if signals is None else signals.sources.items():
                 self.sources[source.name] = source
                 if k > 0:
                     sides[k].add_noise(source.n)
@@ -452,22 +438,15 @@ class JointBackpropagation(Step):
 def backpropagate(
     net: Network, x: Any, t: Any, *, statistics: Statistics = "batch"
 ) -> tuple[Array, Array]:
-    """Return one direction's gradient, and its error at the input.
+    """Return one direction's gradient, and its error at the input, (rows, inputs).
 
     Up, zᵏ = forward(aᵏ⁻¹) + bᵏ and aᵏ = f(zᵏ); then down from δᴸ = −∂log p/∂zᴸ / rows
 
         δᵏ⁻¹ = adjoint(δᵏ) ∘ f'(aᵏ⁻¹),   ∂/∂Wᵏ = weight_gradient(aᵏ⁻¹, δᵏ),   ∂/∂bᵏ = Σ_rows δᵏ:
 
     classical backpropagation, which maximum likelihood gives back in either direction (Adigun and
-    Kosko 2019, theorems 1 and 2). Pass ``net.reversed`` for the other one.
-
-    Rows are normalized by the ``statistics`` of the batch, as in training: the gradient is then
-    that of ``net.log_likelihood(x, t, "batch")``, where every row's normalization depends on all
-    rows; or by the running ones, ``net.log_likelihood(x, t)``, where each row is by itself. Both
-    are exact, and neither moves the running statistics.
-
-    The gradient (parameter_count,) is zero at the other direction's biases and gains, the error at
-    the input (rows, inputs) is ∂(−log p / rows)/∂x.
+    Kosko 2019, theorems 1 and 2). Pass ``net.reversed`` for the other one. It is the gradient of
+    ``net.log_likelihood(x, t, statistics)``, and moves no running statistics.
     """
     gradient, step = _of_arrays(net, x, t, path="none", statistics=statistics, input_error=True)
     return gradient, step.input_error

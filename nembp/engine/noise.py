@@ -143,8 +143,7 @@ class Noise:
 def noise_that_acts(noise: Mapping[str, Noise] | None) -> dict[str, Noise]:
     """Return the noise by place, without places of kind "none".
 
-    An ArchitectureError refuses what is no mapping of known places to noise: a misspelt place would
-    train without.
+    An ArchitectureError refuses what is no mapping of known places to noise.
     """
     noise = {} if noise is None else noise
     example = 'expected a dict such as {"forward": Noise("nem")}'
@@ -180,11 +179,11 @@ class NoiseSource:
         screening: Screening | None = None,
     ) -> None:
         self.noise, self.likelihood, self.backend = noise, likelihood, backend
-        self.generator, self.units = generator, width
+        self.generator, self.units = generator, width  # units: terms of a sample's gain
         self.screening = screening or noise.screening_for(likelihood)  # how draws are screened
         self.std: Any = noise.std  # σₜ of the next draw; of a captured step (1,), on the device
         self.zero_sum = noise.update == "zero-sum" and isinstance(likelihood, Multinomial)
-        self.several = noise.draws > 1 and noise.kind != "blind"
+        self.draws = 1 if noise.kind == "blind" else noise.draws
         by_component = self.screening == "component"
         if self.zero_sum and by_component and noise.kind != "blind":
             raise ArchitectureError(
@@ -201,12 +200,8 @@ class NoiseSource:
         self._mask = b.empty(screened, "bool")  # score ≥ 0
         self._sign = b.empty(screened, dtype)
         self._column = b.empty((rows, 1), dtype)
-        if noise.kind == "drift":
-            self._mean = b.empty(shape, dtype)
-            half_space = likelihood.gain_is_linear and self.screening == "vector"
-            self._has_formula = half_space and noise.law == "gaussian" and not self.several
-        if self.several:
-            self._best, self._best_score = b.empty(shape, dtype), b.empty(screened, dtype)
+        self._mean, self._best = (b.empty(shape, dtype) for _ in range(2))
+        self._best_score = b.empty(screened, dtype)
 
     def __call__(self, o: Readout, t: Array) -> Array:
         """Return noise of deviation ``std`` for target ``t`` under the readout ``o``."""
@@ -220,12 +215,10 @@ class NoiseSource:
         """Draw and screen once, or several times and take the best of each sample or unit."""
         b, xp = self.backend, self.backend.xp
         self._draw(o, t)
-        self._screen(o, t)
-        for _ in range(self.noise.draws - 1 if self.several else 0):
+        for _ in range(1, self.draws):
             self._measure(o, t)
             self._best[...], self._best_score[...] = self.n, self._score
             self._draw(o, t)
-            self._screen(o, t)
             self._measure(o, t)
             # each of the two becomes 0 where the other is better, so their sum is the better one
             xp.greater_equal(self._best_score, self._score, out=self._mask)
@@ -233,7 +226,7 @@ class NoiseSource:
             xp.logical_not(self._mask, out=self._mask)
             b.keep(self.n, self._mask)
             self.n += self._best
-        if self.several:
+        if self.draws > 1:
             by_component = self.screening == "component"
             size = self.n if by_component else b.row_dot(self.n, self.n, self._column)
             xp.not_equal(size, 0.0, out=self._mask)
@@ -242,17 +235,31 @@ class NoiseSource:
 
     # -- draws -----------------------------------------------------------------------------------
     def _draw(self, o: Readout, t: Array) -> None:
-        """Fill ``n`` with unscreened noise of standard deviation σ = ``std``."""
-        if self.noise.law == "uniform":  # on ±√3 σ
-            self.backend.uniform(self.generator, self.n)
+        """Fill ``n`` with noise of standard deviation σ = ``std``, and keep what the kind asks."""
+        b, xp, law = self.backend, self.backend.xp, self.noise.law
+        if law == "uniform":  # on ±√3 σ
+            b.uniform(self.generator, self.n)
             self.n -= 0.5
             self._spread(2.0 * math.sqrt(3.0))
         else:
-            self.backend.normal(self.generator, self.n)
+            b.normal(self.generator, self.n)
             self._spread(1.0)
-        if self.noise.law == "curvature":
+        if law == "curvature":
             self._curve(o)
         self._shape(t)
+        self._mask[...] = True
+        if self.noise.kind == "blind":
+            return
+        if self.noise.rejected == "reflect":
+            self._measure(o, t)
+            xp.greater_equal(self._score, 0.0, out=self._mask)
+            sign = b.cast(self._mask, self._sign)  # 2 · mask − 1: copysign takes thrice as long
+            sign *= 2.0
+            sign -= 1.0
+            self.n *= sign
+        self._measure(o, t)
+        xp.greater_equal(self._score, 0.0, out=self._mask)
+        b.keep(self.n, self._mask)
 
     def _spread(self, c: float) -> None:
         """Multiply ``n`` by c σ."""
@@ -297,24 +304,7 @@ class NoiseSource:
         column *= 1.0 / self.units
         self.n -= column
 
-    # -- screening -------------------------------------------------------------------------------
-    def _screen(self, o: Readout, t: Array) -> None:
-        """Keep the draws that the kind asks for."""
-        b, xp = self.backend, self.backend.xp
-        self._mask[...] = True
-        if self.noise.kind == "blind":
-            return
-        if self.noise.rejected == "reflect":
-            self._measure(o, t)
-            xp.greater_equal(self._score, 0.0, out=self._mask)
-            sign = b.cast(self._mask, self._sign)  # 2 · mask − 1: copysign takes thrice as long
-            sign *= 2.0
-            sign -= 1.0
-            self.n *= sign
-        self._measure(o, t)
-        xp.greater_equal(self._score, 0.0, out=self._mask)
-        b.keep(self.n, self._mask)
-
+    # -- gains -----------------------------------------------------------------------------------
     def _measure(self, o: Readout, t: Array) -> None:
         """Write the score, which is to be ≥ 0: the gain of each sample, unit or batch.
 
@@ -347,9 +337,7 @@ class NoiseSource:
     # -- the mean of the kept noise --------------------------------------------------------------
     def _drift(self, o: Readout, t: Array) -> None:
         """Write E[n | kept] into ``n``, by its formula where it has one; no draw is accepted."""
-        if self._has_formula:
-            self._half_space_mean(o, t)
-        else:
+        if not self._write_mean(o, t):
             self._mean[...] = 0.0
             for _ in range(DRIFT_DRAWS):
                 self.offer(o, t)
@@ -358,12 +346,16 @@ class NoiseSource:
         self.accepted[...] = 0.0
         self._record_gain(o, t)
 
-    def _half_space_mean(self, o: Readout, t: Array) -> None:
-        """E[n | kept] of n = S ξ, ξ ~ N(0, σ²I), kept where ⟨n, w⟩ ≥ 0: c σ S Sᵀw / ‖Sᵀw‖.
+    def _write_mean(self, o: Readout, t: Array) -> bool:
+        """Write E[n | kept] = c σ S Sᵀw / ‖Sᵀw‖ of n = S ξ, ξ ~ N(0, σ²I), kept where ⟨n, w⟩ ≥ 0.
 
         c = √(2/π) when rejected draws are reflected (a half-normal), 1/√(2π) when they are set
-        to zero. S is the map of ``_shape``: diag(t), the zero-sum projection, or neither.
+        to zero. S is the map of ``_shape``: diag(t), the zero-sum projection, or neither. False
+        where the noise is another one.
         """
+        half_space = self.likelihood.gain_is_linear and self.screening == "vector"
+        if not half_space or self.noise.law != "gaussian" or self.draws > 1:
+            return False
         self.likelihood.gain_slope(o, t, self.n)
         if self.zero_sum:  # Sᵀ = diag(t) P projects first
             self._project()
@@ -374,6 +366,7 @@ class NoiseSource:
         self.n /= self.backend.xp.sqrt(norm, out=norm)
         self._spread(math.sqrt(2.0 / math.pi) * (1.0 if self.noise.rejected == "reflect" else 0.5))
         self._shape(t)
+        return True
 
 
 # -- noise on signals ------------------------------------------------------------------------------
@@ -398,15 +391,15 @@ def noisy_layers(net: Network, place: str) -> list[int]:
 
 
 class LayerNoise(NoiseSource):
-    """Draws and screens the noise of one layer's signal; ``trial`` holds the signals.
+    """Draws and screens the noise of one layer's signal, by whole samples.
 
-    Its one term of the gain is log p(t | aᵏ + n) − log p(t | aᵏ), by the layers above run again.
+    A sample's one term of the gain is log p(t | aᵏ + n) − log p(t | aᵏ), by ``signals``.
     """
 
     kernel = None
 
     def __init__(
-        self, trial: SignalNoise, layer: int, place: str, noise: Noise, generator: Any
+        self, signals: SignalNoise, layer: int, place: str, noise: Noise, generator: Any
     ) -> None:
         if noise.screening == "component":
             raise ArchitectureError(
@@ -418,24 +411,26 @@ class LayerNoise(NoiseSource):
                 "noise law curvature is that of a target's likelihood, which signals have none of; "
                 "use law gaussian or uniform"
             )
-        self._trial, self._layer, self.place = trial, layer, place
-        net = trial.net
-        where = place if place == "input" else f"{place}-{layer}"
-        self.name = f"{net.direction}/{where}"  # in records
-        made = net.likelihood, net.backend, trial.rows, net.layers[layer].size, net.dtype
+        self._of, self._layer, self.place = signals, layer, place
+        net, rows = signals.net, signals.rows
+        self.name = f"{net.direction}/{place}" + (f"-{layer}" if layer else "")  # in records
+        made = net.likelihood, net.backend, rows, net.layers[layer].size, net.dtype
         screening: Screening = "vector" if noise.screening == "auto" else noise.screening
         super().__init__(noise, *made, generator, screening)
         self._terms, self.units = self._score, 1
-        self.zero_sum = self._has_formula = False  # a matter of targets
+        self.zero_sum = False  # a matter of targets
 
     def draw(self) -> None:
-        """Fill ``n`` for the signal that the trial now has at this layer."""
-        self(self._trial.readout, self._trial.signals[self._layer])
+        """Fill ``n`` for the signal that the layer now has."""
+        self(self._of.readout, self._of.signals[self._layer])
 
     def _set_terms(self, o: Readout, t: Array) -> None:
-        trial, xp = self._trial, self.backend.xp
-        xp.add(trial.signals[self._layer], self.n, out=trial.tried[self._layer])
-        xp.subtract(trial.run(self._layer, trial.tried), trial.log_p, out=self._terms)
+        of, k, xp = self._of, self._layer, self.backend.xp
+        xp.add(of.signals[k], self.n, out=of.tried[k])
+        xp.subtract(of.run(k, of.tried), of.log_p, out=self._terms)
+
+    def _write_mean(self, o: Readout, t: Array) -> bool:
+        return False
 
 
 class SignalNoise:
@@ -445,7 +440,7 @@ class SignalNoise:
     place. A normalized layer's statistics are those of the signals without noise while noise is
     screened, so that a sample's gain depends on its own noise alone; ``groups`` counts the rows
     that they are taken of together. ``noise`` and ``generators`` are keyed by direction and place,
-    as in ``"forward/hidden"``; without noise at a place of this direction the object is false.
+    as in ``"forward/hidden"``; ``sources`` by layer, counted from the direction's input.
     """
 
     def __init__(
@@ -457,13 +452,9 @@ class SignalNoise:
         groups: Sequence[int] | None = None,
     ) -> None:
         self.net, self.rows = net, rows
-        self.sources: dict[int, LayerNoise] = {}  # by layer, counted from the direction's input
-        prefix = f"{net.direction}/"
-        keys = [k for k, each in noise.items() if k.startswith(prefix) and each.kind != "none"]
-        if not keys:
-            return
         backend, dtype = net.backend, net.dtype
         sizes = [layer.size for layer in net.layers]
+        self.sources: dict[int, LayerNoise] = {}
         self.readout = Readout(backend, rows, sizes[-1], dtype)
         self.log_p = backend.empty((rows, 1), dtype)  # of the target, as the signals now are
         self.signals, self.tried = (
@@ -471,25 +462,22 @@ class SignalNoise:
         )
         scratch = backend.empty((rows * max(sizes),), dtype)
         self._maps = [m.workspace(backend, (rows,), dtype) for m in net.maps]
-        self._sides: list[Any] = [None]
-        for k in range(1, len(sizes)):
-            self._sides.append(LayerSide(net, k, rows, scratch=scratch, groups=groups))
+        self._sides = [
+            LayerSide(net, k, rows, scratch=scratch, groups=groups) for k in range(1, len(sizes))
+        ]
         self._target: Array = None
         self.nll = backend.zeros((1, 1), dtype)  # mean of the signals without noise, in nats
-        for key in keys:
-            place = key.removeprefix(prefix)
-            for layer in noisy_layers(net, place):
+        for key, each in noise.items():
+            way, _, place = key.partition("/")
+            for layer in noisy_layers(net, place) if place and way == net.direction else ():
                 if layer in self.sources:
                     raise ArchitectureError(
                         f"noise places {self.sources[layer].place} and {place} both name layer "
                         f"{layer}"
                     )
-                self.sources[layer] = LayerNoise(self, layer, place, noise[key], generators[key])
+                self.sources[layer] = LayerNoise(self, layer, place, each, generators[key])
         # the batch without noise, where the input is noisy
         self.clean = backend.empty((rows, sizes[0]), dtype) if 0 in self.sources else None
-
-    def __bool__(self) -> bool:
-        return bool(self.sources)
 
     def __call__(self, x: Array, t: Array) -> None:
         """Draw and screen the noise for a batch, and add that of the input to ``x``."""
@@ -514,10 +502,9 @@ class SignalNoise:
 
         Normalized by their statistics, or with ``held`` by those of the last call without it.
         """
-        last = len(self._maps)
-        for k in range(start + 1, last + 1):
-            z = self.readout.z if k == last else signals[k]
-            self._maps[k - 1].forward(signals[k - 1], z)
-            self._sides[k].signal(z, held=held)
+        outputs = [*signals[1:], self.readout.z]
+        for k in range(start, len(self._maps)):
+            self._maps[k].forward(signals[k], outputs[k])
+            self._sides[k].signal(outputs[k], held=held)
         self.net.likelihood.activate(self.readout)
         return self.net.likelihood.log_likelihood(self.readout, self._target)
