@@ -196,7 +196,7 @@ def test_swapped_directions_are_pointed_out():
 
 
 NO_NUMBERS = {
-    "ragged": ([[1, 2], [3]], r"rows of 1 to 2 values .*\(rows, 2\); give all rows the same"),
+    "ragged": ([[1, 2], [3]], r"rows of 1 to 2 values .*\(rows, 2\) .*; give all rows the same"),
     "text": ([["a", "b"]], r"holds text .*np\.asarray\(\.\.\., float\)"),
     "sparse": (scipy.sparse.csr_matrix(np.eye(2)), r"sparse csr_matrix .*\.toarray\(\)"),
     "complex": (np.array([[1j, 2]]), "holds complex numbers .*real part"),

@@ -29,12 +29,7 @@ from numpy.typing import DTypeLike
 
 from nembp.backend import Array, Backend, get_backend, stream
 from nembp.engine.activations import Activation, get_activation
-from nembp.engine.batchnorm import (
-    BatchNormalization,
-    Counts,
-    Normalizer,
-    Statistics,
-)
+from nembp.engine.batchnorm import BatchNormalization, Counts, Normalizer, Statistics
 from nembp.engine.likelihoods import Likelihood, Readout, get_likelihood
 from nembp.engine.linear import Dense, LinearMap, Transposed, cut
 from nembp.errors import ArchitectureError, ShapeError
@@ -100,20 +95,17 @@ def _pieces(flat: Array, sizes: Sequence[int]) -> list[Array]:
     return [flat[start:stop] for start, stop in pairwise(accumulate(sizes, initial=0))]
 
 
-Running: TypeAlias = list[tuple[Array, Array] | None]
-
-
 def statistics_count(layers: Sequence[Layer]) -> int:
     """Return the length of the flat vector of running statistics: μ and σ² of each γ."""
     return 2 * sum(layer.gains for layer in (*layers[1:], *layers[:-1]))
 
 
-def statistics_views(layers: Sequence[Layer], flat: Array) -> tuple[Running, Running]:
+def statistics_views(layers: Sequence[Layer], flat: Array) -> tuple[list[Any], list[Any]]:
     """Return each direction's (mean, variance) by layer, None where it is not normalized."""
     both, last = (*layers[1:], *layers[:-1]), len(layers) - 1
-    pieces = _pieces(flat, [size for layer in both for size in (layer.gains, layer.gains)])
+    pieces = _pieces(flat, [layer.gains for layer in both for _ in ("mean", "variance")])
     pairs = zip(pieces[::2], pieces[1::2], strict=True)
-    views = [(mean, variance) if mean.shape[0] else None for mean, variance in pairs]
+    views = [pair if pair[0].shape[0] else None for pair in pairs]
     return [None, *views[:last]], [None, *views[last:][::-1]]
 
 
@@ -142,13 +134,10 @@ def check_chain(layers: Sequence[Layer], maps: Sequence[LinearMap]) -> None:
 class LayerSide:
     """Layer k of a direction, counted from its input, at work on a fixed number of rows.
 
-    Its two methods work in place: a signal z becomes a = f(γ ẑ + b), without γ ẑ = z where the
-    layer is not normalized; an error with respect to a becomes one with respect to z. ``groups``
-    counts rows that are normalized together, such as real and generated samples: what a network is
-    shown of one kind alone, it has then been trained on (as usual since Radford, Metz and Chintala,
-    DCGAN, arXiv:1511.06434). ``counts`` are the samples that each row stands for; ``workers`` share
-    the rows, and several layers may share ``scratch``. Noise on the signal is added to a, but is no
-    part of it: derivatives are taken without it.
+    ``groups`` counts rows that are normalized together, such as real and generated samples: what a
+    network is shown of one kind alone, it has then been trained on (as usual since Radford, Metz
+    and Chintala, DCGAN, arXiv:1511.06434). ``counts`` are the samples that each row stands for;
+    ``workers`` share the rows, and several layers may share ``scratch``.
     """
 
     def __init__(
@@ -180,11 +169,11 @@ class LayerSide:
         self._clean: Array = None
 
     def add_noise(self, n: Array) -> None:
-        """Add what ``n`` then holds to every signal."""
+        """Add what ``n`` then holds to every signal; derivatives are taken without it."""
         self._noise, self._clean = n, self._backend.xp.empty_like(n)
 
     def signal(self, z: Array, *, held: bool = False) -> None:
-        """Write f(γ ẑ + b) over ``z`` (rows, size); ``held``: by the last call's statistics."""
+        """Write a = f(γ ẑ + b) over ``z`` (rows, size); ``held``: by the last statistics."""
         for group, normalizer in self.normalizers:
             normalizer.forward(z[group, :], held=held)
         activate, f = self._backend.activate, self.activation
@@ -242,7 +231,7 @@ class Network:
         Its views in this direction.
     statistics : array, shape (statistics_count,)
         Running statistics of normalized layers, (mean, variance) of each forward, then backward:
-        what predictions normalize by. Training moves them; they are no parameters.
+        what predictions normalize by. They are no parameters.
     running : list of (mean, variance) or None
         Their views in this direction, by layer.
     likelihood : Likelihood
@@ -330,12 +319,12 @@ class Network:
         """Return the views of any vector laid out like ``parameters`` (a gradient, say)."""
         forward, last = self if self.direction == "forward" else self.reversed, len(self.maps)
         both = (*forward.layers[1:], *forward.layers[:-1])
-        sizes = [m.weight_count for m in forward.maps]
+        shapes = [m.weight_shape for m in forward.maps]
+        sizes = [math.prod(shape) for shape in shapes]
         sizes += [layer.biases for layer in both] + [layer.gains for layer in both]
         pieces = _pieces(flat, sizes)
-        weights, up, down, *gains = (pieces[k * last : (k + 1) * last] for k in range(5))
-        for k, linear_map in enumerate(forward.maps):
-            weights[k] = self.backend.xp.reshape(weights[k], linear_map.weight_shape)
+        weights = [self.backend.xp.reshape(*each) for each in zip(pieces, shapes, strict=False)]
+        up, down, *gains = (pieces[k * last : (k + 1) * last] for k in range(1, 5))
         up_gains, down_gains = ([g if g.shape[0] else None for g in each] for each in gains)
         if self is forward:
             return Parameters(weights, [None, *up], [None, *up_gains])
@@ -492,9 +481,9 @@ def dense_network(
 # -- what users give, as what a network computes with ------------------------------------------
 
 _NO_NUMBERS: Final = {
-    "c": ("complex numbers", "give its real part or its magnitudes"),
-    **dict.fromkeys("SUT", ("text", "convert it to numbers first, as by np.asarray(..., float)")),
-    **dict.fromkeys("mM", ("dates or durations", "give them as numbers, in a unit of your choice")),
+    "c": ("holds complex numbers", "give its real part or its magnitudes"),
+    **dict.fromkeys("SUT", ("holds text", "convert it to numbers, as by np.asarray(..., float)")),
+    **dict.fromkeys("mM", ("holds dates or durations", "give them as numbers, in a unit")),
 }
 
 
@@ -522,28 +511,23 @@ def _numbers(backend: Backend, value: Any, dtype: str, what: str, expected: str)
     ``dtype``.
     """
     if hasattr(value, "toarray"):
-        kind, shape = type(value).__name__, tuple(value.shape)
-        raise ShapeError(
-            f"{what} is a sparse {kind} of shape {shape} but {expected}, dense; give its .toarray()"
-        )
+        came = f"a sparse {type(value).__name__} of shape {tuple(value.shape)}"
+        raise ShapeError(f"{what} is {came} but {expected}, dense; give its .toarray()")
+    cause = None
     try:
         found = value if hasattr(value, "dtype") else np.asarray(value)
         kind = getattr(found.dtype, "kind", "")  # which other libraries' dtypes lack
         kind = kind or ("c" if "complex" in str(found.dtype) else "")
         if kind not in _NO_NUMBERS or (kind == "c" and dtype.startswith("complex")):
             return backend.asarray(found, dtype)
+        came, remedy = _NO_NUMBERS[kind]
     except (TypeError, ValueError, OverflowError) as error:
+        cause, reason = error, str(error).partition("\n")[0].rstrip(".")
+        came = f"is a {type(value).__name__} that cannot be read as an array ({reason})"
+        remedy = "give a NumPy array, or a list of rows of numbers"
         rows = value if isinstance(value, Sequence) else ()
         lengths = {len(r) for r in rows if isinstance(r, Sequence) or np.ndim(r) > 0}
         if len(lengths) > 1:
-            raise ShapeError(
-                f"{what} has rows of {min(lengths)} to {max(lengths)} values but {expected}; "
-                "give all rows the same number of values"
-            ) from error
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise ShapeError(
-            f"{what} is a {type(value).__name__} that cannot be read as an array ({reason}) but "
-            f"{expected} of real numbers; give a NumPy array, or a list of rows of numbers"
-        ) from error
-    came, remedy = _NO_NUMBERS[kind]
-    raise ShapeError(f"{what} holds {came} but {expected} of real numbers; {remedy}")
+            came = f"has rows of {min(lengths)} to {max(lengths)} values"
+            remedy = "give all rows the same number of values"
+    raise ShapeError(f"{what} {came} but {expected} of real numbers; {remedy}") from cause
