@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from functools import partial
 from typing import Any
 
 import array_api_strict
@@ -90,6 +91,12 @@ def joint(
     gradient = backend.asarray(np.full(net.parameter_count, np.nan), net.dtype)
     step(gradient, *clock)
     return backend.to_numpy(gradient), step
+
+
+def gathering(reader: Any, prefetch: bool | None) -> Any:
+    """Return a reader that gathers batches on a second thread, or not, whether that pays or not."""
+    reader.batches = partial(reader.batches, prefetch=prefetch)
+    return reader
 
 
 def number(value: Any) -> float:

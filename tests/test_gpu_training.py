@@ -11,7 +11,7 @@ import fake_cupy
 import numpy as np
 import pytest
 from devices import REAL, gpu, needs_kernels
-from engines import assert_close
+from engines import assert_close, gathering
 
 from nembp.adversarial import AdversarialSettings
 from nembp.adversarial.gradients import DiscriminatorGradient
@@ -76,6 +76,7 @@ def trainer_of(
     activation: str = "relu",
     resident: bool | None = None,
     augmentation: Augmentation | None = None,
+    prefetch: bool | None = None,
     **options: Any,
 ) -> Trainer:
     """Return what trains on 4 batches of 12 samples and one of 2, for three epochs."""
@@ -88,7 +89,7 @@ def trainer_of(
     scaling = Scaling(factor=1 / 255) if data.x.dtype == np.uint8 else Scaling(offset=0.1)
     held = {"resident": resident, "augmentation": augmentation}
     reader = BatchReader(data, scaling, Scaling(), 3, net.backend, dtype, **held)
-    return Trainer(net, reader, **({"epochs": 3, "batch_size": 12} | options))
+    return Trainer(net, gathering(reader, prefetch), **({"epochs": 3, "batch_size": 12} | options))
 
 
 def outcome(trainer: Any) -> list[np.ndarray]:

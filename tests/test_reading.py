@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from engines import STRICT, Array
+from engines import STRICT, Array, gathering
 from fuzz_cases import traced
 from hypothesis import given
 from hypothesis import strategies as st
@@ -193,9 +193,11 @@ def test_a_device_draws_the_same_augmentations():
 
 
 # -- training on them ------------------------------------------------------------------------------
-def trainer_of(split: Split, *, augmentation: Any = None, **options: Any) -> Trainer:
+def trainer_of(
+    split: Split, *, augmentation: Any = None, prefetch: bool | None = None, **options: Any
+) -> Trainer:
     net = network()
-    reader = reader_of(split, net, augmentation=augmentation)
+    reader = gathering(reader_of(split, net, augmentation=augmentation), prefetch)
     return Trainer(net, reader, **{"epochs": 2, "batch_size": 16, **options})
 
 
@@ -292,9 +294,10 @@ def epoch_of(path: Path) -> None:
     x = np.load(path, mmap_mode="r")
     net = dense_network([int(np.prod(x.shape[1:])), 4, 2])
     split = Split(x, np.arange(len(x)) % 2)
-    train, test = reader_of(split, net, augmentation=BOTH), reader_of(split, net)
+    train = gathering(reader_of(split, net, augmentation=BOTH), True)
+    test = reader_of(split, net)
     score = lambda net: evaluate(net, test, batch_size=64)  # noqa: E731
-    Trainer(net, train, epochs=1, batch_size=64, prefetch=True, evaluate=score).run()
+    Trainer(net, train, epochs=1, batch_size=64, evaluate=score).run()
 
 
 def test_an_epoch_needs_no_more_memory_for_more_data(tmp_path):

@@ -19,6 +19,7 @@ import pytest
 from adversarial_cases import trainer_of
 from command_line import parameters, rows, run, summary, timeless
 from devices import gpu, needs_kernels
+from engines import gathering
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,12 +116,12 @@ def trainings(draw: st.DrawFn) -> dict[str, Any]:
             "optimizer": draw(st.sampled_from(sorted(OPTIMIZERS))),
             "schedule": draw(st.sampled_from(["cosine", "constant", "step"])),
             "batch_size": draw(st.sampled_from([8, 13])),
-            "prefetch": draw(st.booleans()),
             "shuffle": draw(st.booleans()),
             "patience": draw(st.sampled_from([None, 1, 2])),
             "l2": draw(st.sampled_from([0.0, 0.1])),
             "sample_weight": draw(st.sampled_from([None, np.linspace(0.5, 1.5, 30)])),
         },
+        "prefetch": draw(st.booleans()),
         "dtype": draw(st.sampled_from(["float32", "float64"])),
         "seed": draw(st.integers(0, 99)),
     }
@@ -141,7 +142,7 @@ def make_trainer(case: dict[str, Any], rate: float = 1.0) -> Trainer:
     crops = Augmentation(flip=True, crop=1) if case["augmented"] else None
     trainer = Trainer(
         net,
-        BatchReader(*data, augmentation=crops, seed=seed),
+        gathering(BatchReader(*data, augmentation=crops, seed=seed), case.get("prefetch")),
         epochs=6,
         noise=case["noise"],
         seed=seed,

@@ -100,8 +100,9 @@ class Totals:
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Take the sums to what :meth:`state` returned."""
-        held = {key: np.reshape(total, (1, 1)) for key, total in state.items()}
-        self._totals = {k: self._backend.asarray(v, self._dtype) for k, v in held.items()}
+        for key, total in state.items():
+            held = np.reshape(total, (1, 1))
+            self._totals[key] = self._backend.asarray(held, self._dtype)
 
 
 def _named(snapshot: tuple[Any, Any]) -> dict[str, Any]:
@@ -197,7 +198,6 @@ class Trainer:
         # called after each step, when, as for `callbacks`, `state` is whole; may raise to end
         after_step: Callable[[], None] | None = None,
         host_noise: bool = False,  # drawn on the host whatever the device, to compare devices
-        prefetch: bool | None = None,  # gather on a second thread; by default where that pays
         cuda_graphs: bool = True,
     ) -> None:
         check_counts(epochs=epochs, batch_size=batch_size)
@@ -214,7 +214,7 @@ class Trainer:
         self.optimizer = get_optimizer(optimizer)
         self.schedule = learning_rate_schedule(schedule)
         self.evaluate, self.monitor, self.patience = evaluate, monitor, patience
-        self.callbacks, self.after_step, self.prefetch = list(callbacks), after_step, prefetch
+        self.callbacks, self.after_step = list(callbacks), after_step
         self.history = History()
         self.gradient = self.optimizer.bind(net)
         self.iteration = 0
@@ -292,13 +292,11 @@ class Trainer:
 
     def _check_monitor(self) -> None:
         """Refuse a monitor that the evaluation does not know, before an epoch is spent."""
-        assert self.evaluate is not None
-        known = self.evaluate(self.net)
-        own = {nll_key(self.net), *(() if self._path == "none" else (nll_key(self.net.reversed),))}
-        if self.monitor not in known.keys() | own:
+        ways = (self.net,) if self._path == "none" else (self.net, self.net.reversed)
+        known = sorted({*self.evaluate(self.net), *map(nll_key, ways)})  # type: ignore[misc]
+        if self.monitor not in known:
             raise ArchitectureError(
-                f"monitor must be one of {', '.join(sorted(known.keys() | own))}, got "
-                f"{self.monitor!r}"
+                f"monitor must be one of {', '.join(known)}, got {self.monitor!r}"
             )
 
     def run_epoch(self) -> dict[str, float]:
@@ -318,7 +316,7 @@ class Trainer:
         order = self._order.permutation(n) if self._shuffle else np.arange(n)
         order = order[done * self.batch_size :]
         self._lay_out(order)
-        batches = self.reader.batches(order, self.batch_size, prefetch=self.prefetch)
+        batches = self.reader.batches(order, self.batch_size)
         with closing(batches), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for index, staged in batches:
                 self._step(index.shape[0], staged)
@@ -361,8 +359,10 @@ class Trainer:
             "seconds": time.perf_counter() - self._began if self.batch else 0.0,
             "net": _named(self.net.snapshot()),
             "last_good": _named(self.last_good) if self.batch else None,
-            "optimizer": {"steps": optimizer.steps}
-            | {slot: backend.to_numpy(vector) for slot, vector in optimizer.state.items()},
+            "optimizer": {
+                "steps": optimizer.steps,
+                **{slot: backend.to_numpy(vector) for slot, vector in optimizer.state.items()},
+            },
             "order": self._order_began if self.batch else backend.stream_state(self._order),
             "noise": {key: backend.stream_state(each) for key, each in self._generators.items()},
             "means": self._totals.state(),
@@ -495,27 +495,21 @@ class Trainer:
         return {key: value / tempering.get(key, 1.0) for key, value in read}
 
     def _check_finite(self, *, whole: bool) -> None:
-        net = self.net
-        values = self._means()
+        net, values = self.net, self._means()
         if whole:
-            values["the sum of the parameters"] = float(
-                net.backend.to_numpy(net.backend.xp.sum(net.parameters))
-            )
+            total = net.backend.to_numpy(net.backend.xp.sum(net.parameters))
+            values["the sum of the parameters"] = float(total)
         bad = [key for key, value in values.items() if not math.isfinite(value)]
-        if bad:
-            net.restore(self.last_good)
-            self.batch = 0
-            raise DivergenceError(
-                f"training diverged in epoch {self.epoch}, step {self.iteration}: {bad[0]} is not "
-                f"finite; the parameters of epoch {self.epoch - 1} were restored. Lower the "
-                f"learning rate (now {self.optimizer.learning_rate:g})" + self._remedies()
-            )
-
-    def _remedies(self) -> str:
-        remedies = []
-        if self._path != "none" and isinstance(self.net.reversed.likelihood, Gaussian):
-            weight = self.net.reversed.likelihood.scale
-            remedies.append(f"the backward weight (now {weight:g})")
-        if self._noise:
-            remedies.append("the noise")
-        return f", {' or '.join(remedies)}" if remedies else ""
+        if not bad:
+            return
+        net.restore(self.last_good)
+        self.batch = 0
+        remedies, likelihood = ["the noise"] if self._noise else [], net.reversed.likelihood
+        if self._path != "none" and isinstance(likelihood, Gaussian):
+            remedies.insert(0, f"the backward weight (now {likelihood.scale:g})")
+        raise DivergenceError(
+            f"training diverged in epoch {self.epoch}, step {self.iteration}: {bad[0]} is not "
+            f"finite; the parameters of epoch {self.epoch - 1} were restored. Lower the "
+            f"learning rate (now {self.optimizer.learning_rate:g})"
+            + (f", {' or '.join(remedies)}" if remedies else "")
+        )
