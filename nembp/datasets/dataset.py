@@ -65,13 +65,12 @@ class Request:
     max_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in (("task", Task), ("scaling", ScalingName), ("image_order", ImageOrder)):
-            if getattr(self, name) not in get_args(kind):
-                known = ", ".join(get_args(kind))
-                raise ArchitectureError(f"{name}={getattr(self, name)!r}: expected one of {known}")
         size, mark, limit, most = self.image_size, self.delimiter, self.limit, self.max_bytes
         share = self.test_fraction if isinstance(self.test_fraction, Real) else math.nan
+        kinds = {"task": Task, "scaling": ScalingName, "image_order": ImageOrder}
         for option, holds, expected in (
+            *((name, getattr(self, name) in get_args(kind), f"one of {', '.join(get_args(kind))}")
+              for name, kind in kinds.items()),
             ("test_fraction", 0 < share < 1,
              "a share between 0 and 1, such as 0.2"),
             ("seed", _is_whole(self.seed, 0), "an integer of at least 0"),
@@ -149,14 +148,11 @@ class Dataset:
     Each split holds at least one sample, and every class occurs in `train`. `shape` is that of a
     sample, of images (H, W, C); `classes` are names in the order of the labels, () for regression,
     whose columns of `y` are `target_names`. `x_scaling` and `y_scaling` make what the network is
-    given: images of one channel in [0, 1], of several standardized by channel, tables and
-    regression targets standardized on `train`; `pixel_scaling`, where it is another, maps images to
-    [0, 1], to draw them (see `to_unit`). `feature_names` are the columns of a table that names
-    them, else (). `notes` say what the reader had to guess or passed over, a sentence each;
-    `attribution` and `source` whose data it is, and where it was read from.
-
-    `fingerprint` is of all samples as read, before they were split or limited: the same whatever
-    the order of a table's columns; "" where nothing was read.
+    given; `pixel_scaling`, where it is another, maps images to [0, 1], to draw them (`to_unit`).
+    `feature_names` are the columns of a table that names them. `notes` say what the reader had to
+    guess or passed over, a sentence each; `attribution` and `source` whose data it is, and where
+    it was read from. `fingerprint` is of all samples as read, before they were split or limited:
+    the same whatever the order of a table's columns; "" where nothing was read.
     """
 
     name: str
@@ -232,16 +228,16 @@ def match_columns(
     >>> match_columns(["b", "kind", "a"], ["a", "b"], "new.csv", others=["kind"])
     [2, 0]
     """
-    there, known = set(found), {*wanted, *(others or ())}
-    missing = [name for name in wanted if name not in there]
+    places = {name: place for place, name in enumerate(found)}
+    missing = [name for name in wanted if name not in places]
+    known = set(found if others is None else [*wanted, *others])
     unknown = [name for name in found if name not in known]
-    if missing or (unknown and others is not None):
+    if missing or unknown:
         fault = f"no column {missing[0]!r:.60}" if missing else f"unknown column {unknown[0]!r:.60}"
         raise DataError(
             f"{where}: {fault}; the columns are {listed(found)}, but expected are "
             f"{listed(wanted)}, in any order. Rename, add or drop columns"
         )
-    places = {name: place for place, name in enumerate(found)}
     return [places[name] for name in wanted]
 
 
@@ -268,7 +264,9 @@ def number(text: str) -> float | None:
 
 def exact(text: str) -> float | None:
     """Return the number that a text is, whole ones exactly, None if it is none."""
-    return int(text) if text.strip().lstrip("+-").isdecimal() else number(text)
+    value = number(text)
+    is_whole = text.strip().lstrip("+-").isdecimal() and value not in (None, math.inf, -math.inf)
+    return int(text) if is_whole else value
 
 
 def sorted_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -303,14 +301,15 @@ def class_indices(
     found = []
     for label in np.asarray(labels, dtype=object).reshape(-1).tolist():
         text = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
-        text = text.strip() if isinstance(text, str) else str(+text)
-        place = index.get(text, None if exact(text) is None else index.get(exact(text)))
-        if place is None:
-            kind = f"expected one of the classes {listed(names)}"
+        if not isinstance(text, str):
+            text = f"{text:d}" if isinstance(text, int) else repr(float(text))
+        key = text.strip() if text.strip() in index else exact(text)
+        if key is None or key not in index:
+            expected = f"one of the classes {listed(names)}"
             if by_index:
-                kind = f"expected an index from 0 to {len(names) - 1}"
-            raise DataError(f"{where}: no class {label!r:.60}; {kind}")
-        found.append(place)
+                expected = f"an index from 0 to {len(names) - 1}"
+            raise DataError(f"{where}: no class {label!r:.60}; expected {expected}")
+        found.append(index[key])
     return np.array(found, dtype=np.int64)
 
 
@@ -371,10 +370,7 @@ def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 # -- means ---------------------------------------------------------------------------------------
 def class_means(split: Split, scaling: Scaling, classes: int) -> NDArray[np.float64]:
-    """Mean scaled sample of each class, (K, features): what the backward direction learns.
-
-    It takes labels, and a sample of each class.
-    """
+    """Mean scaled sample of each class, (K, features): what the backward direction learns."""
     x, counts = split.x, np.bincount(split.y, minlength=classes)
     sums = np.zeros((classes, int(np.prod(x.shape[1:]))))
     for part in chunks(x):
@@ -390,8 +386,4 @@ def class_means(split: Split, scaling: Scaling, classes: int) -> NDArray[np.floa
 
 def feature_means(split: Split, scaling: Scaling) -> NDArray[np.float64]:
     """Mean scaled sample of a split, shape (features,): where the backward input bias starts."""
-    total = np.zeros(split.x.shape[1:])
-    for part in chunks(split.x):
-        total += split.x[part].sum(axis=0, dtype=np.float64)
-    mean = (total / len(split))[np.newaxis]
-    return scaling.apply(mean, np.float64).reshape(-1)
+    return class_means(Split(split.x, np.zeros(len(split), np.int64)), scaling, 1).reshape(-1)
