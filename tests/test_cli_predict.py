@@ -485,7 +485,7 @@ def test_without_options_the_classes_of_the_first_test_sample_are_drawn(runs):
     head, simplex, span = result.stdout.splitlines()
     assert head.split()[:4] == ["panel", "screened", "units", "accepted"]
     assert simplex.startswith("three classes on the simplex")
-    assert span.startswith("all 10 neurons")
+    assert span.startswith("all 10 units")
     assert os.listdir() == ["noise-forward.png"]
     with Image.open("noise-forward.png") as image:
         assert image.format == "PNG"

@@ -142,7 +142,7 @@ def test_the_simplex_shows_the_target_and_the_two_most_probable_others():
 def test_the_pair_are_the_units_furthest_from_their_targets():
     p = point("bernoulli", [3.0, -3.0, 2.0, 0.0], [1.0, 1.0, 0.0, 0.0])
     view = pair_view(p, "pixel {}".format, by_unit=True)
-    assert (view.x_label, view.y_label) == ("noise in pixel 1", "noise in pixel 2")
+    assert view.labels == ("noise in pixel 1", "noise in pixel 2")
     assert np.allclose(view.output, (p.a - p.t)[1:3])
     assert view.gain(np.array([[1e-3, 1.0], [-1.0, 1.0]]) * view.point.slope)[0] > 0.0
     assert view.gain(np.array([[1e-3, 1.0], [-1.0, 1.0]]) * view.point.slope)[1] < 0.0

@@ -163,7 +163,7 @@ def test_strips_run_from_each_features_lowest_value_to_its_highest(tmp_path):
     sheet = picture(tmp_path / "x.png", values, None, (3,), ("low", "high", "middle"))
     low, middle, high = (33, 75, 135), (247, 247, 247), (160, 32, 48)
     top, left = np.argwhere((sheet == low).all(2)).min(0).tolist()
-    rows = [[tuple(sheet[top + 13 + 44 * r, left + 56 * k + 28].tolist()) for k in range(3)]
+    rows = [[tuple(sheet[top + 13, left + 174 * r + 56 * k + 28].tolist()) for k in range(3)]
             for r in range(3)]  # fmt: skip
     assert rows == [[low, high, middle], [high, low, middle], [middle] * 3]
 

@@ -13,18 +13,18 @@ from nembp.files import replacing
 
 
 @contextmanager
-def figure(path: str | os.PathLike[str], **options: Any) -> Iterator[Any]:
-    """Yield a matplotlib figure, without a display or global state, and write it as PNG."""
+def figure(path: str | os.PathLike[str], style: Any = None, **options: Any) -> Iterator[Any]:
+    """Yield a matplotlib figure, without a display, and write it as PNG; ``style``: rc settings."""
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
         raise NembpError(
             "figures need matplotlib; install it with `pip install nembp[figures]`"
         ) from error
-    made = Figure(**options)
-    FigureCanvasAgg(made)
-    yield made
-    with replacing(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that the font lacks
-        made.savefig(file, format="png", metadata={"Software": None})
+    with rc_context(style):
+        made = Figure(**options)
+        yield made
+        with replacing(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of letters that the font lacks
+            made.savefig(file, format="png", metadata={"Software": None})

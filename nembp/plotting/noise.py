@@ -72,6 +72,11 @@ class Point:
         """Number of units."""
         return len(self.t)
 
+    @property
+    def offset(self) -> Floats:
+        """Where the output lies from the target: a − t."""
+        return self.a - self.t
+
     def only(self, units: ArrayLike) -> Point:
         """Return some units alone: noise in the others is held at zero, and adds no gain."""
         k = np.asarray(units, np.intp)
@@ -86,16 +91,14 @@ class Point:
     def gain(self, n: Floats) -> Floats:
         """Return log p(t+n) − log p(t) in nats for noise (draws, width), shape (draws,)."""
         terms = np.empty_like(n)
-        o, t = self.rows(len(n))
-        self.likelihood.gain_terms(o, t, n, terms)
+        self.likelihood.gain_terms(*self.rows(len(n)), n, terms)
         return np.asarray(terms.sum(axis=1))
 
     @property
     def slope(self) -> Floats:
         """∂gain/∂n at n = 0, the normal w of the half-space, shape (width,)."""
-        o, t = self.rows(1)
-        w = np.empty_like(t)
-        self.likelihood.gain_slope(o, t, w)
+        w = np.empty((1, self.width))
+        self.likelihood.gain_slope(*self.rows(1), w)
         return np.asarray(w[0])
 
 
@@ -108,8 +111,7 @@ class View:
     point: Point  # the units that receive noise
     axes: Floats  # orthonormal, shape (2, width): the plane
     title: str
-    x_label: str = ""
-    y_label: str = ""
+    labels: tuple[str, str] = ("", "")  # of the axes
     note: str = ""  # what a reader has to know
     output: Floats | None = None  # where a lies
     corners: tuple[tuple[str, Floats], ...] = ()  # of the simplex: names and places
@@ -166,15 +168,11 @@ def simplex_view(whole: Point, names: Names) -> View:
     """Show three classes, with noise of sum zero: the target's and the two most probable others."""
     first = int(np.lexsort((-whole.a, -whole.t))[0])
     others = [int(k) for k in np.argsort(-whole.a, kind="stable") if k != first]
-    chosen = [first, *others[:2]]
-    point = whole.only(chosen)
-    total = float(point.t.sum()) or 1.0  # of the plane that the target lies in
-    held, origin = float(point.a.sum()), point.t @ SIMPLEX.T
+    point = whole.only([first, *others[:2]])
+    total, held = float(point.t.sum()) or 1.0, float(point.a.sum())
+    places = (total * SIMPLEX - (SIMPLEX @ point.t)[:, np.newaxis]).T
     shown = [f"{p:.2g}" if p < 0.0995 else f"{p:.3f}" for p in point.a]
-    corners = tuple(
-        (f"{names(k)} (p = {shown[i]})", total * SIMPLEX[:, i] - origin)
-        for i, k in enumerate(chosen)
-    )
+    corners = [f"{names(k)} (p = {p})" for k, p in zip([first, *others], shown, strict=False)]
     rest = f", and noise in the other {whole.width - 3} at zero" if whole.width > 3 else ""
     scaled = held < 0.9995 or whole.t.sum() != 1
     scale = f"; a is scaled to sum to {total:g} over them" if scaled else ""
@@ -182,25 +180,24 @@ def simplex_view(whole: Point, names: Names) -> View:
         "simplex", point, SIMPLEX, "three classes on the simplex",
         note="Left: the noise of the three classes is held at sum zero, in the simplex's plane"
         f"{rest}. These classes hold {held:.4g} of the probability{scale}.",
-        output=(point.a * total / held) @ SIMPLEX.T - origin if held > 0 else None,
-        corners=corners,
+        output=point.a / held @ places if held > 0 else None,
+        corners=tuple(zip(corners, places, strict=True)),
     )  # fmt: skip
 
 
 def pair_view(whole: Point, names: Names, *, by_unit: bool) -> View:
     """Show two units; of many, those that are furthest from their targets."""
-    chosen = np.sort(np.argsort(-np.abs(whole.t - whole.a), kind="stable")[:2])
+    chosen = np.sort(np.argsort(-np.abs(whole.offset), kind="stable")[:2])
     point, others = whole.only(chosen), whole.width - 2
-    note = " Blue is where each of the two gains." if by_unit else ""
+    x, y = (f"noise in {names(int(k))}" for k in chosen)
+    title, note = "both units", " Blue is where each of the two gains." if by_unit else ""
     if others:
+        title = f"two of {whole.width} units"
         note = (
-            "Left: the two neurons that are furthest from their targets; noise in the other "
+            "Left: the two units that are furthest from their targets; noise in the other "
             f"{others} is held at zero.{note}"
         )
-    title = f"two of {whole.width} neurons" if others else "both neurons"
-    x, y = (f"noise in {names(int(k))}" for k in chosen)
-    off = point.a - point.t
-    return View("pair", point, np.eye(2), title, x, y, note, off, by_unit=by_unit)
+    return View("pair", point, np.eye(2), title, (x, y), note, point.offset, by_unit=by_unit)
 
 
 def span_view(point: Point, seed: int) -> View:
@@ -208,34 +205,33 @@ def span_view(point: Point, seed: int) -> View:
     other, w, where = _random(point, seed), "z", "a random direction"
     if isinstance(point.likelihood, Multinomial):
         other, w, where = np.ones(point.width), "log a", "the change of the target's sum"
-    return View(
-        "span", point, plane(point.slope, other), f"all {point.width} neurons",
-        f"noise along {w}", f"noise across it, towards {where}",
-        f"Right: noise in all neurons, seen along {w}, which alone decides the gain, and along "
-        f"{where}.",
-    )  # fmt: skip
+    labels = f"noise along {w}", f"noise across it, towards {where}"
+    note = (
+        f"Right: noise in all units, seen along {w}, which alone decides the gain, and along "
+        f"{where}."
+    )
+    axes = plane(point.slope, other)
+    return View("span", point, axes, f"all {point.width} units", labels, note)
 
 
 def ball_view(point: Point, seed: int, title: str) -> View:
     """Show all units of a Gaussian output in the plane through a − t turned to hold each draw."""
-    offset, across = point.a - point.t, "noise across it"
-    radius = float(np.linalg.norm(offset))
-    return View(
-        "ball", point, plane(offset, _random(point, seed)), title,
-        "noise along a − t", f"length of the {across}" if point.width > 2 else across,
+    across, radius = "noise across it", float(np.linalg.norm(point.offset))
+    labels = "noise along a − t", f"length of the {across}" if point.width > 2 else across
+    note = (
         f"The ball of radius ‖t − a‖ = {radius:.4g} in {point.width} dimensions, in the plane that "
         "holds a − t and, turned about it, each draw: a point lies in the disc where its draw lies "
-        "in the ball.",
-        np.array([radius, 0.0]),
-    )  # fmt: skip
+        "in the ball."
+    )
+    axes = plane(point.offset, _random(point, seed))
+    return View("ball", point, axes, title, labels, note, np.array([radius, 0.0]))
 
 
 def line_view(point: Point, names: Names) -> View:
     """Show a single unit: its gain over its noise."""
-    offset = point.a - point.t
-    output = np.array([offset[0], point.gain(offset[np.newaxis])[0]])
+    output = np.append(point.offset, point.gain(point.offset[np.newaxis]))
     labels = f"noise in {names(0)}", "gain (nats)"
-    return View("line", point, np.zeros((2, 1)), "the only neuron", *labels, output=output)
+    return View("line", point, np.zeros((2, 1)), "the only unit", labels, output=output)
 
 
 def _random(point: Point, seed: int) -> Floats:
@@ -247,9 +243,10 @@ STREAM = "noise geometry"  # of the draws
 BLOCK = 1 << 18  # noise values drawn at a time
 SCREENINGS = {
     "vector": "whole vectors are screened",
-    "component": "each neuron is screened by itself",
+    "component": "each unit is screened by itself",
     "expectation": "batches are screened by their mean gain",
 }
+ACCEPTED, REFLECTED, DROPPED, MIXED = range(4)  # what became of a draw: n, −n, 0, or by its units
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,9 +261,7 @@ class Panel:
     screening: str
     drawn: Floats  # coordinates of the noise before screening, shape (draws, 2)
     kept: Floats  # and after it
-    # 0 where a draw was accepted, 1 where its reflection −n was, 2 where it became 0; 3 where its
-    # units fared differently
-    fate: NDArray[np.int64]
+    fate: NDArray[np.int64]  # of each draw
     accepted: float  # shares of these fates: of draws, or of units if those are screened singly
     reflected: float
     dropped: float
@@ -317,21 +312,22 @@ def draw_panel(
         counts += [part.sum() for part in ((same, flipped) if by_unit else whole[:2])]
         total += kept.sum(axis=0)
         gain += float(point.gain(kept).sum())
-        fate = np.select(whole, (0, 1, 2), 3)
+        fate = np.select(whole, (ACCEPTED, REFLECTED, DROPPED), MIXED)
         parts.append((view.coordinates(raw), view.coordinates(kept), fate))
     mean, of = total / draws, draws * (point.width if by_unit else 1)
     closed = point.likelihood.gain_is_linear and screening == "vector"
     if closed and noise.law == "gaussian":
         mean = _noise(point, replace(noise, kind="drift"), None, std, 1)[0]
     drawn, after, fates = (np.concatenate(each) for each in zip(*parts, strict=True))
+    accepted, reflected = (counts / of).tolist()
     return Panel(
         view,
         screening,
-        drawn=drawn,
-        kept=after,
-        fate=fates,
-        accepted=float(counts[0]) / of,
-        reflected=float(counts[1]) / of,
+        drawn,
+        after,
+        fates,
+        accepted=accepted,
+        reflected=reflected,
         dropped=float(of - counts.sum()) / of,
         exact=_exact(point, noise, std),
         gain=gain / draws,
@@ -343,14 +339,13 @@ def draw_panel(
 def _noise(point: Point, noise: Noise, stream: Any, std: float, rows: int) -> Floats:
     backend = get_backend("cpu")
     source = NoiseSource(noise, point.likelihood, backend, rows, point.width, "float64", stream)
-    o, t = point.rows(rows)
     source.std = std
-    return np.asarray(source(o, t))
+    return np.asarray(source(*point.rows(rows)))
 
 
 def _exact(point: Point, noise: Noise, std: float) -> float | None:
     """Return the share that is accepted before any reflection, by theory."""
-    screening, offset = noise.screening_for(point.likelihood), point.a - point.t
+    screening = noise.screening_for(point.likelihood)
     if screening == "expectation":
         return None
     if point.likelihood.gain_is_linear:  # where w is 0, all noise has gain 0
@@ -360,8 +355,8 @@ def _exact(point: Point, noise: Noise, std: float) -> float | None:
     if screening == "component":  # unit i accepts nᵢ between 0 and 2(aᵢ − tᵢ)
         from scipy.special import ndtr
 
-        return float(np.mean(ndtr(2.0 * np.abs(offset) / std) - 0.5))
-    return ball_share(point.width, float(np.linalg.norm(offset)), std)
+        return float(np.mean(ndtr(2.0 * np.abs(point.offset) / std) - 0.5))
+    return ball_share(point.width, float(np.linalg.norm(point.offset)), std)
 
 
 def ball_share(width: int, radius: float, std: float) -> float:
@@ -414,7 +409,13 @@ def noise_panels(
 KEPT, LOST, MEAN = "#2166ac", "#c1666b", "#1b1f23"
 REGION, EDGE, INK, MUTED = "#dcebf7", "#7fa8cf", "#202428", "#697077"
 SHOWN = 600  # draws of a panel that are shown
-LONGEST = 40  # characters of a name
+STYLE = {  # names may hold a $
+    "text.parse_math": False, "text.color": INK, "axes.edgecolor": "#c1c7cd", "xtick.color": MUTED,
+    "ytick.color": MUTED, "figure.titlesize": 13, "axes.titlesize": 10, "xtick.labelsize": 8,
+    "ytick.labelsize": 8, "legend.fontsize": 9.5, "legend.title_fontsize": 9,
+    "legend.frameon": False, "axes.axisbelow": True,
+    "figure.constrained_layout.w_pad": 0.15, "figure.constrained_layout.h_pad": 0.15,
+}  # fmt: skip
 
 
 def draw_noise(
@@ -425,165 +426,117 @@ def draw_noise(
     The region where the gain is ≥ 0 is blue. Up to 600 draws are shown, the shares count all.
     """
     several = len(panels) > 1
-    with figure(path, figsize=(12.8, 8.0) if several else (8.4, 8.2), dpi=100) as sheet:
-        left = 0.06 if several else 0.11
-        sheet.subplots_adjust(left=left, right=0.985, top=0.87, bottom=0.235, wspace=0.14)
-        title = _line(title, 150 if several else 90)
-        sheet.suptitle(title, y=0.975, fontsize=13, color=INK, parse_math=False)
+    said = " ".join(dict.fromkeys([*(panel.view.note for panel in panels), notes]))
+    caption = textwrap.fill(said, 180 if several else 120)
+    size = (12.8, 8.0) if several else (8.4, 8.2)
+    with figure(path, STYLE, figsize=size, dpi=100, layout="constrained") as sheet:
+        sheet.suptitle(_line(title, 150 if several else 90))
+        marks: dict[str, Any] = {}  # by what they are called
         axes = sheet.subplots(1, len(panels), squeeze=False)[0]
         for panel, axis in zip(panels, axes, strict=True):
             _draw_panel(axis, panel)
-        sheet.legend(
-            handles=_legend(panels), loc="upper left", bbox_to_anchor=(0.03, 0.18), fontsize=9.5,
-            ncols=3 if several else 2, frameon=False, labelcolor=INK,
-        )  # fmt: skip
-        changes = [
-            f"The kept noise changes Σt by {panel.sum_change:.3g} on average."
-            for panel in panels
-            if panel.view.kind == "span" and panel.sum_change is not None
-        ]
-        said = dict.fromkeys([*(panel.view.note for panel in panels), *changes, notes])
-        lines = textwrap.wrap(" ".join(" ".join(said).split()), 180 if several else 120)
-        style: dict[str, Any] = {"va": "bottom", "fontsize": 9, "color": MUTED, "linespacing": 1.35}
-        sheet.text(0.04, 0.02, "\n".join(lines), parse_math=False, **style)
+            handles, labels = axis.get_legend_handles_labels()
+            marks |= dict(zip(labels, handles, strict=True))
+        place: dict[str, Any] = {"loc": "outside lower left", "alignment": "left"}
+        sheet.legend(marks.values(), marks, ncols=3 if several else 2, title=caption, **place)
 
 
 def _draw_panel(axis: Any, panel: Panel) -> None:
-    view, (low, high) = panel.view, _view(panel)
-    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), axisbelow=True)
+    view, (low, high) = panel.view, _limits(panel)
+    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), title=_title(panel))
+    axis.set(xlabel=_line(view.labels[0], 70), ylabel=_line(view.labels[1], 70))
     if view.kind != "line":
-        axis.set_aspect("equal", adjustable="box")
-    title = f"{_line(view.title)}\n{_shares(panel)}"
-    axis.set_title(title, fontsize=10, color=INK, parse_math=False)
-    axis.set_xlabel(_line(view.x_label, 70), parse_math=False)
-    axis.set_ylabel(_line(view.y_label, 70), parse_math=False)
-    axis.tick_params(labelsize=8, colors=MUTED)
-    for side in axis.spines.values():
-        side.set_color("#c1c7cd")
+        axis.set_aspect("equal")
     _draw_region(axis, view, low, high)
-    _draw_simplex(axis, panel, low, high)
+    if view.corners:
+        _draw_simplex(axis, panel, low, high)
     drawn, kept, fate = panel.drawn[:SHOWN], panel.kept[:SHOWN], panel.fate[:SHOWN]
-    marks: dict[str, Any] = {"linewidths": 0.8, "alpha": 0.75, "zorder": 3}
-    axis.scatter(*drawn[fate > 0].T, s=13, marker="x", c=LOST, **marks)
-    axis.scatter(*kept[fate == 1].T, s=16, facecolors="none", edgecolors=KEPT, **marks)
-    axis.scatter(*kept[np.isin(fate, (0, 3))].T, s=10, c=KEPT, **marks)
-    if _has_arrow(panel):
+    style: dict[str, Any] = {"linewidths": 0.8, "alpha": 0.75, "zorder": 3}
+    dot, ring, cross = {"color": KEPT}, {"ec": KEPT, "fc": "none"}, {"color": LOST, "marker": "x"}
+    for points, shown, mark, label in (
+        (kept, np.isin(fate, (ACCEPTED, MIXED)), dot, "kept"),
+        (kept, fate == REFLECTED, ring, "kept after reflection, −n"),
+        (drawn, fate != ACCEPTED, cross, "as drawn, where not kept whole"),
+    ):
+        if shown.any():
+            axis.scatter(*points[shown].T, 13, **style, **mark, label=label)
+    if np.linalg.norm(panel.drift / (high - low)) > 0.03:  # an arrow's head has a size
         arrow = {"arrowstyle": "-|>", "color": MEAN, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
         axis.annotate("", xy=tuple(panel.drift), xytext=(0, 0), zorder=6, arrowprops=arrow)
+        axis.plot([], [], color=MEAN, linewidth=2, label="mean of the kept noise (drift)")
     axis.plot(0, 0, "o", color=INK, markersize=6, zorder=7)
-    left, below = panel.drift >= 0  # away from the arrow
-    _label(axis, np.zeros(2), "t", (-9 if left else 9, -13 if below else 13), ha="center")
+    _label(axis, np.zeros(2), "t", np.where(panel.drift >= 0, (-9, -13), (9, 13)), "center")
     a = view.output
     if a is not None and np.all((low <= a) & (a <= high)):
         axis.plot(*a, "D", color=INK, markersize=6, mfc="white", zorder=7)
-        _label(axis, a, "a", (7, 5))
+        _label(axis, a, "a", np.array([7, 5]), "left")
 
 
-def _view(panel: Panel) -> tuple[Floats, Floats]:
+def _title(panel: Panel) -> str:
+    by_unit = panel.screening == "component" and panel.view.point.width > 1
+    theory = "" if panel.exact is None else f" ({100 * panel.exact:.3g} % in theory)"
+    sums = "" if panel.view.sum_zero is None else f", Σt changes by {panel.sum_change:.3g}"
+    return (
+        f"{_line(panel.view.title)}\n"
+        f"{100 * panel.accepted:.3g} % of {'units' if by_unit else 'draws'} accepted{theory}, "
+        f"{100 * panel.reflected:.3g} % reflected, {100 * panel.dropped:.3g} % set to 0\n"
+        f"mean gain {panel.gain:.3g} nats{sums}"
+    )
+
+
+def _limits(panel: Panel) -> tuple[Floats, Floats]:
     """Return the corners of what is shown: the draws and, unless they are tiny, the landmarks."""
-    draws = np.concatenate([panel.drawn, panel.kept, np.zeros((1, 2))])
-    view = panel.view
-    if view.kind == "line":
-        low, high = np.quantile(draws, (0.002, 0.998), axis=0)
-        low = np.minimum(low, 0.0)
-        room = 0.08 * (high - low) + 1e-12
-        return low - room, high + room
+    view, shown = panel.view, np.concatenate([panel.drawn, panel.kept, np.zeros((1, 2))])
     marks = [place for _, place in view.corners]
-    marks += [] if view.output is None else [view.output]
-    if view.kind == "ball":  # whose centre a is
-        marks += [marks[0] + marks[0][0] * side for side in (*np.eye(2), *-np.eye(2))]
-    if marks and np.abs(draws).max() > np.abs(marks).max() / 12:
-        draws = np.concatenate([draws, marks])
-    low, high = draws.min(axis=0), draws.max(axis=0)
-    side = 1.12 * float((high - low).max()) or 1.0
-    return (low + high - side) / 2, (low + high + side) / 2
-
-
-def _has_arrow(panel: Panel) -> bool:
-    """Say whether the drift is long enough to be seen; an arrow's head has a size."""
-    low, high = _view(panel)
-    return bool(np.linalg.norm(panel.drift / (high - low)) > 0.03)
+    if view.output is not None:
+        marks.append(view.output)
+        if view.kind == "ball":  # about it
+            marks += [view.output - view.output[0], view.output + view.output[0]]
+    if marks and np.abs(shown).max() > np.abs(marks).max() / 12:
+        shown = np.concatenate([shown, marks])
+    low, high = shown.min(axis=0), shown.max(axis=0)
+    sides = high - low if view.kind == "line" else np.full(2, (high - low).max())
+    half = 0.56 * np.where(sides > 0.0, sides, 1.0)
+    return (low + high) / 2 - half, (low + high) / 2 + half
 
 
 def _draw_region(axis: Any, view: View, low: Floats, high: Floats) -> None:
     x, y = np.linspace(low, high, 400).T
     gain = view.gain(np.stack(np.meshgrid(x, y), axis=-1))
     gain /= np.abs(gain).max() or 1.0
+    label = "gain ≥ 0: the target gets likelier"
+    axis.fill([], [], facecolor=REGION, edgecolor=EDGE, label=label)
     if gain.max() >= 0.0:
         axis.contourf(x, y, gain, levels=[-1e-9, 2.0], colors=[REGION], zorder=0)
     if gain.min() < 0.0 < gain.max():
         axis.contour(x, y, gain, levels=[0.0], colors=[EDGE], linewidths=1.2, zorder=0)
     if view.kind == "line":
-        curve = np.linspace(low[0], high[0], 200)[:, np.newaxis]
-        axis.plot(*view.coordinates(curve).T, color=EDGE, linewidth=1, zorder=1)
+        axis.plot(*view.coordinates(x[:, np.newaxis]).T, color=EDGE, linewidth=1, zorder=1)
     if view.sum_zero is not None:
-        far = 2.0 * float((high - low).max()) * view.sum_zero
-        axis.plot(*np.stack([-far, far]).T, color=MUTED, lw=1, ls=(0, (5, 4)), zorder=1)
+        style = {"color": MUTED, "linewidth": 1, "linestyle": "--", "zorder": 1}
+        axis.axline((0, 0), view.sum_zero, **style, label="noise that leaves Σt as it is")
 
 
 def _draw_simplex(axis: Any, panel: Panel, low: Floats, high: Floats) -> None:
-    corners = panel.view.corners
-    if not corners:
-        return
-    places = [place for _, place in corners]
-    axis.plot(*np.array([*places, places[0]]).T, color=INK, linewidth=1.1, zorder=2)
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for name, place in corners:
-        if not np.any(np.abs(place) > 1e-9):  # the target's, named below the draws
-            below = np.array([0.0, -float(np.abs(panel.drawn).max())])
-            _label(axis, below, name, (0, 0), ha="center")
-        elif np.all((low <= place) & (place <= high)):
-            outward = place - np.mean(places, axis=0)
-            outward *= 15 / np.linalg.norm(outward)
-            away = "right" if outward[0] > 8 else "left" if outward[0] < -8 else "center"
-            _label(axis, place, name, tuple(outward), ha=away)
+    places = np.array([place for _, place in panel.view.corners])
+    axis.fill(*places.T, fill=False, edgecolor=INK, linewidth=1.1, zorder=2)
+    axis.set(xticks=[], yticks=[])
+    far = np.abs(panel.drawn).max()  # beyond the draws, which lie about the target's corner
+    for name, place in panel.view.corners:
+        outward = place - places.mean(axis=0)
+        outward /= np.linalg.norm(outward)
+        named = place + far * outward * np.allclose(place, 0.0)
+        if np.all((low <= named) & (named <= high)):
+            side = "right" if outward[0] > 0.5 else "left" if outward[0] < -0.5 else "center"
+            _label(axis, named, name, 15 * outward, side)
 
 
-def _legend(panels: Sequence[Panel]) -> list[Any]:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    fates = set(np.concatenate([panel.fate for panel in panels]).tolist())
-    kept = "kept" if 0 in fates else "kept, neuron by neuron"
-    lost = "as drawn, where not kept whole" if 3 in fates else "rejected, as drawn"
-    arrow, sums = "mean of the kept noise (drift)", "noise that leaves Σt as it is"
-    dot: dict[str, Any] = {"linestyle": "none", "markersize": 5}
-    reflected = dot | {"marker": "o", "mfc": "none", "label": "kept after reflection, −n"}
-    has_sums = any(panel.view.sum_zero is not None for panel in panels)
-    items = [
-        (True, Patch(facecolor=REGION, edgecolor=EDGE, label="gain ≥ 0: the target gets likelier")),
-        (fates & {0, 3}, Line2D([], [], **dot, marker="o", color=KEPT, label=kept)),
-        (1 in fates, Line2D([], [], **reflected, color=KEPT)),
-        (fates - {0}, Line2D([], [], **dot, marker="x", color=LOST, label=lost)),
-        (any(map(_has_arrow, panels)), Line2D([], [], color=MEAN, lw=2, label=arrow)),
-        (has_sums, Line2D([], [], color=MUTED, ls="--", label=sums)),
-    ]
-    return [item for shown, item in items if shown]
+def _label(axis: Any, place: Floats, text: str, offset: Floats, side: str) -> None:
+    box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75}
+    style: dict[str, Any] = {"ha": side, "va": "center", "fontsize": 10, "zorder": 8, "bbox": box}
+    axis.annotate(_line(text), place, tuple(offset), textcoords="offset points", **style)
 
 
-def _shares(panel: Panel) -> str:
-    by_unit = panel.screening == "component" and panel.view.point.width > 1
-    parts = [f"{100 * panel.accepted:.3g} % of {'neurons' if by_unit else 'draws'} accepted"]
-    if panel.reflected:
-        parts.append(f"{100 * panel.reflected:.3g} % reflected")
-    if panel.dropped:
-        parts.append(f"{100 * panel.dropped:.3g} % set to 0")
-    if panel.exact is not None and panel.exact < 0.001:
-        parts[0] += f" (in theory {panel.exact:.1g})"
-    return ", ".join(parts) + f"\nmean gain {panel.gain:.3g} nats"
-
-
-def _label(
-    axis: Any, place: Floats, text: str, offset: tuple[float, ...], ha: str = "left"
-) -> None:
-    axis.annotate(
-        _line(text), xy=tuple(place), xytext=offset, textcoords="offset points", fontsize=10,
-        color=INK, ha=ha, va="center", zorder=8, parse_math=False,
-        bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75},
-    )  # fmt: skip
-
-
-def _line(text: str, longest: int = LONGEST) -> str:
+def _line(text: str, longest: int = 40) -> str:
     text = " ".join(text.split())
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"

@@ -25,6 +25,7 @@ WIDTH, MARGIN = 1020, 20
 INK, MUTED, EDGE, PAPER = "#202428", "#697077", "#c1c7cd", "#ffffff"
 NAME_SIZE, LABEL_SIZE = 18, 15
 LEGEND, LOWEST, HIGHEST = 96, "lowest", "highest of each feature"
+LEAST_STRIP, STRIP, LEGEND_WIDTH = 168, 880, 340  # pixels
 # blue, white and red of equal lightness at both ends; seen with any colour vision
 COLOURS = np.array(
     [(33, 75, 135), (84, 147, 196), (172, 209, 231), (247, 247, 247), (246, 191, 160),
@@ -139,13 +140,34 @@ def backward_picture(
             raise ShapeError(f"{what}: {len(values)} samples for {len(names)} classes")
     if len(shape) == 3:
         tiles = {what: _pixels(*in_colour(values, shape)) for what, values in rows.items()}
-        _write_png(path, _compare_images(tiles, names))
-    else:
-        strips = {what: _finite(values, (math.prod(shape),)) for what, values in rows.items()}
-        _write_png(path, _compare_strips(strips, names))
+        _write_png(path, _compare(tiles, names))
+        return
+    values = np.stack([_finite(values, (math.prod(shape),)) for values in rows.values()])
+    _write_png(path, _compare(dict(zip(rows, _strips(values), strict=True)), names, legend=True))
 
 
-def _compare_images(rows: Mapping[str, NDArray[np.uint8]], names: Sequence[str]) -> Image.Image:
+def _strips(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return an image of one cell a feature for each of the samples (rows, classes, features)."""
+    values, features = values.astype(np.float64), values.shape[2]
+    low, high = values.min((0, 1)), values.max((0, 1))
+    # halves, since the range of huge values may not be finite; a constant is in the middle
+    span = high / 2 - low / 2
+    levels = np.divide(values / 2 - low / 2, span, out=np.full(values.shape, 0.5), where=span > 0)
+    colours = _colours(np.clip(levels, 0.0, 1.0))
+    cell = max(LEAST_STRIP // features, min(56, STRIP // features))
+    if not cell:  # more features than pixels are averaged
+        lines = Image.fromarray(colours.reshape(-1, features, 3))
+        lines = lines.resize((STRIP, lines.height), Image.Resampling.BOX)
+        colours, cell = np.asarray(lines).reshape(*values.shape[:2], STRIP, 3), 1
+    strips = colours.repeat(cell, axis=2)
+    if cell >= 12:  # lines between the cells
+        strips[:, :, cell - 1 : -1 : cell] = 255
+    return strips[:, :, np.newaxis].repeat(26, axis=2)
+
+
+def _compare(
+    rows: Mapping[str, NDArray[np.uint8]], names: Sequence[str], *, legend: bool = False
+) -> Image.Image:
     """Draw a column for each class: its name, and below it one enlarged image of each row."""
     height, width = next(iter(rows.values())).shape[1:3]
     gap, block_gap, head = 6, 24, NAME_SIZE + 10
@@ -156,73 +178,29 @@ def _compare_images(rows: Mapping[str, NDArray[np.uint8]], names: Sequence[str])
     lines = math.ceil(len(names) / max(1, (room + gap) // (max(width, 64, wanted) + gap)))
     columns = math.ceil(len(names) / lines)
     scale = min((room + gap) // columns - gap, 168 * width // max(height, width)) // width
-    scale = max(1, scale)
-    across, down = width * scale + gap, height * scale + gap
-    block = head + len(rows) * down - gap
-    size = (
-        left + columns * across - gap + MARGIN,
-        2 * MARGIN + lines * (block + block_gap) - block_gap,
-    )
-    sheet, draw = paper(size)
+    width, height = width * max(1, scale), height * max(1, scale)
+    across, down = width + gap, height + gap
+    block = head + len(rows) * down - gap + block_gap
+    bottom = MARGIN + lines * block - block_gap
+    size = max(columns * across - gap, LEGEND_WIDTH if legend else 0)
+    sheet, draw = paper((left + size + MARGIN, bottom + MARGIN + (40 if legend else 0)))
     for k, name in enumerate(names):
-        x = left + k % columns * across
-        top = MARGIN - 2 + k // columns * (block + block_gap)
-        write(draw, (x + width * scale // 2, top), name, "ma", NAME_SIZE, across - 2)
+        x, top = left + k % columns * across, MARGIN - 2 + k // columns * block
+        write(draw, (x + width // 2, top), name, "ma", NAME_SIZE, across - 2)
         for r, (label, images) in enumerate(rows.items()):
             y = top + head + r * down
             if k % columns == 0:
-                at = (left - 12, y + height * scale // 2)
-                write(draw, at, label, "rm", LABEL_SIZE, colour=MUTED)
-            size = width * scale, height * scale
-            draw.rectangle((x - 1, y - 1, x + size[0], y + size[1]), outline=EDGE)
-            sheet.paste(pil_image(images[k]).resize(size, Image.Resampling.NEAREST), (x, y))
+                write(draw, (left - 12, y + height // 2), label, "rm", LABEL_SIZE, colour=MUTED)
+            draw.rectangle((x - 1, y - 1, x + width, y + height), outline=EDGE)
+            image = pil_image(images[k]).resize((width, height), Image.Resampling.NEAREST)
+            sheet.paste(image, (x, y))
+    if legend:
+        y, start = bottom + 30, left + text_width(LOWEST, LABEL_SIZE) + 8
+        bar = Image.fromarray(_colours(np.linspace(0.0, 1.0, LEGEND))[np.newaxis])
+        sheet.paste(bar.resize((LEGEND, 12)), (start, y - 6))
+        for x, text in ((left, LOWEST), (start + LEGEND + 8, HIGHEST)):
+            write(draw, (x, y), text, "lm", LABEL_SIZE, colour=MUTED)
     return sheet
-
-
-def _compare_strips(rows: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Image.Image:
-    """Draw a strip of cells, one per feature, for each row (classes, features) of each class."""
-    strip, gap, block_gap = 26, 2, 18
-    features = next(iter(rows.values())).shape[1]
-    name_width = min(220, max(text_width(name, NAME_SIZE) for name in names))
-    left = MARGIN + name_width + 24 + max(text_width(label, LABEL_SIZE) for label in rows) + 12
-    room = WIDTH - left - MARGIN
-    cell = min(56, room // features)
-    width = cell * features if cell else room
-    block = len(rows) * (strip + gap) - gap
-    legend = MARGIN + len(names) * (block + block_gap)
-    across = max(width, text_width(LOWEST + HIGHEST, LABEL_SIZE) + LEGEND + 20)
-    sheet, draw = paper((left + across + MARGIN, legend + 14 + LABEL_SIZE + MARGIN))
-    colours = _colours(_levels(list(rows.values())))
-    for k, name in enumerate(names):
-        top = MARGIN + k * (block + block_gap)
-        write(draw, (MARGIN, top + block // 2), name, "lm", NAME_SIZE, name_width)
-        for r, label in enumerate(rows):
-            y = top + r * (strip + gap)
-            write(draw, (left - 12, y + strip // 2), label, "rm", LABEL_SIZE, colour=MUTED)
-            line = Image.fromarray(colours[r, k][np.newaxis])
-            # more features than pixels are averaged
-            how = Image.Resampling.NEAREST if cell else Image.Resampling.BOX
-            sheet.paste(line.resize((width, strip), how), (left, y))
-            if cell >= 12:
-                for edge in range(left + cell, left + width, cell):
-                    draw.line((edge - 1, y, edge - 1, y + strip - 1), fill=PAPER)
-    middle = legend + 4 + LABEL_SIZE // 2
-    start = left + text_width(LOWEST, LABEL_SIZE) + 8
-    bar = Image.fromarray(_colours(np.linspace(0.0, 1.0, LEGEND))[np.newaxis])
-    sheet.paste(bar.resize((LEGEND, 12)), (start, middle - 6))
-    for x, text in ((left, LOWEST), (start + LEGEND + 8, HIGHEST)):
-        write(draw, (x, middle), text, "lm", LABEL_SIZE, colour=MUTED)
-    return sheet
-
-
-def _levels(values: list[NDArray[Any]]) -> NDArray[np.float64]:
-    """Scale each feature to [0, 1] over all rows and classes; a constant one is in the middle."""
-    stack = np.stack([np.asarray(value, np.float64) for value in values])
-    low, high = stack.min((0, 1)), stack.max((0, 1))
-    # halves, since the range of huge values may not be finite
-    span = high / 2 - low / 2
-    level = np.divide(stack / 2 - low / 2, span, out=np.full(stack.shape, 0.5), where=span > 0)
-    return np.asarray(np.clip(level, 0.0, 1.0))
 
 
 def _colours(levels: NDArray[np.float64]) -> NDArray[np.uint8]:
