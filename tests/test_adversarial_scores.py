@@ -83,20 +83,18 @@ def test_inception_score_by_its_definition(seed, n, k) -> None:
     assert 1 <= inception_score(p) <= min(n, k) + 1e-9
 
 
-def covariance(d: int, seed: int, rank: int | None = None) -> np.ndarray:
-    a = generator(seed).standard_normal((d, rank or d))
-    return a @ a.T
-
-
 def test_frechet_distance_in_closed_form_and_by_scipy() -> None:
-    zero, one, eye = np.zeros(3), np.array([1.0, -2.0, 2.0]), np.eye(3)
-    stretched = np.diag([1.0, 4.0, 9.0])  # sum of (σ₁ − σ₂)² where both are diagonal
-    assert frechet_distance(zero, eye, zero, stretched) == pytest.approx(0 + 1 + 4)
-    assert frechet_distance(zero, np.zeros((3, 3)), zero, stretched) == pytest.approx(14.0)
+    shift, corners = np.array([1.0, -2.0, 2.0]), np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3), axis=-1)
+    cube = corners.reshape(8, 3) * np.sqrt(7 / 8)  # of covariance I; below diag(1, 4, 9)
+    stretched = cube * [1.0, 2.0, 3.0]  # sum of (σ₁ − σ₂)² where both are diagonal
+    assert frechet_distance(cube, stretched) == pytest.approx(0 + 1 + 4)
+    assert frechet_distance(cube + shift, 0 * cube) == pytest.approx(9.0 + 3.0)
     for seed in range(5):
-        a, b = covariance(3, seed), covariance(3, seed + 100)
-        expected = 9.0 + np.trace(a + b - 2 * np.real(scipy.linalg.sqrtm(a @ b)))
-        assert frechet_distance(one, a, zero, b) == pytest.approx(expected, rel=1e-9)
+        x, y = generator(seed).standard_normal((2, 9, 3))
+        a, b = np.cov(x.T), np.cov(y.T)
+        expected = np.square(x.mean(0) - y.mean(0)).sum()
+        expected += np.trace(a + b - 2 * np.real(scipy.linalg.sqrtm(a @ b)))
+        assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-9)
 
 
 def by_definition(real, generated, k):
@@ -124,8 +122,8 @@ def test_precision_and_recall_by_definition(seed, d, n, m, k) -> None:
 def test_precision_and_recall_in_closed_form(monkeypatch) -> None:
     line = np.arange(12.0)[:, np.newaxis]  # inside, a radius of k = 3 is 2, at the ends 3
     edges = np.array([[-3.0], [-3.01], [14.0], [14.01], [99.0]])
-    for held in (scores.DISTANCES, 40):
-        monkeypatch.setattr(scores, "DISTANCES", held)
+    for held in (scores.MEBIBYTES, 4e-4):  # a row or two at a time
+        monkeypatch.setattr(scores, "MEBIBYTES", held)
         assert precision_recall(line, line + 2.5) == (12 / 12, 12 / 12)
         assert precision_recall(line, edges)[0] == 0.4
         assert precision_recall(line, line[:5]) == (1.0, 8 / 12)  # radii 3, 2, 2, 2, 3

@@ -47,6 +47,7 @@ from nembp.engine.training import Trainer
 from nembp.errors import ArchitectureError, DataError, DivergenceError, OutputError, ShapeError
 
 Floats: TypeAlias = NDArray[np.float64]
+Blocks: TypeAlias = Iterable[NDArray[Any]]  # of raw samples
 Note = Callable[[str], None]
 Scores = dict[str, float]
 Recipe = dict[str, Any]
@@ -54,7 +55,7 @@ Recipe = dict[str, Any]
 REACH = 3.0  # standard deviations within which a sample counts for a mode
 STRICT = 0.25  # of a uniform share
 NEIGHBOURS = 3  # k of precision and recall, as in the publication
-DISTANCES = 1 << 21  # held at a time: 16 MiB
+MEBIBYTES = 16  # of distances held at a time
 SLACK = 1e-12  # of the largest square: rounding of a product may not put a point out of its ball
 BLOCK = 512  # samples classified at a time
 REFERENCE = 10_000  # real samples that generated ones are compared with
@@ -124,38 +125,32 @@ def inception_score(probabilities: ArrayLike) -> float:
     From 1 (every sample classified alike, or none with confidence) to K (each with certainty, all
     classes equally often). The mean over ten pieces, which others report, is a little lower.
     """
+    from scipy.special import entr  # −p log p, 0 at 0
+
     p = np.asarray(probabilities, np.float64)
     p = p / p.sum(axis=1, keepdims=True)
-    # KL = H(mean p) − mean H(p): both terms are sums of p log p, which is 0 at 0
-    each, mean = (
-        (q * np.log(q, out=np.zeros_like(q), where=q > 0)).sum(axis=-1) for q in (p, p.mean(axis=0))
-    )
-    return float(np.exp(max(0.0, each.mean() - mean)))
+    kl = entr(p.mean(axis=0)).sum() - entr(p).sum(axis=1).mean()
+    return float(np.exp(max(0.0, kl)))
 
 
-def moments(features: ArrayLike) -> tuple[Floats, Floats]:
-    """Mean and unbiased covariance of features of shape (n, d), in float64; n is at least 2."""
-    x = np.asarray(features, np.float64)
-    return x.mean(axis=0), np.atleast_2d(np.cov(x, rowvar=False))
+def frechet_distance(features1: ArrayLike, features2: ArrayLike) -> float:
+    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½), of the means and covariances of rows (n, d).
 
-
-def frechet_distance(mean1: Floats, cov1: Floats, mean2: Floats, cov2: Floats) -> float:
-    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½), the squared 2-Wasserstein distance of two Gaussians.
-
-    (Dowson and Landau 1982; of generators, Heusel et al. 2017.) With Σᵢ = RᵢRᵢᵀ from symmetric
-    eigen-decompositions, tr (Σ₁Σ₂)^½ is the sum of the singular values of R₁ᵀR₂: nothing becomes
-    complex or fails where a covariance is singular. Moments of few samples raise it, so compare
-    equal numbers of samples.
+    The squared 2-Wasserstein distance of two Gaussians (Dowson and Landau 1982; of generators,
+    Heusel et al. 2017). With Σᵢ = RᵢRᵢᵀ from symmetric eigen-decompositions, tr (Σ₁Σ₂)^½ is the
+    sum of the singular values of R₁ᵀR₂: nothing becomes complex or fails where a covariance is
+    singular. Moments of few samples raise it, so compare equal numbers of samples.
     """
-    overlap = np.linalg.svd(_root(cov1).T @ _root(cov2), compute_uv=False).sum()
-    spread = np.trace(cov1) + np.trace(cov2) - 2.0 * overlap
-    return max(0.0, float(np.square(mean1 - mean2).sum() + spread))
-
-
-def _root(cov: Floats) -> Floats:
-    """Return R with R Rᵀ = cov."""
-    values, vectors = np.linalg.eigh((cov + cov.T) / 2)
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
+    means, roots, spread = [], [], 0.0
+    for features in (features1, features2):
+        x = np.asarray(features, np.float64)
+        cov = np.atleast_2d(np.cov(x, rowvar=False))
+        values, vectors = np.linalg.eigh((cov + cov.T) / 2)
+        means.append(x.mean(axis=0))
+        roots.append(vectors * np.sqrt(np.maximum(values, 0.0)))
+        spread += np.trace(cov)
+    overlap = np.linalg.svd(roots[0].T @ roots[1], compute_uv=False).sum()
+    return max(0.0, float(np.square(means[0] - means[1]).sum() + (spread - 2.0 * overlap)))
 
 
 def precision_recall(
@@ -176,29 +171,15 @@ def precision_recall(
 
 
 def _share(points: Floats, centres: Floats, k: int) -> float:
-    """Share of points that lie in a ball about a centre."""
-    radii = np.empty(len(centres))  # squared
-    for part, square in _distances(centres, centres):
-        rows = np.arange(len(square))
-        square[rows, part.start + rows] = -1.0  # the point itself, whatever rounding says
-        radii[part] = np.partition(square, k, axis=1)[:, k]
+    """Share of points that lie in a ball about a centre, all distances squared."""
+    from sklearn.metrics import pairwise_distances_chunked
+
+    options: Any = {"metric": "euclidean", "squared": True, "working_memory": MEBIBYTES}
+    own = pairwise_distances_chunked(centres, **options)  # a point's own is 0, and the least
+    radii = np.concatenate([np.partition(square, k, axis=1)[:, k] for square in own])
     largest = max(np.square(points).sum(axis=1).max(), np.square(centres).sum(axis=1).max())
-    reach = radii + SLACK * largest
-    inside = [(square <= reach).any(axis=1).sum() for _, square in _distances(points, centres)]
-    return float(sum(inside) / len(points))
-
-
-def _distances(a: Floats, b: Floats) -> Iterator[tuple[slice, Floats]]:
-    """Squared distances of a block of rows of ``a`` to all of ``b``, block by block."""
-    squares = np.square(b).sum(axis=1)
-    step = max(1, DISTANCES // len(b))
-    for start in range(0, len(a), step):
-        part = slice(start, min(start + step, len(a)))
-        square = a[part] @ b.T
-        square *= -2.0
-        square += squares
-        square += np.square(a[part]).sum(axis=1)[:, np.newaxis]
-        yield part, np.maximum(square, 0.0, out=square)
+    reach, apart = radii + SLACK * largest, pairwise_distances_chunked(points, centres, **options)
+    return float(sum((square <= reach).any(axis=1).sum() for square in apart) / len(points))
 
 
 def average_scores(rows: Sequence[Mapping[str, float]], last: int = 5) -> Scores:
@@ -232,9 +213,7 @@ class Classifier:
                     if mine is not None and source is not None:
                         mine[...] = source
 
-    def look(
-        self, blocks: Iterable[NDArray[Any]]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    def look(self, blocks: Blocks) -> tuple[NDArray[np.float32], Floats]:
         """Return the last hidden activations (n, d) and p(y|x) (n, K) of blocks of raw samples."""
         backend, features, probabilities = self.model.net.backend, [], []
         for block in blocks:
@@ -246,10 +225,9 @@ class Classifier:
 
     def describe(self) -> dict[str, Any]:
         """Return JSON values: its accuracy, hash, file, recipe, and what it was trained on."""
-        net, settings = self.model.net, dict(self.model.settings)
-        settings.pop("key", None)
-        return {
-            **settings,
+        net = self.model.net
+        settings = {key: each for key, each in self.model.settings.items() if key != "key"}
+        return settings | {
             "dataset": self.model.dataset,
             "sha256": content_hash({"parameters": net.backend.to_numpy(net.parameters)}),
             "file": None if self.path is None else str(self.path),
@@ -281,7 +259,10 @@ def classifier_for(
             f"{data.name}: samples are scored by a classifier, and {data.source} has no classes; "
             "expected labels, such as a last column of names"
         )
-    recipe, scaling = recipe_for(data), _scaling(data)
+    # raw samples to the classifier's units, whatever the networks' are
+    grey = data.is_image and data.shape[2] == 1
+    scaling = data.to_unit if grey else standardized(data.train.x, by_channel=data.is_image)
+    recipe = recipe_for(data)
     key = _key(data, scaling, recipe)
     path = Path(default_cache() if cache is None else cache) / f"{data.name}-{key[:16]}.npz"
     if os.path.exists(path):  # False too where it cannot be looked at
@@ -337,13 +318,9 @@ def recipe_for(data: Dataset) -> Recipe:
     if n < FEW:
         epochs, rate = min(100, max(10, FEW_SEEN // n)), 0.002
     return {
-        "layers": layers,
-        "epochs": epochs,
-        "batch_size": 128 if n >= FEW else 32,
-        "learning_rate": rate,
-        "weight_decay": 0.05,
-        "flip": data.name in FLIPPED,
-    }
+        "layers": layers, "epochs": epochs, "batch_size": 128 if n >= FEW else 32,
+        "learning_rate": rate, "weight_decay": 0.05, "flip": data.name in FLIPPED,
+    }  # fmt: skip
 
 
 def train_classifier(data: Dataset, recipe: Recipe, scaling: Scaling) -> Model:
@@ -357,45 +334,37 @@ def train_classifier(data: Dataset, recipe: Recipe, scaling: Scaling) -> Model:
         sizes = data.outputs, net.backend, net.dtype
         return BatchReader(split, scaling, data.y_scaling, *sizes, **options)
 
-    Trainer(
-        net,
-        reader(data.train, recipe["flip"]),
-        epochs=recipe["epochs"],
-        batch_size=recipe["batch_size"],
-        optimizer=Adam(recipe["learning_rate"], recipe["weight_decay"]),
-        backward=False,
-        seed=SEED,
-    ).run()
+    optimizer = Adam(recipe["learning_rate"], recipe["weight_decay"])
+    options: Any = {key: recipe[key] for key in ("epochs", "batch_size")}
+    options |= {"optimizer": optimizer, "backward": False, "seed": SEED}
+    Trainer(net, reader(data.train, recipe["flip"]), **options).run()
     settings = {
         "accuracy": evaluate(net, reader(data.test), backward=False)["forward/accuracy"],
-        "recipe": recipe,
-        "seed": SEED,
-        "training_samples": len(data.train),
-        "test_samples": len(data.test),
-    }
+        "recipe": recipe, "seed": SEED,
+        "training_samples": len(data.train), "test_samples": len(data.test),
+    }  # fmt: skip
     return Model(
         net, data.shape, data.classes, (), scaling, Scaling(), None, data.is_image, data.name,
         settings, environment(net),
     )  # fmt: skip
 
 
-def _scaling(data: Dataset) -> Scaling:
-    """Return the scaling of raw samples to the classifier's units, whatever the networks' are."""
-    if data.is_image and data.shape[2] == 1:
-        return data.to_unit
-    return standardized(data.train.x, by_channel=data.is_image)
-
-
 # -- scorers ---------------------------------------------------------------------------------------
 class Scorer:
-    """Scores samples of one data set, by a classifier but where their modes are known."""
+    """Scores samples of one data set, by a classifier but where their modes are known.
 
-    samples: int  # how many a score to be reported should have; fewer do while a network learns
+    Here of a mixture of Gaussians. ``modes``: modes with a sample within 3σ. ``modes_strict``:
+    modes with at least n / 4K of them, a quarter of a uniform share. ``high_quality``: share of
+    samples within 3σ of a mode; the mixture itself has 1 − exp(−9/2) = 0.989 in two dimensions.
+    ``kl``: nats of the histogram of those samples from the uniform one.
+    """
+
+    samples = 2500  # how many a score to be reported should have (Srivastava et al. 2017)
     headline = "modes"  # the score to watch
-    names: tuple[str, ...]  # all scores
+    names: tuple[str, ...] = ("modes", "modes_strict", "high_quality", "kl")
 
     def __init__(self, data: Dataset, classifier: Classifier | None = None) -> None:
-        self.data = data
+        self.data: Any = data
         self.classifier: Any = classifier
 
     def score(self, samples: ArrayLike) -> Scores:
@@ -411,21 +380,28 @@ class Scorer:
             )
         parts = (x[start : start + BLOCK] for start in range(0, len(x), BLOCK))
         invert, shape = self.data.x_scaling.invert, self.data.shape
-        return self._score(invert(part.reshape(-1, *shape)) for part in parts)
+        return self._named(invert(part.reshape(-1, *shape)) for part in parts)
 
     def real(self) -> Scores:
         """Score the test split, which is what a perfect generator would get."""
         test = self.data.test
-        return self._score(_blocks(test, np.arange(min(len(test), self.samples))))
+        return self._named(_blocks(test, np.arange(min(len(test), self.samples))))
 
     def describe(self) -> dict[str, Any]:
         """Return what the scores rest on, as JSON values."""
-        by = {} if self.classifier is None else {"judge": self.classifier.describe()}
         units = {name: UNITS[name] for name in self.names}
-        return {"most": self.data.outputs, "units": units} | by
+        return {"most": self.data.outputs, "units": units} | self._rest()
 
-    def _score(self, blocks: Iterator[NDArray[Any]]) -> Scores:
-        raise NotImplementedError
+    def _named(self, blocks: Blocks) -> Scores:
+        return dict(zip(self.names, self._score(blocks), strict=True))
+
+    def _score(self, blocks: Blocks) -> tuple[float, ...]:
+        x = np.concatenate(list(blocks))
+        counts = near_modes(x, self.data.centres, self.data.std)
+        return *coverage(counts, len(x)), float(counts.sum() / len(x)), kl_from_uniform(counts)
+
+    def _rest(self) -> dict[str, Any]:
+        return {"std": self.data.std}
 
 
 def scorer_for(
@@ -439,33 +415,10 @@ def scorer_for(
     (8.0, 8.0)
     """
     if isinstance(data, MixtureData):
-        return MixtureScorer(data)
+        return Scorer(data)
     if isinstance(data, StackedData):
         return StackedScorer(data, classifier_for(data.digits, cache, note))
     return ImageScorer(data, classifier_for(data, cache, note))
-
-
-class MixtureScorer(Scorer):
-    """Counts modes of a mixture of Gaussians.
-
-    ``modes``: modes with a sample within 3σ. ``modes_strict``: modes with at least n / 4K of them,
-    a quarter of a uniform share. ``high_quality``: share of samples within 3σ of a mode; the
-    mixture itself has 1 − exp(−9/2) = 0.989 in two dimensions. ``kl``: nats of the histogram of
-    those samples from the uniform one.
-    """
-
-    samples = 2500  # Srivastava et al. 2017
-    names = ("modes", "modes_strict", "high_quality", "kl")
-    data: MixtureData
-
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"std": self.data.std}
-
-    def _score(self, blocks: Iterator[NDArray[Any]]) -> Scores:
-        x = np.concatenate(list(blocks))
-        counts = near_modes(x, self.data.centres, self.data.std)
-        shares = *coverage(counts, len(x)), float(counts.sum() / len(x)), kl_from_uniform(counts)
-        return dict(zip(self.names, shares, strict=True))
 
 
 class ImageScorer(Scorer):
@@ -491,25 +444,25 @@ class ImageScorer(Scorer):
         features, _ = self.classifier.look(_blocks(self.data.train, order[:REFERENCE]))
         return features
 
-    def _score(self, blocks: Iterator[NDArray[Any]]) -> Scores:
+    def _score(self, blocks: Blocks) -> tuple[float, ...]:
         features, probabilities = self.classifier.look(blocks)
         n, k = probabilities.shape
         counts = np.bincount(probabilities.argmax(axis=1), minlength=k)
         # as many of both: the more points, the wider a manifold
         few, real = min(n, len(self._reference), MANIFOLD), self._reference
-        found = (
+        return (
             *coverage(counts, n),
             kl_from_uniform(counts),
             inception_score(probabilities),
-            frechet_distance(*moments(real), *moments(features)),
+            frechet_distance(real, features),
             *precision_recall(real[:few], features[:few]),
             self.classifier.accuracy,
         )
-        return dict(zip(self.names, found, strict=True))
 
-    def describe(self) -> dict[str, Any]:
+    def _rest(self) -> dict[str, Any]:
         many = min(REFERENCE, len(self.data.train))
-        return super().describe() | {"reference_samples": many, "neighbours": NEIGHBOURS}
+        judge = self.classifier.describe()
+        return {"judge": judge, "reference_samples": many, "neighbours": NEIGHBOURS}
 
 
 class StackedScorer(Scorer):
@@ -518,7 +471,7 @@ class StackedScorer(Scorer):
     samples = 26_000  # Srivastava et al. 2017, Lin et al. 2018
     names = ("modes", "modes_strict", "kl", "judge_accuracy")
 
-    def read(self, blocks: Iterator[NDArray[Any]]) -> NDArray[np.int64]:
+    def read(self, blocks: Blocks) -> NDArray[np.int64]:
         """Read raw stacked images: their modes, 0 to 999."""
         # one image after the other, its channels as three rows
         digits = (np.moveaxis(block, -1, 1).reshape(-1, *block.shape[1:3], 1) for block in blocks)
@@ -526,11 +479,13 @@ class StackedScorer(Scorer):
         found: NDArray[np.int64] = probabilities.argmax(axis=1).reshape(-1, CHANNELS)
         return np.asarray(found @ np.array([100, 10, 1]))
 
-    def _score(self, blocks: Iterator[NDArray[Any]]) -> Scores:
+    def _score(self, blocks: Blocks) -> tuple[float, ...]:
         modes = self.read(blocks)
         counts = np.bincount(modes, minlength=self.data.outputs)
-        shares = *coverage(counts, len(modes)), kl_from_uniform(counts), self.classifier.accuracy
-        return dict(zip(self.names, shares, strict=True))
+        return *coverage(counts, len(modes)), kl_from_uniform(counts), self.classifier.accuracy
+
+    def _rest(self) -> dict[str, Any]:
+        return {"judge": self.classifier.describe()}
 
 
 def _blocks(split: Split, index: NDArray[np.integer[Any]]) -> Iterator[NDArray[Any]]:
