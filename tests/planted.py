@@ -621,7 +621,7 @@ def streams_begin_again(original, self, state):
 @bug((AdversarialTrainer, "resume", "adversarial.resume"))
 def average_begins_again(original, self, state):
     original(self, state)
-    self.average.total[...] = 0.0
+    self._sum[...] = 0.0
 
 
 # -- games -----------------------------------------------------------------------------------------

@@ -21,18 +21,14 @@ error at its input, by a run of D that leaves its weights alone, is G's error at
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.backend import Array, Backend
-from nembp.engine.backprop import (
-    ClassAssignment,
-    JointBackpropagation,
-    SampleLoss,
-    Step,
-)
+from nembp.engine.backprop import ClassAssignment, JointBackpropagation, SampleLoss, Step
 from nembp.engine.likelihoods import Likelihood, Readout
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise, NoiseSource
@@ -45,10 +41,8 @@ PLACES = {  # of noise in D's joint gradient
     "discriminator/input": "forward/input",
     "critic/input": "forward/input",
 }
-Noises = Mapping[str, Noise]
-Streams = Mapping[str, Any]
-NO_NOISE: Noises = {}
-NO_STREAMS: Streams = {}
+ByPlace = Mapping[str, Any]  # noise, or the streams that draw it
+NONE: ByPlace = MappingProxyType({})
 
 
 class RealClassLoss(SampleLoss):
@@ -131,59 +125,55 @@ class GradientPenalty(Step):
 
     def __call__(self, gradient: Array, weight: float = 1.0) -> None:
         """Fill ``gradient``, that of weight · mean (‖∇ₓ f(x)‖ − 1)², and set ``value``."""
-        with self.threads():
-            self.begin()
-            self._sweep(weight, self.weights_of(gradient))
-            self.end(gradient)
-
-    def _sweep(self, weight: float, weights: list[Array]) -> None:
         maps, up, last, P, Q = self.maps, self.up, len(self.maps), self.P, self.Q
         a, delta, omega, epsilon = self.a, self.slopes, self.omega, self.epsilon
-        for k in range(1, last):  # 1 up: a; nobody needs the score itself
-            maps[k - 1].forward(a[k - 1], a[k])
-            up[k].signal(a[k])
-        for k in range(last, 1, -1):  # 2 down: δ, and the slope g
-            maps[k - 1].adjoint(delta[k], delta[k - 1])
-            up[k - 1].error(delta[k - 1], a[k - 1])
-        maps[0].adjoint(delta[1], self.slope)
-        self._set_slope_error(weight)
-        for k in range(1, last + 1):  # 3 up: ω, and ρ in the place of ε
-            maps[k - 1].forward(P[k - 1], omega[k] if k < last else None)
-            if k < last:
-                if self._curved:
-                    self._set_rho(k)
-                up[k].error(omega[k], a[k])
-            if not self._curved:  # where ρ is zero, the gradient is that of ω and δ alone
-                maps[k - 1].adjoint_and_gradient(omega[k - 1], delta[k], None, weights[k - 1])
-        for k in range(last, 0, -1) if self._curved else ():  # 4 down: ε, and the gradients
-            if 1 < k < last:
-                maps[k - 1].adjoint(epsilon[k], self._spare[k - 1])
-                up[k - 1].error(self._spare[k - 1], a[k - 1])
-                epsilon[k - 1] += self._spare[k - 1]
-            maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], None, weights[k - 1])
+        weights = self.weights_of(gradient)
+        with self.threads():
+            self.begin()
+            for k in range(1, last):  # 1 up: a; nobody needs the score itself
+                maps[k - 1].forward(a[k - 1], a[k])
+                up[k].signal(a[k])
+            for k in range(last, 1, -1):  # 2 down: δ, and the slope g
+                maps[k - 1].adjoint(delta[k], delta[k - 1])
+                up[k - 1].error(delta[k - 1], a[k - 1])
+            maps[0].adjoint(delta[1], self.slope)
+            self._set_slope_error(weight)
+            for k in range(1, last + 1):  # 3 up: ω, and ρ in the place of ε
+                maps[k - 1].forward(P[k - 1], omega[k] if k < last else None)
+                if k < last:
+                    if self._curved:
+                        self._set_rho(k)
+                    up[k].error(omega[k], a[k])
+                if not self._curved:  # where ρ is zero, the gradient is that of ω and δ alone
+                    maps[k - 1].adjoint_and_gradient(omega[k - 1], delta[k], None, weights[k - 1])
+            for k in range(last, 0, -1) if self._curved else ():  # 4 down: ε, and the gradients
+                if 1 < k < last:
+                    maps[k - 1].adjoint(epsilon[k], self._spare[k - 1])
+                    up[k - 1].error(self._spare[k - 1], a[k - 1])
+                    epsilon[k - 1] += self._spare[k - 1]
+                maps[k - 1].adjoint_and_gradient(P[k - 1], Q[k], None, weights[k - 1])
+            self.end(gradient)
 
     def _set_slope_error(self, weight: float) -> None:
         """ω⁰ = 2 weight (1 − 1/‖g‖) g / rows, and the penalty."""
         backend, norm, factor = self.net.backend, self._norm, self._factor
-        xp = backend.xp
         backend.row_dot(self.slope, self.slope, norm)
-        xp.sqrt(norm, out=norm)
+        backend.xp.sqrt(norm, out=norm)
         norm += TINY
-        xp.divide(-1.0, norm, out=factor)
+        backend.xp.divide(-1.0, norm, out=factor)
         factor += 1.0
         factor *= 2.0 * weight / self.rows
-        xp.multiply(self.slope, factor, out=self.omega[0])
+        backend.xp.multiply(self.slope, factor, out=self.omega[0])
         norm -= 1.0
         norm *= norm
         backend.sum_column(norm, self.value, 1.0 / self.rows)
 
     def _set_rho(self, k: int) -> None:
         """ρᵏ = forward(ωᵏ⁻¹) ∘ δᵏ f''/f' in the place of εᵏ, before f' meets ωᵏ."""
-        activation, rho = self.net.layers[k].activation, self.epsilon[k]
+        activation, rho, backend = self.net.layers[k].activation, self.epsilon[k], self.net.backend
         if activation is None or activation.piecewise_linear:
             rho[...] = 0.0
         else:
-            backend = self.net.backend
             backend.xp.multiply(self.omega[k], self.slopes[k], out=rho)
             activation.multiply_curvature(backend, rho, self.a[k], self._spare[k])
 
@@ -202,14 +192,9 @@ class DiscriminatorGradient:
     """
 
     def __init__(
-        self,
-        net: Network,
-        rows: int,
-        settings: AdversarialSettings,
-        noise: Noises = NO_NOISE,
-        generators: Streams = NO_STREAMS,
-        permutation: np.ndarray[Any, Any] | None = None,
-    ) -> None:
+        self, net: Network, rows: int, settings: AdversarialSettings, noise: ByPlace = NONE,
+        generators: ByPlace = NONE, permutation: np.ndarray[Any, Any] | None = None,
+    ) -> None:  # fmt: skip
         backend, dtype, classes = net.backend, net.dtype, settings.classes
         self.net, self.settings = net, settings
         self.penalty = GradientPenalty(net, rows) if settings.kind == "wasserstein-gp" else None
@@ -218,7 +203,6 @@ class DiscriminatorGradient:
             self._of_penalty = backend.zeros((net.parameter_count,), dtype)
             self._between = generators["penalty"]
         self.labels: Array = backend.zeros((rows, classes), dtype) if classes else None
-        own = [key for key in noise if key in PLACES]
         self.permuted: Array = None
         if permutation is not None:
             self.permuted = backend.empty((2 * rows, net.inputs), dtype)
@@ -232,6 +216,7 @@ class DiscriminatorGradient:
         elif not classes:
             members = backend.asarray(np.repeat(np.eye(kinds), rows, axis=0), dtype)
             with_targets = ClassAssignment(np.reshape(targets[:kinds], (kinds, 1)), members)
+        own = [key for key in noise if key in PLACES]
         self._joint = joint = JointBackpropagation(
             net,
             2 * rows,
@@ -248,7 +233,6 @@ class DiscriminatorGradient:
         joint.t[...] = 0.0
         if classes:
             joint.t[rows:, classes:] = 1.0
-            self._label_targets = joint.t[:rows, :classes]
         else:
             joint.t[:rows, :], joint.t[rows:, :] = targets
         self.forward_nll, self.backward_nll = joint.forward_nll, joint.backward_nll
@@ -262,7 +246,7 @@ class DiscriminatorGradient:
         """Fill ``gradient``; ``weight`` and ``factor`` (device) multiply log p(x | label)."""
         joint, backend = self._joint, self.net.backend
         if self.labels is not None:
-            self._label_targets[...] = self.labels
+            joint.t[: len(self.labels), :-1] = self.labels
         if joint.input is not None:
             joint.input.weight, joint.input.factor = weight, factor
         if self.permuted is not None:
@@ -290,16 +274,9 @@ class CycleBackpropagation(Step):
     """
 
     def __init__(
-        self,
-        net: Network,
-        rows: int,
-        *,
-        bidirectional: bool = True,
-        flow: bool = False,
-        backward_target: Array = None,
-        noise: Noise | None = None,
-        generator: Any = None,
-    ) -> None:
+        self, net: Network, rows: int, *, bidirectional: bool = True, flow: bool = False,
+        backward_target: Array = None, noise: Noise | None = None, generator: Any = None,
+    ) -> None:  # fmt: skip
         super().__init__(net, rows, rows if bidirectional else 0, backward_first=True)
         backend, dtype, back = net.backend, net.dtype, net.reversed.likelihood
         self.z = self.a[0]  # the batch
@@ -367,10 +344,9 @@ class CycleBackpropagation(Step):
     def _set_output_error(self, error: Array) -> None:
         """δᴸ = (error + eᴸ) · ∂a/∂z, with eᴸ where the gradient of log p(z | G(z)) flows on."""
         delta = self.delta[-1]
-        if self._top is None:
-            delta[...] = error
-        else:
-            self.net.backend.xp.add(error, self._top, out=delta)
+        delta[...] = error
+        if self._top is not None:
+            delta += self._top
         self.net.likelihood.multiply_derivative(self.readout, delta)
 
 
@@ -387,27 +363,17 @@ class GeneratorGradient:
     """
 
     def __init__(
-        self,
-        net: Network,
-        discriminator: Network,
-        rows: int,
-        settings: AdversarialSettings,
-        noise: Noises = NO_NOISE,
-        generators: Streams = NO_STREAMS,
-    ) -> None:
+        self, net: Network, discriminator: Network, rows: int, settings: AdversarialSettings,
+        noise: ByPlace = NONE, generators: ByPlace = NONE,
+    ) -> None:  # fmt: skip
+        own, seen = "generator/backward", "discriminator/input"
         self._target: Array = None
         if settings.backward_permuted and settings.generator_backward:
             self._target = net.backend.empty((rows, net.inputs), net.dtype)
         self._cycle = cycle = CycleBackpropagation(
-            net,
-            rows,
-            bidirectional=settings.generator_backward,
-            flow=settings.backward_flow,
-            backward_target=self._target,
-            noise=noise.get("generator/backward"),
-            generator=generators.get("generator/backward"),
-        )
-        seen = "discriminator/input"
+            net, rows, bidirectional=settings.generator_backward, flow=settings.backward_flow,
+            backward_target=self._target, noise=noise.get(own), generator=generators.get(own),
+        )  # fmt: skip
         self.through = through = JointBackpropagation(
             discriminator,
             rows,
@@ -415,12 +381,12 @@ class GeneratorGradient:
             output=_loss(discriminator, rows, settings),
             input_error=True,
             noise={PLACES[seen]: noise[seen]} if seen in noise else {},
-            generators={PLACES[seen]: generators[f"{seen} of G"]} if seen in noise else {},
+            generators={PLACES[seen]: generators.get(f"{seen} of G")},
         )
         through.t[...] = 1.0  # NEM noise on what D sees raises log D
         through.moves_statistics = False  # D sees these samples in its own step
         self.z, self.output, self.run = cycle.z, cycle.output, cycle.run
-        self.sources = {} if cycle.source is None else {"generator/backward": cycle.source}
+        self.sources = {} if cycle.source is None else {own: cycle.source}
         self.forward_nll, self.backward_nll = through.forward_nll, cycle.backward_nll
 
     def __call__(self, gradient: Array, weight: float = 1.0, factor: Array = None) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, cast
 
@@ -70,37 +70,29 @@ class AdversarialTrainer:
     """
 
     def __init__(
-        self,
-        generator: Network,
-        discriminator: Network,
-        reader: BatchReader,
-        settings: AdversarialSettings,
-        *,
-        optimizers: tuple[str | Optimizer, str | Optimizer],
-        batch_size: int = 64,
-        iterations: int = 3000,
-        schedule: str = "constant",
-        noise: dict[str, Noise] | None = None,
-        seed: int = 0,
-        callbacks: Sequence[Callback] = (),
-        report_every: int = 100,
-        after_step: Callable[[], None] | None = None,
-        host_noise: bool = False,
-        cuda_graphs: bool = True,
-    ) -> None:
-        self.settings = settings
+        self, generator: Network, discriminator: Network, reader: BatchReader,
+        settings: AdversarialSettings, *, optimizers: tuple[str | Optimizer, str | Optimizer],
+        batch_size: int = 64, iterations: int = 3000, schedule: str = "constant",
+        noise: dict[str, Noise] | None = None, seed: int = 0, callbacks: Sequence[Callback] = (),
+        report_every: int = 100, after_step: Callable[[], None] | None = None,
+        host_noise: bool = False, cuda_graphs: bool = True,
+    ) -> None:  # fmt: skip
         _check_networks(generator, discriminator, reader, settings)
         check_counts(batch_size=batch_size, iterations=iterations, report_every=report_every)
         noise = check_noise(noise, settings)
-        self.generator, self.discriminator, self.reader = generator, discriminator, reader
+        self.generator, self.discriminator = generator, discriminator
+        self.reader, self.settings, self._seed = reader, settings, seed
         self.batch_size, self.iterations = min(batch_size, reader.n), iterations
-        self.report_every, self.callbacks = report_every, list(callbacks)
-        self.after_step, self._seed = after_step, seed
+        self.report_every, self.callbacks, self.after_step = (
+            report_every,
+            list(callbacks),
+            after_step,
+        )
         self.schedule = learning_rate_schedule(schedule)
+        self._networks = {"generator": generator, "discriminator": discriminator}
         self.optimizers = get_optimizer(optimizers[0]), get_optimizer(optimizers[1])
         if self.optimizers[0] is self.optimizers[1]:
             raise ArchitectureError("generator and discriminator need an optimizer each, got one")
-        self._networks = {"generator": generator, "discriminator": discriminator}
         for optimizer, net in zip(self.optimizers, (generator, discriminator), strict=True):
             optimizer.bind(net)
         self.iteration, self.rows = 0, list[Row]()
@@ -109,10 +101,10 @@ class AdversarialTrainer:
         self._keep()
 
         backend = generator.backend
-        names = {"latent": "latent", "penalty": "penalty"}
-        names |= {key: f"noise/{key}" for key in (*noise, "discriminator/input of G")}
         draw = stream if host_noise else backend.generator
-        self._streams: dict[str, Any] = {key: draw(seed, name) for key, name in names.items()}
+        self._streams: dict[str, Any] = {key: draw(seed, key) for key in ("latent", "penalty")}
+        for key in (*noise, "discriminator/input of G"):
+            self._streams[key] = draw(seed, f"noise/{key}")
         permutation = None
         if settings.backward_permuted and settings.discriminator_backward:
             permutation = stream(seed, "permutation").permutation(discriminator.inputs)
@@ -121,15 +113,18 @@ class AdversarialTrainer:
         self.of_g = GeneratorGradient(generator, discriminator, *drawn)
         self.sources = self.of_d.sources | self.of_g.sources
         self._noisy = [*self.sources.values(), *self.of_g.through.sources.values()]
-        self.average = ParameterAverage(generator, settings.averaging)
         self.totals = Totals(backend, generator.dtype)  # of the row in progress
+        self._sum: Array = None  # Σ (1 − β) βⁱ θₜ₋ᵢ of G, and a network for the average
+        if settings.averaging:
+            self._averaged, xp = generator.copy(), backend.xp
+            self._sum, self._spare = (xp.zeros_like(generator.parameters) for _ in range(2))
         self._clipped: Array = None
         if settings.kind == "wasserstein":  # weights and forward biases, which come first
             biases = sum(layer.biases for layer in discriminator.layers[1:])
             self._clipped = discriminator.parameters[: discriminator.weight_count + biases]
 
         self._order = self._batch_order()
-        self._batches: Generator[tuple[Array, Staged], None, None] | None = None
+        self._batches: Any = None
         # iterations whose samples and numbers are laid out at once, and what is left of them
         block = max(1, LAID_OUT // (self.batch_size * settings.steps))
         self._block, self._left = min(block, report_every), 0
@@ -139,12 +134,11 @@ class AdversarialTrainer:
         if self.on_device:
             most = self._block * settings.steps * self.batch_size
             self._steps = backend.steps(most, self.batch_size, NOISE + len(self._noisy))
-        self._numbers: Any = None  # of the step in progress
         self._graphs = self.on_device and cuda_graphs
         # samples come resident on the device, or from the host, which no graph can read
         apart = self._step_discriminator, self._step_generator
         work = (self._iterate,) if reader.is_resident else apart
-        self._captured = [backend.capture(each) if self._graphs else each for each in work]
+        self._captured: list[Any] = [backend.capture(f) if self._graphs else f for f in work]
 
     def _batch_order(self) -> Iterator[Any]:
         """Return batches of all samples in random order, again and again, from the start."""
@@ -182,6 +176,35 @@ class AdversarialTrainer:
         self._began = None
         return self.rows
 
+    def _keep(self) -> None:
+        self._good = self.iteration, [net.snapshot() for net in self._networks.values()]
+
+    def _check_finite(self) -> Row:
+        """Return the means since the last row; keep the parameters if all is finite."""
+        turned = "critic/objective", "generator/nll" if self.settings.kind == "minimax" else ""
+        means = {key: total / self._since for key, total in self.totals.read().items()}
+        means = {key: -mean if key in turned else mean for key, mean in means.items()}
+        seen = dict(means)
+        for name, net in self._networks.items():
+            total = net.backend.to_numpy(net.backend.xp.sum(net.parameters))
+            seen[f"the sum of the {name}'s parameters"] = float(total)
+        bad = [key for key, value in seen.items() if not math.isfinite(value)]
+        if not bad:
+            self._keep()
+            return means
+        iteration, kept = self._good
+        for net, snapshot in zip(self._networks.values(), kept, strict=True):
+            net.restore(snapshot)
+        self._sum = None  # is of no use
+        rates = " and ".join(f"{each.learning_rate:g}" for each in self.optimizers)
+        remedy = f"Lower the learning rates (now {rates})"
+        if self.settings.bidirectional != "none":
+            remedy += " or the weights of the backward directions"
+        raise DivergenceError(
+            f"training diverged by iteration {self.iteration}: {bad[0]} is not finite; the "
+            f"parameters of iteration {iteration} were restored. {remedy}"
+        )
+
     # -- stopping, and going on elsewhere --------------------------------------------------------
     def state(self) -> dict[str, Any]:
         """Return all that the rest of the training depends on, between two iterations.
@@ -190,7 +213,7 @@ class AdversarialTrainer:
         moment.
         """
         backend, now = self.generator.backend, time.perf_counter()
-        total = self.average.total
+        total = None if self._sum is None else backend.to_numpy(self._sum)
         return {
             "iteration": self.iteration,
             "networks": [list(net.snapshot()) for net in self._networks.values()],
@@ -199,7 +222,7 @@ class AdversarialTrainer:
                 for each in self.optimizers
             ],
             "streams": {key: backend.stream_state(each) for key, each in self._streams.items()},
-            "average": [self.iteration, None if total is None else backend.to_numpy(total)],
+            "average": [self.iteration, total],
             "good": [self._good[0], [list(kept) for kept in self._good[1]]],
             "totals": self.totals.state(),
             "row": [now - (self._began or now), self._since],
@@ -222,8 +245,8 @@ class AdversarialTrainer:
                 vector[...] = backend.asarray(slots[slot], dtype)
         for key, generator in self._streams.items():
             backend.set_stream_state(generator, state["streams"][key])
-        if self.settings.averaging:
-            self.average.total[...] = backend.asarray(state["average"][1], dtype)
+        if self._sum is not None:
+            self._sum[...] = backend.asarray(state["average"][1], dtype)
         self._good = state["good"][0], state["good"][1]
         self.totals.resume(state["totals"])
         self._began, self._since = time.perf_counter() - state["row"][0], state["row"][1]
@@ -234,14 +257,16 @@ class AdversarialTrainer:
         done = self.iteration * self.settings.steps
         next(islice(self._order, done, done), None)
 
+    # -- an iteration ----------------------------------------------------------------------------
     def step(self) -> None:
         """Make one iteration: ``settings.steps`` steps of D and one of G."""
-        batches = self._laid_out()
+        if self._left == 0:
+            self._lay_out()
         left, self._left = self._left - 1, 0  # a block that is broken off here is not gone on with
         self.iteration += 1
         if not self.reader.is_resident:
             for _ in range(self.settings.steps):
-                self._read(next(batches)[1])
+                self._read(next(self._batches)[1])
                 self._captured[0]()
         self._captured[-1]()
         self._count()
@@ -253,22 +278,20 @@ class AdversarialTrainer:
         of_g, of_d = self.optimizers
         of_g.steps, of_d.steps = self.iteration, self.iteration * self.settings.steps
 
-    def _laid_out(self) -> Generator[tuple[Array, Staged], None, None]:
-        """Return the batches of the next iteration, and lay out a block where none is left."""
-        if self._left == 0 or self._batches is None:
-            to_row = self.report_every - self.iteration % self.report_every
-            block, steps = min(to_row, self._block), self.settings.steps
-            first = self.iteration * steps
-            order = np.concatenate(list(islice(self._order, block * steps)))
-            if self._batches is not None:
-                self._batches.close()
-            self._batches = self.reader.batches(order, self.batch_size)
-            table = [self.numbers(step) for step in range(first, first + block * steps)]
-            self._steps.lay_out(order, np.array(table))
-            self._left = block
-        return self._batches
+    def _lay_out(self) -> None:
+        """Lay out a block of iterations: their samples, and the numbers of their steps."""
+        to_row = self.report_every - self.iteration % self.report_every
+        block, steps = min(to_row, self._block), self.settings.steps
+        first = self.iteration * steps
+        order = np.concatenate(list(islice(self._order, block * steps)))
+        if self._batches is not None:
+            self._batches.close()
+        self._batches = self.reader.batches(order, self.batch_size)
+        table = [self._numbers_of(step) for step in range(first, first + block * steps)]
+        self._steps.lay_out(order, np.array(table))
+        self._left = block
 
-    def numbers(self, step: int) -> list[float]:
+    def _numbers_of(self, step: int) -> list[float]:
         """Return the numbers of a step of D, counted from 0, and of the step of G after it."""
         settings, iteration = self.settings, step // self.settings.steps
         share = min(iteration / self.iterations, 1.0)
@@ -283,7 +306,6 @@ class AdversarialTrainer:
             *(n.std_at(*clock) if name == "power" else n.std * of_noise for n in noises),
         ]
 
-    # -- an iteration ----------------------------------------------------------------------------
     def _iterate(self) -> None:
         for _ in range(self.settings.steps):
             self._read()
@@ -292,6 +314,7 @@ class AdversarialTrainer:
 
     def _read(self, staged: Staged = None) -> None:
         """Begin a step of D: take its numbers, and read its real samples."""
+        self._numbers: Any  # of the step in progress
         self._numbers, index = self._steps.take(self.batch_size)
         for k, source in enumerate(self._noisy, start=NOISE):
             source.std = self._numbers[k : k + 1] if self.on_device else self._numbers[k]
@@ -316,10 +339,12 @@ class AdversarialTrainer:
 
     def _step_generator(self) -> None:
         """Move G on the samples that D saw last, and keep the record."""
-        optimizer = self.optimizers[0]
+        net, optimizer, beta = self.generator, self.optimizers[0], self.settings.averaging
         self.of_g(optimizer.gradient, *self._weight(self.settings.generator_weight))
-        self.generator.backend.optimizer_step(optimizer, self._numbers[OF_G])
-        self.average.add()
+        net.backend.optimizer_step(optimizer, self._numbers[OF_G])
+        if self._sum is not None:
+            self._sum *= beta
+            self._sum += net.backend.xp.multiply(net.parameters, 1.0 - beta, out=self._spare)
         self._record()
 
     def _weight(self, weight: float) -> tuple[float, Array]:
@@ -344,41 +369,11 @@ class AdversarialTrainer:
         for key, value in seen.items():
             self.totals.add(key, value)
 
-    def _keep(self) -> None:
-        self._good = self.iteration, [net.snapshot() for net in self._networks.values()]
-
-    def _check_finite(self) -> Row:
-        """Return the means since the last row; keep the parameters if all is finite."""
-        turned = "critic/objective", "generator/nll" if self.settings.kind == "minimax" else ""
-        means = {key: total / self._since for key, total in self.totals.read().items()}
-        means = {key: -mean if key in turned else mean for key, mean in means.items()}
-        seen = dict(means)
-        for name, net in self._networks.items():
-            total = net.backend.to_numpy(net.backend.xp.sum(net.parameters))
-            seen[f"the sum of the {name}'s parameters"] = float(total)
-        bad = [key for key, value in seen.items() if not math.isfinite(value)]
-        if not bad:
-            self._keep()
-            return means
-        iteration, kept = self._good
-        for net, snapshot in zip(self._networks.values(), kept, strict=True):
-            net.restore(snapshot)
-        self.average = ParameterAverage(self.generator, 0.0)  # what it summed is of no use
-        rates = " and ".join(f"{each.learning_rate:g}" for each in self.optimizers)
-        remedy = f"Lower the learning rates (now {rates})"
-        if self.settings.bidirectional != "none":
-            remedy += " or the weights of the backward directions"
-        raise DivergenceError(
-            f"training diverged by iteration {self.iteration}: {bad[0]} is not finite; the "
-            f"parameters of iteration {iteration} were restored. {remedy}"
-        )
-
     # -- what became of CUDA graphs --------------------------------------------------------------
     @property
     def captured(self) -> int:
         """Iterations that CUDA graphs made."""
-        last: Any = self._captured[-1]
-        return last.launches if self._graphs else 0
+        return self._captured[-1].launches if self._graphs else 0
 
     @property
     def why_not_captured(self) -> str | None:
@@ -395,9 +390,16 @@ class AdversarialTrainer:
     def sampler(self) -> Network:
         """G as samples are drawn by it: its moving average where the settings have one.
 
-        The next call overwrites that.
+        θ̄ₜ = Σ (1 − β) βⁱ θₜ₋ᵢ / (1 − βᵗ), i from 0 to t − 1: weights that sum to one from the
+        start. The next call overwrites it.
         """
-        return self.average.network(self.iteration)
+        net, t = self.generator, self.iteration
+        if self._sum is None or not t:
+            return net
+        weight = 1.0 / (1.0 - self.settings.averaging**t)
+        net.backend.xp.multiply(self._sum, weight, out=self._averaged.parameters)
+        self._averaged.statistics[...] = net.statistics  # of normalized layers
+        return self._averaged
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray[Any, Any]:
         """Return G(z) by :attr:`sampler` for ``n`` draws of z, shape (n, features), scaled.
@@ -410,7 +412,6 @@ class AdversarialTrainer:
         return np.concatenate([net.backend.to_numpy(part) for part in parts])
 
 
-# -- parts -----------------------------------------------------------------------------------------
 def random_batches(n: int, size: int, generator: np.random.Generator) -> Iterator[Any]:
     """Yield batches of all samples in random order, again and again; a rest is left out.
 
@@ -419,35 +420,6 @@ def random_batches(n: int, size: int, generator: np.random.Generator) -> Iterato
     """
     while True:
         yield from generator.permutation(n)[: n - n % size].reshape(-1, size)
-
-
-class ParameterAverage:
-    """θ̄ₜ = Σ (1 − β) βⁱ θₜ₋ᵢ / (1 − βᵗ), i from 0 to t − 1: weights that sum to one from the start.
-
-    ``total`` is the sum. With β = 0 the average is the network itself.
-    """
-
-    def __init__(self, net: Network, beta: float) -> None:
-        self.net, self.beta, self.total = net, beta, cast(Array, None)
-        if beta:
-            self._network, xp = net.copy(), net.backend.xp
-            self.total, self._spare = (xp.zeros_like(net.parameters) for _ in range(2))
-
-    def add(self) -> None:
-        """Take the network's parameters of now into the average."""
-        if self.beta:
-            xp = self.net.backend.xp
-            self.total *= self.beta
-            self.total += xp.multiply(self.net.parameters, 1.0 - self.beta, out=self._spare)
-
-    def network(self, t: int) -> Network:
-        """Return a network with the average of t steps, which a later call overwrites."""
-        if not self.beta or not t:
-            return self.net
-        weight, net = 1.0 / (1.0 - self.beta**t), self._network
-        self.net.backend.xp.multiply(self.total, weight, out=net.parameters)
-        net.statistics[...] = self.net.statistics  # of normalized layers
-        return net
 
 
 # -- what networks, samples, noise and settings need of each other ---------------------------------
