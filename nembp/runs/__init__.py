@@ -11,21 +11,17 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import Any
 
 from nembp.runs.config import RunConfig as RunConfig
 from nembp.runs.config import from_toml as from_toml
 from nembp.runs.config import recipe as recipe
 from nembp.runs.options import to_toml as to_toml
 
-if TYPE_CHECKING:
-    from nembp.runs.predicting import evaluate_run as evaluate_run
-    from nembp.runs.training import train_run as train_run
+_LATER = {"train_run": "training", "evaluate_run": "predicting"}  # which need NumPy
 
 
-def __getattr__(name: str) -> object:
-    """Import what needs NumPy when it is used."""
-    homes = {"train_run": "training", "evaluate_run": "predicting"}
-    if name not in homes:
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"nembp.runs.{homes[name]}"), name)
+    return getattr(importlib.import_module(f"nembp.runs.{_LATER[name]}"), name)
