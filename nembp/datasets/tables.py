@@ -68,7 +68,7 @@ class Table:
                 fault = f"{cell.strip()}; expected a finite number. Replace it."
             elif _DECIMAL_COMMA.fullmatch(cell.strip()) or number(cell) is not None:
                 mark = "," if "," in cell else "."
-                fault += f" If its decimal mark is {mark!r}, say so (--decimal {mark})."
+                fault += f" If that is its mark, say decimal={mark!r} (--decimal {mark})."
             raise DataError(f"{self.path}, row {line}, column {name!r:.60}: {fault}")
         return [value for value in found if value is not None]
 
