@@ -115,20 +115,11 @@ def _show_run(args: Any) -> None:
 
 
 def _facts(run: str, model: Model) -> dict[str, Any]:
-    """Return JSON values; the biases and gains of a layer are those of both directions."""
+    """Return JSON values."""
     from nembp.architecture import describe
 
     net = model.net
-    kinds = [layer.activation.name if layer.activation else "-" for layer in net.layers]
-    kinds[0], kinds[-1] = net.reversed.likelihood.name, net.likelihood.name
-    layers = [
-        {
-            "description": up.text, "shape": up.shape, "neurons": kind, "weights": up.weights,
-            "biases": up.biases + down.biases, "gains": up.gains + down.gains,
-            "multiply_adds": up.multiply_adds,
-        }
-        for up, down, kind in zip(describe(net), describe(net.reversed)[::-1], kinds, strict=True)
-    ]  # fmt: skip
+    layers = describe(net)
     names = ("nembp", "numpy", "device", "platform")
     return {
         "run": os.path.abspath(run), "dataset": model.dataset, "shape": model.shape,

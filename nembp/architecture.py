@@ -30,7 +30,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from nembp.engine.activations import Activation, get_activation
 from nembp.engine.batchnorm import BatchNormalization
@@ -375,33 +375,34 @@ def _output(end: Shape, shape: Shape, below: str) -> Item:
 
 
 # -- tables ----------------------------------------------------------------------------------------
-class LayerSummary(NamedTuple):
-    """A layer, in the direction of its net, and the linear map that leads to it."""
+def describe(net: Network) -> list[dict[str, Any]]:
+    """Return a row for each layer and the linear map that leads to it, as the net's direction goes.
 
-    text: str  # as it is described; "input" for the lowest layer
-    shape: Shape
-    weights: int
-    biases: int
-    multiply_adds: int | None  # of one sample on its way up; None for a map that is not of nembp
-    gains: int = 0  # γ, where the layer is normalized
-
-
-def describe(net: Network) -> list[LayerSummary]:
-    """Return a row for each layer, as the net's direction goes.
+    Biases and gains are those of both directions; ``multiply_adds`` of one sample on its way up,
+    None for a map that is not of nembp.
 
     >>> for row in describe(network((28, 28, 1), "conv8x4s2,32", 10)):
-    ...     print(row.text, row.shape, row.weights, row.biases, row.multiply_adds)
-    input (28, 28, 1) 0 0 0
-    conv8x4s2 (14, 14, 8) 128 8 25088
-    32 (32,) 50176 32 50176
-    10 (10,) 320 10 320
+    ...     print(*row.values())
+    input (28, 28, 1) gaussian 0 784 0 0
+    conv8x4s2 (14, 14, 8) relu 128 16 0 25088
+    32 (32,) relu 50176 64 0 50176
+    10 (10,) multinomial 320 10 0 320
     """
-    rows = [LayerSummary("input", _described(Transposed(net.maps[0]))[1], 0, 0, 0)]
-    for layer, linear_map in zip(net.layers[1:], net.maps, strict=True):
+    rows, last = list[dict[str, Any]](), len(net.maps)
+    ends = {0: net.reversed.likelihood, last: net.likelihood}
+    for k, layer in enumerate(net.layers):
+        linear_map = net.maps[k - 1] if k else Transposed(net.maps[0])
         text, shape, uses = _described(linear_map)
-        text, count = text + "bn" * bool(layer.gains), linear_map.weight_count
-        adds = None if uses is None else count * uses
-        rows.append(LayerSummary(text, shape, count, layer.biases, adds, layer.gains))
+        weights, directions = linear_map.weight_count * (k > 0), (k > 0) + (k < last)
+        rows.append({
+            "description": text + "bn" * bool(layer.gains) if k else "input",
+            "shape": shape,
+            "neurons": getattr(ends.get(k, layer.activation), "name", "-"),
+            "weights": weights,
+            "biases": directions * layer.biases,
+            "gains": directions * layer.gains,
+            "multiply_adds": None if uses is None else weights * uses,
+        })  # fmt: skip
     return rows
 
 

@@ -267,8 +267,8 @@ def test_a_generator_makes_images_of_the_asked_shape_in_both_directions(text):
     net = generator_network(64, text, shape, forward="bernoulli", backward="gaussian",
                             dtype="float64", seed=1)  # fmt: skip
     rows = describe(net)
-    assert rows[-1].shape == (shape if "x" in text else (math.prod(shape),))
-    assert ",".join(row.text for row in rows[1:-1]) == text
+    assert rows[-1]["shape"] == (shape if "x" in text else (math.prod(shape),))
+    assert ",".join(row["description"] for row in rows[1:-1]) == text
     generator = np.random.default_rng(0)
     z, x = generator.normal(size=(5, 64)), generator.random((5, math.prod(shape)))
     assert net.predict(z).shape == x.shape
@@ -288,28 +288,37 @@ def test_where_the_output_image_does_not_fit_the_dense_layer_is_named():
 
 
 # -- tables ----------------------------------------------------------------------------------------
+COUNTS = "weights", "biases", "gains", "multiply_adds"
+
+
 @pytest.mark.parametrize(
     "text", ["", "7", MIXED, "conv4x3-2s1-2p0,pool3s2", "conv4x3bn,pool4,7bn,9"]
 )
 def test_a_table_counts_every_parameter_and_files_hold_every_kind_of_layer(text):
     net = network((16, 16, 1), text, 10)
-    up, down = describe(net), describe(net.reversed)
-    assert sum(row.weights for row in up) == sum(row.weights for row in down) == net.weight_count
-    others = sum(row.biases + row.gains for row in (*up, *down))
-    assert net.weight_count + others == net.parameter_count
-    assert [math.prod(row.shape) for row in up] == [layer.size for layer in net.layers]
-    assert [math.prod(row.shape) for row in down] == [layer.size for layer in net.layers[::-1]]
-    assert ",".join(row.text for row in up[1:-1]) == text
-    assert sum(row.multiply_adds for row in up) == sum(row.multiply_adds for row in down)
+    up, down = describe(net), describe(net.reversed)[::-1]
+    for row, back, layer in zip(up, down, net.layers, strict=True):
+        assert math.prod(row["shape"]) == math.prod(back["shape"]) == layer.size
+        assert (row["biases"], row["gains"]) == (back["biases"], back["gains"])
+    totals = [{k: sum(row[k] for row in rows) for k in COUNTS} for rows in (up, down)]
+    assert totals[0] == totals[1]
+    assert totals[0].pop("multiply_adds") > 0
+    assert sum(totals[0].values()) == net.parameter_count
+    assert ",".join(row["description"] for row in up[1:-1]) == text
     assert decode(tuple[LinearMap, ...], encode(net.maps)) == net.maps
 
 
 def test_a_table_says_how_often_weights_are_used():
     rows = describe(network((8, 8, 1), "conv4x3,up2x4s2,5", 3))
-    assert [row.multiply_adds for row in rows[1:]] == [64 * 9 * 4, 64 * 16 * 4 * 2, 256 * 2 * 5, 15]
+    assert [row["multiply_adds"] for row in rows[1:]] == [
+        64 * 9 * 4,
+        64 * 16 * 4 * 2,
+        256 * 2 * 5,
+        15,
+    ]
     turned = describe(network((8, 8, 1), "conv4x4s2,conv2x3s2", 3).reversed)
-    assert [row.text for row in turned] == ["input", "8", "up4x3s2", "up1x4s2"]
+    assert [row["description"] for row in turned] == ["input", "8", "up4x3s2", "up1x4s2"]
     odd = describe(network((7, 7, 1), "conv4x4s2p0", 3).reversed)
-    assert odd[2].text == "conv4x4s2p0 transposed"  # 2x2 to 7x7 is no multiple
+    assert odd[2]["description"] == "conv4x4s2p0 transposed"  # 2x2 to 7x7 is no multiple
     sides = describe(network((4, 6, 2), "conv3x1-4s2-1p0,up5x3-2s3-2p0,pool2-4", 2))
-    assert [row.shape for row in sides[:4]] == [(4, 6, 2), (2, 3, 3), (6, 6, 5), (3, 1, 5)]
+    assert [row["shape"] for row in sides[:4]] == [(4, 6, 2), (2, 3, 3), (6, 6, 5), (3, 1, 5)]
