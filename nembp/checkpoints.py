@@ -147,18 +147,22 @@ def environment(net: Network) -> dict[str, Any]:
 
 
 # -- activations, linear maps and likelihoods as JSON ----------------------------------------------
-_FAMILIES: dict[type[Any], tuple[str, MutableMapping[str, Any]]] = {  # classes by names in files
-    Activation: ("activation", ACTIVATIONS),
-    LinearMap: ("linear map", {"dense": Dense, "transposed": Transposed, "convolution": Convolution,
-                               "average-pooling": AveragePooling, "reshape": Reshape}),
+_FAMILIES: dict[str, tuple[type[Any], MutableMapping[str, Any]]] = {  # classes by names in files
+    "activation": (Activation, ACTIVATIONS),
+    "linear map": (LinearMap, {
+        "dense": Dense, "transposed": Transposed, "convolution": Convolution,
+        "average-pooling": AveragePooling, "reshape": Reshape,
+    }),
     # files hold critics too, which no option may name as a likelihood
-    Likelihood: ("likelihood", ChainMap(LIKELIHOODS, {Score.name: Score})),
+    "likelihood": (Likelihood, ChainMap(LIKELIHOODS, {Score.name: Score})),
 }  # fmt: skip
 
 
 def _family(kind: Any) -> tuple[str, MutableMapping[str, Any]] | None:
-    bases = [base for base in _FAMILIES if isinstance(kind, type) and issubclass(kind, base)]
-    return _FAMILIES[bases[0]] if bases else None
+    for family, (base, known) in _FAMILIES.items():
+        if isinstance(kind, type) and issubclass(kind, base):
+            return family, known
+    return None
 
 
 def register_kind(
@@ -185,10 +189,9 @@ def register_kind(
         If `kind` is no such dataclass, or the name belongs to another class.
     """
     wanted = "linear map" if family == "synapse" else family
-    families = {own: (base, known) for base, (own, known) in _FAMILIES.items()}
-    if wanted not in families:
-        raise ArchitectureError(f"family must be one of {', '.join(families)}, got {family!r}")
-    base, kinds = families[wanted]
+    if wanted not in _FAMILIES:
+        raise ArchitectureError(f"family must be one of {', '.join(_FAMILIES)}, got {family!r}")
+    base, kinds = _FAMILIES[wanted]
     if not (issubclass(kind, base) and dataclasses.is_dataclass(kind)):
         raise ArchitectureError(
             f"{kind.__name__} cannot be registered: expected a dataclass that subclasses "

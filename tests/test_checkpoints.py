@@ -204,7 +204,7 @@ class Rich(Dense):
 @pytest.fixture
 def families(monkeypatch):
     """Registers that a test may write into."""
-    copies = {b: (name, ChainMap({}, k)) for b, (name, k) in checkpoints._FAMILIES.items()}
+    copies = {name: (b, ChainMap({}, k)) for name, (b, k) in checkpoints._FAMILIES.items()}
     monkeypatch.setattr(checkpoints, "_FAMILIES", copies)
 
 
