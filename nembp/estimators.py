@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
@@ -146,14 +146,9 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         "callbacks": ["array-like", None],
     }
 
-    # -- what the two estimators say for themselves -----------------------------------------------
-    def _encode(self, y: Vector, first: bool, incremental: bool) -> Vector:
-        """Return labels 0..K−1 (n,), or numbers (n, outputs)."""
-        raise NotImplementedError
-
-    def _decode(self, output: Vector) -> Vector:
-        """Return predictions, of the network's output in the targets' units."""
-        raise NotImplementedError
+    # what the two estimators say for themselves
+    _encode: ClassVar[Callable[..., Vector]]  # labels 0..K−1 (n,), or numbers (n, outputs)
+    _decode: ClassVar[Callable[..., Vector]]  # predictions, of the output in the targets' units
 
     # -- fit --------------------------------------------------------------------------------------
     @with_callbacks  # type: ignore[untyped-decorator]
@@ -210,7 +205,10 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         generator = check_random_state(self.random_state)
         seed, held = int(generator.randint(2**31 - 1)), None
         if self.early_stopping:
-            x, t, weights, held = self._hold_out(x, t, weights, generator)
+            kept, out = self._held_out(t, generator)
+            w = np.ones(len(x)) if weights is None else weights
+            held = x[out], self._decode(_one_hot(t[out], self._outputs)), w[out]
+            x, t, weights = x[kept], t[kept], None if weights is None else w[kept]
         if first:
             self._made_of = made
             self._start(x, t, weights, generator)
@@ -236,23 +234,21 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self._train(x, t, weights, held, seed + self.t_, incremental, data)
         return self
 
-    def _hold_out(self, x: Vector, t: Vector, weights: Vector | None, generator: Any) -> Any:
-        """Return what to train on, and (x, y, weights) to score after each epoch."""
+    def _held_out(self, t: Vector, generator: Any) -> list[Vector]:
+        """Return the samples to train on, and those to score after each epoch."""
+        rows, share = np.arange(len(t)), self.validation_fraction
         counts = np.unique(t, return_counts=True)[1] if t.ndim == 1 else np.ones(1)
-        scored = math.ceil(self.validation_fraction * len(x))
-        parts = train_test_split(
-            *(x, t, np.ones(len(x)) if weights is None else weights),
-            test_size=self.validation_fraction,
-            random_state=generator,
-            stratify=t if counts.min() > 1 and len(counts) <= scored else None,
+        by_class = counts.min() > 1 and len(counts) <= math.ceil(share * len(t))
+        stratify = t if by_class else None
+        parts: list[Vector] = train_test_split(
+            rows, test_size=share, random_state=generator, stratify=stratify
         )
         if len(parts[1]) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of "
                 "your dataset."
             )
-        held = parts[1], self._decode(_one_hot(parts[3], self._outputs)), parts[5]
-        return parts[0], parts[2], None if weights is None else parts[4], held
+        return parts
 
     def _start(self, x: Vector, t: Vector, weights: Vector | None, generator: Any) -> None:
         """Make a network, the scaling of its ends and all that a training counts."""
@@ -427,13 +423,12 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             optimizer.learning_rate = self.learning_rate_init / (self.t_ + 1) ** self.power_t
         if self._no_improvement_count <= self.n_iter_no_change:
             return False
-        if self.solver != "sgd" or self.learning_rate != "adaptive":
+        adaptive = self.solver == "sgd" and self.learning_rate == "adaptive"
+        if not adaptive or optimizer.learning_rate <= 1e-6:
             return True
-        if optimizer.learning_rate > 1e-6:
-            optimizer.learning_rate /= 5.0
-            self._no_improvement_count = 0
-            return False
-        return True
+        optimizer.learning_rate /= 5.0
+        self._no_improvement_count = 0
+        return False
 
     def _validate(self, x: Vector, y: Vector, weights: Vector) -> bool:
         """Score the held-out samples, keep the best network; say whether it gained < tol."""
@@ -464,8 +459,8 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         """Return the network's output, or its logarithm, in the targets' units."""
         net, parts = self.network_, []
         for start in range(0, len(x), ROWS):
-            o = net.readout(self._x_scaling.apply(x[start : start + ROWS], net.dtype))
-            parts.append(net.backend.to_numpy(o.z))
+            scaled = self._x_scaling.apply(x[start : start + ROWS], net.dtype)
+            parts.append(net.backend.to_numpy(net.readout(scaled).z))
         z = np.concatenate(parts).astype(np.float32 if x.dtype == np.float32 else np.float64)
         if isinstance(net.likelihood, Multinomial):
             return np.asarray((special.log_softmax if log else special.softmax)(z, axis=1))
@@ -478,20 +473,11 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         return self._decode(self._answer(X))
 
     def predict_inputs(self, y: Any) -> Vector:
-        """Return the inputs that the network draws for labels or targets, in the data's units.
+        """Return the inputs that the network draws for labels or targets, shape (n, features).
 
-        The backward direction is trained to give the mean of the inputs that have a target: for a
-        label it draws the centroid of its class, which is no inverse of `predict`.
-
-        Parameters
-        ----------
-        y : array_like, shape (n,) or (n, outputs)
-            As of `fit`.
-
-        Returns
-        -------
-        ndarray, shape (n, features)
-            Columns as in X.
+        y is as of `fit`, the columns are those of X in its units. The backward direction is trained
+        to give the mean of the inputs that have a target: for a label it draws the centroid of its
+        class, which is no inverse of `predict`.
         """
         check_is_fitted(self)
         if self.backward_weight_ == 0:
@@ -505,8 +491,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     def to_model(self) -> Model:
         """Return what was trained as a `Model`, for `nembp.save`, `save_onnx` and the commands."""
         check_is_fitted(self)
-        labelled = isinstance(self._likelihood, Multinomial)
-        classes = self.classes_ if labelled else ()
+        classes = self.classes_ if isinstance(self._likelihood, Multinomial) else ()
         columns = [str(name) for name in getattr(self, "feature_names_in_", ())]
         scalings = self._x_scaling, self._y_scaling
         return array_model(self.network_, self._shape(), classes, *scalings, columns)
@@ -526,11 +511,8 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         """Return weights and biases with the scaling of dense ends in them, in X's precision."""
         if not hasattr(self, "network_"):
             raise AttributeError(f"this {type(self).__name__} is not fitted yet")
-        net = self.network_
-        W, b = (
-            [net.backend.to_numpy(each).astype(np.float64) for each in part]
-            for part in (net.weights, net.biases[1:])
-        )
+        net, parts = self.network_, (self.network_.weights, self.network_.biases[1:])
+        W, b = ([np.array(net.backend.to_numpy(w), np.float64) for w in part] for part in parts)
         if isinstance(net.maps[0], Dense):
             factor = np.broadcast_to(self._x_scaling.factor, (net.inputs,))[:, np.newaxis]
             offset = np.broadcast_to(self._x_scaling.offset, (net.inputs,))
