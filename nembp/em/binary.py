@@ -42,16 +42,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, log_softmax, logsumexp, softmax
 
-from nembp.em.screening import (
-    LATTICE,
-    Condition,
-    Gains,
-    Matrix,
-    Support,
-    check_rows,
-    draw,
-    screen,
-)
+from nembp.em.screening import LATTICE, Condition, Gains, Matrix, Support, check_rows, draw, screen
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood
 from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError, ShapeError
@@ -143,9 +134,8 @@ class BinaryNetwork:
         return log_p.reshape(len(y), -1)
 
     def log_joint(self, theta: Any, x: Any, y: Any) -> Matrix:
-        """Return log p(y | h) + log p(h | x), with Σ_j h_j z_j − log(1 + e^z_j); (rows, states)."""
-        W, b, _, _ = self.layers(theta)
-        x, y = self.rows(x, y)
+        """Return log p(y | h) + Σ_j [h_j z_j − log(1 + e^z_j)], shape (rows, states)."""
+        (W, b, _, _), (x, y) = self.layers(theta), self.rows(x, y)
         z = x @ W + b
         log_hidden: Matrix = z @ self.states.T - np.logaddexp(0.0, z).sum(axis=1, keepdims=True)
         return self.log_target(theta, y) + log_hidden
@@ -243,17 +233,9 @@ class GemStep:
 
 
 def gem_step(
-    net: BinaryNetwork,
-    theta: Any,
-    x: Any,
-    y: Any,
-    *,
-    both: bool = False,
-    rate: float = 1.0,
-    ascents: int = 1,
-    noise_y: Any = 0.0,
-    noise_x: Any = 0.0,
-) -> GemStep:
+    net: BinaryNetwork, theta: Any, x: Any, y: Any, *, both: bool = False, rate: float = 1.0,
+    ascents: int = 1, noise_y: Any = 0.0, noise_x: Any = 0.0,
+) -> GemStep:  # fmt: skip
     """Take the posterior at Θₙ, then climb Θ ← Θ + rate · ∇Q(Θ | Θₙ) with Q rising.
 
     ``rate`` is halved until Q gains at least ``ARMIJO`` · rate · ‖∇Q‖². More ``ascents`` on the
@@ -276,22 +258,20 @@ def gem_step(
     if both:
         terms.append((net.reversed, posterior(net.reversed, point, y, x), y, x + noise_x))
 
-    def climbed(of: Any, at: Matrix) -> Any:
+    def total(of: Any, at: Matrix) -> Any:
         """Return Q, or its gradient."""
         return sum(of(way, at, *rest) for way, *rest in terms)
 
-    here = before = climbed(q, point)
+    here = before = total(q, point)
     for _ in range(ascents):
-        g = climbed(q_gradient, point)
-        gain = float(g @ g)
-        for halving in range(HALVINGS):
-            step = rate * 0.5**halving
-            there = climbed(q, point + step * g)
-            if there >= here + ARMIJO * step * gain:
+        g = total(q_gradient, point)
+        for step in rate * 0.5 ** np.arange(HALVINGS):
+            there = total(q, point + step * g)
+            if there >= here + ARMIJO * step * float(g @ g):
+                point, here = point + step * g, there
                 break
         else:  # Q is flat to rounding
             break
-        point, here = point + step * g, there
     return GemStep(point, before, here)
 
 
@@ -315,17 +295,9 @@ def gains_at(net: BinaryNetwork, theta: Any, y: Matrix, noise: Noise) -> Gains:
 
 
 def draw_noise(
-    net: BinaryNetwork,
-    theta: Any,
-    x: Any,
-    y: Any,
-    noise: Noise,
-    generator: np.random.Generator,
-    *,
-    condition: Condition = "posterior",
-    support: Support = "continuous",
-    iteration: int = 1,
-) -> Matrix:
+    net: BinaryNetwork, theta: Any, x: Any, y: Any, noise: Noise, generator: np.random.Generator,
+    *, condition: Condition = "posterior", support: Support = "continuous", iteration: int = 1,
+) -> Matrix:  # fmt: skip
     """Draw noise for the target y, screened at Θ, shape (rows, outputs).
 
     ``condition`` and ``support`` are those of :func:`nembp.em.screening.draw`, and ``iteration``,
@@ -348,18 +320,10 @@ class NemInequality:
 
 
 def nem_inequality(
-    net: BinaryNetwork,
-    theta: Any,
-    x: Any,
-    y: Any,
-    noise: Noise,
-    generator: np.random.Generator,
-    *,
-    draws: int = 1000,
-    condition: Condition = "posterior",
-    support: Support = "continuous",
+    net: BinaryNetwork, theta: Any, x: Any, y: Any, noise: Noise, generator: np.random.Generator,
+    *, draws: int = 1000, condition: Condition = "posterior", support: Support = "continuous",
     theta_star: Any = None,
-) -> NemInequality:
+) -> NemInequality:  # fmt: skip
     """Evaluate the NEM inequality at Θ for noise on the target y, of its first deviation.
 
     ``condition`` and ``support`` are those of :func:`nembp.em.screening.draw`, whose lattice has

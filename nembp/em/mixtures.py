@@ -177,13 +177,9 @@ class MixtureFit:
 
 
 def draw_mixture_noise(
-    mixture: GaussianMixture,
-    y: Any,
-    noise: Noise,
-    generator: np.random.Generator | None,
-    condition: Condition = "every",
-    iteration: int = 1,
-) -> Matrix:
+    mixture: GaussianMixture, y: Any, noise: Noise, generator: np.random.Generator | None,
+    condition: Condition = "every", iteration: int = 1,
+) -> Matrix:  # fmt: skip
     """Draw noise for ``y`` at iteration t, whole rows screened against ``mixture``.
 
     ``every`` keeps n where gain_j(n) ≥ 0 for every component j: the mixture condition of the
@@ -205,16 +201,10 @@ def draw_mixture_noise(
 
 
 def fit_mixture(
-    y: Any,
-    initial: GaussianMixture,
-    *,
-    noise: Noise = NO_NOISE,
-    generator: np.random.Generator | None = None,
-    condition: Condition = "every",
-    iterations: int = 100,
-    tolerance: float = 1e-3,
-    reg_covar: float = 1e-6,
-) -> MixtureFit:
+    y: Any, initial: GaussianMixture, *, noise: Noise = NO_NOISE,
+    generator: np.random.Generator | None = None, condition: Condition = "every",
+    iterations: int = 100, tolerance: float = 1e-3, reg_covar: float = 1e-6,
+) -> MixtureFit:  # fmt: skip
     """Fit a mixture to y (rows, d) by EM from Θ₀, or by noisy EM.
 
     The noise's ``std`` is in units of y, annealed over iterations, its condition that of
@@ -244,16 +234,10 @@ def fit_mixture(
 
 # -- does the noise speed EM? ----------------------------------------------------------------------
 def study_convergence(
-    truth: GaussianMixture,
-    noise: Noise,
-    *,
-    rows: int,
-    datasets: int,
-    seed: int,
-    kinds: Sequence[Kind] = ("none", "nem", "blind", "anti", "drift"),
-    margin: float = 1e-3,
+    truth: GaussianMixture, noise: Noise, *, rows: int, datasets: int, seed: int,
+    kinds: Sequence[Kind] = ("none", "nem", "blind", "anti", "drift"), margin: float = 1e-3,
     **options: Any,
-) -> dict[Kind, Matrix]:
+) -> dict[Kind, Matrix]:  # fmt: skip
     """Count the iterations that EM and noisy EM need, on paired data sets drawn from ``truth``.
 
     On each data set every arm starts from the same mixture and its noise has the same draws before
@@ -280,21 +264,24 @@ def study_convergence(
     randomness (``drift``) does at least as well on the line: there the pull towards the means
     helps, not chance.
     """
-    table, options = [], {"iterations": 200, "tolerance": 0.0} | options
+    options = {"iterations": 200, "tolerance": 0.0} | options
+    scores: dict[Kind, list[float]] = {kind: [] for kind in kinds}
     for i in range(datasets):
         y = truth.sample(rows, stream(seed, f"em/data/{i}"))
         start = initial_mixture(y, len(truth.weights), stream(seed, f"em/start/{i}"))
-        history: dict[Kind, Matrix] = {}
+        goal = math.inf
         for kind in dict.fromkeys(("none", *kinds)):
-            g = stream(seed, f"em/noise/{i}")
-            own: dict[str, Any] = {"noise": replace(noise, kind=kind), "generator": g, **options}
+            own: dict[str, Any] = {"noise": replace(noise, kind=kind), **options}
             try:
-                history[kind] = fit_mixture(y, start, **own).log_likelihood
+                g = stream(seed, f"em/noise/{i}")
+                history = fit_mixture(y, start, generator=g, **own).log_likelihood
             except DivergenceError:  # a component collapsed: this arm reaches nothing
-                history[kind] = np.array([-math.inf])
-        goal = float(history["none"][-1]) - margin
-        if math.isfinite(goal):  # else EM itself collapsed and there is nothing to compare
-            reached = [np.flatnonzero(history[kind] >= goal) for kind in kinds]
-            table.append([float(at[0]) if len(at) else math.inf for at in reached])
-    scores = np.array(table).reshape(-1, len(kinds))
-    return {kind: scores[:, i] for i, kind in enumerate(kinds)}
+                history = np.array([-math.inf])
+            if kind == "none":
+                goal = float(history[-1]) - margin
+            if goal == -math.inf:  # EM itself collapsed, and there is nothing to compare
+                break
+            if kind in scores:
+                reached = np.flatnonzero(history >= goal)
+                scores[kind].append(float(reached[0]) if len(reached) else math.inf)
+    return {kind: np.array(found) for kind, found in scores.items()}

@@ -47,16 +47,10 @@ def check_rows(name: str, value: Any, width: int) -> Matrix:
 
 
 def draw(
-    noise: Noise,
-    std: float,
-    t: Matrix,
-    gains: Gains,
-    posterior: Matrix,
-    generator: np.random.Generator | None,
-    *,
-    condition: Condition = "every",
+    noise: Noise, std: float, t: Matrix, gains: Gains, posterior: Matrix,
+    generator: np.random.Generator | None, *, condition: Condition = "every",
     support: Support = "continuous",
-) -> Matrix:
+) -> Matrix:  # fmt: skip
     """Draw noise for targets ``t`` (rows, width) and screen it as ``noise.kind`` asks.
 
     ``std`` is in units of the target; annealing is the caller's. ``gains`` maps noise to its gain
@@ -74,13 +68,14 @@ def draw(
     repeats = DRIFT_DRAWS if noise.kind == "drift" else 1
     for _ in range(repeats):
         if support == "lattice":
-            n = std * generator.choice(LATTICE[0], size=t.shape, p=LATTICE[1])
+            n = generator.choice(LATTICE[0], size=t.shape, p=LATTICE[1])
         elif noise.law == "uniform":
-            n = std * generator.uniform(-math.sqrt(3.0), math.sqrt(3.0), size=t.shape)
+            n = generator.uniform(-math.sqrt(3.0), math.sqrt(3.0), size=t.shape)
         else:
-            n = std * generator.standard_normal(t.shape)
+            n = generator.standard_normal(t.shape)
+        n *= std
         if noise.mode == "multiplicative":  # t (1 + n) = t + t n
-            n = t * n
+            n *= t
         total += screen(noise, n, gains, posterior, condition)
     return total / repeats
 
@@ -114,16 +109,12 @@ def _check_options(noise: Noise, condition: Condition, support: Support) -> None
         if value not in get_args(options):
             expected = " or ".join(get_args(options))
             raise ArchitectureError(f"a condition or support must be {expected}, got {value!r}")
-    unfit = {
-        f"update {noise.update!r} changes the gradient of softmax targets, but EM climbs Q itself: "
-        'use update="exact"': noise.update != "exact",
-        "law 'curvature' follows one output, and EM has one in each hidden state: use law gaussian "
-        "or uniform": noise.law == "curvature",
-        f"draws {noise.draws}, of which the best is taken, are for training; the laws of EM here "
-        "are of single draws: use draws=1": noise.draws > 1,
-        "screening 'expectation' is over a batch; EM takes its expectation over the hidden states: "
-        'use condition="posterior"': noise.screening == "expectation",
-    }
-    for message, found in unfit.items():
-        if found:
-            raise ArchitectureError(f"noise {message}")
+    for name, bad, remedy in (
+        ("update", noise.update != "exact", 'EM climbs Q itself: use update="exact"'),
+        ("law", noise.law == "curvature", "each hidden state has an output: use gaussian, uniform"),
+        ("draws", noise.draws > 1, "the laws of EM here are of single draws: use draws=1"),
+        ("screening", noise.screening == "expectation", "it is over a batch, and EM takes its "
+         'expectation over the hidden states: use condition="posterior"'),
+    ):  # fmt: skip
+        if bad:
+            raise ArchitectureError(f"noise {name} {getattr(noise, name)!r} does not fit: {remedy}")
