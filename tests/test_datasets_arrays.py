@@ -379,10 +379,10 @@ def test_no_file_holds_more_or_less_than_it_declares(tmp_path):
 def test_arrays_that_are_missing_are_named(tmp_path):
     with pytest.raises(DataError, match=r"absent: no such folder; expected a folder with \.npy"):
         load("npy", tmp_path / "absent")
-    with pytest.raises(DataError, match="no array x; found no arrays"):
+    with pytest.raises(DataError, match="no array 'x'; found no arrays"):
         load("npy", tmp_path)
     save(tmp_path, x_train=X, y_train=Y, x_test=X)
-    with pytest.raises(DataError, match="no array y_test; found x_test, x_train, y_train"):
+    with pytest.raises(DataError, match="no array 'y_test'; found x_test, x_train, y_train"):
         load("npy", tmp_path)
     with pytest.raises(DataError, match="is a file; expected a folder"):
         load("npy", tmp_path / "x_train.npy")

@@ -425,7 +425,7 @@ def test_arrays_of_usual_names_are_understood(tmp_path, names, unused):
 def test_two_arrays_can_be_named(tmp_path):
     (tmp_path / "two").mkdir()
     np.savez(tmp_path / "d.npz", before=X, after=np.arange(60) % 2, other=X[:9])
-    refused("no array x; found before, after, other; .*--x NAME --y NAME", "npz", tmp_path)
+    refused("no array .x.; found before, after, other; .*--x NAME --y NAME", "npz", tmp_path)
     assert load("npz", tmp_path, x="before", y="after").classes == ("0", "1")
     np.savez(tmp_path / "two" / "d.npz", data=X, images=X, y=np.arange(60) % 2)
     refused("data and images may each be x; expected one.*--x NAME", "npz", tmp_path / "two")

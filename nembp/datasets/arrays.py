@@ -76,16 +76,12 @@ def map_npy(path: Path) -> NDArray[Any]:
 
 
 def _npy_header(file: Any, where: str) -> _Header:
+    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
     # NumPy evaluates headers as Python literals: anything may be raised, and warned of
     with parsing(f"{where}: not a NumPy array", _FRESH), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        version = np.lib.format.read_magic(file)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
         try:
-            shape, fortran, dtype = read(file)
+            shape, fortran, dtype = read[np.lib.format.read_magic(file)[0]](file)
         except MemoryError as error:  # the parser's, which allocates nothing
             raise ValueError("nested too deeply") from error
     if dtype.hasobject:
@@ -112,6 +108,7 @@ def read_npz(
 
     `wanted` may be a function of the names of all. Without `packed`, no entry may be compressed.
     """
+    arrays = {}
     with reading(path) as file:
         with parsing(f"{path}: not an .npz archive", _FRESH):
             archive = zipfile.ZipFile(file)
@@ -123,7 +120,6 @@ def read_npz(
         found = {name: members[name] for name in names if name in members}
         unpacked = sum(info.file_size for info in found.values())
         check_unpacked(unpacked, os.fstat(file.fileno()).st_size, str(path))
-        arrays = {}
         for name, info in found.items():
             where = f"{path}: {name}"
             with parsing(f"{where}: damaged", _FRESH), archive.open(info) as member:
@@ -135,7 +131,7 @@ def read_npz(
             values = header.values(content)
             native = values.dtype.newbyteorder("=")
             arrays[name] = np.ascontiguousarray(values, native).reshape(header.shape)
-        return arrays
+    return arrays
 
 
 # words in the names of arrays, in any case: X_train, train_images, ...
@@ -170,70 +166,52 @@ def _understood(names: list[str], where: str) -> dict[str, str]:
     return {role: role if role in alike else alike[0] for role, alike in found.items()}
 
 
-def _choose(names: list[str], where: str, request: Request, notes: list[str]) -> list[str]:
-    """Return names of the arrays to read, x and y of each part; note what is not obvious."""
+def _choose(names: list[str], where: str, request: Request) -> tuple[list[str], list[str]]:
+    """Return the names of x and y of each part, and notes of what is not obvious."""
     names = [name for name in names if name.isprintable()]
-    shown = ", ".join(f"{name:.60}" for name in names[:20])
+    shown = ", ".join(f"{name:.60}" for name in names[:20]) or "no arrays"
     if request.x is not None and request.y is not None:
-        chosen = [request.x, request.y]
-        if absent := [name for name in chosen if name not in names]:
-            raise DataError(f"{where}: no array {absent[0]!r}; found {shown}")
+        found, roles = {name: name for name in names}, [request.x, request.y]
     else:
-        found = _understood(names, where)
-        parts = [""]
+        found, parts = _understood(names, where), [""]
         if "x_train" in found:
             parts = ["_train", "_val" if "x_val" in found and "x_test" not in found else "_test"]
         roles = [f"{axis}{part}" for part in parts for axis in "xy"]
-        if missing := [role for role in roles if role not in found]:
-            raise DataError(
-                f"{where}: no array {missing[0]}; found {shown or 'no arrays'}; expected "
-                f"{_EXPECTED}. Rename them, or name the two to read (--x NAME --y NAME)"
-            )
-        chosen = [found[role] for role in roles]
+    if missing := [role for role in roles if role not in found]:
+        raise DataError(
+            f"{where}: no array {missing[0]!r}; found {shown}; expected {_EXPECTED}. Rename them, "
+            "or name the two to read (--x NAME --y NAME)"
+        )
+    chosen, notes = [found[role] for role in roles], list[str]()
     if not set(chosen) <= {"x", "y", "x_train", "y_train", "x_test", "y_test"}:
         notes.append(f"{where}: read are {', '.join(chosen)}.")
     if rest := [name for name in names if name not in chosen]:
         notes.append(f"{where}: not used are {', '.join(f'{name:.60}' for name in rest[:20])}.")
-    return chosen
-
-
-def _in_order(x: NDArray[Any], where: str, request: Request, notes: list[str]) -> NDArray[Any]:
-    """Return images with their channels last."""
-    first = request.image_order == "first"
-    if x.ndim == 4 and request.image_order == "auto" and x.shape[1] <= 4 < x.shape[3]:
-        first = True
-        notes.append(
-            f"{where}: shape {x.shape} is taken as (samples, channels, height, width); "
-            "--image-order last says otherwise."
-        )
-    return np.moveaxis(x, 1, 3) if first and x.ndim == 4 else x
+    return chosen, notes
 
 
 def load_npy(request: Request) -> Dataset:
-    """Load a folder of .npy files; the loader behind ``load("npy", folder)``.
+    """Load a folder of .npy files, named as in `load_npz`; behind ``load("npy", folder)``.
 
-    It holds arrays of the names that `load_npz` understands. Samples are memory-mapped and may be
-    larger than memory; targets are read.
+    Samples are memory-mapped and may be larger than memory; targets are read.
     """
-    folder, notes = request.folder("npy", f"a folder with .npy files: {_EXPECTED}"), list[str]()
+    folder = request.folder("npy", f"a folder with .npy files: {_EXPECTED}")
     paths = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".npy"}
-    chosen = _choose(list(paths), str(folder), request, notes)
+    chosen, notes = _choose(list(paths), str(folder), request)
     arrays = [(map_npy(paths[name]), str(paths[name])) for name in chosen]
     return _load("npy", folder, request, arrays, notes)
 
 
 def load_npz(request: Request) -> Dataset:
-    """Load an archive; the loader behind ``load("npz", path)``.
+    """Load an archive, or the only one of a folder; the loader behind ``load("npz", path)``.
 
-    `path` is the archive or a folder with just one. It holds x_train, y_train, x_test and y_test,
-    or x and y, which are then split, or arrays of other usual names (train_images, labels,
-    arr_0, ...). Integer or text y of shape (n,) and one-hot rows are classes, other floats are
-    regression targets.
+    Integer or text y of shape (n,) and one-hot rows are classes, other floats regression targets.
     """
-    path, notes, chosen = only_file(request.path("npz"), (".npz",)), list[str](), list[str]()
+    path = only_file(request.path("npz"), (".npz",))
+    chosen, notes = list[str](), list[str]()
 
     def choose(names: list[str]) -> list[str]:
-        chosen.extend(_choose(names, str(path), request, notes))
+        chosen[:], notes[:] = _choose(names, str(path), request)
         return chosen
 
     read = read_npz(path, choose)
@@ -248,10 +226,17 @@ def _load(
     notes: list[str],
 ) -> Dataset:
     """Put the data set together of x and y of each part, each with where it is from."""
-    parts = [
-        Raw(_in_order(x, x_name, request, notes), np.array(y), x_name, y_name)
-        for (x, x_name), (y, y_name) in zip(arrays[::2], arrays[1::2], strict=True)
-    ]
+    parts = []
+    for (x, x_name), (y, y_name) in zip(arrays[::2], arrays[1::2], strict=True):
+        first = request.image_order == "first"
+        if x.ndim == 4 and request.image_order == "auto" and x.shape[1] <= 4 < x.shape[3]:
+            first = True
+            notes.append(
+                f"{x_name}: shape {x.shape} is taken as (samples, channels, height, width); "
+                "--image-order last says otherwise."
+            )
+        images = np.moveaxis(x, 1, 3) if first and x.ndim == 4 else x
+        parts.append(Raw(images, np.array(y), x_name, y_name))
     return assemble(kind, parts, request, source=str(source), notes=notes)
 
 
@@ -314,7 +299,7 @@ def _idx_header(file: BinaryIO, where: str) -> _Header:
     return _Header(np.dtype(_TYPES[start[2]]), shape, 4 + len(lengths))
 
 
-# -- the four IDX files of a set -----------------------------------------------------------------
+# -- sets of four IDX files ----------------------------------------------------------------------
 # the standard order: training images and labels, test images and labels
 NAMES = (
     "train-images-idx3-ubyte",
@@ -364,7 +349,7 @@ def read_four(place: Path) -> tuple[list[Raw], str]:
             f"{place}: several sets: {names}; expected one. Add a set's name to the path, as in "
             f"{place / prefixes[0].rstrip('-')}"
         )
-    prefix = wanted if wanted in prefixes else "".join(prefixes)
+    prefix, read = wanted if wanted in prefixes else "".join(prefixes), []
     for name in NAMES:
         if (prefix, name) not in files:
             raise DataError(
@@ -372,9 +357,9 @@ def read_four(place: Path) -> tuple[list[Raw], str]:
                 f"{prefix + name.replace('-idx', '.idx')}; expected the four IDX files in the "
                 f"folder. {fetch}"
             )
-    paths = [files[prefix, name] for name in NAMES]
-    x, y, test_x, test_y = ((read_idx(path), str(path)) for path in paths)
-    return [Raw(x[0], y[0], x[1], y[1]), Raw(test_x[0], test_y[0], test_x[1], test_y[1])], prefix
+        read.append((read_idx(files[prefix, name]), str(files[prefix, name])))
+    pairs = zip(read[::2], read[1::2], strict=True)
+    return [Raw(x, y, x_name, y_name) for (x, x_name), (y, y_name) in pairs], prefix
 
 
 def load_idx(request: Request) -> Dataset:
@@ -383,9 +368,8 @@ def load_idx(request: Request) -> Dataset:
     Unpacked files are memory-mapped and may be larger than memory; gzip files are unpacked into
     it. EMNIST's images, known by their names, are stored by columns and are turned.
     """
-    place = request.path("idx")
+    place, notes = request.path("idx"), []
     parts, prefix = read_four(place)
-    notes = []
     if prefix.startswith("emnist") and request.transpose is None:
         request = replace(request, transpose=True)
         notes.append(
@@ -395,8 +379,6 @@ def load_idx(request: Request) -> Dataset:
     return assemble("idx", parts, request, source=str(place), notes=notes)
 
 
-# -- MNIST ---------------------------------------------------------------------------------------
-MNIST_BY = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0"
 MNIST = {  # MD5 and size in bytes of each file, unpacked
     NAMES[0]: ("6bbc9ace898e44ae57da46a324031adb", 47_040_016),
     NAMES[1]: ("a25bea736e30d166cdddb491f175f624", 60_008),
@@ -413,11 +395,12 @@ def load_mnist(request: Request) -> Dataset:
     for (x, where), (expected, _) in zip(read, MNIST.values(), strict=True):
         header = struct.pack(f">2xBB{x.ndim}I", 0x08, x.ndim, *x.shape)
         digest = hashlib.md5(header, usedforsecurity=False)
-        digest.update(np.ascontiguousarray(x).data)
+        digest.update(np.ascontiguousarray(x))
         if (found := digest.hexdigest()) != expected:
             raise DataError(
                 f"{where}: not MNIST's file (MD5 {found} unpacked, expected {expected}). "
                 f"Move it away and run `nembp data fetch mnist --data-dir {folder}`, or load "
                 "another set of this format with --dataset idx."
             )
-    return assemble("mnist", parts, request, source=str(folder), attribution=MNIST_BY)
+    by = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0"
+    return assemble("mnist", parts, request, source=str(folder), attribution=by)
