@@ -44,19 +44,20 @@ def test_run_leaves_rows_summary_and_figures_and_show_works_it_out_anew(quick):
     assert f"{NAME}: {count} of {count} replicates" in result.stderr
 
     def show(*args):
-        return run("experiment", "show", NAME, "--quick", "--out", out, *args)
+        return run("experiment", "show", "--quick", "--out", out, *args)
 
-    shown = show("--json")
+    shown = show(NAME, "--json")
     assert json.loads(shown.stdout)["experiments"] == [summary]
     assert "without a seal" not in shown.stderr
-    text = run("experiment", "show", "--quick", "--out", out).stdout
+    text = show().stdout
     assert text.splitlines()[0].split()[:2] == ["claim", "published"]
     assert "none: a quick look" in text
     table = show("--markdown").stdout
     assert table.splitlines()[1].startswith("| --- |")
     assert f"`nembp experiment run {NAME} --quick`" in table
+    details = show(NAME, "--details").stdout
     for word in ("blind", "drift", "learning rate", "noise times", "tuned by training nll"):
-        assert word in show("--details").stdout
+        assert word in details
 
 
 def test_a_run_is_resumed_and_not_written_over(quick):
@@ -80,10 +81,14 @@ def test_a_run_is_resumed_and_not_written_over(quick):
         (3, ["show"], "no experiment lies there"),
         (3, ["show", NAME], "no such file"),
         (2, ["show", "nothing-like-it"], "no experiment is called"),
+        (2, ["search", "mnsit"], "no search is called 'mnsit'; there is mnist"),
+        (2, ["search", "mnist"], "mnist reads mnist; say where it lies: --data-dir mnist=FOLDER"),
+        (3, ["search", "mnist", "--show"], "no search lies there"),
     ],
 )  # fmt: skip
-def test_mistakes_are_one_clear_line(code, args, says):
+def test_mistakes_are_one_clear_line_and_leave_nothing(tmp_path, code, args, says):
     assert says in fails(code, "experiment", *args)
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_is_instant():

@@ -15,19 +15,12 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-from experiments_cases import ARMS, BASE, Stop, game, rows_of, tiny
+from experiments_cases import ARMS, BASE, game, rows_of, stop_after, tiny
 from fuzz_cases import write_idx
 
 from nembp.datasets.arrays import read_idx
 from nembp.errors import ArchitectureError, DataError, OutputError
-from nembp.experiments import (
-    Arm,
-    Comparison,
-    read_experiment,
-    run_experiment,
-    running,
-    summarize,
-)
+from nembp.experiments import Arm, Comparison, read_experiment, run_experiment, running, summarize
 from nembp.experiments.running import kept_data, replicate
 from nembp.experiments.tuning import Task
 from nembp.runs import RunConfig
@@ -39,7 +32,7 @@ def run(out, protocol=None, jobs=1, **options):
 
 def stopped(out, rows, **options):
     with pytest.raises(KeyboardInterrupt, match=rf"after {rows} replicates.*--resume"):
-        run(out, on_progress=Stop(rows), **options)
+        run(out, on_progress=stop_after(rows), **options)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +83,7 @@ def test_an_interrupted_run_resumes_to_the_same_rows(tmp_path, whole):
     run(tmp_path, resume=True, on_progress=lambda done, total, row: seen.append((done, total)))
     assert rows_of(tmp_path / "tiny") == whole
     assert (len(seen), seen[-1]) == (len(whole) - 5, (len(whole), len(whole)))
-    run(tmp_path, resume=True, on_progress=Stop(1))  # nothing is left
+    run(tmp_path, resume=True, on_progress=stop_after(1))  # nothing is left
 
 
 def test_seeds_can_be_added_but_not_taken_away(tmp_path, whole):
@@ -138,39 +131,37 @@ def read(folder):
     return read_experiment(folder.parent, "tiny", protocol=tiny())
 
 
-def without(values, key="seal"):
-    return {name: value for name, value in values.items() if name != key}
+def without_seal(values):
+    return {name: value for name, value in values.items() if name != "seal"}
 
 
 @pytest.fixture
-def folder(tmp_path, whole_folder):
-    """Return a copy of the whole run, to be damaged."""
-    return Path(shutil.copytree(whole_folder, tmp_path / "tiny"))
+def path(tmp_path, whole_folder):
+    """Return the rows of a copy of the whole run, to be damaged."""
+    return Path(shutil.copytree(whole_folder, tmp_path / "tiny")) / "rows.jsonl"
 
 
-def test_a_torn_last_line_is_run_again(folder, whole):
-    path = folder / "rows.jsonl"
+def test_a_torn_last_line_is_run_again(path, whole):
     content = path.read_bytes()
     for torn in (content[:-1], content[:-40], content[:-40] + b"\0" * 39 + b"\n"):
         path.write_bytes(torn)
-        assert read(folder).left == 1
-        assert rows_of(run(folder.parent, resume=True)) == whole
+        assert read(path.parent).left == 1
+        assert rows_of(run(path.parent.parent, resume=True)) == whole
 
 
-def test_no_flipped_bit_changes_what_is_read(folder):
+def test_no_flipped_bit_changes_what_is_read(path):
     """Flipped anywhere, rows are refused, or the last ones taken for cut short, or read as before.
 
     The last two, where the flipped bit joins their lines.
     """
-    path = folder / "rows.jsonl"
-    content, rows = path.read_bytes(), read(folder).rows
+    content, rows = path.read_bytes(), read(path.parent).rows
     rng = np.random.default_rng(0)
     for at in (*rng.integers(len(content), size=60), content.index(b'"seal"') + 3):
         damaged = bytearray(content)
         damaged[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
         try:
-            found = read(folder).rows
+            found = read(path.parent).rows
         except DataError as error:
             assert "is damaged" in str(error)  # noqa: PT017
         else:
@@ -178,13 +169,12 @@ def test_no_flipped_bit_changes_what_is_read(folder):
             assert len(found) >= len(rows) - 2
 
 
-def test_rows_without_a_seal_are_read_and_counted(folder):
+def test_rows_without_a_seal_are_read_and_counted(path):
     """As version 0.1 left them."""
-    path, before = folder / "rows.jsonl", read(folder)
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    told = [*lines[:2], *map(without, lines[2:])]
+    before, lines = read(path.parent), [*map(json.loads, path.read_text().splitlines())]
+    told = [*lines[:2], *map(without_seal, lines[2:])]
     path.write_text("".join(json.dumps(row) + "\n" for row in told))
-    found = read(folder)
+    found = read(path.parent)
     assert found.rows == before.rows
     assert (before.unsealed, found.unsealed) == (0, len(lines) - 2)
 
@@ -197,29 +187,27 @@ def test_rows_without_a_seal_are_read_and_counted(folder):
         ({}, "line 2 is there twice"),
     ],
 )
-def test_rows_with_wrong_values_are_named(folder, changes, says):
-    path = folder / "rows.jsonl"
-    row = without(json.loads(path.read_bytes().splitlines()[0])) | changes
-    path.write_bytes(json.dumps(row).encode() + b"\n" + path.read_bytes())
-    damaged = path.read_bytes()
+def test_rows_with_wrong_values_are_named(path, changes, says):
+    row = without_seal(json.loads(path.read_bytes().splitlines()[0])) | changes
+    damaged = json.dumps(row).encode() + b"\n" + path.read_bytes()
+    path.write_bytes(damaged)
     with pytest.raises(DataError, match=says):
-        run(folder.parent, resume=True)
+        run(path.parent.parent, resume=True)
     assert path.read_bytes() == damaged
 
 
-def test_whatever_a_row_without_a_seal_says_is_judged_or_refused(folder):
-    path = folder / "rows.jsonl"
+def test_whatever_a_row_without_a_seal_says_is_judged_or_refused(path):
     lines = path.read_bytes().splitlines(keepends=True)
     nem = next(line for line in lines if b'"report"' in line and b'"nem"' in line)
     others = b"".join(line for line in lines if line != nem)
-    row = without(json.loads(nem))
+    row = without_seal(json.loads(nem))
     wrong = (None, True, 10**400, math.nan, "x", [], {}, [10**400], [None, 1e308], ["x"], {"": 1})
     for table in (row, row["curves"], row["scores"]):
         for key, value in list(table.items()):
             for table[key] in wrong:
                 path.write_bytes(json.dumps(row).encode() + b"\n" + others)
                 try:
-                    found = read(folder)
+                    found = read(path.parent)
                 except DataError as error:
                     assert "line 1 is" in str(error)  # noqa: PT017
                 else:
@@ -227,28 +215,27 @@ def test_whatever_a_row_without_a_seal_says_is_judged_or_refused(folder):
             table[key] = value
 
 
-def test_a_damaged_header_is_named(folder):
-    path = folder / "protocol.json"
-    header = json.loads(path.read_text())
+def test_a_damaged_header_is_named(path):
+    header = path.with_name("protocol.json")
+    good = json.loads(header.read_text())
     wrong = ({"seeds": "3"}, {"threads": 10**30}, {"hash": 1}, {"content": []})
-    damaged = [(without(header) | each, r"protocol\.json: cannot be read") for each in wrong]
-    for content, says in [(header | {"seeds": 2}, "does not match its seal"), *damaged]:
-        path.write_text(json.dumps(content))
+    damaged = [(without_seal(good) | each, r"protocol\.json: cannot be read") for each in wrong]
+    for content, says in [(good | {"seeds": 2}, "does not match its seal"), *damaged]:
+        header.write_text(json.dumps(content))
         with pytest.raises(DataError, match=says):
-            read(folder)
-    path.unlink()
-    with pytest.raises(DataError, match="no such file") as refused:
-        read(folder)
-    assert str(refused.value).count("protocol.json") == 1
+            read(path.parent)
+    header.unlink()
+    with pytest.raises(DataError, match=r"^(?!.*protocol\.json.*protocol\.json).*no such file"):
+        read(path.parent)
 
 
-def test_rows_of_a_changed_protocol_are_not_mixed(folder, whole):
+def test_rows_of_a_changed_protocol_are_not_mixed(path, whole):
     changed = tiny(base=BASE | {"epochs": 1})
     with pytest.raises(ArchitectureError, match=r"\(base changed\); rows are not mixed"):
-        run(folder.parent, changed, resume=True)
+        run(path.parent.parent, changed, resume=True)
     with pytest.raises(ArchitectureError, match="base changed"):
-        read_experiment(folder.parent, "tiny", protocol=changed)
-    assert rows_of(folder) == whole
+        read_experiment(path.parent.parent, "tiny", protocol=changed)
+    assert rows_of(path.parent) == whole
 
 
 KILLED = """
@@ -258,17 +245,6 @@ from nembp.experiments import run_experiment
 if __name__ == "__main__":
     run_experiment(tiny(), sys.argv[1], jobs=2, resume=True)
 """
-
-
-def ends(session):
-    """Wait until no process of a session is left (zombies aside), for a minute at most."""
-    for _ in range(600):
-        listed = subprocess.check_output(["ps", "-eo", "sid=,stat="], text=True)
-        lines = [line.split() for line in listed.splitlines()]
-        if not any(int(sid) == session and not stat.startswith("Z") for sid, stat in lines):
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def test_kill_9_loses_nothing_and_leaves_no_worker(tmp_path, whole):
@@ -287,7 +263,14 @@ def test_kill_9_loses_nothing_and_leaves_no_worker(tmp_path, whole):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert have >= 4
-    assert ends(process.pid), "workers are left"
+    for _ in range(600):  # a minute at most
+        listed = subprocess.check_output(["ps", "-eo", "sid=,stat="], text=True)
+        if not any(sid == str(process.pid) and stat[0] != "Z"
+                   for sid, stat in map(str.split, listed.splitlines())):  # fmt: skip
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("workers are left")
     assert rows_of(run(tmp_path, resume=True)) == whole
 
 
