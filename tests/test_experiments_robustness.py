@@ -8,14 +8,9 @@ import pytest
 from nembp.engine.network import dense_network
 from nembp.errors import ArchitectureError
 from nembp.experiments.protocol import perturbation
-from nembp.experiments.robustness import attack, perturbed, robustness
+from nembp.experiments.robustness import perturbed, robustness
 from nembp.runs import RunConfig
 from nembp.runs.training import prepare, trainer_of
-
-
-def nll(net, x, labels):
-    a = np.asarray(net.predict(x), dtype=np.float64)
-    return -np.log(a[np.arange(len(x)), labels])
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +29,20 @@ def images(trained):
 
 def test_attacks_stay_near_and_make_the_true_class_less_probable(trained, images):
     x, labels = images
-    kept = x.copy()
-    fgsm = attack(trained.net, x, labels, 0.1)
-    pgd = perturbed(trained.net, x, labels, "pgd:0.1", seed=0)
+    kept, net = x.copy(), trained.net
+    fgsm, pgd = (perturbed(net, x, labels, text, seed=0) for text in ("fgsm:0.1", "pgd:0.1"))
     for moved in (fgsm, pgd):
         assert 0 <= moved.min() <= moved.max() <= 1
         assert np.abs(moved - x).max() <= 0.1 + 1e-6
     free = (x >= 0.1) & (x <= 0.9)  # one step moves these by all of ε
     assert np.mean(np.isclose(np.abs(fgsm - x)[free], 0.1, atol=1e-6)) > 0.95
     assert np.array_equal(x, kept)
-    clean, once = nll(trained.net, x, labels), nll(trained.net, fgsm, labels)
+    clean, once, often = (
+        -np.log(np.asarray(net.predict(each), np.float64)[np.arange(len(x)), labels])
+        for each in (x, fgsm, pgd)
+    )
     assert np.mean(once > clean) > 0.99
-    assert nll(trained.net, pgd, labels).mean() > once.mean()
+    assert often.mean() > once.mean()
 
 
 def test_noise_and_masks_are_as_strong_as_they_say_and_the_same_for_every_arm(trained, images):

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from nembp.experiments import Comparison, Rule
-from nembp.experiments.statistics import (
-    Estimate,
-    bca_interval,
-    estimate,
-    holm,
-    sign_flip_test,
-    verdict,
-)
+from nembp.experiments import Comparison, Rule, statistics
+from nembp.experiments.statistics import Estimate, bca_interval, holm, sign_flip_test, verdict
 
 RULE = Rule()
 PLAIN = Comparison("c", "nem", "none", "nll", claim="it helps", margin=1.0)
-CLAIM = dataclasses.replace(PLAIN, published=39.0)
+CLAIM, NO_WORSE = replace(PLAIN, published=39.0), replace(PLAIN, within=0.5)
 
 
 def test_sign_flips_are_scipys_permutation_test():
@@ -59,7 +52,7 @@ def test_holm_and_estimates_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
     assert holm([]).tolist() == []
-    found = estimate([1.0, -2.0, 0.0, 3.0], diverged=2, without=1)
+    found = statistics.estimate([1.0, -2.0, 0.0, 3.0], diverged=2, without=1)
     assert (found.mean, found.wins, found.n) == (0.5, 2, 4)
     assert (found.diverged, found.baseline_diverged) == (2, 1)
 
@@ -72,7 +65,7 @@ def test_false_alarms():
     range with probability below 1e-4 (binomial).
     """
     rng = np.random.default_rng(11)
-    no_worse = dataclasses.replace(PLAIN, within=3.0)
+    no_worse = replace(PLAIN, within=3.0)
     both = interval = test = said = 0
     for _ in range(500):
         d = rng.normal(0.0, 10.0, 10)
@@ -112,34 +105,23 @@ def test_the_rule(mean, low, high, p, with_figure, without):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "diverged", "expected"),
+    ("claim", "interval", "pairs", "expected"),
     [
-        (-0.4, 0.1, 0, "reproduced"),
-        (0.0, 0.0, 0, "reproduced"),  # both arms alike
-        (0.2, 0.4, 0, "reproduced"),  # better is no worse
-        (-0.6, 0.1, 0, "undecided"),
-        (-0.9, -0.6, 0, "reversed"),
-        (-0.4, 0.1, 1, "undecided"),
+        (NO_WORSE, (-0.4, 0.1), (10, 0, 0), "reproduced"),
+        (NO_WORSE, (0.0, 0.0), (10, 0, 0), "reproduced"),  # both arms alike
+        (NO_WORSE, (0.2, 0.4), (10, 0, 0), "reproduced"),  # better is no worse
+        (NO_WORSE, (-0.6, 0.1), (10, 0, 0), "undecided"),
+        (NO_WORSE, (-0.9, -0.6), (10, 0, 0), "reversed"),
+        (NO_WORSE, (-0.4, 0.1), (9, 1, 0), "undecided"),
+        (PLAIN, (44.0, 46.0), (9, 1, 0), "undecided"),  # the arm diverged
+        (PLAIN, (44.0, 46.0), (9, 0, 1), "reproduced"),  # its baseline did
+        (PLAIN, (44.0, 46.0), (5, 5, 0), "not reproduced"),
+        (PLAIN, (44.0, 46.0), (0, 10, 0), "not reproduced"),
+        (PLAIN, (-46.0, -44.0), (9, 1, 0), "reversed"),
+        (PLAIN, (-46.0, -44.0), (9, 0, 1), "not reproduced"),
+        (PLAIN, (44.0, 46.0), (1, 0, 9), "undecided"),
     ],
 )
-def test_no_worse_by_as_much_as(low, high, diverged, expected):
-    claim = dataclasses.replace(PLAIN, within=0.5)
-    found = Estimate((low + high) / 2, low, high, n=10, diverged=diverged)
-    assert verdict(found, 1.0, claim, RULE) == expected
-
-
-@pytest.mark.parametrize(
-    ("mean", "n", "diverged", "without", "expected"),
-    [
-        (45.0, 9, 1, 0, "undecided"),
-        (45.0, 9, 0, 1, "reproduced"),
-        (45.0, 5, 5, 0, "not reproduced"),
-        (45.0, 0, 10, 0, "not reproduced"),
-        (-45.0, 9, 1, 0, "reversed"),
-        (-45.0, 9, 0, 1, "not reproduced"),
-        (45.0, 1, 0, 9, "undecided"),
-    ],
-)
-def test_divergence_counts(mean, n, diverged, without, expected):
-    found = Estimate(mean, mean - 1, mean + 1, 0.004, 0, n, diverged, without)
-    assert verdict(found, 0.004, PLAIN, RULE) == expected
+def test_no_worse_and_divergence(claim, interval, pairs, expected):
+    found = Estimate(sum(interval) / 2, *interval, 0.004, 0, *pairs)
+    assert verdict(found, 0.004, claim, RULE) == expected

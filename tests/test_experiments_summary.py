@@ -23,21 +23,26 @@ LOGS = [math.log(2.0 / 0.75) / 2, math.log(8.0) / 2, math.log(2.0) / 2]
 TEN = tuple([1.0, 1.0 + seed / 100] for seed in range(10))
 
 
-def times(factor, curves=TEN):
-    return tuple([factor * a, factor * b * (1 + s / 999)] for s, (a, b) in enumerate(curves))
+def times(factor):
+    return tuple([factor * a, factor * b * (1 + s / 999)] for s, (a, b) in enumerate(TEN))
 
 
-def made(*, none=NONE, nem=NEM, folder=Path("nowhere"), **changes):
+def made(*, none=NONE, nem=NEM, folder=Path("nowhere"), more=(), **changes):
     """Return an experiment with these curves by seed, each arm tuned to twice its rate."""
-    rows = []
-    for arm in ("none", "nem"):
-        rows += [row(arm, 1000, [nll], rate=rate, phase="tune")
-                 for rate, nll in ((0.1, 1.0), (0.2, 0.5))]  # fmt: skip
-    for rate in (0.1, 0.2):
-        for seed, (a, b) in enumerate(zip(none, nem, strict=True)):
-            rows += [row("none", seed, a, rate=rate), row("nem", seed, b, rate=rate)]
+    rows = [
+        row(arm, 1000, [nll], rate=rate, phase="tune")
+        for arm in ("none", "nem")
+        for rate, nll in ((0.1, 1.0), (0.2, 0.5))
+    ]
+    for arm, curves in (("none", none), ("nem", nem)):
+        for seed, curve in enumerate(curves):
+            rows += [row(arm, seed, curve, rate=rate) for rate in (0.1, 0.2)]
     protocol = tiny(**({"seeds": len(none)} | changes))
-    return Experiment(folder, protocol, rows, quick=False)
+    return Experiment(folder, protocol, [*rows, *more], quick=False)
+
+
+def verdicts(experiment):
+    return [item["verdict"] for item in summarize(experiment)["comparisons"]]
 
 
 @pytest.mark.parametrize(
@@ -85,19 +90,18 @@ def test_a_summary_says_it_all():
     assert (first["mean"], first["wins"], first["pairs"]) == (pytest.approx(expected), 3, 3)
     assert (first["p"], first["p_holm"]) == (0.25, 0.5)  # of two claims
     assert control["p_holm"] == 1.0  # of one control
-    assert [item["verdict"] for item in summary["comparisons"]] == ["undecided"] * 2 + [None]
+    assert verdicts(experiment) == ["undecided", "undecided", None]
     by_arm = {(item["arm"], item["rate"]): item for item in summary["arms"]}
     assert by_arm["none", "same"]["nll"]["mean"] == pytest.approx((1.5 + 3.0 + 1.0) / 3)
     assert by_arm["nem", "tuned by nll"]["learning_rate"] == 0.2
-    rows = claim_rows(summary)
-    assert [row[0] for row in rows[1:]] == ["noise helps (digits)", "noise helps, tuned (digits)"]
-    assert rows[1][1:4] == ("+39 %", rows[2][3], "-")
-    assert rows[1][2].startswith("+46.5 % [+3")
-    assert rows[1][-1] == "nembp experiment run tiny"
-    experiment.rows.pop()  # unfinished: no verdict
-    summary = summarize(Experiment(Path(), experiment.protocol, experiment.rows, quick=False))
-    assert [item["verdict"] for item in summary["comparisons"]] == [None] * 3
-    assert "unfinished (1 replicates to go)" in claim_rows(summary)[1]
+    _, one, other = claim_rows(summary)
+    assert [one[0], other[0]] == ["noise helps (digits)", "noise helps, tuned (digits)"]
+    assert one[1:4] == ("+39 %", other[3], "-")
+    assert one[2].startswith("+46.5 % [+3")
+    assert one[-1] == "nembp experiment run tiny"
+    unfinished = replace(experiment, rows=experiment.rows[:-1])
+    assert verdicts(unfinished) == [None] * 3
+    assert "unfinished (1 replicates to go)" in claim_rows(summarize(unfinished))[1]
 
 
 def test_a_wrong_sign_turns_the_verdict():
@@ -127,11 +131,11 @@ def test_a_wrong_sign_turns_the_verdict():
 def test_harm_elsewhere_is_no_benefit_here(here, there, effect, expected):
     item = Comparison("x", "nem", "none", "nll", claim="more here", minus=("other", "none"))
     arms = (*tiny().arms, Arm("other", {"noise": "blind"}))
-    experiment = made(none=TEN, nem=times(here), arms=arms, comparisons=(item, COMPARISONS[1]))
-    for seed, curve in enumerate(times(there)):
-        experiment.rows.append(row("other", seed, curve))
+    more = [row("other", seed, curve) for seed, curve in enumerate(times(there))]
+    changes = {"arms": arms, "comparisons": (item, COMPARISONS[1])}
+    experiment = made(none=TEN, nem=times(here), more=more, **changes)
     assert np.mean(differences(experiment, item)[0]) == pytest.approx(math.log(effect), abs=0.01)
-    assert summarize(experiment)["comparisons"][0]["verdict"] == expected
+    assert verdicts(experiment)[0] == expected
 
 
 @pytest.mark.parametrize("nem", [NEM, (([math.nan] * 2),) * 3], ids=["cut", "lost"])
@@ -157,14 +161,14 @@ def test_committed_results_are_complete_and_what_their_rows_say(name):
 
 
 def test_the_table_of_claims_is_that_of_the_summaries():
-    summaries = [
-        json.loads((COMMITTED / name / "summary.json").read_text()) for name in available()
-    ]
-    tables = [claim_rows(summary) for summary in summaries]
-    table = markdown([tables[0][0], *(row for rows in tables for row in rows[1:])])
+    rows = []
+    for name in available():
+        heading, *found = claim_rows(json.loads((COMMITTED / name / "summary.json").read_text()))
+        rows += found
+    table = markdown([heading, *rows])
     assert (COMMITTED / "CLAIMS.md").read_text(encoding="utf-8").endswith(f"\n\n{table}\n"), (
         "the table in data/experiments/CLAIMS.md is not what `nembp experiment show --markdown "
         "--out data/experiments` prints; paste its output there"
     )
-    assert len(table.splitlines()) == 2 + 208
+    assert len(rows) == 208
     assert {path.parent.name for path in COMMITTED.glob("*/protocol.json")} == set(available())

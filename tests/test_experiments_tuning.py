@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 from experiments_cases import ACCURACY, COMPARISONS, NLL, row, tiny
@@ -17,6 +17,10 @@ NONE, NEM = ("none", "nll"), ("nem", "nll")
 
 def tuned_by(factors=(0.5, 1.0, 2.0), seeds=(1000,), refine=0, **more):
     return tiny(tuning=Tuning("nll", factors, seeds, refine=refine, **more))
+
+
+def far(value, best):
+    return abs(math.log(value / best))
 
 
 def settled(protocol, nll, accuracy=lambda task: 0.5):
@@ -38,11 +42,6 @@ def settled(protocol, nll, accuracy=lambda task: 0.5):
     for task in sorted(done, key=lambda task: task.rate):
         rates.setdefault((task.arm, task.strength), {})[task.rate] = None
     return Grids(protocol, rows), {key: list(found) for key, found in rates.items()}
-
-
-def distance(best):
-    """Return an nll whose minimum is at a rate."""
-    return lambda task: abs(math.log(task.rate / best)) + 0.001 * (task.seed - 1000)
 
 
 def test_the_best_mean_wins_and_a_rate_that_diverged_is_out():
@@ -70,9 +69,8 @@ def test_arms_are_tuned_by_the_metric_that_they_are_compared_by():
         for metric, rate in (("nll", 0.1), ("accuracy", 0.2))  # low is good, high is good
     }
     fgsm = Metric("fgsm", "robustness/fgsm:0.1", "higher", "points")  # not measured while tuning
-    protocol = tiny(metrics=(NLL, ACCURACY, fgsm),
-                    comparisons=(Comparison("x", "nem", "none", "fgsm", "tuned"),))  # fmt: skip
-    assert set(Grids(protocol).tuned) == {NONE, NEM}
+    by_fgsm = (replace(by_accuracy, metric="fgsm"),)
+    assert set(Grids(tiny(metrics=(NLL, fgsm), comparisons=by_fgsm)).tuned) == {NONE, NEM}
 
 
 def test_what_is_tuned_is_what_is_compared():
@@ -83,17 +81,17 @@ def test_what_is_tuned_is_what_is_compared():
         for rate, curve in ((0.1, [1.0, 0.5]), (0.2, [2.0, 0.1]))
     ]
     assert Grids(tiny(), rows).tuned[NONE].rate == 0.2  # √(2 · 0.1) < √(1 · 0.5)
-    absolute = dataclasses.replace(NLL, effect="difference")
-    protocol = tiny(metrics=(absolute, ACCURACY))
+    protocol = tiny(metrics=(replace(NLL, effect="difference"), ACCURACY))
     assert Grids(protocol, rows).tuned[NONE].rate == 0.1  # 2 + 0.1 > 1 + 0.5
 
 
 @pytest.mark.parametrize("best", [0.1, 0.013, 1.7, 0.3])
 def test_a_grid_is_extended_until_its_best_lies_inside(best):
-    grids, found = settled(tuned_by(seeds=(1000, 1001)), distance(best))
+    protocol = tuned_by(seeds=(1000, 1001))
+    grids, found = settled(protocol, lambda t: far(t.rate, best) + 0.001 * (t.seed - 1000))
     rates, chosen = found["none", 1.0], grids.tuned[NONE].rate
     assert rates[0] < chosen < rates[-1]
-    assert chosen == min(rates, key=lambda rate: abs(math.log(rate / best)))
+    assert chosen == min(rates, key=lambda rate: far(rate, best))
     assert all(b / a == pytest.approx(2.0, rel=1e-4) for a, b in itertools.pairwise(rates))
     assert grids.at_an_end(*NONE) == ""
     # by no more than it takes
@@ -108,25 +106,20 @@ def test_extensions_end_and_the_end_is_named():
     assert {grids.at_an_end(*pair) for pair in (NONE, NEM)} == {"learning rate"}
 
 
-def test_only_noise_has_strengths_each_with_a_grid_of_its_own():
-    """Best at strength 0.5 and rate 0.8, where the grid of 1.0 never gets."""
+@pytest.mark.parametrize(
+    ("best", "strengths", "tuned"),  # extended upwards only
+    [(3.9, {0.1, 0.5, 1.0, 2.0, 4.0, 8.0}, Setting(0.1, 4.0)),
+     (0.5, {0.1, 0.5, 1.0}, Setting(0.8, 0.5)),
+     (0.01, {0.1, 0.5, 1.0}, Setting(3.2, 0.1))],
+)  # fmt: skip
+def test_only_noise_has_strengths_each_with_a_grid_of_its_own(best, strengths, tuned):
+    """The best rate times the strength is 0.4, where the grid of some strengths never gets."""
     grids, rates = settled(
         tuned_by(strengths=(0.1, 0.5, 1.0)),
-        lambda t: abs(math.log(t.strength / 0.5)) + abs(math.log(t.rate * t.strength / 0.4)),
+        lambda t: 2 * far(t.strength, best) + far(t.rate * t.strength, 0.4),
     )
     assert {strength for arm, strength in rates if arm == "none"} == {1.0}
-    assert grids.tuned[NEM] == Setting(0.8, 0.5)
+    assert {strength for arm, strength in rates if arm == "nem"} == strengths
+    assert grids.tuned[NEM] == tuned
     assert max(rates["nem", 0.1]) > max(rates["nem", 1.0])
     assert grids.at_an_end(*NEM) == ""
-
-
-def test_strengths_are_extended_upwards_only():
-    protocol = tuned_by(strengths=(0.1, 0.5, 1.0))
-    for best, strengths in ((3.9, {0.1, 0.5, 1.0, 2.0, 4.0, 8.0}), (0.01, {0.1, 0.5, 1.0})):
-        grids, rates = settled(
-            protocol,
-            lambda t, best=best: abs(math.log(t.strength / best)) + abs(math.log(t.rate / 0.1)),
-        )
-        assert {strength for _, strength in rates} == strengths
-        assert grids.tuned[NEM] == Setting(0.1, max(0.1, round(best)))
-        assert grids.at_an_end(*NEM) == ""
