@@ -131,10 +131,6 @@ def read(folder):
     return read_experiment(folder.parent, "tiny", protocol=tiny())
 
 
-def without_seal(values):
-    return {name: value for name, value in values.items() if name != "seal"}
-
-
 @pytest.fixture
 def path(tmp_path, whole_folder):
     """Return the rows of a copy of the whole run, to be damaged."""
@@ -172,35 +168,50 @@ def test_no_flipped_bit_changes_what_is_read(path):
 def test_rows_without_a_seal_are_read_and_counted(path):
     """As version 0.1 left them."""
     before, lines = read(path.parent), [*map(json.loads, path.read_text().splitlines())]
-    told = [*lines[:2], *map(without_seal, lines[2:])]
-    path.write_text("".join(json.dumps(row) + "\n" for row in told))
+    for row in lines[2:]:
+        del row["seal"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in lines))
     found = read(path.parent)
     assert found.rows == before.rows
     assert (before.unsealed, found.unsealed) == (0, len(lines) - 2)
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("name", "changes", "says"),
     [
-        ({"else": 0}, "line 1 is damaged"),
-        ({"protocol": "0" * 16}, "line 1 is of protocol 0{16}"),
-        ({}, "line 2 is there twice"),
+        ("rows.jsonl", {"else": 0, "seal": None}, "line 1 is damaged"),
+        ("rows.jsonl", {"protocol": "0" * 16, "seal": None}, "line 1 is of protocol 0{16}"),
+        ("rows.jsonl", {}, "line 2 is there twice"),
+        ("protocol.json", {"seeds": 2}, "does not match its seal"),
+        ("protocol.json", {"seeds": "3", "seal": None}, r"protocol\.json: cannot be read"),
+        ("protocol.json", {"threads": 10**30, "seal": None}, r"protocol\.json: cannot be read"),
+        ("protocol.json", {"hash": 1, "seal": None}, r"protocol\.json: cannot be read"),
+        ("protocol.json", {"content": [], "seal": None}, r"protocol\.json: cannot be read"),
+        ("protocol.json", None, r"^(?!.*protocol\.json.*protocol\.json).*no such file"),
     ],
 )
-def test_rows_with_wrong_values_are_named(path, changes, says):
-    row = without_seal(json.loads(path.read_bytes().splitlines()[0])) | changes
-    damaged = json.dumps(row).encode() + b"\n" + path.read_bytes()
-    path.write_bytes(damaged)
+def test_what_is_wrong_is_named_and_left_as_it_is(path, name, changes, says):
+    path = path.with_name(name)
+    good = path.read_text()
+    if changes is None:
+        path.unlink()
+    elif name == "rows.jsonl":
+        path.write_text(json.dumps(json.loads(good.splitlines()[0]) | changes) + "\n" + good)
+    else:
+        path.write_text(json.dumps(json.loads(good) | changes))
+    damaged = path.read_bytes() if path.exists() else None
     with pytest.raises(DataError, match=says):
         run(path.parent.parent, resume=True)
-    assert path.read_bytes() == damaged
+    with pytest.raises(DataError, match=says):
+        read(path.parent)
+    assert damaged == (path.read_bytes() if path.exists() else None)
 
 
 def test_whatever_a_row_without_a_seal_says_is_judged_or_refused(path):
     lines = path.read_bytes().splitlines(keepends=True)
     nem = next(line for line in lines if b'"report"' in line and b'"nem"' in line)
     others = b"".join(line for line in lines if line != nem)
-    row = without_seal(json.loads(nem))
+    row = json.loads(nem) | {"seal": None}
     wrong = (None, True, 10**400, math.nan, "x", [], {}, [10**400], [None, 1e308], ["x"], {"": 1})
     for table in (row, row["curves"], row["scores"]):
         for key, value in list(table.items()):
@@ -213,20 +224,6 @@ def test_whatever_a_row_without_a_seal_says_is_judged_or_refused(path):
                 else:
                     json.dumps(summarize(found))
             table[key] = value
-
-
-def test_a_damaged_header_is_named(path):
-    header = path.with_name("protocol.json")
-    good = json.loads(header.read_text())
-    wrong = ({"seeds": "3"}, {"threads": 10**30}, {"hash": 1}, {"content": []})
-    damaged = [(without_seal(good) | each, r"protocol\.json: cannot be read") for each in wrong]
-    for content, says in [(good | {"seeds": 2}, "does not match its seal"), *damaged]:
-        header.write_text(json.dumps(content))
-        with pytest.raises(DataError, match=says):
-            read(path.parent)
-    header.unlink()
-    with pytest.raises(DataError, match=r"^(?!.*protocol\.json.*protocol\.json).*no such file"):
-        read(path.parent)
 
 
 def test_rows_of_a_changed_protocol_are_not_mixed(path, whole):
