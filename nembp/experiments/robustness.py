@@ -30,7 +30,7 @@ def robustness(prepared: Prepared, perturbations: Sequence[str], seed: int) -> d
     """
     if not perturbations:
         return {}
-    data = prepared.data
+    data, net = prepared.data, prepared.net
     if not (data.is_image and data.is_classification) or pixel_units(data) is not None:
         raise ArchitectureError(
             f"perturbations are of pixels in [0, 1], which the network does not see from "
@@ -38,26 +38,29 @@ def robustness(prepared: Prepared, perturbations: Sequence[str], seed: int) -> d
         )
     chosen = np.sort(stream(0, "robustness/samples").permutation(len(data.test))[:SAMPLES])
     split = data.test.subset(chosen)
-    net, reader = prepared.net, prepared.reader(split)
-    x = net.backend.empty((len(chosen), net.inputs), net.dtype)
-    t = net.backend.empty((len(chosen), net.outputs), net.dtype)
+    reader, read = prepared.reader(split), net.backend.empty((len(chosen), net.inputs), net.dtype)
     for index, staged in reader.batches(np.arange(len(chosen)), len(chosen)):
-        reader.read(index, x, t, staged)
-    images = net.backend.to_numpy(x).astype(np.float32)
-    labels = np.asarray(split.y)
-    return {
-        f"robustness/{text}": float(
-            np.mean(_classes(net, perturbed(net, images, labels, text, seed)) == labels)
-        )
-        for text in perturbations
-    }
+        reader.read_x(index, read, staged)
+    x, labels = net.backend.to_numpy(read).astype(np.float32), np.asarray(split.y)
+    parts = [slice(first, first + BATCH) for first in range(0, len(x), BATCH)]
+    scores = {}
+    for text in perturbations:
+        moved = perturbed(net, x, labels, text, seed)
+        found = [net.backend.to_numpy(net.predict(moved[part])).argmax(axis=1) for part in parts]
+        scores[f"robustness/{text}"] = float(np.mean(np.concatenate(found) == labels))
+    return scores
 
 
 def perturbed(net: Network, x: Images, labels: NDArray[Any], text: str, seed: int) -> Images:
     """Return images x in [0, 1], shape (samples, pixels), under a perturbation.
 
     ``gaussian:s`` is x + s n with n ~ N(0, I), not clipped; ``mask:p`` sets pixels to 0 with
-    probability p; for ``fgsm:e`` and ``pgd:e`` see `attack`.
+    probability p. ``fgsm:e`` and ``pgd:e`` are images x' with ‖x' − x‖∞ ≤ ε, in [0, 1], that make
+    the true class less probable: x' ← clip(x' + η sign(∂(−log p(label | x'))/∂x')), where the
+    derivative is the error that `backpropagate` brings to the input. One step of η = ε from x is
+    the fast gradient sign method (Goodfellow, Shlens and Szegedy, ICLR 2015); several of
+    η = 2.5 ε / steps from a random start, each clipped to the ε-cube about x, are projected
+    gradient descent (Madry et al., ICLR 2018).
     """
     kind, strength = perturbation(text)
     rng = stream(seed, f"robustness/{kind}")
@@ -65,27 +68,12 @@ def perturbed(net: Network, x: Images, labels: NDArray[Any], text: str, seed: in
         return x + np.float32(strength) * rng.standard_normal(x.shape, dtype=np.float32)
     if kind == "mask":
         return x * (rng.random(x.shape, dtype=np.float32) >= strength)
-    if kind == "fgsm":
-        return attack(net, x, labels, strength)
-    start = rng.uniform(-strength, strength, x.shape).astype(np.float32)
-    return attack(net, x, labels, strength, steps=PGD_STEPS, start=start)
-
-
-def attack(
-    net: Network, x: Images, labels: NDArray[Any], strength: float, *, steps: int = 1,
-    start: Images | None = None,
-) -> Images:  # fmt: skip
-    """Return images x' with ‖x' − x‖∞ ≤ ε, in [0, 1], that make the true class less probable.
-
-    x' ← clip(x' + η sign(∂(−log p(label | x'))/∂x')), where the derivative is the error that
-    `backpropagate` brings to the input. One step of η = ε from x is the fast gradient sign method
-    (Goodfellow, Shlens and Szegedy, ICLR 2015); several of η = 2.5 ε / steps from x + ``start``,
-    each clipped to the ε-cube about x, are projected gradient descent (Madry et al., ICLR 2018).
-    """
-    epsilon = np.float32(strength)
-    step = epsilon if steps == 1 else np.float32(2.5 * strength / steps)
-    low, high = np.maximum(x - epsilon, 0.0), np.minimum(x + epsilon, 1.0)
-    moved = x.copy() if start is None else np.clip(x + start, low, high)
+    epsilon, steps, moved = np.float32(strength), 1, x.copy()
+    low, high, step = np.maximum(x - epsilon, 0.0), np.minimum(x + epsilon, 1.0), epsilon
+    if kind == "pgd":
+        steps, step = PGD_STEPS, np.float32(2.5 * strength / PGD_STEPS)
+        start = rng.uniform(-strength, strength, x.shape).astype(np.float32)
+        moved = np.clip(x + start, low, high)
     one_hot = np.eye(net.outputs, dtype=np.float32)[labels]
     for first in range(0, len(x), BATCH):
         part = slice(first, first + BATCH)
@@ -94,8 +82,3 @@ def attack(
             direction = np.sign(net.backend.to_numpy(error)).astype(np.float32)
             moved[part] = np.clip(moved[part] + step * direction, low[part], high[part])
     return moved
-
-
-def _classes(net: Network, x: Images) -> NDArray[np.intp]:
-    parts = [net.predict(x[first : first + BATCH]) for first in range(0, len(x), BATCH)]
-    return np.concatenate([np.argmax(net.backend.to_numpy(part), axis=1) for part in parts])

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from nembp.errors import ArchitectureError, DataError, NembpError, OutputError
 from nembp.experiments.protocol import digest
@@ -56,19 +56,21 @@ def check_types(row: Mapping[str, Any], **types: type | tuple[type, ...]) -> Non
 class Journal:
     """The rows in a folder, and the header of what was declared.
 
-    ``kind`` is the key of the declaration's hash in each row, and names the header's file; ``run``
-    says what fills the folder. ``identity`` returns the replicate that a row is of, or raises one
-    of ``DAMAGED``.
+    A subclass has the ``kind`` of declaration, which names the header's file and the key of its
+    hash in each row, and what a ``run`` is called.
     """
 
-    def __init__(
-        self, folder: Path, kind: str, run: str, name: str, content: Mapping[str, Any],
-        identity: Callable[[dict[str, Any]], object],
-    ) -> None:  # fmt: skip
-        self.folder, self.kind, self.run = folder, kind, run
-        self.name, self.content, self.identity = name, content, identity
-        self.path, self.declared = folder / "rows.jsonl", folder / f"{kind}.json"
-        self.hash = digest(content)
+    kind: ClassVar[str]
+    run: ClassVar[str]
+
+    def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
+        self.folder, self.content, self.hash = folder, content, digest(content)
+        self.path, self.declared = folder / "rows.jsonl", folder / f"{self.kind}.json"
+        self.unsealed = self.size = 0  # rows read that have no seal, and the bytes that all take
+
+    def identity(self, row: dict[str, Any]) -> object:
+        """Return the replicate that a row is of, or raise one of ``DAMAGED``."""
+        raise NotImplementedError
 
     def header(self) -> dict[str, Any]:
         """Read the declaration; ArchitectureError, with what changed, if it is not today's."""
@@ -89,48 +91,44 @@ class Journal:
             new = json.loads(json.dumps(self.content))
             changed = sorted(key for key in new if old.get(key) != new[key])
             raise ArchitectureError(
-                f"{self.folder}: its rows are of {header['hash']}, but {self.name} is now "
-                f"{self.hash} ({', '.join(changed) or 'the hash'} changed); rows are not mixed. "
-                "Choose another --out, or remove that folder"
+                f"{self.folder}: its rows are of {header['hash']}, but {self.content['name']} is "
+                f"now {self.hash} ({', '.join(changed) or 'the hash'} changed); rows are not "
+                "mixed. Choose another --out, or remove that folder"
             )
         return header
 
-    def rows(self) -> tuple[list[dict[str, Any]], int, int]:
-        """Read the rows, without their seals; how many have none; and the bytes that all take.
+    def rows(self) -> list[dict[str, Any]]:
+        """Read the rows, without their seals.
 
         A last line that is damaged was cut short. DataError if another one is, or a row is there
         twice, or of another declaration.
         """
-        if not self.path.exists():
-            return [], 0, 0
-        with reading(self.path) as file:
-            content = file.read()
-        rows: dict[object, dict[str, Any]] = {}
-        unsealed = size = 0
+        content, rows = b"", {}
+        if self.path.exists():
+            with reading(self.path) as file:
+                content = file.read()
+        self.unsealed = self.size = 0
         for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-            size += len(line) + 1
-            what = replicate = None
+            end = self.size + len(line) + 1
             try:
                 row, has_seal = unseal(line)
                 replicate = self.identity(row)
-            except DAMAGED:
-                if size == len(content):  # a disk may have kept its end but not its middle
-                    size -= len(line) + 1
-                    break
-                what = "damaged"
-            else:
+                fault = "there twice" if replicate in rows else ""
                 if row[self.kind] != self.hash:
-                    what = f"of {self.kind} {row[self.kind]}"
-                elif replicate in rows:
-                    what = "there twice"
-            if what:
+                    fault = f"of {self.kind} {row[self.kind]}"
+            except DAMAGED:
+                if end == len(content):  # a disk may have kept its end but not its middle
+                    break
+                fault = "damaged"
+            if fault:
                 raise DataError(
-                    f"{self.path}: line {number} is {what}; expected rows of {self.kind} "
+                    f"{self.path}: line {number} is {fault}; expected rows of {self.kind} "
                     f"{self.hash}, each replicate once. Remove that line to run its replicate again"
                 )
             rows[replicate] = row
-            unsealed += not has_seal
-        return list(rows.values()), unsealed, size
+            self.unsealed += not has_seal
+            self.size = end
+        return list(rows.values())
 
     @contextlib.contextmanager
     def writing(self, resume: bool) -> Iterator[dict[str, Any]]:
@@ -177,9 +175,9 @@ class Journal:
         ``left`` gives the calls that rows warrant, and how many rows there will be; ``seconds`` are
         those that the new rows may say they took.
         """
-        rows, _, size = self.rows()
+        rows = self.rows()
         write_atomically(self.declared, (to_json(sealed(header), indent=2) + "\n").encode())
-        self._file.truncate(size)  # a last line that was cut short
+        self._file.truncate(self.size)  # a last line that was cut short
         try:
             while seconds > 0 and (todo := left(rows))[0]:
                 with contextlib.closing(in_parallel(function, todo[0], jobs, threads)) as results:

@@ -112,39 +112,14 @@ def run_experiment(
     threads: int | None = None, device: str = "cpu", resume: bool = False, quick: bool = False,
     data_dirs: Mapping[str, str] | None = None, on_progress: Progress | None = None,
 ) -> Path:  # fmt: skip
-    """Run what is left of a protocol, and return the folder with its rows.
+    """Run what is left of a protocol, and return the folder with its rows: ``out_dir/NAME``.
 
-    Parameters
-    ----------
-    protocol : Protocol
-        With the number of reported seeds wanted.
-    out_dir : path
-        Its folder is made in there, by its name.
-    jobs : int, optional
-        Replicates at a time; None leaves it to the active joblib backend (1 without one).
-    threads : int, optional
-        BLAS threads of each replicate, on which the last bits depend; by default the cores divided
-        by ``jobs``. A run that is resumed keeps its number.
-    device : {"cpu", "gpu", "auto"}
-        Of every replicate.
-    resume, quick : bool
-        Continue a run that was ended, or add seeds to one; run `Protocol.quick` instead.
-    data_dirs : mapping of str to str, optional
-        Where data sets lie.
-    on_progress : callable, optional
-        Called with the replicates done, their expected total, and the row that came.
-
-    Returns
-    -------
-    Path
-        ``out_dir/NAME``, or ``NAME-quick``, with rows.jsonl and protocol.json.
-
-    Raises
-    ------
-    ArchitectureError, DataError, OutputError, DeviceError
-        If it cannot be run so; found before the first replicate.
-    KeyboardInterrupt
-        With what to do next; finished replicates are kept.
+    Or ``NAME-quick`` for `Protocol.quick`. Without ``jobs`` the joblib backend that is active says
+    how many replicates run at a time. The last bits depend on the BLAS ``threads`` of each, by
+    default the cores divided by the jobs; a run that is resumed keeps its number. ``resume`` also
+    adds seeds to a run that is complete. ``on_progress`` is called with the replicates done, their
+    expected total, and the row that came. What cannot be run is found before the first replicate;
+    KeyboardInterrupt keeps the finished ones, and says what to do next.
     """
     import joblib
 
@@ -188,12 +163,12 @@ def _row(task: Task, config: RunConfig | GanConfig, perturbations: Sequence[str]
     return task._asdict() | replicate(config, perturbations)
 
 
-def journal_of(
-    protocol: Protocol, out_dir: str | os.PathLike[str], quick: bool
-) -> tuple[Protocol, Journal]:
-    """Return the protocol that is run, small if ``quick``, and where its rows lie."""
+class Replicates(Journal):
+    """Rows of a protocol."""
 
-    def identity(row: dict[str, Any]) -> Task:
+    kind, run = "protocol", "run"
+
+    def identity(self, row: dict[str, Any]) -> Task:
         told = {key: value for key, value in row.items() if key not in ("seconds", "threads")}
         check_types(told, protocol=str, phase=str, arm=str, rate=float, seed=int, strength=float,
                     status=str, curves=dict, scores=dict)  # fmt: skip
@@ -205,7 +180,11 @@ def journal_of(
             np.array(values, np.float64)  # whole numbers may be too large for it
         return Task.of(row)
 
+
+def journal_of(
+    protocol: Protocol, out_dir: str | os.PathLike[str], quick: bool
+) -> tuple[Protocol, Replicates]:
+    """Return the protocol that is run, small if ``quick``, and where its rows lie."""
     folder = Path(out_dir) / f"{protocol.name}{'-quick' * quick}"
     protocol = protocol.quick() if quick else protocol
-    content = protocol.content()
-    return protocol, Journal(folder, "protocol", "run", protocol.name, content, identity)
+    return protocol, Replicates(folder, protocol.content())

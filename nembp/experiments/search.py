@@ -351,7 +351,7 @@ def run_search(
     if not budget > 0:
         raise ArchitectureError(f"budget must be above 0 core-minutes, got {budget}")
     dirs = data_folders(space.name, (space.base["dataset"],), data_dirs)
-    journal = _journal(space, out_dir)
+    journal = Trainings(Path(out_dir) / space.name, space.content())
 
     def left(rows: list[dict[str, Any]]) -> tuple[list[tuple[Any, ...]], int]:
         _, trials = climb(space, rows)
@@ -381,27 +381,24 @@ def _trained(trial: Trial, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def read_search(out_dir: str | os.PathLike[str], space: Space) -> list[dict[str, Any]]:
-    """Return the rows of a search; DataError if there are none."""
-    journal = _journal(space, out_dir)
-    rows: list[dict[str, Any]] = []
-    if journal.folder.exists():
-        journal.header()
-        rows, _, _ = journal.rows()
-    if not rows:
-        raise DataError(
-            f"{journal.folder}: no search lies there; run `nembp experiment search {space.name}`, "
-            "or check --out"
-        )
-    return rows
+class Trainings(Journal):
+    """Rows of a search."""
 
+    kind, run = "space", "search"
 
-def _journal(space: Space, out_dir: str | os.PathLike[str]) -> Journal:
-    def identity(row: dict[str, Any]) -> Trial:
+    def identity(self, row: dict[str, Any]) -> Trial:
         number = (float, type(None))
         check_types(row, space=str, who=str, rate=float, seed=int, seconds=float, nll=number,
                     last_nll=number, accuracy=number)  # fmt: skip
         return Trial(row["who"], row["rate"], row["seed"])
 
-    folder = Path(out_dir) / space.name
-    return Journal(folder, "space", "search", space.name, space.content(), identity)
+
+def read_search(out_dir: str | os.PathLike[str], space: Space) -> list[dict[str, Any]]:
+    """Return the rows of a search; DataError if there are none."""
+    journal = Trainings(Path(out_dir) / space.name, space.content())
+    if not (journal.folder.exists() and journal.header() and (rows := journal.rows())):
+        raise DataError(
+            f"{journal.folder}: no search lies there; run `nembp experiment search {space.name}`, "
+            "or check --out"
+        )
+    return rows

@@ -69,10 +69,10 @@ def read_experiment(
     """
     protocol, journal = journal_of(protocol or get(name), out_dir, quick)
     seeds = journal.header().get("seeds", protocol.seeds)
-    rows, unsealed, _ = journal.rows()
+    rows = journal.rows()
     if not rows:
         raise DataError(f"{journal.folder}: no replicate has finished; run it with --resume")
-    return Experiment(journal.folder, protocol.with_seeds(seeds), rows, quick, unsealed)
+    return Experiment(journal.folder, protocol.with_seeds(seeds), rows, quick, journal.unsealed)
 
 
 def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], int, int]:
