@@ -15,7 +15,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
@@ -37,8 +37,7 @@ SEEDS_FROM = 2000  # protocols tune with seeds 1000, ... and report 0, ...
 
 
 # -- what is searched ------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """Noise for a regime: a network and a way to train it."""
 
     name: str
@@ -49,7 +48,7 @@ class Candidate:
     @property
     def baseline(self) -> Candidate:
         """The regime without noise, called by its name."""
-        return replace(self, name=self.regime, noise={"noise": "none"})
+        return self._replace(name=self.regime, noise={"noise": "none"})
 
 
 @dataclass(frozen=True)
@@ -183,12 +182,7 @@ def space(name: str) -> Space:
 
 
 # -- what rows say ---------------------------------------------------------------------------------
-class Trial(NamedTuple):
-    """One training: a candidate by its name, or a baseline by its regime's."""
-
-    who: str
-    rate: float
-    seed: int
+Trial = tuple[Candidate, float, int]  # of a candidate or a baseline: its rate and seed
 
 
 def nll(row: Row) -> float:
@@ -237,18 +231,17 @@ class Rung(Trials):
         ``points`` are of accuracy, less the best that the baseline has at any rate; ``score`` is
         min(cut / space.cut, points / space.points), −∞ where the candidate diverged.
         """
-        space, found, base = self.space, self.best(item), self.best(item.baseline)
-        sure = self.best(item.baseline, lambda row: -accuracy(row))
+        found, base = self.best(item), self.best(item.baseline)
+        their_accuracy = self.best(item.baseline, lambda row: -accuracy(row))["accuracy"]
         cut = 100.0 * (1.0 - found["nll"] / base["nll"])
-        points = 100.0 * (found["accuracy"] - sure["accuracy"])
-        score = min(cut / space.cut, points / space.points)
+        points = 100.0 * (found["accuracy"] - their_accuracy)
+        score = min(cut / self.space.cut, points / self.space.points)
         return {
             "candidate": item.name, "regime": dict(item.overrides), "noise": dict(item.noise),
             "cut": cut, "points": points, "score": score if math.isfinite(score) else -math.inf,
-            "rate": found["rate"], "baseline_rate": base["rate"],
-            "nll": found["nll"], "baseline_nll": base["nll"],
-            "accuracy": found["accuracy"], "baseline_accuracy": sure["accuracy"],
-            "seeds": len(self.seeds),
+            "rate": found["rate"], "baseline_rate": base["rate"], "nll": found["nll"],
+            "baseline_nll": base["nll"], "accuracy": found["accuracy"],
+            "baseline_accuracy": their_accuracy, "seeds": len(self.seeds),
         }  # fmt: skip
 
     @cached_property
@@ -270,21 +263,18 @@ class Rung(Trials):
         """Return, of each data set, limit and length, the least nll with and without noise."""
         table: dict[str, dict[str, Any]] = {}
         for item in self.trained.values():
-            best = self.best(item)
-            if math.isfinite(best["nll"]):
+            found = {"who": item.name, **self.best(item)}
+            del found["rate"]
+            if math.isfinite(found["nll"]):
                 settings = {**self.space.base, **item.overrides}
                 key = {name: settings[name] for name in ("dataset", "limit", "epochs")}
                 row = table.setdefault(str((*key.values(),)), key)
                 kind = "none" if item.name == item.regime else "noise"
-                found = {"who": item.name, "nll": best["nll"], "accuracy": best["accuracy"]}
                 row[kind] = min(row.get(kind, found), found, key=itemgetter("nll", "accuracy"))
         return [table[key] for key in sorted(table)]
 
     def by_group(self) -> list[dict[str, Any]]:
-        """Return what was found of each group and place of the noise.
-
-        The best score, and how many candidates had both effects above what counts.
-        """
+        """Return how many of each group and place pay in both effects, and what the best score."""
         space, groups = self.space, defaultdict(list)
         for effect in self.ranked:
             key = str(effect["regime"][space.groups]), str(effect["noise"]["noise_place"])
@@ -300,17 +290,17 @@ class Rung(Trials):
         ]  # fmt: skip
 
 
-def climb(space: Space, rows: Sequence[Row]) -> tuple[list[Rung], list[tuple[Trial, Candidate]]]:
+def climb(space: Space, rows: Sequence[Row]) -> tuple[list[Rung], list[Trial]]:
     """Return the complete rungs, and the trials that the next one lacks, baselines first."""
     candidates = space.drawn()
     complete: list[Rung] = []
     for declared in space.rungs:
         rung = Rung(space, candidates, declared["seeds"], rows)
         lacking = [
-            (Trial(name, rate, seed), item)
-            for name, item in rung.trained.items()
+            (item, rate, seed)
+            for item in rung.trained.values()
             for rate in rung.rates(item)
-            for seed in rung.missing(name, rate)
+            for seed in rung.missing(item.name, rate)
         ]
         if lacking:
             return complete, lacking
@@ -322,15 +312,13 @@ def climb(space: Space, rows: Sequence[Row]) -> tuple[list[Rung], list[tuple[Tri
 def summarize_search(space: Space, rows: Sequence[Row]) -> dict[str, Any]:
     """Return what a search found, rung by rung, as JSON values; more of the first rung."""
     rungs, _ = climb(space, rows)
+    each = [(rung, declared["keep"]) for rung, declared in zip(rungs, space.rungs, strict=False)]
     summary: dict[str, Any] = {
         "name": space.name, "title": space.title, "hash": space.digest, "trainings": len(rows),
         "core_minutes": sum(float(row["seconds"]) for row in rows) / 60.0,
         "rungs": [
-            {
-                "seeds": declared["seeds"], "candidates": len(rung.candidates),
-                "kept": rung.kept(declared["keep"]),
-            }
-            for declared, rung in zip(space.rungs, rungs, strict=False)
+            {"seeds": len(r.seeds), "candidates": len(r.candidates), "kept": r.kept(most)}
+            for r, most in each
         ],
     }  # fmt: skip
     for first in rungs[:1]:
@@ -354,9 +342,8 @@ def run_search(
     journal = Trainings(Path(out_dir) / space.name, space.content())
 
     def left(rows: list[dict[str, Any]]) -> tuple[list[tuple[Any, ...]], int]:
-        _, trials = climb(space, rows)
-        calls = [(t, space.config(item, t.rate, t.seed, dirs)) for t, item in trials]
-        return calls, len(rows) + len(trials)
+        calls = [(*trial, space.config(*trial, dirs)) for trial in climb(space, rows)[1]]
+        return calls, len(rows) + len(calls)
 
     with journal.writing(resume):
         header = {"hash": space.digest, **asdict(space)}
@@ -367,18 +354,18 @@ def run_search(
     return journal.folder
 
 
-def _trained(trial: Trial, config: RunConfig) -> dict[str, Any]:
+def _trained(item: Candidate, rate: float, seed: int, config: RunConfig) -> dict[str, Any]:
     began = time.process_time()
     found = replicate(config)
     done = found["status"] == "finished"
     curve = found["curves"].get("train/clean_nll", ())
     return {
-        **trial._asdict(),
+        "who": item.name, "rate": rate, "seed": seed,
         "nll": sum(curve) / len(curve) if done else None,
         "last_nll": curve[-1] if done else None,
         "accuracy": found["scores"]["forward/accuracy"] if done else None,
         "seconds": time.process_time() - began,
-    }
+    }  # fmt: skip
 
 
 class Trainings(Journal):
@@ -386,11 +373,11 @@ class Trainings(Journal):
 
     kind, run = "space", "search"
 
-    def identity(self, row: dict[str, Any]) -> Trial:
+    def identity(self, row: dict[str, Any]) -> object:
         number = (float, type(None))
         check_types(row, space=str, who=str, rate=float, seed=int, seconds=float, nll=number,
                     last_nll=number, accuracy=number)  # fmt: skip
-        return Trial(row["who"], row["rate"], row["seed"])
+        return row["who"], row["rate"], row["seed"]
 
 
 def read_search(out_dir: str | os.PathLike[str], space: Space) -> list[dict[str, Any]]:

@@ -40,8 +40,8 @@ def estimate(
 ) -> Estimate:
     """Return mean, interval, test and wins; ``diverged`` and ``without`` count missing pairs."""
     d = np.asarray(differences, dtype=np.float64)
-    mean = float(np.mean(d)) if len(d) else math.nan
-    interval, wins = bca_interval(d, confidence), int(np.sum(d > 0))
+    mean, interval = float(np.mean(d)) if len(d) else math.nan, bca_interval(d, confidence)
+    wins = int(np.sum(d > 0))
     return Estimate(mean, *interval, sign_flip_test(d), wins, len(d), diverged, without)
 
 
