@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from nembp.errors import ArchitectureError, DataError, NembpError, OutputError
 from nembp.experiments.protocol import digest
-from nembp.files import reading, remove_stale, write_atomically
+from nembp.files import lock, reading, remove_stale, write_atomically
 from nembp.runs.folder import to_json
 from nembp.threads import threads as blas_threads
 
@@ -146,19 +146,12 @@ class Journal:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab")  # noqa: SIM115
         try:
-            import fcntl
-
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise OutputError(
-                f"{self.path}: another run is writing it; wait for it to end, or choose another "
-                "--out"
-            ) from error
-        except (ImportError, OSError):  # Windows and some file systems have no such locks
-            pass
-        remove_stale(self.folder)  # half written by a run that was killed
-        try:
+            if lock(self._file) is False:
+                raise OutputError(
+                    f"{self.path}: another run is writing it; wait for it to end, or choose "
+                    "another --out"
+                )
+            remove_stale(self.folder)  # half written by a run that was killed
             yield self.header() if there else {}
         finally:
             with contextlib.suppress(OSError):  # what could not be written was said when tried

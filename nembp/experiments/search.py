@@ -263,7 +263,7 @@ class Rung(Trials):
         """Return, of each data set, limit and length, the least nll with and without noise."""
         table: dict[str, dict[str, Any]] = {}
         for item in self.trained.values():
-            found = {"who": item.name, **self.best(item)}
+            found: dict[str, Any] = {"who": item.name, **self.best(item)}
             del found["rate"]
             if math.isfinite(found["nll"]):
                 settings = {**self.space.base, **item.overrides}
