@@ -51,6 +51,7 @@ from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Trans
 from nembp.engine.network import Layer, Network, parameter_count, statistics_count, statistics_views
 from nembp.errors import ArchitectureError, DataError, ShapeError
 from nembp.files import parsing, replacing
+from nembp.threads import blas_info
 from nembp.version import __version__
 
 Path_ = str | os.PathLike[str]
@@ -128,10 +129,7 @@ def environment(net: Network) -> dict[str, Any]:
     Float products differ in their last bits between builds and between 1 and 2 BLAS threads.
     ``blas`` is None where it is unknown.
     """
-    import threadpoolctl
-
-    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
-    pools.sort(key=lambda pool: "numpy" not in pool["filepath"])  # SciPy may bring its own
+    pools = blas_info()
     keys = ("internal_api", "version", "architecture", "num_threads")
     names = zip(("library", "version", "architecture", "threads"), keys, strict=True)
     cupy = sys.modules.get("cupy") if net.backend.name == "gpu" else None

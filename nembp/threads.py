@@ -86,6 +86,14 @@ def _blas_libraries() -> list[Any]:
     return [library for library in controllers if library.user_api == "blas"]
 
 
+def blas_info() -> list[dict[str, Any]]:
+    """Return what threadpoolctl says of every BLAS loaded now, of NumPy's own first."""
+    import threadpoolctl
+
+    found = [each for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
+    return sorted(found, key=lambda each: "numpy" not in each["filepath"])  # SciPy has its own
+
+
 def run_parallel(function: Callable[[T], object], items: Sequence[T]) -> None:
     """Call ``function`` on every item, the first on this thread and the others on a pool."""
     # a thread of a pool has its own context, and with it its own np.errstate

@@ -239,20 +239,14 @@ class FusedKernels(Backend):
         )  # fmt: skip
         kernels.block("finish_noise", of_rows, rows, *means, stream.state)
 
-    def normal(self, generator: Any, out: Array) -> Array:
-        return self._fill(generator, out, "gaussian", super().normal)
-
-    def uniform(self, generator: Any, out: Array) -> Array:
-        return self._fill(generator, out, "uniform", super().uniform)
-
-    def _fill(self, generator: Any, out: Array, law: str, on_host: Any) -> Array:
+    def _draw(self, law: str, generator: Any, out: Array) -> Array:
         if not isinstance(generator, PhiloxStream):
-            return on_host(generator, out)  # to compare devices
+            return super()._draw(law, generator, out)  # on the host, to compare devices
         if kernels := self.kernels_of(out):
             kernels.each("fill_random", out.size, out, out.size, generator.state, LAWS[law])
             kernels.block("next_call", generator.state)
         else:  # part of each row, say, or complex
-            out[...] = self._fill(generator, self.empty(out.shape, "float64"), law, on_host)
+            out[...] = self._draw(law, generator, self.empty(out.shape, "float64"))
         return out
 
     def optimizer_step(self, optimizer: Any, numbers: Numbers) -> None:

@@ -206,13 +206,16 @@ class Backend:
 
     def normal(self, generator: Any, out: Array) -> Array:
         """Fill ``out`` with draws of mean 0 and standard deviation 1."""
-        draws = fill_normal(generator, np.empty(out.shape, dtype=_host_dtype(out)))
-        out[...] = self.xp.asarray(draws, dtype=out.dtype)
-        return out
+        return self._draw("gaussian", generator, out)
 
     def uniform(self, generator: Any, out: Array) -> Array:
         """Fill ``out`` with draws from [0, 1)."""
-        draws = generator.random(out.shape, dtype=_host_dtype(out))
+        return self._draw("uniform", generator, out)
+
+    def _draw(self, law: str, generator: Any, out: Array) -> Array:
+        """Fill ``out`` with draws of the host, in its own precision if it has one."""
+        dtype = np.float32 if str(out.dtype).endswith("float32") else np.float64
+        draws = draw(law, generator, np.empty(out.shape, dtype))
         out[...] = self.xp.asarray(draws, dtype=out.dtype)
         return out
 
@@ -384,19 +387,10 @@ class NumpyBackend(Backend):
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         return np.array(array)
 
-    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
-        return np.empty(shape, dtype)
-
     def row_dot(self, left: Array, right: Array, out: Array) -> Array:
         # einsum neither conjugates nor allocates, and is as fast as a product here
         np.einsum("ij,ij->i", left, right, out=out[:, 0])
         return out
-
-    def row_max(self, x: Array, out: Array) -> Array:
-        return np.maximum.reduce(x, axis=1, keepdims=True, out=out)
-
-    def row_sum(self, x: Array, out: Array) -> Array:
-        return np.add.reduce(x, axis=1, keepdims=True, out=out)
 
     def take_rows(self, table: Array, index: Array, out: Array) -> Array:
         # mode="raise" would copy through a temporary; indices come from permutations
@@ -435,15 +429,10 @@ class NumpyBackend(Backend):
                 pixels = _windows(out[:, i:, j:, :], stride, (1, run), (rows, columns))
                 pixels += windows[:, :, :, i : i + 1, j : j + run, :]
 
-    def normal(self, generator: Any, out: Array) -> Array:
+    def _draw(self, law: str, generator: Any, out: Array) -> Array:
         if out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
-            return fill_normal(generator, out)
-        return super().normal(generator, out)
-
-    def uniform(self, generator: Any, out: Array) -> Array:
-        if out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
-            return generator.random(out=out, dtype=out.dtype)
-        return super().uniform(generator, out)
+            return draw(law, generator, out)
+        return super()._draw(law, generator, out)
 
 
 class Steps:
@@ -488,16 +477,18 @@ def _windows(images: Array, stride: Pair, extent: tuple[int, ...], count: tuple[
     return np.lib.stride_tricks.as_strided(images, shape, strides)
 
 
-def fill_normal(generator: np.random.Generator, out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Fill a contiguous array of the host with draws from N(0, 1).
+def draw(law: str, generator: np.random.Generator, out: np.ndarray[Any, Any]) -> Array:
+    """Fill a contiguous array of the host with draws from [0, 1), or, "gaussian", from N(0, 1).
 
-    Float32 by Box and Muller (1958): √(−2 log u) cos 2πv and √(−2 log u) sin 2πv are independent
-    and normal for u, v uniform on (0, 1]; four times as fast as the generator's own ziggurat, since
-    NumPy vectorizes every step. The steps of u, 2⁻²⁴, end the tails at 5.8, beyond which lies one
-    normal draw in 10⁸. Float64 by the generator.
+    The latter in float32 by Box and Muller (1958): √(−2 log u) cos 2πv and √(−2 log u) sin 2πv are
+    independent and normal for u, v uniform on (0, 1]; four times as fast as the generator's own
+    ziggurat, since NumPy vectorizes every step. The steps of u, 2⁻²⁴, end the tails at 5.8, beyond
+    which lies one normal draw in 10⁸.
     """
+    if law == "uniform":
+        return generator.random(out=out, dtype=out.dtype)
     if out.dtype != np.float32:
-        return generator.standard_normal(out=out, dtype=out.dtype.type)
+        return generator.standard_normal(out=out)
     flat = out.reshape(-1)
     if flat.size % 2:
         flat[-1] = generator.standard_normal(dtype=np.float32)
@@ -531,8 +522,3 @@ class _Scratch(threading.local):
 
 
 _SCRATCH = _Scratch()
-
-
-def _host_dtype(out: Array) -> type[np.floating[Any]]:
-    """Return in what precision to draw for ``out``: in its own, as NumPy fills its arrays."""
-    return np.float32 if str(out.dtype).endswith("float32") else np.float64

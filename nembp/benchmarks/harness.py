@@ -19,8 +19,8 @@ import numpy as np
 
 from nembp.backend import Backend
 from nembp.errors import VerificationError
+from nembp.threads import blas_info, usable_cores
 from nembp.threads import threads as nembp_threads
-from nembp.threads import usable_cores
 from nembp.version import __version__
 
 Result = dict[str, Any]  # what JSON can write
@@ -166,16 +166,13 @@ def describe(backend: Backend) -> Result:
 
 
 def blas_libraries() -> list[Result]:
-    """Return every BLAS loaded now, NumPy's own first where its file tells which it is."""
-    from threadpoolctl import threadpool_info
-
+    """Return every BLAS loaded now, NumPy's own first."""
     names = {"library": "internal_api", "version": "version", "core_type": "architecture",
              "threading": "threading_layer", "threads": "num_threads"}  # fmt: skip
     return [
         {name: info.get(key) for name, key in names.items()}
         | {"file": os.path.basename(info["filepath"])}
-        for info in sorted(threadpool_info(), key=lambda info: "numpy" not in info["filepath"])
-        if info["user_api"] == "blas"
+        for info in blas_info()
     ]
 
 
