@@ -50,8 +50,8 @@ class Readout:
 class Likelihood(ABC):
     """log p(t | z) of one direction.
 
-    To add one, subclass it with ``scale``, ``activate``, ``log_likelihood`` and ``gain_terms``; the
-    error is then scale · (a − t), as backprop invariance has it.
+    To add one, subclass it with ``activate``, ``log_likelihood`` and ``gain_terms``; the error is
+    then scale · (a − t), as backprop invariance has it.
     """
 
     name: ClassVar[str]
@@ -61,9 +61,9 @@ class Likelihood(ABC):
     gain_is_linear: ClassVar[bool] = False  # in the noise, so NEM screening is a half-space
 
     @property
-    @abstractmethod
     def scale(self) -> float:
         """Factor of a − t in the error: the precision 1/v, or the tempering weight."""
+        return 1.0
 
     @property
     def tempering(self) -> float:
@@ -149,15 +149,40 @@ class UnitByUnit(Likelihood):
         self.output.multiply_derivative(o.backend, error, o.a, o.scratch)
 
 
-@dataclass(frozen=True)
-class _Tempered(Likelihood):
-    """p(t)ʷ, w = ``weight``, of a family whose log p(t) = Σ t z − A(z) is linear in the target.
+class _Linear(Likelihood):
+    """A family whose log p(t) = scale · Σ [t z − A(z)] is linear in the target.
 
-    The gain w Σ n z is free of A, the log-partition function. w = 1 is the likelihood itself.
+    The gain scale · Σ n z is free of A, the log-partition function.
     """
 
-    weight: float = 1.0
     gain_is_linear = True
+
+    def log_partition(self, o: Readout) -> Array:
+        """Return A(z) of each unit, in ``o.scratch``; None where z is normalized."""
+
+    def log_likelihood(self, o: Readout, t: Array, counts: Any = None, squares: Any = None) -> Any:
+        """Return scale · Σ [t z − counts A(z)]."""
+        backend, column, spare = o.backend, o.column, o.spare
+        A = self.log_partition(o)
+        backend.row_dot(t, o.z, column)
+        if A is not None:
+            backend.row_sum(A, spare)
+            if counts is not None:
+                spare *= counts
+            column -= spare
+        column *= self.scale
+        return column
+
+    def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
+        o.backend.xp.multiply(n, o.z, out=out)
+        out *= self.scale
+
+
+@dataclass(frozen=True)
+class _Tempered(_Linear):
+    """p(t)ʷ of such a family, w = ``weight``; w = 1 is the likelihood itself."""
+
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         _check_positive("weight", self.weight)
@@ -169,26 +194,6 @@ class _Tempered(Likelihood):
     @property
     def tempering(self) -> float:
         return self.weight
-
-    def log_partition(self, o: Readout) -> Array:
-        """Return A(z) of each unit, in ``o.scratch``; None where z is normalized."""
-
-    def log_likelihood(self, o: Readout, t: Array, counts: Any = None, squares: Any = None) -> Any:
-        """Return w Σ [t z − counts A(z)]."""
-        backend, column, spare = o.backend, o.column, o.spare
-        A = self.log_partition(o)
-        backend.row_dot(t, o.z, column)
-        if A is not None:
-            backend.row_sum(A, spare)
-            if counts is not None:
-                spare *= counts
-            column -= spare
-        column *= self.weight
-        return column
-
-    def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
-        o.backend.xp.multiply(n, o.z, out=out)  # w n z
-        out *= self.weight
 
 
 @dataclass(frozen=True)
@@ -280,13 +285,12 @@ class Bernoulli(UnitByUnit, _Tempered):
 
 
 @dataclass(frozen=True)
-class Score(UnitByUnit):
+class Score(UnitByUnit, _Linear):
     """A critic's objective Σ t f(x), with t = 1 for real and t = −1 for generated samples.
 
     It has a likelihood's methods, log p(t) = Σ t z up to what makes it none: eᵗᶻ has no finite
-    sum over t. Error −t, identity activation, and NEM gain of target noise Σ n z; noise on a
-    critic's input is kept where it raises t f(x), which is f(x+n) ≥ f(x) for real samples and
-    f(g+n) ≤ f(g) for generated ones.
+    sum over t. Error −t, identity activation; noise on a critic's input is kept where it raises
+    t f(x), which is f(x+n) ≥ f(x) for real samples and f(g+n) ≤ f(g) for generated ones.
 
     >>> import numpy as np
     >>> o = Score().at(np.array([[2.0], [5.0]]))
@@ -295,22 +299,11 @@ class Score(UnitByUnit):
     """
 
     name = "score"
-    gain_is_linear = True
-
-    @property
-    def scale(self) -> float:
-        return 1.0
-
-    def log_likelihood(self, o: Readout, t: Array, counts: Any = None, squares: Any = None) -> Any:
-        return o.backend.row_dot(t, o.z, o.column)
 
     def error(
         self, o: Readout, t: Array, out: Array, *, counts: Any = None, factor: float = 1.0
     ) -> None:
         o.backend.xp.multiply(t, -factor, out=out)
-
-    def gain_terms(self, o: Readout, t: Array, n: Array, out: Array) -> None:
-        o.backend.xp.multiply(n, o.z, out=out)
 
 
 @dataclass(frozen=True)
