@@ -107,8 +107,8 @@ def winograd_plan(convolution: Any, rows: int) -> Plan | None:
     height, width, upper = convolution.output_shape
     window = math.prod(convolution.kernel) * convolution.shape[2]
     im2col = height * width * (3 * window * upper + MOVE * 3 * window)
-    best = min(plans(convolution), key=lambda plan: plan.cost(rows), default=None)
-    return best if best is not None and best.cost(rows) < im2col else None
+    cheap = [plan for plan in plans(convolution) if plan.cost(rows) < im2col]
+    return min(cheap, key=lambda plan: plan.cost(rows), default=None)
 
 
 class Tiles:
@@ -155,11 +155,8 @@ class Tiles:
         )
         rows, columns = (slice(p, p + size) for p, size in zip(padding, shape, strict=False))
         self._image_in, self._image_out = (each[:, rows, columns, :] for each in padded)
-        self._set_overlaps(hop, tiles_out)
-
-    def _set_overlaps(self, hop: Pair, tiles_out: Array) -> None:
-        """List the pieces of tiles to add up where tiles overlap, and what is then to write."""
-        tiles, (h, w), (m, n) = self._tiles, self._window, hop
+        # the pieces of tiles to add up where tiles overlap
+        tiles, (h, w), (m, n) = self._tiles, reach, hop
         self._folds = [
             (tiles[u - m, :, :, 1:, ...], tiles[u, :, :, :-1, ...]) for u in reversed(range(m, h))
         ] + [
@@ -167,14 +164,13 @@ class Tiles:
             for v in reversed(range(n, w))
             for u in range(h)
         ]
-        # the hop of every tile, and the rest of the last ones
+        # what is then to write: the hop of every tile, and the rest of the last ones
         each, last = slice(None), slice(-1, None)
-        regions = [
-            (u, v, each, down, across)
+        self._scatters = [
+            (tiles_out[u, v, :, down, across], tiles[u, v, :, down, across])
             for u, down in ((slice(0, m), each), (slice(m, h), last))
             for v, across in ((slice(0, n), each), (slice(n, w), last))
         ]
-        self._scatters = [(tiles_out[region], tiles[region]) for region in regions]
 
     def analyse(self, signal: Array, hat: Array) -> None:
         """Write the transform of the rows of ``signal`` into ``hat`` (points, tiles, channels)."""
@@ -243,11 +239,9 @@ class WinogradWorkspace(BlockWorkspace):
         """Return a worker's tiles for blocks of this length: where signals come from, and go to."""
         images, known = block.stop - block.start, self._tiles[worker]
         if images not in known:
-            lower, upper = (
-                Tiles(self.backend, self.dtype, images, self._plan, matrix, upper=upper)
-                for matrix, upper in ((self._B, False), (self._A, True))
-            )
-            known[images] = (lower, upper) if self.upward else (upper, lower)
+            made = self.backend, self.dtype, images, self._plan
+            both = Tiles(*made, self._B, upper=False), Tiles(*made, self._A, upper=True)
+            known[images] = both if self.upward else both[::-1]
         return known[images]
 
     def load(self, W: Array) -> None:
