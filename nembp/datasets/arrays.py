@@ -34,12 +34,12 @@ _FRESH = "Get a fresh copy of the file, or save it again."
 
 
 @dataclass(frozen=True)
-class _Header:
-    """What a file says of the array that starts at byte `start` of it."""
+class Stored:
+    """What a file says, or must hold, of the array that starts at byte `start` of it."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    start: int
+    start: int = 0
     order: Literal["C", "F"] = "C"
 
     @property
@@ -53,29 +53,30 @@ class _Header:
         if size != self.end or math.prod(length or 1 for length in self.shape) >= 2**60:
             fault = "trailing bytes" if size > self.end else "truncated, or its header is wrong"
             raise DataError(
-                f"{where}: {fault}: {size} bytes, but its header declares shape {self.shape} of "
-                f"{self.dtype.name}, {self.end} bytes with the header. {_FRESH}"
+                f"{where}: {fault}: {size} bytes; expected {self.end}, for shape {self.shape} of "
+                f"{self.dtype.name}. {_FRESH}"
             )
 
-    def values(self, source: bytes | bytearray | BinaryIO) -> NDArray[Any]:
-        """Return the values that bytes hold, or map those of a file, read-only."""
+    def values(self, content: bytes | bytearray) -> NDArray[Any]:
+        """Return the values in the bytes that follow the header."""
+        return np.ndarray(self.shape, self.dtype, content, order=self.order)
+
+    def mapped(self, file: BinaryIO, where: str) -> NDArray[Any]:
+        """Map the values of a file, read-only, once it is checked."""
+        self.check(os.fstat(file.fileno()).st_size, where)
         if self.end == self.start:  # nothing to map
             return np.empty(self.shape, self.dtype)
-        if isinstance(source, bytes | bytearray):
-            return np.ndarray(self.shape, self.dtype, source, order=self.order)
-        return np.memmap(source, self.dtype, "r", self.start, self.shape, self.order)
+        return np.memmap(file, self.dtype, "r", self.start, self.shape, self.order)
 
 
 # -- .npy and .npz -------------------------------------------------------------------------------
 def map_npy(path: Path) -> NDArray[Any]:
     """Map an .npy file of numbers or text, read-only; it must hold what its header declares."""
     with reading(path) as file:
-        header = _npy_header(file, str(path))
-        header.check(os.fstat(file.fileno()).st_size, str(path))
-        return header.values(file)
+        return _npy_header(file, str(path)).mapped(file, str(path))
 
 
-def _npy_header(file: Any, where: str) -> _Header:
+def _npy_header(file: Any, where: str) -> Stored:
     read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
     # NumPy evaluates headers as Python literals: anything may be raised, and warned of
     with parsing(f"{where}: not a NumPy array", _FRESH), warnings.catch_warnings():
@@ -95,7 +96,7 @@ def _npy_header(file: Any, where: str) -> _Header:
         raise DataError(
             f"{where}: shape {shape} of dtype {dtype}; expected numbers or text. {_FRESH}"
         )
-    return _Header(dtype, shape, file.tell(), "F" if fortran else "C")
+    return Stored(dtype, shape, file.tell(), "F" if fortran else "C")
 
 
 def read_npz(
@@ -277,15 +278,14 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
         stream: Any = gzip.GzipFile(fileobj=file) if packed else file
         header = _idx_header(stream, str(path))
         if not packed:
-            header.check(size, str(path))
-            return header.values(file)
+            return header.mapped(file, str(path))
         check_unpacked(header.end, size, str(path))
         content = stream.read(header.end - header.start + 1)  # one more: to reach the end
         header.check(header.start + len(content), str(path))
         return header.values(content)
 
 
-def _idx_header(file: BinaryIO, where: str) -> _Header:
+def _idx_header(file: BinaryIO, where: str) -> Stored:
     start = file.read(4)
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _TYPES or start[3] > 32:
         raise DataError(
@@ -296,7 +296,7 @@ def _idx_header(file: BinaryIO, where: str) -> _Header:
     if len(lengths) < 4 * start[3]:
         raise DataError(f"{where}: too few bytes for an IDX header (truncated file). {_FRESH}")
     shape = struct.unpack(f">{start[3]}I", lengths)
-    return _Header(np.dtype(_TYPES[start[2]]), shape, 4 + len(lengths))
+    return Stored(np.dtype(_TYPES[start[2]]), shape, 4 + len(lengths))
 
 
 # -- sets of four IDX files ----------------------------------------------------------------------
@@ -395,7 +395,7 @@ def load_mnist(request: Request) -> Dataset:
     for (x, where), (expected, _) in zip(read, MNIST.values(), strict=True):
         header = struct.pack(f">2xBB{x.ndim}I", 0x08, x.ndim, *x.shape)
         digest = hashlib.md5(header, usedforsecurity=False)
-        digest.update(np.ascontiguousarray(x))
+        digest.update(np.ascontiguousarray(x).data)
         if (found := digest.hexdigest()) != expected:
             raise DataError(
                 f"{where}: not MNIST's file (MD5 {found} unpacked, expected {expected}). "

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nembp.datasets.arrays import Stored
 from nembp.datasets.assemble import Raw, assemble
 from nembp.datasets.dataset import Dataset, Request
 from nembp.datasets.sources import Rows
@@ -158,15 +159,9 @@ def _read(folder: Path, files: dict[str, int], layout: Layout, classes: int) -> 
 
 def _binary(path: Path, count: int, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Map records with their labels, and read the labels."""
-    length = layout.skip + PIXELS
     with reading(path, _FRESH) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size != count * length:
-            raise DataError(
-                f"{path}: {size} bytes; expected {count * length}, {count} records of {length}. "
-                f"{_FRESH}"
-            )
-        records = np.memmap(file, np.uint8, "r", shape=(count, length))
+        stored = Stored(np.dtype(np.uint8), (count, layout.skip + PIXELS))
+        records = stored.mapped(file, str(path))
     return records[:, layout.skip :], records[:, layout.skip - 1].astype(np.int64)
 
 
