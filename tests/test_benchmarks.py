@@ -61,21 +61,21 @@ class FakeClock:
         self.now, self.log = 0.0, []
         monkeypatch.setattr(harness, "perf_counter", lambda: self.now)
 
-    def contender(self, name, *durations):
-        """A step that takes the next of ``durations`` (the last one for ever), and its stopwatch."""
+    def step(self, name, *durations):
+        """A step that takes the next of ``durations``, the last one for ever."""
         queue = list(durations)
 
         def step():
             self.log.append(name)
             self.now += queue.pop(0) if len(queue) > 1 else queue[0]
 
-        def stopwatch(work):
-            begin = self.now
-            work()
-            self.log.append(f"{name} done")
-            return self.now - begin
+        return step
 
-        return step, stopwatch
+    def seconds(self, work):
+        begin = self.now
+        work()
+        self.log.append("timed")
+        return self.now - begin
 
 
 def test_medians_and_quartiles_of_known_durations(monkeypatch):
@@ -83,19 +83,19 @@ def test_medians_and_quartiles_of_known_durations(monkeypatch):
     durations = [100.0, 100.0, 100.0, 9.0]
     for seconds in (5.0, 1.0, 3.0, 4.0, 2.0):
         durations += [77.0, seconds]
-    slow = FakeClock(monkeypatch).contender("slow", *durations)
+    clock = FakeClock(monkeypatch)
     expected = {"median": 3.0, "lower": 2.0, "upper": 4.0, "least": 1.0, "rounds": 5, "steps": 1}
-    found = harness.interleave({"slow": slow}, repeats=5)
+    found = harness.interleave({"slow": clock.step("slow", *durations)}, clock.seconds, repeats=5)
     assert found == {"slow": {**expected, "spread": pytest.approx(2 / 3)}}
 
 
 def test_contenders_take_turns_in_changing_order(monkeypatch):
     clock = FakeClock(monkeypatch)
-    contenders = {name: clock.contender(name, 1.0) for name in "abc"}
-    harness.interleave(contenders, budget=84.0)  # set-up takes 12 s, a round 6 s
+    steps = {name: clock.step(name, 1.0) for name in "abc"}
+    harness.interleave(steps, clock.seconds, budget=84.0)  # set-up takes 12 s, a round 6 s
     log = clock.log[15:]  # set-up of each: 3 steps, 1 that is timed
     turns = [log[i : i + 3] for i in range(0, len(log), 3)]  # a step, one that is timed
-    assert all(turn == [turn[0], turn[0], f"{turn[0]} done"] for turn in turns)
+    assert all(turn == [turn[0], turn[0], "timed"] for turn in turns)
     rounds = ["".join(turn[0] for turn in turns[i : i + 3]) for i in range(0, len(turns), 3)]
     assert len(rounds) == 13
     assert {"".join(sorted(order)) for order in rounds} == {"abc"}
@@ -106,7 +106,7 @@ def test_several_threads_sleep_before_a_turn_and_warm_up_in_it(monkeypatch):
     clock, pauses = FakeClock(monkeypatch), []
     monkeypatch.setattr(harness, "settle", lambda: pauses.append(clock.log.count("a")))
     monkeypatch.setattr(harness, "WARM_UP", 2.5)  # three steps
-    harness.interleave({"a": clock.contender("a", 1.0)}, repeats=3, threads=2)
+    harness.interleave({"a": clock.step("a", 1.0)}, clock.seconds, repeats=3, threads=2)
     assert pauses == [4, 8, 12]
     assert clock.log.count("a") == 16
 
@@ -211,7 +211,7 @@ def test_pytorch_s_adam_is_ours():
     for _ in range(4):
         engine()
         torch()
-    moved = torch.parameters() - net.parameters
+    moved = torch.net.vector(torch.net.tensors) - net.parameters
     assert np.max(np.abs(moved)) > 0.02  # Adam moves about its learning rate a step
     # Adam divides by a gradient's size: entries near zero move by their sign
     off = np.abs(engine.net.parameters - net.parameters - moved)
@@ -321,13 +321,14 @@ def test_a_system_that_does_not_tell_its_memory_is_no_error(monkeypatch):
 
 
 def test_other_load_is_noted_where_it_matters():
-    assert harness.late_notes(None) == harness.late_notes({"processes": 0.01, "host": 0.01}) == []
-    (text,) = harness.late_notes({"processes": 0.25, "host": 0.02})
+    assert harness.notes((1,), None) == []
+    assert harness.notes((1,), 0.1, {"processes": 0.01, "host": 0.01}) == []
+    (text,) = harness.notes((1,), 0.1, {"processes": 0.25, "host": 0.02})
     assert "25%" in text
     assert "2%" in text
     many = harness.usable_cores() + 1
-    assert str(many) in harness.early_notes((1, many), 0.1)[0]
-    assert "3.0" in harness.early_notes((1,), 3.0)[0]
+    assert str(many) in harness.notes((1, many), 0.1)[0]
+    assert "3.0" in harness.notes((1,), 3.0)[0]
 
 
 # -- the command -------------------------------------------------------------------------------

@@ -40,10 +40,10 @@ NAP, LONGEST_SPIN = 0.01, 0.5  # seconds
 
 
 def interleave(
-    contenders: Mapping[str, tuple[Work, Stopwatch]], *,
+    steps: Mapping[str, Work], seconds: Stopwatch, *,
     repeats: int | None = None, budget: float = 10.0, threads: int = 1,
 ) -> dict[str, Result]:  # fmt: skip
-    """Time the step of every contender in rounds, each round in a new random order.
+    """Time every contender's step by a stopwatch in rounds, each in a new random order.
 
     In a round a contender makes untimed steps, which bring its data back into the caches, then a
     block of steps of about 10 ms, whose mean is one measurement. There are ``repeats`` rounds, by
@@ -51,11 +51,11 @@ def interleave(
     the last one sleep. Returns the seconds a step, their ``spread`` the interquartile range over
     the median; ``rounds``, and timed ``steps`` in each.
     """
-    order, shuffle, start = list(contenders), random.Random(0), perf_counter()
-    steps, taken = {}, {name: list[float]() for name in contenders}
-    for name, (step, stopwatch) in contenders.items():
+    order, shuffle, start = list(steps), random.Random(0), perf_counter()
+    blocks, taken = {}, {name: list[float]() for name in steps}
+    for name, step in steps.items():
         _repeat(step, FIRST_STEPS)
-        steps[name] = max(1, min(LONGEST_BLOCK, round(BLOCK / max(stopwatch(step), 1e-9))))
+        blocks[name] = max(1, min(LONGEST_BLOCK, round(BLOCK / max(seconds(step), 1e-9))))
     gc.collect()
     gc.disable()
     try:
@@ -64,22 +64,22 @@ def interleave(
                 break
             shuffle.shuffle(order)
             for name in order:
-                step, stopwatch = contenders[name]
+                step, block = steps[name], blocks[name]
                 if threads > 1:
                     settle()
                 begin = perf_counter()
                 step()
                 while threads > 1 and perf_counter() - begin < WARM_UP:
                     step()
-                taken[name].append(stopwatch(partial(_repeat, step, steps[name])) / steps[name])
+                taken[name].append(seconds(partial(_repeat, step, block)) / block)
     finally:
         gc.enable()
     found = {}
-    for name, seconds in taken.items():
-        lower, median, upper = map(float, np.quantile(seconds, (0.25, 0.5, 0.75)))
+    for name, each in taken.items():
+        lower, median, upper = map(float, np.quantile(each, (0.25, 0.5, 0.75)))
         found[name] = {
-            "median": median, "lower": lower, "upper": upper, "least": min(seconds),
-            "rounds": len(seconds), "steps": steps[name], "spread": (upper - lower) / median,
+            "median": median, "lower": lower, "upper": upper, "least": min(each),
+            "rounds": len(each), "steps": blocks[name], "spread": (upper - lower) / median,
         }  # fmt: skip
     return found
 
@@ -231,28 +231,23 @@ def shares(before: Seconds | None, after: Seconds | None) -> dict[str, float] | 
     return {"processes": round(others, 4), "host": round(stolen / total, 4)}
 
 
-def early_notes(threads: tuple[int, ...], load: float | None) -> list[str]:
+def notes(
+    threads: tuple[int, ...], load: float | None, taken: dict[str, float] | None = None
+) -> list[str]:
     """Return what a reader must know before trusting the timings."""
-    cpus = usable_cores()
-    notes = [
+    cpus, distorts = usable_cores(), "distorts the timings, above all with several threads"
+    found = [
         f"{count} threads share {cpus} usable CPUs: those timings mean little"
         for count in threads
         if count > cpus
     ]
     if load is not None and load > BUSY:
-        notes.append(
-            f"the machine was busy when the run began (load average {load:.1f}): other work "
-            "distorts the timings, above all with several threads"
+        found.append(
+            f"the machine was busy when the run began (load average {load:.1f}): that {distorts}"
         )
-    return notes
-
-
-def late_notes(taken: dict[str, float] | None) -> list[str]:
-    """Return a note if other work took a noteworthy share of the CPUs' time."""
-    if taken is None or sum(taken.values()) < NOTEWORTHY:
-        return []
-    return [
-        f"during the run other processes took {100 * taken['processes']:.0f}% of the CPUs' time "
-        f"and the host of this virtual machine {100 * taken['host']:.0f}%: that distorts the "
-        "timings, above all with several threads"
-    ]
+    if taken is not None and sum(taken.values()) >= NOTEWORTHY:
+        found.append(
+            f"during the run other processes took {100 * taken['processes']:.0f}% of the CPUs' "
+            f"time and the host of this virtual machine {100 * taken['host']:.0f}%: that {distorts}"
+        )
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nembp.backend import Backend
-from nembp.benchmarks.harness import Stopwatch, Work
+from nembp.benchmarks.harness import Work
 from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import Gaussian
 from nembp.engine.linear import AveragePooling, LinearMap
@@ -25,7 +25,6 @@ from nembp.engine.network import Network
 
 Host = np.ndarray[Any, Any]
 Shape = tuple[int, int, int]  # height, width, channels
-Operator = Callable[[Any, Any], Any]  # of signals and a bias
 WARM_UP = 3  # steps before one is captured, and the first that is
 
 
@@ -52,22 +51,6 @@ def load_peers(precision: str) -> None:
         torch = import_peer("torch")
         for library in (torch.backends.cuda.matmul, torch.backends.cudnn):
             library.allow_tf32 = precision == "tf32"
-
-
-def stopwatch(step: Any, backend: Backend) -> Stopwatch:
-    """Return what times a step: the backend's stopwatch, or on a GPU PyTorch's events."""
-    if backend.name != "gpu" or not isinstance(step, _Torch):
-        return backend.seconds
-
-    def seconds(work: Work) -> float:
-        begin, end = (step.torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        work()
-        end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end)) / 1e3
-
-    return seconds
 
 
 # -- PyTorch ---------------------------------------------------------------------------------------
@@ -124,11 +107,109 @@ def _host(tensor: Any) -> Host:
     return array
 
 
-def _biased(operator: Any, signals: Any, bias: Any) -> Any:
-    """Return what an operator makes of signals, plus a bias: one a channel, or of images a unit."""
-    if bias is None:
-        return operator(signals)
-    return operator(signals, bias=bias) if bias.dim() == 1 else operator(signals) + bias
+class TorchNetwork:
+    """The parameters of a network of ReLU or linear layers, and its passes in either direction.
+
+    Each parameter is kept beside its places in the network's vector, by which it is laid out.
+    """
+
+    def __init__(
+        self, owner: _Torch, net: Network, *, both: bool = False, channels_last: bool = False
+    ) -> None:
+        self._owner, self._functional, self._last = owner, owner.torch.nn.functional, channels_last
+        self.tensors: list[Any] = []
+        self._places: list[Host] = []
+        self._start = net.backend.to_numpy(net.parameters)
+        places, twin = np.arange(net.parameter_count), net.to("cpu")
+        forward, down = twin.views(places), twin.reversed.views(places)
+        self._shapes: list[Shape | None] = [None] * len(net.layers)  # of images
+        for k, linear_map in enumerate(net.maps):
+            if isinstance(linear_map, (Convolution, AveragePooling)):
+                self._shapes[k], self._shapes[k + 1] = linear_map.shape, linear_map.output_shape
+        self._maps = list(map(self._map, net.maps, self._shapes, forward.weights))
+        self._up = list(map(self._bias, forward.biases[1:], self._shapes[1:]))
+        self._down = list(map(self._bias, down.biases[:0:-1], self._shapes)) if both else []
+        self._relu = [layer.activation is not None for layer in net.layers]
+
+    def _leaf(self, places: Host) -> Any:
+        self.tensors.append(self._owner.tensor(self._start[places], self._last, trained=True))
+        self._places.append(places)
+        return self.tensors[-1]
+
+    def _bias(self, places: Any, shape: Shape | None) -> Any:
+        """Return the bias of a layer: of each unit, of each channel, or none."""
+        if shape is not None and len(places) == math.prod(shape):
+            return self._leaf(to_image(places, shape)[0])
+        return self._leaf(places) if len(places) else None
+
+    def _map(self, linear_map: LinearMap, lower: Shape | None, W: Host) -> tuple[Any, Any]:
+        """Return a map upwards and downwards over the same parameter, of signals and a bias."""
+        functional = self._functional
+        if isinstance(linear_map, Convolution):
+            kernels = self._leaf(W.transpose(3, 2, 0, 1))  # (out, in, height, width)
+            way: Any = {"stride": linear_map.stride, "padding": linear_map.padding}
+            down = _transposed(functional, linear_map.shape, linear_map.kernel, **way)
+            return partial(functional.conv2d, weight=kernels, **way), partial(down, weight=kernels)
+        if isinstance(linear_map, AveragePooling):
+            window, stride, channels = linear_map.window, linear_map.stride, linear_map.shape[2]
+            mean = np.full((channels, 1, *window), 1.0 / math.prod(window), self._start.dtype)
+            down = _transposed(functional, linear_map.shape, window, stride, (0, 0))
+            down = partial(down, weight=self._owner.tensor(mean), groups=channels)
+            return partial(functional.avg_pool2d, kernel_size=window, stride=stride), down
+        if lower is None:
+            weight = self._leaf(W.T)  # nn.Linear's layout is (outputs, inputs)
+        else:  # images are flattened: rows of W from H W C to C H W
+            weight = self._leaf(W.reshape(*lower, -1).transpose(3, 2, 0, 1).reshape(W.shape[::-1]))
+
+        def up(a: Any, bias: Any = None) -> Any:
+            return functional.linear(a.flatten(1), weight, bias)
+
+        def lowered(c: Any, bias: Any = None) -> Any:
+            if lower is None:
+                return functional.linear(c, weight.t(), bias)
+            height, width, channels = lower
+            images = functional.linear(c, weight.t()).unflatten(1, (channels, height, width))
+            return images if bias is None else images + bias.view(-1, 1, 1)
+
+        return up, lowered
+
+    def image(self, rows: Host) -> Any:
+        """Return a batch of inputs as a tensor."""
+        shape = self._shapes[0]
+        return self._owner.tensor(to_image(rows, shape) if shape else rows, self._last)
+
+    def forward(self, a: Any) -> Any:
+        """Return the last pre-activation for inputs."""
+        for k, ((up, _), bias) in enumerate(zip(self._maps, self._up, strict=True), start=1):
+            a = self._layer(k, up, a, bias)
+        return a
+
+    def backward(self, c: Any) -> Any:
+        """Return the input's pre-activation for outputs, by the transposes of the same maps."""
+        for k in reversed(range(len(self._maps))):
+            c = self._layer(k, self._maps[k][1], c, self._down[k])
+        return c
+
+    def _layer(self, k: int, operator: Any, signals: Any, bias: Any) -> Any:
+        """Return the signals of a layer, its bias one a channel, or of images a unit."""
+        if bias is None:
+            z = operator(signals)
+        elif bias.dim() == 1:
+            z = operator(signals, bias=bias)
+        else:
+            z = operator(signals) + bias
+        return self._functional.relu(z) if self._relu[k] else z
+
+    def vector(self, tensors: Iterable[Any]) -> Host:
+        """Return values of the parameters as one vector in the network's layout."""
+        vector = np.empty(sum(places.size for places in self._places), self._start.dtype)
+        for tensor, places in zip(tensors, self._places, strict=True):
+            vector[places] = _host(tensor)
+        return vector
+
+    def gradient(self) -> Host:
+        """Return the gradients of the parameters in the network's layout."""
+        return self.vector(tensor.grad for tensor in self.tensors)
 
 
 def _transposed(functional: Any, shape: Shape, window: Any, stride: Any, padding: Any) -> Any:
@@ -148,8 +229,8 @@ class TorchStep(_Torch):
         cross_entropy(z, labels) + w/2 · Σ (c⁰ − x)² / rows
 
     with c running down through the transposes of the same maps, one row a sample: the plain
-    bidirectional step, without the class-sum path. ReLU or linear layers, multinomial forward,
-    Gaussian backward; the batch x (rows, inputs) with its labels stays on the device.
+    bidirectional step, without the class-sum path. Multinomial forward, Gaussian backward; the
+    batch x (rows, inputs) with its labels stays on the device.
     """
 
     def __init__(
@@ -159,32 +240,17 @@ class TorchStep(_Torch):
         super().__init__(net.backend, graph=mode == "graph")
         backward = net.reversed.likelihood
         assert isinstance(backward, Gaussian)
-        self._last = channels_last
-        # each parameter beside its places in the network's vector, by which it is laid out
-        self._places: list[tuple[Any, Host]] = []
-        self._start = net.backend.to_numpy(net.parameters)
-        places, twin = np.arange(net.parameter_count), net.to("cpu")
-        forward, down = twin.views(places), twin.reversed.views(places)
-        shapes: list[Shape | None] = [None] * len(net.layers)  # of images
-        for k, linear_map in enumerate(net.maps):
-            if isinstance(linear_map, (Convolution, AveragePooling)):
-                shapes[k], shapes[k + 1] = linear_map.shape, linear_map.output_shape
-        self._maps = list(map(self._map, net.maps, shapes, forward.weights))
-        self._up = list(map(self._bias, forward.biases[1:], shapes[1:]))
-        self._down = list(map(self._bias, down.biases[:0:-1], shapes)) if bidirectional else []
-        self._relu = [layer.activation is not None for layer in net.layers]
-        batch = np.array(x, dtype=net.dtype)
-        self.x = self.tensor(to_image(batch, shapes[0]) if shapes[0] else batch, channels_last)
+        self.net = TorchNetwork(self, net, both=bidirectional, channels_last=channels_last)
+        self.x = self.net.image(np.array(x, dtype=net.dtype))
         self.labels = self.torch.tensor(labels, device=self.device)
         self.t = self._functional.one_hot(self.labels, net.outputs).to(self.x.dtype)
-        self._factor = 0.5 * backward.scale / len(labels)
+        self._factor = 0.5 * backward.scale / len(labels) if bidirectional else 0.0
         rate: Any = learning_rate
         options: Any = {"fused": True, "capturable": mode == "graph"}
         if mode == "compiled":
             rate = self.torch.tensor(float(learning_rate), device=self.device)
             options = {"fused": False, "capturable": self.on_gpu}
-        trained = [tensor for tensor, _ in self._places]
-        self._optimizer = self.torch.optim.Adam(trained, lr=rate, **options)
+        self._optimizer = self.torch.optim.Adam(self.net.tensors, lr=rate, **options)
         self._step = self.capture(self._eager) if mode == "graph" else self._eager
         if mode == "compiled":
             self._step = self._compiled()
@@ -208,91 +274,24 @@ class TorchStep(_Torch):
             raise MissingPeerError(f"not compiled: {reason[0][:60]}") from error
         return step
 
-    def _leaf(self, places: Host) -> Any:
-        tensor = self.tensor(self._start[places], self._last, trained=True)
-        self._places.append((tensor, places))
-        return tensor
-
-    def _bias(self, places: Any, shape: Shape | None) -> Any:
-        """Return the bias of a layer: of each unit, of each channel, or none."""
-        if shape is not None and len(places) == math.prod(shape):
-            return self._leaf(to_image(places, shape)[0])
-        return self._leaf(places) if len(places) else None
-
-    def _map(
-        self, linear_map: LinearMap, lower: Shape | None, W: Host
-    ) -> tuple[Operator, Operator]:
-        """Return a map upwards and downwards over the same parameter."""
-        functional = self._functional
-        up: Any
-        down: Any
-        if isinstance(linear_map, Convolution):
-            kernels = self._leaf(W.transpose(3, 2, 0, 1))  # (out, in, height, width)
-            way: Any = {"stride": linear_map.stride, "padding": linear_map.padding}
-            up = partial(functional.conv2d, weight=kernels, **way)
-            down = _transposed(functional, linear_map.shape, linear_map.kernel, **way)
-            down = partial(down, weight=kernels)
-        elif isinstance(linear_map, AveragePooling):
-            window, stride, channels = linear_map.window, linear_map.stride, linear_map.shape[2]
-            mean = np.full((channels, 1, *window), 1.0 / math.prod(window), self._start.dtype)
-            up = partial(functional.avg_pool2d, kernel_size=window, stride=stride)
-            down = _transposed(functional, linear_map.shape, window, stride, (0, 0))
-            down = partial(down, weight=self.tensor(mean), groups=channels)
-        else:
-            if lower is not None:  # images are flattened: rows of W from H W C to C H W
-                W = W.reshape(*lower, -1).transpose(2, 0, 1, 3).reshape(W.shape)
-            weight = self._leaf(W.T)  # nn.Linear's layout is (outputs, inputs)
-
-            def up(a: Any, bias: Any = None) -> Any:
-                return functional.linear(a.flatten(1), weight, bias)
-
-            def down(c: Any, bias: Any = None) -> Any:
-                if lower is None:
-                    return functional.linear(c, weight.t(), bias)
-                height, width, channels = lower
-                images = functional.linear(c, weight.t()).unflatten(1, (channels, height, width))
-                return images if bias is None else images + bias.view(-1, 1, 1)
-
-        return partial(_biased, up), partial(_biased, down)
-
     def objective(self) -> Any:
         """Return the joint objective of the batch in nats, up to a constant."""
-        relu, a = self._functional.relu, self.x
-        for k, ((up, _), bias) in enumerate(zip(self._maps, self._up, strict=True), start=1):
-            a = up(a, bias)
-            a = relu(a) if self._relu[k] else a
-        total = self._functional.cross_entropy(a, self.labels)
-        if not self._down:
+        total = self._functional.cross_entropy(self.net.forward(self.x), self.labels)
+        if not self._factor:
             return total
-        c = self.t
-        for k in reversed(range(len(self._maps))):
-            c = self._maps[k][1](c, self._down[k])
-            c = relu(c) if self._relu[k] else c
-        squares = self._functional.mse_loss(c, self.x, reduction="sum")
+        squares = self._functional.mse_loss(self.net.backward(self.t), self.x, reduction="sum")
         return total + self._factor * squares
-
-    def _differentiate(self) -> None:
-        self._optimizer.zero_grad(set_to_none=True)
-        self.objective().backward()
-
-    def _eager(self) -> None:
-        self._differentiate()
-        self._optimizer.step()
 
     def gradient(self) -> Host:
         """Return the gradient at the parameters as they are, in the network's layout."""
-        self._differentiate()
-        return self._vector([tensor.grad for tensor, _ in self._places])
+        self._optimizer.zero_grad(set_to_none=True)
+        self.objective().backward()
+        return self.net.gradient()
 
-    def parameters(self) -> Host:
-        """Return the trained parameters as one vector in the network's layout."""
-        return self._vector([tensor for tensor, _ in self._places])
-
-    def _vector(self, tensors: list[Any]) -> Host:
-        vector = np.empty(sum(places.size for _, places in self._places), self._start.dtype)
-        for tensor, (_, places) in zip(tensors, self._places, strict=True):
-            vector[places] = _host(tensor)
-        return vector
+    def _eager(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        self.objective().backward()
+        self._optimizer.step()
 
 
 class TorchLayer(_Torch):
@@ -323,51 +322,39 @@ class TorchGan(_Torch):
     """The one-directional adversarial step, eager; on a GPU it can be captured as a CUDA graph.
 
     It draws z, runs G, moves D on real and generated samples, and moves G on what D now says of
-    them: the non-saturating objective, Adam for both. ReLU layers; images in [0, 1].
+    them: the non-saturating objective, Adam for both. Images in [0, 1].
     """
 
     def __init__(
         self, generator: Network, discriminator: Network, x: Host, rate: float, graph: bool = False
     ) -> None:
         super().__init__(generator.backend, graph=graph)
-        torch, host = self.torch, generator.backend.to_numpy
-        # weights, then biases, of each network
-        self._trained = [
-            [self.tensor(host(each), trained=True) for each in (*net.weights, *net.biases[1:])]
-            for net in (generator, discriminator)
-        ]
+        self.nets = [TorchNetwork(self, net) for net in (generator, discriminator)]
         self.x = self.tensor(np.array(x, generator.dtype))
         self.z = self.x.new_zeros((len(x), generator.inputs))
         self._ones, self._zeros = self.x.new_ones((len(x), 1)), self.x.new_zeros((len(x), 1))
         self._criterion = self._functional.binary_cross_entropy_with_logits
         way = {"lr": rate, "betas": (0.5, 0.999), "fused": True, "capturable": graph}
-        self._optimizers = [torch.optim.Adam(each, **way) for each in self._trained]
+        self._optimizers = [self.torch.optim.Adam(net.tensors, **way) for net in self.nets]
         self._step = self.capture(self._eager) if graph else self._eager
-
-    def _run(self, trained: list[Any], a: Any) -> Any:
-        last = len(trained) // 2 - 1
-        for k in range(last + 1):
-            a = self.torch.addmm(trained[last + 1 + k], a, trained[k])
-            a = self.torch.relu(a) if k < last else a
-        return a
 
     def _eager(self) -> None:
         self.z.normal_()
         self._work(move=True)
 
     def _work(self, *, move: bool) -> None:
-        (g, d), (of_g, of_d) = self._trained, self._optimizers
-        generated = self.torch.sigmoid(self._run(g, self.z))
+        (g, d), (of_g, of_d) = self.nets, self._optimizers
+        generated = self.torch.sigmoid(g.forward(self.z))
         of_d.zero_grad(set_to_none=True)
         both = self.torch.cat([self.x, generated.detach()])
         labels = self.torch.cat([self._ones, self._zeros])
-        (2 * self._criterion(self._run(d, both), labels)).backward()
+        (2 * self._criterion(d.forward(both), labels)).backward()
         if move:
             of_d.step()
-        of_g.zero_grad(set_to_none=True)
-        value = self._criterion(self._run(d, generated), self._ones)
-        for p, gradient in zip(g, self.torch.autograd.grad(value, g), strict=True):
-            p.grad = gradient
+        value = self._criterion(d.forward(generated), self._ones)
+        gradients = self.torch.autograd.grad(value, g.tensors)
+        for tensor, gradient in zip(g.tensors, gradients, strict=True):
+            tensor.grad = gradient
         if move:
             of_g.step()
 
@@ -375,7 +362,7 @@ class TorchGan(_Torch):
         """Return both gradients for these z before anything moves, as nembp lays them out."""
         self.z.copy_(self.torch.tensor(z))
         self._work(move=False)
-        return [np.concatenate([_host(p.grad).reshape(-1) for p in each]) for each in self._trained]
+        return [net.gradient() for net in self.nets]
 
 
 # -- scikit-learn ----------------------------------------------------------------------------------

@@ -138,20 +138,11 @@ class Case:
         return network(shape, hidden, classes, **options)
 
     def draw(self) -> tuple[Host, Host]:
-        """Return the batch and its labels: pixels in 0..1, most of them dark, or in −1..1."""
+        """Return a batch, pixels in 0..1 of which most are dark, and labels of all classes."""
         shape, _, classes = self.layers
-        images = len(shape) > 1
-        lit = 1.0 if images else LIT
-        x, labels = synthetic_batch(self.batch, math.prod(shape), classes, lit)
-        return (2.0 * x - 1.0 if images else x).astype(self.dtype), labels
-
-
-def synthetic_batch(rows: int, inputs: int, classes: int, lit: float = 1.0) -> tuple[Host, Host]:
-    """Draw x (rows, inputs) in 0..1, the share ``lit`` of it not 0, and labels of all classes."""
-    draw = stream(0, "benchmark/batch")
-    x = draw.random((rows, inputs))
-    x *= draw.random((rows, inputs)) < lit
-    return x, draw.permutation(np.arange(rows) % classes)
+        draw, size = stream(0, "benchmark/batch"), (self.batch, math.prod(shape))
+        x = draw.random(size) * (draw.random(size) < LIT)
+        return x.astype(self.dtype), draw.permutation(np.arange(self.batch) % classes)
 
 
 def _captured(backend: Backend, work: Callable[[], object]) -> Any:
@@ -198,10 +189,7 @@ class Race:
         """
         start = perf_counter()
         threads = 1 if self.backend.name == "gpu" else self.case.threads
-        contenders = {
-            n: (step, peers.stopwatch(step, self.backend)) for n, step in self.steps.items()
-        }
-        times = harness.interleave(contenders, threads=threads, **rounds)
+        times = harness.interleave(self.steps, self.backend.seconds, threads=threads, **rounds)
         elapsed = perf_counter() - start
         for name, found in list(times.items()):
             short, _, layout = name.partition(" as ")
@@ -436,7 +424,7 @@ def measure_gan(case: Case, backend: Backend, **rounds: Any) -> Result:
     race, sizes = Race(case, backend), tuple(map(int, case.network.split("-")))
     graphs, one = backend.name == "gpu", "nembp/one_direction"
     nets = gan_networks(sizes, backend, case.dtype)
-    x = synthetic_batch(case.batch, sizes[-1], 2)[0].astype(case.dtype)
+    x = stream(0, "benchmark/batch").random((case.batch, sizes[-1])).astype(case.dtype)
 
     def ours(bidirectional: bool, graphs: bool) -> EngineGan:
         return EngineGan((nets[0].copy(), nets[1].copy()), x, bidirectional, graphs=graphs)
@@ -636,8 +624,8 @@ def run(name: str, settings: Settings, progress: Callable[[str], object] = print
     for each in settings.networks:
         suite.check(each)
     backend = get_backend(settings.device, settings.precision)
-    date, notes = datetime.now(UTC), harness.early_notes(settings.threads, load)
-    for note in notes:
+    date = datetime.now(UTC)
+    for note in harness.notes(settings.threads, load):
         progress(f"note: {note}")
     threads = settings.threads[:1] if backend.name == "gpu" else settings.threads
     cases = [
@@ -660,6 +648,6 @@ def run(name: str, settings: Settings, progress: Callable[[str], object] = print
         "suite": name, "date": date.isoformat(timespec="seconds"), "load_average": load,
         "environment": pins, "taken_by_others": taken, **harness.describe(backend),
         "settings": asdict(settings), "step": suite.step,
-        "notes": notes + harness.late_notes(taken), "results": results,
+        "notes": harness.notes(settings.threads, load, taken), "results": results,
         "peak_memory": memory, "seconds": perf_counter() - start,
     }  # fmt: skip
