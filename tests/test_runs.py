@@ -69,19 +69,18 @@ def test_the_first_backward_image_is_the_mean():
 def test_a_run_leaves_a_complete_folder(tmp_path):
     folder, seen, plans = tmp_path / "a" / "b", [], []
     told = train_run(TINY, folder, on_row=seen.append, on_start=plans.append)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(TrainRun.files)
-    written = summary(folder)
+    assert set(os.listdir(folder)) == set(FILES)
+    written, found = summary(folder), rows(folder)
     assert written == json.loads(to_json(told))
     assert (written["status"], written["epochs"], written["run"]) == ("finished", 2, str(folder))
-    assert [row["epoch"] for row in rows(folder)] == [1, 2]
-    assert [row["forward/nll"] for row in rows(folder)] == [row["forward/nll"] for row in seen]
-    assert {row["scored_on"] for row in rows(folder)} == {"test"}
+    assert [(row["epoch"], row["scored_on"]) for row in found] == [(1, "test"), (2, "test")]
+    assert [row["forward/nll"] for row in found] == [row["forward/nll"] for row in seen]
     assert plans[0]["sizes"] == [64, 16, 10]
     model = load_model(folder / "model.npz")
     assert model.settings.pop("data_fingerprint")
     assert model.settings == written["config"]
     assert (model.shape, model.classes, model.dataset) == ((8, 8, 1), tuple("0123456789"), "digits")
-    assert told["forward/accuracy"] == rows(folder)[-1]["forward/accuracy"]
+    assert told["forward/accuracy"] == found[-1]["forward/accuracy"]
     assert told["samples_per_second"] == pytest.approx(3000 / told["seconds"])
 
 
@@ -131,9 +130,10 @@ def test_one_direction_is_the_same_call():
     assert "train/backward/nll" not in rows("a")[0]
     train_run(TINY, "b")
     mean = load("digits").train.x.reshape(-1, 64).mean(axis=0) / 16.0
-    one, both = (load_model(f"{name}/model.npz").net.reversed.biases[-1] for name in "ab")
-    assert np.abs(one - mean).max() < 1e-6
-    assert np.abs(both - mean).max() > 1e-3
+    biases = [load_model(f"{name}/model.npz").net.reversed.biases[-1] for name in "ab"]
+    from_mean = [np.abs(bias - mean).max() for bias in biases]
+    assert from_mean[0] < 1e-6
+    assert from_mean[1] > 1e-3
 
 
 def test_patience_stops_and_keeps_the_best():
@@ -205,27 +205,37 @@ def test_targets_are_scaled_too_and_what_does_not_fit_is_refused():
     targets = numbers.data.y_scaling.apply(X[:, :2] * 7, np.float64)
     assert (targets.min(), targets.max()) == pytest.approx((0.0, 1.0))
     assert numbers.net.likelihood == Bernoulli()
-    with pytest.raises(DataError, match=r"d\.npz holds -.*--backward gaussian"):
-        prepared(X, LABELS, backward="multinomial")
-    with pytest.raises(ArchitectureError, match="--task classification"):
-        prepared(X, X[:, 0], forward="multinomial")
+    for y, options, words in (
+        (LABELS, {"backward": "multinomial"}, r"d\.npz holds -.*--backward gaussian"),
+        (X[:, 0], {"forward": "multinomial"}, "--task classification"),
+    ):
+        with pytest.raises((ArchitectureError, DataError), match=words):
+            prepared(X, y, **options)
     assert prepared(X, LABELS * 1.0, task="classification").data.classes == ("0", "1", "2")
 
 
 def test_centroids_are_those_of_what_is_trained_on_and_drawn_in_its_units(monkeypatch):
     run = prepared(X, LABELS, validation_fraction=0.3)
-    assert len(run.train) == 63
     scaled = run.data.x_scaling.apply(run.train.x, np.float64)
-    means = [scaled[run.train.y == k].mean(axis=0) for k in range(3)]
-    assert np.allclose(run.centroids, means)
-    drawn = []
-    monkeypatch.setattr(pictures, "backward_picture", lambda path, *rest: drawn.extend(rest))
+    assert np.allclose(run.centroids, means_of(scaled, run.train.y))
+    assert len(run.train) == 63
+    drawn = drawn_by(monkeypatch)
     train_run(RunConfig(dataset="npz", data_dir="d.npz", device="cpu", epochs=1), "run")
     images, centroids, _, classes = drawn
-    means = np.array([X[np.equal(LABELS, k)].mean(axis=0) for k in range(3)])
-    assert np.allclose(centroids, means)
-    assert np.abs(images - means).max() < 100
+    assert np.allclose(centroids, means_of(X, LABELS))
+    assert np.abs(images - means_of(X, LABELS)).max() < 100
     assert classes == ("0", "1", "2")
+
+
+def means_of(x, labels):
+    return np.stack([x[np.equal(labels, k)].mean(axis=0) for k in range(3)])
+
+
+def drawn_by(monkeypatch):
+    """Return what the picture of a run that follows is given, but for its path."""
+    drawn = []
+    monkeypatch.setattr(pictures, "backward_picture", lambda path, *rest: drawn.extend(rest))
+    return drawn
 
 
 def test_initial_weights_are_scaled_and_nothing_else():
@@ -252,49 +262,32 @@ COLOURS = RunConfig(dataset="npz", data_dir="colours.npz", epochs=25, learning_r
 @pytest.fixture
 def colours(own_folder):
     names = np.array(CLASSES)[SEEN]
-    np.savez(
-        "colours.npz",
-        x_train=PIXELS[:150],
-        y_train=names[:150],
-        x_test=PIXELS[150:],
-        y_test=names[150:],
-    )
+    train, test = ({"x": PIXELS[part], "y": names[part]} for part in (slice(150), slice(150, 180)))
+    parts = {"train": train, "test": test}
+    np.savez("colours.npz", **{f"{k}_{part}": v for part in parts for k, v in parts[part].items()})
 
 
-# -- colours ---------------------------------------------------------------------------------------
 def test_colours_are_learned_in_both_directions_and_drawn_as_they_were(colours, monkeypatch):
-    drawn = {}
-    monkeypatch.setattr(
-        "nembp.plotting.pictures.backward_picture", lambda path, *rest: drawn.update(rest=rest)
-    )
-    prepared = prepare(COLOURS)
-    scaled = prepared.data.x_scaling.apply(PIXELS[:150], np.float64)
+    """The centroid error is that of pixels, whatever the scaling."""
+    drawn, x = drawn_by(monkeypatch), PIXELS[:150]
+    scaled = prepare(COLOURS).data.x_scaling.apply(x, np.float64)
     assert np.allclose(scaled.mean(axis=(0, 1, 2)), 0.0, atol=1e-9)
     assert np.allclose(scaled.std(axis=(0, 1, 2)), 1.0)
-    summary = train_run(COLOURS, "run")
-    assert summary["config"]["layers"] == ["conv32x4s2", 256]
-    assert summary["forward/accuracy"] == 1.0
-    assert summary["backward/centroid_error"] < 0.2
-    images, centroids, shape, classes = drawn["rest"]
-    order = [CLASSES.index(name) for name in classes]
-    means = np.stack([PIXELS[:150][SEEN[:150] == k].mean(axis=0) / 255 for k in order])
+    told = train_run(COLOURS, "run")
+    assert told["config"]["layers"] == ["conv32x4s2", 256]
+    assert told["forward/accuracy"] == 1.0
+    images, centroids, shape, classes = drawn
+    assert (shape, classes) == ((8, 8, 3), tuple(sorted(CLASSES)))
+    means = means_of(x / 255, SEEN[:150])[[CLASSES.index(name) for name in classes]]
     assert np.allclose(centroids, means)
     assert np.abs(images - means).mean() < 0.05
-    assert (shape, classes) == ((8, 8, 3), tuple(sorted(CLASSES)))
-
-
-def test_the_centroid_error_is_that_of_pixels_whatever_the_scaling(colours):
-    summary = train_run(COLOURS.replace({"epochs": 3}), "run")
-    model = load_model("run/model.npz")
-    seen = answer(model, np.eye(3), backward=True) / 255
-    order = [CLASSES.index(name) for name in model.classes]
-    means = np.stack([PIXELS[:150][SEEN[:150] == k].mean(axis=0) / 255 for k in order])
-    distances = np.sqrt(np.sum((seen - means) ** 2, axis=(1, 2, 3)))
-    lengths = np.sqrt(np.sum(means**2, axis=(1, 2, 3)))
-    expected = pytest.approx(np.mean(distances / lengths), rel=1e-4)
-    assert summary["backward/centroid_error"] == expected
-    assert evaluate_run("run")["backward/centroid_error"] == expected
-    assert rows("run")[-1]["backward/centroid_error"] == expected
+    seen = answer(load_model("run/model.npz"), np.eye(3), backward=True) / 255
+    away, length = (np.sqrt(np.square(each).sum(axis=(1, 2, 3))) for each in (seen - means, means))
+    error = pytest.approx(np.mean(away / length), rel=1e-4)
+    assert told["backward/centroid_error"] == error
+    assert evaluate_run("run")["backward/centroid_error"] == error
+    assert rows("run")[-1]["backward/centroid_error"] == error
+    assert told["backward/centroid_error"] < 0.2
 
 
 # -- augmentation ----------------------------------------------------------------------------------
@@ -307,16 +300,18 @@ def test_training_images_are_changed_and_those_that_score_are_not(colours, monke
     assert prepared.reader(prepared.train) is None
 
 
-def test_tables_are_not_augmented(colours):
+@pytest.mark.parametrize(
+    ("place", "augment", "words"),
+    [
+        ("table.npz", "flips", "needs images of shape (height, width, channels), but"),
+        ("colours.npz", "crops8", "smaller than the images of 8x8 pixels; use crops7"),
+    ],
+)
+def test_tables_are_not_augmented(colours, place, augment, words):
     np.savez("table.npz", x=GENERATOR.normal(size=(30, 3)), y=np.arange(30) % 2)
-    for args, words in (
-        (("npz", "table.npz", "flips"), "needs images of shape (height, width, channels), but"),
-        (("npz", "colours.npz", "crops8"), "smaller than the images of 8x8 pixels; use crops7"),
-    ):
-        names = "--dataset", "--data-dir", "--augment"
-        options = (each for pair in zip(names, args, strict=True) for each in pair)
-        assert words in fails(2, "train", *options, "--device", "cpu", "--quiet")
-        assert not Path("runs").exists()
+    options = ["--dataset", "npz", "--data-dir", place, "--augment", augment, "--quiet"]
+    assert words in fails(2, "train", *options)
+    assert not Path("runs").exists()
 
 
 # -- image files -----------------------------------------------------------------------------------
@@ -360,21 +355,18 @@ def test_one_line_describes_a_convolutional_network(colours):
 
 def test_info_shows_a_network_layer_by_layer(colours):
     train_run(COLOURS.replace({"epochs": 1}), "run")
-    lines = run("info", "run").stdout.splitlines()
-    assert lines[0].split() == ["data", "npz:", "8x8x3", "to", "3", "classes"]
-    table = [line.split() for line in lines[4:]]
-    assert table[0] == [
-        "layer", "description", "shape", "activation", "weights", "biases", "multiply-adds",
-    ]  # fmt: skip
-    assert table[1:3] == [
+    first, *lines = run("info", "run").stdout.splitlines()
+    assert first.split() == ["data", "npz:", "8x8x3", "to", "3", "classes"]
+    table = [line.split() for line in lines[3:]]
+    assert table[:3] == [
+        ["layer", "description", "shape", "activation", "weights", "biases", "multiply-adds"],
         ["0", "input", "8x8x3", "gaussian", "0", "192", "0"],
         ["1", "conv32x4s2", "4x4x32", "relu", "1,536", "64", "24,576"],
     ]
     assert table[-1][:2] == ["in", "all"]
     shown = as_json("info", "run/model.npz")
-    totals = shown["totals"]
-    assert totals["weights"] + totals["biases"] == shown["parameters"]
-    assert shown["parameters"] == load_model("run/model.npz").net.parameter_count
+    count = load_model("run/model.npz").net.parameter_count
+    assert shown["totals"]["weights"] + shown["totals"]["biases"] == shown["parameters"] == count
     assert shown["config"]["layers"] == ["conv32x4s2", 256]
     assert "absent: no such file" in fails(3, "info", "absent")
 
@@ -388,12 +380,11 @@ def content(folder: str) -> dict[str, bytes]:
     }
 
 
-# -- claiming --------------------------------------------------------------------------------------
 def test_default_folders_are_new_ones(monkeypatch):
     monkeypatch.setattr("time.strftime", lambda form: "20260102-030405")
-    folders = [RunFolder(None, "digits-seed0", files=FILES) for _ in range(3)]
     stem = "runs/20260102-030405-digits-seed0"
-    assert [str(folder.path) for folder in folders] == [stem, f"{stem}-2", f"{stem}-3"]
+    for expected in (stem, f"{stem}-2", f"{stem}-3"):
+        assert str(RunFolder(None, "digits-seed0", files=FILES).path) == expected
     assert RunFolder(None, "../../x", files=FILES).path.parent.name == "runs"
 
 
