@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -77,20 +78,15 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
         return load_checkpoint(path)[1]
 
 
-def same(parts: Any, whole: Any) -> None:
-    """Check that two trainers ended in the same bits."""
-    nets = [(end.net,) if isinstance(end, Trainer) else (end.generator, end.discriminator)
-            for end in (parts, whole)]  # fmt: skip
-    for found, expected in zip(*nets, strict=True):
-        for pair in zip(found.snapshot(), expected.snapshot(), strict=True):
-            assert pair[0].tobytes() == pair[1].tobytes()
-    if isinstance(parts, Trainer):
-        assert timeless(parts.history.epochs) == timeless(whole.history.epochs)
-        for key in ("best_epoch", "stopped_early"):
-            assert getattr(parts.history, key) == getattr(whole.history, key)
+def end_of(trainer: Any) -> list[Any]:
+    """Return what two trainers must have alike at their end, bit for bit."""
+    if isinstance(trainer, Trainer):
+        history, nets = trainer.history, [trainer.net]
+        seen = [timeless(history.epochs), history.best_epoch, history.stopped_early]
     else:
-        assert timeless(parts.rows) == timeless(whole.rows)
-        assert parts.sample(5).tobytes() == whole.sample(5).tobytes()
+        nets = [trainer.generator, trainer.discriminator]
+        seen = [timeless(trainer.rows), trainer.sample(5).tobytes()]
+    return [part.tobytes() for net in nets for part in net.snapshot()] + seen
 
 
 STOPS = st.lists(st.integers(0, 25), min_size=1, max_size=3)
@@ -158,20 +154,17 @@ def make_trainer(case: dict[str, Any], rate: float = 1.0) -> Trainer:
 @given(trainings(), STOPS)
 def test_a_training_interrupted_anywhere_equals_one_that_was_not(case, stops):
     whole, parts = (finish(partial(make_trainer, case), each) for each in ([], stops))
-    same(parts, whole)
+    assert end_of(parts) == end_of(whole)
     assert through_a_file(parts.state())["noise"] == whole.state()["noise"]
 
 
 def test_one_that_diverges_ends_the_same_too():
-    case = {
-        "layers": (8,), "augmented": False, "noise": {}, "dtype": "float32", "seed": 1,
-        "options": {"optimizer": "sgd", "batch_size": 8, "schedule": "constant"},
-    }  # fmt: skip
-    make = partial(make_trainer, case, rate=1e6)
+    options = {"optimizer": "sgd", "batch_size": 8, "schedule": "constant"}
+    case = {"layers": (8,), "augmented": False, "noise": {}, "dtype": "float32", "seed": 1}
+    make = partial(make_trainer, case | {"options": options}, rate=1e6)
     whole, *ends = (finish(make, stops) for stops in ([], [2], [6]))
     assert len(whole.history.epochs) < 6
-    for parts in ends:
-        same(parts, whole)
+    assert [end_of(parts) for parts in ends] == [end_of(whole)] * 2
 
 
 @st.composite
@@ -202,37 +195,30 @@ def games(draw: st.DrawFn) -> dict[str, Any]:
 @given(games(), STOPS)
 def test_an_adversarial_training_interrupted_anywhere_equals_one_that_was_not(game, stops):
     make = partial(trainer_of, **game, hidden=(6,), iterations=17)
-    same(finish(make, stops), finish(make, []))
+    assert end_of(finish(make, stops)) == end_of(finish(make, []))
 
 
 @needs_kernels
-@pytest.mark.parametrize("graphs", [True, False])
-@pytest.mark.parametrize("resident", [True, False])
-def test_streams_and_graphs_of_a_device_go_on(graphs, resident):
+@pytest.mark.parametrize("options", [*product((True, False), (True, False)), None])
+def test_streams_and_graphs_of_a_device_go_on(options):
+    """Of a training with its data there or not, by graphs or not; or of an adversarial one."""
+
     def make() -> Trainer:
+        resident, graphs = options
         generator = np.random.default_rng(0)
         split = Split(generator.normal(size=(50, 6)).astype(np.float32), np.arange(50) % 3)
         net = dense_network([6, 5, 3], backward=Gaussian(10.0), device=gpu(), seed=1)
-        reader = BatchReader(
-            split, Scaling(), Scaling(), 3, net.backend, net.dtype, resident=resident
-        )
+        data = split, Scaling(), Scaling(), 3, net.backend, net.dtype
+        reader = BatchReader(*data, resident=resident)
         noise = {"forward": Noise("nem"), "backward": Noise("blind")}
         return Trainer(net, reader, epochs=3, noise=noise, cuda_graphs=graphs, batch_size=12)
 
-    whole, *ends = (finish(make, stops) for stops in ([], [0], [4, 1], [11]))
-    assert whole.on_device
-    for parts in ends:
-        same(parts, whole)
-
-
-@needs_kernels
-def test_an_adversarial_training_of_a_device_goes_on():
-    noise = {"discriminator/forward": Noise("nem")}
-    make = partial(trainer_of, hidden=(6,), iterations=17, device=gpu(), noise=noise)
-    whole, parts = finish(make, []), finish(make, [5, 9])
-    assert whole.on_device
-    assert parts.on_device
-    same(parts, whole)
+    if options is None:
+        noise = {"discriminator/forward": Noise("nem")}
+        make = partial(trainer_of, hidden=(6,), iterations=17, device=gpu(), noise=noise)
+    whole, *ends = (finish(make, stops) for stops in ([], [0], [4, 1], [11], [5, 9]))
+    assert all(each.on_device for each in (whole, *ends))
+    assert [end_of(parts) for parts in ends] == [end_of(whole)] * 4
 
 
 # -- runs ------------------------------------------------------------------------------------------
