@@ -17,16 +17,6 @@ from nembp.runs.options import Config, File, Layers, Names, Size, option
 if TYPE_CHECKING:
     from nembp.datasets import Dataset
 
-# where NEM noise can go, as `nembp.adversarial.trainer.AdversarialTrainer` calls it
-PLACES: Final = (
-    "discriminator/forward",
-    "discriminator/input",
-    "discriminator/backward",
-    "generator/backward",
-    "critic/input",
-)
-ACTIVATIONS: Final = RunConfig.options()["activation"].choices
-
 
 def same(name: str, **changes: Any) -> Any:
     """Return the field of an option that `RunConfig` has too, with changes."""
@@ -125,16 +115,16 @@ class GanConfig(Config):
     discriminator: Layers | None = option("Hidden layers of the discriminator, such as 128,128 or "
         "conv32x4s2.", words="128,128, or 512,256 above 256 features; images of several channels: "
         "conv32x4s2,conv64x4s2bn,conv128x4s2bn")
-    generator_activation: str | None = option("Of the generator's hidden neurons.",
-        choices=ACTIVATIONS, default="relu")
-    discriminator_activation: str | None = option("Of the discriminator's.", choices=ACTIVATIONS,
-        words="relu in the plane, leaky-relu of images")
+    generator_activation: str | None = same("activation", help="Of the generator's hidden neurons.")
+    discriminator_activation: str | None = same("activation", help="Of the discriminator's.",
+        default=None, words="relu in the plane, leaky-relu of images")
     dtype: str | None = same("dtype")
     noise: str | None = same("noise")
     noise_place: Names | None = option("What receives it: the discriminator's targets, its input "
         "(real samples and generated ones, in both players' steps), the x it draws backward, the z "
         "that the generator is sent back to, a Wasserstein critic's input; several with commas "
-        "between them.", choices=PLACES, words="discriminator/forward, or critic/input")
+        "between them.", choices="discriminator/forward discriminator/input discriminator/backward "
+        "generator/backward critic/input", words="discriminator/forward, or critic/input")
     noise_std: float | None = same("noise_std", words=None)
     noise_decay: float | None = same("noise_decay")
     noise_schedule: str | None = option("Schedule of its standard deviation over the run; power: "
@@ -164,12 +154,12 @@ class GanConfig(Config):
     batch_size: int | None = same("batch_size", words="128 in the plane, 64 of images")
     iterations: int | None = option("Steps of the generator.", "≥ 1", words="5000 in the plane, "
         "3000 of images")
-    seed: int | None = option("Of the weights, batches, z and noise, each its own stream.", "≥ 0",
-        default=0)
+    seed: int | None = same("seed", help="Of the weights, batches, z and noise, each its own "
+        "stream.")
     device: str | None = same("device")
     cuda_graphs: str | None = same("cuda_graphs")
-    threads: int | None = option("BLAS threads.", "≥ 1", words="1 in the plane, else as the BLAS "
-        "has it")
+    threads: int | None = same("threads", help="BLAS threads.", words="1 in the plane, else as the "
+        "BLAS has it")
     checkpoints: int | None = option("How often, evenly over the run, samples are scored and "
         "drawn.", "≥ 1", default=20)
     averaged: int | None = option("The final scores are means over so many last checkpoints.",
