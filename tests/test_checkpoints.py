@@ -488,7 +488,6 @@ def test_the_environment_says_what_the_bits_depend_on(monkeypatch):
 
     net = dense_network([4, 3])
     found = environment(net)
-    assert set(found) == {"nembp", "python", "numpy", "cupy", "platform", "device", "blas"}
     assert (found["numpy"], found["device"]) == (np.__version__, "cpu")
     assert json.loads(json.dumps(found)) == found
     if found["blas"] is not None:
