@@ -19,17 +19,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nembp.checkpoints import (
-    Checkpoints,
-    Model,
-    check_state,
-    content_hash,
-    differences,
-    encode,
-    environment,
-    fitting,
-    load_checkpoint,
-)
+from nembp import checkpoints
+from nembp.checkpoints import Model, encode, environment, fitting
 from nembp.datasets import Scaling, Split, class_means, feature_means
 from nembp.datasets.assemble import SQUARED, as_array, check_finite, check_inputs, column_names
 from nembp.datasets.reading import BatchReader
@@ -371,7 +362,7 @@ def _resumed(
     seen = {str(k): np.asarray(array) for k, array in enumerate(arrays) if array is not None}
     settings = {
         **told,
-        "arrays": content_hash(seen),
+        "arrays": checkpoints.content_hash(seen),
         "network": [encode(part) for part in (net.layers, net.maps)],
         "likelihoods": [encode(each) for each in (net.likelihood, net.reversed.likelihood)],
         "dtype": net.dtype,
@@ -384,7 +375,7 @@ def _resumed(
         "environment": environment(net),
     }
     if os.path.exists(path):
-        found, state = load_checkpoint(path)
+        found, state = checkpoints.load_checkpoint(path)
         with fitting(path):
             old = dict(found["settings"]) if found.get("command") == header["command"] else {}
         if not old:
@@ -400,31 +391,31 @@ def _resumed(
                 f"{where}: {fault}; give the same arrays and settings, or name another file"
             )
         with fitting(path):
-            check_state(state, trainer.state())
+            checkpoints.check_state(state, trainer.state())
             trainer.resume(state)
-            differ = differences(found["environment"], environment(net))
+            differ = checkpoints.differences(found["environment"], environment(net))
         if differ:
             warnings.warn(
                 f"{where}: the last bits may differ from those of a training in one go: {differ}",
                 stacklevel=3,
             )
-    checkpoints = Checkpoints(path, header, trainer.state, every)
+    writer = checkpoints.Checkpoints(path, header, trainer.state, every)
 
     def ends() -> bool:
         is_last = trainer.epoch == trainer.epochs and not trainer.batch
         return is_last or trainer.history.stopped_early
 
     def after_epoch(row: dict[str, float]) -> None:
-        if ends() or checkpoints.are_due:
-            checkpoints.write()
+        if ends() or writer.are_due:
+            writer.write()
 
     trainer.callbacks.append(after_epoch)
-    trainer.after_step = checkpoints.after_step
-    with checkpoints:
+    trainer.after_step = writer.after_step
+    with writer:
         if not ends():  # a file that cannot be written is found now
-            checkpoints.write()
+            writer.write()
         history = trainer.run()
-    if checkpoints.signals:  # after the last step: the file holds its end
+    if writer.signals:  # after the last step: the file holds its end
         raise KeyboardInterrupt
     return history
 

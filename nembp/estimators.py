@@ -13,30 +13,20 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
+from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 from scipy import special
+from sklearn import utils
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
-from sklearn.utils import check_array, check_random_state, column_or_1d, compute_sample_weight
+from sklearn.utils import multiclass, validation
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import (
-    _check_partial_fit_first_call,
-    check_classification_targets,
-    type_of_target,
-    unique_labels,
-)
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    assert_all_finite,
-    check_is_fitted,
-    validate_data,
-)
 
 from nembp import architecture
 from nembp.arrays import Vector, array_model, check_weights, input_scaling
@@ -186,23 +176,23 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                 raise ValueError(message)
         data = {"X": X, "y": y, "metadata": None}
         options = {"multi_output": True, "y_numeric": not is_classifier(self), "reset": first}
-        x, y = validate_data(self, X, _dense(y), accept_sparse=True, **options)
+        x, y = validation.validate_data(self, X, _dense(y), accept_sparse=True, **options)
         x = _numbers(x)
         if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
+            y = utils.column_or_1d(y, warn=True)
         t = self._encode(y, first, incremental)
         weights: Vector | None = None
         if sample_weight is not None:
             data["metadata"] = {"sample_weight": sample_weight}
-            weights = _check_sample_weight(sample_weight, x)
+            weights = validation._check_sample_weight(sample_weight, x)
         if getattr(self, "class_weight", None) is not None:
-            by_class = compute_sample_weight(self.class_weight, y)
+            by_class = utils.compute_sample_weight(self.class_weight, y)
             weights = by_class if weights is None else by_class * weights
         if weights is not None:
             weights = check_weights(weights, len(x))
             x, t, weights = (each[weights > 0] for each in (x, t, weights))
 
-        generator = check_random_state(self.random_state)
+        generator = utils.check_random_state(self.random_state)
         seed, held = int(generator.randint(2**31 - 1)), None
         if self.early_stopping:
             kept, out = self._held_out(t, generator)
@@ -287,7 +277,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = self.t_ = self._no_improvement_count = 0
         self.n_outputs_, self.n_layers_ = self._outputs, len(self.network_.layers)
         self.out_activation_ = OUTPUT_ACTIVATIONS[self._likelihood.name]
-        self._optimizer: dict[str, Any] | None = None  # what it keeps from training to training
+        self._optimizer: SimpleNamespace | None = None  # what it keeps between trainings
         self.best_loss_: float | None = None if self.early_stopping else math.inf
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
         self.best_validation_score_ = -math.inf if self.early_stopping else None
@@ -319,7 +309,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         incremental: bool,
         data: dict[str, Any],
     ) -> None:
-        net, n, kept = self.network_, len(x), self._optimizer or {}
+        net, n, kept = self.network_, len(x), self._optimizer
         if self.backward_weight_:
             net.reversed.likelihood = Gaussian(1.0 / self.backward_weight_)
         if self.batch_size != "auto" and self.batch_size > n:
@@ -363,11 +353,12 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             l2=l2,
             callbacks=[after_epoch],
         )
-        optimizer.steps = kept.get("steps", 0)  # a warm start goes on where the last one ended
-        if self.learning_rate != "constant":
-            optimizer.learning_rate = kept.get("learning_rate", optimizer.learning_rate)
-        for slot in kept.keys() & optimizer.state.keys():
-            optimizer.state[slot][...] = net.backend.asarray(kept[slot], net.dtype)
+        if kept is not None:  # a warm start goes on where the last one ended
+            optimizer.steps = kept.steps
+            if self.learning_rate != "constant":
+                optimizer.learning_rate = kept.learning_rate
+            for slot in kept.vectors.keys() & optimizer.state.keys():
+                optimizer.state[slot][...] = net.backend.asarray(kept.vectors[slot], net.dtype)
         try:
             trainer.run()
         except DivergenceError as error:
@@ -379,8 +370,8 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self.history_.epochs += trainer.history.epochs
         self.history_.best_epoch = len(self.history_.epochs)
         vectors = {slot: net.backend.to_numpy(value) for slot, value in optimizer.state.items()}
-        counts = {"steps": optimizer.steps, "learning_rate": optimizer.learning_rate}
-        self._optimizer = counts | vectors
+        numbers = {"steps": optimizer.steps, "learning_rate": optimizer.learning_rate}
+        self._optimizer = SimpleNamespace(**numbers, vectors=vectors)
         if held is not None and self._best is not None:
             net.restore(self._best)
         if task is not None:
@@ -447,8 +438,8 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     # -- predict ----------------------------------------------------------------------------------
     def _answer(self, X: Any, log: bool = False) -> Vector:
         """Return `_output` of what a user gave; a DataError if its values are too large."""
-        check_is_fitted(self)
-        x = _numbers(validate_data(self, X, accept_sparse=True, reset=False))
+        validation.check_is_fitted(self)
+        x = _numbers(validation.validate_data(self, X, accept_sparse=True, reset=False))
         with np.errstate(over="ignore", invalid="ignore"):
             output = self._output(x, log)
         if not np.isfinite(output).all():
@@ -479,10 +470,10 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         to give the mean of the inputs that have a target: for a label it draws the centroid of its
         class, which is no inverse of `predict`.
         """
-        check_is_fitted(self)
+        validation.check_is_fitted(self)
         if self.backward_weight_ == 0:
             raise ValueError("backward_weight is 0, so that the network learned no backward way")
-        y = check_array(_dense(y), ensure_2d=False, dtype=None, input_name="y")
+        y = utils.check_array(_dense(y), ensure_2d=False, dtype=None, input_name="y")
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
         t = _one_hot(self._encode(y, first=False, incremental=True), self._outputs)
@@ -490,7 +481,7 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     def to_model(self) -> Model:
         """Return what was trained as a `Model`, for `nembp.save`, `save_onnx` and the commands."""
-        check_is_fitted(self)
+        validation.check_is_fitted(self)
         classes = self.classes_ if isinstance(self._likelihood, Multinomial) else ()
         columns = [str(name) for name in getattr(self, "feature_names_in_", ())]
         scalings = self._x_scaling, self._y_scaling
@@ -602,14 +593,14 @@ coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, o
     }
 
     def _encode(self, y: Vector, first: bool, incremental: bool) -> Vector:
-        check_classification_targets(y)
+        multiclass.check_classification_targets(y)
         several = y.ndim == 2
-        if several and type_of_target(y) != "multilabel-indicator":
+        if several and multiclass.type_of_target(y) != "multilabel-indicator":
             raise ValueError(
                 "Multioutput target data is not supported: give one label per sample, or an "
                 "indicator matrix of 0 and 1"
             )
-        found = np.arange(y.shape[1]) if several else unique_labels(y)
+        found = np.arange(y.shape[1]) if several else multiclass.unique_labels(y)
         if first and not incremental:
             self.classes_ = found
         if first:
@@ -657,7 +648,7 @@ coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, o
                 "class_weight='balanced' needs all samples at once; give partial_fit a dict, as "
                 "compute_class_weight('balanced', classes=classes, y=y) says"
             )
-        _check_partial_fit_first_call(self, classes)
+        multiclass._check_partial_fit_first_call(self, classes)
         return self._fit(X, y, sample_weight, incremental=True)
 
     def predict_proba(self, X: Any) -> Vector:
@@ -701,7 +692,7 @@ class BidirectionalRegressor(RegressorMixin, _Bidirectional):  # type: ignore[mi
 
     def _encode(self, y: Vector, first: bool, incremental: bool) -> Vector:
         t = as_array(y, "y").reshape(len(y), -1).astype(np.float64)
-        assert_all_finite(t, input_name="y")
+        validation.assert_all_finite(t, input_name="y")
         if first:
             self._outputs, self._likelihood = t.shape[1], Gaussian()
         elif t.shape[1] != self._outputs:
