@@ -8,16 +8,7 @@ import click
 
 from nembp.runs.options import Option as Declared
 
-from .options import (
-    DATA_DIR,
-    DIRECTION,
-    FORCE,
-    NATURAL,
-    RUN,
-    Checked,
-    Option,
-    command,
-)
+from .options import DATA_DIR, DIRECTION, FORCE, NATURAL, RUN, Checked, Option, command
 from .output import check_out, count, emit, note, number
 
 STD = 0.1  # where the run had no noise

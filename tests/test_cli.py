@@ -17,16 +17,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from command_line import (
-    as_json,
-    fails,
-    interrupted,
-    parameters,
-    rows,
-    run,
-    summary,
-    works,
-)
+from command_line import as_json, fails, interrupted, parameters, rows, run, summary, works
 from nembp_cli.main import COMMANDS, CommandGroup
 
 import nembp

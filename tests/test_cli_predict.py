@@ -23,13 +23,7 @@ from nembp.datasets.images import read_image
 from nembp.files import replacing
 from nembp.plotting.pictures import write_images
 from nembp.runs import RunConfig, evaluate_run, from_toml, train_run
-from nembp.runs.predicting import (
-    SplitName,
-    answer,
-    load_run,
-    read_samples,
-    sample_names,
-)
+from nembp.runs.predicting import SplitName, answer, load_run, read_samples, sample_names
 
 BACK = ("--direction", "backward")
 drawn = partial(as_json, "draw", "noise", "--force")

@@ -46,10 +46,7 @@ Path = str | os.PathLike[str]
 
 # -- sheets ----------------------------------------------------------------------------------------
 def tile_images(
-    images: NDArray[Any],
-    shape: Sequence[int],
-    columns: int | None = None,
-    scale: int | None = None,
+    images: NDArray[Any], shape: Sequence[int], columns: int | None = None, scale: int | None = None
 ) -> Frame:
     """Lay images (n, features) or (n, *shape) out in a grid, row by row.
 
