@@ -15,10 +15,10 @@ from nembp.benchmarks import SUITES
 from nembp.errors import ArchitectureError
 from nembp.runs.options import Option as Declared
 
-from .options import POSITIVE, Checked, Option, command
+from .options import POSITIVE, Option, command
 from .output import emit, say
 
-LIST = Checked(Declared("Names"))
+LIST = Declared("Names")
 
 
 def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int, ...] | None:

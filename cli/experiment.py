@@ -10,11 +10,13 @@ from typing import Any
 
 import click
 
+from nembp.runs.options import Option as Declared
+
 from .options import DEVICE, Option, command
 from .output import count, emit, note, short_path
 from .progress import duration, status, terminate_as_interrupt
 
-AT_ONCE = click.IntRange(1, 1024)  # processes or threads
+AT_ONCE = Declared("int", within="≥ 1 and ≤ 1024")  # processes or threads
 
 
 def _folders(_: click.Context, __: click.Parameter, entries: tuple[str, ...]) -> dict[str, str]:
@@ -179,7 +181,7 @@ def _note_ends(summary: Mapping[str, Any]) -> None:
 
 @command(
     click.Argument(["name"], default="mnist"),
-    Option("--budget", click.FloatRange(min=0, min_open=True), "Core-minutes of training in this "
+    Option("--budget", Declared("float", within="> 0"), "Core-minutes of training in this "
            "run; --resume goes on.", default=10.0, metavar="MINUTES"),
     Option("--jobs", AT_ONCE, "Trainings at a time.  [default: the cores]", metavar="J"),
     Option("--resume", bool, "Go on from the rows that are there."),

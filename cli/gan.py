@@ -94,8 +94,7 @@ def _as_it_was(ctx: click.Context, param: click.Parameter, value: str | None) ->
            "new ones, with its data, kind and networks where nothing else is said.",
            metavar="RUN", is_eager=True, callback=_as_it_was),
     Option("--seeds", POSITIVE, "Train N times, with --seed and the numbers after it, and report "
-           "mean ± standard deviation. With --resume, go on with the folder of such runs.",
-           metavar="N"),
+           "mean ± standard deviation. With --resume, go on with the folder of such runs."),
     *run_options(GanConfig, "runs/<time>-gan-<data>-seed<seed>"),
     epilog=SOURCES.format("GAN") + EXAMPLES,
 )  # fmt: skip

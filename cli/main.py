@@ -24,12 +24,12 @@ from nembp.errors import NembpError, OutputError
 # name: (module, one line of what it is for)
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "train": ("train", "Train a bidirectional network and leave a run folder."),
-    "evaluate": ("predict", "Score a trained network in both directions."),
-    "predict": ("predict", "Run a trained network in either direction."),
-    "export": ("predict", "Write a trained network as ONNX graphs, for other runtimes."),
+    "evaluate": ("models", "Score a trained network in both directions."),
+    "predict": ("models", "Run a trained network in either direction."),
+    "export": ("models", "Write a trained network as ONNX graphs, for other runtimes."),
     "gan": ("gan", "Train a generator against a discriminator."),
-    "sample": ("predict", "Draw samples from a trained generator."),
-    "draw": ("draw", "Draw which noise a trained network's training keeps."),
+    "sample": ("models", "Draw samples from a trained generator."),
+    "draw": ("models", "Draw which noise a trained network's training keeps."),
     "verify": ("verify", "Try the laws of the engine, or check your own gradient."),
     "data": ("data", "List, inspect and fetch data sets."),
     "experiment": ("experiment", "Settle published claims, with controls."),

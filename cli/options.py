@@ -17,7 +17,7 @@ from nembp.errors import ArchitectureError
 from nembp.runs.options import Config
 from nembp.runs.options import Option as Declared
 
-POSITIVE, NATURAL = click.IntRange(min=1), click.IntRange(min=0)
+POSITIVE, NATURAL = Declared("int", within="≥ 1"), Declared("int", within="≥ 0")
 METAVARS = {
     "int": "N", "float": "X", "str": "TEXT", "Layers": "LAYERS", "Names": "NAMES", "File": "PATH",
     "Size": "HxW", "Augment": "KINDS",
@@ -25,34 +25,37 @@ METAVARS = {
 OWN_VARIABLES = ("NEMBP_CACHE", "NEMBP_MNIST_MIRROR", "NEMBP_CIFAR_MIRROR")  # of no command
 
 
-class Checked(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
-    """A value that an option of a configuration checks."""
+def _reader(declared: Declared) -> Callable[[Any], Any]:
+    """Return what reads a value as an option of a configuration."""
+    number: Any = {"int": int, "float": float}.get(declared.kind)
 
-    def __init__(self, option: Declared) -> None:
-        self.option = option
-        self.name = option.kind
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = {"int": int, "float": float}.get(self.name)
+    def read(value: Any) -> Any:
         if number is not None and isinstance(value, str):
             with contextlib.suppress(ValueError):  # the check says what was expected
                 value = number(value)
         try:
-            return self.option.check("it", value)
+            return declared.check("it", value)
         except ArchitectureError as error:
-            self.fail(str(error), param, ctx)
+            raise click.BadParameter(str(error)) from error
+
+    return read
 
 
 class Option(click.Option):
     """An option: its flags, what it takes, and its help, under a heading.
 
-    It takes a type of click's, one of a tuple of words, or, as ``bool``, nothing.
+    It takes what an option of a configuration does, one of a tuple of words, a type of click's, or,
+    as ``bool``, nothing.
     """
 
     def __init__(
         self, flags: str, takes: Any, help: str, *, heading: str = "Options", **more: Any
     ) -> None:
         self.heading = heading
+        if isinstance(takes, Declared):
+            more = {"metavar": METAVARS[takes.kind], **more}
+            help += f"  [{takes.within}]" if takes.within else ""
+            takes = _reader(takes)
         kind = click.Choice(takes) if isinstance(takes, tuple) else takes
         of: dict[str, Any] = {"is_flag": True} if kind is bool else {"type": kind}
         shown = more.get("default") is not None
@@ -148,16 +151,15 @@ def options_of(kind: type[Config], names: Collection[str] | None = None) -> list
 def _option(kind: type[Config], name: str, declared: Declared) -> Option:
     names = [*(alias for alias, of in kind.aliases.items() if of == name), name]
     words = [each.replace("_", "-") for each in names]
-    takes: Any = Checked(declared)
-    metavar = METAVARS.get(declared.kind)
+    takes: Any = declared
     if declared.kind == "bool":
         words, takes = [f"{word}/--no-{word}" for word in words], click.BOOL
     elif declared.kind == "str" and declared.choices:
-        metavar, takes = None, declared.choices
+        takes = declared.choices
     flags = " ".join([*(f"--{word}" for word in words), name])
     default = declared.described_default
     told = declared.help + (f"  [default: {default}]" if default else "")
-    return Option(flags, takes, told, heading=declared.group, default=None, metavar=metavar)
+    return Option(flags, takes, told, heading=declared.group, default=None)
 
 
 def chosen(kind: type[Config], args: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from nembp.errors import ArchitectureError
 from nembp.runs.options import Config, read_settings
 from nembp.runs.options import Option as Declared
 
-from .options import Checked, Option, chosen
+from .options import Option, chosen
 from .output import count, emit, note, number, plain, say, short_path
 
 EVERY = 5.0  # seconds between lines of a state where there is no terminal
@@ -131,7 +131,7 @@ def run_options(kind: type[Config], default: str) -> list[Option]:
                f"nothing had stopped it. Its options stay as they are, but --{kind.length} may be "
                "raised, and --device, --threads and --data-dir be another machine's.",
                metavar="RUN"),
-        Option("--checkpoint-every", Checked(OWN_KEYS["checkpoint_every"]),
+        Option("--checkpoint-every", OWN_KEYS["checkpoint_every"],
                "Write a checkpoint as often as this between two rows of the metrics.  [default: "
                "60, or longer where that would take more than half a percent of the time]",
                metavar="SECONDS"),

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 @command(
     click.Argument(["targets"], nargs=-1, metavar="[LAW | MODULE:FUNCTION]..."),
     Option("--cases", POSITIVE, "Random networks for each law; slow laws take every second to "
-           "eleventh.", default=135, metavar="N"),
-    Option("--seed", NATURAL, "Of networks, points and directions.", default=0, metavar="S"),
+           "eleventh.", default=135),
+    Option("--seed", NATURAL, "Of networks, points and directions.", default=0),
     DEVICE,
     Option("--dtype", ("float64", "float32"), "Precision of the engine.", default="float64"),
     Option("--point", str, "Where to check MODULE:FUNCTION.  [default: MODULE:point]",
            metavar="FILE.npy|MODULE:NAME"),
-    Option("--size", POSITIVE, "Check it at N random numbers instead.", metavar="N"),
+    Option("--size", POSITIVE, "Check it at N random numbers instead."),
     Option("--list listed", bool, "List the laws, and try nothing."),
     Option("-q --quiet", bool, "No progress on stderr."),
     epilog="Exit codes: 0 everything holds, 2 bad option or no such law, module or function, "

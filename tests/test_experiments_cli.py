@@ -77,7 +77,7 @@ def test_a_run_is_resumed_and_not_written_over(quick):
         (2, ["run", "output-noise", "--data-dir", "mnist=gone"], "no such folder for mnist"),
         (2, ["run", "output-noise", "--data-dir", "gone"], "'gone' is not NAME=FOLDER"),
         (3, ["run", "output-noise", "--data-dir", "mnist=."], "mnist"),
-        (2, ["run", NAME, "--jobs", 10**12], "is not in the range"),
+        (2, ["run", NAME, "--jobs", 10**12], "a whole number ≥ 1 and ≤ 1024, got"),
         (3, ["show"], "no experiment lies there"),
         (3, ["show", NAME], "no such file"),
         (2, ["show", "nothing-like-it"], "no experiment is called"),

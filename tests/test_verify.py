@@ -113,7 +113,7 @@ def test_bad_use():
     line = fails(2, "verify", "joit")
     assert "there is no law 'joit'; did you mean 'joint'? For a function of your own write" in line
     assert "--point and --size are for MODULE:FUNCTION" in fails(2, "verify", "--size", 3)
-    assert "'--cases': 0 is not in the range" in fails(2, "verify", "--cases", 0)
+    assert "'--cases': it must be a whole number ≥ 1, got 0" in fails(2, "verify", "--cases", 0)
 
 
 # -- a user's own code -----------------------------------------------------------------------------
