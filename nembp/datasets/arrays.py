@@ -100,10 +100,7 @@ def _npy_header(file: Any, where: str) -> Stored:
 
 
 def read_npz(
-    path: Path,
-    wanted: Sequence[str] | Callable[[list[str]], Sequence[str]],
-    *,
-    packed: bool = True,
+    path: Path, wanted: Sequence[str] | Callable[[list[str]], Sequence[str]], *, packed: bool = True
 ) -> dict[str, NDArray[Any]]:
     """Read the arrays of an .npz that are `wanted`, where they exist, in native byte order.
 

@@ -28,21 +28,8 @@ from nembp.datasets.dataset import (
     number,
     sorted_names,
 )
-from nembp.datasets.scaling import (
-    LARGEST,
-    Scaling,
-    check_range,
-    chunks,
-    standardized,
-    unit_range,
-)
-from nembp.datasets.sources import (
-    Rows,
-    Samples,
-    is_mapped,
-    random_bits,
-    stratified_choice,
-)
+from nembp.datasets.scaling import LARGEST, Scaling, check_range, chunks, standardized, unit_range
+from nembp.datasets.sources import Rows, Samples, is_mapped, random_bits, stratified_choice
 from nembp.errors import ArchitectureError, DataError, ShapeError
 from nembp.files import parsing
 

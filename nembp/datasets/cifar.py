@@ -63,14 +63,14 @@ CIFAR10 = (
            "batches.meta.txt", skip=1),
     Layout("cifar-10-batches-py", "cifar-10-python.tar.gz",
            dict.fromkeys(_FIVE, 10_000), {"test_batch": 10_000},
-           "batches.meta", labels=b"labels", names_key=b"label_names"),
+           "batches.meta", labels=b"labels", names_key=b"label_names")
 )  # fmt: skip
 CIFAR100 = (
     Layout("cifar-100-binary", "cifar-100-binary.tar.gz",
            {"train.bin": 50_000}, {"test.bin": 10_000}, "fine_label_names.txt", skip=2),
     Layout("cifar-100-python", "cifar-100-python.tar.gz",
            {"train": 50_000}, {"test": 10_000},
-           "meta", labels=b"fine_labels", names_key=b"fine_label_names"),
+           "meta", labels=b"fine_labels", names_key=b"fine_label_names")
 )  # fmt: skip
 
 

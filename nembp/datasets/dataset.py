@@ -82,7 +82,7 @@ class Request:
              "one character, or the word tab"),
             ("decimal", self.decimal in (None, ".", ","), "'.' or ','"),
             ("max_bytes", most is None or _is_whole(most, 1), "at least 1"),
-            ("x", (self.x is None) == (self.y is None), "both x and y, or neither"),
+            ("x", (self.x is None) == (self.y is None), "both x and y, or neither")
         ):  # fmt: skip
             if not holds:
                 raise ArchitectureError(f"{option}={getattr(self, option)!r}: expected {expected}")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "TGA", "JPEG2000", "PCX")
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".pcx",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".pcx"
 )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def read_image(
             # nothing is decoded before its size is known to be right
             check_unpacked(
                 found[0] * found[1] * len(image.getbands()), os.fstat(file.fileno()).st_size,
-                str(path), is_deflate=False,
+                str(path), is_deflate=False
             )  # fmt: skip
             image.verify()  # a PNG's checksums, which decoding passes over
         file.seek(0)
@@ -128,11 +128,11 @@ def _decoded(
 _LAYOUT = "DIR/train/CLASS/* and DIR/test/CLASS/*, or DIR/CLASS/*"
 _TRAIN = ("train", "training", "train_set", "training_set")
 _TESTS = (  # what is used first stands first
-    "test", "testing", "test_set", "val", "valid", "validation", "dev", "eval", "evaluation",
+    "test", "testing", "test_set", "val", "valid", "validation", "dev", "eval", "evaluation"
 )  # fmt: skip
 _SYSTEM = {
     "@eadir", "__macosx", "$recycle.bin", "#recycle", "@recycle", "#snapshot", "lost+found",
-    "system volume information", "thumbs.db", "desktop.ini", "__pycache__",
+    "system volume information", "thumbs.db", "desktop.ini", "__pycache__"
 }  # fmt: skip
 
 
@@ -271,7 +271,7 @@ def _spooled(
                 for path in paths:
                     image = read_image(
                         path, tuple(size), 3 if bands == 3 else None,
-                        resize=image_size is not None, remedy=rest,
+                        resize=image_size is not None, remedy=rest
                     )  # fmt: skip
                     if image.dtype != sample.dtype:
                         raise DataError(

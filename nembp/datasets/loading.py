@@ -196,5 +196,5 @@ def load_digits(request: Request) -> Dataset:
     return assemble(
         "digits", [Raw(images[part], labels[part], source, source) for part in rows], request,
         source=source, attribution=DIGITS_BY, classes=tuple("0123456789"),
-        x_scaling=Scaling(factor=1 / 16),
+        x_scaling=Scaling(factor=1 / 16)
     )  # fmt: skip
