@@ -26,14 +26,7 @@ from nembp.datasets import (
     register,
 )
 from nembp.datasets.scaling import CHUNK_VALUES, standardized
-from nembp.datasets.sources import (
-    Rows,
-    choose,
-    is_mapped,
-    join,
-    random_bits,
-    stratified_choice,
-)
+from nembp.datasets.sources import Rows, choose, is_mapped, join, random_bits, stratified_choice
 from nembp.errors import ArchitectureError, DataError
 
 

@@ -364,7 +364,7 @@ def test_no_file_holds_more_or_less_than_it_declares(tmp_path):
     lies = [
         (b"(40, 3)", b"(40,-3)"), (b"(40, 3), }  ", b"(40, 3000000), }"), (b"(40, 3)", b"(2**70)"),
         (content[8:128], deep + content[10:128]), (b"\x93NUMPY\x01", b"\x93NUMPY\x07"), (b"{", b"("),
-        *((b"<f8", dtype) for dtype in (b"|O8", b"|S0", b"<f3", b"<M8")),
+        *((b"<f8", dtype) for dtype in (b"|O8", b"|S0", b"<f3", b"<M8"))
     ]  # fmt: skip
     wrong = [content[:-1], content + b"\0", content[:17], content[:3], b"", b"text"]
     for damaged in wrong + [content.replace(*lie) for lie in lies]:

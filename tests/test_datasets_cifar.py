@@ -95,8 +95,8 @@ def relabel(folder):
         (lambda folder: (folder / "batches.meta.txt").unlink(), "batches.meta.txt: no such file"),
         (meta([b"a"] * 10), "batches.meta.txt: 1 different class names; expected 10"),
         (meta([b"\xff"] + [b"%d" % k for k in range(9)]), "class names are no text"),
-        (lambda folder: [path.unlink() for path in folder.iterdir()], "no CIFAR-10 here; expected"),
-    ],
+        (lambda folder: [path.unlink() for path in folder.iterdir()], "no CIFAR-10 here; expected")
+    ]
 )  # fmt: skip
 def test_damaged_binary_files(tmp_path, damage, message):
     folder = binary(tmp_path / "cifar-10-batches-bin")
@@ -128,8 +128,8 @@ def replaced(**changes):
          "batches.meta: not a pickle of plain data .it asks for 'os.system'"),
         (lambda folder: (folder / "batches.meta").write_bytes(python2({b"label_names": [1] * 10})),
          "batches.meta: 0 different class names"),
-        (lambda folder: (folder / "test_batch").unlink(), "test_batch: no such file"),
-    ],
+        (lambda folder: (folder / "test_batch").unlink(), "test_batch: no such file")
+    ]
 )  # fmt: skip
 def test_damaged_pickles(tmp_path, damage, message):
     folder = pickled(tmp_path / "cifar-10-batches-py")
@@ -230,7 +230,7 @@ def test_no_more_memory_than_in_proportion_to_the_file(read, tmp_path):
         b"\x80\x02]q\x01" + b"h\x01a" * 40_000 + b".",  # a list that holds itself
         b"\x80\x02]q\x01(" + b"h\x01" * 40_000 + b"e.",
         b"\x80\x02]q\x01" + b"".join(b"(" + b"h%ch%c" % (k, k) + b"tq%c" % (k + 1)
-                                     for k in range(1, 200) if k not in (9, 12)) + b".",
+                                     for k in range(1, 200) if k not in (9, 12)) + b"."
     )  # fmt: skip
     for bomb in bombs:
         result, peak = traced(lambda: read(bomb))  # noqa: B023

@@ -125,7 +125,7 @@ def test_what_killed_writers_left_is_removed_and_what_is_being_written_stays(tmp
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path / name)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         for name in ("killed", "living")
     ]  # fmt: skip

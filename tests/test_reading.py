@@ -169,7 +169,7 @@ def test_every_image_is_a_flipped_window_of_its_padded_original(data):
     net = dense_network([raw[0].size, 1], dtype="float64")
     reader = BatchReader(
         Split(raw.astype(np.uint8), np.zeros(rows, int)), Scaling(), Scaling(), 1, net.backend,
-        "float64", augmentation=Augmentation(flip, crop), seed=seed,
+        "float64", augmentation=Augmentation(flip, crop), seed=seed
     )  # fmt: skip
     x, t = np.empty((rows, raw[0].size)), np.empty((rows, 1))
     generator = stream(seed, "augmentation")
