@@ -70,7 +70,7 @@ def test_digits_are_scikit_learns_without_importing_it():
         ("digits", {"test_fraction": 1.0}, "between 0 and 1"),
         ("digits", {"seed": -1}, "at least 0"),
         ("digits", {"limit": 0}, "at least 1"),
-        ("digits", {"limit": 9}, "expected at least 10"),
+        ("digits", {"limit": 9}, "expected a number from 10"),
         ("mnist", {}, "nembp data fetch mnist"),
         ("idx", {}, "--data-dir PATH"),
         ("digits", {"limits": 30}, "no option 'limits': expected data_dir, decimal"),

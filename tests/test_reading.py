@@ -102,7 +102,9 @@ def test_what_does_not_fit_is_refused():
     table = Split(np.zeros((3, 60)), np.arange(3))
     with pytest.raises(ArchitectureError, match=r"samples have shape \(60,\); leave it out"):
         reader_of(table, network(), augmentation=BOTH)
-    with pytest.raises(ArchitectureError, match="crop 4 must be smaller than the images of 4x5"):
+    with pytest.raises(
+        ArchitectureError, match=r"larger than its crop, 4, but samples have shape \(4, 5, 3\)"
+    ):
         reader_of(images(), network(), augmentation=Augmentation(crop=4))
     reader_of(table, network(), augmentation=Augmentation())  # nothing asked for
 

@@ -125,7 +125,9 @@ def assemble(
             f"{train.y_name}: class {classes[int(counts.argmin())]!r} has no training sample; "
             "expected at least one of each class"
         )
-    splits[0] = _limited(splits[0], len(classes), request)
+    if request.limit is not None and request.limit < len(splits[0]):
+        bits = random_bits(request.seed, "limit")
+        splits[0] = splits[0].subset(stratified_choice(splits[0].y, request.limit, bits)[0])
     y_scaling = Scaling() if classes else standardized(splits[0].y)
     x_scaling, pixel_scaling = _input_scaling(splits[0].x, request, x_scaling)
     for raw, split in zip((train, last), splits, strict=True):
@@ -152,13 +154,11 @@ def assemble(
 
 
 def _check_counts(raw: Raw) -> None:
-    if raw.y.ndim == 0:
-        raise DataError(f"{raw.y_name}: a single value; expected one label or target per sample")
-    if len(raw.x) != len(raw.y):
+    if raw.y.ndim == 0 or len(raw.x) != len(raw.y):
+        count = "a single value" if raw.y.ndim == 0 else f"{len(raw.y)} labels or targets"
         raise DataError(
-            f"{raw.y_name}: {len(raw.y)} labels or targets for {len(raw.x)} samples "
-            f"({raw.x_name}); expected as many as samples. One of the two is incomplete or from "
-            "another set."
+            f"{raw.y_name}: {count} for {len(raw.x)} samples ({raw.x_name}); expected one for "
+            "each. One of the two is incomplete or from another set."
         )
     if len(raw.x) == 0:
         raise DataError(f"{raw.x_name}: no samples; expected at least one in every split")
@@ -324,29 +324,15 @@ def _hold_out(
     y: NDArray[Any], n_classes: int, request: Request, where: str
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows of the training part and of the test part, which gets `test_fraction` of them."""
-    n = len(y)
-    if n <= max(1, n_classes):
-        hint = " For numbers to predict use task='regression'." if n_classes else ""
+    n, least = len(y), max(1, n_classes)
+    if n <= least:
         raise DataError(
             f"{where}: {n} samples of {n_classes} classes cannot be split into training and test: "
-            f"expected at least {max(1, n_classes) + 1}, one per class to train on and one to "
-            f"test.{hint}"
+            f"expected at least {least + 1}, one per class to train on and one to test. For "
+            "numbers to predict use task='regression'."
         )
-    n_train = max(n - max(1, round(n * request.test_fraction)), n_classes, 1)
+    n_train = max(n - max(1, round(n * request.test_fraction)), least)
     return stratified_choice(y, n_train, random_bits(request.seed, "test split"))
-
-
-def _limited(split: Split, n_classes: int, request: Request) -> Split:
-    """Draw the training samples that are kept under `limit`."""
-    limit = request.limit
-    if limit is None or limit >= len(split):
-        return split
-    if limit < n_classes:
-        raise ArchitectureError(
-            f"limit={limit} training samples cannot hold each of {n_classes} classes: "
-            f"expected at least {n_classes}"
-        )
-    return split.subset(stratified_choice(split.y, limit, random_bits(request.seed, "limit"))[0])
 
 
 # -- values ------------------------------------------------------------------------------------
@@ -439,13 +425,9 @@ def check_inputs(
     ``columns``, which are put in this order, others left out. DataError or ShapeError says what is
     wrong.
     """
-    found = column_names(X)
-    if len(set(found)) < len(found):
-        twice = next(each for each in found if found.count(each) > 1)
-        raise DataError(f"{name}: two columns are called {twice!r}; expected different names")
-    if columns and found:
+    if found := column_names(X):
         match_columns(found, columns, name, None)
-        X = X[list(columns)]
+        X = X[list(columns)] if columns else X
     x = as_array(X, name)
     if x.ndim < 2:
         raise ShapeError(

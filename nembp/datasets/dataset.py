@@ -23,17 +23,11 @@ ScalingName: TypeAlias = Literal["auto", "unit", "channel"]
 ImageOrder: TypeAlias = Literal["auto", "first", "last"]
 
 # -- what a reader is asked for ------------------------------------------------------------------
-_ARRAYS = ("npy", "npz")
 READ_BY = {  # options that only some of the built-in readers know
-    "targets": ("csv",),
-    "delimiter": ("csv",),
-    "header": ("csv",),
-    "decimal": ("csv",),
+    **dict.fromkeys(("targets", "delimiter", "header", "decimal"), ("csv",)),
+    **dict.fromkeys(("image_order", "x", "y"), ("npy", "npz")),
     "image_size": ("images",),
-    "image_order": _ARRAYS,
-    "transpose": (*_ARRAYS, "idx"),
-    "x": _ARRAYS,
-    "y": _ARRAYS,
+    "transpose": ("npy", "npz", "idx"),
     "max_bytes": ("idx", "mnist", "npz", "images"),
 }
 HOLD_CLASSES = ("digits", "cifar10", "cifar100", "images")
@@ -222,13 +216,16 @@ def match_columns(
 ) -> list[int]:
     """Return the position among the columns `found` of each name in `wanted`.
 
-    A DataError names one that is missing, or that is neither wanted nor among `others`, which may
-    be there too; None for any. `where` is the table, for messages.
+    A DataError names one that is there twice or is missing, or that is neither wanted nor among
+    `others`, which may be there too; None for any. `where` is the table, for messages.
 
     >>> match_columns(["b", "kind", "a"], ["a", "b"], "new.csv", others=["kind"])
     [2, 0]
     """
     places = {name: place for place, name in enumerate(found)}
+    if len(places) < len(found):
+        twice = next(name for k, name in enumerate(found) if places[name] != k)
+        raise DataError(f"{where}: two columns are called {twice!r:.60}; expected different names")
     missing = [name for name in wanted if name not in places]
     known = set(found if others is None else [*wanted, *others])
     unknown = [name for name in found if name not in known]

@@ -46,15 +46,8 @@ _REGISTERED: dict[str, tuple[Loader, str]] = {}
 def register(name: str, loader: Loader, summary: str) -> None:
     """Add a data set, or replace one, under the name `load` will know it by.
 
-    Parameters
-    ----------
-    name : str
-        New name.
-    loader : callable
-        Takes a `Request` and returns a `Dataset`, best through `nembp.datasets.assemble`, which
-        checks it and honours `limit`.
-    summary : str
-        One line for `available`.
+    `loader` takes a `Request` and returns a `Dataset`, best through `nembp.datasets.assemble`,
+    which checks it and honours `limit`; `summary` is one line for `available`.
     """
     _REGISTERED[name] = (loader, summary)
 

@@ -152,16 +152,12 @@ class BatchReader:
         self._lock = threading.Lock()  # one gather buffer, one stream of draws
 
     def _check_augmentation(self) -> None:
-        if self.augmentation and len(self.shape) != 3:
+        crop, images = self.augmentation.crop, len(self.shape) == 3
+        if self.augmentation and not (images and crop < min(self.shape[:2])):
             raise ArchitectureError(
-                f"augmentation needs images of shape (height, width, channels), but samples have "
-                f"shape {self.shape}; leave it out (--augment none)"
-            )
-        if self.augmentation and self.augmentation.crop >= min(self.shape[:2]):
-            raise ArchitectureError(
-                f"crop {self.augmentation.crop} must be smaller than the images of "
-                f"{self.shape[0]}x{self.shape[1]} pixels; use crops{min(self.shape[:2]) - 1} or "
-                "fewer, or leave it out"
+                "augmentation needs images of shape (height, width, channels) larger than its "
+                f"crop, {crop}, but samples have shape {self.shape}; leave it out (--augment none)"
+                ", or crop less"
             )
 
     def _set_targets(self, y: NDArray[Any], y_scaling: Scaling) -> None:

@@ -126,9 +126,7 @@ def _table(path: Path, rows: Iterator[tuple[int, list[str]]], request: Request) 
             f"{path}: column {header.index('') + 1} has no name in the header row. Name it; if it "
             "numbers the rows, leave it out (pandas: to_csv(index=False))."
         )
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise DataError(f"{path}: two columns are called {twice!r:.60}; expected different names")
+    match_columns(header, (), str(path), others=None)  # all are different
 
     def checked() -> Iterator[tuple[int, list[str]]]:
         for line, row in chain(first, rows):
