@@ -97,12 +97,13 @@ def read_archive(
     path: Path_, kind: str, remedy: str
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return the header and the arrays of a sealed archive, or a DataError with the remedy."""
+    path = Path(path)
 
     def refuse(reason: str, error: Exception | None = None) -> NoReturn:
-        raise DataError(f"{os.fspath(path)}: {' '.join(reason.split())}. {remedy}") from error
+        raise DataError(f"{path}: {' '.join(reason.split())}. {remedy}") from error
 
     try:
-        arrays = read_npz(Path(path), list, packed=False)
+        arrays = read_npz(path, list, packed=False)
     except DataError as error:  # its own remedy, after the first sentence, is for data sets
         refuse(str(error).removeprefix(f"{path}: ").partition(". ")[0].rstrip("."), error)
     seal = arrays.pop(SEAL, None)
@@ -305,15 +306,8 @@ REMEDY = (
     "Expected a model file that `nembp train` or save_model wrote; copy it again from where it "
     "was made, or train again."
 )
-PLAIN: dict[str, Any] = {  # fields of a model that the header has as they are
-    "shape": tuple[int, ...],
-    "classes": tuple[str, ...],
-    "target_names": tuple[str, ...],
-    "is_image": bool,
-    "dataset": str,
-    "settings": dict[str, Any],
-    "environment": dict[str, Any],
-}
+# fields of a model that the header has as they are
+PLAIN = ("shape", "classes", "target_names", "is_image", "dataset", "settings", "environment")
 OF_THE_NET: dict[str, Any] = {
     "dtype": Literal["float32", "float64"],
     "layers": tuple[Layer, ...],
@@ -492,7 +486,9 @@ def load_model(path: Path_, device: str | Backend = "cpu") -> Model:
 
 
 def _decoded(header: Mapping[str, Any], arrays: Arrays, backend: Backend) -> Model:
-    said = {k: decode(hint, header.get(k), f"{k}: ") for k, hint in (OF_THE_NET | PLAIN).items()}
+    own = typing.get_type_hints(Model)
+    hints = OF_THE_NET | {key: own[key] for key in PLAIN}
+    said = {key: decode(hint, header.get(key), f"{key}: ") for key, hint in hints.items()}
     dtype, layers, maps, *ends = (said.pop(key) for key in OF_THE_NET)
     arrays = {"statistics": np.zeros(0, dtype)} | dict(arrays)
     in_colour = any(name.startswith("pixel_") for name in arrays)
