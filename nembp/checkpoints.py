@@ -32,7 +32,7 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -247,9 +247,7 @@ def decode(hint: Any, written: Any, where: str = "") -> Any:
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if written is None and types.NoneType in arguments:
-            return None
-        *others, last = (option for option in arguments if option is not types.NoneType)
+        *others, last = sorted(arguments, key=lambda option: option is not types.NoneType)
         for option in others:
             with contextlib.suppress(DataError):
                 return decode(option, written, where)
@@ -258,15 +256,13 @@ def decode(hint: Any, written: Any, where: str = "") -> Any:
         if arguments[1:] == (Ellipsis,):
             arguments = arguments[:1] * len(written)
         if len(arguments) == len(written):
-            return tuple(map(decode, arguments, written, [where] * len(written)))
-    elif origin is Literal and isinstance(written, str) and written in arguments:
-        return written
+            return tuple(map(decode, arguments, written, repeat(where)))
     elif isinstance(written, dict) and (_family(hint) or dataclasses.is_dataclass(hint)):
         return _construct(hint, written, where)
     elif hint is float and type(written) is int:
         return float(written)
-    elif type(written) is (origin or hint):  # not isinstance: True is no number here
-        return written
+    elif type(written) is (origin or hint) or (origin is Literal and written in arguments):
+        return written  # of just that type: True is no number here
     name = getattr(hint, "__name__", hint)
     raise DataError(f"{where}{written!r:.60} where {name} was expected")
 
