@@ -21,7 +21,6 @@ from nembp.checkpoints import load_model
 from nembp.datasets import load
 from nembp.datasets.reading import Augmentation
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Multinomial
-from nembp.engine.metrics import centroid_error
 from nembp.engine.training import Trainer
 from nembp.errors import ArchitectureError, DataError, DivergenceError, OutputError
 from nembp.plotting import pictures
@@ -54,15 +53,6 @@ def test_the_digits_are_learned_in_both_directions():
     scores = [train_run(RunConfig(seed=seed, device="cpu"), str(seed)) for seed in range(2)]
     assert np.mean([score["forward/accuracy"] for score in scores]) >= 0.97
     assert np.mean([score["backward/centroid_error"] for score in scores]) <= 0.02
-
-
-def test_the_first_backward_image_is_the_mean():
-    """The input bias starts there, so that before training the error is that of the mean."""
-    prepared = prepare(RunConfig(layers=(), device="cpu"))
-    x = prepared.data.train.x.reshape(-1, 64) / 16.0
-    zero = np.zeros((1, 10))
-    assert np.allclose(prepared.net.reversed.predict(zero)[0], x.mean(axis=0), atol=1e-6)
-    assert centroid_error(prepared.net, prepared.centroids) < 1.5
 
 
 # -- the folder ------------------------------------------------------------------------------------
