@@ -394,28 +394,32 @@ def test_info_shows_both_players(runs):
     assert as_json("info", runs / "ring" / "generator.npz")["targets"]
 
 
-def test_what_cannot_be_drawn_from_is_said(runs):
-    assert "must end in one of .png, .npy, .npz" in fails(
-        2, "sample", runs / "ring", "--out", "a.gif"
-    )
-    Path("there.npy").write_text("")
-    assert "there.npy: exists" in fails(6, "sample", runs / "ring", "--out", "there.npy")
-    assert "nembp gan" in fails(3, "sample", ".")
-    for command in (("sample",), ("gan", "--start")):
-        line = fails(3, *command, "nowhere")  # gan: before anything is loaded or judged
-        assert "nowhere: no such file; expected the folder of a run of `nembp gan`" in line
-    assert "is no generator" in fails(3, "sample", runs / "ring" / "discriminator.npz")
-    assert "-n" in fails(2, "sample", runs / "ring", "-n", "0")
-    for command in (("evaluate",), ("draw", "noise")):
-        line = fails(3, *command, runs / "digits" / "discriminator.npz")
-        assert "the discriminator of a run of `nembp gan`" in line
+@pytest.mark.parametrize(
+    ("code", "args", "message"),
+    [
+        (2, "sample ring --out a.gif", "must end in one of .png, .npy, .npz"),
+        (6, "sample ring --out there.npy", "there.npy: exists"),
+        (2, "sample ring -n 0", "-n"),
+        (3, "sample ring/discriminator.npz", "is no generator"),
+        (3, "sample .", "nembp gan"),
+        (3, "sample nowhere", "nowhere: no such file; expected the folder of a run of `nembp gan`"),
+        # before anything is loaded or trained
+        (3, "gan --start nowhere", "no such file; expected the folder of a run of `nembp gan`"),
+        (3, "evaluate digits/discriminator.npz", "the discriminator of a run of `nembp gan`"),
+        (3, "draw noise digits/discriminator.npz", "the discriminator of a run of `nembp gan`"),
+        *((3, command, "generator.npz") for command in (
+            "sample damaged", "info damaged", "predict damaged/generator.npz there.npy",
+            "evaluate damaged/generator.npz")),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_drawn_from_is_said(runs, code, args, message):
+    np.save("there.npy", np.zeros((1, 2)))
     content = bytearray((runs / "ring" / "generator.npz").read_bytes())
     content[len(content) // 2] ^= 1
-    Path("generator.npz").write_bytes(bytes(content))
-    np.save("z.npy", np.zeros((1, 2)))
-    for command in (["sample", "."], ["predict", "generator.npz", "z.npy"], ["info", "."],
-                    ["evaluate", "generator.npz"]):  # fmt: skip
-        assert "generator.npz" in fails(3, *command)
+    Path("damaged").mkdir()
+    Path("damaged/generator.npz").write_bytes(bytes(content))
+    words = [runs / word if word.startswith(("ring", "digits")) else word for word in args.split()]
+    assert message in fails(code, *words)
 
 
 def test_players_of_tables_know_its_columns(tmp_path, monkeypatch):
