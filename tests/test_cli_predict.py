@@ -413,6 +413,7 @@ def test_outputs_that_are_not_finite_are_errors(runs):
     np.save("x.npy", load("digits").test.x[:2])
     for args in (("predict", "model.npz", "x.npy"), ("evaluate", "model.npz")):
         assert "outputs that are not finite" in fails(3, *args)
+    assert "output for this sample is not finite" in fails(3, "draw", "noise", "model.npz")
 
 
 # -- what a run read, another command reads alike --------------------------------------------------

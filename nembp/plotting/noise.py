@@ -55,17 +55,15 @@ class Point:
     @classmethod
     def of(cls, net: Network, x: ArrayLike, t: ArrayLike) -> Point:
         """Run ``net`` or ``net.reversed`` on a sample x (1, inputs) with target t (1, outputs)."""
-        target = np.asarray(t, np.float64)
-        if target.shape != (1, net.outputs):
-            raise ShapeError(f"target has shape {target.shape}, expected (1, {net.outputs})")
-        z = np.asarray(net.backend.to_numpy(net.readout(x).z), np.float64)
+        with np.errstate(all="ignore"):  # what overflows is refused below
+            z = np.asarray(net.backend.to_numpy(net.readout(x).z), np.float64)
         if not np.all(np.isfinite(z)):
             raise ShapeError(
                 "the network's output for this sample is not finite; expected finite numbers. "
                 "Check the sample's scale, or train again at a lower learning rate"
             )
         o = net.likelihood.at(z)
-        return cls(net.likelihood, o.z[0], o.a[0], target[0])
+        return cls(net.likelihood, o.z[0], o.a[0], np.asarray(t, np.float64)[0])
 
     @property
     def width(self) -> int:
