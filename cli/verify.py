@@ -16,7 +16,7 @@ from .output import emit
 from .progress import status
 
 if TYPE_CHECKING:
-    from nembp.verification.law import Law, LawResult
+    from nembp.verification.laws import Law, LawResult
 
 
 @command(

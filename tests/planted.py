@@ -635,7 +635,7 @@ def with_other_settings(**fields: Any) -> Callable[..., Any]:
     """Make a bug of a training that takes settings other than those that it is given."""
 
     def trainer(original, self, generator, discriminator, reader, settings=None, **options):
-        changed = laws.dataclasses.replace(settings, **fields)
+        changed = laws.replace(settings, **fields)
         original(self, generator, discriminator, reader, changed, **options)
 
     return trainer
@@ -667,7 +667,7 @@ def noise_on_the_wrong_side(original, self, o, t, *sums):
 @bug((laws, "gem_step", "em.gem"))
 def step_in_the_wrong_direction(original, net, theta, *args, **options):
     step = original(net, theta, *args, **options)
-    return laws.dataclasses.replace(step, theta=2.0 * theta - step.theta)
+    return laws.replace(step, theta=2.0 * theta - step.theta)
 
 
 @bug((laws, "posterior", "em.fisher"))

@@ -25,7 +25,7 @@ from nembp.verification.checks import (
     check_optimizer,
 )
 from nembp.verification.gradients import Coordinate, GradientReport, check_gradient
-from nembp.verification.law import LAWS, LawReport, LawResult
+from nembp.verification.laws import LAWS, LawReport, LawResult
 
 __all__ = [
     "LAWS",

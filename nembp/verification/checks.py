@@ -26,23 +26,30 @@ from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomia
 from nembp.engine.linear import Dense, LinearMap, Transposed
 from nembp.engine.network import Network
 from nembp.engine.optimizers import Optimizer, get_optimizer
-from nembp.errors import ArchitectureError, DataError, NembpError, ShapeError
+from nembp.errors import ArchitectureError, DataError, NembpError, ShapeError, VerificationError
 from nembp.threads import threads
 from nembp.verification.cases import Case, Given, generate
-from nembp.verification.definitions import Array
 from nembp.verification.gradients import GradientReport, Method, check_gradient, quiet
-from nembp.verification.law import (
+from nembp.verification.laws import (
     BP,
     LAWS,
+    SUPPORTS,
     Law,
     LawReport,
     LawResult,
+    OnActivation,
+    OnLikelihood,
+    OnMap,
+    OnOptimizer,
+    Trial,
+    Way,
     agrees,
+    both_ways,
     host,
+    joint_size,
     near,
     result_of,
 )
-from nembp.verification.laws import SUPPORTS, averages, error_size, ways
 
 # -- laws on random cases --------------------------------------------------------------------------
 CASES = 135  # three rounds of every activation with every pair of likelihoods
@@ -82,23 +89,17 @@ def try_law(
     >>> try_law(LAWS["joint.none"], 10).passed
     True
     """
-    started, count = time.perf_counter(), 0
-    best = LawResult(law.name, law.source, True, tolerance=law.tolerance[dtype])
-    failed = []
+    started, results = time.perf_counter(), []
     with threads(1):  # matrices are tiny
         for index in range(0, cases, law.every):
             case = generate(seed, index, dtype)
-            result = law.result(case, device)
-            if result is None:
-                continue
-            count += 1
-            if not result.passed:
-                failed.append((sum(case.sizes) * case.rows, index, result))
-            elif result.error > best.error or best.worst is None:
-                best = result
-    code = None
-    if failed:
-        _, index, best = min(failed, key=lambda one: one[:2])
+            if (result := law.result(case, device)) is not None:
+                results.append((result, sum(case.sizes) * case.rows, index))
+    best, code = LawResult(law.name, law.source, True, tolerance=law.tolerance[dtype]), None
+    if results:
+        best = max((result for result, *_ in results), key=lambda result: result.error)
+    if failed := [each for each in results if not each[0].passed]:
+        best, _, index = min(failed, key=lambda each: each[1:])
         more = f', "{dtype}"' if dtype != "float64" else ""
         on = f', "{device}"' if isinstance(device, str) and device != "cpu" else ""
         code = (
@@ -106,81 +107,75 @@ def try_law(
             f"case = generate({seed}, {index}{more})  # of {len(failed)} that fail, the smallest\n"
             f'LAWS["{law.name}"].check(case{on})  # raises VerificationError'
         )
-    return replace(best, cases=count, code=code, seconds=time.perf_counter() - started)
+    return replace(best, cases=len(results), code=code, seconds=time.perf_counter() - started)
 
 
-FAMILIES = {
-    Likelihood: "likelihood",
-    LinearMap: "linear map",
-    Activation: "activation",
-    Optimizer: "optimizer",
+# -- parts -----------------------------------------------------------------------------------------
+PARTS: dict[type[Trial], str] = {
+    OnLikelihood: "likelihood",
+    OnMap: "linear map",
+    OnActivation: "activation",
+    OnOptimizer: "optimizer",
 }
 NETWORK_LAWS = ("gradient", "joint", "normalization", "network")
 
 
-# -- parts -----------------------------------------------------------------------------------------
 def _check_part(
-    part: Any, device: str | Backend, seed: int, raises: bool, **held: Any
+    part: Any, device: str | Backend = "cpu", seed: int = 0, raises: bool = True, **held: Any
 ) -> LawReport:
     """Return what every law over a kind of part says about one, at worst, in either precision."""
-    backend, results = get_backend(device), list[LawResult | None]()
     if not is_extension(part):
         raise ArchitectureError(f"expected a part of a network or an optimizer, got {part!r:.60}")
-    base = next(base for base in FAMILIES if isinstance(part, base))
+    over = next(over for over in PARTS if isinstance(part, over.kind))
+    backend, results = get_backend(device), list[LawResult | None]()
     with quiet():
-        for law in [law for law in LAWS.values() if law.over is base]:
-            both = []
+        for law in [law for law in LAWS.values() if law.over is over]:
+            said = []
             for dtype, tolerance in law.tolerance.items():
-                found = law.of(part, backend, dtype, 5, seed, **held)
-                both.append(result_of(law.statement, law.source, tolerance, found))
-            said = [result for result in both if result is not None]
-            results.append(min(said, key=lambda result: result.passed, default=None))
-    return _finished(f"{FAMILIES[base]} {type(part).__name__}", results, raises)
+                trials = (over(part, backend, dtype, 5, seed, **held) for _ in range(1))
+                found = law.deviations(trials)
+                said.append(result_of(law.statement, law.source, tolerance, found))
+            spoken = [result for result in said if result is not None]
+            results.append(min(spoken, key=lambda result: result.passed, default=None))
+    return _finished(f"{PARTS[over]} {type(part).__name__}", results, raises)
 
 
 def _finished(subject: str, results: Iterable[LawResult | None], raises: bool) -> LawReport:
     report = LawReport(subject, tuple(result for result in results if result is not None))
-    return report.raise_for_failure() if raises else report
+    if raises and not report.passed:
+        raise VerificationError(report.summary, report)
+    return report
 
 
-def check_linear_map(
-    linear_map: LinearMap, *, device: str | Backend = "cpu", seed: int = 0, raises: bool = True
-) -> LawReport:
+def check_linear_map(linear_map: LinearMap, **options: Any) -> LawReport:
     """Check that a linear map's three functions are the derivatives of one trilinear form.
 
     forward = ∂T/∂y, adjoint = ∂T/∂x and weight_gradient = ∂T/∂W: the laws ``linear.*``. Raises
-    VerificationError with the worst place and both values, as all of these checks.
+    VerificationError with the worst place and both values, as all of these checks; options are
+    ``device``, ``seed``, and ``raises=False`` to only report.
 
     >>> check_linear_map(Dense(3, 2)).passed
     True
     """
-    return _check_part(linear_map, device, seed, raises)
+    return _check_part(linear_map, **options)
 
 
-def check_activation(
-    activation: str | Activation,
-    *,
-    device: str | Backend = "cpu",
-    seed: int = 0,
-    raises: bool = True,
-) -> LawReport:
+def check_activation(activation: str | Activation, **options: Any) -> LawReport:
     """Check that ``multiply_derivative`` multiplies by the derivative of ``activate``.
 
-    At kinks, 0 among them, any value between the two one-sided slopes passes.
+    At kinks, 0 among them, any value between the two one-sided slopes passes. Options as those of
+    :func:`check_linear_map`.
     """
-    return _check_part(get_activation(activation), device, seed, raises)
+    return _check_part(get_activation(activation), **options)
 
 
-def check_optimizer(
-    optimizer: str | Optimizer | type[Optimizer],
-    *,
-    device: str | Backend = "cpu",
-    seed: int = 0,
-    raises: bool = True,
-) -> LawReport:
-    """Check that an optimizer descends, each parameter by itself, in place, with weight decay."""
+def check_optimizer(optimizer: str | Optimizer | type[Optimizer], **options: Any) -> LawReport:
+    """Check that an optimizer descends, each parameter by itself, in place, with weight decay.
+
+    Options as those of :func:`check_linear_map`.
+    """
     made = optimizer() if isinstance(optimizer, type) else get_optimizer(optimizer)
-    return _check_part(made, device, seed, raises)
+    return _check_part(made, **options)
 
 
 def check_likelihood(
@@ -269,12 +264,12 @@ def check_backprop_invariance(
     Targets must be proper: of a multinomial, rows that sum to one (DataError).
     """
     given = _given(net, x, y, seed)
-    for way, _, t in ways(given.network, *given.arrays):
-        sums = t.sum(axis=1)
+    for way in both_ways(given.network, *given.arrays):
+        sums = way.t.sum(axis=1)
         bad = np.flatnonzero(~(np.abs(sums - 1.0) <= 1e-5))
-        if isinstance(way.likelihood, Multinomial) and bad.size:
+        if isinstance(way.end, Multinomial) and bad.size:
             raise DataError(
-                f"the {way.direction} direction is multinomial, so each target must sum to 1, but "
+                f"{way} is multinomial, so each target must sum to 1, but "
                 f"row {bad[0]} sums to {sums[bad[0]]:.6g}; noisy targets are for check_likelihood"
             )
     laws = _named(("invariance", "gradient"))
@@ -305,38 +300,42 @@ def _given(net: Network, x: Any, y: Any, seed: int) -> Given:
 def _slopes(given: Given, **options: Any) -> list[LawResult]:
     """Check the gradients of both directions, and those in the network's own precision."""
     own, results = given.network, list[LawResult | None]()
-    options = {"seed": given.seed, "max_evaluations": 6000, "rows": given.rows} | options
-    for way, x, t in ways(own, *given.arrays):
-        net, of_way = way.to(dtype="float64"), f"of the {way.direction} direction"
+    for way in both_ways(own, *given.arrays):
+        exact = way._replace(net=way.net.to(dtype="float64"))
         if own.dtype != "float64":
             with quiet():
-                a, b = (host(n, backpropagate(n, x, t)[0]) for n in (way, net))
-                error = near(a, b, "gradient", error_size(net, x, t))
-                results.append(result_of(f"gradient {of_way} in {own.dtype}", BP, 2e-3, [error]))
-        for by in averages(own):
-
-            def at(p: Any, net: Network = net) -> Any:
-                net.parameters[...] = net.backend.asarray(p["θ"], "float64")
-                return p["x"]
-
-            def nll(p: Any, net: Network = net, t: Array = t, by: Any = by) -> Any:
-                return -np.mean(net.backend.to_numpy(net.log_likelihood(at(p, net), t, by)))
-
-            def claim(p: Any, net: Network = net, t: Array = t, by: Any = by) -> Any:
-                found = backpropagate(net, at(p, net), t, statistics=by)
-                return {"θ": host(net, found[0]), "x": host(net, found[1])}
-
-            point = {"θ": host(net, net.parameters), "x": x}
-            report = check_gradient(nll, point, gradient=claim, raises=False, **options)
-            law = f"gradient and input error {of_way}, {by} statistics"
-            results.append(result_of(law, BP, 0.0, [agrees(report)]))
+                a, b = (host(each.net, backpropagate(*each)[0]) for each in (way, exact))
+                found = [near(a, b, "gradient", joint_size(*exact))]
+                results.append(result_of(f"gradient of {way} in {own.dtype}", BP, 2e-3, found))
+        results += [_slope(exact, by, given.seed, **options) for by in way.averages]
     return [result for result in results if result is not None]
+
+
+def _slope(way: Way, by: Any, seed: int, **options: Any) -> LawResult | None:
+    """Check the gradient and the input error of a direction."""
+    net, x, t = way
+
+    def at(p: Any) -> Any:
+        net.parameters[...] = net.backend.asarray(p["θ"], "float64")
+        return p["x"]
+
+    def nll(p: Any) -> Any:
+        return -np.mean(net.backend.to_numpy(net.log_likelihood(at(p), t, by)))
+
+    def claim(p: Any) -> Any:
+        gradient, error = backpropagate(net, at(p), t, statistics=by)
+        return {"θ": host(net, gradient), "x": host(net, error)}
+
+    options = {"seed": seed, "max_evaluations": 6000, "rows": len(x), "raises": False} | options
+    report = check_gradient(nll, {"θ": way.flat, "x": x}, gradient=claim, **options)
+    law = f"gradient and input error of {way}, {by} statistics"
+    return result_of(law, BP, 0.0, [agrees(report)])
 
 
 # -- parts of the user's, alone and inside networks ------------------------------------------------
 def is_extension(value: Any) -> bool:
     """Whether a value is, or makes, a part that :func:`check_extension` can check."""
-    bases = tuple(FAMILIES)
+    bases = tuple(over.kind for over in PARTS)
     return issubclass(value, bases) if isinstance(value, type) else isinstance(value, bases)
 
 
@@ -375,7 +374,8 @@ def check_extension(
             f"{extension.__name__} needs arguments ({error}); pass an instance, such as "
             f"{extension.__name__}(...)"
         ) from error
-    alone = _check_part(part, device, seed, False, sums=sums)
+    held = {"sums": sums} if isinstance(part, Likelihood) else {}
+    alone = _check_part(part, device, seed, False, **held)
     inside = alone.passed and not isinstance(part, Optimizer)
     results = _in_networks(list(_cases(part, seed)), device) if inside else ()
     return _finished(alone.subject, [*alone.laws, *results], raises)

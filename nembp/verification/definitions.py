@@ -112,10 +112,7 @@ def derivative(f: Activation | None, z: Array) -> Array:
 
 
 # -- likelihoods -----------------------------------------------------------------------------------
-def log_softmax(z: Array) -> Array:
-    """Return log(eᶻ / Σ eᶻ) of each row."""
-    z = z - np.max(z.real, axis=1, keepdims=True)
-    return np.asarray(z - np.log(np.sum(np.exp(z), axis=1, keepdims=True)))
+log_softmax: Any = textbook.Multinomial().natural  # of each row
 
 
 def log_logistic(z: Array) -> Array:
@@ -134,8 +131,7 @@ def output_activation(likelihood: Likelihood, z: Array) -> Array:
 def log_likelihood(likelihood: Likelihood, z: Array, t: Array) -> Array:
     """Return log p(t | z) of each row, for any real target."""
     if isinstance(likelihood, Gaussian):
-        v = likelihood.variance
-        return np.asarray(np.sum(-((t - z) ** 2) / v - math.log(2.0 * math.pi * v), axis=1) / 2.0)
+        return np.asarray(textbook.Gaussian(1.0 / likelihood.variance).log_p(z, t))
     terms = gain_terms(likelihood, z, t, t)
     if isinstance(likelihood, Bernoulli):  # log p(0)
         terms = terms + likelihood.weight * log_logistic(-z)
@@ -229,9 +225,9 @@ def output_error(likelihood: Likelihood, z: Array, t: Array, update: str = "exac
 
 
 # -- noise: what is drawn, what screening keeps, and its mean --------------------------------------
-def standard_deviation(noise: Noise, epoch: int, iteration: int) -> float:
+def standard_deviation(noise: Noise, clock: tuple[int, int]) -> float:
     """Return σₜ = σ₀ / tᵈ, t in epochs or iterations."""
-    return float(noise.std / (epoch if noise.clock == "epoch" else iteration) ** noise.decay)
+    return float(noise.std / clock[noise.clock == "iteration"] ** noise.decay)
 
 
 def draws(
@@ -239,27 +235,36 @@ def draws(
     likelihood: Likelihood,
     z: Array | None,
     t: Array,
-    std: float,
+    clock: tuple[int, int],
     generator: np.random.Generator,
     dtype: str,
-) -> Array:
-    """Return what is offered to screening."""
-    out, backend = np.empty(t.shape, dtype), get_backend("cpu")
-    if noise.law == "uniform":
-        n = std * math.sqrt(12.0) * (backend.uniform(generator, out).astype(float) - 0.5)
-    else:
-        n = std * backend.normal(generator, out).astype(float)
+) -> list[list[Array]]:
+    """Return what is offered to screening: some draws, of which it takes one; for drift, often."""
+    std, out, backend = (
+        standard_deviation(noise, clock),
+        np.empty(t.shape, dtype),
+        get_backend("cpu"),
+    )
     softmax = isinstance(likelihood, Multinomial)
-    if noise.law == "curvature" and z is not None and not isinstance(likelihood, Gaussian):
-        a = output_activation(likelihood, z)
-        n = np.sqrt(a if softmax else a * (1.0 - a)) * n
-        if softmax:  # S Sᵀ = diag(a) − a aᵀ
-            n = n - a * n.sum(axis=1, keepdims=True)
-    if noise.mode == "multiplicative":
-        n = t * n
-    if noise.update == "zero-sum" and z is not None and softmax:
-        n = n - n.mean(axis=1, keepdims=True)
-    return np.asarray(n)
+
+    def draw() -> Array:
+        if noise.law == "uniform":
+            n = std * math.sqrt(12.0) * (backend.uniform(generator, out).astype(float) - 0.5)
+        else:
+            n = std * backend.normal(generator, out).astype(float)
+        if noise.law == "curvature" and z is not None and not isinstance(likelihood, Gaussian):
+            a = output_activation(likelihood, z)
+            n = np.sqrt(a if softmax else a * (1.0 - a)) * n
+            if softmax:  # S Sᵀ = diag(a) − a aᵀ
+                n = n - a * n.sum(axis=1, keepdims=True)
+        if noise.mode == "multiplicative":
+            n = t * n
+        if noise.update == "zero-sum" and z is not None and softmax:
+            n = n - n.mean(axis=1, keepdims=True)
+        return np.asarray(n)
+
+    times, each = DRIFT_DRAWS if noise.kind == "drift" else 1, noise.draws
+    return [[draw() for _ in range(1 if noise.kind == "blind" else each)] for _ in range(times)]
 
 
 def gain_of(noise: Noise, likelihood: Likelihood, z: Array, t: Array) -> Gain:
@@ -275,47 +280,47 @@ def gain_of(noise: Noise, likelihood: Likelihood, z: Array, t: Array) -> Gain:
     return gain
 
 
-class Screening:
-    """Takes draws, and notes whether rounding decided about one of them (``tied``)."""
+def screened(
+    noise: Noise, gain: Gain, offers: list[list[Array]], rounding: float
+) -> tuple[Array, float] | None:
+    """Return the noise that is taken, and the share of draws accepted; None if rounding decides."""
+    if noise.kind == "blind":
+        return offers[0][0], 1.0
+    sign, found = -1.0 if noise.kind == "anti" else 1.0, []
+    for margin, lead in product((rounding, -rounding), repeat=2):  # decide ties one way, the other
+        some = [_best(noise, lambda n: sign * gain(n), each, margin, lead) for each in offers]
+        share = 0.0 if noise.kind == "drift" else float(np.mean(some[0][1]))
+        found.append((np.mean([n for n, _ in some], axis=0), share))
+    n, share = found[0]
+    same = all(np.array_equal(n, other) and share == accepted for other, accepted in found)
+    return (n, share) if same else None
 
-    def __init__(self, noise: Noise, gain: Gain, rounding: float) -> None:
-        self.noise, self.gain, self.rounding, self.tied = noise, gain, rounding, False
-        self.sign = -1.0 if noise.kind == "anti" else 1.0
 
-    def _score(self, n: Array) -> Array:
-        score = self.sign * self.gain(n)
-        moved = np.abs(n) if score.shape == n.shape else np.abs(n).max(axis=1, keepdims=True)
-        self.tied |= bool(np.any((np.abs(score) < self.rounding) & (moved > 0.0)))
-        return score
+def _best(
+    noise: Noise, gain: Gain, offers: list[Array], margin: float, lead: float
+) -> tuple[Array, Array]:
+    """Return the draw that gains most, as it is kept, and where it is.
 
-    def once(self, n: Array) -> tuple[Array, Array]:
-        """Return a draw as it is kept, reflected or dropped, and where it is kept."""
-        if self.noise.kind == "blind":
-            return n, np.ones((len(n), 1), dtype=bool)
-        if self.noise.rejected == "reflect":
-            n = np.where(self._score(n) >= 0.0, n, -n)
-        kept = self._score(n) >= 0.0
-        return np.where(kept, n, 0.0), kept
+    Gains have to exceed a margin, and those of earlier draws by a lead.
+    """
 
-    def best(self, offer: Callable[[], Array]) -> tuple[Array, Array]:
-        """Return the draw, of ``noise.draws``, that gains most, and where there is any."""
-        n, kept = self.once(offer())
-        if self.noise.kind == "blind" or self.noise.draws == 1:
-            return n, kept
-        score = self.sign * self.gain(n)
-        for _ in range(self.noise.draws - 1):
-            other = self.once(offer())[0]
-            gained = self.sign * self.gain(other)
-            self.tied |= bool(np.any((np.abs(gained - score) < self.rounding) & (gained != score)))
-            n, score = np.where(gained > score, other, n), np.maximum(gained, score)
-        return n, n != 0.0 if score.shape == n.shape else np.any(n != 0.0, axis=1, keepdims=True)
+    def passes(n: Array) -> Array:
+        gained = gain(n)
+        moved = np.abs(n) if gained.shape == n.shape else np.abs(n).max(axis=1, keepdims=True)
+        return np.asarray(gained >= margin * (moved > 0.0))
 
-    def noise_from(self, offer: Callable[[], Array]) -> tuple[Array, float]:
-        """Return the noise that is taken, and the share of draws accepted."""
-        if self.noise.kind == "drift":
-            return np.asarray(np.mean([self.best(offer)[0] for _ in range(DRIFT_DRAWS)], 0)), 0.0
-        n, kept = self.best(offer)
-        return n, float(np.mean(kept))
+    kept: list[Array] = []
+    for offer in offers:
+        n = offer if noise.rejected == "zero" else np.where(passes(offer), offer, -offer)
+        fine = passes(n)
+        kept.append(np.where(fine, n, 0.0))
+    if len(kept) == 1:
+        return kept[0], fine
+    gains = np.array([gain(n) - k * lead for k, n in enumerate(kept)])
+    place = np.broadcast_to(gains.argmax(axis=0), kept[0].shape)
+    best = np.take_along_axis(np.array(kept), place[None], 0)[0]
+    some = best != 0.0
+    return best, some if gains[0].shape == best.shape else some.any(axis=1, keepdims=True)
 
 
 def target_noise(
@@ -323,22 +328,23 @@ def target_noise(
     likelihood: Likelihood,
     z: Array,
     t: Array,
-    std: float,
+    clock: tuple[int, int],
     generator: np.random.Generator,
     dtype: str = "float64",
-) -> tuple[Array, float, bool]:
-    """Return the noise on targets, the share accepted, and whether rounding decided about any."""
+) -> tuple[Array, float] | None:
+    """Return the noise on targets, and the share accepted; None if rounding decides about any."""
+    std = standard_deviation(noise, clock)
     size = float(np.max(np.abs(z)) + np.max(np.abs(t))) + std + 1.0
     plain = noise.law == "gaussian" and noise.draws == 1 and not isinstance(likelihood, Gaussian)
     if noise.kind == "drift" and plain and noise.screening_for(likelihood) == "vector":
         n = half_space_mean(noise, likelihood, z, t, std)
         gain = gain_terms(likelihood, z, t, n).sum(axis=1)
         # a direction w / ‖w‖ is rounding alone where w is
-        return n, 0.0, bool(np.any((gain > 0.0) & (gain < 1e-3 * likelihood.scale * size * std)))
+        tied = np.any((gain > 0.0) & (gain < 1e-3 * likelihood.scale * size * std))
+        return None if tied else (n, 0.0)
     rounding = 300.0 * float(np.finfo(dtype).eps) * likelihood.scale * std * size * t.shape[1]
-    screening = Screening(noise, gain_of(noise, likelihood, z, t), rounding)
-    n, share = screening.noise_from(lambda: draws(noise, likelihood, z, t, std, generator, dtype))
-    return n, share, screening.tied
+    offers = draws(noise, likelihood, z, t, clock, generator, dtype)
+    return screened(noise, gain_of(noise, likelihood, z, t), offers, rounding)
 
 
 def half_space_mean(noise: Noise, likelihood: Likelihood, z: Array, t: Array, std: float) -> Array:

@@ -482,7 +482,7 @@ class Around:
     def moved(self, distance: float = NEARBY, still: int | None = None) -> Around | None:
         """Go to a point nearby where there is a gradient."""
         visited = self.problem.nearby(distance, still)
-        return Around(self.problem, *visited, self.rounding) if visited else None
+        return Around(self.problem, visited[0], visited[1], self.rounding) if visited else None
 
     def _signs(self, members: Array) -> Array:
         """Return a direction of random signs over some coordinates, by their scales."""
@@ -696,8 +696,9 @@ def _right_near(here: Around, wrong: list[Coordinate], still: int | None = None)
     """Whether each is right at a point nearby where an error of its size would be found."""
     left = [c for c in wrong if c.index is not None] or wrong
     for distance in NEARBY * 2.0 ** np.arange(6):  # away from the kink
-        there = here.moved(distance, still)
-        for c in tuple(left) if there else ():
+        if (there := here.moved(distance, still)) is None:
+            continue
+        for c in tuple(left):
             seen = there.probe(there.all if c.index is None else np.array([c.index]))
             if seen.passed and seen.tolerance < 2.0 * c.distance:
                 left.remove(c)
