@@ -4,9 +4,8 @@ The sources are plain CUDA C with nothing included, compiled on the user's machi
 CuPy, which keeps the result). ``real`` is float or double, so there are two modules.
 
 Only what the kernels were written for goes to them: contiguous float32 and float64 arrays, and
-activations, likelihoods, noise and optimizers that name their ``kernel``. A subclass may compute
-anything else, so it has to name its kernel itself; without one it takes the way of every
-extension, operation by operation.
+activations, likelihoods, noise and optimizers whose own class names a ``kernel``. Others take the
+way of every extension, operation by operation.
 """
 
 from __future__ import annotations

@@ -1,17 +1,13 @@
 """CuPy on a CUDA device: the only file that imports CuPy, and only when a GPU is asked for.
 
-**Graphs.** A step is captured once and launched as one. What is captured are the launches with
-their arguments, so a graph does the same work on the same buffers: whatever changes from step to
-step lies in device memory, laid out for many steps at once: a table with a row of numbers for each
-step (learning rate, bias corrections, standard deviations of the noise) and the order of the
-samples. Every step takes its own row and samples and counts on by itself; noise streams count their
-draws likewise. Nothing is copied to the device or asked of it in between, and captured or not a
-step gives the same numbers bit for bit.
+**Graphs.** A step is captured once and launched as one. A graph does the same work on the same
+buffers: whatever changes from step to step (a row of numbers, and the samples) lies in device
+memory, laid out for many steps at once. Every step takes its own and counts on by itself, as noise
+streams count their draws; captured or not it gives the same numbers bit for bit.
 
 **Copies from the host** overlap with computing. A batch is gathered on the host into a page-locked
 buffer, copied on a stream of its own into a buffer of the device, and read from there by the step;
-events order the three, and the host only ever waits for the end of a copy, before the thread that
-gathers writes into its buffer again:
+events order the three, and the host only ever waits for the end of a copy:
 
     gather → copy (waits until the step before last has read the device's buffer) → step reads
 
@@ -99,9 +95,8 @@ class Cublas:
     def matmul(self, left: Array, right: Array, out: Array, stream: int) -> bool:
         """Write ``left @ right`` into ``out`` on a stream; say whether cuBLAS can.
 
-        It multiplies real matrices of one dtype whose rows or columns are contiguous. cuBLAS
-        counts columns first, and sees the memory of a matrix of rows as its transpose: it is asked
-        for outᵀ = rightᵀ leftᵀ.
+        It multiplies real matrices of one dtype whose rows or columns are contiguous. It counts
+        columns first, so it is asked for outᵀ = rightᵀ leftᵀ.
         """
         found = _REALS.get(str(out.dtype))
         if found is None or not left.dtype == right.dtype == out.dtype:
@@ -331,9 +326,8 @@ class CupyBackend(FusedKernels):
     def capture_graph(self, work: Callable[[], object]) -> Callable[[], None]:
         """Capture what ``work`` queues, without doing it; return what queues all of it at once.
 
-        Everything must have run once before, so that kernels are compiled and loaded. What the
-        calls allocate on their way comes from a pool of its own, which lives as long as the graph,
-        so that nobody else is given it meanwhile.
+        Everything must have run once before, so that kernels are compiled and loaded. What calls
+        allocate on their way comes from a pool of its own, which lives as long as the graph.
         """
         cuda = self._cupy.cuda
         stream, pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()

@@ -156,10 +156,6 @@ class Backend:
         """Write ``out[i, 0] = sum_j left[i, j] right[i, j]`` (no conjugate)."""
         return self.xp.sum(left * right, axis=1, keepdims=True, out=out)
 
-    def row_max(self, x: Array, out: Array) -> Array:
-        """Write ``out[i, 0] = max_j x[i, j]``."""
-        return self.xp.max(x, axis=1, keepdims=True, out=out)
-
     def row_sum(self, x: Array, out: Array) -> Array:
         """Write ``out[i, 0] = sum_j x[i, j]``."""
         return self.xp.sum(x, axis=1, keepdims=True, out=out)
@@ -226,9 +222,8 @@ class Backend:
         ``bias``, one number a column or a channel, may be None, and so may the activation.
         """
         if bias is not None:
-            channels = bias.shape[0]
-            pixels = z if channels == z.shape[1] else self.xp.reshape(z, (-1, channels))
-            self.xp.add(pixels, bias, out=pixels)  # into z itself, whose rows are contiguous
+            pixels = self.xp.reshape(z, (-1, bias.shape[0]))  # z itself: its rows are contiguous
+            self.xp.add(pixels, bias, out=pixels)
         if activation is not None:
             activation.activate(self, z, scratch)
 

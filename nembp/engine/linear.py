@@ -14,12 +14,8 @@ contraction                dense     used for
 **Law**: ⟨forward(x), y⟩ = ⟨x, adjoint(y)⟩ = ⟨W, weight_gradient(x, y)⟩. A new linear map is these
 three functions; nothing else in the engine changes.
 
-A training step calls the contractions through a :class:`Workspace`, which has its buffers
-allocated once and takes the weights once a step. The plain one just calls the map. Convolutions
-have faster ones, which work through the images in blocks that stay in cache, share the blocks
-among worker threads, and keep what the forward pass has computed for the gradient.
-
-**Law**: every workspace gives what its linear map gives.
+A training step calls the contractions through a :class:`Workspace`, whose buffers are allocated
+once. **Law**: it gives what its linear map gives.
 """
 
 from __future__ import annotations
@@ -82,10 +78,9 @@ class LinearMap(ABC):
     ) -> Workspace:
         """Return what computes these contractions in a training step.
 
-        ``upward`` is whether the network uses the map from its lower to its upper layer; otherwise
-        the workspace is that of the transposed map. With several ``workers`` the caller keeps BLAS
-        to one thread (:func:`nembp.threads.single_threaded_blas`), since BLAS's own threads spin
-        between products and would take the processors from the workers.
+        ``upward`` is False where the network uses the transposed map. With several ``workers`` the
+        caller keeps BLAS to one thread (:func:`nembp.threads.single_threaded_blas`), whose threads
+        spin between products and would take the processors from the workers.
         """
         return Workspace(self, backend, upward)
 

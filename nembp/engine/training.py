@@ -1,14 +1,12 @@
 """Training: steps, epochs, history, early stopping, callbacks.
 
-One call trains both directions (`backward=True`) or the forward direction alone. Named streams of
-the seed draw everything: ``weights`` (in :class:`~nembp.engine.network.Network`), ``batches``,
-``augmentation`` (in :class:`~nembp.datasets.reading.BatchReader`), and ``noise/forward`` and
-``noise/backward``, so that runs that differ only in their noise see the same weights and images.
+Named streams of the seed draw everything: ``weights`` (in `Network`), ``batches``, ``augmentation``
+(in the reader), and ``noise/forward`` and so on, so that runs that differ only in their noise see
+the same weights and images.
 
 What changes from step to step (learning rate, bias corrections, standard deviations of the noise)
 is a row of numbers. On a GPU an epoch's rows and order of samples are laid out in its memory, so
-that a step can be captured as a graph and launched again; called and captured steps are the same
-function.
+that a step can be captured as a graph: called and captured steps are the same function.
 """
 
 from __future__ import annotations
@@ -266,12 +264,11 @@ class Trainer:
         """
         if self.patience is not None:
             self._check_monitor()
-        ends = self.history.stopped_early
-        while not ends and (self.batch or self.epoch < self.epochs):
+        stop: list[Any] = [self.history.stopped_early]
+        while not any(stop) and (self.batch or self.epoch < self.epochs):
             row = self.run_epoch()
-            self._judge(row)
-            stop = [callback(row) for callback in self.callbacks]  # every callback sees the row
-            ends = any(stop) or self.history.stopped_early
+            self._judge(row)  # every callback sees the row
+            stop = [self.history.stopped_early, *[callback(row) for callback in self.callbacks]]
         if self._best is not None:
             _, self.history.best_epoch, kept = self._best
             self.net.restore(kept)
@@ -343,12 +340,10 @@ class Trainer:
 
     # -- stopping, and going on elsewhere --------------------------------------------------------
     def state(self) -> dict[str, Any]:
-        """Return all that the rest of the training depends on, between two steps.
+        """Return all that the rest of the training depends on: JSON values and arrays on the host.
 
-        JSON values and arrays on the host, in dicts: parameters and running statistics (of now, of
-        the last good epoch, and the best ones), the optimizer's, every stream's, the means of the
-        epoch in progress, and the history. :meth:`resume` goes on from it as if nothing had
-        happened, bit for bit for the same build, device and threads.
+        :meth:`resume` goes on from it as if nothing had happened, bit for bit for the same build,
+        device and threads.
         """
         backend, history, optimizer = self.net.backend, self.history, self.optimizer
         score, best_epoch, best = self._best or (None, 0, None)
