@@ -7,6 +7,8 @@ usage error (click's own).
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class NembpError(Exception):
     """Base of every error that nembp raises on purpose."""
@@ -19,6 +21,12 @@ class NembpError(Exception):
 
 class ArchitectureError(NembpError, ValueError, exit_code=2):
     """A network, option or protocol that cannot be built as described."""
+
+
+def check_choice(what: str, value: object, allowed: Collection[str]) -> None:
+    """Raise an ArchitectureError unless a value is one of those allowed."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ArchitectureError(f"{what} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 class ShapeError(NembpError, ValueError, exit_code=3):

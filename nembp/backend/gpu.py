@@ -31,7 +31,7 @@ import numpy as np
 
 from nembp.backend.fused import FusedKernels, PhiloxStream
 from nembp.backend.standard import EXTRAS, NO_CUPY, PRECISIONS, Array, Precision, Steps, stream
-from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
+from nembp.errors import DeviceError, DeviceMemoryError, check_choice
 
 # what CuPy and CUDA say to work that cannot be captured, such as a copy to the host
 CAPTURE_ERRORS = (RuntimeError, NotImplementedError)
@@ -211,10 +211,7 @@ class CupyBackend(FusedKernels):
     column_bytes = 1 << 28
 
     def __init__(self, precision: Precision = "float32") -> None:
-        if precision not in PRECISIONS:
-            raise ArchitectureError(
-                f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
-            )
+        check_choice("precision", precision, PRECISIONS)
         self.precision = precision
         try:
             import cupy

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nembp.backend import Array, Backend
-from nembp.errors import ArchitectureError
+from nembp.errors import ArchitectureError, check_choice
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,5 @@ def get_activation(activation: str | Activation) -> Activation:
     """
     if isinstance(activation, Activation):
         return activation
-    if activation not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
-        raise ArchitectureError(f"activation must be one of {known}, got {activation!r}")
+    check_choice("activation", activation, ACTIVATIONS)
     return ACTIVATIONS[activation]()

@@ -227,9 +227,10 @@ class Step:
         self.threads = single_threaded_blas if workers > 1 else nullcontext  # of a step
         filled = [rows for rows in parts if rows]
         self.maps = [m.workspace(backend, filled, dtype, workers=workers) for m in net.maps]
-        self.counts: Counts | None = None
+        self.counts, self._members = None, members
         if members is not None and net.statistics_count:
-            self.counts = Counts(backend, dtype, members, backward)
+            shares, total = backend.zeros((backward, 1), dtype), backend.empty((1, 1), dtype)
+            self.counts = Counts(members.shape[0], shares, total)
         scratch = backend.empty((both * max(sizes),), dtype)
         options: Any = {"scratch": scratch, "statistics": statistics, "workers": workers}
         # each layer in either direction, None where it has none
@@ -246,8 +247,12 @@ class Step:
         """Load the weights, and count the samples of each class where a layer asks for them."""
         for each, W in zip(self.maps, self.net.weights, strict=True):
             each.load(W)
-        if self.counts is not None:
-            self.counts.take()
+        if self.counts is not None:  # rows of no class keep their zeros
+            backend, members, (_, shares, total) = self.net.backend, self._members, self.counts
+            backend.count_classes(members, shares[: members.shape[1], :])
+            backend.sum_column(shares, total, 1.0)
+            backend.xp.maximum(total, 1.0, out=total)  # where none takes part
+            shares /= total
 
     def weights_of(self, gradient: Array) -> list[Array]:
         """Return the views of ``gradient`` at the weights of each map."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -53,28 +53,12 @@ class BatchNormalization:
             )
 
 
-class Counts:
-    """How many samples each class row stands for, counted anew in every step.
+class Counts(NamedTuple):
+    """How many samples each class row stands for, counted anew in every step."""
 
-    ``members`` (samples, classes) has one-hot rows, or rows of zeros for samples that take no part;
-    of the class ``rows`` some may be of no class. ``shares`` (rows, 1) is of the samples that take
-    part, ``total`` (1, 1) their number.
-    """
-
-    def __init__(self, backend: Backend, dtype: str, members: Array, rows: int) -> None:
-        self.samples, classes = members.shape
-        self._backend, self._members = backend, members
-        self.shares = backend.zeros((rows, 1), dtype)  # rows of no class keep their zeros
-        self._of_classes = self.shares[:classes, :]
-        self.total = backend.empty((1, 1), dtype)
-
-    def take(self) -> None:
-        """Count the members."""
-        backend = self._backend
-        backend.count_classes(self._members, self._of_classes)
-        backend.sum_column(self.shares, self.total, 1.0)
-        backend.xp.maximum(self.total, 1.0, out=self.total)  # where none takes part
-        self.shares /= self.total
+    samples: int  # at most
+    shares: Array  # (rows, 1), of the samples that take part
+    total: Array  # (1, 1), their number
 
 
 class Normalizer:

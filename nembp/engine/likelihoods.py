@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 
 from nembp.backend import Array, Backend, get_backend
 from nembp.engine.activations import Activation, Identity, Logistic, Tanh
-from nembp.errors import ArchitectureError
+from nembp.errors import ArchitectureError, check_choice
 
 
 class Readout:
@@ -340,9 +340,7 @@ def get_likelihood(likelihood: str | Likelihood, weight: float = 1.0) -> Likelih
     if isinstance(likelihood, Likelihood):
         return likelihood
     _check_positive("weight", weight)
-    if likelihood not in LIKELIHOODS:
-        known = ", ".join(LIKELIHOODS)
-        raise ArchitectureError(f"likelihood must be one of {known}, got {likelihood!r}")
+    check_choice("likelihood", likelihood, LIKELIHOODS)
     if likelihood == "gaussian":
         return Gaussian(variance=1.0 / weight)
     made: Any = LIKELIHOODS[likelihood]

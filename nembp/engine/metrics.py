@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -51,12 +52,8 @@ def evaluate(
     """
     backend, xp, n = net.backend, net.backend.xp, reader.n
     there, back = net.direction, net.reversed.direction
-    totals: dict[str, Any] = {}
+    totals: Any = defaultdict(float)
     shift: Any = None
-
-    def add(key: str, value: Any) -> None:
-        totals[key] = totals[key] + value if key in totals else value
-
     by_class = net.reversed.readout(np.eye(net.outputs)) if reader.is_classification else None
     for index, staged in reader.batches(np.arange(n), batch_size):
         rows = index.shape[0]
@@ -64,24 +61,24 @@ def evaluate(
         t = backend.empty((rows, net.outputs), net.dtype)
         reader.read(index, x, t, staged)
         o = net.readout(x)
-        add(f"{there}/nll", -xp.sum(net.likelihood.log_likelihood(o, t)))
+        totals[f"{there}/nll"] -= xp.sum(net.likelihood.log_likelihood(o, t))
         if reader.is_classification:
             right = xp.argmax(o.a, axis=1) == reader.labels(index)
-            add(f"{there}/accuracy", xp.sum(xp.astype(right, t.dtype)))
+            totals[f"{there}/accuracy"] += xp.sum(xp.astype(right, t.dtype))
         else:
-            add(f"{there}/mean_squared_error", xp.sum((o.a - t) ** 2) / net.outputs)
+            totals[f"{there}/mean_squared_error"] += xp.sum((o.a - t) ** 2) / net.outputs
             if shift is None:  # variance about the first target: Σt² − (Σt)²/n would cancel
                 shift = xp.asarray(t[:1, :], copy=True)
             deviation = xp.astype(t - shift, xp.float64)
-            add("sum", xp.sum(deviation, axis=0))
-            add("square", xp.sum(deviation * deviation, axis=0))
+            totals["sum"] += xp.sum(deviation, axis=0)
+            totals["square"] += xp.sum(deviation * deviation, axis=0)
         if backward:
             if by_class is None:
                 drawn = net.reversed.readout(t)
             else:  # one backward signal a class, given to its samples
                 drawn = net.reversed.likelihood.at(xp.matmul(t, by_class.z), backend)
-            add(f"{back}/nll", -xp.sum(net.reversed.likelihood.log_likelihood(drawn, x)))
-            add(f"{back}/mean_squared_error", xp.sum((drawn.a - x) ** 2) / net.inputs)
+            totals[f"{back}/nll"] -= xp.sum(net.reversed.likelihood.log_likelihood(drawn, x))
+            totals[f"{back}/mean_squared_error"] += xp.sum((drawn.a - x) ** 2) / net.inputs
 
     scores = {key: backend.to_numpy(value) / n for key, value in totals.items()}
     scores[f"{there}/nll"] = scores[f"{there}/nll"] / net.likelihood.tempering

@@ -35,12 +35,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from numbers import Real
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from nembp.backend import Array, Backend
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial, Readout
 from nembp.engine.network import LayerSide, Network
-from nembp.errors import ArchitectureError
+from nembp.errors import ArchitectureError, check_choice
 
 Kind = Literal["none", "nem", "blind", "anti", "drift"]
 Clock = Literal["epoch", "iteration"]
@@ -50,10 +50,6 @@ Screening = Literal["auto", "vector", "component", "expectation"]
 Rejected = Literal["zero", "reflect"]
 Update = Literal["exact", "published", "zero-sum"]
 
-CHOICES = {
-    "kind": Kind, "clock": Clock, "law": Law, "mode": Mode, "screening": Screening,
-    "rejected": Rejected, "update": Update,
-}  # fmt: skip
 DRIFT_DRAWS = 64  # draws averaged where the mean of the kept noise has no closed form
 PLACES = ("input", "hidden", "last-hidden")  # of noise on signals
 NAMES = [*map("".join, product(("forward", "backward"), ("", *(f"/{p}" for p in PLACES))))]
@@ -115,12 +111,9 @@ class Noise:
     draws: int = 1
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in get_args(allowed):
-                options = ", ".join(get_args(allowed))
-                raise ArchitectureError(
-                    f"noise {name} must be one of {options}, got {getattr(self, name)!r}"
-                )
+        for name, hint in get_type_hints(Noise).items():
+            if options := get_args(hint):
+                check_choice(f"noise {name}", getattr(self, name), options)
         for name in ("std", "decay"):
             value: float = getattr(self, name)
             if not isinstance(value, Real) or not (0.0 <= float(value) < math.inf):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from nembp.backend import Array
 from nembp.engine.network import Network
-from nembp.errors import ArchitectureError
+from nembp.errors import ArchitectureError, check_choice
 from nembp.threads import run_parallel
 
 SCHEDULES: dict[str, Callable[[float], float]] = {  # factors of η at the share 0 ≤ s < 1 done
@@ -33,8 +33,7 @@ def learning_rate_schedule(name: str) -> Callable[[float], float]:
     >>> learning_rate_schedule("cosine")(0.5)
     0.5
     """
-    if name not in SCHEDULES:
-        raise ArchitectureError(f"schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
+    check_choice("schedule", name, SCHEDULES)
     return SCHEDULES[name]
 
 
@@ -254,7 +253,5 @@ def get_optimizer(
     """
     if isinstance(optimizer, Optimizer):
         return optimizer
-    if not isinstance(optimizer, str) or optimizer not in OPTIMIZERS:
-        known = ", ".join(OPTIMIZERS)
-        raise ArchitectureError(f"optimizer must be one of {known}, got {optimizer!r}")
+    check_choice("optimizer", optimizer, OPTIMIZERS)
     return OPTIMIZERS[optimizer](learning_rate, weight_decay)

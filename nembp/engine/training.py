@@ -28,7 +28,7 @@ from nembp.engine.likelihoods import Bernoulli, Bipolar, Gaussian, Multinomial
 from nembp.engine.network import Network
 from nembp.engine.noise import Noise, noise_that_acts
 from nembp.engine.optimizers import Optimizer, get_optimizer, learning_rate_schedule
-from nembp.errors import ArchitectureError, DivergenceError, ShapeError
+from nembp.errors import ArchitectureError, DivergenceError, ShapeError, check_choice
 
 CHECK_EVERY = 50  # steps between looks at the nll on the CPU; a GPU is asked once an epoch
 
@@ -291,10 +291,7 @@ class Trainer:
         """Refuse a monitor that the evaluation does not know, before an epoch is spent."""
         ways = (self.net,) if self._path == "none" else (self.net, self.net.reversed)
         known = sorted({*self.evaluate(self.net), *map(nll_key, ways)})  # type: ignore[misc]
-        if self.monitor not in known:
-            raise ArchitectureError(
-                f"monitor must be one of {', '.join(known)}, got {self.monitor!r}"
-            )
+        check_choice("monitor", self.monitor, known)
 
     def run_epoch(self) -> dict[str, float]:
         """Train one epoch, or the rest of one in progress, and return its row of scores."""
