@@ -8,9 +8,8 @@ import math
 import os
 import re
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -38,30 +37,81 @@ def is_table(path: Path) -> bool:
 
 
 # -- a file --------------------------------------------------------------------------------------
-@dataclass
 class Table:
-    """An open table: its columns' names, and its rows, each with the number of its (last) line."""
+    """An open table: the names of its columns, and rows, each with the number of its (last) line.
 
-    path: Path
-    header: list[str]
-    rows: Iterator[tuple[int, list[str]]]
-    parse: Callable[[str], float | None]
-    notes: list[str]
+    A first row with numbers is a sample, unless it has text where there are numbers below, or
+    counts the columns from 0 or 1, as pandas does. `notes` say what of that is doubtful.
+    """
 
-    def numbers(
-        self, cells: list[str], line: int, columns: Sequence[str], remedy: str
-    ) -> list[float]:
-        """Return the finite numbers in cells of a row, or raise a DataError of one without."""
+    def __init__(self, path: Path, rows: Iterator[tuple[int, list[str]]], request: Request) -> None:
+        self.path, self.rows, self.request, self.notes = path, rows, request, list[str]()
+        self.parse = _comma_number if request.decimal == "," else number
+        self.first = list(islice(rows, _FIRST))
+        if not self.first:
+            raise DataError(f"{path}: empty; expected a header row and a row per sample")
+        if any("\0" in cell for _, row in self.first for cell in row):
+            raise DataError(f"{path}: not text (NUL bytes). Save it as CSV in UTF-8.")
+        self.header = [cell.strip() for cell in self.first[0][1]]
+        if self._is_headed():
+            del self.first[0]
+        else:
+            self.header = [str(k + 1) for k in range(len(self.header))]
+        if "" in self.header:
+            raise DataError(
+                f"{path}: column {self.header.index('') + 1} has no name in the header row. Name "
+                "it; if it numbers the rows, leave it out (pandas: to_csv(index=False))."
+            )
+        match_columns(self.header, (), str(path), others=None)  # all are different
+
+    def _is_headed(self) -> bool:
+        cells, width = self.header, len(self.header)
+        numbers = [self.parse(cell) for cell in cells]
+        found = [value for value in numbers if value is not None]
+        given = self.request.header
+        if given is not None or not found or set(self.request.targets or ()) & set(cells):
+            return given is not False
+        below = zip(*(row for _, row in self.first[1:] if len(row) == width), strict=True)
+        named = any(
+            value is None and cell.lower() not in MISSING and None not in map(self.parse, column)
+            for cell, value, column in zip(cells, numbers, below, strict=False)
+        )
+        counted = len(found) > 1 and found in [[*range(s, s + len(found))] for s in (0, 1)]
+        if not named and not counted:
+            self.notes.append(
+                f"{self.path}: the first row holds numbers, so it is a sample, and the columns are "
+                f"called 1 to {width}; --header makes it their names."
+            )
+        elif counted or None not in numbers[:-1]:
+            self.notes.append(
+                f"{self.path}: the first row, {listed(cells, 4)}, is taken for the columns' names; "
+                "--no-header makes it a sample."
+            )
+        return named or counted
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        for line, row in chain(self.first, self.rows):
+            if len(row) != len(self.header):
+                raise DataError(
+                    f"{self.path}, row {line}: {len(row)} cells; expected {len(self.header)}, as "
+                    "in the header"
+                )
+            yield line, row
+
+    def numbers(self, line: int, row: list[str], places: list[int], remedy: str) -> list[float]:
+        """Return the finite numbers at some places of a row; a DataError names one without."""
+        cells = [row[place] for place in places]
         if self.parse is number:  # all at once, where all is well
             with suppress(ValueError):
                 values = [float(cell) for cell in cells]
                 if math.isfinite(sum(values)) and "_" not in "".join(cells):
                     return values
-        found = [self.parse(cell) for cell in cells]
-        for value, cell, name in zip(found, cells, columns, strict=True):
+        values = []
+        for place, cell in zip(places, cells, strict=True):
+            value, fault = self.parse(cell), f"text {cell!r:.60}; expected a number. {remedy}"
             if value is not None and math.isfinite(value):
+                values.append(value)
                 continue
-            fault = f"text {cell!r:.60}; expected a number. {remedy}"
             if not cell.strip():
                 fault = "empty cell; expected a number. Fill it in or drop the row."
             elif value is not None:
@@ -69,8 +119,12 @@ class Table:
             elif _DECIMAL_COMMA.fullmatch(cell.strip()) or number(cell) is not None:
                 mark = "," if "," in cell else "."
                 fault += f" If that is its mark, say decimal={mark!r} (--decimal {mark})."
-            raise DataError(f"{self.path}, row {line}, column {name!r:.60}: {fault}")
-        return [value for value in found if value is not None]
+            raise self.refusal(line, place, fault)
+        return values
+
+    def refusal(self, line: int, place: int, fault: str) -> DataError:
+        """Return the error of a cell."""
+        return DataError(f"{self.path}, row {line}, column {self.header[place]!r:.60}: {fault}")
 
 
 @contextmanager
@@ -95,7 +149,7 @@ def open_table(path: Path, request: Request) -> Iterator[Table]:
             if said:
                 text.readline()
             reader = csv.reader(text, delimiter=mark, strict=True, skipinitialspace=mark == " ")
-            yield _table(path, ((reader.line_num + bool(said), r) for r in reader if r), request)
+            yield Table(path, ((reader.line_num + bool(said), r) for r in reader if r), request)
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{path}: not UTF-8 text ({error.reason} at byte {error.start} of a block). "
@@ -106,38 +160,6 @@ def open_table(path: Path, request: Request) -> Iterator[Table]:
             raise DataError(f"{path}, row {row}: {error}. Repair the row.") from error
         finally:
             text.detach()
-
-
-def _table(path: Path, rows: Iterator[tuple[int, list[str]]], request: Request) -> Table:
-    """Find the header of rows, check its names, and that all rows are as long."""
-    first = list(islice(rows, _FIRST))
-    if not first:
-        raise DataError(f"{path}: empty; expected a header row and a row per sample")
-    if any("\0" in cell for _, row in first for cell in row):
-        raise DataError(f"{path}: not text (NUL bytes). Save it as CSV in UTF-8.")
-    parse = _comma_number if request.decimal == "," else number
-    header, notes = [cell.strip() for cell in first[0][1]], list[str]()
-    if _has_header([row for _, row in first], request, parse, str(path), notes):
-        first = first[1:]
-    else:
-        header = [str(k + 1) for k in range(len(header))]
-    if "" in header:
-        raise DataError(
-            f"{path}: column {header.index('') + 1} has no name in the header row. Name it; if it "
-            "numbers the rows, leave it out (pandas: to_csv(index=False))."
-        )
-    match_columns(header, (), str(path), others=None)  # all are different
-
-    def checked() -> Iterator[tuple[int, list[str]]]:
-        for line, row in chain(first, rows):
-            if len(row) != len(header):
-                raise DataError(
-                    f"{path}, row {line}: {len(row)} cells; expected {len(header)}, as in the "
-                    "header"
-                )
-            yield line, row
-
-    return Table(path, header, checked(), parse, notes)
 
 
 def _comma_number(cell: str) -> float | None:
@@ -178,79 +200,37 @@ def _delimiter(lines: list[str], where: str) -> str:
     return best[0] if best else ","  # where no two rows agree, a damaged one will be named
 
 
-def _has_header(
-    rows: list[list[str]],
-    request: Request,
-    parse: Callable[[str], float | None],
-    where: str,
-    notes: list[str],
-) -> bool:
-    """Whether the first row names the columns; notes say what is doubtful.
-
-    A first row with numbers is a sample, unless it has text where there are numbers below, or
-    counts the columns from 0 or 1, as pandas does.
-    """
-    cells, width = [cell.strip() for cell in rows[0]], len(rows[0])
-    numbers = [parse(cell) for cell in cells]
-    found = [value for value in numbers if value is not None]
-    if request.header is not None or not found or set(request.targets or ()) & set(cells):
-        return request.header is not False
-    columns = list(zip(*(row for row in rows[1:] if len(row) == width), strict=True))
-    named = any(
-        value is None and cell.lower() not in MISSING and all(parse(c) is not None for c in below)
-        for cell, value, below in zip(cells, numbers, columns, strict=False)
-    )
-    counted = len(found) > 1 and found in [[*range(s, s + len(found))] for s in (0, 1)]
-    if not named and not counted:
-        notes.append(
-            f"{where}: the first row holds numbers, so it is a sample, and the columns are called "
-            f"1 to {width}; --header makes it their names."
-        )
-    elif counted or None not in numbers[:-1]:
-        notes.append(
-            f"{where}: the first row, {listed(cells, 4)}, is taken for the columns' names; "
-            "--no-header makes it a sample."
-        )
-    return named or counted
-
-
 # -- a data set ----------------------------------------------------------------------------------
 def load_csv(request: Request) -> Dataset:
     """Load a table; the loader behind ``load("csv", path)``.
 
-    `path` is a file, a folder with just one, or a folder with train.csv and test.csv. The first
-    row names the columns, unless it is one of numbers. See `open_table` about delimiters.
-
-    One target column of text (or any, with task='classification') makes classes, in sorted order,
-    numerically where all are numbers; columns of numbers make regression targets, or classes where
-    they are one-hot. Every feature must be a finite number.
+    `path` is a file, a folder with just one, or a folder with train.csv and test.csv; see
+    `open_table` about delimiters and headers. One target column of text (or any, with
+    task='classification') makes classes; columns of numbers make regression targets, or classes
+    where they are one-hot. Every feature must be a finite number.
     """
     path, columns = request.path("csv"), _Columns(request)
     inside = sorted(path.iterdir()) if os.path.isdir(path) else []
     found = {each.stem.lower(): each for each in inside if each.suffix.lower() in SUFFIXES}
     is_pair = {"train", "test"} <= found.keys()
     files = [found["train"], found["test"]] if is_pair else [only_file(path, SUFFIXES)]
+    parts = [columns.read(file) for file in files]
     return assemble(
-        "csv",
-        [columns.read(file) for file in files],
-        request,
-        source=str(path),
-        target_names=columns.targets,
-        feature_names=columns.features,
-        notes=columns.notes,
-    )
+        "csv", parts, request, source=str(path), target_names=columns.targets,
+        feature_names=columns.features, notes=columns.notes
+    )  # fmt: skip
 
 
-@dataclass
 class _Columns:
     """Which columns are features and targets, and what the targets turned out to be."""
 
-    request: Request
-    features: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
-    codes: dict[str, int] = field(default_factory=dict)  # of labels, in order of appearance
-    notes: list[str] = field(default_factory=list)
-    is_label: bool | None = None
+    def __init__(self, request: Request) -> None:
+        self.request, self.is_auto = request, request.task == "auto"
+        self.features: tuple[str, ...] = ()
+        self.targets: tuple[str, ...] = ()
+        self.codes: dict[str, int] = {}  # of labels, in order of appearance
+        self.notes: list[str] = []
+        self.is_label: bool | None = None  # which the first row tells
 
     def read(self, path: Path) -> Raw:
         """Return features, and targets or codes of labels, row by row."""
@@ -262,10 +242,9 @@ class _Columns:
             self.notes += table.notes
             features = match_columns(table.header, self.features, str(path), self.targets)
             targets = match_columns(table.header, self.targets, str(path), self.features)
-            for line, row in table.rows:
-                cells = [row[place] for place in features]
-                x.extend(table.numbers(cells, line, self.features, remedy))
-                y.extend(self._targets([row[place] for place in targets], line, table))
+            for line, row in table:
+                x.extend(table.numbers(line, row, features, remedy))
+                y.extend(self._targets(table, line, row, targets))
         where = f"{path}: column {', '.join(map(repr, self.targets))}"
         matrices = _matrix(x, len(features)), _matrix(y, len(targets))
         return Raw(*matrices, str(path), where, list(self.codes))
@@ -277,14 +256,12 @@ class _Columns:
                 "target, separated by commas, semicolons, tabs or bars (or by --delimiter)"
             )
         targets = (header[-1],) if self.request.targets is None else self.request.targets
-        absent = [name for name in targets if name not in header]
-        if absent:
+        if absent := [name for name in targets if name not in header]:
             raise DataError(
                 f"{path}: no column {absent[0]!r} to use as a target; the columns are "
                 f"{listed(header)}"
             )
-        self.features = tuple(name for name in header if name not in targets)
-        self.targets = targets
+        self.features, self.targets = tuple(n for n in header if n not in targets), targets
         if not self.features or not targets or len(set(targets)) < len(targets):
             raise ArchitectureError(
                 f"targets={list(targets)}: expected different columns of {path} that leave at "
@@ -297,26 +274,27 @@ class _Columns:
                 f"another, such as {usual[0]!r:.60}."
             )
 
-    def _targets(self, cells: list[str], line: int, table: Table) -> list[float]:
+    def _targets(
+        self, table: Table, line: int, row: list[str], places: list[int]
+    ) -> Sequence[float]:
         """Return the numbers in a row's targets, or the code of its label."""
-        label, auto = cells[0].strip(), self.request.task == "auto"
-        if self.is_label is None:  # the first row tells
-            is_text = bool(label) and table.parse(label) is None
-            wanted = self.request.task == "classification" or (auto and is_text)
-            self.is_label = wanted and len(cells) == 1
+        cell = row[places[0]]
+        label, value = cell.strip(), table.parse(cell) if self.is_auto else None
+        if self.is_label is None:
+            is_text = self.is_auto and bool(label) and value is None
+            self.is_label = len(places) == 1 and (is_text or self.request.task == "classification")
         if not self.is_label:
             remedy = "Say task='classification' (--task classification) if these are labels."
-            return table.numbers(cells, line, self.targets, remedy)
-        value = table.parse(label) if auto else None
-        fault = "" if label else "empty cell; expected a label. Fill it in or drop the row."
+            return table.numbers(line, row, places, remedy)
+        if not label:
+            fault = "empty cell; expected a label. Fill it in or drop the row."
+            raise table.refusal(line, places[0], fault)
         if value is not None and not math.isnan(value):
             fault = (
-                f"number {cells[0]!r:.60} among text labels. If it is a label, say "
+                f"number {cell!r:.60} among text labels. If it is a label, say "
                 "task='classification' (--task classification)."
             )
-        if fault:
-            column = f"column {self.targets[0]!r:.60}"
-            raise DataError(f"{table.path}, row {line}, {column}: {fault}")
+            raise table.refusal(line, places[0], fault)
         return [self.codes.setdefault(label, len(self.codes))]
 
 
@@ -339,12 +317,10 @@ def read_numbers(
                 f"{path}: {len(table.header)} columns ({listed(table.header)}); the model does not "
                 f"know its columns by name, and expects {width} of numbers and nothing else"
             )
-        names = names or table.header
-        places = match_columns(table.header, names, str(path), others=None)
-        values = array("d")
-        for line, row in table.rows:
-            cells = [row[place] for place in places]
-            values.extend(table.numbers(cells, line, names, "The model takes numbers there."))
+        places = match_columns(table.header, names or table.header, str(path), others=None)
+        values, remedy = array("d"), "The model takes numbers there."
+        for line, row in table:
+            values.extend(table.numbers(line, row, places, remedy))
     return _matrix(values, width)
 
 
@@ -355,6 +331,6 @@ def read_cells(path: Path, options: Request = DEFAULTS, classes: Sequence[str] =
             raise DataError(
                 f"{path}: columns {listed(table.header)}; expected one column, of labels"
             )
-        cells = [row[0].strip() for _, row in table.rows]
+        cells = [row[0].strip() for _, row in table]
         is_label = options.header is None and table.header[0] in classes
         return [*table.header, *cells] if is_label else cells
