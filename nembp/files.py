@@ -74,12 +74,10 @@ def check_unpacked(unpacked: int, packed: int, where: str, *, is_deflate: bool =
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Write to a temporary file that takes the place of `path` only when all went well.
 
-    The temporary lies in the same folder and is on the disk (fsync) before it is renamed, and so
-    is the folder afterwards: a crash or a power cut at any moment leaves the old content or the
-    new one. Missing folders are made. A symbolic link keeps pointing where it did, and what is no
-    regular file (``/dev/stdout``, a pipe) is written directly.
-    Where it cannot be written, an OutputError leaves the old file and no temporary, as any other
-    error of the body does, which passes through.
+    It lies in the same folder and is on the disk (fsync) before it is renamed, as the folder is
+    afterwards: a crash at any moment leaves the old content or the new one. A symbolic link keeps
+    pointing where it did, and what is no regular file (``/dev/stdout``) is written directly. An
+    error, an OutputError where it cannot be written, leaves the old file and no temporary.
     """
     try:
         if "\0" in os.fspath(path):

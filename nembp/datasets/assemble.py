@@ -38,10 +38,9 @@ SQUARED = 1e150  # the most of a user's own values, whose squares float64 holds
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Arrays as read, and the file and array that each was read from, for messages.
+    """Arrays as read: images (n, H, W[, C]) or rows (n, features), and their labels or targets.
 
-    Images (n, H, W[, C]) or table rows (n, features), of which what is memory-mapped stays so;
-    labels (n,) or targets (n, outputs), or numbers of `labels`.
+    `y` (n,) or (n, outputs) may be numbers of `labels`. What is mapped stays so.
     """
 
     x: Samples
@@ -73,11 +72,8 @@ def assemble(
     [0, 1], or of a table; by default that of the dtype or range of the values, and tables are
     standardized on the training part. The rest is passed on to the `Dataset`.
 
-    Raises
-    ------
-    DataError
-        If counts or shapes disagree, a value is NaN or infinite, a split is empty, fewer than two
-        classes occur, or labels are not what `task="auto"` takes for classes.
+    A DataError says which counts or shapes disagree, which value is not finite, or why labels are
+    not what `task="auto"` takes for classes.
     """
     notes, train, last = list(notes), parts[0], parts[-1]
     xs = [feature_array(raw.x, raw.x_name, transpose=request.transpose) for raw in parts]
@@ -420,10 +416,8 @@ def check_inputs(
 ) -> NDArray[Any]:
     """Return samples as an array (n, features) of finite numbers, images flattened.
 
-    X is a list of rows, a NumPy or CuPy array, a sparse matrix or a pandas or Polars table, of
-    shape (n, ...); messages call it ``name``. A sample must have ``inputs`` values, and a table
-    ``columns``, which are put in this order, others left out. DataError or ShapeError says what is
-    wrong.
+    X is a list of rows, a NumPy or CuPy array, a sparse matrix or a pandas or Polars table; of a
+    table `columns` are taken, in this order. A sample must have `inputs` values.
     """
     if found := column_names(X):
         match_columns(found, columns, name, None)
@@ -485,17 +479,14 @@ def as_array(value: Any, name: str, *, text: bool = False) -> NDArray[Any]:
 
 def _plain(array: NDArray[Any], name: str, text: bool) -> NDArray[Any]:
     """Return an array of objects as one of numbers, or of labels."""
-    values = array.ravel().tolist()
-    marks = ("None", "nan", "NaN", "<NA>", "NaT")
+    values, marks = array.ravel().tolist(), ("None", "nan", "NaN", "<NA>", "NaT")
     missing = [not isinstance(v, str) and str(v) in marks for v in values]
     if text and any(missing):
         row = missing.index(True) // (array.size // len(array))
         raise DataError(f"{name} has no value in row {row}; remove such rows, or name the class")
+    values = [np.nan if gap else v for v, gap in zip(values, missing, strict=True)]
     try:
-        if text:
-            return np.array(values).reshape(array.shape)
-        values = [np.nan if gap else v for v, gap in zip(values, missing, strict=True)]
-        return np.array(values, np.float64).reshape(array.shape)
+        return np.array(values, None if text else np.float64).reshape(array.shape)
     except (OverflowError, TypeError, ValueError) as error:
         raise DataError(
             f"{name} holds what is not a number ({error}); encode text columns first, as by "

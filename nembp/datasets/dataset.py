@@ -117,11 +117,10 @@ class Request:
 # -- what it gives -------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """Samples and their targets.
+    """Samples (n, *shape) and int64 labels 0..K-1 (n,), or floating targets (n, outputs).
 
-    `x` (n, *shape) are raw values, uint8 for images, which are never converted as a whole, floating
-    otherwise; perhaps read-only and memory-mapped: `nembp.datasets.as_rows` reads either kind. `y`
-    are int64 labels 0..K-1 of shape (n,), or floating targets (n, outputs).
+    Samples are raw, uint8 for images, which are never converted as a whole, floating otherwise;
+    perhaps read-only and memory-mapped: `nembp.datasets.as_rows` reads either kind.
     """
 
     x: Samples
@@ -139,14 +138,11 @@ class Split:
 class Dataset:
     """A checked data set: raw splits and the scaling that training applies batch by batch.
 
-    Each split holds at least one sample, and every class occurs in `train`. `shape` is that of a
-    sample, of images (H, W, C); `classes` are names in the order of the labels, () for regression,
-    whose columns of `y` are `target_names`. `x_scaling` and `y_scaling` make what the network is
-    given; `pixel_scaling`, where it is another, maps images to [0, 1], to draw them (`to_unit`).
-    `feature_names` are the columns of a table that names them. `notes` say what the reader had to
-    guess or passed over, a sentence each; `attribution` and `source` whose data it is, and where
-    it was read from. `fingerprint` is of all samples as read, before they were split or limited:
-    the same whatever the order of a table's columns; "" where nothing was read.
+    Every class occurs in `train`. `shape` is that of a sample, of images (H, W, C); `classes` are
+    names in the order of the labels, () for regression, whose columns of `y` are `target_names`.
+    `x_scaling` and `y_scaling` make what the network is given; `pixel_scaling`, where it is
+    another, maps images to [0, 1]. `notes` say what the reader had to guess or passed over. The
+    `fingerprint` is of all samples as read, whatever the order of a table's columns.
     """
 
     name: str

@@ -47,15 +47,11 @@ def fetch(
 ) -> tuple[Path, ...]:
     """Download the files of "mnist", "cifar10" or "cifar100" that a folder lacks, and return them.
 
-    Each is checked before it is put in place, and nothing half-written is left. Files of MNIST that
-    are there, raw or gzip, are kept; a damaged ``.gz`` is replaced; a file of another data set is
-    never touched. CIFAR is its binary version, unpacked into the archive's own folder in
-    `data_dir` if any file is not there with its size.
-
-    `mirror` is a base URL, or several to try in turn; default the environment variable
-    NEMBP_MNIST_MIRROR or NEMBP_CIFAR_MIRROR, else well-known public mirrors. `progress` is called
-    with a file's name, the bytes received, and those announced or None. `timeout` is in seconds, at
-    every step.
+    Each is checked before it is put in place. Files of MNIST that are there, raw or gzip, are kept;
+    a damaged ``.gz`` is replaced; a file of another data set is never touched. CIFAR is its binary
+    version, in the archive's own folder. `mirror` is a base URL, or several to try in turn; default
+    the environment variable NEMBP_MNIST_MIRROR or NEMBP_CIFAR_MIRROR, else public mirrors.
+    `progress` is called with a file's name, the bytes received, and those announced or None.
     """
     folder, is_mnist = Path(data_dir), name == "mnist"
     variable = "NEMBP_MNIST_MIRROR" if is_mnist else "NEMBP_CIFAR_MIRROR"

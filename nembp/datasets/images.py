@@ -41,13 +41,11 @@ def read_image(
     resize: bool = False,
     remedy: str = "the size of the training images. Crop or resize it.",
 ) -> NDArray[Any]:
-    """Read one image file, (height, width, channels); a photograph is turned as its camera says.
+    """Read one image file, (height, width, channels), of uint8, or of uint16 if it is 16-bit grey.
 
-    Returned are uint8, or uint16 of 16-bit grey. `size` (height, width) is what it must have, or,
-    to `resize`, is scaled to, with the proportions kept and what sticks out cut off alike on both
-    sides; `channels` 1 (grey) or 3 (RGB); None for what the file has. `remedy` says what `size` is.
-    Refused are files that are missing, damaged or of another format, see-through in places, an
-    animation, or in colours of 16 bits.
+    `size` (height, width) is what it must have, for the reason that `remedy` gives, or, to
+    `resize`, is scaled to, with the proportions kept and what sticks out cut off alike on both
+    sides. `channels` are 1 (grey) or 3 (RGB), or None for what the file has.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -140,15 +138,10 @@ def load_images(request: Request) -> Dataset:
     """Load image files in class folders; the loader behind ``load("images", folder)``.
 
     `data_dir` holds train/CLASS/* and test/CLASS/* (or other usual names of splits, in any case),
-    or CLASS/*, which is then split. The names of the folders are the classes, in sorted order, as
-    numbers where all are numbers. Image files are taken at any depth; hidden files and folders, and
-    those of the system, are passed over, and the notes say how many of other suffixes were. Images
-    must have one size, or are brought to `image_size`; if all are grey, they have one channel, else
-    three. 16-bit grey keeps its 16 bits.
-
-    Pixels are decoded once, into a file that the system's temporary folder (TMPDIR) holds without
-    a name and drops when the process ends; so memory does not grow with the images, and nothing
-    is written beside them.
+    or CLASS/*, which is then split, with image files at any depth. Images must have one size, or
+    are brought to `image_size`; if all are grey, they have one channel, else three. Pixels are
+    decoded once, into a file that the system's temporary folder (TMPDIR) holds without a name and
+    drops when the process ends.
     """
     folder = request.folder("images", f"a folder of class folders: {_LAYOUT}")
     passed: Counter[str] = Counter()  # suffixes of what is no image

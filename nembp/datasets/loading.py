@@ -82,18 +82,14 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, **options: A
     limit : int, optional
         Keep this many training samples, drawn in the classes' proportions, at least one each.
     scaling : {"auto", "unit", "channel"}
-        How samples are scaled: "unit" maps images, or each column of a table, to [0, 1];
-        "channel" standardizes images, one mean and standard deviation for each channel; "auto" is
-        "channel" for images of several channels, "unit" for other images, and for tables the
-        mean and standard deviation of each column.
+        "unit" maps images, or each column of a table, to [0, 1]; "channel" standardizes each
+        channel of images; "auto" is "channel" for images of several channels, "unit" for other
+        images, and standardizes each column of tables.
     image_size : (height, width), optional
         Resize image files to this size (images).
-    delimiter : str, optional
-        What separates the cells of a csv; default what the first rows tell.
-    header : bool, optional
-        Whether the first row of a csv names its columns; default unless it holds numbers.
-    decimal : {".", ","}, optional
-        The decimal mark of a csv; default the point.
+    delimiter, header, decimal : str, bool, {".", ","}, optional
+        How a csv is written: what separates its cells (default what the first rows tell), whether
+        its first row names the columns (default unless it holds numbers), its decimal mark.
     image_order : {"auto", "first", "last"}
         Whether the channels of images (npy, npz) come before height and width, or after.
     transpose : bool, optional
@@ -108,14 +104,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, **options: A
     -------
     Dataset
         At least one sample in each split, finite values, at least two classes; `notes` says what
-        had to be guessed.
-
-    Raises
-    ------
-    ArchitectureError
-        If an option is wrong.
-    DataError
-        If the data is missing, damaged or unusable; the message names the file and the remedy.
+        had to be guessed. A DataError names the file and the remedy.
 
     Examples
     --------

@@ -39,13 +39,9 @@ class Augmentation:
 
     The augmented image is the forward direction's input *and* the backward direction's target, so
     ``backward/centroid_error``, the distance to the mean of the plain images, has a floor above 0:
-    on CIFAR-10 with pixels in [0, 1] 0.005 for flips and 0.020 for crops of 4 pixels (filling with
-    black, the field's other custom, would make it 0.24). Digits and letters do not survive flips.
-
-    References
-    ----------
-    Zagoruyko and Komodakis, Wide Residual Networks, 2016, section 3: flips, and crops of 4 pixels
-    filled by reflection. He et al., Deep Residual Learning, 2015, section 4.2, fill with zeros.
+    on CIFAR-10 with pixels in [0, 1] 0.005 for flips and 0.020 for crops of 4 pixels (Zagoruyko and
+    Komodakis 2016, section 3; filling with black, as He et al. 2015, section 4.2, would make it
+    0.24). Digits and letters do not survive flips.
     """
 
     flip: bool = False  # mirror half of the images, left to right
@@ -93,18 +89,13 @@ Staged: TypeAlias = NDArray[Any] | None  # raw rows on the host; None where noth
 
 
 class BatchReader:
-    """Reads samples of one split as network inputs and targets.
+    """Reads samples of one split as network inputs and targets: of labels, one-hot rows.
 
-    Samples are in memory or in files; of labels, one-hot rows of ``outputs`` columns are read.
-    ``augmentation`` is for training, not for scoring; its stream gives three numbers a sample (dy,
-    dx, flip) whatever is switched on, drawn on the host: neither the device nor another option
-    shifts the draws, nor do these draws shift those of batches and noise. ``resident`` is whether
-    all samples are held on the device; if not, each batch is gathered on the host. Left out: on a
-    CPU those are that are in memory, on another device those that take at most half of its free
-    memory. Samples to be augmented never are.
-
-    What is gathered waits raw, in buffers that are used again and again: 8-bit images take a
-    quarter of the memory of what a step gets, and scaling them is quick beside gathering them.
+    ``resident`` is whether all samples are held on the device; if not, each batch is gathered on
+    the host, raw, in buffers that are used again. Left out: on a CPU those are that are in memory,
+    on another device those that take at most half of its free memory; samples to be augmented
+    never are. The augmentation's stream gives three numbers a sample (dy, dx, flip) whatever is
+    switched on: nothing else shifts the draws, nor do they shift those of batches and noise.
     """
 
     def __init__(

@@ -20,11 +20,9 @@ from nembp.errors import ArchitectureError, DataError
 class Rows:
     """Samples that are read when asked for: those of `sources` end to end, or some at `index`.
 
-    ``rows[a:b]``, ``rows[index]`` and ``np.asarray(rows)`` give arrays, like those of an array in
-    memory; `take` fills a buffer that is used again and again. `shape` is (n, *sample), and `dtype`
-    what is read, by default in native byte order. Sources are arrays, most usefully mapped ones or
-    views of images that are stored plane by plane, and rows. A subclass says how to read in `_read`
-    alone.
+    ``rows[a:b]``, ``rows[index]`` and ``np.asarray(rows)`` give arrays; `take` fills a buffer.
+    Sources are arrays, best mapped ones or views of images that are stored plane by plane, and
+    rows. `dtype` is what is read. A subclass says how in `_read` alone.
     """
 
     shape: tuple[int, ...]
@@ -177,8 +175,7 @@ def stratified_choice(
     """Draw `size` of the samples; return the indices of those drawn, and of the rest, shuffled.
 
     Of labels (n,), class k of 0..K-1 gets max(1, size n_k / n) samples, rounded by largest
-    remainders; a `size` below K or above n is an ArchitectureError. Targets (n, outputs) have no
-    classes.
+    remainders; targets (n, outputs) have no classes.
     """
     n = len(y)
     if y.ndim > 1:
