@@ -28,9 +28,11 @@ from nembp.experiments.claims.networks import (
     protocol,
     same,
     tuning,
-)  # fmt: skip
+)
 from nembp.experiments.protocol import Comparison, Metric, Protocol, Tuning
 
+# tables, from here on
+# fmt: off
 ICMLA: Final = "Adigun, Kosko, ICMLA 2018, 1178-1185"
 
 SCORE: Final = Metric("inception score", "inception_score", "higher", "relative rise")
@@ -54,45 +56,42 @@ GAME: Final[dict[str, Any]] = {
     "noise_law": "gaussian", "noise_mode": "additive", "noise_screening": "auto",
     "noise_rejected": "reflect", "optimizer": "adam", "momentum": 0.5, "decay": 0.999,
     "schedule": "constant", "averaging": 0.0, "averaged": 2, "split_seed": 0,
-}  # fmt: skip
+}
 
 
 def _rates(both: float) -> dict[str, float]:
     return {"learning_rate": both, "discriminator_rate": both}
 
 
-CRITIC: Final[dict[str, Any]] = {"kind": "wasserstein", "critic_steps": 5, "optimizer": "rmsprop",
-                                 "momentum": None, "decay": 0.9}  # fmt: skip
+CRITIC: Final = {"kind": "wasserstein", "critic_steps": 5, "optimizer": "rmsprop",
+                 "momentum": None, "decay": 0.9}
 IMAGES: Final = GAME | {"latent": 16, "batch_size": 32, "discriminator_activation": "leaky-relu",
-                        "checkpoints": 4, "scored_samples": 2000}  # fmt: skip
+                        "checkpoints": 4, "scored_samples": 2000}
 # 1,000 iterations: early enough that some of the classes are missing
 VANILLA: Final = IMAGES | _rates(0.004) | {"iterations": 1000}
 WASSERSTEIN: Final = IMAGES | CRITIC | _rates(0.002) | {"iterations": 300}
 MNIST: Final = {"dataset": "mnist", "generator": "128,256", "discriminator": "256,128"}
 CIFAR: Final = {"dataset": "cifar10", "generator": "512bn,reshape4x4x32,up16x4s2bn,up16x4s2bn",
-                "discriminator": "conv16x4s2,conv32x4s2bn,conv32x4s2bn",
-                "iterations": 200}  # fmt: skip
+                "discriminator": "conv16x4s2,conv32x4s2bn,conv32x4s2bn", "iterations": 200}
 CLIPPED: Final = {"discriminator": "conv16x4s2,conv32x4s2,conv32x4s2", "iterations": 60}
-GENERATOR: Final[dict[str, Any]] = {"bidirectional": "generator", "generator_weight": 1.0,
-                                    "weight_schedule": "cosine",
-                                    "backward_flow": True}  # fmt: skip
+GENERATOR: Final = {"bidirectional": "generator", "generator_weight": 1.0,
+                    "weight_schedule": "cosine", "backward_flow": True}
 # the gradient of a clipped critic is about a hundredth of a discriminator's, and so is the weight
 BESIDE_CRITIC: Final = GENERATOR | {"generator_weight": 0.01}
 PERMUTED: Final = {"backward_permuted": True}
 ONE_SIDE: Final = {"bidirectional": "generator"}
 DISCRIMINATOR: Final = {"bidirectional": "discriminator"}
-CODES: Final = ONE_SIDE | {"latent_law": "binary"}
-THREE: Final = (0.5, 1.0, 2.0)
-_tuning = partial(tuning, strengths=ONE, seeds=2, extend=4, factors=THREE)
+BINARY: Final = {"latent_law": "binary"}
+_tuning = partial(tuning, strengths=ONE, seeds=2, extend=4, factors=(0.5, 1.0, 2.0))
+G, D = "A bidirectional generator", "A bidirectional discriminator"
+OF_G, OF_D, NEM = ("generator", "plain"), ("discriminator", "plain"), ("nem", "none")
 
 # -- images ----------------------------------------------------------------------------------------
 SCORES: Final = (SCORE, CLASSES, BALANCE, DISTANCE)
 
 
-def _players(
-    name: str, where: str, base: dict[str, Any], weight: float, published: float,
-    generator: dict[str, Any],
-) -> Protocol:  # fmt: skip
+def _players(name: str, where: str, base: dict[str, Any], weight: float, published: float,
+             generator: dict[str, Any]) -> Protocol:
     """Return a game in which the generator, the discriminator or neither is bidirectional."""
     discriminator = DISCRIMINATOR | {"discriminator_weight": weight}
     return protocol(
@@ -100,19 +99,16 @@ def _players(
         {"plain": {}, "discriminator": discriminator, "permuted": discriminator | PERMUTED,
          "generator": generator},
         SCORES, _tuning(SCORE),
-        both("inception score", "discriminator", "plain", SCORE,
-             "A bidirectional discriminator raises the inception score", published),
-        same("class kl", "discriminator", "plain", BALANCE,
-             "A bidirectional discriminator lessens mode collapse (nats)", margin=0.05),
-        both("meaning", "discriminator", "plain", SCORE, "A bidirectional discriminator does more "
-             "good than one with backward targets that mean nothing", minus=("permuted", "plain")),
+        both("inception score", *OF_D, SCORE, f"{D} raises the inception score", published),
+        same("class kl", *OF_D, BALANCE, f"{D} lessens mode collapse (nats)", margin=0.05),
+        both("meaning", *OF_D, SCORE, f"{D} does more good than one with backward targets that "
+             "mean nothing", minus=("permuted", "plain")),
         both("permuted", "permuted", "plain", SCORE),
-        both("generator", "generator", "plain", SCORE,
-             "A bidirectional generator raises the inception score"),
-        best("generator's fréchet distance", "generator", "plain", DISTANCE,
-             "A bidirectional generator draws nearer to the data (Fréchet)"),
-        same("fréchet distance", "discriminator", "plain", DISTANCE),
-    )  # fmt: skip
+        both("generator", *OF_G, SCORE, f"{G} raises the inception score"),
+        best("generator's fréchet distance", *OF_G, DISTANCE,
+             f"{G} draws nearer to the data (Fréchet)"),
+        same("fréchet distance", *OF_D, DISTANCE),
+    )
 
 
 def _noisy(name: str, where: str, base: dict[str, Any], weight: float, place: str) -> Protocol:
@@ -120,15 +116,15 @@ def _noisy(name: str, where: str, base: dict[str, Any], weight: float, place: st
     return protocol(
         name, f"NEM noise in bidirectional adversarial training, {where}", NO_TABLES,
         base | DISCRIMINATOR | {"discriminator_weight": weight},
-        {"none": {}, **{kind: {"noise": kind, "noise_place": place} for kind in ("nem", "blind")}},
+        {"none": {}} | {kind: {"noise": kind, "noise_place": place} for kind in ("nem", "blind")},
         SCORES, _tuning(SCORE, strengths=(0.3, 1.0)),
-        both("inception score", "nem", "none", SCORE,
+        both("inception score", *NEM, SCORE,
              "NEM noise raises the inception score of a bidirectional game"),
-        same("class kl", "nem", "none", BALANCE,
+        same("class kl", *NEM, BALANCE,
              "NEM noise lessens the mode collapse of a bidirectional game (nats)", margin=0.05),
         against_blind("blind", "nem", "blind", SCORE,
                       "NEM noise does more good there than blind noise"),
-    )  # fmt: skip
+    )
 
 
 OF_IMAGES = (
@@ -140,16 +136,13 @@ OF_IMAGES = (
         {"plain": {}, "generator": GENERATOR, "permuted": GENERATOR | PERMUTED,
          "fast": {"discriminator_rate": 3 * VANILLA["learning_rate"]}},
         SCORES, _tuning(SCORE, seeds=4),
-        both("inception score", "generator", "plain", SCORE,
-             "A bidirectional generator raises the inception score"),
-        both("classes", "generator", "plain", CLASSES,
-             "A bidirectional generator covers classes that a plain one loses"),
+        both("inception score", *OF_G, SCORE, f"{G} raises the inception score"),
+        both("classes", *OF_G, CLASSES, f"{G} covers classes that a plain one loses"),
         both("meaning", "generator", "permuted", SCORE,
              "It does more good than one whose backward targets mean nothing"),
         both("fast", "generator", "fast", SCORE,
              "It does more good than a discriminator three times as fast"),
-        best("class kl", "generator", "plain", BALANCE, margin=0.05),
-        best("fréchet distance", "generator", "plain", DISTANCE),
+        best("class kl", *OF_G, BALANCE, margin=0.05), best("fréchet distance", *OF_G, DISTANCE),
     ),
     _players("wgan-mnist", "Wasserstein game, dense, MNIST", WASSERSTEIN | MNIST, 0.001, 4.4,
              BESIDE_CRITIC),
@@ -161,7 +154,7 @@ OF_IMAGES = (
            "discriminator/forward"),
     _noisy("wgan-noise", "Wasserstein game, dense, MNIST", WASSERSTEIN | MNIST, 0.001,
            "critic/input"),
-)  # fmt: skip
+)
 
 # -- points in the plane ---------------------------------------------------------------------------
 POINTS: Final = GAME | _rates(0.003) | {
@@ -170,27 +163,25 @@ POINTS: Final = GAME | _rates(0.003) | {
     "backward_flow": True, "clip": 0.1, "penalty_weight": 1.0, "schedule": "cosine",
     "averaging": 0.99, "batch_size": 128, "iterations": 5000, "checkpoints": 10,
     "scored_samples": 2500,
-}  # fmt: skip
+}
 OF_POINTS: Final = "nembp; a bidirectional discriminator's: " + ICMLA
 MEANING: Final = same("meaning", "generator", "permuted", MODES,
-                      "It covers more than one whose backward targets mean nothing")  # fmt: skip
+                      "It covers more than one whose backward targets mean nothing")
 
 
-def _points(
-    name: str, where: str, reach: float, base: dict[str, Any], arms: dict[str, dict[str, Any]],
-    refine: int, *comparisons: Comparison | tuple[Comparison, ...],
-) -> Protocol:  # fmt: skip
+def _points(name: str, where: str, reach: float, base: dict[str, Any],
+            arms: dict[str, dict[str, Any]], refine: int,
+            *comparisons: Comparison | tuple[Comparison, ...]) -> Protocol:
     return protocol(
         name, where, OF_POINTS, POINTS | base, {"plain": {}, "generator": ONE_SIDE, **arms},
         (MODES, STRICT, QUALITY),
         _tuning(MODES, factors=(0.25, 0.5, 1.0, 2.0), extend=1, refine=refine),
-        both("modes", "generator", "plain", MODES, "A bidirectional generator of binary codes "
-             "covers modes that a plain one loses", reach=reach),
-        both("quality", "generator", "plain", QUALITY, "A bidirectional generator of binary codes "
-             "places its samples in modes", reach=0.8),
-        *comparisons,
-        same("strict modes", "generator", "plain", STRICT), quick=(20, 200), seeds=20,
-    )  # fmt: skip
+        both("modes", *OF_G, MODES, f"{G} of binary codes covers modes that a plain one loses",
+             reach=reach),
+        both("quality", *OF_G, QUALITY, f"{G} of binary codes places its samples in modes",
+             reach=0.8),
+        *comparisons, same("strict modes", *OF_G, STRICT), quick=(20, 200), seeds=20,
+    )
 
 
 def _no_worse(arm: str, player: str) -> tuple[Comparison, ...]:
@@ -220,8 +211,7 @@ IN_THE_PLANE = (
          "nem": {"noise": "nem", "noise_place": "discriminator/forward", "noise_std": 0.3}},
         0,
         MEANING,
-        same("discriminator", "discriminator", "plain", MODES,
-             "A bidirectional discriminator covers modes that a plain one loses"),
+        same("discriminator", *OF_D, MODES, f"{D} covers modes that a plain one loses"),
         same("nem", "nem", "plain", MODES,
              "NEM noise on the discriminator's targets covers modes that are lost without"),
     ),
@@ -232,55 +222,50 @@ IN_THE_PLANE = (
          "generator": ONE_SIDE | {"generator_weight": 0.03}},
         (MODES, QUALITY), _tuning(MODES, extend=0, refine=0),
         _no_worse("discriminator", "critic"), _no_worse("generator", "generator"),
-        same("critic's quality", "discriminator", "plain", QUALITY),
-        same("generator's quality", "generator", "plain", QUALITY), quick=(20, 200), seeds=20,
+        same("critic's quality", *OF_D, QUALITY), same("generator's quality", *OF_G, QUALITY),
+        quick=(20, 200), seeds=20,
     ),
-)  # fmt: skip
+)
 
 # -- binary codes for MNIST, and three digits stacked to 1,000 modes -------------------------------
 CODED: Final = VANILLA | MNIST | GENERATOR | {
     "bidirectional": "none", "batch_size": 64, "schedule": "cosine", "averaging": 0.99,
     "iterations": 2000,
-}  # fmt: skip
+}
 STACKED: Final = CODED | _rates(0.003) | {
     "dataset": "stacked-digits", "samples": 128_000, "latent": 32, "generator": "256,512",
     "discriminator": "512,256", "schedule": "late-cosine", "generator_weight": 0.3,
     "weight_until": 0.8, "iterations": 3000, "scored_samples": 26_000,
-}  # fmt: skip
+}
 
 
-def _stacked(
-    name: str, what: str, base: dict[str, Any], tuned: Tuning, reach: float | None, rates: int
-) -> Protocol:
+def _stacked(name: str, what: str, base: dict[str, Any], tuned: Tuning, reach: float | None,
+             rates: int) -> Protocol:
     return protocol(
         name, f"Bidirectional generator, vanilla game, dense, three {what} stacked", "nembp", base,
         {"plain": {}, "generator": ONE_SIDE}, (MODES, DIVERGENCE), tuned,
-        both("modes", "generator", "plain", MODES,
-             "A bidirectional generator covers more of 1,000 modes", reach=reach),
-        both("kl", "generator", "plain", DIVERGENCE,
-             "A bidirectional generator covers them more evenly (nats)", margin=0.02)[:rates],
+        both("modes", *OF_G, MODES, f"{G} covers more of 1,000 modes", reach=reach),
+        both("kl", *OF_G, DIVERGENCE, f"{G} covers them more evenly (nats)", margin=0.02)[:rates],
         quick=(10, 2000),
-    )  # fmt: skip
+    )
 
 
 OF_CODES = (
     protocol(
         "gan-mnist-codes", "Bidirectional generator of codes, vanilla game, dense, MNIST", "nembp",
         CODED,
-        {"plain": {}, "codes": CODES, "plain codes": {"latent_law": "binary"},
-         "generator": ONE_SIDE},
+        {"plain": {}, "codes": ONE_SIDE | BINARY, "plain codes": BINARY, "generator": ONE_SIDE},
         (SCORE, CLASSES, DISTANCE, RECALL), _tuning(DISTANCE, extend=2, refine=0),
         both("fréchet distance", "codes", "plain", DISTANCE,
-             "A bidirectional generator of codes draws nearer to the data (Fréchet)"),
+             f"{G} of codes draws nearer to the data (Fréchet)"),
         both("recall", "codes", "plain", RECALL,
-             "A bidirectional generator of codes leaves out less of the data (recall)"),
+             f"{G} of codes leaves out less of the data (recall)"),
         both("inception score", "codes", "plain", SCORE,
-             "A bidirectional generator of codes raises the inception score"),
-        both("classes", "codes", "plain", CLASSES,
-             "A bidirectional generator of codes covers more classes", margin=0.5),
+             f"{G} of codes raises the inception score"),
+        both("classes", "codes", "plain", CLASSES, f"{G} of codes covers more classes", margin=0.5),
         same("classes beside plain codes", "codes", "plain codes", CLASSES,
              "Of codes a plain generator covers fewer classes"),
-        same("gaussian", "generator", "plain", DISTANCE),
+        same("gaussian", *OF_G, DISTANCE),
     ),
     _stacked("gan-stacked-digits", "digits", STACKED,
              _tuning(DIVERGENCE, factors=(0.5, 1.0), seeds=1, extend=0, refine=0), 950.0, 2),
@@ -288,5 +273,5 @@ OF_CODES = (
     _stacked("gan-stacked-mnist", "MNIST digits",
              STACKED | {"dataset": "stacked", "samples": 60_000, "iterations": 1500},
              _tuning(MODES, seeds=1, extend=0, refine=0), None, 1),
-)  # fmt: skip
+)
 PROTOCOLS: Final = (*OF_IMAGES, *IN_THE_PLANE, *OF_CODES)

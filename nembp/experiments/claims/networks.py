@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from nembp.experiments.protocol import Arm, Comparison, Metric, Protocol, Rate, Tuning
 
+# tables, from here on
+# fmt: off
 CNN_2016: Final = "Audhkhasi, Osoba, Kosko, Neural Networks 78:15-23, 2016"
 NN_2019: Final = "Adigun, Kosko, Neural Networks 120:9-31, 2019"
 NN_2020: Final = "Kosko, Audhkhasi, Osoba, Neural Networks 129:359-384, 2020"
@@ -27,7 +29,7 @@ def protocol(
     name: str, title: str, source: str, base: dict[str, Any], arms: dict[str, dict[str, Any]],
     metrics: tuple[Metric, ...], tuned: Tuning, *comparisons: Comparison | Iterable[Comparison],
     quick: tuple[int, int] = (10, 200), **more: Any,
-) -> Protocol:  # fmt: skip
+) -> Protocol:
     """Return a protocol, of adversarial runs where the base has a generator.
 
     These have ``quick``, the iterations and scored samples of --quick.
@@ -43,9 +45,8 @@ def protocol(
     return Protocol(name, title, source, base, declared, metrics, compared, tuned, **more)
 
 
-def compare(
-    rate: Rate, name: str, arm: str, baseline: str, metric: Metric, *claim: Any, **more: Any
-) -> Comparison:
+def compare(rate: Rate, name: str, arm: str, baseline: str, metric: Metric, *claim: Any,
+            **more: Any) -> Comparison:
     """Return a comparison; ``claim`` may go on to the published figure."""
     return Comparison(name, arm, baseline, metric.name, rate, *claim, **more)
 
@@ -58,15 +59,14 @@ def both(name: str, *of: Any, **more: Any) -> tuple[Comparison, Comparison]:
     return same(name, *of, **more), best(f"{name}, tuned", *of, **more)
 
 
-def against_blind(
-    name: str, arm: str, blind: str, metric: Metric, claim: str = ""
-) -> tuple[Comparison, ...]:
+def against_blind(name: str, arm: str, blind: str, metric: Metric,
+                  claim: str = "") -> tuple[Comparison, ...]:
     """Return comparisons that settle whether screened noise does more than blind noise.
 
     The claim is about the benefit over no noise, minus that of blind noise: its harm is none.
     """
     return (*both(name, arm, "none", metric, claim, minus=(blind, "none")),
-            *both(f"{name}, directly", arm, blind, metric))  # fmt: skip
+            *both(f"{name}, directly", arm, blind, metric))
 
 
 # -- configurations, metrics, tuning ---------------------------------------------------------------
@@ -75,12 +75,12 @@ PLAIN: Final[dict[str, Any]] = {
     "dtype": "float32", "epochs": 10, "forward": "multinomial", "learning_rate": 0.1,
     "noise": "none", "optimizer": "sgd", "scaling": "unit", "schedule": "constant",
     "weight_decay": 0.0,
-}  # fmt: skip
+}
 MNIST: Final = PLAIN | {"dataset": "mnist", "limit": 1000, "layers": "256,128"}
 CIFAR: Final = PLAIN | {"dataset": "cifar10", "limit": 1000,
-                        "layers": "conv16x4s2,conv32x4s2,conv64x4s2"}  # fmt: skip
+                        "layers": "conv16x4s2,conv32x4s2,conv64x4s2"}
 DIGITS: Final = PLAIN | {"dataset": "digits", "test_fraction": 0.2, "split_seed": 0,
-                         "layers": "128,64", "batch_size": 32}  # fmt: skip
+                         "layers": "128,64", "batch_size": 32}
 LOGISTIC: Final = MNIST | {"activation": "logistic", "learning_rate": 0.5}
 ADAM: Final = {"optimizer": "adam", "learning_rate": 0.001}
 ON_MNIST, ON_DIGITS = "1000 images of MNIST", "scikit-learn's digits"
@@ -93,6 +93,8 @@ ERROR: Final = Metric("training error", "train/error", "lower", "cut of the mean
 ACCURACY: Final = Metric("accuracy", "forward/accuracy", "higher", "points")
 CENTROID: Final = Metric("centroid error", "backward/centroid_error", "lower", "relative cut")
 
+KINDS: Final = ("nem", "blind", "anti", "drift")
+NEM: Final = ("nem", "none")  # arm and baseline
 FINE: Final = (0.01, 0.1, 0.3, 1.0)  # multiples of the arm's noise; 0.01 is next to none
 COARSE: Final = (0.01, 0.3, 1.0)
 ONE: Final = (1.0,)
@@ -105,7 +107,7 @@ def noise(kind: str, **more: Any) -> dict[str, Any]:
         "noise_decay": 1.0, "noise_clock": "epoch", "noise_law": "gaussian",
         "noise_mode": "additive", "noise_screening": "auto", "noise_rejected": "reflect",
         "noise_update": "exact",
-    } | more  # fmt: skip
+    } | more
 
 
 def arms(*kinds: str, **more: Any) -> dict[str, dict[str, Any]]:
@@ -113,10 +115,8 @@ def arms(*kinds: str, **more: Any) -> dict[str, dict[str, Any]]:
     return {"none": {}, **{kind: noise(kind, **more) for kind in kinds}}
 
 
-def tuning(
-    metric: Metric, strengths: tuple[float, ...] = FINE, seeds: int = 3, refine: int = 1,
-    **more: Any,
-) -> Tuning:  # fmt: skip
+def tuning(metric: Metric, strengths: tuple[float, ...] = FINE, seeds: int = 3, refine: int = 1,
+           **more: Any) -> Tuning:
     """Return how to tune: in steps of 2, which ``refine`` halves, with seeds 1000 and on."""
     apart = tuple(range(1000, 1000 + seeds))
     return Tuning(metric.name, seeds=apart, refine=refine, strengths=strengths, **more)
@@ -124,12 +124,10 @@ def tuning(
 
 def controls(metric: Metric, more_than_blind: str, below: str) -> tuple[Comparison, ...]:
     """Return the comparisons with blind noise, noise from below, and drift."""
-    return (
-        *against_blind("blind", "nem", "blind", metric, more_than_blind),
-        same("below", "none", "anti", metric, below, minus=("none", "blind")),
-        *both("blind noise alone", "blind", "none", metric),
-        *both("drift alone", "drift", "none", metric),
-    )
+    return (*against_blind("blind", "nem", "blind", metric, more_than_blind),
+            same("below", "none", "anti", metric, below, minus=("none", "blind")),
+            *both("blind noise alone", "blind", "none", metric),
+            *both("drift alone", "drift", "none", metric))
 
 
 # -- noise at the output ---------------------------------------------------------------------------
@@ -139,17 +137,15 @@ def _output(name: str, base: dict[str, Any], where: str, tuned: Tuning) -> Proto
     cut = f"{what} cuts early training cross-entropy"
     return protocol(
         name, f"{what} neurons, {where}", f"{CNN_2016}; {NN_2020}", base,
-        arms("nem", "blind", "anti", "drift")
-        | {"published": noise("nem", noise_update="published")},
-        (NLL, ERROR), tuned,
-        both("nll", "nem", "none", NLL, cut, 39.0),
+        arms(*KINDS) | {"published": noise("nem", noise_update="published")}, (NLL, ERROR), tuned,
+        both("nll", *NEM, NLL, cut, 39.0),
         same("nll, published update", "published", "none", NLL,
              f"{cut}, by the update a - (t + n)", 39.0),
-        both("error", "nem", "none", ERROR, f"{what} cuts early training error", 47.0),
+        both("error", *NEM, ERROR, f"{what} cuts early training error", 47.0),
         controls(NLL, f"{what} does more good than blind noise",
                  "Noise from below the NEM hyperplane does more harm than blind noise"),
         same("nem against its drift", "nem", "drift", NLL),
-    )  # fmt: skip
+    )
 
 
 OUTPUT = (
@@ -161,31 +157,32 @@ OUTPUT = (
     _output("output-noise-adam", MNIST | ADAM, f"dense network trained by Adam, {ON_MNIST}",
             tuning(NLL, COARSE, 2)),
     _output("output-noise-digits", DIGITS, f"dense network, {ON_DIGITS}", tuning(NLL)),
-)  # fmt: skip
+)
 
 
 # -- noise inside the network ----------------------------------------------------------------------
-def _hidden(name: str, base: dict[str, Any], where: str, tuned: Tuning) -> Protocol:
-    what, nem = "NEM noise in the last hidden layer", ("nem", "none")
-    # logistic units lie in [0, 1], where a first standard deviation of 1 is a lot
-    last = {"noise_place": "last-hidden", "noise_std": 1.0}
-    return protocol(
-        name, f"{what}, {where}, {ON_MNIST}", f"{CNN_2016}; {NN_2020}", base,
-        arms("nem", "blind", "anti", "drift", **last), (CLEAN, ACCURACY), tuned,
-        both("nll", *nem, CLEAN, f"{what} cuts early training cross-entropy"),
-        both("accuracy", *nem, ACCURACY, f"{what} raises test accuracy", margin=0.1),
-        controls(CLEAN, f"{what} does more good than blind noise there", "Noise from below the NEM "
-                 "surface, in the last hidden layer, does more harm than blind noise"),
-        both("nem against its drift", "nem", "drift", CLEAN),
-    )  # fmt: skip
-
-
 PLACES: Final[dict[str, dict[str, Any]]] = {
     "output": {"noise_place": "target"},
+    # logistic units lie in [0, 1], where a first standard deviation of 1 is a lot
     "last hidden": {"noise_place": "last-hidden", "noise_std": 1.0},
     "all hidden": {"noise_place": "hidden", "noise_std": 1.0},
     "input": {"noise_place": "input"},
 }
+
+
+def _hidden(name: str, base: dict[str, Any], where: str, tuned: Tuning) -> Protocol:
+    what = "NEM noise in the last hidden layer"
+    return protocol(
+        name, f"{what}, {where}, {ON_MNIST}", f"{CNN_2016}; {NN_2020}", base,
+        arms(*KINDS, **PLACES["last hidden"]), (CLEAN, ACCURACY), tuned,
+        both("nll", *NEM, CLEAN, f"{what} cuts early training cross-entropy"),
+        both("accuracy", *NEM, ACCURACY, f"{what} raises test accuracy", margin=0.1),
+        controls(CLEAN, f"{what} does more good than blind noise there", "Noise from below the NEM "
+                 "surface, in the last hidden layer, does more harm than blind noise"),
+        both("nem against its drift", "nem", "drift", CLEAN),
+    )
+
+
 LONG: Final = LOGISTIC | {"epochs": 15}
 HIDDEN = (
     _hidden("hidden-noise", LONG, "logistic units", tuning(CLEAN)),
@@ -205,7 +202,7 @@ HIDDEN = (
         against_blind("hidden against blind", "all hidden", "blind hidden", CLEAN),
         against_blind("input against blind", "input", "blind input", CLEAN),
     ),
-)  # fmt: skip
+)
 
 # -- annealing, size of the training set, depth, units ---------------------------------------------
 SIZES, DEPTHS = (200, 500, 1000, 5000), (1, 3, 5)
@@ -227,8 +224,7 @@ VARIED = (
         both("iteration against epoch", "iteration", "none", NLL, "Annealing by iteration keeps "
              "more of the benefit than by epoch", minus=("epoch", "none")),
         both("iteration against epoch, directly", "iteration", "epoch", NLL),
-        both("slower", "epoch, slower", "epoch", NLL),
-        both("constant", "constant", "none", NLL),
+        both("slower", "epoch, slower", "epoch", NLL), both("constant", "constant", "none", NLL),
         both("blind", "epoch", "blind, epoch", NLL),
     ),
     protocol(
@@ -277,14 +273,14 @@ VARIED = (
         *(both(f"{name}, accuracy", f"{name}, hidden", name, ACCURACY, margin=0.1)
           for name in UNITS),
     ),
-)  # fmt: skip
+)
 
 
 # -- bidirectional training ------------------------------------------------------------------------
 RESISTED: Final = {
     "gaussian": "Gaussian noise on the pixels", "mask": "a mask on half of the pixels",
     "fgsm": "fast-gradient attacks", "pgd": "projected-gradient attacks",
-}  # fmt: skip
+}
 ON_GREY = ("gaussian:0.5", "mask:0.5", "fgsm:0.1", "pgd:0.1")
 ON_COLOUR = ("gaussian:0.1", "fgsm:0.02")
 
@@ -292,7 +288,7 @@ ON_COLOUR = ("gaussian:0.1", "fgsm:0.02")
 def _bidirectional(
     name: str, base: dict[str, Any], where: str, weight: float, heavy: float | None,
     perturbations: tuple[str, ...], tuned: Tuning,
-) -> Protocol:  # fmt: skip
+) -> Protocol:
     """Return a protocol with a backward weight that costs no accuracy, and perhaps a larger one."""
     robust = [Metric(text, f"robustness/{text}", "higher", "points") for text in perturbations]
     ways = {"bp": {}, "b-bp": {"backward": "gaussian", "backward_weight": weight}}
@@ -300,7 +296,7 @@ def _bidirectional(
     if heavy is not None:
         ways["b-bp, heavy"] = {"backward": "gaussian", "backward_weight": heavy}
         more = [*both("accuracy, heavy", "b-bp, heavy", "bp", ACCURACY, margin=0.1),
-                same("centroids, heavy", "b-bp, heavy", "b-bp", CENTROID, margin=10.0)]  # fmt: skip
+                same("centroids, heavy", "b-bp, heavy", "b-bp", CENTROID, margin=10.0)]
     return protocol(
         name, f"Bidirectional training, {where}", NO_TABLES, base | ADAM, ways,
         (ACCURACY, CENTROID, *robust), tuned,
@@ -313,11 +309,12 @@ def _bidirectional(
                f"B-BP resists {RESISTED[metric.name.split(':')[0]]} better than BP")
           for metric in robust),
         more, perturbations=perturbations,
-    )  # fmt: skip
+    )
 
 
 DIRECTIONS: Final = {"forward": "the forward direction", "backward": "the backward direction",
-                     "both": "both directions"}  # fmt: skip
+                     "both": "both directions"}
+BLIND: Final = ("backward", "both")
 
 
 def _bidirectional_noise(
@@ -325,8 +322,7 @@ def _bidirectional_noise(
 ) -> Protocol:
     """Return a protocol of noise in either direction and in both, with settings of the noise."""
     compared = [
-        item
-        for metric, margin, what in (
+        item for metric, margin, what in (
             (NLL, 1.0, "speeds B-BP (training cross-entropy)"),
             (ACCURACY, 0.1, "raises B-BP's accuracy"),
             (CENTROID, 1.0, "brings B-BP's backward pass closer to the centroids"),
@@ -335,22 +331,19 @@ def _bidirectional_noise(
         for item in both(f"{metric.name}, {way}", way, "none", metric,
                          f"NEM noise in {words} {what}", margin=margin)
         if item.rate == "same" or metric is NLL or all_tuned
-    ]  # fmt: skip
-    blind = [
-        item
-        for way in ("backward", "both")
-        for item in against_blind(f"{way} against blind", way, f"blind, {way}", NLL)
+    ]
+    compared += [
+        item for way in BLIND for item in against_blind(
+            f"{way} against blind", way, f"blind, {way}", NLL)
         if item.rate == "same" or all_tuned
     ]
     return protocol(
         name, f"NEM noise in bidirectional training, {where}", NO_TABLES, base,
         {"none": {}, **{way: noise("nem", noise_target=way, **more) for way in DIRECTIONS},
-         **{f"blind, {way}": noise("blind", noise_target=way, **more)
-            for way in ("backward", "both")},
+         **{f"blind, {way}": noise("blind", noise_target=way, **more) for way in BLIND},
          "bp": {"backward": "none"}},
-        (NLL, ACCURACY, CENTROID), tuned, compared, blind,
-        both("b-bp against bp", "none", "bp", NLL),
-    )  # fmt: skip
+        (NLL, ACCURACY, CENTROID), tuned, compared, both("b-bp against bp", "none", "bp", NLL),
+    )
 
 
 B_BP: Final = {"backward": "gaussian", "backward_weight": 0.03}
@@ -375,7 +368,7 @@ BIDIRECTIONAL = (
                          CIFAR | B_BP | {"backward_weight": 0.001, "epochs": 5},
                          "convolutional network, 1000 images of CIFAR-10", tuning(NLL, ONE, 2, 0),
                          all_tuned=False),  # a replicate takes seconds
-)  # fmt: skip
+)
 
 
 # -- what the search found -------------------------------------------------------------------------
@@ -392,12 +385,10 @@ def _found(name: str, base: dict[str, Any], where: str, scaled_rate: float) -> P
     scaled = {"weight_scale": 4.0, "learning_rate": scaled_rate}
 
     def further(name: str, arm: str, baseline: str, beyond: str) -> tuple[Comparison, ...]:
-        return (
-            best(f"nll, {name}", arm, baseline, AREA,
-                 f"{what} cuts training cross-entropy{beyond}"),
-            best(f"accuracy, {name}", arm, baseline, ACCURACY,
-                 f"{what} raises test accuracy{beyond}", margin=0.1),
-        )  # fmt: skip
+        of = (arm, baseline)
+        return (best(f"nll, {name}", *of, AREA, f"{what} cuts training cross-entropy{beyond}"),
+                best(f"accuracy, {name}", *of, ACCURACY, f"{what} raises test accuracy{beyond}",
+                     margin=0.1))
 
     return protocol(
         name, f"{what}, {where}", "nembp's own search", base,
@@ -405,22 +396,21 @@ def _found(name: str, base: dict[str, Any], where: str, scaled_rate: float) -> P
         | {"scaled": scaled, "scaled nem": noise("nem", **hidden) | scaled,
            "relu": {"activation": "relu", "optimizer": "adam", "learning_rate": 0.003}},
         (AREA, ACCURACY), tuning(AREA, ONE, 2, 0),
-        further("noise", "nem", "none", ""),
-        best("blind, tuned", "nem", "none", AREA, f"{what} does more good than blind noise there",
+        further("noise", *NEM, ""),
+        best("blind, tuned", *NEM, AREA, f"{what} does more good than blind noise there",
              minus=("blind", "none")),
         best("blind, directly, tuned", "nem", "blind", AREA),
         further("scaled", "nem", "scaled", " further than initial weights times 4 without noise"),
         further("relu", "nem", "relu", " further than a rectified network by Adam without noise"),
         further("beside scaled weights", "scaled nem", "scaled", " from initial weights times 4"),
-        same("anti", "anti", "none", AREA),
-        same("nem against anti", "nem", "anti", AREA),
-    )  # fmt: skip
+        same("anti", "anti", "none", AREA), same("nem against anti", "nem", "anti", AREA),
+    )
 
 
 BY_SGD: Final = {"activation": "logistic", "layers": "128,128,128", "optimizer": "sgd",
-                 "learning_rate": 1.0, "batch_size": 25, "epochs": 15}  # fmt: skip
+                 "learning_rate": 1.0, "batch_size": 25, "epochs": 15}
 BY_ADAM: Final = {"activation": "logistic", "layers": "128,128,128,128,128", "optimizer": "adam",
-                  "learning_rate": 0.01, "batch_size": 100, "epochs": 15}  # fmt: skip
+                  "learning_rate": 0.01, "batch_size": 100, "epochs": 15}
 SGD_3, ADAM_5 = "3 logistic layers by gradient descent", "5 logistic layers by Adam"
 FOUND = (
     _found("found-digits", DIGITS | BY_SGD, f"{SGD_3}, {ON_DIGITS}", 0.3),
@@ -429,7 +419,7 @@ FOUND = (
            0.3),
     _found("found-adam", MNIST | BY_ADAM, f"{ADAM_5}, {ON_MNIST}", 0.003),
     _found("found-adam-digits", DIGITS | BY_ADAM, f"{ADAM_5}, {ON_DIGITS}", 0.003),
-)  # fmt: skip
+)
 
 
 def _curvature(name: str, base: dict[str, Any], where: str) -> Protocol:
@@ -449,10 +439,10 @@ def _curvature(name: str, base: dict[str, Any], where: str) -> Protocol:
              f"{what} trains faster than plain NEM noise there"),
         against_blind("blind", "curvature", "blind", AREA,
                       f"{what} does more good than blind noise of its kind"),
-    )  # fmt: skip
+    )
 
 
 PROTOCOLS: Final = (
     *OUTPUT, *HIDDEN, *VARIED, *BIDIRECTIONAL, *FOUND,
     _curvature("curvature", MNIST, ON_MNIST), _curvature("curvature-digits", DIGITS, ON_DIGITS),
-)  # fmt: skip
+)
