@@ -1,4 +1,4 @@
-"""Protocols that run in a second, rows made up by hand, and runs that are stopped."""
+"""A protocol that runs in a second, rows made up by hand, and runs that are stopped."""
 
 from __future__ import annotations
 
@@ -20,11 +20,6 @@ COMPARISONS = (
     Comparison("tuned", "nem", "none", "nll", "tuned", claim="noise helps, tuned", published=39.0),
     Comparison("accuracy", "nem", "none", "accuracy"),
 )
-GAME = {
-    "dataset": "ring", "samples": 500, "generator": "8", "discriminator": "8", "batch_size": 32,
-    "iterations": 20, "optimizer": "adam", "learning_rate": 0.01, "discriminator_rate": 0.02,
-    "checkpoints": 2, "averaged": 2, "scored_samples": 100,
-}  # fmt: skip
 
 
 def tiny(**changes: Any) -> Protocol:
@@ -35,21 +30,6 @@ def tiny(**changes: Any) -> Protocol:
         "tuning": Tuning("nll", (1.0, 2.0), (1000,), extend=0, refine=0), "seeds": 3,
     }  # fmt: skip
     return Protocol(**(settings | changes))
-
-
-def game(**changes: Any) -> Protocol:
-    """Return a protocol of adversarial runs, of a few replicates."""
-    settings: dict[str, Any] = {
-        "name": "game", "title": "A tiny game, ring", "kind": "gan", "base": GAME, "seeds": 2,
-        "arms": (Arm("plain"), Arm("bidirectional", {"bidirectional": "generator"})),
-        "metrics": (Metric("modes", "modes", "higher", "difference"),),
-        "comparisons": tuple(
-            Comparison(rate, "bidirectional", "plain", "modes", rate, claim="covers more")
-            for rate in ("same", "tuned")
-        ),
-        "tuning": Tuning("modes", (0.5, 1.0), (1000,), extend=0, refine=0),
-    }  # fmt: skip
-    return tiny(**(settings | changes))
 
 
 def row(

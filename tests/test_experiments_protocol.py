@@ -7,10 +7,10 @@ import math
 from dataclasses import replace
 
 import pytest
-from experiments_cases import ACCURACY, ARMS, BASE, COMPARISONS, GAME, NLL, game, row, tiny
+from experiments_cases import ACCURACY, ARMS, BASE, COMPARISONS, NLL, row, tiny
 
 from nembp.errors import ArchitectureError
-from nembp.experiments import Arm, Comparison, Metric, Rule, Tuning, available
+from nembp.experiments import Arm, Comparison, Metric, Rule, Tuning, available, get
 from nembp.experiments.claims import adversarial
 from nembp.experiments.tuning import Grids, Setting, Task
 from nembp.runs.gan_config import GanConfig
@@ -37,7 +37,7 @@ from nembp.runs.training import READ_OPTIONS
         ({"base": BASE | {"learning_rate": None}}, "has no learning_rate"),
         ({"perturbations": ("fgsm",)}, "KIND:STRENGTH"),
         ({"kind": "gna"}, "kind must be one of train, gan; got 'gna'"),
-        ({"kind": "gan", "base": GAME | {"epochs": 3}}, "option must be one of dataset"),
+        ({"kind": "gan"}, "option must be one of dataset"),
         ({"comparisons": (Comparison("x", "nem", "none", "nll", published=-39.0),)},
          "signed so that positive is as claimed"),
     ],
@@ -75,7 +75,7 @@ def test_the_hash_sees_all_but_words_and_the_number_of_seeds():
     assert tiny().least_seeds == 7  # for two claims p = 2 · 2¹⁻ⁿ ≤ 0.05 from n = 7 on
     # fields that were added later leave older hashes as they were
     assert "kind" not in tiny().content()
-    assert game().content()["kind"] == "gan"
+    assert get("gan-grid").content()["kind"] == "gan"
 
 
 # -- the replicates --------------------------------------------------------------------------------
@@ -96,11 +96,12 @@ def test_tuning_takes_every_rate_on_tuning_seeds_and_never_sees_the_test_split()
 
 
 def test_replicates_can_be_adversarial_runs():
-    config = Task("tune", "bidirectional", 0.005, 1000).config(game(), {}, "cpu", 1)
+    config = Task("tune", "fast", 0.001, 1000).config(get("gan-grid"), {}, "cpu", 1)
     assert isinstance(config, GanConfig)
-    assert (config.bidirectional, config.learning_rate, config.seed) == ("generator", 0.005, 1000)
-    assert config.discriminator_rate == 0.01  # keeps its ratio to the generator's
-    stacked = game(base=GAME | {"dataset": "stacked"})  # made from the files of MNIST
+    # a discriminator keeps its ratio to the generator
+    rates = (config.learning_rate, config.discriminator_rate)
+    assert (*rates, config.seed) == (0.001, 0.003, 1000)
+    stacked = get("gan-stacked-mnist")  # made from the files of MNIST
     assert stacked.datasets == ("mnist",)
     assert Task("tune", "plain", 0.01, 1).config(stacked, {"mnist": "m"}, "cpu", 1).data_dir == "m"
 
