@@ -46,13 +46,7 @@ def average(values: Sequence[float]) -> float:
 
 
 def perturbation(text: str) -> tuple[str, float]:
-    """Return kind and strength of a perturbation of images, written ``KIND:STRENGTH``.
-
-    The strength is in pixels of [0, 1], or for ``mask`` the share of them.
-
-    >>> perturbation("fgsm:0.1")
-    ('fgsm', 0.1)
-    """
+    """Return kind and strength of a perturbation: in pixels of [0, 1], or the share of a mask."""
     kind, _, number = text.partition(":")
     with suppress(ValueError):
         if kind in PERTURBATIONS and 0 < float(number) < (1.0 if kind == "mask" else 10.0):

@@ -250,19 +250,17 @@ def _stacked(name: str, what: str, base: dict[str, Any], tuned: Tuning, reach: f
     )
 
 
+C = ("codes", "plain")
 OF_CODES = (
     protocol(
         "gan-mnist-codes", "Bidirectional generator of codes, vanilla game, dense, MNIST", "nembp",
         CODED,
         {"plain": {}, "codes": ONE_SIDE | BINARY, "plain codes": BINARY, "generator": ONE_SIDE},
         (SCORE, CLASSES, DISTANCE, RECALL), _tuning(DISTANCE, extend=2, refine=0),
-        both("fréchet distance", "codes", "plain", DISTANCE,
-             f"{G} of codes draws nearer to the data (Fréchet)"),
-        both("recall", "codes", "plain", RECALL,
-             f"{G} of codes leaves out less of the data (recall)"),
-        both("inception score", "codes", "plain", SCORE,
-             f"{G} of codes raises the inception score"),
-        both("classes", "codes", "plain", CLASSES, f"{G} of codes covers more classes", margin=0.5),
+        both("fréchet distance", *C, DISTANCE, f"{G} of codes draws nearer to the data (Fréchet)"),
+        both("recall", *C, RECALL, f"{G} of codes leaves out less of the data (recall)"),
+        both("inception score", *C, SCORE, f"{G} of codes raises the inception score"),
+        both("classes", *C, CLASSES, f"{G} of codes covers more classes", margin=0.5),
         same("classes beside plain codes", "codes", "plain codes", CLASSES,
              "Of codes a plain generator covers fewer classes"),
         same("gaussian", *OF_G, DISTANCE),
