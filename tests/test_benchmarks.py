@@ -199,7 +199,7 @@ def start(text, dtype="float64"):
 def test_pytorch_s_results_are_ours(suite, text):
     pytest.importorskip("torch")
     row = suites.SUITES[suite].measure(Case(text, 11, 1, "float64"), CPU, repeats=1)
-    assert len(row["agreement"]) == (4 if text == MIXED else 2)
+    assert len(row["agreement"]) == (1 if text in LAYERS else 2)
     assert max(row["agreement"].values()) < 1e-9
 
 
@@ -363,10 +363,6 @@ def test_json_has_layers_and_steps(bench):
     times = layer["times"]
     assert layer["rate"] == layer["multiply_adds"] / times["nembp"]["median"]
     assert layer["ratios"]["nembp/floor"] == times["nembp"]["median"] / times["floor"]["median"]
-    if "missing" not in times["torch"]:
-        layouts = {how: times[f"torch as {how}"]["median"] for how in suites.LAYOUTS}
-        assert times["torch"]["layout"] == min(layouts, key=layouts.get)
-        assert times["torch"]["median"] == min(layouts.values())
 
 
 def test_json_and_table_of_parts(bench):

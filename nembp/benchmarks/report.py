@@ -53,8 +53,7 @@ def duration(seconds: float) -> str:
 def _time(found: Result, spread: bool) -> str:
     if "missing" in found:
         return str(found["missing"])[:20]
-    half = f" ±{50 * found['spread']:.0f}%" if spread else ""
-    return " ".join([duration(found["median"]) + half, found.get("layout", "")]).rstrip()
+    return duration(found["median"]) + (f" ±{50 * found['spread']:.0f}%" if spread else "")
 
 
 def _in_words(name: str) -> str:
@@ -76,7 +75,7 @@ def _case(row: Result) -> Cells:
 def _measured(row: Result) -> list[Cells]:
     """Return all that was measured of a case."""
     cells, times = _case(row), row["times"]
-    shown = [name for name in times if " as " not in name and not name.startswith("floor/")]
+    shown = [name for name in times if not name.startswith("floor/")]
     for name in shown:
         who, _, way = name.partition("/")
         cells[who, _in_words(way)] = _time(times[name], spread=name == shown[0])

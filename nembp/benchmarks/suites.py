@@ -52,7 +52,6 @@ CAPTURE = 3  # calls until a step is captured
 FOREVER = 1 << 40  # iterations: no report ends a block of steps that is being timed
 DIRECTIONS: dict[str, Path] = {"bidirectional": "classes", "one_direction": "none"}
 PATHS: dict[str, Path] = DIRECTIONS | {"bidirectional_samples": "samples"}
-LAYOUTS = {"N C H W": False, "N H W C": True}  # PyTorch's: channels last
 PAIRS = (  # of times whose ratio is told
     ("nembp/bidirectional", "nembp/one_direction"),
     ("nembp/bidirectional_samples", "nembp/one_direction"),
@@ -168,7 +167,7 @@ class Race:
         try:
             self.steps[name] = kind(*args, **options)
         except MissingPeerError as error:
-            self.missing[name.partition(" as ")[0]] = {"missing": str(error)}
+            self.missing[name] = {"missing": str(error)}
         return name in self.steps
 
     def compare(self, name: str, what: str, ours: Host, theirs: Host) -> None:
@@ -182,8 +181,7 @@ class Race:
     ) -> Result:  # fmt: skip
         """Time the steps and return what every result has.
 
-        Of contenders ``name as layout`` the faster one is ``name`` too, with its ``layout``. The
-        headline has the time of ``first``, and in words what that is. ``least`` makes of the
+        The headline has the time of ``first``, and in words what that is. ``least`` makes of the
         medians the floor under each of nembp's steps that has one. Ratios are those of ``pairs``,
         and of these steps to their floor; None where a peer is missing.
         """
@@ -191,10 +189,6 @@ class Race:
         threads = 1 if self.backend.name == "gpu" else self.case.threads
         times = harness.interleave(self.steps, self.backend.seconds, threads=threads, **rounds)
         elapsed = perf_counter() - start
-        for name, found in list(times.items()):
-            short, _, layout = name.partition(" as ")
-            if layout and (short not in times or found["median"] < times[short]["median"]):
-                times[short] = {**found, "layout": layout}
         self.seconds = seconds = {name: time["median"] for name, time in times.items()}
         floors = least(seconds)
         medians = seconds | {f"floor/{name}": value for name, value in floors.items()}
@@ -272,7 +266,6 @@ def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
     race, on_gpu = Race(case, backend), backend.name == "gpu"
     net, (x, labels), steps = case.start(backend), case.draw(), race.steps
     images = len(case.layers[0]) > 1
-    layouts = {f" as {name}": last for name, last in LAYOUTS.items()} if images else {"": False}
 
     def step(path: Path, captured: bool = False) -> EngineStep:
         return EngineStep(net.copy(), x, labels, path, captured=captured)
@@ -281,11 +274,11 @@ def measure_step(case: Case, backend: Backend, **rounds: Any) -> Result:
         steps[f"nembp/{name}"] = step(path, on_gpu)
     captured = all(getattr(each.graph, "launches", 0) for each in steps.values())
     modes = ON_GPU if on_gpu else ON_CPU
-    for (who, mode), way, (layout, last) in product(modes.items(), DIRECTIONS, layouts.items()):
-        both, name = way == "bidirectional", f"{who}/{way}{layout}"
-        if mode == "compiled" and (last or not both):  # PyTorch compiles for half a minute
+    for (who, mode), way in product(modes.items(), DIRECTIONS):
+        both, name = way == "bidirectional", f"{who}/{way}"
+        if mode == "compiled" and not both:  # PyTorch compiles for half a minute
             continue
-        options: Any = {"bidirectional": both, "channels_last": last, "mode": mode}
+        options: Any = {"bidirectional": both, "mode": mode}
         there = race.enter(name, TorchStep, net, x, labels, learning_rate=LEARNING_RATE, **options)
         if there and mode == "eager":
             theirs = steps[name].gradient()
@@ -354,15 +347,12 @@ def measure_layer(case: Case, backend: Backend, **rounds: Any) -> Result:
 
     race = Race(case, backend)
     race.steps = {"nembp": step, "floor": floor.products(backend, step)}
-    for layout, last in LAYOUTS.items():
-        name = f"torch as {layout}"
-        if race.enter(name, TorchLayer, linear_map, backend, *host, last):
-            race.steps[name]()
-            what = ("input's gradient", "output", "kernels' gradient")
-            for each in zip(
-                what, map(backend.to_numpy, ours), race.steps[name].results(), strict=True
-            ):
-                race.compare(name, *each)
+    if race.enter("torch", TorchLayer, linear_map, backend, *host):
+        race.steps["torch"]()
+        what = ("input's gradient", "output", "kernels' gradient")
+        theirs = race.steps["torch"].results()
+        for each in zip(what, map(backend.to_numpy, ours), theirs, strict=True):
+            race.compare("torch", *each)
     pairs = ("nembp", "torch"), ("nembp", "floor")
     common, work = race.run("layer", "nembp", "", pairs, **rounds), floor.terms(linear_map)
     return common | {
@@ -573,7 +563,7 @@ SUITES = {
         "A layer is a convolution's output for a batch of images, then the gradients of its input "
         f"and of its kernels for a given error. {STEP}. PyTorch's goes up by conv2d and down by "
         "conv_transpose2d with the same kernels, one backward row a sample, with fused Adam. It "
-        f"runs eagerly, in both memory layouts, of which the faster counts. {CHECKED}",
+        f"runs eagerly, on a CPU with channels last. {CHECKED}",
         partial(layers_of, images=True),
         _measure_images,
     ),
