@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 
 from nembp.adversarial import AdversarialSettings
-from nembp.adversarial.gradients import (
-    DiscriminatorGradient,
-    GeneratorGradient,
-    GradientPenalty,
-)
+from nembp.adversarial.gradients import DiscriminatorGradient, GeneratorGradient, GradientPenalty
 from nembp.engine.activations import Tanh
 from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Score
