@@ -137,10 +137,11 @@ class Case:
         return network(shape, hidden, classes, **options)
 
     def draw(self) -> tuple[Host, Host]:
-        """Return a batch, pixels in 0..1 of which most are dark, and labels of all classes."""
+        """Return a batch, of rows in 0..1 mostly 0, of images in −1..1; and all classes' labels."""
         shape, _, classes = self.layers
         draw, size = stream(0, "benchmark/batch"), (self.batch, math.prod(shape))
-        x = draw.random(size) * (draw.random(size) < LIT)
+        x, dark = draw.random(size), draw.random(size) >= LIT
+        x = 2.0 * x - 1.0 if len(shape) > 1 else np.where(dark, 0.0, x)
         return x.astype(self.dtype), draw.permutation(np.arange(self.batch) % classes)
 
 
