@@ -246,7 +246,7 @@ class DiscriminatorGradient:
         """Fill ``gradient``; ``weight`` and ``factor`` (device) multiply log p(x | label)."""
         joint, backend = self._joint, self.net.backend
         if self.labels is not None:
-            joint.t[: len(self.labels), :-1] = self.labels
+            joint.t[: self.labels.shape[0], :-1] = self.labels
         if joint.input is not None:
             joint.input.weight, joint.input.factor = weight, factor
         if self.permuted is not None:
