@@ -378,7 +378,7 @@ def noise(args: Any) -> None:
     if not forward and settings.get("backward") == "none":
         note("the backward direction of this run was not trained")
     o, t = point.rows(1)
-    facts = {
+    facts: dict[str, Any] = {
         "run": args.run,
         "direction": args.direction,
         "sample": where,
@@ -393,12 +393,12 @@ def noise(args: Any) -> None:
         "seed": args.seed,
         "target": point.t.tolist(),
         "output": point.a.tolist(),
-        "panels": [panel.facts() for panel in panels],
+        "panels": [panel.facts for panel in panels],
     }
     rows = [["panel", "screened", "units", "accepted", "in theory", "reflected", "zero", "gain"]]
-    for panel in panels:
-        theory = "-" if panel.exact is None else f"{panel.exact:.3g}"
-        shares = f"{panel.accepted:.3g}", theory, f"{panel.reflected:.3g}", f"{panel.dropped:.3g}"
-        width = f"{panel.view.point.width}"
-        rows.append([panel.view.title, panel.screening, width, *shares, number(panel.gain)])
+    for found in facts["panels"]:
+        keys = "accepted", "accepted_in_theory", "reflected", "set_to_zero"
+        shares = ["-" if found[key] is None else f"{found[key]:.3g}" for key in keys]
+        start = found["title"], found["screening"], str(found["neurons"])
+        rows.append([*start, *shares, number(found["mean_gain"])])
     emit(args, facts, rows)

@@ -152,10 +152,14 @@ def test_draws_are_those_of_the_noise_source(p, screening, rejected, law, seed):
     source.std = 0.3
     n = source(*p.rows(50))
     assert np.allclose(panel.kept, view.coordinates(n), rtol=1e-12, atol=1e-12)
-    assert panel.gain == pytest.approx(float(source.gain[0, 0]), rel=1e-9, abs=1e-12)
-    assert panel.accepted + panel.reflected == pytest.approx(float(source.accepted[0, 0]))
-    assert panel.accepted + panel.reflected + panel.dropped == pytest.approx(1)
-    assert rejected == "reflect" or panel.reflected == 0
+    assert panel.facts["mean_gain"] == pytest.approx(float(source.gain[0, 0]), rel=1e-9, abs=1e-12)
+    assert panel.facts["accepted"] + panel.facts["reflected"] == pytest.approx(
+        float(source.accepted[0, 0])
+    )
+    assert panel.facts["accepted"] + panel.facts["reflected"] + panel.facts[
+        "set_to_zero"
+    ] == pytest.approx(1)
+    assert rejected == "reflect" or panel.facts["reflected"] == 0
     # where screening did nothing, n is as drawn; where it reflected, −n
     assert np.array_equal(panel.kept[panel.fate == 0], panel.drawn[panel.fate == 0])
     assert np.allclose(panel.kept[panel.fate == 1], -panel.drawn[panel.fate == 1])
@@ -173,11 +177,13 @@ def test_shares_of_the_ball_are_those_of_theory(width, std):
     p, r, n = point("gaussian", a, np.zeros(width)), float(np.linalg.norm(a)), 4000
     view = ball_view(p, 0, "")
     whole = draw_panel(view, Noise("nem", screening="vector"), std, n)
-    assert whole.exact == ball_share(width, r, std)
-    assert near(whole.accepted, whole.exact, n)
-    assert near(whole.reflected, whole.exact, n)  # n and −n are as likely
+    assert whole.facts["accepted_in_theory"] == ball_share(width, r, std)
+    assert near(whole.facts["accepted"], whole.facts["accepted_in_theory"], n)
+    assert near(
+        whole.facts["reflected"], whole.facts["accepted_in_theory"], n
+    )  # n and −n are as likely
     single = draw_panel(view, Noise("nem", screening="component"), std, n)
-    assert near(single.accepted, single.exact, n * width)
+    assert near(single.facts["accepted"], single.facts["accepted_in_theory"], n * width)
 
 
 def test_the_share_of_the_ball_at_its_limits():
@@ -219,17 +225,17 @@ def test_the_drift_is_the_mean_of_the_kept_noise():
 def test_each_likelihood_has_its_panels(name, width, screening, expected):
     panels = noise_panels(random_point(name, width, seed=1), Noise("nem", screening=screening), 0.1,
                           draws=400)  # fmt: skip
-    assert [(q.view.kind, q.screening, q.view.point.width) for q in panels] == expected
+    assert [(q.view.kind, q.facts["screening"], q.view.point.width) for q in panels] == expected
     for panel in panels:
         assert panel.drawn.shape == (400, 2)
-        assert (panel.exact is None) == (screening == "expectation")
-        if panel.exact is not None:
-            units = panel.view.point.width if panel.screening == "component" else 1
-            assert near(panel.accepted, panel.exact, 400 * units)
+        assert (panel.facts["accepted_in_theory"] is None) == (screening == "expectation")
+        if panel.facts["accepted_in_theory"] is not None:
+            units = panel.view.point.width if panel.facts["screening"] == "component" else 1
+            assert near(panel.facts["accepted"], panel.facts["accepted_in_theory"], 400 * units)
     if expected[0][:2] == ("simplex", "vector"):
         # noise stays in its plane, other noise changes the sum
-        assert panels[0].sum_change == pytest.approx(0, abs=1e-12)
-        assert panels[1].sum_change < -0.05  # log a < 0 in every class
+        assert panels[0].facts["sum_change"] == pytest.approx(0, abs=1e-12)
+        assert panels[1].facts["sum_change"] < -0.05  # log a < 0 in every class
 
 
 # -- pictures --------------------------------------------------------------------------------------

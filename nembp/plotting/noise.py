@@ -249,42 +249,16 @@ ACCEPTED, REFLECTED, DROPPED, MIXED = range(4)  # what became of a draw: n, −n
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Draws of noise on one target, in one view, and what screening made of them.
-
-    The mean of the screened noise is its drift: in closed form for Gaussian draws that a half-space
-    screens (noise of kind "drift"), else over the draws.
-    """
+    """Draws of noise on one target, in one view, and what screening made of them."""
 
     view: View
-    screening: str
     drawn: Floats  # coordinates of the noise before screening, shape (draws, 2)
     kept: Floats  # and after it
     fate: NDArray[np.int64]  # of each draw
-    accepted: float  # shares of these fates: of draws, or of units if those are screened singly
-    reflected: float
-    dropped: float
-    exact: float | None  # the accepted share by theory, where that is known
-    gain: float  # mean over the draws, in nats
     drift: Floats  # coordinates of the mean of the screened noise
-    sum_change: float | None  # of a multinomial target: the sum of that mean
-
-    def facts(self) -> dict[str, Any]:
-        """Return what JSON holds of it."""
-        return {
-            "kind": self.view.kind,
-            "title": self.view.title,
-            "screening": self.screening,
-            "neurons": self.view.point.width,
-            "share_of": "neurons" if self.screening == "component" else "draws",
-            "accepted": self.accepted,
-            "reflected": self.reflected,
-            "set_to_zero": self.dropped,
-            "accepted_in_theory": self.exact,
-            "mean_gain": self.gain,
-            "drift": self.drift.tolist(),
-            "sum_change": self.sum_change,
-            "note": self.view.note,
-        }
+    # what JSON has of it: shares of the fates, of draws or of units if those are screened singly,
+    # and the accepted share by theory; the mean gain in nats; the sum of the mean, of classes
+    facts: dict[str, Any]
 
 
 def draw_panel(
@@ -293,7 +267,8 @@ def draw_panel(
     """Draw NEM noise for one target as training does, and see what its screening keeps.
 
     ``std`` is in units of the target, and ``batch`` draws are screened at a time where batches are.
-    The same seed gives the same draws under any screening.
+    The same seed gives the same draws under any screening. The drift is that of Gaussian draws in
+    closed form if a half-space screens them (noise of kind "drift"), else their mean.
     """
     point, screening = view.point, noise.screening_for(view.point.likelihood)
     by_unit = screening == "component"
@@ -317,21 +292,23 @@ def draw_panel(
     if closed and noise.law == "gaussian":
         mean = _noise(point, replace(noise, kind="drift"), None, std, 1)[0]
     drawn, after, fates = (np.concatenate(each) for each in zip(*parts, strict=True))
-    accepted, reflected = (counts / of).tolist()
-    return Panel(
-        view,
-        screening,
-        drawn,
-        after,
-        fates,
-        accepted=accepted,
-        reflected=reflected,
-        dropped=float(of - counts.sum()) / of,
-        exact=_exact(point, noise, std),
-        gain=gain / draws,
-        drift=view.coordinates(mean[np.newaxis])[0],
-        sum_change=float(mean.sum()) if isinstance(point.likelihood, Multinomial) else None,
-    )
+    accepted, reflected, dropped = (np.append(counts, of - counts.sum()) / of).tolist()
+    facts = {
+        "kind": view.kind,
+        "title": view.title,
+        "screening": screening,
+        "neurons": point.width,
+        "share_of": "neurons" if by_unit else "draws",
+        "accepted": accepted,
+        "reflected": reflected,
+        "set_to_zero": dropped,
+        "accepted_in_theory": _exact(point, noise, std),
+        "mean_gain": gain / draws,
+        "drift": view.coordinates(mean[np.newaxis])[0].tolist(),
+        "sum_change": float(mean.sum()) if isinstance(point.likelihood, Multinomial) else None,
+        "note": view.note,
+    }
+    return Panel(view, drawn, after, fates, np.array(facts["drift"]), facts)
 
 
 def _noise(point: Point, noise: Noise, stream: Any, std: float, rows: int) -> Floats:
@@ -471,14 +448,16 @@ def _draw_panel(axis: Any, panel: Panel) -> None:
 
 
 def _title(panel: Panel) -> str:
-    by_unit = panel.screening == "component" and panel.view.point.width > 1
-    theory = "" if panel.exact is None else f" ({100 * panel.exact:.3g} % in theory)"
-    sums = "" if panel.view.sum_zero is None else f", Σt changes by {panel.sum_change:.3g}"
+    facts = panel.facts
+    unit = "units" if facts["share_of"] == "neurons" and panel.view.point.width > 1 else "draws"
+    theory = facts["accepted_in_theory"]
+    theory = "" if theory is None else f" ({theory:.2g} in theory)"
+    sums = "" if panel.view.sum_zero is None else f", Σt changes by {facts['sum_change']:.3g}"
     return (
         f"{_line(panel.view.title)}\n"
-        f"{100 * panel.accepted:.3g} % of {'units' if by_unit else 'draws'} accepted{theory}, "
-        f"{100 * panel.reflected:.3g} % reflected, {100 * panel.dropped:.3g} % set to 0\n"
-        f"mean gain {panel.gain:.3g} nats{sums}"
+        f"{facts['accepted']:.1%} of {unit} accepted{theory}, {facts['reflected']:.1%} reflected, "
+        f"{facts['set_to_zero']:.1%} set to 0\n"
+        f"mean gain {facts['mean_gain']:.3g} nats{sums}"
     )
 
 
