@@ -318,21 +318,12 @@ def train(
     if held is not None:
         check_range(held.x, x_scaling, "the validation's X")
     trainer = Trainer(
-        way,
-        reader(split),
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=get_optimizer(optimizer, learning_rate, weight_decay),
-        schedule=schedule,
-        backward=both,
-        noise=noise,
-        seed=seed,
-        sample_weight=None if w is None else w * (len(w) / w.sum()),
+        way, reader(split), epochs=epochs, batch_size=batch_size, schedule=schedule, seed=seed,
+        optimizer=get_optimizer(optimizer, learning_rate, weight_decay), backward=both, noise=noise,
+        sample_weight=None if w is None else w * (len(w) / w.sum()), callbacks=callbacks,
         evaluate=None if held is None else partial(evaluate, reader=reader(held), backward=both),
-        monitor=monitor or f"{way.direction}/nll",
-        patience=patience,
-        callbacks=callbacks,
-    )
+        monitor=monitor or f"{way.direction}/nll", patience=patience,
+    )  # fmt: skip
     if resume is None:
         history = trainer.run()
     else:
@@ -342,9 +333,8 @@ def train(
             "scale": scale, "monitor": monitor, "patience": patience, "epochs": epochs,
         })  # fmt: skip
     shape = np.shape(X)[1:] if isinstance(X, np.ndarray) else (net.inputs,)
-    history.model = array_model(
-        net, shape, classes, x_scaling, y_scaling, column_names(X), centroids
-    )
+    scalings = x_scaling, y_scaling
+    history.model = array_model(net, shape, classes, *scalings, column_names(X), centroids)
     return history
 
 
@@ -361,26 +351,19 @@ def _resumed(
     numbers = {k: v for k, v in vars(optimizer).items() if isinstance(v, Real) and k not in own}
     seen = {str(k): np.asarray(array) for k, array in enumerate(arrays) if array is not None}
     settings = {
-        **told,
-        "arrays": checkpoints.content_hash(seen),
-        "network": [encode(part) for part in (net.layers, net.maps)],
-        "likelihoods": [encode(each) for each in (net.likelihood, net.reversed.likelihood)],
-        "dtype": net.dtype,
-        "optimizer": {"name": optimizer.name, **numbers},
-        "batch_size": trainer.batch_size,
-    }
-    header = {
-        "command": "nembp.train",
-        "settings": json.loads(json.dumps(settings, default=encode)),
-        "environment": environment(net),
-    }
+        **told, "arrays": checkpoints.content_hash(seen), "network": [net.layers, net.maps],
+        "likelihoods": [net.likelihood, net.reversed.likelihood], "dtype": net.dtype,
+        "optimizer": {"name": optimizer.name, **numbers}, "batch_size": trainer.batch_size,
+    }  # fmt: skip
+    settings = json.loads(json.dumps(settings, default=encode))
+    header = {"command": "nembp.train", "settings": settings, "environment": environment(net)}
     if os.path.exists(path):
         found, state = checkpoints.load_checkpoint(path)
         with fitting(path):
             old = dict(found["settings"]) if found.get("command") == header["command"] else {}
         if not old:
             raise ArchitectureError(f"{where}: is no checkpoint of nembp.train; name another file")
-        for key, now in header["settings"].items():
+        for key, now in settings.items():
             then = old.get(key)
             if then == now or (key == "epochs" and isinstance(then, int) and now >= then):
                 continue
@@ -459,19 +442,13 @@ def array_model(
 ) -> Model:
     """Return a model of a network trained on arrays, with classes or, without, numbers."""
     names = tuple(map(str, classes))
+    targets = () if names else tuple(f"y{k}" for k in range(net.outputs))
+    settings = {"feature_names": list(columns)} if columns else {}
     return Model(
-        net=net,
-        shape=tuple(map(int, shape)),
-        classes=names,
-        target_names=() if names else tuple(f"y{k}" for k in range(net.outputs)),
-        x_scaling=x_scaling.reshaped(shape),
-        y_scaling=y_scaling,
-        centroids=centroids,
-        is_image=len(shape) == 3,
-        dataset="arrays",
-        settings={"feature_names": list(columns)} if columns else {},
-        environment=environment(net),
-    )
+        net=net, shape=tuple(map(int, shape)), classes=names, target_names=targets,
+        x_scaling=x_scaling.reshaped(shape), y_scaling=y_scaling, centroids=centroids,
+        is_image=len(shape) == 3, dataset="arrays", settings=settings, environment=environment(net),
+    )  # fmt: skip
 
 
 def _validation(pair: Any, net: Network, known: tuple[Any, ...], columns: Sequence[str]) -> Split:

@@ -135,14 +135,11 @@ def environment(net: Network) -> dict[str, Any]:
     names = zip(("library", "version", "architecture", "threads"), keys, strict=True)
     cupy = sys.modules.get("cupy") if net.backend.name == "gpu" else None
     return {
-        "nembp": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "cupy": None if cupy is None else cupy.__version__,
-        "platform": platform.platform(),
+        "nembp": __version__, "python": platform.python_version(), "numpy": np.__version__,
+        "cupy": None if cupy is None else cupy.__version__, "platform": platform.platform(),
         "device": net.backend.describe(),
         "blas": {name: pools[0].get(key) for name, key in names} if pools else None,
-    }
+    }  # fmt: skip
 
 
 # -- activations, linear maps and likelihoods as JSON ----------------------------------------------
@@ -331,12 +328,9 @@ class Model:
         Mean of each class in the network's units.
     is_image : bool
         Whether `shape` is (height, width, channels).
-    dataset : str
-        Name of the data set that it was trained on.
-    settings : dict
-        The run's configuration; JSON values, whose tuples are read back as lists.
-    environment : dict
-        Where it was trained; see `environment`.
+    dataset, settings, environment : str, dict, dict
+        Name of the data set that it was trained on, the run's configuration (JSON values, whose
+        tuples are read back as lists), and where it was trained; see `environment`.
     pixel_scaling : Scaling, optional
         Of raw images to [0, 1], where `x_scaling` maps elsewhere; see `to_unit`.
     """

@@ -252,13 +252,9 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             except NembpError as error:
                 raise ValueError(f"{NOT_FINITE} {error}") from error
         own = self._dtype = "float32" if x.dtype == np.float32 else "float64"
-        made: Any = {
-            "activation": self.activation,
-            "forward": self._likelihood,
-            "device": self.device,
-            "dtype": own if self.dtype == "auto" else self.dtype,
-            "seed": int(generator.randint(2**31 - 1)),
-        }
+        dtype, seed = own if self.dtype == "auto" else self.dtype, generator.randint(2**31 - 1)
+        made: Any = {"activation": self.activation, "forward": self._likelihood}
+        made |= {"device": self.device, "dtype": dtype, "seed": int(seed)}
         if self.layers is None:
             sizes = self.hidden_layer_sizes
             hidden: list[Any] = [sizes] if isinstance(sizes, Integral) else list(sizes)
@@ -300,15 +296,9 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         return (_Nesterov if self.nesterovs_momentum else Momentum)(rate, momentum=self.momentum)
 
     def _train(
-        self,
-        x: Vector,
-        t: Vector,
-        weights: Vector | None,
-        held: tuple[Vector, ...] | None,
-        seed: int,
-        incremental: bool,
-        data: dict[str, Any],
-    ) -> None:
+        self, x: Vector, t: Vector, weights: Vector | None, held: tuple[Vector, ...] | None,
+        seed: int, incremental: bool, data: dict[str, Any],
+    ) -> None:  # fmt: skip
         net, n, kept = self.network_, len(x), self._optimizer
         if self.backward_weight_:
             net.reversed.likelihood = Gaussian(1.0 / self.backward_weight_)
@@ -341,18 +331,12 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         trainer = Trainer(
             net,
             BatchReader(Split(x, t), Scaling(), Scaling(), net.outputs, net.backend, net.dtype),
-            epochs=1 if incremental else self.max_iter,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            schedule="constant",
-            backward=self.backward_weight_ > 0,
+            epochs=1 if incremental else self.max_iter, batch_size=batch_size, optimizer=optimizer,
             noise={"forward": self.noise} if isinstance(self.noise, Noise) else self.noise,
-            seed=seed,
-            shuffle=self.shuffle,
-            sample_weight=None if weights is None else weights * (n / total),
-            l2=l2,
+            sample_weight=None if weights is None else weights * (n / total), shuffle=self.shuffle,
+            schedule="constant", backward=self.backward_weight_ > 0, seed=seed, l2=l2,
             callbacks=[after_epoch],
-        )
+        )  # fmt: skip
         if kept is not None:  # a warm start goes on where the last one ended
             optimizer.steps = kept.steps
             if self.learning_rate != "constant":
@@ -385,17 +369,12 @@ class _Bidirectional(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             )
 
     def _end_epoch(
-        self,
-        row: dict[str, float],
-        optimizer: Optimizer,
-        samples: int,
-        l2: float,
-        held: tuple[Vector, ...] | None,
+        self, row: dict[str, float], optimizer: Optimizer, n: int, l2: float, held: Any
     ) -> bool:
         """Record the epoch's loss, that of MLPClassifier; say whether the training converged."""
         net = self.network_
         self.n_iter_ += 1
-        self.t_ += samples
+        self.t_ += n
         W = net.backend.to_numpy(net.parameters)[: net.weight_count].astype(np.float64)
         loss = row["train/forward/nll"] - net.likelihood.log_normalizer(net.outputs)
         loss /= net.outputs if isinstance(net.likelihood, Gaussian) else 1
