@@ -357,7 +357,13 @@ def feature_array(x: Samples, where: str, *, transpose: bool | None = None) -> S
     uint8, float32 and float64 are not copied; other integers become the smallest float that
     holds them exactly (64-bit ones are rounded to float64), those of a file as they are read.
     """
-    dtype = _real_dtype(x, where)
+    kind, size, dtype = x.dtype.kind, x.dtype.itemsize, x.dtype
+    if kind not in "fiub" or (kind == "f" and size > 8):
+        raise DataError(
+            f"{where}: dtype {dtype}; expected real numbers of at most 64 bits (uint8 for images)"
+        )
+    if dtype != np.uint8:
+        dtype = np.dtype(np.float32 if size <= (4 if kind == "f" else 2) else np.float64)
     if not 1 <= x.ndim <= 4 or (isinstance(x, Rows) and (x.ndim % 2 or x.dtype != dtype)):
         raise DataError(
             f"{where}: {x.dtype} of shape {x.shape}; expected images (n, height, width[, channels])"
@@ -382,26 +388,10 @@ def feature_array(x: Samples, where: str, *, transpose: bool | None = None) -> S
 
 def target_array(y: NDArray[Any], where: str) -> NDArray[Any]:
     """Convert regression targets to finite native floats of shape (n, outputs)."""
-    dtype = _real_dtype(y, where)
-    y = y.astype(np.float32 if dtype == np.uint8 else dtype, copy=False)
-    if y.ndim == 1:
-        y = y[:, np.newaxis]
-    if y.ndim != 2 or y.shape[1] == 0:
+    if y.ndim not in (1, 2):
         raise DataError(f"{where}: shape {y.shape}; expected (n,) or (n, outputs)")
-    check_finite(y, where)
-    return y
-
-
-def _real_dtype(x: Samples, where: str) -> np.dtype[Any]:
-    """Return what real numbers are converted to: uint8, float32 or float64."""
-    kind, size = x.dtype.kind, x.dtype.itemsize
-    if kind not in "fiub" or (kind == "f" and size > 8):
-        raise DataError(
-            f"{where}: dtype {x.dtype}; expected real numbers of at most 64 bits (uint8 for images)"
-        )
-    if x.dtype == np.uint8:
-        return x.dtype
-    return np.dtype(np.float32 if size <= (4 if kind == "f" else 2) else np.float64)
+    y = np.asarray(feature_array(y, where))
+    return y.astype(np.float32) if y.dtype == np.uint8 else y
 
 
 # -- values of a user's own arrays -----------------------------------------------------------------

@@ -75,10 +75,9 @@ CIFAR100 = (
 
 
 def load_cifar10(request: Request) -> Dataset:
-    """Load CIFAR-10; the loader behind ``load("cifar10", folder)``.
+    """Load CIFAR-10, from its folder or the one above; the loader behind ``load("cifar10", ...)``.
 
-    `data_dir` is the folder with the files or the one above it. The pixels of binary files stay
-    in them; nothing in a pickle is run.
+    The pixels of binary files stay in them; nothing in a pickle is run.
     """
     return _load("CIFAR-10", CIFAR10, 10, request)
 

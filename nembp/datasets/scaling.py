@@ -59,11 +59,7 @@ class Scaling:
             out = np.empty(np.shape(raw), dtype=dtype)
         if raw.dtype == np.uint8:  # as a device scales them: each step in the result's dtype
             offset, factor = (np.asarray(v, out.dtype) for v in (self.offset, self.factor))
-            if np.any(offset):
-                np.subtract(raw, offset, out=out, dtype=out.dtype)
-                np.multiply(out, factor, out=out)
-            else:
-                np.multiply(raw, factor, out=out, dtype=out.dtype)
+            np.multiply(np.subtract(raw, offset, out=out, dtype=out.dtype), factor, out=out)
         elif np.any(self.offset):
             np.multiply(np.subtract(raw, self.offset, dtype=np.float64), self.factor, out=out)
         else:
