@@ -295,14 +295,14 @@ class GanRun(Run):
         }
 
     def state(self) -> Row:
-        return super().state() | {"film": self.film.state(), "iterations": self.done}
+        return super().state() | {"film": self.film.state()}
 
     def resume(self, state: Row) -> None:
         super().resume(state)
         self.film.resume(state["film"])
         self.rows = [row | {key: row[key] for key in COUNTS} for row in self.trainer.rows]
-        self.done = state["iterations"]
-        self.good = self._copies() if self.rows else None
+        if self.rows:
+            self.good, self.done = self._copies(), self.rows[-1]["iteration"]
 
     def _checkpoint(self, row: Row) -> bool:
         self.good, self.done = self._copies(), row["iteration"]

@@ -183,15 +183,9 @@ class Config:
             found[item.name] = Option(kind, **item.metadata, group=group)
         return found
 
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """Return what a recipe fills in whatever the data."""
-        options = cls.options().items()
-        return {name: option.default for name, option in options if option.default is not None}
-
     def filled(self, *rules: tuple[Any, Mapping[str, Any]]) -> Self:
         """Return it with its open fields as the last rule says that has one and holds."""
-        filled = self.defaults()
+        filled = {name: option.default for name, option in self.options().items()}
         for holds, defaults in rules:
             filled |= defaults if holds else {}
         return type(self)(**(filled | self.chosen()))

@@ -267,7 +267,6 @@ class TrainRun(Run):
         self.test = prepared.reader(prepared.data.test)
         self.watched = self.test if held is None else prepared.reader(held)
         self.scored_on = "test" if held is None else "validation"
-        self.last_good: Any = None  # the parameters of the last epoch
         self.trainer = trainer_of(
             prepared,
             evaluate=lambda net: self._scores(self.watched),
@@ -288,7 +287,6 @@ class TrainRun(Run):
         super().resume(state)
         rows = self.trainer.history.epochs
         self.rows = [self._shown(row) | {"seconds": row["seconds"]} for row in rows]
-        self.last_good = self.trainer.last_good if rows else None
         self.done, self.stopped_early = len(rows), bool(self.trainer.history.stopped_early)
 
     def _scores(self, reader: BatchReader) -> dict[str, float]:
@@ -305,7 +303,6 @@ class TrainRun(Run):
                     f"training diverged in epoch {self.done}: {key} of the {self.scored_on} split "
                     f"is not finite. Lower the learning rate (now {self.config.learning_rate:g})"
                 )
-        self.last_good = self.net.snapshot()
         last = self.stopped_early or self.done == self.trainer.epochs
         return self.after_row(self._shown(row), last=last)
 
@@ -314,9 +311,9 @@ class TrainRun(Run):
         return row | {"epoch": int(row["epoch"]), "scored_on": self.scored_on}
 
     def restore(self, status: str) -> bool:
-        if status not in ("finished", "stopped early") and self.last_good is not None:
-            self.net.restore(self.last_good)  # of an interrupted run, a step may be half done
-        return self.last_good is not None or status not in ("interrupted", "failed")
+        if status == "diverged" or self.trainer.epoch > self.done:  # a step may be half done
+            self.net.restore(self.trainer.last_good)
+        return self.done > 0 or status == "diverged"
 
     def save(self) -> None:
         more = {FINGERPRINT: self.data.fingerprint} if self.data.fingerprint else {}
