@@ -24,7 +24,6 @@ per unit; pooled and reshaped layers have neither biases nor an activation, in b
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -44,7 +43,10 @@ Shape: TypeAlias = tuple[int, ...]  # (units,) or (height, width, channels)
 Size: TypeAlias = int | Sequence[int]
 
 MOST: Final = 999_999_999  # of anything that is counted
-EXAMPLES: Final = "such as 256, conv32x4s2, pool2, up64x4s2 or reshape4x4x128"
+EXAMPLES: Final = (
+    "such as 256 (dense), conv32x4s2, pool2 (of averages, which have a transpose), up64x4s2 (a "
+    "transposed convolution) or reshape4x4x128; bn ends a normalized one, as in 256bn"
+)
 
 
 # -- items -----------------------------------------------------------------------------------------
@@ -178,16 +180,6 @@ _FORMS: Final = {  # word: what follows it, and how it reads
         f"it as in reshape4x4x128: height, width, channels; {_NO_BN}",
     ),
 }
-_HINTS: Final = {  # what others call it
-    **dict.fromkeys(("dense", "fc", "linear"), "a dense layer is its number of units alone"),
-    "convolution": "did you mean conv?",
-    **dict.fromkeys(("deconv", "upconv", "upsample", "tconv"), "did you mean up?"),
-    **dict.fromkeys(("avgpool", "averagepool", "meanpool"), "did you mean pool?"),
-    "maxpool": "pooling is by averages, as in pool2, since a maximum has no transpose",
-    "flatten": "a dense layer reads images as they are; leave it out",
-    "view": "did you mean reshape?",
-    **dict.fromkeys(("bn", "batchnorm"), "bn ends the layer that it normalizes, as in 256bn"),
-}
 
 
 def parse(value: Any, name: str = "layers") -> tuple[Item, ...]:
@@ -202,7 +194,7 @@ def parse(value: Any, name: str = "layers") -> tuple[Item, ...]:
     >>> parse("cnov8x3")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    nembp.errors.ArchitectureError: layers has 'cnov8x3' as layer 1: did you mean conv?...
+    nembp.errors.ArchitectureError: layers has 'cnov8x3' as layer 1: no layer is called cnov; ...
     """
     if isinstance(value, str):
         value = value.split(",") if value.strip() else ()
@@ -235,11 +227,7 @@ def _item(entry: Any) -> Item:
     text = str(entry).strip().lower() if is_number or isinstance(entry, str) else ""
     word = re.match("[a-z]*", text)[0]  # type: ignore[index]
     if word not in _FORMS:
-        close = difflib.get_close_matches(word, [*_FORMS, *_HINTS], n=1)
-        hint = f"no layer is called {word[:20]}"
-        if close:
-            hint = _HINTS.get(close[0], f"did you mean {close[0]}?")
-        raise ArchitectureError(f"{hint}; expected layers {EXAMPLES}")
+        raise ArchitectureError(f"no layer is called {word:.20}; expected layers {EXAMPLES}")
     form, reads = _FORMS[word]
     found = re.fullmatch(form, text.removeprefix(word))
     said = {"kernel": "1", "more": "", "bn": ""} | (found.groupdict("") if found else {})
@@ -395,12 +383,9 @@ def describe(net: Network) -> list[dict[str, Any]]:
         text, shape, uses = _described(linear_map)
         weights, directions = linear_map.weight_count * (k > 0), (k > 0) + (k < last)
         rows.append({
-            "description": text + "bn" * bool(layer.gains) if k else "input",
-            "shape": shape,
-            "neurons": getattr(ends.get(k, layer.activation), "name", "-"),
-            "weights": weights,
-            "biases": directions * layer.biases,
-            "gains": directions * layer.gains,
+            "description": text + "bn" * bool(layer.gains) if k else "input", "shape": shape,
+            "neurons": getattr(ends.get(k, layer.activation), "name", "-"), "weights": weights,
+            "biases": directions * layer.biases, "gains": directions * layer.gains,
             "multiply_adds": None if uses is None else weights * uses,
         })  # fmt: skip
     return rows

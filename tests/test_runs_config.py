@@ -123,7 +123,11 @@ def test_a_bad_value_is_named(name, value, message):
         (RunConfig, "noise-std = 'a'", "noise-std must be a number ≥ 0, got 'a'"),
         (RunConfig, "batch-size = 8\nbatch_size = 8", "batch_size is given twice"),
         (RunConfig, "epochs = ", "not valid TOML"),
-        (RunConfig, "layers = ['conv8x4', 'maxpool2']", "layers has 'maxpool2' as layer 2: pool"),
+        (
+            RunConfig,
+            "layers = ['conv8x4', 'maxpool2']",
+            "layers has 'maxpool2' as layer 2: no layer is called maxpool",
+        ),
         (RunConfig, "quiet = 1", "quiet must be true or false, got 1"),
         (RunConfig, "seed = " + "9" * 5000, "not valid TOML"),
         (RunConfig, "\udcff", "not valid TOML"),
