@@ -26,7 +26,7 @@ from nembp.datasets import (
     register,
 )
 from nembp.datasets.scaling import CHUNK_VALUES, standardized
-from nembp.datasets.sources import Rows, choose, is_mapped, join, random_bits, stratified_choice
+from nembp.datasets.sources import Rows, choose, join, random_bits, stratified_choice
 from nembp.errors import ArchitectureError, DataError
 
 
@@ -329,28 +329,3 @@ def test_rows_read_like_the_array_they_stand_for(view, data):
     for wrong in ([len(whole)], [-1], [0, 99]):
         with pytest.raises(IndexError, match=f"of {len(whole)}"):
             rows.take(np.array(wrong))
-
-
-@pytest.fixture
-def mapped(tmp_path):
-    def save(array, name="x.npy"):
-        np.save(tmp_path / name, array)
-        return np.load(tmp_path / name, mmap_mode="r")
-
-    return save
-
-
-def test_arrays_in_memory_are_copied_and_files_are_viewed(mapped):
-    array = counted(6, (2,))
-    file, index = mapped(array), np.array([5, 0, 5])
-    for memory in (array, array[::2], array.reshape(6, 2, 1)):
-        assert not is_mapped(memory)
-        assert type(choose(memory, np.array([1]))) is np.ndarray
-    assert type(join([array, array])) is np.ndarray
-    for each in (file, np.asarray(file), file[1:].reshape(-1, 1, 2), Rows([array])):
-        view = choose(each, np.array([2, 0]))
-        assert is_mapped(each)
-        assert np.array_equal(np.asarray(view), np.asarray(each)[[2, 0]])
-    twice = choose(choose(file, index), np.array([1, 0]))
-    assert (twice.index.tolist(), twice.sources[0] is file) == ([0, 5], True)  # one look-up
-    assert np.array_equal(np.asarray(join([file, array])), np.concatenate([array, array]))

@@ -186,19 +186,6 @@ def refused(read, tmp_path):
     return check
 
 
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_python_2_pickles_are_read(read, order):
-    written = batch(np.asarray(PIXELS, order=order), LABELS)
-    content = python2(written)
-    theirs = pickle.loads(content, encoding="bytes")  # the writer of these tests is right
-    assert np.array_equal(theirs[b"data"], PIXELS)
-    found = read(content)
-    assert found.keys() == theirs.keys() == written.keys()
-    assert np.array_equal(found[b"data"].table(), PIXELS)
-    for key in (b"labels", b"batch_label", b"filenames"):
-        assert found[key] == written[key] == theirs[key]
-
-
 class Evil:
     def __init__(self, function, *arguments):
         self.parts = function, arguments

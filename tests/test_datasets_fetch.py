@@ -10,8 +10,8 @@ import io
 import os
 import tarfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,36 +30,6 @@ FILES = [f"{name}.gz" for name in NAMES]
 LAST = FILES[3]
 
 
-class Mirror:
-    """A local web server whose answer to each file a test may replace."""
-
-    def __init__(self) -> None:
-        self.content = {name: (SAMPLE / name).read_bytes() for name in FILES}
-        self.answer: dict[str, Callable[[http.server.BaseHTTPRequestHandler], None]] = {}
-        self.asked: list[str] = []
-        mirror = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                name = self.path.rpartition("/")[2]
-                mirror.asked.append(name)
-                answer = mirror.answer.get(name, lambda h: send(h, mirror.content[name]))
-                answer(self)
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/mnist"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
 def send(handler: http.server.BaseHTTPRequestHandler, content: bytes, announced=...) -> None:
     handler.send_response(200)
     if announced is not None:
@@ -72,15 +42,29 @@ def send(handler: http.server.BaseHTTPRequestHandler, content: bytes, announced=
 
 @pytest.fixture
 def mirror(monkeypatch):
-    """A mirror of the sample, which takes MNIST's place in the table of checksums."""
-    unpacked = [gzip.decompress((SAMPLE / name).read_bytes()) for name in FILES]
-    sums = [(hashlib.md5(content).hexdigest(), len(content)) for content in unpacked]
-    contents = dict(zip(NAMES, sums, strict=True))
-    monkeypatch.setattr(arrays, "MNIST", contents)
+    """A web server of the sample, which takes MNIST's place; a test may replace an answer."""
+    content = {name: (SAMPLE / name).read_bytes() for name in FILES}
+    unpacked = [gzip.decompress(each) for each in content.values()]
+    sums = [(hashlib.md5(each).hexdigest(), len(each)) for each in unpacked]
+    monkeypatch.setattr(arrays, "MNIST", dict(zip(NAMES, sums, strict=True)))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    mirror = Mirror()
-    yield mirror
-    mirror.close()
+    answer, asked = {}, []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path.rpartition("/")[2])
+            answer.get(asked[-1], lambda handler: send(handler, content[asked[-1]]))(self)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/mnist"
+        yield SimpleNamespace(content=content, answer=answer, asked=asked, url=url)
+        server.shutdown()
+        thread.join()
 
 
 def names_in(folder: Path) -> list[str]:
@@ -306,14 +290,6 @@ def test_what_is_not_the_published_archive_is_not_unpacked(publish, source, tmp_
         fetch_files("cifar10", tmp_path / "file", mirror)
 
 
-DAMAGE = {
-    "half": lambda content: content[: len(content) // 2],
-    "twice packed": gzip.compress,
-    "text": lambda content: b"text",
-    "hole": lambda content: content[:5000] + bytes(99) + content[5099:],
-}
-
-
 def test_archives_that_are_damaged_or_of_other_contents(publish, source, tmp_path, monkeypatch):
     for options, message in (
         ({"without": ("data_batch_3.bin",)}, "no data_batch_3.bin in the archive"),
@@ -322,12 +298,12 @@ def test_archives_that_are_damaged_or_of_other_contents(publish, source, tmp_pat
     ):
         with pytest.raises(DataError, match=message):
             fetch_files("cifar10", tmp_path / message[:9], publish(source, **options))
-    for damage in DAMAGE.values():
-        mirror = publish(source)
-        path = tmp_path / "mirror" / "cifar-10-binary.tar.gz"
-        path.write_bytes(damage(path.read_bytes()))
-        digest = hashlib.md5(path.read_bytes()).hexdigest()
-        monkeypatch.setitem(fetch.CIFAR_MD5, "cifar10", digest)
+    mirror, path = publish(source), tmp_path / "mirror" / "cifar-10-binary.tar.gz"
+    whole = path.read_bytes()
+    hole = whole[:5000] + bytes(99) + whole[5099:]
+    for damaged in (whole[: len(whole) // 2], gzip.compress(whole), b"text", hole):
+        path.write_bytes(damaged)
+        monkeypatch.setitem(fetch.CIFAR_MD5, "cifar10", hashlib.md5(damaged).hexdigest())
         with pytest.raises(DataError, match=r"a damaged archive|in the archive"):
             fetch_files("cifar10", tmp_path / "other", mirror)
 

@@ -203,18 +203,6 @@ def trainer_of(
     return Trainer(net, reader, **{"epochs": 2, "batch_size": 16, **options})
 
 
-@each_augmentation
-def test_training_ahead_or_in_turn_from_file_or_memory_is_the_same(augmentation, tmp_path):
-    results = []
-    for split in (images(), in_file(images(), tmp_path)):
-        for prefetch in (False, True, None):
-            trainer = trainer_of(split, augmentation=augmentation, prefetch=prefetch)
-            trainer.run()
-            results.append(trainer.net.parameters)
-    for parameters in results[1:]:
-        np.testing.assert_array_equal(parameters, results[0])
-
-
 def test_augmentation_shifts_neither_batches_nor_noise():
     """Images of one colour are their own augmentations, so the runs must be equal."""
     flat = images()
@@ -282,12 +270,6 @@ def test_whatever_ends_a_training_leaves_no_thread(tmp_path):
         trainer.after_step = Mock(side_effect=error)
         with pytest.raises(error):
             trainer.run()
-
-
-def test_scores_of_a_file_are_those_of_memory(tmp_path):
-    net, split = network(), images()
-    expected = evaluate(net, reader_of(split, net), batch_size=16)
-    assert evaluate(net, reader_of(in_file(split, tmp_path), net), batch_size=16) == expected
 
 
 # -- memory ----------------------------------------------------------------------------------------
