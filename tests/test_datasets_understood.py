@@ -200,27 +200,42 @@ def test_deep_images_keep_their_levels(tmp_path, top):
 
 
 # --- 7, 10 and 12: what is a class
+CLASSES = {"task": "classification"}
+NUMBERS = "numbers with signs, units or separators"
 
 
 @pytest.mark.parametrize(
-    ("targets", "message"),
+    ("cells", "options", "meaning"),  # a message, or the classes
     [
-        (["€5", "€7", "€9"], "signs, units or separators"),
-        (["20 °C", "21 °C", "19.5 °C"], "signs, units or separators"),
-        (['"1,25"', '"0,5"', '"3,75"'], r"signs, units or separators.*--decimal ,"),
-        (["03/04/2021", "12/11/2020"], "dates or times"),
-        (["09:30", "17:05:10"], "dates or times"),
-        ([f"name {k}" for k in range(50)], "50 different labels in 60 samples"),
-        (["good", "n/a", "bad"], "label 'n/a' of 20 samples marks a missing value"),
-        (["?", "b"], "'[?]' of 30 samples marks a missing value"),
+        (["€5", "€7", "€9"], {}, NUMBERS),
+        (["20 °C", "21 °C", "19.5 °C"], {}, NUMBERS),
+        (['"1,25"', '"0,5"', '"3,75"'], {}, f"{NUMBERS}.*--decimal ,"),
+        (["03/04/2021", "12/11/2020"], {}, "dates or times"),
+        (["09:30", "17:05:10"], {}, "dates or times"),
+        (["09:30", "17:05:10"], CLASSES, ("09:30", "17:05:10")),
+        ([f"name {k}" for k in range(50)], {}, "50 different labels in 60 samples"),
+        (["good", "n/a", "bad"], {}, "label 'n/a' of 20 samples marks a missing value"),
+        (["?", "b"], {}, "'[?]' of 30 samples marks a missing value"),
+        (["1", "none"], CLASSES, "label 'none' of 30 samples marks a missing value"),
+        (["0"], {}, r"column 'target': 0 of every sample.*--targets"),
+        (["2D", "3D"], {}, ("2D", "3D")),
+        (["<=50K", ">50K"], {}, ("<=50K", ">50K")),
+        (["1st", "2nd", "3rd"], {}, ("1st", "2nd", "3rd")),
+        (["none", "some"], {}, ("none", "some")),
+        (["3", "3.0", "20", "2e1"], CLASSES, ("3", "20")),  # numbers are compared by value
+        (["01", "02"], CLASSES, ("01", "02")),
+        ([str(10**18), str(10**18 + 1)], CLASSES, (str(10**18), str(10**18 + 1))),
+        (list("12345"), {}, ()),
+        (list("12345"), CLASSES, tuple("12345")),
     ],
 )
-def test_targets_that_are_no_classes_are_refused(table, targets, message):
-    lines = ["a,target", *(f"{k},{targets[k % len(targets)]}" for k in range(60))]
-    with pytest.raises(DataError, match=message):
-        table(*lines)
-    if "missing" not in message:
-        assert len(table(*lines, task="classification").classes) == len(set(targets))
+def test_what_cells_of_targets_mean(table, cells, options, meaning):
+    lines = ["a,target", *(f"{k},{cells[k % len(cells)]}" for k in range(60))]
+    if isinstance(meaning, tuple):
+        assert table(*lines, **options).classes == meaning
+    else:
+        with pytest.raises(DataError, match=meaning):
+            table(*lines, **options)
 
 
 def test_the_remedy_for_decimal_commas_works(table):
@@ -235,55 +250,26 @@ def test_the_remedy_for_decimal_commas_works(table):
         table("a;y", *["0.125;1,5"] * 20, decimal=",")  # no thousands begin with 0
 
 
-def test_a_target_that_is_the_same_everywhere_is_refused_and_a_guessed_one_is_said(table):
-    with pytest.raises(DataError, match=r"column 'c': 0 of every sample.*--targets"):
-        table("label,b,c", *(f"{k % 3},{k},0" for k in range(30)))
-    notes = table("label,b,c", *(f"{k % 3},{k},{k * k}.5" for k in range(30))).notes
-    assert any("'c', is the target; --targets names another, such as 'label'" in n for n in notes)
-
-
-def test_names_with_digits_are_classes(table):
-    for targets in (["2D", "3D"], ["<=50K", ">50K"], ["1st", "2nd", "3rd"], ["none", "some"]):
-        lines = ["a,k", *(f"{k},{targets[k % len(targets)]}" for k in range(30))]
-        assert table(*lines).classes == tuple(sorted(targets))
-
-
-def test_numbers_are_compared_by_value(table):
-    lines = ["a,k", *(f"{k},{('3', '3.0', '20', '2e1')[k % 4]}" for k in range(40))]
-    data = table(*lines, task="classification")
-    assert data.classes == ("3", "20")
-    lines[5] = "4,none"
-    with pytest.raises(DataError, match="label 'none' of 1 samples marks a missing value"):
-        table(*lines, task="classification")
-    lines = ["a,k", *(f"{k},{('01', '02')[k % 2]}" for k in range(40))]
-    assert table(*lines, task="classification").classes == ("01", "02")
-    lines = ["a,k", *(f"{k},{10**18 + k % 2}" for k in range(40))]
-    assert len(table(*lines, task="classification").classes) == 2
-
-
 @pytest.mark.parametrize("dtype", ["f8", "?"])
-def test_one_hot_rows_are_classes(tmp_path, table, dtype):
+def test_what_is_guessed_of_targets_is_said(tmp_path, table, dtype):
+    def of(y, **options):
+        np.savez(tmp_path / "d.npz", x=X, y=y)
+        return load("npz", tmp_path / "d.npz", **options)
+
     labels = np.arange(60) % 4
-    np.savez(tmp_path / "d.npz", x=X, y=np.eye(4)[labels].astype(dtype))
-    np.savez(tmp_path / "plain.npz", x=X, y=labels)
-    one, two = load("npz", tmp_path / "d.npz"), load("npz", tmp_path / "plain.npz")
-    assert one.classes == two.classes
-    assert np.array_equal(one.test.y, two.test.y)
+    one, two = of(np.eye(4)[labels].astype(dtype)), of(labels)
+    assert (one.classes, one.test.y.tolist()) == (two.classes, two.test.y.tolist())
     assert "one-hot" in one.notes[0]
-    assert load("npz", tmp_path / "d.npz", task="regression").outputs == 4
+    assert of(np.eye(4)[labels].astype(dtype), task="regression").outputs == 4
     lines = ["a,is_u,is_v", *(f"{k},{k % 2},{1 - k % 2}" for k in range(20))]
     assert table(*lines, targets=["is_u", "is_v"]).classes == ("is_u", "is_v")
-
-
-def test_whole_numbers_are_said_to_be_numbers_or_classes(tmp_path, table):
-    lines = ["a,rating", *(f"{k},{k % 5 + 1}" for k in range(40))]
-    assert "5 different whole numbers" in table(*lines).notes[0]
-    assert table(*lines, task="classification").classes == tuple("12345")
-    np.savez(tmp_path / "d.npz", x=X, y=np.arange(60) * 10)
-    refused("60 different labels in 60 samples.*--task class|task='regression'", "npz", tmp_path)
-    assert load("npz", tmp_path, task="regression").outputs == 1
-    np.savez(tmp_path / "d.npz", x=X, y=np.arange(60) % 25)
-    assert "taken for 25 classes" in load("npz", tmp_path).notes[0]
+    with pytest.raises(DataError, match=r"60 different labels in 60 samples.*task='regression'"):
+        of(np.arange(60) * 10)
+    assert of(np.arange(60) * 10, task="regression").outputs == 1
+    assert "taken for 25 classes" in of(np.arange(60) % 25).notes[0]
+    notes = table("label,b,c", *(f"{k % 3},{k},{k % 5 + 1}" for k in range(40))).notes
+    assert "'c', is the target; --targets names another, such as 'label'" in notes[0]
+    assert "5 different whole numbers" in notes[1]
 
 
 # --- 8 and 9: delimiters and headers
@@ -311,35 +297,31 @@ def test_a_delimiter_that_rows_do_not_tell_is_asked_for(table):
     assert table(*tabs, delimiter="tab").classes == ("x", "y")
 
 
-def test_a_first_row_of_numbers_is_a_sample(table, tmp_path):
-    rows = [f"{k}.5,-{k},{'uv'[k % 2]}" for k in range(20)]
-    data = table(*rows)
-    assert (len(data.train) + len(data.test), data.feature_names) == (20, ("1", "2"))
-    assert "--header" in data.notes[0]
-    assert np.array_equal(
-        read_numbers(tmp_path / "t.csv", ("2", "1"), 2)[:2], [[0.0, 0.5], [-1.0, 1.5]]
-    )
-    assert len(table(*rows, header=True, task="classification").train.y) == 15
-    numbers = table("1,5", *(f"{k},{k * k}" for k in range(20)), header=False)
-    assert len(numbers.train) + len(numbers.test) == 21
+@pytest.mark.parametrize(
+    ("first", "row", "options", "n", "names", "note"),
+    [
+        ("0.5,-1,u", "{k}.5,-{k},{c}", {}, 21, ("1", "2"), "--header makes"),
+        ("0.5,-1,u", "{k}.5,-{k},{c}", {"header": True}, 20, ("0.5", "-1"), ""),
+        ("1,5", "{k},{k}.5", {"header": False}, 21, ("1",), ""),
+        ("u,2,8,8", "{c},{k},{k},-{k}", {"targets": "1"}, 21, ("2", "3", "4"), "--header makes"),
+        ("2019,2020,2021,grade", "{k},1,2,{k}.5", {}, 20, ("2019", "2020", "2021"), "--no-header"),
+        ("0,1,2,label", "{k},1,2,{k}.5", {}, 20, ("0", "1", "2"), "--no-header"),
+        ("0,1,2,3", "{k},1,2,{k}.5", {}, 20, ("0", "1", "2"), "--no-header"),
+    ],
+)
+def test_a_first_row_is_names_or_a_sample(table, first, row, options, n, names, note):
+    data = table(first, *(row.format(k=k, c="uv"[k % 2]) for k in range(20)), **options)
+    assert (len(data.train) + len(data.test), data.feature_names) == (n, names)
+    assert note in "".join(data.notes)
+    assert bool(note) == bool(data.notes)
 
 
-def test_first_rows_that_are_samples(table):
-    data = table("T,2,8,8", *(f"{'TI'[k % 2]},{k},{k * k},{-k}" for k in range(20)), targets="1")
-    assert len(data.train) + len(data.test) == 21
-    assert data.classes == ("I", "T")
+def test_rows_without_names_are_numbered(table, tmp_path):
+    table(*(f"{k}.5,-{k},{'uv'[k % 2]}" for k in range(20)))
+    found = read_numbers(tmp_path / "t.csv", ("2", "1"), 2)[:2]
+    assert found.tolist() == [[0.0, 0.5], [-1.0, 1.5]]
     with pytest.raises(DataError, match=r"row 1, column '2': text '[?]'"):
         table("5.1,?,u", *(f"{k},{k},{'uv'[k % 2]}" for k in range(20)))
-
-
-@pytest.mark.parametrize("first", ["2019,2020,2021,grade", "0,1,2,label", "0,1,2,3"])
-def test_names_that_are_numbers_are_names(table, first):
-    data = table(first, *(f"{k},{k + 1},{-k},{k * 2.5}" for k in range(20)))
-    assert len(data.train) + len(data.test) == 20
-    assert data.target_names == (first.split(",")[-1],)
-    assert "--no-header" in data.notes[0]
-    assert len(table(first, *(f"{k},1,2,a" for k in range(4)), *["5,1,2,b"] * 4,
-                     header=True).train) == 6  # fmt: skip
 
 
 def test_tables_have_many_suffixes(tmp_path, table):
