@@ -41,12 +41,13 @@ def load_run(
 ) -> Model:
     """Load the model of a run folder, or one player of an adversarial run; or a model file."""
     path = Path(run)
-    if os.path.isdir(path):
-        path, generator = path / f"{player or 'model'}.npz", path / "generator.npz"
-        if not path.exists() and generator.exists():
+    if path.is_dir():
+        players = [path / f"{name}.npz" for name in PLAYERS]
+        path = path / f"{player or 'model'}.npz"
+        if not path.exists() and players[0].exists():
             raise DataError(
                 f"{path}: no such file; {run} is a run of `nembp gan`. Name one of its players, "
-                f"{generator} or {generator.with_name('discriminator.npz')}"
+                f"{players[0]} or {players[1]}"
             )
     if not path.exists():
         of = "`nembp gan`" if player else "`nembp train` that trained at least one epoch"
@@ -103,23 +104,17 @@ def evaluate_run(
             "samples that were trained on; score all of it as new data with --split all"
         )
     chosen, net = _choose(data, config, split), model.net
-    reader = BatchReader(
-        chosen, model.x_scaling, model.y_scaling, net.outputs, net.backend, net.dtype
-    )
+    scalings = model.x_scaling, model.y_scaling
+    reader = BatchReader(chosen, *scalings, net.outputs, net.backend, net.dtype)
     with np.errstate(all="ignore"):
         scores = evaluate(net, reader, model.centroids, units=pixel_units(model))
     if not np.isfinite(scores["forward/nll"]):
         raise DataError(f"{os.fspath(run)}: {_OVERFLOW}")
     return {
-        "run": os.path.abspath(run),
-        "dataset": data.name,
-        "split": split,
-        "samples": len(chosen),
-        "forward/accuracy": None,
-        "backward/centroid_error": None,
-        **scores,
+        "run": os.path.abspath(run), "dataset": data.name, "split": split, "samples": len(chosen),
+        "forward/accuracy": None, "backward/centroid_error": None, **scores,
         "device": net.backend.describe(),
-    }
+    }  # fmt: skip
 
 
 def data_of_run(
@@ -167,12 +162,10 @@ def _choose(data: Dataset, config: RunConfig, split: SplitName) -> Split:
     if split == "all":
         both = data.train, data.test
         return Split(join([part.x for part in both]), np.concatenate([part.y for part in both]))
-    train, validation = hold_out(data, config)
-    if split == "train":
-        return train
-    if validation is None:
+    found = dict(zip(("train", "validation"), hold_out(data, config), strict=True))[split]
+    if found is None:
         raise ArchitectureError("the run had no validation split; expected train, test or all")
-    return validation
+    return found
 
 
 # -- predictions -----------------------------------------------------------------------------------
@@ -242,12 +235,9 @@ def read_samples(
     for path in map(Path, paths):
         if path.suffix.lower() in SUFFIXES:
             part = _read_image(path, model)
-        elif is_table(path):
-            request = table_options(model)
-            table = read_numbers(path, feature_names(model), model.net.inputs, request)
-            part = _as_samples(table, model, str(path))
         else:
-            part = _as_samples(_read_array(path, key), model, str(path))
+            values = _values(path, key, model, feature_names(model), model.net.inputs)
+            part = _as_samples(values, model, str(path))
         x.append(part)
         alone = len(part) == 1 and not is_table(path)
         files.append((str(path), None if alone else len(part)))
@@ -310,14 +300,12 @@ def read_targets(
     Labels (n,) name classes, whatever holds them, or with ``by_index`` are their indices from 0;
     else there are rows of probabilities (n, classes), or raw regression targets.
     """
-    where, outputs = os.fspath(path), model.net.outputs
+    path, where, outputs = Path(path), os.fspath(path), model.net.outputs
     y: NDArray[Any]
-    if not is_table(Path(path)):
-        y = _read_array(Path(path), key)
-    elif model.classes:
-        y = np.array(read_cells(Path(path), table_options(model), model.classes), dtype=str)
+    if is_table(path) and model.classes:
+        y = np.array(read_cells(path, table_options(model), model.classes), dtype=str)
     else:
-        y = read_numbers(Path(path), model.target_names, outputs, table_options(model))
+        y = _values(path, key, model, model.target_names, outputs)
     if y.shape in ((), (0,)) or y.shape[0] == 0:
         raise DataError(f"{where}: no targets; expected at least one")
     if model.classes and (y.ndim == 1 or y.shape[1:] == (1,)):
@@ -335,8 +323,10 @@ def read_targets(
     return y.astype(np.float64)
 
 
-def _read_array(path: Path, key: str) -> NDArray[Any]:
-    """Read one array from a .npy, or the array ``key`` of a .npz; never with pickle."""
+def _values(path: Path, key: str, model: Model, names: Sequence[str], width: int) -> NDArray[Any]:
+    """Read a table's columns, one array from a .npy, or ``key`` of a .npz; never with pickle."""
+    if is_table(path):
+        return read_numbers(path, names, width, table_options(model))
     if path.suffix.lower() == ".npz":
         arrays = read_npz(path, (key,))
         if key not in arrays:
