@@ -9,8 +9,7 @@ import click
 from nembp.runs.config import RunConfig
 
 from .options import Option, command, options_of
-from .output import count, emit, note, short_path
-from .progress import status
+from .output import count, emit, note, short_path, status
 
 MANY = 20  # classes listed by name
 RECIPE = ("layers", "forward", "backward", "backward_weight", "batch_size", "epochs")

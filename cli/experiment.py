@@ -13,8 +13,7 @@ import click
 from nembp.runs.options import Option as Declared
 
 from .options import DEVICE, Option, command
-from .output import count, emit, note, short_path
-from .progress import duration, status, terminate_as_interrupt
+from .output import count, duration, emit, note, short_path, status, terminate_as_interrupt
 
 AT_ONCE = Declared("int", within="≥ 1 and ≤ 1024")  # processes or threads
 

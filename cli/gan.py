@@ -12,8 +12,8 @@ from nembp.runs.gan_config import GanConfig
 from nembp.runs.options import read_settings
 
 from .options import POSITIVE, Option, command, options_of
-from .output import count
-from .progress import OWN_KEYS, SOURCES, Cells, Progress, Row, run_options, score_text
+from .output import count, score_text
+from .train import OWN_KEYS, SOURCES, Cells, Progress, Row, run_options
 
 EXAMPLES = """\
   nembp gan

@@ -1,4 +1,4 @@
-"""What goes to stdout (results) and to stderr (everything else)."""
+"""What goes to stdout (results) and to stderr (all else), and what Ctrl-C means to a long work."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import contextlib
 import math
 import os
 import re
+import shutil
+import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,9 @@ from nembp.runs.folder import to_json
 BLOCK = 1000  # rows that are printed together
 # control characters but for the line's end, and those that set the direction of text
 UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+EVERY = 5.0  # seconds between lines of a state where there is no terminal
+SHARES = ("high_quality", "precision", "recall", "judge_accuracy")
+COUNTS = ("modes", "modes_strict", "classes", "classes_strict")
 HUGE = 1e9  # numbers from here on are written with an exponent
 
 
@@ -102,7 +109,7 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def number(value: Any, digits: int = 4) -> str:
+def number(value: Any) -> str:
     """Write a score, "-" where it is not defined.
 
     >>> number(0.97306), number(97.8), number(12345.6), number(None), number(float("nan"))
@@ -113,8 +120,21 @@ def number(value: Any, digits: int = 4) -> str:
     if value is None or not math.isfinite(value):
         return "-"
     if abs(value) >= HUGE:
-        return f"{value:.{digits - 1}e}"
-    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:#.{digits}g}"
+        return f"{value:.3e}"
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:#.4g}"
+
+
+def score_text(key: str, value: float) -> str:
+    """Write a score as its kind is written.
+
+    >>> score_text("high_quality", 0.8234), score_text("modes", 24.6), score_text("modes", 8.0)
+    ('82.3 %', '24.60', '8')
+    """
+    if (key in SHARES or key.endswith("/accepted")) and not math.isnan(value):
+        return f"{100 * value:.1f} %"
+    if key in COUNTS and float(value).is_integer():
+        return f"{value:,.0f}"
+    return number(value)
 
 
 def count(n: int, noun: str) -> str:
@@ -124,6 +144,20 @@ def count(n: int, noun: str) -> str:
     ('1 epoch', '2,000 epochs')
     """
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people read it.
+
+    >>> duration(5.4), duration(150), duration(7300)
+    ('5 s', '2 min 30 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
@@ -155,3 +189,45 @@ def check_out(args: Any, *suffixes: str, name: str = "--out") -> None:
         raise click.UsageError(f"{name} {out}: the name must end in {one}{', '.join(suffixes)}")
     if Path(out).exists() and not args.force:
         raise OutputError(f"{out}: exists; choose another {name}, or replace it with --force")
+
+
+# -- long works ------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM, as a job scheduler sends it, like Ctrl-C: what was trained is saved.
+
+    So is a terminal's end (SIGHUP), unless it is ignored, as under nohup.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has one
+            number = getattr(signal, name, None)
+            if number and (name == "SIGTERM" or signal.getsignal(number) is signal.SIG_DFL):
+                before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def status(*, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """Give what tells the state of a work: in place on a terminal, else a line now and then."""
+    live = not quiet and sys.stderr is not None and sys.stderr.isatty()
+    said = [time.monotonic()]
+
+    def tell(text: str, *, stays: bool = False) -> None:
+        if live:
+            with contextlib.suppress(OSError):  # a terminal that is gone
+                width = None if stays else shutil.get_terminal_size().columns - 1
+                click.echo(f"\r\x1b[K{plain(text)[:width]}", err=True, nl=stays)
+        elif not quiet and (stays or time.monotonic() - said[0] >= EVERY):
+            said[0] = time.monotonic()
+            say(text)
+
+    try:
+        yield tell
+    finally:
+        if live:
+            tell("")

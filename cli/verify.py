@@ -12,8 +12,7 @@ import click
 from nembp.errors import VerificationError
 
 from .options import DEVICE, NATURAL, POSITIVE, Option, command
-from .output import emit
-from .progress import status
+from .output import emit, status
 
 if TYPE_CHECKING:
     from nembp.verification.laws import Law, LawResult

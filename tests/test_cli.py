@@ -322,7 +322,7 @@ def test_a_state_is_shown_in_place_on_a_terminal(tmp_path):
     import pty
 
     code = (
-        "from nembp_cli.progress import status\n"
+        "from nembp_cli.output import status\n"
         "with status() as tell:\n    tell('one of two', stays=True), tell('two of \x1b two' + 'o' * 999)\n"
         "print('done')\n"
     )
@@ -416,7 +416,7 @@ def test_an_interrupted_process_keeps_its_model(number):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_under_nohup_a_terminal_may_go():
     code = (
-        "import os, signal\nfrom nembp_cli.progress import terminate_as_interrupt\n"
+        "import os, signal\nfrom nembp_cli.output import terminate_as_interrupt\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "with terminate_as_interrupt():\n    os.kill(os.getpid(), signal.SIGHUP)\n"
         "assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN\n"
