@@ -30,25 +30,24 @@ def _counts(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[int
 
 
 @command(
-    Option("--suite", tuple(SUITES), " ".join(f"{name}: {text}." for name, text in SUITES.items()),
-           default="dense"),
-    Option("--networks", LIST, "Layer sizes, as in 784-256-128-10,784-512-512-10; for the "
+    Option("--suite", " ".join(f"{name}: {text}." for name, text in SUITES.items()),
+           tuple(SUITES), default="dense"),
+    Option("--networks NETWORK,...", "Layer sizes, as in 784-256-128-10,784-512-512-10; for the "
            "convolution suite image and layers, as in 32x32x3/conv32x4s2/256/10, or a layer by "
-           "itself, as in 16x16x32/conv64x4s2; for the estimators data sets: iris, digits, or from "
-           "files mnist:DIR, csv:FILE.  [default: the suite's]", metavar="NETWORK,..."),
-    Option("--batches", LIST, "Batch sizes.  [default: the suite's]", callback=_counts,
-           metavar="ROWS,..."),
-    Option("--threads", LIST, "Threads of BLAS and of PyTorch alike.  [default: 1,2]",
-           callback=_counts, metavar="N,..."),
-    Option("--repeats", POSITIVE, "Interleaved rounds of every line.  [default: as many as the "
-           "time allows, 3 to 25]"),
-    Option("--dtype", ("float32", "float64"), "[default: float32]"),
-    Option("--device", ("auto", "cpu", "gpu"), "[default: auto]"),
-    Option("--precision", ("float32", "tf32"), "Of a GPU's float32 products, nembp's and "
-           "PyTorch's.  [default: float32]"),
-    Option("--quick", bool, "Fewer cases, no memory run: seconds."),
-    Option("--out", click.Path(dir_okay=False, path_type=Path), "Also save the JSON, with machine, "
-           "versions, BLAS and date, to this file."),
+           "itself, as in 16x16x32/conv64x4s2; for the estimators data sets: iris, digits, or "
+           "from files mnist:DIR, csv:FILE.  [default: the suite's]", LIST),
+    Option("--batches ROWS,...", "Batch sizes.  [default: the suite's]", LIST, callback=_counts),
+    Option("--threads N,...", "Threads of BLAS and of PyTorch alike.  [default: 1,2]", LIST,
+           callback=_counts),
+    Option("--repeats", "Interleaved rounds of every line.  [default: as many as the time allows, "
+           "3 to 25]", POSITIVE),
+    Option("--dtype", "[default: float32]", ("float32", "float64")),
+    Option("--device", "[default: auto]", ("auto", "cpu", "gpu")),
+    Option("--precision", "Of a GPU's float32 products, nembp's and PyTorch's.  [default: float32]",
+           ("float32", "tf32")),
+    Option("--quick", "Fewer cases, no memory run: seconds."),
+    Option("--out", "Also save the JSON, with machine, versions, BLAS and date, to this file.",
+           click.Path(dir_okay=False, path_type=Path)),
     epilog="Exit codes: 0 done, 2 bad option, 4 no usable GPU, 6 the file of --out cannot be "
     "written, 7 PyTorch computes something else. Close other programs first: whatever else runs "
     "distorts the timings.",

@@ -99,10 +99,10 @@ def info(args: Any) -> None:
 
 @command(
     click.Argument(["name"], type=click.Choice(["mnist", "cifar10", "cifar100"])),
-    Option("--data-dir", str, "Folder for the files.", metavar="DIR", required=True),
-    Option("--mirror", str, "Where to fetch from.  [default: NEMBP_MNIST_MIRROR or "
-           "NEMBP_CIFAR_MIRROR, else public mirrors]", metavar="URL"),
-    Option("--quiet", bool, "No progress."),
+    Option("--data-dir DIR", "Folder for the files.", required=True),
+    Option("--mirror URL", "Where to fetch from.  [default: NEMBP_MNIST_MIRROR or "
+           "NEMBP_CIFAR_MIRROR, else public mirrors]"),
+    Option("--quiet", "No progress."),
     of=data,
 )  # fmt: skip
 def fetch(args: Any) -> None:

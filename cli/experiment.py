@@ -30,10 +30,10 @@ def _folders(_: click.Context, __: click.Parameter, entries: tuple[str, ...]) ->
     return table
 
 
-DATA_DIRS = Option("--data-dir data_dirs", str, "Where a data set lies, as in mnist=data/mnist; "
-                   "more than once for more than one.", multiple=True, metavar="NAME=FOLDER",
+DATA_DIRS = Option("--data-dir data_dirs NAME=FOLDER", "Where a data set lies, as in "
+                   "mnist=data/mnist; more than once for more than one.", multiple=True,
                    callback=_folders)  # fmt: skip
-OUT = Option("--out", str, "Folder of experiments.", metavar="DIR", default="runs/experiments")
+OUT = Option("--out DIR", "Folder of experiments.", default="runs/experiments")
 
 
 @click.group()
@@ -62,14 +62,13 @@ def list_experiments(args: Any) -> None:
 
 @command(
     click.Argument(["name"]),
-    Option("--seeds", int, "Reported seeds.  [default: the protocol's]", metavar="N"),
-    Option("--jobs", AT_ONCE, "Replicates at a time.  [default: the cores; 1 on a GPU]",
-           metavar="J"),
-    Option("--threads", AT_ONCE, "BLAS threads of each, on which last bits depend.  [default: the "
-           "cores / J]", metavar="N"),
+    Option("--seeds N", "Reported seeds.  [default: the protocol's]", int),
+    Option("--jobs J", "Replicates at a time.  [default: the cores; 1 on a GPU]", AT_ONCE),
+    Option("--threads N", "BLAS threads of each, on which last bits depend.  [default: the cores "
+           "/ J]", AT_ONCE),
     DEVICE,
-    Option("--resume", bool, "Continue a run, or add seeds to it."),
-    Option("--quick", bool, "Does it work? 2 seeds, little data; decides nothing."),
+    Option("--resume", "Continue a run, or add seeds to it."),
+    Option("--quick", "Does it work? 2 seeds, little data; decides nothing."),
     DATA_DIRS,
     OUT,
     of=experiment,
@@ -122,9 +121,9 @@ def run(args: Any) -> None:
 
 @command(
     click.Argument(["names"], nargs=-1, metavar="[NAME]..."),
-    Option("--markdown", bool, "A table in Markdown."),
-    Option("--quick", bool, "Show runs of --quick."),
-    Option("--details", bool, "Controls and arms too."),
+    Option("--markdown", "A table in Markdown."),
+    Option("--quick", "Show runs of --quick."),
+    Option("--details", "Controls and arms too."),
     OUT,
     of=experiment,
 )
@@ -180,13 +179,13 @@ def _note_ends(summary: Mapping[str, Any]) -> None:
 
 @command(
     click.Argument(["name"], default="mnist"),
-    Option("--budget", Declared("float", within="> 0"), "Core-minutes of training in this "
-           "run; --resume goes on.", default=10.0, metavar="MINUTES"),
-    Option("--jobs", AT_ONCE, "Trainings at a time.  [default: the cores]", metavar="J"),
-    Option("--resume", bool, "Go on from the rows that are there."),
-    Option("--show", bool, "Say what was found; train nothing."),
+    Option("--budget MINUTES", "Core-minutes of training in this run; --resume goes on.",
+           Declared("float", within="> 0"), default=10.0),
+    Option("--jobs J", "Trainings at a time.  [default: the cores]", AT_ONCE),
+    Option("--resume", "Go on from the rows that are there."),
+    Option("--show", "Say what was found; train nothing."),
     DATA_DIRS,
-    Option("--out", str, "Folder of searches.", metavar="DIR", default="runs/search"),
+    Option("--out DIR", "Folder of searches.", default="runs/search"),
     of=experiment,
     epilog="\b\nExamples:\n  nembp experiment search mnist --data-dir mnist=data/mnist\n"
     "  nembp experiment search mnist --data-dir mnist=data/mnist --resume\n"

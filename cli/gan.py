@@ -90,11 +90,11 @@ def _as_it_was(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 @command(
     *options_of(GanConfig),
-    Option("--start", str, "Start from the generator and discriminator of a run, rather than from "
-           "new ones, with its data, kind and networks where nothing else is said.",
-           metavar="RUN", is_eager=True, callback=_as_it_was),
-    Option("--seeds", POSITIVE, "Train N times, with --seed and the numbers after it, and report "
-           "mean ± standard deviation. With --resume, go on with the folder of such runs."),
+    Option("--start RUN", "Start from the generator and discriminator of a run, rather than from "
+           "new ones, with its data, kind and networks where nothing else is said.", is_eager=True,
+           callback=_as_it_was),
+    Option("--seeds", "Train N times, with --seed and the numbers after it, and report mean ± "
+           "standard deviation. With --resume, go on with the folder of such runs.", POSITIVE),
     *run_options(GanConfig, "runs/<time>-gan-<data>-seed<seed>"),
     epilog=SOURCES.format("GAN") + EXAMPLES,
 )  # fmt: skip

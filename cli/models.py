@@ -47,8 +47,8 @@ EXAMPLES = "\b\nExamples:\n  "
     RUN,
     DATA_DIR,
     *options_of(RunConfig, TABLES),
-    Option("--split", ("test", "train", "validation", "all"), "What to score on, split as in "
-           "training; all is training and test samples together.", default="test"),
+    Option("--split", "What to score on, split as in training; all is training and test samples "
+           "together.", ("test", "train", "validation", "all"), default="test"),
     DEVICE,
 )  # fmt: skip
 def evaluate(args: Any) -> None:
@@ -69,16 +69,15 @@ def evaluate(args: Any) -> None:
     RUN,
     click.Argument(["inputs"], metavar="[INPUT]...", nargs=-1),
     DIRECTION,
-    Option("--labels", str, "Classes to run backward, as in 3,7, in place of INPUT.  [default: "
-           "every class]", metavar="NAMES"),
-    Option("--label names", str, "One such class, whose name may hold a comma; more than once for "
-           "several.", metavar="NAME", multiple=True),
-    Option("--by-index", bool, "Labels are indices from 0 in the order of the classes, whatever "
-           "they are called."),
-    Option("--key", str, "Array in an .npz.  [default: x, backward y]", metavar="NAME"),
+    Option("--labels NAMES", "Classes to run backward, as in 3,7, in place of INPUT.  [default: "
+           "every class]"),
+    Option("--label names NAME", "One such class, whose name may hold a comma; more than once for "
+           "several.", multiple=True),
+    Option("--by-index", "Labels are indices from 0 in the order of the classes, whatever they "
+           "are called."),
+    Option("--key NAME", "Array in an .npz.  [default: x, backward y]"),
     *options_of(RunConfig, (*TABLES, "max_bytes")),
-    Option("--out", str, "Write the result here: .csv, .npy, .npz or, images, .png.",
-           metavar="FILE"),
+    Option("--out FILE", "Write the result here: .csv, .npy, .npz or, images, .png."),
     FORCE,
     DEVICE,
     epilog=f"""{EXAMPLES}\
@@ -242,12 +241,12 @@ def _write(
 # -- samples of a generator, and graphs for other runtimes -----------------------------------------
 @command(
     RUN,
-    Option("-n number", POSITIVE, "Samples.", default=64),
-    Option("--out", str, "Write them here: .png (a sheet of images, or a scatter plot), .npy or "
-           ".npz.", default="samples.png", metavar="FILE"),
-    Option("--seed", NATURAL, "Of the z drawn.", default=0),
-    Option("--reconstruct", bool, "Run real samples backward to their z and forward again: needs a "
-           "run with a bidirectional generator."),
+    Option("-n number", "Samples.", POSITIVE, default=64),
+    Option("--out FILE", "Write them here: .png (a sheet of images, or a scatter plot), .npy or "
+           ".npz.", default="samples.png"),
+    Option("--seed", "Of the z drawn.", NATURAL, default=0),
+    Option("--reconstruct", "Run real samples backward to their z and forward again: needs a run "
+           "with a bidirectional generator."),
     DATA_DIR,
     FORCE,
     DEVICE,
@@ -306,23 +305,22 @@ def draw() -> None:
 @command(
     RUN,
     DIRECTION,
-    Option("--sample", NATURAL, "Number of the test sample, or row of the input.  [default: 0]",
-           metavar="K"),
-    Option("--class label", str, "The first test sample of this class.", metavar="NAME"),
-    Option("--input path", str, "Take the sample from a .npy, .npz or image, as predict does. Its "
-           "target is --class, or the array y of an .npz.", metavar="FILE"),
-    Option("--std", STRENGTH, "Standard deviation, in units of the scaled target.  [default: the "
-           f"run's, else {STD}]"),
-    Option("--screening", ("auto", "vector", "component", "expectation"), "Screen whole samples, "
-           "single units, or batches by their mean gain; auto: both of the first for a gaussian "
-           "target, samples else.  [default: the run's]"),
-    Option("--rejected", ("reflect", "zero"), "What becomes of a rejected draw: -n is tried, or 0 "
-           "taken.  [default: the run's]"),
-    Option("--law", ("gaussian", "uniform"), "Law of the draws.  [default: the run's]"),
-    Option("--draws", Declared("int", within="≥ 1 and ≤ 1000000"), "How many.", default=2000),
-    Option("--seed", NATURAL, "Of the draws.", default=0),
+    Option("--sample K", "Number of the test sample, or row of the input.  [default: 0]", NATURAL),
+    Option("--class label NAME", "The first test sample of this class."),
+    Option("--input path FILE", "Take the sample from a .npy, .npz or image, as predict does. Its "
+           "target is --class, or the array y of an .npz."),
+    Option("--std", "Standard deviation, in units of the scaled target.  [default: the run's, else "
+           f"{STD}]", STRENGTH),
+    Option("--screening", "Screen whole samples, single units, or batches by their mean gain; "
+           "auto: both of the first for a gaussian target, samples else.  [default: the run's]",
+           ("auto", "vector", "component", "expectation")),
+    Option("--rejected", "What becomes of a rejected draw: -n is tried, or 0 taken.  [default: "
+           "the run's]", ("reflect", "zero")),
+    Option("--law", "Law of the draws.  [default: the run's]", ("gaussian", "uniform")),
+    Option("--draws", "How many.", Declared("int", within="≥ 1 and ≤ 1000000"), default=2000),
+    Option("--seed", "Of the draws.", NATURAL, default=0),
     DATA_DIR,
-    Option("--out", str, "The picture, .png.  [default: noise-DIRECTION.png]", metavar="FILE"),
+    Option("--out FILE", "The picture, .png.  [default: noise-DIRECTION.png]"),
     FORCE,
     of=draw,
     epilog="""\

@@ -42,24 +42,24 @@ def _reader(declared: Declared) -> Callable[[Any], Any]:
 
 
 class Option(click.Option):
-    """An option: its flags, what it takes, and its help, under a heading.
+    """An option: its flags, perhaps its name in the function, and NAME of what it takes; its help.
 
-    It takes what an option of a configuration does, one of a tuple of words, a type of click's, or,
-    as ``bool``, nothing.
+    It takes text if there is a NAME, else what ``takes`` says: what an option of a configuration
+    does, one of a tuple of words, or a type of click's. Without either, it takes nothing.
     """
 
     def __init__(
-        self, flags: str, takes: Any, help: str, *, heading: str = "Options", **more: Any
+        self, flags: str, help: str, takes: Any = None, *, heading: str = "Options", **more: Any
     ) -> None:
-        self.heading = heading
+        self.heading, words = heading, flags.split()
+        name = None if words[-1].startswith("-") or words[-1].islower() else words.pop()
         if isinstance(takes, Declared):
-            more = {"metavar": METAVARS[takes.kind], **more}
             help += f"  [{takes.within}]" if takes.within else ""
-            takes = _reader(takes)
-        kind = click.Choice(takes) if isinstance(takes, tuple) else takes
-        of: dict[str, Any] = {"is_flag": True} if kind is bool else {"type": kind}
-        shown = more.get("default") is not None
-        super().__init__(flags.split(), help=help, show_default=shown, **of, **more)
+            name, takes = name or METAVARS[takes.kind], _reader(takes)
+        takes = click.Choice(takes) if isinstance(takes, tuple) else takes
+        is_flag, shown = takes is None and name is None, more.get("default") is not None
+        of: Any = {"is_flag": True} if is_flag else {"type": takes or str, "metavar": name}
+        super().__init__(words, help=help, show_default=shown, **of, **more)
 
     def variables(self, prefix: str | None) -> list[str]:
         """Return the environment variables that set it: after its flags, and after its field."""
@@ -106,7 +106,7 @@ def command(
     """Return what makes a command, perhaps ``of`` a group, of a function; it gets --json too."""
 
     def made(run: Callable[[Any], None]) -> Command:
-        name_, options = name or run.__name__, [*params, Option("--json", bool, JSON)]
+        name_, options = name or run.__name__, [*params, Option("--json", "Print one JSON object.")]
         result = Command(name_, callback=run, params=options, help=inspect.getdoc(run), **more)
         if of is not None:
             of.add_command(result)
@@ -159,7 +159,7 @@ def _option(kind: type[Config], name: str, declared: Declared) -> Option:
     flags = " ".join([*(f"--{word}" for word in words), name])
     default = declared.described_default
     told = declared.help + (f"  [default: {default}]" if default else "")
-    return Option(flags, takes, told, heading=declared.group, default=None)
+    return Option(flags, told, takes, heading=declared.group, default=None)
 
 
 def chosen(kind: type[Config], args: Any) -> dict[str, Any]:
@@ -168,12 +168,10 @@ def chosen(kind: type[Config], args: Any) -> dict[str, Any]:
 
 
 # -- options of several commands -------------------------------------------------------------------
-JSON = "Print one JSON object."
-FORCE = Option("--force", bool, "Replace FILE if it exists.")
+FORCE = Option("--force", "Replace FILE if it exists.")
 RUN = click.Argument(["run"], metavar="RUN")
-DEVICE = Option("--device", ("auto", "cpu", "gpu"), "auto takes a GPU where one works.",
+DEVICE = Option("--device", "auto takes a GPU where one works.", ("auto", "cpu", "gpu"),
                 default="cpu")  # fmt: skip
-DATA_DIR = Option("--data-dir", str, "Where the data lies.  [default: where it lay in training]",
-                  metavar="PATH")  # fmt: skip
-DIRECTION = Option("--direction", ("forward", "backward"), "forward: from samples to classes or "
-                   "targets; backward: from those to samples.", default="forward")  # fmt: skip
+DATA_DIR = Option("--data-dir PATH", "Where the data lies.  [default: where it lay in training]")
+DIRECTION = Option("--direction", "forward: from samples to classes or targets; backward: from "
+                   "those to samples.", ("forward", "backward"), default="forward")  # fmt: skip

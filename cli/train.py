@@ -58,21 +58,18 @@ def run_options(kind: type[Config], default: str) -> list[Option]:
             ctx.default_map = dict(ctx.default_map or {}) | read_settings(value, kind, OWN_KEYS)
 
     return [
-        Option("--out", str, f"Folder of the run, new or empty.  [default: {default}]",
-               metavar="DIR"),
-        Option("--force", bool, "Take the place of the run in --out, if there is one, at the end."),
-        Option("--resume", str, "Go on with the run in this folder from its last checkpoint, as if "
+        Option("--out DIR", f"Folder of the run, new or empty.  [default: {default}]"),
+        Option("--force", "Take the place of the run in --out, if there is one, at the end."),
+        Option("--resume RUN", "Go on with the run in this folder from its last checkpoint, as if "
                f"nothing had stopped it. Its options stay as they are, but --{kind.length} may be "
-               "raised, and --device, --threads and --data-dir be another machine's.",
-               metavar="RUN"),
-        Option("--checkpoint-every", OWN_KEYS["checkpoint_every"],
-               "Write a checkpoint as often as this between two rows of the metrics.  [default: "
-               "60, or longer where that would take more than half a percent of the time]",
-               metavar="SECONDS"),
-        Option("--config", str, "Read options from here (keys are their names); flags and the "
-               "environment override it. RUN/config.toml repeats a run.", metavar="FILE.toml",
-               is_eager=True, expose_value=False, callback=load),
-        Option("--quiet", bool, "No progress, no notes."),
+               "raised, and --device, --threads and --data-dir be another machine's."),
+        Option("--checkpoint-every SECONDS", "Write a checkpoint as often as this between two "
+               "rows of the metrics.  [default: 60, or longer where that would take more than "
+               "half a percent of the time]", OWN_KEYS["checkpoint_every"]),
+        Option("--config FILE.toml", "Read options from here (keys are their names); flags and "
+               "the environment override it. RUN/config.toml repeats a run.", is_eager=True,
+               expose_value=False, callback=load),
+        Option("--quiet", "No progress, no notes."),
     ]  # fmt: skip
 
 

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 @command(
     click.Argument(["targets"], nargs=-1, metavar="[LAW | MODULE:FUNCTION]..."),
-    Option("--cases", POSITIVE, "Random networks for each law; slow laws take every second to "
-           "eleventh.", default=135),
-    Option("--seed", NATURAL, "Of networks, points and directions.", default=0),
+    Option("--cases", "Random networks for each law; slow laws take every second to eleventh.",
+           POSITIVE, default=135),
+    Option("--seed", "Of networks, points and directions.", NATURAL, default=0),
     DEVICE,
-    Option("--dtype", ("float64", "float32"), "Precision of the engine.", default="float64"),
-    Option("--point", str, "Where to check MODULE:FUNCTION.  [default: MODULE:point]",
-           metavar="FILE.npy|MODULE:NAME"),
-    Option("--size", POSITIVE, "Check it at N random numbers instead."),
-    Option("--list listed", bool, "List the laws, and try nothing."),
-    Option("-q --quiet", bool, "No progress on stderr."),
+    Option("--dtype", "Precision of the engine.", ("float64", "float32"), default="float64"),
+    Option("--point FILE.npy|MODULE:NAME", "Where to check MODULE:FUNCTION.  [default: "
+           "MODULE:point]"),
+    Option("--size", "Check it at N random numbers instead.", POSITIVE),
+    Option("--list listed", "List the laws, and try nothing."),
+    Option("-q --quiet", "No progress on stderr."),
     epilog="Exit codes: 0 everything holds, 2 bad option or no such law, module or function, "
     "3 your code raised or returned no value and gradient, 4 no usable GPU, 7 a law or gradient "
     "does not hold.",
