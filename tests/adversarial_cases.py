@@ -23,26 +23,14 @@ def trainer_of(
     settings = settings or AdversarialSettings()
     features = int(np.prod(data.train.x.shape[1:]))
     of_g = {key: options.pop(key) for key in ("normalization", "backward") if key in options}
-    g = dense_network(
-        [2, *hidden, features],
-        forward="gaussian",
-        **of_g,
-        device=device,
-        dtype=dtype,
-        seed=2 * seed,
-    )
-    outputs = settings.classes + 1
-    forward = "multinomial" if settings.classes else Bernoulli()
-    d = dense_network(
-        [features, *hidden, outputs],
-        forward=Score() if settings.has_critic else forward,
-        device=device,
-        dtype=dtype,
-        seed=2 * seed + 1,
-    )
-    reader = BatchReader(
-        data.train, data.x_scaling, data.y_scaling, settings.classes or 8, g.backend, dtype
-    )
+    kind = {"device": device, "dtype": dtype}
+    g = dense_network([2, *hidden, features], forward="gaussian", seed=2 * seed, **of_g, **kind)
+    forward = Score() if settings.has_critic else Bernoulli()
+    forward = "multinomial" if settings.classes else forward
+    sizes = [features, *hidden, settings.classes + 1]
+    d = dense_network(sizes, forward=forward, seed=2 * seed + 1, **kind)
+    labels = settings.classes or 8
+    reader = BatchReader(data.train, data.x_scaling, data.y_scaling, labels, g.backend, dtype)
     options = {
         "batch_size": 32, "iterations": 20, "seed": seed, "report_every": 10,
         "optimizers": (Adam(1e-3, beta1=0.5), Adam(1e-3, beta1=0.5)),

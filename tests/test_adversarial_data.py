@@ -85,15 +85,13 @@ def test_samples_are_gaussian_about_their_modes(name) -> None:
 
 
 def test_mixtures_are_seeded_and_their_splits_differ() -> None:
-    one, again, other = (
-        mixture("ring", 2500, seed=seed) for seed in (1, 1, 2)
-    )  # as many as to test
+    # as many as to test
+    one, again, other = (mixture("ring", 2500, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(one.train.x, again.train.x)
     for different in (one.test, other.train):
         assert not np.array_equal(one.train.x, different.x)
-    assert not np.array_equal(
-        mixture("ring", 200, 25).train.y, mixture("grid", 200).train.y
-    )  # streams of their own
+    ring, grid = mixture("ring", 200, 25), mixture("grid", 200)  # streams of their own
+    assert not np.array_equal(ring.train.y, grid.train.y)
 
 
 # -- stacked digits ------------------------------------------------------------------------------

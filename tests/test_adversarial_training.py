@@ -213,43 +213,42 @@ def test_a_step_allocates_nothing(arm):
 
 
 # -- what does not fit -------------------------------------------------------------------------
-WRONG = [
-    ({"g": [2, 8, 3]}, {}, "3 outputs, the discriminator 2 inputs and a sample 2 values"),
-    ({"dtype": "float64"}, {}, "expected one device and dtype"),
-    (
-        {"d": [2, 8, 4], "forward": Multinomial(), "settings": AdversarialSettings(classes=3)},
-        {},
-        "classes 3 need samples with that many labels, got 8",
-    ),
-    ({"d": [2, 8, 2]}, {}, "has 2 outputs of likelihood Bernoulli"),
-    ({"forward": Gaussian()}, {}, "needs 1 of likelihood Bernoulli"),
-    ({"settings": AdversarialSettings("wasserstein")}, {}, "needs 1 of likelihood Score"),
-    ({"settings": AdversarialSettings(classes=3)}, {}, "needs 4 of likelihood Multinomial"),
-    (
-        {"backward": Gaussian(0.5), "settings": AdversarialSettings(bidirectional="both")},
-        {},
-        "the discriminator's backward likelihood .* must have weight 1",
-    ),
-    ({}, {"noise": {"critic/input": Noise("nem")}}, "critic/input needs kind wasserstein"),
-    ({}, {"noise": {"generator/backward": Noise("nem")}}, "needs bidirectional generator or both"),
-    ({}, {"noise": {"forward": Noise("nem")}}, "noise must be for one of discriminator/forward"),
-    ({}, {"batch_size": 0}, "batch size must be at least 1"),
-    ({}, {"iterations": 0}, "iterations must be at least 1"),
-    ({}, {"schedule": "wrong"}, "schedule must be one of"),
-    ({}, {"optimizers": (shared := Adam(), shared)}, "an optimizer each"),
-]
+BOTH, CRITIC = AdversarialSettings(bidirectional="both"), AdversarialSettings("wasserstein")
+THREE = AdversarialSettings(classes=3)
+WRONG = {  # message: networks, settings and options
+    "3 outputs, the discriminator 2 inputs and a sample 2 values": {"g": [2, 8, 3]},
+    "expected one device and dtype": {"dtype": "float64"},
+    "classes 3 need samples with that many labels, got 8": {
+        "d": [2, 8, 4], "forward": Multinomial(), "settings": THREE,
+    },
+    "has 2 outputs of likelihood Bernoulli": {"d": [2, 8, 2]},
+    "needs 1 of likelihood Bernoulli": {"forward": Gaussian()},
+    "needs 1 of likelihood Score": {"settings": CRITIC},
+    "needs 4 of likelihood Multinomial": {"settings": THREE},
+    "the discriminator's backward likelihood .* must have weight 1": {
+        "backward": Gaussian(0.5), "settings": BOTH,
+    },
+    "critic/input needs kind wasserstein": {"noise": {"critic/input": Noise("nem")}},
+    "needs bidirectional generator or both": {"noise": {"generator/backward": Noise("nem")}},
+    "noise must be for one of discriminator/forward": {"noise": {"forward": Noise("nem")}},
+    "batch size must be at least 1": {"batch_size": 0},
+    "iterations must be at least 1": {"iterations": 0},
+    "schedule must be one of": {"schedule": "wrong"},
+    "an optimizer each": {"optimizers": (shared := Adam(), shared)},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("parts", "options", "message"), WRONG, ids=[w[2][:40] for w in WRONG])
-def test_what_does_not_fit_is_said(parts, options, message):
-    settings = parts.get("settings", AdversarialSettings())
-    g = dense_network(parts.get("g", [2, 8, 2]), forward="gaussian", seed=0)
-    ends = {"forward": parts.get("forward", Bernoulli())}
-    ends |= {"backward": parts.get("backward", Gaussian()), "dtype": parts.get("dtype", "float32")}
-    d = dense_network(parts.get("d", [2, 8, 1]), **ends, seed=1)
+@pytest.mark.parametrize("message", WRONG)
+def test_what_does_not_fit_is_said(message):
+    options = {"g": [2, 8, 2], "d": [2, 8, 1], "settings": AdversarialSettings(),
+               "optimizers": (Adam(), Adam())} | WRONG[message]  # fmt: skip
+    g = dense_network(options.pop("g"), forward="gaussian", seed=0)
+    ends = {"forward": Bernoulli(), "backward": Gaussian(), "dtype": "float32"}
+    ends |= {key: options.pop(key) for key in ends if key in options}
+    d = dense_network(options.pop("d"), **ends, seed=1)
     reader = BatchReader(RING.train, Scaling(), Scaling(), 8, g.backend, g.dtype)
     with pytest.raises(ArchitectureError, match=message):
-        AdversarialTrainer(g, d, reader, settings, **({"optimizers": (Adam(), Adam())} | options))
+        AdversarialTrainer(g, d, reader, **options)
 
 
 @pytest.mark.parametrize(
