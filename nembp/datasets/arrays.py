@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from nembp.datasets.dataset import Dataset, Request
 from nembp.errors import DataError
 from nembp.files import check_unpacked, parsing, reading
 
+_Read: TypeAlias = tuple[NDArray[Any], str]  # an array, and where it was read from
 _FRESH = "Get a fresh copy of the file, or save it again."
 
 
@@ -196,8 +197,8 @@ def load_npy(request: Request) -> Dataset:
     folder = request.folder("npy", f"a folder with .npy files: {_EXPECTED}")
     paths = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".npy"}
     chosen, notes = _choose(list(paths), str(folder), request)
-    arrays = [(map_npy(paths[name]), str(paths[name])) for name in chosen]
-    return _load("npy", folder, request, arrays, notes)
+    read = [(map_npy(paths[name]), str(paths[name])) for name in chosen]
+    return _load("npy", folder, request, read, notes)
 
 
 def load_npz(request: Request) -> Dataset:
@@ -212,20 +213,17 @@ def load_npz(request: Request) -> Dataset:
         chosen[:], notes[:] = _choose(names, str(path), request)
         return chosen
 
-    read = read_npz(path, choose)
-    return _load("npz", path, request, [(read[n], f"{path}: {n}") for n in chosen], notes)
+    arrays = read_npz(path, choose)
+    read = [(arrays[name], f"{path}: {name}") for name in chosen]
+    return _load("npz", path, request, read, notes)
 
 
 def _load(
-    kind: str,
-    source: Path,
-    request: Request,
-    arrays: list[tuple[NDArray[Any], str]],
-    notes: list[str],
+    kind: str, source: Path, request: Request, read: list[_Read], notes: list[str], by: str = ""
 ) -> Dataset:
-    """Put the data set together of x and y of each part, each with where it is from."""
+    """Put the data set together of x and y of each part."""
     parts = []
-    for (x, x_name), (y, y_name) in zip(arrays[::2], arrays[1::2], strict=True):
+    for (x, x_name), (y, y_name) in zip(read[::2], read[1::2], strict=True):
         first = request.image_order == "first"
         if x.ndim == 4 and request.image_order == "auto" and x.shape[1] <= 4 < x.shape[3]:
             first = True
@@ -235,7 +233,7 @@ def _load(
             )
         images = np.moveaxis(x, 1, 3) if first and x.ndim == 4 else x
         parts.append(Raw(images, np.array(y), x_name, y_name))
-    return assemble(kind, parts, request, source=str(source), notes=notes)
+    return assemble(kind, parts, request, source=str(source), attribution=by, notes=notes)
 
 
 def only_file(path: Path, suffixes: tuple[str, ...]) -> Path:
@@ -325,8 +323,8 @@ def idx_files(folder: Path) -> dict[tuple[str, str], Path]:
     return found
 
 
-def read_four(place: Path) -> tuple[list[Raw], str]:
-    """Read training and test arrays of the four files; unpacked images are memory-mapped.
+def read_four(place: Path) -> tuple[list[_Read], str]:
+    """Read the four files in the standard order; unpacked images are memory-mapped.
 
     `place` is their folder; or, where it has several sets, folder/prefix. Returned is the prefix of
     their names, too, such as "emnist-letters-".
@@ -355,8 +353,7 @@ def read_four(place: Path) -> tuple[list[Raw], str]:
                 f"folder. {fetch}"
             )
         read.append((read_idx(files[prefix, name]), str(files[prefix, name])))
-    pairs = zip(read[::2], read[1::2], strict=True)
-    return [Raw(x, y, x_name, y_name) for (x, x_name), (y, y_name) in pairs], prefix
+    return read, prefix
 
 
 def load_idx(request: Request) -> Dataset:
@@ -366,14 +363,14 @@ def load_idx(request: Request) -> Dataset:
     it. EMNIST's images, known by their names, are stored by columns and are turned.
     """
     place, notes = request.path("idx"), []
-    parts, prefix = read_four(place)
+    read, prefix = read_four(place)
     if prefix.startswith("emnist") and request.transpose is None:
         request = replace(request, transpose=True)
         notes.append(
             f"{place}: EMNIST stores its images transposed; they are turned. --no-transpose leaves "
             "them as they are."
         )
-    return assemble("idx", parts, request, source=str(place), notes=notes)
+    return _load("idx", place, request, read, notes)
 
 
 MNIST = {  # MD5 and size in bytes of each file, unpacked
@@ -387,8 +384,7 @@ MNIST = {  # MD5 and size in bytes of each file, unpacked
 def load_mnist(request: Request) -> Dataset:
     """Load MNIST and verify its checksums; the loader behind ``load("mnist", folder)``."""
     folder = request.path("mnist")
-    parts, _ = read_four(folder)
-    read = [(x, where) for raw in parts for x, where in ((raw.x, raw.x_name), (raw.y, raw.y_name))]
+    read, _ = read_four(folder)
     for (x, where), (expected, _) in zip(read, MNIST.values(), strict=True):
         header = struct.pack(f">2xBB{x.ndim}I", 0x08, x.ndim, *x.shape)
         digest = hashlib.md5(header, usedforsecurity=False)
@@ -400,4 +396,4 @@ def load_mnist(request: Request) -> Dataset:
                 "another set of this format with --dataset idx."
             )
     by = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0"
-    return assemble("mnist", parts, request, source=str(folder), attribution=by)
+    return _load("mnist", folder, request, read, [], by)
