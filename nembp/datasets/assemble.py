@@ -274,17 +274,13 @@ def _check_names(names: list[str], codes: NDArray[np.int64], where: str, task: T
             )
     if task != "auto":
         return
-    stripped, most = [name.strip() for name in names], 0.9 * len(names)
-    dates, like_numbers = (
-        sum(bool(pattern.fullmatch(name)) for name in stripped) for pattern in (_DATE, _NUMBER_LIKE)
-    )
-    units = Counter(match[1] for name in stripped if (match := _WITH_UNIT.fullmatch(name)))
+    most, stripped = 0.9 * len(names), [name.strip() for name in names]
     plain = all(number(name) is not None for name in names)
-    if not plain and dates > most:
-        fault, remedy = "dates or times", "Turn them into numbers, such as days."
-    elif not plain and (like_numbers > most or max(units.values(), default=0) > max(2, most)):
-        fault = "numbers with signs, units or separators"
-        remedy = "Remove what is not part of the number, or say decimal=',' (--decimal ,)."
+    odd = [name for name in stripped if _DATE.fullmatch(name) or _NUMBER_LIKE.fullmatch(name)]
+    units = Counter(match[1] for name in stripped if (match := _WITH_UNIT.fullmatch(name)))
+    if not plain and (len(odd) > most or max(units.values(), default=0) > max(2, most)):
+        fault = "dates or times, or numbers with signs, units or separators"
+        remedy = "Turn them into plain numbers, or say decimal=',' (--decimal ,)."
     elif len(codes) >= 10 and len(names) > len(codes) / 2:
         fault = f"{len(names)} different labels in {len(codes)} samples"
         remedy = "Name another target; or, for numbers to predict, say task='regression'."

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -170,14 +170,13 @@ def load_images(request: Request) -> Dataset:
 def _splits(folder: Path) -> tuple[list[Path], list[str]]:
     """Find the training folder, and the test folder where there is one; and what to say of it."""
     named = {name.lower().replace("-", "_"): name for name in _folders(folder)}
-
-    def first(splits: Sequence[str]) -> list[str]:
-        found = [named[split] for split in splits if split in named]
-        return [name for name in found if _folders(folder / name)][:1]
-
-    if not (train := first(_TRAIN)):
-        return [folder], []
-    test, notes = first(_TESTS), []
+    train, test = (
+        [named[split] for split in splits if split in named and _folders(folder / named[split])][:1]
+        for splits in (_TRAIN, _TESTS)
+    )
+    notes: list[str] = []
+    if not train:
+        return [folder], notes
     if test and test != [named.get("test")]:
         notes.append(f"{folder}: {test[0]!r} is the test part.")
     if rest := [name for name in named.values() if name not in train + test]:
