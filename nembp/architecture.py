@@ -91,11 +91,9 @@ class Item:
                 )
             return Reshape(image), image
         if len(shape) != 3:
-            kind = "a pooling" if self.word == "pool" else "a convolution"
-            row = f"a row of {units} features" if below == "the input" else f"{units} dense units"
             raise ArchitectureError(
-                f"{kind} reads an image, but {below} is {row}; expected reshapeHxWxC before "
-                f"it{_proposal(units)}, or dense layers such as 256"
+                f"{self.word} reads an image, but {below} is a row of {units} units; expected "
+                f"reshapeHxWxC before it{_proposal(units)}, or dense layers such as 256"
             )
         height, width, channels = shape
         if self.word == "up":

@@ -222,12 +222,12 @@ IMAGE, TABLE = (8, 8, 1), (13,)
 @pytest.mark.parametrize(
     ("shape", "text", "message"),
     [
-        (TABLE, "conv8x3", "layer 1 `conv8x3`: a convolution reads an image, but the input is a "
-         "row of 13 features; expected reshapeHxWxC before it, or dense layers such as 256"),
-        (64, "pool2", "layer 1 `pool2`: a pooling reads an image, but the input is a row of 64 "
-         "features; expected reshapeHxWxC before it, such as reshape8x8x1"),
-        (IMAGE, "conv4x3,48,up8x4", "layer 3 `up8x4s2`: a convolution reads an image, but layer 2 "
-         "is 48 dense units; expected reshapeHxWxC before it, such as reshape4x4x3"),
+        (TABLE, "conv8x3", "layer 1 `conv8x3`: conv reads an image, but the input is a row of 13 "
+         "units; expected reshapeHxWxC before it, or dense layers such as 256"),
+        (64, "pool2", "layer 1 `pool2`: pool reads an image, but the input is a row of 64 units; "
+         "expected reshapeHxWxC before it, such as reshape8x8x1"),
+        (IMAGE, "conv4x3,48,up8x4", "layer 3 `up8x4s2`: up reads an image, but layer 2 is a row of "
+         "48 units; expected reshapeHxWxC before it, such as reshape4x4x3"),
         (IMAGE, "conv8x4s2,conv8x4s2,conv8x4s2,conv8x4s2,32", "layer 4 `conv8x4s2`: kernel 4 does "
          "not fit the 1x1 image of layer 3; expected at most 3 with the padding on both "
          "sides, a larger padding, or fewer strided layers before it"),
