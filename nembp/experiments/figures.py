@@ -34,7 +34,7 @@ def draw(experiment: Experiment, summary: Mapping[str, Any]) -> list[Path]:
 
 def _curves(figure: Any, experiment: Experiment) -> None:
     """Draw mean ± standard deviation over seeds along training, one panel per curve and rate."""
-    protocol = experiment.protocol
+    protocol, grids = experiment.protocol, experiment.grids
     network = protocol.kind == "train"
     # of adversarial runs, those that are compared: there are a dozen others
     shown = ("train/",) if network else tuple(f"course/{metric.key}" for metric in protocol.metrics)
@@ -43,8 +43,8 @@ def _curves(figure: Any, experiment: Experiment) -> None:
         for arm in protocol.compared(rate):
             setting = untuned(protocol, arm)
             if rate == "tuned":  # by the first metric that it is tuned by
-                setting = next(s for (name, _), s in experiment.grids.tuned.items() if name == arm)
-            for row in experiment.reported(arm, setting).values():
+                setting = grids.tuned[arm, grids.metrics[arm][0].name]
+            for row in grids.reported[arm, setting].values():
                 for key, values in row["curves"].items():
                     if row["status"] == "finished" and key.startswith(shown):
                         lines.setdefault((key, rate, arm), []).append(values)

@@ -101,14 +101,12 @@ class Space:
             generator = stream(self.seed, f"search/{regime}")
             for place, choices in self.noises.items():
                 for k in range(self.candidates[place]):
-                    noise = {"noise": "nem", "noise_place": place} | {
-                        name: values[int(generator.integers(len(values)))]
-                        for name, values in choices.items()
-                    }
+                    noise = {"noise": "nem", "noise_place": place}
+                    for name, values in choices.items():
+                        noise[name] = values[int(generator.integers(len(values)))]
                     if {**self.base, **overrides}["backward"] == "none":
                         noise["noise_target"] = "forward"
-                    name = f"{regime}/{place}-{k + 1}"
-                    found.append(Candidate(name, regime, overrides, noise))
+                    found.append(Candidate(f"{regime}/{place}-{k + 1}", regime, overrides, noise))
         return found
 
     def grid(self, item: Candidate) -> list[float]:
@@ -201,10 +199,10 @@ class Rung(Trials):
     def __init__(
         self, space: Space, candidates: Sequence[Candidate], seeds: int, rows: Iterable[Row]
     ) -> None:
-        table: Table = {}
+        table: Table = defaultdict(dict)
         for row in rows:
             if row["seed"] < seeds:
-                table.setdefault((row["who"], row["rate"]), {})[row["seed"]] = row
+                table[row["who"], row["rate"]][row["seed"]] = row
         super().__init__(table, range(seeds))
         self.space, self.candidates = space, candidates
         both = (*(item.baseline for item in candidates), *candidates)
@@ -232,16 +230,15 @@ class Rung(Trials):
         min(cut / space.cut, points / space.points), −∞ where the candidate diverged.
         """
         found, base = self.best(item), self.best(item.baseline)
-        their_accuracy = self.best(item.baseline, lambda row: -accuracy(row))["accuracy"]
+        base["accuracy"] = self.best(item.baseline, lambda row: -accuracy(row))["accuracy"]
         cut = 100.0 * (1.0 - found["nll"] / base["nll"])
-        points = 100.0 * (found["accuracy"] - their_accuracy)
+        points = 100.0 * (found["accuracy"] - base["accuracy"])
         score = min(cut / self.space.cut, points / self.space.points)
         return {
             "candidate": item.name, "regime": dict(item.overrides), "noise": dict(item.noise),
             "cut": cut, "points": points, "score": score if math.isfinite(score) else -math.inf,
-            "rate": found["rate"], "baseline_rate": base["rate"], "nll": found["nll"],
-            "baseline_nll": base["nll"], "accuracy": found["accuracy"],
-            "baseline_accuracy": their_accuracy, "seeds": len(self.seeds),
+            **found, **{f"baseline_{key}": value for key, value in base.items()},
+            "seeds": len(self.seeds),
         }  # fmt: skip
 
     @cached_property

@@ -17,7 +17,7 @@ from nembp.experiments.claims import get
 from nembp.experiments.protocol import BUILT_IN, Comparison, Protocol, Row, average
 from nembp.experiments.running import journal_of
 from nembp.experiments.statistics import Estimate, estimate, holm, verdict
-from nembp.experiments.tuning import Grids, Setting, Table, by_setting, untuned
+from nembp.experiments.tuning import Grids, Setting
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,9 @@ class Experiment:
         """Replicates still to be run, as far as can be told."""
         return len(self.grids.remaining()[0])
 
-    def setting(self, arm: str, item: Comparison) -> Setting:
-        """Return the setting of an arm in a comparison."""
-        if item.rate == "same":
-            return untuned(self.protocol, arm)
-        return self.grids.tuned[arm, self.protocol.tuned_by(item.metric)]
-
-    def reported(self, arm: str, setting: Setting) -> dict[int, Row]:
-        """Return the reported rows of an arm at a setting, by seed."""
-        return self._reported.get((arm, setting), {})
-
-    @cached_property
-    def _reported(self) -> Table:
-        return by_setting(self.grids.done, "report", range(self.protocol.seeds))
+    def compared(self, arm: str, item: Comparison) -> dict[int, Row]:
+        """Return the rows of an arm by seed, at the setting that a comparison is about."""
+        return self.grids.reported[arm, self.grids.setting(arm, item)]
 
 
 def read_experiment(
@@ -81,7 +71,7 @@ def differences(experiment: Experiment, item: Comparison) -> tuple[list[float], 
     And at how many seeds the arm (or one of ``minus``) diverged, and at how many only the baseline.
     """
     metric = experiment.protocol.metric(item.metric)
-    arms = {name: experiment.reported(name, experiment.setting(name, item)) for name in item.arms}
+    arms = {name: experiment.compared(name, item) for name in item.arms}
     sign = metric.sign * (100.0 if metric.effect == "points" else 1.0)
     effects, diverged, without = [], 0, 0
     for seed in sorted(set.intersection(*map(set, arms.values()))):
@@ -144,19 +134,17 @@ def _described(
     experiment: Experiment, item: Comparison, effect: Estimate, p: float
 ) -> dict[str, Any]:
     protocol, there, own, reached = experiment.protocol, None, None, True
-    metric, setting = protocol.metric(item.metric), experiment.setting(item.arm, item)
+    metric, strengths = protocol.metric(item.metric), protocol.tuning.strengths
     if item.minus is not None:
         arm, baseline = item.minus
         there = _estimated(experiment, replace(item, arm=arm, baseline=baseline, minus=None))
     if item.reach is not None:
-        rows = experiment.reported(item.arm, setting)
-        values = [average(metric.values(rows[seed])) for seed in sorted(rows)]
-        own = float(np.mean(values or math.nan))
+        rows = sorted(experiment.compared(item.arm, item).items())
+        own = float(np.mean([average(metric.values(row)) for _, row in rows] or math.nan))
         reached = metric.sign * own >= metric.sign * item.reach
-    strengths = protocol.tuning.strengths
     tuned_away = (
-        item.rate == "tuned" and protocol.noisy(item.arm)
-        and len(strengths) > 1 and setting.strength == min(strengths)
+        item.rate == "tuned" and protocol.noisy(item.arm) and len(strengths) > 1
+        and experiment.grids.setting(item.arm, item).strength == min(strengths)
     )  # fmt: skip
     judgement = verdict(
         effect, p, item, protocol.rule, there=there, reached=reached, tuned_away=tuned_away
@@ -174,16 +162,16 @@ def _described(
 
 def _arms(experiment: Experiment) -> list[dict[str, Any]]:
     """Describe each arm at each of its settings, and say which comparisons use it."""
-    protocol = experiment.protocol
+    protocol, grids = experiment.protocol, experiment.grids
     table: dict[tuple[str, Setting], dict[str, None]] = {}
     for item in sorted(protocol.comparisons, key=lambda item: item.rate):
         by = "same" if item.rate == "same" else f"tuned by {protocol.tuned_by(item.metric)}"
         for name in item.arms:
-            table.setdefault((name, experiment.setting(name, item)), {})[by] = None
+            table.setdefault((name, grids.setting(name, item)), {})[by] = None
     order = [arm.name for arm in protocol.arms]
     found = []
     for name, setting in sorted(table, key=lambda pair: (order.index(pair[0]), pair[1])):
-        rows = list(experiment.reported(name, setting).values())
+        rows = list(grids.reported[name, setting].values())
         finished = [row for row in rows if row["status"] == "finished"]
         described: dict[str, Any] = {
             "arm": name, "rate": ", ".join(table[name, setting]), "learning_rate": setting.rate,

@@ -12,16 +12,19 @@ What to run next follows from the rows alone, so a run that was killed goes on a
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any, NamedTuple, TypeVar
 
-from nembp.experiments.protocol import FILES_OF, Protocol, Row, average
+from nembp.experiments.protocol import FILES_OF, Comparison, Protocol, Row, average
 from nembp.runs.config import RunConfig
 from nembp.runs.gan_config import GanConfig
 
 T = TypeVar("T")
-Table = dict[tuple[str, Any], dict[int, Row]]  # rows by who was trained and setting, then by seed
+Table = defaultdict[
+    tuple[str, Any], dict[int, Row]
+]  # rows by who was trained and setting, then by seed
 
 
 class Setting(NamedTuple):
@@ -68,10 +71,10 @@ class Task(NamedTuple):
 
 def by_setting(rows: Mapping[Task, Row], phase: str, seeds: Collection[int]) -> Table:
     """Return the rows of a phase by arm and setting, then by seed."""
-    table: Table = {}
+    table: Table = defaultdict(dict)
     for task, row in rows.items():
         if task.phase == phase and task.seed in seeds:
-            table.setdefault((task.arm, Setting(task.rate, task.strength)), {})[task.seed] = row
+            table[task.arm, Setting(task.rate, task.strength)][task.seed] = row
     return table
 
 
@@ -83,7 +86,7 @@ class Trials:
 
     def missing(self, who: str, setting: Any) -> list[int]:
         """Return the seeds with which a setting has not been tried."""
-        return [seed for seed in self.seeds if seed not in self.table.get((who, setting), {})]
+        return [seed for seed in self.seeds if seed not in self.table[who, setting]]
 
     def mean(self, who: str, setting: Any, value: Callable[[Row], float]) -> float:
         """Return the mean of a value over all seeds; NaN unless each of them has one."""
@@ -149,6 +152,7 @@ class Grids(Trials):
         self.protocol, self.done = protocol, {Task.of(row): row for row in rows}
         seeds = protocol.tuning.seeds
         super().__init__(by_setting(self.done, "tune", seeds), seeds)
+        self.reported = by_setting(self.done, "report", range(protocol.seeds))
         wanted = {
             (arm, protocol.tuned_by(item.metric))
             for item in protocol.comparisons
@@ -177,6 +181,12 @@ class Grids(Trials):
         first = tuning.strengths if self.protocol.noisy(arm) else (1.0,)
         strengths = self.grown(arm, first, settings, costs, tuning.extend, ends=(-1,))
         return [setting for strength in strengths for setting in settings(strength)]
+
+    def setting(self, arm: str, item: Comparison) -> Setting:
+        """Return the setting of an arm in a comparison."""
+        if item.rate == "same":
+            return untuned(self.protocol, arm)
+        return self.tuned[arm, self.protocol.tuned_by(item.metric)]
 
     def tasks(self) -> list[Task]:
         """Return the replicates that choose the settings, as far as can be told from the rows."""
