@@ -131,22 +131,11 @@ def assemble(
             check_range(split.x, x_scaling, raw.x_name)
         if not classes:
             check_range(split.y, y_scaling, raw.y_name)
+    shape = tuple(int(length) for length in splits[0].x.shape[1:])
     return Dataset(
-        name=name,
-        train=splits[0],
-        test=splits[1],
-        shape=tuple(int(length) for length in splits[0].x.shape[1:]),
-        classes=classes,
-        x_scaling=x_scaling,
-        y_scaling=y_scaling,
-        target_names=target_names,
-        attribution=attribution,
-        source=source,
-        pixel_scaling=pixel_scaling,
-        feature_names=feature_names,
-        notes=tuple(notes),
-        fingerprint=seen,
-    )
+        name, splits[0], splits[1], shape, classes, x_scaling, y_scaling, target_names, attribution,
+        source, pixel_scaling, feature_names, tuple(notes), seen
+    )  # fmt: skip
 
 
 def _check_counts(raw: Raw) -> None:
