@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import fails, run
+from command_line import as_json, fails, run
 
 from nembp.errors import ArchitectureError, DataError, OutputError
 from nembp.experiments import search
@@ -23,11 +23,7 @@ from nembp.experiments.search import SEEDS_FROM, Space, read_search, run_search,
 from nembp.runs.folder import to_json
 
 NAME = "output-noise-digits"
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +35,7 @@ def quick(tmp_path_factory):
 
 def test_list_names_every_experiment():
     assert NAME in run("experiment", "list").stdout
-    table = json.loads(run("experiment", "list", "--json").stdout)["experiments"]
-    found = {row["name"]: row for row in table}
+    found = {row["name"]: row for row in as_json("experiment", "list")["experiments"]}
     assert found["output-noise"]["datasets"] == ["mnist"]
     assert found[NAME]["replicates"] > 100
     assert found[NAME]["claims"]
