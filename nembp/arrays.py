@@ -280,7 +280,8 @@ def train(
     ):  # fmt: skip
         if not is_right:
             raise ArchitectureError(fault)
-    check_counts(**({} if patience is None else {"patience": patience}))
+    if patience is not None:
+        check_counts(patience=patience)
 
     x = check_inputs(X, net.inputs)
     t, classes = check_targets(y, net.likelihood, net.outputs, len(x))
@@ -298,9 +299,8 @@ def train(
     x_scaling = input_scaling(x, net.reversed.likelihood, w) if scale else Scaling()
     if not scale and backward:
         _check_unscaled(x, net)
-    y_scaling = Scaling()
-    if scale and isinstance(net.likelihood, Gaussian):
-        y_scaling = input_scaling(t, net.likelihood, w)
+    numbers = scale and isinstance(net.likelihood, Gaussian)
+    y_scaling = input_scaling(t, net.likelihood, w) if numbers else Scaling()
     check_range(x, x_scaling, "X")
     mean, centroids = _means(split, x_scaling, w, net.outputs)
     set_input_bias(net, mean)
