@@ -189,10 +189,8 @@ def train(
     sample_weight : array_like, shape (n,), optional
         Multiplies each sample's log-likelihoods, in both directions: a weight of 2 is a second
         copy, of 0 no sample. Normalized layers and scores of ``validation`` count samples once.
-    epochs, batch_size : int
-        Length of the training.
-    optimizer, learning_rate, weight_decay, schedule
-        As of `Trainer` and `get_optimizer`.
+    epochs, batch_size, optimizer, learning_rate, weight_decay, schedule
+        Length of the training and its steps, as of `Trainer` and `get_optimizer`.
     backward : bool or "only"
         Train the backward direction too; or that one alone.
     noise : Noise or dict of Noise, optional
@@ -229,12 +227,9 @@ def train(
 
     Raises
     ------
-    DataError, ShapeError
-        If the arrays do not fit; see `check_inputs` and `check_targets`.
-    ArchitectureError
-        If an option is out of bounds, or ``resume`` is of a training with other settings.
-    OutputError
-        If the checkpoint cannot be written.
+    DataError, ShapeError, ArchitectureError, OutputError
+        If the arrays do not fit, an option is out of bounds, ``resume`` is of a training with other
+        settings, or cannot be written.
     KeyboardInterrupt
         Of Ctrl-C; the network is then as it was after the last step.
 

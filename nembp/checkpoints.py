@@ -426,11 +426,9 @@ def save_model(path: Path_, model: Any) -> None:
     ArchitectureError
         If the network is seen from its backward direction or is complex, a layer's or linear map's
         class is not registered (`register_kind`), or `settings` are not JSON.
-    DataError
-        If the parts of the model do not fit together or are not finite: what `load_model` would
-        refuse is not written.
-    OutputError
-        If the file cannot be written. The old file is then still there, whole.
+    DataError, OutputError
+        If the parts of the model do not fit together or are not finite, as `load_model` wants them;
+        if the file cannot be written. The old file is then still there, whole.
     """
     model = as_model(model)
     net, where = model.net, f"{os.fspath(path)}: not written"
@@ -461,10 +459,9 @@ def load_model(path: Path_, device: str | Backend = "cpu") -> Model:
 
     Raises
     ------
-    DataError
-        If the file is missing, damaged, no model, of another format version, or of an unknown kind.
-    DeviceError
-        If the device cannot be used.
+    DataError, DeviceError
+        If the file is missing, damaged, no model, of another format version, or of an unknown kind;
+        if the device cannot be used.
     """
     backend = get_backend(device)
     header, arrays = read_archive(path, FORMAT, REMEDY)

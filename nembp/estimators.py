@@ -522,18 +522,16 @@ early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change
     noise : Noise or dict of Noise, optional
         NEM noise on the labels, or by place as of `nembp.train`; that on the backward direction
         acts where ``backward_weight`` is not 0.
-    layers : str, optional
+    layers, image_shape : str, tuple of int, optional
         Hidden layers in the language of ``--layers``, such as ``"conv32x4s2,pool2,256"``, in the
-        place of ``hidden_layer_sizes``.
-    image_shape : tuple of int, optional
-        (height, width, channels) of the images whose pixels are the columns of X, for ``layers``.
+        place of ``hidden_layer_sizes``; (height, width, channels) of the images whose pixels are
+        the columns of X.
     standardize : bool, default True
         Give each column mean 0 and standard deviation 1, of the samples that the first fit or
         `partial_fit` sees; 8-bit images go to [0, 1]. `coefs_` and `intercepts_` have it in them.
-    device : str, default "cpu"
-        Where to compute: "cpu", "gpu" or "auto".
-    dtype : {"float32", "float64", "auto"}
-        Precision of the parameters; "auto" is that of X, as in `MLPClassifier`.
+    device, dtype : str, default "cpu", "float32"
+        Where to compute ("cpu", "gpu" or "auto"), and the precision of the parameters ("float32",
+        "float64", or that of X: "auto", as in `MLPClassifier`).
     callbacks : sequence of callable, optional
         Called with each epoch's row of scores; one that returns True ends the training.
         scikit-learn's own callbacks (since 1.9) are given to `set_callbacks`; they see the epochs
@@ -545,10 +543,8 @@ early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change
     ----------
     classes_ : ndarray
         Labels, sorted.
-    network_ : Network
-        What was trained; ``network_.reversed`` is the other direction.
-    history_ : History
-        Scores of each epoch.
+    network_, history_ : Network, History
+        What was trained (``network_.reversed`` is the other direction), and scores of each epoch.
     class_prototypes_ : ndarray, shape (classes, features)
         What the backward direction draws for each class: its centroid, in the units of X.
     loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_, n_iter_, t_, \

@@ -49,10 +49,8 @@ def save_onnx(model: Any, path: str | os.PathLike[str]) -> tuple[Path, Path]:
 
     Raises
     ------
-    ArchitectureError
-        If a part of the network is none that ONNX has.
-    NembpError
-        If the package onnx is missing.
+    ArchitectureError, NembpError
+        If a part of the network is none that ONNX has; if the package onnx is missing.
     """
     try:
         import onnx
