@@ -58,14 +58,9 @@ class RunFolder:
     """
 
     def __init__(
-        self,
-        out: str | os.PathLike[str] | None,
-        default_name: str,
-        *,
-        files: Sequence[str],
-        force: bool = False,
-        resume: bool = False,
-    ) -> None:
+        self, out: str | os.PathLike[str] | None, default_name: str, *, files: Sequence[str],
+        force: bool = False, resume: bool = False,
+    ) -> None:  # fmt: skip
         self.files, self.replaces = files, False
         self._advice = "" if resume else " Choose another --out"
         self._made = list[Path]()  # folders that did not exist before, innermost first

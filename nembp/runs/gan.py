@@ -118,26 +118,18 @@ def prepare_gan(config: GanConfig, note: Note = silent) -> PreparedGan:
     samples = data.shape if data.is_image else data.features
     shared: dict[str, Any] = {"device": backend, "dtype": filled.dtype}
     generator = generator_network(
-        filled.latent,
-        filled.generator,
-        samples,
-        activation=filled.generator_activation,
+        filled.latent, filled.generator, samples, activation=filled.generator_activation,
         forward="bernoulli" if data.is_image else "gaussian",
         backward="bernoulli" if filled.latent_law == "binary" else "gaussian",
-        seed=filled.seed,
-        **shared,
-    )
+        seed=filled.seed, **shared,
+    )  # fmt: skip
     forward = "multinomial" if settings.classes else "bernoulli"
     discriminator = network(
-        samples,
-        filled.discriminator,
-        settings.classes + 1,
+        samples, filled.discriminator, settings.classes + 1,
         activation=filled.discriminator_activation,
-        forward=Score() if settings.has_critic else forward,
-        backward="gaussian",
-        seed=filled.seed + OTHER_WEIGHTS,
-        **shared,
-    )
+        forward=Score() if settings.has_critic else forward, backward="gaussian",
+        seed=filled.seed + OTHER_WEIGHTS, **shared,
+    )  # fmt: skip
     for net in (generator, discriminator):
         check_batches(net.layers, min(filled.batch_size, len(data.train)))
     set_input_bias(discriminator, feature_means(data.train, data.x_scaling))
@@ -189,20 +181,11 @@ def gan_trainer(prepared: PreparedGan, on_row: Callable[[Row], Any] = silent) ->
 
     rates = config.learning_rate, config.discriminator_rate
     trainer = AdversarialTrainer(
-        prepared.generator,
-        net,
-        reader,
-        prepared.settings,
-        batch_size=config.batch_size,
-        iterations=config.iterations,
-        optimizers=(_optimizer(config, rates[0]), _optimizer(config, rates[1])),
-        schedule=config.schedule,
-        noise=noise_of(config),
-        seed=config.seed,
-        report_every=every,
-        callbacks=[scored],
-        cuda_graphs=config.cuda_graphs != "off",
-    )
+        prepared.generator, net, reader, prepared.settings, batch_size=config.batch_size,
+        iterations=config.iterations, schedule=config.schedule, noise=noise_of(config),
+        optimizers=(_optimizer(config, rates[0]), _optimizer(config, rates[1])), seed=config.seed,
+        report_every=every, callbacks=[scored], cuda_graphs=config.cuda_graphs != "off",
+    )  # fmt: skip
     return trainer
 
 
@@ -403,18 +386,11 @@ run_gan, resume_gan = GanRun.begin, GanRun.go_on
 
 # -- several seeds ---------------------------------------------------------------------------------
 def run_seeds(
-    config: GanConfig,
-    seeds: int,
-    out_dir: Path_ | None = None,
-    *,
-    force: bool = False,
-    start: Path_ | None = None,
-    resume: Path_ | None = None,
-    changes: Mapping[str, Any] | None = None,
-    on_end: Callable[[Row], Any] = silent,
-    on_note: Note = silent,
-    **told: Any,
-) -> Row:
+    config: GanConfig, seeds: int, out_dir: Path_ | None = None, *, force: bool = False,
+    start: Path_ | None = None, resume: Path_ | None = None,
+    changes: Mapping[str, Any] | None = None, on_end: Callable[[Row], Any] = silent,
+    on_note: Note = silent, **told: Any,
+) -> Row:  # fmt: skip
     """Train with ``config.seed`` and the seeds after it, one after the other, and sum up.
 
     The folder gets a run folder ``seed0`` and so on for each seed, and a ``summary.json``, which is
@@ -437,9 +413,8 @@ def run_seeds(
     first = config.seed or 0
     numbers = range(first, first + seeds)
     began, runs, interruption = time.perf_counter(), list[Row](), None
-    with RunFolder(
-        out_dir, f"gan-{config.dataset}-seeds{seeds}", force=force, files=(SUMMARY,)
-    ) as folder:
+    name = f"gan-{config.dataset}-seeds{seeds}"
+    with RunFolder(out_dir, name, force=force, files=(SUMMARY,)) as folder:
         # each seed takes its place by itself
         older, folder.replaces = folder.replaces and resume is None, False
         for seed in numbers:
@@ -528,16 +503,9 @@ def _sum_up(path: Path, runs: Sequence[Row]) -> Row:
 
 # -- samples ---------------------------------------------------------------------------------------
 def draw_samples(
-    run: Path_,
-    n: int,
-    out: Path_ | None = None,
-    *,
-    reconstruct: bool = False,
-    seed: int = 0,
-    data_dir: Path_ | None = None,
-    device: str = "cpu",
-    note: Note = silent,
-) -> dict[str, Any]:
+    run: Path_, n: int, out: Path_ | None = None, *, reconstruct: bool = False, seed: int = 0,
+    data_dir: Path_ | None = None, device: str = "cpu", note: Note = silent,
+) -> dict[str, Any]:  # fmt: skip
     """Draw samples from a run's generator, or send real ones backward to z and forward again.
 
     With ``reconstruct``, which a bidirectional generator can, ``n`` real test samples (at most all)

@@ -77,14 +77,9 @@ def config_of(model: Model, kind: type[C], where: Path_, data_dir: Path_ | None)
 
 # -- scores ----------------------------------------------------------------------------------------
 def evaluate_run(
-    run: Path_,
-    *,
-    data_dir: Path_ | None = None,
-    split: SplitName = "test",
-    device: str = "cpu",
-    note: Note = silent,
-    **table: Any,
-) -> dict[str, Any]:
+    run: Path_, *, data_dir: Path_ | None = None, split: SplitName = "test", device: str = "cpu",
+    note: Note = silent, **table: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Score a saved model on the data it was trained on, or on data of the same kind elsewhere.
 
     The split is that of the training; "all", for new samples, is training and test samples.
@@ -351,14 +346,9 @@ def write_arrays(out: Path_, array: NDArray[Any], arrays: dict[str, Any]) -> Non
 
 # -- one sample and its target, as `nembp draw noise` takes them -----------------------------------
 def pair_of(
-    model: Model,
-    run: Path_,
-    path: str | None = None,
-    data_dir: Path_ | None = None,
-    *,
-    sample: int = 0,
-    label: str | None = None,
-) -> tuple[NDArray[Any], NDArray[Any], str]:
+    model: Model, run: Path_, path: str | None = None, data_dir: Path_ | None = None, *,
+    sample: int = 0, label: str | None = None,
+) -> tuple[NDArray[Any], NDArray[Any], str]:  # fmt: skip
     """Return a sample and its target, rows in the network's units, and a name for people.
 
     It has that number, from 0, in a file, or among the test samples of the run's data; there a

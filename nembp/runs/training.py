@@ -86,14 +86,10 @@ def prepare(config: RunConfig, note: Note = silent, data: Dataset | None = None)
     train, validation = hold_out(data, filled)
     backward = "gaussian" if filled.backward == "none" else filled.backward
     net = network(
-        *architecture,
-        activation=filled.activation,
-        forward=filled.forward,
+        *architecture, activation=filled.activation, forward=filled.forward,
         backward=get_likelihood(backward, filled.backward_weight),
-        device=backend,
-        dtype=filled.dtype,
-        seed=filled.seed,
-    )
+        device=backend, dtype=filled.dtype, seed=filled.seed,
+    )  # fmt: skip
     if filled.weight_scale != 1.0:
         for W in net.weights:
             W[...] = W * filled.weight_scale
@@ -209,34 +205,25 @@ def pixel_units(data: Dataset | Model) -> Units | None:
 
 
 def trainer_of(
-    prepared: Prepared,
-    *,
-    evaluate: Callable[[Network], dict[str, float]] | None = None,
+    prepared: Prepared, *, evaluate: Callable[[Network], dict[str, float]] | None = None,
     callbacks: Sequence[Callback] = (),
-) -> Trainer:
+) -> Trainer:  # fmt: skip
     """Return the trainer that a configuration describes; the rest as `Trainer` takes it."""
     config = prepared.config
     noise = noise_settings(config, "noise_target", "noise_place")
     target = config.noise_target
+    noises = {
+        direction if place == "target" else f"{direction}/{place}": noise
+        for direction in (("forward", "backward") if target == "both" else (target,))
+        for place in config.noise_place
+    }
     return Trainer(
-        prepared.net,
-        prepared.reader(prepared.train, augmented=True),
-        epochs=config.epochs,
-        batch_size=config.batch_size,
+        prepared.net, prepared.reader(prepared.train, augmented=True), epochs=config.epochs,
+        batch_size=config.batch_size, schedule=config.schedule, seed=config.seed,
         optimizer=get_optimizer(config.optimizer, config.learning_rate, config.weight_decay),
-        schedule=config.schedule,
-        backward=config.backward != "none",
-        noise={
-            direction if place == "target" else f"{direction}/{place}": noise
-            for direction in (("forward", "backward") if target == "both" else (target,))
-            for place in config.noise_place
-        },
-        seed=config.seed,
-        evaluate=evaluate,
-        patience=config.patience,
-        callbacks=callbacks,
-        cuda_graphs=config.cuda_graphs != "off",
-    )
+        backward=config.backward != "none", noise=noises, evaluate=evaluate,
+        patience=config.patience, callbacks=callbacks, cuda_graphs=config.cuda_graphs != "off",
+    )  # fmt: skip
 
 
 def noise_settings(config: Any, *apart: str) -> Noise:
