@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -398,7 +399,7 @@ def test_a_failed_start_leaves_no_folder(tmp_path, options):
         assert list(tmp_path.iterdir()) == []
 
 
-def _claim_again(results) -> None:
+def _claim_again(_: int) -> set[str]:
     said = set()
     for _ in range(200):
         try:
@@ -411,20 +412,14 @@ def _claim_again(results) -> None:
             said.add(str(error).partition("; ")[0])
         except FileExistsError:
             said.add("shared it")
-    results.put(said)
+    return said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs locks of folders")
 def test_of_runs_that_start_and_end_at_once_one_has_the_folder():
     """Each removes the folder that it made and wrote nothing into."""
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    processes = [context.Process(target=_claim_again, args=(results,)) for _ in range(4)]
-    for process in processes:
-        process.start()
-    said = set().union(*(results.get(timeout=120) for _ in processes))
-    for process in processes:
-        process.join()
+    with ProcessPoolExecutor(4, multiprocessing.get_context("fork")) as pool:
+        said = set().union(*pool.map(_claim_again, range(4)))
     assert said <= {"had it", "some/run: another run is writing there"}
     with RunFolder("some/run", "", files=FILES) as folder:
         folder.begin("# nembp\n")
@@ -542,16 +537,12 @@ def test_a_picture_that_fails_and_what_is_far_worse_than_a_constant_are_notes(mo
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits of file sizes")
 def test_a_disk_that_fills_up_keeps_what_was_saved():
     """The limit lets nothing larger than 4 kB be written: no model, but rows and a summary."""
-    code = (
-        "import resource, runpy, sys\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "sys.argv = ['nembp', 'train', '--layers', '64', '--epochs', '2', '--device', 'cpu', "
-        "'--out', 'a', '--json']\n"
-        "runpy.run_module('nembp', run_name='__main__')\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    import resource
+
+    command = [sys.executable, "-m", "nembp", "train", "--layers", "64", "--epochs", "2",
+               "--device", "cpu", "--out", "a", "--json"]  # fmt: skip
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # noqa: E731
+    result = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
     assert result.returncode == 6, result.stderr
     assert "Traceback" not in result.stderr
     assert "a/checkpoint.npz: cannot be written (File too large)" in result.stderr.splitlines()[-1]

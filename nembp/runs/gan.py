@@ -364,15 +364,11 @@ class GanRun(Run):
         if why and config.cuda_graphs != "off":
             self.told.on_note(f"iterations made call by call: {why}")
         return {
-            "scores": final_scores(config, rows),
-            "averaged": min(config.averaged, len(rows)),
-            "last": rows[-1] if rows else {},
-            "captured_iterations": trainer.captured,
-            "why_not_captured": why,
-            "seconds": rows[-1]["seconds"] if rows else 0.0,
-            "parameters": about["parameters"],
-            "scored_by": about["scored_by"],
-        }
+            "scores": final_scores(config, rows), "averaged": min(config.averaged, len(rows)),
+            "last": rows[-1] if rows else {}, "captured_iterations": trainer.captured,
+            "why_not_captured": why, "seconds": rows[-1]["seconds"] if rows else 0.0,
+            "parameters": about["parameters"], "scored_by": about["scored_by"],
+        }  # fmt: skip
 
     def draw(self) -> dict[str, str]:
         if not self.trainer.rows:  # and so no frame

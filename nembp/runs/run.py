@@ -287,17 +287,13 @@ class Run:
                 status = "failed"
                 kept = not self.folder.replaces and self.folder.file(self.saved[0]).exists()
         summary: Row = {
-            "status": status,
-            "run": str(self.folder.path.resolve()),
-            **self.summarize(kept=kept),
-            self.config.length: self.done,
+            "status": status, "run": str(self.folder.path.resolve()),
+            **self.summarize(kept=kept), self.config.length: self.done,
             "wall_seconds": time.perf_counter() - self.told.began,
-            "device": self.net.backend.describe(),
-            "dataset": self.data.name,
-            "seed": self.config.seed,
-            "config": self.config.as_dict(),
+            "device": self.net.backend.describe(), "dataset": self.data.name,
+            "seed": self.config.seed, "config": self.config.as_dict(),
             "environment": self.environment,
-        }
+        }  # fmt: skip
         if status == "failed":
             summary["error"] = f"{type(error).__name__}: {error}"
         try:

@@ -262,13 +262,11 @@ class TrainRun(Run):
 
     def about(self) -> Row:
         return {
-            "training_samples": len(self.prepared.train),
-            "test_samples": len(self.data.test),
-            "classes": len(self.data.classes),
+            "training_samples": len(self.prepared.train), "test_samples": len(self.data.test),
+            "classes": len(self.data.classes), "scored_on": self.scored_on,
             "sizes": [layer.size for layer in self.net.layers],
             "parameters": self.net.parameter_count,
-            "scored_on": self.scored_on,
-        }
+        }  # fmt: skip
 
     def resume(self, state: Row) -> None:
         super().resume(state)
@@ -322,15 +320,12 @@ class TrainRun(Run):
         last = history.epochs[-1] if history.epochs else {}
         names = ("forward/accuracy", "forward/nll", "backward/nll", "backward/centroid_error")
         return {
-            **dict.fromkeys(names),
-            **scores,
-            "best_epoch": history.best_epoch,
-            "seconds": seconds,
+            **dict.fromkeys(names), **scores, "best_epoch": history.best_epoch, "seconds": seconds,
             "samples_per_second": self.done * self.trainer.reader.n / seconds if seconds else None,
             "backward_trained": self.config.backward != "none",
             "parameters": self.net.parameter_count,
             **{key: value for key, value in last.items() if key.startswith(("train/", "noise/"))},
-        }
+        }  # fmt: skip
 
     def draw(self) -> dict[str, str]:
         """Draw each class's backward sample beside its centroid, where there are classes."""
