@@ -34,10 +34,10 @@ def put(path, pixels):
     return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
 
 
-def fill(folder, names=("cat", "ant", "Bee"), count=4, shape=SHAPE):
+def fill(folder, names=("cat", "ant", "Bee"), count=4, shape=SHAPE, suffix="png"):
     """Images of each class, in the order in which they are to be read."""
     return {
-        name: np.stack([put(folder / name / f"{k}.png", picture((ord(name[0]), k), *shape))
+        name: np.stack([put(folder / name / f"{k}.{suffix}", picture((ord(name[0]), k), *shape))
                         for k in range(count)])
         for name in sorted(names)
     }  # fmt: skip
@@ -67,17 +67,56 @@ def test_folders_are_classes_in_sorted_order(tmp_path, test, shape):
                 assert (x == train[data.classes[y]]).all(axis=(1, 2, 3)).any()
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "other", "samples"),
+    [("TRAIN", "Validation", "test", 1), ("Training", "TESTING", "valid", 2),
+     ("training-set", "val", "test", 1)],
+)  # fmt: skip
+def test_splits_are_known_by_their_usual_names(tmp_path, train, test, other, samples):
+    fill(tmp_path / train, count=5)
+    fill(tmp_path / test, count=2)
+    data = load("images", tmp_path)
+    assert (len(data.train), len(data.test)) == (15, 6)
+    fill(tmp_path / other, count=1)
+    data = load("images", tmp_path)
+    assert len(data.test) == 3 * samples
+    assert any("not used" in note for note in data.notes)
+
+
 def test_what_is_no_image_is_passed_over_and_depth_does_not_matter(tmp_path):
-    names = ("a/1.PNG", "a/deeper/2.bmp", "b/1.png", "b/2.webp",
-             "b/.hidden.png", ".cache/1.png", "a/.thumbnails/1.png", "cover.png")  # fmt: skip
+    names = ("a/1.PNG", "a/deeper/2.bmp", "a/3.tiff", "b/1.png", "b/2.webp", "b/3.ppm",
+             "b/.hidden.png", ".cache/1.png", "a/.thumbnails/1.png", "@eaDir/1.png", "cover.png",
+             "a/@eaDir/1.png", "__MACOSX/a/1.png")  # fmt: skip
     one, two, *_ = (put(tmp_path / name, picture(k)) for k, name in enumerate(names))
-    for name in ("a/notes.txt", "README.md"):
+    for name in ("b/a.heic", "b/b.HEIC", "a/c.xml", "a/Thumbs.db"):
         (tmp_path / name).write_text("not an image")
     data = load("images", tmp_path, test_fraction=0.1)
-    assert (len(data.train) + len(data.test), data.classes) == (4, ("a", "b"))
+    assert (len(data.train) + len(data.test), data.classes) == (6, ("a", "b"))
     part = np.concatenate([np.asarray(data.train.x), np.asarray(data.test.x)])
     for image in (one, two):
         assert (part == image).all(axis=(1, 2, 3)).any()
+    said = "4 files are no images and were not read: 2 .heic, 1 .png, 1 .xml."
+    assert data.notes[0].endswith(said)
+    (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    seen = load("images", tmp_path, test_fraction=0.1).fingerprint
+    assert seen == data.fingerprint
+
+
+@pytest.mark.parametrize("top", [200, 65535])
+def test_deep_images_keep_their_levels(tmp_path, top):
+    deep = np.random.default_rng(1).integers(0, top + 1, (8, 5, 4)).astype(np.uint16)
+    deep[:, 0, :2] = 0, top
+    for k, image in enumerate(deep):
+        put(tmp_path / "cat" / f"{k}.tif", image)
+        put(tmp_path / "dog" / f"{k}.tif", image)
+    data = load("images", tmp_path)
+    assert data.train.x.dtype == np.float32
+    assert np.array_equal(np.unique(data.train.x), np.unique(deep))
+    assert data.x_scaling == Scaling(0.0, 1 / top)
+    assert "16-bit" in data.notes[0]
+    put(tmp_path / "dog" / "9.tif", deep[0].astype(np.uint8))
+    with pytest.raises(DataError, match=r"9.tif: 8 bits per pixel, but .*0.tif has 16"):
+        load("images", tmp_path)
 
 
 @pytest.mark.parametrize("first", ["grey", "colour"])
@@ -130,6 +169,9 @@ def test_folders_that_are_no_data_set(tmp_path):
     (tmp_path / "train" / "c\n").rmdir()
     fill(tmp_path / "test", ("a", "z"))
     refused(r"test.z: class 'z' has no training images")
+    for name in ("2023", "2024"):
+        fill(tmp_path / "years" / name)
+    refused(r"'2023', '2024' all hold 'Bee', 'ant', 'cat'.*no classes", tmp_path / "years")
 
 
 def test_a_full_temporary_folder_is_told(tmp_path, monkeypatch):

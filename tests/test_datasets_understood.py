@@ -60,7 +60,10 @@ def test_a_label_is_a_name_whatever_holds_it():
 
 def test_names_that_are_numbers_sort_as_numbers(tmp_path, table):
     names = [str(k) for k in range(8, 13)]
-    fill(tmp_path / "images", names)
+    for name in names:
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for k in range(3):
+            Image.new("L", (4, 5), k).save(tmp_path / "images" / name / f"{k}.png")
     np.savez(tmp_path / "d.npz", x=X, y=np.array(names * 12))
     lines = ["a,k", *(f"{k},{names[k % 5]}" for k in range(60))]
     for data in (
@@ -133,70 +136,6 @@ def test_the_fingerprint_is_of_the_whole_file_and_of_long_rows_in_part(tmp_path)
     x, y = np.random.default_rng(0).integers(0, 256, (6, 300, 300, 3), np.uint8), np.arange(6)
     others = [(x[::-1], y[::-1]), (x[:5], y[:5]), (x[::-1], y)]
     assert fingerprint(x, y) not in [fingerprint(*other) for other in others]
-
-
-# --- 4, 5 and 6: folders of images
-
-
-def fill(folder, names=("cat", "dog"), count=3, pixels=None, suffix="png"):
-    for k, name in enumerate(names):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            image = np.full((5, 4), 40 * k + number, np.uint8) if pixels is None else pixels[number]
-            Image.fromarray(image).save(folder / name / f"{number}.{suffix}")
-
-
-@pytest.mark.parametrize(
-    ("train", "test"), [("TRAIN", "Validation"), ("Training", "TESTING"), ("training-set", "val")]
-)
-def test_splits_are_known_by_their_usual_names(tmp_path, train, test):
-    fill(tmp_path / train, count=5)
-    fill(tmp_path / test, count=2)
-    data = load("images", tmp_path)
-    assert (len(data.train), len(data.test), data.classes) == (10, 4, ("cat", "dog"))
-    fill(tmp_path / "test" if test != "TESTING" else tmp_path / "valid", count=1)
-    data = load("images", tmp_path)
-    assert len(data.test) == (4 if test == "TESTING" else 2)
-    assert any("not used" in note for note in data.notes)
-
-
-def test_folders_that_hold_the_same_folders_are_no_classes(tmp_path):
-    for name in ("2023", "2024", "2025"):
-        fill(tmp_path / name)
-    refused(
-        r"'2023', '2024', '2025' all hold 'cat', 'dog'.*probably no classes", "images", tmp_path
-    )
-
-
-def test_what_is_passed_over_is_said_and_systems_folders_do_not_count(tmp_path):
-    fill(tmp_path, suffix="tiff")
-    fill(tmp_path, suffix="ppm")
-    fill(tmp_path / "@eaDir")
-    fill(tmp_path / "cat" / "@eaDir")
-    fill(tmp_path / "__MACOSX")
-    for name in ("a.heic", "b.HEIC", "c.xml"):
-        (tmp_path / "dog" / name).write_bytes(b"")
-    (tmp_path / "cat" / "Thumbs.db").write_bytes(b"")
-    data = load("images", tmp_path)
-    assert len(data.train) + len(data.test) == 12
-    assert data.classes == ("cat", "dog")
-    (tmp_path / "cat" / "loop").symlink_to(tmp_path, target_is_directory=True)
-    assert load("images", tmp_path).fingerprint == data.fingerprint
-    assert data.notes[0].endswith("3 files are no images and were not read: 2 .heic, 1 .xml.")
-
-
-@pytest.mark.parametrize("top", [200, 65535])
-def test_deep_images_keep_their_levels(tmp_path, top):
-    pixels = np.random.default_rng(1).integers(0, top + 1, (8, 5, 4)).astype(np.uint16)
-    pixels[:, 0, :2] = 0, top
-    fill(tmp_path, count=8, pixels=pixels, suffix="tif")
-    data = load("images", tmp_path)
-    assert data.train.x.dtype == np.float32
-    assert np.array_equal(np.unique(data.train.x), np.unique(pixels))
-    assert data.x_scaling == Scaling(0.0, 1 / top)
-    assert "16-bit" in data.notes[0]
-    Image.fromarray(pixels[0].astype(np.uint8)).save(tmp_path / "dog" / "9.tif")
-    refused("9.tif: 8 bits per pixel, but .*0.tif has 16", "images", tmp_path)
 
 
 # --- 7, 10 and 12: what is a class
