@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +77,11 @@ def bench(args: Any) -> None:
     given: dict[str, Any] = {
         name: vars(args)[name] for name in names if vars(args)[name] is not None
     }
-    settings = replace(suite.defaults, **((suite.quick if args.quick else {}) | given))
     report: dict[str, Any] = {}
     try:
         with ExitStack() as stack:
             file = stack.enter_context(replacing(out)) if out else None  # fails now, if at all
-            report = suites.run(args.suite, settings, progress=say)
+            report = suites.run(args.suite, given, quick=args.quick, progress=say)
             if file is not None:
                 file.write(f"{json.dumps(report, indent=2)}\n".encode())
     finally:  # a disk that has filled up meanwhile does not take the timings with it

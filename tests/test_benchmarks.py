@@ -114,7 +114,7 @@ def test_several_threads_sleep_before_a_turn_and_warm_up_in_it(monkeypatch):
 def test_every_suite_has_its_networks():
     assert set(suites.SUITES) == set(SUITES)
     for suite in suites.SUITES.values():
-        for network in (*suite.defaults.networks, *suite.quick.get("networks", ())):
+        for network in (*suite.defaults["networks"], *suite.quick.get("networks", ())):
             suite.check(network)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from nembp.adversarial.settings import AdversarialSettings
 from nembp.adversarial.trainer import AdversarialTrainer
 from nembp.architecture import Item, network, parse
-from nembp.backend import Backend, Precision, get_backend, stream
+from nembp.backend import Backend, get_backend, stream
 from nembp.benchmarks import estimators, floor, harness, peers
 from nembp.benchmarks.harness import Result
 from nembp.benchmarks.memory import peak_memory
@@ -507,32 +507,27 @@ def measure_parts(case: Case, backend: Backend, **rounds: Any) -> Result:
 
 # -- suites ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Settings:
-    """What a run measures."""
-
-    networks: tuple[str, ...]  # 784-512-512-10, or of images 32x32x3/conv32x4s2/256/10
-    batches: tuple[int, ...]  # rows
-    threads: tuple[int, ...]  # of BLAS and of PyTorch alike
-    budget: float  # seconds of timing in all, start-up and the memory run not counted
-    memory: bool = False  # whether to run the training whose peak memory is reported
-    repeats: int | None = None  # interleaved rounds of each line; None fits them into the budget
-    dtype: str = "float32"  # or float64
-    device: str = "auto"  # or cpu, gpu
-    precision: Precision = "float32"  # of a GPU's float32 products, nembp's and PyTorch's; or tf32
-
-
-@dataclass(frozen=True)
 class Suite:
-    """What a suite times by default and with ``--quick``, in words, and how.
+    """What a suite times by default and otherwise with ``--quick``, in words, and how.
 
     ``check`` raises ArchitectureError, naming it, for a text that is no network of the suite.
     """
 
-    defaults: Settings
-    quick: dict[str, Any]  # what is otherwise
+    defaults: dict[str, Any]
+    quick: dict[str, Any]
     step: str
     check: Callable[[str], object]
     measure: Callable[..., Result]
+
+
+# networks as in 784-512-512-10, or of images 32x32x3/conv32x4s2/256/10; batches in rows; threads of
+# BLAS and of PyTorch alike; budget in seconds of timing, start-up and the memory run not counted;
+# repeats, the interleaved rounds of a line, None to fit them into the budget; precision of a GPU's
+# float32 products, nembp's and PyTorch's
+DEFAULTS: dict[str, Any] = {
+    "threads": (1, 2), "memory": False, "repeats": None, "dtype": "float32", "device": "auto",
+    "precision": "float32",
+}  # fmt: skip
 
 
 def _measure_images(case: Case, backend: Backend, **rounds: Any) -> Result:
@@ -551,7 +546,7 @@ STEP = (
 CHECKED = "Before the timing its results are checked against nembp's."
 SUITES = {
     "dense": Suite(
-        Settings(DENSE, (32, 128, 512), (1, 2), budget=140.0, memory=True),
+        {"networks": DENSE, "batches": (32, 128, 512), "budget": 140.0, "memory": True},
         {"networks": DENSE[1:2], "batches": (32, 128), "budget": 8.0, "memory": False},
         f"{STEP}: reading and scaling data is not part of it. PyTorch runs eagerly with fused "
         f"Adam, and its bidirectional step has one backward row a sample. {CHECKED}",
@@ -559,7 +554,7 @@ SUITES = {
         measure_step,
     ),
     "convolution": Suite(
-        Settings((*LAYERS, CIFAR), (32, 128), (1, 2), budget=200.0),
+        {"networks": (*LAYERS, CIFAR), "batches": (32, 128), "budget": 200.0},
         {"networks": (LAYERS[1], LAYERS[5], CIFAR), "batches": (32,), "budget": 12.0},
         "A layer is a convolution's output for a batch of images, then the gradients of its input "
         f"and of its kernels for a given error. {STEP}. PyTorch's goes up by conv2d and down by "
@@ -569,7 +564,7 @@ SUITES = {
         _measure_images,
     ),
     "adversarial": Suite(
-        Settings(("64-256-256-784",), (64, 256), (1, 2), budget=40.0),
+        {"networks": ("64-256-256-784",), "batches": (64, 256), "budget": 40.0},
         {"batches": (64,), "threads": (1,), "budget": 6.0},
         "A step draws z, moves the discriminator on real and generated samples and then the "
         "generator, both by Adam, the non-saturating objective. A network is the generator's; the "
@@ -580,7 +575,7 @@ SUITES = {
         measure_gan,
     ),
     "parts": Suite(
-        Settings(DENSE[1:2], (32, 128, 512), (1, 2), budget=60.0),
+        {"networks": DENSE[1:2], "batches": (32, 128, 512), "budget": 60.0},
         {"batches": (128,), "threads": (1,), "budget": 6.0},
         f"{STEP}. It is timed whole, and again under Python's profiler, which says what share of "
         "the time is spent in each module of the engine.",
@@ -588,7 +583,8 @@ SUITES = {
         measure_parts,
     ),
     "estimators": Suite(
-        Settings(tuple(estimators.OWN), (200,), (1,), budget=140.0, device="cpu"),
+        {"networks": tuple(estimators.OWN), "batches": (200,), "threads": (1,), "budget": 140.0,
+         "device": "cpu"},
         {"networks": ("iris", "wine"), "repeats": 1},
         "BidirectionalClassifier, both directions, beside scikit-learn's MLPClassifier with the "
         "same settings: 60 epochs, five folds of each of two splits, fits interleaved. Gains are "
@@ -598,47 +594,48 @@ SUITES = {
         estimators.samples,
         estimators.measure,
     ),
-}
+}  # fmt: skip
 
 
-def run(name: str, settings: Settings, progress: Callable[[str], object] = print) -> Result:
-    """Run a suite and return its report, an object that ``json`` can write.
+def run(
+    name: str, chosen: dict[str, Any], *, quick: bool = False,
+    progress: Callable[[str], object] = print,
+) -> Result:  # fmt: skip
+    """Run a suite as ``chosen``, else its defaults; return its report, which ``json`` can write.
 
     ``progress`` is told a line when a case is done; a case's unused time goes to the later ones. On
     a GPU the number of CPU threads decides nothing: only the first is measured.
     VerificationError if PyTorch computes something else.
     """
     suite, start, before = SUITES[name], perf_counter(), harness.meter()
+    settings = DEFAULTS | suite.defaults | (suite.quick if quick else {}) | chosen
     # at the start: some peers set such variables themselves when they are imported
     pins = {key: os.environ[key] for key in sorted(os.environ) if key.startswith(harness.PINS)}
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    for each in settings.networks:
+    for each in settings["networks"]:
         suite.check(each)
-    backend = get_backend(settings.device, settings.precision)
-    date = datetime.now(UTC)
-    for note in harness.notes(settings.threads, load):
+    backend = get_backend(settings["device"], settings["precision"])
+    threads, dtype, date = settings["threads"], settings["dtype"], datetime.now(UTC)
+    for note in harness.notes(threads, load):
         progress(f"note: {note}")
-    threads = settings.threads[:1] if backend.name == "gpu" else settings.threads
-    cases = [
-        Case(network, batch, count, settings.dtype)
-        for network, count, batch in product(settings.networks, threads, settings.batches)
-    ]
+    counts = threads[:1] if backend.name == "gpu" else threads
+    lines = product(settings["networks"], counts, settings["batches"])
+    cases = [Case(network, batch, count, dtype) for network, count, batch in lines]
     peers.load_peers(getattr(backend, "precision", "float32"))
     results: list[Result] = []
     for number, case in enumerate(cases, start=1):
-        left = settings.budget - sum(result["seconds"] for result in results)
+        left = settings["budget"] - sum(result["seconds"] for result in results)
+        rounds = {"repeats": settings["repeats"], "budget": left / (len(cases) - number + 1)}
         with harness.threads_limited(case.threads):
-            share = left / (len(cases) - number + 1)
-            results.append(suite.measure(case, backend, repeats=settings.repeats, budget=share))
+            results.append(suite.measure(case, backend, **rounds))
         progress(f"[{number}/{len(cases)}] {case}: {results[-1]['headline']}")
     taken, memory = harness.shares(before, harness.meter()), None
-    if settings.memory:
+    if settings["memory"]:
         progress("peak memory of a training run ...")
-        memory = peak_memory(max(settings.threads), settings.dtype, backend.name)
+        memory = peak_memory(max(threads), dtype, backend.name)
     return {
         "suite": name, "date": date.isoformat(timespec="seconds"), "load_average": load,
         "environment": pins, "taken_by_others": taken, **harness.describe(backend),
-        "settings": asdict(settings), "step": suite.step,
-        "notes": harness.notes(settings.threads, load, taken), "results": results,
-        "peak_memory": memory, "seconds": perf_counter() - start,
+        "settings": settings, "step": suite.step, "results": results, "peak_memory": memory,
+        "notes": harness.notes(threads, load, taken), "seconds": perf_counter() - start,
     }  # fmt: skip
