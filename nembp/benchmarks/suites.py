@@ -371,61 +371,54 @@ def gan_networks(sizes: tuple[int, ...], backend: Backend, dtype: str) -> tuple[
     return generator, discriminator
 
 
-class EngineGan:
-    """nembp's step, G trained in one direction or in both: an iteration of its trainer.
+def gan_trainer(
+    nets: tuple[Network, Network], x: Host, bidirectional: bool, graphs: bool = False,
+    rate: float = LEARNING_RATE,
+) -> AdversarialTrainer:  # fmt: skip
+    """Return a trainer whose iteration is a step, G trained in one direction or in both.
 
     It also reads its samples and keeps a record. With ``graphs`` it has been captured.
     """
+    backend, dtype, same = nets[0].backend, nets[0].dtype, Scaling()
+    reader = BatchReader(Split(x, np.zeros(len(x), np.int64)), same, same, 1, backend, dtype)
+    settings = AdversarialSettings(bidirectional="generator" if bidirectional else "none")
+    trainer = AdversarialTrainer(
+        nets[0].copy(), nets[1].copy(), reader, settings, batch_size=len(x), iterations=FOREVER,
+        report_every=FOREVER, optimizers=(Adam(rate, beta1=0.5), Adam(rate, beta1=0.5)),
+        cuda_graphs=graphs,
+    )  # fmt: skip
+    for _ in range(CAPTURE if graphs else 0):
+        trainer.step()
+    return trainer
 
-    def __init__(
-        self, nets: tuple[Network, Network], x: Host, bidirectional: bool,
-        rate: float = LEARNING_RATE, graphs: bool = False,
-    ) -> None:  # fmt: skip
-        self.nets, backend = nets, nets[0].backend
-        split, same = Split(x, np.zeros(len(x), np.int64)), Scaling()
-        self.trainer = AdversarialTrainer(
-            *nets,
-            BatchReader(split, same, same, 1, backend, nets[0].dtype),
-            AdversarialSettings(bidirectional="generator" if bidirectional else "none"),
-            batch_size=len(x), iterations=FOREVER, report_every=FOREVER,
-            optimizers=(Adam(rate, beta1=0.5), Adam(rate, beta1=0.5)), cuda_graphs=graphs,
-        )  # fmt: skip
-        for _ in range(CAPTURE if graphs else 0):
-            self()
 
-    def __call__(self) -> None:
-        """Make a step."""
-        self.trainer.step()
-
-    def at_rest(self) -> tuple[Host, list[Host]]:
-        """Return a z, and both gradients for it before anything moves, G's first."""
-        trainer, backend = self.trainer, self.nets[0].backend
-        of_g, of_d = trainer.of_g, trainer.of_d
-        trainer.reader.read_x(backend.asarray(np.arange(trainer.batch_size)), of_d.real)
-        backend.normal(backend.generator(0, "latent"), of_g.z)
-        of_d.generated[...] = of_g.run()
-        gradients = [optimizer.gradient for optimizer in trainer.optimizers]
-        of_d(gradients[1], trainer.settings.discriminator_weight)
-        of_g(gradients[0], trainer.settings.generator_weight)
-        return backend.to_numpy(of_g.z), [backend.to_numpy(gradient) for gradient in gradients]
+def at_rest(trainer: AdversarialTrainer) -> tuple[Host, list[Host]]:
+    """Return a z, and both gradients for it before anything moves, G's first."""
+    backend, of_g, of_d = trainer.generator.backend, trainer.of_g, trainer.of_d
+    trainer.reader.read_x(backend.asarray(np.arange(trainer.batch_size)), of_d.real)
+    backend.normal(backend.generator(0, "latent"), of_g.z)
+    of_d.generated[...] = of_g.run()
+    gradients = [optimizer.gradient for optimizer in trainer.optimizers]
+    of_d(gradients[1], trainer.settings.discriminator_weight)
+    of_g(gradients[0], trainer.settings.generator_weight)
+    return backend.to_numpy(of_g.z), [backend.to_numpy(gradient) for gradient in gradients]
 
 
 def measure_gan(case: Case, backend: Backend, **rounds: Any) -> Result:
     """Time the steps of a case, after a check that PyTorch's gradients are nembp's."""
     race, sizes = Race(case, backend), tuple(map(int, case.network.split("-")))
-    graphs, one = backend.name == "gpu", "nembp/one_direction"
+    graphs, one, peer = backend.name == "gpu", "nembp/one_direction", "torch/one_direction"
     nets = gan_networks(sizes, backend, case.dtype)
     x = stream(0, "benchmark/batch").random((case.batch, sizes[-1])).astype(case.dtype)
-
-    def ours(bidirectional: bool, graphs: bool) -> EngineGan:
-        return EngineGan((nets[0].copy(), nets[1].copy()), x, bidirectional, graphs=graphs)
-
-    race.steps |= {one: ours(False, graphs), "nembp/bidirectional": ours(True, graphs)}
+    trainer = gan_trainer(nets, x, False, graphs)
+    race.steps |= {
+        one: trainer.step,
+        "nembp/bidirectional": gan_trainer(nets, x, True, graphs).step,
+    }
     if graphs:
-        race.steps[f"{CALLED}/one_direction"] = ours(False, False)
-    peer = "torch/one_direction"
+        race.steps[f"{CALLED}/one_direction"] = gan_trainer(nets, x, False).step
     if race.enter(peer, TorchGan, *nets, x, LEARNING_RATE):
-        z, mine = ours(False, False).at_rest()
+        z, mine = at_rest(gan_trainer(nets, x, False))
         for which, a, b in zip("GD", mine, race.steps[peer].gradients(z), strict=True):
             race.compare(which, f"gradient of {which}", a[: len(b)], b)
     race.enter("torch graph/one_direction", TorchGan, *nets, x, LEARNING_RATE, graph=True)
@@ -438,7 +431,6 @@ def measure_gan(case: Case, backend: Backend, **rounds: Any) -> Result:
         card = floor.measure_card(backend, case.dtype)
         least["one_direction"] = floor.least_seconds(card, work, moved)
     pairs = [(name, one) for name in (*race.steps, *race.missing) if name != one]
-    trainer = race.steps[one].trainer
     return race.run("gan step", one, " a step", pairs, lambda seconds: least, **rounds) | {
         "precision": race.precision, "captured": trainer.captured > 0,
         "why_not_captured": trainer.why_not_captured, "multiply_adds": work, "bytes": moved,
@@ -458,29 +450,18 @@ VARIANTS: dict[str, tuple[Path, dict[str, Noise]]] = {
 PARTS = ("linear", "backprop", "activations", "likelihoods", "noise", "optimizers", "standard")
 
 
-class ProfiledStep:
-    """A step under Python's profiler, which gives the time of ufuncs to the module that calls."""
-
-    def __init__(self, step: Callable[[], object]) -> None:
-        self._step, self._profile, self.steps = step, Profile(), 0
-
-    def __call__(self) -> None:
-        """Make a step."""
-        self.steps += 1
-        self._profile.runcall(self._step)
-
-    def parts(self) -> dict[str, float]:
-        """Return the mean seconds a step in each module of `PARTS`, and in others."""
-        self._profile.create_stats()
-        found = dict.fromkeys((*PARTS, "others"), 0.0)
-        for (file, *_), (_, _, seconds, *_) in self._profile.stats.items():
-            module = os.path.basename(file).removesuffix(".py")
-            found[module if module in PARTS else "others"] += seconds / self.steps
-        return found
+def shares(profile: Profile) -> dict[str, float]:
+    """Return the shares of time in each module of `PARTS`, which has that of its ufuncs."""
+    profile.create_stats()
+    found = dict.fromkeys((*PARTS, "others"), 0.0)
+    for (file, *_), (_, _, seconds, *_) in profile.stats.items():
+        module = os.path.basename(file).removesuffix(".py")
+        found[module if module in PARTS else "others"] += seconds
+    return {part: seconds / sum(found.values()) for part, seconds in found.items()}
 
 
 def measure_parts(case: Case, backend: Backend, **rounds: Any) -> Result:
-    """Time the steps of a case, their parts, and the bare products."""
+    """Time the steps of a case, alone and under a profiler, and their bare products."""
     if backend.name == "gpu":  # which works on while Python goes to the next part
         raise DeviceError("the parts of a step can be timed on the CPU only; use --device cpu")
     race, net, batch = Race(case, backend), case.start(backend), case.draw()
@@ -488,18 +469,19 @@ def measure_parts(case: Case, backend: Backend, **rounds: Any) -> Result:
     def step(path: Path, noise: dict[str, Noise] | None = None) -> EngineStep:
         return EngineStep(net.copy(), *batch, path, noise=noise)
 
-    profiled = {name: ProfiledStep(step(*how)) for name, how in VARIANTS.items()}
-    race.steps = {name: step(*how) for name, how in VARIANTS.items()}
-    race.steps |= {f"{name}, profiled": each for name, each in profiled.items()}
+    profiles = {name: Profile() for name in VARIANTS}
+    for name, how in VARIANTS.items():
+        race.steps[name] = step(*how)
+        race.steps[f"{name}, profiled"] = partial(profiles[name].runcall, step(*how))
     for path in PATHS.values():
         race.steps[f"products of {path}"] = floor.products(backend, step(path).gradient)
     common, variants = race.run("parts", "both", " a bidirectional step", **rounds), {}
     for name, (path, _) in VARIANTS.items():
-        parts = profiled[name].parts()
+        of = shares(profiles[name])
         variants[name] = {
             "step": common["times"][name],
-            "parts": parts,
-            "shares": {part: value / sum(parts.values()) for part, value in parts.items()},
+            "parts": {part: share * race.seconds[name] for part, share in of.items()},
+            "shares": of,
             "bare_products": race.seconds[f"products of {path}"],
         }
     return common | {"parameters": net.parameter_count, "variants": variants}
