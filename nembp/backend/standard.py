@@ -55,7 +55,7 @@ def stream(seed: int, name: str) -> np.random.Generator:
 class StandardNamespace:
     """A namespace of the array-API standard on one device, whose functions have ``out=``.
 
-    The standard has no ``out=``: the result is computed, then assigned.
+    The standard has no ``out=``: the result is computed, then assigned; truth is 1 and 0.
     """
 
     def __init__(self, xp: Any, device: Any) -> None:
@@ -71,6 +71,8 @@ class StandardNamespace:
             result = member(*args, **where, **options)
             if out is None:
                 return result
+            if result.dtype == self._xp.bool:
+                result = self._xp.astype(result, out.dtype)
             if result.dtype != out.dtype:
                 raise TypeError(f"{name} gives {result.dtype}, but out has {out.dtype}")
             out[...] = result
@@ -169,14 +171,10 @@ class Backend:
         out[...] = self.xp.astype(source, out.dtype)
         return out
 
-    def keep(self, x: Array, mask: Array) -> Array:
-        """Set ``x`` to zero where the boolean ``mask`` (broadcast) is False, in place."""
-        x[...] = self.xp.where(mask, x, self.xp.zeros_like(x))
-        return x
-
     def keep_where_positive(self, x: Array, a: Array, scratch: Array) -> Array:
         """Set ``x`` to zero where ``a`` ≤ 0, in place; ``scratch`` has their shape and dtype."""
-        return self.keep(x, a > 0)
+        x[...] = self.xp.where(a > 0, x, self.xp.zeros_like(x))
+        return x
 
     def softplus(self, z: Array, out: Array) -> Array:
         """Write log(1 + eᶻ) into ``out``."""
@@ -301,7 +299,7 @@ class Backend:
         self, labels: Array, index: Array, classes: Array, spare: Array, out: Array
     ) -> None:
         """Write the one-hot rows of labels[index]; ``classes`` are 0, 1, ... in a row."""
-        self.cast(self.take_rows(labels, index, spare)[:, None] == classes, out)
+        self.xp.equal(self.take_rows(labels, index, spare)[:, None], classes, out=out)
 
     def receive(self, staged: np.ndarray[Any, Any], out: Array, offset: Array, factor: Any) -> None:
         """Write (staged − offset) · factor into ``out``; ``staged`` lies on the host."""
@@ -391,17 +389,9 @@ class NumpyBackend(Backend):
         # mode="raise" would copy through a temporary; indices come from permutations
         return np.take(table, index, axis=0, out=out, mode="clip")
 
-    def one_hot(
-        self, labels: Array, index: Array, classes: Array, spare: Array, out: Array
-    ) -> None:
-        np.equal(self.take_rows(labels, index, spare)[:, None], classes, out=out)
-
     def cast(self, source: Array, out: Array) -> Array:
         out[...] = source
         return out
-
-    def keep(self, x: Array, mask: Array) -> Array:
-        return np.multiply(x, mask, out=x)
 
     def keep_where_positive(self, x: Array, a: Array, scratch: Array) -> Array:
         mask = scratch.view(np.bool_)[:, : a.shape[1]]  # the mask borrows the scratch's memory

@@ -190,8 +190,7 @@ class NoiseSource:
         self._terms = b.empty(shape, dtype)  # whose sum over units is a sample's gain
         screened = shape if by_component else (rows, 1)  # what is kept or dropped
         self._score = self._terms if by_component else b.empty(screened, dtype)
-        self._mask = b.empty(screened, "bool")  # score ≥ 0
-        self._sign = b.empty(screened, dtype)
+        self._kept = b.empty(screened, dtype)  # 1 where the score is ≥ 0, else 0
         self._column = b.empty((rows, 1), dtype)
         self._mean, self._best = (b.empty(shape, dtype) for _ in range(2))
         self._best_score = b.empty(screened, dtype)
@@ -206,7 +205,7 @@ class NoiseSource:
 
     def offer(self, o: Readout, t: Array) -> None:
         """Draw and screen once, or several times and take the best of each sample or unit."""
-        b, xp = self.backend, self.backend.xp
+        b, xp, kept = self.backend, self.backend.xp, self._kept
         self._draw(o, t)
         for _ in range(1, self.draws):
             self._measure(o, t)
@@ -214,22 +213,22 @@ class NoiseSource:
             self._draw(o, t)
             self._measure(o, t)
             # each of the two becomes 0 where the other is better, so their sum is the better one
-            xp.greater_equal(self._best_score, self._score, out=self._mask)
-            b.keep(self._best, self._mask)
-            xp.logical_not(self._mask, out=self._mask)
-            b.keep(self.n, self._mask)
+            xp.greater_equal(self._best_score, self._score, out=kept)
+            self._best *= kept
+            xp.less(self._best_score, self._score, out=kept)
+            self.n *= kept
             self.n += self._best
         if self.draws > 1:
             by_component = self.screening == "component"
             size = self.n if by_component else b.row_dot(self.n, self.n, self._column)
-            xp.not_equal(size, 0.0, out=self._mask)
-        self._average(b.cast(self._mask, self._sign), self.accepted)
+            xp.not_equal(size, 0.0, out=kept)
+        self._average(kept, self.accepted)
         self._record_gain(o, t)
 
     # -- draws -----------------------------------------------------------------------------------
     def _draw(self, o: Readout, t: Array) -> None:
         """Fill ``n`` with noise of standard deviation σ = ``std``, and keep what the kind asks."""
-        b, xp, law = self.backend, self.backend.xp, self.noise.law
+        b, xp, law, kept = self.backend, self.backend.xp, self.noise.law, self._kept
         if law == "uniform":  # on ±√3 σ
             b.uniform(self.generator, self.n)
             self.n -= 0.5
@@ -240,19 +239,18 @@ class NoiseSource:
         if law == "curvature":
             self._curve(o)
         self._shape(t)
-        self._mask[...] = True
+        kept[...] = 1.0
         if self.noise.kind == "blind":
             return
         if self.noise.rejected == "reflect":
             self._measure(o, t)
-            xp.greater_equal(self._score, 0.0, out=self._mask)
-            sign = b.cast(self._mask, self._sign)  # 2 · mask − 1: copysign takes thrice as long
-            sign *= 2.0
-            sign -= 1.0
-            self.n *= sign
+            xp.greater_equal(self._score, 0.0, out=kept)
+            kept *= 2.0  # 2 · kept − 1 is the sign: copysign takes thrice as long
+            kept -= 1.0
+            self.n *= kept
         self._measure(o, t)
-        xp.greater_equal(self._score, 0.0, out=self._mask)
-        b.keep(self.n, self._mask)
+        xp.greater_equal(self._score, 0.0, out=kept)
+        self.n *= kept
 
     def _spread(self, c: float) -> None:
         """Multiply ``n`` by c σ."""
