@@ -290,7 +290,7 @@ def test_workers_do_not_meet(activation, path, small_blocks, monkeypatch):
     for module in ("linear", "batchnorm", "network", "backprop", "convolution", "winograd"):
         name = f"nembp.engine.{module}.run_parallel"
         monkeypatch.setattr(name, alternately, raising=False)
-    for name in ("matmul", "copy_windows", "add_windows", "keep_where_positive"):
+    for name in ("matmul", "copy_windows", "add_windows"):
         monkeypatch.setattr(CPU, name, getattr(HandingOver(CPU), name), raising=False)
     monkeypatch.setattr(CPU, "xp", HandingOver(CPU.xp))
     for workers in (2, 3):

@@ -171,11 +171,6 @@ class Backend:
         out[...] = self.xp.astype(source, out.dtype)
         return out
 
-    def keep_where_positive(self, x: Array, a: Array, scratch: Array) -> Array:
-        """Set ``x`` to zero where ``a`` ≤ 0, in place; ``scratch`` has their shape and dtype."""
-        x[...] = self.xp.where(a > 0, x, self.xp.zeros_like(x))
-        return x
-
     def softplus(self, z: Array, out: Array) -> Array:
         """Write log(1 + eᶻ) into ``out``."""
         return self.xp.logaddexp(z, self.fixed_zeros((z.shape[-1],), z.dtype), out=out)
@@ -392,11 +387,6 @@ class NumpyBackend(Backend):
     def cast(self, source: Array, out: Array) -> Array:
         out[...] = source
         return out
-
-    def keep_where_positive(self, x: Array, a: Array, scratch: Array) -> Array:
-        mask = scratch.view(np.bool_)[:, : a.shape[1]]  # the mask borrows the scratch's memory
-        np.greater(a, 0, out=mask)
-        return np.multiply(x, mask, out=x)
 
     def softplus(self, z: Array, out: Array) -> Array:
         if z.dtype.kind == "c":  # complex steps: analytic, and small z

@@ -111,7 +111,7 @@ class ReLU(Activation):
         backend.xp.maximum(z, backend.fixed_zeros(z.shape[1:], z.dtype), out=z)
 
     def multiply_derivative(self, backend: Backend, error: Array, a: Array, scratch: Array) -> None:
-        backend.keep_where_positive(error, a, scratch)
+        error *= backend.xp.greater(a, 0.0, out=scratch)
 
 
 @dataclass(frozen=True)
