@@ -401,8 +401,8 @@ def draw_noise(
     The region where the gain is ≥ 0 is blue. Up to 600 draws are shown, the shares count all.
     """
     several = len(panels) > 1
-    said = " ".join(dict.fromkeys([*(panel.view.note for panel in panels), notes]))
-    caption = textwrap.fill(said, 180 if several else 120)
+    said = dict.fromkeys([*(panel.view.note for panel in panels), notes])
+    caption = textwrap.fill(" ".join(filter(None, said)), 180 if several else 120)
     size = (12.8, 8.0) if several else (8.4, 8.2)
     with figure(path, STYLE, figsize=size, dpi=100, layout="constrained") as sheet:
         sheet.suptitle(_line(title, 150 if several else 90))
