@@ -49,7 +49,7 @@ from nembp.engine.convolution import Convolution
 from nembp.engine.likelihoods import LIKELIHOODS, Likelihood, Score
 from nembp.engine.linear import AveragePooling, Dense, LinearMap, Reshape, Transposed
 from nembp.engine.network import Layer, Network, parameter_count, statistics_count, statistics_views
-from nembp.errors import ArchitectureError, DataError, ShapeError
+from nembp.errors import ArchitectureError, DataError, ShapeError, check_choice
 from nembp.files import parsing, replacing
 from nembp.threads import blas_info
 from nembp.version import __version__
@@ -185,8 +185,7 @@ def register_kind(
         If `kind` is no such dataclass, or the name belongs to another class.
     """
     wanted = "linear map" if family == "synapse" else family
-    if wanted not in _FAMILIES:
-        raise ArchitectureError(f"family must be one of {', '.join(_FAMILIES)}, got {family!r}")
+    check_choice("family", wanted, _FAMILIES)
     base, kinds = _FAMILIES[wanted]
     if not (issubclass(kind, base) and dataclasses.is_dataclass(kind)):
         raise ArchitectureError(
