@@ -135,12 +135,14 @@ def backward_picture(
     for what, values in rows.items():
         if np.shape(values)[:1] != (len(names),):
             raise ShapeError(f"{what}: {len(values)} samples for {len(names)} classes")
-    if len(shape) == 3:
-        tiles = {what: _pixels(*in_colour(values, shape)) for what, values in rows.items()}
-        _write_png(path, _compare(tiles, names))
-        return
-    values = np.stack([_finite(values, (math.prod(shape),)) for values in rows.values()])
-    _write_png(path, _compare(dict(zip(rows, _strips(values), strict=True)), names, legend=True))
+    is_image = len(shape) == 3
+    if is_image:
+        tiles = [_pixels(*in_colour(values, shape)) for values in rows.values()]
+    else:
+        features = [_finite(values, (math.prod(shape),)) for values in rows.values()]
+        tiles = list(_strips(np.stack(features)))
+    sheet = _compare(dict(zip(rows, tiles, strict=True)), names, legend=not is_image)
+    _write_png(path, sheet)
 
 
 def _strips(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -314,8 +316,7 @@ class Film:
     @property
     def _frames(self) -> list[bytes]:
         """Those that are kept, and the last."""
-        is_kept = (self._added - 1) % self._every == 0
-        return self._kept if is_kept or not self._added else [*self._kept, self._last]
+        return self._kept if self._last in self._kept[-1:] else [*self._kept, self._last]
 
     def add(self, frame: Frame) -> None:
         """Add a frame at the end; all are of one size."""
