@@ -408,6 +408,7 @@ def run_seeds(
         out_dir, force, changes = resume, True, {"iterations": config.iterations} | changes
     first = config.seed or 0
     numbers = range(first, first + seeds)
+    own = {key: getattr(config, key) for key in ("seed", "iterations", *OF_THE_MACHINE)}
     began, runs, interruption = time.perf_counter(), list[Row](), None
     name = f"gan-{config.dataset}-seeds{seeds}"
     with RunFolder(out_dir, name, force=force, files=(SUMMARY,)) as folder:
@@ -416,7 +417,6 @@ def run_seeds(
         for seed in numbers:
             place = folder.path / f"seed{seed}"
             told |= {"on_end": runs.append, "on_note": on_note if seed == first else silent}
-            own = {name: getattr(config, name) for name in ("seed", "iterations", *OF_THE_MACHINE)}
             there = _begun(place) if resume is not None else None
             try:
                 # another run may be there, which is not one of these
@@ -433,12 +433,12 @@ def run_seeds(
                 interruption = error
                 break
         if older:  # whose files go, but for those of seeds of now
-            places = [place for seed, place in _seeds_in(folder.path) if seed not in numbers]
-            for path in (*(p / name for p in (folder.path, *places) for name in GanRun.files),):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-            for place in places:
-                with contextlib.suppress(OSError):  # somebody else's files are in it
+            seeds_of_then = [place for seed, place in _seeds_in(folder.path) if seed not in numbers]
+            for place in (folder.path, *seeds_of_then):
+                for file in GanRun.files:
+                    with contextlib.suppress(OSError):
+                        (place / file).unlink()
+                with contextlib.suppress(OSError):  # seeds, or somebody else's files, are in it
                     place.rmdir()
         summary = _sum_up(folder.path, runs) | {"wall_seconds": time.perf_counter() - began}
         if interruption is not None:
