@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -60,59 +60,43 @@ def ratio(value: float, size: float) -> float:
 
 
 # -- slopes along a line, each with its errors -----------------------------------------------------
-@dataclass(frozen=True)
-class Slope:
-    """A measured φ'(0), estimates of its two errors, its step, and the one-sided slopes."""
+class Slope(NamedTuple):
+    """A measured φ'(0), estimates of its two errors, and its step."""
 
     numeric: float
-    truncation: float = 0.0
-    rounding: float = 0.0
+    truncation: float = math.inf
+    rounding: float = math.inf
     step: float = 0.0
-    method: str = "central"
-    left: float = math.nan
-    right: float = math.nan
-    side_error: float = 0.0
 
     @property
     def error(self) -> float:
         """Both errors together."""
         return self.truncation + self.rounding
 
-    @property
-    def sides(self) -> tuple[float, float] | None:
-        """The one-sided slopes at a kink, where they differ by more than their errors."""
-        jump, size = abs(self.right - self.left), abs(self.left) + abs(self.right)
-        if math.isfinite(self.numeric) and 16.0 * self.side_error + 1e-9 * size < jump < math.inf:
-            return min(self.left, self.right), max(self.left, self.right)
-        return None
 
-
-def sweep(phi: Line, at_zero: float, noise: float, length: float = 1.0) -> Slope:
-    """Return the best slope by steps from about a fifth of ``length`` down, and one-sided ones."""
-    powers = (2, 1, 1)  # of h, by which the error of each column shrinks: central, left, right
-    rows: list[list[float]] = [[], [], []]  # the last of Richardson's tables
-    best = [(math.inf, math.nan, math.inf, math.inf, 0.0)] * 3
+def sweep(phi: Line, at_zero: float, noise: float, length: float = 1.0, side: int = 0) -> Slope:
+    """Return the best slope by steps from about a fifth of ``length`` down; or of one side, ±1."""
+    power = 1 if side else 2  # of h, by which the error of each column shrinks
+    before: list[float] = []  # the last row of Richardson's table
+    best = Slope(math.nan)
     for k in range(STEPS):
         h = length * LARGEST_STEP * SHORTER**-k
-        if 2.0 * noise / h > best[0][0] and k > 3:
+        rounding = (4.0 / power) * noise / h
+        if rounding > best.error and k > 3:
             break
-        low, high = phi(-h), phi(h)
-        differences = (high - low) / (2.0 * h), (at_zero - low) / h, (high - at_zero) / h
-        for side, power in enumerate(powers):
-            before, row, rounding = rows[side], [differences[side]], (4.0 / power) * noise / h
-            for j in range(1, min(k + 1, ORDERS)):
-                weight = SHORTER ** (power * j)
-                row.append((weight * row[j - 1] - before[j - 1]) / (weight - 1.0))
-                # an entry's error: at most its distance from the column and from the row before
-                truncation = abs(row[j] - row[j - 1])
-                if j < len(before):
-                    truncation = max(truncation, abs(row[j] - before[j]) / SHORTER)
-                if math.isfinite(row[j]) and truncation + rounding < best[side][0]:
-                    best[side] = truncation + rounding, row[j], truncation, rounding, h
-            rows[side] = row
-    (_, numeric, truncation, rounding, step), left, right = best
-    errors = truncation, rounding, step, "central"
-    return Slope(numeric, *errors, left[1], right[1], left[0] + right[0])
+        ahead, behind = phi(-h if side < 0 else h), at_zero if side else phi(-h)
+        row = [(ahead - behind) / (side * h if side else 2.0 * h)]
+        for j in range(1, min(k + 1, ORDERS)):
+            weight = SHORTER ** (power * j)
+            row.append((weight * row[j - 1] - before[j - 1]) / (weight - 1.0))
+            # an entry's error: at most its distance from the column and from the row before
+            truncation = abs(row[j] - row[j - 1])
+            if j < len(before):
+                truncation = max(truncation, abs(row[j] - before[j]) / SHORTER)
+            if math.isfinite(row[j]) and truncation + rounding < best.error:
+                best = Slope(row[j], truncation, rounding, h)
+        before = row
+    return best
 
 
 def noise_of(phi: Line, at_zero: float, resolution: float) -> float:
@@ -143,20 +127,28 @@ def noise_of(phi: Line, at_zero: float, resolution: float) -> float:
 
 
 # -- what was found --------------------------------------------------------------------------------
-@dataclass(frozen=True, kw_only=True)
-class Coordinate(Slope):
+@dataclass(frozen=True)
+class Coordinate:
     """One number that was checked: what is claimed (``analytic``) beside what was measured.
 
-    ``tolerance`` is the largest |analytic − numeric| that passes; at a kink any value between the
-    slopes of both ``sides`` passes. A direction over several coordinates has no ``index``; values
-    below ``scale`` count as zero in ``relative_error``.
+    ``truncation`` and ``rounding`` estimate the measurement's two errors, and ``tolerance`` is the
+    largest |analytic − numeric| that passes. At a kink any value between the slopes of both
+    ``sides`` passes; it is ``unsure`` where their errors do not tell. A direction over several
+    coordinates has no ``index``; values below ``scale`` count as zero in ``relative_error``.
     """
 
     label: str
+    index: int | None
     analytic: float
-    index: int | None = None
+    numeric: float
+    truncation: float = 0.0
+    rounding: float = 0.0
+    step: float = 0.0
     tolerance: float = 0.0
     scale: float = 0.0
+    method: str = "central"
+    sides: tuple[float, float] | None = None
+    unsure: bool = False
 
     @property
     def distance(self) -> float:
@@ -185,13 +177,6 @@ class Coordinate(Slope):
     def passed(self) -> bool:
         """Whether the two values agree."""
         return self.distance <= self.tolerance
-
-    @property
-    def unsure(self) -> bool:
-        """Whether the claim lies between one-sided slopes, allowing for their errors."""
-        low, high = sorted((self.left, self.right))
-        margin = SAFE * self.side_error
-        return math.isfinite(self.numeric) and low - margin <= self.analytic <= high + margin
 
     def __str__(self) -> str:
         return (
@@ -506,42 +491,52 @@ class Around:
         for length in (1.0, SHORTER**-6):  # long steps do not see fast change
             slope = sweep(self._line(v), self.value, self.noise, length)
             allowed = SAFE * slope.error + 1e-9 * abs(at.imag)
-            if slope.sides is None and abs(at.imag - slope.numeric) <= allowed:
+            if abs(at.imag - slope.numeric) <= allowed:
                 return True
         return False
 
-    def _slope(self, v: Array, length: float) -> Slope:
-        """Return the slope along ``v``; complex steps an ulp apart spread by rounding."""
-        if not self.analytic:
-            return sweep(self._line(v), self.value, self.noise, length)
+    def _complex_slope(self, v: Array) -> Slope:
+        """Return the slope along ``v`` by complex steps, which spread an ulp apart by rounding."""
         slope = self._complex(v).imag
         rounding = 1e-15 * abs(slope)
         for factor in (0.73, 1.19, 1.61):
             wobble = 1.0 + 2e-16 * self.problem.generator.choice([-1.0, 0.0, 1.0], v.size)
             rounding = max(rounding, 10.0 * abs(self._complex(v, factor, wobble).imag - slope))
-        return Slope(numeric=slope, rounding=rounding, method="complex")
+        return Slope(slope, 0.0, rounding)
 
-    def _judge(self, members: Array, v: Array, length: float, slope: Slope) -> Coordinate:
-        """Compare the claim along ``v`` over some coordinates with a slope."""
+    def _judged(self, members: Array, v: Array, length: float, near: float = 0.0) -> Coordinate:
+        """Compare the claim along ``v`` over some coordinates with the slope measured.
+
+        By complex steps if they apply; by differences over a length that is ``near``.
+        """
         problem, single = self.problem, len(members) == 1
+        by_complex, line = self.analytic and not near, self._line(v)
+        given = line, self.value, self.noise, near or length
+        slope = self._complex_slope(v) if by_complex else sweep(*given)
         terms = self.gradient[members] * v[members]
         tolerance = self.rtol * max(_norm(terms), abs(slope.numeric) if single else 0.0)
         tolerance += problem.atol * _norm(v) + SAFE * slope.error
-        tolerance += 10.0 * _norm(self.rounding[members] * v[members])
+        exact, tolerance = tolerance, tolerance + 10.0 * _norm(self.rounding[members] * v[members])
         if self.analytic:
             # a change of f that its own rounding hides: a saturated neuron's 1 − a² is no better
             tolerance += 256.0 * self.noise / length
         first, last = (problem.label(int(members[k])) for k in (0, -1))
-        return Coordinate(
-            **vars(slope),
-            label=first
-            if single
-            else f"the slope along {len(members)} coordinates, {first} to {last},",
-            index=int(members[0]) if single else None,
-            analytic=math.fsum(terms),
+        seen = Coordinate(
+            first if single else f"the slope along {len(members)} coordinates, {first} to {last},",
+            int(members[0]) if single else None,
+            math.fsum(terms),
+            *slope,
             tolerance=tolerance if math.isfinite(tolerance) else 0.0,
             scale=self.small,
+            method="complex" if by_complex else "central",
         )
+        if by_complex or seen.distance <= exact or not math.isfinite(slope.numeric):
+            return seen
+        left, right = (sweep(*given, side) for side in (-1, 1))
+        (low, high), error = sorted((left.numeric, right.numeric)), left.error + right.error
+        kink = 16.0 * error + 1e-9 * (abs(low) + abs(high)) < high - low < math.inf
+        unsure = low - SAFE * error <= seen.analytic <= high + SAFE * error
+        return replace(seen, sides=(low, high) if kink else None, unsure=unsure)
 
     def probe(self, members: Array) -> Coordinate:
         """Measure and judge one coordinate, or a direction of random signs over several."""
@@ -549,14 +544,13 @@ class Around:
         length = float(lengths[0]) if single else 1.0
         if single:
             v[members] = 1.0
-        seen = self._judge(members, v, length, self._slope(v, length))
+        seen = self._judged(members, v, length)
         if single and not seen.passed:
             # a complex step passes a kink on one side; long steps do not see fast change
-            near = length if self.analytic else length * SHORTER**-6
-            other = self._judge(
-                members, v, length, sweep(self._line(v), self.value, self.noise, near)
+            other = self._judged(
+                members, v, length, length * (1.0 if self.analytic else SHORTER**-6)
             )
-            apart = abs(other.numeric - seen.numeric) > SAFE * other.error
+            apart = abs(other.numeric - seen.numeric) > SAFE * (other.truncation + other.rounding)
             if apart if self.analytic else other.passed and other.tolerance < seen.distance:
                 seen = other
         if single:
@@ -636,7 +630,7 @@ def _answer(problem: Problem, budget: int, rows: int | None, elsewhere: bool) ->
             "there: no abs, max or real parts; use method 'auto' or 'central'"
         )
     if not math.isfinite(value):
-        seen = Coordinate(label="the value", analytic=value, numeric=math.nan, method="repeat")
+        seen = Coordinate("the value", None, value, math.nan, method="repeat")
         return here, [seen], "the value is not finite at this point"
     broken = np.flatnonzero(~np.isfinite(gradient))
     if broken.size:
@@ -654,15 +648,15 @@ def _changed(problem: Problem, value: float, gradient: Array) -> Answer | None:
     again, other = problem.pair(problem.theta)
     allowed = 1e4 * max(float(np.finfo(problem.theta.dtype).eps), problem.resolution)
     if abs(again - value) > allowed * max(abs(again), abs(value)):
-        seen = Coordinate(label="the value", analytic=again, numeric=value, method="repeat")
+        seen = Coordinate("the value", None, again, value, method="repeat")
         return [seen], "the value changes from call to call; fix its random draws or its state"
     same = (other == gradient) | (np.isnan(other) & np.isnan(gradient))
     change = np.where(same, 0.0, np.nan_to_num(np.abs(other - gradient), nan=np.inf))
     if not np.any(change > allowed * _largest(gradient)):
         return None
     index = int(np.argmax(change))
-    found = {"analytic": float(other[index]), "numeric": float(gradient[index])}
-    seen = Coordinate(label=problem.label(index), index=index, method="repeat", **found)
+    found = float(other[index]), float(gradient[index])
+    seen = Coordinate(problem.label(index), index, *found, method="repeat")
     if between is not None and np.allclose(other, between[1], rtol=1e-6, atol=0.0):
         return [seen], "a stale buffer: the gradient of the point before comes back"
     return [seen], "a stale buffer, or random draws: the gradient changes from call to call"
@@ -688,7 +682,7 @@ def _without_kinks(here: Around, wrong: list[Coordinate]) -> list[Coordinate]:
     for c in wrong:
         if c.index is not None:
             ends = c.analytic, c.numeric, *(c.sides or ())
-            here.measured[c.index] = replace(c, left=min(ends), right=max(ends), side_error=0.0)
+            here.measured[c.index] = replace(c, sides=(min(ends), max(ends)))
     return []
 
 
