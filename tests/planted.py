@@ -67,30 +67,37 @@ def bug(*planted: tuple[Any, str, str]) -> Callable[..., Any]:
 
 
 # -- what is off by a factor -----------------------------------------------------------------------
-@bug(
-    (Dense, "forward", "linear.definition"),
-    (Dense, "weight_gradient", "linear.trilinear"),
-    (Dense, "weight_gradient", "gradient.complex-steps"),
-    (Dense, "weight_gradient", "gradient.textbook"),
-    (Convolution, "forward", "linear.trilinear"),
-    (Convolution, "weight_gradient", "linear.definition"),
-    (AveragePooling, "forward", "linear.definition"),
-    (Bernoulli, "gain_terms", "likelihood.gain"),
-    (Multinomial, "gain_terms", "likelihood.gain"),
-)
-def a_thousandth_off(original, self, *args):
-    original(self, *args)
-    args[-1][...] *= 1.001
+OFF = "a_thousandth_off"
+for _name, _what, _factor, *_where in (
+    (OFF, -1, 1.001, Dense, "forward", "linear.definition"),
+    (OFF, -1, 1.001, Dense, "weight_gradient", "linear.trilinear"),
+    (OFF, -1, 1.001, Dense, "weight_gradient", "gradient.complex-steps"),
+    (OFF, -1, 1.001, Dense, "weight_gradient", "gradient.textbook"),
+    (OFF, -1, 1.001, Convolution, "forward", "linear.trilinear"),
+    (OFF, -1, 1.001, Convolution, "weight_gradient", "linear.definition"),
+    (OFF, -1, 1.001, AveragePooling, "forward", "linear.definition"),
+    (OFF, -1, 1.001, Bernoulli, "gain_terms", "likelihood.gain"),
+    (OFF, -1, 1.001, Multinomial, "gain_terms", "likelihood.gain"),
+    (OFF, 0, 1.001, CycleBackpropagation, "__call__", "adversarial.own-output"),
+    (OFF, 3, 1.001, linear.Workspace, "adjoint_and_gradient", "gradient.complex-steps"),
+    (OFF, 3, 1.001, convolution.Im2colWorkspace, "adjoint_and_gradient", "linear.step"),
+    (OFF, 3, 1.001, winograd.WinogradWorkspace, "adjoint_and_gradient", "linear.step"),
+    ("a_hundredth_off", 1, 1.01, Logistic, "multiply_curvature", "activation.curvature"),
+    ("a_hundredth_off", 1, 1.01, Tanh, "multiply_curvature", "adversarial.penalty"),
+    ("sign_flipped", 2, -1.0, Likelihood, "error", "invariance.slope"),
+    ("sign_flipped", 2, -1.0, Likelihood, "error", "gradient.complex-steps"),
+    ("sign_flipped", -1, -1.0, Gaussian, "gain_slope", "likelihood.gain"),
+    ("halved", "n", 0.5, LayerNoise, "draw", "noise.signals"),
+):  # what comes out in the argument at a place, or in an attribute
 
+    def _body(original, self, *args, _what=_what, _factor=_factor, **options):
+        original(self, *args, **options)
+        array = getattr(self, _what) if isinstance(_what, str) else args[_what]
+        if array is not None:
+            array *= _factor
 
-@bug(
-    (Likelihood, "error", "invariance.slope"),
-    (Likelihood, "error", "gradient.complex-steps"),
-    (Gaussian, "gain_slope", "likelihood.gain"),
-)
-def sign_flipped(original, self, *args, **options):
-    original(self, *args, **options)
-    args[-1][...] *= -1.0
+    _body.__name__ = _name
+    bug(tuple(_where))(_body)
 
 
 @bug(
@@ -140,24 +147,52 @@ def always_zero(original, *args):
     return 0.0
 
 
-for _owner, _name, _law, _options in (
-    (Likelihood, "error", "gradient.complex-steps", {"factor": 1.0}),
-    (Likelihood, "error", "likelihood.contract", {"factor": 1.0}),
-    (Multinomial, "error", "invariance.noisy-softmax", {"counts": 1.0}),
-    (laws, "backpropagate", "gradient.complex-steps", {"statistics": "batch"}),
-    (CycleBackpropagation, "__init__", "adversarial.own-output", {"flow": False}),
-    (CycleBackpropagation, "__init__", "adversarial.gradients", {"flow": False}),
-    (Trainer, "__init__", "training.replay", {"backward": False}),
-    (Trainer, "__init__", "training.replay", {"seed": -1}),
-    (AdversarialTrainer, "__init__", "adversarial.replay", {"seed": -1}),
-):
+def other(field: str, value: Any, instead: Any) -> Callable[..., Any]:
+    """Return what gives a field another value where it has a certain one."""
+    return lambda old: instead if getattr(old, field) == value else getattr(old, field)
 
-    def _body(original, *args, _options=_options, **options):
-        changed = {key: options[key] + 1 if v == -1 else v for key, v in _options.items()}
-        return original(*args, **options | changed)
 
-    _body.__name__ = f"always {_options}"
-    bug((_owner, _name, _law))(_body)
+GAME, STEP_OF_GAME = (AdversarialTrainer, "__init__"), (CycleBackpropagation, "__init__")
+SOURCE = NoiseSource, "__init__", "noise.screening"
+for _name, _place, _fields, *_where in (
+    ("always", None, {"factor": 1.0}, Likelihood, "error", "gradient.complex-steps"),
+    ("always", None, {"factor": 1.0}, Likelihood, "error", "likelihood.contract"),
+    ("always", None, {"counts": 1.0}, Multinomial, "error", "invariance.noisy-softmax"),
+    ("always", None, {"statistics": "batch"}, laws, "backpropagate", "gradient.complex-steps"),
+    ("always", None, {"flow": False}, *STEP_OF_GAME, "adversarial.own-output"),
+    ("always", None, {"flow": False}, *STEP_OF_GAME, "adversarial.gradients"),
+    ("always", None, {"backward": False}, Trainer, "__init__", "training.replay"),
+    ("another_seed", None, {"seed": -1}, Trainer, "__init__", "training.replay"),
+    ("another_seed", None, {"seed": -1}, *GAME, "adversarial.replay"),
+    ("screening_left_out", 1, {"kind": other("kind", "nem", "blind")}, *SOURCE),
+    ("anti_is_nem", 1, {"kind": other("kind", "anti", "nem")}, *SOURCE),
+    ("drift_is_drawn", 1, {"kind": other("kind", "drift", "nem")}, *SOURCE),
+    ("never_reflected", 1, {"rejected": "zero"}, *SOURCE),
+    ("one_draw_of_several", 1, {"draws": 1}, *SOURCE),
+    ("noise_not_multiplied", 1, {"mode": "additive"}, *SOURCE),
+    ("curvature_forgotten", 1, {"law": other("law", "curvature", "gaussian")}, *SOURCE),
+    ("projection_left_out", 1, {"update": "exact"}, *SOURCE),
+    ("screened_as_a_whole", 1, {"screening": other("screening", "component", "vector")}, *SOURCE),
+    ("gains_of_samples", 1, {"screening": other("screening", "expectation", "auto")}, *SOURCE),
+    ("labels_of_generated_ignored", 4, {"backward_labels": "real"}, *GAME, "adversarial.gradients"),
+    ("weight_of_g_ignored", 4, {"generator_weight": 1.0}, *GAME, "adversarial.gradients"),
+    ("weight_of_d_ignored", 4, {"discriminator_weight": 1.0}, *GAME, "adversarial.gradients"),
+    ("penalty_not_weighted", 4, {"penalty_weight": 1.0}, *GAME, "adversarial.penalty"),
+    ("never_clipped", 4, {"clip": 1e9}, *GAME, "adversarial.replay"),
+    ("one_step_of_d", 4, {"critic_steps": 1}, *GAME, "adversarial.replay"),
+):  # other options, or fields of the argument at a place
+
+    def _body(original, *args, _place=_place, _fields=_fields, **options):
+        if _place is None:
+            changed = {key: options[key] + 1 if v == -1 else v for key, v in _fields.items()}
+            return original(*args, **options | changed)
+        old, given = args[_place], list(args)
+        fields = {key: v(old) if callable(v) else v for key, v in _fields.items()}
+        given[_place] = laws.replace(old, **fields)
+        return original(*given, **options)
+
+    _body.__name__ = _name if _place else f"{_name} {_fields}"
+    bug(tuple(_where))(_body)
 
 
 # -- linear maps -----------------------------------------------------------------------------------
@@ -246,16 +281,6 @@ def buffer_shared_by_threads(original, self, backend, x, W, out):
 
 
 @bug(
-    (linear.Workspace, "adjoint_and_gradient", "gradient.complex-steps"),
-    (convolution.Im2colWorkspace, "adjoint_and_gradient", "linear.step"),
-    (winograd.WinogradWorkspace, "adjoint_and_gradient", "linear.step"),
-)
-def gradient_of_a_step_a_thousandth_off(original, self, x, y, out, gradient, *rest):
-    original(self, x, y, out, gradient, *rest)
-    gradient *= 1.001
-
-
-@bug(
     (convolution.Im2colWorkspace, "load", "linear.step"),
     (winograd.WinogradWorkspace, "load", "linear.step"),
 )
@@ -268,15 +293,6 @@ def weights_of_the_first_batch(original, self, W):
 @bug((Tanh, "multiply_derivative", "gradient.complex-steps"))
 def square_forgotten(original, self, backend, error, a, scratch):
     error *= 1.0 - a
-
-
-@bug(
-    (Logistic, "multiply_curvature", "activation.curvature"),
-    (Tanh, "multiply_curvature", "adversarial.penalty"),
-)
-def curvature_a_hundredth_off(original, self, backend, error, a, scratch):
-    original(self, backend, error, a, scratch)
-    error *= 1.01
 
 
 @bug((Tanh, "activate", "activation.contract"))
@@ -466,33 +482,6 @@ def gain_of_a_neuron(original, self, *args):
     return n
 
 
-def with_other_noise(**fields: Any) -> Callable[..., Any]:
-    """Make a bug of a source that takes options other than those that it is given."""
-
-    def source(original, self, noise, *args, **options):
-        changed = {name: f(noise) if callable(f) else f for name, f in fields.items()}
-        original(self, laws.replace(noise, **changed), *args, **options)
-
-    return source
-
-
-for _name, _fields, _law in (
-    ("screening_left_out", {"kind": lambda n: "blind" if n.kind == "nem" else n.kind}, "noise.screening"),
-    ("anti_is_nem", {"kind": lambda n: "nem" if n.kind == "anti" else n.kind}, "noise.screening"),
-    ("drift_is_drawn", {"kind": lambda n: "nem" if n.kind == "drift" else n.kind}, "noise.screening"),
-    ("never_reflected", {"rejected": "zero"}, "noise.screening"),
-    ("one_draw_of_several", {"draws": 1}, "noise.screening"),
-    ("noise_not_multiplied", {"mode": "additive"}, "noise.screening"),
-    ("curvature_forgotten", {"law": lambda n: "gaussian" if n.law == "curvature" else n.law}, "noise.screening"),
-    ("projection_left_out", {"update": "exact"}, "noise.screening"),
-    ("components_screened_as_a_whole", {"screening": lambda n: "vector" if n.screening == "component" else n.screening}, "noise.screening"),
-    ("gains_of_samples_for_their_mean", {"screening": lambda n: "auto" if n.screening == "expectation" else n.screening}, "noise.screening"),
-):  # fmt: skip
-    _body = with_other_noise(**_fields)
-    _body.__name__ = _name
-    bug((NoiseSource, "__init__", _law))(_body)
-
-
 @bug((JointBackpropagation, "__init__", "joint.noisy"))
 def noise_on_the_other_direction(original, self, net, rows, *, noise=None, **options):
     other = {"forward": "backward", "backward": "forward"}
@@ -505,12 +494,6 @@ def one_stream_for_both(original, self, net, rows, *, generators=None, **options
     if generators and "forward" in generators:
         generators = dict.fromkeys(generators, generators["forward"])
     original(self, net, rows, generators=generators, **options)
-
-
-@bug((LayerNoise, "draw", "noise.signals"))
-def noise_on_signals_halved(original, self, *args):
-    original(self, *args)
-    self.n *= 0.5
 
 
 @bug((*JOINT, "noise.signal-gradient"))
@@ -625,35 +608,6 @@ def average_begins_again(original, self, state):
 
 
 # -- games -----------------------------------------------------------------------------------------
-@bug((CycleBackpropagation, "__call__", "adversarial.own-output"))
-def cycle_a_thousandth_off(original, self, gradient, *args):
-    original(self, gradient, *args)
-    gradient *= 1.001
-
-
-def with_other_settings(**fields: Any) -> Callable[..., Any]:
-    """Make a bug of a training that takes settings other than those that it is given."""
-
-    def trainer(original, self, generator, discriminator, reader, settings=None, **options):
-        changed = laws.replace(settings, **fields)
-        original(self, generator, discriminator, reader, changed, **options)
-
-    return trainer
-
-
-for _name, _fields, _law in (
-    ("labels_of_generated_ignored", {"backward_labels": "real"}, "adversarial.gradients"),
-    ("weight_of_g_ignored", {"generator_weight": 1.0}, "adversarial.gradients"),
-    ("weight_of_d_ignored", {"discriminator_weight": 1.0}, "adversarial.gradients"),
-    ("penalty_not_weighted", {"penalty_weight": 1.0}, "adversarial.penalty"),
-    ("never_clipped", {"clip": 1e9}, "adversarial.replay"),
-    ("one_step_of_d", {"critic_steps": 1}, "adversarial.replay"),
-):
-    _body = with_other_settings(**_fields)
-    _body.__name__ = _name
-    bug((AdversarialTrainer, "__init__", _law))(_body)
-
-
 @bug((AdversarialTrainer, "__init__", "adversarial.streams"))
 def samples_hang_on_the_noise(original, self, *args, noise=None, seed=0, **options):
     original(self, *args, noise=noise, seed=seed + bool(noise), **options)
