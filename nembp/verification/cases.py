@@ -8,7 +8,7 @@ which Hypothesis can make smaller.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, permutations
 from typing import Any, TypeAlias
@@ -130,10 +130,6 @@ class Case:
         )
         return self.rounded(x), self.rounded(t)
 
-    def with_(self, **changes: Any) -> Case:
-        """Return a copy with some fields changed."""
-        return replace(self, **changes)
-
     def generator(self, name: str) -> np.random.Generator:
         """Return a generator of this case's own."""
         return np.random.default_rng([self.seed, *name.encode()])
@@ -185,6 +181,10 @@ def generate(seed: int, index: int, dtype: str = "float64") -> Case:
     )
 
 
+def _one_of(pick: Pick, some: Sequence[Any]) -> Any:
+    return some[pick(0, len(some) - 1)]
+
+
 def random_case(
     pick: Pick,
     pair: tuple[str, str] | None = None,
@@ -195,19 +195,13 @@ def random_case(
     dtype: str = "float64",
 ) -> Case:
     """Return a network of 1 to 4 linear maps and a batch of 1 to 9 rows."""
-    forward, backward = pair or PAIRS[pick(0, len(PAIRS) - 1)]
-    if pick(0, 1) if images is None else images:
-        options = random_chain(pick, pick(1, 4))
-    else:
-        sizes = tuple(pick(1, WIDTH) for _ in range(pick(2, 5)))
-        shared = pick(0, 2) == 0
-        biases = tuple(_divisor(pick, n) if shared else n for n in sizes)
-        options = {"sizes": sizes, "biases": biases}
+    forward, backward = pair or _one_of(pick, PAIRS)
+    options = random_layers(pick, bool(pick(0, 1)) if images is None else images)
     if pick(0, 1) if normalized is None else normalized:
         hidden = range(1, len(options["sizes"]) - 1)
         options["normalized"] = tuple(k for k in hidden if pick(0, 2))
     return Case(
-        activation=activation or sorted(ACTIVATIONS)[pick(0, len(ACTIVATIONS) - 1)],
+        activation=activation or _one_of(pick, sorted(ACTIVATIONS)),
         forward=random_likelihood(pick, forward),
         backward=random_likelihood(pick, backward),
         rows=pick(1, 9),
@@ -221,7 +215,7 @@ def random_case(
 
 def random_likelihood(pick: Pick, name: str | None = None) -> Likelihood:
     """Return a likelihood with a weight, which is the Gaussian's variance, of 0.01 to 100."""
-    kind = LIKELIHOODS[name or sorted(LIKELIHOODS)[pick(0, len(LIKELIHOODS) - 1)]]
+    kind = LIKELIHOODS[name or _one_of(pick, sorted(LIKELIHOODS))]
     field = "variance" if issubclass(kind, Gaussian) else "weight"
     return kind(**{field: round(10.0 ** (pick(-200, 200) / 100.0), 6)})
 
@@ -242,7 +236,7 @@ NOISE: dict[str, tuple[Any, ...]] = {
 
 def random_noise(pick: Pick, *, softmax: bool = True, **fixed: Any) -> Noise:
     """Return noise of any kind but none, with every option that a (softmax) target allows."""
-    options = {name: some[pick(0, len(some) - 1)] for name, some in NOISE.items()} | fixed
+    options = {name: _one_of(pick, some) for name, some in NOISE.items()} | fixed
     if softmax and (options["update"], options["screening"]) == ("zero-sum", "component"):
         options["screening"] = "auto"  # the one pair that softmax targets refuse
     return Noise(**options)
@@ -257,8 +251,8 @@ def random_map(
     Strides may leave pixels over, and be longer than the kernel; some padding is needed by no
     window, and some windows see nothing but padding. Windows may overlap, or be the whole image.
     """
-    kinds = (Dense, Convolution, AveragePooling, Reshape, Transposed)
-    chosen, (height, width, below) = kind or kinds[pick(0, 4)], shape or _shape(pick)
+    kinds = Dense, Convolution, AveragePooling, Reshape, Transposed
+    chosen, (height, width, below) = kind or _one_of(pick, kinds), shape or _shape(pick)
     if chosen is Dense:
         return Dense(pick(1, WIDTH), pick(1, WIDTH))
     if chosen is Transposed:
@@ -267,8 +261,7 @@ def random_map(
         window = pick(1, height), pick(1, width)
         return AveragePooling((height, width, below), window, (pick(1, 3), pick(1, 3)))
     if chosen is Reshape:
-        orders = [None, *permutations(range(3))]
-        return Reshape((height, width, below), orders[pick(0, len(orders) - 1)])
+        return Reshape((height, width, below), _one_of(pick, [None, *permutations(range(3))]))
     padding, stride = (pick(0, 2), pick(0, 2)), (pick(1, 3), pick(1, 3))
     kernel = tuple(
         pick(1, min(4, n + 2 * p)) for n, p in zip((height, width), padding, strict=True)
@@ -279,52 +272,43 @@ def random_map(
     return replace(one, channels=pick(1, max(1, min(CHANNELS, NEURONS // one.outputs))))
 
 
-def random_chain(pick: Pick, count: int) -> dict[str, Any]:
-    """Return ``count`` linear maps that fit, as options of a :class:`Case`.
+def random_layers(pick: Pick, images: bool) -> dict[str, Any]:
+    """Return 1 to 4 linear maps that fit, dense or of images, as options of a :class:`Case`.
 
-    Upward, as a classifier has them, or turned around, as a generator. Layers above a map without
-    weights are mostly linear and without biases, as engines have them; other layers of images share
-    their biases by channel, mostly.
+    Those of images go upward, as a classifier has them, or are turned around, as a generator.
+    Layers above a map without weights are mostly linear and without biases, as engines have them;
+    others have a bias a channel, a neuron, none, or any divisor.
     """
-    shapes: list[tuple[int, ...]] = [_shape(pick)]
-    maps: list[LinearMap] = []
-    if count > 1 and pick(0, 3) == 0:
-        shapes = [(pick(1, WIDTH),)]
+    count, some = (
+        pick(1, 4),
+        (Dense, Convolution, Convolution, Convolution, AveragePooling, Reshape),
+    )
+    flat = not images or (count > 1 and pick(0, 3) == 0)
+    shapes: list[Any] = [(pick(1, WIDTH),) if flat else _shape(pick)]
+    maps: list[Any] = []
     for _ in range(count):
-        here, choice = shapes[-1], pick(0, 7)
-        if len(here) == 3 and choice:
-            kind = Convolution if choice <= 5 else AveragePooling if choice == 6 else Reshape
-            above: Any = random_map(pick, kind, (here[0], here[1], here[2]))
-            maps.append(above)
-            shapes.append(above.output_shape)
+        kind = Dense if len(shapes[-1]) == 1 else _one_of(pick, some)
+        if kind is not Dense:
+            maps.append(random_map(pick, kind, shapes[-1]))
+            shapes.append(maps[-1].output_shape)
             continue
-        shapes.append(_shape(pick) if len(here) < 3 and choice > 2 else (pick(1, WIDTH),))
-        maps.append(Dense(math.prod(here), math.prod(shapes[-1])))
-    if pick(0, 2) == 0:
+        to_image = images and len(shapes[-1]) == 1 and pick(0, 1)
+        shapes.append(_shape(pick) if to_image else (pick(1, WIDTH),))
+        maps.append(Dense(math.prod(shapes[-2]), math.prod(shapes[-1])))
+    if images and pick(0, 2) == 0:
         shapes, maps = shapes[::-1], [Transposed(m) for m in maps[::-1]]
-    biases, linear = [], []
-    for k, shape in enumerate(shapes):
-        end = k in (0, count)
-        plain = not end and not maps[k - 1].weight_count and pick(0, 3) > 0
-        linear += [k] if plain else []
-        biases.append(0 if plain else _biases(pick, shape, end))
     sizes = tuple(math.prod(shape) for shape in shapes)
-    return {"sizes": sizes, "maps": tuple(maps), "biases": tuple(biases), "linear": tuple(linear)}
-
-
-def _biases(pick: Pick, shape: tuple[int, ...], end: bool) -> int:
-    """Return how many biases a layer has: one a channel, a neuron, none, or any divisor."""
-    size, choice = math.prod(shape), pick(0, 5)
-    if len(shape) == 3 and choice <= (0 if end else 2):
-        return shape[2]
-    if choice == 4 and not end:
-        return 0
-    return _divisor(pick, size) if choice == 5 else size
-
-
-def _divisor(pick: Pick, n: int) -> int:
-    divisors = [d for d in range(1, n + 1) if n % d == 0]
-    return divisors[pick(0, len(divisors) - 1)]
+    linear: list[int] = []
+    biases, plain = list(sizes), not images and pick(0, 2) > 0
+    for k, size in enumerate(sizes if not plain else ()):
+        divisors, end = [d for d in range(1, size + 1) if size % d == 0], k in (0, count)
+        kinds = [size, shapes[k][-1], _one_of(pick, divisors), *([] if end else [0])]
+        biases[k] = _one_of(pick, kinds)
+        if not end and not maps[k - 1].weight_count and pick(0, 3):
+            biases[k] = 0
+            linear.append(k)
+    options = {"sizes": sizes, "biases": tuple(biases), "linear": tuple(linear)}
+    return options | ({"maps": tuple(maps)} if images else {})
 
 
 def _shape(pick: Pick) -> Shape:

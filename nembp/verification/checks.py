@@ -28,28 +28,10 @@ from nembp.engine.network import Network
 from nembp.engine.optimizers import Optimizer, get_optimizer
 from nembp.errors import ArchitectureError, DataError, NembpError, ShapeError, VerificationError
 from nembp.threads import threads
+from nembp.verification import laws
 from nembp.verification.cases import Case, Given, generate
 from nembp.verification.gradients import GradientReport, Method, check_gradient, quiet
-from nembp.verification.laws import (
-    BP,
-    LAWS,
-    SUPPORTS,
-    Law,
-    LawReport,
-    LawResult,
-    OnActivation,
-    OnLikelihood,
-    OnMap,
-    OnOptimizer,
-    Trial,
-    Way,
-    agrees,
-    both_ways,
-    host,
-    joint_size,
-    near,
-    result_of,
-)
+from nembp.verification.laws import LAWS, Law, LawReport, LawResult, Way, both_ways, host
 
 # -- laws on random cases --------------------------------------------------------------------------
 CASES = 135  # three rounds of every activation with every pair of likelihoods
@@ -111,11 +93,11 @@ def try_law(
 
 
 # -- parts -----------------------------------------------------------------------------------------
-PARTS: dict[type[Trial], str] = {
-    OnLikelihood: "likelihood",
-    OnMap: "linear map",
-    OnActivation: "activation",
-    OnOptimizer: "optimizer",
+PARTS: dict[type[laws.Trial], str] = {
+    laws.OnLikelihood: "likelihood",
+    laws.OnMap: "linear map",
+    laws.OnActivation: "activation",
+    laws.OnOptimizer: "optimizer",
 }
 NETWORK_LAWS = ("gradient", "joint", "normalization", "network")
 
@@ -134,7 +116,7 @@ def _check_part(
             for dtype, tolerance in law.tolerance.items():
                 trials = (over(part, backend, dtype, 5, seed, **held) for _ in range(1))
                 found = law.deviations(trials)
-                said.append(result_of(law.statement, law.source, tolerance, found))
+                said.append(laws.result_of(law.statement, law.source, tolerance, found))
             spoken = [result for result in said if result is not None]
             results.append(min(spoken, key=lambda result: result.passed, default=None))
     return _finished(f"{PARTS[over]} {type(part).__name__}", results, raises)
@@ -211,8 +193,10 @@ def check_likelihood(
         Whether error = scale · (a − t) must hold: where the output activation is that of an
         exponential family's natural parameter.
     """
-    if support is not None and support not in SUPPORTS:
-        raise ArchitectureError(f"support must be one of {', '.join(SUPPORTS)}, got {support!r}")
+    if support is not None and support not in laws.SUPPORTS:
+        raise ArchitectureError(
+            f"support must be one of {', '.join(laws.SUPPORTS)}, got {support!r}"
+        )
     held = {"targets": targets, "support": support, "sums": sums, "canonical": canonical}
     return _check_part(get_likelihood(likelihood), device, seed, raises, **held)
 
@@ -269,11 +253,11 @@ def check_backprop_invariance(
         bad = np.flatnonzero(~(np.abs(sums - 1.0) <= 1e-5))
         if isinstance(way.end, Multinomial) and bad.size:
             raise DataError(
-                f"{way} is multinomial, so each target must sum to 1, but "
-                f"row {bad[0]} sums to {sums[bad[0]]:.6g}; noisy targets are for check_likelihood"
+                f"{way} is multinomial, so each target must sum to 1, but row {bad[0]} sums to "
+                f"{sums[bad[0]]:.6g}; noisy targets are for check_likelihood"
             )
-    laws = _named(("invariance", "gradient"))
-    results: list[Any] = [law.result(given, given.network.backend) for law in laws]
+    named, on = _named(("invariance", "gradient")), given.network.backend
+    results: list[Any] = [law.result(given, on) for law in named]
     results += [] if given.known else _slopes(given)  # of which the definitions say nothing
     return _finished(f"backprop invariance of {net!r}", results, raises)
 
@@ -305,8 +289,11 @@ def _slopes(given: Given, **options: Any) -> list[LawResult]:
         if own.dtype != "float64":
             with quiet():
                 a, b = (host(each.net, backpropagate(*each)[0]) for each in (way, exact))
-                found = [near(a, b, "gradient", joint_size(*exact))]
-                results.append(result_of(f"gradient of {way} in {own.dtype}", BP, 2e-3, found))
+                name, found = (
+                    f"gradient of {way} in {own.dtype}",
+                    laws.near(a, b, "gradient", laws.joint_size(*exact)),
+                )
+                results.append(laws.result_of(name, laws.BP, 2e-3, [found]))
         results += [_slope(exact, by, given.seed, **options) for by in way.averages]
     return [result for result in results if result is not None]
 
@@ -329,7 +316,7 @@ def _slope(way: Way, by: Any, seed: int, **options: Any) -> LawResult | None:
     options = {"seed": seed, "max_evaluations": 6000, "rows": len(x), "raises": False} | options
     report = check_gradient(nll, {"θ": way.flat, "x": x}, gradient=claim, **options)
     law = f"gradient and input error of {way}, {by} statistics"
-    return result_of(law, BP, 0.0, [agrees(report)])
+    return laws.result_of(law, laws.BP, 0.0, [laws.agrees(report)])
 
 
 # -- parts of the user's, alone and inside networks ------------------------------------------------
@@ -388,15 +375,15 @@ def _cases(part: Any, seed: int) -> Iterator[Case]:
         other, normalized = ends[k % 3], (1,) if k == 5 else ()
         plain = Case((4, 5, 3), seed=seed + k, rows=3 + k, hard=bool(k % 2), normalized=normalized)
         if isinstance(part, Likelihood):
-            both = {"forward": part, "backward": other}
-            yield plain.with_(**both if k % 2 else {"forward": other, "backward": part})
+            forward, backward = (part, other) if k % 2 else (other, part)
+            yield replace(plain, forward=forward, backward=backward)
         elif isinstance(part, Activation):
-            yield plain.with_(activation=part, sizes=(3, 4, 4, 2), forward=other)
+            yield replace(plain, activation=part, sizes=(3, 4, 4, 2), forward=other)
         else:
             turned = Transposed(part) if k % 2 else part
             maps = (Dense(3, turned.inputs), turned, Dense(turned.outputs, 2))
             sizes = (3, turned.inputs, turned.outputs, 2)
-            yield plain.with_(sizes=sizes, maps=maps, forward=other)
+            yield replace(plain, sizes=sizes, maps=maps, forward=other)
 
 
 def _in_networks(cases: list[Case], device: str | Backend) -> Iterator[LawResult]:

@@ -1521,7 +1521,7 @@ def trainer_of(
     At a rate of 0.001 it moves a little, whatever the likelihoods' weights.
     """
     case, net = on.case, on.case.net(device=on.backend)
-    x, y = case.with_(rows=2 * case.rows + 1).batch()
+    x, y = replace(case, rows=2 * case.rows + 1).batch()
     y = case.generator("training").integers(0, net.outputs, len(x)) if case.hard else y
     reader = BatchReader(Split(x, y), Scaling(), Scaling(), net.outputs, on.backend, net.dtype)
     rate /= max(1.0, case.forward.scale, case.backward.scale)
@@ -1534,7 +1534,7 @@ def trainer_of(
 @law("training.replay", OnNetwork, every=4, known=True)
 def replayed(on: OnNetwork) -> Deviations:
     """a training = its definition, replayed in NumPy."""
-    net = on.case.with_(dtype="float64").net()
+    net = replace(on.case, dtype="float64").net()
     net.parameters[...] = on.case.net().parameters  # rounded to the case's precision
     options: Any = {"schedule": "cosine", "backward": on.seed % 4 != 0, "host_noise": True}
     trainer, x, t = trainer_of(on, "momentum", 1e-3, decay=0.1, **options)
@@ -1610,7 +1610,7 @@ class Game:
     """
 
     def __init__(self, case: Case, backend: Backend, settings: AdversarialSettings) -> None:
-        case = case.with_(forward=type(case.forward)(), backward=type(case.backward)())
+        case = replace(case, forward=type(case.forward)(), backward=type(case.backward)())
         self.settings, self.rows, self.seed = settings, case.rows, case.seed % 2**31
         self.g = net = case.net(device=backend)
         last = Dense(net.inputs, settings.classes + 1)
@@ -1624,7 +1624,7 @@ class Game:
         self.d = Network(layers, maps, *ends, device=backend, dtype=net.dtype, seed=None)
         draws = case.generator("discriminator").normal(0.0, SPREAD, self.d.parameter_count)
         self.d.parameters[...] = backend.asarray(draws, net.dtype)
-        self.x = case.with_(rows=2 * case.rows + 1).batch()[1]
+        self.x = replace(case, rows=2 * case.rows + 1).batch()[1]
         classes = max(1, settings.classes)
         self.labels = case.generator("labels").integers(0, classes, len(self.x))
         self.permutation: Any = slice(None)
@@ -1815,7 +1815,7 @@ def adversarial_replay(on: OnNetwork) -> Deviations:
     g, d = (host(net, net.parameters) for net in (game.g, game.d))
     count = game.d.weight_count + sum(layer.biases for layer in game.d.layers[1:])
     draws = game.draws()
-    twin = Game(on.case.with_(dtype="float64"), get_backend("cpu"), settings)
+    twin = Game(replace(on.case, dtype="float64"), get_backend("cpu"), settings)
     for iteration in range(steps):
         weight = 1.0 - iteration / steps
         for _ in range(settings.steps):
@@ -1932,7 +1932,7 @@ def fisher(on: OnNetwork) -> Deviations:
     v = 0.5 * on.generator.standard_normal(theta.size)
     ends = [net.log_likelihood(theta + 1e-5 * h * v, x, y) for h in (1.0, -1.0)]
     difference, size = (ends[0] - ends[1]) / 2e-5, scale * len(x)
-    yield near(slope @ v, difference, "∇ log p along a line", size, tolerance=1e-6)
+    yield near(slope @ v, difference, "∇ log p along a line", size, tolerance=1e-7)
     other = theta + v
     parts = em.q(net, other, r, x, y), em.entropy(net, other, r, x, y)
     log_p = net.log_likelihood(other, x, y)
