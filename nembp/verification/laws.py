@@ -297,13 +297,13 @@ class Trial:
         return self.near(np.minimum(value, 0.0), np.zeros_like(value), f"{what} below 0")
 
     def is_gradient(
-        self, claim: Any, f: Callable[[Array], Any], at: Array, what: str, coordinates: int = 6
+        self, claim: Any, f: Callable[[Array], Any], at: Array, what: str
     ) -> Deviations:
         """Compare a gradient with complex steps along itself, random directions and coordinates."""
         claim = self.host(claim)
         yield near(np.isfinite(claim), np.ones(claim.shape), f"{what} is finite")
         flat = claim.reshape(-1)
-        chosen = self.generator.permutation(flat.size)[:coordinates]
+        chosen = self.generator.permutation(flat.size)[:6]
         labels = [f"coordinate {i}" for i in chosen] + ["along a random direction"] * 3
         directions = [*np.eye(flat.size)[chosen], *self.generator.standard_normal((3, flat.size))]
         if 0.0 < float(np.linalg.norm(flat)) < np.inf:
