@@ -62,21 +62,13 @@ def info(args: Any) -> None:
     classes = dict(zip(loaded.classes, counts, strict=True))
     more = f"  and {len(classes) - MANY} more" if len(classes) > MANY else ""
     facts: dict[str, Any] = {
-        "name": loaded.name,
-        "source": loaded.source,
-        "attribution": loaded.attribution,
-        "training_samples": len(loaded.train),
-        "test_samples": len(loaded.test),
-        "shape": list(loaded.shape),
-        "dtype": str(loaded.train.x.dtype),
-        "task": "classification" if loaded.is_classification else "regression",
-        "scaling": scaling,
-        "classes": classes,
-        "targets": list(loaded.target_names),
-        "notes": list(loaded.notes),
-        "fingerprint": loaded.fingerprint,
-        "recipe": {key: getattr(filled, key) for key in RECIPE},
-    }
+        "name": loaded.name, "source": loaded.source, "attribution": loaded.attribution,
+        "training_samples": len(loaded.train), "test_samples": len(loaded.test),
+        "shape": list(loaded.shape), "dtype": str(loaded.train.x.dtype),
+        "task": "classification" if loaded.is_classification else "regression", "scaling": scaling,
+        "classes": classes, "targets": list(loaded.target_names), "notes": list(loaded.notes),
+        "fingerprint": loaded.fingerprint, "recipe": {key: getattr(filled, key) for key in RECIPE},
+    }  # fmt: skip
     rows = [
         ("name", loaded.name),
         ("from", short_path(loaded.source)),

@@ -53,16 +53,12 @@ def info(args: Any) -> None:
     installed = {str(each.name).lower(): each.version for each in metadata.distributions()}
     cpu, cores = _cpu_name(), usable_cores()
     facts = {
-        "nembp": nembp.__version__,
-        "python": platform.python_version(),
+        "nembp": nembp.__version__, "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: installed.get(name) for name in PACKAGES},
-        "cpu": {"name": cpu, "cores": cores},
-        "gpu": gpu,
-        "blas": blas,
-        "core_type": _core_type(blas),
-        "OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE"),
-    }
+        "cpu": {"name": cpu, "cores": cores}, "gpu": gpu, "blas": blas,
+        "core_type": _core_type(blas), "OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE"),
+    }  # fmt: skip
     words = "{library} {version}, {architecture} kernels, {threads} threads"
     rows = [
         ("nembp", nembp.__version__),

@@ -377,22 +377,13 @@ def noise(args: Any) -> None:
         note("the backward direction of this run was not trained")
     o, t = point.rows(1)
     facts: dict[str, Any] = {
-        "run": args.run,
-        "direction": args.direction,
-        "sample": where,
-        "out": args.out,
-        "likelihood": point.likelihood.name,
-        "neurons": point.width,
-        "log_likelihood": float(point.likelihood.log_likelihood(o, t)[0, 0]),
-        "std": std,
-        "law": law.law,
-        "rejected": law.rejected,
-        "draws": args.draws,
-        "seed": args.seed,
-        "target": point.t.tolist(),
-        "output": point.a.tolist(),
+        "run": args.run, "direction": args.direction, "sample": where, "out": args.out,
+        "likelihood": point.likelihood.name, "neurons": point.width,
+        "log_likelihood": float(point.likelihood.log_likelihood(o, t)[0, 0]), "std": std,
+        "law": law.law, "rejected": law.rejected, "draws": args.draws, "seed": args.seed,
+        "target": point.t.tolist(), "output": point.a.tolist(),
         "panels": [panel.facts for panel in panels],
-    }
+    }  # fmt: skip
     rows = [["panel", "screened", "units", "accepted", "in theory", "reflected", "zero", "gain"]]
     for found in facts["panels"]:
         keys = "accepted", "accepted_in_theory", "reflected", "set_to_zero"

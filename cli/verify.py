@@ -99,17 +99,11 @@ def verify(args: Any) -> None:
 def _facts(law: Law, found: LawResult) -> dict[str, Any]:
     """Return JSON values; an infinite error is None."""
     return {
-        "law": law.name,
-        "statement": law.statement,
-        "source": law.source,
-        "cases": found.cases,
+        "law": law.name, "statement": law.statement, "source": law.source, "cases": found.cases,
         "worst_relative_error": found.error if math.isfinite(found.error) else None,
-        "worst": found.worst,
-        "tolerance": found.tolerance,
-        "passed": found.passed,
-        "counterexample": found.code,
-        "seconds": round(found.seconds, 3),
-    }
+        "worst": found.worst, "tolerance": found.tolerance, "passed": found.passed,
+        "counterexample": found.code, "seconds": round(found.seconds, 3),
+    }  # fmt: skip
 
 
 def _rows(found: list[LawResult]) -> Iterator[tuple[str, ...]]:

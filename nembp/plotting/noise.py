@@ -294,20 +294,13 @@ def draw_panel(
     drawn, after, fates = (np.concatenate(each) for each in zip(*parts, strict=True))
     accepted, reflected, dropped = (np.append(counts, of - counts.sum()) / of).tolist()
     facts = {
-        "kind": view.kind,
-        "title": view.title,
-        "screening": screening,
-        "neurons": point.width,
-        "share_of": "neurons" if by_unit else "draws",
-        "accepted": accepted,
-        "reflected": reflected,
-        "set_to_zero": dropped,
-        "accepted_in_theory": _exact(point, noise, std),
-        "mean_gain": gain / draws,
-        "drift": view.coordinates(mean[np.newaxis])[0].tolist(),
+        "kind": view.kind, "title": view.title, "screening": screening, "neurons": point.width,
+        "share_of": "neurons" if by_unit else "draws", "accepted": accepted, "reflected": reflected,
+        "set_to_zero": dropped, "accepted_in_theory": _exact(point, noise, std),
+        "mean_gain": gain / draws, "drift": view.coordinates(mean[np.newaxis])[0].tolist(),
         "sum_change": float(mean.sum()) if isinstance(point.likelihood, Multinomial) else None,
         "note": view.note,
-    }
+    }  # fmt: skip
     return Panel(view, drawn, after, fates, np.array(facts["drift"]), facts)
 
 
