@@ -26,6 +26,7 @@ from nembp.runs import RunConfig, evaluate_run, from_toml, train_run
 from nembp.runs.predicting import SplitName, answer, load_run, read_samples, sample_names
 
 BACK = ("--direction", "backward")
+SUMS = np.array([[1.0, 3.0], [2.0, -1.0]])
 drawn = partial(as_json, "draw", "noise", "--force")
 GENERATOR = np.random.default_rng(3)
 X = GENERATOR.normal(size=(90, 3)) * 0.3 + 4 * np.eye(3)[np.arange(90) % 3]
@@ -33,38 +34,33 @@ SHORT = ["--layers", "8", "--epochs", "30", "--learning-rate", "0.02", "--device
 pytestmark = pytest.mark.usefixtures("own_folder")
 
 
+def trained(run: object, **options: object) -> None:
+    train_run(RunConfig(device="cpu", **{"layers": (), "epochs": 1, **options}), run)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Runs of digits, of named classes of a table, and of two numbers; and data for them."""
     folder = tmp_path_factory.mktemp("runs")
-    config = RunConfig(layers=(32,), epochs=15, device="cpu", validation_fraction=0.1)
-    train_run(config, folder / "digits")
-    generator = np.random.default_rng(0)
-    x = generator.normal(size=(150, 2)) + 6 * np.repeat([[0, 0], [1, 0], [0, 1]], 50, axis=0)
+    trained(folder / "digits", layers=(32,), epochs=15, validation_fraction=0.1)
+    trained(folder / "oneway", layers=(8,), backward="none")
+    trained(folder / "bernoulli", layers=(16,), epochs=2, backward="bernoulli", noise="nem",
+            noise_std=0.25, noise_target="both", noise_rejected="zero",
+            noise_law="uniform")  # fmt: skip
+    x = np.random.default_rng(0).normal(size=(150, 2))
+    np.savez(folder / "pairs.npz", x=x[:4], y=x[:4] @ SUMS + 100)
+    np.save(folder / "few.npy", x[:4])
+    x += 6 * np.repeat([[0, 0], [1, 0], [0, 1]], 50, axis=0)
+    np.save(folder / "x.npy", x[[0, 60, 120]])
     for name, targets, header in (
         ("kinds", np.repeat(["ant", "bee", "cat"], 50)[:, np.newaxis], ["kind"]),
-        ("numbers", x @ [[1.0, 3.0], [2.0, -1.0]] + 100, ["left", "right"]),
+        ("numbers", x @ SUMS + 100, ["left", "right"]),
     ):
-        path = folder / f"{name}.csv"
-        with open(path, "w", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["a", "b", *header])
-            table.writerows([*u, *v] for u, v in zip(x.tolist(), targets.tolist(), strict=True))
-        config = RunConfig(
-            dataset="csv", data_dir=str(path), targets=tuple(header), layers=(32,), epochs=80,
-            device="cpu",
-        )  # fmt: skip
-        train_run(config, folder / name)
-    np.save(folder / "x.npy", x[[0, 60, 120]])
-    config = RunConfig(
-        layers=(16,), epochs=2, device="cpu", backward="bernoulli", noise="nem", noise_std=0.25,
-        noise_target="both", noise_rejected="zero", noise_law="uniform",
-    )  # fmt: skip
-    train_run(config, folder / "bernoulli")
-    train_run(RunConfig(layers=(8,), epochs=1, device="cpu", backward="none"), folder / "oneway")
-    x = np.random.default_rng(0).normal(size=(4, 2))
-    np.savez(folder / "pairs.npz", x=x, y=x @ [[1.0, 3.0], [2.0, -1.0]] + 100)
-    np.save(folder / "few.npy", x)
+        with open(folder / f"{name}.csv", "w", newline="") as file:
+            rows = [[*u, *v] for u, v in zip(x.tolist(), targets.tolist(), strict=True)]
+            csv.writer(file).writerows([["a", "b", *header], *rows])
+        trained(folder / name, dataset="csv", data_dir=str(folder / f"{name}.csv"),
+                targets=tuple(header), layers=(32,), epochs=80)  # fmt: skip
     write_images(folder / "digit.png", load("digits").test.x[[5]] / 16, (8, 8, 1))
     return folder
 
@@ -149,7 +145,7 @@ def test_samples_are_read_in_every_form_and_predicted_in_raw_units(runs):
     assert next(sample_names(files)) == "one.npy"
     assert np.array_equal(read_samples(["d.npz"], model, "other")[0], x)
     numbers, x = load_run(runs / "numbers"), np.load(runs / "x.npy")
-    y = x @ [[1.0, 3.0], [2.0, -1.0]] + 100
+    y = x @ SUMS + 100
     assert np.abs(answer(numbers, x) - y).max() < 0.5 * y.std()
     assert np.abs(answer(numbers, y, backward=True) - x).max() < x.std()
 
@@ -169,8 +165,7 @@ def test_forward_prints_classes_and_probabilities(runs):
 def test_of_many_classes_the_most_probable_are_shown():
     x = np.eye(15)[np.arange(150) % 15]
     np.savez("d.npz", x=x, y=np.arange(150) % 15 + 100)
-    config = RunConfig(dataset="npz", data_dir="d.npz", layers=(), epochs=3, device="cpu")
-    train_run(config, "run")
+    trained("run", dataset="npz", data_dir="d.npz", epochs=3)
     np.save("x.npy", x[:2])
     head, *lines = predict("run", "x.npy")
     assert head == ["input", "class", "p", "next", "p", "next", "p"]
@@ -298,7 +293,7 @@ def test_names_of_classes_may_hold_a_comma_and_do_not_command_the_terminal():
     names = ["ant, red", "\x1b[31m\x9b\u202ebee"]
     kinds = np.array(names)[np.arange(40) % 2]
     np.savez("d.npz", x=np.arange(80.0).reshape(40, 2), y=kinds)
-    train_run(RunConfig(dataset="npz", data_dir="d.npz", layers=(), epochs=1, device="cpu"), "run")
+    trained("run", dataset="npz", data_dir="d.npz")
     args = "predict", "run", "--direction", "backward", "--label", "ant, red", "--label", names[1]
     text, as_json = run(*args).output, run(*args, "--json").output
     assert [sample["input"] for sample in json.loads(as_json)["samples"]] == names
@@ -433,7 +428,7 @@ def backward(*args: object) -> list:
 
 def test_a_label_names_a_class_whatever_holds_it():
     np.savez("d.npz", x=X, y=np.array([7, 8, 10])[np.arange(90) % 3])
-    train_run(RunConfig(dataset="npz", data_dir="d.npz", epochs=2, device="cpu"), "run")
+    trained("run", dataset="npz", data_dir="d.npz", layers=(16,))
     named = backward("--labels", "10,7")
     Path("y.csv").write_text("10\n7\n")
     np.save("y.npy", [10, 7])
